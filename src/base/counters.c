@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Event counters, see counters.h. A thread's copy is folded into "ended" when the thread ends. */
+#include "base/counters.h"
+
+#include "base/lock.h"
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct counters_node {
+	struct fdio_counters c;
+	struct counters_node *next;
+};
+
+__thread struct fdio_counters *fdio_counters_mine;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct counters_node *nodes;  /* guarded by lock */
+static struct fdio_counters ended;   /* guarded by lock */
+static struct fdio_counters fallback; /* shared by threads that found no memory: then counts may be lost */
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static const struct { const char *name, *text; } info[CTR_NR] = {
+#define COUNTER(n, unit, t) { #n, t " (" #unit ")" },
+#include "base/counters.def"
+#undef COUNTER
+};
+
+static void node_release(void *p)
+{
+	struct counters_node *n = p, **pp;
+
+	pthread_mutex_lock(&lock);
+	for (pp = &nodes; *pp != n; pp = &(*pp)->next)
+		;
+	*pp = n->next;
+	for (int i = 0; i < CTR_NR; i++)
+		ended.v[i] += n->c.v[i];
+	pthread_mutex_unlock(&lock);
+	fdio_counters_mine = NULL;
+	free(n);
+}
+
+static void key_make(void) { FDIO_ASSERT(pthread_key_create(&key, node_release) == 0); }
+
+struct fdio_counters *fdio_counters_attach(void)
+{
+	struct counters_node *n = calloc(1, sizeof(*n));
+
+	pthread_once(&once, key_make);
+	if (!n)
+		return fdio_counters_mine = &fallback;
+	pthread_mutex_lock(&lock);
+	n->next = nodes;
+	nodes = n;
+	pthread_mutex_unlock(&lock);
+	pthread_setspecific(key, n);
+	return fdio_counters_mine = &n->c;
+}
+
+uint64_t fdio_counter_read(enum fdio_counter c)
+{
+	pthread_mutex_lock(&lock);
+	uint64_t sum = ended.v[c] + __atomic_load_n(&fallback.v[c], __ATOMIC_RELAXED);
+	for (struct counters_node *n = nodes; n; n = n->next)
+		sum += __atomic_load_n(&n->c.v[c], __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&lock);
+	return sum;
+}
+
+const char *fdio_counter_name(enum fdio_counter c) { return info[c].name; }
+const char *fdio_counter_text(enum fdio_counter c) { return info[c].text; }
+
+void fdio_counters_log(void)
+{
+	for (int c = 0; c < CTR_NR; c++) {
+		uint64_t v = fdio_counter_read(c);
+		if (v)
+			fdio_log_emit(FDIO_LOG_INFO, "%s %" PRIu64 ": %s", info[c].name, v, info[c].text);
+	}
+}

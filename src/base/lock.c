@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Ranked locks, see lock.h. The per-thread stack of held ranks exists only in checking builds. */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+#include "base/lock.h"
+
+#include <errno.h>
+#include <time.h>
+
+#ifdef FDIO_DEBUG_LOCKS
+/* 64 is deeper than any legal nesting: there are fewer ranks, and same-rank nesting is at most four inodes. */
+static __thread struct { const void *lock; enum fdio_lock_rank rank; } held[64];
+static __thread unsigned nr_held;
+
+static bool rank_may_repeat(enum fdio_lock_rank r) { return r == RANK_X4_INODE; }
+
+static void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting)
+{
+	if (waiting)
+		for (unsigned i = 0; i < nr_held; i++) {
+			FDIO_ASSERT(held[i].lock != lock);
+			FDIO_ASSERT(held[i].rank < rank || (held[i].rank == rank && rank_may_repeat(rank)));
+		}
+	FDIO_ASSERT(nr_held < ARRAY_SIZE(held));
+	held[nr_held].lock = lock;
+	held[nr_held++].rank = rank;
+}
+
+static void rank_pop(const void *lock)
+{
+	for (unsigned i = nr_held; i-- > 0;)
+		if (held[i].lock == lock) {
+			for (; i + 1 < nr_held; i++)
+				held[i] = held[i + 1];
+			nr_held--;
+			return;
+		}
+	FDIO_ASSERT(!"unlock of a lock that this thread does not hold");
+}
+#else
+static inline void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting) { (void)lock; (void)rank; (void)waiting; }
+static inline void rank_pop(const void *lock) { (void)lock; }
+#endif
+
+void fdio_mutex_init(struct fdio_mutex *m, enum fdio_lock_rank rank)
+{
+	FDIO_ASSERT(pthread_mutex_init(&m->m, NULL) == 0);
+	m->rank = rank;
+}
+
+void fdio_mutex_fini(struct fdio_mutex *m) { FDIO_ASSERT(pthread_mutex_destroy(&m->m) == 0); }
+
+void fdio_mutex_lock(struct fdio_mutex *m)
+{
+	rank_push(m, m->rank, true);
+	FDIO_ASSERT(pthread_mutex_lock(&m->m) == 0);
+}
+
+bool fdio_mutex_trylock(struct fdio_mutex *m)
+{
+	if (pthread_mutex_trylock(&m->m))
+		return false;
+	rank_push(m, m->rank, false);
+	return true;
+}
+
+void fdio_mutex_unlock(struct fdio_mutex *m)
+{
+	rank_pop(m);
+	FDIO_ASSERT(pthread_mutex_unlock(&m->m) == 0);
+}
+
+void fdio_cond_init(pthread_cond_t *c)
+{
+	pthread_condattr_t a;
+
+	FDIO_ASSERT(pthread_condattr_init(&a) == 0);
+	FDIO_ASSERT(pthread_condattr_setclock(&a, CLOCK_MONOTONIC) == 0);
+	FDIO_ASSERT(pthread_cond_init(c, &a) == 0);
+	pthread_condattr_destroy(&a);
+}
+
+void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *m) { FDIO_ASSERT(pthread_cond_wait(c, &m->m) == 0); }
+
+bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *m, uint64_t deadline_ns)
+{
+	struct timespec ts = { .tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000 };
+	int r = pthread_cond_timedwait(c, &m->m, &ts);
+
+	FDIO_ASSERT(r == 0 || r == ETIMEDOUT);
+	return r == 0;
+}
+
+void fdio_rwlock_init(struct fdio_rwlock *l, enum fdio_lock_rank rank)
+{
+	pthread_rwlockattr_t a;
+
+	FDIO_ASSERT(pthread_rwlockattr_init(&a) == 0);
+	FDIO_ASSERT(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
+	FDIO_ASSERT(pthread_rwlock_init(&l->l, &a) == 0);
+	pthread_rwlockattr_destroy(&a);
+	l->rank = rank;
+}
+
+void fdio_rwlock_fini(struct fdio_rwlock *l) { FDIO_ASSERT(pthread_rwlock_destroy(&l->l) == 0); }
+
+void fdio_rwlock_rdlock(struct fdio_rwlock *l)
+{
+	rank_push(l, l->rank, true);
+	FDIO_ASSERT(pthread_rwlock_rdlock(&l->l) == 0);
+}
+
+void fdio_rwlock_wrlock(struct fdio_rwlock *l)
+{
+	rank_push(l, l->rank, true);
+	FDIO_ASSERT(pthread_rwlock_wrlock(&l->l) == 0);
+}
+
+bool fdio_rwlock_tryrdlock(struct fdio_rwlock *l)
+{
+	if (pthread_rwlock_tryrdlock(&l->l))
+		return false;
+	rank_push(l, l->rank, false);
+	return true;
+}
+
+bool fdio_rwlock_trywrlock(struct fdio_rwlock *l)
+{
+	if (pthread_rwlock_trywrlock(&l->l))
+		return false;
+	rank_push(l, l->rank, false);
+	return true;
+}
+
+void fdio_rwlock_unlock(struct fdio_rwlock *l)
+{
+	rank_pop(l);
+	FDIO_ASSERT(pthread_rwlock_unlock(&l->l) == 0);
+}
+
+uint64_t fdio_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Mutexes and read-write locks that know their rank. A thread may take a lock only of a rank higher
+ * than any it holds (equal ranks only where FDIO_LOCK_SAME says so: inode locks taken in an order that
+ * their owner documents). Builds with --enable-debug or a sanitizer check it at each lock.
+ *
+ * The order, outermost first, is the order of the enum.
+ */
+#ifndef FDIO_BASE_LOCK_H
+#define FDIO_BASE_LOCK_H
+
+#include "base/util.h"
+
+#include <pthread.h>
+
+enum fdio_lock_rank {
+	RANK_NONE = 0,
+	RANK_OPS_FILES,     /* ops: table of open files */
+	RANK_DIO_GATE,      /* dio: serialises those who close an inode's gate */
+	RANK_X4_RENAME,     /* ext4: one rename across directories at a time */
+	RANK_X4_INODE,      /* ext4: x4_inode.rw; several at once in ascending inode number, ancestors first */
+	RANK_DIO_RANGE,     /* dio: range locks (the list's mutex; never held while waiting for I/O) */
+	RANK_X4_MAP,        /* ext4: x4_inode.map_lock, changes of the extent map */
+	RANK_JNL_HANDLE,    /* journal: the one running handle */
+	RANK_X4_ALLOC,      /* ext4: allocator bitmaps and counters */
+	RANK_X4_ICACHE,     /* ext4: inode hash and its LRU */
+	RANK_X4_ATTR,       /* ext4: x4_inode.attr, never held across I/O */
+	RANK_JNL_STATE,     /* journal: transactions, cache lists */
+	RANK_JNL_BUF,       /* journal: content of one cached block */
+	RANK_DEV,           /* dev: flush sequencer, sync rings */
+	RANK_WORK,          /* base: work queues */
+	RANK_LOOP,          /* loop: message queues */
+	RANK_LEAF,          /* held for a few instructions, nothing is taken under it */
+};
+
+struct fdio_mutex {
+	pthread_mutex_t m;
+	enum fdio_lock_rank rank;
+};
+
+struct fdio_rwlock {
+	pthread_rwlock_t l;
+	enum fdio_lock_rank rank;
+};
+
+void fdio_mutex_init(struct fdio_mutex *m, enum fdio_lock_rank rank);
+void fdio_mutex_fini(struct fdio_mutex *m);
+void fdio_mutex_lock(struct fdio_mutex *m);
+bool fdio_mutex_trylock(struct fdio_mutex *m);
+void fdio_mutex_unlock(struct fdio_mutex *m);
+/* Like pthread_cond_wait; the rank stays held across the wait. */
+void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *m);
+/* Waits at most until the absolute CLOCK_MONOTONIC time; the condition must come from fdio_cond_init. False on timeout. */
+bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *m, uint64_t deadline_ns);
+void fdio_cond_init(pthread_cond_t *c);
+
+/* Writers are preferred: a stream of readers cannot starve one. Not recursive. */
+void fdio_rwlock_init(struct fdio_rwlock *l, enum fdio_lock_rank rank);
+void fdio_rwlock_fini(struct fdio_rwlock *l);
+void fdio_rwlock_rdlock(struct fdio_rwlock *l);
+void fdio_rwlock_wrlock(struct fdio_rwlock *l);
+bool fdio_rwlock_tryrdlock(struct fdio_rwlock *l);
+bool fdio_rwlock_trywrlock(struct fdio_rwlock *l);
+void fdio_rwlock_unlock(struct fdio_rwlock *l);
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+uint64_t fdio_now_ns(void);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The log: one line an event, to stderr while in the foreground and to syslog once daemonised. Any
+ * thread. Debug lines cost one predicted branch when they are off, so they may stand near hot paths
+ * but not on them.
+ */
+#ifndef FDIO_BASE_LOG_H
+#define FDIO_BASE_LOG_H
+
+#include "base/util.h"
+
+enum fdio_log_level { FDIO_LOG_ERR = 3, FDIO_LOG_WARN = 4, FDIO_LOG_INFO = 6, FDIO_LOG_DEBUG = 7 };
+
+extern int fdio_log_max;
+
+/* Level names as the option log= takes them: err, warning, info, debug. -EINVAL for anything else. */
+int fdio_log_level_parse(const char *name, int *ret_level);
+void fdio_log_set_level(int level);
+/* From here on, lines go to syslog under this identity. */
+void fdio_log_to_syslog(const char *ident);
+/* Unit tests: lines go to fn (NULL: back to stderr). */
+void fdio_log_set_sink(void (*fn)(int level, const char *line));
+
+void fdio_log_emit(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#define fdio_log(level, ...) \
+	do { if (unlikely((level) <= fdio_log_max)) fdio_log_emit((level), __VA_ARGS__); } while (0)
+#define log_err(...) fdio_log(FDIO_LOG_ERR, __VA_ARGS__)
+#define log_warn(...) fdio_log(FDIO_LOG_WARN, __VA_ARGS__)
+#define log_info(...) fdio_log(FDIO_LOG_INFO, __VA_ARGS__)
+#define log_debug(...) fdio_log(FDIO_LOG_DEBUG, __VA_ARGS__)
+
+/* True at most ten times in ten seconds for one call site: for what a broken device or a hostile image can repeat for ever. */
+struct fdio_ratelimit { uint64_t window_start_s; unsigned count; };
+bool fdio_ratelimit_ok(struct fdio_ratelimit *rl);
+#define log_ratelimited(level, ...)                                       \
+	do {                                                              \
+		static struct fdio_ratelimit rl_;                         \
+		if ((level) <= fdio_log_max && fdio_ratelimit_ok(&rl_))   \
+			fdio_log_emit((level), __VA_ARGS__);              \
+	} while (0)
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Small helpers that every room may use: sizes, alignment, container_of and the assertion that stays
+ * in release builds. No state, any thread.
+ */
+#ifndef FDIO_BASE_UTIL_H
+#define FDIO_BASE_UTIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#define FDIO_MIN(a, b) ({ __typeof__(a) a_ = (a); __typeof__(b) b_ = (b); a_ < b_ ? a_ : b_; })
+#define FDIO_MAX(a, b) ({ __typeof__(a) a_ = (a); __typeof__(b) b_ = (b); a_ > b_ ? a_ : b_; })
+
+/* A cache line: what one CPU writes and another must not share. */
+#define FDIO_CACHELINE 64
+#define fdio_cacheline_aligned __attribute__((aligned(FDIO_CACHELINE)))
+
+/* align is a power of two */
+static inline uint64_t fdio_round_down(uint64_t v, uint64_t align) { return v & ~(align - 1); }
+static inline uint64_t fdio_round_up(uint64_t v, uint64_t align) { return (v + align - 1) & ~(align - 1); }
+static inline bool fdio_is_aligned(uint64_t v, uint64_t align) { return (v & (align - 1)) == 0; }
+static inline uint64_t fdio_div_up(uint64_t v, uint64_t by) { return (v + by - 1) / by; }
+
+/* Whole blocks of 1 << bits bytes that cover len bytes */
+static inline uint64_t fdio_blocks(uint64_t len, unsigned bits) { return (len + (1ULL << bits) - 1) >> bits; }
+
+/*
+ * FDIO_ASSERT: what cannot happen unless this program is wrong. Kept in release builds, because going
+ * on with a broken invariant is how file systems lose data. Never for what a device, an image, a
+ * client or an administrator can cause: those are errors and are handled.
+ */
+void fdio_assert_failed(const char *expr, const char *file, int line, const char *func) __attribute__((noreturn, cold));
+#define FDIO_ASSERT(e) (likely(e) ? (void)0 : fdio_assert_failed(#e, __FILE__, __LINE__, __func__))
+
+/* Zeroed memory aligned to align (a power of two >= sizeof(void *)); NULL when there is none; free() it. */
+void *fdio_alloc_aligned(size_t align, size_t len);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Work queues, see work.h. */
+#include "base/work.h"
+
+#include "base/lock.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct wq {
+	char name[16];
+	struct fdio_mutex lock;    /* guards all below */
+	pthread_cond_t more, idle; /* items came; nothing left */
+	struct list items;
+	unsigned nr_items, nr_running, nr_sleeping;
+	bool stopping;
+	unsigned nr_threads;
+	pthread_t *threads;
+};
+
+static struct work *take_locked(struct wq *q)
+{
+	struct work *w = list_first(&q->items, struct work, node);
+
+	list_del(&w->node);
+	q->nr_items--;
+	q->nr_running++;
+	return w;
+}
+
+static void done_locked(struct wq *q)
+{
+	q->nr_running--;
+	if (!q->nr_items && !q->nr_running)
+		pthread_cond_broadcast(&q->idle);
+}
+
+static void *wq_thread(void *arg)
+{
+	struct wq *q = arg;
+
+	pthread_setname_np(pthread_self(), q->name);
+	fdio_mutex_lock(&q->lock);
+	for (;;) {
+		while (list_empty(&q->items) && !q->stopping) {
+			q->nr_sleeping++;
+			fdio_cond_wait(&q->more, &q->lock);
+			q->nr_sleeping--;
+		}
+		if (list_empty(&q->items))
+			break;
+		struct work *w = take_locked(q);
+		fdio_mutex_unlock(&q->lock);
+		w->fn(w); /* w may be gone afterwards */
+		fdio_mutex_lock(&q->lock);
+		done_locked(q);
+	}
+	fdio_mutex_unlock(&q->lock);
+	return NULL;
+}
+
+struct wq *wq_new(const char *name, unsigned nr_threads)
+{
+	struct wq *q = calloc(1, sizeof(*q));
+	sigset_t all, old;
+
+	if (!q)
+		return NULL;
+	snprintf(q->name, sizeof(q->name), "%s", name);
+	fdio_mutex_init(&q->lock, RANK_WORK);
+	fdio_cond_init(&q->more);
+	fdio_cond_init(&q->idle);
+	list_init(&q->items);
+	q->threads = calloc(nr_threads ? nr_threads : 1, sizeof(*q->threads));
+	if (!q->threads) {
+		wq_free(q);
+		errno = ENOMEM;
+		return NULL;
+	}
+	/* Signals belong to the main thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	for (; q->nr_threads < nr_threads; q->nr_threads++) {
+		int r = pthread_create(&q->threads[q->nr_threads], NULL, wq_thread, q);
+		if (r) {
+			pthread_sigmask(SIG_SETMASK, &old, NULL);
+			wq_free(q);
+			errno = r;
+			return NULL;
+		}
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return q;
+}
+
+void wq_free(struct wq *q)
+{
+	if (!q)
+		return;
+	if (!q->nr_threads)
+		while (wq_run_one(q))
+			;
+	fdio_mutex_lock(&q->lock);
+	q->stopping = true;
+	pthread_cond_broadcast(&q->more);
+	fdio_mutex_unlock(&q->lock);
+	for (unsigned i = 0; i < q->nr_threads; i++)
+		pthread_join(q->threads[i], NULL);
+	pthread_cond_destroy(&q->more);
+	pthread_cond_destroy(&q->idle);
+	fdio_mutex_fini(&q->lock);
+	free(q->threads);
+	free(q);
+}
+
+void wq_queue(struct wq *q, struct work *w, void (*fn)(struct work *))
+{
+	w->fn = fn;
+	fdio_mutex_lock(&q->lock);
+	list_add_tail(&q->items, &w->node);
+	q->nr_items++;
+	if (q->nr_sleeping)
+		pthread_cond_signal(&q->more);
+	fdio_mutex_unlock(&q->lock);
+}
+
+void wq_drain(struct wq *q)
+{
+	if (!q->nr_threads)
+		while (wq_run_one(q))
+			;
+	fdio_mutex_lock(&q->lock);
+	while (q->nr_items || q->nr_running)
+		fdio_cond_wait(&q->idle, &q->lock);
+	fdio_mutex_unlock(&q->lock);
+}
+
+bool wq_run_one(struct wq *q)
+{
+	FDIO_ASSERT(q->nr_threads == 0);
+	fdio_mutex_lock(&q->lock);
+	if (list_empty(&q->items)) {
+		fdio_mutex_unlock(&q->lock);
+		return false;
+	}
+	struct work *w = take_locked(q);
+	fdio_mutex_unlock(&q->lock);
+	w->fn(w);
+	fdio_mutex_lock(&q->lock);
+	done_locked(q);
+	fdio_mutex_unlock(&q->lock);
+	return true;
+}
+
+unsigned wq_length(struct wq *q)
+{
+	fdio_mutex_lock(&q->lock);
+	unsigned n = q->nr_items;
+	fdio_mutex_unlock(&q->lock);
+	return n;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Work queues: where what may block goes. A work item is embedded in the object it works on, so that
+ * queueing never allocates. FIFO; an item may queue itself again from its function.
+ *
+ * A queue with 0 threads is manual: nothing runs until the owner calls wq_run_one. The deterministic
+ * tests use it to decide what runs when.
+ */
+#ifndef FDIO_BASE_WORK_H
+#define FDIO_BASE_WORK_H
+
+#include "base/list.h"
+
+struct work {
+	struct list node;
+	void (*fn)(struct work *);
+};
+
+struct wq;
+
+/* name is copied, at most 15 bytes, and is the thread name. NULL with errno set when threads cannot be made. */
+struct wq *wq_new(const char *name, unsigned nr_threads);
+/* Waits until the queue is empty and all items have returned, then ends the threads. NULL is allowed. */
+void wq_free(struct wq *q);
+/* Any thread. The item must not be queued already. */
+void wq_queue(struct wq *q, struct work *w, void (*fn)(struct work *));
+/* Waits until nothing is queued or running (items queued meanwhile included). */
+void wq_drain(struct wq *q);
+/* Manual queues: run the oldest item on this thread; false if there is none. */
+bool wq_run_one(struct wq *q);
+unsigned wq_length(struct wq *q);
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The direct-I/O engine. A request is one read or write of a file: split by extent, sent to the device,
+ * answered exactly once. Simple requests (one mapped, written extent, one device request) run from
+ * submission to answer on the loop thread with nothing allocated and nothing shared; several extents add a
+ * count; everything that allocates, converts, extends, or touches part of a sector runs on a worker.
+ */
+#ifndef FDIO_DIO_DIO_H
+#define FDIO_DIO_DIO_H
+
+#include "base/work.h"
+#include "dev/dev.h"
+#include "ext4/x4.h"
+
+struct dio;       /* the engine: one a mount */
+struct dio_req;
+
+enum {
+	DIO_WRITE = 1 << 0,
+	DIO_DIRECT = 1 << 1,   /* O_DIRECT by the application: strict alignment, page-cache invalidation after writes */
+	DIO_DSYNC = 1 << 2,    /* data, and what is needed to read it back, durable before done */
+	DIO_SYNC = 1 << 3,     /* and all other metadata (implies DSYNC) */
+	DIO_KILLPRIV = 1 << 4, /* clear suid/sgid/capabilities in the same step */
+	DIO_ROOT = 1 << 5,     /* may use the reserved blocks */
+	DIO_NOCACHE_SEEN = 1 << 6,
+};
+
+/* What an open file keeps: the reserved segment that guarantees progress (seed: one cached bio a dio, 2015). */
+struct dio_file;
+
+struct dio_config {
+	struct dev *dev;
+	struct x4_vol *vol;
+	struct loop_set *loops;    /* NULL in tests: requests are submitted from the test's thread as if it were loop 0 */
+	unsigned nr_cpus;          /* loops, >= 1 */
+	struct wq *workers;        /* slow paths */
+	struct wq *syncers;        /* the sync queue: commit and flush for whole batches */
+	unsigned segs_per_loop;    /* extra segments for multi-extent requests; preallocated */
+	bool strict;               /* dio=strict: EINVAL for unaligned DIO_DIRECT */
+	/* Invalidate the kernel's page cache of a byte range, then call done(arg2) on any thread. NULL: no page cache above. */
+	void (*inval)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *done_work, void (*done)(struct work *));
+	void *inval_arg;
+};
+
+int dio_new(const struct dio_config *cfg, struct dio **ret);
+/* Waits for everything in flight. */
+void dio_drain(struct dio *d);
+void dio_free(struct dio *d);
+
+/* Open and close of a file for I/O: prepares the inode (per-CPU counts) and the reserve. Workers. */
+int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret);
+void dio_file_close(struct dio_file *f); /* no request of f is in flight */
+struct x4_inode *dio_file_inode(struct dio_file *f);
+
+/*
+ * One request, embedded by its owner (the FUSE slot). The first segment is in it. Fields above the line are the caller's
+ * and stay untouched; done runs exactly once, on any thread, and may free or reuse the request. result: bytes (writes: all
+ * of len; reads: less only at end of file) or -errno.
+ */
+struct dio_req {
+	struct dio_file *file;
+	uint64_t pos;
+	uint32_t len;
+	unsigned flags;
+	void *buf;                 /* at least len bytes, page-aligned when the fast path is to be taken */
+	int buf_index;             /* registered buffer that holds buf, or -1 */
+	void (*done)(struct dio_req *r, ssize_t result);
+	/* ---- engine's (dio_types.h documents them) ---- */
+	struct dev_io io;          /* first segment */
+	struct work work;
+	struct list link;
+	struct dio *dio;
+	struct loop *loop;
+	uint32_t state;
+	uint32_t refs;
+	int error;
+	uint32_t nr_done;
+	uint32_t direct_len;       /* prefix handled by segments; the remainder takes the slow path */
+	uint32_t cpu;
+	uint32_t retries;
+	jnl_tid tid;
+};
+
+/* On a loop thread (or the test's). Never blocks. */
+void dio_submit(struct dio *d, struct dio_req *r);
+
+/*
+ * The gate of an inode: closed, no new direct request starts on the fast path (they go to workers, which take the inode
+ * lock), and those in flight have ended. truncate, punch, fallocate, O_TRUNC, eviction and sub-sector writes close it. Blocks;
+ * not with the inode lock held; nests by counting.
+ */
+enum dio_gate_kind { DIO_GATE_WRITES = 1, DIO_GATE_ALL = 2 };
+int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
+void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
+
+/*
+ * fsync and fdatasync: done once everything written to i before the call is durable (whole batches share one commit or one
+ * flush). i NULL: the whole volume (syncfs). req is embedded by the caller. Any thread.
+ */
+struct dio_sync {
+	struct list link;
+	struct x4_inode *inode;
+	bool datasync;
+	void (*done)(struct dio_sync *s, int err);
+	/* engine's */
+	bool need_commit;
+	jnl_tid tid;
+};
+void dio_fsync(struct dio *d, struct dio_sync *s);
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The ext4 room, as the rooms above see it: a volume, its inodes, names, attributes, extents. The only
+ * room that includes <ext2fs/...>. Everything here may block and runs on workers, except what says
+ * "any thread, never blocks".
+ *
+ * Errors are negative errno. What an image can be blamed for is -EUCLEAN, logged, and recorded in the
+ * superblock (x4_corrupt); I/O errors are -EIO.
+ *
+ * Files, by part (each part has one owner file family):
+ *   volume  x4_volume.c x4_features.c x4_super.c x4_error.c      open, features, mount state, statfs, sync, close
+ *   groups  x4_group.c x4_balloc.c x4_ialloc.c                   descriptors, bitmaps, block and inode allocator
+ *   inodes  x4_inode.c x4_itable.c x4_attr.c x4_orphan.c         inode cache, disk inode, attributes, orphans, eviction
+ *   extents x4_map.c x4_extent.c x4_alloc_range.c x4_trunc.c x4_falloc.c   map snapshots, tree edits, reserve/insert, truncate
+ *   names   x4_dir*.c x4_htree.c x4_namei.c x4_rename.c x4_symlink.c       directories
+ *   xattrs  x4_xattr*.c x4_acl.c
+ */
+#ifndef FDIO_EXT4_X4_H
+#define FDIO_EXT4_X4_H
+
+#include "base/epoch.h"
+#include "base/lock.h"
+#include "dev/dev.h"
+#include "journal/jnl.h"
+
+#include <sys/stat.h>
+#include <time.h>
+
+struct x4_vol;
+struct x4_inode;
+
+#define X4_ROOT_INO 2
+#define X4_NAME_MAX 255
+
+/* ------------------------------------------------------------------ volume (x4_volume.c, x4_super.c) */
+enum x4_errors_policy { X4_ERRORS_DEFAULT = 0, X4_ERRORS_CONTINUE, X4_ERRORS_RO, X4_ERRORS_PANIC };
+enum x4_atime_policy { X4_ATIME_RELATIME = 0, X4_ATIME_NOATIME, X4_ATIME_STRICT };
+
+struct x4_options {
+	bool read_only;
+	bool norecovery;
+	bool discard;
+	enum x4_errors_policy errors; /* DEFAULT: the superblock's */
+	enum x4_atime_policy atime;
+	bool nodiratime, lazytime;
+	bool acl, user_xattr;         /* on by default: the caller sets them */
+	unsigned commit_interval_s;
+	size_t cache_bytes;
+	unsigned nr_cpus;             /* for per-CPU state of inodes; >= 1 */
+	/* Called when the volume turns read-only by itself (any thread). */
+	void (*went_read_only)(void *arg, const char *why);
+	void *arg;
+};
+
+/*
+ * Opens the file system on dev: validates, checks features, replays the journal, processes orphans,
+ * marks it mounted. *ret_ro_reason (may be NULL) says why it is read-only although rw was asked for
+ * (static string or NULL). errbuf gets one line with the cause and the way out. The device stays the caller's.
+ */
+int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **ret, const char **ret_ro_reason,
+		char *errbuf, size_t errlen);
+/* Everything durable: time-dirty inodes, running transaction, flush. */
+int x4_vol_sync(struct x4_vol *v);
+/* Clean unmount: evicts, writes, empties the log, marks clean. Frees v in any case. The caller has drained all I/O. */
+int x4_vol_close(struct x4_vol *v);
+/* Frees without writing anything, as if the power went. For tests. */
+void x4_vol_abandon(struct x4_vol *v);
+bool x4_vol_read_only(const struct x4_vol *v); /* any thread, never blocks */
+struct dev *x4_vol_dev(struct x4_vol *v);
+struct jnl *x4_vol_jnl(struct x4_vol *v);
+unsigned x4_vol_block_bits(const struct x4_vol *v);
+const char *x4_vol_label(const struct x4_vol *v);
+
+struct x4_statfs { uint64_t blocks, bfree, bavail, files, ffree; uint32_t bsize, namelen; };
+void x4_vol_statfs(struct x4_vol *v, struct x4_statfs *ret);
+
+/* Writes back times changed without a handle (mtime of overwrites). Called by sync and every commit interval. */
+int x4_vol_write_times(struct x4_vol *v);
+/* Free blocks to the device (FITRIM): byte range and minimum run; trimmed bytes out. */
+int x4_vol_trim(struct x4_vol *v, uint64_t off, uint64_t len, uint64_t minlen, uint64_t *ret_trimmed);
+
+/* ------------------------------------------------------------------ inodes (x4_inode.c, x4_attr.c) */
+/*
+ * A reference to the inode ino; gen non-NULL: must match or -ESTALE. -ENOENT: not in use or out of range.
+ * A reference keeps the struct alive; the last one of an unlinked inode deletes it (x4_iput may block).
+ */
+int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode **ret);
+/* Only if it is in memory: never blocks, NULL otherwise. */
+struct x4_inode *x4_iget_cached(struct x4_vol *v, uint32_t ino);
+struct x4_inode *x4_iref(struct x4_inode *i);
+/* Drops n references. May delete the file's blocks: worker threads only. */
+void x4_iput_n(struct x4_inode *i, uint64_t n);
+static inline void x4_iput(struct x4_inode *i) { if (i) x4_iput_n(i, 1); }
+/* True if this call would delete the inode: then it has to run on a worker. Any thread. */
+bool x4_iput_would_block(struct x4_inode *i, uint64_t n);
+
+uint32_t x4_inode_ino(const struct x4_inode *i);
+uint32_t x4_inode_gen(const struct x4_inode *i);
+uint32_t x4_inode_mode(const struct x4_inode *i); /* type and permissions */
+uint64_t x4_inode_size(const struct x4_inode *i); /* any thread, never blocks; atomic */
+uint32_t x4_inode_flags(struct x4_inode *i);      /* EXT4_*_FL */
+struct x4_vol *x4_inode_vol(struct x4_inode *i);
+
+/* A slot for the rooms above (dio: gate, in-flight counts). Set once; dtor runs when the inode is freed. */
+void *x4_inode_upper(struct x4_inode *i);         /* any thread, never blocks */
+void *x4_inode_set_upper(struct x4_inode *i, void *p, void (*dtor)(void *)); /* returns the winner if raced */
+
+struct x4_attr {
+	uint32_t ino, gen, mode, nlink, uid, gid, rdev; /* rdev in Linux's 32-bit new encoding */
+	uint64_t size, blocks_512;
+	struct timespec atime, mtime, ctime, btime;
+	uint32_t flags;                                  /* EXT4_*_FL */
+};
+void x4_getattr(struct x4_inode *i, struct x4_attr *ret); /* any thread; takes only the attr mutex */
+
+enum {
+	X4_SET_MODE = 1 << 0, X4_SET_UID = 1 << 1, X4_SET_GID = 1 << 2, X4_SET_ATIME = 1 << 3, X4_SET_MTIME = 1 << 4,
+	X4_SET_CTIME = 1 << 5, X4_SET_FLAGS = 1 << 6, X4_SET_ATIME_NOW = 1 << 7, X4_SET_MTIME_NOW = 1 << 8,
+	X4_KILL_SUIDGID = 1 << 9, /* clear suid, and sgid where group-executable; drop security.capability */
+};
+/* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. */
+int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a);
+/* A completed write: mtime and ctime now, lazily written. Any thread, never blocks. */
+void x4_touch_write(struct x4_inode *i);
+/* A completed read: atime by the policy. Any thread, never blocks. */
+void x4_touch_read(struct x4_inode *i);
+/* suid/sgid/capabilities need killing before a write by an unprivileged process. Any thread; may say true needlessly. */
+bool x4_needs_killpriv(struct x4_inode *i);
+
+/* Transaction that fsync (datasync: fdatasync, O_DSYNC) of this inode has to wait for; false if none. Writes lazily
+ * changed times into a transaction first unless datasync. */
+bool x4_sync_tid(struct x4_inode *i, bool datasync, jnl_tid *ret);
+
+/* ------------------------------------------------------------------ extents: reading (x4_map.c) */
+enum x4_ext_state { X4_EXT_HOLE = 0, X4_EXT_WRITTEN, X4_EXT_UNWRITTEN };
+/* A run of blocks in one state. For a hole pblk is 0 and len reaches to the next extent (or UINT32_MAX). */
+struct x4_ext {
+	uint32_t lblk, len;
+	uint64_t pblk;
+	enum x4_ext_state state;
+};
+/*
+ * The run that contains lblk, from lblk on. 0, or -EAGAIN: the map is not in memory, call x4_map_load on a
+ * worker. Any thread, never blocks, no lock: the caller must be inside epoch_enter/epoch_exit only for
+ * the call (the result is a copy). What keeps the blocks from being freed under an I/O in flight is the dio gate.
+ */
+int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
+/* Brings the whole map into memory. Blocks. -EUCLEAN for a broken tree. */
+int x4_map_load(struct x4_inode *i);
+/* SEEK_DATA / SEEK_HOLE: byte offsets; -ENXIO beyond the end. */
+int x4_seek(struct x4_inode *i, uint64_t off, bool want_data, uint64_t *ret);
+
+/* ------------------------------------------------------------------ extents: changing (x4_alloc_range.c ...) */
+/*
+ * A reservation of blocks for a range of holes: taken before any data I/O, so that ENOSPC is found with
+ * nothing changed. The blocks are marked in the in-memory allocation image only; a crash forgets them.
+ * Then data is written, then x4_insert puts the extents in the tree in one transaction. Extents beyond
+ * nr_inline are chained; x4_resv_free releases what was not inserted.
+ */
+struct x4_resv {
+	struct x4_inode *inode;
+	unsigned nr, cap;
+	struct x4_ext *ext;       /* sorted, state WRITTEN; ext == inline_ext or malloc'd */
+	struct x4_ext inline_ext[8];
+};
+/* Reserves blocks for every hole in [lblk, lblk+len). -ENOSPC with nothing taken. Caller holds x4_inode_lock (either mode)
+ * and excludes other reservations of the same blocks (range lock). root: may use the reserved blocks. */
+int x4_resv_holes(struct x4_inode *i, uint32_t lblk, uint32_t len, bool root, struct x4_resv *r);
+void x4_resv_free(struct x4_resv *r);
+/*
+ * The data of r's blocks and of [conv_lblk, +conv_len) is on the device (completed): inserts r's extents, converts
+ * unwritten extents in the conv range (len 0: none) to written, and publishes new_size if it is larger than i_size
+ * (0: no change), mtime and ctime too. One or more transactions, each leaves a checkable file system; size last.
+ */
+int x4_insert(struct x4_inode *i, struct x4_resv *r, uint32_t conv_lblk, uint32_t conv_len, uint64_t new_size);
+/* Size only (extending a file within allocated blocks or as a hole). */
+int x4_publish_size(struct x4_inode *i, uint64_t new_size);
+
+/* Serialises changes of one file against each other: shared for I/O inside the size, exclusive for everything that
+ * moves the size, frees blocks or changes a directory. Worker threads only (may wait for I/O). */
+void x4_inode_lock_shared(struct x4_inode *i);
+void x4_inode_lock_excl(struct x4_inode *i);
+void x4_inode_unlock(struct x4_inode *i);
+
+/*
+ * The calls below change allocation under direct I/O: the caller has closed the inode's gate and drained it
+ * (dio_gate_close), and holds the exclusive inode lock.
+ */
+/* Shrinks or grows; zeroes the tail of the last block on disk; frees blocks beyond, also preallocated ones.
+ * Bounded transactions, orphan list in between. */
+int x4_truncate(struct x4_inode *i, uint64_t size);
+enum { X4_FALLOC_KEEP_SIZE = 1, X4_FALLOC_PUNCH_HOLE = 2, X4_FALLOC_ZERO_RANGE = 0x10 }; /* as FALLOC_FL_* */
+int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool root);
+
+/* ------------------------------------------------------------------ names (x4_namei.c, x4_rename.c, x4_dir*.c) */
+/* Who creates: for ownership of the new inode (setgid directories are handled inside). */
+struct x4_cred { uint32_t uid, gid; uint32_t umask; bool cap_fsetid; const uint32_t *groups; unsigned nr_groups; };
+
+/* Every name is len bytes without NUL. -ENAMETOOLONG beyond 255. References are returned; dirs are locked inside. */
+int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret);
+/* The parent of a directory ("..."). */
+int x4_lookup_parent(struct x4_inode *dir, struct x4_inode **ret);
+/* Any type but symlink; rdev for devices. Applies default ACLs (mode is then not masked with umask). */
+int x4_create(struct x4_inode *dir, const char *name, unsigned len, uint32_t mode, uint32_t rdev, const struct x4_cred *c,
+	      struct x4_inode **ret);
+int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
+	       const struct x4_cred *c, struct x4_inode **ret);
+/* O_TMPFILE: no name, on the orphan list, nlink 0. */
+int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
+int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *target);
+int x4_unlink(struct x4_inode *dir, const char *name, unsigned len);
+int x4_rmdir(struct x4_inode *dir, const char *name, unsigned len);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT as renameat2. One transaction. */
+int x4_rename(struct x4_inode *odir, const char *oname, unsigned olen, struct x4_inode *ndir, const char *nname, unsigned nlen,
+	      unsigned flags, const struct x4_cred *c);
+/* buf of at least 4097 bytes: the target with a NUL; its length without. */
+int x4_readlink(struct x4_inode *i, char *buf, size_t cap, unsigned *ret_len);
+
+struct x4_dirent { uint32_t ino; uint8_t type; /* DT_* */ uint8_t name_len; const char *name; uint64_t next_cookie; };
+/*
+ * Entries after cookie (0: from the start, "." and ".." included) in a stable order: an entry that stays is seen exactly
+ * once whatever is inserted or removed meanwhile. emit returns false to stop (that entry is not consumed). dir is locked shared.
+ */
+int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct x4_dirent *e), void *arg);
+
+/* ------------------------------------------------------------------ xattrs (x4_xattr.c, x4_acl.c) */
+/* Full names ("user.foo"). size 0: only the length. *ret_len always set on success. -ENODATA, -ERANGE, -EOPNOTSUPP. */
+int x4_xattr_get(struct x4_inode *i, const char *name, void *buf, size_t size, size_t *ret_len);
+/* NUL-separated names. */
+int x4_xattr_list(struct x4_inode *i, char *buf, size_t size, size_t *ret_len);
+/* flags: XATTR_CREATE, XATTR_REPLACE. value NULL with len 0 is an empty value. kill_sgid: FUSE_SETXATTR_ACL_KILL_SGID. */
+int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t len, int flags, bool kill_sgid);
+int x4_xattr_remove(struct x4_inode *i, const char *name);
+
+#endif

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Struct bodies and calls between the parts of the ext4 room. Included only inside src/ext4 (and by its unit tests).
+ *
+ * Lock order inside the room: rename < inode.rw < inode.map_lock < journal handle < alloc < icache < attr.
+ * So: lock inodes, then jnl_begin, then change. Nobody takes inode.rw or map_lock inside a handle.
+ */
+#ifndef FDIO_EXT4_X4_TYPES_H
+#define FDIO_EXT4_X4_TYPES_H
+
+#include "base/list.h"
+#include "base/work.h"
+#include "ext4/x4.h"
+
+#include <ext2fs/ext2_fs.h>
+#include <ext2fs/ext2fs.h>
+
+struct x4_group; /* x4_group.c */
+struct x4_map;   /* x4_map.c: immutable snapshot, published by pointer, retired through epochs */
+
+struct x4_vol {
+	struct dev *dev;
+	struct jnl *jnl;
+	ext2_filsys fs;             /* opened read-only through our io_manager bridge; used for super, group_desc, geometry, dirhash */
+	struct x4_options opt;
+	unsigned block_bits;        /* log2 of the block size */
+	uint32_t block_size, inode_size;
+	uint64_t nr_blocks;
+	uint32_t nr_inodes, nr_groups, first_data_block, blocks_per_group, inodes_per_group, first_ino;
+	bool has_csum;              /* metadata_csum */
+	bool has_gdt_csum;          /* uninit_bg: crc16 of descriptors only */
+	bool has_64bit, has_filetype, has_dir_index, has_large_dir, has_dir_nlink, has_extents, has_ext_attr, has_ea_inode;
+	uint32_t csum_seed;
+	bool read_only;             /* atomic; set once by errors or abort */
+
+	struct fdio_mutex rename_lock;
+
+	/* groups (x4_group.c): guarded by alloc_lock unless said otherwise there */
+	struct fdio_mutex alloc_lock;
+	struct x4_group *groups;
+	uint64_t free_blocks, reserved_blocks_held; /* see x4_balloc.c */
+	uint32_t free_inodes, nr_dirs;
+
+	/* inode cache (x4_inode.c): guarded by icache_lock */
+	struct fdio_mutex icache_lock;
+	struct list *ihash;
+	unsigned ihash_bits, nr_inodes_cached;
+	struct list ilru;           /* unreferenced inodes, oldest first */
+	pthread_cond_t icache_cond;
+
+	/* orphans (x4_orphan.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
+	struct list orphans;
+
+	/* lazily changed times: inodes whose lazy_* differ from raw; lock-free stack, taken whole by x4_vol_write_times */
+	struct x4_inode *lazy_head;
+
+	/* periodic work (lazy times): thread of x4_volume.c */
+	pthread_t ticker;
+	bool ticker_on, ticker_stop;
+	struct fdio_mutex ticker_lock;
+	pthread_cond_t ticker_cond;
+};
+
+struct x4_inode {
+	struct x4_vol *vol;
+	uint32_t ino;
+	uint32_t gen;
+	uint32_t csum_seed;         /* crc32c(crc32c(fs seed, ino), gen): inode, extent block and dir block checksums */
+
+	/* cache: guarded by vol->icache_lock */
+	struct list hash, lru;
+	uint64_t refs;
+	bool loading, evicting, bad;
+
+	struct fdio_rwlock rw;      /* RANK_X4_INODE, see x4_inode_lock_* */
+	struct fdio_mutex map_lock; /* RANK_X4_MAP: changes of the extent tree and of map */
+	struct fdio_mutex attr;     /* RANK_X4_ATTR: raw for reading by x4_getattr while it is changed; never across I/O */
+
+	/*
+	 * The disk inode, inode_size bytes (at least 256 allocated, zero beyond), little-endian as on disk. Changed only
+	 * inside a handle, between x4_inode_begin and x4_inode_dirty, with rw held exclusively or map_lock held (extent root,
+	 * i_blocks) or rw held and attr taken for the store (size, times).
+	 */
+	struct ext2_inode_large *raw;
+	uint64_t size;              /* atomic copy of i_size: readers on loop threads */
+	uint32_t mode;              /* atomic copy of i_mode */
+
+	struct x4_map *map;         /* atomic; NULL: not in memory */
+
+	/* Times changed without a handle: CLOCK_REALTIME in ns, 0 = none; atomic. Stored only when the coarse clock moved, so
+	 * that overwriting threads do not fight for the line. */
+	uint64_t lazy_wtime_ns, lazy_atime_ns;
+	uint32_t lazy_queued;       /* atomic: on vol->lazy_head */
+	struct x4_inode *lazy_next;
+
+	/* Transactions that fsync and fdatasync have to wait for; atomic; valid where the flag is set. */
+	jnl_tid sync_tid, datasync_tid;
+	bool has_sync_tid, has_datasync_tid;
+
+	struct list orphan;         /* on vol->orphans while on the orphan list */
+	uint32_t killpriv_cache;    /* atomic: 0 unknown, 1 nothing to kill, 2 something may be */
+	void *upper;                /* atomic; rooms above */
+	void (*upper_dtor)(void *);
+	struct x4_dirstate *dirstate; /* names part: cached facts of a directory (linear dirs: name hash; insertion hint) */
+	uint32_t alloc_goal_group;  /* allocator hint */
+	uint64_t alloc_next;        /* allocator hint: where the last allocation of this file ended */
+};
+
+/* ---- volume ---- */
+/* Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any thread, no locks needed. */
+int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+#define X4_CORRUPT(v, ino, blk, ...) x4_corrupt((v), (ino), (blk), __func__, __VA_ARGS__)
+int x4_from_ext2_err(long err); /* libext2fs code -> -errno (x4_error.c) */
+/* True if [blk, blk+n) lies in the file system, not in the superblock/descriptor/bitmap/inode-table areas and not in the log.
+ * Every block number read from disk goes through it before it is used. */
+bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n);
+/* The superblock in a handle: returns the mapped 1024 bytes inside the cached block; call x4_super_end to set its checksum. */
+int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret);
+void x4_super_end(struct x4_vol *v, struct jnl_handle *h);
+
+/* ---- inodes ---- */
+/* Opens raw for change in h: on cancel raw, size, mode are put back and map is dropped. Idempotent within a handle. */
+int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i);
+/* Copies raw with its checksum into the inode table block; sets sync_tid, and datasync_tid if data_needed (size, extents). */
+int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed);
+#define X4_CREDITS_INODE 1
+/* Field access on raw with the high halves; no locking. */
+uint64_t x4_raw_size(const struct x4_inode *i);
+void x4_raw_set_size(struct x4_inode *i, uint64_t size); /* also the atomic copy */
+void x4_raw_set_mode(struct x4_inode *i, uint32_t mode);
+uint64_t x4_raw_blocks_512(const struct x4_inode *i);
+int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks); /* i_blocks, huge_file aware */
+void x4_raw_set_time(struct x4_inode *i, unsigned which_X4_SET, struct timespec ts); /* X4_SET_ATIME|MTIME|CTIME, clamped */
+struct timespec x4_now(struct x4_vol *v);
+/*
+ * A new inode in h: allocated near dir, raw initialised (mode, owner by c with setgid rules, times, generation, extent header
+ * for regular files, directories and slow symlinks, EXTENTS_FL, extra_isize), in the cache with one reference and locked
+ * exclusively (rw)?  No: it is not reachable by name yet, so it is not locked. Not yet written: the caller calls x4_inode_dirty.
+ * On cancel it is freed and becomes bad.
+ */
+int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
+#define X4_CREDITS_INODE_NEW 4 /* bitmap, descriptor (at seal), table block, superblock */
+/* nlink went to 0 or a truncate is pending. Idempotent. */
+int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i);
+int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i);
+#define X4_CREDITS_ORPHAN 3
+
+/* ---- groups ---- */
+/* Blocks for metadata, or for data inside one handle: marked on disk in h. goal 0: near the inode. *ret_n <= n, >= 1. */
+int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n);
+/* Frees in h: bitmap in this transaction, reusable only once it is durable (rule J-free), discarded then if discard is on.
+ * metadata: the blocks were journalled, so jnl_forget is called for them. Undone on cancel. */
+int x4_bfree(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n, bool metadata);
+/* Credits for freeing n extents (bitmap blocks touched). */
+/* Reservation: only the in-memory image. No handle. Contiguous as possible; *ret_n <= n. -ENOSPC. May force a commit to get
+ * freed blocks back, so not inside a handle and with no lock above RANK_X4_MAP held. */
+int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n);
+void x4_balloc_unreserve(struct x4_vol *v, uint64_t blk, uint32_t n);
+/* Reserved blocks become allocated on disk in h (undone to reserved on cancel). */
+int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
+/* So that metadata allocation inside a handle cannot fail half-way: n blocks are set aside for the handle to come; taken by
+ * x4_balloc first; given back by x4_meta_unreserve. -ENOSPC. Not inside a handle. */
+int x4_meta_reserve(struct x4_vol *v, unsigned n, bool root);
+void x4_meta_unreserve(struct x4_vol *v, unsigned n);
+#define X4_CREDITS_ALLOC 1 /* bitmap block per allocation; descriptors join at seal */
+/* seal: bitmap checksums and descriptors of dirty groups into h (journal callback). */
+void x4_groups_seal(void *vol, struct jnl_handle *h);
+
+/* ---- extents ---- */
+void x4_extent_init(struct x4_inode *i); /* empty root in raw, EXTENTS_FL */
+/* For directories and symlinks: block lblk of i; loads the map if needed. -EUCLEAN for a hole inside i_size. Blocks. */
+int x4_bmap(struct x4_inode *i, uint32_t lblk, uint64_t *ret_blk);
+/* Inside h, map_lock held: inserts one mapped run, merging with neighbours; allocates tree nodes with x4_balloc; updates
+ * i_blocks, raw and the map snapshot. The caller has called x4_inode_begin and calls x4_inode_dirty. */
+int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten);
+/* Worst case credits and metadata blocks of one insert or convert: depth + splits. */
+unsigned x4_extent_credits(struct x4_inode *i);
+unsigned x4_extent_meta_blocks(struct x4_inode *i);
+/* A directory grows by one block in h (takes map_lock): allocated, zeroed, mapped at lblk, open for writing; size not changed. */
+int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, struct jnl_buf **ret);
+/* Eviction: frees all blocks of an inode with nlink 0 in bounded transactions (metadata: directory or symlink blocks are revoked). */
+int x4_free_all_blocks(struct x4_inode *i);
+void x4_map_drop(struct x4_inode *i); /* forgets the snapshot (retired) */
+/* Reads data of an inode that has no direct I/O engine above it: slow symlinks, journal inode map. */
+int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n); /* malloc'd */
+
+/* ---- names, xattrs ---- */
+/* Eviction: drops the xattr block (refcount) and ea_inodes in h. */
+int x4_xattr_free_all(struct x4_inode *i);
+unsigned x4_xattr_free_credits(struct x4_inode *i);
+/* create: default ACL of dir to the new inode in h; *mode is adjusted. *ret_had_default: umask does not apply. */
+int x4_acl_inherit(struct jnl_handle *h, struct x4_inode *dir, struct x4_inode *i, uint32_t *mode, bool *ret_had_default);
+/* chmod: the access ACL follows the mode, inside h. */
+int x4_acl_chmod(struct jnl_handle *h, struct x4_inode *i, uint32_t mode);
+/* KILL_SUIDGID: removes security.capability in h if there is one. */
+int x4_xattr_kill_caps(struct jnl_handle *h, struct x4_inode *i);
+bool x4_xattr_has_caps(struct x4_inode *i);
+void x4_dirstate_free(struct x4_dirstate *ds); /* NULL is allowed */
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The journal room: a cache of metadata blocks, handles that change them atomically, and the jbd2 log
+ * that makes handles durable. Knows blocks and transactions, nothing of ext4's structures.
+ *
+ * Handles are serial: jnl_begin takes the handle lock, jnl_end or jnl_cancel drops it. A handle is
+ * short (memory operations, plus reads of metadata that is not cached), so one lock is cheaper than
+ * per-block ownership and makes rollback exact: nobody else can have changed a block since its before
+ * image was taken. Data I/O never runs inside a handle. Commit runs beside handles (it copies blocks).
+ *
+ * Content of a cached block: readers must hold whatever lock of theirs excludes the handle that changes
+ * it (a directory's inode lock, for a directory block). Different inodes in one inode-table block are
+ * different bytes, so they do not conflict.
+ */
+#ifndef FDIO_JOURNAL_JNL_H
+#define FDIO_JOURNAL_JNL_H
+
+#include "base/util.h"
+#include "dev/dev.h"
+
+struct jnl;
+struct jnl_handle;
+
+typedef uint32_t jnl_tid; /* modular; compare with jnl_tid_geq */
+static inline bool jnl_tid_geq(jnl_tid a, jnl_tid b) { return (int32_t)(a - b) >= 0; }
+
+/* A cached metadata block. Callers use blk, data and the x4-owned fields; the rest is in jnl_types.h. */
+struct jnl_buf {
+	uint64_t blk;
+	uint8_t *data;      /* block_size bytes, page-aligned (block-aligned below 4 KiB) */
+	uint32_t verified;  /* owned by ext4: which checks this content has passed (atomic, relaxed); 0 after a read */
+};
+
+struct jnl_extent { uint64_t pblk; uint32_t len; }; /* log blocks in logical order, in fs blocks */
+
+struct jnl_params {
+	struct dev *dev;
+	uint32_t block_size;
+	uint64_t nr_blocks;         /* of the file system: bounds of every block number */
+	const struct jnl_extent *log; /* copied; NULL with nr_log 0: no journal (read-only service) */
+	unsigned nr_log;
+	bool metadata_csum;         /* csum v3 in the log */
+	bool has_64bit;             /* 64-bit tags */
+	bool read_only;
+	unsigned commit_interval_s; /* 0: default 5 */
+	size_t cache_bytes;         /* 0: default 64 MiB; soft limit */
+	/*
+	 * Called on the committing thread inside a handle of the transaction that is about to close, so that
+	 * the owner can bring what it derives at commit time (group descriptors, checksums of bitmaps) into
+	 * it. May use jnl_get_write; must not fail.
+	 */
+	void (*seal)(void *arg, struct jnl_handle *h);
+	/* Called once, on any thread, when the journal has aborted: from now on everything is read-only. */
+	void (*aborted)(void *arg, int err);
+	void *arg;
+};
+
+/* ---- life ---- */
+/* Cache and, if there is a log, its superblock (validated even when clean). Does not replay. errbuf: one line. */
+int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t errlen);
+/* s_start != 0: the log holds transactions to replay. */
+bool jnl_needs_replay(struct jnl *j);
+/* Features or damage that fusedio does not replay alone (fast commit, csum v1, async commit): reason, or NULL. */
+const char *jnl_replay_obstacle(struct jnl *j);
+struct jnl_replay_stats { uint32_t transactions, blocks, revoked; };
+/* Three passes, checksums verified, revokes honoured; writes home, flushes, empties the log. */
+int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret, char *errbuf, size_t errlen);
+/* Ready for handles: features set on the (empty) log, tid jumped by the log's length, commit and checkpoint
+ * threads started. The caller has set needs_recovery and flushed before (see x4_volume.c). */
+int jnl_start(struct jnl *j);
+/* Commit, checkpoint all, flush, s_start = 0, flush; stops the threads. Then jnl_close frees. 0 or the abort error. */
+int jnl_stop(struct jnl *j);
+/* Frees everything without writing. */
+void jnl_close(struct jnl *j);
+
+/* ---- cached blocks ---- */
+/* Blocking. A reference to the block's current content; -EIO, -ENOMEM, -EUCLEAN for a block number out of range. */
+int jnl_bread(struct jnl *j, uint64_t blk, struct jnl_buf **ret);
+/* Only from the cache: -EAGAIN when it would block. For loop threads. */
+int jnl_bread_cached(struct jnl *j, uint64_t blk, struct jnl_buf **ret);
+/* Hint: n blocks from blk will be read soon; one device read where contiguous. Blocking. Best effort. */
+void jnl_readahead(struct jnl *j, uint64_t blk, unsigned n);
+/* A block just allocated by this handle: zeroed, never read from the device, already open for writing in h. */
+int jnl_bnew(struct jnl_handle *h, uint64_t blk, struct jnl_buf **ret);
+void jnl_brelse(struct jnl_buf *b); /* NULL is allowed */
+struct jnl_buf *jnl_bref(struct jnl_buf *b);
+
+/* ---- handles ---- */
+/*
+ * Credits: the most blocks the handle may change (a block changed twice counts once; seal's blocks are
+ * accounted by the journal itself). Waits for log space. -EROFS when read-only or aborted, -ENOSPC if
+ * credits exceed what one transaction may hold. A thread has at most one handle.
+ */
+int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret);
+/* Largest credits jnl_begin takes. Long operations (truncate) split at a fraction of it. */
+unsigned jnl_max_credits(struct jnl *j);
+unsigned jnl_credits_left(struct jnl_handle *h);
+/* Declares that h will change b: takes the before image on the first call, joins the running transaction. */
+int jnl_get_write(struct jnl_handle *h, struct jnl_buf *b);
+/* The metadata block blk (n blocks from it) is being freed: revoked in this transaction if its images may be in
+ * the log, dropped from the running one. Undone by jnl_cancel. */
+int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n);
+/* Ends the handle; its changes belong to the returned tid. */
+jnl_tid jnl_end(struct jnl_handle *h);
+/* Puts every block back as it was at jnl_begin, runs the undo callbacks newest first, ends the handle. */
+void jnl_cancel(struct jnl_handle *h);
+jnl_tid jnl_handle_tid(struct jnl_handle *h);
+
+struct jnl_callback {
+	struct jnl_callback *next;
+	void (*fn)(struct jnl_callback *cb, int err);
+};
+/* fn(cb, 0) once the transaction of h is durable, fn(cb, -EIO) if the journal aborts first. On the commit thread,
+ * outside all journal locks. Not called if h is cancelled (use jnl_on_undo to free it then). cb is the caller's. */
+void jnl_on_commit(struct jnl_handle *h, struct jnl_callback *cb);
+/* fn(cb, 0) inside jnl_cancel; fn(cb, 1) in jnl_end (nothing to undo: free cb). */
+void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb);
+
+/* ---- durability ---- */
+/* Waits until tid is durable; starts a commit if tid is running. Everything completed on the device before the
+ * call is durable too if a commit was started. *ret_flushed (may be NULL): a preflush issued after the call's start
+ * covered it. -EIO if the journal aborted. */
+int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed);
+/* Starts a commit of tid without waiting. */
+void jnl_commit_start(struct jnl *j, jnl_tid tid);
+/* Commits whatever is running and waits; a flush if nothing is. syncfs. */
+int jnl_sync(struct jnl *j);
+bool jnl_tid_durable(struct jnl *j, jnl_tid tid);
+/* Stops everything with err: read-only from now on. Idempotent. */
+void jnl_abort(struct jnl *j, int err);
+/* 0, or the error that aborted it. */
+int jnl_error(struct jnl *j);
+/* A block of the journal file itself was found inside the file system's structures: for hostile images. */
+bool jnl_is_log_block(struct jnl *j, uint64_t blk);
+
+#endif

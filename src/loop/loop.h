@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The event loop: one thread and one io_uring for each CPU, carrying FUSE requests, device I/O and
+ * wake-ups alike. Everything submitted on a loop's ring is submitted by its thread and completes on its
+ * thread. A loop thread never blocks but in its own io_uring_enter: what may block goes to a work queue
+ * (base/work.h) and comes back as a message.
+ */
+#ifndef FDIO_LOOP_LOOP_H
+#define FDIO_LOOP_LOOP_H
+
+#include "base/list.h"
+
+#include <liburing.h>
+
+struct loop;
+struct loop_set;
+
+/*
+ * A submitted ring operation: its address is the SQE's user_data. complete runs on the loop thread with
+ * the CQE's res and flags. Owned by the submitter, must live until complete has run.
+ */
+struct loop_op {
+	void (*complete)(struct loop_op *op, int res, unsigned cqe_flags);
+};
+
+/* A message to a loop: fn runs once on its thread. Owned by the sender until then; intrusive, no allocation. */
+struct loop_msg {
+	struct loop_msg *next;
+	void (*fn)(struct loop_msg *m);
+};
+
+struct loop_config {
+	unsigned nr_loops;      /* 0: one for each possible CPU */
+	unsigned entries;       /* SQ entries a ring; CQ is four times that */
+	bool sqe128;            /* 128-byte SQEs: needed for FUSE-over-io_uring commands */
+	bool pin;               /* thread i runs on CPU i */
+	unsigned nr_fixed_files; /* size of each ring's fixed-file table */
+};
+
+/* Makes the rings (no threads yet). -errno; errbuf gets one line naming cause and way out. */
+int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen);
+/* Starts the threads. Each runs start(loop, arg) on its thread first, if given. */
+int loop_set_start(struct loop_set *s, void (*start)(struct loop *l, void *arg), void *arg);
+/* Asks all threads to stop once nr_inflight of their own operations ... see loop.c; waits for them. */
+void loop_set_stop(struct loop_set *s);
+void loop_set_free(struct loop_set *s);
+unsigned loop_set_count(const struct loop_set *s);
+struct loop *loop_set_get(struct loop_set *s, unsigned i);
+
+unsigned loop_index(const struct loop *l);
+/* The loop whose thread this is, or NULL on any other thread. */
+struct loop *loop_self(void);
+
+/*
+ * A free SQE of this loop's ring, zeroed for its full size, never NULL (submits when the SQ is full).
+ * On the loop's thread only. The caller fills it and calls io_uring_sqe_set_data(sqe, op).
+ */
+struct io_uring_sqe *loop_sqe(struct loop *l);
+
+/* Any thread. Runs m->fn on l's thread, in order per sender. A sleeping loop is woken. */
+void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m));
+
+/* fn runs on the loop thread after each batch of completions, before the ring is submitted (may be NULL). */
+void loop_set_batch_hook(struct loop *l, void (*fn)(struct loop *l, void *arg), void *arg);
+
+/* Before start, or on the loop's thread: put fd at slot of the fixed-file table; -errno. */
+int loop_register_file(struct loop *l, unsigned slot, int fd);
+/* Before start: registers one contiguous arena as buffer 0. -errno (RLIMIT_MEMLOCK: callers go on without). */
+int loop_register_arena(struct loop *l, void *base, size_t len);
+
+enum { LOOP_FILE_DEV = 0, LOOP_FILE_FUSE = 1, LOOP_NR_FILES = 2 };
+
+#endif

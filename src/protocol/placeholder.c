@@ -1,0 +1,2 @@
+/* Keeps the archive from being empty until the room has its first file. */
+int protocol_placeholder;
