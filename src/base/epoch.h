@@ -21,6 +21,8 @@ struct epoch_node {
 /* Any thread; registers the thread on first use (one slot a thread, at most 1024 threads). Not recursive. */
 void epoch_enter(void);
 void epoch_exit(void);
+/* This thread is inside a bracket: for functions that may be called from either side. */
+bool epoch_inside(void);
 /* Any thread that is not inside a bracket. free_fn runs later on any retiring thread. */
 void epoch_retire(struct epoch_node *n, void (*free_fn)(struct epoch_node *));
 /* Free all that was retired; call when no reader is left (shutdown, end of a test). */

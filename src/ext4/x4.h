@@ -133,7 +133,7 @@ bool x4_sync_tid(struct x4_inode *i, bool datasync, jnl_tid *ret);
 
 /* ------------------------------------------------------------------ extents: reading (x4_map.c) */
 enum x4_ext_state { X4_EXT_HOLE = 0, X4_EXT_WRITTEN, X4_EXT_UNWRITTEN };
-/* A run of blocks in one state. For a hole pblk is 0 and len reaches to the next extent (or UINT32_MAX). */
+/* A run of blocks in one state. For a hole pblk is 0 and lblk + len is the next extent (or UINT32_MAX). */
 struct x4_ext {
 	uint32_t lblk, len;
 	uint64_t pblk;
@@ -141,8 +141,8 @@ struct x4_ext {
 };
 /*
  * The run that contains lblk, from lblk on. 0, or -EAGAIN: the map is not in memory, call x4_map_load on a
- * worker. Any thread, never blocks, no lock: the caller must be inside epoch_enter/epoch_exit only for
- * the call (the result is a copy). What keeps the blocks from being freed under an I/O in flight is the dio gate.
+ * worker. Any thread, never blocks, no lock; brackets itself with epoch_enter/epoch_exit unless the caller is inside
+ * already (the result is a copy). The length of a hole never makes lblk + len exceed UINT32_MAX. What keeps the blocks from being freed under an I/O in flight is the dio gate.
  */
 int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
 /* Brings the whole map into memory. Blocks. -EUCLEAN for a broken tree. */
@@ -160,6 +160,8 @@ int x4_seek(struct x4_inode *i, uint64_t off, bool want_data, uint64_t *ret);
 struct x4_resv {
 	struct x4_inode *inode;
 	unsigned nr, cap;
+	unsigned meta;            /* blocks set aside (x4_meta_reserve) for the tree nodes that inserting may need */
+	bool root;
 	struct x4_ext *ext;       /* sorted, state WRITTEN; ext == inline_ext or malloc'd */
 	struct x4_ext inline_ext[8];
 };

@@ -106,6 +106,12 @@ struct x4_inode {
 	uint64_t alloc_next;        /* allocator hint: where the last allocation of this file ended */
 };
 
+/* Bits of jnl_buf.verified: which kind of block its content has been checked as. */
+enum {
+	X4_VERIFIED_EXTENT = 1 << 0, X4_VERIFIED_DIR = 1 << 1, X4_VERIFIED_HTREE = 1 << 2, X4_VERIFIED_XATTR = 1 << 3,
+	X4_VERIFIED_BITMAP = 1 << 4, X4_VERIFIED_ITABLE = 1 << 5,
+};
+
 /* ---- volume ---- */
 /* Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any thread, no locks needed. */
 int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
@@ -169,7 +175,8 @@ void x4_groups_seal(void *vol, struct jnl_handle *h);
 
 /* ---- extents ---- */
 void x4_extent_init(struct x4_inode *i); /* empty root in raw, EXTENTS_FL */
-/* For directories and symlinks: block lblk of i; loads the map if needed. -EUCLEAN for a hole inside i_size. Blocks. */
+/* For directories and symlinks: block lblk of i; loads the map if needed. -EUCLEAN for a hole. Blocks. The caller holds i.rw
+ * (any mode), which is what guards the tree of a directory or symlink; so it may be called inside a handle. */
 int x4_bmap(struct x4_inode *i, uint32_t lblk, uint64_t *ret_blk);
 /* Inside h, map_lock held: inserts one mapped run, merging with neighbours; allocates tree nodes with x4_balloc; updates
  * i_blocks, raw and the map snapshot. The caller has called x4_inode_begin and calls x4_inode_dirty. */
@@ -177,7 +184,8 @@ int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, ui
 /* Worst case credits and metadata blocks of one insert or convert: depth + splits. */
 unsigned x4_extent_credits(struct x4_inode *i);
 unsigned x4_extent_meta_blocks(struct x4_inode *i);
-/* A directory grows by one block in h (takes map_lock): allocated, zeroed, mapped at lblk, open for writing; size not changed. */
+/* A directory or new symlink grows by one block in h: allocated, zeroed, mapped at lblk, open for writing; size not changed. The
+ * caller holds i.rw exclusively (or i is new and nobody else can reach it), has called x4_inode_begin and calls x4_inode_dirty. */
 int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, struct jnl_buf **ret);
 /* Eviction: frees all blocks of an inode with nlink 0 in bounded transactions (metadata: directory or symlink blocks are revoked). */
 int x4_free_all_blocks(struct x4_inode *i);
