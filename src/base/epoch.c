@@ -61,7 +61,7 @@ void epoch_enter(void)
 {
 	struct epoch_slot *s = my_slot ? my_slot : slot_claim();
 
-	FDIO_ASSERT(s->seen == 0);
+	FDIO_ASSERT(__atomic_load_n(&s->seen, __ATOMIC_RELAXED) == 0); /* brackets do not nest */
 	/* An exchange is the store and the full fence in one instruction on x86, and ThreadSanitizer follows it. */
 	__atomic_exchange_n(&s->seen, __atomic_load_n(&global_epoch, __ATOMIC_ACQUIRE), __ATOMIC_SEQ_CST);
 }

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unit tests of the base room: crc32c against published values, lists, work queues, epochs under load,
+ * counters, log levels and ranked locks (the rank check itself only in builds that have it).
+ */
+#include "base/counters.h"
+#include "base/crc32c.h"
+#include "base/epoch.h"
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/work.h"
+
+#include <check.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* RFC 3720 appendix B.4 gives inverted sums; ext4 does not invert. */
+static uint32_t rfc3720(const void *buf, size_t len) { return ~fdio_crc32c(~0u, buf, len); }
+
+START_TEST(crc32c_known_answers)
+{
+	uint8_t b[32];
+
+	memset(b, 0, sizeof(b));
+	ck_assert_uint_eq(rfc3720(b, 32), 0x8A9136AAu);
+	memset(b, 0xff, sizeof(b));
+	ck_assert_uint_eq(rfc3720(b, 32), 0x62A8AB43u);
+	for (int i = 0; i < 32; i++)
+		b[i] = i;
+	ck_assert_uint_eq(rfc3720(b, 32), 0x46DD794Eu);
+	ck_assert_uint_eq(rfc3720("123456789", 9), 0xE3069283u);
+}
+END_TEST
+
+START_TEST(crc32c_table_equals_instruction)
+{
+	uint8_t b[300];
+
+	for (size_t i = 0; i < sizeof(b); i++)
+		b[i] = (uint8_t)(i * 131 + 7);
+	for (size_t off = 0; off < 9; off++)
+		for (size_t len = 0; len < sizeof(b) - 9; len += 3)
+			ck_assert_uint_eq(fdio_crc32c(off * 77, b + off, len), fdio_crc32c_table(off * 77, b + off, len));
+}
+END_TEST
+
+START_TEST(crc32c_is_incremental)
+{
+	const char *s = "the quick brown fox jumps over the lazy dog";
+	uint32_t whole = fdio_crc32c(1, s, strlen(s));
+
+	for (size_t cut = 0; cut <= strlen(s); cut++)
+		ck_assert_uint_eq(fdio_crc32c(fdio_crc32c(1, s, cut), s + cut, strlen(s) - cut), whole);
+}
+END_TEST
+
+struct node { struct list l; int v; };
+
+START_TEST(list_keeps_order)
+{
+	struct list a = LIST_INIT(a), b = LIST_INIT(b);
+	struct node n[6], *p, *tmp;
+	int want = 0;
+
+	for (int i = 0; i < 6; i++) {
+		n[i].v = i;
+		list_add_tail(i < 3 ? &a : &b, &n[i].l);
+	}
+	list_splice_tail(&a, &b);
+	ck_assert(list_empty(&b));
+	list_for_each_safe(p, tmp, &a, l) {
+		ck_assert_int_eq(p->v, want++);
+		if (p->v % 2)
+			list_del(&p->l);
+	}
+	ck_assert_int_eq(want, 6);
+	want = 0;
+	list_for_each(p, &a, l) {
+		ck_assert_int_eq(p->v, want);
+		want += 2;
+	}
+	list_del(&n[1].l); /* a second unlink is harmless */
+	list_move_tail(&a, &n[0].l);
+	ck_assert_int_eq(list_first(&a, struct node, l)->v, 2);
+	ck_assert_int_eq(list_last(&a, struct node, l)->v, 0);
+}
+END_TEST
+
+struct job { struct work w; struct wq *q; unsigned *sum; int again; };
+
+static void job_fn(struct work *w)
+{
+	struct job *j = container_of(w, struct job, w);
+
+	__atomic_add_fetch(j->sum, 1, __ATOMIC_RELAXED);
+	if (j->again-- > 0)
+		wq_queue(j->q, &j->w, job_fn);
+}
+
+START_TEST(wq_runs_everything_once)
+{
+	enum { N = 1000 };
+	static struct job jobs[N];
+	unsigned sum = 0;
+	struct wq *q = wq_new("test", 3);
+
+	ck_assert_ptr_nonnull(q);
+	for (int i = 0; i < N; i++) {
+		jobs[i] = (struct job){ .q = q, .sum = &sum, .again = i % 3 };
+		wq_queue(q, &jobs[i].w, job_fn);
+	}
+	wq_drain(q);
+	/* i % 3 requeues each: 0 + 1 + 2 for every three jobs, 0 for the last */
+	ck_assert_uint_eq(sum, N + 333 * 3);
+	wq_free(q);
+}
+END_TEST
+
+START_TEST(wq_manual_runs_in_order_and_only_when_told)
+{
+	unsigned sum = 0;
+	struct wq *q = wq_new("manual", 0);
+	struct job a = { .q = q, .sum = &sum }, b = { .q = q, .sum = &sum };
+
+	wq_queue(q, &a.w, job_fn);
+	wq_queue(q, &b.w, job_fn);
+	ck_assert_uint_eq(sum, 0);
+	ck_assert_uint_eq(wq_length(q), 2);
+	ck_assert(wq_run_one(q));
+	ck_assert_uint_eq(sum, 1);
+	ck_assert(wq_run_one(q));
+	ck_assert(!wq_run_one(q));
+	ck_assert_uint_eq(sum, 2);
+	wq_free(q);
+}
+END_TEST
+
+/* Epochs: readers dereference what a writer keeps replacing; a freed object is poisoned, so use after free shows. */
+#define LIVE 0x600DF00Du
+struct thing { struct epoch_node e; uint32_t magic; };
+static struct thing *published;
+static bool readers_stop;
+static unsigned nr_freed;
+
+static void thing_free(struct epoch_node *n)
+{
+	struct thing *t = container_of(n, struct thing, e);
+
+	__atomic_store_n(&t->magic, 0xDEADu, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&nr_freed, 1, __ATOMIC_RELAXED);
+	free(t);
+}
+
+static void *reader(void *arg)
+{
+	unsigned long bad = 0;
+
+	(void)arg;
+	while (!__atomic_load_n(&readers_stop, __ATOMIC_RELAXED)) {
+		epoch_enter();
+		struct thing *t = __atomic_load_n(&published, __ATOMIC_ACQUIRE);
+		for (int i = 0; i < 20; i++)
+			bad += __atomic_load_n(&t->magic, __ATOMIC_RELAXED) != LIVE;
+		epoch_exit();
+	}
+	return (void *)bad;
+}
+
+static struct thing *thing_new(void)
+{
+	struct thing *t = calloc(1, sizeof(*t));
+
+	ck_assert_ptr_nonnull(t);
+	t->magic = LIVE;
+	return t;
+}
+
+START_TEST(epoch_never_frees_under_a_reader)
+{
+	enum { ROUNDS = 20000 };
+	pthread_t th[3];
+	void *bad;
+
+	readers_stop = false;
+	nr_freed = 0;
+	published = thing_new();
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(pthread_create(&th[i], NULL, reader, NULL), 0);
+	for (int i = 0; i < ROUNDS; i++) {
+		struct thing *old = __atomic_exchange_n(&published, thing_new(), __ATOMIC_SEQ_CST);
+		epoch_retire(&old->e, thing_free);
+	}
+	__atomic_store_n(&readers_stop, true, __ATOMIC_RELAXED);
+	for (int i = 0; i < 3; i++) {
+		pthread_join(th[i], &bad);
+		ck_assert_uint_eq((unsigned long)bad, 0);
+	}
+	epoch_drain();
+	ck_assert_uint_eq(nr_freed, ROUNDS);
+	free(published);
+}
+END_TEST
+
+static pthread_barrier_t entered, may_leave;
+
+static void *hold_bracket(void *arg)
+{
+	(void)arg;
+	epoch_enter();
+	pthread_barrier_wait(&entered);
+	pthread_barrier_wait(&may_leave);
+	epoch_exit();
+	return NULL;
+}
+
+START_TEST(epoch_waits_for_an_open_bracket)
+{
+	struct thing *t = thing_new();
+	pthread_t th;
+
+	nr_freed = 0;
+	pthread_barrier_init(&entered, NULL, 2);
+	pthread_barrier_init(&may_leave, NULL, 2);
+	ck_assert_int_eq(pthread_create(&th, NULL, hold_bracket, NULL), 0);
+	pthread_barrier_wait(&entered);
+	epoch_retire(&t->e, thing_free);
+	epoch_drain();
+	ck_assert_uint_eq(nr_freed, 0); /* the other thread may still look at it */
+	pthread_barrier_wait(&may_leave);
+	pthread_join(th, NULL);
+	epoch_drain();
+	ck_assert_uint_eq(nr_freed, 1);
+}
+END_TEST
+
+static void *count_thread(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < 1000; i++)
+		fdio_count(CTR_dio_fua);
+	return NULL;
+}
+
+START_TEST(counters_survive_their_threads)
+{
+	pthread_t th[4];
+	uint64_t before = fdio_counter_read(CTR_dio_fua);
+
+	for (int i = 0; i < 4; i++)
+		ck_assert_int_eq(pthread_create(&th[i], NULL, count_thread, NULL), 0);
+	for (int i = 0; i < 4; i++)
+		pthread_join(th[i], NULL);
+	fdio_count_add(CTR_dio_fua, 5);
+	ck_assert_uint_eq(fdio_counter_read(CTR_dio_fua) - before, 4005);
+	ck_assert_str_eq(fdio_counter_name(CTR_dio_fua), "dio_fua");
+}
+END_TEST
+
+static char last_line[256];
+static int last_level;
+static void sink(int level, const char *line)
+{
+	last_level = level;
+	snprintf(last_line, sizeof(last_line), "%s", line);
+}
+
+START_TEST(log_levels)
+{
+	int level;
+
+	ck_assert_int_eq(fdio_log_level_parse("debug", &level), 0);
+	ck_assert_int_eq(level, FDIO_LOG_DEBUG);
+	ck_assert_int_eq(fdio_log_level_parse("loud", &level), -EINVAL);
+	fdio_log_set_sink(sink);
+	fdio_log_set_level(FDIO_LOG_WARN);
+	last_line[0] = 0;
+	log_info("not this");
+	ck_assert_str_eq(last_line, "");
+	log_warn("n=%d", 7);
+	ck_assert_str_eq(last_line, "n=7");
+	ck_assert_int_eq(last_level, FDIO_LOG_WARN);
+	fdio_log_set_sink(NULL);
+	fdio_log_set_level(FDIO_LOG_INFO);
+}
+END_TEST
+
+START_TEST(ratelimit_lets_ten_through)
+{
+	struct fdio_ratelimit rl = { 0, 0 };
+	int ok = 0;
+
+	for (int i = 0; i < 50; i++)
+		ok += fdio_ratelimit_ok(&rl);
+	/* 20 if the window happened to turn over in the middle */
+	ck_assert(ok == 10 || ok == 20);
+}
+END_TEST
+
+START_TEST(cond_times_out)
+{
+	struct fdio_mutex m;
+	pthread_cond_t c;
+
+	fdio_mutex_init(&m, RANK_LEAF);
+	fdio_cond_init(&c);
+	fdio_mutex_lock(&m);
+	ck_assert(!fdio_cond_timedwait(&c, &m, fdio_now_ns() + 1000000));
+	fdio_mutex_unlock(&m);
+	ck_assert(fdio_mutex_trylock(&m));
+	fdio_mutex_unlock(&m);
+	pthread_cond_destroy(&c);
+	fdio_mutex_fini(&m);
+}
+END_TEST
+
+#ifdef FDIO_DEBUG_LOCKS
+START_TEST(lock_order_is_enforced)
+{
+	struct fdio_mutex outer, inner;
+
+	fdio_mutex_init(&outer, RANK_X4_ALLOC);
+	fdio_mutex_init(&inner, RANK_LEAF);
+	fdio_mutex_lock(&inner);
+	fdio_mutex_lock(&outer); /* upwards: aborts */
+}
+END_TEST
+#endif
+
+int main(void)
+{
+	Suite *s = suite_create("base");
+	TCase *t = tcase_create("base");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, crc32c_known_answers);
+	tcase_add_test(t, crc32c_table_equals_instruction);
+	tcase_add_test(t, crc32c_is_incremental);
+	tcase_add_test(t, list_keeps_order);
+	tcase_add_test(t, wq_runs_everything_once);
+	tcase_add_test(t, wq_manual_runs_in_order_and_only_when_told);
+	tcase_add_test(t, epoch_never_frees_under_a_reader);
+	tcase_add_test(t, epoch_waits_for_an_open_bracket);
+	tcase_add_test(t, counters_survive_their_threads);
+	tcase_add_test(t, log_levels);
+	tcase_add_test(t, ratelimit_lets_ten_through);
+	tcase_add_test(t, cond_times_out);
+#ifdef FDIO_DEBUG_LOCKS
+	tcase_add_test_raise_signal(t, lock_order_is_enforced, 6);
+#endif
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
