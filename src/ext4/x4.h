@@ -118,7 +118,8 @@ enum {
 	X4_SET_CTIME = 1 << 5, X4_SET_FLAGS = 1 << 6, X4_SET_ATIME_NOW = 1 << 7, X4_SET_MTIME_NOW = 1 << 8,
 	X4_KILL_SUIDGID = 1 << 9, /* clear suid, and sgid where group-executable; drop security.capability */
 };
-/* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. */
+/* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. Takes the inode lock
+ * exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing to kill changes nothing. */
 int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a);
 /* A completed write: mtime and ctime now, lazily written. Any thread, never blocks. */
 void x4_touch_write(struct x4_inode *i);

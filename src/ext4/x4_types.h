@@ -32,19 +32,33 @@ struct x4_vol {
 	bool has_64bit, has_filetype, has_dir_index, has_large_dir, has_dir_nlink, has_extents, has_ext_attr, has_ea_inode;
 	uint32_t csum_seed;
 	bool read_only;             /* atomic; set once by errors or abort */
+	bool mounting;              /* x4_vol_open runs: x4_iget serves the journal and other reserved inodes too */
+	bool grpid;                 /* new files take the group of their directory (BSD groups) */
+	uint32_t desc_size, inodes_per_block, itable_blocks;
+	uint64_t sb_blk;            /* the block that holds the primary superblock, and where in it */
+	uint32_t sb_off;
+	uint16_t mount_state;       /* s_state as found; error bits are added */
+	uint64_t overhead;          /* blocks that statfs hides: metadata and the log */
+	struct x4_zone *zones;      /* x4_super.c: ranges of blocks that no file may own; sorted, disjoint */
+	unsigned nr_zones;
 
 	struct fdio_mutex rename_lock;
 
 	/* groups (x4_group.c): guarded by alloc_lock unless said otherwise there */
 	struct fdio_mutex alloc_lock;
 	struct x4_group *groups;
-	uint64_t free_blocks, reserved_blocks_held; /* see x4_balloc.c */
+	pthread_cond_t alloc_cond;  /* a group was loaded; freed blocks became reusable */
+	struct list dirty_groups;   /* to be sealed */
+	/* Clear bits of all allocation images; set aside by x4_meta_reserve; freed but not durable. See x4_balloc.c. */
+	uint64_t free_blocks, meta_held, pending_free;
+	uint64_t root_blocks, resv_blocks; /* only for root; only for metadata */
+	jnl_tid last_free_tid;
 	uint32_t free_inodes, nr_dirs;
 
 	/* inode cache (x4_inode.c): guarded by icache_lock */
 	struct fdio_mutex icache_lock;
 	struct list *ihash;
-	unsigned ihash_bits, nr_inodes_cached;
+	unsigned ihash_bits, nr_inodes_cached, ilru_len, ilru_max;
 	struct list ilru;           /* unreferenced inodes, oldest first */
 	pthread_cond_t icache_cond;
 
@@ -59,6 +73,11 @@ struct x4_vol {
 	bool ticker_on, ticker_stop;
 	struct fdio_mutex ticker_lock;
 	pthread_cond_t ticker_cond;
+
+	/* x4_error.c: errors noted but not yet in the superblock; guarded by err_lock */
+	struct fdio_mutex err_lock;
+	struct x4_error_note { uint64_t blk; uint32_t ino, count; uint32_t time; char func[32]; } err_first, err_last;
+	bool err_pending;           /* atomic: the ticker writes it down */
 };
 
 struct x4_inode {
@@ -71,6 +90,9 @@ struct x4_inode {
 	struct list hash, lru;
 	uint64_t refs;
 	bool loading, evicting, bad;
+	bool zombie;                /* gone but for its place on vol->lazy_head: whoever takes it from there frees it */
+	bool on_orphans;            /* atomic: on vol->orphans */
+	struct jnl_handle *begun;   /* the handle that has raw open (x4_inode_begin) */
 
 	struct fdio_rwlock rw;      /* RANK_X4_INODE, see x4_inode_lock_* */
 	struct fdio_mutex map_lock; /* RANK_X4_MAP: changes of the extent tree and of map */
@@ -84,6 +106,8 @@ struct x4_inode {
 	struct ext2_inode_large *raw;
 	uint64_t size;              /* atomic copy of i_size: readers on loop threads */
 	uint32_t mode;              /* atomic copy of i_mode */
+	uint32_t nlink;             /* atomic copy of i_links_count (x4_raw_set_nlink) */
+	int64_t atime_ns, mtime_ns, ctime_ns; /* atomic copies of the times in raw: for relatime without a lock */
 
 	struct x4_map *map;         /* atomic; NULL: not in memory */
 
@@ -139,11 +163,23 @@ uint64_t x4_raw_blocks_512(const struct x4_inode *i);
 int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks); /* i_blocks, huge_file aware */
 void x4_raw_set_time(struct x4_inode *i, unsigned which_X4_SET, struct timespec ts); /* X4_SET_ATIME|MTIME|CTIME, clamped */
 struct timespec x4_now(struct x4_vol *v);
+/* The three below take attr inside. nlink: the caller applies the dir_nlink rule. rdev in Linux's 32-bit encoding. */
+void x4_raw_set_nlink(struct x4_inode *i, uint32_t nlink);
+void x4_raw_set_rdev(struct x4_inode *i, uint32_t rdev);
+uint32_t x4_raw_rdev(const struct x4_inode *i);
+/* x4_iget for reserved inodes (journal, orphan file) and for inodes with nlink 0 (orphans). */
+int x4_iget_special(struct x4_vol *v, uint32_t ino, struct x4_inode **ret);
+/* In memory only: the inode whose inode table block is valid to read; byte place of ino in the inode table. */
+uint64_t x4_itable_place(struct x4_vol *v, uint32_t ino, uint32_t *ret_off);
+/* Checksum of a disk inode (seed of x4_inode.csum_seed): verify, and store in raw. True without metadata_csum. */
+bool x4_inode_csum_ok(struct x4_vol *v, uint32_t seed, const struct ext2_inode_large *raw);
+void x4_inode_csum_set(struct x4_vol *v, uint32_t seed, struct ext2_inode_large *raw);
 /*
- * A new inode in h: allocated near dir, raw initialised (mode, owner by c with setgid rules, times, generation, extent header
- * for regular files, directories and slow symlinks, EXTENTS_FL, extra_isize), in the cache with one reference and locked
- * exclusively (rw)?  No: it is not reachable by name yet, so it is not locked. Not yet written: the caller calls x4_inode_dirty.
- * On cancel it is freed and becomes bad.
+ * A new inode in h: allocated near dir, raw initialised (mode as given, owner by c with setgid rules, nlink 1, times,
+ * generation, extent header and EXTENTS_FL for regular files and directories; a slow symlink calls x4_extent_init itself;
+ * x4_raw_set_rdev for devices), in the cache with one reference. Not locked: nobody can reach it yet. Open for change
+ * (x4_inode_begin) but not yet written: the caller calls x4_inode_dirty. On cancel it is freed and becomes bad; the
+ * caller still drops its reference, after jnl_cancel.
  */
 int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
 #define X4_CREDITS_INODE_NEW 4 /* bitmap, descriptor (at seal), table block, superblock */
@@ -165,13 +201,23 @@ int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint3
 void x4_balloc_unreserve(struct x4_vol *v, uint64_t blk, uint32_t n);
 /* Reserved blocks become allocated on disk in h (undone to reserved on cancel). */
 int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
-/* So that metadata allocation inside a handle cannot fail half-way: n blocks are set aside for the handle to come; taken by
- * x4_balloc first; given back by x4_meta_unreserve. -ENOSPC. Not inside a handle. */
+/* So that metadata allocation inside a handle cannot fail half-way: n blocks are set aside for the handle to come; x4_balloc
+ * may take them. Given back, all n whatever was taken, by x4_meta_unreserve(n) after the handle has ended. root: even the
+ * blocks kept for metadata (what must not fail: conversion, insertion of data that is on the device). -ENOSPC. Not
+ * inside a handle. */
 int x4_meta_reserve(struct x4_vol *v, unsigned n, bool root);
 void x4_meta_unreserve(struct x4_vol *v, unsigned n);
 #define X4_CREDITS_ALLOC 1 /* bitmap block per allocation; descriptors join at seal */
 /* seal: bitmap checksums and descriptors of dirty groups into h (journal callback). */
 void x4_groups_seal(void *vol, struct jnl_handle *h);
+
+/* Inodes, inside h (x4_ialloc.c): near dir; *ret_fresh: the table block was never used, do not read it. */
+int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_t *ret_ino, bool *ret_fresh);
+int x4_ifree(struct jnl_handle *h, struct x4_vol *v, uint32_t ino, bool is_dir);
+/* 1 if the inode bitmap says in use, 0 if not, or an error. */
+int x4_inode_in_use(struct x4_vol *v, uint32_t ino);
+int x4_groups_init(struct x4_vol *v);
+void x4_groups_fini(struct x4_vol *v);
 
 /* ---- extents ---- */
 void x4_extent_init(struct x4_inode *i); /* empty root in raw, EXTENTS_FL */
