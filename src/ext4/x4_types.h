@@ -125,6 +125,7 @@ struct x4_inode {
 	uint32_t killpriv_cache;    /* atomic: 0 unknown, 1 nothing to kill, 2 something may be */
 	void *upper;                /* atomic; rooms above */
 	void (*upper_dtor)(void *);
+	bool linkable;              /* names part: made by x4_tmpfile, so x4_link may give it a name; guarded by rw */
 	struct x4_dirstate *dirstate; /* names part: cached facts of a directory (linear dirs: name hash; insertion hint) */
 	uint32_t alloc_goal_group;  /* allocator hint */
 	uint64_t alloc_next;        /* allocator hint: where the last allocation of this file ended */
@@ -240,6 +241,9 @@ void x4_map_drop(struct x4_inode *i); /* forgets the snapshot (retired) */
 int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n); /* malloc'd */
 
 /* ---- names, xattrs ---- */
+/* Most blocks that setting or removing one attribute changes (the inode, its own and a shared block, bitmaps): what a
+ * handle needs for each call of x4_acl_chmod and x4_xattr_kill_caps. */
+#define X4_CREDITS_XATTR 8
 /* Eviction: drops the xattr block (refcount) and ea_inodes in h. */
 int x4_xattr_free_all(struct x4_inode *i);
 unsigned x4_xattr_free_credits(struct x4_inode *i);
@@ -249,6 +253,7 @@ int x4_acl_inherit(struct jnl_handle *h, struct x4_inode *dir, struct x4_inode *
 int x4_acl_chmod(struct jnl_handle *h, struct x4_inode *i, uint32_t mode);
 /* KILL_SUIDGID: removes security.capability in h if there is one. */
 int x4_xattr_kill_caps(struct jnl_handle *h, struct x4_inode *i);
+/* Blocks; the caller holds rw in any mode. */
 bool x4_xattr_has_caps(struct x4_inode *i);
 void x4_dirstate_free(struct x4_dirstate *ds); /* NULL is allowed */
 
