@@ -68,6 +68,11 @@ struct dev_vec {
 	int result;            /* 0 or -errno, set by the call */
 };
 
+/*
+ * What an implementation provides. read, write, write_many: 0 for all, or -errno; only ranges inside the device,
+ * lbs-aligned, in memory aligned to mem_align arrive (dev.c bounces the rest). write_many, discard and now
+ * may be NULL. close calls dev_fini and frees.
+ */
 struct dev_ops {
 	const char *name;
 	void (*submit)(struct dev *d, struct dev_io *io);
@@ -84,7 +89,8 @@ struct dev {
 	const struct dev_ops *ops;
 	struct dev_caps caps;
 	char name[256];        /* as the user gave it */
-	struct dev_flusher *flusher;
+	struct dev_flusher *flusher; /* flush.c's */
+	struct dev_bounce *bounce;   /* dev.c's */
 };
 
 static inline void dev_submit(struct dev *d, struct dev_io *io) { d->ops->submit(d, io); }
