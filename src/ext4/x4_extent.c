@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Ranges of extent trees: insert, convert, remove, and what directories, symlinks and the log need of them. Called by the
+ * allocation, truncate and fallocate files of this part (map_lock held) and by the names part (rw held), on workers, inside
+ * a handle with the inode open.
+ *
+ * The published map follows each successful edit; when the handle is cancelled, x4_inode_begin's undo drops it. An error
+ * means that the handle has to be cancelled.
+ */
+#include "ext4/x4_extent.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Splits of every level, a new root and some merging: more rounds than that means a damaged tree. */
+#define MAX_ROUNDS (2 * (X4_EXT_MAX_DEPTH + 2))
+
+/* ---- what edits cost ---- */
+
+static unsigned tree_depth(struct x4_inode *i)
+{
+	unsigned depth = x4_map_kind(i) == X4_MAPPED_EXTENTS ? x4_eh_depth(x4_ext_root(i)) : 3;
+
+	return FDIO_MIN(depth, (unsigned)X4_EXT_MAX_DEPTH);
+}
+
+/*
+ * Each level: the node, its new sibling, the bitmap of the sibling; one level more for a new root; freed nodes and the
+ * neighbour of a join with their bitmaps; the inode.
+ */
+unsigned x4_extent_credits(struct x4_inode *i)
+{
+	return 4 * (tree_depth(i) + 1) + 4 + X4_CREDITS_INODE;
+}
+
+unsigned x4_extent_meta_blocks(struct x4_inode *i)
+{
+	return tree_depth(i) + 1;
+}
+
+unsigned x4_extent_meta_for(struct x4_inode *i, unsigned n)
+{
+	return 3 * (n / x4_ext_cap(i->vol)) + 2 * (tree_depth(i) + 2) + 1;
+}
+
+/* Removing one extent at worst: the tree, and the bitmaps of all groups that an extent can lie in. */
+static unsigned remove_credits(struct x4_inode *i)
+{
+	return x4_extent_credits(i) + X4_EXT_WRITTEN_MAX / i->vol->blocks_per_group + 2;
+}
+
+unsigned x4_extent_batch_credits(struct x4_inode *i)
+{
+	unsigned least = x4_extent_credits(i) + remove_credits(i) + X4_CREDITS_ORPHAN + 8, most = jnl_max_credits(i->vol->jnl);
+
+	unsigned share = FDIO_MIN(most / 4, 128u), credits = FDIO_MAX(least, share);
+
+	return FDIO_MIN(credits, most);
+}
+
+/* ---- insert ---- */
+
+static int insert_one(struct jnl_handle *h, struct x4_inode *i, const struct x4_ext *x)
+{
+	for (unsigned round = 0; round < MAX_ROUNDS; round++) {
+		struct x4_path p;
+		struct x4_ext prev;
+		int r = x4_path_find(i, x->lblk, &p), at;
+
+		if (r)
+			return r;
+		at = p.lv[p.depth].at;
+		if (at >= 0)
+			x4_ext_decode(&x4_eh_ext(p.lv[p.depth].h)[at], &prev);
+		if ((at >= 0 && x4_ext_end(&prev) > x->lblk) || x4_path_next(&p) < x4_ext_end(x)) {
+			x4_path_release(&p);
+			return -EEXIST;
+		}
+		r = x4_leaf_edit(h, i, &p, at + 1, 0, x, 1);
+		if (r != -EAGAIN) {
+			x4_path_release(&p);
+			return r;
+		}
+		r = x4_tree_make_room(h, i, &p, 1);
+		if (r)
+			return r;
+	}
+	return X4_CORRUPT(i->vol, i->ino, 0, "extent tree does not get room for block %u", x->lblk);
+}
+
+int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten)
+{
+	struct x4_ext all = { lblk, len, pblk, unwritten ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN };
+	int r;
+
+	if (x4_map_kind(i) != X4_MAPPED_EXTENTS)
+		return -EOPNOTSUPP;
+	if (!len || x4_ext_end(&all) > X4_LBLK_END)
+		return -EFBIG;
+	for (uint32_t done = 0; done < len;) {
+		struct x4_ext x = { lblk + done, FDIO_MIN(len - done, x4_ext_limit(all.state)), pblk + done, all.state };
+
+		r = insert_one(h, i, &x);
+		if (r)
+			return r;
+		done += x.len;
+	}
+	r = x4_raw_add_blocks(i, len);
+	if (r)
+		return r;
+	x4_map_apply(i, &all);
+	return 0;
+}
+
+/* ---- convert ---- */
+
+/* Converts the part of the extent at the path's place that lies in [lblk, end). *ret_next: behind it. */
+static int convert_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, uint32_t lblk, uint32_t end,
+			enum x4_ext_state to, uint32_t *ret_next)
+{
+	int at = p->lv[p->depth].at, r;
+	struct x4_ext x, part[3], mid;
+	uint64_t stop;
+	unsigned n = 0;
+
+	*ret_next = FDIO_MIN(x4_path_next(p), end);
+	if (at < 0)
+		return 0;
+	x4_ext_decode(&x4_eh_ext(p->lv[p->depth].h)[at], &x);
+	if (x4_ext_end(&x) <= lblk)
+		return 0;
+	mid.lblk = FDIO_MAX(lblk, x.lblk);
+	stop = FDIO_MIN(x4_ext_end(&x), (uint64_t)end);
+	mid.len = FDIO_MIN(stop - mid.lblk, (uint64_t)x4_ext_limit(to));
+	mid.pblk = x.pblk + (mid.lblk - x.lblk);
+	mid.state = to;
+	*ret_next = x4_ext_end(&mid);
+	if (x.state == to) {
+		*ret_next = stop;
+		return 0;
+	}
+	if (mid.lblk > x.lblk)
+		part[n++] = (struct x4_ext) { x.lblk, mid.lblk - x.lblk, x.pblk, x.state };
+	part[n++] = mid;
+	if (x4_ext_end(&mid) < x4_ext_end(&x))
+		part[n++] = (struct x4_ext) { x4_ext_end(&mid), x4_ext_end(&x) - x4_ext_end(&mid), mid.pblk + mid.len, x.state };
+	r = x4_leaf_edit(h, i, p, at, 1, part, n);
+	if (!r)
+		x4_map_apply(i, &mid);
+	return r;
+}
+
+int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to,
+		      uint32_t *ret_next)
+{
+	unsigned need = x4_extent_credits(i), rounds = 0;
+
+	if (x4_map_kind(i) != X4_MAPPED_EXTENTS)
+		return -EOPNOTSUPP;
+	while (lblk < end && jnl_credits_left(h) >= need) {
+		struct x4_path p;
+		int r = x4_path_find(i, lblk, &p);
+
+		if (r)
+			return r;
+		r = convert_here(h, i, &p, lblk, end, to, ret_next);
+		if (r == -EAGAIN && ++rounds < MAX_ROUNDS) {
+			r = x4_tree_make_room(h, i, &p, 2);
+			if (r)
+				return r;
+			continue;
+		}
+		x4_path_release(&p);
+		if (r)
+			return r == -EAGAIN ? X4_CORRUPT(i->vol, i->ino, 0, "extent tree does not get room at %u", lblk) : r;
+		lblk = *ret_next;
+		rounds = 0;
+	}
+	*ret_next = lblk;
+	return 0;
+}
+
+/* ---- remove ---- */
+
+/* Removes the part of the last extent before *to that lies in [from, *to). */
+static int remove_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, uint32_t from, bool metadata, uint32_t *to)
+{
+	int at = p->lv[p->depth].at, r;
+	struct x4_ext x, part[2];
+	uint64_t start, end;
+	unsigned n = 0;
+
+	if (at < 0) {
+		*to = from;
+		return 0;
+	}
+	x4_ext_decode(&x4_eh_ext(p->lv[p->depth].h)[at], &x);
+	start = FDIO_MAX(from, x.lblk);
+	end = FDIO_MIN((uint64_t)*to, x4_ext_end(&x));
+	if (start >= end) {
+		*to = from;
+		return 0;
+	}
+	if (start > x.lblk)
+		part[n++] = (struct x4_ext) { x.lblk, start - x.lblk, x.pblk, x.state };
+	if (end < x4_ext_end(&x))
+		part[n++] = (struct x4_ext) { end, x4_ext_end(&x) - end, x.pblk + (end - x.lblk), x.state };
+	r = x4_leaf_edit(h, i, p, at, 1, part, n);
+	if (r)
+		return r;
+	r = x4_bfree(h, i, x.pblk + (start - x.lblk), end - start, metadata);
+	if (!r)
+		r = x4_raw_add_blocks(i, -(int64_t)(end - start));
+	if (!r)
+		*to = start;
+	return r;
+}
+
+int x4_extent_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to)
+{
+	/* The caller puts the inode and perhaps the orphan list into the same handle. */
+	unsigned need = remove_credits(i) + X4_CREDITS_ORPHAN + X4_CREDITS_INODE, rounds = 0;
+	uint32_t was = to;
+	int r = 0;
+
+	while (to > from && jnl_credits_left(h) >= need) {
+		struct x4_path p;
+
+		r = x4_path_find(i, to - 1, &p);
+		if (r)
+			return r;
+		r = remove_here(h, i, &p, from, metadata, &to);
+		if (r == -EAGAIN && ++rounds < MAX_ROUNDS) {
+			r = x4_tree_make_room(h, i, &p, 1);
+			if (r)
+				return r;
+			continue;
+		}
+		x4_path_release(&p);
+		if (r)
+			return r == -EAGAIN ? X4_CORRUPT(i->vol, i->ino, 0, "extent tree does not get room at %u", to) : r;
+	}
+	if (to < was) {
+		x4_map_apply(i, &(struct x4_ext) { .lblk = to, .len = was - to, .state = X4_EXT_HOLE });
+		r = x4_tree_collapse(h, i);
+	}
+	*ret_to = to;
+	return r;
+}
+
+/* ---- directories, symlinks, the log ---- */
+
+int x4_bmap(struct x4_inode *i, uint32_t lblk, uint64_t *ret_blk)
+{
+	struct x4_ext x;
+	int r = x4_map_lookup(i, lblk, &x);
+
+	if (r == -EAGAIN) {
+		r = x4_map_load_locked(i);
+		if (!r)
+			r = x4_map_lookup(i, lblk, &x);
+	}
+	if (r)
+		return r;
+	if (x.state != X4_EXT_WRITTEN)
+		return X4_CORRUPT(i->vol, i->ino, 0, "block %u is not mapped", lblk);
+	*ret_blk = x.pblk;
+	return 0;
+}
+
+int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, struct jnl_buf **ret)
+{
+	uint64_t goal = 0, blk;
+	struct x4_ext x;
+	uint32_t n;
+	int r;
+
+	if (x4_map_kind(i) != X4_MAPPED_EXTENTS)
+		return -EOPNOTSUPP;
+	r = x4_map_load_locked(i);
+	if (r)
+		return r;
+	if (lblk && !x4_map_lookup(i, lblk - 1, &x) && x.state != X4_EXT_HOLE)
+		goal = x.pblk + 1;
+	r = x4_balloc(h, i, goal, 1, false, &blk, &n);
+	if (r)
+		return r;
+	r = x4_extent_insert(h, i, lblk, 1, blk, false);
+	return r ? r : jnl_bnew(h, blk, ret);
+}
+
+struct log_walk {
+	struct x4_vol *v;
+	struct jnl_extent *e;
+	unsigned n, cap;
+	uint64_t next;
+	int err;
+};
+
+static int log_add(struct log_walk *w, uint64_t blk)
+{
+	if (w->n && w->e[w->n - 1].pblk + w->e[w->n - 1].len == blk) {
+		w->e[w->n - 1].len++;
+		return 0;
+	}
+	if (w->n == w->cap) {
+		unsigned cap = w->cap ? w->cap * 2 : 16;
+		struct jnl_extent *e = realloc(w->e, cap * sizeof(*e));
+
+		if (!e)
+			return -ENOMEM;
+		w->e = e;
+		w->cap = cap;
+	}
+	w->e[w->n++] = (struct jnl_extent) { blk, 1 };
+	return 0;
+}
+
+static int log_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref_blk, int ref_offset, void *arg)
+{
+	struct log_walk *w = arg;
+
+	(void)fs;
+	(void)ref_blk;
+	(void)ref_offset;
+	if (lblk < 0 || (uint64_t)lblk != w->next || *blk < w->v->first_data_block || *blk >= w->v->nr_blocks)
+		w->err = -EUCLEAN;
+	else
+		w->err = log_add(w, *blk);
+	w->next++;
+	return w->err ? BLOCK_ABORT : 0;
+}
+
+/* Runs while the volume opens, before there is a block cache: the library walks the inode, read-only. */
+int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n)
+{
+	struct log_walk w = { .v = v };
+	errcode_t err = ext2fs_block_iterate3(v->fs, journal_ino, BLOCK_FLAG_READ_ONLY | BLOCK_FLAG_DATA_ONLY, NULL, log_block, &w);
+
+	if (err && !w.err)
+		w.err = x4_from_ext2_err(err);
+	if (!w.err && !w.n)
+		w.err = -EUCLEAN;
+	if (w.err) {
+		free(w.e);
+		return w.err;
+	}
+	*ret = w.e;
+	*ret_n = w.n;
+	return 0;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The extent map in memory, inside the ext4 room. Built by x4_extent_load.c and x4_indirect.c, kept up by the tree edits,
+ * read by x4_map_lookup on any thread. Changing calls need what guards the inode's tree: map_lock (regular files) or rw held
+ * exclusively (directories, symlinks).
+ */
+#ifndef FDIO_EXT4_X4_MAP_H
+#define FDIO_EXT4_X4_MAP_H
+
+#include "ext4/x4_types.h"
+
+/* Runs collected in ascending order, before they become a map. */
+struct x4_map_run;
+struct x4_map_builder {
+	struct x4_map_run *e;
+	size_t n, cap;
+};
+
+/* Appends a mapped run that lies behind all earlier ones; merges where it can. -ENOMEM. */
+int x4_map_builder_add(struct x4_map_builder *b, const struct x4_ext *x);
+/* Publishes the map of what was collected if the inode has none; the builder is empty afterwards, also on error. */
+int x4_map_builder_publish(struct x4_map_builder *b, struct x4_inode *i);
+void x4_map_builder_free(struct x4_map_builder *b);
+
+/*
+ * Brings the published map in line with an edit of the tree: [lblk, lblk + len) is in the run's state now (HOLE: removed).
+ * Nothing to do without a map. Cannot fail: when memory runs out the map is dropped and the next user loads it again.
+ */
+void x4_map_apply(struct x4_inode *i, const struct x4_ext *x);
+
+/* x4_map_load for a caller that holds what guards the tree. */
+int x4_map_load_locked(struct x4_inode *i);
+/* x4_map_lookup that loads the map when it is missing; takes map_lock only then. */
+int x4_map_lookup_load(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
+/* Mapped runs from lblk on, counted up to limit. -EAGAIN without a map. */
+int x4_map_count(struct x4_inode *i, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks);
+
+#endif
