@@ -27,7 +27,7 @@ struct pro_in {
 	/* SETXATTR value, WRITE data */
 	const uint8_t *data;
 	uint32_t data_len;
-	uint8_t argbuf[128];       /* aligned copy for arg */
+	uint8_t argbuf[128] __attribute__((aligned(8))); /* copy for arg */
 	uint32_t nr_groups;        /* supplementary groups extension */
 	uint32_t groups[32];
 };
