@@ -11,6 +11,7 @@
 #include "protocol/pro.h"
 
 struct tr;
+struct tr_queue;
 
 /*
  * One request slot. Preallocated, a fixed number a loop; owned by its loop except between the handler's call and the reply.

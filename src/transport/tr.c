@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The life of a connection: slots, mount, INIT, running channel, end.
+ *
+ *   tr_new -> tr_mount -> tr_start -> (requests) -> tr_end -> handlers drained -> destroy callback -> DESTROY answered
+ *
+ * The control thread exists for the end: it waits for tr_end (umount, DESTROY, abort, tr_unmount), stops new handlers, waits
+ * for those that run, calls cfg.destroy, which writes everything, and only then answers DESTROY: umount of a fuseblk mount
+ * returns with the file system clean on the device.
+ */
+#include "transport/tr_types.h"
+
+#include "base/log.h"
+#include "transport/tr_mount.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DRAIN_POLL_NS 500000
+#define DRAIN_WARN_NS 5000000000ull
+
+int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t errlen)
+{
+	struct tr *t = calloc(1, sizeof(*t));
+	int err = -ENOMEM;
+
+	if (!t)
+		goto nomem;
+	t->cfg = *cfg;
+	t->fd = -1;
+	fdio_mutex_init(&t->lock, RANK_LEAF);
+	fdio_cond_init(&t->changed);
+	t->source = strdup(cfg->source);
+	t->mountpoint = strdup(cfg->mountpoint);
+	t->mount_opts = strdup(cfg->mount_opts ? cfg->mount_opts : "");
+	if (!t->source || !t->mountpoint || !t->mount_opts)
+		goto nomem;
+	t->chan = &tr_chan_devfuse;
+	err = tr_slots_new(t, errbuf, errlen);
+	if (err) {
+		tr_free(t);
+		return err;
+	}
+	*ret = t;
+	return 0;
+nomem:
+	snprintf(errbuf, errlen, "out of memory while preparing the mount");
+	tr_free(t);
+	return err;
+}
+
+int tr_mount(struct tr *t, char *errbuf, size_t errlen) { return tr_mount_libfuse(t, errbuf, errlen); }
+
+const struct tr_conn *tr_conn(const struct tr *t) { return &t->conn; }
+
+void tr_end(struct tr *t, enum tr_end why, struct tr_req *r)
+{
+	fdio_mutex_lock(&t->lock);
+	if (t->end == TR_RUNNING)
+		t->end = why;
+	if (r)
+		t->destroy_req = r;
+	pthread_cond_broadcast(&t->changed);
+	fdio_mutex_unlock(&t->lock);
+}
+
+static unsigned busy_slots(struct tr *t)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < t->nr_queues; i++)
+		n += __atomic_load_n(&t->queues[i].busy, __ATOMIC_SEQ_CST);
+	return n;
+}
+
+static void log_busy(struct tr *t)
+{
+	for (unsigned i = 0; i < t->nr_queues; i++)
+		for (unsigned s = 0; s < t->queues[i].nr_slots; s++) {
+			struct tr_req *r = tr_slot(&t->queues[i], s);
+			if (__atomic_load_n(&r->state, __ATOMIC_RELAXED))
+				log_warn("still waiting for %s of inode %llu (request %llu)", pro_opcode_name(r->in.h.opcode),
+					 (unsigned long long)r->in.h.nodeid, (unsigned long long)r->in.h.unique);
+		}
+}
+
+/* The requests of DESTROY itself stay busy: they are answered last. */
+static void drain_handlers(struct tr *t)
+{
+	uint64_t warn_at = fdio_now_ns() + DRAIN_WARN_NS;
+	struct timespec nap = { .tv_nsec = DRAIN_POLL_NS };
+
+	for (;;) {
+		fdio_mutex_lock(&t->lock);
+		unsigned keep = t->destroy_req ? 1 : 0;
+		fdio_mutex_unlock(&t->lock);
+		if (busy_slots(t) <= keep)
+			return;
+		if (fdio_now_ns() > warn_at) {
+			log_busy(t);
+			warn_at = UINT64_MAX;
+		}
+		nanosleep(&nap, NULL);
+	}
+}
+
+static void *control_main(void *arg)
+{
+	struct tr *t = arg;
+
+	pthread_setname_np(pthread_self(), "fusedio-ctl");
+	fdio_mutex_lock(&t->lock);
+	while (t->end == TR_RUNNING)
+		fdio_cond_wait(&t->changed, &t->lock);
+	enum tr_end why = t->end;
+	fdio_mutex_unlock(&t->lock);
+
+	__atomic_store_n(&t->stopping, true, __ATOMIC_SEQ_CST); /* D2 in tr_dispatch.c */
+	drain_handlers(t);
+	t->cfg.destroy(t->cfg.arg, why == TR_ABORTED);
+
+	fdio_mutex_lock(&t->lock);
+	struct tr_req *r = t->destroy_req;
+	t->destroy_req = NULL;
+	t->finished = true;
+	pthread_cond_broadcast(&t->changed);
+	fdio_mutex_unlock(&t->lock);
+	if (r)
+		tr_reply(r, 0, 0);
+	return NULL;
+}
+
+static void start_queue(struct loop_msg *m)
+{
+	struct tr_queue *q = container_of(m, struct tr_queue, start_msg);
+
+	q->tr->chan->arm(q);
+}
+
+static int start_control(struct tr *t)
+{
+	sigset_t all, old;
+
+	/* Signals are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int err = pthread_create(&t->control, NULL, control_main, t);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	t->control_on = !err;
+	return -err;
+}
+
+int tr_start(struct tr *t, char *errbuf, size_t errlen)
+{
+	int err = tr_init_handshake(t, errbuf, errlen);
+
+	if (err)
+		return err;
+	err = t->chan->open(t);
+	if (err) {
+		snprintf(errbuf, errlen, "cannot open the %s channel: %s", t->chan->name, strerror(-err));
+		return err;
+	}
+	t->conn.channel = t->chan->name;
+	err = start_control(t);
+	if (err) {
+		snprintf(errbuf, errlen, "cannot start the control thread: %s", strerror(-err));
+		return err;
+	}
+	for (unsigned i = 0; i < t->nr_queues; i++)
+		loop_post(t->queues[i].loop, &t->queues[i].start_msg, start_queue);
+	log_info("FUSE 7.%u over %s, %u loops with %u slots each", t->conn.proto_minor, t->conn.channel, t->nr_queues, t->queues[0].nr_slots);
+	if (t->cfg.ready)
+		t->cfg.ready(t->cfg.arg);
+	return 0;
+}
+
+void tr_unmount(struct tr *t)
+{
+	int err;
+
+	if (!t->mounted)
+		return;
+	err = tr_umount_try(t);
+	if (!err || err == -EINVAL) {
+		/* Unmounted, or no longer a mount point: the channel ends by itself. A plain fuse mount says so on the clones. */
+		if (err)
+			tr_end(t, TR_GONE, NULL);
+		return;
+	}
+	log_info("%s is busy (%s): detaching it; open files get errors from now on", t->mountpoint, strerror(-err));
+	tr_umount_lazy(t);
+	tr_end(t, TR_GONE, NULL);
+}
+
+void tr_wait(struct tr *t)
+{
+	if (!t->control_on)
+		return;
+	pthread_join(t->control, NULL);
+	t->control_on = false;
+}
+
+void tr_free(struct tr *t)
+{
+	if (!t)
+		return;
+	FDIO_ASSERT(!t->control_on);
+	if (t->chan && t->queues)
+		t->chan->close(t);
+	tr_umount_libfuse(t);
+	tr_slots_free(t);
+	free(t->source);
+	free(t->mountpoint);
+	free(t->mount_opts);
+	pthread_cond_destroy(&t->changed);
+	fdio_mutex_fini(&t->lock);
+	free(t);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The /dev/fuse channel: every loop reads requests from its own clone of the connection and answers on the same
+ * clone (the kernel finds a request only in the clone that delivered it).
+ *
+ * A message is read to 80 bytes before the payload, so that the data of a WRITE lands page-aligned in the registered
+ * buffer and goes to the device from there; the reply header is put 16 bytes before the payload, so that a reply is
+ * one contiguous write. No copy in user space in either direction.
+ *
+ * One READ a loop waits on the ring: a request wakes every waiting READ, so more would only multiply the wake-ups. Once
+ * awake, the loop takes what else is queued with plain non-blocking reads before it arms the next READ. Replies are written
+ * at once from whatever thread has them.
+ */
+#include "transport/tr_types.h"
+
+#include "base/counters.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* At most so many requests are taken before completions get their turn. */
+#define TAKE_BATCH 32
+
+static void take_requests(struct tr_queue *q);
+
+static void *message_of(struct tr_req *r) { return r->payload - PRO_WRITE_HDR; }
+#define MESSAGE_CAP (PRO_WRITE_HDR + PRO_MAX_WRITE)
+
+static struct tr_req *slot_pop(struct tr_queue *q)
+{
+	if (list_empty(&q->free))
+		return NULL;
+	struct tr_req *r = list_first(&q->free, struct tr_req, link);
+	list_del(&r->link);
+	return r;
+}
+
+/* Newest first: its memory is still in the cache. */
+static void slot_push(struct tr_queue *q, struct tr_req *r) { list_add(&q->free, &r->link); }
+
+static void channel_gone(struct tr_queue *q, int err)
+{
+	if (q->ended)
+		return;
+	q->ended = true;
+	if (err != -ENODEV && err != -ECONNABORTED)
+		log_err("/dev/fuse failed: %s; ending the mount", strerror(-err));
+	tr_end(q->tr, err == -ECONNABORTED ? TR_ABORTED : TR_GONE, NULL);
+}
+
+static bool is_transient(int err)
+{
+	/* ENOENT: the request was interrupted between queueing and reading. */
+	return err == -EAGAIN || err == -EINTR || err == -ENOENT;
+}
+
+static void got_message(struct tr_req *r, size_t len)
+{
+	tr_dispatch(r, pro_decode(message_of(r), len, &r->in));
+}
+
+static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
+{
+	struct tr_req *r = container_of(op, struct tr_req, op);
+	struct tr_queue *q = tr_queue_of(r);
+
+	(void)cqe_flags;
+	q->armed = false;
+	if (res >= 0) {
+		got_message(r, (size_t)res);
+	} else {
+		slot_push(q, r);
+		if (!is_transient(res)) {
+			if (res != -ECANCELED)
+				channel_gone(q, res);
+			return;
+		}
+	}
+	take_requests(q);
+}
+
+static void arm_read(struct tr_queue *q)
+{
+	struct tr_req *r;
+
+	if (q->armed || q->ended)
+		return;
+	r = slot_pop(q);
+	if (!r)
+		return; /* a returning slot arms */
+	struct io_uring_sqe *sqe = loop_sqe(q->loop);
+	io_uring_prep_read(sqe, LOOP_FILE_FUSE, message_of(r), MESSAGE_CAP, 0);
+	sqe->flags |= IOSQE_FIXED_FILE;
+	r->op.complete = read_done;
+	io_uring_sqe_set_data(sqe, &r->op);
+	q->armed = true;
+}
+
+/* Reads until there is nothing; false if the connection has ended. */
+static bool take_queued(struct tr_queue *q)
+{
+	for (unsigned i = 0; i < TAKE_BATCH && !q->ended; i++) {
+		struct tr_req *r = slot_pop(q);
+
+		if (!r)
+			break;
+		ssize_t n = read(q->fd, message_of(r), MESSAGE_CAP);
+		if (n >= 0) {
+			got_message(r, (size_t)n);
+			continue;
+		}
+		int err = -errno;
+		slot_push(q, r);
+		if (err == -EAGAIN)
+			break;
+		if (!is_transient(err)) {
+			channel_gone(q, err);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void take_requests(struct tr_queue *q)
+{
+	q->taking = true;
+	bool more = take_queued(q);
+	q->taking = false;
+	if (more)
+		arm_read(q);
+}
+
+static void send_reply(struct tr_req *r, int fd)
+{
+	struct fuse_out_header oh = {
+		.len = (uint32_t)sizeof(oh) + r->reply_len,
+		.error = r->reply_err,
+		.unique = r->in.h.unique,
+	};
+	uint8_t *start = r->payload - sizeof(oh);
+	ssize_t n;
+
+	memcpy(start, &oh, sizeof(oh));
+	do
+		n = write(fd, start, oh.len);
+	while (n < 0 && (errno == EINTR || errno == EAGAIN));
+	if (n == (ssize_t)oh.len)
+		return;
+	fdio_count(CTR_tr_reply_gone);
+	/* ENOENT: the client died and the kernel gave the request up. ENODEV: the mount is gone. */
+	if (n < 0 && errno != ENOENT && errno != ENODEV)
+		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(r->in.h.opcode), r->reply_err,
+				r->reply_len, strerror(errno));
+}
+
+static void slot_return(struct tr_req *r)
+{
+	struct tr_queue *q = tr_queue_of(r);
+
+	slot_push(q, r);
+	/* Nothing is armed when the slots had run out, or while take_requests is at work, which arms at its end. */
+	if (!q->taking)
+		arm_read(q);
+}
+
+static void slot_return_msg(struct loop_msg *m) { slot_return(container_of(m, struct tr_req, msg)); }
+
+static void devfuse_reply(struct tr_req *r)
+{
+	struct tr_queue *q = tr_queue_of(r);
+
+	if (r->in.h.unique)
+		send_reply(r, q->fd);
+	if (loop_self() == r->loop)
+		slot_return(r);
+	else
+		loop_post(r->loop, &r->msg, slot_return_msg);
+}
+
+static int clone_fd(int session_fd)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	uint32_t src = (uint32_t)session_fd;
+
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, FUSE_DEV_IOC_CLONE, &src) < 0) {
+		int err = -errno;
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+static void devfuse_close(struct tr *t)
+{
+	for (unsigned i = 0; i < t->nr_queues; i++)
+		if (t->queues[i].fd >= 0) {
+			close(t->queues[i].fd);
+			t->queues[i].fd = -1;
+		}
+}
+
+static int devfuse_open(struct tr *t)
+{
+	for (unsigned i = 0; i < t->nr_queues; i++) {
+		int fd = clone_fd(t->fd);
+
+		if (fd < 0) {
+			devfuse_close(t);
+			return fd;
+		}
+		t->queues[i].fd = fd;
+	}
+	return 0;
+}
+
+static void devfuse_arm(struct tr_queue *q)
+{
+	int err = loop_register_file(q->loop, LOOP_FILE_FUSE, q->fd);
+
+	if (err) {
+		channel_gone(q, err);
+		return;
+	}
+	take_requests(q);
+}
+
+const struct tr_chan_ops tr_chan_devfuse = {
+	.name = "/dev/fuse",
+	.open = devfuse_open,
+	.arm = devfuse_arm,
+	.reply = devfuse_reply,
+	.close = devfuse_close,
+};

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Request slots and their buffers: all of the transport's memory, made once before the mount. Main thread.
+ */
+#include "transport/tr_types.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static unsigned depth_for(const struct tr *t)
+{
+	uint64_t fits = TR_ARENA_MAX / ((uint64_t)t->nr_queues * TR_SLOT_BYTES);
+	unsigned depth = t->cfg.queue_depth;
+
+	if (depth > fits && depth > TR_DEPTH_MIN) {
+		depth = fits < TR_DEPTH_MIN ? TR_DEPTH_MIN : (unsigned)fits;
+		log_info("queue_depth lowered from %u to %u: %u loops would pin more than %llu MiB", t->cfg.queue_depth, depth,
+			 t->nr_queues, TR_ARENA_MAX >> 20);
+	}
+	return depth;
+}
+
+static int queue_new(struct tr *t, unsigned i, unsigned depth)
+{
+	struct tr_queue *q = &t->queues[i];
+	size_t bytes = (size_t)depth * TR_SLOT_BYTES;
+	int err;
+
+	q->tr = t;
+	q->loop = loop_set_get(t->cfg.loops, i);
+	q->fd = -1;
+	list_init(&q->free);
+	q->slots = fdio_alloc_aligned(FDIO_CACHELINE, depth * t->cfg.slot_size);
+	if (!q->slots)
+		return -ENOMEM;
+	void *arena = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (arena == MAP_FAILED)
+		return -ENOMEM;
+	q->arena = arena;
+	q->nr_slots = depth;
+	/* Huge pages make registration and DMA cheaper; without them everything works the same. */
+	madvise(arena, bytes, MADV_HUGEPAGE);
+	err = loop_register_arena(q->loop, arena, bytes);
+	if (err)
+		log_warn("loop %u runs without registered buffers: %s; raise RLIMIT_MEMLOCK for full speed", i, strerror(-err));
+	for (unsigned s = 0; s < depth; s++) {
+		struct tr_req *r = tr_slot(q, s);
+
+		r->tr = t;
+		r->loop = q->loop;
+		r->slot = s;
+		r->payload = q->arena + (size_t)s * TR_SLOT_BYTES + TR_HDR_BYTES;
+		r->payload_cap = PRO_MAX_WRITE;
+		r->buf_index = err ? -1 : 0;
+		list_add_tail(&q->free, &r->link);
+	}
+	return 0;
+}
+
+int tr_slots_new(struct tr *t, char *errbuf, size_t errlen)
+{
+	t->nr_queues = loop_set_count(t->cfg.loops);
+	unsigned depth = depth_for(t);
+	int err = 0;
+
+	FDIO_ASSERT(t->cfg.slot_size >= sizeof(struct tr_req) && depth > 0);
+	t->queues = fdio_alloc_aligned(FDIO_CACHELINE, t->nr_queues * sizeof(*t->queues));
+	if (!t->queues)
+		err = -ENOMEM;
+	for (unsigned i = 0; i < t->nr_queues && !err; i++)
+		err = queue_new(t, i, depth);
+	if (err)
+		snprintf(errbuf, errlen, "no memory for %u request slots of 1 MiB on each of %u loops: lower queue_depth=", depth, t->nr_queues);
+	return err;
+}
+
+void tr_slots_free(struct tr *t)
+{
+	for (unsigned i = 0; t->queues && i < t->nr_queues; i++) {
+		struct tr_queue *q = &t->queues[i];
+
+		if (q->arena)
+			munmap(q->arena, (size_t)q->nr_slots * TR_SLOT_BYTES);
+		free(q->slots);
+	}
+	free(t->queues);
+	t->queues = NULL;
+}
