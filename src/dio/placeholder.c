@@ -1,2 +1,2 @@
 /* Keeps the archive from being empty until the room has its first file. */
-int journal_placeholder;
+int dio_placeholder;

@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Handles: begin with a reservation, declare blocks, end or take everything back. Called by the ext4
+ * room on any thread that may block, and by the commit thread for the seal callback.
+ *
+ * There is one handle at a time (handle_lock). Its undo log records, in order, each before image, each
+ * block that joined the transaction, each forget; jnl_cancel walks it backwards (J1). The undo log and
+ * the before images belong to the journal and are reused, so a handle allocates nothing once warm.
+ *
+ * Failure: -EROFS after an abort or on a read-only journal, -ENOSPC for more blocks than asked for,
+ * -ENOMEM; a failed call has changed nothing, and the handle can go on or be cancelled.
+ */
+#include "base/counters.h"
+#include "base/log.h"
+#include "journal/jnl_types.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Before images kept for the next handle; what a giant handle needed beyond that is given back. */
+enum { IMAGES_KEPT = 256 };
+
+static struct jbuf *to_jbuf(struct jnl_buf *b) { return container_of(b, struct jbuf, pub); }
+
+/* ---- begin and end ---- */
+
+static void take_handle_lock(struct jnl *j)
+{
+	fdio_mutex_lock(&j->handle_lock);
+	/* The committer goes first, or a stream of handles would keep it out. */
+	while (unlikely(__atomic_load_n(&j->close_pending, __ATOMIC_RELAXED)))
+		fdio_cond_wait(&j->handle_cv, &j->handle_lock);
+}
+
+void jhandle_open(struct jnl *j, unsigned credits)
+{
+	struct jnl_handle *h = &j->handle;
+
+	h->j = j;
+	h->txn = j->running;
+	h->seq++;
+	h->credits = credits;
+	h->nr_undo = 0;
+	h->nr_images = 0;
+	h->cbs = NULL;
+	h->cbs_tail = &h->cbs;
+	h->undo_cbs = NULL;
+}
+
+/* Ends the running transaction early, waits until another can start. handle_lock not held. */
+static void wait_closed(struct jnl *j, jnl_tid tid)
+{
+	fdio_mutex_lock(&j->state);
+	while (j->head_tid == tid && !jnl_err(j)) {
+		j->commit_requested = true;
+		j->commit_request = tid;
+		pthread_cond_signal(&j->commit_cv);
+		fdio_cond_wait(&j->done_cv, &j->state);
+	}
+	fdio_mutex_unlock(&j->state);
+}
+
+/* J3: waits until the checkpoint has made room. handle_lock not held. */
+static void wait_space(struct jnl *j, uint32_t need)
+{
+	fdio_count(CTR_jnl_space_wait);
+	fdio_mutex_lock(&j->state);
+	j->space_waiters++;
+	while (__atomic_load_n(&j->log.free, __ATOMIC_RELAXED) < need && !jnl_err(j)) {
+		pthread_cond_signal(&j->cp_cv);
+		fdio_cond_wait(&j->space_cv, &j->state);
+	}
+	j->space_waiters--;
+	fdio_mutex_unlock(&j->state);
+}
+
+/* handle_lock held: the running transaction, made if there is none. */
+static int get_running(struct jnl *j)
+{
+	struct jtxn *t;
+
+	if (likely(j->running))
+		return 0;
+	fdio_mutex_lock(&j->state);
+	t = jtxn_new(j);
+	if (t) {
+		t->tid = j->head_tid;
+		j->running = t;
+	}
+	fdio_mutex_unlock(&j->state);
+	return t ? 0 : -ENOMEM;
+}
+
+/* handle_lock held: 1 when the handle may start; else drops the lock, waits, and 0 (try again) or an error. */
+static int try_begin(struct jnl *j, unsigned credits)
+{
+	struct jtxn *t;
+	uint32_t need;
+	int r;
+
+	r = unlikely(jnl_err(j)) ? -EROFS : get_running(j);
+	if (unlikely(r)) {
+		fdio_mutex_unlock(&j->handle_lock);
+		return r;
+	}
+	t = j->running;
+	if (t->nr + credits > j->usable || jtxn_revoke_blocks(j, t) > j->revoke_slack / 2) {
+		jnl_tid tid = t->tid;
+
+		fdio_mutex_unlock(&j->handle_lock);
+		wait_closed(j, tid);
+		return 0;
+	}
+	need = jlog_need(&j->log, t->nr + credits + j->seal_reserve, j->revoke_slack);
+	if (__atomic_load_n(&j->log.free, __ATOMIC_RELAXED) < need) {
+		fdio_mutex_unlock(&j->handle_lock);
+		wait_space(j, need);
+		return 0;
+	}
+	return 1;
+}
+
+int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret)
+{
+	int r;
+
+	*ret = NULL;
+	if (!j->started || jnl_err(j))
+		return -EROFS;
+	if (credits > j->usable)
+		return -ENOSPC;
+	do {
+		take_handle_lock(j);
+		r = try_begin(j, credits);
+	} while (!r);
+	if (r < 0)
+		return r;
+	jhandle_open(j, credits);
+	*ret = &j->handle;
+	return 0;
+}
+
+unsigned jnl_max_credits(struct jnl *j)
+{
+	return j->usable;
+}
+
+unsigned jnl_credits_left(struct jnl_handle *h)
+{
+	return h->credits;
+}
+
+jnl_tid jnl_handle_tid(struct jnl_handle *h)
+{
+	return h->txn->tid;
+}
+
+static void trim_images(struct jnl_handle *h)
+{
+	for (unsigned i = IMAGES_KEPT; i < h->nr_images; i++) {
+		jslab_free(&h->j->data_slab, h->images[i]);
+		h->images[i] = NULL;
+	}
+}
+
+/* The references that undo records hold. */
+static void put_undo_refs(struct jnl_handle *h)
+{
+	for (unsigned i = 0; i < h->nr_undo; i++)
+		if (h->undo[i].kind == JU_NEW || (h->undo[i].kind == JU_FORGET && h->undo[i].b))
+			jbuf_put(h->undo[i].b);
+}
+
+jnl_tid jhandle_close(struct jnl *j)
+{
+	struct jnl_handle *h = &j->handle;
+	struct jtxn *t = h->txn;
+
+	put_undo_refs(h);
+	trim_images(h);
+	if (h->cbs) {
+		*t->cbs_tail = h->cbs;
+		t->cbs_tail = h->cbs_tail;
+	}
+	if (!t->dirty_ns && !jtxn_empty(t)) {
+		fdio_mutex_lock(&j->state);
+		__atomic_store_n(&t->dirty_ns, fdio_now_ns(), __ATOMIC_RELAXED);
+		pthread_cond_signal(&j->commit_cv);
+		fdio_mutex_unlock(&j->state);
+	}
+	h->seq++;
+	/* An empty transaction is never written, and its number serves the next change. */
+	return jtxn_empty(t) ? t->tid - 1 : t->tid;
+}
+
+jnl_tid jnl_end(struct jnl_handle *h)
+{
+	struct jnl *j = h->j;
+	struct jnl_callback *cb, *next;
+	jnl_tid tid = jhandle_close(j);
+	bool full = j->running->nr > j->usable / 4 * 3;
+
+	for (cb = h->undo_cbs; cb; cb = next) {
+		next = cb->next;
+		cb->fn(cb, 1);
+	}
+	fdio_mutex_unlock(&j->handle_lock);
+	if (unlikely(full))
+		jnl_commit_start(j, tid);
+	return tid;
+}
+
+void jnl_on_commit(struct jnl_handle *h, struct jnl_callback *cb)
+{
+	cb->next = NULL;
+	*h->cbs_tail = cb;
+	h->cbs_tail = &cb->next;
+}
+
+void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb)
+{
+	cb->next = h->undo_cbs;
+	h->undo_cbs = cb;
+}
+
+/* ---- changing blocks ---- */
+
+/* Room for one more undo record; the caller fills it and counts it once nothing can fail any more. */
+static struct jundo *undo_slot(struct jnl_handle *h)
+{
+	if (unlikely(h->nr_undo == h->cap_undo)) {
+		unsigned cap = h->cap_undo ? h->cap_undo * 2 : 128;
+		struct jundo *bigger = realloc(h->undo, cap * sizeof(*bigger));
+
+		if (!bigger)
+			return NULL;
+		h->undo = bigger;
+		h->cap_undo = cap;
+	}
+	memset(&h->undo[h->nr_undo], 0, sizeof(h->undo[0]));
+	return &h->undo[h->nr_undo];
+}
+
+static uint8_t *next_image(struct jnl_handle *h)
+{
+	if (h->nr_images == h->cap_images) {
+		unsigned cap = h->cap_images ? h->cap_images * 2 : 128;
+		uint8_t **bigger = realloc(h->images, cap * sizeof(*bigger));
+
+		if (!bigger)
+			return NULL;
+		memset(bigger + h->cap_images, 0, (cap - h->cap_images) * sizeof(*bigger));
+		h->images = bigger;
+		h->cap_images = cap;
+	}
+	if (!h->images[h->nr_images])
+		h->images[h->nr_images] = jslab_alloc(&h->j->data_slab);
+	return h->images[h->nr_images];
+}
+
+/* J1: the before image. */
+static int take_image(struct jnl_handle *h, struct jbuf *b)
+{
+	struct jundo *u;
+	uint8_t *image;
+
+	if (!h->credits) {
+		log_ratelimited(FDIO_LOG_ERR, "a metadata operation changes more blocks than it reserved");
+		return -ENOSPC;
+	}
+	u = undo_slot(h);
+	image = next_image(h);
+	if (!u || !image)
+		return -ENOMEM;
+	memcpy(image, b->pub.data, h->j->bs);
+	*u = (struct jundo){ .kind = JU_IMAGE, .b = b, .before = image,
+		.verified = __atomic_load_n(&b->pub.verified, __ATOMIC_RELAXED) };
+	h->nr_undo++;
+	h->nr_images++;
+	h->credits--;
+	b->handle_seq = h->seq;
+	return 0;
+}
+
+/* State lock held. J2: the committer still needs the block as it is. */
+static int freeze(struct jbuf *b)
+{
+	if (!b->committing || b->copied || b->frozen || JNL_MUTATED(JM_NO_FREEZE))
+		return 0;
+	b->frozen = jslab_alloc(&b->j->data_slab);
+	if (!b->frozen)
+		return -ENOMEM;
+	memcpy(b->frozen, b->pub.data, b->j->bs);
+	fdio_count(CTR_jnl_frozen);
+	return 0;
+}
+
+/* Into the running transaction. A revocation made earlier in the same transaction must not kill the new image (J8). */
+static int join(struct jnl_handle *h, struct jbuf *b)
+{
+	struct jnl *j = h->j;
+	struct jtxn *t = h->txn;
+	struct jundo *u = undo_slot(h);
+	int r;
+
+	if (!u)
+		return -ENOMEM;
+	u->kind = JU_JOIN;
+	u->b = b;
+	u->blk = b->pub.blk;
+	fdio_mutex_lock(&j->state);
+	r = freeze(b);
+	if (!r) {
+		jtxn_add(t, b);
+		u->was_revoked = jset_del(&t->revokes, b->pub.blk);
+		u->forgot = b->forget_txn == t;
+		if (u->forgot)
+			jtxn_unforget(t, b);
+		h->nr_undo++;
+	}
+	fdio_mutex_unlock(&j->state);
+	return r;
+}
+
+int jnl_get_write(struct jnl_handle *h, struct jnl_buf *pub)
+{
+	struct jbuf *b = to_jbuf(pub);
+	int r;
+
+	if (likely(b->handle_seq == h->seq && b->txn == h->txn))
+		return 0;
+	if (unlikely(jnl_err(h->j)))
+		return -EROFS;
+	if (b->handle_seq != h->seq) {
+		r = take_image(h, b);
+		if (r)
+			return r;
+	}
+	return b->txn == h->txn ? 0 : join(h, b);
+}
+
+int jnl_bnew(struct jnl_handle *h, uint64_t blk, struct jnl_buf **ret)
+{
+	struct jbuf *b;
+	bool created;
+	int r;
+
+	*ret = NULL;
+	r = jcache_get(h->j, blk, &b, &created);
+	if (r)
+		return r;
+	if (!created && jcache_wait(b)) {
+		/* Another thread failed to read it: what was there does not matter. */
+		jbuf_put(b);
+		r = jcache_get(h->j, blk, &b, &created);
+		if (r)
+			return r;
+		if (!created && jcache_wait(b)) {
+			jbuf_put(b);
+			return -EIO;
+		}
+	}
+	if (created) {
+		struct jundo *u = undo_slot(h);
+
+		memset(b->pub.data, 0, h->j->bs);
+		jcache_set_state(b, u ? JB_VALID : JB_ERROR);
+		if (!u) {
+			jbuf_put(b);
+			return -ENOMEM;
+		}
+		u->kind = JU_NEW;
+		u->b = b;
+		jbuf_ref(b);
+		h->nr_undo++;
+	}
+	r = jnl_get_write(h, &b->pub);
+	if (r) {
+		jbuf_put(b);
+		return r;
+	}
+	memset(b->pub.data, 0, h->j->bs);
+	__atomic_store_n(&b->pub.verified, 0, __ATOMIC_RELAXED);
+	*ret = &b->pub;
+	return 0;
+}
+
+/* ---- forgetting ---- */
+
+static int forget_one(struct jnl_handle *h, uint64_t blk)
+{
+	struct jnl *j = h->j;
+	struct jtxn *t = h->txn;
+	struct jundo *u = undo_slot(h);
+	struct jbuf *b;
+	int r;
+
+	if (!u)
+		return -ENOMEM;
+	fdio_mutex_lock(&j->state);
+	r = jset_add(&t->revokes, blk);
+	if (r > 0 && jtxn_revoke_blocks(j, t) > j->revoke_slack) {
+		jset_del(&t->revokes, blk);
+		r = -ENOSPC;
+	}
+	if (r < 0)
+		goto out;
+	*u = (struct jundo){ .kind = JU_FORGET, .blk = blk, .revoked = r > 0 };
+	r = 0;
+	b = jcache_peek(j, blk);
+	if (b && b->forget_txn != t) {
+		r = jtxn_forget(t, b);
+		if (r) {
+			if (u->revoked)
+				jset_del(&t->revokes, blk);
+			jbuf_put(b);
+			goto out;
+		}
+		u->forgot = true;
+	}
+	if (b && b->txn == t) {
+		jtxn_remove(t, b);
+		u->was_running = true;
+	}
+	u->b = b;
+	h->nr_undo++;
+out:
+	fdio_mutex_unlock(&j->state);
+	return r;
+}
+
+int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n)
+{
+	if (blk >= h->j->p.nr_blocks || n > h->j->p.nr_blocks - blk)
+		return -EUCLEAN;
+	if (unlikely(jnl_err(h->j)))
+		return -EROFS;
+	for (; n > 0; n--, blk++) {
+		int r = forget_one(h, blk);
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* ---- taking it back ---- */
+
+/* Only lines that differ are written: readers of neighbouring inodes in the block hold no lock of ours. */
+static void restore_image(struct jnl *j, struct jundo *u)
+{
+	for (unsigned off = 0; off < j->bs; off += 64)
+		if (memcmp(u->b->pub.data + off, u->before + off, 64))
+			memcpy(u->b->pub.data + off, u->before + off, 64);
+	__atomic_store_n(&u->b->pub.verified, u->verified, __ATOMIC_RELAXED);
+}
+
+/* State lock held. The set had the block before, and the list the entry, so neither grows. */
+static void undo_join(struct jtxn *t, struct jundo *u)
+{
+	int r;
+
+	if (u->forgot) {
+		r = jtxn_forget(t, u->b);
+		FDIO_ASSERT(!r);
+	}
+	if (u->was_revoked) {
+		r = jset_add(&t->revokes, u->blk);
+		FDIO_ASSERT(r == 1);
+	}
+	jtxn_remove(t, u->b);
+}
+
+/* State lock held. */
+static void undo_forget(struct jtxn *t, struct jundo *u)
+{
+	if (u->was_running)
+		jtxn_add(t, u->b);
+	if (u->forgot)
+		jtxn_unforget(t, u->b);
+	if (u->revoked)
+		jset_del(&t->revokes, u->blk);
+}
+
+static void undo_one(struct jnl *j, struct jtxn *t, struct jundo *u)
+{
+	if (u->kind == JU_IMAGE) {
+		if (!JNL_MUTATED(JM_NO_ROLLBACK))
+			restore_image(j, u);
+		return;
+	}
+	fdio_mutex_lock(&j->state);
+	if (u->kind == JU_JOIN)
+		undo_join(t, u);
+	else if (u->kind == JU_FORGET)
+		undo_forget(t, u);
+	fdio_mutex_unlock(&j->state);
+	if (u->kind == JU_NEW)
+		jcache_unhash(u->b);
+}
+
+void jnl_cancel(struct jnl_handle *h)
+{
+	struct jnl *j = h->j;
+	struct jnl_callback *cb, *next;
+
+	fdio_count(CTR_jnl_rollback);
+	for (unsigned i = h->nr_undo; i-- > 0;)
+		undo_one(j, h->txn, &h->undo[i]);
+	for (cb = h->undo_cbs; cb; cb = next) {
+		next = cb->next;
+		cb->fn(cb, 0);
+	}
+	h->cbs = NULL;
+	jhandle_close(j);
+	fdio_mutex_unlock(&j->handle_lock);
+}
+
+void jhandle_fini(struct jnl *j)
+{
+	free(j->handle.undo);
+	free(j->handle.images); /* the images themselves belong to the slab */
+}

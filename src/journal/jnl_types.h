@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the files of the journal room share and nobody else sees.
+ *
+ * The ordering rules. Each is asserted or implemented where its name stands in the code, and the unit
+ * and crash tests cite them.
+ *
+ *  J1  A block changes only inside a handle, after jnl_get_write has taken its before image; jnl_cancel
+ *      restores exactly that image, the block's membership in the transaction and its revocation.
+ *  J2  What reaches the log is each block as it was when its transaction closed: either the committer
+ *      has copied it, or the handle that wants to change it copies it first ("frozen").
+ *  J3  Log space is reserved before a handle starts: closing a transaction never waits for space.
+ *  J4  Log blocks complete, then flush, then the commit block with FUA; only then is it durable.
+ *  J5  The journal superblock points at the log's first transaction before that transaction's flush.
+ *  J6  Home writes come from committed images only: never of a block that is in the running or closing
+ *      transaction or that one of these has forgotten. They are copies, so handles need not wait.
+ *  J7  The tail moves: home writes complete, then flush, then journal superblock with FUA, and only then
+ *      is the log space used again.
+ *  J8  A forgotten block is revoked in the transaction that frees it and leaves that transaction's images;
+ *      once it is durable, the block has left every checkpoint list and no home write of it is in flight,
+ *      and only then the commit callbacks run (which let the block be used again).
+ *  J9  Transaction ids in the log are consecutive; commit times never decrease; at start the id jumps by
+ *      the log's length so that no stale block can carry an expected id.
+ *  J10 After an abort nothing is written but the error in the journal superblock.
+ *  J11 A clean stop: everything home, flush, then s_start = 0 with FUA.
+ *  J12 Replay writes nothing before the whole log has been scanned and verified, writes home, flushes,
+ *      and only then empties the log; doing it twice does the same.
+ *
+ * Locks, outermost first: handle_lock (RANK_JNL_HANDLE), state (RANK_JNL_STATE), then one of a cache
+ * shard's lock or jsb_lock (RANK_JNL_BUF), then the slabs' (RANK_LEAF).
+ */
+#ifndef FDIO_JOURNAL_JNL_TYPES_H
+#define FDIO_JOURNAL_JNL_TYPES_H
+
+#include "base/list.h"
+#include "base/lock.h"
+#include "journal/jnl.h"
+#include "journal/jnl_format.h"
+
+/* ---- slab.c ---- */
+
+/* Fixed-size objects out of big chunks; freed objects are kept for the next, chunks until the end. Any thread. */
+struct jslab {
+	struct fdio_mutex lock;
+	size_t size, align;
+	unsigned per_chunk;
+	void *free;      /* linked through the first word of each object */
+	void **chunks;
+	unsigned nr_chunks, cap_chunks;
+};
+
+void jslab_init(struct jslab *s, size_t size, size_t align, unsigned per_chunk);
+void jslab_fini(struct jslab *s);
+/* NULL when there is no memory; content undefined. */
+void *jslab_alloc(struct jslab *s);
+void jslab_free(struct jslab *s, void *p); /* NULL is allowed */
+
+/* Set of block numbers, open addressing; the owner's lock guards it. */
+struct jset {
+	uint64_t *slot; /* block + 1; 0 is empty */
+	unsigned cap, nr;
+};
+
+/* 1 added, 0 was there, -ENOMEM. Adding what was deleted before never fails: the table does not shrink. */
+int jset_add(struct jset *s, uint64_t blk);
+bool jset_del(struct jset *s, uint64_t blk);
+bool jset_has(const struct jset *s, uint64_t blk);
+void jset_clear(struct jset *s);
+void jset_fini(struct jset *s);
+
+/* ---- the cache ---- */
+
+enum { JB_READING, JB_VALID, JB_ERROR };
+
+#define JB_DEAD 0x80000000u /* in refs: out of the hash; the last reference frees it */
+
+struct jtxn;
+
+struct jbuf {
+	struct jnl_buf pub; /* first: jnl_buf pointers are cast back */
+	struct jnl *j;
+	uint32_t refs;      /* atomic; JB_DEAD above */
+	uint8_t state;      /* atomic; leaves JB_READING once */
+	uint8_t recent;     /* atomic, relaxed: used since the clock hand passed */
+	struct jbuf *hnext; /* shard lock */
+	struct list clock;  /* shard lock */
+
+	/* handle lock */
+	uint64_t handle_seq; /* handle that has its before image */
+
+	/* state lock (txn, idx: written under both, so either suffices to read) */
+	struct jtxn *txn;        /* running transaction that holds it */
+	struct jtxn *committing; /* closed transaction that holds it */
+	struct jtxn *forget_txn; /* last transaction that forgot it; valid while that one is running */
+	struct jtxn *cp;         /* committed transaction whose home write is due */
+	struct list cp_node;
+	uint8_t *frozen;         /* the image for the committer, when a handle needed the block first (J2) */
+	unsigned idx, forget_idx;
+	unsigned forget_cnt;     /* transactions not yet durable that forgot it */
+	bool copied;             /* the committer has its image */
+	bool cp_writing;         /* a home write is in flight */
+};
+
+struct jshard {
+	struct fdio_mutex lock;
+	pthread_cond_t read_done;
+	struct jbuf **bucket;
+	unsigned mask;
+	struct list clock;
+	unsigned nr;
+} fdio_cacheline_aligned;
+
+#define JNL_SHARDS 64
+
+int jcache_init(struct jnl *j);
+void jcache_fini(struct jnl *j);
+/* A reference to the buffer if the block is cached in any state, else NULL; never reads. */
+struct jbuf *jcache_peek(struct jnl *j, uint64_t blk);
+/* The buffer, inserted with undefined content in JB_READING when absent (*ret_created). -ENOMEM, -EUCLEAN. */
+int jcache_get(struct jnl *j, uint64_t blk, struct jbuf **ret, bool *ret_created);
+/* Ends JB_READING and wakes who waits. */
+void jcache_set_state(struct jbuf *b, int state);
+/* Waits until it is read: 0 or -EIO. */
+int jcache_wait(struct jbuf *b);
+/* Takes it out of the hash: the next reader goes to the device. The caller holds a reference. */
+void jcache_unhash(struct jbuf *b);
+/* Drops everything that is not referenced. */
+void jcache_drop_all(struct jnl *j);
+void jbuf_ref(struct jbuf *b);
+void jbuf_put(struct jbuf *b);
+
+/* ---- transactions and handles ---- */
+
+struct jtxn {
+	struct list node;       /* j->committed, oldest first */
+	jnl_tid tid;
+	struct jbuf **bufs;     /* one reference each; from j->arrays */
+	unsigned nr;
+	struct jset revokes;
+	struct jbuf **forgets;  /* one reference each */
+	unsigned nr_forgets, cap_forgets;
+	struct jnl_callback *cbs, **cbs_tail;
+	uint32_t log_start, log_len;
+	struct list cp;         /* buffers whose home write is due; one reference each */
+	uint64_t dirty_ns;      /* atomic: when the first change came; 0: empty */
+	uint64_t commit_ns;
+	bool preflush_started;  /* state lock */
+};
+
+enum jundo_kind { JU_IMAGE, JU_JOIN, JU_NEW, JU_FORGET };
+
+/* What jnl_cancel takes back, newest first. */
+struct jundo {
+	enum jundo_kind kind;
+	struct jbuf *b;       /* JU_FORGET: a reference, or NULL when the block was not cached */
+	uint8_t *before;      /* JU_IMAGE */
+	uint32_t verified;    /* JU_IMAGE */
+	uint64_t blk;
+	bool was_running;     /* JU_FORGET: left the running transaction */
+	bool was_revoked;     /* JU_JOIN: the revocation was cancelled */
+	bool forgot;          /* JU_FORGET: entered the forget list; JU_JOIN: left it */
+	bool revoked;         /* JU_FORGET: the revocation is new */
+};
+
+struct jnl_handle {
+	struct jnl *j;
+	struct jtxn *txn;
+	uint64_t seq;
+	unsigned credits;
+	struct jundo *undo;
+	unsigned nr_undo, cap_undo;
+	uint8_t **images;     /* before images, kept from handle to handle */
+	unsigned nr_images, cap_images;
+	struct jnl_callback *cbs, **cbs_tail;
+	struct jnl_callback *undo_cbs; /* newest first */
+};
+
+/* ---- the log ---- */
+
+struct jlog_extent { uint32_t lblk, len; uint64_t pblk; };
+
+struct jlog {
+	struct jlog_extent *ext; /* logical order, no holes */
+	unsigned nr_ext;
+	uint8_t *sb;             /* one block; jsb_lock */
+	struct fdio_mutex jsb_lock;
+	uint32_t first, maxlen;  /* log blocks are first .. maxlen - 1 */
+	uint32_t len;
+	uint32_t incompat;
+	uint32_t csum_seed;
+	unsigned tags_per_desc, tag_bytes;
+	unsigned revokes_per_block;
+	uint32_t head;           /* commit thread: next log block */
+	uint32_t free;           /* atomic; grows under the state lock, shrinks at close */
+	bool active;             /* s_start is set: state lock */
+	uint8_t *stage;          /* commit thread: log blocks on their way out */
+	unsigned stage_blocks;
+};
+
+int jlog_open(struct jnl *j, char *errbuf, size_t errlen);
+void jlog_close(struct jnl *j);
+/* Device byte address of a log block and how many follow contiguously (itself included). */
+uint64_t jlog_map(const struct jnl *j, uint32_t lblk, uint32_t *ret_run);
+static inline uint32_t jlog_wrap(const struct jlog *l, uint64_t pos)
+{
+	return pos >= l->maxlen ? (uint32_t)(pos - l->len) : (uint32_t)pos;
+}
+/* Sets the geometry of tags for the features in l->incompat. */
+void jlog_set_format(struct jnl *j);
+bool jlog_sb_csum_ok(const uint8_t *sb);
+/* Writes the journal superblock with these values; flags for dev_write. */
+int jlog_write_sb(struct jnl *j, uint32_t sequence, uint32_t start, unsigned flags);
+/* The error of an abort, best effort. */
+void jlog_write_errno(struct jnl *j, int err);
+/* Reads n log blocks from lblk on (wrapping) into buf. */
+int jlog_read(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf);
+/* Writes n log blocks (wrapping) at once. */
+int jlog_write(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf);
+/* crc32c of a whole block with its last four bytes, or the commit block's checksum, taken as zero. */
+uint32_t jlog_tail_csum(const struct jnl *j, const uint8_t *blk);
+uint32_t jlog_commit_csum(const struct jnl *j, const uint8_t *blk, size_t meaningful);
+uint32_t jlog_tag_csum(const struct jnl *j, uint32_t tid, const uint8_t *image);
+/* Log blocks that a transaction needs. */
+static inline uint32_t jlog_need(const struct jlog *l, uint32_t images, uint32_t revoke_blocks)
+{
+	return images + (uint32_t)fdio_div_up(images, l->tags_per_desc) + revoke_blocks + 1;
+}
+
+/* ---- the journal ---- */
+
+struct jnl {
+	struct jnl_params p;
+	struct dev *dev;
+	unsigned bs;
+	int err;                 /* atomic: 0 or the error of the abort */
+	bool started;
+	jnl_tid start_tid;
+
+	struct jslab buf_slab, data_slab;
+	struct jshard *shards;
+	uint32_t nr_bufs;        /* atomic */
+	uint32_t max_bufs;
+
+	struct jlog log;
+
+	/* the handle */
+	struct fdio_mutex handle_lock;
+	pthread_cond_t handle_cv;
+	uint8_t close_pending;   /* atomic: the committer waits for handle_lock; others step back */
+	struct jnl_handle handle;
+	unsigned limit;          /* most images of one transaction */
+	unsigned usable;         /* of these, what handles may take; the rest is the seal callback's */
+	unsigned seal_reserve;
+	unsigned revoke_slack;   /* most revoke blocks */
+
+	/* state lock */
+	struct fdio_mutex state;
+	pthread_cond_t commit_cv, done_cv, cp_cv, space_cv;
+	struct jtxn *running;    /* written under handle and state lock */
+	struct jtxn *committing;
+	struct list committed;
+	jnl_tid head_tid;        /* of the running transaction, or the one that will be */
+	jnl_tid durable_tid;     /* newest durable */
+	jnl_tid done_tid;        /* newest durable whose callbacks have run */
+	bool commit_requested;
+	jnl_tid commit_request;
+	unsigned space_waiters;
+	unsigned nr_cp;          /* buffers on checkpoint lists */
+	struct jbuf **arrays[2]; /* image lists not in use */
+	bool stop_commit, stop_cp;
+	struct timespec last_commit; /* commit thread */
+	uint64_t empty_started, empty_done; /* state lock: commits that found nothing and only flushed */
+	struct jcp_item *cp_items;   /* checkpoint thread */
+	uint8_t *cp_stage;
+	pthread_t commit_thread, cp_thread;
+};
+
+static inline int jnl_err(const struct jnl *j) { return __atomic_load_n(&j->err, __ATOMIC_ACQUIRE); }
+
+/* handle.c: a handle of the transaction about to close, for the seal callback; caller holds handle_lock. */
+void jhandle_open(struct jnl *j, unsigned credits);
+jnl_tid jhandle_close(struct jnl *j);
+void jhandle_fini(struct jnl *j);
+static inline bool jtxn_empty(const struct jtxn *t) { return !t->nr && !t->revokes.nr && !t->cbs; }
+
+/* txn.c */
+struct jtxn *jtxn_new(struct jnl *j);
+void jtxn_free(struct jnl *j, struct jtxn *t);
+/* State lock held. */
+void jtxn_add(struct jtxn *t, struct jbuf *b);
+void jtxn_remove(struct jtxn *t, struct jbuf *b);
+/* State lock held; -ENOMEM. */
+int jtxn_forget(struct jtxn *t, struct jbuf *b);
+void jtxn_unforget(struct jtxn *t, struct jbuf *b);
+unsigned jtxn_revoke_blocks(const struct jnl *j, const struct jtxn *t);
+
+/* commit.c */
+void *jcommit_thread(void *arg);
+/* checkpoint.c */
+int jcheckpoint_init(struct jnl *j);
+void jcheckpoint_fini(struct jnl *j);
+void *jcheckpoint_thread(void *arg);
+/* Everything committed goes home and the tail follows. No transaction may be open. */
+int jcheckpoint_all(struct jnl *j);
+/* State lock held: there is work for the checkpoint thread. */
+bool jcheckpoint_due(const struct jnl *j);
+/* State lock held: takes the block off its checkpoint list, if it is on one; drops the list's reference. */
+void jcheckpoint_drop(struct jnl *j, struct jbuf *b);
+/* State lock held: puts it on t's list, which takes over one reference of the caller's. */
+void jcheckpoint_add(struct jnl *j, struct jtxn *t, struct jbuf *b);
+
+/*
+ * Deliberate mistakes for the tests that must notice them. Only the copy of this room that the crash
+ * tests link is compiled with them; elsewhere JNL_MUTATED is a constant false.
+ */
+enum jnl_mutation {
+	JM_NONE, JM_NO_PREFLUSH, JM_NO_FUA, JM_NO_REVOKE, JM_NO_ESCAPE, JM_NO_TAIL_FLUSH, JM_NO_FREEZE, JM_NO_ROLLBACK,
+	JM_EARLY_REUSE, JM_NR
+};
+#ifdef FDIO_JNL_MUTATE
+extern enum jnl_mutation jnl_mutation;
+#define JNL_MUTATED(m) (jnl_mutation == (m))
+#else
+#define JNL_MUTATED(m) false
+#endif
+
+#endif

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The log as blocks: where its blocks lie on the device, its superblock, its checksums. Called by the
+ * opener, the commit and checkpoint threads and the replay; blocks on the device. The superblock image
+ * is guarded by jsb_lock, which is held while it is written, so two writers cannot overtake each other.
+ * Everything read from the image is bounded here once; afterwards positions are trusted.
+ */
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "journal/jnl_types.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Log blocks that are gathered before they are written. */
+enum { STAGE_BLOCKS_MIN = 256, STAGE_BYTES = 1 << 20, MIN_LOG_BLOCKS = 64 };
+
+static int fail(char *errbuf, size_t errlen, int r, const char *text)
+{
+	snprintf(errbuf, errlen, "journal: %s", text);
+	return r;
+}
+
+static int copy_extents(struct jnl *j, uint64_t *ret_blocks)
+{
+	struct jlog *l = &j->log;
+	uint64_t lblk = 0;
+
+	l->ext = calloc(j->p.nr_log, sizeof(*l->ext));
+	if (!l->ext)
+		return -ENOMEM;
+	for (unsigned i = 0; i < j->p.nr_log; i++) {
+		const struct jnl_extent *e = &j->p.log[i];
+
+		if (!e->len || e->pblk >= j->p.nr_blocks || e->len > j->p.nr_blocks - e->pblk || lblk + e->len > UINT32_MAX / 2)
+			return -EUCLEAN;
+		l->ext[i] = (struct jlog_extent){ .lblk = (uint32_t)lblk, .len = e->len, .pblk = e->pblk };
+		lblk += e->len;
+	}
+	l->nr_ext = j->p.nr_log;
+	*ret_blocks = lblk;
+	return 0;
+}
+
+static int check_sb(struct jnl *j, uint64_t blocks, char *errbuf, size_t errlen)
+{
+	struct jlog *l = &j->log;
+	const uint8_t *sb = l->sb;
+	uint32_t start = jf_get32(sb, JF_SB_START);
+
+	if (jf_get32(sb, JF_H_MAGIC) != JF_MAGIC)
+		return fail(errbuf, errlen, -EUCLEAN, "no superblock in the journal (run e2fsck)");
+	if (jf_get32(sb, JF_H_TYPE) != JF_SB_V2)
+		return fail(errbuf, errlen, -EOPNOTSUPP, "superblock version is not 2");
+	l->incompat = jf_get32(sb, JF_SB_INCOMPAT);
+	if (l->incompat & ~(uint32_t)JF_INCOMPAT_KNOWN || jf_get32(sb, JF_SB_ROCOMPAT))
+		return fail(errbuf, errlen, -EOPNOTSUPP, "unknown features");
+	if (!jlog_sb_csum_ok(sb))
+		return fail(errbuf, errlen, -EUCLEAN, "superblock checksum is wrong (run e2fsck)");
+	l->first = jf_get32(sb, JF_SB_FIRST);
+	l->maxlen = jf_get32(sb, JF_SB_MAXLEN);
+	if (jf_get32(sb, JF_SB_BLOCKSIZE) != j->bs || l->maxlen > blocks || l->first < 1 || l->first >= l->maxlen ||
+	    l->maxlen - l->first < MIN_LOG_BLOCKS)
+		return fail(errbuf, errlen, -EUCLEAN, "impossible geometry (run e2fsck)");
+	if (start && (start < l->first || start >= l->maxlen))
+		return fail(errbuf, errlen, -EUCLEAN, "start lies outside the log (run e2fsck)");
+	l->len = l->maxlen - l->first;
+	l->csum_seed = fdio_crc32c(~0u, sb + JF_SB_UUID, JF_UUID_BYTES);
+	return 0;
+}
+
+int jlog_open(struct jnl *j, char *errbuf, size_t errlen)
+{
+	struct jlog *l = &j->log;
+	uint64_t blocks;
+	int r;
+
+	r = copy_extents(j, &blocks);
+	if (r)
+		return fail(errbuf, errlen, r, r == -ENOMEM ? "out of memory" : "its blocks lie outside the file system (run e2fsck)");
+	l->sb = fdio_alloc_aligned(4096, FDIO_MAX(j->bs, 4096u));
+	l->stage_blocks = FDIO_MAX((unsigned)STAGE_BLOCKS_MIN, (unsigned)STAGE_BYTES / j->bs);
+	l->stage = fdio_alloc_aligned(4096, (size_t)l->stage_blocks * j->bs);
+	if (!l->sb || !l->stage)
+		return fail(errbuf, errlen, -ENOMEM, "out of memory");
+	r = jlog_read(j, 0, 1, l->sb);
+	if (r)
+		return fail(errbuf, errlen, r, "its superblock cannot be read");
+	r = check_sb(j, blocks, errbuf, errlen);
+	if (r)
+		return r;
+	jlog_set_format(j);
+	l->head = l->first;
+	return 0;
+}
+
+void jlog_close(struct jnl *j)
+{
+	free(j->log.ext);
+	free(j->log.sb);
+	free(j->log.stage);
+	fdio_mutex_fini(&j->log.jsb_lock);
+}
+
+void jlog_set_format(struct jnl *j)
+{
+	struct jlog *l = &j->log;
+	unsigned tail = jf_has_csum(l->incompat) ? JF_TAIL_BYTES : 0;
+
+	l->tag_bytes = jf_tag_bytes(l->incompat);
+	l->tags_per_desc = (j->bs - JF_H_BYTES - JF_UUID_BYTES - tail) / l->tag_bytes;
+	/* A descriptor and its images are staged together. */
+	l->tags_per_desc = FDIO_MIN(l->tags_per_desc, l->stage_blocks - 1);
+	l->revokes_per_block = (j->bs - JF_REVOKE_HEADER - tail) / (l->incompat & JF_INCOMPAT_64BIT ? 8 : 4);
+}
+
+uint64_t jlog_map(const struct jnl *j, uint32_t lblk, uint32_t *ret_run)
+{
+	const struct jlog *l = &j->log;
+	unsigned lo = 0, hi = l->nr_ext - 1;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi + 1) / 2;
+
+		if (l->ext[mid].lblk <= lblk)
+			lo = mid;
+		else
+			hi = mid - 1;
+	}
+	FDIO_ASSERT(lblk - l->ext[lo].lblk < l->ext[lo].len);
+	if (ret_run)
+		*ret_run = l->ext[lo].len - (lblk - l->ext[lo].lblk);
+	return (l->ext[lo].pblk + (lblk - l->ext[lo].lblk)) * j->bs;
+}
+
+bool jnl_is_log_block(struct jnl *j, uint64_t blk)
+{
+	for (unsigned i = 0; i < j->log.nr_ext; i++)
+		if (blk - j->log.ext[i].pblk < j->log.ext[i].len)
+			return true;
+	return false;
+}
+
+/* ---- reading and writing ---- */
+
+static uint32_t until_wrap(const struct jlog *l, uint32_t lblk)
+{
+	return lblk < l->first ? 1 : l->maxlen - lblk;
+}
+
+int jlog_read(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf)
+{
+	while (n > 0) {
+		uint32_t run;
+		uint64_t off = jlog_map(j, lblk, &run);
+		int r;
+
+		if (lblk)
+			run = FDIO_MIN(run, until_wrap(&j->log, lblk));
+		run = FDIO_MIN(run, n);
+		r = dev_read(j->dev, buf, (size_t)run * j->bs, off);
+		if (r)
+			return r;
+		buf += (size_t)run * j->bs;
+		n -= run;
+		lblk += run;
+		if (n)
+			lblk = jlog_wrap(&j->log, lblk);
+	}
+	return 0;
+}
+
+int jlog_write(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf)
+{
+	enum { MAX_VEC = 64 };
+	struct dev_vec vec[MAX_VEC];
+	uint32_t max_run = FDIO_MAX(j->dev->caps.max_io_bytes / j->bs, 1u);
+	int r = 0;
+
+	while (n > 0 && !r) {
+		unsigned nr = 0;
+
+		for (; n > 0 && nr < MAX_VEC; nr++) {
+			uint32_t run;
+			uint64_t off;
+
+			FDIO_ASSERT(lblk >= j->log.first && lblk < j->log.maxlen);
+			off = jlog_map(j, lblk, &run);
+			run = FDIO_MIN(run, until_wrap(&j->log, lblk));
+			run = FDIO_MIN(run, max_run);
+			run = FDIO_MIN(run, n);
+			vec[nr] = (struct dev_vec){ .off = off, .buf = buf, .len = run * j->bs };
+			buf += (size_t)run * j->bs;
+			n -= run;
+			lblk = jlog_wrap(&j->log, lblk + run);
+		}
+		r = nr == 1 ? dev_write(j->dev, vec[0].buf, vec[0].len, vec[0].off, 0) : dev_write_many(j->dev, vec, nr);
+	}
+	return r;
+}
+
+/* ---- superblock ---- */
+
+static uint32_t sb_csum(const uint8_t *sb)
+{
+	static const uint8_t zero[4];
+	uint32_t c = fdio_crc32c(~0u, sb, JF_SB_CSUM);
+
+	c = fdio_crc32c(c, zero, sizeof(zero));
+	return fdio_crc32c(c, sb + JF_SB_CSUM + 4, JF_SB_BYTES - JF_SB_CSUM - 4);
+}
+
+bool jlog_sb_csum_ok(const uint8_t *sb)
+{
+	if (!jf_has_csum(jf_get32(sb, JF_SB_INCOMPAT)))
+		return true;
+	return sb[JF_SB_CSUM_TYPE] == JF_CSUM_CRC32C && jf_get32(sb, JF_SB_CSUM) == sb_csum(sb);
+}
+
+/* jsb_lock held */
+static int write_sb_locked(struct jnl *j, unsigned flags)
+{
+	struct jlog *l = &j->log;
+
+	if (jf_has_csum(jf_get32(l->sb, JF_SB_INCOMPAT)))
+		jf_put32(l->sb, JF_SB_CSUM, sb_csum(l->sb));
+	return dev_write(j->dev, l->sb, j->bs, jlog_map(j, 0, NULL), flags);
+}
+
+int jlog_write_sb(struct jnl *j, uint32_t sequence, uint32_t start, unsigned flags)
+{
+	struct jlog *l = &j->log;
+	int r;
+
+	FDIO_ASSERT(!start || (start >= l->first && start < l->maxlen));
+	fdio_mutex_lock(&l->jsb_lock);
+	jf_put32(l->sb, JF_SB_SEQUENCE, sequence);
+	jf_put32(l->sb, JF_SB_START, start);
+	/* J10: after an abort only the error is written. */
+	r = jnl_err(j) ? -EIO : write_sb_locked(j, flags);
+	fdio_mutex_unlock(&l->jsb_lock);
+	return r;
+}
+
+void jlog_write_errno(struct jnl *j, int err)
+{
+	struct jlog *l = &j->log;
+	uint8_t *disk;
+
+	if (!l->sb || j->p.read_only)
+		return;
+	disk = fdio_alloc_aligned(4096, FDIO_MAX(j->bs, 4096u));
+	if (!disk)
+		return;
+	fdio_mutex_lock(&l->jsb_lock);
+	/* Only the error changes: positions that were not written before the abort stay unwritten. */
+	if (!jlog_read(j, 0, 1, disk) && jf_get32(disk, JF_H_MAGIC) == JF_MAGIC) {
+		memcpy(l->sb, disk, j->bs);
+		jf_put32(l->sb, JF_SB_ERRNO, (uint32_t)err);
+		if (write_sb_locked(j, DEV_FUA))
+			log_err("the journal's error could not be recorded on the device");
+	}
+	fdio_mutex_unlock(&l->jsb_lock);
+	free(disk);
+}
+
+/* ---- checksums ---- */
+
+uint32_t jlog_tail_csum(const struct jnl *j, const uint8_t *blk)
+{
+	static const uint8_t zero[JF_TAIL_BYTES];
+	uint32_t c = fdio_crc32c(j->log.csum_seed, blk, j->bs - JF_TAIL_BYTES);
+
+	return fdio_crc32c(c, zero, sizeof(zero));
+}
+
+uint32_t jlog_commit_csum(const struct jnl *j, const uint8_t *blk, size_t meaningful)
+{
+	static const uint8_t zero[512];
+	uint32_t c = fdio_crc32c(j->log.csum_seed, blk, JF_C_CSUM);
+
+	c = fdio_crc32c(c, zero, 4);
+	c = fdio_crc32c(c, blk + JF_C_CSUM + 4, meaningful - JF_C_CSUM - 4);
+	for (size_t done = meaningful; done < j->bs; done += FDIO_MIN(sizeof(zero), j->bs - done))
+		c = fdio_crc32c(c, zero, FDIO_MIN(sizeof(zero), j->bs - done));
+	return c;
+}
+
+uint32_t jlog_tag_csum(const struct jnl *j, uint32_t tid, const uint8_t *image)
+{
+	uint8_t be[4];
+
+	jf_put32(be, 0, tid);
+	return fdio_crc32c(fdio_crc32c(j->log.csum_seed, be, sizeof(be)), image, j->bs);
+}

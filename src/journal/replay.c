@@ -1,0 +1,530 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Replay: brings home what a crashed writer (this one, or a kernel) left in the log. Called once at
+ * mount, before jnl_start, on one thread; blocks on the device.
+ *
+ * Three passes. The first walks the log, verifies every checksum and finds where the committed part
+ * ends; nothing has been written when it fails. The second collects revocations. The third lists the
+ * newest image of each block that is not revoked and writes them home in block order. Then flush, then the log
+ * is emptied (J12). Interrupted anywhere, it can simply be run again.
+ *
+ * Where the log ends: at the first block that has not the expected id, or inside a transaction that has
+ * no valid commit block, which is how a crash looks. A bad checksum inside a transaction that does have a valid
+ * commit block is damage: -EUCLEAN, and nothing is touched. Nothing from the log is trusted for a position or
+ * length without a bound.
+ */
+#include "base/log.h"
+#include "journal/jnl_types.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { WINDOW_BLOCKS = 128, WRITE_BATCH = 128 };
+
+/* A revocation: the newest transaction that revoked the block. */
+struct rrevoke { uint64_t blk; uint32_t tid; };
+/* An image in the log. */
+struct rimage { uint64_t blk; uint32_t seq, pos; bool escaped; };
+
+struct replay {
+	struct jnl *j;
+	uint8_t *window;     /* log blocks win_pos .. win_pos + win_n - 1, wrapping */
+	uint32_t win_pos, win_n;
+	uint32_t start_pos, start_tid;
+	uint32_t nr_txns;    /* committed, in a row from start_tid */
+	uint32_t walked;     /* log blocks so far, to stop a log that bites its tail */
+	struct rrevoke *revokes;
+	size_t nr_revokes, cap_revokes;
+	struct rimage *images;
+	size_t nr_images, cap_images;
+	struct jnl_replay_stats stats;
+	char *errbuf;
+	size_t errlen;
+};
+
+static int damaged(struct replay *r, const char *what, uint32_t tid)
+{
+	snprintf(r->errbuf, r->errlen, "journal: %s in transaction %u (run e2fsck)", what, tid);
+	return -EUCLEAN;
+}
+
+/* The log block at pos, valid until the next call. NULL when it cannot be read. */
+static const uint8_t *log_block(struct replay *r, uint32_t pos)
+{
+	struct jlog *l = &r->j->log;
+	uint32_t dist = pos >= r->win_pos ? pos - r->win_pos : pos + l->len - r->win_pos;
+
+	if (!r->win_n || dist >= r->win_n) {
+		uint32_t n = FDIO_MIN((uint32_t)WINDOW_BLOCKS, l->len);
+
+		r->win_n = 0;
+		if (jlog_read(r->j, pos, n, r->window)) {
+			snprintf(r->errbuf, r->errlen, "journal: log block %u cannot be read", pos);
+			return NULL;
+		}
+		r->win_pos = pos;
+		r->win_n = n;
+		dist = 0;
+	}
+	return r->window + (size_t)dist * r->j->bs;
+}
+
+/* ---- tags ---- */
+
+struct tag { uint64_t blk; uint32_t flags, csum; };
+
+/* Parses the tag at *off of a descriptor and moves *off behind it. False at the end of the block. */
+static bool next_tag(const struct jnl *j, const uint8_t *desc, unsigned *off, struct tag *tag)
+{
+	uint32_t inc = j->log.incompat;
+	unsigned end = j->bs - (jf_has_csum(inc) ? JF_TAIL_BYTES : 0);
+	const uint8_t *p = desc + *off;
+
+	if (*off + j->log.tag_bytes > end)
+		return false;
+	tag->blk = jf_get32(p, 0);
+	if (inc & JF_INCOMPAT_CSUM_V3) {
+		tag->flags = jf_get32(p, 4);
+		tag->csum = jf_get32(p, 12);
+	} else {
+		tag->csum = jf_get16(p, 4);
+		tag->flags = jf_get16(p, 6);
+	}
+	if (inc & JF_INCOMPAT_64BIT)
+		tag->blk |= (uint64_t)jf_get32(p, 8) << 32;
+	*off += j->log.tag_bytes + (tag->flags & JF_TAG_SAME_UUID ? 0 : JF_UUID_BYTES);
+	return true;
+}
+
+static bool tag_csum_ok(const struct jnl *j, const struct tag *tag, uint32_t tid, const uint8_t *image)
+{
+	uint32_t c;
+
+	if (!jf_has_csum(j->log.incompat))
+		return true;
+	c = jlog_tag_csum(j, tid, image);
+	return tag->csum == (j->log.incompat & JF_INCOMPAT_CSUM_V3 ? c : (c & 0xffff));
+}
+
+static bool tail_csum_ok(const struct jnl *j, const uint8_t *blk)
+{
+	return !jf_has_csum(j->log.incompat) || jf_get32(blk, j->bs - JF_TAIL_BYTES) == jlog_tail_csum(j, blk);
+}
+
+/* A commit block torn after its first sector is as good as whole: what follows means nothing. */
+static bool commit_csum_ok(const struct jnl *j, const uint8_t *blk)
+{
+	if (!jf_has_csum(j->log.incompat))
+		return true;
+	return jf_get32(blk, JF_C_CSUM) == jlog_commit_csum(j, blk, j->bs) ||
+		jf_get32(blk, JF_C_CSUM) == jlog_commit_csum(j, blk, 512);
+}
+
+/* ---- the walk that all passes share ---- */
+
+/* What a pass does with a transaction's parts. */
+struct visitor {
+	int (*image)(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos);
+	int (*revoke)(struct replay *r, uint32_t tid, const uint8_t *blk);
+};
+
+/* State of the walk through one transaction. */
+struct walk {
+	uint32_t pos, tid;
+	bool bad;      /* a checksum failed: damage, if a commit block follows */
+	bool complete; /* the commit block was found */
+};
+
+static uint32_t step(struct replay *r, uint32_t pos)
+{
+	r->walked++;
+	return jlog_wrap(&r->j->log, (uint64_t)pos + 1);
+}
+
+static int walk_descriptor(struct replay *r, struct walk *w, const struct visitor *v, uint8_t *desc)
+{
+	struct jnl *j = r->j;
+	unsigned off = JF_H_BYTES;
+	struct tag tag;
+	int ret = 0;
+
+	if (!tail_csum_ok(j, desc))
+		w->bad = true;
+	w->pos = step(r, w->pos);
+	while (!ret && r->walked <= j->log.len && next_tag(j, desc, &off, &tag)) {
+		ret = v->image(r, w->tid, &tag, w->pos);
+		if (ret == -EBADMSG) {
+			w->bad = true;
+			ret = 0;
+		}
+		w->pos = step(r, w->pos);
+		if (tag.flags & JF_TAG_LAST)
+			break;
+	}
+	return ret;
+}
+
+static int walk_commit(struct replay *r, struct walk *w, const uint8_t *blk)
+{
+	if (!commit_csum_ok(r->j, blk))
+		return damaged(r, "commit block with a wrong checksum", w->tid);
+	w->pos = step(r, w->pos);
+	w->complete = true;
+	return w->bad ? damaged(r, "block with a wrong checksum", w->tid) : 0;
+}
+
+/* Walks one transaction from w->pos. Not complete: the log ends here. */
+static int walk_transaction(struct replay *r, struct walk *w, const struct visitor *v)
+{
+	struct jnl *j = r->j;
+	uint8_t *copy = malloc(j->bs);
+	int ret = 0;
+
+	if (!copy)
+		return -ENOMEM;
+	while (!ret && !w->complete && r->walked <= j->log.len) {
+		const uint8_t *blk = log_block(r, w->pos);
+		uint32_t type;
+
+		if (!blk) {
+			ret = -EIO;
+			break;
+		}
+		if (jf_get32(blk, JF_H_MAGIC) != JF_MAGIC || jf_get32(blk, JF_H_TID) != w->tid)
+			break;
+		type = jf_get32(blk, JF_H_TYPE);
+		if (type == JF_DESCRIPTOR) {
+			memcpy(copy, blk, j->bs); /* the images' blocks move the window */
+			ret = walk_descriptor(r, w, v, copy);
+		} else if (type == JF_COMMIT) {
+			ret = walk_commit(r, w, blk);
+		} else if (type == JF_REVOKE) {
+			if (!tail_csum_ok(j, blk))
+				w->bad = true;
+			ret = v->revoke(r, w->tid, blk);
+			w->pos = step(r, w->pos);
+		} else {
+			break;
+		}
+	}
+	free(copy);
+	return ret;
+}
+
+/* ---- pass 1: scan ---- */
+
+static int scan_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
+{
+	const uint8_t *image = log_block(r, pos);
+
+	if (!image)
+		return -EIO;
+	if (!tag_csum_ok(r->j, tag, tid, image))
+		return -EBADMSG;
+	return 0;
+}
+
+static int scan_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
+{
+	return 0;
+}
+
+static int pass_scan(struct replay *r)
+{
+	static const struct visitor v = { .image = scan_image, .revoke = scan_revoke };
+	struct walk w = { .pos = r->start_pos, .tid = r->start_tid };
+
+	for (;;) {
+		int ret = walk_transaction(r, &w, &v);
+
+		if (ret)
+			return ret;
+		if (!w.complete)
+			return 0;
+		r->nr_txns++;
+		w.complete = false;
+		w.tid++;
+	}
+}
+
+/* ---- pass 2: revocations ---- */
+
+static int ignore_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
+{
+	return 0;
+}
+
+static int add_revoke(struct replay *r, uint64_t blk, uint32_t tid)
+{
+	if (r->nr_revokes == r->cap_revokes) {
+		size_t cap = r->cap_revokes ? r->cap_revokes * 2 : 256;
+		struct rrevoke *bigger = realloc(r->revokes, cap * sizeof(*bigger));
+
+		if (!bigger)
+			return -ENOMEM;
+		r->revokes = bigger;
+		r->cap_revokes = cap;
+	}
+	r->revokes[r->nr_revokes++] = (struct rrevoke){ .blk = blk, .tid = tid };
+	return 0;
+}
+
+static int take_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
+{
+	struct jnl *j = r->j;
+	unsigned rec = j->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4;
+	unsigned end = j->bs - (jf_has_csum(j->log.incompat) ? JF_TAIL_BYTES : 0);
+	uint32_t used = jf_get32(blk, JF_REVOKE_COUNT);
+
+	if (used < JF_REVOKE_HEADER || used > end)
+		return damaged(r, "impossible revoke block", tid);
+	for (unsigned off = JF_REVOKE_HEADER; off + rec <= used; off += rec) {
+		int ret = add_revoke(r, rec == 8 ? jf_get64(blk, off) : jf_get32(blk, off), tid);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int by_revoke(const void *a, const void *b)
+{
+	const struct rrevoke *x = a, *y = b;
+
+	if (x->blk != y->blk)
+		return x->blk < y->blk ? -1 : 1;
+	return x->tid == y->tid ? 0 : (int32_t)(x->tid - y->tid) < 0 ? -1 : 1;
+}
+
+/* Sorted, the newest of each block kept. */
+static void sort_revokes(struct replay *r)
+{
+	size_t n = 0;
+
+	if (r->nr_revokes)
+		qsort(r->revokes, r->nr_revokes, sizeof(*r->revokes), by_revoke);
+	for (size_t i = 0; i < r->nr_revokes; i++) {
+		if (n && r->revokes[n - 1].blk == r->revokes[i].blk)
+			n--;
+		r->revokes[n++] = r->revokes[i];
+	}
+	r->nr_revokes = n;
+}
+
+/* Whether a revocation of this or a later transaction kills an image of tid. */
+static bool is_revoked(const struct replay *r, uint64_t blk, uint32_t tid)
+{
+	size_t lo = 0, hi = r->nr_revokes;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (r->revokes[mid].blk < blk)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < r->nr_revokes && r->revokes[lo].blk == blk && jnl_tid_geq(r->revokes[lo].tid, tid);
+}
+
+/* ---- pass 3: images ---- */
+
+static int take_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
+{
+	if (tag->blk >= r->j->p.nr_blocks || jnl_is_log_block(r->j, tag->blk))
+		return damaged(r, "block number outside the file system", tid);
+	if (is_revoked(r, tag->blk, tid)) {
+		r->stats.revoked++;
+		return 0;
+	}
+	if (r->nr_images == r->cap_images) {
+		size_t cap = r->cap_images ? r->cap_images * 2 : 1024;
+		struct rimage *bigger = realloc(r->images, cap * sizeof(*bigger));
+
+		if (!bigger)
+			return -ENOMEM;
+		r->images = bigger;
+		r->cap_images = cap;
+	}
+	r->images[r->nr_images] = (struct rimage){ .blk = tag->blk, .seq = (uint32_t)r->nr_images, .pos = pos,
+		.escaped = tag->flags & JF_TAG_ESCAPE };
+	r->nr_images++;
+	return 0;
+}
+
+static int ignore_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
+{
+	return 0;
+}
+
+/* Walks the committed transactions again for one of the later passes. */
+static int pass(struct replay *r, const struct visitor *v)
+{
+	struct walk w = { .pos = r->start_pos, .tid = r->start_tid };
+
+	r->walked = 0;
+	for (uint32_t i = 0; i < r->nr_txns; i++) {
+		int ret = walk_transaction(r, &w, v);
+
+		if (ret)
+			return ret;
+		if (!w.complete)
+			return damaged(r, "log changed while it was read", w.tid);
+		w.complete = false;
+		w.tid++;
+	}
+	return 0;
+}
+
+static int by_image(const void *a, const void *b)
+{
+	const struct rimage *x = a, *y = b;
+
+	if (x->blk != y->blk)
+		return x->blk < y->blk ? -1 : 1;
+	return x->seq < y->seq ? -1 : 1;
+}
+
+/* Sorted by block, the newest image of each kept. */
+static void sort_images(struct replay *r)
+{
+	size_t n = 0;
+
+	if (r->nr_images)
+		qsort(r->images, r->nr_images, sizeof(*r->images), by_image);
+	for (size_t i = 0; i < r->nr_images; i++) {
+		if (n && r->images[n - 1].blk == r->images[i].blk)
+			n--;
+		r->images[n++] = r->images[i];
+	}
+	r->nr_images = n;
+}
+
+static int write_batch(struct replay *r, size_t first, unsigned n, uint8_t *buf)
+{
+	struct jnl *j = r->j;
+	struct dev_vec *vec = calloc(n, sizeof(*vec));
+	int ret = 0;
+
+	if (!vec)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n && !ret; i++) {
+		struct rimage *im = &r->images[first + i];
+		uint8_t *dst = buf + (size_t)i * j->bs;
+
+		ret = jlog_read(j, im->pos, 1, dst);
+		if (im->escaped)
+			jf_put32(dst, 0, JF_MAGIC);
+		vec[i] = (struct dev_vec){ .off = im->blk * j->bs, .buf = dst, .len = j->bs };
+	}
+	if (!ret)
+		ret = dev_write_many(j->dev, vec, n);
+	free(vec);
+	return ret;
+}
+
+static int write_home(struct replay *r)
+{
+	uint8_t *buf = fdio_alloc_aligned(4096, (size_t)WRITE_BATCH * r->j->bs);
+	int ret = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	for (size_t i = 0; i < r->nr_images && !ret; i += WRITE_BATCH)
+		ret = write_batch(r, i, (unsigned)FDIO_MIN(r->nr_images - i, (size_t)WRITE_BATCH), buf);
+	if (ret)
+		snprintf(r->errbuf, r->errlen, "journal: replay could not write a block home (error %d)", -ret);
+	else
+		r->stats.blocks = (uint32_t)r->nr_images;
+	free(buf);
+	return ret;
+}
+
+/* ---- entry ---- */
+
+bool jnl_needs_replay(struct jnl *j)
+{
+	return j->log.sb && jf_get32(j->log.sb, JF_SB_START) != 0;
+}
+
+const char *jnl_replay_obstacle(struct jnl *j)
+{
+	if (!jnl_needs_replay(j))
+		return NULL;
+	if (j->log.incompat & JF_INCOMPAT_FAST_COMMIT)
+		return "the journal may hold fast commits";
+	if (j->log.incompat & JF_INCOMPAT_ASYNC)
+		return "the journal was written with async commit";
+	if (jf_get32(j->log.sb, JF_SB_COMPAT) & JF_COMPAT_CHECKSUM)
+		return "the journal has version 1 checksums";
+	return NULL;
+}
+
+static int run_passes(struct replay *r)
+{
+	static const struct visitor revokes = { .image = ignore_image, .revoke = take_revoke };
+	static const struct visitor images = { .image = take_image, .revoke = ignore_revoke };
+	int ret = pass_scan(r);
+
+	if (!ret)
+		ret = pass(r, &revokes);
+	if (ret)
+		return ret;
+	sort_revokes(r);
+	ret = pass(r, &images);
+	if (ret)
+		return ret;
+	sort_images(r);
+	return write_home(r);
+}
+
+/* J12: only after everything is home and flushed. */
+static int empty_log(struct replay *r)
+{
+	int ret = dev_flush(r->j->dev);
+
+	if (!ret)
+		ret = jlog_write_sb(r->j, r->start_tid + r->nr_txns, 0, DEV_FUA);
+	if (ret)
+		snprintf(r->errbuf, r->errlen, "journal: replay could not empty the log (error %d)", -ret);
+	return ret;
+}
+
+int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret_stats, char *errbuf, size_t errlen)
+{
+	const char *obstacle = jnl_replay_obstacle(j);
+	struct replay r = { .j = j, .errbuf = errbuf, .errlen = errlen };
+	int ret;
+
+	FDIO_ASSERT(!j->started);
+	memset(ret_stats, 0, sizeof(*ret_stats));
+	if (!jnl_needs_replay(j))
+		return 0;
+	snprintf(errbuf, errlen, "journal: replay failed");
+	if (obstacle) {
+		snprintf(errbuf, errlen, "%s: run e2fsck", obstacle);
+		return -EOPNOTSUPP;
+	}
+	if (j->dev->caps.read_only || j->bs % j->dev->caps.lbs) {
+		snprintf(errbuf, errlen, "the journal needs replay, and the device cannot be written");
+		return -EROFS;
+	}
+	r.start_pos = jf_get32(j->log.sb, JF_SB_START);
+	r.start_tid = jf_get32(j->log.sb, JF_SB_SEQUENCE);
+	r.window = fdio_alloc_aligned(4096, (size_t)WINDOW_BLOCKS * j->bs);
+	ret = r.window ? run_passes(&r) : -ENOMEM;
+	if (!ret)
+		ret = empty_log(&r);
+	/* What was cached before is not what is on the device now. */
+	jcache_drop_all(j);
+	r.stats.transactions = r.nr_txns;
+	*ret_stats = r.stats;
+	free(r.window);
+	free(r.revokes);
+	free(r.images);
+	if (!ret)
+		log_info("journal replayed: %u transactions, %u blocks, %u revoked", r.stats.transactions, r.stats.blocks,
+			r.stats.revoked);
+	return ret;
+}
