@@ -41,7 +41,8 @@ struct loop_config {
 int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen);
 /* Starts the threads. Each runs start(loop, arg) on its thread first, if given. */
 int loop_set_start(struct loop_set *s, void (*start)(struct loop *l, void *arg), void *arg);
-/* Asks all threads to stop once nr_inflight of their own operations ... see loop.c; waits for them. */
+/* Ends the threads and waits for them. The owners of operations have drained them; what is still armed (a READ of /dev/fuse, the
+ * eventfd) is cancelled when the ring is freed and its complete function is not called. */
 void loop_set_stop(struct loop_set *s);
 void loop_set_free(struct loop_set *s);
 unsigned loop_set_count(const struct loop_set *s);

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Opening the device: claim it, learn its limits, refuse what cannot work with a line that says why. Main thread.
+ *
+ * The claim (O_EXCL) is a second file descriptor, so that it can be let go when the kernel claims the device for a fuseblk
+ * mount. Image files are locked twice: flock for those who use flock, an open-file-description lock for the others.
+ */
+#include "dev/dev_uring.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define MAX_IO_BYTES (1u << 20)
+
+static int fail(int err, char *errbuf, size_t errlen, const char *fmt, const char *path, const char *what)
+{
+	snprintf(errbuf, errlen, fmt, path, what);
+	return err;
+}
+
+static int open_error(const char *path, int err, char *errbuf, size_t errlen)
+{
+	switch (err) {
+	case EBUSY:
+		return fail(-EBUSY, errbuf, errlen, "%s is in use%s: unmount it or stop the program that holds it (see lsblk, fuser)", path, "");
+	case EROFS:
+	case EACCES:
+	case EPERM:
+		return fail(-err, errbuf, errlen, "cannot open %s: %s (run as root, or use -o ro)", path, strerror(err));
+	default:
+		return fail(-err, errbuf, errlen, "cannot open %s: %s", path, strerror(err));
+	}
+}
+
+/* One number from /sys/dev/block/M:m/<rel>, trying the partition's disk too; dflt if there is none. */
+static unsigned long sysfs_number(dev_t rdev, const char *name, unsigned long dflt)
+{
+	static const char *const forms[] = { "/sys/dev/block/%u:%u/queue/%s", "/sys/dev/block/%u:%u/../queue/%s" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+		char path[256], text[64] = "";
+		snprintf(path, sizeof(path), i ? forms[1] : forms[0], major(rdev), minor(rdev), name);
+		FILE *f = fopen(path, "re");
+		if (!f)
+			continue;
+		bool got = fgets(text, sizeof(text), f) != NULL;
+		fclose(f);
+		if (!got)
+			continue;
+		if (!strncmp(text, "write back", 10))
+			return 1;
+		if (!strncmp(text, "write through", 13))
+			return 0;
+		return strtoul(text, NULL, 10);
+	}
+	return dflt;
+}
+
+static int block_caps(struct dev_uring *u, const struct stat *st)
+{
+	struct dev_caps *c = &u->dev.caps;
+	int lbs = 0, ro = 0;
+	unsigned int pbs = 0;
+
+	if (ioctl(u->fd, BLKSSZGET, &lbs) || ioctl(u->fd, BLKGETSIZE64, &c->size_bytes))
+		return -errno;
+	if (ioctl(u->fd, BLKPBSZGET, &pbs))
+		pbs = (unsigned int)lbs;
+	if (!ioctl(u->fd, BLKROGET, &ro) && ro)
+		c->read_only = true;
+	c->lbs = (uint32_t)lbs;
+	c->pbs = FDIO_MAX((uint32_t)pbs, c->lbs);
+	c->volatile_cache = sysfs_number(st->st_rdev, "write_cache", 1) != 0;
+	c->fua = !c->volatile_cache || sysfs_number(st->st_rdev, "fua", 0) != 0;
+	c->discard = sysfs_number(st->st_rdev, "discard_max_bytes", 0) != 0;
+	c->is_block = true;
+	return 0;
+}
+
+static void file_caps(struct dev_uring *u, const struct stat *st, bool direct)
+{
+	struct dev_caps *c = &u->dev.caps;
+
+	c->size_bytes = (uint64_t)st->st_size;
+	c->lbs = c->pbs = 512;
+	if (direct && st->st_blksize > 512) {
+		/* The file system below may want more than 512: ask by trying. */
+		void *p = fdio_alloc_aligned(4096, 4096);
+		if (p && pread(u->fd, p, 512, 512) < 0 && errno == EINVAL)
+			c->lbs = c->pbs = 4096;
+		free(p);
+	}
+	/* The page cache of the host, and the disk's own below it. */
+	c->volatile_cache = true;
+	c->fua = false;
+	c->discard = true;
+}
+
+static int lock_image(struct dev_uring *u, const char *path, bool rdonly, char *errbuf, size_t errlen)
+{
+	struct flock fl = { .l_type = rdonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+
+	if (flock(u->fd, (rdonly ? LOCK_SH : LOCK_EX) | LOCK_NB) || fcntl(u->fd, F_OFD_SETLK, &fl)) {
+		if (errno != EWOULDBLOCK && errno != EAGAIN && errno != EACCES) {
+			log_warn("%s cannot be locked (%s): make sure that nobody else uses it", path, strerror(errno));
+			return 0;
+		}
+		return fail(-EBUSY, errbuf, errlen, "%s is in use%s by another process (locked): unmount it there first", path, "");
+	}
+	return 0;
+}
+
+/* A loop device on the image is another way to use it; the kernel knows. */
+static int open_fd(struct dev_uring *u, const char *path, int mode, bool nodirect, bool *ret_direct)
+{
+	*ret_direct = !nodirect;
+	u->fd = open(path, mode | (nodirect ? 0 : O_DIRECT));
+	if (u->fd < 0 && errno == EINVAL && !nodirect) {
+		*ret_direct = false;
+		u->fd = open(path, mode);
+	}
+	return u->fd < 0 ? -errno : 0;
+}
+
+static int open_all(struct dev_uring *u, const char *path, unsigned flags, char *errbuf, size_t errlen)
+{
+	int mode = (flags & DEV_OPEN_RDONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+	struct stat st;
+	bool direct;
+	int err;
+
+	if (stat(path, &st))
+		return open_error(path, errno, errbuf, errlen);
+	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
+		return fail(-ENOTBLK, errbuf, errlen, "%s is %s, not a block device or an image file", path,
+			    S_ISDIR(st.st_mode) ? "a directory" : S_ISCHR(st.st_mode) ? "a character device" : "a special file");
+	if (S_ISBLK(st.st_mode) && (flags & DEV_OPEN_EXCL)) {
+		u->claim_fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+		if (u->claim_fd < 0)
+			return open_error(path, errno, errbuf, errlen);
+	}
+	err = open_fd(u, path, mode, flags & DEV_OPEN_NODIRECT, &direct);
+	if (err)
+		return open_error(path, -err, errbuf, errlen);
+	if (!direct && !(flags & DEV_OPEN_NODIRECT))
+		log_warn("%s: its file system has no O_DIRECT; I/O goes through the page cache below as well", path);
+	if (S_ISREG(st.st_mode)) {
+		err = lock_image(u, path, flags & DEV_OPEN_RDONLY, errbuf, errlen);
+		if (err)
+			return err;
+		file_caps(u, &st, direct);
+	} else {
+		err = block_caps(u, &st);
+		if (err)
+			return fail(err, errbuf, errlen, "cannot ask %s for its size: %s", path, strerror(-err));
+	}
+	if (!direct && u->dev.caps.lbs > 512)
+		u->dev.caps.lbs = 512;
+	u->dev.caps.mem_align = direct ? 512 : 1;
+	u->dev.caps.max_io_bytes = MAX_IO_BYTES;
+	if (flags & DEV_OPEN_RDONLY)
+		u->dev.caps.read_only = true;
+	return 0;
+}
+
+int dev_uring_open(const char *path, unsigned flags, struct dev **ret, char *errbuf, size_t errlen)
+{
+	struct dev_uring *u = calloc(1, sizeof(*u));
+	int err;
+
+	if (!u || dev_init(&u->dev, &dev_uring_ops, path)) {
+		free(u);
+		return fail(-ENOMEM, errbuf, errlen, "out of memory while opening %s%s", path, "");
+	}
+	u->fd = u->claim_fd = -1;
+	err = dev_uring_rings_new(u);
+	if (err)
+		fail(err, errbuf, errlen, "cannot set up io_uring for %s: %s (sysctl kernel.io_uring_disabled must be 0)", path, strerror(-err));
+	else
+		err = open_all(u, path, flags, errbuf, errlen);
+	if (err) {
+		u->dev.ops->close(&u->dev);
+		return err;
+	}
+	*ret = &u->dev;
+	return 0;
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The product's device: asynchronous requests on the ring of the calling loop, synchronous ones by system
+ * calls from the calling thread, batches through small rings of their own. Opening and its checks are in dev_open.c.
+ *
+ * Error rule: whatever the driver says (an NVMe medium error arrives as ENODATA, a vanished drive as 0 bytes read or ENOSPC
+ * written), the rooms above see -EIO, except what the engine retries (EAGAIN, EINTR).
+ */
+#include "dev/dev_uring.h"
+
+#include "base/counters.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static inline struct dev_uring *uring_of(struct dev *d) { return container_of(d, struct dev_uring, dev); }
+
+static int translate(int err)
+{
+	return err == -EAGAIN || err == -EINTR || err == -ENOMEM ? err : -EIO;
+}
+
+/* ---- asynchronous ---- */
+
+static void uring_complete(struct loop_op *op, int res, unsigned cqe_flags)
+{
+	struct dev_io *io = container_of(op, struct dev_io, op);
+
+	(void)cqe_flags;
+	if (unlikely(res <= 0))
+		res = res == 0 ? -EIO : translate(res);
+	io->result = res;
+	io->done(io); /* io may be gone */
+}
+
+static void prep_rw(struct io_uring_sqe *sqe, const struct dev_io *io)
+{
+	if (io->kind == DEV_READ) {
+		if (io->buf_index >= 0)
+			io_uring_prep_read_fixed(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off, io->buf_index);
+		else
+			io_uring_prep_read(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off);
+	} else {
+		if (io->buf_index >= 0)
+			io_uring_prep_write_fixed(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off, io->buf_index);
+		else
+			io_uring_prep_write(sqe, LOOP_FILE_DEV, io->buf, io->len, io->off);
+		if (io->flags & DEV_FUA)
+			sqe->rw_flags = RWF_DSYNC;
+	}
+	sqe->flags |= IOSQE_FIXED_FILE;
+	if (io->flags & DEV_ASYNC)
+		sqe->flags |= IOSQE_ASYNC;
+}
+
+static void uring_submit(struct dev *d, struct dev_io *io)
+{
+	struct loop *l = loop_self();
+
+	FDIO_ASSERT(l);
+	struct io_uring_sqe *sqe = loop_sqe(l);
+	io->op.complete = uring_complete;
+	io->dev = d;
+	fdio_count(io->kind == DEV_READ ? CTR_dev_read : CTR_dev_write);
+	prep_rw(sqe, io);
+	io_uring_sqe_set_data(sqe, &io->op);
+}
+
+/* ---- synchronous ---- */
+
+static int uring_read(struct dev *d, void *buf, size_t len, uint64_t off)
+{
+	uint8_t *p = buf;
+
+	while (len) {
+		ssize_t n = pread(uring_of(d)->fd, p, FDIO_MIN(len, (size_t)d->caps.max_io_bytes), (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? translate(-errno) : -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int uring_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags)
+{
+	const uint8_t *p = buf;
+
+	while (len) {
+		struct iovec iov = { (void *)p, FDIO_MIN(len, (size_t)d->caps.max_io_bytes) };
+		ssize_t n = pwritev2(uring_of(d)->fd, &iov, 1, (off_t)off, flags & DEV_FUA ? RWF_DSYNC : 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? translate(-errno) : -EIO;
+		p += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* A device that is slow to flush and a client that waits: nothing here may be interrupted. */
+static int uring_flush(struct dev *d)
+{
+	int r;
+
+	do
+		r = fdatasync(uring_of(d)->fd);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? -EIO : 0;
+}
+
+static int uring_discard(struct dev *d, uint64_t off, uint64_t len)
+{
+	struct dev_uring *u = uring_of(d);
+
+	if (d->caps.is_block) {
+		uint64_t range[2] = { off, len };
+		return ioctl(u->fd, BLKDISCARD, range) ? -errno : 0;
+	}
+	return fallocate(u->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) ? -errno : 0;
+}
+
+/* ---- batches ---- */
+
+/* One ring out of a few, made at open: batches of several threads run side by side up to that number. */
+static struct batch_ring *ring_take(struct dev_uring *u)
+{
+	struct batch_ring *b = NULL;
+
+	fdio_mutex_lock(&u->batch_lock);
+	while (list_empty(&u->batch_free))
+		fdio_cond_wait(&u->batch_cond, &u->batch_lock);
+	b = list_first(&u->batch_free, struct batch_ring, link);
+	list_del(&b->link);
+	fdio_mutex_unlock(&u->batch_lock);
+	return b;
+}
+
+static void ring_give(struct dev_uring *u, struct batch_ring *b)
+{
+	fdio_mutex_lock(&u->batch_lock);
+	list_add(&u->batch_free, &b->link);
+	pthread_cond_signal(&u->batch_cond);
+	fdio_mutex_unlock(&u->batch_lock);
+}
+
+/* What the ring did not do in full is done by system calls, which also gives the final verdict. */
+static void finish_piece(struct dev *d, struct dev_vec *v, int res)
+{
+	if (res == (int)v->len) {
+		v->result = 0;
+		return;
+	}
+	if (res > 0 || res == -EAGAIN || res == -EINTR) {
+		uint32_t done = res > 0 ? (uint32_t)res & ~(d->caps.lbs - 1) : 0;
+		v->result = uring_write(d, (uint8_t *)v->buf + done, v->len - done, v->off + done, 0);
+		return;
+	}
+	v->result = res == 0 ? -EIO : translate(res);
+}
+
+static void reap_batch(struct dev *d, struct batch_ring *b, unsigned n)
+{
+	while (n--) {
+		struct io_uring_cqe *cqe;
+		int r;
+
+		do
+			r = io_uring_wait_cqe(&b->ring, &cqe);
+		while (r == -EINTR);
+		FDIO_ASSERT(r == 0);
+		struct dev_vec *v = io_uring_cqe_get_data(cqe);
+		int res = cqe->res;
+		io_uring_cqe_seen(&b->ring, cqe);
+		finish_piece(d, v, res);
+	}
+}
+
+static int uring_write_many(struct dev *d, struct dev_vec *v, unsigned n)
+{
+	struct dev_uring *u = uring_of(d);
+	int err = 0;
+
+	if (n == 1) {
+		v->result = uring_write(d, v->buf, v->len, v->off, 0);
+		return v->result;
+	}
+	struct batch_ring *b = ring_take(u);
+	for (unsigned i = 0; i < n;) {
+		unsigned k = 0;
+
+		for (; k < BATCH_DEPTH && i < n; k++, i++) {
+			struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
+			io_uring_prep_write(sqe, u->fd, v[i].buf, v[i].len, v[i].off);
+			io_uring_sqe_set_data(sqe, &v[i]);
+		}
+		unsigned left = k;
+		while (left) {
+			int r = io_uring_submit(&b->ring);
+			FDIO_ASSERT(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
+			left -= r > 0 ? (unsigned)r : 0;
+		}
+		reap_batch(d, b, k);
+	}
+	ring_give(u, b);
+	for (unsigned i = 0; i < n && !err; i++)
+		err = v[i].result;
+	return err;
+}
+
+static void rings_free(struct dev_uring *u)
+{
+	for (unsigned i = 0; i < u->nr_batch; i++)
+		io_uring_queue_exit(&u->batch[i].ring);
+}
+
+int dev_uring_rings_new(struct dev_uring *u)
+{
+	fdio_mutex_init(&u->batch_lock, RANK_DEV);
+	fdio_cond_init(&u->batch_cond);
+	list_init(&u->batch_free);
+	for (; u->nr_batch < BATCH_RINGS; u->nr_batch++) {
+		int err = io_uring_queue_init(BATCH_DEPTH, &u->batch[u->nr_batch].ring, 0);
+		if (err && u->nr_batch == 0)
+			return err;
+		if (err)
+			break; /* fewer batches at a time */
+		list_add_tail(&u->batch_free, &u->batch[u->nr_batch].link);
+	}
+	return 0;
+}
+
+static void uring_close(struct dev *d)
+{
+	struct dev_uring *u = uring_of(d);
+
+	rings_free(u);
+	pthread_cond_destroy(&u->batch_cond);
+	fdio_mutex_fini(&u->batch_lock);
+	if (u->fd >= 0)
+		close(u->fd);
+	if (u->claim_fd >= 0)
+		close(u->claim_fd);
+	dev_fini(d);
+	free(u);
+}
+
+int dev_uring_attach(struct dev *d, struct loop_set *set)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < loop_set_count(set) && !err; i++)
+		err = loop_register_file(loop_set_get(set, i), LOOP_FILE_DEV, uring_of(d)->fd);
+	return err;
+}
+
+int dev_uring_fd(struct dev *d) { return uring_of(d)->fd; }
+
+int dev_uring_release_claim(struct dev *d)
+{
+	struct dev_uring *u = uring_of(d);
+
+	if (u->claim_fd >= 0)
+		close(u->claim_fd);
+	u->claim_fd = -1;
+	return 0;
+}
+
+const struct dev_ops dev_uring_ops = {
+	.name = "io_uring",
+	.submit = uring_submit,
+	.read = uring_read,
+	.write = uring_write,
+	.write_many = uring_write_many,
+	.flush = uring_flush,
+	.discard = uring_discard,
+	.close = uring_close,
+};

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The product's device, shared by dev_uring.c (I/O) and dev_open.c (opening and its checks). */
+#ifndef FDIO_DEV_DEV_URING_H
+#define FDIO_DEV_DEV_URING_H
+
+#include "base/list.h"
+#include "base/lock.h"
+#include "dev/dev.h"
+
+#define BATCH_RINGS 4u
+#define BATCH_DEPTH 64u
+
+struct batch_ring {
+	struct list link;
+	struct io_uring ring;
+};
+
+struct dev_uring {
+	struct dev dev;
+	int fd;                      /* all I/O */
+	int claim_fd;                /* block devices: held with O_EXCL until released, else -1 */
+	struct fdio_mutex batch_lock; /* RANK_DEV; guards batch_free */
+	pthread_cond_t batch_cond;
+	struct list batch_free;
+	unsigned nr_batch;
+	struct batch_ring batch[BATCH_RINGS];
+};
+
+extern const struct dev_ops dev_uring_ops;
+int dev_uring_rings_new(struct dev_uring *u);
+
+#endif

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The event loops, see loop.h. Each loop's thread is the only one that touches its ring; other threads reach it
+ * through a lock-free stack of messages and an eventfd that a READ on the ring waits for.
+ *
+ * L1 A message is pushed before `notified` is exchanged; the loop clears `notified` before it takes the stack. So a sender that
+ *    finds the flag set knows that the loop has yet to take the stack, and one write to the eventfd serves all senders.
+ * L2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
+ *    thread (so that failures are reported there) and enabled by the loop's thread.
+ */
+#include "loop/loop.h"
+
+#include "base/lock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct loop {
+	struct io_uring ring;
+	struct loop_set *set;
+	unsigned index;
+	unsigned cpu;
+	bool ring_on;
+	int efd;
+	uint64_t efd_value;
+	struct loop_op efd_op;
+	void (*batch_fn)(struct loop *l, void *arg);
+	void *batch_arg;
+	bool stop;                       /* loop thread only */
+	struct loop_msg stop_msg;
+	pthread_t thread;
+	bool thread_on;
+	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
+	bool notified;                   /* atomic, L1 */
+};
+
+struct loop_set {
+	struct loop_config cfg;
+	unsigned nr;
+	unsigned setup_flags;            /* what the kernel took */
+	struct loop *loops;
+	void (*start_fn)(struct loop *l, void *arg);
+	void *start_arg;
+	pthread_barrier_t started;
+};
+
+static __thread struct loop *self;
+
+struct loop *loop_self(void) { return self; }
+unsigned loop_index(const struct loop *l) { return l->index; }
+unsigned loop_set_count(const struct loop_set *s) { return s->nr; }
+
+struct loop *loop_set_get(struct loop_set *s, unsigned i)
+{
+	FDIO_ASSERT(i < s->nr);
+	return &s->loops[i];
+}
+
+/* ---- making ---- */
+
+static const struct { unsigned flags; const char *text; } setups[] = {
+	{ IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED,
+	  "single issuer, deferred task run" },
+	{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL, "cooperative task run" },
+	{ 0, "no ring options" },
+};
+
+static int ring_new(struct loop *l, unsigned flags)
+{
+	struct loop_set *s = l->set;
+	struct io_uring_params p = { .flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP, .cq_entries = s->cfg.entries * 4 };
+
+	if (s->cfg.sqe128)
+		p.flags |= IORING_SETUP_SQE128;
+	int err = io_uring_queue_init_params(s->cfg.entries, &l->ring, &p);
+	if (err)
+		return err;
+	l->ring_on = true;
+	return io_uring_register_files_sparse(&l->ring, s->cfg.nr_fixed_files);
+}
+
+static int first_ring(struct loop_set *s)
+{
+	int err = -EINVAL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(setups) && err; i++) {
+		err = ring_new(&s->loops[0], setups[i].flags);
+		if (!err) {
+			s->setup_flags = setups[i].flags;
+			log_debug("io_uring: %s", setups[i].text);
+		} else if (s->loops[0].ring_on) {
+			io_uring_queue_exit(&s->loops[0].ring);
+			s->loops[0].ring_on = false;
+		}
+	}
+	return err;
+}
+
+static int explain(int err, char *errbuf, size_t errlen)
+{
+	if (err == -EPERM)
+		snprintf(errbuf, errlen, "io_uring is not permitted here: set the sysctl kernel.io_uring_disabled to 0 (or lift the seccomp filter)");
+	else if (err == -ENOSYS)
+		snprintf(errbuf, errlen, "the kernel has no io_uring: use Linux 5.13 or newer");
+	else if (err == -ENOMEM)
+		snprintf(errbuf, errlen, "no memory for io_uring: raise RLIMIT_MEMLOCK (ulimit -l) or lower queue_depth=");
+	else
+		snprintf(errbuf, errlen, "cannot set up io_uring: %s", strerror(-err));
+	return err;
+}
+
+static int loop_init(struct loop_set *s, unsigned i)
+{
+	struct loop *l = &s->loops[i];
+	int err;
+
+	l->set = s;
+	l->index = l->cpu = i;
+	l->efd = eventfd(0, EFD_CLOEXEC);
+	if (l->efd < 0)
+		return -errno;
+	err = i ? ring_new(l, s->setup_flags) : first_ring(s);
+	return err;
+}
+
+int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen)
+{
+	struct loop_set *s = calloc(1, sizeof(*s));
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+	int err = 0;
+
+	if (!s)
+		return explain(-ENOMEM, errbuf, errlen);
+	s->cfg = *cfg;
+	s->nr = cfg->nr_loops ? cfg->nr_loops : (cpus > 0 ? (unsigned)cpus : 1);
+	if (!s->cfg.nr_fixed_files)
+		s->cfg.nr_fixed_files = LOOP_NR_FILES;
+	s->loops = fdio_alloc_aligned(FDIO_CACHELINE, s->nr * sizeof(*s->loops));
+	if (!s->loops) {
+		free(s);
+		return explain(-ENOMEM, errbuf, errlen);
+	}
+	for (unsigned i = 0; i < s->nr; i++)
+		s->loops[i].efd = -1;
+	for (unsigned i = 0; i < s->nr && !err; i++)
+		err = loop_init(s, i);
+	if (err) {
+		loop_set_free(s);
+		return explain(err, errbuf, errlen);
+	}
+	*ret = s;
+	return 0;
+}
+
+void loop_set_free(struct loop_set *s)
+{
+	if (!s)
+		return;
+	for (unsigned i = 0; i < s->nr; i++) {
+		struct loop *l = &s->loops[i];
+
+		FDIO_ASSERT(!l->thread_on);
+		if (l->ring_on)
+			io_uring_queue_exit(&l->ring);
+		if (l->efd >= 0)
+			close(l->efd);
+	}
+	free(s->loops);
+	free(s);
+}
+
+int loop_register_file(struct loop *l, unsigned slot, int fd)
+{
+	int r = io_uring_register_files_update(&l->ring, slot, &fd, 1);
+
+	return r < 0 ? r : 0;
+}
+
+int loop_register_arena(struct loop *l, void *base, size_t len)
+{
+	struct iovec iov = { base, len };
+
+	return io_uring_register_buffers(&l->ring, &iov, 1);
+}
+
+void loop_set_batch_hook(struct loop *l, void (*fn)(struct loop *l, void *arg), void *arg)
+{
+	l->batch_fn = fn;
+	l->batch_arg = arg;
+}
+
+/* ---- messages ---- */
+
+void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m))
+{
+	struct loop_msg *head = __atomic_load_n(&l->msgs, __ATOMIC_RELAXED);
+
+	m->fn = fn;
+	do
+		m->next = head;
+	while (!__atomic_compare_exchange_n(&l->msgs, &head, m, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+	if (!__atomic_exchange_n(&l->notified, true, __ATOMIC_SEQ_CST)) { /* L1 */
+		uint64_t one = 1;
+		ssize_t n = write(l->efd, &one, sizeof(one));
+		FDIO_ASSERT(n == sizeof(one));
+	}
+}
+
+/* Runs what was posted, oldest first. */
+static void run_messages(struct loop *l)
+{
+	struct loop_msg *m = __atomic_exchange_n(&l->msgs, NULL, __ATOMIC_ACQUIRE), *ordered = NULL;
+
+	while (m) {
+		struct loop_msg *next = m->next;
+		m->next = ordered;
+		ordered = m;
+		m = next;
+	}
+	while (ordered) {
+		struct loop_msg *next = ordered->next;
+		ordered->fn(ordered); /* may be posted again from inside */
+		ordered = next;
+	}
+}
+
+static void arm_eventfd(struct loop *l)
+{
+	struct io_uring_sqe *sqe = loop_sqe(l);
+
+	io_uring_prep_read(sqe, l->efd, &l->efd_value, sizeof(l->efd_value), 0);
+	io_uring_sqe_set_data(sqe, &l->efd_op);
+}
+
+static void eventfd_done(struct loop_op *op, int res, unsigned cqe_flags)
+{
+	struct loop *l = container_of(op, struct loop, efd_op);
+
+	(void)cqe_flags;
+	if (res == -ECANCELED)
+		return;
+	__atomic_store_n(&l->notified, false, __ATOMIC_SEQ_CST); /* L1: before the stack is taken */
+	run_messages(l);
+	arm_eventfd(l);
+}
+
+/* ---- running ---- */
+
+struct io_uring_sqe *loop_sqe(struct loop *l)
+{
+	struct io_uring_sqe *sqe;
+
+	FDIO_ASSERT(self == l);
+	while (!(sqe = io_uring_get_sqe(&l->ring))) {
+		int r = io_uring_submit(&l->ring);
+		/* EBUSY, EAGAIN: the completion queue is full; the kernel keeps what overflows, so trying again helps. */
+		FDIO_ASSERT(r >= 0 || r == -EAGAIN || r == -EBUSY || r == -EINTR);
+	}
+	/* liburing hands out what the last user left in it. */
+	memset(sqe, 0, l->set->cfg.sqe128 ? 128 : 64);
+	return sqe;
+}
+
+static void reap(struct loop *l)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head, n = 0;
+
+	io_uring_for_each_cqe(&l->ring, head, cqe) {
+		struct loop_op *op = io_uring_cqe_get_data(cqe);
+		int res = cqe->res;
+		unsigned flags = cqe->flags;
+
+		n++;
+		/* Advance in small steps: completions may submit, and a full queue must not wait for the whole batch. */
+		if (n == 16) {
+			io_uring_cq_advance(&l->ring, n);
+			n = 0;
+		}
+		op->complete(op, res, flags);
+	}
+	io_uring_cq_advance(&l->ring, n);
+}
+
+static void pin_to_cpu(struct loop *l)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(l->cpu, &set);
+	/* An offline CPU or a cpuset without it: the scheduler decides. */
+	if (pthread_setaffinity_np(pthread_self(), sizeof(set), &set))
+		log_debug("loop %u is not pinned: CPU %u cannot be used", l->index, l->cpu);
+}
+
+static void *loop_main(void *arg)
+{
+	struct loop *l = arg;
+	char name[16];
+
+	self = l;
+	snprintf(name, sizeof(name), "fusedio-%u", l->index);
+	pthread_setname_np(pthread_self(), name);
+	if (l->set->cfg.pin)
+		pin_to_cpu(l);
+	if (l->set->setup_flags & IORING_SETUP_R_DISABLED) {
+		int err = io_uring_enable_rings(&l->ring); /* L2 */
+		FDIO_ASSERT(err == 0);
+	}
+	l->efd_op.complete = eventfd_done;
+	arm_eventfd(l);
+	if (l->set->start_fn)
+		l->set->start_fn(l, l->set->start_arg);
+	pthread_barrier_wait(&l->set->started);
+	while (!l->stop) {
+		int r = io_uring_submit_and_wait(&l->ring, 1);
+
+		FDIO_ASSERT(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
+		reap(l);
+		if (l->batch_fn)
+			l->batch_fn(l, l->batch_arg);
+	}
+	self = NULL;
+	return NULL;
+}
+
+int loop_set_start(struct loop_set *s, void (*start)(struct loop *l, void *arg), void *arg)
+{
+	sigset_t all, old;
+	int err = 0;
+
+	s->start_fn = start;
+	s->start_arg = arg;
+	pthread_barrier_init(&s->started, NULL, s->nr + 1);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	for (unsigned i = 0; i < s->nr; i++) {
+		err = pthread_create(&s->loops[i].thread, NULL, loop_main, &s->loops[i]);
+		/* The barrier counts on all of them, and a daemon that cannot start its threads ends here anyway. */
+		FDIO_ASSERT(err == 0);
+		s->loops[i].thread_on = true;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_barrier_wait(&s->started);
+	pthread_barrier_destroy(&s->started);
+	return 0;
+}
+
+static void stop_fn(struct loop_msg *m) { container_of(m, struct loop, stop_msg)->stop = true; }
+
+void loop_set_stop(struct loop_set *s)
+{
+	for (unsigned i = 0; i < s->nr; i++)
+		if (s->loops[i].thread_on)
+			loop_post(&s->loops[i], &s->loops[i].stop_msg, stop_fn);
+	for (unsigned i = 0; i < s->nr; i++)
+		if (s->loops[i].thread_on) {
+			pthread_join(s->loops[i].thread, NULL);
+			s->loops[i].thread_on = false;
+		}
+}
