@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What happens when the file system turns out to be inconsistent, and the translation of libext2fs codes.
+ *
+ * x4_corrupt may be called on any thread, inside a handle, with locks held: so it only logs, notes the
+ * error in memory and applies the policy (continue: nothing more; remount-ro: the journal is aborted, so
+ * nothing half-understood is written; panic: as remount-ro, then the ticker ends the process). The
+ * ticker writes the note into the superblock within a second, through a handle if the journal lives,
+ * straight to the device if it does not.
+ */
+#include "ext4/x4_volume.h"
+
+#include "base/counters.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void x4_error_init(struct x4_vol *v) { fdio_mutex_init(&v->err_lock, RANK_LEAF); }
+
+void x4_go_read_only(struct x4_vol *v, const char *why)
+{
+	if (__atomic_exchange_n(&v->read_only, true, __ATOMIC_SEQ_CST))
+		return;
+	log_err("%s: now read-only: %s", v->dev->name, why);
+	if (v->opt.went_read_only)
+		v->opt.went_read_only(v->opt.arg, why);
+}
+
+static enum x4_errors_policy policy(const struct x4_vol *v)
+{
+	if (v->opt.errors != X4_ERRORS_DEFAULT)
+		return v->opt.errors;
+	switch (v->fs->super->s_errors) {
+	case EXT2_ERRORS_RO: return X4_ERRORS_RO;
+	case EXT2_ERRORS_PANIC: return X4_ERRORS_PANIC;
+	default: return X4_ERRORS_CONTINUE;
+	}
+}
+
+static void note(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func)
+{
+	struct x4_error_note *e = &v->err_last;
+	uint32_t now = (uint32_t)x4_now(v).tv_sec;
+
+	fdio_mutex_lock(&v->err_lock);
+	e->count++;
+	e->ino = ino;
+	e->blk = blk;
+	e->time = now;
+	snprintf(e->func, sizeof(e->func), "%s", func);
+	if (e->count == 1)
+		v->err_first = *e;
+	fdio_mutex_unlock(&v->err_lock);
+	__atomic_store_n(&v->err_pending, true, __ATOMIC_RELEASE);
+}
+
+int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+{
+	static struct fdio_ratelimit rl;
+	char msg[200];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	fdio_count(CTR_x4_corrupt);
+	if (fdio_ratelimit_ok(&rl))
+		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck", v->dev->name, ino,
+			(unsigned long long)blk, msg, func);
+	note(v, ino, blk, func);
+	if (v->mounting || x4_vol_read_only(v))
+		return -EUCLEAN;
+	if (policy(v) != X4_ERRORS_CONTINUE) {
+		x4_go_read_only(v, "the file system is damaged: run e2fsck");
+		jnl_abort(v->jnl, -EUCLEAN);
+	}
+	return -EUCLEAN;
+}
+
+void x4_error_fill(struct x4_vol *v, struct ext2_super_block *sb)
+{
+	struct x4_error_note first, last;
+
+	fdio_mutex_lock(&v->err_lock);
+	first = v->err_first;
+	last = v->err_last;
+	v->err_last.count = 0;
+	fdio_mutex_unlock(&v->err_lock);
+	sb->s_state |= EXT2_ERROR_FS;
+	v->mount_state |= EXT2_ERROR_FS;
+	if (!last.count)
+		return;
+	if (!sb->s_first_error_time) {
+		sb->s_first_error_time = first.time;
+		sb->s_first_error_ino = first.ino;
+		sb->s_first_error_block = first.blk;
+		sb->s_first_error_line = 0;
+		memcpy(sb->s_first_error_func, first.func, sizeof(first.func));
+		sb->s_first_error_errcode = 13; /* EFSCORRUPTED in the format's own numbering */
+	}
+	sb->s_last_error_time = last.time;
+	sb->s_last_error_ino = last.ino;
+	sb->s_last_error_block = last.blk;
+	sb->s_last_error_line = 0;
+	memcpy(sb->s_last_error_func, last.func, sizeof(last.func));
+	sb->s_last_error_errcode = 13;
+	sb->s_error_count += last.count;
+}
+
+static void fill_cb(struct ext2_super_block *sb, void *arg) { x4_error_fill(arg, sb); }
+
+static int write_through_handle(struct x4_vol *v)
+{
+	struct ext2_super_block *sb;
+	struct jnl_handle *h;
+	int err = jnl_begin(v->jnl, 1, &h);
+
+	if (err)
+		return err;
+	err = x4_super_begin(v, h, &sb);
+	if (err) {
+		jnl_cancel(h);
+		return err;
+	}
+	x4_error_fill(v, sb);
+	x4_super_end(v, h);
+	jnl_end(h);
+	return 0;
+}
+
+void x4_error_write(struct x4_vol *v)
+{
+	int err = -EROFS;
+
+	if (!__atomic_exchange_n(&v->err_pending, false, __ATOMIC_ACQ_REL))
+		return;
+	if (v->dev->caps.read_only)
+		return;
+	if (!x4_vol_read_only(v) && !jnl_error(v->jnl))
+		err = write_through_handle(v);
+	/* A file system that was mounted read-only on purpose is not written to; one that broke is. */
+	if (err && !v->opt.read_only && jnl_error(v->jnl))
+		err = x4_super_update_raw(v->dev, fill_cb, v);
+	if (err && !v->opt.read_only)
+		log_warn("%s: the error could not be noted in the superblock: %s", v->dev->name, strerror(-err));
+	if (policy(v) == X4_ERRORS_PANIC && !v->mounting) {
+		log_err("%s: errors=panic: ending the process", v->dev->name);
+		abort();
+	}
+}
+
+int x4_from_ext2_err(long err)
+{
+	if (err == 0)
+		return 0;
+	if (err > 0 && err < 256)
+		return -(int)err; /* an errno */
+	switch (err) {
+	case EXT2_ET_NO_MEMORY: return -ENOMEM;
+	case EXT2_ET_RO_FILSYS: return -EROFS;
+	case EXT2_ET_SHORT_READ:
+	case EXT2_ET_SHORT_WRITE: return -EIO;
+	case EXT2_ET_BAD_MAGIC: return -EINVAL;
+	case EXT2_ET_UNSUPP_FEATURE:
+	case EXT2_ET_RO_UNSUPP_FEATURE: return -EOPNOTSUPP;
+	case EXT2_ET_BLOCK_ALLOC_FAIL:
+	case EXT2_ET_INODE_ALLOC_FAIL: return -ENOSPC;
+	case EXT2_ET_FILE_NOT_FOUND: return -ENOENT;
+	case EXT2_ET_FILE_EXISTS: return -EEXIST;
+	case EXT2_ET_INVALID_ARGUMENT: return -EINVAL;
+	case EXT2_ET_FILE_TOO_BIG: return -EFBIG;
+	default: return -EUCLEAN;
+	}
+}

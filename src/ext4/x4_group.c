@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Block groups: the mirror of the descriptors, the two images of the block bitmap (x4_group.h) and their
+ * way to disk. The allocators call in, on any worker; x4_groups_seal is called by the journal on the
+ * committing thread, once for each transaction, and is where checksums of bitmaps and descriptors are
+ * computed, however often a group changed.
+ *
+ * Every change inside a handle has an undo record, which holds the descriptor as it was: records run
+ * newest first, so a cancelled handle leaves the group as it found it.
+ *
+ * A bitmap whose checksum or count does not fit marks the group bad: nothing is allocated or freed there
+ * any more, the rest of the file system goes on.
+ */
+#include "ext4/x4_group.h"
+
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "ext4/x4_volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------ bits */
+uint32_t x4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set)
+{
+	uint64_t flip = set ? 0 : ~0ULL;
+
+	while (from < size) {
+		uint32_t base = from & ~63U;
+		uint64_t w;
+
+		memcpy(&w, map + base / 8, sizeof(w));
+		w = (w ^ flip) & (~0ULL << (from - base));
+		if (w)
+			return FDIO_MIN(base + (uint32_t)__builtin_ctzll(w), size);
+		from = base + 64;
+	}
+	return size;
+}
+
+void x4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set)
+{
+	uint32_t end = from + n;
+
+	while (from < end && (from & 7)) {
+		map[from >> 3] = set ? map[from >> 3] | 1U << (from & 7) : map[from >> 3] & ~(1U << (from & 7));
+		from++;
+	}
+	memset(map + from / 8, set ? 0xff : 0, (end - from) / 8);
+	from += (end - from) & ~7U;
+	for (; from < end; from++)
+		map[from >> 3] = set ? map[from >> 3] | 1U << (from & 7) : map[from >> 3] & ~(1U << (from & 7));
+}
+
+bool x4_bits_all(const uint8_t *map, uint32_t from, uint32_t n, bool set)
+{
+	return x4_bits_next(map, from + n, from, !set) == from + n;
+}
+
+uint32_t x4_bits_clear_count(const uint8_t *map, uint32_t size)
+{
+	uint32_t n = 0, from = 0;
+
+	for (; from + 64 <= size; from += 64) {
+		uint64_t w;
+
+		memcpy(&w, map + from / 8, sizeof(w));
+		n += 64 - (uint32_t)__builtin_popcountll(w);
+	}
+	for (; from < size; from++)
+		n += !x4_bit(map, from);
+	return n;
+}
+
+/* ------------------------------------------------------------------ loading */
+static void mark_if_inside(struct x4_vol *v, uint32_t g, uint8_t *map, uint64_t blk, uint64_t n)
+{
+	uint64_t start = x4_group_start(v, g), end = start + v->groups[g].nbits;
+
+	for (; n; n--, blk++)
+		if (blk >= start && blk < end)
+			x4_bits_fill(map, (uint32_t)(blk - start), 1, true);
+}
+
+void x4_group_synth_blocks(struct x4_vol *v, uint32_t g, uint8_t *map)
+{
+	struct x4_group *grp = &v->groups[g];
+	struct jnl_extent base[3];
+	unsigned nr = x4_group_base_ranges(v, g, base);
+
+	memset(map, 0, v->block_size);
+	for (unsigned n = 0; n < nr; n++)
+		mark_if_inside(v, g, map, base[n].pblk, base[n].len);
+	mark_if_inside(v, g, map, grp->bb, 1);
+	mark_if_inside(v, g, map, grp->ib, 1);
+	mark_if_inside(v, g, map, grp->itable, v->itable_blocks);
+	x4_bits_fill(map, grp->nbits, v->block_size * 8 - grp->nbits, true);
+}
+
+static struct ext4_group_desc *raw_desc(struct x4_vol *v, uint32_t g)
+{
+	return (struct ext4_group_desc *)(void *)ext2fs_group_desc(v->fs, v->fs->group_desc, g);
+}
+
+/* Stored sum of a bitmap: 32 bits where the descriptor is large, else the low half. */
+static bool bitmap_csum_ok(struct x4_vol *v, uint32_t sum, uint16_t lo, uint16_t hi)
+{
+	return v->desc_size >= 64 ? sum == ((uint32_t)hi << 16 | lo) : (sum & 0xffff) == lo;
+}
+
+static int check_block_bitmap(struct x4_vol *v, uint32_t g, const uint8_t *map)
+{
+	struct x4_group *grp = &v->groups[g];
+	struct ext4_group_desc *rd = raw_desc(v, g);
+	uint64_t start = x4_group_start(v, g);
+	uint32_t n;
+
+	if (v->has_csum && !(grp->d.flags & EXT2_BG_BLOCK_UNINIT) &&
+	    !bitmap_csum_ok(v, fdio_crc32c(v->csum_seed, map, v->blocks_per_group / 8), rd->bg_block_bitmap_csum_lo,
+			    rd->bg_block_bitmap_csum_hi))
+		return X4_CORRUPT(v, 0, grp->bb, "group %u: wrong checksum of the block bitmap", g);
+	if (grp->bb >= start && grp->bb < start + grp->nbits && !x4_bit(map, (uint32_t)(grp->bb - start)))
+		return X4_CORRUPT(v, 0, grp->bb, "group %u: its block bitmap is marked free", g);
+	n = x4_bits_clear_count(map, grp->nbits);
+	if (n != grp->d.free_blocks)
+		return X4_CORRUPT(v, 0, grp->bb, "group %u: %u free blocks in the bitmap, %u in the descriptor", g, n,
+				  grp->d.free_blocks);
+	return 0;
+}
+
+/* Without alloc_lock; grp->loading keeps everyone else from loading or changing this group. */
+static int read_image(struct x4_vol *v, uint32_t g, uint8_t **ret)
+{
+	struct x4_group *grp = &v->groups[g];
+	uint8_t *map = malloc(v->block_size);
+	struct jnl_buf *b;
+	int err = 0;
+
+	if (!map)
+		return -ENOMEM;
+	if (grp->d.flags & EXT2_BG_BLOCK_UNINIT) {
+		x4_group_synth_blocks(v, g, map);
+	} else {
+		err = jnl_bread(v->jnl, grp->bb, &b);
+		if (!err) {
+			memcpy(map, b->data, v->block_size);
+			jnl_brelse(b);
+		}
+	}
+	if (!err)
+		err = check_block_bitmap(v, g, map);
+	if (err) {
+		free(map);
+		return err;
+	}
+	x4_bits_fill(map, grp->nbits, v->block_size * 8 - grp->nbits, true);
+	*ret = map;
+	return 0;
+}
+
+int x4_group_load(struct x4_vol *v, uint32_t g)
+{
+	struct x4_group *grp = &v->groups[g];
+	uint8_t *map = NULL;
+	int err;
+
+	while (grp->loading)
+		fdio_cond_wait(&v->alloc_cond, &v->alloc_lock);
+	if (grp->alloc)
+		return 0;
+	if (grp->bad)
+		return -EUCLEAN;
+	grp->loading = true;
+	fdio_mutex_unlock(&v->alloc_lock);
+	err = read_image(v, g, &map);
+	fdio_mutex_lock(&v->alloc_lock);
+	grp->loading = false;
+	if (!err) {
+		grp->alloc = map;
+		grp->first_free = x4_bits_next(map, grp->nbits, 0, false);
+		grp->max_run = UINT32_MAX;
+	} else if (err == -EUCLEAN) {
+		grp->bad = true;
+		v->free_blocks -= grp->free_alloc;
+		grp->free_alloc = 0;
+	}
+	pthread_cond_broadcast(&v->alloc_cond);
+	return err;
+}
+
+void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
+{
+	struct x4_group *grp = &v->groups[g];
+
+	x4_bits_fill(grp->alloc, bit, n, true);
+	grp->free_alloc -= n;
+	v->free_blocks -= n;
+	if (bit <= grp->first_free && grp->first_free < bit + n)
+		grp->first_free = bit + n;
+}
+
+void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
+{
+	struct x4_group *grp = &v->groups[g];
+
+	x4_bits_fill(grp->alloc, bit, n, false);
+	grp->free_alloc += n;
+	v->free_blocks += n;
+	grp->first_free = FDIO_MIN(grp->first_free, bit);
+	grp->max_run = UINT32_MAX;
+}
+
+/* ------------------------------------------------------------------ undo and commit */
+struct gop {
+	struct jnl_callback undo, commit;
+	struct x4_vol *v;
+	struct x4_gdesc before;
+	enum x4_gop_kind kind;
+	uint32_t g, bit, n;
+};
+
+/* The transaction that freed the blocks is durable: now they may belong to someone else. */
+static void gop_committed(struct jnl_callback *cb, int err)
+{
+	struct gop *op = container_of(cb, struct gop, commit);
+	struct x4_vol *v = op->v;
+
+	if (!err) {
+		if (v->opt.discard && v->dev->caps.discard &&
+		    dev_discard(v->dev, (x4_group_start(v, op->g) + op->bit) << v->block_bits, (uint64_t)op->n << v->block_bits))
+			log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", v->dev->name);
+		fdio_mutex_lock(&v->alloc_lock);
+		v->pending_free -= op->n;
+		x4_image_give(v, op->g, op->bit, op->n);
+		pthread_cond_broadcast(&v->alloc_cond);
+		fdio_mutex_unlock(&v->alloc_lock);
+	}
+	free(op);
+}
+
+static void gop_undo(struct jnl_callback *cb, int ended)
+{
+	struct gop *op = container_of(cb, struct gop, undo);
+	struct x4_vol *v = op->v;
+
+	if (ended) {
+		if (op->kind != X4_GOP_FREE)
+			free(op);
+		return;
+	}
+	fdio_mutex_lock(&v->alloc_lock);
+	x4_group_set_desc(v, op->g, &op->before);
+	if (op->kind == X4_GOP_ALLOC)
+		x4_image_give(v, op->g, op->bit, op->n);
+	else if (op->kind == X4_GOP_FREE)
+		v->pending_free -= op->n;
+	fdio_mutex_unlock(&v->alloc_lock);
+	free(op);
+}
+
+int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
+{
+	struct gop *op = calloc(1, sizeof(*op));
+
+	if (!op)
+		return -ENOMEM;
+	op->v = v;
+	op->before = v->groups[g].d;
+	op->kind = kind;
+	op->g = g;
+	op->bit = bit;
+	op->n = n;
+	op->undo.fn = gop_undo;
+	op->commit.fn = gop_committed;
+	jnl_on_undo(h, &op->undo);
+	if (kind == X4_GOP_FREE) {
+		fdio_mutex_lock(&v->alloc_lock);
+		v->pending_free += n;
+		v->last_free_tid = jnl_handle_tid(h);
+		fdio_mutex_unlock(&v->alloc_lock);
+		jnl_on_commit(h, &op->commit);
+	}
+	return 0;
+}
+
+void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d)
+{
+	struct x4_group *grp = &v->groups[g];
+
+	v->free_inodes = v->free_inodes + d->free_inodes - grp->d.free_inodes;
+	v->nr_dirs = v->nr_dirs + d->used_dirs - grp->d.used_dirs;
+	grp->d = *d;
+	if (!grp->dirty) {
+		grp->dirty = true;
+		list_add_tail(&v->dirty_groups, &grp->dirty_node);
+	}
+}
+
+/* ------------------------------------------------------------------ disk image */
+int x4_group_init_disk(struct jnl_handle *h, struct x4_vol *v, uint32_t g)
+{
+	struct x4_group *grp = &v->groups[g];
+	struct x4_gdesc d = grp->d;
+	struct jnl_buf *b;
+	int err;
+
+	if (!(d.flags & EXT2_BG_BLOCK_UNINIT))
+		return 0;
+	err = jnl_bnew(h, grp->bb, &b);
+	if (err)
+		return err;
+	/* Not a copy of the image, which may hold reservations. */
+	x4_group_synth_blocks(v, g, b->data);
+	jnl_brelse(b);
+	d.flags &= (uint16_t)~EXT2_BG_BLOCK_UNINIT;
+	fdio_mutex_lock(&v->alloc_lock);
+	x4_group_set_desc(v, g, &d);
+	grp->bb_dirty = true;
+	fdio_mutex_unlock(&v->alloc_lock);
+	return 0;
+}
+
+int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n, bool set)
+{
+	struct x4_group *grp = &v->groups[g];
+	struct x4_gdesc d;
+	struct jnl_buf *b;
+	int err = x4_group_init_disk(h, v, g);
+
+	if (err)
+		return err;
+	err = jnl_bread(v->jnl, grp->bb, &b);
+	if (err)
+		return err;
+	err = jnl_get_write(h, b);
+	if (err)
+		goto out;
+	if (!x4_bits_all(b->data, bit, n, !set)) {
+		err = X4_CORRUPT(v, 0, x4_group_start(v, g) + bit, "%u blocks are %s already", n, set ? "in use" : "free");
+		goto out;
+	}
+	x4_bits_fill(b->data, bit, n, set);
+	fdio_mutex_lock(&v->alloc_lock);
+	d = grp->d;
+	d.free_blocks = set ? d.free_blocks - n : d.free_blocks + n;
+	x4_group_set_desc(v, g, &d);
+	grp->bb_dirty = true;
+	fdio_mutex_unlock(&v->alloc_lock);
+out:
+	jnl_brelse(b);
+	return err;
+}
+
+/* ------------------------------------------------------------------ seal */
+static int seal_bitmap(struct x4_vol *v, uint64_t blk, uint32_t bytes, uint16_t *lo, uint16_t *hi)
+{
+	struct jnl_buf *b;
+	uint32_t sum;
+	int err = jnl_bread(v->jnl, blk, &b);
+
+	if (err)
+		return err;
+	sum = fdio_crc32c(v->csum_seed, b->data, bytes);
+	jnl_brelse(b);
+	*lo = (uint16_t)sum;
+	if (v->desc_size >= 64)
+		*hi = (uint16_t)(sum >> 16);
+	return 0;
+}
+
+/* The descriptor as libext2fs keeps it in memory is the image of the one on disk. */
+static int seal_desc(struct x4_vol *v, struct jnl_handle *h, uint32_t g)
+{
+	uint32_t per_block = v->block_size / v->desc_size;
+	uint64_t blk = ext2fs_descriptor_block_loc2(v->fs, v->first_data_block, g / per_block);
+	size_t at = (size_t)(g % per_block) * v->desc_size;
+	struct jnl_buf *b;
+	int err = jnl_bread(v->jnl, blk, &b);
+
+	if (err)
+		return err;
+	if (memcmp(b->data + at, raw_desc(v, g), v->desc_size)) {
+		err = jnl_get_write(h, b);
+		if (!err)
+			memcpy(b->data + at, raw_desc(v, g), v->desc_size);
+	}
+	jnl_brelse(b);
+	return err;
+}
+
+static int seal_group(struct x4_vol *v, struct jnl_handle *h, uint32_t g)
+{
+	struct x4_group *grp = &v->groups[g];
+	struct ext4_group_desc *rd = raw_desc(v, g);
+	int err = 0;
+
+	ext2fs_bg_free_blocks_count_set(v->fs, g, grp->d.free_blocks);
+	ext2fs_bg_free_inodes_count_set(v->fs, g, grp->d.free_inodes);
+	ext2fs_bg_used_dirs_count_set(v->fs, g, grp->d.used_dirs);
+	ext2fs_bg_itable_unused_set(v->fs, g, grp->d.itable_unused);
+	rd->bg_flags = grp->d.flags;
+	if (v->has_csum && grp->bb_dirty && !(grp->d.flags & EXT2_BG_BLOCK_UNINIT))
+		err = seal_bitmap(v, grp->bb, v->blocks_per_group / 8, &rd->bg_block_bitmap_csum_lo, &rd->bg_block_bitmap_csum_hi);
+	if (!err && v->has_csum && grp->ib_dirty && !(grp->d.flags & EXT2_BG_INODE_UNINIT))
+		err = seal_bitmap(v, grp->ib, v->inodes_per_group / 8, &rd->bg_inode_bitmap_csum_lo, &rd->bg_inode_bitmap_csum_hi);
+	if (err)
+		return err;
+	grp->bb_dirty = grp->ib_dirty = false;
+	ext2fs_group_desc_csum_set(v->fs, g);
+	return seal_desc(v, h, g);
+}
+
+void x4_groups_seal(void *vol, struct jnl_handle *h)
+{
+	struct x4_vol *v = vol;
+
+	while (!list_empty(&v->dirty_groups)) {
+		struct x4_group *grp = list_first(&v->dirty_groups, struct x4_group, dirty_node);
+		int err = seal_group(v, h, (uint32_t)(grp - v->groups));
+
+		if (err) {
+			/* The transaction would be inconsistent: it must not become durable. */
+			log_err("%s: cannot write group descriptors: %s", v->dev->name, strerror(-err));
+			jnl_abort(v->jnl, err);
+			return;
+		}
+		list_del(&grp->dirty_node);
+		grp->dirty = false;
+	}
+}
+
+/* ------------------------------------------------------------------ life */
+static bool loc_ok(struct x4_vol *v, uint64_t blk, uint64_t n)
+{
+	return blk >= v->first_data_block && blk < v->nr_blocks && n <= v->nr_blocks - blk;
+}
+
+static int group_init(struct x4_vol *v, uint32_t g)
+{
+	struct x4_group *grp = &v->groups[g];
+
+	list_init(&grp->dirty_node);
+	grp->bb = ext2fs_block_bitmap_loc(v->fs, g);
+	grp->ib = ext2fs_inode_bitmap_loc(v->fs, g);
+	grp->itable = ext2fs_inode_table_loc(v->fs, g);
+	grp->nbits = (uint32_t)FDIO_MIN((uint64_t)v->blocks_per_group, v->nr_blocks - x4_group_start(v, g));
+	grp->d.free_blocks = ext2fs_bg_free_blocks_count(v->fs, g);
+	grp->d.free_inodes = ext2fs_bg_free_inodes_count(v->fs, g);
+	grp->d.used_dirs = ext2fs_bg_used_dirs_count(v->fs, g);
+	grp->d.flags = ext2fs_bg_flags(v->fs, g);
+	if (ext2fs_has_group_desc_csum(v->fs))
+		grp->d.itable_unused = ext2fs_bg_itable_unused(v->fs, g);
+	else
+		grp->d.flags &= (uint16_t)~(EXT2_BG_BLOCK_UNINIT | EXT2_BG_INODE_UNINIT);
+	if (!ext2fs_group_desc_csum_verify(v->fs, g))
+		return X4_CORRUPT(v, 0, 0, "group %u: wrong checksum of the descriptor", g);
+	if (!loc_ok(v, grp->bb, 1) || !loc_ok(v, grp->ib, 1) || !loc_ok(v, grp->itable, v->itable_blocks))
+		return X4_CORRUPT(v, 0, 0, "group %u: a bitmap or the inode table lies outside the file system", g);
+	if (grp->d.free_blocks > grp->nbits || grp->d.free_inodes > v->inodes_per_group ||
+	    grp->d.itable_unused > v->inodes_per_group)
+		return X4_CORRUPT(v, 0, 0, "group %u: impossible free counts", g);
+	grp->free_alloc = grp->d.free_blocks;
+	grp->max_run = UINT32_MAX;
+	v->free_blocks += grp->d.free_blocks;
+	v->free_inodes += grp->d.free_inodes;
+	v->nr_dirs += grp->d.used_dirs;
+	return 0;
+}
+
+int x4_groups_init(struct x4_vol *v)
+{
+	int err;
+
+	v->free_blocks = v->meta_held = v->pending_free = 0;
+	v->free_inodes = v->nr_dirs = 0;
+	v->groups = calloc(v->nr_groups, sizeof(*v->groups));
+	if (!v->groups)
+		return -ENOMEM;
+	for (uint32_t g = 0; g < v->nr_groups; g++) {
+		err = group_init(v, g);
+		if (err)
+			return err;
+	}
+	/* Where the counts are of clusters (such a file system is only read), for statfs. */
+	v->free_blocks *= EXT2FS_CLUSTER_RATIO(v->fs);
+	return 0;
+}
+
+uint64_t x4_groups_free_on_disk(struct x4_vol *v)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t g = 0; g < v->nr_groups; g++)
+		sum += v->groups[g].d.free_blocks;
+	return sum;
+}
+
+void x4_groups_fini(struct x4_vol *v)
+{
+	if (!v->groups)
+		return;
+	for (uint32_t g = 0; g < v->nr_groups; g++)
+		free(v->groups[g].alloc);
+	free(v->groups);
+	v->groups = NULL;
+	list_init(&v->dirty_groups);
+}

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The inode cache: one struct for each inode in use, found by number, with references. Any thread may look
+ * up and reference; loading and deleting block and belong to workers.
+ *
+ * Life: loading (one thread reads, others wait) -> live, referenced -> live, unreferenced, on the LRU (the
+ * oldest beyond ilru_max are freed) or, if it has no name any more, evicting (the thread that dropped
+ * the last reference deletes it; lookups say -ENOENT) -> unhashed, freed. A struct that still stands on
+ * the stack of lazily changed times when it should be freed becomes a zombie: whoever takes it from
+ * there frees it.
+ *
+ * icache_lock guards hash, LRU, refs and the state bits. Nothing blocks under it.
+ */
+#include "ext4/x4_volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define IHASH_BITS 14
+
+static struct list *bucket(struct x4_vol *v, uint32_t ino)
+{
+	return &v->ihash[(ino * 2654435761U) >> (32 - v->ihash_bits)];
+}
+
+int x4_icache_init(struct x4_vol *v)
+{
+	v->ihash_bits = IHASH_BITS;
+	v->ihash = calloc((size_t)1 << IHASH_BITS, sizeof(*v->ihash));
+	if (!v->ihash)
+		return -ENOMEM;
+	for (size_t n = 0; n < (size_t)1 << IHASH_BITS; n++)
+		list_init(&v->ihash[n]);
+	list_init(&v->ilru);
+	v->nr_inodes_cached = v->ilru_len = 0;
+	v->ilru_max = (unsigned)FDIO_MIN(v->opt.cache_bytes / 4096 + 1024, (size_t)65536);
+	return 0;
+}
+
+struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino)
+{
+	struct x4_inode *i = calloc(1, sizeof(*i));
+
+	if (!i)
+		return NULL;
+	i->raw = calloc(1, FDIO_MAX(v->inode_size, 256U));
+	if (!i->raw) {
+		free(i);
+		return NULL;
+	}
+	i->vol = v;
+	i->ino = ino;
+	i->refs = 1;
+	list_init(&i->hash);
+	list_init(&i->lru);
+	list_init(&i->orphan);
+	fdio_rwlock_init(&i->rw, RANK_X4_INODE);
+	fdio_mutex_init(&i->map_lock, RANK_X4_MAP);
+	fdio_mutex_init(&i->attr, RANK_X4_ATTR);
+	return i;
+}
+
+/* No lock held: the destructor of the rooms above may take theirs. */
+void x4_inode_free(struct x4_inode *i)
+{
+	void *upper = __atomic_load_n(&i->upper, __ATOMIC_ACQUIRE);
+
+	if (upper && i->upper_dtor)
+		i->upper_dtor(upper);
+	x4_map_drop(i);
+	x4_dirstate_free(i->dirstate);
+	fdio_rwlock_fini(&i->rw);
+	fdio_mutex_fini(&i->map_lock);
+	fdio_mutex_fini(&i->attr);
+	free(i->raw);
+	free(i);
+}
+
+/* ------------------------------------------------------------------ hash; icache_lock held */
+static struct x4_inode *find(struct x4_vol *v, uint32_t ino)
+{
+	struct x4_inode *i;
+
+	list_for_each(i, bucket(v, ino), hash)
+		if (i->ino == ino)
+			return i;
+	return NULL;
+}
+
+static void hash_add(struct x4_inode *i)
+{
+	list_add(bucket(i->vol, i->ino), &i->hash);
+	i->vol->nr_inodes_cached++;
+}
+
+static void hash_del(struct x4_inode *i)
+{
+	if (list_empty(&i->hash))
+		return;
+	list_del(&i->hash);
+	i->vol->nr_inodes_cached--;
+	pthread_cond_broadcast(&i->vol->icache_cond);
+}
+
+static void ref_locked(struct x4_inode *i)
+{
+	if (i->refs++ == 0 && !list_empty(&i->lru)) {
+		list_del(&i->lru);
+		i->vol->ilru_len--;
+	}
+}
+
+/* True if the caller frees it; false: the stack of lazy times still holds it. */
+static bool may_free(struct x4_inode *i)
+{
+	hash_del(i);
+	i->zombie = __atomic_load_n(&i->lazy_queued, __ATOMIC_SEQ_CST) != 0;
+	return !i->zombie;
+}
+
+void x4_inode_unhash(struct x4_inode *i)
+{
+	fdio_mutex_lock(&i->vol->icache_lock);
+	hash_del(i);
+	fdio_mutex_unlock(&i->vol->icache_lock);
+}
+
+void x4_inode_hash_new(struct x4_inode *i)
+{
+	struct x4_vol *v = i->vol;
+
+	fdio_mutex_lock(&v->icache_lock);
+	/*
+	 * Its predecessor is unhashed before the handle that frees the number ends; what may still be there is a
+	 * reader that is about to find the number unused.
+	 */
+	while (find(v, i->ino))
+		fdio_cond_wait(&v->icache_cond, &v->icache_lock);
+	hash_add(i);
+	fdio_mutex_unlock(&v->icache_lock);
+}
+
+/* Frees the oldest unreferenced inodes beyond the bound. icache_lock held; collects them in dead. */
+static void shrink(struct x4_vol *v, struct list *dead)
+{
+	unsigned look = v->ilru_len;
+
+	while (v->ilru_len > v->ilru_max && look-- > 0) {
+		struct x4_inode *i = list_first(&v->ilru, struct x4_inode, lru);
+
+		/* Its times are not written yet, or the orphan list goes through it: later. */
+		if (__atomic_load_n(&i->lazy_queued, __ATOMIC_SEQ_CST) || __atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED)) {
+			list_move_tail(&v->ilru, &i->lru);
+			continue;
+		}
+		list_del(&i->lru);
+		v->ilru_len--;
+		hash_del(i);
+		list_add_tail(dead, &i->lru);
+	}
+}
+
+static void free_list(struct list *dead)
+{
+	while (!list_empty(dead)) {
+		struct x4_inode *i = list_first(dead, struct x4_inode, lru);
+
+		list_del(&i->lru);
+		x4_inode_free(i);
+	}
+}
+
+/* ------------------------------------------------------------------ get */
+/* icache_lock held, i found: a reference once it is loaded. Drops the lock. */
+static int get_found(struct x4_vol *v, struct x4_inode *i, struct x4_inode **ret)
+{
+	bool bad;
+
+	if (i->evicting) {
+		fdio_mutex_unlock(&v->icache_lock);
+		return -ENOENT;
+	}
+	ref_locked(i);
+	while (i->loading)
+		fdio_cond_wait(&v->icache_cond, &v->icache_lock);
+	bad = i->bad;
+	fdio_mutex_unlock(&v->icache_lock);
+	if (bad) {
+		x4_iput(i);
+		return -ENOENT;
+	}
+	*ret = i;
+	return 0;
+}
+
+static int get(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **ret)
+{
+	struct x4_inode *i, *mine;
+	int err;
+
+	fdio_mutex_lock(&v->icache_lock);
+	i = find(v, ino);
+	if (i)
+		return get_found(v, i, ret);
+	fdio_mutex_unlock(&v->icache_lock);
+	mine = x4_inode_alloc(v, ino);
+	if (!mine)
+		return -ENOMEM;
+	mine->loading = true;
+	fdio_mutex_lock(&v->icache_lock);
+	i = find(v, ino);
+	if (i) {
+		err = get_found(v, i, ret);
+		x4_inode_free(mine);
+		return err;
+	}
+	hash_add(mine);
+	fdio_mutex_unlock(&v->icache_lock);
+	err = x4_inode_read(mine, special);
+	fdio_mutex_lock(&v->icache_lock);
+	mine->loading = false;
+	if (err) {
+		mine->bad = true;
+		hash_del(mine);
+	}
+	pthread_cond_broadcast(&v->icache_cond);
+	fdio_mutex_unlock(&v->icache_lock);
+	if (err)
+		x4_iput(mine);
+	else
+		*ret = mine;
+	return err;
+}
+
+int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode **ret)
+{
+	int err;
+
+	if (ino == 0 || ino > v->nr_inodes || (ino < v->first_ino && ino != X4_ROOT_INO && !v->mounting))
+		return -ENOENT;
+	err = get(v, ino, v->mounting, ret);
+	if (!err && gen && (*ret)->gen != *gen) {
+		x4_iput(*ret);
+		return -ESTALE;
+	}
+	return err;
+}
+
+int x4_iget_special(struct x4_vol *v, uint32_t ino, struct x4_inode **ret)
+{
+	return ino == 0 || ino > v->nr_inodes ? -ENOENT : get(v, ino, true, ret);
+}
+
+struct x4_inode *x4_iget_cached(struct x4_vol *v, uint32_t ino)
+{
+	struct x4_inode *i;
+
+	fdio_mutex_lock(&v->icache_lock);
+	i = find(v, ino);
+	if (i && (i->loading || i->evicting || i->bad))
+		i = NULL;
+	if (i)
+		ref_locked(i);
+	fdio_mutex_unlock(&v->icache_lock);
+	return i;
+}
+
+struct x4_inode *x4_iref(struct x4_inode *i)
+{
+	fdio_mutex_lock(&i->vol->icache_lock);
+	FDIO_ASSERT(i->refs > 0);
+	i->refs++;
+	fdio_mutex_unlock(&i->vol->icache_lock);
+	return i;
+}
+
+/* ------------------------------------------------------------------ put */
+static bool nameless(const struct x4_inode *i)
+{
+	return !i->bad && !i->loading && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) == 0;
+}
+
+/* The deletion is over (or had to be left to the next mount): the struct goes. */
+static void after_evict(struct x4_inode *i)
+{
+	struct x4_vol *v = i->vol;
+	bool mine;
+
+	fdio_mutex_lock(&v->icache_lock);
+	mine = may_free(i);
+	fdio_mutex_unlock(&v->icache_lock);
+	if (mine)
+		x4_inode_free(i);
+}
+
+void x4_iput_n(struct x4_inode *i, uint64_t n)
+{
+	struct x4_vol *v = i->vol;
+	struct list dead;
+	bool evict = false, drop = false;
+
+	list_init(&dead);
+	fdio_mutex_lock(&v->icache_lock);
+	FDIO_ASSERT(i->refs >= n);
+	i->refs -= n;
+	if (i->refs == 0) {
+		if (i->bad) {
+			drop = may_free(i);
+		} else if (nameless(i) && !x4_vol_read_only(v)) {
+			evict = i->evicting = true;
+		} else {
+			list_add_tail(&v->ilru, &i->lru);
+			v->ilru_len++;
+			shrink(v, &dead);
+		}
+	}
+	fdio_mutex_unlock(&v->icache_lock);
+	free_list(&dead);
+	if (drop)
+		x4_inode_free(i);
+	if (evict) {
+		(void)x4_evict(i);
+		/* On failure it stays on the orphan list on disk, where the next mount finds it. */
+		if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
+			after_evict(i);
+	}
+}
+
+bool x4_iput_would_block(struct x4_inode *i, uint64_t n)
+{
+	bool yes;
+
+	fdio_mutex_lock(&i->vol->icache_lock);
+	yes = i->refs == n && nameless(i);
+	fdio_mutex_unlock(&i->vol->icache_lock);
+	return yes;
+}
+
+/* ------------------------------------------------------------------ end of the volume */
+/* The next inode that nobody has deleted yet although it has no name; marked as being evicted. */
+static struct x4_inode *next_nameless(struct x4_vol *v)
+{
+	struct x4_inode *i, *found = NULL;
+
+	fdio_mutex_lock(&v->icache_lock);
+	for (size_t n = 0; n < (size_t)1 << v->ihash_bits && !found; n++)
+		list_for_each(i, &v->ihash[n], hash)
+			if (nameless(i) && !i->evicting) {
+				i->evicting = true;
+				found = i;
+				break;
+			}
+	fdio_mutex_unlock(&v->icache_lock);
+	return found;
+}
+
+void x4_icache_evict_unlinked(struct x4_vol *v)
+{
+	struct x4_inode *i;
+
+	while (!x4_vol_read_only(v) && (i = next_nameless(v)) != NULL) {
+		if (!list_empty(&i->lru)) {
+			list_del(&i->lru);
+			v->ilru_len--;
+		}
+		(void)x4_evict(i);
+		if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
+			after_evict(i);
+	}
+}
+
+/* Single-threaded: everyone else has gone. */
+void x4_icache_fini(struct x4_vol *v)
+{
+	struct x4_inode *i, *next;
+
+	if (!v->ihash)
+		return;
+	/* Zombies are in no hash: the stack is the only way to them. */
+	for (i = __atomic_exchange_n(&v->lazy_head, NULL, __ATOMIC_ACQUIRE); i; i = next) {
+		next = i->lazy_next;
+		i->lazy_queued = 0;
+		if (i->zombie)
+			x4_inode_free(i);
+	}
+	for (size_t n = 0; n < (size_t)1 << v->ihash_bits; n++)
+		list_for_each_safe(i, next, &v->ihash[n], hash) {
+			list_del(&i->hash);
+			list_del(&i->lru);
+			x4_inode_free(i);
+		}
+	free(v->ihash);
+	v->ihash = NULL;
+}
+
+/* ------------------------------------------------------------------ plain access */
+uint32_t x4_inode_ino(const struct x4_inode *i) { return i->ino; }
+uint32_t x4_inode_gen(const struct x4_inode *i) { return i->gen; }
+uint32_t x4_inode_mode(const struct x4_inode *i) { return __atomic_load_n(&i->mode, __ATOMIC_RELAXED); }
+uint64_t x4_inode_size(const struct x4_inode *i) { return __atomic_load_n(&i->size, __ATOMIC_ACQUIRE); }
+struct x4_vol *x4_inode_vol(struct x4_inode *i) { return i->vol; }
+
+uint32_t x4_inode_flags(struct x4_inode *i)
+{
+	uint32_t f;
+
+	fdio_mutex_lock(&i->attr);
+	f = i->raw->i_flags;
+	fdio_mutex_unlock(&i->attr);
+	return f;
+}
+
+void *x4_inode_upper(struct x4_inode *i) { return __atomic_load_n(&i->upper, __ATOMIC_ACQUIRE); }
+
+void *x4_inode_set_upper(struct x4_inode *i, void *p, void (*dtor)(void *))
+{
+	void *winner;
+
+	fdio_mutex_lock(&i->attr);
+	winner = __atomic_load_n(&i->upper, __ATOMIC_RELAXED);
+	if (!winner) {
+		i->upper_dtor = dtor;
+		__atomic_store_n(&i->upper, p, __ATOMIC_RELEASE);
+		winner = p;
+	}
+	fdio_mutex_unlock(&i->attr);
+	return winner;
+}
+
+void x4_inode_lock_shared(struct x4_inode *i) { fdio_rwlock_rdlock(&i->rw); }
+void x4_inode_lock_excl(struct x4_inode *i) { fdio_rwlock_wrlock(&i->rw); }
+void x4_inode_unlock(struct x4_inode *i) { fdio_rwlock_unlock(&i->rw); }

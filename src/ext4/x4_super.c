@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The superblock: read and changed straight on the device while no journal runs (mount, unmount), through
+ * a handle otherwise; the zones of blocks that no file may own; statfs numbers. Callers: x4_volume.c,
+ * x4_orphan.c, x4_error.c; x4_blk_valid is called by every reader of block numbers, on any thread (the
+ * zones never change after the mount).
+ *
+ * The free counts in the superblock are brought up to date whenever it is written anyway, and at
+ * unmount; in between the group descriptors are the truth, as for the kernel.
+ */
+#include "ext4/x4_volume.h"
+
+#include "base/crc32c.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(struct ext2_super_block) == 1024, "the superblock has 1024 bytes");
+
+struct x4_zone { uint64_t start, end; };
+
+bool x4_super_csum_ok(const struct ext2_super_block *sb)
+{
+	if (!(sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM))
+		return true;
+	return fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum)) == sb->s_checksum;
+}
+
+void x4_super_csum_set(struct ext2_super_block *sb)
+{
+	if (sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM)
+		sb->s_checksum = fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum));
+}
+
+int x4_super_read(struct dev *dev, struct ext2_super_block *ret, char *errbuf, size_t errlen)
+{
+	int err;
+
+	if (dev->caps.size_bytes < 2 * SUPERBLOCK_OFFSET) {
+		snprintf(errbuf, errlen, "%s: too small to hold a file system", dev->name);
+		return -EINVAL;
+	}
+	err = dev_read(dev, ret, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET);
+	if (err) {
+		snprintf(errbuf, errlen, "%s: cannot read the superblock: %s", dev->name, strerror(-err));
+		return err;
+	}
+	if (ret->s_magic != EXT2_SUPER_MAGIC) {
+		snprintf(errbuf, errlen, "%s: no ext4 file system found: is it the right device (a partition, not the disk)?", dev->name);
+		return -EINVAL;
+	}
+	if (!x4_super_csum_ok(ret)) {
+		snprintf(errbuf, errlen, "%s: the superblock's checksum is wrong: run e2fsck %s", dev->name, dev->name);
+		return -EUCLEAN;
+	}
+	return 0;
+}
+
+/* The device writes whole sectors, so the neighbours of the superblock are read and written with it. */
+int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
+{
+	uint64_t lbs = FDIO_MAX(dev->caps.lbs, 512U);
+	uint64_t start = fdio_round_down(SUPERBLOCK_OFFSET, lbs);
+	uint64_t len = fdio_round_up(SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE, lbs) - start;
+	struct ext2_super_block *sb;
+	uint8_t *buf = fdio_alloc_aligned(4096, fdio_round_up(len, 4096));
+	int err;
+
+	if (!buf)
+		return -ENOMEM;
+	err = dev_read(dev, buf, len, start);
+	if (err)
+		goto out;
+	sb = (struct ext2_super_block *)(void *)(buf + (SUPERBLOCK_OFFSET - start));
+	err = sb->s_magic == EXT2_SUPER_MAGIC && x4_super_csum_ok(sb) ? 0 : -EUCLEAN;
+	if (err)
+		goto out;
+	change(sb, arg);
+	x4_super_csum_set(sb);
+	err = dev_write(dev, buf, len, start, 0);
+	if (!err)
+		err = dev_flush(dev);
+out:
+	free(buf);
+	return err;
+}
+
+int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret)
+{
+	struct jnl_buf *b;
+	int err = jnl_bread(v->jnl, v->sb_blk, &b);
+
+	if (err)
+		return err;
+	err = jnl_get_write(h, b);
+	if (!err)
+		*ret = (struct ext2_super_block *)(void *)(b->data + v->sb_off);
+	jnl_brelse(b); /* the handle keeps it */
+	return err;
+}
+
+void x4_super_end(struct x4_vol *v, struct jnl_handle *h)
+{
+	struct ext2_super_block *sb;
+	struct jnl_buf *b;
+
+	if (jnl_bread(v->jnl, v->sb_blk, &b)) {
+		/* It is in the running transaction, hence in memory. */
+		jnl_abort(v->jnl, -EIO);
+		return;
+	}
+	sb = (struct ext2_super_block *)(void *)(b->data + v->sb_off);
+	fdio_mutex_lock(&v->alloc_lock);
+	sb->s_free_inodes_count = v->free_inodes;
+	fdio_mutex_unlock(&v->alloc_lock);
+	sb->s_wtime = (uint32_t)x4_now(v).tv_sec;
+	x4_super_csum_set(sb);
+	jnl_brelse(b);
+}
+
+/* ------------------------------------------------------------------ zones */
+static int zone_cmp(const void *a, const void *b)
+{
+	const struct x4_zone *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+unsigned x4_group_base_ranges(struct x4_vol *v, uint32_t g, struct jnl_extent ret[3])
+{
+	blk64_t super = 0, old_desc = 0, new_desc = 0;
+	uint32_t old_blocks = v->fs->desc_blocks;
+	unsigned nr = 0;
+
+	if (ext2fs_has_feature_meta_bg(v->fs->super))
+		old_blocks = FDIO_MIN(v->fs->super->s_first_meta_bg, v->fs->desc_blocks);
+	old_blocks += v->fs->super->s_reserved_gdt_blocks;
+	ext2fs_super_and_bgd_loc2(v->fs, g, &super, &old_desc, &new_desc, NULL);
+	if (super || g == 0)
+		ret[nr++] = (struct jnl_extent){ super, 1 };
+	if (old_desc && old_blocks)
+		ret[nr++] = (struct jnl_extent){ old_desc, old_blocks };
+	if (new_desc)
+		ret[nr++] = (struct jnl_extent){ new_desc, 1 };
+	return nr;
+}
+
+static void zones_merge(struct x4_vol *v)
+{
+	unsigned out = 0;
+
+	qsort(v->zones, v->nr_zones, sizeof(*v->zones), zone_cmp);
+	for (unsigned n = 1; n < v->nr_zones; n++)
+		if (v->zones[n].start <= v->zones[out].end)
+			v->zones[out].end = FDIO_MAX(v->zones[out].end, v->zones[n].end);
+		else
+			v->zones[++out] = v->zones[n];
+	v->nr_zones = out + 1;
+}
+
+int x4_zones_init(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log)
+{
+	struct jnl_extent base[3];
+	unsigned k = 0;
+
+	free(v->zones);
+	v->nr_zones = 0;
+	v->zones = calloc((size_t)v->nr_groups * 6 + nr_log + 1, sizeof(*v->zones));
+	if (!v->zones)
+		return -ENOMEM;
+	for (uint32_t g = 0; g < v->nr_groups; g++) {
+		blk64_t it = ext2fs_inode_table_loc(v->fs, g);
+		unsigned nr = x4_group_base_ranges(v, g, base);
+
+		for (unsigned n = 0; n < nr; n++)
+			v->zones[k++] = (struct x4_zone){ base[n].pblk, base[n].pblk + base[n].len };
+		v->zones[k++] = (struct x4_zone){ ext2fs_block_bitmap_loc(v->fs, g), ext2fs_block_bitmap_loc(v->fs, g) + 1 };
+		v->zones[k++] = (struct x4_zone){ ext2fs_inode_bitmap_loc(v->fs, g), ext2fs_inode_bitmap_loc(v->fs, g) + 1 };
+		v->zones[k++] = (struct x4_zone){ it, it + v->itable_blocks };
+	}
+	for (unsigned n = 0; n < nr_log; n++)
+		v->zones[k++] = (struct x4_zone){ log[n].pblk, log[n].pblk + log[n].len };
+	v->nr_zones = k;
+	zones_merge(v);
+	return 0;
+}
+
+bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
+{
+	unsigned lo = 0, hi = v->nr_zones;
+
+	if (blk < v->first_data_block || blk >= v->nr_blocks || n == 0 || n > v->nr_blocks - blk)
+		return false;
+	/* The first zone that ends after blk: it must begin at or after the end of the range. */
+	while (lo < hi) {
+		unsigned mid = lo + (hi - lo) / 2;
+
+		if (v->zones[mid].end > blk)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo == v->nr_zones || v->zones[lo].start >= blk + n;
+}
+
+/* ------------------------------------------------------------------ statfs */
+uint64_t x4_overhead(struct x4_vol *v, uint64_t log_blocks)
+{
+	uint64_t sum = v->fs->super->s_overhead_clusters;
+	struct jnl_extent base[3];
+
+	if (sum && sum <= v->nr_blocks)
+		return sum;
+	sum = v->first_data_block + log_blocks;
+	for (uint32_t g = 0; g < v->nr_groups; g++) {
+		unsigned nr = x4_group_base_ranges(v, g, base);
+
+		for (unsigned n = 0; n < nr; n++)
+			sum += base[n].len;
+		sum += 2 + v->itable_blocks;
+	}
+	return FDIO_MIN(sum, v->nr_blocks);
+}
+
+void x4_vol_statfs(struct x4_vol *v, struct x4_statfs *ret)
+{
+	uint64_t keep;
+
+	fdio_mutex_lock(&v->alloc_lock);
+	ret->bfree = v->free_blocks + v->pending_free;
+	ret->ffree = v->free_inodes;
+	keep = v->root_blocks + v->resv_blocks;
+	fdio_mutex_unlock(&v->alloc_lock);
+	ret->blocks = v->nr_blocks - v->overhead;
+	ret->bavail = ret->bfree > keep ? ret->bfree - keep : 0;
+	ret->files = v->nr_inodes;
+	ret->bsize = v->block_size;
+	ret->namelen = X4_NAME_MAX;
+}

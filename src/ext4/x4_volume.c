@@ -1,0 +1,600 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The life of a volume: open (validate, features, recover, start the journal, finish what a crash
+ * interrupted), sync, close. Called by main on one thread at either end; sync on any worker.
+ *
+ * The order at a read-write mount: the log is replayed and empty; the superblock gets needs_recovery and
+ * the mount is counted, flushed; only then the journal starts. At unmount: the journal stops (everything
+ * home, log empty, flushed); only then needs_recovery goes, flushed. A crash anywhere in between leaves a
+ * file system that the next mount, the kernel or e2fsck recovers. VALID_FS stays set all the time, as the
+ * kernel does with a journal, so a crash costs a replay and not a full check.
+ *
+ * The ticker is a thread of the volume: every commit interval it writes lazily changed times, and within a
+ * second it writes down errors that were found where no superblock could be written.
+ */
+#include "ext4/x4_volume.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+struct opening {
+	struct x4_vol *v;
+	struct ext2_super_block sb;
+	struct jnl_extent *log;
+	unsigned nr_log;
+	bool fscked;
+	const char *ro_why;
+	char *errbuf;
+	size_t errlen;
+};
+
+__attribute__((format(printf, 3, 4))) static int refuse(struct opening *o, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(o->errbuf, o->errlen, fmt, ap);
+	va_end(ap);
+	return err;
+}
+
+static const char *dev_name(const struct opening *o) { return o->v->dev->name; }
+
+/* ------------------------------------------------------------------ geometry */
+static void set_features(struct x4_vol *v)
+{
+	struct ext2_super_block *sb = v->fs->super;
+
+	v->has_csum = ext2fs_has_feature_metadata_csum(sb);
+	v->has_gdt_csum = !v->has_csum && ext2fs_has_feature_gdt_csum(sb);
+	v->has_64bit = ext2fs_has_feature_64bit(sb);
+	v->has_filetype = ext2fs_has_feature_filetype(sb);
+	v->has_dir_index = ext2fs_has_feature_dir_index(sb);
+	v->has_large_dir = ext2fs_has_feature_largedir(sb);
+	v->has_dir_nlink = ext2fs_has_feature_dir_nlink(sb);
+	v->has_extents = ext2fs_has_feature_extents(sb);
+	v->has_ext_attr = ext2fs_has_feature_xattr(sb);
+	v->has_ea_inode = ext2fs_has_feature_ea_inode(sb);
+	v->csum_seed = v->fs->csum_seed;
+	v->grpid = (sb->s_default_mount_opts & EXT2_DEFM_BSDGROUPS) != 0;
+	v->mount_state = sb->s_state;
+	memcpy(v->label, sb->s_volume_name, EXT2_LABEL_LEN);
+	v->label[EXT2_LABEL_LEN] = 0;
+}
+
+static int set_geometry(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	struct ext2_super_block *sb = v->fs->super;
+
+	v->block_size = v->fs->blocksize;
+	v->block_bits = (unsigned)__builtin_ctz(v->block_size);
+	v->inode_size = EXT2_INODE_SIZE(sb);
+	v->nr_blocks = ext2fs_blocks_count(sb);
+	v->nr_inodes = sb->s_inodes_count;
+	v->nr_groups = v->fs->group_desc_count;
+	v->first_data_block = sb->s_first_data_block;
+	v->blocks_per_group = sb->s_blocks_per_group;
+	v->inodes_per_group = sb->s_inodes_per_group;
+	v->first_ino = EXT2_FIRST_INO(sb);
+	v->desc_size = EXT2_DESC_SIZE(sb);
+	v->itable_blocks = v->fs->inode_blocks_per_group;
+	v->inodes_per_block = v->block_size / v->inode_size;
+	v->sb_blk = SUPERBLOCK_OFFSET / v->block_size;
+	v->sb_off = SUPERBLOCK_OFFSET % v->block_size;
+	if (v->nr_blocks > v->dev->caps.size_bytes >> v->block_bits)
+		return refuse(o, -EINVAL, "%s: the file system (%llu blocks of %u bytes) is larger than the device: it was cut off, or "
+			      "resize2fs is needed", dev_name(o), (unsigned long long)v->nr_blocks, v->block_size);
+	if (v->block_size < v->dev->caps.lbs)
+		return refuse(o, -EINVAL, "%s: blocks of %u bytes cannot be written to sectors of %u bytes", dev_name(o), v->block_size,
+			      v->dev->caps.lbs);
+	if ((v->inodes_per_group & 7) || v->inodes_per_group > v->block_size * 8 || v->blocks_per_group > v->block_size * 8 ||
+	    (v->blocks_per_group & 7) || v->inode_size > v->block_size || v->desc_size < 32 || v->first_ino < 11 ||
+	    (uint64_t)v->nr_groups * v->inodes_per_group != v->nr_inodes)
+		return refuse(o, -EUCLEAN, "%s: the superblock makes no sense: run e2fsck %s", dev_name(o), dev_name(o));
+	set_features(v);
+	return 0;
+}
+
+static void unload(struct x4_vol *v)
+{
+	x4_icache_fini(v);
+	x4_groups_fini(v);
+	free(v->zones);
+	v->zones = NULL;
+	v->nr_zones = 0;
+	if (v->fs)
+		ext2fs_free(v->fs);
+	v->fs = NULL;
+}
+
+/* Everything that is derived from the superblock and the descriptors on the device. */
+static int load(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	long lib;
+	int err = x4_super_read(v->dev, &o->sb, o->errbuf, o->errlen);
+	const char *why;
+
+	if (err)
+		return err;
+	switch (x4_features_check(&o->sb, dev_name(o), &why, o->errbuf, o->errlen)) {
+	case X4_REFUSE: return -EOPNOTSUPP;
+	case X4_SERVE_RO: o->ro_why = why; break;
+	case X4_SERVE_RW: break;
+	}
+	lib = x4_io_open_fs(v->dev, &v->fs);
+	if (lib)
+		return refuse(o, x4_from_ext2_err(lib), "%s: cannot read the file system: %s: run e2fsck %s", dev_name(o),
+			      error_message(lib), dev_name(o));
+	err = set_geometry(o);
+	if (err)
+		return err;
+	err = x4_groups_init(v);
+	if (!err)
+		err = x4_zones_init(v, NULL, 0);
+	if (!err)
+		err = x4_icache_init(v);
+	return err ? refuse(o, err, "%s: cannot read the group descriptors: %s: run e2fsck %s", dev_name(o), strerror(-err), dev_name(o))
+		   : 0;
+}
+
+/* ------------------------------------------------------------------ journal */
+static void journal_aborted(void *arg, int err)
+{
+	(void)err;
+	x4_go_read_only(arg, "the journal has aborted");
+}
+
+static int journal_open(struct opening *o, bool with_log, bool ro)
+{
+	struct x4_vol *v = o->v;
+	struct jnl_params p = {
+		.dev = v->dev,
+		.block_size = v->block_size,
+		.nr_blocks = v->nr_blocks,
+		.log = with_log ? o->log : NULL,
+		.nr_log = with_log ? o->nr_log : 0,
+		.metadata_csum = v->has_csum,
+		.has_64bit = v->has_64bit,
+		.read_only = ro,
+		.commit_interval_s = v->opt.commit_interval_s,
+		.cache_bytes = v->opt.cache_bytes,
+		.seal = x4_groups_seal,
+		.aborted = journal_aborted,
+		.arg = v,
+	};
+	return jnl_open(&p, &v->jnl, o->errbuf, o->errlen);
+}
+
+static void journal_close(struct x4_vol *v)
+{
+	if (v->jnl)
+		jnl_close(v->jnl);
+	v->jnl = NULL;
+}
+
+/* e2fsck knows journals that we do not replay. It must be able to open the device, so this helps with image files. */
+static int run_e2fsck(struct opening *o, const char *obstacle)
+{
+	char *argv[] = { (char *)"e2fsck", (char *)"-p", (char *)"--", o->v->dev->name, NULL };
+	int status = -1;
+	pid_t pid;
+
+	if (!o->fscked && !o->v->dev->caps.is_block && access(o->v->dev->name, W_OK) == 0) {
+		o->fscked = true;
+		log_info("%s: %s: running e2fsck -p", dev_name(o), obstacle);
+		if (!posix_spawnp(&pid, "e2fsck", NULL, NULL, argv, environ) && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+		    WEXITSTATUS(status) <= 1)
+			return 0;
+	}
+	return refuse(o, -EUCLEAN, "%s: the journal needs e2fsck (%s): run e2fsck -p %s, then mount again", dev_name(o), obstacle,
+		      dev_name(o));
+}
+
+static void clear_recover(struct ext2_super_block *sb, void *arg)
+{
+	(void)arg;
+	sb->s_feature_incompat &= ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER;
+}
+
+static int map_log(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	int err;
+
+	free(o->log);
+	o->log = NULL;
+	err = x4_map_log_extents(v, v->fs->super->s_journal_inum, &o->log, &o->nr_log);
+	if (err)
+		return refuse(o, err, "%s: the journal's inode is damaged: run e2fsck %s", dev_name(o), dev_name(o));
+	err = x4_zones_init(v, o->log, o->nr_log);
+	return err ? refuse(o, err, "%s: %s", dev_name(o), strerror(-err)) : 0;
+}
+
+/* Replays what the journal, opened, holds; everything derived from disk is stale afterwards. *again: load and look once more. */
+static int replay(struct opening *o, bool *again)
+{
+	struct x4_vol *v = o->v;
+	const char *obstacle = jnl_replay_obstacle(v->jnl);
+	struct jnl_replay_stats st;
+	int err;
+
+	*again = true;
+	if (obstacle) {
+		journal_close(v);
+		return run_e2fsck(o, obstacle);
+	}
+	err = jnl_replay(v->jnl, &st, o->errbuf, o->errlen);
+	journal_close(v);
+	if (err)
+		return err;
+	log_info("%s: journal replayed: %u transactions, %u blocks, %u revoked", dev_name(o), st.transactions, st.blocks, st.revoked);
+	return 0;
+}
+
+/* needs_recovery is set: makes the file system consistent, or says why not. */
+static int recover(struct opening *o, bool *again)
+{
+	struct x4_vol *v = o->v;
+	int err;
+
+	if (v->dev->caps.read_only)
+		return refuse(o, -EROFS, "%s: the journal must be replayed, but the device is read-only: make it writable, or mount with "
+			      "-o norecovery", dev_name(o));
+	if (ext2fs_has_feature_mmp(v->fs->super))
+		return refuse(o, -EBUSY, "%s: the journal must be replayed, but with mmp another host may be using it: run e2fsck -p %s",
+			      dev_name(o), dev_name(o));
+	if (jnl_needs_replay(v->jnl) || jnl_replay_obstacle(v->jnl))
+		return replay(o, again);
+	/* A crash between mount and the first commit, or at the very end of an unmount: nothing to replay. */
+	err = x4_super_update_raw(v->dev, clear_recover, NULL);
+	journal_close(v);
+	*again = true;
+	return err ? refuse(o, err, "%s: cannot write the superblock: %s", dev_name(o), strerror(-err)) : 0;
+}
+
+/* Looks at the journal; afterwards either the file system is clean and consistent, or *again. */
+static int check_journal(struct opening *o, bool *again)
+{
+	struct x4_vol *v = o->v;
+	bool needs = ext2fs_has_feature_journal_needs_recovery(v->fs->super);
+	int err;
+
+	*again = false;
+	if (!ext2fs_has_feature_journal(v->fs->super)) {
+		if (needs)
+			return refuse(o, -EUCLEAN, "%s: recovery is wanted, but there is no journal: run e2fsck %s", dev_name(o), dev_name(o));
+		return 0;
+	}
+	if (v->opt.norecovery) {
+		o->ro_why = needs ? "the journal was not replayed (norecovery)" : o->ro_why ? o->ro_why : "norecovery was asked for";
+		return 0;
+	}
+	err = map_log(o);
+	if (!err)
+		err = journal_open(o, true, true);
+	if (err)
+		return err;
+	if (needs)
+		return recover(o, again);
+	if (jnl_needs_replay(v->jnl))
+		err = refuse(o, -EUCLEAN, "%s: the journal holds transactions, but the superblock says it is empty: run e2fsck %s",
+			     dev_name(o), dev_name(o));
+	journal_close(v);
+	return err;
+}
+
+/* ------------------------------------------------------------------ mounting */
+static void mark_mounted(struct ext2_super_block *sb, void *arg)
+{
+	struct x4_vol *v = arg;
+	uint64_t now = (uint64_t)x4_now(v).tv_sec;
+
+	sb->s_feature_incompat |= EXT3_FEATURE_INCOMPAT_RECOVER;
+	sb->s_feature_ro_compat |= EXT2_FEATURE_RO_COMPAT_LARGE_FILE; /* a size above 2 GiB needs it, and nobody lacks it */
+	sb->s_mnt_count++;
+	sb->s_mtime = sb->s_wtime = (uint32_t)now;
+	sb->s_mtime_hi = sb->s_wtime_hi = (uint8_t)(now >> 32);
+}
+
+static void warn_state(struct x4_vol *v)
+{
+	struct ext2_super_block *sb = v->fs->super;
+
+	if (!(sb->s_state & EXT2_VALID_FS))
+		log_warn("%s: the file system was not unmounted cleanly: running e2fsck is recommended", v->dev->name);
+	if (sb->s_state & EXT2_ERROR_FS)
+		log_warn("%s: the file system has errors: running e2fsck is recommended", v->dev->name);
+	if (sb->s_max_mnt_count > 0 && sb->s_mnt_count >= (uint16_t)sb->s_max_mnt_count)
+		log_warn("%s: mounted often without a check: running e2fsck is recommended", v->dev->name);
+}
+
+static int start_rw(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	int err = journal_open(o, true, false);
+
+	if (err)
+		return err;
+	err = x4_super_update_raw(v->dev, mark_mounted, v);
+	if (err)
+		return refuse(o, err, "%s: cannot write the superblock: %s", dev_name(o), strerror(-err));
+	err = jnl_start(v->jnl);
+	return err ? refuse(o, err, "%s: cannot start the journal: %s", dev_name(o), strerror(-err)) : 0;
+}
+
+/* As the kernel: a file system with errors keeps its orphans for e2fsck. */
+static int finish_interrupted(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	int err;
+
+	if (v->mount_state & EXT2_ERROR_FS) {
+		if (v->fs->super->s_last_orphan)
+			log_warn("%s: deletions that a crash interrupted are left to e2fsck, because the file system has errors", dev_name(o));
+		return 0;
+	}
+	err = x4_orphans_process(v);
+	if (!err)
+		err = x4_orphan_file_process(v);
+	if (err == -EUCLEAN) {
+		log_warn("%s: some interrupted deletions could not be finished: run e2fsck", dev_name(o));
+		return 0;
+	}
+	return err ? refuse(o, err, "%s: cannot finish interrupted deletions: %s", dev_name(o), strerror(-err)) : 0;
+}
+
+static void *ticker(void *arg)
+{
+	struct x4_vol *v = arg;
+	uint64_t interval = (v->opt.commit_interval_s ? v->opt.commit_interval_s : 5) * 1000000000ULL, last = fdio_now_ns();
+
+	fdio_mutex_lock(&v->ticker_lock);
+	while (!v->ticker_stop) {
+		bool times;
+
+		fdio_cond_timedwait(&v->ticker_cond, &v->ticker_lock, fdio_now_ns() + 1000000000ULL);
+		times = !v->opt.lazytime && fdio_now_ns() - last >= interval;
+		fdio_mutex_unlock(&v->ticker_lock);
+		if (times) {
+			last = fdio_now_ns();
+			(void)x4_vol_write_times(v);
+		}
+		x4_error_write(v);
+		fdio_mutex_lock(&v->ticker_lock);
+	}
+	fdio_mutex_unlock(&v->ticker_lock);
+	return NULL;
+}
+
+static int ticker_start(struct x4_vol *v)
+{
+	int err = pthread_create(&v->ticker, NULL, ticker, v);
+
+	v->ticker_on = !err;
+	if (!err)
+		pthread_setname_np(v->ticker, "ext4-ticker");
+	return -err;
+}
+
+static void ticker_end(struct x4_vol *v)
+{
+	if (!v->ticker_on)
+		return;
+	fdio_mutex_lock(&v->ticker_lock);
+	v->ticker_stop = true;
+	pthread_cond_broadcast(&v->ticker_cond);
+	fdio_mutex_unlock(&v->ticker_lock);
+	pthread_join(v->ticker, NULL);
+	v->ticker_on = false;
+}
+
+static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
+{
+	struct x4_vol *v = calloc(1, sizeof(*v));
+
+	if (!v)
+		return NULL;
+	v->dev = dev;
+	v->opt = *opt;
+	if (!v->opt.nr_cpus)
+		v->opt.nr_cpus = 1;
+	v->mounting = true;
+	fdio_mutex_init(&v->rename_lock, RANK_X4_RENAME);
+	fdio_mutex_init(&v->alloc_lock, RANK_X4_ALLOC);
+	fdio_mutex_init(&v->icache_lock, RANK_X4_ICACHE);
+	fdio_mutex_init(&v->ticker_lock, RANK_LEAF);
+	fdio_cond_init(&v->alloc_cond);
+	fdio_cond_init(&v->icache_cond);
+	fdio_cond_init(&v->ticker_cond);
+	list_init(&v->dirty_groups);
+	list_init(&v->orphans);
+	x4_error_init(v);
+	return v;
+}
+
+static void vol_free(struct x4_vol *v)
+{
+	ticker_end(v);
+	journal_close(v); /* first: its threads call x4_groups_seal */
+	unload(v);
+	fdio_mutex_fini(&v->rename_lock);
+	fdio_mutex_fini(&v->alloc_lock);
+	fdio_mutex_fini(&v->icache_lock);
+	fdio_mutex_fini(&v->ticker_lock);
+	fdio_mutex_fini(&v->err_lock);
+	pthread_cond_destroy(&v->alloc_cond);
+	pthread_cond_destroy(&v->icache_cond);
+	pthread_cond_destroy(&v->ticker_cond);
+	free(v);
+}
+
+/* Consistent on disk and loaded. A replay, or e2fsck, makes it necessary to begin anew; that happens a few times at most. */
+static int load_consistent(struct opening *o)
+{
+	bool again = true;
+	int err = 0;
+
+	for (int round = 0; round < 4 && again && !err; round++) {
+		unload(o->v);
+		o->ro_why = NULL;
+		err = load(o);
+		if (!err)
+			err = check_journal(o, &again);
+	}
+	if (!err && again)
+		err = refuse(o, -EUCLEAN, "%s: the journal does not come to rest: run e2fsck %s", dev_name(o), dev_name(o));
+	return err;
+}
+
+static uint64_t log_blocks(const struct opening *o)
+{
+	uint64_t sum = 0;
+
+	for (unsigned n = 0; n < o->nr_log; n++)
+		sum += o->log[n].len;
+	return sum;
+}
+
+static int mount_volume(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	struct x4_inode *root;
+	int err = load_consistent(o);
+
+	if (err)
+		return err;
+	if (v->dev->caps.read_only && !o->ro_why)
+		o->ro_why = "the device is read-only";
+	v->read_only = v->opt.read_only || o->ro_why;
+	v->overhead = x4_overhead(v, log_blocks(o));
+	v->root_blocks = FDIO_MIN(x4_sb_r_blocks(v->fs->super), v->nr_blocks);
+	v->resv_blocks = v->has_extents ? FDIO_MIN(v->nr_blocks / 50, (uint64_t)4096) : 0;
+	warn_state(v);
+	err = v->read_only ? journal_open(o, false, true) : start_rw(o);
+	if (err)
+		return err;
+	err = x4_iget_special(v, X4_ROOT_INO, &root);
+	if (!err && !S_ISDIR(root->raw->i_mode))
+		err = -EUCLEAN;
+	if (err)
+		return refuse(o, err, "%s: the root directory cannot be read: %s: run e2fsck %s", dev_name(o), strerror(-err), dev_name(o));
+	x4_iput(root);
+	if (!v->read_only)
+		err = finish_interrupted(o);
+	if (err)
+		return err;
+	v->mounting = false;
+	if (!v->read_only)
+		err = ticker_start(v);
+	return err ? refuse(o, err, "%s: cannot start a thread: %s", dev_name(o), strerror(-err)) : 0;
+}
+
+int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **ret, const char **ret_ro_reason, char *errbuf,
+		size_t errlen)
+{
+	struct opening o = { .v = vol_new(dev, opt), .errbuf = errbuf, .errlen = errlen };
+	int err;
+
+	if (errlen)
+		errbuf[0] = 0;
+	if (!o.v)
+		return refuse(&o, -ENOMEM, "%s: no memory", dev->name);
+	err = mount_volume(&o);
+	free(o.log);
+	if (err) {
+		if (errlen && !errbuf[0])
+			snprintf(errbuf, errlen, "%s: cannot be opened: %s", dev->name, strerror(-err));
+		vol_free(o.v);
+		return err;
+	}
+	if (ret_ro_reason)
+		*ret_ro_reason = opt->read_only ? NULL : o.ro_why;
+	*ret = o.v;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ sync and close */
+int x4_vol_sync(struct x4_vol *v)
+{
+	int err, e;
+
+	if (x4_vol_read_only(v))
+		return jnl_error(v->jnl) ? -EIO : 0;
+	err = x4_vol_write_times(v);
+	e = jnl_sync(v->jnl);
+	return err ? err : e;
+}
+
+struct unmount { struct x4_vol *v; uint64_t free_blocks; };
+
+static void mark_clean(struct ext2_super_block *sb, void *arg)
+{
+	struct unmount *u = arg;
+	uint64_t now = (uint64_t)x4_now(u->v).tv_sec;
+
+	clear_recover(sb, NULL);
+	sb->s_free_inodes_count = u->v->free_inodes;
+	sb->s_free_blocks_count = (uint32_t)u->free_blocks;
+	if (u->v->has_64bit)
+		sb->s_free_blocks_hi = (uint32_t)(u->free_blocks >> 32);
+	sb->s_wtime = (uint32_t)now;
+	sb->s_wtime_hi = (uint8_t)(now >> 32);
+}
+
+static int close_rw(struct x4_vol *v)
+{
+	struct unmount u = { .v = v };
+	int err, e;
+
+	x4_icache_evict_unlinked(v);
+	err = x4_vol_write_times(v);
+	x4_error_write(v);
+	e = jnl_stop(v->jnl);
+	if (e || x4_vol_read_only(v)) {
+		/* What the log holds is for the next mount to replay: needs_recovery stays. */
+		x4_error_write(v);
+		return e ? e : -EIO;
+	}
+	/* Nothing is reserved or pending any more, but a damaged group counts as full in free_blocks: ask the descriptors. */
+	u.free_blocks = x4_groups_free_on_disk(v);
+	e = x4_super_update_raw(v->dev, mark_clean, &u);
+	return err ? err : e;
+}
+
+int x4_vol_close(struct x4_vol *v)
+{
+	bool aborted = v->jnl && !v->opt.read_only && jnl_error(v->jnl);
+	int err = 0;
+
+	ticker_end(v);
+	if (!x4_vol_read_only(v)) {
+		err = close_rw(v);
+	} else if (aborted) {
+		(void)jnl_stop(v->jnl);
+		x4_error_write(v);
+		err = -EIO;
+	}
+	vol_free(v);
+	return err;
+}
+
+void x4_vol_abandon(struct x4_vol *v) { vol_free(v); }
+
+/* ------------------------------------------------------------------ plain access */
+bool x4_vol_read_only(const struct x4_vol *v) { return __atomic_load_n(&v->read_only, __ATOMIC_RELAXED); }
+struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
+struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
+unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }
+const char *x4_vol_label(const struct x4_vol *v) { return v->label; }

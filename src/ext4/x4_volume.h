@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Calls among the files of the volume part and the inode part of the ext4 room; nobody else includes it.
+ */
+#ifndef FDIO_EXT4_X4_VOLUME_H
+#define FDIO_EXT4_X4_VOLUME_H
+
+#include "ext4/x4_types.h"
+
+/* x4_io.c: the manager through which libext2fs reads; x4_io_open_fs sets the device for the time of the call. */
+long x4_io_open_fs(struct dev *dev, ext2_filsys *ret);
+
+/* x4_features.c */
+enum x4_verdict { X4_SERVE_RW, X4_SERVE_RO, X4_REFUSE };
+/* What the features of sb (disk order) allow. *ret_why: static string for RO, else NULL; errbuf for a refusal. */
+enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, char *errbuf,
+				  size_t errlen);
+
+/* x4_super.c */
+/* The superblock straight from the device, 1024 bytes; checks magic and checksum. */
+int x4_super_read(struct dev *dev, struct ext2_super_block *ret, char *errbuf, size_t errlen);
+/* Changes it straight on the device, with its checksum, and flushes: only while no journal runs. */
+int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg);
+void x4_super_csum_set(struct ext2_super_block *sb);
+bool x4_super_csum_ok(const struct ext2_super_block *sb);
+int x4_zones_init(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log);
+uint64_t x4_overhead(struct x4_vol *v, uint64_t log_blocks);
+/* Blocks of group g that its own static metadata takes: super, descriptors and reserved descriptors: [start, start+n). */
+unsigned x4_group_base_ranges(struct x4_vol *v, uint32_t g, struct jnl_extent ret[3]);
+static inline uint64_t x4_sb_r_blocks(const struct ext2_super_block *sb)
+{
+	return sb->s_r_blocks_count | ((sb->s_feature_incompat & EXT4_FEATURE_INCOMPAT_64BIT) ?
+				       (uint64_t)sb->s_r_blocks_count_hi << 32 : 0);
+}
+
+/* x4_error.c */
+void x4_error_init(struct x4_vol *v);
+/* Writes noted errors into the superblock: through a handle if the journal lives, else straight. May block. */
+void x4_error_write(struct x4_vol *v);
+/* Adds what was noted to sb. Called with whatever owns sb. */
+void x4_error_fill(struct x4_vol *v, struct ext2_super_block *sb);
+/* Turns the volume read-only and says so once. */
+void x4_go_read_only(struct x4_vol *v, const char *why);
+
+/* x4_group.c */
+uint64_t x4_groups_free_on_disk(struct x4_vol *v); /* as the descriptors count */
+
+/* x4_inode.c */
+int x4_icache_init(struct x4_vol *v);
+/* Frees every inode whatever its references. */
+void x4_icache_fini(struct x4_vol *v);
+/* Deletes every cached inode without a name, whatever its references (unmount). */
+void x4_icache_evict_unlinked(struct x4_vol *v);
+/* x4_itable.c: reads the disk inode of i into raw, verified. special: reserved inodes and nlink 0 too. */
+int x4_inode_read(struct x4_inode *i, bool special);
+void x4_inode_set_seed(struct x4_inode *i);
+void x4_inode_sync_copies(struct x4_inode *i); /* the atomic copies from raw */
+struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino);
+void x4_inode_free(struct x4_inode *i);
+/* Takes i from the hash, inside the handle that frees its number. */
+void x4_inode_unhash(struct x4_inode *i);
+/* Puts a fresh inode into the hash with one reference; waits for an old one of that number to leave. */
+void x4_inode_hash_new(struct x4_inode *i);
+/* Deletes i: blocks, attributes, number. i->evicting is set, nobody else has it. 0 if it is unhashed now. */
+int x4_evict(struct x4_inode *i);
+
+/* x4_attr.c */
+struct timespec x4_raw_get_time(const struct x4_inode *i, unsigned which);
+/* Moves lazily noted times into raw; true if there were any. attr held. */
+bool x4_fold_lazy(struct x4_inode *i);
+bool x4_has_lazy(const struct x4_inode *i);
+
+/* x4_orphan.c */
+int x4_orphans_process(struct x4_vol *v);
+/* x4_orphan_file.c: what a kernel mount left in the orphan file. */
+int x4_orphan_file_process(struct x4_vol *v);
+void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i); /* delete or truncate one; drops the reference */
+
+#endif
