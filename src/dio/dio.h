@@ -35,7 +35,7 @@ struct dio_config {
 	unsigned nr_cpus;          /* loops, >= 1 */
 	struct wq *workers;        /* slow paths */
 	struct wq *syncers;        /* the sync queue: commit and flush for whole batches */
-	unsigned segs_per_loop;    /* extra segments for multi-extent requests; preallocated */
+	unsigned segs_per_loop;    /* extra segments for multi-extent requests, at least 1; preallocated */
 	bool strict;               /* dio=strict: EINVAL for unaligned DIO_DIRECT */
 	/* Invalidate the kernel's page cache of a byte range, then call done(arg2) on any thread. NULL: no page cache above. */
 	void (*inval)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *done_work, void (*done)(struct work *));
@@ -76,6 +76,8 @@ struct dio_req {
 	int error;
 	uint32_t nr_done;
 	uint32_t direct_len;       /* prefix handled by segments; the remainder takes the slow path */
+	uint32_t want;             /* result when all goes well: len, for reads clipped to the size */
+	uint32_t span;             /* want rounded up to device blocks */
 	uint32_t cpu;
 	uint32_t retries;
 	jnl_tid tid;
@@ -83,6 +85,12 @@ struct dio_req {
 
 /* On a loop thread (or the test's). Never blocks. */
 void dio_submit(struct dio *d, struct dio_req *r);
+
+/*
+ * The two queues of the configuration must not be waited for by what done and inval do. Requests of one inode may be
+ * submitted on several loops, and one thread at a time submits for a loop. On the product's loops a request completes on the
+ * loop that submitted it; the engine also allows completions from any other thread (tests): counts are atomic.
+ */
 
 /*
  * The gate of an inode: closed, no new direct request starts on the fast path (they go to workers, which take the inode
@@ -103,7 +111,8 @@ struct dio_sync {
 	bool datasync;
 	void (*done)(struct dio_sync *s, int err);
 	/* engine's */
-	bool need_commit;
+	bool need_commit, need_flush;
+	int err;
 	jnl_tid tid;
 };
 void dio_fsync(struct dio *d, struct dio_sync *s);

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The gate: counts of fast requests in flight, one cache line for each CPU, and the word that keeps new ones
+ * out. Entering and leaving run on loop threads and take no lock; closing runs on workers and waits.
+ *
+ * Entering adds to the CPU's count and then reads the gate; closing raises the gate and then reads the
+ * counts; all four sequentially consistent, so at least one of the two sees the other: either the request
+ * backs out, or the closer waits for it. In the same way leaving subtracts and then reads gate_waiters, while
+ * the closer announces itself and then reads the counts: no wake-up is lost. The lock is only for sleeping.
+ *
+ * The file of a request holds the inode, and done runs after leaving: so di lives while it is touched here.
+ */
+#include "dio/dio_types.h"
+
+static bool is_closed(uint32_t gate, unsigned kind)
+{
+	return kind == DIO_COUNT_WRITE ? gate != 0 : (gate & DIO_GATE_ALL_MASK) != 0;
+}
+
+void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind)
+{
+	__atomic_fetch_sub(&di->counts[cpu].n[kind], 1, __ATOMIC_SEQ_CST);
+	if (likely(!__atomic_load_n(&di->gate_waiters, __ATOMIC_SEQ_CST)))
+		return;
+	fdio_mutex_lock(&di->d->gate_lock);
+	pthread_cond_broadcast(&di->d->gate_cond);
+	fdio_mutex_unlock(&di->d->gate_lock);
+}
+
+bool dio_gate_enter(struct dio_inode *di, unsigned cpu, unsigned kind)
+{
+	__atomic_fetch_add(&di->counts[cpu].n[kind], 1, __ATOMIC_SEQ_CST);
+	if (likely(!is_closed(__atomic_load_n(&di->gate, __ATOMIC_SEQ_CST), kind)))
+		return true;
+	dio_gate_leave(di, cpu, kind);
+	fdio_count(CTR_dio_gate_diverted);
+	return false;
+}
+
+static bool is_drained(struct dio_inode *di, enum dio_gate_kind kind)
+{
+	for (unsigned c = 0; c < di->d->cfg.nr_cpus; c++) {
+		if (__atomic_load_n(&di->counts[c].n[DIO_COUNT_WRITE], __ATOMIC_SEQ_CST))
+			return false;
+		if (kind == DIO_GATE_ALL && __atomic_load_n(&di->counts[c].n[DIO_COUNT_READ], __ATOMIC_SEQ_CST))
+			return false;
+	}
+	return true;
+}
+
+void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind)
+{
+	struct dio *d = di->d;
+	uint32_t old = __atomic_fetch_add(&di->gate, kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE,
+					  __ATOMIC_SEQ_CST);
+
+	/* Fewer closers than threads; 65535 of one kind would carry into the other half. */
+	FDIO_ASSERT((old & 0xffff) != 0xffff && old >> 16 != 0xffff);
+	if (is_drained(di, kind))
+		return;
+	fdio_count(CTR_dio_gate_wait);
+	__atomic_fetch_add(&di->gate_waiters, 1, __ATOMIC_SEQ_CST);
+	fdio_mutex_lock(&d->gate_lock);
+	while (!is_drained(di, kind))
+		fdio_cond_wait(&d->gate_cond, &d->gate_lock);
+	fdio_mutex_unlock(&d->gate_lock);
+	__atomic_fetch_sub(&di->gate_waiters, 1, __ATOMIC_SEQ_CST);
+}
+
+void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind)
+{
+	uint32_t one = kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE;
+	uint32_t old = __atomic_fetch_sub(&di->gate, one, __ATOMIC_SEQ_CST);
+
+	FDIO_ASSERT(kind == DIO_GATE_ALL ? (old & 0xffff) != 0 : old >> 16 != 0);
+}
+
+int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind)
+{
+	struct dio_inode *di;
+	int r = dio_inode_attach(d, i, &di);
+
+	if (!r)
+		dio_gate_shut(di, kind);
+	return r;
+}
+
+void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind)
+{
+	struct dio_inode *di = x4_inode_upper(i);
+
+	FDIO_ASSERT(di && di->d == d);
+	dio_gate_unshut(di, kind);
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The slow path, on workers: everything that the fast path leaves. Reads whose map is not in memory or that
+ * are not aligned; writes that allocate, convert, extend, or touch part of a sector, and the remainder
+ * of a write whose beginning went out directly.
+ *
+ * A write: kill privileges; close the gate for writes if part of a sector changes; inode lock, exclusive
+ * if the file grows, shared otherwise; block range lock; reserve blocks for all holes (ENOSPC here, with
+ * nothing changed); data; then extents and size in one step (D4); unlock, and only then what follows a
+ * write (D3). An error before publishing leaves the extents as they were: blocks that were reserved are
+ * given back, unwritten ones stay unwritten, so whatever was written to them stays unreachable.
+ */
+#include "base/log.h"
+#include "dio/dio_types.h"
+
+#include <errno.h>
+#include <string.h>
+
+static int slow_read(struct dio_req *r)
+{
+	struct dio_slow s = { .r = r, .d = r->dio, .i = r->file->inode, .di = r->file->di };
+	uint64_t pos = r->pos + r->direct_len, end = r->pos + r->want, size;
+	struct dio_piece p;
+	int err = 0;
+
+	fdio_count(CTR_dio_read_slow);
+	x4_inode_lock_shared(s.i);
+	/* The size may have shrunk since submission; what was read already stays. */
+	size = x4_inode_size(s.i);
+	end = FDIO_MIN(end, size);
+	end = FDIO_MAX(end, pos);
+	for (; pos < end && !err; pos += p.len) {
+		uint8_t *b = (uint8_t *)r->buf + (pos - r->pos);
+		err = dio_slow_piece(&s, pos, end, &p);
+		if (err)
+			break;
+		if (p.state == X4_EXT_WRITTEN)
+			err = dev_read(s.d->cfg.dev, b, p.len, p.dev_off);
+		else
+			memset(b, 0, p.len);
+	}
+	x4_inode_unlock(s.i);
+	r->want = end - r->pos;
+	if (!err)
+		x4_touch_read(s.i);
+	return err;
+}
+
+static int reserve(struct dio_slow *s)
+{
+	struct dio_piece p;
+	int r;
+
+	for (uint64_t pos = s->pos; pos < s->end; pos += p.len) {
+		r = dio_slow_piece(s, pos, s->end, &p);
+		if (r)
+			return r;
+		if (p.state == X4_EXT_WRITTEN)
+			continue;
+		uint64_t first = s->pos >> s->d->block_bits, last = (s->end - 1) >> s->d->block_bits;
+		r = x4_resv_holes(s->i, first, last - first + 1, s->r->flags & DIO_ROOT, &s->resv);
+		s->has_resv = !r;
+		return r;
+	}
+	return 0;
+}
+
+static int publish(struct dio_slow *s)
+{
+	uint64_t new_size = s->end > s->size ? s->end : 0;
+	uint32_t conv = s->conv_first < s->conv_end ? s->conv_end - s->conv_first : 0;
+
+	if (s->has_resv)
+		return x4_insert(s->i, &s->resv, conv ? s->conv_first : 0, conv, new_size);
+	if (new_size)
+		return x4_publish_size(s->i, new_size);
+	x4_touch_write(s->i);
+	return 0;
+}
+
+static int write_locked(struct dio_slow *s)
+{
+	int r = 0;
+
+	if (s->pos > s->size)
+		r = dio_slow_zero_gap(s);
+	if (!r)
+		r = reserve(s);
+	if (!r)
+		r = dio_slow_data(s);
+	if (!r)
+		r = publish(s);
+	if (s->has_resv)
+		x4_resv_free(&s->resv);
+	return r;
+}
+
+/* Exclusive if the file grows. The size is stable under either mode: whoever changes it holds it exclusively. */
+static void lock_inode(struct dio_slow *s)
+{
+	x4_inode_lock_shared(s->i);
+	s->size = x4_inode_size(s->i);
+	if (s->end <= s->size)
+		return;
+	x4_inode_unlock(s->i);
+	x4_inode_lock_excl(s->i);
+	s->size = x4_inode_size(s->i);
+}
+
+static int slow_write(struct dio_req *r)
+{
+	struct dio_slow s = { .r = r, .d = r->dio, .i = r->file->inode, .di = r->file->di };
+	const struct x4_attr none = { 0 };
+	struct dio_range range;
+	bool rmw;
+	int err;
+
+	fdio_count(CTR_dio_write_slow);
+	s.pos = r->pos + r->direct_len;
+	s.end = r->pos + r->len;
+	rmw = (s.pos | s.end) & (s.d->lbs - 1);
+	if ((r->flags & DIO_KILLPRIV) && x4_needs_killpriv(s.i)) {
+		err = x4_setattr(s.i, X4_KILL_SUIDGID, &none);
+		if (err)
+			return err;
+	}
+	s.bounce = dio_bounce_take(s.d);
+	if (rmw)
+		dio_gate_shut(s.di, DIO_GATE_WRITES);
+	lock_inode(&s);
+	dio_range_lock(s.di, &range, s.pos >> s.d->block_bits, (s.end - 1) >> s.d->block_bits);
+	err = write_locked(&s);
+	/* Also after an error: some of it may be in the device's cache. */
+	dio_mark_dirty(s.d, s.di);
+	dio_range_unlock(s.di, &range);
+	x4_inode_unlock(s.i);
+	if (rmw)
+		dio_gate_unshut(s.di, DIO_GATE_WRITES);
+	dio_bounce_put(s.d, s.bounce);
+	return err;
+}
+
+void dio_slow_work(struct work *w)
+{
+	struct dio_req *r = container_of(w, struct dio_req, work);
+	bool write = r->flags & DIO_WRITE;
+
+	r->error = write ? slow_write(r) : slow_read(r);
+	if (r->error) {
+		fdio_count(CTR_dio_io_error);
+		if (r->error != -ENOSPC)
+			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s", x4_inode_ino(r->file->inode),
+					write ? "write" : "read", r->len, (unsigned long long)r->pos, strerror(-r->error));
+	}
+	if (write)
+		dio_write_finish(r, false);
+	else
+		dio_req_end(r);
+}

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Struct bodies of the direct-I/O engine and the calls between its files. Included only inside src/dio.
+ *
+ * The way of a request, and who owns it:
+ *
+ *   dio_submit --+-- refused, empty, at EOF ----------------------------------------------> dio_req_end
+ *   (loop)       +-- fast (gate entered): one device request, embedded io; or several
+ *                |     with a count (multi) -- all done -> dio_fast_finished --+-- read --> dio_req_end
+ *                |                                        error, or remainder  |
+ *                +-- slow: worker <------------------------------ gate left ---+
+ *                      |                                                       |
+ *                      +--- write: inode and range locks dropped ---> dio_write_finish
+ *                                                                   invalidate, then sync, then dio_req_end
+ *
+ * A request that is queued or submitted belongs to whoever completes it: nobody touches it after handing it on.
+ *
+ * Invariants
+ *   D1  done runs exactly once, and the in-flight count of the gate is left before.
+ *   D2  the count of a multi request is set up before its first segment is submitted; the splitter holds one.
+ *   D3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
+ *   D4  extents and size are published after the data they cover completed.
+ *   D5  a byte is sent to the device at most once for one request (resent only what a short transfer left).
+ */
+#ifndef FDIO_DIO_TYPES_H
+#define FDIO_DIO_TYPES_H
+
+#include "base/counters.h"
+#include "base/lock.h"
+#include "dio/dio.h"
+
+#define DIO_RETRIES_MAX 16  /* of one device request after EAGAIN or EINTR */
+#define DIO_NR_BOUNCE 32    /* slow writes that can be in their data phase at once */
+#define DIO_NR_SYNC 2       /* batches of the sync queue at work at once */
+
+/* dio_req.state */
+enum {
+	DIO_R_FUA = 1 << 0,        /* every piece is written with FUA: durable without the sync queue */
+	DIO_R_MULTI = 1 << 1,      /* refs counts */
+	DIO_R_ENTERED = 1 << 2,    /* counted in the gate of the inode */
+	DIO_R_NEED_COMMIT = 1 << 3,
+	DIO_R_NEED_FLUSH = 1 << 4,
+	DIO_R_INVALIDATED = 1 << 5,
+};
+
+/* A segment of a multi-extent request. Owned by its pool or file, in use between dio_seg_take and dio_seg_put. */
+struct dio_seg {
+	struct dev_io io;
+	struct dio_req *req;
+	struct list link;
+	uint32_t retries;
+	bool is_reserve;
+	struct dio_file *file; /* of a reserve */
+	struct dio_cpu *home;  /* of the others */
+};
+
+/* What one loop has for itself. lock is only contended when completions come from foreign threads. */
+struct dio_cpu {
+	uint32_t inflight;      /* atomic: requests between submission and the return of done */
+	struct fdio_mutex lock; /* guards the rest */
+	struct list free;       /* segments */
+	struct list waiting;    /* requests that need a segment, oldest first */
+	bool resuming;          /* somebody is giving segments to waiting requests */
+} fdio_cacheline_aligned;
+
+struct dio_bounce {
+	struct list link;
+	uint8_t *buf[2];        /* a file system block each: head and tail of a write */
+};
+
+enum dio_sync_state { DIO_SYNC_IDLE, DIO_SYNC_QUEUED, DIO_SYNC_RUNNING };
+struct dio_syncer {
+	struct work work;
+	struct dio *d;
+	enum dio_sync_state state;
+};
+
+struct dio {
+	struct dio_config cfg;
+	unsigned block_bits;
+	uint32_t block_size, lbs, max_io, mem_align;
+	bool fua_ok;            /* FUA needs no flush behind it */
+	struct dio_cpu *cpus;
+	struct dio_seg *segs;
+
+	struct fdio_mutex gate_lock; /* for gate_cond only */
+	pthread_cond_t gate_cond;
+
+	struct fdio_mutex bounce_lock; /* guards bounce_free */
+	pthread_cond_t bounce_cond;
+	struct list bounce_free;
+	struct dio_bounce bounce[DIO_NR_BOUNCE];
+	uint8_t *bounce_mem;
+
+	/*
+	 * Sync queue. epoch counts batches: a write that completes notes the current one in its inode; a batch that
+	 * flushes makes everything noted up to its own epoch durable.
+	 */
+	struct fdio_mutex sync_lock; /* guards the lists, the states and the error fields */
+	struct list sync_reqs, sync_calls;
+	struct dio_syncer syncer[DIO_NR_SYNC];
+	uint64_t epoch, durable_epoch; /* atomic */
+	uint32_t flush_err_seq;        /* flushes that failed */
+	uint64_t flush_err_durable;    /* durable_epoch at the first of them */
+};
+
+/* In-flight counts of one CPU. */
+struct dio_count { uint32_t n[2]; } fdio_cacheline_aligned;
+enum { DIO_COUNT_READ = 0, DIO_COUNT_WRITE = 1 };
+
+#define DIO_GATE_ALL_ONE 1u
+#define DIO_GATE_ALL_MASK 0xffffu
+#define DIO_GATE_WRITES_ONE 0x10000u
+
+/* What the engine keeps for an inode: x4_inode_upper. Lives as long as the inode is in memory. */
+struct dio_inode {
+	struct dio *d;
+	uint32_t gate;          /* atomic: closers of all in the low half, of writes in the high half */
+	uint32_t gate_waiters;  /* atomic */
+	uint32_t maybe_cached;  /* atomic: the kernel may hold pages of it */
+	uint32_t err_seq;       /* d->sync_lock: flush errors that were reported */
+	uint64_t dirty_epoch;   /* atomic, only grows: batch that makes the last completed write durable; 0 none */
+	struct fdio_mutex range_lock;
+	pthread_cond_t range_cond;
+	struct list ranges;     /* in order of arrival */
+	struct dio_count counts[] ;
+};
+
+struct dio_file {
+	struct dio *d;
+	struct x4_inode *inode;
+	struct dio_inode *di;
+	struct dio_seg reserve;
+	uint32_t reserve_busy;  /* atomic */
+};
+
+/* A block range of a writer; on the stack of its worker. */
+struct dio_range {
+	struct list link;
+	uint64_t first, last;
+};
+
+/* A run of bytes in one state. */
+struct dio_piece {
+	uint64_t dev_off;
+	uint32_t len;
+	enum x4_ext_state state;
+};
+
+/* ---- dio_engine.c ---- */
+int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret);
+/* Calls done. error and want are set. */
+void dio_req_end(struct dio_req *r);
+/* Hand to a worker. */
+void dio_req_slow(struct dio_req *r);
+void dio_req_fail(struct dio_req *r, int err); /* through a worker: counted and logged */
+/* A write is through, good or bad, and holds nothing: invalidate, make durable, end. loop thread: may not call out. */
+void dio_write_finish(struct dio_req *r, bool on_loop);
+/* A write to di completed (not with FUA): a later fsync has to flush. */
+void dio_mark_dirty(struct dio *d, struct dio_inode *di);
+
+/* ---- dio_gate.c ---- */
+bool dio_gate_enter(struct dio_inode *di, unsigned cpu, unsigned kind);
+void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind);
+void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind);
+void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind);
+
+/* ---- dio_fast.c ---- */
+/* The run of bytes at pos, at most max (and one device request if written). 0, -EAGAIN: map not in memory, -EUCLEAN. */
+int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max, struct dio_piece *ret);
+void dio_fast_start(struct dio_req *r);
+void dio_fast_finished(struct dio_req *r);
+/* A device request of a fast request completed: true if it was sent again; else *ret_err says how it ended. */
+bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_err);
+void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct dio_piece *p, void (*done)(struct dev_io *));
+
+/* ---- dio_multi.c ---- */
+/* first is the piece at byte first_at; the next one is at byte at. */
+void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at, uint32_t at);
+/* Go on splitting r with a segment just obtained. */
+void dio_multi_continue(struct dio_req *r, struct dio_seg *seg);
+
+/* ---- dio_pool.c ---- */
+int dio_pool_init(struct dio *d);
+void dio_pool_fini(struct dio *d);
+/* NULL: r is in the queue and will go on by dio_multi_continue, on another thread perhaps: do not touch it. */
+struct dio_seg *dio_seg_take(struct dio_req *r);
+void dio_seg_put(struct dio_seg *seg);
+struct dio_bounce *dio_bounce_take(struct dio *d); /* may wait */
+void dio_bounce_put(struct dio *d, struct dio_bounce *b);
+
+/* ---- dio_slow.c ---- */
+void dio_slow_work(struct work *w);
+
+/* ---- dio_pieces.c: the data phase of a slow write ---- */
+#define DIO_NR_VECS 16
+struct dio_slow {
+	struct dio_req *r;
+	struct dio *d;
+	struct x4_inode *i;
+	struct dio_inode *di;
+	uint64_t pos, end;      /* bytes that are left to write */
+	uint64_t size;          /* of the file under the lock */
+	struct dio_bounce *bounce;
+	unsigned nr_bounce;     /* of bounce->buf, in use */
+	struct x4_resv resv;
+	bool has_resv;
+	uint64_t conv_first, conv_end; /* blocks to convert; empty: first >= end */
+	unsigned nv;
+	struct dev_vec v[DIO_NR_VECS];
+};
+int dio_slow_piece(struct dio_slow *s, uint64_t pos, uint64_t end, struct dio_piece *ret);
+int dio_slow_data(struct dio_slow *s);
+int dio_slow_zero_gap(struct dio_slow *s);
+
+/* ---- dio_range.c ---- */
+void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);
+void dio_range_unlock(struct dio_inode *di, struct dio_range *g);
+
+/* ---- dio_sync.c ---- */
+void dio_sync_init(struct dio *d);
+void dio_sync_req(struct dio_req *r);
+
+#endif
