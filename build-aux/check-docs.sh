@@ -1,0 +1,127 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What the documents say, checked against what is there. Called by `make check-docs` with the source and build directories;
+# each check is one test.
+set -u
+src=$(cd "${1:-.}" && pwd)
+build=$(cd "${2:-.}" && pwd)
+passed=0 failed=0 skipped=0
+ok() { passed=$((passed + 1)); }
+bad() { failed=$((failed + 1)); echo "not ok $*"; }
+skip() { skipped=$((skipped + 1)); echo "skip $*"; }
+# check NAME COMMAND...: what the command prints is the reason of a failure.
+check() {
+	name=$1
+	shift
+	if msg=$("$@" 2>&1) && [ -z "$msg" ]; then ok; else bad "$name: $(echo "$msg" | head -n 5 | tr '\n' ';')"; fi
+}
+cd "$src" || exit 2
+
+# The README starts with the two commands, and they exist.
+readme_commands() {
+	head -n 40 README.md | grep -q 'sudo \./quickstart' || echo "README.md does not name sudo ./quickstart near its top"
+	head -n 40 README.md | grep -q 'sudo \./run-tests' || echo "README.md does not name sudo ./run-tests near its top"
+	for f in quickstart run-tests autogen.sh .ci/run; do [ -x $f ] || echo "$f is not executable"; done
+}
+check readme-commands readme_commands
+
+# Files and directories that a document names in `backquotes` exist.
+named_files() {
+	grep -oE '`[A-Za-z0-9_.+-]+/[A-Za-z0-9_./+*-]*`' "$1" | tr -d '\140' | LC_ALL=C sort -u | while read -r f; do
+		case $f in
+			src/* | tests/* | build-aux/* | bench/* | contrib/* | man/* | .ci/*) ;;
+			*) continue ;;
+		esac
+		# shellcheck disable=SC2086  # a pattern
+		ls -d $f >/dev/null 2>&1 || [ -e "$build/$f" ] || echo "$1 names $f, which is not there"
+	done
+}
+# Make targets named as `make NAME` exist.
+named_targets() {
+	grep -oE '`make [a-z-]+' "$1" | sed 's/.* //' | LC_ALL=C sort -u | while read -r t; do
+		make -C "$build" -n "$t" >/dev/null 2>&1 || echo "$1 names make $t, which is no target"
+	done
+}
+for d in README.md ARCHITECTURE.md HACKING.md NEWS; do
+	check "files-named-in-$d" named_files $d
+	check "targets-named-in-$d" named_targets $d
+done
+
+# ARCHITECTURE.md speaks of every room, and its list of locks is the one in the header.
+rooms() {
+	for d in src/*/; do
+		d=${d%/}
+		grep -q "\`$d/\`" ARCHITECTURE.md || echo "ARCHITECTURE.md does not speak of $d/"
+	done
+}
+check rooms rooms
+locks() {
+	sed -n 's/^[ \t]*\(RANK_[A-Z0-9_]*\).*/\1/p' src/base/lock.h | grep -v RANK_NONE >"$build/locks.want"
+	grep -oE '`RANK_[A-Z0-9_]+`' ARCHITECTURE.md | tr -d '\140' | awk '!seen[$0]++' >"$build/locks.got"
+	cmp -s "$build/locks.want" "$build/locks.got" || diff "$build/locks.want" "$build/locks.got"
+	rm -f "$build/locks.want" "$build/locks.got"
+}
+check lock-order locks
+
+# Options: what --help lists is what the manual page explains, and the other way round.
+help_options() {
+	"$build/fusedio" --help 2>&1 | sed -n 's/^[ \t]*-o[ \t]*\([a-z_]*\).*/\1/p' | LC_ALL=C sort -u
+}
+man_options() {
+	grep -ohE '^\.It (Cm|Fl o Cm|Fl o) [a-z_]+' man/fusedio.8 | awk '{ print $NF }' | LC_ALL=C sort -u
+}
+options() {
+	help_options >"$build/options.help"
+	[ -s "$build/options.help" ] || echo "--help lists no -o options"
+	while read -r o; do
+		grep -qE "(^|[^a-z_])$o([^a-z_]|\$)" man/fusedio.8 || echo "man/fusedio.8 does not explain -o $o"
+	done <"$build/options.help"
+	rm -f "$build/options.help"
+}
+if [ -f man/fusedio.8 ]; then
+	check options-in-manual options
+	man_in_help() {
+		help=$("$build/fusedio" --help 2>&1)
+		man_options | while read -r o; do
+			echo "$help" | grep -qE "(^|[^a-z_])$o([^a-z_]|\$)" || echo "--help does not list $o, which the manual explains"
+		done
+	}
+	check manual-options-in-help man_in_help
+else
+	bad "man/fusedio.8: no manual page"
+fi
+for page in man/*.[1-8]; do
+	[ -f "$page" ] || continue
+	if command -v mandoc >/dev/null 2>&1; then
+		check "mandoc-$page" mandoc -Tlint -Wwarning "$page"
+	else
+		skip "mandoc-$page: mandoc is not installed"
+	fi
+done
+
+# Shell scripts pass shellcheck; python scripts compile.
+for f in quickstart run-tests autogen.sh .ci/run build-aux/*.sh tests/*.sh tests/*/*.sh bench/*.sh contrib/*.sh; do
+	[ -f "$f" ] || continue
+	check "syntax-$f" sh -n "$f"
+	if command -v shellcheck >/dev/null 2>&1; then check "shellcheck-$f" shellcheck "$f"; fi
+done
+for f in tests/*/*.py bench/run-bench; do
+	[ -f "$f" ] || continue
+	check "syntax-$f" python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$f"
+done
+# What is in git is in the tarball.
+tarball() {
+	make -s -C "$build" -n distdir >/dev/null 2>&1 || { echo "make distdir does not work"; return; }
+	make -s -C "$build" list-dist | tr ' ' '\n' | sed 's|^\./||' | LC_ALL=C sort -u >"$build/dist.list"
+	git ls-files | while read -r f; do
+		case $f in .git* | */.gitignore) continue ;; esac
+		grep -qxF "$f" "$build/dist.list" || echo "$f is not in the tarball"
+	done
+	rm -f "$build/dist.list"
+}
+if [ -e .git ] && git rev-parse HEAD >/dev/null 2>&1; then check tarball tarball; fi
+
+echo "check-docs: $passed passed, $failed failed, $skipped skipped"
+[ -z "${FDIO_TOTALS:-}" ] || echo "check-docs $passed $failed $skipped" >>"$FDIO_TOTALS"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]

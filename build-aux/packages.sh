@@ -1,0 +1,34 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Installs, on Debian, what the named purposes need: build, run, test, bench. Does nothing when all of it is there.
+#   build-aux/packages.sh build run
+set -eu
+list=
+for purpose; do
+	case $purpose in
+		build) list="$list gcc make autoconf automake pkg-config libc6-dev libfuse3-dev liburing-dev libext2fs-dev comerr-dev libblkid-dev" ;;
+		run) list="$list fuse3 e2fsprogs fio mount util-linux" ;;
+		test) list="$list check python3 git rsync sqlite3 attr acl tar xz-utils mandoc psmisc" ;;
+		bench) list="$list python3 fuse2fs" ;;
+		*) echo "packages: unknown purpose $purpose" >&2; exit 2 ;;
+	esac
+done
+missing=
+for p in $list; do
+	# shellcheck disable=SC2016  # dpkg-query expands it
+	case $(dpkg-query -W -f '${Status}' "$p" 2>/dev/null || true) in
+		*" installed") ;;
+		*) case $missing" " in *" $p "*) ;; *) missing="$missing $p" ;; esac ;;
+	esac
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ]; then
+	echo "these packages are missing, and only root can install them:$missing" >&2
+	exit 1
+fi
+echo "installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# shellcheck disable=SC2086  # a list of words
+apt-get install -q -y --no-install-recommends $missing

@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Mounting and unmounting: the command returns when the mount serves, umount leaves a clean file system."""
+import os
+
+from lib import FUSEDIO, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run, wait_for, write_file
+
+BOTH = ("image", "loop")
+
+
+@case(kinds=BOTH)
+def background(env):
+    vol = env.volume(64)
+    mnt = env.mkdir()
+    env.undo.callback(run, "umount", "-l", mnt, ok=None)
+    run(FUSEDIO, vol.target, mnt)
+    info = mountinfo(mnt)
+    expect(info is not None, "the command has returned, but nothing is mounted")
+    expect(info[1].startswith("fuse"), f"type {info[1]}")
+    expect_eq(info[2], vol.target, "source in /proc/self/mountinfo")
+    expect("lost+found" in os.listdir(mnt), "lost+found is not listed")
+    write_file(os.path.join(mnt, "hello"), b"hello\n")
+    expect_eq(read_file(os.path.join(mnt, "hello")), b"hello\n", "what was written")
+    run("umount", mnt)
+    if vol.dev:
+        vol.check()  # the block device is clean the moment umount returns
+    wait_for(lambda: not daemons_of(mnt), "end of the daemon after umount")
+    vol.check()
+    with vol.kmount("ro") as k:
+        expect_eq(read_file(os.path.join(k, "hello")), b"hello\n", "what the kernel reads")
+
+
+@case(kinds=BOTH)
+def untouched(env):
+    """Mounting and unmounting changes nothing but the superblock's times and counts."""
+    vol = env.volume(64)
+    with vol.mount():
+        pass
+    vol.check()
+    with vol.kmount("ro") as k:
+        expect_eq(os.listdir(k), ["lost+found"], "names")
+
+
+@case(kinds=BOTH)
+def again(env):
+    """Five mounts in a row, each finding what the last one left."""
+    vol = env.volume(64)
+    for i in range(5):
+        with vol.mount() as m:
+            expect_eq(sorted(os.listdir(m.point)), sorted(["lost+found"] + [f"f{j}" for j in range(i)]), "names")
+            write_file(m.path(f"f{i}"), b"%d" % i * 5000)
+    vol.check()
+
+
+@case(kinds=BOTH)
+def statfs(env):
+    vol = env.volume(200)
+    with vol.kmount() as k:
+        write_file(os.path.join(k, "f"), b"x" * 3_000_000)
+    with vol.kmount("ro") as k:
+        want = os.statvfs(k)
+    with vol.mount("ro") as m:
+        got = os.statvfs(m.point)
+    for f in ("f_bsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_namemax"):
+        expect_eq(getattr(got, f), getattr(want, f), f)
+
+
+@case()
+def version_and_help(env):
+    p = run(FUSEDIO, "-V")
+    expect("fusedio" in p.stdout, "no name in -V")
+    p = run(FUSEDIO, "--help")
+    for word in ("-o", "-f", "commit="):
+        expect(word in p.stdout + p.stderr, f"no {word} in --help")
+
+
+@case(kinds=("loop",))
+def sectors_of_4096(env):
+    """A device with 4 KiB sectors."""
+    vol = env.volume(64, "-b", "4096", sector=4096)
+    with vol.mount() as m:
+        write_file(m.path("f"), b"4k" * 10_000)
+        fd = os.open(m.path("f"), os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+    vol.check()
+
+
+if __name__ == "__main__":
+    main()

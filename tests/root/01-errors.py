@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What cannot be mounted is refused with one line that names the reason, an exit status, and no mount left behind."""
+import os
+
+from lib import FUSEDIO, MIB, case, expect, expect_eq, main, mountinfo, run, write_file
+
+BOTH = ("image", "loop")
+
+
+def refused(env, target, *words, opts=(), mnt=None):
+    """fusedio must say one line with one of the words in it, and end with a status other than 0."""
+    mnt = mnt or env.mkdir()
+    p = run(FUSEDIO, *(["-o", ",".join(opts)] if opts else []), target, mnt, ok=None, timeout=60)
+    if p.returncode == 0:
+        run("umount", "-l", mnt, ok=None)
+    expect(p.returncode > 0, f"exit status {p.returncode}")
+    lines = p.stderr.strip().splitlines()
+    expect_eq(len(lines), 1, f"lines of {p.stderr!r}")
+    expect(p.stdout == "", f"output {p.stdout!r}")
+    expect(lines[0].startswith("fusedio: "), f"no name in {lines[0]!r}")
+    expect(not words or any(w in lines[0].lower() for w in words), f"none of {words} in {lines[0]!r}")
+    expect(mountinfo(mnt) is None, "a mount is left behind")
+
+
+@case(kinds=BOTH)
+def not_ext4(env):
+    vol = env.volume(16, fresh=False)
+    refused(env, vol.target, "ext4")
+
+
+@case(kinds=BOTH)
+def other_file_system(env):
+    vol = env.volume(16, fresh=False)
+    write_file(vol.file, b"\xeb\x3c\x90mkfs.fat" + b"\0" * 499 + b"\x55\xaa" + b"\0" * (16 * MIB - 512))
+    refused(env, vol.target, "ext4")
+
+
+@case()
+def missing(env):
+    refused(env, env.path("nothing-here"), "no such file")
+
+
+@case()
+def directory(env):
+    refused(env, env.mkdir("dir"), "directory", "neither", "not a")
+
+
+@case()
+def character_device(env):
+    refused(env, "/dev/null", "block device", "not a", "neither")
+
+
+@case()
+def too_small(env):
+    small = env.path("small")
+    write_file(small, b"\0" * 1000)
+    refused(env, small, "small", "ext4", "short")
+
+
+@case(kinds=BOTH)
+def cut_short(env):
+    """The device ends before the file system does."""
+    vol = env.volume(64, "-O", "^resize_inode")
+    if vol.dev:
+        vol.detach()
+    os.truncate(vol.file, 40 * MIB)
+    if vol.kind == "loop":
+        vol.attach()
+    refused(env, vol.target, "beyond", "larger", "small", "short", "end")
+
+
+@case()
+def broken_superblock(env):
+    vol = env.volume(64)
+    with open(vol.file, "r+b") as f:
+        f.seek(1024 + 100)
+        f.write(b"\xa5\xa5\xa5\xa5")
+    refused(env, vol.target, "superblock", "checksum", "e2fsck", "feature")
+
+
+@case(kinds=("loop",))
+def mounted_by_kernel(env):
+    vol = env.volume(64)
+    with vol.kmount() as k:
+        refused(env, vol.target, "mounted", "in use", "busy")
+        os.listdir(k)
+
+
+@case(kinds=BOTH)
+def served_already(env):
+    vol = env.volume(64)
+    with vol.mount() as m:
+        refused(env, vol.target, "in use", "mounted", "busy", "locked")
+        expect_eq(os.listdir(m.point), ["lost+found"], "names in the first mount")
+    vol.check()
+
+
+@case()
+def mount_point_missing(env):
+    refused(env, env.volume(16).target, "mount point", "no such file", "mountpoint", mnt=env.path("nowhere"))
+
+
+@case()
+def mount_point_is_a_file(env):
+    p = env.path("file")
+    write_file(p, b"")
+    refused(env, env.volume(16).target, "directory", "mount point", "mountpoint", mnt=p)
+
+
+@case()
+def unknown_option(env):
+    refused(env, env.volume(16).target, "no-such-option", opts=["no-such-option=1"])
+
+
+@case(params=("commit=abc", "errors=perhaps", "dio=maybe", "commit=-1"))
+def bad_value(env, option):
+    refused(env, env.volume(16).target, option.split("=")[0], opts=[option])
+
+
+@case()
+def missing_arguments(env):
+    for argv in ((), ("only-a-device",), ("a", "b", "c")):
+        p = run(FUSEDIO, *argv, ok=None)
+        expect(p.returncode not in (0, None), f"{argv} was accepted")
+        expect(p.stderr.strip() != "", f"{argv}: no message")
+
+
+@case(params=("encrypt", "casefold", "verity", "journal_dev"))
+def feature(env, name):
+    """Features that would be served wrongly are named."""
+    vol = env.volume(64, fresh=False)
+    p = run("mke2fs", "-q", "-F", "-t", "ext4", "-O", name, vol.file, ok=None)
+    if p.returncode != 0:
+        expect(False, f"mke2fs -O {name}: {p.stderr.strip()}")
+    mnt = env.mkdir()
+    p = run(FUSEDIO, vol.target, mnt, ok=None)
+    if p.returncode == 0:  # serving it read-only is as good
+        options = mountinfo(mnt)[3].split(",")
+        run("umount", mnt)
+        expect("ro" in options, f"{name} is served read-write")
+        return
+    expect_eq(len(p.stderr.strip().splitlines()), 1, f"lines of {p.stderr!r}")
+    expect(name in p.stderr or "journal device" in p.stderr, f"no {name} in {p.stderr!r}")
+
+
+if __name__ == "__main__":
+    main()

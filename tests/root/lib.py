@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What the root tests share: file systems in image files and on loop devices, mounts by fusedio and by the kernel, e2fsck,
+and cleaning up whatever happens.
+
+A test script declares cases and calls main():
+
+    @case(kinds=("image", "loop"))
+    def remembers(env):
+        vol = env.volume(64)
+        with vol.mount() as m:
+            ...
+        vol.check()
+
+Each case runs once for each kind, in its own directory, with its own names, so that scripts can run side by side. It
+prints one line: "ok NAME", "not ok NAME: why" or "skip NAME: why". Nothing waits for ever: every child process has a
+timeout, and a watchdog kills the daemons of a case that takes too long, which ends system calls stuck in the mount.
+"""
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+BUILD = os.environ.get("FDIO_BUILD") or os.getcwd()
+FUSEDIO = os.environ.get("FUSEDIO") or os.path.join(BUILD, "fusedio")
+REQUIRE = os.environ.get("REQUIRE_ROOT_TESTS") == "1"
+KEEP = os.environ.get("FDIO_KEEP") == "1"
+SLOW = float(os.environ.get("FDIO_TIMEOUT_FACTOR") or "1")  # for sanitizer builds and slow machines
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCRIPT = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+MIB = 1 << 20
+
+_cases = []
+
+
+class Skip(Exception):
+    """The case cannot run here; the message says why."""
+
+
+class Fail(Exception):
+    """The case failed; the message is one line."""
+
+
+def case(kinds=("image",), timeout=120, params=None):
+    """Declares a case. params: extra values, one run each (passed as second argument)."""
+    def deco(fn):
+        _cases.append((fn, kinds, timeout, params))
+        return fn
+    return deco
+
+
+def expect(cond, msg):
+    if not cond:
+        raise Fail(msg)
+
+
+def expect_eq(got, want, what):
+    if got != want:
+        raise Fail(f"{what}: got {got!r}, want {want!r}")
+
+
+@contextlib.contextmanager
+def expect_errno(*codes):
+    """The body must fail with one of these error numbers."""
+    names = "/".join(errno.errorcode[c] for c in codes)
+    try:
+        yield
+    except OSError as e:
+        if e.errno not in codes:
+            raise Fail(f"got {errno.errorcode.get(e.errno, e.errno)}, want {names}") from e
+        return
+    raise Fail(f"succeeded, want {names}")
+
+
+def run(*argv, timeout=60, ok=(0,), cwd=None, inp=None, env=None):
+    """Runs a program to its end; returns its CompletedProcess (text). Anything but an exit status in ok fails the case."""
+    try:
+        p = subprocess.run([os.fspath(a) for a in argv], stdin=subprocess.DEVNULL if inp is None else None, input=inp,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout * SLOW, cwd=cwd, env=env,
+                           text=True, errors="surrogateescape", check=False)
+    except subprocess.TimeoutExpired:
+        raise Fail(f"{argv[0]}: no end after {timeout * SLOW:.0f} s") from None
+    except FileNotFoundError:
+        need(argv[0])
+        raise
+    if ok is not None and p.returncode not in ok:
+        tail = " | ".join((p.stderr or p.stdout).strip().splitlines()[-4:])
+        raise Fail(f"{' '.join(map(str, argv))[:200]}: exit status {p.returncode}: {tail[:600]}")
+    return p
+
+
+def need(*programs):
+    for p in programs:
+        if not shutil.which(p):
+            raise Skip(f"{p} is not installed")
+
+
+def wait_for(cond, what, timeout=30):
+    """Polls cond until it is true."""
+    end = time.monotonic() + timeout * SLOW
+    while not cond():
+        if time.monotonic() > end:
+            raise Fail(f"{what}: not within {timeout * SLOW:.0f} s")
+        time.sleep(0.01)
+
+
+def tmp_base():
+    """Memory, where there is enough of it: the tests write much and keep nothing."""
+    base = os.environ.get("FDIO_TMP")
+    if base:
+        return base
+    with contextlib.suppress(OSError):
+        st = os.statvfs("/dev/shm")
+        if st.f_bavail * st.f_frsize >= 2048 * MIB:
+            return "/dev/shm"
+    return tempfile.gettempdir()
+
+
+def mountinfo(path):
+    """(device number, type, source, options) of the topmost mount at path, or None."""
+    found = None
+    want = os.fsencode(os.path.realpath(path))
+    with open("/proc/self/mountinfo", "rb") as f:
+        for line in f:
+            left, _, right = line.rstrip(b"\n").partition(b" - ")
+            p = left.split(b" ")
+            if unescape(p[4]) == want:
+                r = right.split(b" ")
+                found = (p[2].decode(), r[0].decode(), os.fsdecode(unescape(r[1])), p[5].decode() + "," + r[2].decode())
+    return found
+
+
+def unescape(b):
+    return re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m.group(1), 8)]), b)
+
+
+def drop_caches():
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w") as f:
+        f.write("3\n")
+
+
+def daemons_of(path):
+    """Process ids of programs that name path among their arguments: how a background daemon is found."""
+    want = os.fsencode(path)
+    pids = []
+    for d in os.listdir("/proc"):
+        if d.isdigit() and int(d) != os.getpid():
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{d}/cmdline", "rb") as f:
+                    argv = f.read().split(b"\0")
+                if want in argv and b"fusedio" in os.path.basename(argv[0]):
+                    pids.append(int(d))
+    return pids
+
+
+class Env:
+    """One run of one case: its directory and everything that has to be undone."""
+
+    def __init__(self, name, kind):
+        self.name = name
+        self.kind = kind
+        self.dir = tempfile.mkdtemp(prefix=f"fdio-{name.replace('/', '-')}-", dir=tmp_base())
+        self.undo = contextlib.ExitStack()
+        self.daemons = []
+        self.serial = 0
+        self.lock = threading.Lock()
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def unique(self, stem):
+        with self.lock:
+            self.serial += 1
+            return self.path(f"{stem}{self.serial}")
+
+    def mkdir(self, stem="mnt"):
+        d = self.unique(stem)
+        os.mkdir(d)
+        return d
+
+    def volume(self, mib=64, *mkfs, kind=None, sector=512, fresh=True):
+        return Volume(self, mib, mkfs, kind or self.kind, sector, fresh)
+
+    def kill_daemons(self, sig=signal.SIGKILL):
+        for p in list(self.daemons):
+            with contextlib.suppress(OSError):
+                if p.poll() is None:
+                    p.send_signal(sig)
+
+    def close(self):
+        self.undo.close()
+        if not KEEP:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Volume:
+    """An ext4 file system in an image file, served directly ("image") or through a loop device ("loop")."""
+
+    def __init__(self, env, mib, mkfs, kind, sector, fresh):
+        self.env = env
+        self.kind = kind
+        self.file = env.unique("img")
+        self.dev = None
+        self.sector = sector
+        with open(self.file, "wb") as f:
+            f.truncate(int(mib * MIB))
+        if fresh:
+            self.mkfs(*mkfs)
+        if kind == "loop":
+            self.attach()
+
+    def mkfs(self, *args):
+        # No lazy initialisation: the kernel would write in the background while images are compared.
+        # RAND_SEED-like inputs are fixed, so that a failure repeats.
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0,"
+            "hash_seed=6d6f6f6e-6c69-6768-7420-736f6e617461", *args, self.file)
+
+    @property
+    def target(self):
+        """What is given to fusedio."""
+        return self.dev or self.file
+
+    def attach(self, readonly=False):
+        args = ["losetup", "--find", "--show", "--sector-size", str(self.sector)]
+        if readonly:
+            args.append("--read-only")
+        for _ in range(50):  # another test may take the free device between finding and using it
+            p = run(*args, self.file, ok=None)
+            if p.returncode == 0:
+                self.dev = p.stdout.strip()
+                self.env.undo.callback(self.detach)
+                return self.dev
+            time.sleep(0.05)
+        raise Skip("no loop device: " + p.stderr.strip())
+
+    def detach(self):
+        if self.dev:
+            subprocess.run(["losetup", "-d", self.dev], stderr=subprocess.DEVNULL, timeout=60, check=False)
+            self.dev = None
+
+    def mount(self, *opts, ok=True, point=None):
+        """Serves the volume with fusedio in the foreground, so that its process is known."""
+        return FuseMount(self, opts, point).start(ok)
+
+    @contextlib.contextmanager
+    def kmount(self, *opts):
+        """Mounts it with the kernel's ext4."""
+        d = self.env.mkdir("kmnt")
+        o = list(opts)
+        if not self.dev:
+            o.append("loop")
+        cmd = ["mount", "-t", "ext4"] + (["-o", ",".join(o)] if o else []) + [self.target, d]
+        for attempt in range(10):
+            p = run(*cmd, ok=None)
+            if p.returncode == 0:
+                break
+            if "loop" not in p.stderr or attempt == 9:
+                raise Fail(f"kernel mount: {p.stderr.strip()}")
+            time.sleep(0.1)
+        undo = contextlib.ExitStack()
+        undo.callback(kernel_umount, d)
+        self.env.undo.callback(undo.close)
+        try:
+            yield d
+        finally:
+            undo.close()
+
+    def check(self, clean=True):
+        """e2fsck finds nothing; and, after an unmount, the file system is marked clean."""
+        if self.dev:
+            run("blockdev", "--flushbufs", self.dev, ok=None)
+        p = run("e2fsck", "-fn", self.target, ok=None, timeout=120)
+        if p.returncode != 0:
+            raise Fail(f"e2fsck -fn: exit status {p.returncode}: " + " | ".join(p.stdout.strip().splitlines()[:12])[:900])
+        if clean:
+            s = self.super()
+            expect("needs_recovery" not in s["Filesystem features"], "needs_recovery is set after unmount")
+            expect_eq(s["Filesystem state"], "clean", "state after unmount")
+
+    def super(self):
+        out = run("dumpe2fs", "-h", self.target).stdout
+        return dict((k, v.strip()) for k, _, v in (line.partition(":") for line in out.splitlines()) if v)
+
+    def copy(self):
+        """A copy of the image as it is now, as a volume of its own (what a power cut would leave)."""
+        other = Volume(self.env, 1, (), "image", self.sector, fresh=False)
+        run("cp", "--sparse=always", self.file, other.file)
+        return other
+
+
+def kernel_umount(d):
+    for i in range(50):
+        p = subprocess.run(["umount", d], stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        if p.returncode == 0 or "not mounted" in p.stderr or "no mount point" in p.stderr:
+            return
+        time.sleep(0.1)
+        if i == 40:
+            subprocess.run(["umount", "-l", d], stderr=subprocess.DEVNULL, timeout=60, check=False)
+    raise Fail(f"umount {d}: {p.stderr.strip()}")
+
+
+class FuseMount:
+    """A mount by fusedio: a context manager that unmounts and waits for the daemon."""
+
+    def __init__(self, vol, opts, point):
+        self.vol = vol
+        self.env = vol.env
+        self.opts = [o for o in opts if o]
+        self.point = point or self.env.mkdir("mnt")
+        self.log = self.env.unique("log")
+        self.proc = None
+
+    def start(self, ok=True):
+        cmd = [FUSEDIO, "-f"] + (["-o", ",".join(self.opts)] if self.opts else []) + [self.vol.target, self.point]
+        with open(self.log, "wb") as log:
+            self.proc = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.env.daemons.append(self.proc)
+        self.env.undo.callback(self.destroy)
+        if ok:
+            wait_for(lambda: self.served() or self.proc.poll() is not None, "mount", 30)
+            if self.proc.poll() is not None:
+                raise Fail(f"fusedio ended with {self.proc.returncode} instead of serving: {self.tail()}")
+            os.statvfs(self.point)
+        return self
+
+    def served(self):
+        return mountinfo(self.point) is not None
+
+    def tail(self, lines=6):
+        with open(self.log, errors="replace") as f:
+            return " | ".join(f.read().strip().splitlines()[-lines:])[-900:]
+
+    def path(self, *names):
+        return os.path.join(self.point, *names)
+
+    @property
+    def pid(self):
+        return self.proc.pid
+
+    def wait(self, timeout=60):
+        try:
+            return self.proc.wait(timeout * SLOW)
+        except subprocess.TimeoutExpired:
+            raise Fail(f"fusedio still runs {timeout * SLOW:.0f} s later: {self.tail()}") from None
+
+    def umount(self, status=0):
+        p = None
+        for _ in range(100):  # somebody may still look at it (a tool that just ended, the kernel's async release)
+            p = run("umount", self.point, ok=None, timeout=120)
+            if p.returncode == 0:
+                break
+            if "busy" not in p.stderr:
+                raise Fail(f"umount: {p.stderr.strip()}; log: {self.tail()}")
+            time.sleep(0.05)
+        if p.returncode != 0:
+            raise Fail(f"umount: {p.stderr.strip()}; {run('fuser', '-vm', self.point, ok=None).stderr.strip()[:300]}")
+        rc = self.wait()
+        if status is not None:
+            expect_eq(rc, status, f"exit status of fusedio ({self.tail()})")
+
+    def kill(self, sig=signal.SIGKILL):
+        """As the power going, but for the device's cache: the daemon ends where it stands, the mount is removed."""
+        self.proc.send_signal(sig)
+        self.proc.wait(60)
+        run("umount", "-l", self.point, ok=None)
+
+    def destroy(self):
+        """Whatever state it is in: afterwards there is neither a mount nor a process."""
+        if self.proc.poll() is None and mountinfo(self.point):
+            subprocess.run(["umount", self.point], stderr=subprocess.DEVNULL, timeout=60, check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.proc.wait(20)
+        if self.proc.poll() is None:
+            self.proc.kill()
+            self.proc.wait(60)
+        while mountinfo(self.point):
+            if subprocess.run(["umount", "-l", self.point], stderr=subprocess.DEVNULL, timeout=60, check=False).returncode:
+                break
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, et, ev, tb):
+        if et is None:
+            self.umount()
+        return False
+
+
+class Timer:
+    """The watchdog of one case: past its time the daemons are killed, and what waits for them gets an error."""
+
+    def __init__(self, env, seconds):
+        self.fired = False
+        self.env = env
+        self.timer = threading.Timer(seconds, self.fire)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def fire(self):
+        self.fired = True
+        self.env.kill_daemons()
+
+    def cancel(self):
+        self.timer.cancel()
+
+
+def can_run():
+    if os.geteuid() != 0:
+        return "not root"
+    if not os.path.exists("/dev/fuse"):
+        return "no /dev/fuse"
+    if not os.path.exists("/dev/loop-control"):
+        return "no /dev/loop-control"
+    if not os.access(FUSEDIO, os.X_OK):
+        return f"no {FUSEDIO}"
+    return None
+
+
+def run_case(fn, kind, timeout, param):
+    name = f"{SCRIPT}/{fn.__name__}" + (f"-{param}" if param is not None else "") + (f"[{kind}]" if kind else "")
+    env = Env(re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-"), kind)
+    dog = Timer(env, timeout * SLOW)
+    begun = time.monotonic()
+    why = None
+    skip = None
+    try:
+        if param is None:
+            fn(env)
+        else:
+            fn(env, param)
+    except Skip as e:
+        skip = str(e)
+    except Fail as e:
+        tb = traceback.extract_tb(e.__traceback__)
+        at = [t for t in tb if os.path.basename(t.filename) == os.path.basename(sys.argv[0])]
+        why = f"line {at[-1].lineno}: {e}" if at else str(e)
+    except Exception as e:  # whatever went wrong is a failure of the case, never of the run
+        tb = traceback.extract_tb(e.__traceback__)
+        at = [t for t in tb if os.path.basename(t.filename) == os.path.basename(sys.argv[0])]
+        why = f"line {at[-1].lineno if at else 0}: {type(e).__name__}: {e}"
+    dog.cancel()
+    if dog.fired:
+        why = f"no end after {timeout * SLOW:.0f} s ({why})"
+    if why is not None:
+        for d in sorted(os.listdir(env.dir)):
+            if d.startswith("log"):
+                with open(env.path(d), errors="replace") as f:
+                    for line in f.read().strip().splitlines()[-12:]:
+                        print(f"#   {d}: {line[:300]}")
+    try:
+        env.close()
+    except Exception as e:
+        why = why or f"cleaning up: {type(e).__name__}: {e}"
+    why = why and " ".join(why.split())
+    took = f"({time.monotonic() - begun:.1f} s)"
+    if skip is not None and why is None:
+        print(f"skip {name}: {skip}", flush=True)
+        return "skip"
+    if why is not None:
+        print(f"not ok {name}: {why} {took}", flush=True)
+        return "fail"
+    print(f"ok {name} {took}", flush=True)
+    return "pass"
+
+
+def main():
+    """Runs the script's cases; arguments select those whose name contains one of them."""
+    reason = can_run()
+    count = {"pass": 0, "fail": 0, "skip": 0}
+    wanted = sys.argv[1:]
+    for fn, kinds, timeout, params in _cases:
+        for param in params or (None,):
+            for kind in kinds:
+                label = f"{fn.__name__}-{param}[{kind}]"
+                if wanted and not any(w in label for w in wanted):
+                    continue
+                if reason:
+                    name = f"{SCRIPT}/{fn.__name__}[{kind}]"
+                    print(f"{'not ok' if REQUIRE else 'skip'} {name}: {reason}", flush=True)
+                    count["fail" if REQUIRE else "skip"] += 1
+                    continue
+                count[run_case(fn, kind, timeout, param)] += 1
+    if count["fail"]:
+        sys.exit(1)
+    sys.exit(77 if count["skip"] and not count["pass"] else 0)
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def syscheck(r, what):
+    if r < 0:
+        e = ctypes.get_errno()
+        raise OSError(e, f"{what}: {os.strerror(e)}")
+    return r
+
+
+FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE = 1, 2, 0x10
+libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+def fallocate(fd, mode, off, length):
+    syscheck(libc.fallocate(fd, mode, off, length), "fallocate")
+
+
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+
+
+def renameat2(old, new, flags):
+    syscheck(libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags), "renameat2")
+
+
+def pattern(n, seed=1):
+    """n bytes that differ from sector to sector and from seed to seed."""
+    out = bytearray()
+    i = 0
+    while len(out) < n:
+        out += (b"%08x:%012x;" % (seed & 0xffffffff, i)) * 23 + b"."  # 507 bytes: never in step with sectors
+        i += 1
+    return bytes(out[:n])
+
+
+def read_file(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def write_file(path, data, sync=False):
+    with open(path, "wb") as f:
+        f.write(data)
+        if sync:
+            f.flush()
+            os.fsync(f.fileno())

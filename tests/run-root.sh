@@ -1,0 +1,66 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Runs the root tests: every tests/root/NN-*.py, or those whose name contains one of the arguments. Each script has a
+# time limit of its own; what it leaves mounted or attached is a failure. Prints what the scripts print, then the totals.
+#
+#   FDIO_BUILD           the build directory (default: the current one)
+#   FUSEDIO              the daemon to test (default: $FDIO_BUILD/fusedio)
+#   REQUIRE_ROOT_TESTS=1 missing root, /dev/fuse or loop devices is a failure, not a reason to skip
+#   FDIO_TOTALS          a file that gets the line "check-root PASSED FAILED SKIPPED"
+#   FDIO_JOBS            scripts at once (default 2)
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+: "${FDIO_BUILD:=$(pwd)}"
+: "${FDIO_JOBS:=2}"
+export FDIO_BUILD
+export PYTHONDONTWRITEBYTECODE=1
+
+if ! command -v python3 >/dev/null 2>&1; then
+	echo "check-root: python3 is not installed" >&2
+	[ "${REQUIRE_ROOT_TESTS:-0}" = 1 ] && exit 1
+	echo "check-root: 0 passed, 0 failed, 1 skipped"
+	exit 77
+fi
+out=$(mktemp -d "${TMPDIR:-/tmp}/fdio-root.XXXXXX") || exit 1
+trap 'rm -rf "$out"' EXIT
+trap 'exit 130' INT TERM
+
+for t in "$here"/root/[0-9]*.py; do
+	name=$(basename "$t")
+	want=$([ $# -eq 0 ] && echo yes || echo no)
+	for arg; do
+		case $name in *"$arg"*) want=yes ;; esac
+	done
+	[ "$want" = yes ] && printf '%s\n' "$t"
+done >"$out/list"
+
+# One script: its own session, so that a time limit ends everything it started.
+cat >"$out/one" <<'EOF'
+t=$1; out=$2; name=$(basename "$t" .py)
+timeout -k 30 "${FDIO_SCRIPT_TIMEOUT:-900}" python3 "$t" >"$out/$name.out" 2>&1
+rc=$?
+case $rc in
+	0 | 1 | 77) ;;
+	*) echo "not ok $name: the script ended with status $rc" >>"$out/$name.out" ;;
+esac
+cat "$out/$name.out"
+EOF
+xargs -r -P "$FDIO_JOBS" -I '{}' sh "$out/one" '{}' "$out" <"$out/list"
+
+left=$(grep -c ' /[^ ]*/fdio-[0-9][0-9]-' /proc/self/mounts)
+[ "$left" -eq 0 ] || echo "not ok leftovers: $left mounts of the tests are still there" | tee "$out/leftovers.out"
+
+passed=$(cat "$out"/*.out 2>/dev/null | grep -c '^ok ')
+failed=$(cat "$out"/*.out 2>/dev/null | grep -c '^not ok ')
+skipped=$(cat "$out"/*.out 2>/dev/null | grep -c '^skip ')
+if [ "$failed" -gt 0 ]; then
+	echo "check-root: what failed:"
+	cat "$out"/*.out | grep '^not ok '
+fi
+echo "check-root: $passed passed, $failed failed, $skipped skipped"
+[ -z "${FDIO_TOTALS:-}" ] || echo "check-root $passed $failed $skipped" >>"$FDIO_TOTALS"
+[ "$failed" -eq 0 ] || exit 1
+[ "$passed" -gt 0 ] && exit 0
+[ "$skipped" -gt 0 ] && exit 77
+exit 1
