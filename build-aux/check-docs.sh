@@ -3,6 +3,7 @@
 #
 # What the documents say, checked against what is there. Called by `make check-docs` with the source and build directories;
 # each check is one test.
+# shellcheck disable=SC2016  # backquotes in patterns are Markdown's
 set -u
 src=$(cd "${1:-.}" && pwd)
 build=$(cd "${2:-.}" && pwd)

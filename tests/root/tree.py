@@ -51,16 +51,17 @@ def fragmented(path, bs, extents):
     os.close(fd)
 
 
-def fill_files(d, bs):
+def fill_files(d, bs, huge):
     for i, n in enumerate((0, 1, bs - 1, bs, bs + 1, 3 * bs + 17, 100_000, (1 << 20) + 7)):
         put(os.path.join(d, b"size-%d" % n), pattern(n, i))
     fd = os.open(os.path.join(d, b"sparse"), os.O_CREAT | os.O_RDWR, 0o640)
-    for off in (0, 5 * bs, 5 * bs + 1, 1 << 20, (1 << 32) - 1, 3 << 32):
+    end = 3 << 32 if huge else 3 << 20
+    for off in (0, 5 * bs, 5 * bs + 1, 1 << 20, end // 3 - 1, end):
         os.pwrite(fd, b"here", off)
-    os.ftruncate(fd, (3 << 32) + 12345)
+    os.ftruncate(fd, end + 12345)
     os.close(fd)
     fd = os.open(os.path.join(d, b"only-hole"), os.O_CREAT | os.O_RDWR, 0o640)
-    os.ftruncate(fd, 1 << 30)
+    os.ftruncate(fd, 1 << (30 if huge else 22))
     os.close(fd)
     fd = os.open(os.path.join(d, b"preallocated"), os.O_CREAT | os.O_RDWR, 0o600)
     fallocate(fd, 0, 0, 1 << 20)
@@ -131,12 +132,12 @@ def fill_names(d, entries):
         put(os.path.join(d, name), name)
 
 
-def fill(root, bs, extents=2000, entries=6000, times=None, acls=True):
-    """Makes the whole zoo below root (bytes or str)."""
+def fill(root, bs, extents=2000, entries=6000, times=None, acls=True, huge=True):
+    """Makes the whole zoo below root (bytes or str). huge: with holes of gigabytes, which programs that copy would read."""
     root = os.fsencode(root)
     for sub in (b"files", b"links", b"attrs", b"names", b"times", b"deep"):
         os.mkdir(os.path.join(root, sub))
-    fill_files(os.path.join(root, b"files"), bs)
+    fill_files(os.path.join(root, b"files"), bs, huge)
     fragmented(os.path.join(root, b"files", b"fragmented"), bs, extents)
     fill_links(os.path.join(root, b"links"), bs)
     fill_attrs(os.path.join(root, b"attrs"), bs, acls)
