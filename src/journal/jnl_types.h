@@ -234,7 +234,6 @@ struct jnl {
 	unsigned bs;
 	int err;                 /* atomic: 0 or the error of the abort */
 	bool started;
-	jnl_tid start_tid;
 
 	struct jslab buf_slab, data_slab;
 	struct jshard *shards;

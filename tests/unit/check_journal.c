@@ -437,6 +437,7 @@ START_TEST(log_wraps_and_space_is_reused) /* J3, J7 */
 	struct env e;
 	uint32_t last[200] = { 0 };
 	unsigned seed = 4711 + _i;
+	jnl_tid tid = 0;
 	uint64_t tails = fdio_counter_read(CTR_jnl_tail);
 
 	env_format(&e, &env_formats[_i], _i == 2 ? 1 : 4);
@@ -447,10 +448,10 @@ START_TEST(log_wraps_and_space_is_reused) /* J3, J7 */
 		for (unsigned k = 0; k < 20; k++) {
 			unsigned i = rand_r(&seed) % 200;
 
-			env_write(&e, e.base + i, round * 100 + k);
+			tid = env_write(&e, e.base + i, round * 100 + k);
 			last[i] = round * 100 + k;
 		}
-		jnl_commit_start(e.j, e.j->head_tid);
+		jnl_commit_start(e.j, tid);
 		if (round % 50 == 0)
 			ck_assert_int_eq(jnl_sync(e.j), 0);
 	}

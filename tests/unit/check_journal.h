@@ -51,7 +51,4 @@ int64_t env_home(struct env *e, uint64_t blk);
 void env_pattern(uint8_t *buf, unsigned bs, uint64_t blk, uint32_t value);
 int64_t env_parse(const uint8_t *buf, unsigned bs, uint64_t blk);
 
-Suite *suite_replay(void);
-Suite *suite_threads(void);
-
 #endif
