@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Extended attributes inside the ext4 room: the set of an inode in memory, and the calls between its parser and
+ * writer (x4_xattr_disk.c), the operations (x4_xattr.c) and the ACLs (x4_acl.c).
+ */
+#ifndef FDIO_EXT4_X4_XATTR_H
+#define FDIO_EXT4_X4_XATTR_H
+
+#include "ext4/x4_types.h"
+
+/* e_name_index on disk: which prefix the name goes with. */
+enum x4_xattr_index {
+	X4_XI_USER = 1,
+	X4_XI_ACL_ACCESS = 2,
+	X4_XI_ACL_DEFAULT = 3,
+	X4_XI_TRUSTED = 4,
+	X4_XI_SECURITY = 6,
+	X4_XI_SYSTEM = 7, /* system.data of inline files: never shown */
+};
+
+#define X4_XATTR_VALUE_MAX 65536u /* XATTR_SIZE_MAX of the VFS */
+
+struct x4_xattr {
+	uint8_t index, name_len;
+	const char *name;      /* without the prefix; not terminated */
+	const uint8_t *value;  /* NULL when inum is set */
+	uint32_t size;
+	uint32_t inum;         /* the value lies in this inode (ea_inode) */
+	uint32_t hash;         /* as found; kept for values in inodes */
+	bool in_block;
+};
+
+/* Everything an inode has. Names and values point into copies that the set owns, or into what the caller put there. */
+struct x4_xattr_set {
+	struct x4_xattr *e;
+	unsigned nr, cap;
+	uint8_t *ibody_copy, *block_copy;
+};
+
+/* Reads and checks all. The caller holds rw in any mode, or is inside a handle that has i to itself. One spare entry is left. */
+int x4_xattr_load(struct x4_inode *i, struct x4_xattr_set *ret);
+void x4_xattr_set_fini(struct x4_xattr_set *s);
+struct x4_xattr *x4_xattr_find(struct x4_xattr_set *s, uint8_t index, const char *name, unsigned name_len);
+/* Writes the set back in h: attributes stay in the inode where they fit, the rest goes to a block of its own (a shared one is left
+ * to its other owners). -ENOSPC when there is no room. Ends with x4_inode_dirty. Credits: X4_CREDITS_XATTR. */
+int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s);
+/* Takes the block away: one owner less, or freed. i is begun, and dirtied by the caller. */
+int x4_xattr_drop_block(struct jnl_handle *h, struct x4_inode *i);
+uint64_t x4_raw_file_acl(const struct x4_inode *i);
+/* Sets (value NULL: removes) one attribute inside h. -ENODATA when removing what is not there. */
+int x4_xattr_change(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const char *name, unsigned name_len, const void *value,
+		    size_t len);
+
+/* x4_acl.c: the whole set or remove of an ACL attribute, with what it does to the mode, inside h. */
+int x4_acl_store(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const void *value, size_t len, bool kill_sgid);
+/* Disk form to the xattr form that user space knows; -ERANGE if cap is too small (0: only the length). */
+int x4_acl_to_user(struct x4_inode *i, const uint8_t *disk, size_t len, void *buf, size_t cap, size_t *ret_len);
+
+#endif
