@@ -89,7 +89,6 @@ static void store_time(struct x4_inode *i, unsigned which, struct timespec ts)
 
 void x4_raw_set_time(struct x4_inode *i, unsigned which, struct timespec ts)
 {
-	fdio_mutex_lock(&i->attr);
 	for (unsigned bit = X4_SET_ATIME; bit <= X4_SET_CTIME; bit <<= 1)
 		if (which & bit)
 			store_time(i, bit, ts);
@@ -100,7 +99,6 @@ void x4_raw_set_time(struct x4_inode *i, unsigned which, struct timespec ts)
 		__atomic_store_n(&i->lazy_atime_ns, 0, __ATOMIC_RELAXED);
 	if (which == 0)
 		store_time(i, 0, ts);
-	fdio_mutex_unlock(&i->attr);
 }
 
 struct timespec x4_now(struct x4_vol *v)
@@ -353,8 +351,10 @@ static int kill_privs(struct jnl_handle *h, struct x4_inode *i)
 {
 	uint32_t mode = x4_inode_mode(i);
 
+	fdio_mutex_lock(&i->attr);
 	if (killed_mode(mode) != mode)
 		x4_raw_set_mode(i, killed_mode(mode));
+	fdio_mutex_unlock(&i->attr);
 	return x4_xattr_kill_caps(h, i);
 }
 
@@ -362,6 +362,7 @@ static void set_times(struct x4_inode *i, unsigned what, const struct x4_attr *a
 {
 	struct timespec now = x4_now(i->vol);
 
+	fdio_mutex_lock(&i->attr);
 	if (what & X4_SET_ATIME)
 		x4_raw_set_time(i, X4_SET_ATIME, a->atime);
 	if (what & X4_SET_ATIME_NOW)
@@ -371,6 +372,7 @@ static void set_times(struct x4_inode *i, unsigned what, const struct x4_attr *a
 	if (what & X4_SET_MTIME_NOW)
 		x4_raw_set_time(i, X4_SET_MTIME, now);
 	x4_raw_set_time(i, X4_SET_CTIME, (what & X4_SET_CTIME) ? a->ctime : now);
+	fdio_mutex_unlock(&i->attr);
 }
 
 static int apply(struct jnl_handle *h, struct x4_inode *i, unsigned what, const struct x4_attr *a)
@@ -384,7 +386,9 @@ static int apply(struct jnl_handle *h, struct x4_inode *i, unsigned what, const 
 	if (!err && (what & X4_SET_MODE)) {
 		uint32_t mode = (x4_inode_mode(i) & S_IFMT) | (a->mode & 07777);
 
+		fdio_mutex_lock(&i->attr);
 		x4_raw_set_mode(i, mode);
+		fdio_mutex_unlock(&i->attr);
 		if (i->vol->opt.acl && !S_ISLNK(mode))
 			err = x4_acl_chmod(h, i, mode);
 	}

@@ -258,20 +258,16 @@ uint64_t x4_raw_size(const struct x4_inode *i)
 
 void x4_raw_set_size(struct x4_inode *i, uint64_t size)
 {
-	fdio_mutex_lock(&i->attr);
 	i->raw->i_size = (uint32_t)size;
 	i->raw->i_size_high = (uint32_t)(size >> 32);
 	__atomic_store_n(&i->size, size, __ATOMIC_RELEASE);
-	fdio_mutex_unlock(&i->attr);
 }
 
 void x4_raw_set_mode(struct x4_inode *i, uint32_t mode)
 {
-	fdio_mutex_lock(&i->attr);
 	i->raw->i_mode = (uint16_t)mode;
 	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
 	__atomic_store_n(&i->killpriv_cache, 0, __ATOMIC_RELAXED);
-	fdio_mutex_unlock(&i->attr);
 }
 
 void x4_raw_set_nlink(struct x4_inode *i, uint32_t nlink)

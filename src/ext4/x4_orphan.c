@@ -129,7 +129,9 @@ static int release_number(struct jnl_handle *h, struct x4_inode *i)
 		err = x4_ifree(h, v, i->ino, is_dir);
 	if (err)
 		return err;
+	fdio_mutex_lock(&i->attr);
 	x4_raw_set_size(i, 0);
+	fdio_mutex_unlock(&i->attr);
 	i->raw->i_dtime = (uint32_t)x4_now(v).tv_sec;
 	return x4_inode_dirty(h, i, false);
 }

@@ -157,7 +157,7 @@ int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i);
 /* Copies raw with its checksum into the inode table block; sets sync_tid, and datasync_tid if data_needed (size, extents). */
 int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed);
 #define X4_CREDITS_INODE 1
-/* Field access on raw with the high halves; no locking. */
+/* Field access on raw with the high halves. Set size, mode and time: the caller holds attr. Add blocks takes it inside. */
 uint64_t x4_raw_size(const struct x4_inode *i);
 void x4_raw_set_size(struct x4_inode *i, uint64_t size); /* also the atomic copy */
 void x4_raw_set_mode(struct x4_inode *i, uint32_t mode);
@@ -165,7 +165,7 @@ uint64_t x4_raw_blocks_512(const struct x4_inode *i);
 int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks); /* i_blocks, huge_file aware */
 void x4_raw_set_time(struct x4_inode *i, unsigned which_X4_SET, struct timespec ts); /* X4_SET_ATIME|MTIME|CTIME, clamped */
 struct timespec x4_now(struct x4_vol *v);
-/* The three below take attr inside. nlink: the caller applies the dir_nlink rule. rdev in Linux's 32-bit encoding. */
+/* These take attr inside. nlink: the caller applies the dir_nlink rule. rdev in Linux's 32-bit encoding. */
 void x4_raw_set_nlink(struct x4_inode *i, uint32_t nlink);
 void x4_raw_set_rdev(struct x4_inode *i, uint32_t rdev);
 uint32_t x4_raw_rdev(const struct x4_inode *i);

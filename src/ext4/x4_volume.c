@@ -98,7 +98,8 @@ static int set_geometry(struct opening *o)
 	if (v->block_size < v->dev->caps.lbs)
 		return refuse(o, -EINVAL, "%s: blocks of %u bytes cannot be written to sectors of %u bytes", dev_name(o), v->block_size,
 			      v->dev->caps.lbs);
-	if ((v->inodes_per_group & 7) || v->inodes_per_group > v->block_size * 8 || v->blocks_per_group > v->block_size * 8 ||
+	if ((v->inodes_per_group & 7) || v->inodes_per_group > v->block_size * 8 ||
+	    (v->blocks_per_group > v->block_size * 8 && !ext2fs_has_feature_bigalloc(sb)) ||
 	    (v->blocks_per_group & 7) || v->inode_size > v->block_size || v->desc_size < 32 || v->first_ino < 11 ||
 	    (uint64_t)v->nr_groups * v->inodes_per_group != v->nr_inodes)
 		return refuse(o, -EUCLEAN, "%s: the superblock makes no sense: run e2fsck %s", dev_name(o), dev_name(o));
