@@ -210,7 +210,8 @@ static unsigned insert_credits(struct x4_inode *i, const struct x4_ext *x)
 }
 
 /* As many of ext[0..n) as one handle takes, at least one. */
-static int insert_batch(struct x4_inode *i, const struct x4_ext *ext, unsigned n, uint64_t new_size, bool last, unsigned *ret_done)
+static int insert_batch(struct x4_inode *i, const struct x4_ext *ext, unsigned n, uint64_t new_size, bool last,
+			unsigned *ret_done)
 {
 	unsigned credits = FDIO_MAX(x4_extent_batch_credits(i), insert_credits(i, &ext[0])), done = 0;
 	struct jnl_handle *h;
