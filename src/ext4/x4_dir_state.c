@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What is remembered about a large linear directory (one without a hash index: made without dir_index, or by a tool that
+ * never builds one): where each name is and how much room each block has, so that a lookup or an insertion reads one
+ * block and not all of them. Built at first use by reading the directory once; thrown away when the inode leaves the
+ * cache, when memory is short and when a handle that changed the directory is cancelled.
+ *
+ * Entries of a linear directory never move, so a place stays valid until its name is deleted. The table is read with dir->rw
+ * held shared and changed with it held exclusively; two readers that build it at once race for the pointer and the
+ * loser frees its copy.
+ */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+#include "ext4/x4_dir.h"
+
+#include "base/crc32c.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STATE_MIN_BLOCKS 3u      /* below, reading the blocks is as good */
+#define STATE_MAX_SLOTS (1u << 26)
+#define SLOT_FREE UINT32_MAX
+#define SLOT_GONE (UINT32_MAX - 1)
+
+struct slot { uint32_t hash, lblk, off; };
+
+struct x4_dirstate {
+	uint32_t nr_blocks, cap_blocks;
+	uint16_t *gap;           /* largest free space of each block, at most 65535 */
+	uint32_t nr_slots, used; /* a power of two; used counts deleted slots too */
+	struct slot *slot;
+};
+
+void x4_dirstate_free(struct x4_dirstate *ds)
+{
+	if (!ds)
+		return;
+	free(ds->gap);
+	free(ds->slot);
+	free(ds);
+}
+
+void dirstate_drop(struct x4_inode *dir)
+{
+	x4_dirstate_free(__atomic_exchange_n(&dir->dirstate, NULL, __ATOMIC_ACQ_REL));
+}
+
+static uint32_t name_hash(const char *name, unsigned len) { return fdio_crc32c(~0u, name, len); }
+
+static bool slots_alloc(struct x4_dirstate *ds, uint32_t nr)
+{
+	ds->slot = nr <= STATE_MAX_SLOTS ? malloc(nr * sizeof *ds->slot) : NULL;
+	if (!ds->slot)
+		return false;
+	for (uint32_t n = 0; n < nr; n++)
+		ds->slot[n].lblk = SLOT_FREE;
+	ds->nr_slots = nr;
+	ds->used = 0;
+	return true;
+}
+
+static void slot_store(struct x4_dirstate *ds, struct slot s)
+{
+	uint32_t n = s.hash & (ds->nr_slots - 1);
+
+	while (ds->slot[n].lblk != SLOT_FREE)
+		n = (n + 1) & (ds->nr_slots - 1);
+	ds->slot[n] = s;
+	ds->used++;
+}
+
+/* Keeps a quarter of the slots free, so that searches end soon. */
+static bool slots_add(struct x4_dirstate *ds, struct slot s)
+{
+	struct slot *old = ds->slot;
+	uint32_t nr = ds->nr_slots, live = 0;
+
+	if (ds->used + 1 > nr / 4 * 3) {
+		for (uint32_t n = 0; n < nr; n++)
+			live += old[n].lblk < SLOT_GONE;
+		if (!slots_alloc(ds, live > nr / 2 ? nr * 2 : nr)) {
+			ds->slot = old;
+			return false;
+		}
+		for (uint32_t n = 0; n < nr; n++)
+			if (old[n].lblk < SLOT_GONE)
+				slot_store(ds, old[n]);
+		free(old);
+	}
+	slot_store(ds, s);
+	return true;
+}
+
+static bool gap_set(const struct x4_vol *v, struct x4_dirstate *ds, uint32_t lblk, const uint8_t *data)
+{
+	if (lblk >= ds->cap_blocks) {
+		uint32_t cap = FDIO_MAX(64u, lblk + lblk / 2 + 1);
+		uint16_t *g = realloc(ds->gap, cap * sizeof *g);
+
+		if (!g)
+			return false;
+		memset(g + ds->cap_blocks, 0, (cap - ds->cap_blocks) * sizeof *g);
+		ds->gap = g;
+		ds->cap_blocks = cap;
+	}
+	ds->nr_blocks = FDIO_MAX(ds->nr_blocks, lblk + 1);
+	ds->gap[lblk] = (uint16_t)FDIO_MIN(dirb_max_gap(v, data), 65535u);
+	return true;
+}
+
+static int load_block(struct x4_inode *dir, struct x4_dirstate *ds, uint32_t lblk)
+{
+	unsigned limit = dirb_limit(dir->vol), off = 0;
+	struct dirb_ent e;
+	struct jnl_buf *b;
+	int r = dirb_read(dir, lblk, DIRB_LEAF, &b);
+
+	if (r)
+		return r;
+	if (!gap_set(dir->vol, ds, lblk, b->data))
+		r = -ENOMEM;
+	for (; r == 0 && dirb_get(dir->vol, b->data, limit, off, &e); off += e.rec_len)
+		if (e.ino && !slots_add(ds, (struct slot){ name_hash(e.name, e.name_len), lblk, off }))
+			r = -ENOMEM;
+	jnl_brelse(b);
+	return r;
+}
+
+static int build(struct x4_inode *dir, struct x4_dirstate **ret)
+{
+	uint32_t nr = dir_nr_blocks(dir);
+	struct x4_dirstate *ds = calloc(1, sizeof *ds);
+	int r = 0;
+
+	if (!ds || !slots_alloc(ds, 1024))
+		r = -ENOMEM;
+	for (uint32_t lblk = 0; r == 0 && lblk < nr; lblk++) {
+		dir_readahead(dir, lblk, nr);
+		r = load_block(dir, ds, lblk);
+	}
+	if (r) {
+		x4_dirstate_free(ds);
+		return r;
+	}
+	*ret = ds;
+	return 0;
+}
+
+struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
+{
+	struct x4_dirstate *ds = __atomic_load_n(&dir->dirstate, __ATOMIC_ACQUIRE), *winner = NULL;
+	int r;
+
+	*ret_err = 0;
+	if (ds || dir_nr_blocks(dir) < STATE_MIN_BLOCKS)
+		return ds;
+	r = build(dir, &ds);
+	if (r) {
+		*ret_err = r == -ENOMEM ? 0 : r;
+		return NULL;
+	}
+	if (__atomic_compare_exchange_n(&dir->dirstate, &winner, ds, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return ds;
+	x4_dirstate_free(ds);
+	return winner;
+}
+
+int dirstate_find(struct x4_inode *dir, struct x4_dirstate *ds, const char *name, unsigned len, struct dir_pos *ret)
+{
+	uint32_t hash = name_hash(name, len), n = hash & (ds->nr_slots - 1);
+	struct dirb_ent e;
+	struct jnl_buf *b;
+	bool hit;
+	int r;
+
+	for (; ds->slot[n].lblk != SLOT_FREE; n = (n + 1) & (ds->nr_slots - 1)) {
+		if (ds->slot[n].lblk == SLOT_GONE || ds->slot[n].hash != hash)
+			continue;
+		r = dirb_read(dir, ds->slot[n].lblk, DIRB_LEAF, &b);
+		if (r)
+			return r;
+		hit = dirb_get(dir->vol, b->data, dirb_limit(dir->vol), ds->slot[n].off, &e) && e.ino && e.name_len == len &&
+		      memcmp(e.name, name, len) == 0;
+		if (hit)
+			*ret = (struct dir_pos){ ds->slot[n].lblk, e.off, e.ino, e.ft };
+		jnl_brelse(b);
+		if (hit)
+			return 0;
+	}
+	return -ENOENT;
+}
+
+uint32_t dirstate_find_gap(const struct x4_dirstate *ds, unsigned need)
+{
+	for (uint32_t n = 0; n < ds->nr_blocks; n++)
+		if (ds->gap[n] >= need)
+			return n;
+	return UINT32_MAX;
+}
+
+void dirstate_added(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
+{
+	struct x4_dirstate *ds = dir->dirstate;
+
+	if (ds && (!gap_set(dir->vol, ds, lblk, data) || !slots_add(ds, (struct slot){ name_hash(name, len), lblk, off })))
+		dirstate_drop(dir);
+}
+
+void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
+{
+	struct x4_dirstate *ds = dir->dirstate;
+	uint32_t n;
+
+	if (!ds)
+		return;
+	n = name_hash(name, len) & (ds->nr_slots - 1);
+	for (; ds->slot[n].lblk != SLOT_FREE; n = (n + 1) & (ds->nr_slots - 1))
+		if (ds->slot[n].lblk == lblk && ds->slot[n].off == off)
+			break;
+	if (ds->slot[n].lblk == SLOT_FREE || !gap_set(dir->vol, ds, lblk, data)) {
+		dirstate_drop(dir);
+		return;
+	}
+	ds->slot[n].lblk = SLOT_GONE;
+}
