@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct loop {
@@ -311,7 +312,8 @@ static void *loop_main(void *arg)
 	if (l->set->cfg.pin)
 		pin_to_cpu(l);
 	if (l->set->setup_flags & IORING_SETUP_R_DISABLED) {
-		int err = io_uring_enable_rings(&l->ring); /* L2 */
+		/* liburing 2.3 declares a function for it, but Debian's library does not export it. */
+		long err = syscall(__NR_io_uring_register, l->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0); /* L2 */
 		FDIO_ASSERT(err == 0);
 	}
 	l->efd_op.complete = eventfd_done;
