@@ -153,8 +153,12 @@ static int load(struct opening *o)
 /* ------------------------------------------------------------------ journal */
 static void journal_aborted(void *arg, int err)
 {
-	(void)err;
-	x4_go_read_only(arg, "the journal has aborted");
+	struct x4_vol *v = arg;
+
+	if (err == -ESHUTDOWN)
+		__atomic_store_n(&v->read_only, true, __ATOMIC_SEQ_CST);
+	else
+		x4_go_read_only(v, "the journal has aborted");
 }
 
 static int journal_open(struct opening *o, bool with_log, bool ro)
@@ -428,7 +432,12 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 static void vol_free(struct x4_vol *v)
 {
 	ticker_end(v);
-	journal_close(v); /* first: its threads call x4_groups_seal */
+	/* First: its threads call x4_groups_seal. */
+	if (v->jnl && !v->opt.read_only)
+		jnl_abort(v->jnl, -ESHUTDOWN);
+	if (v->jnl)
+		(void)jnl_stop(v->jnl);
+	journal_close(v);
 	unload(v);
 	fdio_mutex_fini(&v->rename_lock);
 	fdio_mutex_fini(&v->alloc_lock);

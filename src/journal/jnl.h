@@ -126,7 +126,8 @@ void jnl_commit_start(struct jnl *j, jnl_tid tid);
 /* Commits whatever is running and waits; a flush if nothing is. syncfs. */
 int jnl_sync(struct jnl *j);
 bool jnl_tid_durable(struct jnl *j, jnl_tid tid);
-/* Stops everything with err: read-only from now on. Idempotent. */
+/* Stops everything with err: read-only from now on. Idempotent. -ESHUTDOWN: as if the power went, so not even the error
+ * is written to the log. */
 void jnl_abort(struct jnl *j, int err);
 /* 0, or the error that aborted it. */
 int jnl_error(struct jnl *j);

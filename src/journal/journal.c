@@ -342,14 +342,16 @@ void jnl_abort(struct jnl *j, int err)
 		err = -EIO;
 	if (!__atomic_compare_exchange_n(&j->err, &none, err, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		return;
-	log_err("the journal has aborted (error %d); the file system is read-only from now on", -err);
+	if (err != -ESHUTDOWN)
+		log_err("the journal has aborted (error %d); the file system is read-only from now on", -err);
 	fdio_mutex_lock(&j->state);
 	pthread_cond_broadcast(&j->commit_cv);
 	pthread_cond_broadcast(&j->done_cv);
 	pthread_cond_broadcast(&j->cp_cv);
 	pthread_cond_broadcast(&j->space_cv);
 	fdio_mutex_unlock(&j->state);
-	jlog_write_errno(j, err);
+	if (err != -ESHUTDOWN)
+		jlog_write_errno(j, err);
 	if (j->p.aborted)
 		j->p.aborted(j->p.arg, err);
 }
