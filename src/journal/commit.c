@@ -17,6 +17,11 @@
 
 #ifdef FDIO_JNL_MUTATE
 enum jnl_mutation jnl_mutation;
+
+void jnl_test_pause(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+}
 #endif
 
 /* ---- closing ---- */
@@ -413,6 +418,7 @@ static void commit_one(struct jnl *j)
 		empty_round(j);
 		return;
 	}
+	jnl_test_pause();
 	r = write_transaction(j, t);
 	if (r)
 		jnl_abort(j, r);

@@ -319,8 +319,11 @@ enum jnl_mutation {
 #ifdef FDIO_JNL_MUTATE
 extern enum jnl_mutation jnl_mutation;
 #define JNL_MUTATED(m) (jnl_mutation == (m))
+/* Widens the moment between closing a transaction and copying its images, in which handles change them (J2). */
+void jnl_test_pause(void);
 #else
 #define JNL_MUTATED(m) false
+static inline void jnl_test_pause(void) { }
 #endif
 
 #endif

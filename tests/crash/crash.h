@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The crash checker: workloads that record every write and flush of a run, and the driver that cuts the
+ * power at many moments of the record and asks each workload whether what recovery makes of the rest is right.
+ */
+#ifndef FDIO_CRASH_H
+#define FDIO_CRASH_H
+
+#include "fakes/fake_dev.h"
+#include "journal/jnl_types.h"
+
+struct crash_run;
+
+struct crash_workload {
+	const char *name;
+	/* Formats a device, starts recording, runs the seeded workload on it. NULL: failed, told on stderr. */
+	struct crash_run *(*run)(uint64_t seed);
+	struct fake_dev *(*device)(struct crash_run *r);
+	/* Recovers c (as a mount would) without checking; 0 or -errno with a reason. */
+	int (*recover)(struct crash_run *r, struct fake_dev *c, char *why, size_t len);
+	/* c is recovered, by us or by e2fsck, from a cut after the first k events: is what was promised there? */
+	bool (*check)(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len);
+	void (*free)(struct crash_run *r);
+};
+
+extern const struct crash_workload crash_raw;
+extern const struct crash_workload crash_files;
+
+/* splitmix64: the same numbers everywhere */
+static inline uint64_t crash_rand(uint64_t *s)
+{
+	uint64_t z = *s += 0x9e3779b97f4a7c15ULL;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+	return z ^ (z >> 31);
+}
+
+static inline unsigned crash_pick(uint64_t *s, unsigned n) { return (unsigned)(crash_rand(s) % n); }
+
+#endif

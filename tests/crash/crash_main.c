@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The crash checker's driver. For each seed it runs a workload on a recording device, then builds crash
+ * states: the power cut after a random event, everything covered by a flush or FUA kept, each other write
+ * kept, dropped or torn at 512 bytes. Each state is recovered twice, by the daemon's own replay and by e2fsck -fy,
+ * and both must contain what was promised; e2fsck -fn must find nothing after either; and a replay that is itself cut
+ * and run again must do the same.
+ *
+ * CRASH_STATES=n      how many states (about 1,000)
+ * CRASH_SEED=s        first seed
+ * CRASH_STATE=w:s:k:m:c  one state again, as a failure prints it
+ * CRASH_KEEP=dir      failing states are written there
+ * CRASH_MUTATE=name   run with a deliberate mistake; with --mutations each of them must be caught
+ */
+#include "crash/crash.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STATES_PER_RUN = 24 };
+
+static const struct crash_workload *const workloads[] = { &crash_raw };
+static const char *const mutation_names[JM_NR] = { "none", "no-preflush", "no-fua", "no-revoke", "no-escape", "no-tail-flush",
+	"no-freeze", "no-rollback", "early-reuse" };
+
+static unsigned passed, failed, skipped;
+static bool quiet;
+
+struct state {
+	const struct crash_workload *w;
+	uint64_t seed, cut_seed;
+	unsigned k;
+	enum fake_cut mode;
+};
+
+static void report(const struct state *s, struct fake_dev *c, const char *stage, const char *why)
+{
+	const char *keep = getenv("CRASH_KEEP");
+	char path[512];
+
+	failed++;
+	if (quiet)
+		return;
+	printf("FAIL %s: %s; again with CRASH_STATE=%s:%llu:%u:%d:%llu\n", stage, why, s->w->name, (unsigned long long)s->seed, s->k,
+	       s->mode, (unsigned long long)s->cut_seed);
+	if (keep) {
+		snprintf(path, sizeof(path), "%s/crash-%s-%llu-%u.img", keep, s->w->name, (unsigned long long)s->seed, s->k);
+		fake_save(c, path);
+	}
+	fflush(stdout);
+}
+
+/* e2fsck repairs nothing but the log, then finds nothing. With reload, c becomes what it made. */
+static bool fsck(struct fake_dev *c, bool reload, char *why, size_t len)
+{
+	static char out[8192];
+	int r = fake_run(c, "e2fsck -fy $IMG >$IMG.log 2>&1; r=$?; if [ $r -gt 1 ]; then cat $IMG.log; rm -f $IMG.log; exit $r; fi; "
+			 "rm -f $IMG.log; e2fsck -fn $IMG 2>&1", out, sizeof(out), reload);
+
+	if (r)
+		snprintf(why, len, "e2fsck: exit code %d: %.200s", r, out);
+	return r == 0;
+}
+
+static bool same(struct fake_dev *a, struct fake_dev *b)
+{
+	uint64_t size = fake_dev(a)->caps.size_bytes;
+	uint8_t *x = malloc(1 << 20), *y = malloc(1 << 20);
+	bool ok = x && y;
+
+	for (uint64_t off = 0; off < size && ok; off += 1 << 20) {
+		size_t n = FDIO_MIN(size - off, (uint64_t)1 << 20);
+
+		fake_peek(a, x, n, off);
+		fake_peek(b, y, n, off);
+		ok = !memcmp(x, y, n);
+	}
+	free(x);
+	free(y);
+	return ok;
+}
+
+/* Recovery cut in the middle and started again ends where an undisturbed one does. */
+static bool again(const struct state *s, struct crash_run *r, struct fake_dev *cut, struct fake_dev *whole, char *why, size_t len)
+{
+	struct fake_dev *first = fake_clone(cut), *second;
+	uint64_t seed = s->cut_seed + 1;
+	bool ok;
+
+	fake_rec_start(first);
+	ok = !s->w->recover(r, first, why, len);
+	second = fake_rec_cut(first, crash_pick(&seed, fake_rec_events(first) + 1), FAKE_CUT_RANDOM, crash_rand(&seed));
+	ok = ok && !s->w->recover(r, second, why, len);
+	if (ok && !same(second, whole)) {
+		snprintf(why, len, "an interrupted recovery ends differently");
+		ok = false;
+	}
+	fake_free(first);
+	fake_free(second);
+	return ok;
+}
+
+/* True: this state is right. */
+static bool check_state(const struct state *s, struct crash_run *r, struct fake_dev *cut, bool full)
+{
+	struct fake_dev *own = fake_clone(cut), *theirs = fake_clone(cut);
+	const char *stage = "recovery";
+	char why[512] = "";
+	bool ok;
+
+	ok = !s->w->recover(r, own, why, sizeof(why));
+	if (ok) {
+		stage = "content";
+		ok = s->w->check(r, own, s->k, why, sizeof(why));
+	}
+	if (ok && full) {
+		stage = "second recovery";
+		ok = again(s, r, cut, own, why, sizeof(why));
+	}
+	if (ok && full) {
+		stage = "e2fsck after our recovery";
+		ok = fsck(own, false, why, sizeof(why));
+	}
+	if (ok && full) {
+		stage = "e2fsck";
+		ok = fsck(theirs, true, why, sizeof(why));
+	}
+	if (ok && full) {
+		stage = "content after e2fsck";
+		ok = s->w->check(r, theirs, s->k, why, sizeof(why));
+	}
+	if (ok)
+		passed++;
+	else
+		report(s, cut, stage, why);
+	fake_free(own);
+	fake_free(theirs);
+	return ok;
+}
+
+static void one_state(const struct state *s, struct crash_run *r, bool full)
+{
+	struct fake_dev *cut = fake_rec_cut(s->w->device(r), s->k, s->mode, s->cut_seed);
+
+	check_state(s, r, cut, full);
+	fake_free(cut);
+}
+
+/* One workload and n cuts of it. */
+static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, bool full)
+{
+	struct crash_run *r = w->run(seed);
+	uint64_t rnd = seed ^ 0x5a5a;
+	unsigned events;
+
+	if (!r) {
+		printf("FAIL setup of %s with seed %llu\n", w->name, (unsigned long long)seed);
+		failed++;
+		return;
+	}
+	events = fake_rec_events(w->device(r));
+	for (unsigned i = 0; i < n; i++) {
+		static const enum fake_cut modes[4] = { FAKE_CUT_RANDOM, FAKE_CUT_RANDOM, FAKE_CUT_DROP, FAKE_CUT_KEEP };
+		struct state s = { .w = w, .seed = seed, .k = crash_pick(&rnd, events + 1), .mode = modes[crash_pick(&rnd, 4)] };
+
+		s.cut_seed = crash_rand(&rnd);
+		one_state(&s, r, full);
+	}
+	w->free(r);
+}
+
+static const struct crash_workload *find_workload(const char *name, size_t len)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(workloads); i++)
+		if (strlen(workloads[i]->name) == len && !memcmp(workloads[i]->name, name, len))
+			return workloads[i];
+	return NULL;
+}
+
+static bool reproduce(const char *text)
+{
+	const char *colon = strchr(text, ':');
+	unsigned long long seed, cut_seed;
+	struct state s = { 0 };
+	struct crash_run *r;
+	int mode;
+
+	if (!colon || sscanf(colon, ":%llu:%u:%d:%llu", &seed, &s.k, &mode, &cut_seed) != 4)
+		return false;
+	s.w = find_workload(text, (size_t)(colon - text));
+	if (!s.w || mode < FAKE_CUT_KEEP || mode > FAKE_CUT_RANDOM)
+		return false;
+	s.seed = seed;
+	s.cut_seed = cut_seed;
+	s.mode = (enum fake_cut)mode;
+	r = s.w->run(s.seed);
+	if (!r)
+		return false;
+	s.k = FDIO_MIN(s.k, fake_rec_events(s.w->device(r)));
+	one_state(&s, r, true);
+	s.w->free(r);
+	return true;
+}
+
+static unsigned env_number(const char *name, unsigned fallback)
+{
+	const char *text = getenv(name);
+
+	return text && *text ? (unsigned)strtoul(text, NULL, 10) : fallback;
+}
+
+/* Each deliberate mistake must be noticed, or the checker checks nothing. */
+static int run_mutations(unsigned seed)
+{
+	unsigned caught = 0, missed = 0;
+
+	quiet = true;
+	for (unsigned m = 1; m < JM_NR; m++) {
+		unsigned runs = 0;
+
+		jnl_mutation = (enum jnl_mutation)m;
+		passed = failed = 0;
+		for (; runs < 40 && !failed; runs++)
+			one_run(&crash_raw, seed + runs, 4 * STATES_PER_RUN, false);
+		printf("mutation %s: %s after %u states\n", mutation_names[m], failed ? "caught" : "MISSED", passed + failed);
+		fflush(stdout);
+		if (failed)
+			caught++;
+		else
+			missed++;
+	}
+	printf("%u passed, %u failed, 0 skipped\n", caught, missed);
+	return missed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static bool set_mutation(void)
+{
+	const char *name = getenv("CRASH_MUTATE");
+
+	if (!name || !*name)
+		return true;
+	for (unsigned m = 0; m < JM_NR; m++) {
+		if (!strcmp(name, mutation_names[m])) {
+			jnl_mutation = (enum jnl_mutation)m;
+			return true;
+		}
+	}
+	return false;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned states = env_number("CRASH_STATES", 1000), seed = env_number("CRASH_SEED", 1), run = 0;
+	const char *one = getenv("CRASH_STATE");
+
+	fdio_log_set_level(0);
+	if (!set_mutation()) {
+		fprintf(stderr, "CRASH_MUTATE: no such mutation\n");
+		return 2;
+	}
+	if (argc > 1 && !strcmp(argv[1], "--mutations"))
+		return run_mutations(seed);
+	if (one && *one) {
+		if (!reproduce(one)) {
+			fprintf(stderr, "CRASH_STATE: not a state that a failure printed\n");
+			return 2;
+		}
+	} else {
+		for (unsigned done = 0; done < states; done += STATES_PER_RUN, run++)
+			one_run(workloads[run % ARRAY_SIZE(workloads)], seed + run, FDIO_MIN(states - done, (unsigned)STATES_PER_RUN), true);
+	}
+	printf("%u passed, %u failed, %u skipped\n", passed, failed, skipped);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
