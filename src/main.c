@@ -1,3 +1,417 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Placeholder so that the tree builds from the first commit: the command is assembled here. */
-int main(void) { return 1; }
+/*
+ * The command: parses, probes, opens, recovers, mounts, serves, drains. Every step before the mount answers can fail with one
+ * line on stderr and an exit status of mount(8); struct session keeps what was made, and session_free undoes it in
+ * reverse, whatever is there.
+ *
+ * Threads: this one waits for the end of the mount; one waits for signals; the rest belong to the rooms.
+ * A block device as root is mounted as fuseblk, so the kernel claims it: it is mounted first and recovered
+ * then, and the first request is answered last. An image file is locked by us and recovered first.
+ */
+#include "base/counters.h"
+#include "base/log.h"
+#include "daemon.h"
+#include "ops/ops.h"
+#include "options.h"
+#include "probe.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#define RING_ENTRIES 256
+#define SEGS_PER_LOOP 256
+#define IO_WORKERS 4
+#define SYNC_WORKERS 2
+
+struct session {
+	struct options opt;
+	struct probe probe;
+	char mountpoint[PATH_MAX];
+	char mount_opts[256];
+	char err[512];
+	bool root, fuseblk, read_only;
+	struct dev *dev;
+	struct loop_set *loops;
+	bool loops_on;
+	struct wq *workers, *io, *syncers;
+	struct x4_vol *vol;
+	const char *ro_reason;
+	struct dio *dio;
+	struct ops *ops;
+	struct tr *tr;
+	pthread_t sig_thread;
+	bool sig_on;
+	int result;                /* of writing everything at the end */
+};
+
+/* ------------------------------------------------------------------ callbacks */
+
+static void on_request(struct tr_req *r, void *arg) { ops_handle(r, ((struct session *)arg)->ops); }
+
+static void on_forget(void *arg, uint64_t nodeid, uint64_t nlookup) { ops_forget(((struct session *)arg)->ops, nodeid, nlookup); }
+
+static void on_read_only(void *arg, const char *why)
+{
+	struct session *s = arg;
+
+	log_err("%s is read-only from now on: %s; unmount it and run e2fsck", s->probe.path, why);
+}
+
+/* Control thread of the transport, once: no request will come any more. umount of a fuseblk mount waits for this. */
+static void on_destroy(void *arg, bool aborted)
+{
+	struct session *s = arg;
+
+	daemon_notify("STOPPING=1");
+	if (aborted)
+		log_warn("the connection of %s was aborted", s->mountpoint);
+	dio_drain(s->dio);
+	ops_shutdown(s->ops);
+	dio_drain(s->dio);
+	wq_drain(s->io);
+	wq_drain(s->syncers);
+	s->result = x4_vol_close(s->vol);
+	s->vol = NULL;
+	if (s->result)
+		log_err("%s could not be written completely: %s; run e2fsck", s->probe.path, strerror(-s->result));
+	else
+		log_info("%s unmounted from %s", s->probe.path, s->mountpoint);
+}
+
+static void *signal_main(void *arg)
+{
+	struct session *s = arg;
+	sigset_t set;
+	int sig;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
+	for (;;) {
+		if (sigwait(&set, &sig) || sig == SIGUSR2)
+			return NULL;
+		if (sig == SIGUSR1)
+			fdio_counters_log();
+		else
+			tr_unmount(s->tr);
+	}
+}
+
+/* All signals are blocked in all threads; only signal_main takes them. */
+static void block_signals(void)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigfillset(&set);
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGFPE);
+	sigdelset(&set, SIGILL);
+	sigdelset(&set, SIGABRT);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+/* ------------------------------------------------------------------ steps */
+
+static int failed(struct session *s, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static int failed(struct session *s, int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(s->err, sizeof(s->err), fmt, ap);
+	va_end(ap);
+	return status;
+}
+
+static int check_mountpoint(struct session *s)
+{
+	struct stat st;
+
+	if (!realpath(s->opt.mountpoint, s->mountpoint))
+		return failed(s, EXIT_MOUNT, "mount point %s: %s", s->opt.mountpoint, strerror(errno));
+	if (stat(s->mountpoint, &st))
+		return failed(s, EXIT_MOUNT, "mount point %s: %s", s->mountpoint, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return failed(s, EXIT_MOUNT, "mount point %s is not a directory", s->mountpoint);
+	return 0;
+}
+
+static int open_device(struct session *s)
+{
+	unsigned flags = (s->read_only ? DEV_OPEN_RDONLY : 0) | (s->fuseblk ? 0 : DEV_OPEN_EXCL);
+
+	return dev_uring_open(s->probe.path, flags, &s->dev, s->err, sizeof(s->err)) ? EXIT_MOUNT : 0;
+}
+
+static int probe_and_open(struct session *s)
+{
+	if (probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)))
+		return EXIT_MOUNT;
+	s->read_only = s->opt.read_only || s->probe.read_only_dev;
+	if (s->probe.read_only_dev && !s->opt.read_only)
+		log_warn("%s is write-protected: serving it read-only", s->probe.path);
+	s->opt.read_only = s->read_only;
+	s->fuseblk = s->root && s->probe.is_block;
+	if (s->fuseblk && s->opt.fsname)
+		return failed(s, EXIT_USAGE, "option fsname is for image files: the kernel shows a block device under its own name");
+	return open_device(s);
+}
+
+static int make_engine_room(struct session *s)
+{
+	struct loop_config lc = {
+		.nr_loops = s->opt.single_loop ? 1 : 0, .entries = RING_ENTRIES, .pin = !s->opt.single_loop, .nr_fixed_files = LOOP_NR_FILES,
+	};
+
+	if (loop_set_new(&lc, &s->loops, s->err, sizeof(s->err)))
+		return EXIT_SYSTEM;
+	if (dev_uring_attach(s->dev, s->loops))
+		return failed(s, EXIT_SYSTEM, "cannot register the device with io_uring");
+	s->workers = wq_new("fdio-ops", (unsigned)s->opt.workers);
+	s->io = wq_new("fdio-io", IO_WORKERS);
+	s->syncers = wq_new("fdio-sync", SYNC_WORKERS);
+	if (!s->workers || !s->io || !s->syncers)
+		return failed(s, EXIT_SYSTEM, "cannot start worker threads: %s", strerror(errno));
+	return 0;
+}
+
+static int open_volume(struct session *s)
+{
+	const struct options *o = &s->opt;
+	struct x4_options xo = {
+		.read_only = s->read_only, .norecovery = o->norecovery, .discard = o->discard, .errors = (enum x4_errors_policy)o->errors,
+		.atime = (enum x4_atime_policy)o->atime, .nodiratime = o->nodiratime, .lazytime = o->lazytime, .acl = o->acl,
+		.user_xattr = o->user_xattr, .commit_interval_s = (unsigned)o->commit, .nr_cpus = loop_set_count(s->loops),
+		.went_read_only = on_read_only, .arg = s,
+	};
+
+	if (x4_vol_open(s->dev, &xo, &s->vol, &s->ro_reason, s->err, sizeof(s->err)))
+		return EXIT_MOUNT;
+	if (x4_vol_read_only(s->vol) && !s->read_only) {
+		log_warn("%s is served read-only: %s", s->probe.path, s->ro_reason ? s->ro_reason : "the file system asks for it");
+		s->read_only = true;
+		s->opt.read_only = 1;
+	}
+	return 0;
+}
+
+static int make_transport(struct session *s)
+{
+	uint32_t bs = FDIO_MAX(s->probe.fs_block_size, s->probe.lbs);
+	struct tr_config tc = {
+		.source = s->opt.fsname ? s->opt.fsname : s->probe.path, .mountpoint = s->mountpoint, .blkdev = s->fuseblk,
+		.blksize = bs > 4096 ? 4096 : bs, .mount_opts = s->mount_opts,
+		.loops = s->loops, .queue_depth = (unsigned)s->opt.queue_depth, .max_background = (unsigned)s->opt.max_background,
+		.slot_size = ops_req_size(), .posix_acl = s->opt.acl, .parallel_dio = s->opt.parallel_dio, .export_handles = true,
+		.handler = on_request, .destroy = on_destroy, .forget = on_forget, .arg = s,
+	};
+
+	options_mount_list(&s->opt, s->root, s->mount_opts, sizeof(s->mount_opts));
+	if (tr_new(&tc, &s->tr, s->err, sizeof(s->err)))
+		return EXIT_SYSTEM;
+	return tr_mount(s->tr, s->err, sizeof(s->err)) ? EXIT_MOUNT : 0;
+}
+
+static int make_upper(struct session *s)
+{
+	struct ops_config oc = {
+		.vol = s->vol, .workers = s->workers, .nr_requests = (unsigned)s->opt.queue_depth * loop_set_count(s->loops),
+		.parallel_dio = s->opt.parallel_dio, .sync = s->opt.sync, .dirsync = s->opt.dirsync,
+	};
+	struct dio_config dc = {
+		.dev = s->dev, .vol = s->vol, .loops = s->loops, .nr_cpus = loop_set_count(s->loops), .workers = s->io, .syncers = s->syncers,
+		.segs_per_loop = SEGS_PER_LOOP, .strict = s->opt.dio == OPT_DIO_STRICT, .inval = ops_inval,
+	};
+	int err = ops_new(&oc, &s->ops);
+
+	if (!err) {
+		dc.inval_arg = s->ops;
+		err = dio_new(&dc, &s->dio);
+	}
+	if (err)
+		return failed(s, EXIT_SYSTEM, "cannot set up the engine: %s", strerror(-err));
+	ops_set_dio(s->ops, s->dio);
+	ops_set_tr(s->ops, s->tr);
+	return 0;
+}
+
+/* fuseblk: the kernel's claim replaces ours before anything is written. */
+static int mount_block(struct session *s)
+{
+	int st = make_transport(s);
+
+	if (!st && probe_recheck(&s->probe, dev_uring_fd(s->dev), s->err, sizeof(s->err)))
+		st = EXIT_MOUNT;
+	return st ? st : open_volume(s);
+}
+
+static int mount_file(struct session *s)
+{
+	int st = open_volume(s);
+
+	return st ? st : make_transport(s);
+}
+
+static int serve(struct session *s)
+{
+	int err = loop_set_start(s->loops, NULL, NULL);
+
+	if (err)
+		return failed(s, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));
+	s->loops_on = true;
+	if (tr_start(s->tr, s->err, sizeof(s->err)))
+		return EXIT_MOUNT;
+	err = pthread_create(&s->sig_thread, NULL, signal_main, s);
+	s->sig_on = !err;
+	if (err) {
+		/* The mount serves already: end it in order. */
+		tr_unmount(s->tr);
+		tr_wait(s->tr);
+		return failed(s, EXIT_SYSTEM, "cannot start the signal thread: %s", strerror(err));
+	}
+	return 0;
+}
+
+/* The kernel was told rw before the volume was opened (fuseblk) and it turned out read-only. */
+static void tell_kernel_read_only(struct session *s)
+{
+	unsigned long fl = MS_REMOUNT | MS_RDONLY;
+	const struct options *o = &s->opt;
+
+	if (!s->fuseblk || strncmp(s->mount_opts, "rw", 2) || !s->read_only)
+		return;
+	fl |= (o->nosuid ? MS_NOSUID : 0) | (o->nodev ? MS_NODEV : 0) | (o->noexec ? MS_NOEXEC : 0) | (o->sync ? MS_SYNCHRONOUS : 0) |
+	      (o->dirsync ? MS_DIRSYNC : 0) | (o->atime == 1 ? MS_NOATIME : 0) | (o->nodiratime ? MS_NODIRATIME : 0);
+	if (mount(NULL, s->mountpoint, NULL, fl, NULL))
+		log_warn("the mount looks writable but is not: %s", strerror(errno));
+}
+
+static void session_free(struct session *s)
+{
+	if (s->sig_on) {
+		pthread_kill(s->sig_thread, SIGUSR2);
+		pthread_join(s->sig_thread, NULL);
+	}
+	if (s->loops_on)
+		loop_set_stop(s->loops);
+	tr_free(s->tr);
+	if (s->dio)
+		dio_drain(s->dio);
+	if (s->ops)
+		ops_shutdown(s->ops);
+	/* Only when starting failed: otherwise the volume was closed while the umount waited. */
+	if (s->vol)
+		x4_vol_close(s->vol);
+	wq_free(s->workers);
+	wq_free(s->io);
+	wq_free(s->syncers);
+	if (s->dio)
+		dio_free(s->dio);
+	ops_free(s->ops);
+	if (s->loops)
+		loop_set_free(s->loops);
+	if (s->dev)
+		dev_close(s->dev);
+	epoch_drain();
+}
+
+static int start(struct session *s)
+{
+	int st;
+
+	if (s->opt.mlock && daemon_mlock(s->err, sizeof(s->err)))
+		return EXIT_SYSTEM;
+	st = probe_and_open(s);
+	if (!st)
+		st = make_engine_room(s);
+	if (!st)
+		st = s->fuseblk ? mount_block(s) : mount_file(s);
+	if (!st)
+		st = make_upper(s);
+	if (!st)
+		st = serve(s);
+	return st;
+}
+
+static int run(struct session *s)
+{
+	int st = start(s);
+
+	if (st)
+		goto out;
+	tell_kernel_read_only(s);
+	log_info("%s mounted on %s%s", s->probe.path, s->mountpoint, s->read_only ? " read-only" : "");
+	daemon_ready();
+	daemon_notify("READY=1");
+	tr_wait(s->tr);
+out:
+	if (st)
+		fprintf(stderr, "fusedio: %s\n", s->err);
+	session_free(s);
+	return st ? st : s->result ? EXIT_SYSTEM : 0;
+}
+
+static void print_version(void)
+{
+	printf("fusedio %s\nlibfuse %s, FUSE headers 7.%u\n", PACKAGE_VERSION, fuse_pkgversion(), FUSE_KERNEL_MINOR_VERSION);
+}
+
+static const int log_levels[] = { FDIO_LOG_ERR, FDIO_LOG_WARN, FDIO_LOG_INFO, FDIO_LOG_DEBUG };
+
+/* -f of mount(8): everything but the mount. */
+static int fake_mount(struct session *s)
+{
+	int st = probe_device(s->opt.device, true, &s->probe, s->err, sizeof(s->err)) ? EXIT_MOUNT : 0;
+
+	if (st)
+		fprintf(stderr, "fusedio: %s\n", s->err);
+	return st;
+}
+
+int main(int argc, char **argv)
+{
+	static struct session s;
+	int st = options_parse(argc, argv, &s.opt, s.err, sizeof(s.err));
+
+	if (s.opt.help)
+		options_help(stdout);
+	else if (s.opt.version)
+		print_version();
+	if (s.opt.help || s.opt.version)
+		return 0;
+	s.root = geteuid() == 0;
+	if (!st && s.opt.ns && daemon_setns(s.opt.ns, s.err, sizeof(s.err)))
+		st = EXIT_SYSTEM;
+	if (!st)
+		st = check_mountpoint(&s);
+	if (st) {
+		fprintf(stderr, "fusedio: %s\n", s.err);
+		return st;
+	}
+	fdio_log_set_level(log_levels[s.opt.log]);
+	if (s.opt.fake)
+		return fake_mount(&s);
+	if (!s.opt.foreground) {
+		int err = daemon_fork();
+
+		if (err) {
+			fprintf(stderr, "fusedio: cannot fork: %s\n", strerror(-err));
+			return EXIT_SYSTEM;
+		}
+	}
+	block_signals();
+	st = run(&s);
+	options_free(&s.opt);
+	return st;
+}

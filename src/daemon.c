@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Process matters: the handshake between the command and the daemon it leaves behind, sd_notify, memory locking, mount
+ * namespaces. Main thread, while it is the only one, except daemon_notify (any thread).
+ */
+#include "daemon.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#define PR_GET_IO_FLUSHER 58
+#endif
+
+#define OOM_SCORE_ADJ "-1000\n"
+
+static int ready_fd = -1;
+
+/* One byte: the mount answers. End of file without it: the child has ended, and says why by its status. */
+static void parent_wait(int fd, pid_t pid) __attribute__((noreturn));
+static void parent_wait(int fd, pid_t pid)
+{
+	int status = 0;
+	ssize_t n;
+	char c;
+
+	do
+		n = read(fd, &c, 1);
+	while (n < 0 && errno == EINTR);
+	if (n == 1)
+		_exit(0);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && WEXITSTATUS(status))
+		_exit(WEXITSTATUS(status));
+	fprintf(stderr, "fusedio: the daemon ended before the mount was ready%s\n", WIFSIGNALED(status) ? " (killed)" : "");
+	_exit(2);
+}
+
+int daemon_fork(void)
+{
+	int fds[2];
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC))
+		return -errno;
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0) {
+		int err = -errno;
+
+		close(fds[0]);
+		close(fds[1]);
+		return err;
+	}
+	if (pid) {
+		close(fds[1]);
+		parent_wait(fds[0], pid);
+	}
+	close(fds[0]);
+	ready_fd = fds[1];
+	setsid();
+	return 0;
+}
+
+void daemon_ready(void)
+{
+	int null;
+
+	if (ready_fd < 0)
+		return;
+	if (chdir("/"))
+		log_warn("cannot change to /: %s", strerror(errno));
+	fdio_log_to_syslog("fusedio");
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null >= 0) {
+		for (int fd = 0; fd <= 2; fd++)
+			dup2(null, fd);
+		if (null > 2)
+			close(null);
+	}
+	/* The parent may be gone already (killed); the mount does not depend on it. */
+	if (write(ready_fd, "", 1) != 1)
+		log_debug("nobody waits for the mount: %s", strerror(errno));
+	close(ready_fd);
+	ready_fd = -1;
+}
+
+void daemon_notify(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	size_t len = path ? strlen(path) : 0;
+	socklen_t salen;
+	int fd;
+
+	if (!len || len >= sizeof(sa.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(sa.sun_path, path, len);
+	if (path[0] == '@')
+		sa.sun_path[0] = '\0';
+	salen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&sa, salen) < 0)
+		log_warn("cannot notify the service manager: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+static int set_oom_score(void)
+{
+	char now[16] = "";
+	int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+	bool ok = fd >= 0 && write(fd, OOM_SCORE_ADJ, sizeof(OOM_SCORE_ADJ) - 1) == (ssize_t)sizeof(OOM_SCORE_ADJ) - 1 &&
+		  pread(fd, now, sizeof(now) - 1, 0) > 0 && !strcmp(now, OOM_SCORE_ADJ);
+	int err = ok ? 0 : errno ? -errno : -EIO;
+
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+int daemon_mlock(char *errbuf, size_t errlen)
+{
+	int err;
+
+	if (mlockall(MCL_CURRENT | MCL_FUTURE)) {
+		err = -errno;
+		snprintf(errbuf, errlen, "mlock: cannot lock memory: %s: run as root or raise RLIMIT_MEMLOCK", strerror(-err));
+		return err;
+	}
+	/* Inherited by the threads to come. */
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) || prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) != 1) {
+		err = errno ? -errno : -EINVAL;
+		snprintf(errbuf, errlen, "mlock: cannot become an I/O flusher: %s: CAP_SYS_RESOURCE is needed", strerror(-err));
+		return err;
+	}
+	errno = 0;
+	err = set_oom_score();
+	if (err)
+		snprintf(errbuf, errlen, "mlock: cannot set oom_score_adj: %s: CAP_SYS_RESOURCE is needed", strerror(-err));
+	return err;
+}
+
+int daemon_setns(const char *ns, char *errbuf, size_t errlen)
+{
+	char path[64];
+	int fd, err = 0;
+
+	if (ns[strspn(ns, "0123456789")] == '\0') {
+		snprintf(path, sizeof(path), "/proc/%.20s/ns/mnt", ns);
+		ns = path;
+	}
+	fd = open(ns, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || setns(fd, CLONE_NEWNS)) {
+		err = -errno;
+		snprintf(errbuf, errlen, "cannot enter the mount namespace %s: %s", ns, strerror(-err));
+	}
+	if (fd >= 0)
+		close(fd);
+	return err;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Going to the background, telling the service manager, and staying in memory. */
+#ifndef FDIO_DAEMON_H
+#define FDIO_DAEMON_H
+
+#include "base/util.h"
+
+/*
+ * Forks. The child returns 0 and carries on; the parent waits until the child calls daemon_ready and exits with 0,
+ * or with the child's exit status if it ends before. -errno if there can be no child.
+ */
+int daemon_fork(void);
+/* The mount answers: lets the parent go, detaches from the terminal; log lines go to syslog. No-op without daemon_fork. */
+void daemon_ready(void);
+/* One datagram to $NOTIFY_SOCKET, if it is set. */
+void daemon_notify(const char *state);
+/* mlockall, PR_SET_IO_FLUSHER, oom_score_adj; each verified. Before any other thread exists. errbuf: one line. */
+int daemon_mlock(char *errbuf, size_t errlen);
+/* Enters the mount namespace of a process id or a namespace file. */
+int daemon_setns(const char *ns, char *errbuf, size_t errlen);
+
+#endif

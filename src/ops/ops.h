@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The FUSE operations: what stands between the transport and the file system. main makes one struct ops a
+ * mount, gives ops_handle and ops_forget to the transport and ops_inval to the direct-I/O engine.
+ *
+ * Node ids: the root is 1, every other inode's node id is its number. Each entry reply takes one inode
+ * reference, FORGET drops them.
+ */
+#ifndef FDIO_OPS_OPS_H
+#define FDIO_OPS_OPS_H
+
+#include "base/work.h"
+#include "dio/dio.h"
+#include "transport/tr.h"
+
+struct ops;
+
+struct ops_config {
+	struct x4_vol *vol;
+	struct wq *workers;      /* everything that may block; not the engine's queues, which these operations wait for */
+	unsigned nr_requests;    /* slots of all loops: bounds what can wait for an invalidation */
+	bool parallel_dio;       /* O_DIRECT opens bypass the page cache and write in parallel */
+	bool sync, dirsync;      /* mount options of these names */
+};
+
+int ops_new(const struct ops_config *cfg, struct ops **ret);
+/* The engine and the transport are made with callbacks into ops, so they come later; before the first request. */
+void ops_set_dio(struct ops *o, struct dio *d);
+void ops_set_tr(struct ops *o, struct tr *t);
+/* tr_config.slot_size */
+size_t ops_req_size(void);
+/* tr_config.handler; arg is the struct ops. Loop thread, never blocks. */
+void ops_handle(struct tr_req *r, void *arg);
+/* tr_config.forget. Any thread, never blocks. */
+void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup);
+/* dio_config.inval; arg is the struct ops. Any thread, never blocks. */
+void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *));
+/* No request will come any more and the engine is idle: closes what is still open. Blocks. */
+void ops_shutdown(struct ops *o);
+void ops_free(struct ops *o);
+
+/* For the tests and the log: files and directories open now. */
+unsigned ops_nr_open(struct ops *o);
+
+#endif

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * LOOKUP, GETATTR, STATX, SETATTR and the encoding of attributes and entries. GETATTR runs on the loop thread
+ * when the inode is in memory, which it is as long as the kernel knows it; the others on workers. A change
+ * of size closes the inode's gate first: direct I/O in flight ends before blocks are freed.
+ */
+#include "ops/ops_types.h"
+
+static uint64_t blksize(struct ops *o) { return 1ULL << x4_vol_block_bits(o->vol); }
+
+void ops_fill_attr(struct ops *o, struct x4_inode *i, struct fuse_attr *out)
+{
+	struct x4_attr a;
+
+	x4_getattr(i, &a);
+	*out = (struct fuse_attr){
+		.ino = a.ino, .size = a.size, .blocks = a.blocks_512,
+		.atime = (uint64_t)a.atime.tv_sec, .mtime = (uint64_t)a.mtime.tv_sec, .ctime = (uint64_t)a.ctime.tv_sec,
+		.atimensec = (uint32_t)a.atime.tv_nsec, .mtimensec = (uint32_t)a.mtime.tv_nsec, .ctimensec = (uint32_t)a.ctime.tv_nsec,
+		.mode = a.mode, .nlink = a.nlink, .uid = a.uid, .gid = a.gid, .rdev = a.rdev, .blksize = (uint32_t)blksize(o),
+	};
+}
+
+void ops_fill_entry(struct ops *o, struct x4_inode *i, struct fuse_entry_out *out)
+{
+	*out = (struct fuse_entry_out){
+		.nodeid = ops_nodeid(i), .generation = x4_inode_gen(i), .entry_valid = OPS_VALID_S, .attr_valid = OPS_VALID_S,
+	};
+	ops_fill_attr(o, i, &out->attr);
+}
+
+void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i)
+{
+	struct fuse_entry_out e;
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	ops_fill_entry(q->ops, i, &e);
+	/* The kernel does not count lookups of its root, so they must not keep references. */
+	if (e.nodeid == FUSE_ROOT_ID)
+		x4_iput(i);
+	tr_reply_data(&q->tr, &e, sizeof(e));
+}
+
+static bool name_is(const struct pro_in *in, const char *s)
+{
+	return in->name_len == strlen(s) && !memcmp(in->name, s, in->name_len);
+}
+
+void ops_lookup(struct ops_req *q)
+{
+	const struct pro_in *in = &q->tr.in;
+	struct fuse_entry_out none = { .entry_valid = OPS_VALID_S };
+	struct x4_inode *dir, *i = NULL;
+	int err;
+
+	if (in->name_len > X4_NAME_MAX) {
+		ops_reply_err(q, -ENAMETOOLONG);
+		return;
+	}
+	err = ops_iget(q->ops, in->h.nodeid, &dir);
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	/* "." and ".." come from open_by_handle_at and name_to_handle_at users such as an NFS server; "." of any file. */
+	if (name_is(in, "."))
+		i = x4_iref(dir);
+	else if (!S_ISDIR(x4_inode_mode(dir)))
+		err = -ENOTDIR;
+	else if (name_is(in, ".."))
+		err = x4_lookup_parent(dir, &i);
+	else
+		err = x4_lookup(dir, in->name, in->name_len, &i);
+	if (i && (x4_inode_flags(i) & OPS_FL_EA_INODE)) {
+		x4_iput(i);
+		i = NULL;
+		err = -ESTALE;
+	}
+	if (err == -ENOENT && !name_is(in, ".."))
+		tr_reply_data(&q->tr, &none, sizeof(none));
+	else
+		ops_reply_entry(q, err, i);
+	x4_iput(dir);
+}
+
+static void reply_attr(struct ops_req *q, struct x4_inode *i)
+{
+	struct fuse_attr_out out = { .attr_valid = OPS_VALID_S };
+
+	ops_fill_attr(q->ops, i, &out.attr);
+	tr_reply_data(&q->tr, &out, sizeof(out));
+}
+
+static void getattr_slow(struct work *w)
+{
+	struct ops_req *q = container_of(w, struct ops_req, work);
+	struct x4_inode *i;
+	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	reply_attr(q, i);
+	x4_iput(i);
+}
+
+void ops_getattr(struct ops_req *q)
+{
+	struct ops *o = q->ops;
+	struct x4_inode *i = ops_iget_cached(o, q->tr.in.h.nodeid);
+
+	if (!i) {
+		wq_queue(o->cfg.workers, &q->work, getattr_slow);
+		return;
+	}
+	reply_attr(q, i);
+	ops_put(o, i, 1);
+}
+
+static struct fuse_sx_time sx_time(struct timespec t)
+{
+	return (struct fuse_sx_time){ .tv_sec = t.tv_sec, .tv_nsec = (uint32_t)t.tv_nsec };
+}
+
+static void fill_statx(struct ops *o, struct x4_inode *i, struct fuse_statx *s)
+{
+	struct x4_attr a;
+
+	x4_getattr(i, &a);
+	s->mask = STATX_BASIC_STATS | STATX_BTIME;
+	s->blksize = (uint32_t)blksize(o);
+	s->attributes_mask = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP;
+	s->attributes = (a.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) | (a.flags & OPS_FL_APPEND ? STATX_ATTR_APPEND : 0) |
+			(a.flags & OPS_FL_NODUMP ? STATX_ATTR_NODUMP : 0);
+	s->nlink = a.nlink;
+	s->uid = a.uid;
+	s->gid = a.gid;
+	s->mode = (uint16_t)a.mode;
+	s->ino = a.ino;
+	s->size = a.size;
+	s->blocks = a.blocks_512;
+	s->atime = sx_time(a.atime);
+	s->btime = sx_time(a.btime);
+	s->ctime = sx_time(a.ctime);
+	s->mtime = sx_time(a.mtime);
+	/* rdev is in the 32-bit encoding: 12 bits of major between 8 and 12 bits of minor */
+	s->rdev_major = (a.rdev >> 8) & 0xfff;
+	s->rdev_minor = (a.rdev & 0xff) | ((a.rdev >> 12) & 0xfff00);
+}
+
+void ops_statx(struct ops_req *q)
+{
+	struct fuse_statx_out out = { .attr_valid = OPS_VALID_S };
+	struct x4_inode *i;
+	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	fill_statx(q->ops, i, &out.stat);
+	tr_reply_data(&q->tr, &out, sizeof(out));
+	x4_iput(i);
+}
+
+int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size)
+{
+	int err;
+
+	if (!S_ISREG(x4_inode_mode(i)))
+		return S_ISDIR(x4_inode_mode(i)) ? -EISDIR : -EINVAL;
+	if (size > INT64_MAX)
+		return -EFBIG;
+	err = dio_gate_close(o->dio, i, DIO_GATE_ALL);
+	if (err)
+		return err;
+	x4_inode_lock_excl(i);
+	err = x4_truncate(i, size);
+	x4_inode_unlock(i);
+	dio_gate_open(o->dio, i, DIO_GATE_ALL);
+	return err;
+}
+
+static unsigned setattr_what(const struct fuse_setattr_in *in, struct x4_attr *a)
+{
+	static const struct { uint32_t fuse; unsigned x4; } map[] = {
+		{ FATTR_MODE, X4_SET_MODE }, { FATTR_UID, X4_SET_UID }, { FATTR_GID, X4_SET_GID }, { FATTR_ATIME, X4_SET_ATIME },
+		{ FATTR_MTIME, X4_SET_MTIME }, { FATTR_CTIME, X4_SET_CTIME }, { FATTR_KILL_SUIDGID, X4_KILL_SUIDGID },
+	};
+	unsigned what = 0;
+
+	for (unsigned k = 0; k < ARRAY_SIZE(map); k++)
+		if (in->valid & map[k].fuse)
+			what |= map[k].x4;
+	if ((in->valid & FATTR_ATIME_NOW) && (what & X4_SET_ATIME))
+		what = (what & ~X4_SET_ATIME) | X4_SET_ATIME_NOW;
+	if ((in->valid & FATTR_MTIME_NOW) && (what & X4_SET_MTIME))
+		what = (what & ~X4_SET_MTIME) | X4_SET_MTIME_NOW;
+	a->mode = in->mode & 07777;
+	a->uid = in->uid;
+	a->gid = in->gid;
+	a->atime = (struct timespec){ .tv_sec = (time_t)in->atime, .tv_nsec = in->atimensec };
+	a->mtime = (struct timespec){ .tv_sec = (time_t)in->mtime, .tv_nsec = in->mtimensec };
+	a->ctime = (struct timespec){ .tv_sec = (time_t)in->ctime, .tv_nsec = in->ctimensec };
+	return what;
+}
+
+/* Immutable: nothing changes. Append-only: no truncation, no attributes but times to now. */
+static int setattr_allowed(struct x4_inode *i, const struct fuse_setattr_in *in)
+{
+	uint32_t fl = x4_inode_flags(i);
+	uint32_t v = in->valid & (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME);
+
+	if (!v || !(fl & (OPS_FL_IMMUTABLE | OPS_FL_APPEND)))
+		return 0;
+	if (fl & OPS_FL_IMMUTABLE)
+		return -EPERM;
+	if (v & (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE))
+		return -EPERM;
+	if (((v & FATTR_ATIME) && !(in->valid & FATTR_ATIME_NOW)) || ((v & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW)))
+		return -EPERM;
+	return 0;
+}
+
+static int setattr_inode(struct ops *o, struct x4_inode *i, const struct fuse_setattr_in *in)
+{
+	struct x4_attr a = { 0 };
+	unsigned what = setattr_what(in, &a);
+	int err = setattr_allowed(i, in);
+
+	if (err)
+		return err;
+	/* The kernel leaves it to us to take the privileges away when a file changes hands, whoever does it. */
+	if ((what & (X4_SET_UID | X4_SET_GID)) && !S_ISDIR(x4_inode_mode(i)))
+		what |= X4_KILL_SUIDGID;
+	if (in->valid & FATTR_SIZE)
+		err = ops_set_size(o, i, in->size);
+	if (!err && what)
+		err = x4_setattr(i, what, &a);
+	if (!err && (o->cfg.sync || (x4_inode_flags(i) & OPS_FL_SYNC)))
+		err = ops_wait_durable(o, i, false);
+	return err;
+}
+
+void ops_setattr(struct ops_req *q)
+{
+	struct x4_inode *i;
+	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	err = setattr_inode(q->ops, i, ops_arg(q));
+	if (err)
+		ops_reply_err(q, err);
+	else
+		reply_attr(q, i);
+	x4_iput(i);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * STATFS and IOCTL, on workers. Ioctls: inode flags and project-free extended flags (chattr, lsattr), the generation, and
+ * FITRIM. The kernel has checked ownership and capabilities of flag changes; FITRIM is checked here. An unknown
+ * ioctl is ENOTTY.
+ */
+#include "ops/ops_types.h"
+
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+
+#define FL_USER_VISIBLE 0x705BDFFFu
+#define FL_USER_SETTABLE \
+	(0x3u | OPS_FL_SYNC | OPS_FL_IMMUTABLE | OPS_FL_APPEND | OPS_FL_NODUMP | OPS_FL_NOATIME | OPS_FL_DIRSYNC | OPS_FL_TOPDIR)
+
+void ops_statfs(struct ops_req *q)
+{
+	struct fuse_statfs_out out = { 0 };
+	struct x4_statfs s;
+
+	x4_vol_statfs(q->ops->vol, &s);
+	out.st = (struct fuse_kstatfs){
+		.blocks = s.blocks, .bfree = s.bfree, .bavail = s.bavail, .files = s.files, .ffree = s.ffree,
+		.bsize = s.bsize, .frsize = s.bsize, .namelen = s.namelen,
+	};
+	tr_reply_data(&q->tr, &out, sizeof(out));
+}
+
+/* The answer is built in the payload; data of the request must have been read by then. */
+static void reply_ioctl(struct ops_req *q, const void *data, uint32_t len)
+{
+	struct fuse_ioctl_out out = { 0 };
+
+	memcpy(q->tr.payload, &out, sizeof(out));
+	if (len)
+		memcpy(q->tr.payload + sizeof(out), data, len);
+	tr_reply(&q->tr, 0, (uint32_t)sizeof(out) + len);
+}
+
+static int set_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
+{
+	struct x4_attr a = { 0 };
+	uint32_t have = x4_inode_flags(i);
+	uint32_t settable = FL_USER_SETTABLE;
+
+	if (x4_vol_read_only(q->ops->vol))
+		return -EROFS;
+	if (!S_ISDIR(x4_inode_mode(i)))
+		settable &= ~(uint32_t)(OPS_FL_DIRSYNC | OPS_FL_TOPDIR);
+	/* Flags that say how the file is stored may be named, not changed. */
+	if ((want ^ have) & FL_USER_VISIBLE & ~settable)
+		return -EOPNOTSUPP;
+	a.flags = (have & ~settable) | (want & settable);
+	return x4_setattr(i, X4_SET_FLAGS, &a);
+}
+
+static const struct { uint32_t x, fl; } xflag_map[] = {
+	{ FS_XFLAG_SYNC, OPS_FL_SYNC }, { FS_XFLAG_IMMUTABLE, OPS_FL_IMMUTABLE }, { FS_XFLAG_APPEND, OPS_FL_APPEND },
+	{ FS_XFLAG_NODUMP, OPS_FL_NODUMP }, { FS_XFLAG_NOATIME, OPS_FL_NOATIME },
+};
+
+static int set_xflags(struct ops_req *q, struct x4_inode *i, const struct fsxattr *x)
+{
+	uint32_t want = x4_inode_flags(i), known = 0;
+
+	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++) {
+		known |= xflag_map[k].x;
+		want = x->fsx_xflags & xflag_map[k].x ? want | xflag_map[k].fl : want & ~xflag_map[k].fl;
+	}
+	if ((x->fsx_xflags & ~known) || x->fsx_extsize || x->fsx_cowextsize || x->fsx_projid)
+		return -EOPNOTSUPP;
+	return set_flags(q, i, want);
+}
+
+static void get_xflags(struct x4_inode *i, struct fsxattr *x)
+{
+	uint32_t fl = x4_inode_flags(i);
+
+	*x = (struct fsxattr){ 0 };
+	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)
+		if (fl & xflag_map[k].fl)
+			x->fsx_xflags |= xflag_map[k].x;
+}
+
+static int trim(struct ops_req *q, struct fstrim_range *r)
+{
+	uint64_t done = 0;
+	int err;
+
+	if (q->tr.in.h.uid != 0)
+		return -EPERM;
+	if (x4_vol_read_only(q->ops->vol))
+		return -EROFS;
+	err = x4_vol_trim(q->ops->vol, r->start, r->len, r->minlen, &done);
+	r->len = done;
+	return err;
+}
+
+static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_ioctl_in *in, void *data, uint32_t *ret_len)
+{
+	uint32_t v = 0;
+
+	*ret_len = 0;
+	switch (in->cmd) {
+	case FS_IOC_GETFLAGS:
+	case FS_IOC32_GETFLAGS:
+		v = x4_inode_flags(i) & FL_USER_VISIBLE;
+		break;
+	case FS_IOC_GETVERSION:
+	case FS_IOC32_GETVERSION:
+		v = x4_inode_gen(i);
+		break;
+	case FS_IOC_SETFLAGS:
+	case FS_IOC32_SETFLAGS:
+		memcpy(&v, data, sizeof(v));
+		return in->in_size >= sizeof(v) ? set_flags(q, i, v) : -EINVAL;
+	case FS_IOC_FSGETXATTR:
+		get_xflags(i, data);
+		*ret_len = sizeof(struct fsxattr);
+		return *ret_len <= in->out_size ? 0 : -EINVAL;
+	case FS_IOC_FSSETXATTR:
+		return in->in_size >= sizeof(struct fsxattr) ? set_xflags(q, i, data) : -EINVAL;
+	case FITRIM:
+		*ret_len = sizeof(struct fstrim_range);
+		return in->in_size >= *ret_len && in->out_size >= *ret_len ? trim(q, data) : -EINVAL;
+	default:
+		return -ENOTTY;
+	}
+	memcpy(data, &v, sizeof(v));
+	*ret_len = sizeof(v);
+	return in->out_size >= sizeof(v) ? 0 : -EINVAL;
+}
+
+void ops_ioctl(struct ops_req *q)
+{
+	const struct fuse_ioctl_in *in = ops_arg(q);
+	union { struct fsxattr x; struct fstrim_range t; uint8_t raw[64]; } data = { .raw = { 0 } };
+	struct x4_inode *i;
+	uint32_t len;
+	int err;
+
+	if (in->in_size > q->tr.in.rest_len) {
+		ops_reply_err(q, -EINVAL);
+		return;
+	}
+	memcpy(data.raw, q->tr.in.rest, FDIO_MIN(in->in_size, (uint32_t)sizeof(data.raw)));
+	err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	if (!err) {
+		err = run_ioctl(q, i, in, data.raw, &len);
+		x4_iput(i);
+	}
+	if (err)
+		ops_reply_err(q, err);
+	else
+		reply_ioctl(q, data.raw, len);
+}

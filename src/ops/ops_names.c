@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME, RENAME2, READLINK; on workers. The kernel has checked
+ * permissions and holds the directories; the immutable and append-only flags are checked here. With dirsync (mount
+ * option or chattr +D, +S) the answer waits until the change is durable.
+ */
+#include "ops/ops_types.h"
+
+#include <linux/fs.h>
+#include <stdlib.h>
+
+/* The directory of the request and its name, checked. */
+static int start(struct ops_req *q, struct x4_inode **ret_dir)
+{
+	const struct pro_in *in = &q->tr.in;
+	int err;
+
+	if (in->name_len > X4_NAME_MAX)
+		return -ENAMETOOLONG;
+	err = ops_iget(q->ops, in->h.nodeid, ret_dir);
+	if (err)
+		return err;
+	if (!S_ISDIR(x4_inode_mode(*ret_dir)))
+		err = -ENOTDIR;
+	else if (x4_inode_flags(*ret_dir) & OPS_FL_IMMUTABLE)
+		err = -EPERM;
+	if (err)
+		x4_iput(*ret_dir);
+	return err;
+}
+
+/* Taking a name away: neither from an append-only directory, nor from an immutable or append-only file. */
+static int may_remove(struct x4_inode *dir, const char *name, unsigned len)
+{
+	struct x4_inode *i;
+	int err;
+
+	if (x4_inode_flags(dir) & (OPS_FL_IMMUTABLE | OPS_FL_APPEND))
+		return -EPERM;
+	err = x4_lookup(dir, name, len, &i);
+	if (err)
+		return err;
+	if (x4_inode_flags(i) & (OPS_FL_IMMUTABLE | OPS_FL_APPEND))
+		err = -EPERM;
+	x4_iput(i);
+	return err;
+}
+
+static void create_node(struct ops_req *q, uint32_t mode, uint32_t rdev, uint32_t umask)
+{
+	const struct pro_in *in = &q->tr.in;
+	struct x4_inode *dir, *i = NULL;
+	struct x4_cred c;
+	int err = start(q, &dir);
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	ops_cred(q, umask, &c);
+	err = x4_create(dir, in->name, in->name_len, mode, rdev, &c, &i);
+	if (!err) {
+		err = ops_dir_durable(q->ops, dir, 0);
+		if (err)
+			x4_iput(i);
+	}
+	ops_reply_entry(q, err, i);
+	x4_iput(dir);
+}
+
+void ops_mknod(struct ops_req *q)
+{
+	const struct fuse_mknod_in *in = ops_arg(q);
+	uint32_t type = in->mode & S_IFMT;
+
+	if (type && type != S_IFREG && type != S_IFCHR && type != S_IFBLK && type != S_IFIFO && type != S_IFSOCK)
+		ops_reply_err(q, -EINVAL);
+	else
+		create_node(q, (in->mode & 07777) | (type ? type : S_IFREG), in->rdev, in->umask);
+}
+
+void ops_mkdir(struct ops_req *q)
+{
+	const struct fuse_mkdir_in *in = ops_arg(q);
+
+	create_node(q, (in->mode & 07777) | S_IFDIR, 0, in->umask);
+}
+
+void ops_symlink(struct ops_req *q)
+{
+	const struct pro_in *in = &q->tr.in;
+	struct x4_inode *dir, *i = NULL;
+	struct x4_cred c;
+	int err = start(q, &dir);
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	ops_cred(q, 0, &c);
+	err = x4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len, &c, &i);
+	if (!err) {
+		err = ops_dir_durable(q->ops, dir, 0);
+		if (err)
+			x4_iput(i);
+	}
+	ops_reply_entry(q, err, i);
+	x4_iput(dir);
+}
+
+void ops_link(struct ops_req *q)
+{
+	const struct fuse_link_in *l = ops_arg(q);
+	const struct pro_in *in = &q->tr.in;
+	struct x4_inode *dir, *i;
+	int err = start(q, &dir);
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	err = ops_iget(q->ops, l->oldnodeid, &i);
+	if (err)
+		goto out;
+	if (x4_inode_flags(i) & (OPS_FL_IMMUTABLE | OPS_FL_APPEND))
+		err = -EPERM;
+	else if (S_ISDIR(x4_inode_mode(i)))
+		err = -EPERM;
+	else
+		err = x4_link(dir, in->name, in->name_len, i);
+	err = ops_dir_durable(q->ops, dir, err);
+	if (err)
+		x4_iput(i);
+out:
+	ops_reply_entry(q, err, i); /* the reference becomes the kernel's */
+	x4_iput(dir);
+}
+
+static void remove_name(struct ops_req *q, int (*fn)(struct x4_inode *dir, const char *name, unsigned len))
+{
+	const struct pro_in *in = &q->tr.in;
+	struct x4_inode *dir;
+	int err = start(q, &dir);
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	err = may_remove(dir, in->name, in->name_len);
+	if (!err)
+		err = fn(dir, in->name, in->name_len);
+	err = ops_dir_durable(q->ops, dir, err);
+	ops_reply_err(q, err);
+	x4_iput(dir);
+}
+
+void ops_unlink(struct ops_req *q) { remove_name(q, x4_unlink); }
+void ops_rmdir(struct ops_req *q) { remove_name(q, x4_rmdir); }
+
+static int rename_allowed(struct x4_inode *odir, struct x4_inode *ndir, const struct pro_in *in)
+{
+	int err = may_remove(odir, in->name, in->name_len);
+
+	if (err)
+		return err;
+	if (x4_inode_flags(ndir) & OPS_FL_IMMUTABLE)
+		return -EPERM;
+	err = may_remove(ndir, in->name2, in->name2_len);
+	return err == -ENOENT ? 0 : err;
+}
+
+static void rename_common(struct ops_req *q, uint64_t newdir, uint32_t flags)
+{
+	const struct pro_in *in = &q->tr.in;
+	struct x4_inode *odir, *ndir;
+	struct x4_cred c;
+	int err;
+
+	if (flags & ~(uint32_t)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) {
+		ops_reply_err(q, -EINVAL);
+		return;
+	}
+	err = in->name2_len > X4_NAME_MAX ? -ENAMETOOLONG : start(q, &odir);
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	err = ops_iget(q->ops, newdir, &ndir);
+	if (err)
+		goto out;
+	ops_cred(q, 0, &c);
+	err = S_ISDIR(x4_inode_mode(ndir)) ? rename_allowed(odir, ndir, in) : -ENOTDIR;
+	if (!err)
+		err = x4_rename(odir, in->name, in->name_len, ndir, in->name2, in->name2_len, flags, &c);
+	err = ops_dir_durable(q->ops, odir, err);
+	err = ops_dir_durable(q->ops, ndir, err);
+	x4_iput(ndir);
+out:
+	ops_reply_err(q, err);
+	x4_iput(odir);
+}
+
+void ops_rename(struct ops_req *q)
+{
+	const struct fuse_rename_in *in = ops_arg(q);
+
+	rename_common(q, in->newdir, 0);
+}
+
+void ops_rename2(struct ops_req *q)
+{
+	const struct fuse_rename2_in *in = ops_arg(q);
+
+	rename_common(q, in->newdir, in->flags);
+}
+
+void ops_readlink(struct ops_req *q)
+{
+	struct x4_inode *i;
+	unsigned len = 0;
+	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+
+	if (!err) {
+		err = S_ISLNK(x4_inode_mode(i)) ? x4_readlink(i, (char *)q->tr.payload, q->tr.payload_cap, &len) : -EINVAL;
+		if (!err)
+			x4_touch_read(i);
+		x4_iput(i);
+	}
+	tr_reply(&q->tr, err, err ? 0 : len);
+}

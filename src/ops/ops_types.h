@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inside src/ops: the request, the open-file table, the helpers every family uses. A handler runs on the loop
+ * thread (OPS_LOOP, must not block) or on a worker, and replies exactly once through one of the ops_reply calls.
+ */
+#ifndef FDIO_OPS_OPS_TYPES_H
+#define FDIO_OPS_OPS_TYPES_H
+
+#include "base/counters.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "ops/ops.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Entry and attribute lifetime: nobody else changes the file system, so the kernel may keep both. */
+#define OPS_VALID_S 86400u
+/* Numbers below it are the file system's own inodes; only the root among them is a file for anybody. */
+#define OPS_FIRST_INO 11u
+
+/* Inode flags as on disk, and as FS_IOC_GETFLAGS shows them. */
+enum {
+	OPS_FL_SYNC = 0x8, OPS_FL_IMMUTABLE = 0x10, OPS_FL_APPEND = 0x20, OPS_FL_NODUMP = 0x40, OPS_FL_NOATIME = 0x80,
+	OPS_FL_DIRSYNC = 0x10000, OPS_FL_TOPDIR = 0x20000, OPS_FL_EA_INODE = 0x200000,
+};
+
+struct ops_req;
+typedef void (*ops_fn)(struct ops_req *q);
+
+enum {
+	OPS_LOOP = 1 << 0,   /* runs on the loop thread */
+	OPS_CHANGE = 1 << 1, /* refused with EROFS on a read-only volume */
+};
+struct ops_handler { ops_fn fn; unsigned flags; };
+
+struct ops_req {
+	struct tr_req tr;    /* first: the transport allocates slots of ops_req_size() */
+	struct dio_req dio;
+	struct dio_sync sync;
+	struct work work;
+	struct ops *ops;
+	const struct ops_handler *handler;
+	struct x4_inode *inode; /* reference that the asynchronous end of the request drops */
+};
+
+/*
+ * One open file or directory. gen is odd while the entry is in use and changes at every open and release, so that
+ * a stale or invented handle is found out. Written under ops->files_lock; read without a lock: the kernel
+ * releases a handle only after the last request that carries it was answered.
+ */
+struct ops_file {
+	uint32_t gen;        /* atomic */
+	uint32_t next_free;  /* index + 1; files_lock */
+	struct dio_file *df; /* NULL for directories */
+	struct x4_inode *inode;
+	unsigned io_flags;   /* DIO_DSYNC, DIO_SYNC that every write gets */
+	unsigned open_flags;
+	uint64_t index;
+};
+
+#define OPS_FILES_CHUNK 512u
+#define OPS_FILES_CHUNKS 2048u
+
+struct ops_notify;
+
+struct ops {
+	struct ops_config cfg;
+	struct x4_vol *vol;
+	struct dio *dio;
+	struct tr *tr;
+
+	struct fdio_mutex files_lock;              /* guards: free list, nr_* and the filling of chunks */
+	struct ops_file *chunks[OPS_FILES_CHUNKS]; /* atomic pointers, only ever set */
+	uint32_t free_head;                        /* index + 1, 0: none */
+	uint32_t nr_slots, nr_open;
+
+	struct ops_notify *notify;
+};
+
+/* ---- ops.c ---- */
+static inline struct ops_req *ops_of(struct tr_req *r) { return container_of(r, struct ops_req, tr); }
+static inline const void *ops_arg(struct ops_req *q) { return q->tr.in.arg; }
+void ops_reply_err(struct ops_req *q, int err);
+/* Drops a reference; hands it to a worker if that would delete the inode. Any thread. */
+void ops_put(struct ops *o, struct x4_inode *i, uint64_t n);
+/* The inode of a node id: -ESTALE for what no node id can be. Workers. */
+int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret);
+/* Same, only if it is in memory: any thread. */
+struct x4_inode *ops_iget_cached(struct ops *o, uint64_t nodeid);
+static inline uint64_t ops_nodeid(const struct x4_inode *i)
+{
+	uint32_t ino = x4_inode_ino(i);
+
+	return ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino;
+}
+void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c);
+/* Waits until what was done to i is durable. Workers. */
+int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync);
+/* dirsync, sync or the directory's own flags ask for it: waits. Returns err unless it is 0 and the wait fails. */
+int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err);
+
+/* ---- ops_attr.c ---- */
+void ops_fill_attr(struct ops *o, struct x4_inode *i, struct fuse_attr *out);
+void ops_fill_entry(struct ops *o, struct x4_inode *i, struct fuse_entry_out *out);
+/* Answers with the entry and keeps i's reference for the kernel; err != 0: i is NULL. */
+void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i);
+int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size);
+
+/* ---- ops_files.c ---- */
+int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags, unsigned io_flags, uint64_t *ret_fh);
+/* NULL for a handle that is not open. Any thread, no lock. */
+struct ops_file *ops_file_get(struct ops *o, uint64_t fh);
+/* Takes it out of the table: the caller closes df and puts inode. False if it is not open. */
+bool ops_file_remove(struct ops *o, uint64_t fh, struct ops_file *ret);
+/* Removes any open file; false if there is none. */
+bool ops_file_remove_any(struct ops *o, struct ops_file *ret);
+void ops_files_free(struct ops *o);
+
+/* ---- ops_notify.c ---- */
+int ops_notify_new(struct ops *o);
+void ops_notify_free(struct ops *o);
+
+/* ---- ops_file.c ---- */
+/* Opens i for the flags: takes its own reference. Workers. */
+int ops_open_inode(struct ops *o, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out);
+
+/* ---- the handlers, by family ---- */
+void ops_lookup(struct ops_req *q);
+void ops_getattr(struct ops_req *q);
+void ops_setattr(struct ops_req *q);
+void ops_statx(struct ops_req *q);
+void ops_mknod(struct ops_req *q);
+void ops_mkdir(struct ops_req *q);
+void ops_symlink(struct ops_req *q);
+void ops_unlink(struct ops_req *q);
+void ops_rmdir(struct ops_req *q);
+void ops_rename(struct ops_req *q);
+void ops_rename2(struct ops_req *q);
+void ops_link(struct ops_req *q);
+void ops_readlink(struct ops_req *q);
+void ops_open(struct ops_req *q);
+void ops_create(struct ops_req *q);
+void ops_tmpfile(struct ops_req *q);
+void ops_release(struct ops_req *q);
+void ops_lseek(struct ops_req *q);
+void ops_fallocate(struct ops_req *q);
+void ops_opendir(struct ops_req *q);
+void ops_readdir(struct ops_req *q);
+void ops_readdirplus(struct ops_req *q);
+void ops_read(struct ops_req *q);
+void ops_write(struct ops_req *q);
+void ops_fsync(struct ops_req *q);
+void ops_fsyncdir(struct ops_req *q);
+void ops_syncfs(struct ops_req *q);
+void ops_setxattr(struct ops_req *q);
+void ops_getxattr(struct ops_req *q);
+void ops_listxattr(struct ops_req *q);
+void ops_removexattr(struct ops_req *q);
+void ops_statfs(struct ops_req *q);
+void ops_ioctl(struct ops_req *q);
+
+#endif

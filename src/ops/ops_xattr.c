@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Extended attributes, POSIX ACLs among them (system.posix_acl_*), on workers. Permission to use a namespace was checked by the
+ * kernel; what the volume does not offer (noacl, nouser_xattr) is x4's EOPNOTSUPP.
+ */
+#include "ops/ops_types.h"
+
+#define NAME_CAP 256u
+
+static int may_change(struct x4_inode *i)
+{
+	return x4_inode_flags(i) & (OPS_FL_IMMUTABLE | OPS_FL_APPEND) ? -EPERM : 0;
+}
+
+void ops_setxattr(struct ops_req *q)
+{
+	const struct fuse_setxattr_in *in = ops_arg(q);
+	const struct pro_in *p = &q->tr.in;
+	struct x4_inode *i;
+	int err = p->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(q->ops, p->h.nodeid, &i);
+
+	if (!err) {
+		err = may_change(i);
+		if (!err)
+			err = x4_xattr_set(i, p->name, p->data, p->data_len, (int)in->flags,
+					   in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID);
+		if (!err && q->ops->cfg.sync)
+			err = ops_wait_durable(q->ops, i, false);
+		x4_iput(i);
+	}
+	ops_reply_err(q, err);
+}
+
+void ops_removexattr(struct ops_req *q)
+{
+	const struct pro_in *p = &q->tr.in;
+	struct x4_inode *i;
+	int err = p->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(q->ops, p->h.nodeid, &i);
+
+	if (!err) {
+		err = may_change(i);
+		if (!err)
+			err = x4_xattr_remove(i, p->name);
+		if (!err && q->ops->cfg.sync)
+			err = ops_wait_durable(q->ops, i, false);
+		x4_iput(i);
+	}
+	ops_reply_err(q, err);
+}
+
+/* size 0 asks for the length; otherwise the value is in the payload. */
+static void reply_value(struct ops_req *q, int err, uint32_t asked, size_t len)
+{
+	struct fuse_getxattr_out out = { .size = (uint32_t)len };
+
+	if (err)
+		ops_reply_err(q, err);
+	else if (!asked)
+		tr_reply_data(&q->tr, &out, sizeof(out));
+	else
+		tr_reply(&q->tr, 0, (uint32_t)len);
+}
+
+void ops_getxattr(struct ops_req *q)
+{
+	const struct fuse_getxattr_in *in = ops_arg(q);
+	const struct pro_in *p = &q->tr.in;
+	uint32_t size = FDIO_MIN(in->size, q->tr.payload_cap);
+	struct x4_inode *i;
+	char name[NAME_CAP];
+	size_t len = 0;
+	int err;
+
+	if (p->name_len >= sizeof(name)) {
+		ops_reply_err(q, -ERANGE);
+		return;
+	}
+	memcpy(name, p->name, p->name_len); /* the value goes where the name is */
+	name[p->name_len] = '\0';
+	err = ops_iget(q->ops, p->h.nodeid, &i);
+	if (!err) {
+		err = x4_xattr_get(i, name, size ? q->tr.payload : NULL, size, &len);
+		x4_iput(i);
+	}
+	reply_value(q, err, size, len);
+}
+
+void ops_listxattr(struct ops_req *q)
+{
+	const struct fuse_getxattr_in *in = ops_arg(q);
+	uint32_t size = FDIO_MIN(in->size, q->tr.payload_cap);
+	struct x4_inode *i;
+	size_t len = 0;
+	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+
+	if (!err) {
+		err = x4_xattr_list(i, size ? (char *)q->tr.payload : NULL, size, &len);
+		x4_iput(i);
+	}
+	reply_value(q, err, size, len);
+}

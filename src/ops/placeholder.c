@@ -1,2 +1,0 @@
-/* Keeps the archive from being empty until the room has its first file. */
-int ops_placeholder;
