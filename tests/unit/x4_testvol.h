@@ -29,6 +29,10 @@ void testvol_open(struct testvol *t, uint64_t size, const char *mkfs_args, const
 /* Everything to the device, e2fsck -fn (fails the test when it finds anything), and the file opened anew. */
 void testvol_recheck(struct testvol *t);
 void testvol_close(struct testvol *t);
+/* Only the real volume. */
+void testvol_power_cut(struct testvol *t, uint64_t seed);
+/* Opens the volume of t->fake with the file t->ino. */
+void testvol_attach(struct testvol *t);
 
 #ifdef TESTVOL_MINI
 /* The k-th call from now on that may fail does, with -EIO; 0: none. */
