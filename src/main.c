@@ -29,6 +29,8 @@
 #define IO_WORKERS 4
 #define SYNC_WORKERS 2
 
+static const int log_levels[] = { FDIO_LOG_ERR, FDIO_LOG_WARN, FDIO_LOG_INFO, FDIO_LOG_DEBUG };
+
 struct session {
 	struct options opt;
 	struct probe probe;
@@ -351,8 +353,9 @@ static int run(struct session *s)
 	if (st)
 		goto out;
 	tell_kernel_read_only(s);
-	log_info("%s mounted on %s%s", s->probe.path, s->mountpoint, s->read_only ? " read-only" : "");
 	daemon_ready();
+	fdio_log_set_level(log_levels[s->opt.log]);
+	log_info("%s mounted on %s%s", s->probe.path, s->mountpoint, s->read_only ? " read-only" : "");
 	daemon_notify("READY=1");
 	tr_wait(s->tr);
 out:
@@ -366,8 +369,6 @@ static void print_version(void)
 {
 	printf("fusedio %s\nlibfuse %s, FUSE headers 7.%u\n", PACKAGE_VERSION, fuse_pkgversion(), FUSE_KERNEL_MINOR_VERSION);
 }
-
-static const int log_levels[] = { FDIO_LOG_ERR, FDIO_LOG_WARN, FDIO_LOG_INFO, FDIO_LOG_DEBUG };
 
 /* -f of mount(8): everything but the mount. */
 static int fake_mount(struct session *s)
@@ -399,7 +400,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "fusedio: %s\n", s.err);
 		return st;
 	}
-	fdio_log_set_level(log_levels[s.opt.log]);
+	/* Until the mount answers, the terminal is the user's: only what he has to know goes there. */
+	fdio_log_set_level(s.opt.foreground ? log_levels[s.opt.log] : FDIO_MIN(log_levels[s.opt.log], (int)FDIO_LOG_WARN));
 	if (s.opt.fake)
 		return fake_mount(&s);
 	if (!s.opt.foreground) {
