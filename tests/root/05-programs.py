@@ -15,7 +15,9 @@ COPY = ("ino", "ctime", "birth", "blocks", "atime", "segments", "sha256", "hole"
 def make_source(env):
     src = env.mkdir("src")
     tree.fill(src, 4096, extents=50, entries=300, times=[0, 10**18 + 1, 5 * 10**9], acls=False, huge=False)
-    for d, _, _ in os.walk(os.fsencode(src)):  # rsync leaves alone what differs by less than a second
+    for d, _, files in os.walk(os.fsencode(src)):  # rsync leaves alone what differs by less than a second
+        for f in files:
+            os.utime(os.path.join(d, f), ns=(10**18 + 1, 10**18 + 2), follow_symlinks=False)
         os.utime(d, ns=(10**18 + 7, 10**18 + 9))
     return src
 

@@ -84,7 +84,7 @@ def expect_errno(*codes):
 def run(*argv, timeout=60, ok=(0,), cwd=None, inp=None, env=None):
     """Runs a program to its end; returns its CompletedProcess (text). Anything but an exit status in ok fails the case."""
     try:
-        p = subprocess.run([os.fspath(a) for a in argv], stdin=subprocess.DEVNULL if inp is None else None, input=inp,
+        p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL if inp is None else None, input=inp,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout * SLOW, cwd=cwd, env=env,
                            text=True, errors="surrogateescape", check=False)
     except subprocess.TimeoutExpired:
@@ -170,6 +170,7 @@ class Env:
         self.name = name
         self.kind = kind
         self.dir = tempfile.mkdtemp(prefix=f"fdio-{name.replace('/', '-')}-", dir=tmp_base())
+        os.chmod(self.dir, 0o755)  # some cases act as other users
         self.undo = contextlib.ExitStack()
         self.daemons = []
         self.serial = 0

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kill -9 under load: what was acknowledged as durable is there, what is there is whole, and e2fsck finds nothing."""
+import os
+import random
+import threading
+import time
+
+from lib import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, case, expect, expect_eq, fallocate, main, pattern, read_file, run
+
+BOTH = ("image", "loop")
+
+
+class Writer(threading.Thread):
+    """Makes files and notes each one whose fsync (and that of its directory, after a rename) has returned."""
+
+    def __init__(self, root, number):
+        super().__init__(daemon=True)
+        self.root = root
+        self.number = number
+        self.durable = {}    # name -> contents
+        self.doubtful = {}   # name -> contents it may have instead, or None for absent
+
+    def run(self):
+        rng = random.Random(self.number)
+        d = os.path.join(self.root, f"w{self.number}")
+        try:
+            os.mkdir(d)
+            dfd = os.open(d, os.O_RDONLY | os.O_DIRECTORY)
+            i = 0
+            while True:
+                name = os.path.join(d, f"f{i % 30}")
+                data = pattern(rng.randrange(1, 60_000), self.number * 100_000 + i)
+                self.doubtful[name] = data
+                tmp = os.path.join(d, "tmp")
+                fd = os.open(tmp, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
+                os.write(fd, data)
+                os.fsync(fd)
+                os.close(fd)
+                os.rename(tmp, name)
+                os.fsync(dfd)
+                self.durable[name] = data
+                del self.doubtful[name]
+                if i % 7 == 0:
+                    victim = os.path.join(d, f"f{rng.randrange(30)}")
+                    if victim in self.durable:
+                        self.doubtful[victim] = None
+                        os.unlink(victim)
+                        os.fsync(dfd)
+                        del self.durable[victim]
+                        del self.doubtful[victim]
+                i += 1
+        except OSError:
+            pass  # the daemon is gone
+
+
+def unsynced_load(root, stop):
+    """Names, links, holes and removals that nobody waits for."""
+    rng = random.Random(99)
+    try:
+        while not stop.is_set():
+            d = os.path.join(root, f"x{rng.randrange(5)}")
+            os.makedirs(d, exist_ok=True)
+            p = os.path.join(d, f"y{rng.randrange(200)}")
+            op = rng.randrange(6)
+            try:
+                if op < 3:
+                    with open(p, "wb") as f:
+                        f.write(pattern(rng.randrange(200_000)))
+                elif op == 3:
+                    os.rename(p, os.path.join(root, f"x{rng.randrange(5)}", f"y{rng.randrange(200)}"))
+                elif op == 4:
+                    fd = os.open(p, os.O_RDWR)
+                    fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, rng.randrange(100_000), 50_000)
+                    os.ftruncate(fd, rng.randrange(150_000))
+                    os.close(fd)
+                else:
+                    os.unlink(p)
+            except FileNotFoundError:
+                pass
+    except OSError:
+        pass
+
+
+@case(kinds=BOTH, timeout=240)
+def under_load(env):
+    vol = env.volume(256, "-b", "4096")
+    expected = {}
+    doubtful = {}
+    for turn in range(4):
+        m = vol.mount()
+        for name, data in expected.items():
+            p = os.path.join(m.point, name)
+            if name in doubtful:
+                continue
+            expect(os.path.exists(p), f"{name} is gone after kill {turn}")
+            expect(read_file(p) == data, f"{name} differs after kill {turn}")
+        root = m.path(f"turn{turn}")
+        os.mkdir(root)
+        writers = [Writer(root, k) for k in range(3)]
+        stop = threading.Event()
+        noise = threading.Thread(target=unsynced_load, args=(root, stop), daemon=True)
+        for t in (*writers, noise):
+            t.start()
+        time.sleep(1.5 + 0.37 * turn)
+        m.proc.kill()
+        stop.set()
+        m.proc.wait(60)
+        for t in (*writers, noise):
+            t.join(60)
+            expect(not t.is_alive(), "a client hangs after kill -9")
+        run("umount", "-l", m.point)
+        expected, doubtful = {}, {}
+        for w in writers:
+            expect(len(w.durable) > 0, f"writer {w.number} got nothing done")
+            expected.update({os.path.relpath(k, m.point): v for k, v in w.durable.items()})
+            doubtful.update({os.path.relpath(k, m.point): v for k, v in w.doubtful.items()})
+    with vol.mount() as m:
+        for name, data in expected.items():
+            p = os.path.join(m.point, name)
+            got = read_file(p) if os.path.exists(p) else None
+            if name in doubtful:
+                expect(got in (data, doubtful[name]), f"{name} is neither old nor new")
+            else:
+                expect(got == data, f"{name} differs or is gone at the end")
+    vol.check()
+
+
+@case(kinds=BOTH)
+def recovered_by_others(env):
+    """What kill -9 leaves is replayed by e2fsck and by the kernel just as well."""
+    vol = env.volume(128, "-b", "4096")
+    m = vol.mount()
+    w = Writer(m.point, 1)
+    w.start()
+    time.sleep(1.5)
+    m.kill()
+    w.join(60)
+    by_e2fsck, by_kernel = vol.copy(), vol.copy()
+    run("e2fsck", "-fy", by_e2fsck.file, ok=(0, 1))
+    by_e2fsck.check()
+    with by_kernel.kmount():
+        pass
+    by_kernel.check()
+    expect(len(w.durable) > 3, "too little was written")
+    for v in (by_e2fsck, by_kernel):
+        with v.kmount("ro") as k:
+            for name, data in w.durable.items():
+                if name not in w.doubtful:
+                    p = os.path.join(k, os.path.relpath(name, m.point))
+                    expect_eq(os.path.exists(p) and read_file(p) == data, True, f"{os.path.basename(name)} after recovery")
+
+
+@case(kinds=BOTH)
+def killed_while_idle(env):
+    """An idle daemon that dies loses nothing that is older than the commit interval."""
+    vol = env.volume(64)
+    m = vol.mount("commit=1")
+    for i in range(20):
+        with open(m.path(f"f{i}"), "wb") as f:
+            f.write(pattern(30_000, i))
+    time.sleep(4)
+    m.kill()
+    with vol.mount() as m:
+        for i in range(20):
+            expect(read_file(m.path(f"f{i}")) == pattern(30_000, i), f"f{i} differs or is gone")
+    vol.check()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Journals left behind by one are replayed by the other; read-only mounts leave no trace."""
+import hashlib
+import os
+
+import tree
+from lib import Skip, case, expect, expect_eq, main, mountinfo, pattern, read_file, run, wait_for, write_file
+
+BOTH = ("image", "loop")
+
+
+def sha(path):
+    return hashlib.sha256(read_file(path)).hexdigest()
+
+
+def dirty_by_kernel(env, *mkfs, fast_commit=False):
+    """A copy of a file system taken while the kernel has it mounted, its journal full, and what fsync promised there."""
+    vol = env.volume(128, "-b", "4096", *mkfs)
+    promised = {}
+    with vol.kmount("commit=300") as k:
+        os.mkdir(os.path.join(k, "d"))
+        for i in range(400):
+            p = os.path.join(k, "d", f"f{i}")
+            write_file(p, pattern(3000 + i, i), sync=i % 10 == 0)
+            if i % 10 == 0:
+                promised[f"d/f{i}"] = pattern(3000 + i, i)
+        for i in range(1, 400, 2):
+            os.unlink(os.path.join(k, "d", f"f{i}"))
+        os.rename(os.path.join(k, "d", "f2"), os.path.join(k, "renamed"))
+        fd = os.open(os.path.join(k, "d"), os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        # What the kernel has written to the loop device's cache goes to the file; nothing else is synced.
+        dev = mountinfo(k)[2]
+        run("dd", f"if={dev}", "of=/dev/null", "bs=1M", "count=1")
+        copy = vol.copy()
+    expect("needs_recovery" in copy.super()["Filesystem features"], "the copy has nothing to recover")
+    return copy, promised
+
+
+@case(params=("csum", "nocsum", "32bit"))
+def kernel_journal(env, name):
+    feature = {"csum": "metadata_csum", "nocsum": "^metadata_csum", "32bit": "^64bit"}[name]
+    vol, promised = dirty_by_kernel(env, "-O", feature)
+    with vol.mount() as m:
+        for p, data in promised.items():
+            expect(read_file(m.path(p)) == data, f"{p} differs after replay")
+        expect(not os.path.exists(m.path("d/f1")), "a file removed and synced is back")
+        write_file(m.path("new"), pattern(10_000), sync=True)
+    vol.check()
+
+
+@case()
+def fast_commit_journal(env):
+    """What fusedio does not replay is refused or left to e2fsck, never half replayed."""
+    vol, promised = dirty_by_kernel(env, "-O", "fast_commit")
+    mnt = env.mkdir()
+    m = vol.mount(ok=False, point=mnt)
+    wait_for(lambda: m.served() or m.proc.poll() is not None, "an answer")
+    if m.proc.poll() is None:
+        for p, data in promised.items():
+            expect(read_file(m.path(p)) == data, f"{p} differs after replay")
+        m.umount()
+    else:
+        expect(m.proc.returncode != 0, "exit status 0 without a mount")
+        expect("e2fsck" in m.tail(), f"no way out is named: {m.tail()}")
+        run("e2fsck", "-fy", vol.target, ok=(0, 1))
+    vol.check()
+
+
+@case(kinds=BOTH)
+def our_journal_by_the_kernel(env):
+    vol = env.volume(128, "-b", "4096")
+    m = vol.mount("commit=300")
+    os.mkdir(m.path("d"))
+    for i in range(300):
+        write_file(m.path("d", f"f{i}"), pattern(2000 + i, i))
+    for i in range(0, 300, 2):
+        os.unlink(m.path("d", f"f{i}"))
+    fd = os.open(m.path("d"), os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    m.kill()
+    expect("needs_recovery" in vol.super()["Filesystem features"], "nothing to recover")
+    with vol.kmount() as k:
+        names = sorted(os.listdir(os.path.join(k, "d")))
+        expect_eq(len(names), 150, "names after replay by the kernel")
+    vol.check()
+
+
+@case(kinds=BOTH)
+def revoked_blocks(env):
+    """A directory's block becomes a file's: replay must not write the directory over it."""
+    vol = env.volume(32, "-b", "1024")
+    m = vol.mount("commit=300")
+    for turn in range(12):
+        os.mkdir(m.path("d"))
+        for i in range(300):
+            write_file(m.path("d", f"some-name-{i}"), b"")
+        for i in range(300):
+            os.unlink(m.path("d", f"some-name-{i}"))
+        os.rmdir(m.path("d"))
+        write_file(m.path(f"data{turn}"), pattern(1_500_000, turn), sync=True)
+    m.kill()
+    copy = vol.copy()
+    with vol.mount() as m:
+        for turn in range(12):
+            expect(read_file(m.path(f"data{turn}")) == pattern(1_500_000, turn), f"data{turn} differs after replay")
+    vol.check()
+    with copy.kmount() as k:
+        for turn in range(12):
+            expect(read_file(os.path.join(k, f"data{turn}")) == pattern(1_500_000, turn), f"data{turn} differs after the kernel's replay")
+    copy.check()
+
+
+@case()
+def norecovery(env):
+    """ro,norecovery changes not one byte."""
+    vol, _ = dirty_by_kernel(env)
+    before = sha(vol.file)
+    with vol.mount("ro,norecovery") as m:
+        os.listdir(m.point)
+        expect("ro" in mountinfo(m.point)[3].split(","), "not mounted read-only")
+    expect_eq(sha(vol.file), before, "the image after ro,norecovery")
+
+
+@case()
+def read_only_leaves_no_trace(env):
+    vol = env.volume(64)
+    with vol.kmount() as k:
+        tree.fill(k, 1024, extents=20, entries=100)
+    before = sha(vol.file)
+    with vol.mount("ro") as m:
+        tree.scan(m.point)
+    expect_eq(sha(vol.file), before, "the image after a read-only mount of a clean file system")
+
+
+@case()
+def read_only_device(env):
+    vol = env.volume(64)
+    with vol.kmount() as k:
+        write_file(os.path.join(k, "f"), pattern(10_000))
+    vol.kind = "loop"
+    vol.attach(readonly=True)
+    m = vol.mount(ok=False)
+    wait_for(lambda: m.served() or m.proc.poll() is not None, "an answer")
+    if m.proc.poll() is None:
+        expect("ro" in mountinfo(m.point)[3].split(","), "a read-only device is mounted read-write")
+        expect_eq(read_file(m.path("f")), pattern(10_000), "contents")
+        m.umount()
+    else:
+        expect(m.proc.returncode > 0 and ("read-only" in m.tail().lower()), f"not the reason: {m.tail()}")
+    with vol.mount("ro") as m:
+        expect_eq(read_file(m.path("f")), pattern(10_000), "contents with ro")
+
+
+@case(kinds=BOTH)
+def orphans(env):
+    """Files unlinked but open when the daemon died are gone after recovery, their blocks free."""
+    vol = env.volume(64, "-b", "4096")
+    m = vol.mount()
+    free = os.statvfs(m.point).f_bfree
+    fds = []
+    for i in range(20):
+        fd = os.open(m.path(f"f{i}"), os.O_CREAT | os.O_RDWR)
+        os.write(fd, pattern(500_000, i))
+        os.fsync(fd)
+        os.unlink(m.path(f"f{i}"))
+        fds.append(fd)
+    d = os.open(m.point, os.O_RDONLY)
+    os.fsync(d)
+    os.close(d)
+    m.proc.kill()
+    m.wait()
+    for fd in fds:
+        os.close(fd)
+    run("umount", "-l", m.point)
+    with vol.mount() as m:
+        expect_eq(sorted(os.listdir(m.point)), ["lost+found"], "names")
+        expect(os.statvfs(m.point).f_bfree >= free - 10, "blocks of deleted files are still taken")
+    vol.check()
+
+
+@case()
+def needs_e2fsck(env):
+    """A file system marked with errors is not served read-write without a word."""
+    vol = env.volume(64)
+    run("debugfs", "-w", "-R", "ssv state 2", vol.file)
+    m = vol.mount(ok=False)
+    wait_for(lambda: m.served() or m.proc.poll() is not None, "an answer")
+    if m.proc.poll() is None:
+        rw = "ro" not in mountinfo(m.point)[3].split(",")
+        m.umount()
+        expect(not rw or "e2fsck" in m.tail(), "served read-write, and nothing was said")
+    elif m.proc.returncode == 0:
+        raise Skip("ended by itself")
+    else:
+        expect("e2fsck" in m.tail(), f"no way out is named: {m.tail()}")
+
+
+if __name__ == "__main__":
+    main()
