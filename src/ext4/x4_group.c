@@ -116,7 +116,8 @@ static int check_block_bitmap(struct x4_vol *v, uint32_t g, const uint8_t *map)
 	uint64_t start = x4_group_start(v, g);
 	uint32_t n;
 
-	if (v->has_csum && !(grp->d.flags & EXT2_BG_BLOCK_UNINIT) &&
+	/* bb_dirty: made by this mount and not sealed yet (an inode went to an uninitialised group), so the checksum is to come. */
+	if (v->has_csum && !(grp->d.flags & EXT2_BG_BLOCK_UNINIT) && !grp->bb_dirty &&
 	    !bitmap_csum_ok(v, fdio_crc32c(v->csum_seed, map, v->blocks_per_group / 8), rd->bg_block_bitmap_csum_lo,
 			    rd->bg_block_bitmap_csum_hi))
 		return X4_CORRUPT(v, 0, grp->bb, "group %u: wrong checksum of the block bitmap", g);
