@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Operations on names, one by one: results, link counts, what e2fsck thinks of it. */
+#include "check_x4_names.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SMALL (16u << 20)
+
+START_TEST(files_and_directories)
+{
+	struct nvol t;
+	struct x4_inode *d;
+	char longname[300];
+
+	nvol_make(&t, SMALL, "-b 1024");
+	memset(longname, 'n', sizeof longname);
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), -EEXIST);
+	must_eq(n_create(t.root, ".", S_IFREG | 0644), -EEXIST);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	must_eq(n_nlink(t.root), 4); /* lost+found too */
+	must_eq(n_unlink(t.root, "d"), -EISDIR);
+	must_eq(n_rmdir(t.root, "f"), -ENOTDIR);
+	must_eq(n_ino(t.root, "g"), -ENOENT);
+	longname[255] = 0;
+	must_eq(n_create(t.root, longname, S_IFREG | 0644), 0);
+	must(n_ino(t.root, longname) > 0);
+	longname[255] = 'n';
+	longname[256] = 0;
+	must_eq(n_create(t.root, longname, S_IFREG | 0644), -ENAMETOOLONG);
+	d = n_get(t.root, "d");
+	must_eq(n_nlink(d), 2);
+	must_eq(n_create(d, "x", S_IFREG | 0600), 0);
+	must_eq(n_rmdir(t.root, "d"), -ENOTEMPTY);
+	must_eq(n_unlink(d, "x"), 0);
+	must_eq(n_rmdir(t.root, "d"), 0);
+	must_eq(n_nlink(t.root), 3);
+	must_eq(n_create(d, "y", S_IFREG | 0600), -ENOENT);
+	must_eq(n_ino(d, "y"), -ENOENT);
+	x4_iput(d);
+	must_eq(n_unlink(t.root, "f"), 0);
+	must_eq(n_unlink(t.root, "f"), -ENOENT);
+	d = n_get(t.root, "lost+found");
+	must_eq(n_ino(d, "."), x4_inode_ino(d));
+	must_eq(n_ino(d, ".."), X4_ROOT_INO);
+	must_eq(n_ino(t.root, ".."), X4_ROOT_INO);
+	x4_iput(d);
+	nvol_done(&t);
+}
+END_TEST
+
+START_TEST(special_files)
+{
+	struct nvol t;
+	struct x4_inode *i;
+	struct x4_attr a;
+
+	nvol_make(&t, SMALL, "-b 4096");
+	must_eq(x4_create(t.root, "null", 4, S_IFCHR | 0666, 0x103, &nvol_root_cred, &i), 0);
+	x4_getattr(i, &a);
+	must_eq(a.rdev, 0x103);
+	must_eq(a.mode, S_IFCHR | 0644);
+	x4_iput(i);
+	must_eq(n_create(t.root, "fifo", S_IFIFO | 0600), 0);
+	must_eq(n_create(t.root, "sock", S_IFSOCK | 0600), 0);
+	nvol_done(&t);
+}
+END_TEST
+
+START_TEST(symbolic_links)
+{
+	static const unsigned lens[] = { 1, 59, 60, 61, 1000, 1023 };
+	static char target[1100], buf[4097];
+	char name[16];
+	struct x4_inode *i;
+	unsigned len;
+	struct nvol t;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	memset(target, 't', sizeof target);
+	for (unsigned n = 0; n < ARRAY_SIZE(lens); n++) {
+		snprintf(name, sizeof name, "l%u", n);
+		must_eq(x4_symlink(t.root, name, (unsigned)strlen(name), target, lens[n], &nvol_root_cred, &i), 0);
+		must_eq(x4_readlink(i, buf, sizeof buf, &len), 0);
+		must_eq(len, lens[n]);
+		must(memcmp(buf, target, len) == 0 && buf[len] == 0);
+		x4_iput(i);
+	}
+	must_eq(x4_symlink(t.root, "no", 2, target, 1024, &nvol_root_cred, &i), -ENAMETOOLONG);
+	nvol_check(&t);
+	nvol_open(&t);
+	i = n_get(t.root, "l4");
+	must_eq(x4_readlink(i, buf, sizeof buf, &len), 0);
+	must_eq(len, 1000);
+	x4_iput(i);
+	for (unsigned n = 0; n < ARRAY_SIZE(lens); n++) {
+		snprintf(name, sizeof name, "l%u", n);
+		must_eq(n_unlink(t.root, name), 0);
+	}
+	nvol_done(&t);
+}
+END_TEST
+
+START_TEST(hard_links)
+{
+	struct x4_inode *i, *d;
+	struct nvol t;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	must_eq(n_create(t.root, "a", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	i = n_get(t.root, "a");
+	d = n_get(t.root, "d");
+	must_eq(n_link(d, "b", i), 0);
+	must_eq(n_link(d, "b", i), -EEXIST);
+	must_eq(n_link(t.root, "c", d), -EPERM);
+	must_eq(n_nlink(i), 2);
+	must_eq(n_unlink(t.root, "a"), 0);
+	must_eq(n_nlink(i), 1);
+	must_eq(n_ino(d, "b"), x4_inode_ino(i));
+	must_eq(n_unlink(d, "b"), 0);
+	must_eq(n_link(d, "b", i), -EPERM); /* gone is gone */
+	x4_iput(i);
+	must_eq(x4_tmpfile(d, S_IFREG | 0600, &nvol_root_cred, &i), 0);
+	must_eq(n_nlink(i), 0);
+	must_eq(n_link(d, "tmp", i), 0);
+	must_eq(n_nlink(i), 1);
+	x4_iput(i);
+	must_eq(x4_tmpfile(d, S_IFREG | 0600, &nvol_root_cred, &i), 0);
+	x4_iput(i);
+	x4_iput(d);
+	nvol_done(&t);
+}
+END_TEST
+
+START_TEST(too_many_links)
+{
+	struct x4_attr a;
+	struct x4_inode *i;
+	struct nvol t;
+	uint16_t was;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	must_eq(n_create(t.root, "a", S_IFREG | 0644), 0);
+	i = n_get(t.root, "a");
+	was = i->raw->i_links_count;
+	i->raw->i_links_count = 65000;
+	must_eq(n_link(t.root, "b", i), -EMLINK);
+	i->raw->i_links_count = was;
+	x4_getattr(i, &a);
+	a.flags |= EXT2_IMMUTABLE_FL;
+	must_eq(x4_setattr(i, X4_SET_FLAGS, &a), 0);
+	must_eq(n_link(t.root, "b", i), -EPERM);
+	must_eq(n_unlink(t.root, "a"), -EPERM);
+	must_eq(n_rename(t.root, "a", t.root, "b", 0), -EPERM);
+	x4_iput(i);
+	nvol_done(&t);
+}
+END_TEST
+
+START_TEST(rename_within)
+{
+	struct nvol t;
+	int a, b;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	must_eq(n_create(t.root, "a", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "b", S_IFREG | 0644), 0);
+	a = n_ino(t.root, "a");
+	b = n_ino(t.root, "b");
+	must_eq(n_rename(t.root, "a", t.root, "b", RENAME_NOREPLACE), -EEXIST);
+	must_eq(n_rename(t.root, "a", t.root, "b", RENAME_EXCHANGE), 0);
+	must_eq(n_ino(t.root, "a"), b);
+	must_eq(n_ino(t.root, "b"), a);
+	must_eq(n_rename(t.root, "a", t.root, "b", 0), 0);
+	must_eq(n_ino(t.root, "a"), -ENOENT);
+	must_eq(n_ino(t.root, "b"), b);
+	must_eq(n_rename(t.root, "b", t.root, "c", RENAME_WHITEOUT), 0);
+	must_eq(n_ino(t.root, "c"), b);
+	must(n_ino(t.root, "b") > 0);
+	must_eq(n_rename(t.root, "nix", t.root, "c", 0), -ENOENT);
+	must_eq(n_rename(t.root, "c", t.root, "nix", RENAME_EXCHANGE), -ENOENT);
+	must_eq(n_rename(t.root, "c", t.root, "b", RENAME_EXCHANGE | RENAME_NOREPLACE), -EINVAL);
+	must_eq(n_rename(t.root, "c", t.root, "..", 0), -EBUSY);
+	must_eq(n_rename(t.root, "c", t.root, "c", 0), 0);
+	nvol_done(&t);
+}
+END_TEST
+
+START_TEST(rename_directories)
+{
+	struct x4_inode *a, *b, *c;
+	struct nvol t;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	must_eq(n_create(t.root, "a", S_IFDIR | 0755), 0);
+	must_eq(n_create(t.root, "z", S_IFDIR | 0755), 0);
+	a = n_get(t.root, "a");
+	must_eq(n_create(a, "b", S_IFDIR | 0755), 0);
+	b = n_get(a, "b");
+	must_eq(n_create(b, "c", S_IFDIR | 0755), 0);
+	c = n_get(b, "c");
+	must_eq(n_rename(t.root, "a", c, "x", 0), -EINVAL);
+	must_eq(n_rename(t.root, "a", a, "x", 0), -EINVAL);
+	must_eq(n_rename(b, "c", t.root, "a", 0), -ENOTEMPTY);
+	must_eq(n_rename(b, "c", t.root, "a", RENAME_EXCHANGE), -EINVAL);
+	must_eq(n_nlink(a), 3);
+	must_eq(n_rename(b, "c", t.root, "z", 0), 0);
+	must_eq(n_nlink(b), 2);
+	must_eq(n_nlink(t.root), 5);
+	must_eq(n_ino(c, ".."), X4_ROOT_INO);
+	must_eq(n_create(a, "file", S_IFREG | 0644), 0);
+	must_eq(n_rename(a, "file", t.root, "z", 0), -EISDIR);
+	must_eq(n_rename(t.root, "z", a, "file", 0), -ENOTDIR);
+	must_eq(n_rename(t.root, "z", a, "file", RENAME_EXCHANGE), 0);
+	must_eq(n_ino(c, ".."), x4_inode_ino(a));
+	must_eq(n_nlink(a), 4);
+	must_eq(n_nlink(t.root), 4);
+	x4_iput(a);
+	x4_iput(b);
+	x4_iput(c);
+	nvol_done(&t);
+}
+END_TEST
+
+/* Subdirectories beyond what can be counted: nlink 1 means many. */
+START_TEST(many_subdirectories)
+{
+	struct x4_inode *d;
+	struct nvol t;
+	char name[16];
+
+	nvol_make(&t, 4 * SMALL, "-b 1024 -N 4096");
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	d = n_get(t.root, "d");
+	for (unsigned n = 0; n < 200; n++) {
+		snprintf(name, sizeof name, "sub%u", n);
+		must_eq(n_create(d, name, S_IFDIR | 0755), 0);
+	}
+	must_eq(n_nlink(d), 202);
+	must(x4_inode_flags(d) & EXT2_INDEX_FL);
+	d->raw->i_links_count = 65000; /* as if there were so many */
+	must_eq(n_create(d, "one", S_IFDIR | 0755), 0);
+	must_eq(n_nlink(d), 1);
+	must_eq(n_create(d, "two", S_IFDIR | 0755), 0);
+	must_eq(n_rmdir(d, "one"), 0);
+	must_eq(n_nlink(d), 1);
+	must_eq(n_rmdir(t.root, "d"), -ENOTEMPTY);
+	must_eq(n_rmdir(d, "two"), 0);
+	for (unsigned n = 0; n < 200; n++) {
+		snprintf(name, sizeof name, "sub%u", n);
+		must_eq(n_rmdir(d, name), 0);
+	}
+	must_eq(n_rmdir(t.root, "d"), 0);
+	x4_iput(d);
+	nvol_done(&t);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("x4_names");
+	TCase *tc = tcase_create("names");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, files_and_directories);
+	tcase_add_test(tc, special_files);
+	tcase_add_test(tc, symbolic_links);
+	tcase_add_test(tc, hard_links);
+	tcase_add_test(tc, too_many_links);
+	tcase_add_test(tc, rename_within);
+	tcase_add_test(tc, rename_directories);
+	tcase_add_test(tc, many_subdirectories);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
