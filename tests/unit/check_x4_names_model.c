@@ -169,6 +169,7 @@ static const char *const volumes[] = {
 
 START_TEST(against_a_table)
 {
+	memset(&m, 0, sizeof m);
 	m.rnd = 42 + (uint64_t)_i;
 	model_names();
 	nvol_make(&m.t, 48 << 20, volumes[_i]);
@@ -316,6 +317,59 @@ START_TEST(a_large_directory)
 }
 END_TEST
 
+static unsigned index_levels(struct x4_inode *d)
+{
+	struct jnl_buf *b;
+	unsigned levels;
+	uint64_t blk;
+
+	must_eq(x4_bmap(d, 0, &blk), 0);
+	must_eq(jnl_bread(d->vol->jnl, blk, &b), 0);
+	levels = b->data[30];
+	jnl_brelse(b);
+	return levels;
+}
+
+/* Names so long that a leaf holds three: the index grows to its full depth, and then the directory is full. */
+START_TEST(the_deepest_index)
+{
+	static const char *const args[] = { "-b 1024", "-b 1024 -O large_dir,^metadata_csum" };
+	struct x4_inode *d, *f;
+	unsigned n, last = _i ? 50000 : 60000;
+	struct nvol t;
+	char name[256];
+	int r = 0;
+
+	memset(name, 'l', 255);
+	name[255] = 0;
+	nvol_make(&t, 96 << 20, args[_i]);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	d = n_get(t.root, "d");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	f = n_get(t.root, "f");
+	for (n = 0; n < last; n++) {
+		snprintf(name + 200, 11, "%010u", n);
+		name[210] = 'l';
+		r = n_link(d, name, f);
+		if (r)
+			break;
+	}
+	must_eq(r, _i ? 0 : -ENOSPC);
+	must_eq(index_levels(d), _i ? 2 : 1);
+	if (n <= 20000)
+		ck_abort_msg("only %u names", n);
+	must_eq(n_nlink(f), n + 1);
+	for (unsigned k = 0; k < n; k += 2) {
+		snprintf(name + 200, 11, "%010u", k);
+		name[210] = 'l';
+		must_eq(n_unlink(d, name), 0);
+	}
+	x4_iput(d);
+	x4_iput(f);
+	nvol_done(&t);
+}
+END_TEST
+
 /* ---- damage ---- */
 static void quiet(int level, const char *line) { (void)level; (void)line; }
 
@@ -395,6 +449,7 @@ int main(void)
 	tcase_add_loop_test(tc, against_a_table, 0, (int)ARRAY_SIZE(volumes));
 	tcase_add_loop_test(tc, listing_while_names_come_and_go, 0, 3);
 	tcase_add_test(tc, a_large_directory);
+	tcase_add_loop_test(tc, the_deepest_index, 0, 2);
 	tcase_add_loop_test(tc, damaged_directories, 0, 2);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
