@@ -9,5 +9,7 @@ struct dev_flusher;
 struct dev_flusher *dev_flusher_new(void);
 /* No caller may be inside dev_flush. NULL is allowed. */
 void dev_flusher_free(struct dev_flusher *f);
+/* Callers that wait for a flush not yet issued. For tests: the number may be old at once. */
+unsigned dev_flusher_waiting(struct dev_flusher *f);
 
 #endif

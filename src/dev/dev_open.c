@@ -121,7 +121,7 @@ static int lock_image(struct dev_uring *u, const char *path, bool rdonly, char *
 	return 0;
 }
 
-/* A loop device on the image is another way to use it; the kernel knows. */
+/* EINVAL with O_DIRECT: the file system below has none. */
 static int open_fd(struct dev_uring *u, const char *path, int mode, bool nodirect, bool *ret_direct)
 {
 	*ret_direct = !nodirect;

@@ -58,6 +58,18 @@ void dev_flusher_free(struct dev_flusher *f)
 	free(f);
 }
 
+unsigned dev_flusher_waiting(struct dev_flusher *f)
+{
+	struct flush_waiter *w;
+	unsigned n = 0;
+
+	fdio_mutex_lock(&f->lock);
+	list_for_each(w, &f->waiting, node)
+		n++;
+	fdio_mutex_unlock(&f->lock);
+	return n;
+}
+
 /* With the lock held, dropped over the flush itself. */
 static void lead_one_flush(struct dev *d, struct dev_flusher *f)
 {

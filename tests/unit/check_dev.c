@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unit tests of src/dev: the wrappers and the flush sequencer on a device whose every flush the test controls, and the
+ * io_uring device on a temporary image file, asynchronous requests included.
+ */
+#include "base/counters.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "dev/dev.h"
+#include "dev/dev_flush.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- a device in memory, with flushes held at a gate ---- */
+
+#define MEM_SIZE (1u << 20)
+static struct gated {
+	struct dev dev;
+	uint8_t mem[MEM_SIZE];
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned flushes_started, flushes_allowed;
+	int flush_result[8]; /* of flush 0, 1, ... */
+	unsigned misaligned; /* requests that the wrappers should have bounced */
+} g;
+
+static void check_request(const void *buf, size_t len, uint64_t off)
+{
+	if ((off | len | (uintptr_t)buf) % 512 || off + len > MEM_SIZE)
+		g.misaligned++;
+}
+
+static int g_read(struct dev *d, void *buf, size_t len, uint64_t off)
+{
+	(void)d;
+	check_request(buf, len, off);
+	memcpy(buf, g.mem + off, len);
+	return 0;
+}
+
+static int g_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags)
+{
+	(void)d;
+	(void)flags;
+	check_request(buf, len, off);
+	memcpy(g.mem + off, buf, len);
+	return 0;
+}
+
+static int g_flush(struct dev *d)
+{
+	(void)d;
+	pthread_mutex_lock(&g.lock);
+	unsigned mine = g.flushes_started++;
+	pthread_cond_broadcast(&g.cond);
+	while (g.flushes_allowed <= mine)
+		pthread_cond_wait(&g.cond, &g.lock);
+	pthread_mutex_unlock(&g.lock);
+	return mine < ARRAY_SIZE(g.flush_result) ? g.flush_result[mine] : 0;
+}
+
+static void g_close(struct dev *d) { dev_fini(d); }
+
+static const struct dev_ops g_ops = { .name = "gated", .read = g_read, .write = g_write, .flush = g_flush, .close = g_close };
+
+static void g_open(void)
+{
+	memset(&g, 0, sizeof(g));
+	pthread_mutex_init(&g.lock, NULL);
+	pthread_cond_init(&g.cond, NULL);
+	ck_assert_int_eq(dev_init(&g.dev, &g_ops, "gated"), 0);
+	g.dev.caps = (struct dev_caps){ .size_bytes = MEM_SIZE, .lbs = 512, .pbs = 512, .max_io_bytes = 65536, .mem_align = 512,
+					.volatile_cache = true };
+}
+
+static void g_wait_started(unsigned n)
+{
+	pthread_mutex_lock(&g.lock);
+	while (g.flushes_started < n)
+		pthread_cond_wait(&g.cond, &g.lock);
+	pthread_mutex_unlock(&g.lock);
+}
+
+static void g_allow(unsigned n)
+{
+	pthread_mutex_lock(&g.lock);
+	g.flushes_allowed = n;
+	pthread_cond_broadcast(&g.cond);
+	pthread_mutex_unlock(&g.lock);
+}
+
+/* ---- wrappers ---- */
+
+START_TEST(bouncing)
+{
+	uint8_t *buf = fdio_alloc_aligned(4096, 8192);
+
+	ck_assert_ptr_nonnull(buf);
+	g_open();
+	for (unsigned i = 0; i < MEM_SIZE; i++)
+		g.mem[i] = (uint8_t)(i * 7 + i / 512);
+	static const struct { size_t len; uint64_t off; unsigned shift; } odd[] = {
+		{ 1, 0, 0 }, { 1, 511, 1 }, { 2, 511, 3 }, { 1024, 1024, 0 }, { 1024, 1024, 1 }, { 777, 100, 5 }, { 3000, 4095, 0 },
+		{ 1, MEM_SIZE - 1, 0 }, { 512, MEM_SIZE - 512, 7 }, { 0, 5, 0 },
+	};
+	for (unsigned i = 0; i < ARRAY_SIZE(odd); i++) {
+		memset(buf, 0xee, 8192);
+		ck_assert_int_eq(dev_read(&g.dev, buf + odd[i].shift, odd[i].len, odd[i].off), 0);
+		ck_assert_mem_eq(buf + odd[i].shift, g.mem + odd[i].off, odd[i].len);
+		ck_assert_uint_eq(buf[odd[i].shift + odd[i].len], 0xee); /* not one byte too many */
+	}
+	memset(buf, 0x5a, 8192);
+	ck_assert_int_eq(dev_write(&g.dev, buf + 1, 1024, 2048, 0), 0);
+	ck_assert_mem_eq(g.mem + 2048, buf, 1024);
+	ck_assert_uint_eq(g.mem[3072], (uint8_t)(3072 * 7 + 6));
+	ck_assert_uint_eq(g.misaligned, 0);
+	g.dev.ops->close(&g.dev);
+	free(buf);
+}
+END_TEST
+
+START_TEST(refusals)
+{
+	static uint8_t buf[4096] __attribute__((aligned(4096)));
+
+	g_open();
+	ck_assert_int_eq(dev_read(&g.dev, buf, 1, MEM_SIZE), -EIO);
+	ck_assert_int_eq(dev_read(&g.dev, buf, 4096, MEM_SIZE - 512), -EIO);
+	ck_assert_int_eq(dev_read(&g.dev, buf, 4096, UINT64_MAX - 100), -EIO);
+	ck_assert_int_lt(dev_write(&g.dev, buf, 512, MEM_SIZE, 0), 0);
+	ck_assert_int_lt(dev_write(&g.dev, buf, 512, UINT64_MAX - 511, 0), 0);
+	ck_assert_int_lt(dev_write(&g.dev, buf, 511, 0, 0), 0);
+	ck_assert_int_lt(dev_write(&g.dev, buf, 512, 1, 0), 0);
+	g.dev.caps.read_only = true;
+	ck_assert_int_eq(dev_write(&g.dev, buf, 512, 0, 0), -EROFS);
+	ck_assert_int_eq(dev_zero(&g.dev, 0, 512), -EROFS);
+	ck_assert_uint_eq(g.misaligned, 0);
+	g.dev.ops->close(&g.dev);
+}
+END_TEST
+
+START_TEST(zero_and_batches)
+{
+	static uint8_t buf[4096 + 1] __attribute__((aligned(4096)));
+	struct dev_vec v[3] = { { .off = 0, .buf = buf, .len = 512 }, { .off = 8192, .buf = buf + 1, .len = 1024 },
+				{ .off = MEM_SIZE, .buf = buf, .len = 512 } };
+
+	g_open();
+	memset(g.mem, 0xa5, MEM_SIZE);
+	memset(buf, 0x11, sizeof(buf));
+	ck_assert_int_eq(dev_zero(&g.dev, 512, 600 * 1024), 0);
+	ck_assert_uint_eq(g.mem[511], 0xa5);
+	ck_assert_uint_eq(g.mem[512 + 600 * 1024], 0xa5);
+	for (unsigned i = 512; i < 512 + 600 * 1024; i++)
+		ck_assert(g.mem[i] == 0);
+	/* The last piece is outside: the others are written all the same. */
+	ck_assert_int_lt(dev_write_many(&g.dev, v, 3), 0);
+	ck_assert_int_eq(v[0].result, 0);
+	ck_assert_int_eq(v[1].result, 0);
+	ck_assert_int_lt(v[2].result, 0);
+	ck_assert_uint_eq(g.mem[0], 0x11);
+	ck_assert_uint_eq(g.mem[8192 + 1023], 0x11);
+	ck_assert_int_eq(dev_write_many(&g.dev, v, 2), 0);
+	ck_assert_uint_eq(g.misaligned, 0);
+	g.dev.ops->close(&g.dev);
+}
+END_TEST
+
+/* ---- flush sequencer ---- */
+
+static struct flusher { pthread_t thread; int result; unsigned done; } fl[16];
+
+static void *flush_thread(void *arg)
+{
+	struct flusher *f = arg;
+
+	f->result = dev_flush(&g.dev);
+	__atomic_store_n(&f->done, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void fl_start(unsigned i)
+{
+	fl[i].result = 1;
+	fl[i].done = 0;
+	ck_assert_int_eq(pthread_create(&fl[i].thread, NULL, flush_thread, &fl[i]), 0);
+}
+
+/*
+ * One caller starts flush 0. Fifteen come while it runs: none may return with it, and one flush serves them all. That
+ * flush fails: they, and only they, get the error.
+ */
+static void no_log(int level, const char *line) { (void)level; (void)line; }
+
+START_TEST(flush_groups)
+{
+	g_open();
+	fdio_log_set_sink(no_log);
+	g.flush_result[1] = -EREMOTEIO;
+	fl_start(0);
+	g_wait_started(1);
+	for (unsigned i = 1; i < 16; i++)
+		fl_start(i);
+	while (dev_flusher_waiting(g.dev.flusher) < 15)
+		usleep(200);
+	for (unsigned i = 0; i < 16; i++)
+		ck_assert_uint_eq(__atomic_load_n(&fl[i].done, __ATOMIC_ACQUIRE), 0);
+	g_allow(1);
+	pthread_join(fl[0].thread, NULL);
+	ck_assert_int_eq(fl[0].result, 0);
+	g_wait_started(2);
+	for (unsigned i = 1; i < 16; i++)
+		ck_assert_uint_eq(__atomic_load_n(&fl[i].done, __ATOMIC_ACQUIRE), 0);
+	g_allow(3);
+	for (unsigned i = 1; i < 16; i++) {
+		pthread_join(fl[i].thread, NULL);
+		ck_assert_int_eq(fl[i].result, -EIO);
+	}
+	ck_assert_uint_eq(g.flushes_started, 2);
+	ck_assert_int_eq(dev_flush(&g.dev), 0);
+	ck_assert_uint_eq(g.flushes_started, 3);
+	fdio_log_set_sink(NULL);
+	g.dev.ops->close(&g.dev);
+}
+END_TEST
+
+START_TEST(flush_without_cache_sends_nothing)
+{
+	g_open();
+	g.dev.caps.volatile_cache = false;
+	uint64_t before = fdio_counter_read(CTR_dev_flush);
+	ck_assert_int_eq(dev_flush(&g.dev), 0);
+	ck_assert_uint_eq(g.flushes_started, 0);
+	ck_assert_uint_eq(fdio_counter_read(CTR_dev_flush), before + 1);
+	g.dev.ops->close(&g.dev);
+}
+END_TEST
+
+/* ---- the io_uring device on an image file ---- */
+
+static char image[64];
+
+static struct dev *image_open(unsigned flags)
+{
+	struct dev *d = NULL;
+	char err[256] = "";
+
+	ck_assert_msg(dev_uring_open(image, flags, &d, err, sizeof(err)) == 0, "%s", err);
+	return d;
+}
+
+static void image_make(off_t size)
+{
+	const char *dir = getenv("TMPDIR");
+
+	snprintf(image, sizeof(image), "%s/check_dev.XXXXXX", dir && strlen(dir) < 40 ? dir : "/tmp");
+	int fd = mkstemp(image);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, size), 0);
+	close(fd);
+}
+
+START_TEST(image_sync)
+{
+	enum { N = 150 };
+	struct dev_vec v[N];
+	uint8_t *data = fdio_alloc_aligned(4096, N * 4096), *back = fdio_alloc_aligned(4096, N * 4096 + 4096);
+
+	image_make(8 << 20);
+	struct dev *d = image_open(DEV_OPEN_EXCL);
+	ck_assert_uint_eq(d->caps.size_bytes, 8 << 20);
+	ck_assert(!d->caps.is_block && !d->caps.read_only && d->caps.lbs >= 512);
+	for (unsigned i = 0; i < N * 4096; i++)
+		data[i] = (uint8_t)(i * 13 + i / 4096);
+	for (unsigned i = 0; i < N; i++)
+		v[i] = (struct dev_vec){ .off = (uint64_t)(N - 1 - i) * 8192, .buf = data + i * 4096, .len = 4096, .result = 1 };
+	ck_assert_int_eq(dev_write_many(d, v, N), 0);
+	for (unsigned i = 0; i < N; i++) {
+		ck_assert_int_eq(v[i].result, 0);
+		ck_assert_int_eq(dev_read(d, back + 1, 4096, v[i].off), 0);
+		ck_assert_mem_eq(back + 1, data + i * 4096, 4096);
+	}
+	ck_assert_int_eq(dev_write(d, data, N * 4096, 4 << 20, DEV_FUA), 0);
+	ck_assert_int_eq(dev_read(d, back, N * 4096, 4 << 20), 0);
+	ck_assert_mem_eq(back, data, N * 4096);
+	ck_assert_int_eq(dev_flush(d), 0);
+	ck_assert_int_eq(dev_zero(d, 4 << 20, 1 << 20), 0);
+	ck_assert_int_eq(dev_read(d, back, 4096, 4 << 20), 0);
+	for (unsigned i = 0; i < 4096; i++)
+		ck_assert(back[i] == 0);
+	int err = dev_discard(d, 0, 4096);
+	ck_assert(err == 0 || err == -EOPNOTSUPP);
+	dev_close(d);
+	unlink(image);
+	free(data);
+	free(back);
+}
+END_TEST
+
+START_TEST(image_is_locked)
+{
+	struct dev *second = NULL;
+	char err[256] = "";
+
+	image_make(1 << 20);
+	struct dev *d = image_open(DEV_OPEN_EXCL);
+	ck_assert_int_eq(dev_uring_open(image, DEV_OPEN_EXCL, &second, err, sizeof(err)), -EBUSY);
+	ck_assert_ptr_nonnull(strstr(err, image));
+	ck_assert_ptr_nonnull(strstr(err, "in use"));
+	ck_assert_ptr_null(strchr(err, '\n'));
+	dev_close(d);
+	d = image_open(DEV_OPEN_RDONLY | DEV_OPEN_EXCL);
+	ck_assert(d->caps.read_only);
+	second = image_open(DEV_OPEN_RDONLY | DEV_OPEN_EXCL); /* readers share */
+	dev_close(second);
+	dev_close(d);
+	unlink(image);
+	ck_assert_int_eq(dev_uring_open(image, DEV_OPEN_EXCL, &second, err, sizeof(err)), -ENOENT);
+	ck_assert_int_eq(dev_uring_open("/", DEV_OPEN_EXCL, &second, err, sizeof(err)), -ENOTBLK);
+	ck_assert_ptr_nonnull(strstr(err, "directory"));
+}
+END_TEST
+
+static struct async {
+	struct loop_msg m;
+	struct dev *dev;
+	struct dev_io io[64];
+	unsigned nr, completed; /* completed: atomic */
+} as;
+
+static void as_done(struct dev_io *io)
+{
+	(void)io;
+	__atomic_add_fetch(&as.completed, 1, __ATOMIC_RELEASE);
+}
+
+static void as_submit(struct loop_msg *m)
+{
+	(void)m;
+	for (unsigned i = 0; i < as.nr; i++) {
+		as.io[i].done = as_done;
+		dev_submit(as.dev, &as.io[i]);
+	}
+}
+
+static void as_run(struct loop_set *s, unsigned nr)
+{
+	as.nr = nr;
+	as.completed = 0;
+	loop_post(loop_set_get(s, 0), &as.m, as_submit);
+	while (__atomic_load_n(&as.completed, __ATOMIC_ACQUIRE) < nr)
+		usleep(200);
+}
+
+START_TEST(image_async)
+{
+	struct loop_config cfg = { .nr_loops = 1, .entries = 16, .sqe128 = true };
+	struct loop_set *s = NULL;
+	char err[256] = "";
+	uint8_t *arena = fdio_alloc_aligned(4096, 64 * 4096);
+
+	image_make(1 << 20);
+	as.dev = image_open(DEV_OPEN_EXCL);
+	ck_assert_msg(loop_set_new(&cfg, &s, err, sizeof(err)) == 0, "%s", err);
+	int index = loop_register_arena(loop_set_get(s, 0), arena, 64 * 4096) ? -1 : 0;
+	ck_assert_int_eq(dev_uring_attach(as.dev, s), 0);
+	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	for (unsigned i = 0; i < 64; i++) {
+		memset(arena + i * 4096, (int)i + 1, 4096);
+		as.io[i] = (struct dev_io){ .kind = DEV_WRITE, .off = i * 4096, .len = 4096, .buf = arena + i * 4096,
+					    .buf_index = i & 1 ? index : -1, .flags = (i & 2 ? DEV_FUA : 0) | (i & 4 ? DEV_ASYNC : 0) };
+	}
+	as_run(s, 64);
+	for (unsigned i = 0; i < 64; i++)
+		ck_assert_int_eq(as.io[i].result, 4096);
+	memset(arena, 0, 64 * 4096);
+	for (unsigned i = 0; i < 64; i++)
+		as.io[i] = (struct dev_io){ .kind = DEV_READ, .off = i * 4096, .len = 4096, .buf = arena + i * 4096,
+					    .buf_index = i & 1 ? -1 : index };
+	as_run(s, 64);
+	for (unsigned i = 0; i < 64; i++) {
+		ck_assert_int_eq(as.io[i].result, 4096);
+		ck_assert(arena[i * 4096] == i + 1 && arena[i * 4096 + 4095] == i + 1);
+	}
+	/* Across the end: fewer bytes; past it: an error, never 0. */
+	as.io[0] = (struct dev_io){ .kind = DEV_READ, .off = (1 << 20) - 4096, .len = 8192, .buf = arena, .buf_index = -1 };
+	as.io[1] = (struct dev_io){ .kind = DEV_READ, .off = 2 << 20, .len = 4096, .buf = arena + 8192, .buf_index = -1 };
+	as_run(s, 2);
+	ck_assert_int_eq(as.io[0].result, 4096);
+	ck_assert_int_eq(as.io[1].result, -EIO);
+	loop_set_stop(s);
+	loop_set_free(s);
+	dev_close(as.dev);
+	unlink(image);
+	free(arena);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("dev");
+	TCase *t = tcase_create("dev");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, bouncing);
+	tcase_add_test(t, refusals);
+	tcase_add_test(t, zero_and_batches);
+	tcase_add_test(t, flush_groups);
+	tcase_add_test(t, flush_without_cache_sends_nothing);
+	tcase_add_test(t, image_sync);
+	tcase_add_test(t, image_is_locked);
+	tcase_add_test(t, image_async);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}

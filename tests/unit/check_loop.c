@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Unit tests of src/loop: messages from many threads, their order, ring operations, the batch hook, a clean stop. */
+#include "loop/loop.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SENDERS 4u
+#define PER_SENDER 5000u
+
+static struct loop_set *new_set(unsigned nr, unsigned entries, bool sqe128)
+{
+	struct loop_config cfg = { .nr_loops = nr, .entries = entries, .sqe128 = sqe128, .pin = true };
+	struct loop_set *s = NULL;
+	char err[256] = "";
+
+	ck_assert_msg(loop_set_new(&cfg, &s, err, sizeof(err)) == 0, "%s", err);
+	return s;
+}
+
+struct counted {
+	struct loop_msg m;
+	unsigned sender, number;
+};
+
+static struct sender {
+	pthread_t thread;
+	struct loop *target;
+	unsigned id;
+	struct counted *msgs;
+} senders[SENDERS];
+static unsigned next_of[SENDERS]; /* loop thread only */
+static unsigned nr_disordered;
+static unsigned nr_received;      /* atomic */
+
+static void count_msg(struct loop_msg *m)
+{
+	struct counted *c = container_of(m, struct counted, m);
+
+	if (c->number != next_of[c->sender]++)
+		nr_disordered++;
+	__atomic_add_fetch(&nr_received, 1, __ATOMIC_RELEASE);
+}
+
+static void *send_all(void *arg)
+{
+	struct sender *s = arg;
+
+	for (unsigned i = 0; i < PER_SENDER; i++) {
+		s->msgs[i].sender = s->id;
+		s->msgs[i].number = i;
+		loop_post(s->target, &s->msgs[i].m, count_msg);
+		/* Let the loop fall asleep now and then: the wake-up is what could be lost. */
+		if (i % 64 == 0)
+			usleep(1);
+	}
+	return NULL;
+}
+
+START_TEST(messages_arrive_once_and_in_order)
+{
+	struct loop_set *s = new_set(1, 8, false);
+
+	memset(next_of, 0, sizeof(next_of));
+	nr_disordered = nr_received = 0;
+	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	for (unsigned i = 0; i < SENDERS; i++) {
+		senders[i] = (struct sender){ .target = loop_set_get(s, 0), .id = i, .msgs = calloc(PER_SENDER, sizeof(struct counted)) };
+		ck_assert_int_eq(pthread_create(&senders[i].thread, NULL, send_all, &senders[i]), 0);
+	}
+	for (unsigned i = 0; i < SENDERS; i++)
+		pthread_join(senders[i].thread, NULL);
+	/* Stop is a message too and comes after all of these. */
+	loop_set_stop(s);
+	ck_assert_uint_eq(__atomic_load_n(&nr_received, __ATOMIC_ACQUIRE), SENDERS * PER_SENDER);
+	ck_assert_uint_eq(nr_disordered, 0);
+	for (unsigned i = 0; i < SENDERS; i++)
+		free(senders[i].msgs);
+	loop_set_free(s);
+}
+END_TEST
+
+/* Two loops throw one message to and fro: each wake-up must happen or the test hangs until check's timeout. */
+static struct { struct loop_msg m; struct loop_set *s; unsigned left; } ball;
+static unsigned ball_down; /* atomic */
+
+static void ball_fn(struct loop_msg *m)
+{
+	ck_assert_ptr_eq(m, &ball.m);
+	if (ball.left-- == 0) {
+		__atomic_store_n(&ball_down, 1, __ATOMIC_RELEASE);
+		return;
+	}
+	loop_post(loop_set_get(ball.s, 1 - loop_index(loop_self())), &ball.m, ball_fn);
+}
+
+START_TEST(no_wakeup_is_lost)
+{
+	ball.s = new_set(2, 8, true);
+	ball.left = 20000;
+	ball_down = 0;
+	ck_assert_int_eq(loop_set_start(ball.s, NULL, NULL), 0);
+	loop_post(loop_set_get(ball.s, 0), &ball.m, ball_fn);
+	while (!__atomic_load_n(&ball_down, __ATOMIC_ACQUIRE))
+		usleep(200);
+	loop_set_stop(ball.s);
+	loop_set_free(ball.s);
+}
+END_TEST
+
+/* Far more operations than SQ entries, submitted at once: loop_sqe must never fail and every one completes once. */
+#define NOPS 1000u
+static struct nop { struct loop_op op; unsigned done; } nops[NOPS];
+static unsigned nops_done; /* atomic */
+static unsigned hook_runs; /* atomic */
+static struct loop_msg nop_msg;
+
+static void nop_complete(struct loop_op *op, int res, unsigned flags)
+{
+	(void)flags;
+	container_of(op, struct nop, op)->done += res == 0;
+	__atomic_add_fetch(&nops_done, 1, __ATOMIC_RELEASE);
+}
+
+static void submit_nops(struct loop_msg *m)
+{
+	(void)m;
+	for (unsigned i = 0; i < NOPS; i++) {
+		struct io_uring_sqe *sqe = loop_sqe(loop_self());
+
+		ck_assert_ptr_nonnull(sqe);
+		io_uring_prep_nop(sqe);
+		nops[i].op.complete = nop_complete;
+		nops[i].done = 0;
+		io_uring_sqe_set_data(sqe, &nops[i].op);
+	}
+}
+
+static void hook(struct loop *l, void *arg)
+{
+	ck_assert_ptr_eq(l, loop_self());
+	__atomic_add_fetch((unsigned *)arg, 1, __ATOMIC_RELEASE);
+}
+
+START_TEST(ring_overflow_is_nobodys_business)
+{
+	struct loop_set *s = new_set(1, 8, true);
+
+	nops_done = hook_runs = 0;
+	loop_set_batch_hook(loop_set_get(s, 0), hook, &hook_runs);
+	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	loop_post(loop_set_get(s, 0), &nop_msg, submit_nops);
+	while (__atomic_load_n(&nops_done, __ATOMIC_ACQUIRE) < NOPS)
+		usleep(200);
+	loop_set_stop(s);
+	for (unsigned i = 0; i < NOPS; i++)
+		ck_assert_uint_eq(nops[i].done, 1);
+	ck_assert_uint_gt(hook_runs, 0);
+	loop_set_free(s);
+}
+END_TEST
+
+/* A fixed file and the registered arena: read from a pipe on the ring of the thread that registered it. */
+static struct {
+	struct loop_msg m;
+	struct loop_op op;
+	int pipe[2], err, res;
+	char *arena;
+	unsigned done; /* atomic */
+} rd;
+
+static void rd_complete(struct loop_op *op, int res, unsigned flags)
+{
+	(void)op;
+	(void)flags;
+	rd.res = res;
+	__atomic_store_n(&rd.done, 1, __ATOMIC_RELEASE);
+}
+
+static void rd_submit(struct loop_msg *m)
+{
+	(void)m;
+	rd.err = loop_register_file(loop_self(), LOOP_FILE_FUSE, rd.pipe[0]);
+	struct io_uring_sqe *sqe = loop_sqe(loop_self());
+	io_uring_prep_read(sqe, LOOP_FILE_FUSE, rd.arena, 16, 0);
+	sqe->flags |= IOSQE_FIXED_FILE;
+	rd.op.complete = rd_complete;
+	io_uring_sqe_set_data(sqe, &rd.op);
+}
+
+START_TEST(fixed_file_and_arena)
+{
+	struct loop_set *s = new_set(1, 8, true);
+
+	rd.done = 0;
+	rd.arena = fdio_alloc_aligned(4096, 65536);
+	ck_assert_ptr_nonnull(rd.arena);
+	ck_assert_int_eq(pipe(rd.pipe), 0);
+	int err = loop_register_arena(loop_set_get(s, 0), rd.arena, 65536);
+	ck_assert(err == 0 || err == -ENOMEM); /* RLIMIT_MEMLOCK */
+	ck_assert_int_eq(loop_register_file(loop_set_get(s, 0), LOOP_FILE_DEV, rd.pipe[0]), 0);
+	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	loop_post(loop_set_get(s, 0), &rd.m, rd_submit);
+	ck_assert_int_eq(write(rd.pipe[1], "sixteen", 7), 7);
+	while (!__atomic_load_n(&rd.done, __ATOMIC_ACQUIRE))
+		usleep(200);
+	ck_assert_int_eq(rd.err, 0);
+	ck_assert_int_eq(rd.res, 7);
+	ck_assert_mem_eq(rd.arena, "sixteen", 7);
+	loop_set_stop(s);
+	loop_set_free(s);
+	close(rd.pipe[0]);
+	close(rd.pipe[1]);
+	free(rd.arena);
+}
+END_TEST
+
+static unsigned nr_started; /* atomic */
+
+static void on_start(struct loop *l, void *arg)
+{
+	ck_assert_ptr_eq(l, loop_self());
+	ck_assert_ptr_eq(arg, &nr_started);
+	__atomic_add_fetch(&nr_started, 1, __ATOMIC_RELEASE);
+}
+
+/* A READ that never completes must not keep the threads from stopping or the rings from being freed. */
+START_TEST(start_and_stop)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		struct loop_set *s = new_set(3, 8, i & 1);
+
+		nr_started = 0;
+		ck_assert_ptr_null(loop_self());
+		ck_assert_int_eq(loop_set_start(s, on_start, &nr_started), 0);
+		ck_assert_uint_eq(nr_started, 3); /* start returns after all have started */
+		if (i & 2) {
+			rd.arena = malloc(16);
+			ck_assert_int_eq(pipe(rd.pipe), 0);
+			loop_post(loop_set_get(s, 1), &rd.m, rd_submit);
+		}
+		loop_set_stop(s);
+		loop_set_stop(s); /* harmless */
+		loop_set_free(s);
+		if (i & 2) {
+			close(rd.pipe[0]);
+			close(rd.pipe[1]);
+			free(rd.arena);
+		}
+	}
+}
+END_TEST
+
+START_TEST(free_without_start)
+{
+	struct loop_set *s = new_set(2, 8, false);
+
+	ck_assert_uint_eq(loop_set_count(s), 2);
+	ck_assert_uint_eq(loop_index(loop_set_get(s, 1)), 1);
+	loop_set_free(s);
+	loop_set_free(NULL);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("loop");
+	TCase *t = tcase_create("loop");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, messages_arrive_once_and_in_order);
+	tcase_add_test(t, no_wakeup_is_lost);
+	tcase_add_test(t, ring_overflow_is_nobodys_business);
+	tcase_add_test(t, fixed_file_and_arena);
+	tcase_add_test(t, start_and_stop);
+	tcase_add_test(t, free_without_start);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
