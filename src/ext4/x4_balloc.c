@@ -20,7 +20,8 @@
 
 #define SEARCH_GROUPS 64U
 #define SMALL_RUN 16U      /* up to so many blocks a new file is small */
-#define STREAM_STEP 2048U  /* room left for a growing file */
+/* Room left for a growing file: 8 MiB with blocks of 4 KiB, but several files to a group. */
+static uint32_t stream_step(const struct x4_vol *v) { return FDIO_MIN(2048U, v->blocks_per_group / 16); }
 
 enum level { LEVEL_USER, LEVEL_ROOT, LEVEL_ALL };
 
@@ -161,7 +162,7 @@ static int take_run(struct x4_vol *v, const struct x4_inode *i, uint64_t goal, u
 	want = FDIO_MIN(want, v->blocks_per_group / 2);
 	if (search(v, g0, bit0, want, stream, &best)) {
 		if (stream)
-			v->groups[best.g].cursor = best.bit + FDIO_MAX(n, STREAM_STEP);
+			v->groups[best.g].cursor = best.bit + FDIO_MAX(n, stream_step(v));
 		goto take;
 	}
 	/* The best may have been taken while a bitmap was read. */
