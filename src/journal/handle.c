@@ -193,18 +193,39 @@ jnl_tid jhandle_close(struct jnl *j)
 	return jtxn_empty(t) ? t->tid - 1 : t->tid;
 }
 
+static void run_callbacks(struct jnl_callback *cb, int err)
+{
+	struct jnl_callback *next;
+
+	for (; cb; cb = next) {
+		next = cb->next;
+		cb->fn(cb, err);
+	}
+}
+
+/* A deliberate mistake, see JNL_MUTATED: freed blocks are let go before their freeing is durable. */
+static struct jnl_callback *take_early(struct jnl_handle *h)
+{
+	struct jnl_callback *cbs = NULL;
+
+	if (JNL_MUTATED(JM_EARLY_REUSE)) {
+		cbs = h->cbs;
+		h->cbs = NULL;
+		h->cbs_tail = &h->cbs;
+	}
+	return cbs;
+}
+
 jnl_tid jnl_end(struct jnl_handle *h)
 {
 	struct jnl *j = h->j;
-	struct jnl_callback *cb, *next;
+	struct jnl_callback *early = take_early(h);
 	jnl_tid tid = jhandle_close(j);
 	bool full = j->running->nr > j->usable / 4 * 3;
 
-	for (cb = h->undo_cbs; cb; cb = next) {
-		next = cb->next;
-		cb->fn(cb, 1);
-	}
+	run_callbacks(h->undo_cbs, 1);
 	fdio_mutex_unlock(&j->handle_lock);
+	run_callbacks(early, 0);
 	if (unlikely(full))
 		jnl_commit_start(j, tid);
 	return tid;
@@ -502,15 +523,11 @@ static void undo_one(struct jnl *j, struct jtxn *t, struct jundo *u)
 void jnl_cancel(struct jnl_handle *h)
 {
 	struct jnl *j = h->j;
-	struct jnl_callback *cb, *next;
 
 	fdio_count(CTR_jnl_rollback);
 	for (unsigned i = h->nr_undo; i-- > 0;)
 		undo_one(j, h->txn, &h->undo[i]);
-	for (cb = h->undo_cbs; cb; cb = next) {
-		next = cb->next;
-		cb->fn(cb, 0);
-	}
+	run_callbacks(h->undo_cbs, 0);
 	h->cbs = NULL;
 	jhandle_close(j);
 	fdio_mutex_unlock(&j->handle_lock);

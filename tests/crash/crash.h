@@ -21,6 +21,7 @@ struct crash_workload {
 	/* c is recovered, by us or by e2fsck, from a cut after the first k events: is what was promised there? */
 	bool (*check)(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len);
 	void (*free)(struct crash_run *r);
+	bool exact; /* recovery depends on nothing but the image: run twice, it gives the same bytes */
 };
 
 extern const struct crash_workload crash_raw;

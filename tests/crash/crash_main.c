@@ -14,6 +14,7 @@
  */
 #include "crash/crash.h"
 
+#include "base/crc32c.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -23,7 +24,7 @@
 
 enum { STATES_PER_RUN = 24 };
 
-static const struct crash_workload *const workloads[] = { &crash_raw };
+static const struct crash_workload *const workloads[] = { &crash_raw, &crash_files };
 static const char *const mutation_names[JM_NR] = { "none", "no-preflush", "no-fua", "no-revoke", "no-escape", "no-tail-flush",
 	"no-freeze", "no-rollback", "early-reuse" };
 
@@ -84,6 +85,20 @@ static bool same(struct fake_dev *a, struct fake_dev *b)
 	return ok;
 }
 
+/*
+ * The superblock is the one thing that is written in place, 1 KiB with its checksum at the end: on sectors of 512 bytes a
+ * power cut can tear it, for every implementation of ext4. Such states are skipped, and counted.
+ */
+static bool torn_superblock(struct fake_dev *c)
+{
+	uint8_t sb[1024];
+	uint32_t csum;
+
+	fake_peek(c, sb, sizeof(sb), 1024);
+	memcpy(&csum, sb + 0x3fc, 4);
+	return (sb[0x65] & 4) && le32toh(csum) != fdio_crc32c(~0u, sb, 0x3fc);
+}
+
 /* Recovery cut in the middle and started again ends where an undisturbed one does. */
 static bool again(const struct state *s, struct crash_run *r, struct fake_dev *cut, struct fake_dev *whole, char *why, size_t len)
 {
@@ -94,8 +109,14 @@ static bool again(const struct state *s, struct crash_run *r, struct fake_dev *c
 	fake_rec_start(first);
 	ok = !s->w->recover(r, first, why, len);
 	second = fake_rec_cut(first, crash_pick(&seed, fake_rec_events(first) + 1), FAKE_CUT_RANDOM, crash_rand(&seed));
+	if (torn_superblock(second)) {
+		fake_free(second);
+		second = fake_rec_cut(first, fake_rec_events(first) / 2, FAKE_CUT_KEEP, 0);
+	}
 	ok = ok && !s->w->recover(r, second, why, len);
-	if (ok && !same(second, whole)) {
+	if (ok && !s->w->exact)
+		ok = s->w->check(r, second, s->k, why, len);
+	else if (ok && !same(second, whole)) {
 		snprintf(why, len, "an interrupted recovery ends differently");
 		ok = false;
 	}
@@ -146,7 +167,10 @@ static void one_state(const struct state *s, struct crash_run *r, bool full)
 {
 	struct fake_dev *cut = fake_rec_cut(s->w->device(r), s->k, s->mode, s->cut_seed);
 
-	check_state(s, r, cut, full);
+	if (torn_superblock(cut))
+		skipped++;
+	else
+		check_state(s, r, cut, full);
 	fake_free(cut);
 }
 

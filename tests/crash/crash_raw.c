@@ -199,9 +199,8 @@ static void change(struct crash_run *r, struct jnl_handle *h, bool kept)
 		FDIO_ASSERT(!ret);
 		if (kept) {
 			b->cb.fn = freed;
-			b->role = JNL_MUTATED(JM_EARLY_REUSE) ? R_FREE : R_FREEING;
-			if (b->role == R_FREEING)
-				jnl_on_commit(h, &b->cb);
+			b->role = R_FREEING;
+			jnl_on_commit(h, &b->cb);
 			add_version(b, r->h, 0);
 		}
 	} else if (role == R_META) {
@@ -226,7 +225,8 @@ static void write_data(struct crash_run *r)
 	if (!b || b->nd == ARRAY_SIZE(b->d))
 		return;
 	d = &b->d[b->nd++];
-	*d = (struct data_version){ .value = 0x40000000u + (uint32_t)crash_pick(&r->seed, 1 << 28), .h = r->h, .submitted = fake_rec_events(r->f),
+	*d = (struct data_version){ .value = 0x40000000u + (uint32_t)crash_pick(&r->seed, 1 << 28), .h = r->h,
+		.submitted = fake_rec_events(r->f),
 		.durable = UINT32_MAX };
 	pattern(buf, r->p.block_size, blk_of(r, b), d->value);
 	FDIO_ASSERT(!dev_write(fake_dev(r->f), buf, r->p.block_size, blk_of(r, b) * r->p.block_size, 0));
@@ -421,4 +421,5 @@ static bool raw_check(struct crash_run *r, struct fake_dev *c, unsigned k, char 
 
 const struct crash_workload crash_raw = {
 	.name = "raw", .run = raw_run, .device = raw_device, .recover = raw_recover, .check = raw_check, .free = raw_free,
+	.exact = true,
 };

@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Crash workload on files, through the ext4 room: create, append, overwrite, truncate, rename, unlink,
+ * fsync and syncfs. Every word of a file names its file, incarnation and position.
+ *
+ * Promised after a cut: what was synced and not touched since is exactly there (name, size, every byte, or
+ * the absence of an unlinked name); whatever else is there shows only bytes of its own file, or zeroes, never stale or
+ * foreign ones. The tree as a whole is e2fsck's to judge.
+ *
+ * One thread works; the journal's threads run beside it.
+ */
+#include "crash/crash.h"
+#include "ext4/x4.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { NS = 14, NDIRS = 3, MAX_BLOCKS = 40, ROUNDS = 140, MAX_OPS = 400, MAX_ACKS = 2048 };
+
+/* What a slot's file should be. */
+struct file {
+	bool exists;
+	unsigned inc, ren, dir; /* of its name */
+	uint64_t size;
+	uint32_t gen[MAX_BLOCKS];   /* 0: hole */
+	uint32_t valid[MAX_BLOCKS]; /* bytes of that generation; a truncate has zeroed the rest */
+};
+
+struct ack { unsigned event, slot, ops; struct file file; };
+
+struct slot {
+	struct file file;
+	unsigned ops;              /* operations so far */
+	unsigned start[MAX_OPS];   /* event at which each began */
+};
+
+struct crash_run {
+	struct fake_dev *f;
+	struct x4_vol *v;
+	struct x4_inode *dir[NDIRS]; /* 0 is the root */
+	unsigned bs;
+	uint32_t gen;
+	struct slot slot[NS];
+	struct ack *acks;
+	unsigned nr_acks;
+	uint64_t seed;
+};
+
+static const struct x4_options base_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1 };
+static const struct x4_cred root_cred = { .cap_fsetid = true };
+
+static uint32_t word_of(unsigned slot, unsigned inc, uint32_t lblk, unsigned off)
+{
+	return (slot * 977 + inc * 131 + 1) * 2654435761u ^ lblk * 40503u ^ (off << 15);
+}
+
+static void fill(uint8_t *buf, unsigned bs, unsigned slot, unsigned inc, uint32_t lblk, uint32_t gen)
+{
+	for (unsigned off = 0; off < bs; off += 8) {
+		uint32_t w[2] = { gen, word_of(slot, inc, lblk, off) };
+
+		memcpy(buf + off, w, 8);
+	}
+}
+
+static unsigned name_of(char *buf, size_t len, unsigned slot, const struct file *f)
+{
+	return (unsigned)snprintf(buf, len, "s%u.%u.%u", slot, f->inc, f->ren);
+}
+
+/* ---- operations; each returns 0 or -errno, and the model follows only on success ---- */
+
+static struct x4_inode *open_slot(struct crash_run *r, unsigned s)
+{
+	struct x4_inode *i = NULL;
+	char name[64];
+	unsigned len = name_of(name, sizeof(name), s, &r->slot[s].file);
+
+	return x4_lookup(r->dir[r->slot[s].file.dir], name, len, &i) ? NULL : i;
+}
+
+static void begin_op(struct crash_run *r, unsigned s)
+{
+	if (r->slot[s].ops < MAX_OPS)
+		r->slot[s].start[r->slot[s].ops++] = fake_rec_events(r->f);
+}
+
+static int op_create(struct crash_run *r, unsigned s)
+{
+	struct slot *sl = &r->slot[s];
+	struct file next = { .exists = true, .inc = sl->file.inc + 1, .dir = crash_pick(&r->seed, NDIRS) };
+	struct x4_inode *i;
+	char name[64];
+	int ret;
+
+	begin_op(r, s);
+	ret = x4_create(r->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644, 0, &root_cred, &i);
+	if (ret)
+		return ret;
+	x4_iput(i);
+	sl->file = next;
+	return 0;
+}
+
+static int write_block(struct crash_run *r, unsigned s, uint32_t lblk, uint64_t pblk, uint32_t gen)
+{
+	static uint8_t buf[65536] __attribute__((aligned(4096)));
+
+	fill(buf, r->bs, s, r->slot[s].file.inc, lblk, gen);
+	return dev_write(fake_dev(r->f), buf, r->bs, pblk * r->bs, 0);
+}
+
+/* Blocks behind the end, or a hole filled. The data is on the device before the extent is in the tree. */
+static int op_append(struct crash_run *r, unsigned s)
+{
+	struct file *f = &r->slot[s].file;
+	uint32_t at = (uint32_t)fdio_div_up(f->size, r->bs) + (crash_pick(&r->seed, 4) ? 0 : crash_pick(&r->seed, 4));
+	uint32_t len = 1 + crash_pick(&r->seed, 6), gen = ++r->gen;
+	struct x4_resv resv;
+	struct x4_inode *i = open_slot(r, s);
+	int ret;
+
+	if (!i)
+		return -ENOENT;
+	if (at + len > MAX_BLOCKS) {
+		x4_iput(i);
+		return 0;
+	}
+	begin_op(r, s);
+	x4_inode_lock_excl(i);
+	ret = x4_map_load(i);
+	if (!ret)
+		ret = x4_resv_holes(i, at, len, false, &resv);
+	if (!ret) {
+		for (unsigned e = 0; e < resv.nr && !ret; e++)
+			for (uint32_t b = 0; b < resv.ext[e].len && !ret; b++)
+				ret = write_block(r, s, resv.ext[e].lblk + b, resv.ext[e].pblk + b, gen);
+		if (!ret)
+			ret = x4_insert(i, &resv, 0, 0, (uint64_t)(at + len) * r->bs);
+		x4_resv_free(&resv);
+	}
+	x4_inode_unlock(i);
+	x4_iput(i);
+	if (ret)
+		return ret;
+	for (uint32_t b = at; b < at + len; b++) {
+		f->gen[b] = gen;
+		f->valid[b] = r->bs;
+	}
+	f->size = (uint64_t)(at + len) * r->bs;
+	return 0;
+}
+
+static int op_overwrite(struct crash_run *r, unsigned s)
+{
+	struct file *f = &r->slot[s].file;
+	uint32_t lblk = crash_pick(&r->seed, MAX_BLOCKS), gen = ++r->gen;
+	struct x4_inode *i;
+	struct x4_ext e;
+	int ret;
+
+	if ((uint64_t)(lblk + 1) * r->bs > f->size || !f->gen[lblk])
+		return 0;
+	i = open_slot(r, s);
+	if (!i)
+		return -ENOENT;
+	begin_op(r, s);
+	x4_inode_lock_excl(i);
+	ret = x4_map_load(i);
+	if (!ret)
+		ret = x4_map_lookup(i, lblk, &e);
+	if (!ret && e.state != X4_EXT_WRITTEN)
+		ret = -EPROTO;
+	if (!ret)
+		ret = write_block(r, s, lblk, e.pblk, gen);
+	x4_touch_write(i);
+	x4_inode_unlock(i);
+	x4_iput(i);
+	if (!ret) {
+		f->gen[lblk] = gen;
+		f->valid[lblk] = r->bs;
+	}
+	return ret;
+}
+
+static int op_truncate(struct crash_run *r, unsigned s)
+{
+	struct file *f = &r->slot[s].file;
+	uint64_t size = (uint64_t)crash_pick(&r->seed, (unsigned)(f->size / r->bs) + 1) * r->bs;
+	struct x4_inode *i = open_slot(r, s);
+	int ret;
+
+	if (!i)
+		return -ENOENT;
+	if (size && crash_pick(&r->seed, 2))
+		size -= 8 * (1 + crash_pick(&r->seed, 60));
+	begin_op(r, s);
+	x4_inode_lock_excl(i);
+	ret = x4_map_load(i);
+	if (!ret)
+		ret = x4_truncate(i, size);
+	x4_inode_unlock(i);
+	x4_iput(i);
+	if (ret)
+		return ret;
+	f->size = size;
+	if (size % r->bs)
+		f->valid[size / r->bs] = FDIO_MIN(f->valid[size / r->bs], (uint32_t)(size % r->bs));
+	for (uint64_t b = fdio_div_up(size, r->bs); b < MAX_BLOCKS; b++)
+		f->gen[b] = 0;
+	return 0;
+}
+
+static int op_unlink(struct crash_run *r, unsigned s)
+{
+	struct file *f = &r->slot[s].file;
+	char name[64];
+	int ret;
+
+	begin_op(r, s);
+	ret = x4_unlink(r->dir[f->dir], name, name_of(name, sizeof(name), s, f));
+	if (!ret) {
+		f->exists = false;
+		f->size = 0;
+		memset(f->gen, 0, sizeof(f->gen));
+	}
+	return ret;
+}
+
+static int op_rename(struct crash_run *r, unsigned s)
+{
+	struct file *f = &r->slot[s].file, next = *f;
+	char from[64], to[64];
+	unsigned flen = name_of(from, sizeof(from), s, f), tlen;
+	int ret;
+
+	next.ren++;
+	next.dir = crash_pick(&r->seed, NDIRS);
+	tlen = name_of(to, sizeof(to), s, &next);
+	begin_op(r, s);
+	ret = x4_rename(r->dir[f->dir], from, flen, r->dir[next.dir], to, tlen, 0, &root_cred);
+	if (!ret)
+		*f = next;
+	return ret;
+}
+
+/* ---- syncing ---- */
+
+static void ack(struct crash_run *r, unsigned s)
+{
+	if (r->nr_acks < MAX_ACKS)
+		r->acks[r->nr_acks++] = (struct ack){ .event = fake_rec_events(r->f), .slot = s, .ops = r->slot[s].ops,
+			.file = r->slot[s].file };
+}
+
+static int op_fsync(struct crash_run *r, unsigned s)
+{
+	struct x4_inode *i = open_slot(r, s);
+	bool flushed = false;
+	jnl_tid tid;
+	int ret = 0;
+
+	if (!i)
+		return -ENOENT;
+	if (x4_sync_tid(i, false, &tid))
+		ret = jnl_commit_wait(x4_vol_jnl(r->v), tid, &flushed);
+	if (!ret && !flushed)
+		ret = dev_flush(fake_dev(r->f));
+	x4_iput(i);
+	if (!ret)
+		ack(r, s);
+	return ret;
+}
+
+static int op_syncfs(struct crash_run *r)
+{
+	int ret = x4_vol_sync(r->v);
+
+	for (unsigned s = 0; s < NS && !ret; s++)
+		ack(r, s);
+	return ret;
+}
+
+static int one_op(struct crash_run *r)
+{
+	unsigned s = crash_pick(&r->seed, NS), what = crash_pick(&r->seed, 20);
+	jnl_tid tid;
+
+	if (r->slot[s].ops >= MAX_OPS - 1)
+		return 0;
+	if (!r->slot[s].file.exists)
+		return op_create(r, s);
+	if (what < 7)
+		return op_append(r, s);
+	if (what < 9)
+		return op_overwrite(r, s);
+	if (what < 12)
+		return op_truncate(r, s);
+	if (what < 14)
+		return op_unlink(r, s);
+	if (what < 16)
+		return op_rename(r, s);
+	if (what < 18)
+		return op_fsync(r, s);
+	if (what < 19)
+		return op_syncfs(r);
+	if (x4_sync_tid(r->dir[r->slot[s].file.dir], true, &tid))
+		jnl_commit_start(x4_vol_jnl(r->v), tid);
+	return 0;
+}
+
+/* ---- life ---- */
+
+static void close_dirs(struct crash_run *r)
+{
+	for (unsigned d = 0; d < NDIRS; d++) {
+		x4_iput(r->dir[d]);
+		r->dir[d] = NULL;
+	}
+}
+
+static void files_free(struct crash_run *r)
+{
+	if (r->v) {
+		close_dirs(r);
+		x4_vol_abandon(r->v);
+	}
+	if (r->f)
+		fake_free(r->f);
+	free(r->acks);
+	free(r);
+}
+
+static bool open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make)
+{
+	if (x4_iget(v, X4_ROOT_INO, NULL, &dir[0]))
+		return false;
+	for (unsigned d = 1; d < NDIRS; d++) {
+		char name[16];
+		unsigned len = (unsigned)snprintf(name, sizeof(name), "dir%u", d);
+		int ret = make ? x4_create(dir[0], name, len, 040755, 0, &root_cred, &dir[d]) : x4_lookup(dir[0], name, len, &dir[d]);
+
+		if (ret)
+			return false;
+	}
+	return true;
+}
+
+static bool setup(struct crash_run *r)
+{
+	bool small = crash_pick(&r->seed, 3) != 0, csum = crash_pick(&r->seed, 4) != 0;
+	unsigned mib = small ? 1 : 4;
+	const char *reason;
+	char args[200], err[256] = "";
+
+	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,^resize_inode -N 128 -E nodiscard,lazy_itable_init=0 -J size=%u",
+		 small ? 1024 : 4096, csum ? "metadata_csum" : "^metadata_csum", mib);
+	r->f = fake_mkfs((uint64_t)mib * 4 << 20, args);
+	if (!r->f)
+		return false;
+	r->bs = small ? 1024 : 4096;
+	if (x4_vol_open(fake_dev(r->f), &base_options, &r->v, &reason, err, sizeof(err))) {
+		fprintf(stderr, "x4_vol_open: %s\n", err);
+		return false;
+	}
+	return open_dirs(r->v, r->dir, true) && !x4_vol_sync(r->v);
+}
+
+static struct crash_run *files_run(uint64_t seed)
+{
+	struct crash_run *r = calloc(1, sizeof(*r));
+
+	FDIO_ASSERT(r);
+	r->seed = seed;
+	r->acks = calloc(MAX_ACKS, sizeof(*r->acks));
+	if (!r->acks || !setup(r)) {
+		files_free(r);
+		return NULL;
+	}
+	fake_rec_start(r->f);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		int ret = one_op(r);
+
+		if (ret && ret != -ENOSPC) {
+			fprintf(stderr, "files workload: an operation failed with %d in round %u\n", ret, round);
+			files_free(r);
+			return NULL;
+		}
+	}
+	if (crash_pick(&r->seed, 3) == 0) {
+		close_dirs(r);
+		if (x4_vol_close(r->v))
+			fprintf(stderr, "files workload: close failed\n");
+		r->v = NULL;
+		for (unsigned s = 0; s < NS; s++)
+			ack(r, s);
+	}
+	return r;
+}
+
+static struct fake_dev *files_device(struct crash_run *r)
+{
+	return r->f;
+}
+
+static int files_recover(struct crash_run *r, struct fake_dev *c, char *why, size_t len)
+{
+	const char *reason = NULL;
+	struct x4_vol *v;
+	int ret = x4_vol_open(fake_dev(c), &base_options, &v, &reason, why, len);
+
+	if (ret)
+		return ret;
+	if (reason) {
+		snprintf(why, len, "read-only: %s", reason);
+		x4_vol_abandon(v);
+		return -EROFS;
+	}
+	return x4_vol_close(v);
+}
+
+/* ---- verdict ---- */
+
+struct look {
+	struct crash_run *r;
+	struct fake_dev *c;
+	char *why;
+	size_t len;
+};
+
+static bool complain(struct look *l, const char *what, const char *name)
+{
+	snprintf(l->why, l->len, "%s: %s", name, what);
+	return false;
+}
+
+/* One block of a recovered file is exactly what it should be. */
+static bool block_is(const uint8_t *got, unsigned n, unsigned slot, unsigned inc, uint32_t lblk, const struct file *want)
+{
+	for (unsigned off = 0; off + 8 <= n; off += 8) {
+		bool zero = !want->gen[lblk] || off >= want->valid[lblk];
+		uint32_t w[2];
+
+		memcpy(w, got + off, 8);
+		if (w[0] != (zero ? 0 : want->gen[lblk]) || w[1] != (zero ? 0 : word_of(slot, inc, lblk, off)))
+			return false;
+	}
+	return true;
+}
+
+/* It is any mixture of the file's own generations and zeroes. */
+static bool block_is_own(const uint8_t *got, unsigned n, unsigned slot, unsigned inc, uint32_t lblk)
+{
+	for (unsigned off = 0; off + 8 <= n; off += 8) {
+		uint32_t w[2];
+
+		memcpy(w, got + off, 8);
+		if ((w[0] || w[1]) && w[1] != word_of(slot, inc, lblk, off))
+			return false;
+	}
+	return true;
+}
+
+static bool content_ok(struct look *l, struct x4_inode *i, const char *name, const struct file *want)
+{
+	static uint8_t buf[65536];
+	uint64_t size = x4_inode_size(i);
+	unsigned slot, inc, ren, bs = l->r->bs;
+
+	if (sscanf(name, "s%u.%u.%u", &slot, &inc, &ren) != 3)
+		return true;
+	if (want && size != want->size)
+		return complain(l, "size is wrong", name);
+	if (size > (uint64_t)MAX_BLOCKS * bs)
+		return complain(l, "size is impossible", name);
+	if (x4_map_load(i))
+		return complain(l, "map cannot be loaded", name);
+	for (uint32_t b = 0; (uint64_t)b * bs < size; b++) {
+		unsigned n = (unsigned)FDIO_MIN((uint64_t)bs, size - (uint64_t)b * bs);
+		struct x4_ext e;
+
+		if (x4_map_lookup(i, b, &e))
+			return complain(l, "block cannot be looked up", name);
+		memset(buf, 0, bs);
+		if (e.state == X4_EXT_WRITTEN)
+			fake_peek(l->c, buf, bs, e.pblk * bs);
+		if (want ? !block_is(buf, n, slot, inc, b, want) : !block_is_own(buf, n, slot, inc, b))
+			return complain(l, want ? "synced bytes are not there" : "shows bytes that are not its own", name);
+	}
+	return true;
+}
+
+struct names { char name[64][64]; unsigned nr; };
+
+static bool collect(void *arg, const struct x4_dirent *e)
+{
+	struct names *n = arg;
+
+	if (n->nr < ARRAY_SIZE(n->name) && e->name_len < sizeof(n->name[0]) && e->name[0] == 's')
+		snprintf(n->name[n->nr++], sizeof(n->name[0]), "%.*s", e->name_len, e->name);
+	return true;
+}
+
+/* Whatever is there shows only its own bytes. */
+static bool all_clean(struct look *l, struct x4_inode **dir)
+{
+	static struct names names;
+
+	for (unsigned d = 0; d < NDIRS; d++) {
+		names.nr = 0;
+		if (x4_readdir(dir[d], 0, collect, &names))
+			return complain(l, "cannot be read", "directory");
+		for (unsigned n = 0; n < names.nr; n++) {
+			struct x4_inode *i;
+			bool ok;
+
+			if (x4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &i))
+				return complain(l, "is listed and cannot be found", names.name[n]);
+			ok = content_ok(l, i, names.name[n], NULL);
+			x4_iput(i);
+			if (!ok)
+				return false;
+		}
+	}
+	return true;
+}
+
+/* What was synced and not touched since is exactly there. */
+static bool slot_ok(struct look *l, struct x4_inode **dir, unsigned s, unsigned k)
+{
+	struct crash_run *r = l->r;
+	const struct ack *a = NULL;
+	struct x4_inode *i;
+	char name[64];
+	unsigned len;
+	bool ok;
+	int ret;
+
+	for (unsigned n = 0; n < r->nr_acks && r->acks[n].event <= k; n++)
+		if (r->acks[n].slot == s)
+			a = &r->acks[n];
+	if (!a || (a->ops < r->slot[s].ops && r->slot[s].start[a->ops] < k))
+		return true;
+	len = name_of(name, sizeof(name), s, &a->file);
+	ret = x4_lookup(dir[a->file.dir], name, len, &i);
+	if (!a->file.exists) {
+		if (!ret)
+			x4_iput(i);
+		return ret == -ENOENT || complain(l, "was unlinked durably and is back", name);
+	}
+	if (ret)
+		return complain(l, "was synced and is gone", name);
+	ok = content_ok(l, i, name, &a->file);
+	x4_iput(i);
+	return ok;
+}
+
+static bool files_check(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len)
+{
+	struct x4_options opt = base_options;
+	struct look l = { .r = r, .c = c, .why = why, .len = len };
+	struct x4_inode *dir[NDIRS] = { NULL };
+	struct x4_vol *v;
+	bool ok;
+
+	opt.read_only = true;
+	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, why, len))
+		return false;
+	ok = open_dirs(v, dir, false) || complain(&l, "is missing", "directory");
+	if (ok)
+		ok = all_clean(&l, dir);
+	for (unsigned s = 0; s < NS && ok; s++)
+		ok = slot_ok(&l, dir, s, k);
+	for (unsigned d = 0; d < NDIRS; d++)
+		x4_iput(dir[d]);
+	x4_vol_abandon(v);
+	return ok;
+}
+
+const struct crash_workload crash_files = {
+	.name = "files", .run = files_run, .device = files_device, .recover = files_recover, .check = files_check,
+	.free = files_free,
+};
