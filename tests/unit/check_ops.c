@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The table of open files: handles are found while they are open and never afterwards, whatever number is tried. The
+ * inodes are addresses that nobody looks behind.
+ */
+#include "ops/ops_types.h"
+
+#include <check.h>
+#include <stdlib.h>
+
+static struct ops *o;
+static char things[4096];
+
+static struct x4_inode *inode(unsigned i) { return (struct x4_inode *)(void *)&things[i]; }
+
+static void setup(void)
+{
+	o = calloc(1, sizeof(*o));
+	ck_assert_ptr_nonnull(o);
+	fdio_mutex_init(&o->files_lock, RANK_OPS_FILES);
+}
+
+static void teardown(void)
+{
+	ops_files_free(o);
+	fdio_mutex_fini(&o->files_lock);
+	free(o);
+}
+
+START_TEST(find_and_forget)
+{
+	struct ops_file f;
+	uint64_t a, b, a2;
+
+	ck_assert_int_eq(ops_file_add(o, inode(1), NULL, 0, DIO_SYNC, &a), 0);
+	ck_assert_int_eq(ops_file_add(o, inode(2), NULL, 0, 0, &b), 0);
+	ck_assert_uint_ne(a, b);
+	ck_assert_ptr_eq(ops_file_get(o, a)->inode, inode(1));
+	ck_assert_uint_eq(ops_file_get(o, a)->io_flags, DIO_SYNC);
+	ck_assert_ptr_eq(ops_file_get(o, b)->inode, inode(2));
+	ck_assert(ops_file_remove(o, a, &f));
+	ck_assert_ptr_eq(f.inode, inode(1));
+	ck_assert_ptr_null(ops_file_get(o, a));
+	ck_assert(!ops_file_remove(o, a, &f));
+	/* the slot is used again: the old handle still finds nothing */
+	ck_assert_int_eq(ops_file_add(o, inode(3), NULL, 0, 0, &a2), 0);
+	ck_assert_uint_eq((uint32_t)a2, (uint32_t)a);
+	ck_assert_ptr_null(ops_file_get(o, a));
+	ck_assert_ptr_eq(ops_file_get(o, a2)->inode, inode(3));
+	ck_assert_uint_eq(ops_nr_open(o), 2);
+	while (ops_file_remove_any(o, &f))
+		;
+	ck_assert_uint_eq(ops_nr_open(o), 0);
+	ck_assert_ptr_null(ops_file_get(o, b));
+}
+END_TEST
+
+START_TEST(invented_handles)
+{
+	static const uint64_t bad[] = { 0, 1, UINT64_MAX, 1ull << 32, 2ull << 32, (1ull << 32) | 1, (1ull << 32) | (OPS_FILES_CHUNK - 1),
+					(1ull << 32) | (OPS_FILES_CHUNK * OPS_FILES_CHUNKS), (1ull << 32) | UINT32_MAX };
+	struct ops_file f;
+	uint64_t a;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_ptr_null(ops_file_get(o, bad[i]));
+	ck_assert_int_eq(ops_file_add(o, inode(1), NULL, 0, 0, &a), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		if (bad[i] != a) {
+			ck_assert_ptr_null(ops_file_get(o, bad[i]));
+			ck_assert(!ops_file_remove(o, bad[i], &f));
+		}
+	ck_assert(ops_file_remove(o, a, &f));
+}
+END_TEST
+
+START_TEST(grows)
+{
+	enum { N = 3 * OPS_FILES_CHUNK + 7 };
+	uint64_t *fh = calloc(N, sizeof(*fh));
+	struct ops_file f, *first;
+
+	ck_assert_ptr_nonnull(fh);
+	for (unsigned i = 0; i < N; i++)
+		ck_assert_int_eq(ops_file_add(o, inode(i), NULL, 0, 0, &fh[i]), 0);
+	first = ops_file_get(o, fh[0]);
+	for (unsigned i = 0; i < N; i++)
+		ck_assert_ptr_eq(ops_file_get(o, fh[i])->inode, inode(i));
+	ck_assert_ptr_eq(first, ops_file_get(o, fh[0])); /* entries never move */
+	for (unsigned i = 0; i < N; i += 2)
+		ck_assert(ops_file_remove(o, fh[i], &f));
+	for (unsigned i = 0; i < N; i++)
+		ck_assert(!!ops_file_get(o, fh[i]) == (i & 1));
+	ck_assert_uint_eq(ops_nr_open(o), N / 2);
+	free(fh);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ops");
+	TCase *tc = tcase_create("files");
+	SRunner *sr;
+	int failed;
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, find_and_forget);
+	tcase_add_test(tc, invented_handles);
+	tcase_add_test(tc, grows);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? 1 : 0;
+}

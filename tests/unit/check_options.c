@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The command line: both grammars, every option of the table, what is refused and what is skipped, and the agreement
+ * of table, --help and man page in both directions.
+ */
+#include "options.h"
+
+#include <check.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct row { const char *name; char kind; const char *values; };
+
+static const struct row rows[] = {
+#define FLAG(name, field, value, text) { name, 'f', NULL },
+#define NUM(name, field, min, max, text) { name, 'n', #min " " #max },
+#define ENUM(name, field, values, text) { name, 'e', values },
+#define STR(name, field, text) { name, 's', NULL },
+#define NOOP(name, text) { name, '-', NULL },
+#define REFUSE(name, text) { name, 'r', NULL },
+#include "options.def"
+};
+
+static char err[512];
+
+static int parse(struct options *o, const char *prog, ...)
+{
+	char *argv[32] = { (char *)prog };
+	int argc = 1;
+	const char *a;
+	va_list ap;
+
+	va_start(ap, prog);
+	while ((a = va_arg(ap, const char *)))
+		argv[argc++] = (char *)a;
+	va_end(ap);
+	err[0] = '\0';
+	return options_parse(argc, argv, o, err, sizeof(err));
+}
+
+static int list(struct options *o, const char *l)
+{
+	err[0] = '\0';
+	return options_parse_list(o, l, false, err, sizeof(err));
+}
+
+START_TEST(own_grammar)
+{
+	struct options o;
+
+	ck_assert_int_eq(parse(&o, "fusedio", "-f", "-s", "-o", "ro,commit=7", "/dev/x", "/mnt", NULL), 0);
+	ck_assert(o.foreground && o.single_loop && !o.helper && !o.fake && !o.sloppy);
+	ck_assert_str_eq(o.device, "/dev/x");
+	ck_assert_str_eq(o.mountpoint, "/mnt");
+	ck_assert_int_eq(o.read_only, 1);
+	ck_assert_int_eq(o.commit, 7);
+	/* the device first and options after, as mount.fuse calls it */
+	ck_assert_int_eq(parse(&o, "/usr/sbin/fusedio", "/dev/x", "/mnt", "-o", "rw,noatime", NULL), 0);
+	ck_assert_int_eq(o.atime, 1);
+	ck_assert_int_eq(parse(&o, "fusedio", "-d", "a", "b", NULL), 0);
+	ck_assert(o.foreground);
+	ck_assert_int_eq(o.log, 3);
+}
+END_TEST
+
+START_TEST(helper_grammar)
+{
+	struct options o;
+
+	ck_assert_int_eq(parse(&o, "/sbin/mount.fusedio", "/dev/x", "/mnt", "-f", "-n", "-v", "-N", "12", "-t", "fuse.fusedio", "-o", "rw", NULL), 0);
+	ck_assert(o.helper && o.fake && !o.foreground && !o.sloppy);
+	ck_assert_str_eq(o.ns, "12");
+	ck_assert_int_eq(parse(&o, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "never_heard_of,ro", NULL), 0);
+	ck_assert(o.sloppy && !o.single_loop);
+	ck_assert_int_eq(o.read_only, 1);
+	/* sloppy does not excuse what is known to be a lie */
+	ck_assert_int_eq(parse(&o, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "nobarrier", NULL), EXIT_USAGE);
+}
+END_TEST
+
+START_TEST(usage_errors)
+{
+	struct options o;
+
+	ck_assert_int_eq(parse(&o, "fusedio", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&o, "fusedio", "a", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "c", NULL), EXIT_USAGE);
+	ck_assert_ptr_nonnull(strstr(err, "too many"));
+	ck_assert_int_eq(parse(&o, "fusedio", "-q", "a", "b", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "-o", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "-o", "bogus", NULL), EXIT_USAGE);
+	ck_assert_ptr_nonnull(strstr(err, "bogus"));
+	ck_assert_ptr_null(strchr(err, '\n'));
+	ck_assert_int_eq(parse(&o, "fusedio", "--help", NULL), 0);
+	ck_assert(o.help);
+	ck_assert_int_eq(parse(&o, "fusedio", "-V", NULL), 0);
+	ck_assert(o.version);
+}
+END_TEST
+
+START_TEST(values)
+{
+	static const char *const bad[] = { "commit", "commit=", "commit=0", "commit=301", "commit=5x", "commit=99999999999999999999", "dio",
+					   "dio=", "dio=stric", "dio=strictly", "queue_depth=-1", "errors=|", "log=loud", "fsname=", "ro=1" };
+	struct options o;
+
+	options_defaults(&o, true);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		ck_assert_msg(list(&o, bad[i]) != 0, "%s was accepted", bad[i]);
+	ck_assert_int_eq(list(&o, "commit=300,dio=relaxed,errors=remount-ro,,log=err,fsname=a\\,b"), 0);
+	ck_assert_int_eq(o.commit, 300);
+	ck_assert_int_eq(o.dio, OPT_DIO_RELAXED);
+	ck_assert_int_eq(o.errors, 2);
+	ck_assert_int_eq(o.log, 0);
+	ck_assert_str_eq(o.fsname, "a,b");
+	options_free(&o);
+}
+END_TEST
+
+/* An example of the option that the parser should take, or refuse for its own reason. */
+static void example(const struct row *r, char *out, size_t cap)
+{
+	size_t n = strlen(r->name);
+
+	if (r->kind == 'n')
+		snprintf(out, cap, "%s=%.*s", r->name, (int)strcspn(r->values, " "), r->values);
+	else if (r->kind == 'e')
+		snprintf(out, cap, "%s=%.*s", r->name, (int)strcspn(r->values, "|"), r->values);
+	else if (r->kind == 's')
+		snprintf(out, cap, "%s=text", r->name);
+	else if (r->name[n - 1] == '*')
+		snprintf(out, cap, "%.*s9", (int)(n - 1), r->name);
+	else
+		snprintf(out, cap, "%s", r->name);
+}
+
+START_TEST(every_option)
+{
+	char opt[128];
+	struct options o;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		options_defaults(&o, false);
+		example(&rows[i], opt, sizeof(opt));
+		if (rows[i].kind == 'r') {
+			ck_assert_msg(list(&o, opt) != 0, "%s was accepted", opt);
+			ck_assert_msg(strstr(err, "refused"), "%s: %s", opt, err);
+		} else {
+			ck_assert_msg(list(&o, opt) == 0, "%s: %s", opt, err);
+		}
+		options_free(&o);
+	}
+}
+END_TEST
+
+START_TEST(negations)
+{
+	struct options o;
+
+	options_defaults(&o, true);
+	ck_assert_int_eq(o.allow_other, 1);
+	ck_assert_int_eq(list(&o, "ro,rw,noatime,relatime,nosuid,suid,sync,async,noallow_other,noacl,acl,parallel_dio,noparallel_dio"), 0);
+	ck_assert(!o.read_only && !o.atime && !o.nosuid && !o.sync && !o.allow_other && o.acl && !o.parallel_dio);
+}
+END_TEST
+
+START_TEST(mount_list)
+{
+	struct options o;
+	char l[256];
+
+	options_defaults(&o, true);
+	options_mount_list(&o, true, l, sizeof(l));
+	ck_assert_str_eq(l, "rw,suid,dev,allow_other");
+	ck_assert_int_eq(list(&o, "ro,nosuid,nodev,noexec,sync,dirsync,noatime,nodiratime,noallow_other"), 0);
+	options_mount_list(&o, true, l, sizeof(l));
+	ck_assert_str_eq(l, "ro,nosuid,nodev,noexec,sync,dirsync,noatime,nodiratime");
+	options_defaults(&o, false);
+	options_mount_list(&o, false, l, sizeof(l));
+	ck_assert_str_eq(l, "rw");
+}
+END_TEST
+
+static char *slurp(FILE *f)
+{
+	size_t cap = 1 << 20, n;
+	char *text = malloc(cap);
+
+	ck_assert_ptr_nonnull(text);
+	n = fread(text, 1, cap - 1, f);
+	text[n] = '\0';
+	return text;
+}
+
+/* name as a whole word of text */
+static bool has_word(const char *text, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *p = text; (p = strstr(p, name)); p++)
+		if ((p == text || strchr(" \n", p[-1])) && strchr(" \n=", p[n]))
+			return true;
+	return false;
+}
+
+START_TEST(help_agrees)
+{
+	FILE *f = tmpfile();
+	char *text;
+
+	ck_assert_ptr_nonnull(f);
+	options_help(f);
+	rewind(f);
+	text = slurp(f);
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+		ck_assert_msg(has_word(text, rows[i].name), "--help lacks %s", rows[i].name);
+	free(text);
+	fclose(f);
+}
+END_TEST
+
+static bool in_table(const char *name, size_t len)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++)
+		if (strlen(rows[i].name) == len && !memcmp(rows[i].name, name, len))
+			return true;
+	return false;
+}
+
+/* Every option is an ".It Cm" item of the man page, and every such item between the two headings is an option. */
+START_TEST(man_agrees)
+{
+	const char *src = getenv("srcdir");
+	unsigned items = 0;
+	char path[512], *text, *from, *to;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/man/fusedio.8", src ? src : ".");
+	f = fopen(path, "r");
+	ck_assert_msg(f, "cannot open %s", path);
+	text = slurp(f);
+	fclose(f);
+	from = strstr(text, ".Sh MOUNT OPTIONS");
+	ck_assert_ptr_nonnull(from);
+	to = strstr(from + 1, "\n.Sh ");
+	ck_assert_ptr_nonnull(to);
+	*to = '\0';
+	for (char *p = from; (p = strstr(p, "\n.It Cm ")); items++) {
+		p += strlen("\n.It Cm ");
+		ck_assert_msg(in_table(p, strcspn(p, " \n")), "the man page has '%.*s', the table has not", (int)strcspn(p, " \n"), p);
+		p -= 1;
+	}
+	ck_assert_uint_eq(items, ARRAY_SIZE(rows));
+	free(text);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("options");
+	TCase *tc = tcase_create("options");
+	SRunner *sr;
+	int failed;
+
+	tcase_add_test(tc, own_grammar);
+	tcase_add_test(tc, helper_grammar);
+	tcase_add_test(tc, usage_errors);
+	tcase_add_test(tc, values);
+	tcase_add_test(tc, every_option);
+	tcase_add_test(tc, negations);
+	tcase_add_test(tc, mount_list);
+	tcase_add_test(tc, help_agrees);
+	tcase_add_test(tc, man_agrees);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? 1 : 0;
+}
