@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The way a system mounts it: fstab and mount(8) with the helper, findmnt, the systemd unit."""
+import os
+import re
+
+from lib import BUILD, FUSEDIO, Skip, case, daemons_of, expect, expect_eq, main, mountinfo, need, read_file, run, wait_for, write_file
+
+BOTH = ("image", "loop")
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def helper(env):
+    """mount(8) looks for mount.TYPE in fixed directories: a link in one of them for the time of the test."""
+    name = f"fdiotest{os.getpid()}"
+    link = f"/sbin/mount.{name}"
+    with open(env.path("helper"), "w") as f:
+        f.write(f"#!/bin/bash\nexec -a mount.fusedio '{FUSEDIO}' \"$@\"\n")
+    os.chmod(env.path("helper"), 0o755)
+    os.symlink(env.path("helper"), link)
+    env.undo.callback(os.unlink, link)
+    return name
+
+
+def settle(mnt):
+    wait_for(lambda: not daemons_of(mnt), "end of the daemon")
+
+
+@case(kinds=BOTH)
+def mount_by_type(env):
+    need("bash")
+    vol = env.volume(64)
+    mnt = env.mkdir()
+    env.undo.callback(run, "umount", "-l", mnt, ok=None)
+    run("mount", "-t", helper(env), "-o", "noatime,nosuid", vol.target, mnt)
+    info = mountinfo(mnt)
+    expect(info and info[1].startswith("fuse"), f"mounted: {info}")
+    expect("nosuid" in info[3].split(","), f"options {info[3]}")
+    expect_eq(run("findmnt", "-n", "-o", "SOURCE", mnt).stdout.strip(), vol.target, "source in findmnt")
+    write_file(os.path.join(mnt, "f"), b"by type")
+    run("umount", mnt)
+    settle(mnt)
+    vol.check()
+
+
+@case(kinds=BOTH)
+def fstab(env):
+    """mount -T FILE DIRECTORY, with the words that fstab lines carry."""
+    need("bash")
+    vol = env.volume(64)
+    mnt = env.mkdir()
+    env.undo.callback(run, "umount", "-l", mnt, ok=None)
+    table = env.path("fstab")
+    write_file(table, f"{vol.target} {mnt} {helper(env)} noauto,nofail,x-systemd.device-timeout=5,_netdev,errors=remount-ro 0 2\n".encode())
+    run("mount", "-T", table, mnt)
+    write_file(os.path.join(mnt, "f"), b"by fstab")
+    expect_eq(read_file(os.path.join(mnt, "f")), b"by fstab", "contents")
+    run("umount", mnt)
+    settle(mnt)
+    vol.check()
+
+
+@case()
+def unit(env):
+    """The unit passes systemd's own check."""
+    path = os.path.join(BUILD, "contrib/systemd/fusedio@.service")
+    if not os.path.exists(path):
+        path = None
+        for d, _, files in os.walk(os.path.join(BUILD, "contrib")):
+            for f in files:
+                if f.endswith("@.service"):
+                    path = os.path.join(d, f)
+    expect(path is not None, "no unit was built")
+    with open(path) as f:
+        text = f.read()
+    expect("ExecStart=" in text and "@sbindir@" not in text, "the unit is not filled in")
+    for word in ("PrivateTmp=", "ProtectSystem=", "PrivateDevices=", "PrivateMounts="):
+        expect(not re.search("^" + word, text, re.M), f"{word} would hide the mount")
+    if run("sh", "-c", "command -v systemd-analyze", ok=None).returncode:
+        expect(text.count("[Service]") == 1, "no service section")
+        return
+    copy = env.path("fusedio@test.service")
+    write_file(copy, re.sub(r"^ExecStart=\S+", "ExecStart=" + FUSEDIO, text, flags=re.M).encode())
+    p = run("systemd-analyze", "verify", "--man=no", copy, ok=None, timeout=120)
+    complaints = [line for line in p.stderr.splitlines() if "fusedio" in line]
+    expect_eq(complaints, [], "what systemd-analyze says")
+
+
+@case(kinds=("loop",))
+def by_label_and_uuid(env):
+    vol = env.volume(64, "-L", f"fdio{os.getpid()}", "-U", "random")
+    uuid = vol.super()["Filesystem UUID"]
+    for spec in (f"UUID={uuid}", f"LABEL=fdio{os.getpid()}"):
+        mnt = env.mkdir()
+        env.undo.callback(run, "umount", "-l", mnt, ok=None)
+        run(FUSEDIO, spec, mnt)
+        expect(mountinfo(mnt) is not None, f"{spec}: nothing is mounted")
+        run("umount", mnt)
+        settle(mnt)
+    vol.check()
+
+
+@case(kinds=("loop",))
+def fstrim(env):
+    """Blocks that are free go back to the device's owner."""
+    need("fstrim")
+    vol = env.volume(128, "-b", "4096")
+    with vol.mount() as m:
+        write_file(m.path("big"), b"x" * (64 << 20), sync=True)
+        before = os.stat(vol.file).st_blocks
+        os.unlink(m.path("big"))
+        fd = os.open(m.point, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+        p = run("fstrim", m.point, ok=None)
+        if p.returncode != 0 and "not supported" in p.stderr:
+            raise Skip("this kernel does not pass FITRIM on")
+        expect_eq(p.returncode, 0, f"status of fstrim ({p.stderr.strip()})")
+        expect(os.stat(vol.file).st_blocks < before - 100_000, "the image did not shrink")
+    vol.check()
+
+
+if __name__ == "__main__":
+    main()
