@@ -141,7 +141,7 @@ def feature(env, name):
         expect("ro" in options, f"{name} is served read-write")
         return
     expect_eq(len(p.stderr.strip().splitlines()), 1, f"lines of {p.stderr!r}")
-    expect(name in p.stderr or "journal device" in p.stderr, f"no {name} in {p.stderr!r}")
+    expect(name in p.stderr or "external journal" in p.stderr, f"no {name} in {p.stderr!r}")
 
 
 if __name__ == "__main__":
