@@ -342,7 +342,8 @@ static void set_owner(struct x4_inode *i, unsigned what, const struct x4_attr *a
 
 static uint32_t killed_mode(uint32_t mode)
 {
-	if (!S_ISREG(mode))
+	/* A change of owner strips devices and FIFOs as well; only directories keep theirs. Writes reach regular files alone. */
+	if (S_ISDIR(mode))
 		return mode;
 	return mode & ~(S_ISUID | ((mode & S_IXGRP) ? (uint32_t)S_ISGID : 0U));
 }
