@@ -49,7 +49,9 @@ struct loop_set {
 	struct loop *loops;
 	void (*start_fn)(struct loop *l, void *arg);
 	void *start_arg;
-	pthread_barrier_t started;
+	struct fdio_mutex start_lock;    /* RANK_LEAF; guards nr_started */
+	pthread_cond_t start_cond;
+	unsigned nr_started;
 };
 
 static __thread struct loop *self;
@@ -139,12 +141,16 @@ int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *err
 
 	if (!s)
 		return explain(-ENOMEM, errbuf, errlen);
+	fdio_mutex_init(&s->start_lock, RANK_LEAF);
+	fdio_cond_init(&s->start_cond);
 	s->cfg = *cfg;
 	s->nr = cfg->nr_loops ? cfg->nr_loops : (cpus > 0 ? (unsigned)cpus : 1);
 	if (!s->cfg.nr_fixed_files)
 		s->cfg.nr_fixed_files = LOOP_NR_FILES;
 	s->loops = fdio_alloc_aligned(FDIO_CACHELINE, s->nr * sizeof(*s->loops));
 	if (!s->loops) {
+		pthread_cond_destroy(&s->start_cond);
+		fdio_mutex_fini(&s->start_lock);
 		free(s);
 		return explain(-ENOMEM, errbuf, errlen);
 	}
@@ -173,6 +179,8 @@ void loop_set_free(struct loop_set *s)
 		if (l->efd >= 0)
 			close(l->efd);
 	}
+	pthread_cond_destroy(&s->start_cond);
+	fdio_mutex_fini(&s->start_lock);
 	free(s->loops);
 	free(s);
 }
@@ -301,6 +309,14 @@ static void pin_to_cpu(struct loop *l)
 		log_debug("loop %u is not pinned: CPU %u cannot be used", l->index, l->cpu);
 }
 
+static void note_started(struct loop_set *s)
+{
+	fdio_mutex_lock(&s->start_lock);
+	s->nr_started++;
+	pthread_cond_signal(&s->start_cond);
+	fdio_mutex_unlock(&s->start_lock);
+}
+
 static void *loop_main(void *arg)
 {
 	struct loop *l = arg;
@@ -320,7 +336,7 @@ static void *loop_main(void *arg)
 	arm_eventfd(l);
 	if (l->set->start_fn)
 		l->set->start_fn(l, l->set->start_arg);
-	pthread_barrier_wait(&l->set->started);
+	note_started(l->set);
 	while (!l->stop) {
 		int r = io_uring_submit_and_wait(&l->ring, 1);
 
@@ -336,23 +352,27 @@ static void *loop_main(void *arg)
 int loop_set_start(struct loop_set *s, void (*start)(struct loop *l, void *arg), void *arg)
 {
 	sigset_t all, old;
+	unsigned made = 0;
 	int err = 0;
 
 	s->start_fn = start;
 	s->start_arg = arg;
-	pthread_barrier_init(&s->started, NULL, s->nr + 1);
+	s->nr_started = 0;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	for (unsigned i = 0; i < s->nr; i++) {
-		err = pthread_create(&s->loops[i].thread, NULL, loop_main, &s->loops[i]);
-		/* The barrier counts on all of them, and a daemon that cannot start its threads ends here anyway. */
-		FDIO_ASSERT(err == 0);
-		s->loops[i].thread_on = true;
+	for (; made < s->nr && !err; made += !err) {
+		s->loops[made].stop = false;
+		err = pthread_create(&s->loops[made].thread, NULL, loop_main, &s->loops[made]);
+		s->loops[made].thread_on = !err;
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_barrier_wait(&s->started);
-	pthread_barrier_destroy(&s->started);
-	return 0;
+	fdio_mutex_lock(&s->start_lock);
+	while (s->nr_started < made)
+		fdio_cond_wait(&s->start_cond, &s->start_lock);
+	fdio_mutex_unlock(&s->start_lock);
+	if (err)
+		loop_set_stop(s);
+	return -err;
 }
 
 static void stop_fn(struct loop_msg *m) { container_of(m, struct loop, stop_msg)->stop = true; }

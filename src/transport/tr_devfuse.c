@@ -10,6 +10,10 @@
  * One READ a loop waits on the ring: a request wakes every waiting READ, so more would only multiply the wake-ups. Once
  * awake, the loop takes what else is queued with plain non-blocking reads before it arms the next READ. Replies are written
  * at once from whatever thread has them.
+ *
+ * T1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then looks at q->starved. The loop, when
+ *    it has no slot to arm, sets q->starved, then looks at q->returned once more. All four are sequentially consistent: at
+ *    least one side sees the other, so the loop is woken when it must be and only then.
  */
 #include "transport/tr_types.h"
 
@@ -32,8 +36,22 @@ static void take_requests(struct tr_queue *q);
 static void *message_of(struct tr_req *r) { return r->payload - PRO_WRITE_HDR; }
 #define MESSAGE_CAP (PRO_WRITE_HDR + PRO_MAX_WRITE)
 
+/* Slots that other threads have answered; T1. */
+static void take_returned(struct tr_queue *q)
+{
+	struct tr_req *r = __atomic_exchange_n(&q->returned, NULL, __ATOMIC_SEQ_CST);
+
+	while (r) {
+		struct tr_req *next = r->chan_priv;
+		list_add(&q->free, &r->link);
+		r = next;
+	}
+}
+
 static struct tr_req *slot_pop(struct tr_queue *q)
 {
+	if (list_empty(&q->free))
+		take_returned(q);
 	if (list_empty(&q->free))
 		return NULL;
 	struct tr_req *r = list_first(&q->free, struct tr_req, link);
@@ -73,7 +91,9 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 	(void)cqe_flags;
 	q->armed = false;
 	if (res >= 0) {
+		q->taking = true; /* take_requests arms, not a reply given at once */
 		got_message(r, (size_t)res);
+		q->taking = false;
 	} else {
 		slot_push(q, r);
 		if (!is_transient(res)) {
@@ -92,8 +112,13 @@ static void arm_read(struct tr_queue *q)
 	if (q->armed || q->ended)
 		return;
 	r = slot_pop(q);
-	if (!r)
-		return; /* a returning slot arms */
+	if (!r) {
+		__atomic_store_n(&q->starved, true, __ATOMIC_SEQ_CST); /* T1 */
+		r = slot_pop(q);
+		if (!r)
+			return; /* a returning slot arms */
+	}
+	__atomic_store_n(&q->starved, false, __ATOMIC_RELAXED);
 	struct io_uring_sqe *sqe = loop_sqe(q->loop);
 	io_uring_prep_read(sqe, LOOP_FILE_FUSE, message_of(r), MESSAGE_CAP, 0);
 	sqe->flags |= IOSQE_FIXED_FILE;
@@ -159,6 +184,7 @@ static void send_reply(struct tr_req *r, int fd)
 				r->reply_len, strerror(errno));
 }
 
+/* On the loop's thread. */
 static void slot_return(struct tr_req *r)
 {
 	struct tr_queue *q = tr_queue_of(r);
@@ -169,7 +195,26 @@ static void slot_return(struct tr_req *r)
 		arm_read(q);
 }
 
-static void slot_return_msg(struct loop_msg *m) { slot_return(container_of(m, struct tr_req, msg)); }
+static void starved_msg(struct loop_msg *m)
+{
+	struct tr_queue *q = container_of(m, struct tr_queue, wake_msg);
+
+	__atomic_store_n(&q->wake_posted, false, __ATOMIC_SEQ_CST); /* before arm_read takes what was returned */
+	arm_read(q);
+}
+
+/* On any other thread: no message and no wake-up unless the loop has run out of slots (T1). */
+static void slot_return_remote(struct tr_req *r)
+{
+	struct tr_queue *q = tr_queue_of(r);
+	struct tr_req *head = __atomic_load_n(&q->returned, __ATOMIC_RELAXED);
+
+	do
+		r->chan_priv = head;
+	while (!__atomic_compare_exchange_n(&q->returned, &head, r, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+	if (__atomic_load_n(&q->starved, __ATOMIC_SEQ_CST) && !__atomic_exchange_n(&q->wake_posted, true, __ATOMIC_SEQ_CST))
+		loop_post(q->loop, &q->wake_msg, starved_msg);
+}
 
 static void devfuse_reply(struct tr_req *r)
 {
@@ -180,7 +225,7 @@ static void devfuse_reply(struct tr_req *r)
 	if (loop_self() == r->loop)
 		slot_return(r);
 	else
-		loop_post(r->loop, &r->msg, slot_return_msg);
+		slot_return_remote(r);
 }
 
 static int clone_fd(int session_fd)

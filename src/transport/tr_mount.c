@@ -98,11 +98,18 @@ int tr_umount_try(struct tr *t)
 {
 	if (geteuid() != 0)
 		return -EPERM; /* fusermount3 does only lazy unmounts for us, at the end */
-	return umount2(t->mountpoint, UMOUNT_NOFOLLOW) ? -errno : 0;
+	if (umount2(t->mountpoint, UMOUNT_NOFOLLOW))
+		return -errno;
+	t->mounted = false; /* nothing left for libfuse to undo, and it would complain */
+	return 0;
 }
 
 void tr_umount_lazy(struct tr *t)
 {
-	if (geteuid() == 0 && umount2(t->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) && errno != EINVAL)
+	if (geteuid() != 0)
+		return;
+	if (!umount2(t->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW))
+		t->mounted = false;
+	else if (errno != EINVAL)
 		log_warn("cannot detach %s: %s", t->mountpoint, strerror(errno));
 }

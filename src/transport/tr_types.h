@@ -43,7 +43,11 @@ struct tr_queue {
 	bool armed;                /* a READ waits on the ring; loop thread only */
 	bool taking;               /* take_requests is on the stack; loop thread only */
 	bool ended;                /* the connection is gone; loop thread only */
-	unsigned busy fdio_cacheline_aligned; /* atomic: slots that handlers hold */
+	bool starved;              /* atomic: no slot was left to arm, see T1 in tr_devfuse.c */
+	bool wake_posted;          /* atomic: wake_msg is on its way */
+	struct loop_msg wake_msg;
+	struct tr_req *returned fdio_cacheline_aligned; /* atomic stack, linked by chan_priv: answered on other threads */
+	unsigned busy;             /* atomic: slots that handlers hold */
 };
 
 enum tr_end { TR_RUNNING = 0, TR_DESTROY, TR_GONE, TR_ABORTED };
