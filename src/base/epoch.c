@@ -71,7 +71,8 @@ void epoch_exit(void)
 	__atomic_store_n(&my_slot->seen, 0, __ATOMIC_RELEASE);
 }
 
-bool epoch_inside(void) { return my_slot && my_slot->seen != 0; }
+/* Atomic because reclaim reads the slot by a read-modify-write. */
+bool epoch_inside(void) { return my_slot && __atomic_load_n(&my_slot->seen, __ATOMIC_RELAXED) != 0; }
 
 /* Oldest epoch that a reader may still be in; retire_lock held. */
 static uint64_t oldest_reader(void)

@@ -70,6 +70,20 @@ int x4_publish_size(struct x4_inode *i, uint64_t new_size)
 	return r;
 }
 
+/* Sets blocks aside for the nodes that n inserts may need; *ret_n is how many, to be given back. */
+static int meta_reserve(struct x4_inode *i, unsigned n, bool root, unsigned *ret_n)
+{
+	unsigned meta;
+	int r;
+
+	fdio_mutex_lock(&i->map_lock); /* other writers may be growing the tree */
+	meta = x4_extent_meta_for(i, n);
+	fdio_mutex_unlock(&i->map_lock);
+	r = x4_meta_reserve(i->vol, meta, root);
+	*ret_n = r ? 0 : meta;
+	return r;
+}
+
 /* ---- reserving ---- */
 
 static int resv_room(struct x4_resv *r)
@@ -151,16 +165,13 @@ int x4_resv_range(struct x4_inode *i, uint32_t lblk, uint32_t len, bool root, en
 	r->root = root;
 	r->ext = r->inline_ext;
 	r->cap = ARRAY_SIZE(r->inline_ext);
+	if (x4_vol_read_only(i->vol))
+		return -EROFS;
 	if ((uint64_t)lblk + len > X4_LBLK_END)
 		return -EFBIG;
 	err = resv_fill(r, lblk, len, state);
-	if (!err && r->nr) {
-		unsigned meta = x4_extent_meta_for(i, r->nr);
-
-		err = x4_meta_reserve(i->vol, meta, root);
-		if (!err)
-			r->meta = meta;
-	}
+	if (!err && r->nr)
+		err = meta_reserve(i, r->nr, root, &r->meta);
 	if (err)
 		x4_resv_free(r);
 	return err;
@@ -324,14 +335,14 @@ static int insert_locked(struct x4_inode *i, struct x4_resv *r, uint32_t lblk, u
 
 int x4_insert(struct x4_inode *i, struct x4_resv *r, uint32_t conv_lblk, uint32_t conv_len, uint64_t new_size)
 {
-	unsigned meta = conv_len ? x4_extent_meta_for(i, 2) : 0;
+	unsigned meta = 0;
 	bool sized;
 	int err;
 
 	if (new_size > x4_max_size(i) || (uint64_t)conv_lblk + conv_len > X4_LBLK_END)
 		return -EFBIG;
-	if (meta) {
-		err = x4_meta_reserve(i->vol, meta, true);
+	if (conv_len) {
+		err = meta_reserve(i, 2, true, &meta);
 		if (err)
 			return err;
 	}

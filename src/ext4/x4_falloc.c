@@ -138,6 +138,8 @@ static int check(struct x4_inode *i, int mode, uint64_t off, uint64_t len)
 	uint32_t flags = le32toh(i->raw->i_flags), type = le16toh(i->raw->i_mode) & S_IFMT;
 	int how = mode & ~X4_FALLOC_KEEP_SIZE;
 
+	if (x4_vol_read_only(i->vol))
+		return -EROFS; /* before the device is written */
 	if (type != S_IFREG)
 		return type == S_IFDIR ? -EISDIR : -ENODEV;
 	if (!len)

@@ -198,6 +198,8 @@ int x4_truncate(struct x4_inode *i, uint64_t size)
 
 	if (!S_ISREG(le16toh(i->raw->i_mode)))
 		return -EINVAL;
+	if (x4_vol_read_only(i->vol))
+		return -EROFS; /* before the device is written */
 	if (size > x4_max_size(i))
 		return -EFBIG;
 	/* What a crash or another writer left behind the old end must not become part of the file, nor what is cut off now. */

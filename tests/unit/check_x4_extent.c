@@ -210,6 +210,9 @@ START_TEST(zero_behind_the_end)
 	must(x4_truncate(t.i, 1ull << 44) == -EFBIG);
 	must(x4_truncate(t.i, (1ull << 44) - 4096) == 0);
 	testvol_recheck(&t);
+	t.v->read_only = true;
+	must(x4_truncate(t.i, 1) == -EROFS);
+	must(x4_fallocate(t.i, 0, 0, 1, false) == -EROFS);
 	model_fini(&m);
 	testvol_close(&t);
 }

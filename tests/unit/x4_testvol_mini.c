@@ -359,6 +359,7 @@ bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
 {
 	return blk >= v->first_data_block && n && blk < v->nr_blocks && n <= v->nr_blocks - blk;
 }
+bool x4_vol_read_only(const struct x4_vol *v) { return v->read_only; }
 int x4_from_ext2_err(long err) { (void)err; return -EIO; }
 int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 {
