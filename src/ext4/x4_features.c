@@ -25,7 +25,7 @@ static const struct feature incompat[] = {
 	{ EXT3_FEATURE_INCOMPAT_EXTENTS, X4_SERVE_RW, NULL },
 	{ EXT4_FEATURE_INCOMPAT_64BIT, X4_SERVE_RW, NULL },
 	{ EXT4_FEATURE_INCOMPAT_FLEX_BG, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_EA_INODE, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_EA_INODE, X4_SERVE_RO, "attribute values may be shared between files in inodes of their own (ea_inode)" },
 	{ EXT4_FEATURE_INCOMPAT_CSUM_SEED, X4_SERVE_RW, NULL },
 	{ EXT4_FEATURE_INCOMPAT_LARGEDIR, X4_SERVE_RW, NULL },
 	{ EXT4_FEATURE_INCOMPAT_MMP, X4_SERVE_RO, "multiple mount protection (mmp) is on; remove it with tune2fs -O ^mmp" },
