@@ -111,6 +111,13 @@ static int copy_value(struct x4_inode *i, const struct x4_xattr *x, void *buf, s
 	return 0;
 }
 
+#define CAPS "capability"
+
+static bool is_caps(uint8_t index, const char *rest, unsigned len)
+{
+	return index == X4_XI_SECURITY && len == sizeof(CAPS) - 1 && !memcmp(rest, CAPS, len);
+}
+
 int x4_xattr_get(struct x4_inode *i, const char *name, void *buf, size_t size, size_t *ret_len)
 {
 	struct x4_xattr_set s;
@@ -122,6 +129,9 @@ int x4_xattr_get(struct x4_inode *i, const char *name, void *buf, size_t size, s
 
 	if (err)
 		return err;
+	/* The kernel asks before each write of a file that may have capabilities: nothing to kill means there are none. */
+	if (is_caps(index, rest, len) && __atomic_load_n(&i->killpriv_cache, __ATOMIC_ACQUIRE) == 1)
+		return -ENODATA;
 	x4_inode_lock_shared(i);
 	err = x4_xattr_load(i, &s);
 	if (!err) {
@@ -250,7 +260,9 @@ static int change_in_handle(struct jnl_handle *h, struct x4_inode *i, const stru
 		err = x4_xattr_change(h, i, c->index, c->rest, c->rest_len, c->value, c->len);
 	if (err)
 		return err;
+	fdio_mutex_lock(&i->attr);
 	x4_raw_set_time(i, X4_SET_CTIME, x4_now(i->vol));
+	fdio_mutex_unlock(&i->attr);
 	return x4_inode_dirty(h, i, false);
 }
 
@@ -321,8 +333,6 @@ int x4_xattr_remove(struct x4_inode *i, const char *name)
 }
 
 /* ------------------------------------------------------------------ for the other parts */
-
-#define CAPS "capability"
 
 bool x4_xattr_has_caps(struct x4_inode *i)
 {

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Extended attributes and ACLs on volumes in memory: limits, a random run against a table, shared blocks, what a mode becomes. */
+#include "check_x4_names.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#define SMALL (16u << 20)
+
+static uint64_t blocks_of(struct x4_inode *i)
+{
+	struct x4_attr a;
+
+	x4_getattr(i, &a);
+	return a.blocks_512;
+}
+
+static struct x4_inode *make(struct nvol *t, const char *name, uint32_t mode)
+{
+	must_eq(n_create(t->root, name, mode), 0);
+	return n_get(t->root, name);
+}
+
+START_TEST(limits_and_errors)
+{
+	static char big[65537], buf[2048];
+	struct x4_inode *i;
+	struct nvol t;
+	size_t len;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	i = make(&t, "f", S_IFREG | 0644);
+	must_eq(x4_xattr_get(i, "user.a", NULL, 0, &len), -ENODATA);
+	must_eq(x4_xattr_remove(i, "user.a"), -ENODATA);
+	must_eq(x4_xattr_set(i, "user.a", "x", 1, XATTR_REPLACE, false), -ENODATA);
+	must_eq(x4_xattr_set(i, "user.a", "hello", 5, XATTR_CREATE, false), 0);
+	must_eq(x4_xattr_set(i, "user.a", "hello", 5, XATTR_CREATE, false), -EEXIST);
+	must_eq(x4_xattr_get(i, "user.a", NULL, 0, &len), 0);
+	must_eq(len, 5);
+	must_eq(x4_xattr_get(i, "user.a", buf, 4, &len), -ERANGE);
+	must_eq(x4_xattr_get(i, "user.a", buf, 5, &len), 0);
+	must(!memcmp(buf, "hello", 5));
+	must_eq(x4_xattr_set(i, "user.empty", NULL, 0, 0, false), 0);
+	must_eq(x4_xattr_get(i, "user.empty", buf, 5, &len), 0);
+	must_eq(len, 0);
+	must_eq(x4_xattr_set(i, "system.data", "x", 1, 0, false), -EOPNOTSUPP);
+	must_eq(x4_xattr_set(i, "other.data", "x", 1, 0, false), -EOPNOTSUPP);
+	must_eq(x4_xattr_set(i, "user.big", big, sizeof big, 0, false), -E2BIG);
+	must_eq(x4_xattr_set(i, "user.big", big, 1000, 0, false), -ENOSPC);
+	must_eq(x4_xattr_set(i, "trusted.t", "1", 1, 0, false), 0);
+	must_eq(x4_xattr_list(i, NULL, 0, &len), 0);
+	must_eq(len, sizeof "user.a" + sizeof "user.empty" + sizeof "trusted.t");
+	must_eq(x4_xattr_list(i, buf, len - 1, &len), -ERANGE);
+	must_eq(blocks_of(i), 0);
+	must_eq(x4_xattr_set(i, "user.big", big, 900, 0, false), 0);
+	must_eq(blocks_of(i), 2);
+	must_eq(x4_xattr_remove(i, "user.big"), 0);
+	must_eq(blocks_of(i), 0);
+	must_eq(x4_xattr_set(i, "user.big", big, 900, 0, false), 0);
+	x4_iput(i);
+	nvol_check(&t);
+	nvol_open(&t);
+	i = n_get(t.root, "f");
+	must_eq(x4_xattr_get(i, "user.big", NULL, 0, &len), 0);
+	must_eq(len, 900);
+	x4_iput(i);
+	must_eq(n_unlink(t.root, "f"), 0);
+	nvol_done(&t);
+}
+END_TEST
+
+/* ---- against a table ---- */
+#define FILES 4
+#define NAMES 12
+
+static struct { int len; uint8_t v[400]; } table[FILES][NAMES];
+
+static void xname(char *buf, size_t cap, unsigned n)
+{
+	static const char *const prefix[] = { "user", "trusted", "security" };
+
+	snprintf(buf, cap, "%s.%.*s%u", prefix[n % 3], (int)(n * 5), "a-long-tail-of-a-name-that-takes-room-in-an-inode-and-in-a-block", n);
+}
+
+static void verify(struct x4_inode *i, unsigned f)
+{
+	static char list[4096];
+	uint8_t buf[400];
+	size_t len, names = 0;
+	char name[128];
+
+	for (unsigned n = 0; n < NAMES; n++) {
+		int r;
+
+		xname(name, sizeof name, n);
+		r = x4_xattr_get(i, name, buf, sizeof buf, &len);
+		must_eq(r, table[f][n].len < 0 ? -ENODATA : 0);
+		if (r)
+			continue;
+		must_eq(len, table[f][n].len);
+		must(!memcmp(buf, table[f][n].v, len));
+		names += strlen(name) + 1;
+	}
+	must_eq(x4_xattr_list(i, list, sizeof list, &len), 0);
+	must_eq(len, names);
+}
+
+static void step(struct x4_inode *i, unsigned f, uint64_t *rnd)
+{
+	unsigned n = n_rand(rnd) % NAMES, len = n_rand(rnd) % (n_rand(rnd) % 4 ? 40 : 400);
+	uint8_t value[400];
+	char name[128];
+	int r;
+
+	xname(name, sizeof name, n);
+	if (n_rand(rnd) % 3 == 0) {
+		must_eq(x4_xattr_remove(i, name), table[f][n].len < 0 ? -ENODATA : 0);
+		table[f][n].len = -1;
+		return;
+	}
+	for (unsigned k = 0; k < len; k++)
+		value[k] = (uint8_t)n_rand(rnd);
+	r = x4_xattr_set(i, name, value, len, 0, false);
+	if (r == -ENOSPC)
+		return; /* and the old value is still there, as verify will see */
+	must_eq(r, 0);
+	table[f][n].len = (int)len;
+	memcpy(table[f][n].v, value, len);
+}
+
+static const char *const volumes[] = { "-b 1024", "-b 4096", "-b 1024 -I 128 -O ^metadata_csum", "-b 1024 -I 512 -O ^metadata_csum,^64bit" };
+
+START_TEST(against_a_table)
+{
+	struct x4_inode *i[FILES];
+	uint64_t rnd = 5;
+	struct nvol t;
+	char name[8];
+
+	nvol_make(&t, SMALL, volumes[_i]);
+	for (unsigned f = 0; f < FILES; f++) {
+		snprintf(name, sizeof name, "f%u", f);
+		x4_iput(make(&t, name, f ? S_IFREG | 0600 : S_IFDIR | 0700));
+		for (unsigned n = 0; n < NAMES; n++)
+			table[f][n].len = -1;
+	}
+	for (unsigned round = 0; round < 4; round++) {
+		for (unsigned f = 0; f < FILES; f++) {
+			snprintf(name, sizeof name, "f%u", f);
+			i[f] = n_get(t.root, name);
+			verify(i[f], f);
+		}
+		for (unsigned k = 0; k < 800; k++)
+			step(i[k % FILES], k % FILES, &rnd);
+		for (unsigned f = 0; f < FILES; f++) {
+			verify(i[f], f);
+			x4_iput(i[f]);
+		}
+		nvol_check(&t);
+		nvol_open(&t);
+	}
+	nvol_done(&t);
+}
+END_TEST
+
+/* ---- a block with two owners ---- */
+static void share_block(struct nvol *t, struct x4_inode *from, struct x4_inode *to)
+{
+	uint32_t blk = from->raw->i_file_acl;
+	struct jnl_handle *h;
+	struct jnl_buf *b;
+	uint32_t two = htole32(2), sum;
+	uint64_t le = blk;
+
+	must(blk);
+	must_eq(jnl_begin(x4_vol_jnl(t->v), 10, &h), 0);
+	must_eq(x4_inode_begin(h, to), 0);
+	to->raw->i_file_acl = blk;
+	must_eq(x4_raw_add_blocks(to, 1), 0);
+	must_eq(x4_inode_dirty(h, to, false), 0);
+	must_eq(jnl_bread(x4_vol_jnl(t->v), blk, &b), 0);
+	must_eq(jnl_get_write(h, b), 0);
+	memcpy(b->data + 4, &two, 4);
+	memset(b->data + 16, 0, 4);
+	sum = ext2fs_crc32c_le(t->v->csum_seed, (uint8_t *)&le, 8);
+	sum = htole32(ext2fs_crc32c_le(sum, b->data, t->v->block_size));
+	memcpy(b->data + 16, &sum, 4);
+	jnl_brelse(b);
+	jnl_end(h);
+}
+
+START_TEST(a_shared_block_is_copied)
+{
+	struct x4_inode *a, *b;
+	char value[300], buf[300];
+	struct nvol t;
+	size_t len;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	a = make(&t, "a", S_IFREG | 0644);
+	b = make(&t, "b", S_IFREG | 0644);
+	memset(value, 'v', sizeof value);
+	must_eq(x4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
+	share_block(&t, a, b);
+	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
+	value[0] = 'w';
+	must_eq(x4_xattr_set(b, "user.v", value, sizeof value, 0, false), 0);
+	must(a->raw->i_file_acl != b->raw->i_file_acl);
+	must_eq(x4_xattr_get(a, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(buf[0], 'v');
+	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(buf[0], 'w');
+	must_eq(x4_xattr_remove(b, "user.v"), 0);
+	share_block(&t, a, b);
+	must_eq(n_unlink(t.root, "a"), 0);
+	x4_iput(a);
+	x4_iput(b);
+	nvol_check(&t);
+	nvol_open(&t);
+	b = n_get(t.root, "b");
+	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(buf[0], 'v');
+	x4_iput(b);
+	nvol_done(&t);
+}
+END_TEST
+
+/* ---- ACLs: as user space writes them, version 2 ---- */
+struct acl_entry { uint16_t tag, perm; uint32_t id; };
+
+static size_t acl_make(uint8_t *buf, const struct acl_entry *e, unsigned n)
+{
+	uint32_t version = htole32(2);
+
+	memcpy(buf, &version, 4);
+	memcpy(buf + 4, e, n * sizeof *e);
+	return 4 + n * sizeof *e;
+}
+
+#define NOBODY UINT32_MAX
+static const struct acl_entry full[] = { { 1, 7, NOBODY }, { 2, 5, 1000 }, { 4, 5, NOBODY }, { 0x10, 7, NOBODY }, { 0x20, 4, NOBODY } };
+static const struct acl_entry plain[] = { { 1, 6, NOBODY }, { 4, 4, NOBODY }, { 0x20, 0, NOBODY } };
+static const struct acl_entry no_mask[] = { { 1, 7, NOBODY }, { 2, 5, 1000 }, { 4, 5, NOBODY }, { 0x20, 4, NOBODY } };
+
+#define ACCESS "system.posix_acl_access"
+#define DEFAULT "system.posix_acl_default"
+
+START_TEST(acls_and_modes)
+{
+	uint8_t buf[256], got[256];
+	struct x4_attr at = { .mode = 0640 };
+	struct x4_inode *f, *d, *sub;
+	struct nvol t;
+	size_t len, n;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	f = make(&t, "f", S_IFREG | 02755);
+	n = acl_make(buf, full, 5);
+	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, false), 0);
+	must_eq(x4_inode_mode(f) & 07777, 02774);
+	must_eq(x4_xattr_get(f, ACCESS, got, sizeof got, &len), 0);
+	must_eq(len, n);
+	must(!memcmp(buf, got, n));
+	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, true), 0);
+	must_eq(x4_inode_mode(f) & 07777, 0774);
+	must_eq(x4_setattr(f, X4_SET_MODE, &at), 0);
+	must_eq(x4_xattr_get(f, ACCESS, got, sizeof got, &len), 0);
+	must_eq(got[4 + 3 * 8 + 2], 4); /* the mask follows the group bits */
+	n = acl_make(buf, plain, 3);
+	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, false), 0);
+	must_eq(x4_xattr_get(f, ACCESS, got, sizeof got, &len), -ENODATA);
+	must_eq(x4_inode_mode(f) & 07777, 0640);
+	n = acl_make(buf, no_mask, 4);
+	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, false), -EINVAL);
+	must_eq(x4_xattr_set(f, ACCESS, buf, 7, 0, false), -EINVAL);
+	n = acl_make(buf, full, 5);
+	must_eq(x4_xattr_set(f, DEFAULT, buf, n, 0, false), -EACCES);
+	d = make(&t, "d", S_IFDIR | 0755);
+	must_eq(x4_xattr_set(d, DEFAULT, buf, n, 0, false), 0);
+	must_eq(n_create(d, "file", S_IFREG | 0666), 0);
+	must_eq(n_create(d, "sub", S_IFDIR | 0777), 0);
+	sub = n_get(d, "file");
+	/* No umask where there is a default ACL: owner 6, mask 6, others 4. */
+	must_eq(x4_inode_mode(sub) & 0777, 0664);
+	must_eq(x4_xattr_get(sub, ACCESS, got, sizeof got, &len), 0);
+	must_eq(x4_xattr_get(sub, DEFAULT, got, sizeof got, &len), -ENODATA);
+	x4_iput(sub);
+	sub = n_get(d, "sub");
+	must_eq(x4_inode_mode(sub) & 0777, 0774);
+	must_eq(x4_xattr_get(sub, DEFAULT, got, sizeof got, &len), 0);
+	must_eq(len, n);
+	x4_iput(sub);
+	x4_iput(d);
+	x4_iput(f);
+	nvol_done(&t);
+}
+END_TEST
+
+START_TEST(capabilities_are_killed)
+{
+	struct x4_inode *f;
+	struct nvol t;
+	size_t len;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	f = make(&t, "f", S_IFREG | 0755);
+	must_eq(x4_xattr_set(f, "security.capability", "0123456789", 10, 0, false), 0);
+	must(x4_needs_killpriv(f));
+	must_eq(x4_setattr(f, X4_KILL_SUIDGID, &(struct x4_attr){ 0 }), 0);
+	must_eq(x4_xattr_get(f, "security.capability", NULL, 0, &len), -ENODATA);
+	must_eq(x4_setattr(f, X4_KILL_SUIDGID, &(struct x4_attr){ 0 }), 0);
+	must(!x4_needs_killpriv(f));
+	must_eq(x4_xattr_get(f, "security.capability", NULL, 0, &len), -ENODATA);
+	must_eq(x4_xattr_set(f, "security.capability", "0123456789", 10, 0, false), 0);
+	must(x4_needs_killpriv(f));
+	must_eq(x4_xattr_get(f, "security.capability", NULL, 0, &len), 0);
+	x4_iput(f);
+	nvol_done(&t);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("x4_xattr");
+	TCase *tc = tcase_create("xattr");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_test(tc, limits_and_errors);
+	tcase_add_loop_test(tc, against_a_table, 0, (int)ARRAY_SIZE(volumes));
+	tcase_add_test(tc, a_shared_block_is_copied);
+	tcase_add_test(tc, acls_and_modes);
+	tcase_add_test(tc, capabilities_are_killed);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
