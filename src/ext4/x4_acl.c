@@ -278,7 +278,9 @@ int x4_acl_store(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const 
 		mode = (mode & ~0777u) | mode_of(a);
 		if (kill_sgid)
 			mode &= ~(uint32_t)S_ISGID;
+		fdio_mutex_lock(&i->attr);
 		x4_raw_set_mode(i, mode);
+		fdio_mutex_unlock(&i->attr);
 	}
 	/* An access ACL that the mode expresses is not kept. */
 	err = write_acl(h, i, index, plain && index == X4_XI_ACL_ACCESS ? NULL : a);

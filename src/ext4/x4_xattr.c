@@ -317,6 +317,80 @@ int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t
 	return err;
 }
 
+/* One owner less of a value that lies in an inode of its own; its last owner gone, it goes when ea is put. Inside h. */
+static int unref_ea_inode(struct jnl_handle *h, struct x4_inode *ea)
+{
+	struct ext2_inode_large *raw = ea->raw;
+	/* The count of owners is kept where other inodes have ctime and version. */
+	uint64_t refs = (uint64_t)raw->i_ctime << 32 | raw->osd1.linux1.l_i_version;
+	int err = x4_inode_begin(h, ea);
+
+	if (err)
+		return err;
+	refs = refs ? refs - 1 : 0;
+	fdio_mutex_lock(&ea->attr);
+	raw->i_ctime = (uint32_t)(refs >> 32);
+	raw->osd1.linux1.l_i_version = (uint32_t)refs;
+	fdio_mutex_unlock(&ea->attr);
+	if (!refs) {
+		x4_raw_set_nlink(ea, 0);
+		err = x4_orphan_add(h, ea);
+	}
+	return err ? err : x4_inode_dirty(h, ea, false);
+}
+
+/* Takes the attribute x of s away in a transaction of its own, with its claim on the inode that holds the value. */
+static int drop_ea_value(struct x4_inode *i, struct x4_xattr_set *s, struct x4_xattr *x)
+{
+	uint32_t inum = x->inum, size = x->size;
+	struct x4_inode *ea = NULL;
+	struct jnl_handle *h;
+	int err = inum == i->ino ? -ENOENT : x4_iget_special(i->vol, inum, &ea);
+
+	if (!err && (!S_ISREG(x4_inode_mode(ea)) || !(x4_inode_flags(ea) & EXT4_EA_INODE_FL))) {
+		x4_iput(ea);
+		err = -ENOENT;
+	}
+	if (err == -ENOENT) /* whatever it is, it is not ours to free */
+		return X4_CORRUPT(i->vol, i->ino, 0, "inode %u does not hold an attribute value", inum);
+	if (!err)
+		err = jnl_begin(i->vol->jnl, X4_CREDITS_XATTR + X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &h);
+	if (err) {
+		x4_iput(ea);
+		return err;
+	}
+	err = x4_inode_begin(h, i);
+	if (!err)
+		err = unref_ea_inode(h, ea);
+	*x = s->e[--s->nr];
+	if (!err) /* each owner has the blocks of the value on its account */
+		err = x4_raw_add_blocks(i, -(int64_t)fdio_blocks(size, i->vol->block_bits));
+	if (!err)
+		err = x4_xattr_store(h, i, s);
+	if (err)
+		jnl_cancel(h);
+	else
+		jnl_end(h);
+	x4_iput(ea);
+	return err;
+}
+
+/* 1 if the attribute is such a one and is gone, 0 if it is not. */
+static int remove_ea_value(struct x4_inode *i, const struct change *c)
+{
+	struct x4_xattr_set s;
+	struct x4_xattr *x;
+	int err = x4_xattr_load(i, &s);
+
+	if (err)
+		return err;
+	x = x4_xattr_find(&s, c->index, c->rest, c->rest_len);
+	if (x && x->inum)
+		err = drop_ea_value(i, &s, x) ?: 1;
+	x4_xattr_set_fini(&s);
+	return err;
+}
+
 int x4_xattr_remove(struct x4_inode *i, const char *name)
 {
 	struct change c = { .value = NULL };
@@ -327,9 +401,11 @@ int x4_xattr_remove(struct x4_inode *i, const char *name)
 	x4_inode_lock_excl(i);
 	err = may_change(i);
 	if (!err)
+		err = i->vol->has_ea_inode ? remove_ea_value(i, &c) : 0;
+	if (!err)
 		err = change_locked(i, &c);
 	x4_inode_unlock(i);
-	return err;
+	return err == 1 ? 0 : err;
 }
 
 /* ------------------------------------------------------------------ for the other parts */
@@ -358,11 +434,37 @@ unsigned x4_xattr_free_credits(struct x4_inode *i)
 	return x4_raw_file_acl(i) ? X4_CREDITS_XATTR : 0;
 }
 
+/* Values in inodes of their own, one transaction each: a crash in between leaves an orphan with the others. */
+static int free_ea_values(struct x4_inode *i)
+{
+	struct x4_xattr_set s;
+	int err = 0;
+
+	/* Such an inode has no attributes: on an image that says otherwise this does not descend. */
+	if (!i->vol->has_ea_inode || (x4_inode_flags(i) & EXT4_EA_INODE_FL))
+		return 0;
+	for (bool more = true; !err && more;) {
+		more = false;
+		err = x4_xattr_load(i, &s);
+		if (err)
+			return err;
+		for (unsigned k = 0; k < s.nr && !more; k++)
+			if (s.e[k].inum) {
+				more = true;
+				err = drop_ea_value(i, &s, &s.e[k]);
+			}
+		x4_xattr_set_fini(&s);
+	}
+	return err;
+}
+
 int x4_xattr_free_all(struct x4_inode *i)
 {
 	struct jnl_handle *h;
-	int err;
+	int err = free_ea_values(i);
 
+	if (err)
+		return err;
 	if (!x4_raw_file_acl(i))
 		return 0;
 	err = jnl_begin(i->vol->jnl, x4_xattr_free_credits(i), &h);

@@ -323,6 +323,40 @@ START_TEST(capabilities_are_killed)
 }
 END_TEST
 
+/* Values in inodes of their own, made by another tool: read, removed, and freed with the file. */
+START_TEST(values_in_inodes)
+{
+	static char buf[10000];
+	struct x4_inode *f;
+	struct nvol t;
+	size_t len;
+
+	nvol_make(&t, SMALL, "-b 1024 -O ea_inode");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "g", S_IFREG | 0644), 0);
+	nvol_close(&t);
+	must_eq(fake_run(t.fake, "head -c 10000 /dev/zero | tr '\\0' q > $IMG.q; for f in f g; do "
+			 "debugfs -w -R \"ea_set -f $IMG.q /$f user.big\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f user.too\" $IMG; "
+			 "done >/dev/null 2>&1; rm $IMG.q; e2fsck -fy $IMG >/dev/null 2>&1; true", NULL, 0, true), 0);
+	must_eq(fake_e2fsck(t.fake), 0);
+	nvol_open(&t);
+	f = n_get(t.root, "f");
+	must_eq(x4_xattr_get(f, "user.big", buf, sizeof buf, &len), 0);
+	must_eq(len, 1024); /* the tool takes no more than a block */
+	must(buf[0] == 'q' && buf[1023] == 'q');
+	must_eq(x4_xattr_set(f, "user.big", "small", 5, 0, false), -EOPNOTSUPP);
+	must_eq(x4_xattr_remove(f, "user.big"), 0);
+	must_eq(x4_xattr_get(f, "user.big", buf, sizeof buf, &len), -ENODATA);
+	must_eq(x4_xattr_get(f, "user.too", buf, sizeof buf, &len), 0);
+	x4_iput(f);
+	must_eq(n_unlink(t.root, "g"), 0);
+	nvol_check(&t);
+	nvol_open(&t);
+	must_eq(n_unlink(t.root, "f"), 0);
+	nvol_done(&t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x4_xattr");
@@ -336,6 +370,7 @@ int main(void)
 	tcase_add_test(tc, a_shared_block_is_copied);
 	tcase_add_test(tc, acls_and_modes);
 	tcase_add_test(tc, capabilities_are_killed);
+	tcase_add_test(tc, values_in_inodes);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
