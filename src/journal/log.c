@@ -90,6 +90,8 @@ int jlog_open(struct jnl *j, char *errbuf, size_t errlen)
 	r = check_sb(j, blocks, errbuf, errlen);
 	if (r)
 		return r;
+	if (jf_get32(l->sb, JF_SB_ERRNO))
+		log_warn("the journal was aborted with error %d the last time", -(int32_t)jf_get32(l->sb, JF_SB_ERRNO));
 	jlog_set_format(j);
 	l->head = l->first;
 	return 0;
