@@ -317,10 +317,11 @@ void options_mount_list(const struct options *o, bool root, char *out, size_t ca
 {
 	int n = snprintf(out, cap, "%s", o->read_only ? "ro" : "rw");
 
+	/* nodiratime is not among them: libfuse does not know it, and access times are written by us anyway. */
 	/* libfuse mounts nosuid,nodev unless told otherwise, and fusermount3 insists on it. */
 	if (root)
 		n += snprintf(out + n, cap - (size_t)n, ",%s,%s", o->nosuid ? "nosuid" : "suid", o->nodev ? "nodev" : "dev");
-	snprintf(out + n, cap - (size_t)n, "%s%s%s%s%s%s", o->noexec ? ",noexec" : "", o->sync ? ",sync" : "",
-		 o->dirsync ? ",dirsync" : "", o->atime == 1 ? ",noatime" : "", o->nodiratime ? ",nodiratime" : "",
+	snprintf(out + n, cap - (size_t)n, "%s%s%s%s%s", o->noexec ? ",noexec" : "", o->sync ? ",sync" : "",
+		 o->dirsync ? ",dirsync" : "", o->atime == 1 ? ",noatime" : "",
 		 o->allow_other ? ",allow_other" : "");
 }

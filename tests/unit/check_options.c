@@ -175,7 +175,7 @@ START_TEST(mount_list)
 	ck_assert_str_eq(l, "rw,suid,dev,allow_other");
 	ck_assert_int_eq(list(&o, "ro,nosuid,nodev,noexec,sync,dirsync,noatime,nodiratime,noallow_other"), 0);
 	options_mount_list(&o, true, l, sizeof(l));
-	ck_assert_str_eq(l, "ro,nosuid,nodev,noexec,sync,dirsync,noatime,nodiratime");
+	ck_assert_str_eq(l, "ro,nosuid,nodev,noexec,sync,dirsync,noatime");
 	options_defaults(&o, false);
 	options_mount_list(&o, false, l, sizeof(l));
 	ck_assert_str_eq(l, "rw");
