@@ -484,10 +484,12 @@ int main(void)
 {
 	Suite *s = suite_create("dio_rows1");
 	TCase *t = tcase_create("rows");
+	TCase *th = tcase_create("threads"); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
 
 	tcase_set_timeout(t, 60);
+	tcase_set_timeout(th, 60);
 	tcase_add_test(t, row01_one_answer_when_all_complete_inside_submit);
-	tcase_add_test(t, row02_nobody_touches_a_finished_request);
+	tcase_add_test(th, row02_nobody_touches_a_finished_request);
 	tcase_add_test(t, row03_one_answer_wherever_it_fails);
 	tcase_add_test(t, row04_counted_only_from_the_second_piece_on);
 	tcase_add_test(t, row05_submit_is_the_last_touch);
@@ -501,6 +503,7 @@ int main(void)
 	tcase_add_test(t, row12_remainder_only);
 	tcase_add_test(t, row13_the_kernels_splits);
 	suite_add_tcase(s, t);
+	suite_add_tcase(s, th);
 	SRunner *r = srunner_create(s);
 	env_template();
 	srunner_run_all(r, CK_NORMAL);

@@ -800,29 +800,32 @@ int main(void)
 {
 	Suite *s = suite_create("dio_rows2");
 	TCase *t = tcase_create("rows");
+	TCase *th = tcase_create("threads"); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
 
 	tcase_set_timeout(t, 60);
-	tcase_add_test(t, row14_writers_of_one_block_serialise);
-	tcase_add_test(t, row14_sub_sector_write_drains_fast_writes);
+	tcase_set_timeout(th, 60);
+	tcase_add_test(th, row14_writers_of_one_block_serialise);
+	tcase_add_test(th, row14_sub_sector_write_drains_fast_writes);
 	tcase_add_test(t, row15_edges_of_new_blocks_are_zero);
 	tcase_add_test(t, row15_gap_after_a_short_block);
 	tcase_add_test(t, row16_conversion_follows_the_data);
-	tcase_add_test(t, row17_size_follows_the_data);
-	tcase_add_test(t, row18_truncate_drains);
-	tcase_add_test(t, row18_gate_storm);
+	tcase_add_test(th, row17_size_follows_the_data);
+	tcase_add_test(th, row18_truncate_drains);
+	tcase_add_test(th, row18_gate_storm);
 	tcase_add_test(t, row19_sync_writes_survive);
 	tcase_add_test(t, row19_o_sync_keeps_mtime);
 	tcase_add_test(t, row20_fua_or_one_flush);
 	tcase_add_test(t, row21_no_flush_without_data);
 	tcase_add_test(t, row22_flushes_are_shared);
 	tcase_add_test(t, row23_flush_failure_reaches_the_covered);
-	tcase_add_test(t, row24_the_loop_never_waits);
+	tcase_add_test(th, row24_the_loop_never_waits);
 	tcase_add_test(t, row25_order_of_invalidation);
-	tcase_add_test(t, row26_notify_waits_for_a_read);
+	tcase_add_test(th, row26_notify_waits_for_a_read);
 	tcase_add_test(t, row27_progress_without_segments);
 	tcase_add_test(t, row31_killpriv);
 	tcase_add_loop_test(t, model_random, 0, 6);
 	suite_add_tcase(s, t);
+	suite_add_tcase(s, th);
 	SRunner *r = srunner_create(s);
 	env_template();
 	srunner_run_all(r, CK_NORMAL);
