@@ -3,6 +3,7 @@
 #include "check_x4_names.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 START_TEST(files_and_directories)
 {
-	struct nvol t;
+	struct nvol t = { 0 };
 	struct x4_inode *d;
 	char longname[300];
 
@@ -54,7 +55,7 @@ END_TEST
 
 START_TEST(special_files)
 {
-	struct nvol t;
+	struct nvol t = { 0 };
 	struct x4_inode *i;
 	struct x4_attr a;
 
@@ -77,7 +78,7 @@ START_TEST(symbolic_links)
 	char name[16];
 	struct x4_inode *i;
 	unsigned len;
-	struct nvol t;
+	struct nvol t = { 0 };
 
 	nvol_make(&t, SMALL, "-b 1024");
 	memset(target, 't', sizeof target);
@@ -107,7 +108,7 @@ END_TEST
 START_TEST(hard_links)
 {
 	struct x4_inode *i, *d;
-	struct nvol t;
+	struct nvol t = { 0 };
 
 	nvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "a", S_IFREG | 0644), 0);
@@ -140,7 +141,7 @@ START_TEST(too_many_links)
 {
 	struct x4_attr a;
 	struct x4_inode *i;
-	struct nvol t;
+	struct nvol t = { 0 };
 	uint16_t was;
 
 	nvol_make(&t, SMALL, "-b 1024");
@@ -163,7 +164,7 @@ END_TEST
 
 START_TEST(rename_within)
 {
-	struct nvol t;
+	struct nvol t = { 0 };
 	int a, b;
 
 	nvol_make(&t, SMALL, "-b 1024");
@@ -193,7 +194,7 @@ END_TEST
 START_TEST(rename_directories)
 {
 	struct x4_inode *a, *b, *c;
-	struct nvol t;
+	struct nvol t = { 0 };
 
 	nvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "a", S_IFDIR | 0755), 0);
@@ -230,7 +231,7 @@ END_TEST
 START_TEST(many_subdirectories)
 {
 	struct x4_inode *d;
-	struct nvol t;
+	struct nvol t = { 0 };
 	char name[16];
 
 	nvol_make(&t, 4 * SMALL, "-b 1024 -N 4096");
@@ -260,6 +261,64 @@ START_TEST(many_subdirectories)
 }
 END_TEST
 
+/* ---- several threads ---- */
+struct racer { pthread_t t; struct nvol *v; struct x4_inode *dir[4]; uint64_t rnd; };
+
+static bool ignore_entry(void *arg, const struct x4_dirent *e) { (void)arg; return e->ino != 0; }
+
+static void *race(void *arg)
+{
+	struct racer *r = arg;
+	char a[16], b[16];
+
+	for (unsigned k = 0; k < 1500; k++) {
+		struct x4_inode *d = r->dir[n_rand(&r->rnd) % 4], *e = r->dir[n_rand(&r->rnd) % 4];
+
+		snprintf(a, sizeof a, "n%u", n_rand(&r->rnd) % 40);
+		snprintf(b, sizeof b, "n%u", n_rand(&r->rnd) % 40);
+		switch (n_rand(&r->rnd) % 8) {
+		case 0: case 1: n_create(d, a, S_IFREG | 0644); break;
+		case 2: n_create(d, a, S_IFDIR | 0755); break;
+		case 3: n_unlink(d, a); break;
+		case 4: n_rmdir(d, a); break;
+		case 5: n_rename(d, a, e, b, n_rand(&r->rnd) % 3 ? 0 : RENAME_EXCHANGE); break;
+		case 6: x4_readdir(d, 0, ignore_entry, NULL); break;
+		case 7: n_ino(d, a); break;
+		}
+	}
+	return NULL;
+}
+
+/* Four directories, one below another, that also change places: no deadlock, and a sound file system in the end. */
+START_TEST(threads)
+{
+	struct racer r[4];
+	struct nvol t = { 0 };
+
+	nvol_make(&t, 2 * SMALL, "-b 1024 -N 8192");
+	memset(r, 0, sizeof r);
+	r[0].dir[0] = t.root;
+	for (unsigned d = 1; d < 4; d++) {
+		char name[8];
+
+		snprintf(name, sizeof name, "n%u", d);
+		must_eq(n_create(r[0].dir[d - 1], name, S_IFDIR | 0755), 0);
+		r[0].dir[d] = n_get(r[0].dir[d - 1], name);
+	}
+	for (unsigned n = 0; n < 4; n++) {
+		memcpy(r[n].dir, r[0].dir, sizeof r[0].dir);
+		r[n].v = &t;
+		r[n].rnd = n + 1;
+		must_eq(pthread_create(&r[n].t, NULL, race, &r[n]), 0);
+	}
+	for (unsigned n = 0; n < 4; n++)
+		pthread_join(r[n].t, NULL);
+	for (unsigned d = 1; d < 4; d++)
+		x4_iput(r[0].dir[d]);
+	nvol_done(&t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x4_names");
@@ -276,6 +335,7 @@ int main(void)
 	tcase_add_test(tc, rename_within);
 	tcase_add_test(tc, rename_directories);
 	tcase_add_test(tc, many_subdirectories);
+	tcase_add_test(tc, threads);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

@@ -16,6 +16,7 @@ struct nvol {
 	struct fake_dev *fake;
 	struct x4_vol *v;
 	struct x4_inode *root;
+	bool may_be_ro; /* such a volume is not necessarily served for writing */
 };
 
 extern const struct x4_cred nvol_root_cred;

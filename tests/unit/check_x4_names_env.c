@@ -2,6 +2,8 @@
 /* See check_x4_names.h. */
 #include "check_x4_names.h"
 
+#include "base/counters.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +16,7 @@ void nvol_open(struct nvol *t)
 	char err[256] = "";
 	int r = x4_vol_open(fake_dev(t->fake), &opt, &t->v, &why, err, sizeof err);
 
-	if (r || why)
+	if (r || (why && !t->may_be_ro))
 		ck_abort_msg("open: %d %s %s", r, err, why ? why : "");
 	must_eq(x4_iget(t->v, X4_ROOT_INO, NULL, &t->root), 0);
 }
@@ -23,7 +25,7 @@ void nvol_make(struct nvol *t, uint64_t size, const char *mkfs_args)
 {
 	char args[256];
 
-	snprintf(args, sizeof args, "-t ext4 -E lazy_itable_init=0 %s", mkfs_args);
+	snprintf(args, sizeof args, "-t ext4 -E lazy_itable_init=0,hash_seed=0e1bbe08-5a3c-4ef0-9f0f-1c1a7e0d2a31 %s", mkfs_args);
 	t->fake = fake_mkfs(size, args);
 	must(t->fake);
 	nvol_open(t);
@@ -32,6 +34,7 @@ void nvol_make(struct nvol *t, uint64_t size, const char *mkfs_args)
 void nvol_close(struct nvol *t)
 {
 	x4_iput(t->root);
+	must_eq(fdio_counter_read(CTR_x4_corrupt), 0); /* what we wrote ourselves is never damaged */
 	must_eq(x4_vol_close(t->v), 0);
 	t->v = NULL;
 }
