@@ -19,9 +19,12 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_IO_BYTES (1u << 20)
+#define LOCK_WAIT_MS 3000u
+#define LOCK_POLL_MS 20u
 
 static int fail(int err, char *errbuf, size_t errlen, const char *fmt, const char *path, const char *what)
 {
@@ -107,17 +110,35 @@ static void file_caps(struct dev_uring *u, const struct stat *st, bool direct)
 	c->discard = true;
 }
 
-static int lock_image(struct dev_uring *u, const char *path, bool rdonly, char *errbuf, size_t errlen)
+/* Both locks, or -errno. */
+static int try_lock(int fd, bool rdonly)
 {
 	struct flock fl = { .l_type = rdonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
 
-	if (flock(u->fd, (rdonly ? LOCK_SH : LOCK_EX) | LOCK_NB) || fcntl(u->fd, F_OFD_SETLK, &fl)) {
-		if (errno != EWOULDBLOCK && errno != EAGAIN && errno != EACCES) {
-			log_warn("%s cannot be locked (%s): make sure that nobody else uses it", path, strerror(errno));
-			return 0;
-		}
-		return fail(-EBUSY, errbuf, errlen, "%s is in use%s by another process (locked): unmount it there first", path, "");
+	if (flock(fd, (rdonly ? LOCK_SH : LOCK_EX) | LOCK_NB) || fcntl(fd, F_OFD_SETLK, &fl))
+		return -errno;
+	return 0;
+}
+
+static bool is_locked(int err) { return err == -EWOULDBLOCK || err == -EACCES; }
+
+/*
+ * umount of a plain FUSE mount returns before its daemon has written everything: whoever mounts the image again at once
+ * meets the lock of a daemon that is about to end. So the lock is waited for, for a moment.
+ */
+static int lock_image(struct dev_uring *u, const char *path, bool rdonly, char *errbuf, size_t errlen)
+{
+	struct timespec nap = { .tv_nsec = LOCK_POLL_MS * 1000000l };
+	int err = try_lock(u->fd, rdonly);
+
+	for (unsigned ms = 0; is_locked(err) && ms < LOCK_WAIT_MS; ms += LOCK_POLL_MS) {
+		nanosleep(&nap, NULL);
+		err = try_lock(u->fd, rdonly);
 	}
+	if (is_locked(err))
+		return fail(-EBUSY, errbuf, errlen, "%s is in use by another process (locked)%s: unmount it there first", path, "");
+	if (err)
+		log_warn("%s cannot be locked (%s): make sure that nobody else uses it", path, strerror(-err));
 	return 0;
 }
 
