@@ -20,7 +20,7 @@
 #define NR_NAMES 1500
 
 struct model {
-	struct nvol t = { 0 };
+	struct nvol t;
 	struct x4_inode *dir[NR_DIRS];
 	char *name[NR_NAMES];            /* the same names in each directory */
 	uint32_t ino[NR_DIRS][NR_NAMES]; /* 0: not there */
