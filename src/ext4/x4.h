@@ -91,7 +91,7 @@ struct x4_inode *x4_iref(struct x4_inode *i);
 /* Drops n references. May delete the file's blocks: worker threads only. */
 void x4_iput_n(struct x4_inode *i, uint64_t n);
 static inline void x4_iput(struct x4_inode *i) { if (i) x4_iput_n(i, 1); }
-/* True if this call would delete the inode: then it has to run on a worker. Any thread. */
+/* True if dropping n references might delete the inode: then it has to run on a worker. Any thread. */
 bool x4_iput_would_block(struct x4_inode *i, uint64_t n);
 
 uint32_t x4_inode_ino(const struct x4_inode *i);

@@ -82,8 +82,8 @@ static void store_time(struct x4_inode *i, unsigned which, struct timespec ts)
 {
 	encode_time(i, which, ts);
 	if (which) {
-		ts = x4_raw_get_time(i, which);
-		__atomic_store_n(copy_of(i, which), (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec, __ATOMIC_RELAXED);
+		ts = x4_raw_get_time(i, which); /* clamped */
+		__atomic_store_n(copy_of(i, which), x4_time_ns(ts), __ATOMIC_RELAXED);
 	}
 }
 
@@ -155,7 +155,7 @@ void x4_touch_write(struct x4_inode *i)
 	if (x4_vol_read_only(i->vol))
 		return;
 	now = x4_now(i->vol);
-	ns = (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
+	ns = x4_time_ns(now);
 	old = (int64_t)__atomic_load_n(&i->lazy_wtime_ns, __ATOMIC_SEQ_CST);
 	if (old && ns >= old && ns - old < LAZY_STEP_NS)
 		return;
@@ -172,9 +172,9 @@ static bool atime_wanted(struct x4_inode *i, int64_t ns)
 	if (lazy)
 		a = lazy;
 	if (i->vol->opt.atime == X4_ATIME_STRICT)
-		return ns - a >= LAZY_STEP_NS || ns < a;
+		return a <= ns - LAZY_STEP_NS || ns < a;
 	return a <= __atomic_load_n(&i->mtime_ns, __ATOMIC_RELAXED) || a <= __atomic_load_n(&i->ctime_ns, __ATOMIC_RELAXED) ||
-	       (w && a <= w) || ns - a >= 86400 * NS_PER_S;
+	       (w && a <= w) || a <= ns - 86400 * NS_PER_S;
 }
 
 void x4_touch_read(struct x4_inode *i)
@@ -186,7 +186,7 @@ void x4_touch_read(struct x4_inode *i)
 	if (v->opt.atime == X4_ATIME_NOATIME || x4_vol_read_only(v) || (v->opt.nodiratime && S_ISDIR(x4_inode_mode(i))))
 		return;
 	now = x4_now(v);
-	ns = (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
+	ns = x4_time_ns(now);
 	if (!atime_wanted(i, ns) || (x4_inode_flags(i) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
 		return;
 	__atomic_store_n(&i->lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);

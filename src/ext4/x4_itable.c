@@ -85,16 +85,14 @@ uint64_t x4_itable_place(struct x4_vol *v, uint32_t ino, uint32_t *ret_off)
 	return ext2fs_inode_table_loc(v->fs, g) + n / v->inodes_per_block;
 }
 
-static int64_t to_ns(struct timespec ts) { return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec; }
-
 void x4_inode_sync_copies(struct x4_inode *i)
 {
 	__atomic_store_n(&i->size, x4_raw_size(i), __ATOMIC_RELEASE);
 	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
 	__atomic_store_n(&i->nlink, i->raw->i_links_count, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->atime_ns, to_ns(x4_raw_get_time(i, X4_SET_ATIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&i->mtime_ns, to_ns(x4_raw_get_time(i, X4_SET_MTIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&i->ctime_ns, to_ns(x4_raw_get_time(i, X4_SET_CTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&i->atime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_ATIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&i->mtime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_MTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&i->ctime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_CTIME)), __ATOMIC_RELAXED);
 }
 
 /* ------------------------------------------------------------------ reading */

@@ -65,6 +65,13 @@ void x4_inode_hash_new(struct x4_inode *i);
 int x4_evict(struct x4_inode *i);
 
 /* x4_attr.c */
+/* For comparing only: what 64 bits of nanoseconds cannot hold is the end of the scale. */
+static inline int64_t x4_time_ns(struct timespec ts)
+{
+	if (ts.tv_sec >= INT64_MAX / 1000000000 - 1)
+		return INT64_MAX;
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
 struct timespec x4_raw_get_time(const struct x4_inode *i, unsigned which);
 /* Moves lazily noted times into raw; true if there were any. attr held. */
 bool x4_fold_lazy(struct x4_inode *i);

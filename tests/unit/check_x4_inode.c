@@ -469,6 +469,57 @@ START_TEST(test_bad_inode)
 }
 END_TEST
 
+/* Four threads make, fill, touch, change and drop files, a fifth writes times and commits; nothing is lost. */
+static void *churn(void *arg)
+{
+	unsigned rnd = (unsigned)(uintptr_t)arg;
+	struct x4_attr a;
+	uint32_t shared = 0;
+
+	for (unsigned n = 0; n < 60; n++) {
+		struct x4_inode *i = env_tmpfile(v, S_IFREG | 0600), *root = env_root(v);
+
+		ck_assert_int_eq(env_fill(i, 0, 1 + (unsigned)rand_r(&rnd) % 40), 0);
+		x4_touch_write(i);
+		x4_touch_read(root);
+		x4_getattr(i, &a);
+		a.mode = 0640;
+		ck_assert_int_eq(x4_setattr(rand_r(&rnd) % 2 ? i : root, X4_SET_MODE | X4_SET_MTIME_NOW, &a), 0);
+		shared += x4_iput_would_block(i, 1);
+		x4_iput(root);
+		if (rand_r(&rnd) % 2)
+			x4_touch_write(i);
+		x4_iput(i);
+	}
+	ck_assert_uint_eq(shared, 60);
+	return NULL;
+}
+
+START_TEST(test_threads)
+{
+	struct x4_statfs before, after;
+	pthread_t t[4];
+	uint32_t ino;
+
+	setup((unsigned)_i, &ino);
+	x4_vol_statfs(v, &before);
+	for (unsigned n = 0; n < 4; n++)
+		ck_assert_int_eq(pthread_create(&t[n], NULL, churn, (void *)(uintptr_t)(n + 1)), 0);
+	for (unsigned n = 0; n < 50; n++) {
+		ck_assert_int_eq(x4_vol_write_times(v), 0);
+		if (n % 10 == 0)
+			ck_assert_int_eq(x4_vol_sync(v), 0);
+	}
+	for (unsigned n = 0; n < 4; n++)
+		pthread_join(t[n], NULL);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	x4_vol_statfs(v, &after);
+	ck_assert_uint_eq(after.bfree, before.bfree);
+	ck_assert_uint_eq(after.ffree, before.ffree);
+	finish();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4 inodes");
@@ -489,6 +540,7 @@ int main(void)
 	tcase_add_loop_test(t, test_unmount_deletes, 0, n);
 	tcase_add_test(t, test_number_reuse);
 	tcase_add_test(t, test_bad_inode);
+	tcase_add_loop_test(t, test_threads, 0, 3);
 	suite_add_tcase(s, t);
 	return env_run(s);
 }
