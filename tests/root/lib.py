@@ -30,6 +30,10 @@ import threading
 import time
 import traceback
 
+# "make -s check-root" would make every make that a test runs silent too.
+for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(_name, None)
+
 BUILD = os.environ.get("FDIO_BUILD") or os.getcwd()
 FUSEDIO = os.environ.get("FUSEDIO") or os.path.join(BUILD, "fusedio")
 REQUIRE = os.environ.get("REQUIRE_ROOT_TESTS") == "1"
