@@ -82,6 +82,11 @@ static int open_it(struct probe *p, bool read_only, const struct stat *st, char 
 	int excl = S_ISBLK(st->st_mode) ? O_EXCL : 0;
 	int fd = read_only ? -1 : open(p->path, O_RDWR | O_CLOEXEC | excl);
 
+	/* The claim of a mount that has just ended goes a moment after its daemon: the kernel takes rings apart later. */
+	for (int n = 0; fd < 0 && !read_only && errno == EBUSY && !mounted_on(p->path, st->st_rdev, where, sizeof(where)) && n < 100; n++) {
+		usleep(20000);
+		fd = open(p->path, O_RDWR | O_CLOEXEC | excl);
+	}
 	if (!read_only && fd < 0 && (errno == EROFS || errno == EACCES || errno == EPERM || errno == ETXTBSY))
 		p->read_only_dev = true;
 	if (fd < 0 && (read_only || p->read_only_dev))

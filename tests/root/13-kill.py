@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kill -9 under load: what was acknowledged as durable is there, what is there is whole, and e2fsck finds nothing."""
+import contextlib
 import os
 import random
 import threading
@@ -24,6 +25,7 @@ class Writer(threading.Thread):
     def run(self):
         rng = random.Random(self.number)
         d = os.path.join(self.root, f"w{self.number}")
+        dfd = fd = -1
         try:
             os.mkdir(d)
             dfd = os.open(d, os.O_RDONLY | os.O_DIRECTORY)
@@ -37,6 +39,7 @@ class Writer(threading.Thread):
                 os.write(fd, data)
                 os.fsync(fd)
                 os.close(fd)
+                fd = -1
                 os.rename(tmp, name)
                 os.fsync(dfd)
                 self.durable[name] = data
@@ -52,6 +55,9 @@ class Writer(threading.Thread):
                 i += 1
         except OSError:
             pass  # the daemon is gone
+        for f in (fd, dfd):  # an open file would keep the dead mount, and its claim on the device
+            with contextlib.suppress(OSError):
+                os.close(f)
 
 
 def unsynced_load(root, stop):
@@ -70,10 +76,9 @@ def unsynced_load(root, stop):
                 elif op == 3:
                     os.rename(p, os.path.join(root, f"x{rng.randrange(5)}", f"y{rng.randrange(200)}"))
                 elif op == 4:
-                    fd = os.open(p, os.O_RDWR)
-                    fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, rng.randrange(100_000), 50_000)
-                    os.ftruncate(fd, rng.randrange(150_000))
-                    os.close(fd)
+                    with open(p, "r+b", buffering=0) as f:
+                        fallocate(f.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, rng.randrange(100_000), 50_000)
+                        os.ftruncate(f.fileno(), rng.randrange(150_000))
                 else:
                     os.unlink(p)
             except FileNotFoundError:
