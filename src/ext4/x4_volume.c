@@ -236,6 +236,13 @@ static int replay(struct opening *o, bool *again)
 	int err;
 
 	*again = true;
+	if (jnl_has_fast_commits(v->jnl)) {
+		/* e2fsck 1.47.0 was seen to fail in the middle of them ("Invalid argument while recovering journal"), go on, and call
+		 * the file system clean: fsynced files were gone. So it is not run for the user. */
+		journal_close(v);
+		return refuse(o, -EUCLEAN, "%s: the journal may hold fast commits, which the kernel replays: mount it once with mount -t ext4 "
+			      "(e2fsck -p %s may lose what they hold)", dev_name(o), dev_name(o));
+	}
 	if (obstacle) {
 		journal_close(v);
 		return run_e2fsck(o, obstacle);

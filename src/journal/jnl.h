@@ -62,6 +62,8 @@ int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t 
 bool jnl_needs_replay(struct jnl *j);
 /* Features or damage that fusedio does not replay alone (fast commit, csum v1, async commit): reason, or NULL. */
 const char *jnl_replay_obstacle(struct jnl *j);
+/* The obstacle is that there may be fast commits. */
+bool jnl_has_fast_commits(struct jnl *j);
 struct jnl_replay_stats { uint32_t transactions, blocks, revoked; };
 /* Three passes, checksums verified, revokes honoured; writes home, flushes, empties the log. */
 int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret, char *errbuf, size_t errlen);

@@ -448,11 +448,16 @@ bool jnl_needs_replay(struct jnl *j)
 	return j->log.sb && jf_get32(j->log.sb, JF_SB_START) != 0;
 }
 
+bool jnl_has_fast_commits(struct jnl *j)
+{
+	return jnl_needs_replay(j) && (j->log.incompat & JF_INCOMPAT_FAST_COMMIT);
+}
+
 const char *jnl_replay_obstacle(struct jnl *j)
 {
 	if (!jnl_needs_replay(j))
 		return NULL;
-	if (j->log.incompat & JF_INCOMPAT_FAST_COMMIT)
+	if (jnl_has_fast_commits(j))
 		return "the journal may hold fast commits";
 	if (j->log.incompat & JF_INCOMPAT_ASYNC)
 		return "the journal was written with async commit";
