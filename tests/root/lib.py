@@ -480,6 +480,8 @@ def run_case(fn, kind, timeout, param):
 
 def main():
     """Runs the script's cases; arguments select those whose name contains one of them."""
+    # Ended from outside (a time limit, Control-C): what was mounted, attached or frozen is undone all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     reason = can_run()
     count = {"pass": 0, "fail": 0, "skip": 0}
     wanted = sys.argv[1:]
