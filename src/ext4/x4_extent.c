@@ -109,7 +109,8 @@ int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, ui
 	if (r)
 		return r;
 	x4_map_apply(i, &all);
-	return 0;
+	/* Extents that were filled in out of order have merged: a tree that fits the inode again goes back there. */
+	return x4_tree_collapse(h, i);
 }
 
 /* ---- convert ---- */
@@ -177,7 +178,7 @@ int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, u
 		rounds = 0;
 	}
 	*ret_next = lblk;
-	return 0;
+	return x4_tree_collapse(h, i);
 }
 
 /* ---- remove ---- */
