@@ -20,12 +20,18 @@ struct crash_workload {
 	int (*recover)(struct crash_run *r, struct fake_dev *c, char *why, size_t len);
 	/* c is recovered, by us or by e2fsck, from a cut after the first k events: is what was promised there? */
 	bool (*check)(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len);
+	/* A number for what c contains that matters: equal for equal recoveries, whoever did them. False: it cannot be read. */
+	bool (*digest)(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why, size_t len);
 	void (*free)(struct crash_run *r);
 	bool exact; /* recovery depends on nothing but the image: run twice, it gives the same bytes */
 };
 
 extern const struct crash_workload crash_raw;
 extern const struct crash_workload crash_files;
+
+/* crash_kernel.c: the kernel's ext4 recovers c. Possible: as root, with loop devices; else false and the reason. */
+bool crash_kernel_possible(char *why, size_t len);
+int crash_kernel_replay(struct fake_dev *c, char *why, size_t len);
 
 /* splitmix64: the same numbers everywhere */
 static inline uint64_t crash_rand(uint64_t *s)

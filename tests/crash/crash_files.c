@@ -10,6 +10,7 @@
  * One thread works; the journal's threads run beside it.
  */
 #include "crash/crash.h"
+#include "base/crc32c.h"
 #include "ext4/x4.h"
 
 #include <errno.h>
@@ -578,7 +579,81 @@ static bool files_check(struct crash_run *r, struct fake_dev *c, unsigned k, cha
 	return ok;
 }
 
+/* One file: name, kind, links, size and every byte (holes and unwritten extents are zeroes). */
+static bool digest_file(struct look *l, struct x4_inode *i, const char *name, uint64_t *sum)
+{
+	static uint8_t buf[65536];
+	uint64_t size = x4_inode_size(i);
+	struct x4_attr a;
+	unsigned bs = l->r->bs;
+	uint32_t crc;
+
+	x4_getattr(i, &a);
+	crc = fdio_crc32c(~0u, name, strlen(name));
+	crc = fdio_crc32c(crc, &a.mode, sizeof(a.mode));
+	crc = fdio_crc32c(crc, &a.nlink, sizeof(a.nlink));
+	crc = fdio_crc32c(crc, &size, sizeof(size));
+	if (size > (uint64_t)MAX_BLOCKS * bs || x4_map_load(i))
+		return complain(l, "cannot be read", name);
+	for (uint32_t b = 0; (uint64_t)b * bs < size; b++) {
+		struct x4_ext e;
+
+		if (x4_map_lookup(i, b, &e))
+			return complain(l, "block cannot be looked up", name);
+		memset(buf, 0, bs);
+		if (e.state == X4_EXT_WRITTEN)
+			fake_peek(l->c, buf, bs, e.pblk * bs);
+		crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)bs, size - (uint64_t)b * bs));
+	}
+	*sum += crc; /* whatever the order of the names */
+	return true;
+}
+
+static bool digest_dirs(struct look *l, struct x4_inode **dir, uint64_t *sum)
+{
+	static struct names names;
+
+	for (unsigned d = 0; d < NDIRS; d++) {
+		names.nr = 0;
+		if (x4_readdir(dir[d], 0, collect, &names))
+			return complain(l, "cannot be read", "directory");
+		for (unsigned n = 0; n < names.nr; n++) {
+			struct x4_inode *i;
+			bool ok;
+
+			if (x4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &i))
+				return complain(l, "is listed and cannot be found", names.name[n]);
+			ok = digest_file(l, i, names.name[n], sum);
+			x4_iput(i);
+			if (!ok)
+				return false;
+		}
+		*sum = *sum * 31 + names.nr;
+	}
+	return true;
+}
+
+static bool files_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why, size_t len)
+{
+	struct x4_options opt = base_options;
+	struct look l = { .r = r, .c = c, .why = why, .len = len };
+	struct x4_inode *dir[NDIRS] = { NULL };
+	struct x4_vol *v;
+	bool ok;
+
+	opt.read_only = true;
+	*sum = 0;
+	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, why, len))
+		return false;
+	ok = open_dirs(v, dir, false) || complain(&l, "is missing", "directory");
+	ok = ok && digest_dirs(&l, dir, sum);
+	for (unsigned d = 0; d < NDIRS; d++)
+		x4_iput(dir[d]);
+	x4_vol_abandon(v);
+	return ok;
+}
+
 const struct crash_workload crash_files = {
 	.name = "files", .run = files_run, .device = files_device, .recover = files_recover, .check = files_check,
-	.free = files_free,
+	.digest = files_digest, .free = files_free,
 };

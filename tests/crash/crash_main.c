@@ -3,10 +3,13 @@
  * The crash checker's driver. For each seed it runs a workload on a recording device, then builds crash
  * states: the power cut after a random event, everything covered by a flush or FUA kept, each other write
  * kept, dropped or torn at 512 bytes. Each state is recovered twice, by the daemon's own replay and by e2fsck -fy,
- * and both must contain what was promised; e2fsck -fn must find nothing after either; and a replay that is itself cut
- * and run again must do the same.
+ * and both must contain what was promised, and the same; e2fsck -fn must find nothing after either; and a replay that is
+ * itself cut and run again must do the same. As root, a sample of the states is also recovered by the kernel's ext4, with the
+ * same demands.
  *
- * CRASH_STATES=n      how many states (about 1,000)
+ * CRASH_STATES=n      how many states (1,200)
+ * CRASH_KERNEL=n      so many of them also through the kernel (60 as root); 0: none
+ * CRASH_SHORT=1       600 states, 20 of them through the kernel: for runs of everything
  * CRASH_SEED=s        first seed
  * CRASH_STATE=w:s:k:m:c  one state again, as a failure prints it
  * CRASH_KEEP=dir      failing states are written there
@@ -22,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STATES_PER_RUN = 24 };
+enum { STATES_PER_RUN = 24, STATES = 1200, STATES_SHORT = 600, KERNEL_STATES = 60, KERNEL_STATES_SHORT = 20 };
 
 static const struct crash_workload *const workloads[] = { &crash_raw, &crash_files };
 static const char *const mutation_names[JM_NR] = { "none", "no-preflush", "no-fua", "no-revoke", "no-escape", "no-tail-flush",
@@ -30,12 +33,14 @@ static const char *const mutation_names[JM_NR] = { "none", "no-preflush", "no-fu
 
 static unsigned passed, failed, skipped;
 static bool quiet;
+static unsigned by_kernel; /* states that the kernel has recovered too */
 
 struct state {
 	const struct crash_workload *w;
 	uint64_t seed, cut_seed;
 	unsigned k;
 	enum fake_cut mode;
+	bool kernel; /* the kernel recovers it too */
 };
 
 static void report(const struct state *s, struct fake_dev *c, const char *stage, const char *why)
@@ -125,6 +130,30 @@ static bool again(const struct state *s, struct crash_run *r, struct fake_dev *c
 	return ok;
 }
 
+/* c, recovered by others, contains what own, recovered by us, contains. */
+static bool agrees(const struct state *s, struct crash_run *r, struct fake_dev *own, struct fake_dev *c, char *why, size_t len)
+{
+	uint64_t ours, theirs;
+
+	if (!s->w->digest(r, own, &ours, why, len) || !s->w->digest(r, c, &theirs, why, len))
+		return false;
+	if (ours != theirs)
+		snprintf(why, len, "the contents differ from those after our recovery");
+	return ours == theirs;
+}
+
+/* The kernel's recovery of the same cut: accepted, clean, as promised, and what ours is. */
+static bool kernel_ok(const struct state *s, struct crash_run *r, struct fake_dev *cut, struct fake_dev *own, char *why, size_t len)
+{
+	struct fake_dev *c = fake_clone(cut);
+	bool ok = !crash_kernel_replay(c, why, len) && fsck(c, false, why, len) && s->w->check(r, c, s->k, why, len) &&
+		  agrees(s, r, own, c, why, len);
+
+	by_kernel++;
+	fake_free(c);
+	return ok;
+}
+
 /* True: this state is right. */
 static bool check_state(const struct state *s, struct crash_run *r, struct fake_dev *cut, bool full)
 {
@@ -152,7 +181,11 @@ static bool check_state(const struct state *s, struct crash_run *r, struct fake_
 	}
 	if (ok && full) {
 		stage = "content after e2fsck";
-		ok = s->w->check(r, theirs, s->k, why, sizeof(why));
+		ok = s->w->check(r, theirs, s->k, why, sizeof(why)) && agrees(s, r, own, theirs, why, sizeof(why));
+	}
+	if (ok && s->kernel) {
+		stage = "the kernel's recovery";
+		ok = kernel_ok(s, r, cut, own, why, sizeof(why));
 	}
 	if (ok)
 		passed++;
@@ -174,8 +207,20 @@ static void one_state(const struct state *s, struct crash_run *r, bool full)
 	fake_free(cut);
 }
 
+/* Which of the states of a run of the checker go through the kernel: count of total, evenly spread. */
+struct sample {
+	unsigned total, count, at;
+};
+
+static bool sampled(struct sample *p)
+{
+	unsigned at = p->at++;
+
+	return p->total && (uint64_t)at * p->count / p->total != ((uint64_t)at + 1) * p->count / p->total;
+}
+
 /* One workload and n cuts of it. */
-static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, bool full)
+static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, bool full, struct sample *kernel)
 {
 	struct crash_run *r = w->run(seed);
 	uint64_t rnd = seed ^ 0x5a5a;
@@ -192,6 +237,7 @@ static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, b
 		struct state s = { .w = w, .seed = seed, .k = crash_pick(&rnd, events + 1), .mode = modes[crash_pick(&rnd, 4)] };
 
 		s.cut_seed = crash_rand(&rnd);
+		s.kernel = kernel && sampled(kernel);
 		one_state(&s, r, full);
 	}
 	w->free(r);
@@ -205,7 +251,7 @@ static const struct crash_workload *find_workload(const char *name, size_t len)
 	return NULL;
 }
 
-static bool reproduce(const char *text)
+static bool reproduce(const char *text, bool kernel)
 {
 	const char *colon = strchr(text, ':');
 	unsigned long long seed, cut_seed;
@@ -221,6 +267,7 @@ static bool reproduce(const char *text)
 	s.seed = seed;
 	s.cut_seed = cut_seed;
 	s.mode = (enum fake_cut)mode;
+	s.kernel = kernel;
 	r = s.w->run(s.seed);
 	if (!r)
 		return false;
@@ -249,7 +296,7 @@ static int run_mutations(unsigned seed)
 		jnl_mutation = (enum jnl_mutation)m;
 		passed = failed = 0;
 		for (; runs < 40 && !failed; runs++)
-			one_run(&crash_raw, seed + runs, 4 * STATES_PER_RUN, false);
+			one_run(&crash_raw, seed + runs, 4 * STATES_PER_RUN, false, NULL);
 		printf("mutation %s: %s after %u states\n", mutation_names[m], failed ? "caught" : "MISSED", passed + failed);
 		fflush(stdout);
 		if (failed)
@@ -276,9 +323,39 @@ static bool set_mutation(void)
 	return false;
 }
 
+/* How many states the kernel is to recover too; 0 with one skip counted (or, where run-tests says it must work, a failure). */
+static unsigned kernel_states(unsigned wanted)
+{
+	const char *must = getenv("REQUIRE_ROOT_TESTS");
+	char why[512] = "";
+
+	if (!wanted || crash_kernel_possible(why, sizeof(why)))
+		return wanted;
+	if (must && !strcmp(must, "1")) {
+		printf("FAIL the kernel's recovery: %s\n", why);
+		failed++;
+	} else {
+		printf("skip the kernel's recovery: %s\n", why);
+		skipped++;
+	}
+	return 0;
+}
+
+static void run_states(unsigned states, unsigned seed, unsigned kernel)
+{
+	struct sample sample = { .total = states, .count = FDIO_MIN(kernel, states) };
+	unsigned run = 0;
+
+	for (unsigned done = 0; done < states; done += STATES_PER_RUN, run++)
+		one_run(workloads[run % ARRAY_SIZE(workloads)], seed + run, FDIO_MIN(states - done, (unsigned)STATES_PER_RUN), true,
+			&sample);
+}
+
 int main(int argc, char **argv)
 {
-	unsigned states = env_number("CRASH_STATES", 1000), seed = env_number("CRASH_SEED", 1), run = 0;
+	bool is_short = env_number("CRASH_SHORT", 0) != 0;
+	unsigned states = env_number("CRASH_STATES", is_short ? STATES_SHORT : STATES), seed = env_number("CRASH_SEED", 1);
+	unsigned kernel = env_number("CRASH_KERNEL", is_short ? KERNEL_STATES_SHORT : KERNEL_STATES);
 	const char *one = getenv("CRASH_STATE");
 
 	fdio_log_set_level(0);
@@ -288,15 +365,17 @@ int main(int argc, char **argv)
 	}
 	if (argc > 1 && !strcmp(argv[1], "--mutations"))
 		return run_mutations(seed);
+	kernel = kernel_states(kernel);
 	if (one && *one) {
-		if (!reproduce(one)) {
+		if (!reproduce(one, kernel > 0)) {
 			fprintf(stderr, "CRASH_STATE: not a state that a failure printed\n");
 			return 2;
 		}
 	} else {
-		for (unsigned done = 0; done < states; done += STATES_PER_RUN, run++)
-			one_run(workloads[run % ARRAY_SIZE(workloads)], seed + run, FDIO_MIN(states - done, (unsigned)STATES_PER_RUN), true);
+		run_states(states, seed, kernel);
 	}
+	if (by_kernel)
+		printf("%u states were recovered by the kernel too\n", by_kernel);
 	printf("%u passed, %u failed, %u skipped\n", passed, failed, skipped);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed || !passed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The kernel's ext4 as one more recovery of a crash state: a copy of the image is mounted through a loop device, which
+ * replays the log and the orphans, and unmounted again. The crash checker's driver calls this, on its one thread.
+ *
+ * It happens in a mount namespace of its own, so that the mount and the loop device (autoclear) end with the last process
+ * in it whatever becomes of the checker. Without root or without loop devices nothing is tried: the reason is told once.
+ */
+#include "crash/crash.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define MOUNT_AND_UMOUNT \
+	"mkdir $IMG.d || exit 9; export LC_ALL=C; " \
+	"timeout 60 unshare -m sh -c '" \
+	"n=0; until mount -t ext4 -o loop,nodev,nosuid,noexec $IMG $IMG.d 2>$IMG.err; do " \
+	"n=$((n + 1)); grep -q \"loop device\" $IMG.err && [ $n -lt 20 ] || exit 8; sleep 0.1; done; " \
+	"n=0; until umount $IMG.d 2>$IMG.err; do n=$((n + 1)); [ $n -lt 50 ] || exit 7; sleep 0.1; done'; " \
+	"r=$?; cat $IMG.err; rm -f $IMG.err; rmdir $IMG.d; exit $r"
+
+static int mount_once(struct fake_dev *c, char *why, size_t len)
+{
+	char out[512] = "";
+	int r = fake_run(c, MOUNT_AND_UMOUNT, out, sizeof(out), true);
+
+	if (!r)
+		return 0;
+	snprintf(why, len, "%s (code %d): %.300s", r == 8 ? "mount refused" : r == 7 ? "umount failed" : "no end", r, out);
+	return -EIO;
+}
+
+bool crash_kernel_possible(char *why, size_t len)
+{
+	struct fake_dev *f;
+	bool ok;
+
+	if (geteuid() != 0 || access("/dev/loop-control", R_OK | W_OK)) {
+		snprintf(why, len, "%s", geteuid() ? "not root" : "no /dev/loop-control");
+		return false;
+	}
+	f = fake_mkfs((uint64_t)8 << 20, "-t ext4 -b 1024");
+	if (!f) {
+		snprintf(why, len, "mke2fs failed");
+		return false;
+	}
+	ok = !mount_once(f, why, len);
+	fake_free(f);
+	return ok;
+}
+
+int crash_kernel_replay(struct fake_dev *c, char *why, size_t len)
+{
+	return mount_once(c, why, len);
+}
