@@ -174,6 +174,7 @@ static int make_engine_room(struct session *s)
 {
 	struct loop_config lc = {
 		.nr_loops = s->opt.single_loop ? 1 : 0, .entries = RING_ENTRIES, .pin = !s->opt.single_loop, .nr_fixed_files = LOOP_NR_FILES,
+		.sqe128 = s->opt.transport != TR_TRANSPORT_DEVFUSE,
 	};
 
 	if (loop_set_new(&lc, &s->loops, s->err, sizeof(s->err)))
@@ -215,6 +216,7 @@ static int make_transport(struct session *s)
 		.source = s->opt.fsname ? s->opt.fsname : s->probe.path, .mountpoint = s->mountpoint, .blkdev = s->fuseblk,
 		.blksize = bs > 4096 ? 4096 : bs, .mount_opts = s->mount_opts,
 		.loops = s->loops, .queue_depth = (unsigned)s->opt.queue_depth, .max_background = (unsigned)s->opt.max_background,
+		.transport = (enum tr_transport)s->opt.transport,
 		.slot_size = ops_req_size(), .posix_acl = s->opt.acl, .parallel_dio = s->opt.parallel_dio, .export_handles = true,
 		.handler = on_request, .destroy = on_destroy, .forget = on_forget, .arg = s,
 	};

@@ -59,6 +59,7 @@ static __thread struct loop *self;
 struct loop *loop_self(void) { return self; }
 unsigned loop_index(const struct loop *l) { return l->index; }
 unsigned loop_set_count(const struct loop_set *s) { return s->nr; }
+const struct loop_config *loop_set_config(const struct loop_set *s) { return &s->cfg; }
 
 struct loop *loop_set_get(struct loop_set *s, unsigned i)
 {
@@ -317,6 +318,16 @@ static void note_started(struct loop_set *s)
 	fdio_mutex_unlock(&s->start_lock);
 }
 
+/*
+ * The kernel ends a ring in the background, after commands that still wait on it, and its file table with it: the device
+ * would be in use, and locked, for a moment after the process has ended.
+ */
+static void forget_files(struct loop *l)
+{
+	for (unsigned i = 0; i < l->set->cfg.nr_fixed_files; i++)
+		loop_register_file(l, i, -1);
+}
+
 static void *loop_main(void *arg)
 {
 	struct loop *l = arg;
@@ -345,6 +356,8 @@ static void *loop_main(void *arg)
 		if (l->batch_fn)
 			l->batch_fn(l, l->batch_arg);
 	}
+	io_uring_submit(&l->ring); /* the last reply may be among it */
+	forget_files(l);
 	self = NULL;
 	return NULL;
 }

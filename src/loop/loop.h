@@ -42,10 +42,12 @@ int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *err
 /* Starts the threads. Each runs start(loop, arg) on its thread first, if given. */
 int loop_set_start(struct loop_set *s, void (*start)(struct loop *l, void *arg), void *arg);
 /* Ends the threads and waits for them. The owners of operations have drained them; what is still armed (a READ of /dev/fuse, the
- * eventfd) is cancelled when the ring is freed and its complete function is not called. */
+ * eventfd) is cancelled when the ring is freed and its complete function is not called. What was prepared before, also by messages posted
+ * before, is still submitted. */
 void loop_set_stop(struct loop_set *s);
 void loop_set_free(struct loop_set *s);
 unsigned loop_set_count(const struct loop_set *s);
+const struct loop_config *loop_set_config(const struct loop_set *s);
 struct loop *loop_set_get(struct loop_set *s, unsigned i);
 
 unsigned loop_index(const struct loop *l);

@@ -27,6 +27,7 @@
 int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t errlen)
 {
 	struct tr *t = calloc(1, sizeof(*t));
+	char why[128];
 	int err = -ENOMEM;
 
 	if (!t)
@@ -42,6 +43,10 @@ int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t er
 		goto nomem;
 	t->chan = &tr_chan_devfuse;
 	err = tr_slots_new(t, errbuf, errlen);
+	if (!err && cfg->transport == TR_TRANSPORT_URING && !tr_uring_usable(t, why, sizeof(why))) {
+		snprintf(errbuf, errlen, "transport=uring cannot be used: %s", why);
+		err = -EINVAL;
+	}
 	if (err) {
 		tr_free(t);
 		return err;
@@ -166,15 +171,15 @@ int tr_start(struct tr *t, char *errbuf, size_t errlen)
 		snprintf(errbuf, errlen, "cannot open the %s channel: %s", t->chan->name, strerror(-err));
 		return err;
 	}
-	t->conn.channel = t->chan->name;
+	__atomic_store_n(&t->conn.channel, t->chan->name, __ATOMIC_RELAXED);
 	err = start_control(t);
 	if (err) {
 		snprintf(errbuf, errlen, "cannot start the control thread: %s", strerror(-err));
 		return err;
 	}
+	log_info("FUSE 7.%u over %s, %u loops with %u slots each", t->conn.proto_minor, t->chan->name, t->nr_queues, t->queues[0].nr_slots);
 	for (unsigned i = 0; i < t->nr_queues; i++)
 		loop_post(t->queues[i].loop, &t->queues[i].start_msg, start_queue);
-	log_info("FUSE 7.%u over %s, %u loops with %u slots each", t->conn.proto_minor, t->conn.channel, t->nr_queues, t->queues[0].nr_slots);
 	if (t->cfg.ready)
 		t->cfg.ready(t->cfg.arg);
 	return 0;

@@ -2,7 +2,7 @@
 /*
  * The transport: mounting, INIT, and the channel that brings FUSE requests to loop threads and takes
  * replies back. A channel is a small table of functions (tr_chan_ops in tr_types.h): /dev/fuse clones read
- * and answered on the ring, and later FUSE-over-io_uring commands; both fill the same tr_req.
+ * on the ring, or FUSE-over-io_uring commands; both fill the same tr_req.
  */
 #ifndef FDIO_TRANSPORT_TR_H
 #define FDIO_TRANSPORT_TR_H
@@ -38,6 +38,8 @@ struct tr_req {
 	void *chan_priv;           /* transport's */
 };
 
+enum tr_transport { TR_TRANSPORT_AUTO = 0, TR_TRANSPORT_URING, TR_TRANSPORT_DEVFUSE };
+
 struct tr_config {
 	const char *source;        /* shown in /proc/mounts, as the user gave it */
 	const char *mountpoint;
@@ -46,6 +48,7 @@ struct tr_config {
 	const char *mount_opts;    /* comma list for the kernel and mount(8): ro,nosuid,allow_other,... */
 	struct loop_set *loops;
 	unsigned queue_depth;      /* slots a loop */
+	enum tr_transport transport;
 	unsigned max_background;   /* 0: default */
 	size_t slot_size;          /* bytes of the struct that embeds tr_req first */
 	bool posix_acl, parallel_dio, writeback, export_handles;

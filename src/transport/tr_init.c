@@ -22,8 +22,10 @@
 #define INIT_TIMEOUT_MS 10000
 #define DEFAULT_BACKGROUND 4096u
 
-static uint64_t wanted_flags(const struct tr_config *c)
+static uint64_t wanted_flags(struct tr *t)
 {
+	const struct tr_config *c = &t->cfg;
+	char why[128];
 	uint64_t f = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
 		     FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
 		     FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_SETXATTR_EXT | PRO_INIT_EXT | PRO_CREATE_SUPP_GROUP |
@@ -35,6 +37,8 @@ static uint64_t wanted_flags(const struct tr_config *c)
 		f |= PRO_DIRECT_IO_ALLOW_MMAP;
 	if (c->writeback)
 		f |= FUSE_WRITEBACK_CACHE;
+	if (c->transport != TR_TRANSPORT_DEVFUSE && tr_uring_usable(t, why, sizeof(why)))
+		f |= PRO_OVER_IO_URING;
 	f |= c->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : PRO_NO_EXPORT_SUPPORT;
 	return f;
 }
@@ -46,7 +50,8 @@ static void fill_reply(struct tr *t, const struct fuse_init_in *in, struct fuse_
 
 	if (offered & PRO_INIT_EXT)
 		offered |= (uint64_t)in->flags2 << 32;
-	t->conn.flags = offered & wanted_flags(&t->cfg);
+	t->conn.flags = offered & wanted_flags(t);
+	t->chan = t->conn.flags & PRO_OVER_IO_URING ? &tr_chan_uring : &tr_chan_devfuse;
 	t->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
 	t->conn.max_write = t->conn.max_read = PRO_MAX_WRITE;
 	t->conn.max_pages = PRO_MAX_PAGES;
@@ -76,6 +81,17 @@ static int refuse_old_kernel(const struct fuse_init_in *in, char *errbuf, size_t
 		return -EPROTO;
 	}
 	return 0;
+}
+
+static int refuse_no_ring(const struct tr *t, const struct fuse_init_in *in, char *errbuf, size_t errlen)
+{
+	bool offered = (in->flags & PRO_INIT_EXT) && (((uint64_t)in->flags2 << 32) & PRO_OVER_IO_URING);
+
+	if (t->cfg.transport != TR_TRANSPORT_URING || offered)
+		return 0;
+	snprintf(errbuf, errlen, "transport=uring: the kernel does not offer it; with Linux 6.14 or newer write Y to "
+				 "/sys/module/fuse/parameters/enable_uring and mount again");
+	return -EPROTO;
 }
 
 static int read_init(struct tr *t, void *buf, size_t cap, char *errbuf, size_t errlen)
@@ -116,6 +132,8 @@ int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen)
 	}
 	oh.unique = in.h.unique;
 	err = refuse_old_kernel(in.arg, errbuf, errlen);
+	if (!err)
+		err = refuse_no_ring(t, in.arg, errbuf, errlen);
 	if (err) {
 		oh.error = err;
 		oh.len = sizeof(oh);

@@ -46,6 +46,10 @@ struct tr_queue {
 	bool starved;              /* atomic: no slot was left to arm, see T1 in tr_devfuse.c */
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
+	unsigned nr_ring;          /* atomic: the first so many slots are entries of the kernel's ring; tr_uring.c */
+	unsigned nr_refused;       /* of them; loop thread only */
+	bool ring_over;            /* the kernel has taken an entry down; loop thread only */
+	struct loop_msg fallback_msg;
 	struct tr_req *returned fdio_cacheline_aligned; /* atomic stack, linked by chan_priv: answered on other threads */
 	unsigned busy;             /* atomic: slots that handlers hold */
 };
@@ -63,6 +67,7 @@ struct tr {
 	unsigned nr_queues;
 	struct tr_queue *queues;   /* by loop index */
 	bool stopping;             /* atomic: no more handlers are called */
+	bool fell_back;            /* atomic: from the ring to /dev/fuse, U1 in tr_uring.c */
 
 	pthread_t control;
 	bool control_on;
@@ -75,12 +80,15 @@ struct tr {
 
 /* One slot's memory: the page before the payload holds the message header and later the reply header. */
 #define TR_HDR_BYTES 4096u
-#define TR_SLOT_BYTES (TR_HDR_BYTES + PRO_MAX_WRITE)
+/* The kernel's ring wants room for max_pages, although max_write and max_read are a page less. */
+#define TR_PAYLOAD_BYTES (PRO_MAX_PAGES * 4096u)
+#define TR_SLOT_BYTES (TR_HDR_BYTES + TR_PAYLOAD_BYTES)
 /* Pinned memory for all loops together: queue depth is lowered on wide machines to stay below. */
 #define TR_ARENA_MAX (1024ull << 20)
 #define TR_DEPTH_MIN 8u
 
 extern const struct tr_chan_ops tr_chan_devfuse;
+extern const struct tr_chan_ops tr_chan_uring;
 
 static inline struct tr_queue *tr_queue_of(struct tr_req *r) { return &r->tr->queues[loop_index(r->loop)]; }
 
@@ -94,6 +102,9 @@ static inline struct tr_req *tr_slot(struct tr_queue *q, unsigned i)
 
 /* tr_init.c: reads INIT from the session's fd and answers it. */
 int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen);
+
+/* tr_uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why. */
+bool tr_uring_usable(struct tr *t, char *why, size_t len);
 
 /* tr_dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the transport answers itself. */
 void tr_dispatch(struct tr_req *r, int err);

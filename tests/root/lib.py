@@ -39,6 +39,7 @@ FUSEDIO = os.environ.get("FUSEDIO") or os.path.join(BUILD, "fusedio")
 REQUIRE = os.environ.get("REQUIRE_ROOT_TESTS") == "1"
 KEEP = os.environ.get("FDIO_KEEP") == "1"
 SLOW = float(os.environ.get("FDIO_TIMEOUT_FACTOR") or "1")  # for sanitizer builds and slow machines
+TRANSPORT = os.environ.get("FDIO_TRANSPORT")  # auto, uring or devfuse for every mount
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = os.path.splitext(os.path.basename(sys.argv[0]))[0]
 MIB = 1 << 20
@@ -321,6 +322,8 @@ class FuseMount:
         self.vol = vol
         self.env = vol.env
         self.opts = [o for o in opts if o]
+        if TRANSPORT and not any(o.startswith("transport=") for o in self.opts):
+            self.opts.append("transport=" + TRANSPORT)
         self.point = point or self.env.mkdir("mnt")
         self.log = self.env.unique("log")
         self.proc = None
