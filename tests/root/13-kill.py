@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """kill -9 under load: what was acknowledged as durable is there, what is there is whole, and e2fsck finds nothing."""
 import contextlib
+import mmap
 import os
 import random
 import threading
@@ -129,6 +130,113 @@ def under_load(env):
             else:
                 expect(got == data, f"{name} differs or is gone at the end")
     vol.check()
+
+
+class Blocks(threading.Thread):
+    """
+    Overwrites and extends one file by blocks, each with its number, and notes what was acknowledged as durable.
+
+    fsync: buffered, an fsync after each write. direct: O_DIRECT; an fsync after every eighth write makes those durable.
+    dsync: O_DIRECT with O_DSYNC, each write durable by itself. buffered: written at will, an fsync now and then.
+    """
+
+    SIZE = 4096
+    COUNT = 256
+
+    def __init__(self, path, how, number):
+        super().__init__(daemon=True)
+        self.path = path
+        self.how = how
+        self.number = number
+        self.acked = {}   # block -> the number that is durable
+        self.newer = {}   # block -> numbers written since
+        self.opened = False
+
+    @staticmethod
+    def content(number, block):
+        return (b"%08d:%08d;%014d" % (number, block, 0)) * (Blocks.SIZE // 32)
+
+    def run(self):
+        rng = random.Random(self.number)
+        flags = os.O_CREAT | os.O_RDWR
+        if self.how in ("direct", "dsync"):
+            flags |= os.O_DIRECT
+        if self.how == "dsync":
+            flags |= os.O_DSYNC
+        every = {"fsync": 1, "direct": 8, "dsync": 1, "buffered": 40}[self.how]
+        fd = -1
+        buf = mmap.mmap(-1, self.SIZE)
+        try:
+            fd = os.open(self.path, flags, 0o644)
+            serial = self.number * 1_000_000
+            while True:
+                serial += 1
+                block = rng.randrange(self.COUNT)
+                buf[:] = self.content(serial, block)
+                self.newer.setdefault(block, set()).add(serial)
+                os.pwrite(fd, buf, block * self.SIZE)
+                if self.how == "dsync":
+                    self.acked[block] = serial
+                    self.newer[block] = set()
+                elif serial % every == 0:
+                    latest = {b: max(n) for b, n in self.newer.items() if n}
+                    os.fsync(fd)
+                    self.acked.update(latest)
+                    self.newer = {}
+        except OSError:
+            pass  # the daemon is gone
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def verify(self, path, what):
+        """
+        Each KiB (a block of the file system may be no larger) is what was acknowledged or something newer or, never
+        acknowledged, still a hole; and never half of it.
+        """
+        data = read_file(path) if os.path.exists(path) else b""
+        expect(len(data) % 1024 == 0, f"{what}: a size of {len(data)} that nobody made")
+        for at in range(0, self.COUNT * self.SIZE, 1024):
+            got = data[at:at + 1024]
+            block = at // self.SIZE
+            allowed = {self.acked.get(block)} | self.newer.get(block, set())
+            if got == bytes(len(got)):
+                expect(None in allowed, f"{what}: block {block} is lost")
+                continue
+            number = int(got[:8]) if got[:8].isdigit() else -1
+            expect(got == self.content(number, block)[:1024], f"{what}: block {block} is torn or foreign: {got[:40]!r}")
+            expect(number in allowed, f"{what}: block {block} holds write {number}, not one of {sorted(map(str, allowed))[:6]}")
+
+
+@case(params=("fsync", "direct", "dsync", "buffered"), timeout=180)
+def blocks(env, how):
+    """Many kills at any moment of block writes: what was acknowledged is there, and nothing is torn."""
+    rng = random.Random(how)
+    vol = env.volume(64, "-b", "4096" if how in ("direct", "dsync") else "1024", "-J", "size=4")
+    before = []
+    acked = 0
+    for turn in range(8):
+        with_options = ("commit=1",) if turn % 2 else ()
+        m = vol.mount(*with_options)
+        for w in before:
+            w.verify(m.path(os.path.basename(w.path)), f"after kill {turn}")
+            os.unlink(m.path(os.path.basename(w.path)))
+        before = [Blocks(m.path(f"t{turn}w{k}"), how, 10 * turn + k + 1) for k in range(2)]
+        for w in before:
+            w.start()
+        time.sleep(0.1 + 0.4 * rng.random())
+        m.proc.kill()
+        m.proc.wait(60)
+        for w in before:
+            w.join(60)
+            expect(not w.is_alive(), "a client hangs after kill -9")
+            acked += len(w.acked)
+        run("umount", "-l", m.point)
+    with vol.mount() as m:
+        for w in before:
+            w.verify(m.path(os.path.basename(w.path)), "at the end")
+    vol.check()
+    expect(acked > 8, f"only {acked} blocks were ever acknowledged")
 
 
 @case(kinds=BOTH)

@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+One file system, served in turn by fusedio and by the kernel, each leaving its journal clean or dirty for the other.
+
+FDIO_SEED=n: other workloads.
+"""
+import contextlib
+import os
+import random
+
+from lib import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, expect, fallocate, main, pattern, read_file, run
+
+VARIANTS = {
+    "4k-csum": ("-b", "4096", "-O", "metadata_csum,64bit", "-J", "size=4"),
+    "1k-csum": ("-b", "1024", "-O", "metadata_csum,64bit", "-J", "size=1"),
+    "4k-plain": ("-b", "4096", "-O", "^metadata_csum,64bit", "-J", "size=4"),
+    "1k-32bit": ("-b", "1024", "-O", "^metadata_csum,^64bit", "-J", "size=1"),
+}
+TURNS = 30
+OPS = 120
+DIRS = ("d0", "d1", "d2")
+
+
+class Model:
+    """What the file system should hold: (contents, attribute) of each name; touched: changed since it was last durable."""
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+        self.files = {}
+        self.touched = set()
+        self.serial = 0
+
+    def name(self):
+        return f"{self.rng.choice(DIRS)}/f{self.rng.randrange(16)}"
+
+    def data(self):
+        self.serial += 1
+        top = 300_000 if self.rng.randrange(12) == 0 else 20_000
+        return pattern(self.rng.randrange(1, top), self.serial)
+
+    def step(self, root):
+        """One random operation, on the file system first."""
+        name = self.name()
+        path = os.path.join(root, name)
+        if name not in self.files:
+            self.write(name, path)
+            return
+        op = self.rng.choice((self.write, self.append, self.overwrite, self.truncate, self.punch, self.rename, self.unlink,
+                              self.attribute, self.fsync, self.fsync, self.churn))
+        op(name, path)
+
+    def write(self, name, path):
+        data = self.data()
+        self.touched.add(name)
+        with open(path, "wb") as f:  # an attribute of a file that was there stays
+            f.write(data)
+        self.files[name] = (data, self.files.get(name, (None, None))[1])
+
+    def append(self, name, path):
+        data, attr = self.files[name]
+        more = self.data()
+        self.touched.add(name)
+        with open(path, "ab") as f:
+            f.write(more)
+        self.files[name] = (data + more, attr)
+
+    def overwrite(self, name, path):
+        data, attr = self.files[name]
+        at = self.rng.randrange(len(data) + 1)
+        more = self.data()
+        self.touched.add(name)
+        with open(path, "r+b", buffering=0) as f:
+            f.seek(at)
+            f.write(more)
+        self.files[name] = (data[:at] + more + data[at + len(more):], attr)
+
+    def truncate(self, name, path):
+        data, attr = self.files[name]
+        size = self.rng.randrange(len(data) + 10_000)
+        self.touched.add(name)
+        os.truncate(path, size)
+        self.files[name] = (data[:size] + bytes(max(0, size - len(data))), attr)
+
+    def punch(self, name, path):
+        data, attr = self.files[name]
+        at, length = self.rng.randrange(len(data) + 1), self.rng.randrange(1, 30_000)
+        self.touched.add(name)
+        with open(path, "r+b", buffering=0) as f:
+            fallocate(f.fileno(), FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, at, length)
+        end = min(at + length, len(data))
+        self.files[name] = (data[:at] + bytes(end - at) + data[end:], attr)
+
+    def rename(self, name, path):
+        to = self.name()
+        if to == name:
+            return
+        self.touched.update((name, to))
+        os.rename(path, os.path.join(os.path.dirname(os.path.dirname(path)), to))
+        self.files[to] = self.files.pop(name)
+
+    def unlink(self, name, path):
+        self.touched.add(name)
+        os.unlink(path)
+        del self.files[name]
+
+    def attribute(self, name, path):
+        self.serial += 1
+        value = pattern(self.rng.choice((10, 60, 700)), self.serial)  # in the inode, or in a block
+        self.touched.add(name)
+        os.setxattr(path, "user.a", value)
+        self.files[name] = (self.files[name][0], value)
+
+    def fsync(self, name, path):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self.touched.discard(name)
+
+    def churn(self, name, path):
+        """Blocks of a directory become free, and soon those of files: the log must revoke them."""
+        d = os.path.join(os.path.dirname(path), "dir")
+        os.mkdir(d)
+        for i in range(60):
+            os.mknod(os.path.join(d, f"a-name-that-takes-some-room-{i}"))
+        if self.rng.randrange(2):
+            self.fsync(name, path)
+        for i in range(60):
+            os.unlink(os.path.join(d, f"a-name-that-takes-some-room-{i}"))
+        os.rmdir(d)
+
+    def settle(self, root, clean, what):
+        """Compares; after a crash, what nobody had waited for is taken as it is found. From now on all of it is durable."""
+        found = {}
+        for d in DIRS:
+            with contextlib.suppress(FileNotFoundError):
+                remove_churned(os.path.join(root, d, "dir"))
+            for n in os.listdir(os.path.join(root, d)):
+                path = os.path.join(root, d, n)
+                try:
+                    attr = os.getxattr(path, "user.a")
+                except OSError:
+                    attr = None
+                found[f"{d}/{n}"] = (read_file(path), attr)
+        for name in sorted(set(found) | set(self.files)):
+            if not clean and name in self.touched:
+                continue
+            got, want = found.get(name), self.files.get(name)
+            if got != want:
+                raise Fail(f"{what}: {name}: {describe(got, want)}")
+        self.files = found
+        self.touched = set()
+
+
+def remove_churned(d):
+    for n in os.listdir(d):
+        os.unlink(os.path.join(d, n))
+    os.rmdir(d)
+
+
+def describe(got, want):
+    if got is None or want is None:
+        return "is gone" if got is None else "is back"
+    if got[1] != want[1]:
+        return "its attribute differs"
+    at = next((i for i, (a, b) in enumerate(zip(got[0], want[0])) if a != b), None)
+    return f"{len(got[0])} bytes instead of {len(want[0])}, different from {at} on"
+
+
+def work(model, root):
+    for _ in range(OPS):
+        model.step(root)
+    # The log must not be empty when the power goes.
+    name = f"{DIRS[0]}/last"
+    path = os.path.join(root, name)
+    model.write(name, path)
+    model.fsync(name, path)
+
+
+def by_fusedio(vol, model, clean, was_clean, what):
+    m = vol.mount(f"commit={model.rng.choice((1, 300))}")
+    model.settle(m.point, was_clean, what)
+    work(model, m.point)
+    if clean:
+        m.umount()
+    else:
+        m.kill()
+    return vol
+
+
+def by_kernel(vol, model, clean, was_clean, what):
+    other = vol
+    with vol.kmount("commit=300") as k:
+        model.settle(k, was_clean, what)
+        work(model, k)
+        if not clean:
+            other = vol.copy()
+    if other is not vol:
+        os.unlink(vol.file)
+    return other
+
+
+def consistent(vol, clean):
+    """e2fsck finds nothing; what it needs to do before, after a crash, is to replay."""
+    if clean:
+        vol.check()
+        return
+    expect("needs_recovery" in vol.super()["Filesystem features"], "nothing to recover")
+    copy = vol.copy()
+    run("e2fsck", "-p", copy.file, ok=(0, 1))
+    copy.check()
+    os.unlink(copy.file)
+
+
+@case(params=tuple(VARIANTS), timeout=180)
+def in_turn(env, variant):
+    vol = env.volume(48, *VARIANTS[variant])
+    model = Model(f"interop {variant} {os.environ.get('FDIO_SEED', '1')}")
+    with vol.kmount() as k:
+        for d in DIRS:
+            os.mkdir(os.path.join(k, d))
+    was_clean = True
+    for turn in range(TURNS):
+        clean = model.rng.randrange(2) == 0
+        server = by_kernel if turn % 2 else by_fusedio
+        what = f"turn {turn}, {server.__name__} after {'an unmount' if was_clean else 'a crash'}"
+        vol = server(vol, model, clean, was_clean, what)
+        consistent(vol, clean)
+        was_clean = clean
+    with vol.mount() as m:
+        model.settle(m.point, was_clean, "at the end")
+    vol.check()
+
+
+if __name__ == "__main__":
+    main()
