@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Both ways of receiving requests: what is chosen, data through it, and every way in which a mount can end under load."""
+import os
+import signal
+import subprocess
+import threading
+import time
+
+from lib import FUSEDIO, TRANSPORT, Skip, case, expect, main, pattern, read_file, run, write_file
+
+SWITCH = "/sys/module/fuse/parameters/enable_uring"
+BOTH = ("uring", "devfuse")
+
+
+def offer(env, value="Y"):
+    """Makes the kernel offer the ring, or not, to the mounts of this case; undone at its end."""
+    try:
+        with open(SWITCH) as f:
+            before = f.read().strip()
+    except FileNotFoundError:
+        raise Skip("the kernel has no FUSE over io_uring") from None
+
+    def put(v):
+        with open(SWITCH, "w") as f:
+            f.write(v)
+    env.undo.callback(put, before)
+    put(value)
+
+
+def prepare(env, transport):
+    if transport == "uring":
+        offer(env)
+    vol = env.volume(96, "-b", "4096")
+    m = vol.mount(f"transport={transport}")
+    with open(m.log) as f:
+        log = f.read()
+    expect(("over io_uring" if transport == "uring" else "over /dev/fuse") in log, f"the channel is not {transport}: {log!r}")
+    return vol, m
+
+
+@case(params=BOTH)
+def data(env, transport):
+    """Data of all sizes, many files, and direct I/O that verifies itself."""
+    vol, m = prepare(env, transport)
+    for n in (0, 1, 4095, 4097, 1044479, 1044481, 5_000_000):
+        write_file(m.path(f"f{n}"), pattern(n, n))
+    for n in (0, 1, 4095, 4097, 1044479, 1044481, 5_000_000):
+        expect(read_file(m.path(f"f{n}")) == pattern(n, n), f"contents of {n} bytes differ")
+    run("fio", "--name=v", f"--directory={env.dir}/{os.path.basename(m.point)}", "--size=8m", "--rw=randwrite", "--bs=4k", "--direct=1",
+        "--ioengine=libaio", "--iodepth=32", "--numjobs=3", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", timeout=100)
+    for i in range(300):
+        write_file(m.path(f"s{i}"), b"x")
+    for i in range(300):
+        os.unlink(m.path(f"s{i}"))
+    m.umount()
+    vol.check()
+
+
+@case(params=BOTH)
+def few_slots(env, transport):
+    """Two slots a loop: everything waits for its turn and gets it."""
+    if transport == "uring":
+        offer(env)
+    vol = env.volume(64)
+    with vol.mount(f"transport={transport}", "queue_depth=2") as m:
+        def work(k):
+            for i in range(20):
+                write_file(m.path(f"w{k}-{i}"), pattern(20_000, k), sync=i % 5 == 0)
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(60)
+        for k in range(6):
+            expect(read_file(m.path(f"w{k}-19")) == pattern(20_000, k), "contents differ")
+    vol.check()
+
+
+@case(params=[f"{t}-{how}" for t in BOTH for how in ("term", "kill", "force")])
+def ends(env, what):
+    """The mount ends in the middle of I/O: no client hangs, and the file system is served again afterwards."""
+    transport, how = what.split("-")
+    vol, m = prepare(env, transport)
+    p = subprocess.Popen(["fio", "--name=x", f"--directory={m.point}", "--size=16m", "--rw=randrw", "--bs=4k", "--direct=1",
+                          "--ioengine=libaio", "--iodepth=32", "--numjobs=2", "--thread"],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=env.dir)
+    time.sleep(0.6)
+    if how == "force":
+        run("umount", "-f", m.point, ok=None)
+        run("umount", "-l", m.point, ok=None)
+    else:
+        m.proc.send_signal(signal.SIGTERM if how == "term" else signal.SIGKILL)
+    p.wait(60)
+    m.wait(60)
+    run("umount", "-l", m.point, ok=None)
+    with vol.mount(f"transport={transport}") as n:
+        os.listdir(n.point)
+    vol.check()
+
+
+@case()
+def refused(env):
+    """uring where it cannot be had is an error that says what to do."""
+    if TRANSPORT == "uring":
+        raise Skip("other scripts may need the ring at this moment")
+    vol = env.volume(16)
+    offer(env, "N")
+    point = env.mkdir()
+    p = run(FUSEDIO, "-o", "transport=uring", vol.target, point, ok=None)
+    expect(p.returncode == 32 and SWITCH in p.stderr, f"{p.returncode}: {p.stderr}")
+    p = run(FUSEDIO, "-s", "-o", "transport=uring", vol.target, point, ok=None)
+    if os.cpu_count() > 1:
+        expect(p.returncode != 0 and "-s" in p.stderr, f"-s: {p.returncode}: {p.stderr}")
+    vol.check()
+
+
+if __name__ == "__main__":
+    main()
