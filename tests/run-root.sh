@@ -7,6 +7,7 @@
 #   FDIO_BUILD           the build directory (default: the current one)
 #   FUSEDIO              the daemon to test (default: $FDIO_BUILD/fusedio)
 #   REQUIRE_ROOT_TESTS=1 missing root, /dev/fuse or loop devices is a failure, not a reason to skip
+#   FDIO_TRANSPORT       auto, uring or devfuse: -o transport= of every mount
 #   FDIO_TOTALS          a file that gets the line "check-root PASSED FAILED SKIPPED"
 #   FDIO_JOBS            scripts at once (default 2)
 set -u

@@ -47,8 +47,8 @@ def data(env, transport):
         write_file(m.path(f"f{n}"), pattern(n, n))
     for n in (0, 1, 4095, 4097, 1044479, 1044481, 5_000_000):
         expect(read_file(m.path(f"f{n}")) == pattern(n, n), f"contents of {n} bytes differ")
-    run("fio", "--name=v", f"--directory={env.dir}/{os.path.basename(m.point)}", "--size=8m", "--rw=randwrite", "--bs=4k", "--direct=1",
-        "--ioengine=libaio", "--iodepth=32", "--numjobs=3", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", timeout=100)
+    run("fio", "--name=v", f"--directory={m.point}", "--size=8m", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio",
+        "--iodepth=32", "--numjobs=3", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", timeout=100)
     for i in range(300):
         write_file(m.path(f"s{i}"), b"x")
     for i in range(300):
