@@ -69,6 +69,8 @@ int x4_vol_trim(struct x4_vol *v, uint64_t off, uint64_t len, uint64_t minlen, u
 		return -EINVAL;
 	last = len >> v->block_bits > v->nr_blocks - first ? v->nr_blocks : first + (len >> v->block_bits);
 	first = FDIO_MAX(first, (uint64_t)v->first_data_block);
+	/* What was freed lately may be given away only once that is durable. */
+	err = jnl_sync(v->jnl);
 	while (first < last && !err) {
 		uint32_t g = x4_group_of(v, first), from = x4_group_bit(v, first);
 		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)v->groups[g].nbits, last - x4_group_start(v, g));
