@@ -41,7 +41,21 @@ static enum x4_errors_policy policy(const struct x4_vol *v)
 	}
 }
 
-static void note(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func)
+/* The numbers of s_first_error_errcode and s_last_error_errcode: the format's own. */
+enum { CODE_UNKNOWN = 1, CODE_EIO = 2, CODE_ENOMEM = 3, CODE_CORRUPTED = 5, CODE_ENOSPC = 6 };
+
+static uint8_t code_of(int err)
+{
+	switch (err) {
+	case -EIO: return CODE_EIO;
+	case -ENOMEM: return CODE_ENOMEM;
+	case -EUCLEAN: return CODE_CORRUPTED;
+	case -ENOSPC: return CODE_ENOSPC;
+	default: return CODE_UNKNOWN;
+	}
+}
+
+static void note(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, int err)
 {
 	struct x4_error_note *e = &v->err_last;
 	uint32_t now = (uint32_t)x4_now(v).tv_sec;
@@ -51,6 +65,7 @@ static void note(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func)
 	e->ino = ino;
 	e->blk = blk;
 	e->time = now;
+	e->code = code_of(err);
 	snprintf(e->func, sizeof(e->func), "%s", func);
 	if (e->count == 1)
 		v->err_first = *e;
@@ -71,7 +86,7 @@ int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, c
 	if (fdio_ratelimit_ok(&rl))
 		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck", v->dev->name, ino,
 			(unsigned long long)blk, msg, func);
-	note(v, ino, blk, func);
+	note(v, ino, blk, func, -EUCLEAN);
 	if (v->mounting || x4_vol_read_only(v))
 		return -EUCLEAN;
 	if (policy(v) != X4_ERRORS_CONTINUE) {
@@ -79,6 +94,14 @@ int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, c
 		jnl_abort(v->jnl, -EUCLEAN);
 	}
 	return -EUCLEAN;
+}
+
+void x4_error_aborted(struct x4_vol *v, int err)
+{
+	/* Where damage was found that ends in an abort, it is noted already. */
+	if (!x4_vol_read_only(v))
+		note(v, 0, 0, "journal", err);
+	x4_go_read_only(v, "the journal has aborted");
 }
 
 void x4_error_fill(struct x4_vol *v, struct ext2_super_block *sb)
@@ -100,14 +123,14 @@ void x4_error_fill(struct x4_vol *v, struct ext2_super_block *sb)
 		sb->s_first_error_block = first.blk;
 		sb->s_first_error_line = 0;
 		memcpy(sb->s_first_error_func, first.func, sizeof(first.func));
-		sb->s_first_error_errcode = 13; /* EFSCORRUPTED in the format's own numbering */
+		sb->s_first_error_errcode = first.code;
 	}
 	sb->s_last_error_time = last.time;
 	sb->s_last_error_ino = last.ino;
 	sb->s_last_error_block = last.blk;
 	sb->s_last_error_line = 0;
 	memcpy(sb->s_last_error_func, last.func, sizeof(last.func));
-	sb->s_last_error_errcode = 13;
+	sb->s_last_error_errcode = last.code;
 	sb->s_error_count += last.count;
 }
 

@@ -77,7 +77,7 @@ struct x4_vol {
 
 	/* x4_error.c: errors noted but not yet in the superblock; guarded by err_lock */
 	struct fdio_mutex err_lock;
-	struct x4_error_note { uint64_t blk; uint32_t ino, count; uint32_t time; char func[32]; } err_first, err_last;
+	struct x4_error_note { uint64_t blk; uint32_t ino, count; uint32_t time; uint8_t code; char func[32]; } err_first, err_last;
 	bool err_pending;           /* atomic: the ticker writes it down */
 };
 

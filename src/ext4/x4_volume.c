@@ -158,7 +158,7 @@ static void journal_aborted(void *arg, int err)
 	if (err == -ESHUTDOWN)
 		__atomic_store_n(&v->read_only, true, __ATOMIC_SEQ_CST);
 	else
-		x4_go_read_only(v, "the journal has aborted");
+		x4_error_aborted(v, err);
 }
 
 static int journal_open(struct opening *o, bool with_log, bool ro)

@@ -41,6 +41,8 @@ void x4_error_write(struct x4_vol *v);
 void x4_error_fill(struct x4_vol *v, struct ext2_super_block *sb);
 /* Turns the volume read-only and says so once. */
 void x4_go_read_only(struct x4_vol *v, const char *why);
+/* The journal has aborted with err: noted for the superblock, and read-only from now on. Any thread, no lock of rank leaf. */
+void x4_error_aborted(struct x4_vol *v, int err);
 
 /* x4_group.c */
 uint64_t x4_groups_free_on_disk(struct x4_vol *v); /* as the descriptors count */

@@ -383,10 +383,53 @@ START_TEST(test_errors_policy)
 	ck_assert_uint_eq(sb.s_error_count, 1);
 	ck_assert_uint_eq(sb.s_first_error_ino, 12);
 	ck_assert_uint_eq(sb.s_last_error_block, 34);
+	ck_assert_uint_eq(sb.s_last_error_errcode, 5); /* corrupted */
 	ck_assert(x4_super_csum_ok(&sb));
 	/* With errors it is mounted all the same, as the kernel does. */
 	v = env_open(f);
 	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(f);
+}
+END_TEST
+
+/* A write to the log or a flush fails: read-only, the waiter is told, the superblock says so, reads go on. */
+START_TEST(test_log_failure)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	struct fake_fault fault = { .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct ext2_super_block sb;
+	struct x4_inode *root, *i;
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	ro_said = NULL;
+	opt.went_read_only = went_ro;
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	root = env_root(v);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
+	fake_fault_add(f, &fault);
+	ck_assert_int_eq(x4_vol_sync(v), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(f), 1);
+	ck_assert(x4_vol_read_only(v));
+	ck_assert_ptr_nonnull(ro_said);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
+	ck_assert_int_eq(x4_lookup(root, "lost+found", 10, &i), 0);
+	x4_iput(i);
+	x4_iput(root);
+	ck_assert_int_eq(x4_vol_close(v), -EIO);
+	env_super(f, &sb);
+	ck_assert(sb.s_state & EXT2_ERROR_FS);
+	ck_assert(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
+	ck_assert_uint_eq(sb.s_error_count, 1);
+	ck_assert_uint_eq(sb.s_first_error_errcode, 2); /* an I/O error */
+	ck_assert(x4_super_csum_ok(&sb));
+	/* e2fsck has nothing to do but replay, and clear the mark. */
+	ck_assert_int_le(fake_run(f, "e2fsck -p $IMG >/dev/null 2>&1", NULL, 0, true), 1);
+	ck_assert_int_eq(fake_e2fsck(f), 0);
+	v = env_open(f);
+	env_close_check(v, f);
 	fake_free(f);
 }
 END_TEST
@@ -476,6 +519,7 @@ int main(void)
 	tcase_add_test(t, test_orphan_file);
 	tcase_add_loop_test(t, test_orphan_list_damaged, 0, 3);
 	tcase_add_loop_test(t, test_errors_policy, 0, 2);
+	tcase_add_loop_test(t, test_log_failure, 0, 2);
 	tcase_add_loop_test(t, test_zones, 0, n);
 	tcase_add_loop_test(t, test_io_errors, 0, 16);
 	suite_add_tcase(s, t);
