@@ -28,6 +28,7 @@ enum fdio_lock_rank {
 	RANK_JNL_STATE,     /* journal: transactions, cache lists */
 	RANK_JNL_BUF,       /* journal: content of one cached block */
 	RANK_DEV,           /* dev: flush sequencer, sync rings */
+	RANK_OPS_NOTIFY,    /* ops: records of page-cache invalidations */
 	RANK_WORK,          /* base: work queues */
 	RANK_LOOP,          /* loop: message queues */
 	RANK_LEAF,          /* held for a few instructions, nothing is taken under it */

@@ -2,26 +2,38 @@
 /*
  * Page cache invalidation after direct writes. The kernel may write back dirty pages and wait for reads while it
  * serves a notification, so notifications are sent by a thread of their own, which holds no lock and on which no
- * request ever waits to be received. Records are preallocated, one for each request slot, because a request can
- * wait for at most one invalidation. Order for the engine: device write, publish, unlock, ops_inval, reply.
+ * request ever waits to be received. Order for the engine: device write, publish, unlock, ops_inval, reply.
+ *
+ * N1 A notification can wait for a page that a READ has locked, and that READ needs a slot of its loop to be served. So at most
+ *    half of a loop's slots wait for notifications; beyond that a write is answered first and its notification follows. A
+ *    cached read may then see the old bytes for a moment after the write was answered, which is what kernels do that know no
+ *    invalidation here at all; waiting could be for ever.
+ *
+ * Records are preallocated: one for each request slot that may wait, and as many for what was answered early. Those of one
+ * inode that have not been sent yet are joined.
  */
 #include "ops/ops_types.h"
+
+#include "base/counters.h"
 
 #include <stdlib.h>
 
 struct notify_rec {
+	struct list node;           /* on free, or on queued until it is sent */
 	struct work work;
 	struct ops *ops;
-	uint64_t nodeid, off, len;
+	uint64_t nodeid, off, end;
+	unsigned loop;              /* whose slot waits */
 	struct work *done_work;
-	void (*done)(struct work *);
-	struct notify_rec *next_free;
+	void (*done)(struct work *); /* NULL: nobody waits */
 };
 
 struct ops_notify {
 	struct wq *thread;
-	struct fdio_mutex lock;     /* guards: free */
-	struct notify_rec *free;
+	struct fdio_mutex lock;     /* guards all below */
+	struct list free, queued;
+	unsigned *waiting;          /* by loop */
+	unsigned nr_early, max_early;
 	struct notify_rec *recs;
 };
 
@@ -34,34 +46,71 @@ static void send_one(struct work *w)
 	void (*done)(struct work *) = r->done;
 	int err;
 
-	err = tr_notify_inval_inode(o->tr, r->nodeid, (int64_t)r->off, (int64_t)r->len);
+	fdio_mutex_lock(&n->lock);
+	list_del(&r->node); /* nothing joins it any more */
+	fdio_mutex_unlock(&n->lock);
+	err = tr_notify_inval_inode(o->tr, r->nodeid, (int64_t)r->off, (int64_t)(r->end - r->off));
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_DEBUG, "page cache of inode %llu was not invalidated: %s", (unsigned long long)r->nodeid,
 				strerror(-err));
 	fdio_mutex_lock(&n->lock);
-	r->next_free = n->free;
-	n->free = r;
+	if (done)
+		n->waiting[r->loop]--;
+	else
+		n->nr_early--;
+	list_add(&n->free, &r->node);
 	fdio_mutex_unlock(&n->lock);
-	done(done_work); /* queues or replies: it does not block */
+	if (done)
+		done(done_work); /* queues or replies: it does not block */
+}
+
+/* One of the same inode that is yet to be sent; n->lock held. */
+static struct notify_rec *find_queued(struct ops_notify *n, uint64_t nodeid)
+{
+	struct notify_rec *r;
+
+	list_for_each(r, &n->queued, node)
+		if (r->nodeid == nodeid)
+			return r;
+	return NULL;
 }
 
 void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
 {
 	struct ops *o = arg;
 	struct ops_notify *n = o->notify;
-	struct notify_rec *r;
+	/* The engine's work item is that of the request in the slot. */
+	struct ops_req *q = container_of(container_of(w, struct dio_req, work), struct ops_req, dio);
+	unsigned loop = loop_index(q->tr.loop), slots = tr_conn(o->tr)->slots;
+	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0; /* N1; the ring channel gives two slots of loop 0 to /dev/fuse */
+	struct notify_rec *r = NULL;
+	bool wait;
 
 	fdio_mutex_lock(&n->lock);
-	r = n->free;
-	FDIO_ASSERT(r);
-	n->free = r->next_free;
+	/* Only if there is no record left for those who do not wait must one wait beyond the limit: that many inodes at once. */
+	wait = n->waiting[loop] < limit || n->nr_early == n->max_early;
+	if (!wait)
+		r = find_queued(n, ops_nodeid(i));
+	if (r) {
+		r->off = FDIO_MIN(r->off, off);
+		r->end = FDIO_MAX(r->end, off + len);
+	} else {
+		FDIO_ASSERT(!list_empty(&n->free));
+		r = list_first(&n->free, struct notify_rec, node);
+		*r = (struct notify_rec) { .node = r->node, .ops = o, .nodeid = ops_nodeid(i), .off = off, .end = off + len,
+					   .loop = loop, .done_work = wait ? w : NULL, .done = wait ? done : NULL };
+		list_move_tail(&n->queued, &r->node);
+		if (wait)
+			n->waiting[loop]++;
+		else
+			n->nr_early++;
+		wq_queue(n->thread, &r->work, send_one);
+	}
 	fdio_mutex_unlock(&n->lock);
-	r->nodeid = ops_nodeid(i);
-	r->off = off;
-	r->len = len;
-	r->done_work = w;
-	r->done = done;
-	wq_queue(n->thread, &r->work, send_one);
+	if (!wait) {
+		fdio_count(CTR_ops_inval_late);
+		done(w);
+	}
 }
 
 int ops_notify_new(struct ops *o)
@@ -72,18 +121,19 @@ int ops_notify_new(struct ops *o)
 	if (!n)
 		return -ENOMEM;
 	o->notify = n;
-	fdio_mutex_init(&n->lock, RANK_LEAF);
-	n->recs = calloc(nr, sizeof(*n->recs));
-	n->thread = n->recs ? wq_new("fdio-notify", 1) : NULL;
+	fdio_mutex_init(&n->lock, RANK_OPS_NOTIFY);
+	list_init(&n->free);
+	list_init(&n->queued);
+	n->max_early = nr;
+	n->waiting = calloc(nr, sizeof(*n->waiting)); /* a loop has a slot at least */
+	n->recs = calloc(2 * (size_t)nr, sizeof(*n->recs));
+	n->thread = n->recs && n->waiting ? wq_new("fdio-notify", 1) : NULL;
 	if (!n->thread) {
 		ops_notify_free(o);
 		return -ENOMEM;
 	}
-	for (unsigned k = 0; k < nr; k++) {
-		n->recs[k].ops = o;
-		n->recs[k].next_free = n->free;
-		n->free = &n->recs[k];
-	}
+	for (unsigned k = 0; k < 2 * nr; k++)
+		list_add(&n->free, &n->recs[k].node);
 	return 0;
 }
 
@@ -96,6 +146,7 @@ void ops_notify_free(struct ops *o)
 	wq_free(n->thread);
 	fdio_mutex_fini(&n->lock);
 	free(n->recs);
+	free(n->waiting);
 	free(n);
 	o->notify = NULL;
 }

@@ -171,6 +171,7 @@ int tr_start(struct tr *t, char *errbuf, size_t errlen)
 		snprintf(errbuf, errlen, "cannot open the %s channel: %s", t->chan->name, strerror(-err));
 		return err;
 	}
+	t->conn.slots = t->queues[0].nr_slots;
 	__atomic_store_n(&t->conn.channel, t->chan->name, __ATOMIC_RELAXED);
 	err = start_control(t);
 	if (err) {

@@ -85,7 +85,7 @@ int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t le
 int tr_notify_inval_entry(struct tr *t, uint64_t parent, const char *name, unsigned len);
 
 /* Negotiated with the kernel, valid after ready. */
-struct tr_conn { uint32_t proto_minor, max_write, max_read, max_pages; uint64_t flags; const char *channel; };
+struct tr_conn { uint32_t proto_minor, max_write, max_read, max_pages, slots /* of each loop */; uint64_t flags; const char *channel; };
 const struct tr_conn *tr_conn(const struct tr *t);
 
 #endif
