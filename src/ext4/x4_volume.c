@@ -189,7 +189,10 @@ static void journal_close(struct x4_vol *v)
 	v->jnl = NULL;
 }
 
-/* e2fsck knows journals that we do not replay. It must be able to open the device, so this helps with image files. */
+/*
+ * e2fsck knows journals that we do not replay. Image files only: a block device has been claimed by its fuseblk mount by now, and
+ * e2fsck would ask that mount, which does not answer yet, what it is. What it did is judged by looking at the file system again.
+ */
 static int run_e2fsck(struct opening *o, const char *obstacle)
 {
 	char *argv[] = { (char *)"e2fsck", (char *)"-p", (char *)"--", o->v->dev->name, NULL };

@@ -14,11 +14,11 @@ def sha(path):
     return hashlib.sha256(read_file(path)).hexdigest()
 
 
-def dirty_by_kernel(env, *mkfs, fast_commit=False):
+def dirty_by_kernel(env, *mkfs, options="commit=300"):
     """A copy of a file system taken while the kernel has it mounted, its journal full, and what fsync promised there."""
     vol = env.volume(128, "-b", "4096", *mkfs)
     promised = {}
-    with vol.kmount("commit=300") as k:
+    with vol.kmount(options) as k:
         os.mkdir(os.path.join(k, "d"))
         for i in range(400):
             p = os.path.join(k, "d", f"f{i}")
@@ -66,6 +66,20 @@ def fast_commit_journal(env):
         expect(m.proc.returncode != 0, "exit status 0 without a mount")
         expect("e2fsck" in m.tail(), f"no way out is named: {m.tail()}")
         run("e2fsck", "-fy", vol.target, ok=(0, 1))
+    vol.check()
+
+
+@case()
+def old_checksums_go_to_e2fsck(env):
+    """A journal with checksums of version 1 is replayed by e2fsck, which fusedio runs, and then served."""
+    vol, promised = dirty_by_kernel(env, "-O", "^metadata_csum", options="commit=300,journal_checksum")
+    if "journal_checksum" not in run("dumpe2fs", "-h", vol.file).stdout:
+        raise Skip("this kernel writes no such checksums")
+    with vol.mount() as m:
+        expect("e2fsck" in m.tail(), f"e2fsck was not run: {m.tail()}")
+        for p, data in promised.items():
+            expect(read_file(m.path(p)) == data, f"{p} differs after replay")
+        write_file(m.path("new"), pattern(10_000), sync=True)
     vol.check()
 
 
