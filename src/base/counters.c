@@ -70,7 +70,6 @@ uint64_t fdio_counter_read(enum fdio_counter c)
 }
 
 const char *fdio_counter_name(enum fdio_counter c) { return info[c].name; }
-const char *fdio_counter_text(enum fdio_counter c) { return info[c].text; }
 
 void fdio_counters_log(void)
 {

@@ -29,7 +29,6 @@ static inline void fdio_count(enum fdio_counter c) { fdio_count_add(c, 1); }
 /* Sum over all threads, ended ones included. */
 uint64_t fdio_counter_read(enum fdio_counter c);
 const char *fdio_counter_name(enum fdio_counter c);
-const char *fdio_counter_text(enum fdio_counter c);
 /* One log line for each counter that is not zero. */
 void fdio_counters_log(void);
 

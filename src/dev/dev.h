@@ -133,7 +133,5 @@ int dev_uring_open(const char *path, unsigned flags, struct dev **ret, char *err
 /* Registers the device with every loop of the set (fixed file). Before loops_start. */
 int dev_uring_attach(struct dev *d, struct loop_set *set);
 int dev_uring_fd(struct dev *d);
-/* Lets go of the O_EXCL claim of a block device, so that a fuseblk mount can claim it. */
-int dev_uring_release_claim(struct dev *d);
 
 #endif

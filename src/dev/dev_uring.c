@@ -271,16 +271,6 @@ int dev_uring_attach(struct dev *d, struct loop_set *set)
 
 int dev_uring_fd(struct dev *d) { return uring_of(d)->fd; }
 
-int dev_uring_release_claim(struct dev *d)
-{
-	struct dev_uring *u = uring_of(d);
-
-	if (u->claim_fd >= 0)
-		close(u->claim_fd);
-	u->claim_fd = -1;
-	return 0;
-}
-
 const struct dev_ops dev_uring_ops = {
 	.name = "io_uring",
 	.submit = uring_submit,

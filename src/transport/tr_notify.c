@@ -27,17 +27,3 @@ int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t le
 
 	return notify(t, FUSE_NOTIFY_INVAL_INODE, iov, 2);
 }
-
-int tr_notify_inval_entry(struct tr *t, uint64_t parent, const char *name, unsigned len)
-{
-	struct fuse_notify_inval_entry_out out = { .parent = parent, .namelen = len };
-	/* The name is sent with its NUL. */
-	char z[256];
-	struct iovec iov[3] = { { 0 }, { &out, sizeof(out) }, { z, len + 1 } };
-
-	if (len > 255)
-		return -ENAMETOOLONG;
-	memcpy(z, name, len);
-	z[len] = '\0';
-	return notify(t, FUSE_NOTIFY_INVAL_ENTRY, iov, 3);
-}
