@@ -1,0 +1,28 @@
+#!/bin/busybox sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=sh source=/dev/null
+#
+# The first process of the guest: makes it a usable system, runs the script named on the kernel's command line
+# (script=NAME), reports its exit status and switches off.
+/bin/busybox --install -s /bin 2>/dev/null
+export PATH=/bin LD_LIBRARY_PATH=/lib HOME=/
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+ln -s /proc/self/mounts /etc/mtab
+mkdir -p /dev/shm
+mount -t tmpfs tmpfs /dev/shm
+syslogd -O /tmp/syslog
+[ ! -f /fuse.ko ] || insmod /fuse.ko
+stty -F /dev/ttyS1 raw -echo
+read -r line </proc/cmdline
+for word in $line; do
+	case $word in script=*) script=${word#script=} ;; esac
+done
+echo GUEST-UP >/dev/ttyS1
+sh "/vm/$script.sh" </dev/null >/dev/console 2>&1
+rc=$?
+cat /tmp/syslog
+echo "GUEST-RC $rc" >/dev/ttyS1
+stty -F /dev/ttyS1 -echo # waits until the line is empty
+poweroff -f

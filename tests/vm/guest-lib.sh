@@ -1,0 +1,58 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What the guest's scripts share: checks that report on the second serial line, drives by their number, mounts.
+say() { echo "$*" >/dev/ttyS1; }
+
+# Drive by number of its namespace: the names of devices need not follow it.
+drive() {
+	for d in /sys/block/nvme*; do
+		[ "$(cat "$d/nsid" 2>/dev/null)" != "$1" ] || { echo "/dev/${d##*/}"; return; }
+	done
+	echo "/no-namespace-$1"
+}
+
+# want RESULT WHAT COMMAND...: the last line that the command prints matches RESULT (a pattern).
+want() {
+	expected=$1 what=$2
+	shift 2
+	got=$("$@" 2>/tmp/stderr | tail -n 1)
+	# shellcheck disable=SC2254  # a pattern
+	case $got in
+		$expected) say "ok $what" ;;
+		*) say "not ok $what: got '$got', want '$expected' $(tail -n 2 /tmp/stderr | tr '\n' ' ')" ;;
+	esac
+}
+
+# works WHAT COMMAND..., fails WHAT COMMAND...: by the exit status.
+works() {
+	what=$1
+	shift
+	if "$@" >/tmp/stdout 2>&1; then say "ok $what"; else say "not ok $what: status $? $(tail -n 3 /tmp/stdout | tr '\n' ' ')"; fi
+}
+fails() {
+	what=$1
+	shift
+	if "$@" >/tmp/stdout 2>&1; then say "not ok $what: succeeded"; else say "ok $what"; fi
+}
+
+# Mounts and tells whether it is there.
+serve() {
+	dev=$1 dir=$2
+	shift 2
+	mkdir -p "$dir"
+	timeout 60 fusedio "$dev" "$dir" "$@" && grep -q " $dir fuse" /proc/mounts
+}
+
+# until_true SECONDS COMMAND...
+until_true() {
+	left=$(($1 * 10))
+	shift
+	until "$@"; do
+		left=$((left - 1))
+		[ $left -gt 0 ] || return 1
+		sleep 0.1
+	done
+}
+no_daemon() { ! pidof fusedio >/dev/null; }
+no_device() { [ ! -e "$1" ]; }
