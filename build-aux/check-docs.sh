@@ -102,10 +102,13 @@ for f in quickstart run-tests autogen.sh .ci/run build-aux/*.sh tests/*.sh tests
 	check "syntax-$f" sh -n "$f"
 	if command -v shellcheck >/dev/null 2>&1; then check "shellcheck-$f" shellcheck "$f"; fi
 done
-for f in tests/*/*.py bench/run-bench; do
+for f in tests/*/*.py bench/run-bench bench/*.py; do
 	[ -f "$f" ] || continue
 	check "syntax-$f" python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$f"
 done
+# The bench's own tests: they are silent where they pass.
+bench_self_test() { out=$(python3 bench/run-bench --self-test 2>&1) || printf '%s\n' "$out" | tail -n 8; }
+check bench-self-test bench_self_test
 # What is in git is in the tarball.
 tarball() {
 	make -s -C "$build" -n distdir >/dev/null 2>&1 || { echo "make distdir does not work"; return; }

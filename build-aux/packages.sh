@@ -10,7 +10,7 @@ for purpose; do
 		build) list="$list gcc make autoconf automake pkg-config libc6-dev libfuse3-dev liburing-dev libext2fs-dev comerr-dev libblkid-dev" ;;
 		run) list="$list fuse3 e2fsprogs fio mount util-linux" ;;
 		test) list="$list check python3 git rsync sqlite3 attr acl tar xz-utils mandoc psmisc" ;;
-		bench) list="$list python3 fuse2fs" ;;
+		bench) list="$list gcc python3 fuse2fs xfsprogs qemu-system-common tar" ;;
 		*) echo "packages: unknown purpose $purpose" >&2; exit 2 ;;
 	esac
 done

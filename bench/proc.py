@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Processes for the bench: running a command to its end with a time limit and its CPU time, the CPU time of a daemon and of the whole
+machine, and turning signals into an exception so that everything made is unmade.
+
+Children get a session of their own: Ctrl-C in a terminal reaches run-bench alone, which ends the job that runs and then the
+daemons, in that order.
+"""
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+
+TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
+TIMEOUT = 300
+
+
+class Failed(Exception):
+    """Something that was run did not work; the message is one line."""
+
+
+class LeftOut(Exception):
+    """A peer or a device that cannot be had here; the message says why."""
+
+
+class Interrupted(BaseException):
+    """A signal asks to end."""
+
+
+def catch_signals():
+    def handler(number, _frame):
+        raise Interrupted(signal.Signals(number).name)
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, handler)
+
+
+def ignore_signals():
+    """For cleaning up: a second Ctrl-C must not leave a mount behind."""
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, signal.SIG_IGN)
+
+
+def _default_signals():
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, signal.SIG_DFL)
+
+
+class Done:
+    """What came of a command."""
+
+    def __init__(self, status, out, err, cpu_us):
+        self.status, self.out, self.err, self.cpu_us = status, out, err, cpu_us
+
+
+def children_us():
+    r = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (r.ru_utime + r.ru_stime) * 1e6
+
+
+def run(*argv, timeout=TIMEOUT, check=True):
+    """Runs a command; its CPU time includes that of its own children. Raises Failed, and kills all of them at the time limit."""
+    argv = [str(a) for a in argv]
+    before = children_us()
+    try:
+        p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+                             start_new_session=True, preexec_fn=_default_signals)
+    except OSError as e:
+        raise Failed(f"{argv[0]}: {e.strerror}") from None
+    try:
+        out, err = p.communicate(timeout=timeout)
+    except BaseException as e:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(p.pid, signal.SIGKILL)
+        # A process that waits in a dead mount does not end before that mount does.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            p.communicate(timeout=5)
+        if isinstance(e, subprocess.TimeoutExpired):
+            raise Failed(f"{argv[0]}: not finished after {timeout} s") from None
+        raise
+    if check and p.returncode != 0:
+        raise Failed(f"{argv[0]}: status {p.returncode}: {last_line(err or out)}")
+    return Done(p.returncode, out, err, children_us() - before)
+
+
+def last_line(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no output"
+
+
+def start_daemon(argv, log):
+    with open(log, "wb") as f:
+        return subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=f, stderr=f, start_new_session=True,
+                                preexec_fn=_default_signals)
+
+
+def process_us(pid):
+    """CPU time of a process, all its threads, those that ended included."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_US
+
+
+def machine_us():
+    """CPU time of everything: the work of loop devices and kernel threads belongs to no process that could be asked."""
+    with open("/proc/stat", encoding="ascii") as f:
+        v = [int(x) for x in f.readline().split()[1:]]
+    user, nice, system, _idle, _iowait, irq, softirq = v[:7]
+    return (user + nice + system + irq + softirq) * TICK_US
