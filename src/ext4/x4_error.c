@@ -4,9 +4,13 @@
  *
  * x4_corrupt may be called on any thread, inside a handle, with locks held: so it only logs, notes the
  * error in memory and applies the policy (continue: nothing more; remount-ro: the journal is aborted, so
- * nothing half-understood is written; panic: as remount-ro, then the ticker ends the process). The
- * ticker writes the note into the superblock within a second, through a handle if the journal lives,
- * straight to the device if it does not.
+ * nothing half-understood is written; panic: as remount-ro, then the ticker ends the process). A running
+ * volume becomes read-only in one way only, by the abort of its journal, which calls x4_error_aborted before
+ * it wakes anybody: who has seen EIO finds a read-only volume, and a read-only volume has an aborted journal.
+ *
+ * The ticker writes the note into the superblock within a second: through a handle, whose commit it waits
+ * for, if the journal lives; straight to the device if it does not, or dies before that commit. What could
+ * not be written stays noted, and is tried again with the next error and at unmount.
  */
 #include "ext4/x4_volume.h"
 
@@ -21,7 +25,7 @@
 
 void x4_error_init(struct x4_vol *v) { fdio_mutex_init(&v->err_lock, RANK_LEAF); }
 
-void x4_go_read_only(struct x4_vol *v, const char *why)
+static void go_read_only(struct x4_vol *v, const char *why)
 {
 	if (__atomic_exchange_n(&v->read_only, true, __ATOMIC_SEQ_CST))
 		return;
@@ -90,7 +94,7 @@ int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, c
 	if (v->mounting || x4_vol_read_only(v))
 		return -EUCLEAN;
 	if (policy(v) != X4_ERRORS_CONTINUE) {
-		x4_go_read_only(v, "the file system is damaged: run e2fsck");
+		__atomic_store_n(&v->err_damaged, true, __ATOMIC_RELEASE);
 		jnl_abort(v->jnl, -EUCLEAN);
 	}
 	return -EUCLEAN;
@@ -98,25 +102,26 @@ int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, c
 
 void x4_error_aborted(struct x4_vol *v, int err)
 {
-	/* Where damage was found that ends in an abort, it is noted already. */
-	if (!x4_vol_read_only(v))
+	bool damaged = __atomic_load_n(&v->err_damaged, __ATOMIC_ACQUIRE);
+
+	if (!damaged)
 		note(v, 0, 0, "journal", err);
-	x4_go_read_only(v, "the journal has aborted");
+	go_read_only(v, damaged ? "the file system is damaged: run e2fsck" : "the journal has aborted");
 }
 
-void x4_error_fill(struct x4_vol *v, struct ext2_super_block *sb)
+/* Adds what is noted to sb. Returns how many errors that were. */
+static uint32_t fill(struct x4_vol *v, struct ext2_super_block *sb)
 {
 	struct x4_error_note first, last;
 
 	fdio_mutex_lock(&v->err_lock);
 	first = v->err_first;
 	last = v->err_last;
-	v->err_last.count = 0;
 	fdio_mutex_unlock(&v->err_lock);
 	sb->s_state |= EXT2_ERROR_FS;
 	v->mount_state |= EXT2_ERROR_FS;
 	if (!last.count)
-		return;
+		return 0;
 	if (!sb->s_first_error_time) {
 		sb->s_first_error_time = first.time;
 		sb->s_first_error_ino = first.ino;
@@ -132,14 +137,43 @@ void x4_error_fill(struct x4_vol *v, struct ext2_super_block *sb)
 	memcpy(sb->s_last_error_func, last.func, sizeof(last.func));
 	sb->s_last_error_errcode = last.code;
 	sb->s_error_count += last.count;
+	return last.count;
 }
 
-static void fill_cb(struct ext2_super_block *sb, void *arg) { x4_error_fill(arg, sb); }
+/* So many of the notes are in the superblock, durable. */
+static void written(struct x4_vol *v, uint32_t count)
+{
+	fdio_mutex_lock(&v->err_lock);
+	v->err_last.count -= count;
+	if (v->err_last.count)
+		v->err_first = v->err_last;
+	fdio_mutex_unlock(&v->err_lock);
+}
+
+struct raw_fill { struct x4_vol *v; uint32_t count; };
+
+static void fill_cb(struct ext2_super_block *sb, void *arg)
+{
+	struct raw_fill *f = arg;
+
+	f->count = fill(f->v, sb);
+}
+
+static int write_raw(struct x4_vol *v)
+{
+	struct raw_fill f = { .v = v };
+	int err = x4_super_update_raw(v->dev, fill_cb, &f);
+
+	if (!err)
+		written(v, f.count);
+	return err;
+}
 
 static int write_through_handle(struct x4_vol *v)
 {
 	struct ext2_super_block *sb;
 	struct jnl_handle *h;
+	uint32_t count;
 	int err = jnl_begin(v->jnl, 1, &h);
 
 	if (err)
@@ -149,10 +183,21 @@ static int write_through_handle(struct x4_vol *v)
 		jnl_cancel(h);
 		return err;
 	}
-	x4_error_fill(v, sb);
+	count = fill(v, sb);
 	x4_super_end(v, h);
-	jnl_end(h);
-	return 0;
+	err = jnl_commit_wait(v->jnl, jnl_end(h), NULL);
+	if (!err)
+		written(v, count);
+	return err;
+}
+
+void x4_error_write_last(struct x4_vol *v)
+{
+	fdio_mutex_lock(&v->err_lock);
+	if (v->err_last.count)
+		__atomic_store_n(&v->err_pending, true, __ATOMIC_RELEASE);
+	fdio_mutex_unlock(&v->err_lock);
+	x4_error_write(v);
 }
 
 void x4_error_write(struct x4_vol *v)
@@ -167,7 +212,7 @@ void x4_error_write(struct x4_vol *v)
 		err = write_through_handle(v);
 	/* A file system that was mounted read-only on purpose is not written to; one that broke is. */
 	if (err && !v->opt.read_only && jnl_error(v->jnl))
-		err = x4_super_update_raw(v->dev, fill_cb, v);
+		err = write_raw(v);
 	if (err && !v->opt.read_only)
 		log_warn("%s: the error could not be noted in the superblock: %s", v->dev->name, strerror(-err));
 	if (policy(v) == X4_ERRORS_PANIC && !v->mounting) {

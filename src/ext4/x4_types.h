@@ -79,6 +79,7 @@ struct x4_vol {
 	struct fdio_mutex err_lock;
 	struct x4_error_note { uint64_t blk; uint32_t ino, count; uint32_t time; uint8_t code; char func[32]; } err_first, err_last;
 	bool err_pending;           /* atomic: the ticker writes it down */
+	bool err_damaged;           /* atomic: damage, noted already, makes the journal abort */
 };
 
 struct x4_inode {

@@ -584,7 +584,7 @@ static int close_rw(struct x4_vol *v)
 	e = jnl_stop(v->jnl);
 	if (e || x4_vol_read_only(v)) {
 		/* What the log holds is for the next mount to replay: needs_recovery stays. */
-		x4_error_write(v);
+		x4_error_write_last(v);
 		return e ? e : -EIO;
 	}
 	/* Nothing is reserved or pending any more, but a damaged group counts as full in free_blocks: ask the descriptors. */
@@ -595,15 +595,14 @@ static int close_rw(struct x4_vol *v)
 
 int x4_vol_close(struct x4_vol *v)
 {
-	bool aborted = v->jnl && !v->opt.read_only && jnl_error(v->jnl);
 	int err = 0;
 
 	ticker_end(v);
 	if (!x4_vol_read_only(v)) {
 		err = close_rw(v);
-	} else if (aborted) {
+	} else if (jnl_error(v->jnl)) {
 		(void)jnl_stop(v->jnl);
-		x4_error_write(v);
+		x4_error_write_last(v);
 		err = -EIO;
 	}
 	vol_free(v);
@@ -613,7 +612,7 @@ int x4_vol_close(struct x4_vol *v)
 void x4_vol_abandon(struct x4_vol *v) { vol_free(v); }
 
 /* ------------------------------------------------------------------ plain access */
-bool x4_vol_read_only(const struct x4_vol *v) { return __atomic_load_n(&v->read_only, __ATOMIC_RELAXED); }
+bool x4_vol_read_only(const struct x4_vol *v) { return __atomic_load_n(&v->read_only, __ATOMIC_ACQUIRE); }
 struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
 struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
 unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }

@@ -37,11 +37,9 @@ static inline uint64_t x4_sb_r_blocks(const struct ext2_super_block *sb)
 void x4_error_init(struct x4_vol *v);
 /* Writes noted errors into the superblock: through a handle if the journal lives, else straight. May block. */
 void x4_error_write(struct x4_vol *v);
-/* Adds what was noted to sb. Called with whatever owns sb. */
-void x4_error_fill(struct x4_vol *v, struct ext2_super_block *sb);
-/* Turns the volume read-only and says so once. */
-void x4_go_read_only(struct x4_vol *v, const char *why);
-/* The journal has aborted with err: noted for the superblock, and read-only from now on. Any thread, no lock of rank leaf. */
+/* The same at unmount: what could not be written before, too. */
+void x4_error_write_last(struct x4_vol *v);
+/* The journal aborts with err: noted for the superblock, and read-only from now on. Any thread, no lock of rank leaf. */
 void x4_error_aborted(struct x4_vol *v, int err);
 
 /* x4_group.c */

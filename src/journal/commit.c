@@ -470,6 +470,7 @@ void *jcommit_thread(void *arg)
 {
 	struct jnl *j = arg;
 	uint64_t deadline;
+	bool aborted;
 
 	fdio_mutex_lock(&j->state);
 	while (!jnl_err(j)) {
@@ -485,8 +486,11 @@ void *jcommit_thread(void *arg)
 			fdio_cond_wait(&j->commit_cv, &j->state);
 		}
 	}
+	aborted = jnl_err(j);
+	if (aborted)
+		jabort_wait_told(j);
 	fdio_mutex_unlock(&j->state);
-	if (jnl_err(j))
+	if (aborted)
 		fail_callbacks(j);
 	return NULL;
 }

@@ -125,7 +125,7 @@ int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret)
 	int r;
 
 	*ret = NULL;
-	if (!j->started || jnl_err(j))
+	if (!j->started || jabort_error(j))
 		return -EROFS;
 	if (credits > j->usable)
 		return -ENOSPC;
@@ -134,7 +134,7 @@ int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret)
 		r = try_begin(j, credits);
 	} while (!r);
 	if (r < 0)
-		return r;
+		return jabort_error(j) ? -EROFS : r;
 	jhandle_open(j, credits);
 	*ret = &j->handle;
 	return 0;

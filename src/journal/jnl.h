@@ -50,7 +50,10 @@ struct jnl_params {
 	 * it. May use jnl_get_write; must not fail.
 	 */
 	void (*seal)(void *arg, struct jnl_handle *h);
-	/* Called once, on any thread, when the journal has aborted: from now on everything is read-only. */
+	/*
+	 * Called once, on the thread that aborts, when the journal has: from now on everything is read-only. No waiter is woken and
+	 * no callback hears of the error before it returns, so it must not wait for the journal.
+	 */
 	void (*aborted)(void *arg, int err);
 	void *arg;
 };

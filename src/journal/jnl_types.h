@@ -21,7 +21,8 @@
  *      and only then the commit callbacks run (which let the block be used again).
  *  J9  Transaction ids in the log are consecutive; commit times never decrease; at start the id jumps by
  *      the log's length so that no stale block can carry an expected id.
- *  J10 After an abort nothing is written but the error in the journal superblock.
+ *  J10 After an abort nothing is written but the error in the journal superblock, and nobody who waits is told
+ *      before the owner's aborted callback has returned.
  *  J11 A clean stop: everything home, flush, then s_start = 0 with FUA.
  *  J12 Replay writes nothing before the whole log has been scanned and verified, writes home, flushes,
  *      and only then empties the log; doing it twice does the same.
@@ -233,6 +234,7 @@ struct jnl {
 	struct dev *dev;
 	unsigned bs;
 	int err;                 /* atomic: 0 or the error of the abort */
+	bool abort_told;         /* state lock: the owner knows of the abort */
 	bool started;
 
 	struct jslab buf_slab, data_slab;
@@ -275,6 +277,11 @@ struct jnl {
 };
 
 static inline int jnl_err(const struct jnl *j) { return __atomic_load_n(&j->err, __ATOMIC_ACQUIRE); }
+
+/* State lock held, after an abort: waits until the owner has been told. */
+void jabort_wait_told(struct jnl *j);
+/* 0, or the error of the abort, once the owner has been told. No journal lock held but the handle lock. */
+int jabort_error(struct jnl *j);
 
 /* handle.c: a handle of the transaction about to close, for the seal callback; caller holds handle_lock. */
 void jhandle_open(struct jnl *j, unsigned credits);

@@ -226,18 +226,36 @@ static void stop_thread(struct jnl *j, bool *flag, pthread_cond_t *cv, pthread_t
 	pthread_join(thread, NULL);
 }
 
+void jabort_wait_told(struct jnl *j)
+{
+	while (!j->abort_told)
+		fdio_cond_wait(&j->done_cv, &j->state);
+}
+
+/* 0, or the error of the abort once the owner knows of it. */
+int jabort_error(struct jnl *j)
+{
+	if (likely(!jnl_err(j)))
+		return 0;
+	fdio_mutex_lock(&j->state);
+	jabort_wait_told(j);
+	fdio_mutex_unlock(&j->state);
+	return jnl_err(j);
+}
+
 int jnl_stop(struct jnl *j)
 {
 	int r;
 
 	if (!j->started)
-		return jnl_err(j);
+		return jabort_error(j);
 	/* The checkpoint thread may wait for a commit, so it ends first. */
 	stop_thread(j, &j->stop_cp, &j->cp_cv, j->cp_thread);
 	stop_thread(j, &j->stop_commit, &j->commit_cv, j->commit_thread);
 	j->started = false;
-	if (jnl_err(j))
-		return jnl_err(j);
+	r = jabort_error(j);
+	if (r)
+		return r;
 	/* J11 */
 	r = jcheckpoint_all(j);
 	if (!r)
@@ -273,7 +291,7 @@ int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed)
 	if (ret_flushed)
 		*ret_flushed = false;
 	if (!j->started)
-		return jnl_err(j) ? -EIO : 0;
+		return jabort_error(j) ? -EIO : 0;
 	fdio_mutex_lock(&j->state);
 	if (!jnl_tid_geq(j->done_tid, tid) && !jnl_err(j)) {
 		if (jnl_tid_geq(tid, j->head_tid))
@@ -285,8 +303,10 @@ int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed)
 		while (!jnl_tid_geq(j->done_tid, tid) && j->empty_done < round && !jnl_err(j))
 			fdio_cond_wait(&j->done_cv, &j->state);
 	}
-	if (jnl_err(j))
+	if (jnl_err(j)) {
+		jabort_wait_told(j);
 		r = -EIO;
+	}
 	fdio_mutex_unlock(&j->state);
 	if (ret_flushed)
 		*ret_flushed = flushed && !r;
@@ -308,7 +328,7 @@ int jnl_sync(struct jnl *j)
 	jnl_tid tid;
 
 	if (!j->started)
-		return jnl_err(j) ? -EIO : 0;
+		return jabort_error(j) ? -EIO : 0;
 	fdio_mutex_lock(&j->state);
 	tid = j->head_tid;
 	fdio_mutex_unlock(&j->state);
@@ -344,7 +364,11 @@ void jnl_abort(struct jnl *j, int err)
 		return;
 	if (err != -ESHUTDOWN)
 		log_err("the journal has aborted (error %d); the file system is read-only from now on", -err);
+	/* J10: who is woken finds the owner read-only and its error noted. */
+	if (j->p.aborted)
+		j->p.aborted(j->p.arg, err);
 	fdio_mutex_lock(&j->state);
+	j->abort_told = true;
 	pthread_cond_broadcast(&j->commit_cv);
 	pthread_cond_broadcast(&j->done_cv);
 	pthread_cond_broadcast(&j->cp_cv);
@@ -352,6 +376,4 @@ void jnl_abort(struct jnl *j, int err)
 	fdio_mutex_unlock(&j->state);
 	if (err != -ESHUTDOWN)
 		jlog_write_errno(j, err);
-	if (j->p.aborted)
-		j->p.aborted(j->p.arg, err);
 }

@@ -19,6 +19,7 @@ struct env {
 	uint64_t base;       /* first of a run of free blocks */
 	unsigned aborted;    /* calls of the aborted callback */
 	int aborted_err;
+	unsigned aborted_ms; /* how long that callback takes */
 	void (*seal)(struct env *e, struct jnl_handle *h);
 	unsigned seals;
 };

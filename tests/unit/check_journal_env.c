@@ -33,6 +33,8 @@ static void aborted_cb(void *arg, int err)
 {
 	struct env *e = arg;
 
+	if (e->aborted_ms)
+		nanosleep(&(struct timespec){ .tv_nsec = e->aborted_ms * 1000000l }, NULL);
 	e->aborted_err = err;
 	__atomic_add_fetch(&e->aborted, 1, __ATOMIC_SEQ_CST);
 }

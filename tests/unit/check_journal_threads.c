@@ -251,6 +251,68 @@ START_TEST(pressers_and_fsyncers)
 }
 END_TEST
 
+/* Changes or syncs until that fails; *result is then the error, or -EPROTO if the owner had not been told yet. */
+static void *until_told(void *arg)
+{
+	struct worker *w = arg;
+
+	while (!w->result) {
+		jnl_tid tid;
+
+		w->result = change(w->e, w->e->base + w->id, ++w->rounds, &tid);
+		if (!w->result && w->id % 2)
+			w->result = jnl_sync(w->e->j);
+		else if (!w->result)
+			w->result = jnl_commit_wait(w->e->j, tid, NULL);
+	}
+	if (!__atomic_load_n(&w->e->aborted, __ATOMIC_SEQ_CST))
+		w->result = -EPROTO;
+	return NULL;
+}
+
+struct told_cb { struct jnl_callback cb; struct env *e; int err; bool owner_knew; };
+
+static void told(struct jnl_callback *cb, int err)
+{
+	struct told_cb *t = container_of(cb, struct told_cb, cb);
+
+	t->err = err;
+	t->owner_knew = __atomic_load_n(&t->e->aborted, __ATOMIC_SEQ_CST) != 0;
+}
+
+/* Waiters, callbacks and new handles hear of an abort only after the owner, whoever aborts. */
+START_TEST(owner_is_told_first) /* J10 */
+{
+	struct env e;
+	struct worker w[NT];
+	struct told_cb cb = { { .fn = told }, &e };
+	struct jnl_handle *h;
+
+	env_up(&e);
+	fdio_log_set_level(0);
+	e.aborted_ms = 50;
+	run(&e, w, 0, until_told);
+	nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	if (_i) {
+		fake_fault_add(e.f, &(struct fake_fault){ .kinds = _i == 1 ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	} else {
+		ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+		env_fill(&e, h, e.base + NT, 1);
+		cb.e = &e;
+		jnl_on_commit(h, &cb.cb);
+		jnl_end(h);
+		jnl_abort(e.j, -EUCLEAN);
+	}
+	join(w);
+	for (unsigned i = 0; i < NT; i++)
+		ck_assert(w[i].result == -EIO || w[i].result == -EROFS);
+	(void)jnl_stop(e.j);
+	ck_assert(_i || !cb.err || (cb.err == -EIO && cb.owner_knew));
+	ck_assert_uint_eq(e.aborted, 1);
+	env_drop(&e);
+}
+END_TEST
+
 static Suite *suite_threads(void)
 {
 	Suite *s = suite_create("journal threads");
@@ -261,6 +323,7 @@ static Suite *suite_threads(void)
 	tcase_add_loop_test(tc, fsync_storm, 0, 2);
 	tcase_add_test(tc, neighbours_in_a_block);
 	tcase_add_test(tc, abort_wakes_everybody);
+	tcase_add_loop_test(tc, owner_is_told_first, 0, 3);
 	tcase_add_test(tc, pressers_and_fsyncers);
 	suite_add_tcase(s, tc);
 	return s;

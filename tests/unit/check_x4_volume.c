@@ -358,7 +358,13 @@ START_TEST(test_orphan_list_damaged)
 END_TEST
 
 static const char *ro_said;
-static void went_ro(void *arg, const char *why) { ro_said = why; (void)arg; }
+static void went_ro(void *arg, const char *why)
+{
+	/* Whoever is told of the error must find this done, however long it takes. */
+	nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	ro_said = why;
+	(void)arg;
+}
 
 START_TEST(test_errors_policy)
 {
@@ -430,6 +436,36 @@ START_TEST(test_log_failure)
 	ck_assert_int_eq(fake_e2fsck(f), 0);
 	v = env_open(f);
 	env_close_check(v, f);
+	fake_free(f);
+}
+END_TEST
+
+/* An error is noted, and the journal aborts before the note is durable: both are in the superblock all the same. */
+START_TEST(test_note_survives_abort)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct ext2_super_block sb;
+	const char *why;
+	struct x4_vol *v;
+	char msg[300];
+
+	opt.errors = X4_ERRORS_CONTINUE;
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	fake_fault_add(f, &fault);
+	ck_assert_int_eq(X4_CORRUPT(v, 12, 34, "made up"), -EUCLEAN);
+	if (_i) /* the ticker finds it */
+		for (int n = 0; n < 1000 && !x4_vol_read_only(v); n++)
+			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	ck_assert_int_eq(x4_vol_close(v), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(f), 1);
+	env_super(f, &sb);
+	ck_assert(sb.s_state & EXT2_ERROR_FS);
+	ck_assert_uint_eq(sb.s_error_count, 2);
+	ck_assert_uint_eq(sb.s_first_error_ino, 12);
+	ck_assert_uint_eq(sb.s_first_error_errcode, 5);
+	ck_assert_uint_eq(sb.s_last_error_errcode, 2);
 	fake_free(f);
 }
 END_TEST
@@ -520,6 +556,7 @@ int main(void)
 	tcase_add_loop_test(t, test_orphan_list_damaged, 0, 3);
 	tcase_add_loop_test(t, test_errors_policy, 0, 2);
 	tcase_add_loop_test(t, test_log_failure, 0, 2);
+	tcase_add_loop_test(t, test_note_survives_abort, 0, 2);
 	tcase_add_loop_test(t, test_zones, 0, n);
 	tcase_add_loop_test(t, test_io_errors, 0, 16);
 	suite_add_tcase(s, t);
