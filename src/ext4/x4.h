@@ -117,6 +117,7 @@ enum {
 	X4_SET_MODE = 1 << 0, X4_SET_UID = 1 << 1, X4_SET_GID = 1 << 2, X4_SET_ATIME = 1 << 3, X4_SET_MTIME = 1 << 4,
 	X4_SET_CTIME = 1 << 5, X4_SET_FLAGS = 1 << 6, X4_SET_ATIME_NOW = 1 << 7, X4_SET_MTIME_NOW = 1 << 8,
 	X4_KILL_SUIDGID = 1 << 9, /* clear suid, and sgid where group-executable; drop security.capability */
+	X4_TOUCH_CTIME = 1 << 10, /* ctime becomes now, even if nothing else is to be done */
 };
 /* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. Takes the inode lock
  * exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing to kill changes nothing. */

@@ -234,8 +234,14 @@ static int setattr_inode(struct ops *o, struct x4_inode *i, const struct fuse_se
 
 	if (err)
 		return err;
+	/*
+	 * Nothing named: chown(-1, -1), which changes ctime alone, or the kernel asking for the privileges to go before it
+	 * allocates on behalf of somebody else.
+	 */
+	if (!what && !(in->valid & FATTR_SIZE))
+		what = X4_TOUCH_CTIME;
 	/* The kernel leaves it to us to take the privileges away when a file changes hands, whoever does it. */
-	if ((what & (X4_SET_UID | X4_SET_GID)) && !S_ISDIR(x4_inode_mode(i)))
+	if ((what & (X4_SET_UID | X4_SET_GID | X4_TOUCH_CTIME)) && !S_ISDIR(x4_inode_mode(i)))
 		what |= X4_KILL_SUIDGID;
 	if (in->valid & FATTR_SIZE)
 		err = ops_set_size(o, i, in->size);
