@@ -7,7 +7,8 @@
 #   FDIO_BUILD           the build directory (default: the current one)
 #   FUSEDIO              the daemon to test (default: $FDIO_BUILD/fusedio)
 #   REQUIRE_ROOT_TESTS=1 missing root, /dev/fuse or loop devices is a failure, not a reason to skip
-#   FDIO_TRANSPORT       auto, uring or devfuse: -o transport= of every mount
+#   FDIO_TRANSPORT       auto, uring or devfuse: -o transport= of every mount, and the tests run once. Without it they run over
+#                        /dev/fuse, and those that do I/O once more over the ring, if the kernel has that
 #   FDIO_TOTALS          a file that gets the line "check-root PASSED FAILED SKIPPED"
 #   FDIO_JOBS            scripts at once (default 2)
 set -u
@@ -27,18 +28,26 @@ out=$(mktemp -d "${TMPDIR:-/tmp}/fdio-root.XXXXXX") || exit 1
 trap 'rm -rf "$out"' EXIT
 trap 'exit 130' INT TERM
 
-for t in "$here"/root/[0-9]*.py; do
-	name=$(basename "$t")
-	want=$([ $# -eq 0 ] && echo yes || echo no)
-	for arg; do
-		case $name in *"$arg"*) want=yes ;; esac
+# These say nothing new over the other channel: messages and options, what the kernel does without us, both channels themselves.
+once=' 00-mount 01-errors 07-names 09-bigdir 17-interop 18-transport 20-listing '
+
+scripts() { # all or second, words of the names
+	run=$1
+	shift
+	for t in "$here"/root/[0-9]*.py; do
+		name=$(basename "$t" .py)
+		want=$([ $# -eq 0 ] && echo yes || echo no)
+		for arg; do
+			case $name in *"$arg"*) want=yes ;; esac
+		done
+		[ "$run" != second ] || case $once in *" $name "*) want=no ;; esac
+		[ "$want" = no ] || printf '%s\n' "$t"
 	done
-	[ "$want" = yes ] && printf '%s\n' "$t"
-done >"$out/list"
+}
 
 # One script: its own session, so that a time limit ends everything it started.
 cat >"$out/one" <<'EOF'
-t=$1; out=$2; name=$(basename "$t" .py)
+t=$1; out=$2; name=$(basename "$t" .py)${FDIO_TRANSPORT:+-$FDIO_TRANSPORT}
 timeout -k 30 "${FDIO_SCRIPT_TIMEOUT:-900}" python3 "$t" >"$out/$name.out" 2>&1
 rc=$?
 case $rc in
@@ -47,7 +56,25 @@ case $rc in
 esac
 cat "$out/$name.out"
 EOF
-xargs -r -P "$FDIO_JOBS" -I '{}' sh "$out/one" '{}' "$out" <"$out/list"
+run_scripts() { # channel, which scripts, words of their names
+	channel=$1
+	shift
+	scripts "$@" | FDIO_TRANSPORT=$channel xargs -r -P "$FDIO_JOBS" -I '{}' sh "$out/one" '{}' "$out"
+}
+
+switch=/sys/module/fuse/parameters/enable_uring
+if [ -n "${FDIO_TRANSPORT:-}" ] || [ "$(id -u)" != 0 ]; then
+	run_scripts "${FDIO_TRANSPORT:-}" all "$@"
+else
+	run_scripts devfuse all "$@"
+	if before=$(cat "$switch" 2>/dev/null) && echo Y >"$switch"; then
+		trap 'echo "$before" >"$switch"; rm -rf "$out"' EXIT
+		run_scripts uring second "$@"
+		echo "$before" >"$switch"
+	else
+		echo "skip uring: this kernel has no FUSE over io_uring ($switch)" | tee "$out/uring.out"
+	fi
+fi
 
 left=$(grep -c ' /[^ ]*/fdio-[0-9][0-9]-' /proc/self/mounts)
 [ "$left" -eq 0 ] || echo "not ok leftovers: $left mounts of the tests are still there" | tee "$out/leftovers.out"

@@ -154,6 +154,14 @@ def drop_caches():
         f.write("3\n")
 
 
+def offer_ring():
+    """Whoever asks for a run over the ring gets the kernel to offer it; tests/run-root.sh puts the switch back."""
+    with contextlib.suppress(OSError):
+        with open("/sys/module/fuse/parameters/enable_uring", "r+") as f:
+            if f.read(1) != "Y":
+                f.write("Y")
+
+
 def daemons_of(path):
     """Process ids of programs that name path among their arguments: how a background daemon is found."""
     want = os.fsencode(path)
@@ -329,6 +337,8 @@ class FuseMount:
         self.proc = None
 
     def start(self, ok=True):
+        if TRANSPORT == "uring" and "transport=uring" in self.opts:
+            offer_ring()
         cmd = [FUSEDIO, "-f"] + (["-o", ",".join(self.opts)] if self.opts else []) + [self.vol.target, self.point]
         with open(self.log, "wb") as log:
             self.proc = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -434,8 +444,14 @@ def can_run():
     return None
 
 
+def label(kind):
+    """What tells one run of a case from another: what is served, and over which channel if that is given."""
+    words = [w for w in (kind, TRANSPORT) if w]
+    return f"[{','.join(words)}]" if words else ""
+
+
 def run_case(fn, kind, timeout, param):
-    name = f"{SCRIPT}/{fn.__name__}" + (f"-{param}" if param is not None else "") + (f"[{kind}]" if kind else "")
+    name = f"{SCRIPT}/{fn.__name__}" + (f"-{param}" if param is not None else "") + label(kind)
     env = Env(re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-"), kind)
     dog = Timer(env, timeout * SLOW)
     begun = time.monotonic()
@@ -491,12 +507,10 @@ def main():
     for fn, kinds, timeout, params in _cases:
         for param in params or (None,):
             for kind in kinds:
-                label = f"{fn.__name__}-{param}[{kind}]"
-                if wanted and not any(w in label for w in wanted):
+                if wanted and not any(w in f"{fn.__name__}-{param}[{kind}]" for w in wanted):
                     continue
                 if reason:
-                    name = f"{SCRIPT}/{fn.__name__}[{kind}]"
-                    print(f"{'not ok' if REQUIRE else 'skip'} {name}: {reason}", flush=True)
+                    print(f"{'not ok' if REQUIRE else 'skip'} {SCRIPT}/{fn.__name__}{label(kind)}: {reason}", flush=True)
                     count["fail" if REQUIRE else "skip"] += 1
                     continue
                 count[run_case(fn, kind, timeout, param)] += 1

@@ -1,0 +1,863 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Races between the ways to do I/O on one file, for the root tests: what each family promises is checked while it runs, and the
+ * program ends by itself. A test calls it as a program; threads or processes as the family needs; it prints one line that begins
+ * with "ok" and exits with 0, or says what went wrong and exits with 1.
+ *
+ *   cohtool stale FILE aio|uring           asynchronous direct writes under readers that fill the page cache
+ *   cohtool mapdirect FILE                 stores through a mapping, direct reads by somebody else
+ *   cohtool selfbuf FILE                   direct I/O whose memory is a mapping of the same file
+ *   cohtool tail FILE WRITER READER        a file grows, a reader follows; WRITER buffered|direct|aio, READER buffered|direct|map
+ *   cohtool append FILE direct|buffered    many processes with O_APPEND
+ *   cohtool fork FILE                      fork(2) while direct reads are in flight
+ *   cohtool sectors FILE                   asynchronous writes of single sectors fill a hole of shared blocks
+ *   cohtool odd FILE                       buffered writes of the odd blocks of a hole, direct ones of the even
+ *   cohtool shrink FILE FOREIGN            truncate and punch under direct I/O; the byte FOREIGN, of other files, never shows
+ *   cohtool lockstep FILE                  one byte range, four ways to write it in turn, four ways to read it at once
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/aio_abi.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef FALLOC_FL_KEEP_SIZE
+#define FALLOC_FL_KEEP_SIZE 1
+#define FALLOC_FL_PUNCH_HOLE 2
+#define FALLOC_FL_ZERO_RANGE 16
+#endif
+
+enum { PAGE = 4096, SECTOR = 512, MAX_JOBS = 64 };
+
+static const char *path;
+static atomic_int stop;
+
+static void die(const char *fmt, ...)
+{
+	int e = errno;
+	va_list ap;
+
+	va_start(ap, fmt);
+	fputs("cohtool: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, " (errno %d)\n", e);
+	exit(1);
+}
+
+static void *pages(size_t len)
+{
+	void *p = aligned_alloc(PAGE, (len + PAGE - 1) / PAGE * PAGE);
+
+	if (!p)
+		die("no memory");
+	return p;
+}
+
+static int opened(int flags)
+{
+	int fd = open(path, flags, 0644);
+
+	if (fd < 0)
+		die("open with flags %x", flags);
+	return fd;
+}
+
+static uint32_t rnd(uint64_t *s)
+{
+	*s = *s * 6364136223846793005ULL + 1442695040888963407ULL;
+	return (uint32_t)(*s >> 33);
+}
+
+static void full_write(int fd, const void *p, size_t n, off_t off)
+{
+	ssize_t got = pwrite(fd, p, n, off);
+
+	if (got != (ssize_t)n)
+		die("pwrite of %zu at %lld: %zd", n, (long long)off, got);
+}
+
+static void full_read(int fd, void *p, size_t n, off_t off)
+{
+	ssize_t got = pread(fd, p, n, off);
+
+	if (got != (ssize_t)n)
+		die("pread of %zu at %lld: %zd", n, (long long)off, got);
+}
+
+static void size_to(size_t n)
+{
+	int fd = opened(O_RDWR | O_CREAT | O_TRUNC);
+	char *p = pages(1 << 20);
+	size_t at;
+
+	memset(p, 0x11, 1 << 20);
+	for (at = 0; at < n; at += 1 << 20)
+		full_write(fd, p, n - at < 1 << 20 ? n - at : 1 << 20, (off_t)at);
+	free(p);
+	close(fd);
+}
+
+static void start(pthread_t *t, void *(*fn)(void *), void *arg)
+{
+	if (pthread_create(t, NULL, fn, arg))
+		die("pthread_create");
+}
+
+static void all_equal(const unsigned char *p, size_t n, int byte, const char *what, off_t at)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != (unsigned char)byte)
+			die("%s: %02x at %lld, not %02x", what, p[i], (long long)at + (long long)i, byte);
+}
+
+/* ------------------------------------------------------------------ asynchronous I/O, two ways */
+
+struct queue {
+	int by_ring;
+	aio_context_t aio;
+	struct io_uring ring;
+	struct iocb cb[MAX_JOBS];
+};
+
+static void queue_init(struct queue *q, int by_ring)
+{
+	memset(q, 0, sizeof *q);
+	q->by_ring = by_ring;
+	if (by_ring) {
+		if (io_uring_queue_init(MAX_JOBS, &q->ring, 0))
+			die("io_uring_queue_init");
+	} else if (syscall(SYS_io_setup, MAX_JOBS, &q->aio)) {
+		die("io_setup");
+	}
+}
+
+static void queue_add(struct queue *q, unsigned slot, int fd, int is_write, void *buf, size_t len, off_t off)
+{
+	struct iocb *cb = &q->cb[slot], *list[1] = { cb };
+
+	if (q->by_ring) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+		if (!sqe)
+			die("the ring is full");
+		if (is_write)
+			io_uring_prep_write(sqe, fd, buf, (unsigned)len, (uint64_t)off);
+		else
+			io_uring_prep_read(sqe, fd, buf, (unsigned)len, (uint64_t)off);
+		io_uring_sqe_set_data64(sqe, slot);
+		if (io_uring_submit(&q->ring) != 1)
+			die("io_uring_submit");
+		return;
+	}
+	memset(cb, 0, sizeof *cb);
+	cb->aio_lio_opcode = is_write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD;
+	cb->aio_fildes = (uint32_t)fd;
+	cb->aio_buf = (uintptr_t)buf;
+	cb->aio_nbytes = len;
+	cb->aio_offset = off;
+	cb->aio_data = slot;
+	if (syscall(SYS_io_submit, q->aio, 1L, list) != 1)
+		die("io_submit");
+}
+
+static unsigned queue_wait(struct queue *q, long *res)
+{
+	struct io_event ev;
+	struct io_uring_cqe *cqe;
+	unsigned slot;
+
+	if (q->by_ring) {
+		while (io_uring_wait_cqe(&q->ring, &cqe))
+			;
+		slot = (unsigned)cqe->user_data;
+		*res = cqe->res;
+		io_uring_cqe_seen(&q->ring, cqe);
+		return slot;
+	}
+	if (syscall(SYS_io_getevents, q->aio, 1L, 1L, &ev, NULL) != 1)
+		die("io_getevents");
+	*res = (long)ev.res;
+	return (unsigned)ev.data;
+}
+
+/* ------------------------------------------------------------------ stale */
+
+enum { STALE_SIZE = 4 << 20, STALE_JOBS = 8, STALE_ROUNDS = 40 };
+
+static void *cache_filler(void *arg)
+{
+	int fd = opened(O_RDONLY);
+	char *p = pages(128 << 10);
+	uint64_t seed = (uintptr_t)arg;
+
+	while (!stop)
+		full_read(fd, p, 4096 + rnd(&seed) % 120000, (off_t)(rnd(&seed) % (STALE_SIZE - (128 << 10))));
+	free(p);
+	close(fd);
+	return NULL;
+}
+
+/* While others pull pages into the cache, asynchronous direct writes replace them. Whoever reads after a completion sees it. */
+static void run_stale(int by_ring)
+{
+	static struct queue q;
+	size_t each = STALE_SIZE / STALE_JOBS, len[STALE_JOBS];
+	off_t off[STALE_JOBS];
+	unsigned char *buf[STALE_JOBS], *got = pages(STALE_SIZE), *map;
+	uint64_t seed = 7;
+	pthread_t t[2];
+	long res;
+
+	size_to(STALE_SIZE);
+	queue_init(&q, by_ring);
+	int direct = opened(O_RDWR | O_DIRECT), cached = opened(O_RDONLY);
+	map = mmap(NULL, STALE_SIZE, PROT_READ, MAP_SHARED, cached, 0);
+	if (map == MAP_FAILED)
+		die("mmap");
+	for (int i = 0; i < STALE_JOBS; i++)
+		buf[i] = pages(each);
+	start(&t[0], cache_filler, (void *)1);
+	start(&t[1], cache_filler, (void *)2);
+	for (int round = 1; round <= STALE_ROUNDS; round++) {
+		for (unsigned i = 0; i < STALE_JOBS; i++) {
+			len[i] = (1 + rnd(&seed) % (each / SECTOR / 2)) * SECTOR;
+			off[i] = (off_t)(i * each + rnd(&seed) % ((each - len[i]) / SECTOR) * SECTOR);
+			memset(buf[i], round + (int)i, len[i]);
+			queue_add(&q, i, direct, 1, buf[i], len[i], off[i]);
+		}
+		for (int n = 0; n < STALE_JOBS; n++) {
+			unsigned i = queue_wait(&q, &res);
+
+			if (res != (long)len[i])
+				die("asynchronous write of %zu: %ld", len[i], res);
+			full_read(cached, got, len[i], off[i]);
+			all_equal(got, len[i], round + (int)i, "cached read after an asynchronous write", off[i]);
+			all_equal(map + off[i], len[i], round + (int)i, "mapping after an asynchronous write", off[i]);
+		}
+	}
+	stop = 1;
+	pthread_join(t[0], NULL);
+	pthread_join(t[1], NULL);
+	printf("ok %d writes\n", STALE_ROUNDS * STALE_JOBS);
+}
+
+/* ------------------------------------------------------------------ mapdirect */
+
+enum { MD_PAGES = 16, MD_ROUNDS = 3000 };
+static atomic_uint md_published[MD_PAGES];
+
+static void *map_storer(void *arg)
+{
+	int fd = opened(O_RDWR);
+	uint32_t *map = mmap(NULL, MD_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (map == MAP_FAILED)
+		die("mmap");
+	for (uint32_t n = 1; n <= MD_ROUNDS; n++)
+		for (unsigned p = 0; p < MD_PAGES; p += 1 + n % 3) {
+			__atomic_store_n(&map[p * PAGE / 4 + 5], n, __ATOMIC_RELEASE);
+			atomic_store(&md_published[p], n);
+		}
+	stop = 1;
+	return arg;
+}
+
+/* What has been stored before the direct read began is in what it returns. */
+static void run_mapdirect(void)
+{
+	uint32_t *p;
+	unsigned reads = 0, want[MD_PAGES];
+	pthread_t t;
+
+	size_to(MD_PAGES * PAGE);
+	int fd = opened(O_RDWR), direct = opened(O_RDONLY | O_DIRECT);
+	p = pages(MD_PAGES * PAGE);
+	memset(p, 0, MD_PAGES * PAGE);
+	full_write(fd, p, MD_PAGES * PAGE, 0);
+	start(&t, map_storer, NULL);
+	while (!stop) {
+		for (unsigned i = 0; i < MD_PAGES; i++)
+			want[i] = atomic_load(&md_published[i]);
+		full_read(direct, p, MD_PAGES * PAGE, 0);
+		for (unsigned i = 0; i < MD_PAGES; i++)
+			if (p[i * PAGE / 4 + 5] < want[i])
+				die("direct read shows %u in page %u, where %u had been stored", p[i * PAGE / 4 + 5], i, want[i]);
+		reads++;
+	}
+	pthread_join(t, NULL);
+	full_read(direct, p, MD_PAGES * PAGE, 0);
+	for (unsigned i = 0; i < MD_PAGES; i++)
+		if (p[i * PAGE / 4 + 5] != atomic_load(&md_published[i]))
+			die("the last direct read shows %u in page %u", p[i * PAGE / 4 + 5], i);
+	printf("ok %u reads\n", reads);
+}
+
+/* ------------------------------------------------------------------ selfbuf */
+
+enum { SELF_HALF = 256 << 10 };
+
+/* Full, or EFAULT: never a hang, and the bytes are right. Whole ranges that overlap may also be EBUSY with parallel_dio. */
+static const char *self_one(int direct, unsigned char *map, off_t mem, off_t file, int is_write, int by_aio)
+{
+	static struct queue q;
+	static int ready;
+	long res;
+
+	if (!ready++)
+		queue_init(&q, 0);
+	if (by_aio) {
+		queue_add(&q, 0, direct, is_write, map + mem, SELF_HALF, file);
+		queue_wait(&q, &res);
+	} else {
+		res = is_write ? pwrite(direct, map + mem, SELF_HALF, file) : pread(direct, map + mem, SELF_HALF, file);
+		if (res < 0)
+			res = -errno;
+	}
+	if (res == SELF_HALF)
+		return "full";
+	if (res == -EFAULT)
+		return "EFAULT";
+	if (res == -EBUSY && is_write)
+		return "EBUSY";
+	errno = (int)-res;
+	die("direct %s at %lld with memory at %lld of the mapping: %ld", is_write ? "write" : "read", (long long)file, (long long)mem, res);
+	return NULL;
+}
+
+static void run_selfbuf(void)
+{
+	unsigned char *check = pages(2 * SELF_HALF);
+
+	printf("ok");
+	for (int k = 0; k < 16; k++) {
+		int is_write = k & 1, by_aio = k & 2, same = k & 4, touched = k & 8;
+		int fd = opened(O_RDWR | O_CREAT | O_TRUNC), direct = opened(O_RDWR | O_DIRECT);
+		off_t mem = 0, file = same ? 0 : SELF_HALF;
+
+		for (size_t i = 0; i < 2 * SELF_HALF; i++)
+			check[i] = (unsigned char)(i / PAGE + i / SELF_HALF * 100 + i % 7);
+		full_write(fd, check, 2 * SELF_HALF, 0);
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		unsigned char *map = mmap(NULL, 2 * SELF_HALF, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (map == MAP_FAILED)
+			die("mmap");
+		for (size_t i = 0; touched && i < 2 * SELF_HALF; i += PAGE)
+			*(volatile unsigned char *)(map + i) = map[i]; /* dirty */
+		const char *how = self_one(direct, map, mem, file, is_write, by_aio);
+		printf(" %s", how);
+		if (how[0] == 'f' && !same)
+			memmove(check + (is_write ? file : mem), check + (is_write ? mem : file), SELF_HALF);
+		unsigned char *again = pages(2 * SELF_HALF);
+		full_read(fd, again, 2 * SELF_HALF, 0);
+		/* A read into one's own mapping may fail half way: then the first bytes may have come. */
+		if (how[0] == 'f' || is_write)
+			for (size_t i = 0; i < 2 * SELF_HALF; i++)
+				if (again[i] != check[i])
+					die("case %d: %02x at %zu, not %02x", k, again[i], i, check[i]);
+		munmap(map, 2 * SELF_HALF);
+		full_read(direct, again, 2 * SELF_HALF, 0);
+		if (how[0] == 'f' && memcmp(again, check, 2 * SELF_HALF))
+			die("case %d: a direct read differs", k);
+		free(again);
+		close(fd);
+		close(direct);
+	}
+	puts("");
+}
+
+/* ------------------------------------------------------------------ tail */
+
+enum { TAIL_TOTAL = 3 << 20, TAIL_STEP = 6 * SECTOR };
+static const char *tail_writer_kind;
+static atomic_size_t tail_done;	/* bytes of which the write call has returned */
+
+static unsigned char tail_byte(size_t at)
+{
+	return (unsigned char)(1 + (at / SECTOR * 7 + at % 13) % 251);
+}
+
+static void *tail_writer(void *arg)
+{
+	static struct queue q;
+	int aio = !strcmp(tail_writer_kind, "aio"), direct = aio || !strcmp(tail_writer_kind, "direct");
+	int fd = opened(O_WRONLY | (direct ? O_DIRECT : 0));
+	unsigned char *p = pages(TAIL_STEP);
+	long res;
+
+	queue_init(&q, 0);
+	for (size_t at = 0; at < TAIL_TOTAL; at += TAIL_STEP) {
+		for (size_t i = 0; i < TAIL_STEP; i++)
+			p[i] = tail_byte(at + i);
+		if (aio) {
+			queue_add(&q, 0, fd, 1, p, TAIL_STEP, (off_t)at);
+			queue_wait(&q, &res);
+			if (res != TAIL_STEP)
+				die("asynchronous append: %ld", res);
+		} else {
+			full_write(fd, p, TAIL_STEP, (off_t)at);
+		}
+		atomic_store(&tail_done, at + TAIL_STEP);
+	}
+	return arg;
+}
+
+/*
+ * What a write that has returned wrote is there for whoever reads next, and a read shows nothing that was not written. (While a
+ * direct write is extending the file, its new range may show as zeroes through the page cache, as it may on any file system. And
+ * stat may be ahead of read for a moment, which is FUSE's.)
+ */
+static void run_tail(const char *writer, const char *reader)
+{
+	int direct = !strcmp(reader, "direct"), map = !strcmp(reader, "map");
+	int strict = direct || !strcmp(writer, "buffered");
+	unsigned char *p = pages(1 << 20), *m;
+	size_t seen = 0, last_size = 0;
+	unsigned looks = 0;
+	pthread_t t;
+
+	close(opened(O_RDWR | O_CREAT | O_TRUNC));
+	int fd = opened(O_RDONLY | (direct ? O_DIRECT : 0));
+	m = mmap(NULL, TAIL_TOTAL, PROT_READ, MAP_SHARED, fd, 0);
+	tail_writer_kind = writer;
+	start(&t, tail_writer, NULL);
+	while (seen < TAIL_TOTAL) {
+		struct stat st;
+		size_t done = atomic_load(&tail_done), from = direct ? seen / SECTOR * SECTOR : seen;
+		size_t n = done < from ? 0 : done - from < 1 << 20 ? done - from : 1 << 20;
+
+		if (fstat(fd, &st))
+			die("fstat");
+		if ((size_t)st.st_size < last_size || (size_t)st.st_size < done)
+			die("the size is %lld, after %zu, with %zu bytes written", (long long)st.st_size, last_size, done);
+		last_size = (size_t)st.st_size;
+		if (map) {
+			memcpy(p, m + from, n);
+		} else {
+			/* More may have come since. */
+			ssize_t got = pread(fd, p, 1 << 20, (off_t)from);
+			if (got < (ssize_t)n)
+				die("read %zd bytes at %zu where %zu are", got, from, n);
+			if (strict)
+				n = (size_t)got;
+		}
+		for (size_t i = 0; i < n; i++)
+			if (p[i] != tail_byte(from + i))
+				die("%s reader of a %s writer: %02x at %zu, not %02x; %zu were written, the size was %zu", reader, writer, p[i],
+				    from + i, tail_byte(from + i), done, last_size);
+		seen = from + n;
+		looks++;
+	}
+	pthread_join(t, NULL);
+	printf("ok %u looks\n", looks);
+}
+
+/* ------------------------------------------------------------------ append */
+
+enum { APPENDERS = 6, RECORDS = 150, RECORD = SECTOR };
+
+/* Each process appends records, each with its number and how often it says so. */
+static void append_some(unsigned who, int direct)
+{
+	int fd = opened(O_WRONLY | O_APPEND | (direct ? O_DIRECT : 0));
+	unsigned char *p = pages(16 * RECORD);
+	uint64_t seed = who;
+
+	for (uint32_t n = 0; n < RECORDS; n++) {
+		uint32_t units = 1 + rnd(&seed) % 15, head[3] = { 0xfeedbeef, who << 16 | n, units };
+
+		for (uint32_t u = 0; u < units; u++) {
+			memset(p + u * RECORD, (int)(who * 40 + n % 40), RECORD);
+			memcpy(p + u * RECORD, head, sizeof head);
+		}
+		if (write(fd, p, units * RECORD) != (ssize_t)(units * RECORD))
+			die("append");
+	}
+}
+
+static void run_append(int direct)
+{
+	unsigned next[APPENDERS] = { 0 };
+	uint32_t head[3];
+	int status;
+	struct stat st;
+
+	close(opened(O_RDWR | O_CREAT | O_TRUNC));
+	for (unsigned i = 0; i < APPENDERS; i++)
+		if (!fork()) {
+			append_some(i, direct);
+			_exit(0);
+		}
+	for (int i = 0; i < APPENDERS; i++)
+		if (wait(&status) < 0 || status)
+			die("a writer ended with %x", status);
+	int fd = opened(O_RDONLY);
+	if (fstat(fd, &st))
+		die("fstat");
+	unsigned char *p = pages((size_t)st.st_size + 1);
+	full_read(fd, p, (size_t)st.st_size, 0);
+	for (size_t at = 0; at < (size_t)st.st_size;) {
+		memcpy(head, p + at, sizeof head);
+		unsigned who = head[1] >> 16, n = head[1] & 0xffff, units = head[2];
+
+		if (head[0] != 0xfeedbeef || who >= APPENDERS || n != next[who] || units < 1 || units > 15 ||
+		    at + (size_t)units * RECORD > (size_t)st.st_size)
+			die("no record at %zu: %08x %08x %08x", at, head[0], head[1], head[2]);
+		next[who]++;
+		for (uint32_t u = 0; u < units; u++, at += RECORD) {
+			if (memcmp(p + at, head, sizeof head))
+				die("record %u of %u is torn at %zu", n, who, at);
+			all_equal(p + at + sizeof head, RECORD - sizeof head, (int)(who * 40 + n % 40), "record", (off_t)at);
+		}
+	}
+	for (unsigned i = 0; i < APPENDERS; i++)
+		if (next[i] != RECORDS)
+			die("%u records of process %u, not %u", next[i], i, (unsigned)RECORDS);
+	printf("ok %u records\n", APPENDERS * RECORDS);
+}
+
+/* ------------------------------------------------------------------ fork */
+
+static void run_fork(void)
+{
+	static struct queue q;
+	enum { N = 32, LEN = 16 << 10 };
+	unsigned char *buf = pages(N * LEN);
+	int status;
+	long res;
+
+	size_to(N * LEN);
+	int fd = opened(O_RDWR), direct = opened(O_RDONLY | O_DIRECT);
+	for (int i = 0; i < N * LEN / PAGE; i++) {
+		memset(buf, i + 1, PAGE);
+		full_write(fd, buf, PAGE, (off_t)i * PAGE);
+	}
+	queue_init(&q, 0);
+	for (int round = 0; round < 20; round++) {
+		pid_t child;
+
+		memset(buf, 0, N * LEN);
+		for (unsigned i = 0; i < N; i++)
+			queue_add(&q, i, direct, 0, buf + i * LEN, LEN, (off_t)i * LEN);
+		child = fork();
+		if (child < 0)
+			die("fork");
+		if (!child) {
+			memset(buf, 0xee, N * LEN);
+			_exit(0);
+		}
+		buf[0] = buf[0]; /* the parent's pages are written after the fork as well */
+		for (int i = 0; i < N; i++) {
+			queue_wait(&q, &res);
+			if (res != LEN)
+				die("read: %ld", res);
+		}
+		if (waitpid(child, &status, 0) != child || status)
+			die("the child ended with %x", status);
+		for (int i = 0; i < N * LEN / PAGE; i++)
+			all_equal(buf + i * PAGE + 1, PAGE - 1, i + 1, "direct read over a fork", (off_t)i * PAGE);
+	}
+	puts("ok");
+}
+
+/* ------------------------------------------------------------------ sectors */
+
+static void run_sectors(void)
+{
+	static struct queue q;
+	enum { BLOCKS = 48, NR = BLOCKS * 8 };
+	unsigned char *buf = pages(MAX_JOBS * SECTOR), *all = pages(NR * SECTOR);
+	unsigned char byte[NR] = { 0 };
+	unsigned order[NR], free_slot[MAX_JOBS], nr_free = MAX_JOBS, next = 0, done = 0;
+	uint64_t seed = 99;
+	long res;
+
+	queue_init(&q, 0);
+	for (int round = 0; round < 6; round++) {
+		int fd = opened(O_RDWR | O_CREAT | O_TRUNC);
+
+		if (ftruncate(fd, NR * SECTOR))
+			die("ftruncate");
+		if (round % 3 == 1 && fallocate(fd, 0, 0, NR * SECTOR))
+			die("fallocate");
+		int direct = opened(O_RDWR | O_DIRECT);
+		memset(byte, 0, sizeof byte);
+		for (unsigned i = 0; i < NR; i++)
+			order[i] = i;
+		for (unsigned i = NR - 1; i; i--) {
+			unsigned k = rnd(&seed) % (i + 1), tmp = order[i];
+
+			order[i] = order[k];
+			order[k] = tmp;
+		}
+		for (nr_free = 0; nr_free < MAX_JOBS; nr_free++)
+			free_slot[nr_free] = nr_free;
+		unsigned todo = NR * 3 / 4;
+		for (next = done = 0; done < todo;) {
+			while (nr_free && next < todo) {
+				unsigned s = free_slot[--nr_free], at = order[next++];
+
+				byte[at] = (unsigned char)(1 + at % 250 + (unsigned)round % 5);
+				memset(buf + s * SECTOR, byte[at], SECTOR);
+				queue_add(&q, s, direct, 1, buf + s * SECTOR, SECTOR, (off_t)at * SECTOR);
+			}
+			unsigned s = queue_wait(&q, &res);
+			if (res != SECTOR)
+				die("write of a sector: %ld", res);
+			free_slot[nr_free++] = s;
+			done++;
+		}
+		full_read(direct, all, NR * SECTOR, 0);
+		for (unsigned i = 0; i < NR; i++)
+			all_equal(all + i * SECTOR, SECTOR, byte[i], "direct read of sectors", (off_t)i * SECTOR);
+		full_read(fd, all, NR * SECTOR, 0);
+		for (unsigned i = 0; i < NR; i++)
+			all_equal(all + i * SECTOR, SECTOR, byte[i], "cached read of sectors", (off_t)i * SECTOR);
+		close(fd);
+		close(direct);
+	}
+	puts("ok");
+}
+
+/* ------------------------------------------------------------------ odd */
+
+enum { ODD_BLOCKS = 600 };
+
+static void *odd_writer(void *arg)
+{
+	unsigned char *p = pages(PAGE);
+	int first = (int)(intptr_t)arg & 1, how = (int)(intptr_t)arg >> 1;
+	int fd = opened(O_RDWR | (how == 1 ? O_DIRECT : 0));
+	unsigned char *map = how == 2 ? mmap(NULL, ODD_BLOCKS * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : NULL;
+
+	for (int b = first; b < ODD_BLOCKS; b += 2) {
+		memset(p, 1 + b % 250, PAGE);
+		if (map)
+			memcpy(map + (size_t)b * PAGE, p, PAGE);
+		else
+			full_write(fd, p, PAGE, (off_t)b * PAGE);
+	}
+	close(fd);
+	free(p);
+	return NULL;
+}
+
+static void run_odd(void)
+{
+	unsigned char *p = pages(ODD_BLOCKS * PAGE);
+	static const int how[][2] = { { 0, 1 }, { 1, 0 }, { 1, 1 }, { 2, 1 }, { 0, 2 }, { 1, 2 } };
+
+	for (unsigned k = 0; k < sizeof how / sizeof *how; k++) {
+		pthread_t t[2];
+		int fd = opened(O_RDWR | O_CREAT | O_TRUNC), direct = opened(O_RDONLY | O_DIRECT);
+
+		if (ftruncate(fd, ODD_BLOCKS * PAGE))
+			die("ftruncate");
+		start(&t[0], odd_writer, (void *)(intptr_t)(how[k][0] << 1));
+		start(&t[1], odd_writer, (void *)(intptr_t)(how[k][1] << 1 | 1));
+		pthread_join(t[0], NULL);
+		pthread_join(t[1], NULL);
+		full_read(fd, p, ODD_BLOCKS * PAGE, 0);
+		for (int b = 0; b < ODD_BLOCKS; b++)
+			all_equal(p + (size_t)b * PAGE, PAGE, 1 + b % 250, "cached read", (off_t)b * PAGE);
+		full_read(direct, p, ODD_BLOCKS * PAGE, 0);
+		for (int b = 0; b < ODD_BLOCKS; b++)
+			all_equal(p + (size_t)b * PAGE, PAGE, 1 + b % 250, "direct read", (off_t)b * PAGE);
+		close(fd);
+		close(direct);
+	}
+	puts("ok");
+}
+
+/* ------------------------------------------------------------------ shrink */
+
+enum { SHRINK_SIZE = 2 << 20, SHRINK_MS = 2000 };
+static int foreign;
+
+static void *shrink_writer(void *arg)
+{
+	static _Thread_local struct queue q;
+	int fd = opened(O_RDWR | O_DIRECT);
+	unsigned char *p = pages(8 * 8192);
+	uint64_t seed = (uintptr_t)arg;
+	long res;
+
+	queue_init(&q, (int)((uintptr_t)arg & 1));
+	while (!stop) {
+		for (unsigned i = 0; i < 8; i++) {
+			off_t at = rnd(&seed) % (SHRINK_SIZE / SECTOR - 16) * SECTOR;
+			size_t len = (1 + rnd(&seed) % 16) * SECTOR;
+
+			for (size_t k = 0; k < len; k++)
+				p[i * 8192 + k] = (unsigned char)(1 + (at + (off_t)k) / SECTOR % 100);
+			queue_add(&q, i, fd, 1, p + i * 8192, len, at);
+		}
+		for (int i = 0; i < 8; i++) {
+			queue_wait(&q, &res);
+			if (res <= 0)
+				die("write while the file shrinks: %ld", res);
+		}
+	}
+	return NULL;
+}
+
+static void *shrink_reader(void *arg)
+{
+	int direct = (int)((uintptr_t)arg & 1);
+	int fd = opened(O_RDONLY | (direct ? O_DIRECT : 0));
+	unsigned char *p = pages(64 << 10);
+	uint64_t seed = (uintptr_t)arg;
+
+	while (!stop) {
+		off_t at = rnd(&seed) % (SHRINK_SIZE / SECTOR) * SECTOR;
+		ssize_t n = pread(fd, p, 64 << 10, at);
+
+		if (n < 0)
+			die("read while the file shrinks");
+		for (ssize_t k = 0; k < n; k++)
+			if (p[k] && p[k] != (unsigned char)(1 + (at + k) / SECTOR % 100))
+				die("%s read: %02x at %lld%s", direct ? "direct" : "cached", p[k], (long long)(at + k),
+				    p[k] == foreign ? ", from another file" : "");
+	}
+	return NULL;
+}
+
+/* Every byte is zero or what the writer puts there, at every moment; what other files had there before never shows. */
+static void run_shrink(void)
+{
+	struct timespec t0, t1;
+	uint64_t seed = 5;
+	unsigned n = 0;
+	pthread_t t[4];
+	int fd = opened(O_RDWR | O_CREAT | O_TRUNC);
+
+	if (ftruncate(fd, SHRINK_SIZE))
+		die("ftruncate");
+	start(&t[0], shrink_writer, (void *)2);
+	start(&t[1], shrink_writer, (void *)3);
+	start(&t[2], shrink_reader, (void *)4);
+	start(&t[3], shrink_reader, (void *)5);
+	clock_gettime(CLOCK_MONOTONIC, &t0);
+	do {
+		off_t at = rnd(&seed) % SHRINK_SIZE, len = 1 + rnd(&seed) % 300000;
+		int err;
+
+		switch (n++ % 4) {
+		case 0: err = ftruncate(fd, at); break;
+		case 1: err = ftruncate(fd, SHRINK_SIZE); break;
+		case 2: err = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, len); break;
+		default: err = fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, len); break;
+		}
+		if (err)
+			die("step %u", n);
+		clock_gettime(CLOCK_MONOTONIC, &t1);
+	} while ((t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000 < SHRINK_MS);
+	stop = 1;
+	for (int i = 0; i < 4; i++)
+		pthread_join(t[i], NULL);
+	printf("ok %u steps\n", n);
+}
+
+/* ------------------------------------------------------------------ lockstep */
+
+/* One after the other, no race: each way to write is seen by each way to read, from a descriptor that was open all the time. */
+static void run_lockstep(void)
+{
+	static struct queue q;
+	enum { LEN = 48 << 10, AT = 20 << 10 };
+	unsigned char *p = pages(LEN), *got = pages(LEN);
+	uint64_t seed = 3;
+	long res;
+
+	size_to(1 << 20);
+	queue_init(&q, 0);
+	int fd = opened(O_RDWR), direct = opened(O_RDWR | O_DIRECT), other = opened(O_RDWR);
+	unsigned char *map = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+	if (map == MAP_FAILED)
+		die("mmap");
+	for (int n = 0; n < 400; n++) {
+		int w = (int)(rnd(&seed) % 4), r = n % 4;
+		off_t at = AT + rnd(&seed) % 16 * SECTOR;
+		size_t len = (1 + rnd(&seed) % (LEN / SECTOR - 16)) * SECTOR;
+
+		memset(p, n + 1, len);
+		if (w == 0) {
+			full_write(fd, p, len, at);
+		} else if (w == 1) {
+			full_write(direct, p, len, at);
+		} else if (w == 2) {
+			queue_add(&q, 0, direct, 1, p, len, at);
+			queue_wait(&q, &res);
+			if (res != (long)len)
+				die("asynchronous write: %ld", res);
+		} else {
+			memcpy(map + at, p, len);
+		}
+		memset(got, 0, len);
+		if (r == 0) {
+			full_read(fd, got, len, at);
+		} else if (r == 1) {
+			full_read(direct, got, len, at);
+		} else if (r == 2) {
+			queue_add(&q, 0, direct, 0, got, len, at);
+			queue_wait(&q, &res);
+			if (res != (long)len)
+				die("asynchronous read: %ld", res);
+		} else {
+			memcpy(got, map + at, len);
+		}
+		if (memcmp(got, p, len)) {
+			size_t i = 0;
+
+			while (got[i] == p[i])
+				i++;
+			die("round %d: written way %d, read way %d, %02x at %lld, not %02x", n, w, r, got[i], (long long)at + (long long)i, p[i]);
+		}
+	}
+	puts("ok");
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 2 ? argv[1] : "", *a = argc > 3 ? argv[3] : "", *b = argc > 4 ? argv[4] : "";
+
+	path = argc > 2 ? argv[2] : "";
+	if (!strcmp(what, "stale"))
+		run_stale(!strcmp(a, "uring"));
+	else if (!strcmp(what, "mapdirect"))
+		run_mapdirect();
+	else if (!strcmp(what, "selfbuf"))
+		run_selfbuf();
+	else if (!strcmp(what, "tail") && argc == 5)
+		run_tail(a, b);
+	else if (!strcmp(what, "append"))
+		run_append(!strcmp(a, "direct"));
+	else if (!strcmp(what, "fork"))
+		run_fork();
+	else if (!strcmp(what, "sectors"))
+		run_sectors();
+	else if (!strcmp(what, "odd"))
+		run_odd();
+	else if (!strcmp(what, "shrink") && argc == 4) {
+		foreign = (int)strtol(a, NULL, 0);
+		run_shrink();
+	} else if (!strcmp(what, "lockstep"))
+		run_lockstep();
+	else {
+		fputs("usage: cohtool FAMILY FILE ... (see the source)\n", stderr);
+		return 2;
+	}
+	return 0;
+}
