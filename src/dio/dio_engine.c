@@ -212,7 +212,7 @@ void dio_write_finish(struct dio_req *r, bool on_loop)
 /* 1: go on; else the result of the request. */
 static int validate(struct dio *d, struct dio_req *r)
 {
-	uint64_t size;
+	uint64_t size, most = (uint64_t)UINT32_MAX << d->block_bits;
 
 	if ((r->flags & DIO_DIRECT) && d->cfg.strict && ((r->pos | r->len) & (d->lbs - 1))) {
 		fdio_count(CTR_dio_einval_align);
@@ -226,13 +226,16 @@ static int validate(struct dio *d, struct dio_req *r)
 	if (r->flags & DIO_WRITE) {
 		if (x4_vol_read_only(d->cfg.vol))
 			return -EROFS;
+		/* As write(2) does it: what fits is written. (FUSE makes EIO of a short direct write, so that one fails whole.) */
+		if (!(r->flags & DIO_DIRECT) && r->pos < most && r->len > most - r->pos)
+			r->want = r->len = (uint32_t)(most - r->pos);
 	} else {
 		size = x4_inode_size(r->file->inode);
 		if (r->pos >= size)
 			return 0;
 		r->want = FDIO_MIN((uint64_t)r->len, size - r->pos);
 	}
-	if ((r->pos + r->want - 1) >> d->block_bits >= UINT32_MAX)
+	if (r->pos + r->want > most)
 		return -EFBIG;
 	return 1;
 }

@@ -72,7 +72,8 @@ void dio_fast_finished(struct dio_req *r)
 	}
 	if (unlikely(r->span > r->want)) /* what the last device block holds beyond the end of the file */
 		memset((uint8_t *)r->buf + r->want, 0, r->span - r->want);
-	x4_touch_read(r->file->inode);
+	if (likely(!(r->flags & DIO_NOATIME)))
+		x4_touch_read(r->file->inode);
 	dio_req_end(r);
 }
 

@@ -41,7 +41,7 @@ static int slow_read(struct dio_req *r)
 	}
 	x4_inode_unlock(s.i);
 	r->want = end - r->pos;
-	if (!err)
+	if (!err && !(r->flags & DIO_NOATIME))
 		x4_touch_read(s.i);
 	return err;
 }

@@ -202,6 +202,8 @@ struct x4_cred { uint32_t uid, gid; uint32_t umask; bool cap_fsetid; const uint3
 
 /* Every name is len bytes without NUL. -ENAMETOOLONG beyond 255. References are returned; dirs are locked inside. */
 int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret);
+/* True if the directory has another parent since this was last asked: a listing of it kept elsewhere is wrong. Any thread. */
+bool x4_dir_moved(struct x4_inode *dir);
 /* The parent of a directory ("..."). */
 int x4_lookup_parent(struct x4_inode *dir, struct x4_inode **ret);
 /* Any type but symlink; rdev for devices. Applies default ACLs (mode is then not masked with umask). */

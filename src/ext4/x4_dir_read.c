@@ -289,3 +289,5 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 	/* A deleted directory is empty for whoever still has it open. */
 	return r == -ENOENT ? 0 : r;
 }
+
+bool x4_dir_moved(struct x4_inode *dir) { return __atomic_exchange_n(&dir->moved, false, __ATOMIC_ACQ_REL); }

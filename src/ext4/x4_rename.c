@@ -195,6 +195,7 @@ static int moved(struct jnl_handle *h, struct ren *n, struct x4_inode *i, struct
 
 	if (is_dir(i) && from != to) {
 		r = dir_do_set(h, i, "..", 2, to->ino, EXT2_FT_DIR);
+		__atomic_store_n(&i->moved, true, __ATOMIC_RELEASE); /* if the handle is cancelled, needlessly */
 		if (r)
 			return r;
 		dir_nlink_dec(from);

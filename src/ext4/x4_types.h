@@ -124,6 +124,7 @@ struct x4_inode {
 	bool has_sync_tid, has_datasync_tid;
 
 	struct list orphan;         /* on vol->orphans while on the orphan list */
+	bool moved;                 /* atomic: a directory whose ".." has changed since x4_dir_moved was asked */
 	uint32_t killpriv_cache;    /* atomic: 0 unknown, 1 nothing to kill, 2 something may be */
 	void *upper;                /* atomic; rooms above */
 	void (*upper_dtor)(void *);

@@ -226,7 +226,7 @@ static int setattr_allowed(struct x4_inode *i, const struct fuse_setattr_in *in)
 	return 0;
 }
 
-static int setattr_inode(struct ops *o, struct x4_inode *i, const struct fuse_setattr_in *in)
+static int setattr_inode(struct ops *o, struct x4_inode *i, const struct fuse_setattr_in *in, bool root)
 {
 	struct x4_attr a = { 0 };
 	unsigned what = setattr_what(in, &a);
@@ -235,14 +235,16 @@ static int setattr_inode(struct ops *o, struct x4_inode *i, const struct fuse_se
 	if (err)
 		return err;
 	/*
-	 * Nothing named: chown(-1, -1), which changes ctime alone, or the kernel asking for the privileges to go before it
-	 * allocates on behalf of somebody else.
+	 * Nothing named: chown(-1, -1), which changes ctime; or the kernel has taken the capabilities away before a write and
+	 * wants the other privileges to go as well, unless root writes.
 	 */
 	if (!what && !(in->valid & FATTR_SIZE))
-		what = X4_TOUCH_CTIME;
+		what = X4_TOUCH_CTIME | (root ? 0 : X4_KILL_SUIDGID);
 	/* The kernel leaves it to us to take the privileges away when a file changes hands, whoever does it. */
-	if ((what & (X4_SET_UID | X4_SET_GID | X4_TOUCH_CTIME)) && !S_ISDIR(x4_inode_mode(i)))
+	if (what & (X4_SET_UID | X4_SET_GID))
 		what |= X4_KILL_SUIDGID;
+	if (S_ISDIR(x4_inode_mode(i)))
+		what &= ~(unsigned)X4_KILL_SUIDGID;
 	if (in->valid & FATTR_SIZE)
 		err = ops_set_size(o, i, in->size);
 	if (!err && what)
@@ -261,7 +263,7 @@ void ops_setattr(struct ops_req *q)
 		ops_reply_err(q, err);
 		return;
 	}
-	err = setattr_inode(q->ops, i, ops_arg(q));
+	err = setattr_inode(q->ops, i, ops_arg(q), q->tr.in.h.uid == 0);
 	if (err)
 		ops_reply_err(q, err);
 	else

@@ -59,7 +59,7 @@ static void readdir_common(struct ops_req *q, bool plus)
 	err = x4_readdir(f->inode, cookie, emit, &fill);
 	if (!err && plus)
 		add_inodes(q->ops, fill.buf, fill.off);
-	if (!err)
+	if (!err && !(in->flags & O_NOATIME))
 		x4_touch_read(f->inode);
 	tr_reply(&q->tr, err, err ? 0 : fill.off);
 }
@@ -78,6 +78,9 @@ void ops_opendir(struct ops_req *q)
 	err = S_ISDIR(x4_inode_mode(i)) ? ops_file_add(q->ops, i, NULL, 0, 0, &out.fh) : -ENOTDIR;
 	if (err)
 		goto put;
+	/* The kernel knows that its copy of the listing is old by the directory's mtime, which another ".." does not change. */
+	if (x4_dir_moved(i))
+		out.open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;
 	tr_reply_data(&q->tr, &out, sizeof(out));
 	return;
 put:

@@ -55,6 +55,8 @@ void ops_read(struct ops_req *q)
 	}
 	if ((in->read_flags & FUSE_READ_LOCKOWNER) && (in->flags & O_DIRECT))
 		flags |= DIO_DIRECT;
+	if (in->flags & O_NOATIME)
+		flags |= DIO_NOATIME;
 	submit(q, f, in->offset, in->size, flags);
 }
 
