@@ -25,11 +25,11 @@ fusedio=${FUSEDIO:-${FDIO_BUILD:-$(pwd)}/fusedio}
 
 dir=$(mktemp -d "${FDIO_TMP:-/dev/shm}/fdio-pjd.XXXXXX") || exit 2
 switch=/sys/module/fuse/parameters/enable_uring
-before=$(cat $switch 2>/dev/null)
+before=$(cat "$switch" 2>/dev/null)
 # shellcheck disable=SC2317  # called by the trap
 cleanup() {
 	mountpoint -q "$dir/mnt" && umount -l "$dir/mnt"
-	[ -z "$before" ] || echo "$before" >$switch
+	[ -z "$before" ] || echo "$before" >"$switch"
 	[ "${FDIO_KEEP:-0}" = 1 ] || rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -54,7 +54,7 @@ mount_it() { # channel, image
 		mount -t ext4 -o loop "$2" "$dir/mnt"
 		return
 	fi
-	[ "$1" != uring ] || echo Y >$switch || return
+	[ "$1" != uring ] || echo Y >"$switch" || return
 	"$fusedio" -o "transport=$1${PJD_OPTS:+,$PJD_OPTS}" "$2" "$dir/mnt"
 }
 

@@ -485,7 +485,7 @@ def run_case(fn, kind, timeout, param):
         env.close()
     except Exception as e:
         why = why or f"cleaning up: {type(e).__name__}: {e}"
-    why = why and " ".join(why.split())
+    why = why and " ".join(why.split())[:1200]
     took = f"({time.monotonic() - begun:.1f} s)"
     if skip is not None and why is None:
         print(f"skip {name}: {skip}", flush=True)
