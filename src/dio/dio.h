@@ -68,7 +68,7 @@ struct dio_req {
 	/* ---- engine's (dio_types.h documents them) ---- */
 	struct dev_io io;          /* first segment */
 	struct work work;
-	struct list link;
+	struct list link, app_link;
 	struct dio *dio;
 	struct loop *loop;
 	uint32_t state;
@@ -100,6 +100,9 @@ void dio_submit(struct dio *d, struct dio_req *r);
 enum dio_gate_kind { DIO_GATE_WRITES = 1, DIO_GATE_ALL = 2 };
 int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
 void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
+
+/* The volume is full: blocks that were set aside for appends come back. True if there were any; blocks, with no lock held. */
+bool dio_reclaim(struct dio *d);
 
 /*
  * fsync and fdatasync: done once everything written to i before the call is durable (whole batches share one commit or one

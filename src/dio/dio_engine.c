@@ -74,6 +74,7 @@ static void inode_free(void *p)
 
 	pthread_cond_destroy(&di->range_cond);
 	fdio_mutex_fini(&di->range_lock);
+	fdio_mutex_fini(&di->app_lock);
 	free(di);
 }
 
@@ -92,6 +93,8 @@ int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret)
 	fdio_mutex_init(&di->range_lock, RANK_DIO_RANGE);
 	fdio_cond_init(&di->range_cond);
 	list_init(&di->ranges);
+	fdio_mutex_init(&di->app_lock, RANK_LEAF);
+	list_init(&di->app_reqs);
 	fdio_mutex_lock(&d->sync_lock);
 	di->err_seq = d->flush_err_seq;
 	fdio_mutex_unlock(&d->sync_lock);
@@ -131,6 +134,7 @@ void dio_file_close(struct dio_file *f)
 	if (!f)
 		return;
 	FDIO_ASSERT(!__atomic_load_n(&f->reserve_busy, __ATOMIC_ACQUIRE));
+	dio_append_stop(f->di, f->inode);
 	x4_iput(f->inode);
 	free(f);
 }
@@ -209,12 +213,26 @@ void dio_write_finish(struct dio_req *r, bool on_loop)
 		inval_work(&r->work);
 }
 
+/*
+ * Unaligned as no kernel file system would take it. The kernel splits a long request where the pages of the application's
+ * memory end, at any byte: of its pieces all but the last are nearly as long as a request may be, and the last one ends
+ * aligned. These are no fault of the application's.
+ */
+static bool is_misaligned(const struct dio *d, const struct dio_req *r)
+{
+	uint64_t mask = d->lbs - 1, end = r->pos + r->len;
+
+	if (likely(!((r->pos | r->len) & mask)))
+		return false;
+	return r->len < DIO_SPLIT_MIN && (!(r->pos & mask) || (end & mask));
+}
+
 /* 1: go on; else the result of the request. */
 static int validate(struct dio *d, struct dio_req *r)
 {
 	uint64_t size, most = (uint64_t)UINT32_MAX << d->block_bits;
 
-	if ((r->flags & DIO_DIRECT) && d->cfg.strict && ((r->pos | r->len) & (d->lbs - 1))) {
+	if ((r->flags & DIO_DIRECT) && d->cfg.strict && is_misaligned(d, r)) {
 		fdio_count(CTR_dio_einval_align);
 		return -EINVAL;
 	}

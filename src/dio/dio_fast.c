@@ -48,13 +48,23 @@ static void leave(struct dio_req *r)
 /* All pieces have completed (or none was needed). On the thread of the last completion. */
 void dio_fast_finished(struct dio_req *r)
 {
-	bool write = r->flags & DIO_WRITE;
-
-	if (write) {
+	if (r->flags & DIO_WRITE) {
 		if (!(r->state & DIO_R_FUA))
 			dio_mark_dirty(r->dio, r->file->di);
 		x4_touch_write(r->file->inode);
+		if (r->state & DIO_R_APPEND) {
+			dio_append_done(r);
+			return;
+		}
 	}
+	dio_fast_end(r);
+}
+
+/* Holds nothing but the gate; appends: published, unless something failed. */
+void dio_fast_end(struct dio_req *r)
+{
+	bool write = r->flags & DIO_WRITE;
+
 	leave(r);
 	if (unlikely(r->error)) {
 		dio_req_fail(r, r->error);
@@ -147,7 +157,9 @@ static bool may_fua(struct dio_req *r)
 	struct dio_piece p;
 	jnl_tid tid;
 
-	if (!(r->flags & DIO_DSYNC) || (r->flags & DIO_SYNC) || !d->fua_ok)
+	if (!(r->flags & DIO_DSYNC) || (r->flags & DIO_SYNC) || !d->fua_ok || (r->state & DIO_R_APPEND))
+		return false;
+	if (x4_window_unsettled(i)) /* the way to it may be in memory only */
 		return false;
 	for (uint32_t at = 0; at < r->len; at += p.len)
 		if (dio_piece_at(d, i, r->pos + at, r->len - at, &p) || p.state != X4_EXT_WRITTEN)
@@ -169,8 +181,8 @@ static void plan(struct dio_req *r)
 		if (err == -EAGAIN || (!err && write && p.state != X4_EXT_WRITTEN))
 			break;
 		if (unlikely(err)) {
-			leave(r);
-			dio_req_fail(r, err);
+			r->error = err;
+			dio_fast_finished(r);
 			return;
 		}
 		if (p.state != X4_EXT_WRITTEN) {
@@ -186,9 +198,11 @@ static void plan(struct dio_req *r)
 		at += p.len;
 	}
 	r->direct_len = FDIO_MIN(at, r->want);
-	if (!have && at < r->span) {
+	if (!have && at < r->span && !(r->state & DIO_R_APPEND)) {
 		leave(r);
 		dio_req_slow(r);
+	} else if (!have && at < r->span) {
+		dio_append_done(r);
 	} else if (!have) {
 		fdio_count(CTR_dio_read_zero);
 		dio_fast_finished(r);
@@ -210,7 +224,7 @@ static bool fits(struct dio_req *r)
 	r->span = fdio_round_up(r->want, d->lbs);
 	if (!(r->flags & DIO_WRITE))
 		return r->span <= r->len; /* the tail may be read up to the device block's end */
-	if (r->span != r->len || r->pos + r->len > x4_inode_size(i))
+	if (r->span != r->len || (r->pos + r->len > x4_inode_size(i) && r->pos + r->len > x4_window_end(i)))
 		return false;
 	return !(r->flags & DIO_KILLPRIV) || !x4_needs_killpriv(i);
 }
@@ -224,7 +238,7 @@ void dio_fast_start(struct dio_req *r)
 	r->state |= DIO_R_ENTERED;
 	if (r->flags & DIO_WRITE) {
 		/* Again, inside the gate: a truncate may have run between. */
-		if (r->pos + r->len > x4_inode_size(r->file->inode)) {
+		if (r->pos + r->len > x4_inode_size(r->file->inode) && !dio_append_start(r)) {
 			leave(r);
 			dio_req_slow(r);
 			return;

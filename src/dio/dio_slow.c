@@ -70,6 +70,11 @@ static int publish(struct dio_slow *s)
 	uint64_t new_size = s->end > s->size ? s->end : 0;
 	uint32_t conv = s->conv_first < s->conv_end ? s->conv_end - s->conv_first : 0;
 
+	if (s->append) {
+		x4_window_publish(s->i, s->end);
+		x4_touch_write(s->i);
+		return 0;
+	}
 	if (s->has_resv)
 		return x4_insert(s->i, &s->resv, conv ? s->conv_first : 0, conv, new_size);
 	if (new_size)
@@ -82,7 +87,9 @@ static int write_locked(struct dio_slow *s)
 {
 	int r = 0;
 
-	if (s->pos > s->size)
+	if (s->end > s->size && !(s->append = dio_append_fits(s)))
+		r = x4_window_close(s->i);
+	if (!r && s->pos > s->size)
 		r = dio_slow_zero_gap(s);
 	if (!r)
 		r = reserve(s);
@@ -92,10 +99,15 @@ static int write_locked(struct dio_slow *s)
 		r = publish(s);
 	if (s->has_resv)
 		x4_resv_free(&s->resv);
+	if (!r && s->end > s->size && !s->append)
+		dio_append_refill(s);
 	return r;
 }
 
-/* Exclusive if the file grows. The size is stable under either mode: whoever changes it holds it exclusively. */
+/*
+ * Exclusive if the file grows, and then with the gate closed for writes. The size is stable under either mode, but for appends
+ * on loop threads: those the gate keeps out.
+ */
 static void lock_inode(struct dio_slow *s)
 {
 	x4_inode_lock_shared(s->i);
@@ -103,6 +115,9 @@ static void lock_inode(struct dio_slow *s)
 	if (s->end <= s->size)
 		return;
 	x4_inode_unlock(s->i);
+	if (!s->shut)
+		dio_gate_shut(s->di, DIO_GATE_WRITES);
+	s->shut = true;
 	x4_inode_lock_excl(s->i);
 	s->size = x4_inode_size(s->i);
 }
@@ -112,20 +127,19 @@ static int slow_write(struct dio_req *r)
 	struct dio_slow s = { .r = r, .d = r->dio, .i = r->file->inode, .di = r->file->di };
 	const struct x4_attr none = { 0 };
 	struct dio_range range;
-	bool rmw;
 	int err;
 
 	fdio_count(CTR_dio_write_slow);
 	s.pos = r->pos + r->direct_len;
 	s.end = r->pos + r->len;
-	rmw = (s.pos | s.end) & (s.d->lbs - 1);
+	s.shut = (s.pos | s.end) & (s.d->lbs - 1);
 	if ((r->flags & DIO_KILLPRIV) && x4_needs_killpriv(s.i)) {
 		err = x4_setattr(s.i, X4_KILL_SUIDGID, &none);
 		if (err)
 			return err;
 	}
 	s.bounce = dio_bounce_take(s.d);
-	if (rmw)
+	if (s.shut)
 		dio_gate_shut(s.di, DIO_GATE_WRITES);
 	lock_inode(&s);
 	dio_range_lock(s.di, &range, s.pos >> s.d->block_bits, (s.end - 1) >> s.d->block_bits);
@@ -134,7 +148,7 @@ static int slow_write(struct dio_req *r)
 	dio_mark_dirty(s.d, s.di);
 	dio_range_unlock(s.di, &range);
 	x4_inode_unlock(s.i);
-	if (rmw)
+	if (s.shut)
 		dio_gate_unshut(s.di, DIO_GATE_WRITES);
 	dio_bounce_put(s.d, s.bounce);
 	return err;
@@ -146,6 +160,8 @@ void dio_slow_work(struct work *w)
 	bool write = r->flags & DIO_WRITE;
 
 	r->error = write ? slow_write(r) : slow_read(r);
+	if (r->error == -ENOSPC && dio_reclaim(r->dio))
+		r->error = slow_write(r);
 	if (r->error) {
 		fdio_count(CTR_dio_io_error);
 		if (r->error != -ENOSPC)

@@ -120,6 +120,7 @@ static void survey(struct batch *b)
 	struct dio_sync *s;
 
 	list_for_each(r, &b->reqs, link) {
+		r->error = x4_window_settle(r->file->inode);
 		if (needs_commit(b, r->file->inode, !(r->flags & DIO_SYNC)))
 			r->state |= DIO_R_NEED_COMMIT;
 		if (is_dirty(d, r->file->di))
@@ -132,7 +133,9 @@ static void survey(struct batch *b)
 		if (!s->inode)
 			continue;
 		struct dio_inode *di = x4_inode_upper(s->inode);
-		s->err = missed_error(d, di);
+		s->err = x4_window_settle(s->inode);
+		if (!s->err)
+			s->err = missed_error(d, di);
 		s->need_commit = needs_commit(b, s->inode, s->datasync);
 		s->need_flush = is_dirty(d, di);
 		b->need_flush |= s->need_flush;
@@ -206,7 +209,7 @@ static void answer(struct batch *b)
 
 	list_for_each_safe(r, rt, &b->reqs, link) {
 		list_del(&r->link);
-		r->error = outcome(b, r->state & DIO_R_NEED_COMMIT, r->state & DIO_R_NEED_FLUSH, 0);
+		r->error = outcome(b, r->state & DIO_R_NEED_COMMIT, r->state & DIO_R_NEED_FLUSH, r->error);
 		dio_req_end(r);
 	}
 	list_for_each_safe(s, st, &b->calls, link) {

@@ -19,8 +19,9 @@
  *   D1  done runs exactly once, and the in-flight count of the gate is left before.
  *   D2  the count of a multi request is set up before its first segment is submitted; the splitter holds one.
  *   D3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
- *   D4  extents and size are published after the data they cover completed.
- *   D5  a byte is sent to the device at most once for one request (resent only what a short transfer left).
+ *   D4  extents and size are published after the data they cover completed (appends: in the order of the file).
+ *   D5  a byte is sent to the device at most once for one request (resent: what a short transfer left, and an append
+ *       behind one that failed).
  */
 #ifndef FDIO_DIO_TYPES_H
 #define FDIO_DIO_TYPES_H
@@ -30,6 +31,7 @@
 #include "dio/dio.h"
 
 #define DIO_RETRIES_MAX 16  /* of one device request after EAGAIN or EINTR */
+#define DIO_SPLIT_MIN (255u * 4096u) /* pieces that the kernel makes of a longer request are no shorter, but for the last */
 #define DIO_NR_BOUNCE 32    /* slow writes that can be in their data phase at once */
 #define DIO_NR_SYNC 2       /* batches of the sync queue at work at once */
 
@@ -41,6 +43,8 @@ enum {
 	DIO_R_NEED_COMMIT = 1 << 3,
 	DIO_R_NEED_FLUSH = 1 << 4,
 	DIO_R_INVALIDATED = 1 << 5,
+	DIO_R_APPEND = 1 << 6,       /* in app_reqs of the inode */
+	DIO_R_APPEND_DONE = 1 << 7,  /* and its data is through, well or not: under app_lock */
 };
 
 /* A segment of a multi-extent request. Owned by its pool or file, in use between dio_seg_take and dio_seg_put. */
@@ -120,6 +124,12 @@ struct dio_inode {
 	uint32_t maybe_cached;  /* atomic: the kernel may hold pages of it */
 	uint32_t err_seq;       /* d->sync_lock: flush errors that were reported */
 	uint64_t dirty_epoch;   /* atomic, only grows: batch that makes the last completed write durable; 0 none */
+	struct fdio_mutex app_lock; /* guards the three below */
+	struct list app_reqs;   /* appends in flight, ascending and without gaps */
+	uint64_t app_end;       /* where the last of them ends */
+	bool app_broken;        /* one of them failed */
+	unsigned app_streak;    /* inode lock exclusive: slow appends in a row */
+	uint32_t app_window;    /* the same: bytes of the last window */
 	struct fdio_mutex range_lock;
 	pthread_cond_t range_cond;
 	struct list ranges;     /* in order of arrival */
@@ -174,6 +184,8 @@ void dio_fast_finished(struct dio_req *r);
 bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_err);
 void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct dio_piece *p, void (*done)(struct dev_io *));
 
+void dio_fast_end(struct dio_req *r);
+
 /* ---- dio_multi.c ---- */
 /* first is the piece at byte first_at; the next one is at byte at. */
 void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at, uint32_t at);
@@ -203,6 +215,8 @@ struct dio_slow {
 	uint64_t size;          /* of the file under the lock */
 	struct dio_bounce *bounce;
 	unsigned nr_bounce;     /* of bounce->buf, in use */
+	bool shut;              /* the gate is closed for writes */
+	bool append;            /* into the append window */
 	struct x4_resv resv;
 	bool has_resv;
 	uint64_t conv_first, conv_end; /* blocks to convert; empty: first >= end */
@@ -212,6 +226,17 @@ struct dio_slow {
 int dio_slow_piece(struct dio_slow *s, uint64_t pos, uint64_t end, struct dio_piece *ret);
 int dio_slow_data(struct dio_slow *s);
 int dio_slow_zero_gap(struct dio_slow *s);
+
+/* ---- dio_append.c ---- */
+/* True if r, which ends behind the end of the file and has entered the gate, is an append into the window. Loop thread. */
+bool dio_append_start(struct dio_req *r);
+/* The data of an append is through: everything that can be published is, and goes on to dio_fast_end. */
+void dio_append_done(struct dio_req *r);
+/* The same for a slow write; inode lock exclusive, gate closed for writes. */
+bool dio_append_fits(const struct dio_slow *s);
+/* After a slow write that moved the size, before the inode is unlocked: a window for those that follow. */
+void dio_append_refill(struct dio_slow *s);
+void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
 
 /* ---- dio_range.c ---- */
 void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);

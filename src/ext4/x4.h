@@ -180,6 +180,27 @@ int x4_insert(struct x4_inode *i, struct x4_resv *r, uint32_t conv_lblk, uint32_
 /* Size only (extending a file within allocated blocks or as a hole). */
 int x4_publish_size(struct x4_inode *i, uint64_t new_size);
 
+/*
+ * Append windows (x4_window.c): blocks ahead of a file that grows at its end by whole blocks, mapped as written behind the size.
+ * Opened with the inode lock held exclusively, at the end of the file; at most bytes. -ENOSPC: no window, nothing else is wrong.
+ */
+int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root);
+/* Byte where the window ends, 0 without one; appends up to there are overwrites of mapped blocks. Any thread, never blocks. */
+uint64_t x4_window_end(const struct x4_inode *i);
+/* Everything before size (a multiple of blocks, in the window) is on the device: readers may see it. In ascending order. Any
+ * thread, never blocks. */
+void x4_window_publish(struct x4_inode *i, uint64_t size);
+/* Blocks that were published but are not in the tree: fsync settles before x4_sync_tid. Any thread. */
+uint32_t x4_window_unsettled(const struct x4_inode *i);
+int x4_window_settle(struct x4_inode *i);
+/* Settles and gives the rest back. Inode lock held exclusively, no append in flight (gate closed for writes). Whoever moves
+ * the size or maps blocks behind it does this first. The window is closed whatever the result. */
+int x4_window_close(struct x4_inode *i);
+/* All windows of the volume; the next of them in turn with a reference, NULL if there is none. */
+int x4_windows_settle(struct x4_vol *v);
+unsigned x4_windows_count(struct x4_vol *v);
+struct x4_inode *x4_windows_next(struct x4_vol *v);
+
 /* Serialises changes of one file against each other: shared for I/O inside the size, exclusive for everything that
  * moves the size, frees blocks or changes a directory. Worker threads only (may wait for I/O). */
 void x4_inode_lock_shared(struct x4_inode *i);

@@ -215,7 +215,7 @@ static uint64_t size_upto(struct x4_inode *i, uint64_t new_size, uint64_t end)
 	return FDIO_MIN(new_size, end << i->vol->block_bits);
 }
 
-static unsigned insert_credits(struct x4_inode *i, const struct x4_ext *x)
+unsigned x4_insert_credits(struct x4_inode *i, const struct x4_ext *x)
 {
 	return x4_extent_credits(i) + x->len / i->vol->blocks_per_group + 2 + X4_CREDITS_INODE;
 }
@@ -224,18 +224,18 @@ static unsigned insert_credits(struct x4_inode *i, const struct x4_ext *x)
 static int insert_batch(struct x4_inode *i, const struct x4_ext *ext, unsigned n, uint64_t new_size, bool last,
 			unsigned *ret_done)
 {
-	unsigned credits = FDIO_MAX(x4_extent_batch_credits(i), insert_credits(i, &ext[0])), done = 0;
+	unsigned credits = FDIO_MAX(x4_extent_batch_credits(i), x4_insert_credits(i, &ext[0])), done = 0;
 	struct jnl_handle *h;
 	int r;
 
 	/* One extent, the usual case, does not ask for a large share of the log. */
 	if (n == 1)
-		credits = insert_credits(i, &ext[0]);
+		credits = x4_insert_credits(i, &ext[0]);
 	r = jnl_begin(i->vol->jnl, credits, &h);
 	if (r)
 		return r;
 	r = x4_inode_begin(h, i);
-	while (!r && done < n && (!done || jnl_credits_left(h) >= insert_credits(i, &ext[done]))) {
+	while (!r && done < n && (!done || jnl_credits_left(h) >= x4_insert_credits(i, &ext[done]))) {
 		const struct x4_ext *x = &ext[done++];
 
 		r = x4_balloc_claim(h, i, x->pblk, x->len);

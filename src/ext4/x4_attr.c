@@ -283,7 +283,7 @@ void x4_getattr(struct x4_inode *i, struct x4_attr *ret)
 	ret->gid = raw->i_gid | (uint32_t)raw->osd2.linux2.l_i_gid_high << 16;
 	ret->rdev = x4_raw_rdev(i);
 	ret->size = x4_inode_size(i);
-	ret->blocks_512 = x4_raw_blocks_512(i);
+	ret->blocks_512 = x4_raw_blocks_512(i) + ((uint64_t)x4_window_unsettled(i) << (i->vol->block_bits - 9));
 	ret->atime = x4_raw_get_time(i, X4_SET_ATIME);
 	ret->mtime = x4_raw_get_time(i, X4_SET_MTIME);
 	ret->ctime = x4_raw_get_time(i, X4_SET_CTIME);

@@ -222,6 +222,23 @@ void x4_balloc_unreserve(struct x4_vol *v, uint64_t blk, uint32_t n)
 	fdio_mutex_unlock(&v->alloc_lock);
 }
 
+uint64_t x4_balloc_available(struct x4_vol *v, bool root)
+{
+	uint64_t n;
+
+	fdio_mutex_lock(&v->alloc_lock);
+	n = available(v, root ? LEVEL_ROOT : LEVEL_USER);
+	fdio_mutex_unlock(&v->alloc_lock);
+	return n;
+}
+
+void x4_balloc_next(struct x4_inode *i, uint64_t blk)
+{
+	fdio_mutex_lock(&i->vol->alloc_lock);
+	i->alloc_next = blk;
+	fdio_mutex_unlock(&i->vol->alloc_lock);
+}
+
 int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n)
 {
 	struct x4_vol *v = i->vol;

@@ -118,6 +118,8 @@ int x4_resv_range(struct x4_inode *i, uint32_t lblk, uint32_t len, bool root, en
 /* Claims and inserts all of r in bounded transactions; i_size follows up to new_size (0: none), to new_size itself if last.
  * map_lock held. */
 int x4_resv_insert(struct x4_inode *i, struct x4_resv *r, uint64_t new_size, bool last);
+/* What one handle that claims and inserts x needs. */
+unsigned x4_insert_credits(struct x4_inode *i, const struct x4_ext *x);
 /* Converts [lblk, end) in bounded transactions; size as above. map_lock held, node blocks set aside by the caller. */
 int x4_convert_range(struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to, uint64_t new_size);
 

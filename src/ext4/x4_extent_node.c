@@ -270,6 +270,8 @@ int x4_map_load_locked(struct x4_inode *i)
 		r = le32toh(i->raw->i_flags) & EXT4_INLINE_DATA_FL ? -EOPNOTSUPP : -EINVAL;
 		break;
 	}
+	if (!r && i->win_len) /* behind everything else: W1, W3 */
+		r = x4_map_builder_add(&b, &(struct x4_ext){ i->win_lblk, i->win_len, i->win_pblk, X4_EXT_WRITTEN });
 	if (r) {
 		x4_map_builder_free(&b);
 		return r;

@@ -163,6 +163,8 @@ int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool 
 	uint64_t new_size;
 	int r = check(i, mode, off, len);
 
+	if (!r)
+		r = x4_window_close(i);
 	if (r)
 		return r;
 	if (mode & X4_FALLOC_PUNCH_HOLE)

@@ -33,6 +33,7 @@ int x4_icache_init(struct x4_vol *v)
 	for (size_t n = 0; n < (size_t)1 << IHASH_BITS; n++)
 		list_init(&v->ihash[n]);
 	list_init(&v->ilru);
+	list_init(&v->windows);
 	v->nr_inodes_cached = v->ilru_len = 0;
 	v->ilru_max = (unsigned)FDIO_MIN(v->opt.cache_bytes / 4096 + 1024, (size_t)65536);
 	return 0;
@@ -55,6 +56,7 @@ struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino)
 	list_init(&i->hash);
 	list_init(&i->lru);
 	list_init(&i->orphan);
+	list_init(&i->win_link);
 	fdio_rwlock_init(&i->rw, RANK_X4_INODE);
 	fdio_mutex_init(&i->map_lock, RANK_X4_MAP);
 	fdio_mutex_init(&i->attr, RANK_X4_ATTR);

@@ -87,7 +87,7 @@ uint64_t x4_itable_place(struct x4_vol *v, uint32_t ino, uint32_t *ret_off)
 
 void x4_inode_sync_copies(struct x4_inode *i)
 {
-	__atomic_store_n(&i->size, x4_raw_size(i), __ATOMIC_RELEASE);
+	x4_size_store(i, x4_raw_size(i));
 	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
 	__atomic_store_n(&i->nlink, i->raw->i_links_count, __ATOMIC_RELAXED);
 	__atomic_store_n(&i->atime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_ATIME)), __ATOMIC_RELAXED);
@@ -258,7 +258,7 @@ void x4_raw_set_size(struct x4_inode *i, uint64_t size)
 {
 	i->raw->i_size = (uint32_t)size;
 	i->raw->i_size_high = (uint32_t)(size >> 32);
-	__atomic_store_n(&i->size, size, __ATOMIC_RELEASE);
+	x4_size_store(i, size);
 }
 
 void x4_raw_set_mode(struct x4_inode *i, uint32_t mode)

@@ -193,7 +193,6 @@ static int trunc_blocks(struct x4_inode *i, uint64_t size)
 
 int x4_truncate(struct x4_inode *i, uint64_t size)
 {
-	uint64_t old = x4_raw_size(i);
 	int r;
 
 	if (!S_ISREG(le16toh(i->raw->i_mode)))
@@ -202,7 +201,10 @@ int x4_truncate(struct x4_inode *i, uint64_t size)
 		return -EROFS; /* before the device is written */
 	if (size > x4_max_size(i))
 		return -EFBIG;
+	r = x4_window_close(i);
+	if (r)
+		return r;
 	/* What a crash or another writer left behind the old end must not become part of the file, nor what is cut off now. */
-	r = x4_zero_tail(i, FDIO_MIN(size, old));
+	r = x4_zero_tail(i, FDIO_MIN(size, x4_raw_size(i)));
 	return r ? r : trunc_blocks(i, size);
 }

@@ -61,6 +61,7 @@ struct x4_vol {
 	struct list *ihash;
 	unsigned ihash_bits, nr_inodes_cached, ilru_len, ilru_max;
 	struct list ilru;           /* unreferenced inodes, oldest first */
+	struct list windows;        /* inodes with an append window */
 	pthread_cond_t icache_cond;
 
 	/* orphans (x4_orphan.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
@@ -132,6 +133,13 @@ struct x4_inode {
 	struct x4_dirstate *dirstate; /* names part: cached facts of a directory (linear dirs: name hash; insertion hint) */
 	uint32_t alloc_goal_group;  /* allocator hint */
 	uint64_t alloc_next;        /* allocator hint: where the last allocation of this file ended */
+
+	/* Append window, see x4_window.c; win_end 0: none. */
+	uint64_t win_end, win_pub;  /* atomic: byte where it ends; size published through it */
+	uint32_t win_lblk, win_len; /* what of it is not in the tree; map_lock (win_lblk is read without it) */
+	uint64_t win_pblk;
+	unsigned win_meta;          /* set aside for the nodes that settling may need */
+	struct list win_link;       /* on vol->windows; icache_lock */
 };
 
 /* Bits of jnl_buf.verified: which kind of block its content has been checked as. */
@@ -162,6 +170,8 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed);
 /* Field access on raw with the high halves. Set size, mode and time: the caller holds attr. Add blocks takes it inside. */
 uint64_t x4_raw_size(const struct x4_inode *i);
 void x4_raw_set_size(struct x4_inode *i, uint64_t size); /* also the atomic copy */
+/* The atomic copy alone, which an append window may keep above it. attr held. */
+void x4_size_store(struct x4_inode *i, uint64_t size);
 void x4_raw_set_mode(struct x4_inode *i, uint32_t mode);
 uint64_t x4_raw_blocks_512(const struct x4_inode *i);
 int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks); /* i_blocks, huge_file aware */
@@ -203,6 +213,10 @@ int x4_bfree(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n,
  * freed blocks back, so not inside a handle and with no lock above RANK_X4_MAP held. */
 int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n);
 void x4_balloc_unreserve(struct x4_vol *v, uint64_t blk, uint32_t n);
+/* Blocks that x4_balloc_reserve could still give. */
+uint64_t x4_balloc_available(struct x4_vol *v, bool root);
+/* Where the next allocation of i without a goal begins. */
+void x4_balloc_next(struct x4_inode *i, uint64_t blk);
 /* Reserved blocks become allocated on disk in h (undone to reserved on cancel). */
 int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
 /* So that metadata allocation inside a handle cannot fail half-way: n blocks are set aside for the handle to come; x4_balloc

@@ -377,15 +377,19 @@ static void *ticker(void *arg)
 
 	fdio_mutex_lock(&v->ticker_lock);
 	while (!v->ticker_stop) {
-		bool times;
+		bool times, settle;
 
 		fdio_cond_timedwait(&v->ticker_cond, &v->ticker_lock, fdio_now_ns() + 1000000000ULL);
-		times = !v->opt.lazytime && fdio_now_ns() - last >= interval;
+		settle = fdio_now_ns() - last >= interval;
+		times = !v->opt.lazytime && settle;
 		fdio_mutex_unlock(&v->ticker_lock);
-		if (times) {
+		if (settle) {
 			last = fdio_now_ns();
-			(void)x4_vol_write_times(v);
+			if (!x4_vol_read_only(v))
+				(void)x4_windows_settle(v); /* who syncs the file hears of an error */
 		}
+		if (times)
+			(void)x4_vol_write_times(v);
 		x4_error_write(v);
 		fdio_mutex_lock(&v->ticker_lock);
 	}
@@ -552,7 +556,9 @@ int x4_vol_sync(struct x4_vol *v)
 
 	if (x4_vol_read_only(v))
 		return jnl_error(v->jnl) ? -EIO : 0;
-	err = x4_vol_write_times(v);
+	err = x4_windows_settle(v);
+	e = x4_vol_write_times(v);
+	err = err ? err : e;
 	e = jnl_sync(v->jnl);
 	return err ? err : e;
 }
@@ -579,6 +585,7 @@ static int close_rw(struct x4_vol *v)
 	int err, e;
 
 	x4_icache_evict_unlinked(v);
+	(void)x4_windows_settle(v); /* none, if all files were closed */
 	err = x4_vol_write_times(v);
 	x4_error_write(v);
 	e = jnl_stop(v->jnl);

@@ -219,6 +219,19 @@ static int falloc_allowed(struct x4_inode *i, int mode)
 	return (fl & OPS_FL_APPEND) && (mode & ~X4_FALLOC_KEEP_SIZE) ? -EPERM : 0;
 }
 
+static int fallocate_gated(struct ops *o, struct x4_inode *i, int mode, const struct fuse_fallocate_in *in, bool root)
+{
+	int err = dio_gate_close(o->dio, i, DIO_GATE_ALL);
+
+	if (err)
+		return err;
+	x4_inode_lock_excl(i);
+	err = x4_fallocate(i, mode, in->offset, in->length, root);
+	x4_inode_unlock(i);
+	dio_gate_open(o->dio, i, DIO_GATE_ALL);
+	return err;
+}
+
 void ops_fallocate(struct ops_req *q)
 {
 	const struct fuse_fallocate_in *in = ops_arg(q);
@@ -234,13 +247,11 @@ void ops_fallocate(struct ops_req *q)
 	if (!err)
 		err = falloc_allowed(f->inode, mode);
 	if (!err)
-		err = dio_gate_close(o->dio, f->inode, DIO_GATE_ALL);
+		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
+	if (err == -ENOSPC && dio_reclaim(o->dio))
+		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
 	if (err)
 		goto out;
-	x4_inode_lock_excl(f->inode);
-	err = x4_fallocate(f->inode, mode, in->offset, in->length, q->tr.in.h.uid == 0);
-	x4_inode_unlock(f->inode);
-	dio_gate_open(o->dio, f->inode, DIO_GATE_ALL);
 	/* As a write by the same process would. */
 	if (!err && q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
 		err = x4_setattr(f->inode, X4_KILL_SUIDGID, &none);

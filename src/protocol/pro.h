@@ -11,8 +11,8 @@
 #include "protocol/pro_fuse_compat.h"
 
 #define PRO_MAX_PAGES 256u
-/* 255 pages: every split that the kernel makes stays 4 KiB aligned whatever the alignment of the user's buffer. */
-#define PRO_MAX_WRITE (255u * 4096u)
+/* As many bytes as pages, so that 1 MiB of page-aligned memory is one request. */
+#define PRO_MAX_WRITE (PRO_MAX_PAGES * 4096u)
 /* Bytes before WRITE data in a /dev/fuse message: fuse_in_header and fuse_write_in. */
 #define PRO_WRITE_HDR 80u
 

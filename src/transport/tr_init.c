@@ -4,9 +4,10 @@
  * any loop takes requests.
  *
  * The choices follow from one fact: the daemon owns the device, nobody else changes the file system, so the kernel may
- * cache names, attributes and pages for as long as it likes. max_write and max_read are 255 pages although 256 are allowed:
- * the kernel splits direct I/O by pages touched, and a buffer that is not page-aligned touches one more; with 255 every
- * split stays 4 KiB aligned whatever the buffer.
+ * cache names, attributes and pages for as long as it likes. max_write and max_read are as many bytes as max_pages are pages, so
+ * that 1 MiB from page-aligned memory is one request. The kernel splits direct I/O by pages touched: memory that is not
+ * page-aligned touches one more, and such a request is split where the application's page ends, at any byte. The I/O
+ * engine takes such pieces.
  */
 #include "transport/tr_types.h"
 

@@ -80,7 +80,6 @@ struct tr {
 
 /* One slot's memory: the page before the payload holds the message header and later the reply header. */
 #define TR_HDR_BYTES 4096u
-/* The kernel's ring wants room for max_pages, although max_write and max_read are a page less. */
 #define TR_PAYLOAD_BYTES (PRO_MAX_PAGES * 4096u)
 #define TR_SLOT_BYTES (TR_HDR_BYTES + TR_PAYLOAD_BYTES)
 /* Pinned memory for all loops together: queue depth is lowered on wide machines to stay below. */

@@ -252,7 +252,11 @@ void expect(struct env *e, uint64_t pos, unsigned seed, uint32_t len)
 
 	pattern(want, seed, pos, len);
 	ck_assert_int_eq(io(e, 0, pos, b, len), len);
-	for (uint32_t k = 0; k < len; k++)
+	/* One assertion for all: each costs a system call. */
+	uint32_t k = 0;
+	while (k + 1 < len && b[k] == want[k])
+		k++;
+	if (len)
 		ck_assert_msg(b[k] == want[k], "byte %llu is %#x, not %#x", (unsigned long long)(pos + k), b[k], want[k]);
 	free(b);
 	free(want);

@@ -103,7 +103,10 @@ static void check_not_stale(struct env *n)
 	ck_assert_uint_le(size, 16 * BS);
 	ck_assert_int_eq(io(n, 0, 0, b, 16 * BS), size);
 	pattern(want, 7, 0, 16 * BS);
-	for (uint64_t k = 0; k < size; k++)
+	uint64_t k = 0;
+	while (k + 1 < size && (b[k] == 0 || b[k] == want[k]))
+		k++;
+	if (size)
 		ck_assert_msg(b[k] == 0 || b[k] == want[k], "byte %llu is %#x: neither zero nor new", (unsigned long long)k, b[k]);
 	free(b);
 	free(want);

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Appends without a worker. Where the file has an append window (x4_window.c), a write of whole blocks that begins at the end
+ * of the file, or where the append before it in flight ends, goes to the device from the loop thread like an overwrite. The
+ * size is published, and the request answered, in the order of the file: one that completes early waits for those in
+ * front of it.
+ *
+ * An append that fails leaves a gap: those behind it in flight cannot be published any more. They take the slow path, from their
+ * beginning, once they have completed, and until they are gone no new append starts here.
+ *
+ * Windows are made by the slow path, for a file that was appended to several times in a row, each twice as large as the
+ * one before (dio_append_refill), and given back by the next slow write that moves the size, by truncate and the like, when
+ * a file of the inode is closed, and when the volume is full. For all these the gate is closed for writes, and appends
+ * in flight count as writes there.
+ *
+ * di->app_lock is held for a few instructions; publishing happens under it, answering does not.
+ */
+#include "dio/dio_types.h"
+
+#define WINDOW_MAX (64u << 20)
+#define WINDOW_MIN (64u << 10)
+/* A window holds so many requests like the one that asked for it. */
+#define WINDOW_REQUESTS 16u
+/* So many appends in a row make a stream; of large requests one is enough. */
+#define STREAM_REQUESTS 2u
+#define STREAM_BYTES (256u << 10)
+
+bool dio_append_start(struct dio_req *r)
+{
+	struct dio_inode *di = r->file->di;
+	struct x4_inode *i = r->file->inode;
+	uint64_t end = r->pos + r->len, window = x4_window_end(i);
+	bool ok;
+
+	if (!window || ((r->pos | r->len) & (r->dio->block_size - 1)))
+		return false;
+	fdio_mutex_lock(&di->app_lock);
+	ok = !di->app_broken && end <= window && r->pos == (list_empty(&di->app_reqs) ? x4_inode_size(i) : di->app_end);
+	if (ok) {
+		list_add_tail(&di->app_reqs, &r->app_link);
+		di->app_end = end;
+		r->state |= DIO_R_APPEND;
+	}
+	fdio_mutex_unlock(&di->app_lock);
+	if (ok)
+		fdio_count(CTR_dio_append);
+	return ok;
+}
+
+/* Takes those off the front that are through; the size follows. app_lock held. */
+static void take_completed(struct dio_inode *di, struct list *done)
+{
+	while (!list_empty(&di->app_reqs)) {
+		struct dio_req *r = list_first(&di->app_reqs, struct dio_req, app_link);
+
+		if (!(r->state & DIO_R_APPEND_DONE))
+			return;
+		list_move_tail(done, &r->app_link);
+		if (r->error || r->direct_len < r->want)
+			di->app_broken = true;
+		if (!di->app_broken)
+			x4_window_publish(r->file->inode, r->pos + r->len);
+		else if (!r->error)
+			r->direct_len = 0; /* the slow path writes all of it, where it then belongs */
+	}
+	di->app_broken = false;
+}
+
+void dio_append_done(struct dio_req *r)
+{
+	struct dio_inode *di = r->file->di;
+	struct list done;
+
+	list_init(&done);
+	fdio_mutex_lock(&di->app_lock);
+	r->state |= DIO_R_APPEND_DONE;
+	take_completed(di, &done);
+	fdio_mutex_unlock(&di->app_lock);
+	while (!list_empty(&done)) {
+		r = list_first(&done, struct dio_req, app_link);
+		list_del(&r->app_link);
+		r->state &= ~(DIO_R_APPEND | DIO_R_APPEND_DONE);
+		dio_fast_end(r);
+	}
+}
+
+/* ---- on workers ---- */
+
+bool dio_append_fits(const struct dio_slow *s)
+{
+	return s->pos == s->size && !((s->pos | s->end) & (s->d->block_size - 1)) && s->end <= x4_window_end(s->i);
+}
+
+void dio_append_refill(struct dio_slow *s)
+{
+	struct dio_inode *di = s->di;
+	uint32_t len = s->r->len;
+	uint64_t bytes;
+
+	/* The inode is locked exclusively: nobody else looks at the two. */
+	if (s->pos != s->size || (s->end & (s->d->block_size - 1))) {
+		di->app_streak = 0;
+		return;
+	}
+	if (++di->app_streak < STREAM_REQUESTS && len < STREAM_BYTES)
+		return;
+	bytes = FDIO_MAX((uint64_t)len * WINDOW_REQUESTS, (uint64_t)WINDOW_MIN);
+	bytes = FDIO_MAX((uint64_t)di->app_window * 2, bytes);
+	di->app_window = FDIO_MIN(bytes, (uint64_t)WINDOW_MAX);
+	(void)x4_window_open(s->i, di->app_window, s->r->flags & DIO_ROOT); /* without one appends are slower, that is all */
+}
+
+static void stop(struct dio_inode *di, struct x4_inode *i)
+{
+	dio_gate_shut(di, DIO_GATE_WRITES);
+	x4_inode_lock_excl(i);
+	(void)x4_window_close(i); /* logged */
+	x4_inode_unlock(i);
+	dio_gate_unshut(di, DIO_GATE_WRITES);
+}
+
+void dio_append_stop(struct dio_inode *di, struct x4_inode *i)
+{
+	if (x4_window_end(i))
+		stop(di, i);
+}
+
+bool dio_reclaim(struct dio *d)
+{
+	unsigned n = x4_windows_count(d->cfg.vol);
+	bool any = false;
+
+	while (n--) {
+		struct x4_inode *i = x4_windows_next(d->cfg.vol);
+
+		if (!i)
+			break;
+		struct dio_inode *di = x4_inode_upper(i);
+		if (di) {
+			any = true;
+			dio_append_stop(di, i);
+		}
+		x4_iput(i);
+	}
+	return any;
+}
