@@ -31,6 +31,7 @@ void tr_reply(struct tr_req *r, int err, uint32_t len)
 	FDIO_ASSERT(r->state == SLOT_BUSY); /* D1 */
 	FDIO_ASSERT(err <= 0 && len <= r->payload_cap);
 	r->state = SLOT_IDLE;
+	fdio_count(CTR_tr_replies);
 	/* An errno that the protocol does not know would leave the request hanging. */
 	r->reply_err = err < -511 ? -EIO : err;
 	r->reply_len = err ? 0 : len;
@@ -96,10 +97,13 @@ void tr_dispatch(struct tr_req *r, int err)
 		return;
 	}
 	if (err) {
-		fdio_count(CTR_tr_bad_message);
-		if (err != -ENOSYS)
+		if (err == -ENOSYS) { /* an operation that is not served: the kernel asks once and does without */
+			log_debug("FUSE %s (%u) is not served", pro_opcode_name(r->in.h.opcode), r->in.h.opcode);
+		} else {
+			fdio_count(CTR_tr_bad_message);
 			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", pro_opcode_name(r->in.h.opcode),
 					r->in.h.len);
+		}
 		tr_reply(r, err == -EBADMSG ? -EINVAL : err, 0);
 		return;
 	}

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Everything at once, for as long as one likes: fio that verifies, one file against a model, many processes in one tree, listings;
+in rounds over both channels, with changing options, ending in every way a mount can end under load. STRESS_SECONDS says how long
+(default 120), STRESS_SEED where the random numbers begin; both are printed, and a failure names its round.
+
+After each round: every client has ended; where the mount was left in peace, the daemon has answered every request and the kernel
+waits for none; after the unmount, or the recovery where there was none, e2fsck -fn finds nothing.
+"""
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "root"))
+from lib import BUILD, SLOW, Fail, Skip, case, expect, main, need, offer_ring, run, wait_for  # noqa: E402  (the path comes first)
+
+SECONDS = int(os.environ.get("STRESS_SECONDS") or "120")
+SEED = int(os.environ.get("STRESS_SEED") or "1")
+ROUND = 8  # seconds of load
+SWITCH = "/sys/module/fuse/parameters/enable_uring"
+CHURN = os.path.join(BUILD, "tests/stress/churn")
+FSX = os.path.join(BUILD, "tests/root/fsxtool")
+OPTIONS = ([], ["parallel_dio"], ["dio=relaxed"], ["queue_depth=4"], ["workers=2", "commit=1"], ["queue_depth=2", "parallel_dio"],
+           ["discard", "commit=1"])
+ENDS = ("peace", "busy", "term", "peace", "force", "kill", "lazy")
+FORMATS = (("-b", "4096"), ("-b", "1024"), ("-b", "4096", "-O", "^metadata_csum"))
+
+
+class Client:
+    """A program that works on the mount, in a session of its own."""
+
+    def __init__(self, env, name, *argv):
+        self.name = name
+        self.log = env.unique("out-")
+        with open(self.log, "wb") as f:
+            self.proc = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=f, stderr=f, cwd=env.dir,
+                                         start_new_session=True)
+
+    def tail(self):
+        with open(self.log, errors="replace") as f:
+            lines = f.read().strip().splitlines()
+        return " | ".join(lines[:3] + ["..."] + lines[-3:] if len(lines) > 6 else lines)[:900]
+
+    def kill(self):
+        with contextlib.suppress(OSError):
+            os.killpg(self.proc.pid, signal.SIGKILL)
+
+
+def members(sid):
+    """Processes of a session that are still there, with what they wait for."""
+    out = []
+    for d in os.listdir("/proc"):
+        if d.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                with open(f"/proc/{d}/stat") as f:
+                    rest = f.read().rsplit(")", 1)[1].split()
+                if int(rest[3]) == sid and rest[0] != "Z":
+                    with open(f"/proc/{d}/stack") as f:
+                        out.append(f"{d} {rest[0]} " + " ".join(x.split()[-1] for x in f.read().splitlines()[:5]))
+    return out
+
+
+def start_clients(env, m, rng, seconds, dying):
+    def fio(name, *args):
+        return Client(env, "fio " + name, "fio", f"--name={name}", f"--directory={m.point}", "--time_based", f"--runtime={seconds}",
+                      "--thread", "--verify_state_save=0", "--fallocate=none", *args)
+    align = 1 if "dio=relaxed" in m.opts else 512
+    out = [
+        fio("aio", "--size=12m", "--rw=randrw", "--bsrange=512-64k", "--blockalign=512", "--direct=1", "--ioengine=libaio",
+            "--iodepth=16"),
+        fio("check", "--size=8m", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio", "--iodepth=8", "--verify=crc32c",
+            "--verify_backlog=64", "--verify_fatal=1", "--numjobs=2"),
+        fio("cached", "--size=8m", "--rw=randrw", "--bs=8k", "--ioengine=psync", "--fsync=50", "--verify=crc32c",
+            "--verify_backlog=64", "--verify_fatal=1"),
+        fio("sync", "--size=4m", "--rw=randwrite", "--bs=4k", "--direct=1", "--sync=dsync", "--ioengine=psync", "--numjobs=2"),
+        Client(env, "churn", CHURN, m.path("churn"), rng.randrange(1 << 30), seconds, 4, *(["dying"] if dying else [])),
+    ]
+    for k in range(2):
+        out.append(Client(env, f"fsxtool {k}", FSX, m.path(f"fsx{k}"), rng.randrange(1 << 30), 10**9, 256 << 10, align,
+                          f"seconds={seconds}"))
+    return out
+
+
+def wait_clients(clients, seconds, must_succeed):
+    end = time.monotonic() + (seconds + 60) * SLOW
+    said = False
+    for c in clients:
+        try:
+            rc = c.proc.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            stuck = members(c.proc.pid)
+            raise Fail(f"{c.name} hangs: {stuck[:3]}; {c.tail()}") from None
+        if must_succeed and rc != 0:
+            raise Fail(f"{c.name} ended with {rc}: {c.tail()}")
+        late = time.monotonic() - (end - 60 * SLOW)
+        if late > 4 and not said:
+            said = True
+            print(f"#   {c.name} took {late:.1f} s longer than it was told", flush=True)
+    for c in clients:
+        wait_for(lambda c=c: not members(c.proc.pid), f"the end of what {c.name} started: {members(c.proc.pid)[:3]}", 30)
+
+
+def waiting(m):
+    """How many requests the kernel has under way on this mount."""
+    minor = os.stat(m.point).st_dev
+    try:
+        with open(f"/sys/fs/fuse/connections/{os.minor(minor) | os.major(minor) << 20}/waiting") as f:
+            return int(f.read())
+    except FileNotFoundError:
+        return 0
+
+
+def counters(m):
+    with open(m.log, errors="replace") as f:
+        before = len(f.read())
+    m.proc.send_signal(signal.SIGUSR1)
+    time.sleep(0.3)
+    with open(m.log, errors="replace") as f:
+        text = f.read()[before:]
+    return {k: int(v) for k, v in re.findall(r"(\w+) (\d+): ", text)}
+
+
+def at_rest(m):
+    """Nothing is in flight: the kernel waits for nothing and the daemon owes nothing."""
+    wait_for(lambda: waiting(m) == 0, f"an end of the {waiting(m)} requests the kernel waits for", 30)
+
+    def settled():
+        c = counters(m)
+        return c.get("tr_requests") and c["tr_requests"] == c.get("tr_replies")
+    wait_for(settled, "an answer to every request", 30)
+    bad = counters(m)
+    for name in ("x4_corrupt", "tr_bad_message", "dio_io_error"):
+        # A client that goes past the end of the device, or asks for what cannot be, gets its error elsewhere.
+        expect(not bad.get(name), f"{bad.get(name)} {name}")
+
+
+def end_under_load(m, how, rng):
+    time.sleep(rng.uniform(0.3, 0.7) * ROUND)
+    if how == "busy":
+        p = run("umount", m.point, ok=None)
+        expect(p.returncode != 0 and "busy" in p.stderr, f"umount of a busy mount: {p.returncode} {p.stderr}")
+        return
+    if how == "term":
+        m.proc.send_signal(signal.SIGTERM)
+    elif how == "kill":
+        m.proc.send_signal(signal.SIGKILL)
+    elif how == "force":
+        run("umount", "-f", m.point, ok=None)
+        run("umount", "-l", m.point, ok=None)
+    elif how == "lazy":
+        run("umount", "-l", m.point)
+
+
+def one_round(env, vol, transport, nr, rng):
+    opts = OPTIONS[(nr + nr // len(ENDS)) % len(OPTIONS)]  # every end meets every option in the course of time
+    how = ENDS[nr % len(ENDS)]
+    quiet = how in ("peace", "busy")  # a lazy unmount takes the paths away
+    if transport == "uring":
+        offer_ring()
+    m = vol.mount(f"transport={transport}", *opts)
+    begun = time.monotonic()
+    clients = []
+    try:
+        os.makedirs(m.path("churn"), exist_ok=True)
+        clients = start_clients(env, m, rng, ROUND, not quiet)
+        if how != "peace":
+            end_under_load(m, how, rng)
+        wait_clients(clients, ROUND, quiet)
+        if how in ("peace", "busy"):
+            at_rest(m)
+            m.umount()
+        else:
+            m.wait(60)
+            run("umount", "-l", m.point, ok=None)
+    finally:
+        for c in clients:
+            c.kill()
+    if how in ("term", "force", "kill"):
+        with vol.mount() as again:
+            os.listdir(again.path("churn"))
+    vol.check()
+    tidy(vol)
+    print(f"#   round {nr}: {transport} {','.join(opts) or 'defaults'}, {how}: {time.monotonic() - begun:.1f} s", flush=True)
+
+
+def tidy(vol):
+    """Room for the next round, if there is little left."""
+    s = vol.super()
+    if int(s["Free blocks"]) * 3 < int(s["Block count"]) or int(s["Free inodes"]) < 2000:
+        with vol.mount() as m:
+            for n in os.listdir(m.point):
+                if n != "lost+found":
+                    run("rm", "-rf", m.path(n))
+        vol.check()
+
+
+@case(timeout=SECONDS + 600, params=("devfuse", "uring"))
+def soak(env, transport):
+    need("fio")
+    before = None
+    with contextlib.suppress(OSError):
+        with open(SWITCH) as f:
+            before = f.read().strip()
+    if transport == "uring":
+        if before is None:
+            raise Skip("the kernel has no FUSE over io_uring")
+
+        def put_back():
+            with open(SWITCH, "w") as f:
+                f.write(before)
+        env.undo.callback(put_back)
+    rng = random.Random(f"{SEED} {transport}")
+    end = time.monotonic() + SECONDS / 2
+    vols = [env.volume(160, *f, kind=k) for f, k in zip(FORMATS, ("loop", "image", "loop"))]
+    nr = 0
+    while time.monotonic() < end or nr < 2:
+        try:
+            one_round(env, vols[nr % len(vols)], transport, nr, rng)
+        except Fail as e:
+            raise Fail(f"round {nr}, STRESS_SEED={SEED}: {e}") from e
+        nr += 1
+
+
+if __name__ == "__main__":
+    print(f"# STRESS_SECONDS={SECONDS} STRESS_SEED={SEED}", flush=True)
+    if not os.path.ismount("/sys/fs/fuse/connections"):
+        subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"], stderr=subprocess.DEVNULL, check=False)
+    main()
