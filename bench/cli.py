@@ -321,6 +321,7 @@ def command(argv):
         if args.report:
             show_report(report.Results.load(args.report), args, args.report)
             return 0
+        catch_signals()
         why = refuse(args)
         if why:
             raise Usage(why)
@@ -330,7 +331,8 @@ def command(argv):
     except (Usage, OSError, ValueError) as e:
         print(f"run-bench: {e}", file=sys.stderr)
         return 2
-    catch_signals()
+    except Interrupted:
+        return 130
     try:
         errors = measure_all(args, res, path)
     except Interrupted as e:

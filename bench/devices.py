@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 
-from proc import Failed, LeftOut, run
+from proc import Failed, LeftOut, run, undisturbed
 
 MIB = 1 << 20
 
@@ -49,6 +49,11 @@ class Workspace:
         return path
 
     def remove(self):
+        """Loop devices that are left, for whatever reason, lead to images of ours and go too."""
+        for name in os.listdir(self.path):
+            if name.endswith(".img"):
+                for line in run("losetup", "-j", os.path.join(self.path, name), check=False).out.splitlines():
+                    run("losetup", "-d", line.partition(":")[0], check=False)
         shutil.rmtree(self.path, ignore_errors=True)
         # Directories only: should a mount be left, nothing in it is touched.
         with contextlib.suppress(OSError):
@@ -82,12 +87,13 @@ class Loop:
         self.dev = None
         self.direct = False
         argv = ["losetup", "--find", "--show"]
-        if kind == "file":
-            p = run(*argv, "--direct-io=on", image, check=False)
-            if p.status == 0:
-                self.dev, self.direct = p.out.strip(), True
-        if not self.dev:
-            self.dev = run(*argv, image).out.strip()
+        with undisturbed():
+            if kind == "file":
+                p = run(*argv, "--direct-io=on", image, check=False)
+                if p.status == 0:
+                    self.dev, self.direct = p.out.strip(), True
+            if not self.dev:
+                self.dev = run(*argv, image).out.strip()
         self.verify()
 
     def verify(self):

@@ -17,7 +17,7 @@ import subprocess
 import time
 
 from devices import MIB, Loop, copy_image, new_image
-from proc import Failed, LeftOut, last_line, process_us, run, start_daemon
+from proc import Failed, LeftOut, last_line, process_us, run, start_daemon, undisturbed
 
 SWITCH = "/sys/module/fuse/parameters/enable_uring"
 FRAGMENTS = 100_000
@@ -113,8 +113,16 @@ class Peer:
         copy_image(template, self.image)
         if self.plan.space.kind == "file":
             run("fallocate", "-l", f"{self.plan.image_mib}M", self.image, check=False)
-        self.loop = Loop(self.image, self.plan.space.kind)
+        self.attach()
         self.start()
+
+    def attach(self):
+        with undisturbed():
+            self.loop = Loop(self.image, self.plan.space.kind)
+
+    def spawn(self, *argv):
+        with undisturbed():
+            self.daemon = start_daemon(argv, self.log)
 
     def start(self):
         raise NotImplementedError
@@ -209,7 +217,7 @@ class RawPeer(Peer):
 
     def setup(self, template):
         new_image(self.image, self.plan.image_mib, self.plan.space.kind)
-        self.loop = Loop(self.image, self.plan.space.kind)
+        self.attach()
         run("dd", "if=/dev/zero", f"of={self.loop.verify()}", "bs=1M", f"count={self.plan.size_mib}", "conv=fsync")
         self.start()
 
@@ -229,9 +237,9 @@ class QemuPeer(RawPeer):
     def start(self):
         self.root = None
         self.data = self.point = self.plan.space.mount_file(self.key)
-        self.daemon = start_daemon(["qemu-storage-daemon",
-                                    "--blockdev", f"driver=host_device,node-name=disk,filename={self.loop.verify()},cache.direct=on,aio=native",
-                                    "--export", f"fuse,id=export,node-name=disk,mountpoint={self.point},writable=on"], self.log)
+        self.spawn("qemu-storage-daemon",
+                   "--blockdev", f"driver=host_device,node-name=disk,filename={self.loop.verify()},cache.direct=on,aio=native",
+                   "--export", f"fuse,id=export,node-name=disk,mountpoint={self.point},writable=on")
         try:
             self.await_mount(lambda: mounted(self.point))
         except Failed as e:
@@ -265,7 +273,7 @@ class XfsPeer(KernelPeer):
         if not shutil.which("mkfs.xfs"):
             raise LeftOut("mkfs.xfs is not installed (xfsprogs has it)")
         new_image(self.image, self.plan.image_mib, self.plan.space.kind)
-        self.loop = Loop(self.image, self.plan.space.kind)
+        self.attach()
         run("mkfs.xfs", "-q", "-f", "-K", self.loop.verify())
         self.start()
         fill(self.root, self.plan)
@@ -278,7 +286,7 @@ class Fuse2fsPeer(Peer):
         super().setup(template)
 
     def start(self):
-        self.daemon = start_daemon(["fuse2fs", "-f", self.loop.verify(), self.point], self.log)
+        self.spawn("fuse2fs", "-f", self.loop.verify(), self.point)
         self.await_mount(lambda: mounted(self.point))
 
 
@@ -292,7 +300,7 @@ class FusedioPeer(Peer):
     def start(self):
         if "transport=uring" in self.options.split(","):
             self.plan.switch.enable()
-        self.daemon = start_daemon([self.program, "-f", "-o", self.options, self.loop.verify(), self.point], self.log)
+        self.spawn(self.program, "-f", "-o", self.options, self.loop.verify(), self.point)
         self.await_mount(lambda: mounted(self.point))
 
     def fsck(self):
@@ -308,7 +316,8 @@ def make_template(plan):
     run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
     for peer in (KernelPeer("template", "kernel ext4", plan, "ext4"), FusedioPeer("template", "fusedio", plan, "transport=devfuse")):
         try:
-            peer.loop = Loop(image, "tmpfs")
+            with undisturbed():
+                peer.loop = Loop(image, "tmpfs")
             try:
                 peer.start()
                 fill(peer.root, plan)

@@ -28,11 +28,33 @@ class Interrupted(BaseException):
     """A signal asks to end."""
 
 
+_deferred = 0
+_pending = None
+
+
 def catch_signals():
     def handler(number, _frame):
-        raise Interrupted(signal.Signals(number).name)
+        global _pending  # pylint: disable=global-statement
+        if _deferred:
+            _pending = signal.Signals(number).name
+        else:
+            raise Interrupted(signal.Signals(number).name)
     for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(s, handler)
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """While something is made and noted down: a signal in between would leave it behind. It takes effect afterwards."""
+    global _deferred, _pending  # pylint: disable=global-statement
+    _deferred += 1
+    try:
+        yield
+    finally:
+        _deferred -= 1
+    if _pending and not _deferred:
+        name, _pending = _pending, None
+        raise Interrupted(name)
 
 
 def ignore_signals():
