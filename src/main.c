@@ -174,7 +174,7 @@ static int make_engine_room(struct session *s)
 {
 	struct loop_config lc = {
 		.nr_loops = s->opt.single_loop ? 1 : 0, .entries = RING_ENTRIES, .pin = !s->opt.single_loop, .nr_fixed_files = LOOP_NR_FILES,
-		.sqe128 = s->opt.transport != TR_TRANSPORT_DEVFUSE,
+		.sqe128 = s->opt.transport != TR_TRANSPORT_DEVFUSE, .poll_ns = (unsigned)s->opt.poll * 1000,
 	};
 
 	if (loop_set_new(&lc, &s->loops, s->err, sizeof(s->err)))

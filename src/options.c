@@ -181,6 +181,7 @@ void options_defaults(struct options *o, bool root)
 	o->workers = 8;
 	o->log = 2;
 	o->acl = 1;
+	o->parallel_dio = 1;
 	o->user_xattr = 1;
 }
 

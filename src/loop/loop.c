@@ -7,10 +7,14 @@
  *    finds the flag set knows that the loop has yet to take the stack, and one write to the eventfd serves all senders.
  * L2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
  *    thread (so that failures are reported there) and enabled by the loop's thread.
+ * L3 Where the thread runs (loop_place.c): on its own CPU, beside the client whose requests it gets; elsewhere while one deep
+ *    queue is all there is to do, because then the client and the loop would share one CPU and leave the others idle.
+ * L4 Polling is bounded twice: by the configured time after the last completion, and by credit, which polls that find nothing use
+ *    up. It gives way to whatever else wants the CPU, so a client or a kernel thread on the same CPU goes first.
  */
-#include "loop/loop.h"
+#include "loop/loop_types.h"
 
-#include "base/lock.h"
+#include "base/counters.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -22,37 +26,6 @@
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-struct loop {
-	struct io_uring ring;
-	struct loop_set *set;
-	unsigned index;
-	unsigned cpu;
-	bool ring_on;
-	int efd;
-	uint64_t efd_value;
-	struct loop_op efd_op;
-	void (*batch_fn)(struct loop *l, void *arg);
-	void *batch_arg;
-	bool stop;                       /* loop thread only */
-	struct loop_msg stop_msg;
-	pthread_t thread;
-	bool thread_on;
-	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
-	bool notified;                   /* atomic, L1 */
-};
-
-struct loop_set {
-	struct loop_config cfg;
-	unsigned nr;
-	unsigned setup_flags;            /* what the kernel took */
-	struct loop *loops;
-	void (*start_fn)(struct loop *l, void *arg);
-	void *start_arg;
-	struct fdio_mutex start_lock;    /* RANK_LEAF; guards nr_started */
-	pthread_cond_t start_cond;
-	unsigned nr_started;
-};
 
 static __thread struct loop *self;
 
@@ -70,9 +43,9 @@ struct loop *loop_set_get(struct loop_set *s, unsigned i)
 /* ---- making ---- */
 
 static const struct { unsigned flags; const char *text; } setups[] = {
-	{ IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED,
-	  "single issuer, deferred task run" },
-	{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL, "cooperative task run" },
+	{ IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL |
+	  IORING_SETUP_R_DISABLED, "single issuer, deferred task run" },
+	{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL, "cooperative task run" },
 	{ 0, "no ring options" },
 };
 
@@ -278,10 +251,11 @@ struct io_uring_sqe *loop_sqe(struct loop *l)
 	return sqe;
 }
 
-static void reap(struct loop *l)
+/* Returns how many there were. */
+static unsigned reap(struct loop *l)
 {
 	struct io_uring_cqe *cqe;
-	unsigned head, n = 0;
+	unsigned head, n = 0, all = 0;
 
 	io_uring_for_each_cqe(&l->ring, head, cqe) {
 		struct loop_op *op = io_uring_cqe_get_data(cqe);
@@ -289,6 +263,7 @@ static void reap(struct loop *l)
 		unsigned flags = cqe->flags;
 
 		n++;
+		all++;
 		/* Advance in small steps: completions may submit, and a full queue must not wait for the whole batch. */
 		if (n == 16) {
 			io_uring_cq_advance(&l->ring, n);
@@ -297,17 +272,55 @@ static void reap(struct loop *l)
 		op->complete(op, res, flags);
 	}
 	io_uring_cq_advance(&l->ring, n);
+	return all;
 }
 
-static void pin_to_cpu(struct loop *l)
-{
-	cpu_set_t set;
+/* ---- waiting ---- */
 
-	CPU_ZERO(&set);
-	CPU_SET(l->cpu, &set);
-	/* An offline CPU or a cpuset without it: the scheduler decides. */
-	if (pthread_setaffinity_np(pthread_self(), sizeof(set), &set))
-		log_debug("loop %u is not pinned: CPU %u cannot be used", l->index, l->cpu);
+#define POLL_CREDIT_MAX 32u
+#define POLL_RETRY 64u          /* without credit, one wait in so many polls all the same */
+
+/* Something has completed, or would be if the kernel were entered. */
+static bool has_events(struct loop *l)
+{
+	return io_uring_cq_ready(&l->ring) || (IO_URING_READ_ONCE(*l->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+}
+
+static bool poll_wanted(struct loop *l)
+{
+	return l->set->cfg.poll_ns && (l->poll_credit || ++l->poll_skipped % POLL_RETRY == 0);
+}
+
+/* L4 */
+static void poll_events(struct loop *l)
+{
+	uint64_t until = fdio_now_ns() + l->set->cfg.poll_ns;
+
+	do {
+		if (has_events(l)) {
+			l->poll_credit = FDIO_MIN(l->poll_credit + 2, POLL_CREDIT_MAX);
+			fdio_count(CTR_loop_poll_hit);
+			return;
+		}
+		sched_yield();
+	} while (fdio_now_ns() < until);
+	l->poll_credit -= l->poll_credit ? 1 : 0;
+	fdio_count(CTR_loop_poll_miss);
+}
+
+/* Submits what was prepared and comes back with completions, usually. */
+static void submit_and_wait(struct loop *l)
+{
+	int r = 0;
+
+	if (poll_wanted(l)) {
+		r = io_uring_submit_and_get_events(&l->ring);
+		if (r >= 0 && !io_uring_cq_ready(&l->ring))
+			poll_events(l);
+	}
+	if (r >= 0 && !io_uring_cq_ready(&l->ring))
+		r = io_uring_submit_and_wait(&l->ring, 1);
+	FDIO_ASSERT(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
 }
 
 static void note_started(struct loop_set *s)
@@ -336,28 +349,29 @@ static void *loop_main(void *arg)
 	self = l;
 	snprintf(name, sizeof(name), "fusedio-%u", l->index);
 	pthread_setname_np(pthread_self(), name);
-	if (l->set->cfg.pin)
-		pin_to_cpu(l);
+	loop_place_start(l);
 	if (l->set->setup_flags & IORING_SETUP_R_DISABLED) {
 		/* liburing 2.3 declares a function for it, but Debian's library does not export it. */
 		long err = syscall(__NR_io_uring_register, l->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0); /* L2 */
 		FDIO_ASSERT(err == 0);
 	}
+	/* Spares each entry the look-up of the ring's file; without it all works the same. */
+	if (io_uring_register_ring_fd(&l->ring) < 0)
+		log_debug("loop %u: the ring's descriptor is not registered", l->index);
 	l->efd_op.complete = eventfd_done;
 	arm_eventfd(l);
 	if (l->set->start_fn)
 		l->set->start_fn(l, l->set->start_arg);
 	note_started(l->set);
 	while (!l->stop) {
-		int r = io_uring_submit_and_wait(&l->ring, 1);
-
-		FDIO_ASSERT(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
-		reap(l);
+		submit_and_wait(l);
+		loop_place_note(l, reap(l));
 		if (l->batch_fn)
 			l->batch_fn(l, l->batch_arg);
 	}
 	io_uring_submit(&l->ring); /* the last reply may be among it */
 	forget_files(l);
+	io_uring_unregister_ring_fd(&l->ring);
 	self = NULL;
 	return NULL;
 }

@@ -33,7 +33,8 @@ struct loop_config {
 	unsigned nr_loops;      /* 0: one for each possible CPU */
 	unsigned entries;       /* SQ entries a ring; CQ is four times that */
 	bool sqe128;            /* 128-byte SQEs: needed for FUSE-over-io_uring commands */
-	bool pin;               /* thread i runs on CPU i */
+	bool pin;               /* thread i runs on CPU i, or beside it while that is better (loop_place.c) */
+	unsigned poll_ns;       /* look for completions for so long before sleeping, 0: never */
 	unsigned nr_fixed_files; /* size of each ring's fixed-file table */
 };
 

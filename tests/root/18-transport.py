@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Both ways of receiving requests: what is chosen, data through it, and every way in which a mount can end under load."""
+import mmap
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -54,6 +56,79 @@ def data(env, transport):
     for i in range(300):
         os.unlink(m.path(f"s{i}"))
     m.umount()
+    vol.check()
+
+
+COHERENT_BLOCKS = 64
+
+
+class Views:
+    """One file as an O_DIRECT descriptor, a buffered one, and a mapping of each; and what it should hold."""
+
+    def __init__(self, path):
+        self.direct = os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o644)
+        self.buffered = os.open(path, os.O_RDWR)
+        self.size = COHERENT_BLOCKS * 4096
+        os.pwrite(self.buffered, bytes(self.size), 0)
+        self.map_b = mmap.mmap(self.buffered, self.size)
+        self.map_d = mmap.mmap(self.direct, self.size)
+        self.page = mmap.mmap(-1, 4096)
+        self.want = bytearray(self.size)
+
+    def change(self, how, to, frm, byte):
+        """One change of the block at to; two of the ways take the block at frm of the mapping as the buffer of direct I/O."""
+        data = bytes([byte]) * 4096
+        if how == 0:
+            self.page[:] = data
+            os.pwritev(self.direct, [self.page], to)
+        elif how == 1:
+            os.pwrite(self.buffered, data, to)
+        elif how == 2:
+            self.map_b[to:to + 4096] = data
+        elif how == 3:
+            data = data[:8] + bytes(self.want[to + 8:to + 4096])
+            self.map_d[to:to + 8] = data[:8]
+        elif how == 4:
+            data = bytes(self.want[frm:frm + 4096])
+            with memoryview(self.map_b) as v, v[frm:frm + 4096] as buf:
+                os.pwritev(self.direct, [buf], to)
+        else:
+            data = bytes(self.want[frm:frm + 4096])
+            with memoryview(self.map_b) as v, v[to:to + 4096] as buf:
+                os.preadv(self.direct, [buf], frm)
+        self.want[to:to + 4096] = data
+
+    def check(self, at, what):
+        want = bytes(self.want[at:at + 4096])
+        os.preadv(self.direct, [self.page], at)
+        for name, got in (("direct", self.page[:]), ("buffered", os.pread(self.buffered, 4096, at)),
+                          ("mapped", self.map_b[at:at + 4096]), ("mapped O_DIRECT", self.map_d[at:at + 4096])):
+            expect(got == want, f"{what}: a {name} read of the block at {at} gave other bytes")
+
+    def close(self):
+        self.map_b.close()
+        self.map_d.close()
+        os.close(self.buffered)
+        os.close(self.direct)
+
+
+@case(params=[f"{t}-{p}" for t in BOTH for p in ("parallel_dio", "noparallel_dio")])
+def views_agree(env, what):
+    """Direct, buffered and mapped I/O on one file, also direct I/O from and to a mapping of the same file, in any order."""
+    transport, option = what.split("-")
+    if transport == "uring":
+        offer(env)
+    vol = env.volume(64)
+    with vol.mount(f"transport={transport}", option) as m:
+        v = Views(m.path("f"))
+        rnd = random.Random(7)
+        for step in range(1500):
+            how, to, frm = rnd.randrange(6), rnd.randrange(COHERENT_BLOCKS) * 4096, rnd.randrange(COHERENT_BLOCKS) * 4096
+            if how < 4 or to != frm:
+                v.change(how, to, frm, rnd.randrange(256))
+            v.check(to, f"step {step}, way {how}")
+            v.check(rnd.randrange(COHERENT_BLOCKS) * 4096, f"step {step}, elsewhere")
+        v.close()
     vol.check()
 
 

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Struct bodies of the event loops. Included only inside src/loop. Fields without a remark belong to the loop's thread once it
+ * runs, and to the main thread before and after.
+ */
+#ifndef FDIO_LOOP_LOOP_TYPES_H
+#define FDIO_LOOP_LOOP_TYPES_H
+
+#include "base/lock.h"
+#include "loop/loop.h"
+
+#include <sched.h>
+
+struct loop {
+	struct io_uring ring;
+	struct loop_set *set;
+	unsigned index;
+	unsigned cpu;
+	bool ring_on;
+	int efd;
+	uint64_t efd_value;
+	struct loop_op efd_op;
+	void (*batch_fn)(struct loop *l, void *arg);
+	void *batch_arg;
+	bool stop;
+	struct loop_msg stop_msg;
+	pthread_t thread;
+	bool thread_on;
+
+	unsigned poll_credit, poll_skipped;
+
+	/* loop_place.c */
+	bool can_move, away;
+	cpu_set_t home_set, away_set;
+	unsigned window_batches;
+	uint64_t window_start_ns, window_ops, others_ops; /* at the window's beginning */
+
+	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
+	bool notified;                   /* atomic, L1 */
+
+	uint64_t nr_ops fdio_cacheline_aligned; /* atomic: completions; this loop writes, others read now and then */
+};
+
+struct loop_set {
+	struct loop_config cfg;
+	unsigned nr;
+	unsigned setup_flags;            /* what the kernel took */
+	struct loop *loops;
+	void (*start_fn)(struct loop *l, void *arg);
+	void *start_arg;
+	struct fdio_mutex start_lock;    /* RANK_LEAF; guards nr_started */
+	pthread_cond_t start_cond;
+	unsigned nr_started;
+};
+
+/* ---- loop_place.c: on the loop's thread ---- */
+void loop_place_start(struct loop *l);
+/* A batch of n completions has been handled. */
+void loop_place_note(struct loop *l, unsigned n);
+
+#endif
