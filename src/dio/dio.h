@@ -37,6 +37,9 @@ struct dio_config {
 	struct wq *syncers;        /* the sync queue: commit and flush for whole batches */
 	unsigned segs_per_loop;    /* extra segments for multi-extent requests, at least 1; preallocated */
 	bool strict;               /* dio=strict: EINVAL for unaligned DIO_DIRECT */
+	/* X4_KILL_SGID if who writes is not of the file's group, else 0: asked on a worker for requests with DIO_KILLPRIV on files
+	 * that may have privileges. NULL: 0. */
+	unsigned (*kill_sgid)(const struct dio_req *r);
 	/* Invalidate the kernel's page cache of a byte range, then call done(arg2) on any thread. NULL: no page cache above. */
 	void (*inval)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *done_work, void (*done)(struct work *));
 	void *inval_arg;

@@ -224,6 +224,9 @@ static bool is_misaligned(const struct dio *d, const struct dio_req *r)
 
 	if (likely(!((r->pos | r->len) & mask)))
 		return false;
+	/* A read may stop anywhere behind the end of the file. */
+	if (!(r->flags & DIO_WRITE) && !(r->pos & mask) && end >= fdio_round_up(x4_inode_size(r->file->inode), d->lbs))
+		return false;
 	return r->len < DIO_SPLIT_MIN && (!(r->pos & mask) || (end & mask));
 }
 

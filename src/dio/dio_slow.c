@@ -134,7 +134,7 @@ static int slow_write(struct dio_req *r)
 	s.end = r->pos + r->len;
 	s.shut = (s.pos | s.end) & (s.d->lbs - 1);
 	if ((r->flags & DIO_KILLPRIV) && x4_needs_killpriv(s.i)) {
-		err = x4_setattr(s.i, X4_KILL_SUIDGID, &none);
+		err = x4_setattr(s.i, X4_KILL_SUIDGID | (s.d->cfg.kill_sgid ? s.d->cfg.kill_sgid(r) : 0), &none);
 		if (err)
 			return err;
 	}

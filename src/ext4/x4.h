@@ -99,6 +99,7 @@ uint32_t x4_inode_gen(const struct x4_inode *i);
 uint32_t x4_inode_mode(const struct x4_inode *i); /* type and permissions */
 uint64_t x4_inode_size(const struct x4_inode *i); /* any thread, never blocks; atomic */
 uint32_t x4_inode_flags(struct x4_inode *i);      /* EXT4_*_FL */
+bool x4_inode_immutable(const struct x4_inode *i); /* any thread, never blocks; atomic */
 struct x4_vol *x4_inode_vol(struct x4_inode *i);
 
 /* A slot for the rooms above (dio: gate, in-flight counts). Set once; dtor runs when the inode is freed. */
@@ -118,6 +119,7 @@ enum {
 	X4_SET_CTIME = 1 << 5, X4_SET_FLAGS = 1 << 6, X4_SET_ATIME_NOW = 1 << 7, X4_SET_MTIME_NOW = 1 << 8,
 	X4_KILL_SUIDGID = 1 << 9, /* clear suid, and sgid where group-executable; drop security.capability */
 	X4_TOUCH_CTIME = 1 << 10, /* ctime becomes now, even if nothing else is to be done */
+	X4_KILL_SGID = 1 << 11,   /* with X4_KILL_SUIDGID: sgid in any case, because who does it is not of the file's group */
 };
 /* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. Takes the inode lock
  * exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing to kill changes nothing. */
@@ -253,8 +255,8 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 /* ------------------------------------------------------------------ xattrs (x4_xattr.c, x4_acl.c) */
 /* Full names ("user.foo"). size 0: only the length. *ret_len always set on success. -ENODATA, -ERANGE, -EOPNOTSUPP. */
 int x4_xattr_get(struct x4_inode *i, const char *name, void *buf, size_t size, size_t *ret_len);
-/* NUL-separated names. */
-int x4_xattr_list(struct x4_inode *i, char *buf, size_t size, size_t *ret_len);
+/* NUL-separated names; trusted: with those that only a privileged process may know of. */
+int x4_xattr_list(struct x4_inode *i, bool trusted, char *buf, size_t size, size_t *ret_len);
 /* flags: XATTR_CREATE, XATTR_REPLACE. value NULL with len 0 is an empty value. kill_sgid: FUSE_SETXATTR_ACL_KILL_SGID. */
 int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t len, int flags, bool kill_sgid);
 int x4_xattr_remove(struct x4_inode *i, const char *name);

@@ -254,12 +254,12 @@ static int write_acl(struct jnl_handle *h, struct x4_inode *i, uint8_t index, co
 		return err;
 	err = x4_xattr_change(h, i, index, "", 0, disk, len);
 	free(disk);
-	return err == -ENODATA && !a ? 0 : err;
+	return err == -ENODATA && !a ? X4_XATTR_SAME : err;
 }
 
 int x4_acl_store(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const void *value, size_t len, bool kill_sgid)
 {
-	uint32_t mode = i->raw->i_mode;
+	uint32_t mode = i->raw->i_mode, old = mode;
 	struct acl *a = NULL;
 	int err;
 
@@ -271,7 +271,7 @@ int x4_acl_store(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const 
 	if (index == X4_XI_ACL_DEFAULT && !S_ISDIR(mode)) {
 		bool any = a;
 		free(a);
-		return any ? -EACCES : 0;
+		return any ? -EACCES : X4_XATTR_SAME;
 	}
 	bool plain = a && is_plain(a);
 	if (a && index == X4_XI_ACL_ACCESS) {
@@ -285,7 +285,7 @@ int x4_acl_store(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const 
 	/* An access ACL that the mode expresses is not kept. */
 	err = write_acl(h, i, index, plain && index == X4_XI_ACL_ACCESS ? NULL : a);
 	free(a);
-	return err;
+	return err == X4_XATTR_SAME && mode != old ? 0 : err;
 }
 
 /* *ret NULL if there is none. */
@@ -317,7 +317,7 @@ int x4_acl_chmod(struct jnl_handle *h, struct x4_inode *i, uint32_t mode)
 	set_mode(a, mode);
 	err = write_acl(h, i, X4_XI_ACL_ACCESS, a);
 	free(a);
-	return err;
+	return err == X4_XATTR_SAME ? 0 : err;
 }
 
 int x4_acl_inherit(struct jnl_handle *h, struct x4_inode *dir, struct x4_inode *i, uint32_t *mode, bool *ret_had_default)

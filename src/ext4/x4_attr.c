@@ -63,9 +63,10 @@ static void encode_time(const struct x4_inode *i, unsigned which, struct timespe
 
 	if (!p.sec)
 		return;
-	if (ts.tv_sec < INT32_MIN)
+	/* At the ends of what can be stored there are no fractions: as the kernel has it. */
+	if (ts.tv_sec <= INT32_MIN)
 		ts = (struct timespec){ INT32_MIN, 0 };
-	if (ts.tv_sec > max)
+	if (ts.tv_sec >= max)
 		ts = (struct timespec){ (time_t)max, 0 };
 	*p.sec = (uint32_t)(int32_t)ts.tv_sec;
 	if (p.extra)
@@ -299,29 +300,45 @@ void x4_getattr(struct x4_inode *i, struct x4_attr *ret)
 }
 
 /* ------------------------------------------------------------------ setattr */
-/* Flags that a user may set and that mean something here or nothing at all. */
-#define SETTABLE_FLAGS                                                                                                         \
-	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_SYNC_FL | EXT2_IMMUTABLE_FL | EXT2_APPEND_FL | EXT2_NODUMP_FL | EXT2_NOATIME_FL |   \
-	 EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | EXT2_NOTAIL_FL)
 #ifndef FS_NOCOW_FL
 #define FS_NOCOW_FL 0x00800000
 #endif
 #ifndef FS_DAX_FL
 #define FS_DAX_FL 0x02000000
 #endif
-/* Flags that a user may name, as chattr does with what it read: the rest is ours and is kept. */
-#define NAMED_FLAGS                                                                                                            \
-	(SETTABLE_FLAGS | EXT2_COMPR_FL | EXT2_NOCOMPR_FL | EXT3_JOURNAL_DATA_FL | EXT4_EXTENTS_FL | FS_NOCOW_FL |               \
-	 EXT4_PROJINHERIT_FL | EXT4_CASEFOLD_FL | FS_DAX_FL)
+/* What may be changed; flags without an effect here are kept for who knows them, as the kernel does. */
+#define SETTABLE_FLAGS                                                                                                         \
+	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_COMPR_FL | EXT2_SYNC_FL | EXT2_IMMUTABLE_FL | EXT2_APPEND_FL | EXT2_NODUMP_FL |       \
+	 EXT2_NOATIME_FL | EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | EXT2_NOTAIL_FL | EXT4_PROJINHERIT_FL | FS_DAX_FL)
+/* What the kernel could change and this room cannot: data in the journal, block maps, names without case. */
+#define REFUSED_FLAGS (EXT3_JOURNAL_DATA_FL | EXT4_EXTENTS_FL | EXT4_CASEFOLD_FL)
+/* What may be named at all, as chattr does with what it has read. */
+#define VISIBLE_FLAGS 0x725bdfffU
+
+/* -EPERM: an immutable file stays as it is, but for that flag. The inode is locked. */
+static int check_flags(struct x4_inode *i, uint32_t flags)
+{
+	uint32_t old = i->raw->i_flags, mode = x4_inode_mode(i), allowed = UINT32_MAX;
+
+	if (!S_ISDIR(mode))
+		allowed = S_ISREG(mode) ? ~(uint32_t)(EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | EXT4_CASEFOLD_FL | EXT4_PROJINHERIT_FL) :
+			EXT2_NODUMP_FL | EXT2_NOATIME_FL;
+	if (flags & ~(VISIBLE_FLAGS & allowed))
+		return -EOPNOTSUPP;
+	if ((old & flags & EXT2_IMMUTABLE_FL) && (old & VISIBLE_FLAGS) != flags)
+		return -EPERM;
+	return (old ^ flags) & REFUSED_FLAGS ? -EOPNOTSUPP : 0;
+}
 
 static int set_flags(struct x4_inode *i, uint32_t flags)
 {
-	uint32_t old = i->raw->i_flags;
+	int err = check_flags(i, flags);
 
-	if ((old ^ flags) & NAMED_FLAGS & ~SETTABLE_FLAGS)
-		return -EOPNOTSUPP;
+	if (err)
+		return err;
 	fdio_mutex_lock(&i->attr);
-	i->raw->i_flags = (old & ~SETTABLE_FLAGS) | (flags & SETTABLE_FLAGS);
+	i->raw->i_flags = (i->raw->i_flags & ~SETTABLE_FLAGS) | (flags & SETTABLE_FLAGS);
+	__atomic_store_n(&i->immutable, !!(flags & EXT2_IMMUTABLE_FL), __ATOMIC_RELAXED);
 	fdio_mutex_unlock(&i->attr);
 	return 0;
 }
@@ -340,21 +357,21 @@ static void set_owner(struct x4_inode *i, unsigned what, const struct x4_attr *a
 	fdio_mutex_unlock(&i->attr);
 }
 
-static uint32_t killed_mode(uint32_t mode)
+static uint32_t killed_mode(uint32_t mode, bool sgid)
 {
 	/* A change of owner strips devices and FIFOs as well; only directories keep theirs. Writes reach regular files alone. */
 	if (S_ISDIR(mode))
 		return mode;
-	return mode & ~(S_ISUID | ((mode & S_IXGRP) ? (uint32_t)S_ISGID : 0U));
+	return mode & ~(S_ISUID | (sgid || (mode & S_IXGRP) ? (uint32_t)S_ISGID : 0U));
 }
 
-static int kill_privs(struct jnl_handle *h, struct x4_inode *i)
+static int kill_privs(struct jnl_handle *h, struct x4_inode *i, bool sgid)
 {
 	uint32_t mode = x4_inode_mode(i);
 
 	fdio_mutex_lock(&i->attr);
-	if (killed_mode(mode) != mode)
-		x4_raw_set_mode(i, killed_mode(mode));
+	if (killed_mode(mode, sgid) != mode)
+		x4_raw_set_mode(i, killed_mode(mode, sgid));
 	fdio_mutex_unlock(&i->attr);
 	return x4_xattr_kill_caps(h, i);
 }
@@ -383,7 +400,7 @@ static int apply(struct jnl_handle *h, struct x4_inode *i, unsigned what, const 
 	if (!err && (what & X4_SET_FLAGS))
 		err = set_flags(i, a->flags);
 	if (!err && (what & X4_KILL_SUIDGID))
-		err = kill_privs(h, i);
+		err = kill_privs(h, i, what & X4_KILL_SGID);
 	if (!err && (what & X4_SET_MODE)) {
 		uint32_t mode = (x4_inode_mode(i) & S_IFMT) | (a->mode & 07777);
 
@@ -400,16 +417,16 @@ static int apply(struct jnl_handle *h, struct x4_inode *i, unsigned what, const 
 	return x4_inode_dirty(h, i, false);
 }
 
-/* True if KILL_SUIDGID has nothing to do; remembers it. The inode is locked. */
-static bool nothing_to_kill(struct x4_inode *i)
+/* True if KILL_SUIDGID has nothing to do; remembers it, if that holds whoever asks. The inode is locked. */
+static bool nothing_to_kill(struct x4_inode *i, bool sgid)
 {
 	uint32_t mode = x4_inode_mode(i);
 	bool none;
 
 	if (__atomic_load_n(&i->killpriv_cache, __ATOMIC_ACQUIRE) == 1)
 		return true;
-	none = killed_mode(mode) == mode && !x4_xattr_has_caps(i);
-	if (none)
+	none = killed_mode(mode, sgid) == mode && !x4_xattr_has_caps(i);
+	if (none && killed_mode(mode, true) == mode)
 		__atomic_store_n(&i->killpriv_cache, 1, __ATOMIC_RELEASE);
 	return none;
 }
@@ -422,9 +439,9 @@ int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 	if (x4_vol_read_only(i->vol))
 		return -EROFS;
 	x4_inode_lock_excl(i);
-	if ((what & X4_KILL_SUIDGID) && nothing_to_kill(i))
-		what &= ~X4_KILL_SUIDGID;
-	if (!what)
+	if ((what & X4_KILL_SUIDGID) && nothing_to_kill(i, what & X4_KILL_SGID))
+		what &= ~(unsigned)X4_KILL_SUIDGID;
+	if (!(what & ~(unsigned)X4_KILL_SGID))
 		goto out;
 	err = jnl_begin(i->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR, &h);
 	if (err)

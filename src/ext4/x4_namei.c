@@ -437,8 +437,16 @@ static int remove_in(struct jnl_handle *h, struct x4_inode *dir, const char *nam
 		r = dir_drop_link(h, child, now);
 	if (r)
 		return r;
-	if (S_ISDIR(x4_inode_mode(child)))
+	if (S_ISDIR(x4_inode_mode(child))) {
 		dir_nlink_dec(dir);
+		/* Whoever still has it open sees that nothing is left; the blocks go with the inode. */
+		fdio_mutex_lock(&child->attr);
+		x4_raw_set_size(child, 0);
+		fdio_mutex_unlock(&child->attr);
+		r = x4_inode_dirty(h, child, true);
+		if (r)
+			return r;
+	}
 	dir_touch(dir, X4_SET_MTIME | X4_SET_CTIME, now);
 	return x4_inode_dirty(h, dir, true);
 }

@@ -219,11 +219,17 @@ static int do_exchange(struct jnl_handle *h, struct ren *n)
 static int make_whiteout(struct jnl_handle *h, struct ren *n)
 {
 	int r = x4_inode_new(h, n->odir, S_IFCHR, n->cred, &n->white);
+	uint32_t mode = S_IFCHR;
+	bool had_default;
 
 	if (r) {
 		n->white = NULL;
 		return r;
 	}
+	/* A new file of its directory like any other. */
+	r = x4_acl_inherit(h, n->odir, n->white, &mode, &had_default);
+	if (r)
+		return r;
 	x4_raw_set_rdev(n->white, 0);
 	return x4_inode_dirty(h, n->white, true);
 }
@@ -284,8 +290,10 @@ static int transact(struct ren *n)
 		credits += n->add.credits;
 		blocks = n->add.blocks;
 	}
-	if (n->flags & RENAME_WHITEOUT)
-		credits += X4_CREDITS_INODE_NEW;
+	if (n->flags & RENAME_WHITEOUT) {
+		credits += X4_CREDITS_INODE_NEW + X4_CREDITS_XATTR;
+		blocks++; /* its ACL */
+	}
 	r = dir_op_begin(n->odir->vol, credits, blocks, &op);
 	if (r)
 		return r;

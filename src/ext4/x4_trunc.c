@@ -169,9 +169,10 @@ static int trunc_step(struct x4_inode *i, uint64_t size, bool first, uint32_t fr
 	return r;
 }
 
-static int trunc_blocks(struct x4_inode *i, uint64_t size)
+/* The size, and the blocks behind keep freed. */
+static int trunc_blocks(struct x4_inode *i, uint64_t size, uint64_t keep)
 {
-	uint32_t from = FDIO_MIN(fdio_blocks(size, i->vol->block_bits), (uint64_t)X4_LBLK_END), to = X4_LBLK_END;
+	uint32_t from = FDIO_MIN(fdio_blocks(keep, i->vol->block_bits), (uint64_t)X4_LBLK_END), to = X4_LBLK_END;
 	bool first = true;
 	uint64_t blocks;
 	unsigned runs;
@@ -191,8 +192,28 @@ static int trunc_blocks(struct x4_inode *i, uint64_t size)
 	return r;
 }
 
+/* Data beyond the end, which only a crash or another writer leaves there. What is preallocated is none. */
+static int data_beyond(struct x4_inode *i, uint64_t size, bool *ret)
+{
+	uint64_t at = fdio_blocks(size, i->vol->block_bits);
+	struct x4_ext x;
+
+	*ret = false;
+	while (at < X4_LBLK_END && !*ret) {
+		int r = x4_map_lookup_load(i, (uint32_t)at, &x);
+
+		if (r)
+			return r;
+		*ret = x.state == X4_EXT_WRITTEN;
+		at = x4_ext_end(&x);
+	}
+	return 0;
+}
+
 int x4_truncate(struct x4_inode *i, uint64_t size)
 {
+	uint64_t old = x4_raw_size(i);
+	bool stale = true;
 	int r;
 
 	if (!S_ISREG(le16toh(i->raw->i_mode)))
@@ -205,6 +226,9 @@ int x4_truncate(struct x4_inode *i, uint64_t size)
 	if (r)
 		return r;
 	/* What a crash or another writer left behind the old end must not become part of the file, nor what is cut off now. */
-	r = x4_zero_tail(i, FDIO_MIN(size, x4_raw_size(i)));
-	return r ? r : trunc_blocks(i, size);
+	r = x4_zero_tail(i, FDIO_MIN(size, old));
+	if (!r && size > old)
+		r = data_beyond(i, old, &stale);
+	/* A file that grows keeps what was preallocated for it. */
+	return r ? r : trunc_blocks(i, size, stale ? FDIO_MIN(size, old) : UINT64_MAX - i->vol->block_size);
 }

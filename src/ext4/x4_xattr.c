@@ -151,7 +151,7 @@ static const struct prefix *prefix_of(uint8_t index)
 	return NULL; /* not for user space: system.data, encryption, or unknown */
 }
 
-static int list_set(struct x4_inode *i, const struct x4_xattr_set *s, char *buf, size_t size, size_t *ret_len)
+static int list_set(struct x4_inode *i, const struct x4_xattr_set *s, bool trusted, char *buf, size_t size, size_t *ret_len)
 {
 	size_t n = 0;
 
@@ -159,7 +159,8 @@ static int list_set(struct x4_inode *i, const struct x4_xattr_set *s, char *buf,
 		const struct x4_xattr *x = &s->e[k];
 		const struct prefix *p = prefix_of(x->index);
 
-		if (!p || !index_served(i->vol, x->index) || (p->whole && x->name_len))
+		if (!p || !index_served(i->vol, x->index) || (p->whole && x->name_len) ||
+		    (x->index == X4_XI_TRUSTED && !trusted))
 			continue;
 		size_t need = (size_t)p->len + x->name_len + 1;
 		if (size) {
@@ -175,7 +176,7 @@ static int list_set(struct x4_inode *i, const struct x4_xattr_set *s, char *buf,
 	return 0;
 }
 
-int x4_xattr_list(struct x4_inode *i, char *buf, size_t size, size_t *ret_len)
+int x4_xattr_list(struct x4_inode *i, bool trusted, char *buf, size_t size, size_t *ret_len)
 {
 	struct x4_xattr_set s;
 	int err;
@@ -183,7 +184,7 @@ int x4_xattr_list(struct x4_inode *i, char *buf, size_t size, size_t *ret_len)
 	x4_inode_lock_shared(i);
 	err = x4_xattr_load(i, &s);
 	if (!err) {
-		err = list_set(i, &s, buf, size, ret_len);
+		err = list_set(i, &s, trusted, buf, size, ret_len);
 		x4_xattr_set_fini(&s);
 	}
 	x4_inode_unlock(i);
@@ -209,10 +210,13 @@ int x4_xattr_change(struct jnl_handle *h, struct x4_inode *i, uint8_t index, con
 		err = x ? 0 : -ENODATA;
 		if (x)
 			*x = s.e[--s.nr];
+	} else if (x && x->size == len && (!len || !memcmp(x->value, value, len))) {
+		err = X4_XATTR_SAME;
 	} else {
 		if (!x)
 			x = &s.e[s.nr++];
-		*x = (struct x4_xattr){ .index = index, .name_len = (uint8_t)name_len, .name = name, .value = value, .size = (uint32_t)len };
+		*x = (struct x4_xattr){ .index = index, .name_len = (uint8_t)name_len, .name = name, .value = value, .size = (uint32_t)len,
+					.fresh = true };
 	}
 	if (!err)
 		err = x4_xattr_store(h, i, &s);
@@ -259,7 +263,7 @@ static int change_in_handle(struct jnl_handle *h, struct x4_inode *i, const stru
 	else
 		err = x4_xattr_change(h, i, c->index, c->rest, c->rest_len, c->value, c->len);
 	if (err)
-		return err;
+		return err == X4_XATTR_SAME ? 0 : err; /* and no time changes either */
 	fdio_mutex_lock(&i->attr);
 	x4_raw_set_time(i, X4_SET_CTIME, x4_now(i->vol));
 	fdio_mutex_unlock(&i->attr);

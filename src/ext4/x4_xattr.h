@@ -28,6 +28,7 @@ struct x4_xattr {
 	uint32_t inum;         /* the value lies in this inode (ea_inode) */
 	uint32_t hash;         /* as found; kept for values in inodes */
 	bool in_block;
+	bool fresh;            /* set just now: goes to the inode if it fits, wherever it was */
 };
 
 /* Everything an inode has. Names and values point into copies that the set owns, or into what the caller put there. */
@@ -41,17 +42,19 @@ struct x4_xattr_set {
 int x4_xattr_load(struct x4_inode *i, struct x4_xattr_set *ret);
 void x4_xattr_set_fini(struct x4_xattr_set *s);
 struct x4_xattr *x4_xattr_find(struct x4_xattr_set *s, uint8_t index, const char *name, unsigned name_len);
-/* Writes the set back in h: attributes stay in the inode where they fit, the rest goes to a block of its own (a shared one is left
- * to its other owners). -ENOSPC when there is no room. Ends with x4_inode_dirty. Credits: X4_CREDITS_XATTR. */
+/* Writes the set back in h: each attribute stays where it is; a fresh one goes to the inode if it fits, else to
+ * the block of its own (a shared one is left to its other owners). -ENOSPC when there is no room. Ends with x4_inode_dirty. Credits: X4_CREDITS_XATTR. */
 int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s);
 /* Takes the block away: one owner less, or freed. i is begun, and dirtied by the caller. */
 int x4_xattr_drop_block(struct jnl_handle *h, struct x4_inode *i);
 uint64_t x4_raw_file_acl(const struct x4_inode *i);
-/* Sets (value NULL: removes) one attribute inside h. -ENODATA when removing what is not there. */
+/* Sets (value NULL: removes) one attribute inside h. -ENODATA when removing what is not there; X4_XATTR_SAME, with nothing
+ * changed, when it has this value already. */
+#define X4_XATTR_SAME 1
 int x4_xattr_change(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const char *name, unsigned name_len, const void *value,
 		    size_t len);
 
-/* x4_acl.c: the whole set or remove of an ACL attribute, with what it does to the mode, inside h. */
+/* x4_acl.c: the whole set or remove of an ACL attribute, with what it does to the mode, inside h. X4_XATTR_SAME: all was so. */
 int x4_acl_store(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const void *value, size_t len, bool kill_sgid);
 /* Disk form to the xattr form that user space knows; -ERANGE if cap is too small (0: only the length). */
 int x4_acl_to_user(struct x4_inode *i, const uint8_t *disk, size_t len, void *buf, size_t cap, size_t *ret_len);

@@ -248,8 +248,8 @@ static bool take_ibody(const struct x4_xattr *x, uint32_t len, uint32_t *used)
 	return true;
 }
 
-/* Those that live in the inode stay there before any that lived in the block may move in; the rest is marked for the
- * block. Returns the bytes needed there, 0 for no block. */
+/* What is in one place stays there, as with the kernel; only a fresh one may move. Returns the bytes needed in the
+ * block, 0 for none. */
 static uint32_t assign_places(struct x4_inode *i, struct x4_xattr_set *s)
 {
 	uint32_t len = 0, used = 4, block_used = BLOCK_HDR + 4, *magic;
@@ -258,15 +258,13 @@ static uint32_t assign_places(struct x4_inode *i, struct x4_xattr_set *s)
 	if (!ibody_area(i, &len, &magic))
 		len = 0;
 	for (unsigned k = 0; k < s->nr; k++)
-		if (!s->e[k].in_block)
+		if (!s->e[k].in_block && !s->e[k].fresh)
 			s->e[k].in_block = !take_ibody(&s->e[k], len, &used);
-	/* What the first pass put out is tried once more here, which is harmless: the space has only shrunk. */
 	for (unsigned k = 0; k < s->nr; k++) {
 		struct x4_xattr *x = &s->e[k];
 
-		if (!x->in_block)
-			continue;
-		x->in_block = !take_ibody(x, len, &used);
+		if (x->fresh)
+			x->in_block = !take_ibody(x, len, &used);
 		if (x->in_block) {
 			block_used += entry_len(x->name_len) + value_len(x);
 			any = true;

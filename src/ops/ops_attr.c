@@ -226,8 +226,9 @@ static int setattr_allowed(struct x4_inode *i, const struct fuse_setattr_in *in)
 	return 0;
 }
 
-static int setattr_inode(struct ops *o, struct x4_inode *i, const struct fuse_setattr_in *in, bool root)
+static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fuse_setattr_in *in)
 {
+	struct ops *o = q->ops;
 	struct x4_attr a = { 0 };
 	unsigned what = setattr_what(in, &a);
 	int err = setattr_allowed(i, in);
@@ -239,12 +240,14 @@ static int setattr_inode(struct ops *o, struct x4_inode *i, const struct fuse_se
 	 * wants the other privileges to go as well, unless root writes.
 	 */
 	if (!what && !(in->valid & FATTR_SIZE))
-		what = X4_TOUCH_CTIME | (root ? 0 : X4_KILL_SUIDGID);
+		what = X4_TOUCH_CTIME | (q->tr.in.h.uid == 0 ? 0 : X4_KILL_SUIDGID);
 	/* The kernel leaves it to us to take the privileges away when a file changes hands, whoever does it. */
 	if (what & (X4_SET_UID | X4_SET_GID))
 		what |= X4_KILL_SUIDGID;
 	if (S_ISDIR(x4_inode_mode(i)))
 		what &= ~(unsigned)X4_KILL_SUIDGID;
+	if (what & X4_KILL_SUIDGID)
+		what |= ops_kill_what(q, i);
 	if (in->valid & FATTR_SIZE)
 		err = ops_set_size(o, i, in->size);
 	if (!err && what)
@@ -263,7 +266,7 @@ void ops_setattr(struct ops_req *q)
 		ops_reply_err(q, err);
 		return;
 	}
-	err = setattr_inode(q->ops, i, ops_arg(q), q->tr.in.h.uid == 0);
+	err = setattr_inode(q, i, ops_arg(q));
 	if (err)
 		ops_reply_err(q, err);
 	else

@@ -7,6 +7,7 @@
 #include "ops/ops_types.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 
 struct fill {
 	uint8_t *buf;

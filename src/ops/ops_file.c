@@ -36,8 +36,9 @@ static int open_allowed(struct ops *o, struct x4_inode *i, uint32_t flags)
 	return 0;
 }
 
-int ops_open_inode(struct ops *o, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out)
+int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out)
 {
+	struct ops *o = q->ops;
 	struct x4_attr none = { 0 };
 	struct dio_file *df;
 	unsigned io = 0;
@@ -51,7 +52,7 @@ int ops_open_inode(struct ops *o, struct x4_inode *i, uint32_t flags, uint32_t o
 	if (flags & O_TRUNC)
 		err = ops_set_size(o, i, 0);
 	if (!err && (open_flags & FUSE_OPEN_KILL_SUIDGID) && (flags & O_TRUNC))
-		err = x4_setattr(i, X4_KILL_SUIDGID, &none);
+		err = x4_setattr(i, ops_kill_what(q, i), &none);
 	if (o->cfg.sync || (x4_inode_flags(i) & OPS_FL_SYNC))
 		io = DIO_DSYNC | DIO_SYNC;
 	if (!err)
@@ -77,7 +78,7 @@ void ops_open(struct ops_req *q)
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
 
 	if (!err) {
-		err = ops_open_inode(q->ops, i, in->flags, in->open_flags, &out);
+		err = ops_open_inode(q, i, in->flags, in->open_flags, &out);
 		x4_iput(i);
 	}
 	if (err)
@@ -92,7 +93,7 @@ static void reply_created(struct ops_req *q, int err, struct x4_inode *i, const 
 	struct { struct fuse_entry_out e; struct fuse_open_out o; } out = { 0 };
 
 	if (!err)
-		err = ops_open_inode(q->ops, i, open->flags, open->open_flags, &out.o);
+		err = ops_open_inode(q, i, open->flags, open->open_flags, &out.o);
 	if (err) {
 		x4_iput(i);
 		ops_reply_err(q, err);
@@ -254,7 +255,7 @@ void ops_fallocate(struct ops_req *q)
 		goto out;
 	/* As a write by the same process would. */
 	if (!err && q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
-		err = x4_setattr(f->inode, X4_KILL_SUIDGID, &none);
+		err = x4_setattr(f->inode, ops_kill_what(q, f->inode), &none);
 	if (!err && (f->io_flags & DIO_SYNC || (f->open_flags & (O_DSYNC | O_SYNC))))
 		err = ops_wait_durable(o, f->inode, false);
 out:

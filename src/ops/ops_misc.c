@@ -9,9 +9,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 
-#define FL_USER_VISIBLE 0x705BDFFFu
-#define FL_USER_SETTABLE \
-	(0x3u | OPS_FL_SYNC | OPS_FL_IMMUTABLE | OPS_FL_APPEND | OPS_FL_NODUMP | OPS_FL_NOATIME | OPS_FL_DIRSYNC | OPS_FL_TOPDIR)
+#define FL_USER_VISIBLE 0x725bdfffu
 
 void ops_statfs(struct ops_req *q)
 {
@@ -39,37 +37,36 @@ static void reply_ioctl(struct ops_req *q, const void *data, uint32_t len)
 
 static int set_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
 {
-	struct x4_attr a = { 0 };
-	uint32_t have = x4_inode_flags(i);
-	uint32_t settable = FL_USER_SETTABLE;
+	struct x4_attr a = { .flags = want };
+	int err;
 
 	if (x4_vol_read_only(q->ops->vol))
 		return -EROFS;
-	if (!S_ISDIR(x4_inode_mode(i)))
-		settable &= ~(uint32_t)(OPS_FL_DIRSYNC | OPS_FL_TOPDIR);
-	/* Flags that say how the file is stored may be named, not changed. */
-	if ((want ^ have) & FL_USER_VISIBLE & ~settable)
-		return -EOPNOTSUPP;
-	a.flags = (have & ~settable) | (want & settable);
-	return x4_setattr(i, X4_SET_FLAGS, &a);
+	if (((want ^ x4_inode_flags(i)) & FS_JOURNAL_DATA_FL) && q->tr.in.h.uid != 0)
+		return -EPERM;
+	err = x4_setattr(i, X4_SET_FLAGS, &a);
+	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
+	if (!err && q->ops->tr)
+		tr_notify_inval_inode(q->ops->tr, ops_nodeid(i), -1, 0);
+	return err;
 }
 
 static const struct { uint32_t x, fl; } xflag_map[] = {
 	{ FS_XFLAG_SYNC, OPS_FL_SYNC }, { FS_XFLAG_IMMUTABLE, OPS_FL_IMMUTABLE }, { FS_XFLAG_APPEND, OPS_FL_APPEND },
-	{ FS_XFLAG_NODUMP, OPS_FL_NODUMP }, { FS_XFLAG_NOATIME, OPS_FL_NOATIME },
+	{ FS_XFLAG_NODUMP, OPS_FL_NODUMP }, { FS_XFLAG_NOATIME, OPS_FL_NOATIME }, { FS_XFLAG_DAX, FS_DAX_FL },
+	{ FS_XFLAG_PROJINHERIT, FS_PROJINHERIT_FL },
 };
 
+/* What has no flag here is ignored, as ext4 does; projects are another feature. */
 static int set_xflags(struct ops_req *q, struct x4_inode *i, const struct fsxattr *x)
 {
-	uint32_t want = x4_inode_flags(i), known = 0;
+	uint32_t want = x4_inode_flags(i) & FL_USER_VISIBLE;
+	int err;
 
-	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++) {
-		known |= xflag_map[k].x;
+	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)
 		want = x->fsx_xflags & xflag_map[k].x ? want | xflag_map[k].fl : want & ~xflag_map[k].fl;
-	}
-	if ((x->fsx_xflags & ~known) || x->fsx_extsize || x->fsx_cowextsize || x->fsx_projid)
-		return -EOPNOTSUPP;
-	return set_flags(q, i, want);
+	err = set_flags(q, i, want);
+	return !err && x->fsx_projid ? -EOPNOTSUPP : err;
 }
 
 static void get_xflags(struct x4_inode *i, struct fsxattr *x)

@@ -93,5 +93,10 @@ void ops_write(struct ops_req *q)
 		ops_reply_err(q, -EINVAL);
 		return;
 	}
+	/* Also through a descriptor from before the flag; but not what the page cache took on before. */
+	if (unlikely(x4_inode_immutable(f->inode) && !(in->write_flags & FUSE_WRITE_CACHE))) {
+		ops_reply_err(q, -EPERM);
+		return;
+	}
 	submit(q, f, in->offset, in->size, write_flags(q, f, in));
 }

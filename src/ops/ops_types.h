@@ -76,6 +76,7 @@ struct ops {
 	uint32_t nr_slots, nr_open;
 
 	struct ops_notify *notify;
+	int proc;            /* /proc, for the supplementary groups of a requester; -1: not to be had */
 };
 
 /* ---- ops.c ---- */
@@ -95,6 +96,8 @@ static inline uint64_t ops_nodeid(const struct x4_inode *i)
 	return ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino;
 }
 void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c);
+/* What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without the groups. Workers. */
+unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i);
 /* Waits until what was done to i is durable. Workers. */
 int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync);
 /* dirsync, sync or the directory's own flags ask for it: waits. Returns err unless it is 0 and the wait fails. */
@@ -123,7 +126,7 @@ void ops_notify_free(struct ops *o);
 
 /* ---- ops_file.c ---- */
 /* Opens i for the flags: takes its own reference. Workers. */
-int ops_open_inode(struct ops *o, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out);
+int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out);
 
 /* ---- the handlers, by family ---- */
 void ops_lookup(struct ops_req *q);

@@ -94,7 +94,7 @@ void ops_listxattr(struct ops_req *q)
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
 
 	if (!err) {
-		err = x4_xattr_list(i, size ? (char *)q->tr.payload : NULL, size, &len);
+		err = x4_xattr_list(i, q->tr.in.h.uid == 0, size ? (char *)q->tr.payload : NULL, size, &len);
 		x4_iput(i);
 	}
 	reply_value(q, err, size, len);

@@ -52,9 +52,9 @@ START_TEST(limits_and_errors)
 	must_eq(x4_xattr_set(i, "user.big", big, sizeof big, 0, false), -E2BIG);
 	must_eq(x4_xattr_set(i, "user.big", big, 1000, 0, false), -ENOSPC);
 	must_eq(x4_xattr_set(i, "trusted.t", "1", 1, 0, false), 0);
-	must_eq(x4_xattr_list(i, NULL, 0, &len), 0);
+	must_eq(x4_xattr_list(i, true, NULL, 0, &len), 0);
 	must_eq(len, sizeof "user.a" + sizeof "user.empty" + sizeof "trusted.t");
-	must_eq(x4_xattr_list(i, buf, len - 1, &len), -ERANGE);
+	must_eq(x4_xattr_list(i, true, buf, len - 1, &len), -ERANGE);
 	must_eq(blocks_of(i), 0);
 	must_eq(x4_xattr_set(i, "user.big", big, 900, 0, false), 0);
 	must_eq(blocks_of(i), 2);
@@ -105,7 +105,7 @@ static void verify(struct x4_inode *i, unsigned f)
 		must(!memcmp(buf, table[f][n].v, len));
 		names += strlen(name) + 1;
 	}
-	must_eq(x4_xattr_list(i, list, sizeof list, &len), 0);
+	must_eq(x4_xattr_list(i, true, list, sizeof list, &len), 0);
 	must_eq(len, names);
 }
 

@@ -84,9 +84,11 @@ int model_truncate(struct model *m, uint64_t size)
 
 	if (err)
 		return err;
-	if (size < m->size)
+	/* A file that grows keeps its preallocated blocks. */
+	if (size <= m->size) {
 		memset(m->byte + size, 0, (uint64_t)m->blocks * bs(m) - size);
-	memset(m->mapped + first, 0, m->blocks - first);
+		memset(m->mapped + first, 0, m->blocks - first);
+	}
 	m->size = size;
 	return 0;
 }

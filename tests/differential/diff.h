@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The differential test: one random sequence of system calls on two directories, one served by fusedio, one by the
+ * kernel's ext4 on an identical file system. A step is made from the seed and its number alone (diff_gen.c), so that steps
+ * can be left out when a difference is narrowed down. It runs on both sides (diff_file.c, diff_name.c, diff_attr.c), each of
+ * which yields an outcome; outcomes and what the step did to the files it names are compared (diff_compare.c), at the end the
+ * whole trees (diff_tree.c). One thread; needs root, because the steps change users.
+ */
+#ifndef FDIO_DIFF_H
+#define FDIO_DIFF_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define NSLOTS 8
+#define PATH_CAP 600
+#define NAME_CAP 320
+#define TEXT_CAP 1024
+#define ARENA_BYTES (4u << 20)
+
+struct rng { uint64_t x; };
+uint64_t rnd(struct rng *r);
+unsigned below(struct rng *r, unsigned n);
+bool chance(struct rng *r, unsigned percent);
+
+struct side {
+	const char *label;   /* "fusedio" or "ext4" */
+	const char *mount;   /* its mount point */
+	bool ours;
+	int64_t max_file;    /* largest file ext4 takes: blocks of 32 bits */
+	int top, root;       /* directory of the mount, directory of this run */
+	int fd[NSLOTS];
+};
+
+/* Whether a step reads what a page cache may answer, and other things that comparing has to know. */
+enum {
+	OP_READS = 1 << 0,   /* data, names or link targets: moves atime, unless the kernel answers from its cache */
+	OP_NO_TIMES = 1 << 1,
+};
+
+struct step;
+struct outcome;
+struct op {
+	const char *name;
+	unsigned weight, flags;
+	void (*gen)(struct step *s, struct rng *r);
+	void (*run)(struct side *d, const struct step *s, struct outcome *o);
+};
+extern const struct op diff_ops[];
+extern const unsigned diff_nr_ops;
+
+struct step {
+	unsigned no;
+	uint64_t seed;               /* of the data that it writes */
+	const struct op *op;
+	unsigned cred;
+	unsigned umask;
+	uint64_t fsize_limit;        /* RLIMIT_FSIZE, 0: none */
+	bool pause;                  /* first, so that no time before is too recent to tell */
+	bool has_path[2], has_slot[2];
+	char path[2][PATH_CAP];
+	unsigned slot[2];
+	int64_t v[6];
+	char name[NAME_CAP];
+};
+
+struct outcome {
+	long ret;
+	int err;
+	size_t len;
+	char text[TEXT_CAP];
+};
+
+/* diff_gen.c */
+void diff_make_step(uint64_t seed, unsigned no, struct step *s);
+void diff_print_step(const struct step *s, char *buf, size_t cap);
+struct diff_cred { unsigned uid, gid, nr_groups; unsigned groups[2]; };
+extern const struct diff_cred diff_creds[];
+
+/* Shared by the steps: sets ret and err from a call's result; appends to the text. */
+void done(struct outcome *o, long r);
+void say(struct outcome *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+uint64_t hash_bytes(uint64_t h, const void *p, size_t n);
+void fill_bytes(uint8_t *p, size_t n, uint64_t seed);
+extern uint8_t *diff_arena; /* page-aligned, ARENA_BYTES */
+static inline int slot_fd(const struct side *d, const struct step *s, unsigned k) { return d->fd[s->slot[k]]; }
+
+/* The steps: diff_file.c */
+void run_open(struct side *d, const struct step *s, struct outcome *o);
+void run_close(struct side *d, const struct step *s, struct outcome *o);
+void run_read(struct side *d, const struct step *s, struct outcome *o);
+void run_write(struct side *d, const struct step *s, struct outcome *o);
+void run_seek(struct side *d, const struct step *s, struct outcome *o);
+void run_ftruncate(struct side *d, const struct step *s, struct outcome *o);
+void run_truncate(struct side *d, const struct step *s, struct outcome *o);
+void run_fallocate(struct side *d, const struct step *s, struct outcome *o);
+void run_copy(struct side *d, const struct step *s, struct outcome *o);
+void run_mmap(struct side *d, const struct step *s, struct outcome *o);
+void run_fsync(struct side *d, const struct step *s, struct outcome *o);
+void run_lock(struct side *d, const struct step *s, struct outcome *o);
+void run_setfl(struct side *d, const struct step *s, struct outcome *o);
+void run_fadvise(struct side *d, const struct step *s, struct outcome *o);
+void run_holes(struct side *d, const struct step *s, struct outcome *o);
+void run_rwf(struct side *d, const struct step *s, struct outcome *o);
+/* diff_name.c */
+void run_mkdir(struct side *d, const struct step *s, struct outcome *o);
+void run_rmdir(struct side *d, const struct step *s, struct outcome *o);
+void run_unlink(struct side *d, const struct step *s, struct outcome *o);
+void run_link(struct side *d, const struct step *s, struct outcome *o);
+void run_link_fd(struct side *d, const struct step *s, struct outcome *o);
+void run_symlink(struct side *d, const struct step *s, struct outcome *o);
+void run_readlink(struct side *d, const struct step *s, struct outcome *o);
+void run_mknod(struct side *d, const struct step *s, struct outcome *o);
+void run_rename(struct side *d, const struct step *s, struct outcome *o);
+void run_readdir(struct side *d, const struct step *s, struct outcome *o);
+void run_handle(struct side *d, const struct step *s, struct outcome *o);
+void run_many(struct side *d, const struct step *s, struct outcome *o);
+/* diff_attr.c */
+void run_stat(struct side *d, const struct step *s, struct outcome *o);
+void run_statfs(struct side *d, const struct step *s, struct outcome *o);
+void run_chmod(struct side *d, const struct step *s, struct outcome *o);
+void run_chown(struct side *d, const struct step *s, struct outcome *o);
+void run_utimens(struct side *d, const struct step *s, struct outcome *o);
+void run_access(struct side *d, const struct step *s, struct outcome *o);
+void run_setxattr(struct side *d, const struct step *s, struct outcome *o);
+void run_getxattr(struct side *d, const struct step *s, struct outcome *o);
+void run_listxattr(struct side *d, const struct step *s, struct outcome *o);
+void run_removexattr(struct side *d, const struct step *s, struct outcome *o);
+void run_setacl(struct side *d, const struct step *s, struct outcome *o);
+void run_getflags(struct side *d, const struct step *s, struct outcome *o);
+void run_setflags(struct side *d, const struct step *s, struct outcome *o);
+void run_fsxattr(struct side *d, const struct step *s, struct outcome *o);
+
+/* diff_compare.c: runs one step on both sides. False: they differ in a way that no rule allows; why tells. */
+bool diff_do_step(struct side *a, struct side *b, const struct step *s, bool verbose, char *why, size_t cap);
+/* Differences that FUSE makes unavoidable: how often each was met. */
+struct diff_allowed { const char *name, *reason; unsigned met; };
+extern struct diff_allowed diff_allowed[];
+extern const unsigned diff_nr_allowed;
+enum { ALLOW_FALLOC, ALLOW_ATIME_CACHE, ALLOW_FIFO_TIMES, ALLOW_NOWAIT, ALLOW_TREE_BLOCKS, ALLOW_IOCTL_SPECIAL, ALLOW_DIR_SIZE, ALLOW_DIR_SEEK, ALLOW_FLAGS, ALLOW_DIO_HOLE, ALLOW_DIO_UNALIGNED, ALLOW_IMMUTABLE_ORDER, ALLOW_SEEK_FAR, ALLOW_FAILED_TIMES, ALLOW_NR };
+bool diff_allow(unsigned which);
+extern struct timespec diff_run_start;
+
+/* diff_tree.c: compares two whole trees; counts and prints differences. */
+unsigned diff_trees(int a, int b, bool verbose);
+bool diff_wipe(int top, const char *path); /* removes a whole tree, whatever its flags and modes */
+unsigned diff_limits(struct side *a, struct side *b); /* probes the fixed limits of the table; number that are not as it says */
+
+#endif

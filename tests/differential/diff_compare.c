@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Runs one step on both sides and compares: result and error number, what it read, and, for each file that it names (with the
+ * directories they lie in), the attributes afterwards and which times changed. Ext4's clock has ticks of some milliseconds, and
+ * the two sides run one after the other, so "now" is a window, and a time that was set a moment ago may look unchanged.
+ *
+ * What FUSE cannot do is listed in diff_allowed, and nothing else is let through.
+ */
+#include "differential/diff.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SLACK_NS 25000000LL
+#define NS 1000000000LL
+#define NOBJ 6
+
+struct timespec diff_run_start;
+
+struct diff_allowed diff_allowed[] = {
+	[ALLOW_FALLOC] = { "fallocate-modes", "collapse, insert, unshare and write-zeroes do not reach the daemon", 0 },
+	[ALLOW_ATIME_CACHE] = { "atime-of-cached-reads", "what the page cache answers, the daemon does not see", 0 },
+	[ALLOW_FIFO_TIMES] = { "times-of-fifos", "reading and writing a FIFO is the kernel's business", 0 },
+	[ALLOW_NOWAIT] = { "rwf-flags", "RWF_NOWAIT, RWF_ATOMIC and RWF_DONTCACHE are refused by FUSE", 0 },
+	[ALLOW_TREE_BLOCKS] = { "tree-blocks", "files of many extents may need another block for their map", 0 },
+	[ALLOW_IOCTL_SPECIAL] = { "flags-of-special-files", "for whom it does not own, FUSE says EPERM before ENOTTY", 0 },
+	[ALLOW_DIR_SEEK] = { "lseek-on-directories", "to the end, data or holes: not passed on by FUSE", 0 },
+	[ALLOW_FLAGS] = { "inode-flags", "data journalling, block maps and casefold are not offered", 0 },
+	[ALLOW_DIO_HOLE] = { "unaligned-direct-reads", "refused also where there is a hole to be read", 0 },
+	[ALLOW_DIO_UNALIGNED] = { "unaligned-direct-writes", "refused by both, but ext4 may have allocated blocks by then", 0 },
+	[ALLOW_IMMUTABLE_ORDER] = { "immutable-eacces", "FUSE checks permissions before the daemon can say EPERM", 0 },
+	[ALLOW_SEEK_FAR] = { "lseek-far", "beyond the largest file: FUSE lets the position go there", 0 },
+	[ALLOW_FAILED_TIMES] = { "times-of-failed-calls", "ext4 changes times before it finds the error, FUSE finds it first", 0 },
+	[ALLOW_DIR_SIZE] = { "directory-sizes", "an indexed directory may have split its blocks elsewhere", 0 },
+};
+const unsigned diff_nr_allowed = ALLOW_NR;
+
+bool diff_allow(unsigned which)
+{
+	diff_allowed[which].met++;
+	return true;
+}
+
+/* ------------------------------------------------------------------ acting as somebody */
+
+static void become(const struct diff_cred *c)
+{
+	gid_t groups[2] = { c->groups[0], c->groups[1] };
+
+	/* The bare calls: the library's would visit other threads. The saved ids stay root's. */
+	if (syscall(SYS_setgroups, c->nr_groups, groups) || syscall(SYS_setresgid, c->gid, c->gid, 0) ||
+	    syscall(SYS_setresuid, c->uid, c->uid, 0)) {
+		perror("becoming another user");
+		exit(2);
+	}
+}
+
+static void become_root(void)
+{
+	gid_t none = 0;
+
+	if (syscall(SYS_setresuid, 0, 0, 0) || syscall(SYS_setresgid, 0, 0, 0) || syscall(SYS_setgroups, 0, &none)) {
+		perror("becoming root again");
+		exit(2);
+	}
+}
+
+static void run_on(struct side *d, const struct step *s, struct outcome *o)
+{
+	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY }, r = { s->fsize_limit, RLIM_INFINITY };
+	mode_t old = umask((mode_t)s->umask);
+
+	memset(o, 0, offsetof(struct outcome, text) + 1);
+	if (s->fsize_limit)
+		setrlimit(RLIMIT_FSIZE, &r);
+	if (s->cred)
+		become(&diff_creds[s->cred]);
+	errno = 0;
+	s->op->run(d, s, o);
+	if (s->cred)
+		become_root();
+	if (s->fsize_limit)
+		setrlimit(RLIMIT_FSIZE, &unlimited);
+	umask(old);
+}
+
+/* ------------------------------------------------------------------ the files a step names */
+
+struct obj { bool there; int err; struct statx x; };
+struct objs { struct obj o[NOBJ]; };
+
+static const char *const obj_names[NOBJ] = { "first name", "its directory", "second name", "its directory", "first file", "second file" };
+
+static void parent_of(const char *path, char *buf, size_t cap)
+{
+	char *slash;
+
+	snprintf(buf, cap, "%s", path);
+	slash = strrchr(buf, '/');
+	if (slash)
+		*slash = '\0';
+	else
+		snprintf(buf, cap, ".");
+}
+
+static void look(struct obj *o, int dirfd, const char *path, int flags)
+{
+	o->err = statx(dirfd, path, flags | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &o->x) ? errno : 0;
+	o->there = !o->err;
+}
+
+static void look_all(struct side *d, const struct step *s, struct objs *all)
+{
+	char parent[PATH_CAP];
+
+	memset(all, 0, sizeof(*all));
+	for (unsigned k = 0; k < 2; k++) {
+		if (s->has_path[k] && s->path[k][0]) {
+			look(&all->o[2 * k], d->root, s->path[k], 0);
+			parent_of(s->path[k], parent, sizeof(parent));
+			look(&all->o[2 * k + 1], d->root, parent, 0);
+		}
+		if (s->has_slot[k] && slot_fd(d, s, k) >= 0)
+			look(&all->o[4 + k], slot_fd(d, s, k), "", AT_EMPTY_PATH);
+	}
+}
+
+static int64_t ns_of(struct statx_timestamp t) { return t.tv_sec * NS + t.tv_nsec; }
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec * NS + t.tv_nsec;
+}
+
+/* A time as far as it can be compared. */
+enum how { SAME, NOW, VALUE };
+struct when { enum how how; int64_t value; bool fresh, other; };
+
+static struct when when_of(const struct obj *b, struct statx_timestamp before, struct statx_timestamp after, bool same_file, int64_t t0, int64_t t1)
+{
+	struct when w = { VALUE, ns_of(after), false, !(b->there && same_file) };
+	int64_t start = diff_run_start.tv_sec * NS + diff_run_start.tv_nsec - SLACK_NS;
+	bool wild = after.tv_sec > 9000000000 || after.tv_sec < -9000000000;
+
+	if (wild)
+		w.value = after.tv_sec;
+	if (b->there && same_file && before.tv_sec == after.tv_sec && before.tv_nsec == after.tv_nsec) {
+		w.how = SAME;
+		w.fresh = !wild && ns_of(before) > t0 - SLACK_NS && ns_of(before) < t1 + SLACK_NS;
+	} else if (!wild && w.value > t0 - SLACK_NS && w.value < t1 + SLACK_NS) {
+		w.how = NOW;
+	} else if (!wild && w.value > start && w.value < t1 + SLACK_NS) {
+		w.value = 1; /* some time of this run: another on each side */
+	}
+	return w;
+}
+
+static const char *when_text(struct when w, char *buf, size_t cap)
+{
+	if (w.how == VALUE)
+		snprintf(buf, cap, "%" PRId64, w.value);
+	else
+		snprintf(buf, cap, "%s", w.how == SAME ? "unchanged" : "now");
+	return buf;
+}
+
+static bool times_equal(struct when a, struct when b)
+{
+	if (a.how == b.how)
+		return a.how != VALUE || a.value == b.value;
+	/* Another file has the name now: it came with its times, which may be from a moment ago. */
+	if (a.other && b.other && (a.how == NOW || a.value == 1) && (b.how == NOW || b.value == 1))
+		return true;
+	/* Set a moment ago and again now, or not again: the clock does not say. */
+	return (a.how == SAME && a.fresh && b.how == NOW) || (b.how == SAME && b.fresh && a.how == NOW) ||
+	       (a.how == SAME && a.fresh && b.how == VALUE && b.value == 1) || (b.how == SAME && b.fresh && a.how == VALUE && a.value == 1);
+}
+
+/* Whether relatime wants a read to be noted. */
+static bool atime_due(const struct obj *b, int64_t now)
+{
+	int64_t a = ns_of(b->x.stx_atime);
+
+	return a <= ns_of(b->x.stx_mtime) || a <= ns_of(b->x.stx_ctime) || a < now - 86400 * NS;
+}
+
+/* relatime decides by which time is the later: of times close to each other that is chance. */
+static bool atime_undecided(const struct obj *b)
+{
+	int64_t a = ns_of(b->x.stx_atime), m = ns_of(b->x.stx_mtime), c = ns_of(b->x.stx_ctime);
+
+	return b->there && (llabs(a - m) < SLACK_NS || llabs(a - c) < SLACK_NS);
+}
+
+struct both { const struct step *s; struct objs ba, aa, bb, ab; int64_t t0, t1, t2; bool failed; char *why; size_t cap; };
+
+static bool differ(struct both *w, unsigned k, const char *what, const char *a, const char *b)
+{
+	snprintf(w->why, w->cap, "%s of the %s: fusedio %s, ext4 %s", what, obj_names[k], a, b);
+	return false;
+}
+
+static bool differ_num(struct both *w, unsigned k, const char *what, uint64_t a, uint64_t b)
+{
+	char ta[32], tb[32];
+
+	snprintf(ta, sizeof(ta), "%" PRIu64 " (%#" PRIx64 ")", a, a);
+	snprintf(tb, sizeof(tb), "%" PRIu64 " (%#" PRIx64 ")", b, b);
+	return differ(w, k, what, ta, tb);
+}
+
+static bool compare_times(struct both *w, unsigned k)
+{
+	static const char *const names[] = { "atime", "mtime", "ctime" };
+	const struct statx *xa = &w->aa.o[k].x, *xb = &w->ab.o[k].x, *ya = &w->ba.o[k].x, *yb = &w->bb.o[k].x;
+	const struct statx_timestamp after_a[] = { xa->stx_atime, xa->stx_mtime, xa->stx_ctime },
+		after_b[] = { xb->stx_atime, xb->stx_mtime, xb->stx_ctime }, before_a[] = { ya->stx_atime, ya->stx_mtime, ya->stx_ctime },
+		before_b[] = { yb->stx_atime, yb->stx_mtime, yb->stx_ctime };
+
+	for (unsigned t = 0; t < 3; t++) {
+		struct when a = when_of(&w->ba.o[k], before_a[t], after_a[t], xa->stx_ino == ya->stx_ino, w->t0, w->t1);
+		struct when b = when_of(&w->bb.o[k], before_b[t], after_b[t], xb->stx_ino == yb->stx_ino, w->t1, w->t2);
+		char ta[40], tb[40];
+
+		if (times_equal(a, b))
+			continue;
+		if (S_ISFIFO(xb->stx_mode) && diff_allow(ALLOW_FIFO_TIMES))
+			continue;
+		if (t == 0 && (atime_undecided(&w->ba.o[k]) || atime_undecided(&w->bb.o[k])))
+			continue;
+		/* A read that one side has seen and the other not: now the other notes the next one. */
+		if (t == 0 && a.how == NOW && b.how == SAME && atime_due(&w->ba.o[k], w->t0) && !atime_due(&w->bb.o[k], w->t0) &&
+		    diff_allow(ALLOW_ATIME_CACHE))
+			continue;
+		if (w->failed && a.how == SAME && b.how == NOW && w->s->op->run == run_fallocate && diff_allow(ALLOW_FAILED_TIMES))
+			continue;
+		/* Once a read went unseen the two atimes have parted: only values that were set can be compared. */
+		if (t == 0 && a.how != NOW && (a.how == SAME || a.value == 1 || b.value == 1) &&
+		    ((w->s->op->flags & OP_READS) || S_ISLNK(xb->stx_mode) || b.how == VALUE || a.how == VALUE) && diff_allow(ALLOW_ATIME_CACHE))
+			continue;
+		return differ(w, k, names[t], when_text(a, ta, sizeof(ta)), when_text(b, tb, sizeof(tb)));
+	}
+	return true;
+}
+
+static bool dir_sizes_alike(const struct statx *x, const struct statx *y)
+{
+	uint64_t more = x->stx_size > y->stx_size ? x->stx_size - y->stx_size : y->stx_size - x->stx_size;
+
+	return S_ISDIR(x->stx_mode) && S_ISDIR(y->stx_mode) && x->stx_size > 2 * x->stx_blksize && more <= y->stx_size / 3 &&
+	       diff_allow(ALLOW_DIR_SIZE);
+}
+
+static bool compare_obj(struct both *w, unsigned k)
+{
+	const struct obj *a = &w->aa.o[k], *b = &w->ab.o[k];
+	const struct statx *x = &a->x, *y = &b->x;
+	uint64_t more = x->stx_blocks > y->stx_blocks ? x->stx_blocks - y->stx_blocks : y->stx_blocks - x->stx_blocks;
+
+	if (a->there != b->there || a->err != b->err)
+		return differ(w, k, "existence", a->err ? strerror(a->err) : "there", b->err ? strerror(b->err) : "there");
+	if (!a->there)
+		return true;
+	if (x->stx_mode != y->stx_mode) {
+		char ta[16], tb[16];
+
+		snprintf(ta, sizeof(ta), "%o", x->stx_mode);
+		snprintf(tb, sizeof(tb), "%o", y->stx_mode);
+		return differ(w, k, "mode", ta, tb);
+	}
+	if (x->stx_nlink != y->stx_nlink)
+		return differ_num(w, k, "link count", x->stx_nlink, y->stx_nlink);
+	if (x->stx_uid != y->stx_uid)
+		return differ_num(w, k, "owner", x->stx_uid, y->stx_uid);
+	if (x->stx_gid != y->stx_gid)
+		return differ_num(w, k, "group", x->stx_gid, y->stx_gid);
+	if (x->stx_size != y->stx_size && !dir_sizes_alike(x, y))
+		return differ_num(w, k, "size", x->stx_size, y->stx_size);
+	if (x->stx_rdev_major != y->stx_rdev_major || x->stx_rdev_minor != y->stx_rdev_minor)
+		return differ_num(w, k, "device", x->stx_rdev_minor, y->stx_rdev_minor);
+	if (more && !dir_sizes_alike(x, y)) {
+		if (!S_ISREG(y->stx_mode) || more > 2 * y->stx_blksize / 512)
+			return differ_num(w, k, "blocks", x->stx_blocks, y->stx_blocks);
+		diff_allow(ALLOW_TREE_BLOCKS);
+	}
+	return (w->s->op->flags & OP_NO_TIMES) || compare_times(w, k);
+}
+
+/* ------------------------------------------------------------------ the step */
+
+/* Refused by FUSE before the daemon can see it: then the other side is not asked, so that both stay alike. */
+static bool limit_of_fuse(const struct step *s, const struct outcome *o)
+{
+	if (s->op->run == run_fallocate && o->err == EOPNOTSUPP &&
+	    (s->v[0] == FALLOC_FL_COLLAPSE_RANGE || s->v[0] == FALLOC_FL_INSERT_RANGE || s->v[0] == FALLOC_FL_UNSHARE_RANGE))
+		return diff_allow(ALLOW_FALLOC);
+	if (s->op->run == run_setflags && o->err == EOPNOTSUPP && (s->v[0] & FS_JOURNAL_DATA_FL))
+		return diff_allow(ALLOW_FLAGS);
+	return false;
+}
+
+/* Sets the position that a refused read has not moved. */
+static bool dio_hole(struct side *x, struct side *y, const struct step *s, const struct outcome *a, const struct outcome *b)
+{
+	int fd;
+
+	if ((s->op->run != run_read && s->op->run != run_rwf) || a->err != EINVAL || b->err)
+		return false;
+	fd = slot_fd(x, s, 0);
+	if (!(fcntl(fd, F_GETFL) & O_DIRECT) || !((s->v[1] | s->v[2] | lseek(fd, 0, SEEK_CUR)) & 511))
+		return false;
+	lseek(fd, lseek(slot_fd(y, s, 0), 0, SEEK_CUR), SEEK_SET);
+	return diff_allow(ALLOW_DIO_HOLE);
+}
+
+static bool compare_outcome(struct both *w, const struct outcome *a, const struct outcome *b)
+{
+	if (a->ret == b->ret && a->err == b->err && !strcmp(a->text, b->text))
+		return true;
+	if ((w->s->op->run == run_setflags || w->s->op->run == run_fsxattr) && a->err == EPERM && b->err == ENOTTY)
+		return diff_allow(ALLOW_IOCTL_SPECIAL);
+	if (w->s->cred && a->err == EACCES && b->err == EPERM)
+		return diff_allow(ALLOW_IMMUTABLE_ORDER);
+	snprintf(w->why, w->cap, "fusedio: %ld (%s) %s\n      ext4: %ld (%s) %s", a->ret, a->err ? strerrorname_np(a->err) : "ok", a->text, b->ret,
+		 b->err ? strerrorname_np(b->err) : "ok", b->text);
+	return false;
+}
+
+bool diff_do_step(struct side *a, struct side *b, const struct step *s, bool verbose, char *why, size_t cap)
+{
+	static struct outcome oa, ob;
+	static struct both w;
+
+	w.s = s;
+	w.why = why;
+	w.cap = cap;
+	if (s->pause)
+		nanosleep(&(struct timespec){ 0, SLACK_NS + 10000000 }, NULL);
+	look_all(a, s, &w.ba);
+	look_all(b, s, &w.bb);
+	w.t0 = now_ns();
+	run_on(a, s, &oa);
+	w.t1 = now_ns();
+	if (limit_of_fuse(s, &oa))
+		return true;
+	run_on(b, s, &ob);
+	w.t2 = now_ns();
+	if (verbose)
+		printf("      %ld (%s) %s\n", ob.ret, ob.err ? strerrorname_np(ob.err) : "ok", ob.text);
+	if (!dio_hole(a, b, s, &oa, &ob) && !compare_outcome(&w, &oa, &ob))
+		return false;
+	w.failed = oa.err;
+	look_all(a, s, &w.aa);
+	look_all(b, s, &w.ab);
+	for (unsigned k = 0; k < NOBJ; k++)
+		if ((w.aa.o[k].there || w.aa.o[k].err || w.ab.o[k].there || w.ab.o[k].err) && !compare_obj(&w, k))
+			return false;
+	return true;
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The driver of the differential test:
+ *
+ *     differential [options] FUSEDIO-MOUNT EXT4-MOUNT
+ *       --seed N           the first seed (1)        --seeds N     how many (1)
+ *       --steps N          of each (2000)            --seconds N   no new seed after this time
+ *       --until N          stop after step N         --only LIST   only these steps (and what makes the directories)
+ *       --minimize         on a difference: leave out steps as long as it stays, and print what is left
+ *       --keep             leave what the steps made
+ *       --trees            compares the trees as they are, and nothing else
+ *       -v                 print each step
+ *
+ * Each seed runs in a directory of its own on both mounts. Exit status: 0 all alike, 1 differences, 2 trouble.
+ */
+#include "differential/diff.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define MAX_STEPS 1000000u
+#define PREAMBLE 7u
+#define MINIMIZE_S 30
+
+struct run {
+	struct side a, b;
+	unsigned steps;
+	bool verbose, minimize, keep;
+	uint8_t *wanted;       /* of each step: do it */
+	unsigned serial, failed_at;
+	char why[2 * TEXT_CAP + 400];
+};
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(2);
+}
+
+static void open_side(struct side *d, const char *mount, bool ours)
+{
+	struct statfs f;
+
+	*d = (struct side){ .label = ours ? "fusedio" : "ext4", .mount = mount, .ours = ours, .root = -1 };
+	if (statfs(mount, &f))
+		die(mount);
+	d->max_file = (int64_t)f.f_bsize * UINT32_MAX;
+	d->top = open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (d->top < 0)
+		die(mount);
+	for (unsigned k = 0; k < NSLOTS; k++)
+		d->fd[k] = -1;
+}
+
+static void begin_side(struct side *d, const char *name)
+{
+	if (mkdirat(d->top, name, 0777) || (d->root = openat(d->top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+		die(name);
+	if (fchmod(d->root, 0777))
+		die("chmod");
+}
+
+static void end_side(struct side *d, const char *name, bool keep)
+{
+	for (unsigned k = 0; k < NSLOTS; k++) {
+		if (d->fd[k] >= 0)
+			close(d->fd[k]);
+		d->fd[k] = -1;
+	}
+	if (chdir("/"))
+		die("/");
+	if (d->root >= 0)
+		close(d->root);
+	d->root = -1;
+	if (!keep && !diff_wipe(d->top, name))
+		fprintf(stderr, "%s: %s cannot be removed: %s\n", d->label, name, strerror(errno));
+}
+
+/* True: no difference. */
+static bool run_once(struct run *r, uint64_t seed, const char *tag, bool quiet)
+{
+	static char text[2000];
+	char name[64];
+	bool same = true;
+	struct step s;
+
+	umask(022);
+	do /* earlier calls of the program left theirs */
+		snprintf(name, sizeof(name), "%s%" PRIu64 "-%u", tag, seed, r->serial++);
+	while (!faccessat(r->b.top, name, F_OK, 0));
+	begin_side(&r->a, name);
+	begin_side(&r->b, name);
+	clock_gettime(CLOCK_REALTIME, &diff_run_start);
+	for (unsigned k = 0; same && k < r->steps; k++) {
+		if (!r->wanted[k])
+			continue;
+		diff_make_step(seed, k, &s);
+		if (r->verbose && !quiet) {
+			diff_print_step(&s, text, sizeof(text));
+			printf("%s\n", text);
+		}
+		same = diff_do_step(&r->a, &r->b, &s, r->verbose && !quiet, r->why, sizeof(r->why));
+		if (!same)
+			r->failed_at = k;
+	}
+	if (same && diff_trees(r->a.root, r->b.root, false)) {
+		snprintf(r->why, sizeof(r->why), "the trees at the end differ");
+		r->failed_at = r->steps;
+		same = false;
+	}
+	end_side(&r->a, name, r->keep && !quiet);
+	end_side(&r->b, name, r->keep && !quiet);
+	return same;
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* The same kind of difference: what differs, up to the colon. */
+static bool same_kind(const char *x, const char *y)
+{
+	size_t n = strcspn(x, ":");
+
+	return n == strcspn(y, ":") && !strncmp(x, y, n);
+}
+
+/* Leaves out runs of steps, half as long each time, while the last one still differs in the same way. */
+static void minimize(struct run *r, uint64_t seed)
+{
+	unsigned last = r->failed_at, tries = 0;
+	double end = seconds() + MINIMIZE_S;
+	static char why[sizeof(r->why)];
+	static uint8_t saved[MAX_STEPS];
+
+	memcpy(why, r->why, sizeof(why));
+	for (unsigned k = last + 1; k < r->steps; k++)
+		r->wanted[k] = 0;
+	for (unsigned len = last / 2 + 1; len; len = len == 1 ? 0 : (len + 1) / 2) {
+		for (unsigned at = PREAMBLE; at < last && seconds() < end; at += len) {
+			unsigned n = at + len > last ? last - at : len;
+			bool any = false;
+
+			memcpy(saved, r->wanted + at, n);
+			for (unsigned k = 0; k < n; k++)
+				any |= saved[k];
+			if (!any)
+				continue;
+			memset(r->wanted + at, 0, n);
+			tries++;
+			if (run_once(r, seed, "min", true) || r->failed_at != last || !same_kind(why, r->why))
+				memcpy(r->wanted + at, saved, n);
+		}
+	}
+	memcpy(r->why, why, sizeof(why));
+	r->failed_at = last;
+	printf("  minimized in %u runs:\n", tries);
+}
+
+static void tell(struct run *r, uint64_t seed)
+{
+	static char text[2000], list[4000];
+	struct step s;
+	size_t n = 0;
+
+	printf("seed %" PRIu64 ": DIFFERENCE\n", seed);
+	if (r->minimize) {
+		minimize(r, seed);
+		for (unsigned k = PREAMBLE; k <= r->failed_at && k < r->steps; k++) {
+			if (!r->wanted[k])
+				continue;
+			diff_make_step(seed, k, &s);
+			diff_print_step(&s, text, sizeof(text));
+			printf("    %s\n", text);
+			if (n + 12 < sizeof(list))
+				n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%u", n ? "," : "", k);
+		}
+	} else if (r->failed_at < r->steps) {
+		diff_make_step(seed, r->failed_at, &s);
+		diff_print_step(&s, text, sizeof(text));
+		printf("  %s\n", text);
+	}
+	printf("  %s\n", r->why);
+	if (n)
+		printf("  again: differential --seed %" PRIu64 " --only %s -v %s %s\n", seed, list, r->a.mount, r->b.mount);
+	else
+		printf("  again: differential --seed %" PRIu64 " --steps %u --minimize %s %s\n", seed, r->steps, r->a.mount, r->b.mount);
+	fflush(stdout);
+}
+
+static void only(struct run *r, const char *list)
+{
+	char *end;
+
+	memset(r->wanted + PREAMBLE, 0, MAX_STEPS - PREAMBLE);
+	for (const char *p = list; *p; p = *end ? end + 1 : end) {
+		unsigned long k = strtoul(p, &end, 10);
+
+		if (end == p || k >= MAX_STEPS) {
+			fprintf(stderr, "--only: %s is no list of steps\n", list);
+			exit(2);
+		}
+		r->wanted[k] = 1;
+		if (k >= r->steps)
+			r->steps = (unsigned)k + 1;
+	}
+}
+
+static unsigned long number(const char *s)
+{
+	char *end;
+	unsigned long v = strtoul(s, &end, 0);
+
+	if (end == s || *end) {
+		fprintf(stderr, "%s is no number\n", s);
+		exit(2);
+	}
+	return v;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "seed", 1, NULL, 's' }, { "seeds", 1, NULL, 'n' }, { "steps", 1, NULL, 't' }, { "until", 1, NULL, 'u' }, { "only", 1, NULL, 'o' },
+		{ "minimize", 0, NULL, 'm' }, { "trees", 0, NULL, 'T' }, { "keep", 0, NULL, 'k' }, { "seconds", 1, NULL, 'S' }, { NULL, 0, NULL, 0 },
+	};
+	uint64_t seed = 1, seeds = 1, k;
+	static struct run r = { .steps = 2000 };
+	unsigned long limit = 0, bad = 0;
+	double begun = seconds();
+	bool trees = false;
+	int c;
+
+	r.wanted = malloc(MAX_STEPS);
+	diff_arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (!r.wanted || diff_arena == MAP_FAILED)
+		die("memory");
+	memset(r.wanted, 1, MAX_STEPS);
+	while ((c = getopt_long(argc, argv, "v", options, NULL)) != -1) {
+		switch (c) {
+		case 's': seed = number(optarg); break;
+		case 'n': seeds = number(optarg); break;
+		case 't': r.steps = (unsigned)number(optarg); break;
+		case 'u': r.steps = (unsigned)number(optarg) + 1; break;
+		case 'o': only(&r, optarg); break;
+		case 'm': r.minimize = true; break;
+		case 'T': trees = true; break;
+		case 'k': r.keep = true; break;
+		case 'S': limit = number(optarg); break;
+		case 'v': r.verbose = true; break;
+		default: return 2;
+		}
+	}
+	if (optind + 2 != argc || r.steps > MAX_STEPS) {
+		fprintf(stderr, "usage: differential [options] FUSEDIO-MOUNT EXT4-MOUNT\n");
+		return 2;
+	}
+	signal(SIGXFSZ, SIG_IGN);
+	signal(SIGIO, SIG_IGN);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	open_side(&r.a, argv[optind], true);
+	open_side(&r.b, argv[optind + 1], false);
+	clock_gettime(CLOCK_REALTIME, &diff_run_start);
+	if (trees)
+		return diff_trees(r.a.top, r.b.top, true) ? 1 : 0;
+	for (k = 0; k < seeds && (!limit || seconds() - begun < (double)limit); k++) {
+		if (run_once(&r, seed + k, "run", false))
+			continue;
+		bad++;
+		tell(&r, seed + k);
+		if (seeds > 1)
+			memset(r.wanted, 1, MAX_STEPS);
+	}
+	printf("differential: %" PRIu64 " seeds of %u steps from %" PRIu64 ", %lu with differences, %.0f steps a second\n", k, r.steps, seed, bad,
+	       (double)k * r.steps / (seconds() - begun));
+	for (unsigned n = 0; n < diff_nr_allowed; n++)
+		printf("  allowed, %s: %u times (%s)\n", diff_allowed[n].name, diff_allowed[n].met, diff_allowed[n].reason);
+	return bad ? 1 : 0;
+}
