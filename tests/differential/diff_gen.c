@@ -362,6 +362,9 @@ static void gen_chown(struct step *s, struct rng *r)
 	s->v[0] = ids[below(r, COUNT(ids))];
 	s->v[1] = ids[below(r, COUNT(ids))];
 	s->v[2] = chance(r, 40);
+	/* FUSE does not tell chown(-1, -1) from other changes: by root it leaves privileges alone. */
+	if (s->v[0] == -1 && s->v[1] == -1)
+		s->v[1] = 0;
 }
 
 static int64_t pick_sec(struct rng *r)
