@@ -121,9 +121,10 @@ void wq_queue(struct wq *q, struct work *w, void (*fn)(struct work *))
 	fdio_mutex_lock(&q->lock);
 	list_add_tail(&q->items, &w->node);
 	q->nr_items++;
-	if (q->nr_sleeping)
-		pthread_cond_signal(&q->more);
+	bool wake = q->nr_sleeping;
 	fdio_mutex_unlock(&q->lock);
+	if (wake)
+		pthread_cond_signal(&q->more); /* not under the lock that the thread wants first */
 }
 
 void wq_drain(struct wq *q)

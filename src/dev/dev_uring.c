@@ -94,13 +94,17 @@ static int uring_read(struct dev *d, void *buf, size_t len, uint64_t off)
 	return 0;
 }
 
+static int write_fua(struct dev *d, const void *buf, size_t len, uint64_t off);
+
 static int uring_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
 	const uint8_t *p = buf;
 
+	if ((flags & DEV_FUA) && d->caps.volatile_cache)
+		return write_fua(d, buf, len, off);
+
 	while (len) {
-		struct iovec iov = { (void *)p, FDIO_MIN(len, (size_t)d->caps.max_io_bytes) };
-		ssize_t n = pwritev2(uring_of(d)->fd, &iov, 1, (off_t)off, flags & DEV_FUA ? RWF_DSYNC : 0);
+		ssize_t n = pwrite(uring_of(d)->fd, p, FDIO_MIN(len, (size_t)d->caps.max_io_bytes), (off_t)off);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -157,6 +161,41 @@ static void ring_give(struct dev_uring *u, struct batch_ring *b)
 	list_add(&u->batch_free, &b->link);
 	pthread_cond_signal(&u->batch_cond);
 	fdio_mutex_unlock(&u->batch_lock);
+}
+
+/*
+ * A write with FUA: by a system call it would be followed by a flush of the whole device, by the ring it is not. What the ring
+ * does not do in one piece (rare) is written and flushed.
+ */
+static int write_fua(struct dev *d, const void *buf, size_t len, uint64_t off)
+{
+	struct dev_uring *u = uring_of(d);
+	struct io_uring_cqe *cqe;
+	int r, res = -EAGAIN;
+
+	if (len <= d->caps.max_io_bytes) {
+		struct batch_ring *b = ring_take(u);
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
+
+		io_uring_prep_write(sqe, u->fd, buf, (unsigned)len, off);
+		sqe->rw_flags = RWF_DSYNC;
+		do
+			r = io_uring_submit_and_wait(&b->ring, 1);
+		while (r == -EINTR || r == -EAGAIN || r == -EBUSY);
+		do
+			r = io_uring_wait_cqe(&b->ring, &cqe);
+		while (r == -EINTR);
+		FDIO_ASSERT(r == 0);
+		res = cqe->res;
+		io_uring_cqe_seen(&b->ring, cqe);
+		ring_give(u, b);
+	}
+	if (res == (int)len)
+		return 0;
+	if (res < 0 && res != -EAGAIN && res != -EINTR)
+		return translate(res);
+	r = uring_write(d, buf, len, off, 0);
+	return r ? r : uring_flush(d);
 }
 
 /* What the ring did not do in full is done by system calls, which also gives the final verdict. */

@@ -121,6 +121,6 @@ struct dio_sync {
 	int err;
 	jnl_tid tid;
 };
-void dio_fsync(struct dio *d, struct dio_sync *s);
+void dio_fsync(struct dio *d, struct dio_sync *s); /* done may run inside */
 
 #endif

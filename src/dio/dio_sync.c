@@ -69,31 +69,9 @@ static void add(struct dio *d, struct list *list, struct list *link)
 
 void dio_sync_req(struct dio_req *r) { add(r->dio, &r->dio->sync_reqs, &r->link); }
 
-void dio_fsync(struct dio *d, struct dio_sync *s)
-{
-	s->need_commit = s->need_flush = false;
-	s->err = 0;
-	/* Counted like a request, so that dio_drain waits for it. */
-	__atomic_fetch_add(&d->cpus[0].inflight, 1, __ATOMIC_RELAXED);
-	add(d, &d->sync_calls, &s->link);
-}
-
 static bool is_dirty(struct dio *d, struct dio_inode *di)
 {
 	return di && __atomic_load_n(&di->dirty_epoch, __ATOMIC_SEQ_CST) > __atomic_load_n(&d->durable_epoch, __ATOMIC_SEQ_CST);
-}
-
-/* The transaction that must be durable for this waiter, if any is not yet. */
-static bool needs_commit(struct batch *b, struct x4_inode *i, bool datasync)
-{
-	jnl_tid tid;
-
-	if (!x4_sync_tid(i, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(b->d->cfg.vol), tid))
-		return false;
-	if (!b->need_commit || !jnl_tid_geq(b->tid, tid))
-		b->tid = tid;
-	b->need_commit = true;
-	return true;
 }
 
 /* An earlier flush failed while di had unflushed writes, and nobody has told it yet. */
@@ -111,6 +89,43 @@ static int missed_error(struct dio *d, struct dio_inode *di)
 	}
 	fdio_mutex_unlock(&d->sync_lock);
 	return err;
+}
+
+/* Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous callers are followed by such. */
+static bool is_clean(struct dio *d, struct x4_inode *i, bool datasync)
+{
+	jnl_tid tid;
+
+	if (x4_window_unsettled(i) || (!datasync && x4_times_pending(i)) || is_dirty(d, x4_inode_upper(i)))
+		return false;
+	return !x4_sync_tid_noted(i, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
+}
+
+void dio_fsync(struct dio *d, struct dio_sync *s)
+{
+	if (s->inode && is_clean(d, s->inode, s->datasync)) {
+		fdio_count(CTR_dio_sync_clean);
+		s->done(s, missed_error(d, x4_inode_upper(s->inode)));
+		return;
+	}
+	s->need_commit = s->need_flush = false;
+	s->err = 0;
+	/* Counted like a request, so that dio_drain waits for it. */
+	__atomic_fetch_add(&d->cpus[0].inflight, 1, __ATOMIC_RELAXED);
+	add(d, &d->sync_calls, &s->link);
+}
+
+/* The transaction that must be durable for this waiter, if any is not yet. */
+static bool needs_commit(struct batch *b, struct x4_inode *i, bool datasync)
+{
+	jnl_tid tid;
+
+	if (!x4_sync_tid(i, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(b->d->cfg.vol), tid))
+		return false;
+	if (!b->need_commit || !jnl_tid_geq(b->tid, tid))
+		b->tid = tid;
+	b->need_commit = true;
+	return true;
 }
 
 static void survey(struct batch *b)

@@ -134,6 +134,9 @@ bool x4_needs_killpriv(struct x4_inode *i);
 /* Transaction that fsync (datasync: fdatasync, O_DSYNC) of this inode has to wait for; false if none. Writes lazily
  * changed times into a transaction first unless datasync. */
 bool x4_sync_tid(struct x4_inode *i, bool datasync, jnl_tid *ret);
+/* The same without writing times (x4_times_pending: there are some). Any thread, never block. */
+bool x4_sync_tid_noted(struct x4_inode *i, bool datasync, jnl_tid *ret);
+bool x4_times_pending(struct x4_inode *i);
 
 /* ------------------------------------------------------------------ extents: reading (x4_map.c) */
 enum x4_ext_state { X4_EXT_HOLE = 0, X4_EXT_WRITTEN, X4_EXT_UNWRITTEN };

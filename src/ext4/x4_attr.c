@@ -459,25 +459,28 @@ out:
 bool x4_needs_killpriv(struct x4_inode *i) { return __atomic_load_n(&i->killpriv_cache, __ATOMIC_ACQUIRE) != 1; }
 
 /* ------------------------------------------------------------------ what fsync waits for */
+bool x4_sync_tid_noted(struct x4_inode *i, bool datasync, jnl_tid *ret)
+{
+	if (!__atomic_load_n(datasync ? &i->has_datasync_tid : &i->has_sync_tid, __ATOMIC_ACQUIRE))
+		return false;
+	*ret = __atomic_load_n(datasync ? &i->datasync_tid : &i->sync_tid, __ATOMIC_RELAXED);
+	return true;
+}
+
+bool x4_times_pending(struct x4_inode *i)
+{
+	return x4_has_lazy(i) && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) && !x4_vol_read_only(i->vol);
+}
+
 bool x4_sync_tid(struct x4_inode *i, bool datasync, jnl_tid *ret)
 {
 	struct jnl_handle *h;
 
-	if (datasync) {
-		if (!__atomic_load_n(&i->has_datasync_tid, __ATOMIC_ACQUIRE))
-			return false;
-		*ret = __atomic_load_n(&i->datasync_tid, __ATOMIC_RELAXED);
-		return true;
-	}
-	if (x4_has_lazy(i) && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) && !x4_vol_read_only(i->vol) &&
-	    !jnl_begin(i->vol->jnl, X4_CREDITS_INODE, &h)) {
+	if (!datasync && x4_times_pending(i) && !jnl_begin(i->vol->jnl, X4_CREDITS_INODE, &h)) {
 		if (x4_inode_begin(h, i) || x4_inode_dirty(h, i, false))
 			jnl_cancel(h);
 		else
 			jnl_end(h);
 	}
-	if (!__atomic_load_n(&i->has_sync_tid, __ATOMIC_ACQUIRE))
-		return false;
-	*ret = __atomic_load_n(&i->sync_tid, __ATOMIC_RELAXED);
-	return true;
+	return x4_sync_tid_noted(i, datasync, ret);
 }

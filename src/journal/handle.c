@@ -182,12 +182,8 @@ jnl_tid jhandle_close(struct jnl *j)
 		*t->cbs_tail = h->cbs;
 		t->cbs_tail = h->cbs_tail;
 	}
-	if (!t->dirty_ns && !jtxn_empty(t)) {
-		fdio_mutex_lock(&j->state);
-		__atomic_store_n(&t->dirty_ns, fdio_now_ns(), __ATOMIC_RELAXED);
-		pthread_cond_signal(&j->commit_cv);
-		fdio_mutex_unlock(&j->state);
-	}
+	if (!t->dirty_ns && !jtxn_empty(t))
+		__atomic_store_n(&t->dirty_ns, fdio_now_ns(), __ATOMIC_RELAXED); /* the commit thread looks often enough */
 	h->seq++;
 	/* An empty transaction is never written, and its number serves the next change. */
 	return jtxn_empty(t) ? t->tid - 1 : t->tid;

@@ -115,14 +115,14 @@ struct jnl_callback {
 	struct jnl_callback *next;
 	void (*fn)(struct jnl_callback *cb, int err);
 };
-/* fn(cb, 0) once the transaction of h is durable, fn(cb, -EIO) if the journal aborts first. On the commit thread,
+/* fn(cb, 0) once the transaction of h is durable, fn(cb, -EIO) if the journal aborts first. On the thread that commits,
  * outside all journal locks. Not called if h is cancelled (use jnl_on_undo to free it then). cb is the caller's. */
 void jnl_on_commit(struct jnl_handle *h, struct jnl_callback *cb);
 /* fn(cb, 0) inside jnl_cancel; fn(cb, 1) in jnl_end (nothing to undo: free cb). */
 void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb);
 
 /* ---- durability ---- */
-/* Waits until tid is durable; starts a commit if tid is running. Everything completed on the device before the
+/* Waits until tid is durable; commits it on this thread if it is running and nobody else is at it. Everything completed on the device before the
  * call is durable too if a commit was started. *ret_flushed (may be NULL): a preflush issued after the call's start
  * covered it. -EIO if the journal aborted. */
 int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed);

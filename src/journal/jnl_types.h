@@ -191,10 +191,10 @@ struct jlog {
 	uint32_t csum_seed;
 	unsigned tags_per_desc, tag_bytes;
 	unsigned revokes_per_block;
-	uint32_t head;           /* commit thread: next log block */
+	uint32_t head;           /* who commits: next log block */
 	uint32_t free;           /* atomic; grows under the state lock, shrinks at close */
 	bool active;             /* s_start is set: state lock */
-	uint8_t *stage;          /* commit thread: log blocks on their way out */
+	uint8_t *stage;          /* who commits: log blocks on their way out */
 	unsigned stage_blocks;
 };
 
@@ -263,13 +263,14 @@ struct jnl {
 	jnl_tid head_tid;        /* of the running transaction, or the one that will be */
 	jnl_tid durable_tid;     /* newest durable */
 	jnl_tid done_tid;        /* newest durable whose callbacks have run */
+	bool commit_busy;        /* somebody commits: owns log.head, log.stage and last_commit */
 	bool commit_requested;
 	jnl_tid commit_request;
 	unsigned space_waiters;
 	unsigned nr_cp;          /* buffers on checkpoint lists */
 	struct jbuf **arrays[2]; /* image lists not in use */
 	bool stop_commit, stop_cp;
-	struct timespec last_commit; /* commit thread */
+	struct timespec last_commit; /* who commits */
 	uint64_t empty_started, empty_done; /* state lock: commits that found nothing and only flushed */
 	struct jcp_item *cp_items;   /* checkpoint thread */
 	uint8_t *cp_stage;
@@ -302,6 +303,8 @@ unsigned jtxn_revoke_blocks(const struct jnl *j, const struct jtxn *t);
 
 /* commit.c */
 void *jcommit_thread(void *arg);
+/* Commits what is running, on this thread. State lock held, dropped meanwhile; nobody else commits. */
+void jcommit_now(struct jnl *j);
 /* checkpoint.c */
 int jcheckpoint_init(struct jnl *j);
 void jcheckpoint_fini(struct jnl *j);

@@ -298,10 +298,12 @@ int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed)
 			tid = j->head_tid;
 		round = j->empty_started + 1;
 		flushed = tid == j->head_tid || (j->committing && j->committing->tid == tid && !j->committing->preflush_started);
-		if (tid == j->head_tid)
-			request(j, tid);
-		while (!jnl_tid_geq(j->done_tid, tid) && j->empty_done < round && !jnl_err(j))
-			fdio_cond_wait(&j->done_cv, &j->state);
+		while (!jnl_tid_geq(j->done_tid, tid) && j->empty_done < round && !jnl_err(j)) {
+			if (tid == j->head_tid && !j->commit_busy)
+				jcommit_now(j);
+			else
+				fdio_cond_wait(&j->done_cv, &j->state);
+		}
 	}
 	if (jnl_err(j)) {
 		jabort_wait_told(j);
