@@ -10,7 +10,7 @@
  *
  * Windows are made by the slow path, for a file that was appended to several times in a row, each twice as large as the
  * one before (dio_append_refill), and given back by the next slow write that moves the size, by truncate and the like, when
- * a file of the inode is closed, and when the volume is full. For all these the gate is closed for writes, and appends
+ * the inode's last file is closed, and when the volume is full. For all these the gate is closed for writes, and appends
  * in flight count as writes there.
  *
  * di->app_lock is held for a few instructions; publishing happens under it, answering does not.

@@ -118,6 +118,7 @@ int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret)
 		return r;
 	}
 	f->d = d;
+	__atomic_fetch_add(&f->di->nr_files, 1, __ATOMIC_RELAXED);
 	f->inode = x4_iref(i);
 	f->reserve.is_reserve = true;
 	f->reserve.file = f;
@@ -134,7 +135,9 @@ void dio_file_close(struct dio_file *f)
 	if (!f)
 		return;
 	FDIO_ASSERT(!__atomic_load_n(&f->reserve_busy, __ATOMIC_ACQUIRE));
-	dio_append_stop(f->di, f->inode);
+	/* Somebody who only reads may close meanwhile: the window stays with those who have the file open. */
+	if (__atomic_sub_fetch(&f->di->nr_files, 1, __ATOMIC_ACQ_REL) == 0)
+		dio_append_stop(f->di, f->inode);
 	x4_iput(f->inode);
 	free(f);
 }

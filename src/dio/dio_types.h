@@ -128,6 +128,7 @@ struct dio_inode {
 	struct list app_reqs;   /* appends in flight, ascending and without gaps */
 	uint64_t app_end;       /* where the last of them ends */
 	bool app_broken;        /* one of them failed */
+	uint32_t nr_files;      /* atomic: dio_file_open without dio_file_close */
 	unsigned app_streak;    /* inode lock exclusive: slow appends in a row */
 	uint32_t app_window;    /* the same: bytes of the last window */
 	struct fdio_mutex range_lock;

@@ -323,7 +323,8 @@ START_TEST(parallel_files_stay_whole)
 			ck_assert(!x4_map_lookup(i[k], l, &x) && x.state == X4_EXT_WRITTEN);
 		ck_assert_uint_le(runs, 8);
 		dio_file_close(f[k]);
-		ck_assert_uint_eq(x4_window_end(i[k]), 0);
+		if (k) /* "f" is open once more */
+			ck_assert_uint_eq(x4_window_end(i[k]), 0);
 		x4_iput(i[k]);
 	}
 	free(b);
