@@ -228,6 +228,8 @@ struct x4_cred { uint32_t uid, gid; uint32_t umask; bool cap_fsetid; const uint3
 
 /* Every name is len bytes without NUL. -ENAMETOOLONG beyond 255. References are returned; dirs are locked inside. */
 int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret);
+/* The same for a loop thread: -EAGAIN if it would have to wait for the directory or read anything from the device. Not for "..". */
+int x4_lookup_cached(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret);
 /* True if the directory has another parent since this was last asked: a listing of it kept elsewhere is wrong. Any thread. */
 bool x4_dir_moved(struct x4_inode *dir);
 /* The parent of a directory ("..."). */

@@ -42,6 +42,9 @@ enum dirb_kind { DIRB_LEAF, DIRB_INDEX, DIRB_ANY };
 unsigned dirb_limit(const struct x4_vol *v);
 /* Block lblk of dir, verified as kind; ANY finds out by content. -EUCLEAN, -EIO. */
 int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret);
+/* While this thread has set it, blocks are only taken from memory: dirb_read fails with -EAGAIN where it would wait or verify. */
+void dirb_memory_only(bool on);
+bool dirb_is_memory_only(void);
 /* The block is an index block (root or node) by content; for what dirb_read returned for ANY. */
 bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data);
 /* The entry at off, bounds-checked against limit. False at the end or when it does not make sense. */

@@ -158,6 +158,10 @@ struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
 	*ret_err = 0;
 	if (ds || dir_nr_blocks(dir) < STATE_MIN_BLOCKS)
 		return ds;
+	if (dirb_is_memory_only()) { /* reading the whole directory is for a worker */
+		*ret_err = -EAGAIN;
+		return NULL;
+	}
 	r = build(dir, &ds);
 	if (r) {
 		*ret_err = r == -ENOMEM ? 0 : r;

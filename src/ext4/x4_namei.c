@@ -89,6 +89,10 @@ int dir_iget(struct x4_inode *dir, const struct dir_pos *pos, struct x4_inode **
 
 	if (pos->ino == dir->ino || pos->ino > v->nr_inodes || (pos->ino < v->first_ino && pos->ino != X4_ROOT_INO))
 		return X4_CORRUPT(v, dir->ino, 0, "an entry in block %u leads to inode %u", pos->lblk, pos->ino);
+	if (dirb_is_memory_only()) {
+		*ret = x4_iget_cached(v, pos->ino);
+		return *ret ? 0 : -EAGAIN;
+	}
 	r = x4_iget(v, pos->ino, NULL, ret);
 	if (r == -ENOENT || r == -ESTALE)
 		return X4_CORRUPT(v, dir->ino, 0, "an entry in block %u leads to inode %u, which is not in use", pos->lblk, pos->ino);
@@ -169,6 +173,26 @@ int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_in
 	if (r == 0)
 		r = dir_iget(dir, &pos, ret);
 out:
+	x4_inode_unlock(dir);
+	return r;
+}
+
+int x4_lookup_cached(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret)
+{
+	struct dir_pos pos;
+	int r = dir_check_name(name, len);
+
+	if (r)
+		return r;
+	if (is_dot(name, len) || is_dotdot(name, len) || !fdio_rwlock_tryrdlock(&dir->rw))
+		return -EAGAIN;
+	dirb_memory_only(true);
+	r = dir_check_search(dir);
+	if (r == 0)
+		r = dir_find(dir, name, len, &pos);
+	if (r == 0)
+		r = dir_iget(dir, &pos, ret);
+	dirb_memory_only(false);
 	x4_inode_unlock(dir);
 	return r;
 }

@@ -14,7 +14,7 @@
 #define STATUS_CAP (1 << 20) /* 65536 groups of ten digits and more */
 
 static const struct ops_handler handlers[] = {
-	[FUSE_LOOKUP] = { ops_lookup, 0 },
+	[FUSE_LOOKUP] = { ops_lookup, OPS_LOOP },
 	[FUSE_GETATTR] = { ops_getattr, OPS_LOOP },
 	[FUSE_SETATTR] = { ops_setattr, OPS_CHANGE },
 	[FUSE_READLINK] = { ops_readlink, 0 },

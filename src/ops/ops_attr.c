@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * LOOKUP, GETATTR, STATX, SETATTR and the encoding of attributes and entries. GETATTR runs on the loop thread
- * when the inode is in memory, which it is as long as the kernel knows it; the others on workers. A change
+ * when the inode is in memory, which it is as long as the kernel knows it; LOOKUP when the directory's blocks and the inode are, and
+ * nobody changes the directory at the moment; the others on workers. A change
  * of size closes the inode's gate first: direct I/O in flight ends before blocks are freed.
  */
 #include "ops/ops_types.h"
@@ -49,17 +50,23 @@ static bool name_is(const struct pro_in *in, const char *s)
 	return in->name_len == strlen(s) && !memcmp(in->name, s, in->name_len);
 }
 
-void ops_lookup(struct ops_req *q)
+static void reply_lookup(struct ops_req *q, int err, struct x4_inode *i)
 {
-	const struct pro_in *in = &q->tr.in;
 	struct fuse_entry_out none = { .entry_valid = OPS_VALID_S };
+
+	if (err == -ENOENT)
+		tr_reply_data(&q->tr, &none, sizeof(none)); /* the kernel remembers that there is no such name */
+	else
+		ops_reply_entry(q, err, i);
+}
+
+static void lookup_slow(struct work *w)
+{
+	struct ops_req *q = container_of(w, struct ops_req, work);
+	const struct pro_in *in = &q->tr.in;
 	struct x4_inode *dir, *i = NULL;
 	int err;
 
-	if (in->name_len > X4_NAME_MAX) {
-		ops_reply_err(q, -ENAMETOOLONG);
-		return;
-	}
 	err = ops_iget(q->ops, in->h.nodeid, &dir);
 	if (err) {
 		ops_reply_err(q, err);
@@ -79,11 +86,42 @@ void ops_lookup(struct ops_req *q)
 		i = NULL;
 		err = -ESTALE;
 	}
-	if (err == -ENOENT && !name_is(in, ".."))
-		tr_reply_data(&q->tr, &none, sizeof(none));
-	else
+	if (name_is(in, ".."))
 		ops_reply_entry(q, err, i);
+	else
+		reply_lookup(q, err, i);
 	x4_iput(dir);
+}
+
+/* True if the answer was found in memory, and given. */
+static bool lookup_cached(struct ops_req *q)
+{
+	const struct pro_in *in = &q->tr.in;
+	struct x4_inode *dir = ops_iget_cached(q->ops, in->h.nodeid), *i = NULL;
+	int err = -EAGAIN;
+
+	if (!dir)
+		return false;
+	if (S_ISDIR(x4_inode_mode(dir)))
+		err = x4_lookup_cached(dir, in->name, in->name_len, &i);
+	if (i && (x4_inode_flags(i) & OPS_FL_EA_INODE)) {
+		ops_put(q->ops, i, 1);
+		err = -EAGAIN;
+	}
+	ops_put(q->ops, dir, 1);
+	if (err == -EAGAIN)
+		return false;
+	fdio_count(CTR_ops_memory);
+	reply_lookup(q, err, i);
+	return true;
+}
+
+void ops_lookup(struct ops_req *q)
+{
+	if (q->tr.in.name_len > X4_NAME_MAX)
+		ops_reply_err(q, -ENAMETOOLONG);
+	else if (!lookup_cached(q))
+		wq_queue(q->ops->cfg.workers, &q->work, lookup_slow);
 }
 
 static void reply_attr(struct ops_req *q, struct x4_inode *i)
@@ -117,6 +155,7 @@ void ops_getattr(struct ops_req *q)
 		wq_queue(o->cfg.workers, &q->work, getattr_slow);
 		return;
 	}
+	fdio_count(CTR_ops_memory);
 	reply_attr(q, i);
 	ops_put(o, i, 1);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Operations on names, one by one: results, link counts, what e2fsck thinks of it. */
+#include "base/counters.h"
 #include "check_x4_names.h"
 
 #include <errno.h>
@@ -49,6 +50,56 @@ START_TEST(files_and_directories)
 	must_eq(n_ino(d, ".."), X4_ROOT_INO);
 	must_eq(n_ino(t.root, ".."), X4_ROOT_INO);
 	x4_iput(d);
+	nvol_done(&t);
+}
+END_TEST
+
+static int cached(struct x4_inode *dir, const char *name)
+{
+	struct x4_inode *i;
+	int r = x4_lookup_cached(dir, name, (unsigned)strlen(name), &i);
+
+	if (r)
+		return r;
+	r = (int)x4_inode_ino(i);
+	x4_iput(i);
+	return r;
+}
+
+static void *cached_while_locked(void *dir)
+{
+	must_eq(cached(dir, "f"), -EAGAIN);
+	return NULL;
+}
+
+/* What a loop thread may ask: it never reads the device and never waits. */
+START_TEST(lookup_in_memory)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *f;
+	pthread_t other;
+	uint64_t reads;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	nvol_close(&t);
+	nvol_open(&t);
+	reads = fdio_counter_read(CTR_jnl_cache_miss);
+	must_eq(cached(t.root, "f"), -EAGAIN);
+	must_eq(cached(t.root, "g"), -EAGAIN);
+	must_eq(fdio_counter_read(CTR_jnl_cache_miss), reads);
+	f = n_get(t.root, "f");
+	must_eq(cached(t.root, "f"), x4_inode_ino(f));
+	must_eq(cached(t.root, "g"), -ENOENT);
+	must_eq(cached(t.root, "."), -EAGAIN);
+	must_eq(cached(t.root, ".."), -EAGAIN);
+	x4_inode_lock_excl(t.root);
+	must_eq(pthread_create(&other, NULL, cached_while_locked, t.root), 0);
+	pthread_join(other, NULL);
+	x4_inode_unlock(t.root);
+	x4_iput(f);
+	must_eq(n_unlink(t.root, "f"), 0);
+	must_eq(cached(t.root, "f"), -ENOENT);
 	nvol_done(&t);
 }
 END_TEST
@@ -328,6 +379,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, files_and_directories);
+	tcase_add_test(tc, lookup_in_memory);
 	tcase_add_test(tc, special_files);
 	tcase_add_test(tc, symbolic_links);
 	tcase_add_test(tc, hard_links);
