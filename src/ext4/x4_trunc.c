@@ -212,7 +212,7 @@ static int data_beyond(struct x4_inode *i, uint64_t size, bool *ret)
 
 int x4_truncate(struct x4_inode *i, uint64_t size)
 {
-	uint64_t old = x4_raw_size(i);
+	uint64_t old;
 	bool stale = true;
 	int r;
 
@@ -225,6 +225,7 @@ int x4_truncate(struct x4_inode *i, uint64_t size)
 	r = x4_window_close(i);
 	if (r)
 		return r;
+	old = x4_raw_size(i); /* with what the window held */
 	/* What a crash or another writer left behind the old end must not become part of the file, nor what is cut off now. */
 	r = x4_zero_tail(i, FDIO_MIN(size, old));
 	if (!r && size > old)
