@@ -44,7 +44,7 @@ named_targets() {
 		make -C "$build" -n "$t" >/dev/null 2>&1 || echo "$1 names make $t, which is no target"
 	done
 }
-for d in README.md ARCHITECTURE.md HACKING.md NEWS; do
+for d in README.md ARCHITECTURE.md HACKING.md SECURITY.md NEWS; do
 	check "files-named-in-$d" named_files $d
 	check "targets-named-in-$d" named_targets $d
 done

@@ -7,7 +7,7 @@ set -eu
 list=
 for purpose; do
 	case $purpose in
-		build) list="$list gcc make autoconf automake pkg-config libc6-dev libfuse3-dev liburing-dev libext2fs-dev comerr-dev libblkid-dev" ;;
+		build) list="$list gcc make autoconf automake pkg-config libc6-dev libfuse3-dev liburing-dev libext2fs-dev comerr-dev libblkid-dev libseccomp-dev libcap-ng-dev" ;;
 		run) list="$list fuse3 e2fsprogs fio mount util-linux" ;;
 		test) list="$list check python3 git rsync sqlite3 attr acl tar xz-utils mandoc psmisc" ;;
 		bench) list="$list gcc python3 fuse2fs xfsprogs qemu-system-common tar" ;;

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -27,7 +28,8 @@
 
 #define OOM_SCORE_ADJ "-1000\n"
 
-static int ready_fd = -1;
+/* The parent that waits; what replaces the standard streams; the service manager. -1: none. */
+static int ready_fd = -1, null_fd = -1, notify_fd = -1;
 
 /* One byte: the mount answers. End of file without it: the child has ended, and says why by its status. */
 static void parent_wait(int fd, pid_t pid) __attribute__((noreturn));
@@ -76,21 +78,47 @@ int daemon_fork(void)
 	return 0;
 }
 
-void daemon_ready(void)
+static void connect_notify(void)
 {
-	int null;
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	size_t len = path ? strlen(path) : 0;
 
+	if (!len || len >= sizeof(sa.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(sa.sun_path, path, len);
+	if (path[0] == '@')
+		sa.sun_path[0] = '\0';
+	notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (notify_fd >= 0 && !connect(notify_fd, (struct sockaddr *)&sa, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)))
+		return;
+	log_warn("cannot reach the service manager: %s", strerror(errno));
+	if (notify_fd >= 0)
+		close(notify_fd);
+	notify_fd = -1;
+}
+
+void daemon_open_files(void)
+{
+	connect_notify();
 	if (ready_fd < 0)
 		return;
 	if (chdir("/"))
 		log_warn("cannot change to /: %s", strerror(errno));
-	fdio_log_to_syslog("fusedio");
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null >= 0) {
+	fdio_log_open_syslog("fusedio");
+	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+}
+
+void daemon_ready(void)
+{
+	if (ready_fd < 0)
+		return;
+	fdio_log_switch_to_syslog();
+	if (null_fd >= 0) {
 		for (int fd = 0; fd <= 2; fd++)
-			dup2(null, fd);
-		if (null > 2)
-			close(null);
+			dup2(null_fd, fd);
+		if (null_fd > 2)
+			close(null_fd);
 	}
 	/* The parent may be gone already (killed); the mount does not depend on it. */
 	if (write(ready_fd, "", 1) != 1)
@@ -101,23 +129,8 @@ void daemon_ready(void)
 
 void daemon_notify(const char *state)
 {
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	size_t len = path ? strlen(path) : 0;
-	socklen_t salen;
-	int fd;
-
-	if (!len || len >= sizeof(sa.sun_path) || (path[0] != '/' && path[0] != '@'))
-		return;
-	memcpy(sa.sun_path, path, len);
-	if (path[0] == '@')
-		sa.sun_path[0] = '\0';
-	salen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&sa, salen) < 0)
+	if (notify_fd >= 0 && send(notify_fd, state, strlen(state), MSG_NOSIGNAL) < 0)
 		log_warn("cannot notify the service manager: %s", strerror(errno));
-	if (fd >= 0)
-		close(fd);
 }
 
 static int set_oom_score(void)
@@ -135,8 +148,15 @@ static int set_oom_score(void)
 
 int daemon_mlock(char *errbuf, size_t errlen)
 {
+	const struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
 	int err;
 
+	/* The threads have no CAP_IPC_LOCK later on, when they map more. */
+	if (geteuid() == 0 && setrlimit(RLIMIT_MEMLOCK, &all)) {
+		err = -errno;
+		snprintf(errbuf, errlen, "mlock: cannot raise RLIMIT_MEMLOCK: %s: CAP_SYS_RESOURCE is needed", strerror(-err));
+		return err;
+	}
 	if (mlockall(MCL_CURRENT | MCL_FUTURE)) {
 		err = -errno;
 		snprintf(errbuf, errlen, "mlock: cannot lock memory: %s: run as root or raise RLIMIT_MEMLOCK", strerror(-err));

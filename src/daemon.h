@@ -10,9 +10,11 @@
  * or with the child's exit status if it ends before. -errno if there can be no child.
  */
 int daemon_fork(void);
+/* Opens what is opened by name and used later: the service manager's socket and, after daemon_fork, syslog. Changes to /. */
+void daemon_open_files(void);
 /* The mount answers: lets the parent go, detaches from the terminal; log lines go to syslog. No-op without daemon_fork. */
 void daemon_ready(void);
-/* One datagram to $NOTIFY_SOCKET, if it is set. */
+/* One datagram to $NOTIFY_SOCKET, if it was set when daemon_open_files ran. */
 void daemon_notify(const char *state);
 /* mlockall, PR_SET_IO_FLUSHER, oom_score_adj; each verified. Before any other thread exists. errbuf: one line. */
 int daemon_mlock(char *errbuf, size_t errlen);

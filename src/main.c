@@ -10,10 +10,13 @@
  */
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "daemon.h"
 #include "ops/ops.h"
 #include "options.h"
 #include "probe.h"
+#include "sandbox.h"
+#include "unmounter.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -47,6 +50,7 @@ struct session {
 	struct dio *dio;
 	struct ops *ops;
 	struct tr *tr;
+	struct unmounter *unmounter;
 	pthread_t sig_thread;
 	bool sig_on;
 	int result;                /* of writing everything at the end */
@@ -64,6 +68,8 @@ static void on_read_only(void *arg, const char *why)
 
 	log_err("%s is read-only from now on: %s; unmount it and run e2fsck", s->probe.path, why);
 }
+
+static int on_umount(void *arg, bool lazy) { return unmounter_do(((struct session *)arg)->unmounter, lazy); }
 
 /* Control thread of the transport, once: no request will come any more. umount of a fuseblk mount waits for this. */
 static void on_destroy(void *arg, bool aborted)
@@ -218,7 +224,7 @@ static int make_transport(struct session *s)
 		.loops = s->loops, .queue_depth = (unsigned)s->opt.queue_depth, .max_background = (unsigned)s->opt.max_background,
 		.transport = (enum tr_transport)s->opt.transport,
 		.slot_size = ops_req_size(), .posix_acl = s->opt.acl, .parallel_dio = s->opt.parallel_dio, .export_handles = true,
-		.handler = on_request, .destroy = on_destroy, .forget = on_forget, .arg = s,
+		.handler = on_request, .destroy = on_destroy, .forget = on_forget, .umount = on_umount, .arg = s,
 	};
 
 	options_mount_list(&s->opt, s->root, s->mount_opts, sizeof(s->mount_opts));
@@ -267,6 +273,14 @@ static int mount_file(struct session *s)
 	return st ? st : make_transport(s);
 }
 
+/* The mount serves already: end it in order. */
+static int end_early(struct session *s, int status)
+{
+	tr_unmount(s->tr);
+	tr_wait(s->tr);
+	return status;
+}
+
 static int serve(struct session *s)
 {
 	int err = loop_set_start(s->loops, NULL, NULL);
@@ -276,15 +290,9 @@ static int serve(struct session *s)
 	s->loops_on = true;
 	if (tr_start(s->tr, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
-	err = pthread_create(&s->sig_thread, NULL, signal_main, s);
+	err = thread_start(&s->sig_thread, "fusedio-sig", signal_main, s);
 	s->sig_on = !err;
-	if (err) {
-		/* The mount serves already: end it in order. */
-		tr_unmount(s->tr);
-		tr_wait(s->tr);
-		return failed(s, EXIT_SYSTEM, "cannot start the signal thread: %s", strerror(err));
-	}
-	return 0;
+	return err ? end_early(s, failed(s, EXIT_SYSTEM, "cannot start the signal thread: %s", strerror(-err))) : 0;
 }
 
 /* The kernel was told rw before the volume was opened (fuseblk) and it turned out read-only. */
@@ -317,6 +325,7 @@ static void session_free(struct session *s)
 	/* Only when starting failed: otherwise the volume was closed while the umount waited. */
 	if (s->vol)
 		x4_vol_close(s->vol);
+	unmounter_free(s->unmounter);
 	wq_free(s->workers);
 	wq_free(s->io);
 	wq_free(s->syncers);
@@ -336,6 +345,9 @@ static int start(struct session *s)
 
 	if (s->opt.mlock && daemon_mlock(s->err, sizeof(s->err)))
 		return EXIT_SYSTEM;
+	/* Before there are threads, and descriptors that it must not keep open. */
+	if (unmounter_new(s->mountpoint, s->opt.sandbox == SANDBOX_ON, &s->unmounter, s->err, sizeof(s->err)))
+		return EXIT_SYSTEM;
 	st = probe_and_open(s);
 	if (!st)
 		st = make_engine_room(s);
@@ -348,13 +360,24 @@ static int start(struct session *s)
 	return st;
 }
 
+/* The last privileged steps, then none any more. */
+static int settle(struct session *s)
+{
+	tell_kernel_read_only(s);
+	daemon_open_files();
+	if (sandbox_enter((enum sandbox_mode)s->opt.sandbox, s->err, sizeof(s->err)))
+		return end_early(s, EXIT_SYSTEM);
+	return 0;
+}
+
 static int run(struct session *s)
 {
 	int st = start(s);
 
+	if (!st)
+		st = settle(s);
 	if (st)
 		goto out;
-	tell_kernel_read_only(s);
 	daemon_ready();
 	fdio_log_set_level(log_levels[s->opt.log]);
 	log_info("%s mounted on %s%s", s->probe.path, s->mountpoint, s->read_only ? " read-only" : "");

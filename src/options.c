@@ -183,6 +183,9 @@ void options_defaults(struct options *o, bool root)
 	o->acl = 1;
 	o->parallel_dio = 1;
 	o->user_xattr = 1;
+#ifdef FDIO_SANITIZED
+	o->sandbox = 1; /* off: sanitizers open files and start programs to report what they find */
+#endif
 }
 
 void options_free(struct options *o) { free(o->fsname); }

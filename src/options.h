@@ -21,7 +21,7 @@ struct options {
 
 	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync, allow_other;
 	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll, max_background, workers, transport;
-	int log, acl, user_xattr;
+	int log, acl, user_xattr, sandbox;
 	char *fsname;
 	bool log_given;
 };

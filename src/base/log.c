@@ -30,11 +30,13 @@ int fdio_log_level_parse(const char *name, int *ret_level)
 
 void fdio_log_set_level(int level) { fdio_log_max = level; }
 
-void fdio_log_to_syslog(const char *ident)
+void fdio_log_open_syslog(const char *ident)
 {
-	openlog(ident, LOG_PID, LOG_DAEMON);
-	log_syslog = true;
+	tzset(); /* syslog would read the time zone's file at the first line */
+	openlog(ident, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
+
+void fdio_log_switch_to_syslog(void) { log_syslog = true; }
 
 void fdio_log_set_sink(void (*fn)(int level, const char *line)) { log_sink = fn; }
 

@@ -16,8 +16,9 @@ extern int fdio_log_max;
 /* Level names as the option log= takes them: err, warning, info, debug. -EINVAL for anything else. */
 int fdio_log_level_parse(const char *name, int *ret_level);
 void fdio_log_set_level(int level);
-/* From here on, lines go to syslog under this identity. */
-void fdio_log_to_syslog(const char *ident);
+/* Connects to syslog under this identity, while the file tree is still there; lines go there after the switch. */
+void fdio_log_open_syslog(const char *ident);
+void fdio_log_switch_to_syslog(void);
 /* Unit tests: lines go to fn (NULL: back to stderr). */
 void fdio_log_set_sink(void (*fn)(int level, const char *line));
 

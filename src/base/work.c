@@ -3,9 +3,9 @@
 #include "base/work.h"
 
 #include "base/lock.h"
+#include "base/thread.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -41,7 +41,6 @@ static void *wq_thread(void *arg)
 {
 	struct wq *q = arg;
 
-	pthread_setname_np(pthread_self(), q->name);
 	fdio_mutex_lock(&q->lock);
 	for (;;) {
 		while (list_empty(&q->items) && !q->stopping) {
@@ -64,7 +63,6 @@ static void *wq_thread(void *arg)
 struct wq *wq_new(const char *name, unsigned nr_threads)
 {
 	struct wq *q = calloc(1, sizeof(*q));
-	sigset_t all, old;
 
 	if (!q)
 		return NULL;
@@ -79,19 +77,15 @@ struct wq *wq_new(const char *name, unsigned nr_threads)
 		errno = ENOMEM;
 		return NULL;
 	}
-	/* Signals belong to the main thread. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	for (; q->nr_threads < nr_threads; q->nr_threads++) {
-		int r = pthread_create(&q->threads[q->nr_threads], NULL, wq_thread, q);
-		if (r) {
-			pthread_sigmask(SIG_SETMASK, &old, NULL);
+		int err = thread_start(&q->threads[q->nr_threads], q->name, wq_thread, q);
+
+		if (err) {
 			wq_free(q);
-			errno = r;
+			errno = -err;
 			return NULL;
 		}
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return q;
 }
 

@@ -15,6 +15,7 @@
 #include "ext4/x4_volume.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <spawn.h>
@@ -399,12 +400,10 @@ static void *ticker(void *arg)
 
 static int ticker_start(struct x4_vol *v)
 {
-	int err = pthread_create(&v->ticker, NULL, ticker, v);
+	int err = thread_start(&v->ticker, "ext4-ticker", ticker, v);
 
 	v->ticker_on = !err;
-	if (!err)
-		pthread_setname_np(v->ticker, "ext4-ticker");
-	return -err;
+	return err;
 }
 
 static void ticker_end(struct x4_vol *v)

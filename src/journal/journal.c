@@ -6,6 +6,7 @@
  */
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "journal/jnl_types.h"
 
 #include <errno.h>
@@ -175,20 +176,18 @@ static int start_threads(struct jnl *j)
 	int r;
 
 	j->stop_commit = j->stop_cp = false;
-	r = pthread_create(&j->commit_thread, NULL, jcommit_thread, j);
+	r = thread_start(&j->commit_thread, "jnl-commit", jcommit_thread, j);
 	if (r)
-		return -r;
-	pthread_setname_np(j->commit_thread, "jnl-commit");
-	r = pthread_create(&j->cp_thread, NULL, jcheckpoint_thread, j);
+		return r;
+	r = thread_start(&j->cp_thread, "jnl-checkpoint", jcheckpoint_thread, j);
 	if (r) {
 		fdio_mutex_lock(&j->state);
 		j->stop_commit = true;
 		pthread_cond_signal(&j->commit_cv);
 		fdio_mutex_unlock(&j->state);
 		pthread_join(j->commit_thread, NULL);
-		return -r;
+		return r;
 	}
-	pthread_setname_np(j->cp_thread, "jnl-checkpoint");
 	return 0;
 }
 

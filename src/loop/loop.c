@@ -16,10 +16,10 @@
 
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -344,11 +344,7 @@ static void forget_files(struct loop *l)
 static void *loop_main(void *arg)
 {
 	struct loop *l = arg;
-	char name[16];
-
 	self = l;
-	snprintf(name, sizeof(name), "fusedio-%u", l->index);
-	pthread_setname_np(pthread_self(), name);
 	loop_place_start(l);
 	if (l->set->setup_flags & IORING_SETUP_R_DISABLED) {
 		/* liburing 2.3 declares a function for it, but Debian's library does not export it. */
@@ -378,28 +374,27 @@ static void *loop_main(void *arg)
 
 int loop_set_start(struct loop_set *s, void (*start)(struct loop *l, void *arg), void *arg)
 {
-	sigset_t all, old;
 	unsigned made = 0;
 	int err = 0;
 
 	s->start_fn = start;
 	s->start_arg = arg;
 	s->nr_started = 0;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	for (; made < s->nr && !err; made += !err) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "fusedio-%u", s->loops[made].index);
 		s->loops[made].stop = false;
-		err = pthread_create(&s->loops[made].thread, NULL, loop_main, &s->loops[made]);
+		err = thread_start(&s->loops[made].thread, name, loop_main, &s->loops[made]);
 		s->loops[made].thread_on = !err;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	fdio_mutex_lock(&s->start_lock);
 	while (s->nr_started < made)
 		fdio_cond_wait(&s->start_cond, &s->start_lock);
 	fdio_mutex_unlock(&s->start_lock);
 	if (err)
 		loop_set_stop(s);
-	return -err;
+	return err;
 }
 
 static void stop_fn(struct loop_msg *m) { container_of(m, struct loop, stop_msg)->stop = true; }

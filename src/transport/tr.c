@@ -11,10 +11,10 @@
 #include "transport/tr_types.h"
 
 #include "base/log.h"
+#include "base/thread.h"
 #include "transport/tr_mount.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,7 +118,6 @@ static void *control_main(void *arg)
 {
 	struct tr *t = arg;
 
-	pthread_setname_np(pthread_self(), "fusedio-ctl");
 	fdio_mutex_lock(&t->lock);
 	while (t->end == TR_RUNNING)
 		fdio_cond_wait(&t->changed, &t->lock);
@@ -149,15 +148,10 @@ static void start_queue(struct loop_msg *m)
 
 static int start_control(struct tr *t)
 {
-	sigset_t all, old;
+	int err = thread_start(&t->control, "fusedio-ctl", control_main, t);
 
-	/* Signals are the main thread's. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int err = pthread_create(&t->control, NULL, control_main, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	t->control_on = !err;
-	return -err;
+	return err;
 }
 
 int tr_start(struct tr *t, char *errbuf, size_t errlen)

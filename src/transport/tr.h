@@ -53,6 +53,11 @@ struct tr_config {
 	size_t slot_size;          /* bytes of the struct that embeds tr_req first */
 	bool posix_acl, parallel_dio, writeback, export_handles;
 	void (*handler)(struct tr_req *r, void *arg);
+	/*
+	 * Unmounts mountpoint, which needs a privilege that the daemon gives up: 0 or -errno, -EPERM if only lazy is possible.
+	 * Not on the control thread; one call at a time.
+	 */
+	int (*umount)(void *arg, bool lazy);
 	/* INIT was answered: the mount serves (control thread). */
 	void (*ready)(void *arg);
 	/* DESTROY (fuseblk umount) or the channel ended (umount, abort): called once, on the control thread; returns when everything

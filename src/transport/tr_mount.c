@@ -15,8 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <unistd.h>
 
 static char last_fuse_line[512];
 
@@ -86,8 +84,9 @@ void tr_umount_libfuse(struct tr *t)
 {
 	if (!t->se)
 		return;
+	/* libfuse would do it itself, or start fusermount3: this process may do neither any more. */
 	if (t->mounted)
-		fuse_session_unmount(t->se);
+		tr_umount_lazy(t);
 	t->mounted = false;
 	t->fd = -1;
 	fuse_session_destroy(t->se);
@@ -96,20 +95,19 @@ void tr_umount_libfuse(struct tr *t)
 
 int tr_umount_try(struct tr *t)
 {
-	if (geteuid() != 0)
-		return -EPERM; /* fusermount3 does only lazy unmounts for us, at the end */
-	if (umount2(t->mountpoint, UMOUNT_NOFOLLOW))
-		return -errno;
-	t->mounted = false; /* nothing left for libfuse to undo, and it would complain */
-	return 0;
+	int err = t->cfg.umount(t->cfg.arg, false);
+
+	if (!err)
+		t->mounted = false;
+	return err;
 }
 
 void tr_umount_lazy(struct tr *t)
 {
-	if (geteuid() != 0)
-		return;
-	if (!umount2(t->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW))
+	int err = t->cfg.umount(t->cfg.arg, true);
+
+	if (!err)
 		t->mounted = false;
-	else if (errno != EINVAL)
-		log_warn("cannot detach %s: %s", t->mountpoint, strerror(errno));
+	else if (err != -EINVAL)
+		log_warn("cannot detach %s: %s", t->mountpoint, strerror(-err));
 }

@@ -171,7 +171,9 @@ def daemons_of(path):
             with contextlib.suppress(OSError):
                 with open(f"/proc/{d}/cmdline", "rb") as f:
                     argv = f.read().split(b"\0")
-                if want in argv and b"fusedio" in os.path.basename(argv[0]):
+                with open(f"/proc/{d}/comm") as f:
+                    helper = f.read().startswith("fdio-unmounter")
+                if want in argv and b"fusedio" in os.path.basename(argv[0]) and not helper:
                     pids.append(int(d))
     return pids
 

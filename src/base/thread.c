@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Threads, see thread.h. Any thread; no locks. A thread that cannot give up its capabilities is not started. */
+#include "base/thread.h"
+
+#include <cap-ng.h>
+#include <errno.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+
+/* Lives on the stack of the starter, which waits for up. */
+struct start {
+	void *(*fn)(void *);
+	void *arg;
+	const char *name;
+	sem_t up;
+	bool dropped;
+	int err;
+};
+
+/* Inherited by the threads that it starts: the sandbox forbids even asking. */
+static __thread bool dropped;
+
+int thread_drop_capabilities(void)
+{
+	if (dropped)
+		return 0;
+	/* libcap-ng keeps its state for each thread. Without CAP_SETPCAP the bounding set stays as it is, and bounds nothing: there
+	 * is nothing left that exec could raise under no_new_privs. */
+	capng_clear(CAPNG_SELECT_ALL);
+	if (capng_apply(CAPNG_SELECT_BOUNDS))
+		capng_clear(CAPNG_SELECT_ALL);
+	dropped = capng_apply(CAPNG_SELECT_CAPS) == 0;
+	return dropped ? 0 : -EPERM;
+}
+
+static void *thread_main(void *p)
+{
+	struct start *s = p;
+	void *(*fn)(void *) = s->fn;
+	void *arg = s->arg;
+	char name[16];
+	int err;
+
+	snprintf(name, sizeof(name), "%s", s->name);
+	pthread_setname_np(pthread_self(), name);
+	dropped = s->dropped;
+	err = s->err = thread_drop_capabilities();
+	sem_post(&s->up); /* s is gone from here on */
+	return err ? NULL : fn(arg);
+}
+
+int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg)
+{
+	struct start s = { .fn = fn, .arg = arg, .name = name, .dropped = dropped };
+	sigset_t all, old;
+	int err;
+
+	if (sem_init(&s.up, 0, 0))
+		return -errno;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = -pthread_create(ret, NULL, thread_main, &s);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (!err) {
+		while (sem_wait(&s.up) && errno == EINTR)
+			;
+		err = s.err;
+		if (err)
+			pthread_join(*ret, NULL);
+	}
+	sem_destroy(&s.up);
+	return err;
+}

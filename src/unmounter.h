@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The unmounter: a small process that does nothing but unmount when told to, so that the daemon itself needs no privilege
+ * once it serves. It is forked while the daemon has one thread and no device open, holds CAP_SYS_ADMIN and nothing else (or, for
+ * an ordinary user, runs fusermount3), and ends when its socket does, however the daemon ends.
+ */
+#ifndef FDIO_UNMOUNTER_H
+#define FDIO_UNMOUNTER_H
+
+#include "base/util.h"
+
+struct unmounter;
+
+/* Before any other thread exists. mountpoint: absolute. filter: a seccomp filter for it too. errbuf: one line. */
+int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, char *errbuf, size_t errlen);
+/*
+ * 0, or -errno: -EBUSY when files are open and lazy is not set; -EINVAL when nothing is mounted there any more; -EPERM for an ordinary
+ * user unless lazy. Waits as umount(2) does: until a fuseblk daemon has answered DESTROY. One thread at a time.
+ */
+int unmounter_do(struct unmounter *u, bool lazy);
+/* Ends the process. NULL is fine. */
+void unmounter_free(struct unmounter *u);
+
+#endif

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the daemon may still do once it serves, and that it needs no more; the same without root."""
+import os
+import re
+import shutil
+
+from lib import FUSEDIO, Skip, case, daemons_of, expect, expect_eq, main, mountinfo, need, pattern, read_file, run, wait_for, write_file
+
+USER = 65534  # nobody: fusermount3 wants a user that has a name
+
+
+def status_of_threads(pid):
+    """For each thread: the fields of its status that say what it may do."""
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{tid}/status") as f:
+            yield dict(re.findall(r"^(\w+):\s*(.*)$", f.read(), re.M))
+
+
+def sanitized():
+    return run("sh", "-c", f"ldd {FUSEDIO} | grep -Eq 'lib(a|t|ub)san'", ok=None).returncode == 0
+
+
+def settle(pid):
+    """The mount answers a moment before the main thread gives up what it has."""
+    wait_for(lambda: all(int(st["CapPrm"], 16) == 0 for st in status_of_threads(pid)), "the capabilities to go", 10)
+
+
+def expect_no_capabilities(pid):
+    settle(pid)
+    for st in status_of_threads(pid):
+        for field in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            expect_eq(int(st[field], 16), 0, f"{field} of thread {st['Name']}")
+
+
+@case(kinds=("image", "loop"))
+def gives_up(env):
+    """No thread has a capability, a file tree or unfiltered system calls; the unmounter has one capability and seven calls."""
+    if sanitized():
+        raise Skip("sanitizer builds run without the sandbox")
+    vol = env.volume(64)
+    m = vol.mount()
+    expect_no_capabilities(m.pid)
+    wait_for(lambda: all(st["Seccomp"] == "2" for st in status_of_threads(m.pid)), "the filter", 10)
+    for st in status_of_threads(m.pid):
+        expect_eq((st["NoNewPrivs"], st["Seccomp"]), ("1", "2"), f"no_new_privs and seccomp of {st['Name']}")
+    expect(os.readlink(f"/proc/{m.pid}/root").endswith(" (deleted)"), "the root directory is not the empty one")
+    expect_eq(os.listdir(f"/proc/{m.pid}/root"), [], "what is in the root directory")
+    children = run("pgrep", "-P", str(m.pid)).stdout.split()
+    expect_eq(len(children), 1, "number of child processes")
+    for st in status_of_threads(int(children[0])):
+        expect_eq(st["Name"], "fdio-unmounter", "name of the child")
+        for field in ("CapPrm", "CapEff"):
+            expect_eq(int(st[field], 16), 1 << 21, f"{field} of the unmounter (CAP_SYS_ADMIN)")
+        expect_eq((st["NoNewPrivs"], st["Seccomp"]), ("1", "2"), "no_new_privs and seccomp of the unmounter")
+    write_file(m.path("f"), pattern(100_000), sync=True)
+    m.umount()
+    wait_for(lambda: not os.path.exists(f"/proc/{children[0]}"), "end of the unmounter")
+    vol.check()
+
+
+@case(params=("off", "log"))
+def modes(env, mode):
+    """Without the filter, and with one that only reports: everything else is given up all the same."""
+    if sanitized():
+        raise Skip("sanitizer builds run without the sandbox")
+    vol = env.volume(64)
+    with vol.mount("sandbox=" + mode) as m:
+        expect_no_capabilities(m.pid)
+        want = {"off": ("0", "0"), "log": ("1", "2")}[mode]
+        wait_for(lambda: all(st["Seccomp"] == want[1] for st in status_of_threads(m.pid)), "the filter", 10)
+        for st in status_of_threads(m.pid):
+            expect_eq((st["NoNewPrivs"], st["Seccomp"]), want, f"no_new_privs and seccomp of {st['Name']}")
+        expect_eq(os.readlink(f"/proc/{m.pid}/root") == "/", mode == "off", "the root directory is /")
+        write_file(m.path("f"), pattern(100_000), sync=True)
+    vol.check()
+
+
+@case(kinds=("image", "loop"))
+def dies_together(env):
+    """A killed daemon takes the unmounter with it, and a killed unmounter does not harm the daemon: umount still works."""
+    vol = env.volume(64)
+    m = vol.mount()
+    child = run("pgrep", "-P", str(m.pid)).stdout.split()[0]
+    m.kill()
+    wait_for(lambda: not os.path.exists(f"/proc/{child}"), "end of the unmounter")
+    run("umount", "-l", m.point, ok=None)
+    m = vol.mount()
+    child = run("pgrep", "-P", str(m.pid)).stdout.split()[0]
+    os.kill(int(child), 9)
+    write_file(m.path("f"), pattern(10_000), sync=True)
+    m.umount()
+    vol.check()
+
+
+@case()
+def ordinary_user(env):
+    """Without root: an image that the user owns, through fusermount3; others are kept out; SIGTERM and fusermount3 -u end it."""
+    need("fusermount3", "setpriv")
+    # udev gives everybody the device; where there is no udev, this test does.
+    env.undo.callback(os.chmod, "/dev/fuse", os.stat("/dev/fuse").st_mode & 0o777)
+    os.chmod("/dev/fuse", 0o666)
+    vol = env.volume(64, "-E", f"root_owner={USER}:{USER}")
+    point = env.mkdir()
+    exe = env.path("fusedio")
+    shutil.copy2(FUSEDIO, exe)
+    os.chmod(exe, 0o755)
+    os.chown(vol.file, USER, USER)
+    os.chown(point, USER, USER)
+    env.undo.callback(run, "umount", "-l", point, ok=None)
+    user = ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--")
+    for end in ("fusermount3", "TERM"):
+        run(*user, exe, vol.file, point)
+        expect_eq(mountinfo(point)[1], "fuse.fusedio", "type of the mount")
+        run(*user, "sh", "-c", f"echo {end} > {point}/{end} && dd if=/dev/zero of={point}/d bs=4k count=64 oflag=direct status=none")
+        expect(run("cat", os.path.join(point, end), ok=None).returncode != 0, "root can look into a user's mount")
+        pids = daemons_of(vol.file)
+        expect(len(pids) == 1, f"daemons: {pids}")
+        if not sanitized():
+            for st in status_of_threads(pids[0]):
+                expect_eq((int(st["CapEff"], 16), st["NoNewPrivs"], st["Seccomp"]), (0, "1", "2"), f"sandbox of {st['Name']}")
+        if end == "TERM":
+            run(*user, "kill", "-TERM", str(pids[0]))
+        else:
+            run(*user, "fusermount3", "-u", point)
+        wait_for(lambda: not os.path.exists(f"/proc/{pids[0]}") and mountinfo(point) is None, "end of the daemon")
+        vol.check()
+    with vol.kmount("ro") as k:
+        expect_eq(read_file(os.path.join(k, "TERM")), b"TERM\n", "what the user wrote")
+
+
+if __name__ == "__main__":
+    main()

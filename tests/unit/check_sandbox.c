@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The sandbox in a child process: what serving needs goes on working in threads made before and after, and what it does not
+ * need fails with EPERM. No root needed (the empty root directory is tested on real mounts).
+ */
+#include "sandbox.h"
+
+#include "base/thread.h"
+
+#include <cap-ng.h>
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Runs fn in a child; its return value is the exit status. */
+static int in_child(int (*fn)(void))
+{
+	pid_t pid = fork();
+	int status;
+
+	ck_assert_int_ge(pid, 0);
+	if (!pid)
+		_exit(fn());
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_msg(WIFEXITED(status), "killed by signal %d", WTERMSIG(status));
+	return WEXITSTATUS(status);
+}
+
+#define MUST(e) do { if (!(e)) return __LINE__ % 250 + 1; } while (0)
+#define DENIED(e) MUST((errno = 0, (e) == -1) && errno == EPERM)
+
+static int enter(enum sandbox_mode mode)
+{
+	char err[200];
+
+	return sandbox_enter(mode, err, sizeof(err));
+}
+
+static int forbidden(void)
+{
+	char *argv[] = { (char *)"/bin/true", NULL };
+	int fd = open("/dev/null", O_RDWR);
+
+	MUST(fd >= 0 && !enter(SANDBOX_ON));
+	DENIED(open("/etc/passwd", O_RDONLY));
+	DENIED(open("/", O_RDONLY | O_DIRECTORY));
+	DENIED(socket(AF_UNIX, SOCK_STREAM, 0));
+	DENIED(socket(AF_INET, SOCK_DGRAM, 0));
+	DENIED(execv(argv[0], argv));
+	DENIED(fork());
+	DENIED(unlink("/nothing"));
+	DENIED(chdir("/"));
+	DENIED(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
+	DENIED(ioctl(fd, BLKROSET, &fd));
+	MUST(mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED && errno == EPERM);
+	return 0;
+}
+
+static void *thread_works(void *arg)
+{
+	*(int *)arg = malloc(1 << 20) ? 1 : 0;
+	return NULL;
+}
+
+static int allowed(void)
+{
+	int fd = open("/dev/zero", O_RDWR), ran = 0;
+	pthread_t t;
+	char c = 1;
+
+	MUST(fd >= 0 && !enter(SANDBOX_ON));
+	MUST(read(fd, &c, 1) == 1 && c == 0 && write(fd, &c, 1) == 1);
+	MUST(!thread_start(&t, "later", thread_works, &ran) && !pthread_join(t, NULL) && ran == 1);
+	free(malloc(64 << 20));
+	return 0;
+}
+
+static pthread_barrier_t meet;
+
+static void *earlier(void *arg)
+{
+	pthread_barrier_wait(&meet); /* before */
+	pthread_barrier_wait(&meet); /* after */
+	errno = 0;
+	*(int *)arg = open("/etc/passwd", O_RDONLY) == -1 && errno == EPERM;
+	return NULL;
+}
+
+/* The filter reaches threads that run already. */
+static int all_threads(void)
+{
+	int denied = 0;
+	pthread_t t;
+
+	pthread_barrier_init(&meet, NULL, 2);
+	MUST(!thread_start(&t, "earlier", earlier, &denied));
+	pthread_barrier_wait(&meet);
+	MUST(!enter(SANDBOX_ON));
+	pthread_barrier_wait(&meet);
+	MUST(!pthread_join(t, NULL) && denied);
+	return 0;
+}
+
+static void *counts_caps(void *arg)
+{
+	*(int *)arg = capng_get_caps_process() ? -1 : capng_have_capabilities(CAPNG_SELECT_CAPS);
+	return NULL;
+}
+
+static int threads_without_capabilities(void)
+{
+	int have = -1;
+	pthread_t t;
+
+	MUST(!thread_start(&t, "a name that is far too long", counts_caps, &have) && !pthread_join(t, NULL));
+	MUST(have == CAPNG_NONE);
+	return 0;
+}
+
+static int off(void)
+{
+	int fd;
+
+	MUST(!enter(SANDBOX_OFF));
+	fd = open("/etc/passwd", O_RDONLY);
+	MUST(fd >= 0 && prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0);
+	MUST(!capng_get_caps_process() && capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE);
+	return 0;
+}
+
+/* What would be forbidden is done. (A tree is left only by root, whose files are gone then.) */
+static int only_logged(void)
+{
+	MUST(!enter(SANDBOX_LOG));
+	MUST(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1);
+	MUST(socket(AF_UNIX, SOCK_STREAM, 0) >= 0);
+	return 0;
+}
+
+static int (*const cases[])(void) = { forbidden, allowed, all_threads, threads_without_capabilities, off, only_logged };
+
+START_TEST(child)
+{
+	int line = in_child(cases[_i]);
+
+	ck_assert_msg(!line, "case %d: see line %d (modulo 250)", _i, line - 1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("sandbox");
+	TCase *t = tcase_create("sandbox");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+#ifndef FDIO_SANITIZED
+	tcase_add_loop_test(t, child, 0, (int)ARRAY_SIZE(cases));
+#else
+	/* A sanitizer's own calls meet the filter; what is left is what has none. */
+	tcase_add_loop_test(t, child, 3, 5);
+#endif
+	suite_add_tcase(s, t);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
