@@ -227,9 +227,13 @@ static bool is_misaligned(const struct dio *d, const struct dio_req *r)
 
 	if (likely(!((r->pos | r->len) & mask)))
 		return false;
-	/* A read may stop anywhere behind the end of the file. */
-	if (!(r->flags & DIO_WRITE) && !(r->pos & mask) && end >= fdio_round_up(x4_inode_size(r->file->inode), d->lbs))
-		return false;
+	/* A read may stop anywhere behind the end of the file, and begin there. */
+	if (!(r->flags & DIO_WRITE)) {
+		uint64_t size = x4_inode_size(r->file->inode);
+
+		if (r->pos >= size || (!(r->pos & mask) && end >= fdio_round_up(size, d->lbs)))
+			return false;
+	}
 	return r->len < DIO_SPLIT_MIN && (!(r->pos & mask) || (end & mask));
 }
 

@@ -275,7 +275,8 @@ static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned bl
 
 	while (k > 1 && size + map[k - 1].size / 2 <= block_size / 2)
 		size += map[--k].size;
-	return FDIO_MIN(k, n - 1);
+	/* Few and long: by their number, or nearly empty blocks would be left behind. */
+	return k > 1 ? FDIO_MIN(k, n - 1) : n / 2;
 }
 
 static void index_insert(struct x4_inode *dir, struct dx_frame *f, uint32_t hash, uint32_t lblk)

@@ -144,13 +144,13 @@ bool diff_do_step(struct side *a, struct side *b, const struct step *s, bool ver
 struct diff_allowed { const char *name, *reason; unsigned met; };
 extern struct diff_allowed diff_allowed[];
 extern const unsigned diff_nr_allowed;
-enum { ALLOW_FALLOC, ALLOW_ATIME_CACHE, ALLOW_FIFO_TIMES, ALLOW_NOWAIT, ALLOW_TREE_BLOCKS, ALLOW_IOCTL_SPECIAL, ALLOW_DIR_SIZE, ALLOW_DIR_SEEK, ALLOW_FLAGS, ALLOW_DIO_HOLE, ALLOW_DIO_UNALIGNED, ALLOW_IMMUTABLE_ORDER, ALLOW_SEEK_FAR, ALLOW_FAILED_TIMES, ALLOW_NR };
+enum { ALLOW_FALLOC, ALLOW_ATIME_CACHE, ALLOW_FIFO_TIMES, ALLOW_NOWAIT, ALLOW_TREE_BLOCKS, ALLOW_IOCTL_SPECIAL, ALLOW_DIR_SIZE, ALLOW_DIR_SEEK, ALLOW_FLAGS, ALLOW_DIO_HOLE, ALLOW_DIO_UNALIGNED, ALLOW_IMMUTABLE_ORDER, ALLOW_SEEK_FAR, ALLOW_FAILED_TIMES, ALLOW_APPEND_FLAG, ALLOW_NR };
 bool diff_allow(unsigned which);
 extern struct timespec diff_run_start;
 
-/* diff_tree.c: compares two whole trees; counts and prints differences. */
+/* diff_tree.c: compares two whole trees; counts and prints differences. diff_limits.c: probes what is listed as a limit. */
 unsigned diff_trees(int a, int b, bool verbose);
 bool diff_wipe(int top, const char *path); /* removes a whole tree, whatever its flags and modes */
-unsigned diff_limits(struct side *a, struct side *b); /* probes the fixed limits of the table; number that are not as it says */
+unsigned diff_limits(struct side *a, struct side *b); /* number of probes that answer neither as listed nor as ext4 does */
 
 #endif

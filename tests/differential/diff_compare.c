@@ -41,6 +41,7 @@ struct diff_allowed diff_allowed[] = {
 	[ALLOW_IMMUTABLE_ORDER] = { "immutable-order", "what the kernel checks by itself comes before the EPERM of a flag that only the daemon knows", 0 },
 	[ALLOW_SEEK_FAR] = { "lseek-far", "beyond the largest file: FUSE lets the position go there", 0 },
 	[ALLOW_FAILED_TIMES] = { "times-of-failed-calls", "ext4 changes times before it finds the error, FUSE finds it first", 0 },
+	[ALLOW_APPEND_FLAG] = { "o-append-of-append-only", "FUSE lets a descriptor lose O_APPEND", 0 },
 	[ALLOW_DIR_SIZE] = { "directory-sizes", "an indexed directory may have split its blocks elsewhere", 0 },
 };
 const unsigned diff_nr_allowed = ALLOW_NR;
@@ -244,7 +245,8 @@ static bool compare_times(struct both *w, unsigned k)
 		if (t == 0 && a.how == NOW && b.how == SAME && atime_due(&w->ba.o[k], w->t0) && !atime_due(&w->bb.o[k], w->t0) &&
 		    diff_allow(ALLOW_ATIME_CACHE))
 			continue;
-		if (w->failed && a.how == SAME && b.how == NOW && w->s->op->run == run_fallocate && diff_allow(ALLOW_FAILED_TIMES))
+		if (w->failed && a.how == SAME && b.how == NOW && (w->s->op->run == run_fallocate || w->s->op->run == run_rename) &&
+		    diff_allow(ALLOW_FAILED_TIMES))
 			continue;
 		/* Once a read went unseen the two atimes have parted: only values that were set can be compared. */
 		if (t == 0 && a.how != NOW && (a.how == SAME || a.value == 1 || b.value == 1) &&
@@ -259,7 +261,8 @@ static bool dir_sizes_alike(const struct statx *x, const struct statx *y)
 {
 	uint64_t more = x->stx_size > y->stx_size ? x->stx_size - y->stx_size : y->stx_size - x->stx_size;
 
-	return S_ISDIR(x->stx_mode) && S_ISDIR(y->stx_mode) && x->stx_size > 2 * x->stx_blksize && more <= y->stx_size / 3 &&
+	return S_ISDIR(x->stx_mode) && S_ISDIR(y->stx_mode) && x->stx_size > x->stx_blksize &&
+	       (more <= y->stx_size / 3 || more <= y->stx_blksize) &&
 	       diff_allow(ALLOW_DIR_SIZE);
 }
 
@@ -325,6 +328,15 @@ static bool dio_hole(struct side *x, struct side *y, const struct step *s, const
 	return diff_allow(ALLOW_DIO_HOLE);
 }
 
+/* Takes back what only one side allowed. */
+static bool lost_append(struct side *x, struct side *y, const struct step *s, const struct outcome *a, const struct outcome *b)
+{
+	if (s->op->run != run_setfl || a->err || b->err != EPERM)
+		return false;
+	fcntl(slot_fd(x, s, 0), F_SETFL, fcntl(slot_fd(y, s, 0), F_GETFL));
+	return diff_allow(ALLOW_APPEND_FLAG);
+}
+
 static bool compare_outcome(struct both *w, const struct outcome *a, const struct outcome *b)
 {
 	if (a->ret == b->ret && a->err == b->err && !strcmp(a->text, b->text))
@@ -359,7 +371,7 @@ bool diff_do_step(struct side *a, struct side *b, const struct step *s, bool ver
 	w.t2 = now_ns();
 	if (verbose)
 		printf("      %ld (%s) %s\n", ob.ret, ob.err ? strerrorname_np(ob.err) : "ok", ob.text);
-	if (!dio_hole(a, b, s, &oa, &ob) && !compare_outcome(&w, &oa, &ob))
+	if (!dio_hole(a, b, s, &oa, &ob) && !lost_append(a, b, s, &oa, &ob) && !compare_outcome(&w, &oa, &ob))
 		return false;
 	w.failed = oa.err;
 	look_all(a, s, &w.aa);

@@ -106,7 +106,7 @@ static bool is_direct(int fd)
 }
 
 /* Refused by both; but by then ext4 has changed times and modes and perhaps allocated blocks. */
-static bool unaligned_write(int fd, off_t pos, size_t len)
+static bool unaligned_write(int fd, const struct step *s, off_t pos, size_t len)
 {
 	struct stat st;
 
@@ -116,7 +116,8 @@ static bool unaligned_write(int fd, off_t pos, size_t len)
 		pos = st.st_size;
 	else if (pos < 0)
 		pos = lseek(fd, 0, SEEK_CUR);
-	return ((pos | (off_t)len) & 511) && diff_allow(ALLOW_DIO_UNALIGNED);
+	/* What a limit leaves of it is unaligned as well. */
+	return (((pos | (off_t)len) & 511) || s->fsize_limit) && diff_allow(ALLOW_DIO_UNALIGNED);
 }
 
 void run_read(struct side *d, const struct step *s, struct outcome *o)
@@ -149,7 +150,7 @@ void run_write(struct side *d, const struct step *s, struct outcome *o)
 	struct iovec iov[3] = { { buf, part }, { buf + part, part }, { buf + 2 * part, len - 2 * part } };
 	ssize_t n;
 
-	if (unaligned_write(fd, s->v[0] & 1 ? s->v[1] : -1, len))
+	if (unaligned_write(fd, s, s->v[0] & 1 ? s->v[1] : -1, len))
 		return;
 	fill_bytes(buf, len, s->seed);
 	switch (s->v[0]) {
@@ -268,7 +269,7 @@ void run_copy(struct side *d, const struct step *s, struct outcome *o)
 	off_t ioff = s->v[1], ooff = s->v[2], *pi = s->v[1] < 0 ? NULL : &ioff, *po = s->v[2] < 0 ? NULL : &ooff;
 	size_t len = (size_t)s->v[3];
 
-	if (is_direct(out))
+	if (is_direct(in) || is_direct(out))
 		return;
 	switch (s->v[0]) {
 	case 0: done(o, copy_file_range(in, pi, out, po, len, 0)); break;
@@ -359,7 +360,7 @@ void run_rwf(struct side *d, const struct step *s, struct outcome *o)
 	struct iovec iov = { diff_arena, len };
 	int fd = slot_fd(d, s, 0);
 
-	if (s->v[0] && unaligned_write(fd, s->v[1], len))
+	if (s->v[0] && unaligned_write(fd, s, s->v[1], len))
 		return;
 	if (s->v[0]) {
 		fill_bytes(diff_arena, len, s->seed);

@@ -8,6 +8,7 @@
  *       --until N          stop after step N         --only LIST   only these steps (and what makes the directories)
  *       --minimize         on a difference: leave out steps as long as it stays, and print what is left
  *       --keep             leave what the steps made
+ *       --limits           tries what is listed as a limit of FUSE, and nothing else
  *       --trees            compares the trees as they are, and nothing else
  *       -v                 print each step
  *
@@ -234,13 +235,13 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "seed", 1, NULL, 's' }, { "seeds", 1, NULL, 'n' }, { "steps", 1, NULL, 't' }, { "until", 1, NULL, 'u' }, { "only", 1, NULL, 'o' },
-		{ "minimize", 0, NULL, 'm' }, { "trees", 0, NULL, 'T' }, { "keep", 0, NULL, 'k' }, { "seconds", 1, NULL, 'S' }, { NULL, 0, NULL, 0 },
+		{ "minimize", 0, NULL, 'm' }, { "trees", 0, NULL, 'T' }, { "keep", 0, NULL, 'k' }, { "limits", 0, NULL, 'L' }, { "seconds", 1, NULL, 'S' }, { NULL, 0, NULL, 0 },
 	};
 	uint64_t seed = 1, seeds = 1, k;
 	static struct run r = { .steps = 2000 };
 	unsigned long limit = 0, bad = 0;
 	double begun = seconds();
-	bool trees = false;
+	bool trees = false, limits = false;
 	int c;
 
 	r.wanted = malloc(MAX_STEPS);
@@ -257,6 +258,7 @@ int main(int argc, char **argv)
 		case 'o': only(&r, optarg); break;
 		case 'm': r.minimize = true; break;
 		case 'T': trees = true; break;
+		case 'L': limits = true; break;
 		case 'k': r.keep = true; break;
 		case 'S': limit = number(optarg); break;
 		case 'v': r.verbose = true; break;
@@ -273,6 +275,8 @@ int main(int argc, char **argv)
 	open_side(&r.a, argv[optind], true);
 	open_side(&r.b, argv[optind + 1], false);
 	clock_gettime(CLOCK_REALTIME, &diff_run_start);
+	if (limits)
+		return diff_limits(&r.a, &r.b) ? 1 : 0;
 	if (trees)
 		return diff_trees(r.a.top, r.b.top, true) ? 1 : 0;
 	for (k = 0; k < seeds && (!limit || seconds() - begun < (double)limit); k++) {

@@ -6,13 +6,15 @@ becomes of the files, must be the same (tests/differential/). FDIO_DIFF_SEEDS=50
 check-root does, FDIO_DIFF_STEPS longer ones.
 """
 import os
+import re
 
-from lib import BUILD, FUSEDIO, Fail, case, main, mountinfo, run
+from lib import BUILD, FUSEDIO, Fail, case, expect, expect_eq, fallocate, main, mountinfo, run
 
 SEEDS = int(os.environ.get("FDIO_DIFF_SEEDS") or "5")
 FIRST = int(os.environ.get("FDIO_DIFF_FIRST") or "1")
 STEPS = int(os.environ.get("FDIO_DIFF_STEPS") or "1500")
 PROGRAM = os.path.join(BUILD, "tests/differential/differential")
+CTL = os.path.join(BUILD, "fusedioctl")
 LAYOUTS = {
     "4k": ["-b", "4096"],
     "1k": ["-b", "1024"],
@@ -49,6 +51,39 @@ def same_as_ext4(env, layout):
         # What is on the disk is what was shown.
         with vol.mount("nodev", "nosuid", "ro") as m:
             differential("--trees", m.point, theirs)
+    vol.check()
+
+
+
+@case()
+def limits_are_as_listed(env):
+    """README and fusedio(8) say what FUSE forbids: no more and no less."""
+    vol = env.volume(64)
+    other = vol.copy()
+    with other.kmount() as theirs, vol.mount() as m:
+        print("# " + differential("--limits", m.point, theirs).strip().replace("\n", "\n# "))
+    vol.check()
+
+
+@case()
+def map_shows_extents(env):
+    """fusedioctl map says what the kernel's FIEMAP says of the same file later."""
+    vol = env.volume(64)
+    with vol.mount() as m:
+        with open(m.path("f"), "wb") as f:
+            for k in range(260):
+                os.pwrite(f.fileno(), b"x" * 4096, k * 12288)
+            fallocate(f.fileno(), 0, 260 * 12288, 65536)
+        text = run(CTL, "map", m.path("f")).stdout
+        p = run(CTL, "map", env.dir, ok=(1,))
+        expect("not a regular file of a fusedio mount" in p.stderr, p.stderr)
+    ours = re.findall(r"^ *\d+: +(\d+)\.\. *(\d+): +(\d+)\.\. *(\d+): +(\d+): (\S*)", text, re.M)
+    expect_eq(len(ours), 261, "extents")
+    expect_eq(ours[-1][5], "last,unwritten", "the last one")
+    with vol.kmount("ro") as k:
+        text = run("filefrag", "-e", os.path.join(k, "f")).stdout
+    theirs = re.findall(r"^ *\d+: +(\d+)\.\. *(\d+): +(\d+)\.\. *(\d+): +(\d+):", text, re.M)
+    expect_eq([o[:5] for o in ours], theirs, "extents by fusedioctl and by FIEMAP")
     vol.check()
 
 
