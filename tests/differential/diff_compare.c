@@ -262,7 +262,7 @@ static bool dir_sizes_alike(const struct statx *x, const struct statx *y)
 	uint64_t more = x->stx_size > y->stx_size ? x->stx_size - y->stx_size : y->stx_size - x->stx_size;
 
 	return S_ISDIR(x->stx_mode) && S_ISDIR(y->stx_mode) && x->stx_size > x->stx_blksize &&
-	       (more <= y->stx_size / 3 || more <= y->stx_blksize) &&
+	       (more <= y->stx_size / 2 || more <= y->stx_blksize) &&
 	       diff_allow(ALLOW_DIR_SIZE);
 }
 

@@ -213,8 +213,10 @@ static void gen_fallocate(struct step *s, struct rng *r)
 	s->v[0] = modes[below(r, COUNT(modes))];
 	s->v[1] = pick_off(r);
 	s->v[2] = chance(r, 3) ? -1 : pick_len(r);
-	/* Out of range FUSE takes privileges away before it is found: as root there are none to take. */
-	if (chance(r, 5) && !s->cred)
+	/* What is out of range is found before or after privileges are taken away: by root none are. */
+	if (s->cred)
+		s->fsize_limit = 0;
+	else if (chance(r, 5))
 		s->v[1] = far[below(r, COUNT(far))];
 }
 
