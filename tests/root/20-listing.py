@@ -21,10 +21,10 @@ def getdents(fd, size=32_768):
     """[(inode, cookie of the next, type, name)] of one call."""
     buf = ctypes.create_string_buffer(size)
     n = syscheck(libc.syscall(SYS_getdents64, fd, buf, size), "getdents64")
-    out, at = [], 0
+    out, at, raw = [], 0, buf.raw[:n]
     while at < n:
-        ino, off, reclen, kind = struct.unpack_from("<QqHB", buf.raw, at)
-        out.append((ino, off, kind, buf.raw[at + 19:at + reclen].split(b"\0", 1)[0].decode()))
+        ino, off, reclen, kind = struct.unpack_from("<QqHB", raw, at)
+        out.append((ino, off, kind, raw[at + 19:at + reclen].split(b"\0", 1)[0].decode()))
         at += reclen
     return out
 
