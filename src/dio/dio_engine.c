@@ -120,6 +120,7 @@ int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret)
 	f->d = d;
 	__atomic_fetch_add(&f->di->nr_files, 1, __ATOMIC_RELAXED);
 	f->inode = x4_iref(i);
+	x4_opened(i, 1);
 	f->reserve.is_reserve = true;
 	f->reserve.file = f;
 	list_init(&f->reserve.link);
@@ -138,6 +139,7 @@ void dio_file_close(struct dio_file *f)
 	/* Somebody who only reads may close meanwhile: the window stays with those who have the file open. */
 	if (__atomic_sub_fetch(&f->di->nr_files, 1, __ATOMIC_ACQ_REL) == 0)
 		dio_append_stop(f->di, f->inode);
+	x4_opened(f->inode, -1);
 	x4_iput(f->inode);
 	free(f);
 }

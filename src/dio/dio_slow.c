@@ -158,9 +158,12 @@ void dio_slow_work(struct work *w)
 {
 	struct dio_req *r = container_of(w, struct dio_req, work);
 	bool write = r->flags & DIO_WRITE;
+	uint64_t since = x4_evictions(r->dio->cfg.vol);
 
 	r->error = write ? slow_write(r) : slow_read(r);
 	if (r->error == -ENOSPC && dio_reclaim(r->dio))
+		r->error = slow_write(r);
+	while (r->error == -ENOSPC && x4_eviction_since(r->dio->cfg.vol, &since))
 		r->error = slow_write(r);
 	if (r->error) {
 		fdio_count(CTR_dio_io_error);

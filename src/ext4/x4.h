@@ -239,6 +239,17 @@ int x4_create(struct x4_inode *dir, const char *name, unsigned len, uint32_t mod
 	      struct x4_inode **ret);
 int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
 	       const struct x4_cred *c, struct x4_inode **ret);
+/*
+ * A file without names is deleted when the last reference goes, and over FUSE the kernel gives its own up some time after
+ * unlink(2) or close(2) has returned. Who finds no space asks first whether some of that is still on its way:
+ *   uint64_t since = x4_evictions(v); do err = ...; while (err == -ENOSPC && x4_eviction_since(v, &since));
+ * x4_eviction_since waits for deletions that have begun, for those that the kernel's FORGET must bring soon, and shortly for files
+ * that are still open; true if one has ended since. Workers.
+ */
+uint64_t x4_evictions(const struct x4_vol *v);
+bool x4_eviction_since(struct x4_vol *v, uint64_t *since);
+/* A file is opened (1) or closed (-1). Any thread. */
+void x4_opened(struct x4_inode *i, int n);
 /* O_TMPFILE: no name, on the orphan list, nlink 0. */
 int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
 int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *target);

@@ -311,6 +311,7 @@ void x4_iput_n(struct x4_inode *i, uint64_t n)
 			drop = may_free(i);
 		} else if (nameless(i) && !x4_vol_read_only(v)) {
 			evict = i->evicting = true;
+			__atomic_add_fetch(&v->nr_evicting, 1, __ATOMIC_SEQ_CST);
 		} else {
 			list_add_tail(&v->ilru, &i->lru);
 			v->ilru_len++;
@@ -323,6 +324,8 @@ void x4_iput_n(struct x4_inode *i, uint64_t n)
 		x4_inode_free(i);
 	if (evict) {
 		(void)x4_evict(i);
+		__atomic_add_fetch(&v->nr_evicted, 1, __ATOMIC_SEQ_CST);
+		__atomic_sub_fetch(&v->nr_evicting, 1, __ATOMIC_SEQ_CST);
 		/* On failure it stays on the orphan list on disk, where the next mount finds it. */
 		if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
 			after_evict(i);
@@ -355,6 +358,19 @@ static struct x4_inode *next_nameless(struct x4_vol *v)
 				found = i;
 				break;
 			}
+	fdio_mutex_unlock(&v->icache_lock);
+	return found;
+}
+
+bool x4_icache_dying(struct x4_vol *v)
+{
+	struct x4_inode *i;
+	bool found = false;
+
+	fdio_mutex_lock(&v->icache_lock);
+	for (size_t n = 0; n < (size_t)1 << v->ihash_bits && !found; n++)
+		list_for_each(i, &v->ihash[n], hash)
+			found = found || (nameless(i) && !__atomic_load_n(&i->nr_open, __ATOMIC_RELAXED));
 	fdio_mutex_unlock(&v->icache_lock);
 	return found;
 }

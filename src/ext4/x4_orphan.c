@@ -21,6 +21,13 @@ struct orphan_undo {
 	struct list *after; /* for a deletion: where it stood */
 };
 
+static void set_on_orphans(struct x4_inode *i, bool on)
+{
+	if (i->on_orphans != on)
+		__atomic_add_fetch(&i->vol->nr_orphans, on ? 1U : -1U, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&i->on_orphans, on, __ATOMIC_RELAXED);
+}
+
 static void orphan_undo(struct jnl_callback *cb, int ended)
 {
 	struct orphan_undo *u = container_of(cb, struct orphan_undo, cb);
@@ -31,7 +38,7 @@ static void orphan_undo(struct jnl_callback *cb, int ended)
 			list_add(u->after, &u->i->orphan);
 		else
 			list_del(&u->i->orphan);
-		__atomic_store_n(&u->i->on_orphans, u->after != NULL, __ATOMIC_RELAXED);
+		set_on_orphans(u->i, u->after != NULL);
 	}
 	free(u);
 }
@@ -63,7 +70,8 @@ int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i)
 	if (err)
 		return err;
 	list_add(&v->orphans, &i->orphan);
-	__atomic_store_n(&i->on_orphans, true, __ATOMIC_RELAXED);
+	set_on_orphans(i, true);
+	__atomic_store_n(&v->orphaned_ns, fdio_now_ns(), __ATOMIC_SEQ_CST);
 	i->raw->i_dtime = sb->s_last_orphan;
 	sb->s_last_orphan = i->ino;
 	x4_super_end(v, h);
@@ -110,7 +118,7 @@ int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i)
 	if (err)
 		return err;
 	list_del(&i->orphan);
-	__atomic_store_n(&i->on_orphans, false, __ATOMIC_RELAXED);
+	set_on_orphans(i, false);
 	i->raw->i_dtime = 0;
 	return x4_inode_dirty(h, i, false);
 }
@@ -203,7 +211,7 @@ static int collect(struct x4_vol *v, uint32_t head, bool *ret_cut)
 			return 0;
 		}
 		list_add_tail(&v->orphans, &i->orphan);
-		i->on_orphans = true;
+		set_on_orphans(i, true);
 		ino = i->raw->i_dtime;
 	}
 	return 0;

@@ -66,6 +66,11 @@ struct x4_vol {
 
 	/* orphans (x4_orphan.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
 	struct list orphans;
+	/* what x4_eviction_since looks at; atomic */
+	uint32_t nr_orphans;        /* inodes on the list */
+	uint32_t nr_evicting;       /* deletions under way */
+	uint64_t nr_evicted;        /* deletions that have ended */
+	uint64_t orphaned_ns;       /* when a file lost its last name */
 
 	/* lazily changed times: inodes whose lazy_* differ from raw; lock-free stack, taken whole by x4_vol_write_times */
 	struct x4_inode *lazy_head;
@@ -94,6 +99,7 @@ struct x4_inode {
 	uint64_t refs;
 	bool loading, evicting, bad;
 	bool zombie;                /* gone but for its place on vol->lazy_head: whoever takes it from there frees it */
+	uint32_t nr_open;           /* atomic: open files, as x4_opened was told */
 	bool on_orphans;            /* atomic: on vol->orphans */
 	struct jnl_handle *begun;   /* the handle that has raw open (x4_inode_begin) */
 
@@ -199,6 +205,8 @@ void x4_inode_csum_set(struct x4_vol *v, uint32_t seed, struct ext2_inode_large 
 int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
 #define X4_CREDITS_INODE_NEW 4 /* bitmap, descriptor (at seal), table block, superblock */
 /* nlink went to 0 or a truncate is pending. Idempotent. */
+/* True if an inode without names that nobody has open waits for its last reference to go. Looks at all inodes in memory. */
+bool x4_icache_dying(struct x4_vol *v);
 int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i);
 int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i);
 #define X4_CREDITS_ORPHAN 3

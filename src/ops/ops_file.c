@@ -110,6 +110,7 @@ void ops_create(struct ops_req *q)
 	struct fuse_open_in open = { .flags = in->flags, .open_flags = in->open_flags };
 	struct x4_inode *dir, *i = NULL;
 	struct x4_cred c;
+	uint64_t since = x4_evictions(q->ops->vol);
 	int err = p->name_len > X4_NAME_MAX ? -ENAMETOOLONG : ops_iget(q->ops, p->h.nodeid, &dir);
 
 	if (err) {
@@ -117,8 +118,10 @@ void ops_create(struct ops_req *q)
 		return;
 	}
 	ops_cred(q, in->umask, &c);
-	err = x4_inode_flags(dir) & OPS_FL_IMMUTABLE ? -EPERM
-		: x4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &c, &i);
+	do {
+		err = x4_inode_flags(dir) & OPS_FL_IMMUTABLE ? -EPERM
+			: x4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &c, &i);
+	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 	if (!err)
 		open.flags &= ~(uint32_t)(O_TRUNC | O_EXCL); /* a new file is empty, and its mode does not bind who made it */
 	else if (err == -EEXIST && !(in->flags & O_EXCL))
@@ -138,6 +141,7 @@ void ops_tmpfile(struct ops_req *q)
 	struct fuse_open_in open = { .flags = in->flags & ~(uint32_t)(O_TRUNC | O_EXCL) };
 	struct x4_inode *dir, *i = NULL;
 	struct x4_cred c;
+	uint64_t since = x4_evictions(q->ops->vol);
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &dir);
 
 	if (err) {
@@ -145,7 +149,9 @@ void ops_tmpfile(struct ops_req *q)
 		return;
 	}
 	ops_cred(q, in->umask, &c);
-	err = x4_inode_flags(dir) & OPS_FL_IMMUTABLE ? -EPERM : x4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &c, &i);
+	do {
+		err = x4_inode_flags(dir) & OPS_FL_IMMUTABLE ? -EPERM : x4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &c, &i);
+	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 	reply_created(q, err, err ? NULL : i, &open);
 	x4_iput(dir);
 }
@@ -239,6 +245,7 @@ void ops_fallocate(struct ops_req *q)
 	struct ops *o = q->ops;
 	struct ops_file *f = ops_file_get(o, in->fh);
 	struct x4_attr none = { 0 };
+	uint64_t since = x4_evictions(o->vol);
 	int mode, err = falloc_mode(in->mode, &mode);
 
 	if (!err && (!f || !f->df))
@@ -250,6 +257,8 @@ void ops_fallocate(struct ops_req *q)
 	if (!err)
 		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
 	if (err == -ENOSPC && dio_reclaim(o->dio))
+		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
+	while (err == -ENOSPC && x4_eviction_since(o->vol, &since))
 		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
 	if (err)
 		goto out;

@@ -51,6 +51,7 @@ static void create_node(struct ops_req *q, uint32_t mode, uint32_t rdev, uint32_
 	const struct pro_in *in = &q->tr.in;
 	struct x4_inode *dir, *i = NULL;
 	struct x4_cred c;
+	uint64_t since = x4_evictions(q->ops->vol);
 	int err = start(q, &dir);
 
 	if (err) {
@@ -58,7 +59,9 @@ static void create_node(struct ops_req *q, uint32_t mode, uint32_t rdev, uint32_
 		return;
 	}
 	ops_cred(q, umask, &c);
-	err = x4_create(dir, in->name, in->name_len, mode, rdev, &c, &i);
+	do {
+		err = x4_create(dir, in->name, in->name_len, mode, rdev, &c, &i);
+	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 	if (!err) {
 		err = ops_dir_durable(q->ops, dir, 0);
 		if (err)
@@ -91,6 +94,7 @@ void ops_symlink(struct ops_req *q)
 	const struct pro_in *in = &q->tr.in;
 	struct x4_inode *dir, *i = NULL;
 	struct x4_cred c;
+	uint64_t since = x4_evictions(q->ops->vol);
 	int err = start(q, &dir);
 
 	if (err) {
@@ -98,7 +102,9 @@ void ops_symlink(struct ops_req *q)
 		return;
 	}
 	ops_cred(q, 0, &c);
-	err = x4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len, &c, &i);
+	do {
+		err = x4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len, &c, &i);
+	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 	if (!err) {
 		err = ops_dir_durable(q->ops, dir, 0);
 		if (err)

@@ -67,6 +67,31 @@ def names(env):
 
 
 @case(kinds=BOTH)
+def what_is_removed_is_free(env):
+    """The inode and the blocks of a file that has just been removed are there for the next call, however often."""
+    vol = env.volume(32, "-b", "4096", "-N", "256", "-m", "0")
+    with vol.mount() as m:
+        names = []
+        with contextlib.suppress(OSError):
+            while len(names) < 1000:
+                write_file(m.path(f"f{len(names)}"), b"")
+                names.append(m.path(f"f{len(names)}"))
+        for i in range(60):
+            os.unlink(names[i % len(names)])
+            (os.mkdir if i % 2 else os.mkfifo)(m.path("new"))
+            (os.rmdir if i % 2 else os.unlink)(m.path("new"))
+            write_file(names[i % len(names)], b"")
+        for n in names[:8]:
+            os.unlink(n)
+        n = fill_up(m.path("big"), False)
+        for i in range(10):
+            os.unlink(m.path("big"))
+            with open(m.path("big"), "wb") as f:
+                os.posix_fallocate(f.fileno(), 0, n - (1 << 20)) if i % 2 else f.write(bytes(n - (1 << 20)))
+    vol.check()
+
+
+@case(kinds=BOTH)
 def no_blocks_for_names(env):
     """Blocks are gone: directories cannot grow, xattrs cannot move out; what fails leaves nothing behind."""
     vol = env.volume(32, "-b", "1024", "-m", "0", "-N", "8192")
