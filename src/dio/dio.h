@@ -23,6 +23,7 @@ enum {
 	DIO_KILLPRIV = 1 << 4, /* clear suid/sgid/capabilities in the same step */
 	DIO_ROOT = 1 << 5,     /* may use the reserved blocks */
 	DIO_NOATIME = 1 << 6,  /* a read that leaves no access time (O_NOATIME) */
+	DIO_KILLCAPS = 1 << 7, /* clear capabilities only */
 };
 
 /* What an open file keeps: the reserved segment that guarantees progress (seed: one cached bio a dio, 2015). */

@@ -226,7 +226,7 @@ static bool fits(struct dio_req *r)
 		return r->span <= r->len; /* the tail may be read up to the device block's end */
 	if (r->span != r->len || (r->pos + r->len > x4_inode_size(i) && r->pos + r->len > x4_window_end(i)))
 		return false;
-	return !(r->flags & DIO_KILLPRIV) || !x4_needs_killpriv(i);
+	return !(r->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(i);
 }
 
 void dio_fast_start(struct dio_req *r)

@@ -137,6 +137,10 @@ static int slow_write(struct dio_req *r)
 		err = x4_setattr(s.i, X4_KILL_SUIDGID | (s.d->cfg.kill_sgid ? s.d->cfg.kill_sgid(r) : 0), &none);
 		if (err)
 			return err;
+	} else if ((r->flags & DIO_KILLCAPS) && x4_needs_killpriv(s.i)) {
+		err = x4_setattr(s.i, X4_KILL_CAPS, &none);
+		if (err)
+			return err;
 	}
 	s.bounce = dio_bounce_take(s.d);
 	if (s.shut)

@@ -120,6 +120,7 @@ enum {
 	X4_KILL_SUIDGID = 1 << 9, /* clear suid, and sgid where group-executable; drop security.capability */
 	X4_TOUCH_CTIME = 1 << 10, /* ctime becomes now, even if nothing else is to be done */
 	X4_KILL_SGID = 1 << 11,   /* with X4_KILL_SUIDGID: sgid in any case, because who does it is not of the file's group */
+	X4_KILL_CAPS = 1 << 12,   /* drop security.capability alone: a write by somebody who may keep set-ID bits */
 };
 /* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. Takes the inode lock
  * exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing to kill changes nothing. */

@@ -401,6 +401,8 @@ static int apply(struct jnl_handle *h, struct x4_inode *i, unsigned what, const 
 		err = set_flags(i, a->flags);
 	if (!err && (what & X4_KILL_SUIDGID))
 		err = kill_privs(h, i, what & X4_KILL_SGID);
+	else if (!err && (what & X4_KILL_CAPS))
+		err = x4_xattr_kill_caps(h, i);
 	if (!err && (what & X4_SET_MODE)) {
 		uint32_t mode = (x4_inode_mode(i) & S_IFMT) | (a->mode & 07777);
 
@@ -441,6 +443,8 @@ int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 	x4_inode_lock_excl(i);
 	if ((what & X4_KILL_SUIDGID) && nothing_to_kill(i, what & X4_KILL_SGID))
 		what &= ~(unsigned)X4_KILL_SUIDGID;
+	if ((what & X4_KILL_CAPS) && (nothing_to_kill(i, true) || !x4_xattr_has_caps(i)))
+		what &= ~(unsigned)X4_KILL_CAPS;
 	if (!(what & ~(unsigned)X4_KILL_SGID))
 		goto out;
 	err = jnl_begin(i->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR, &h);

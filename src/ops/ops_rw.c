@@ -72,8 +72,8 @@ static unsigned write_flags(const struct ops_req *q, const struct ops_file *f, c
 		flags |= DIO_DSYNC;
 	if ((in->flags & O_SYNC) == O_SYNC)
 		flags |= DIO_SYNC | DIO_DSYNC;
-	if (in->write_flags & FUSE_WRITE_KILL_SUIDGID)
-		flags |= DIO_KILLPRIV;
+	/* Capabilities go whoever writes; for a descriptor without page cache the kernel leaves that to us. */
+	flags |= in->write_flags & FUSE_WRITE_KILL_SUIDGID ? DIO_KILLPRIV : DIO_KILLCAPS;
 	if (q->tr.in.h.uid == 0)
 		flags |= DIO_ROOT;
 	return flags;
