@@ -206,7 +206,8 @@ void x4_error_write(struct x4_vol *v)
 
 	if (!__atomic_exchange_n(&v->err_pending, false, __ATOMIC_ACQ_REL))
 		return;
-	if (v->dev->caps.read_only)
+	/* Nor what another host writes to by now. */
+	if (v->dev->caps.read_only || __atomic_load_n(&v->mmp_lost, __ATOMIC_ACQUIRE))
 		return;
 	if (!x4_vol_read_only(v) && !jnl_error(v->jnl))
 		err = write_through_handle(v);

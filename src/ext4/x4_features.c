@@ -28,7 +28,7 @@ static const struct feature incompat[] = {
 	{ EXT4_FEATURE_INCOMPAT_EA_INODE, X4_SERVE_RO, "attribute values may be shared between files in inodes of their own (ea_inode)" },
 	{ EXT4_FEATURE_INCOMPAT_CSUM_SEED, X4_SERVE_RW, NULL },
 	{ EXT4_FEATURE_INCOMPAT_LARGEDIR, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_MMP, X4_SERVE_RO, "multiple mount protection (mmp) is on; remove it with tune2fs -O ^mmp" },
+	{ EXT4_FEATURE_INCOMPAT_MMP, X4_SERVE_RW, NULL },
 	{ EXT4_FEATURE_INCOMPAT_INLINE_DATA, X4_SERVE_RO, "files are stored inside inodes (inline_data)" },
 	{ EXT4_FEATURE_INCOMPAT_CASEFOLD, X4_SERVE_RO, "directories may ignore case (casefold)" },
 	{ EXT4_FEATURE_INCOMPAT_ENCRYPT, X4_SERVE_RO, "files may be encrypted (encrypt)" },

@@ -200,6 +200,7 @@ static int run_e2fsck(struct opening *o, const char *obstacle)
 	int status = -1;
 	pid_t pid;
 
+	x4_mmp_stop(o->v); /* e2fsck takes it itself */
 	if (!o->fscked && !o->v->dev->caps.is_block && access(o->v->dev->name, W_OK) == 0) {
 		o->fscked = true;
 		log_info("%s: %s: running e2fsck -p", dev_name(o), obstacle);
@@ -268,9 +269,6 @@ static int recover(struct opening *o, bool *again)
 	if (v->dev->caps.read_only)
 		return refuse(o, -EROFS, "%s: the journal must be replayed, but the device is read-only: make it writable, or mount with "
 			      "-o norecovery", dev_name(o));
-	if (ext2fs_has_feature_mmp(v->fs->super))
-		return refuse(o, -EBUSY, "%s: the journal must be replayed, but with mmp another host may be using it: run e2fsck -p %s",
-			      dev_name(o), dev_name(o));
 	if (jnl_needs_replay(v->jnl) || jnl_replay_obstacle(v->jnl))
 		return replay(o, again);
 	/* A crash between mount and the first commit, or at the very end of an unmount: nothing to replay. */
@@ -451,6 +449,7 @@ static void vol_free(struct x4_vol *v)
 	if (v->jnl)
 		(void)jnl_stop(v->jnl);
 	journal_close(v);
+	x4_mmp_stop(v);
 	unload(v);
 	fdio_mutex_fini(&v->rename_lock);
 	fdio_mutex_fini(&v->alloc_lock);
@@ -463,6 +462,16 @@ static void vol_free(struct x4_vol *v)
 	free(v);
 }
 
+/* Mounting this will write, if only to replay the journal. */
+static bool will_write(const struct opening *o)
+{
+	const struct x4_vol *v = o->v;
+
+	if (v->dev->caps.read_only || v->opt.norecovery)
+		return false;
+	return ext2fs_has_feature_journal_needs_recovery(v->fs->super) || !(v->opt.read_only || o->ro_why);
+}
+
 /* Consistent on disk and loaded. A replay, or e2fsck, makes it necessary to begin anew; that happens a few times at most. */
 static int load_consistent(struct opening *o)
 {
@@ -473,6 +482,8 @@ static int load_consistent(struct opening *o)
 		unload(o->v);
 		o->ro_why = NULL;
 		err = load(o);
+		if (!err && will_write(o))
+			err = x4_mmp_start(o->v, o->errbuf, o->errlen);
 		if (!err)
 			err = check_journal(o, &again);
 	}
@@ -518,7 +529,9 @@ static int mount_volume(struct opening *o)
 		err = finish_interrupted(o);
 	if (err)
 		return err;
-	v->mounting = false;
+	__atomic_store_n(&v->mounting, false, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&v->mmp_lost, __ATOMIC_SEQ_CST))
+		return refuse(o, -EBUSY, "%s: another host has mounted it at the same time: unmount it there first", dev_name(o));
 	if (!v->read_only)
 		err = ticker_start(v);
 	return err ? refuse(o, err, "%s: cannot start a thread: %s", dev_name(o), strerror(-err)) : 0;

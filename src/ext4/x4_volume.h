@@ -42,6 +42,15 @@ void x4_error_write_last(struct x4_vol *v);
 /* The journal aborts with err: noted for the superblock, and read-only from now on. Any thread, no lock of rank leaf. */
 void x4_error_aborted(struct x4_vol *v, int err);
 
+/* x4_mmp.c */
+/* Takes the file system for this host, which can take seconds; afterwards a thread renews the mark. No-op without the feature, or if it
+ * runs already. 0 or -errno (-EBUSY: another host has it) with one line in errbuf. Main thread, before anything is written. */
+int x4_mmp_start(struct x4_vol *v, char *errbuf, size_t errlen);
+/* Gives it back, when everything is on the device. No-op if not started. */
+void x4_mmp_stop(struct x4_vol *v);
+/* Another host has it: stops writing at once. */
+void x4_mmp_lost(struct x4_vol *v);
+
 /* x4_group.c */
 uint64_t x4_groups_free_on_disk(struct x4_vol *v); /* as the descriptors count */
 

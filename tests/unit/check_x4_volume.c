@@ -90,7 +90,6 @@ static const struct verdict {
 	{ "-t ext4 -b 1024 -J size=4 -O bigalloc -C 4096", 0, 0, false, "bigalloc" },
 	{ "-t ext4 -b 1024 -J size=4 -O quota", 0, 0, false, "quota" },
 	{ "-t ext4 -b 1024 -J size=4 -O inline_data", 0, 0, false, "inline_data" },
-	{ "-t ext4 -b 1024 -J size=4 -O mmp", 0, 0, false, "mmp" },
 	{ "-t ext4 -b 1024 -J size=4 -O casefold", 0, 0, false, "casefold" },
 	{ "-t ext4 -b 1024 -J size=4 -O encrypt", 0, 0, false, "encrypt" },
 	{ "-t ext4 -b 1024 -J size=4 -O verity", 0, 0, false, "verity" },
