@@ -46,6 +46,9 @@ struct dio_config {
 	void *inval_arg;
 };
 
+/* For inval: done will be called before the pages are gone. Before done. */
+void dio_inval_late(struct work *done_work);
+
 int dio_new(const struct dio_config *cfg, struct dio **ret);
 /* Waits for everything in flight. */
 void dio_drain(struct dio *d);
@@ -84,6 +87,7 @@ struct dio_req {
 	uint32_t span;             /* want rounded up to device blocks */
 	uint32_t cpu;
 	uint32_t retries;
+	uint64_t cache_seq;        /* of the file when its invalidation began */
 	jnl_tid tid;
 };
 

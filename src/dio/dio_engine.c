@@ -31,7 +31,9 @@ int dio_new(const struct dio_config *cfg, struct dio **ret)
 	d->lbs = cfg->dev->caps.lbs;
 	d->max_io = cfg->dev->caps.max_io_bytes;
 	d->mem_align = FDIO_MAX(cfg->dev->caps.mem_align, 1u);
-	d->fua_ok = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache;
+	/* Without FUA in the device the block layer writes and flushes, and joins flushes as well as the sync queue does. */
+	d->fua_ok = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache || cfg->dev->caps.is_block;
+	d->fua_multi = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache;
 	fdio_mutex_init(&d->gate_lock, RANK_LEAF);
 	fdio_cond_init(&d->gate_cond);
 	dio_sync_init(d);
@@ -194,7 +196,28 @@ static void write_durable(struct dio_req *r)
 		dio_req_end(r);
 }
 
-static void inval_done(struct work *w) { write_durable(container_of(w, struct dio_req, work)); }
+static void inval_done(struct work *w)
+{
+	struct dio_req *r = container_of(w, struct dio_req, work);
+	struct dio_inode *di = r->file->di;
+
+	/* Pages that were asked for before it began are gone; who asks from now on raises cache_seq. */
+	if ((r->state & DIO_R_INVAL_ALL) && __atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) == r->cache_seq)
+		__atomic_store_n(&di->cache_clean, r->cache_seq, __ATOMIC_SEQ_CST);
+	write_durable(r);
+}
+
+void dio_inval_late(struct work *w) { container_of(w, struct dio_req, work)->state &= ~DIO_R_INVAL_ALL; }
+
+/* Nobody uses the page cache of this file any more, so it seems. The counts are hints: it does not matter if one is lost. */
+static bool inval_all(struct dio_inode *di, uint64_t seq)
+{
+	if (__atomic_load_n(&di->cache_run_seq, __ATOMIC_RELAXED) != seq) {
+		__atomic_store_n(&di->cache_run_seq, seq, __ATOMIC_RELAXED);
+		__atomic_store_n(&di->cache_run, 0, __ATOMIC_RELAXED);
+	}
+	return __atomic_add_fetch(&di->cache_run, 1, __ATOMIC_RELAXED) > DIO_INVAL_ALL_AFTER;
+}
 
 static void inval_work(struct work *w)
 {
@@ -202,13 +225,21 @@ static void inval_work(struct work *w)
 	struct dio *d = r->dio;
 
 	fdio_count(CTR_dio_inval);
-	d->cfg.inval(d->cfg.inval_arg, r->file->inode, r->pos, r->len, &r->work, inval_done);
+	r->cache_seq = __atomic_load_n(&r->file->di->cache_seq, __ATOMIC_SEQ_CST);
+	if (inval_all(r->file->di, r->cache_seq)) {
+		r->state |= DIO_R_INVAL_ALL;
+		d->cfg.inval(d->cfg.inval_arg, r->file->inode, 0, INT64_MAX, &r->work, inval_done);
+	} else {
+		d->cfg.inval(d->cfg.inval_arg, r->file->inode, r->pos, r->len, &r->work, inval_done);
+	}
 }
 
 void dio_write_finish(struct dio_req *r, bool on_loop)
 {
 	struct dio *d = r->dio;
-	bool inval = d->cfg.inval && (r->flags & DIO_DIRECT) && __atomic_load_n(&r->file->di->maybe_cached, __ATOMIC_SEQ_CST);
+	struct dio_inode *di = r->file->di;
+	bool inval = d->cfg.inval && (r->flags & DIO_DIRECT) &&
+		     __atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) != __atomic_load_n(&di->cache_clean, __ATOMIC_SEQ_CST);
 
 	if (!inval)
 		write_durable(r);
@@ -284,8 +315,8 @@ void dio_submit(struct dio *d, struct dio_req *r)
 	FDIO_ASSERT(r->cpu < d->cfg.nr_cpus);
 	__atomic_fetch_add(&d->cpus[r->cpu].inflight, 1, __ATOMIC_RELAXED);
 	/* Before the data is looked at: a direct write that completes from here on sees it. */
-	if (!(r->flags & DIO_DIRECT) && !__atomic_load_n(&di->maybe_cached, __ATOMIC_RELAXED))
-		__atomic_store_n(&di->maybe_cached, 1, __ATOMIC_SEQ_CST);
+	if (!(r->flags & DIO_DIRECT))
+		__atomic_fetch_add(&di->cache_seq, 1, __ATOMIC_SEQ_CST);
 	v = validate(d, r);
 	if (v == 1) {
 		dio_fast_start(r);

@@ -32,6 +32,7 @@
 
 #define DIO_RETRIES_MAX 16  /* of one device request after EAGAIN or EINTR */
 #define DIO_SPLIT_MIN (255u * 4096u) /* pieces that the kernel makes of a longer request are no shorter, but for the last */
+#define DIO_INVAL_ALL_AFTER 32 /* direct writes with no other I/O between: then it pays to forget all pages of the file */
 #define DIO_NR_BOUNCE 32    /* slow writes that can be in their data phase at once */
 #define DIO_NR_SYNC 2       /* batches of the sync queue at work at once */
 
@@ -44,6 +45,7 @@ enum {
 	DIO_R_NEED_FLUSH = 1 << 4,
 	DIO_R_INVALIDATED = 1 << 5,
 	DIO_R_APPEND = 1 << 6,       /* in app_reqs of the inode */
+	DIO_R_INVAL_ALL = 1 << 8,    /* the whole file is being invalidated; cache_seq of the request is that of its beginning */
 	DIO_R_APPEND_DONE = 1 << 7,  /* and its data is through, well or not: under app_lock */
 };
 
@@ -83,7 +85,8 @@ struct dio {
 	struct dio_config cfg;
 	unsigned block_bits;
 	uint32_t block_size, lbs, max_io, mem_align;
-	bool fua_ok;            /* FUA needs no flush behind it */
+	bool fua_ok;            /* FUA is no more work than a write and a flush */
+	bool fua_multi;         /* also in several pieces */
 	struct dio_cpu *cpus;
 	struct dio_seg *segs;
 
@@ -121,7 +124,12 @@ struct dio_inode {
 	struct dio *d;
 	uint32_t gate;          /* atomic: closers of all in the low half, of writes in the high half */
 	uint32_t gate_waiters;  /* atomic */
-	uint32_t maybe_cached;  /* atomic: the kernel may hold pages of it */
+	/*
+	 * Atomic. Requests that go through the page cache, and how many of them had come when an invalidation of the whole file began
+	 * that is over: equal, and the kernel holds no pages of it. Direct writes in a row with the same cache_seq.
+	 */
+	uint64_t cache_seq, cache_clean, cache_run_seq;
+	uint32_t cache_run;
 	uint32_t err_seq;       /* d->sync_lock: flush errors that were reported */
 	uint64_t dirty_epoch;   /* atomic, only grows: batch that makes the last completed write durable; 0 none */
 	struct fdio_mutex app_lock; /* guards the three below */

@@ -109,6 +109,7 @@ void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct
 	fdio_mutex_unlock(&n->lock);
 	if (!wait) {
 		fdio_count(CTR_ops_inval_late);
+		dio_inval_late(w);
 		done(w);
 	}
 }

@@ -630,6 +630,52 @@ START_TEST(row25_order_of_invalidation)
 }
 END_TEST
 
+struct forget {
+	struct env *e;
+	unsigned calls, all;
+	bool late, read_between;
+};
+
+static void inval_forget(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
+{
+	struct forget *g = arg;
+	uint8_t *b = buf_new(BS);
+
+	(void)i;
+	g->calls++;
+	if (!off && len == INT64_MAX) {
+		g->all++;
+		if (g->read_between)
+			ck_assert_int_eq(io(g->e, 0, 0, b, BS), BS);
+		if (g->late)
+			dio_inval_late(w);
+	}
+	free(b);
+	done(w);
+}
+
+/* Nobody has used the page cache for a while: all pages are forgotten once, and later writes need not ask. Not if somebody read
+ * meanwhile, and not if the answer goes before the pages do. */
+START_TEST(row25_files_that_left_the_page_cache)
+{
+	for (unsigned how = 0; how < 3; how++) {
+		struct forget g = { .late = how == 1, .read_between = how == 2 };
+		struct env *e = env_new(&(struct env_opt){ .inval = inval_forget, .inval_arg = &g });
+
+		g.e = e;
+		write_ok(e, 0, 0, 1, BS);
+		for (unsigned k = 0; k < 40; k++)
+			write_ok(e, DIO_DIRECT, 0, k, BS);
+		ck_assert_uint_eq(g.calls, how ? 40 : 33);
+		ck_assert_uint_eq(g.all, how == 0 ? 1 : how == 1 ? 8 : 1);
+		write_ok(e, 0, 0, 1, BS); /* back in the page cache */
+		write_ok(e, DIO_DIRECT, 0, 2, BS);
+		ck_assert_uint_eq(g.calls, how ? 41 : 34);
+		env_close(e);
+	}
+}
+END_TEST
+
 static void late_read_done(struct dio_req *r, ssize_t res)
 {
 	struct treq *t = container_of(r, struct treq, r);
@@ -823,6 +869,7 @@ int main(void)
 	tcase_add_test(t, row23_flush_failure_reaches_the_covered);
 	tcase_add_test(th, row24_the_loop_never_waits);
 	tcase_add_test(t, row25_order_of_invalidation);
+	tcase_add_test(t, row25_files_that_left_the_page_cache);
 	tcase_add_test(th, row26_notify_waits_for_a_read);
 	tcase_add_test(t, row27_progress_without_segments);
 	tcase_add_test(t, row31_killpriv);
