@@ -62,7 +62,7 @@ def every_way(path, what, want):
             expect(mm[:] == want, f"{what}: a mapping differs")
 
 
-@case(kinds=("image",), params=("noparallel_dio", "parallel_dio", "dio=relaxed", "dio=relaxed+parallel_dio"))
+@case(kinds=("image",), params=("noparallel_dio", "parallel_dio", "dio=relaxed", "dio=relaxed+noparallel_dio"))
 def model(env, options):
     """A long random sequence of everything, compared with a model in memory; and with the kernel's ext4 in the end."""
     sums = {}

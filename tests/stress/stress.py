@@ -26,7 +26,7 @@ ROUND = 8  # seconds of load
 SWITCH = "/sys/module/fuse/parameters/enable_uring"
 CHURN = os.path.join(BUILD, "tests/stress/churn")
 FSX = os.path.join(BUILD, "tests/root/fsxtool")
-OPTIONS = ([], ["parallel_dio"], ["dio=relaxed"], ["queue_depth=4"], ["workers=2", "commit=1"], ["queue_depth=2", "parallel_dio"],
+OPTIONS = ([], ["noparallel_dio"], ["dio=relaxed"], ["queue_depth=4"], ["workers=2", "commit=1"], ["queue_depth=2", "noparallel_dio"],
            ["discard", "commit=1"])
 ENDS = ("peace", "busy", "term", "peace", "force", "kill", "lazy")
 FORMATS = (("-b", "4096"), ("-b", "1024"), ("-b", "4096", "-O", "^metadata_csum"))
