@@ -20,7 +20,7 @@ import srctree
 import svg
 from devices import KINDS
 from peers import PEERS, Switch
-from proc import Failed, Interrupted, LeftOut, catch_signals, ignore_signals, run
+from proc import Failed, Interrupted, LeftOut, catch_signals, ignore_signals, keep_awake, let_sleep, run
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHORT = dict(seconds=0.35, size=64, rounds=1, files=2000, tree=600)
@@ -75,13 +75,13 @@ def parse_variants(words):
     return out
 
 
-def estimate(jobs, peers, rounds):
+def estimate(jobs, peers, rounds, seconds=FULL["seconds"]):
     """Seconds that these jobs take on one device, roughly."""
-    setup = 1.6 * peers + 4 + (1.5 * peers if any(j.needs for j in jobs) else 0)
-    return setup + rounds * (3 + sum(j.seconds * (peers if j.raw else max(1, peers - 2)) for j in jobs))
+    setup = 0.9 * peers + 3 + (1.0 * peers if any(j.needs for j in jobs) else 0)
+    return setup + rounds * (1.5 + sum(((seconds + 0.25) * j.length + j.extra) * (peers if j.raw else max(1, peers - 2)) for j in jobs))
 
 
-def slices(jobs, peers, rounds, limit):
+def slices(jobs, peers, rounds, limit, seconds=FULL["seconds"]):
     """Cuts the list of jobs into parts below the limit, where one job alone is. Jobs of a quotient stay together."""
     tied = {q[1]: q[2] for q in jobs_.QUOTIENTS}
     units = []
@@ -92,7 +92,7 @@ def slices(jobs, peers, rounds, limit):
             units.append([j])
     out = []
     for u in units:
-        if out and estimate(out[-1] + u, peers, rounds) <= limit:
+        if out and estimate(out[-1] + u, peers, rounds, seconds) <= limit:
             out[-1] += u
         else:
             out.append(u)
@@ -152,6 +152,7 @@ def parse(argv):
     size.add_argument("--size", type=int, default=d["size"], metavar="MIB", help="size of the files; default %(default)s")
     size.add_argument("--files", type=int, default=d["files"], help="files of the jobs on names; default %(default)s")
     size.add_argument("--tree", type=int, default=d["tree"], metavar="FILES", help="files of the source tree; default %(default)s")
+    size.add_argument("--awake", action="store_true", help="keep CPUs from halting: steadier figures at depth 1, above all in virtual machines")
     out = ap.add_argument_group("results")
     out.add_argument("--json", default="bench.json", metavar="FILE", help="where they go, begun anew (default: bench.json)")
     out.add_argument("--append", metavar="FILE", help="where they go, added to what is there")
@@ -196,9 +197,9 @@ def show_plan(args, argv):
         words.append(w)
     result = args.append or args.json
     for kind in args.kinds:
-        for part in slices(args.job_list, len(args.peer_list), args.rounds, args.plan):
+        for part in slices(args.job_list, len(args.peer_list), args.rounds, args.plan, args.seconds):
             cmd = [os.path.join(HERE, "run-bench"), *words, "--device", kind, "--append", result, "--jobs", ",".join(j.key for j in part)]
-            print(shlex.join(cmd) + f"  # {estimate(part, len(args.peer_list), args.rounds):.0f} s")
+            print(shlex.join(cmd) + f"  # {estimate(part, len(args.peer_list), args.rounds, args.seconds):.0f} s")
 
 
 def show_report(res, args, path):
@@ -263,7 +264,7 @@ def open_results(args):
 def measure_all(args, res, path):
     run_id = f"{datetime.datetime.now(datetime.timezone.utc):%y%m%d%H%M%S}"
     res.data["runs"].append({"time": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}", "id": run_id, "rounds": args.rounds,
-                             "seconds": args.seconds, "size_mib": args.size, "files": args.files, "tree": args.tree,
+                             "seconds": args.seconds, "size_mib": args.size, "files": args.files, "tree": args.tree, "awake": args.awake,
                              "variants": {k: v[0] for k, v in args.variants.items()}, "version": version_in(first_line(args.fusedio, "-V"))})
     needs = {n for j in args.job_list for n in j.needs}
     switch = Switch()
@@ -273,6 +274,8 @@ def measure_all(args, res, path):
         tar = os.path.join(work, "tree.tar")
         settings = jobs_.Settings(args.seconds, args.size, args.files, tar, srctree.make(tar, args.tree), client_program(args, work))
         settings.fio_idle_us = jobs_.fio_idle(settings)
+        if args.awake:
+            keep_awake()
         for kind in args.kinds:
             field = measure.Field(kind, args.peer_list, args, needs, switch)
             fields.append(field)
@@ -283,6 +286,7 @@ def measure_all(args, res, path):
                 field.errors.append(f"{KINDS[kind]}: {e}")
     finally:
         ignore_signals()
+        let_sleep()
         switch.restore()
         shutil.rmtree(work, ignore_errors=True)
         errors = [e for f in fields for e in f.errors]

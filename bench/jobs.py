@@ -52,7 +52,8 @@ class Job:
     cold: bool = False        # mounted anew before
     short: bool = False       # part of the short version
     want: dict = field(default_factory=dict)
-    seconds: float = 2.0      # what one run takes, roughly, for plans
+    length: float = 1.0       # what one run takes, roughly, for plans: so many times the seconds of the command line
+    extra: float = 0.0        # and so many more
 
 
 def fio(target, s, expect_ops=True, **options):
@@ -229,7 +230,7 @@ def sync_jobs():
         yield Job(f"append-fsync-{n}", f"4 KiB append and fsync, {n} thread{'s' if n > 1 else ''}", "durable", "op/s",
                   tool("appendsync", "seconds", n), make_dir, remove_dir, raw=False, writes=True, short=n == 1, want={EXT4: 0.8})
     yield Job("create-fsync", "create, write 4 KiB and fsync", "durable", "op/s", tool("createsync", "seconds"), make_dir, remove_dir,
-              raw=False, writes=True, seconds=3)
+              raw=False, writes=True, extra=1.5)
 
 
 def buffered_jobs():
@@ -240,7 +241,7 @@ def buffered_jobs():
 
 def warmed(job):
     """Once without looking first: reading the extents from the device is not what is measured."""
-    return dict(run=job, prepare=lambda peer, s: job(peer, replace(s, seconds=min(s.seconds / 2, 0.5))))
+    return dict(run=job, extra=0.8, prepare=lambda peer, s: job(peer, replace(s, seconds=min(s.seconds / 2, 0.5))))
 
 
 def extent_jobs():
@@ -252,7 +253,7 @@ def extent_jobs():
 
 def name_jobs():
     want = {FUSE2FS: 5}
-    common = dict(group="names", raw=False)
+    common = dict(group="names", raw=False, length=0, extra=1.8)
     yield Job("create", "create an empty file", unit="op/s", run=tool("create", "files"), prepare=make_dir, writes=True, short=True,
               want=want, **common)
     yield Job("stat", "stat", unit="op/s", run=tool("stat", "files"), prepare=files_there, short=True, want=want, **common)

@@ -129,3 +129,24 @@ def machine_us():
         v = [int(x) for x in f.readline().split()[1:]]
     user, nice, system, _idle, _iowait, irq, softirq = v[:7]
     return (user + nice + system + irq + softirq) * TICK_US
+
+
+_awake = None
+LATENCY = "/dev/cpu_dma_latency"
+
+
+def keep_awake():
+    """While this file is open and holds 0, idle CPUs poll. On a virtual machine waking a halted CPU can take longer than the I/O."""
+    global _awake  # pylint: disable=global-statement
+    try:
+        _awake = os.open(LATENCY, os.O_WRONLY | os.O_CLOEXEC)
+        os.write(_awake, bytes(4))
+    except OSError as e:
+        raise Failed(f"CPUs cannot be kept awake: {LATENCY}: {e.strerror}") from None
+
+
+def let_sleep():
+    global _awake  # pylint: disable=global-statement
+    if _awake is not None:
+        os.close(_awake)
+        _awake = None

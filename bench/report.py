@@ -199,6 +199,8 @@ def machine_line(res):
     m = res.data["machine"]
     days = sorted({r["time"][:10] for r in res.data["runs"]})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else ""
+    if any(r.get("awake") for r in res.data["runs"]):
+        when = ", ".join(x for x in ("CPUs kept awake", when) if x)
     parts = [f"{m.get('cpus', '?')} CPUs ({m.get('cpu', '?')})", f"{m.get('memory_gib', '?')} GiB", f"Linux {m.get('kernel', '?')}",
              m.get("system", "")] + [f"{k} {v}" for k, v in sorted(m.get("versions", {}).items())] + [when]
     return ", ".join(p for p in parts if p)
