@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #define RING_ENTRIES 256
@@ -179,10 +180,14 @@ static int probe_and_open(struct session *s)
 static int make_engine_room(struct session *s)
 {
 	struct loop_config lc = {
-		.nr_loops = s->opt.single_loop ? 1 : 0, .entries = RING_ENTRIES, .pin = !s->opt.single_loop, .nr_fixed_files = LOOP_NR_FILES,
+		.entries = RING_ENTRIES, .pin = !s->opt.single_loop, .nr_fixed_files = LOOP_NR_FILES,
 		.sqe128 = s->opt.transport != TR_TRANSPORT_DEVFUSE, .poll_ns = (unsigned)s->opt.poll * 1000,
 	};
 
+	if (s->opt.single_loop)
+		lc.nr_loops = 1;
+	else if (s->opt.transport == TR_TRANSPORT_DEVFUSE)
+		lc.nr_loops = (unsigned)get_nprocs(); /* only the ring wants loops for CPUs that are not there */
 	if (loop_set_new(&lc, &s->loops, s->err, sizeof(s->err)))
 		return EXIT_SYSTEM;
 	if (dev_uring_attach(s->dev, s->loops))

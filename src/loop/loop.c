@@ -110,7 +110,6 @@ static int loop_init(struct loop_set *s, unsigned i)
 int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen)
 {
 	struct loop_set *s = calloc(1, sizeof(*s));
-	long cpus = sysconf(_SC_NPROCESSORS_CONF);
 	int err = 0;
 
 	if (!s)
@@ -118,7 +117,7 @@ int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *err
 	fdio_mutex_init(&s->start_lock, RANK_LEAF);
 	fdio_cond_init(&s->start_cond);
 	s->cfg = *cfg;
-	s->nr = cfg->nr_loops ? cfg->nr_loops : (cpus > 0 ? (unsigned)cpus : 1);
+	s->nr = cfg->nr_loops ? cfg->nr_loops : loop_possible_cpus();
 	if (!s->cfg.nr_fixed_files)
 		s->cfg.nr_fixed_files = LOOP_NR_FILES;
 	s->loops = fdio_alloc_aligned(FDIO_CACHELINE, s->nr * sizeof(*s->loops));

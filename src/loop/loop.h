@@ -38,6 +38,12 @@ struct loop_config {
 	unsigned nr_fixed_files; /* size of each ring's fixed-file table */
 };
 
+/* loop_cpus.c: how many CPUs the kernel might ever have, and whether one is in use now. */
+unsigned loop_possible_cpus(void);
+bool loop_cpu_online(unsigned cpu);
+/* "0-3,8": is cpu in it? *ret_last: the last CPU listed. For the two above and their test. */
+bool loop_cpu_in_list(const char *list, unsigned cpu, unsigned *ret_last);
+
 /* Makes the rings (no threads yet). -errno; errbuf gets one line naming cause and way out. */
 int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen);
 /* Starts the threads. Each runs start(loop, arg) on its thread first, if given. */

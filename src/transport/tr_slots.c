@@ -12,15 +12,25 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/*
+ * A loop whose CPU is not in use has one slot: the kernel's ring wants an entry for each possible CPU, and a CPU that is plugged in
+ * later is served, slowly. Loop 0 keeps all of its slots, it also serves /dev/fuse.
+ */
+static bool is_spare(unsigned i) { return i > 0 && !loop_cpu_online(i); }
+
 static unsigned depth_for(const struct tr *t)
 {
-	uint64_t fits = TR_ARENA_MAX / ((uint64_t)t->nr_queues * TR_SLOT_BYTES);
+	unsigned online = 0;
+
+	for (unsigned i = 0; i < t->nr_queues; i++)
+		online += !is_spare(i);
+	uint64_t fits = TR_ARENA_MAX / ((uint64_t)online * TR_SLOT_BYTES);
 	unsigned depth = t->cfg.queue_depth;
 
 	if (depth > fits && depth > TR_DEPTH_MIN) {
 		depth = fits < TR_DEPTH_MIN ? TR_DEPTH_MIN : (unsigned)fits;
 		log_info("queue_depth lowered from %u to %u: %u loops would pin more than %llu MiB", t->cfg.queue_depth, depth,
-			 t->nr_queues, TR_ARENA_MAX >> 20);
+			 online, TR_ARENA_MAX >> 20);
 	}
 	return depth;
 }
@@ -73,7 +83,7 @@ int tr_slots_new(struct tr *t, char *errbuf, size_t errlen)
 	if (!t->queues)
 		err = -ENOMEM;
 	for (unsigned i = 0; i < t->nr_queues && !err; i++)
-		err = queue_new(t, i, depth);
+		err = queue_new(t, i, is_spare(i) ? 1 : depth);
 	if (err)
 		snprintf(errbuf, errlen, "no memory for %u request slots of 1 MiB on each of %u loops: lower queue_depth=", depth, t->nr_queues);
 	return err;

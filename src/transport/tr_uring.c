@@ -34,7 +34,6 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#define CPUS_POSSIBLE "/sys/devices/system/cpu/possible"
 #define OTHER_SLOTS 2u          /* of loop 0, for /dev/fuse */
 #define MAX_TRIES 1000u
 #define IMPOSSIBLE_QUEUE 0xffffu
@@ -250,26 +249,10 @@ static void uring_arm(struct tr_queue *q)
 
 static void uring_close(struct tr *t) { tr_chan_devfuse.close(t); }
 
-/* The kernel numbers its queues by CPU and wants all of them: "0" or "0-N". 0 if that cannot be told. */
-static unsigned possible_cpus(void)
-{
-	FILE *f = fopen(CPUS_POSSIBLE, "re");
-	unsigned first = 1, last = 0;
-	char tail = '\0';
-
-	if (!f)
-		return 0;
-	int n = fscanf(f, "%u-%u%c", &first, &last, &tail);
-	fclose(f);
-	if (n < 1 || first != 0 || (n == 3 && tail != '\n'))
-		return 0;
-	return last + 1;
-}
-
 bool tr_uring_usable(struct tr *t, char *why, size_t len)
 {
 	const struct loop_config *lc = loop_set_config(t->cfg.loops);
-	unsigned cpus = possible_cpus();
+	unsigned cpus = loop_possible_cpus();
 
 	if (!lc->sqe128)
 		snprintf(why, len, "the loops' rings were made without room for its commands");

@@ -230,6 +230,24 @@ static void on_start(struct loop *l, void *arg)
 }
 
 /* A READ that never completes must not keep the threads from stopping or the rings from being freed. */
+START_TEST(lists_of_cpus)
+{
+	unsigned last;
+
+	ck_assert(loop_cpu_in_list("0\n", 0, &last) && last == 0);
+	ck_assert(loop_cpu_in_list("0-63\n", 63, &last) && last == 63);
+	ck_assert(!loop_cpu_in_list("0-63\n", 64, &last));
+	ck_assert(loop_cpu_in_list("0-1,4,8-11\n", 9, &last) && last == 11);
+	ck_assert(!loop_cpu_in_list("0-1,4,8-11\n", 5, &last));
+	ck_assert(!loop_cpu_in_list("", 0, &last) && last == 0);
+	ck_assert(!loop_cpu_in_list("3-1\n", 2, &last));
+	ck_assert(!loop_cpu_in_list("0-99999999\n", 2, &last));
+	ck_assert(loop_cpu_in_list("0,x", 0, &last));
+	ck_assert_uint_gt(loop_possible_cpus(), 0);
+	ck_assert(loop_cpu_online(0));
+}
+END_TEST
+
 START_TEST(start_and_stop)
 {
 	for (unsigned i = 0; i < 20; i++) {
@@ -277,6 +295,7 @@ int main(void)
 	tcase_add_test(t, no_wakeup_is_lost);
 	tcase_add_test(t, ring_overflow_is_nobodys_business);
 	tcase_add_test(t, fixed_file_and_arena);
+	tcase_add_test(t, lists_of_cpus);
 	tcase_add_test(t, start_and_stop);
 	tcase_add_test(t, free_without_start);
 	suite_add_tcase(s, t);

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What CPUs there are, as the kernel numbers them: possible ones, for which it keeps a request queue each, and those in use.
+ * A virtual machine may have many more possible CPUs than it will ever see. Main thread; fails to what sysconf knows.
+ */
+#include "loop/loop.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SYS_CPU "/sys/devices/system/cpu/"
+#define CPUS_MAX 65535u
+
+bool loop_cpu_in_list(const char *list, unsigned cpu, unsigned *ret_last)
+{
+	bool found = false;
+	const char *p = list;
+
+	*ret_last = 0;
+	while (*p >= '0' && *p <= '9') {
+		char *end;
+		unsigned long first = strtoul(p, &end, 10), last = first;
+
+		if (*end == '-')
+			last = strtoul(end + 1, &end, 10);
+		if (last < first || last > CPUS_MAX)
+			return false;
+		found = found || (cpu >= first && cpu <= last);
+		*ret_last = (unsigned)last;
+		p = *end == ',' ? end + 1 : end;
+	}
+	return found;
+}
+
+static bool read_list(const char *path, char *buf, int cap)
+{
+	FILE *f = fopen(path, "re");
+	bool ok = f && fgets(buf, cap, f);
+
+	if (f)
+		fclose(f);
+	return ok;
+}
+
+unsigned loop_possible_cpus(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_CONF);
+	char list[2048];
+	unsigned last;
+
+	if (read_list(SYS_CPU "possible", list, sizeof(list)) && loop_cpu_in_list(list, 0, &last))
+		return last + 1;
+	return n > 0 ? (unsigned)n : 1;
+}
+
+bool loop_cpu_online(unsigned cpu)
+{
+	char list[2048];
+	unsigned last;
+
+	return !read_list(SYS_CPU "online", list, sizeof(list)) || loop_cpu_in_list(list, cpu, &last);
+}
