@@ -119,21 +119,33 @@ static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, 
 	return false;
 }
 
-/* The longest run of the first group that has anything: nothing better was found, or it has gone meanwhile. */
-static bool search_any(struct x4_vol *v, uint32_t g0, struct run *best)
+/*
+ * The longest run of the first group that has anything: nothing better was found, or it has gone meanwhile. Full is only what
+ * could be looked at: a bitmap that could not be read now is the error. Damaged groups are out of use.
+ */
+static int search_any(struct x4_vol *v, uint32_t g0, struct run *best)
 {
+	int err = -ENOSPC;
+
 	for (uint32_t k = 0; k < v->nr_groups; k++) {
 		uint32_t g = (g0 + k) % v->nr_groups;
 		struct x4_group *grp = &v->groups[g];
+		int r;
 
 		*best = (struct run){ 0, 0, 0 };
-		if (!grp->free_alloc || x4_group_load(v, g))
+		if (!grp->free_alloc)
 			continue;
+		r = x4_group_load(v, g);
+		if (r) {
+			if (err == -ENOSPC && r != -EUCLEAN)
+				err = r;
+			continue;
+		}
 		scan_group(grp, g, grp->first_free, UINT32_MAX, best);
 		if (best->len)
-			return true;
+			return 0;
 	}
-	return false;
+	return err;
 }
 
 /* Where to look for blocks of i without a goal: its inode's group. */
@@ -151,6 +163,7 @@ static int take_run(struct x4_vol *v, const struct x4_inode *i, uint64_t goal, u
 	uint64_t near = exact ? goal : default_goal(v, i);
 	uint32_t g0 = x4_group_of(v, near), bit0 = x4_group_bit(v, near), want;
 	struct run best = { 0, 0, 0 };
+	int err;
 
 	n = FDIO_MIN(n, v->blocks_per_group / 2);
 	if (exact && !x4_group_load(v, g0)) {
@@ -170,8 +183,11 @@ static int take_run(struct x4_vol *v, const struct x4_inode *i, uint64_t goal, u
 		search(v, g0, bit0, n, false, &best);
 	if (best.len)
 		best.len = run_at(&v->groups[best.g], best.bit, best.len);
-	if (!best.len && !search_any(v, g0, &best))
-		return -ENOSPC;
+	if (!best.len) {
+		err = search_any(v, g0, &best);
+		if (err)
+			return err;
+	}
 take:
 	best.len = FDIO_MIN(best.len, n);
 	x4_image_take(v, best.g, best.bit, best.len);
