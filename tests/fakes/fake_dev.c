@@ -102,11 +102,16 @@ void fake_image_flush(struct fake_dev *f, uint64_t upto)
 }
 
 /* ---- faults; f->lock held ---- */
-static const struct fake_fault *fault_match(struct fake_dev *f, enum fake_kind kind, uint64_t off, uint64_t len, bool async)
+static const struct fake_fault *fault_match(struct fake_dev *f, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+					    bool async)
 {
+	bool fua = flags & DEV_FUA;
+
 	for (unsigned i = 0; i < f->nr_faults; i++) {
 		struct fault_state *s = &f->faults[i];
 		if (!(s->f.kinds & kind) || (s->f.async_only && !async) || (s->f.sync_only && async))
+			continue;
+		if (kind == FAKE_WRITE && ((s->f.fua_only && !fua) || (s->f.plain_only && fua)))
 			continue;
 		if (s->f.len && (off >= s->f.off + s->f.len || off + len <= s->f.off))
 			continue;
@@ -274,7 +279,7 @@ static void held_submit_locked(struct fake_dev *f, struct held *h)
 
 	count(f, kind_of(io->kind), io->len, io->flags, true);
 	h->id = ++f->ids;
-	const struct fake_fault *fault = fault_match(f, kind_of(io->kind), io->off, io->len, true);
+	const struct fake_fault *fault = fault_match(f, kind_of(io->kind), io->off, io->len, io->flags, true);
 	h->has_fault = fault != NULL;
 	if (fault)
 		h->fault = *fault;
@@ -517,7 +522,7 @@ static int sync_begin(struct fake_dev *f, enum fake_kind kind, const void *buf, 
 		r = -EINVAL;
 		goto out;
 	}
-	fault = fault_match(f, kind, off, len, false);
+	fault = fault_match(f, kind, off, len, flags, false);
 	if (kind & (FAKE_WRITE | FAKE_FLUSH))
 		fake_rec_submit(f, *ret_id, kind, off, len, flags, buf);
 	if (fault && fault->action == FAKE_STUCK) {

@@ -83,6 +83,7 @@ struct fake_fault {
 	unsigned skip;           /* so many matching requests pass first */
 	unsigned repeat;         /* then so many are hit; 0: all */
 	bool async_only, sync_only;
+	bool fua_only, plain_only; /* writes with DEV_FUA, and writes without */
 	enum fake_action action;
 	int err;                 /* FAKE_ERROR: e.g. -EIO, -EAGAIN */
 	uint32_t n;              /* FAKE_SHORT */

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Faults at every I/O and every allocation: what the files of the test share. The workload runs in a child process of its own for
+ * each case, on one thread (manual work queues) beside the threads of the journal. Beside it goes a model: which names there are,
+ * what they hold, and what of that has been acknowledged as durable.
+ */
+#ifndef FDIO_FAULTS_H
+#define FDIO_FAULTS_H
+
+#include "dio/dio.h"
+#include "fakes/fake_dev.h"
+
+enum { MAX_NAMES = 160, MAX_BODIES = 160, MAX_XATTRS = 4, MAX_REQS = 400, FILE_MAX = 192 << 10 };
+
+enum fault_kind { K_READ, K_WRITE, K_FUA, K_FLUSH, K_DISCARD, K_ALLOC, NR_KINDS };
+
+struct fault_case {
+	enum fault_kind kind;
+	unsigned n;      /* 1: the first */
+	bool from_on;    /* that one and all that follow */
+	unsigned shape;  /* of the file system */
+};
+
+struct xa { char name[40]; unsigned len; uint8_t val[6000]; }; /* len 0: not there */
+
+/* An inode. version: the last operation on it; acked: the last that was acknowledged as durable; d for the data alone. */
+struct body {
+	uint32_t mode, rdev;
+	uint64_t size;
+	uint8_t *data;          /* FILE_MAX bytes; regular files */
+	char target[300];
+	struct xa *xa;          /* MAX_XATTRS, or NULL */
+	bool blurred;           /* an operation on the data failed: the content may be old, new or mixed */
+	bool mode_unknown;      /* by an inherited ACL */
+	unsigned version, acked, dversion, dacked;
+};
+
+struct name {
+	char name[256];
+	struct name *dir;       /* NULL: the root directory */
+	struct body *b;         /* NULL: no such name */
+	unsigned version, acked;
+};
+
+struct treq { struct dio_req r; ssize_t res; unsigned done; };
+
+struct run {
+	struct fault_case c;
+	struct fake_dev *f;
+	struct x4_vol *v;
+	struct wq *workers, *syncers;
+	struct dio *d;
+	bool faults_on;         /* planted: operations may fail once one has hit */
+	bool was_ro;            /* before the operation */
+	bool aborted;           /* has been seen read-only */
+	unsigned step, clock;
+	const char *stage;
+	struct name name[MAX_NAMES];
+	struct body body[MAX_BODIES];
+	struct treq req[MAX_REQS];
+	unsigned nr_names, nr_bodies, nr_reqs;
+	uint8_t *buf;           /* FILE_MAX, page-aligned */
+};
+
+/* ---- faults_alloc.c ---- */
+/* Fails the n-th allocation of the product from now on (0: none), or all from that one. */
+void alloc_plan(unsigned n, bool from_on);
+/* What is allocated meanwhile neither counts nor fails. */
+void alloc_hold(bool on);
+unsigned alloc_failed(void);
+
+/* ---- faults_main.c ---- */
+/* Prints why and how to repeat it, and ends the process. */
+void fail(struct run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
+uint64_t fault_hits(struct run *r);
+/* Mounts. 0, or the error if a fault explains it. */
+int vol_start(struct run *r);
+int vol_stop(struct run *r);
+
+/* ---- faults_ops.c: each does one operation on volume and model, and judges the result ---- */
+struct name *name_of(struct run *r, struct name *dir, const char *name);
+int get(struct run *r, const struct name *n, struct x4_inode **ret); /* n NULL: the root directory */
+ssize_t request(struct run *r, struct dio_file *f, unsigned flags, uint64_t pos, void *buf, uint32_t len);
+void op_create(struct run *r, struct name *n, uint32_t mode, uint32_t rdev);
+void op_symlink(struct run *r, struct name *n, const char *target);
+void op_link(struct run *r, struct name *from, struct name *to);
+void op_tmpfile(struct run *r, struct name *to, uint32_t len); /* to NULL: it stays without a name, and goes */
+void op_unlink(struct run *r, struct name *n);
+void op_rename(struct run *r, struct name *from, struct name *to, unsigned flags);
+void op_write(struct run *r, struct name *n, unsigned flags, uint64_t pos, uint32_t len);
+void op_read(struct run *r, struct name *n, unsigned flags, uint64_t pos, uint32_t len);
+void op_truncate(struct run *r, struct name *n, uint64_t size);
+void op_fallocate(struct run *r, struct name *n, int mode, uint64_t off, uint64_t len);
+void op_chmod(struct run *r, struct name *n, uint32_t mode);
+void op_xattr(struct run *r, struct name *n, const char *name, unsigned len); /* len 0: removed */
+void op_acl(struct run *r, struct name *n, bool dflt);
+void op_fsync(struct run *r, struct name *n, bool datasync); /* n NULL: the volume */
+void op_trim(struct run *r);
+void op_readdir(struct run *r, struct name *n);
+void op_seek(struct run *r, struct name *n);
+
+/* ---- faults_work.c ---- */
+void work_before(struct run *r); /* what is in the log when the run begins */
+void work_first(struct run *r);
+void work_second(struct run *r);
+
+/* ---- faults_verify.c ---- */
+/* What was acknowledged is there; full: everything is as the model says. Ends the process otherwise. */
+void verify(struct run *r, bool full);
+
+#endif
