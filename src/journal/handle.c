@@ -527,6 +527,8 @@ void jnl_cancel(struct jnl_handle *h)
 	h->cbs = NULL;
 	jhandle_close(j);
 	fdio_mutex_unlock(&j->handle_lock);
+	/* Perhaps it is cancelled because jnl_get_write met an abort that is under way: its caller must find the owner told. J10 */
+	(void)jabort_error(j);
 }
 
 void jhandle_fini(struct jnl *j)
