@@ -44,6 +44,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = os.path.splitext(os.path.basename(sys.argv[0]))[0]
 MIB = 1 << 20
 
+SUPPRESSIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "sanitizers")
+os.environ.setdefault("LSAN_OPTIONS", f"suppressions={SUPPRESSIONS}/lsan.supp:print_suppressions=0")
+
+# What a sanitizer build says when it found something. The status of a daemon that was killed, or that runs in the background, says
+# nothing, and a data race does not end it: the words count.
+REPORT = re.compile(r"(WARNING|ERROR): \w+Sanitizer|runtime error: |Sanitizer: (CHECK|nested bug)|FATAL: \w+Sanitizer")
+
 _cases = []
 
 
@@ -86,8 +93,20 @@ def expect_errno(*codes):
     raise Fail(f"succeeded, want {names}")
 
 
+_reports = None  # where sanitizers write what daemons in the background have to report: their stderr is /dev/null
+
+
+def background_reports(env):
+    env = dict(os.environ if env is None else env)
+    for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"):
+        env[name] = ":".join(x for x in (env.get(name), f"log_path={_reports}") if x)
+    return env
+
+
 def run(*argv, timeout=60, ok=(0,), cwd=None, inp=None, env=None):
     """Runs a program to its end; returns its CompletedProcess (text). Anything but an exit status in ok fails the case."""
+    if _reports and argv[0] == FUSEDIO and "-f" not in argv:
+        env = background_reports(env)
     try:
         p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL if inp is None else None, input=inp,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout * SLOW, cwd=cwd, env=env,
@@ -212,6 +231,20 @@ class Env:
             with contextlib.suppress(OSError):
                 if p.poll() is None:
                     p.send_signal(sig)
+
+    def reports(self):
+        """What sanitizers found in any daemon or client so far: (file, the report's lines)."""
+        for d in sorted(os.listdir(self.dir)):
+            if d.startswith(("log", "out-", "san")) and os.path.isfile(self.path(d)):
+                with open(self.path(d), errors="replace") as f:
+                    lines = f.read().splitlines()
+                at = next((i for i, line in enumerate(lines) if REPORT.search(line)), None)
+                if at is not None:
+                    yield d, lines[at:at + 60]
+
+    def expect_no_reports(self):
+        for d, lines in self.reports():
+            raise Fail(f"{d}: {lines[0].strip()}")
 
     def close(self):
         self.undo.close()
@@ -453,8 +486,10 @@ def label(kind):
 
 
 def run_case(fn, kind, timeout, param):
+    global _reports
     name = f"{SCRIPT}/{fn.__name__}" + (f"-{param}" if param is not None else "") + label(kind)
     env = Env(re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-"), kind)
+    _reports = env.path("san")
     dog = Timer(env, timeout * SLOW)
     begun = time.monotonic()
     why = None
@@ -484,6 +519,10 @@ def run_case(fn, kind, timeout, param):
                     for line in f.read().strip().splitlines()[-12:]:
                         print(f"#   {d}: {line[:300]}")
     try:
+        env.undo.close()  # daemons end: what they found by then counts too
+        for d, lines in env.reports():
+            print("\n".join(f"#   {d}: {line[:300]}" for line in lines))
+            why = f"{d}: {lines[0].strip()}" + (f" ({why})" if why else "")
         env.close()
     except Exception as e:
         why = why or f"cleaning up: {type(e).__name__}: {e}"

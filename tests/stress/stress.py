@@ -185,6 +185,7 @@ def one_round(env, vol, transport, nr, rng):
         with vol.mount() as again:
             os.listdir(again.path("churn"))
     vol.check()
+    env.expect_no_reports()
     tidy(vol)
     print(f"#   round {nr}: {transport} {','.join(opts) or 'defaults'}, {how}: {time.monotonic() - begun:.1f} s", flush=True)
 
