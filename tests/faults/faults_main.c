@@ -2,7 +2,7 @@
 /*
  * Faults at every I/O and every allocation. The workload runs again and again, each time in a child process on a copy of the same
  * image: the n-th read, write, FUA write, flush or discard fails with -EIO, or the n-th allocation of the product fails, once or
- * from then on, n = 1, 2, ... until a run ends without having met its fault. After each: the process has neither crashed nor hung,
+ * from then on (of allocations every fourth n), n = 1, 2, ... until a run ends without having met its fault. After each: the process has neither crashed nor hung,
  * each request was answered once, each error had a reason and was neither swallowed nor followed by changes on a volume that is
  * read-only; and after a power cut at the end, and after an unmount, a mount without faults replays the log, e2fsck finds nothing
  * and what was acknowledged is there. As long as the journal lives, everything is as the results of the operations say.
@@ -11,6 +11,7 @@
  * FAULTS_EVERY=k      every k-th n
  * FAULTS_FSCK=k       e2fsck after every k-th case (8)
  * FAULTS_JOBS=n       cases side by side (the processors)
+ * FAULTS_KIND=kind    that kind only
  * FAULTS_CASE=kind:n:once|on:shape  one case again, as a failure prints it
  */
 #include "faults/faults.h"
@@ -327,6 +328,7 @@ static bool reap(void)
 
 static void loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned every)
 {
+	unsigned before = passed + failed;
 	bool met = true;
 
 	for (unsigned n = 1; met && failed < MAX_FAILURES; n += every) {
@@ -338,6 +340,7 @@ static void loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned ev
 	}
 	while (nr_jobs)
 		reap();
+	printf("%s, %s, file system %u: %u runs\n", kind_names[kind], from_on ? "from then on" : "once", shape, passed + failed - before);
 }
 
 static bool one(const char *text)
@@ -375,7 +378,7 @@ static void report(void)
 
 int main(void)
 {
-	const char *text = getenv("FAULTS_CASE");
+	const char *text = getenv("FAULTS_CASE"), *only = getenv("FAULTS_KIND");
 	bool is_short = env_number("FAULTS_SHORT", 0) != 0;
 
 	every_nth = env_number("FAULTS_EVERY", is_short ? SHORT_EVERY : 1);
@@ -397,8 +400,8 @@ int main(void)
 	} else {
 		for (unsigned s = 0; s < ARRAY_SIZE(shapes); s++)
 			for (unsigned k = 0; k < NR_KINDS; k++)
-				for (unsigned on = 0; on < 2; on++)
-					loop((enum fault_kind)k, on, s, k == K_ALLOC && is_short ? 4 * every_nth : every_nth);
+				for (unsigned on = 0; on < 2 && (!only || !strcmp(only, kind_names[k])); on++)
+					loop((enum fault_kind)k, on, s, k == K_ALLOC && (is_short || on) ? 4 * every_nth : every_nth);
 	}
 	report();
 	return failed || !passed ? EXIT_FAILURE : EXIT_SUCCESS;
