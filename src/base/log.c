@@ -28,7 +28,7 @@ int fdio_log_level_parse(const char *name, int *ret_level)
 	return -EINVAL;
 }
 
-void fdio_log_set_level(int level) { fdio_log_max = level; }
+void fdio_log_set_level(int level) { __atomic_store_n(&fdio_log_max, level, __ATOMIC_RELAXED); }
 
 void fdio_log_open_syslog(const char *ident)
 {

@@ -11,7 +11,7 @@
 
 enum fdio_log_level { FDIO_LOG_ERR = 3, FDIO_LOG_WARN = 4, FDIO_LOG_INFO = 6, FDIO_LOG_DEBUG = 7 };
 
-extern int fdio_log_max;
+extern int fdio_log_max; /* set while other threads log: read and written as a relaxed atomic */
 
 /* Level names as the option log= takes them: err, warning, info, debug. -EINVAL for anything else. */
 int fdio_log_level_parse(const char *name, int *ret_level);
@@ -24,8 +24,9 @@ void fdio_log_set_sink(void (*fn)(int level, const char *line));
 
 void fdio_log_emit(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+#define fdio_log_on(level) ((level) <= __atomic_load_n(&fdio_log_max, __ATOMIC_RELAXED))
 #define fdio_log(level, ...) \
-	do { if (unlikely((level) <= fdio_log_max)) fdio_log_emit((level), __VA_ARGS__); } while (0)
+	do { if (unlikely(fdio_log_on(level))) fdio_log_emit((level), __VA_ARGS__); } while (0)
 #define log_err(...) fdio_log(FDIO_LOG_ERR, __VA_ARGS__)
 #define log_warn(...) fdio_log(FDIO_LOG_WARN, __VA_ARGS__)
 #define log_info(...) fdio_log(FDIO_LOG_INFO, __VA_ARGS__)
@@ -37,7 +38,7 @@ bool fdio_ratelimit_ok(struct fdio_ratelimit *rl);
 #define log_ratelimited(level, ...)                                       \
 	do {                                                              \
 		static struct fdio_ratelimit rl_;                         \
-		if ((level) <= fdio_log_max && fdio_ratelimit_ok(&rl_))   \
+		if (fdio_log_on(level) && fdio_ratelimit_ok(&rl_))   \
 			fdio_log_emit((level), __VA_ARGS__);              \
 	} while (0)
 
