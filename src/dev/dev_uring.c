@@ -131,12 +131,16 @@ static int uring_flush(struct dev *d)
 static int uring_discard(struct dev *d, uint64_t off, uint64_t len)
 {
 	struct dev_uring *u = uring_of(d);
+	uint64_t range[2] = { off, len };
+	int r;
 
-	if (d->caps.is_block) {
-		uint64_t range[2] = { off, len };
-		return ioctl(u->fd, BLKDISCARD, range) ? -errno : 0;
-	}
-	return fallocate(u->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) ? -errno : 0;
+	if (d->caps.is_block)
+		r = ioctl(u->fd, BLKDISCARD, range);
+	else
+		r = fallocate(u->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+	if (!r)
+		return 0;
+	return errno == EOPNOTSUPP ? -EOPNOTSUPP : translate(-errno); /* "has none" is no failure */
 }
 
 /* ---- batches ---- */
