@@ -34,6 +34,7 @@ struct dev_caps {
 	uint32_t mem_align;    /* alignment of data memory */
 	bool volatile_cache;   /* completed writes can be lost at a power cut until a flush */
 	bool fua;              /* DEV_FUA costs one command, not a write and a flush */
+	bool fua_ignored;      /* the device claims FUA and does not honour it: a flush takes its place */
 	bool discard;
 	bool read_only;
 	bool is_block;         /* a block device (else an image file) */

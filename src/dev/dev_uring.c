@@ -169,7 +169,7 @@ static void ring_give(struct dev_uring *u, struct batch_ring *b)
 
 /*
  * A write with FUA: by a system call it would be followed by a flush of the whole device, by the ring it is not. What the ring
- * does not do in one piece (rare) is written and flushed.
+ * does not do in one piece (rare), and what goes to a device that ignores FUA, is written and flushed.
  */
 static int write_fua(struct dev *d, const void *buf, size_t len, uint64_t off)
 {
@@ -177,7 +177,7 @@ static int write_fua(struct dev *d, const void *buf, size_t len, uint64_t off)
 	struct io_uring_cqe *cqe;
 	int r, res = -EAGAIN;
 
-	if (len <= d->caps.max_io_bytes) {
+	if (len <= d->caps.max_io_bytes && !d->caps.fua_ignored) {
 		struct batch_ring *b = ring_take(u);
 		struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
 
