@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Installs, on Debian, what the named purposes need: build, run, test, bench. Does nothing when all of it is there.
+# Installs, on Debian, what the named purposes need: build, run, test, vm, bench. Does nothing when all of it is there.
 #   build-aux/packages.sh build run
 set -eu
 list=
@@ -10,6 +10,10 @@ for purpose; do
 		build) list="$list gcc make autoconf automake pkg-config libc6-dev libfuse3-dev liburing-dev libext2fs-dev comerr-dev libblkid-dev libseccomp-dev libcap-ng-dev" ;;
 		run) list="$list fuse3 e2fsprogs fio mount util-linux" ;;
 		test) list="$list check python3 git rsync sqlite3 attr acl tar xz-utils mandoc psmisc" ;;
+		vm)
+			list="$list qemu-system-x86 qemu-utils e2fsprogs fio python3 libc-bin dpkg"
+			command -v busybox >/dev/null || list="$list busybox-static"
+			;;
 		bench) list="$list gcc python3 fuse2fs xfsprogs qemu-system-common tar" ;;
 		*) echo "packages: unknown purpose $purpose" >&2; exit 2 ;;
 	esac

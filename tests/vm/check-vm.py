@@ -9,6 +9,7 @@ The daemon in a virtual machine, on emulated NVMe drives that work, fail, vanish
     CHECK_VM=require      what is missing is a failure, not a reason to skip
     CHECK_VM_SET=short    the scenarios that a change must pass every time, in half the time
     VM_JOBS=N             guests at a time (default: 2, or 1 on one CPU)
+    VM_SECONDS=N          skips what has not begun after that time (default: no limit)
     VM_KEEP=1             keeps images and logs
     FDIO_VM_CACHE, FDIO_VM_DEB   the guest's kernel, see vm_kernel.py
     FDIO_TOTALS           a file that gets the line "check-vm PASSED FAILED SKIPPED"
@@ -18,6 +19,8 @@ failed, with 77 if the tests cannot run here.
 """
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,8 +29,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import vm_basic
 import vm_env
+import vm_errors
 import vm_initrd
 import vm_kernel
+import vm_power
+import vm_qemu
 from vm_env import MIB, Fail, Skip
 from vm_qemu import Guest
 
@@ -35,6 +41,15 @@ from vm_qemu import Guest
 SCENARIOS = (
     ("basic-512", vm_basic.basic_512, True),
     ("basic-4096", vm_basic.basic_4096, True),
+    ("power-cut", vm_power.power_cut, True),
+    ("write-log", vm_power.write_log, True),
+    ("write-log-long", vm_power.write_log_long, False),
+    ("power-cut-control", vm_power.power_cut_control, False),
+    ("nth-write", vm_errors.nth_write, True),
+    ("nth-flush", vm_errors.nth_flush, False),
+    ("write-errors", vm_errors.write_errors, True),
+    ("read-errors", vm_errors.read_errors, True),
+    ("removal", vm_errors.removal, True),
 )
 
 
@@ -47,6 +62,7 @@ class Shared:
             raise Skip("the guest is an x86-64 one, and this machine is not")
         if shutil.disk_usage(directory).free < 1024 * MIB:
             raise Skip(f"less than 1 GiB is free in {directory}")
+        self.deadline = time.monotonic() + float(os.environ.get("VM_SECONDS") or "inf")
         self.kernel = vm_kernel.find()
         self.initrd, self.initrd_fio = vm_initrd.build(directory, self.kernel)
 
@@ -102,24 +118,49 @@ class Scenario:
 
     def close(self):
         for g in self.guests:
-            if g.process:
-                g.kill()
+            g.kill()
 
 
 def run_scenario(name, fn, shared, results, base):
     begun = time.monotonic()
+    if begun > shared.deadline:
+        results.skip(name, "no time left")
+        return
     env = Scenario(name, shared, results, os.path.join(base, name))
     try:
         fn(env)
     except Fail as e:
         env.bad("end", e)
-    except Exception:  # pylint: disable=broad-except
-        env.bad("end", traceback.format_exc())
+    except Exception as e:  # pylint: disable=broad-except
+        env.bad("end", f"{e!r} {traceback.format_tb(e.__traceback__)[-1]}")
     finally:
         env.close()
         results.note(f"{name}: {time.monotonic() - begun:.0f} s")
         if not os.environ.get("VM_KEEP"):
             shutil.rmtree(env.directory, ignore_errors=True)
+
+
+def clean_up(base):
+    """Nothing is left behind: mounts, images."""
+    with open("/proc/self/mounts", encoding="utf-8") as f:
+        mounts = [line.split()[1] for line in f]
+    for m in mounts:
+        if m.startswith(base + "/"):
+            subprocess.run(["umount", "-l", m], check=False)
+    if os.environ.get("VM_KEEP"):
+        print(f"# kept: {base}")
+    else:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def end_early(base):
+    """For SIGTERM and SIGINT: threads may wait for anything, so this does not wait for them."""
+    def handler(_signal, _frame):
+        vm_qemu.kill_all()
+        clean_up(base)
+        os._exit(1)
+    for s in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(s, handler)
 
 
 def temporary():
@@ -151,6 +192,7 @@ def main(words):
         return 0 if "--list" in words else 2
     results = vm_env.Results()
     base = temporary()
+    end_early(base)
     try:
         shared = Shared(base)
         with ThreadPoolExecutor(int(os.environ.get("VM_JOBS") or min(2, os.cpu_count() or 1))) as pool:
@@ -164,11 +206,8 @@ def main(words):
             totals(0, 0, 1)
             return 77
     finally:
-        if os.environ.get("VM_KEEP"):
-            print(f"# kept: {base}")
-        else:
-            shutil.rmtree(base, ignore_errors=True)
-    totals(results.passed, results.failed, 0)
+        clean_up(base)
+    totals(results.passed, results.failed, results.skipped)
     return 1 if results.failed or not results.passed else 0
 
 

@@ -15,11 +15,10 @@ works "mount of the second namespace" serve "$b" /mnt2
 fails "a second daemon on a drive that is served" fusedio "$a" /mnt2
 
 run_fio() { (cd /mnt && fio --output=/tmp/fio.out --verify=crc32c --verify_fatal=1 --verify_state_save=0 --end_fsync=1 "$@"); }
-works "fio, direct, 16 in flight, verified" run_fio --name=a --filename=a --size=4m --rw=randwrite --bs=4k --direct=1 \
-	--ioengine=io_uring --iodepth=16
-works "fio, direct and large, verified" run_fio --name=b --filename=b --size=8m --rw=write --bs=512k --direct=1 \
-	--ioengine=libaio --iodepth=4
-works "fio, buffered and mapped, verified" run_fio --size=2m --bs=4k --rw=randwrite --name=c --filename=c --ioengine=psync \
+works "fio, direct, small and large, many in flight, verified" run_fio --direct=1 \
+	--name=a --filename=a --size=2m --rw=randwrite --bs=4k --ioengine=io_uring --iodepth=16 \
+	--name=b --filename=b --size=4m --rw=write --bs=512k --ioengine=libaio --iodepth=4
+works "fio, buffered and mapped, verified" run_fio --size=1m --bs=4k --rw=randwrite --name=c --filename=c --ioengine=psync \
 	--name=m --filename=m --ioengine=mmap
 
 want ok "direct writes with O_DSYNC" vmio write /mnt/s 0 65536 "$lbs" 1 create,direct,dsync

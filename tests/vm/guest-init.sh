@@ -3,7 +3,7 @@
 # shellcheck shell=sh source=/dev/null
 #
 # The first process of the guest: makes it a usable system, runs the script named on the kernel's command line
-# (script=NAME), reports its exit status and switches off.
+# (script=NAME; arg=WORD becomes $ARG), reports its exit status and switches off.
 /bin/busybox --install -s /bin 2>/dev/null
 export PATH=/bin LD_LIBRARY_PATH=/lib HOME=/
 mount -t proc proc /proc
@@ -17,7 +17,10 @@ syslogd -O /tmp/syslog
 stty -F /dev/ttyS1 raw -echo
 read -r line </proc/cmdline
 for word in $line; do
-	case $word in script=*) script=${word#script=} ;; esac
+	case $word in
+		script=*) script=${word#script=} ;;
+		arg=*) ARG=${word#arg=} && export ARG ;;
+	esac
 done
 echo GUEST-UP >/dev/ttyS1
 sh "/vm/$script.sh" </dev/null >/dev/console 2>&1

@@ -20,7 +20,7 @@ want() {
 	# shellcheck disable=SC2254  # a pattern
 	case $got in
 		$expected) say "ok $what" ;;
-		*) say "not ok $what: got '$got', want '$expected' $(tail -n 2 /tmp/stderr | tr '\n' ' ')" ;;
+		*) say "not ok $what :: got '$got', want '$expected' $(tail -n 2 /tmp/stderr | tr '\n' ' ')" ;;
 	esac
 }
 
@@ -28,12 +28,12 @@ want() {
 works() {
 	what=$1
 	shift
-	if "$@" >/tmp/stdout 2>&1; then say "ok $what"; else say "not ok $what: status $? $(tail -n 3 /tmp/stdout | tr '\n' ' ')"; fi
+	if "$@" >/tmp/stdout 2>&1; then say "ok $what"; else say "not ok $what :: status $? $(tail -n 3 /tmp/stdout | tr '\n' ' ')"; fi
 }
 fails() {
 	what=$1
 	shift
-	if "$@" >/tmp/stdout 2>&1; then say "not ok $what: succeeded"; else say "ok $what"; fi
+	if "$@" >/tmp/stdout 2>&1; then say "not ok $what :: succeeded"; else say "ok $what"; fi
 }
 
 # Mounts and tells whether it is there.
@@ -56,3 +56,4 @@ until_true() {
 }
 no_daemon() { ! pidof fusedio >/dev/null; }
 no_device() { [ ! -e "$1" ]; }
+no_load() { ! pidof vmio >/dev/null; }

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUILD = os.path.abspath(os.environ.get("FDIO_BUILD") or os.getcwd())
@@ -33,7 +34,7 @@ class Results:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.passed = self.failed = 0
+        self.passed = self.failed = self.skipped = 0
 
     def ok(self, name):
         with self.lock:
@@ -44,6 +45,11 @@ class Results:
         with self.lock:
             self.failed += 1
             print(f"not ok {name}: {' '.join(str(why).split())[:600]}", flush=True)
+
+    def skip(self, name, why):
+        with self.lock:
+            self.skipped += 1
+            print(f"skip {name}: {why}", flush=True)
 
     def note(self, text):
         with self.lock:
@@ -78,7 +84,22 @@ def expect(cond, msg):
         raise Fail(msg)
 
 
+def wait_for(cond, what, seconds=30):
+    """Polls cond until it is true."""
+    end = time.monotonic() + seconds * SLOW
+    while not cond():
+        if time.monotonic() > end:
+            raise Fail(f"{what}: not within {seconds * SLOW:.0f} s")
+        time.sleep(0.02)
+
+
 # ---- images ----
+
+def copy(image, path):
+    """A copy that takes no more room than the original."""
+    run("cp", "--sparse=always", image, path)
+    return path
+
 
 def make_image(path, size_mib, *mke2fs, reserve=0):
     """An ext4 file system in a sparse file, with `reserve` bytes behind it that it does not use."""

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 One run of a guest: QEMU's command line, and what the guest says. The guest reports on its second serial line, which the
-kernel does not write to: "ok WHAT", "not ok WHAT: WHY", "GUEST-UP" once it runs, "GUEST-RC N" at its end, and what scenarios
+kernel does not write to: "ok WHAT", "not ok WHAT :: WHY", "GUEST-UP" once it runs, "GUEST-RC N" at its end, and what scenarios
 agree upon. Without GUEST-RC the run has failed; QEMU's own exit status says nothing.
 
 Emulation by software is taken even where /dev/kvm is there, unless VM_ACCEL=kvm says so: it works everywhere, at the same
 speed. Two switches avoid faults of emulators: -cx16 (QEMU 7.2 emulates cmpxchg16b wrongly: guests die of double faults) and
-one CPU only (code that the kernel patches is seen late by other CPUs). A guest that never says GUEST-UP is started again,
+one CPU only (code that the kernel patches is seen late by other CPUs); no_timer_check lets the guest start on a busy host. A guest that never says GUEST-UP is started again,
 at most twice; later faults count.
 """
 import json
@@ -18,7 +18,8 @@ import time
 
 from vm_env import SLOW, Fail
 
-BOOT_TIMEOUT = 60
+_running = set()
+BOOT_TIMEOUT = 120
 TRIES = 3
 
 
@@ -39,6 +40,13 @@ def blkdebug_drive(name, path, **rules):
             {"driver": "raw", "node-name": name, "file": f"{name}b"}]
 
 
+def break_drive(guest, name, **rules):
+    """Errors from now on, in a drive made by raw_drive."""
+    rules = {k.replace("_", "-"): v for k, v in rules.items()}
+    guest.qmp("blockdev-add", driver="blkdebug", node_name=f"{name}b", image=f"{name}f", **rules)
+    guest.qmp("blockdev-reopen", options=[{"driver": "raw", "node-name": name, "file": f"{name}b"}])
+
+
 def log_drive(name, path, log):
     """A drive all of whose writes are recorded in the file log, in the format of dm-log-writes."""
     with open(log, "wb"):
@@ -56,17 +64,24 @@ def qcow2_drive(name, overlay):
             {"driver": "qcow2", "node-name": name, "file": f"{name}f", "l2-cache-size": 16 << 20, "cache-clean-interval": 0}]
 
 
+def kill_all():
+    """Every guest, at the end of the program."""
+    for p in list(_running):
+        p.kill()
+
+
 class Guest:
     """
-    A guest on NVMe drives. namespaces is a list of lists of block nodes: namespace N of the one controller is the Nth.
+    A guest on NVMe drives, which may be silent for timeout seconds. namespaces is a list of lists of block nodes: namespace N of the one controller is the Nth.
     """
 
-    def __init__(self, shared, directory, script, namespaces, lbs=512, fio=False, append="", timeout=150):
+    def __init__(self, shared, directory, script, namespaces, lbs=512, fio=False, append="", timeout=180):
         self.directory = directory
         self.console = os.path.join(directory, "console.log")
         self.report = os.path.join(directory, "report.log")
         self.timeout = timeout * SLOW
         self.process = None
+        self.greeted = False
         self.argv = self.command_line(shared, script, namespaces, lbs, fio, append)
 
     def command_line(self, shared, script, namespaces, lbs, fio, append):
@@ -74,9 +89,9 @@ class Guest:
             ["-accel", "tcg", "-cpu", "max,-cx16,-la57"]
         argv = ["qemu-system-x86_64", *accel, "-M", "q35", "-smp", "1", "-m", "768" if fio else "512", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{self.console}", "-serial",
-                f"file:{self.report}", "-kernel", os.path.join(shared.kernel, "vmlinuz"), "-initrd",
+                f"file:{self.report}", "-qmp", "stdio", "-kernel", os.path.join(shared.kernel, "vmlinuz"), "-initrd",
                 shared.initrd_fio if fio else shared.initrd, "-append",
-                f"console=ttyS0 quiet panic=-1 oops=panic mitigations=off nvme_core.max_retries=0 script={script} {append}",
+                f"console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check nvme_core.max_retries=0 script={script} {append}",
                 "-device", "nvme,id=nv,serial=T1"]
         for nsid, nodes in enumerate(namespaces, 1):
             for node in nodes:
@@ -101,13 +116,36 @@ class Guest:
                 with open(f, "wb"):
                     pass
             with open(os.path.join(self.directory, "qemu.log"), "wb") as log:
-                self.process = subprocess.Popen(["nice", "-n", "10", *self.argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                self.process = subprocess.Popen(["nice", "-n", "10", *self.argv], stdin=subprocess.PIPE,
+                                                stdout=subprocess.PIPE, stderr=log)
+            _running.add(self.process)
             if self.wait(lambda: "GUEST-UP" in self.lines(), BOOT_TIMEOUT * SLOW):
                 return
             ended = self.process.poll() is not None
             self.kill()
             if not left:
                 raise Fail(f"the guest did not start{' (QEMU ended)' if ended else ''}: {self.tail('qemu.log')} {self.tail()}")
+
+    def qmp(self, command, **arguments):
+        """Tells QEMU something, and waits until it is done."""
+        for request in ([] if self.greeted else [{"execute": "qmp_capabilities"}]) + \
+                [{"execute": command, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}}]:
+            self.greeted = True
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+            reply = {}
+            while not {"return", "error"} & set(reply):  # greetings and events are passed over
+                line = self.process.stdout.readline()
+                if not line:
+                    raise Fail(f"QEMU ended: {self.tail('qemu.log')}")
+                reply = json.loads(line)
+            if "error" in reply:
+                raise Fail(f"QEMU refuses {command}: {reply['error']}")
+
+    def expect_line(self, text):
+        """Waits until the guest reports this line."""
+        if not self.wait(lambda: text in self.lines(), self.timeout):
+            raise Fail(f"the guest has not said {text}: {self.lines()[-1:]} {self.tail()}")
 
     def wait(self, cond, seconds):
         """True once cond holds; False when QEMU has ended without it, or after that time."""
@@ -122,9 +160,14 @@ class Guest:
 
     def kill(self):
         """The power cut."""
+        _running.discard(self.process)
+        if not self.process or self.process.stdin.closed:
+            return
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
     def tail(self, name="console.log"):
         with open(os.path.join(self.directory, name), encoding="utf-8", errors="replace") as f:
@@ -132,7 +175,10 @@ class Guest:
 
     def finish(self):
         """Waits for the end; the exit status of the guest's script."""
-        self.wait(lambda: False, self.timeout)
+        told = -1
+        while len(self.lines()) > told:  # slow is not hung: what counts is the time since it last said something
+            told = len(self.lines())
+            self.wait(lambda: len(self.lines()) > told, self.timeout)  # pylint: disable=cell-var-from-loop
         hung = self.process.poll() is None
         self.kill()
         verdict = [line for line in self.lines() if line.startswith("GUEST-RC ")]
@@ -144,6 +190,6 @@ class Guest:
     def results(self):
         """(passed, what, why) of each check that the guest made."""
         for line in self.lines():
-            m = re.match(r"(ok|not ok) ([^:]*)(?:: (.*))?$", line)
+            m = re.match(r"(ok|not ok) (.*?)(?: :: (.*))?$", line)
             if m:
                 yield m.group(1) == "ok", m.group(2), m.group(3)

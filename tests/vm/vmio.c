@@ -11,7 +11,7 @@
  *   vmio steps DIR FIRST LAST [DEVICE OFFSET]
  *     Step N changes files in DIR in one of several ways and makes the change durable; then it writes "STEP N" to the
  *     standard output, and before that, where a device is given, N into the sector at OFFSET (so that a log of the device's
- *     writes shows when the step was over). Ends with "DONE", or with "step N: CALL:ERROR". The files of each step, and what
+ *     writes shows when the step was over). A step may be repeated. Ends with "DONE", or with "step N: CALL:ERROR". The files of each step, and what
  *     must be in them later, are those that vm_steps.py expects: change both together.
  *
  * Contents: records of 16 bytes that name the step and their place in the file.
@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <termios.h>
 #include <unistd.h>
 
 enum { RECORD = 16, MAX_BLOCK = 1 << 20, SLOT = 4096, SLOTS = 16, APPEND = 1008, NAMES = 4, UNLINK_AFTER = 14, KINDS = 7 };
@@ -231,7 +232,7 @@ static int step_dir(const char *dir, unsigned long n)
 {
 	char path[300], file[310];
 
-	if (mkdir(in_dir(path, sizeof(path), dir, "dir", n), 0755))
+	if (mkdir(in_dir(path, sizeof(path), dir, "dir", n), 0755) && errno != EEXIST)
 		return failed("mkdir");
 	snprintf(file, sizeof(file), "%s/file", path);
 	return do_write(file, 0, step_length(n), MAX_BLOCK, n, "create,fsync");
@@ -300,6 +301,8 @@ static int do_steps(int argc, char **argv)
 		}
 		printf("STEP %lu\n", n);
 		fflush(stdout);
+		if (isatty(STDOUT_FILENO))
+			tcdrain(STDOUT_FILENO); /* nobody outside this machine knows it before */
 	}
 	puts("DONE");
 	fflush(stdout);

@@ -1,0 +1,42 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck source=/dev/null
+#
+# Announced steps, with other work beside them. $ARG: FIRST,LAST,MARK, where MARK is the offset on the drive that gets the
+# numbers of the steps, or "none"; with LAST 0 nothing but a mount, hence a recovery, and an umount. With "deaf" in its place the
+# kernel keeps the flushes to itself.
+. /vm/lib.sh
+IFS=, read -r first last mark deaf <<END
+$ARG
+END
+dev=$(drive 1)
+if [ "$deaf" = deaf ]; then echo "write through" >"/sys/block/${dev##*/}/queue/write_cache"; fi
+works "mount" serve "$dev" /mnt
+if [ "$last" = 0 ]; then
+	works "umount" umount /mnt
+	works "the daemon ends" until_true 20 no_daemon
+	exit 0
+fi
+[ -d /mnt/steps ] || mkdir /mnt/steps /mnt/other
+vmio fsync /mnt >/dev/null
+churn() {
+	n=0
+	while [ -e /tmp/churning ]; do
+		n=$((n + 1))
+		vmio write "/mnt/other/f$((n % 9))" 0 65536 16384 $n create,direct >/dev/null
+		mkdir "/mnt/other/d$n"
+		mv "/mnt/other/f$((n % 9))" "/mnt/other/d$n/"
+		rm -rf "/mnt/other/d$((n - 4))"
+	done
+}
+touch /tmp/churning
+churn 2>/dev/null &
+if [ "$mark" = none ]; then
+	vmio steps /mnt/steps "$first" "$last" >/dev/ttyS1
+else
+	vmio steps /mnt/steps "$first" "$last" "$dev" "$mark" >/dev/ttyS1
+fi
+rm /tmp/churning
+wait
+works "umount" umount /mnt
+works "the daemon ends" until_true 20 no_daemon
