@@ -2,9 +2,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Adds up the unit tests of a `make check` that just ran in the build directory $1: each program's closing line by libcheck
-# counts its checks; a program without one counts as a single test with the result automake gave it.
+# counts its checks; a program without one counts as a single test with the result automake gave it. What the logs of those
+# that failed say about it comes first: the failed checks and the last lines, of at most ten programs.
 set -u
 cd "${1:-.}" || exit 2
+
+failures() {
+	find . -name '*.trs' -exec grep -lE '^:test-result: *(FAIL|ERROR|XPASS)' {} + | LC_ALL=C sort | head -n 10 | while read -r trs; do
+		log=${trs%.trs}.log
+		echo "-- ${log#./}: what failed, then its last lines"
+		grep -aE ':[FE]:|ERROR: |runtime error:|WARNING: |Assertion' "$log" | head -n 25 | cut -c 1-400
+		echo "--"
+		tail -n 20 "$log" | cut -c 1-400
+	done
+}
+failures
 find . -name '*.trs' | LC_ALL=C sort | while read -r trs; do
 	log=${trs%.trs}.log
 	result=$(sed -n 's/^:test-result: *//p' "$trs" | head -n 1)
