@@ -5,8 +5,8 @@
  * reverse, whatever is there.
  *
  * Threads: this one waits for the end of the mount; one waits for signals; the rest belong to the rooms.
- * A block device as root is mounted as fuseblk, so the kernel claims it: it is mounted first and recovered
- * then, and the first request is answered last. An image file is locked by us and recovered first.
+ * The journal is recovered first. Then a block device as root is mounted as fuseblk, so that the kernel claims it, and
+ * opened after that; its first request is answered last. An image file is locked by us and opened before the mount.
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -15,6 +15,7 @@
 #include "ops/ops.h"
 #include "options.h"
 #include "probe.h"
+#include "recover.h"
 #include "sandbox.h"
 #include "unmounter.h"
 
@@ -165,7 +166,13 @@ static int open_device(struct session *s)
 
 static int probe_and_open(struct session *s)
 {
+	bool again = false;
+
 	if (probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)))
+		return EXIT_MOUNT;
+	if (!s->opt.norecovery && recover_device(&s->probe, s->opt.read_only, &again, s->err, sizeof(s->err)))
+		return EXIT_MOUNT;
+	if (again && probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
 	s->read_only = s->opt.read_only || s->probe.read_only_dev;
 	if (s->probe.read_only_dev && !s->opt.read_only)

@@ -58,8 +58,12 @@ int x4_super_read(struct dev *dev, struct ext2_super_block *ret, char *errbuf, s
 	return 0;
 }
 
-/* The device writes whole sectors, so the neighbours of the superblock are read and written with it. */
-int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
+/*
+ * The device writes whole sectors, so the neighbours of the superblock are read and written with it. torn: the content that is
+ * expected there, whose checksum alone is wrong; NULL: it must be right.
+ */
+int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
+		       void *arg)
 {
 	uint64_t lbs = FDIO_MAX(dev->caps.lbs, 512U);
 	uint64_t start = fdio_round_down(SUPERBLOCK_OFFSET, lbs);
@@ -74,7 +78,10 @@ int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block 
 	if (err)
 		goto out;
 	sb = (struct ext2_super_block *)(void *)(buf + (SUPERBLOCK_OFFSET - start));
-	err = sb->s_magic == EXT2_SUPER_MAGIC && x4_super_csum_ok(sb) ? 0 : -EUCLEAN;
+	if (torn)
+		err = memcmp(sb, torn, sizeof(*sb)) ? -EUCLEAN : 0;
+	else
+		err = sb->s_magic == EXT2_SUPER_MAGIC && x4_super_csum_ok(sb) ? 0 : -EUCLEAN;
 	if (err)
 		goto out;
 	change(sb, arg);
@@ -85,6 +92,11 @@ int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block 
 out:
 	free(buf);
 	return err;
+}
+
+int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
+{
+	return x4_super_write_raw(dev, NULL, change, arg);
 }
 
 int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret)

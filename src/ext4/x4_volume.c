@@ -18,22 +18,17 @@
 #include "base/thread.h"
 
 #include <errno.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-extern char **environ;
 
 struct opening {
 	struct x4_vol *v;
 	struct ext2_super_block sb;
 	struct jnl_extent *log;
 	unsigned nr_log;
-	bool fscked;
+	bool *ret_fsck;
 	const char *ro_why;
 	char *errbuf;
 	size_t errlen;
@@ -128,8 +123,12 @@ static int load(struct opening *o)
 	int err = x4_super_read(v->dev, &o->sb, o->errbuf, o->errlen);
 	const char *why;
 
+	if (err == -EUCLEAN && !v->opt.norecovery && !x4_super_complete_torn(v->dev, &o->sb))
+		err = x4_super_read(v->dev, &o->sb, o->errbuf, o->errlen);
 	if (err)
 		return err;
+	if (o->errlen)
+		o->errbuf[0] = 0;
 	switch (x4_features_check(&o->sb, dev_name(o), &why, o->errbuf, o->errlen)) {
 	case X4_REFUSE: return -EOPNOTSUPP;
 	case X4_SERVE_RO: o->ro_why = why; break;
@@ -190,24 +189,11 @@ static void journal_close(struct x4_vol *v)
 	v->jnl = NULL;
 }
 
-/*
- * e2fsck knows journals that we do not replay. Image files only: a block device has been claimed by its fuseblk mount by now, and
- * e2fsck would ask that mount, which does not answer yet, what it is. What it did is judged by looking at the file system again.
- */
-static int run_e2fsck(struct opening *o, const char *obstacle)
+/* e2fsck knows journals that we do not replay. It wants the device for itself, so the caller runs it. */
+static int ask_for_e2fsck(struct opening *o, const char *obstacle)
 {
-	char *argv[] = { (char *)"e2fsck", (char *)"-p", (char *)"--", o->v->dev->name, NULL };
-	int status = -1;
-	pid_t pid;
-
-	x4_mmp_stop(o->v); /* e2fsck takes it itself */
-	if (!o->fscked && !o->v->dev->caps.is_block && access(o->v->dev->name, W_OK) == 0) {
-		o->fscked = true;
-		log_info("%s: %s: running e2fsck -p", dev_name(o), obstacle);
-		if (!posix_spawnp(&pid, "e2fsck", NULL, NULL, argv, environ) && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
-		    WEXITSTATUS(status) <= 1)
-			return 0;
-	}
+	if (o->ret_fsck)
+		*o->ret_fsck = true;
 	return refuse(o, -EUCLEAN, "%s: the journal needs e2fsck (%s): run e2fsck -p %s, then mount again", dev_name(o), obstacle,
 		      dev_name(o));
 }
@@ -232,6 +218,16 @@ static int map_log(struct opening *o)
 	return err ? refuse(o, err, "%s: %s", dev_name(o), strerror(-err)) : 0;
 }
 
+/*
+ * e2fsck 1.47.0 was seen to fail in the middle of fast commits ("Invalid argument while recovering journal"), go on, and call
+ * the file system clean: fsynced files were gone. So it is not run for the user.
+ */
+static int refuse_fast_commits(struct opening *o)
+{
+	return refuse(o, -EUCLEAN, "%s: the journal holds fast commits, which the kernel replays: mount it once with mount -t ext4 (e2fsck -p %s may "
+		      "lose what they hold)", dev_name(o), dev_name(o));
+}
+
 /* Replays what the journal, opened, holds; everything derived from disk is stale afterwards. *again: load and look once more. */
 static int replay(struct opening *o, bool *again)
 {
@@ -241,19 +237,16 @@ static int replay(struct opening *o, bool *again)
 	int err;
 
 	*again = true;
-	if (jnl_has_fast_commits(v->jnl)) {
-		/* e2fsck 1.47.0 was seen to fail in the middle of them ("Invalid argument while recovering journal"), go on, and call
-		 * the file system clean: fsynced files were gone. So it is not run for the user. */
-		journal_close(v);
-		return refuse(o, -EUCLEAN, "%s: the journal may hold fast commits, which the kernel replays: mount it once with mount -t ext4 "
-			      "(e2fsck -p %s may lose what they hold)", dev_name(o), dev_name(o));
-	}
 	if (obstacle) {
+		bool fast = jnl_may_have_fast_commits(v->jnl);
+
 		journal_close(v);
-		return run_e2fsck(o, obstacle);
+		return fast ? refuse_fast_commits(o) : ask_for_e2fsck(o, obstacle);
 	}
 	err = jnl_replay(v->jnl, &st, o->errbuf, o->errlen);
 	journal_close(v);
+	if (st.fast_commits)
+		return refuse_fast_commits(o);
 	if (err)
 		return err;
 	log_info("%s: journal replayed: %u transactions, %u blocks, %u revoked", dev_name(o), st.transactions, st.blocks, st.revoked);
@@ -266,10 +259,7 @@ static int recover(struct opening *o, bool *again)
 	struct x4_vol *v = o->v;
 	int err;
 
-	if (v->dev->caps.read_only)
-		return refuse(o, -EROFS, "%s: the journal must be replayed, but the device is read-only: make it writable, or mount with "
-			      "-o norecovery", dev_name(o));
-	if (jnl_needs_replay(v->jnl) || jnl_replay_obstacle(v->jnl))
+	if (jnl_needs_replay(v->jnl))
 		return replay(o, again);
 	/* A crash between mount and the first commit, or at the very end of an unmount: nothing to replay. */
 	err = x4_super_update_raw(v->dev, clear_recover, NULL);
@@ -293,6 +283,12 @@ static int check_journal(struct opening *o, bool *again)
 	}
 	if (v->opt.norecovery) {
 		o->ro_why = needs ? "the journal was not replayed (norecovery)" : o->ro_why ? o->ro_why : "norecovery was asked for";
+		return 0;
+	}
+	if (needs && v->dev->caps.read_only) {
+		log_warn("%s: the journal was not replayed, because the device is read-only: the latest changes are missing, and files that they "
+			 "touched may look damaged", dev_name(o));
+		o->ro_why = "the journal was not replayed (the device is read-only)";
 		return 0;
 	}
 	err = map_log(o);
@@ -559,6 +555,23 @@ int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **r
 		*ret_ro_reason = opt->read_only ? NULL : o.ro_why;
 	*ret = o.v;
 	return 0;
+}
+
+int x4_vol_recover(struct dev *dev, bool *ret_fsck, char *errbuf, size_t errlen)
+{
+	static const struct x4_options opt = { .read_only = true };
+	struct opening o = { .v = vol_new(dev, &opt), .ret_fsck = ret_fsck, .errbuf = errbuf, .errlen = errlen };
+	int err;
+
+	*ret_fsck = false;
+	if (errlen)
+		errbuf[0] = 0;
+	if (!o.v)
+		return refuse(&o, -ENOMEM, "%s: no memory", dev->name);
+	err = load_consistent(&o);
+	free(o.log);
+	vol_free(o.v);
+	return err;
 }
 
 /* ------------------------------------------------------------------ sync and close */

@@ -21,6 +21,10 @@ enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char 
 int x4_super_read(struct dev *dev, struct ext2_super_block *ret, char *errbuf, size_t errlen);
 /* Changes it straight on the device, with its checksum, and flushes: only while no journal runs. */
 int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg);
+int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
+		       void *arg);
+/* x4_super_torn.c: sb, as x4_super_read has left it, fails by its checksum: completed on the device if it was torn. */
+int x4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb);
 void x4_super_csum_set(struct ext2_super_block *sb);
 bool x4_super_csum_ok(const struct ext2_super_block *sb);
 int x4_zones_init(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log);

@@ -346,7 +346,7 @@ int jnl_get_write(struct jnl_handle *h, struct jnl_buf *pub)
 
 	if (likely(b->handle_seq == h->seq && b->txn == h->txn))
 		return 0;
-	if (unlikely(jnl_err(h->j)))
+	if (unlikely(jabort_error(h->j)))
 		return -EROFS;
 	if (b->handle_seq != h->seq) {
 		r = take_image(h, b);
@@ -450,7 +450,7 @@ int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n)
 {
 	if (blk >= h->j->p.nr_blocks || n > h->j->p.nr_blocks - blk)
 		return -EUCLEAN;
-	if (unlikely(jnl_err(h->j)))
+	if (unlikely(jabort_error(h->j)))
 		return -EROFS;
 	for (; n > 0; n--, blk++) {
 		int r = forget_one(h, blk);

@@ -63,12 +63,13 @@ struct jnl_params {
 int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t errlen);
 /* s_start != 0: the log holds transactions to replay. */
 bool jnl_needs_replay(struct jnl *j);
-/* Features or damage that fusedio does not replay alone (fast commit, csum v1, async commit): reason, or NULL. */
+/* Features that fusedio does not replay alone (csum v1, async commit): reason, or NULL. */
 const char *jnl_replay_obstacle(struct jnl *j);
-/* The obstacle is that there may be fast commits. */
-bool jnl_has_fast_commits(struct jnl *j);
-struct jnl_replay_stats { uint32_t transactions, blocks, revoked; };
-/* Three passes, checksums verified, revokes honoured; writes home, flushes, empties the log. */
+/* There may be fast commits: only a replay finds out whether there are. */
+bool jnl_may_have_fast_commits(struct jnl *j);
+struct jnl_replay_stats { uint32_t transactions, blocks, revoked; bool fast_commits; };
+/* Three passes, checksums verified, revokes honoured; writes home, flushes, empties the log. -EOPNOTSUPP, with nothing written:
+ * an obstacle, or (fast_commits) the log goes on in fast commits. */
 int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret, char *errbuf, size_t errlen);
 /* Ready for handles: features set on the (empty) log, tid jumped by the log's length, commit and checkpoint
  * threads started. The caller has set needs_recovery and flushed before (see x4_volume.c). */

@@ -36,6 +36,9 @@ enum {
 enum { JF_TAG_ESCAPE = 1, JF_TAG_SAME_UUID = 2, JF_TAG_DELETED = 4, JF_TAG_LAST = 8 };
 enum { JF_UUID_BYTES = 16, JF_TAIL_BYTES = 4, JF_REVOKE_HEADER = 16, JF_REVOKE_COUNT = 12 };
 
+/* Fast commits: their blocks follow the log; the first of a series begins with this tag (all little-endian) and an id. */
+enum { JF_FC_BLOCKS_DEFAULT = 256, JF_FC_TAG_HEAD = 9, JF_FC_TID = 8 };
+
 /* Commit block */
 enum { JF_C_CSUM = 0x10, JF_C_SEC = 0x30, JF_C_NSEC = 0x38 };
 

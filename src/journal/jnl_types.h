@@ -187,6 +187,7 @@ struct jlog {
 	struct fdio_mutex jsb_lock;
 	uint32_t first, maxlen;  /* log blocks are first .. maxlen - 1 */
 	uint32_t len;
+	uint32_t fc_blocks;      /* behind maxlen, while there is a log to replay that may go on in them; else 0 */
 	uint32_t incompat;
 	uint32_t csum_seed;
 	unsigned tags_per_desc, tag_bytes;
@@ -206,6 +207,8 @@ static inline uint32_t jlog_wrap(const struct jlog *l, uint64_t pos)
 {
 	return pos >= l->maxlen ? (uint32_t)(pos - l->len) : (uint32_t)pos;
 }
+/* Where the log ends: before the area of fast commits, if the log that is to be replayed has one. False: impossible. */
+bool jlog_set_end(struct jnl *j);
 /* Sets the geometry of tags for the features in l->incompat. */
 void jlog_set_format(struct jnl *j);
 bool jlog_sb_csum_ok(const uint8_t *sb);

@@ -200,6 +200,9 @@ int jnl_start(struct jnl *j)
 		return -EROFS;
 	if (jnl_needs_replay(j))
 		return -EUCLEAN;
+	/* The log is empty: what fast commits had is part of it from now on. */
+	if (!jlog_set_end(j))
+		return -EUCLEAN;
 	set_limits(j);
 	r = jcheckpoint_init(j);
 	if (r)

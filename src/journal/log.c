@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 /* Log blocks that are gathered before they are written. */
-enum { STAGE_BLOCKS_MIN = 256, STAGE_BYTES = 1 << 20, MIN_LOG_BLOCKS = 64 };
+enum { STAGE_BLOCKS_MIN = 256, STAGE_BYTES = 1 << 20 };
 
 static int fail(char *errbuf, size_t errlen, int r, const char *text)
 {
@@ -43,6 +43,25 @@ static int copy_extents(struct jnl *j, uint64_t *ret_blocks)
 	return 0;
 }
 
+bool jlog_set_end(struct jnl *j)
+{
+	enum { MIN_LOG_BLOCKS = 64 };
+	struct jlog *l = &j->log;
+
+	l->fc_blocks = 0;
+	if ((l->incompat & JF_INCOMPAT_FAST_COMMIT) && jf_get32(l->sb, JF_SB_START)) {
+		l->fc_blocks = jf_get32(l->sb, JF_SB_NUM_FC);
+		if (!l->fc_blocks)
+			l->fc_blocks = JF_FC_BLOCKS_DEFAULT;
+	}
+	l->maxlen = jf_get32(l->sb, JF_SB_MAXLEN);
+	if (l->fc_blocks >= l->maxlen || l->first < 1 || l->maxlen - l->fc_blocks < l->first + (uint64_t)MIN_LOG_BLOCKS)
+		return false;
+	l->maxlen -= l->fc_blocks;
+	l->len = l->maxlen - l->first;
+	return true;
+}
+
 static int check_sb(struct jnl *j, uint64_t blocks, char *errbuf, size_t errlen)
 {
 	struct jlog *l = &j->log;
@@ -59,13 +78,10 @@ static int check_sb(struct jnl *j, uint64_t blocks, char *errbuf, size_t errlen)
 	if (!jlog_sb_csum_ok(sb))
 		return fail(errbuf, errlen, -EUCLEAN, "superblock checksum is wrong (run e2fsck)");
 	l->first = jf_get32(sb, JF_SB_FIRST);
-	l->maxlen = jf_get32(sb, JF_SB_MAXLEN);
-	if (jf_get32(sb, JF_SB_BLOCKSIZE) != j->bs || l->maxlen > blocks || l->first < 1 || l->first >= l->maxlen ||
-	    l->maxlen - l->first < MIN_LOG_BLOCKS)
+	if (jf_get32(sb, JF_SB_BLOCKSIZE) != j->bs || jf_get32(sb, JF_SB_MAXLEN) > blocks || !jlog_set_end(j))
 		return fail(errbuf, errlen, -EUCLEAN, "impossible geometry (run e2fsck)");
 	if (start && (start < l->first || start >= l->maxlen))
 		return fail(errbuf, errlen, -EUCLEAN, "start lies outside the log (run e2fsck)");
-	l->len = l->maxlen - l->first;
 	l->csum_seed = fdio_crc32c(~0u, sb + JF_SB_UUID, JF_UUID_BYTES);
 	return 0;
 }

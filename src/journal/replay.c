@@ -12,8 +12,10 @@
  * no valid commit block, which is how a crash looks. A bad checksum inside a transaction that does have a valid
  * commit block is damage: -EUCLEAN, and nothing is touched. Nothing from the log is trusted for a position or
  * length without a bound.
+ *
+ * Fast commits are not replayed. Where the log goes on in them the replay ends before it writes anything; where the area
+ * holds only what older transactions left, as after each full commit, the log is complete without it.
  */
-#include "base/log.h"
 #include "journal/jnl_types.h"
 
 #include <errno.h>
@@ -448,7 +450,7 @@ bool jnl_needs_replay(struct jnl *j)
 	return j->log.sb && jf_get32(j->log.sb, JF_SB_START) != 0;
 }
 
-bool jnl_has_fast_commits(struct jnl *j)
+bool jnl_may_have_fast_commits(struct jnl *j)
 {
 	return jnl_needs_replay(j) && (j->log.incompat & JF_INCOMPAT_FAST_COMMIT);
 }
@@ -457,13 +459,49 @@ const char *jnl_replay_obstacle(struct jnl *j)
 {
 	if (!jnl_needs_replay(j))
 		return NULL;
-	if (jnl_has_fast_commits(j))
-		return "the journal may hold fast commits";
 	if (j->log.incompat & JF_INCOMPAT_ASYNC)
 		return "the journal was written with async commit";
 	if (jf_get32(j->log.sb, JF_SB_COMPAT) & JF_COMPAT_CHECKSUM)
 		return "the journal has version 1 checksums";
 	return NULL;
+}
+
+/* Whether fast commits of the transaction tid begin in this log block: 1, 0 or -errno. */
+static int fast_commit_head(struct replay *r, uint32_t lblk, uint32_t tid)
+{
+	struct jnl *j = r->j;
+	uint32_t head, id;
+	int ret = dev_read(j->dev, r->window, j->bs, jlog_map(j, lblk, NULL));
+
+	r->win_n = 0;
+	if (ret) {
+		snprintf(r->errbuf, r->errlen, "journal: the area of fast commits cannot be read");
+		return ret;
+	}
+	memcpy(&head, r->window, sizeof(head));
+	memcpy(&id, r->window + JF_FC_TID, sizeof(id));
+	return (le32toh(head) & 0xffff) == JF_FC_TAG_HEAD && le32toh(id) == tid;
+}
+
+/*
+ * Whether the log goes on in fast commits: their first block names the transaction that would come next. Any other id, or no
+ * head at all, is left over from an older series, and the transactions are all there is. The kernel leaves one block
+ * between the log and that area; both are looked at.
+ */
+static int look_for_fast_commits(struct replay *r)
+{
+	for (uint32_t i = 0; i < FDIO_MIN(r->j->log.fc_blocks, 2u); i++) {
+		int ret = fast_commit_head(r, r->j->log.maxlen + i, r->start_tid + r->nr_txns);
+
+		if (ret < 0)
+			return ret;
+		if (ret) {
+			r->stats.fast_commits = true;
+			snprintf(r->errbuf, r->errlen, "the journal holds fast commits");
+			return -EOPNOTSUPP;
+		}
+	}
+	return 0;
 }
 
 static int run_passes(struct replay *r)
@@ -472,6 +510,8 @@ static int run_passes(struct replay *r)
 	static const struct visitor images = { .image = take_image, .revoke = ignore_revoke };
 	int ret = pass_scan(r);
 
+	if (!ret)
+		ret = look_for_fast_commits(r);
 	if (!ret)
 		ret = pass(r, &revokes);
 	if (ret)
@@ -487,8 +527,13 @@ static int run_passes(struct replay *r)
 /* J12: only after everything is home and flushed. */
 static int empty_log(struct replay *r)
 {
+	struct jlog *l = &r->j->log;
 	int ret = dev_flush(r->j->dev);
 
+	/* As the kernel: an empty log has no fast commits. */
+	fdio_mutex_lock(&l->jsb_lock);
+	jf_put32(l->sb, JF_SB_INCOMPAT, jf_get32(l->sb, JF_SB_INCOMPAT) & ~(uint32_t)JF_INCOMPAT_FAST_COMMIT);
+	fdio_mutex_unlock(&l->jsb_lock);
 	if (!ret)
 		ret = jlog_write_sb(r->j, r->start_tid + r->nr_txns, 0, DEV_FUA);
 	if (ret)
@@ -528,8 +573,5 @@ int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret_stats, char *errbuf, 
 	free(r.window);
 	free(r.revokes);
 	free(r.images);
-	if (!ret)
-		log_info("journal replayed: %u transactions, %u blocks, %u revoked", r.stats.transactions, r.stats.blocks,
-			r.stats.revoked);
 	return ret;
 }

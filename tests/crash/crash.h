@@ -28,6 +28,9 @@ struct crash_workload {
 
 extern const struct crash_workload crash_raw;
 extern const struct crash_workload crash_files;
+extern const struct crash_workload crash_tree;
+/* crash_tree makes a run so small that every cut of it can be tried. */
+extern bool crash_tiny;
 
 /* crash_kernel.c: the kernel's ext4 recovers c. Possible: as root, with loop devices; else false and the reason. */
 bool crash_kernel_possible(char *why, size_t len);

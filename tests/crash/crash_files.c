@@ -355,7 +355,7 @@ static bool setup(struct crash_run *r)
 	const char *reason;
 	char args[200], err[256] = "";
 
-	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,^resize_inode -N 128 -E nodiscard,lazy_itable_init=0 -J size=%u",
+	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,^resize_inode -N 128 -g 2048 -E nodiscard,lazy_itable_init=0 -J size=%u",
 		 small ? 1024 : 4096, csum ? "metadata_csum" : "^metadata_csum", mib);
 	r->f = fake_mkfs((uint64_t)mib * 4 << 20, args);
 	if (!r->f)

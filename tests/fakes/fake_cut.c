@@ -31,7 +31,10 @@ struct cut_write {
 
 static void cut_apply(uint8_t *img, uint64_t off, const uint8_t *data, uint32_t len, enum fake_cut mode, uint64_t *seed)
 {
-	uint64_t choice = mode == FAKE_CUT_KEEP ? 0 : mode == FAKE_CUT_DROP ? 1 : fake_rand(seed) % 3;
+	uint64_t choice = mode == FAKE_CUT_KEEP ? 0 : mode == FAKE_CUT_DROP ? 1 : mode == FAKE_CUT_MASK ? ~*seed & 1 : fake_rand(seed) % 3;
+
+	if (mode == FAKE_CUT_MASK)
+		*seed >>= 1;
 
 	if (choice == 0) {
 		memcpy(img + off, data, len);
@@ -226,4 +229,19 @@ struct fake_dev *fake_rec_cut(struct fake_dev *f, unsigned k, enum fake_cut mode
 	fdio_mutex_unlock(&f->lock);
 	free(s.w);
 	return c;
+}
+
+unsigned fake_rec_pending(struct fake_dev *f, unsigned k)
+{
+	struct cut_state s = { .w = calloc(k + 1, sizeof(*s.w)) };
+	unsigned n = 0;
+
+	fdio_mutex_lock(&f->lock);
+	FDIO_ASSERT(f->rec && k <= f->rec->nr && s.w);
+	cut_collect(f->rec, k, &s);
+	for (unsigned i = 0; i < s.nr; i++)
+		n += !s.w[i].safe;
+	fdio_mutex_unlock(&f->lock);
+	free(s.w);
+	return n;
 }

@@ -110,6 +110,7 @@ enum fake_cut {
 	FAKE_CUT_KEEP,   /* everything submitted reached the media */
 	FAKE_CUT_DROP,   /* nothing that was not durable did */
 	FAKE_CUT_RANDOM, /* each pending write kept, dropped or torn at 512 bytes, as the seed says */
+	FAKE_CUT_MASK,   /* the seed's bits, lowest first: 1 keeps a pending write, 0 drops it */
 };
 /* A new device with what a power cut now leaves: pending and in-flight writes treated as mode says. */
 struct fake_dev *fake_power_cut(struct fake_dev *f, enum fake_cut mode, uint64_t seed);
@@ -132,6 +133,8 @@ struct fake_event {
 struct fake_event fake_rec_event(struct fake_dev *f, unsigned k);
 /* As fake_power_cut, at the moment when the first k events had happened. */
 struct fake_dev *fake_rec_cut(struct fake_dev *f, unsigned k, enum fake_cut mode, uint64_t seed);
+/* How many writes were not safe then. */
+unsigned fake_rec_pending(struct fake_dev *f, unsigned k);
 
 /* ---- files and the tools of e2fsprogs (no root needed) ---- */
 int fake_load(struct fake_dev *f, const char *path); /* from offset 0; the rest is zero; durable */

@@ -14,7 +14,7 @@ def sha(path):
     return hashlib.sha256(read_file(path)).hexdigest()
 
 
-def dirty_by_kernel(env, *mkfs, options="commit=300"):
+def dirty_by_kernel(env, *mkfs, options="commit=300", late=0):
     """A copy of a file system taken while the kernel has it mounted, its journal full, and what fsync promised there."""
     vol = env.volume(128, "-b", "4096", *mkfs)
     promised = {}
@@ -31,6 +31,9 @@ def dirty_by_kernel(env, *mkfs, options="commit=300"):
         fd = os.open(os.path.join(k, "d"), os.O_RDONLY)
         os.fsync(fd)
         os.close(fd)
+        for i in range(late):
+            promised[f"late{i}"] = pattern(3000 + i, i)
+            write_file(os.path.join(k, f"late{i}"), promised[f"late{i}"], sync=True)
         # What the kernel has written to the loop device's cache goes to the file; nothing else is synced.
         dev = mountinfo(k)[2]
         run("dd", f"if={dev}", "of=/dev/null", "bs=1M", "count=1")
@@ -51,36 +54,115 @@ def kernel_journal(env, name):
     vol.check()
 
 
-@case()
+def as_loop(env, vol):
+    """The copy, as a block device where the case wants one."""
+    if env.kind == "loop":
+        vol.kind = "loop"
+        vol.attach()
+    return vol
+
+
+@case(kinds=BOTH)
 def fast_commit_journal(env):
-    """What fusedio does not replay is refused or left to e2fsck, never half replayed."""
+    """fast_commit in use and fsynced files in it: refused, nothing changed, and the kernel gets everything back."""
+    vol, promised = dirty_by_kernel(env, "-O", "fast_commit", late=20)
+    before = sha(vol.file)
+    as_loop(env, vol)
+    m = vol.mount(ok=False, point=env.mkdir())
+    m.proc.wait(30)
+    expect(m.proc.returncode == 32, f"exit status {m.proc.returncode}: {m.tail()}")
+    expect("fast commits" in m.tail() and "mount -t ext4" in m.tail(), f"no way out is named: {m.tail()}")
+    expect_eq(sha(vol.file), before, "the image after the refusal")
+    with vol.kmount() as k:
+        for p, data in promised.items():
+            expect(read_file(os.path.join(k, p)) == data, f"{p} differs after the kernel's replay")
+    vol.check()
+    with vol.mount() as m:
+        write_file(m.path("new"), pattern(10_000), sync=True)
+    vol.check()
+
+
+@case(kinds=BOTH)
+def fast_commit_without_any(env):
+    """The feature is on, but the last commit was a full one: nothing is in that area, and we replay."""
     vol, promised = dirty_by_kernel(env, "-O", "fast_commit")
-    mnt = env.mkdir()
-    m = vol.mount(ok=False, point=mnt)
-    wait_for(lambda: m.served() or m.proc.poll() is not None, "an answer")
-    if m.proc.poll() is None:
+    as_loop(env, vol)
+    with vol.mount() as m:
         for p, data in promised.items():
             expect(read_file(m.path(p)) == data, f"{p} differs after replay")
-        m.umount()
-    else:
-        expect(m.proc.returncode != 0, "exit status 0 without a mount")
-        expect("e2fsck" in m.tail(), f"no way out is named: {m.tail()}")
-        run("e2fsck", "-fy", vol.target, ok=(0, 1))
+        expect(not os.path.exists(m.path("d/f1")), "a file removed and synced is back")
+        write_file(m.path("new"), pattern(10_000), sync=True)
     vol.check()
 
 
 @case()
+def ours_on_fast_commit(env):
+    """Our dirty log on a file system with fast_commit: the kernel and e2fsck replay it."""
+    vol = env.volume(64, "-b", "4096", "-O", "fast_commit")
+    with vol.kmount() as k:
+        for i in range(50):
+            write_file(os.path.join(k, f"k{i}"), pattern(3000, i), sync=True)
+    m = vol.mount("commit=300")
+    for i in range(200):
+        write_file(m.path(f"f{i}"), pattern(2000 + i, i), sync=i % 20 == 0)
+    fd = os.open(m.point, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    m.kill()
+    copy = vol.copy()
+    with vol.kmount() as k:
+        for i in range(0, 200, 20):
+            expect(read_file(os.path.join(k, f"f{i}")) == pattern(2000 + i, i), f"f{i} differs after the kernel's replay")
+    vol.check()
+    run("e2fsck", "-p", copy.file, ok=(0, 1))
+    copy.check()
+    with copy.mount() as m:
+        for i in range(0, 200, 20):
+            expect(read_file(m.path(f"f{i}")) == pattern(2000 + i, i), f"f{i} differs after e2fsck")
+    copy.check()
+
+
+@case(kinds=BOTH)
 def old_checksums_go_to_e2fsck(env):
-    """A journal with checksums of version 1 is replayed by e2fsck, which fusedio runs, and then served."""
+    """A journal with checksums of version 1 is replayed by e2fsck, which fusedio runs before the mount, and then served."""
     vol, promised = dirty_by_kernel(env, "-O", "^metadata_csum", options="commit=300,journal_checksum")
     if "journal_checksum" not in run("dumpe2fs", "-h", vol.file).stdout:
         raise Skip("this kernel writes no such checksums")
+    as_loop(env, vol)
     with vol.mount() as m:
         expect("e2fsck" in m.tail(), f"e2fsck was not run: {m.tail()}")
         for p, data in promised.items():
             expect(read_file(m.path(p)) == data, f"{p} differs after replay")
         write_file(m.path("new"), pattern(10_000), sync=True)
     vol.check()
+
+
+@case(kinds=BOTH)
+def read_only_replays(env):
+    """ro replays, as the kernel does; after that there is nothing to recover."""
+    vol, promised = dirty_by_kernel(env)
+    as_loop(env, vol)
+    with vol.mount("ro") as m:
+        expect("ro" in mountinfo(m.point)[3].split(","), "not mounted read-only")
+        for p, data in promised.items():
+            expect(read_file(m.path(p)) == data, f"{p} differs after replay")
+    expect("needs_recovery" not in vol.super()["Filesystem features"], "not replayed")
+    vol.check()
+
+
+@case()
+def dirty_read_only_device(env):
+    """A device that cannot be written is served read-only without a replay, and that is said."""
+    vol, _ = dirty_by_kernel(env)
+    before = sha(vol.file)
+    vol.kind = "loop"
+    vol.attach(readonly=True)
+    for options in ((), ("ro",)):
+        with vol.mount(*options) as m:
+            expect("ro" in mountinfo(m.point)[3].split(","), "a read-only device is mounted read-write")
+            expect("not replayed" in m.tail(), f"not said: {m.tail()}")
+            os.listdir(m.point)
+    expect_eq(sha(vol.file), before, "the image")
 
 
 @case(kinds=BOTH)

@@ -148,7 +148,7 @@ START_TEST(test_not_a_file_system)
 	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EINVAL);
 	ck_assert(strstr(msg, "no ext4 file system"));
 	sb.s_magic = EXT2_SUPER_MAGIC;
-	sb.s_wtime ^= 1; /* the checksum does not fit any more */
+	sb.s_hash_seed[0] ^= 1; /* the checksum does not fit any more, and no backup has it */
 	fake_poke(f, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
 	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
 	ck_assert(strstr(msg, "e2fsck"));
@@ -225,9 +225,12 @@ START_TEST(test_crash_at_once)
 }
 END_TEST
 
-START_TEST(test_recovery_is_refused)
+/* A device that cannot be written is served as with norecovery; ro on one that can replays. */
+START_TEST(test_recovery_read_only)
 {
-	struct fake_dev *f = env_new(0), *cut;
+	struct fake_dev *f = env_new(0), *cut, *copy;
+	struct ext2_super_block sb;
+	bool fsck;
 	struct x4_options opt = env_options();
 	struct x4_inode *i;
 	const char *why;
@@ -242,13 +245,29 @@ START_TEST(test_recovery_is_refused)
 	fake_free(f);
 
 	fake_dev(cut)->caps.read_only = true;
-	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), -EROFS);
-	ck_assert_msg(strstr(msg, "norecovery"), "%s", msg);
+	fake_stats_reset(cut);
+	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(v));
+	ck_assert_ptr_nonnull(why);
+	ck_assert_msg(strstr(why, "not replayed"), "%s", why);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_uint_eq(fake_stats(cut).writes, 0);
 	opt.norecovery = true;
 	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
 	ck_assert(x4_vol_read_only(v));
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	fake_dev(cut)->caps.read_only = false;
+
+	/* The first step alone, as before a fuseblk mount, on a copy. */
+	copy = fake_clone(cut);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), &fsck, msg, sizeof(msg)), 0);
+	ck_assert(!fsck);
+	env_super(copy, &sb);
+	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
+	fake_stats_reset(copy);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), &fsck, msg, sizeof(msg)), 0);
+	ck_assert_uint_eq(fake_stats(copy).writes, 0);
+	fake_free(copy);
 
 	/* A read-only mount replays as well, and leaves the log empty. */
 	opt.norecovery = false;
@@ -284,6 +303,61 @@ START_TEST(test_recover_bit_lost)
 	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
 	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
 	fake_free(cut);
+}
+END_TEST
+
+/*
+ * The superblock torn between its sectors, at mount and at unmount, either half new: served, and its content is one of the two.
+ * With a backup that does not fit, on a device that cannot be written, or with norecovery, it is damage.
+ */
+START_TEST(test_torn_superblock)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	static struct ext2_super_block s[3], torn, sb;
+	unsigned old = (unsigned)_i / 2;
+	struct fake_dev *cut[3];
+	const char *why;
+	struct x4_vol *v;
+	char msg[300];
+	uint64_t backup;
+
+	env_super(f, &s[0]);
+	cut[0] = fake_clone(f);
+	v = env_open(f);
+	env_super(f, &s[1]);
+	cut[1] = fake_clone(f);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	env_super(f, &s[2]);
+	fake_free(f);
+	/* What is torn is written last in both cases; the rest of the device is as it was before. */
+	memcpy(&torn, &s[old + _i % 2], 512);
+	memcpy((char *)&torn + 512, (char *)&s[old + 1 - _i % 2] + 512, 512);
+	ck_assert(!x4_super_csum_ok(&torn));
+	fake_poke(cut[old], &torn, sizeof(torn), SUPERBLOCK_OFFSET);
+
+	fake_dev(cut[old])->caps.read_only = true;
+	ck_assert_int_eq(try_open(cut[old], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	fake_dev(cut[old])->caps.read_only = false;
+	opt.norecovery = true;
+	ck_assert_int_eq(try_open(cut[old], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	opt.norecovery = false;
+	cut[2] = fake_clone(cut[old]);
+	for (unsigned g = 1; g < 10; g += 2) {
+		backup = (s[0].s_first_data_block + (uint64_t)g * s[0].s_blocks_per_group) << (10 + s[0].s_log_block_size);
+		if (backup < 32 << 20)
+			fake_poke(cut[2], "\1\2\3\4", 4, backup + offsetof(struct ext2_super_block, s_uuid));
+	}
+	ck_assert_int_eq(try_open(cut[2], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
+	fake_free(cut[2]);
+
+	v = env_open(cut[old]);
+	env_super(cut[old], &sb);
+	ck_assert(x4_super_csum_ok(&sb));
+	env_close_check(v, cut[old]);
+	fake_free(cut[0]);
+	fake_free(cut[1]);
 }
 END_TEST
 
@@ -549,8 +623,9 @@ int main(void)
 	tcase_add_test(t, test_larger_than_device);
 	tcase_add_loop_test(t, test_crash_orphan, 0, n);
 	tcase_add_test(t, test_crash_at_once);
-	tcase_add_test(t, test_recovery_is_refused);
+	tcase_add_test(t, test_recovery_read_only);
 	tcase_add_test(t, test_recover_bit_lost);
+	tcase_add_loop_test(t, test_torn_superblock, 0, 4);
 	tcase_add_test(t, test_orphan_file);
 	tcase_add_loop_test(t, test_orphan_list_damaged, 0, 3);
 	tcase_add_loop_test(t, test_errors_policy, 0, 2);

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Recovery before the mount: a fuseblk mount claims its block device for the kernel, and would have to answer whoever asks
+ * about it, e2fsck for one, before it can. So the journal comes first: the device is claimed by us, replayed, and given up
+ * again; the mount claims it then, and probe_recheck finds out whether somebody was faster. Main thread, before any other.
+ *
+ * e2fsck -p does what we do not replay ourselves. It claims a block device, so our claim ends before it runs; an image file
+ * stays locked meanwhile. What it did is judged by looking at the file system again, not by its exit status.
+ */
+#include "recover.h"
+
+#include "base/log.h"
+#include "ext4/x4.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#define INCOMPAT_OFF 0x60
+#define INCOMPAT_RECOVER 4u
+
+extern char **environ;
+
+static bool wants_recovery(const struct probe *p) { return p->super[INCOMPAT_OFF] & INCOMPAT_RECOVER; }
+
+/* False: it could not be run. Signals are blocked in this process, and must not be in that one. */
+static bool run_e2fsck(const char *path)
+{
+	char *argv[] = { (char *)"e2fsck", (char *)"-p", (char *)"--", (char *)path, NULL };
+	posix_spawnattr_t attr;
+	sigset_t none;
+	int status, err;
+	pid_t pid;
+
+	if (posix_spawnattr_init(&attr))
+		return false;
+	sigemptyset(&none);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	err = posix_spawnp(&pid, "e2fsck", NULL, &attr, argv, environ);
+	if (err == ENOENT)
+		err = posix_spawn(&pid, "/sbin/e2fsck", NULL, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
+	if (err) {
+		log_warn("e2fsck cannot be run: %s", strerror(err));
+		return false;
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return false;
+	return true;
+}
+
+/* One look, and our replay if that is enough. *ret_fsck: e2fsck was run instead, look again. */
+static int try_once(const struct probe *p, bool may_fsck, bool *ret_fsck, char *errbuf, size_t errlen)
+{
+	struct dev *dev;
+	bool wanted;
+	int err = dev_uring_open(p->path, DEV_OPEN_EXCL, &dev, errbuf, errlen);
+
+	*ret_fsck = false;
+	if (err)
+		return err;
+	err = x4_vol_recover(dev, &wanted, errbuf, errlen);
+	if (!err || !wanted || !may_fsck) {
+		dev_close(dev);
+		return err;
+	}
+	log_warn("%s: the journal is one that fusedio does not replay: running e2fsck -p", p->path);
+	if (p->is_block)
+		dev_close(dev);
+	*ret_fsck = run_e2fsck(p->path);
+	if (!p->is_block)
+		dev_close(dev);
+	return *ret_fsck ? 0 : err;
+}
+
+int recover_device(const struct probe *p, bool read_only, bool *ret_changed, char *errbuf, size_t errlen)
+{
+	bool fsck = false;
+	int err;
+
+	*ret_changed = false;
+	if (!wants_recovery(p) || p->read_only_dev)
+		return 0;
+	err = try_once(p, true, &fsck, errbuf, errlen);
+	if (!err && fsck)
+		err = try_once(p, false, &fsck, errbuf, errlen);
+	/* A write-protected image shows only now, if nobody has asked to write before. */
+	if (read_only && (err == -EROFS || err == -EACCES || err == -EPERM))
+		return 0;
+	*ret_changed = true;
+	return err;
+}

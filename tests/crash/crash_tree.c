@@ -1,0 +1,834 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Crash workload on a tree, from several threads at once through the ext4 room: create, write over holes, preallocated and
+ * written blocks, O_DSYNC overwrites with FUA alone, truncate, punch, fallocate, xattrs, link, unlink, rename over another
+ * file, mkdir and rmdir; fsync of files and of directories, and syncfs. The three directories are everybody's; each
+ * name belongs to one thread, which alone knows what it should be, so the model needs no lock.
+ *
+ * Every 16 bytes of a file name its identity, generation and position. Promised after a cut, for a name that was synced and not
+ * touched since: that it is there or not; and if the file was synced, its size, every byte and its attribute. Whatever
+ * else is there holds bytes of one file only, that once had this name, or zeroes. The tree as a whole is e2fsck's to judge.
+ *
+ * With crash_tiny set it is one thread and a few operations, small enough to try every cut in every way.
+ */
+#include "crash/crash.h"
+
+#include "base/crc32c.h"
+#include "ext4/x4.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { NT = 3, NN = 8, NDIRS = 3, NF = 96, MAX_BLOCKS = 24, ROUNDS = 70, ROUNDS_TINY = 60, MAX_OPS = 400, MAX_ACKS = 400 };
+enum kind { K_NONE, K_FILE, K_DIR };
+
+bool crash_tiny;
+
+struct file {
+	uint32_t id;
+	enum kind kind;
+	uint64_t size;
+	uint32_t gen[MAX_BLOCKS];   /* 0: hole or unwritten */
+	uint32_t valid[MAX_BLOCKS]; /* bytes of that generation; a truncate has zeroed the rest */
+	uint32_t xattr;             /* 0: none */
+	bool dirty;                 /* changed since it was synced */
+};
+
+struct ack {
+	unsigned event, ops;
+	bool content;               /* else the name alone */
+	struct file file;           /* K_NONE: no such name */
+};
+
+struct name {
+	struct file *file;          /* NULL: free */
+	unsigned ops, start[MAX_OPS];
+	uint32_t ids[NF];           /* files that have had this name */
+	unsigned nr_ids;
+	struct ack *acks;
+	unsigned nr_acks;
+};
+
+struct worker {
+	struct crash_run *r;
+	pthread_t thread;
+	unsigned nr;
+	uint64_t seed;
+	uint32_t gen;
+	struct name name[NN];
+	struct file file[NF];
+	unsigned nr_files;
+	uint8_t *buf;
+	int err;
+};
+
+struct crash_run {
+	struct fake_dev *f;
+	struct x4_vol *v;
+	struct x4_inode *dir[NDIRS]; /* 0 is the root */
+	unsigned bs, nr_workers;
+	struct worker w[NT];
+};
+
+static const struct x4_options base_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 2 };
+static const struct x4_cred root_cred = { .cap_fsetid = true };
+static const char xattr_name[] = "user.crash";
+
+/* ---- bytes ---- */
+
+static uint32_t mix(uint32_t id, uint32_t lblk, unsigned off)
+{
+	return (id * 2654435761u ^ lblk * 40503u) + (off << 8) + 1;
+}
+
+static void fill(uint8_t *buf, unsigned bs, uint32_t id, uint32_t lblk, uint32_t gen)
+{
+	for (unsigned off = 0; off < bs; off += 16) {
+		uint32_t w[4] = { id, gen, mix(id, lblk, off), ~gen };
+
+		memcpy(buf + off, w, 16);
+	}
+}
+
+/* The attribute's value: short, or too long for the inode. */
+static size_t xattr_value(uint8_t *buf, uint32_t v)
+{
+	size_t len = v % 2 ? 8 : 300;
+
+	memset(buf, (int)(v & 0xff), len);
+	memcpy(buf, &v, sizeof(v));
+	return len;
+}
+
+/* ---- the model ---- */
+
+static struct x4_inode *dir_of(struct crash_run *r, unsigned n) { return r->dir[n % NDIRS]; }
+
+static unsigned text_of(char *buf, size_t len, unsigned worker, unsigned n)
+{
+	return (unsigned)snprintf(buf, len, "t%u.%u", worker, n);
+}
+
+static void touch_name(struct worker *w, struct name *n)
+{
+	if (n->ops < MAX_OPS)
+		n->start[n->ops++] = fake_rec_events(w->r->f);
+}
+
+/* The file changes: so does what every name of it stands for. */
+static void touch_file(struct worker *w, struct file *f)
+{
+	f->dirty = true;
+	for (unsigned n = 0; n < NN; n++)
+		if (w->name[n].file == f)
+			touch_name(w, &w->name[n]);
+}
+
+static void give_name(struct name *n, struct file *f)
+{
+	n->file = f;
+	if (n->nr_ids < NF)
+		n->ids[n->nr_ids++] = f->id;
+}
+
+static void ack(struct worker *w, struct name *n, bool content)
+{
+	if (n->nr_acks == MAX_ACKS)
+		return;
+	n->acks[n->nr_acks] = (struct ack){ .event = fake_rec_events(w->r->f), .ops = n->ops, .content = content };
+	if (n->file)
+		n->acks[n->nr_acks].file = *n->file;
+	n->nr_acks++;
+}
+
+static void ack_file(struct worker *w, struct file *f)
+{
+	f->dirty = false;
+	for (unsigned n = 0; n < NN; n++)
+		if (w->name[n].file == f)
+			ack(w, &w->name[n], true);
+}
+
+/* ---- names; each operation returns 0 or -errno, and the model follows only on success ---- */
+
+static int op_make(struct worker *w, unsigned n, bool dir)
+{
+	struct file *f = &w->file[w->nr_files];
+	struct x4_inode *i;
+	char text[32];
+	int ret;
+
+	if (w->nr_files == NF)
+		return 0;
+	touch_name(w, &w->name[n]);
+	ret = x4_create(dir_of(w->r, n), text, text_of(text, sizeof(text), w->nr, n), dir ? 040755 : 0100644, 0, &root_cred, &i);
+	if (ret)
+		return ret;
+	x4_iput(i);
+	*f = (struct file){ .id = w->nr << 16 | ++w->nr_files, .kind = dir ? K_DIR : K_FILE, .dirty = true };
+	give_name(&w->name[n], f);
+	return 0;
+}
+
+static int op_remove(struct worker *w, unsigned n)
+{
+	struct file *f = w->name[n].file;
+	char text[32];
+	unsigned len = text_of(text, sizeof(text), w->nr, n);
+	int ret;
+
+	touch_file(w, f);
+	ret = f->kind == K_DIR ? x4_rmdir(dir_of(w->r, n), text, len) : x4_unlink(dir_of(w->r, n), text, len);
+	if (!ret)
+		w->name[n].file = NULL;
+	return ret;
+}
+
+static int op_link(struct worker *w, unsigned n, unsigned to, struct x4_inode *i)
+{
+	struct file *f = w->name[n].file;
+	char text[32];
+	int ret;
+
+	if (w->name[to].file)
+		return 0;
+	touch_file(w, f);
+	touch_name(w, &w->name[to]);
+	ret = x4_link(dir_of(w->r, to), text, text_of(text, sizeof(text), w->nr, to), i);
+	if (!ret)
+		give_name(&w->name[to], f);
+	return ret;
+}
+
+static int op_rename(struct worker *w, unsigned n, unsigned to)
+{
+	struct file *f = w->name[n].file, *over = w->name[to].file;
+	char from_text[32], to_text[32];
+	unsigned from_len = text_of(from_text, sizeof(from_text), w->nr, n), to_len = text_of(to_text, sizeof(to_text), w->nr, to);
+	int ret;
+
+	if (f == over || (over && over->kind != f->kind))
+		return 0;
+	touch_file(w, f);
+	if (over)
+		touch_file(w, over);
+	else
+		touch_name(w, &w->name[to]);
+	ret = x4_rename(dir_of(w->r, n), from_text, from_len, dir_of(w->r, to), to_text, to_len, 0, &root_cred);
+	if (!ret) {
+		w->name[n].file = NULL;
+		give_name(&w->name[to], f);
+	}
+	return ret;
+}
+
+/* ---- content; the inode is locked ---- */
+
+static int put_block(struct worker *w, struct file *f, uint32_t lblk, uint64_t pblk, unsigned flags)
+{
+	fill(w->buf, w->r->bs, f->id, lblk, w->gen);
+	return dev_write(fake_dev(w->r->f), w->buf, w->r->bs, pblk * w->r->bs, flags);
+}
+
+/* The blocks that are there already, then those that were reserved. Data first, extents afterwards. */
+static int write_data(struct worker *w, struct file *f, struct x4_inode *i, const struct x4_resv *resv, uint32_t at, uint32_t len)
+{
+	int ret = 0;
+
+	for (uint32_t b = at; b < at + len && !ret; b++) {
+		struct x4_ext e;
+
+		ret = x4_map_lookup(i, b, &e);
+		if (!ret && e.state != X4_EXT_HOLE)
+			ret = put_block(w, f, b, e.pblk, 0);
+	}
+	for (unsigned e = 0; e < resv->nr && !ret; e++)
+		for (uint32_t b = 0; b < resv->ext[e].len && !ret; b++)
+			ret = put_block(w, f, resv->ext[e].lblk + b, resv->ext[e].pblk + b, 0);
+	return ret;
+}
+
+static int op_write(struct worker *w, struct file *f, struct x4_inode *i)
+{
+	uint32_t at = crash_pick(&w->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&w->seed, 6);
+	uint64_t end = (uint64_t)(at + len) * w->r->bs;
+	struct x4_resv resv;
+	int ret;
+
+	w->gen++;
+	ret = x4_resv_holes(i, at, len, false, &resv);
+	if (ret)
+		return ret;
+	ret = write_data(w, f, i, &resv, at, len);
+	if (!ret)
+		ret = x4_insert(i, &resv, at, len, end > f->size ? end : 0);
+	x4_resv_free(&resv);
+	for (uint32_t b = at; b < at + len && !ret; b++) {
+		f->gen[b] = w->gen;
+		f->valid[b] = w->r->bs;
+	}
+	if (!ret)
+		f->size = FDIO_MAX(f->size, end);
+	return ret;
+}
+
+static int op_truncate(struct worker *w, struct file *f, struct x4_inode *i)
+{
+	unsigned bs = w->r->bs;
+	uint64_t size = (uint64_t)crash_pick(&w->seed, (unsigned)(f->size / bs) + 1) * bs;
+	int ret;
+
+	if (size && crash_pick(&w->seed, 2))
+		size -= 16 * (1 + crash_pick(&w->seed, 30));
+	ret = x4_truncate(i, size);
+	if (ret)
+		return ret;
+	f->size = size;
+	if (size % bs)
+		f->valid[size / bs] = FDIO_MIN(f->valid[size / bs], (uint32_t)(size % bs));
+	for (uint64_t b = fdio_div_up(size, bs); b < MAX_BLOCKS; b++)
+		f->gen[b] = 0;
+	return 0;
+}
+
+static int op_allocate(struct worker *w, struct file *f, struct x4_inode *i, bool punch)
+{
+	uint32_t at = crash_pick(&w->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&w->seed, 6);
+	uint64_t off = (uint64_t)at * w->r->bs, n = (uint64_t)len * w->r->bs;
+	bool keep = punch || crash_pick(&w->seed, 2);
+	int ret = x4_fallocate(i, (punch ? X4_FALLOC_PUNCH_HOLE : 0) | (keep ? X4_FALLOC_KEEP_SIZE : 0), off, n, false);
+
+	if (ret)
+		return ret;
+	for (uint32_t b = at; b < at + len && punch; b++)
+		f->gen[b] = 0;
+	if (!keep)
+		f->size = FDIO_MAX(f->size, off + n);
+	return 0;
+}
+
+static int op_xattr(struct worker *w, struct file *f, struct x4_inode *i)
+{
+	uint8_t value[512];
+	uint32_t v = crash_pick(&w->seed, 4) ? ++w->gen : 0;
+	int ret;
+
+	if (!v && !f->xattr)
+		return 0;
+	ret = v ? x4_xattr_set(i, xattr_name, value, xattr_value(value, v), 0, false) : x4_xattr_remove(i, xattr_name);
+	if (!ret)
+		f->xattr = v;
+	return ret;
+}
+
+static int change_content(struct worker *w, unsigned what, struct file *f, struct x4_inode *i)
+{
+	int ret;
+
+	touch_file(w, f);
+	if (what == 4)
+		return op_xattr(w, f, i);
+	x4_inode_lock_excl(i);
+	ret = x4_map_load(i);
+	if (!ret)
+		ret = what == 0 ? op_write(w, f, i) : what == 1 ? op_truncate(w, f, i) : op_allocate(w, f, i, what == 2);
+	x4_inode_unlock(i);
+	return ret;
+}
+
+/* ---- syncing ---- */
+
+/* A written block again, O_DSYNC: one FUA write, and no commit if nothing else has changed. */
+static int op_dsync(struct worker *w, struct file *f, struct x4_inode *i)
+{
+	uint32_t lblk = crash_pick(&w->seed, MAX_BLOCKS);
+	bool clean = !f->dirty;
+	struct x4_ext e;
+	jnl_tid tid;
+	int ret;
+
+	if ((uint64_t)(lblk + 1) * w->r->bs > f->size || !f->gen[lblk])
+		return 0;
+	touch_file(w, f);
+	w->gen++;
+	x4_inode_lock_shared(i);
+	ret = x4_map_load(i);
+	if (!ret)
+		ret = x4_map_lookup(i, lblk, &e);
+	if (!ret)
+		ret = e.state == X4_EXT_WRITTEN ? put_block(w, f, lblk, e.pblk, DEV_FUA) : -EPROTO;
+	x4_touch_write(i);
+	x4_inode_unlock(i);
+	if (!ret && x4_sync_tid(i, true, &tid))
+		ret = jnl_commit_wait(x4_vol_jnl(w->r->v), tid, NULL);
+	if (ret)
+		return ret;
+	f->gen[lblk] = w->gen;
+	f->valid[lblk] = w->r->bs;
+	if (clean)
+		ack_file(w, f);
+	return 0;
+}
+
+static int sync_inode(struct worker *w, struct x4_inode *i)
+{
+	bool flushed = false;
+	jnl_tid tid;
+	int ret = 0;
+
+	if (x4_sync_tid(i, false, &tid))
+		ret = jnl_commit_wait(x4_vol_jnl(w->r->v), tid, &flushed);
+	if (!ret && !flushed)
+		ret = dev_flush(fake_dev(w->r->f));
+	return ret;
+}
+
+static int op_fsync(struct worker *w, struct file *f, struct x4_inode *i)
+{
+	int ret = sync_inode(w, i);
+
+	if (!ret)
+		ack_file(w, f);
+	return ret;
+}
+
+static int op_fsync_dir(struct worker *w)
+{
+	unsigned d = crash_pick(&w->seed, NDIRS);
+	int ret = sync_inode(w, w->r->dir[d]);
+
+	for (unsigned n = d; n < NN && !ret; n += NDIRS)
+		ack(w, &w->name[n], false);
+	return ret;
+}
+
+static int op_syncfs(struct worker *w)
+{
+	int ret = x4_vol_sync(w->r->v);
+
+	for (unsigned n = 0; n < NN && !ret; n++) {
+		if (w->name[n].file)
+			w->name[n].file->dirty = false;
+		ack(w, &w->name[n], true);
+	}
+	return ret;
+}
+
+/* ---- life ---- */
+
+static int on_file(struct worker *w, unsigned n, unsigned what)
+{
+	struct file *f = w->name[n].file;
+	struct x4_inode *i;
+	char text[32];
+	int ret = x4_lookup(dir_of(w->r, n), text, text_of(text, sizeof(text), w->nr, n), &i);
+
+	if (ret)
+		return ret;
+	if (what < 7)
+		ret = change_content(w, 0, f, i);
+	else if (what < 11)
+		ret = change_content(w, what - 6, f, i);
+	else if (what < 13)
+		ret = op_link(w, n, crash_pick(&w->seed, NN), i);
+	else if (what < 16)
+		ret = op_dsync(w, f, i);
+	else
+		ret = op_fsync(w, f, i);
+	x4_iput(i);
+	return ret;
+}
+
+static int one_op(struct worker *w)
+{
+	unsigned n = crash_pick(&w->seed, NN), what = crash_pick(&w->seed, 27);
+	struct file *f = w->name[n].file;
+
+	if (!f)
+		return op_make(w, n, crash_pick(&w->seed, 5) == 0);
+	if (what >= 26)
+		return op_syncfs(w);
+	if (what >= 25)
+		return op_fsync_dir(w);
+	if (what >= 23)
+		return op_remove(w, n);
+	if (what >= 20)
+		return op_rename(w, n, crash_pick(&w->seed, NN));
+	if (f->kind == K_DIR)
+		return what < 3 ? op_remove(w, n) : op_fsync_dir(w);
+	return on_file(w, n, what);
+}
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	unsigned rounds = crash_tiny ? ROUNDS_TINY : ROUNDS;
+
+	for (unsigned round = 0; round < rounds && !w->err; round++) {
+		int ret = one_op(w);
+
+		if (ret && ret != -ENOSPC)
+			w->err = ret;
+	}
+	return NULL;
+}
+
+static void close_dirs(struct x4_inode **dir)
+{
+	for (unsigned d = 0; d < NDIRS; d++) {
+		x4_iput(dir[d]);
+		dir[d] = NULL;
+	}
+}
+
+static void tree_free(struct crash_run *r)
+{
+	if (r->v) {
+		close_dirs(r->dir);
+		x4_vol_abandon(r->v);
+	}
+	if (r->f)
+		fake_free(r->f);
+	for (unsigned t = 0; t < NT; t++) {
+		for (unsigned n = 0; n < NN; n++)
+			free(r->w[t].name[n].acks);
+		free(r->w[t].buf);
+	}
+	free(r);
+}
+
+static bool open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make)
+{
+	if (x4_iget(v, X4_ROOT_INO, NULL, &dir[0]))
+		return false;
+	for (unsigned d = 1; d < NDIRS; d++) {
+		char text[16];
+		unsigned len = (unsigned)snprintf(text, sizeof(text), "dir%u", d);
+
+		if (make ? x4_create(dir[0], text, len, 040755, 0, &root_cred, &dir[d]) : x4_lookup(dir[0], text, len, &dir[d]))
+			return false;
+	}
+	return true;
+}
+
+static bool setup(struct crash_run *r, uint64_t seed)
+{
+	bool small = crash_tiny || crash_pick(&seed, 3) != 0, csum = crash_pick(&seed, 4) != 0;
+	unsigned mib = small ? 1 : 4;
+	char args[200], err[256] = "";
+
+	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,^resize_inode -N 256 -g 2048 -E nodiscard,lazy_itable_init=0 -J size=%u",
+		 small ? 1024 : 4096, csum ? "metadata_csum" : "^metadata_csum", mib);
+	r->f = fake_mkfs((uint64_t)mib * 6 << 20, args);
+	if (!r->f)
+		return false;
+	r->bs = small ? 1024 : 4096;
+	r->nr_workers = crash_tiny ? 1 : NT;
+	for (unsigned t = 0; t < r->nr_workers; t++) {
+		struct worker *w = &r->w[t];
+
+		w->r = r;
+		w->nr = t;
+		w->seed = seed + t * 7919;
+		w->buf = fdio_alloc_aligned(4096, 4096);
+		FDIO_ASSERT(w->buf);
+		for (unsigned n = 0; n < NN; n++)
+			if (!(w->name[n].acks = calloc(MAX_ACKS, sizeof(struct ack))))
+				return false;
+	}
+	if (x4_vol_open(fake_dev(r->f), &base_options, &r->v, NULL, err, sizeof(err))) {
+		fprintf(stderr, "x4_vol_open: %s\n", err);
+		return false;
+	}
+	return open_dirs(r->v, r->dir, true) && !x4_vol_sync(r->v);
+}
+
+/* All threads at once; false if an operation failed. */
+static bool work_all(struct crash_run *r)
+{
+	bool ok = true;
+
+	for (unsigned t = 1; t < r->nr_workers; t++)
+		FDIO_ASSERT(!pthread_create(&r->w[t].thread, NULL, work, &r->w[t]));
+	work(&r->w[0]);
+	for (unsigned t = 0; t < r->nr_workers; t++) {
+		if (t)
+			pthread_join(r->w[t].thread, NULL);
+		if (r->w[t].err)
+			fprintf(stderr, "tree workload: an operation of thread %u failed with %d\n", t, r->w[t].err);
+		ok = ok && !r->w[t].err;
+	}
+	return ok;
+}
+
+static struct crash_run *tree_run(uint64_t seed)
+{
+	struct crash_run *r = calloc(1, sizeof(*r));
+
+	FDIO_ASSERT(r);
+	if (!setup(r, seed)) {
+		tree_free(r);
+		return NULL;
+	}
+	fake_rec_start(r->f);
+	if (!work_all(r)) {
+		tree_free(r);
+		return NULL;
+	}
+	if (seed % 3 == 0) {
+		close_dirs(r->dir);
+		if (x4_vol_close(r->v))
+			fprintf(stderr, "tree workload: close failed\n");
+		r->v = NULL;
+		for (unsigned t = 0; t < r->nr_workers; t++)
+			for (unsigned n = 0; n < NN; n++)
+				ack(&r->w[t], &r->w[t].name[n], true);
+	}
+	return r;
+}
+
+static struct fake_dev *tree_device(struct crash_run *r) { return r->f; }
+
+static int tree_recover(struct crash_run *r, struct fake_dev *c, char *why, size_t len)
+{
+	const char *reason = NULL;
+	struct x4_vol *v;
+	int ret = x4_vol_open(fake_dev(c), &base_options, &v, &reason, why, len);
+
+	if (ret)
+		return ret;
+	if (reason) {
+		snprintf(why, len, "read-only: %s", reason);
+		x4_vol_abandon(v);
+		return -EROFS;
+	}
+	return x4_vol_close(v);
+}
+
+/* ---- verdict ---- */
+
+struct look {
+	struct crash_run *r;
+	struct fake_dev *c;
+	const char *text;
+	char *why;
+	size_t len;
+};
+
+static bool complain(struct look *l, const char *what)
+{
+	snprintf(l->why, l->len, "%s: %s", l->text, what);
+	return false;
+}
+
+static int block_of(struct look *l, struct x4_inode *i, uint32_t lblk, uint8_t *buf)
+{
+	struct x4_ext e;
+	int ret = x4_map_lookup(i, lblk, &e);
+
+	memset(buf, 0, l->r->bs);
+	if (!ret && e.state == X4_EXT_WRITTEN)
+		fake_peek(l->c, buf, l->r->bs, e.pblk * l->r->bs);
+	return ret;
+}
+
+static bool block_is(const uint8_t *got, unsigned n, uint32_t lblk, const struct file *want)
+{
+	static uint8_t expect[4096];
+
+	memset(expect, 0, n);
+	if (want->gen[lblk]) {
+		fill(expect, n, want->id, lblk, want->gen[lblk]);
+		if (want->valid[lblk] < n)
+			memset(expect + want->valid[lblk], 0, n - want->valid[lblk]);
+	}
+	return !memcmp(got, expect, n);
+}
+
+/* Zeroes or bytes of one file, *id, which the first of them decides. */
+static bool block_is_own(const uint8_t *got, unsigned n, uint32_t lblk, uint32_t *id)
+{
+	for (unsigned off = 0; off + 16 <= n; off += 16) {
+		uint32_t w[4];
+
+		memcpy(w, got + off, 16);
+		if (!(w[0] | w[1] | w[2] | w[3]))
+			continue;
+		if (!*id)
+			*id = w[0];
+		if (w[0] != *id || w[2] != mix(w[0], lblk, off) || w[3] != ~w[1])
+			return false;
+	}
+	return true;
+}
+
+static bool had_name(const struct name *n, uint32_t id)
+{
+	for (unsigned k = 0; k < n->nr_ids; k++)
+		if (n->ids[k] == id)
+			return true;
+	return false;
+}
+
+/* want NULL: nothing was promised but that nothing foreign is seen. */
+static bool content_ok(struct look *l, const struct name *n, struct x4_inode *i, const struct file *want)
+{
+	static uint8_t buf[4096];
+	uint64_t size = x4_inode_size(i);
+	uint32_t id = 0;
+
+	if (want ? size != want->size : size > (uint64_t)MAX_BLOCKS * l->r->bs)
+		return complain(l, "size is wrong");
+	if (x4_map_load(i))
+		return complain(l, "map cannot be loaded");
+	for (uint32_t b = 0; (uint64_t)b * l->r->bs < size; b++) {
+		unsigned some = (unsigned)FDIO_MIN((uint64_t)l->r->bs, size - (uint64_t)b * l->r->bs);
+
+		if (block_of(l, i, b, buf))
+			return complain(l, "block cannot be looked up");
+		if (want && !block_is(buf, some, b, want))
+			return complain(l, "synced bytes are not there");
+		if (!want && !block_is_own(buf, some, b, &id))
+			return complain(l, "shows bytes that are not its own");
+	}
+	return !id || had_name(n, id) || complain(l, "shows the bytes of another file");
+}
+
+static bool xattr_ok(struct look *l, struct x4_inode *i, uint32_t v)
+{
+	uint8_t want[512], got[512];
+	size_t len, n = 0;
+	int ret = x4_xattr_get(i, xattr_name, got, sizeof(got), &n);
+
+	if (!v)
+		return ret == -ENODATA || complain(l, "has an attribute that was removed");
+	len = xattr_value(want, v);
+	return (!ret && n == len && !memcmp(want, got, n)) || complain(l, "its attribute is not what was synced");
+}
+
+static bool ack_ok(struct look *l, const struct name *n, const struct ack *a, struct x4_inode *i)
+{
+	if (a->file.kind == K_NONE)
+		return !i || complain(l, "was removed durably and is back");
+	if (!i)
+		return complain(l, "was synced and is gone");
+	if ((x4_inode_mode(i) & 0170000) != (a->file.kind == K_DIR ? 0040000u : 0100000u))
+		return complain(l, "is of another kind");
+	if (!a->content || a->file.kind == K_DIR)
+		return true;
+	return content_ok(l, n, i, &a->file) && xattr_ok(l, i, a->file.xattr);
+}
+
+static bool name_ok(struct look *l, const struct name *n, struct x4_inode *dir, unsigned k)
+{
+	struct x4_inode *i = NULL;
+	int ret = x4_lookup(dir, l->text, (unsigned)strlen(l->text), &i);
+	bool ok = true;
+
+	if (ret && ret != -ENOENT)
+		return complain(l, "cannot be looked up");
+	if (i && (x4_inode_mode(i) & 0170000) == 0100000)
+		ok = content_ok(l, n, i, NULL);
+	for (unsigned a = 0; a < n->nr_acks && n->acks[a].event <= k && ok; a++)
+		if (n->acks[a].ops == n->ops || n->start[n->acks[a].ops] >= k)
+			ok = ack_ok(l, n, &n->acks[a], i);
+	x4_iput(i);
+	return ok;
+}
+
+static bool open_to_look(struct look *l, struct x4_vol **v, struct x4_inode **dir)
+{
+	struct x4_options opt = base_options;
+
+	opt.read_only = true;
+	if (x4_vol_open(fake_dev(l->c), &opt, v, NULL, l->why, l->len))
+		return false;
+	if (open_dirs(*v, dir, false))
+		return true;
+	close_dirs(dir);
+	x4_vol_abandon(*v);
+	return complain(l, "a directory is missing");
+}
+
+static bool tree_check(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len)
+{
+	struct look l = { .r = r, .c = c, .text = "tree", .why = why, .len = len };
+	struct x4_inode *dir[NDIRS] = { NULL };
+	struct x4_vol *v;
+	bool ok = true;
+
+	if (!open_to_look(&l, &v, dir))
+		return false;
+	for (unsigned t = 0; t < r->nr_workers; t++) {
+		for (unsigned n = 0; n < NN && ok; n++) {
+			char text[32];
+
+			text_of(text, sizeof(text), t, n);
+			l.text = text;
+			ok = name_ok(&l, &r->w[t].name[n], dir[n % NDIRS], k);
+		}
+	}
+	close_dirs(dir);
+	x4_vol_abandon(v);
+	return ok;
+}
+
+static bool digest_name(struct look *l, struct x4_inode *i, uint64_t *sum)
+{
+	static uint8_t buf[4096];
+	uint64_t size = x4_inode_size(i);
+	uint8_t value[512];
+	struct x4_attr a;
+	size_t n = 0;
+	uint32_t crc;
+
+	x4_getattr(i, &a);
+	crc = fdio_crc32c(~0u, &a.mode, sizeof(a.mode));
+	crc = fdio_crc32c(crc, &a.nlink, sizeof(a.nlink));
+	if (!x4_xattr_get(i, xattr_name, value, sizeof(value), &n))
+		crc = fdio_crc32c(crc, value, n);
+	if ((a.mode & 0170000) == 0100000) {
+		crc = fdio_crc32c(crc, &size, sizeof(size));
+		if (size > (uint64_t)MAX_BLOCKS * l->r->bs || x4_map_load(i))
+			return complain(l, "cannot be read");
+		for (uint32_t b = 0; (uint64_t)b * l->r->bs < size; b++) {
+			if (block_of(l, i, b, buf))
+				return complain(l, "block cannot be looked up");
+			crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)l->r->bs, size - (uint64_t)b * l->r->bs));
+		}
+	}
+	*sum = *sum * 31 + crc;
+	return true;
+}
+
+static bool tree_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why, size_t len)
+{
+	struct look l = { .r = r, .c = c, .text = "tree", .why = why, .len = len };
+	struct x4_inode *dir[NDIRS] = { NULL };
+	struct x4_vol *v;
+	bool ok = true;
+
+	*sum = 0;
+	if (!open_to_look(&l, &v, dir))
+		return false;
+	for (unsigned at = 0; at < r->nr_workers * NN && ok; at++) {
+		struct x4_inode *i = NULL;
+		char text[32];
+		unsigned n = text_of(text, sizeof(text), at / NN, at % NN);
+
+		*sum = *sum * 31 + at;
+		l.text = text;
+		if (!x4_lookup(dir[at % NN % NDIRS], text, n, &i))
+			ok = digest_name(&l, i, sum);
+		x4_iput(i);
+	}
+	close_dirs(dir);
+	x4_vol_abandon(v);
+	return ok;
+}
+
+const struct crash_workload crash_tree = {
+	.name = "tree", .run = tree_run, .device = tree_device, .recover = tree_recover, .check = tree_check, .digest = tree_digest,
+	.free = tree_free,
+};
