@@ -80,26 +80,29 @@ static int open_it(struct probe *p, bool read_only, const struct stat *st, char 
 {
 	char where[1024];
 	int excl = S_ISBLK(st->st_mode) ? O_EXCL : 0;
-	int fd = read_only ? -1 : open(p->path, O_RDWR | O_CLOEXEC | excl);
+	int fd = read_only ? -1 : open(p->path, O_RDWR | O_CLOEXEC | excl), err = fd < 0 ? errno : 0;
 
 	/* The claim of a mount that has just ended goes a moment after its daemon: the kernel takes rings apart later. */
-	for (int n = 0; fd < 0 && !read_only && errno == EBUSY && !mounted_on(p->path, st->st_rdev, where, sizeof(where)) && n < 100; n++) {
+	for (int n = 0; fd < 0 && !read_only && err == EBUSY && !mounted_on(p->path, st->st_rdev, where, sizeof(where)) && n < 100; n++) {
 		usleep(20000);
 		fd = open(p->path, O_RDWR | O_CLOEXEC | excl);
+		err = errno;
 	}
-	if (!read_only && fd < 0 && (errno == EROFS || errno == EACCES || errno == EPERM || errno == ETXTBSY))
+	if (!read_only && fd < 0 && (err == EROFS || err == EACCES || err == EPERM || err == ETXTBSY))
 		p->read_only_dev = true;
-	if (fd < 0 && (read_only || p->read_only_dev))
+	if (fd < 0 && (read_only || p->read_only_dev)) {
 		fd = open(p->path, O_RDONLY | O_CLOEXEC | excl);
+		err = errno;
+	}
 	if (fd >= 0)
 		return fd;
-	if (errno == EBUSY && mounted_on(p->path, st->st_rdev, where, sizeof(where)))
+	if (err == EBUSY && mounted_on(p->path, st->st_rdev, where, sizeof(where)))
 		return fail(-EBUSY, errbuf, errlen, "%s is already mounted on %s: unmount it first", p->path, where);
-	if (errno == EBUSY)
+	if (err == EBUSY)
 		return fail(-EBUSY, errbuf, errlen, "%s is in use by another program (device mapper, RAID, swap?): see lsblk(8)", p->path);
-	if (errno == EACCES || errno == EPERM)
-		return fail(-errno, errbuf, errlen, "no permission to open %s: run as root, or be given access to it", p->path);
-	return fail(-errno, errbuf, errlen, "cannot open %s: %s", p->path, strerror(errno));
+	if (err == EACCES || err == EPERM)
+		return fail(-err, errbuf, errlen, "no permission to open %s: run as root, or be given access to it", p->path);
+	return fail(-err, errbuf, errlen, "cannot open %s: %s", p->path, strerror(err));
 }
 
 static int read_super(int fd, struct probe *p)
