@@ -188,6 +188,11 @@ static int take_bit(struct jnl_handle *h, struct x4_vol *v, uint32_t g, bool is_
 	return 0;
 }
 
+void x4_ialloc_distrust(struct x4_vol *v, uint32_t ino)
+{
+	__atomic_store_n(&v->groups[(ino - 1) / v->inodes_per_group].ib_bad, true, __ATOMIC_RELAXED);
+}
+
 int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_t *ret_ino, bool *ret_fresh)
 {
 	struct x4_vol *v = dir->vol;

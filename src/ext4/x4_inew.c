@@ -17,6 +17,7 @@
 struct new_undo {
 	struct jnl_callback cb;
 	struct x4_inode *i;
+	bool lone; /* making it failed: nobody else has it */
 };
 
 static void new_undo(struct jnl_callback *cb, int ended)
@@ -24,7 +25,9 @@ static void new_undo(struct jnl_callback *cb, int ended)
 	struct new_undo *u = container_of(cb, struct new_undo, cb);
 	struct x4_vol *v = u->i->vol;
 
-	if (!ended) {
+	if (u->lone) {
+		x4_inode_free(u->i);
+	} else if (!ended) {
 		fdio_mutex_lock(&v->icache_lock);
 		u->i->bad = true;
 		fdio_mutex_unlock(&v->icache_lock);
@@ -132,15 +135,22 @@ int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, cons
 		goto fail;
 	}
 	err = fresh ? start_table_block(h, i) : 0;
-	if (!err)
-		err = x4_inode_begin(h, i);
 	if (err)
 		goto fail;
-	init_raw(i, dir, mode, c);
-	x4_inode_hash_new(i);
 	u->i = i;
+	u->lone = true;
 	u->cb.fn = new_undo;
-	jnl_on_undo(h, &u->cb);
+	jnl_on_undo(h, &u->cb); /* before x4_inode_begin, whose own undo comes first then and still finds i */
+	err = x4_inode_begin(h, i);
+	if (err)
+		return err;
+	init_raw(i, dir, mode, c);
+	err = x4_inode_hash_new(i);
+	if (err) {
+		x4_ialloc_distrust(v, ino);
+		return err;
+	}
+	u->lone = false;
 	*ret = i;
 	return 0;
 fail:

@@ -128,19 +128,22 @@ void x4_inode_unhash(struct x4_inode *i)
 	fdio_mutex_unlock(&i->vol->icache_lock);
 }
 
-void x4_inode_hash_new(struct x4_inode *i)
+int x4_inode_hash_new(struct x4_inode *i)
 {
 	struct x4_vol *v = i->vol;
+	struct x4_inode *old;
 
 	fdio_mutex_lock(&v->icache_lock);
 	/*
 	 * Its predecessor is unhashed before the handle that frees the number ends; what may still be there is a
 	 * reader that is about to find the number unused.
 	 */
-	while (find(v, i->ino))
+	while ((old = find(v, i->ino)) && old->loading)
 		fdio_cond_wait(&v->icache_cond, &v->icache_lock);
-	hash_add(i);
+	if (!old)
+		hash_add(i);
 	fdio_mutex_unlock(&v->icache_lock);
+	return old ? X4_CORRUPT(v, i->ino, 0, "the inode is in use, but free in the bitmap") : 0;
 }
 
 /* Frees the oldest unreferenced inodes beyond the bound. icache_lock held; collects them in dead. */

@@ -242,6 +242,8 @@ void x4_groups_seal(void *vol, struct jnl_handle *h);
 
 /* Inodes, inside h (x4_ialloc.c): near dir; *ret_fresh: the table block was never used, do not read it. */
 int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_t *ret_ino, bool *ret_fresh);
+/* ino was given out although it was in use: its group's bitmap is wrong, and nothing more is taken from it. */
+void x4_ialloc_distrust(struct x4_vol *v, uint32_t ino);
 int x4_ifree(struct jnl_handle *h, struct x4_vol *v, uint32_t ino, bool is_dir);
 /* 1 if the inode bitmap says in use, 0 if not, or an error. */
 int x4_inode_in_use(struct x4_vol *v, uint32_t ino);

@@ -72,8 +72,8 @@ struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino);
 void x4_inode_free(struct x4_inode *i);
 /* Takes i from the hash, inside the handle that frees its number. */
 void x4_inode_unhash(struct x4_inode *i);
-/* Puts a fresh inode into the hash with one reference; waits for an old one of that number to leave. */
-void x4_inode_hash_new(struct x4_inode *i);
+/* Puts a fresh inode into the hash with one reference; waits for a reader of that number to leave. -EUCLEAN: it is in use. */
+int x4_inode_hash_new(struct x4_inode *i);
 /* Deletes i: blocks, attributes, number. i->evicting is set, nobody else has it. 0 if it is unhashed now. */
 int x4_evict(struct x4_inode *i);
 
