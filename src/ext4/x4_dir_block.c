@@ -261,6 +261,8 @@ int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct j
 	uint32_t bit;
 	int r;
 
+	if (ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT4_INLINE_DATA_FL)
+		return -EOPNOTSUPP; /* not damaged: it has no blocks */
 	if (lblk >= dir_nr_blocks(dir))
 		return X4_CORRUPT(v, dir->ino, 0, "block %u is beyond the directory", lblk);
 	r = get_block(dir, lblk, &b);
