@@ -9,14 +9,31 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* With AddressSanitizer every object is a piece of memory of its own, and out of bounds while it is free. */
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#include <sanitizer/asan_interface.h>
+#define LONE_OBJECTS 1
+#else
+#define LONE_OBJECTS 0
+#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#endif
+
 void jslab_init(struct jslab *s, size_t size, size_t align, unsigned per_chunk)
 {
 	memset(s, 0, sizeof(*s));
 	fdio_mutex_init(&s->lock, RANK_LEAF);
 	s->size = fdio_round_up(FDIO_MAX(size, sizeof(void *)), align);
 	s->align = align;
-	s->per_chunk = per_chunk;
+	s->per_chunk = LONE_OBJECTS ? 1 : per_chunk;
 }
+
+/* All but the link of the free list. */
+static void hide(struct jslab *s, void *obj) { ASAN_POISON_MEMORY_REGION((uint8_t *)obj + sizeof(void *), s->size - sizeof(void *)); }
+static void show(struct jslab *s, void *obj) { ASAN_UNPOISON_MEMORY_REGION(obj, s->size); }
 
 void jslab_fini(struct jslab *s)
 {
@@ -48,6 +65,7 @@ static bool slab_grow(struct jslab *s)
 
 		*(void **)obj = s->free;
 		s->free = obj;
+		hide(s, obj);
 	}
 	return true;
 }
@@ -60,6 +78,7 @@ void *jslab_alloc(struct jslab *s)
 	if (s->free || slab_grow(s)) {
 		obj = s->free;
 		s->free = *(void **)obj;
+		show(s, obj);
 	}
 	fdio_mutex_unlock(&s->lock);
 	return obj;
@@ -72,6 +91,7 @@ void jslab_free(struct jslab *s, void *p)
 	fdio_mutex_lock(&s->lock);
 	*(void **)p = s->free;
 	s->free = p;
+	hide(s, p);
 	fdio_mutex_unlock(&s->lock);
 }
 
