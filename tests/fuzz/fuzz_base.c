@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The images that are damaged: small, made afresh by mke2fs, debugfs and the program itself, with one of everything: deep
+ * directories, hash trees of two levels, extent trees of every depth, blocks mapped the old way, attributes in and out of
+ * inodes, ACLs, symbolic links of both kinds, devices, deletions that a crash interrupted, an orphan file, and a log with
+ * several transactions and revocations in it. Each comes clean and as a crash left it.
+ */
+#include "fuzz/fuzz.h"
+
+#include "base/epoch.h"
+#include "base/log.h"
+#include "ext4/x4.h"
+#include "fakes/fake_dev.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+struct recipe {
+	const char *name;
+	uint64_t mib;
+	const char *mkfs;
+	const char *tools;  /* shell, with $IMG */
+	bool populate;
+};
+
+#define SAME "-U 5f0d10f2-0000-4000-8000-000000000001 -E hash_seed=5f0d10f2-0000-4000-8000-000000000002,lazy_itable_init=0," \
+	     "lazy_journal_init=0,root_owner=0:0 "
+
+/* Old block maps: written while the file system had no extents. */
+#define OLD_FILES "head -c 700000 /dev/zero | tr '\\0' 'x' >\"$IMG.f\"; " \
+		  "debugfs -w -R \"write $IMG.f old\" \"$IMG\" >/dev/null 2>&1; debugfs -w -R \"mkdir olddir\" \"$IMG\" >/dev/null 2>&1; " \
+		  "head -c 9000 \"$IMG.f\" >\"$IMG.g\"; debugfs -w -R \"write $IMG.g olddir/small\" \"$IMG\" >/dev/null 2>&1; " \
+		  "rm -f \"$IMG.f\" \"$IMG.g\"; "
+
+static const struct recipe recipes[] = {
+	{ "csum1k", 8, "-t ext4 -b 1024 -g 2048 -I 256 -N 512 -J size=1 " SAME, NULL, true },
+	{ "csum4k", 12, "-t ext4 -b 4096 -N 512 -J size=4 -O orphan_file,metadata_csum_seed,large_dir,^resize_inode " SAME, NULL, true },
+	{ "old1k", 8, "-t ext4 -b 1024 -g 4096 -I 128 -N 512 -J size=1 -O ^metadata_csum,^64bit,uninit_bg,^extents,^flex_bg " SAME,
+	  OLD_FILES "tune2fs -O extents \"$IMG\" >/dev/null 2>&1", true },
+	{ "plain2k", 12, "-t ext4 -b 2048 -g 2048 -I 512 -N 512 -J size=2 -O ^metadata_csum,^uninit_bg,meta_bg,^resize_inode,sparse_super2 "
+	  SAME, NULL, true },
+	{ "shown", 8, "-t ext4 -b 1024 -N 256 -J size=1 -O inline_data,ea_inode,bigalloc -C 4096 -d \"$IMG.d\" " SAME,
+	  "head -c 3000 /dev/zero | tr '\\0' 'v' >\"$IMG.f\"; debugfs -w -R \"ea_set -f $IMG.f small user.big\" \"$IMG\" >/dev/null 2>&1; "
+	  "rm -f \"$IMG.f\"", false },
+};
+#define MAX_BASES (2 * ARRAY_SIZE(recipes))
+
+static struct base bases[MAX_BASES];
+static unsigned nr_bases;
+static const struct x4_cred cred = { .cap_fsetid = true };
+static const struct x4_options opts = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1 };
+
+unsigned bases_count(void) { return nr_bases; }
+struct base *bases_get(unsigned i) { return &bases[i % nr_bases]; }
+
+struct base *bases_find(const char *name)
+{
+	for (unsigned i = 0; i < nr_bases; i++)
+		if (!strcmp(bases[i].name, name))
+			return &bases[i];
+	return NULL;
+}
+
+/* ---- contents; every step must work: these are our own images ---- */
+
+static struct x4_inode *make(struct x4_inode *dir, const char *name, uint32_t mode)
+{
+	struct x4_inode *i = NULL;
+
+	MUST(!x4_create(dir, name, (unsigned)strlen(name), mode, makedev(8, 1), &cred, &i));
+	return i;
+}
+
+static void data(struct x4_inode *i, uint32_t lblk, uint32_t len, uint64_t size)
+{
+	struct x4_vol *v = x4_inode_vol(i);
+	unsigned bits = x4_vol_block_bits(v);
+	uint8_t *buf = calloc(len, 1UL << bits);
+	struct x4_resv r;
+
+	MUST(buf);
+	memset(buf, 'd', (size_t)len << bits);
+	x4_inode_lock_excl(i);
+	MUST(!x4_map_load(i) && !x4_resv_holes(i, lblk, len, true, &r));
+	for (unsigned e = 0; e < r.nr; e++)
+		MUST(!dev_write(x4_vol_dev(v), buf, (size_t)r.ext[e].len << bits, r.ext[e].pblk << bits, 0));
+	MUST(!x4_insert(i, &r, 0, 0, size));
+	x4_resv_free(&r);
+	x4_inode_unlock(i);
+	free(buf);
+}
+
+static void acl(struct x4_inode *i, const char *name, unsigned users)
+{
+	uint8_t v[4 + 8 * 40], *p = v + 4;
+	const uint16_t ends[][2] = { { 0x01, 7 }, { 0x04, 5 }, { 0x10, 7 }, { 0x20, 5 } };
+	uint32_t version = 2, none = UINT32_MAX;
+
+	memcpy(v, &version, 4);
+	for (unsigned k = 0; k < 4; k++) {
+		for (unsigned u = 0; k == 1 && u < users; u++) {
+			uint16_t e[2] = { 0x02, 6 };
+			uint32_t id = 1000 + u;
+			memcpy(p, e, 4);
+			memcpy(p + 4, &id, 4);
+			p += 8;
+		}
+		memcpy(p, ends[k], 4);
+		memcpy(p + 4, &none, 4);
+		p += 8;
+	}
+	MUST(!x4_xattr_set(i, name, v, (size_t)(p - v), 0, false));
+}
+
+static void big_dir(struct x4_inode *root, unsigned n, unsigned len)
+{
+	struct x4_inode *h = make(root, "htree", 0040755), *f = make(root, "linked", 0100644);
+	char name[256];
+
+	for (unsigned k = 0; k < n; k++) {
+		memset(name, 'a' + (int)(k % 26), sizeof(name));
+		snprintf(name + len - 6, 7, "%06u", k);
+		MUST(!x4_link(h, name, len, f));
+	}
+	x4_iput(f);
+	x4_iput(h);
+}
+
+static void deep_dirs(struct x4_inode *root)
+{
+	struct x4_inode *d = x4_iref(root);
+
+	for (unsigned k = 0; k < 12; k++) {
+		char name[16];
+		struct x4_inode *n;
+		snprintf(name, sizeof(name), "deep%u", k);
+		n = make(d, name, 0040755);
+		x4_iput(d);
+		d = n;
+	}
+	x4_iput(d);
+}
+
+static void links_and_devices(struct x4_inode *root)
+{
+	static const uint32_t types[] = { 0020600, 0060600, 0010600, 0140600 };
+	char target[900];
+	struct x4_inode *i;
+
+	memset(target, 't', sizeof(target));
+	MUST(!x4_symlink(root, "fast", 4, "deep0/deep1", 11, &cred, &i));
+	x4_iput(i);
+	MUST(!x4_symlink(root, "slow", 4, target, sizeof(target), &cred, &i));
+	x4_iput(i);
+	for (unsigned k = 0; k < ARRAY_SIZE(types); k++) {
+		char name[8];
+		snprintf(name, sizeof(name), "dev%u", k);
+		x4_iput(make(root, name, types[k]));
+	}
+}
+
+static void attributes(struct x4_inode *root)
+{
+	struct x4_inode *i = make(root, "attrs", 0100644), *d;
+	char value[700];
+
+	memset(value, 'v', sizeof(value));
+	MUST(!x4_xattr_set(i, "user.one", "1", 1, 0, false));
+	MUST(!x4_xattr_set(i, "user.block", value, sizeof(value), 0, false));
+	MUST(!x4_xattr_set(i, "trusted.two", "22", 2, 0, false));
+	MUST(!x4_xattr_set(i, "security.capability", "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, 0, false));
+	acl(i, "system.posix_acl_access", 3);
+	x4_iput(i);
+	d = make(root, "acldir", 0040755);
+	acl(d, "system.posix_acl_access", 20);
+	acl(d, "system.posix_acl_default", 20);
+	x4_iput(make(d, "heir", 0100644));
+	x4_iput(d);
+}
+
+static void files(struct x4_inode *root, unsigned bits)
+{
+	struct x4_inode *i = make(root, "frag", 0100644);
+	unsigned n = bits == 10 ? 420 : 60;
+
+	for (unsigned k = 0; k < n; k++)
+		data(i, k * 2, 1, (uint64_t)(k * 2 + 1) << bits);
+	x4_iput(i);
+	i = make(root, "plain", 0100644);
+	data(i, 0, 20, (20ULL << bits) - 100);
+	x4_iput(i);
+	i = make(root, "sparse", 0100644);
+	data(i, 0xfffffff0U, 2, (uint64_t)0xfffffff2U << bits);
+	data(i, 77, 3, 0);
+	x4_iput(i);
+	i = make(root, "unwritten", 0100644);
+	x4_inode_lock_excl(i);
+	MUST(!x4_fallocate(i, 0, 0, 64ULL << bits, true));
+	x4_inode_unlock(i);
+	data(i, 200, 1, 201ULL << bits);
+	x4_iput(i);
+}
+
+static void populate(struct x4_vol *v)
+{
+	unsigned bits = x4_vol_block_bits(v);
+	struct x4_inode *root;
+
+	MUST(!x4_iget(v, X4_ROOT_INO, NULL, &root));
+	deep_dirs(root);
+	big_dir(root, bits == 10 ? 560 : 160, 200);
+	files(root, bits);
+	attributes(root);
+	links_and_devices(root);
+	x4_iput(root);
+}
+
+/* Several transactions, revocations among them, and deletions that are still to be done. */
+static void change(struct x4_vol *v)
+{
+	struct x4_inode *root, *i, *d, *t;
+	unsigned bits = x4_vol_block_bits(v);
+
+	MUST(!x4_iget(v, X4_ROOT_INO, NULL, &root));
+	d = make(root, "new", 0040755);
+	for (unsigned k = 0; k < 6; k++) {
+		char name[16];
+		snprintf(name, sizeof(name), "n%u", k);
+		i = make(d, name, 0100644);
+		data(i, 0, k + 1, (uint64_t)(k + 1) << bits);
+		x4_iput(i);
+		if (k & 1)
+			MUST(!x4_vol_sync(v));
+	}
+	MUST(!x4_unlink(root, "slow", 4) && !x4_lookup(root, "frag", 4, &i));
+	x4_inode_lock_excl(i);
+	MUST(!x4_truncate(i, 10ULL << bits));
+	x4_inode_unlock(i);
+	x4_iput(i);
+	MUST(!x4_vol_sync(v));
+	MUST(!x4_rename(d, "n0", 2, root, "moved", 5, 0, &cred));
+	MUST(!x4_tmpfile(root, 0100600, &cred, &t));
+	data(t, 0, 9, 9ULL << bits);
+	MUST(!x4_lookup(d, "n1", 2, &i) && !x4_unlink(d, "n1", 2));
+	MUST(!x4_vol_sync(v));
+	/* t and i stay open: they are orphans when the power goes */
+	(void)i;
+	x4_iput(d);
+	x4_iput(root);
+}
+
+static struct x4_vol *open_fake(struct fake_dev *f)
+{
+	struct x4_vol *v = NULL;
+	char err[256] = "";
+	const char *why = NULL;
+
+	if (x4_vol_open(fake_dev(f), &opts, &v, &why, err, sizeof(err)) || why)
+		fprintf(stderr, "an image of our own cannot be opened: %s%s\n", err, why ? why : "");
+	MUST(v && !why);
+	return v;
+}
+
+static bool take(struct fake_dev *f, const char *name, const char *suffix, bool read_only)
+{
+	struct base *b = &bases[nr_bases];
+	char full[64];
+
+	snprintf(full, sizeof(full), "%s%s", name, suffix);
+	b->name = strdup(full);
+	b->size = fake_dev(f)->caps.size_bytes;
+	b->read_only = read_only;
+	b->fd = memfd_create(full, MFD_CLOEXEC);
+	if (!b->name || b->fd < 0 || ftruncate(b->fd, (off_t)b->size))
+		return false;
+	b->img = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
+	if (b->img == MAP_FAILED)
+		return false;
+	fake_peek(f, b->img, b->size, 0);
+	nr_bases++;
+	return base_scan(b);
+}
+
+/* What mke2fs -d fills the images with that we only read. */
+static const char tree[] = "mkdir -p \"$IMG.d/sub/dir\"; echo inline >\"$IMG.d/small\"; head -c 20000 /dev/zero | tr '\\0' q >\"$IMG.d/large\"; "
+			   "ln -s small \"$IMG.d/link\"; for i in $(seq 60); do echo $i >\"$IMG.d/sub/file$i\"; done; ";
+
+static struct fake_dev *format(const struct recipe *r)
+{
+	struct fake_dev *f = fake_new(r->mib << 20, 512);
+	char *cmd = NULL, out[2048] = "";
+
+	if (asprintf(&cmd, "E2FSPROGS_FAKE_TIME=1600000000; export E2FSPROGS_FAKE_TIME; %s mke2fs -q -F %s \"$IMG\" 2>&1 && { %s; }; "
+		     "rc=$?; rm -rf \"$IMG.d\"; exit $rc", strstr(r->mkfs, "-d ") ? tree : "", r->mkfs, r->tools ? r->tools : "true") < 0)
+		return NULL;
+	if (fake_run(f, cmd, out, sizeof(out), true)) {
+		fprintf(stderr, "cannot make the image %s: %s\n", r->name, out);
+		fake_free(f);
+		f = NULL;
+	}
+	free(cmd);
+	return f;
+}
+
+static bool base_make(const struct recipe *r)
+{
+	struct fake_dev *f = format(r);
+	bool ok;
+
+	if (!f)
+		return false;
+	if (r->populate) {
+		struct x4_vol *v = open_fake(f);
+		populate(v);
+		MUST(!x4_vol_close(v));
+		MUST(!fake_e2fsck(f));
+	}
+	ok = take(f, r->name, "", !r->populate);
+	if (ok && r->populate) {
+		struct x4_vol *v = open_fake(f);
+		change(v);
+		x4_vol_abandon(v);
+		ok = take(f, r->name, "-dirty", false);
+	}
+	fake_free(f);
+	epoch_drain();
+	return ok;
+}
+
+bool bases_make(const char *only)
+{
+	fdio_log_set_level(FDIO_LOG_WARN);
+	for (unsigned i = 0; i < ARRAY_SIZE(recipes); i++)
+		if ((!only || !strncmp(only, recipes[i].name, strlen(recipes[i].name))) && !base_make(&recipes[i]))
+			return false;
+	return nr_bases > 0;
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The plain driver: runs seeds or files of the corpus, each case in a child of its own, so that what a case does wrong is seen and
+ * told with one line that repeats it. The child has limits of processor time, of time, and of memory.
+ *
+ *   fuzz_image --seeds 1:5000      so many cases from that seed on (default 1:200)
+ *   fuzz_image --seconds 60        as many as fit
+ *   fuzz_image FILE...             files of the corpus, or directories of them
+ *   fuzz_image --show SEED         prints the case as a file of the corpus
+ *   -v                             the program's log; --here: no child (for a debugger)
+ */
+#include "fuzz/fuzz.h"
+
+#include "base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct fuzz_target *target;
+static bool verbose, here;
+static unsigned passed, failed;
+static uint64_t max_rss, worst_ms;
+
+void fuzz_failed(const char *what, const char *file, int line)
+{
+	fprintf(stderr, "FUZZ: %s:%d: must hold: %s\n", file, line, what);
+	abort();
+}
+
+static void too_long(int sig)
+{
+	static const char cpu[] = "FUZZ: out of processor time\n", wall[] = "FUZZ: out of time: stuck\n";
+	ssize_t n = sig == SIGPROF ? write(2, cpu, sizeof(cpu) - 1) : write(2, wall, sizeof(wall) - 1);
+
+	(void)n;
+	abort(); /* the sanitizers print where */
+}
+
+static void limit(void)
+{
+	struct itimerval cpu = { .it_value.tv_sec = (time_t)target->cpu_s };
+	struct rlimit core = { 0, 0 };
+
+	signal(SIGPROF, too_long);
+	signal(SIGALRM, too_long);
+	setitimer(ITIMER_PROF, &cpu, NULL);
+	alarm((unsigned)target->cpu_s * 9); /* others may have the processor */
+	setrlimit(RLIMIT_CORE, &core);
+}
+
+static char *read_text(const char *path)
+{
+	FILE *f = fopen(path, "re");
+	char *text = calloc(1, 65536);
+
+	MUST(text);
+	if (!f || (fread(text, 1, 65535, f) == 0 && ferror(f))) {
+		fprintf(stderr, "%s: %s\n", path, strerror(errno));
+		free(text);
+		text = NULL;
+	}
+	if (f)
+		fclose(f);
+	return text;
+}
+
+static void child(uint64_t seed, const char *text)
+{
+	struct rnd r = rnd_seed(seed);
+
+	limit();
+	fdio_log_set_level(verbose ? FDIO_LOG_DEBUG : 0);
+	target->run(&r, text, false);
+	fflush(stdout);
+	_exit(0);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void report(uint64_t seed, const char *file, const char *what, int number)
+{
+	failed++;
+	if (file)
+		printf("FAIL %s %s: %s %d\n", target->name, file, what, number);
+	else
+		printf("FAIL %s --seeds %llu:1: %s %d\n", target->name, (unsigned long long)seed, what, number);
+	fflush(stdout);
+}
+
+static void one(uint64_t seed, const char *file)
+{
+	char *text = file ? read_text(file) : NULL;
+	uint64_t begun = now_ms();
+	struct rusage ru;
+	int status = 0;
+	pid_t pid;
+
+	if (file && !text) {
+		report(seed, file, "cannot be read", 0);
+		return;
+	}
+	if (here) {
+		struct rnd r = rnd_seed(seed);
+		fdio_log_set_level(verbose ? FDIO_LOG_DEBUG : 0);
+		target->run(&r, text, false);
+		passed++;
+		free(text);
+		return;
+	}
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0)
+		child(seed, text);
+	free(text);
+	if (pid < 0 || wait4(pid, &status, 0, &ru) != pid) {
+		report(seed, file, "cannot run: errno", errno);
+		return;
+	}
+	worst_ms = FDIO_MAX(worst_ms, now_ms() - begun);
+	max_rss = FDIO_MAX(max_rss, (uint64_t)ru.ru_maxrss);
+	if (WIFSIGNALED(status))
+		report(seed, file, "signal", WTERMSIG(status));
+	else if (WEXITSTATUS(status))
+		report(seed, file, "exit status", WEXITSTATUS(status));
+	else if ((uint64_t)ru.ru_maxrss > target->rss_kib)
+		report(seed, file, "memory in MiB:", (int)(ru.ru_maxrss / 1024));
+	else
+		passed++;
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+
+static void corpus(const char *path)
+{
+	size_t sl = strlen(target->suffix);
+	struct dirent **e;
+	struct stat st;
+	int n;
+
+	if (stat(path, &st) || !S_ISDIR(st.st_mode)) {
+		one(0, path);
+		return;
+	}
+	n = scandir(path, &e, NULL, by_name);
+	for (int i = 0; i < n; i++) {
+		size_t len = strlen(e[i]->d_name);
+		char *full = NULL;
+
+		if (len > sl && !strcmp(e[i]->d_name + len - sl, target->suffix) && asprintf(&full, "%s/%s", path, e[i]->d_name) > 0)
+			one(0, full);
+		free(full);
+		free(e[i]);
+	}
+	if (n >= 0)
+		free(e);
+}
+
+static void seeds(uint64_t from, uint64_t n, uint64_t seconds)
+{
+	uint64_t end = now_ms() + seconds * 1000;
+
+	for (uint64_t k = 0; (!n || k < n) && (!seconds || now_ms() < end) && failed < 50; k++)
+		one(from + k, NULL);
+}
+
+int fuzz_main(const struct fuzz_target *t, int argc, char **argv)
+{
+	uint64_t from = 1, n = 200, seconds = 0;
+	bool files = false;
+	struct rusage ru;
+
+	target = t;
+	setenv("E2FSPROGS_FAKE_TIME", "1600000000", 1);
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "-v"))
+			verbose = true;
+		else if (!strcmp(argv[i], "--here"))
+			here = true;
+	}
+	if (!t->setup())
+		return 1;
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--seeds") && i + 1 < argc) {
+			char *colon = strchr(argv[++i], ':');
+			from = strtoull(argv[i], NULL, 0);
+			n = colon ? strtoull(colon + 1, NULL, 0) : 1;
+		} else if (!strcmp(argv[i], "--seconds") && i + 1 < argc) {
+			seconds = strtoull(argv[++i], NULL, 0);
+			n = 0;
+		} else if (!strcmp(argv[i], "--show") && i + 1 < argc) {
+			struct rnd r = rnd_seed(strtoull(argv[++i], NULL, 0));
+			t->run(&r, NULL, true);
+			return 0;
+		} else if (argv[i][0] != '-') {
+			corpus(argv[i]);
+			files = true;
+		}
+	}
+	if (!files || seconds)
+		seeds(from, n, seconds);
+	getrusage(RUSAGE_CHILDREN, &ru);
+	printf("%s: %u cases passed, %u failed, %lld s of processor time, slowest %llu ms, most memory %llu MiB\n", t->name, passed, failed,
+	       (long long)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec), (unsigned long long)worst_ms, (unsigned long long)max_rss / 1024);
+	return failed || !passed ? 1 : 0;
+}
