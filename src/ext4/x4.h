@@ -68,6 +68,13 @@ int x4_vol_recover(struct dev *dev, bool *ret_fsck, char *errbuf, size_t errlen)
 int x4_vol_sync(struct x4_vol *v);
 /* Clean unmount: evicts, writes, empties the log, marks clean. Frees v in any case. The caller has drained all I/O. */
 int x4_vol_close(struct x4_vol *v);
+/*
+ * As ext4's ioctl of that name: from now on nothing is written, as if the power went; the next mount replays what the log holds.
+ * Before that DEFAULT makes everything durable, LOGFLUSH commits, NOLOGFLUSH does nothing. Again: 0. Blocks.
+ */
+enum x4_shutdown { X4_SHUTDOWN_DEFAULT = 0, X4_SHUTDOWN_LOGFLUSH, X4_SHUTDOWN_NOLOGFLUSH };
+int x4_vol_shutdown(struct x4_vol *v, enum x4_shutdown how);
+bool x4_vol_is_shut_down(const struct x4_vol *v); /* any thread, never blocks */
 /* Frees without writing anything, as if the power went. For tests. */
 void x4_vol_abandon(struct x4_vol *v);
 bool x4_vol_read_only(const struct x4_vol *v); /* any thread, never blocks */

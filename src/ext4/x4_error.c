@@ -206,8 +206,8 @@ void x4_error_write(struct x4_vol *v)
 
 	if (!__atomic_exchange_n(&v->err_pending, false, __ATOMIC_ACQ_REL))
 		return;
-	/* Nor what another host writes to by now. */
-	if (v->dev->caps.read_only || __atomic_load_n(&v->mmp_lost, __ATOMIC_ACQUIRE))
+	/* Nor what another host writes to by now, nor what was shut down. */
+	if (v->dev->caps.read_only || __atomic_load_n(&v->mmp_lost, __ATOMIC_ACQUIRE) || x4_vol_is_shut_down(v))
 		return;
 	if (!x4_vol_read_only(v) && !jnl_error(v->jnl))
 		err = write_through_handle(v);

@@ -34,6 +34,7 @@ struct x4_vol {
 	bool read_only;             /* atomic; set once by errors or abort */
 	struct x4_mmp *mmp;         /* x4_mmp.c's, NULL without the feature or when nothing is written */
 	bool mmp_lost;              /* atomic: another host has the file system, nothing may be written any more */
+	bool shut_down;             /* atomic; set once by x4_vol_shutdown */
 	bool mounting;              /* x4_vol_open runs: x4_iget serves the journal and other reserved inodes too */
 	bool grpid;                 /* new files take the group of their directory (BSD groups) */
 	uint32_t desc_size, inodes_per_block, itable_blocks;

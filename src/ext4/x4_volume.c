@@ -635,7 +635,7 @@ int x4_vol_close(struct x4_vol *v)
 	} else if (jnl_error(v->jnl)) {
 		(void)jnl_stop(v->jnl);
 		x4_error_write_last(v);
-		err = -EIO;
+		err = x4_vol_is_shut_down(v) ? 0 : -EIO;
 	}
 	vol_free(v);
 	return err;
@@ -643,8 +643,29 @@ int x4_vol_close(struct x4_vol *v)
 
 void x4_vol_abandon(struct x4_vol *v) { vol_free(v); }
 
+int x4_vol_shutdown(struct x4_vol *v, enum x4_shutdown how)
+{
+	int err = 0;
+
+	if (x4_vol_is_shut_down(v))
+		return 0;
+	if (how == X4_SHUTDOWN_DEFAULT)
+		err = x4_vol_sync(v);
+	if (err)
+		return err;
+	__atomic_store_n(&v->shut_down, true, __ATOMIC_SEQ_CST);
+	if (x4_vol_read_only(v))
+		return 0;
+	if (how == X4_SHUTDOWN_LOGFLUSH)
+		(void)jnl_sync(v->jnl); /* whatever became of it, this is the end */
+	jnl_abort(v->jnl, -ESHUTDOWN);
+	log_warn("%s: shut down by request: everything but unmounting fails from now on", v->dev->name);
+	return 0;
+}
+
 /* ------------------------------------------------------------------ plain access */
 bool x4_vol_read_only(const struct x4_vol *v) { return __atomic_load_n(&v->read_only, __ATOMIC_ACQUIRE); }
+bool x4_vol_is_shut_down(const struct x4_vol *v) { return __atomic_load_n(&v->shut_down, __ATOMIC_ACQUIRE); }
 struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
 struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
 unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }

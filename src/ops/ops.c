@@ -14,10 +14,10 @@
 #define STATUS_CAP (1 << 20) /* 65536 groups of ten digits and more */
 
 static const struct ops_handler handlers[] = {
-	[FUSE_LOOKUP] = { ops_lookup, OPS_LOOP },
-	[FUSE_GETATTR] = { ops_getattr, OPS_LOOP },
+	[FUSE_LOOKUP] = { ops_lookup, OPS_LOOP | OPS_SHUT },
+	[FUSE_GETATTR] = { ops_getattr, OPS_LOOP | OPS_SHUT },
 	[FUSE_SETATTR] = { ops_setattr, OPS_CHANGE },
-	[FUSE_READLINK] = { ops_readlink, 0 },
+	[FUSE_READLINK] = { ops_readlink, OPS_SHUT },
 	[FUSE_SYMLINK] = { ops_symlink, OPS_CHANGE },
 	[FUSE_MKNOD] = { ops_mknod, OPS_CHANGE },
 	[FUSE_MKDIR] = { ops_mkdir, OPS_CHANGE },
@@ -29,30 +29,36 @@ static const struct ops_handler handlers[] = {
 	[FUSE_OPEN] = { ops_open, 0 },
 	[FUSE_CREATE] = { ops_create, OPS_CHANGE },
 	[FUSE_TMPFILE] = { ops_tmpfile, OPS_CHANGE },
-	[FUSE_RELEASE] = { ops_release, 0 },
+	[FUSE_RELEASE] = { ops_release, OPS_SHUT },
 	[FUSE_READ] = { ops_read, OPS_LOOP },
 	[FUSE_WRITE] = { ops_write, OPS_LOOP | OPS_CHANGE },
-	[FUSE_LSEEK] = { ops_lseek, 0 },
+	[FUSE_LSEEK] = { ops_lseek, OPS_SHUT },
 	[FUSE_FALLOCATE] = { ops_fallocate, OPS_CHANGE },
-	[FUSE_OPENDIR] = { ops_opendir, 0 },
-	[FUSE_READDIR] = { ops_readdir, 0 },
-	[FUSE_READDIRPLUS] = { ops_readdirplus, 0 },
-	[FUSE_RELEASEDIR] = { ops_release, 0 },
+	[FUSE_OPENDIR] = { ops_opendir, OPS_SHUT },
+	[FUSE_READDIR] = { ops_readdir, OPS_SHUT },
+	[FUSE_READDIRPLUS] = { ops_readdirplus, OPS_SHUT },
+	[FUSE_RELEASEDIR] = { ops_release, OPS_SHUT },
 	[FUSE_FSYNC] = { ops_fsync, OPS_LOOP },
 	[FUSE_FSYNCDIR] = { ops_fsyncdir, OPS_LOOP },
 	[FUSE_SYNCFS] = { ops_syncfs, OPS_LOOP },
 	[FUSE_SETXATTR] = { ops_setxattr, OPS_CHANGE },
 	[FUSE_GETXATTR] = { ops_getxattr, 0 },
-	[FUSE_LISTXATTR] = { ops_listxattr, 0 },
+	[FUSE_LISTXATTR] = { ops_listxattr, OPS_SHUT },
 	[FUSE_REMOVEXATTR] = { ops_removexattr, OPS_CHANGE },
-	[FUSE_STATFS] = { ops_statfs, 0 },
-	[FUSE_STATX] = { ops_statx, 0 },
-	[FUSE_IOCTL] = { ops_ioctl, 0 },
+	[FUSE_STATFS] = { ops_statfs, OPS_SHUT },
+	[FUSE_STATX] = { ops_statx, OPS_SHUT },
+	[FUSE_IOCTL] = { ops_ioctl, OPS_SHUT },
 };
 
 size_t ops_req_size(void) { return sizeof(struct ops_req); }
 
-void ops_reply_err(struct ops_req *q, int err) { tr_reply(&q->tr, err, 0); }
+void ops_reply_err(struct ops_req *q, int err)
+{
+	/* What was under way when the volume was shut down met an aborted journal. */
+	if (unlikely(err == -EROFS) && x4_vol_is_shut_down(q->ops->vol))
+		err = -EIO;
+	tr_reply(&q->tr, err, 0);
+}
 
 static void run_on_worker(struct work *w)
 {
@@ -73,6 +79,10 @@ void ops_handle(struct tr_req *r, void *arg)
 	q->inode = NULL;
 	if (!h || !h->fn) {
 		ops_reply_err(q, -ENOSYS);
+		return;
+	}
+	if (unlikely(x4_vol_is_shut_down(o->vol)) && !(h->flags & OPS_SHUT)) {
+		ops_reply_err(q, -EIO);
 		return;
 	}
 	if ((h->flags & OPS_CHANGE) && x4_vol_read_only(o->vol)) {

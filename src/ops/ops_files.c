@@ -117,6 +117,21 @@ bool ops_file_remove_any(struct ops *o, struct ops_file *ret)
 	return found;
 }
 
+unsigned ops_files_nodeids(struct ops *o, uint32_t *index, uint64_t *ids, unsigned cap)
+{
+	unsigned nr = 0;
+
+	fdio_mutex_lock(&o->files_lock);
+	for (; *index < o->nr_slots && nr < cap; ++*index) {
+		struct ops_file *f = slot_at(o, *index);
+
+		if ((f->gen & 1) && f->df)
+			ids[nr++] = ops_nodeid(f->inode);
+	}
+	fdio_mutex_unlock(&o->files_lock);
+	return nr;
+}
+
 unsigned ops_nr_open(struct ops *o)
 {
 	unsigned n;

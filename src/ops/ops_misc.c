@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * STATFS and IOCTL, on workers. Ioctls: inode flags and project-free extended flags (chattr, lsattr), the generation, and
- * FITRIM. The kernel has checked ownership and capabilities of flag changes; FITRIM is checked here. An unknown
- * ioctl is ENOTTY.
+ * STATFS and IOCTL, on workers. Ioctls: inode flags and project-free extended flags (chattr, lsattr), the generation,
+ * FITRIM and shutting down. The kernel has checked ownership and capabilities of flag changes; the last two are checked here. An
+ * unknown ioctl is ENOTTY.
  */
 #include "ops/ops_types.h"
 #include "protocol/pro_ioctl.h"
@@ -95,6 +95,42 @@ static int trim(struct ops_req *q, struct fstrim_range *r)
 	return err;
 }
 
+/*
+ * FUSE hands over the argument as the direction in the number says. EXT4_IOC_SHUTDOWN is declared as one that returns its
+ * argument, so its flags never arrive: it is the default way. The same number declared the right way round has flags.
+ */
+#define IOC_SHUTDOWN _IOR('X', 125, uint32_t)
+#define IOC_SHUTDOWN_FLAGS _IOW('X', 125, uint32_t)
+
+/* What the page cache holds would be read without asking us. */
+static void forget_pages(struct ops *o)
+{
+	uint64_t ids[64];
+	uint32_t index = 0;
+	unsigned nr;
+
+	do {
+		nr = ops_files_nodeids(o, &index, ids, ARRAY_SIZE(ids));
+		for (unsigned k = 0; k < nr; k++)
+			(void)tr_notify_inval_inode(o->tr, ids[k], 0, 0);
+	} while (nr);
+}
+
+static int shut_down(struct ops_req *q, uint32_t flags)
+{
+	static const enum x4_shutdown how[] = { X4_SHUTDOWN_DEFAULT, X4_SHUTDOWN_LOGFLUSH, X4_SHUTDOWN_NOLOGFLUSH };
+	int err;
+
+	if (q->tr.in.h.uid != 0)
+		return -EPERM;
+	if (flags >= ARRAY_SIZE(how))
+		return -EINVAL;
+	err = x4_vol_shutdown(q->ops->vol, how[flags]);
+	if (!err)
+		forget_pages(q->ops);
+	return err;
+}
+
 static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_ioctl_in *in, void *data, uint32_t *ret_len)
 {
 	uint32_t v = 0;
@@ -122,6 +158,11 @@ static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_io
 	case FITRIM:
 		*ret_len = sizeof(struct fstrim_range);
 		return in->in_size >= *ret_len && in->out_size >= *ret_len ? trim(q, data) : -EINVAL;
+	case IOC_SHUTDOWN:
+		return shut_down(q, 0);
+	case IOC_SHUTDOWN_FLAGS:
+		memcpy(&v, data, sizeof(v));
+		return in->in_size >= sizeof(v) ? shut_down(q, v) : -EINVAL;
 	default:
 		return -ENOTTY;
 	}

@@ -18,7 +18,7 @@ static void rw_done(struct dio_req *d, ssize_t result)
 	struct fuse_write_out out;
 
 	if (result < 0) {
-		tr_reply(&q->tr, (int)result, 0);
+		ops_reply_err(q, (int)result);
 	} else if (d->flags & DIO_WRITE) {
 		out = (struct fuse_write_out){ .size = (uint32_t)result };
 		tr_reply_data(&q->tr, &out, sizeof(out));

@@ -31,6 +31,7 @@ typedef void (*ops_fn)(struct ops_req *q);
 enum {
 	OPS_LOOP = 1 << 0,   /* runs on the loop thread */
 	OPS_CHANGE = 1 << 1, /* refused with EROFS on a read-only volume */
+	OPS_SHUT = 1 << 2,   /* served after x4_vol_shutdown too, as ext4 does; all else is EIO then */
 };
 struct ops_handler { ops_fn fn; unsigned flags; };
 
@@ -118,6 +119,8 @@ struct ops_file *ops_file_get(struct ops *o, uint64_t fh);
 bool ops_file_remove(struct ops *o, uint64_t fh, struct ops_file *ret);
 /* Removes any open file; false if there is none. */
 bool ops_file_remove_any(struct ops *o, struct ops_file *ret);
+/* Node ids of open files from *index on, at most cap; *index moves behind them. 0: there are no more. */
+unsigned ops_files_nodeids(struct ops *o, uint32_t *index, uint64_t *ids, unsigned cap);
 void ops_files_free(struct ops *o);
 
 /* ---- ops_notify.c ---- */
