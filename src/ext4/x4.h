@@ -106,6 +106,10 @@ static inline void x4_iput(struct x4_inode *i) { if (i) x4_iput_n(i, 1); }
 /* True if dropping n references might delete the inode: then it has to run on a worker. Any thread. */
 bool x4_iput_would_block(struct x4_inode *i, uint64_t n);
 
+/* References that somebody outside was told of are counted, too: sub says how many of n there were. Any thread, never blocks. */
+void x4_lookups_add(struct x4_inode *i, uint64_t n);
+uint64_t x4_lookups_sub(struct x4_inode *i, uint64_t n);
+
 uint32_t x4_inode_ino(const struct x4_inode *i);
 uint32_t x4_inode_gen(const struct x4_inode *i);
 uint32_t x4_inode_mode(const struct x4_inode *i); /* type and permissions */

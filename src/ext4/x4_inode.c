@@ -280,6 +280,17 @@ struct x4_inode *x4_iref(struct x4_inode *i)
 	return i;
 }
 
+void x4_lookups_add(struct x4_inode *i, uint64_t n) { __atomic_add_fetch(&i->lookups, n, __ATOMIC_RELAXED); }
+
+uint64_t x4_lookups_sub(struct x4_inode *i, uint64_t n)
+{
+	uint64_t have = __atomic_load_n(&i->lookups, __ATOMIC_RELAXED);
+
+	while (!__atomic_compare_exchange_n(&i->lookups, &have, have - FDIO_MIN(have, n), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+	return FDIO_MIN(have, n);
+}
+
 /* ------------------------------------------------------------------ put */
 static bool nameless(const struct x4_inode *i)
 {

@@ -100,6 +100,7 @@ struct x4_inode {
 	/* cache: guarded by vol->icache_lock */
 	struct list hash, lru;
 	uint64_t refs;
+	uint64_t lookups;           /* atomic; of refs, those the kernel has to give back */
 	bool loading, evicting, bad;
 	bool zombie;                /* gone but for its place on vol->lazy_head: whoever takes it from there frees it */
 	uint32_t nr_open;           /* atomic: open files, as x4_opened was told */

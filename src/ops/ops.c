@@ -169,8 +169,9 @@ void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 	if (nodeid == FUSE_ROOT_ID || !nlookup)
 		return;
 	i = ops_iget_cached(o, nodeid);
+	/* Never more than the kernel was given; and the one just taken. */
 	if (i)
-		ops_put(o, i, nlookup + 1); /* and the one just taken */
+		ops_put(o, i, x4_lookups_sub(i, nlookup) + 1);
 }
 
 void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)

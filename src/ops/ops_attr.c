@@ -28,6 +28,8 @@ void ops_fill_entry(struct ops *o, struct x4_inode *i, struct fuse_entry_out *ou
 		.nodeid = ops_nodeid(i), .generation = x4_inode_gen(i), .entry_valid = OPS_VALID_S, .attr_valid = OPS_VALID_S,
 	};
 	ops_fill_attr(o, i, &out->attr);
+	if (out->nodeid != FUSE_ROOT_ID)
+		x4_lookups_add(i, 1); /* before anybody can forget it */
 }
 
 void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i)
