@@ -135,6 +135,8 @@ struct fuzz_target {
 	/* One case; text NULL: from r. Crashes are the driver's to catch. show: prints the case instead of running it. */
 	void (*run)(struct rnd *r, const char *text, bool show);
 	const char *suffix; /* of files of the corpus */
+	/* --save: writes what the case makes of its image to a file; or NULL. */
+	bool (*save)(struct rnd *r, const char *path);
 	uint64_t cpu_s, rss_kib;
 };
 int fuzz_main(const struct fuzz_target *t, int argc, char **argv);

@@ -7,6 +7,7 @@
  *   fuzz_image --seconds 60        as many as fit
  *   fuzz_image FILE...             files of the corpus, or directories of them
  *   fuzz_image --show SEED         prints the case as a file of the corpus
+ *   fuzz_image --save SEED FILE    writes the damaged image
  *   -v                             the program's log; --here: no child (for a debugger)
  */
 #include "fuzz/fuzz.h"
@@ -206,6 +207,12 @@ int fuzz_main(const struct fuzz_target *t, int argc, char **argv)
 			struct rnd r = rnd_seed(strtoull(argv[++i], NULL, 0));
 			t->run(&r, NULL, true);
 			return 0;
+		} else if (!strcmp(argv[i], "--save") && i + 2 < argc && t->save) {
+			struct rnd r = rnd_seed(strtoull(argv[++i], NULL, 0));
+			if (!t->save(&r, argv[++i]))
+				return 1;
+			files = true;
+			passed++;
 		} else if (argv[i][0] != '-') {
 			corpus(argv[i]);
 			files = true;

@@ -98,10 +98,29 @@ static void run(struct rnd *r, const char *text, bool show)
 		run_case(&c, pristine);
 }
 
+static bool save(struct rnd *r, const char *path)
+{
+	struct image_case c;
+	struct fuzz_dev *d;
+	FILE *f = fopen(path, "we");
+	bool ok;
+
+	case_make(r, &c);
+	d = device(c.b);
+	fuzz_dev_reset(d);
+	case_apply(&c, d);
+	ok = f && fwrite(d->img, 1, d->size, f) == d->size;
+	if (f && fclose(f))
+		ok = false;
+	if (!ok)
+		fprintf(stderr, "%s cannot be written\n", path);
+	return ok;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct fuzz_target t = {
-		.name = "fuzz_image", .setup = setup, .run = run, .suffix = ".case", .cpu_s = 10, .rss_kib = 600 << 10,
+		.name = "fuzz_image", .setup = setup, .run = run, .suffix = ".case", .save = save, .cpu_s = 10, .rss_kib = 600 << 10,
 	};
 	return fuzz_main(&t, argc, argv);
 }
