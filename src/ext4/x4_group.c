@@ -121,8 +121,8 @@ static int check_block_bitmap(struct x4_vol *v, uint32_t g, const uint8_t *map)
 	    !bitmap_csum_ok(v, fdio_crc32c(v->csum_seed, map, v->blocks_per_group / 8), rd->bg_block_bitmap_csum_lo,
 			    rd->bg_block_bitmap_csum_hi))
 		return X4_CORRUPT(v, 0, grp->bb, "group %u: wrong checksum of the block bitmap", g);
-	if (grp->bb >= start && grp->bb < start + grp->nbits && !x4_bit(map, (uint32_t)(grp->bb - start)))
-		return X4_CORRUPT(v, 0, grp->bb, "group %u: its block bitmap is marked free", g);
+	if (!x4_zones_marked(v, start, grp->nbits, map))
+		return X4_CORRUPT(v, 0, grp->bb, "group %u: blocks of the file system's own are marked free", g);
 	n = x4_bits_clear_count(map, grp->nbits);
 	if (n != grp->d.free_blocks)
 		return X4_CORRUPT(v, 0, grp->bb, "group %u: %u free blocks in the bitmap, %u in the descriptor", g, n,

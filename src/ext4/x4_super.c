@@ -9,6 +9,7 @@
  * unmount; in between the group descriptors are the truth, as for the kernel.
  */
 #include "ext4/x4_volume.h"
+#include "ext4/x4_group.h"
 
 #include "base/crc32c.h"
 
@@ -215,6 +216,17 @@ bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
 			lo = mid + 1;
 	}
 	return lo == v->nr_zones || v->zones[lo].start >= blk + n;
+}
+
+bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map)
+{
+	for (unsigned n = 0; n < v->nr_zones && v->zones[n].start < start + nbits; n++) {
+		uint64_t lo = FDIO_MAX(v->zones[n].start, start), hi = FDIO_MIN(v->zones[n].end, start + nbits);
+
+		if (lo < hi && !x4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))
+			return false;
+	}
+	return true;
 }
 
 /* ------------------------------------------------------------------ statfs */
