@@ -268,15 +268,21 @@ static void pack(const struct x4_vol *v, uint8_t *dst, const uint8_t *src, const
 	}
 }
 
-/* How many entries stay: the upper ones go until they are about half of the block. */
-static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned block_size)
+/* How many entries stay: so that the fuller half is as small as can be. Then either has room for one more of any length. */
+static unsigned choose_split(const struct leaf_map *map, unsigned n)
 {
-	unsigned size = 0, k = n;
+	unsigned total = 0, below = 0, best = 1, fuller = UINT_MAX;
 
-	while (k > 1 && size + map[k - 1].size / 2 <= block_size / 2)
-		size += map[--k].size;
-	/* Few and long: by their number, or nearly empty blocks would be left behind. */
-	return k > 1 ? FDIO_MIN(k, n - 1) : n / 2;
+	for (unsigned k = 0; k < n; k++)
+		total += map[k].size;
+	for (unsigned k = 1; k < n; k++) {
+		below += map[k - 1].size;
+		if (FDIO_MAX(below, total - below) < fuller) {
+			fuller = FDIO_MAX(below, total - below);
+			best = k;
+		}
+	}
+	return best;
 }
 
 static void index_insert(struct x4_inode *dir, struct dx_frame *f, uint32_t hash, uint32_t lblk)
@@ -394,7 +400,7 @@ struct split_work { struct leaf_map *map; uint8_t *copy; };
 static int split_leaf(struct jnl_handle *h, struct x4_inode *dir, struct dx_path *p, struct jnl_buf *leaf, struct leaf_map *map, unsigned n,
 		      const uint8_t *copy, uint32_t *ret_hash, struct jnl_buf **ret)
 {
-	unsigned keep = choose_split(map, n, dir->vol->block_size);
+	unsigned keep = choose_split(map, n);
 	uint32_t lblk, hash = map[keep].hash;
 	struct jnl_buf *b;
 	int r = make_index_room(h, dir, p);

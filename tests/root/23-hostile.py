@@ -205,23 +205,25 @@ def lookups_without_end(env):
     vol.check()
 
 
-@case()
-def every_byte_in_names(env):
-    vol = env.volume(64)
+@case(timeout=180, params=(1024, 4096))
+def every_byte_in_names(env, block):
+    vol = env.volume(64, "-b", str(block), "-N", "16384")
+    names = {bytes([b]) for b in range(1, 256) if b not in b"/."} | {bytes([b]) * 255 for b in range(1, 256) if b != 0x2f}
+    names = sorted(names | {b"..." + bytes([b, 0xff, 0xfe, 0xc0]) for b in range(1, 256) if b != 0x2f})
     with vol.mount() as m:
-        top = os.fsencode(m.path("d"))
-        os.mkdir(top)
-        names = {bytes([b]) for b in range(1, 256) if b not in b"/."} | {bytes([b]) * 255 for b in range(1, 256) if b != 0x2f}
-        names |= {b"..." + bytes([b, 0xff, 0xfe, 0xc0]) for b in range(1, 256) if b != 0x2f}
-        for n in names:
-            with open(top + b"/" + n, "wb") as f:
-                f.write(n)
-        expect_eq(set(os.listdir(top)), names, "names")
-        for n in names:
-            with open(top + b"/" + n, "rb") as f:
-                expect_eq(f.read(), n, "contents")
-        for n in names:
-            os.rename(top + b"/" + n, top + b"/" + n[:100] + b"\x01")
+        for turn in range(6):
+            random.Random(turn).shuffle(names)
+            top = os.fsencode(m.path(f"d{turn}"))
+            os.mkdir(top)
+            for n in names:
+                with open(top + b"/" + n, "wb") as f:
+                    f.write(n)
+            expect_eq(set(os.listdir(top)), set(names), "names")
+            for n in names:
+                with open(top + b"/" + n, "rb") as f:
+                    expect_eq(f.read(), n, "contents")
+            for n in names:
+                os.rename(top + b"/" + n, top + b"/" + n[:100] + b"\x01")
         with expect_errno(errno.ENAMETOOLONG):
             os.mkdir(top + b"/" + b"x" * 256)
     vol.check()

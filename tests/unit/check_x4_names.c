@@ -54,6 +54,39 @@ START_TEST(files_and_directories)
 }
 END_TEST
 
+/* However short and long ones lie in a block that is split: there is room for the new one afterwards. */
+START_TEST(names_of_all_lengths)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *f;
+	char dir[16], name[300];
+
+	nvol_make(&t, SMALL, "-b 1024");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	f = n_get(t.root, "f");
+	for (uint64_t turn = 0; turn < 10; turn++) {
+		uint64_t rnd = turn + 1;
+		struct x4_inode *d;
+
+		snprintf(dir, sizeof dir, "d%u", (unsigned)turn);
+		must_eq(n_create(t.root, dir, S_IFDIR | 0755), 0);
+		d = n_get(t.root, dir);
+		for (unsigned k = 0; k < 600; k++) {
+			unsigned len = (unsigned)snprintf(name, sizeof name, "%x", k);
+
+			if (n_rand(&rnd) % (2 + turn) == 0) {
+				memset(name + len, 'x', 255 - len);
+				name[255] = 0;
+			}
+			must_eq(n_link(d, name, f), 0);
+		}
+		x4_iput(d);
+	}
+	x4_iput(f);
+	nvol_done(&t);
+}
+END_TEST
+
 static int cached(struct x4_inode *dir, const char *name)
 {
 	struct x4_inode *i;
@@ -379,6 +412,7 @@ int main(void)
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, files_and_directories);
+	tcase_add_test(tc, names_of_all_lengths);
 	tcase_add_test(tc, lookup_in_memory);
 	tcase_add_test(tc, special_files);
 	tcase_add_test(tc, symbolic_links);
