@@ -228,12 +228,41 @@ static int refuse_fast_commits(struct opening *o)
 		      "lose what they hold)", dev_name(o), dev_name(o));
 }
 
+struct past_errors { const struct ext2_super_block *before; bool aborted; };
+
+static void keep_errors(struct ext2_super_block *sb, void *arg)
+{
+	const struct past_errors *p = arg;
+	const struct ext2_super_block *b = p->before;
+	const size_t first = offsetof(struct ext2_super_block, s_error_count), end = offsetof(struct ext2_super_block, s_mount_opts);
+
+	sb->s_state |= (b->s_state & EXT2_ERROR_FS) | (p->aborted ? EXT2_ERROR_FS : 0);
+	if (!b->s_error_count)
+		return;
+	memcpy((char *)sb + first, (const char *)b + first, end - first);
+	sb->s_first_error_errcode = b->s_first_error_errcode;
+	sb->s_last_error_errcode = b->s_last_error_errcode;
+}
+
+/* An aborted journal could not log its errors: they went into the superblock past it, where the replay may have put an older one. */
+static int restore_errors(struct opening *o, bool aborted)
+{
+	struct past_errors p = { .before = &o->sb, .aborted = aborted };
+	int err;
+
+	if (!aborted && !o->sb.s_error_count && !(o->sb.s_state & EXT2_ERROR_FS))
+		return 0;
+	err = x4_super_update_raw(o->v->dev, keep_errors, &p);
+	return err ? refuse(o, err, "%s: cannot write the superblock: %s", dev_name(o), strerror(-err)) : 0;
+}
+
 /* Replays what the journal, opened, holds; everything derived from disk is stale afterwards. *again: load and look once more. */
 static int replay(struct opening *o, bool *again)
 {
 	struct x4_vol *v = o->v;
 	const char *obstacle = jnl_replay_obstacle(v->jnl);
 	struct jnl_replay_stats st;
+	bool aborted;
 	int err;
 
 	*again = true;
@@ -243,6 +272,7 @@ static int replay(struct opening *o, bool *again)
 		journal_close(v);
 		return fast ? refuse_fast_commits(o) : ask_for_e2fsck(o, obstacle);
 	}
+	aborted = jnl_past_error(v->jnl) != 0;
 	err = jnl_replay(v->jnl, &st, o->errbuf, o->errlen);
 	journal_close(v);
 	if (st.fast_commits)
@@ -250,7 +280,7 @@ static int replay(struct opening *o, bool *again)
 	if (err)
 		return err;
 	log_info("%s: journal replayed: %u transactions, %u blocks, %u revoked", dev_name(o), st.transactions, st.blocks, st.revoked);
-	return 0;
+	return restore_errors(o, aborted);
 }
 
 /* needs_recovery is set: makes the file system consistent, or says why not. */

@@ -65,6 +65,8 @@ int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t 
 bool jnl_needs_replay(struct jnl *j);
 /* Features that fusedio does not replay alone (csum v1, async commit): reason, or NULL. */
 const char *jnl_replay_obstacle(struct jnl *j);
+/* The error (negative) with which an earlier journal aborted, as its superblock has it; 0: none. jnl_start forgets it. */
+int jnl_past_error(struct jnl *j);
 /* There may be fast commits: only a replay finds out whether there are. */
 bool jnl_may_have_fast_commits(struct jnl *j);
 struct jnl_replay_stats { uint32_t transactions, blocks, revoked; bool fast_commits; };

@@ -450,6 +450,11 @@ bool jnl_needs_replay(struct jnl *j)
 	return j->log.sb && jf_get32(j->log.sb, JF_SB_START) != 0;
 }
 
+int jnl_past_error(struct jnl *j)
+{
+	return j->log.sb ? (int32_t)jf_get32(j->log.sb, JF_SB_ERRNO) : 0;
+}
+
 bool jnl_may_have_fast_commits(struct jnl *j)
 {
 	return jnl_needs_replay(j) && (j->log.incompat & JF_INCOMPAT_FAST_COMMIT);

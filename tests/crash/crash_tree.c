@@ -11,88 +11,36 @@
  *
  * With crash_tiny set it is one thread and a few operations, small enough to try every cut in every way.
  */
-#include "crash/crash.h"
-
-#include "base/crc32c.h"
-#include "ext4/x4.h"
+#include "crash/crash_tree.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { NT = 3, NN = 8, NDIRS = 3, NF = 96, MAX_BLOCKS = 24, ROUNDS = 70, ROUNDS_TINY = 60, MAX_OPS = 400, MAX_ACKS = 400 };
-enum kind { K_NONE, K_FILE, K_DIR };
-
 bool crash_tiny;
 
-struct file {
-	uint32_t id;
-	enum kind kind;
-	uint64_t size;
-	uint32_t gen[MAX_BLOCKS];   /* 0: hole or unwritten */
-	uint32_t valid[MAX_BLOCKS]; /* bytes of that generation; a truncate has zeroed the rest */
-	uint32_t xattr;             /* 0: none */
-	bool dirty;                 /* changed since it was synced */
-};
-
-struct ack {
-	unsigned event, ops;
-	bool content;               /* else the name alone */
-	struct file file;           /* K_NONE: no such name */
-};
-
-struct name {
-	struct file *file;          /* NULL: free */
-	unsigned ops, start[MAX_OPS];
-	uint32_t ids[NF];           /* files that have had this name */
-	unsigned nr_ids;
-	struct ack *acks;
-	unsigned nr_acks;
-};
-
-struct worker {
-	struct crash_run *r;
-	pthread_t thread;
-	unsigned nr;
-	uint64_t seed;
-	uint32_t gen;
-	struct name name[NN];
-	struct file file[NF];
-	unsigned nr_files;
-	uint8_t *buf;
-	int err;
-};
-
-struct crash_run {
-	struct fake_dev *f;
-	struct x4_vol *v;
-	struct x4_inode *dir[NDIRS]; /* 0 is the root */
-	unsigned bs, nr_workers;
-	struct worker w[NT];
-};
-
-static const struct x4_options base_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 2 };
-static const struct x4_cred root_cred = { .cap_fsetid = true };
-static const char xattr_name[] = "user.crash";
+const struct x4_options tree_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 2 };
+static const struct x4_cred tree_cred = { .cap_fsetid = true };
+const char tree_xattr_name[] = "user.crash";
 
 /* ---- bytes ---- */
 
-static uint32_t mix(uint32_t id, uint32_t lblk, unsigned off)
+uint32_t tree_mix(uint32_t id, uint32_t lblk, unsigned off)
 {
 	return (id * 2654435761u ^ lblk * 40503u) + (off << 8) + 1;
 }
 
-static void fill(uint8_t *buf, unsigned bs, uint32_t id, uint32_t lblk, uint32_t gen)
+void tree_fill(uint8_t *buf, unsigned bs, uint32_t id, uint32_t lblk, uint32_t gen)
 {
 	for (unsigned off = 0; off < bs; off += 16) {
-		uint32_t w[4] = { id, gen, mix(id, lblk, off), ~gen };
+		uint32_t w[4] = { id, gen, tree_mix(id, lblk, off), ~gen };
 
 		memcpy(buf + off, w, 16);
 	}
 }
 
 /* The attribute's value: short, or too long for the inode. */
-static size_t xattr_value(uint8_t *buf, uint32_t v)
+size_t tree_xattr_value(uint8_t *buf, uint32_t v)
 {
 	size_t len = v % 2 ? 8 : 300;
 
@@ -101,14 +49,14 @@ static size_t xattr_value(uint8_t *buf, uint32_t v)
 	return len;
 }
 
-/* ---- the model ---- */
-
-static struct x4_inode *dir_of(struct crash_run *r, unsigned n) { return r->dir[n % NDIRS]; }
-
-static unsigned text_of(char *buf, size_t len, unsigned worker, unsigned n)
+unsigned tree_text(char *buf, size_t len, unsigned worker, unsigned n)
 {
 	return (unsigned)snprintf(buf, len, "t%u.%u", worker, n);
 }
+
+/* ---- the model ---- */
+
+static struct x4_inode *dir_of(struct crash_run *r, unsigned n) { return r->dir[n % NDIRS]; }
 
 static void touch_name(struct worker *w, struct name *n)
 {
@@ -162,7 +110,7 @@ static int op_make(struct worker *w, unsigned n, bool dir)
 	if (w->nr_files == NF)
 		return 0;
 	touch_name(w, &w->name[n]);
-	ret = x4_create(dir_of(w->r, n), text, text_of(text, sizeof(text), w->nr, n), dir ? 040755 : 0100644, 0, &root_cred, &i);
+	ret = x4_create(dir_of(w->r, n), text, tree_text(text, sizeof(text), w->nr, n), dir ? 040755 : 0100644, 0, &tree_cred, &i);
 	if (ret)
 		return ret;
 	x4_iput(i);
@@ -175,7 +123,7 @@ static int op_remove(struct worker *w, unsigned n)
 {
 	struct file *f = w->name[n].file;
 	char text[32];
-	unsigned len = text_of(text, sizeof(text), w->nr, n);
+	unsigned len = tree_text(text, sizeof(text), w->nr, n);
 	int ret;
 
 	touch_file(w, f);
@@ -195,7 +143,7 @@ static int op_link(struct worker *w, unsigned n, unsigned to, struct x4_inode *i
 		return 0;
 	touch_file(w, f);
 	touch_name(w, &w->name[to]);
-	ret = x4_link(dir_of(w->r, to), text, text_of(text, sizeof(text), w->nr, to), i);
+	ret = x4_link(dir_of(w->r, to), text, tree_text(text, sizeof(text), w->nr, to), i);
 	if (!ret)
 		give_name(&w->name[to], f);
 	return ret;
@@ -205,7 +153,7 @@ static int op_rename(struct worker *w, unsigned n, unsigned to)
 {
 	struct file *f = w->name[n].file, *over = w->name[to].file;
 	char from_text[32], to_text[32];
-	unsigned from_len = text_of(from_text, sizeof(from_text), w->nr, n), to_len = text_of(to_text, sizeof(to_text), w->nr, to);
+	unsigned from_len = tree_text(from_text, sizeof(from_text), w->nr, n), to_len = tree_text(to_text, sizeof(to_text), w->nr, to);
 	int ret;
 
 	if (f == over || (over && over->kind != f->kind))
@@ -215,7 +163,7 @@ static int op_rename(struct worker *w, unsigned n, unsigned to)
 		touch_file(w, over);
 	else
 		touch_name(w, &w->name[to]);
-	ret = x4_rename(dir_of(w->r, n), from_text, from_len, dir_of(w->r, to), to_text, to_len, 0, &root_cred);
+	ret = x4_rename(dir_of(w->r, n), from_text, from_len, dir_of(w->r, to), to_text, to_len, 0, &tree_cred);
 	if (!ret) {
 		w->name[n].file = NULL;
 		give_name(&w->name[to], f);
@@ -227,7 +175,7 @@ static int op_rename(struct worker *w, unsigned n, unsigned to)
 
 static int put_block(struct worker *w, struct file *f, uint32_t lblk, uint64_t pblk, unsigned flags)
 {
-	fill(w->buf, w->r->bs, f->id, lblk, w->gen);
+	tree_fill(w->buf, w->r->bs, f->id, lblk, w->gen);
 	return dev_write(fake_dev(w->r->f), w->buf, w->r->bs, pblk * w->r->bs, flags);
 }
 
@@ -316,7 +264,7 @@ static int op_xattr(struct worker *w, struct file *f, struct x4_inode *i)
 
 	if (!v && !f->xattr)
 		return 0;
-	ret = v ? x4_xattr_set(i, xattr_name, value, xattr_value(value, v), 0, false) : x4_xattr_remove(i, xattr_name);
+	ret = v ? x4_xattr_set(i, tree_xattr_name, value, tree_xattr_value(value, v), 0, false) : x4_xattr_remove(i, tree_xattr_name);
 	if (!ret)
 		f->xattr = v;
 	return ret;
@@ -422,7 +370,7 @@ static int on_file(struct worker *w, unsigned n, unsigned what)
 	struct file *f = w->name[n].file;
 	struct x4_inode *i;
 	char text[32];
-	int ret = x4_lookup(dir_of(w->r, n), text, text_of(text, sizeof(text), w->nr, n), &i);
+	int ret = x4_lookup(dir_of(w->r, n), text, tree_text(text, sizeof(text), w->nr, n), &i);
 
 	if (ret)
 		return ret;
@@ -474,7 +422,7 @@ static void *work(void *arg)
 	return NULL;
 }
 
-static void close_dirs(struct x4_inode **dir)
+void tree_close_dirs(struct x4_inode **dir)
 {
 	for (unsigned d = 0; d < NDIRS; d++) {
 		x4_iput(dir[d]);
@@ -482,10 +430,24 @@ static void close_dirs(struct x4_inode **dir)
 	}
 }
 
+bool tree_open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make)
+{
+	if (x4_iget(v, X4_ROOT_INO, NULL, &dir[0]))
+		return false;
+	for (unsigned d = 1; d < NDIRS; d++) {
+		char text[16];
+		unsigned len = (unsigned)snprintf(text, sizeof(text), "dir%u", d);
+
+		if (make ? x4_create(dir[0], text, len, 040755, 0, &tree_cred, &dir[d]) : x4_lookup(dir[0], text, len, &dir[d]))
+			return false;
+	}
+	return true;
+}
+
 static void tree_free(struct crash_run *r)
 {
 	if (r->v) {
-		close_dirs(r->dir);
+		tree_close_dirs(r->dir);
 		x4_vol_abandon(r->v);
 	}
 	if (r->f)
@@ -496,20 +458,6 @@ static void tree_free(struct crash_run *r)
 		free(r->w[t].buf);
 	}
 	free(r);
-}
-
-static bool open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make)
-{
-	if (x4_iget(v, X4_ROOT_INO, NULL, &dir[0]))
-		return false;
-	for (unsigned d = 1; d < NDIRS; d++) {
-		char text[16];
-		unsigned len = (unsigned)snprintf(text, sizeof(text), "dir%u", d);
-
-		if (make ? x4_create(dir[0], text, len, 040755, 0, &root_cred, &dir[d]) : x4_lookup(dir[0], text, len, &dir[d]))
-			return false;
-	}
-	return true;
 }
 
 static bool setup(struct crash_run *r, uint64_t seed)
@@ -537,11 +485,11 @@ static bool setup(struct crash_run *r, uint64_t seed)
 			if (!(w->name[n].acks = calloc(MAX_ACKS, sizeof(struct ack))))
 				return false;
 	}
-	if (x4_vol_open(fake_dev(r->f), &base_options, &r->v, NULL, err, sizeof(err))) {
+	if (x4_vol_open(fake_dev(r->f), &tree_options, &r->v, NULL, err, sizeof(err))) {
 		fprintf(stderr, "x4_vol_open: %s\n", err);
 		return false;
 	}
-	return open_dirs(r->v, r->dir, true) && !x4_vol_sync(r->v);
+	return tree_open_dirs(r->v, r->dir, true) && !x4_vol_sync(r->v);
 }
 
 /* All threads at once; false if an operation failed. */
@@ -577,7 +525,7 @@ static struct crash_run *tree_run(uint64_t seed)
 		return NULL;
 	}
 	if (seed % 3 == 0) {
-		close_dirs(r->dir);
+		tree_close_dirs(r->dir);
 		if (x4_vol_close(r->v))
 			fprintf(stderr, "tree workload: close failed\n");
 		r->v = NULL;
@@ -594,7 +542,7 @@ static int tree_recover(struct crash_run *r, struct fake_dev *c, char *why, size
 {
 	const char *reason = NULL;
 	struct x4_vol *v;
-	int ret = x4_vol_open(fake_dev(c), &base_options, &v, &reason, why, len);
+	int ret = x4_vol_open(fake_dev(c), &tree_options, &v, &reason, why, len);
 
 	if (ret)
 		return ret;
@@ -604,228 +552,6 @@ static int tree_recover(struct crash_run *r, struct fake_dev *c, char *why, size
 		return -EROFS;
 	}
 	return x4_vol_close(v);
-}
-
-/* ---- verdict ---- */
-
-struct look {
-	struct crash_run *r;
-	struct fake_dev *c;
-	const char *text;
-	char *why;
-	size_t len;
-};
-
-static bool complain(struct look *l, const char *what)
-{
-	snprintf(l->why, l->len, "%s: %s", l->text, what);
-	return false;
-}
-
-static int block_of(struct look *l, struct x4_inode *i, uint32_t lblk, uint8_t *buf)
-{
-	struct x4_ext e;
-	int ret = x4_map_lookup(i, lblk, &e);
-
-	memset(buf, 0, l->r->bs);
-	if (!ret && e.state == X4_EXT_WRITTEN)
-		fake_peek(l->c, buf, l->r->bs, e.pblk * l->r->bs);
-	return ret;
-}
-
-static bool block_is(const uint8_t *got, unsigned n, uint32_t lblk, const struct file *want)
-{
-	static uint8_t expect[4096];
-
-	memset(expect, 0, n);
-	if (want->gen[lblk]) {
-		fill(expect, n, want->id, lblk, want->gen[lblk]);
-		if (want->valid[lblk] < n)
-			memset(expect + want->valid[lblk], 0, n - want->valid[lblk]);
-	}
-	return !memcmp(got, expect, n);
-}
-
-/* Zeroes or bytes of one file, *id, which the first of them decides. */
-static bool block_is_own(const uint8_t *got, unsigned n, uint32_t lblk, uint32_t *id)
-{
-	for (unsigned off = 0; off + 16 <= n; off += 16) {
-		uint32_t w[4];
-
-		memcpy(w, got + off, 16);
-		if (!(w[0] | w[1] | w[2] | w[3]))
-			continue;
-		if (!*id)
-			*id = w[0];
-		if (w[0] != *id || w[2] != mix(w[0], lblk, off) || w[3] != ~w[1])
-			return false;
-	}
-	return true;
-}
-
-static bool had_name(const struct name *n, uint32_t id)
-{
-	for (unsigned k = 0; k < n->nr_ids; k++)
-		if (n->ids[k] == id)
-			return true;
-	return false;
-}
-
-/* want NULL: nothing was promised but that nothing foreign is seen. */
-static bool content_ok(struct look *l, const struct name *n, struct x4_inode *i, const struct file *want)
-{
-	static uint8_t buf[4096];
-	uint64_t size = x4_inode_size(i);
-	uint32_t id = 0;
-
-	if (want ? size != want->size : size > (uint64_t)MAX_BLOCKS * l->r->bs)
-		return complain(l, "size is wrong");
-	if (x4_map_load(i))
-		return complain(l, "map cannot be loaded");
-	for (uint32_t b = 0; (uint64_t)b * l->r->bs < size; b++) {
-		unsigned some = (unsigned)FDIO_MIN((uint64_t)l->r->bs, size - (uint64_t)b * l->r->bs);
-
-		if (block_of(l, i, b, buf))
-			return complain(l, "block cannot be looked up");
-		if (want && !block_is(buf, some, b, want))
-			return complain(l, "synced bytes are not there");
-		if (!want && !block_is_own(buf, some, b, &id))
-			return complain(l, "shows bytes that are not its own");
-	}
-	return !id || had_name(n, id) || complain(l, "shows the bytes of another file");
-}
-
-static bool xattr_ok(struct look *l, struct x4_inode *i, uint32_t v)
-{
-	uint8_t want[512], got[512];
-	size_t len, n = 0;
-	int ret = x4_xattr_get(i, xattr_name, got, sizeof(got), &n);
-
-	if (!v)
-		return ret == -ENODATA || complain(l, "has an attribute that was removed");
-	len = xattr_value(want, v);
-	return (!ret && n == len && !memcmp(want, got, n)) || complain(l, "its attribute is not what was synced");
-}
-
-static bool ack_ok(struct look *l, const struct name *n, const struct ack *a, struct x4_inode *i)
-{
-	if (a->file.kind == K_NONE)
-		return !i || complain(l, "was removed durably and is back");
-	if (!i)
-		return complain(l, "was synced and is gone");
-	if ((x4_inode_mode(i) & 0170000) != (a->file.kind == K_DIR ? 0040000u : 0100000u))
-		return complain(l, "is of another kind");
-	if (!a->content || a->file.kind == K_DIR)
-		return true;
-	return content_ok(l, n, i, &a->file) && xattr_ok(l, i, a->file.xattr);
-}
-
-static bool name_ok(struct look *l, const struct name *n, struct x4_inode *dir, unsigned k)
-{
-	struct x4_inode *i = NULL;
-	int ret = x4_lookup(dir, l->text, (unsigned)strlen(l->text), &i);
-	bool ok = true;
-
-	if (ret && ret != -ENOENT)
-		return complain(l, "cannot be looked up");
-	if (i && (x4_inode_mode(i) & 0170000) == 0100000)
-		ok = content_ok(l, n, i, NULL);
-	for (unsigned a = 0; a < n->nr_acks && n->acks[a].event <= k && ok; a++)
-		if (n->acks[a].ops == n->ops || n->start[n->acks[a].ops] >= k)
-			ok = ack_ok(l, n, &n->acks[a], i);
-	x4_iput(i);
-	return ok;
-}
-
-static bool open_to_look(struct look *l, struct x4_vol **v, struct x4_inode **dir)
-{
-	struct x4_options opt = base_options;
-
-	opt.read_only = true;
-	if (x4_vol_open(fake_dev(l->c), &opt, v, NULL, l->why, l->len))
-		return false;
-	if (open_dirs(*v, dir, false))
-		return true;
-	close_dirs(dir);
-	x4_vol_abandon(*v);
-	return complain(l, "a directory is missing");
-}
-
-static bool tree_check(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len)
-{
-	struct look l = { .r = r, .c = c, .text = "tree", .why = why, .len = len };
-	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *v;
-	bool ok = true;
-
-	if (!open_to_look(&l, &v, dir))
-		return false;
-	for (unsigned t = 0; t < r->nr_workers; t++) {
-		for (unsigned n = 0; n < NN && ok; n++) {
-			char text[32];
-
-			text_of(text, sizeof(text), t, n);
-			l.text = text;
-			ok = name_ok(&l, &r->w[t].name[n], dir[n % NDIRS], k);
-		}
-	}
-	close_dirs(dir);
-	x4_vol_abandon(v);
-	return ok;
-}
-
-static bool digest_name(struct look *l, struct x4_inode *i, uint64_t *sum)
-{
-	static uint8_t buf[4096];
-	uint64_t size = x4_inode_size(i);
-	uint8_t value[512];
-	struct x4_attr a;
-	size_t n = 0;
-	uint32_t crc;
-
-	x4_getattr(i, &a);
-	crc = fdio_crc32c(~0u, &a.mode, sizeof(a.mode));
-	crc = fdio_crc32c(crc, &a.nlink, sizeof(a.nlink));
-	if (!x4_xattr_get(i, xattr_name, value, sizeof(value), &n))
-		crc = fdio_crc32c(crc, value, n);
-	if ((a.mode & 0170000) == 0100000) {
-		crc = fdio_crc32c(crc, &size, sizeof(size));
-		if (size > (uint64_t)MAX_BLOCKS * l->r->bs || x4_map_load(i))
-			return complain(l, "cannot be read");
-		for (uint32_t b = 0; (uint64_t)b * l->r->bs < size; b++) {
-			if (block_of(l, i, b, buf))
-				return complain(l, "block cannot be looked up");
-			crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)l->r->bs, size - (uint64_t)b * l->r->bs));
-		}
-	}
-	*sum = *sum * 31 + crc;
-	return true;
-}
-
-static bool tree_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why, size_t len)
-{
-	struct look l = { .r = r, .c = c, .text = "tree", .why = why, .len = len };
-	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *v;
-	bool ok = true;
-
-	*sum = 0;
-	if (!open_to_look(&l, &v, dir))
-		return false;
-	for (unsigned at = 0; at < r->nr_workers * NN && ok; at++) {
-		struct x4_inode *i = NULL;
-		char text[32];
-		unsigned n = text_of(text, sizeof(text), at / NN, at % NN);
-
-		*sum = *sum * 31 + at;
-		l.text = text;
-		if (!x4_lookup(dir[at % NN % NDIRS], text, n, &i))
-			ok = digest_name(&l, i, sum);
-		x4_iput(i);
-	}
-	close_dirs(dir);
-	x4_vol_abandon(v);
-	return ok;
 }
 
 const struct crash_workload crash_tree = {

@@ -543,6 +543,44 @@ START_TEST(test_note_survives_abort)
 }
 END_TEST
 
+/* The log holds a superblock from before the abort: replaying it does not take the error back. */
+START_TEST(test_errors_survive_replay)
+{
+	struct fake_dev *f = env_new(0);
+	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct ext2_super_block sb;
+	struct x4_inode *root, *i;
+	struct x4_vol *v = env_open(f);
+	char msg[300];
+	bool fsck;
+
+	i = env_tmpfile(v, S_IFREG | 0600); /* the list of orphans begins in the superblock */
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	root = env_root(v);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
+	x4_iput(root);
+	fake_fault_add(f, &fault);
+	ck_assert_int_eq(x4_vol_sync(v), -EIO);
+	x4_iput(i);
+	ck_assert_int_eq(x4_vol_close(v), -EIO);
+	if (_i) { /* even if the note was lost, the journal says so */
+		env_super(f, &sb);
+		sb.s_state &= (uint16_t)~EXT2_ERROR_FS;
+		sb.s_error_count = 0;
+		env_poke_super(f, &sb);
+	}
+	ck_assert_int_eq(x4_vol_recover(fake_dev(f), &fsck, msg, sizeof(msg)), 0);
+	env_super(f, &sb);
+	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
+	ck_assert(sb.s_state & EXT2_ERROR_FS);
+	ck_assert_uint_eq(sb.s_error_count, _i ? 0 : 1);
+	if (!_i)
+		ck_assert_uint_eq(sb.s_first_error_errcode, 2);
+	ck_assert(x4_super_csum_ok(&sb));
+	fake_free(f);
+}
+END_TEST
+
 /* Every block number that matters is refused, and none that belongs to files. */
 START_TEST(test_zones)
 {
@@ -631,6 +669,7 @@ int main(void)
 	tcase_add_loop_test(t, test_errors_policy, 0, 2);
 	tcase_add_loop_test(t, test_log_failure, 0, 2);
 	tcase_add_loop_test(t, test_note_survives_abort, 0, 2);
+	tcase_add_loop_test(t, test_errors_survive_replay, 0, 2);
 	tcase_add_loop_test(t, test_zones, 0, n);
 	tcase_add_loop_test(t, test_io_errors, 0, 16);
 	suite_add_tcase(s, t);
