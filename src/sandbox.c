@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The sandbox, see sandbox.h. Main thread. The list of system calls is what the C library, liburing and the rooms call while
- * serving and ending; starting up is over by then. Calls made through io_uring never meet a seccomp filter: loop.c restricts the
- * rings themselves.
+ * serving and ending; starting up is over by then. Operations of io_uring do not meet a seccomp filter: the empty root and the missing
+ * capabilities are what bounds them.
  */
 #include "sandbox.h"
 
