@@ -27,6 +27,7 @@ fi
 out=$(mktemp -d "${TMPDIR:-/tmp}/fdio-root.XXXXXX") || exit 1
 trap 'rm -rf "$out"' EXIT
 trap 'exit 130' INT TERM
+export FDIO_RUN=".${out##*.}"
 
 # These say nothing new over the other channel: messages and options, what the kernel does without us, both channels themselves.
 once=' 00-mount 01-errors 07-names 09-bigdir 17-interop 18-transport 20-listing '
@@ -76,7 +77,7 @@ else
 	fi
 fi
 
-left=$(grep -c ' /[^ ]*/fdio-[0-9][0-9]-' /proc/self/mounts)
+left=$(grep -c " /[^ ]*/fdio-[^ /]*[.]${FDIO_RUN#.}[ /]" /proc/self/mounts)
 [ "$left" -eq 0 ] || echo "not ok leftovers: $left mounts of the tests are still there" | tee "$out/leftovers.out"
 
 passed=$(cat "$out"/*.out 2>/dev/null | grep -c '^ok ')

@@ -203,7 +203,8 @@ class Env:
     def __init__(self, name, kind):
         self.name = name
         self.kind = kind
-        self.dir = tempfile.mkdtemp(prefix=f"fdio-{name.replace('/', '-')}-", dir=tmp_base())
+        # The end of the name tells run-root.sh's own mounts from those of a run beside it.
+        self.dir = tempfile.mkdtemp(prefix=f"fdio-{name.replace('/', '-')}-", suffix=os.environ.get("FDIO_RUN", ""), dir=tmp_base())
         os.chmod(self.dir, 0o755)  # some cases act as other users
         self.undo = contextlib.ExitStack()
         self.daemons = []
