@@ -66,6 +66,8 @@ bool jcheckpoint_due(const struct jnl *j)
 
 	if (list_empty(&j->committed))
 		return false;
+	if (JNL_LAZY)
+		return j->space_waiters;
 	return j->space_waiters || avail < j->log.len / 2 || j->nr_cp > j->max_bufs / 2;
 }
 
@@ -192,7 +194,8 @@ static int move_tail(struct jnl *j)
 		return 0;
 	r = JNL_MUTATED(JM_NO_TAIL_FLUSH) ? 0 : dev_flush(j->dev);
 	if (!r)
-		r = jlog_write_sb(j, last->tid + 1, jlog_wrap(&j->log, (uint64_t)last->log_start + last->log_len), DEV_FUA);
+		r = jlog_write_sb(j, last->tid + 1, jlog_wrap(&j->log, (uint64_t)last->log_start + last->log_len),
+				  JNL_MUTATED(JM_NO_TAIL_FUA) ? 0 : DEV_FUA);
 	fdio_mutex_lock(&j->state);
 	if (!r) {
 		__atomic_add_fetch(&j->log.free, freed, __ATOMIC_RELAXED);
@@ -269,7 +272,7 @@ static void relieve(struct jnl *j)
 		fdio_mutex_lock(&j->state);
 		stuck = !written && !moved && !list_empty(&j->committed);
 		more = !j->stop_cp && !list_empty(&j->committed) &&
-			(j->space_waiters || j->log.free < j->log.len / 4 * 3 || j->nr_cp > j->max_bufs / 4);
+			(j->space_waiters || (!JNL_LAZY && (j->log.free < j->log.len / 4 * 3 || j->nr_cp > j->max_bufs / 4)));
 		fdio_mutex_unlock(&j->state);
 		if (stuck && more)
 			force_commit(j);

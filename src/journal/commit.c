@@ -19,6 +19,7 @@
 
 #ifdef FDIO_JNL_MUTATE
 enum jnl_mutation jnl_mutation;
+bool jnl_test_lazy;
 
 void jnl_test_pause(void)
 {
@@ -280,6 +281,15 @@ static int write_commit_block(struct jnl *j, struct jtxn *t, uint32_t pos)
 	return dev_write(j->dev, blk, j->bs, jlog_map(j, pos, NULL), JNL_MUTATED(JM_NO_FUA) ? 0 : DEV_FUA);
 }
 
+/* J5 */
+static int start_log(struct jnl *j, struct jtxn *t)
+{
+	int r = j->log.active ? 0 : jlog_write_sb(j, t->tid, t->log_start, 0);
+
+	j->log.active = !r;
+	return r;
+}
+
 /* J4, J5 */
 static int write_transaction(struct jnl *j, struct jtxn *t)
 {
@@ -289,12 +299,9 @@ static int write_transaction(struct jnl *j, struct jtxn *t)
 	r = write_body(j, t, &pos);
 	if (r)
 		return r;
-	if (!j->log.active) {
-		r = jlog_write_sb(j, t->tid, t->log_start, 0);
-		if (r)
-			return r;
-		j->log.active = true;
-	}
+	r = JNL_MUTATED(JM_LATE_START) ? 0 : start_log(j, t);
+	if (r)
+		return r;
 	if (!JNL_MUTATED(JM_NO_REVOKE))
 		FDIO_ASSERT(jlog_wrap(&j->log, (uint64_t)pos + 1) == jlog_wrap(&j->log, (uint64_t)t->log_start + t->log_len));
 	fdio_mutex_lock(&j->state);
@@ -305,7 +312,8 @@ static int write_transaction(struct jnl *j, struct jtxn *t)
 		return r;
 	if (jnl_err(j))
 		return -EIO; /* J10 */
-	return write_commit_block(j, t, pos);
+	r = write_commit_block(j, t, pos);
+	return JNL_MUTATED(JM_LATE_START) && !r ? start_log(j, t) : r;
 }
 
 /* ---- afterwards ---- */

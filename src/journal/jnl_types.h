@@ -327,15 +327,19 @@ void jcheckpoint_add(struct jnl *j, struct jtxn *t, struct jbuf *b);
  */
 enum jnl_mutation {
 	JM_NONE, JM_NO_PREFLUSH, JM_NO_FUA, JM_NO_REVOKE, JM_NO_ESCAPE, JM_NO_TAIL_FLUSH, JM_NO_FREEZE, JM_NO_ROLLBACK,
-	JM_EARLY_REUSE, JM_NR
+	JM_EARLY_REUSE, JM_NO_TAIL_FUA, JM_LATE_START, JM_NO_REPLAY_FLUSH, JM_NR
 };
 #ifdef FDIO_JNL_MUTATE
 extern enum jnl_mutation jnl_mutation;
+/* The log is emptied only when somebody waits for its space, so that what is freed is written over at once (J7). */
+extern bool jnl_test_lazy;
+#define JNL_LAZY jnl_test_lazy
 #define JNL_MUTATED(m) (jnl_mutation == (m))
 /* Widens the moment between closing a transaction and copying its images, in which handles change them (J2). */
 void jnl_test_pause(void);
 #else
 #define JNL_MUTATED(m) false
+#define JNL_LAZY false
 static inline void jnl_test_pause(void) { }
 #endif
 

@@ -23,6 +23,8 @@ struct crash_workload {
 	/* A number for what c contains that matters: equal for equal recoveries, whoever did them. False: it cannot be read. */
 	bool (*digest)(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why, size_t len);
 	void (*free)(struct crash_run *r);
+	/* After how many events to cut; NULL: any. */
+	unsigned (*moment)(struct crash_run *r, uint64_t *rnd);
 	bool exact; /* recovery depends on nothing but the image: run twice, it gives the same bytes */
 };
 
@@ -31,6 +33,8 @@ extern const struct crash_workload crash_files;
 extern const struct crash_workload crash_tree;
 /* crash_tree makes a run so small that every cut of it can be tried. */
 extern bool crash_tiny;
+/* crash_raw's log is so small that it is full all the time, and emptied only when somebody waits for its space. */
+extern bool crash_small_log;
 
 /* crash_kernel.c: the kernel's ext4 recovers c. Possible: as root, with loop devices; else false and the reason. */
 bool crash_kernel_possible(char *why, size_t len);

@@ -14,7 +14,8 @@
  * CRASH_EXHAUSTIVE=n  so many short runs cut in every way (3; 1 with CRASH_SHORT); they are reproduced with CRASH_TINY=1
  * CRASH_STATE=w:s:k:m:c  one state again, as a failure prints it
  * CRASH_KEEP=dir      failing states are written there
- * CRASH_MUTATE=name   run with a deliberate mistake; with --mutations each of them must be caught
+ * CRASH_MUTATE=name   run with a deliberate mistake
+ * With --mutations each of them (or that one) must be caught, and a run without finds nothing.
  */
 #include "crash/crash.h"
 
@@ -26,14 +27,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STATES_PER_RUN = 24, EXHAUSTIVE_PENDING = 6, EXHAUSTIVE_SAMPLE = 48, STATES = 1200, STATES_SHORT = 600, KERNEL_STATES = 60, KERNEL_STATES_SHORT = 20 };
+enum { STATES_PER_RUN = 24, EXHAUSTIVE_PENDING = 6, EXHAUSTIVE_SAMPLE = 48, MUTATION_RUNS = 120 };
+enum { STATES = 1200, STATES_SHORT = 600, KERNEL_STATES = 60, KERNEL_STATES_SHORT = 20 };
 
 static const struct crash_workload *const workloads[] = { &crash_raw, &crash_files, &crash_tree };
 static const char *const mutation_names[JM_NR] = { "none", "no-preflush", "no-fua", "no-revoke", "no-escape", "no-tail-flush",
-	"no-freeze", "no-rollback", "early-reuse" };
+	"no-freeze", "no-rollback", "early-reuse", "no-tail-fua", "late-start", "no-replay-flush" };
 
 static unsigned passed, failed, skipped;
 static bool quiet;
+/* What is asked of a state: our recovery and the content; that it can be cut and repeated; and what e2fsck makes of it. */
+enum depth { OWN, TWICE, ALL };
 static unsigned by_kernel; /* states that the kernel has recovered too */
 static unsigned torn_states; /* of these, only we recovered: their superblock was torn */
 
@@ -154,7 +158,7 @@ static bool kernel_ok(const struct state *s, struct crash_run *r, struct fake_de
 }
 
 /* True: this state is right. */
-static bool check_state(const struct state *s, struct crash_run *r, struct fake_dev *cut, bool full)
+static bool check_state(const struct state *s, struct crash_run *r, struct fake_dev *cut, enum depth depth)
 {
 	struct fake_dev *own = fake_clone(cut), *theirs = fake_clone(cut);
 	bool torn = torn_superblock(cut);
@@ -167,20 +171,20 @@ static bool check_state(const struct state *s, struct crash_run *r, struct fake_
 		stage = "content";
 		ok = s->w->check(r, own, s->k, why, sizeof(why));
 	}
-	if (ok && full) {
+	if (ok && depth >= TWICE) {
 		stage = "second recovery";
 		ok = again(s, r, cut, own, why, sizeof(why));
 	}
-	if (ok && full) {
+	if (ok && depth == ALL) {
 		stage = "e2fsck after our recovery";
 		ok = fsck(own, false, why, sizeof(why));
 	}
 	torn_states += torn;
-	if (ok && full && !torn) {
+	if (ok && depth == ALL && !torn) {
 		stage = "e2fsck";
 		ok = fsck(theirs, true, why, sizeof(why));
 	}
-	if (ok && full && !torn) {
+	if (ok && depth == ALL && !torn) {
 		stage = "content after e2fsck";
 		ok = s->w->check(r, theirs, s->k, why, sizeof(why)) && agrees(s, r, own, theirs, why, sizeof(why));
 	}
@@ -197,11 +201,11 @@ static bool check_state(const struct state *s, struct crash_run *r, struct fake_
 	return ok;
 }
 
-static void one_state(const struct state *s, struct crash_run *r, bool full)
+static void one_state(const struct state *s, struct crash_run *r, enum depth depth)
 {
 	struct fake_dev *cut = fake_rec_cut(s->w->device(r), s->k, s->mode, s->cut_seed);
 
-	check_state(s, r, cut, full);
+	check_state(s, r, cut, depth);
 	fake_free(cut);
 }
 
@@ -218,7 +222,7 @@ static bool sampled(struct sample *p)
 }
 
 /* One workload and n cuts of it. */
-static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, bool full, struct sample *kernel)
+static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, enum depth depth, struct sample *kernel)
 {
 	struct crash_run *r = w->run(seed);
 	uint64_t rnd = seed ^ 0x5a5a;
@@ -232,11 +236,12 @@ static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, b
 	events = fake_rec_events(w->device(r));
 	for (unsigned i = 0; i < n; i++) {
 		static const enum fake_cut modes[4] = { FAKE_CUT_RANDOM, FAKE_CUT_RANDOM, FAKE_CUT_DROP, FAKE_CUT_KEEP };
-		struct state s = { .w = w, .seed = seed, .k = crash_pick(&rnd, events + 1), .mode = modes[crash_pick(&rnd, 4)] };
+		struct state s = { .w = w, .seed = seed, .mode = modes[crash_pick(&rnd, 4)] };
 
+		s.k = w->moment ? w->moment(r, &rnd) : crash_pick(&rnd, events + 1);
 		s.cut_seed = crash_rand(&rnd);
 		s.kernel = kernel && sampled(kernel);
-		one_state(&s, r, full);
+		one_state(&s, r, depth);
 	}
 	w->free(r);
 }
@@ -268,11 +273,11 @@ static void run_exhaustive(uint64_t seed)
 		s.mode = FAKE_CUT_MASK;
 		for (unsigned m = 0; m < 1u << FDIO_MIN(n, (unsigned)EXHAUSTIVE_PENDING); m++) {
 			s.cut_seed = all ? m : crash_rand(&rnd);
-			one_state(&s, r, (passed + failed) % EXHAUSTIVE_SAMPLE == 0);
+			one_state(&s, r, (passed + failed) % EXHAUSTIVE_SAMPLE ? OWN : ALL);
 		}
 		s.mode = FAKE_CUT_RANDOM;
 		s.cut_seed = crash_rand(&rnd);
-		one_state(&s, r, false);
+		one_state(&s, r, OWN);
 	}
 	printf("short run %llu: %u states, every cut\n", (unsigned long long)seed, passed - before);
 	s.w->free(r);
@@ -308,7 +313,7 @@ static bool reproduce(const char *text, bool kernel)
 	if (!r)
 		return false;
 	s.k = FDIO_MIN(s.k, fake_rec_events(s.w->device(r)));
-	one_state(&s, r, true);
+	one_state(&s, r, ALL);
 	s.w->free(r);
 	return true;
 }
@@ -320,28 +325,39 @@ static unsigned env_number(const char *name, unsigned fallback)
 	return text && *text ? (unsigned)strtoul(text, NULL, 10) : fallback;
 }
 
-/* Each deliberate mistake must be noticed, or the checker checks nothing. */
+/* Up to so many runs of the raw workload with mistake m, until one is noticed. Half of them have a small log. */
+static void mutated_runs(enum jnl_mutation m, unsigned seed, unsigned runs)
+{
+	jnl_mutation = m;
+	passed = failed = 0;
+	for (unsigned run = 0; run < runs && !failed; run++) {
+		crash_small_log = run % 2;
+		one_run(&crash_raw, seed + run, 4 * STATES_PER_RUN, m == JM_NO_REPLAY_FLUSH ? TWICE : OWN, NULL);
+	}
+	crash_small_log = false;
+	jnl_mutation = JM_NONE;
+}
+
+/* Each deliberate mistake must be noticed, or the checker checks nothing; and none where there is none. */
 static int run_mutations(unsigned seed)
 {
-	unsigned caught = 0, missed = 0;
+	unsigned right = 0, wrong = 0, only = jnl_mutation;
 
 	quiet = true;
-	for (unsigned m = 1; m < JM_NR; m++) {
-		unsigned runs = 0;
+	for (unsigned m = JM_NONE; m < JM_NR; m++) {
+		bool ok;
 
-		jnl_mutation = (enum jnl_mutation)m;
-		passed = failed = 0;
-		for (; runs < 40 && !failed; runs++)
-			one_run(&crash_raw, seed + runs, 4 * STATES_PER_RUN, false, NULL);
-		printf("mutation %s: %s after %u states\n", mutation_names[m], failed ? "caught" : "MISSED", passed + failed);
+		if (only && m != only)
+			continue;
+		mutated_runs((enum jnl_mutation)m, seed, m == JM_NONE ? MUTATION_RUNS / 12 : MUTATION_RUNS);
+		ok = m == JM_NONE ? !failed : failed;
+		printf("mutation %s: %s after %u states\n", mutation_names[m], ok ? m ? "caught" : "nothing found" : m ? "MISSED" : "FOUND SOMETHING",
+		       passed + failed);
 		fflush(stdout);
-		if (failed)
-			caught++;
-		else
-			missed++;
+		*(ok ? &right : &wrong) += 1;
 	}
-	printf("%u passed, %u failed, 0 skipped\n", caught, missed);
-	return missed ? EXIT_FAILURE : EXIT_SUCCESS;
+	printf("%u passed, %u failed, 0 skipped\n", right, wrong);
+	return wrong ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 static bool set_mutation(void)
@@ -383,7 +399,7 @@ static void run_states(unsigned states, unsigned seed, unsigned kernel)
 	unsigned run = 0;
 
 	for (unsigned done = 0; done < states; done += STATES_PER_RUN, run++)
-		one_run(workloads[run % ARRAY_SIZE(workloads)], seed + run, FDIO_MIN(states - done, (unsigned)STATES_PER_RUN), true,
+		one_run(workloads[run % ARRAY_SIZE(workloads)], seed + run, FDIO_MIN(states - done, (unsigned)STATES_PER_RUN), ALL,
 			&sample);
 }
 

@@ -19,6 +19,11 @@
 enum { NB = 48, MAX_EXT = 32, MAX_VERSIONS = 4096, ROUNDS = 130 };
 #define FORGED 0x80000000u
 
+/* Blocks of a small log. */
+enum { SMALL_LOG = 160 };
+
+bool crash_small_log;
+
 enum role { R_FREE, R_META, R_FREEING, R_DATA };
 
 /* The block got this value in handle h (0: became free). */
@@ -109,6 +114,15 @@ static void set_needs_recovery(struct crash_run *r)
 	fake_poke(r->f, sb, sizeof(sb), 1024);
 }
 
+/* The rest of the journal's file is not used. Its superblock is mke2fs's and has no checksum yet. */
+static void shorten_log(struct crash_run *r)
+{
+	uint8_t len[4];
+
+	jf_put32(len, 0, SMALL_LOG);
+	fake_poke(r->f, len, sizeof(len), r->log[0].pblk * r->p.block_size + JF_SB_MAXLEN);
+}
+
 static bool setup(struct crash_run *r)
 {
 	bool small = crash_pick(&r->seed, 4) != 0, csum = crash_pick(&r->seed, 4) != 0, wide = crash_pick(&r->seed, 2);
@@ -126,6 +140,9 @@ static bool setup(struct crash_run *r)
 	if (!find_log(r))
 		return false;
 	set_needs_recovery(r);
+	if (crash_small_log)
+		shorten_log(r);
+	jnl_test_lazy = crash_small_log;
 	/* Free space: behind the log or the very end, whichever mke2fs left. */
 	r->base = r->p.nr_blocks - NB - 8;
 	for (unsigned i = 0; i < r->p.nr_log; i++)
@@ -261,7 +278,7 @@ static void one_handle(struct crash_run *r)
 		return;
 	}
 	tid = jnl_end(h);
-	if ((r->seed >> 7) % 3 == 0)
+	if ((r->seed >> 7) % 3 == 0 && !crash_small_log)
 		jnl_commit_start(r->j, tid);
 }
 
@@ -295,7 +312,8 @@ static struct crash_run *raw_run(uint64_t seed)
 		for (unsigned n = crash_pick(&r->seed, 5); n-- > 0;)
 			one_handle(r);
 		write_data(r);
-		if (crash_pick(&r->seed, 2)) {
+		/* In a small log transactions are large, so that one reaches into space that was freed for it. */
+		if (crash_pick(&r->seed, crash_small_log ? 6 : 2) == 0) {
 			FDIO_ASSERT(!jnl_sync(r->j));
 			synced(r);
 		}
@@ -306,6 +324,20 @@ static struct crash_run *raw_run(uint64_t seed)
 		synced(r);
 	}
 	return r;
+}
+
+/* With a small log what matters happens soon after its superblock was written. */
+static unsigned raw_moment(struct crash_run *r, uint64_t *rnd)
+{
+	unsigned events = fake_rec_events(r->f), at = crash_pick(rnd, events + 1);
+
+	for (unsigned k = at; crash_small_log && k < events; k++) {
+		struct fake_event e = fake_rec_event(r->f, k);
+
+		if (e.ev == FAKE_EV_COMPLETE && e.kind == FAKE_WRITE && e.off == r->log[0].pblk * r->p.block_size)
+			return FDIO_MIN(k + 1 + crash_pick(rnd, 12), events);
+	}
+	return at;
 }
 
 static struct fake_dev *raw_device(struct crash_run *r)
@@ -436,5 +468,5 @@ static bool raw_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, c
 
 const struct crash_workload crash_raw = {
 	.name = "raw", .run = raw_run, .device = raw_device, .recover = raw_recover, .check = raw_check, .digest = raw_digest,
-	.free = raw_free, .exact = true,
+	.free = raw_free, .moment = raw_moment, .exact = true,
 };
