@@ -7,8 +7,8 @@
  *    finds the flag set knows that the loop has yet to take the stack, and one write to the eventfd serves all senders.
  * L2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
  *    thread (so that failures are reported there) and enabled by the loop's thread.
- * L3 Where the thread runs (loop_place.c): on its own CPU, beside the client whose requests it gets; elsewhere while one deep
- *    queue is all there is to do, because then the client and the loop would share one CPU and leave the others idle.
+ * L3 Where the thread runs (loop_place.c, loop_trial.c): on its own CPU, beside the client whose requests it gets; elsewhere
+ *    while it serves a deep queue, CPUs have nothing to do, and its own is not seen to serve it better.
  * L4 Polling is bounded twice: by the configured time after the last completion, and by credit, which polls that find nothing use
  *    up. It gives way to whatever else wants the CPU, so a client or a kernel thread on the same CPU goes first.
  */
@@ -103,8 +103,10 @@ static int loop_init(struct loop_set *s, unsigned i)
 	l->efd = eventfd(0, EFD_CLOEXEC);
 	if (l->efd < 0)
 		return -errno;
-	err = i ? ring_new(l, s->setup_flags) : first_ring(s);
-	return err;
+	err = loop_place_init(l);
+	if (err)
+		return err;
+	return i ? ring_new(l, s->setup_flags) : first_ring(s);
 }
 
 int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen)
@@ -151,6 +153,7 @@ void loop_set_free(struct loop_set *s)
 			io_uring_queue_exit(&l->ring);
 		if (l->efd >= 0)
 			close(l->efd);
+		loop_place_fini(l);
 	}
 	pthread_cond_destroy(&s->start_cond);
 	fdio_mutex_fini(&s->start_lock);

@@ -73,6 +73,9 @@ void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m
 /* fn runs on the loop thread after each batch of completions, before the ring is submitted (may be NULL). */
 void loop_set_batch_hook(struct loop *l, void (*fn)(struct loop *l, void *arg), void *arg);
 
+/* On the loop's thread: its requests come from clients on any CPU, so away from home is wherever the scheduler likes. */
+void loop_place_anywhere(struct loop *l);
+
 /* Before start, or on the loop's thread: put fd at slot of the fixed-file table; -errno. */
 int loop_register_file(struct loop *l, unsigned slot, int fd);
 /* Before start: registers one contiguous arena as buffer 0. -errno (RLIMIT_MEMLOCK: callers go on without). */

@@ -8,6 +8,7 @@
 
 #include "base/lock.h"
 #include "loop/loop.h"
+#include "loop/loop_trial.h"
 
 #include <sched.h>
 
@@ -30,10 +31,13 @@ struct loop {
 	unsigned poll_credit, poll_skipped;
 
 	/* loop_place.c */
-	bool can_move, away;
+	bool can_move;
+	unsigned cpus;                   /* that the process may use */
 	cpu_set_t home_set, away_set;
+	struct loop_trial trial;
 	unsigned window_batches;
-	uint64_t window_start_ns, window_ops, others_ops; /* at the window's beginning */
+	uint64_t window_start_ns, window_ops; /* at the window's beginning */
+	uint64_t *others_seen;           /* two for each other loop */
 
 	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
 	bool notified;                   /* atomic, L1 */
@@ -53,7 +57,11 @@ struct loop_set {
 	unsigned nr_started;
 };
 
-/* ---- loop_place.c: on the loop's thread ---- */
+/* ---- loop_place.c ---- */
+/* With the set's count of loops known, before the thread runs: 0 or -ENOMEM. */
+int loop_place_init(struct loop *l);
+void loop_place_fini(struct loop *l);
+/* The others on the loop's thread. */
 void loop_place_start(struct loop *l);
 /* A batch of n completions has been handled. */
 void loop_place_note(struct loop *l, unsigned n);
