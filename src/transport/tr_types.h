@@ -11,6 +11,7 @@
 
 #include "base/lock.h"
 #include "transport/tr.h"
+#include "transport/tr_readers.h"
 
 #include <pthread.h>
 
@@ -43,7 +44,8 @@ struct tr_queue {
 	bool armed;                /* a READ waits on the ring; loop thread only */
 	bool taking;               /* take_requests is on the stack; loop thread only */
 	bool ended;                /* the connection is gone; loop thread only */
-	bool starved;              /* atomic: no slot was left to arm, see T1 in tr_devfuse.c */
+	unsigned taken;            /* requests that this waking has brought; loop thread only */
+	struct loop_msg recruit_msg;
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
 	unsigned nr_ring;          /* atomic: the first so many slots are entries of the kernel's ring; tr_uring.c */
@@ -67,6 +69,7 @@ struct tr {
 	unsigned nr_queues;
 	struct tr_queue *queues;   /* by loop index */
 	bool stopping;             /* atomic: no more handlers are called */
+	struct tr_readers readers; /* of /dev/fuse */
 	bool fell_back;            /* atomic: from the ring to /dev/fuse, U1 in tr_uring.c */
 
 	pthread_t control;
@@ -98,6 +101,9 @@ static inline struct tr_req *tr_slot(struct tr_queue *q, unsigned i)
 {
 	return (struct tr_req *)(q->slots + (size_t)i * q->tr->cfg.slot_size);
 }
+
+/* tr_devfuse.c: tr_readers.recruit. */
+void tr_devfuse_recruit(void *arg, unsigned i);
 
 /* tr_init.c: reads INIT from the session's fd and answers it. */
 int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen);
