@@ -15,6 +15,7 @@
 #include "ops/ops.h"
 #include "options.h"
 #include "probe.h"
+#include "readahead.h"
 #include "recover.h"
 #include "sandbox.h"
 #include "unmounter.h"
@@ -376,6 +377,8 @@ static int start(struct session *s)
 static int settle(struct session *s)
 {
 	tell_kernel_read_only(s);
+	if (s->root)
+		readahead_set(s->mountpoint, s->opt.readahead ? (unsigned)s->opt.readahead : readahead_default(s->probe.path));
 	daemon_open_files();
 	if (sandbox_enter((enum sandbox_mode)s->opt.sandbox, s->err, sizeof(s->err)))
 		return end_early(s, EXIT_SYSTEM);

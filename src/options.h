@@ -20,7 +20,7 @@ struct options {
 	const char *ns;
 
 	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync, allow_other;
-	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll, max_background, workers, transport;
+	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll, max_background, readahead, workers, transport;
 	int log, acl, user_xattr, sandbox;
 	char *fsname;
 	bool log_given;

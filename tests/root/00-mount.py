@@ -86,5 +86,16 @@ def sectors_of_4096(env):
     vol.check()
 
 
+@case(kinds=("image", "loop"))
+def readahead(env):
+    """The kernel's own setting for the mount says what the option said, or by default no less than 1 MiB."""
+    for opt, least, most in (((), 1024, 16384), (("readahead=512",), 512, 512)):
+        with env.volume(32).mount(*opt) as m:
+            dev = os.stat(m.point).st_dev
+            name = f"/sys/class/bdi/{os.major(dev)}:{os.minor(dev)}"
+            with open((name + "-fuseblk" if os.path.exists(name + "-fuseblk") else name) + "/read_ahead_kb", encoding="ascii") as f:
+                expect(least <= int(f.read()) <= most, f"readahead of {opt}")
+
+
 if __name__ == "__main__":
     main()
