@@ -293,6 +293,7 @@ static int read_acl(struct x4_inode *i, uint8_t index, struct acl **ret)
 {
 	struct x4_xattr_set s;
 	struct x4_xattr *x;
+	uint8_t *copy = NULL;
 	int err = x4_xattr_load(i, &s);
 
 	*ret = NULL;
@@ -300,11 +301,37 @@ static int read_acl(struct x4_inode *i, uint8_t index, struct acl **ret)
 		return err;
 	x = x4_xattr_find(&s, index, "", 0);
 	if (x && x->inum)
-		err = X4_CORRUPT(i->vol, i->ino, 0, "an ACL outside the inode and its block");
-	else if (x)
-		err = from_disk(i, x->value, x->size, ret);
+		err = x4_ea_copy(i, x, &copy);
+	if (!err && x)
+		err = from_disk(i, copy ? copy : x->value, x->size, ret);
+	free(copy);
 	x4_xattr_set_fini(&s);
 	return err;
+}
+
+/* Bytes of the ACL on disk; 0 if there is none. */
+static uint32_t acl_size(struct x4_inode *i, uint8_t index)
+{
+	struct x4_xattr_set s;
+	struct x4_xattr *x;
+	uint32_t size;
+
+	if (!i->vol->opt.acl || x4_xattr_load(i, &s))
+		return 0;
+	x = x4_xattr_find(&s, index, "", 0);
+	size = x ? x->size : 0;
+	x4_xattr_set_fini(&s);
+	return size;
+}
+
+unsigned x4_acl_chmod_credits(struct x4_inode *i)
+{
+	return i->vol->has_ea_inode ? x4_xattr_credits(i, acl_size(i, X4_XI_ACL_ACCESS)) + X4_CREDITS_EA_UNREF : 0;
+}
+
+unsigned x4_acl_inherit_credits(struct x4_inode *dir)
+{
+	return dir->vol->has_ea_inode ? 2 * x4_ea_credits_new(dir->vol, acl_size(dir, X4_XI_ACL_DEFAULT)) : 0;
 }
 
 int x4_acl_chmod(struct jnl_handle *h, struct x4_inode *i, uint32_t mode)

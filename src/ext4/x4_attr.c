@@ -447,7 +447,7 @@ int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 		what &= ~(unsigned)X4_KILL_CAPS;
 	if (!(what & ~(unsigned)X4_KILL_SGID))
 		goto out;
-	err = jnl_begin(i->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR, &h);
+	err = jnl_begin(i->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(i), &h);
 	if (err)
 		goto out;
 	err = apply(h, i, what, a);

@@ -238,6 +238,9 @@ static int get(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **r
 	return err;
 }
 
+/* Of an extended attribute: no file that anybody may reach. */
+static bool holds_value(struct x4_inode *i) { return i->vol->has_ea_inode && (x4_inode_flags(i) & EXT4_EA_INODE_FL); }
+
 int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode **ret)
 {
 	int err;
@@ -245,7 +248,7 @@ int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode
 	if (ino == 0 || ino > v->nr_inodes || (ino < v->first_ino && ino != X4_ROOT_INO && !v->mounting))
 		return -ENOENT;
 	err = get(v, ino, v->mounting, ret);
-	if (!err && gen && (*ret)->gen != *gen) {
+	if (!err && ((gen && (*ret)->gen != *gen) || holds_value(*ret))) {
 		x4_iput(*ret);
 		return -ESTALE;
 	}

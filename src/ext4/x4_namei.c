@@ -285,8 +285,8 @@ int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struc
 	if (r == 0)
 		r = dir_plan_add(dir, name, len, &add);
 	if (r == 0)
-		r = dir_op_begin(dir->vol, X4_CREDITS_INODE_NEW + 2 * X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + n->credits + add.credits,
-				 n->blocks + add.blocks, &op);
+		r = dir_op_begin(dir->vol, X4_CREDITS_INODE_NEW + 2 * X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_inherit_credits(dir) +
+				 n->credits + add.credits, n->blocks + add.blocks, &op);
 	if (r)
 		goto out;
 	r = x4_inode_begin(op.h, dir);
@@ -354,7 +354,7 @@ int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, str
 	if (r == 0)
 		r = dir_check_change(dir);
 	if (r == 0)
-		r = dir_op_begin(dir->vol, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN + 2 * X4_CREDITS_XATTR, 0, &op);
+		r = dir_op_begin(dir->vol, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN + 2 * X4_CREDITS_XATTR + x4_acl_inherit_credits(dir), 0, &op);
 	if (r)
 		goto out;
 	r = new_inode(op.h, dir, &n, now, &i);

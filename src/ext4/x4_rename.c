@@ -291,7 +291,7 @@ static int transact(struct ren *n)
 		blocks = n->add.blocks;
 	}
 	if (n->flags & RENAME_WHITEOUT) {
-		credits += X4_CREDITS_INODE_NEW + X4_CREDITS_XATTR;
+		credits += X4_CREDITS_INODE_NEW + X4_CREDITS_XATTR + x4_acl_inherit_credits(n->odir);
 		blocks++; /* its ACL */
 	}
 	r = dir_op_begin(n->odir->vol, credits, blocks, &op);

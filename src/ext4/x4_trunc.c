@@ -140,7 +140,7 @@ int x4_free_all_blocks(struct x4_inode *i)
 		return 0;
 	/* Nobody reads this file any more: edits need not keep the map up. */
 	x4_map_drop(i);
-	return x4_remove_range(i, 0, X4_LBLK_END, !S_ISREG(le16toh(i->raw->i_mode)), false);
+	return x4_remove_range(i, 0, X4_LBLK_END, !S_ISREG(le16toh(i->raw->i_mode)) || (le32toh(i->raw->i_flags) & EXT4_EA_INODE_FL), false);
 }
 
 /* ---- truncate ---- */

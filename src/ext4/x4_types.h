@@ -75,6 +75,10 @@ struct x4_vol {
 	uint64_t nr_evicted;        /* deletions that have ended */
 	uint64_t orphaned_ns;       /* when a file lost its last name */
 
+	/* x4_xattr_value.c: references to inodes that hold attribute values, to be dropped; changed inside handles only */
+	struct list ea_refs;
+	bool ea_refs_kept;          /* atomic: there are some */
+
 	/* lazily changed times: inodes whose lazy_* differ from raw; lock-free stack, taken whole by x4_vol_write_times */
 	struct x4_inode *lazy_head;
 
@@ -276,9 +280,15 @@ int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent
 /* Most blocks that setting or removing one attribute changes (the inode, its own and a shared block, bitmaps): what a
  * handle needs for each call of x4_acl_chmod and x4_xattr_kill_caps. */
 #define X4_CREDITS_XATTR 8
-/* Eviction: drops the xattr block (refcount) and ea_inodes in h. */
+/* What such a call, and x4_acl_inherit from dir, may need besides where values lie in inodes of their own (ea_inode). Before the
+ * handle; the inode is locked. */
+unsigned x4_acl_chmod_credits(struct x4_inode *i);
+unsigned x4_acl_inherit_credits(struct x4_inode *dir);
+/* Drops what handles have kept of such inodes, which may delete them. Outside handles, on a thread that may block. */
+void x4_ea_settle(struct x4_vol *v);
+void x4_ea_fini(struct x4_vol *v); /* at the end, alone: forgets them */
+/* Eviction: drops the xattr block (refcount) and ea_inodes, in transactions of its own. */
 int x4_xattr_free_all(struct x4_inode *i);
-unsigned x4_xattr_free_credits(struct x4_inode *i);
 /* create: default ACL of dir to the new inode in h; *mode is adjusted. *ret_had_default: umask does not apply. */
 int x4_acl_inherit(struct jnl_handle *h, struct x4_inode *dir, struct x4_inode *i, uint32_t *mode, bool *ret_had_default);
 /* chmod: the access ACL follows the mode, inside h. */

@@ -105,6 +105,7 @@ static int set_geometry(struct opening *o)
 
 static void unload(struct x4_vol *v)
 {
+	x4_ea_fini(v);
 	x4_icache_fini(v);
 	x4_groups_fini(v);
 	free(v->zones);
@@ -416,6 +417,7 @@ static void *ticker(void *arg)
 		if (times)
 			(void)x4_vol_write_times(v);
 		x4_error_write(v);
+		x4_ea_settle(v);
 		fdio_mutex_lock(&v->ticker_lock);
 	}
 	fdio_mutex_unlock(&v->ticker_lock);
@@ -462,6 +464,7 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 	fdio_cond_init(&v->ticker_cond);
 	list_init(&v->dirty_groups);
 	list_init(&v->orphans);
+	list_init(&v->ea_refs);
 	x4_error_init(v);
 	return v;
 }
@@ -639,6 +642,7 @@ static int close_rw(struct x4_vol *v)
 	struct unmount u = { .v = v };
 	int err, e;
 
+	x4_ea_settle(v);
 	x4_icache_evict_unlinked(v);
 	(void)x4_windows_settle(v); /* none, if all files were closed */
 	err = x4_vol_write_times(v);

@@ -60,52 +60,28 @@ static int split_name(const struct x4_vol *v, const char *name, uint8_t *ret_ind
 
 /* ------------------------------------------------------------------ reading */
 
-/* A value that lies in an inode of its own: checked, then read from the device. */
-static int read_ea_inode(struct x4_inode *i, const struct x4_xattr *x, uint8_t *buf)
+static int copy_acl(struct x4_inode *i, const struct x4_xattr *x, void *buf, size_t size, size_t *ret_len)
 {
-	struct x4_vol *v = i->vol;
-	struct x4_inode *ea;
-	uint8_t *blk = NULL;
-	int err = x4_iget_special(v, x->inum, &ea);
+	uint8_t *value = NULL;
+	int err = x->inum ? x4_ea_copy(i, x, &value) : 0;
 
-	if (err)
-		return err == -ENOENT ? X4_CORRUPT(v, i->ino, 0, "attribute value in unused inode %u", x->inum) : err;
-	if (!(x4_inode_flags(ea) & EXT4_EA_INODE_FL) || x4_inode_size(ea) != x->size) {
-		err = X4_CORRUPT(v, i->ino, 0, "inode %u does not hold an attribute value of %u bytes", x->inum, x->size);
-		goto out;
-	}
-	err = x4_map_load(ea);
-	blk = fdio_alloc_aligned(4096, v->block_size);
-	if (!err && !blk)
-		err = -ENOMEM;
-	for (uint32_t at = 0; at < x->size && !err; at += v->block_size) {
-		uint64_t pblk;
-
-		x4_inode_lock_shared(ea);
-		err = x4_bmap(ea, at >> v->block_bits, &pblk);
-		x4_inode_unlock(ea);
-		if (!err)
-			err = dev_read(v->dev, blk, v->block_size, pblk << v->block_bits);
-		if (!err)
-			memcpy(buf + at, blk, FDIO_MIN(v->block_size, x->size - at));
-	}
-out:
-	free(blk);
-	x4_iput(ea);
+	if (!err)
+		err = x4_acl_to_user(i, x->inum ? value : x->value, x->size, buf, size, ret_len);
+	free(value);
 	return err;
 }
 
 static int copy_value(struct x4_inode *i, const struct x4_xattr *x, void *buf, size_t size, size_t *ret_len)
 {
 	if (is_acl(x->index))
-		return x4_acl_to_user(i, x->value, x->size, buf, size, ret_len);
+		return copy_acl(i, x, buf, size, ret_len);
 	*ret_len = x->size;
 	if (!size)
 		return 0;
 	if (size < x->size)
 		return -ERANGE;
 	if (x->inum)
-		return read_ea_inode(i, x, buf);
+		return x4_ea_read(i, x, buf);
 	if (x->size)
 		memcpy(buf, x->value, x->size);
 	return 0;
@@ -193,36 +169,79 @@ int x4_xattr_list(struct x4_inode *i, bool trusted, char *buf, size_t size, size
 
 /* ------------------------------------------------------------------ changing */
 
+/* Gives up the value of x if it lies in an inode of its own. i has been begun in h. */
+static int leave_value(struct jnl_handle *h, struct x4_inode *i, const struct x4_xattr_set *s, const struct x4_xattr *x)
+{
+	int err = 0;
+
+	if (!x->inum)
+		return 0;
+	if (!(x->was_in_block && s->block_shared)) /* X3 */
+		err = x4_ea_unref(h, i, x);
+	return err ? err : x4_raw_add_blocks(i, -(int64_t)fdio_blocks(x->size, i->vol->block_bits));
+}
+
+static int change_set(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s, const struct x4_xattr *fresh, bool remove)
+{
+	struct x4_xattr *x = x4_xattr_find(s, fresh->index, fresh->name, fresh->name_len);
+	int err = 0;
+
+	if (remove && !x)
+		return -ENODATA;
+	if (!remove && x && !x->inum && x->size == fresh->size && (!x->size || !memcmp(x->value, fresh->value, x->size)))
+		return X4_XATTR_SAME;
+	if (x)
+		err = leave_value(h, i, s, x);
+	if (err)
+		return err;
+	if (remove) {
+		*x = s->e[--s->nr];
+	} else {
+		if (!x)
+			x = &s->e[s->nr++];
+		*x = *fresh;
+	}
+	return x4_xattr_store(h, i, s);
+}
+
 int x4_xattr_change(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const char *name, unsigned name_len, const void *value,
 		    size_t len)
 {
+	struct x4_xattr fresh = { .index = index, .name_len = (uint8_t)name_len, .name = name, .value = value, .size = (uint32_t)len,
+				  .fresh = true };
 	struct x4_xattr_set s;
-	struct x4_xattr *x;
 	int err = x4_xattr_load(i, &s);
 
 	if (err)
 		return err;
-	x = x4_xattr_find(&s, index, name, name_len);
-	if (x && x->inum) {
-		/* Counting the owners of a shared value inode is not offered; nothing is changed rather than half of it. */
-		err = -EOPNOTSUPP;
-	} else if (!value) {
-		err = x ? 0 : -ENODATA;
-		if (x)
-			*x = s.e[--s.nr];
-	} else if (x && x->size == len && (!len || !memcmp(x->value, value, len))) {
-		err = X4_XATTR_SAME;
-	} else {
-		if (!x)
-			x = &s.e[s.nr++];
-		*x = (struct x4_xattr){ .index = index, .name_len = (uint8_t)name_len, .name = name, .value = value, .size = (uint32_t)len,
-					.fresh = true };
-	}
+	err = x4_inode_begin(h, i);
 	if (!err)
-		err = x4_xattr_store(h, i, &s);
+		err = change_set(h, i, &s, &fresh, !value);
 	x4_xattr_set_fini(&s);
 	__atomic_store_n(&i->killpriv_cache, 0, __ATOMIC_RELEASE);
 	return err;
+}
+
+/* Values of the set that a copy of the block would own. */
+static unsigned shared_values(const struct x4_xattr_set *s)
+{
+	unsigned n = 0;
+
+	for (unsigned k = 0; k < s->nr; k++)
+		n += s->block_shared && s->e[k].was_in_block && s->e[k].inum;
+	return n;
+}
+
+unsigned x4_xattr_credits(struct x4_inode *i, size_t len)
+{
+	struct x4_xattr_set s;
+	unsigned n;
+
+	if (!i->vol->has_ea_inode || x4_xattr_load(i, &s)) /* the change will find the error */
+		return 0;
+	n = x4_ea_credits_new(i->vol, len) + X4_CREDITS_EA_UNREF + shared_values(&s) * X4_CREDITS_INODE;
+	x4_xattr_set_fini(&s);
+	return n;
 }
 
 /* XATTR_CREATE and XATTR_REPLACE are judged before a transaction is opened. */
@@ -273,14 +292,15 @@ static int change_in_handle(struct jnl_handle *h, struct x4_inode *i, const stru
 /* The inode is locked exclusively. */
 static int change_locked(struct x4_inode *i, const struct change *c)
 {
+	unsigned blocks = c->value ? 1 + x4_ea_blocks(i->vol, c->len) : 0;
 	struct jnl_handle *h;
 	int err = 0;
 
-	if (c->value)
-		err = x4_meta_reserve(i->vol, 1, false);
+	if (blocks)
+		err = x4_meta_reserve(i->vol, blocks, false);
 	if (err)
 		return err;
-	err = jnl_begin(i->vol->jnl, X4_CREDITS_XATTR, &h);
+	err = jnl_begin(i->vol->jnl, X4_CREDITS_XATTR + x4_xattr_credits(i, c->value ? c->len : 0), &h);
 	if (!err) {
 		err = change_in_handle(h, i, c);
 		if (err)
@@ -288,8 +308,8 @@ static int change_locked(struct x4_inode *i, const struct change *c)
 		else
 			jnl_end(h);
 	}
-	if (c->value)
-		x4_meta_unreserve(i->vol, 1);
+	if (blocks)
+		x4_meta_unreserve(i->vol, blocks);
 	return err;
 }
 
@@ -318,80 +338,7 @@ int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t
 	if (!err)
 		err = change_locked(i, &c);
 	x4_inode_unlock(i);
-	return err;
-}
-
-/* One owner less of a value that lies in an inode of its own; its last owner gone, it goes when ea is put. Inside h. */
-static int unref_ea_inode(struct jnl_handle *h, struct x4_inode *ea)
-{
-	struct ext2_inode_large *raw = ea->raw;
-	/* The count of owners is kept where other inodes have ctime and version. */
-	uint64_t refs = (uint64_t)raw->i_ctime << 32 | raw->osd1.linux1.l_i_version;
-	int err = x4_inode_begin(h, ea);
-
-	if (err)
-		return err;
-	refs = refs ? refs - 1 : 0;
-	fdio_mutex_lock(&ea->attr);
-	raw->i_ctime = (uint32_t)(refs >> 32);
-	raw->osd1.linux1.l_i_version = (uint32_t)refs;
-	fdio_mutex_unlock(&ea->attr);
-	if (!refs) {
-		x4_raw_set_nlink(ea, 0);
-		err = x4_orphan_add(h, ea);
-	}
-	return err ? err : x4_inode_dirty(h, ea, false);
-}
-
-/* Takes the attribute x of s away in a transaction of its own, with its claim on the inode that holds the value. */
-static int drop_ea_value(struct x4_inode *i, struct x4_xattr_set *s, struct x4_xattr *x)
-{
-	uint32_t inum = x->inum, size = x->size;
-	struct x4_inode *ea = NULL;
-	struct jnl_handle *h;
-	int err = inum == i->ino ? -ENOENT : x4_iget_special(i->vol, inum, &ea);
-
-	if (!err && (!S_ISREG(x4_inode_mode(ea)) || !(x4_inode_flags(ea) & EXT4_EA_INODE_FL))) {
-		x4_iput(ea);
-		err = -ENOENT;
-	}
-	if (err == -ENOENT) /* whatever it is, it is not ours to free */
-		return X4_CORRUPT(i->vol, i->ino, 0, "inode %u does not hold an attribute value", inum);
-	if (!err)
-		err = jnl_begin(i->vol->jnl, X4_CREDITS_XATTR + X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &h);
-	if (err) {
-		x4_iput(ea);
-		return err;
-	}
-	err = x4_inode_begin(h, i);
-	if (!err)
-		err = unref_ea_inode(h, ea);
-	*x = s->e[--s->nr];
-	if (!err) /* each owner has the blocks of the value on its account */
-		err = x4_raw_add_blocks(i, -(int64_t)fdio_blocks(size, i->vol->block_bits));
-	if (!err)
-		err = x4_xattr_store(h, i, s);
-	if (err)
-		jnl_cancel(h);
-	else
-		jnl_end(h);
-	x4_iput(ea);
-	return err;
-}
-
-/* 1 if the attribute is such a one and is gone, 0 if it is not. */
-static int remove_ea_value(struct x4_inode *i, const struct change *c)
-{
-	struct x4_xattr_set s;
-	struct x4_xattr *x;
-	int err = x4_xattr_load(i, &s);
-
-	if (err)
-		return err;
-	x = x4_xattr_find(&s, c->index, c->rest, c->rest_len);
-	if (x && x->inum)
-		err = drop_ea_value(i, &s, x) ?: 1;
-	x4_xattr_set_fini(&s);
+	x4_ea_settle(i->vol);
 	return err;
 }
 
@@ -405,11 +352,10 @@ int x4_xattr_remove(struct x4_inode *i, const char *name)
 	x4_inode_lock_excl(i);
 	err = may_change(i);
 	if (!err)
-		err = i->vol->has_ea_inode ? remove_ea_value(i, &c) : 0;
-	if (!err)
 		err = change_locked(i, &c);
 	x4_inode_unlock(i);
-	return err == 1 ? 0 : err;
+	x4_ea_settle(i->vol);
+	return err;
 }
 
 /* ------------------------------------------------------------------ for the other parts */
@@ -433,55 +379,76 @@ int x4_xattr_kill_caps(struct jnl_handle *h, struct x4_inode *i)
 	return err == -ENODATA ? 0 : err;
 }
 
-unsigned x4_xattr_free_credits(struct x4_inode *i)
+/* The first attribute of s whose value i has to give up itself: not those of a shared block. */
+static struct x4_xattr *next_value(struct x4_xattr_set *s)
 {
-	return x4_raw_file_acl(i) ? X4_CREDITS_XATTR : 0;
+	for (unsigned k = 0; k < s->nr; k++)
+		if (s->e[k].inum && !(s->e[k].was_in_block && s->block_shared))
+			return &s->e[k];
+	return NULL;
 }
 
-/* Values in inodes of their own, one transaction each: a crash in between leaves an orphan with the others. */
-static int free_ea_values(struct x4_inode *i)
+static void forget_block(struct x4_xattr_set *s)
 {
-	struct x4_xattr_set s;
-	int err = 0;
+	unsigned n = 0;
 
-	/* Such an inode has no attributes: on an image that says otherwise this does not descend. */
-	if (!i->vol->has_ea_inode || (x4_inode_flags(i) & EXT4_EA_INODE_FL))
-		return 0;
-	for (bool more = true; !err && more;) {
-		more = false;
+	for (unsigned k = 0; k < s->nr; k++)
+		if (!s->e[k].was_in_block)
+			s->e[n++] = s->e[k];
+	s->nr = n;
+	s->block_shared = false;
+}
+
+/* One value, or, when there is none left, the block. */
+static int free_step(struct jnl_handle *h, struct x4_inode *i, bool *ret_more)
+{
+	struct x4_xattr_set s = { 0 };
+	struct x4_xattr *x = NULL;
+	int err = x4_inode_begin(h, i);
+
+	if (!err && i->vol->has_ea_inode)
 		err = x4_xattr_load(i, &s);
-		if (err)
-			return err;
-		for (unsigned k = 0; k < s.nr && !more; k++)
-			if (s.e[k].inum) {
-				more = true;
-				err = drop_ea_value(i, &s, &s.e[k]);
-			}
-		x4_xattr_set_fini(&s);
+	if (err)
+		return err;
+	x = next_value(&s);
+	*ret_more = x;
+	if (x) {
+		err = leave_value(h, i, &s, x);
+		*x = s.e[--s.nr];
+		/* What is in a shared block is not copied, but left to the others. */
+		if (!err && s.block_shared)
+			err = x4_xattr_drop_block(h, i);
+		if (s.block_shared)
+			forget_block(&s);
+		if (!err)
+			err = x4_xattr_store(h, i, &s);
+	} else {
+		err = x4_xattr_drop_block(h, i);
 	}
-	return err;
+	x4_xattr_set_fini(&s);
+	return err ? err : x4_inode_dirty(h, i, false);
 }
 
 int x4_xattr_free_all(struct x4_inode *i)
 {
+	/* Such an inode has no attributes: on an image that says otherwise this does not descend. */
+	bool values = i->vol->has_ea_inode && !(x4_inode_flags(i) & EXT4_EA_INODE_FL), more = true;
 	struct jnl_handle *h;
-	int err = free_ea_values(i);
+	int err = 0;
 
-	if (err)
-		return err;
-	if (!x4_raw_file_acl(i))
+	if (!x4_raw_file_acl(i) && !values)
 		return 0;
-	err = jnl_begin(i->vol->jnl, x4_xattr_free_credits(i), &h);
-	if (err)
-		return err;
-	err = x4_inode_begin(h, i);
-	if (!err)
-		err = x4_xattr_drop_block(h, i);
-	if (!err)
-		err = x4_inode_dirty(h, i, false);
-	if (err)
-		jnl_cancel(h);
-	else
-		jnl_end(h);
+	while (more && !err) {
+		more = false;
+		err = jnl_begin(i->vol->jnl, X4_CREDITS_XATTR + (values ? X4_CREDITS_EA_UNREF : 0), &h);
+		if (err)
+			break;
+		err = free_step(h, i, &more);
+		if (err)
+			jnl_cancel(h);
+		else
+			jnl_end(h);
+	}
+	x4_ea_settle(i->vol);
 	return err;
 }

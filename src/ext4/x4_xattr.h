@@ -27,14 +27,16 @@ struct x4_xattr {
 	uint32_t size;
 	uint32_t inum;         /* the value lies in this inode (ea_inode) */
 	uint32_t hash;         /* as found; kept for values in inodes */
-	bool in_block;
+	bool in_block, was_in_block;
 	bool fresh;            /* set just now: goes to the inode if it fits, wherever it was */
+	bool apart;            /* set just now, and too large for both places: goes to an inode of its own */
 };
 
 /* Everything an inode has. Names and values point into copies that the set owns, or into what the caller put there. */
 struct x4_xattr_set {
 	struct x4_xattr *e;
 	unsigned nr, cap;
+	bool block_shared;     /* other inodes have the block too */
 	uint8_t *ibody_copy, *block_copy;
 };
 
@@ -43,7 +45,8 @@ int x4_xattr_load(struct x4_inode *i, struct x4_xattr_set *ret);
 void x4_xattr_set_fini(struct x4_xattr_set *s);
 struct x4_xattr *x4_xattr_find(struct x4_xattr_set *s, uint8_t index, const char *name, unsigned name_len);
 /* Writes the set back in h: each attribute stays where it is; a fresh one goes to the inode if it fits, else to
- * the block of its own (a shared one is left to its other owners). -ENOSPC when there is no room. Ends with x4_inode_dirty. Credits: X4_CREDITS_XATTR. */
+ * the block of its own (a shared one is left to its other owners), or its value to an inode of its own, as ext4 places them.
+ * -ENOSPC when there is no room. Ends with x4_inode_dirty. Credits: X4_CREDITS_XATTR, and x4_xattr_credits for values in inodes. */
 int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s);
 /* Takes the block away: one owner less, or freed. i is begun, and dirtied by the caller. */
 int x4_xattr_drop_block(struct jnl_handle *h, struct x4_inode *i);
@@ -53,6 +56,22 @@ uint64_t x4_raw_file_acl(const struct x4_inode *i);
 #define X4_XATTR_SAME 1
 int x4_xattr_change(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const char *name, unsigned name_len, const void *value,
 		    size_t len);
+
+/* Credits beside X4_CREDITS_XATTR for setting an attribute of len bytes or removing one; 0 without ea_inode. i is locked. */
+unsigned x4_xattr_credits(struct x4_inode *i, size_t len);
+
+/* x4_xattr_value.c: values in inodes of their own. New: what it takes in blocks and credits for len bytes; 0 without the feature. */
+unsigned x4_ea_blocks(const struct x4_vol *v, size_t len);
+unsigned x4_ea_credits_new(const struct x4_vol *v, size_t len);
+/* The value of x goes to an inode of its own, which is put into x; i, which has been begun in h, gets its blocks on its account. */
+int x4_ea_new(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr *x);
+/* One owner more or less of the value of x, an attribute of i. The last one gone, it is deleted later. */
+int x4_ea_ref(struct jnl_handle *h, struct x4_inode *i, const struct x4_xattr *x);
+int x4_ea_unref(struct jnl_handle *h, struct x4_inode *i, const struct x4_xattr *x);
+#define X4_CREDITS_EA_UNREF (X4_CREDITS_INODE + X4_CREDITS_ORPHAN)
+/* Reads the whole value of x, checked; also inside handles. copy: malloc'd. */
+int x4_ea_read(struct x4_inode *i, const struct x4_xattr *x, uint8_t *buf);
+int x4_ea_copy(struct x4_inode *i, const struct x4_xattr *x, uint8_t **ret);
 
 /* x4_acl.c: the whole set or remove of an ACL attribute, with what it does to the mode, inside h. X4_XATTR_SAME: all was so. */
 int x4_acl_store(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const void *value, size_t len, bool kill_sgid);

@@ -10,6 +10,7 @@
  * X1 Nothing read from an image is used before its place has been checked: names end before the area does, values lie
  *    between the end of the entries and the end of the area.
  * X2 A block with other owners (h_refcount > 1) is never changed but for its count.
+ * X3 A value in an inode of its own (x4_xattr_value.c) belongs to the block its entry is in, not to each inode that has the block.
  */
 #include "ext4/x4_xattr.h"
 
@@ -26,7 +27,7 @@
 
 static uint32_t round4(uint32_t n) { return (n + 3) & ~3u; }
 static uint32_t entry_len(uint32_t name_len) { return round4(ENTRY_BYTES + name_len); }
-static uint32_t value_len(const struct x4_xattr *x) { return x->inum ? 0 : round4(x->size); }
+static uint32_t value_len(const struct x4_xattr *x) { return x->inum || x->apart ? 0 : round4(x->size); }
 
 /* ------------------------------------------------------------------ places */
 
@@ -79,6 +80,7 @@ static int add_entry(struct x4_xattr_set *s, const struct ext2_ext_attr_entry *e
 		.inum = e->e_value_inum,
 		.hash = e->e_hash,
 		.in_block = in_block,
+		.was_in_block = in_block,
 	};
 	return 0;
 }
@@ -195,6 +197,7 @@ static int load_block(struct x4_inode *i, struct x4_xattr_set *s, uint64_t blk)
 	if (err)
 		return err;
 	s->block_copy = copy_of(b->data, i->vol->block_size);
+	s->block_shared = ((struct ext2_ext_attr_header *)b->data)->h_refcount > 1;
 	jnl_brelse(b);
 	if (!s->block_copy)
 		return -ENOMEM;
@@ -248,29 +251,69 @@ static bool take_ibody(const struct x4_xattr *x, uint32_t len, uint32_t *used)
 	return true;
 }
 
-/* What is in one place stays there, as with the kernel; only a fresh one may move. Returns the bytes needed in the
- * block, 0 for none. */
-static uint32_t assign_places(struct x4_inode *i, struct x4_xattr_set *s)
+/* Room taken in the block: by entries and their header, and by values. */
+struct taken { uint32_t entries, values; bool any; };
+
+static void take_block(const struct x4_xattr *x, struct taken *t)
 {
-	uint32_t len = 0, used = 4, block_used = BLOCK_HDR + 4, *magic;
-	bool any = false;
+	t->entries += entry_len(x->name_len);
+	t->values += value_len(x);
+	t->any = true;
+}
+
+/*
+ * True if x may go to the block. Where values can lie in inodes, one that would leave little of the block to the names of others
+ * does not go there.
+ */
+static bool fits_block(const struct x4_vol *v, const struct x4_xattr *x, const struct taken *t)
+{
+	uint32_t values = t->values + value_len(x), reserve = FDIO_MIN(v->block_size / 8, 1024u);
+
+	if (!v->has_ext_attr || t->entries + entry_len(x->name_len) + values > v->block_size)
+		return false;
+	return !v->has_ea_inode || !value_len(x) || v->block_size - values >= reserve;
+}
+
+/* Where ext4 would put it: in the inode, else in the block; and if there is no room, or no block could ever hold it, only its name. */
+static int place_fresh(const struct x4_vol *v, struct x4_xattr *x, uint32_t len, uint32_t *used, struct taken *t)
+{
+	bool may = v->has_ea_inode && x->size;
+
+	for (x->apart = may && round4(x->size) > v->block_size - BLOCK_HDR - 4 - entry_len(3);; x->apart = true) {
+		x->in_block = !take_ibody(x, len, used);
+		if (!x->in_block)
+			return 0;
+		if (fits_block(v, x, t)) {
+			take_block(x, t);
+			return 0;
+		}
+		if (x->apart || !may)
+			return -ENOSPC;
+	}
+}
+
+/* What is in one place stays there, as with the kernel; only a fresh one may move. */
+static int assign_places(struct x4_inode *i, struct x4_xattr_set *s, bool *ret_block)
+{
+	uint32_t len = 0, used = 4, *magic;
+	struct taken t = { BLOCK_HDR + 4, 0, false };
+	int err = 0;
 
 	if (!ibody_area(i, &len, &magic))
 		len = 0;
-	for (unsigned k = 0; k < s->nr; k++)
+	for (unsigned k = 0; k < s->nr; k++) {
 		if (!s->e[k].in_block && !s->e[k].fresh)
 			s->e[k].in_block = !take_ibody(&s->e[k], len, &used);
-	for (unsigned k = 0; k < s->nr; k++) {
-		struct x4_xattr *x = &s->e[k];
-
-		if (x->fresh)
-			x->in_block = !take_ibody(x, len, &used);
-		if (x->in_block) {
-			block_used += entry_len(x->name_len) + value_len(x);
-			any = true;
-		}
+		if (s->e[k].in_block && !s->e[k].fresh)
+			take_block(&s->e[k], &t);
 	}
-	return any ? block_used : 0;
+	for (unsigned k = 0; k < s->nr && !err; k++)
+		if (s->e[k].fresh)
+			err = place_fresh(i->vol, &s->e[k], len, &used, &t);
+	if (!err && t.any && (!i->vol->has_ext_attr || t.entries + t.values > i->vol->block_size))
+		err = -ENOSPC;
+	*ret_block = t.any;
+	return err;
 }
 
 static void put_entry(uint8_t *at, const struct x4_xattr *x, uint32_t value_off, uint32_t hash)
@@ -422,18 +465,36 @@ static int own_block(struct jnl_handle *h, struct x4_inode *i, struct jnl_buf **
 	return err;
 }
 
+/* Values that go to inodes of their own; and a copy of a shared block owns those of the entries that it keeps. */
+static int place_values(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s)
+{
+	int err = 0;
+
+	for (unsigned k = 0; k < s->nr && !err; k++) {
+		struct x4_xattr *x = &s->e[k];
+
+		if (x->apart)
+			err = x4_ea_new(h, i, x);
+		else if (s->block_shared && x->was_in_block && x->inum)
+			err = x4_ea_ref(h, i, x);
+		x->apart = false;
+	}
+	return err;
+}
+
 int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s)
 {
-	uint32_t block_bytes = assign_places(i, s);
 	struct jnl_buf *b;
-	int err;
+	bool block;
+	int err = assign_places(i, s, &block);
 
-	if (block_bytes > i->vol->block_size || (block_bytes && !i->vol->has_ext_attr))
-		return -ENOSPC;
-	err = x4_inode_begin(h, i);
+	if (!err)
+		err = x4_inode_begin(h, i);
+	if (!err && i->vol->has_ea_inode)
+		err = place_values(h, i, s);
 	if (err)
 		return err;
-	if (block_bytes) {
+	if (block) {
 		qsort(s->e, s->nr, sizeof(*s->e), by_kernel_order);
 		err = own_block(h, i, &b);
 		if (err)

@@ -39,10 +39,11 @@ void tree_fill(uint8_t *buf, unsigned bs, uint32_t id, uint32_t lblk, uint32_t g
 	}
 }
 
-/* The attribute's value: short, or too long for the inode. */
+/* The attribute's value: short, or too long for the inode, or for a block: then it gets an inode of its own. */
 size_t tree_xattr_value(uint8_t *buf, uint32_t v)
 {
-	size_t len = v % 2 ? 8 : 300;
+	static const size_t lens[] = { 8, 300, 8, TREE_XATTR_MAX };
+	size_t len = lens[v % 4];
 
 	memset(buf, (int)(v & 0xff), len);
 	memcpy(buf, &v, sizeof(v));
@@ -258,7 +259,7 @@ static int op_allocate(struct worker *w, struct file *f, struct x4_inode *i, boo
 
 static int op_xattr(struct worker *w, struct file *f, struct x4_inode *i)
 {
-	uint8_t value[512];
+	static __thread uint8_t value[TREE_XATTR_MAX];
 	uint32_t v = crash_pick(&w->seed, 4) ? ++w->gen : 0;
 	int ret;
 
@@ -466,7 +467,7 @@ static bool setup(struct crash_run *r, uint64_t seed)
 	unsigned mib = small ? 1 : 4;
 	char args[200], err[256] = "";
 
-	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,^resize_inode -N 256 -g 2048 -E nodiscard,lazy_itable_init=0 -J size=%u",
+	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,ea_inode,^resize_inode -N 256 -g 2048 -E nodiscard,lazy_itable_init=0 -J size=%u",
 		 small ? 1024 : 4096, csum ? "metadata_csum" : "^metadata_csum", mib);
 	r->f = fake_mkfs((uint64_t)mib * 6 << 20, args);
 	if (!r->f)

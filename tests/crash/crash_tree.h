@@ -56,6 +56,7 @@ struct crash_run {
 };
 
 extern const struct x4_options tree_options;
+#define TREE_XATTR_MAX 5000
 extern const char tree_xattr_name[];
 
 /* crash_tree.c */

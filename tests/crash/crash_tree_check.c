@@ -100,7 +100,7 @@ static bool content_ok(struct look *l, const struct name *n, struct x4_inode *i,
 
 static bool xattr_ok(struct look *l, struct x4_inode *i, uint32_t v)
 {
-	uint8_t want[512], got[512];
+	static uint8_t want[TREE_XATTR_MAX], got[TREE_XATTR_MAX];
 	size_t len, n = 0;
 	int ret = x4_xattr_get(i, tree_xattr_name, got, sizeof(got), &n);
 
@@ -181,7 +181,7 @@ static bool digest_name(struct look *l, struct x4_inode *i, uint64_t *sum)
 {
 	static uint8_t buf[4096];
 	uint64_t size = x4_inode_size(i);
-	uint8_t value[512];
+	static uint8_t value[TREE_XATTR_MAX];
 	struct x4_attr a;
 	size_t n = 0;
 	uint32_t crc;

@@ -37,7 +37,7 @@ struct recipe {
 
 static const struct recipe recipes[] = {
 	{ "csum1k", 8, "-t ext4 -b 1024 -g 2048 -I 256 -N 512 -J size=1 " SAME, NULL, true },
-	{ "csum4k", 12, "-t ext4 -b 4096 -N 512 -J size=4 -O orphan_file,metadata_csum_seed,large_dir,^resize_inode " SAME, NULL, true },
+	{ "csum4k", 12, "-t ext4 -b 4096 -N 512 -J size=4 -O orphan_file,metadata_csum_seed,large_dir,ea_inode,^resize_inode " SAME, NULL, true },
 	{ "old1k", 8, "-t ext4 -b 1024 -g 4096 -I 128 -N 512 -J size=1 -O ^metadata_csum,^64bit,uninit_bg,^extents,^flex_bg " SAME,
 	  OLD_FILES "tune2fs -O extents \"$IMG\" >/dev/null 2>&1", true },
 	{ "plain2k", 12, "-t ext4 -b 2048 -g 2048 -I 512 -N 512 -J size=2 -O ^metadata_csum,^uninit_bg,meta_bg,^resize_inode,sparse_super2 "
@@ -181,6 +181,21 @@ static void attributes(struct x4_inode *root)
 	x4_iput(d);
 }
 
+/* In inodes of their own, where the file system has that. */
+static void large_values(struct x4_inode *root)
+{
+	static char value[9000];
+	struct x4_inode *i = make(root, "values", 0100644);
+
+	memset(value, 'V', sizeof(value));
+	for (unsigned k = 0; k < 3; k++) {
+		int err = x4_xattr_set(i, k == 0 ? "user.large" : k == 1 ? "trusted.large" : "user.lesser", value, sizeof(value) - k * 500, 0, false);
+
+		MUST(!err || err == -ENOSPC);
+	}
+	x4_iput(i);
+}
+
 static void files(struct x4_inode *root, unsigned bits)
 {
 	struct x4_inode *i = make(root, "frag", 0100644);
@@ -215,6 +230,7 @@ static void populate(struct x4_vol *v)
 	files(root, bits);
 	attributes(root);
 	links_and_devices(root);
+	large_values(root);
 	x4_iput(root);
 }
 

@@ -16,6 +16,7 @@ VARIANTS = {
     "1k-csum": ("-b", "1024", "-O", "metadata_csum,64bit", "-J", "size=1"),
     "4k-plain": ("-b", "4096", "-O", "^metadata_csum,64bit", "-J", "size=4"),
     "1k-32bit": ("-b", "1024", "-O", "^metadata_csum,^64bit", "-J", "size=1"),
+    "1k-values": ("-b", "1024", "-O", "ea_inode", "-J", "size=1"),
 }
 TURNS = 30
 OPS = 120
@@ -25,8 +26,9 @@ DIRS = ("d0", "d1", "d2")
 class Model:
     """What the file system should hold: (contents, attribute) of each name; touched: changed since it was last durable."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, attributes=(10, 60, 700)):  # in the inode, or in a block
         self.rng = random.Random(seed)
+        self.attributes = attributes
         self.files = {}
         self.touched = set()
         self.serial = 0
@@ -106,7 +108,7 @@ class Model:
 
     def attribute(self, name, path):
         self.serial += 1
-        value = pattern(self.rng.choice((10, 60, 700)), self.serial)  # in the inode, or in a block
+        value = pattern(self.rng.choice(self.attributes), self.serial)
         self.touched.add(name)
         os.setxattr(path, "user.a", value)
         self.files[name] = (self.files[name][0], value)
@@ -218,6 +220,8 @@ def consistent(vol, clean):
 def in_turn(env, variant):
     vol = env.volume(48, *VARIANTS[variant])
     model = Model(f"interop {variant} {os.environ.get('FDIO_SEED', '1')}")
+    if variant == "1k-values":
+        model.attributes = (10, 700, 5000, 40_000)  # in the inode, in a block, in inodes of their own
     with vol.kmount() as k:
         for d in DIRS:
             os.mkdir(os.path.join(k, d))

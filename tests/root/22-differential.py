@@ -18,6 +18,7 @@ CTL = os.path.join(BUILD, "fusedioctl")
 LAYOUTS = {
     "4k": ["-b", "4096"],
     "1k": ["-b", "1024"],
+    "values": ["-b", "1024", "-O", "ea_inode"],
     "plain": ["-b", "4096", "-O", "^metadata_csum,^64bit,^dir_index"],
 }
 

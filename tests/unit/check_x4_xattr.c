@@ -25,6 +25,16 @@ static struct x4_inode *make(struct nvol *t, const char *name, uint32_t mode)
 	return n_get(t->root, name);
 }
 
+static void put(struct x4_inode **a, struct x4_inode **b)
+{
+	x4_iput(*a);
+	*a = NULL;
+	if (b) {
+		x4_iput(*b);
+		*b = NULL;
+	}
+}
+
 START_TEST(limits_and_errors)
 {
 	static char big[65537], buf[2048];
@@ -168,7 +178,7 @@ START_TEST(against_a_table)
 END_TEST
 
 /* ---- a block with two owners ---- */
-static void share_block(struct nvol *t, struct x4_inode *from, struct x4_inode *to)
+static void share_block(struct nvol *t, struct x4_inode *from, struct x4_inode *to, unsigned value_blocks)
 {
 	uint32_t blk = from->raw->i_file_acl;
 	struct jnl_handle *h;
@@ -180,7 +190,7 @@ static void share_block(struct nvol *t, struct x4_inode *from, struct x4_inode *
 	must_eq(jnl_begin(x4_vol_jnl(t->v), 10, &h), 0);
 	must_eq(x4_inode_begin(h, to), 0);
 	to->raw->i_file_acl = blk;
-	must_eq(x4_raw_add_blocks(to, 1), 0);
+	must_eq(x4_raw_add_blocks(to, 1 + value_blocks), 0);
 	must_eq(x4_inode_dirty(h, to, false), 0);
 	must_eq(jnl_bread(x4_vol_jnl(t->v), blk, &b), 0);
 	must_eq(jnl_get_write(h, b), 0);
@@ -205,7 +215,7 @@ START_TEST(a_shared_block_is_copied)
 	b = make(&t, "b", S_IFREG | 0644);
 	memset(value, 'v', sizeof value);
 	must_eq(x4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
-	share_block(&t, a, b);
+	share_block(&t, a, b, 0);
 	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	value[0] = 'w';
 	must_eq(x4_xattr_set(b, "user.v", value, sizeof value, 0, false), 0);
@@ -215,7 +225,7 @@ START_TEST(a_shared_block_is_copied)
 	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must_eq(buf[0], 'w');
 	must_eq(x4_xattr_remove(b, "user.v"), 0);
-	share_block(&t, a, b);
+	share_block(&t, a, b, 0);
 	must_eq(n_unlink(t.root, "a"), 0);
 	x4_iput(a);
 	x4_iput(b);
@@ -323,7 +333,9 @@ START_TEST(capabilities_are_killed)
 }
 END_TEST
 
-/* Values in inodes of their own, made by another tool: read, removed, and freed with the file. */
+/* ---- values in inodes of their own ---- */
+
+/* Made by another tool, and shared by an attribute block of two files. */
 START_TEST(values_in_inodes)
 {
 	static char buf[10000];
@@ -331,7 +343,6 @@ START_TEST(values_in_inodes)
 	struct nvol t = { 0 };
 	size_t len;
 
-	t.may_be_ro = true;
 	nvol_make(&t, SMALL, "-b 1024 -O ea_inode");
 	nvol_close(&t);
 	must_eq(fake_run(t.fake, "head -c 10000 /dev/zero | tr '\\0' q > $IMG.q; for f in f g; do "
@@ -339,25 +350,241 @@ START_TEST(values_in_inodes)
 			 "done >/dev/null 2>&1; rm $IMG.q; e2fsck -fy $IMG >/dev/null 2>&1; true", NULL, 0, true), 0);
 	must_eq(fake_e2fsck(t.fake), 0);
 	nvol_open(&t);
+	must(!x4_vol_read_only(t.v));
 	f = n_get(t.root, "f");
 	must_eq(x4_xattr_get(f, "user.big", buf, sizeof buf, &len), 0);
 	must_eq(len, 1024); /* the tool takes no more than a block */
 	must(buf[0] == 'q' && buf[1023] == 'q');
-	if (x4_vol_read_only(t.v)) {
-		must_eq(x4_xattr_remove(f, "user.big"), -EROFS);
-		x4_iput(f);
-		nvol_done(&t);
-		return;
-	}
-	must_eq(x4_xattr_set(f, "user.big", "small", 5, 0, false), -EOPNOTSUPP);
+	must_eq(x4_xattr_set(f, "user.too", "small", 5, 0, false), 0);
 	must_eq(x4_xattr_remove(f, "user.big"), 0);
 	must_eq(x4_xattr_get(f, "user.big", buf, sizeof buf, &len), -ENODATA);
 	must_eq(x4_xattr_get(f, "user.too", buf, sizeof buf, &len), 0);
+	must_eq(len, 5);
+	must_eq(blocks_of(f), 0);
 	x4_iput(f);
 	must_eq(n_unlink(t.root, "g"), 0);
 	nvol_check(&t);
 	nvol_open(&t);
 	must_eq(n_unlink(t.root, "f"), 0);
+	nvol_done(&t);
+}
+END_TEST
+
+#define VALUES 5
+
+static const char *value_name(unsigned k)
+{
+	static char name[200];
+
+	snprintf(name, sizeof name, "%s.%u%s", k % 2 ? "trusted" : "user", k, k > 2 ? "-a-name-that-takes-some-room-in-the-inode" : "");
+	return name;
+}
+
+static void value_fill(uint8_t *p, unsigned len, unsigned salt)
+{
+	for (unsigned k = 0; k < len; k++)
+		p[k] = (uint8_t)(k * 31 + (k >> 8) * 7 + salt);
+}
+
+static uint64_t blocks_free(struct nvol *t)
+{
+	struct x4_statfs s;
+
+	must_eq(x4_vol_sync(t->v), 0); /* what was freed counts when it is durable */
+	x4_vol_statfs(t->v, &s);
+	return s.bfree;
+}
+
+static const char *const ea_volumes[] = { "-b 1024 -O ea_inode", "-b 4096 -O ea_inode", "-b 1024 -I 128 -O ea_inode,^metadata_csum",
+	"-b 1024 -O ea_inode,^metadata_csum,^64bit -J size=1" };
+
+/* Values of all sizes, up to the most there is, come and go, and nothing of them stays. */
+START_TEST(values_of_any_size)
+{
+	static const unsigned sizes[] = { 0, 20, 300, 968, 969, 1024, 4040, 4041, 5000, 20000, 65535, 65536 };
+	static uint8_t want[VALUES][65536], got[65536];
+	unsigned have[VALUES] = { 0 };
+	struct nvol t = { 0 };
+	struct x4_inode *f;
+	uint64_t before, rnd = 11;
+	size_t len;
+
+	nvol_make(&t, SMALL, ea_volumes[_i]);
+	before = blocks_free(&t);
+	f = make(&t, "f", S_IFREG | 0644);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned n = 0; n < 150; n++) {
+			unsigned k = n_rand(&rnd) % VALUES, size = sizes[n_rand(&rnd) % ARRAY_SIZE(sizes)];
+			int r;
+
+			if (n_rand(&rnd) % 4 == 0) {
+				must_eq(x4_xattr_remove(f, value_name(k)), have[k] ? 0 : -ENODATA);
+				have[k] = 0;
+				continue;
+			}
+			value_fill(want[k], size, n);
+			r = x4_xattr_set(f, value_name(k), want[k], size, 0, false);
+			must_eq(r, 0); /* the names always fit */
+			have[k] = size + 1;
+			if (n % 7)
+				continue;
+			for (unsigned j = 0; j < VALUES; j++) {
+				r = x4_xattr_get(f, value_name(j), got, sizeof got, &len);
+				must_eq(r, have[j] ? 0 : -ENODATA);
+				must(r || (len == have[j] - 1 && !memcmp(got, want[j], len)));
+			}
+		}
+		x4_iput(f);
+		nvol_check(&t);
+		nvol_open(&t);
+		f = n_get(t.root, "f");
+	}
+	must_eq(x4_xattr_set(f, "user.0", want[0], 65537, 0, false), -E2BIG);
+	x4_iput(f);
+	must_eq(n_unlink(t.root, "f"), 0);
+	must_eq(blocks_free(&t), before);
+	nvol_done(&t);
+}
+END_TEST
+
+/* Two files have one attribute block with a large value in it: each may change or go, and the value goes with the last. */
+START_TEST(a_value_of_a_shared_block)
+{
+	static uint8_t value[9000], buf[9000];
+	struct x4_inode *a, *b;
+	struct nvol t = { 0 };
+	uint64_t before;
+	size_t len;
+
+	nvol_make(&t, SMALL, "-b 1024 -I 128 -O ea_inode"); /* no room in the inode */
+	before = blocks_free(&t);
+	a = make(&t, "a", S_IFREG | 0644);
+	b = make(&t, "b", S_IFREG | 0644);
+	value_fill(value, sizeof value, 1);
+	must_eq(x4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
+	must_eq(x4_xattr_set(a, "user.w", value, sizeof value, 0, false), 0);
+	share_block(&t, a, b, 18);
+	put(&a, &b);
+	nvol_check(&t);
+	nvol_open(&t);
+	a = n_get(t.root, "a");
+	b = n_get(t.root, "b");
+	if (_i == 0) { /* one changes another attribute: a copy of the block owns the values as well */
+		must_eq(x4_xattr_set(b, "user.x", "1", 1, 0, false), 0);
+		must_eq(x4_xattr_remove(a, "user.v"), 0);
+	} else if (_i == 1) { /* one removes a value, which the other keeps */
+		must_eq(x4_xattr_remove(a, "user.v"), 0);
+	} else { /* one goes */
+		put(&a, NULL);
+		must_eq(n_unlink(t.root, "a"), 0);
+		must_eq(n_create(t.root, "a", S_IFREG | 0600), 0);
+		a = n_get(t.root, "a");
+	}
+	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
+	must(len == sizeof value && !memcmp(buf, value, len));
+	must_eq(x4_xattr_get(b, "user.w", buf, sizeof buf, &len), 0);
+	must_eq(x4_xattr_get(a, "user.v", buf, sizeof buf, &len), -ENODATA);
+	put(&a, &b);
+	nvol_check(&t);
+	nvol_open(&t);
+	must_eq(n_unlink(t.root, "a"), 0);
+	nvol_check(&t);
+	nvol_open(&t);
+	must_eq(n_unlink(t.root, "b"), 0);
+	must_eq(blocks_free(&t), before);
+	nvol_done(&t);
+}
+END_TEST
+
+/* An ACL too large for a block: followed by the mode, inherited twice by a directory, and gone with its files. */
+START_TEST(a_large_acl)
+{
+	static uint8_t acl[4 + 8 * 304], got[sizeof acl];
+	struct x4_inode *d, *e;
+	struct nvol t = { 0 };
+	uint64_t before;
+	uint8_t *p = acl;
+	size_t len;
+
+	nvol_make(&t, SMALL, "-b 1024 -O ea_inode");
+	before = blocks_free(&t);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0777), 0);
+	d = n_get(t.root, "d");
+	memcpy(p, &(uint32_t){ htole32(2) }, 4);
+	p += 4;
+	for (unsigned k = 0; k < 304; k++, p += 8) {
+		uint16_t tag = k == 0 ? 1 : k <= 300 ? 2 : k == 301 ? 4 : k == 302 ? 0x10 : 0x20, perm = 7;
+		uint32_t id = tag == 2 ? 1000 + k : UINT32_MAX;
+
+		memcpy(p, &tag, 2);
+		memcpy(p + 2, &perm, 2);
+		memcpy(p + 4, &id, 4);
+	}
+	must_eq(x4_xattr_set(d, "system.posix_acl_default", acl, sizeof acl, 0, false), 0);
+	must_eq(n_create(d, "e", S_IFDIR | 0777), 0);
+	must_eq(n_create(d, "f", S_IFREG | 0666), 0);
+	e = n_get(d, "e");
+	must_eq(x4_xattr_get(e, "system.posix_acl_default", got, sizeof got, &len), 0);
+	must(len == sizeof acl && !memcmp(got, acl, len));
+	must_eq(x4_setattr(e, X4_SET_MODE, &(struct x4_attr){ .mode = 0705 }), 0);
+	must_eq(x4_xattr_get(e, "system.posix_acl_access", got, sizeof got, &len), 0);
+	must_eq(len, sizeof acl);
+	must_eq(got[4 + 8 * 302 + 2], 0); /* the mask */
+	must_eq(got[4 + 8 * 303 + 2], 5);
+	x4_iput(e);
+	x4_iput(d);
+	nvol_check(&t);
+	nvol_open(&t);
+	d = n_get(t.root, "d");
+	must_eq(n_unlink(d, "f"), 0);
+	must_eq(n_rmdir(d, "e"), 0);
+	x4_iput(d);
+	must_eq(n_rmdir(t.root, "d"), 0);
+	must_eq(blocks_free(&t), before);
+	nvol_done(&t);
+}
+END_TEST
+
+/* Without room for the value nothing is changed, and nothing is lost. */
+START_TEST(no_room_for_a_value)
+{
+	static uint8_t value[65536], buf[65536];
+	struct nvol t = { 0 };
+	struct x4_inode *f;
+	unsigned n = 0;
+	char name[32];
+	size_t len;
+	int r;
+
+	nvol_make(&t, 4u << 20, "-b 1024 -O ea_inode -J size=1");
+	value_fill(value, sizeof value, 3);
+	do {
+		snprintf(name, sizeof name, "f%u", n++);
+		must_eq(n_create(t.root, name, S_IFREG | 0644), 0);
+		f = n_get(t.root, name);
+		r = x4_xattr_set(f, "user.v", value, sizeof value, 0, false);
+		if (r) {
+			must_eq(r, -ENOSPC);
+			must_eq(x4_xattr_set(f, "user.s", "small", 5, 0, false), 0);
+			must_eq(x4_xattr_set(f, "user.s", value, sizeof value, 0, false), -ENOSPC);
+			must_eq(x4_xattr_get(f, "user.s", buf, sizeof buf, &len), 0);
+			must_eq(len, 5);
+		}
+		x4_iput(f);
+	} while (!r);
+	must(n > 10);
+	nvol_check(&t);
+	nvol_open(&t);
+	f = n_get(t.root, "f0");
+	must_eq(x4_xattr_get(f, "user.v", buf, sizeof buf, &len), 0);
+	must(!memcmp(buf, value, len));
+	x4_iput(f);
+	must_eq(n_unlink(t.root, "f0"), 0);
+	must_eq(x4_vol_sync(t.v), 0);
+	snprintf(name, sizeof name, "f%u", n - 1);
+	f = n_get(t.root, name);
+	must_eq(x4_xattr_set(f, "user.s", value, 60000, 0, false), 0);
+	x4_iput(f);
 	nvol_done(&t);
 }
 END_TEST
@@ -376,6 +603,10 @@ int main(void)
 	tcase_add_test(tc, acls_and_modes);
 	tcase_add_test(tc, capabilities_are_killed);
 	tcase_add_test(tc, values_in_inodes);
+	tcase_add_loop_test(tc, values_of_any_size, 0, (int)ARRAY_SIZE(ea_volumes));
+	tcase_add_loop_test(tc, a_value_of_a_shared_block, 0, 3);
+	tcase_add_test(tc, a_large_acl);
+	tcase_add_test(tc, no_room_for_a_value);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
