@@ -25,11 +25,15 @@ from proc import Failed, Interrupted, LeftOut, catch_signals, ignore_signals, ke
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHORT = dict(seconds=0.35, size=64, rounds=1, files=2000, tree=600)
 FULL = dict(seconds=1.5, size=400, rounds=3, files=10_000, tree=5000)
+# What is asked first: deep random reads, and large writes to a new file, beside fuse2fs and the kernel.
+HEADLINE = dict(seconds=1.0, size=400, rounds=5, files=2000, tree=600)
+HEADLINE_JOBS, HEADLINE_PEERS = "r4k-uring-1,a1m-psync,a1m-d8", "ext4,fuse2fs,ring"
 
 EXAMPLES = """
 examples:
   run-bench                                   everything, on both devices (see --plan for how long)
   run-bench --short                           some jobs, once: about a minute
+  run-bench --headline                        random reads and large appends beside fuse2fs: about a minute
   run-bench --jobs 'r4k-*,untar' --peers ext4,ring --rounds 9 --device tmpfs
   run-bench --variant new=transport=uring,poll=50 --variant old=transport=uring@/old/fusedio --jobs r4k-libaio-1
   run-bench --plan 90 --append all.json | while read -r slice; do eval "$slice"; done
@@ -135,15 +139,18 @@ def machine():
 
 def parse(argv):
     short = os.environ.get("BENCH_SHORT") == "1" or "--short" in argv
-    d = SHORT if short else FULL
+    headline = "--headline" in argv
+    d = SHORT if short else HEADLINE if headline else FULL
     ap = argparse.ArgumentParser(prog="run-bench", description="fusedio beside other ways to use the same device: how fast, for how much CPU time.",
                                  epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = ap.add_argument_group("what to measure")
     what.add_argument("--short", action="store_true", default=short, help="some jobs, one round, tmpfs only: about a minute")
-    what.add_argument("--jobs", default="", metavar="LIST", help="names, patterns or groups, with commas")
-    what.add_argument("--peers", default="", metavar="LIST", help="names, with commas")
+    what.add_argument("--headline", action="store_true",
+                      help="4 KiB random reads at depth 32 and 1 MiB appends, fusedio beside ext4 and fuse2fs, five rounds, tmpfs only: a minute")
+    what.add_argument("--jobs", default=HEADLINE_JOBS if headline else "", metavar="LIST", help="names, patterns or groups, with commas")
+    what.add_argument("--peers", default=HEADLINE_PEERS if headline else "", metavar="LIST", help="names, with commas")
     what.add_argument("--variant", action="append", default=[], metavar="NAME=OPTIONS[@PROGRAM]", help="one more fusedio (may be repeated)")
-    what.add_argument("--device", choices=["tmpfs", "file", "both"], default="tmpfs" if short else "both", help="what the loop devices lie over")
+    what.add_argument("--device", choices=["tmpfs", "file", "both"], default="tmpfs" if short or headline else "both", help="what the loop devices lie over")
     what.add_argument("--fusedio", default=os.path.join(os.getcwd(), "fusedio"), metavar="PATH", help="the program (default: ./fusedio)")
     what.add_argument("--dir", default=os.getcwd(), help="where the image files of --device file go (default: here)")
     size = ap.add_argument_group("how much")

@@ -211,14 +211,14 @@ def sequential_jobs():
             for rw in ("read", "write", "append"):
                 want = {QEMU: 2.5} if rw != "append" else {}
                 if bs == "1m":
-                    want[FUSE2FS] = 7
+                    want[FUSE2FS] = 10 if rw == "append" else 7
                     if depth == 8:
                         want[EXT4] = wants[rw]
                 title = f"{word} sequential {'overwrite' if rw == 'write' else rw}, {label}"
                 key = f"{rw[0]}{bs}-{'psync' if depth == 1 else 'd8'}"
                 common = dict(group="sequential direct", unit="MiB/s", short=bs == "1m" and depth == 8 and rw != "write", want=want)
                 if rw == "append":
-                    yield Job(key, title, run=new_file(engine, depth, bs, 1), clean=remove_new, raw=False, writes=True, **common)
+                    yield Job(key, title, run=new_file(engine, depth, bs, 1), clean=remove_new, raw=False, writes=True, needs=("space",), **common)
                 else:
                     yield Job(key, title, run=on_data(engine, depth, rw, bs, mib=True), writes=rw == "write", **common)
 
@@ -236,7 +236,7 @@ def sync_jobs():
 def buffered_jobs():
     yield Job("bufread", "sequential read, cold page cache", "buffered, 128 KiB", "MiB/s", buffered_read, want={QEMU: 2.5})
     yield Job("bufwrite", "sequential write of a new file, and fsync", "buffered, 128 KiB", "MiB/s",
-              new_file("psync", 1, "128k", 0, end_fsync=1), clean=remove_new, raw=False, writes=True)
+              new_file("psync", 1, "128k", 0, end_fsync=1), clean=remove_new, raw=False, writes=True, needs=("space",))
 
 
 def warmed(job):

@@ -41,7 +41,7 @@ class Field:
         self.teardown()
 
     def setup(self):
-        plan = peers_.Plan(None, self.args.size, self.needs, self.args.fusedio, self.switch)
+        plan = peers_.Plan(self.kind, self.args.size, self.needs, self.args.fusedio, self.switch)
         plan.space = self.space = Workspace(self.kind, self.args.dir, plan.bytes_for(len(self.keys)))
         template = peers_.make_template(plan)
         for key in self.keys:

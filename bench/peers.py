@@ -52,14 +52,16 @@ class Switch:
 class Plan:
     """What all peers of one device need to know: sizes, what the jobs need, where things are."""
 
-    def __init__(self, space, size_mib, needs, fusedio, switch):
-        self.space, self.size_mib, self.needs, self.fusedio, self.switch = space, size_mib, needs, fusedio, switch
-        self.image_mib = size_mib * 3 + 1024 + (2 * FRAGMENTS * 4096 // MIB if "fragments" in needs else 0)
+    def __init__(self, kind, size_mib, needs, fusedio, switch):
+        self.space, self.size_mib, self.needs, self.fusedio, self.switch = None, size_mib, needs, fusedio, switch
+        # Two files of that size, the journal, trees of small files; no larger than that, since all of it is allocated.
+        self.image_mib = size_mib * 2 + 600 + (FRAGMENTS * 4096 // MIB if "fragments" in needs else 0)
+        self.raw_mib = size_mib + 64
+        self.filled = "space" in needs and kind == "tmpfs"
 
     def bytes_for(self, peers):
-        """Space that images will fill, at most."""
-        used = self.size_mib * 2 + 512 + (FRAGMENTS * 4096 // MIB if "fragments" in self.needs else 0)
-        return (peers + 1) * used * MIB
+        """Space that images will fill, at most: those of the peers and the template."""
+        return (peers + 1) * self.image_mib * MIB
 
 
 def extents(path):
@@ -110,9 +112,7 @@ class Peer:
 
     def setup(self, template):
         """Makes image, device and contents, and starts."""
-        copy_image(template, self.image)
-        if self.plan.space.kind == "file":
-            run("fallocate", "-l", f"{self.plan.image_mib}M", self.image, check=False)
+        copy_image(template, self.image, self.plan.image_mib, self.plan.filled)
         self.attach()
         self.start()
 
@@ -216,7 +216,7 @@ class RawPeer(Peer):
     needs_template = False
 
     def setup(self, template):
-        new_image(self.image, self.plan.image_mib, self.plan.space.kind)
+        new_image(self.image, self.plan.raw_mib, False)
         self.attach()
         run("dd", "if=/dev/zero", f"of={self.loop.verify()}", "bs=1M", f"count={self.plan.size_mib}", "conv=fsync")
         self.start()
@@ -272,7 +272,7 @@ class XfsPeer(KernelPeer):
     def setup(self, template):
         if not shutil.which("mkfs.xfs"):
             raise LeftOut("mkfs.xfs is not installed (xfsprogs has it)")
-        new_image(self.image, self.plan.image_mib, self.plan.space.kind)
+        new_image(self.image, self.plan.image_mib, self.plan.filled)
         self.attach()
         run("mkfs.xfs", "-q", "-f", "-K", self.loop.verify())
         self.start()
@@ -312,8 +312,8 @@ class FusedioPeer(Peer):
 def make_template(plan):
     """The ext4 file system that each ext4 peer gets a copy of. The kernel fills it; where it cannot, fusedio does."""
     image = plan.space.image("template")
-    new_image(image, plan.image_mib, "tmpfs")
-    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+    new_image(image, plan.image_mib, plan.filled)
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", image)
     for peer in (KernelPeer("template", "kernel ext4", plan, "ext4"), FusedioPeer("template", "fusedio", plan, "transport=devfuse")):
         try:
             with undisturbed():
