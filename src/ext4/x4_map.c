@@ -252,7 +252,7 @@ static struct x4_map *map_layout(const struct x4_map_run *run, size_t n)
 		/* The last chunk is where appends go. */
 		uint32_t cap = k + 1 == nr ? tail_cap(cnt) : cnt;
 
-		m->slot[k].c = chunk_new(run + from, cnt, cap);
+		m->slot[k].c = chunk_new(n ? run + from : NULL, cnt, cap);
 		if (!m->slot[k].c) {
 			m->nr = k;
 			map_free_cb(&m->node);
