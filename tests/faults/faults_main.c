@@ -20,11 +20,13 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -203,6 +205,26 @@ static void answers(struct run *r)
 			fail(r, "a request has %u answers", r->req[k].done);
 }
 
+/* Seconds in which the process could run: one that is frozen for a while does not hang. */
+static void tick(int sig)
+{
+	static volatile unsigned seconds;
+
+	if (++seconds < LIMIT)
+		return;
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static void limit_time(void)
+{
+	struct itimerval second = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
+	struct sigaction sa = { .sa_handler = tick, .sa_flags = SA_RESTART };
+
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &second, NULL);
+}
+
 static void run_case(const struct fault_case *c)
 {
 	struct run *r = runs[c->shape];
@@ -210,7 +232,7 @@ static void run_case(const struct fault_case *c)
 	bool fsck = (c->n - 1) / every_nth % fsck_every == 0, alive;
 	uint64_t hits;
 
-	alarm(LIMIT);
+	limit_time();
 	r->c = *c;
 	r->f = fake_clone(r->f);
 	plan(r);

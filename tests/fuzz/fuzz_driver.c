@@ -46,15 +46,26 @@ static void too_long(int sig)
 	abort(); /* the sanitizers print where */
 }
 
+/* Seconds in which the process could run: others may have the processor, and it may be frozen for a while. */
+static void second_passed(int sig)
+{
+	static volatile unsigned seconds;
+
+	if (++seconds >= (unsigned)target->cpu_s * 9)
+		too_long(sig);
+}
+
 static void limit(void)
 {
+	struct itimerval wall = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
+	struct sigaction each = { .sa_handler = second_passed, .sa_flags = SA_RESTART };
 	struct itimerval cpu = { .it_value.tv_sec = (time_t)target->cpu_s };
 	struct rlimit core = { 0, 0 };
 
 	signal(SIGPROF, too_long);
-	signal(SIGALRM, too_long);
+	sigaction(SIGALRM, &each, NULL);
 	setitimer(ITIMER_PROF, &cpu, NULL);
-	alarm((unsigned)target->cpu_s * 9); /* others may have the processor */
+	setitimer(ITIMER_REAL, &wall, NULL);
 	setrlimit(RLIMIT_CORE, &core);
 }
 
