@@ -19,6 +19,7 @@
 #include "recover.h"
 #include "sandbox.h"
 #include "unmounter.h"
+#include "watchdog.h"
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
@@ -54,6 +55,7 @@ struct session {
 	struct ops *ops;
 	struct tr *tr;
 	struct unmounter *unmounter;
+	struct watchdog *watchdog;
 	pthread_t sig_thread;
 	bool sig_on;
 	int result;                /* of writing everything at the end */
@@ -73,6 +75,24 @@ static void on_read_only(void *arg, const char *why)
 }
 
 static int on_umount(void *arg, bool lazy) { return unmounter_do(((struct session *)arg)->unmounter, lazy); }
+
+static void on_ending(void *arg) { watchdog_ending(((struct session *)arg)->watchdog); }
+
+/* For the watchdog. */
+static void log_in_flight(void *arg)
+{
+	struct session *s = arg;
+
+	tr_log_busy(s->tr);
+	dev_log_busy(s->dev);
+}
+
+static void give_up(void *arg)
+{
+	daemon_notify("STOPPING=1");
+	(void)arg;
+	_exit(EXIT_SYSTEM);
+}
 
 /* Control thread of the transport, once: no request will come any more. umount of a fuseblk mount waits for this. */
 static void on_destroy(void *arg, bool aborted)
@@ -112,8 +132,10 @@ static void *signal_main(void *arg)
 			return NULL;
 		if (sig == SIGUSR1)
 			fdio_counters_log();
-		else
+		else {
+			watchdog_asked(s->watchdog);
 			tr_unmount(s->tr);
+		}
 	}
 }
 
@@ -237,7 +259,7 @@ static int make_transport(struct session *s)
 		.loops = s->loops, .queue_depth = (unsigned)s->opt.queue_depth, .max_background = (unsigned)s->opt.max_background,
 		.transport = (enum tr_transport)s->opt.transport,
 		.slot_size = ops_req_size(), .posix_acl = s->opt.acl, .parallel_dio = s->opt.parallel_dio, .export_handles = true,
-		.handler = on_request, .destroy = on_destroy, .forget = on_forget, .umount = on_umount, .arg = s,
+		.handler = on_request, .ending = on_ending, .destroy = on_destroy, .forget = on_forget, .umount = on_umount, .arg = s,
 	};
 
 	options_mount_list(&s->opt, s->root, s->mount_opts, sizeof(s->mount_opts));
@@ -296,11 +318,17 @@ static int end_early(struct session *s, int status)
 
 static int serve(struct session *s)
 {
+	struct watchdog_config wc = {
+		.name = s->probe.path, .limit_ms = (unsigned)s->opt.drain_timeout * 1000, .in_flight = log_in_flight, .give_up = give_up, .arg = s,
+	};
 	int err = loop_set_start(s->loops, NULL, NULL);
 
 	if (err)
 		return failed(s, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));
 	s->loops_on = true;
+	err = watchdog_new(&wc, &s->watchdog);
+	if (err)
+		return failed(s, EXIT_SYSTEM, "cannot start the watchdog thread: %s", strerror(-err));
 	if (tr_start(s->tr, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
 	err = thread_start(&s->sig_thread, "fusedio-sig", signal_main, s);
@@ -330,6 +358,7 @@ static void session_free(struct session *s)
 	}
 	if (s->loops_on)
 		loop_set_stop(s->loops);
+	watchdog_free(s->watchdog);
 	tr_free(s->tr);
 	if (s->dio)
 		dio_drain(s->dio);
@@ -379,6 +408,7 @@ static int settle(struct session *s)
 	tell_kernel_read_only(s);
 	if (s->root)
 		readahead_set(s->mountpoint, s->opt.readahead ? (unsigned)s->opt.readahead : readahead_default(s->probe.path));
+	watchdog_open_abort(s->watchdog, s->mountpoint);
 	daemon_open_files();
 	if (sandbox_enter((enum sandbox_mode)s->opt.sandbox, s->err, sizeof(s->err)))
 		return end_early(s, EXIT_SYSTEM);

@@ -179,6 +179,7 @@ void options_defaults(struct options *o, bool root)
 	o->commit = 5;
 	o->queue_depth = 64;
 	o->workers = 8;
+	o->drain_timeout = 30;
 	o->log = 2;
 	o->acl = 1;
 	o->parallel_dio = 1;

@@ -21,7 +21,7 @@ struct options {
 
 	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync, allow_other;
 	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll, max_background, readahead, workers, transport;
-	int log, acl, user_xattr, sandbox;
+	int log, acl, user_xattr, sandbox, drain_timeout;
 	char *fsname;
 	bool log_given;
 };

@@ -11,6 +11,8 @@
  *
  * Bouncing: an unaligned request goes through an aligned buffer from malloc, or, when there is no memory, through
  * the one buffer that each device keeps for that (under a mutex of rank RANK_DEV, held over the I/O).
+ *
+ * Every synchronous request stands in a list while the device has it, so that dev_log_busy can say what a stalled device owes.
  */
 #include "dev/dev.h"
 
@@ -20,6 +22,7 @@
 #include "dev/dev_flush.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,8 +36,46 @@ struct dev_bounce {
 	uint8_t *reserve;
 };
 
+struct dev_busy {
+	struct fdio_mutex lock; /* RANK_LEAF */
+	struct list now;        /* dev_call.node, on the stacks of their callers */
+};
+
 /* Never written: the pages stay the kernel's zero page until a device reads them. */
 static uint8_t zeroes[ZERO_BYTES] __attribute__((aligned(MEM_ALIGN_MAX)));
+
+void dev_call_begin(struct dev *d, struct dev_call *c, enum fdio_counter kind, unsigned n, uint64_t off, uint64_t len)
+{
+	*c = (struct dev_call){ .kind = kind, .n = n, .off = off, .len = len, .since_ns = fdio_now_ns() };
+	fdio_count_add(kind, n);
+	fdio_mutex_lock(&d->busy->lock);
+	list_add_tail(&d->busy->now, &c->node);
+	fdio_mutex_unlock(&d->busy->lock);
+}
+
+void dev_call_end(struct dev *d, struct dev_call *c)
+{
+	fdio_mutex_lock(&d->busy->lock);
+	list_del(&c->node);
+	fdio_mutex_unlock(&d->busy->lock);
+	fdio_count_add(CTR_dev_done, c->n);
+}
+
+unsigned dev_log_busy(struct dev *d)
+{
+	uint64_t now = fdio_now_ns();
+	struct dev_call *c;
+	unsigned n = 0;
+
+	fdio_mutex_lock(&d->busy->lock);
+	list_for_each(c, &d->busy->now, node) {
+		n++;
+		log_warn("%s: no answer for %" PRIu64 " s to %s of %" PRIu64 " bytes at %" PRIu64, d->name,
+			 (now - c->since_ns) / 1000000000, fdio_counter_name(c->kind), c->len, c->off);
+	}
+	fdio_mutex_unlock(&d->busy->lock);
+	return n;
+}
 
 int dev_init(struct dev *d, const struct dev_ops *ops, const char *name)
 {
@@ -43,18 +84,23 @@ int dev_init(struct dev *d, const struct dev_ops *ops, const char *name)
 	d->name[sizeof(d->name) - 1] = '\0';
 	d->flusher = dev_flusher_new();
 	d->bounce = calloc(1, sizeof(*d->bounce));
-	if (!d->flusher || !d->bounce)
+	d->busy = calloc(1, sizeof(*d->busy));
+	if (!d->flusher || !d->bounce || !d->busy)
 		goto nomem;
 	d->bounce->reserve = fdio_alloc_aligned(MEM_ALIGN_MAX, BOUNCE_BYTES);
 	if (!d->bounce->reserve)
 		goto nomem;
 	fdio_mutex_init(&d->bounce->lock, RANK_DEV);
+	fdio_mutex_init(&d->busy->lock, RANK_LEAF);
+	list_init(&d->busy->now);
 	return 0;
 nomem:
 	dev_flusher_free(d->flusher);
 	free(d->bounce);
+	free(d->busy);
 	d->flusher = NULL;
 	d->bounce = NULL;
+	d->busy = NULL;
 	return -ENOMEM;
 }
 
@@ -67,6 +113,11 @@ void dev_fini(struct dev *d)
 		free(d->bounce->reserve);
 		free(d->bounce);
 		d->bounce = NULL;
+	}
+	if (d->busy) {
+		fdio_mutex_fini(&d->busy->lock);
+		free(d->busy);
+		d->busy = NULL;
 	}
 }
 
@@ -137,16 +188,19 @@ static int read_bounced(struct dev *d, uint8_t *buf, size_t len, uint64_t off)
 
 int dev_read(struct dev *d, void *buf, size_t len, uint64_t off)
 {
+	struct dev_call c;
 	int err;
 
 	if (!len)
 		return 0;
 	if (!in_device(d, off, len))
 		return -EIO;
-	fdio_count(CTR_dev_read);
+	dev_call_begin(d, &c, CTR_dev_read, 1, off, len);
 	if (!fdio_is_aligned(off | len, block_of(d)) || !mem_aligned(d, buf))
-		return read_bounced(d, buf, len, off);
-	err = d->ops->read(d, buf, len, off);
+		err = read_bounced(d, buf, len, off);
+	else
+		err = d->ops->read(d, buf, len, off);
+	dev_call_end(d, &c);
 	return err < 0 ? err : 0;
 }
 
@@ -183,13 +237,16 @@ static int write_allowed(const struct dev *d, uint64_t off, uint64_t len)
 int dev_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
 	int err = write_allowed(d, off, len);
+	struct dev_call c;
 
 	if (err || !len)
 		return err;
-	fdio_count(CTR_dev_write);
+	dev_call_begin(d, &c, CTR_dev_write, 1, off, len);
 	if (!mem_aligned(d, buf))
-		return write_bounced(d, buf, len, off, flags);
-	err = d->ops->write(d, buf, len, off, flags);
+		err = write_bounced(d, buf, len, off, flags);
+	else
+		err = d->ops->write(d, buf, len, off, flags);
+	dev_call_end(d, &c);
 	return err < 0 ? err : 0;
 }
 
@@ -207,9 +264,17 @@ int dev_write_many(struct dev *d, struct dev_vec *v, unsigned n)
 
 	for (unsigned i = 0; i < n && direct; i++)
 		direct = v[i].len && !write_allowed(d, v[i].off, v[i].len) && mem_aligned(d, v[i].buf);
-	if (direct) {
-		fdio_count_add(CTR_dev_write, n);
-		return d->ops->write_many(d, v, n);
+	if (direct && n) {
+		struct dev_call c;
+		uint64_t len = 0;
+		int err;
+
+		for (unsigned i = 0; i < n; i++)
+			len += v[i].len;
+		dev_call_begin(d, &c, CTR_dev_write, n, v[0].off, len);
+		err = d->ops->write_many(d, v, n);
+		dev_call_end(d, &c);
+		return err;
 	}
 	for (unsigned i = 0; i < n; i++)
 		v[i].result = dev_write(d, v[i].buf, v[i].len, v[i].off, 0);
@@ -244,13 +309,16 @@ int dev_zero(struct dev *d, uint64_t off, uint64_t len)
 int dev_discard(struct dev *d, uint64_t off, uint64_t len)
 {
 	int err = write_allowed(d, off, len);
+	struct dev_call c;
 
 	if (err || !len)
 		return err;
 	if (!d->caps.discard || !d->ops->discard)
 		return -EOPNOTSUPP;
-	fdio_count(CTR_dev_discard);
-	return d->ops->discard(d, off, len);
+	dev_call_begin(d, &c, CTR_dev_discard, 1, off, len);
+	err = d->ops->discard(d, off, len);
+	dev_call_end(d, &c);
+	return err;
 }
 
 void dev_now(struct dev *d, struct timespec *ts)

@@ -92,6 +92,7 @@ struct dev {
 	char name[256];        /* as the user gave it */
 	struct dev_flusher *flusher; /* flush.c's */
 	struct dev_bounce *bounce;   /* dev.c's */
+	struct dev_busy *busy;       /* dev.c's */
 };
 
 static inline void dev_submit(struct dev *d, struct dev_io *io) { d->ops->submit(d, io); }
@@ -115,6 +116,9 @@ void dev_close(struct dev *d);
  * but sends nothing. -EIO to exactly the callers whose flush failed. Blocks; never on a loop thread.
  */
 int dev_flush(struct dev *d);
+
+/* Logs each synchronous request that the device has not answered; returns how many there are. Any thread. */
+unsigned dev_log_busy(struct dev *d);
 
 /* Common init/fini for implementations. */
 int dev_init(struct dev *d, const struct dev_ops *ops, const char *name);

@@ -1,9 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The flush sequencer's life, for dev.c; everyone else calls dev_flush. */
+/* Between dev.c and flush.c: the flush sequencer's life, and the list of what the device has. Everyone else calls dev_flush. */
 #ifndef FDIO_DEV_DEV_FLUSH_H
 #define FDIO_DEV_DEV_FLUSH_H
 
+#include "base/counters.h"
+#include "base/list.h"
+
+struct dev;
 struct dev_flusher;
+
+/* A synchronous request that the device has: on its caller's stack, in a list of the device. */
+struct dev_call {
+	struct list node;
+	enum fdio_counter kind;
+	unsigned n;            /* pieces */
+	uint64_t off, len, since_ns;
+};
+/* Both count. */
+void dev_call_begin(struct dev *d, struct dev_call *c, enum fdio_counter kind, unsigned n, uint64_t off, uint64_t len);
+void dev_call_end(struct dev *d, struct dev_call *c);
 
 /* NULL when there is no memory. */
 struct dev_flusher *dev_flusher_new(void);

@@ -35,6 +35,7 @@ static void uring_complete(struct loop_op *op, int res, unsigned cqe_flags)
 	struct dev_io *io = container_of(op, struct dev_io, op);
 
 	(void)cqe_flags;
+	fdio_count(CTR_dev_done);
 	if (unlikely(res <= 0))
 		res = res == 0 ? -EIO : translate(res);
 	io->result = res;

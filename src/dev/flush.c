@@ -75,6 +75,7 @@ static void lead_one_flush(struct dev *d, struct dev_flusher *f)
 {
 	struct list covered;
 	struct flush_waiter *w, *tmp;
+	struct dev_call c;
 	int err;
 
 	list_init(&covered);
@@ -82,8 +83,9 @@ static void lead_one_flush(struct dev *d, struct dev_flusher *f)
 	f->running = true;
 	fdio_mutex_unlock(&f->lock);
 
-	fdio_count(CTR_dev_flush);
+	dev_call_begin(d, &c, CTR_dev_flush, 1, 0, 0);
 	err = d->ops->flush(d);
+	dev_call_end(d, &c);
 	if (err < 0) {
 		log_ratelimited(FDIO_LOG_ERR, "%s: device flush failed: %s", d->name, strerror(-err));
 		err = -EIO;
@@ -108,6 +110,7 @@ int dev_flush(struct dev *d)
 
 	if (!d->caps.volatile_cache) {
 		fdio_count(CTR_dev_flush);
+		fdio_count(CTR_dev_done);
 		return 0;
 	}
 	fdio_mutex_lock(&f->lock);

@@ -23,6 +23,7 @@
 
 #define DRAIN_POLL_NS 500000
 #define DRAIN_WARN_NS 5000000000ull
+#define LOG_BUSY_MAX 20u
 
 int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t errlen)
 {
@@ -83,15 +84,29 @@ static unsigned busy_slots(struct tr *t)
 	return n;
 }
 
-static void log_busy(struct tr *t)
+static void log_one(const struct tr_req *r)
 {
+	const struct fuse_write_in *io = r->in.arg; /* READ begins like it */
+	uint32_t op = r->in.h.opcode;
+	char where[64] = "";
+
+	if ((op == FUSE_READ || op == FUSE_WRITE) && io)
+		snprintf(where, sizeof(where), ", %u bytes at %llu", io->size, (unsigned long long)io->offset);
+	log_warn("no answer yet to %s of inode %llu%s (request %llu, process %u)", pro_opcode_name(op), (unsigned long long)r->in.h.nodeid,
+		 where, (unsigned long long)r->in.h.unique, r->in.h.pid);
+}
+
+void tr_log_busy(struct tr *t)
+{
+	unsigned n = 0;
+
 	for (unsigned i = 0; i < t->nr_queues; i++)
 		for (unsigned s = 0; s < t->queues[i].nr_slots; s++) {
-			struct tr_req *r = tr_slot(&t->queues[i], s);
-			if (__atomic_load_n(&r->state, __ATOMIC_RELAXED))
-				log_warn("still waiting for %s of inode %llu (request %llu)", pro_opcode_name(r->in.h.opcode),
-					 (unsigned long long)r->in.h.nodeid, (unsigned long long)r->in.h.unique);
+			const struct tr_req *r = tr_slot(&t->queues[i], s);
+			if (__atomic_load_n(&r->state, __ATOMIC_RELAXED) && n++ < LOG_BUSY_MAX)
+				log_one(r);
 		}
+	log_warn("%u requests have no answer yet", n);
 }
 
 /* The requests of DESTROY itself stay busy: they are answered last. */
@@ -107,7 +122,7 @@ static void drain_handlers(struct tr *t)
 		if (busy_slots(t) <= keep)
 			return;
 		if (fdio_now_ns() > warn_at) {
-			log_busy(t);
+			tr_log_busy(t);
 			warn_at = UINT64_MAX;
 		}
 		nanosleep(&nap, NULL);
@@ -125,6 +140,8 @@ static void *control_main(void *arg)
 	fdio_mutex_unlock(&t->lock);
 
 	__atomic_store_n(&t->stopping, true, __ATOMIC_SEQ_CST); /* D2 in tr_dispatch.c */
+	if (t->cfg.ending)
+		t->cfg.ending(t->cfg.arg);
 	drain_handlers(t);
 	t->cfg.destroy(t->cfg.arg, why == TR_ABORTED);
 

@@ -60,6 +60,8 @@ struct tr_config {
 	int (*umount)(void *arg, bool lazy);
 	/* INIT was answered: the mount serves (control thread). */
 	void (*ready)(void *arg);
+	/* No request is taken any more; those that handlers have are waited for next (control thread). May be NULL. */
+	void (*ending)(void *arg);
 	/* DESTROY (fuseblk umount) or the channel ended (umount, abort): called once, on the control thread; returns when everything
 	 * is written. */
 	void (*destroy)(void *arg, bool aborted);
@@ -76,6 +78,8 @@ int tr_mount(struct tr *t, char *errbuf, size_t errlen);
 int tr_start(struct tr *t, char *errbuf, size_t errlen);
 /* Asks for an end as umount would (SIGTERM): unmounts lazily if busy. Any thread. */
 void tr_unmount(struct tr *t);
+/* Logs the requests that are not answered yet (at most 20), and how many there are. Any thread. */
+void tr_log_busy(struct tr *t);
 /* Waits until the channel has ended and destroy has returned. */
 void tr_wait(struct tr *t);
 void tr_free(struct tr *t);

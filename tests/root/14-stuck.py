@@ -3,9 +3,7 @@
 """
 One slow thing does not stop the others: a crowd of waiters, a stopped client, clients killed in the middle.
 
-A device that stops answering is tested where it can be stopped without stopping the machine: row 24 of tests/unit/check_dio_rows2.c
-holds a worker on the fake device. (A frozen file system under a loop device holds up the loop driver's only worker, reads
-included, and with it every sync on the machine.)
+A device that stops answering is tested in 28-hung.py, and row 24 of tests/unit/check_dio_rows2.c holds a worker on the fake device.
 """
 import os
 import signal

@@ -1,0 +1,312 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A device that does not answer. The image lies in a file system of tests/root/hangfs, which holds back or slows down what it is told
+to, below a loop device with direct I/O (so that only what is held back hangs) or below the daemon itself. Who uses other files
+goes on; SIGTERM and umount -f end in a bounded time and let everybody go; the log says what was in flight; what had been made
+durable is there afterwards.
+"""
+import contextlib
+import errno
+import mmap
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+
+from lib import (BUILD, MIB, Skip, case, expect, expect_eq, main, mountinfo, offer_ring, pattern, read_file, run, wait_for,
+                 write_file)
+
+HANGFS = os.path.join(BUILD, "tests/root/hangfs")
+BOTH = ("devfuse", "uring")
+
+
+class Disk:
+    """An image of which the tests say when it answers. Looks like a Volume to what mounts it."""
+
+    def __init__(self, env, kind, mib=64):
+        if not os.access(HANGFS, os.X_OK):
+            raise Skip(f"no {HANGFS}")
+        self.env = env
+        self.kind = kind
+        self.image = env.volume(mib, "-b", "4096", kind="image")
+        self.dir = env.mkdir("hang")
+        self.dev = None
+        self.server = subprocess.Popen([HANGFS, self.dir, self.image.file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        env.undo.callback(self.end)
+        expect_eq(self.server.stdout.readline(), "ok mounted\n", "hangfs")
+        if kind == "loop":
+            self.attach()
+
+    def attach(self):
+        p = run("losetup", "--find", "--show", "--direct-io=on", os.path.join(self.dir, "disk"), ok=None)
+        if p.returncode != 0:
+            raise Skip("no loop device with direct I/O: " + p.stderr.strip())
+        self.dev = p.stdout.strip()
+        with open(f"/sys/block/{os.path.basename(self.dev)}/loop/dio") as f:
+            if f.read().strip() != "1":
+                raise Skip("loop devices have no direct I/O on FUSE here")
+
+    @property
+    def target(self):
+        return self.dev or os.path.join(self.dir, "disk")
+
+    def tell(self, text):
+        """Returns how many requests are held now."""
+        self.server.stdin.write(text + "\n")
+        self.server.stdin.flush()
+        word, n = self.server.stdout.readline().split()
+        expect_eq(word, "ok", text)
+        return int(n)
+
+    def hold_blocks(self, kind, blocks):
+        self.tell(f"hold {kind} {blocks[0] * 4096} {(blocks[-1] + 1) * 4096}")
+
+    def held(self):
+        return self.tell("stats")
+
+    def mount(self, *opts):
+        m = type(self.image).mount(self, *opts)
+        return m
+
+    def check(self):
+        """What is on the disk now, recovered by a mount of its own, has no errors; returns that volume."""
+        self.image.file = self.env.unique("saved")  # the server has the old one mapped
+        self.tell(f"save {self.image.file}")
+        with self.image.mount():
+            pass
+        self.image.check()
+        return self.image
+
+    def end(self):
+        if self.server.poll() is None:
+            with contextlib.suppress(OSError):
+                self.server.stdin.write("end\n")
+                self.server.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.server.wait(20)
+        if self.server.poll() is None:
+            self.server.kill()
+            self.server.wait(20)
+        if self.dev:
+            subprocess.run(["losetup", "-d", self.dev], stderr=subprocess.DEVNULL, timeout=60, check=False)
+            self.dev = None
+        subprocess.run(["umount", "-l", self.dir], stderr=subprocess.DEVNULL, timeout=60, check=False)
+
+
+def transport(name):
+    if name == "uring":
+        offer_ring()
+    return "transport=" + name
+
+
+def first_block(path):
+    """The physical block where the file begins."""
+    out = run(os.path.join(BUILD, "fusedioctl"), "map", path).stdout
+    row = re.search(r"^ *0: +0\.\. *\d+: *(\d+)\.\.", out, re.M)
+    expect(row, f"no extents of {path}: {out!r}")
+    return int(row[1])
+
+
+class Client(threading.Thread):
+    """A system call of its own thread in a child process: what hangs does not hang the test."""
+
+    def __init__(self, fn):
+        super().__init__(daemon=True)
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 0
+            try:
+                fn()
+            except OSError as e:
+                code = e.errno
+            except BaseException:
+                code = 255
+            os._exit(code)
+        self.code = None
+        self.start()
+
+    def run(self):
+        self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def done(self):
+        return self.code is not None
+
+
+def direct(path, how, off=0):
+    """One aligned request of 4 KiB."""
+    fd = os.open(path, (os.O_RDONLY if how == "read" else os.O_RDWR) | os.O_DIRECT)
+    buf = mmap.mmap(-1, 4096)
+    buf[:] = b"w" * 4096
+    try:
+        n = os.preadv(fd, [buf], off) if how == "read" else os.pwritev(fd, [buf], off)
+        expect_eq(n, 4096, "bytes")
+    finally:
+        os.close(fd)
+
+
+def work_of_others(m, seed):
+    """Data and metadata, cached, direct and durable, in another file than the one that hangs."""
+    p = m.path(f"other{seed}")
+    write_file(p, pattern(200_000, seed), sync=True)
+    direct(p, "write")
+    direct(p, "read")
+    expect_eq(read_file(p)[4096:], pattern(200_000, seed)[4096:], "contents")
+    os.mkdir(p + ".d")
+    os.rename(p, p + ".d/moved")
+    os.listdir(m.point)
+    fd = os.open(p + ".d", os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def gone(pid):
+    """It has ended, but for threads that a driver does not let go."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def log_of(m):
+    with open(m.log, errors="replace") as f:
+        return f.read()
+
+
+def stuck_file(m, disk, how):
+    """A file whose first block hangs, and a client that waits for it."""
+    write_file(m.path("stuck"), pattern(64 << 10), sync=True)
+    disk.hold_blocks(how[0], [first_block(m.path("stuck"))])
+    c = Client(lambda: direct(m.path("stuck"), how))
+    wait_for(disk.held, "the request to hang")
+    return c
+
+
+@case(kinds=("loop",), params=[f"{h}-{t}" for h in ("read", "write") for t in BOTH])
+def others_go_on(env, param):
+    """One read or write of one file is not answered for a while: all others are; later it completes, with the right bytes."""
+    how, name = param.split("-")
+    disk = Disk(env, env.kind)
+    with disk.mount(transport(name)) as m:
+        c = stuck_file(m, disk, how)
+        for k in range(10):
+            work_of_others(m, k)
+        expect(not c.done() and disk.held() == 1, "the device answered")
+        disk.tell("go")
+        wait_for(c.done, "the end of the client")
+        expect_eq(c.code, 0, "result of the client")
+        want = (b"w" * 4096 if how == "write" else pattern(4096)) + pattern(64 << 10)[4096:]
+        expect(read_file(m.path("stuck")) == want, "contents differ")
+    disk.check()
+
+
+@case(kinds=("loop",), params=BOTH)
+def many_hang(env, name):
+    """Ten clients wait for the same place; readers and writers of mapped data do not notice."""
+    disk = Disk(env, env.kind)
+    with disk.mount(transport(name)) as m:
+        write_file(m.path("other"), pattern(1 << 20), sync=True)
+        c = [stuck_file(m, disk, "read")]
+        c += [Client(lambda: direct(m.path("stuck"), "read")) for _ in range(9)]
+        wait_for(lambda: disk.held() == 10, "all to hang")
+        for off in range(0, 1 << 20, 4096):
+            direct(m.path("other"), "read" if off & 4096 else "write", off)
+        disk.tell("go")
+        wait_for(lambda: all(x.done() for x in c), "the end of the clients")
+        expect_eq({x.code for x in c}, {0}, "results")
+    disk.check()
+
+
+ENDS = [f"{how}-{end}-{t}" for how in ("read", "write") for end in ("term", "force") for t in BOTH]
+
+
+@case(kinds=("loop", "image"), params=ENDS)
+def ends_in_time(env, param):
+    """A request that never completes: SIGTERM and umount -f let everybody go and end the daemon, which says what was in flight."""
+    how, end, name = param.split("-")
+    disk = Disk(env, env.kind)
+    m = disk.mount(transport(name), "drain_timeout=2")
+    write_file(m.path("kept"), pattern(50_000, 9), sync=True)
+    c = stuck_file(m, disk, how)
+    begun = time.monotonic()
+    if end == "term":
+        m.proc.send_signal(signal.SIGTERM)
+    else:
+        run("umount", "-f", m.point, ok=None)
+        run("umount", "-l", m.point, ok=None)
+    wait_for(c.done, "the end of the client", 25)
+    wait_for(lambda: gone(m.pid), "the end of the daemon", 25)
+    took = time.monotonic() - begun
+    expect(c.code in (errno.EIO, errno.ECONNABORTED, errno.ENOTCONN, errno.ENODEV), f"result of the client: {c.code}")
+    expect(mountinfo(m.point) is None, "still mounted")
+    text = log_of(m)
+    expect("giving up" in text and "in flight" in text, f"the log does not say so: {m.tail()}")
+    expect(f"no answer yet to {how.upper()} of inode" in text, f"the log does not name the request: {m.tail()}")
+    print(f"#   {how}, {end}, {env.kind}: {took:.1f} s", flush=True)
+    vol = disk.check()
+    with vol.kmount("ro") as k:
+        expect_eq(read_file(os.path.join(k, "kept")), pattern(50_000, 9), "what was durable")
+
+
+@case(kinds=("image",), params=BOTH)
+def flush_hangs(env, name):
+    """fsync waits for a flush that never completes; then SIGTERM."""
+    disk = Disk(env, env.kind)
+    m = disk.mount(transport(name), "drain_timeout=2")
+    write_file(m.path("read"), pattern(100_000), sync=True)
+    fd = os.open(m.path("f"), os.O_CREAT | os.O_WRONLY)
+    disk.tell(f"hold f 0 {1 << 40}")
+    c = Client(lambda: (os.write(fd, b"x" * 10_000), os.fsync(fd)))
+    wait_for(disk.held, "the flush to hang")
+    os.close(fd)
+    direct(m.path("read"), "read")
+    m.proc.send_signal(signal.SIGTERM)
+    wait_for(c.done, "the end of the client", 25)
+    wait_for(lambda: gone(m.pid), "the end of the daemon", 25)
+    expect("dev_flush" in log_of(m), f"the log does not name the flush: {m.tail()}")
+    disk.tell("go")
+    disk.check()
+
+
+@case(kinds=("loop", "image"))
+def slow_device(env):
+    """20 ms a request: everything works, umount waits for all of it, and the watchdog is content."""
+    disk = Disk(env, env.kind)
+    m = disk.mount("drain_timeout=1")
+    disk.tell("slow 20")
+    for k in range(3):
+        work_of_others(m, k)
+    write_file(m.path("big"), pattern(4 * MIB))
+    m.umount()
+    expect("giving up" not in log_of(m), f"gave up: {m.tail()}")
+    disk.tell("go")
+    vol = disk.check()
+    with vol.kmount("ro") as k:
+        expect(read_file(os.path.join(k, "big")) == pattern(4 * MIB), "contents differ")
+
+
+@case(kinds=("loop",))
+def patience(env):
+    """A device that comes back before the time is over: SIGTERM ends in order, with everything written."""
+    disk = Disk(env, env.kind)
+    m = disk.mount("drain_timeout=30")
+    c = stuck_file(m, disk, "write")
+    write_file(m.path("g"), pattern(100_000))
+    m.proc.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    expect(m.proc.poll() is None, "it did not wait")
+    disk.tell("go")
+    expect_eq(m.wait(), 0, f"exit status ({m.tail()})")
+    wait_for(c.done, "the end of the client")
+    expect_eq(c.code, 0, "result of the client")
+    vol = disk.check()
+    with vol.kmount("ro") as k:
+        expect_eq(read_file(os.path.join(k, "stuck"))[:4096], b"w" * 4096, "what was in flight")
+        expect_eq(read_file(os.path.join(k, "g")), pattern(100_000), "what was cached")
+
+
+if __name__ == "__main__":
+    main()

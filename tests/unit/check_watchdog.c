@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unit tests of src/watchdog.c: requests are "begun" and "completed" by counting, as the device does; give_up only tells.
+ */
+#include "base/counters.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "watchdog.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static unsigned gave_up, asked_what; /* atomic */
+
+static void on_give_up(void *arg)
+{
+	(void)arg;
+	__atomic_fetch_add(&gave_up, 1, __ATOMIC_SEQ_CST);
+}
+
+static void on_in_flight(void *arg)
+{
+	(void)arg;
+	__atomic_fetch_add(&asked_what, 1, __ATOMIC_SEQ_CST);
+}
+
+static unsigned ended(void) { return __atomic_load_n(&gave_up, __ATOMIC_SEQ_CST); }
+
+static void nap(unsigned ms)
+{
+	struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
+
+	nanosleep(&t, NULL);
+}
+
+static struct watchdog *start(unsigned limit_ms)
+{
+	struct watchdog_config c = { .name = "test", .limit_ms = limit_ms, .in_flight = on_in_flight, .give_up = on_give_up };
+	struct watchdog *w;
+
+	fdio_log_set_level(0);
+	gave_up = asked_what = 0;
+	ck_assert_int_eq(watchdog_new(&c, &w), 0);
+	return w;
+}
+
+static void wait_end(unsigned ms)
+{
+	for (unsigned k = 0; k < ms / 10 && !ended(); k++)
+		nap(10);
+	ck_assert_uint_eq(ended(), 1);
+}
+
+START_TEST(stalled_at_the_end)
+{
+	struct watchdog *w = start(200);
+
+	fdio_count(CTR_dev_read);
+	watchdog_asked(w);
+	wait_end(20000);
+	ck_assert_uint_eq(asked_what, 1);
+	nap(300);
+	ck_assert_uint_eq(ended(), 1);
+	watchdog_free(w);
+	fdio_count(CTR_dev_done);
+}
+END_TEST
+
+/* Nobody asked it to end; or nothing is in flight; or waiting for ever was asked for. */
+START_TEST(no_reason)
+{
+	struct watchdog *w = start(200);
+
+	fdio_count(CTR_dev_write);
+	nap(500);
+	ck_assert_uint_eq(ended(), 0);
+	watchdog_free(w);
+	fdio_count(CTR_dev_done);
+
+	w = start(200);
+	watchdog_asked(w);
+	nap(500);
+	ck_assert_uint_eq(ended(), 0);
+	watchdog_free(w);
+
+	w = start(0);
+	fdio_count(CTR_dev_flush);
+	watchdog_ending(w);
+	nap(500);
+	ck_assert_uint_eq(ended(), 0);
+	watchdog_free(w);
+	fdio_count(CTR_dev_done);
+}
+END_TEST
+
+/* A device that completes something now and then is waited for, but not for ever. */
+START_TEST(slow)
+{
+	struct watchdog *w = start(200);
+	uint64_t begun = fdio_now_ns(), took;
+
+	fdio_count_add(CTR_dev_discard, 10000);
+	watchdog_ending(w);
+	for (unsigned k = 0; k < 9999 && !ended(); k++) {
+		fdio_count(CTR_dev_done);
+		nap(10);
+	}
+	took = (fdio_now_ns() - begun) / 1000000;
+	ck_assert_uint_eq(ended(), 1);
+	ck_assert_uint_ge(took, 1950);
+	watchdog_free(w);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("watchdog");
+	TCase *t = tcase_create("watchdog");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, stalled_at_the_end);
+	tcase_add_test(t, no_reason);
+	tcase_add_test(t, slow);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
