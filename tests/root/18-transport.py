@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Both ways of receiving requests: what is chosen, data through it, and every way in which a mount can end under load."""
+import errno
 import mmap
 import os
 import random
@@ -9,30 +10,25 @@ import subprocess
 import threading
 import time
 
-from lib import FUSEDIO, TRANSPORT, Skip, case, expect, main, pattern, read_file, run, write_file
+from lib import BUILD, FUSEDIO, RING_SWITCH, Skip, case, expect, main, offer_ring, pattern, read_file, run, write_file
 
-SWITCH = "/sys/module/fuse/parameters/enable_uring"
 BOTH = ("uring", "devfuse")
 
 
-def offer(env, value="Y"):
-    """Makes the kernel offer the ring, or not, to the mounts of this case; undone at its end."""
-    try:
-        with open(SWITCH) as f:
-            before = f.read().strip()
-    except FileNotFoundError:
-        raise Skip("the kernel has no FUSE over io_uring") from None
+def need_ring():
+    if not offer_ring():
+        raise Skip("the kernel has no FUSE over io_uring")
 
-    def put(v):
-        with open(SWITCH, "w") as f:
-            f.write(v)
-    env.undo.callback(put, before)
-    put(value)
+
+def refusing(**what):
+    """The environment in which a daemon believes that the kernel refuses something, see refuse.c."""
+    return {"LD_PRELOAD": os.path.join(BUILD, "tests/root/refuse.so"), **{"REFUSE_" + k.upper(): str(v) for k, v in what.items()},
+            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
 
 
 def prepare(env, transport):
     if transport == "uring":
-        offer(env)
+        need_ring()
     vol = env.volume(96, "-b", "4096")
     m = vol.mount(f"transport={transport}")
     with open(m.log) as f:
@@ -117,7 +113,7 @@ def views_agree(env, what):
     """Direct, buffered and mapped I/O on one file, also direct I/O from and to a mapping of the same file, in any order."""
     transport, option = what.split("-")
     if transport == "uring":
-        offer(env)
+        need_ring()
     vol = env.volume(64)
     with vol.mount(f"transport={transport}", option) as m:
         v = Views(m.path("f"))
@@ -136,7 +132,7 @@ def views_agree(env, what):
 def few_slots(env, transport):
     """Two slots a loop: everything waits for its turn and gets it."""
     if transport == "uring":
-        offer(env)
+        need_ring()
     vol = env.volume(64)
     with vol.mount(f"transport={transport}", "queue_depth=2") as m:
         def work(k):
@@ -175,18 +171,47 @@ def ends(env, what):
 
 
 @case()
-def refused(env):
-    """uring where it cannot be had is an error that says what to do."""
-    if TRANSPORT == "uring":
-        raise Skip("other scripts may need the ring at this moment")
+def not_offered(env):
+    """uring where the kernel does not offer it is an error that says what to do; auto serves all the same."""
+    need_ring()
     vol = env.volume(16)
-    offer(env, "N")
     point = env.mkdir()
-    p = run(FUSEDIO, "-o", "transport=uring", vol.target, point, ok=None)
-    expect(p.returncode == 32 and SWITCH in p.stderr, f"{p.returncode}: {p.stderr}")
+    no = dict(os.environ, **refusing(offer=1))
+    p = run(FUSEDIO, "-o", "transport=uring", vol.target, point, ok=None, env=no)
+    expect(p.returncode == 32 and RING_SWITCH in p.stderr, f"{p.returncode}: {p.stderr}")
     p = run(FUSEDIO, "-s", "-o", "transport=uring", vol.target, point, ok=None)
     if os.cpu_count() > 1:
         expect(p.returncode != 0 and "-s" in p.stderr, f"-s: {p.returncode}: {p.stderr}")
+    with vol.mount("transport=auto", environ=refusing(offer=1)) as m:
+        with open(m.log) as f:
+            expect("over /dev/fuse" in f.read(), "the ring is used though it is not offered")
+    vol.check()
+
+
+@case(params=("EINVAL", "ENOMEM", "EPERM", "ENOMEM-0", "EINVAL-1"))
+def refused(env, what):
+    """Registering fails, of all queues or of one: the mount goes over to /dev/fuse, says so once, and works."""
+    need_ring()
+    name, _, queue = what.partition("-")
+    if int(queue or 0) >= os.cpu_count():
+        raise Skip(f"there is no queue {queue}")
+    number = getattr(errno, name)
+    vol = env.volume(64)
+    with vol.mount("transport=uring", environ=refusing(register=number, **({"queue": queue} if queue else {}))) as m:
+        def work(k):
+            write_file(m.path(f"w{k}"), pattern(300_000, k), sync=True)
+            expect(read_file(m.path(f"w{k}")) == pattern(300_000, k), "contents differ")
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(60)
+        run("fio", "--name=v", f"--directory={m.point}", "--size=4m", "--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio",
+            "--iodepth=32", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", timeout=60)
+        expect(len(os.listdir(m.point)) == 7, "files are missing")
+        with open(m.log) as f:
+            lines = [line for line in f if "refused the request ring" in line]
+        expect(len(lines) == 1 and os.strerror(number) in lines[0] and "going on over /dev/fuse" in lines[0], f"it says {lines}")
     vol.check()
 
 

@@ -16,9 +16,11 @@ Each case runs once for each kind, in its own directory, with its own names, so 
 prints one line: "ok NAME", "not ok NAME: why" or "skip NAME: why". Nothing waits for ever: every child process has a
 timeout, and a watchdog kills the daemons of a case that takes too long, which ends system calls stuck in the mount.
 """
+import atexit
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -173,12 +175,64 @@ def drop_caches():
         f.write("3\n")
 
 
-def offer_ring():
-    """Whoever asks for a run over the ring gets the kernel to offer it; tests/run-root.sh puts the switch back."""
-    with contextlib.suppress(OSError):
-        with open("/sys/module/fuse/parameters/enable_uring", "r+") as f:
-            if f.read(1) != "Y":
+RING_SWITCH = "/sys/module/fuse/parameters/enable_uring"
+_ring = None
+
+
+class RingOffer:
+    """
+    The kernel offers the ring to new mounts while any test on this machine wants it. Each process that does holds a shared lock; the
+    last one puts the machine's own setting back, which the first one has noted.
+    """
+
+    def __init__(self):
+        base = os.path.join(tempfile.gettempdir(), "fusedio-tests-ring")
+        self.note = open(base + ".was", "a+")  # pylint: disable=consider-using-with
+        self.users = open(base + ".users", "a")  # pylint: disable=consider-using-with
+        with self.alone():
+            if self.only_user() and not self.noted():
+                with open(RING_SWITCH) as f:
+                    self.note.write(f.read(1))
+                self.note.flush()
+            with open(RING_SWITCH, "w") as f:
                 f.write("Y")
+            fcntl.flock(self.users, fcntl.LOCK_SH)
+
+    @contextlib.contextmanager
+    def alone(self):
+        fcntl.flock(self.note, fcntl.LOCK_EX)
+        yield
+        fcntl.flock(self.note, fcntl.LOCK_UN)
+
+    def noted(self):
+        self.note.seek(0)
+        return self.note.read(1)
+
+    def only_user(self):
+        try:
+            fcntl.flock(self.users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self):
+        with self.alone():
+            fcntl.flock(self.users, fcntl.LOCK_UN)
+            if self.only_user():
+                with open(RING_SWITCH, "w") as f:
+                    f.write(self.noted() or "Y")
+                self.note.truncate(0)
+        self.users.close()
+        self.note.close()
+
+
+def offer_ring():
+    """The kernel offers the ring from now until this script ends; false if it has none."""
+    global _ring
+    if _ring is None and os.access(RING_SWITCH, os.W_OK):
+        _ring = RingOffer()
+        atexit.register(_ring.close)
+    return _ring is not None
 
 
 def daemons_of(path):
@@ -298,9 +352,9 @@ class Volume:
             subprocess.run(["losetup", "-d", self.dev], stderr=subprocess.DEVNULL, timeout=60, check=False)
             self.dev = None
 
-    def mount(self, *opts, ok=True, point=None):
-        """Serves the volume with fusedio in the foreground, so that its process is known."""
-        return FuseMount(self, opts, point).start(ok)
+    def mount(self, *opts, ok=True, point=None, environ=None):
+        """Serves the volume with fusedio in the foreground, so that its process is known. environ: more for its environment."""
+        return FuseMount(self, opts, point, environ).start(ok)
 
     @contextlib.contextmanager
     def kmount(self, *opts):
@@ -362,8 +416,9 @@ def kernel_umount(d):
 class FuseMount:
     """A mount by fusedio: a context manager that unmounts and waits for the daemon."""
 
-    def __init__(self, vol, opts, point):
+    def __init__(self, vol, opts, point, environ=None):
         self.vol = vol
+        self.environ = dict(os.environ, **environ) if environ else None
         self.env = vol.env
         self.opts = [o for o in opts if o]
         if TRANSPORT and not any(o.startswith("transport=") for o in self.opts):
@@ -377,7 +432,7 @@ class FuseMount:
             offer_ring()
         cmd = [FUSEDIO, "-f"] + (["-o", ",".join(self.opts)] if self.opts else []) + [self.vol.target, self.point]
         with open(self.log, "wb") as log:
-            self.proc = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.proc = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ)
         self.env.daemons.append(self.proc)
         self.env.undo.callback(self.destroy)
         if ok:

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A kernel that refuses, for one daemon: preloaded into it by 18-transport.py. Nothing of the machine's settings changes, so other tests
+ * may use the ring at the same time.
+ *
+ *   REFUSE_OFFER=1      FUSE's INIT does not offer the ring
+ *   REFUSE_REGISTER=N   registering an entry of the ring fails with errno N, when the ring is submitted: the kernel gets an operation
+ *                       in its place that does nothing and reports that (Linux 6.10). The one command that the daemon sends in
+ *                       order to be refused goes through.
+ *   REFUSE_QUEUE=Q      only entries of queue Q are refused; the other queues' wait in the kernel
+ */
+#include "protocol/pro_fuse_compat.h"
+
+#include <dlfcn.h>
+#include <liburing.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NOP_INJECT_RESULT 1u
+#define IMPOSSIBLE_QUEUE 0xffffu
+
+static ssize_t (*next_read)(int fd, void *buf, size_t n);
+static int (*next_submit)(struct io_uring *r);
+static int (*next_submit_and_wait)(struct io_uring *r, unsigned n);
+static int refuse_offer, refuse_register, refuse_queue = -1;
+
+static void *next_of(const char *name)
+{
+	void *p = dlsym(RTLD_NEXT, name);
+
+	if (!p)
+		abort();
+	return p;
+}
+
+/* The C library's own start may read before this runs. */
+static void __attribute__((constructor)) init(void)
+{
+	const char *offer = getenv("REFUSE_OFFER"), *reg = getenv("REFUSE_REGISTER"), *queue = getenv("REFUSE_QUEUE");
+
+	*(void **)&next_read = next_of("read");
+	*(void **)&next_submit = next_of("io_uring_submit");
+	*(void **)&next_submit_and_wait = next_of("io_uring_submit_and_wait");
+	refuse_offer = offer ? atoi(offer) : 0;
+	refuse_register = reg ? atoi(reg) : 0;
+	refuse_queue = queue ? atoi(queue) : -1;
+}
+
+ssize_t read(int fd, void *buf, size_t n)
+{
+	if (!next_read)
+		init();
+	ssize_t got = next_read(fd, buf, n);
+	struct fuse_in_header h;
+	struct fuse_init_in in;
+
+	if (!refuse_offer || got < (ssize_t)(sizeof(h) + sizeof(in)))
+		return got;
+	memcpy(&h, buf, sizeof(h));
+	memcpy(&in, (char *)buf + sizeof(h), sizeof(in));
+	if (h.opcode == FUSE_INIT && h.len == got) {
+		in.flags2 &= ~(uint32_t)(PRO_OVER_IO_URING >> 32);
+		memcpy((char *)buf + sizeof(h), &in, sizeof(in));
+	}
+	return got;
+}
+
+static void refuse(struct io_uring_sqe *sqe)
+{
+	struct fuse_uring_cmd_req req;
+
+	memcpy(&req, sqe->cmd, sizeof(req));
+	if (req.qid == IMPOSSIBLE_QUEUE || (refuse_queue >= 0 && req.qid != refuse_queue))
+		return;
+	uint64_t data = sqe->user_data;
+	memset(sqe, 0, 128);
+	sqe->opcode = IORING_OP_NOP;
+	sqe->rw_flags = NOP_INJECT_RESULT;
+	sqe->len = (uint32_t)-refuse_register;
+	sqe->user_data = data;
+}
+
+static void look_through(struct io_uring *r)
+{
+	if (!refuse_register || !(r->flags & IORING_SETUP_SQE128))
+		return;
+	for (unsigned i = r->sq.sqe_head; i != r->sq.sqe_tail; i++) {
+		struct io_uring_sqe *sqe = &r->sq.sqes[(size_t)(i & *r->sq.kring_mask) * 2];
+
+		if (sqe->opcode == IORING_OP_URING_CMD && sqe->cmd_op == FUSE_IO_URING_CMD_REGISTER)
+			refuse(sqe);
+	}
+}
+
+int io_uring_submit(struct io_uring *r)
+{
+	look_through(r);
+	return next_submit(r);
+}
+
+int io_uring_submit_and_wait(struct io_uring *r, unsigned n)
+{
+	look_through(r);
+	return next_submit_and_wait(r, n);
+}
