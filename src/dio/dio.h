@@ -109,9 +109,6 @@ enum dio_gate_kind { DIO_GATE_WRITES = 1, DIO_GATE_ALL = 2 };
 int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
 void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
 
-/* The volume is full: blocks that were set aside for appends come back. True if there were any; blocks, with no lock held. */
-bool dio_reclaim(struct dio *d);
-
 /*
  * fsync and fdatasync: done once everything written to i before the call is durable (whole batches share one commit or one
  * flush). i NULL: the whole volume (syncfs). req is embedded by the caller. Any thread.

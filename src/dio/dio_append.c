@@ -125,8 +125,9 @@ void dio_append_stop(struct dio_inode *di, struct x4_inode *i)
 		stop(di, i);
 }
 
-bool dio_reclaim(struct dio *d)
+bool dio_reclaim(void *arg)
 {
+	struct dio *d = arg;
 	unsigned n = x4_windows_count(d->cfg.vol);
 	bool any = false;
 

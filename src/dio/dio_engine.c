@@ -42,6 +42,7 @@ int dio_new(const struct dio_config *cfg, struct dio **ret)
 		dio_free(d);
 		return r;
 	}
+	x4_windows_set_reclaim(cfg->vol, dio_reclaim, d);
 	*ret = d;
 	return 0;
 }

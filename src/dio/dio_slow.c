@@ -165,8 +165,6 @@ void dio_slow_work(struct work *w)
 	uint64_t since = x4_evictions(r->dio->cfg.vol);
 
 	r->error = write ? slow_write(r) : slow_read(r);
-	if (r->error == -ENOSPC && dio_reclaim(r->dio))
-		r->error = slow_write(r);
 	while (r->error == -ENOSPC && x4_eviction_since(r->dio->cfg.vol, &since))
 		r->error = slow_write(r);
 	if (r->error) {

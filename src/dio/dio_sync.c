@@ -91,6 +91,14 @@ static int missed_error(struct dio *d, struct dio_inode *di)
 	return err;
 }
 
+/* What a file hears that lost nothing itself, where nothing can become durable any more: as the kernel's ext4. */
+static int clean_error(struct dio *d, struct x4_inode *i)
+{
+	int err = missed_error(d, x4_inode_upper(i));
+
+	return err ? err : jnl_error(x4_vol_jnl(d->cfg.vol)) ? -EROFS : 0;
+}
+
 /* Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous callers are followed by such. */
 static bool is_clean(struct dio *d, struct x4_inode *i, bool datasync)
 {
@@ -105,7 +113,7 @@ void dio_fsync(struct dio *d, struct dio_sync *s)
 {
 	if (s->inode && is_clean(d, s->inode, s->datasync)) {
 		fdio_count(CTR_dio_sync_clean);
-		s->done(s, missed_error(d, x4_inode_upper(s->inode)));
+		s->done(s, clean_error(d, s->inode));
 		return;
 	}
 	s->need_commit = s->need_flush = false;
@@ -154,8 +162,11 @@ static void survey(struct batch *b)
 		s->need_commit = needs_commit(b, s->inode, s->datasync);
 		s->need_flush = is_dirty(d, di);
 		b->need_flush |= s->need_flush;
-		if (!s->need_commit && !s->need_flush)
+		if (!s->need_commit && !s->need_flush) {
 			fdio_count(CTR_dio_sync_clean);
+			if (!s->err)
+				s->err = clean_error(d, s->inode);
+		}
 	}
 }
 

@@ -245,6 +245,8 @@ void dio_append_done(struct dio_req *r);
 bool dio_append_fits(const struct dio_slow *s);
 /* After a slow write that moved the size, before the inode is unlocked: a window for those that follow. */
 void dio_append_refill(struct dio_slow *s);
+/* The volume is full: blocks that were set aside for appends come back. True if there were any; blocks, with no lock held. arg: the engine. */
+bool dio_reclaim(void *arg);
 void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
 
 /* ---- dio_range.c ---- */

@@ -222,6 +222,8 @@ int x4_window_close(struct x4_inode *i);
 int x4_windows_settle(struct x4_vol *v);
 unsigned x4_windows_count(struct x4_vol *v);
 struct x4_inode *x4_windows_next(struct x4_vol *v);
+/* fn closes all windows for x4_eviction_since, on a worker that holds no lock; true if there were any. NULL: nobody. Set while nothing runs. */
+void x4_windows_set_reclaim(struct x4_vol *v, bool (*fn)(void *arg), void *arg);
 
 /* Serialises changes of one file against each other: shared for I/O inside the size, exclusive for everything that
  * moves the size, frees blocks or changes a directory. Worker threads only (may wait for I/O). */
@@ -260,7 +262,7 @@ int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char 
  * A file without names is deleted when the last reference goes, and over FUSE the kernel gives its own up some time after
  * unlink(2) or close(2) has returned. Who finds no space asks first whether some of that is still on its way:
  *   uint64_t since = x4_evictions(v); do err = ...; while (err == -ENOSPC && x4_eviction_since(v, &since));
- * x4_eviction_since waits for deletions that have begun, for those that the kernel's FORGET must bring soon, and shortly for files
+ * x4_eviction_since has append windows closed, once; then it waits for deletions that have begun, for those that the kernel's FORGET must bring soon, and shortly for files
  * that are still open; true if one has ended since. Workers.
  */
 uint64_t x4_evictions(const struct x4_vol *v);

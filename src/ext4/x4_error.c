@@ -2,8 +2,8 @@
 /*
  * What happens when the file system turns out to be inconsistent, and the translation of libext2fs codes.
  *
- * x4_corrupt may be called on any thread, inside a handle, with locks held: so it only logs, notes the
- * error in memory and applies the policy (continue: nothing more; remount-ro: the journal is aborted, so
+ * x4_corrupt may be called on any thread, inside a handle, with locks held (as x4_bread for blocks that cannot be read): so it
+ * only logs, notes the error in memory and applies the policy (continue: nothing more; remount-ro: the journal is aborted, so
  * nothing half-understood is written; panic: as remount-ro, then the ticker ends the process). A running
  * volume becomes read-only in one way only, by the abort of its journal, which calls x4_error_aborted before
  * it wakes anybody: who has seen EIO finds a read-only volume, and a read-only volume has an aborted journal.
@@ -77,6 +77,19 @@ static void note(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func,
 	__atomic_store_n(&v->err_pending, true, __ATOMIC_RELEASE);
 }
 
+/* Noted; and if the policy says so, the journal ends. */
+static int found(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, int err)
+{
+	note(v, ino, blk, func, err);
+	if (v->mounting || x4_vol_read_only(v))
+		return err;
+	if (policy(v) != X4_ERRORS_CONTINUE) {
+		__atomic_store_n(&v->err_damaged, true, __ATOMIC_RELEASE);
+		jnl_abort(v->jnl, err);
+	}
+	return err;
+}
+
 int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 {
 	static struct fdio_ratelimit rl;
@@ -90,14 +103,15 @@ int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, c
 	if (fdio_ratelimit_ok(&rl))
 		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck", v->dev->name, ino,
 			(unsigned long long)blk, msg, func);
-	note(v, ino, blk, func, -EUCLEAN);
-	if (v->mounting || x4_vol_read_only(v))
-		return -EUCLEAN;
-	if (policy(v) != X4_ERRORS_CONTINUE) {
-		__atomic_store_n(&v->err_damaged, true, __ATOMIC_RELEASE);
-		jnl_abort(v->jnl, -EUCLEAN);
-	}
-	return -EUCLEAN;
+	return found(v, ino, blk, func, -EUCLEAN);
+}
+
+int x4_bread(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret)
+{
+	int err = jnl_bread(v->jnl, blk, ret);
+
+	/* The journal has logged it. */
+	return unlikely(err == -EIO) ? found(v, ino, blk, func, err) : err;
 }
 
 void x4_error_aborted(struct x4_vol *v, int err)

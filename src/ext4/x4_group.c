@@ -143,7 +143,7 @@ static int read_image(struct x4_vol *v, uint32_t g, uint8_t **ret)
 	if (grp->d.flags & EXT2_BG_BLOCK_UNINIT) {
 		x4_group_synth_blocks(v, g, map);
 	} else {
-		err = jnl_bread(v->jnl, grp->bb, &b);
+		err = X4_BREAD(v, 0, grp->bb, &b);
 		if (!err) {
 			memcpy(map, b->data, v->block_size);
 			jnl_brelse(b);
@@ -331,7 +331,7 @@ int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint3
 
 	if (err)
 		return err;
-	err = jnl_bread(v->jnl, grp->bb, &b);
+	err = X4_BREAD(v, 0, grp->bb, &b);
 	if (err)
 		return err;
 	err = jnl_get_write(h, b);
@@ -358,7 +358,7 @@ static int seal_bitmap(struct x4_vol *v, uint64_t blk, uint32_t bytes, uint16_t 
 {
 	struct jnl_buf *b;
 	uint32_t sum;
-	int err = jnl_bread(v->jnl, blk, &b);
+	int err = X4_BREAD(v, 0, blk, &b);
 
 	if (err)
 		return err;
@@ -377,7 +377,7 @@ static int seal_desc(struct x4_vol *v, struct jnl_handle *h, uint32_t g)
 	uint64_t blk = ext2fs_descriptor_block_loc2(v->fs, v->first_data_block, g / per_block);
 	size_t at = (size_t)(g % per_block) * v->desc_size;
 	struct jnl_buf *b;
-	int err = jnl_bread(v->jnl, blk, &b);
+	int err = X4_BREAD(v, 0, blk, &b);
 
 	if (err)
 		return err;

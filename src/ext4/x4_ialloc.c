@@ -28,7 +28,7 @@ static int read_bitmap(struct x4_vol *v, uint32_t g, struct jnl_buf **ret)
 
 	if (__atomic_load_n(&grp->ib_bad, __ATOMIC_RELAXED))
 		return -EUCLEAN;
-	err = jnl_bread(v->jnl, grp->ib, ret);
+	err = X4_BREAD(v, 0, grp->ib, ret);
 	if (err || __atomic_load_n(&grp->ib_checked, __ATOMIC_RELAXED))
 		return err;
 	sum = v->has_csum ? fdio_crc32c(v->csum_seed, (*ret)->data, v->inodes_per_group / 8) : 0;

@@ -145,7 +145,7 @@ int x4_inode_read(struct x4_inode *i, bool special)
 	if (never_used(v, i->ino))
 		return -ENOENT;
 	blk = x4_itable_place(v, i->ino, &off);
-	err = jnl_bread(v->jnl, blk, &b);
+	err = X4_BREAD(v, i->ino, blk, &b);
 	if (err)
 		return err;
 	memcpy(i->raw, b->data + off, v->inode_size);
@@ -226,7 +226,7 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
 	int err;
 
 	FDIO_ASSERT(i->begun == h);
-	err = jnl_bread(v->jnl, blk, &b);
+	err = X4_BREAD(v, i->ino, blk, &b);
 	if (err)
 		return err;
 	err = jnl_get_write(h, b);

@@ -74,6 +74,9 @@ struct x4_vol {
 	uint32_t nr_evicting;       /* deletions under way */
 	uint64_t nr_evicted;        /* deletions that have ended */
 	uint64_t orphaned_ns;       /* when a file lost its last name */
+	bool (*reclaim)(void *arg); /* closes append windows */
+	void *reclaim_arg;
+	uint64_t win_blocks;        /* atomic: what append windows hold ahead of the tree */
 
 	/* x4_xattr_value.c: references to inodes that hold attribute values, to be dropped; changed inside handles only */
 	struct list ea_refs;
@@ -167,6 +170,10 @@ enum {
 /* Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any thread, no locks needed. */
 int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6)));
+/* jnl_bread of what the whole file system rests on: inode tables, bitmaps, descriptors. An I/O error is noted and treated like damage,
+ * as the kernel does; one in a single file's own blocks is that file's. */
+int x4_bread(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret);
+#define X4_BREAD(v, ino, blk, ret) x4_bread((v), (ino), (blk), __func__, (ret))
 #define X4_CORRUPT(v, ino, blk, ...) x4_corrupt((v), (ino), (blk), __func__, __VA_ARGS__)
 int x4_from_ext2_err(long err); /* libext2fs code -> -errno (x4_error.c) */
 /* True if [blk, blk+n) lies in the file system, not in the superblock/descriptor/bitmap/inode-table areas and not in the log.

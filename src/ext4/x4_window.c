@@ -28,8 +28,9 @@
 #include <string.h>
 
 #define MIN_BLOCKS 4u
-/* Of the blocks that are free, windows may hold so small a part. */
+/* Of the blocks that are free one window, and all windows together, may hold so small a part. */
 #define SHARE 32u
+#define SHARE_ALL 8u
 
 void x4_size_store(struct x4_inode *i, uint64_t size)
 {
@@ -107,7 +108,22 @@ struct x4_inode *x4_windows_next(struct x4_vol *v)
 	return i;
 }
 
+void x4_windows_set_reclaim(struct x4_vol *v, bool (*fn)(void *arg), void *arg)
+{
+	v->reclaim_arg = arg;
+	v->reclaim = fn;
+}
+
 /* ---- opening ---- */
+
+/* Windows that are opened at the same moment may go beyond it by what they are. */
+static uint64_t fair_share(struct x4_vol *v, bool root)
+{
+	uint64_t available = x4_balloc_available(v, root), held = __atomic_load_n(&v->win_blocks, __ATOMIC_RELAXED);
+	uint64_t all = (available + held) / SHARE_ALL;
+
+	return FDIO_MIN(available / SHARE, all > held ? all - held : 0);
+}
 
 /* W1 */
 static bool may_open(struct x4_inode *i, uint64_t size)
@@ -150,7 +166,7 @@ int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root)
 
 	FDIO_ASSERT(!x4_window_end(i));
 	want = FDIO_MIN(want, room);
-	want = FDIO_MIN(want, x4_balloc_available(v, root) / SHARE);
+	want = FDIO_MIN(want, fair_share(v, root));
 	want = FDIO_MIN(want, (uint64_t)X4_EXT_WRITTEN_MAX);
 	if (want < MIN_BLOCKS || !may_open(i, size))
 		return -ENOSPC;
@@ -174,6 +190,7 @@ int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root)
 	__atomic_store_n(&i->win_pub, size, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&i->win_end, (uint64_t)(x.lblk + x.len) << v->block_bits, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&i->map_lock);
+	__atomic_add_fetch(&v->win_blocks, x.len, __ATOMIC_RELAXED);
 	list_window(i);
 	return 0;
 }
@@ -223,6 +240,7 @@ static int settle_locked(struct x4_inode *i)
 	i->win_len -= x.len;
 	i->win_pblk += x.len;
 	jnl_end(h);
+	__atomic_sub_fetch(&v->win_blocks, x.len, __ATOMIC_RELAXED);
 	fdio_count(CTR_x4_window_settled);
 	return 0;
 }
@@ -289,6 +307,7 @@ int x4_window_close(struct x4_inode *i)
 		x4_map_apply(i, &(struct x4_ext){ .lblk = i->win_lblk, .len = left, .state = X4_EXT_HOLE });
 	fdio_mutex_unlock(&i->map_lock);
 	unlist_window(i);
+	__atomic_sub_fetch(&v->win_blocks, left, __ATOMIC_RELAXED);
 	if (left) {
 		x4_balloc_unreserve(v, left_blk, left);
 		x4_balloc_next(i, left_blk);

@@ -246,7 +246,7 @@ void ops_fallocate(struct ops_req *q)
 	struct ops_file *f = ops_file_get(o, in->fh);
 	struct x4_attr none = { 0 };
 	uint64_t since = x4_evictions(o->vol);
-	int mode, err = falloc_mode(in->mode, &mode);
+	int mode = 0, err = falloc_mode(in->mode, &mode);
 
 	if (!err && (!f || !f->df))
 		err = -EBADF;
@@ -255,8 +255,6 @@ void ops_fallocate(struct ops_req *q)
 	if (!err)
 		err = falloc_allowed(f->inode, mode);
 	if (!err)
-		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
-	if (err == -ENOSPC && dio_reclaim(o->dio))
 		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
 	while (err == -ENOSPC && x4_eviction_since(o->vol, &since))
 		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);

@@ -119,6 +119,7 @@ void ops_link(struct ops_req *q)
 	const struct fuse_link_in *l = ops_arg(q);
 	const struct pro_in *in = &q->tr.in;
 	struct x4_inode *dir, *i;
+	uint64_t since = x4_evictions(q->ops->vol);
 	int err = start(q, &dir);
 
 	if (err) {
@@ -132,8 +133,11 @@ void ops_link(struct ops_req *q)
 		err = -EPERM;
 	else if (S_ISDIR(x4_inode_mode(i)))
 		err = -EPERM;
-	else
-		err = x4_link(dir, in->name, in->name_len, i);
+	else {
+		do {
+			err = x4_link(dir, in->name, in->name_len, i);
+		} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
+	}
 	err = ops_dir_durable(q->ops, dir, err);
 	if (err)
 		x4_iput(i);
@@ -179,6 +183,7 @@ static void rename_common(struct ops_req *q, uint64_t newdir, uint32_t flags)
 {
 	const struct pro_in *in = &q->tr.in;
 	struct x4_inode *odir, *ndir;
+	uint64_t since = x4_evictions(q->ops->vol);
 	struct x4_cred c;
 	int err;
 
@@ -196,8 +201,11 @@ static void rename_common(struct ops_req *q, uint64_t newdir, uint32_t flags)
 		goto out;
 	ops_cred(q, 0, &c);
 	err = S_ISDIR(x4_inode_mode(ndir)) ? rename_allowed(odir, ndir, in) : -ENOTDIR;
-	if (!err)
-		err = x4_rename(odir, in->name, in->name_len, ndir, in->name2, in->name2_len, flags, &c);
+	if (!err) {
+		do {
+			err = x4_rename(odir, in->name, in->name_len, ndir, in->name2, in->name2_len, flags, &c);
+		} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
+	}
 	err = ops_dir_durable(q->ops, odir, err);
 	err = ops_dir_durable(q->ops, ndir, err);
 	x4_iput(ndir);

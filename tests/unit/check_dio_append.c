@@ -296,6 +296,60 @@ START_TEST(reclaimed_when_full)
 }
 END_TEST
 
+/* However many files grow, their windows hold a small part of what is free; and who makes names in a full volume gets that too. */
+START_TEST(many_windows_hold_little)
+{
+	enum { FILES = 60 };
+	struct env *e = env_new(NULL);
+	const struct x4_cred cred = { .cap_fsetid = true };
+	struct x4_inode *root, *i[FILES], *dir;
+	struct dio_file *f[FILES];
+	uint8_t *b = buf_new(BS);
+	uint64_t since = x4_evictions(e->vol), available = x4_balloc_available(e->vol, true);
+	unsigned windows = 0;
+	struct treq t;
+	char name[16];
+	int r = 0;
+
+	ck_assert_int_eq(x4_iget(e->vol, X4_ROOT_INO, NULL, &root), 0);
+	memset(b, 'w', BS);
+	for (unsigned k = 0; k < FILES; k++) {
+		snprintf(name, sizeof(name), "w%u", k);
+		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &cred, &i[k]), 0);
+		ck_assert_int_eq(dio_file_open(e->d, i[k], &f[k]), 0);
+		for (unsigned n = 0; n < 3; n++) {
+			req_submit(e, f[k], &t, DIO_WRITE | DIO_ROOT, n * BS, b, BS);
+			ck_assert_int_eq(req_wait(e, &t), BS);
+		}
+		windows += x4_window_end(i[k]) != 0;
+	}
+	ck_assert_uint_gt(windows, 4);
+	ck_assert_uint_lt(windows, FILES);
+	ck_assert_uint_le(e->vol->win_blocks, available / 8);
+	for (unsigned n = 0; !r; n++) {
+		snprintf(name, sizeof(name), "d%u", n);
+		r = x4_create(root, name, (unsigned)strlen(name), 040755, 0, &cred, &dir);
+		if (!r)
+			x4_iput(dir);
+	}
+	ck_assert_int_eq(r, -ENOSPC);
+	ck_assert_uint_gt(e->vol->win_blocks, 0);
+	ck_assert(x4_eviction_since(e->vol, &since));
+	ck_assert_uint_eq(e->vol->win_blocks, 0);
+	ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 040755, 0, &cred, &dir), 0);
+	x4_iput(dir);
+	ck_assert(!x4_eviction_since(e->vol, &since)); /* asked once */
+	for (unsigned k = 0; k < FILES; k++) {
+		ck_assert_uint_eq(x4_inode_size(i[k]), 3 * BS);
+		dio_file_close(f[k]);
+		x4_iput(i[k]);
+	}
+	x4_iput(root);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
 /* Files that grow side by side do not interleave. */
 START_TEST(parallel_files_stay_whole)
 {
@@ -388,6 +442,7 @@ int main(void)
 	tcase_add_test(t, ended_by_other_changes);
 	tcase_add_test(t, truncate_waits);
 	tcase_add_test(t, reclaimed_when_full);
+	tcase_add_test(t, many_windows_hold_little);
 	tcase_add_test(t, parallel_files_stay_whole);
 	tcase_add_test(th, threads_together);
 	suite_add_tcase(s, t);

@@ -523,6 +523,27 @@ START_TEST(row23_flush_failure_reaches_the_covered)
 }
 END_TEST
 
+/* After the journal has aborted nothing becomes durable: who has unwritten changes hears EIO, who has none EROFS, as on ext4. */
+START_TEST(fsync_after_the_abort)
+{
+	struct env *e = env_new(NULL);
+	struct x4_inode *g = env_file(e, "g"), *h = env_file(e, "h");
+
+	ck_assert_int_eq(env_fsync(e, g, false), 0);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(env_fsync(e, h, false), 0);
+	write_ok(e, DIO_DIRECT, 0, 1, BS);
+	jnl_abort(x4_vol_jnl(e->vol), -EIO);
+	ck_assert_int_eq(env_fsync(e, e->i, false), -EIO);
+	ck_assert_int_eq(env_fsync(e, h, false), -EROFS);
+	ck_assert_int_eq(env_fsync(e, g, true), -EROFS);
+	expect(e, 0, 1, BS); /* reads go on */
+	x4_iput(g);
+	x4_iput(h);
+	env_close_nocheck(e);
+}
+END_TEST
+
 static sem_t hold_in, hold_out;
 static void hold_worker(struct work *w)
 {
@@ -867,6 +888,7 @@ int main(void)
 	tcase_add_test(t, row21_no_flush_without_data);
 	tcase_add_test(t, row22_flushes_are_shared);
 	tcase_add_test(t, row23_flush_failure_reaches_the_covered);
+	tcase_add_test(t, fsync_after_the_abort);
 	tcase_add_test(th, row24_the_loop_never_waits);
 	tcase_add_test(t, row25_order_of_invalidation);
 	tcase_add_test(t, row25_files_that_left_the_page_cache);

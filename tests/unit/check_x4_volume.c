@@ -471,6 +471,59 @@ START_TEST(test_errors_policy)
 }
 END_TEST
 
+/* An inode table or a bitmap that cannot be read is noted as damage is, with the code of an I/O error; one file's own block is not. */
+START_TEST(test_read_errors)
+{
+	static const struct { bool noted, ro; } want[3] = { { true, false }, { true, true }, { false, false } };
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	struct ext2_super_block sb;
+	struct x4_inode *root, *i;
+	uint64_t blk, at;
+	uint32_t off, ino;
+	const char *why;
+	struct x4_vol *v;
+	char msg[300], name[16];
+
+	v = env_open(f);
+	root = env_root(v);
+	for (unsigned n = 0; n < 40; n++) { /* the last does not share a block of the table with the root */
+		snprintf(name, sizeof(name), "f%u", n);
+		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &(struct x4_cred){ 0 }, &i), 0);
+		ino = x4_inode_ino(i);
+		x4_iput(i);
+	}
+	blk = x4_itable_place(v, ino, &off);
+	ck_assert_int_eq(x4_bmap(root, 0, &at), 0);
+	x4_iput(root);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+
+	opt.errors = want[_i].ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	root = env_root(v);
+	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_READ, .off = (_i == 2 ? at : blk) * v->block_size, .len = v->block_size,
+						.action = FAKE_ERROR, .err = -EIO });
+	if (_i == 2)
+		ck_assert_int_eq(x4_lookup(root, "f1", 2, &i), -EIO);
+	else
+		ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -EIO);
+	ck_assert_uint_gt(fake_fault_hits(f), 0);
+	fake_fault_clear(f);
+	ck_assert_int_eq(x4_vol_read_only(v), want[_i].ro);
+	x4_iput(root);
+	ck_assert_int_eq(x4_vol_close(v), want[_i].ro ? -EIO : 0);
+	env_super(f, &sb);
+	ck_assert_int_eq(!!(sb.s_state & EXT2_ERROR_FS), want[_i].noted);
+	ck_assert_uint_eq(sb.s_error_count, want[_i].noted);
+	if (want[_i].noted) {
+		ck_assert_uint_eq(sb.s_first_error_ino, ino);
+		ck_assert_uint_eq(sb.s_last_error_block, blk);
+		ck_assert_uint_eq(sb.s_last_error_errcode, 2); /* an I/O error */
+	}
+	fake_free(f);
+}
+END_TEST
+
 /* A write to the log or a flush fails: read-only, the waiter is told, the superblock says so, reads go on. */
 START_TEST(test_log_failure)
 {
@@ -667,6 +720,7 @@ int main(void)
 	tcase_add_test(t, test_orphan_file);
 	tcase_add_loop_test(t, test_orphan_list_damaged, 0, 3);
 	tcase_add_loop_test(t, test_errors_policy, 0, 2);
+	tcase_add_loop_test(t, test_read_errors, 0, 3);
 	tcase_add_loop_test(t, test_log_failure, 0, 2);
 	tcase_add_loop_test(t, test_note_survives_abort, 0, 2);
 	tcase_add_loop_test(t, test_errors_survive_replay, 0, 2);
