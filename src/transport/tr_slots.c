@@ -35,6 +35,31 @@ static unsigned depth_for(const struct tr *t)
 	return depth;
 }
 
+#define HUGE_BYTES (2u << 20)
+
+static size_t arena_bytes(size_t bytes) { return fdio_round_up(bytes, HUGE_BYTES); }
+
+/*
+ * Huge pages throughout, if the kernel has them: it then takes the registered memory for a few long runs, not for many pages. A device
+ * request of 1 MiB made of pages has more segments than most drivers take: io_uring would hand it to a thread of its own to be cut.
+ */
+static void *arena_new(size_t bytes)
+{
+	size_t whole = arena_bytes(bytes) + HUGE_BYTES;
+	uint8_t *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *arena;
+
+	if (p == MAP_FAILED)
+		return NULL;
+	arena = (uint8_t *)fdio_round_up((uintptr_t)p, (uintptr_t)HUGE_BYTES);
+	/* What is not needed at either end. */
+	if (arena > p)
+		munmap(p, (size_t)(arena - p));
+	if (p + whole > arena + arena_bytes(bytes))
+		munmap(arena + arena_bytes(bytes), (size_t)(p + whole - (arena + arena_bytes(bytes))));
+	madvise(arena, arena_bytes(bytes), MADV_HUGEPAGE);
+	return arena;
+}
+
 static int queue_new(struct tr *t, unsigned i, unsigned depth)
 {
 	struct tr_queue *q = &t->queues[i];
@@ -48,14 +73,12 @@ static int queue_new(struct tr *t, unsigned i, unsigned depth)
 	q->slots = fdio_alloc_aligned(FDIO_CACHELINE, depth * t->cfg.slot_size);
 	if (!q->slots)
 		return -ENOMEM;
-	void *arena = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (arena == MAP_FAILED)
+	void *arena = arena_new(bytes);
+	if (!arena)
 		return -ENOMEM;
 	q->arena = arena;
 	q->nr_slots = depth;
-	/* Huge pages make registration and DMA cheaper; without them everything works the same. */
-	madvise(arena, bytes, MADV_HUGEPAGE);
-	err = loop_register_arena(q->loop, arena, bytes);
+	err = loop_register_arena(q->loop, arena, arena_bytes(bytes));
 	if (err)
 		log_warn("loop %u runs without registered buffers: %s; raise RLIMIT_MEMLOCK for full speed", i, strerror(-err));
 	for (unsigned s = 0; s < depth; s++) {
@@ -97,7 +120,7 @@ void tr_slots_free(struct tr *t)
 		struct tr_queue *q = &t->queues[i];
 
 		if (q->arena)
-			munmap(q->arena, (size_t)q->nr_slots * TR_SLOT_BYTES);
+			munmap(q->arena, arena_bytes((size_t)q->nr_slots * TR_SLOT_BYTES));
 		free(q->slots);
 	}
 	free(t->queues);
