@@ -146,6 +146,35 @@ static int set_oom_score(void)
 	return err;
 }
 
+static rlim_t raise_limit(int which, rlim_t want)
+{
+	struct rlimit l = { RLIM_INFINITY, RLIM_INFINITY }, more = { want, want };
+
+	if (getrlimit(which, &l) || l.rlim_cur >= want)
+		return l.rlim_cur;
+	if (l.rlim_max >= want)
+		more.rlim_max = l.rlim_max;
+	if (setrlimit(which, &more)) {
+		/* The hard limit is another's, who lacks CAP_SYS_RESOURCE. */
+		more.rlim_cur = more.rlim_max = l.rlim_max;
+		if (setrlimit(which, &more))
+			return l.rlim_cur;
+	}
+	return more.rlim_cur;
+}
+
+int daemon_raise_limits(uint64_t bytes, char *errbuf, size_t errlen)
+{
+	rlim_t size = raise_limit(RLIMIT_FSIZE, RLIM_INFINITY);
+
+	raise_limit(RLIMIT_NOFILE, 1024);
+	if (bytes <= size)
+		return 0;
+	snprintf(errbuf, errlen, "RLIMIT_FSIZE (ulimit -f) does not let the image's %llu bytes be written: raise it, or mount with -o ro,norecovery",
+		 (unsigned long long)bytes);
+	return -EFBIG;
+}
+
 int daemon_mlock(char *errbuf, size_t errlen)
 {
 	const struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };

@@ -16,6 +16,11 @@ void daemon_open_files(void);
 void daemon_ready(void);
 /* One datagram to $NOTIFY_SOCKET, if it was set when daemon_open_files ran. */
 void daemon_notify(const char *state);
+/*
+ * Raises the limits of open files and of the size of files as far as it may; then a file of so many bytes must be writable.
+ * bytes 0: nothing is going to be written. errbuf: one line.
+ */
+int daemon_raise_limits(uint64_t bytes, char *errbuf, size_t errlen);
 /* mlockall, PR_SET_IO_FLUSHER, oom_score_adj; each verified. Before any other thread exists. errbuf: one line. */
 int daemon_mlock(char *errbuf, size_t errlen);
 /* Enters the mount namespace of a process id or a namespace file. */

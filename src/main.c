@@ -187,12 +187,25 @@ static int open_device(struct session *s)
 	return dev_uring_open(s->probe.path, flags, &s->dev, s->err, sizeof(s->err)) ? EXIT_MOUNT : 0;
 }
 
+/* An image is a file, and RLIMIT_FSIZE is meant for files. */
+static int raise_limits(struct session *s)
+{
+	bool writes = !s->probe.is_block && !s->opt.norecovery && !s->probe.read_only_dev;
+	struct stat st = { 0 };
+
+	if (writes && stat(s->probe.path, &st))
+		return failed(s, EXIT_MOUNT, "%s: %s", s->probe.path, strerror(errno));
+	return daemon_raise_limits(writes ? (uint64_t)st.st_size : 0, s->err, sizeof(s->err)) ? EXIT_SYSTEM : 0;
+}
+
 static int probe_and_open(struct session *s)
 {
 	bool again = false;
 
 	if (probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
+	if (raise_limits(s))
+		return EXIT_SYSTEM;
 	if (!s->opt.norecovery && recover_device(&s->probe, s->opt.read_only, &again, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
 	if (again && probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)))
