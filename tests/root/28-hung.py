@@ -6,94 +6,18 @@ to, below a loop device with direct I/O (so that only what is held back hangs) o
 goes on; SIGTERM and umount -f end in a bounded time and let everybody go; the log says what was in flight; what had been made
 durable is there afterwards.
 """
-import contextlib
 import errno
 import mmap
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 
-from lib import (BUILD, MIB, Skip, case, expect, expect_eq, main, mountinfo, offer_ring, pattern, read_file, run, wait_for,
-                 write_file)
+from hangdisk import Disk
+from lib import BUILD, MIB, case, expect, expect_eq, main, mountinfo, offer_ring, pattern, read_file, run, wait_for, write_file
 
-HANGFS = os.path.join(BUILD, "tests/root/hangfs")
 BOTH = ("devfuse", "uring")
-
-
-class Disk:
-    """An image of which the tests say when it answers. Looks like a Volume to what mounts it."""
-
-    def __init__(self, env, kind, mib=64):
-        if not os.access(HANGFS, os.X_OK):
-            raise Skip(f"no {HANGFS}")
-        self.env = env
-        self.kind = kind
-        self.image = env.volume(mib, "-b", "4096", kind="image")
-        self.dir = env.mkdir("hang")
-        self.dev = None
-        self.server = subprocess.Popen([HANGFS, self.dir, self.image.file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        env.undo.callback(self.end)
-        expect_eq(self.server.stdout.readline(), "ok mounted\n", "hangfs")
-        if kind == "loop":
-            self.attach()
-
-    def attach(self):
-        p = run("losetup", "--find", "--show", "--direct-io=on", os.path.join(self.dir, "disk"), ok=None)
-        if p.returncode != 0:
-            raise Skip("no loop device with direct I/O: " + p.stderr.strip())
-        self.dev = p.stdout.strip()
-        with open(f"/sys/block/{os.path.basename(self.dev)}/loop/dio") as f:
-            if f.read().strip() != "1":
-                raise Skip("loop devices have no direct I/O on FUSE here")
-
-    @property
-    def target(self):
-        return self.dev or os.path.join(self.dir, "disk")
-
-    def tell(self, text):
-        """Returns how many requests are held now."""
-        self.server.stdin.write(text + "\n")
-        self.server.stdin.flush()
-        word, n = self.server.stdout.readline().split()
-        expect_eq(word, "ok", text)
-        return int(n)
-
-    def hold_blocks(self, kind, blocks):
-        self.tell(f"hold {kind} {blocks[0] * 4096} {(blocks[-1] + 1) * 4096}")
-
-    def held(self):
-        return self.tell("stats")
-
-    def mount(self, *opts):
-        m = type(self.image).mount(self, *opts)
-        return m
-
-    def check(self):
-        """What is on the disk now, recovered by a mount of its own, has no errors; returns that volume."""
-        self.image.file = self.env.unique("saved")  # the server has the old one mapped
-        self.tell(f"save {self.image.file}")
-        with self.image.mount():
-            pass
-        self.image.check()
-        return self.image
-
-    def end(self):
-        if self.server.poll() is None:
-            with contextlib.suppress(OSError):
-                self.server.stdin.write("end\n")
-                self.server.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.server.wait(20)
-        if self.server.poll() is None:
-            self.server.kill()
-            self.server.wait(20)
-        if self.dev:
-            subprocess.run(["losetup", "-d", self.dev], stderr=subprocess.DEVNULL, timeout=60, check=False)
-            self.dev = None
-        subprocess.run(["umount", "-l", self.dir], stderr=subprocess.DEVNULL, timeout=60, check=False)
 
 
 def transport(name):

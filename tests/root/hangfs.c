@@ -5,12 +5,13 @@
  *
  *   hangfs MOUNTPOINT IMAGE     copies IMAGE, mounts, and reads commands from its standard input, one a line:
  *     hold r|w|f FROM TO        reads, writes or flushes that touch these bytes are not answered from now on
+ *     fail r|w|f N              about one of N of these fails with EIO from now on
  *     slow MS                   each request takes so many milliseconds
- *     go                        answers what is held, and all that comes
- *     stats                     how many are held now
+ *     go                        answers what is held, and all that comes, without errors
+ *     stats                     nothing
  *     save FILE                 the disk as it is now
  *     end                       answers everything with an error and leaves; so does the end of its input
- * It says "ok ..." to each. One thread takes requests and never waits, another answers the slow ones.
+ * It says "ok HELD FAILED" to each: how many requests are held now, how many have failed. One thread takes requests and never waits, another answers the slow ones.
  */
 #define FUSE_USE_VERSION 312
 #include <errno.h>
@@ -40,6 +41,9 @@ struct later {
 };
 
 static struct { bool on; uint64_t from, to; } hold[3]; /* r, w, f */
+static unsigned fail_one_of[3];
+static uint64_t chance = 88172645463325252;
+static uint64_t failed;
 static const char kinds[] = "rwf";
 static unsigned slow_ms;
 static uint8_t *disk;
@@ -99,6 +103,14 @@ static void *answerer(void *arg)
 	return NULL;
 }
 
+static bool unlucky(unsigned kind)
+{
+	chance ^= chance << 13;
+	chance ^= chance >> 7;
+	chance ^= chance << 17;
+	return fail_one_of[kind] && chance % fail_one_of[kind] == 0;
+}
+
 static void take(fuse_req_t req, char kind, uint64_t off, size_t len, const char *data)
 {
 	unsigned k = (unsigned)(strchr(kinds, kind) - kinds);
@@ -117,6 +129,13 @@ static void take(fuse_req_t req, char kind, uint64_t off, size_t len, const char
 	if (data)
 		memcpy(l->data, data, len);
 	pthread_mutex_lock(&lock);
+	if (unlucky(k)) {
+		failed++;
+		fuse_reply_err(req, EIO);
+		pthread_mutex_unlock(&lock);
+		free(l);
+		return;
+	}
 	if (hold[k].on && off < hold[k].to && off + len > hold[k].from)
 		l->due = NEVER;
 	else if (slow_ms)
@@ -197,6 +216,7 @@ static const struct fuse_lowlevel_ops ops = {
 static void let_go(void)
 {
 	memset(hold, 0, sizeof(hold));
+	memset(fail_one_of, 0, sizeof(fail_one_of));
 	slow_ms = 0;
 	while (list) {
 		struct later *l = list;
@@ -235,6 +255,8 @@ static bool command(char *line)
 		hold[k].on = true;
 		hold[k].from = from;
 		hold[k].to = to;
+	} else if (sscanf(line, "fail %c %llu", &kind, &from) == 2 && kind && strchr(kinds, kind)) {
+		fail_one_of[strchr(kinds, kind) - kinds] = (unsigned)from;
 	} else if (sscanf(line, "slow %llu", &from) == 1) {
 		slow_ms = (unsigned)from;
 	} else if (!strncmp(line, "go", 2)) {
@@ -244,7 +266,7 @@ static bool command(char *line)
 	} else {
 		ok = !strncmp(line, "stats", 5);
 	}
-	printf("%s %u\n", ok ? "ok" : "error", held());
+	printf("%s %u %llu\n", ok ? "ok" : "error", held(), (unsigned long long)failed);
 	fflush(stdout);
 	return ok;
 }

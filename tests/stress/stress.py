@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 Everything at once, for as long as one likes: fio that verifies, one file against a model, many processes in one tree, listings;
-in rounds over both channels, with changing options, ending in every way a mount can end under load. STRESS_SECONDS says how long
+in rounds over both channels, with changing options, ending in every way a mount can end under load; in some rounds the device fails,
+hangs for a while and is slow, at random. STRESS_SECONDS says how long
 (default 120), STRESS_SEED where the random numbers begin; both are printed, and a failure names its round.
 
 After each round: every client has ended; where the mount was left in peace, the daemon has answered every request and the kernel
@@ -18,17 +19,19 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "root"))
+from hangdisk import Disk  # noqa: E402  (the path comes first)
 from lib import BUILD, SLOW, Fail, Skip, case, expect, main, need, offer_ring, run, wait_for  # noqa: E402  (the path comes first)
 
 SECONDS = int(os.environ.get("STRESS_SECONDS") or "120")
 SEED = int(os.environ.get("STRESS_SEED") or "1")
 ROUND = 8  # seconds of load
 SWITCH = "/sys/module/fuse/parameters/enable_uring"
+TOTAL = {"rounds": 0, "faults": 0}
 CHURN = os.path.join(BUILD, "tests/stress/churn")
 FSX = os.path.join(BUILD, "tests/root/fsxtool")
 OPTIONS = ([], ["noparallel_dio"], ["dio=relaxed"], ["queue_depth=4"], ["workers=2", "commit=1"], ["queue_depth=2", "noparallel_dio"],
            ["discard", "commit=1"])
-ENDS = ("peace", "busy", "term", "peace", "force", "kill", "lazy")
+ENDS = ("peace", "faults", "term", "busy", "force", "kill", "lazy")
 FORMATS = (("-b", "4096"), ("-b", "1024"), ("-b", "4096", "-O", "^metadata_csum"))
 
 
@@ -190,6 +193,55 @@ def one_round(env, vol, transport, nr, rng):
     print(f"#   round {nr}: {transport} {','.join(opts) or 'defaults'}, {how}: {time.monotonic() - begun:.1f} s", flush=True)
 
 
+# A failed write sooner or later is one of the journal's, which ends all writing: first reads.
+FAULTS = (("fail r 4", "fail r 40", "slow 3", "slow 30", "hold"), ("fail w 400", "fail w 4000", "fail f 10", "fail w 40", "slow 3", "hold"))
+
+
+def trouble(disk, rng, seconds):
+    """Errors, slowness and short hangs of the device, in turns with good times."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(rng.uniform(0.1, 0.5))
+        kinds = FAULTS[time.monotonic() > end - seconds / 2]
+        disk.tell(rng.choice(kinds).replace("hold", f"hold {rng.choice('rw')} 0 {rng.choice((1, 8, 1000)) << 20}"))
+        time.sleep(rng.uniform(0.1, 1.5))
+        disk.tell("go")
+
+
+def faults_round(env, transport, nr, rng):
+    """The load on a device that misbehaves: programs get errors, and what is left recovers."""
+    opts = OPTIONS[nr % len(OPTIONS)]
+    if transport == "uring":
+        offer_ring()
+    disk = Disk(env, "loop" if nr % 2 else "image", 160, *FORMATS[nr % len(FORMATS)])
+    m = disk.mount(f"transport={transport}", *opts)
+    begun = time.monotonic()
+    clients = []
+    try:
+        os.makedirs(m.path("churn"), exist_ok=True)
+        clients = start_clients(env, m, rng, ROUND, True)
+        trouble(disk, rng, ROUND)
+        for c in clients:
+            c.kill()
+        wait_clients(clients, 1, False)
+        m.proc.send_signal(signal.SIGTERM)
+        m.wait(60)
+        run("umount", "-l", m.point, ok=None)
+    finally:
+        for c in clients:
+            c.kill()
+    vol = disk.saved()
+    n = int(disk.failed)
+    disk.end()
+    with vol.mount() as again:
+        os.listdir(again.path("churn"))
+    vol.check(clean=False)  # it may remember that there were errors
+    env.expect_no_reports()
+    os.unlink(vol.file)
+    TOTAL["faults"] += n
+    print(f"#   round {nr}: {transport} {','.join(opts) or 'defaults'}, {n} failed device requests: {time.monotonic() - begun:.1f} s", flush=True)
+
+
 def tidy(vol):
     """Room for the next round, if there is little left."""
     s = vol.super()
@@ -222,7 +274,11 @@ def soak(env, transport):
     nr = 0
     while time.monotonic() < end or nr < 2:
         try:
-            one_round(env, vols[nr % len(vols)], transport, nr, rng)
+            if ENDS[nr % len(ENDS)] == "faults":
+                faults_round(env, transport, nr, rng)
+            else:
+                one_round(env, vols[nr % len(vols)], transport, nr, rng)
+            TOTAL["rounds"] += 1
         except Fail as e:
             raise Fail(f"round {nr}, STRESS_SEED={SEED}: {e}") from e
         nr += 1
@@ -232,4 +288,7 @@ if __name__ == "__main__":
     print(f"# STRESS_SECONDS={SECONDS} STRESS_SEED={SEED}", flush=True)
     if not os.path.ismount("/sys/fs/fuse/connections"):
         subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"], stderr=subprocess.DEVNULL, check=False)
-    main()
+    try:
+        main()
+    finally:
+        print(f"# {TOTAL['rounds']} rounds, {TOTAL['faults']} faults of the device, STRESS_SEED={SEED}", flush=True)
