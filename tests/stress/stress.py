@@ -41,9 +41,11 @@ class Client:
     def __init__(self, env, name, *argv):
         self.name = name
         self.log = env.unique("out-")
+        # A page that cannot be read is SIGBUS for who has it mapped: no fault of the program.
+        own = {k: ":".join(x for x in (os.environ.get(k), "handle_sigbus=0") if x) for k in ("ASAN_OPTIONS", "TSAN_OPTIONS")}
         with open(self.log, "wb") as f:
             self.proc = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=f, stderr=f, cwd=env.dir,
-                                         start_new_session=True)
+                                         start_new_session=True, env={**os.environ, **own})
 
     def tail(self):
         with open(self.log, errors="replace") as f:
