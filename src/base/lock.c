@@ -5,6 +5,8 @@
 #endif
 #include "base/lock.h"
 
+#include "base/nowait.h"
+
 #include <errno.h>
 #include <time.h>
 
@@ -17,6 +19,8 @@ static bool rank_may_repeat(enum fdio_lock_rank r) { return r == RANK_X4_INODE; 
 
 static void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting)
 {
+	if (waiting)
+		FDIO_ASSERT(!nowait_on() || rank == RANK_OPS_FILES || rank > RANK_JNL_HANDLE);
 	if (waiting)
 		for (unsigned i = 0; i < nr_held; i++) {
 			FDIO_ASSERT(held[i].lock != lock);
@@ -65,6 +69,30 @@ bool fdio_mutex_trylock(struct fdio_mutex *m)
 	return true;
 }
 
+/*
+ * Handles that end in this mode are short, and their holders are running: it is cheaper to look a few times than to change
+ * the thread.
+ */
+#define ENTER_SPINS 400
+
+int fdio_mutex_enter(struct fdio_mutex *m)
+{
+	unsigned spins = m->rank == RANK_JNL_HANDLE ? ENTER_SPINS : 1;
+
+	if (!nowait_on()) {
+		fdio_mutex_lock(m);
+		return 0;
+	}
+	if (nowait_point())
+		return nowait_miss();
+	while (spins--) {
+		if (fdio_mutex_trylock(m))
+			return 0;
+		fdio_cpu_relax();
+	}
+	return nowait_miss();
+}
+
 void fdio_mutex_unlock(struct fdio_mutex *m)
 {
 	rank_pop(m);
@@ -81,11 +109,17 @@ void fdio_cond_init(pthread_cond_t *c)
 	pthread_condattr_destroy(&a);
 }
 
-void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *m) { FDIO_ASSERT(pthread_cond_wait(c, &m->m) == 0); }
+void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *m)
+{
+	FDIO_ASSERT(!nowait_on());
+	FDIO_ASSERT(pthread_cond_wait(c, &m->m) == 0);
+}
 
 bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *m, uint64_t deadline_ns)
 {
 	struct timespec ts = { .tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000 };
+
+	FDIO_ASSERT(!nowait_on());
 	int r = pthread_cond_timedwait(c, &m->m, &ts);
 
 	FDIO_ASSERT(r == 0 || r == ETIMEDOUT);
@@ -131,6 +165,24 @@ bool fdio_rwlock_trywrlock(struct fdio_rwlock *l)
 		return false;
 	rank_push(l, l->rank, false);
 	return true;
+}
+
+int fdio_rwlock_rdenter(struct fdio_rwlock *l)
+{
+	if (!nowait_on()) {
+		fdio_rwlock_rdlock(l);
+		return 0;
+	}
+	return !nowait_point() && fdio_rwlock_tryrdlock(l) ? 0 : nowait_miss();
+}
+
+int fdio_rwlock_wrenter(struct fdio_rwlock *l)
+{
+	if (!nowait_on()) {
+		fdio_rwlock_wrlock(l);
+		return 0;
+	}
+	return !nowait_point() && fdio_rwlock_trywrlock(l) ? 0 : nowait_miss();
 }
 
 void fdio_rwlock_unlock(struct fdio_rwlock *l)

@@ -55,6 +55,12 @@ void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *m);
 bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *m, uint64_t deadline_ns);
 void fdio_cond_init(pthread_cond_t *c);
 
+/*
+ * For what may run in the mode of nowait.h: takes the lock and returns 0; in that mode -EAGAIN if somebody has it. Locks that
+ * may be held across I/O, which are those up to RANK_JNL_HANDLE but for RANK_OPS_FILES, are taken with these there.
+ */
+int fdio_mutex_enter(struct fdio_mutex *m);
+
 /* Writers are preferred: a stream of readers cannot starve one. Not recursive. */
 void fdio_rwlock_init(struct fdio_rwlock *l, enum fdio_lock_rank rank);
 void fdio_rwlock_fini(struct fdio_rwlock *l);
@@ -63,6 +69,8 @@ void fdio_rwlock_wrlock(struct fdio_rwlock *l);
 bool fdio_rwlock_tryrdlock(struct fdio_rwlock *l);
 bool fdio_rwlock_trywrlock(struct fdio_rwlock *l);
 void fdio_rwlock_unlock(struct fdio_rwlock *l);
+int fdio_rwlock_rdenter(struct fdio_rwlock *l); /* as fdio_mutex_enter */
+int fdio_rwlock_wrenter(struct fdio_rwlock *l);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t fdio_now_ns(void);

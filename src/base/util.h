@@ -39,6 +39,18 @@ static inline uint64_t fdio_blocks(uint64_t len, unsigned bits) { return (len + 
 void fdio_assert_failed(const char *expr, const char *file, int line, const char *func) __attribute__((noreturn, cold));
 #define FDIO_ASSERT(e) (likely(e) ? (void)0 : fdio_assert_failed(#e, __FILE__, __LINE__, __func__))
 
+/* Between two looks at what another CPU is about to change. */
+static inline void fdio_cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield" ::: "memory");
+#else
+	__asm__ volatile("" ::: "memory");
+#endif
+}
+
 /* Zeroed memory aligned to align (a power of two >= sizeof(void *)); NULL when there is none; free() it. */
 void *fdio_alloc_aligned(size_t align, size_t len);
 

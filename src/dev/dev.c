@@ -19,6 +19,7 @@
 #include "base/counters.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/nowait.h"
 #include "dev/dev_flush.h"
 
 #include <errno.h>
@@ -195,6 +196,7 @@ int dev_read(struct dev *d, void *buf, size_t len, uint64_t off)
 		return 0;
 	if (!in_device(d, off, len))
 		return -EIO;
+	FDIO_ASSERT(!nowait_on());
 	dev_call_begin(d, &c, CTR_dev_read, 1, off, len);
 	if (!fdio_is_aligned(off | len, block_of(d)) || !mem_aligned(d, buf))
 		err = read_bounced(d, buf, len, off);
@@ -241,6 +243,7 @@ int dev_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned
 
 	if (err || !len)
 		return err;
+	FDIO_ASSERT(!nowait_on());
 	dev_call_begin(d, &c, CTR_dev_write, 1, off, len);
 	if (!mem_aligned(d, buf))
 		err = write_bounced(d, buf, len, off, flags);
@@ -269,6 +272,7 @@ int dev_write_many(struct dev *d, struct dev_vec *v, unsigned n)
 		uint64_t len = 0;
 		int err;
 
+		FDIO_ASSERT(!nowait_on());
 		for (unsigned i = 0; i < n; i++)
 			len += v[i].len;
 		dev_call_begin(d, &c, CTR_dev_write, n, v[0].off, len);

@@ -54,8 +54,10 @@ int dio_new(const struct dio_config *cfg, struct dio **ret);
 void dio_drain(struct dio *d);
 void dio_free(struct dio *d);
 
-/* Open and close of a file for I/O: prepares the inode (per-CPU counts) and the reserve. Workers. */
+/* Open and close of a file for I/O: prepares the inode (per-CPU counts) and the reserve. Workers; opening, and closing what
+ * does not wait, also on loop threads in the mode of nowait.h. */
 int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret);
+bool dio_file_close_waits(const struct dio_file *f); /* any thread */
 void dio_file_close(struct dio_file *f); /* no request of f is in flight */
 struct x4_inode *dio_file_inode(struct dio_file *f);
 

@@ -5,6 +5,7 @@
  * opening and closing run on workers. Everything a request needs is made here, at mount and open.
  */
 #include "base/log.h"
+#include "base/nowait.h"
 #include "dio/dio_types.h"
 
 #include <errno.h>
@@ -111,6 +112,7 @@ int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret)
 int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret)
 {
 	struct dio_file *f = calloc(1, sizeof(*f));
+	struct nowait saved;
 	int r;
 
 	if (!f)
@@ -128,11 +130,15 @@ int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret)
 	f->reserve.file = f;
 	list_init(&f->reserve.link);
 	/* So that the first requests find it; what is wrong with the map is told to those who need it. */
+	saved = nowait_save();
 	if (x4_map_load(i))
 		log_debug("inode %u: map not loaded at open", x4_inode_ino(i));
+	nowait_restore(saved);
 	*ret = f;
 	return 0;
 }
+
+bool dio_file_close_waits(const struct dio_file *f) { return x4_window_end(f->inode); }
 
 void dio_file_close(struct dio_file *f)
 {

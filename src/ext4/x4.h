@@ -2,7 +2,9 @@
 /*
  * The ext4 room, as the rooms above see it: a volume, its inodes, names, attributes, extents. The only
  * room that includes <ext2fs/...>. Everything here may block and runs on workers, except what says
- * "any thread, never blocks".
+ * "any thread, never blocks", and "nowait": in the mode of base/nowait.h these run on loop threads as well and fail with -EAGAIN,
+ * having changed nothing, where they would block: x4_iget, names but for renames across directories, x4_setattr, attributes but
+ * for changes, x4_readlink, x4_readdir of a small directory, x4_map_load of a small map.
  *
  * Errors are negative errno. What an image can be blamed for is -EUCLEAN, logged, and recorded in the
  * superblock (x4_corrupt); I/O errors are -EIO.
@@ -100,11 +102,12 @@ int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode
 /* Only if it is in memory: never blocks, NULL otherwise. */
 struct x4_inode *x4_iget_cached(struct x4_vol *v, uint32_t ino);
 struct x4_inode *x4_iref(struct x4_inode *i);
-/* Drops n references. May delete the file's blocks: worker threads only. */
+/* Drops n references. May delete the file's blocks; a loop thread, in the mode of nowait.h, leaves that to a worker if it is much. */
 void x4_iput_n(struct x4_inode *i, uint64_t n);
 static inline void x4_iput(struct x4_inode *i) { if (i) x4_iput_n(i, 1); }
-/* True if dropping n references might delete the inode: then it has to run on a worker. Any thread. */
-bool x4_iput_would_block(struct x4_inode *i, uint64_t n);
+/* fn is called, on any thread, not blocking, when a loop thread has left deletions to others: x4_vol_reap on a worker does them. */
+void x4_vol_set_reaper(struct x4_vol *v, void (*fn)(void *arg), void *arg);
+void x4_vol_reap(struct x4_vol *v);
 
 /* References that somebody outside was told of are counted, too: sub says how many of n there were. Any thread, never blocks. */
 void x4_lookups_add(struct x4_inode *i, uint64_t n);
@@ -230,6 +233,9 @@ void x4_windows_set_reclaim(struct x4_vol *v, bool (*fn)(void *arg), void *arg);
 void x4_inode_lock_shared(struct x4_inode *i);
 void x4_inode_lock_excl(struct x4_inode *i);
 void x4_inode_unlock(struct x4_inode *i);
+/* The same for what may run in the mode of nowait.h: -EAGAIN there if somebody is in the way, else 0. */
+int x4_inode_enter_shared(struct x4_inode *i);
+int x4_inode_enter_excl(struct x4_inode *i);
 
 /*
  * The calls below change allocation under direct I/O: the caller has closed the inode's gate and drained it
@@ -247,8 +253,6 @@ struct x4_cred { uint32_t uid, gid; uint32_t umask; bool cap_fsetid; const uint3
 
 /* Every name is len bytes without NUL. -ENAMETOOLONG beyond 255. References are returned; dirs are locked inside. */
 int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret);
-/* The same for a loop thread: -EAGAIN if it would have to wait for the directory or read anything from the device. Not for "..". */
-int x4_lookup_cached(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret);
 /* True if the directory has another parent since this was last asked: a listing of it kept elsewhere is wrong. Any thread. */
 bool x4_dir_moved(struct x4_inode *dir);
 /* The parent of a directory ("..."). */

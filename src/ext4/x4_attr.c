@@ -9,6 +9,8 @@
  */
 #include "ext4/x4_volume.h"
 
+#include "base/nowait.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -440,7 +442,9 @@ int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 
 	if (x4_vol_read_only(i->vol))
 		return -EROFS;
-	x4_inode_lock_excl(i);
+	err = x4_inode_enter_excl(i);
+	if (err)
+		return err;
 	if ((what & X4_KILL_SUIDGID) && nothing_to_kill(i, what & X4_KILL_SGID))
 		what &= ~(unsigned)X4_KILL_SUIDGID;
 	if ((what & X4_KILL_CAPS) && (nothing_to_kill(i, true) || !x4_xattr_has_caps(i)))
@@ -450,7 +454,7 @@ int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 	err = jnl_begin(i->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(i), &h);
 	if (err)
 		goto out;
-	err = apply(h, i, what, a);
+	err = nowait_err(apply(h, i, what, a));
 	if (err)
 		jnl_cancel(h);
 	else

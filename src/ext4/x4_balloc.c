@@ -16,6 +16,8 @@
  */
 #include "ext4/x4_group.h"
 
+#include "base/nowait.h"
+
 #include <errno.h>
 
 #define SEARCH_GROUPS 64U
@@ -44,6 +46,10 @@ static bool wait_for_frees(struct x4_vol *v)
 
 	if (!before || x4_vol_read_only(v))
 		return false;
+	if (nowait_on()) {
+		nowait_miss();
+		return false;
+	}
 	fdio_mutex_unlock(&v->alloc_lock);
 	(void)jnl_commit_wait(v->jnl, tid, NULL);
 	fdio_mutex_lock(&v->alloc_lock);

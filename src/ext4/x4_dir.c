@@ -11,6 +11,8 @@
 #endif
 #include "ext4/x4_dir.h"
 
+#include "base/nowait.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
@@ -132,6 +134,9 @@ int dir_is_empty(struct x4_inode *dir)
 	struct jnl_buf *b;
 	int r = 1;
 
+	if (nowait_on() && nr > DIR_NOWAIT_BLOCKS)
+		return nowait_miss();
+
 	for (uint32_t lblk = 0; r == 1 && lblk < nr; lblk++) {
 		r = dirb_read(dir, lblk, DIRB_ANY, &b);
 		if (r)
@@ -167,6 +172,8 @@ static int find_room(struct x4_inode *dir, unsigned need, uint32_t *ret_lblk, ui
 		ds = dirstate_get(dir, &r);
 	if (r)
 		return r;
+	if (nowait_on() && nr > DIR_NOWAIT_SCAN)
+		return nowait_miss();
 	if (ds) {
 		lblk = dirstate_find_gap(ds, need);
 		nr = lblk == UINT32_MAX ? 0 : lblk + 1;

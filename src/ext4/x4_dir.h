@@ -24,6 +24,9 @@
 #define DIR_TAIL_LEN 12u
 #define DIR_LINK_MAX 65000u
 #define DIR_DX_MAX_LEVELS 3u
+/* What a loop thread looks through: blocks, and what is remembered about blocks of a linear directory. */
+#define DIR_NOWAIT_BLOCKS 4u
+#define DIR_NOWAIT_SCAN 1024u
 
 static inline unsigned dir_rec_len(unsigned name_len) { return (name_len + DIR_ENT_HEAD + 3u) & ~3u; }
 
@@ -42,9 +45,6 @@ enum dirb_kind { DIRB_LEAF, DIRB_INDEX, DIRB_ANY };
 unsigned dirb_limit(const struct x4_vol *v);
 /* Block lblk of dir, verified as kind; ANY finds out by content. -EUCLEAN, -EIO. */
 int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret);
-/* While this thread has set it, blocks are only taken from memory: dirb_read fails with -EAGAIN where it would wait or verify. */
-void dirb_memory_only(bool on);
-bool dirb_is_memory_only(void);
 /* The block is an index block (root or node) by content; for what dirb_read returned for ANY. */
 bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data);
 /* The entry at off, bounds-checked against limit. False at the end or when it does not make sense. */
@@ -167,9 +167,9 @@ struct dir_op {
 	unsigned reserved;
 };
 int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, struct dir_op *op);
-void dir_op_end(struct dir_op *op);
-/* Undoes everything; a and b (may be NULL) are the directories that were being changed. */
-void dir_op_cancel(struct dir_op *op, struct x4_inode *a, struct x4_inode *b);
+/* r 0: well, unless something missed on the way (nowait.h). Else undoes everything; a and b (may be NULL) are the directories
+ * that were being changed. What became of it. */
+int dir_op_end(struct dir_op *op, int r, struct x4_inode *a, struct x4_inode *b);
 /* A name that can be created or removed. */
 int dir_check_name(const char *name, unsigned len);
 /* dir can be searched or changed at all: a directory, not deleted, for changes writable and not immutable. */

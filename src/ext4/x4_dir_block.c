@@ -233,31 +233,11 @@ bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data)
 	return dir->vol->has_csum && dxb_offset(dir->vol, data) == 8;
 }
 
-static __thread bool memory_only;
-
-void dirb_memory_only(bool on) { memory_only = on; }
-bool dirb_is_memory_only(void) { return memory_only; }
-
-/* -EAGAIN: not in memory, and memory is all that may be looked at. */
-static int get_block(struct x4_inode *dir, uint32_t lblk, struct jnl_buf **ret)
-{
-	struct x4_ext x;
-	uint64_t blk;
-	int r;
-
-	/* x4_bmap would load the map. */
-	r = memory_only ? x4_map_lookup(dir, lblk, &x) : 0;
-	if (r == 0)
-		r = x4_bmap(dir, lblk, &blk);
-	if (r)
-		return r;
-	return memory_only ? jnl_bread_cached(dir->vol->jnl, blk, ret) : jnl_bread(dir->vol->jnl, blk, ret);
-}
-
 int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret)
 {
 	struct x4_vol *v = dir->vol;
 	struct jnl_buf *b;
+	uint64_t blk;
 	uint32_t bit;
 	int r;
 
@@ -265,14 +245,16 @@ int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct j
 		return -EOPNOTSUPP; /* not damaged: it has no blocks */
 	if (lblk >= dir_nr_blocks(dir))
 		return X4_CORRUPT(v, dir->ino, 0, "block %u is beyond the directory", lblk);
-	r = get_block(dir, lblk, &b);
+	r = x4_bmap(dir, lblk, &blk);
+	if (r == 0)
+		r = jnl_bread(v->jnl, blk, &b);
 	if (r)
 		return r;
 	if (kind == DIRB_ANY)
 		kind = dirb_is_index(dir, lblk, b->data) ? DIRB_INDEX : DIRB_LEAF;
 	bit = kind == DIRB_INDEX ? X4_VERIFIED_HTREE : X4_VERIFIED_DIR;
 	if (!(__atomic_load_n(&b->verified, __ATOMIC_RELAXED) & bit)) {
-		r = memory_only ? -EAGAIN : kind == DIRB_INDEX ? verify_index(dir, lblk, b) : verify_leaf(dir, lblk, b);
+		r = kind == DIRB_INDEX ? verify_index(dir, lblk, b) : verify_leaf(dir, lblk, b);
 		if (r) {
 			jnl_brelse(b);
 			return r;

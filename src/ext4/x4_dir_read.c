@@ -17,6 +17,8 @@
 #endif
 #include "ext4/x4_dir.h"
 
+#include "base/nowait.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -250,11 +252,13 @@ static int give_items(struct listing *l, uint64_t from)
 static int list_hashed(struct listing *l, uint64_t from)
 {
 	bool dx = dir_is_dx(l->dir);
-	uint64_t end = POS_END;
+	uint64_t end = POS_END, room;
 	int r = 0;
 
 	l->version = dx_default_version(l->dir->vol);
-	l->item = malloc(2 * BATCH * sizeof *l->item);
+	/* A small directory has not so many names. */
+	room = ((uint64_t)dir_nr_blocks(l->dir) << l->dir->vol->block_bits) / DIR_ENT_MIN + 1;
+	l->item = malloc(FDIO_MIN(room, (uint64_t)2 * BATCH) * sizeof *l->item);
 	if (!l->item)
 		return -ENOMEM;
 	while (r == 0 && !l->stopped && from < POS_END - COOKIE_BASE) {
@@ -275,8 +279,12 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 	uint64_t from = cookie > COOKIE_BASE ? cookie - COOKIE_BASE : 0;
 	int r;
 
-	x4_inode_lock_shared(dir);
+	r = x4_inode_enter_shared(dir);
+	if (r)
+		return r;
 	r = dir_check_search(dir);
+	if (r == 0 && nowait_on() && dir_nr_blocks(dir) > DIR_NOWAIT_BLOCKS)
+		r = nowait_miss();
 	if (r == 0 && cookie < COOKIE_NAMES)
 		r = give_dots(&l, cookie);
 	if (r == 0 && !l.stopped) {

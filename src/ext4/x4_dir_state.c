@@ -15,6 +15,7 @@
 #include "ext4/x4_dir.h"
 
 #include "base/crc32c.h"
+#include "base/nowait.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -158,8 +159,8 @@ struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
 	*ret_err = 0;
 	if (ds || dir_nr_blocks(dir) < STATE_MIN_BLOCKS)
 		return ds;
-	if (dirb_is_memory_only()) { /* reading the whole directory is for a worker */
-		*ret_err = -EAGAIN;
+	if (nowait_on()) { /* reading the whole directory is for a worker */
+		*ret_err = nowait_miss();
 		return NULL;
 	}
 	r = build(dir, &ds);

@@ -15,6 +15,7 @@
 #include "ext4/x4_extent.h"
 
 #include "base/crc32c.h"
+#include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>
@@ -259,6 +260,9 @@ int x4_map_load_locked(struct x4_inode *i)
 
 	if (__atomic_load_n(&i->map, __ATOMIC_ACQUIRE))
 		return 0;
+	/* Small enough for a loop thread is what lies in the inode. */
+	if (nowait_on() && (x4_map_kind(i) != X4_MAPPED_EXTENTS || x4_eh_depth(x4_ext_root(i))))
+		return nowait_miss();
 	switch (x4_map_kind(i)) {
 	case X4_MAPPED_EXTENTS:
 		r = x4_ext_load(i, &b);
@@ -281,9 +285,10 @@ int x4_map_load_locked(struct x4_inode *i)
 
 int x4_map_load(struct x4_inode *i)
 {
-	int r;
+	int r = fdio_mutex_enter(&i->map_lock);
 
-	fdio_mutex_lock(&i->map_lock);
+	if (r)
+		return r;
 	r = x4_map_load_locked(i);
 	fdio_mutex_unlock(&i->map_lock);
 	return r;

@@ -15,6 +15,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "base/nowait.h"
 #include "ext4/x4_volume.h"
 
 #include <errno.h>
@@ -166,6 +167,8 @@ int x4_group_load(struct x4_vol *v, uint32_t g)
 	uint8_t *map = NULL;
 	int err;
 
+	if (grp->loading && nowait_on())
+		return nowait_miss();
 	while (grp->loading)
 		fdio_cond_wait(&v->alloc_cond, &v->alloc_lock);
 	if (grp->alloc)

@@ -13,11 +13,17 @@
  */
 #include "ext4/x4_volume.h"
 
+#include "base/counters.h"
+#include "base/nowait.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define IHASH_BITS 14
+/* What a loop thread deletes at most in so long. */
+#define NOWAIT_EVICTIONS 8u
+#define NOWAIT_EVICT_NS 200000u
 
 static struct list *bucket(struct x4_vol *v, uint32_t ino)
 {
@@ -34,6 +40,7 @@ int x4_icache_init(struct x4_vol *v)
 		list_init(&v->ihash[n]);
 	list_init(&v->ilru);
 	list_init(&v->windows);
+	list_init(&v->reap);
 	v->nr_inodes_cached = v->ilru_len = 0;
 	v->ilru_max = (unsigned)FDIO_MIN(v->opt.cache_bytes / 4096 + 1024, (size_t)65536);
 	return 0;
@@ -138,7 +145,7 @@ int x4_inode_hash_new(struct x4_inode *i)
 	 * Its predecessor is unhashed before the handle that frees the number ends; what may still be there is a
 	 * reader that is about to find the number unused.
 	 */
-	while ((old = find(v, i->ino)) && old->loading)
+	while ((old = find(v, i->ino)) && old->loading && !nowait_on())
 		fdio_cond_wait(&v->icache_cond, &v->icache_lock);
 	if (!old)
 		hash_add(i);
@@ -186,6 +193,10 @@ static int get_found(struct x4_vol *v, struct x4_inode *i, struct x4_inode **ret
 		fdio_mutex_unlock(&v->icache_lock);
 		return -ENOENT;
 	}
+	if (i->loading && nowait_on()) {
+		fdio_mutex_unlock(&v->icache_lock);
+		return nowait_miss();
+	}
 	ref_locked(i);
 	while (i->loading)
 		fdio_cond_wait(&v->icache_cond, &v->icache_lock);
@@ -199,17 +210,11 @@ static int get_found(struct x4_vol *v, struct x4_inode *i, struct x4_inode **ret
 	return 0;
 }
 
-static int get(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **ret)
+static int load(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **ret)
 {
-	struct x4_inode *i, *mine;
+	struct x4_inode *i, *mine = x4_inode_alloc(v, ino);
 	int err;
 
-	fdio_mutex_lock(&v->icache_lock);
-	i = find(v, ino);
-	if (i)
-		return get_found(v, i, ret);
-	fdio_mutex_unlock(&v->icache_lock);
-	mine = x4_inode_alloc(v, ino);
 	if (!mine)
 		return -ENOMEM;
 	mine->loading = true;
@@ -235,6 +240,26 @@ static int get(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **r
 		x4_iput(mine);
 	else
 		*ret = mine;
+	return err;
+}
+
+static int get(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **ret)
+{
+	struct jnl_buf *pin = NULL;
+	struct x4_inode *i;
+	uint32_t off;
+	int err;
+
+	fdio_mutex_lock(&v->icache_lock);
+	i = find(v, ino);
+	if (i)
+		return get_found(v, i, ret);
+	fdio_mutex_unlock(&v->icache_lock);
+	/* Who waits for a number that is being loaded takes a failure for damage: so before that it is made sure that nothing misses. */
+	err = nowait_on() ? jnl_bread(v->jnl, x4_itable_place(v, ino, &off), &pin) : 0;
+	if (!err)
+		err = load(v, ino, special, ret);
+	jnl_brelse(pin);
 	return err;
 }
 
@@ -313,6 +338,65 @@ static void after_evict(struct x4_inode *i)
 		x4_inode_free(i);
 }
 
+static void evict_over(struct x4_inode *i)
+{
+	struct x4_vol *v = i->vol;
+
+	__atomic_add_fetch(&v->nr_evicted, 1, __ATOMIC_SEQ_CST);
+	__atomic_sub_fetch(&v->nr_evicting, 1, __ATOMIC_SEQ_CST);
+	/* On failure it stays on the orphan list on disk, where the next mount finds it. */
+	if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
+		after_evict(i);
+}
+
+static void evict_now(struct x4_inode *i)
+{
+	(void)x4_evict(i);
+	evict_over(i);
+}
+
+/* A loop thread deletes what is small and in memory, a few in a while; a worker the others. Whether or not is nothing to its caller (N4). */
+static bool evict_tried(struct x4_inode *i)
+{
+	static __thread uint64_t since;
+	static __thread unsigned nr;
+	struct nowait saved = nowait_save();
+	uint64_t now = fdio_now_ns();
+	int err;
+
+	if (now - since > NOWAIT_EVICT_NS) {
+		since = now;
+		nr = 0;
+	}
+	if (nr++ >= NOWAIT_EVICTIONS)
+		return false;
+	nowait_self.missed = false;
+	err = x4_evict(i);
+	err = nowait_err(err);
+	nowait_restore(saved);
+	if (err == -EAGAIN)
+		return false;
+	evict_over(i);
+	return true;
+}
+
+static void evict_soon(struct x4_inode *i)
+{
+	struct x4_vol *v = i->vol;
+	bool wake;
+
+	if (evict_tried(i))
+		return;
+	fdio_count(CTR_x4_reaped);
+	fdio_mutex_lock(&v->icache_lock);
+	wake = list_empty(&v->reap);
+	list_add_tail(&v->reap, &i->lru);
+	__atomic_add_fetch(&v->nr_reap, 1, __ATOMIC_SEQ_CST);
+	fdio_mutex_unlock(&v->icache_lock);
+	if (wake && v->reaper)
+		v->reaper(v->reaper_arg);
+}
+
 void x4_iput_n(struct x4_inode *i, uint64_t n)
 {
 	struct x4_vol *v = i->vol;
@@ -339,26 +423,39 @@ void x4_iput_n(struct x4_inode *i, uint64_t n)
 	free_list(&dead);
 	if (drop)
 		x4_inode_free(i);
-	if (evict) {
-		(void)x4_evict(i);
-		__atomic_add_fetch(&v->nr_evicted, 1, __ATOMIC_SEQ_CST);
-		__atomic_sub_fetch(&v->nr_evicting, 1, __ATOMIC_SEQ_CST);
-		/* On failure it stays on the orphan list on disk, where the next mount finds it. */
-		if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
-			after_evict(i);
-	}
+	if (evict && !nowait_on())
+		evict_now(i);
+	else if (evict)
+		evict_soon(i);
 }
 
-bool x4_iput_would_block(struct x4_inode *i, uint64_t n)
+void x4_vol_set_reaper(struct x4_vol *v, void (*fn)(void *arg), void *arg)
 {
-	bool yes;
+	v->reaper_arg = arg;
+	v->reaper = fn;
+}
 
-	/* Whatever other references there are: they may be gone by the time this one is dropped. */
-	(void)n;
-	fdio_mutex_lock(&i->vol->icache_lock);
-	yes = nameless(i);
-	fdio_mutex_unlock(&i->vol->icache_lock);
-	return yes;
+void x4_vol_reap(struct x4_vol *v)
+{
+	for (;;) {
+		struct x4_inode *i = NULL;
+		bool more;
+
+		if (!__atomic_load_n(&v->nr_reap, __ATOMIC_SEQ_CST))
+			return;
+		fdio_mutex_lock(&v->icache_lock);
+		if (!list_empty(&v->reap)) {
+			i = list_first(&v->reap, struct x4_inode, lru);
+			list_del(&i->lru);
+			__atomic_sub_fetch(&v->nr_reap, 1, __ATOMIC_SEQ_CST);
+		}
+		more = !list_empty(&v->reap);
+		fdio_mutex_unlock(&v->icache_lock);
+		if (more && v->reaper) /* this one may be large */
+			v->reaper(v->reaper_arg);
+		if (i)
+			evict_now(i);
+	}
 }
 
 /* ------------------------------------------------------------------ end of the volume */
@@ -469,4 +566,6 @@ void *x4_inode_set_upper(struct x4_inode *i, void *p, void (*dtor)(void *))
 
 void x4_inode_lock_shared(struct x4_inode *i) { fdio_rwlock_rdlock(&i->rw); }
 void x4_inode_lock_excl(struct x4_inode *i) { fdio_rwlock_wrlock(&i->rw); }
+int x4_inode_enter_shared(struct x4_inode *i) { return fdio_rwlock_rdenter(&i->rw); }
+int x4_inode_enter_excl(struct x4_inode *i) { return fdio_rwlock_wrenter(&i->rw); }
 void x4_inode_unlock(struct x4_inode *i) { fdio_rwlock_unlock(&i->rw); }

@@ -2,8 +2,9 @@
 /*
  * Operations on one name: lookup, create, mkdir, mknod, link, unlink, rmdir, O_TMPFILE. Each locks the directory, then (for a
  * removal or a link) the inode behind the name, checks everything that can be checked, reserves blocks and log credits, and
- * makes its change in one handle; any failure inside it cancels the handle, which leaves nothing half done. Workers
- * only. The last reference of an inode is never dropped inside a handle, because that may need one of its own.
+ * makes its change in one handle; any failure inside it cancels the handle, which leaves nothing half done. Workers, and loop
+ * threads in the mode of nowait.h. The last reference of an inode is never dropped inside a handle, because that may need one of
+ * its own.
  *
  * Locks: directory first, then its child; two children in ascending inode number. Permissions are the kernel's
  * business (default_permissions); the immutable and append-only flags, which it does not see, are checked here.
@@ -12,6 +13,8 @@
 #include "config.h"
 #endif
 #include "ext4/x4_dir.h"
+
+#include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>
@@ -33,22 +36,21 @@ int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, struct dir
 	return r;
 }
 
-void dir_op_end(struct dir_op *op)
+int dir_op_end(struct dir_op *op, int r, struct x4_inode *a, struct x4_inode *b)
 {
-	jnl_end(op->h);
+	r = nowait_err(r);
+	if (r) {
+		if (a)
+			dir_cancelled(a);
+		if (b)
+			dir_cancelled(b);
+		jnl_cancel(op->h);
+	} else {
+		jnl_end(op->h);
+	}
 	if (op->reserved)
 		x4_meta_unreserve(op->v, op->reserved);
-}
-
-void dir_op_cancel(struct dir_op *op, struct x4_inode *a, struct x4_inode *b)
-{
-	if (a)
-		dir_cancelled(a);
-	if (b)
-		dir_cancelled(b);
-	jnl_cancel(op->h);
-	if (op->reserved)
-		x4_meta_unreserve(op->v, op->reserved);
+	return r;
 }
 
 /* ---- checks ---- */
@@ -89,10 +91,6 @@ int dir_iget(struct x4_inode *dir, const struct dir_pos *pos, struct x4_inode **
 
 	if (pos->ino == dir->ino || pos->ino > v->nr_inodes || (pos->ino < v->first_ino && pos->ino != X4_ROOT_INO))
 		return X4_CORRUPT(v, dir->ino, 0, "an entry in block %u leads to inode %u", pos->lblk, pos->ino);
-	if (dirb_is_memory_only()) {
-		*ret = x4_iget_cached(v, pos->ino);
-		return *ret ? 0 : -EAGAIN;
-	}
 	r = x4_iget(v, pos->ino, NULL, ret);
 	if (r == -ENOENT || r == -ESTALE)
 		return X4_CORRUPT(v, dir->ino, 0, "an entry in block %u leads to inode %u, which is not in use", pos->lblk, pos->ino);
@@ -162,7 +160,9 @@ int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_in
 		return r;
 	if (is_dotdot(name, len))
 		return x4_lookup_parent(dir, ret);
-	x4_inode_lock_shared(dir);
+	r = x4_inode_enter_shared(dir);
+	if (r)
+		return r;
 	r = dir_check_search(dir);
 	if (r == 0 && is_dot(name, len)) {
 		*ret = x4_iref(dir);
@@ -177,32 +177,13 @@ out:
 	return r;
 }
 
-int x4_lookup_cached(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret)
-{
-	struct dir_pos pos;
-	int r = dir_check_name(name, len);
-
-	if (r)
-		return r;
-	if (is_dot(name, len) || is_dotdot(name, len) || !fdio_rwlock_tryrdlock(&dir->rw))
-		return -EAGAIN;
-	dirb_memory_only(true);
-	r = dir_check_search(dir);
-	if (r == 0)
-		r = dir_find(dir, name, len, &pos);
-	if (r == 0)
-		r = dir_iget(dir, &pos, ret);
-	dirb_memory_only(false);
-	x4_inode_unlock(dir);
-	return r;
-}
-
 int x4_lookup_parent(struct x4_inode *dir, struct x4_inode **ret)
 {
 	struct dir_pos pos;
-	int r;
+	int r = x4_inode_enter_shared(dir);
 
-	x4_inode_lock_shared(dir);
+	if (r)
+		return r;
 	r = dir_check_search(dir);
 	if (r == 0)
 		r = dir_find(dir, "..", 2, &pos);
@@ -276,9 +257,10 @@ int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struc
 	struct dir_op op;
 	int r = dir_check_name(name, len);
 
+	if (r == 0)
+		r = x4_inode_enter_excl(dir);
 	if (r)
 		return r;
-	x4_inode_lock_excl(dir);
 	r = check_add(dir, name, len);
 	if (r == 0 && S_ISDIR(n->mode) && dir_nlink_full(dir))
 		r = -EMLINK;
@@ -302,10 +284,7 @@ int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struc
 	}
 	if (r == 0)
 		r = x4_inode_dirty(op.h, dir, true);
-	if (r)
-		dir_op_cancel(&op, dir, NULL);
-	else
-		dir_op_end(&op);
+	r = dir_op_end(&op, r, dir, NULL);
 out:
 	x4_inode_unlock(dir);
 	if (r)
@@ -347,9 +326,10 @@ int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, str
 	struct timespec now = x4_now(dir->vol);
 	struct x4_inode *i = NULL;
 	struct dir_op op;
-	int r;
+	int r = x4_inode_enter_shared(dir);
 
-	x4_inode_lock_shared(dir);
+	if (r)
+		return r;
 	r = dir_check_search(dir);
 	if (r == 0)
 		r = dir_check_change(dir);
@@ -365,10 +345,7 @@ int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, str
 	}
 	if (r == 0)
 		r = x4_inode_dirty(op.h, i, true);
-	if (r)
-		dir_op_cancel(&op, NULL, NULL);
-	else
-		dir_op_end(&op);
+	r = dir_op_end(&op, r, NULL, NULL);
 out:
 	x4_inode_unlock(dir);
 	if (r)
@@ -424,8 +401,14 @@ int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inod
 		return -EPERM;
 	if (target->vol != dir->vol)
 		return -EXDEV;
-	x4_inode_lock_excl(dir);
-	x4_inode_lock_excl(target);
+	r = x4_inode_enter_excl(dir);
+	if (r)
+		return r;
+	r = x4_inode_enter_excl(target);
+	if (r) {
+		x4_inode_unlock(dir);
+		return r;
+	}
 	r = check_add(dir, name, len);
 	if (r == 0)
 		r = check_link(dir, target);
@@ -434,13 +417,9 @@ int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inod
 	if (r == 0)
 		r = dir_op_begin(dir->vol, 2 * X4_CREDITS_INODE + X4_CREDITS_ORPHAN + add.credits, add.blocks, &op);
 	if (r == 0) {
-		r = link_in(op.h, dir, target, &add);
-		if (r) {
-			dir_op_cancel(&op, dir, NULL);
-		} else {
-			dir_op_end(&op);
+		r = dir_op_end(&op, link_in(op.h, dir, target, &add), dir, NULL);
+		if (r == 0)
 			target->linkable = false;
-		}
 	}
 	x4_inode_unlock(target);
 	x4_inode_unlock(dir);
@@ -500,12 +479,7 @@ static int remove_locked(struct x4_inode *dir, const char *name, unsigned len, s
 		r = dir_op_begin(dir->vol, DIR_CREDITS_CHANGE + 2 * X4_CREDITS_INODE + X4_CREDITS_ORPHAN, 0, &op);
 	if (r)
 		return r;
-	r = remove_in(op.h, dir, name, len, child);
-	if (r)
-		dir_op_cancel(&op, dir, NULL);
-	else
-		dir_op_end(&op);
-	return r;
+	return dir_op_end(&op, remove_in(op.h, dir, name, len, child), dir, NULL);
 }
 
 static int remove_name(struct x4_inode *dir, const char *name, unsigned len, bool want_dir)
@@ -520,7 +494,9 @@ static int remove_name(struct x4_inode *dir, const char *name, unsigned len, boo
 		return want_dir ? -EINVAL : -EISDIR;
 	if (is_dotdot(name, len))
 		return want_dir ? -ENOTEMPTY : -EISDIR;
-	x4_inode_lock_excl(dir);
+	r = x4_inode_enter_excl(dir);
+	if (r)
+		return r;
 	r = dir_check_search(dir);
 	if (r == 0)
 		r = dir_check_change(dir);
@@ -528,12 +504,14 @@ static int remove_name(struct x4_inode *dir, const char *name, unsigned len, boo
 		r = dir_find(dir, name, len, &pos);
 	if (r == 0)
 		r = dir_iget(dir, &pos, &child);
-	if (r == 0) {
-		x4_inode_lock_excl(child);
-		r = remove_locked(dir, name, len, child, want_dir);
-		x4_inode_unlock(child);
-	} else {
+	if (r) {
 		child = NULL;
+	} else {
+		r = x4_inode_enter_excl(child);
+		if (r == 0) {
+			r = remove_locked(dir, name, len, child, want_dir);
+			x4_inode_unlock(child);
+		}
 	}
 	x4_inode_unlock(dir);
 	x4_iput(child);

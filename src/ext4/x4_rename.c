@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Rename in one transaction: plain, with replacement, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT. Workers only.
+ * Rename in one transaction: plain, with replacement, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT. Workers, and
+ * within one directory loop threads in the mode of nowait.h.
  *
  * Locks: rename_lock if two directories are involved, so that the tree above them stands still; then the two
  * directories, an ancestor before its descendant, else by inode number; then the inodes behind the names, directories first,
@@ -14,6 +15,8 @@
 #define _GNU_SOURCE
 #endif
 #include "ext4/x4_dir.h"
+
+#include "base/nowait.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -67,10 +70,10 @@ static int lock_dirs(struct ren *n)
 	struct x4_inode *first = n->odir, *second = n->ndir;
 	int r;
 
-	if (n->odir == n->ndir) {
-		x4_inode_lock_excl(n->odir);
-		return 0;
-	}
+	if (n->odir == n->ndir)
+		return x4_inode_enter_excl(n->odir);
+	if (nowait_on()) /* the ways up may be long */
+		return nowait_miss();
 	fdio_mutex_lock(&n->odir->vol->rename_lock);
 	r = find_on_path(n->ndir, n->odir, &n->below_odir);
 	if (r == 0 && !n->below_odir)
@@ -130,19 +133,23 @@ static int check_loops(const struct ren *n)
 	return n->flags & RENAME_EXCHANGE ? -EINVAL : -ENOTEMPTY;
 }
 
-static void lock_inodes(struct ren *n)
+static int lock_inodes(struct ren *n)
 {
 	struct x4_inode *a = n->oi, *b = n->ni == n->oi ? NULL : n->ni;
+	int r;
 
 	if (b && (is_dir(b) != is_dir(a) ? is_dir(b) : b->ino < a->ino)) {
 		a = n->ni;
 		b = n->oi;
 	}
-	x4_inode_lock_excl(a);
+	r = x4_inode_enter_excl(a);
+	if (r)
+		return r;
 	n->locked[0] = a;
-	if (b)
-		x4_inode_lock_excl(b);
-	n->locked[1] = b;
+	r = b ? x4_inode_enter_excl(b) : 0;
+	if (r == 0)
+		n->locked[1] = b;
+	return r;
 }
 
 static void unlock_inodes(struct ren *n)
@@ -297,12 +304,7 @@ static int transact(struct ren *n)
 	r = dir_op_begin(n->odir->vol, credits, blocks, &op);
 	if (r)
 		return r;
-	r = change(op.h, n);
-	if (r)
-		dir_op_cancel(&op, n->odir, n->ndir);
-	else
-		dir_op_end(&op);
-	return r;
+	return dir_op_end(&op, change(op.h, n), n->odir, n->ndir);
 }
 
 static int with_dirs_locked(struct ren *n)
@@ -322,8 +324,9 @@ static int with_dirs_locked(struct ren *n)
 	/* Two names of one inode: there is nothing to do, says POSIX. */
 	if (r || n->oi == n->ni)
 		return r;
-	lock_inodes(n);
-	r = check_locked(n);
+	r = lock_inodes(n);
+	if (r == 0)
+		r = check_locked(n);
 	if (r == 0)
 		r = transact(n);
 	unlock_inodes(n);

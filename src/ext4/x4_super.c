@@ -119,7 +119,8 @@ void x4_super_end(struct x4_vol *v, struct jnl_handle *h)
 	struct ext2_super_block *sb;
 	struct jnl_buf *b;
 
-	if (jnl_bread(v->jnl, v->sb_blk, &b)) {
+	/* It is in the transaction, so it is in memory. */
+	if (jnl_bread_cached(v->jnl, v->sb_blk, &b)) {
 		/* It is in the running transaction, hence in memory. */
 		jnl_abort(v->jnl, -EIO);
 		return;

@@ -91,7 +91,9 @@ int x4_readlink(struct x4_inode *i, char *buf, size_t cap, unsigned *ret_len)
 
 	if (!S_ISLNK(x4_inode_mode(i)))
 		return -EINVAL;
-	x4_inode_lock_shared(i);
+	r = x4_inode_enter_shared(i);
+	if (r)
+		return r;
 	size = x4_raw_size(i);
 	if (size == 0 || size > TARGET_MAX || size >= cap || size > i->vol->block_size)
 		r = size && size <= TARGET_MAX && size <= i->vol->block_size ? -ERANGE :

@@ -134,6 +134,25 @@ static bool nothing_mapped(struct x4_inode *i)
 	return true;
 }
 
+bool x4_blocks_in_root(struct x4_inode *i)
+{
+	return nothing_mapped(i) || (x4_map_kind(i) == X4_MAPPED_EXTENTS && !x4_eh_depth(x4_ext_root(i)));
+}
+
+unsigned x4_free_root_credits(struct x4_inode *i) { return nothing_mapped(i) ? 0 : x4_extent_batch_credits(i); }
+
+int x4_free_root_blocks(struct jnl_handle *h, struct x4_inode *i)
+{
+	uint32_t to = X4_LBLK_END;
+	int r;
+
+	if (nothing_mapped(i))
+		return 0;
+	x4_map_drop(i);
+	r = x4_remove_step(h, i, 0, &to, !S_ISREG(le16toh(i->raw->i_mode)));
+	return !r && to ? -ENOSPC : r;
+}
+
 int x4_free_all_blocks(struct x4_inode *i)
 {
 	if (nothing_mapped(i))

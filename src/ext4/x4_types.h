@@ -65,6 +65,10 @@ struct x4_vol {
 	unsigned ihash_bits, nr_inodes_cached, ilru_len, ilru_max;
 	struct list ilru;           /* unreferenced inodes, oldest first */
 	struct list windows;        /* inodes with an append window */
+	struct list reap;           /* evicting, left to x4_vol_reap; through lru */
+	unsigned nr_reap;           /* atomic: of these; grows and shrinks under the lock */
+	void (*reaper)(void *arg);
+	void *reaper_arg;
 	pthread_cond_t icache_cond;
 
 	/* orphans (x4_orphan.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
@@ -279,6 +283,10 @@ unsigned x4_extent_meta_blocks(struct x4_inode *i);
 int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, struct jnl_buf **ret);
 /* Eviction: frees all blocks of an inode with nlink 0 in bounded transactions (metadata: directory or symlink blocks are revoked). */
 int x4_free_all_blocks(struct x4_inode *i);
+/* The same inside h if the inode itself says where they are (extents in its root); map_lock held. -ENOSPC: not in one handle. */
+bool x4_blocks_in_root(struct x4_inode *i);
+unsigned x4_free_root_credits(struct x4_inode *i);
+int x4_free_root_blocks(struct jnl_handle *h, struct x4_inode *i);
 void x4_map_drop(struct x4_inode *i); /* forgets the snapshot (retired) */
 /* Reads data of an inode that has no direct I/O engine above it: slow symlinks, journal inode map. */
 int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n); /* malloc'd */

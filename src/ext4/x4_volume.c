@@ -642,6 +642,7 @@ static int close_rw(struct x4_vol *v)
 	struct unmount u = { .v = v };
 	int err, e;
 
+	x4_vol_reap(v);
 	x4_ea_settle(v);
 	x4_icache_evict_unlinked(v);
 	(void)x4_windows_settle(v); /* none, if all files were closed */
@@ -663,6 +664,7 @@ int x4_vol_close(struct x4_vol *v)
 {
 	int err = 0;
 
+	x4_vol_set_reaper(v, NULL, NULL);
 	ticker_end(v);
 	if (!x4_vol_read_only(v)) {
 		err = close_rw(v);

@@ -7,6 +7,8 @@
  */
 #include "ext4/x4_types.h"
 
+#include "base/nowait.h"
+
 #include <time.h>
 
 /* In *since: append windows were asked for already. Who has no inode finds no space either, and windows are opened again and again. */
@@ -38,9 +40,14 @@ bool x4_eviction_since(struct x4_vol *v, uint64_t *since)
 	struct timespec nap = { .tv_nsec = 1000000 };
 	unsigned ms = 0, most = RELEASE_MS;
 
+	if (nowait_on()) {
+		nowait_miss();
+		return false;
+	}
 	if (windows_closed(v, since))
 		return true;
 	for (;;) {
+		x4_vol_reap(v); /* those that have begun must not wait for who waits here */
 		bool any = __atomic_load_n(&v->nr_orphans, __ATOMIC_SEQ_CST) > 0;
 		bool begun = __atomic_load_n(&v->nr_evicting, __ATOMIC_SEQ_CST) > 0;
 		uint64_t now = x4_evictions(v);

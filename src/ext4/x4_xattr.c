@@ -8,6 +8,8 @@
  */
 #include "ext4/x4_xattr.h"
 
+#include "base/nowait.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,7 +110,9 @@ int x4_xattr_get(struct x4_inode *i, const char *name, void *buf, size_t size, s
 	/* The kernel asks before each write of a file that may have capabilities: nothing to kill means there are none. */
 	if (is_caps(index, rest, len) && __atomic_load_n(&i->killpriv_cache, __ATOMIC_ACQUIRE) == 1)
 		return -ENODATA;
-	x4_inode_lock_shared(i);
+	err = x4_inode_enter_shared(i);
+	if (err)
+		return err;
 	err = x4_xattr_load(i, &s);
 	if (!err) {
 		x = x4_xattr_find(&s, index, rest, len);
@@ -155,9 +159,10 @@ static int list_set(struct x4_inode *i, const struct x4_xattr_set *s, bool trust
 int x4_xattr_list(struct x4_inode *i, bool trusted, char *buf, size_t size, size_t *ret_len)
 {
 	struct x4_xattr_set s;
-	int err;
+	int err = x4_inode_enter_shared(i);
 
-	x4_inode_lock_shared(i);
+	if (err)
+		return err;
 	err = x4_xattr_load(i, &s);
 	if (!err) {
 		err = list_set(i, &s, trusted, buf, size, ret_len);

@@ -17,6 +17,7 @@
 #include "ext4/x4_xattr.h"
 
 #include "base/crc32c.h"
+#include "base/nowait.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -162,7 +163,8 @@ int x4_ea_read(struct x4_inode *i, const struct x4_xattr *x, uint8_t *buf)
 {
 	struct x4_vol *v = i->vol;
 	struct x4_inode *ea;
-	int err = get(i, x, &ea);
+	/* Up to 64 KiB, and buf must not be half an answer. */
+	int err = nowait_on() ? nowait_miss() : get(i, x, &ea);
 
 	if (err)
 		return err;

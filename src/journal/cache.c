@@ -15,6 +15,7 @@
  */
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/nowait.h"
 #include "journal/jnl_types.h"
 
 #include <errno.h>
@@ -242,6 +243,9 @@ int jcache_wait(struct jbuf *b)
 	if (unlikely(state == JB_READING)) {
 		struct jshard *s = shard_of(b->j, b->pub.blk);
 
+		if (nowait_on())
+			return nowait_miss();
+
 		fdio_mutex_lock(&s->lock);
 		while ((state = __atomic_load_n(&b->state, __ATOMIC_ACQUIRE)) == JB_READING)
 			fdio_cond_wait(&s->read_done, &s->lock);
@@ -257,6 +261,10 @@ int jnl_bread(struct jnl *j, uint64_t blk, struct jnl_buf **ret)
 	int r;
 
 	*ret = NULL;
+	if (nowait_on()) {
+		r = nowait_point() ? -EAGAIN : jnl_bread_cached(j, blk, ret);
+		return r == -EAGAIN ? nowait_miss() : r;
+	}
 	r = jcache_get(j, blk, &b, &created);
 	if (r)
 		return r;
@@ -323,6 +331,8 @@ void jnl_readahead(struct jnl *j, uint64_t blk, unsigned n)
 	struct jbuf *run[READAHEAD_BLOCKS];
 	unsigned nr = 0;
 
+	if (nowait_on())
+		return;
 	/* Reading ahead must not push out what is in use. */
 	n = FDIO_MIN(n, j->max_bufs / 8);
 	for (; n > 0 && blk < j->p.nr_blocks; n--, blk++) {

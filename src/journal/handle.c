@@ -3,6 +3,8 @@
  * Handles: begin with a reservation, declare blocks, end or take everything back. Called by the ext4
  * room on any thread that may block, and by the commit thread for the seal callback.
  *
+ * In the mode of nowait.h jnl_begin fails with -EAGAIN where it would wait, and so does whatever meets an abort.
+ *
  * There is one handle at a time (handle_lock). Its undo log records, in order, each before image, each
  * block that joined the transaction, each forget; jnl_cancel walks it backwards (J1). The undo log and
  * the before images belong to the journal and are reused, so a handle allocates nothing once warm.
@@ -12,6 +14,7 @@
  */
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/nowait.h"
 #include "journal/jnl_types.h"
 
 #include <errno.h>
@@ -24,12 +27,21 @@ static struct jbuf *to_jbuf(struct jnl_buf *b) { return container_of(b, struct j
 
 /* ---- begin and end ---- */
 
-static void take_handle_lock(struct jnl *j)
+static int take_handle_lock(struct jnl *j)
 {
-	fdio_mutex_lock(&j->handle_lock);
+	int r = fdio_mutex_enter(&j->handle_lock);
+
+	if (r)
+		return r;
 	/* The committer goes first, or a stream of handles would keep it out. */
-	while (unlikely(__atomic_load_n(&j->close_pending, __ATOMIC_RELAXED)))
+	while (unlikely(__atomic_load_n(&j->close_pending, __ATOMIC_RELAXED))) {
+		if (nowait_on()) {
+			fdio_mutex_unlock(&j->handle_lock);
+			return nowait_miss();
+		}
 		fdio_cond_wait(&j->handle_cv, &j->handle_lock);
+	}
+	return 0;
 }
 
 void jhandle_open(struct jnl *j, unsigned credits)
@@ -91,7 +103,7 @@ static int get_running(struct jnl *j)
 	return t ? 0 : -ENOMEM;
 }
 
-/* handle_lock held: 1 when the handle may start; else drops the lock, waits, and 0 (try again) or an error. */
+/* handle_lock held: 1 when the handle may start; else drops the lock, waits, and 0 (try again) or an error. May not wait: -EAGAIN. */
 static int try_begin(struct jnl *j, unsigned credits)
 {
 	struct jtxn *t;
@@ -108,12 +120,16 @@ static int try_begin(struct jnl *j, unsigned credits)
 		jnl_tid tid = t->tid;
 
 		fdio_mutex_unlock(&j->handle_lock);
+		if (nowait_on())
+			return nowait_miss();
 		wait_closed(j, tid);
 		return 0;
 	}
 	need = jlog_need(&j->log, t->nr + credits + j->seal_reserve, j->revoke_slack);
 	if (__atomic_load_n(&j->log.free, __ATOMIC_RELAXED) < need) {
 		fdio_mutex_unlock(&j->handle_lock);
+		if (nowait_on())
+			return nowait_miss();
 		wait_space(j, need);
 		return 0;
 	}
@@ -130,8 +146,9 @@ int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret)
 	if (credits > j->usable)
 		return -ENOSPC;
 	do {
-		take_handle_lock(j);
-		r = try_begin(j, credits);
+		r = take_handle_lock(j);
+		if (!r)
+			r = try_begin(j, credits);
 	} while (!r);
 	if (r < 0)
 		return jabort_error(j) ? -EROFS : r;
@@ -219,6 +236,8 @@ jnl_tid jnl_end(struct jnl_handle *h)
 	jnl_tid tid = jhandle_close(j);
 	bool full = j->running->nr > j->usable / 4 * 3;
 
+	FDIO_ASSERT(!nowait_missed()); /* N2 */
+	nowait_self.done = true;
 	run_callbacks(h->undo_cbs, 1);
 	fdio_mutex_unlock(&j->handle_lock);
 	run_callbacks(early, 0);
@@ -528,7 +547,8 @@ void jnl_cancel(struct jnl_handle *h)
 	jhandle_close(j);
 	fdio_mutex_unlock(&j->handle_lock);
 	/* Perhaps it is cancelled because jnl_get_write met an abort that is under way: its caller must find the owner told. J10 */
-	(void)jabort_error(j);
+	if (!nowait_on())
+		(void)jabort_error(j);
 }
 
 void jhandle_fini(struct jnl *j)

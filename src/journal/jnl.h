@@ -82,7 +82,8 @@ int jnl_stop(struct jnl *j);
 void jnl_close(struct jnl *j);
 
 /* ---- cached blocks ---- */
-/* Blocking. A reference to the block's current content; -EIO, -ENOMEM, -EUCLEAN for a block number out of range. */
+/* Blocking (nowait.h: only from the cache). A reference to the block's current content; -EIO, -ENOMEM, -EUCLEAN for a block number
+ * out of range. */
 int jnl_bread(struct jnl *j, uint64_t blk, struct jnl_buf **ret);
 /* Only from the cache: -EAGAIN when it would block. For loop threads. */
 int jnl_bread_cached(struct jnl *j, uint64_t blk, struct jnl_buf **ret);
@@ -97,7 +98,8 @@ struct jnl_buf *jnl_bref(struct jnl_buf *b);
 /*
  * Credits: the most blocks the handle may change (a block changed twice counts once; seal's blocks are
  * accounted by the journal itself). Waits for log space. -EROFS when read-only or aborted, -ENOSPC if
- * credits exceed what one transaction may hold. A thread has at most one handle.
+ * credits exceed what one transaction may hold. A thread has at most one handle. In the mode of nowait.h: -EAGAIN where it would
+ * wait, and jnl_end is only for what has not missed.
  */
 int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret);
 /* Largest credits jnl_begin takes. Long operations (truncate) split at a fraction of it. */

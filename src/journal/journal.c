@@ -6,6 +6,7 @@
  */
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/nowait.h"
 #include "base/thread.h"
 #include "journal/jnl_types.h"
 
@@ -239,6 +240,8 @@ int jabort_error(struct jnl *j)
 {
 	if (likely(!jnl_err(j)))
 		return 0;
+	if (nowait_on())
+		return nowait_miss();
 	fdio_mutex_lock(&j->state);
 	jabort_wait_told(j);
 	fdio_mutex_unlock(&j->state);

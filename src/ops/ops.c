@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Dispatch: opcode to handler, on the loop thread or on a worker; and what every family uses. ops_handle runs on
- * the loop thread that received the request and never blocks. No lock is held across a call into the rooms
+ * the loop thread that received the request and never blocks: what might is tried in the mode of nowait.h, and done again on a
+ * worker if it would have. No lock is held across a call into the rooms
  * below. An opcode without a handler gets ENOSYS: the kernel then stops sending it.
  */
 #include "ops/ops_types.h"
@@ -14,50 +15,70 @@
 #define STATUS_CAP (1 << 20) /* 65536 groups of ten digits and more */
 
 static const struct ops_handler handlers[] = {
-	[FUSE_LOOKUP] = { ops_lookup, OPS_LOOP | OPS_SHUT },
-	[FUSE_GETATTR] = { ops_getattr, OPS_LOOP | OPS_SHUT },
-	[FUSE_SETATTR] = { ops_setattr, OPS_CHANGE },
-	[FUSE_READLINK] = { ops_readlink, OPS_SHUT },
-	[FUSE_SYMLINK] = { ops_symlink, OPS_CHANGE },
-	[FUSE_MKNOD] = { ops_mknod, OPS_CHANGE },
-	[FUSE_MKDIR] = { ops_mkdir, OPS_CHANGE },
-	[FUSE_UNLINK] = { ops_unlink, OPS_CHANGE },
-	[FUSE_RMDIR] = { ops_rmdir, OPS_CHANGE },
-	[FUSE_RENAME] = { ops_rename, OPS_CHANGE },
-	[FUSE_RENAME2] = { ops_rename2, OPS_CHANGE },
-	[FUSE_LINK] = { ops_link, OPS_CHANGE },
-	[FUSE_OPEN] = { ops_open, 0 },
-	[FUSE_CREATE] = { ops_create, OPS_CHANGE },
-	[FUSE_TMPFILE] = { ops_tmpfile, OPS_CHANGE },
-	[FUSE_RELEASE] = { ops_release, OPS_SHUT },
+	[FUSE_LOOKUP] = { ops_lookup, OPS_TRY | OPS_SHUT },
+	[FUSE_GETATTR] = { ops_getattr, OPS_TRY | OPS_SHUT },
+	[FUSE_SETATTR] = { ops_setattr, OPS_TRY | OPS_CHANGE },
+	[FUSE_READLINK] = { ops_readlink, OPS_TRY | OPS_SHUT },
+	[FUSE_SYMLINK] = { ops_symlink, OPS_TRY | OPS_CHANGE },
+	[FUSE_MKNOD] = { ops_mknod, OPS_TRY | OPS_CHANGE },
+	[FUSE_MKDIR] = { ops_mkdir, OPS_TRY | OPS_CHANGE },
+	[FUSE_UNLINK] = { ops_unlink, OPS_TRY | OPS_CHANGE },
+	[FUSE_RMDIR] = { ops_rmdir, OPS_TRY | OPS_CHANGE },
+	[FUSE_RENAME] = { ops_rename, OPS_TRY | OPS_CHANGE },
+	[FUSE_RENAME2] = { ops_rename2, OPS_TRY | OPS_CHANGE },
+	[FUSE_LINK] = { ops_link, OPS_TRY | OPS_CHANGE },
+	[FUSE_OPEN] = { ops_open, OPS_TRY },
+	[FUSE_CREATE] = { ops_create, OPS_TRY | OPS_CHANGE },
+	[FUSE_TMPFILE] = { ops_tmpfile, OPS_TRY | OPS_CHANGE },
+	[FUSE_RELEASE] = { ops_release, OPS_TRY | OPS_SHUT },
 	[FUSE_READ] = { ops_read, OPS_LOOP },
 	[FUSE_WRITE] = { ops_write, OPS_LOOP | OPS_CHANGE },
 	[FUSE_LSEEK] = { ops_lseek, OPS_SHUT },
 	[FUSE_FALLOCATE] = { ops_fallocate, OPS_CHANGE },
-	[FUSE_OPENDIR] = { ops_opendir, OPS_SHUT },
-	[FUSE_READDIR] = { ops_readdir, OPS_SHUT },
-	[FUSE_READDIRPLUS] = { ops_readdirplus, OPS_SHUT },
-	[FUSE_RELEASEDIR] = { ops_release, OPS_SHUT },
+	[FUSE_OPENDIR] = { ops_opendir, OPS_TRY | OPS_SHUT },
+	[FUSE_READDIR] = { ops_readdir, OPS_TRY | OPS_SHUT },
+	[FUSE_READDIRPLUS] = { ops_readdirplus, OPS_TRY | OPS_SHUT },
+	[FUSE_RELEASEDIR] = { ops_release, OPS_TRY | OPS_SHUT },
 	[FUSE_FSYNC] = { ops_fsync, OPS_LOOP },
 	[FUSE_FSYNCDIR] = { ops_fsyncdir, OPS_LOOP },
 	[FUSE_SYNCFS] = { ops_syncfs, OPS_LOOP },
 	[FUSE_SETXATTR] = { ops_setxattr, OPS_CHANGE },
-	[FUSE_GETXATTR] = { ops_getxattr, 0 },
-	[FUSE_LISTXATTR] = { ops_listxattr, OPS_SHUT },
+	[FUSE_GETXATTR] = { ops_getxattr, OPS_TRY },
+	[FUSE_LISTXATTR] = { ops_listxattr, OPS_TRY | OPS_SHUT },
 	[FUSE_REMOVEXATTR] = { ops_removexattr, OPS_CHANGE },
-	[FUSE_STATFS] = { ops_statfs, OPS_SHUT },
-	[FUSE_STATX] = { ops_statx, OPS_SHUT },
+	[FUSE_STATFS] = { ops_statfs, OPS_TRY | OPS_SHUT },
+	[FUSE_STATX] = { ops_statx, OPS_TRY | OPS_SHUT },
 	[FUSE_IOCTL] = { ops_ioctl, OPS_SHUT },
 };
 
 size_t ops_req_size(void) { return sizeof(struct ops_req); }
 
-void ops_reply_err(struct ops_req *q, int err)
+/* A try came to its end without an answer. */
+static __thread bool withheld;
+
+static bool withhold(void)
+{
+	if (!nowait_missed())
+		return false;
+	withheld = true;
+	return true;
+}
+
+void ops_reply(struct ops_req *q, int err, uint32_t len)
 {
 	/* What was under way when the volume was shut down met an aborted journal. */
 	if (unlikely(err == -EROFS) && x4_vol_is_shut_down(q->ops->vol))
 		err = -EIO;
-	tr_reply(&q->tr, err, 0);
+	if (!withhold())
+		tr_reply(&q->tr, err, len);
+}
+
+void ops_reply_err(struct ops_req *q, int err) { ops_reply(q, err, 0); }
+
+void ops_reply_data(struct ops_req *q, const void *data, uint32_t len)
+{
+	if (!withhold())
+		tr_reply_data(&q->tr, data, len);
 }
 
 static void run_on_worker(struct work *w)
@@ -65,6 +86,25 @@ static void run_on_worker(struct work *w)
 	struct ops_req *q = container_of(w, struct ops_req, work);
 
 	q->handler->fn(q);
+}
+
+/* q may be gone when it returns. */
+static void try_on_loop(struct ops_req *q)
+{
+	struct wq *workers = q->ops->cfg.workers;
+
+	withheld = false;
+	nowait_begin();
+	q->handler->fn(q);
+	if (!withheld) {
+		nowait_end();
+		fdio_count(CTR_ops_loop);
+		return;
+	}
+	FDIO_ASSERT(!nowait_self.done); /* it would be done twice */
+	nowait_end();
+	fdio_count(CTR_ops_again);
+	wq_queue(workers, &q->work, run_on_worker);
 }
 
 void ops_handle(struct tr_req *r, void *arg)
@@ -91,44 +131,28 @@ void ops_handle(struct tr_req *r, void *arg)
 	}
 	if (h->flags & OPS_LOOP)
 		h->fn(q);
+	else if (h->flags & OPS_TRY)
+		try_on_loop(q);
 	else
 		wq_queue(o->cfg.workers, &q->work, run_on_worker);
 }
 
 /* ------------------------------------------------------------------ inodes */
 
-/* A reference whose drop deletes an inode; rare, so it may be allocated. */
-struct deferred_put {
-	struct work work;
-	struct x4_inode *inode;
-	uint64_t n;
-};
-
-static void put_on_worker(struct work *w)
+static void reap_on_worker(struct work *w)
 {
-	struct deferred_put *p = container_of(w, struct deferred_put, work);
+	struct ops *o = container_of(w, struct ops, reap_work);
 
-	x4_iput_n(p->inode, p->n);
-	free(p);
+	__atomic_store_n(&o->reap_queued, false, __ATOMIC_SEQ_CST); /* from here on it can be queued again */
+	x4_vol_reap(o->vol);
 }
 
-void ops_put(struct ops *o, struct x4_inode *i, uint64_t n)
+static void reap_due(void *arg)
 {
-	struct deferred_put *p;
+	struct ops *o = arg;
 
-	if (!x4_iput_would_block(i, n)) {
-		x4_iput_n(i, n);
-		return;
-	}
-	p = malloc(sizeof(*p));
-	if (!p) {
-		/* The inode stays on the orphan list; unmounting or the next mount deletes it. */
-		log_warn("out of memory: inode %u is deleted later", x4_inode_ino(i));
-		return;
-	}
-	p->inode = i;
-	p->n = n;
-	wq_queue(o->cfg.workers, &p->work, put_on_worker);
+	if (!__atomic_exchange_n(&o->reap_queued, true, __ATOMIC_SEQ_CST))
+		wq_queue(o->cfg.workers, &o->reap_work, reap_on_worker);
 }
 
 static int nodeid_to_ino(uint64_t nodeid, uint32_t *ret)
@@ -153,25 +177,26 @@ int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret)
 	return err == -ENOENT ? -ESTALE : err;
 }
 
-struct x4_inode *ops_iget_cached(struct ops *o, uint64_t nodeid)
+void ops_unlookup(struct ops *o, uint64_t nodeid, uint64_t nlookup)
 {
+	struct x4_inode *i;
 	uint32_t ino;
 
-	return nodeid_to_ino(nodeid, &ino) ? NULL : x4_iget_cached(o->vol, ino);
+	/* The root's reference is the volume's own; the kernel's lookups of it are not counted. */
+	if (nodeid == FUSE_ROOT_ID || !nlookup || nodeid_to_ino(nodeid, &ino))
+		return;
+	i = x4_iget_cached(o->vol, ino);
+	if (!i)
+		return;
+	/* Never more than the kernel was given; and the one just taken. */
+	x4_iput_n(i, x4_lookups_sub(i, nlookup) + 1);
 }
 
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 {
-	struct ops *o = arg;
-	struct x4_inode *i;
-
-	/* The root's reference is the volume's own; the kernel's lookups of it are not counted. */
-	if (nodeid == FUSE_ROOT_ID || !nlookup)
-		return;
-	i = ops_iget_cached(o, nodeid);
-	/* Never more than the kernel was given; and the one just taken. */
-	if (i)
-		ops_put(o, i, x4_lookups_sub(i, nlookup) + 1);
+	nowait_begin();
+	ops_unlookup(arg, nodeid, nlookup);
+	nowait_end();
 }
 
 void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)
@@ -215,6 +240,10 @@ static bool in_supplementary_group(const struct ops_req *q, uint32_t gid)
 	bool found;
 	int fd;
 
+	if (nowait_on()) {
+		nowait_miss();
+		return false;
+	}
 	if (q->ops->proc < 0 || !q->tr.in.h.pid)
 		return false;
 	snprintf(name, sizeof(name), "%u/status", q->tr.in.h.pid);
@@ -290,13 +319,22 @@ int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync)
 	return d.err;
 }
 
+bool ops_is_sync(struct ops *o, struct x4_inode *i)
+{
+	bool dir = S_ISDIR(x4_inode_mode(i));
+
+	return o->cfg.sync || (dir && o->cfg.dirsync) || (x4_inode_flags(i) & (OPS_FL_SYNC | (dir ? OPS_FL_DIRSYNC : 0)));
+}
+
+int ops_may_change(struct ops *o, struct x4_inode *i)
+{
+	return nowait_on() && ops_is_sync(o, i) ? nowait_miss() : 0;
+}
+
 int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err)
 {
-	if (err || !dir)
-		return err;
-	if (o->cfg.dirsync || o->cfg.sync || (x4_inode_flags(dir) & (OPS_FL_SYNC | OPS_FL_DIRSYNC)))
-		return ops_wait_durable(o, dir, false);
-	return 0;
+	/* A loop thread has asked before; somebody may have set the flag since, and then this change came first. */
+	return err || !dir || nowait_on() || !ops_is_sync(o, dir) ? err : ops_wait_durable(o, dir, false);
 }
 
 /* ------------------------------------------------------------------ life */
@@ -320,6 +358,7 @@ int ops_new(const struct ops_config *cfg, struct ops **ret)
 		free(o);
 		return err;
 	}
+	x4_vol_set_reaper(o->vol, reap_due, o);
 	*ret = o;
 	return 0;
 }

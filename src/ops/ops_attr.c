@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LOOKUP, GETATTR, STATX, SETATTR and the encoding of attributes and entries. GETATTR runs on the loop thread
- * when the inode is in memory, which it is as long as the kernel knows it; LOOKUP when the directory's blocks and the inode are, and
- * nobody changes the directory at the moment; the others on workers. A change
- * of size closes the inode's gate first: direct I/O in flight ends before blocks are freed.
+ * LOOKUP, GETATTR, STATX, SETATTR and the encoding of attributes and entries: OPS_TRY, but for a change of size, which is for
+ * workers. It closes the inode's gate first: direct I/O in flight ends before blocks are freed.
  */
 #include "ops/ops_types.h"
 
@@ -36,6 +34,10 @@ void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i)
 {
 	struct fuse_entry_out e;
 
+	if (!err && nowait_missed()) {
+		x4_iput(i);
+		err = -EAGAIN;
+	}
 	if (err) {
 		ops_reply_err(q, err);
 		return;
@@ -44,7 +46,7 @@ void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i)
 	/* The kernel does not count lookups of its root, so they must not keep references. */
 	if (e.nodeid == FUSE_ROOT_ID)
 		x4_iput(i);
-	tr_reply_data(&q->tr, &e, sizeof(e));
+	ops_reply_data(q, &e, sizeof(e));
 }
 
 static bool name_is(const struct pro_in *in, const char *s)
@@ -57,73 +59,48 @@ static void reply_lookup(struct ops_req *q, int err, struct x4_inode *i)
 	struct fuse_entry_out none = { .entry_valid = OPS_VALID_S };
 
 	if (err == -ENOENT)
-		tr_reply_data(&q->tr, &none, sizeof(none)); /* the kernel remembers that there is no such name */
+		ops_reply_data(q, &none, sizeof(none)); /* the kernel remembers that there is no such name */
 	else
 		ops_reply_entry(q, err, i);
 }
 
-static void lookup_slow(struct work *w)
+static int lookup(struct ops_req *q, struct x4_inode *dir, struct x4_inode **ret)
 {
-	struct ops_req *q = container_of(w, struct ops_req, work);
 	const struct pro_in *in = &q->tr.in;
-	struct x4_inode *dir, *i = NULL;
 	int err;
 
-	err = ops_iget(q->ops, in->h.nodeid, &dir);
-	if (err) {
-		ops_reply_err(q, err);
-		return;
-	}
 	/* "." and ".." come from open_by_handle_at and name_to_handle_at users such as an NFS server; "." of any file. */
-	if (name_is(in, "."))
-		i = x4_iref(dir);
-	else if (!S_ISDIR(x4_inode_mode(dir)))
-		err = -ENOTDIR;
-	else if (name_is(in, ".."))
-		err = x4_lookup_parent(dir, &i);
-	else
-		err = x4_lookup(dir, in->name, in->name_len, &i);
-	if (i && (x4_inode_flags(i) & OPS_FL_EA_INODE)) {
-		x4_iput(i);
-		i = NULL;
+	if (name_is(in, ".")) {
+		*ret = x4_iref(dir);
+		return 0;
+	}
+	if (!S_ISDIR(x4_inode_mode(dir)))
+		return -ENOTDIR;
+	err = name_is(in, "..") ? x4_lookup_parent(dir, ret) : x4_lookup(dir, in->name, in->name_len, ret);
+	if (!err && (x4_inode_flags(*ret) & OPS_FL_EA_INODE)) {
+		x4_iput(*ret);
 		err = -ESTALE;
 	}
-	if (name_is(in, ".."))
-		ops_reply_entry(q, err, i);
-	else
-		reply_lookup(q, err, i);
-	x4_iput(dir);
-}
-
-/* True if the answer was found in memory, and given. */
-static bool lookup_cached(struct ops_req *q)
-{
-	const struct pro_in *in = &q->tr.in;
-	struct x4_inode *dir = ops_iget_cached(q->ops, in->h.nodeid), *i = NULL;
-	int err = -EAGAIN;
-
-	if (!dir)
-		return false;
-	if (S_ISDIR(x4_inode_mode(dir)))
-		err = x4_lookup_cached(dir, in->name, in->name_len, &i);
-	if (i && (x4_inode_flags(i) & OPS_FL_EA_INODE)) {
-		ops_put(q->ops, i, 1);
-		err = -EAGAIN;
-	}
-	ops_put(q->ops, dir, 1);
-	if (err == -EAGAIN)
-		return false;
-	fdio_count(CTR_ops_memory);
-	reply_lookup(q, err, i);
-	return true;
+	return err;
 }
 
 void ops_lookup(struct ops_req *q)
 {
-	if (q->tr.in.name_len > X4_NAME_MAX)
-		ops_reply_err(q, -ENAMETOOLONG);
-	else if (!lookup_cached(q))
-		wq_queue(q->ops->cfg.workers, &q->work, lookup_slow);
+	const struct pro_in *in = &q->tr.in;
+	struct x4_inode *dir, *i = NULL;
+	bool parent = name_is(in, "..");
+	int err = in->name_len > X4_NAME_MAX ? -ENAMETOOLONG : ops_iget(q->ops, in->h.nodeid, &dir);
+
+	if (err) {
+		ops_reply_err(q, err);
+		return;
+	}
+	err = lookup(q, dir, &i);
+	if (parent)
+		ops_reply_entry(q, err, i);
+	else
+		reply_lookup(q, err, i);
+	x4_iput(dir);
 }
 
 static void reply_attr(struct ops_req *q, struct x4_inode *i)
@@ -131,12 +108,11 @@ static void reply_attr(struct ops_req *q, struct x4_inode *i)
 	struct fuse_attr_out out = { .attr_valid = OPS_VALID_S };
 
 	ops_fill_attr(q->ops, i, &out.attr);
-	tr_reply_data(&q->tr, &out, sizeof(out));
+	ops_reply_data(q, &out, sizeof(out));
 }
 
-static void getattr_slow(struct work *w)
+void ops_getattr(struct ops_req *q)
 {
-	struct ops_req *q = container_of(w, struct ops_req, work);
 	struct x4_inode *i;
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
 
@@ -146,20 +122,6 @@ static void getattr_slow(struct work *w)
 	}
 	reply_attr(q, i);
 	x4_iput(i);
-}
-
-void ops_getattr(struct ops_req *q)
-{
-	struct ops *o = q->ops;
-	struct x4_inode *i = ops_iget_cached(o, q->tr.in.h.nodeid);
-
-	if (!i) {
-		wq_queue(o->cfg.workers, &q->work, getattr_slow);
-		return;
-	}
-	fdio_count(CTR_ops_memory);
-	reply_attr(q, i);
-	ops_put(o, i, 1);
 }
 
 static struct fuse_sx_time sx_time(struct timespec t)
@@ -204,7 +166,7 @@ void ops_statx(struct ops_req *q)
 		return;
 	}
 	fill_statx(q->ops, i, &out.stat);
-	tr_reply_data(&q->tr, &out, sizeof(out));
+	ops_reply_data(q, &out, sizeof(out));
 	x4_iput(i);
 }
 
@@ -216,6 +178,8 @@ int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size)
 		return S_ISDIR(x4_inode_mode(i)) ? -EISDIR : -EINVAL;
 	if (size > INT64_MAX)
 		return -EFBIG;
+	if (nowait_on())
+		return nowait_miss();
 	err = dio_gate_close(o->dio, i, DIO_GATE_ALL);
 	if (err)
 		return err;
@@ -274,6 +238,8 @@ static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fus
 	unsigned what = setattr_what(in, &a);
 	int err = setattr_allowed(i, in);
 
+	if (!err)
+		err = ops_may_change(o, i);
 	if (err)
 		return err;
 	/*
@@ -293,7 +259,7 @@ static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fus
 		err = ops_set_size(o, i, in->size);
 	if (!err && what)
 		err = x4_setattr(i, what, &a);
-	if (!err && (o->cfg.sync || (x4_inode_flags(i) & OPS_FL_SYNC)))
+	if (!err && !nowait_on() && (o->cfg.sync || (x4_inode_flags(i) & OPS_FL_SYNC)))
 		err = ops_wait_durable(o, i, false);
 	return err;
 }

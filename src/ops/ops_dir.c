@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * OPENDIR, READDIR, READDIRPLUS, on workers. Cookies are x4_readdir's: an entry that stays is seen once whatever
+ * OPENDIR, READDIR, READDIRPLUS: OPS_TRY; a large directory is for workers. Cookies are x4_readdir's: an entry that stays is seen once whatever
  * happens beside it. READDIRPLUS collects the entries first and looks at the inodes afterwards, so that the directory is
  * not locked while inodes are read; names cannot change inode meanwhile because the kernel holds the directory.
  */
@@ -30,10 +30,22 @@ static bool is_dot(const struct fuse_dirent *d)
 	return d->name[0] == '.' && (d->namelen == 1 || (d->namelen == 2 && d->name[1] == '.'));
 }
 
+/* The answer is withheld: nobody will give the references back. */
+static void drop_inodes(struct ops *o, uint8_t *buf, uint32_t len)
+{
+	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len;) {
+		struct fuse_direntplus *d = (struct fuse_direntplus *)(void *)(buf + off);
+
+		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(d);
+		if (d->entry_out.nodeid)
+			ops_unlookup(o, d->entry_out.nodeid, 1);
+	}
+}
+
 /* Fills in what can be had; an entry left with node id 0 is listed by the kernel without attributes. */
 static void add_inodes(struct ops *o, uint8_t *buf, uint32_t len)
 {
-	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len;) {
+	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len && !nowait_missed();) {
 		struct fuse_direntplus *d = (struct fuse_direntplus *)(void *)(buf + off);
 		struct x4_inode *i;
 
@@ -60,9 +72,12 @@ static void readdir_common(struct ops_req *q, bool plus)
 	err = x4_readdir(f->inode, cookie, emit, &fill);
 	if (!err && plus)
 		add_inodes(q->ops, fill.buf, fill.off);
+	if (!err && plus && nowait_missed())
+		drop_inodes(q->ops, fill.buf, fill.off);
+	err = nowait_err(err);
 	if (!err && !(in->flags & O_NOATIME))
 		x4_touch_read(f->inode);
-	tr_reply(&q->tr, err, err ? 0 : fill.off);
+	ops_reply(q, err, err ? 0 : fill.off);
 }
 
 void ops_readdir(struct ops_req *q) { readdir_common(q, false); }
@@ -82,7 +97,7 @@ void ops_opendir(struct ops_req *q)
 	/* The kernel knows that its copy of the listing is old by the directory's mtime, which another ".." does not change. */
 	if (x4_dir_moved(i))
 		out.open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;
-	tr_reply_data(&q->tr, &out, sizeof(out));
+	ops_reply_data(q, &out, sizeof(out));
 	return;
 put:
 	x4_iput(i);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * OPEN, CREATE, TMPFILE, RELEASE, LSEEK, FALLOCATE: on workers. An open file holds one inode reference and the
+ * OPEN, CREATE, TMPFILE, RELEASE: OPS_TRY; LSEEK, FALLOCATE: on workers. An open file holds one inode reference and the
  * engine's dio_file. Immutable and append-only files are enforced here, because the kernel does not know the flags
  * of a FUSE inode.
  */
@@ -44,6 +44,8 @@ int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32
 	unsigned io = 0;
 	int err = open_allowed(o, i, flags);
 
+	if (!err && nowait_on() && (flags & O_TRUNC))
+		err = nowait_miss();
 	if (err)
 		return err;
 	err = dio_file_open(o->dio, i, &df);
@@ -84,7 +86,7 @@ void ops_open(struct ops_req *q)
 	if (err)
 		ops_reply_err(q, err);
 	else
-		tr_reply_data(&q->tr, &out, sizeof(out));
+		ops_reply_data(q, &out, sizeof(out));
 }
 
 /* Both replies of a creating open in one. Takes over the reference of i. */
@@ -92,6 +94,7 @@ static void reply_created(struct ops_req *q, int err, struct x4_inode *i, const 
 {
 	struct { struct fuse_entry_out e; struct fuse_open_out o; } out = { 0 };
 
+	err = nowait_err(err);
 	if (!err)
 		err = ops_open_inode(q, i, open->flags, open->open_flags, &out.o);
 	if (err) {
@@ -100,7 +103,7 @@ static void reply_created(struct ops_req *q, int err, struct x4_inode *i, const 
 		return;
 	}
 	ops_fill_entry(q->ops, i, &out.e);
-	tr_reply_data(&q->tr, &out, sizeof(out));
+	ops_reply_data(q, &out, sizeof(out));
 }
 
 void ops_create(struct ops_req *q)
@@ -119,6 +122,9 @@ void ops_create(struct ops_req *q)
 	}
 	ops_cred(q, in->umask, &c);
 	do {
+		err = ops_may_change(q->ops, dir);
+		if (err)
+			break;
 		err = x4_inode_flags(dir) & OPS_FL_IMMUTABLE ? -EPERM
 			: x4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &c, &i);
 	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
@@ -160,9 +166,11 @@ void ops_tmpfile(struct ops_req *q)
 void ops_release(struct ops_req *q)
 {
 	const struct fuse_release_in *in = ops_arg(q);
-	struct ops_file f;
+	struct ops_file f, *open = ops_file_get(q->ops, in->fh);
 
-	if (!ops_file_remove(q->ops, in->fh, &f)) {
+	if (nowait_on() && open && open->df && dio_file_close_waits(open->df))
+		nowait_miss();
+	if (nowait_missed() || !ops_file_remove(q->ops, in->fh, &f)) {
 		ops_reply_err(q, -EBADF);
 		return;
 	}
@@ -191,7 +199,7 @@ void ops_lseek(struct ops_req *q)
 	if (err)
 		ops_reply_err(q, err);
 	else
-		tr_reply_data(&q->tr, &out, sizeof(out));
+		ops_reply_data(q, &out, sizeof(out));
 }
 
 static int falloc_mode(uint32_t mode, int *ret)

@@ -23,7 +23,7 @@ void ops_statfs(struct ops_req *q)
 		.blocks = s.blocks, .bfree = s.bfree, .bavail = s.bavail, .files = s.files, .ffree = s.ffree,
 		.bsize = s.bsize, .frsize = s.bsize, .namelen = s.namelen,
 	};
-	tr_reply_data(&q->tr, &out, sizeof(out));
+	ops_reply_data(q, &out, sizeof(out));
 }
 
 /* The answer is built in the payload; data of the request must have been read by then. */
@@ -34,7 +34,7 @@ static void reply_ioctl(struct ops_req *q, const void *data, uint32_t len)
 	memcpy(q->tr.payload, &out, sizeof(out));
 	if (len)
 		memcpy(q->tr.payload + sizeof(out), data, len);
-	tr_reply(&q->tr, 0, (uint32_t)sizeof(out) + len);
+	ops_reply(q, 0, (uint32_t)sizeof(out) + len);
 }
 
 static int set_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
@@ -243,7 +243,7 @@ static void reply_map(struct ops_req *q, const struct fuse_ioctl_in *in)
 		memcpy(q->tr.payload + sizeof(out), m, sizeof(*m));
 	}
 	free(m);
-	tr_reply(&q->tr, err, err ? 0 : (uint32_t)(sizeof(out) + sizeof(*m)));
+	ops_reply(q, err, err ? 0 : (uint32_t)(sizeof(out) + sizeof(*m)));
 }
 
 void ops_ioctl(struct ops_req *q)

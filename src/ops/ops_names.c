@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME, RENAME2, READLINK; on workers. The kernel has checked
+ * Names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME, RENAME2, READLINK: OPS_TRY. The kernel has checked
  * permissions and holds the directories; the immutable and append-only flags are checked here. With dirsync (mount
  * option or chattr +D, +S) the answer waits until the change is durable.
  */
@@ -24,6 +24,8 @@ static int start(struct ops_req *q, struct x4_inode **ret_dir)
 		err = -ENOTDIR;
 	else if (x4_inode_flags(*ret_dir) & OPS_FL_IMMUTABLE)
 		err = -EPERM;
+	else
+		err = ops_may_change(q->ops, *ret_dir);
 	if (err)
 		x4_iput(*ret_dir);
 	return err;
@@ -141,8 +143,11 @@ void ops_link(struct ops_req *q)
 	err = ops_dir_durable(q->ops, dir, err);
 	if (err)
 		x4_iput(i);
-out:
 	ops_reply_entry(q, err, i); /* the reference becomes the kernel's */
+	x4_iput(dir);
+	return;
+out:
+	ops_reply_err(q, err);
 	x4_iput(dir);
 }
 
@@ -201,6 +206,8 @@ static void rename_common(struct ops_req *q, uint64_t newdir, uint32_t flags)
 		goto out;
 	ops_cred(q, 0, &c);
 	err = S_ISDIR(x4_inode_mode(ndir)) ? rename_allowed(odir, ndir, in) : -ENOTDIR;
+	if (!err)
+		err = ops_may_change(q->ops, ndir);
 	if (!err) {
 		do {
 			err = x4_rename(odir, in->name, in->name_len, ndir, in->name2, in->name2_len, flags, &c);
@@ -240,5 +247,5 @@ void ops_readlink(struct ops_req *q)
 			x4_touch_read(i);
 		x4_iput(i);
 	}
-	tr_reply(&q->tr, err, err ? 0 : len);
+	ops_reply(q, err, err ? 0 : len);
 }

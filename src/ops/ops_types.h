@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Inside src/ops: the request, the open-file table, the helpers every family uses. A handler runs on the loop
- * thread (OPS_LOOP, must not block) or on a worker, and replies exactly once through one of the ops_reply calls.
+ * thread (OPS_LOOP, must not block) or on a worker, and replies exactly once through one of the ops_reply calls. With OPS_TRY it
+ * runs on the loop thread in the mode of nowait.h first: if something would have waited before its answer, there is no answer,
+ * and it runs again on a worker. So what such a handler keeps before it replies, it gives back if nowait_missed() says so, and it
+ * writes into the payload, where names of the request may be, only what is the answer.
  */
 #ifndef FDIO_OPS_OPS_TYPES_H
 #define FDIO_OPS_OPS_TYPES_H
@@ -9,6 +12,7 @@
 #include "base/counters.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/nowait.h"
 #include "ops/ops.h"
 
 #include <errno.h>
@@ -31,6 +35,7 @@ typedef void (*ops_fn)(struct ops_req *q);
 enum {
 	OPS_LOOP = 1 << 0,   /* runs on the loop thread */
 	OPS_CHANGE = 1 << 1, /* refused with EROFS on a read-only volume */
+	OPS_TRY = 1 << 3,    /* runs on the loop thread if it need not wait there */
 	OPS_SHUT = 1 << 2,   /* served after x4_vol_shutdown too, as ext4 does; all else is EIO then */
 };
 struct ops_handler { ops_fn fn; unsigned flags; };
@@ -77,6 +82,8 @@ struct ops {
 	uint32_t nr_slots, nr_open;
 
 	struct ops_notify *notify;
+	struct work reap_work; /* deletions that loop threads left over */
+	bool reap_queued;      /* atomic */
 	int proc;            /* /proc, for the supplementary groups of a requester; -1: not to be had */
 };
 
@@ -84,25 +91,29 @@ struct ops {
 static inline struct ops_req *ops_of(struct tr_req *r) { return container_of(r, struct ops_req, tr); }
 static inline const void *ops_arg(struct ops_req *q) { return q->tr.in.arg; }
 void ops_reply_err(struct ops_req *q, int err);
-/* Drops a reference; hands it to a worker if that would delete the inode. Any thread. */
-void ops_put(struct ops *o, struct x4_inode *i, uint64_t n);
-/* The inode of a node id: -ESTALE for what no node id can be. Workers. */
+void ops_reply(struct ops_req *q, int err, uint32_t len);
+void ops_reply_data(struct ops_req *q, const void *data, uint32_t len);
+/* The inode of a node id: -ESTALE for what no node id can be. Workers, OPS_TRY. */
 int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret);
-/* Same, only if it is in memory: any thread. */
-struct x4_inode *ops_iget_cached(struct ops *o, uint64_t nodeid);
 static inline uint64_t ops_nodeid(const struct x4_inode *i)
 {
 	uint32_t ino = x4_inode_ino(i);
 
 	return ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino;
 }
+/* The kernel gives back, or never was given, so many lookups. */
+void ops_unlookup(struct ops *o, uint64_t nodeid, uint64_t nlookup);
 void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c);
-/* What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without the groups. Workers. */
+/* What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without the groups. Workers, OPS_TRY. */
 unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i);
 /* Waits until what was done to i is durable. Workers. */
 int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync);
-/* dirsync, sync or the directory's own flags ask for it: waits. Returns err unless it is 0 and the wait fails. */
+/* Changes of i wait until they are durable (sync, for a directory dirsync, or its own flags): not for loop threads. */
+bool ops_is_sync(struct ops *o, struct x4_inode *i);
+/* Waits if ops_is_sync(dir). Returns err unless it is 0 and the wait fails. */
 int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err);
+/* Before such a change: -EAGAIN on a loop thread. */
+int ops_may_change(struct ops *o, struct x4_inode *i);
 
 /* ---- ops_attr.c ---- */
 void ops_fill_attr(struct ops *o, struct x4_inode *i, struct fuse_attr *out);
@@ -128,7 +139,7 @@ int ops_notify_new(struct ops *o);
 void ops_notify_free(struct ops *o);
 
 /* ---- ops_file.c ---- */
-/* Opens i for the flags: takes its own reference. Workers. */
+/* Opens i for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not miss. */
 int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out);
 
 /* ---- the handlers, by family ---- */

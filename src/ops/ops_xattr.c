@@ -60,9 +60,9 @@ static void reply_value(struct ops_req *q, int err, uint32_t asked, size_t len)
 	if (err)
 		ops_reply_err(q, err);
 	else if (!asked)
-		tr_reply_data(&q->tr, &out, sizeof(out));
+		ops_reply_data(q, &out, sizeof(out));
 	else
-		tr_reply(&q->tr, 0, (uint32_t)len);
+		ops_reply(q, 0, (uint32_t)len);
 }
 
 void ops_getxattr(struct ops_req *q)
