@@ -397,6 +397,30 @@ START_TEST(row20_fua_or_one_flush)
 }
 END_TEST
 
+/* A file of which only times have changed needs no commit for fdatasync or O_DSYNC, wherever these times are; fsync makes one. */
+START_TEST(times_force_no_commit)
+{
+	struct env *e = env_new(NULL);
+
+	make_extents(e, 2);
+	uint64_t commits = counter(CTR_jnl_commit), flushes = fake_stats(e->f).flushes;
+	write_ok(e, DIO_DIRECT, 0, 2, BS); /* the new mtime is in memory only */
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
+	ck_assert_uint_eq(fake_stats(e->f).flushes - flushes, 1); /* fdatasync's; O_DSYNC is FUA */
+	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0); /* and now it is in the running transaction */
+	write_ok(e, DIO_DIRECT, BS, 4, BS);
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	flushes = fake_stats(e->f).flushes;
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, BS, 5, BS);
+	ck_assert_uint_eq(fake_stats(e->f).flushes, flushes);
+	ck_assert_uint_eq(counter(CTR_jnl_commit), commits);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_uint_eq(counter(CTR_jnl_commit), commits + 1);
+	env_close(e);
+}
+END_TEST
+
 /* 21: nothing written, or written in vain: nothing flushed. */
 START_TEST(row21_no_flush_without_data)
 {
@@ -885,6 +909,7 @@ int main(void)
 	tcase_add_test(t, row19_sync_writes_survive);
 	tcase_add_test(t, row19_o_sync_keeps_mtime);
 	tcase_add_test(t, row20_fua_or_one_flush);
+	tcase_add_test(t, times_force_no_commit);
 	tcase_add_test(t, row21_no_flush_without_data);
 	tcase_add_test(t, row22_flushes_are_shared);
 	tcase_add_test(t, row23_flush_failure_reaches_the_covered);

@@ -108,6 +108,38 @@ START_TEST(waiters_share_a_commit)
 }
 END_TEST
 
+static void slow_flush(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	if (kind == FAKE_FLUSH && !after)
+		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+}
+
+/* Eight threads that sync on a device with slow flushes do several times what one does there: a commit serves more than two of them. */
+START_TEST(threads_get_more_than_one)
+{
+	enum { ROUNDS = 30 };
+	struct worker w[NT];
+	struct env e;
+	uint64_t before;
+
+	env_up(&e);
+	fake_set_hook(e.f, slow_flush, NULL);
+	before = fdio_counter_read(CTR_jnl_commit);
+	w[0] = (struct worker){ .e = &e, .rounds = ROUNDS };
+	fsyncer(&w[0]);
+	ck_assert_int_eq(w[0].result, 0);
+	ck_assert_uint_eq(fdio_counter_read(CTR_jnl_commit) - before, ROUNDS);
+	before = fdio_counter_read(CTR_jnl_commit);
+	run(&e, w, ROUNDS, fsyncer);
+	join(w);
+	for (unsigned i = 0; i < NT; i++)
+		ck_assert_int_eq(w[i].result, 0);
+	ck_assert_uint_le((fdio_counter_read(CTR_jnl_commit) - before) * 2, NT * ROUNDS);
+	fake_set_hook(e.f, NULL, NULL);
+	env_down(&e);
+}
+END_TEST
+
 START_TEST(fsync_storm)
 {
 	struct env e;
@@ -320,6 +352,7 @@ static Suite *suite_threads(void)
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, waiters_share_a_commit);
+	tcase_add_test(tc, threads_get_more_than_one);
 	tcase_add_loop_test(tc, fsync_storm, 0, 2);
 	tcase_add_test(tc, neighbours_in_a_block);
 	tcase_add_test(tc, abort_wakes_everybody);
