@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The sandbox, see sandbox.h. Main thread. The list of system calls is what the C library, liburing and the rooms call while
- * serving and ending; starting up is over by then. Operations of io_uring do not meet a seccomp filter: the empty root and the missing
- * capabilities are what bounds them.
+ * serving and ending; starting up is over by then. Operations of io_uring do not meet a seccomp filter: rings are limited where they
+ * are made (loop_limits.c), and no more can be made from here on.
  */
 #include "sandbox.h"
 

@@ -273,13 +273,28 @@ static void rings_free(struct dev_uring *u)
 		io_uring_queue_exit(&u->batch[i].ring);
 }
 
+/* Writing is all that a batch ring does. It registers no file: that would keep the device in use until the kernel has ended the ring. */
+static int batch_ring_new(struct io_uring *r)
+{
+	static const uint8_t write_only[] = { IORING_OP_WRITE };
+	static const struct loop_limits limits = { .ops = write_only, .nr_ops = ARRAY_SIZE(write_only) };
+	int err = io_uring_queue_init(BATCH_DEPTH, r, IORING_SETUP_R_DISABLED);
+
+	if (err)
+		return err;
+	err = loop_ring_enable(r, &limits);
+	if (err)
+		io_uring_queue_exit(r);
+	return err;
+}
+
 int dev_uring_rings_new(struct dev_uring *u)
 {
 	fdio_mutex_init(&u->batch_lock, RANK_DEV);
 	fdio_cond_init(&u->batch_cond);
 	list_init(&u->batch_free);
 	for (; u->nr_batch < BATCH_RINGS; u->nr_batch++) {
-		int err = io_uring_queue_init(BATCH_DEPTH, &u->batch[u->nr_batch].ring, 0);
+		int err = batch_ring_new(&u->batch[u->nr_batch].ring);
 		if (err && u->nr_batch == 0)
 			return err;
 		if (err)

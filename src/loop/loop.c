@@ -6,7 +6,8 @@
  * L1 A message is pushed before `notified` is exchanged; the loop clears `notified` before it takes the stack. So a sender that
  *    finds the flag set knows that the loop has yet to take the stack, and one write to the eventfd serves all senders.
  * L2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
- *    thread (so that failures are reported there) and enabled by the loop's thread.
+ *    thread (so that failures are reported there) and enabled by the loop's thread, with its limits (loop_limits.c). All operations
+ *    are on registered files.
  * L3 Where the thread runs (loop_place.c, loop_trial.c): on its own CPU, beside the client whose requests it gets; elsewhere
  *    while it serves a deep queue, CPUs have nothing to do, and its own is not seen to serve it better.
  * L4 Polling is bounded twice: by the configured time after the last completion, and by credit, which polls that find nothing use
@@ -24,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 static __thread struct loop *self;
@@ -45,8 +45,8 @@ struct loop *loop_set_get(struct loop_set *s, unsigned i)
 static const struct { unsigned flags; const char *text; } setups[] = {
 	{ IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL |
 	  IORING_SETUP_R_DISABLED, "single issuer, deferred task run" },
-	{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL, "cooperative task run" },
-	{ 0, "no ring options" },
+	{ IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED, "cooperative task run" },
+	{ IORING_SETUP_R_DISABLED, "no ring options" },
 };
 
 static int ring_new(struct loop *l, unsigned flags)
@@ -60,7 +60,8 @@ static int ring_new(struct loop *l, unsigned flags)
 	if (err)
 		return err;
 	l->ring_on = true;
-	return io_uring_register_files_sparse(&l->ring, s->cfg.nr_fixed_files);
+	err = io_uring_register_files_sparse(&l->ring, s->cfg.nr_fixed_files);
+	return err ? err : loop_register_file(l, LOOP_FILE_WAKE, l->efd);
 }
 
 static int first_ring(struct loop_set *s)
@@ -120,8 +121,7 @@ int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *err
 	fdio_cond_init(&s->start_cond);
 	s->cfg = *cfg;
 	s->nr = cfg->nr_loops ? cfg->nr_loops : loop_possible_cpus();
-	if (!s->cfg.nr_fixed_files)
-		s->cfg.nr_fixed_files = LOOP_NR_FILES;
+	s->cfg.nr_fixed_files = FDIO_MAX(cfg->nr_fixed_files, (unsigned)LOOP_NR_FILES);
 	s->loops = fdio_alloc_aligned(FDIO_CACHELINE, s->nr * sizeof(*s->loops));
 	if (!s->loops) {
 		pthread_cond_destroy(&s->start_cond);
@@ -220,7 +220,8 @@ static void arm_eventfd(struct loop *l)
 {
 	struct io_uring_sqe *sqe = loop_sqe(l);
 
-	io_uring_prep_read(sqe, l->efd, &l->efd_value, sizeof(l->efd_value), 0);
+	io_uring_prep_read(sqe, LOOP_FILE_WAKE, &l->efd_value, sizeof(l->efd_value), 0);
+	sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, &l->efd_op);
 }
 
@@ -343,16 +344,22 @@ static void forget_files(struct loop *l)
 		loop_register_file(l, i, -1);
 }
 
+/* L2. NOP does nothing: tests of the wake-up and of refused registrations use it. */
+static const uint8_t ops_needed[] = { IORING_OP_READ, IORING_OP_WRITE, IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IORING_OP_URING_CMD,
+				      IORING_OP_NOP };
+static const uint8_t regs_needed[] = { IORING_REGISTER_FILES_UPDATE, IORING_REGISTER_RING_FDS, IORING_UNREGISTER_RING_FDS };
+static const struct loop_limits limits = {
+	.ops = ops_needed, .nr_ops = ARRAY_SIZE(ops_needed), .regs = regs_needed, .nr_regs = ARRAY_SIZE(regs_needed),
+	.flags_allowed = IOSQE_FIXED_FILE | IOSQE_ASYNC, .flags_required = IOSQE_FIXED_FILE,
+};
+
 static void *loop_main(void *arg)
 {
 	struct loop *l = arg;
 	self = l;
 	loop_place_start(l);
-	if (l->set->setup_flags & IORING_SETUP_R_DISABLED) {
-		/* liburing 2.3 declares a function for it, but Debian's library does not export it. */
-		long err = syscall(__NR_io_uring_register, l->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0); /* L2 */
-		FDIO_ASSERT(err == 0);
-	}
+	int err = loop_ring_enable(&l->ring, &limits); /* L2 */
+	FDIO_ASSERT(err == 0);
 	/* Spares each entry the look-up of the ring's file; without it all works the same. */
 	if (io_uring_register_ring_fd(&l->ring) < 0)
 		log_debug("loop %u: the ring's descriptor is not registered", l->index);

@@ -35,7 +35,7 @@ struct loop_config {
 	bool sqe128;            /* 128-byte SQEs: needed for FUSE-over-io_uring commands */
 	bool pin;               /* thread i runs on CPU i, or beside it while that is better (loop_place.c) */
 	unsigned poll_ns;       /* look for completions for so long before sleeping, 0: never */
-	unsigned nr_fixed_files; /* size of each ring's fixed-file table */
+	unsigned nr_fixed_files; /* size of each ring's fixed-file table, 0: LOOP_NR_FILES, which is the least */
 };
 
 /* loop_cpus.c: how many CPUs the kernel might ever have, and whether one is in use now. */
@@ -81,6 +81,19 @@ int loop_register_file(struct loop *l, unsigned slot, int fd);
 /* Before start: registers one contiguous arena as buffer 0. -errno (RLIMIT_MEMLOCK: callers go on without). */
 int loop_register_arena(struct loop *l, void *base, size_t len);
 
-enum { LOOP_FILE_DEV = 0, LOOP_FILE_FUSE = 1, LOOP_NR_FILES = 2 };
+/* Slots of the fixed-file table. The loop fills the last one itself: what wakes it. */
+enum { LOOP_FILE_DEV = 0, LOOP_FILE_FUSE = 1, LOOP_FILE_WAKE = 2, LOOP_NR_FILES = 3 };
+
+/*
+ * loop_limits.c. What a ring is to be used for: operations (IORING_OP_), registrations (IORING_REGISTER_), flags that an operation may
+ * have and those that it must have (IOSQE_ bits). A loop's own ring may read, write and carry commands, on registered files only.
+ */
+struct loop_limits {
+	const uint8_t *ops, *regs;
+	unsigned nr_ops, nr_regs;
+	uint8_t flags_allowed, flags_required;
+};
+/* For a ring made with IORING_SETUP_R_DISABLED, on the thread that will submit: no more than that from now on, and go. -errno. */
+int loop_ring_enable(struct io_uring *r, const struct loop_limits *lim);
 
 #endif

@@ -77,6 +77,7 @@ static void refuse(struct io_uring_sqe *sqe)
 	uint64_t data = sqe->user_data;
 	memset(sqe, 0, 128);
 	sqe->opcode = IORING_OP_NOP;
+	sqe->flags = IOSQE_FIXED_FILE; /* the ring's limits want it */
 	sqe->rw_flags = NOP_INJECT_RESULT;
 	sqe->len = (uint32_t)-refuse_register;
 	sqe->user_data = data;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Unit tests of src/loop: messages from many threads, their order, ring operations, the batch hook, a clean stop. */
-#include "loop/loop.h"
+/*
+ * Unit tests of src/loop: messages from many threads, their order, ring operations, the batch hook, what a ring may
+ * be used for, a clean stop.
+ */
+#include "loop/loop_types.h"
 
 #include <check.h>
 #include <errno.h>
@@ -135,6 +138,7 @@ static void submit_nops(struct loop_msg *m)
 
 		ck_assert_ptr_nonnull(sqe);
 		io_uring_prep_nop(sqe);
+		sqe->flags |= IOSQE_FIXED_FILE;
 		nops[i].op.complete = nop_complete;
 		nops[i].done = 0;
 		io_uring_sqe_set_data(sqe, &nops[i].op);
@@ -220,6 +224,58 @@ START_TEST(fixed_file_and_arena)
 }
 END_TEST
 
+/* A ring does what the daemon needs and nothing else. */
+enum { FORBIDDEN = 5 };
+static struct { struct loop_msg m; struct nop op[FORBIDDEN]; int res[FORBIDDEN], reg_err; unsigned done; /* atomic */ } no;
+
+static void no_complete(struct loop_op *op, int res, unsigned flags)
+{
+	struct nop *n = container_of(op, struct nop, op);
+
+	(void)flags;
+	no.res[n - no.op] = res;
+	__atomic_add_fetch(&no.done, 1, __ATOMIC_RELEASE);
+}
+
+static void no_submit(struct loop_msg *m)
+{
+	static char buf[16];
+
+	(void)m;
+	for (unsigned i = 0; i < FORBIDDEN; i++) {
+		struct io_uring_sqe *sqe = loop_sqe(loop_self());
+
+		switch (i) {
+		case 0: io_uring_prep_openat(sqe, AT_FDCWD, "/dev/null", O_RDONLY, 0); break;
+		case 1: io_uring_prep_socket(sqe, 1, 1, 0, 0); break;
+		case 2: io_uring_prep_unlinkat(sqe, AT_FDCWD, "/nonexistent", 0); break;
+		case 3: io_uring_prep_read(sqe, 0, buf, sizeof(buf), 0); break; /* a file that is not registered */
+		default: io_uring_prep_nop(sqe); sqe->flags |= IOSQE_IO_DRAIN;
+		}
+		if (i != 3)
+			sqe->flags |= IOSQE_FIXED_FILE;
+		no.op[i].op.complete = no_complete;
+		io_uring_sqe_set_data(sqe, &no.op[i].op);
+	}
+	no.reg_err = io_uring_register_eventfd(&loop_self()->ring, 0);
+}
+
+START_TEST(rings_are_limited)
+{
+	struct loop_set *s = new_set(1, 8, true);
+
+	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	loop_post(loop_set_get(s, 0), &no.m, no_submit);
+	while (__atomic_load_n(&no.done, __ATOMIC_ACQUIRE) < FORBIDDEN)
+		usleep(200);
+	for (unsigned i = 0; i < FORBIDDEN; i++)
+		ck_assert_int_eq(no.res[i], -EACCES);
+	ck_assert_int_eq(no.reg_err, -EACCES);
+	loop_set_stop(s);
+	loop_set_free(s);
+}
+END_TEST
+
 static unsigned nr_started; /* atomic */
 
 static void on_start(struct loop *l, void *arg)
@@ -295,6 +351,7 @@ int main(void)
 	tcase_add_test(t, no_wakeup_is_lost);
 	tcase_add_test(t, ring_overflow_is_nobodys_business);
 	tcase_add_test(t, fixed_file_and_arena);
+	tcase_add_test(t, rings_are_limited);
 	tcase_add_test(t, lists_of_cpus);
 	tcase_add_test(t, start_and_stop);
 	tcase_add_test(t, free_without_start);
