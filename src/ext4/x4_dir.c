@@ -211,7 +211,7 @@ int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct di
 	p->how = DIR_ADD_APPEND;
 	if (dir->vol->has_dir_index && dir_nr_blocks(dir) == 1) {
 		p->how = DIR_ADD_CONVERT;
-		grow = 2; /* the leaf that takes the entries, and its other half if that has to be split */
+		grow = 2; /* the leaf that takes the entries, and its other half */
 	}
 	if (!can_grow(dir, grow))
 		return -ENOSPC;

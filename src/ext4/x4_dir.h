@@ -55,8 +55,6 @@ bool dirb_find(const struct x4_vol *v, const uint8_t *data, const char *name, un
 unsigned dirb_find_gap(const struct x4_vol *v, const uint8_t *data, unsigned need);
 /* The largest rec_len that dirb_find_gap would find. */
 unsigned dirb_max_gap(const struct x4_vol *v, const uint8_t *data);
-/* Bytes that the names in use need. */
-unsigned dirb_live(const struct x4_vol *v, const uint8_t *data);
 /* The changes below are for blocks open in the caller's handle; dirb_seal afterwards. */
 void dirb_init(const struct x4_vol *v, uint8_t *data);
 void dirb_put(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len);

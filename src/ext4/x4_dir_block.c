@@ -307,17 +307,6 @@ unsigned dirb_max_gap(const struct x4_vol *v, const uint8_t *data)
 	return max;
 }
 
-unsigned dirb_live(const struct x4_vol *v, const uint8_t *data)
-{
-	unsigned off = 0, limit = dirb_limit(v), sum = 0;
-	struct dirb_ent e;
-
-	for (; dirb_get(v, data, limit, off, &e); off += e.rec_len)
-		if (e.ino)
-			sum += dir_rec_len(e.name_len);
-	return sum;
-}
-
 unsigned dirb_insert(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len)
 {
 	unsigned used, rec_len;

@@ -5,9 +5,10 @@
  * directory blocks whose names are in no order. The lowest bit of a hash is 0; in an index pair it is 1 when names with this
  * very hash begin in the leaf before, so a search that did not find its name goes on there.
  *
- * A full leaf is compacted if that makes room, else split by the median of its hashes into a new block at the end. A
- * full index node is split in halves, a full root moved into a new node below it. What will be needed is found out before the
- * handle begins (dx_plan_add) and done inside it (dx_do_add), under one hold of dir->rw.
+ * A leaf without a gap for the new name is split into a new block at the end, at the place where ext4 splits it, and so is the first
+ * block when the directory gets its index: a directory grows as it does there, block for block. A full index node is split in
+ * halves, a full root moved into a new node below it. What will be needed is found out before the handle begins (dx_plan_add)
+ * and done inside it (dx_do_add), under one hold of dir->rw.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -194,7 +195,7 @@ int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos
 /* ---- plan ---- */
 int dx_plan_add(struct x4_inode *dir, struct dir_add *p)
 {
-	unsigned need = dir_rec_len(p->len), n, new_blocks = 0, limit = dirb_limit(dir->vol);
+	unsigned need = dir_rec_len(p->len), n, new_blocks = 0;
 	struct dx_path path;
 	struct jnl_buf *b = NULL;
 	int r = dx_probe(dir, p->name, p->len, &p->hash, &path);
@@ -206,7 +207,7 @@ int dx_plan_add(struct x4_inode *dir, struct dir_add *p)
 	p->lblk = dx_leaf(&path);
 	p->off = dirb_find_gap(dir->vol, b->data, need);
 	p->how = p->off != UINT_MAX ? DIR_ADD_SLOT : DIR_ADD_DX;
-	if (p->how == DIR_ADD_DX && dirb_live(dir->vol, b->data) + need > limit) {
+	if (p->how == DIR_ADD_DX) {
 		new_blocks = 1;
 		for (n = path.levels; n > 0 && path.f[n - 1].count == path.f[n - 1].limit; n--)
 			new_blocks++;
@@ -225,7 +226,7 @@ out:
 }
 
 /* ---- leaves ---- */
-struct leaf_map { uint32_t hash; uint16_t off, size; };
+struct leaf_map { uint32_t hash; uint16_t off, size, rec_len; };
 
 /* By hash, and equal ones by place, so that what happens does not depend on the sort. */
 static int map_cmp(const void *a, const void *b)
@@ -236,6 +237,8 @@ static int map_cmp(const void *a, const void *b)
 		return x->hash < y->hash ? -1 : 1;
 	return (int)x->off - (int)y->off;
 }
+
+static int map_cmp_off(const void *a, const void *b) { return (int)((const struct leaf_map *)a)->off - (int)((const struct leaf_map *)b)->off; }
 
 static unsigned map_leaf(const struct x4_inode *dir, uint8_t version, const uint8_t *data, struct leaf_map *map)
 {
@@ -248,6 +251,7 @@ static unsigned map_leaf(const struct x4_inode *dir, uint8_t version, const uint
 			continue;
 		dx_hash(dir->vol, version, e.name, e.name_len, &map[n].hash, &minor);
 		map[n].off = (uint16_t)off;
+		map[n].rec_len = (uint16_t)e.rec_len;
 		map[n++].size = (uint16_t)dir_rec_len(e.name_len);
 	}
 	qsort(map, n, sizeof *map, map_cmp);
@@ -268,21 +272,18 @@ static void pack(const struct x4_vol *v, uint8_t *dst, const uint8_t *src, const
 	}
 }
 
-/* How many entries stay: so that the fuller half is as small as can be. Then either has room for one more of any length. */
-static unsigned choose_split(const struct leaf_map *map, unsigned n)
+/*
+ * How many entries stay, by ext4's rule: from the highest hash down, entries move as long as half of the next one, with what is
+ * unused behind it, still fits the first half of a block; if all would, half of their number stays. Either side then has room for
+ * one more of any length: what moves, and what stays, is less than half a block and half an entry.
+ */
+static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned block_size)
 {
-	unsigned total = 0, below = 0, best = 1, fuller = UINT_MAX;
+	unsigned size = 0, k = n;
 
-	for (unsigned k = 0; k < n; k++)
-		total += map[k].size;
-	for (unsigned k = 1; k < n; k++) {
-		below += map[k - 1].size;
-		if (FDIO_MAX(below, total - below) < fuller) {
-			fuller = FDIO_MAX(below, total - below);
-			best = k;
-		}
-	}
-	return best;
+	while (k > 0 && size + map[k - 1].rec_len / 2 <= block_size / 2)
+		size += map[--k].rec_len;
+	return k ? k : n / 2;
 }
 
 static void index_insert(struct x4_inode *dir, struct dx_frame *f, uint32_t hash, uint32_t lblk)
@@ -400,8 +401,8 @@ struct split_work { struct leaf_map *map; uint8_t *copy; };
 static int split_leaf(struct jnl_handle *h, struct x4_inode *dir, struct dx_path *p, struct jnl_buf *leaf, struct leaf_map *map, unsigned n,
 		      const uint8_t *copy, uint32_t *ret_hash, struct jnl_buf **ret)
 {
-	unsigned keep = choose_split(map, n);
-	uint32_t lblk, hash = map[keep].hash;
+	unsigned keep = choose_split(map, n, dir->vol->block_size);
+	uint32_t lblk, hash = map[keep].hash, below = map[keep - 1].hash;
 	struct jnl_buf *b;
 	int r = make_index_room(h, dir, p);
 
@@ -411,9 +412,11 @@ static int split_leaf(struct jnl_handle *h, struct x4_inode *dir, struct dx_path
 		return r;
 	pack(dir->vol, b->data, copy, map + keep, n - keep);
 	dirb_seal(dir, b);
+	/* What moves is laid out by hash, what stays keeps its order: later gaps are then where ext4 has them. */
+	qsort(map, keep, sizeof *map, map_cmp_off);
 	pack(dir->vol, leaf->data, copy, map, keep);
 	dirb_seal(dir, leaf);
-	index_insert(dir, &p->f[p->levels - 1], hash | (map[keep - 1].hash == hash), lblk);
+	index_insert(dir, &p->f[p->levels - 1], hash | (below == hash), lblk);
 	*ret_hash = hash;
 	*ret = b;
 	return 0;
@@ -435,7 +438,7 @@ static int make_room_and_put(struct jnl_handle *h, struct x4_inode *dir, struct 
 			     uint32_t hash, uint32_t ino, uint8_t ft)
 {
 	struct x4_vol *v = dir->vol;
-	unsigned n, need = dir_rec_len(a->len);
+	unsigned n;
 	uint32_t split_hash;
 	struct leaf_map *map = malloc((v->block_size / DIR_ENT_MIN + 1) * sizeof *map);
 	uint8_t *copy = malloc(v->block_size);
@@ -447,7 +450,7 @@ static int make_room_and_put(struct jnl_handle *h, struct x4_inode *dir, struct 
 	memcpy(copy, leaf->data, v->block_size);
 	n = map_leaf(dir, p->version, copy, map);
 	r = 0;
-	if (n < 2 || dirb_live(v, copy) + need <= dirb_limit(v)) {
+	if (n < 2) { /* nothing to split; only another file system leaves a block like that */
 		pack(v, leaf->data, copy, map, n);
 		r = put_in(dir, leaf, a, ino, ft);
 		goto out;
@@ -475,7 +478,7 @@ int dx_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *
 		r = jnl_get_write(h, leaf);
 	if (r)
 		goto out;
-	if (dirb_find_gap(dir->vol, leaf->data, dir_rec_len(a->len)) != UINT_MAX)
+	if (a->how != DIR_ADD_CONVERT && dirb_find_gap(dir->vol, leaf->data, dir_rec_len(a->len)) != UINT_MAX)
 		r = put_in(dir, leaf, a, ino, ft);
 	else
 		r = make_room_and_put(h, dir, &p, leaf, a, hash, ino, ft);
@@ -499,30 +502,26 @@ static void root_init(struct x4_inode *dir, uint8_t *data, uint32_t parent, uint
 	dxb_set_count(v, data, DX_ROOT_OFS, 1);
 }
 
-/* Packs what follows "." and ".." in from into the leaf to; *ret_parent is what ".." says. */
+/* Moves what follows "." and ".." in from to the leaf to, as it lies; *ret_parent is what ".." says. */
 static int move_entries(struct x4_inode *dir, const uint8_t *from, uint8_t *to, uint32_t *ret_parent)
 {
-	unsigned off = 0, out = 0, last = 0, limit = dirb_limit(dir->vol), n = 0;
+	unsigned off = 0, first, last = UINT_MAX, limit = dirb_limit(dir->vol);
 	struct dirb_ent e;
 
+	for (unsigned n = 0; n < 2; n++, off += e.rec_len)
+		if (!dirb_get(dir->vol, from, limit, off, &e) || !e.ino || e.name_len != n + 1 || memcmp(e.name, "..", n + 1))
+			return -EUCLEAN;
+	*ret_parent = e.ino;
+	first = off;
 	dirb_init(dir->vol, to);
-	for (; dirb_get(dir->vol, from, limit, off, &e); off += e.rec_len, n++) {
-		if (n < 2) {
-			if (!e.ino || e.name_len != n + 1 || memcmp(e.name, "..", n + 1))
-				return -EUCLEAN;
-			*ret_parent = e.ino;
-			continue;
-		}
-		if (!e.ino)
-			continue;
-		dirb_put(dir->vol, to, out, dir_rec_len(e.name_len), e.ino, e.ft, e.name, e.name_len);
-		last = out;
-		out += dir_rec_len(e.name_len);
-	}
-	if (n < 2 || !dirb_get(dir->vol, to, limit, last, &e))
+	if (first == limit)
+		return 0;
+	memcpy(to, from + first, limit - first);
+	for (; dirb_get(dir->vol, from, limit, off, &e); off += e.rec_len)
+		last = off - first;
+	if (last == UINT_MAX)
 		return -EUCLEAN;
-	if (e.ino)
-		dirb_stretch(dir->vol, to, last, limit - last);
+	dirb_stretch(dir->vol, to, last, limit - last);
 	return 0;
 }
 

@@ -144,7 +144,7 @@ bool diff_do_step(struct side *a, struct side *b, const struct step *s, bool ver
 struct diff_allowed { const char *name, *reason; unsigned met; };
 extern struct diff_allowed diff_allowed[];
 extern const unsigned diff_nr_allowed;
-enum { ALLOW_FALLOC, ALLOW_ATIME_CACHE, ALLOW_FIFO_TIMES, ALLOW_NOWAIT, ALLOW_TREE_BLOCKS, ALLOW_IOCTL_SPECIAL, ALLOW_DIR_SIZE, ALLOW_DIR_SEEK, ALLOW_FLAGS, ALLOW_DIO_HOLE, ALLOW_DIO_UNALIGNED, ALLOW_IMMUTABLE_ORDER, ALLOW_SEEK_FAR, ALLOW_FAILED_TIMES, ALLOW_APPEND_FLAG, ALLOW_NR };
+enum { ALLOW_FALLOC, ALLOW_ATIME_CACHE, ALLOW_FIFO_TIMES, ALLOW_NOWAIT, ALLOW_TREE_BLOCKS, ALLOW_IOCTL_SPECIAL, ALLOW_DIR_SEEK, ALLOW_FLAGS, ALLOW_DIO_HOLE, ALLOW_DIO_UNALIGNED, ALLOW_IMMUTABLE_ORDER, ALLOW_SEEK_FAR, ALLOW_FAILED_TIMES, ALLOW_APPEND_FLAG, ALLOW_NR };
 bool diff_allow(unsigned which);
 extern struct timespec diff_run_start;
 

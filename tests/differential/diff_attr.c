@@ -19,10 +19,8 @@
 
 static void say_statx(struct outcome *o, const struct statx *x)
 {
-	say(o, "mode %o nlink %u uid %u gid %u rdev %u:%u blksize %u", x->stx_mode, x->stx_nlink, x->stx_uid, x->stx_gid,
-	    x->stx_rdev_major, x->stx_rdev_minor, x->stx_blksize);
-	if (!S_ISDIR(x->stx_mode))
-		say(o, " size %llu", (unsigned long long)x->stx_size);
+	say(o, "mode %o nlink %u uid %u gid %u rdev %u:%u blksize %u size %llu", x->stx_mode, x->stx_nlink, x->stx_uid, x->stx_gid,
+	    x->stx_rdev_major, x->stx_rdev_minor, x->stx_blksize, (unsigned long long)x->stx_size);
 }
 
 void run_stat(struct side *d, const struct step *s, struct outcome *o)
@@ -229,9 +227,6 @@ void run_setacl(struct side *d, const struct step *s, struct outcome *o)
 
 /* ------------------------------------------------------------------ inode flags */
 
-/* How a file is stored is not for comparison: ours and the kernel's need not index a directory at the same moment. */
-#define STORAGE_FLAGS (FS_INDEX_FL)
-
 void run_getflags(struct side *d, const struct step *s, struct outcome *o)
 {
 	unsigned v = 0;
@@ -239,7 +234,7 @@ void run_getflags(struct side *d, const struct step *s, struct outcome *o)
 
 	done(o, ioctl(fd, FS_IOC_GETFLAGS, &v));
 	if (!o->ret)
-		say(o, "flags %#x", v & ~(unsigned)STORAGE_FLAGS);
+		say(o, "flags %#x", v);
 	say(o, " version %d", ioctl(fd, FS_IOC_GETVERSION, &v));
 }
 
@@ -254,7 +249,7 @@ void run_setflags(struct side *d, const struct step *s, struct outcome *o)
 	done(o, ioctl(fd, FS_IOC_SETFLAGS, &v));
 	v = 0;
 	if (!ioctl(fd, FS_IOC_GETFLAGS, &v))
-		say(o, "flags %#x", v & ~(unsigned)STORAGE_FLAGS);
+		say(o, "flags %#x", v);
 }
 
 void run_fsxattr(struct side *d, const struct step *s, struct outcome *o)

@@ -42,7 +42,6 @@ struct diff_allowed diff_allowed[] = {
 	[ALLOW_SEEK_FAR] = { "lseek-far", "beyond the largest file: FUSE lets the position go there", 0 },
 	[ALLOW_FAILED_TIMES] = { "times-of-failed-calls", "ext4 changes times before it finds the error, FUSE finds it first", 0 },
 	[ALLOW_APPEND_FLAG] = { "o-append-of-append-only", "FUSE lets a descriptor lose O_APPEND", 0 },
-	[ALLOW_DIR_SIZE] = { "directory-sizes", "an indexed directory may have split its blocks elsewhere", 0 },
 };
 const unsigned diff_nr_allowed = ALLOW_NR;
 
@@ -257,15 +256,6 @@ static bool compare_times(struct both *w, unsigned k)
 	return true;
 }
 
-static bool dir_sizes_alike(const struct statx *x, const struct statx *y)
-{
-	uint64_t more = x->stx_size > y->stx_size ? x->stx_size - y->stx_size : y->stx_size - x->stx_size;
-
-	return S_ISDIR(x->stx_mode) && S_ISDIR(y->stx_mode) && x->stx_size > x->stx_blksize &&
-	       (more <= y->stx_size / 2 || more <= y->stx_blksize) &&
-	       diff_allow(ALLOW_DIR_SIZE);
-}
-
 static bool compare_obj(struct both *w, unsigned k)
 {
 	const struct obj *a = &w->aa.o[k], *b = &w->ab.o[k];
@@ -289,12 +279,12 @@ static bool compare_obj(struct both *w, unsigned k)
 		return differ_num(w, k, "owner", x->stx_uid, y->stx_uid);
 	if (x->stx_gid != y->stx_gid)
 		return differ_num(w, k, "group", x->stx_gid, y->stx_gid);
-	if (x->stx_size != y->stx_size && !dir_sizes_alike(x, y))
+	if (x->stx_size != y->stx_size)
 		return differ_num(w, k, "size", x->stx_size, y->stx_size);
 	if (x->stx_rdev_major != y->stx_rdev_major || x->stx_rdev_minor != y->stx_rdev_minor)
 		return differ_num(w, k, "device", x->stx_rdev_minor, y->stx_rdev_minor);
-	if (more && !dir_sizes_alike(x, y)) {
-		if (!S_ISREG(y->stx_mode) || more > 16)
+	if (more) {
+		if (!(S_ISREG(y->stx_mode) || S_ISDIR(y->stx_mode)) || more > 16)
 			return differ_num(w, k, "blocks", x->stx_blocks, y->stx_blocks);
 		diff_allow(ALLOW_TREE_BLOCKS);
 	}

@@ -130,7 +130,7 @@ void run_handle(struct side *d, const struct step *s, struct outcome *o)
 	if (fd < 0)
 		done(o, -1);
 	else if (!fstat(fd, &st))
-		say(o, "mode %o nlink %u size %lld", st.st_mode, (unsigned)st.st_nlink, S_ISDIR(st.st_mode) ? 0 : (long long)st.st_size);
+		say(o, "mode %o nlink %u size %lld", st.st_mode, (unsigned)st.st_nlink, (long long)st.st_size);
 	if (fd >= 0)
 		close(fd);
 }

@@ -114,7 +114,7 @@ static void compare_file(int a, int b, const char *path, const struct statx *x, 
 		report(path, "link count: fusedio %u, ext4 %u", x->stx_nlink, y->stx_nlink);
 	if (x->stx_uid != y->stx_uid || x->stx_gid != y->stx_gid)
 		report(path, "owner: fusedio %u:%u, ext4 %u:%u", x->stx_uid, x->stx_gid, y->stx_uid, y->stx_gid);
-	if (x->stx_size != y->stx_size && !S_ISDIR(x->stx_mode))
+	if (x->stx_size != y->stx_size)
 		report(path, "size: fusedio %llu, ext4 %llu", (unsigned long long)x->stx_size, (unsigned long long)y->stx_size);
 	if (!S_ISFIFO(x->stx_mode))
 		compare_time(path, "mtime", x->stx_mtime, y->stx_mtime);

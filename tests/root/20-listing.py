@@ -239,6 +239,38 @@ def types_and_numbers(env):
     vol.check()
 
 
+@case(params=("1024", "4096"), timeout=180)
+def grows_as_ext4(env, block_size):
+    """Directories get their index and split their blocks where the kernel's ext4 does: the same names, the same size at any time."""
+    vol = env.volume(64, "-b", block_size, "-N", "12000")
+    other = vol.copy()  # the same seed of hashes
+    rng = random.Random(int(block_size))
+    with vol.mount() as m, other.kmount() as k:
+        tops = (m.path("d"), os.path.join(k, "d"))
+        for t in tops:
+            os.mkdir(t)
+        names, serial = [], 0
+        for step in range(9000):
+            shrink = step % 3000 > 2200
+            if names and rng.random() < (0.8 if shrink else 0.2):
+                n = names.pop(rng.randrange(len(names)))
+                for t in tops:
+                    os.unlink(os.path.join(t, n))
+            else:
+                serial += 1
+                n = f"{serial}-" + "n" * (rng.randrange(240) if rng.random() < 0.3 else rng.randrange(20))
+                names.append(n)
+                for t in tops:
+                    os.mknod(os.path.join(t, n), stat.S_IFREG | 0o644)
+            if step % 50 == 0:
+                ours, theirs = (os.stat(t).st_size for t in tops)
+                expect_eq(ours, theirs, f"size after {step} steps, {len(names)} names")
+        for t in tops:
+            expect_eq(sorted(os.listdir(t)), sorted(names), "names")
+    vol.check()
+    other.check()
+
+
 @case(timeout=900)
 def million(env):
     """
