@@ -46,7 +46,7 @@ static const unsigned daemon_ioctls[] = { BLKDISCARD, BLKZEROOUT, BLKGETSIZE64 }
 
 static const int unmounter_calls[] = {
 	SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(umount2), SCMP_SYS(exit_group), SCMP_SYS(exit), SCMP_SYS(rt_sigreturn),
-	SCMP_SYS(restart_syscall),
+	SCMP_SYS(restart_syscall), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(openat), SCMP_SYS(read), SCMP_SYS(close),
 };
 
 static int allow(scmp_filter_ctx ctx, const int *calls, size_t nr)

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter process, see unmounter.h. A request is one byte, 'u' or 'l' (lazy); the answer is an int, 0 or -errno.
+ * The unmounter process, see unmounter.h. Over one socket it is told to unmount: a byte, 'u' or 'l' (lazy); the answer is an int, 0 or
+ * -errno. Over the other it is asked for groups: struct group_question, which comes back with its answer. While it waits in umount(2) it
+ * answers nothing, so whoever asks for groups waits for a bounded time.
  * The child never allocates after the fork and never returns.
  */
 #include "unmounter.h"
 
+#include "base/lock.h"
 #include "sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,10 +24,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define STATUS_CAP (1 << 20) /* 65536 groups of ten digits and more */
+#define ASK_MS 2000
+
+struct group_question { uint32_t pid, gid, serial, member; };
+
 struct unmounter {
-	int sock;
+	int sock, ask;
 	pid_t pid;
+	struct fdio_mutex lock; /* one question at a time; guards serial */
+	uint32_t serial;
 };
+
+/* ------------------------------------------------------------------ the child */
 
 /* fusermount3 is set-user-ID root and knows which mounts are the user's. */
 static int run_fusermount(const char *mountpoint)
@@ -56,13 +69,84 @@ static int do_unmount(const char *mountpoint, bool root, bool lazy)
 	return umount2(mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) ? -errno : 0;
 }
 
-static void child_main(const char *mountpoint, bool filter, int sock) __attribute__((noreturn));
-static void child_main(const char *mountpoint, bool filter, int sock)
+static bool has_group(const char *text, uint32_t gid)
 {
-	bool root = geteuid() == 0;
+	const char *p = strstr(text, "\nGroups:");
+	char *end;
+
+	if (!p)
+		return false;
+	p += strlen("\nGroups:");
+	for (;;) {
+		while (*p == ' ' || *p == '\t')
+			p++;
+		unsigned long g = strtoul(p, &end, 10);
+		if (end == p || *p < '0' || *p > '9')
+			return false;
+		if (g == gid)
+			return true;
+		p = end;
+	}
+}
+
+/* What cannot be found out counts as not a member. */
+static bool in_group(uint32_t pid, uint32_t gid)
+{
+	static char text[STATUS_CAP];
+	char name[32];
+	ssize_t n = 0, r;
+	int fd;
+
+	snprintf(name, sizeof(name), "/proc/%u/status", pid);
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	while (n < STATUS_CAP - 1 && (r = read(fd, text + n, (size_t)(STATUS_CAP - 1 - n))) > 0)
+		n += r;
+	text[n] = '\0';
+	close(fd);
+	return has_group(text, gid);
+}
+
+/* False: the daemon's end of the socket is gone. */
+static bool serve_unmount(const char *mountpoint, bool root, int sock)
+{
+	char c;
+	int err;
+
+	if (recv(sock, &c, 1, 0) != 1)
+		return false;
+	err = do_unmount(mountpoint, root, c == 'l');
+	return send(sock, &err, sizeof(err), MSG_NOSIGNAL) == sizeof(err);
+}
+
+static bool serve_question(int ask)
+{
+	struct group_question q;
+
+	if (recv(ask, &q, sizeof(q), 0) != sizeof(q))
+		return false;
+	q.member = in_group(q.pid, q.gid);
+	return send(ask, &q, sizeof(q), MSG_NOSIGNAL) == sizeof(q);
+}
+
+/* Both sockets to fixed places, everything else closed. */
+static void keep_sockets(int sock, int ask)
+{
+	sock = fcntl(sock, F_DUPFD, 10);
+	ask = fcntl(ask, F_DUPFD, 10);
+	dup2(sock, 3);
+	dup2(ask, 4);
+	close_range(5, UINT_MAX, 0);
+}
+
+static void child_main(const char *mountpoint, bool filter, int sock, int ask) __attribute__((noreturn));
+static void child_main(const char *mountpoint, bool filter, int sock, int ask)
+{
+	struct pollfd p[] = { { .fd = 3, .events = POLLIN }, { .fd = 4, .events = POLLIN } };
+	bool root = geteuid() == 0, more = true;
 	int null = open("/dev/null", O_RDWR);
 	sigset_t all;
-	char c;
 
 	/* The daemon's end, not a signal for its process group, is what ends this process. */
 	sigfillset(&all);
@@ -70,42 +154,64 @@ static void child_main(const char *mountpoint, bool filter, int sock)
 	prctl(PR_SET_NAME, "fdio-unmounter");
 	for (int fd = 0; null >= 0 && fd <= 2; fd++)
 		dup2(null, fd);
-	dup2(sock, 3);
-	sock = 3;
-	close_range(4, UINT_MAX, 0);
+	keep_sockets(sock, ask);
 	if (chdir("/") || (root && sandbox_unmounter(filter)))
 		_exit(1);
-	if (send(sock, "", 1, MSG_NOSIGNAL) != 1)
+	if (send(3, "", 1, MSG_NOSIGNAL) != 1)
 		_exit(0);
-	while (recv(sock, &c, 1, 0) == 1) {
-		int err = do_unmount(mountpoint, root, c == 'l');
-
-		if (send(sock, &err, sizeof(err), MSG_NOSIGNAL) != sizeof(err))
-			break;
+	while (more && poll(p, 2, -1) > 0) {
+		if (p[0].revents)
+			more = serve_unmount(mountpoint, root, 3);
+		if (more && p[1].revents)
+			more = serve_question(4);
 	}
 	_exit(0);
+}
+
+/* ------------------------------------------------------------------ the daemon's side */
+
+static int connect_child(struct unmounter *u, int child[2])
+{
+	struct timeval patience = { .tv_sec = ASK_MS / 1000, .tv_usec = ASK_MS % 1000 * 1000 };
+	int a[2], b[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, a))
+		return -errno;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, b)) {
+		err = -errno;
+		close(a[0]);
+		close(a[1]);
+		return err;
+	}
+	setsockopt(b[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	u->sock = a[0];
+	u->ask = b[0];
+	child[0] = a[1];
+	child[1] = b[1];
+	return 0;
 }
 
 int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, char *errbuf, size_t errlen)
 {
 	struct unmounter *u = calloc(1, sizeof(*u));
-	int fds[2], err;
+	int child[2] = { -1, -1 }, err = u ? connect_child(u, child) : -ENOMEM;
 	char c;
 
 	*ret = NULL;
-	if (!u || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds)) {
-		err = u ? -errno : -ENOMEM;
+	if (err)
 		goto fail;
-	}
-	u->sock = fds[0];
+	fdio_mutex_init(&u->lock, RANK_LEAF);
 	fflush(NULL);
 	u->pid = fork();
 	if (!u->pid)
-		child_main(mountpoint, filter, fds[1]);
+		child_main(mountpoint, filter, child[0], child[1]);
 	err = u->pid < 0 ? -errno : 0;
-	close(fds[1]);
+	close(child[0]);
+	close(child[1]);
 	if (err) {
 		close(u->sock);
+		close(u->ask);
+		fdio_mutex_fini(&u->lock);
 		goto fail;
 	}
 	if (recv(u->sock, &c, 1, 0) != 1) {
@@ -120,6 +226,24 @@ fail:
 	snprintf(errbuf, errlen, "cannot start the process that unmounts: %s", strerror(-err));
 	free(u);
 	return err;
+}
+
+bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid)
+{
+	struct group_question q = { .pid = pid, .gid = gid }, a = { 0 };
+	bool member = false;
+	ssize_t n;
+
+	fdio_mutex_lock(&u->lock);
+	q.serial = ++u->serial;
+	if (send(u->ask, &q, sizeof(q), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(q)) {
+		do /* answers that came too late are for nobody */
+			n = recv(u->ask, &a, sizeof(a), 0);
+		while ((n < 0 && errno == EINTR) || (n == sizeof(a) && a.serial != q.serial));
+		member = n == sizeof(a) && a.member;
+	}
+	fdio_mutex_unlock(&u->lock);
+	return member;
 }
 
 int unmounter_do(struct unmounter *u, bool lazy)
@@ -144,7 +268,9 @@ void unmounter_free(struct unmounter *u)
 	if (!u)
 		return;
 	close(u->sock);
+	close(u->ask);
 	while (waitpid(u->pid, NULL, 0) < 0 && errno == EINTR)
 		;
+	fdio_mutex_fini(&u->lock);
 	free(u);
 }

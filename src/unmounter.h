@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter: a small process that does nothing but unmount when told to, so that the daemon itself needs no privilege
- * once it serves. It is forked while the daemon has one thread and no device open, holds CAP_SYS_ADMIN and nothing else (or, for
+ * The unmounter: a small process that does what the daemon cannot do any more once it serves: unmounts when told to, and looks up in
+ * /proc whether a process is in a group, so that the daemon itself needs no privilege and no file tree. It is forked while the daemon has one thread and no device open, holds CAP_SYS_ADMIN and nothing else (or, for
  * an ordinary user, runs fusermount3), and ends when its socket does, however the daemon ends.
  */
 #ifndef FDIO_UNMOUNTER_H
@@ -18,6 +18,11 @@ int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, c
  * user unless lazy. Waits as umount(2) does: until a fuseblk daemon has answered DESTROY. One thread at a time.
  */
 int unmounter_do(struct unmounter *u, bool lazy);
+/*
+ * Whether gid is among the supplementary groups of the process; false also when that cannot be found out. Any thread; blocks for a
+ * moment, in the worst case (an unmount is under way) for two seconds.
+ */
+bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid);
 /* Ends the process. NULL is fine. */
 void unmounter_free(struct unmounter *u);
 

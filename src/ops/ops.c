@@ -7,12 +7,7 @@
  */
 #include "ops/ops_types.h"
 
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
-
-#define STATUS_CAP (1 << 20) /* 65536 groups of ten digits and more */
 
 static const struct ops_handler handlers[] = {
 	[FUSE_LOOKUP] = { ops_lookup, OPS_TRY | OPS_SHUT },
@@ -210,61 +205,21 @@ void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)
 }
 
 /*
- * The supplementary groups are told only with requests that create. Otherwise they are read where the kernel shows them: rarely, for
- * files with the setgid bit and no group execution. What cannot be found out counts as not a member, which takes the bit away.
+ * The supplementary groups are told only with requests that create. Otherwise somebody asks the kernel: rarely, for files with the
+ * setgid bit and no group execution. What cannot be found out counts as not a member, which takes the bit away.
  */
-static bool has_group(const char *text, uint32_t gid)
+static bool in_group(const struct ops_req *q, uint32_t gid)
 {
-	const char *p = strstr(text, "\nGroups:");
-	char *end;
+	const struct ops_config *c = &q->ops->cfg;
+	const struct fuse_in_header *h = &q->tr.in.h;
 
-	if (!p)
-		return false;
-	p += strlen("\nGroups:");
-	for (;;) {
-		while (*p == ' ' || *p == '\t')
-			p++;
-		unsigned long g = strtoul(p, &end, 10);
-		if (end == p || *p < '0' || *p > '9')
-			return false;
-		if (g == gid)
-			return true;
-		p = end;
-	}
-}
-
-static bool in_supplementary_group(const struct ops_req *q, uint32_t gid)
-{
-	char name[32], *text;
-	ssize_t n = 0, r;
-	bool found;
-	int fd;
-
+	if (h->uid == 0 || h->gid == gid)
+		return true;
 	if (nowait_on()) {
 		nowait_miss();
 		return false;
 	}
-	if (q->ops->proc < 0 || !q->tr.in.h.pid)
-		return false;
-	snprintf(name, sizeof(name), "%u/status", q->tr.in.h.pid);
-	fd = openat(q->ops->proc, name, O_RDONLY | O_CLOEXEC);
-	text = malloc(STATUS_CAP);
-	while (fd >= 0 && text && n < STATUS_CAP - 1 && (r = read(fd, text + n, (size_t)(STATUS_CAP - 1 - n))) > 0)
-		n += r;
-	if (text)
-		text[n] = '\0';
-	found = text && has_group(text, gid);
-	free(text);
-	if (fd >= 0)
-		close(fd);
-	return found;
-}
-
-static bool in_group(const struct ops_req *q, uint32_t gid)
-{
-	if (q->tr.in.h.uid == 0 || q->tr.in.h.gid == gid)
-		return true;
-	return in_supplementary_group(q, gid);
+	return c->in_group && h->pid && c->in_group(c->arg, h->pid, gid);
 }
 
 unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i)
@@ -349,11 +304,8 @@ int ops_new(const struct ops_config *cfg, struct ops **ret)
 	o->cfg = *cfg;
 	o->vol = cfg->vol;
 	fdio_mutex_init(&o->files_lock, RANK_OPS_FILES);
-	o->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	err = ops_notify_new(o);
 	if (err) {
-		if (o->proc >= 0)
-			close(o->proc);
 		fdio_mutex_fini(&o->files_lock);
 		free(o);
 		return err;
@@ -386,7 +338,5 @@ void ops_free(struct ops *o)
 	ops_notify_free(o);
 	ops_files_free(o);
 	fdio_mutex_fini(&o->files_lock);
-	if (o->proc >= 0)
-		close(o->proc);
 	free(o);
 }

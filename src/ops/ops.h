@@ -21,6 +21,9 @@ struct ops_config {
 	unsigned nr_requests;    /* slots of all loops: bounds what can wait for an invalidation */
 	bool parallel_dio;       /* O_DIRECT opens bypass the page cache and write in parallel */
 	bool sync, dirsync;      /* mount options of these names */
+	/* Whether gid is a supplementary group of the process; NULL: not to be found out. Workers; may block for a moment. */
+	bool (*in_group)(void *arg, uint32_t pid, uint32_t gid);
+	void *arg;
 };
 
 int ops_new(const struct ops_config *cfg, struct ops **ret);

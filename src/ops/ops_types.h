@@ -84,7 +84,6 @@ struct ops {
 	struct ops_notify *notify;
 	struct work reap_work; /* deletions that loop threads left over */
 	bool reap_queued;      /* atomic */
-	int proc;            /* /proc, for the supplementary groups of a requester; -1: not to be had */
 };
 
 /* ---- ops.c ---- */

@@ -457,14 +457,17 @@ def writers(p):
 @case(timeout=180)
 @beside_ext4()
 def privileges_that_writing_takes(top, notes):
-    """Set-user-ID, set-group-ID and capabilities go when another than root writes, by whatever way; and with root, as on ext4."""
-    for who, uid, gid in (("owner", UID, GID), ("root", 0, 0)):
+    """
+    Set-user-ID, set-group-ID and capabilities go when another than root writes, by whatever way; and with root, as on ext4. Whether
+    set-group-ID stays on a file without group execution depends on the group, also when it is one of many.
+    """
+    for who, uid, gid, groups in (("owner", UID, GID, ()), ("root", 0, 0, ()), ("outsider", UID, 7, (8, 9)), ("member", UID, 7, (8, GID, 9))):
         for mode in (0o6777, 0o6767, 0o2767):
             for n, (label, _) in enumerate(writers("")):
                 p = os.path.join(top, f"{who}-{mode:o}-{n}")
                 privileged(p, mode)
                 act = writers(p)[n][1]
-                notes.put(f"{label} by {who}, mode {mode:o}", (as_user(act, uid, gid), *state(p)))
+                notes.put(f"{label} by {who}, mode {mode:o}", (as_user(act, uid, gid, groups), *state(p)))
 
 
 @case()

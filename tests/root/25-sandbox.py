@@ -38,7 +38,7 @@ def expect_no_capabilities(pid):
 
 @case(kinds=("image", "loop"))
 def gives_up(env):
-    """No thread has a capability, a file tree or unfiltered system calls; the unmounter has one capability and seven calls."""
+    """No thread has a capability, a file tree or unfiltered system calls; the unmounter has one capability and twelve calls."""
     if sanitized():
         raise Skip("sanitizer builds run without the sandbox")
     vol = env.volume(64)
@@ -49,6 +49,9 @@ def gives_up(env):
         expect_eq((st["NoNewPrivs"], st["Seccomp"]), ("1", "2"), f"no_new_privs and seccomp of {st['Name']}")
     expect(os.readlink(f"/proc/{m.pid}/root").endswith(" (deleted)"), "the root directory is not the empty one")
     expect_eq(os.listdir(f"/proc/{m.pid}/root"), [], "what is in the root directory")
+    open_files = [os.readlink(f"/proc/{m.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{m.pid}/fd")]
+    out = [f for f in open_files if f.startswith("/") and os.path.isdir(f)]
+    expect_eq(out, [], "what leads out of the empty root")
     children = run("pgrep", "-P", str(m.pid)).stdout.split()
     expect_eq(len(children), 1, "number of child processes")
     for st in status_of_threads(int(children[0])):
