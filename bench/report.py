@@ -244,13 +244,25 @@ def rounds_text(res, kind):
 
 
 def markdown(res, kind="tmpfs"):
-    """The README's table: kernel ext4's figure, and fusedio's ratios."""
+    """The README's table: what kernel ext4 and fusedio do, with spread; fusedio's ratios; CPU time of both."""
     peers = res.peers(kind)
     columns = [(ours, p) for ours in ("ring",) for p in ("ext4", "xfs", "fuse2fs", "qemu", "raw") if ours in peers and p in peers]
     columns += [("devfuse", "ext4")] if "devfuse" in peers and "ext4" in peers else []
     heads = {"ext4": "ext4", "xfs": "XFS", "fuse2fs": "fuse2fs", "qemu": "QEMU", "raw": "raw device"}
-    head = ["job", "kernel ext4"] + [("`/dev/fuse` to " if o == "devfuse" else "io_uring to ") + heads[p] for o, p in columns]
+    both = [p for p in ("ext4", "ring") if p in peers]
+    head = ["job"] + [{"ext4": "kernel ext4", "ring": "fusedio, io_uring"}[p] for p in both]
+    head += [("`/dev/fuse` to " if o == "devfuse" else "io_uring to ") + heads[p] for o, p in columns]
+    head += ["CPU µs: " + ", ".join({"ext4": "ext4", "ring": "fusedio"}[p] for p in both)] if both else []
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+
+    def value(j, p):
+        m, s = res.median(kind, j.key, p), res.spread(kind, j.key, p)
+        if not m:
+            return ""
+        return f"{number(m)} {j.unit}" + (f" ±{s * 100:.0f}%" if len(res.samples(kind, j.key, p)) > 1 else "")
+
+    def cpu(j):
+        return ", ".join(number3(res.cpu(kind, j.key, p, "machine_us")) for p in both)
 
     def cell(j, o, p):
         v, want = res.ratio(kind, j.key, o, p), j.want.get(p)
@@ -258,8 +270,8 @@ def markdown(res, kind="tmpfs"):
             return ""
         return factor(v) if want is None else f"**{factor(v)}**" if reached(v, want) else f"{factor(v)} of {want:g}"
     for j in res.jobs(kind):
-        base = res.median(kind, j.key, "ext4")
-        lines.append("| " + " | ".join([j.title, f"{number(base)} {j.unit}" if base else ""] + [cell(j, o, p) for o, p in columns]) + " |")
+        cells = [j.title] + [value(j, p) for p in both] + [cell(j, o, p) for o, p in columns] + ([cpu(j)] if both else [])
+        lines.append("| " + " | ".join(cells) + " |")
     for title, job, base, want in QUOTIENTS:
         v = res.ratio(kind, job, "ring", "ring", base)
         if v is not None:
