@@ -210,6 +210,35 @@ def revoked_blocks(env):
     copy.check()
 
 
+@case(kinds=BOTH)
+def damaged_journal(env):
+    """A transaction in the middle of the log is damaged: no mount, what to run is named, and nothing was written."""
+    vol = env.volume(64, "-b", "4096", "-O", "metadata_csum")
+    m = vol.mount("commit=300")
+    for i in range(8):
+        write_file(m.path(f"f{i}"), pattern(2000 + i, i), sync=True)
+    m.kill()
+    log = [int(b) for b in run("debugfs", "-R", "blocks <8>", vol.file).stdout.split()]
+    with open(vol.file, "r+b") as f:
+        f.seek(log[0] * 4096 + 0x1c)
+        start = int.from_bytes(f.read(4), "big")
+        expect(start > 0, "the log is empty")
+        f.seek(log[start + 1] * 4096 + 100)  # the first image of the first transaction
+        byte = f.read(1)
+        f.seek(-1, os.SEEK_CUR)
+        f.write(bytes((byte[0] ^ 0xff,)))
+    before = sha(vol.file)
+    m = vol.mount(ok=False, point=env.mkdir())
+    m.proc.wait(30)
+    expect(m.proc.returncode == 32, f"exit status {m.proc.returncode}: {m.tail()}")
+    expect("journal" in m.tail() and "e2fsck" in m.tail(), f"no way out is named: {m.tail()}")
+    expect_eq(sha(vol.file), before, "the image after the refusal")
+    run("e2fsck", "-fy", vol.file, ok=(0, 1))
+    with vol.mount() as m:
+        os.listdir(m.point)
+    vol.check()
+
+
 @case()
 def norecovery(env):
     """ro,norecovery changes not one byte."""

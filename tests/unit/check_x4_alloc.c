@@ -380,6 +380,40 @@ START_TEST(test_bad_free)
 }
 END_TEST
 
+/* With the option discard, freed blocks go to the device as discards once their freeing is durable, and not before. */
+START_TEST(test_discard_after_commit)
+{
+	struct x4_options opt = env_options();
+	struct x4_inode *i;
+	struct x4_ext x;
+	uint64_t room;
+	uint8_t want[512], got[512];
+	char err[300];
+
+	f = env_new((unsigned)_i);
+	opt.discard = true;
+	ck_assert_int_eq(x4_vol_open(fake_dev(f), &opt, &v, NULL, err, sizeof(err)), 0);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(env_fill(i, 0, 64), 0);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(x4_map_lookup(i, 0, &x), 0);
+	fake_peek(f, want, sizeof(want), x.pblk << v->block_bits);
+	fake_stats_reset(f);
+	x4_inode_lock_excl(i);
+	ck_assert_int_eq(x4_truncate(i, 0), 0);
+	x4_inode_unlock(i);
+	ck_assert_uint_eq(fake_stats(f).discards, 0);
+	room = v->free_blocks;
+	fake_peek(f, got, sizeof(got), x.pblk << v->block_bits);
+	ck_assert_mem_eq(got, want, sizeof(got)); /* a power cut now brings the file back */
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_uint_gt(fake_stats(f).discards, 0);
+	ck_assert_uint_ge(v->free_blocks, room + 64);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
 START_TEST(test_trim)
 {
 	uint64_t trimmed, half;
@@ -418,6 +452,7 @@ int main(void)
 	tcase_add_test(t, test_all_inodes);
 	tcase_add_test(t, test_bad_bitmap);
 	tcase_add_test(t, test_bad_free);
+	tcase_add_loop_test(t, test_discard_after_commit, 0, n);
 	tcase_add_loop_test(t, test_trim, 0, n);
 	suite_add_tcase(s, t);
 	return env_run(s);
