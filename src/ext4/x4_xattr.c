@@ -294,6 +294,24 @@ static int change_in_handle(struct jnl_handle *h, struct x4_inode *i, const stru
 	return x4_inode_dirty(h, i, false);
 }
 
+/* Whether setting it takes no new block. (An ACL is shorter on disk than as it was handed in.) */
+static bool fits_as_it_is(struct x4_inode *i, const struct change *c)
+{
+	struct x4_xattr fresh = { .index = c->index, .name_len = (uint8_t)c->rest_len, .name = c->rest, .value = c->value,
+				  .size = (uint32_t)c->len, .fresh = true };
+	struct x4_xattr_set s;
+	struct x4_xattr *x;
+	bool fits;
+
+	if (x4_xattr_load(i, &s))
+		return false;
+	x = x4_xattr_find(&s, c->index, c->rest, c->rest_len);
+	*(x ? x : &s.e[s.nr++]) = fresh;
+	fits = x4_xattr_fits(i, &s);
+	x4_xattr_set_fini(&s);
+	return fits;
+}
+
 /* The inode is locked exclusively. */
 static int change_locked(struct x4_inode *i, const struct change *c)
 {
@@ -303,6 +321,10 @@ static int change_locked(struct x4_inode *i, const struct change *c)
 
 	if (blocks)
 		err = x4_meta_reserve(i->vol, blocks, false);
+	if (err == -ENOSPC && fits_as_it_is(i, c)) {
+		blocks = 0;
+		err = 0;
+	}
 	if (err)
 		return err;
 	err = jnl_begin(i->vol->jnl, X4_CREDITS_XATTR + x4_xattr_credits(i, c->value ? c->len : 0), &h);

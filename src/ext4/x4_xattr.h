@@ -48,6 +48,8 @@ struct x4_xattr *x4_xattr_find(struct x4_xattr_set *s, uint8_t index, const char
  * the block of its own (a shared one is left to its other owners), or its value to an inode of its own, as ext4 places them.
  * -ENOSPC when there is no room. Ends with x4_inode_dirty. Credits: X4_CREDITS_XATTR, and x4_xattr_credits for values in inodes. */
 int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s);
+/* Whether x4_xattr_store would take no new block. s is for nothing else afterwards. */
+bool x4_xattr_fits(struct x4_inode *i, struct x4_xattr_set *s);
 /* Takes the block away: one owner less, or freed. i is begun, and dirtied by the caller. */
 int x4_xattr_drop_block(struct jnl_handle *h, struct x4_inode *i);
 uint64_t x4_raw_file_acl(const struct x4_inode *i);

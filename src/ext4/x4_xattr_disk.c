@@ -465,6 +465,18 @@ static int own_block(struct jnl_handle *h, struct x4_inode *i, struct jnl_buf **
 	return err;
 }
 
+bool x4_xattr_fits(struct x4_inode *i, struct x4_xattr_set *s)
+{
+	bool block;
+
+	if (assign_places(i, s, &block))
+		return false;
+	for (unsigned k = 0; k < s->nr; k++)
+		if (s->e[k].apart)
+			return false;
+	return !block || (x4_raw_file_acl(i) && !s->block_shared);
+}
+
 /* Values that go to inodes of their own; and a copy of a shared block owns those of the entries that it keeps. */
 static int place_values(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s)
 {

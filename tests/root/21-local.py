@@ -687,6 +687,135 @@ def four_tebibytes(top, notes):
     big_files(top, notes, 1024)
 
 
+@case(timeout=180)
+def link_counts(env):
+    """65,000 names of a file, 64,998 directories in one: then EMLINK, or, with dir_nlink, a directory that stops counting."""
+    vol = env.volume(160, "-b", "1024", "-N", "66000", "-O", "^dir_nlink")
+    with vol.kmount() as k:  # quicker at making so many
+        for d in ("names", "dirs", "other", "other/child", "other/empty"):
+            os.mkdir(os.path.join(k, d))
+        write_file(os.path.join(k, "f"), b"")
+        for i in range(64_998):
+            os.link(os.path.join(k, "f"), os.path.join(k, "names", str(i)))
+        for i in range(64_997):
+            os.mkdir(os.path.join(k, "dirs", str(i)))
+    got = []
+    others = [vol, vol.copy()]
+    run("tune2fs", "-O", "dir_nlink", others[1].file)
+    counting = others + [others[0].copy(), others[1].copy()]
+    for n, v in enumerate(counting):
+        with (v.mount() if n < 2 else v.kmount()) as m:
+            top = m.point if n < 2 else m
+            notes = Notes()
+            at_the_edge(top, notes)
+            got.append(notes.list)
+        v.check()
+    compare(got[0], got[2])
+    compare(got[1], got[3])
+    expect(("one more directory", "EMLINK") in got[0] and ("one more directory", None) in got[1], f"{got[0]}")
+
+
+def at_the_edge(top, notes):
+    def p(*names):
+        return os.path.join(top, *names)
+
+    def count(name):
+        notes.put(f"links of {name}", os.stat(p(name)).st_nlink)
+    notes.do("the last name", os.link, p("f"), p("last"))
+    count("f")
+    notes.do("one more name", os.link, p("f"), p("more"))
+    notes.do("one instead of another", os.rename, p("last"), p("names", "5"))
+    notes.do("again", os.unlink, p("names", "6"))
+    notes.do("a name again", os.link, p("f"), p("last"))
+    notes.do("and no more", os.link, p("f"), p("more"))
+    count("f")
+    notes.do("the last directory", os.mkdir, p("dirs", "last"))
+    count("dirs")
+    notes.do("one more directory", os.mkdir, p("dirs", "more"))
+    count("dirs")
+    notes.do("a file there", write_file, p("dirs", "file"), b"")
+    notes.do("a directory moved there", os.rename, p("other", "child"), p("dirs", "moved"))
+    notes.do("over an empty one there", os.rename, p("other", "empty"), p("dirs", "8"))
+    notes.do("one less", os.rmdir, p("dirs", "9"))
+    notes.do("one instead", os.mkdir, p("dirs", "instead"))
+    count("dirs")
+    count("other")
+
+
+@case(timeout=180)
+def nothing_left(env):
+    """No block is free: what needs one says ENOSPC as with ext4, what does not works, and what is given back can be used."""
+    vol = env.volume(24, "-b", "1024", "-m", "0", "-N", "512")
+    with vol.kmount() as k:
+        os.mkdir(os.path.join(k, "d"))
+        write_file(os.path.join(k, "f"), pattern(10_000))
+        write_file(os.path.join(k, "holes"), b"")
+        os.truncate(os.path.join(k, "holes"), 1 << 20)
+        write_file(os.path.join(k, "short"), b"x" * 100)
+    others = [vol, vol.copy()]
+    got = []
+    for n, v in enumerate(others):
+        with (v.mount() if n == 0 else v.kmount()) as m:
+            notes = Notes()
+            without_space(m.point if n == 0 else m, notes)
+            got.append(notes.list)
+        v.check()
+    compare(*got)
+
+
+def without_space(top, notes):
+    def p(*names):
+        return os.path.join(top, *names)
+    ballast = os.open(p("ballast"), os.O_CREAT | os.O_RDWR)
+    size, part = 0, 1 << 22
+    while part >= 1024:
+        try:
+            fallocate(ballast, 0, size, part)
+            size += part
+        except OSError:
+            os.ftruncate(ballast, size)
+            os.fsync(ballast)
+            part //= 2
+    notes.put("left", os.statvfs(top).f_bfree)
+    f = os.open(p("f"), os.O_RDWR)
+    direct = os.open(p("f"), os.O_RDWR | os.O_DIRECT)
+    holes = os.open(p("holes"), os.O_RDWR)
+    hole_direct = os.open(p("holes"), os.O_RDWR | os.O_DIRECT)
+    short = os.open(p("short"), os.O_RDWR)
+    page = mmap.mmap(-1, 4096)
+    notes.do("a file", write_file, p("d", "empty"), b"")
+    notes.do("overwrite", os.pwrite, f, b"o" * 5000, 100)
+    notes.do("direct overwrite", os.pwritev, direct, [page], 4096)
+    notes.do("within the last block", os.pwrite, short, b"y" * 500, 100)
+    notes.do("into a hole", os.pwrite, holes, b"h", 5000)
+    notes.do("behind the end", os.pwrite, f, b"h", 100_000)
+    notes.do("direct into a hole", os.pwritev, hole_direct, [page], 8192)
+    notes.do("fallocate", fallocate, holes, 0, 0, 4096)
+    notes.do("fallocate of what is there", fallocate, f, 0, 0, 8192)
+    notes.do("zero what is there", fallocate, f, 0x10, 0, 2048)
+    notes.do("longer", os.ftruncate, holes, 1 << 21)
+    notes.do("a directory", os.mkdir, p("e"))
+    notes.do("a short link", os.symlink, "x" * 50, p("s"))
+    notes.do("a long link", os.symlink, "x" * 100, p("l"))
+    notes.do("a FIFO", os.mkfifo, p("p"))
+    notes.do("a small attribute", os.setxattr, p("f"), "user.a", b"1")
+    notes.do("a larger one", os.setxattr, p("f"), "user.b", bytes(500))
+    notes.do("a name more", os.link, p("f"), p("g"))
+    notes.do("another", os.rename, p("g"), p("d", "g"))
+    notes.do("a file without a name", lambda: os.close(os.open(top, os.O_TMPFILE | os.O_RDWR)))
+    notes.do("the link is not there", os.lstat, p("l"))
+    os.ftruncate(ballast, size - 20 * 1024)
+    os.fsync(ballast)
+    notes.do("into a hole, with some", os.pwrite, holes, b"h" * 3000, 4096)
+    notes.do("a long link, with some", os.symlink, "x" * 100, p("l"))
+    notes.do("a directory, with some", os.mkdir, p("e"))
+    notes.do("more than there is", fallocate, holes, 0, 100_000, 100 * 1024)
+    for fd in (f, direct, holes, hole_direct, short, ballast):
+        os.close(fd)
+    os.unlink(p("ballast"))
+    notes.do("room again", write_file, p("big"), bytes(5_000_000), True)
+
+
 @case()
 @beside_ext4()
 def resource_limits(top, notes):
