@@ -276,7 +276,9 @@ def markdown(res, kind="tmpfs"):
         v = res.ratio(kind, job, "ring", "ring", base)
         if v is not None:
             lines.append(f"\n{title}, through io_uring: {factor(v)}; wanted: {want:g}.")
-    return "\n".join([f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}, medians of {rounds_text(res, kind)}; {machine_line(res)}.", ""] + lines)
+    sizes = sorted({r["size_mib"] for r in res.data["runs"] if "size_mib" in r})
+    files = f", files of {' or '.join(str(n) for n in sizes)} MiB" if sizes else ""
+    return "\n".join([f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}{files}, medians of {rounds_text(res, kind)}; {machine_line(res)}.", ""] + lines)
 
 
 def into_readme(path, text):
