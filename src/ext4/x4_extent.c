@@ -4,7 +4,7 @@
  * allocation, truncate and fallocate files of this part (map_lock held) and by the names part (rw held), on workers, inside
  * a handle with the inode open.
  *
- * The published map follows each successful edit; when the handle is cancelled, x4_inode_begin's undo drops it. An error
+ * The published map follows each successful edit; when the handle is cancelled, x4_inode_begin's undo drops it if it was edited. An error
  * means that the handle has to be cancelled.
  */
 #include "ext4/x4_extent.h"

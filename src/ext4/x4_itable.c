@@ -164,6 +164,7 @@ struct inode_undo {
 	struct jnl_callback cb;
 	struct x4_inode *i;
 	uint64_t lazy_wtime_ns, lazy_atime_ns;
+	uint32_t map_edits;
 	uint8_t raw[];
 };
 
@@ -188,7 +189,9 @@ static void inode_undo(struct jnl_callback *cb, int ended)
 		fdio_mutex_unlock(&i->attr);
 		put_back_lazy(&i->lazy_wtime_ns, u->lazy_wtime_ns);
 		put_back_lazy(&i->lazy_atime_ns, u->lazy_atime_ns);
-		x4_map_drop(i);
+		/* A handle that only tried to change names or times costs the next direct write no detour. */
+		if (__atomic_load_n(&i->map_edits, __ATOMIC_RELAXED) != u->map_edits)
+			x4_map_drop(i);
 	}
 	free(u);
 }
@@ -205,6 +208,7 @@ int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i)
 		return -ENOMEM;
 	u->i = i;
 	u->cb.fn = inode_undo;
+	u->map_edits = __atomic_load_n(&i->map_edits, __ATOMIC_RELAXED); /* those of this handle come after */
 	fdio_mutex_lock(&i->attr);
 	memcpy(u->raw, i->raw, i->vol->inode_size);
 	u->lazy_wtime_ns = __atomic_load_n(&i->lazy_wtime_ns, __ATOMIC_RELAXED);

@@ -117,8 +117,11 @@ static void map_free_cb(struct epoch_node *n)
 	free(m);
 }
 
+static void note_edit(struct x4_inode *i) { __atomic_fetch_add(&i->map_edits, 1, __ATOMIC_RELAXED); }
+
 void x4_map_drop(struct x4_inode *i)
 {
+	note_edit(i);
 	struct x4_map *m = __atomic_exchange_n(&i->map, NULL, __ATOMIC_ACQ_REL);
 
 	if (m)
@@ -480,6 +483,7 @@ void x4_map_apply(struct x4_inode *i, const struct x4_ext *x)
 {
 	struct x4_map *m = __atomic_load_n(&i->map, __ATOMIC_ACQUIRE);
 
+	note_edit(i);
 	if (!m || !x->len || append_in_place(m, x))
 		return;
 	if (map_edit(i, m, x))

@@ -135,6 +135,7 @@ struct x4_inode {
 	int64_t atime_ns, mtime_ns, ctime_ns; /* atomic copies of the times in raw: for relatime without a lock */
 
 	struct x4_map *map;         /* atomic; NULL: not in memory */
+	uint32_t map_edits;         /* atomic; edits of the tree that map was told of, and drops */
 
 	/* Times changed without a handle: CLOCK_REALTIME in ns, 0 = none; atomic. Stored only when the coarse clock moved, so
 	 * that overwriting threads do not fight for the line. */

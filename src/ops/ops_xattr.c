@@ -85,6 +85,8 @@ void ops_getxattr(struct ops_req *q)
 	if (!err) {
 		err = x4_xattr_get(i, name, size ? q->tr.payload : NULL, size, &len);
 		x4_iput(i);
+		if (nowait_missed()) /* the worker that does it again finds its name where it was */
+			memcpy((char *)(uintptr_t)p->name, name, p->name_len + 1);
 	}
 	reply_value(q, err, size, len);
 }
