@@ -113,6 +113,10 @@ static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, 
 		uint32_t g = (g0 + k) % v->nr_groups;
 		struct x4_group *grp = &v->groups[g];
 
+		if (nowait_on() && k >= X4_NOWAIT_GROUPS) {
+			nowait_miss();
+			return false;
+		}
 		if (grp->free_alloc < want || (grp->alloc && grp->max_run < want))
 			continue;
 		if (scanned++ >= SEARCH_GROUPS && best->len)

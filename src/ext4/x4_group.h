@@ -14,6 +14,9 @@
 
 #include "ext4/x4_types.h"
 
+/* So many groups are looked at on a loop thread. */
+#define X4_NOWAIT_GROUPS 4096u
+
 /* What the descriptor says and handles change; put back as a whole when one is cancelled. */
 struct x4_gdesc {
 	uint32_t free_blocks, free_inodes, used_dirs, itable_unused;

@@ -11,6 +11,7 @@
 #include "ext4/x4_group.h"
 
 #include "base/crc32c.h"
+#include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>
@@ -200,6 +201,8 @@ int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_
 	uint32_t g, bit = 0;
 	int err;
 
+	if (nowait_on() && is_dir && v->nr_groups > X4_NOWAIT_GROUPS)
+		return nowait_miss();
 	/* Each round either succeeds or takes a damaged group out of the game. */
 	for (uint32_t tries = 0; tries <= v->nr_groups; tries++) {
 		fdio_mutex_lock(&v->alloc_lock);
