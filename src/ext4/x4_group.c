@@ -110,29 +110,29 @@ static bool bitmap_csum_ok(struct x4_vol *v, uint32_t sum, uint16_t lo, uint16_t
 	return v->desc_size >= 64 ? sum == ((uint32_t)hi << 16 | lo) : (sum & 0xffff) == lo;
 }
 
-static int check_block_bitmap(struct x4_vol *v, uint32_t g, const uint8_t *map)
+/* d and unsealed as they were before the bitmap was read: an inode may go to this group meanwhile, and change its descriptor. */
+static int check_block_bitmap(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d, bool unsealed, const uint8_t *map)
 {
 	struct x4_group *grp = &v->groups[g];
 	struct ext4_group_desc *rd = raw_desc(v, g);
 	uint64_t start = x4_group_start(v, g);
 	uint32_t n;
 
-	/* bb_dirty: made by this mount and not sealed yet (an inode went to an uninitialised group), so the checksum is to come. */
-	if (v->has_csum && !(grp->d.flags & EXT2_BG_BLOCK_UNINIT) && !grp->bb_dirty &&
+	/* unsealed: made by this mount (an inode went to an uninitialised group), so the checksum is to come. */
+	if (v->has_csum && !(d->flags & EXT2_BG_BLOCK_UNINIT) && !unsealed &&
 	    !bitmap_csum_ok(v, fdio_crc32c(v->csum_seed, map, v->blocks_per_group / 8), rd->bg_block_bitmap_csum_lo,
 			    rd->bg_block_bitmap_csum_hi))
 		return X4_CORRUPT(v, 0, grp->bb, "group %u: wrong checksum of the block bitmap", g);
 	if (!x4_zones_marked(v, start, grp->nbits, map))
 		return X4_CORRUPT(v, 0, grp->bb, "group %u: blocks of the file system's own are marked free", g);
 	n = x4_bits_clear_count(map, grp->nbits);
-	if (n != grp->d.free_blocks)
-		return X4_CORRUPT(v, 0, grp->bb, "group %u: %u free blocks in the bitmap, %u in the descriptor", g, n,
-				  grp->d.free_blocks);
+	if (n != d->free_blocks)
+		return X4_CORRUPT(v, 0, grp->bb, "group %u: %u free blocks in the bitmap, %u in the descriptor", g, n, d->free_blocks);
 	return 0;
 }
 
 /* Without alloc_lock; grp->loading keeps everyone else from loading or changing this group. */
-static int read_image(struct x4_vol *v, uint32_t g, uint8_t **ret)
+static int read_image(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d, bool unsealed, uint8_t **ret)
 {
 	struct x4_group *grp = &v->groups[g];
 	uint8_t *map = malloc(v->block_size);
@@ -141,7 +141,7 @@ static int read_image(struct x4_vol *v, uint32_t g, uint8_t **ret)
 
 	if (!map)
 		return -ENOMEM;
-	if (grp->d.flags & EXT2_BG_BLOCK_UNINIT) {
+	if (d->flags & EXT2_BG_BLOCK_UNINIT) {
 		x4_group_synth_blocks(v, g, map);
 	} else {
 		err = X4_BREAD(v, 0, grp->bb, &b);
@@ -151,7 +151,7 @@ static int read_image(struct x4_vol *v, uint32_t g, uint8_t **ret)
 		}
 	}
 	if (!err)
-		err = check_block_bitmap(v, g, map);
+		err = check_block_bitmap(v, g, d, unsealed, map);
 	if (err) {
 		free(map);
 		return err;
@@ -176,8 +176,10 @@ int x4_group_load(struct x4_vol *v, uint32_t g)
 	if (grp->bad)
 		return -EUCLEAN;
 	grp->loading = true;
+	struct x4_gdesc d = grp->d;
+	bool unsealed = grp->bb_dirty;
 	fdio_mutex_unlock(&v->alloc_lock);
-	err = read_image(v, g, &map);
+	err = read_image(v, g, &d, unsealed, &map);
 	fdio_mutex_lock(&v->alloc_lock);
 	grp->loading = false;
 	if (!err) {
