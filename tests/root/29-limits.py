@@ -125,7 +125,7 @@ def no_memory_left(env, how):
     if sanitized():
         raise Skip("sanitizers allocate as they go")
     if how == "mlock" and not int(status(os.getpid())["CapEff"], 16) >> CAP_SYS_RESOURCE & 1:
-        raise Skip("no CAP_SYS_RESOURCE, which -o mlock needs (tests/vm has this case too)")
+        raise Skip("no CAP_SYS_RESOURCE, which -o mlock needs")
     vol = env.volume(96, "-b", "4096")
     with open(vol.file, "r+b") as f:
         os.posix_fallocate(f.fileno(), 0, 96 * MIB)  # the image's own memory is somebody else's
