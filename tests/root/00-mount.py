@@ -93,8 +93,9 @@ def readahead(env):
         with env.volume(32).mount(*opt) as m:
             dev = os.stat(m.point).st_dev
             name = f"/sys/class/bdi/{os.major(dev)}:{os.minor(dev)}"
-            with open((name + "-fuseblk" if os.path.exists(name + "-fuseblk") else name) + "/read_ahead_kb", encoding="ascii") as f:
-                expect(least <= int(f.read()) <= most, f"readahead of {opt}")
+            name = (name + "-fuseblk" if os.path.exists(name + "-fuseblk") else name) + "/read_ahead_kb"
+            # With -f a mount can answer before the daemon is ready; the command without it returns afterwards.
+            wait_for(lambda: least <= int(read_file(name)) <= most, f"readahead of {opt}", timeout=10)
 
 
 if __name__ == "__main__":
