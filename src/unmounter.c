@@ -130,14 +130,17 @@ static bool serve_question(int ask)
 	return send(ask, &q, sizeof(q), MSG_NOSIGNAL) == sizeof(q);
 }
 
-/* Both sockets to fixed places, everything else closed. */
-static void keep_sockets(int sock, int ask)
+/* Both sockets to fixed places, everything else closed. On failure sock is still where it was. */
+static int keep_sockets(int sock, int ask)
 {
 	sock = fcntl(sock, F_DUPFD, 10);
 	ask = fcntl(ask, F_DUPFD, 10);
+	if (sock < 0 || ask < 0)
+		return errno == EINVAL ? -EMFILE : -errno; /* EINVAL: RLIMIT_NOFILE is no more than that */
 	dup2(sock, 3);
 	dup2(ask, 4);
 	close_range(5, UINT_MAX, 0);
+	return 0;
 }
 
 static void child_main(const char *mountpoint, bool filter, int sock, int ask) __attribute__((noreturn));
@@ -154,11 +157,12 @@ static void child_main(const char *mountpoint, bool filter, int sock, int ask)
 	prctl(PR_SET_NAME, "fdio-unmounter");
 	for (int fd = 0; null >= 0 && fd <= 2; fd++)
 		dup2(null, fd);
-	keep_sockets(sock, ask);
-	if (chdir("/") || (root && sandbox_unmounter(filter)))
+	int err = keep_sockets(sock, ask), daemon = err ? sock : 3;
+	if (!err && (chdir("/") || (root && sandbox_unmounter(filter))))
+		err = -EPERM;
+	/* Ready, or why not. */
+	if (send(daemon, &err, sizeof(err), MSG_NOSIGNAL) != sizeof(err) || err)
 		_exit(1);
-	if (send(3, "", 1, MSG_NOSIGNAL) != 1)
-		_exit(0);
 	while (more && poll(p, 2, -1) > 0) {
 		if (p[0].revents)
 			more = serve_unmount(mountpoint, root, 3);
@@ -195,7 +199,7 @@ int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, c
 {
 	struct unmounter *u = calloc(1, sizeof(*u));
 	int child[2] = { -1, -1 }, err = u ? connect_child(u, child) : -ENOMEM;
-	char c;
+	int ready;
 
 	*ret = NULL;
 	if (err)
@@ -214,10 +218,12 @@ int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, c
 		fdio_mutex_fini(&u->lock);
 		goto fail;
 	}
-	if (recv(u->sock, &c, 1, 0) != 1) {
+	if (recv(u->sock, &ready, sizeof(ready), 0) != sizeof(ready))
+		ready = -EPERM;
+	if (ready) {
 		unmounter_free(u);
 		u = NULL;
-		err = -EPERM;
+		err = ready;
 		goto fail;
 	}
 	*ret = u;
