@@ -41,6 +41,7 @@ from vm_qemu import Guest
 SCENARIOS = (
     ("basic-512", vm_basic.basic_512, True),
     ("basic-4096", vm_basic.basic_4096, True),
+    ("mlock", vm_basic.mlock, True),
     ("power-cut", vm_power.power_cut, True),
     ("write-log", vm_power.write_log, True),
     ("write-log-long", vm_power.write_log_long, False),

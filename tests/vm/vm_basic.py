@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Everyday use on drives with sectors of 512 and of 4096 bytes, and on a second namespace."""
+"""Everyday use on drives with sectors of 512 and of 4096 bytes, and on a second namespace; and a daemon that is locked in memory."""
 from vm_env import MIB, e2fsck_clean, make_image
 from vm_qemu import raw_drive
 
@@ -19,3 +19,9 @@ def basic_512(env):
 
 def basic_4096(env):
     basic(env, 4096)
+
+
+def mlock(env):
+    image = make_image(env.path("one.img"), 64, "-b", 4096)
+    env.boot("mlock", [raw_drive("d1", image)])
+    env.check("e2fsck", e2fsck_clean, image)

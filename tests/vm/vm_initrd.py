@@ -12,7 +12,7 @@ import shutil
 from vm_env import FUSEDIO, HERE, VMIO, Skip, expect, run
 
 CORE = ("mke2fs", "e2fsck", "dumpe2fs")
-APPLETS = set("cat cmp cp cut dd diff grep insmod mkdir mount mv pidof poweroff rm sh sleep stty syslogd tail timeout touch tr "
+APPLETS = set("cat cmp cp cut dd diff grep insmod mkdir mount mv pidof poweroff rm sed sh sleep stty syslogd tail timeout touch tr "
               "umount".split())
 DIRS = ("bin", "dev", "etc", "lib", "lib64", "mnt", "mnt2", "proc", "run", "sys", "tmp", "vm")
 
