@@ -6,6 +6,7 @@
 #include "base/thread.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,6 +19,7 @@ struct wq {
 	bool stopping;
 	unsigned nr_threads;
 	pthread_t *threads;
+	unsigned nr_waking;        /* atomic; raised under lock: those who have queued and are about to signal */
 };
 
 static struct work *take_locked(struct wq *q)
@@ -102,6 +104,9 @@ void wq_free(struct wq *q)
 	fdio_mutex_unlock(&q->lock);
 	for (unsigned i = 0; i < q->nr_threads; i++)
 		pthread_join(q->threads[i], NULL);
+	/* Its work may be done while the thread that queued it has not yet come back from waking us. */
+	while (__atomic_load_n(&q->nr_waking, __ATOMIC_ACQUIRE))
+		sched_yield();
 	pthread_cond_destroy(&q->more);
 	pthread_cond_destroy(&q->idle);
 	fdio_mutex_fini(&q->lock);
@@ -116,9 +121,13 @@ void wq_queue(struct wq *q, struct work *w, void (*fn)(struct work *))
 	list_add_tail(&q->items, &w->node);
 	q->nr_items++;
 	bool wake = q->nr_sleeping;
-	fdio_mutex_unlock(&q->lock);
 	if (wake)
+		__atomic_fetch_add(&q->nr_waking, 1, __ATOMIC_RELAXED);
+	fdio_mutex_unlock(&q->lock);
+	if (wake) {
 		pthread_cond_signal(&q->more); /* not under the lock that the thread wants first */
+		__atomic_fetch_sub(&q->nr_waking, 1, __ATOMIC_RELEASE); /* q may be gone afterwards */
+	}
 }
 
 void wq_drain(struct wq *q)

@@ -14,9 +14,11 @@
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* RFC 3720 appendix B.4 gives inverted sums; ext4 does not invert. */
 static uint32_t rfc3720(const void *buf, size_t len) { return ~fdio_crc32c(~0u, buf, len); }
@@ -117,6 +119,49 @@ START_TEST(wq_runs_everything_once)
 	/* i % 3 requeues each: 0 + 1 + 2 for every three jobs, 0 for the last */
 	ck_assert_uint_eq(sum, N + 333 * 3);
 	wq_free(q);
+}
+END_TEST
+
+/* In place of the C library's: a thread that is kept inside for a while after it has woken somebody. */
+static unsigned slow_signal, signal_returned;
+
+int pthread_cond_signal(pthread_cond_t *c)
+{
+	int r = pthread_cond_broadcast(c);
+
+	if (__atomic_load_n(&slow_signal, __ATOMIC_SEQ_CST)) {
+		nanosleep(&(struct timespec){ .tv_nsec = 50 * 1000 * 1000 }, NULL);
+		__atomic_store_n(&signal_returned, 1, __ATOMIC_SEQ_CST);
+	}
+	return r;
+}
+
+struct late { struct work w; struct wq *q; unsigned done; };
+
+static void late_fn(struct work *w) { __atomic_store_n(&container_of(w, struct late, w)->done, 1, __ATOMIC_SEQ_CST); }
+
+static void *late_queue(void *arg)
+{
+	struct late *l = arg;
+
+	wq_queue(l->q, &l->w, late_fn);
+	return NULL;
+}
+
+/* The work is done, and who queued it is still about to return: the queue stays until then. */
+START_TEST(wq_free_waits_for_who_is_waking)
+{
+	struct late l = { .q = wq_new("late", 1) };
+	pthread_t t;
+
+	nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000 * 1000 }, NULL); /* so that the worker sleeps and has to be woken */
+	__atomic_store_n(&slow_signal, 1, __ATOMIC_SEQ_CST);
+	ck_assert_int_eq(pthread_create(&t, NULL, late_queue, &l), 0);
+	while (!__atomic_load_n(&l.done, __ATOMIC_SEQ_CST))
+		sched_yield();
+	wq_free(l.q);
+	ck_assert_uint_eq(__atomic_load_n(&signal_returned, __ATOMIC_SEQ_CST), 1);
+	pthread_join(t, NULL);
 }
 END_TEST
 
@@ -341,6 +386,7 @@ int main(void)
 	tcase_add_test(t, crc32c_is_incremental);
 	tcase_add_test(t, list_keeps_order);
 	tcase_add_test(t, wq_runs_everything_once);
+	tcase_add_test(t, wq_free_waits_for_who_is_waking);
 	tcase_add_test(t, wq_manual_runs_in_order_and_only_when_told);
 	tcase_add_test(t, epoch_never_frees_under_a_reader);
 	tcase_add_test(t, epoch_waits_for_an_open_bracket);
