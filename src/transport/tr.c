@@ -84,6 +84,15 @@ static unsigned busy_slots(struct tr *t)
 	return n;
 }
 
+/* D4 in tr_dispatch.c: asked after busy_slots. */
+static bool any_handling(struct tr *t)
+{
+	for (unsigned i = 0; i < t->nr_queues; i++)
+		if (__atomic_load_n(&t->queues[i].handling, __ATOMIC_ACQUIRE))
+			return true;
+	return false;
+}
+
 /*
  * These two look at slots that belong to others, for the log only: what they see may be old or half new, and the pointer leads into the
  * slot whatever the moment.
@@ -125,7 +134,7 @@ static void drain_handlers(struct tr *t)
 		fdio_mutex_lock(&t->lock);
 		unsigned keep = t->destroy_req ? 1 : 0;
 		fdio_mutex_unlock(&t->lock);
-		if (busy_slots(t) <= keep)
+		if (busy_slots(t) <= keep && !any_handling(t))
 			return;
 		if (fdio_now_ns() > warn_at) {
 			tr_log_busy(t);

@@ -6,6 +6,9 @@
  * D1 A slot is either free, armed, or busy; a busy one gets exactly one reply (asserted by state).
  * D2 busy is raised before stopping is read, and stopping is set before busy is summed: either the handler is not
  *    called or shutdown waits for it.
+ * D4 A handler may go on after its reply, letting go of what it used, and its slot is no longer busy then. So a loop says when it is
+ *    inside one: raised before the reply lowers busy, lowered after the last access. Shutdown reads busy first and this
+ *    afterwards. (Workers and dio are drained by whoever owns them.)
  */
 #include "transport/tr_types.h"
 
@@ -134,5 +137,8 @@ void tr_dispatch(struct tr_req *r, int err)
 		tr_reply(r, -EINVAL, 0);
 		return;
 	}
+	struct tr_queue *q = tr_queue_of(r); /* r may be in use again afterwards */
+	__atomic_store_n(&q->handling, true, __ATOMIC_RELAXED); /* D4 */
 	t->cfg.handler(r, t->cfg.arg);
+	__atomic_store_n(&q->handling, false, __ATOMIC_RELEASE);
 }

@@ -45,6 +45,7 @@ struct tr_queue {
 	bool taking;               /* take_requests is on the stack; loop thread only */
 	bool ended;                /* the connection is gone; loop thread only */
 	unsigned taken;            /* requests that this waking has brought; loop thread only */
+	bool handling;             /* atomic: the loop is inside a handler, D4 in tr_dispatch.c */
 	struct loop_msg recruit_msg;
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;

@@ -41,6 +41,7 @@ struct fake_kernel {
 	int notify_fd;          /* our end of what the transport believes to be /dev/fuse */
 	unsigned nr_inval;
 	unsigned next;
+	bool linger;            /* atomic */
 	struct fdio_mutex lock; /* RANK_LEAF; guards the tickets' answers, the free slots, and: */
 	unsigned order;
 	bool destroying, ended;
@@ -346,7 +347,15 @@ unsigned fk_invalidations(struct fake_kernel *k)
 
 /* ---- life ---- */
 
-static void on_request(struct tr_req *r, void *arg) { ops_handle(r, ((struct fake_kernel *)arg)->ops); }
+static void on_request(struct tr_req *r, void *arg)
+{
+	struct fake_kernel *k = arg;
+	struct timespec nap = { .tv_nsec = 1000000 };
+
+	ops_handle(r, k->ops);
+	while (__atomic_load_n(&k->linger, __ATOMIC_SEQ_CST))
+		nanosleep(&nap, NULL);
+}
 
 static void on_forget(void *arg, uint64_t nodeid, uint64_t nlookup) { ops_forget(((struct fake_kernel *)arg)->ops, nodeid, nlookup); }
 
@@ -449,6 +458,8 @@ struct fake_dev *fk_dev(struct fake_kernel *k) { return k->f; }
 void fk_set_uid(struct fake_kernel *k, uint32_t uid) { k->uid = uid; }
 
 void fk_abort(struct fake_kernel *k) { tr_end(k->tr, TR_ABORTED, NULL); }
+
+void fk_linger(struct fake_kernel *k, bool on) { __atomic_store_n(&k->linger, on, __ATOMIC_SEQ_CST); }
 
 static bool ended(const void *arg)
 {

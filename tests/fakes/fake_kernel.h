@@ -77,6 +77,8 @@ unsigned fk_invalidations(struct fake_kernel *k);
 /* ---- the end ---- */
 /* As the channel tells it: the connection was aborted (the client's mount is gone; no answers are wanted). */
 void fk_abort(struct fake_kernel *k);
+/* While on, the loop stays inside a handler that has answered. */
+void fk_linger(struct fake_kernel *k, bool on);
 /* The transport has begun to close what is below it: no request may be in a handler's hands any more. */
 bool fk_destroying(struct fake_kernel *k);
 /* The end has come: destroy has returned. fk_wait_ended: false after 10 s. */

@@ -252,6 +252,25 @@ START_TEST(row30_destroy_waits_for_workers)
 }
 END_TEST
 
+/* A handler on a loop has answered and is not through: what it lets go of last must still be there. */
+START_TEST(row30_destroy_waits_for_who_has_answered)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 1);
+	struct fuse_release_in in = { .fh = f.fh };
+
+	fk_linger(k, true);
+	unsigned r = fk_send(k, FUSE_RELEASE, f.node, &in, sizeof(in), NULL, 0);
+	ck_assert_int_eq(fk_wait(k, r)->err, 0);
+	fk_abort(k);
+	a_while();
+	ck_assert(!fk_destroying(k));
+	fk_linger(k, false);
+	ck_assert(fk_wait_ended(k));
+	fk_close(k);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ row 32 */
 
 static struct fuse_attr attr_at(struct fake_kernel *k, uint64_t node)
@@ -509,6 +528,7 @@ int main(void)
 	tcase_add_test(t, row29_interrupt_cancels_nothing);
 	tcase_add_test(t, row30_destroy_is_answered_last);
 	tcase_add_test(t, row30_destroy_waits_for_workers);
+	tcase_add_test(t, row30_destroy_waits_for_who_has_answered);
 	tcase_add_test(t, row32_times_of_a_write);
 	tcase_add_test(t, truncate_waits_for_writes_in_flight);
 	tcase_add_test(t, others_go_on_beside_held_io);
