@@ -358,21 +358,35 @@ static int join(struct jnl_handle *h, struct jbuf *b)
 	return r;
 }
 
+/* The image just taken of a block that could not join: nothing changes it, and the handle has no reference. */
+static void drop_image(struct jnl_handle *h, struct jbuf *b)
+{
+	h->nr_undo--;
+	h->nr_images--;
+	h->credits++;
+	b->handle_seq = 0;
+}
+
 int jnl_get_write(struct jnl_handle *h, struct jnl_buf *pub)
 {
 	struct jbuf *b = to_jbuf(pub);
+	bool first;
 	int r;
 
 	if (likely(b->handle_seq == h->seq && b->txn == h->txn))
 		return 0;
 	if (unlikely(jabort_error(h->j)))
 		return -EROFS;
-	if (b->handle_seq != h->seq) {
+	first = b->handle_seq != h->seq;
+	if (first) {
 		r = take_image(h, b);
 		if (r)
 			return r;
 	}
-	return b->txn == h->txn ? 0 : join(h, b);
+	r = b->txn == h->txn ? 0 : join(h, b);
+	if (r && first)
+		drop_image(h, b);
+	return r;
 }
 
 int jnl_bnew(struct jnl_handle *h, uint64_t blk, struct jnl_buf **ret)
@@ -518,13 +532,21 @@ static void undo_forget(struct jtxn *t, struct jundo *u)
 		jset_del(&t->revokes, u->blk);
 }
 
+/*
+ * Before any block leaves the transaction, which is what keeps its content from being written home (J6) and its buffer from being
+ * evicted. A block that was forgotten in the handle is kept by that.
+ */
+static void restore_images(struct jnl_handle *h)
+{
+	for (unsigned i = h->nr_undo; i-- > 0;)
+		if (h->undo[i].kind == JU_IMAGE && !JNL_MUTATED(JM_NO_ROLLBACK))
+			restore_image(h->j, &h->undo[i]);
+}
+
 static void undo_one(struct jnl *j, struct jtxn *t, struct jundo *u)
 {
-	if (u->kind == JU_IMAGE) {
-		if (!JNL_MUTATED(JM_NO_ROLLBACK))
-			restore_image(j, u);
+	if (u->kind == JU_IMAGE)
 		return;
-	}
 	fdio_mutex_lock(&j->state);
 	if (u->kind == JU_JOIN)
 		undo_join(t, u);
@@ -540,6 +562,7 @@ void jnl_cancel(struct jnl_handle *h)
 	struct jnl *j = h->j;
 
 	fdio_count(CTR_jnl_rollback);
+	restore_images(h);
 	for (unsigned i = h->nr_undo; i-- > 0;)
 		undo_one(j, h->txn, &h->undo[i]);
 	run_callbacks(h->undo_cbs, 0);

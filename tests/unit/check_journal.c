@@ -10,7 +10,10 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* ---- cache ---- */
 
@@ -202,6 +205,58 @@ START_TEST(credits_are_a_limit)
 	jnl_cancel(h);
 	for (unsigned i = 0; i < 3; i++)
 		jnl_brelse(b[i]);
+	env_down(&e);
+}
+END_TEST
+
+/* The block whose content is being put back, made read-only so that it is seen when that happens. */
+static struct { struct jbuf *b; void *page; unsigned hits; bool in_txn, held; } guarded;
+
+static void on_write(int sig, siginfo_t *si, void *ctx)
+{
+	uint8_t *at = si->si_addr;
+
+	if (at < (uint8_t *)guarded.page || at >= (uint8_t *)guarded.page + 4096)
+		_exit(99);
+	guarded.hits++;
+	guarded.in_txn = guarded.b->txn != NULL;
+	guarded.held = guarded.b->refs > 0;
+	mprotect(guarded.page, 4096, PROT_READ | PROT_WRITE);
+}
+
+/*
+ * What is to go home is the committed image, and until the handle's changes are undone the block must not: while its content is
+ * put back it is still in the transaction, which also keeps it in memory.
+ */
+START_TEST(cancel_restores_content_before_the_block_leaves) /* J1, J6 */
+{
+	struct sigaction sa = { .sa_sigaction = on_write, .sa_flags = SA_SIGINFO }, old;
+	struct jnl_handle *h;
+	struct jnl_buf *b;
+	struct env e;
+
+	env_up(&e);
+	if (_i) { /* with a home write due */
+		env_write(&e, e.base, 1);
+		ck_assert_int_eq(jnl_sync(e.j), 0);
+	}
+	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
+	ck_assert_int_eq(jnl_get_write(h, b), 0);
+	memset(b->data, 0xee, 4096);
+	guarded.b = (struct jbuf *)(void *)b;
+	guarded.page = b->data;
+	guarded.hits = 0;
+	jnl_brelse(b); /* as the callers do: the handle keeps it */
+	ck_assert_int_eq(sigaction(SIGSEGV, &sa, &old), 0);
+	ck_assert_int_eq(mprotect(guarded.page, 4096, PROT_READ), 0);
+	jnl_cancel(h);
+	ck_assert_int_eq(sigaction(SIGSEGV, &old, NULL), 0);
+	ck_assert_uint_eq(guarded.hits, 1);
+	ck_assert(guarded.in_txn);
+	ck_assert(guarded.held);
+	if (_i)
+		ck_assert_int_eq(env_value(&e, e.base), 1);
 	env_down(&e);
 }
 END_TEST
@@ -614,6 +669,7 @@ static Suite *suite_journal(void)
 	tcase_add_test(tc, readahead_is_one_read);
 	tcase_add_test(tc, cache_stays_near_its_limit);
 	tcase_add_test(tc, cancel_restores_everything);
+	tcase_add_loop_test(tc, cancel_restores_content_before_the_block_leaves, 0, 2);
 	tcase_add_test(tc, end_runs_undo_callbacks_with_one);
 	tcase_add_test(tc, credits_are_a_limit);
 	tcase_add_test(tc, bnew_does_not_read_and_cancel_forgets_it);
