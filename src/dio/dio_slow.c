@@ -130,6 +130,8 @@ static int slow_write(struct dio_req *r)
 	int err;
 
 	fdio_count(CTR_dio_write_slow);
+	/* Meant for all of it, but the map was dropped on the way: what is written here is not durable by itself. */
+	r->state &= ~DIO_R_FUA;
 	s.pos = r->pos + r->direct_len;
 	s.end = r->pos + r->len;
 	s.shut = (s.pos | s.end) & (s.d->lbs - 1);
@@ -165,7 +167,7 @@ void dio_slow_work(struct work *w)
 	uint64_t since = x4_evictions(r->dio->cfg.vol);
 
 	r->error = write ? slow_write(r) : slow_read(r);
-	while (r->error == -ENOSPC && x4_eviction_since(r->dio->cfg.vol, &since))
+	while (write && r->error == -ENOSPC && x4_eviction_since(r->dio->cfg.vol, &since))
 		r->error = slow_write(r);
 	if (r->error) {
 		fdio_count(CTR_dio_io_error);

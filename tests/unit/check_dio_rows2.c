@@ -4,6 +4,7 @@
  * invalidation, forward progress. One test for each; the number is the promise's number in ARCHITECTURE.
  */
 #include "check_dio_env.h"
+#include "ext4/x4_types.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -393,6 +394,39 @@ START_TEST(row20_fua_or_one_flush)
 	ck_assert_uint_eq(st.fua, 0);
 	ck_assert_uint_eq(st.writes, 5);
 	ck_assert_uint_eq(st.flushes, 1);
+	env_close(e);
+}
+END_TEST
+
+/* 20: the map goes (a handle on the same inode was cancelled) after the first piece went out with FUA: the rest is durable all the same. */
+static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	struct env *e = arg;
+
+	(void)off;
+	(void)len;
+	if (kind != FAKE_WRITE || after)
+		return;
+	fake_set_hook(e->f, NULL, NULL);
+	ck_assert(flags & DEV_FUA);
+	x4_map_drop(e->i);
+}
+
+START_TEST(row20_remainder_of_a_fua_write_is_flushed)
+{
+	struct env *e = env_new(NULL);
+	static uint8_t media[BS], want[BS];
+
+	make_extents(e, 3);
+	uint64_t slow = counter(CTR_dio_write_slow);
+	fake_set_hook(e->f, drop_map, e);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 3 * BS);
+	ck_assert_uint_eq(counter(CTR_dio_write_slow) - slow, 1);
+	for (unsigned k = 0; k < 3; k++) {
+		pattern(want, 2, k * BS, BS);
+		fake_peek_media(e->f, media, BS, dev_addr(e, k * BS));
+		ck_assert_mem_eq(media, want, BS);
+	}
 	env_close(e);
 }
 END_TEST
@@ -930,4 +964,5 @@ int main(void)
 	int bad = srunner_ntests_failed(r);
 	srunner_free(r);
 	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_test(t, row20_remainder_of_a_fua_write_is_flushed);
 }
