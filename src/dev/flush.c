@@ -28,6 +28,7 @@ struct dev_flusher {
 	pthread_cond_t changed;
 	struct list waiting; /* flush_waiter.node: not covered by a flush that was issued */
 	bool running;
+	uint32_t failures;   /* atomic; raised before anybody hears of the failure */
 };
 
 struct flush_waiter {
@@ -70,6 +71,8 @@ unsigned dev_flusher_waiting(struct dev_flusher *f)
 	return n;
 }
 
+uint32_t dev_flush_failures(const struct dev *d) { return __atomic_load_n(&d->flusher->failures, __ATOMIC_SEQ_CST); }
+
 /* With the lock held, dropped over the flush itself. */
 static void lead_one_flush(struct dev *d, struct dev_flusher *f)
 {
@@ -88,6 +91,7 @@ static void lead_one_flush(struct dev *d, struct dev_flusher *f)
 	dev_call_end(d, &c);
 	if (err < 0) {
 		log_ratelimited(FDIO_LOG_ERR, "%s: device flush failed: %s", d->name, strerror(-err));
+		__atomic_fetch_add(&f->failures, 1, __ATOMIC_SEQ_CST);
 		err = -EIO;
 	} else {
 		err = 0;

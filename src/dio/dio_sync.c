@@ -10,8 +10,9 @@
  * write noted up to that epoch completed before the flush was sent. So an inode with dirty_epoch <=
  * durable_epoch needs none.
  *
- * A flush that fails is told to every waiter of the batch that needed it, and once more to any other inode that had
- * unflushed writes at that time, when it is next synced: a later flush that succeeds says nothing about them.
+ * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that needed it, and once to any other inode that
+ * had unflushed writes at that time, when it is next synced: a later flush that succeeds says nothing about them. Failures are noticed
+ * before durable_epoch moves on, and looked for once more after a batch's own flush.
  *
  * Lock: sync_lock for the lists and the states of the syncers; nothing is called under it.
  */
@@ -74,7 +75,17 @@ static bool is_dirty(struct dio *d, struct dio_inode *di)
 	return di && __atomic_load_n(&di->dirty_epoch, __ATOMIC_SEQ_CST) > __atomic_load_n(&d->durable_epoch, __ATOMIC_SEQ_CST);
 }
 
-/* An earlier flush failed while di had unflushed writes, and nobody has told it yet. */
+/* sync_lock held. */
+static void notice_failures(struct dio *d)
+{
+	uint32_t n = dev_flush_failures(d->cfg.dev);
+
+	if (n != d->flush_err_seq && !d->flush_err_seq)
+		d->flush_err_durable = d->durable_epoch;
+	d->flush_err_seq = n;
+}
+
+/* A flush failed while di had unflushed writes, and nobody has told it yet. */
 static int missed_error(struct dio *d, struct dio_inode *di)
 {
 	int err = 0;
@@ -82,6 +93,7 @@ static int missed_error(struct dio *d, struct dio_inode *di)
 	if (!di)
 		return 0;
 	fdio_mutex_lock(&d->sync_lock);
+	notice_failures(d);
 	if (di->err_seq != d->flush_err_seq) {
 		di->err_seq = d->flush_err_seq;
 		if (__atomic_load_n(&di->dirty_epoch, __ATOMIC_SEQ_CST) > d->flush_err_durable)
@@ -157,8 +169,6 @@ static void survey(struct batch *b)
 			continue;
 		struct dio_inode *di = x4_inode_upper(s->inode);
 		s->err = x4_window_settle(s->inode);
-		if (!s->err)
-			s->err = missed_error(d, di);
 		s->need_commit = needs_commit(b, s->inode, s->datasync);
 		s->need_flush = is_dirty(d, di);
 		b->need_flush |= s->need_flush;
@@ -172,11 +182,13 @@ static void survey(struct batch *b)
 
 static void note_durable(struct batch *b)
 {
-	uint64_t cur = __atomic_load_n(&b->d->durable_epoch, __ATOMIC_SEQ_CST);
+	struct dio *d = b->d;
 
-	while (cur < b->epoch && !__atomic_compare_exchange_n(&b->d->durable_epoch, &cur, b->epoch, false, __ATOMIC_SEQ_CST,
-							      __ATOMIC_SEQ_CST))
-		;
+	fdio_mutex_lock(&d->sync_lock);
+	notice_failures(d);
+	if (d->durable_epoch < b->epoch)
+		__atomic_store_n(&d->durable_epoch, b->epoch, __ATOMIC_SEQ_CST);
+	fdio_mutex_unlock(&d->sync_lock);
 }
 
 /* The waiters in the batch learn of the error now; the others when they ask. */
@@ -187,8 +199,7 @@ static void note_flush_error(struct batch *b)
 	struct dio_sync *s;
 
 	fdio_mutex_lock(&d->sync_lock);
-	if (!d->flush_err_seq++)
-		d->flush_err_durable = __atomic_load_n(&d->durable_epoch, __ATOMIC_SEQ_CST);
+	notice_failures(d);
 	list_for_each(r, &b->reqs, link)
 		if (r->state & DIO_R_NEED_FLUSH)
 			r->file->di->err_seq = d->flush_err_seq;
@@ -217,13 +228,13 @@ static void make_durable(struct batch *b)
 		note_durable(b);
 }
 
-static int outcome(const struct batch *b, bool commit, bool flush, int err)
+static int outcome(const struct batch *b, struct dio_inode *di, bool commit, bool flush, int err)
 {
 	if (!err && commit)
 		err = b->commit_err;
 	if (!err && flush)
 		err = b->flush_err;
-	return err;
+	return err ? err : missed_error(b->d, di);
 }
 
 static void answer(struct batch *b)
@@ -235,14 +246,14 @@ static void answer(struct batch *b)
 
 	list_for_each_safe(r, rt, &b->reqs, link) {
 		list_del(&r->link);
-		r->error = outcome(b, r->state & DIO_R_NEED_COMMIT, r->state & DIO_R_NEED_FLUSH, r->error);
+		r->error = outcome(b, r->file->di, r->state & DIO_R_NEED_COMMIT, r->state & DIO_R_NEED_FLUSH, r->error);
 		dio_req_end(r);
 	}
 	list_for_each_safe(s, st, &b->calls, link) {
 		list_del(&s->link);
 		if (!s->inode && vol_err == 1)
 			vol_err = x4_vol_sync(d->cfg.vol);
-		s->done(s, s->inode ? outcome(b, s->need_commit, s->need_flush, s->err) : vol_err);
+		s->done(s, s->inode ? outcome(b, x4_inode_upper(s->inode), s->need_commit, s->need_flush, s->err) : vol_err);
 		__atomic_fetch_sub(&d->cpus[0].inflight, 1, __ATOMIC_RELEASE);
 	}
 }

@@ -103,12 +103,12 @@ struct dio {
 	 * Sync queue. epoch counts batches: a write that completes notes the current one in its inode; a batch that
 	 * flushes makes everything noted up to its own epoch durable.
 	 */
-	struct fdio_mutex sync_lock; /* guards the lists, the states and the error fields */
+	struct fdio_mutex sync_lock; /* guards the lists, the states, the error fields and the stores to durable_epoch */
 	struct list sync_reqs, sync_calls;
 	struct dio_syncer syncer[DIO_NR_SYNC];
 	uint64_t epoch, durable_epoch; /* atomic */
-	uint32_t flush_err_seq;        /* flushes that failed */
-	uint64_t flush_err_durable;    /* durable_epoch at the first of them */
+	uint32_t flush_err_seq;        /* dev_flush_failures when it was last looked at */
+	uint64_t flush_err_durable;    /* durable_epoch when the first of them was noticed */
 };
 
 /* In-flight counts of one CPU. */

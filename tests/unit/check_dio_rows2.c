@@ -581,6 +581,27 @@ START_TEST(row23_flush_failure_reaches_the_covered)
 }
 END_TEST
 
+/* 23: the flush that failed was not the queue's but the journal's: who had unflushed writes hears of it all the same. */
+START_TEST(row23_flush_failure_of_the_journal)
+{
+	struct env *e = env_new(NULL);
+	struct x4_inode *g = env_file(e, "g");
+
+	make_extents(e, 2);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(env_fsync(e, g, false), 0);
+	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(x4_vol_sync(e->vol), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(e->f), 1);
+	ck_assert_int_eq(env_fsync(e, e->i, true), -EIO);
+	ck_assert_int_eq(env_fsync(e, e->i, true), -EROFS); /* once; the journal has aborted */
+	ck_assert_int_eq(env_fsync(e, g, true), -EROFS);
+	x4_iput(g);
+	env_close_nocheck(e);
+}
+END_TEST
+
 /* After the journal has aborted nothing becomes durable: who has unwritten changes hears EIO, who has none EROFS, as on ext4. */
 START_TEST(fsync_after_the_abort)
 {
@@ -943,10 +964,12 @@ int main(void)
 	tcase_add_test(t, row19_sync_writes_survive);
 	tcase_add_test(t, row19_o_sync_keeps_mtime);
 	tcase_add_test(t, row20_fua_or_one_flush);
+	tcase_add_test(t, row20_remainder_of_a_fua_write_is_flushed);
 	tcase_add_test(t, times_force_no_commit);
 	tcase_add_test(t, row21_no_flush_without_data);
 	tcase_add_test(t, row22_flushes_are_shared);
 	tcase_add_test(t, row23_flush_failure_reaches_the_covered);
+	tcase_add_test(t, row23_flush_failure_of_the_journal);
 	tcase_add_test(t, fsync_after_the_abort);
 	tcase_add_test(th, row24_the_loop_never_waits);
 	tcase_add_test(t, row25_order_of_invalidation);
@@ -964,5 +987,4 @@ int main(void)
 	int bad = srunner_ntests_failed(r);
 	srunner_free(r);
 	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
-	tcase_add_test(t, row20_remainder_of_a_fua_write_is_flushed);
 }
