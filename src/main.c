@@ -21,6 +21,7 @@
 #include "unmounter.h"
 #include "watchdog.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <signal.h>
@@ -43,7 +44,7 @@ struct session {
 	struct probe probe;
 	char mountpoint[PATH_MAX];
 	char mount_opts[256];
-	char err[512];
+	char err[PATH_MAX + 512];
 	bool root, fuseblk, read_only;
 	struct dev *dev;
 	struct loop_set *loops;
@@ -169,12 +170,21 @@ static int failed(struct session *s, int status, const char *fmt, ...)
 	return status;
 }
 
+/* One line, whatever names it repeats. */
+static void say(struct session *s)
+{
+	for (char *p = s->err; *p; p++)
+		if (iscntrl((unsigned char)*p))
+			*p = '?';
+	fprintf(stderr, "fusedio: %s\n", s->err);
+}
+
 static int check_mountpoint(struct session *s)
 {
 	struct stat st;
 
 	if (!realpath(s->opt.mountpoint, s->mountpoint))
-		return failed(s, EXIT_MOUNT, "mount point %s: %s", s->opt.mountpoint, strerror(errno));
+		return failed(s, EXIT_MOUNT, "mount point %.200s: %s", *s->opt.mountpoint ? s->opt.mountpoint : "''", strerror(errno));
 	if (stat(s->mountpoint, &st))
 		return failed(s, EXIT_MOUNT, "mount point %s: %s", s->mountpoint, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
@@ -445,7 +455,7 @@ static int run(struct session *s)
 	tr_wait(s->tr);
 out:
 	if (st)
-		fprintf(stderr, "fusedio: %s\n", s->err);
+		say(s);
 	session_free(s);
 	return st ? st : s->result ? EXIT_SYSTEM : 0;
 }
@@ -461,7 +471,7 @@ static int fake_mount(struct session *s)
 	int st = probe_device(s->opt.device, true, &s->probe, s->err, sizeof(s->err)) ? EXIT_MOUNT : 0;
 
 	if (st)
-		fprintf(stderr, "fusedio: %s\n", s->err);
+		say(s);
 	return st;
 }
 
@@ -482,7 +492,7 @@ int main(int argc, char **argv)
 	if (!st)
 		st = check_mountpoint(&s);
 	if (st) {
-		fprintf(stderr, "fusedio: %s\n", s.err);
+		say(&s);
 		return st;
 	}
 	/* Until the mount answers, the terminal is the user's: only what he has to know goes there. */

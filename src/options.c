@@ -5,6 +5,7 @@
  */
 #include "options.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -89,8 +90,8 @@ static int apply_value(struct options *o, const struct def *d, const char *value
 	case K_NUM:
 		errno = 0;
 		n = strtol(value, &end, 10);
-		if (errno || end == value || *end || n < d->lo || n > d->hi) {
-			snprintf(errbuf, errlen, "option %s=%s: give a number from %d to %d", d->name, value, d->lo, d->hi);
+		if (errno || !isdigit((unsigned char)*value) || *end || n < d->lo || n > d->hi) {
+			snprintf(errbuf, errlen, "option %s=%.64s: give a number from %d to %d", d->name, value, d->lo, d->hi);
 			return -EINVAL;
 		}
 		*int_field(o, d) = (int)n;
@@ -98,7 +99,7 @@ static int apply_value(struct options *o, const struct def *d, const char *value
 	case K_ENUM:
 		pos = enum_pos(d->values, value);
 		if (pos < 0) {
-			snprintf(errbuf, errlen, "option %s=%s: give one of %s", d->name, value, d->values);
+			snprintf(errbuf, errlen, "option %s=%.64s: give one of %s", d->name, value, d->values);
 			return -EINVAL;
 		}
 		*int_field(o, d) = pos;
@@ -125,11 +126,11 @@ static int apply(struct options *o, const char *opt, bool sloppy, char *errbuf, 
 	if (!d) {
 		if (sloppy)
 			return 0;
-		snprintf(errbuf, errlen, "unknown option '%s': see fusedio --help", opt);
+		snprintf(errbuf, errlen, "unknown option '%.64s': see fusedio --help", opt);
 		return -EINVAL;
 	}
 	if (d->kind == K_REFUSE) {
-		snprintf(errbuf, errlen, "option %s is refused: %s", opt, d->text);
+		snprintf(errbuf, errlen, "option %.64s is refused: %s", opt, d->text);
 		return -EINVAL;
 	}
 	if (d->kind == K_FLAG)

@@ -8,6 +8,7 @@
 #include <blkid/blkid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <linux/fs.h>
 #include <mntent.h>
 #include <stdarg.h>
@@ -38,15 +39,17 @@ static int resolve(const char *spec, char *path, char *errbuf, size_t errlen)
 	bool tag = !strncmp(spec, "UUID=", 5) || !strncmp(spec, "LABEL=", 6) || !strncmp(spec, "PARTUUID=", 9) ||
 		   !strncmp(spec, "PARTLABEL=", 10);
 
+	if (!*spec)
+		return fail(-EINVAL, errbuf, errlen, "the name of the device is empty");
 	if (tag) {
 		dev = blkid_evaluate_tag(spec, NULL, NULL);
 		if (!dev)
-			return fail(-ENOENT, errbuf, errlen, "no device has %s: see blkid(8)", spec);
+			return fail(-ENOENT, errbuf, errlen, "no device has %.200s: see blkid(8)", spec);
 	}
 	if (!realpath(tag ? dev : spec, path)) {
 		int err = -errno;
 
-		fail(err, errbuf, errlen, "cannot find %s: %s", tag ? dev : spec, strerror(-err));
+		fail(err, errbuf, errlen, "cannot find %.200s: %s", tag ? dev : spec, strerror(-err));
 		free(dev);
 		return err;
 	}
@@ -76,6 +79,54 @@ static bool mounted_on(const char *path, dev_t rdev, char *where, size_t cap)
 	return found;
 }
 
+/* Whether the loop device with this "backing_file" of sysfs is made from the image. */
+static bool made_from(const char *backing_file, const struct stat *image)
+{
+	FILE *f = fopen(backing_file, "re");
+	char *path = NULL;
+	struct stat st;
+	size_t cap = 0;
+	bool same = false;
+
+	if (f && getline(&path, &cap, f) > 0) {
+		path[strcspn(path, "\n")] = '\0';
+		same = !stat(path, &st) && st.st_dev == image->st_dev && st.st_ino == image->st_ino;
+	}
+	free(path);
+	if (f)
+		fclose(f);
+	return same;
+}
+
+/* Whether a loop device made from this image is mounted or otherwise claimed; which, and where. */
+static bool used_by_loop(const struct stat *image, char *what, size_t cap)
+{
+	glob_t found;
+	bool used = false;
+
+	if (glob("/sys/block/loop*/loop/backing_file", 0, NULL, &found))
+		return false;
+	for (size_t i = 0; i < found.gl_pathc && !used; i++) {
+		const char *name = found.gl_pathv[i] + strlen("/sys/block/");
+		char dev[64], where[1024];
+		int fd;
+
+		if (!made_from(found.gl_pathv[i], image))
+			continue;
+		snprintf(dev, sizeof(dev), "/dev/%.*s", (int)FDIO_MIN(strcspn(name, "/"), (size_t)32), name);
+		fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
+		used = fd < 0 && errno == EBUSY;
+		if (fd >= 0)
+			close(fd);
+		if (used && mounted_on(dev, 0, where, sizeof(where)))
+			snprintf(what, cap, "%s, which is mounted on %s", dev, where);
+		else if (used)
+			snprintf(what, cap, "%s", dev);
+	}
+	globfree(&found);
+	return used;
+}
+
 static int open_it(struct probe *p, bool read_only, const struct stat *st, char *errbuf, size_t errlen)
 {
 	char where[1024];
@@ -101,7 +152,8 @@ static int open_it(struct probe *p, bool read_only, const struct stat *st, char 
 	if (err == EBUSY)
 		return fail(-EBUSY, errbuf, errlen, "%s is in use by another program (device mapper, RAID, swap?): see lsblk(8)", p->path);
 	if (err == EACCES || err == EPERM)
-		return fail(-err, errbuf, errlen, "no permission to open %s: run as root, or be given access to it", p->path);
+		return fail(-err, errbuf, errlen, "no permission to open %s: %s", p->path,
+			    geteuid() ? "run as root, or be given access to it" : "this container or sandbox has no access to it");
 	return fail(-err, errbuf, errlen, "cannot open %s: %s", p->path, strerror(err));
 }
 
@@ -144,9 +196,11 @@ static int check_type(int fd, struct probe *p, char *errbuf, size_t errlen)
 	blkid_type(fd, type, sizeof(type));
 	if (!strcmp(type, "jbd"))
 		return fail(-EINVAL, errbuf, errlen, "%s is an external journal, not a file system", p->path);
-	if (magic != EXT4_MAGIC || (type[0] && strncmp(type, "ext", 3)))
-		return fail(-EINVAL, errbuf, errlen, "%s does not hold an ext4 file system but %s: make one with mke2fs -t ext4, or name another device",
-			    p->path, type[0] ? type : "nothing that is known");
+	if (type[0] && strncmp(type, "ext", 3))
+		return fail(-EINVAL, errbuf, errlen, "%s does not hold an ext4 file system but %s: name another device", p->path, type);
+	if (magic != EXT4_MAGIC)
+		return fail(-EINVAL, errbuf, errlen, "%s does not hold an ext4 file system, nor anything else that is known: make one with mke2fs -t ext4, "
+			    "or name another device", p->path);
 	if (log_bs > 6)
 		return fail(-EUCLEAN, errbuf, errlen, "%s: the superblock is damaged (block size): run e2fsck", p->path);
 	p->fs_block_size = 1024u << log_bs;
@@ -175,6 +229,7 @@ static int look(int fd, struct probe *p, char *errbuf, size_t errlen)
 
 int probe_device(const char *spec, bool read_only, struct probe *p, char *errbuf, size_t errlen)
 {
+	char user[1200];
 	struct stat st;
 	int fd, err;
 
@@ -189,6 +244,8 @@ int probe_device(const char *spec, bool read_only, struct probe *p, char *errbuf
 	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
 		return fail(-ENOTBLK, errbuf, errlen, "%s is neither a block device nor an image file", p->path);
 	p->is_block = S_ISBLK(st.st_mode);
+	if (!p->is_block && used_by_loop(&st, user, sizeof(user)))
+		return fail(-EBUSY, errbuf, errlen, "%s is in use by %s: unmount it there, or name the loop device", p->path, user);
 	fd = open_it(p, read_only, &st, errbuf, errlen);
 	if (fd < 0)
 		return fd;

@@ -41,6 +41,18 @@ def missing(env):
     refused(env, env.path("nothing-here"), "no such file")
 
 
+@case(params=("empty", "long", "two-lines"))
+def odd_name(env, which):
+    """The line is one line, and says why, whatever the name."""
+    if which == "empty":
+        refused(env, "", "is empty")
+    elif which == "long":
+        refused(env, env.path("x" * 3000), "too long")
+    else:
+        refused(env, env.path("two\nlines"), "no such file")
+        refused(env, env.volume(16).target, "no such file", mnt=env.path("two\nlines"))
+
+
 @case()
 def directory(env):
     refused(env, env.mkdir("dir"), "directory", "neither", "not a")
@@ -85,6 +97,21 @@ def mounted_by_kernel(env):
     with vol.kmount() as k:
         refused(env, vol.target, "mounted", "in use", "busy")
         os.listdir(k)
+
+
+@case(kinds=("loop",))
+def image_mounted_through_loop_device(env):
+    """The kernel has it mounted, and knows nothing of a lock on the image."""
+    vol = env.volume(64)
+    with vol.kmount() as k:
+        refused(env, vol.file, vol.dev)
+        os.listdir(k)
+    with vol.mount():
+        refused(env, vol.file, vol.dev)
+    vol.detach()
+    mnt = env.mkdir()
+    run(FUSEDIO, vol.file, mnt)
+    run("umount", mnt)
 
 
 @case(kinds=BOTH)

@@ -61,6 +61,29 @@ def fstab(env):
 
 
 @case()
+def installed(env):
+    """"make install" puts the mount helper where mount(8) looks for it, and "make uninstall" leaves nothing."""
+    need("make")
+    if not os.path.exists(os.path.join(BUILD, "Makefile")):
+        raise Skip("there is no Makefile: the program under test is not in a build tree")
+    dest = env.mkdir("dest")
+    run("make", "-s", "install", f"DESTDIR={dest}", cwd=BUILD)
+    files = {}
+    for d, _, names in os.walk(dest):
+        files.update((n, os.path.join(d, n)) for n in names)
+    for name in ("fusedio", "fusedioctl", "mount.fusedio", "fusedio.8", "fusedioctl.8", "mount.fusedio.8", "fusedio@.service"):
+        expect(name in files, f"{name} is not installed")
+    prefix = os.path.dirname(os.path.dirname(files["fusedio"]))[len(dest):]
+    if prefix in ("/usr", "/usr/local"):
+        expect_eq(files["mount.fusedio"], dest + "/sbin/mount.fusedio", "place of the mount helper")
+    target = os.readlink(files["mount.fusedio"])
+    expect_eq(dest + target, files["fusedio"], "what the mount helper is a link to")
+    run("make", "-s", "uninstall", f"DESTDIR={dest}", cwd=BUILD)
+    left = [n for _, _, names in os.walk(dest) for n in names]
+    expect_eq(left, [], "what is left after make uninstall")
+
+
+@case()
 def unit(env):
     """The unit passes systemd's own check."""
     path = os.path.join(BUILD, "contrib/systemd/fusedio@.service")

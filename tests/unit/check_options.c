@@ -82,6 +82,7 @@ END_TEST
 START_TEST(usage_errors)
 {
 	struct options o;
+	char lengthy[1000] = "";
 
 	ck_assert_int_eq(parse(&o, "fusedio", NULL), EXIT_USAGE);
 	ck_assert_int_eq(parse(&o, "fusedio", "a", NULL), EXIT_USAGE);
@@ -92,6 +93,10 @@ START_TEST(usage_errors)
 	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "-o", "bogus", NULL), EXIT_USAGE);
 	ck_assert_ptr_nonnull(strstr(err, "bogus"));
 	ck_assert_ptr_null(strchr(err, '\n'));
+	/* a long one does not push the rest out of the line */
+	memset(lengthy, 'x', sizeof(lengthy) - 1);
+	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "-o", lengthy, NULL), EXIT_USAGE);
+	ck_assert_ptr_nonnull(strstr(err, "see fusedio --help"));
 	ck_assert_int_eq(parse(&o, "fusedio", "--help", NULL), 0);
 	ck_assert(o.help);
 	ck_assert_int_eq(parse(&o, "fusedio", "-V", NULL), 0);
@@ -102,7 +107,7 @@ END_TEST
 START_TEST(values)
 {
 	static const char *const bad[] = { "commit", "commit=", "commit=0", "commit=301", "commit=5x", "commit=99999999999999999999", "dio",
-					   "dio=", "dio=stric", "dio=strictly", "queue_depth=-1", "errors=|", "log=loud", "fsname=", "ro=1" };
+					   "dio=", "dio=stric", "dio=strictly", "queue_depth=-1", "commit= 5", "commit=+5", "commit=0x10", "errors=|", "log=loud", "fsname=", "ro=1" };
 	struct options o;
 
 	options_defaults(&o, true);
