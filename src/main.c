@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #define RING_ENTRIES 256
+#define POLL_AUTO_NS 100000u /* longer than a client thinks between two requests of one call or of a simple loop */
 #define SEGS_PER_LOOP 256
 #define IO_WORKERS 4
 #define SYNC_WORKERS 2
@@ -236,7 +237,8 @@ static int make_engine_room(struct session *s)
 {
 	struct loop_config lc = {
 		.entries = RING_ENTRIES, .pin = !s->opt.single_loop, .nr_fixed_files = LOOP_NR_FILES,
-		.sqe128 = s->opt.transport != TR_TRANSPORT_DEVFUSE, .poll_ns = (unsigned)s->opt.poll * 1000,
+		.sqe128 = s->opt.transport != TR_TRANSPORT_DEVFUSE, .poll_ns = s->opt.poll > 0 ? (unsigned)s->opt.poll * 1000 : 0,
+		.poll_auto_ns = s->opt.poll < 0 ? POLL_AUTO_NS : 0,
 	};
 
 	if (s->opt.single_loop)

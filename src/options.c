@@ -179,6 +179,7 @@ void options_defaults(struct options *o, bool root)
 	o->allow_other = root;
 	o->commit = 5;
 	o->queue_depth = 64;
+	o->poll = -1;
 	o->workers = 8;
 	o->drain_timeout = 30;
 	o->log = 2;

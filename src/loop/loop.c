@@ -10,7 +10,7 @@
  *    are on registered files.
  * L3 Where the thread runs (loop_place.c, loop_trial.c): on its own CPU, beside the client whose requests it gets; elsewhere
  *    while it serves a deep queue, CPUs have nothing to do, and its own is not seen to serve it better.
- * L4 Polling is bounded twice: by the configured time after the last completion, and by credit, which polls that find nothing use
+ * L4 Polling, where it is configured or loop_wander.c finds that it helps, is bounded twice: by a time after the last completion, and by credit, which polls that find nothing use
  *    up. It gives way to whatever else wants the CPU, so a client or a kernel thread on the same CPU goes first.
  */
 #include "loop/loop_types.h"
@@ -101,6 +101,7 @@ static int loop_init(struct loop_set *s, unsigned i)
 
 	l->set = s;
 	l->index = l->cpu = i;
+	l->poll_ns = s->cfg.poll_ns;
 	l->efd = eventfd(0, EFD_CLOEXEC);
 	if (l->efd < 0)
 		return -errno;
@@ -112,7 +113,7 @@ static int loop_init(struct loop_set *s, unsigned i)
 
 int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen)
 {
-	struct loop_set *s = calloc(1, sizeof(*s));
+	struct loop_set *s = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*s));
 	int err = 0;
 
 	if (!s)
@@ -291,13 +292,13 @@ static bool has_events(struct loop *l)
 
 static bool poll_wanted(struct loop *l)
 {
-	return l->set->cfg.poll_ns && (l->poll_credit || ++l->poll_skipped % POLL_RETRY == 0);
+	return l->poll_ns && (l->poll_credit || ++l->poll_skipped % POLL_RETRY == 0);
 }
 
 /* L4 */
 static void poll_events(struct loop *l)
 {
-	uint64_t until = fdio_now_ns() + l->set->cfg.poll_ns;
+	uint64_t until = fdio_now_ns() + l->poll_ns;
 
 	do {
 		if (has_events(l)) {

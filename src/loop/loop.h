@@ -35,6 +35,7 @@ struct loop_config {
 	bool sqe128;            /* 128-byte SQEs: needed for FUSE-over-io_uring commands */
 	bool pin;               /* thread i runs on CPU i, or beside it while that is better (loop_place.c) */
 	unsigned poll_ns;       /* look for completions for so long before sleeping, 0: never */
+	unsigned poll_auto_ns;  /* the same, but only where a client would be sent from CPU to CPU (loop_wander.c) */
 	unsigned nr_fixed_files; /* size of each ring's fixed-file table, 0: LOOP_NR_FILES, which is the least */
 };
 

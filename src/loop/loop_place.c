@@ -82,15 +82,34 @@ static void look_back(struct loop *l, uint64_t now)
 		fdio_count(CTR_loop_moves);
 		place(l, was_away ? &l->home_set : &l->away_set);
 	}
+	if (l->set->cfg.poll_auto_ns) {
+		bool was_on = l->wander.on;
+
+		l->poll_ns = loop_wander_window(&l->wander, w.ops, w.batches, l->window_arrivals) ? l->set->cfg.poll_auto_ns : 0;
+		if (l->wander.on && !was_on)
+			fdio_count(CTR_loop_wander);
+	}
 	l->window_start_ns = now;
 	l->window_ops = l->nr_ops;
-	l->window_batches = 0;
+	l->window_batches = l->window_arrivals = 0;
+}
+
+/* The line is shared by all loops; it stays where it is while one of them is alone at work. */
+static void note_turn(struct loop *l)
+{
+	if (__atomic_load_n(&l->set->last, __ATOMIC_RELAXED) == l->index)
+		return;
+	__atomic_store_n(&l->set->last, l->index, __ATOMIC_RELAXED);
+	l->window_arrivals++;
 }
 
 void loop_place_note(struct loop *l, unsigned n)
 {
 	__atomic_store_n(&l->nr_ops, l->nr_ops + n, __ATOMIC_RELAXED);
-	if (!l->can_move || ++l->window_batches % WINDOW_BATCHES)
+	if (!l->can_move)
+		return;
+	note_turn(l);
+	if (++l->window_batches % WINDOW_BATCHES)
 		return;
 	uint64_t now = fdio_now_ns();
 	if (now - l->window_start_ns >= WINDOW_NS)

@@ -9,6 +9,7 @@
 #include "base/lock.h"
 #include "loop/loop.h"
 #include "loop/loop_trial.h"
+#include "loop/loop_wander.h"
 
 #include <sched.h>
 
@@ -28,7 +29,7 @@ struct loop {
 	pthread_t thread;
 	bool thread_on;
 
-	unsigned poll_credit, poll_skipped;
+	unsigned poll_ns, poll_credit, poll_skipped;
 
 	/* loop_place.c */
 	bool can_move;
@@ -37,6 +38,8 @@ struct loop {
 	struct loop_trial trial;
 	unsigned window_batches;
 	uint64_t window_start_ns, window_ops; /* at the window's beginning */
+	struct loop_wander wander;
+	unsigned window_arrivals;        /* batches after another loop's */
 	uint64_t *others_seen;           /* two for each other loop */
 
 	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
@@ -55,6 +58,7 @@ struct loop_set {
 	struct fdio_mutex start_lock;    /* RANK_LEAF; guards nr_started */
 	pthread_cond_t start_cond;
 	unsigned nr_started;
+	unsigned last fdio_cacheline_aligned; /* atomic: the loop that was last at work; only written when it is another one */
 };
 
 /* ---- loop_place.c ---- */

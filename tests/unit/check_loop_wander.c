@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unit tests of loop_wander.c: when a loop looks for more work before it sleeps. No thread, no clock.
+ */
+#include "loop/loop_wander.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCHES 64u
+
+static struct loop_wander w;
+
+static void setup(void) { memset(&w, 0, sizeof(w)); }
+
+/* Windows in which it was on afterwards. */
+static unsigned live(unsigned windows, unsigned per_batch, unsigned arrivals)
+{
+	unsigned on = 0;
+
+	for (unsigned i = 0; i < windows; i++)
+		on += loop_wander_window(&w, (uint64_t)BATCHES * per_batch, BATCHES, arrivals);
+	return on;
+}
+
+/* A client that wanders unless its loop polls. */
+static unsigned live_with_cure(unsigned windows)
+{
+	unsigned on = 0;
+
+	for (unsigned i = 0; i < windows; i++)
+		on += loop_wander_window(&w, BATCHES, BATCHES, w.on ? 0 : BATCHES / 2);
+	return on;
+}
+
+START_TEST(one_loop_alone_never_polls)
+{
+	ck_assert_uint_eq(live(5000, 1, 0), 0);
+	ck_assert_uint_eq(live(5000, 1, BATCHES / 16), 0);
+}
+END_TEST
+
+START_TEST(a_wandering_client_makes_it_poll_at_once)
+{
+	ck_assert_uint_eq(live(1, 1, BATCHES / 2), 1);
+	ck_assert(w.on);
+}
+END_TEST
+
+START_TEST(it_is_left_off_less_and_less_often_while_it_helps)
+{
+	ck_assert_uint_ge(live_with_cure(100), 97);
+	ck_assert_uint_ge(live_with_cure(10000), 9980);
+}
+END_TEST
+
+START_TEST(a_client_that_has_stopped_wandering_ends_it)
+{
+	live_with_cure(10);
+	live(64, 1, 0);
+	ck_assert(!w.on);
+	ck_assert_uint_eq(live(1000, 1, 0), 0);
+}
+END_TEST
+
+START_TEST(after_a_calm_time_it_begins_short_again)
+{
+	live_with_cure(2000);
+	live(1100, 1, 0);
+	ck_assert(!w.on);
+	live(1, 1, BATCHES);
+	ck_assert(w.on);
+	ck_assert_uint_le(live(200, 1, 0), 64);
+}
+END_TEST
+
+START_TEST(a_deep_queue_ends_it_at_once)
+{
+	live(1, 1, BATCHES);
+	ck_assert(w.on);
+	ck_assert_uint_eq(live(1, 8, BATCHES), 0);
+	ck_assert_uint_eq(live(100, 8, BATCHES), 0);
+}
+END_TEST
+
+START_TEST(an_empty_window_is_harmless)
+{
+	ck_assert(!loop_wander_window(&w, 0, 0, 0));
+	live(1, 1, BATCHES);
+	ck_assert(!loop_wander_window(&w, 0, 0, 0));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("loop_wander");
+	TCase *tc = tcase_create("loop_wander");
+
+	tcase_add_checked_fixture(tc, setup, NULL);
+	tcase_add_test(tc, one_loop_alone_never_polls);
+	tcase_add_test(tc, a_wandering_client_makes_it_poll_at_once);
+	tcase_add_test(tc, it_is_left_off_less_and_less_often_while_it_helps);
+	tcase_add_test(tc, a_client_that_has_stopped_wandering_ends_it);
+	tcase_add_test(tc, after_a_calm_time_it_begins_short_again);
+	tcase_add_test(tc, a_deep_queue_ends_it_at_once);
+	tcase_add_test(tc, an_empty_window_is_harmless);
+	suite_add_tcase(s, tc);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
