@@ -433,6 +433,8 @@ static int start(struct session *s)
 static int settle(struct session *s)
 {
 	tell_kernel_read_only(s);
+	if (!s->root && s->opt.readahead)
+		log_warn("option readahead needs root: the kernel reads 128 KiB ahead, as on every FUSE mount");
 	if (s->root)
 		readahead_set(s->mountpoint, s->opt.readahead ? (unsigned)s->opt.readahead : readahead_default(s->probe.path));
 	watchdog_open_abort(s->watchdog, s->mountpoint);

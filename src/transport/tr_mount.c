@@ -9,12 +9,15 @@
 #include "transport/tr_types.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <fuse_log.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static char last_fuse_line[512];
 
@@ -24,6 +27,31 @@ static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list a
 	(void)level;
 	vsnprintf(last_fuse_line, sizeof(last_fuse_line), fmt, ap);
 	last_fuse_line[strcspn(last_fuse_line, "\n")] = '\0';
+}
+
+/* fusermount3, which mounts for those who are not root, writes its reason to stderr: it becomes part of our line too. */
+static int mount_heard(struct tr *t)
+{
+	int said = memfd_create("fusermount3", MFD_CLOEXEC), err = -1;
+	int out = said < 0 ? -1 : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+	char text[256];
+	ssize_t n;
+
+	if (out >= 0)
+		dup2(said, STDERR_FILENO);
+	err = fuse_session_mount(t->se, t->mountpoint);
+	if (out >= 0) {
+		dup2(out, STDERR_FILENO);
+		n = pread(said, text, sizeof(text) - 1, 0);
+		text[FDIO_MAX(n, 0)] = '\0';
+		text[strcspn(text, "\n")] = '\0';
+		if (err && text[0])
+			snprintf(last_fuse_line, sizeof(last_fuse_line), "%s", text);
+		close(out);
+	}
+	if (said >= 0)
+		close(said);
+	return err;
 }
 
 /* fsname= ends at a comma unless it is escaped. */
@@ -68,7 +96,7 @@ int tr_mount_libfuse(struct tr *t, char *errbuf, size_t errlen)
 		snprintf(errbuf, errlen, "libfuse refused the mount options: %s", last_fuse_line[0] ? last_fuse_line : opts);
 		return -EINVAL;
 	}
-	if (fuse_session_mount(t->se, t->mountpoint)) {
+	if (mount_heard(t)) {
 		snprintf(errbuf, errlen, "cannot mount on %s: %s", t->mountpoint,
 			 last_fuse_line[0] ? last_fuse_line : "see the kernel log; is /dev/fuse there (modprobe fuse)?");
 		fuse_session_destroy(t->se);

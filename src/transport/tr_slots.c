@@ -79,8 +79,8 @@ static int queue_new(struct tr *t, unsigned i, unsigned depth)
 	q->arena = arena;
 	q->nr_slots = depth;
 	err = loop_register_arena(q->loop, arena, arena_bytes(bytes));
-	if (err)
-		log_warn("loop %u runs without registered buffers: %s; raise RLIMIT_MEMLOCK for full speed", i, strerror(-err));
+	if (err && !t->unregistered++)
+		log_warn("serving without registered buffers, somewhat slower: %s; raise RLIMIT_MEMLOCK (ulimit -l) for full speed", strerror(-err));
 	for (unsigned s = 0; s < depth; s++) {
 		struct tr_req *r = tr_slot(q, s);
 

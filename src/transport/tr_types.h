@@ -67,7 +67,7 @@ struct tr {
 	bool mounted;
 	struct tr_conn conn;
 	const struct tr_chan_ops *chan;
-	unsigned nr_queues;
+	unsigned nr_queues, unregistered; /* queues; those of them whose buffers could not be registered */
 	struct tr_queue *queues;   /* by loop index */
 	bool stopping;             /* atomic: no more handlers are called */
 	struct tr_readers readers; /* of /dev/fuse */

@@ -99,22 +99,27 @@ def dies_together(env):
     vol.check()
 
 
-@case()
-def ordinary_user(env):
-    """Without root: an image that the user owns, through fusermount3; others are kept out; SIGTERM and fusermount3 -u end it."""
+def as_user(env):
+    """A volume that nobody owns, a copy of the program that nobody may run, and the words that begin a command of nobody's."""
     need("fusermount3", "setpriv")
     # udev gives everybody the device; where there is no udev, this test does.
     env.undo.callback(os.chmod, "/dev/fuse", os.stat("/dev/fuse").st_mode & 0o777)
     os.chmod("/dev/fuse", 0o666)
     vol = env.volume(64, "-E", f"root_owner={USER}:{USER}")
-    point = env.mkdir()
+    os.chown(vol.file, USER, USER)
     exe = env.path("fusedio")
     shutil.copy2(FUSEDIO, exe)
     os.chmod(exe, 0o755)
-    os.chown(vol.file, USER, USER)
+    return vol, exe, ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--")
+
+
+@case()
+def ordinary_user(env):
+    """Without root: an image that the user owns, through fusermount3; others are kept out; SIGTERM and fusermount3 -u end it."""
+    vol, exe, user = as_user(env)
+    point = env.mkdir()
     os.chown(point, USER, USER)
     env.undo.callback(run, "umount", "-l", point, ok=None)
-    user = ("setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups", "--")
     for end in ("fusermount3", "TERM"):
         run(*user, exe, vol.file, point)
         expect_eq(mountinfo(point)[1], "fuse.fusedio", "type of the mount")
@@ -133,6 +138,22 @@ def ordinary_user(env):
         vol.check()
     with vol.kmount("ro") as k:
         expect_eq(read_file(os.path.join(k, "TERM")), b"TERM\n", "what the user wrote")
+
+
+@case()
+def ordinary_user_refused(env):
+    """What fusermount3 does not allow is said in one line, with its reason."""
+    vol, exe, user = as_user(env)
+    mine, roots = env.mkdir(), env.mkdir()
+    os.chown(mine, USER, USER)
+    tries = [(("--", vol.file, roots), "write access")]
+    if "user_allow_other" not in read_file("/etc/fuse.conf").decode().split("\n"):
+        tries.append((("-o", "allow_other", vol.file, mine), "user_allow_other"))
+    for argv, reason in tries:
+        p = run(*user, exe, *argv, ok=None)
+        lines = [line for line in p.stderr.splitlines() if "RLIMIT_MEMLOCK" not in line]
+        expect_eq((p.returncode, len(lines)), (32, 1), f"status and lines of {p.stderr!r}")
+        expect(lines[0].startswith("fusedio: cannot mount on") and reason in lines[0], f"{lines[0]!r} does not say why")
 
 
 if __name__ == "__main__":
