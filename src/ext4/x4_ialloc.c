@@ -19,6 +19,14 @@
 
 static uint32_t first_ino_of(const struct x4_vol *v, uint32_t g) { return g * v->inodes_per_group + 1; }
 
+/* Once damage has been told, nothing in the group is touched any more; a loop thread leaves both to a worker. Returns err. */
+static int ib_damaged(struct x4_group *grp, int err)
+{
+	if (err == -EUCLEAN)
+		__atomic_store_n(&grp->ib_bad, true, __ATOMIC_RELAXED);
+	return err;
+}
+
 /* The inode bitmap of g for reading; verified once. */
 static int read_bitmap(struct x4_vol *v, uint32_t g, struct jnl_buf **ret)
 {
@@ -35,9 +43,8 @@ static int read_bitmap(struct x4_vol *v, uint32_t g, struct jnl_buf **ret)
 	sum = v->has_csum ? fdio_crc32c(v->csum_seed, (*ret)->data, v->inodes_per_group / 8) : 0;
 	if (v->has_csum && ((uint16_t)sum != rd->bg_inode_bitmap_csum_lo ||
 			    (v->desc_size >= 64 && (uint16_t)(sum >> 16) != rd->bg_inode_bitmap_csum_hi))) {
-		__atomic_store_n(&grp->ib_bad, true, __ATOMIC_RELAXED);
 		jnl_brelse(*ret);
-		return X4_CORRUPT(v, 0, grp->ib, "group %u: wrong checksum of the inode bitmap", g);
+		return ib_damaged(grp, X4_CORRUPT(v, 0, grp->ib, "group %u: wrong checksum of the inode bitmap", g));
 	}
 	__atomic_store_n(&grp->ib_checked, true, __ATOMIC_RELAXED);
 	return 0;
@@ -168,8 +175,8 @@ static int take_bit(struct jnl_handle *h, struct x4_vol *v, uint32_t g, bool is_
 	bit = x4_bits_next(b->data, v->inodes_per_group, from, false);
 	if (bit >= v->inodes_per_group) {
 		jnl_brelse(b);
-		__atomic_store_n(&grp->ib_bad, true, __ATOMIC_RELAXED);
-		return X4_CORRUPT(v, 0, grp->ib, "group %u: no free inode in the bitmap, %u in the descriptor", g, grp->d.free_inodes);
+		return ib_damaged(grp, X4_CORRUPT(v, 0, grp->ib, "group %u: no free inode in the bitmap, %u in the descriptor", g,
+						  grp->d.free_inodes));
 	}
 	x4_bits_fill(b->data, bit, 1, true);
 	jnl_brelse(b);

@@ -147,7 +147,8 @@ int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, cons
 	init_raw(i, dir, mode, c);
 	err = x4_inode_hash_new(i);
 	if (err) {
-		x4_ialloc_distrust(v, ino);
+		if (err == -EUCLEAN)
+			x4_ialloc_distrust(v, ino);
 		return err;
 	}
 	u->lone = false;

@@ -143,7 +143,7 @@ int x4_inode_hash_new(struct x4_inode *i)
 	fdio_mutex_lock(&v->icache_lock);
 	/*
 	 * Its predecessor is unhashed before the handle that frees the number ends; what may still be there is a
-	 * reader that is about to find the number unused.
+	 * reader that is about to find the number unused: a loop thread does not wait for it.
 	 */
 	while ((old = find(v, i->ino)) && old->loading && !nowait_on())
 		fdio_cond_wait(&v->icache_cond, &v->icache_lock);
