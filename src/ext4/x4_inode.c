@@ -153,6 +153,26 @@ int x4_inode_hash_new(struct x4_inode *i)
 	return old ? X4_CORRUPT(v, i->ino, 0, "the inode is in use, but free in the bitmap") : 0;
 }
 
+/*
+ * An inode that leaves memory takes along what fsync has to wait for (x4_sync_tid): its transaction need not be durable. So whatever is
+ * read again waits for the newest of these, fdatasync too: data that was not flushed is older than the times written for it.
+ */
+static void tid_leaves(const struct x4_inode *i)
+{
+	struct x4_vol *v = i->vol;
+
+	if (!i->has_sync_tid || (v->has_gone_tid && jnl_tid_geq(v->gone_tid, i->sync_tid)))
+		return;
+	v->gone_tid = i->sync_tid;
+	v->has_gone_tid = true;
+}
+
+static void tid_inherits(struct x4_inode *i)
+{
+	i->sync_tid = i->datasync_tid = i->vol->gone_tid;
+	i->has_sync_tid = i->has_datasync_tid = i->vol->has_gone_tid;
+}
+
 /* Frees the oldest unreferenced inodes beyond the bound. icache_lock held; collects them in dead. */
 static void shrink(struct x4_vol *v, struct list *dead)
 {
@@ -168,6 +188,7 @@ static void shrink(struct x4_vol *v, struct list *dead)
 		}
 		list_del(&i->lru);
 		v->ilru_len--;
+		tid_leaves(i);
 		hash_del(i);
 		list_add_tail(dead, &i->lru);
 	}
@@ -225,6 +246,7 @@ static int load(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **
 		x4_inode_free(mine);
 		return err;
 	}
+	tid_inherits(mine);
 	hash_add(mine);
 	fdio_mutex_unlock(&v->icache_lock);
 	err = x4_inode_read(mine, special);

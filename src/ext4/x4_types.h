@@ -70,6 +70,8 @@ struct x4_vol {
 	void (*reaper)(void *arg);
 	void *reaper_arg;
 	pthread_cond_t icache_cond;
+	jnl_tid gone_tid;           /* newest transaction that changed an inode which has left memory since */
+	bool has_gone_tid;
 
 	/* orphans (x4_orphan.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
 	struct list orphans;

@@ -402,6 +402,45 @@ START_TEST(threads)
 }
 END_TEST
 
+static bool waits_for(struct nvol *t, const char *name, bool datasync)
+{
+	struct x4_inode *i = n_get(t->root, name);
+	jnl_tid tid;
+	bool waits = x4_sync_tid_noted(i, datasync, &tid) && !jnl_tid_durable(t->v->jnl, tid);
+
+	x4_iput(i);
+	return waits;
+}
+
+/* A file that has left memory since it was changed, as when the kernel drops its caches, is synced like any other. */
+START_TEST(synced_after_leaving_memory)
+{
+	struct x4_attr a = { .mode = 0600 };
+	struct nvol t = { 0 };
+	struct x4_inode *i;
+	uint32_t ino;
+
+	nvol_make(&t, SMALL, "-b 4096");
+	must_eq(n_create(t.root, "old", S_IFREG | 0644), 0);
+	must_eq(x4_vol_sync(t.v), 0);
+	t.v->ilru_max = 0;
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	ino = (uint32_t)n_ino(t.root, "f");
+	must(!x4_iget_cached(t.v, ino));
+	must(waits_for(&t, "f", false));
+	must(waits_for(&t, "f", true));
+	must_eq(x4_vol_sync(t.v), 0);
+	must(!waits_for(&t, "f", false));
+	must(!waits_for(&t, "old", true));
+	i = n_get(t.root, "f");
+	must_eq(x4_setattr(i, X4_SET_MODE, &a), 0);
+	x4_iput(i);
+	must(!x4_iget_cached(t.v, ino));
+	must(waits_for(&t, "f", false));
+	nvol_done(&t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x4_names");
@@ -421,6 +460,7 @@ int main(void)
 	tcase_add_test(tc, rename_directories);
 	tcase_add_test(tc, many_subdirectories);
 	tcase_add_test(tc, threads);
+	tcase_add_test(tc, synced_after_leaving_memory);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
