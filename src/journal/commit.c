@@ -392,7 +392,7 @@ static void finish(struct jnl *j, struct jtxn *t)
 			t->bufs = NULL;
 		}
 	}
-	j->durable_tid = t->tid;
+	__atomic_store_n(&j->durable_tid, t->tid, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&j->state);
 
 	/* t may be gone from here on: the checkpoint thread owns it. */

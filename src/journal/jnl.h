@@ -135,6 +135,7 @@ int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed);
 void jnl_commit_start(struct jnl *j, jnl_tid tid);
 /* Commits whatever is running and waits; a flush if nothing is. syncfs. */
 int jnl_sync(struct jnl *j);
+/* Any thread, no lock: durable overwrites ask on loop threads. False may be old at once. */
 bool jnl_tid_durable(struct jnl *j, jnl_tid tid);
 /* Stops everything with err: read-only from now on. Idempotent. -ESHUTDOWN: as if the power went, so not even the error
  * is written to the log. */

@@ -264,7 +264,7 @@ struct jnl {
 	struct jtxn *committing;
 	struct list committed;
 	jnl_tid head_tid;        /* of the running transaction, or the one that will be */
-	jnl_tid durable_tid;     /* newest durable */
+	jnl_tid durable_tid;     /* atomic: newest durable */
 	jnl_tid done_tid;        /* newest durable whose callbacks have run */
 	bool commit_busy;        /* somebody commits: owns log.head, log.stage and last_commit */
 	bool commit_requested;

@@ -344,14 +344,7 @@ int jnl_sync(struct jnl *j)
 
 bool jnl_tid_durable(struct jnl *j, jnl_tid tid)
 {
-	bool durable;
-
-	if (!j->started)
-		return true;
-	fdio_mutex_lock(&j->state);
-	durable = jnl_tid_geq(j->durable_tid, tid);
-	fdio_mutex_unlock(&j->state);
-	return durable;
+	return !j->started || jnl_tid_geq(__atomic_load_n(&j->durable_tid, __ATOMIC_ACQUIRE), tid);
 }
 
 /* ---- abort ---- */
