@@ -37,7 +37,7 @@ int pro_arg_size(uint32_t opcode);
 const char *pro_opcode_name(uint32_t opcode); /* "LOOKUP"; "?" if unknown */
 /*
  * A whole /dev/fuse message of len bytes (header, argument, rest contiguous). 0, or the -errno to answer with
- * (in->h is filled if at least a header was there, else -EBADMSG and nothing can be answered).
+ * (in->h is filled if at least a header was there, else it is zero, -EBADMSG, and nothing can be answered).
  */
 int pro_decode(const void *msg, size_t len, struct pro_in *in);
 /* The ring's form: header, fixed argument area (128 bytes) and payload apart. */

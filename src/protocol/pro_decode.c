@@ -159,8 +159,10 @@ int pro_decode(const void *msg, size_t len, struct pro_in *in)
 	size_t have;
 
 	in_reset(in);
-	if (len < sizeof(in->h))
+	if (len < sizeof(in->h)) {
+		memset(&in->h, 0, sizeof(in->h)); /* what the slot held last is not to be answered again */
 		return -EBADMSG;
+	}
 	memcpy(&in->h, p, sizeof(in->h));
 	if (in->h.len != len)
 		return -EINVAL;

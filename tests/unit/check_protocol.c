@@ -134,9 +134,10 @@ END_TEST
 START_TEST(short_and_unknown)
 {
 	struct fuse_in_header h = { .len = 40, .opcode = 999, .unique = 1 };
-	struct pro_in in;
+	struct pro_in in = { .h.unique = 7 }; /* of the message before */
 
 	ck_assert_int_eq(pro_decode(&h, 39, &in), -EBADMSG);
+	ck_assert_uint_eq(in.h.unique, 0);
 	ck_assert_int_eq(pro_decode(&h, 40, &in), -ENOSYS);
 	h.opcode = FUSE_READ;
 	ck_assert_int_eq(pro_decode(&h, 40, &in), -EINVAL);
