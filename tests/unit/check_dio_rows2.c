@@ -148,8 +148,12 @@ START_TEST(row15_gap_after_a_short_block)
 	struct env *e = env_new(&(struct env_opt){ .stale = true });
 	uint8_t *b = buf_new(8 * BS);
 
+	/* Behind the end the block holds what others left there. */
+	memset(b, 0xa5, BS);
 	write_ok(e, 0, 0, 7, 700);
+	fake_poke(e->f, b, BS - 700, dev_addr(e, 0) + 700);
 	write_ok(e, 0, 1500, 7, 10);
+	fake_poke(e->f, b, BS - 1510, dev_addr(e, 0) + 1510);
 	write_ok(e, 0, 3 * BS + 5, 7, 20);
 	ck_assert_int_eq(io(e, 0, 0, b, 8 * BS), 3 * BS + 25);
 	ck_assert(all_bytes(b + 700, 0, 800));
