@@ -60,13 +60,17 @@ int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char 
 	return dir_create(dir, name, len, &n, ret);
 }
 
-/* Fast: no block of its own besides one for attributes. */
+/*
+ * Fast: no block of its own besides one for attributes. Where values can lie in inodes their blocks are counted too, so that the size
+ * alone decides, as in the kernel.
+ */
 static bool is_fast(const struct x4_inode *i, uint64_t size)
 {
 	uint64_t acl = ext2fs_le32_to_cpu(i->raw->i_file_acl) | ((uint64_t)ext2fs_le16_to_cpu(i->raw->osd2.linux2.l_i_file_acl_high) << 32);
 	uint64_t own = acl ? i->vol->block_size / 512 : 0;
 
-	return size < FAST_MAX && !(ext2fs_le32_to_cpu(i->raw->i_flags) & EXT4_EXTENTS_FL) && x4_raw_blocks_512(i) <= own;
+	return size < FAST_MAX && !(ext2fs_le32_to_cpu(i->raw->i_flags) & EXT4_EXTENTS_FL) &&
+	       (i->vol->has_ea_inode || x4_raw_blocks_512(i) <= own);
 }
 
 static int read_slow(struct x4_inode *i, char *buf, uint64_t size)

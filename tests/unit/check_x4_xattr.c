@@ -589,6 +589,30 @@ START_TEST(no_room_for_a_value)
 }
 END_TEST
 
+/* The blocks of a value are on the account of the symbolic link, whose target is in the inode all the same. */
+START_TEST(a_link_with_a_large_value)
+{
+	static char value[4000];
+	struct x4_inode *i = NULL;
+	struct nvol t = { 0 };
+	struct x4_attr a;
+	char target[100];
+	unsigned len;
+
+	nvol_make(&t, SMALL, "-b 1024 -O ea_inode");
+	memset(value, 'v', sizeof(value));
+	must_eq(x4_symlink(t.root, "l", 1, "d/target", 8, &nvol_root_cred, &i), 0);
+	must_eq(x4_xattr_set(i, "trusted.u", value, sizeof(value), 0, false), 0);
+	x4_getattr(i, &a);
+	must(a.blocks_512 >= 8);
+	must_eq(x4_readlink(i, target, sizeof(target), &len), 0);
+	must(len == 8 && !memcmp(target, "d/target", 8));
+	must_eq(n_unlink(t.root, "l"), 0);
+	x4_iput(i);
+	nvol_done(&t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x4_xattr");
@@ -605,6 +629,7 @@ int main(void)
 	tcase_add_test(tc, values_in_inodes);
 	tcase_add_loop_test(tc, values_of_any_size, 0, (int)ARRAY_SIZE(ea_volumes));
 	tcase_add_loop_test(tc, a_value_of_a_shared_block, 0, 3);
+	tcase_add_test(tc, a_link_with_a_large_value);
 	tcase_add_test(tc, a_large_acl);
 	tcase_add_test(tc, no_room_for_a_value);
 	suite_add_tcase(s, tc);
