@@ -205,8 +205,11 @@ static int moved(struct jnl_handle *h, struct ren *n, struct x4_inode *i, struct
 		__atomic_store_n(&i->moved, true, __ATOMIC_RELEASE); /* if the handle is cancelled, needlessly */
 		if (r)
 			return r;
-		dir_nlink_dec(from);
-		dir_nlink_inc(to);
+		/* One directory for another: a count that is at its limit must not even go there and back. */
+		if (!(n->flags & RENAME_EXCHANGE) || !is_dir(n->oi) || !is_dir(n->ni)) {
+			dir_nlink_dec(from);
+			dir_nlink_inc(to);
+		}
 	}
 	dir_touch(i, X4_SET_CTIME, n->now);
 	return x4_inode_dirty(h, i, is_dir(i));

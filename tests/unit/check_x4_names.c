@@ -344,6 +344,34 @@ START_TEST(many_subdirectories)
 }
 END_TEST
 
+/* Two directories that change places change no count, not even one that cannot become larger. */
+START_TEST(exchange_when_full)
+{
+	struct x4_inode *a, *b;
+	struct nvol t = { 0 };
+
+	nvol_make(&t, SMALL, "-b 1024 -O ^dir_index");
+	must_eq(n_create(t.root, "a", S_IFDIR | 0755), 0);
+	must_eq(n_create(t.root, "b", S_IFDIR | 0755), 0);
+	a = n_get(t.root, "a");
+	b = n_get(t.root, "b");
+	must_eq(n_create(a, "x", S_IFDIR | 0755), 0);
+	must_eq(n_create(b, "y", S_IFDIR | 0755), 0);
+	b->raw->i_links_count = 65000; /* as if there were so many */
+	must_eq(n_rename(a, "x", b, "y", RENAME_EXCHANGE), 0);
+	must_eq(n_nlink(b), 65000);
+	must_eq(n_nlink(a), 3);
+	must_eq(n_rename(b, "y", a, "x", RENAME_EXCHANGE), 0);
+	must_eq(n_nlink(b), 65000);
+	must_eq(n_nlink(a), 3);
+	b->raw->i_links_count = 3;
+	must_eq(n_rename(b, "y", b, "z", 0), 0);
+	x4_iput(a);
+	x4_iput(b);
+	nvol_done(&t);
+}
+END_TEST
+
 /* ---- several threads ---- */
 struct racer { pthread_t t; struct nvol *v; struct x4_inode *dir[4]; uint64_t rnd; };
 
@@ -459,6 +487,7 @@ int main(void)
 	tcase_add_test(tc, rename_within);
 	tcase_add_test(tc, rename_directories);
 	tcase_add_test(tc, many_subdirectories);
+	tcase_add_test(tc, exchange_when_full);
 	tcase_add_test(tc, threads);
 	tcase_add_test(tc, synced_after_leaving_memory);
 	suite_add_tcase(s, tc);
