@@ -58,6 +58,16 @@ unsigned x4_extent_batch_credits(struct x4_inode *i)
 	return FDIO_MIN(credits, most);
 }
 
+/*
+ * Loop threads write to a block as soon as the map has it, and answer O_DSYNC once the write is on the device unless there is a transaction
+ * to wait for: so that is known first.
+ */
+static void map_becomes(struct jnl_handle *h, struct x4_inode *i, const struct x4_ext *x)
+{
+	x4_inode_note_tid(h, i, true);
+	x4_map_apply(i, x);
+}
+
 /* ---- insert ---- */
 
 static int insert_one(struct jnl_handle *h, struct x4_inode *i, const struct x4_ext *x)
@@ -108,7 +118,7 @@ int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, ui
 	r = x4_raw_add_blocks(i, len);
 	if (r)
 		return r;
-	x4_map_apply(i, &all);
+	map_becomes(h, i, &all);
 	/* Extents that were filled in out of order have merged: a tree that fits the inode again goes back there. */
 	return x4_tree_collapse(h, i);
 }
@@ -147,7 +157,7 @@ static int convert_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path
 		part[n++] = (struct x4_ext) { x4_ext_end(&mid), x4_ext_end(&x) - x4_ext_end(&mid), mid.pblk + mid.len, x.state };
 	r = x4_leaf_edit(h, i, p, at, 1, part, n);
 	if (!r)
-		x4_map_apply(i, &mid);
+		map_becomes(h, i, &mid);
 	return r;
 }
 

@@ -223,7 +223,6 @@ int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i)
 int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
 {
 	struct x4_vol *v = i->vol;
-	jnl_tid tid = jnl_handle_tid(h);
 	struct jnl_buf *b;
 	uint32_t off;
 	uint64_t blk = x4_itable_place(v, i->ino, &off);
@@ -241,13 +240,7 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
 	jnl_brelse(b);
 	if (err)
 		return err;
-	/* A cancelled handle leaves a tid that has nothing of ours: waiting for it is harmless. */
-	__atomic_store_n(&i->sync_tid, tid, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->has_sync_tid, true, __ATOMIC_RELEASE);
-	if (data_needed) {
-		__atomic_store_n(&i->datasync_tid, tid, __ATOMIC_RELAXED);
-		__atomic_store_n(&i->has_datasync_tid, true, __ATOMIC_RELEASE);
-	}
+	x4_inode_note_tid(h, i, data_needed);
 	return 0;
 }
 

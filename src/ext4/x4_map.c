@@ -51,7 +51,7 @@ struct x4_map {
 	struct slot slot[];
 };
 
-static uint32_t run_len(const struct x4_map_run *r) { return __atomic_load_n(&r->len, __ATOMIC_RELAXED); }
+static uint32_t run_len(const struct x4_map_run *r) { return __atomic_load_n(&r->len, __ATOMIC_ACQUIRE); }
 static uint64_t run_end(const struct x4_map_run *r) { return (uint64_t)r->lblk + run_len(r); }
 static uint32_t chunk_n(const struct chunk *c) { return __atomic_load_n(&c->n, __ATOMIC_ACQUIRE); }
 
@@ -447,7 +447,7 @@ static bool append_in_place(struct x4_map *m, const struct x4_ext *x)
 	if (x->state == X4_EXT_HOLE || x->lblk < m->slot[m->nr - 1].key || (last && run_end(last) > x->lblk))
 		return false;
 	if (last && runs_merge(last, &r)) {
-		__atomic_store_n(&last->len, last->len + r.len, __ATOMIC_RELAXED);
+		__atomic_store_n(&last->len, last->len + r.len, __ATOMIC_RELEASE);
 		return true;
 	}
 	if (c->n == c->cap)

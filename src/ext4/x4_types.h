@@ -196,6 +196,18 @@ int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i);
 /* Copies raw with its checksum into the inode table block; sets sync_tid, and datasync_tid if data_needed (size, extents). */
 int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed);
 #define X4_CREDITS_INODE 1
+/* fsync, and fdatasync if data_needed, wait for h's transaction from now on. If h is cancelled, needlessly. */
+static inline void x4_inode_note_tid(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
+{
+	jnl_tid tid = jnl_handle_tid(h);
+
+	__atomic_store_n(&i->sync_tid, tid, __ATOMIC_RELAXED);
+	__atomic_store_n(&i->has_sync_tid, true, __ATOMIC_RELEASE);
+	if (data_needed) {
+		__atomic_store_n(&i->datasync_tid, tid, __ATOMIC_RELAXED);
+		__atomic_store_n(&i->has_datasync_tid, true, __ATOMIC_RELEASE);
+	}
+}
 /* Field access on raw with the high halves. Set size, mode and time: the caller holds attr. Add blocks takes it inside. */
 uint64_t x4_raw_size(const struct x4_inode *i);
 void x4_raw_set_size(struct x4_inode *i, uint64_t size); /* also the atomic copy */

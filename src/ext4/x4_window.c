@@ -59,7 +59,7 @@ void x4_window_publish(struct x4_inode *i, uint64_t size)
 static uint32_t unsettled(const struct x4_inode *i)
 {
 	uint64_t end = x4_inode_size(i) >> i->vol->block_bits;
-	uint32_t first = __atomic_load_n(&i->win_lblk, __ATOMIC_RELAXED);
+	uint32_t first = __atomic_load_n(&i->win_lblk, __ATOMIC_ACQUIRE); /* and then the transaction to wait for */
 
 	return end > first ? (uint32_t)(end - first) : 0;
 }
@@ -236,7 +236,7 @@ static int settle_locked(struct x4_inode *i)
 		jnl_cancel(h);
 		return r;
 	}
-	__atomic_store_n(&i->win_lblk, x.lblk + x.len, __ATOMIC_RELAXED);
+	__atomic_store_n(&i->win_lblk, x.lblk + x.len, __ATOMIC_RELEASE);
 	i->win_len -= x.len;
 	i->win_pblk += x.len;
 	jnl_end(h);

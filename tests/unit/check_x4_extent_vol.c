@@ -42,6 +42,57 @@ START_TEST(random_operations)
 }
 END_TEST
 
+static bool must_wait(struct testvol *t)
+{
+	struct x4_ext x;
+	jnl_tid tid;
+
+	must(x4_map_lookup(t->i, 1, &x) == 0);
+	return x.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->i, true, &tid) && !jnl_tid_durable(t->v->jnl, tid);
+}
+
+/*
+ * Whoever finds a written block in the map finds the transaction that made it so, if that is not durable: a write with O_DSYNC
+ * by a loop thread must not be answered before. Also while the handle is open.
+ */
+START_TEST(map_is_not_ahead_of_the_transaction)
+{
+	struct jnl_handle *h;
+	struct testvol t;
+	uint32_t next;
+
+	testvol_open(&t, 32 << 20, formats[1], NULL);
+	x4_inode_lock_excl(t.i);
+	if (_i)
+		must(x4_fallocate(t.i, 0, 0, 4 * 4096, true) == 0);
+	else
+		must(x4_truncate(t.i, 4 * 4096) == 0);
+	must(x4_map_load(t.i) == 0);
+	must(x4_vol_sync(t.v) == 0);
+	fdio_mutex_lock(&t.i->map_lock);
+	must(jnl_begin(t.v->jnl, 60, &h) == 0);
+	must(x4_inode_begin(h, t.i) == 0);
+	if (_i) {
+		must(x4_extent_convert(h, t.i, 0, 4, X4_EXT_WRITTEN, &next) == 0);
+	} else {
+		uint64_t blk;
+		uint32_t n;
+
+		must(x4_balloc(h, t.i, 0, 4, true, &blk, &n) == 0 && n == 4);
+		must(x4_extent_insert(h, t.i, 0, 4, blk, false) == 0);
+	}
+	must(must_wait(&t));
+	must(x4_inode_dirty(h, t.i, true) == 0);
+	jnl_end(h);
+	fdio_mutex_unlock(&t.i->map_lock);
+	must(must_wait(&t));
+	must(x4_vol_sync(t.v) == 0);
+	must(!must_wait(&t));
+	x4_inode_unlock(t.i);
+	testvol_close(&t);
+}
+END_TEST
+
 /* What was synced is there after a power cut, and whatever happened after it, the file system checks clean. */
 START_TEST(power_cuts)
 {
@@ -175,6 +226,7 @@ int main(void)
 	fdio_log_set_sink(sink);
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, random_operations, 0, ARRAY_SIZE(formats));
+	tcase_add_loop_test(tc, map_is_not_ahead_of_the_transaction, 0, 2);
 	tcase_add_loop_test(tc, power_cuts, 0, 2);
 	tcase_add_loop_test(tc, interrupted_truncate, 0, 3);
 	tcase_add_test(tc, many_fragments);
