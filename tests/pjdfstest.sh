@@ -91,12 +91,17 @@ for c; do
 	case $c in ext4-*) continue ;; esac
 	[ -f "$dir/$c.failed" ] || continue
 	peer=ext4-${c#*-}
-	[ -f "$dir/$peer.failed" ] || : >"$dir/$peer.failed"
+	if [ ! -f "$dir/$peer.failed" ]; then
+		[ -s "$dir/$c.failed" ] || continue
+		echo "$c: checks fail; whether they do on ext4 is not known, as $peer was not run"
+		bad=1
+		continue
+	fi
 	if ! diff "$dir/$peer.failed" "$dir/$c.failed" >"$dir/diff"; then
 		echo "$c differs from $peer (< $peer, > $c):"
 		cat "$dir/diff"
 		bad=1
 	fi
 done
-[ $bad = 0 ] && echo "pjdfstest: fusedio does what ext4 does"
+[ $bad = 0 ] && echo "pjdfstest: no check fails that passes on ext4"
 exit $bad

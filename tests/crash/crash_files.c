@@ -405,11 +405,11 @@ static struct fake_dev *files_device(struct crash_run *r)
 	return r->f;
 }
 
-static int files_recover(struct crash_run *r, struct fake_dev *c, char *why, size_t len)
+int crash_recover_volume(const struct x4_options *opt, struct fake_dev *c, char *why, size_t len)
 {
 	const char *reason = NULL;
 	struct x4_vol *v;
-	int ret = x4_vol_open(fake_dev(c), &base_options, &v, &reason, why, len);
+	int ret = x4_vol_open(fake_dev(c), opt, &v, &reason, why, len);
 
 	if (ret)
 		return ret;
@@ -419,6 +419,11 @@ static int files_recover(struct crash_run *r, struct fake_dev *c, char *why, siz
 		return -EROFS;
 	}
 	return x4_vol_close(v);
+}
+
+static int files_recover(struct crash_run *r, struct fake_dev *c, char *why, size_t len)
+{
+	return crash_recover_volume(&base_options, c, why, len);
 }
 
 /* ---- verdict ---- */
@@ -503,8 +508,10 @@ static bool collect(void *arg, const struct x4_dirent *e)
 	return true;
 }
 
-/* Whatever is there shows only its own bytes. */
-static bool all_clean(struct look *l, struct x4_inode **dir)
+typedef bool (*file_fn)(struct look *l, struct x4_inode *i, const char *name, void *arg);
+
+/* fn for each file, until one says no. */
+static bool each_file(struct look *l, struct x4_inode **dir, file_fn fn, void *arg)
 {
 	static struct names names;
 
@@ -518,7 +525,7 @@ static bool all_clean(struct look *l, struct x4_inode **dir)
 
 			if (x4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &i))
 				return complain(l, "is listed and cannot be found", names.name[n]);
-			ok = content_ok(l, i, names.name[n], NULL);
+			ok = fn(l, i, names.name[n], arg);
 			x4_iput(i);
 			if (!ok)
 				return false;
@@ -526,6 +533,9 @@ static bool all_clean(struct look *l, struct x4_inode **dir)
 	}
 	return true;
 }
+
+/* Whatever is there shows only its own bytes. */
+static bool clean_file(struct look *l, struct x4_inode *i, const char *name, void *arg) { return content_ok(l, i, name, NULL); }
 
 /* What was synced and not touched since is exactly there. */
 static bool slot_ok(struct look *l, struct x4_inode **dir, unsigned s, unsigned k)
@@ -570,7 +580,7 @@ static bool files_check(struct crash_run *r, struct fake_dev *c, unsigned k, cha
 		return false;
 	ok = open_dirs(v, dir, false) || complain(&l, "is missing", "directory");
 	if (ok)
-		ok = all_clean(&l, dir);
+		ok = each_file(&l, dir, clean_file, NULL);
 	for (unsigned s = 0; s < NS && ok; s++)
 		ok = slot_ok(&l, dir, s, k);
 	for (unsigned d = 0; d < NDIRS; d++)
@@ -580,7 +590,7 @@ static bool files_check(struct crash_run *r, struct fake_dev *c, unsigned k, cha
 }
 
 /* One file: name, kind, links, size and every byte (holes and unwritten extents are zeroes). */
-static bool digest_file(struct look *l, struct x4_inode *i, const char *name, uint64_t *sum)
+static bool digest_file(struct look *l, struct x4_inode *i, const char *name, void *arg)
 {
 	static uint8_t buf[65536];
 	uint64_t size = x4_inode_size(i);
@@ -605,31 +615,7 @@ static bool digest_file(struct look *l, struct x4_inode *i, const char *name, ui
 			fake_peek(l->c, buf, bs, e.pblk * bs);
 		crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)bs, size - (uint64_t)b * bs));
 	}
-	*sum += crc; /* whatever the order of the names */
-	return true;
-}
-
-static bool digest_dirs(struct look *l, struct x4_inode **dir, uint64_t *sum)
-{
-	static struct names names;
-
-	for (unsigned d = 0; d < NDIRS; d++) {
-		names.nr = 0;
-		if (x4_readdir(dir[d], 0, collect, &names))
-			return complain(l, "cannot be read", "directory");
-		for (unsigned n = 0; n < names.nr; n++) {
-			struct x4_inode *i;
-			bool ok;
-
-			if (x4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &i))
-				return complain(l, "is listed and cannot be found", names.name[n]);
-			ok = digest_file(l, i, names.name[n], sum);
-			x4_iput(i);
-			if (!ok)
-				return false;
-		}
-		*sum = *sum * 31 + names.nr;
-	}
+	*(uint64_t *)arg += crc; /* whatever the order of the names */
 	return true;
 }
 
@@ -646,7 +632,7 @@ static bool files_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum,
 	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, why, len))
 		return false;
 	ok = open_dirs(v, dir, false) || complain(&l, "is missing", "directory");
-	ok = ok && digest_dirs(&l, dir, sum);
+	ok = ok && each_file(&l, dir, digest_file, sum);
 	for (unsigned d = 0; d < NDIRS; d++)
 		x4_iput(dir[d]);
 	x4_vol_abandon(v);

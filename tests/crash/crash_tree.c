@@ -541,18 +541,7 @@ static struct fake_dev *tree_device(struct crash_run *r) { return r->f; }
 
 static int tree_recover(struct crash_run *r, struct fake_dev *c, char *why, size_t len)
 {
-	const char *reason = NULL;
-	struct x4_vol *v;
-	int ret = x4_vol_open(fake_dev(c), &tree_options, &v, &reason, why, len);
-
-	if (ret)
-		return ret;
-	if (reason) {
-		snprintf(why, len, "read-only: %s", reason);
-		x4_vol_abandon(v);
-		return -EROFS;
-	}
-	return x4_vol_close(v);
+	return crash_recover_volume(&tree_options, c, why, len);
 }
 
 const struct crash_workload crash_tree = {

@@ -532,25 +532,7 @@ static void make_case(struct rnd *r, struct image_case *c)
 
 #ifdef FUZZ_LIBFUZZER
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-void fuzz_failed(const char *what, const char *file, int line)
-{
-	fprintf(stderr, "FUZZ: %s:%d: must hold: %s\n", file, line, what);
-	abort();
-}
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-	(void)argc;
-	(void)argv;
-	if (!bases_make(getenv("FUZZ_IMAGE")))
-		exit(1);
-	fdio_log_set_level(0);
-	return 0;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct rnd r = { .data = data, .left = size };
