@@ -193,7 +193,17 @@ int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, u
 
 /* ---- remove ---- */
 
-/* Removes the part of the last extent before *to that lies in [from, *to). */
+/* What freeing one run may revoke beside it: nodes of the tree that become empty, are joined or pulled into the root. */
+#define REVOKES_KEPT 32u
+
+uint64_t x4_meta_frees_left(struct jnl_handle *h)
+{
+	uint64_t left = jnl_forgets_left(h);
+
+	return left > REVOKES_KEPT ? left - REVOKES_KEPT : 0;
+}
+
+/* Removes the part of the last extent before *to that lies in [from, *to); of metadata as much as the transaction can revoke. */
 static int remove_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, uint32_t from, bool metadata, uint32_t *to)
 {
 	int at = p->lv[p->depth].at, r;
@@ -212,6 +222,8 @@ static int remove_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path 
 		*to = from;
 		return 0;
 	}
+	if (metadata && end - start > x4_meta_frees_left(h))
+		start = end - x4_meta_frees_left(h);
 	if (start > x.lblk)
 		part[n++] = (struct x4_ext) { x.lblk, start - x.lblk, x.pblk, x.state };
 	if (end < x4_ext_end(&x))
@@ -234,7 +246,7 @@ int x4_extent_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, ui
 	uint32_t was = to;
 	int r = 0;
 
-	while (to > from && jnl_credits_left(h) >= need) {
+	while (to > from && jnl_credits_left(h) >= need && x4_meta_frees_left(h)) {
 		struct x4_path p;
 
 		r = x4_path_find(i, to - 1, &p);

@@ -90,6 +90,8 @@ int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, u
 		      uint32_t *ret_next);
 /* Unmaps and frees [from, to) from its end downwards, as far as h's credits reach; *ret_to is the new end, from when done. */
 int x4_extent_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to);
+/* Metadata blocks that one handle may still free here: each is revoked, and a transaction takes only so many. */
+uint64_t x4_meta_frees_left(struct jnl_handle *h);
 /* Credits for a handle of a long removal or conversion. */
 unsigned x4_extent_batch_credits(struct x4_inode *i);
 /* Tree blocks that n inserts of neighbouring runs may need at worst. */

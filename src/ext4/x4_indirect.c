@@ -110,7 +110,8 @@ struct unmap {
 /* A step may touch one bitmap for the waiting run, one for an indirect block, an indirect block per level, inode, orphans. */
 static bool credits_low(struct unmap *u)
 {
-	return jnl_credits_left(u->h) < 4 + LEVELS + X4_CREDITS_INODE + X4_CREDITS_ORPHAN;
+	return jnl_credits_left(u->h) < 4 + LEVELS + X4_CREDITS_INODE + X4_CREDITS_ORPHAN ||
+	       x4_meta_frees_left(u->h) <= (u->metadata ? u->n : 0);
 }
 
 static int run_free(struct unmap *u)

@@ -494,6 +494,15 @@ int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n)
 	return 0;
 }
 
+/* What is revoked changes only inside handles. */
+uint64_t jnl_forgets_left(struct jnl_handle *h)
+{
+	const struct jnl *j = h->j;
+	uint64_t most = (uint64_t)j->revoke_slack * j->log.revokes_per_block;
+
+	return most > h->txn->revokes.nr ? most - h->txn->revokes.nr : 0;
+}
+
 /* ---- taking it back ---- */
 
 /* Only lines that differ are written: readers of neighbouring inodes in the block hold no lock of ours. */

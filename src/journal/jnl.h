@@ -110,6 +110,8 @@ int jnl_get_write(struct jnl_handle *h, struct jnl_buf *b);
 /* The metadata block blk (n blocks from it) is being freed: revoked in this transaction if its images may be in
  * the log, dropped from the running one. Undone by jnl_cancel. */
 int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n);
+/* So many blocks h may still forget; some hundred at its beginning. Whoever may have more splits at it. */
+uint64_t jnl_forgets_left(struct jnl_handle *h);
 /* Ends the handle; its changes belong to the returned tid. */
 jnl_tid jnl_end(struct jnl_handle *h);
 /* Puts every block back as it was at jnl_begin, runs the undo callbacks newest first, ends the handle. */

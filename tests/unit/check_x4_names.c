@@ -372,6 +372,35 @@ START_TEST(exchange_when_full)
 }
 END_TEST
 
+/* Deleting a large directory revokes each of its blocks: with a small log that takes more than one transaction. */
+START_TEST(large_directory_small_log)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *d, *f;
+	char name[256];
+
+	nvol_make(&t, 24u << 20, "-b 1024 -J size=1 -O ^dir_index");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	f = n_get(t.root, "f");
+	d = n_get(t.root, "d");
+	for (unsigned n = 0; n < 3 * 5000; n++) { /* three to a block */
+		snprintf(name, sizeof name, "%0255u", n);
+		must_eq(n_link(d, name, f), 0);
+	}
+	must(x4_inode_size(d) >= 5000 * 1024);
+	for (unsigned n = 0; n < 3 * 5000; n++) {
+		snprintf(name, sizeof name, "%0255u", n);
+		must_eq(n_unlink(d, name), 0);
+	}
+	must_eq(n_rmdir(t.root, "d"), 0);
+	x4_iput(d);
+	x4_iput(f);
+	must_eq(t.v->nr_orphans, 0);
+	nvol_done(&t);
+}
+END_TEST
+
 /* ---- several threads ---- */
 struct racer { pthread_t t; struct nvol *v; struct x4_inode *dir[4]; uint64_t rnd; };
 
@@ -488,6 +517,7 @@ int main(void)
 	tcase_add_test(tc, rename_directories);
 	tcase_add_test(tc, many_subdirectories);
 	tcase_add_test(tc, exchange_when_full);
+	tcase_add_test(tc, large_directory_small_log);
 	tcase_add_test(tc, threads);
 	tcase_add_test(tc, synced_after_leaving_memory);
 	suite_add_tcase(s, tc);
