@@ -64,6 +64,8 @@ int tr_mount(struct tr *t, char *errbuf, size_t errlen) { return tr_mount_libfus
 
 const struct tr_conn *tr_conn(const struct tr *t) { return &t->conn; }
 
+unsigned tr_loop_slots(const struct tr *t, unsigned loop) { return t->queues[loop].nr_slots; }
+
 void tr_end(struct tr *t, enum tr_end why, struct tr_req *r)
 {
 	fdio_mutex_lock(&t->lock);
@@ -197,7 +199,6 @@ int tr_start(struct tr *t, char *errbuf, size_t errlen)
 		snprintf(errbuf, errlen, "cannot open the %s channel: %s", t->chan->name, strerror(-err));
 		return err;
 	}
-	t->conn.slots = t->queues[0].nr_slots;
 	__atomic_store_n(&t->conn.channel, t->chan->name, __ATOMIC_RELAXED);
 	err = start_control(t);
 	if (err) {

@@ -92,8 +92,11 @@ void tr_reply_data(struct tr_req *r, const void *data, uint32_t len);
 /* Notifications to the kernel: block; never on a loop thread and with no lock that a FUSE request can wait for. -errno; -ENOENT is normal. */
 int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t len);
 
+/* Slots of the loop with this index: fewer where the CPU was not in use at the mount. Any thread. */
+unsigned tr_loop_slots(const struct tr *t, unsigned loop);
+
 /* Negotiated with the kernel, valid after ready. */
-struct tr_conn { uint32_t proto_minor, max_write, max_read, max_pages, slots /* of each loop */; uint64_t flags; const char *channel; };
+struct tr_conn { uint32_t proto_minor, max_write, max_read, max_pages; uint64_t flags; const char *channel; };
 const struct tr_conn *tr_conn(const struct tr *t);
 
 #endif

@@ -40,6 +40,7 @@ struct fake_kernel {
 	uint32_t uid;
 	int notify_fd;          /* our end of what the transport believes to be /dev/fuse */
 	unsigned nr_inval;
+	unsigned nr_slots;      /* of the loop, if fk_set_slots has changed it */
 	unsigned next;
 	bool linger;            /* atomic */
 	struct fdio_mutex lock; /* RANK_LEAF; guards the tickets' answers, the free slots, and: */
@@ -345,6 +346,27 @@ unsigned fk_invalidations(struct fake_kernel *k)
 	return k->nr_inval;
 }
 
+void fk_hold_notifications(struct fake_kernel *k)
+{
+	uint8_t junk[1024] = { 0 };
+
+	while (send(k->tr->fd, junk, sizeof(junk), MSG_DONTWAIT) > 0)
+		;
+	/* Small ones might still fit. */
+	while (send(k->tr->fd, junk, 1, MSG_DONTWAIT) > 0)
+		;
+	ck_assert_int_eq(errno, EAGAIN);
+}
+
+void fk_release_notifications(struct fake_kernel *k) { fk_invalidations(k); }
+
+void fk_set_slots(struct fake_kernel *k, unsigned nr)
+{
+	if (!k->nr_slots)
+		k->nr_slots = k->tr->queues[0].nr_slots;
+	k->tr->queues[0].nr_slots = nr;
+}
+
 /* ---- life ---- */
 
 static void on_request(struct tr_req *r, void *arg)
@@ -492,6 +514,8 @@ void fk_close(struct fake_kernel *k)
 	loop_set_stop(k->loops);
 	close(k->tr->fd);
 	close(k->notify_fd);
+	if (k->nr_slots)
+		fk_set_slots(k, k->nr_slots); /* what is to be freed */
 	tr_free(k->tr);
 	wq_free(k->workers);
 	wq_free(k->io);

@@ -74,6 +74,12 @@ int fk_read(struct fake_kernel *k, uint64_t nodeid, uint64_t fh, uint64_t pos, v
 /* How many invalidations of page-cache ranges have come so far. */
 unsigned fk_invalidations(struct fake_kernel *k);
 
+/* While held, whoever sends a notification waits, as for a page that is locked. */
+void fk_hold_notifications(struct fake_kernel *k);
+void fk_release_notifications(struct fake_kernel *k);
+/* What a loop has whose CPU was plugged in after the mount: so many slots, of which the fake goes on to use all it likes. */
+void fk_set_slots(struct fake_kernel *k, unsigned nr);
+
 /* ---- the end ---- */
 /* As the channel tells it: the connection was aborted (the client's mount is gone; no answers are wanted). */
 void fk_abort(struct fake_kernel *k);

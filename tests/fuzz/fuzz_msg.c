@@ -393,7 +393,6 @@ static void slots_new(struct world *w, size_t slot_size)
 	t->chan = &chan;
 	t->nr_queues = 1;
 	t->queues = &w->queue;
-	t->conn.slots = SLOTS;
 	fdio_mutex_init(&t->lock, RANK_LEAF);
 	fdio_cond_init(&t->changed);
 	w->queue.tr = t;

@@ -512,6 +512,52 @@ START_TEST(invalidation_comes_before_the_answer)
 }
 END_TEST
 
+static unsigned nr_answered(struct fake_kernel *k, const unsigned *w, unsigned n)
+{
+	unsigned nr = 0;
+
+	for (unsigned m = 0; m < n; m++)
+		nr += fk_answered(k, w[m]);
+	return nr;
+}
+
+/*
+ * A notification can wait for a page that a READ has locked, and the READ for a slot: so at most (slots - 2) / 2 writes wait for theirs,
+ * and none where a loop has next to no slots. The others are answered first.
+ */
+static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 16);
+	struct fuse_open_out o;
+	static uint8_t buf[BS];
+	unsigned w[16], n = may_wait + 2;
+
+	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	if (slots)
+		fk_set_slots(k, slots);
+	fk_hold_notifications(k);
+	for (unsigned m = 0; m < n; m++)
+		w[m] = send_block(k, &f, m, 50);
+	for (unsigned tries = 0; nr_answered(k, w, n) < 2; tries++) {
+		ck_assert_msg(tries < 300, "%u of %u writes were answered, 2 should be", nr_answered(k, w, n), n);
+		a_while();
+	}
+	a_while();
+	ck_assert_uint_eq(nr_answered(k, w, n), 2);
+	while (nr_answered(k, w, n) < n)
+		fk_release_notifications(k);
+	fk_release_notifications(k);
+	fk_close(k);
+}
+
+START_TEST(few_writes_wait_for_invalidations) { writes_beside_held_notifications(0, (FK_REQUESTS - 2) / 2); }
+END_TEST
+
+START_TEST(none_waits_where_slots_are_few) { writes_beside_held_notifications(1, 0); }
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("conn");
@@ -538,6 +584,8 @@ int main(void)
 	tcase_add_test(t, an_open_unlinked_file_keeps_its_blocks);
 	tcase_add_test(t, names_and_handles_that_cannot_be);
 	tcase_add_test(t, invalidation_comes_before_the_answer);
+	tcase_add_test(t, few_writes_wait_for_invalidations);
+	tcase_add_test(t, none_waits_where_slots_are_few);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
