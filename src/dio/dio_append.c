@@ -125,6 +125,28 @@ void dio_append_stop(struct dio_inode *di, struct x4_inode *i)
 		stop(di, i);
 }
 
+static void stop_work(struct work *w)
+{
+	struct dio_inode *di = container_of(w, struct dio_inode, stop_work);
+	struct x4_inode *i = __atomic_exchange_n(&di->stop_inode, NULL, __ATOMIC_SEQ_CST); /* from here on it can be queued again */
+
+	dio_append_stop(di, i);
+	x4_iput(i);
+}
+
+void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i)
+{
+	struct x4_inode *none = NULL;
+
+	if (!x4_window_end(i))
+		return;
+	x4_iref(i);
+	if (__atomic_compare_exchange_n(&di->stop_inode, &none, i, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		wq_queue(di->d->cfg.workers, &di->stop_work, stop_work);
+	else
+		x4_iput(i); /* the caller has one, too */
+}
+
 bool dio_reclaim(void *arg)
 {
 	struct dio *d = arg;

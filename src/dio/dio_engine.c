@@ -146,8 +146,12 @@ void dio_file_close(struct dio_file *f)
 		return;
 	FDIO_ASSERT(!__atomic_load_n(&f->reserve_busy, __ATOMIC_ACQUIRE));
 	/* Somebody who only reads may close meanwhile: the window stays with those who have the file open. */
-	if (__atomic_sub_fetch(&f->di->nr_files, 1, __ATOMIC_ACQ_REL) == 0)
-		dio_append_stop(f->di, f->inode);
+	if (__atomic_sub_fetch(&f->di->nr_files, 1, __ATOMIC_ACQ_REL) == 0) {
+		if (nowait_on()) /* a window that was opened since the caller asked whether closing waits */
+			dio_append_stop_later(f->di, f->inode);
+		else
+			dio_append_stop(f->di, f->inode);
+	}
 	x4_opened(f->inode, -1);
 	x4_iput(f->inode);
 	free(f);

@@ -137,6 +137,8 @@ struct dio_inode {
 	uint64_t app_end;       /* where the last of them ends */
 	bool app_broken;        /* one of them failed */
 	uint32_t nr_files;      /* atomic: dio_file_open without dio_file_close */
+	struct work stop_work;  /* a loop thread has left the window to a worker; queued with a reference of stop_inode */
+	struct x4_inode *stop_inode; /* atomic; NULL: not queued */
 	unsigned app_streak;    /* inode lock exclusive: slow appends in a row */
 	uint32_t app_window;    /* the same: bytes of the last window */
 	struct fdio_mutex range_lock;
@@ -248,6 +250,8 @@ void dio_append_refill(struct dio_slow *s);
 /* The volume is full: blocks that were set aside for appends come back. True if there were any; blocks, with no lock held. arg: the engine. */
 bool dio_reclaim(void *arg);
 void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
+/* The same for who may not wait: a worker does it soon. */
+void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i);
 
 /* ---- dio_range.c ---- */
 void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);

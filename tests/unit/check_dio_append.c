@@ -4,6 +4,7 @@
  * the test's thread but the last test.
  */
 #include "check_dio_env.h"
+#include "base/nowait.h"
 #include "ext4/x4_types.h"
 
 #include <pthread.h>
@@ -90,6 +91,31 @@ START_TEST(one_device_request_and_no_handle)
 	ck_assert_uint_eq(counter(CTR_x4_window_settled), settled + 1);
 	ck_assert_uint_eq(x4_window_unsettled(e->i), 0);
 	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
+	env_close(e);
+}
+END_TEST
+
+/*
+ * The last file is closed by a loop thread, which has looked and found no window, when there is one by now: nothing waits, and nothing of
+ * what was appended is lost.
+ */
+START_TEST(closed_by_a_loop_thread)
+{
+	struct env *e = with_window(NULL, 2);
+
+	for (unsigned k = 2; k < 6; k++)
+		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
+	ck_assert_uint_eq(x4_window_unsettled(e->i), 4);
+	nowait_begin();
+	nowait_self.fail_at = 1; /* a lock that is taken, or room in the log */
+	dio_file_close(e->file);
+	nowait_self.fail_at = 0;
+	ck_assert(!nowait_end());
+	ck_assert_uint_eq(x4_inode_size(e->i), 6 * BS);
+	env_pump(e);
+	ck_assert_uint_eq(x4_window_end(e->i), 0);
+	ck_assert_int_eq(dio_file_open(e->d, e->i, &e->file), 0);
+	expect(e, 0, 1, 6 * BS);
 	env_close(e);
 }
 END_TEST
@@ -435,6 +461,7 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_set_timeout(th, 60);
 	tcase_add_test(t, one_device_request_and_no_handle);
+	tcase_add_test(t, closed_by_a_loop_thread);
 	tcase_add_test(t, published_in_order);
 	tcase_add_test(t, failure_in_the_middle);
 	tcase_add_test(t, durable_when_synced);
