@@ -116,7 +116,7 @@ static bool is_clean(struct dio *d, struct x4_inode *i, bool datasync)
 {
 	jnl_tid tid;
 
-	if (x4_window_unsettled(i) || (!datasync && x4_times_pending(i)) || is_dirty(d, x4_inode_upper(i)))
+	if (x4_window_unsettled(i) || x4_window_lost(i, false) || (!datasync && x4_times_pending(i)) || is_dirty(d, x4_inode_upper(i)))
 		return false;
 	return !x4_sync_tid_noted(i, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
 }
@@ -169,6 +169,8 @@ static void survey(struct batch *b)
 			continue;
 		struct dio_inode *di = x4_inode_upper(s->inode);
 		s->err = x4_window_settle(s->inode);
+		if (!s->err)
+			s->err = x4_window_lost(s->inode, true);
 		s->need_commit = needs_commit(b, s->inode, s->datasync);
 		s->need_flush = is_dirty(d, di);
 		b->need_flush |= s->need_flush;

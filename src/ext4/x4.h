@@ -221,6 +221,8 @@ int x4_window_settle(struct x4_inode *i);
 /* Settles and gives the rest back. Inode lock held exclusively, no append in flight (gate closed for writes). Whoever moves
  * the size or maps blocks behind it does this first. The window is closed whatever the result. */
 int x4_window_close(struct x4_inode *i);
+/* What closing a window gave up and nobody was told yet: its error, once; clear false: it stays. Any thread, never blocks. */
+int x4_window_lost(struct x4_inode *i, bool clear);
 /* All windows of the volume; the next of them in turn with a reference, NULL if there is none. */
 int x4_windows_settle(struct x4_vol *v);
 unsigned x4_windows_count(struct x4_vol *v);

@@ -164,6 +164,7 @@ struct x4_inode {
 	uint32_t win_lblk, win_len; /* what of it is not in the tree; map_lock (win_lblk is read without it) */
 	uint64_t win_pblk;
 	unsigned win_meta;          /* set aside for the nodes that settling may need */
+	int win_lost;               /* atomic: why appended data was given up, until an fsync has told it; 0: it was not */
 	struct list win_link;       /* on vol->windows; icache_lock */
 };
 

@@ -18,7 +18,8 @@
  * never below it, whatever a cancelled handle puts back (x4_size_store).
  *
  * x4_window_end and x4_window_publish run on loop threads and never block; the rest is for workers. An error of settling
- * leaves the window as it was, except on closing: then what was not settled is lost, as after a crash, and that is logged.
+ * leaves the window as it was, except on closing: then what was not settled is lost, as after a crash; that is logged, and the next
+ * fsync fails.
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -277,6 +278,13 @@ int x4_windows_settle(struct x4_vol *v)
 
 /* ---- closing ---- */
 
+int x4_window_lost(struct x4_inode *i, bool clear)
+{
+	int err = __atomic_load_n(&i->win_lost, __ATOMIC_ACQUIRE);
+
+	return err && clear ? __atomic_exchange_n(&i->win_lost, 0, __ATOMIC_ACQ_REL) : err;
+}
+
 int x4_window_close(struct x4_inode *i)
 {
 	struct x4_vol *v = i->vol;
@@ -302,6 +310,7 @@ int x4_window_close(struct x4_inode *i)
 		fdio_mutex_lock(&i->attr);
 		x4_size_store(i, x4_raw_size(i));
 		fdio_mutex_unlock(&i->attr);
+		__atomic_store_n(&i->win_lost, r == -EROFS ? r : -EIO, __ATOMIC_RELEASE);
 	}
 	if (left)
 		x4_map_apply(i, &(struct x4_ext){ .lblk = i->win_lblk, .len = left, .state = X4_EXT_HOLE });

@@ -120,6 +120,28 @@ START_TEST(closed_by_a_loop_thread)
 }
 END_TEST
 
+/* A window whose blocks cannot be put into the tree when it must end: what was answered and is gone now is told by fsync. */
+START_TEST(what_is_given_up_is_told)
+{
+	struct env *e = with_window(NULL, 2);
+
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	for (unsigned k = 2; k < 6; k++)
+		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
+	x4_inode_lock_excl(e->i);
+	nowait_begin();
+	nowait_self.fail_at = 1; /* the journal would have to be waited for */
+	ck_assert_int_eq(x4_window_close(e->i), -EAGAIN);
+	nowait_end();
+	x4_inode_unlock(e->i);
+	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	ck_assert_int_eq(env_fsync(e, e->i, true), -EIO);
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	expect(e, 0, 1, 2 * BS);
+	env_close(e);
+}
+END_TEST
+
 /* Two halves of one call: the second one's data is there first, but nobody sees it before the first one's. */
 START_TEST(published_in_order)
 {
@@ -462,6 +484,7 @@ int main(void)
 	tcase_set_timeout(th, 60);
 	tcase_add_test(t, one_device_request_and_no_handle);
 	tcase_add_test(t, closed_by_a_loop_thread);
+	tcase_add_test(t, what_is_given_up_is_told);
 	tcase_add_test(t, published_in_order);
 	tcase_add_test(t, failure_in_the_middle);
 	tcase_add_test(t, durable_when_synced);
