@@ -49,7 +49,7 @@ struct tr_config {
 	struct loop_set *loops;
 	unsigned queue_depth;      /* slots a loop */
 	enum tr_transport transport;
-	unsigned max_background;   /* 0: default */
+	unsigned max_background;   /* 0: 4096 */
 	size_t slot_size;          /* bytes of the struct that embeds tr_req first */
 	bool posix_acl, parallel_dio, writeback, export_handles;
 	void (*handler)(struct tr_req *r, void *arg);
