@@ -177,6 +177,7 @@ static int journal_open(struct opening *o, bool with_log, bool ro)
 		.commit_interval_s = v->opt.commit_interval_s,
 		.cache_bytes = v->opt.cache_bytes,
 		.seal = x4_groups_seal,
+		.seal_blocks = v->fs->desc_blocks,
 		.aborted = journal_aborted,
 		.arg = v,
 	};

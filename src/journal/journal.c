@@ -139,7 +139,10 @@ static uint32_t first_tid(uint32_t sequence, uint32_t maxlen)
 static void set_limits(struct jnl *j)
 {
 	j->limit = FDIO_MIN(j->log.len / 4, (unsigned)LIMIT_MAX);
-	j->seal_reserve = FDIO_MAX(j->limit / 4, 8u);
+	/* On a large file system with a small log each bitmap may bring a block of descriptors with it. */
+	j->seal_reserve = FDIO_MIN(j->limit / 2, j->p.seal_blocks);
+	j->seal_reserve = FDIO_MAX(j->seal_reserve, j->limit / 4);
+	j->seal_reserve = FDIO_MAX(j->seal_reserve, 8u);
 	j->usable = j->limit - j->seal_reserve;
 	j->revoke_slack = FDIO_MAX(j->limit / 8, 2u);
 	FDIO_ASSERT(jlog_need(&j->log, j->limit, j->revoke_slack) < j->log.len / 2);

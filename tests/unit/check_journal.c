@@ -261,6 +261,41 @@ START_TEST(cancel_restores_content_before_the_block_leaves) /* J1, J6 */
 }
 END_TEST
 
+/* As many blocks again as the transaction holds. */
+static void seal_as_many(struct env *e, struct jnl_handle *h)
+{
+	unsigned n = e->j->running->nr;
+
+	for (unsigned k = 0; k < n; k++)
+		env_fill(e, h, e->base + 512 + k, 7);
+}
+
+/* A full transaction in which every block makes the owner add one when it closes: that fits, however small the log is. */
+START_TEST(full_transaction_is_sealed)
+{
+	struct jnl_handle *h;
+	struct env e;
+	unsigned most;
+
+	env_format(&e, &env_formats[2], 1);
+	e.p.seal_blocks = 500;
+	e.seal = seal_as_many;
+	env_open(&e);
+	env_start(&e);
+	most = jnl_max_credits(e.j);
+	ck_assert_uint_ge(most, 100);
+	for (unsigned round = 0; round < 3; round++) {
+		ck_assert_int_eq(jnl_begin(e.j, most, &h), 0);
+		for (unsigned k = 0; k < most; k++)
+			env_fill(&e, h, e.base + k, round);
+		jnl_end(h);
+		ck_assert_int_eq(jnl_sync(e.j), 0);
+	}
+	ck_assert_uint_eq(e.aborted, 0);
+	env_down(&e);
+}
+END_TEST
+
 START_TEST(bnew_does_not_read_and_cancel_forgets_it)
 {
 	struct env e;
@@ -672,6 +707,7 @@ static Suite *suite_journal(void)
 	tcase_add_loop_test(tc, cancel_restores_content_before_the_block_leaves, 0, 2);
 	tcase_add_test(tc, end_runs_undo_callbacks_with_one);
 	tcase_add_test(tc, credits_are_a_limit);
+	tcase_add_test(tc, full_transaction_is_sealed);
 	tcase_add_test(tc, bnew_does_not_read_and_cancel_forgets_it);
 	tcase_add_test(tc, empty_handles_cost_no_transaction);
 	tcase_add_test(tc, read_only_and_refusals);
