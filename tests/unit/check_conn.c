@@ -512,6 +512,50 @@ START_TEST(invalidation_comes_before_the_answer)
 }
 END_TEST
 
+static int fallocate_err(struct fake_kernel *k, const struct file *f, uint64_t off, uint64_t len)
+{
+	struct fuse_fallocate_in in = { .fh = f->fh, .offset = off, .length = len };
+
+	return fk_call(k, FUSE_FALLOCATE, f->node, &in, sizeof(in), NULL, 0, NULL);
+}
+
+/* Offsets and lengths at 2^63 and beyond: their sums are not computed, and nothing changes. */
+START_TEST(offsets_at_the_end_of_the_numbers)
+{
+	const uint64_t max = INT64_MAX, over = (uint64_t)INT64_MAX + 1, all = UINT64_MAX;
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 2);
+	static uint8_t buf[BS];
+	struct fuse_lseek_in seek = { .fh = f.fh, .offset = all, .whence = SEEK_DATA };
+	struct fuse_attr at;
+	int fl = O_RDWR | O_DIRECT;
+
+	for (unsigned direct = 0; direct < 2; direct++) {
+		fl = direct ? O_RDWR | O_DIRECT : O_RDWR;
+		ck_assert_int_eq(fk_read(k, f.node, f.fh, max - BS + 1, buf, BS - 512, fl), 0); /* behind the end */
+		ck_assert_int_eq(fk_read(k, f.node, f.fh, max - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_read(k, f.node, f.fh, over, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_read(k, f.node, f.fh, all - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, max - BS + 1, buf, BS - 512, fl), -EFBIG);
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, max - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, over, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, all - 511, buf, BS, fl), -EINVAL);
+	}
+	ck_assert_int_eq(fallocate_err(k, &f, max, 1), -EFBIG);
+	ck_assert_int_eq(fallocate_err(k, &f, max - 1, 1), -EFBIG);
+	ck_assert_int_eq(fallocate_err(k, &f, 0, all), -EFBIG);
+	ck_assert_int_eq(fallocate_err(k, &f, over, 1), -EINVAL);
+	ck_assert_int_eq(fallocate_err(k, &f, all, all), -EINVAL);
+	ck_assert_int_eq(fk_call(k, FUSE_LSEEK, f.node, &seek, sizeof(seek), NULL, 0, NULL), -ENXIO);
+	ck_assert_int_eq(fk_setattr(k, f.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = max }, NULL), -EFBIG);
+	ck_assert_int_eq(fk_setattr(k, f.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = all }, NULL), -EFBIG);
+	ck_assert_int_eq(fk_getattr(k, f.node, &at), 0);
+	ck_assert_uint_eq(at.size, 2 * BS);
+	expect_block(k, &f, 1, 1 + BS / 512);
+	fk_close(k);
+}
+END_TEST
+
 static unsigned nr_answered(struct fake_kernel *k, const unsigned *w, unsigned n)
 {
 	unsigned nr = 0;
@@ -584,6 +628,7 @@ int main(void)
 	tcase_add_test(t, an_open_unlinked_file_keeps_its_blocks);
 	tcase_add_test(t, names_and_handles_that_cannot_be);
 	tcase_add_test(t, invalidation_comes_before_the_answer);
+	tcase_add_test(t, offsets_at_the_end_of_the_numbers);
 	tcase_add_test(t, few_writes_wait_for_invalidations);
 	tcase_add_test(t, none_waits_where_slots_are_few);
 	suite_add_tcase(s, t);
