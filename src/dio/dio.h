@@ -63,8 +63,9 @@ struct x4_inode *dio_file_inode(struct dio_file *f);
 
 /*
  * One request, embedded by its owner (the FUSE slot). The first segment is in it. Fields above the line are the caller's
- * and stay untouched; done runs exactly once, on any thread, and may free or reuse the request. result: bytes (writes: all
- * of len; reads: less only at end of file) or -errno.
+ * and stay untouched (but for len of a buffered write that reaches over the largest size a file can have: it is cut there); done
+ * runs exactly once, on any thread, and may free or reuse the request. result: bytes (writes: all of len; reads: less only at
+ * end of file) or -errno.
  */
 struct dio_req {
 	struct dio_file *file;
@@ -80,15 +81,15 @@ struct dio_req {
 	struct list link, app_link;
 	struct dio *dio;
 	struct loop *loop;
-	uint32_t state;
-	uint32_t refs;
-	int error;
-	uint32_t nr_done;
+	uint32_t state;            /* DIO_R_ bits */
+	uint32_t refs;             /* of several pieces: atomic, those in flight and one for the splitter */
+	int error;                 /* the first, -errno; atomic while pieces are in flight */
+	uint32_t nr_done;          /* bytes split so far */
 	uint32_t direct_len;       /* prefix handled by segments; the remainder takes the slow path */
 	uint32_t want;             /* result when all goes well: len, for reads clipped to the size */
 	uint32_t span;             /* want rounded up to device blocks */
-	uint32_t cpu;
-	uint32_t retries;
+	uint32_t cpu;              /* index of the loop that submitted it */
+	uint32_t retries;          /* of the first segment */
 	uint64_t cache_seq;        /* of the file when its invalidation began */
 	jnl_tid tid;
 };

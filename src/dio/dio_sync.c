@@ -10,9 +10,9 @@
  * write noted up to that epoch completed before the flush was sent. So an inode with dirty_epoch <=
  * durable_epoch needs none.
  *
- * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that needed it, and once to any other inode that
- * had unflushed writes at that time, when it is next synced: a later flush that succeeds says nothing about them. Failures are noticed
- * before durable_epoch moves on, and looked for once more after a batch's own flush.
+ * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that needed it, and once to any
+ * other inode that had unflushed writes at that time, when it is next synced: a later flush that succeeds says nothing about
+ * them. Failures are noticed before durable_epoch moves on, and looked for once more after a batch's own flush.
  *
  * Lock: sync_lock for the lists and the states of the syncers; nothing is called under it.
  */

@@ -44,9 +44,9 @@ enum {
 	DIO_R_NEED_COMMIT = 1 << 3,
 	DIO_R_NEED_FLUSH = 1 << 4,
 	DIO_R_INVALIDATED = 1 << 5,
-	DIO_R_APPEND = 1 << 6,       /* in app_reqs of the inode */
-	DIO_R_INVAL_ALL = 1 << 8,    /* the whole file is being invalidated; cache_seq of the request is that of its beginning */
-	DIO_R_APPEND_DONE = 1 << 7,  /* and its data is through, well or not: under app_lock */
+	DIO_R_APPEND = 1 << 6,     /* in app_reqs of the inode */
+	DIO_R_APPEND_DONE = 1 << 7, /* and its data is through, well or not: under app_lock */
+	DIO_R_INVAL_ALL = 1 << 8,  /* the whole file is being invalidated; cache_seq of the request is that of its beginning */
 };
 
 /* A segment of a multi-extent request. Owned by its pool or file, in use between dio_seg_take and dio_seg_put. */

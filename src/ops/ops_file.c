@@ -57,10 +57,9 @@ int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32
 		err = x4_setattr(i, ops_kill_what(q, i), &none);
 	if (o->cfg.sync || (x4_inode_flags(i) & OPS_FL_SYNC))
 		io = DIO_DSYNC | DIO_SYNC;
-	if (!err)
-		err = ops_file_add(o, x4_iref(i), df, flags, io, &out->fh);
-	else
+	if (err)
 		goto close;
+	err = ops_file_add(o, x4_iref(i), df, flags, io, &out->fh);
 	if (err) {
 		x4_iput(i);
 		goto close;
@@ -269,7 +268,7 @@ void ops_fallocate(struct ops_req *q)
 	if (err)
 		goto out;
 	/* As a write by the same process would. */
-	if (!err && q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
+	if (q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
 		err = x4_setattr(f->inode, ops_kill_what(q, f->inode), &none);
 	if (!err && (f->io_flags & DIO_SYNC || (f->open_flags & (O_DSYNC | O_SYNC))))
 		err = ops_wait_durable(o, f->inode, false);

@@ -2,7 +2,7 @@
 /*
  * The table of open files. A handle is an index and a generation; looking one up on a loop thread takes
  * two loads and no lock. Entries live in chunks that are never freed or moved while the mount lives. Opening and
- * releasing (workers) take files_lock. Nothing here trusts a handle: what is out of range, closed or of another
+ * releasing take files_lock. Nothing here trusts a handle: what is out of range, closed or of another
  * generation is not found. Fails with ENFILE when the table (a million entries) is full, ENOMEM without memory.
  */
 #include "ops/ops_types.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * STATFS and IOCTL, on workers. Ioctls: inode flags and project-free extended flags (chattr, lsattr), the generation,
+ * STATFS: OPS_TRY; IOCTL: on workers. Ioctls: inode flags and project-free extended flags (chattr, lsattr), the generation,
  * FITRIM and shutting down. The kernel has checked ownership and capabilities of flag changes; the last two are checked here. An
  * unknown ioctl is ENOTTY.
  */

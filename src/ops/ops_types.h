@@ -35,8 +35,8 @@ typedef void (*ops_fn)(struct ops_req *q);
 enum {
 	OPS_LOOP = 1 << 0,   /* runs on the loop thread */
 	OPS_CHANGE = 1 << 1, /* refused with EROFS on a read-only volume */
-	OPS_TRY = 1 << 3,    /* runs on the loop thread if it need not wait there */
 	OPS_SHUT = 1 << 2,   /* served after x4_vol_shutdown too, as ext4 does; all else is EIO then */
+	OPS_TRY = 1 << 3,    /* runs on the loop thread if it need not wait there */
 };
 struct ops_handler { ops_fn fn; unsigned flags; };
 
