@@ -140,7 +140,7 @@ static void set_limits(struct jnl *j)
 {
 	j->limit = FDIO_MIN(j->log.len / 4, (unsigned)LIMIT_MAX);
 	/* On a large file system with a small log each bitmap may bring a block of descriptors with it. */
-	j->seal_reserve = FDIO_MIN(j->limit / 2, j->p.seal_blocks);
+	j->seal_reserve = FDIO_MIN((j->limit + 1) / 2, j->p.seal_blocks);
 	j->seal_reserve = FDIO_MAX(j->seal_reserve, j->limit / 4);
 	j->seal_reserve = FDIO_MAX(j->seal_reserve, 8u);
 	j->usable = j->limit - j->seal_reserve;
