@@ -8,10 +8,10 @@
  * L2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
  *    thread (so that failures are reported there) and enabled by the loop's thread, with its limits (loop_limits.c). All operations
  *    are on registered files.
- * L3 Where the thread runs (loop_place.c, loop_trial.c): on its own CPU, beside the client whose requests it gets; elsewhere
- *    while it serves a deep queue, CPUs have nothing to do, and its own is not seen to serve it better.
- * L4 Polling, where it is configured or loop_wander.c finds that it helps, is bounded twice: by a time after the last completion, and by credit, which polls that find nothing use
- *    up. It gives way to whatever else wants the CPU, so a client or a kernel thread on the same CPU goes first.
+ * L3 A loop's thread runs on its own CPU, beside the clients whose requests it gets (loop_place.c).
+ * L4 Polling, where it is configured or loop_wander.c finds that it helps, is bounded twice: by a time after the last completion, and
+ *    by credit, which polls that find nothing use up. It gives way to whatever else wants the CPU, so a client or a kernel thread on
+ *    the same CPU goes first.
  */
 #include "loop/loop_types.h"
 
@@ -97,7 +97,6 @@ static int explain(int err, char *errbuf, size_t errlen)
 static int loop_init(struct loop_set *s, unsigned i)
 {
 	struct loop *l = &s->loops[i];
-	int err;
 
 	l->set = s;
 	l->index = l->cpu = i;
@@ -105,9 +104,6 @@ static int loop_init(struct loop_set *s, unsigned i)
 	l->efd = eventfd(0, EFD_CLOEXEC);
 	if (l->efd < 0)
 		return -errno;
-	err = loop_place_init(l);
-	if (err)
-		return err;
 	return i ? ring_new(l, s->setup_flags) : first_ring(s);
 }
 
@@ -154,7 +150,6 @@ void loop_set_free(struct loop_set *s)
 			io_uring_queue_exit(&l->ring);
 		if (l->efd >= 0)
 			close(l->efd);
-		loop_place_fini(l);
 	}
 	pthread_cond_destroy(&s->start_cond);
 	fdio_mutex_fini(&s->start_lock);
@@ -169,12 +164,12 @@ int loop_register_file(struct loop *l, unsigned slot, int fd)
 	return r < 0 ? r : 0;
 }
 
-int loop_register_arena(struct loop *l, void *base, size_t len)
+int loop_register_arenas(struct loop *l, const struct iovec *arenas, unsigned n)
 {
-	struct iovec iov = { base, len };
-
-	return io_uring_register_buffers(&l->ring, &iov, 1);
+	return io_uring_register_buffers(&l->ring, arenas, n);
 }
+
+void loop_unregister_arenas(struct loop *l) { io_uring_unregister_buffers(&l->ring); }
 
 void loop_set_batch_hook(struct loop *l, void (*fn)(struct loop *l, void *arg), void *arg)
 {

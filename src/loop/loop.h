@@ -33,7 +33,7 @@ struct loop_config {
 	unsigned nr_loops;      /* 0: one for each possible CPU */
 	unsigned entries;       /* SQ entries a ring; CQ is four times that */
 	bool sqe128;            /* 128-byte SQEs: needed for FUSE-over-io_uring commands */
-	bool pin;               /* thread i runs on CPU i, or beside it while that is better (loop_place.c) */
+	bool pin;               /* thread i runs on CPU i */
 	unsigned poll_ns;       /* look for completions for so long before sleeping, 0: never */
 	unsigned poll_auto_ns;  /* the same, but only where a client would be sent from CPU to CPU (loop_wander.c) */
 	unsigned nr_fixed_files; /* size of each ring's fixed-file table, 0: LOOP_NR_FILES, which is the least */
@@ -74,13 +74,11 @@ void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m
 /* fn runs on the loop thread after each batch of completions, before the ring is submitted (may be NULL). */
 void loop_set_batch_hook(struct loop *l, void (*fn)(struct loop *l, void *arg), void *arg);
 
-/* On the loop's thread: its requests come from clients on any CPU, so away from home is wherever the scheduler likes. */
-void loop_place_anywhere(struct loop *l);
-
 /* Before start, or on the loop's thread: put fd at slot of the fixed-file table; -errno. */
 int loop_register_file(struct loop *l, unsigned slot, int fd);
-/* Before start: registers one contiguous arena as buffer 0. -errno (RLIMIT_MEMLOCK: callers go on without). */
-int loop_register_arena(struct loop *l, void *base, size_t len);
+/* Before start: registers contiguous arenas as buffers 0, 1, ... -errno (RLIMIT_MEMLOCK: callers go on without). */
+int loop_register_arenas(struct loop *l, const struct iovec *arenas, unsigned n);
+void loop_unregister_arenas(struct loop *l);
 
 /* Slots of the fixed-file table. The loop fills the last one itself: what wakes it. */
 enum { LOOP_FILE_DEV = 0, LOOP_FILE_FUSE = 1, LOOP_FILE_WAKE = 2, LOOP_NR_FILES = 3 };

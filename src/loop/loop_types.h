@@ -8,7 +8,6 @@
 
 #include "base/lock.h"
 #include "loop/loop.h"
-#include "loop/loop_trial.h"
 #include "loop/loop_wander.h"
 
 #include <sched.h>
@@ -32,20 +31,14 @@ struct loop {
 	unsigned poll_ns, poll_credit, poll_skipped;
 
 	/* loop_place.c */
-	bool can_move;
-	unsigned cpus;                   /* that the process may use */
-	cpu_set_t home_set, away_set;
-	struct loop_trial trial;
+	bool placed;                     /* on a CPU of its own, and there are others */
 	unsigned window_batches;
-	uint64_t window_start_ns, window_ops; /* at the window's beginning */
+	uint64_t window_start_ns, window_ops;
 	struct loop_wander wander;
 	unsigned window_arrivals;        /* batches after another loop's */
-	uint64_t *others_seen;           /* two for each other loop */
 
 	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
 	bool notified;                   /* atomic, L1 */
-
-	uint64_t nr_ops fdio_cacheline_aligned; /* atomic: completions; this loop writes, others read now and then */
 };
 
 struct loop_set {
@@ -62,10 +55,7 @@ struct loop_set {
 };
 
 /* ---- loop_place.c ---- */
-/* With the set's count of loops known, before the thread runs: 0 or -ENOMEM. */
-int loop_place_init(struct loop *l);
-void loop_place_fini(struct loop *l);
-/* The others on the loop's thread. */
+/* On the loop's thread. */
 void loop_place_start(struct loop *l);
 /* A batch of n completions has been handled. */
 void loop_place_note(struct loop *l, unsigned n);

@@ -81,7 +81,7 @@ void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct
 	struct ops_notify *n = o->notify;
 	/* The engine's work item is that of the request in the slot. */
 	struct ops_req *q = container_of(container_of(w, struct dio_req, work), struct ops_req, dio);
-	unsigned loop = loop_index(q->tr.loop), slots = tr_loop_slots(o->tr, loop);
+	unsigned loop = q->tr.queue, slots = tr_loop_slots(o->tr, loop); /* whoever serves it: the slot is that one's */
 	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0; /* N1; the ring channel gives two slots of loop 0 to /dev/fuse */
 	struct notify_rec *r = NULL;
 	bool wait;

@@ -22,12 +22,13 @@ struct tr_queue;
  */
 struct tr_req {
 	struct tr *tr;
-	struct loop *loop;
+	struct loop *loop;         /* that serves it */
 	struct pro_in in;          /* decoded and validated header and fixed argument */
 	uint8_t *payload;
 	uint32_t payload_cap;
 	int buf_index;
-	uint32_t slot;             /* number within the loop */
+	uint32_t queue;            /* whose slot it is: that of the loop with this number */
+	uint32_t slot;             /* number within the queue */
 	struct loop_op op;         /* transport's */
 	struct loop_msg msg;       /* transport's */
 	struct list link;          /* transport's */

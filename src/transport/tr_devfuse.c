@@ -11,10 +11,8 @@
  * awake, the loop takes what else is queued with plain non-blocking reads before it arms the next READ. Replies are written
  * at once from whatever thread has them.
  *
- * Which loops have a READ waiting is decided in tr_readers.c by what each waking brings.
- *
- * T1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then looks at the loop's `starved`. The loop,
- *    when it has no slot to arm, sets `starved`, then looks at q->returned once more. All four are sequentially consistent: at
+ * T1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then looks at q->starved. The loop, when it
+ *    has no slot to arm, sets q->starved, then looks at q->returned once more. All four are sequentially consistent: at
  *    least one side sees the other, so the loop is woken when it must be and only then.
  */
 #include "transport/tr_types.h"
@@ -30,9 +28,10 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static void take_requests(struct tr_queue *q);
+/* At most so many requests are taken at one waking, before completions get their turn. */
+#define TAKE_BATCH 32u
 
-static unsigned nr_ring(struct tr_queue *q) { return __atomic_load_n(&q->nr_ring, __ATOMIC_RELAXED); }
+static void take_requests(struct tr_queue *q);
 
 static void *message_of(struct tr_req *r) { return r->payload - PRO_WRITE_HDR; }
 #define MESSAGE_CAP (PRO_WRITE_HDR + PRO_MAX_WRITE)
@@ -91,7 +90,6 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 
 	(void)cqe_flags;
 	q->armed = false;
-	q->taken = res >= 0;
 	if (res >= 0) {
 		q->taking = true; /* take_requests arms, not a reply given at once */
 		got_message(r, (size_t)res);
@@ -107,41 +105,22 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 	take_requests(q);
 }
 
-/* ---- who reads ---- */
-
-static void recruit_msg(struct loop_msg *m)
-{
-	struct tr_queue *q = container_of(m, struct tr_queue, recruit_msg);
-
-	tr_readers_resume(&q->tr->readers, loop_index(q->loop));
-	take_requests(q);
-}
-
-void tr_devfuse_recruit(void *arg, unsigned i)
-{
-	struct tr *t = arg;
-
-	loop_post(t->queues[i].loop, &t->queues[i].recruit_msg, recruit_msg);
-}
-
 static void arm_read(struct tr_queue *q)
 {
-	struct tr_readers *rs = &q->tr->readers;
-	unsigned self = loop_index(q->loop);
 	struct tr_req *r;
 
-	if (q->armed || q->ended || !tr_readers_may_arm(rs, self))
+	if (q->armed || q->ended)
 		return;
 	r = slot_pop(q);
 	if (!r) {
-		tr_readers_starve(rs, self); /* T1 */
+		__atomic_store_n(&q->starved, true, __ATOMIC_SEQ_CST); /* T1 */
 		r = slot_pop(q);
-		if (!r) {
-			tr_readers_help(rs, self);
+		if (!r)
 			return; /* a returning slot arms */
-		}
 	}
-	tr_readers_fed(rs, self);
+	/* The common case writes nothing: another thread that gives a slot back reads this line. */
+	if (__atomic_load_n(&q->starved, __ATOMIC_RELAXED))
+		__atomic_store_n(&q->starved, false, __ATOMIC_RELAXED);
 	struct io_uring_sqe *sqe = loop_sqe(q->loop);
 	io_uring_prep_read(sqe, LOOP_FILE_FUSE, message_of(r), MESSAGE_CAP, 0);
 	sqe->flags |= IOSQE_FIXED_FILE;
@@ -150,17 +129,16 @@ static void arm_read(struct tr_queue *q)
 	q->armed = true;
 }
 
-/* Reads until there is nothing, and counts; false if the connection has ended. */
+/* Reads until there is nothing; false if the connection has ended. */
 static bool take_queued(struct tr_queue *q)
 {
-	for (unsigned i = 0; i < TR_TAKE_BATCH && !q->ended; i++) {
+	for (unsigned i = 0; i < TAKE_BATCH && !q->ended; i++) {
 		struct tr_req *r = slot_pop(q);
 
 		if (!r)
 			break;
 		ssize_t n = read(q->fd, message_of(r), MESSAGE_CAP);
 		if (n >= 0) {
-			q->taken++;
 			got_message(r, (size_t)n);
 			continue;
 		}
@@ -181,12 +159,7 @@ static void take_requests(struct tr_queue *q)
 	q->taking = true;
 	bool more = take_queued(q);
 	q->taking = false;
-	if (!more || q->armed)
-		return;
-	unsigned taken = q->taken;
-	q->taken = 0;
-	/* Beside the kernel's ring loop 0 is the only reader. */
-	if (nr_ring(q) || tr_readers_taken(&q->tr->readers, loop_index(q->loop), taken))
+	if (more)
 		arm_read(q);
 }
 
@@ -241,8 +214,7 @@ static void slot_return_remote(struct tr_req *r)
 	do
 		r->chan_priv = head;
 	while (!__atomic_compare_exchange_n(&q->returned, &head, r, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-	if (tr_readers_starved(&q->tr->readers, loop_index(q->loop)) &&
-	    !__atomic_exchange_n(&q->wake_posted, true, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&q->starved, __ATOMIC_SEQ_CST) && !__atomic_exchange_n(&q->wake_posted, true, __ATOMIC_SEQ_CST))
 		loop_post(q->loop, &q->wake_msg, starved_msg);
 }
 
@@ -304,8 +276,6 @@ static void devfuse_arm(struct tr_queue *q)
 		channel_gone(q, err);
 		return;
 	}
-	if (!nr_ring(q))
-		loop_place_anywhere(q->loop);
 	take_requests(q);
 }
 

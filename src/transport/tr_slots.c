@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 /*
  * A loop whose CPU is not in use has one slot: the kernel's ring wants an entry for each possible CPU, and a CPU that is plugged in
@@ -64,7 +65,6 @@ static int queue_new(struct tr *t, unsigned i, unsigned depth)
 {
 	struct tr_queue *q = &t->queues[i];
 	size_t bytes = (size_t)depth * TR_SLOT_BYTES;
-	int err;
 
 	q->tr = t;
 	q->loop = loop_set_get(t->cfg.loops, i);
@@ -78,21 +78,73 @@ static int queue_new(struct tr *t, unsigned i, unsigned depth)
 		return -ENOMEM;
 	q->arena = arena;
 	q->nr_slots = depth;
-	err = loop_register_arena(q->loop, arena, arena_bytes(bytes));
-	if (err && !t->unregistered++)
-		log_warn("serving without registered buffers, somewhat slower: %s; raise RLIMIT_MEMLOCK (ulimit -l) for full speed", strerror(-err));
 	for (unsigned s = 0; s < depth; s++) {
 		struct tr_req *r = tr_slot(q, s);
 
 		r->tr = t;
 		r->loop = q->loop;
+		r->queue = i;
 		r->slot = s;
 		r->payload = q->arena + (size_t)s * TR_SLOT_BYTES + TR_HDR_BYTES;
 		r->payload_cap = PRO_MAX_WRITE;
-		r->buf_index = err ? -1 : 0;
+		r->buf_index = -1;
 		list_add_tail(&q->free, &r->link);
 	}
 	return 0;
+}
+
+static struct iovec arena_of(const struct tr_queue *q)
+{
+	return (struct iovec){ q->arena, arena_bytes((size_t)q->nr_slots * TR_SLOT_BYTES) };
+}
+
+static void set_buffers(struct tr_queue *q, int index)
+{
+	for (unsigned s = 0; s < q->nr_slots; s++)
+		tr_slot(q, s)->buf_index = index;
+}
+
+static void register_own(struct tr_queue *q)
+{
+	struct iovec v = arena_of(q);
+	int err = loop_register_arenas(q->loop, &v, 1);
+
+	if (!err)
+		set_buffers(q, 0);
+	else if (!q->tr->unregistered++)
+		log_warn("serving without registered buffers, somewhat slower: %s; raise RLIMIT_MEMLOCK (ulimit -l) for full speed", strerror(-err));
+}
+
+/* Each ring has the buffers of both queues, so that either loop can serve the other's requests. */
+static bool register_both(struct tr_queue *a, struct tr_queue *b)
+{
+	struct iovec v[2] = { arena_of(a), arena_of(b) };
+
+	if (loop_register_arenas(a->loop, v, 2))
+		return false;
+	if (loop_register_arenas(b->loop, v, 2)) {
+		loop_unregister_arenas(a->loop);
+		return false;
+	}
+	set_buffers(a, 0);
+	set_buffers(b, 1);
+	a->helper = b;
+	b->helper = a;
+	return true;
+}
+
+/* Neighbours help each other, where both CPUs are in use. */
+static void register_buffers(struct tr *t)
+{
+	for (unsigned i = 0; i < t->nr_queues; i++) {
+		struct tr_queue *q = &t->queues[i];
+		bool pair = t->cfg.transport != TR_TRANSPORT_DEVFUSE && i + 1 < t->nr_queues && !is_spare(i) && !is_spare(i + 1);
+
+		if (pair && register_both(q, q + 1))
+			i++;
+		else
+			register_own(q);
+	}
 }
 
 int tr_slots_new(struct tr *t, char *errbuf, size_t errlen)
@@ -105,11 +157,11 @@ int tr_slots_new(struct tr *t, char *errbuf, size_t errlen)
 	t->queues = fdio_alloc_aligned(FDIO_CACHELINE, t->nr_queues * sizeof(*t->queues));
 	if (!t->queues)
 		err = -ENOMEM;
-	if (!err)
-		err = tr_readers_init(&t->readers, t->nr_queues, tr_devfuse_recruit, t);
 	for (unsigned i = 0; i < t->nr_queues && !err; i++)
 		err = queue_new(t, i, is_spare(i) ? 1 : depth);
-	if (err)
+	if (!err)
+		register_buffers(t);
+	else
 		snprintf(errbuf, errlen, "no memory for %u request slots of 1 MiB on each of %u loops: lower queue_depth=", depth, t->nr_queues);
 	return err;
 }
@@ -125,5 +177,4 @@ void tr_slots_free(struct tr *t)
 	}
 	free(t->queues);
 	t->queues = NULL;
-	tr_readers_fini(&t->readers);
 }

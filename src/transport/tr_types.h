@@ -11,7 +11,7 @@
 
 #include "base/lock.h"
 #include "transport/tr.h"
-#include "transport/tr_readers.h"
+#include "transport/tr_deal.h"
 
 #include <pthread.h>
 
@@ -44,17 +44,21 @@ struct tr_queue {
 	bool armed;                /* a READ waits on the ring; loop thread only */
 	bool taking;               /* take_requests is on the stack; loop thread only */
 	bool ended;                /* the connection is gone; loop thread only */
-	unsigned taken;            /* requests that this waking has brought; loop thread only */
 	bool handling;             /* atomic: the loop is inside a handler, D4 in tr_dispatch.c */
-	struct loop_msg recruit_msg;
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
 	unsigned nr_ring;          /* atomic: the first so many slots are entries of the kernel's ring; tr_uring.c */
 	unsigned nr_refused;       /* of them; loop thread only */
 	bool ring_over;            /* the kernel has taken an entry down; loop thread only */
 	struct loop_msg fallback_msg;
+	struct tr_queue *helper;   /* whose loop may serve a part of the entries (tr_deal.c), or NULL; so this one is its helper */
+	bool dealt;                /* atomic: it does; written by both loops */
+	struct tr_deal seen_own, seen_helping; /* of this queue, of the one it helps; loop thread only */
 	struct tr_req *returned fdio_cacheline_aligned; /* atomic stack, linked by chan_priv: answered on other threads */
 	unsigned busy;             /* atomic: slots that handlers hold */
+	bool starved;              /* atomic: no slot to arm (T1 in tr_devfuse.c) */
+	/* atomic: requests of this queue's ring, and of the helper's, that the loop serves; it writes, the helper's reads now and then */
+	unsigned serving_own fdio_cacheline_aligned, serving_helping;
 };
 
 enum tr_end { TR_RUNNING = 0, TR_DESTROY, TR_GONE, TR_ABORTED };
@@ -70,7 +74,6 @@ struct tr {
 	unsigned nr_queues, unregistered; /* queues; those of them whose buffers could not be registered */
 	struct tr_queue *queues;   /* by loop index */
 	bool stopping;             /* atomic: no more handlers are called */
-	struct tr_readers readers; /* of /dev/fuse */
 	bool fell_back;            /* atomic: from the ring to /dev/fuse, U1 in tr_uring.c */
 
 	pthread_t control;
@@ -93,7 +96,9 @@ struct tr {
 extern const struct tr_chan_ops tr_chan_devfuse;
 extern const struct tr_chan_ops tr_chan_uring;
 
+/* Of the loop that serves it, and whose slot it is. */
 static inline struct tr_queue *tr_queue_of(struct tr_req *r) { return &r->tr->queues[loop_index(r->loop)]; }
+static inline struct tr_queue *tr_home_of(struct tr_req *r) { return &r->tr->queues[r->queue]; }
 
 /* tr_slots.c */
 int tr_slots_new(struct tr *t, char *errbuf, size_t errlen);
@@ -102,9 +107,6 @@ static inline struct tr_req *tr_slot(struct tr_queue *q, unsigned i)
 {
 	return (struct tr_req *)(q->slots + (size_t)i * q->tr->cfg.slot_size);
 }
-
-/* tr_devfuse.c: tr_readers.recruit. */
-void tr_devfuse_recruit(void *arg, unsigned i);
 
 /* tr_init.c: reads INIT from the session's fd and answers it. */
 int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen);

@@ -22,6 +22,9 @@
  *    had been registered stay harmlessly behind until the mount ends.
  * U2 At the end of the connection every waiting entry completes with ENOTCONN or the like, and replies get the same.
  *    The READ of /dev/fuse on loop 0 is what tells the control thread, because it can tell an abort from an unmount.
+ * U3 Which loop serves an entry is decided when a request comes (tr_deal.c), before anything is done with it: it goes over as a
+ *    message, and the reply is committed on the ring of the loop that served it, where the entry then waits for the next. Memory,
+ *    number and queue stay the same; everything else that speaks of a request's loop means the one that serves it.
  */
 #include "transport/tr_types.h"
 
@@ -55,9 +58,9 @@ static unsigned nr_ring(struct tr_queue *q) { return __atomic_load_n(&q->nr_ring
 
 /* ---- commands ---- */
 
-static struct io_uring_sqe *command_sqe(struct tr_queue *q, uint32_t cmd, const struct fuse_uring_cmd_req *req)
+static struct io_uring_sqe *command_sqe(struct loop *l, uint32_t cmd, const struct fuse_uring_cmd_req *req)
 {
-	struct io_uring_sqe *sqe = loop_sqe(q->loop);
+	struct io_uring_sqe *sqe = loop_sqe(l);
 
 	sqe->opcode = IORING_OP_URING_CMD;
 	sqe->fd = LOOP_FILE_FUSE;
@@ -67,13 +70,14 @@ static struct io_uring_sqe *command_sqe(struct tr_queue *q, uint32_t cmd, const 
 	return sqe;
 }
 
-static void submit_entry(struct tr_queue *q, struct entry *e)
+/* On the loop that serves it: the entry waits on that one's ring for its next request. */
+static void submit_entry(struct entry *e)
 {
-	struct fuse_uring_cmd_req req = { .qid = (uint16_t)loop_index(q->loop) };
+	struct fuse_uring_cmd_req req = { .qid = (uint16_t)e->r->queue };
 
 	if (e->cmd == FUSE_IO_URING_CMD_COMMIT_AND_FETCH)
 		req.commit_id = e->r->commit_id;
-	struct io_uring_sqe *sqe = command_sqe(q, e->cmd, &req);
+	struct io_uring_sqe *sqe = command_sqe(e->r->loop, e->cmd, &req);
 	if (e->cmd == FUSE_IO_URING_CMD_REGISTER) {
 		sqe->addr = (uint64_t)(uintptr_t)e->iov;
 		sqe->len = 2;
@@ -111,7 +115,7 @@ static void fall_back(struct tr_queue *q, int err)
 		return;
 	log_warn("the kernel refused the request ring (%s): going on over %s", strerror(-err), tr_chan_devfuse.name);
 	__atomic_store_n(&t->conn.channel, tr_chan_devfuse.name, __ATOMIC_RELAXED);
-	struct io_uring_sqe *sqe = command_sqe(q, FUSE_IO_URING_CMD_REGISTER, &req);
+	struct io_uring_sqe *sqe = command_sqe(q->loop, FUSE_IO_URING_CMD_REGISTER, &req);
 	sqe->addr = (uint64_t)(uintptr_t)entry_of(tr_slot(q, 0))->iov;
 	sqe->len = 2;
 	io_uring_sqe_set_data(sqe, &ignored);
@@ -120,6 +124,50 @@ static void fall_back(struct tr_queue *q, int err)
 }
 
 /* ---- completions ---- */
+
+static void add(unsigned *counter, unsigned n) { __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED); }
+static unsigned *serving(struct tr_req *r)
+{
+	struct tr_queue *q = tr_queue_of(r);
+
+	return r->loop == tr_home_of(r)->loop ? &q->serving_own : &q->serving_helping;
+}
+
+static void serve(struct tr_req *r, int err)
+{
+	add(serving(r), 1);
+	tr_dispatch(r, err);
+}
+
+static void moved_msg(struct loop_msg *m) { serve(container_of(m, struct tr_req, msg), 0); }
+
+/* Requests of q's ring that are being served, wherever. */
+static unsigned depth(struct tr_queue *q)
+{
+	return __atomic_load_n(&q->serving_own, __ATOMIC_RELAXED) + __atomic_load_n(&q->helper->serving_helping, __ATOMIC_RELAXED);
+}
+
+/* U3 */
+static struct loop *who_serves(struct tr_req *r)
+{
+	struct tr_queue *home = tr_home_of(r), *help = home->helper;
+	bool at_home = r->loop == home->loop;
+
+	if (!help)
+		return home->loop;
+	struct tr_deal *seen = at_home ? &home->seen_own : &help->seen_helping;
+	bool dealt = __atomic_load_n(&home->dealt, __ATOMIC_RELAXED);
+	if (unlikely(tr_deal_due(seen))) {
+		bool now = tr_deal_sample(seen, dealt, depth(home), depth(help));
+
+		if (now != dealt && (at_home || dealt)) {
+			fdio_count(CTR_tr_dealt);
+			dealt = now;
+			__atomic_store_n(&home->dealt, now, __ATOMIC_RELAXED);
+		}
+	}
+	return dealt && tr_deal_slot(r->slot) ? help->loop : home->loop;
+}
 
 static void got_request(struct entry *e)
 {
@@ -130,7 +178,13 @@ static void got_request(struct entry *e)
 	memcpy(&ih, e->h.in_out, sizeof(ih));
 	r->commit_id = e->h.ring_ent_in_out.commit_id;
 	int err = pro_decode_parts(&ih, e->h.op_in, r->payload, FDIO_MIN(n, TR_PAYLOAD_BYTES), &r->in);
-	tr_dispatch(r, err);
+	struct loop *l = err ? r->loop : who_serves(r);
+	if (likely(l == r->loop)) {
+		serve(r, err);
+	} else {
+		r->loop = l;
+		loop_post(l, &r->msg, moved_msg);
+	}
 }
 
 static bool connection_over(int err)
@@ -160,7 +214,7 @@ static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 	if (likely(res == 0)) {
 		got_request(e);
 	} else if ((res == -EAGAIN || res == -EINTR) && ++e->tries < MAX_TRIES) {
-		submit_entry(q, e);
+		submit_entry(e);
 	} else if (connection_over(res)) {
 		q->ring_over = true; /* U2 */
 	} else {
@@ -179,18 +233,19 @@ static void commit(struct tr_req *r)
 		.unique = r->in.h.unique,
 	};
 
+	add(serving(r), -1u);
 	memcpy(e->h.in_out, &oh, sizeof(oh));
 	e->h.ring_ent_in_out.payload_sz = r->reply_len;
 	e->cmd = FUSE_IO_URING_CMD_COMMIT_AND_FETCH;
 	e->tries = 0;
-	submit_entry(tr_queue_of(r), e);
+	submit_entry(e);
 }
 
 static void commit_msg(struct loop_msg *m) { commit(container_of(m, struct tr_req, msg)); }
 
 static void uring_reply(struct tr_req *r)
 {
-	if (unlikely(r->slot >= nr_ring(tr_queue_of(r))))
+	if (unlikely(r->slot >= nr_ring(tr_home_of(r))))
 		tr_chan_devfuse.reply(r);
 	else if (loop_self() == r->loop)
 		commit(r);
@@ -242,7 +297,7 @@ static void uring_arm(struct tr_queue *q)
 		return;
 	}
 	for (unsigned i = 0; i < nr_ring(q); i++)
-		submit_entry(q, entry_of(tr_slot(q, i)));
+		submit_entry(entry_of(tr_slot(q, i)));
 	if (loop_index(q->loop) == 0)
 		tr_chan_devfuse.arm(q);
 }

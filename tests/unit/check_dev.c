@@ -369,7 +369,8 @@ START_TEST(image_async)
 	image_make(1 << 20);
 	as.dev = image_open(DEV_OPEN_EXCL);
 	ck_assert_msg(loop_set_new(&cfg, &s, err, sizeof(err)) == 0, "%s", err);
-	int index = loop_register_arena(loop_set_get(s, 0), arena, 64 * 4096) ? -1 : 0;
+	struct iovec whole = { arena, 64 * 4096 };
+	int index = loop_register_arenas(loop_set_get(s, 0), &whole, 1) ? -1 : 0;
 	ck_assert_int_eq(dev_uring_attach(as.dev, s), 0);
 	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
 	for (unsigned i = 0; i < 64; i++) {

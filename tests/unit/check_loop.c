@@ -205,7 +205,8 @@ START_TEST(fixed_file_and_arena)
 	rd.arena = fdio_alloc_aligned(4096, 65536);
 	ck_assert_ptr_nonnull(rd.arena);
 	ck_assert_int_eq(pipe(rd.pipe), 0);
-	int err = loop_register_arena(loop_set_get(s, 0), rd.arena, 65536);
+	struct iovec whole = { rd.arena, 65536 };
+	int err = loop_register_arenas(loop_set_get(s, 0), &whole, 1);
 	ck_assert(err == 0 || err == -ENOMEM); /* RLIMIT_MEMLOCK */
 	ck_assert_int_eq(loop_register_file(loop_set_get(s, 0), LOOP_FILE_DEV, rd.pipe[0]), 0);
 	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);

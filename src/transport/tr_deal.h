@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Whether the requests of one queue are dealt out to two loops: pure arithmetic over samples of what is being served, see
+ * tr_deal.c. Used by tr_uring.c on the loops' threads, and by the unit tests.
+ */
+#ifndef FDIO_TRANSPORT_TR_DEAL_H
+#define FDIO_TRANSPORT_TR_DEAL_H
+
+#include "base/util.h"
+
+/* What one loop has seen of one queue. Zero to begin with; tr_deal.c's own. */
+struct tr_deal {
+	unsigned arrivals, samples;
+	unsigned mine, other;
+};
+
+/* A request has come: true if it is one of those that are to be sampled. */
+static inline bool tr_deal_due(struct tr_deal *d) { return ++d->arrivals % 8 == 0; }
+/*
+ * mine: requests of the queue that are being served, other: those of the helper's own queue. on: are they dealt out now?
+ * Should they be, from now on?
+ */
+bool tr_deal_sample(struct tr_deal *d, bool on, unsigned mine, unsigned other);
+
+/* Is this slot's entry one of those that go to the helper? Three of eight: the client itself is on the first loop's CPU. */
+static inline bool tr_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unit tests of tr_deal.c: when the requests of a queue are dealt out to two loops. No thread, no kernel.
+ */
+#include "transport/tr_deal.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct tr_deal d;
+static bool on;
+static unsigned changes;
+
+static void setup(void)
+{
+	memset(&d, 0, sizeof(d));
+	on = false;
+	changes = 0;
+}
+
+/* So many requests come while each time so many are being served. */
+static void live(unsigned requests, unsigned mine, unsigned other)
+{
+	for (unsigned i = 0; i < requests; i++) {
+		if (!tr_deal_due(&d))
+			continue;
+		bool now = tr_deal_sample(&d, on, mine, other);
+		changes += now != on;
+		on = now;
+	}
+}
+
+START_TEST(deep_queue_alone)
+{
+	live(10000, 20, 0);
+	ck_assert(on);
+	ck_assert_uint_eq(changes, 1);
+}
+END_TEST
+
+START_TEST(begins_soon)
+{
+	live(256, 20, 0);
+	ck_assert(on);
+}
+END_TEST
+
+START_TEST(clients_that_wait)
+{
+	for (unsigned n = 1; n <= 5; n++)
+		live(10000, n, 0);
+	ck_assert(!on);
+	ck_assert_uint_eq(changes, 0);
+}
+END_TEST
+
+START_TEST(two_deep_queues)
+{
+	live(10000, 20, 20);
+	ck_assert(!on);
+	live(10000, 24, 4);
+	ck_assert(!on);
+}
+END_TEST
+
+START_TEST(ends_when_shallow)
+{
+	live(1000, 20, 0);
+	ck_assert(on);
+	live(256, 1, 0);
+	ck_assert(!on);
+}
+END_TEST
+
+START_TEST(ends_when_the_helper_is_busy)
+{
+	live(1000, 20, 0);
+	ck_assert(on);
+	live(256, 20, 12);
+	ck_assert(!on);
+}
+END_TEST
+
+/* Between the two limits it stays as it is. */
+START_TEST(does_not_go_to_and_fro)
+{
+	live(10000, 4, 0);
+	ck_assert(!on);
+	live(1000, 20, 0);
+	live(10000, 4, 0);
+	ck_assert(on);
+	live(10000, 16, 4);
+	ck_assert(on);
+	ck_assert_uint_eq(changes, 1);
+}
+END_TEST
+
+START_TEST(one_deep_moment)
+{
+	live(8 * 15, 1, 0);
+	live(8, 32, 0);
+	live(1000, 1, 0);
+	ck_assert_uint_eq(changes, 0);
+}
+END_TEST
+
+/* A part of any number of slots, and never the only one. */
+START_TEST(slots)
+{
+	unsigned n = 0;
+
+	ck_assert(!tr_deal_slot(0));
+	for (uint32_t s = 0; s < 64; s++)
+		n += tr_deal_slot(s);
+	ck_assert_uint_eq(n, 24);
+	ck_assert(tr_deal_slot(1));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("tr_deal");
+	TCase *t = tcase_create("deal");
+
+	tcase_add_checked_fixture(t, setup, NULL);
+	tcase_add_test(t, deep_queue_alone);
+	tcase_add_test(t, begins_soon);
+	tcase_add_test(t, clients_that_wait);
+	tcase_add_test(t, two_deep_queues);
+	tcase_add_test(t, ends_when_shallow);
+	tcase_add_test(t, ends_when_the_helper_is_busy);
+	tcase_add_test(t, does_not_go_to_and_fro);
+	tcase_add_test(t, one_deep_moment);
+	tcase_add_test(t, slots);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
