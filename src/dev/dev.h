@@ -116,8 +116,10 @@ void dev_close(struct dev *d);
  * but sends nothing. -EIO to exactly the callers whose flush failed. Blocks; never on a loop thread.
  */
 int dev_flush(struct dev *d);
-/* How many flushes have failed so far, whoever asked for them: what was written before may be lost, though later ones succeed. Any
- * thread, no lock. */
+/*
+ * How many flushes have failed so far, whoever asked for them: what was written before may be lost, though later ones succeed.
+ * Any thread, no lock.
+ */
 uint32_t dev_flush_failures(const struct dev *d);
 
 /* Logs each synchronous request that the device has not answered; returns how many there are. Any thread. */

@@ -2,8 +2,9 @@
 /*
  * Opening the device: claim it, learn its limits, refuse what cannot work with a line that says why. Main thread.
  *
- * The claim (O_EXCL) is a second file descriptor, held until close. It is not asked for where the kernel is going to claim the
- * device for a fuseblk mount, which our claim would refuse. Image files are locked twice: flock for those who use flock, an open-file-description lock for the others.
+ * The claim (O_EXCL) is a second file descriptor, held until close. It is not asked for where the kernel is going to claim
+ * the device for a fuseblk mount, which our claim would refuse. Image files are locked twice: flock for those who use flock,
+ * an open-file-description lock for the others.
  */
 #include "dev/dev_uring.h"
 
@@ -71,8 +72,9 @@ static unsigned long sysfs_number(dev_t rdev, const char *name, unsigned long df
 }
 
 /*
- * Drives that accept FUA and then keep the data in their cache. QEMU's NVMe does (versions 7.2 and 10.0): after a power cut of the
- * guest, or a crash of QEMU, the commit block of an fsync could be missing. The kernel has no switch for it, so they are known by name.
+ * Drives that accept FUA and then keep the data in their cache. QEMU's NVMe does (versions 7.2 and 10.0): after a power cut
+ * of the guest, or a crash of QEMU, the commit block of an fsync could be missing. The kernel has no switch for it, so they
+ * are known by name.
  */
 static bool ignores_fua(dev_t rdev)
 {

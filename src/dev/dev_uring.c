@@ -273,7 +273,10 @@ static void rings_free(struct dev_uring *u)
 		io_uring_queue_exit(&u->batch[i].ring);
 }
 
-/* Writing is all that a batch ring does. It registers no file: that would keep the device in use until the kernel has ended the ring. */
+/*
+ * Writing is all that a batch ring does. It registers no file: that would keep the device in use until the kernel has ended
+ * the ring.
+ */
 static int batch_ring_new(struct io_uring *r)
 {
 	static const uint8_t write_only[] = { IORING_OP_WRITE };

@@ -111,7 +111,10 @@ static int clean_error(struct dio *d, struct x4_inode *i)
 	return err ? err : jnl_error(x4_vol_jnl(d->cfg.vol)) ? -EROFS : 0;
 }
 
-/* Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous callers are followed by such. */
+/*
+ * Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous callers are followed by
+ * such.
+ */
 static bool is_clean(struct dio *d, struct x4_inode *i, bool datasync)
 {
 	jnl_tid tid;

@@ -125,8 +125,9 @@ struct dio_inode {
 	uint32_t gate;          /* atomic: closers of all in the low half, of writes in the high half */
 	uint32_t gate_waiters;  /* atomic */
 	/*
-	 * Atomic. Requests that go through the page cache, and how many of them had come when an invalidation of the whole file began
-	 * that is over: equal, and the kernel holds no pages of it. Direct writes in a row with the same cache_seq.
+	 * Atomic. Requests that go through the page cache, and how many of them had come when an invalidation of the whole
+	 * file began that is over: equal, and the kernel holds no pages of it. Direct writes in a row with the same
+	 * cache_seq.
 	 */
 	uint64_t cache_seq, cache_clean, cache_run_seq;
 	uint32_t cache_run;
@@ -247,7 +248,10 @@ void dio_append_done(struct dio_req *r);
 bool dio_append_fits(const struct dio_slow *s);
 /* After a slow write that moved the size, before the inode is unlocked: a window for those that follow. */
 void dio_append_refill(struct dio_slow *s);
-/* The volume is full: blocks that were set aside for appends come back. True if there were any; blocks, with no lock held. arg: the engine. */
+/*
+ * The volume is full: blocks that were set aside for appends come back. True if there were any; blocks, with no lock held.
+ * arg: the engine.
+ */
 bool dio_reclaim(void *arg);
 void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
 /* The same for who may not wait: a worker does it soon. */

@@ -205,8 +205,8 @@ void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)
 }
 
 /*
- * The supplementary groups are told only with requests that create. Otherwise somebody asks the kernel: rarely, for files with the
- * setgid bit and no group execution. What cannot be found out counts as not a member, which takes the bit away.
+ * The supplementary groups are told only with requests that create. Otherwise somebody asks the kernel: rarely, for files
+ * with the setgid bit and no group execution. What cannot be found out counts as not a member, which takes the bit away.
  */
 static bool in_group(const struct ops_req *q, uint32_t gid)
 {

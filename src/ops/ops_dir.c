@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * OPENDIR, READDIR, READDIRPLUS: OPS_TRY; a large directory is for workers. Cookies are x4_readdir's: an entry that stays is seen once whatever
- * happens beside it. READDIRPLUS collects the entries first and looks at the inodes afterwards, so that the directory is
- * not locked while inodes are read; names cannot change inode meanwhile because the kernel holds the directory.
+ * OPENDIR, READDIR, READDIRPLUS: OPS_TRY; a large directory is for workers. Cookies are x4_readdir's: an entry that stays is
+ * seen once whatever happens beside it. READDIRPLUS collects the entries first and looks at the inodes afterwards, so that
+ * the directory is not locked while inodes are read; names cannot change inode meanwhile because the kernel holds the
+ * directory.
  */
 #include "ops/ops_types.h"
 

@@ -96,8 +96,8 @@ static bool any_handling(struct tr *t)
 }
 
 /*
- * These two look at slots that belong to others, for the log only: what they see may be old or half new, and the pointer leads into the
- * slot whatever the moment.
+ * These two look at slots that belong to others, for the log only: what they see may be old or half new, and the pointer
+ * leads into the slot whatever the moment.
  */
 #define LOOKS_ONLY __attribute__((no_sanitize("thread"), noinline))
 static void log_one(const struct tr_req *r) LOOKS_ONLY;

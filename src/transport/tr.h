@@ -90,7 +90,10 @@ void tr_reply(struct tr_req *r, int err, uint32_t len);
 /* Body copied from elsewhere (small structs). */
 void tr_reply_data(struct tr_req *r, const void *data, uint32_t len);
 
-/* Notifications to the kernel: block; never on a loop thread and with no lock that a FUSE request can wait for. -errno; -ENOENT is normal. */
+/*
+ * Notifications to the kernel: block; never on a loop thread and with no lock that a FUSE request can wait for. -errno;
+ * -ENOENT is normal.
+ */
 int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t len);
 
 /* Slots of the loop with this index: fewer where the CPU was not in use at the mount. Any thread. */

@@ -14,8 +14,8 @@
 #include <sys/uio.h>
 
 /*
- * A loop whose CPU is not in use has one slot: the kernel's ring wants an entry for each possible CPU, and a CPU that is plugged in
- * later is served, slowly. Loop 0 keeps all of its slots, it also serves /dev/fuse.
+ * A loop whose CPU is not in use has one slot: the kernel's ring wants an entry for each possible CPU, and a CPU that is
+ * plugged in later is served, slowly. Loop 0 keeps all of its slots, it also serves /dev/fuse.
  */
 static bool is_spare(unsigned i) { return i > 0 && !loop_cpu_online(i); }
 
@@ -41,8 +41,9 @@ static unsigned depth_for(const struct tr *t)
 static size_t arena_bytes(size_t bytes) { return fdio_round_up(bytes, HUGE_BYTES); }
 
 /*
- * Huge pages throughout, if the kernel has them: it then takes the registered memory for a few long runs, not for many pages. A device
- * request of 1 MiB made of pages has more segments than most drivers take: io_uring would hand it to a thread of its own to be cut.
+ * Huge pages throughout, if the kernel has them: it then takes the registered memory for a few long runs, not for many pages.
+ * A device request of 1 MiB made of pages has more segments than most drivers take: io_uring would hand it to a thread of its
+ * own to be cut.
  */
 static void *arena_new(size_t bytes)
 {
