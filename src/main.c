@@ -292,7 +292,10 @@ static int make_transport(struct session *s)
 	options_mount_list(&s->opt, s->root, s->mount_opts, sizeof(s->mount_opts));
 	if (tr_new(&tc, &s->tr, s->err, sizeof(s->err)))
 		return EXIT_SYSTEM;
-	return tr_mount(s->tr, s->err, sizeof(s->err)) ? EXIT_MOUNT : 0;
+	if (tr_mount(s->tr, s->err, sizeof(s->err)))
+		return EXIT_MOUNT;
+	unmounter_mounted(s->unmounter);
+	return 0;
 }
 
 static int make_upper(struct session *s)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter process, see unmounter.h. Over one socket it is told to unmount: a byte, 'u' or 'l' (lazy); the answer is an int, 0 or
- * -errno. Over the other it is asked for groups: struct group_question, which comes back with its answer. While it waits in umount(2) it
+ * The unmounter process, see unmounter.h. Over one socket it is told that the mount is there ('m'), and to unmount: 'u' or 'l' (lazy);
+ * the answer is an int, 0 or -errno. It unmounts by name, so it looks first whether what is mounted there is still what it was told of:
+ * somebody may have unmounted it and mounted something else. Over the other it is asked for groups: struct group_question, which comes back with its answer. While it waits in umount(2) it
  * answers nothing, so whoever asks for groups waits for a bounded time.
  * The child never allocates after the fork and never returns.
  */
@@ -24,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STATUS_CAP (1 << 20) /* 65536 groups of ten digits and more */
+#define TEXT_CAP (1 << 20) /* 65536 groups of ten digits and more; thousands of mounts */
 #define ASK_MS 2000
 
 struct group_question { uint32_t pid, gid, serial, member; };
@@ -89,34 +90,87 @@ static bool has_group(const char *text, uint32_t gid)
 	}
 }
 
-/* What cannot be found out counts as not a member. */
-static bool in_group(uint32_t pid, uint32_t gid)
-{
-	static char text[STATUS_CAP];
-	char name[32];
-	ssize_t n = 0, r;
-	int fd;
+/* Only one at a time is needed, and the child does not allocate. */
+static char text[TEXT_CAP];
 
-	snprintf(name, sizeof(name), "/proc/%u/status", pid);
-	fd = open(name, O_RDONLY | O_CLOEXEC);
+/* A file of /proc as a string in text. */
+static bool read_text(const char *name)
+{
+	ssize_t n = 0, r;
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+
 	if (fd < 0)
 		return false;
-	while (n < STATUS_CAP - 1 && (r = read(fd, text + n, (size_t)(STATUS_CAP - 1 - n))) > 0)
+	while (n < TEXT_CAP - 1 && (r = read(fd, text + n, (size_t)(TEXT_CAP - 1 - n))) > 0)
 		n += r;
 	text[n] = '\0';
 	close(fd);
-	return has_group(text, gid);
+	return true;
+}
+
+/* What cannot be found out counts as not a member. */
+static bool in_group(uint32_t pid, uint32_t gid)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "/proc/%u/status", pid);
+	return read_text(name) && has_group(text, gid);
+}
+
+/* Whether a field of mountinfo, where blanks and the like are written as octal numbers, is path. */
+static bool is_path(const char *field, const char *path)
+{
+	for (; *field && *field != ' '; field++, path++) {
+		char c = *field;
+
+		if (c == '\\' && field[1] && field[2] && field[3]) {
+			c = (char)((field[1] - '0') << 6 | (field[2] - '0') << 3 | (field[3] - '0'));
+			field += 3;
+		}
+		if (c != *path)
+			return false;
+	}
+	return !*path;
+}
+
+/* The device number of what is mounted on path, the topmost if there are several; false if nothing is. */
+static bool mounted_there(const char *path, unsigned dev[2])
+{
+	bool found = false;
+
+	if (!read_text("/proc/self/mountinfo"))
+		return false;
+	for (const char *line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+		unsigned d[2];
+		int at = 0;
+
+		/* number, parent's number, device, root, mount point */
+		if (sscanf(line, "%*u %*u %u:%u %*s %n", &d[0], &d[1], &at) == 2 && at && is_path(line + at, path)) {
+			dev[0] = d[0];
+			dev[1] = d[1];
+			found = true;
+		}
+	}
+	return found;
 }
 
 /* False: the daemon's end of the socket is gone. */
 static bool serve_unmount(const char *mountpoint, bool root, int sock)
 {
+	static unsigned ours[2];
+	static bool known;
+	unsigned now[2];
 	char c;
-	int err;
+	int err = 0;
 
 	if (recv(sock, &c, 1, 0) != 1)
 		return false;
-	err = do_unmount(mountpoint, root, c == 'l');
+	if (c == 'm')
+		known = mounted_there(mountpoint, ours);
+	else if (known && (!mounted_there(mountpoint, now) || now[0] != ours[0] || now[1] != ours[1]))
+		err = -EINVAL;
+	else
+		err = do_unmount(mountpoint, root, c == 'l');
 	return send(sock, &err, sizeof(err), MSG_NOSIGNAL) == sizeof(err);
 }
 
@@ -252,11 +306,11 @@ bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid)
 	return member;
 }
 
-int unmounter_do(struct unmounter *u, bool lazy)
+static int tell(struct unmounter *u, const char *what)
 {
 	int answer;
 
-	if (send(u->sock, lazy ? "l" : "u", 1, MSG_NOSIGNAL) != 1)
+	if (send(u->sock, what, 1, MSG_NOSIGNAL) != 1)
 		return -errno;
 	for (;;) {
 		ssize_t n = recv(u->sock, &answer, sizeof(answer), 0);
@@ -268,6 +322,10 @@ int unmounter_do(struct unmounter *u, bool lazy)
 		return n < 0 ? -errno : -EPIPE;
 	}
 }
+
+void unmounter_mounted(struct unmounter *u) { tell(u, "m"); }
+
+int unmounter_do(struct unmounter *u, bool lazy) { return tell(u, lazy ? "l" : "u"); }
 
 void unmounter_free(struct unmounter *u)
 {

@@ -13,8 +13,10 @@ struct unmounter;
 
 /* Before any other thread exists. mountpoint: absolute. filter: a seccomp filter for it too. errbuf: one line. */
 int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, char *errbuf, size_t errlen);
+/* The mount is there. From now on nothing else is unmounted, if something else should be mounted at that place. */
+void unmounter_mounted(struct unmounter *u);
 /*
- * 0, or -errno: -EBUSY when files are open and lazy is not set; -EINVAL when nothing is mounted there any more; -EPERM for an ordinary
+ * 0, or -errno: -EBUSY when files are open and lazy is not set; -EINVAL when it is not mounted there any more; -EPERM for an ordinary
  * user unless lazy. Waits as umount(2) does: until a fuseblk daemon has answered DESTROY. One thread at a time.
  */
 int unmounter_do(struct unmounter *u, bool lazy);

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Mounting and unmounting: the command returns when the mount serves, umount leaves a clean file system."""
 import os
+import signal
 
 from lib import FUSEDIO, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run, wait_for, write_file
 
@@ -96,6 +97,27 @@ def readahead(env):
             name = (name + "-fuseblk" if os.path.exists(name + "-fuseblk") else name) + "/read_ahead_kb"
             # With -f a mount can answer before the daemon is ready; the command without it returns afterwards.
             wait_for(lambda: least <= int(read_file(name)) <= most, f"readahead of {opt}", timeout=10)
+
+
+@case(kinds=("image", "loop"))
+def one_upon_another(env):
+    """Two mounts at one place: each end takes away its own, not what is there by then."""
+    lower, upper = env.volume(64), env.volume(64)
+    m = lower.mount()
+    write_file(m.path("lower"), b"lower")
+    for end in ("umount", "TERM"):
+        run(FUSEDIO, upper.target, m.point)
+        expect(not os.path.exists(m.path("lower")), "the lower mount is seen")
+        (pid,) = daemons_of(upper.target)
+        if end == "TERM":
+            os.kill(pid, signal.SIGTERM)
+        else:
+            run("umount", m.point)
+        wait_for(lambda p=pid: not os.path.exists(f"/proc/{p}"), "end of the upper daemon")
+        expect_eq(read_file(m.path("lower")), b"lower", f"contents of the lower mount after {end} of the upper one")
+    m.umount()
+    lower.check()
+    upper.check()
 
 
 if __name__ == "__main__":
