@@ -128,7 +128,8 @@ void dio_append_stop(struct dio_inode *di, struct x4_inode *i)
 static void stop_work(struct work *w)
 {
 	struct dio_inode *di = container_of(w, struct dio_inode, stop_work);
-	struct x4_inode *i = __atomic_exchange_n(&di->stop_inode, NULL, __ATOMIC_SEQ_CST); /* from here on it can be queued again */
+	/* From here on it can be queued again. */
+	struct x4_inode *i = __atomic_exchange_n(&di->stop_inode, NULL, __ATOMIC_SEQ_CST);
 
 	dio_append_stop(di, i);
 	x4_iput(i);

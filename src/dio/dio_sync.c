@@ -119,7 +119,8 @@ static bool is_clean(struct dio *d, struct x4_inode *i, bool datasync)
 {
 	jnl_tid tid;
 
-	if (x4_window_unsettled(i) || x4_window_lost(i, false) || (!datasync && x4_times_pending(i)) || is_dirty(d, x4_inode_upper(i)))
+	if (x4_window_unsettled(i) || x4_window_lost(i, false) || (!datasync && x4_times_pending(i)) ||
+	    is_dirty(d, x4_inode_upper(i)))
 		return false;
 	return !x4_sync_tid_noted(i, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
 }

@@ -59,8 +59,8 @@ unsigned x4_extent_batch_credits(struct x4_inode *i)
 }
 
 /*
- * Loop threads write to a block as soon as the map has it, and answer O_DSYNC once the write is on the device unless there is a transaction
- * to wait for: so that is known first.
+ * Loop threads write to a block as soon as the map has it, and answer O_DSYNC once the write is on the device unless there is a
+ * transaction to wait for: so that is known first.
  */
 static void map_becomes(struct jnl_handle *h, struct x4_inode *i, const struct x4_ext *x)
 {

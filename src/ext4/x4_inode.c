@@ -154,8 +154,9 @@ int x4_inode_hash_new(struct x4_inode *i)
 }
 
 /*
- * An inode that leaves memory takes along what fsync has to wait for (x4_sync_tid): its transaction need not be durable. So whatever is
- * read again waits for the newest of these, fdatasync too: data that was not flushed is older than the times written for it.
+ * An inode that leaves memory takes along what fsync has to wait for (x4_sync_tid): its transaction need not be durable. So
+ * whatever is read again waits for the newest of these, fdatasync too: data that was not flushed is older than the times written
+ * for it.
  */
 static void tid_leaves(const struct x4_inode *i)
 {

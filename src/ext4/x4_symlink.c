@@ -61,8 +61,8 @@ int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char 
 }
 
 /*
- * Fast: no block of its own besides one for attributes. Where values can lie in inodes their blocks are counted too, so that the size
- * alone decides, as in the kernel.
+ * Fast: no block of its own besides one for attributes. Where values can lie in inodes their blocks are counted too, so that the
+ * size alone decides, as in the kernel.
  */
 static bool is_fast(const struct x4_inode *i, uint64_t size)
 {

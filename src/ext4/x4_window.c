@@ -18,8 +18,8 @@
  * never below it, whatever a cancelled handle puts back (x4_size_store).
  *
  * x4_window_end and x4_window_publish run on loop threads and never block; the rest is for workers. An error of settling
- * leaves the window as it was, except on closing: then what was not settled is lost, as after a crash; that is logged, and the next
- * fsync fails.
+ * leaves the window as it was, except on closing: then what was not settled is lost, as after a crash; that is logged, and the
+ * next fsync fails.
  */
 #include "base/counters.h"
 #include "base/log.h"

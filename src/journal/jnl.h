@@ -47,7 +47,8 @@ struct jnl_params {
 	/*
 	 * Called on the committing thread inside a handle of the transaction that is about to close, so that
 	 * the owner can bring what it derives at commit time (group descriptors, checksums of bitmaps) into
-	 * it. May use jnl_get_write; must not fail. Changes at most one block for each that handles changed, and no more than seal_blocks.
+	 * it. May use jnl_get_write; must not fail. Changes at most one block for each that handles changed, and no more than
+	 * seal_blocks.
 	 */
 	void (*seal)(void *arg, struct jnl_handle *h);
 	unsigned seal_blocks;       /* 0: a few */
