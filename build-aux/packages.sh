@@ -12,6 +12,7 @@ for purpose; do
 		test) list="$list check python3 git rsync sqlite3 attr acl tar xz-utils mandoc psmisc" ;;
 		vm)
 			list="$list qemu-system-x86 qemu-utils e2fsprogs fio python3 libc-bin dpkg"
+			[ -x /lib/systemd/systemd ] || list="$list systemd"
 			command -v busybox >/dev/null || list="$list busybox-static"
 			;;
 		bench) list="$list gcc python3 fuse2fs xfsprogs qemu-system-common tar" ;;

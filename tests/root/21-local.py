@@ -4,6 +4,7 @@
 What programs expect of a local file system, beside the kernel's ext4: each case does the same on both and compares what came
 out. Locks, leases, inotify, times, privileges that writing takes away, groups and access lists that are inherited, limits, handles.
 """
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -814,6 +815,50 @@ def without_space(top, notes):
         os.close(fd)
     os.unlink(p("ballast"))
     notes.do("room again", write_file, p("big"), bytes(5_000_000), True)
+
+
+@case(timeout=180)
+@beside_ext4(24, ("-b", "1024", "-N", "256"))
+def no_inode_left(top, notes):
+    """No inode is free: what makes a file says ENOSPC as with ext4, what does not works; one that is given back can be had by any."""
+    def p(*names):
+        return os.path.join(top, *names)
+
+    def fill():
+        n = 0
+        with contextlib.suppress(OSError):
+            while True:
+                os.close(os.open(p("many", str(n)), os.O_CREAT | os.O_WRONLY))
+                n += 1
+        return n
+    makers = {
+        "a file": lambda: write_file(p("new"), b""),
+        "a directory": lambda: os.mkdir(p("new")),
+        "a short link": lambda: os.symlink("x" * 50, p("new")),
+        "a long link": lambda: os.symlink("x" * 100, p("new")),
+        "a FIFO": lambda: os.mkfifo(p("new")),
+        "a socket": lambda: os.mknod(p("new"), stat.S_IFSOCK | 0o600),
+        "a device": lambda: os.mknod(p("new"), stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+        "a file without a name": lambda: os.close(os.open(top, os.O_TMPFILE | os.O_RDWR)),
+    }
+    os.mkdir(p("many"))
+    write_file(p("f"), pattern(5000))
+    notes.put("as many as", fill() > 200)
+    notes.put("left", os.statvfs(top).f_ffree)
+    for what, make in makers.items():
+        notes.do(what, make)
+        notes.put(f"nothing is left of {what}", os.path.lexists(p("new")))
+    notes.do("a name more", os.link, p("f"), p("g"))
+    notes.do("another", os.rename, p("g"), p("many", "g"))
+    notes.do("writing", write_file, p("f"), pattern(50_000))
+    notes.do("an attribute", os.setxattr, p("f"), "user.a", b"1" * 300)
+    for what, make in makers.items():
+        os.unlink(p("many", "0"))
+        notes.do(f"{what} instead of one", make)
+        if os.path.lexists(p("new")):
+            os.rmdir(p("new")) if os.path.isdir(p("new")) else os.unlink(p("new"))
+        notes.do("and that again", write_file, p("many", "0"), b"")
+        notes.do("but no more", write_file, p("many", "more"), b"")
 
 
 @case()

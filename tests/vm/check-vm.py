@@ -34,6 +34,7 @@ import vm_initrd
 import vm_kernel
 import vm_power
 import vm_qemu
+import vm_systemd
 from vm_env import MIB, Fail, Skip
 from vm_qemu import Guest
 
@@ -42,6 +43,7 @@ SCENARIOS = (
     ("basic-512", vm_basic.basic_512, True),
     ("basic-4096", vm_basic.basic_4096, True),
     ("mlock", vm_basic.mlock, True),
+    ("systemd", vm_systemd.systemd, True),
     ("power-cut", vm_power.power_cut, True),
     ("write-log", vm_power.write_log, True),
     ("write-log-long", vm_power.write_log_long, False),
@@ -65,7 +67,7 @@ class Shared:
             raise Skip(f"less than 1 GiB is free in {directory}")
         self.deadline = time.monotonic() + float(os.environ.get("VM_SECONDS") or "inf")
         self.kernel = vm_kernel.find()
-        self.initrd, self.initrd_fio = vm_initrd.build(directory, self.kernel)
+        self.initrd, self.initrd_fio, self.initrd_systemd = vm_initrd.build(directory, self.kernel)
 
 
 class Scenario:
@@ -130,6 +132,11 @@ def run_scenario(name, fn, shared, results, base):
     env = Scenario(name, shared, results, os.path.join(base, name))
     try:
         fn(env)
+    except Skip as e:
+        if os.environ.get("CHECK_VM") == "require":
+            env.bad("skip", e)
+        else:
+            results.skip(name, e)
     except Fail as e:
         env.bad("end", e)
     except Exception as e:  # pylint: disable=broad-except

@@ -19,10 +19,16 @@ read -r line </proc/cmdline
 for word in $line; do
 	case $word in
 		script=*) script=${word#script=} ;;
+		boot=*) boot=${word#boot=} ;;
 		arg=*) ARG=${word#arg=} && export ARG ;;
 	esac
 done
 echo GUEST-UP >/dev/ttyS1
+if [ "${boot:-}" = systemd ]; then # runs the script as a service, and reports
+	sh /vm/sd-root.sh
+	umount /dev/shm /dev /sys /proc
+	exec switch_root /root /lib/systemd/systemd
+fi
 sh "/vm/$script.sh" </dev/null >/dev/console 2>&1
 rc=$?
 cat /tmp/syslog

@@ -2,18 +2,22 @@
 """
 The guest's file system: cpio archives with busybox, the daemon as built here, e2fsprogs and the guest's scripts, and
 fio in an archive of its own, because of its many libraries: the kernel unpacks archives that follow each other. Libraries
-are those that ldd names, all in /lib.
+are those that ldd names, all in /lib. A third archive has Debian's systemd, with few units, and the unit of fusedio as built.
 """
 import glob
 import os
 import re
 import shutil
 
-from vm_env import FUSEDIO, HERE, VMIO, Skip, expect, run
+from vm_env import BUILD, FUSEDIO, HERE, VMIO, Skip, expect, run
 
 CORE = ("mke2fs", "e2fsck", "dumpe2fs")
-APPLETS = set("cat cmp cp cut dd diff grep insmod mkdir mount mv pidof poweroff rm sed sh sleep stty syslogd tail timeout touch tr "
-              "umount".split())
+APPLETS = set("cat cmp cp cut dd diff grep insmod mkdir mount mv pidof poweroff rm sed sh sleep stat stty switch_root syslogd tail "
+              "timeout touch tr umount".split())
+SYSTEMD = "/lib/systemd"
+UNITS = ("sysinit.target", "basic.target", "local-fs.target", "local-fs-pre.target", "umount.target", "shutdown.target",
+         "final.target", "poweroff.target", "systemd-poweroff.service")
+OUR_UNIT = os.path.join(BUILD, "contrib/systemd/fusedio@.service")
 DIRS = ("bin", "dev", "etc", "lib", "lib64", "mnt", "mnt2", "proc", "run", "sys", "tmp", "vm")
 
 
@@ -35,6 +39,9 @@ class Archive:
     def file(self, name, source, mode=0o755):
         with open(source, "rb") as f:
             self.entry(name, 0o100000 | mode, f.read())
+
+    def link(self, name, target):
+        self.entry(name, 0o120777, target.encode())
 
     def close(self):
         self.entry("TRAILER!!!", 0)
@@ -79,8 +86,47 @@ def busybox():
     return path
 
 
+def systemd(path):
+    """An archive to follow the small one; None where systemd is not installed."""
+    programs = {"systemd": f"{SYSTEMD}/systemd", "systemd-shutdown": f"{SYSTEMD}/systemd-shutdown",
+                **{p: shutil.which(p) for p in ("systemctl", "mount", "umount")}}  # busybox has no umount -c
+    if not all(p and os.path.exists(p) for p in (*programs.values(), *(f"{SYSTEMD}/system/{u}" for u in UNITS), OUR_UNIT)):
+        return None
+    a = Archive(path)
+    add_programs(a, programs, set())
+    for d in ("lib/systemd", "lib/systemd/system", "lib/systemd/system-shutdown", "etc/systemd", "etc/systemd/system",
+              "etc/systemd/system/fusedio@.service.d", "sbin"):
+        a.entry(d, 0o040755)
+    for name in ("systemd", "systemd-shutdown"):
+        a.link(f"lib/systemd/{name}", f"/bin/{name}")
+    for u in UNITS:
+        a.file(f"lib/systemd/system/{u}", f"{SYSTEMD}/system/{u}", 0o644)
+    a.file("lib/systemd/system/fusedio@.service", OUR_UNIT, 0o644)
+    a.file("lib/systemd/system-shutdown/verdict", os.path.join(HERE, "guest-sd-end.sh"))
+    for u in ("vmtest.service", "user.service"):
+        a.file(f"etc/systemd/system/{u}", os.path.join(HERE, u), 0o644)
+    # There is no journal.
+    a.entry("etc/systemd/system/fusedio@.service.d/log.conf", 0o100644, b"[Service]\nStandardError=file:/dev/console\n")
+    with open(OUR_UNIT, encoding="utf-8") as f:
+        where = re.search(r"^ExecStart=(\S+)/fusedio ", f.read(), re.M).group(1).strip("/")
+    for n in range(1, where.count("/") + 2):
+        a.entry("/".join(where.split("/")[:n]), 0o040755)
+    if where != "bin":
+        a.link(where + "/fusedio", "/bin/fusedio")
+    a.close()
+    return path
+
+
+def joined(path, *archives):
+    with open(path, "wb") as out:
+        for name in archives:
+            with open(name, "rb") as part:
+                shutil.copyfileobj(part, out)
+    return path
+
+
 def build(directory, kernel):
-    """Returns the paths of two archives: the small one, and the one with fio as well."""
+    """Returns the paths of three archives: the small one, the one with fio as well, the one with systemd as well (or None)."""
     small, fio = os.path.join(directory, "small.cpio"), os.path.join(directory, "fio.cpio")
     have = set()
     core = Archive(small)
@@ -98,11 +144,10 @@ def build(directory, kernel):
     core.entry("etc/group", 0o100644, b"root:x:0:\n")
     add_programs(core, {"busybox": busybox(), "fusedio": FUSEDIO, "vmio": VMIO, **{p: which(p) for p in CORE}}, have)
     core.close()
-    shutil.copyfile(small, fio)
     more = Archive(fio + ".part")
     add_programs(more, {"fio": which("fio")}, have)
     more.close()
-    with open(fio, "ab") as out, open(fio + ".part", "rb") as part:
-        shutil.copyfileobj(part, out)
+    sd = systemd(os.path.join(directory, "systemd.cpio.part"))
+    joined(fio, small, fio + ".part")
     os.unlink(fio + ".part")
-    return small, fio
+    return small, fio, sd and joined(os.path.join(directory, "systemd.cpio"), small, sd)

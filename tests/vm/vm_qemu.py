@@ -75,22 +75,23 @@ class Guest:
     A guest on NVMe drives, which may be silent for timeout seconds. namespaces is a list of lists of block nodes: namespace N of the one controller is the Nth.
     """
 
-    def __init__(self, shared, directory, script, namespaces, lbs=512, fio=False, append="", timeout=180):
+    def __init__(self, shared, directory, script, namespaces, lbs=512, fio=False, append="", timeout=180, initrd=None):
         self.directory = directory
         self.console = os.path.join(directory, "console.log")
         self.report = os.path.join(directory, "report.log")
         self.timeout = timeout * SLOW
         self.process = None
         self.greeted = False
-        self.argv = self.command_line(shared, script, namespaces, lbs, fio, append)
+        initrd = initrd or (shared.initrd_fio if fio else shared.initrd)
+        self.argv = self.command_line(shared, script, namespaces, lbs, fio, append, initrd)
 
-    def command_line(self, shared, script, namespaces, lbs, fio, append):
+    def command_line(self, shared, script, namespaces, lbs, fio, append, initrd):
         accel = ["-accel", "kvm", "-cpu", "host"] if os.environ.get("VM_ACCEL") == "kvm" else \
             ["-accel", "tcg", "-cpu", "max,-cx16,-la57"]
         argv = ["qemu-system-x86_64", *accel, "-M", "q35", "-smp", "1", "-m", "768" if fio else "512", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{self.console}", "-serial",
                 f"file:{self.report}", "-qmp", "stdio", "-kernel", os.path.join(shared.kernel, "vmlinuz"), "-initrd",
-                shared.initrd_fio if fio else shared.initrd, "-append",
+                initrd, "-append",
                 f"console=ttyS0 quiet panic=-1 oops=panic mitigations=off no_timer_check nvme_core.max_retries=0 script={script} {append}",
                 "-device", "nvme,id=nv,serial=T1"]
         for nsid, nodes in enumerate(namespaces, 1):

@@ -1,0 +1,60 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck source=/dev/null
+#
+# Runs as a service of the guest's systemd, in the name space of everybody else; fusedio@srv-db was started at boot.
+. /vm/lib.sh
+a=$(drive 1)
+unit=fusedio@srv-db
+echo 1 >/run/vm-rc
+
+show() { systemctl show -p "$2" --value "$1"; }
+mounted() { grep -q " $1 fuse" /proc/self/mounts; }
+of_daemon() { sed -n "s/^$1:[^0-9a-f]*//p" "/proc/$(show $unit MainPID)/status"; }
+same_space() { [ "$(readlink "/proc/$(show $unit MainPID)/ns/mnt")" = "$(readlink /proc/1/ns/mnt)" ]; }
+is_inactive() { [ "$(show "$1" ActiveState)" = inactive ]; }
+is_failed() { [ "$(show "$1" ActiveState)" = failed ]; }
+is_new() { [ "$(show $unit ActiveState)" = active ] && [ "$(show $unit MainPID)" != "$1" ] && mounted /srv/db; }
+
+want active "the unit is active after the boot" show $unit ActiveState
+works "its mount is there for others" mounted /srv/db
+works "it has the name space of everybody" same_space
+want 2 "the daemon has a filter of system calls" of_daemon Seccomp
+want 0000000000000000 "the daemon has no capability" of_daemon CapEff
+dd if=/dev/urandom of=/tmp/data bs=64k count=32 2>/dev/null
+works "direct writing" dd if=/tmp/data of=/srv/db/data bs=256k oflag=direct conv=fsync
+works "what was written is there" cmp /tmp/data /srv/db/data
+
+works "stop" systemctl stop $unit
+want inactive "the unit is inactive" show $unit ActiveState
+want success "it ended well" show $unit Result
+fails "the mount is gone" mounted /srv/db
+works "the daemons are gone" until_true 20 no_daemon
+works "e2fsck" e2fsck -fn "$a"
+
+works "start" systemctl start $unit
+want active "the unit is active again" show $unit ActiveState
+works "the mount is there as soon as start returns" mounted /srv/db
+works "what was written is still there" cmp /tmp/data /srv/db/data
+works "umount by hand" umount /srv/db
+works "the unit ends with it" until_true 4 is_inactive $unit
+want success "and well" show $unit Result
+works "start once more" systemctl start $unit
+
+# Each look takes seconds in an emulated machine: until_true counts looks, ten for a second.
+old=$(show $unit MainPID)
+kill -9 "$old"
+works "a daemon that was killed is started again" until_true 4 is_new "$old"
+works "and serves" cmp /tmp/data /srv/db/data
+
+for bad in bad gone; do
+	fails "start on a wrong device ($bad)" systemctl start fusedio@srv-$bad
+	works "is tried again and given up ($bad)" until_true 6 is_failed fusedio@srv-$bad
+	want 32 "with the status of mount ($bad)" show fusedio@srv-$bad ExecMainStatus
+	fails "no mount is left ($bad)" mounted /srv/$bad
+done
+
+works "a service that uses the mount" systemctl start user.service
+# This script ends with it; so the verdict comes first.
+echo 0 >/run/vm-rc
+systemctl --no-block poweroff

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The unit fusedio@.service under a real systemd, the first process of the guest: at boot, by hand, after a crash, on a wrong device,
+and when the machine is switched off while a service writes.
+"""
+import os
+
+from vm_env import MIB, Skip, debugfs, e2fsck_clean, expect, make_image
+from vm_qemu import raw_drive
+
+
+def said(path, text):
+    with open(path, encoding="utf-8", errors="replace") as f:
+        expect(text in f.read(), f"no line with {text!r}")
+
+
+def in_image(image, name, text):
+    got = debugfs(image, f"cat {name}")
+    expect(got.strip() == text, f"{name} holds {got[:80]!r}")
+
+
+def systemd(env):
+    if not env.shared.initrd_systemd:
+        raise Skip("systemd is not installed")
+    one, two = make_image(env.path("one.img"), 64, "-b", 4096), env.path("two.img")
+    with open(two, "wb") as f:
+        f.truncate(8 * MIB)
+    g = env.boot("systemd", [raw_drive("d1", one), raw_drive("d2", two)], initrd=env.shared.initrd_systemd,
+                 append="boot=systemd systemd.unit=vmtest.service systemd.log_target=kmsg systemd.show_status=0 printk.devkmsg=on")
+    for text in ("does not hold an ext4 file system", "cannot find /dev/nothing"):
+        env.check(f"what is wrong with the device is logged: {text}", said, os.path.join(g.directory, "console.log"), text)
+    env.check("a service that writes while the machine is switched off could do so to its end", in_image, one, "/bye", "bye")
+    env.check("e2fsck after switching off", e2fsck_clean, one)
