@@ -10,6 +10,7 @@ After each round: every client has ended; where the mount was left in peace, the
 waits for none; after the unmount, or the recovery where there was none, e2fsck -fn finds nothing.
 """
 import contextlib
+import errno
 import os
 import random
 import re
@@ -162,6 +163,17 @@ def end_under_load(m, how, rng):
         run("umount", "-l", m.point)
 
 
+def claimable(path):
+    """Nobody holds the device any more: the kernel lets go of what a killed process had a moment after its end."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
+    except OSError as e:
+        if e.errno == errno.EBUSY:
+            return False
+        raise
+    return True
+
+
 def one_round(env, vol, transport, nr, rng):
     opts = OPTIONS[(nr + nr // len(ENDS)) % len(OPTIONS)]  # every end meets every option in the course of time
     how = ENDS[nr % len(ENDS)]
@@ -187,6 +199,7 @@ def one_round(env, vol, transport, nr, rng):
         for c in clients:
             c.kill()
     if how in ("term", "force", "kill"):
+        wait_for(lambda: claimable(vol.target), "the end of the kernel's hold on the device", 30)
         with vol.mount() as again:
             os.listdir(again.path("churn"))
     vol.check()

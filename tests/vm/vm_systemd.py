@@ -25,7 +25,7 @@ def systemd(env):
     one, two = make_image(env.path("one.img"), 64, "-b", 4096), env.path("two.img")
     with open(two, "wb") as f:
         f.truncate(8 * MIB)
-    g = env.boot("systemd", [raw_drive("d1", one), raw_drive("d2", two)], initrd=env.shared.initrd_systemd,
+    g = env.boot("systemd", [raw_drive("d1", one), raw_drive("d2", two)], initrd=env.shared.initrd_systemd, timeout=300,
                  append="boot=systemd systemd.unit=vmtest.service systemd.log_target=kmsg systemd.show_status=0 printk.devkmsg=on")
     for text in ("does not hold an ext4 file system", "cannot find /dev/nothing"):
         env.check(f"what is wrong with the device is logged: {text}", said, os.path.join(g.directory, "console.log"), text)
