@@ -36,6 +36,7 @@ static void uring_complete(struct loop_op *op, int res, unsigned cqe_flags)
 
 	(void)cqe_flags;
 	fdio_count(CTR_dev_done);
+	loop_note_io(loop_self(), -1);
 	if (unlikely(res <= 0))
 		res = res == 0 ? -EIO : translate(res);
 	io->result = res;
@@ -70,6 +71,7 @@ static void uring_submit(struct dev *d, struct dev_io *io)
 	struct io_uring_sqe *sqe = loop_sqe(l);
 	io->op.complete = uring_complete;
 	io->dev = d;
+	loop_note_io(l, 1);
 	fdio_count(io->kind == DEV_READ ? CTR_dev_read : CTR_dev_write);
 	prep_rw(sqe, io);
 	io_uring_sqe_set_data(sqe, &io->op);

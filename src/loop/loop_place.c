@@ -10,6 +10,7 @@
 #include "base/log.h"
 
 #define WINDOW_NS 4000000u
+#define CROWDED_PART 8u         /* one batch in so many */
 #define WINDOW_BATCHES 32u      /* the clock is read once in so many batches */
 
 void loop_place_start(struct loop *l)
@@ -28,7 +29,11 @@ void loop_place_start(struct loop *l)
 
 static void look_back(struct loop *l, uint64_t now)
 {
-	if (l->set->cfg.poll_auto_ns) {
+	if (l->window_crowded * CROWDED_PART >= l->window_batches) {
+		/* Several clients: none of them would find its CPU idle for long, and polling takes it from them. */
+		l->wander = (struct loop_wander){ 0 };
+		l->poll_ns = l->set->cfg.poll_ns;
+	} else if (l->set->cfg.poll_auto_ns) {
 		bool was_on = l->wander.on;
 
 		l->poll_ns = loop_wander_window(&l->wander, l->window_ops, l->window_batches, l->window_arrivals) ? l->set->cfg.poll_auto_ns : 0;
@@ -37,17 +42,23 @@ static void look_back(struct loop *l, uint64_t now)
 	}
 	l->window_start_ns = now;
 	l->window_ops = 0;
-	l->window_batches = l->window_arrivals = 0;
+	l->window_batches = l->window_arrivals = l->window_crowded = 0;
 }
 
 /* The line is shared by all loops; it stays where it is while one of them is alone at work. */
 static void note_turn(struct loop *l)
 {
-	if (__atomic_load_n(&l->set->last, __ATOMIC_RELAXED) == l->index)
-		return;
-	__atomic_store_n(&l->set->last, l->index, __ATOMIC_RELAXED);
-	l->window_arrivals++;
+	unsigned last = __atomic_load_n(&l->set->last, __ATOMIC_RELAXED), io = l->nr_io;
+
+	if (last != l->index) {
+		io += __atomic_load_n(&l->set->loops[last].nr_io, __ATOMIC_RELAXED);
+		__atomic_store_n(&l->set->last, l->index, __ATOMIC_RELAXED);
+		l->window_arrivals++;
+	}
+	l->window_crowded += io > 1;
 }
+
+void loop_note_io(struct loop *l, int n) { __atomic_store_n(&l->nr_io, l->nr_io + (unsigned)n, __ATOMIC_RELAXED); }
 
 void loop_place_note(struct loop *l, unsigned n)
 {

@@ -36,6 +36,8 @@ struct loop {
 	uint64_t window_start_ns, window_ops;
 	struct loop_wander wander;
 	unsigned window_arrivals;        /* batches after another loop's */
+	unsigned window_crowded;         /* batches that left more than one device request under way, here or at that loop */
+	unsigned nr_io;                  /* atomic: device requests under way; this loop writes */
 
 	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
 	bool notified;                   /* atomic, L1 */
