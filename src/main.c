@@ -23,6 +23,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -482,11 +483,24 @@ static int fake_mount(struct session *s)
 	return st;
 }
 
+/* Whoever starts us without one of them must not find the device or a socket in its place. */
+static void open_standard_files(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	static struct session s;
 	int st = options_parse(argc, argv, &s.opt, s.err, sizeof(s.err));
 
+	open_standard_files();
 	if (s.opt.help)
 		options_help(stdout);
 	else if (s.opt.version)

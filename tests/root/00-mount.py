@@ -99,6 +99,19 @@ def readahead(env):
             wait_for(lambda: least <= int(read_file(name)) <= most, f"readahead of {opt}", timeout=10)
 
 
+@case()
+def without_standard_files(env):
+    """Started with standard input, output and error closed, as some programs start others."""
+    vol = env.volume(64)
+    mnt = env.mkdir()
+    env.undo.callback(run, "umount", "-l", mnt, ok=None)
+    run("sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', FUSEDIO, vol.target, mnt)
+    write_file(os.path.join(mnt, "f"), b"served")
+    run("umount", mnt)
+    wait_for(lambda: not daemons_of(vol.target), "end of the daemon")
+    vol.check()
+
+
 @case(kinds=("image", "loop"))
 def one_upon_another(env):
     """Two mounts at one place: each end takes away its own, not what is there by then."""
