@@ -74,6 +74,7 @@ struct dio_req {
 	unsigned flags;
 	void *buf;                 /* at least len bytes, page-aligned when the fast path is to be taken */
 	int buf_index;             /* registered buffer that holds buf, or -1 */
+	uint32_t buf_cap;          /* writes: bytes that the engine may use of buf, and change behind len; 0: no more than len */
 	void (*done)(struct dio_req *r, ssize_t result);
 	/* ---- engine's (dio_types.h documents them) ---- */
 	struct dev_io io;          /* first segment */
@@ -90,6 +91,9 @@ struct dio_req {
 	uint32_t span;             /* want rounded up to device blocks */
 	uint32_t cpu;              /* index of the loop that submitted it */
 	uint32_t retries;          /* of the first segment */
+	uint32_t grow_head;        /* dio_grow.c: bytes that go into a block that is there, at grow_off of the device */
+	uint64_t grow_off;
+	struct x4_resv resv;       /* and blocks for the others */
 	uint64_t cache_seq;        /* of the file when its invalidation began */
 	jnl_tid tid;
 };

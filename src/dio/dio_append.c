@@ -21,8 +21,7 @@
 #define WINDOW_MIN (64u << 10)
 /* A window holds so many requests like the one that asked for it. */
 #define WINDOW_REQUESTS 16u
-/* So many appends in a row make a stream; of large requests one is enough. */
-#define STREAM_REQUESTS 2u
+/* Of large requests one makes a stream, of others DIO_STREAM_REQUESTS. */
 #define STREAM_BYTES (256u << 10)
 
 bool dio_append_start(struct dio_req *r)
@@ -102,7 +101,7 @@ void dio_append_refill(struct dio_slow *s)
 		di->app_streak = 0;
 		return;
 	}
-	if (++di->app_streak < STREAM_REQUESTS && len < STREAM_BYTES)
+	if (++di->app_streak < DIO_STREAM_REQUESTS && len < STREAM_BYTES)
 		return;
 	bytes = FDIO_MAX((uint64_t)len * WINDOW_REQUESTS, (uint64_t)WINDOW_MIN);
 	bytes = FDIO_MAX((uint64_t)di->app_window * 2, bytes);

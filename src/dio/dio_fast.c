@@ -231,7 +231,12 @@ static bool fits(struct dio_req *r)
 
 void dio_fast_start(struct dio_req *r)
 {
-	if (!fits(r) || !dio_gate_enter(r->file->di, r->cpu, count_kind(r))) {
+	if (!fits(r)) {
+		if (!dio_grow_start(r))
+			dio_req_slow(r);
+		return;
+	}
+	if (!dio_gate_enter(r->file->di, r->cpu, count_kind(r))) {
 		dio_req_slow(r);
 		return;
 	}

@@ -8,6 +8,7 @@
  *   (loop)       +-- fast (gate entered): one device request, embedded io; or several
  *                |     with a count (multi) -- all done -> dio_fast_finished --+-- read --> dio_req_end
  *                |                                        error, or remainder  |
+ *                +-- grow: reserved, written, inserted (dio_grow.c) --------------> dio_write_finish
  *                +-- slow: worker <------------------------------ gate left ---+
  *                      |                                                       |
  *                      +--- write: inode and range locks dropped ---> dio_write_finish
@@ -20,8 +21,8 @@
  *   D2  the count of a multi request is set up before its first segment is submitted; the splitter holds one.
  *   D3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
  *   D4  extents and size are published after the data they cover completed (appends: in the order of the file).
- *   D5  a byte is sent to the device at most once for one request (resent: what a short transfer left, and an append
- *       behind one that failed).
+ *   D5  a byte is sent to the device at most once for one request (resent: what a short transfer left, an append
+ *       behind one that failed, and G2 in dio_grow.c).
  */
 #ifndef FDIO_DIO_TYPES_H
 #define FDIO_DIO_TYPES_H
@@ -33,6 +34,8 @@
 #define DIO_RETRIES_MAX 16  /* of one device request after EAGAIN or EINTR */
 #define DIO_SPLIT_MIN (255u * 4096u) /* pieces that the kernel makes of a longer request are no shorter, but for the last */
 #define DIO_INVAL_ALL_AFTER 32 /* direct writes with no other I/O between: then it pays to forget all pages of the file */
+/* So many appends in a row make a stream. */
+#define DIO_STREAM_REQUESTS 2u
 #define DIO_NR_BOUNCE 32    /* slow writes that can be in their data phase at once */
 #define DIO_NR_SYNC 2       /* batches of the sync queue at work at once */
 
@@ -137,6 +140,7 @@ struct dio_inode {
 	struct list app_reqs;   /* appends in flight, ascending and without gaps */
 	uint64_t app_end;       /* where the last of them ends */
 	bool app_broken;        /* one of them failed */
+	bool growing;           /* atomic: a request of dio_grow.c is under way */
 	uint32_t nr_files;      /* atomic: dio_file_open without dio_file_close */
 	struct work stop_work;  /* a loop thread has left the window to a worker; queued with a reference of stop_inode */
 	struct x4_inode *stop_inode; /* atomic; NULL: not queued */
@@ -256,6 +260,10 @@ bool dio_reclaim(void *arg);
 void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
 /* The same for who may not wait: a worker does it soon. */
 void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i);
+
+/* ---- dio_grow.c ---- */
+/* True if r is a write that makes a file grow and needs no worker: it goes its way. Loop thread. */
+bool dio_grow_start(struct dio_req *r);
 
 /* ---- dio_range.c ---- */
 void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);

@@ -150,6 +150,8 @@ void x4_touch_write(struct x4_inode *i);
 void x4_touch_read(struct x4_inode *i);
 /* suid/sgid/capabilities need killing before a write by an unprivileged process. Any thread; may say true needlessly. */
 bool x4_needs_killpriv(struct x4_inode *i);
+/* Looks, and remembers for the above: true if there is nothing to kill, whoever writes. The inode is locked, in either mode. */
+bool x4_nothing_to_kill(struct x4_inode *i);
 
 /* Transaction that fsync (datasync: fdatasync, O_DSYNC) of this inode has to wait for; false if none. Writes lazily
  * changed times into a transaction first unless datasync. */

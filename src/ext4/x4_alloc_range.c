@@ -2,8 +2,8 @@
 /*
  * Allocating writes: blocks are reserved in memory before any data moves, so that a full file system is found with nothing
  * changed; after the data is on the device the extents are inserted, unwritten ones converted, and the size published. Called
- * by the direct-I/O room and x4_falloc.c, on workers, with the inode lock held in either mode (exclusively when the size
- * moves), never inside a handle.
+ * by the direct-I/O room and x4_falloc.c, on workers (for one run of blocks also on loop threads, in the mode of nowait.h), with the
+ * inode lock held in either mode (exclusively when the size moves), never inside a handle.
  *
  * Inserting takes bounded transactions, each of which leaves a file system that checks clean: written blocks never lie
  * beyond i_size on disk, so where the range is new at the end of the file, i_size follows the inserted blocks (their data is
@@ -11,6 +11,7 @@
  *
  * An error leaves what was inserted so far in the tree and the rest in the reservation, for x4_resv_free.
  */
+#include "base/nowait.h"
 #include "ext4/x4_extent.h"
 
 #include <errno.h>
@@ -63,6 +64,7 @@ int x4_publish_size(struct x4_inode *i, uint64_t new_size)
 		stamp_grown(i, new_size);
 		r = x4_inode_dirty(h, i, true);
 	}
+	r = nowait_err(r);
 	if (r)
 		jnl_cancel(h);
 	else
@@ -76,7 +78,10 @@ static int meta_reserve(struct x4_inode *i, unsigned n, bool root, unsigned *ret
 	unsigned meta;
 	int r;
 
-	fdio_mutex_lock(&i->map_lock); /* other writers may be growing the tree */
+	*ret_n = 0;
+	r = fdio_mutex_enter(&i->map_lock); /* other writers may be growing the tree */
+	if (r)
+		return r;
 	meta = x4_extent_meta_for(i, n);
 	fdio_mutex_unlock(&i->map_lock);
 	r = x4_meta_reserve(i->vol, meta, root);
@@ -202,6 +207,7 @@ static int finish(struct jnl_handle *h, struct x4_inode *i, int err)
 {
 	if (!err)
 		err = x4_inode_dirty(h, i, true);
+	err = nowait_err(err);
 	if (err)
 		jnl_cancel(h);
 	else
@@ -346,11 +352,17 @@ int x4_insert(struct x4_inode *i, struct x4_resv *r, uint32_t conv_lblk, uint32_
 		if (err)
 			return err;
 	}
-	fdio_mutex_lock(&i->map_lock);
+	err = fdio_mutex_enter(&i->map_lock);
+	if (err) {
+		if (meta)
+			x4_meta_unreserve(i->vol, meta);
+		return err;
+	}
 	err = insert_locked(i, r, conv_lblk, conv_lblk + conv_len, new_size, &sized);
 	fdio_mutex_unlock(&i->map_lock);
 	if (meta)
 		x4_meta_unreserve(i->vol, meta);
+	err = nowait_err(err);
 	if (!err && !sized && new_size)
 		err = x4_publish_size(i, new_size);
 	return err;

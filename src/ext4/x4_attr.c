@@ -435,6 +435,8 @@ static bool nothing_to_kill(struct x4_inode *i, bool sgid)
 	return none;
 }
 
+bool x4_nothing_to_kill(struct x4_inode *i) { return nothing_to_kill(i, true); }
+
 int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 {
 	struct jnl_handle *h;

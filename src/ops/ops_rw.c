@@ -35,6 +35,7 @@ static void submit(struct ops_req *q, struct ops_file *f, uint64_t pos, uint32_t
 	q->dio.flags = flags;
 	q->dio.buf = q->tr.payload;
 	q->dio.buf_index = q->tr.buf_index;
+	q->dio.buf_cap = q->tr.payload_cap;
 	q->dio.done = rw_done;
 	dio_submit(q->ops->dio, &q->dio);
 }

@@ -248,7 +248,7 @@ ssize_t request(struct run *r, struct dio_file *f, unsigned flags, uint64_t pos,
 {
 	struct treq local = { .done = 0 }, *t = r->nr_reqs < MAX_REQS ? &r->req[r->nr_reqs++] : &local;
 
-	t->r = (struct dio_req){ .file = f, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .done = req_done };
+	t->r = (struct dio_req){ .file = f, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .buf_cap = len, .done = req_done };
 	dio_submit(r->d, &t->r);
 	while (!__atomic_load_n(&t->done, __ATOMIC_ACQUIRE))
 		if (!pump(r))

@@ -207,11 +207,32 @@ static int do_getxattr(void)
 	return x4_xattr_get(file, "user.a", buf, sizeof(buf), &len);
 }
 
+/* As a write of new blocks does it, without the data. */
+static int do_grow(void)
+{
+	struct x4_resv resv;
+	uint64_t size = x4_inode_size(file);
+	int r = x4_inode_enter_shared(file);
+
+	if (r)
+		return r;
+	r = x4_resv_holes(file, (uint32_t)(size >> t.v->block_bits), 3, true, &resv);
+	x4_inode_unlock(file);
+	if (!r)
+		r = x4_inode_enter_excl(file);
+	if (!r) {
+		r = x4_insert(file, &resv, 0, 0, size + 3 * t.v->block_size);
+		x4_inode_unlock(file);
+	}
+	x4_resv_free(&resv);
+	return r;
+}
+
 static const struct { const char *name; int (*fn)(void); } ops[] = {
 	{ "lookup", do_lookup }, { "readdir", do_readdir }, { "getxattr", do_getxattr }, { "create", do_create }, { "mkdir", do_mkdir },
 	{ "mknod", do_mknod }, { "fast symlink", do_fast_symlink }, { "slow symlink", do_slow_symlink }, { "tmpfile", do_tmpfile },
 	{ "link", do_link }, { "chmod", do_chmod }, { "chown", do_chown }, { "rename", do_rename }, { "replace", do_replace },
-	{ "replace dir", do_replace_dir }, { "exchange", do_exchange }, { "unlink", do_unlink }, { "rmdir", do_rmdir },
+	{ "grow", do_grow }, { "replace dir", do_replace_dir }, { "exchange", do_exchange }, { "unlink", do_unlink }, { "rmdir", do_rmdir },
 };
 
 /* ------------------------------------------------------------------ the volume */
