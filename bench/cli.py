@@ -280,7 +280,7 @@ def measure_all(args, res, path):
     try:
         tar = os.path.join(work, "tree.tar")
         settings = jobs_.Settings(args.seconds, args.size, args.files, tar, srctree.make(tar, args.tree), client_program(args, work))
-        settings.fio_idle_us = jobs_.fio_idle(settings)
+        settings.fio_idle_us = jobs_.fio_idle()
         if args.awake:
             keep_awake()
         for kind in args.kinds:

@@ -107,7 +107,7 @@ def one(field, peer, job, settings):
     daemon, machine, begun = peer.daemon_us(), machine_us(), time.monotonic()
     out: Outcome = job.run(peer, settings)
     wall = time.monotonic() - begun
-    machine = machine_us() - machine
+    machine = max(0.0, machine_us() - machine - out.starts * settings.fio_idle_us)
     after = peer.daemon_us()
     if job.clean:
         job.clean(peer, settings)
