@@ -264,10 +264,9 @@ static void answer(struct batch *b)
 	}
 }
 
-/* Takes what is there; false: nothing, and the syncer is idle again. */
-static bool take(struct dio_syncer *y, struct batch *b)
+/* Takes what is there; false: nothing. y (may be NULL) is then idle again. */
+static bool take(struct dio *d, struct dio_syncer *y, struct batch *b)
 {
-	struct dio *d = y->d;
 	bool any;
 
 	*b = (struct batch){ .d = d };
@@ -277,9 +276,33 @@ static bool take(struct dio_syncer *y, struct batch *b)
 	list_splice_tail(&b->reqs, &d->sync_reqs);
 	list_splice_tail(&b->calls, &d->sync_calls);
 	any = !list_empty(&b->reqs) || !list_empty(&b->calls);
-	y->state = any ? DIO_SYNC_RUNNING : DIO_SYNC_IDLE;
+	if (y)
+		y->state = any ? DIO_SYNC_RUNNING : DIO_SYNC_IDLE;
 	fdio_mutex_unlock(&d->sync_lock);
+	if (any) {
+		b->epoch = __atomic_fetch_add(&d->epoch, 1, __ATOMIC_SEQ_CST);
+		survey(b);
+	}
 	return any;
+}
+
+/* Who asked while another transaction was being committed shares the commit that follows, which cannot have begun before. */
+static void join(struct batch *b)
+{
+	struct batch more;
+
+	if (!b->need_commit)
+		return;
+	jnl_commit_turn(x4_vol_jnl(b->d->cfg.vol), b->tid);
+	if (!take(b->d, NULL, &more))
+		return;
+	list_splice_tail(&b->reqs, &more.reqs);
+	list_splice_tail(&b->calls, &more.calls);
+	if (more.need_commit && !jnl_tid_geq(b->tid, more.tid))
+		b->tid = more.tid;
+	b->need_flush |= more.need_flush;
+	b->epoch = more.epoch;
+	b->nr += more.nr;
 }
 
 static void syncer_work(struct work *w)
@@ -287,9 +310,8 @@ static void syncer_work(struct work *w)
 	struct dio_syncer *y = container_of(w, struct dio_syncer, work);
 	struct batch b;
 
-	while (take(y, &b)) {
-		b.epoch = __atomic_fetch_add(&b.d->epoch, 1, __ATOMIC_SEQ_CST);
-		survey(&b);
+	while (take(y->d, y, &b)) {
+		join(&b);
 		fdio_count(CTR_dio_sync_batch);
 		fdio_count_add(CTR_dio_sync_waiters, b.nr);
 		make_durable(&b);

@@ -135,6 +135,8 @@ void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb);
  * call is durable too if a commit was started. *ret_flushed (may be NULL): a preflush issued after the call's start
  * covered it. -EIO if the journal aborted. */
 int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed);
+/* Waits while another transaction than tid is being committed, so that what comes meanwhile can still join tid. */
+void jnl_commit_turn(struct jnl *j, jnl_tid tid);
 /* Starts a commit of tid without waiting. */
 void jnl_commit_start(struct jnl *j, jnl_tid tid);
 /* Commits whatever is running and waits; a flush if nothing is. syncfs. */

@@ -323,6 +323,16 @@ int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed)
 	return r;
 }
 
+void jnl_commit_turn(struct jnl *j, jnl_tid tid)
+{
+	if (!j->started)
+		return;
+	fdio_mutex_lock(&j->state);
+	while (j->commit_busy && jnl_tid_geq(tid, j->head_tid) && !jnl_err(j))
+		fdio_cond_wait(&j->done_cv, &j->state);
+	fdio_mutex_unlock(&j->state);
+}
+
 void jnl_commit_start(struct jnl *j, jnl_tid tid)
 {
 	if (!j->started)

@@ -108,6 +108,43 @@ START_TEST(waiters_share_a_commit)
 }
 END_TEST
 
+static void *unblocker(void *arg)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 30000000 }, NULL);
+	fake_unblock(arg);
+	return NULL;
+}
+
+/* Whose transaction still runs waits for the commit before it; whose is being committed does not. */
+START_TEST(turn_comes_after_the_commit_before)
+{
+	struct env e;
+	struct worker w = { .rounds = 1 };
+	pthread_t t;
+	jnl_tid tid;
+
+	env_up(&e);
+	w.e = &e;
+	fake_block(e.f, FAKE_FLUSH);
+	ck_assert_int_eq(pthread_create(&w.thread, NULL, fsyncer, &w), 0);
+	ck_assert(fake_wait_blocked(e.f, 1));
+	ck_assert_int_eq(change(&e, e.base + 1, 0, &tid), 0);
+	jnl_commit_turn(e.j, tid - 1);
+	ck_assert(!jnl_tid_durable(e.j, tid - 1));
+	ck_assert_int_eq(pthread_create(&t, NULL, unblocker, e.f), 0);
+	jnl_commit_turn(e.j, tid);
+	ck_assert(jnl_tid_durable(e.j, tid - 1));
+	ck_assert(!jnl_tid_durable(e.j, tid));
+	pthread_join(t, NULL);
+	pthread_join(w.thread, NULL);
+	ck_assert_int_eq(w.result, 0);
+	jnl_commit_turn(e.j, tid); /* nothing is being committed */
+	ck_assert_int_eq(jnl_commit_wait(e.j, tid, NULL), 0);
+	env_crash(&e, NULL);
+	env_drop(&e);
+}
+END_TEST
+
 static void slow_flush(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
 	if (kind == FAKE_FLUSH && !after)
@@ -352,6 +389,7 @@ static Suite *suite_threads(void)
 
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, waiters_share_a_commit);
+	tcase_add_test(tc, turn_comes_after_the_commit_before);
 	tcase_add_test(tc, threads_get_more_than_one);
 	tcase_add_loop_test(tc, fsync_storm, 0, 2);
 	tcase_add_test(tc, neighbours_in_a_block);
