@@ -21,6 +21,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -372,12 +373,29 @@ class Volume:
                 raise Fail(f"kernel mount: {p.stderr.strip()}")
             time.sleep(0.1)
         undo = contextlib.ExitStack()
+        undo.callback(self.kernel_gone)
         undo.callback(kernel_umount, d)
         self.env.undo.callback(undo.close)
         try:
             yield d
         finally:
             undo.close()
+
+    def kernel_gone(self):
+        """
+        umount has returned, but whoever made a mount namespace in the meantime has a copy of the mount, and the kernel writes the
+        superblock when the last one goes.
+        """
+        wait_for(lambda: not self.kernel_has(), "the kernel lets go of the file system (a mount namespace has a copy of it?)", 100)
+
+    def kernel_has(self):
+        if self.dev:
+            try:
+                os.close(os.open(self.dev, os.O_RDONLY | os.O_EXCL))
+            except OSError as e:
+                return e.errno == errno.EBUSY
+            return False
+        return self.file in loop_files()
 
     def check(self, clean=True):
         """e2fsck finds nothing; and, after an unmount, the file system is marked clean."""
@@ -400,6 +418,13 @@ class Volume:
         other = Volume(self.env, 1, (), "image", self.sector, fresh=False)
         run("cp", "--sparse=always", self.file, other.file)
         return other
+
+
+def loop_files():
+    """What all loop devices are attached to."""
+    for f in glob.glob("/sys/block/loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # detached meanwhile
+            yield read_file(f).decode(errors="surrogateescape").rstrip("\n")
 
 
 def kernel_umount(d):
