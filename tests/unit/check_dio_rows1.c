@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The engine's promises, first half: life of a request, errors, ends of files, short transfers, alignment.
+ * The engine's promises, first part: life of a request, errors, ends of files, short transfers, alignment.
  * One test for each; the number is the promise's number in ARCHITECTURE.
  */
 #include "check_dio_env.h"

@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The engine's promises about durability (19 to 23): FUA, flushes, who hears of a failed one, fsync with nothing to do.
+ * One test for each; the number is the promise's number in ARCHITECTURE.
+ */
+#include "check_dio_env.h"
+#include "ext4/x4_types.h"
+
+/* 19: what an O_DSYNC or O_SYNC write answered survives a power cut that loses the cache. */
+START_TEST(row19_sync_writes_survive)
+{
+	for (unsigned m = 0; m < 8; m++) {
+		struct env *e = env_new(&(struct env_opt){ .no_fua = m & 1, .stale = true });
+		unsigned sync = m & 2 ? DIO_SYNC : DIO_DSYNC;
+		if (m & 4) { /* overwrite of extents that are not committed yet */
+			write_ok(e, DIO_DIRECT, 0, 1, 4 * BS);
+			write_ok(e, DIO_DIRECT | sync, 0, 7, 4 * BS);
+		} else {
+			write_ok(e, DIO_DIRECT | sync, 0, 7, 2 * BS);     /* allocates, extends */
+			write_ok(e, DIO_DIRECT | sync, 2 * BS, 7, 2 * BS);
+			write_ok(e, DIO_DIRECT | sync, BS, 7, BS);        /* overwrites */
+		}
+		struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+		ck_assert_uint_eq(x4_inode_size(n->i), 4 * BS);
+		expect(n, 0, 7, 4 * BS);
+		env_close(n);
+		env_close(e);
+	}
+}
+END_TEST
+
+START_TEST(row19_o_sync_keeps_mtime)
+{
+	struct env *e = env_new(NULL);
+	struct x4_attr a, b;
+
+	make_extents(e, 1);
+	struct timespec later = { .tv_sec = 2000000000 };
+	fake_set_now(e->f, &later);
+	write_ok(e, DIO_DIRECT | DIO_SYNC, 0, 7, BS);
+	x4_getattr(e->i, &a);
+	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	x4_getattr(n->i, &b);
+	ck_assert_int_eq(a.mtime.tv_sec, b.mtime.tv_sec);
+	env_close(n);
+	env_close(e);
+}
+END_TEST
+
+/* 20: a durable overwrite is FUA and nothing else; without FUA, or with metadata to commit, one flush. */
+START_TEST(row20_fua_or_one_flush)
+{
+	struct env *e = env_new(NULL);
+	struct fake_stats st;
+
+	make_extents(e, 5);
+	fake_stats_reset(e->f);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BS);
+	st = fake_stats(e->f);
+	ck_assert_uint_eq(st.fua, 5);
+	ck_assert_uint_eq(st.writes, 5);
+	ck_assert_uint_eq(st.flushes, 0);
+	uint64_t fua = counter(CTR_dio_fua);
+	fake_stats_reset(e->f);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 8 * BS, 2, BS);
+	ck_assert_uint_eq(counter(CTR_dio_fua), fua);
+	ck_assert_uint_ge(fake_stats(e->f).flushes, 1);
+	env_close(e);
+
+	e = env_new(&(struct env_opt){ .no_fua = true });
+	make_extents(e, 5);
+	fake_stats_reset(e->f);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BS);
+	st = fake_stats(e->f);
+	ck_assert_uint_eq(st.fua, 0);
+	ck_assert_uint_eq(st.writes, 5);
+	ck_assert_uint_eq(st.flushes, 1);
+	env_close(e);
+}
+END_TEST
+
+/* 20: the map goes (a handle on the same inode was cancelled) after the first piece went out with FUA: the rest is durable all the same. */
+static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	struct env *e = arg;
+
+	(void)off;
+	(void)len;
+	if (kind != FAKE_WRITE || after)
+		return;
+	fake_set_hook(e->f, NULL, NULL);
+	ck_assert(flags & DEV_FUA);
+	x4_map_drop(e->i);
+}
+
+START_TEST(row20_remainder_of_a_fua_write_is_flushed)
+{
+	struct env *e = env_new(NULL);
+	static uint8_t media[BS], want[BS];
+
+	make_extents(e, 3);
+	uint64_t slow = counter(CTR_dio_write_slow);
+	fake_set_hook(e->f, drop_map, e);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 3 * BS);
+	ck_assert_uint_eq(counter(CTR_dio_write_slow) - slow, 1);
+	for (unsigned k = 0; k < 3; k++) {
+		pattern(want, 2, k * BS, BS);
+		fake_peek_media(e->f, media, BS, dev_addr(e, k * BS));
+		ck_assert_mem_eq(media, want, BS);
+	}
+	env_close(e);
+}
+END_TEST
+
+/* A file of which only times have changed needs no commit for fdatasync or O_DSYNC, wherever these times are; fsync makes one. */
+START_TEST(times_force_no_commit)
+{
+	struct env *e = env_new(NULL);
+
+	make_extents(e, 2);
+	uint64_t commits = counter(CTR_jnl_commit), flushes = fake_stats(e->f).flushes;
+	write_ok(e, DIO_DIRECT, 0, 2, BS); /* the new mtime is in memory only */
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
+	ck_assert_uint_eq(fake_stats(e->f).flushes - flushes, 1); /* fdatasync's; O_DSYNC is FUA */
+	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0); /* and now it is in the running transaction */
+	write_ok(e, DIO_DIRECT, BS, 4, BS);
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	flushes = fake_stats(e->f).flushes;
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, BS, 5, BS);
+	ck_assert_uint_eq(fake_stats(e->f).flushes, flushes);
+	ck_assert_uint_eq(counter(CTR_jnl_commit), commits);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_uint_eq(counter(CTR_jnl_commit), commits + 1);
+	env_close(e);
+}
+END_TEST
+
+/* 21: nothing written, or written in vain: nothing flushed. */
+START_TEST(row21_no_flush_without_data)
+{
+	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	void *b = buf_new(BS);
+
+	make_extents(e, 1);
+	fake_stats_reset(e->f);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, BS), -EIO);
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, 0), 0);
+	fake_fault_clear(e->f);
+	ck_assert_uint_eq(fake_stats(e->f).flushes, 0);
+	free(b);
+	env_close(e);
+
+	/* fsync of a file without unflushed data */
+	e = env_new(NULL);
+	make_extents(e, 1);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	fake_stats_reset(e->f);
+	uint64_t clean = counter(CTR_dio_sync_clean);
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_uint_eq(fake_stats(e->f).flushes, 0);
+	ck_assert_uint_eq(counter(CTR_dio_sync_clean) - clean, 1);
+	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_uint_eq(fake_stats(e->f).flushes, 1);
+	env_close(e);
+}
+END_TEST
+
+/* 22: a flush covers the writes that completed before it was sent, and many share one. */
+#define MANY 100
+static struct env *many_env;
+static uint64_t many_addr[MANY];
+static unsigned many_done;
+static struct treq many[MANY];
+static void many_finished(struct dio_req *r, ssize_t res)
+{
+	unsigned k = container_of(r, struct treq, r) - many;
+	uint8_t media[512];
+
+	ck_assert_int_eq(res, BS);
+	fake_peek_media(many_env->f, media, 512, many_addr[k]);
+	ck_assert_mem_eq(media, r->buf, 512); /* durable when answered */
+	many_done++;
+}
+
+START_TEST(row22_flushes_are_shared)
+{
+	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	uint8_t *b = buf_new(MANY * BS);
+
+	write_ok(e, DIO_DIRECT, 0, 1, MANY * BS);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	many_env = e;
+	many_done = 0;
+	pattern(b, 2, 0, MANY * BS);
+	fake_set_mode(e->f, FAKE_HELD, 77);
+	for (unsigned k = 0; k < MANY; k++) {
+		many_addr[k] = dev_addr(e, k * BS);
+		many[k].r = (struct dio_req){ .file = e->file, .pos = k * BS, .len = BS, .flags = DIO_DIRECT | DIO_WRITE | DIO_DSYNC,
+					      .buf = b + k * BS, .buf_index = -1, .done = many_finished };
+		dio_submit(e->d, &many[k].r);
+	}
+	ck_assert_uint_eq(fake_held(e->f), MANY);
+	fake_stats_reset(e->f);
+	for (unsigned k = 0; k < MANY; k++) {
+		fake_complete(e->f, (k * 37) % fake_held(e->f));
+		if (k % 25 == 20)
+			env_pump(e); /* a batch starts while others are still in flight */
+	}
+	env_pump(e);
+	ck_assert_uint_eq(many_done, MANY);
+	ck_assert_uint_le(fake_stats(e->f).flushes, 5);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 23: a failed flush is told to exactly those it covered, and once to a file that had unflushed writes then. */
+START_TEST(row23_flush_failure_reaches_the_covered)
+{
+	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct x4_inode *i2 = env_file(e, "g"), *i3 = env_file(e, "h");
+	struct dio_file *f2, *f3;
+	struct treq t[6], o;
+	uint8_t *b = buf_new(8 * BS);
+
+	ck_assert_int_eq(dio_file_open(e->d, i2, &f2), 0);
+	ck_assert_int_eq(dio_file_open(e->d, i3, &f3), 0);
+	write_ok(e, DIO_DIRECT, 0, 1, 8 * BS);
+	req_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	ck_assert_int_eq(req_wait(e, &o), BS);
+	req_submit(e, f3, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	ck_assert_int_eq(req_wait(e, &o), BS);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(env_fsync(e, i2, false), 0);
+	ck_assert_int_eq(env_fsync(e, i3, false), 0);
+	/* i2 has an unflushed overwrite nobody waits for. */
+	req_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	ck_assert_int_eq(req_wait(e, &o), BS);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	for (unsigned k = 0; k < 3; k++)
+		req_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BS, b, BS);
+	env_pump(e);
+	for (unsigned k = 3; k < 6; k++)
+		req_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BS, b, BS);
+	env_pump(e);
+	for (unsigned k = 0; k < 6; k++)
+		ck_assert_int_eq(req_wait(e, &t[k]), k < 3 ? -EIO : (ssize_t)BS);
+	ck_assert_int_eq(env_fsync(e, i2, true), -EIO);
+	ck_assert_int_eq(env_fsync(e, i2, true), 0);
+	ck_assert_int_eq(env_fsync(e, i3, true), 0);
+	fake_fault_clear(e->f);
+	dio_file_close(f2);
+	dio_file_close(f3);
+	x4_iput(i2);
+	x4_iput(i3);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 23: the flush that failed was not the queue's but the journal's: who had unflushed writes hears of it all the same. */
+START_TEST(row23_flush_failure_of_the_journal)
+{
+	struct env *e = env_new(NULL);
+	struct x4_inode *g = env_file(e, "g");
+
+	make_extents(e, 2);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(env_fsync(e, g, false), 0);
+	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(x4_vol_sync(e->vol), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(e->f), 1);
+	ck_assert_int_eq(env_fsync(e, e->i, true), -EIO);
+	ck_assert_int_eq(env_fsync(e, e->i, true), -EROFS); /* once; the journal has aborted */
+	ck_assert_int_eq(env_fsync(e, g, true), -EROFS);
+	x4_iput(g);
+	env_close_nocheck(e);
+}
+END_TEST
+
+/* After the journal has aborted nothing becomes durable: who has unwritten changes hears EIO, who has none EROFS, as on ext4. */
+START_TEST(fsync_after_the_abort)
+{
+	struct env *e = env_new(NULL);
+	struct x4_inode *g = env_file(e, "g"), *h = env_file(e, "h");
+
+	ck_assert_int_eq(env_fsync(e, g, false), 0);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(env_fsync(e, h, false), 0);
+	write_ok(e, DIO_DIRECT, 0, 1, BS);
+	jnl_abort(x4_vol_jnl(e->vol), -EIO);
+	ck_assert_int_eq(env_fsync(e, e->i, false), -EIO);
+	ck_assert_int_eq(env_fsync(e, h, false), -EROFS);
+	ck_assert_int_eq(env_fsync(e, g, true), -EROFS);
+	expect(e, 0, 1, BS); /* reads go on */
+	x4_iput(g);
+	x4_iput(h);
+	env_close_nocheck(e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("dio_durable");
+	TCase *t = tcase_create("rows");
+
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, row19_sync_writes_survive);
+	tcase_add_test(t, row19_o_sync_keeps_mtime);
+	tcase_add_test(t, row20_fua_or_one_flush);
+	tcase_add_test(t, row20_remainder_of_a_fua_write_is_flushed);
+	tcase_add_test(t, times_force_no_commit);
+	tcase_add_test(t, row21_no_flush_without_data);
+	tcase_add_test(t, row22_flushes_are_shared);
+	tcase_add_test(t, row23_flush_failure_reaches_the_covered);
+	tcase_add_test(t, row23_flush_failure_of_the_journal);
+	tcase_add_test(t, fsync_after_the_abort);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	env_template();
+	srunner_run_all(r, CK_NORMAL);
+	env_template_free();
+	int bad = srunner_ntests_failed(r);
+	srunner_free(r);
+	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+}
