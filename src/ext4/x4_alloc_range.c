@@ -36,8 +36,12 @@ void x4_stamp(struct x4_inode *i, uint64_t size)
 	struct timespec now = x4_now(i->vol);
 
 	fdio_mutex_lock(&i->attr);
-	if (size != X4_SIZE_KEEP)
-		x4_raw_set_size(i, size);
+	if (size != X4_SIZE_KEEP) {
+		if (x4_size_waits(i))
+			x4_raw_put_size(i, size);
+		else
+			x4_raw_set_size(i, size);
+	}
 	x4_raw_set_time(i, X4_SET_MTIME, now);
 	x4_raw_set_time(i, X4_SET_CTIME, now);
 	fdio_mutex_unlock(&i->attr);

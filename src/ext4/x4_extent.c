@@ -4,13 +4,16 @@
  * allocation, truncate and fallocate files of this part (map_lock held) and by the names part (rw held), on workers, inside
  * a handle with the inode open.
  *
- * The published map follows each successful edit; when the handle is cancelled, x4_inode_begin's undo drops it if it was edited. An error
+ * What an insert or a conversion maps in a file is shown to readers when the handle has ended well, never before; what is
+ * removed leaves the published map at once, and if the handle is cancelled then, x4_inode_begin's undo drops the map. An error
  * means that the handle has to be cancelled.
  */
 #include "ext4/x4_extent.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 /* Splits of every level, a new root and some merging: more rounds than that means a damaged tree. */
 #define MAX_ROUNDS (2 * (X4_EXT_MAX_DEPTH + 2))
@@ -58,14 +61,105 @@ unsigned x4_extent_batch_credits(struct x4_inode *i)
 	return FDIO_MIN(credits, most);
 }
 
+/* ---- what readers of the map see, and when ---- */
+
 /*
- * Loop threads write to a block as soon as the map has it, and answer O_DSYNC once the write is on the device unless there is a
- * transaction to wait for: so that is known first.
+ * Loop threads write to a block as soon as the map has it. If the handle is cancelled after that, the block is free or unwritten again:
+ * a write in flight would land in what another file has been given, and one that was answered would be gone. So the map, and
+ * a size that grows with it, follow in jnl_end, which cannot fail.
  */
-static void map_becomes(struct jnl_handle *h, struct x4_inode *i, const struct x4_ext *x)
+struct x4_map_note {
+	struct jnl_callback cb;
+	struct x4_inode *i;
+	struct x4_ext *x, few[4];
+	unsigned n, cap;
+	bool sized;
+};
+
+static void note_done(struct jnl_callback *cb, int ended)
 {
+	struct x4_map_note *note = container_of(cb, struct x4_map_note, cb);
+	struct x4_inode *i = note->i;
+
+	i->map_note = NULL;
+	for (unsigned k = 0; k < note->n && ended; k++)
+		x4_map_apply(i, &note->x[k]);
+	if (note->sized && ended) {
+		fdio_mutex_lock(&i->attr);
+		x4_size_store(i, x4_raw_size(i));
+		fdio_mutex_unlock(&i->attr);
+	}
+	if (note->x != note->few)
+		free(note->x);
+	free(note);
+}
+
+static struct x4_map_note *note_of(struct jnl_handle *h, struct x4_inode *i)
+{
+	struct x4_map_note *note = i->map_note;
+
+	if (note)
+		return note;
+	note = malloc(sizeof(*note));
+	if (!note)
+		return NULL;
+	*note = (struct x4_map_note){ .cb = { .fn = note_done }, .i = i, .cap = ARRAY_SIZE(note->few) };
+	note->x = note->few;
+	i->map_note = note;
+	jnl_on_undo(h, &note->cb);
+	return note;
+}
+
+static int note_room(struct x4_map_note *note)
+{
+	unsigned cap = note->cap * 2;
+	struct x4_ext *x;
+
+	if (note->n < note->cap)
+		return 0;
+	x = malloc(cap * sizeof(*x));
+	if (!x)
+		return -ENOMEM;
+	memcpy(x, note->x, note->n * sizeof(*x));
+	if (note->x != note->few)
+		free(note->x);
+	note->x = x;
+	note->cap = cap;
+	return 0;
+}
+
+/* Nobody but the holder of its lock reads a directory's map or an attribute value's, and the handle goes on with what it mapped. */
+static bool read_by_loops(const struct x4_inode *i)
+{
+	return S_ISREG(le16toh(i->raw->i_mode)) && !(le32toh(i->raw->i_flags) & EXT4_EA_INODE_FL);
+}
+
+/*
+ * A loop thread answers O_DSYNC once the write is on the device unless there is a transaction to wait for: so that is known before
+ * the map has the block.
+ */
+static int map_becomes(struct jnl_handle *h, struct x4_inode *i, const struct x4_ext *x)
+{
+	struct x4_map_note *note;
+	int r;
+
 	x4_inode_note_tid(h, i, true);
-	x4_map_apply(i, x);
+	if (!read_by_loops(i)) {
+		x4_map_apply(i, x);
+		return 0;
+	}
+	note = note_of(h, i);
+	r = note ? note_room(note) : -ENOMEM;
+	if (!r)
+		note->x[note->n++] = *x;
+	return r;
+}
+
+bool x4_size_waits(struct x4_inode *i)
+{
+	if (i->map_note)
+		i->map_note->sized = true;
+	return i->map_note;
 }
 
 /* ---- insert ---- */
@@ -118,7 +212,9 @@ int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, ui
 	r = x4_raw_add_blocks(i, len);
 	if (r)
 		return r;
-	map_becomes(h, i, &all);
+	r = map_becomes(h, i, &all);
+	if (r)
+		return r;
 	/* Extents that were filled in out of order have merged: a tree that fits the inode again goes back there. */
 	return x4_tree_collapse(h, i);
 }
@@ -156,9 +252,7 @@ static int convert_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path
 	if (x4_ext_end(&mid) < x4_ext_end(&x))
 		part[n++] = (struct x4_ext) { x4_ext_end(&mid), x4_ext_end(&x) - x4_ext_end(&mid), mid.pblk + mid.len, x.state };
 	r = x4_leaf_edit(h, i, p, at, 1, part, n);
-	if (!r)
-		map_becomes(h, i, &mid);
-	return r;
+	return r ? r : map_becomes(h, i, &mid);
 }
 
 int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to,

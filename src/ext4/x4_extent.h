@@ -115,6 +115,8 @@ int x4_zero_tail(struct x4_inode *i, uint64_t pos);
 /* In a handle: i_size (X4_SIZE_KEEP: as it is), mtime and ctime. */
 #define X4_SIZE_KEEP UINT64_MAX
 void x4_stamp(struct x4_inode *i, uint64_t size);
+/* In a handle: true if it has mapped blocks that readers see when it ends, and then the new size, which is stored in raw only. */
+bool x4_size_waits(struct x4_inode *i);
 /* x4_resv_holes for either state. */
 int x4_resv_range(struct x4_inode *i, uint32_t lblk, uint32_t len, bool root, enum x4_ext_state state, struct x4_resv *r);
 /* Claims and inserts all of r in bounded transactions; i_size follows up to new_size (0: none), to new_size itself if last.

@@ -252,10 +252,15 @@ uint64_t x4_raw_size(const struct x4_inode *i)
 	return hi << 32 | i->raw->i_size;
 }
 
-void x4_raw_set_size(struct x4_inode *i, uint64_t size)
+void x4_raw_put_size(struct x4_inode *i, uint64_t size)
 {
 	i->raw->i_size = (uint32_t)size;
 	i->raw->i_size_high = (uint32_t)(size >> 32);
+}
+
+void x4_raw_set_size(struct x4_inode *i, uint64_t size)
+{
+	x4_raw_put_size(i, size);
 	x4_size_store(i, size);
 }
 

@@ -16,6 +16,7 @@
 #include <ext2fs/ext2fs.h>
 
 struct x4_group; /* x4_group.c */
+struct x4_map_note; /* x4_extent.c */
 struct x4_map;   /* x4_map.c: immutable snapshot, published by pointer, retired through epochs */
 
 struct x4_vol {
@@ -139,6 +140,8 @@ struct x4_inode {
 	struct x4_map *map;         /* atomic; NULL: not in memory */
 	uint32_t map_edits;         /* atomic; edits of the tree that map was told of, and drops */
 
+	struct x4_map_note *map_note; /* what the handle that is open has mapped and readers must not see yet; map_lock */
+
 	/* Times changed without a handle: CLOCK_REALTIME in ns, 0 = none; atomic. Stored only when the coarse clock moved, so
 	 * that overwriting threads do not fight for the line. */
 	uint64_t lazy_wtime_ns, lazy_atime_ns;
@@ -212,6 +215,7 @@ static inline void x4_inode_note_tid(struct jnl_handle *h, struct x4_inode *i, b
 /* Field access on raw with the high halves. Set size, mode and time: the caller holds attr. Add blocks takes it inside. */
 uint64_t x4_raw_size(const struct x4_inode *i);
 void x4_raw_set_size(struct x4_inode *i, uint64_t size); /* also the atomic copy */
+void x4_raw_put_size(struct x4_inode *i, uint64_t size); /* without it */
 /* The atomic copy alone, which an append window may keep above it. attr held. */
 void x4_size_store(struct x4_inode *i, uint64_t size);
 void x4_raw_set_mode(struct x4_inode *i, uint32_t mode);

@@ -51,38 +51,78 @@ static bool must_wait(struct testvol *t)
 	return x.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->i, true, &tid) && !jnl_tid_durable(t->v->jnl, tid);
 }
 
+static struct jnl_handle *map_four(struct testvol *t, bool convert)
+{
+	struct jnl_handle *h;
+	uint32_t next, n;
+	uint64_t blk;
+
+	must(jnl_begin(t->v->jnl, 60, &h) == 0);
+	must(x4_inode_begin(h, t->i) == 0);
+	if (convert) {
+		must(x4_extent_convert(h, t->i, 0, 4, X4_EXT_WRITTEN, &next) == 0);
+	} else {
+		must(x4_balloc(h, t->i, 0, 4, true, &blk, &n) == 0 && n == 4);
+		must(x4_extent_insert(h, t->i, 0, 4, blk, false) == 0);
+	}
+	x4_stamp(t->i, 5 * 4096);
+	must(x4_inode_dirty(h, t->i, true) == 0);
+	return h;
+}
+
+static void opened_with_four(struct testvol *t, bool unwritten)
+{
+	testvol_open(t, 32 << 20, formats[1], NULL);
+	x4_inode_lock_excl(t->i);
+	if (unwritten)
+		must(x4_fallocate(t->i, 0, 0, 4 * 4096, true) == 0);
+	else
+		must(x4_truncate(t->i, 4 * 4096) == 0);
+	must(x4_map_load(t->i) == 0);
+	must(x4_vol_sync(t->v) == 0);
+	fdio_mutex_lock(&t->i->map_lock);
+}
+
+/*
+ * What a handle maps is not shown before it has ended: when it is cancelled the blocks are given back, and a loop thread that
+ * had found them might still be writing there. The size follows the blocks.
+ */
+START_TEST(map_waits_for_the_handle)
+{
+	enum x4_ext_state before = _i ? X4_EXT_UNWRITTEN : X4_EXT_HOLE;
+	struct jnl_handle *h;
+	struct testvol t;
+	struct x4_ext x;
+
+	opened_with_four(&t, _i);
+	h = map_four(&t, _i);
+	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == before);
+	must(x4_inode_size(t.i) == 4 * 4096);
+	jnl_cancel(h);
+	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == before);
+	must(x4_inode_size(t.i) == 4 * 4096);
+	h = map_four(&t, _i);
+	jnl_end(h);
+	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == X4_EXT_WRITTEN);
+	must(x4_inode_size(t.i) == 5 * 4096);
+	fdio_mutex_unlock(&t.i->map_lock);
+	x4_inode_unlock(t.i);
+	testvol_close(&t);
+}
+END_TEST
+
 /*
  * Whoever finds a written block in the map finds the transaction that made it so, if that is not durable: a write with O_DSYNC
- * by a loop thread must not be answered before. Also while the handle is open.
+ * by a loop thread must not be answered before. And nobody finds it before the handle has ended well.
  */
 START_TEST(map_is_not_ahead_of_the_transaction)
 {
 	struct jnl_handle *h;
 	struct testvol t;
-	uint32_t next;
 
-	testvol_open(&t, 32 << 20, formats[1], NULL);
-	x4_inode_lock_excl(t.i);
-	if (_i)
-		must(x4_fallocate(t.i, 0, 0, 4 * 4096, true) == 0);
-	else
-		must(x4_truncate(t.i, 4 * 4096) == 0);
-	must(x4_map_load(t.i) == 0);
-	must(x4_vol_sync(t.v) == 0);
-	fdio_mutex_lock(&t.i->map_lock);
-	must(jnl_begin(t.v->jnl, 60, &h) == 0);
-	must(x4_inode_begin(h, t.i) == 0);
-	if (_i) {
-		must(x4_extent_convert(h, t.i, 0, 4, X4_EXT_WRITTEN, &next) == 0);
-	} else {
-		uint64_t blk;
-		uint32_t n;
-
-		must(x4_balloc(h, t.i, 0, 4, true, &blk, &n) == 0 && n == 4);
-		must(x4_extent_insert(h, t.i, 0, 4, blk, false) == 0);
-	}
-	must(must_wait(&t));
-	must(x4_inode_dirty(h, t.i, true) == 0);
+	opened_with_four(&t, _i);
+	h = map_four(&t, _i);
+	must(!must_wait(&t));
 	jnl_end(h);
 	fdio_mutex_unlock(&t.i->map_lock);
 	must(must_wait(&t));
@@ -226,6 +266,7 @@ int main(void)
 	fdio_log_set_sink(sink);
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, random_operations, 0, ARRAY_SIZE(formats));
+	tcase_add_loop_test(tc, map_waits_for_the_handle, 0, 2);
 	tcase_add_loop_test(tc, map_is_not_ahead_of_the_transaction, 0, 2);
 	tcase_add_loop_test(tc, power_cuts, 0, 2);
 	tcase_add_loop_test(tc, interrupted_truncate, 0, 3);

@@ -32,6 +32,7 @@ struct jnl_handle {
 	uint8_t raw[1024];
 	uint64_t size;
 	bool inode_begun, inode_dirtied;
+	struct jnl_callback *undo;
 };
 
 struct jnl {
@@ -145,6 +146,22 @@ int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret)
 	return 0;
 }
 
+void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb)
+{
+	cb->next = h->undo;
+	h->undo = cb;
+}
+
+static void run_undo(struct jnl_handle *h, int ended)
+{
+	struct jnl_callback *cb = h->undo, *next;
+
+	for (; cb; cb = next) {
+		next = cb->next;
+		cb->fn(cb, ended);
+	}
+}
+
 static void handle_free(struct jnl_handle *h)
 {
 	for (unsigned k = 0; k < h->nr_bufs; k++)
@@ -157,12 +174,14 @@ static void handle_free(struct jnl_handle *h)
 jnl_tid jnl_end(struct jnl_handle *h)
 {
 	must(!h->inode_begun || h->inode_dirtied);
+	run_undo(h, 1);
 	handle_free(h);
 	return 1;
 }
 
 void jnl_cancel(struct jnl_handle *h)
 {
+	run_undo(h, 0);
 	for (unsigned k = h->nr_bufs; k-- > 0;) {
 		memcpy(h->bufs[k].b->data, h->bufs[k].data, h->j->bs);
 		h->bufs[k].b->verified = h->bufs[k].verified;
@@ -356,11 +375,16 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
 
 uint64_t x4_raw_size(const struct x4_inode *i) { return le32toh(i->raw->i_size) | (uint64_t)le32toh(i->raw->i_size_high) << 32; }
 
-void x4_raw_set_size(struct x4_inode *i, uint64_t size)
+void x4_raw_put_size(struct x4_inode *i, uint64_t size)
 {
 	i->raw->i_size = htole32((uint32_t)size);
 	i->raw->i_size_high = htole32(size >> 32);
-	i->size = size;
+}
+
+void x4_raw_set_size(struct x4_inode *i, uint64_t size)
+{
+	x4_raw_put_size(i, size);
+	x4_size_store(i, size);
 }
 
 int x4_raw_add_blocks(struct x4_inode *i, int64_t n)
