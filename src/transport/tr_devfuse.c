@@ -74,8 +74,8 @@ static void channel_gone(struct tr_queue *q, int err)
 
 static bool is_transient(int err)
 {
-	/* ENOENT: the request was interrupted between queueing and reading. */
-	return err == -EAGAIN || err == -EINTR || err == -ENOENT;
+	/* ENOENT: the request was interrupted between queueing and reading. ENOMEM: read_done tries again, with pauses. */
+	return err == -EAGAIN || err == -EINTR || err == -ENOENT || err == -ENOMEM;
 }
 
 static void got_message(struct tr_req *r, size_t len)
@@ -91,12 +91,13 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 	(void)cqe_flags;
 	q->armed = false;
 	if (res >= 0) {
+		q->read_tries = 0;
 		q->taking = true; /* take_requests arms, not a reply given at once */
 		got_message(r, (size_t)res);
 		q->taking = false;
 	} else {
 		slot_push(q, r);
-		if (!is_transient(res)) {
+		if (!is_transient(res) || (res == -ENOMEM && !tr_retry(res, &q->read_tries))) {
 			if (res != -ECANCELED)
 				channel_gone(q, res);
 			return;
@@ -139,12 +140,13 @@ static bool take_queued(struct tr_queue *q)
 			break;
 		ssize_t n = read(q->fd, message_of(r), MESSAGE_CAP);
 		if (n >= 0) {
+			q->read_tries = 0;
 			got_message(r, (size_t)n);
 			continue;
 		}
 		int err = -errno;
 		slot_push(q, r);
-		if (err == -EAGAIN)
+		if (err == -EAGAIN || err == -ENOMEM)
 			break;
 		if (!is_transient(err)) {
 			channel_gone(q, err);
@@ -171,12 +173,14 @@ static void send_reply(struct tr_req *r, int fd)
 		.unique = r->in.h.unique,
 	};
 	uint8_t *start = r->payload - sizeof(oh);
+	unsigned tries = 0;
 	ssize_t n;
 
 	memcpy(start, &oh, sizeof(oh));
 	do
 		n = write(fd, start, oh.len);
-	while (n < 0 && (errno == EINTR || errno == EAGAIN));
+	while (n < 0 && tr_retry(-errno, &tries));
+	/* ENOENT at a second try: the first one got as far as ending the request, with an error. */
 	if (n == (ssize_t)oh.len)
 		return;
 	fdio_count(CTR_tr_reply_gone);

@@ -44,6 +44,7 @@ struct tr_queue {
 	bool armed;                /* a READ waits on the ring; loop thread only */
 	bool taking;               /* take_requests is on the stack; loop thread only */
 	bool ended;                /* the connection is gone; loop thread only */
+	unsigned read_tries;       /* tr_retry; loop thread only */
 	bool handling;             /* atomic: the loop is inside a handler, D4 in tr_dispatch.c */
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
@@ -116,6 +117,14 @@ bool tr_uring_usable(struct tr *t, char *why, size_t len);
 
 /* tr_dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the transport answers itself. */
 void tr_dispatch(struct tr_req *r, int err);
+
+/*
+ * tr_retry.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more, sleeps for a millisecond unless
+ * it is one of the first and was only interrupted, and true. Any thread.
+ */
+#define TR_RETRY_MAX 1000u
+#define TR_RETRY_AT_ONCE 8u
+bool tr_retry(int err, unsigned *tries);
 
 /* tr.c: the connection has ended or DESTROY came (r, else NULL). Any thread; the first reason counts. */
 void tr_end(struct tr *t, enum tr_end why, struct tr_req *r);

@@ -38,7 +38,6 @@
 #include <sys/uio.h>
 
 #define OTHER_SLOTS 2u          /* of loop 0, for /dev/fuse */
-#define MAX_TRIES 1000u
 #define IMPOSSIBLE_QUEUE 0xffffu
 
 struct entry {
@@ -47,7 +46,7 @@ struct entry {
 	struct loop_op op;
 	struct tr_req *r;
 	uint32_t cmd;                   /* the last command */
-	unsigned tries;                 /* of it */
+	unsigned tries;                 /* of it, after failures: tr_retry */
 };
 
 _Static_assert(sizeof(struct entry) + PRO_WRITE_HDR <= TR_HDR_BYTES, "both channels' headers fit in a slot's first page");
@@ -205,6 +204,14 @@ static void entry_failed(struct tr_queue *q, struct entry *e, int err)
 				e->r->reply_err, e->r->reply_len, strerror(-err));
 }
 
+/* Without an entry the ring works as well, and without any /dev/fuse does (U1): registering is not worth a pause. A reply is. */
+static bool try_again(struct entry *e, int err)
+{
+	if (e->cmd == FUSE_IO_URING_CMD_REGISTER && (err == -ENOMEM || e->tries == TR_RETRY_AT_ONCE))
+		return false;
+	return tr_retry(err, &e->tries);
+}
+
 static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 {
 	struct entry *e = container_of(op, struct entry, op);
@@ -213,7 +220,7 @@ static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 	(void)cqe_flags;
 	if (likely(res == 0)) {
 		got_request(e);
-	} else if ((res == -EAGAIN || res == -EINTR) && ++e->tries < MAX_TRIES) {
+	} else if (try_again(e, res)) {
 		submit_entry(e);
 	} else if (connection_over(res)) {
 		q->ring_over = true; /* U2 */

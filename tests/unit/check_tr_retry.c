@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The channels when the kernel has no memory at the moment, or was interrupted: they try again, with pauses and not for ever. The
+ * channels are the real ones. A socket is the kernel's end of /dev/fuse; what they would put on the ring is only noted, and completed
+ * by the test with the result it wants; write fails on demand and nanosleep returns at once. One thread, no kernel.
+ */
+#include "base/counters.h"
+#include "loop/loop.h"
+#include "transport/tr_types.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FOR_EVER UINT32_MAX
+
+static struct tr t;
+static struct tr_queue *q;
+static struct loop_set *loops;
+static int kernel;               /* the kernel's end */
+static int fail_with;            /* what writes to /dev/fuse fail with, the next fail_times of them */
+static unsigned fail_times, writes, pauses, submitted;
+static struct io_uring_sqe sqe[2]; /* the last one; a command is twice as long */
+
+/* Declared for the linker's --wrap, which gives the names. */
+ssize_t __wrap_write(int fd, const void *buf, size_t len);
+ssize_t __real_write(int fd, const void *buf, size_t len);
+int __wrap_nanosleep(const struct timespec *req, struct timespec *rem);
+struct io_uring_sqe *__wrap_loop_sqe(struct loop *l);
+struct loop *__wrap_loop_self(void);
+int __wrap_loop_register_file(struct loop *l, unsigned slot, int fd);
+
+ssize_t __wrap_write(int fd, const void *buf, size_t len)
+{
+	if (!q || fd != q->fd)
+		return __real_write(fd, buf, len);
+	writes++;
+	if (fail_times) {
+		fail_times -= fail_times != FOR_EVER;
+		errno = -fail_with;
+		return -1;
+	}
+	return __real_write(fd, buf, len);
+}
+
+int __wrap_nanosleep(const struct timespec *req, struct timespec *rem)
+{
+	(void)rem;
+	ck_assert(req->tv_sec == 0 && req->tv_nsec > 0);
+	pauses++;
+	return 0;
+}
+
+struct io_uring_sqe *__wrap_loop_sqe(struct loop *l)
+{
+	ck_assert_ptr_eq(l, q->loop);
+	submitted++;
+	memset(sqe, 0, sizeof(sqe));
+	return sqe;
+}
+
+struct loop *__wrap_loop_self(void) { return q ? q->loop : NULL; }
+
+int __wrap_loop_register_file(struct loop *l, unsigned slot, int fd)
+{
+	(void)l, (void)fd;
+	ck_assert_uint_eq(slot, LOOP_FILE_FUSE);
+	return 0;
+}
+
+/* In place of tr.c, which has a name in common with the test library. */
+void tr_end(struct tr *x, enum tr_end why, struct tr_req *r)
+{
+	(void)r;
+	if (x->end == TR_RUNNING)
+		x->end = why;
+}
+
+/* Beside the ring: nothing comes over it here. */
+static int beside_open(struct tr *x)
+{
+	(void)x;
+	return 0;
+}
+static void beside_arm(struct tr_queue *x) { (void)x; }
+extern const struct tr_chan_ops __real_tr_chan_devfuse, __wrap_tr_chan_devfuse;
+const struct tr_chan_ops __wrap_tr_chan_devfuse = { .name = "beside", .open = beside_open, .arm = beside_arm };
+
+/* What was put on the ring last ends with res. */
+static void complete(int res)
+{
+	struct loop_op *op = (struct loop_op *)(uintptr_t)sqe[0].user_data;
+
+	op->complete(op, res, 0);
+}
+
+static void setup(void)
+{
+	struct loop_config lc = { .nr_loops = 1, .entries = 8, .sqe128 = true };
+	char err[256];
+	int fds[2];
+
+	memset(&t, 0, sizeof(t));
+	ck_assert_msg(!loop_set_new(&lc, &loops, err, sizeof(err)), "%s", err);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+	t.cfg = (struct tr_config){ .loops = loops, .queue_depth = 2, .slot_size = sizeof(struct tr_req), .transport = TR_TRANSPORT_DEVFUSE };
+	t.chan = &__real_tr_chan_devfuse;
+	ck_assert_msg(!tr_slots_new(&t, err, sizeof(err)), "%s", err);
+	q = &t.queues[0];
+	q->fd = fds[0];
+	kernel = fds[1];
+	fail_times = writes = pauses = submitted = 0;
+}
+
+static void teardown(void)
+{
+	close(q->fd);
+	close(kernel);
+	q = NULL;
+	tr_slots_free(&t);
+	loop_set_free(loops);
+}
+
+/* A handler's answer to a request with this number. */
+static void answer(uint64_t unique)
+{
+	struct tr_req *r = list_first(&q->free, struct tr_req, link);
+
+	list_del(&r->link);
+	r->in.h.unique = unique;
+	r->reply_err = -ENOENT;
+	r->reply_len = 0;
+	__real_tr_chan_devfuse.reply(r);
+}
+
+static const int passing[] = { ENOMEM, EAGAIN, EINTR };
+
+START_TEST(reply_is_written_again)
+{
+	struct fuse_out_header oh;
+	uint64_t before = fdio_counter_read(CTR_tr_retry);
+
+	fail_with = -passing[_i];
+	fail_times = 20;
+	answer(7);
+	ck_assert_int_eq(recv(kernel, &oh, sizeof(oh), 0), sizeof(oh));
+	ck_assert_uint_eq(oh.unique, 7);
+	ck_assert_int_eq(oh.error, -ENOENT);
+	ck_assert_uint_eq(writes, 21);
+	ck_assert_uint_gt(pauses, 10);
+	ck_assert_uint_eq(fdio_counter_read(CTR_tr_retry) - before, 20);
+}
+END_TEST
+
+/* Not for ever; and the slot comes back. */
+START_TEST(reply_is_given_up)
+{
+	struct fuse_out_header oh;
+	uint64_t before = fdio_counter_read(CTR_tr_reply_gone);
+
+	fail_with = -passing[_i];
+	fail_times = FOR_EVER;
+	answer(7);
+	ck_assert_uint_eq(writes, TR_RETRY_MAX + 1);
+	ck_assert_uint_gt(pauses, TR_RETRY_MAX - 20);
+	ck_assert_uint_eq(fdio_counter_read(CTR_tr_reply_gone) - before, 1);
+	fail_times = 0;
+	for (unsigned n = 1; n <= 2 * q->nr_slots; n++) {
+		answer(n);
+		ck_assert_int_eq(recv(kernel, &oh, sizeof(oh), 0), sizeof(oh));
+		ck_assert_uint_eq(oh.unique, n);
+	}
+}
+END_TEST
+
+/* The client was killed: nobody waits for it, so nothing is tried again. */
+START_TEST(reply_that_nobody_wants)
+{
+	fail_with = -ENOENT;
+	fail_times = FOR_EVER;
+	answer(7);
+	ck_assert_uint_eq(writes, 1);
+	ck_assert_uint_eq(pauses, 0);
+}
+END_TEST
+
+START_TEST(request_is_read_again)
+{
+	__real_tr_chan_devfuse.arm(q);
+	for (unsigned round = 0; round < 3; round++) { /* what worked begins the count anew */
+		for (unsigned n = 1; n < TR_RETRY_MAX; n++) {
+			submitted = 0;
+			complete(-ENOMEM);
+			ck_assert(!q->ended);
+			ck_assert_uint_eq(submitted, 1);
+		}
+		ck_assert_uint_eq(pauses, (round + 1) * (TR_RETRY_MAX - 1));
+		complete(0); /* not a message: refused, and the next is read */
+	}
+	ck_assert_int_eq(t.end, TR_RUNNING);
+}
+END_TEST
+
+START_TEST(reading_is_given_up)
+{
+	__real_tr_chan_devfuse.arm(q);
+	for (unsigned n = 0; n < TR_RETRY_MAX; n++)
+		complete(-ENOMEM);
+	ck_assert(!q->ended);
+	submitted = 0;
+	complete(-ENOMEM);
+	ck_assert(q->ended);
+	ck_assert_uint_eq(submitted, 0);
+	ck_assert_int_eq(t.end, TR_GONE);
+}
+END_TEST
+
+static void serve(struct tr_req *r, void *arg)
+{
+	(void)arg;
+	tr_reply(r, -ENOENT, 0);
+}
+
+static struct fuse_uring_cmd_req command(void)
+{
+	struct fuse_uring_cmd_req req;
+
+	memcpy(&req, sqe[0].cmd, sizeof(req));
+	return req;
+}
+
+/* The one entry is registered and gets a request, which is answered at once: what is on the ring now is the reply. */
+static void reply_on_the_ring(uint64_t commit_id)
+{
+	struct fuse_uring_req_header *h = (void *)(tr_slot(q, 0)->payload - TR_HDR_BYTES);
+	struct fuse_in_header ih = { .len = sizeof(ih), .opcode = FUSE_STATFS, .unique = 7, .nodeid = 1 };
+
+	memcpy(h->in_out, &ih, sizeof(ih));
+	h->ring_ent_in_out.payload_sz = 0;
+	h->ring_ent_in_out.commit_id = commit_id;
+	complete(0);
+	ck_assert_uint_eq(sqe[0].cmd_op, FUSE_IO_URING_CMD_COMMIT_AND_FETCH);
+	ck_assert_uint_eq(command().commit_id, commit_id);
+}
+
+static void start_ring(void)
+{
+	t.chan = &tr_chan_uring;
+	t.cfg.handler = serve;
+	ck_assert_int_eq(tr_chan_uring.open(&t), 0);
+	ck_assert_uint_eq(q->nr_ring, 1);
+	tr_chan_uring.arm(q);
+	ck_assert_uint_eq(sqe[0].cmd_op, FUSE_IO_URING_CMD_REGISTER);
+}
+
+START_TEST(command_is_submitted_again)
+{
+	struct io_uring_sqe was[2];
+
+	start_ring();
+	for (unsigned round = 1; round <= 3; round++) { /* each reply has a count of its own */
+		reply_on_the_ring(round);
+		memcpy(was, sqe, sizeof(was));
+		for (unsigned n = 1; n < TR_RETRY_MAX; n++) {
+			submitted = 0;
+			complete(-passing[_i]);
+			ck_assert_uint_eq(submitted, 1);
+			ck_assert_mem_eq(was, sqe, sizeof(was));
+		}
+	}
+	ck_assert_uint_gt(pauses, 3 * (TR_RETRY_MAX - 20));
+}
+END_TEST
+
+START_TEST(command_is_given_up)
+{
+	uint64_t before = fdio_counter_read(CTR_tr_reply_gone);
+
+	start_ring();
+	reply_on_the_ring(1);
+	for (unsigned n = 0; n < TR_RETRY_MAX; n++)
+		complete(-passing[_i]);
+	ck_assert_uint_eq(fdio_counter_read(CTR_tr_reply_gone), before);
+	submitted = 0;
+	complete(-passing[_i]);
+	ck_assert_uint_eq(submitted, 0);
+	ck_assert_uint_eq(fdio_counter_read(CTR_tr_reply_gone) - before, 1);
+}
+END_TEST
+
+/* Registering is tried again only where that needs no pause; then all goes on over /dev/fuse. */
+START_TEST(registering_takes_no_time)
+{
+	start_ring();
+	for (unsigned n = 0; n < TR_RETRY_AT_ONCE && passing[_i] != ENOMEM; n++) {
+		submitted = 0;
+		complete(-passing[_i]);
+		ck_assert_uint_eq(submitted, 1);
+		ck_assert(!t.fell_back);
+	}
+	complete(-passing[_i]);
+	ck_assert(t.fell_back);
+	ck_assert_uint_eq(pauses, 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("tr_retry");
+	TCase *c = tcase_create("all");
+
+	tcase_add_checked_fixture(c, setup, teardown);
+	tcase_add_loop_test(c, reply_is_written_again, 0, 3);
+	tcase_add_loop_test(c, reply_is_given_up, 0, 3);
+	tcase_add_test(c, reply_that_nobody_wants);
+	tcase_add_test(c, request_is_read_again);
+	tcase_add_test(c, reading_is_given_up);
+	tcase_add_loop_test(c, command_is_submitted_again, 0, 3);
+	tcase_add_loop_test(c, command_is_given_up, 0, 3);
+	tcase_add_loop_test(c, registering_takes_no_time, 0, 3);
+	suite_add_tcase(s, c);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int bad = srunner_ntests_failed(r);
+	srunner_free(r);
+	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+}
