@@ -89,6 +89,8 @@ static int write_locked(struct dio_slow *s)
 
 	if (s->end > s->size && !(s->append = dio_append_fits(s)))
 		r = x4_window_close(s->i);
+	if (!r && s->end > s->size)
+		r = x4_truncate_finish(s->i);
 	if (!r && s->pos > s->size)
 		r = dio_slow_zero_gap(s);
 	if (!r)

@@ -202,6 +202,7 @@ void x4_resv_free(struct x4_resv *r);
  * The data of r's blocks and of [conv_lblk, +conv_len) is on the device (completed): inserts r's extents, converts
  * unwritten extents in the conv range (len 0: none) to written, and publishes new_size if it is larger than i_size
  * (0: no change), mtime and ctime too. One or more transactions, each leaves a checkable file system; size last.
+ * -EIO if x4_truncate_finish should have come first; so also of x4_publish_size.
  */
 int x4_insert(struct x4_inode *i, struct x4_resv *r, uint32_t conv_lblk, uint32_t conv_len, uint64_t new_size);
 /* Size only (extending a file within allocated blocks or as a hole). */
@@ -248,6 +249,11 @@ int x4_inode_enter_excl(struct x4_inode *i);
 /* Shrinks or grows; zeroes the tail of the last block on disk; frees blocks beyond, also preallocated ones.
  * Bounded transactions, orphan list in between. */
 int x4_truncate(struct x4_inode *i, uint64_t size);
+/*
+ * Frees what a truncate that failed half-way has left behind the end of the file, if one has: before anything is written behind the
+ * end or the size grows, because the old contents must not show. The gate closed for writes is enough.
+ */
+int x4_truncate_finish(struct x4_inode *i);
 enum { X4_FALLOC_KEEP_SIZE = 1, X4_FALLOC_PUNCH_HOLE = 2, X4_FALLOC_ZERO_RANGE = 0x10 }; /* as FALLOC_FL_* */
 int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool root);
 

@@ -53,6 +53,12 @@ static void stamp_grown(struct x4_inode *i, uint64_t size)
 	x4_stamp(i, size > x4_raw_size(i) ? size : X4_SIZE_KEEP);
 }
 
+/* The size must not move over what a failed truncate has left. */
+static bool over_untrimmed(const struct x4_inode *i, uint64_t new_size)
+{
+	return new_size && i->untrimmed && new_size > x4_raw_size(i);
+}
+
 int x4_publish_size(struct x4_inode *i, uint64_t new_size)
 {
 	struct jnl_handle *h;
@@ -60,6 +66,8 @@ int x4_publish_size(struct x4_inode *i, uint64_t new_size)
 
 	if (new_size > x4_max_size(i))
 		return -EFBIG;
+	if (over_untrimmed(i, new_size))
+		return -EIO;
 	r = jnl_begin(i->vol->jnl, X4_CREDITS_INODE, &h);
 	if (r)
 		return r;
@@ -351,6 +359,8 @@ int x4_insert(struct x4_inode *i, struct x4_resv *r, uint32_t conv_lblk, uint32_
 
 	if (new_size > x4_max_size(i) || (uint64_t)conv_lblk + conv_len > X4_LBLK_END)
 		return -EFBIG;
+	if (over_untrimmed(i, new_size))
+		return -EIO;
 	if (conv_len) {
 		err = meta_reserve(i, 2, true, &meta);
 		if (err)

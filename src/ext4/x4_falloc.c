@@ -165,6 +165,8 @@ int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool 
 
 	if (!r)
 		r = x4_window_close(i);
+	if (!r)
+		r = x4_truncate_finish(i);
 	if (r)
 		return r;
 	if (mode & X4_FALLOC_PUNCH_HOLE)

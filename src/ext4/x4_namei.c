@@ -379,7 +379,8 @@ static int link_in(struct jnl_handle *h, struct x4_inode *dir, struct x4_inode *
 	if (r)
 		return r;
 	x4_raw_set_nlink(target, n + 1);
-	if (n == 0)
+	/* With a truncate to be finished it stays on the list for that. */
+	if (n == 0 && !target->untrimmed)
 		r = x4_orphan_del(h, target);
 	if (r)
 		return r;

@@ -260,6 +260,7 @@ static int collect(struct x4_vol *v, uint32_t head, bool *ret_cut)
 		}
 		list_add_tail(&v->orphans, &i->orphan);
 		set_on_orphans(i, true);
+		i->untrimmed = S_ISREG(i->raw->i_mode) && i->nlink;
 		ino = i->raw->i_dtime;
 	}
 	return 0;
@@ -324,6 +325,7 @@ void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i)
 	int err;
 
 	if (i->nlink) {
+		i->untrimmed = S_ISREG(i->raw->i_mode);
 		err = finish_truncate(i);
 		if (err)
 			log_warn("%s: inode %u: the truncate that a crash interrupted could not be finished: %s", v->dev->name, i->ino,

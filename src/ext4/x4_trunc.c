@@ -5,8 +5,9 @@
  *
  * The order in x4_truncate: the bytes behind the new end are zeroed on the device first, so that they never show when the
  * file grows again; the new size and the first frees share a transaction; if that does not free everything, the inode is on
- * the orphan list until the last one, and a crash in between is finished at the next mount. Blocks go from the end of
- * the file downwards, so each transaction leaves a tree that checks clean.
+ * the orphan list until the last one, and a crash in between is finished at the next mount. When one in between fails, the
+ * inode stays there and is marked as untrimmed, and whatever extends the file finishes the truncate first, or fails. Blocks go
+ * from the end of the file downwards, so each transaction leaves a tree that checks clean.
  */
 #include "ext4/x4_extent.h"
 
@@ -206,6 +207,8 @@ static int trunc_blocks(struct x4_inode *i, uint64_t size, uint64_t keep)
 	while (!r && (first || to > from)) {
 		r = trunc_step(i, size, first, from, &to);
 		first = false;
+		if (!r)
+			i->untrimmed = to > from;
 	}
 	fdio_mutex_unlock(&i->map_lock);
 	return r;
@@ -229,10 +232,23 @@ static int data_beyond(struct x4_inode *i, uint64_t size, bool *ret)
 	return 0;
 }
 
+int x4_truncate_finish(struct x4_inode *i)
+{
+	uint64_t size = x4_raw_size(i);
+	int r;
+
+	if (likely(!i->untrimmed))
+		return 0;
+	if (x4_vol_read_only(i->vol))
+		return -EROFS;
+	r = x4_zero_tail(i, size);
+	return r ? r : trunc_blocks(i, size, size);
+}
+
 int x4_truncate(struct x4_inode *i, uint64_t size)
 {
 	uint64_t old;
-	bool stale = true;
+	bool stale = false;
 	int r;
 
 	if (!S_ISREG(le16toh(i->raw->i_mode)))
@@ -247,8 +263,13 @@ int x4_truncate(struct x4_inode *i, uint64_t size)
 	old = x4_raw_size(i); /* with what the window held */
 	/* What a crash or another writer left behind the old end must not become part of the file, nor what is cut off now. */
 	r = x4_zero_tail(i, FDIO_MIN(size, old));
-	if (!r && size > old)
+	if (r || size <= old)
+		return r ? r : trunc_blocks(i, size, size);
+	if (!i->untrimmed)
 		r = data_beyond(i, old, &stale);
+	/* In full before the size grows: on the way, or after a crash, the old contents would show. */
+	if (!r && (stale || i->untrimmed))
+		r = trunc_blocks(i, old, old);
 	/* A file that grows keeps what was preallocated for it. */
-	return r ? r : trunc_blocks(i, size, stale ? FDIO_MIN(size, old) : UINT64_MAX - i->vol->block_size);
+	return r ? r : trunc_blocks(i, size, UINT64_MAX - i->vol->block_size);
 }

@@ -153,6 +153,7 @@ struct x4_inode {
 	bool has_sync_tid, has_datasync_tid;
 
 	struct list orphan;         /* on vol->orphans while on the orphan list */
+	bool untrimmed;             /* a truncate failed on the way: old blocks lie behind the size (x4_truncate_finish); guarded by rw */
 	bool moved;                 /* atomic: a directory whose ".." has changed since x4_dir_moved was asked */
 	uint32_t killpriv_cache;    /* atomic: 0 unknown, 1 nothing to kill, 2 something may be */
 	void *upper;                /* atomic; rooms above */

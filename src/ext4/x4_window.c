@@ -132,7 +132,7 @@ static bool may_open(struct x4_inode *i, uint64_t size)
 	struct x4_vol *v = i->vol;
 	struct x4_ext x;
 
-	if (x4_map_kind(i) != X4_MAPPED_EXTENTS || size & (v->block_size - 1) || x4_raw_size(i) != size)
+	if (i->untrimmed || x4_map_kind(i) != X4_MAPPED_EXTENTS || size & (v->block_size - 1) || x4_raw_size(i) != size)
 		return false;
 	if (x4_map_lookup(i, (uint32_t)(size >> v->block_bits), &x))
 		return false;

@@ -84,6 +84,88 @@ static int insert_at(struct testvol *t, uint32_t lblk, bool unwritten)
 	return err;
 }
 
+/* No block behind the size has contents, and none of the first n blocks but those that were kept. */
+static void nothing_old(struct testvol *t, uint32_t kept, uint32_t n)
+{
+	for (uint32_t at = kept; at < n;) {
+		struct x4_ext x;
+
+		must(x4_map_lookup_load(t->i, at, &x) == 0);
+		must_msg(x.state != X4_EXT_WRITTEN, "block %u shows what was cut off", at);
+		at += FDIO_MIN(x.len, n - at);
+	}
+}
+
+static int extend(struct testvol *t, unsigned how, uint32_t n)
+{
+	uint64_t end = (uint64_t)n << t->v->block_bits;
+	int r;
+
+	switch (how) {
+	case 0:
+		return x4_truncate(t->i, end);
+	case 1:
+		return x4_fallocate(t->i, 0, end - 1, 1, false);
+	case 2:
+		return x4_fallocate(t->i, X4_FALLOC_ZERO_RANGE, end - 1, 1, false);
+	default: /* as a write of nothing that is new: refused until the truncate is finished */
+		r = x4_publish_size(t->i, end);
+		if (r == -EIO && !mini_fail_in) {
+			must(x4_inode_size(t->i) < end);
+			r = x4_truncate_finish(t->i);
+		}
+		return r ? r : x4_publish_size(t->i, end);
+	}
+}
+
+/* Cuts a file of many extents down; the k-th call of those that may fail does. *ret_calls: how many there were. */
+static int cut_down(struct testvol *t, uint32_t runs, uint64_t size, unsigned k, unsigned *ret_calls)
+{
+	int r;
+
+	must(x4_truncate(t->i, 0) == 0);
+	for (uint32_t at = 0; at < runs; at++)
+		must(insert_at(t, at * 2, false) == 0);
+	mini_fail_in = k;
+	r = x4_truncate(t->i, size);
+	*ret_calls = k - mini_fail_in;
+	mini_fail_in = 0;
+	return r;
+}
+
+/* A truncate that fails half-way, and what extends the file afterwards, which fails too at first. */
+START_TEST(truncate_fails_half_way)
+{
+	enum { RUNS = 3000, KEPT = 2 };
+	struct testvol t;
+	uint64_t size;
+	unsigned calls, halves = 0;
+
+	testvol_open(&t, 24 << 20, formats[0], NULL);
+	size = (uint64_t)KEPT << t.v->block_bits;
+	must(cut_down(&t, RUNS, size, 1000000, &calls) == 0);
+	for (unsigned n = 4; n < 8; n++) {
+		unsigned k = calls * n / 8, unused;
+		int r;
+
+		must(cut_down(&t, RUNS, size, k, &unused) == -EIO);
+		if (x4_inode_size(t.i) != size)
+			continue;
+		halves++;
+		mini_fail_in = 5 + 20 * n;
+		r = extend(&t, _i, RUNS * 2);
+		mini_fail_in = 0;
+		if (r && x4_inode_size(t.i) > size)
+			nothing_old(&t, KEPT, x4_inode_size(t.i) >> t.v->block_bits);
+		must(extend(&t, _i, RUNS * 2) == 0);
+		nothing_old(&t, KEPT, RUNS * 2);
+	}
+	must(halves > 0);
+	testvol_recheck(&t);
+	testvol_close(&t);
+}
+END_TEST
+
 /* Every other block, in an order that makes leaves split everywhere; then every other run goes, then all. */
 START_TEST(deep_tree)
 {
@@ -335,6 +417,7 @@ int main(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, random_operations, 0, ARRAY_SIZE(formats));
 	tcase_add_loop_test(tc, every_call_fails, 0, 2);
+	tcase_add_loop_test(tc, truncate_fails_half_way, 0, 4);
 	tcase_add_loop_test(tc, deep_tree, 0, 3);
 	tcase_add_test(tc, long_extents);
 	tcase_add_test(tc, full_file_system);
