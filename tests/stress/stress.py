@@ -26,7 +26,6 @@ from lib import BUILD, SLOW, Fail, Skip, case, expect, main, need, offer_ring, r
 SECONDS = int(os.environ.get("STRESS_SECONDS") or "120")
 SEED = int(os.environ.get("STRESS_SEED") or "1")
 ROUND = 8  # seconds of load
-SWITCH = "/sys/module/fuse/parameters/enable_uring"
 TOTAL = {"rounds": 0, "faults": 0}
 CHURN = os.path.join(BUILD, "tests/stress/churn")
 FSX = os.path.join(BUILD, "tests/root/fsxtool")
@@ -178,8 +177,6 @@ def one_round(env, vol, transport, nr, rng):
     opts = OPTIONS[(nr + nr // len(ENDS)) % len(OPTIONS)]  # every end meets every option in the course of time
     how = ENDS[nr % len(ENDS)]
     quiet = how in ("peace", "busy")  # a lazy unmount takes the paths away
-    if transport == "uring":
-        offer_ring()
     m = vol.mount(f"transport={transport}", *opts)
     begun = time.monotonic()
     clients = []
@@ -226,8 +223,6 @@ def trouble(disk, rng, seconds):
 def faults_round(env, transport, nr, rng):
     """The load on a device that misbehaves: programs get errors, and what is left recovers."""
     opts = OPTIONS[nr % len(OPTIONS)]
-    if transport == "uring":
-        offer_ring()
     disk = Disk(env, "loop" if nr % 2 else "image", 160, *FORMATS[nr % len(FORMATS)])
     m = disk.mount(f"transport={transport}", *opts)
     begun = time.monotonic()
@@ -274,18 +269,9 @@ def tidy(vol):
 @case(timeout=SECONDS + 600, params=("devfuse", "uring"))
 def soak(env, transport):
     need("fio")
-    before = None
-    with contextlib.suppress(OSError):
-        with open(SWITCH) as f:
-            before = f.read().strip()
-    if transport == "uring":
-        if before is None:
-            raise Skip("the kernel has no FUSE over io_uring")
-
-        def put_back():
-            with open(SWITCH, "w") as f:
-                f.write(before)
-        env.undo.callback(put_back)
+    # Put back at the end of the process, unless other tests want it by then.
+    if transport == "uring" and not offer_ring():
+        raise Skip("the kernel has no FUSE over io_uring")
     rng = random.Random(f"{SEED} {transport}")
     end = time.monotonic() + SECONDS / 2
     vols = [env.volume(160, *f, kind=k) for f, k in zip(FORMATS, ("loop", "image", "loop"))]
