@@ -96,6 +96,24 @@ for page in man/*.[1-8]; do
 	fi
 done
 
+# SECURITY.md tells how systemd rates the unit; another version rates by another table.
+unit_exposure() {
+	f=$build/exposure-fusedio@.service
+	cp "$build/contrib/systemd/fusedio@.service" "$f" || return
+	systemd-analyze security --offline=true --no-pager --threshold="$(echo "$1" | tr -d .)" "$f" >"$build/exposure.out" 2>&1 ||
+		{ grep Overall "$build/exposure.out" || cat "$build/exposure.out"; }
+	rm -f "$f" "$build/exposure.out"
+}
+rated=$(sed -n 's/.*systemd-analyze security`.* \([0-9]*\) rates the unit \([0-9]*\.[0-9]\).*/\1 \2/p' SECURITY.md)
+here=$(systemd-analyze --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+if [ -z "$rated" ]; then
+	bad "unit-exposure: SECURITY.md does not tell how systemd rates the unit"
+elif [ "$here" = "${rated% *}" ]; then
+	check unit-exposure unit_exposure "${rated#* }"
+else
+	skip "unit-exposure: systemd-analyze is ${here:-not installed}, SECURITY.md speaks of ${rated% *}"
+fi
+
 # Shell scripts pass shellcheck; python scripts compile.
 for f in quickstart run-tests autogen.sh .ci/run build-aux/*.sh tests/*.sh tests/*/*.sh bench/*.sh contrib/*.sh; do
 	[ -f "$f" ] || continue
