@@ -312,7 +312,10 @@ void options_help(FILE *f)
 			continue;
 		snprintf(left, sizeof(left), "%s%s%s", d->name, takes_value(d) ? "=" : "",
 			 d->kind == K_ENUM ? d->values : d->kind == K_NUM ? "N" : d->kind == K_STR ? "NAME" : "");
-		fprintf(f, "  %-30s %s\n", left, d->text);
+		if (strlen(left) > 30) /* a line of its own */
+			fprintf(f, "  %s\n  %-30s %s\n", left, "", d->text);
+		else
+			fprintf(f, "  %-30s %s\n", left, d->text);
 	}
 	fprintf(f, "\nAccepted, with nothing to do (fusedio(8) says why):\n");
 	help_kind(f, K_NOOP);

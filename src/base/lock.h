@@ -16,7 +16,6 @@
 enum fdio_lock_rank {
 	RANK_NONE = 0,
 	RANK_OPS_FILES,     /* ops: table of open files */
-	RANK_DIO_GATE,      /* dio: serialises those who close an inode's gate */
 	RANK_X4_RENAME,     /* ext4: one rename across directories at a time */
 	RANK_X4_INODE,      /* ext4: x4_inode.rw; several at once in ascending inode number, ancestors first */
 	RANK_DIO_RANGE,     /* dio: range locks (the list's mutex; never held while waiting for I/O) */
@@ -30,7 +29,6 @@ enum fdio_lock_rank {
 	RANK_DEV,           /* dev: flush sequencer, sync rings */
 	RANK_OPS_NOTIFY,    /* ops: records of page-cache invalidations */
 	RANK_WORK,          /* base: work queues */
-	RANK_LOOP,          /* loop: message queues */
 	RANK_LEAF,          /* held for a few instructions, nothing is taken under it */
 };
 
