@@ -106,13 +106,13 @@ static bool is_direct(int fd)
 }
 
 /* Refused by both; but by then ext4 has changed times and modes and perhaps allocated blocks. */
-static bool unaligned_write(int fd, const struct step *s, off_t pos, size_t len)
+static bool unaligned_write(int fd, const struct step *s, off_t pos, size_t len, int rwf)
 {
 	struct stat st;
 
 	if (!is_direct(fd) || fstat(fd, &st))
 		return false;
-	if (fcntl(fd, F_GETFL) & O_APPEND)
+	if ((fcntl(fd, F_GETFL) & O_APPEND) || (rwf & RWF_APPEND))
 		pos = st.st_size;
 	else if (pos < 0)
 		pos = lseek(fd, 0, SEEK_CUR);
@@ -150,7 +150,7 @@ void run_write(struct side *d, const struct step *s, struct outcome *o)
 	struct iovec iov[3] = { { buf, part }, { buf + part, part }, { buf + 2 * part, len - 2 * part } };
 	ssize_t n;
 
-	if (unaligned_write(fd, s, s->v[0] & 1 ? s->v[1] : -1, len))
+	if (unaligned_write(fd, s, s->v[0] & 1 ? s->v[1] : -1, len, 0))
 		return;
 	fill_bytes(buf, len, s->seed);
 	switch (s->v[0]) {
@@ -185,6 +185,7 @@ static bool is_dir(int fd)
 void run_seek(struct side *d, const struct step *s, struct outcome *o)
 {
 	int fd = slot_fd(d, s, 0);
+	struct stat st;
 
 	if (s->v[1] != SEEK_SET && s->v[1] != SEEK_CUR && is_dir(fd)) {
 		if (d->ours)
@@ -192,7 +193,8 @@ void run_seek(struct side *d, const struct step *s, struct outcome *o)
 		return;
 	}
 	/* FUSE has no limit of its own and would go there. */
-	if (s->v[0] > d->max_file || (s->v[1] == SEEK_CUR && lseek(fd, 0, SEEK_CUR) + s->v[0] > d->max_file)) {
+	if (s->v[0] > d->max_file || (s->v[1] == SEEK_CUR && lseek(fd, 0, SEEK_CUR) + s->v[0] > d->max_file) ||
+	    (s->v[1] == SEEK_END && !fstat(fd, &st) && st.st_size + s->v[0] > d->max_file)) {
 		if (d->ours)
 			diff_allow(ALLOW_SEEK_FAR);
 		return;
@@ -360,7 +362,7 @@ void run_rwf(struct side *d, const struct step *s, struct outcome *o)
 	struct iovec iov = { diff_arena, len };
 	int fd = slot_fd(d, s, 0);
 
-	if (s->v[0] && unaligned_write(fd, s, s->v[1], len))
+	if (s->v[0] && unaligned_write(fd, s, s->v[1], len, (int)s->v[3]))
 		return;
 	if (s->v[0]) {
 		fill_bytes(diff_arena, len, s->seed);
