@@ -179,12 +179,12 @@ static void sink(int level, const char *line)
 	orphans_seen += strstr(line, "interrupted") != NULL;
 }
 
-/* Every other block of [0, 2 * runs) becomes written, the rest stays unwritten: 2 * runs extents. */
-static void alternate(struct testvol *t, uint32_t runs, uint32_t step)
+/* Every other run of so many blocks becomes written, the rest stays unwritten: 2 * runs extents. */
+static void alternate(struct testvol *t, uint32_t runs, uint32_t step, uint32_t blocks)
 {
-	must(x4_fallocate(t->i, 0, 0, (uint64_t)runs * 2 << t->v->block_bits, false) == 0);
+	must(x4_fallocate(t->i, 0, 0, (uint64_t)runs * 2 * blocks << t->v->block_bits, false) == 0);
 	for (uint32_t k = 0; k < runs; k++)
-		must(x4_insert(t->i, NULL, (uint64_t)k * step % runs * 2, 1, 0) == 0);
+		must(x4_insert(t->i, NULL, (uint32_t)((uint64_t)k * step % runs * 2 * blocks), blocks, 0) == 0);
 }
 
 /* The first transactions of a long truncate, as x4_truncate makes them, each made durable. */
@@ -218,7 +218,7 @@ START_TEST(interrupted_truncate)
 
 	testvol_open(&t, 64 << 20, "-t ext4 -b 1024", NULL);
 	x4_inode_lock_excl(t.i);
-	alternate(&t, RUNS, 1);
+	alternate(&t, RUNS, 1, 1);
 	must(x4_vol_sync(t.v) == 0);
 	truncate_begin(&t, 100 << 10, 1 + _i);
 	free(model_runs(t.i, &n));
@@ -233,6 +233,97 @@ START_TEST(interrupted_truncate)
 }
 END_TEST
 
+/* Ways to extend a file whose truncate has failed on the way. */
+static int extend(struct testvol *t, unsigned how, uint64_t size)
+{
+	int r;
+
+	switch (how) {
+	case 0:
+		return x4_truncate(t->i, size);
+	case 1:
+		return x4_fallocate(t->i, 0, size - 1, 1, false);
+	default:
+		r = x4_truncate_finish(t->i);
+		return r ? r : x4_publish_size(t->i, size);
+	}
+}
+
+static void nothing_old(struct testvol *t, unsigned event, uint32_t kept, uint64_t end)
+{
+	struct x4_ext x;
+
+	for (uint64_t at = kept; at < end >> t->v->block_bits; at = x4_ext_end(&x)) {
+		must(x4_map_lookup_load(t->i, (uint32_t)at, &x) == 0);
+		must_msg(x.state != X4_EXT_WRITTEN, "cut at %u: block %u shows what was cut off", event, (unsigned)at);
+	}
+}
+
+/*
+ * The power goes at each moment: all is there as before the truncate, or nothing behind the new end, then or later. No block is
+ * torn: e2fsck takes half a commit block for damage, and leaves orphans alone then.
+ */
+static unsigned cut_everywhere(struct testvol *t, unsigned how, uint32_t kept, uint64_t before, uint64_t after)
+{
+	unsigned events = fake_rec_events(t->fake), halves = 0;
+
+	for (unsigned k = 0; k <= events; k++) {
+		struct testvol o = { .ino = t->ino, .fake = fake_rec_cut(t->fake, k, FAKE_CUT_MASK, k * 0x9e3779b97f4a7c15u) };
+		uint64_t size;
+
+		must(fake_e2fsck_replay(o.fake) == 0);
+		testvol_attach(&o);
+		size = x4_inode_size(o.i);
+		must_msg(size == before || size == (uint64_t)kept << o.v->block_bits || size == after, "cut at %u: size %llu", k,
+			 (unsigned long long)size);
+		halves += size < before;
+		x4_inode_lock_excl(o.i);
+		must(extend(&o, how, after) == 0);
+		x4_inode_unlock(o.i);
+		if (size != before)
+			nothing_old(&o, k, kept, after);
+		testvol_close(&o);
+	}
+	return halves;
+}
+
+/* A truncate fails half-way because a bitmap cannot be read, and so does what extends the file, until it can. */
+START_TEST(failed_truncate_and_cuts)
+{
+	enum { RUNS = 2500, WIDE = 4, KEPT = 100 }; /* as above, but in several groups */
+	struct testvol t;
+	uint64_t before, after, bitmap;
+	struct x4_ext x;
+
+	testvol_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=1", NULL);
+	before = (uint64_t)RUNS * 2 * WIDE << t.v->block_bits;
+	after = before + 1024;
+	x4_inode_lock_excl(t.i);
+	alternate(&t, RUNS, 1, WIDE);
+	x4_inode_unlock(t.i);
+	testvol_recheck(&t);
+	x4_inode_lock_excl(t.i);
+	must(x4_map_lookup_load(t.i, KEPT, &x) == 0 && x.state != X4_EXT_HOLE);
+	bitmap = ext2fs_block_bitmap_loc(t.v->fs, (x.pblk - 1) / 8192) << 10;
+	fake_rec_start(t.fake);
+	fake_fault_add(t.fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = bitmap, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
+	must(x4_truncate(t.i, KEPT << 10) == -EIO);
+	must(x4_inode_size(t.i) == KEPT << 10);
+	must(x4_vol_sync(t.v) == 0);
+	must(extend(&t, _i, after) == -EIO);
+	must(x4_inode_size(t.i) == KEPT << 10);
+	must(x4_vol_sync(t.v) == 0);
+	fake_fault_clear(t.fake);
+	must(extend(&t, _i, after) == 0);
+	must(x4_vol_sync(t.v) == 0);
+	x4_inode_unlock(t.i);
+	must(cut_everywhere(&t, _i, KEPT, before, after) > 3);
+	nothing_old(&t, 0, KEPT, after);
+	fake_rec_stop(t.fake);
+	testvol_close(&t);
+}
+END_TEST
+
 START_TEST(many_fragments)
 {
 	struct testvol t;
@@ -242,7 +333,7 @@ START_TEST(many_fragments)
 	testvol_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=4", NULL);
 	model_init(&m, &t, 16, 1);
 	x4_inode_lock_excl(t.i);
-	alternate(&t, 20000, 7919);
+	alternate(&t, 20000, 7919, 1);
 	free(model_runs(t.i, &n));
 	must(n >= 40000);
 	model_compare_reloaded(&m);
@@ -270,6 +361,7 @@ int main(void)
 	tcase_add_loop_test(tc, map_is_not_ahead_of_the_transaction, 0, 2);
 	tcase_add_loop_test(tc, power_cuts, 0, 2);
 	tcase_add_loop_test(tc, interrupted_truncate, 0, 3);
+	tcase_add_loop_test(tc, failed_truncate_and_cuts, 0, 3);
 	tcase_add_test(tc, many_fragments);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
