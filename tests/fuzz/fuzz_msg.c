@@ -5,8 +5,8 @@
  * file system with their threads; a channel of our own takes the replies. Some are well-formed with absurd contents, some are cut,
  * stretched or overwritten, some have opcodes nobody knows. Now and then the image below is damaged as well.
  *
- * What is checked: each request that wants an answer gets exactly one (the transport asserts the rest), the length of an answer fits
- * its slot, and closing works. The kernel is trusted in one thing: a handle is released after its other requests were answered.
+ * What is checked: each request that wants an answer gets exactly one, under its own number (the transport asserts the rest), the
+ * length of an answer fits its slot, and closing works. Cases of the corpus may spell out messages and the answers they must get. The kernel is trusted in one thing: a handle is released after its other requests were answered.
  *
  * tr_uring.c is included so that the ring's entries can be completed without a kernel.
  */
@@ -42,6 +42,8 @@ struct world {
 	struct fdio_mutex lock; /* guards what replies teach us, free slots, and: */
 	unsigned answered, fine;
 	bool busy[SLOTS];
+	uint64_t unique[SLOTS]; /* of the message in the slot; 0: it had no header, so no answer */
+	int last_err;
 };
 
 static struct world *world;
@@ -76,7 +78,9 @@ static void chan_reply(struct tr_req *r)
 	learn(w, r);
 	MUST(w->busy[r->slot]);
 	w->busy[r->slot] = false;
+	w->last_err = r->reply_err;
 	if (r->in.h.unique) {
+		MUST(r->in.h.unique == w->unique[r->slot]);
 		w->answered++;
 		w->fine += !r->reply_err;
 	}
@@ -372,6 +376,7 @@ static void send_message(struct world *w, const struct message *m)
 	if (h.opcode == FUSE_RELEASE || h.opcode == FUSE_RELEASEDIR)
 		wait_below(w, 1);
 	r = free_slot(w);
+	w->unique[r->slot] = m->ring || m->len >= sizeof(h) ? h.unique : 0;
 	if (m->ring)
 		send_ring(r, m);
 	else
@@ -487,8 +492,100 @@ static void begin(struct world *w, struct message *m)
 	}
 }
 
-/* ---- cases: "seed N M" as text: seed and number of messages; those before may matter ---- */
-static void run_messages(struct rnd *r, const struct image_case *c, unsigned n)
+/* ---- messages spelled out ---- */
+static uint32_t hex(const char *s, size_t len, uint8_t *to)
+{
+	for (size_t k = 0; k + 1 < len; k += 2) {
+		char two[3] = { s[k], s[k + 1], 0 }, *end;
+		to[k / 2] = (uint8_t)strtoul(two, &end, 16);
+		MUST(!*end);
+	}
+	MUST(len % 2 == 0);
+	return (uint32_t)len / 2;
+}
+
+/* One word behind the opcode and node: "text with its NUL; hK the K-th handle; NxHH so many bytes HH; else bytes in hex. */
+static uint32_t spelled(struct world *w, const char *word, uint8_t *to)
+{
+	unsigned long n = strtoul(word, NULL, 10);
+	const char *x = strchr(word, 'x');
+
+	if (*word == '"') {
+		strcpy((char *)to, word + 1);
+		return (uint32_t)strlen(word);
+	}
+	if (*word == 'h') {
+		n = strtoul(word + 1, NULL, 10);
+		MUST(n < w->nr_handles && n < MAX_KNOWN);
+		memcpy(to, &w->handles[n], 8);
+		return 8;
+	}
+	if (x) {
+		MUST(n <= 65536 && hex(x + 1, strlen(x + 1), to) == 1);
+		memset(to, to[0], n);
+		return (uint32_t)n;
+	}
+	return hex(word, strlen(word), to);
+}
+
+/*
+ * "send dev|ring OPCODE[+EXT] root|nK WORD... [= ERROR]": a header, with EXT extensions of 8 bytes announced, and what the words say,
+ * about the root or the K-th node that was looked up; "raw dev|ring WORD... [= ERROR]": the words alone.
+ */
+static void send_line(struct world *w, char *line, struct message *m)
+{
+	char *save, *kind = strtok_r(line, " ", &save), *way = strtok_r(NULL, " ", &save), *word;
+	struct fuse_in_header h = { .nodeid = FUSE_ROOT_ID, .unique = 2 * ++w->sent };
+	bool raw = !strcmp(kind, "raw");
+
+	MUST(way && (raw || !strcmp(kind, "send")));
+	m->ring = !strcmp(way, "ring");
+	m->len = 0;
+	if (!raw) {
+		char *op = strtok_r(NULL, " ", &save), *node = strtok_r(NULL, " ", &save);
+
+		MUST(op && node);
+		h.opcode = (uint32_t)strtoul(op, &op, 10);
+		h.total_extlen = (uint16_t)(*op == '+' ? strtoul(op + 1, NULL, 10) : 0);
+		if (*node == 'n')
+			h.nodeid = w->nodes[strtoul(node + 1, NULL, 10) % MAX_KNOWN];
+		m->len = sizeof(h);
+	}
+	while ((word = strtok_r(NULL, " ", &save)) && *word != '=') {
+		MUST(m->len < 2000 || *word != '"');
+		m->len += spelled(w, word, m->bytes + m->len);
+		MUST(m->len <= sizeof(m->bytes) - 4096);
+	}
+	h.len = m->len;
+	if (!raw)
+		memcpy(m->bytes, &h, sizeof(h));
+	decode(m);
+	send_message(w, m);
+	wait_below(w, 1);
+	if (word) {
+		int want = atoi(strtok_r(NULL, " ", &save));
+		if (w->last_err != want)
+			fprintf(stderr, "answered with %d, not with %d\n", w->last_err, want);
+		MUST(w->last_err == want);
+	}
+}
+
+static void send_script(struct world *w, const char *text, struct message *m)
+{
+	char *copy = strdup(text), *save, *line;
+
+	MUST(copy);
+	for (line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		if (!strncmp(line, "send ", 5) || !strncmp(line, "raw ", 4))
+			send_line(w, line, m);
+	free(copy);
+}
+
+/*
+ * ---- cases: "seed N M" as text: seed and number of messages, those before may matter; "image NAME": that one, undamaged;
+ * and what send_script takes ----
+ */
+static void run_messages(struct rnd *r, const struct image_case *c, unsigned n, const char *text)
 {
 	static struct world w;
 	struct base *b = c->b;
@@ -505,13 +602,16 @@ static void run_messages(struct rnd *r, const struct image_case *c, unsigned n)
 		for (unsigned k = 0; k < n && !rnd_over(r); k++) {
 			make_message(&w, r, m);
 			decode(m);
-			if (m->len >= sizeof(struct fuse_in_header))
-				send_message(&w, m);
+			send_message(&w, m);
 		}
+		if (text)
+			send_script(&w, text, m);
 		if (getenv("FUZZ_STATS"))
 			printf("%s: %u messages, %u answered, %u with success, %u nodes, %u handles\n", b->name, w.sent, w.answered, w.fine,
 			       w.nr_nodes, w.nr_handles);
 		world_end(&w);
+	} else {
+		MUST(!text || !strstr(text, "\nimage "));
 	}
 	fuzz_dev_free(w.dev);
 	free(m);
@@ -540,7 +640,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 16)
 		return 0;
 	make_case(&r, &c);
-	run_messages(&r, &c, MESSAGES);
+	run_messages(&r, &c, MESSAGES, NULL);
 	return 0;
 }
 
@@ -555,17 +655,23 @@ static void run(struct rnd *r, const char *text, bool show)
 	unsigned n = MESSAGES;
 
 	if (text) {
-		const char *at = strstr(text, "seed ");
-		if (!at || sscanf(at, "seed %llu %u", &seed, &n) < 1)
+		const char *at = strstr(text, "\nseed ");
+		if (!at || sscanf(at, " seed %llu %u", &seed, &n) < 1)
 			exit(2);
 		*r = rnd_seed(seed);
 	}
 	make_case(r, &c);
+	if (text && strstr(text, "\nimage ")) {
+		char name[32];
+		MUST(sscanf(strstr(text, "\nimage "), " image %31s", name) == 1);
+		c = (struct image_case) { .b = bases_find(name), .errors = 1 };
+		MUST(c.b);
+	}
 	if (show) {
 		case_print(&c, stdout);
 		return;
 	}
-	run_messages(r, &c, n);
+	run_messages(r, &c, n, text);
 }
 
 int main(int argc, char **argv)
