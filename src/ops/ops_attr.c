@@ -268,15 +268,19 @@ void ops_setattr(struct ops_req *q)
 {
 	struct x4_inode *i;
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	uint64_t size;
 
 	if (err) {
 		ops_reply_err(q, err);
 		return;
 	}
+	size = x4_inode_size(i);
 	err = setattr_inode(q, i, ops_arg(q));
-	if (err)
+	if (err) {
+		ops_size_failed(q->ops, i, size);
 		ops_reply_err(q, err);
-	else
+	} else {
 		reply_attr(q, i);
+	}
 	x4_iput(i);
 }

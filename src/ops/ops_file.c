@@ -40,6 +40,7 @@ int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32
 {
 	struct ops *o = q->ops;
 	struct x4_attr none = { 0 };
+	uint64_t size = x4_inode_size(i);
 	struct dio_file *df;
 	unsigned io = 0;
 	int err = open_allowed(o, i, flags);
@@ -67,6 +68,7 @@ int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32
 	out->open_flags = fopen_flags(o, flags);
 	return 0;
 close:
+	ops_size_failed(o, i, size);
 	dio_file_close(df);
 	return err;
 }
@@ -252,7 +254,7 @@ void ops_fallocate(struct ops_req *q)
 	struct ops *o = q->ops;
 	struct ops_file *f = ops_file_get(o, in->fh);
 	struct x4_attr none = { 0 };
-	uint64_t since = x4_evictions(o->vol);
+	uint64_t since = x4_evictions(o->vol), size;
 	int mode = 0, err = falloc_mode(in->mode, &mode);
 
 	if (!err && (!f || !f->df))
@@ -261,17 +263,19 @@ void ops_fallocate(struct ops_req *q)
 		err = in->length && in->offset <= INT64_MAX ? -EFBIG : -EINVAL;
 	if (!err)
 		err = falloc_allowed(f->inode, mode);
-	if (!err)
-		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
-	while (err == -ENOSPC && x4_eviction_since(o->vol, &since))
-		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
 	if (err)
 		goto out;
+	size = x4_inode_size(f->inode);
+	err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
+	while (err == -ENOSPC && x4_eviction_since(o->vol, &since))
+		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
 	/* As a write by the same process would. */
-	if (q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
+	if (!err && q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
 		err = x4_setattr(f->inode, ops_kill_what(q, f->inode), &none);
 	if (!err && (f->io_flags & DIO_SYNC || (f->open_flags & (O_DSYNC | O_SYNC))))
 		err = ops_wait_durable(o, f->inode, false);
+	if (err)
+		ops_size_failed(o, f->inode, size);
 out:
 	ops_reply_err(q, err);
 }

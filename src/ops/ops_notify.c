@@ -114,6 +114,19 @@ void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct
 	}
 }
 
+/* No pages are named, so this waits for none and needs no other thread. */
+void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before)
+{
+	int err;
+
+	if (likely(nowait_on() || x4_inode_size(i) == before))
+		return;
+	fdio_count(CTR_ops_inval_attr);
+	err = tr_notify_inval_inode(o->tr, ops_nodeid(i), -1, 0);
+	if (err && err != -ENOENT)
+		log_ratelimited(FDIO_LOG_WARN, "inode %u: the kernel was not told of its new size: %s", x4_inode_ino(i), strerror(-err));
+}
+
 int ops_notify_new(struct ops *o)
 {
 	struct ops_notify *n = calloc(1, sizeof(*n));

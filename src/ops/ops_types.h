@@ -135,6 +135,11 @@ void ops_files_free(struct ops *o);
 
 /* ---- ops_notify.c ---- */
 int ops_notify_new(struct ops *o);
+/*
+ * After an error of what may change the size, which was before: if it has changed all the same (a truncate takes several transactions),
+ * the kernel is told to ask. It would otherwise go on with the size it knew for as long as attributes are valid.
+ */
+void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before);
 void ops_notify_free(struct ops *o);
 
 /* ---- ops_file.c ---- */

@@ -22,6 +22,7 @@ struct fake_kernel;
 struct fk_options {
 	bool parallel_dio;
 	uint32_t uid;      /* who sends the requests; gid is the same */
+	bool breaks;       /* the volume will be damaged by then: fk_close does not look at it */
 };
 
 /* Serves the volume on f, which it takes. opt NULL: all zero. Fails the test if that is impossible. */

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <ext2fs/ext2_fs.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -405,6 +406,47 @@ START_TEST(flush_error_reaches_fsync)
 }
 END_TEST
 
+static void set_sync_flag(struct fake_kernel *k, const struct file *f)
+{
+	uint32_t flags = FS_SYNC_FL | FS_EXTENT_FL;
+	struct fuse_ioctl_in in = { .fh = f->fh, .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
+
+	ck_assert_int_eq(fk_call(k, FUSE_IOCTL, f->node, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
+}
+
+static int resize(struct fake_kernel *k, const struct file *f, unsigned how)
+{
+	struct fuse_fallocate_in fallocate = { .fh = f->fh, .length = BS };
+	struct fuse_setattr_in setattr = { .valid = FATTR_SIZE, .size = BS };
+
+	return how ? fk_call(k, FUSE_FALLOCATE, f->node, &fallocate, sizeof(fallocate), NULL, 0, NULL)
+		   : fk_setattr(k, f->node, &setattr, NULL);
+}
+
+/* The size has changed and the answer is an error: the kernel, which keeps attributes for a day, is told to ask for them. */
+START_TEST(size_that_failed_is_told)
+{
+	struct fk_options o = { .breaks = true };
+	struct fake_kernel *k = fk_new(fake_clone(template), &o);
+	struct file f = new_file(k, "f", _i ? 0 : 4);
+	struct fake_fault bad = { .kinds = FAKE_FLUSH, .action = FAKE_ERROR, .err = -EIO };
+	struct fuse_open_out again;
+
+	set_sync_flag(k, &f);
+	if (_i) {
+		ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &again), 0); /* with the flag */
+		f.fh = again.fh;
+	}
+	unsigned before = fk_invalidations(k);
+	fake_fault_add(fk_dev(k), &bad);
+	ck_assert_int_eq(resize(k, &f, _i), -EIO);
+	ck_assert_uint_eq(attr_at(k, f.node).size, BS);
+	ck_assert_uint_eq(fk_invalidations(k), before + 1);
+	fake_fault_clear(fk_dev(k));
+	fk_close(k);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ references */
 
 static uint64_t free_inodes(struct fake_kernel *k)
@@ -624,6 +666,7 @@ int main(void)
 	tcase_add_test(t, others_go_on_beside_held_io);
 	tcase_add_test(t, fsync_waits_for_the_flush);
 	tcase_add_test(t, flush_error_reaches_fsync);
+	tcase_add_loop_test(t, size_that_failed_is_told, 0, 2);
 	tcase_add_test(t, an_inode_lives_until_it_is_forgotten);
 	tcase_add_test(t, an_open_unlinked_file_keeps_its_blocks);
 	tcase_add_test(t, names_and_handles_that_cannot_be);
