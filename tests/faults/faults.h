@@ -27,7 +27,7 @@ struct xa { char name[40]; unsigned len; uint8_t val[6000]; }; /* len 0: not the
 struct body {
 	uint32_t mode, rdev;
 	uint64_t size;
-	uint8_t *data;          /* FILE_MAX bytes; regular files */
+	uint8_t *data;          /* the first FILE_MAX bytes; regular files */
 	char target[300];
 	struct xa *xa;          /* MAX_XATTRS, or NULL */
 	bool blurred;           /* an operation on the data failed: the content may be old, new or mixed */
@@ -54,6 +54,7 @@ struct run {
 	bool was_ro;            /* before the operation */
 	bool aborted;           /* has been seen read-only */
 	unsigned step, clock;
+	unsigned cut_short;     /* truncates that failed when the size had moved */
 	const char *stage;
 	struct name name[MAX_NAMES];
 	struct body body[MAX_BODIES];

@@ -2,10 +2,10 @@
 /*
  * Faults at every I/O and every allocation. The workload runs again and again, each time in a child process on a copy of the same
  * image: the n-th read, write, FUA write, flush or discard fails with -EIO, or the n-th allocation of the product fails, once or
- * from then on (of allocations every fourth n), n = 1, 2, ... until a run ends without having met its fault. After each: the process has neither crashed nor hung,
- * each request was answered once, each error had a reason and was neither swallowed nor followed by changes on a volume that is
- * read-only; and after a power cut at the end, and after an unmount, a mount without faults replays the log, e2fsck finds nothing
- * and what was acknowledged is there. As long as the journal lives, everything is as the results of the operations say.
+ * from then on, n = 1, 2, ... until a run ends without having met its fault. After each: the process has neither crashed nor hung, each
+ * request was answered once, each error had a reason and was neither swallowed nor followed by changes on a volume that is read-only;
+ * and after a power cut at the end, and after an unmount, a mount without faults replays the log, e2fsck finds nothing and what was
+ * acknowledged is there. As long as the journal lives, everything is as the results of the operations say.
  *
  * FAULTS_SHORT=1      every 29th n, of the allocations every 116th
  * FAULTS_EVERY=k      every k-th n
@@ -16,6 +16,7 @@
  */
 #include "faults/faults.h"
 
+#include "base/counters.h"
 #include "base/epoch.h"
 #include "base/log.h"
 
@@ -42,7 +43,7 @@ static const struct shape { const char *mkfs; uint32_t lbs; bool discard; enum x
 };
 
 /* Counted over all cases, in memory that the children share. */
-struct totals { uint64_t hits[NR_KINDS], runs[NR_KINDS], fscks, mounts; };
+struct totals { uint64_t hits[NR_KINDS], runs[NR_KINDS], fscks, mounts, grown, grown_again, cut_short; };
 static struct totals *totals;
 static struct run *runs[ARRAY_SIZE(shapes)]; /* the state in which each case begins */
 static unsigned fsck_every, every_nth;
@@ -230,11 +231,13 @@ static void run_case(const struct fault_case *c)
 	struct run *r = runs[c->shape];
 	struct fake_dev *cut = NULL;
 	bool fsck = (c->n - 1) / every_nth % fsck_every == 0, alive;
-	uint64_t hits;
+	uint64_t hits, grown, grown_again;
 
 	limit_time();
 	r->c = *c;
 	r->f = fake_clone(r->f);
+	grown = fdio_counter_read(CTR_dio_grow);
+	grown_again = fdio_counter_read(CTR_dio_grow_again);
 	plan(r);
 	part(r, work_first, "the first part");
 	if (r->v)
@@ -251,6 +254,10 @@ static void run_case(const struct fault_case *c)
 		hits = fault_hits(r);
 	}
 	answers(r);
+	grown = fdio_counter_read(CTR_dio_grow) - grown;
+	grown_again = fdio_counter_read(CTR_dio_grow_again) - grown_again;
+	if (!hits && !grown)
+		fail(r, "no write of the loop thread's own: the workload is not what it was");
 	alive = !r->aborted;
 	if (fake_stats(r->f).violations)
 		fail(r, "a request outside the contract of the device");
@@ -261,6 +268,9 @@ static void run_case(const struct fault_case *c)
 	look(r, fake_power_cut(r->f, alive ? FAKE_CUT_DROP : FAKE_CUT_KEEP, 0), alive, fsck, "after the unmount");
 	__atomic_fetch_add(&totals->hits[c->kind], hits, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&totals->runs[c->kind], 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->grown, grown, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->grown_again, grown_again, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->cut_short, r->cut_short, __ATOMIC_RELAXED);
 	_exit(hits ? EXIT_MET : EXIT_NOT_MET);
 }
 
@@ -275,7 +285,7 @@ static void prepare(unsigned shape)
 	FDIO_ASSERT(r->buf);
 	r->c.shape = shape;
 	r->stage = "the preparation";
-	r->f = fake_mkfs_lbs(shape ? 24 << 20 : 6 << 20, shapes[shape].lbs, shapes[shape].mkfs);
+	r->f = fake_mkfs_lbs(shape ? 24 << 20 : 10 << 20, shapes[shape].lbs, shapes[shape].mkfs);
 	if (!r->f)
 		exit(EXIT_FAILURE);
 	if (vol_start(r))
@@ -365,6 +375,15 @@ static void loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned ev
 	printf("%s, %s, file system %u: %u runs\n", kind_names[kind], from_on ? "from then on" : "once", shape, passed + failed - before);
 }
 
+/* Every n of every kind has been tried: what the workload is made to reach has been reached. */
+static void reached(void)
+{
+	if (totals->grown_again && totals->cut_short)
+		return;
+	failed++;
+	printf("FAIL no write handed over by the loop thread, or no truncate that failed half-way: the workload is not what it was\n");
+}
+
 static bool one(const char *text)
 {
 	struct fault_case c = { 0 };
@@ -395,6 +414,9 @@ static void report(void)
 	}
 	printf("%llu faults in all; %llu mounts, %llu times e2fsck\n", (unsigned long long)all, (unsigned long long)totals->mounts,
 	       (unsigned long long)totals->fscks);
+	printf("%llu writes into new blocks on the loop thread, %llu of them handed to a worker after the data; %llu truncates that failed "
+	       "half-way\n", (unsigned long long)(totals->grown + totals->grown_again), (unsigned long long)totals->grown_again,
+	       (unsigned long long)totals->cut_short);
 	printf("%u passed, %u failed, 0 skipped\n", passed, failed);
 }
 
@@ -423,7 +445,9 @@ int main(void)
 		for (unsigned s = 0; s < ARRAY_SIZE(shapes); s++)
 			for (unsigned k = 0; k < NR_KINDS; k++)
 				for (unsigned on = 0; on < 2 && (!only || !strcmp(only, kind_names[k])); on++)
-					loop((enum fault_kind)k, on, s, k == K_ALLOC && (is_short || on) ? 4 * every_nth : every_nth);
+					loop((enum fault_kind)k, on, s, k == K_ALLOC && is_short ? 4 * every_nth : every_nth);
+		if (every_nth == 1 && !only)
+			reached();
 	}
 	report();
 	return failed || !passed ? EXIT_FAILURE : EXIT_SUCCESS;

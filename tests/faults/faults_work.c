@@ -29,6 +29,22 @@ static void many(struct run *r, struct name *dir, unsigned nr)
 	}
 }
 
+/*
+ * A tree of many leaves with little in each, so that to cut it off takes several transactions where blocks are small, and not many
+ * allocations.
+ */
+static void pieces(struct run *r)
+{
+	unsigned bs = r->c.shape ? 4 * KIB : KIB, nr = r->c.shape ? 40 : 3000;
+	struct name *p = at(r, "pieces");
+
+	op_create(r, p, REG, 0);
+	for (unsigned k = 0; k < nr; k++)
+		op_write(r, p, DIO_DIRECT, (uint64_t)k * 2 * bs, bs);
+	for (unsigned k = 50; k + 50 <= nr; k += 50)
+		op_fallocate(r, p, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * bs, 48 * 2 * bs);
+}
+
 void work_before(struct run *r)
 {
 	struct name *d = at(r, "before"), *f = name_of(r, d, "data"), *g = at(r, "gone"), *big = at(r, "large");
@@ -40,6 +56,7 @@ void work_before(struct run *r)
 	op_write(r, g, 0, 0, 64 * KIB);
 	op_create(r, big, S_IFDIR | 0755, 0);
 	many(r, big, 24);
+	pieces(r);
 	op_fsync(r, NULL, false);
 	op_unlink(r, g);
 	op_rename(r, f, name_of(r, d, "moved"), 0);
@@ -73,6 +90,37 @@ static void data_first(struct run *r)
 		op_write(r, s, DIO_DIRECT | DIO_DSYNC, k * 8 * KIB, 8 * KIB);
 	op_write(r, s, DIO_DIRECT | DIO_DSYNC | DIO_SYNC, 4 * KIB, 4 * KIB);
 	op_seek(r, b);
+}
+
+/* What is cut off must not show when the file grows again, wherever the truncate has failed: three ways to grow. */
+static void cut_first(struct run *r)
+{
+	struct name *p = at(r, "pieces");
+
+	op_truncate(r, p, 2 * KIB);
+	op_write(r, p, 0, 9 * KIB, 1 * KIB);
+	op_truncate(r, p, 30 * KIB);
+	op_fallocate(r, p, 0, 40 * KIB, 1 * KIB);
+	op_read(r, p, 0, 0, FILE_MAX);
+	op_fsync(r, p, false);
+}
+
+/* Small files, written once and then at their ends: the loop thread does it (dio_grow.c). */
+static void small_first(struct run *r)
+{
+	static const uint32_t sizes[] = { 100, 1536, 5000, 16 * KIB };
+	char name[] = "small0";
+
+	for (unsigned k = 0; k < ARRAY_SIZE(sizes); k++, name[5]++) {
+		struct name *n = at(r, name);
+
+		op_create(r, n, REG, 0);
+		op_write(r, n, 0, 0, sizes[k]);
+		op_write(r, n, 0, sizes[k], 3000);
+		op_read(r, n, 0, 0, 32 * KIB);
+	}
+	op_fsync(r, at(r, "small1"), false);
+	op_fsync(r, at(r, "small3"), true);
 }
 
 static void alloc_first(struct run *r)
@@ -142,6 +190,8 @@ void work_first(struct run *r)
 {
 	op_readdir(r, at(r, "large"));
 	data_first(r);
+	small_first(r);
+	cut_first(r);
 	alloc_first(r);
 	names_first(r);
 	attrs_first(r);

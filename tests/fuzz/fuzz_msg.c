@@ -6,7 +6,8 @@
  * stretched or overwritten, some have opcodes nobody knows. Now and then the image below is damaged as well.
  *
  * What is checked: each request that wants an answer gets exactly one, under its own number (the transport asserts the rest), the
- * length of an answer fits its slot, and closing works. Cases of the corpus may spell out messages and the answers they must get. The kernel is trusted in one thing: a handle is released after its other requests were answered.
+ * length of an answer fits its slot, and closing works. Cases of the corpus may spell out messages and the answers they must get. The
+ * kernel is trusted in one thing: a handle is released after its other requests were answered.
  *
  * tr_uring.c is included so that the ring's entries can be completed without a kernel.
  */
