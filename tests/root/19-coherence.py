@@ -6,7 +6,10 @@ import ctypes
 import errno
 import mmap
 import os
+import signal
+import subprocess
 import threading
+import time
 import zlib
 
 from lib import (BUILD, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, expect, expect_eq, expect_errno, fallocate, main, pattern,
@@ -77,6 +80,25 @@ def model(env, options):
         for seed, (size, crc, _) in sums.items():
             data = read_file(os.path.join(k, f"f{seed}"))
             expect_eq((len(data), f"{zlib.crc32(data):08x}"), (int(size), crc), f"what the kernel reads of f{seed}")
+
+
+@case()
+@on_mount
+def stopped_and_continued(m):
+    """A client that is stopped again and again, as by a debugger or a shell, notices nothing."""
+    argv = [FSXTOOL, m.path("f"), "1", str(10**9), str(64 << 10), "512", "seconds=3"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
+        try:
+            while p.poll() is None:
+                p.send_signal(signal.SIGSTOP)
+                time.sleep(0.0005)
+                p.send_signal(signal.SIGCONT)
+                time.sleep(0.002)
+        finally:
+            p.send_signal(signal.SIGCONT)
+            p.kill()
+        out = p.stdout.read().strip()
+    expect_eq((p.returncode, len(out.split())), (0, 3), f"the end of fsxtool: {out[:300]}")
 
 
 @case(params=MODES)

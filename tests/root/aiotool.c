@@ -24,6 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "reap.h"
+
 enum { MAX_AIO = 256, STORM_DEPTH = 16 };
 
 static void die(const char *what)
@@ -95,7 +97,7 @@ static int do_write(const char *file, long long off, size_t len, int byte, int c
 		submitted += n;
 	}
 	while (complete < submitted) {
-		n = (int)syscall(SYS_io_getevents, ctx, 1L, (long)(submitted - complete), ev, NULL);
+		n = aio_reap(ctx, 1, submitted - complete, ev);
 		if (n < 0)
 			die("io_getevents");
 		for (i = 0; i < n; i++)
@@ -138,7 +140,7 @@ static int do_cached(const char *file, long long off, size_t len, int byte)
 		memset(out, byte, len);
 		prep_write(&cb, dfd, out, len, off, 0);
 		if (dfd < 0 || syscall(SYS_io_submit, ctx, 1L, list) != 1 ||
-		    syscall(SYS_io_getevents, ctx, 1L, 1L, &ev, NULL) != 1 || ev.res != (long long)len)
+		    aio_reap(ctx, 1, 1, &ev) != 1 || ev.res != (long long)len)
 			die("asynchronous write");
 		close(dfd);
 		free(out);
@@ -187,7 +189,7 @@ static int do_storm(const char *file, size_t length, size_t block, int seconds)
 	while (inflight) {
 		struct io_event ev;
 
-		if (syscall(SYS_io_getevents, ctx, 1L, 1L, &ev, NULL) != 1)
+		if (aio_reap(ctx, 1, 1, &ev) != 1)
 			die("io_getevents");
 		inflight--;
 		writes++;

@@ -33,6 +33,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "reap.h" /* after liburing.h */
+
 #ifndef FALLOC_FL_KEEP_SIZE
 #define FALLOC_FL_KEEP_SIZE 1
 #define FALLOC_FL_PUNCH_HOLE 2
@@ -180,14 +182,14 @@ static unsigned queue_wait(struct queue *q, long *res)
 	unsigned slot;
 
 	if (q->by_ring) {
-		while (io_uring_wait_cqe(&q->ring, &cqe))
-			;
+		if (ring_reap(&q->ring, &cqe))
+			die("io_uring_wait_cqe");
 		slot = (unsigned)cqe->user_data;
 		*res = cqe->res;
 		io_uring_cqe_seen(&q->ring, cqe);
 		return slot;
 	}
-	if (syscall(SYS_io_getevents, q->aio, 1L, 1L, &ev, NULL) != 1)
+	if (aio_reap(q->aio, 1, 1, &ev) != 1)
 		die("io_getevents");
 	*res = (long)ev.res;
 	return (unsigned)ev.data;

@@ -29,6 +29,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "reap.h" /* after liburing.h */
+
 #ifndef FALLOC_FL_KEEP_SIZE
 #define FALLOC_FL_KEEP_SIZE 1
 #define FALLOC_FL_PUNCH_HOLE 2
@@ -236,7 +238,7 @@ static void run_aio(struct job *j, int n, int is_write)
 	for (k = 0; k < n; k += i)
 		must((i = (int)syscall(SYS_io_submit, aio, (long)(n - k), list + k)) > 0, "io_submit");
 	for (done = 0; done < n; done += k) {
-		must((k = (int)syscall(SYS_io_getevents, aio, 1L, (long)(n - done), ev, NULL)) > 0, "io_getevents");
+		must((k = aio_reap(aio, 1, n - done, ev)) > 0, "io_getevents");
 		for (i = 0; i < k; i++)
 			j[ev[i].data].res = (ssize_t)ev[i].res;
 	}
@@ -258,7 +260,7 @@ static void run_ring(struct job *j, int n, int is_write)
 	}
 	must(io_uring_submit(&ring) == n, "io_uring_submit");
 	for (i = 0; i < n; i++) {
-		must(io_uring_wait_cqe(&ring, &cqe) == 0, "io_uring_wait_cqe");
+		must(ring_reap(&ring, &cqe) == 0, "io_uring_wait_cqe");
 		j[cqe->user_data].res = cqe->res;
 		io_uring_cqe_seen(&ring, cqe);
 	}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Waiting for completions in the small programs of the root tests. The kernel ends such a wait early when the process is stopped,
+ * frozen or traced for a moment, and does not begin it again by itself; no result is lost by that.
+ */
+#ifndef TESTS_ROOT_REAP_H
+#define TESTS_ROOT_REAP_H
+
+#include <errno.h>
+#include <linux/aio_abi.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* As io_getevents(2) without a time limit. */
+static inline int aio_reap(aio_context_t ctx, long min, long max, struct io_event *ev)
+{
+	int n;
+
+	do
+		n = (int)syscall(SYS_io_getevents, ctx, min, max, ev, NULL);
+	while (n < 0 && errno == EINTR);
+	return n;
+}
+
+#ifdef LIB_URING_H
+/* As io_uring_wait_cqe(3), but -1 and errno. */
+static inline int ring_reap(struct io_uring *ring, struct io_uring_cqe **ret)
+{
+	int err;
+
+	do
+		err = io_uring_wait_cqe(ring, ret);
+	while (err == -EINTR);
+	errno = -err;
+	return err ? -1 : 0;
+}
+#endif
+
+#endif
