@@ -61,6 +61,8 @@ struct loop *loop_set_get(struct loop_set *s, unsigned i);
 unsigned loop_index(const struct loop *l);
 /* The loop whose thread this is, or NULL on any other thread. */
 struct loop *loop_self(void);
+/* On the loop's thread: its clients do not wander, poll_auto_ns does not matter for it from now on. */
+void loop_no_wander(struct loop *l);
 /* On the loop's thread: n more device requests are under way (or fewer). */
 void loop_note_io(struct loop *l, int n);
 

@@ -33,7 +33,7 @@ static void look_back(struct loop *l, uint64_t now)
 		/* Several clients: none of them would find its CPU idle for long, and polling takes it from them. */
 		l->wander = (struct loop_wander){ 0 };
 		l->poll_ns = l->set->cfg.poll_ns;
-	} else if (l->set->cfg.poll_auto_ns) {
+	} else if (l->set->cfg.poll_auto_ns && !l->no_wander) {
 		bool was_on = l->wander.on;
 
 		l->poll_ns = loop_wander_window(&l->wander, l->window_ops, l->window_batches, l->window_arrivals) ? l->set->cfg.poll_auto_ns : 0;
@@ -56,6 +56,13 @@ static void note_turn(struct loop *l)
 		l->window_arrivals++;
 	}
 	l->window_crowded += io > 1;
+}
+
+void loop_no_wander(struct loop *l)
+{
+	l->no_wander = true;
+	l->wander = (struct loop_wander){ 0 };
+	l->poll_ns = l->set->cfg.poll_ns;
 }
 
 void loop_note_io(struct loop *l, int n) { __atomic_store_n(&l->nr_io, l->nr_io + (unsigned)n, __ATOMIC_RELAXED); }

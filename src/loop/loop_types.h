@@ -35,6 +35,7 @@ struct loop {
 	unsigned window_batches;
 	uint64_t window_start_ns, window_ops;
 	struct loop_wander wander;
+	bool no_wander;                  /* poll_auto_ns does not matter */
 	unsigned window_arrivals;        /* batches after another loop's */
 	unsigned window_crowded;         /* batches that left more than one device request under way, here or at that loop */
 	unsigned nr_io;                  /* atomic: device requests under way; this loop writes */

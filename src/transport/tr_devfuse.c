@@ -280,6 +280,9 @@ static void devfuse_arm(struct tr_queue *q)
 		channel_gone(q, err);
 		return;
 	}
+	/* Beside the ring, loop 0 reads here too. Without it a request wakes the loops of all CPUs, and polling only takes time from them. */
+	if (q->tr->chan == &tr_chan_devfuse || __atomic_load_n(&q->tr->fell_back, __ATOMIC_SEQ_CST))
+		loop_no_wander(q->loop);
 	take_requests(q);
 }
 

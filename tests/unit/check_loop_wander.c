@@ -2,7 +2,7 @@
 /*
  * Unit tests of loop_wander.c: when a loop looks for more work before it sleeps. No thread, no clock.
  */
-#include "loop/loop_wander.h"
+#include "loop/loop_types.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -33,6 +33,32 @@ static unsigned live_with_cure(unsigned windows)
 		on += loop_wander_window(&w, BATCHES, BATCHES, w.on ? 0 : BATCHES / 2);
 	return on;
 }
+
+/* A window of batches each of which comes after another loop's; how long the loop polls then. */
+static unsigned polls_after_a_window(struct loop *l)
+{
+	l->window_start_ns = 0;
+	for (unsigned i = 0; i < BATCHES; i++) {
+		l->set->last = 1;
+		loop_place_note(l, 1);
+	}
+	return l->poll_ns;
+}
+
+START_TEST(a_loop_may_be_left_out)
+{
+	static struct loop two[2];
+	static struct loop_set s = { .cfg = { .poll_auto_ns = 100000, .poll_ns = 7 }, .nr = 2, .loops = two };
+
+	memset(two, 0, sizeof(two));
+	two[0].set = &s;
+	two[0].placed = true;
+	ck_assert_uint_eq(polls_after_a_window(&two[0]), 100000);
+	loop_no_wander(&two[0]);
+	ck_assert_uint_eq(two[0].poll_ns, 7);
+	ck_assert_uint_eq(polls_after_a_window(&two[0]), 7);
+}
+END_TEST
 
 START_TEST(one_loop_alone_never_polls)
 {
@@ -99,6 +125,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_test(tc, one_loop_alone_never_polls);
+	tcase_add_test(tc, a_loop_may_be_left_out);
 	tcase_add_test(tc, a_wandering_client_makes_it_poll_at_once);
 	tcase_add_test(tc, it_is_left_off_less_and_less_often_while_it_helps);
 	tcase_add_test(tc, a_client_that_has_stopped_wandering_ends_it);

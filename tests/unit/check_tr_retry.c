@@ -92,6 +92,10 @@ static void beside_arm(struct tr_queue *x) { (void)x; }
 extern const struct tr_chan_ops __real_tr_chan_devfuse, __wrap_tr_chan_devfuse;
 const struct tr_chan_ops __wrap_tr_chan_devfuse = { .name = "beside", .open = beside_open, .arm = beside_arm };
 
+static unsigned left_out;
+void __wrap_loop_no_wander(struct loop *l);
+void __wrap_loop_no_wander(struct loop *l) { left_out += l == q->loop; }
+
 /* What was put on the ring last ends with res. */
 static void complete(int res)
 {
@@ -115,7 +119,7 @@ static void setup(void)
 	q = &t.queues[0];
 	q->fd = fds[0];
 	kernel = fds[1];
-	fail_times = writes = pauses = submitted = 0;
+	fail_times = writes = pauses = submitted = left_out = 0;
 }
 
 static void teardown(void)
@@ -204,6 +208,20 @@ START_TEST(request_is_read_again)
 		complete(0); /* not a message: refused, and the next is read */
 	}
 	ck_assert_int_eq(t.end, TR_RUNNING);
+}
+END_TEST
+
+/* Only where there is no ring, or not any more, is the loop told that its clients do not wander. */
+START_TEST(clients_wander_on_the_ring)
+{
+	__real_tr_chan_devfuse.arm(q);
+	ck_assert_uint_eq(left_out, 1);
+	t.chan = &tr_chan_uring;
+	__real_tr_chan_devfuse.arm(q);
+	ck_assert_uint_eq(left_out, 1);
+	t.fell_back = true;
+	__real_tr_chan_devfuse.arm(q);
+	ck_assert_uint_eq(left_out, 2);
 }
 END_TEST
 
@@ -321,6 +339,7 @@ int main(void)
 	tcase_add_test(c, reply_that_nobody_wants);
 	tcase_add_test(c, request_is_read_again);
 	tcase_add_test(c, reading_is_given_up);
+	tcase_add_test(c, clients_wander_on_the_ring);
 	tcase_add_loop_test(c, command_is_submitted_again, 0, 3);
 	tcase_add_loop_test(c, command_is_given_up, 0, 3);
 	tcase_add_loop_test(c, registering_takes_no_time, 0, 3);
