@@ -20,7 +20,7 @@ enum { NB = 48, MAX_EXT = 32, MAX_VERSIONS = 4096, ROUNDS = 130 };
 #define FORGED 0x80000000u
 
 /* Blocks of a small log. */
-enum { SMALL_LOG = 160 };
+enum { SMALL_LOG = 112 };
 
 bool crash_small_log;
 
@@ -326,7 +326,18 @@ static struct crash_run *raw_run(uint64_t seed)
 	return r;
 }
 
-/* With a small log what matters happens soon after its superblock was written. */
+/* The flush after event k: until then a write of before k may still be lost. */
+static unsigned next_flush(struct crash_run *r, unsigned k, unsigned events)
+{
+	while (k < events && fake_rec_event(r->f, k).kind != FAKE_FLUSH)
+		k++;
+	return k;
+}
+
+/*
+ * With a small log what matters happens after its superblock was written and before a flush: what was freed in the log is written over
+ * then. Half of the cuts come when all of that is on its way.
+ */
 static unsigned raw_moment(struct crash_run *r, uint64_t *rnd)
 {
 	unsigned events = fake_rec_events(r->f), at = crash_pick(rnd, events + 1);
@@ -334,8 +345,11 @@ static unsigned raw_moment(struct crash_run *r, uint64_t *rnd)
 	for (unsigned k = at; crash_small_log && k < events; k++) {
 		struct fake_event e = fake_rec_event(r->f, k);
 
-		if (e.ev == FAKE_EV_COMPLETE && e.kind == FAKE_WRITE && e.off == r->log[0].pblk * r->p.block_size)
-			return FDIO_MIN(k + 1 + crash_pick(rnd, 12), events);
+		if (e.ev == FAKE_EV_COMPLETE && e.kind == FAKE_WRITE && e.off == r->log[0].pblk * r->p.block_size) {
+			unsigned end = next_flush(r, k + 1, events);
+
+			return crash_pick(rnd, 2) ? end : k + 1 + crash_pick(rnd, end - k);
+		}
 	}
 	return at;
 }
