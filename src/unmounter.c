@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter process, see unmounter.h. Over one socket it is told that the mount is there ('m'), and to unmount: 'u' or 'l' (lazy);
- * the answer is an int, 0 or -errno. It unmounts by name, so it looks first whether what is mounted there is still what it was told of:
- * somebody may have unmounted it and mounted something else. Over the other it is asked for groups: struct group_question, which comes back with its answer. While it waits in umount(2) it
- * answers nothing, so whoever asks for groups waits for a bounded time.
+ * The unmounter process, see unmounter.h. Over one socket it is told that the mount is there ('m'), and to unmount: 'u' or
+ * 'l' (lazy); the answer is an int, 0 or -errno. It unmounts by name, so it looks first whether what is mounted there is
+ * still what it was told of: somebody may have unmounted it and mounted something else. Over the other it is asked for
+ * groups: struct group_question, which comes back with its answer. While it waits in umount(2) it answers nothing, so
+ * whoever asks for groups waits for a bounded time.
  * The child never allocates after the fork and never returns.
  */
 #include "unmounter.h"
