@@ -21,7 +21,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { CLOCK_SCAN = 32, READAHEAD_BLOCKS = 64 };
+enum { CLOCK_SCAN = 32, READAHEAD_BLOCKS = 64, SHED_TRIES = 4 };
 
 static struct jbuf *to_jbuf(struct jnl_buf *b) { return container_of(b, struct jbuf, pub); }
 
@@ -131,14 +131,12 @@ static void shard_unlink(struct jshard *s, struct jbuf *b)
 	s->nr--;
 }
 
-/* Shard lock held: gives up to two buffers back if the cache is over its limit. */
-static void shard_evict(struct jnl *j, struct jshard *s)
+/* Shard lock held: looks at so many buffers, gives up to max back that nobody uses. */
+static unsigned shard_drop(struct jshard *s, unsigned scan, unsigned max)
 {
-	unsigned scan = FDIO_MIN(s->nr, (unsigned)CLOCK_SCAN), freed = 0;
+	unsigned freed = 0;
 
-	if (__atomic_load_n(&j->nr_bufs, __ATOMIC_RELAXED) < j->max_bufs)
-		return;
-	while (scan-- > 0 && freed < 2) {
+	while (scan-- > 0 && freed < max) {
 		struct jbuf *b = list_first(&s->clock, struct jbuf, clock);
 
 		if (__atomic_load_n(&b->refs, __ATOMIC_ACQUIRE) || __atomic_exchange_n(&b->recent, 0, __ATOMIC_RELAXED)) {
@@ -149,6 +147,39 @@ static void shard_evict(struct jnl *j, struct jshard *s)
 		buf_free(b);
 		freed++;
 	}
+	return freed;
+}
+
+/* Shard lock held: if the cache is over its limit. */
+static void shard_evict(struct jnl *j, struct jshard *s)
+{
+	if (__atomic_load_n(&j->nr_bufs, __ATOMIC_RELAXED) >= j->max_bufs)
+		shard_drop(s, FDIO_MIN(s->nr, (unsigned)CLOCK_SCAN), 2);
+}
+
+int jcache_reserve(struct jnl *j)
+{
+	unsigned n = j->max_bufs / 16;
+
+	return jslab_reserve(&j->buf_slab, n) || jslab_reserve(&j->data_slab, n) ? -ENOMEM : 0;
+}
+
+bool jcache_shed(struct jnl *j)
+{
+	/* Two rounds of each: the first may only find that all were used a short time ago. */
+	for (unsigned i = 0; i < JNL_SHARDS; i++) {
+		struct jshard *s = &j->shards[__atomic_fetch_add(&j->shed_at, 1, __ATOMIC_RELAXED) % JNL_SHARDS];
+		unsigned freed;
+
+		fdio_mutex_lock(&s->lock);
+		freed = shard_drop(s, s->nr * 2, 1);
+		fdio_mutex_unlock(&s->lock);
+		if (freed) {
+			fdio_count(CTR_jnl_cache_shed);
+			return true;
+		}
+	}
+	return false;
 }
 
 struct jbuf *jcache_peek(struct jnl *j, uint64_t blk)
@@ -184,6 +215,22 @@ static struct jbuf *buf_new(struct jnl *j, uint64_t blk)
 	return b;
 }
 
+/* Shard lock held. */
+static struct jbuf *shard_add(struct jnl *j, struct jshard *s, uint64_t blk)
+{
+	struct jbuf **head = bucket_of(s, blk), *b;
+
+	shard_evict(j, s);
+	b = buf_new(j, blk);
+	if (!b)
+		return NULL;
+	b->hnext = *head;
+	*head = b;
+	list_add_tail(&s->clock, &b->clock);
+	s->nr++;
+	return b;
+}
+
 int jcache_get(struct jnl *j, uint64_t blk, struct jbuf **ret, bool *ret_created)
 {
 	struct jshard *s = shard_of(j, blk);
@@ -192,22 +239,18 @@ int jcache_get(struct jnl *j, uint64_t blk, struct jbuf **ret, bool *ret_created
 	*ret_created = false;
 	if (blk >= j->p.nr_blocks)
 		return -EUCLEAN;
-	fdio_mutex_lock(&s->lock);
-	b = shard_find(s, blk);
-	if (!b) {
-		shard_evict(j, s);
-		b = buf_new(j, blk);
-		if (b) {
-			struct jbuf **head = bucket_of(s, blk);
-
-			b->hnext = *head;
-			*head = b;
-			list_add_tail(&s->clock, &b->clock);
-			s->nr++;
-			*ret_created = true;
+	/* Others may take what was shed. */
+	for (unsigned tries = 0; tries < SHED_TRIES; tries++) {
+		fdio_mutex_lock(&s->lock);
+		b = shard_find(s, blk);
+		if (!b) {
+			b = shard_add(j, s, blk);
+			*ret_created = b;
 		}
+		fdio_mutex_unlock(&s->lock);
+		if (likely(b) || !jcache_shed(j))
+			break;
 	}
-	fdio_mutex_unlock(&s->lock);
 	*ret = b;
 	return b ? 0 : -ENOMEM;
 }

@@ -52,6 +52,7 @@ static void seal(struct jnl *j, struct jtxn *t)
 		next = cb->next;
 		cb->fn(cb, 1);
 	}
+	jhandle_done(j);
 }
 
 /* State lock held, no handle open: the transaction gets its place in the log (J3, J9). */
@@ -143,11 +144,11 @@ static void set_tail_csum(struct jnl *j, uint8_t *blk)
 static int write_revokes(struct stage *s, struct jtxn *t)
 {
 	struct jnl *j = s->j;
-	unsigned rec = j->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4, left = t->revokes.nr, used = 0;
+	unsigned rec = j->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4, left = t->kit->revokes.nr, used = 0;
 	uint8_t *blk = NULL;
 
-	for (unsigned i = 0; i < t->revokes.cap && left; i++) {
-		if (!t->revokes.slot[i])
+	for (unsigned i = 0; i < t->kit->revokes.cap && left; i++) {
+		if (!t->kit->revokes.slot[i])
 			continue;
 		if (!blk) {
 			int r = stage_room(s, 1);
@@ -160,9 +161,9 @@ static int write_revokes(struct stage *s, struct jtxn *t)
 			used = JF_REVOKE_HEADER;
 		}
 		if (rec == 8)
-			jf_put64(blk, used, t->revokes.slot[i] - 1);
+			jf_put64(blk, used, t->kit->revokes.slot[i] - 1);
 		else
-			jf_put32(blk, used, (uint32_t)(t->revokes.slot[i] - 1));
+			jf_put32(blk, used, (uint32_t)(t->kit->revokes.slot[i] - 1));
 		used += rec;
 		left--;
 		if (!left || used == JF_REVOKE_HEADER + j->log.revokes_per_block * rec) {
@@ -331,10 +332,10 @@ static void end_busy(struct jnl *j)
 static void drop_forgotten(struct jnl *j, struct jtxn *t)
 {
 	for (unsigned i = 0; i < t->nr_forgets; i++)
-		while (t->forgets[i]->cp_writing)
+		while (t->kit->forgets[i]->cp_writing)
 			fdio_cond_wait(&j->done_cv, &j->state);
 	for (unsigned i = 0; i < t->nr_forgets; i++) {
-		struct jbuf *b = t->forgets[i];
+		struct jbuf *b = t->kit->forgets[i];
 
 		b->forget_cnt--;
 		if (b->forget_txn == t)
@@ -377,6 +378,7 @@ static void run_callbacks(struct jnl_callback *cb, int err)
 static void finish(struct jnl *j, struct jtxn *t)
 {
 	struct jnl_callback *cbs = t->cbs;
+	struct jkit *kit = t->kit;
 
 	fdio_count(CTR_jnl_commit);
 	fdio_mutex_lock(&j->state);
@@ -386,18 +388,15 @@ static void finish(struct jnl *j, struct jtxn *t)
 	t->commit_ns = fdio_now_ns();
 	list_add_tail(&j->committed, &t->node);
 	j->committing = NULL;
-	for (unsigned i = 0; i < ARRAY_SIZE(j->arrays) && t->bufs; i++) {
-		if (!j->arrays[i]) {
-			j->arrays[i] = t->bufs;
-			t->bufs = NULL;
-		}
-	}
+	t->kit = NULL;
+	t->bufs = NULL;
 	__atomic_store_n(&j->durable_tid, t->tid, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&j->state);
 
 	/* t may be gone from here on: the checkpoint thread owns it. */
 	run_callbacks(cbs, 0);
 	fdio_mutex_lock(&j->state);
+	jtxn_return_kit(j, kit); /* only now: the callbacks may lie in its memory */
 	j->done_tid = j->durable_tid;
 	end_busy(j);
 	if (jcheckpoint_due(j))

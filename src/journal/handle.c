@@ -6,8 +6,9 @@
  * In the mode of nowait.h jnl_begin fails with -EAGAIN where it would wait, and so does whatever meets an abort.
  *
  * There is one handle at a time (handle_lock). Its undo log records, in order, each before image, each
- * block that joined the transaction, each forget; jnl_cancel walks it backwards (J1). The undo log and
- * the before images belong to the journal and are reused, so a handle allocates nothing once warm.
+ * block that joined the transaction, each forget; jnl_cancel walks it backwards (J1). The undo log, the before images and the
+ * memory for the records of callers belong to the journal and are there from its start: a handle that is not exceptionally large
+ * allocates nothing. What it does need more stays (undo log, images) or goes with it (records).
  *
  * Failure: -EROFS after an abort or on a read-only journal, -ENOSPC for more blocks than asked for,
  * -ENOMEM; a failed call has changed nothing, and the handle can go on or be cancelled.
@@ -20,8 +21,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Before images kept for the next handle; what a giant handle needed beyond that is given back. */
-enum { IMAGES_KEPT = 256 };
+/*
+ * IMAGES_KEPT: before images kept for the next handle; what a giant handle needed beyond that is given back. The others are there
+ * from the start: undo records, images, bytes for the records of callers.
+ */
+enum { IMAGES_KEPT = 256, IMAGES_READY = 64, UNDO_READY = 512, HANDLE_MEM = 64 << 10 };
 
 static struct jbuf *to_jbuf(struct jnl_buf *b) { return container_of(b, struct jbuf, pub); }
 
@@ -57,6 +61,7 @@ void jhandle_open(struct jnl *j, unsigned credits)
 	h->cbs = NULL;
 	h->cbs_tail = &h->cbs;
 	h->undo_cbs = NULL;
+	h->txn_mark = jmem_mark(&h->txn->kit->mem);
 }
 
 /* Ends the running transaction early, waits until another can start. handle_lock not held. */
@@ -103,6 +108,15 @@ static int get_running(struct jnl *j)
 	return t ? 0 : -ENOMEM;
 }
 
+/* There is no memory for more records: the next transaction begins with what is set aside. One that is empty has that already. */
+static bool close_for_room(struct jtxn *t)
+{
+	if (jtxn_empty(t))
+		return false;
+	fdio_count(CTR_jnl_mem_closed);
+	return true;
+}
+
 /* handle_lock held: 1 when the handle may start; else drops the lock, waits, and 0 (try again) or an error. May not wait: -EAGAIN. */
 static int try_begin(struct jnl *j, unsigned credits)
 {
@@ -116,7 +130,8 @@ static int try_begin(struct jnl *j, unsigned credits)
 		return r;
 	}
 	t = j->running;
-	if (t->nr + credits > j->usable || jtxn_revoke_blocks(j, t) > j->revoke_slack / 2) {
+	if (t->nr + credits > j->usable || jtxn_revoke_blocks(j, t) > j->revoke_slack / 2 ||
+	    (!jtxn_has_room(t) && close_for_room(t))) {
 		jnl_tid tid = t->tid;
 
 		fdio_mutex_unlock(&j->handle_lock);
@@ -206,6 +221,22 @@ jnl_tid jhandle_close(struct jnl *j)
 	return jtxn_empty(t) ? t->tid - 1 : t->tid;
 }
 
+void jhandle_done(struct jnl *j)
+{
+	jmem_clear(&j->handle.mem);
+	j->handle.undo_cbs = NULL;
+}
+
+void *jnl_handle_mem(struct jnl_handle *h, size_t size)
+{
+	return jmem_alloc(&h->mem, size);
+}
+
+void *jnl_txn_mem(struct jnl_handle *h, size_t size)
+{
+	return jmem_alloc(&h->txn->kit->mem, size);
+}
+
 static void run_callbacks(struct jnl_callback *cb, int err)
 {
 	struct jnl_callback *next;
@@ -239,6 +270,7 @@ jnl_tid jnl_end(struct jnl_handle *h)
 	FDIO_ASSERT(!nowait_missed()); /* N2 */
 	nowait_self.done = true;
 	run_callbacks(h->undo_cbs, 1);
+	jhandle_done(j);
 	fdio_mutex_unlock(&j->handle_lock);
 	run_callbacks(early, 0);
 	if (unlikely(full))
@@ -261,37 +293,67 @@ void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb)
 
 /* ---- changing blocks ---- */
 
+static int undo_grow(struct jnl_handle *h, unsigned cap)
+{
+	struct jundo *bigger = realloc(h->undo, cap * sizeof(*bigger));
+
+	if (!bigger)
+		return -ENOMEM;
+	h->undo = bigger;
+	h->cap_undo = cap;
+	return 0;
+}
+
 /* Room for one more undo record; the caller fills it and counts it once nothing can fail any more. */
 static struct jundo *undo_slot(struct jnl_handle *h)
 {
-	if (unlikely(h->nr_undo == h->cap_undo)) {
-		unsigned cap = h->cap_undo ? h->cap_undo * 2 : 128;
-		struct jundo *bigger = realloc(h->undo, cap * sizeof(*bigger));
-
-		if (!bigger)
-			return NULL;
-		h->undo = bigger;
-		h->cap_undo = cap;
-	}
+	if (unlikely(h->nr_undo == h->cap_undo) && undo_grow(h, h->cap_undo * 2))
+		return NULL;
 	memset(&h->undo[h->nr_undo], 0, sizeof(h->undo[0]));
 	return &h->undo[h->nr_undo];
 }
 
+static int images_grow(struct jnl_handle *h, unsigned cap)
+{
+	uint8_t **bigger = realloc(h->images, cap * sizeof(*bigger));
+
+	if (!bigger)
+		return -ENOMEM;
+	memset(bigger + h->cap_images, 0, (cap - h->cap_images) * sizeof(*bigger));
+	h->images = bigger;
+	h->cap_images = cap;
+	return 0;
+}
+
+uint8_t *jimage_alloc(struct jnl *j)
+{
+	uint8_t *image = jslab_alloc(&j->data_slab);
+
+	return likely(image) || !jcache_shed(j) ? image : jslab_alloc(&j->data_slab);
+}
+
 static uint8_t *next_image(struct jnl_handle *h)
 {
-	if (h->nr_images == h->cap_images) {
-		unsigned cap = h->cap_images ? h->cap_images * 2 : 128;
-		uint8_t **bigger = realloc(h->images, cap * sizeof(*bigger));
-
-		if (!bigger)
-			return NULL;
-		memset(bigger + h->cap_images, 0, (cap - h->cap_images) * sizeof(*bigger));
-		h->images = bigger;
-		h->cap_images = cap;
-	}
-	if (!h->images[h->nr_images])
-		h->images[h->nr_images] = jslab_alloc(&h->j->data_slab);
+	if (unlikely(h->nr_images == h->cap_images) && images_grow(h, h->cap_images * 2))
+		return NULL;
+	if (unlikely(!h->images[h->nr_images]))
+		h->images[h->nr_images] = jimage_alloc(h->j);
 	return h->images[h->nr_images];
+}
+
+/* What a handle of usual size needs is there from the start. */
+int jhandle_init(struct jnl *j)
+{
+	struct jnl_handle *h = &j->handle;
+
+	if (undo_grow(h, UNDO_READY) || images_grow(h, IMAGES_KEPT) || jmem_init(&h->mem, HANDLE_MEM))
+		return -ENOMEM;
+	for (unsigned i = 0; i < IMAGES_READY; i++) {
+		h->images[i] = jslab_alloc(&j->data_slab);
+		if (!h->images[i])
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 /* J1: the before image. */
@@ -323,7 +385,7 @@ static int freeze(struct jbuf *b)
 {
 	if (!b->committing || b->copied || b->frozen || JNL_MUTATED(JM_NO_FREEZE))
 		return 0;
-	b->frozen = jslab_alloc(&b->j->data_slab);
+	b->frozen = jimage_alloc(b->j);
 	if (!b->frozen)
 		return -ENOMEM;
 	memcpy(b->frozen, b->pub.data, b->j->bs);
@@ -348,7 +410,7 @@ static int join(struct jnl_handle *h, struct jbuf *b)
 	r = freeze(b);
 	if (!r) {
 		jtxn_add(t, b);
-		u->was_revoked = jset_del(&t->revokes, b->pub.blk);
+		u->was_revoked = jset_del(&t->kit->revokes, b->pub.blk);
 		u->forgot = b->forget_txn == t;
 		if (u->forgot)
 			jtxn_unforget(t, b);
@@ -448,9 +510,9 @@ static int forget_one(struct jnl_handle *h, uint64_t blk)
 	if (!u)
 		return -ENOMEM;
 	fdio_mutex_lock(&j->state);
-	r = jset_add(&t->revokes, blk);
+	r = jset_add(&t->kit->revokes, blk);
 	if (r > 0 && jtxn_revoke_blocks(j, t) > j->revoke_slack) {
-		jset_del(&t->revokes, blk);
+		jset_del(&t->kit->revokes, blk);
 		r = -ENOSPC;
 	}
 	if (r < 0)
@@ -462,7 +524,7 @@ static int forget_one(struct jnl_handle *h, uint64_t blk)
 		r = jtxn_forget(t, b);
 		if (r) {
 			if (u->revoked)
-				jset_del(&t->revokes, blk);
+				jset_del(&t->kit->revokes, blk);
 			jbuf_put(b);
 			goto out;
 		}
@@ -500,7 +562,7 @@ uint64_t jnl_forgets_left(struct jnl_handle *h)
 	const struct jnl *j = h->j;
 	uint64_t most = (uint64_t)j->revoke_slack * j->log.revokes_per_block;
 
-	return most > h->txn->revokes.nr ? most - h->txn->revokes.nr : 0;
+	return most > h->txn->kit->revokes.nr ? most - h->txn->kit->revokes.nr : 0;
 }
 
 /* ---- taking it back ---- */
@@ -524,7 +586,7 @@ static void undo_join(struct jtxn *t, struct jundo *u)
 		FDIO_ASSERT(!r);
 	}
 	if (u->was_revoked) {
-		r = jset_add(&t->revokes, u->blk);
+		r = jset_add(&t->kit->revokes, u->blk);
 		FDIO_ASSERT(r == 1);
 	}
 	jtxn_remove(t, u->b);
@@ -538,7 +600,7 @@ static void undo_forget(struct jtxn *t, struct jundo *u)
 	if (u->forgot)
 		jtxn_unforget(t, u->b);
 	if (u->revoked)
-		jset_del(&t->revokes, u->blk);
+		jset_del(&t->kit->revokes, u->blk);
 }
 
 /*
@@ -576,7 +638,9 @@ void jnl_cancel(struct jnl_handle *h)
 		undo_one(j, h->txn, &h->undo[i]);
 	run_callbacks(h->undo_cbs, 0);
 	h->cbs = NULL;
+	jmem_cut(&h->txn->kit->mem, h->txn_mark);
 	jhandle_close(j);
+	jhandle_done(j);
 	fdio_mutex_unlock(&j->handle_lock);
 	/* Perhaps it is cancelled because jnl_get_write met an abort that is under way: its caller must find the owner told. J10 */
 	if (!nowait_on())
@@ -587,4 +651,5 @@ void jhandle_fini(struct jnl *j)
 {
 	free(j->handle.undo);
 	free(j->handle.images); /* the images themselves belong to the slab */
+	jmem_fini(&j->handle.mem);
 }

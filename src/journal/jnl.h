@@ -120,14 +120,23 @@ jnl_tid jnl_end(struct jnl_handle *h);
 void jnl_cancel(struct jnl_handle *h);
 jnl_tid jnl_handle_tid(struct jnl_handle *h);
 
+/*
+ * Memory for the records of the callbacks below, aligned for anything, content undefined. The handle's is gone once the undo
+ * callbacks have run, the transaction's once the commit callbacks have run, or the undo callbacks if the handle is cancelled. What
+ * is usual is set aside, and jnl_begin sees to it that a transaction has room: NULL (no memory) only in handles that are exceptionally
+ * large.
+ */
+void *jnl_handle_mem(struct jnl_handle *h, size_t size);
+void *jnl_txn_mem(struct jnl_handle *h, size_t size);
+
 struct jnl_callback {
 	struct jnl_callback *next;
 	void (*fn)(struct jnl_callback *cb, int err);
 };
 /* fn(cb, 0) once the transaction of h is durable, fn(cb, -EIO) if the journal aborts first. On the thread that commits,
- * outside all journal locks. Not called if h is cancelled (use jnl_on_undo to free it then). cb is the caller's. */
+ * outside all journal locks. Not called if h is cancelled. The record lies in jnl_txn_mem. */
 void jnl_on_commit(struct jnl_handle *h, struct jnl_callback *cb);
-/* fn(cb, 0) inside jnl_cancel; fn(cb, 1) in jnl_end (nothing to undo: free cb). */
+/* fn(cb, 0) inside jnl_cancel; fn(cb, 1) in jnl_end (nothing to undo). The record lies in jnl_handle_mem. */
 void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb);
 
 /* ---- durability ---- */

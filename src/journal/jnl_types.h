@@ -55,6 +55,8 @@ void jslab_fini(struct jslab *s);
 /* NULL when there is no memory; content undefined. */
 void *jslab_alloc(struct jslab *s);
 void jslab_free(struct jslab *s, void *p); /* NULL is allowed */
+/* At least n objects, in use or not, are there from now on. -ENOMEM. */
+int jslab_reserve(struct jslab *s, unsigned n);
 
 /* Set of block numbers, open addressing; the owner's lock guards it. */
 struct jset {
@@ -64,10 +66,30 @@ struct jset {
 
 /* 1 added, 0 was there, -ENOMEM. Adding what was deleted before never fails: the table does not shrink. */
 int jset_add(struct jset *s, uint64_t blk);
+/* The next n are added without memory. -ENOMEM. */
+int jset_reserve(struct jset *s, unsigned n);
 bool jset_del(struct jset *s, uint64_t blk);
 bool jset_has(const struct jset *s, uint64_t blk);
 void jset_clear(struct jset *s);
 void jset_fini(struct jset *s);
+
+/* ---- mem.c ---- */
+
+/* Records that end together: in one chunk that is kept, and in more when that is full. The owner guards it. */
+struct jmem { struct jmem_chunk *top; size_t more; };
+struct jmem_mark { struct jmem_chunk *chunk; size_t used; };
+
+/* -ENOMEM; size: of the chunk that is kept. */
+int jmem_init(struct jmem *m, size_t size);
+void jmem_fini(struct jmem *m); /* also of what is all zeroes */
+/* Aligned for anything, content undefined; NULL when there is no memory. */
+void *jmem_alloc(struct jmem *m, size_t size);
+/* So many bytes are there, each record rounded up to the alignment. -ENOMEM. */
+int jmem_ensure(struct jmem *m, size_t size);
+/* What was allocated since the mark is gone; jmem_clear: everything. */
+struct jmem_mark jmem_mark(const struct jmem *m);
+void jmem_cut(struct jmem *m, struct jmem_mark to);
+void jmem_clear(struct jmem *m);
 
 /* ---- the cache ---- */
 
@@ -127,19 +149,34 @@ int jcache_wait(struct jbuf *b);
 void jcache_unhash(struct jbuf *b);
 /* Drops everything that is not referenced. */
 void jcache_drop_all(struct jnl *j);
+/* A sixteenth of the cache is there from now on, for what cannot be given up because it is still to go home. -ENOMEM. */
+int jcache_reserve(struct jnl *j);
+/* There was no memory: gives up a block that nobody uses. False: found none. No shard's lock held. */
+bool jcache_shed(struct jnl *j);
 void jbuf_ref(struct jbuf *b);
 void jbuf_put(struct jbuf *b);
 
 /* ---- transactions and handles ---- */
 
+/*
+ * What a transaction needs until it is durable and its callbacks have run. There are two, for the running transaction and the one
+ * that is being committed, and they take turns: so a transaction costs no memory.
+ */
+struct jkit {
+	struct jbuf **bufs;     /* j->limit */
+	struct jset revokes;
+	struct jbuf **forgets;
+	unsigned cap_forgets;
+	struct jmem mem;        /* jnl_txn_mem */
+};
+
 struct jtxn {
 	struct list node;       /* j->committed, oldest first */
 	jnl_tid tid;
-	struct jbuf **bufs;     /* one reference each; from j->arrays */
+	struct jkit *kit;       /* NULL once it is committed */
+	struct jbuf **bufs;     /* kit->bufs; one reference each */
 	unsigned nr;
-	struct jset revokes;
-	struct jbuf **forgets;  /* one reference each */
-	unsigned nr_forgets, cap_forgets;
+	unsigned nr_forgets;    /* in kit->forgets; one reference each */
 	struct jnl_callback *cbs, **cbs_tail;
 	uint32_t log_start, log_len;
 	struct list cp;         /* buffers whose home write is due; one reference each */
@@ -172,6 +209,8 @@ struct jnl_handle {
 	unsigned nr_undo, cap_undo;
 	uint8_t **images;     /* before images, kept from handle to handle */
 	unsigned nr_images, cap_images;
+	struct jmem mem;      /* jnl_handle_mem */
+	struct jmem_mark txn_mark; /* in the transaction's memory, where the handle began */
 	struct jnl_callback *cbs, **cbs_tail;
 	struct jnl_callback *undo_cbs; /* newest first */
 };
@@ -240,10 +279,11 @@ struct jnl {
 	bool abort_told;         /* state lock: the owner knows of the abort */
 	bool started;
 
-	struct jslab buf_slab, data_slab;
+	struct jslab buf_slab, data_slab, txn_slab;
 	struct jshard *shards;
 	uint32_t nr_bufs;        /* atomic */
 	uint32_t max_bufs;
+	uint32_t shed_at;        /* atomic: the shard that jcache_shed looks at next */
 
 	struct jlog log;
 
@@ -271,7 +311,7 @@ struct jnl {
 	jnl_tid commit_request;
 	unsigned space_waiters;
 	unsigned nr_cp;          /* buffers on checkpoint lists */
-	struct jbuf **arrays[2]; /* image lists not in use */
+	struct jkit kits[2], *kits_free[2];
 	bool stop_commit, stop_cp;
 	struct timespec last_commit; /* who commits */
 	uint64_t empty_started, empty_done; /* state lock: commits that found nothing and only flushed */
@@ -290,12 +330,26 @@ int jabort_error(struct jnl *j);
 /* handle.c: a handle of the transaction about to close, for the seal callback; caller holds handle_lock. */
 void jhandle_open(struct jnl *j, unsigned credits);
 jnl_tid jhandle_close(struct jnl *j);
+/* After its callbacks: gives up its memory. */
+void jhandle_done(struct jnl *j);
+/* -ENOMEM; jhandle_fini in any case. */
+int jhandle_init(struct jnl *j);
 void jhandle_fini(struct jnl *j);
-static inline bool jtxn_empty(const struct jtxn *t) { return !t->nr && !t->revokes.nr && !t->cbs; }
+/* Memory for an image of a block; one that is cached and not used goes for it. NULL. */
+uint8_t *jimage_alloc(struct jnl *j);
+static inline bool jtxn_empty(const struct jtxn *t) { return !t->nr && !t->kit->revokes.nr && !t->cbs; }
 
 /* txn.c */
+/* -ENOMEM; jtxn_fini_kits in any case. */
+int jtxn_init_kits(struct jnl *j);
+void jtxn_fini_kits(struct jnl *j);
+/* State lock held. NULL when there is no memory, or no kit because an aborted transaction keeps it. */
 struct jtxn *jtxn_new(struct jnl *j);
 void jtxn_free(struct jnl *j, struct jtxn *t);
+/* State lock held: the kit of a transaction that is durable serves the next. */
+void jtxn_return_kit(struct jnl *j, struct jkit *k);
+/* Handle lock held: room for what a handle of the write-out path records in its transaction. */
+bool jtxn_has_room(struct jtxn *t);
 /* State lock held. */
 void jtxn_add(struct jtxn *t, struct jbuf *b);
 void jtxn_remove(struct jtxn *t, struct jbuf *b);

@@ -11,10 +11,11 @@
 #include "journal/jnl_types.h"
 
 #include <errno.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DEFAULT_COMMIT_S = 5, LIMIT_MAX = 16384, BUFS_PER_CHUNK = 256 };
+enum { DEFAULT_COMMIT_S = 5, LIMIT_MAX = 16384, BUFS_PER_CHUNK = 256, TXNS_PER_CHUNK = 64 };
 
 /* ---- open and close ---- */
 
@@ -71,6 +72,7 @@ int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t 
 		j->p.commit_interval_s = DEFAULT_COMMIT_S;
 	init_locks(j);
 	jslab_init(&j->buf_slab, sizeof(struct jbuf), 16, BUFS_PER_CHUNK);
+	jslab_init(&j->txn_slab, sizeof(struct jtxn), alignof(struct jtxn), TXNS_PER_CHUNK);
 	jslab_init(&j->data_slab, j->bs, FDIO_MIN(j->bs, 4096u), FDIO_MAX((1u << 20) / j->bs, 16u));
 	r = jcache_init(j);
 	if (r)
@@ -86,32 +88,16 @@ int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t 
 	return 0;
 }
 
-static void free_txn(struct jtxn *t)
-{
-	if (!t)
-		return;
-	jset_fini(&t->revokes);
-	free(t->forgets);
-	free(t->bufs);
-	free(t);
-}
-
 void jnl_close(struct jnl *j)
 {
-	struct jtxn *t, *tmp;
-
 	FDIO_ASSERT(!j->started);
-	list_for_each_safe(t, tmp, &j->committed, node)
-		free_txn(t);
-	free_txn(j->running);
-	free_txn(j->committing);
-	free(j->arrays[0]);
-	free(j->arrays[1]);
+	jtxn_fini_kits(j);
 	jcheckpoint_fini(j);
 	jhandle_fini(j);
 	jlog_close(j);
 	jcache_fini(j);
-	/* Buffers and images, referenced or not, live in the slabs. */
+	/* Transactions, buffers and images, in use or not, live in the slabs. */
+	jslab_fini(&j->txn_slab);
 	jslab_fini(&j->buf_slab);
 	jslab_fini(&j->data_slab);
 	pthread_cond_destroy(&j->handle_cv);
@@ -211,11 +197,13 @@ int jnl_start(struct jnl *j)
 	r = jcheckpoint_init(j);
 	if (r)
 		return r;
-	for (unsigned i = 0; i < ARRAY_SIZE(j->arrays); i++) {
-		j->arrays[i] = calloc(j->limit, sizeof(*j->arrays[i]));
-		if (!j->arrays[i])
-			return -ENOMEM;
-	}
+	r = jcache_reserve(j);
+	if (!r)
+		r = jtxn_init_kits(j);
+	if (!r)
+		r = jhandle_init(j);
+	if (r)
+		return r;
 	r = reset_log(j);
 	if (!r)
 		r = start_threads(j);

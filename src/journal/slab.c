@@ -1,26 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory of the journal room: slabs of equal objects (buffers, block images) and a set of block numbers.
+ * Memory of the journal room: slabs of equal objects (buffers, block images, transactions) and a set of block numbers.
  * Slabs are used on every path, so that after a warm-up no handle and no commit calls malloc. A slab may
  * be used on any thread; a set is guarded by its owner. Failure is NULL or -ENOMEM and changes nothing.
  */
+#include "base/poison.h"
 #include "journal/jnl_types.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 /* With AddressSanitizer every object is a piece of memory of its own, and out of bounds while it is free. */
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#include <sanitizer/asan_interface.h>
-#define LONE_OBJECTS 1
-#else
-#define LONE_OBJECTS 0
-#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#endif
+#define LONE_OBJECTS FDIO_ASAN
 
 void jslab_init(struct jslab *s, size_t size, size_t align, unsigned per_chunk)
 {
@@ -32,8 +23,8 @@ void jslab_init(struct jslab *s, size_t size, size_t align, unsigned per_chunk)
 }
 
 /* All but the link of the free list. */
-static void hide(struct jslab *s, void *obj) { ASAN_POISON_MEMORY_REGION((uint8_t *)obj + sizeof(void *), s->size - sizeof(void *)); }
-static void show(struct jslab *s, void *obj) { ASAN_UNPOISON_MEMORY_REGION(obj, s->size); }
+static void hide(struct jslab *s, void *obj) { fdio_poison((uint8_t *)obj + sizeof(void *), s->size - sizeof(void *)); }
+static void show(struct jslab *s, void *obj) { fdio_unpoison(obj, s->size); }
 
 void jslab_fini(struct jslab *s)
 {
@@ -84,6 +75,17 @@ void *jslab_alloc(struct jslab *s)
 	return obj;
 }
 
+int jslab_reserve(struct jslab *s, unsigned n)
+{
+	bool ok = true;
+
+	fdio_mutex_lock(&s->lock);
+	while (ok && s->nr_chunks * s->per_chunk < n)
+		ok = slab_grow(s);
+	fdio_mutex_unlock(&s->lock);
+	return ok ? 0 : -ENOMEM;
+}
+
 void jslab_free(struct jslab *s, void *p)
 {
 	if (!p)
@@ -109,9 +111,9 @@ static unsigned set_find(const struct jset *s, uint64_t key)
 	return i;
 }
 
-static int set_grow(struct jset *s)
+static int set_resize(struct jset *s, unsigned cap)
 {
-	struct jset bigger = { .cap = s->cap ? s->cap * 2 : 64 };
+	struct jset bigger = { .cap = cap };
 
 	bigger.slot = calloc(bigger.cap, sizeof(*bigger.slot));
 	if (!bigger.slot)
@@ -125,6 +127,15 @@ static int set_grow(struct jset *s)
 	return 0;
 }
 
+int jset_reserve(struct jset *s, unsigned n)
+{
+	unsigned cap = FDIO_MAX(s->cap, 64u);
+
+	while ((s->nr + n) * 2 > cap)
+		cap *= 2;
+	return cap == s->cap ? 0 : set_resize(s, cap);
+}
+
 int jset_add(struct jset *s, uint64_t blk)
 {
 	unsigned i;
@@ -132,11 +143,9 @@ int jset_add(struct jset *s, uint64_t blk)
 
 	if (jset_has(s, blk))
 		return 0;
-	if ((s->nr + 1) * 2 > s->cap) {
-		r = set_grow(s);
-		if (r)
-			return r;
-	}
+	r = jset_reserve(s, 1);
+	if (r)
+		return r;
 	i = set_find(s, blk + 1);
 	s->slot[i] = blk + 1;
 	s->nr++;

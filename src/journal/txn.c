@@ -2,52 +2,119 @@
 /*
  * Transactions as containers: which blocks they hold, which they have forgotten and revoked. Called by
  * handle.c (running transaction, handle lock and state lock held) and commit.c (closed one). The image
- * list has a fixed size given by the log (J3), so adding to it cannot fail; there are two lists, for the
- * running and the closed transaction, and they take turns.
+ * list has a fixed size given by the log (J3), so adding to it cannot fail. Lists and tables are those of a kit (struct jkit).
  */
 #include "journal/jnl_types.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+/*
+ * KIT_MEM: records of freed blocks (jnl_txn_mem), some 600 of them. ROOM_MEM, FREES: what a handle of the write-out path may free at
+ * most, nodes of an extent tree, with room to spare. FREES_READY: what the tables are made for; beyond FREES_KEPT they are not kept.
+ * TXNS_READY: transactions whose blocks are still to be written home.
+ */
+enum { KIT_MEM = 64 << 10, ROOM_MEM = 8 << 10, FREES = 64, FREES_READY = 512, FREES_KEPT = 8192, TXNS_READY = 2048 };
+
+int jtxn_init_kits(struct jnl *j)
+{
+	if (jslab_reserve(&j->txn_slab, FDIO_MIN(j->log.len / 6, (unsigned)TXNS_READY) + 4))
+		return -ENOMEM;
+	for (unsigned i = 0; i < ARRAY_SIZE(j->kits); i++) {
+		struct jkit *k = &j->kits[i];
+
+		k->bufs = calloc(j->limit, sizeof(*k->bufs));
+		k->forgets = calloc(FREES_READY, sizeof(*k->forgets));
+		k->cap_forgets = FREES_READY;
+		if (!k->bufs || !k->forgets || jset_reserve(&k->revokes, FREES_READY) || jmem_init(&k->mem, KIT_MEM))
+			return -ENOMEM;
+		j->kits_free[i] = k;
+	}
+	return 0;
+}
+
+void jtxn_fini_kits(struct jnl *j)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(j->kits); i++) {
+		struct jkit *k = &j->kits[i];
+
+		free(k->bufs);
+		free(k->forgets);
+		jset_fini(&k->revokes);
+		jmem_fini(&k->mem);
+	}
+}
+
 struct jtxn *jtxn_new(struct jnl *j)
 {
-	struct jtxn *t = calloc(1, sizeof(*t));
+	struct jkit *k = j->kits_free[0] ? j->kits_free[0] : j->kits_free[1];
+	struct jtxn *t = k ? jslab_alloc(&j->txn_slab) : NULL;
 
 	if (!t)
 		return NULL;
+	memset(t, 0, sizeof(*t));
 	list_init(&t->node);
 	list_init(&t->cp);
 	t->cbs_tail = &t->cbs;
-	for (unsigned i = 0; i < ARRAY_SIZE(j->arrays) && !t->bufs; i++) {
-		t->bufs = j->arrays[i];
-		j->arrays[i] = NULL;
-	}
-	FDIO_ASSERT(t->bufs);
+	t->kit = k;
+	t->bufs = k->bufs;
+	j->kits_free[k == &j->kits[1]] = NULL;
 	return t;
 }
 
-static void return_array(struct jnl *j, struct jtxn *t)
+/* What a large truncation needed is given back, unless there is no memory for smaller tables. */
+static void shrink_kit(struct jkit *k)
 {
-	if (!t->bufs)
-		return;
-	for (unsigned i = 0; i < ARRAY_SIZE(j->arrays); i++) {
-		if (!j->arrays[i]) {
-			j->arrays[i] = t->bufs;
-			t->bufs = NULL;
-			return;
-		}
+	struct jset small = { 0 };
+	struct jbuf **f;
+
+	if (k->revokes.cap > FREES_KEPT && !jset_reserve(&small, FREES_READY)) {
+		jset_fini(&k->revokes);
+		k->revokes = small;
 	}
-	FDIO_ASSERT(!"more image lists than transactions");
+	if (k->cap_forgets > FREES_KEPT && (f = realloc(k->forgets, FREES_READY * sizeof(*f)))) {
+		k->forgets = f;
+		k->cap_forgets = FREES_READY;
+	}
+}
+
+void jtxn_return_kit(struct jnl *j, struct jkit *k)
+{
+	jset_clear(&k->revokes);
+	jmem_clear(&k->mem);
+	shrink_kit(k);
+	j->kits_free[k == &j->kits[1]] = k;
+}
+
+static int forgets_reserve(struct jtxn *t, unsigned n)
+{
+	struct jkit *k = t->kit;
+	unsigned cap = k->cap_forgets;
+	struct jbuf **bigger;
+
+	if (t->nr_forgets + n <= cap)
+		return 0;
+	while (t->nr_forgets + n > cap)
+		cap *= 2;
+	bigger = realloc(k->forgets, cap * sizeof(*bigger));
+	if (!bigger)
+		return -ENOMEM;
+	k->forgets = bigger;
+	k->cap_forgets = cap;
+	return 0;
+}
+
+bool jtxn_has_room(struct jtxn *t)
+{
+	struct jkit *k = t->kit;
+
+	return !jmem_ensure(&k->mem, ROOM_MEM) && !jset_reserve(&k->revokes, FREES) && !forgets_reserve(t, FREES);
 }
 
 void jtxn_free(struct jnl *j, struct jtxn *t)
 {
-	FDIO_ASSERT(list_empty(&t->cp));
-	return_array(j, t);
-	jset_fini(&t->revokes);
-	free(t->forgets);
-	free(t);
+	FDIO_ASSERT(list_empty(&t->cp) && !t->kit);
+	jslab_free(&j->txn_slab, t);
 }
 
 void jtxn_add(struct jtxn *t, struct jbuf *b)
@@ -73,29 +140,22 @@ void jtxn_remove(struct jtxn *t, struct jbuf *b)
 
 int jtxn_forget(struct jtxn *t, struct jbuf *b)
 {
-	if (t->nr_forgets == t->cap_forgets) {
-		unsigned cap = t->cap_forgets ? t->cap_forgets * 2 : 32;
-		struct jbuf **bigger = realloc(t->forgets, cap * sizeof(*bigger));
-
-		if (!bigger)
-			return -ENOMEM;
-		t->forgets = bigger;
-		t->cap_forgets = cap;
-	}
+	if (forgets_reserve(t, 1))
+		return -ENOMEM;
 	jbuf_ref(b);
 	b->forget_txn = t;
 	b->forget_idx = t->nr_forgets;
 	b->forget_cnt++;
-	t->forgets[t->nr_forgets++] = b;
+	t->kit->forgets[t->nr_forgets++] = b;
 	return 0;
 }
 
 void jtxn_unforget(struct jtxn *t, struct jbuf *b)
 {
-	struct jbuf *last = t->forgets[t->nr_forgets - 1];
+	struct jbuf *last = t->kit->forgets[t->nr_forgets - 1];
 
-	FDIO_ASSERT(b->forget_txn == t && t->forgets[b->forget_idx] == b);
-	t->forgets[b->forget_idx] = last;
+	FDIO_ASSERT(b->forget_txn == t && t->kit->forgets[b->forget_idx] == b);
+	t->kit->forgets[b->forget_idx] = last;
 	last->forget_idx = b->forget_idx;
 	t->nr_forgets--;
 	b->forget_txn = NULL;
@@ -105,5 +165,5 @@ void jtxn_unforget(struct jtxn *t, struct jbuf *b)
 
 unsigned jtxn_revoke_blocks(const struct jnl *j, const struct jtxn *t)
 {
-	return (unsigned)fdio_div_up(t->revokes.nr, j->log.revokes_per_block);
+	return (unsigned)fdio_div_up(t->kit->revokes.nr, j->log.revokes_per_block);
 }

@@ -153,7 +153,7 @@ START_TEST(cancel_takes_a_forget_back) /* J1 */
 	ck_assert_int_eq(jnl_forget(h, e.base + 1, 1), 0); /* and goes again */
 	ck_assert_int_eq(jnl_forget(h, e.p.nr_blocks - 1, 2), -EUCLEAN);
 	jnl_cancel(h);
-	ck_assert_uint_eq(e.j->running->revokes.nr, 0);
+	ck_assert_uint_eq(e.j->running->kit->revokes.nr, 0);
 	ck_assert_uint_eq(e.j->running->nr_forgets, 0);
 	ck_assert_uint_eq(e.j->running->nr, 1);
 	ck_assert_int_eq(env_value(&e, e.base), 1);

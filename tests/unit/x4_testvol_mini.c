@@ -33,6 +33,7 @@ struct jnl_handle {
 	uint64_t size;
 	bool inode_begun, inode_dirtied;
 	struct jnl_callback *undo;
+	struct piece *mem;
 };
 
 struct jnl {
@@ -152,6 +153,21 @@ void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb)
 	h->undo = cb;
 }
 
+/* Each record a piece of its own. */
+struct piece { struct piece *next; max_align_t mem[]; };
+
+void *jnl_handle_mem(struct jnl_handle *h, size_t size)
+{
+	struct piece *p = fails() ? NULL : malloc(sizeof(*p) + size);
+
+	must(h->on);
+	if (!p)
+		return NULL;
+	p->next = h->mem;
+	h->mem = p;
+	return p->mem;
+}
+
 static void run_undo(struct jnl_handle *h, int ended)
 {
 	struct jnl_callback *cb = h->undo, *next;
@@ -168,6 +184,10 @@ static void handle_free(struct jnl_handle *h)
 		free(h->bufs[k].data);
 	free(h->bufs);
 	free(h->groups);
+	for (struct piece *p = h->mem, *next; p; p = next) {
+		next = p->next;
+		free(p);
+	}
 	h->on = false;
 }
 
