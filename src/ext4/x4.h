@@ -191,7 +191,7 @@ struct x4_resv {
 	unsigned nr, cap;
 	unsigned meta;            /* blocks set aside (x4_meta_reserve) for the tree nodes that inserting may need */
 	bool root;
-	struct x4_ext *ext;       /* sorted, state WRITTEN; ext == inline_ext or malloc'd */
+	struct x4_ext *ext;       /* sorted, state WRITTEN; ext == inline_ext or x4_map_mem */
 	struct x4_ext inline_ext[8];
 };
 /* Reserves blocks for every hole in [lblk, lblk+len). -ENOSPC with nothing taken. Caller holds x4_inode_lock (either mode)

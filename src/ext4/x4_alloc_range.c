@@ -13,9 +13,9 @@
  */
 #include "base/nowait.h"
 #include "ext4/x4_extent.h"
+#include "ext4/x4_map.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 uint64_t x4_max_size(const struct x4_inode *i)
@@ -110,12 +110,12 @@ static int resv_room(struct x4_resv *r)
 
 	if (r->nr < r->cap)
 		return 0;
-	e = malloc(cap * sizeof(*e));
+	e = x4_map_mem(cap * sizeof(*e));
 	if (!e)
 		return -ENOMEM;
 	memcpy(e, r->ext, r->nr * sizeof(*e));
 	if (r->ext != r->inline_ext)
-		free(r->ext);
+		x4_map_mem_free(r->ext);
 	r->ext = e;
 	r->cap = cap;
 	return 0;
@@ -208,7 +208,7 @@ void x4_resv_free(struct x4_resv *r)
 	if (r->meta)
 		x4_meta_unreserve(r->inode->vol, r->meta);
 	if (r->ext != r->inline_ext)
-		free(r->ext);
+		x4_map_mem_free(r->ext);
 	memset(r, 0, sizeof(*r));
 }
 

@@ -89,9 +89,6 @@ static void note_done(struct jnl_callback *cb, int ended)
 		x4_size_store(i, x4_raw_size(i));
 		fdio_mutex_unlock(&i->attr);
 	}
-	if (note->x != note->few)
-		free(note->x);
-	free(note);
 }
 
 static struct x4_map_note *note_of(struct jnl_handle *h, struct x4_inode *i)
@@ -100,7 +97,7 @@ static struct x4_map_note *note_of(struct jnl_handle *h, struct x4_inode *i)
 
 	if (note)
 		return note;
-	note = malloc(sizeof(*note));
+	note = jnl_handle_mem(h, sizeof(*note));
 	if (!note)
 		return NULL;
 	*note = (struct x4_map_note){ .cb = { .fn = note_done }, .i = i, .cap = ARRAY_SIZE(note->few) };
@@ -110,19 +107,18 @@ static struct x4_map_note *note_of(struct jnl_handle *h, struct x4_inode *i)
 	return note;
 }
 
-static int note_room(struct x4_map_note *note)
+/* The room that has become too small goes with the handle. */
+static int note_room(struct jnl_handle *h, struct x4_map_note *note)
 {
 	unsigned cap = note->cap * 2;
 	struct x4_ext *x;
 
 	if (note->n < note->cap)
 		return 0;
-	x = malloc(cap * sizeof(*x));
+	x = jnl_handle_mem(h, cap * sizeof(*x));
 	if (!x)
 		return -ENOMEM;
 	memcpy(x, note->x, note->n * sizeof(*x));
-	if (note->x != note->few)
-		free(note->x);
 	note->x = x;
 	note->cap = cap;
 	return 0;
@@ -149,7 +145,7 @@ static int map_becomes(struct jnl_handle *h, struct x4_inode *i, const struct x4
 		return 0;
 	}
 	note = note_of(h, i);
-	r = note ? note_room(note) : -ENOMEM;
+	r = note ? note_room(h, note) : -ENOMEM;
 	if (!r)
 		note->x[note->n++] = *x;
 	return r;

@@ -242,7 +242,6 @@ static void gop_committed(struct jnl_callback *cb, int err)
 		pthread_cond_broadcast(&v->alloc_cond);
 		fdio_mutex_unlock(&v->alloc_lock);
 	}
-	free(op);
 }
 
 static void gop_undo(struct jnl_callback *cb, int ended)
@@ -250,11 +249,8 @@ static void gop_undo(struct jnl_callback *cb, int ended)
 	struct gop *op = container_of(cb, struct gop, undo);
 	struct x4_vol *v = op->v;
 
-	if (ended) {
-		if (op->kind != X4_GOP_FREE)
-			free(op);
+	if (ended)
 		return;
-	}
 	fdio_mutex_lock(&v->alloc_lock);
 	x4_group_set_desc(v, op->g, &op->before);
 	if (op->kind == X4_GOP_ALLOC)
@@ -262,15 +258,16 @@ static void gop_undo(struct jnl_callback *cb, int ended)
 	else if (op->kind == X4_GOP_FREE)
 		v->pending_free -= op->n;
 	fdio_mutex_unlock(&v->alloc_lock);
-	free(op);
 }
 
 int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
 {
-	struct gop *op = calloc(1, sizeof(*op));
+	/* What is freed is given back once that is durable. Write-out frees too: nodes of a tree that has become smaller. */
+	struct gop *op = kind == X4_GOP_FREE ? jnl_txn_mem(h, sizeof(*op)) : jnl_handle_mem(h, sizeof(*op));
 
 	if (!op)
 		return -ENOMEM;
+	memset(op, 0, sizeof(*op));
 	op->v = v;
 	op->before = v->groups[g].d;
 	op->kind = kind;

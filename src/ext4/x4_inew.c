@@ -7,7 +7,6 @@
 #include "ext4/x4_volume.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -33,7 +32,6 @@ static void new_undo(struct jnl_callback *cb, int ended)
 		fdio_mutex_unlock(&v->icache_lock);
 		x4_inode_unhash(u->i);
 	}
-	free(u);
 }
 
 static bool in_group(const struct x4_cred *c, uint32_t gid)
@@ -129,7 +127,7 @@ int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, cons
 	if (err)
 		return err;
 	i = x4_inode_alloc(v, ino);
-	u = malloc(sizeof(*u));
+	u = jnl_handle_mem(h, sizeof(*u));
 	if (!i || !u) {
 		err = -ENOMEM;
 		goto fail;
@@ -157,6 +155,5 @@ int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, cons
 fail:
 	if (i)
 		x4_inode_free(i);
-	free(u);
 	return err;
 }

@@ -12,7 +12,6 @@
 #include "base/crc32c.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define OLD_SIZE 128U /* of an inode without the large part */
@@ -193,7 +192,6 @@ static void inode_undo(struct jnl_callback *cb, int ended)
 		if (__atomic_load_n(&i->map_edits, __ATOMIC_RELAXED) != u->map_edits)
 			x4_map_drop(i);
 	}
-	free(u);
 }
 
 int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i)
@@ -203,7 +201,7 @@ int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i)
 	if (i->begun == h)
 		return 0;
 	FDIO_ASSERT(!i->begun);
-	u = malloc(sizeof(*u) + i->vol->inode_size);
+	u = jnl_handle_mem(h, sizeof(*u) + i->vol->inode_size);
 	if (!u)
 		return -ENOMEM;
 	u->i = i;

@@ -13,12 +13,12 @@
  *  - otherwise a new top is built that shares the untouched chunks; the old top and the replaced chunks are retired.
  * So an insert costs one copy of at most 4 KiB, and a copy of the top only when the number of chunks changes.
  *
- * Fails with -ENOMEM only while loading; an edit that finds no memory drops the map instead (x4_map_apply).
+ * Fails with -ENOMEM only while loading; an edit that finds no memory, not even in the reserve (x4_map_mem.c), drops the map instead
+ * (x4_map_apply).
  */
 #include "ext4/x4_map.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define CHUNK_MAX 256
@@ -76,7 +76,7 @@ static struct x4_map_run run_of(const struct x4_ext *x)
 
 static struct chunk *chunk_new(const struct x4_map_run *run, uint32_t n, uint32_t cap)
 {
-	struct chunk *c = malloc(sizeof(*c) + (size_t)cap * sizeof(c->run[0]));
+	struct chunk *c = x4_map_mem(sizeof(*c) + (size_t)cap * sizeof(c->run[0]));
 
 	if (!c)
 		return NULL;
@@ -97,15 +97,15 @@ static uint32_t tail_cap(uint32_t n)
 
 static struct x4_map *top_new(uint32_t nr)
 {
-	struct x4_map *m = malloc(sizeof(*m) + (size_t)nr * sizeof(m->slot[0]));
+	struct x4_map *m = x4_map_mem(sizeof(*m) + (size_t)nr * sizeof(m->slot[0]));
 
 	if (m)
 		m->nr = nr;
 	return m;
 }
 
-static void chunk_free_cb(struct epoch_node *n) { free(container_of(n, struct chunk, node)); }
-static void top_free_cb(struct epoch_node *n) { free(container_of(n, struct x4_map, node)); }
+static void chunk_free_cb(struct epoch_node *n) { x4_map_mem_free(container_of(n, struct chunk, node)); }
+static void top_free_cb(struct epoch_node *n) { x4_map_mem_free(container_of(n, struct x4_map, node)); }
 
 /* The top and every chunk that it still points at. */
 static void map_free_cb(struct epoch_node *n)
@@ -113,8 +113,8 @@ static void map_free_cb(struct epoch_node *n)
 	struct x4_map *m = container_of(n, struct x4_map, node);
 
 	for (uint32_t k = 0; k < m->nr; k++)
-		free(m->slot[k].c);
-	free(m);
+		x4_map_mem_free(m->slot[k].c);
+	x4_map_mem_free(m);
 }
 
 static void note_edit(struct x4_inode *i) { __atomic_fetch_add(&i->map_edits, 1, __ATOMIC_RELAXED); }
@@ -276,10 +276,13 @@ int x4_map_builder_add(struct x4_map_builder *b, const struct x4_ext *x)
 	}
 	if (b->n == b->cap) {
 		size_t cap = b->cap ? b->cap * 2 : 64;
-		struct x4_map_run *e = realloc(b->e, cap * sizeof(*e));
+		struct x4_map_run *e = x4_map_mem(cap * sizeof(*e));
 
 		if (!e)
 			return -ENOMEM;
+		if (b->n)
+			memcpy(e, b->e, b->n * sizeof(*e));
+		x4_map_mem_free(b->e);
 		b->e = e;
 		b->cap = cap;
 	}
@@ -289,7 +292,7 @@ int x4_map_builder_add(struct x4_map_builder *b, const struct x4_ext *x)
 
 void x4_map_builder_free(struct x4_map_builder *b)
 {
-	free(b->e);
+	x4_map_mem_free(b->e);
 	*b = (struct x4_map_builder) { NULL, 0, 0 };
 }
 
@@ -401,7 +404,7 @@ static uint32_t edit_layout(struct edit *e, struct x4_map *t, uint32_t k, uint32
 
 		if (!c) {
 			while (p)
-				free(t->slot[k + --p].c);
+				x4_map_mem_free(t->slot[k + --p].c);
 			return 0;
 		}
 		t->slot[k + p] = (struct slot) { c, p ? e->run[from].lblk : e->m->slot[e->first].key };
@@ -425,7 +428,7 @@ static int edit_new_top(struct edit *e, struct x4_inode *i)
 	if (!t)
 		return -ENOMEM;
 	if (pieces && !edit_layout(e, t, e->first, pieces, per)) {
-		free(t);
+		x4_map_mem_free(t);
 		return -ENOMEM;
 	}
 	memcpy(t->slot, m->slot, e->first * sizeof(t->slot[0]));
@@ -467,7 +470,7 @@ static int map_edit(struct x4_inode *i, struct x4_map *m, const struct x4_ext *x
 	e.last = slot_find(m, (uint32_t)(x->lblk + (uint64_t)x->len - 1));
 	for (uint32_t k = e.first; k <= e.last; k++)
 		max += slot_chunk(m, k)->n;
-	e.run = malloc(max * sizeof(*e.run));
+	e.run = x4_map_mem(max * sizeof(*e.run));
 	if (!e.run)
 		return -ENOMEM;
 	edit_merge(&e, x);
@@ -475,7 +478,7 @@ static int map_edit(struct x4_inode *i, struct x4_map *m, const struct x4_ext *x
 		r = edit_one_chunk(&e);
 	else
 		r = edit_new_top(&e, i);
-	free(e.run);
+	x4_map_mem_free(e.run);
 	return r;
 }
 

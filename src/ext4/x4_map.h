@@ -28,6 +28,11 @@ void x4_map_builder_free(struct x4_map_builder *b);
  */
 void x4_map_apply(struct x4_inode *i, const struct x4_ext *x);
 
+/* x4_map_mem.c: memory of maps and of reservations (x4_resv), from a reserve when there is none else. -ENOMEM. */
+int x4_map_mem_init(void);
+void *x4_map_mem(size_t size);
+void x4_map_mem_free(void *p); /* NULL is allowed */
+
 /* x4_map_load for a caller that holds what guards the tree. */
 int x4_map_load_locked(struct x4_inode *i);
 /* x4_map_lookup that loads the map when it is missing; takes map_lock only then. */

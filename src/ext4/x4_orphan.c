@@ -14,7 +14,6 @@
 #include "base/nowait.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 struct orphan_undo {
@@ -42,12 +41,11 @@ static void orphan_undo(struct jnl_callback *cb, int ended)
 			list_del(&u->i->orphan);
 		set_on_orphans(u->i, u->after != NULL);
 	}
-	free(u);
 }
 
 static int remember(struct jnl_handle *h, struct x4_inode *i, struct list *after)
 {
-	struct orphan_undo *u = malloc(sizeof(*u));
+	struct orphan_undo *u = jnl_handle_mem(h, sizeof(*u));
 
 	if (!u)
 		return -ENOMEM;

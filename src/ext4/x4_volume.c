@@ -12,6 +12,7 @@
  * The ticker is a thread of the volume: every commit interval it writes lazily changed times, and within a
  * second it writes down errors that were found where no superblock could be written.
  */
+#include "ext4/x4_map.h"
 #include "ext4/x4_volume.h"
 
 #include "base/log.h"
@@ -447,7 +448,7 @@ static void ticker_end(struct x4_vol *v)
 
 static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 {
-	struct x4_vol *v = calloc(1, sizeof(*v));
+	struct x4_vol *v = x4_map_mem_init() ? NULL : calloc(1, sizeof(*v));
 
 	if (!v)
 		return NULL;

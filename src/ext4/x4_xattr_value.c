@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Outlives the handle (V2), so it is allocated. Write-out takes none: it changes no attributes. */
 struct ea_ref { struct list link; struct x4_inode *ea; };
 
 unsigned x4_ea_blocks(const struct x4_vol *v, size_t len)

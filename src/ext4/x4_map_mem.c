@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Memory of the extent maps and of reservations: ordinary memory, and a reserve for when there is none, so that writing into a file
+ * at such a time does not lose its map, and a map that was dropped can be loaded. A piece of the reserve holds one chunk of a map.
+ * Where that is not enough, as for the map of a file of more than 256 extents that is to be loaded, there is no memory.
+ *
+ * One reserve for all volumes; it is made when the first one opens and stays. Any thread. Pieces come back through the epochs.
+ */
+#include "base/counters.h"
+#include "base/lock.h"
+#include "base/poison.h"
+#include "ext4/x4_map.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* PIECE: 256 extents of a reservation. PIECES: a write takes a few, and what it replaces comes back some retirements later. */
+enum { PIECES = 96, PIECE = 6272 };
+
+struct piece { struct piece *next; uint8_t rest[PIECE - sizeof(struct piece *)]; };
+
+static struct fdio_mutex lock;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct piece *pieces, *unused; /* unused: lock */
+
+static void make(void)
+{
+	fdio_mutex_init(&lock, RANK_LEAF);
+	pieces = fdio_alloc_aligned(FDIO_CACHELINE, PIECES * sizeof(*pieces));
+	for (unsigned k = 0; pieces && k < PIECES; k++) {
+		pieces[k].next = unused;
+		unused = &pieces[k];
+		fdio_poison(pieces[k].rest, sizeof(pieces[k].rest));
+	}
+}
+
+int x4_map_mem_init(void)
+{
+	return pthread_once(&once, make) || !pieces ? -ENOMEM : 0;
+}
+
+static bool of_reserve(const void *p)
+{
+	return pieces && (uintptr_t)p >= (uintptr_t)pieces && (uintptr_t)p < (uintptr_t)(pieces + PIECES);
+}
+
+void *x4_map_mem(size_t size)
+{
+	void *p = malloc(size);
+	struct piece *c;
+
+	if (likely(p) || size > PIECE || !pieces)
+		return p;
+	fdio_mutex_lock(&lock);
+	c = unused;
+	if (c)
+		unused = c->next;
+	fdio_mutex_unlock(&lock);
+	if (c) {
+		fdio_unpoison(c, size);
+		fdio_count(CTR_x4_map_reserve);
+	}
+	return c;
+}
+
+void x4_map_mem_free(void *p)
+{
+	struct piece *c = p;
+
+	if (likely(!of_reserve(p))) {
+		free(p);
+		return;
+	}
+	fdio_mutex_lock(&lock);
+	fdio_unpoison(c, PIECE);
+	c->next = unused;
+	unused = c;
+	fdio_poison(c->rest, sizeof(c->rest));
+	fdio_mutex_unlock(&lock);
+}
