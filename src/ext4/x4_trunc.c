@@ -234,13 +234,14 @@ static int data_beyond(struct x4_inode *i, uint64_t size, bool *ret)
 
 int x4_truncate_finish(struct x4_inode *i)
 {
-	uint64_t size = x4_raw_size(i);
+	uint64_t size;
 	int r;
 
 	if (likely(!i->untrimmed))
 		return 0;
 	if (x4_vol_read_only(i->vol))
 		return -EROFS;
+	size = x4_raw_size(i); /* there is no window, which others may settle */
 	r = x4_zero_tail(i, size);
 	return r ? r : trunc_blocks(i, size, size);
 }
