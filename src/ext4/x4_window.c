@@ -183,7 +183,7 @@ int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root)
 		return r;
 	}
 	fdio_mutex_lock(&i->map_lock);
-	i->win_lblk = x.lblk;
+	__atomic_store_n(&i->win_lblk, x.lblk, __ATOMIC_RELEASE); /* unsettled() may be asked by somebody who saw the last window */
 	i->win_len = x.len;
 	i->win_pblk = x.pblk;
 	i->win_meta = meta;
