@@ -7,6 +7,7 @@
 #define FDIO_TRANSPORT_TR_DEAL_H
 
 #include "base/util.h"
+#include "protocol/pro.h"
 
 /* What one loop has seen of one queue. Zero to begin with; tr_deal.c's own. */
 struct tr_deal {
@@ -24,5 +25,8 @@ bool tr_deal_sample(struct tr_deal *d, bool on, unsigned mine, unsigned other);
 
 /* Is this slot's entry one of those that go to the helper? Three of eight: the client itself is on the first loop's CPU. */
 static inline bool tr_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
+
+/* A large read for a page cache. in: decoded, so its argument is whole. */
+bool tr_deal_is_readahead(const struct pro_in *in);
 
 #endif

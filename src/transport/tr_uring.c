@@ -165,6 +165,10 @@ static struct loop *who_serves(struct tr_req *r)
 			__atomic_store_n(&home->dealt, now, __ATOMIC_RELAXED);
 		}
 	}
+	if (tr_deal_is_readahead(&r->in) && !depth(help)) {
+		fdio_count(CTR_tr_readahead);
+		return help->loop;
+	}
 	return dealt && tr_deal_slot(r->slot) ? help->loop : home->loop;
 }
 

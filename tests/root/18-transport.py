@@ -5,6 +5,7 @@ import errno
 import mmap
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -51,6 +52,49 @@ def data(env, transport):
         write_file(m.path(f"s{i}"), b"x")
     for i in range(300):
         os.unlink(m.path(f"s{i}"))
+    m.umount()
+    vol.check()
+
+
+def count(m, name):
+    """A counter of the daemon, from its log; 0 if it has not been written for two seconds, as those that are 0 never are."""
+    m.proc.send_signal(signal.SIGUSR1)
+    for _ in range(40):
+        time.sleep(0.05)
+        with open(m.log) as f:
+            found = re.findall(rf"\b{name} (\d+): ", f.read())
+        if found:
+            return int(found[-1])
+    return 0
+
+
+@case()
+def readahead(env):
+    """Large reads for the page cache are served beside their client, and bring what was written, also while others are at work."""
+    vol, m = prepare(env, "uring")
+    size, files = 16 << 20, 3
+    want = [pattern(size, n) for n in range(files)]
+    for n in range(files):
+        write_file(m.path(f"f{n}"), want[n])
+    wrong = []
+
+    def reader(n):
+        for _ in range(6):
+            fd = os.open(m.path(f"f{n}"), os.O_RDONLY)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            got = b"".join(iter(lambda: os.read(fd, 1 << 17), b""))
+            os.close(fd)
+            if got != want[n]:
+                wrong.append(n)
+    for together in (1, files):
+        threads = [threading.Thread(target=reader, args=(n,)) for n in range(together)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    expect(not wrong, f"contents differ: {wrong}")
+    if os.cpu_count() > 1:
+        expect(count(m, "tr_readahead") > 0, "no read went to another CPU")
     m.umount()
     vol.check()
 

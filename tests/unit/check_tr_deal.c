@@ -5,6 +5,8 @@
 #include "transport/tr_deal.h"
 
 #include <check.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,6 +120,24 @@ START_TEST(slots)
 }
 END_TEST
 
+static bool is_one(uint32_t opcode, uint32_t size, uint32_t flags)
+{
+	struct fuse_read_in read = { .size = size, .flags = flags };
+	struct pro_in in = { .h.opcode = opcode, .arg = opcode == FUSE_READ ? &read : NULL };
+
+	return tr_deal_is_readahead(&in);
+}
+
+START_TEST(large_reads_for_a_page_cache)
+{
+	ck_assert(is_one(FUSE_READ, 1 << 20, O_RDONLY));
+	ck_assert(is_one(FUSE_READ, 128 << 10, O_RDWR | O_APPEND));
+	ck_assert(!is_one(FUSE_READ, 127 << 10, O_RDONLY));
+	ck_assert(!is_one(FUSE_READ, 1 << 20, O_RDONLY | O_DIRECT));
+	ck_assert(!is_one(FUSE_GETATTR, 1 << 20, O_RDONLY));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("tr_deal");
@@ -133,6 +153,7 @@ int main(void)
 	tcase_add_test(t, does_not_go_to_and_fro);
 	tcase_add_test(t, one_deep_moment);
 	tcase_add_test(t, slots);
+	tcase_add_test(t, large_reads_for_a_page_cache);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
