@@ -220,7 +220,7 @@ def show_report(res, args, path):
                 f.write(picture)
             print(f"plot: {base}-{kind}.svg")
     if args.markdown or args.readme:
-        table = "\n\n".join(report.markdown(res, k) for k in res.kinds()[:1])
+        table = report.tables(res)
         if args.markdown == "-":
             print(table)
         elif args.markdown:

@@ -281,6 +281,14 @@ def markdown(res, kind="tmpfs"):
     return "\n".join([f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}{files}, medians of {rounds_text(res, kind)}; {machine_line(res)}.", ""] + lines)
 
 
+def tables(res):
+    """The table of the first kind of device, and the others to be unfolded."""
+    texts = [markdown(res, k) for k in res.kinds()]
+    folded = [f"<details><summary>The same on a {KINDS[k]}</summary>\n\n{t}\n\n</details>"
+              for k, t in list(zip(res.kinds(), texts))[1:]]
+    return "\n\n".join(texts[:1] + folded)
+
+
 def into_readme(path, text):
     """Puts a text between the README's two marks."""
     begin, end = "<!-- bench: begin -->\n", "<!-- bench: end -->"

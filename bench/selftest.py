@@ -114,6 +114,14 @@ class Tables(unittest.TestCase):
         self.assertEqual(len({x.count("|") for x in lines}), 1, "rows differ in their number of columns")
         self.assertTrue(any("0.44 of 0.9" in x for x in lines))
 
+    def test_other_devices_are_folded(self):
+        text = report.tables(results(("tmpfs", "file")))
+        first, second = text.split("<details>")
+        self.assertTrue(first.startswith("Loop device over tmpfs"))
+        self.assertIn("<summary>The same on a loop device over a file</summary>\n\nLoop device over a file", second)
+        self.assertTrue(second.endswith("</details>"))
+        self.assertNotIn("<details>", report.tables(results(("file",))))
+
     def test_variants_have_tables(self):
         res = results()
         res.add("tmpfs", "stat", "new", sample(5, "a.0"))
