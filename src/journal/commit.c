@@ -67,7 +67,7 @@ static void make_committing(struct jnl *j, struct jtxn *t)
 	__atomic_sub_fetch(&l->free, t->log_len, __ATOMIC_RELAXED);
 	l->head = jlog_wrap(l, (uint64_t)l->head + t->log_len);
 	for (unsigned i = 0; i < t->nr; i++) {
-		struct jbuf *b = t->bufs[i];
+		struct jbuf *b = t->kit->bufs[i];
 
 		FDIO_ASSERT(b->txn == t && !b->committing && !b->frozen);
 		b->txn = NULL;
@@ -255,7 +255,7 @@ static int write_body(struct jnl *j, struct jtxn *t, uint32_t *ret_pos)
 	int r = JNL_MUTATED(JM_NO_REVOKE) ? 0 : write_revokes(&s, t);
 
 	for (unsigned i = 0; i < t->nr && !r; i += j->log.tags_per_desc)
-		r = write_group(&s, t, t->bufs + i, FDIO_MIN(t->nr - i, j->log.tags_per_desc));
+		r = write_group(&s, t, t->kit->bufs + i, FDIO_MIN(t->nr - i, j->log.tags_per_desc));
 	if (!r)
 		r = stage_flush(&s);
 	*ret_pos = s.pos;
@@ -353,7 +353,7 @@ static void drop_forgotten(struct jnl *j, struct jtxn *t)
 static void to_checkpoint(struct jnl *j, struct jtxn *t)
 {
 	for (unsigned i = 0; i < t->nr; i++) {
-		struct jbuf *b = t->bufs[i];
+		struct jbuf *b = t->kit->bufs[i];
 
 		FDIO_ASSERT(b->committing == t && b->copied && !b->frozen);
 		b->committing = NULL;
@@ -389,14 +389,14 @@ static void finish(struct jnl *j, struct jtxn *t)
 	list_add_tail(&j->committed, &t->node);
 	j->committing = NULL;
 	t->kit = NULL;
-	t->bufs = NULL;
 	__atomic_store_n(&j->durable_tid, t->tid, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&j->state);
 
 	/* t may be gone from here on: the checkpoint thread owns it. */
 	run_callbacks(cbs, 0);
+	jtxn_clear_kit(kit); /* only now: the callbacks lie in its memory */
 	fdio_mutex_lock(&j->state);
-	jtxn_return_kit(j, kit); /* only now: the callbacks may lie in its memory */
+	jtxn_return_kit(j, kit);
 	j->done_tid = j->durable_tid;
 	end_busy(j);
 	if (jcheckpoint_due(j))

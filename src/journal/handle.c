@@ -221,11 +221,7 @@ jnl_tid jhandle_close(struct jnl *j)
 	return jtxn_empty(t) ? t->tid - 1 : t->tid;
 }
 
-void jhandle_done(struct jnl *j)
-{
-	jmem_clear(&j->handle.mem);
-	j->handle.undo_cbs = NULL;
-}
+void jhandle_done(struct jnl *j) { jmem_clear(&j->handle.mem); }
 
 void *jnl_handle_mem(struct jnl_handle *h, size_t size)
 {

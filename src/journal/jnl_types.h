@@ -174,9 +174,7 @@ struct jtxn {
 	struct list node;       /* j->committed, oldest first */
 	jnl_tid tid;
 	struct jkit *kit;       /* NULL once it is committed */
-	struct jbuf **bufs;     /* kit->bufs; one reference each */
-	unsigned nr;
-	unsigned nr_forgets;    /* in kit->forgets; one reference each */
+	unsigned nr, nr_forgets; /* in kit->bufs and kit->forgets; one reference each */
 	struct jnl_callback *cbs, **cbs_tail;
 	uint32_t log_start, log_len;
 	struct list cp;         /* buffers whose home write is due; one reference each */
@@ -346,7 +344,9 @@ void jtxn_fini_kits(struct jnl *j);
 /* State lock held. NULL when there is no memory, or no kit because an aborted transaction keeps it. */
 struct jtxn *jtxn_new(struct jnl *j);
 void jtxn_free(struct jnl *j, struct jtxn *t);
-/* State lock held: the kit of a transaction that is durable serves the next. */
+/* The kit of a transaction that is durable and told so serves the next. No lock: nobody else knows it. */
+void jtxn_clear_kit(struct jkit *k);
+/* State lock held. */
 void jtxn_return_kit(struct jnl *j, struct jkit *k);
 /* Handle lock held: room for what a handle of the write-out path records in its transaction. */
 bool jtxn_has_room(struct jtxn *t);

@@ -57,7 +57,6 @@ struct jtxn *jtxn_new(struct jnl *j)
 	list_init(&t->cp);
 	t->cbs_tail = &t->cbs;
 	t->kit = k;
-	t->bufs = k->bufs;
 	j->kits_free[k == &j->kits[1]] = NULL;
 	return t;
 }
@@ -78,13 +77,14 @@ static void shrink_kit(struct jkit *k)
 	}
 }
 
-void jtxn_return_kit(struct jnl *j, struct jkit *k)
+void jtxn_clear_kit(struct jkit *k)
 {
 	jset_clear(&k->revokes);
 	jmem_clear(&k->mem);
 	shrink_kit(k);
-	j->kits_free[k == &j->kits[1]] = k;
 }
+
+void jtxn_return_kit(struct jnl *j, struct jkit *k) { j->kits_free[k == &j->kits[1]] = k; }
 
 static int forgets_reserve(struct jtxn *t, unsigned n)
 {
@@ -123,15 +123,15 @@ void jtxn_add(struct jtxn *t, struct jbuf *b)
 	jbuf_ref(b);
 	b->txn = t;
 	b->idx = t->nr;
-	t->bufs[t->nr++] = b;
+	t->kit->bufs[t->nr++] = b;
 }
 
 void jtxn_remove(struct jtxn *t, struct jbuf *b)
 {
-	struct jbuf *last = t->bufs[t->nr - 1];
+	struct jbuf **bufs = t->kit->bufs, *last = bufs[t->nr - 1];
 
-	FDIO_ASSERT(b->txn == t && t->bufs[b->idx] == b);
-	t->bufs[b->idx] = last;
+	FDIO_ASSERT(b->txn == t && bufs[b->idx] == b);
+	bufs[b->idx] = last;
 	last->idx = b->idx;
 	t->nr--;
 	b->txn = NULL;
