@@ -17,15 +17,11 @@
  */
 #include "transport/tr_deal.h"
 
-#include <fcntl.h>
-#include <linux/fuse.h>
-
 #define SAMPLES 16u
 #define DEEP 6u                 /* requests being served, on average */
 #define STILL_DEEP 3u
 #define OTHER_PART 8u           /* the helper's own are at most such a part */
 #define OTHER_STILL_PART 3u
-#define READAHEAD_LARGE (128u << 10) /* what is smaller is served in the time that a message takes */
 
 bool tr_deal_sample(struct tr_deal *d, bool on, unsigned mine, unsigned other)
 {
@@ -36,11 +32,4 @@ bool tr_deal_sample(struct tr_deal *d, bool on, unsigned mine, unsigned other)
 	on = d->mine >= SAMPLES * (on ? STILL_DEEP : DEEP) && d->other * (on ? OTHER_STILL_PART : OTHER_PART) <= d->mine;
 	d->samples = d->mine = d->other = 0;
 	return on;
-}
-
-bool tr_deal_is_readahead(const struct pro_in *in)
-{
-	const struct fuse_read_in *read = in->arg;
-
-	return in->h.opcode == FUSE_READ && read->size >= READAHEAD_LARGE && !(read->flags & O_DIRECT);
 }

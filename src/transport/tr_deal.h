@@ -9,6 +9,11 @@
 #include "base/util.h"
 #include "protocol/pro.h"
 
+#include <fcntl.h>
+#include <linux/fuse.h>
+
+#define TR_DEAL_READAHEAD (128u << 10) /* what is smaller is served in the time that a message takes */
+
 /* What one loop has seen of one queue. Zero to begin with; tr_deal.c's own. */
 struct tr_deal {
 	unsigned arrivals, samples;
@@ -27,6 +32,11 @@ bool tr_deal_sample(struct tr_deal *d, bool on, unsigned mine, unsigned other);
 static inline bool tr_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
 
 /* A large read for a page cache. in: decoded, so its argument is whole. */
-bool tr_deal_is_readahead(const struct pro_in *in);
+static inline bool tr_deal_is_readahead(const struct pro_in *in)
+{
+	const struct fuse_read_in *read = in->arg;
+
+	return in->h.opcode == FUSE_READ && read->size >= TR_DEAL_READAHEAD && !(read->flags & O_DIRECT);
+}
 
 #endif

@@ -165,7 +165,7 @@ static struct loop *who_serves(struct tr_req *r)
 			__atomic_store_n(&home->dealt, now, __ATOMIC_RELAXED);
 		}
 	}
-	if (tr_deal_is_readahead(&r->in) && !depth(help)) {
+	if (unlikely(tr_deal_is_readahead(&r->in)) && !depth(help)) {
 		fdio_count(CTR_tr_readahead);
 		return help->loop;
 	}

@@ -5,8 +5,6 @@
 #include "transport/tr_deal.h"
 
 #include <check.h>
-#include <fcntl.h>
-#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 
