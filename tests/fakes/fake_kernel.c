@@ -130,9 +130,21 @@ static bool ticket_answered(const void *arg)
 	return yes;
 }
 
+/* One that is held may be passed by any number of others. */
+static unsigned next_ticket(struct fake_kernel *k)
+{
+	for (unsigned tries = 1; tries < FK_REQUESTS; tries++, k->next++) {
+		const struct ticket *t = &k->t[k->next % FK_REQUESTS];
+
+		if (!t->used || ticket_answered(t))
+			break;
+	}
+	return k->next++;
+}
+
 unsigned fk_send(struct fake_kernel *k, uint32_t opcode, uint64_t nodeid, const void *head, size_t head_len, const void *tail, size_t tail_len)
 {
-	unsigned n = k->next++;
+	unsigned n = next_ticket(k);
 	struct ticket *t = &k->t[n % FK_REQUESTS];
 	struct fuse_in_header h = {
 		.len = (uint32_t)(sizeof(h) + head_len + tail_len), .opcode = opcode, .unique = 2 * (n + 1ull), .nodeid = nodeid,
@@ -374,9 +386,11 @@ static void on_request(struct tr_req *r, void *arg)
 {
 	struct fake_kernel *k = arg;
 	struct timespec nap = { .tv_nsec = 1000000 };
+	/* Not a request from before, which may have been answered and not be through either: it would keep the loop from this one. */
+	bool lingers = __atomic_load_n(&k->linger, __ATOMIC_SEQ_CST);
 
 	ops_handle(r, k->ops);
-	while (__atomic_load_n(&k->linger, __ATOMIC_SEQ_CST))
+	while (lingers && __atomic_load_n(&k->linger, __ATOMIC_SEQ_CST))
 		nanosleep(&nap, NULL);
 }
 

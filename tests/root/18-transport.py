@@ -5,13 +5,12 @@ import errno
 import mmap
 import os
 import random
-import re
 import signal
 import subprocess
 import threading
 import time
 
-from lib import BUILD, FUSEDIO, RING_SWITCH, Skip, case, expect, main, offer_ring, pattern, read_file, run, write_file
+from lib import BUILD, FUSEDIO, RING_SWITCH, Skip, case, counters, expect, main, offer_ring, pattern, read_file, run, write_file
 
 BOTH = ("uring", "devfuse")
 
@@ -56,18 +55,6 @@ def data(env, transport):
     vol.check()
 
 
-def count(m, name):
-    """A counter of the daemon, from its log; 0 if it has not been written for two seconds, as those that are 0 never are."""
-    m.proc.send_signal(signal.SIGUSR1)
-    for _ in range(40):
-        time.sleep(0.05)
-        with open(m.log) as f:
-            found = re.findall(rf"\b{name} (\d+): ", f.read())
-        if found:
-            return int(found[-1])
-    return 0
-
-
 @case()
 def readahead(env):
     """Large reads for the page cache are served beside their client, and bring what was written, also while others are at work."""
@@ -94,7 +81,7 @@ def readahead(env):
             t.join()
     expect(not wrong, f"contents differ: {wrong}")
     if os.cpu_count() > 1:
-        expect(count(m, "tr_readahead") > 0, "no read went to another CPU")
+        expect(counters(m).get("tr_readahead"), "no read went to another CPU")
     m.umount()
     vol.check()
 

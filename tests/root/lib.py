@@ -236,6 +236,22 @@ def offer_ring():
     return _ring is not None
 
 
+def counters(m):
+    """What a mount's daemon has counted so far, from its log; what is 0 is not there."""
+    before = last = os.path.getsize(m.log)
+    m.proc.send_signal(signal.SIGUSR1)
+    for _ in range(100):
+        time.sleep(0.1)
+        size = os.path.getsize(m.log)
+        if size == last != before:
+            break
+        last = size
+    with open(m.log, "rb") as f:
+        f.seek(before)
+        text = f.read().decode(errors="replace")
+    return {k: int(v) for k, v in re.findall(r"(\w+) (\d+): ", text)}
+
+
 def daemons_of(path):
     """Process ids of programs that name path among their arguments: how a background daemon is found."""
     want = os.fsencode(path)
@@ -302,8 +318,17 @@ class Env:
         for d, lines in self.reports():
             raise Fail(f"{d}: {lines[0].strip()}")
 
+    def unmount_the_rest(self):
+        """What a case mounted that expected not to: a daemon in the background would serve it for ever."""
+        with open("/proc/self/mounts") as f:
+            points = [line.split()[1] for line in f]
+        for point in reversed(points):
+            if point.startswith(self.dir + "/"):
+                subprocess.run(["umount", "-l", point], stderr=subprocess.DEVNULL, timeout=60, check=False)
+
     def close(self):
         self.undo.close()
+        self.unmount_the_rest()
         if not KEEP:
             shutil.rmtree(self.dir, ignore_errors=True)
 

@@ -21,7 +21,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "root"))
 from hangdisk import Disk  # noqa: E402  (the path comes first)
-from lib import BUILD, SLOW, Fail, Skip, case, expect, main, need, offer_ring, run, wait_for  # noqa: E402  (the path comes first)
+from lib import BUILD, SLOW, Fail, Skip, case, counters, expect, main, need, offer_ring, run, wait_for  # noqa: E402  (the path comes first)
 
 SECONDS = int(os.environ.get("STRESS_SECONDS") or "120")
 SEED = int(os.environ.get("STRESS_SEED") or "1")
@@ -119,16 +119,6 @@ def waiting(m):
             return int(f.read())
     except FileNotFoundError:
         return 0
-
-
-def counters(m):
-    with open(m.log, errors="replace") as f:
-        before = len(f.read())
-    m.proc.send_signal(signal.SIGUSR1)
-    time.sleep(0.3)
-    with open(m.log, errors="replace") as f:
-        text = f.read()[before:]
-    return {k: int(v) for k, v in re.findall(r"(\w+) (\d+): ", text)}
 
 
 def at_rest(m):
