@@ -329,6 +329,7 @@ void ops_shutdown(struct ops *o)
 		x4_iput(f.inode);
 	}
 	wq_drain(o->cfg.workers);
+	ops_notify_drain(o); /* those that followed their answer: nothing else waits for them, and the transport goes next */
 }
 
 void ops_free(struct ops *o)

@@ -151,6 +151,12 @@ int ops_notify_new(struct ops *o)
 	return 0;
 }
 
+void ops_notify_drain(struct ops *o)
+{
+	if (o->notify)
+		wq_drain(o->notify->thread);
+}
+
 void ops_notify_free(struct ops *o)
 {
 	struct ops_notify *n = o->notify;

@@ -140,6 +140,8 @@ int ops_notify_new(struct ops *o);
  * the kernel is told to ask. It would otherwise go on with the size it knew for as long as attributes are valid.
  */
 void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before);
+/* Waits until every notification has been sent. No request that could send one may be under way. */
+void ops_notify_drain(struct ops *o);
 void ops_notify_free(struct ops *o);
 
 /* ---- ops_file.c ---- */

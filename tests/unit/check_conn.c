@@ -272,6 +272,31 @@ START_TEST(row30_destroy_waits_for_who_has_answered)
 }
 END_TEST
 
+/* Of a write that was answered before it: what the transport is made of must be there until it has been sent. */
+START_TEST(row30_destroy_waits_for_notifications)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 1);
+	struct fuse_open_out o;
+	static uint8_t buf[BS];
+
+	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	unsigned before = fk_invalidations(k);
+	fk_set_slots(k, 1);
+	fk_hold_notifications(k);
+	unsigned w = send_block(k, &f, 0, 50);
+	ck_assert_int_eq(fk_wait(k, w)->err, 0);
+	unsigned d = fk_send(k, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	a_while();
+	ck_assert(!fk_answered(k, d));
+	fk_release_notifications(k);
+	ck_assert_int_eq(fk_wait(k, d)->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before + 1);
+	fk_close(k);
+}
+END_TEST
+
 /* ------------------------------------------------------------------ row 32 */
 
 static struct fuse_attr attr_at(struct fake_kernel *k, uint64_t node)
@@ -661,6 +686,7 @@ int main(void)
 	tcase_add_test(t, row30_destroy_is_answered_last);
 	tcase_add_test(t, row30_destroy_waits_for_workers);
 	tcase_add_test(t, row30_destroy_waits_for_who_has_answered);
+	tcase_add_test(t, row30_destroy_waits_for_notifications);
 	tcase_add_test(t, row32_times_of_a_write);
 	tcase_add_test(t, truncate_waits_for_writes_in_flight);
 	tcase_add_test(t, others_go_on_beside_held_io);
