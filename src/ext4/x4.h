@@ -118,7 +118,9 @@ uint32_t x4_inode_gen(const struct x4_inode *i);
 uint32_t x4_inode_mode(const struct x4_inode *i); /* type and permissions */
 uint64_t x4_inode_size(const struct x4_inode *i); /* any thread, never blocks; atomic */
 uint32_t x4_inode_flags(struct x4_inode *i);      /* EXT4_*_FL */
-bool x4_inode_immutable(const struct x4_inode *i); /* any thread, never blocks; atomic */
+/* Of these flags alone; any thread, never blocks: what every write asks. Numbers as on disk. */
+enum { X4_LIVE_SYNC = 0x8, X4_LIVE_IMMUTABLE = 0x10, X4_LIVE_FLAGS = X4_LIVE_SYNC | X4_LIVE_IMMUTABLE };
+uint32_t x4_inode_live_flags(const struct x4_inode *i);
 struct x4_vol *x4_inode_vol(struct x4_inode *i);
 
 /* A slot for the rooms above (dio: gate, in-flight counts). Set once; dtor runs when the inode is freed. */

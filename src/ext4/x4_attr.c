@@ -340,7 +340,7 @@ static int set_flags(struct x4_inode *i, uint32_t flags)
 		return err;
 	fdio_mutex_lock(&i->attr);
 	i->raw->i_flags = (i->raw->i_flags & ~SETTABLE_FLAGS) | (flags & SETTABLE_FLAGS);
-	__atomic_store_n(&i->immutable, !!(flags & EXT2_IMMUTABLE_FL), __ATOMIC_RELAXED);
+	__atomic_store_n(&i->live_flags, flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
 	fdio_mutex_unlock(&i->attr);
 	return 0;
 }

@@ -558,7 +558,7 @@ uint32_t x4_inode_mode(const struct x4_inode *i) { return __atomic_load_n(&i->mo
 uint64_t x4_inode_size(const struct x4_inode *i) { return __atomic_load_n(&i->size, __ATOMIC_ACQUIRE); }
 struct x4_vol *x4_inode_vol(struct x4_inode *i) { return i->vol; }
 
-bool x4_inode_immutable(const struct x4_inode *i) { return __atomic_load_n(&i->immutable, __ATOMIC_RELAXED); }
+uint32_t x4_inode_live_flags(const struct x4_inode *i) { return __atomic_load_n(&i->live_flags, __ATOMIC_RELAXED); }
 
 uint32_t x4_inode_flags(struct x4_inode *i)
 {

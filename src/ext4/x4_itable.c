@@ -88,7 +88,7 @@ void x4_inode_sync_copies(struct x4_inode *i)
 {
 	x4_size_store(i, x4_raw_size(i));
 	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->immutable, !!(i->raw->i_flags & EXT2_IMMUTABLE_FL), __ATOMIC_RELAXED);
+	__atomic_store_n(&i->live_flags, i->raw->i_flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
 	__atomic_store_n(&i->nlink, i->raw->i_links_count, __ATOMIC_RELAXED);
 	__atomic_store_n(&i->atime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_ATIME)), __ATOMIC_RELAXED);
 	__atomic_store_n(&i->mtime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_MTIME)), __ATOMIC_RELAXED);

@@ -133,7 +133,7 @@ struct x4_inode {
 	struct ext2_inode_large *raw;
 	uint64_t size;              /* atomic copy of i_size: readers on loop threads */
 	uint32_t mode;              /* atomic copy of i_mode */
-	uint32_t immutable;         /* atomic copy of that flag */
+	uint32_t live_flags;        /* atomic copy of X4_LIVE_FLAGS of i_flags */
 	uint32_t nlink;             /* atomic copy of i_links_count (x4_raw_set_nlink) */
 	int64_t atime_ns, mtime_ns, ctime_ns; /* atomic copies of the times in raw: for relatime without a lock */
 

@@ -274,22 +274,29 @@ int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync)
 	return d.err;
 }
 
-bool ops_is_sync(struct ops *o, struct x4_inode *i)
-{
-	bool dir = S_ISDIR(x4_inode_mode(i));
+bool ops_is_sync(struct ops *o, struct x4_inode *i) { return o->cfg.sync || (x4_inode_live_flags(i) & X4_LIVE_SYNC); }
 
-	return o->cfg.sync || (dir && o->cfg.dirsync) || (x4_inode_flags(i) & (OPS_FL_SYNC | (dir ? OPS_FL_DIRSYNC : 0)));
+bool ops_names_are_sync(struct ops *o, struct x4_inode *dir)
+{
+	return ops_is_sync(o, dir) || o->cfg.dirsync || (x4_inode_flags(dir) & OPS_FL_DIRSYNC);
 }
 
 int ops_may_change(struct ops *o, struct x4_inode *i)
 {
-	return nowait_on() && ops_is_sync(o, i) ? nowait_miss() : 0;
+	bool sync = S_ISDIR(x4_inode_mode(i)) ? ops_names_are_sync(o, i) : ops_is_sync(o, i);
+
+	return nowait_on() && sync ? nowait_miss() : 0;
+}
+
+/* A loop thread has asked before; somebody may have set the flag since, and then this change came first. */
+int ops_inode_durable(struct ops *o, struct x4_inode *i, int err)
+{
+	return err || nowait_on() || !ops_is_sync(o, i) ? err : ops_wait_durable(o, i, false);
 }
 
 int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err)
 {
-	/* A loop thread has asked before; somebody may have set the flag since, and then this change came first. */
-	return err || !dir || nowait_on() || !ops_is_sync(o, dir) ? err : ops_wait_durable(o, dir, false);
+	return err || nowait_on() || !ops_names_are_sync(o, dir) ? err : ops_wait_durable(o, dir, false);
 }
 
 /* ------------------------------------------------------------------ life */

@@ -259,9 +259,7 @@ static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fus
 		err = ops_set_size(o, i, in->size);
 	if (!err && what)
 		err = x4_setattr(i, what, &a);
-	if (!err && !nowait_on() && (o->cfg.sync || (x4_inode_flags(i) & OPS_FL_SYNC)))
-		err = ops_wait_durable(o, i, false);
-	return err;
+	return ops_inode_durable(o, i, err);
 }
 
 void ops_setattr(struct ops_req *q)

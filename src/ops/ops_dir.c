@@ -92,7 +92,7 @@ void ops_opendir(struct ops_req *q)
 
 	if (err)
 		goto fail;
-	err = S_ISDIR(x4_inode_mode(i)) ? ops_file_add(q->ops, i, NULL, 0, 0, &out.fh) : -ENOTDIR;
+	err = S_ISDIR(x4_inode_mode(i)) ? ops_file_add(q->ops, i, NULL, 0, &out.fh) : -ENOTDIR;
 	if (err)
 		goto put;
 	/* The kernel knows that its copy of the listing is old by the directory's mtime, which another ".." does not change. */

@@ -42,7 +42,6 @@ int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32
 	struct x4_attr none = { 0 };
 	uint64_t size = x4_inode_size(i);
 	struct dio_file *df;
-	unsigned io = 0;
 	int err = open_allowed(o, i, flags);
 
 	if (!err && nowait_on() && (flags & O_TRUNC))
@@ -56,11 +55,11 @@ int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32
 		err = ops_set_size(o, i, 0);
 	if (!err && (open_flags & FUSE_OPEN_KILL_SUIDGID) && (flags & O_TRUNC))
 		err = x4_setattr(i, ops_kill_what(q, i), &none);
-	if (o->cfg.sync || (x4_inode_flags(i) & OPS_FL_SYNC))
-		io = DIO_DSYNC | DIO_SYNC;
+	if (flags & O_TRUNC)
+		err = ops_inode_durable(o, i, err);
 	if (err)
 		goto close;
-	err = ops_file_add(o, x4_iref(i), df, flags, io, &out->fh);
+	err = ops_file_add(o, x4_iref(i), df, flags, &out->fh);
 	if (err) {
 		x4_iput(i);
 		goto close;
@@ -272,7 +271,7 @@ void ops_fallocate(struct ops_req *q)
 	/* As a write by the same process would. */
 	if (!err && q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
 		err = x4_setattr(f->inode, ops_kill_what(q, f->inode), &none);
-	if (!err && (f->io_flags & DIO_SYNC || (f->open_flags & (O_DSYNC | O_SYNC))))
+	if (!err && (ops_is_sync(o, f->inode) || (f->open_flags & (O_DSYNC | O_SYNC))))
 		err = ops_wait_durable(o, f->inode, false);
 	if (err)
 		ops_size_failed(o, f->inode, size);

@@ -40,7 +40,7 @@ static int grow(struct ops *o)
 	return 0;
 }
 
-int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags, unsigned io_flags, uint64_t *ret_fh)
+int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags, uint64_t *ret_fh)
 {
 	struct ops_file *f;
 	uint32_t gen;
@@ -57,7 +57,6 @@ int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigne
 	f->df = df;
 	f->inode = i;
 	f->open_flags = open_flags;
-	f->io_flags = io_flags;
 	gen = f->gen + 1;
 	__atomic_store_n(&f->gen, gen, __ATOMIC_RELEASE);
 	*ret_fh = (uint64_t)gen << 32 | f->index;

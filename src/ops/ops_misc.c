@@ -40,6 +40,7 @@ static void reply_ioctl(struct ops_req *q, const void *data, uint32_t len)
 static int set_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
 {
 	struct x4_attr a = { .flags = want };
+	bool sync = ops_is_sync(q->ops, i);
 	int err;
 
 	if (x4_vol_read_only(q->ops->vol))
@@ -50,7 +51,8 @@ static int set_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
 	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
 	if (!err && q->ops->tr)
 		tr_notify_inval_inode(q->ops->tr, ops_nodeid(i), -1, 0);
-	return err;
+	/* With the flag before, as any other change; and when it is this that sets it, which is the first one under it. */
+	return err || !(sync || ops_is_sync(q->ops, i)) ? err : ops_wait_durable(q->ops, i, false);
 }
 
 static const struct { uint32_t x, fl; } xflag_map[] = {

@@ -61,10 +61,13 @@ void ops_read(struct ops_req *q)
 	submit(q, f, in->offset, in->size, flags);
 }
 
-static unsigned write_flags(const struct ops_req *q, const struct ops_file *f, const struct fuse_write_in *in)
+/* live: the inode's flags of now, whatever they were when it was opened. */
+static unsigned write_flags(const struct ops_req *q, uint32_t live, const struct fuse_write_in *in)
 {
-	unsigned flags = DIO_WRITE | f->io_flags;
+	unsigned flags = DIO_WRITE;
 
+	if (unlikely(q->ops->cfg.sync || (live & X4_LIVE_SYNC)))
+		flags |= DIO_DSYNC | DIO_SYNC;
 	if (in->write_flags & FUSE_WRITE_CACHE)
 		return flags | DIO_ROOT; /* accepted long ago: refusing it now would lose it */
 	if ((in->write_flags & FUSE_WRITE_LOCKOWNER) && (in->flags & O_DIRECT))
@@ -84,6 +87,7 @@ void ops_write(struct ops_req *q)
 {
 	const struct fuse_write_in *in = ops_arg(q);
 	struct ops_file *f = ops_file_get(q->ops, in->fh);
+	uint32_t live;
 
 	if (unlikely(!f || !f->df)) {
 		ops_reply_err(q, -EBADF);
@@ -95,9 +99,10 @@ void ops_write(struct ops_req *q)
 		return;
 	}
 	/* Also through a descriptor from before the flag; but not what the page cache took on before. */
-	if (unlikely(x4_inode_immutable(f->inode) && !(in->write_flags & FUSE_WRITE_CACHE))) {
+	live = x4_inode_live_flags(f->inode);
+	if (unlikely((live & X4_LIVE_IMMUTABLE) && !(in->write_flags & FUSE_WRITE_CACHE))) {
 		ops_reply_err(q, -EPERM);
 		return;
 	}
-	submit(q, f, in->offset, in->size, write_flags(q, f, in));
+	submit(q, f, in->offset, in->size, write_flags(q, live, in));
 }

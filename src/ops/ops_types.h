@@ -60,7 +60,6 @@ struct ops_file {
 	uint32_t next_free;  /* index + 1; files_lock */
 	struct dio_file *df; /* NULL for directories */
 	struct x4_inode *inode;
-	unsigned io_flags;   /* DIO_DSYNC, DIO_SYNC that every write gets */
 	unsigned open_flags;
 	uint64_t index;
 };
@@ -107,9 +106,14 @@ void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c);
 unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i);
 /* Waits until what was done to i is durable. Workers. */
 int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync);
-/* Changes of i wait until they are durable (sync, for a directory dirsync, or its own flags): not for loop threads. */
+/*
+ * Changes of i wait until they are durable: its content and its attributes with the mount option sync or chattr +S, the names in a
+ * directory with dirsync or chattr +D as well. Not for loop threads. Any thread may ask.
+ */
 bool ops_is_sync(struct ops *o, struct x4_inode *i);
-/* Waits if ops_is_sync(dir). Returns err unless it is 0 and the wait fails. */
+bool ops_names_are_sync(struct ops *o, struct x4_inode *dir);
+/* Waits if it is so. Returns err unless it is 0 and the wait fails. */
+int ops_inode_durable(struct ops *o, struct x4_inode *i, int err);
 int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err);
 /* Before such a change: -EAGAIN on a loop thread. */
 int ops_may_change(struct ops *o, struct x4_inode *i);
@@ -122,7 +126,7 @@ void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i);
 int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size);
 
 /* ---- ops_files.c ---- */
-int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags, unsigned io_flags, uint64_t *ret_fh);
+int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags, uint64_t *ret_fh);
 /* NULL for a handle that is not open. Any thread, no lock. */
 struct ops_file *ops_file_get(struct ops *o, uint64_t fh);
 /* Takes it out of the table: the caller closes df and puts inode. False if it is not open. */

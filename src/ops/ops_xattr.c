@@ -28,8 +28,7 @@ void ops_setxattr(struct ops_req *q)
 						   in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID);
 			} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 		}
-		if (!err && q->ops->cfg.sync)
-			err = ops_wait_durable(q->ops, i, false);
+		err = ops_inode_durable(q->ops, i, err);
 		x4_iput(i);
 	}
 	ops_reply_err(q, err);
@@ -45,8 +44,7 @@ void ops_removexattr(struct ops_req *q)
 		err = may_change(i);
 		if (!err)
 			err = x4_xattr_remove(i, p->name);
-		if (!err && q->ops->cfg.sync)
-			err = ops_wait_durable(q->ops, i, false);
+		err = ops_inode_durable(q->ops, i, err);
 		x4_iput(i);
 	}
 	ops_reply_err(q, err);

@@ -436,7 +436,8 @@ static void open_volume(struct fake_kernel *k)
 
 static void open_engine(struct fake_kernel *k, const struct fk_options *o)
 {
-	struct ops_config oc = { .vol = k->vol, .workers = k->workers, .nr_requests = FK_REQUESTS, .parallel_dio = o->parallel_dio };
+	struct ops_config oc = { .vol = k->vol, .workers = k->workers, .nr_requests = FK_REQUESTS, .parallel_dio = o->parallel_dio,
+				 .sync = o->sync, .dirsync = o->dirsync };
 
 	ck_assert_int_eq(ops_new(&oc, &k->ops), 0);
 	struct dio_config dc = {

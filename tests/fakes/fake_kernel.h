@@ -20,7 +20,7 @@
 struct fake_kernel;
 
 struct fk_options {
-	bool parallel_dio;
+	bool parallel_dio, sync, dirsync;
 	uint32_t uid;      /* who sends the requests; gid is the same */
 	bool breaks;       /* the volume will be damaged by then: fk_close does not look at it */
 };

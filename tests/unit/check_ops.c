@@ -6,6 +6,7 @@
 #include "ops/ops_types.h"
 
 #include <check.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 static struct ops *o;
@@ -32,18 +33,18 @@ START_TEST(find_and_forget)
 	struct ops_file f;
 	uint64_t a, b, a2;
 
-	ck_assert_int_eq(ops_file_add(o, inode(1), NULL, 0, DIO_SYNC, &a), 0);
-	ck_assert_int_eq(ops_file_add(o, inode(2), NULL, 0, 0, &b), 0);
+	ck_assert_int_eq(ops_file_add(o, inode(1), NULL, O_RDWR, &a), 0);
+	ck_assert_int_eq(ops_file_add(o, inode(2), NULL, 0, &b), 0);
 	ck_assert_uint_ne(a, b);
 	ck_assert_ptr_eq(ops_file_get(o, a)->inode, inode(1));
-	ck_assert_uint_eq(ops_file_get(o, a)->io_flags, DIO_SYNC);
+	ck_assert_uint_eq(ops_file_get(o, a)->open_flags, O_RDWR);
 	ck_assert_ptr_eq(ops_file_get(o, b)->inode, inode(2));
 	ck_assert(ops_file_remove(o, a, &f));
 	ck_assert_ptr_eq(f.inode, inode(1));
 	ck_assert_ptr_null(ops_file_get(o, a));
 	ck_assert(!ops_file_remove(o, a, &f));
 	/* the slot is used again: the old handle still finds nothing */
-	ck_assert_int_eq(ops_file_add(o, inode(3), NULL, 0, 0, &a2), 0);
+	ck_assert_int_eq(ops_file_add(o, inode(3), NULL, 0, &a2), 0);
 	ck_assert_uint_eq((uint32_t)a2, (uint32_t)a);
 	ck_assert_ptr_null(ops_file_get(o, a));
 	ck_assert_ptr_eq(ops_file_get(o, a2)->inode, inode(3));
@@ -64,7 +65,7 @@ START_TEST(invented_handles)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		ck_assert_ptr_null(ops_file_get(o, bad[i]));
-	ck_assert_int_eq(ops_file_add(o, inode(1), NULL, 0, 0, &a), 0);
+	ck_assert_int_eq(ops_file_add(o, inode(1), NULL, 0, &a), 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		if (bad[i] != a) {
 			ck_assert_ptr_null(ops_file_get(o, bad[i]));
@@ -82,7 +83,7 @@ START_TEST(grows)
 
 	ck_assert_ptr_nonnull(fh);
 	for (unsigned i = 0; i < N; i++)
-		ck_assert_int_eq(ops_file_add(o, inode(i), NULL, 0, 0, &fh[i]), 0);
+		ck_assert_int_eq(ops_file_add(o, inode(i), NULL, 0, &fh[i]), 0);
 	first = ops_file_get(o, fh[0]);
 	for (unsigned i = 0; i < N; i++)
 		ck_assert_ptr_eq(ops_file_get(o, fh[i])->inode, inode(i));
