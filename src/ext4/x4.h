@@ -141,6 +141,7 @@ enum {
 	X4_KILL_SUIDGID = 1 << 9, /* clear suid, and sgid where group-executable; drop security.capability */
 	X4_TOUCH_CTIME = 1 << 10, /* ctime becomes now, even if nothing else is to be done */
 	X4_KILL_SGID = 1 << 11,   /* with X4_KILL_SUIDGID: sgid in any case, because who does it is not of the file's group */
+	X4_BY_ROOT = 1 << 13,     /* an ACL that follows the mode may use the reserved blocks */
 	X4_KILL_CAPS = 1 << 12,   /* drop security.capability alone: a write by somebody who may keep set-ID bits */
 };
 /* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. Takes the inode lock
@@ -261,7 +262,13 @@ int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool 
 
 /* ------------------------------------------------------------------ names (x4_namei.c, x4_rename.c, x4_dir*.c) */
 /* Who creates: for ownership of the new inode (setgid directories are handled inside). */
-struct x4_cred { uint32_t uid, gid; uint32_t umask; bool cap_fsetid; const uint32_t *groups; unsigned nr_groups; };
+struct x4_cred {
+	uint32_t uid, gid, umask;
+	bool cap_fsetid;
+	bool root;                    /* may use the reserved blocks */
+	const uint32_t *groups;
+	unsigned nr_groups;
+};
 
 /* Every name is len bytes without NUL. -ENAMETOOLONG beyond 255. References are returned; dirs are locked inside. */
 int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret);
@@ -287,7 +294,7 @@ bool x4_eviction_since(struct x4_vol *v, uint64_t *since);
 void x4_opened(struct x4_inode *i, int n);
 /* O_TMPFILE: no name, on the orphan list, nlink 0. */
 int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
-int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *target);
+int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *target, bool root);
 int x4_unlink(struct x4_inode *dir, const char *name, unsigned len);
 int x4_rmdir(struct x4_inode *dir, const char *name, unsigned len);
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT as renameat2. One transaction. */
@@ -308,8 +315,12 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 int x4_xattr_get(struct x4_inode *i, const char *name, void *buf, size_t size, size_t *ret_len);
 /* NUL-separated names; trusted: with those that only a privileged process may know of. */
 int x4_xattr_list(struct x4_inode *i, bool trusted, char *buf, size_t size, size_t *ret_len);
-/* flags: XATTR_CREATE, XATTR_REPLACE. value NULL with len 0 is an empty value. kill_sgid: FUSE_SETXATTR_ACL_KILL_SGID. */
-int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t len, int flags, bool kill_sgid);
+enum {
+	X4_XATTR_KILL_SGID = 1 << 0, /* as FUSE_SETXATTR_ACL_KILL_SGID */
+	X4_XATTR_ROOT = 1 << 1,      /* may use the reserved blocks */
+};
+/* flags: XATTR_CREATE, XATTR_REPLACE. value NULL with len 0 is an empty value. how: X4_XATTR_*. */
+int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t len, int flags, unsigned how);
 int x4_xattr_remove(struct x4_inode *i, const char *name);
 
 #endif

@@ -334,6 +334,35 @@ unsigned x4_acl_inherit_credits(struct x4_inode *dir)
 	return dir->vol->has_ea_inode ? 2 * x4_ea_credits_new(dir->vol, acl_size(dir, X4_XI_ACL_DEFAULT)) : 0;
 }
 
+unsigned x4_acl_chmod_blocks(struct x4_inode *i)
+{
+	struct x4_xattr_set s;
+	struct x4_xattr *x;
+	unsigned n = 0;
+
+	if (!i->vol->opt.acl || (!x4_raw_file_acl(i) && !i->vol->has_ea_inode) || x4_xattr_load(i, &s))
+		return 0; /* in its own space it stays, and the change will find the error */
+	x = x4_xattr_find(&s, X4_XI_ACL_ACCESS, "", 0);
+	if (x) {
+		n = 1 + x4_ea_blocks(i->vol, x->size);
+		x->inum = 0;
+		x->fresh = true;
+		if (x4_xattr_fits(i, &s))
+			n = 0;
+	}
+	x4_xattr_set_fini(&s);
+	return n;
+}
+
+unsigned x4_acl_inherit_blocks(struct x4_inode *dir, uint32_t mode)
+{
+	uint32_t size = S_ISLNK(mode) ? 0 : acl_size(dir, X4_XI_ACL_DEFAULT), nr = S_ISDIR(mode) ? 2 : 1;
+
+	if (!size || x4_xattr_fresh_fits(dir->vol, nr, size))
+		return 0;
+	return 1 + nr * x4_ea_blocks(dir->vol, size);
+}
+
 int x4_acl_chmod(struct jnl_handle *h, struct x4_inode *i, uint32_t mode)
 {
 	struct acl *a;

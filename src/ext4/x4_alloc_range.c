@@ -96,7 +96,7 @@ static int meta_reserve(struct x4_inode *i, unsigned n, bool root, unsigned *ret
 		return r;
 	meta = x4_extent_meta_for(i, n);
 	fdio_mutex_unlock(&i->map_lock);
-	r = x4_meta_reserve(i->vol, meta, root);
+	r = x4_meta_reserve(i->vol, meta, root ? X4_ASKS_SYSTEM : X4_ASKS_USER);
 	*ret_n = r ? 0 : meta;
 	return r;
 }

@@ -437,9 +437,43 @@ static bool nothing_to_kill(struct x4_inode *i, bool sgid)
 
 bool x4_nothing_to_kill(struct x4_inode *i) { return nothing_to_kill(i, true); }
 
-int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
+/* Blocks that it may need: for an ACL that moves out of a block of several inodes, or what is left there. */
+static int setattr_reserve(struct x4_inode *i, unsigned what, unsigned *ret_blocks)
+{
+	enum x4_asks who = what & X4_SET_MODE ? x4_asks(what & X4_BY_ROOT) : X4_ASKS_SYSTEM;
+	int err;
+
+	*ret_blocks = what & X4_SET_MODE ? x4_acl_chmod_blocks(i) : 0;
+	if (what & (X4_KILL_SUIDGID | X4_KILL_CAPS))
+		*ret_blocks += x4_xattr_remove_blocks(i);
+	err = *ret_blocks ? x4_meta_reserve(i->vol, *ret_blocks, who) : 0;
+	if (err)
+		*ret_blocks = 0;
+	return err;
+}
+
+static int setattr_locked(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 {
 	struct jnl_handle *h;
+	unsigned blocks;
+	int err = setattr_reserve(i, what, &blocks);
+
+	if (!err)
+		err = jnl_begin(i->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(i), &h);
+	if (!err) {
+		err = nowait_err(apply(h, i, what, a));
+		if (err)
+			jnl_cancel(h);
+		else
+			jnl_end(h);
+	}
+	if (blocks)
+		x4_meta_unreserve(i->vol, blocks);
+	return err;
+}
+
+int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
+{
 	int err = 0;
 
 	if (x4_vol_read_only(i->vol))
@@ -451,17 +485,8 @@ int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 		what &= ~(unsigned)X4_KILL_SUIDGID;
 	if ((what & X4_KILL_CAPS) && (nothing_to_kill(i, true) || !x4_xattr_has_caps(i)))
 		what &= ~(unsigned)X4_KILL_CAPS;
-	if (!(what & ~(unsigned)X4_KILL_SGID))
-		goto out;
-	err = jnl_begin(i->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(i), &h);
-	if (err)
-		goto out;
-	err = nowait_err(apply(h, i, what, a));
-	if (err)
-		jnl_cancel(h);
-	else
-		jnl_end(h);
-out:
+	if (what & ~(unsigned)(X4_KILL_SGID | X4_BY_ROOT))
+		err = setattr_locked(i, what, a);
 	x4_inode_unlock(i);
 	return err;
 }

@@ -25,15 +25,13 @@
 /* Room left for a growing file: 8 MiB with blocks of 4 KiB, but several files to a group. */
 static uint32_t stream_step(const struct x4_vol *v) { return FDIO_MIN(2048U, v->blocks_per_group / 16); }
 
-enum level { LEVEL_USER, LEVEL_ROOT, LEVEL_ALL };
-
-static uint64_t available(const struct x4_vol *v, enum level level)
+static uint64_t available(const struct x4_vol *v, enum x4_asks who)
 {
 	uint64_t keep = v->meta_held;
 
-	if (level != LEVEL_ALL)
+	if (who != X4_ASKS_SYSTEM)
 		keep += v->resv_blocks;
-	if (level == LEVEL_USER)
+	if (who == X4_ASKS_USER)
 		keep += v->root_blocks;
 	return v->free_blocks > keep ? v->free_blocks - keep : 0;
 }
@@ -208,7 +206,6 @@ take:
 /* ------------------------------------------------------------------ reservations */
 int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n)
 {
-	enum level level = root ? LEVEL_ROOT : LEVEL_USER;
 	struct run r;
 	uint64_t avail;
 	int err;
@@ -216,7 +213,7 @@ int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint3
 	FDIO_ASSERT(n > 0);
 	fdio_mutex_lock(&v->alloc_lock);
 	for (;;) {
-		avail = available(v, level);
+		avail = available(v, x4_asks(root));
 		if (!goal && i)
 			goal = i->alloc_next;
 		err = avail ? take_run(v, i, goal, (uint32_t)FDIO_MIN((uint64_t)n, avail), &r) : -ENOSPC;
@@ -253,7 +250,7 @@ uint64_t x4_balloc_available(struct x4_vol *v, bool root)
 	uint64_t n;
 
 	fdio_mutex_lock(&v->alloc_lock);
-	n = available(v, root ? LEVEL_ROOT : LEVEL_USER);
+	n = available(v, x4_asks(root));
 	fdio_mutex_unlock(&v->alloc_lock);
 	return n;
 }
@@ -280,13 +277,12 @@ int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint
 	return 0;
 }
 
-int x4_meta_reserve(struct x4_vol *v, unsigned n, bool root)
+int x4_meta_reserve(struct x4_vol *v, unsigned n, enum x4_asks who)
 {
-	enum level level = root ? LEVEL_ALL : LEVEL_USER;
 	int err = 0;
 
 	fdio_mutex_lock(&v->alloc_lock);
-	while (available(v, level) < n)
+	while (available(v, who) < n)
 		if (!wait_for_frees(v)) {
 			err = -ENOSPC;
 			break;
@@ -306,7 +302,7 @@ void x4_meta_unreserve(struct x4_vol *v, unsigned n)
 }
 
 /* ------------------------------------------------------------------ inside handles */
-int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n)
+int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	struct x4_vol *v = i->vol;
 	struct run r;
@@ -315,7 +311,7 @@ int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t 
 	FDIO_ASSERT(n > 0);
 	fdio_mutex_lock(&v->alloc_lock);
 	/* With a reservation outstanding this allocation is what it was made for. */
-	if (!v->meta_held && !available(v, root ? LEVEL_ALL : LEVEL_USER))
+	if (!v->meta_held && !available(v, X4_ASKS_SYSTEM))
 		err = -ENOSPC;
 	else
 		err = take_run(v, i, goal, n, &r);

@@ -164,7 +164,7 @@ struct dir_op {
 	struct jnl_handle *h;
 	unsigned reserved;
 };
-int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, struct dir_op *op);
+int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, bool root, struct dir_op *op);
 /* r 0: well, unless something missed on the way (nowait.h). Else undoes everything; a and b (may be NULL) are the directories
  * that were being changed. What became of it. */
 int dir_op_end(struct dir_op *op, int r, struct x4_inode *a, struct x4_inode *b);

@@ -395,7 +395,7 @@ int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk
 		return r;
 	if (lblk && !x4_map_lookup(i, lblk - 1, &x) && x.state != X4_EXT_HOLE)
 		goal = x.pblk + 1;
-	r = x4_balloc(h, i, goal, 1, false, &blk, &n);
+	r = x4_balloc(h, i, goal, 1, &blk, &n);
 	if (r)
 		return r;
 	r = x4_extent_insert(h, i, lblk, 1, blk, false);

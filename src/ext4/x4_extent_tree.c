@@ -142,7 +142,7 @@ static int node_new(struct jnl_handle *h, struct x4_inode *i, uint64_t near, str
 {
 	uint64_t blk;
 	uint32_t n;
-	int r = x4_balloc(h, i, near, 1, true, &blk, &n);
+	int r = x4_balloc(h, i, near, 1, &blk, &n);
 
 	if (r)
 		return r;

@@ -83,7 +83,7 @@ static int punch(struct x4_inode *i, uint64_t off, uint64_t len)
 	if (x4_map_kind(i) == X4_MAPPED_EXTENTS) {
 		/* Cutting an extent in two may split a node; the range frees blocks, so it may use what is kept back. */
 		meta = x4_extent_meta_for(i, 1);
-		r = x4_meta_reserve(i->vol, meta, true);
+		r = x4_meta_reserve(i->vol, meta, X4_ASKS_SYSTEM);
 		if (r)
 			return r;
 	}
@@ -117,7 +117,7 @@ static int zero_range(struct x4_inode *i, const struct range *rg, uint64_t new_s
 	if (err)
 		return err;
 	meta = x4_extent_meta_for(i, 2 + (rg->out_end - rg->out_first) / X4_EXT_UNWRITTEN_MAX);
-	err = x4_meta_reserve(i->vol, meta, root);
+	err = x4_meta_reserve(i->vol, meta, root ? X4_ASKS_SYSTEM : X4_ASKS_USER);
 	if (err) {
 		x4_resv_free(&r);
 		return err;

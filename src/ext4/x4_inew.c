@@ -72,7 +72,7 @@ static uint32_t inherited(const struct x4_inode *dir, uint32_t mode)
 	return S_ISREG(mode) ? f & ~(uint32_t)EXT2_DIRSYNC_FL : f & (EXT2_NODUMP_FL | EXT2_NOATIME_FL);
 }
 
-static uint16_t extra_isize(const struct x4_vol *v)
+uint16_t x4_extra_isize(const struct x4_vol *v)
 {
 	uint32_t want = sizeof(struct ext2_inode_large) - 128;
 
@@ -94,7 +94,7 @@ static void init_raw(struct x4_inode *i, struct x4_inode *dir, uint32_t mode, co
 	i->raw->i_links_count = 1;
 	i->raw->i_flags = inherited(dir, mode);
 	if (i->vol->inode_size > 128)
-		i->raw->i_extra_isize = extra_isize(i->vol);
+		i->raw->i_extra_isize = x4_extra_isize(i->vol);
 	x4_inode_set_seed(i);
 	x4_raw_set_time(i, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, now);
 	x4_raw_set_time(i, 0, now);

@@ -20,14 +20,14 @@
 #include <string.h>
 
 /* ---- handles ---- */
-int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, struct dir_op *op)
+int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, bool root, struct dir_op *op)
 {
 	int r;
 
 	*op = (struct dir_op){ .v = v, .reserved = blocks };
 	if (x4_vol_read_only(v))
 		return -EROFS;
-	r = blocks ? x4_meta_reserve(v, blocks, false) : 0;
+	r = blocks ? x4_meta_reserve(v, blocks, x4_asks(root)) : 0;
 	if (r)
 		return r;
 	r = jnl_begin(v->jnl, credits, &op->h);
@@ -249,6 +249,12 @@ static int new_inode(struct jnl_handle *h, struct x4_inode *dir, const struct di
 	return n->fill ? n->fill(h, i, n->arg) : 0;
 }
 
+/* What new_inode needs but for its content. */
+static unsigned new_credits(struct x4_inode *dir)
+{
+	return X4_CREDITS_INODE_NEW + 2 * X4_CREDITS_XATTR + x4_acl_inherit_credits(dir);
+}
+
 int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struct dir_new *n, struct x4_inode **ret)
 {
 	struct timespec now = x4_now(dir->vol);
@@ -267,8 +273,8 @@ int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struc
 	if (r == 0)
 		r = dir_plan_add(dir, name, len, &add);
 	if (r == 0)
-		r = dir_op_begin(dir->vol, X4_CREDITS_INODE_NEW + 2 * X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_inherit_credits(dir) +
-				 n->credits + add.credits, n->blocks + add.blocks, &op);
+		r = dir_op_begin(dir->vol, new_credits(dir) + 2 * X4_CREDITS_INODE + n->credits + add.credits,
+				 x4_acl_inherit_blocks(dir, n->mode) + n->blocks + add.blocks, n->cred->root, &op);
 	if (r)
 		goto out;
 	r = x4_inode_begin(op.h, dir);
@@ -334,7 +340,7 @@ int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, str
 	if (r == 0)
 		r = dir_check_change(dir);
 	if (r == 0)
-		r = dir_op_begin(dir->vol, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN + 2 * X4_CREDITS_XATTR + x4_acl_inherit_credits(dir), 0, &op);
+		r = dir_op_begin(dir->vol, new_credits(dir) + X4_CREDITS_ORPHAN, x4_acl_inherit_blocks(dir, n.mode), c->root, &op);
 	if (r)
 		goto out;
 	r = new_inode(op.h, dir, &n, now, &i);
@@ -390,7 +396,7 @@ static int link_in(struct jnl_handle *h, struct x4_inode *dir, struct x4_inode *
 	return r ? r : x4_inode_dirty(h, dir, true);
 }
 
-int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *target)
+int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *target, bool root)
 {
 	struct dir_add add;
 	struct dir_op op;
@@ -416,7 +422,7 @@ int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inod
 	if (r == 0)
 		r = dir_plan_add(dir, name, len, &add);
 	if (r == 0)
-		r = dir_op_begin(dir->vol, 2 * X4_CREDITS_INODE + X4_CREDITS_ORPHAN + add.credits, add.blocks, &op);
+		r = dir_op_begin(dir->vol, 2 * X4_CREDITS_INODE + X4_CREDITS_ORPHAN + add.credits, add.blocks, root, &op);
 	if (r == 0) {
 		r = dir_op_end(&op, link_in(op.h, dir, target, &add), dir, NULL);
 		if (r == 0)
@@ -477,7 +483,7 @@ static int remove_locked(struct x4_inode *dir, const char *name, unsigned len, s
 	int r = check_child(dir, child, want_dir);
 
 	if (r == 0)
-		r = dir_op_begin(dir->vol, DIR_CREDITS_CHANGE + 2 * X4_CREDITS_INODE + X4_CREDITS_ORPHAN, 0, &op);
+		r = dir_op_begin(dir->vol, DIR_CREDITS_CHANGE + 2 * X4_CREDITS_INODE + X4_CREDITS_ORPHAN, 0, false, &op);
 	if (r)
 		return r;
 	return dir_op_end(&op, remove_in(op.h, dir, name, len, child), dir, NULL);

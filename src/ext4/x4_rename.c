@@ -302,9 +302,9 @@ static int transact(struct ren *n)
 	}
 	if (n->flags & RENAME_WHITEOUT) {
 		credits += X4_CREDITS_INODE_NEW + X4_CREDITS_XATTR + x4_acl_inherit_credits(n->odir);
-		blocks++; /* its ACL */
+		blocks += x4_acl_inherit_blocks(n->odir, S_IFCHR);
 	}
-	r = dir_op_begin(n->odir->vol, credits, blocks, &op);
+	r = dir_op_begin(n->odir->vol, credits, blocks, n->cred->root, &op);
 	if (r)
 		return r;
 	return dir_op_end(&op, change(op.h, n), n->odir, n->ndir);

@@ -242,6 +242,7 @@ void x4_inode_csum_set(struct x4_vol *v, uint32_t seed, struct ext2_inode_large 
  * (x4_inode_begin) but not yet written: the caller calls x4_inode_dirty. On cancel it is freed and becomes bad; the
  * caller still drops its reference, after jnl_cancel.
  */
+uint16_t x4_extra_isize(const struct x4_vol *v); /* its i_extra_isize */
 int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
 #define X4_CREDITS_INODE_NEW 4 /* bitmap, descriptor (at seal), table block, superblock */
 /* nlink went to 0 or a truncate is pending. Idempotent. */
@@ -252,8 +253,15 @@ int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i);
 #define X4_CREDITS_ORPHAN 3
 
 /* ---- groups ---- */
-/* Blocks for metadata, or for data inside one handle: marked on disk in h. goal 0: near the inode. *ret_n <= n, >= 1. */
-int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n);
+/*
+ * Who asks for blocks. A user leaves what is kept for root and for metadata; root takes the former; the system takes
+ * everything: conversion, insertion of data that is on the device, and what takes something away.
+ */
+enum x4_asks { X4_ASKS_USER, X4_ASKS_ROOT, X4_ASKS_SYSTEM };
+static inline enum x4_asks x4_asks(bool root) { return root ? X4_ASKS_ROOT : X4_ASKS_USER; }
+/* Blocks for metadata, or for data inside one handle: marked on disk in h. goal 0: near the inode. *ret_n <= n, >= 1. Who asks
+ * was said to x4_meta_reserve; what has set nothing aside is metadata that must not fail (X4_ASKS_SYSTEM). */
+int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n);
 /* Frees in h: bitmap in this transaction, reusable only once it is durable (rule J-free), discarded then if discard is on.
  * metadata: the blocks were journalled, so jnl_forget is called for them. Undone on cancel. */
 int x4_bfree(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n, bool metadata);
@@ -269,10 +277,9 @@ void x4_balloc_next(struct x4_inode *i, uint64_t blk);
 /* Reserved blocks become allocated on disk in h (undone to reserved on cancel). */
 int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
 /* So that metadata allocation inside a handle cannot fail half-way: n blocks are set aside for the handle to come; x4_balloc
- * may take them. Given back, all n whatever was taken, by x4_meta_unreserve(n) after the handle has ended. root: even the
- * blocks kept for metadata (what must not fail: conversion, insertion of data that is on the device). -ENOSPC. Not
+ * may take them. Given back, all n whatever was taken, by x4_meta_unreserve(n) after the handle has ended. -ENOSPC. Not
  * inside a handle. */
-int x4_meta_reserve(struct x4_vol *v, unsigned n, bool root);
+int x4_meta_reserve(struct x4_vol *v, unsigned n, enum x4_asks who);
 void x4_meta_unreserve(struct x4_vol *v, unsigned n);
 #define X4_CREDITS_ALLOC 1 /* bitmap block per allocation; descriptors join at seal */
 /* seal: bitmap checksums and descriptors of dirty groups into h (journal callback). */
@@ -320,6 +327,10 @@ int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent
  * handle; the inode is locked. */
 unsigned x4_acl_chmod_credits(struct x4_inode *i);
 unsigned x4_acl_inherit_credits(struct x4_inode *dir);
+/* Blocks that they may need, to be set aside; and those of removing an attribute, which copies a shared block. */
+unsigned x4_acl_chmod_blocks(struct x4_inode *i);
+unsigned x4_acl_inherit_blocks(struct x4_inode *dir, uint32_t mode);
+unsigned x4_xattr_remove_blocks(struct x4_inode *i);
 /* Drops what handles have kept of such inodes, which may delete them. Outside handles, on a thread that may block. */
 void x4_ea_settle(struct x4_vol *v);
 void x4_ea_fini(struct x4_vol *v); /* at the end, alone: forgets them */

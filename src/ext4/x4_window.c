@@ -174,7 +174,7 @@ int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root)
 	fdio_mutex_lock(&i->map_lock);
 	meta = x4_extent_meta_for(i, 1);
 	fdio_mutex_unlock(&i->map_lock);
-	r = x4_meta_reserve(v, meta, root);
+	r = x4_meta_reserve(v, meta, root ? X4_ASKS_SYSTEM : X4_ASKS_USER);
 	if (r)
 		return r;
 	r = reserve(i, size, (uint32_t)want, root, &x);
@@ -203,7 +203,7 @@ static void refresh_meta(struct x4_inode *i)
 {
 	unsigned meta = x4_extent_meta_for(i, 1);
 
-	if (meta > i->win_meta && !x4_meta_reserve(i->vol, meta - i->win_meta, true))
+	if (meta > i->win_meta && !x4_meta_reserve(i->vol, meta - i->win_meta, X4_ASKS_SYSTEM))
 		i->win_meta = meta;
 }
 

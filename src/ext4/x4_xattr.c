@@ -249,6 +249,18 @@ unsigned x4_xattr_credits(struct x4_inode *i, size_t len)
 	return n;
 }
 
+unsigned x4_xattr_remove_blocks(struct x4_inode *i)
+{
+	struct x4_xattr_set s;
+	unsigned n;
+
+	if (!x4_raw_file_acl(i) || x4_xattr_load(i, &s))
+		return 0;
+	n = s.block_shared;
+	x4_xattr_set_fini(&s);
+	return n;
+}
+
 /* XATTR_CREATE and XATTR_REPLACE are judged before a transaction is opened. */
 static int check_flags(struct x4_inode *i, uint8_t index, const char *rest, unsigned len, int flags)
 {
@@ -273,7 +285,7 @@ struct change {
 	unsigned rest_len;
 	const void *value; /* NULL: remove */
 	size_t len;
-	bool kill_sgid;
+	unsigned how; /* X4_XATTR_* */
 };
 
 static int change_in_handle(struct jnl_handle *h, struct x4_inode *i, const struct change *c)
@@ -283,7 +295,7 @@ static int change_in_handle(struct jnl_handle *h, struct x4_inode *i, const stru
 	if (err)
 		return err;
 	if (is_acl(c->index))
-		err = x4_acl_store(h, i, c->index, c->value, c->len, c->kill_sgid);
+		err = x4_acl_store(h, i, c->index, c->value, c->len, c->how & X4_XATTR_KILL_SGID);
 	else
 		err = x4_xattr_change(h, i, c->index, c->rest, c->rest_len, c->value, c->len);
 	if (err)
@@ -315,13 +327,13 @@ static bool fits_as_it_is(struct x4_inode *i, const struct change *c)
 /* The inode is locked exclusively. */
 static int change_locked(struct x4_inode *i, const struct change *c)
 {
-	unsigned blocks = c->value ? 1 + x4_ea_blocks(i->vol, c->len) : 0;
+	unsigned blocks = c->value ? 1 + x4_ea_blocks(i->vol, c->len) : x4_xattr_remove_blocks(i);
 	struct jnl_handle *h;
 	int err = 0;
 
 	if (blocks)
-		err = x4_meta_reserve(i->vol, blocks, false);
-	if (err == -ENOSPC && fits_as_it_is(i, c)) {
+		err = x4_meta_reserve(i->vol, blocks, c->value ? x4_asks(c->how & X4_XATTR_ROOT) : X4_ASKS_SYSTEM);
+	if (err == -ENOSPC && c->value && fits_as_it_is(i, c)) {
 		blocks = 0;
 		err = 0;
 	}
@@ -349,9 +361,9 @@ static int may_change(struct x4_inode *i)
 	return 0;
 }
 
-int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t len, int flags, bool kill_sgid)
+int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t len, int flags, unsigned how)
 {
-	struct change c = { .value = value ? value : "", .len = len, .kill_sgid = kill_sgid };
+	struct change c = { .value = value ? value : "", .len = len, .how = how };
 	int err = split_name(i->vol, name, &c.index, &c.rest, &c.rest_len);
 
 	if (!err && len > X4_XATTR_VALUE_MAX)

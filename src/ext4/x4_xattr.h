@@ -50,6 +50,8 @@ struct x4_xattr *x4_xattr_find(struct x4_xattr_set *s, uint8_t index, const char
 int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s);
 /* Whether x4_xattr_store would take no new block. s is for nothing else afterwards. */
 bool x4_xattr_fits(struct x4_inode *i, struct x4_xattr_set *s);
+/* Whether nr attributes without a name, each of size bytes, fit into a new inode itself. */
+bool x4_xattr_fresh_fits(const struct x4_vol *v, uint32_t nr, uint32_t size);
 /* Takes the block away: one owner less, or freed. i is begun, and dirtied by the caller. */
 int x4_xattr_drop_block(struct jnl_handle *h, struct x4_inode *i);
 uint64_t x4_raw_file_acl(const struct x4_inode *i);

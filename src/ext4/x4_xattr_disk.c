@@ -453,7 +453,7 @@ static int own_block(struct jnl_handle *h, struct x4_inode *i, struct jnl_buf **
 		if (err)
 			return err;
 	}
-	err = x4_balloc(h, i, 0, 1, false, &blk, &n);
+	err = x4_balloc(h, i, 0, 1, &blk, &n);
 	if (!err)
 		err = jnl_bnew(h, blk, ret);
 	if (err)
@@ -475,6 +475,13 @@ bool x4_xattr_fits(struct x4_inode *i, struct x4_xattr_set *s)
 		if (s->e[k].apart)
 			return false;
 	return !block || (x4_raw_file_acl(i) && !s->block_shared);
+}
+
+bool x4_xattr_fresh_fits(const struct x4_vol *v, uint32_t nr, uint32_t size)
+{
+	uint32_t extra = x4_extra_isize(v);
+
+	return extra && OLD_INODE + extra + 8 + nr * (entry_len(0) + round4(size)) <= v->inode_size;
 }
 
 /* Values that go to inodes of their own; and a copy of a shared block owns those of the entries that it keeps. */

@@ -194,12 +194,15 @@ void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 	nowait_end();
 }
 
+bool ops_may_use_reserved(const struct ops_req *q) { return q->tr.in.h.uid == 0; }
+
 void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)
 {
 	const struct pro_in *in = &q->tr.in;
 
 	*c = (struct x4_cred){
 		.uid = in->h.uid, .gid = in->h.gid, .umask = umask & 07777, .cap_fsetid = in->h.uid == 0,
+		.root = ops_may_use_reserved(q),
 		.groups = in->groups, .nr_groups = in->nr_groups,
 	};
 }

@@ -258,7 +258,7 @@ static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fus
 	if (in->valid & FATTR_SIZE)
 		err = ops_set_size(o, i, in->size);
 	if (!err && what)
-		err = x4_setattr(i, what, &a);
+		err = x4_setattr(i, what | (ops_may_use_reserved(q) ? X4_BY_ROOT : 0), &a);
 	return ops_inode_durable(o, i, err);
 }
 

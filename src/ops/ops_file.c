@@ -265,9 +265,9 @@ void ops_fallocate(struct ops_req *q)
 	if (err)
 		goto out;
 	size = x4_inode_size(f->inode);
-	err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
+	err = fallocate_gated(o, f->inode, mode, in, ops_may_use_reserved(q));
 	while (err == -ENOSPC && x4_eviction_since(o->vol, &since))
-		err = fallocate_gated(o, f->inode, mode, in, q->tr.in.h.uid == 0);
+		err = fallocate_gated(o, f->inode, mode, in, ops_may_use_reserved(q));
 	/* As a write by the same process would. */
 	if (!err && q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
 		err = x4_setattr(f->inode, ops_kill_what(q, f->inode), &none);

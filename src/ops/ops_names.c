@@ -137,7 +137,7 @@ void ops_link(struct ops_req *q)
 		err = -EPERM;
 	else {
 		do {
-			err = x4_link(dir, in->name, in->name_len, i);
+			err = x4_link(dir, in->name, in->name_len, i, ops_may_use_reserved(q));
 		} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 	}
 	err = ops_dir_durable(q->ops, dir, err);

@@ -78,7 +78,7 @@ static unsigned write_flags(const struct ops_req *q, uint32_t live, const struct
 		flags |= DIO_SYNC | DIO_DSYNC;
 	/* Capabilities go whoever writes; for a descriptor without page cache the kernel leaves that to us. */
 	flags |= in->write_flags & FUSE_WRITE_KILL_SUIDGID ? DIO_KILLPRIV : DIO_KILLCAPS;
-	if (q->tr.in.h.uid == 0)
+	if (ops_may_use_reserved(q))
 		flags |= DIO_ROOT;
 	return flags;
 }

@@ -102,6 +102,8 @@ static inline uint64_t ops_nodeid(const struct x4_inode *i)
 /* The kernel gives back, or never was given, so many lookups. */
 void ops_unlookup(struct ops *o, uint64_t nodeid, uint64_t nlookup);
 void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c);
+/* The requester may use the blocks that are kept back from ordinary users. */
+bool ops_may_use_reserved(const struct ops_req *q);
 /* What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without the groups. Workers, OPS_TRY. */
 unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i);
 /* Waits until what was done to i is durable. Workers. */

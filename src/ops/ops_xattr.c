@@ -17,15 +17,17 @@ void ops_setxattr(struct ops_req *q)
 	const struct fuse_setxattr_in *in = ops_arg(q);
 	const struct pro_in *p = &q->tr.in;
 	uint64_t since = x4_evictions(q->ops->vol);
+	unsigned how = ops_may_use_reserved(q) ? X4_XATTR_ROOT : 0;
 	struct x4_inode *i;
 	int err = p->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(q->ops, p->h.nodeid, &i);
 
+	if (in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
+		how |= X4_XATTR_KILL_SGID;
 	if (!err) {
 		err = may_change(i);
 		if (!err) {
 			do {
-				err = x4_xattr_set(i, p->name, p->data, p->data_len, (int)in->flags,
-						   in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID);
+				err = x4_xattr_set(i, p->name, p->data, p->data_len, (int)in->flags, how);
 			} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 		}
 		err = ops_inode_durable(q->ops, i, err);

@@ -144,7 +144,7 @@ static int op_link(struct worker *w, unsigned n, unsigned to, struct x4_inode *i
 		return 0;
 	touch_file(w, f);
 	touch_name(w, &w->name[to]);
-	ret = x4_link(dir_of(w->r, to), text, tree_text(text, sizeof(text), w->nr, to), i);
+	ret = x4_link(dir_of(w->r, to), text, tree_text(text, sizeof(text), w->nr, to), i, true);
 	if (!ret)
 		give_name(&w->name[to], f);
 	return ret;

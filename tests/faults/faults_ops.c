@@ -160,7 +160,7 @@ void op_link(struct run *r, struct name *from, struct name *to)
 	if (!err) {
 		err = get(r, from, &i);
 		if (!err) {
-			err = x4_link(dir, to->name, (unsigned)strlen(to->name), i);
+			err = x4_link(dir, to->name, (unsigned)strlen(to->name), i, true);
 			x4_iput(i);
 		}
 		x4_iput(dir);
@@ -435,7 +435,7 @@ void op_tmpfile(struct run *r, struct name *to, uint32_t len)
 	begin(r, to, b, true);
 	err = get(r, NULL, &root);
 	if (!err) {
-		err = x4_link(root, to->name, (unsigned)strlen(to->name), i);
+		err = x4_link(root, to->name, (unsigned)strlen(to->name), i, true);
 		x4_iput(root);
 	}
 	x4_iput(i);

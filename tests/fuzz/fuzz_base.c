@@ -123,7 +123,7 @@ static void big_dir(struct x4_inode *root, unsigned n, unsigned len)
 	for (unsigned k = 0; k < n; k++) {
 		memset(name, 'a' + (int)(k % 26), sizeof(name));
 		snprintf(name + len - 6, 7, "%06u", k);
-		MUST(!x4_link(h, name, len, f));
+		MUST(!x4_link(h, name, len, f, true));
 	}
 	x4_iput(f);
 	x4_iput(h);

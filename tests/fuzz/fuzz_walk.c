@@ -309,7 +309,7 @@ static void do_names(struct walk *w)
 		if (!note(w, x4_symlink(dir, name, len, (char *)memset(w->buf, 'y', 900), 1 + rnd_n(&w->r, 900), &cred, &i)))
 			x4_iput(i);
 		break;
-	case 3: (void)note(w, x4_link(dir, name, len, any(w))); break;
+	case 3: (void)note(w, x4_link(dir, name, len, any(w), false)); break;
 	case 4: (void)note(w, x4_unlink(dir, name, len)); break;
 	case 5: (void)note(w, x4_rmdir(dir, name, len)); break;
 	default:

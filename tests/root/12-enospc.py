@@ -133,6 +133,12 @@ def reserved_blocks(env):
         st = os.statvfs(m.point)
         expect(st.f_bavail < 40, f"{st.f_bavail} blocks available to users")
         expect(st.f_bfree > 500, f"only {st.f_bfree} blocks kept")
+        # Not only for data: for everything else that takes a block.
+        os.mkdir(m.path("d"))
+        os.symlink("t" * 200, m.path("long-link"))
+        os.setxattr(m.path("user"), "user.large", b"v" * 2000)
+        for i in range(200):
+            os.close(os.open(m.path("d", f"a-name-of-some-length-so-that-blocks-fill-{i}"), os.O_CREAT | os.O_WRONLY))
         write_file(m.path("root"), pattern(1_000_000), sync=True)
     vol.check()
 

@@ -133,7 +133,7 @@ START_TEST(test_balloc_cancel)
 
 		ck_assert_int_eq(jnl_begin(v->jnl, 60, &h), 0);
 		for (unsigned k = 0; k < 40; k++)
-			ck_assert_int_eq(x4_balloc(h, i, k % 3 ? 0 : v->nr_blocks / 2, 1, false, &blk[k], &n), 0);
+			ck_assert_int_eq(x4_balloc(h, i, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
 		ck_assert_int_eq(x4_inode_new(h, root, S_IFDIR | 0755, &c, &made), 0);
 		ck_assert_uint_eq(v->free_blocks, free_blocks - 40);
 		ck_assert_uint_eq(v->free_inodes, free_inodes - 1);
@@ -161,7 +161,7 @@ START_TEST(test_no_reuse_before_commit)
 	setup(0);
 	i = env_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
-	ck_assert_int_eq(x4_balloc(h, i, 0, 1, false, &blk, &n), 0);
+	ck_assert_int_eq(x4_balloc(h, i, 0, 1, &blk, &n), 0);
 	jnl_end(h);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
@@ -205,8 +205,8 @@ START_TEST(test_enospc)
 	ck_assert_uint_le(v->free_blocks, v->root_blocks + v->resv_blocks + 8);
 	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 1, true, &blk, &n), 0);
 	x4_balloc_unreserve(v, blk, n);
-	ck_assert_int_eq(x4_meta_reserve(v, 10, false), -ENOSPC);
-	ck_assert_int_eq(x4_meta_reserve(v, 10, true), 0);
+	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_USER), -ENOSPC);
+	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_ROOT), 0);
 	x4_meta_unreserve(v, 10);
 	env_check_groups(v);
 

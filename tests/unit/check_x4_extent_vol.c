@@ -62,7 +62,7 @@ static struct jnl_handle *map_four(struct testvol *t, bool convert)
 	if (convert) {
 		must(x4_extent_convert(h, t->i, 0, 4, X4_EXT_WRITTEN, &next) == 0);
 	} else {
-		must(x4_balloc(h, t->i, 0, 4, true, &blk, &n) == 0 && n == 4);
+		must(x4_balloc(h, t->i, 0, 4, &blk, &n) == 0 && n == 4);
 		must(x4_extent_insert(h, t->i, 0, 4, blk, false) == 0);
 	}
 	x4_stamp(t->i, 5 * 4096);

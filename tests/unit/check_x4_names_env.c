@@ -66,7 +66,7 @@ int n_rmdir(struct x4_inode *dir, const char *name) { return x4_rmdir(dir, name,
 
 int n_link(struct x4_inode *dir, const char *name, struct x4_inode *target)
 {
-	return x4_link(dir, name, (unsigned)strlen(name), target);
+	return x4_link(dir, name, (unsigned)strlen(name), target, false);
 }
 
 int n_rename(struct x4_inode *od, const char *on, struct x4_inode *nd, const char *nn, unsigned flags)

@@ -264,12 +264,11 @@ static int find_free(uint64_t goal, uint32_t n, bool keep_meta, uint64_t *ret_bl
 	return -ENOSPC;
 }
 
-int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n)
+int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	int r;
 
 	(void)i;
-	(void)root;
 	if (fails())
 		return -ENOSPC;
 	r = find_free(goal, n, false, ret_blk, ret_n);
@@ -350,10 +349,10 @@ int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint
 	return 0;
 }
 
-int x4_meta_reserve(struct x4_vol *v, unsigned n, bool root)
+int x4_meta_reserve(struct x4_vol *v, unsigned n, enum x4_asks who)
 {
 	(void)v;
-	(void)root;
+	(void)who;
 	if (fails())
 		return -ENOSPC;
 	J->meta_held += n;

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Who gets the last blocks: every operation that allocates fails for an ordinary user where only the blocks kept for root and for
+ * metadata are left, with nothing changed, and works for root, as with the kernel. On a volume of blocks that are all taken.
+ */
+#include "check_x4_env.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#define PLAIN 3 /* no checksums: an attribute block can be shared by hand */
+#define ACL_ENTRIES 60u
+
+static struct fake_dev *f;
+static struct x4_vol *v;
+static struct x4_inode *top, *dir, *file, *filler;
+static uint64_t held[16];
+static unsigned nr_held;
+static const struct x4_cred user = { .uid = 1000, .gid = 1000 }, root = { .cap_fsetid = true, .root = true };
+
+/* A default ACL that no inode has room for: it allows named users everything. */
+static size_t large_acl(uint8_t *p)
+{
+	static const uint16_t tags[] = { 0x01, 0x02, 0x04, 0x10, 0x20 };
+	uint32_t id = 2000, none = UINT32_MAX, version = 2;
+	size_t at = 4;
+
+	memcpy(p, &version, 4);
+	for (unsigned n = 0; n < ACL_ENTRIES; n++) {
+		unsigned k = n == 0 ? 0 : n < ACL_ENTRIES - 3 ? 1 : n - (ACL_ENTRIES - 5);
+		uint16_t perm = 7;
+
+		memcpy(p + at, &tags[k], 2);
+		memcpy(p + at + 2, &perm, 2);
+		memcpy(p + at + 4, k == 1 ? &id : &none, 4);
+		id += k == 1;
+		at += 8;
+	}
+	return at;
+}
+
+static int make(struct x4_inode *d, const char *name, uint32_t mode, const struct x4_cred *c)
+{
+	struct x4_inode *i;
+	int err = x4_create(d, name, (unsigned)strlen(name), mode, 0, c, &i);
+
+	if (!err)
+		x4_iput(i);
+	return err;
+}
+
+static int slow_link(const char *name, const struct x4_cred *c)
+{
+	char target[200];
+	struct x4_inode *i;
+	int err;
+
+	memset(target, 't', sizeof(target));
+	err = x4_symlink(top, name, (unsigned)strlen(name), target, sizeof(target), c, &i);
+	if (!err)
+		x4_iput(i);
+	return err;
+}
+
+/* The blocks that users may have are taken. */
+static void fill(void)
+{
+	uint32_t at = 0, step = 1000;
+
+	while (step) {
+		if (env_fill(filler, at, step))
+			step /= 2;
+		else
+			at += step;
+	}
+	/* A file leaves a few, for its tree. */
+	for (nr_held = 0; nr_held < ARRAY_SIZE(held); nr_held++) {
+		uint32_t n;
+
+		if (x4_balloc_reserve(v, NULL, 0, 1, false, &held[nr_held], &n))
+			break;
+	}
+	ck_assert_uint_lt(nr_held, ARRAY_SIZE(held));
+}
+
+static void setup(unsigned shape)
+{
+	uint8_t acl[4 + 8 * ACL_ENTRIES];
+	size_t len = large_acl(acl);
+
+	f = env_new(shape);
+	v = env_open(f);
+	top = env_root(v);
+	ck_assert_int_eq(x4_create(top, "dir", 3, S_IFDIR | 0777, 0, &root, &dir), 0);
+	ck_assert_int_eq(x4_xattr_set(dir, "system.posix_acl_default", acl, len, 0, 0), 0);
+	ck_assert_int_eq(x4_create(top, "file", 4, S_IFREG | 0666, 0, &root, &file), 0);
+	ck_assert_int_eq(x4_create(top, "filler", 6, S_IFREG | 0666, 0, &root, &filler), 0);
+}
+
+static void finish(void)
+{
+	ck_assert_uint_eq(v->meta_held, 0);
+	while (nr_held)
+		x4_balloc_unreserve(v, held[--nr_held], 1);
+	x4_iput(top);
+	x4_iput(dir);
+	x4_iput(file);
+	x4_iput(filler);
+	env_check_groups(v);
+	env_close_check(v, f);
+	fake_free(f);
+}
+
+START_TEST(test_create)
+{
+	struct x4_inode *i;
+
+	setup((unsigned)_i);
+	fill();
+	ck_assert_int_eq(make(top, "d", S_IFDIR | 0777, &user), -ENOSPC);
+	ck_assert_int_eq(make(top, "d", S_IFDIR | 0777, &root), 0);
+	ck_assert_int_eq(slow_link("l", &user), -ENOSPC);
+	ck_assert_int_eq(slow_link("l", &root), 0);
+	/* A file whose ACL takes a block. */
+	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &user), -ENOSPC);
+	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &root), 0);
+	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &user, &i), -ENOSPC);
+	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &root, &i), 0);
+	x4_iput(i);
+	/* What takes no block works for everybody. */
+	ck_assert_int_eq(make(top, "f", S_IFREG | 0666, &user), 0);
+	finish();
+}
+END_TEST
+
+/* A directory grows: by names of either kind, and by a rename. */
+START_TEST(test_grow)
+{
+	char name[200];
+	unsigned made = 0;
+	int err = 0;
+
+	setup((unsigned)_i);
+	fill();
+	memset(name, 'n', sizeof(name));
+	while (!err) {
+		snprintf(name + 190, 10, "%u", made);
+		err = x4_link(top, name, 190 + (unsigned)strlen(name + 190), file, false);
+		made += !err;
+	}
+	ck_assert_int_eq(err, -ENOSPC);
+	ck_assert_uint_gt(made, 2);
+	ck_assert_int_eq(x4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &user), -ENOSPC);
+	ck_assert_int_eq(make(top, name, S_IFREG | 0666, &user), -ENOSPC);
+	ck_assert_int_eq(x4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &root), 0);
+	for (unsigned n = 0; n < 100; n++) {
+		snprintf(name + 190, 10, "more%u", n);
+		ck_assert_int_eq(x4_link(top, name, 190 + (unsigned)strlen(name + 190), file, true), 0);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(test_xattr)
+{
+	char value[600];
+
+	setup((unsigned)_i);
+	fill();
+	memset(value, 'v', sizeof(value));
+	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), -ENOSPC);
+	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, X4_XATTR_ROOT), 0);
+	/* It is there now: changing it takes nothing. */
+	value[0] = 'w';
+	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(x4_xattr_remove(file, "user.v"), 0);
+	finish();
+}
+END_TEST
+
+/* The attribute block of a becomes b's as well. */
+static void share_block(struct x4_inode *a, struct x4_inode *b)
+{
+	struct jnl_handle *h;
+	struct jnl_buf *buf;
+
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(jnl_bread(v->jnl, a->raw->i_file_acl, &buf), 0);
+	ck_assert_int_eq(jnl_get_write(h, buf), 0);
+	((struct ext2_ext_attr_header *)(void *)buf->data)->h_refcount = 2;
+	ck_assert_int_eq(x4_inode_begin(h, b), 0);
+	b->raw->i_file_acl = a->raw->i_file_acl;
+	ck_assert_int_eq(x4_raw_add_blocks(b, 1), 0);
+	ck_assert_int_eq(x4_inode_dirty(h, b, true), 0);
+	jnl_end(h);
+	jnl_brelse(buf);
+}
+
+/* An access ACL and another attribute in a block that two files have: who changes one of them needs a copy. */
+START_TEST(test_shared)
+{
+	struct x4_attr mode = { .mode = 0640 };
+	uint8_t acl[4 + 8 * ACL_ENTRIES];
+	size_t len = large_acl(acl);
+	struct x4_inode *a;
+
+	setup(PLAIN);
+	ck_assert_int_eq(x4_xattr_set(file, "system.posix_acl_access", acl, len, 0, 0), 0);
+	ck_assert_int_eq(x4_xattr_set(file, "security.capability", acl, 300, 0, 0), 0);
+	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &a), 0);
+	share_block(file, a);
+	fill();
+	ck_assert_int_eq(x4_setattr(a, X4_SET_MODE, &mode), -ENOSPC);
+	ck_assert_uint_eq(x4_inode_mode(a) & 0777, 0666);
+	ck_assert_int_eq(x4_setattr(a, X4_SET_MODE | X4_BY_ROOT, &mode), 0);
+	ck_assert_uint_eq(x4_inode_mode(a) & 0777, 0640);
+	ck_assert_uint_ne(a->raw->i_file_acl, file->raw->i_file_acl);
+	x4_iput(a);
+	finish();
+}
+END_TEST
+
+/* A write must take the capabilities away, and an attribute can be removed, whoever does it. */
+START_TEST(test_shared_removed)
+{
+	static const struct x4_attr none;
+	struct x4_inode *a;
+	char value[600];
+
+	setup(PLAIN);
+	memset(value, 'v', sizeof(value));
+	ck_assert_int_eq(x4_xattr_set(file, "user.a", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(x4_xattr_set(file, "user.b", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(x4_xattr_set(file, "security.capability", value, 300, 0, 0), 0);
+	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &a), 0);
+	share_block(file, a);
+	fill();
+	if (_i)
+		ck_assert_int_eq(x4_setattr(a, X4_KILL_CAPS, &none), 0);
+	else
+		ck_assert_int_eq(x4_xattr_remove(a, "user.a"), 0);
+	ck_assert_uint_ne(a->raw->i_file_acl, file->raw->i_file_acl);
+	x4_iput(a);
+	finish();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4 space");
+	TCase *t = tcase_create("space");
+
+	fdio_log_set_level(0);
+	tcase_set_timeout(t, 30);
+	tcase_add_loop_test(t, test_create, 2, 4);
+	tcase_add_loop_test(t, test_grow, 2, 4);
+	tcase_add_loop_test(t, test_xattr, 2, 4);
+	tcase_add_test(t, test_shared);
+	tcase_add_loop_test(t, test_shared_removed, 0, 2);
+	suite_add_tcase(s, t);
+	return env_run(s);
+}
