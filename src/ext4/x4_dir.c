@@ -70,9 +70,20 @@ static int find_dots(struct x4_inode *dir, unsigned len, struct dir_pos *ret)
 	return r;
 }
 
+bool dir_index_lost(struct x4_inode *dir)
+{
+	struct jnl_buf *b;
+	int r = dirb_read(dir, 0, DIRB_INDEX, &b);
+
+	if (!r)
+		jnl_brelse(b);
+	return r == -EUCLEAN;
+}
+
 static int scan(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
 	uint32_t nr = dir_nr_blocks(dir);
+	unsigned bad = 0;
 	struct dirb_ent e;
 	struct jnl_buf *b;
 	unsigned prev;
@@ -81,6 +92,8 @@ static int scan(struct x4_inode *dir, const char *name, unsigned len, struct dir
 
 	for (uint32_t lblk = 0; lblk < nr; lblk++) {
 		r = dirb_read(dir, lblk, DIRB_ANY, &b);
+		if (r && !dirb_pass_over(r, &bad))
+			continue;
 		if (r)
 			return r;
 		hit = !dirb_is_index(dir, lblk, b->data) && dirb_find(dir->vol, b->data, name, len, &e, &prev);
@@ -90,7 +103,7 @@ static int scan(struct x4_inode *dir, const char *name, unsigned len, struct dir
 		if (hit)
 			return 0;
 	}
-	return -ENOENT;
+	return bad ? -EUCLEAN : -ENOENT;
 }
 
 /* INDEX_FL on a volume without dir_index: the index blocks look empty to a scan, but no table is kept of such a mix. */
@@ -106,8 +119,10 @@ int dir_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_po
 
 	if (is_dots(name, len))
 		return find_dots(dir, len, ret);
-	if (dir_is_dx(dir))
-		return dx_find(dir, name, len, ret);
+	if (dir_is_dx(dir)) {
+		r = dx_find(dir, name, len, ret);
+		return r == -EUCLEAN && dir_index_lost(dir) ? scan(dir, name, len, ret) : r;
+	}
 	if (may_have_state(dir))
 		ds = dirstate_get(dir, &r);
 	if (r)

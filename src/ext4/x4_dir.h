@@ -45,6 +45,12 @@ enum dirb_kind { DIRB_LEAF, DIRB_INDEX, DIRB_ANY };
 unsigned dirb_limit(const struct x4_vol *v);
 /* Block lblk of dir, verified as kind; ANY finds out by content. -EUCLEAN, -EIO. */
 int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret);
+/*
+ * The result of looking at one block of a walk: damage is passed over (0) and counted in *bad, at most DIR_BAD_MAX times in one walk,
+ * because a directory can be made of nothing else. What a walk with *bad set does not find may have been there.
+ */
+#define DIR_BAD_MAX 256u
+int dirb_pass_over(int r, unsigned *bad);
 /* The block is an index block (root or node) by content; for what dirb_read returned for ANY. */
 bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data);
 /* The entry at off, bounds-checked against limit. False at the end or when it does not make sense. */
@@ -83,6 +89,8 @@ struct dir_pos { uint32_t lblk, off, ino; uint8_t ft; };
 /* Every 32nd block of a walk in order: one device read for the neighbours that are contiguous on disk. */
 void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr);
 bool dir_is_dx(const struct x4_inode *dir);
+/* dir_is_dx, but the block where the index begins is damaged. */
+bool dir_index_lost(struct x4_inode *dir);
 uint32_t dir_nr_blocks(const struct x4_inode *dir);
 uint8_t dir_ft_of_mode(uint32_t mode);
 /* -ENOENT; -EUCLEAN also for an inode number that no name may have. "." and ".." are found too. */

@@ -265,6 +265,11 @@ int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct j
 	return 0;
 }
 
+int dirb_pass_over(int r, unsigned *bad)
+{
+	return r == -EUCLEAN && (*bad)++ < DIR_BAD_MAX ? 0 : r;
+}
+
 /* ---- inside a leaf ---- */
 bool dirb_find(const struct x4_vol *v, const uint8_t *data, const char *name, unsigned len, struct dirb_ent *ret, unsigned *ret_prev)
 {

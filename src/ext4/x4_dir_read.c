@@ -11,6 +11,9 @@
  * "." and ".." come first, at positions that no name can have. In hash order the names of one leaf (of several, where
  * equal hashes span them) are sorted in a buffer of fixed size; when they are more than it holds, the lowest are given
  * out and the leaves are read again for the rest. Holds dir->rw shared throughout; workers only.
+ *
+ * A damaged block is told in the log and passed over (dirb_pass_over), as the kernel does: what the rest of the directory names can
+ * be saved. If the first block cannot be read, an index is not looked for either: the directory is listed in the order of its blocks.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -40,7 +43,8 @@ struct listing {
 	struct x4_inode *dir;
 	bool (*emit)(void *arg, const struct x4_dirent *e);
 	void *arg;
-	bool stopped;
+	bool stopped, given; /* asked to stop; something was given out */
+	unsigned bad;        /* damaged blocks that were passed over */
 	uint8_t version;
 	struct item *item; /* 2 * BATCH of them */
 	unsigned nr;
@@ -73,8 +77,8 @@ static bool give(struct listing *l, const char *name, unsigned len, uint32_t ino
 {
 	struct x4_dirent d = { .ino = ino, .type = type, .name_len = (uint8_t)len, .name = name, .next_cookie = next };
 
-	if (!l->emit(l->arg, &d))
-		l->stopped = true;
+	l->stopped = !l->emit(l->arg, &d);
+	l->given |= !l->stopped;
 	return !l->stopped;
 }
 
@@ -90,7 +94,7 @@ static int give_dots(struct listing *l, uint64_t cookie)
 	r = dir_find(l->dir, "..", 2, &pos);
 	if (r == 0)
 		give(l, "..", 2, pos.ino, DT_DIR, COOKIE_NAMES);
-	return r;
+	return dirb_pass_over(r, &l->bad);
 }
 
 static bool is_dots(const struct dirb_ent *e)
@@ -126,7 +130,7 @@ static int list_linear(struct listing *l, uint64_t from)
 
 	for (uint64_t lblk = from >> l->dir->vol->block_bits; r == 0 && !l->stopped && lblk < nr; lblk++) {
 		dir_readahead(l->dir, (uint32_t)lblk, nr);
-		r = list_linear_block(l, (uint32_t)lblk, from);
+		r = dirb_pass_over(list_linear_block(l, (uint32_t)lblk, from), &l->bad);
 	}
 	return r;
 }
@@ -206,7 +210,7 @@ static int collect_dx(struct listing *l, uint64_t from, uint64_t *ret_end)
 	if (r == 0)
 		l->version = p.version;
 	for (r = r ? r : 1; r == 1;) {
-		r = collect_leaf(l, dx_leaf(&p), from);
+		r = dirb_pass_over(collect_leaf(l, dx_leaf(&p), from), &l->bad);
 		if (r)
 			break;
 		r = dx_next(l->dir, &p, &next);
@@ -264,13 +268,21 @@ static int list_hashed(struct listing *l, uint64_t from)
 	while (r == 0 && !l->stopped && from < POS_END - COOKIE_BASE) {
 		l->nr = 0;
 		l->cut = false;
-		r = dx ? collect_dx(l, from, &end) : collect_leaf(l, 0, from);
+		r = dx ? collect_dx(l, from, &end) : dirb_pass_over(collect_leaf(l, 0, from), &l->bad);
 		if (r == 0)
 			r = give_items(l, from);
 		from = l->cut ? l->cut_pos : end;
 	}
 	free(l->item);
 	return r;
+}
+
+/* Positions in hash order for this directory; false also if its index has no beginning. */
+static bool by_hash(struct x4_inode *dir)
+{
+	if (!dir_is_dx(dir))
+		return dir->vol->has_dir_index && dir_nr_blocks(dir) == 1;
+	return !dir_index_lost(dir);
 }
 
 int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct x4_dirent *e), void *arg)
@@ -288,12 +300,15 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 	if (r == 0 && cookie < COOKIE_NAMES)
 		r = give_dots(&l, cookie);
 	if (r == 0 && !l.stopped) {
-		if (dir_is_dx(dir) || (dir->vol->has_dir_index && dir_nr_blocks(dir) == 1))
+		if (by_hash(dir))
 			r = list_hashed(&l, from);
 		else
 			r = list_linear(&l, from);
 	}
 	x4_inode_unlock(dir);
+	/* What was found before it is delivered; whoever goes on meets it again. */
+	if (r == -EUCLEAN && l.given)
+		return 0;
 	/* A deleted directory is empty for whoever still has it open. */
 	return r == -ENOENT ? 0 : r;
 }

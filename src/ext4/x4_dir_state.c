@@ -31,6 +31,7 @@ struct slot { uint32_t hash, lblk, off; };
 
 struct x4_dirstate {
 	uint32_t nr_blocks, cap_blocks;
+	unsigned bad;            /* blocks that could not be read: their names are missing here */
 	uint16_t *gap;           /* largest free space of each block, at most 65535 */
 	uint32_t nr_slots, used; /* a power of two; used counts deleted slots too */
 	struct slot *slot;
@@ -141,7 +142,7 @@ static int build(struct x4_inode *dir, struct x4_dirstate **ret)
 		r = -ENOMEM;
 	for (uint32_t lblk = 0; r == 0 && lblk < nr; lblk++) {
 		dir_readahead(dir, lblk, nr);
-		r = load_block(dir, ds, lblk);
+		r = dirb_pass_over(load_block(dir, ds, lblk), &ds->bad);
 	}
 	if (r) {
 		x4_dirstate_free(ds);
@@ -196,7 +197,7 @@ int dirstate_find(struct x4_inode *dir, struct x4_dirstate *ds, const char *name
 		if (hit)
 			return 0;
 	}
-	return -ENOENT;
+	return ds->bad ? -EUCLEAN : -ENOENT;
 }
 
 uint32_t dirstate_find_gap(const struct x4_dirstate *ds, unsigned need)

@@ -439,9 +439,41 @@ static bool loc_ok(struct x4_vol *v, uint64_t blk, uint64_t n)
 	return blk >= v->first_data_block && blk < v->nr_blocks && n <= v->nr_blocks - blk;
 }
 
-static int group_init(struct x4_vol *v, uint32_t g)
+/* What is wrong with the descriptor of g; NULL: nothing. */
+static const char *desc_fault(struct x4_vol *v, uint32_t g)
+{
+	const struct x4_group *grp = &v->groups[g];
+
+	if (!ext2fs_group_desc_csum_verify(v->fs, g))
+		return "wrong checksum of the descriptor";
+	if (!loc_ok(v, grp->bb, 1) || !loc_ok(v, grp->ib, 1) || !loc_ok(v, grp->itable, v->itable_blocks))
+		return "a bitmap or the inode table lies outside the file system";
+	if (grp->d.free_blocks > grp->nbits || grp->d.free_inodes > v->inodes_per_group ||
+	    grp->d.itable_unused > v->inodes_per_group)
+		return "impossible free counts";
+	return NULL;
+}
+
+/* Such a volume is only read: of the descriptor the places are believed as far as they can be,
+ * and the inodes have checksums of their own. */
+static void distrust(struct x4_vol *v, uint32_t g, const char *why)
 {
 	struct x4_group *grp = &v->groups[g];
+
+	log_ratelimited(FDIO_LOG_ERR, "%s: group %u: %s", v->dev->name, g, why);
+	if (!v->nr_bad_groups++)
+		v->first_bad_group = g;
+	grp->bb = loc_ok(v, grp->bb, 1) ? grp->bb : 0;
+	grp->ib = loc_ok(v, grp->ib, 1) ? grp->ib : 0;
+	grp->itable = loc_ok(v, grp->itable, v->itable_blocks) ? grp->itable : 0;
+	grp->bad = grp->ib_bad = true;
+	grp->d = (struct x4_gdesc){ 0 };
+}
+
+static void group_init(struct x4_vol *v, uint32_t g)
+{
+	struct x4_group *grp = &v->groups[g];
+	const char *why;
 
 	list_init(&grp->dirty_node);
 	grp->bb = ext2fs_block_bitmap_loc(v->fs, g);
@@ -456,35 +488,25 @@ static int group_init(struct x4_vol *v, uint32_t g)
 		grp->d.itable_unused = ext2fs_bg_itable_unused(v->fs, g);
 	else
 		grp->d.flags &= (uint16_t)~(EXT2_BG_BLOCK_UNINIT | EXT2_BG_INODE_UNINIT);
-	if (!ext2fs_group_desc_csum_verify(v->fs, g))
-		return X4_CORRUPT(v, 0, 0, "group %u: wrong checksum of the descriptor", g);
-	if (!loc_ok(v, grp->bb, 1) || !loc_ok(v, grp->ib, 1) || !loc_ok(v, grp->itable, v->itable_blocks))
-		return X4_CORRUPT(v, 0, 0, "group %u: a bitmap or the inode table lies outside the file system", g);
-	if (grp->d.free_blocks > grp->nbits || grp->d.free_inodes > v->inodes_per_group ||
-	    grp->d.itable_unused > v->inodes_per_group)
-		return X4_CORRUPT(v, 0, 0, "group %u: impossible free counts", g);
+	why = desc_fault(v, g);
+	if (why)
+		distrust(v, g, why);
 	grp->free_alloc = grp->d.free_blocks;
 	grp->max_run = UINT32_MAX;
 	v->free_blocks += grp->d.free_blocks;
 	v->free_inodes += grp->d.free_inodes;
 	v->nr_dirs += grp->d.used_dirs;
-	return 0;
 }
 
 int x4_groups_init(struct x4_vol *v)
 {
-	int err;
-
 	v->free_blocks = v->meta_held = v->pending_free = 0;
-	v->free_inodes = v->nr_dirs = 0;
+	v->free_inodes = v->nr_dirs = v->nr_bad_groups = 0;
 	v->groups = calloc(v->nr_groups, sizeof(*v->groups));
 	if (!v->groups)
 		return -ENOMEM;
-	for (uint32_t g = 0; g < v->nr_groups; g++) {
-		err = group_init(v, g);
-		if (err)
-			return err;
-	}
+	for (uint32_t g = 0; g < v->nr_groups; g++)
+		group_init(v, g);
 	/* Where the counts are of clusters (such a file system is only read), for statfs. */
 	v->free_blocks *= EXT2FS_CLUSTER_RATIO(v->fs);
 	return 0;

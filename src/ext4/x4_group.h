@@ -25,7 +25,7 @@ struct x4_gdesc {
 
 struct x4_group {
 	uint8_t *alloc;             /* the allocation image; NULL: not loaded, then nothing is reserved in it */
-	uint64_t bb, ib, itable;    /* where the bitmaps and the inode table are: validated at mount */
+	uint64_t bb, ib, itable;    /* where the bitmaps and the inode table are: validated at mount; 0: nowhere (v->nr_bad_groups) */
 	struct x4_gdesc d;
 	uint32_t nbits;             /* blocks in this group: fewer in the last */
 	uint32_t free_alloc;        /* clear bits of alloc; d.free_blocks while not loaded */

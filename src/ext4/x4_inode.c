@@ -279,7 +279,10 @@ static int get(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **r
 		return get_found(v, i, ret);
 	fdio_mutex_unlock(&v->icache_lock);
 	/* Who waits for a number that is being loaded takes a failure for damage: so before that it is made sure that nothing misses. */
-	err = nowait_on() ? jnl_bread(v->jnl, x4_itable_place(v, ino, &off), &pin) : 0;
+	if (nowait_on())
+		err = x4_above_mark(v, ino) ? nowait_miss() : jnl_bread(v->jnl, x4_itable_place(v, ino, &off), &pin);
+	else
+		err = 0;
 	if (!err)
 		err = load(v, ino, special, ret);
 	jnl_brelse(pin);

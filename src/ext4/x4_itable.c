@@ -10,6 +10,7 @@
 #include "ext4/x4_volume.h"
 
 #include "base/crc32c.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <string.h>
@@ -81,7 +82,7 @@ uint64_t x4_itable_place(struct x4_vol *v, uint32_t ino, uint32_t *ret_off)
 	uint32_t g = (ino - 1) / v->inodes_per_group, n = (ino - 1) % v->inodes_per_group;
 
 	*ret_off = n % v->inodes_per_block * v->inode_size;
-	return ext2fs_inode_table_loc(v->fs, g) + n / v->inodes_per_block;
+	return v->groups[g].itable ? v->groups[g].itable + n / v->inodes_per_block : 0;
 }
 
 void x4_inode_sync_copies(struct x4_inode *i)
@@ -96,16 +97,34 @@ void x4_inode_sync_copies(struct x4_inode *i)
 }
 
 /* ------------------------------------------------------------------ reading */
-/* The table above the high-water mark was never written. */
-static bool never_used(struct x4_vol *v, uint32_t ino)
+bool x4_above_mark(struct x4_vol *v, uint32_t ino)
 {
 	uint32_t g = (ino - 1) / v->inodes_per_group, n = (ino - 1) % v->inodes_per_group;
-	bool never;
+	bool above;
 
 	fdio_mutex_lock(&v->alloc_lock);
-	never = n >= v->inodes_per_group - v->groups[g].d.itable_unused;
+	above = n >= v->inodes_per_group - v->groups[g].d.itable_unused;
 	fdio_mutex_unlock(&v->alloc_lock);
-	return never;
+	return above;
+}
+
+/*
+ * The table above the high-water mark is not initialised, unless the mark is wrong, as old tools left it: then an inode there is
+ * told by its checksum, or by the bitmap, where something could be lost. The group gets no new ones, which would be given table
+ * blocks without looking at what is there.
+ */
+static bool used_above_mark(struct x4_inode *i)
+{
+	struct x4_vol *v = i->vol;
+
+	if (!i->raw->i_mode || !i->raw->i_links_count)
+		return false;
+	if (v->has_csum ? !x4_inode_csum_ok(v, i->csum_seed, i->raw)
+			: !x4_vol_read_only(v) && x4_inode_in_use(v, i->ino) != 1)
+		return false;
+	log_ratelimited(FDIO_LOG_WARN, "%s: inode %u is in use above the mark of its group's table: run e2fsck", v->dev->name, i->ino);
+	x4_ialloc_distrust(v, i->ino);
+	return true;
 }
 
 /* What every later reader relies on. */
@@ -141,15 +160,19 @@ int x4_inode_read(struct x4_inode *i, bool special)
 	uint64_t blk;
 	int err;
 
-	if (never_used(v, i->ino))
-		return -ENOENT;
+	bool above = x4_above_mark(v, i->ino);
+
 	blk = x4_itable_place(v, i->ino, &off);
+	if (!blk)
+		return X4_CORRUPT(v, i->ino, 0, "the descriptor of its group does not say where it is");
 	err = X4_BREAD(v, i->ino, blk, &b);
 	if (err)
 		return err;
 	memcpy(i->raw, b->data + off, v->inode_size);
 	jnl_brelse(b);
 	x4_inode_set_seed(i);
+	if (above && !used_above_mark(i))
+		return -ENOENT;
 	if (!special && i->raw->i_links_count == 0)
 		return -ENOENT;
 	err = check_raw(i, special);

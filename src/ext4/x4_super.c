@@ -185,14 +185,15 @@ int x4_zones_init(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_lo
 	if (!v->zones)
 		return -ENOMEM;
 	for (uint32_t g = 0; g < v->nr_groups; g++) {
-		blk64_t it = ext2fs_inode_table_loc(v->fs, g);
+		const struct x4_group *grp = &v->groups[g];
 		unsigned nr = x4_group_base_ranges(v, g, base);
 
 		for (unsigned n = 0; n < nr; n++)
 			v->zones[k++] = (struct x4_zone){ base[n].pblk, base[n].pblk + base[n].len };
-		v->zones[k++] = (struct x4_zone){ ext2fs_block_bitmap_loc(v->fs, g), ext2fs_block_bitmap_loc(v->fs, g) + 1 };
-		v->zones[k++] = (struct x4_zone){ ext2fs_inode_bitmap_loc(v->fs, g), ext2fs_inode_bitmap_loc(v->fs, g) + 1 };
-		v->zones[k++] = (struct x4_zone){ it, it + v->itable_blocks };
+		/* 0, where a damaged descriptor says nothing, is no place of a file either. */
+		v->zones[k++] = (struct x4_zone){ grp->bb, grp->bb + 1 };
+		v->zones[k++] = (struct x4_zone){ grp->ib, grp->ib + 1 };
+		v->zones[k++] = (struct x4_zone){ grp->itable, grp->itable + (grp->itable ? v->itable_blocks : 1) };
 	}
 	for (unsigned n = 0; n < nr_log; n++)
 		v->zones[k++] = (struct x4_zone){ log[n].pblk, log[n].pblk + log[n].len };

@@ -32,14 +32,15 @@ static int fill_symlink(struct jnl_handle *h, struct x4_inode *i, void *arg)
 		return 0;
 	}
 	x4_extent_init(i);
+	/* First: an empty link without blocks would be a fast one. */
+	fdio_mutex_lock(&i->attr);
+	x4_raw_set_size(i, t->len);
+	fdio_mutex_unlock(&i->attr);
 	r = x4_append_meta_block(h, i, 0, &b);
 	if (r)
 		return r;
 	memcpy(b->data, t->path, t->len);
 	jnl_brelse(b);
-	fdio_mutex_lock(&i->attr);
-	x4_raw_set_size(i, t->len);
-	fdio_mutex_unlock(&i->attr);
 	return 0;
 }
 
@@ -58,19 +59,6 @@ int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char 
 		n.blocks = 1;
 	}
 	return dir_create(dir, name, len, &n, ret);
-}
-
-/*
- * Fast: no block of its own besides one for attributes. Where values can lie in inodes their blocks are counted too, so that the
- * size alone decides, as in the kernel.
- */
-static bool is_fast(const struct x4_inode *i, uint64_t size)
-{
-	uint64_t acl = ext2fs_le32_to_cpu(i->raw->i_file_acl) | ((uint64_t)ext2fs_le16_to_cpu(i->raw->osd2.linux2.l_i_file_acl_high) << 32);
-	uint64_t own = acl ? i->vol->block_size / 512 : 0;
-
-	return size < FAST_MAX && !(ext2fs_le32_to_cpu(i->raw->i_flags) & EXT4_EXTENTS_FL) &&
-	       (i->vol->has_ea_inode || x4_raw_blocks_512(i) <= own);
 }
 
 static int read_slow(struct x4_inode *i, char *buf, uint64_t size)
@@ -102,7 +90,7 @@ int x4_readlink(struct x4_inode *i, char *buf, size_t cap, unsigned *ret_len)
 	if (size == 0 || size > TARGET_MAX || size >= cap || size > i->vol->block_size)
 		r = size && size <= TARGET_MAX && size <= i->vol->block_size ? -ERANGE :
 			X4_CORRUPT(i->vol, i->ino, 0, "symbolic link of %llu bytes", (unsigned long long)size);
-	else if (is_fast(i, size))
+	else if (x4_link_is_fast(i))
 		memcpy(buf, i->raw->i_block, size);
 	else
 		r = read_slow(i, buf, size);

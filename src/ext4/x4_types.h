@@ -59,6 +59,7 @@ struct x4_vol {
 	uint64_t root_blocks, resv_blocks; /* only for root; only for metadata */
 	jnl_tid last_free_tid;
 	uint32_t free_inodes, nr_dirs;
+	uint32_t nr_bad_groups, first_bad_group; /* of damaged descriptors: then the volume is only read; from mount on */
 
 	/* inode cache (x4_inode.c): guarded by icache_lock */
 	struct fdio_mutex icache_lock;
@@ -297,6 +298,8 @@ void x4_groups_fini(struct x4_vol *v);
 
 /* ---- extents ---- */
 void x4_extent_init(struct x4_inode *i); /* empty root in raw, EXTENTS_FL */
+/* i is a symbolic link whose target lies in the inode itself. */
+bool x4_link_is_fast(const struct x4_inode *i);
 /* For directories and symlinks: block lblk of i; loads the map if needed. -EUCLEAN for a hole. Blocks. The caller holds i.rw
  * (any mode), which is what guards the tree of a directory or symlink; so it may be called inside a handle. */
 int x4_bmap(struct x4_inode *i, uint32_t lblk, uint64_t *ret_blk);

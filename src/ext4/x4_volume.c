@@ -3,7 +3,7 @@
  * The life of a volume: open (validate, features, recover, start the journal, finish what a crash
  * interrupted), sync, close. Called by main on one thread at either end; sync on any worker.
  *
- * The order at a read-write mount: the log is replayed and empty; the superblock gets needs_recovery and
+ * The order at a read-write mount: the log is replayed and empty; the root is looked at; the superblock gets needs_recovery and
  * the mount is counted, flushed; only then the journal starts. At unmount: the journal stops (everything
  * home, log empty, flushed); only then needs_recovery goes, flushed. A crash anywhere in between leaves a
  * file system that the next mount, the kernel or e2fsck recovers. VALID_FS stays set all the time, as the
@@ -148,8 +148,9 @@ static int load(struct opening *o)
 		err = x4_zones_init(v, NULL, 0);
 	if (!err)
 		err = x4_icache_init(v);
-	return err ? refuse(o, err, "%s: cannot read the group descriptors: %s: run e2fsck %s", dev_name(o), strerror(-err), dev_name(o))
-		   : 0;
+	if (v->nr_bad_groups)
+		v->mount_state |= EXT2_ERROR_FS;
+	return err ? refuse(o, err, "%s: %s", dev_name(o), strerror(-err)) : 0;
 }
 
 /* ------------------------------------------------------------------ journal */
@@ -216,7 +217,8 @@ static int map_log(struct opening *o)
 	o->log = NULL;
 	err = x4_map_log_extents(v, v->fs->super->s_journal_inum, &o->log, &o->nr_log);
 	if (err)
-		return refuse(o, err, "%s: the journal's inode is damaged: run e2fsck %s", dev_name(o), dev_name(o));
+		return refuse(o, err, "%s: the journal's inode is damaged: run e2fsck %s; -o ro,norecovery serves the rest "
+			      "until then", dev_name(o), dev_name(o));
 	err = x4_zones_init(v, o->log, o->nr_log);
 	return err ? refuse(o, err, "%s: %s", dev_name(o), strerror(-err)) : 0;
 }
@@ -366,10 +368,8 @@ static void warn_state(struct x4_vol *v)
 static int start_rw(struct opening *o)
 {
 	struct x4_vol *v = o->v;
-	int err = journal_open(o, true, false);
+	int err;
 
-	if (err)
-		return err;
 	err = x4_super_update_raw(v->dev, mark_mounted, v);
 	if (err)
 		return refuse(o, err, "%s: cannot write the superblock: %s", dev_name(o), strerror(-err));
@@ -503,6 +503,17 @@ static bool will_write(const struct opening *o)
 	return ext2fs_has_feature_journal_needs_recovery(v->fs->super) || !(v->opt.read_only || o->ro_why);
 }
 
+/* What a journal holds may mend descriptors, so it is replayed first. Reading goes around what is damaged. */
+static int check_groups(struct opening *o)
+{
+	const struct x4_vol *v = o->v;
+
+	if (!v->nr_bad_groups || !will_write(o) || ext2fs_has_feature_journal_needs_recovery(v->fs->super))
+		return 0;
+	return refuse(o, -EUCLEAN, "%s: %u damaged group descriptors (the first: %u): run e2fsck %s; -o ro serves the rest until then",
+		      dev_name(o), v->nr_bad_groups, v->first_bad_group, dev_name(o));
+}
+
 /* Consistent on disk and loaded. A replay, or e2fsck, makes it necessary to begin anew; that happens a few times at most. */
 static int load_consistent(struct opening *o)
 {
@@ -513,6 +524,8 @@ static int load_consistent(struct opening *o)
 		unload(o->v);
 		o->ro_why = NULL;
 		err = load(o);
+		if (!err)
+			err = check_groups(o);
 		if (!err && will_write(o))
 			err = x4_mmp_start(o->v, o->errbuf, o->errlen);
 		if (!err)
@@ -532,10 +545,25 @@ static uint64_t log_blocks(const struct opening *o)
 	return sum;
 }
 
-static int mount_volume(struct opening *o)
+/* Before anything is written: what has no root is not served, and stays as it is. */
+static int check_root(struct opening *o)
 {
 	struct x4_vol *v = o->v;
 	struct x4_inode *root;
+	int err = x4_iget_special(v, X4_ROOT_INO, &root);
+
+	if (!err) {
+		if (!S_ISDIR(root->raw->i_mode) || !root->raw->i_links_count || !x4_raw_size(root) || !x4_raw_blocks_512(root))
+			err = -EUCLEAN;
+		x4_iput(root);
+	}
+	return err ? refuse(o, err, "%s: the root directory cannot be read: %s: run e2fsck %s", dev_name(o), strerror(-err), dev_name(o))
+		   : 0;
+}
+
+static int mount_volume(struct opening *o)
+{
+	struct x4_vol *v = o->v;
 	int err = load_consistent(o);
 
 	if (err)
@@ -547,16 +575,14 @@ static int mount_volume(struct opening *o)
 	v->root_blocks = FDIO_MIN(x4_sb_r_blocks(v->fs->super), v->nr_blocks);
 	v->resv_blocks = v->has_extents ? FDIO_MIN(v->nr_blocks / 50, (uint64_t)4096) : 0;
 	warn_state(v);
-	err = v->read_only ? journal_open(o, false, true) : start_rw(o);
-	if (err)
-		return err;
-	err = x4_iget_special(v, X4_ROOT_INO, &root);
-	if (!err && !S_ISDIR(root->raw->i_mode))
-		err = -EUCLEAN;
-	if (err)
-		return refuse(o, err, "%s: the root directory cannot be read: %s: run e2fsck %s", dev_name(o), strerror(-err), dev_name(o));
-	x4_iput(root);
-	if (!v->read_only)
+	if (v->nr_bad_groups)
+		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(o), v->nr_bad_groups);
+	err = journal_open(o, !v->read_only, v->read_only);
+	if (!err)
+		err = check_root(o);
+	if (!err && !v->read_only)
+		err = start_rw(o);
+	if (!err && !v->read_only)
 		err = finish_interrupted(o);
 	if (err)
 		return err;

@@ -68,6 +68,7 @@ void x4_icache_fini(struct x4_vol *v);
 void x4_icache_evict_unlinked(struct x4_vol *v);
 /* x4_itable.c: reads the disk inode of i into raw, verified. special: reserved inodes and nlink 0 too. */
 int x4_inode_read(struct x4_inode *i, bool special);
+bool x4_above_mark(struct x4_vol *v, uint32_t ino); /* in a part of the table that the descriptor calls unused */
 void x4_inode_set_seed(struct x4_inode *i);
 void x4_inode_sync_copies(struct x4_inode *i); /* the atomic copies from raw */
 struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino);

@@ -393,6 +393,7 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
 }
 
 uint64_t x4_raw_size(const struct x4_inode *i) { return le32toh(i->raw->i_size) | (uint64_t)le32toh(i->raw->i_size_high) << 32; }
+uint64_t x4_raw_blocks_512(const struct x4_inode *i) { return le32toh(i->raw->i_blocks); }
 
 void x4_raw_put_size(struct x4_inode *i, uint64_t size)
 {
