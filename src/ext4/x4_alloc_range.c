@@ -161,10 +161,10 @@ static int resv_fill(struct x4_resv *r, uint32_t lblk, uint32_t len, enum x4_ext
 		n = FDIO_MIN((uint64_t)x.len, end - lblk);
 		if (x.state != X4_EXT_HOLE) {
 			goal = x.pblk + x.len;
-		} else if (x4_map_kind(r->inode) != X4_MAPPED_EXTENTS) {
-			return -EOPNOTSUPP;
 		} else {
-			err = resv_some(r, lblk, n, state, &goal, &n);
+			err = x4_ind_convert_file(r->inode);
+			if (!err)
+				err = resv_some(r, lblk, n, state, &goal, &n);
 			if (err)
 				return err;
 		}

@@ -388,9 +388,9 @@ int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk
 	uint32_t n;
 	int r;
 
-	if (x4_map_kind(i) != X4_MAPPED_EXTENTS)
-		return -EOPNOTSUPP;
-	r = x4_map_load_locked(i);
+	r = x4_ind_convert(h, i);
+	if (!r)
+		r = x4_map_load_locked(i);
 	if (r)
 		return r;
 	if (lblk && !x4_map_lookup(i, lblk - 1, &x) && x.state != X4_EXT_HOLE)

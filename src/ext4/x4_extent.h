@@ -101,6 +101,17 @@ unsigned x4_extent_meta_for(struct x4_inode *i, unsigned n);
 int x4_ind_load(struct x4_inode *i, struct x4_map_builder *b);
 /* As x4_extent_remove, but only says whether there is more. */
 int x4_ind_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, bool *ret_more);
+/*
+ * i, which needs a block, gets extents instead of its block map if that fits into the inode (x4_ind_convert.c):
+ * -EOPNOTSUPP if not, logged. In a handle with X4_IND_CREDITS for it, the inode open; what has extents stays as it is.
+ */
+int x4_ind_convert(struct jnl_handle *h, struct x4_inode *i);
+#define X4_IND_MOST 8 /* indirect blocks: a directory that grows has credits for no more */
+#define X4_IND_CREDITS X4_IND_MOST
+/* The same for a file, in a handle of its own; takes map_lock. */
+int x4_ind_convert_file(struct x4_inode *i);
+/* In a handle: an inode whose last block has gone gets extents from now on. */
+void x4_ind_emptied(struct x4_inode *i);
 
 /* ---- shared by truncate, fallocate, insert ---- */
 uint64_t x4_max_size(const struct x4_inode *i);

@@ -152,9 +152,9 @@ static int check(struct x4_inode *i, int mode, uint64_t off, uint64_t len)
 		return -EFBIG;
 	if (flags & EXT2_IMMUTABLE_FL || (how && flags & EXT2_APPEND_FL))
 		return -EPERM;
-	if (x4_map_kind(i) == X4_MAPPED_NOT || (how != X4_FALLOC_PUNCH_HOLE && x4_map_kind(i) != X4_MAPPED_EXTENTS))
+	if (x4_map_kind(i) == X4_MAPPED_NOT)
 		return -EOPNOTSUPP;
-	return 0;
+	return how == X4_FALLOC_PUNCH_HOLE ? 0 : x4_ind_convert_file(i); /* unwritten blocks need extents */
 }
 
 int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool root)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Files mapped by indirect blocks, as older file systems have them: their map is loaded into the same snapshot as that of an
- * extent tree, and their blocks can be freed. They are never allocated to: writes into holes are refused above.
- * Called by x4_map_load and x4_remove_step, with what guards the inode's tree held.
+ * extent tree, and their blocks can be freed. They are never allocated to: what needs a block gets extents first
+ * (x4_ind_convert.c). Called by x4_map_load and x4_remove_step, with what guards the inode's tree held.
  *
  * A pointer that leads outside the data area is damage (-EUCLEAN). Indirect blocks carry no checksum and no sign of what they
  * are, so an image can make them refer to each other; the walk is at most three levels deep and gives up when it has seen

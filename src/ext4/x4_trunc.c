@@ -180,6 +180,8 @@ static int trunc_step(struct x4_inode *i, uint64_t size, bool first, uint32_t fr
 		x4_stamp(i, size);
 	if (!r && end > from)
 		r = x4_remove_step(h, i, from, &end, false);
+	if (!r && end == from)
+		x4_ind_emptied(i);
 	/* An unlinked file is on the list anyway and stays there. */
 	if (!r && !unlinked)
 		r = end > from ? x4_orphan_add(h, i) : x4_orphan_del(h, i);

@@ -6,12 +6,13 @@ One file system, served in turn by fusedio and by the kernel, each leaving its j
 FDIO_SEED=n: other workloads.
 """
 import contextlib
+import errno
 import os
 import random
 import subprocess
 
-from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, expect, fallocate, kernel_umount, main, need, pattern, read_file, run,
-                 wait_for, write_file)
+from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, expect, expect_eq, expect_errno, fallocate, kernel_umount, main,
+                 need, pattern, read_file, run, wait_for, write_file)
 
 VARIANTS = {
     "4k-csum": ("-b", "4096", "-O", "metadata_csum,64bit", "-J", "size=4"),
@@ -237,6 +238,57 @@ def in_turn(env, variant):
         was_clean = clean
     with vol.mount() as m:
         model.settle(m.point, was_clean, "at the end")
+    vol.check()
+
+
+def made_before_extents(env):
+    """A file system that was ext3 once, given extents afterwards: files small and fragmented, a directory of one block."""
+    vol = env.volume(32, "-O", "^extents,^64bit,^metadata_csum", "-b", "1024", kind="image")
+    holes, small = env.path("holes"), env.path("small")
+    with open(holes, "wb") as f:
+        for k in range(8):
+            f.seek(2 * k * 1024)
+            f.write(pattern(700, k))
+    write_file(small, pattern(60_000))
+    script = "".join(f"write {small} {name}\n" for name in ("new", "more", "cut", "open")) + f"write {holes} holes\nmkdir d\n"
+    run("debugfs", "-w", "-f", "-", vol.file, inp=script)
+    run("tune2fs", "-O", "extents", vol.file)
+    return vol, read_file(small), read_file(holes)
+
+
+def write_to_old(m, small, holes):
+    """What needs blocks gets extents where they fit into the inode; else it is refused, and nothing is lost."""
+    write_file(m.path("new"), b"new\n")
+    with open(m.path("more"), "ab") as f:
+        f.write(b"x" * 5000)
+    os.truncate(m.path("cut"), 100)
+    fd = os.open(m.path("open"), os.O_RDWR)
+    os.pwrite(fd, b"far", 3_000_000)
+    os.close(fd)
+    for d in ("d", "."):
+        for k in range(300):
+            write_file(m.path(d, f"a name that takes its room in a directory {k}"), b"")
+    with expect_errno(errno.EOPNOTSUPP):
+        with open(m.path("holes"), "r+b", buffering=0) as f:
+            f.seek(1024)
+            f.write(b"y")
+    expect("e2fsck -f -E bmap2extent" in m.tail(50), "the log does not say what to do")
+    expect_eq(read_file(m.path("holes")), holes, "what could not be written to")
+    expect_eq(read_file(m.path("new")), b"new\n", "the new contents")
+    expect_eq(read_file(m.path("more")), small + b"x" * 5000, "after the append")
+
+
+@case()
+def block_maps(env):
+    vol, small, holes = made_before_extents(env)
+    with vol.mount() as m:
+        write_to_old(m, small, holes)
+    vol.check()
+    with vol.mount() as m:
+        expect_eq(read_file(m.path("open"))[:60_000], small, "in front of the hole")
+        expect_eq(read_file(m.path("cut")), small[:100], "what was left")
+        write_file(m.path("holes"), b"now it has extents")
+        expect_eq(len(os.listdir(m.path("d"))), 300, "names")
     vol.check()
 
 

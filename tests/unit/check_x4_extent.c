@@ -407,6 +407,63 @@ START_TEST(indirect_file)
 }
 END_TEST
 
+/* As tune2fs -O extents leaves files that were there before. The file of holes has a run for every second block. */
+#define TO_EXTENTS "&& tune2fs -O extents $IMG; rm -f big.$$"
+static const char *map_small = "yes 0123456789abcdef | head -c 400000 > big.$$ && debugfs -w -R \"write big.$$ f\" $IMG" TO_EXTENTS;
+static const char *map_holes = "for k in 0 2 4 6 8 10; do printf x | dd of=big.$$ bs=1024 seek=$k conv=notrunc; done; "
+			       "debugfs -w -R \"write big.$$ f\" $IMG" TO_EXTENTS;
+
+static void reserve_one(struct testvol *t, uint32_t lblk)
+{
+	struct x4_resv r;
+
+	must(x4_resv_holes(t->i, lblk, 1, false, &r) == 0);
+	must(x4_insert(t->i, &r, 0, 0, (lblk + 1) * 1024ull) == 0);
+	x4_resv_free(&r);
+}
+
+START_TEST(block_map_becomes_extents)
+{
+	struct x4_ext before, x;
+	struct testvol t;
+	unsigned n;
+
+	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", map_small);
+	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
+	must(x4_map_lookup_load(t.i, 300, &before) == 0);
+	must(le32toh(t.i->raw->i_blocks) == 2 * (391 + 3)); /* an indirect block, and one above another */
+	reserve_one(&t, 391);
+	must(x4_map_kind(t.i) == X4_MAPPED_EXTENTS);
+	must(le32toh(t.i->raw->i_blocks) == 2 * 392);
+	testvol_recheck(&t);
+	must(x4_map_lookup_load(t.i, 300, &x) == 0);
+	must(x.pblk == before.pblk && x.state == X4_EXT_WRITTEN);
+	free(model_runs(t.i, &n));
+	must(n >= 1);
+	testvol_close(&t);
+}
+END_TEST
+
+START_TEST(block_map_that_does_not_fit)
+{
+	struct testvol t;
+	struct x4_resv r;
+
+	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", map_holes);
+	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
+	must(x4_resv_holes(t.i, 1, 1, false, &r) == -EOPNOTSUPP);
+	must(x4_fallocate(t.i, 0, 0, 4096, false) == -EOPNOTSUPP);
+	must(x4_inode_size(t.i) == 10 * 1024 + 1);
+	testvol_recheck(&t);
+	/* Without blocks it is a file like any other. */
+	must(x4_truncate(t.i, 0) == 0);
+	must(x4_map_kind(t.i) == X4_MAPPED_EXTENTS);
+	testvol_recheck(&t);
+	reserve_one(&t, 7);
+	testvol_close(&t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x4_extent");
@@ -425,6 +482,8 @@ int main(void)
 	tcase_add_test(tc, seeking);
 	tcase_add_loop_test(tc, damaged_trees, 0, 2);
 	tcase_add_test(tc, indirect_file);
+	tcase_add_test(tc, block_map_becomes_extents);
+	tcase_add_test(tc, block_map_that_does_not_fit);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
