@@ -99,6 +99,11 @@ static void give_up(void *arg)
 
 static bool on_in_group(void *arg, uint32_t pid, uint32_t gid) { return unmounter_in_group(((struct session *)arg)->unmounter, pid, gid); }
 
+static bool on_capable(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
+{
+	return unmounter_capable(((struct session *)arg)->unmounter, pid, uid, cap);
+}
+
 /* Control thread of the transport, once: no request will come any more. umount of a fuseblk mount waits for this. */
 static void on_destroy(void *arg, bool aborted)
 {
@@ -303,7 +308,8 @@ static int make_upper(struct session *s)
 {
 	struct ops_config oc = {
 		.vol = s->vol, .workers = s->workers, .nr_requests = (unsigned)s->opt.queue_depth * loop_set_count(s->loops),
-		.parallel_dio = s->opt.parallel_dio, .sync = s->opt.sync, .dirsync = s->opt.dirsync, .in_group = on_in_group, .arg = s,
+		.parallel_dio = s->opt.parallel_dio, .sync = s->opt.sync, .dirsync = s->opt.dirsync, .in_group = on_in_group,
+		.capable = on_capable, .arg = s,
 	};
 	struct dio_config dc = {
 		.dev = s->dev, .vol = s->vol, .loops = s->loops, .nr_cpus = loop_set_count(s->loops), .workers = s->io, .syncers = s->syncers,

@@ -47,6 +47,7 @@ static const unsigned daemon_ioctls[] = { BLKDISCARD, BLKZEROOUT, BLKGETSIZE64 }
 static const int unmounter_calls[] = {
 	SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(umount2), SCMP_SYS(exit_group), SCMP_SYS(exit), SCMP_SYS(rt_sigreturn),
 	SCMP_SYS(restart_syscall), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(openat), SCMP_SYS(read), SCMP_SYS(close),
+	SCMP_SYS(newfstatat),
 };
 
 static int allow(scmp_filter_ctx ctx, const int *calls, size_t nr)
@@ -159,8 +160,13 @@ int sandbox_unmounter(bool filter)
 	scmp_filter_ctx ctx;
 	int err;
 
+	/* Without the second one, capabilities of others cannot be proved, and what needs them is refused. */
+	bool ptrace = capng_have_capability(CAPNG_PERMITTED, CAP_SYS_PTRACE);
+
 	capng_clear(CAPNG_SELECT_ALL);
-	if (capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_ADMIN) || capng_apply(CAPNG_SELECT_ALL))
+	if (capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_ADMIN) ||
+	    (ptrace && capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_PTRACE)) ||
+	    capng_apply(CAPNG_SELECT_ALL))
 		return -EPERM;
 	if (!filter)
 		return 0;

@@ -2,14 +2,15 @@
 /*
  * The unmounter process, see unmounter.h. Over one socket it is told that the mount is there ('m'), and to unmount: 'u' or
  * 'l' (lazy); the answer is an int, 0 or -errno. It unmounts by name, so it looks first whether what is mounted there is
- * still what it was told of: somebody may have unmounted it and mounted something else. Over the other it is asked for
- * groups: struct group_question, which comes back with its answer. While it waits in umount(2) it answers nothing, so
- * whoever asks for groups waits for a bounded time.
+ * still what it was told of: somebody may have unmounted it and mounted something else. Over the other it is asked what
+ * /proc says of a caller (caller.h): struct question, which comes back with its answer. While it waits in umount(2) it
+ * answers nothing, so whoever asks waits for a bounded time.
  * The child never allocates after the fork and never returns.
  */
 #include "unmounter.h"
 
 #include "base/lock.h"
+#include "caller.h"
 #include "sandbox.h"
 
 #include <errno.h>
@@ -26,10 +27,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TEXT_CAP (1 << 20) /* 65536 groups of ten digits and more; thousands of mounts */
 #define ASK_MS 2000
 
-struct group_question { uint32_t pid, gid, serial, member; };
+/* what: a group, or a capability that the caller, whose user is uid, may have. */
+enum { ASK_GROUP, ASK_CAPABILITY };
+struct question { uint32_t kind, pid, uid, what, serial, yes; };
 
 struct unmounter {
 	int sock, ask;
@@ -71,53 +73,6 @@ static int do_unmount(const char *mountpoint, bool root, bool lazy)
 	return umount2(mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) ? -errno : 0;
 }
 
-static bool has_group(const char *text, uint32_t gid)
-{
-	const char *p = strstr(text, "\nGroups:");
-	char *end;
-
-	if (!p)
-		return false;
-	p += strlen("\nGroups:");
-	for (;;) {
-		while (*p == ' ' || *p == '\t')
-			p++;
-		unsigned long g = strtoul(p, &end, 10);
-		if (end == p || *p < '0' || *p > '9')
-			return false;
-		if (g == gid)
-			return true;
-		p = end;
-	}
-}
-
-/* Only one at a time is needed, and the child does not allocate. */
-static char text[TEXT_CAP];
-
-/* A file of /proc as a string in text. */
-static bool read_text(const char *name)
-{
-	ssize_t n = 0, r;
-	int fd = open(name, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return false;
-	while (n < TEXT_CAP - 1 && (r = read(fd, text + n, (size_t)(TEXT_CAP - 1 - n))) > 0)
-		n += r;
-	text[n] = '\0';
-	close(fd);
-	return true;
-}
-
-/* What cannot be found out counts as not a member. */
-static bool in_group(uint32_t pid, uint32_t gid)
-{
-	char name[32];
-
-	snprintf(name, sizeof(name), "/proc/%u/status", pid);
-	return read_text(name) && has_group(text, gid);
-}
-
 /* Whether a field of mountinfo, where blanks and the like are written as octal numbers, is path. */
 static bool is_path(const char *field, const char *path)
 {
@@ -139,8 +94,8 @@ static bool mounted_there(const char *path, unsigned dev[2])
 {
 	bool found = false;
 
-	if (!read_text("/proc/self/mountinfo"))
-		return false;
+	const char *text = caller_read_proc("/proc/self/mountinfo");
+
 	for (const char *line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
 		unsigned d[2];
 		int at = 0;
@@ -177,11 +132,12 @@ static bool serve_unmount(const char *mountpoint, bool root, int sock)
 
 static bool serve_question(int ask)
 {
-	struct group_question q;
+	struct question q;
 
 	if (recv(ask, &q, sizeof(q), 0) != sizeof(q))
 		return false;
-	q.member = in_group(q.pid, q.gid);
+	q.yes = q.kind == ASK_GROUP ? caller_in_group(q.pid, q.what)
+				    : caller_capable(q.pid, q.uid, q.what);
 	return send(ask, &q, sizeof(q), MSG_NOSIGNAL) == sizeof(q);
 }
 
@@ -289,10 +245,10 @@ fail:
 	return err;
 }
 
-bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid)
+static bool ask(struct unmounter *u, struct question q)
 {
-	struct group_question q = { .pid = pid, .gid = gid }, a = { 0 };
-	bool member = false;
+	struct question a = { 0 };
+	bool yes = false;
 	ssize_t n;
 
 	fdio_mutex_lock(&u->lock);
@@ -301,10 +257,20 @@ bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid)
 		do /* answers that came too late are for nobody */
 			n = recv(u->ask, &a, sizeof(a), 0);
 		while ((n < 0 && errno == EINTR) || (n == sizeof(a) && a.serial != q.serial));
-		member = n == sizeof(a) && a.member;
+		yes = n == sizeof(a) && a.yes;
 	}
 	fdio_mutex_unlock(&u->lock);
-	return member;
+	return yes;
+}
+
+bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid)
+{
+	return ask(u, (struct question){ .kind = ASK_GROUP, .pid = pid, .what = gid });
+}
+
+bool unmounter_capable(struct unmounter *u, uint32_t pid, uint32_t uid, unsigned cap)
+{
+	return ask(u, (struct question){ .kind = ASK_CAPABILITY, .pid = pid, .uid = uid, .what = cap });
 }
 
 static int tell(struct unmounter *u, const char *what)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter: a small process that does what the daemon cannot do any more once it serves: unmounts when told to, and looks up in
- * /proc whether a process is in a group, so that the daemon itself needs no privilege and no file tree. It is forked while the daemon has one thread and no device open, holds CAP_SYS_ADMIN and nothing else (or, for
+ * The unmounter: a small process that does what the daemon cannot do any more once it serves: unmounts when told to, and
+ * looks up in /proc what a caller may do (caller.h), so that the daemon itself needs no privilege and no file tree. It is
+ * forked while the daemon has one thread and no device open, holds CAP_SYS_ADMIN, CAP_SYS_PTRACE and nothing else (or, for
  * an ordinary user, runs fusermount3), and ends when its socket does, however the daemon ends.
  */
 #ifndef FDIO_UNMOUNTER_H
@@ -25,6 +26,12 @@ int unmounter_do(struct unmounter *u, bool lazy);
  * moment, in the worst case (an unmount is under way) for two seconds.
  */
 bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid);
+/*
+ * Whether the thread pid, whose user for files is uid, has the capability cap in the user namespace of the mount; false also when
+ * that cannot be proved. It must be waiting for our answer: then neither its number nor its credentials can change. Any
+ * thread; blocks as above.
+ */
+bool unmounter_capable(struct unmounter *u, uint32_t pid, uint32_t uid, unsigned cap);
 /* Ends the process. NULL is fine. */
 void unmounter_free(struct unmounter *u);
 

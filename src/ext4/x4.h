@@ -83,7 +83,10 @@ bool x4_vol_read_only(const struct x4_vol *v); /* any thread, never blocks */
 struct dev *x4_vol_dev(struct x4_vol *v);
 struct jnl *x4_vol_jnl(struct x4_vol *v);
 unsigned x4_vol_block_bits(const struct x4_vol *v);
-const char *x4_vol_label(const struct x4_vol *v);
+/* The label, not terminated if it is as long as can be. Setting waits until it is durable. */
+#define X4_LABEL_MAX 16
+void x4_vol_label(struct x4_vol *v, char ret[X4_LABEL_MAX]);
+int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX]);
 
 struct x4_statfs { uint64_t blocks, bfree, bavail, files, ffree; uint32_t bsize, namelen; };
 void x4_vol_statfs(struct x4_vol *v, struct x4_statfs *ret);

@@ -19,6 +19,7 @@
 #include <string.h>
 
 _Static_assert(sizeof(struct ext2_super_block) == 1024, "the superblock has 1024 bytes");
+_Static_assert(X4_LABEL_MAX == EXT2_LABEL_LEN, "the label has its field's length");
 
 struct x4_zone { uint64_t start, end; };
 
@@ -132,6 +133,37 @@ void x4_super_end(struct x4_vol *v, struct jnl_handle *h)
 	sb->s_wtime = (uint32_t)x4_now(v).tv_sec;
 	x4_super_csum_set(sb);
 	jnl_brelse(b);
+}
+
+/* ------------------------------------------------------------------ label */
+void x4_vol_label(struct x4_vol *v, char ret[X4_LABEL_MAX])
+{
+	fdio_mutex_lock(&v->alloc_lock);
+	memcpy(ret, v->label, X4_LABEL_MAX);
+	fdio_mutex_unlock(&v->alloc_lock);
+}
+
+/* Only in the first superblock, as the times and counts are. */
+int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX])
+{
+	struct ext2_super_block *sb;
+	struct jnl_handle *h;
+	int err = x4_vol_read_only(v) ? -EROFS : jnl_begin(v->jnl, 1, &h);
+
+	if (err)
+		return err;
+	err = x4_super_begin(v, h, &sb);
+	if (err) {
+		jnl_cancel(h);
+		return err;
+	}
+	fdio_mutex_lock(&v->alloc_lock);
+	memset(v->label, 0, sizeof(v->label));
+	memcpy(v->label, label, strnlen(label, sizeof(v->label)));
+	memcpy(sb->s_volume_name, v->label, sizeof(sb->s_volume_name));
+	fdio_mutex_unlock(&v->alloc_lock);
+	x4_super_end(v, h);
+	return jnl_commit_wait(v->jnl, jnl_end(h), NULL);
 }
 
 /* ------------------------------------------------------------------ zones */

@@ -42,7 +42,7 @@ struct x4_vol {
 	uint64_t sb_blk;            /* the block that holds the primary superblock, and where in it */
 	uint32_t sb_off;
 	uint16_t mount_state;       /* s_state as found; error bits are added */
-	char label[EXT2_LABEL_LEN + 1];
+	char label[X4_LABEL_MAX]; /* alloc_lock */
 	uint64_t overhead;          /* blocks that statfs hides: metadata and the log */
 	struct x4_zone *zones;      /* x4_super.c: ranges of blocks that no file may own; sorted, disjoint */
 	unsigned nr_zones;

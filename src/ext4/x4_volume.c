@@ -65,8 +65,7 @@ static void set_features(struct x4_vol *v)
 	v->csum_seed = v->fs->csum_seed;
 	v->grpid = (sb->s_default_mount_opts & EXT2_DEFM_BSDGROUPS) != 0;
 	v->mount_state = sb->s_state;
-	memcpy(v->label, sb->s_volume_name, EXT2_LABEL_LEN);
-	v->label[EXT2_LABEL_LEN] = 0;
+	memcpy(v->label, sb->s_volume_name, sizeof(v->label));
 }
 
 static int set_geometry(struct opening *o)
@@ -733,4 +732,3 @@ bool x4_vol_is_shut_down(const struct x4_vol *v) { return __atomic_load_n(&v->sh
 struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
 struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
 unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }
-const char *x4_vol_label(const struct x4_vol *v) { return v->label; }

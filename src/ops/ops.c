@@ -225,6 +225,14 @@ static bool in_group(const struct ops_req *q, uint32_t gid)
 	return c->in_group && h->pid && c->in_group(c->arg, h->pid, gid);
 }
 
+bool ops_capable(const struct ops_req *q, unsigned cap)
+{
+	const struct ops_config *c = &q->ops->cfg;
+	const struct fuse_in_header *h = &q->tr.in.h;
+
+	return c->capable && c->capable(c->arg, h->pid, h->uid, cap);
+}
+
 unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i)
 {
 	struct x4_attr a;

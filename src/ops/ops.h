@@ -23,6 +23,8 @@ struct ops_config {
 	bool sync, dirsync;      /* mount options of these names */
 	/* Whether gid is a supplementary group of the process; NULL: not to be found out. Workers; may block for a moment. */
 	bool (*in_group)(void *arg, uint32_t pid, uint32_t gid);
+	/* Whether the waiting thread pid, user uid, has a capability (CAP_*); NULL: nobody has. Workers; may block for a moment. */
+	bool (*capable)(void *arg, uint32_t pid, uint32_t uid, unsigned cap);
 	void *arg;
 };
 

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * STATFS: OPS_TRY; IOCTL: on workers. Ioctls: inode flags and project-free extended flags (chattr, lsattr), the generation,
- * FITRIM and shutting down. The kernel has checked ownership and capabilities of flag changes; the last two are checked here. An
- * unknown ioctl is ENOTTY.
+ * FITRIM, the label and shutting down; the table below has them all. An unknown ioctl is ENOTTY.
+ *
+ * Who may: the kernel checks and translates the numbers that it knows, and passes on all others as they are, from anybody who has
+ * the file open in whatever way. So each ioctl has its condition in the table, and a number is served only where
+ * the kernel would have caught it, or where it cannot mean anything else.
  */
 #include "ops/ops_types.h"
 #include "protocol/pro_ioctl.h"
 
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -43,9 +47,7 @@ static int set_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
 	bool sync = ops_is_sync(q->ops, i);
 	int err;
 
-	if (x4_vol_read_only(q->ops->vol))
-		return -EROFS;
-	if (((want ^ x4_inode_flags(i)) & FS_JOURNAL_DATA_FL) && q->tr.in.h.uid != 0)
+	if (((want ^ x4_inode_flags(i)) & FS_JOURNAL_DATA_FL) && !ops_capable(q, CAP_SYS_RESOURCE))
 		return -EPERM;
 	err = x4_setattr(i, X4_SET_FLAGS, &a);
 	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
@@ -86,13 +88,8 @@ static void get_xflags(struct x4_inode *i, struct fsxattr *x)
 static int trim(struct ops_req *q, struct fstrim_range *r)
 {
 	uint64_t done = 0;
-	int err;
+	int err = x4_vol_trim(q->ops->vol, r->start, r->len, r->minlen, &done);
 
-	if (q->tr.in.h.uid != 0)
-		return -EPERM;
-	if (x4_vol_read_only(q->ops->vol))
-		return -EROFS;
-	err = x4_vol_trim(q->ops->vol, r->start, r->len, r->minlen, &done);
 	r->len = done;
 	return err;
 }
@@ -123,8 +120,6 @@ static int shut_down(struct ops_req *q, uint32_t flags)
 	static const enum x4_shutdown how[] = { X4_SHUTDOWN_DEFAULT, X4_SHUTDOWN_LOGFLUSH, X4_SHUTDOWN_NOLOGFLUSH };
 	int err;
 
-	if (q->tr.in.h.uid != 0)
-		return -EPERM;
 	if (flags >= ARRAY_SIZE(how))
 		return -EINVAL;
 	err = x4_vol_shutdown(q->ops->vol, how[flags]);
@@ -133,44 +128,171 @@ static int shut_down(struct ops_req *q, uint32_t flags)
 	return err;
 }
 
-static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_ioctl_in *in, void *data, uint32_t *ret_len)
+/* ------------------------------------------------------------------ the table */
+
+/* What comes in and goes out; the numbers say how much of it. */
+union ioctl_data {
+	uint32_t v;
+	struct fsxattr x;
+	struct fstrim_range t;
+	char label[FSLABEL_MAX];
+	uint8_t raw[FSLABEL_MAX];
+};
+
+static int get_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
 {
-	uint32_t v = 0;
+	(void)q;
+	d->v = x4_inode_flags(i) & FL_USER_VISIBLE;
+	return 0;
+}
+
+static int put_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d) { return set_flags(q, i, d->v); }
+
+static int get_version(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	(void)q;
+	d->v = x4_inode_gen(i);
+	return 0;
+}
+
+static int get_fsx(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	(void)q;
+	get_xflags(i, &d->x);
+	return 0;
+}
+
+static int put_fsx(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	return set_xflags(q, i, &d->x);
+}
+
+static int get_label(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	(void)i;
+	memset(d->label, 0, sizeof(d->label));
+	x4_vol_label(q->ops->vol, d->label);
+	return 0;
+}
+
+/* A name that fills the field is not terminated there. */
+static int put_label(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	(void)i;
+	if (strnlen(d->label, sizeof(d->label)) > X4_LABEL_MAX)
+		return -EINVAL;
+	return x4_vol_set_label(q->ops->vol, d->label);
+}
+
+static int do_trim(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	(void)i;
+	return trim(q, &d->t);
+}
+
+static int do_shutdown(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	(void)i;
+	(void)d;
+	return shut_down(q, 0);
+}
+
+static int do_shutdown_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	(void)i;
+	return shut_down(q, d->v);
+}
+
+/*
+ * Numbers with a long in them have two forms. The kernel catches its own form of those that it knows, and translates that of
+ * programs with shorter longs; so the other form is nobody's, or it is a way around the kernel's checks.
+ */
+enum form {
+	ANY_FORM,
+	LONG_64,      /* a program with long longs */
+	LONG_32,      /* a program with short ones */
+	KERNEL_LONG_32 /* a kernel with short ones */
+};
+
+enum who { ANYBODY, OWNER, ADMIN };
+
+struct ioctl_def {
+	uint32_t cmd;
+	uint8_t form, who;
+	bool change;          /* EROFS where nothing can be changed */
+	uint16_t in, out;     /* bytes that it takes and gives */
+	int (*fn)(struct ops_req *q, struct x4_inode *i, union ioctl_data *d);
+};
+
+#define FSX sizeof(struct fsxattr)
+#define RANGE sizeof(struct fstrim_range)
+
+static const struct ioctl_def ioctls[] = {
+	{ _IOR('f', 1, int64_t), LONG_64, ANYBODY, false, 0, 4, get_flags },
+	{ _IOR('f', 1, int32_t), KERNEL_LONG_32, ANYBODY, false, 0, 4, get_flags },
+	{ _IOW('f', 2, int64_t), LONG_64, OWNER, true, 4, 0, put_flags },
+	{ _IOW('f', 2, int32_t), KERNEL_LONG_32, OWNER, true, 4, 0, put_flags },
+	{ _IOR('v', 1, int64_t), LONG_64, ANYBODY, false, 0, 4, get_version },
+	{ _IOR('v', 1, int32_t), LONG_32, ANYBODY, false, 0, 4, get_version },
+	{ FS_IOC_FSGETXATTR, ANY_FORM, ANYBODY, false, 0, FSX, get_fsx },
+	{ FS_IOC_FSSETXATTR, ANY_FORM, OWNER, true, FSX, 0, put_fsx },
+	{ FS_IOC_GETFSLABEL, ANY_FORM, ANYBODY, false, 0, FSLABEL_MAX, get_label },
+	{ FS_IOC_SETFSLABEL, ANY_FORM, ADMIN, true, FSLABEL_MAX, 0, put_label },
+	{ FITRIM, ANY_FORM, ADMIN, true, RANGE, RANGE, do_trim },
+	{ IOC_SHUTDOWN, ANY_FORM, ADMIN, false, 0, 0, do_shutdown },
+	{ IOC_SHUTDOWN_FLAGS, ANY_FORM, ADMIN, false, 4, 0, do_shutdown_flags },
+};
+
+static bool in_form(enum form form, uint32_t flags)
+{
+	bool shorter = flags & (FUSE_IOCTL_32BIT | FUSE_IOCTL_COMPAT), compat = flags & FUSE_IOCTL_COMPAT;
+
+	switch (form) {
+	case LONG_64: return !shorter;
+	case LONG_32: return shorter;
+	case KERNEL_LONG_32: return shorter && !compat;
+	default: return true;
+	}
+}
+
+static const struct ioctl_def *find_ioctl(const struct fuse_ioctl_in *in)
+{
+	for (unsigned k = 0; k < ARRAY_SIZE(ioctls); k++)
+		if (ioctls[k].cmd == in->cmd && in_form((enum form)ioctls[k].form, in->flags))
+			return &ioctls[k];
+	return NULL;
+}
+
+static bool may(const struct ops_req *q, struct x4_inode *i, enum who who)
+{
+	uint32_t uid = q->tr.in.h.uid;
+	struct x4_attr a;
+
+	switch (who) {
+	case OWNER:
+		x4_getattr(i, &a);
+		return uid == 0 || uid == a.uid || ops_capable(q, CAP_FOWNER);
+	case ADMIN: return ops_capable(q, CAP_SYS_ADMIN);
+	default: return true;
+	}
+}
+
+static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_ioctl_in *in, union ioctl_data *d,
+		     uint32_t *ret_len)
+{
+	const struct ioctl_def *def = find_ioctl(in);
 
 	*ret_len = 0;
-	switch (in->cmd) {
-	case FS_IOC_GETFLAGS:
-	case FS_IOC32_GETFLAGS:
-		v = x4_inode_flags(i) & FL_USER_VISIBLE;
-		break;
-	case FS_IOC_GETVERSION:
-	case FS_IOC32_GETVERSION:
-		v = x4_inode_gen(i);
-		break;
-	case FS_IOC_SETFLAGS:
-	case FS_IOC32_SETFLAGS:
-		memcpy(&v, data, sizeof(v));
-		return in->in_size >= sizeof(v) ? set_flags(q, i, v) : -EINVAL;
-	case FS_IOC_FSGETXATTR:
-		get_xflags(i, data);
-		*ret_len = sizeof(struct fsxattr);
-		return *ret_len <= in->out_size ? 0 : -EINVAL;
-	case FS_IOC_FSSETXATTR:
-		return in->in_size >= sizeof(struct fsxattr) ? set_xflags(q, i, data) : -EINVAL;
-	case FITRIM:
-		*ret_len = sizeof(struct fstrim_range);
-		return in->in_size >= *ret_len && in->out_size >= *ret_len ? trim(q, data) : -EINVAL;
-	case IOC_SHUTDOWN:
-		return shut_down(q, 0);
-	case IOC_SHUTDOWN_FLAGS:
-		memcpy(&v, data, sizeof(v));
-		return in->in_size >= sizeof(v) ? shut_down(q, v) : -EINVAL;
-	default:
+	if (!def)
 		return -ENOTTY;
-	}
-	memcpy(data, &v, sizeof(v));
-	*ret_len = sizeof(v);
-	return in->out_size >= sizeof(v) ? 0 : -EINVAL;
+	if (in->in_size < def->in || in->out_size < def->out)
+		return -EINVAL;
+	if (!may(q, i, (enum who)def->who))
+		return -EPERM;
+	if (def->change && x4_vol_read_only(q->ops->vol))
+		return -EROFS;
+	*ret_len = def->out;
+	return def->fn(q, i, d);
 }
 
 /* ------------------------------------------------------------------ where the blocks are */
@@ -251,7 +373,7 @@ static void reply_map(struct ops_req *q, const struct fuse_ioctl_in *in)
 void ops_ioctl(struct ops_req *q)
 {
 	const struct fuse_ioctl_in *in = ops_arg(q);
-	union { struct fsxattr x; struct fstrim_range t; uint8_t raw[64]; } data = { .raw = { 0 } };
+	union ioctl_data data = { .raw = { 0 } };
 	struct x4_inode *i;
 	uint32_t len;
 	int err;
@@ -267,7 +389,7 @@ void ops_ioctl(struct ops_req *q)
 	memcpy(data.raw, q->tr.in.rest, FDIO_MIN(in->in_size, (uint32_t)sizeof(data.raw)));
 	err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
 	if (!err) {
-		err = run_ioctl(q, i, in, data.raw, &len);
+		err = run_ioctl(q, i, in, &data, &len);
 		x4_iput(i);
 	}
 	if (err)

@@ -106,6 +106,8 @@ void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c);
 bool ops_may_use_reserved(const struct ops_req *q);
 /* What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without the groups. Workers, OPS_TRY. */
 unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i);
+/* Whether the requester, who waits for the answer, has this capability (CAP_*); no if it cannot be proved. Workers. */
+bool ops_capable(const struct ops_req *q, unsigned cap);
 /* Waits until what was done to i is durable. Workers. */
 int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync);
 /*
