@@ -219,6 +219,7 @@ struct jlog_extent { uint32_t lblk, len; uint64_t pblk; };
 
 struct jlog {
 	struct jlog_extent *ext; /* logical order, no holes */
+	struct jnl_extent *places; /* the same in the order of their places; disjoint */
 	unsigned nr_ext;
 	uint8_t *sb;             /* one block; jsb_lock */
 	struct fdio_mutex jsb_lock;

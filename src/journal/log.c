@@ -22,13 +22,34 @@ static int fail(char *errbuf, size_t errlen, int r, const char *text)
 	return r;
 }
 
+static int by_place(const void *a, const void *b)
+{
+	const struct jnl_extent *x = a, *y = b;
+
+	return x->pblk < y->pblk ? -1 : x->pblk > y->pblk;
+}
+
+/* The extents by their place. A block that is there twice would make a short log look long. */
+static int sort_places(struct jnl *j)
+{
+	struct jlog *l = &j->log;
+
+	memcpy(l->places, j->p.log, j->p.nr_log * sizeof(*l->places));
+	qsort(l->places, j->p.nr_log, sizeof(*l->places), by_place);
+	for (unsigned i = 1; i < j->p.nr_log; i++)
+		if (l->places[i - 1].pblk + l->places[i - 1].len > l->places[i].pblk)
+			return -EUCLEAN;
+	return 0;
+}
+
 static int copy_extents(struct jnl *j, uint64_t *ret_blocks)
 {
 	struct jlog *l = &j->log;
 	uint64_t lblk = 0;
 
 	l->ext = calloc(j->p.nr_log, sizeof(*l->ext));
-	if (!l->ext)
+	l->places = calloc(j->p.nr_log, sizeof(*l->places));
+	if (!l->ext || !l->places)
 		return -ENOMEM;
 	for (unsigned i = 0; i < j->p.nr_log; i++) {
 		const struct jnl_extent *e = &j->p.log[i];
@@ -40,7 +61,7 @@ static int copy_extents(struct jnl *j, uint64_t *ret_blocks)
 	}
 	l->nr_ext = j->p.nr_log;
 	*ret_blocks = lblk;
-	return 0;
+	return sort_places(j);
 }
 
 bool jlog_set_end(struct jnl *j)
@@ -94,7 +115,8 @@ int jlog_open(struct jnl *j, char *errbuf, size_t errlen)
 
 	r = copy_extents(j, &blocks);
 	if (r)
-		return fail(errbuf, errlen, r, r == -ENOMEM ? "out of memory" : "its blocks lie outside the file system (run e2fsck)");
+		return fail(errbuf, errlen, r, r == -ENOMEM ? "out of memory" :
+			    "its blocks lie outside the file system, or twice in it (run e2fsck)");
 	l->sb = fdio_alloc_aligned(4096, FDIO_MAX(j->bs, 4096u));
 	l->stage_blocks = FDIO_MAX((unsigned)STAGE_BLOCKS_MIN, (unsigned)STAGE_BYTES / j->bs);
 	l->stage = fdio_alloc_aligned(4096, (size_t)l->stage_blocks * j->bs);
@@ -116,6 +138,7 @@ int jlog_open(struct jnl *j, char *errbuf, size_t errlen)
 void jlog_close(struct jnl *j)
 {
 	free(j->log.ext);
+	free(j->log.places);
 	free(j->log.sb);
 	free(j->log.stage);
 	fdio_mutex_fini(&j->log.jsb_lock);
@@ -154,10 +177,19 @@ uint64_t jlog_map(const struct jnl *j, uint32_t lblk, uint32_t *ret_run)
 
 bool jnl_is_log_block(struct jnl *j, uint64_t blk)
 {
-	for (unsigned i = 0; i < j->log.nr_ext; i++)
-		if (blk - j->log.ext[i].pblk < j->log.ext[i].len)
-			return true;
-	return false;
+	const struct jnl_extent *e = j->log.places;
+	unsigned lo = 0, hi = j->log.nr_ext;
+
+	/* The first that begins behind blk: it can only be in the one before. */
+	while (lo < hi) {
+		unsigned mid = lo + (hi - lo) / 2;
+
+		if (e[mid].pblk <= blk)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo && blk - e[lo - 1].pblk < e[lo - 1].len;
 }
 
 /* ---- reading and writing ---- */

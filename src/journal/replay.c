@@ -4,9 +4,12 @@
  * mount, before jnl_start, on one thread; blocks on the device.
  *
  * Three passes. The first walks the log, verifies every checksum and finds where the committed part
- * ends; nothing has been written when it fails. The second collects revocations. The third lists the
- * newest image of each block that is not revoked and writes them home in block order. Then flush, then the log
- * is emptied (J12). Interrupted anywhere, it can simply be run again.
+ * ends; nothing has been written when it fails. The second lists the newest image of each block.
+ * The third strikes out what is revoked. What is left goes home in block order. Then flush, then
+ * the log is emptied (J12). Interrupted anywhere, it can simply be run again.
+ *
+ * Memory: 24 bytes for each block that has an image in the log, twice that while the list grows.
+ * A revocation takes none, because only one of a listed block matters.
  *
  * Where the log ends: at the first block that has not the expected id, or inside a transaction that has
  * no valid commit block, which is how a crash looks. A bad checksum inside a transaction that does have a valid
@@ -24,10 +27,8 @@
 
 enum { WINDOW_BLOCKS = 128, WRITE_BATCH = 128 };
 
-/* A revocation: the newest transaction that revoked the block. */
-struct rrevoke { uint64_t blk; uint32_t tid; };
-/* An image in the log. */
-struct rimage { uint64_t blk; uint32_t seq, pos; bool escaped; };
+/* An image in the log; seq: the order of images. */
+struct rimage { uint64_t blk; uint32_t seq, pos, tid; bool escaped, revoked; };
 
 struct replay {
 	struct jnl *j;
@@ -36,10 +37,9 @@ struct replay {
 	uint32_t start_pos, start_tid;
 	uint32_t nr_txns;    /* committed, in a row from start_tid */
 	uint32_t walked;     /* log blocks so far, to stop a log that bites its tail */
-	struct rrevoke *revokes;
-	size_t nr_revokes, cap_revokes;
-	struct rimage *images;
+	struct rimage *images; /* after the second pass sorted by block */
 	size_t nr_images, cap_images;
+	uint32_t seq;
 	struct jnl_replay_stats stats;
 	char *errbuf;
 	size_t errlen;
@@ -250,134 +250,7 @@ static int pass_scan(struct replay *r)
 	}
 }
 
-/* ---- pass 2: revocations ---- */
-
-static int ignore_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
-{
-	return 0;
-}
-
-static int add_revoke(struct replay *r, uint64_t blk, uint32_t tid)
-{
-	if (r->nr_revokes == r->cap_revokes) {
-		size_t cap = r->cap_revokes ? r->cap_revokes * 2 : 256;
-		struct rrevoke *bigger = realloc(r->revokes, cap * sizeof(*bigger));
-
-		if (!bigger)
-			return -ENOMEM;
-		r->revokes = bigger;
-		r->cap_revokes = cap;
-	}
-	r->revokes[r->nr_revokes++] = (struct rrevoke){ .blk = blk, .tid = tid };
-	return 0;
-}
-
-static int take_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
-{
-	struct jnl *j = r->j;
-	unsigned rec = j->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4;
-	unsigned end = j->bs - (jf_has_csum(j->log.incompat) ? JF_TAIL_BYTES : 0);
-	uint32_t used = jf_get32(blk, JF_REVOKE_COUNT);
-
-	if (used < JF_REVOKE_HEADER || used > end)
-		return damaged(r, "impossible revoke block", tid);
-	for (unsigned off = JF_REVOKE_HEADER; off + rec <= used; off += rec) {
-		int ret = add_revoke(r, rec == 8 ? jf_get64(blk, off) : jf_get32(blk, off), tid);
-
-		if (ret)
-			return ret;
-	}
-	return 0;
-}
-
-static int by_revoke(const void *a, const void *b)
-{
-	const struct rrevoke *x = a, *y = b;
-
-	if (x->blk != y->blk)
-		return x->blk < y->blk ? -1 : 1;
-	return x->tid == y->tid ? 0 : (int32_t)(x->tid - y->tid) < 0 ? -1 : 1;
-}
-
-/* Sorted, the newest of each block kept. */
-static void sort_revokes(struct replay *r)
-{
-	size_t n = 0;
-
-	if (r->nr_revokes)
-		qsort(r->revokes, r->nr_revokes, sizeof(*r->revokes), by_revoke);
-	for (size_t i = 0; i < r->nr_revokes; i++) {
-		if (n && r->revokes[n - 1].blk == r->revokes[i].blk)
-			n--;
-		r->revokes[n++] = r->revokes[i];
-	}
-	r->nr_revokes = n;
-}
-
-/* Whether a revocation of this or a later transaction kills an image of tid. */
-static bool is_revoked(const struct replay *r, uint64_t blk, uint32_t tid)
-{
-	size_t lo = 0, hi = r->nr_revokes;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (r->revokes[mid].blk < blk)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < r->nr_revokes && r->revokes[lo].blk == blk && jnl_tid_geq(r->revokes[lo].tid, tid);
-}
-
-/* ---- pass 3: images ---- */
-
-static int take_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
-{
-	if (tag->blk >= r->j->p.nr_blocks || jnl_is_log_block(r->j, tag->blk))
-		return damaged(r, "block number outside the file system", tid);
-	if (is_revoked(r, tag->blk, tid)) {
-		r->stats.revoked++;
-		return 0;
-	}
-	if (r->nr_images == r->cap_images) {
-		size_t cap = r->cap_images ? r->cap_images * 2 : 1024;
-		struct rimage *bigger = realloc(r->images, cap * sizeof(*bigger));
-
-		if (!bigger)
-			return -ENOMEM;
-		r->images = bigger;
-		r->cap_images = cap;
-	}
-	r->images[r->nr_images] = (struct rimage){ .blk = tag->blk, .seq = (uint32_t)r->nr_images, .pos = pos,
-		.escaped = tag->flags & JF_TAG_ESCAPE };
-	r->nr_images++;
-	return 0;
-}
-
-static int ignore_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
-{
-	return 0;
-}
-
-/* Walks the committed transactions again for one of the later passes. */
-static int pass(struct replay *r, const struct visitor *v)
-{
-	struct walk w = { .pos = r->start_pos, .tid = r->start_tid };
-
-	r->walked = 0;
-	for (uint32_t i = 0; i < r->nr_txns; i++) {
-		int ret = walk_transaction(r, &w, v);
-
-		if (ret)
-			return ret;
-		if (!w.complete)
-			return damaged(r, "log changed while it was read", w.tid);
-		w.complete = false;
-		w.tid++;
-	}
-	return 0;
-}
+/* ---- pass 2: images ---- */
 
 static int by_image(const void *a, const void *b)
 {
@@ -401,6 +274,116 @@ static void sort_images(struct replay *r)
 		r->images[n++] = r->images[i];
 	}
 	r->nr_images = n;
+}
+
+/* The list is full: old images of a block go, and if that is not much, the list becomes larger. */
+static int make_room(struct replay *r)
+{
+	size_t cap = r->cap_images ? r->cap_images * 2 : 1024;
+	struct rimage *bigger;
+
+	sort_images(r);
+	if (r->nr_images < r->cap_images / 2)
+		return 0;
+	bigger = realloc(r->images, cap * sizeof(*bigger));
+	if (!bigger)
+		return -ENOMEM;
+	r->images = bigger;
+	r->cap_images = cap;
+	return 0;
+}
+
+static int take_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
+{
+	if (tag->blk >= r->j->p.nr_blocks || jnl_is_log_block(r->j, tag->blk))
+		return damaged(r, "block number outside the file system", tid);
+	if (r->nr_images == r->cap_images) {
+		int ret = make_room(r);
+
+		if (ret)
+			return ret;
+	}
+	r->images[r->nr_images++] = (struct rimage){ .blk = tag->blk, .seq = r->seq++, .pos = pos,
+		.tid = tid, .escaped = tag->flags & JF_TAG_ESCAPE };
+	return 0;
+}
+
+static int ignore_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
+{
+	return 0;
+}
+
+/* ---- pass 3: revocations ---- */
+
+static int ignore_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
+{
+	return 0;
+}
+
+/*
+ * A revocation kills the images of its own transaction and of earlier ones. Where the newest image
+ * of a block is killed, so are all older ones, which are not in the list any more.
+ */
+static void strike_out(struct replay *r, uint64_t blk, uint32_t tid)
+{
+	size_t lo = 0, hi = r->nr_images;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (r->images[mid].blk < blk)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo < r->nr_images && r->images[lo].blk == blk && jnl_tid_geq(tid, r->images[lo].tid))
+		r->images[lo].revoked = true;
+}
+
+static int take_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
+{
+	struct jnl *j = r->j;
+	unsigned rec = j->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4;
+	unsigned end = j->bs - (jf_has_csum(j->log.incompat) ? JF_TAIL_BYTES : 0);
+	uint32_t used = jf_get32(blk, JF_REVOKE_COUNT);
+
+	if (used < JF_REVOKE_HEADER || used > end)
+		return damaged(r, "impossible revoke block", tid);
+	for (unsigned off = JF_REVOKE_HEADER; off + rec <= used; off += rec)
+		strike_out(r, rec == 8 ? jf_get64(blk, off) : jf_get32(blk, off), tid);
+	return 0;
+}
+
+static void drop_revoked(struct replay *r)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->nr_images; i++)
+		if (!r->images[i].revoked)
+			r->images[n++] = r->images[i];
+	r->stats.revoked = (uint32_t)(r->nr_images - n);
+	r->nr_images = n;
+}
+
+/* ---- what is left goes home ---- */
+
+/* Walks the committed transactions again for one of the later passes. */
+static int pass(struct replay *r, const struct visitor *v)
+{
+	struct walk w = { .pos = r->start_pos, .tid = r->start_tid };
+
+	r->walked = 0;
+	for (uint32_t i = 0; i < r->nr_txns; i++) {
+		int ret = walk_transaction(r, &w, v);
+
+		if (ret)
+			return ret;
+		if (!w.complete)
+			return damaged(r, "log changed while it was read", w.tid);
+		w.complete = false;
+		w.tid++;
+	}
+	return 0;
 }
 
 static int write_batch(struct replay *r, size_t first, unsigned n, uint8_t *buf)
@@ -511,21 +494,21 @@ static int look_for_fast_commits(struct replay *r)
 
 static int run_passes(struct replay *r)
 {
-	static const struct visitor revokes = { .image = ignore_image, .revoke = take_revoke };
 	static const struct visitor images = { .image = take_image, .revoke = ignore_revoke };
+	static const struct visitor revokes = { .image = ignore_image, .revoke = take_revoke };
 	int ret = pass_scan(r);
 
 	if (!ret)
 		ret = look_for_fast_commits(r);
 	if (!ret)
-		ret = pass(r, &revokes);
-	if (ret)
-		return ret;
-	sort_revokes(r);
-	ret = pass(r, &images);
+		ret = pass(r, &images);
 	if (ret)
 		return ret;
 	sort_images(r);
+	ret = pass(r, &revokes);
+	if (ret)
+		return ret;
+	drop_revoked(r);
 	return write_home(r);
 }
 
@@ -576,7 +559,6 @@ int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret_stats, char *errbuf, 
 	r.stats.transactions = r.nr_txns;
 	*ret_stats = r.stats;
 	free(r.window);
-	free(r.revokes);
 	free(r.images);
 	return ret;
 }
