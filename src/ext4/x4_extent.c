@@ -11,7 +11,6 @@
 #include "ext4/x4_extent.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -361,7 +360,7 @@ int x4_extent_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, ui
 	return r;
 }
 
-/* ---- directories, symlinks, the log ---- */
+/* ---- directories, symlinks ---- */
 
 int x4_bmap(struct x4_inode *i, uint32_t lblk, uint64_t *ret_blk)
 {
@@ -400,65 +399,4 @@ int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk
 		return r;
 	r = x4_extent_insert(h, i, lblk, 1, blk, false);
 	return r ? r : jnl_bnew(h, blk, ret);
-}
-
-struct log_walk {
-	struct x4_vol *v;
-	struct jnl_extent *e;
-	unsigned n, cap;
-	uint64_t next;
-	int err;
-};
-
-static int log_add(struct log_walk *w, uint64_t blk)
-{
-	if (w->n && w->e[w->n - 1].pblk + w->e[w->n - 1].len == blk) {
-		w->e[w->n - 1].len++;
-		return 0;
-	}
-	if (w->n == w->cap) {
-		unsigned cap = w->cap ? w->cap * 2 : 16;
-		struct jnl_extent *e = realloc(w->e, cap * sizeof(*e));
-
-		if (!e)
-			return -ENOMEM;
-		w->e = e;
-		w->cap = cap;
-	}
-	w->e[w->n++] = (struct jnl_extent) { blk, 1 };
-	return 0;
-}
-
-static int log_block(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref_blk, int ref_offset, void *arg)
-{
-	struct log_walk *w = arg;
-
-	(void)fs;
-	(void)ref_blk;
-	(void)ref_offset;
-	if (lblk < 0 || (uint64_t)lblk != w->next || *blk < w->v->first_data_block || *blk >= w->v->nr_blocks)
-		w->err = -EUCLEAN;
-	else
-		w->err = log_add(w, *blk);
-	w->next++;
-	return w->err ? BLOCK_ABORT : 0;
-}
-
-/* Runs while the volume opens, before there is a block cache: the library walks the inode, read-only. */
-int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n)
-{
-	struct log_walk w = { .v = v };
-	errcode_t err = ext2fs_block_iterate3(v->fs, journal_ino, BLOCK_FLAG_READ_ONLY | BLOCK_FLAG_DATA_ONLY, NULL, log_block, &w);
-
-	if (err && !w.err)
-		w.err = x4_from_ext2_err(err);
-	if (!w.err && !w.n)
-		w.err = -EUCLEAN;
-	if (w.err) {
-		free(w.e);
-		return w.err;
-	}
-	*ret = w.e;
-	*ret_n = w.n;
-	return 0;
 }

@@ -6,7 +6,8 @@
  *
  * A node is accepted only if its header has the magic, the depth that its parent promised (so the walk is at most
  * X4_EXT_MAX_DEPTH deep and cannot loop), an entry count between 1 and its capacity, and ascending entries; the load further
- * requires every entry to lie between its parent's key and the next one, so that no node can be visited twice. The checks of
+ * requires every entry to lie between its parent's key and the next one, so that no node can be visited twice, and no block
+ * to be there twice (x4_map_twice.c). The checks of
  * a block's content are done once per read from the device (jnl_buf.verified); the header is looked at each time, because a
  * damaged image can make two structures share a block.
  *
@@ -252,7 +253,9 @@ static int load_node(struct x4_inode *i, struct ext3_extent_header *h, uint64_t 
 		r = x4_ext_node_read(i, x4_idx_blk(x), depth - 1, &child);
 		if (r)
 			return r;
-		r = load_node(i, (struct ext3_extent_header *)child->data, key, next, b);
+		r = x4_map_builder_node(b, x4_idx_blk(x));
+		if (!r)
+			r = load_node(i, (struct ext3_extent_header *)child->data, key, next, b);
 		jnl_brelse(child);
 		if (r)
 			return r;
@@ -267,9 +270,19 @@ int x4_ext_load(struct x4_inode *i, struct x4_map_builder *b)
 	return r ? r : load_node(i, x4_ext_root(i), 0, X4_LBLK_END, b);
 }
 
+/* On a file system with shared_blocks, which is only read, files may have a block twice. */
+static int check_twice(struct x4_inode *i, struct x4_map_builder *b)
+{
+	bool shared = ext2fs_has_feature_shared_blocks(i->vol->fs->super);
+	uint64_t blk = 0;
+	int r = shared && S_ISREG(le16toh(i->raw->i_mode)) ? 0 : x4_map_builder_check(b, &blk);
+
+	return r == -EUCLEAN ? X4_CORRUPT(i->vol, i->ino, blk, "it has the block twice") : r;
+}
+
 int x4_map_load_locked(struct x4_inode *i)
 {
-	struct x4_map_builder b = { NULL, 0, 0 };
+	struct x4_map_builder b = { 0 };
 	int r = -EINVAL;
 
 	if (__atomic_load_n(&i->map, __ATOMIC_ACQUIRE))
@@ -288,6 +301,8 @@ int x4_map_load_locked(struct x4_inode *i)
 		r = le32toh(i->raw->i_flags) & EXT4_INLINE_DATA_FL ? -EOPNOTSUPP : -EINVAL;
 		break;
 	}
+	if (!r)
+		r = check_twice(i, &b);
 	if (!r && i->win_len) /* behind everything else: W1, W3 */
 		r = x4_map_builder_add(&b, &(struct x4_ext){ i->win_lblk, i->win_len, i->win_pblk, X4_EXT_WRITTEN });
 	if (r) {

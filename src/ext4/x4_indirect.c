@@ -5,8 +5,8 @@
  * (x4_ind_convert.c). Called by x4_map_load and x4_remove_step, with what guards the inode's tree held.
  *
  * A pointer that leads outside the data area is damage (-EUCLEAN). Indirect blocks carry no checksum and no sign of what they
- * are, so an image can make them refer to each other; the walk is at most three levels deep and gives up when it has seen
- * more blocks than the file system has.
+ * are, so an image can make them refer to each other; the walk is at most three levels deep, and gives up when it has seen
+ * more blocks than the file system has, or has collected one indirect block twice (x4_map_twice.c).
  *
  * Freeing goes from the end downwards, like the removal of extents. Every freed pointer is zeroed in the same transaction, so
  * a removal that runs out of credits continues with the next handle. Indirect blocks are freed as metadata: revoked.
@@ -76,7 +76,11 @@ static int load_pointer(struct load *ld, uint32_t blk, unsigned level, uint64_t 
 	r = load_check(ld, blk, lblk);
 	if (r || !level)
 		return r ? r : load_data(ld, blk, lblk);
-	r = jnl_bread(ld->i->vol->jnl, blk, &b);
+	r = x4_map_builder_node(ld->b, blk);
+	if (r == -EUCLEAN)
+		r = X4_CORRUPT(ld->i->vol, ld->i->ino, blk, "an indirect block is there twice");
+	if (!r)
+		r = jnl_bread(ld->i->vol->jnl, blk, &b);
 	if (r)
 		return r;
 	p = (const uint32_t *)b->data;

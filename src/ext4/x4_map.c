@@ -25,14 +25,6 @@
 #define CHUNK_FILL 208  /* runs a chunk gets when many are laid out anew: room for inserts without a new top */
 #define CHUNK_MIN_CAP 8
 
-#define RUN_UNWRITTEN (1ULL << 63)
-
-struct x4_map_run {
-	uint32_t lblk;
-	uint32_t len;   /* atomic: the last run grows in place */
-	uint64_t where; /* physical block | RUN_UNWRITTEN */
-};
-
 struct chunk {
 	struct epoch_node node;
 	uint32_t n;     /* atomic */
@@ -68,7 +60,7 @@ static bool runs_merge(const struct x4_map_run *a, const struct x4_map_run *b)
 static struct x4_map_run run_of(const struct x4_ext *x)
 {
 	return (struct x4_map_run) {
-		.lblk = x->lblk, .len = x->len, .where = x->pblk | (x->state == X4_EXT_UNWRITTEN ? RUN_UNWRITTEN : 0),
+		.lblk = x->lblk, .len = x->len, .where = x->pblk | (x->state == X4_EXT_UNWRITTEN ? X4_RUN_UNWRITTEN : 0),
 	};
 }
 
@@ -175,8 +167,8 @@ static void map_search(const struct x4_map *m, uint32_t lblk, struct x4_ext *ret
 		if (skip < len) {
 			ret->lblk = lblk;
 			ret->len = len - skip;
-			ret->pblk = (r->where & ~RUN_UNWRITTEN) + skip;
-			ret->state = r->where & RUN_UNWRITTEN ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN;
+			ret->pblk = (r->where & ~X4_RUN_UNWRITTEN) + skip;
+			ret->state = r->where & X4_RUN_UNWRITTEN ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN;
 			return;
 		}
 	}
@@ -293,7 +285,8 @@ int x4_map_builder_add(struct x4_map_builder *b, const struct x4_ext *x)
 void x4_map_builder_free(struct x4_map_builder *b)
 {
 	x4_map_mem_free(b->e);
-	*b = (struct x4_map_builder) { NULL, 0, 0 };
+	x4_map_mem_free(b->node);
+	*b = (struct x4_map_builder) { 0 };
 }
 
 int x4_map_builder_publish(struct x4_map_builder *b, struct x4_inode *i)

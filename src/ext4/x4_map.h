@@ -9,15 +9,28 @@
 
 #include "ext4/x4_types.h"
 
-/* Runs collected in ascending order, before they become a map. */
-struct x4_map_run;
+#define X4_RUN_UNWRITTEN (1ULL << 63)
+
+struct x4_map_run {
+	uint32_t lblk;
+	uint32_t len;   /* atomic in a map: the last run grows in place */
+	uint64_t where; /* physical block | X4_RUN_UNWRITTEN */
+};
+
+/* Runs collected in ascending order, before they become a map, and the nodes of the tree. */
 struct x4_map_builder {
 	struct x4_map_run *e;
 	size_t n, cap;
+	uint64_t *node;
+	size_t nodes, node_cap;
 };
 
 /* Appends a mapped run that lies behind all earlier ones; merges where it can. -ENOMEM. */
 int x4_map_builder_add(struct x4_map_builder *b, const struct x4_ext *x);
+/* x4_map_twice.c: notes a block of the tree itself. -EUCLEAN: it was noted before. -ENOMEM. */
+int x4_map_builder_node(struct x4_map_builder *b, uint64_t blk);
+/* x4_map_twice.c: -EUCLEAN if a block is there twice, which is *ret_blk then. -ENOMEM. */
+int x4_map_builder_check(struct x4_map_builder *b, uint64_t *ret_blk);
 /* Publishes the map of what was collected if the inode has none; the builder is empty afterwards, also on error. */
 int x4_map_builder_publish(struct x4_map_builder *b, struct x4_inode *i);
 void x4_map_builder_free(struct x4_map_builder *b);

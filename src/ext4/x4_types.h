@@ -320,7 +320,8 @@ unsigned x4_free_root_credits(struct x4_inode *i);
 int x4_free_root_blocks(struct jnl_handle *h, struct x4_inode *i);
 void x4_map_drop(struct x4_inode *i); /* forgets the snapshot (retired) */
 /* Reads data of an inode that has no direct I/O engine above it: slow symlinks, journal inode map. */
-int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n); /* malloc'd */
+/* The log's blocks; the block cache is open without it. *ret is malloc'd. */
+int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n);
 
 /* ---- names, xattrs ---- */
 /* Most blocks that setting or removing one attribute changes (the inode, its own and a shared block, bitmaps): what a

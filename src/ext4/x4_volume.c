@@ -214,7 +214,11 @@ static int map_log(struct opening *o)
 
 	free(o->log);
 	o->log = NULL;
+	err = journal_open(o, false, true);
+	if (err)
+		return err;
 	err = x4_map_log_extents(v, v->fs->super->s_journal_inum, &o->log, &o->nr_log);
+	journal_close(v);
 	if (err)
 		return refuse(o, err, "%s: the journal's inode is damaged: run e2fsck %s; -o ro,norecovery serves the rest "
 			      "until then", dev_name(o), dev_name(o));

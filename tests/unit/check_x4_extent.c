@@ -369,6 +369,41 @@ START_TEST(damaged_trees)
 }
 END_TEST
 
+static int reload(struct testvol *t)
+{
+	x4_map_drop(t->i);
+	return x4_map_load(t->i);
+}
+
+/* A block that the file maps twice, or maps and has as a node of its tree, is damage. */
+START_TEST(extent_twice)
+{
+	struct ext3_extent *e;
+	struct testvol t;
+	struct jnl_buf *b;
+	uint32_t old;
+
+	testvol_open(&t, 24 << 20, formats[2], NULL);
+	mini_fragment = 1;
+	for (uint32_t k = 0; k < 150; k++)
+		must(insert_at(&t, 2 * k, k % 2) == 0);
+	must(jnl_bread(t.v->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.i))), &b) == 0);
+	must(x4_eh_depth((void *)b->data) == 0);
+	must(reload(&t) == 0);
+	e = x4_eh_ext((void *)b->data);
+	old = e[3].ee_start;
+	e[3].ee_start = _i ? htole32((uint32_t)b->blk) : e[40].ee_start;
+	must(reload(&t) == -EUCLEAN);
+	/* Where files may share blocks, one may do so with itself. */
+	ext2fs_set_feature_shared_blocks(t.v->fs->super);
+	must(reload(&t) == 0);
+	ext2fs_clear_feature_shared_blocks(t.v->fs->super);
+	e[3].ee_start = old;
+	must(reload(&t) == 0);
+	testvol_close(&t);
+}
+END_TEST
+
 static const char *indirect_setup =
 	"yes 0123456789abcdef | head -c 900000 > big.$$ && debugfs -w -R \"write big.$$ f\" $IMG; rm -f big.$$";
 
@@ -464,6 +499,47 @@ START_TEST(block_map_that_does_not_fit)
 }
 END_TEST
 
+/* The same of block maps; and an indirect block that leads to itself ends the walk at once. */
+START_TEST(indirect_twice)
+{
+	struct testvol t;
+	struct jnl_buf *b;
+	uint32_t *p, *slot, old[256];
+
+	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
+	must(reload(&t) == 0);
+	must(jnl_bread(t.v->jnl, le32toh(t.i->raw->i_block[EXT2_DIND_BLOCK]), &b) == 0);
+	p = (uint32_t *)b->data;
+	slot = &t.i->raw->i_block[_i == 0 ? 5 : EXT2_TIND_BLOCK];
+	old[0] = *slot;
+	*slot = _i == 0 ? t.i->raw->i_block[9] : t.i->raw->i_block[EXT2_DIND_BLOCK];
+	must(reload(&t) == -EUCLEAN);
+	*slot = old[0];
+	memcpy(old, p, sizeof(old));
+	for (unsigned k = 0; k < 256; k++)
+		p[k] = _i == 2 ? htole32((uint32_t)b->blk) : p[0];
+	must(reload(&t) == -EUCLEAN);
+	memcpy(p, old, sizeof(old));
+	must(reload(&t) == 0);
+	testvol_close(&t);
+}
+END_TEST
+
+/* Blocks collected before one was found to be there twice stay in proportion to those that there are. */
+START_TEST(nodes_are_compared_early)
+{
+	struct x4_map_builder b = { 0 };
+	unsigned n = 0;
+	int r = 0;
+
+	while (!r && n < 1000)
+		r = x4_map_builder_node(&b, 1000 - n++ % 100);
+	must(r == -EUCLEAN);
+	must(n <= 2 * 128 + 1);
+	x4_map_builder_free(&b);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x4_extent");
@@ -481,9 +557,12 @@ int main(void)
 	tcase_add_test(tc, zero_behind_the_end);
 	tcase_add_test(tc, seeking);
 	tcase_add_loop_test(tc, damaged_trees, 0, 2);
+	tcase_add_loop_test(tc, extent_twice, 0, 2);
 	tcase_add_test(tc, indirect_file);
 	tcase_add_test(tc, block_map_becomes_extents);
 	tcase_add_test(tc, block_map_that_does_not_fit);
+	tcase_add_loop_test(tc, indirect_twice, 0, 3);
+	tcase_add_test(tc, nodes_are_compared_early);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <ext2fs/ext3_extents.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -430,6 +431,39 @@ START_TEST(test_orphan_list_damaged)
 }
 END_TEST
 
+/* Inode 8 says that the log has every block twice, or a hole, or that it is deleted. */
+START_TEST(test_log_damaged)
+{
+	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 -O ^metadata_csum,^64bit,^uninit_bg");
+	struct x4_options opt = env_options();
+	struct ext2_inode_large raw;
+	struct ext3_extent_header *h = (void *)raw.i_block;
+	struct ext3_extent *e = (void *)(h + 1);
+	uint64_t at, before;
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	ck_assert_ptr_nonnull(f);
+	v = env_open(f);
+	at = (v->groups[0].itable << v->block_bits) + 7 * v->inode_size;
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_peek(f, &raw, sizeof(raw), at);
+	ck_assert_uint_eq(h->eh_depth, 0);
+	before = h->eh_entries++;
+	ck_assert_uint_lt(before, 4);
+	e[before] = e[before - 1];
+	e[before].ee_block += e[before].ee_len + (_i == 1);
+	if (_i == 1)
+		e[before].ee_start = 20;
+	raw.i_links_count = _i != 2;
+	fake_poke(f, &raw, sizeof(raw), at);
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert(strstr(msg, "the journal's inode is damaged"));
+	fake_free(f);
+}
+END_TEST
+
 static const char *ro_said;
 static void went_ro(void *arg, const char *why)
 {
@@ -719,6 +753,7 @@ int main(void)
 	tcase_add_loop_test(t, test_torn_superblock, 0, 4);
 	tcase_add_test(t, test_orphan_file);
 	tcase_add_loop_test(t, test_orphan_list_damaged, 0, 3);
+	tcase_add_loop_test(t, test_log_damaged, 0, 3);
 	tcase_add_loop_test(t, test_errors_policy, 0, 2);
 	tcase_add_loop_test(t, test_read_errors, 0, 3);
 	tcase_add_loop_test(t, test_log_failure, 0, 2);
