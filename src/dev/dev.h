@@ -117,10 +117,10 @@ void dev_close(struct dev *d);
  */
 int dev_flush(struct dev *d);
 /*
- * How many flushes have failed so far, whoever asked for them: what was written before may be lost, though later ones succeed.
- * Any thread, no lock.
+ * fn is called for each flush that fails, whoever asked for it: what was written before may be lost, though later ones succeed. On the
+ * thread that flushed, before anybody hears of the failure or another flush begins. One at a time; NULL: none any more.
  */
-uint32_t dev_flush_failures(const struct dev *d);
+void dev_on_flush_failure(struct dev *d, void (*fn)(void *arg), void *arg);
 
 /* Logs each synchronous request that the device has not answered; returns how many there are. Any thread. */
 unsigned dev_log_busy(struct dev *d);

@@ -6,7 +6,8 @@
  * Rule: a flush covers what completed before it was issued, so a caller that arrives while a flush runs is not
  * covered by it and waits for the next. Every caller stands in the list `waiting` until some leader takes
  * the whole list with it; the leader is whichever caller finds no flush running. The leader gives each of those it took the
- * result of exactly that flush: nobody else sees its error, and nobody misses it.
+ * result of exactly that flush: nobody else sees its error, and nobody misses it; who else may have lost by it is found out in
+ * dev_on_flush_failure's callback.
  *
  * Lock: `lock`, rank RANK_DEV, guards everything here; not held while the device flushes. Waiters live on
  * their callers' stacks, so nothing is allocated and nothing can fail.
@@ -28,7 +29,8 @@ struct dev_flusher {
 	pthread_cond_t changed;
 	struct list waiting; /* flush_waiter.node: not covered by a flush that was issued */
 	bool running;
-	uint32_t failures;   /* atomic; raised before anybody hears of the failure */
+	void (*failed)(void *arg); /* dev_on_flush_failure */
+	void *failed_arg;
 };
 
 struct flush_waiter {
@@ -71,13 +73,25 @@ unsigned dev_flusher_waiting(struct dev_flusher *f)
 	return n;
 }
 
-uint32_t dev_flush_failures(const struct dev *d) { return __atomic_load_n(&d->flusher->failures, __ATOMIC_SEQ_CST); }
+void dev_on_flush_failure(struct dev *d, void (*fn)(void *arg), void *arg)
+{
+	struct dev_flusher *f = d->flusher;
+
+	fdio_mutex_lock(&f->lock);
+	while (!fn && f->running) /* it may be about to call */
+		fdio_cond_wait(&f->changed, &f->lock);
+	f->failed = fn;
+	f->failed_arg = arg;
+	fdio_mutex_unlock(&f->lock);
+}
 
 /* With the lock held, dropped over the flush itself. */
 static void lead_one_flush(struct dev *d, struct dev_flusher *f)
 {
 	struct list covered;
 	struct flush_waiter *w, *tmp;
+	void (*failed)(void *arg) = f->failed;
+	void *failed_arg = f->failed_arg;
 	struct dev_call c;
 	int err;
 
@@ -91,7 +105,8 @@ static void lead_one_flush(struct dev *d, struct dev_flusher *f)
 	dev_call_end(d, &c);
 	if (err < 0) {
 		log_ratelimited(FDIO_LOG_ERR, "%s: device flush failed: %s", d->name, strerror(-err));
-		__atomic_fetch_add(&f->failures, 1, __ATOMIC_SEQ_CST);
+		if (failed)
+			failed(failed_arg);
 		err = -EIO;
 	} else {
 		err = 0;

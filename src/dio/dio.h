@@ -123,6 +123,7 @@ void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
 struct dio_sync {
 	struct list link;
 	struct x4_inode *inode;
+	struct dio_file *file; /* of inode, or NULL: an error is told once for each file, and once for those without */
 	bool datasync;
 	void (*done)(struct dio_sync *s, int err);
 	/* engine's */

@@ -44,6 +44,7 @@ int dio_new(const struct dio_config *cfg, struct dio **ret)
 		return r;
 	}
 	x4_windows_set_reclaim(cfg->vol, dio_reclaim, d);
+	dev_on_flush_failure(cfg->dev, dio_sync_flush_failed, d);
 	*ret = d;
 	return 0;
 }
@@ -65,7 +66,9 @@ void dio_free(struct dio *d)
 {
 	if (!d)
 		return;
+	dev_on_flush_failure(d->cfg.dev, NULL, NULL);
 	dio_pool_fini(d);
+	fdio_mutex_fini(&d->inodes_lock);
 	pthread_cond_destroy(&d->gate_cond);
 	fdio_mutex_fini(&d->gate_lock);
 	fdio_mutex_fini(&d->sync_lock);
@@ -76,6 +79,9 @@ static void inode_free(void *p)
 {
 	struct dio_inode *di = p;
 
+	fdio_mutex_lock(&di->d->inodes_lock);
+	list_del(&di->link);
+	fdio_mutex_unlock(&di->d->inodes_lock);
 	pthread_cond_destroy(&di->range_cond);
 	fdio_mutex_fini(&di->range_lock);
 	fdio_mutex_fini(&di->app_lock);
@@ -99,9 +105,9 @@ int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret)
 	list_init(&di->ranges);
 	fdio_mutex_init(&di->app_lock, RANK_LEAF);
 	list_init(&di->app_reqs);
-	fdio_mutex_lock(&d->sync_lock);
-	di->err_seq = d->flush_err_seq;
-	fdio_mutex_unlock(&d->sync_lock);
+	fdio_mutex_lock(&d->inodes_lock);
+	list_add_tail(&d->inodes, &di->link);
+	fdio_mutex_unlock(&d->inodes_lock);
 	winner = x4_inode_set_upper(i, di, inode_free);
 	if (winner != di)
 		inode_free(di);
@@ -123,6 +129,7 @@ int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret)
 		return r;
 	}
 	f->d = d;
+	f->errs_seen = dio_sync_errs_at_open(f->di);
 	__atomic_fetch_add(&f->di->nr_files, 1, __ATOMIC_RELAXED);
 	f->inode = x4_iref(i);
 	x4_opened(i, 1);

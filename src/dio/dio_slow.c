@@ -147,6 +147,7 @@ static int slow_write(struct dio_req *r)
 			return err;
 	}
 	s.bounce = dio_bounce_take(s.d);
+	__atomic_add_fetch(&s.di->slow_writes, 1, __ATOMIC_SEQ_CST);
 	if (s.shut)
 		dio_gate_shut(s.di, DIO_GATE_WRITES);
 	lock_inode(&s);
@@ -154,6 +155,7 @@ static int slow_write(struct dio_req *r)
 	err = write_locked(&s);
 	/* Also after an error: some of it may be in the device's cache. */
 	dio_mark_dirty(s.d, s.di);
+	__atomic_sub_fetch(&s.di->slow_writes, 1, __ATOMIC_SEQ_CST);
 	dio_range_unlock(s.di, &range);
 	x4_inode_unlock(s.i);
 	if (s.shut)

@@ -10,11 +10,14 @@
  * write noted up to that epoch completed before the flush was sent. So an inode with dirty_epoch <=
  * durable_epoch needs none.
  *
- * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that needed it, and once to any
- * other inode that had unflushed writes at that time, when it is next synced: a later flush that succeeds says nothing about
- * them. Failures are noticed before durable_epoch moves on, and looked for once more after a batch's own flush.
+ * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that needed it, and to whoever else
+ * may have lost by it: a later flush that succeeds says nothing about what was written before. Each inode counts such failures:
+ * those at which it had unflushed writes, or writes in flight (on_flush_failure, on the thread that flushed, before anybody hears
+ * of the failure, and so before durable_epoch moves on). Each open file, each inode for callers without one, and the
+ * volume for syncfs, remembers up to where it was told: everybody hears of each failure once, and who opens the file later, too, if
+ * nobody has been told until then. What an append window had to give up (x4_window_lost) is counted in the same way.
  *
- * Lock: sync_lock for the lists and the states of the syncers; nothing is called under it.
+ * Locks: sync_lock for the lists and the states of the syncers, inodes_lock for the list of inodes; nothing is called under them.
  */
 #include "dio/dio_types.h"
 
@@ -37,6 +40,8 @@ void dio_sync_init(struct dio *d)
 	fdio_mutex_init(&d->sync_lock, RANK_LEAF);
 	list_init(&d->sync_reqs);
 	list_init(&d->sync_calls);
+	fdio_mutex_init(&d->inodes_lock, RANK_LEAF);
+	list_init(&d->inodes);
 	d->epoch = 1;
 	for (unsigned k = 0; k < DIO_NR_SYNC; k++)
 		d->syncer[k].d = d;
@@ -75,38 +80,65 @@ static bool is_dirty(struct dio *d, struct dio_inode *di)
 	return di && __atomic_load_n(&di->dirty_epoch, __ATOMIC_SEQ_CST) > __atomic_load_n(&d->durable_epoch, __ATOMIC_SEQ_CST);
 }
 
-/* sync_lock held. */
-static void notice_failures(struct dio *d)
+/* False: *p was there already. Only grows (counts may wrap). */
+static bool grow_to(uint32_t *p, uint32_t n)
 {
-	uint32_t n = dev_flush_failures(d->cfg.dev);
+	uint32_t old = __atomic_load_n(p, __ATOMIC_SEQ_CST);
 
-	if (n != d->flush_err_seq && !d->flush_err_seq)
-		d->flush_err_durable = d->durable_epoch;
-	d->flush_err_seq = n;
+	while ((int32_t)(n - old) > 0)
+		if (__atomic_compare_exchange_n(p, &old, n, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+			return true;
+	return false;
 }
 
-/* A flush failed while di had unflushed writes, and nobody has told it yet. */
-static int missed_error(struct dio *d, struct dio_inode *di)
+static bool is_writing(const struct dio *d, const struct dio_inode *di)
 {
-	int err = 0;
+	if (__atomic_load_n(&di->slow_writes, __ATOMIC_SEQ_CST))
+		return true;
+	for (unsigned c = 0; c < d->cfg.nr_cpus; c++)
+		if (__atomic_load_n(&di->counts[c].n[DIO_COUNT_WRITE], __ATOMIC_SEQ_CST))
+			return true;
+	return false;
+}
+
+void dio_sync_flush_failed(void *arg)
+{
+	struct dio *d = arg;
+	struct dio_inode *di;
+
+	fdio_mutex_lock(&d->inodes_lock);
+	list_for_each(di, &d->inodes, link)
+		if (is_dirty(d, di) || is_writing(d, di))
+			__atomic_add_fetch(&di->errs, 1, __ATOMIC_SEQ_CST);
+	fdio_mutex_unlock(&d->inodes_lock);
+	__atomic_add_fetch(&d->errs, 1, __ATOMIC_SEQ_CST);
+}
+
+uint32_t dio_sync_errs_at_open(const struct dio_inode *di)
+{
+	uint32_t n = __atomic_load_n(&di->errs, __ATOMIC_SEQ_CST);
+
+	return __atomic_load_n(&di->errs_told, __ATOMIC_SEQ_CST) == n ? n : n - 1;
+}
+
+/* -EIO if there are errors of di that f, or who has no file, was not told of: once. Any thread, no lock. */
+static int untold_error(struct dio_inode *di, struct dio_file *f)
+{
+	uint32_t n;
 
 	if (!di)
 		return 0;
-	fdio_mutex_lock(&d->sync_lock);
-	notice_failures(d);
-	if (di->err_seq != d->flush_err_seq) {
-		di->err_seq = d->flush_err_seq;
-		if (__atomic_load_n(&di->dirty_epoch, __ATOMIC_SEQ_CST) > d->flush_err_durable)
-			err = -EIO;
-	}
-	fdio_mutex_unlock(&d->sync_lock);
-	return err;
+	n = __atomic_load_n(&di->errs, __ATOMIC_SEQ_CST);
+	if (likely(!grow_to(f ? &f->errs_seen : &di->errs_seen, n)))
+		return 0;
+	grow_to(&di->errs_told, n);
+	return -EIO;
 }
 
 /* What a file hears that lost nothing itself, where nothing can become durable any more: as the kernel's ext4. */
-static int clean_error(struct dio *d, struct x4_inode *i)
+static int clean_error(struct dio *d, struct x4_inode *i, struct dio_file *f)
 {
-	int err = missed_error(d, x4_inode_upper(i));
+	int err = untold_error(x4_inode_upper(i), f);
 
 	return err ? err : jnl_error(x4_vol_jnl(d->cfg.vol)) ? -EROFS : 0;
 }
@@ -129,7 +161,7 @@ void dio_fsync(struct dio *d, struct dio_sync *s)
 {
 	if (s->inode && is_clean(d, s->inode, s->datasync)) {
 		fdio_count(CTR_dio_sync_clean);
-		s->done(s, clean_error(d, s->inode));
+		s->done(s, clean_error(d, s->inode, s->file));
 		return;
 	}
 	s->need_commit = s->need_flush = false;
@@ -152,6 +184,17 @@ static bool needs_commit(struct batch *b, struct x4_inode *i, bool datasync)
 	return true;
 }
 
+/* What was appended is put into the tree; what had to be given up before is an error for all who have the file open. */
+static int settle(struct x4_inode *i)
+{
+	struct dio_inode *di = x4_inode_upper(i);
+	int err = x4_window_settle(i), lost = x4_window_lost(i, true);
+
+	if (lost)
+		__atomic_add_fetch(&di->errs, 1, __ATOMIC_SEQ_CST);
+	return err ? err : lost;
+}
+
 static void survey(struct batch *b)
 {
 	struct dio *d = b->d;
@@ -159,7 +202,7 @@ static void survey(struct batch *b)
 	struct dio_sync *s;
 
 	list_for_each(r, &b->reqs, link) {
-		r->error = x4_window_settle(r->file->inode);
+		r->error = settle(r->file->inode);
 		if (needs_commit(b, r->file->inode, !(r->flags & DIO_SYNC)))
 			r->state |= DIO_R_NEED_COMMIT;
 		if (is_dirty(d, r->file->di))
@@ -172,16 +215,14 @@ static void survey(struct batch *b)
 		if (!s->inode)
 			continue;
 		struct dio_inode *di = x4_inode_upper(s->inode);
-		s->err = x4_window_settle(s->inode);
-		if (!s->err)
-			s->err = x4_window_lost(s->inode, true);
+		s->err = settle(s->inode);
 		s->need_commit = needs_commit(b, s->inode, s->datasync);
 		s->need_flush = is_dirty(d, di);
 		b->need_flush |= s->need_flush;
 		if (!s->need_commit && !s->need_flush) {
 			fdio_count(CTR_dio_sync_clean);
 			if (!s->err)
-				s->err = clean_error(d, s->inode);
+				s->err = clean_error(d, s->inode, s->file);
 		}
 	}
 }
@@ -191,27 +232,8 @@ static void note_durable(struct batch *b)
 	struct dio *d = b->d;
 
 	fdio_mutex_lock(&d->sync_lock);
-	notice_failures(d);
 	if (d->durable_epoch < b->epoch)
 		__atomic_store_n(&d->durable_epoch, b->epoch, __ATOMIC_SEQ_CST);
-	fdio_mutex_unlock(&d->sync_lock);
-}
-
-/* The waiters in the batch learn of the error now; the others when they ask. */
-static void note_flush_error(struct batch *b)
-{
-	struct dio *d = b->d;
-	struct dio_req *r;
-	struct dio_sync *s;
-
-	fdio_mutex_lock(&d->sync_lock);
-	notice_failures(d);
-	list_for_each(r, &b->reqs, link)
-		if (r->state & DIO_R_NEED_FLUSH)
-			r->file->di->err_seq = d->flush_err_seq;
-	list_for_each(s, &b->calls, link)
-		if (s->inode && s->need_flush)
-			((struct dio_inode *)x4_inode_upper(s->inode))->err_seq = d->flush_err_seq;
 	fdio_mutex_unlock(&d->sync_lock);
 }
 
@@ -222,25 +244,33 @@ static void make_durable(struct batch *b)
 
 	if (b->need_commit)
 		b->commit_err = jnl_commit_wait(x4_vol_jnl(d->cfg.vol), b->tid, &flushed);
-	if (b->commit_err)
-		flushed = false;
 	if (!b->need_flush)
 		return;
 	if (!flushed)
 		b->flush_err = dev_flush(d->cfg.dev);
-	if (b->flush_err)
-		note_flush_error(b);
-	else
+	if (!b->flush_err)
 		note_durable(b);
 }
 
-static int outcome(const struct batch *b, struct dio_inode *di, bool commit, bool flush, int err)
+static int outcome(const struct batch *b, struct x4_inode *i, struct dio_file *f, bool commit, bool flush, int err)
 {
+	/* Asked for in any case: who hears of an error now does not hear of it again. */
+	int untold = untold_error(x4_inode_upper(i), f);
+
 	if (!err && commit)
 		err = b->commit_err;
 	if (!err && flush)
 		err = b->flush_err;
-	return err ? err : missed_error(b->d, di);
+	return err ? err : untold;
+}
+
+/* syncfs hears of each failure, whoever lost by it. */
+static int sync_volume(struct dio *d)
+{
+	int err = x4_vol_sync(d->cfg.vol);
+	bool untold = grow_to(&d->errs_seen, __atomic_load_n(&d->errs, __ATOMIC_SEQ_CST));
+
+	return !err && untold ? -EIO : err;
 }
 
 static void answer(struct batch *b)
@@ -252,14 +282,14 @@ static void answer(struct batch *b)
 
 	list_for_each_safe(r, rt, &b->reqs, link) {
 		list_del(&r->link);
-		r->error = outcome(b, r->file->di, r->state & DIO_R_NEED_COMMIT, r->state & DIO_R_NEED_FLUSH, r->error);
+		r->error = outcome(b, r->file->inode, r->file, r->state & DIO_R_NEED_COMMIT, r->state & DIO_R_NEED_FLUSH, r->error);
 		dio_req_end(r);
 	}
 	list_for_each_safe(s, st, &b->calls, link) {
 		list_del(&s->link);
 		if (!s->inode && vol_err == 1)
-			vol_err = x4_vol_sync(d->cfg.vol);
-		s->done(s, s->inode ? outcome(b, x4_inode_upper(s->inode), s->need_commit, s->need_flush, s->err) : vol_err);
+			vol_err = sync_volume(d);
+		s->done(s, s->inode ? outcome(b, s->inode, s->file, s->need_commit, s->need_flush, s->err) : vol_err);
 		__atomic_fetch_sub(&d->cpus[0].inflight, 1, __ATOMIC_RELEASE);
 	}
 }

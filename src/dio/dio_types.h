@@ -106,12 +106,14 @@ struct dio {
 	 * Sync queue. epoch counts batches: a write that completes notes the current one in its inode; a batch that
 	 * flushes makes everything noted up to its own epoch durable.
 	 */
-	struct fdio_mutex sync_lock; /* guards the lists, the states, the error fields and the stores to durable_epoch */
+	struct fdio_mutex sync_lock; /* guards the lists, the states and the stores to durable_epoch */
 	struct list sync_reqs, sync_calls;
 	struct dio_syncer syncer[DIO_NR_SYNC];
 	uint64_t epoch, durable_epoch; /* atomic */
-	uint32_t flush_err_seq;        /* dev_flush_failures when it was last looked at */
-	uint64_t flush_err_durable;    /* durable_epoch when the first of them was noticed */
+
+	struct fdio_mutex inodes_lock; /* guards the list, which is for flushes that fail: dio_sync.c */
+	struct list inodes;            /* dio_inode.link */
+	uint32_t errs, errs_seen;      /* atomic: flushes that failed, and up to where syncfs was told */
 };
 
 /* In-flight counts of one CPU. */
@@ -134,7 +136,13 @@ struct dio_inode {
 	 */
 	uint64_t cache_seq, cache_clean, cache_run_seq;
 	uint32_t cache_run;
-	uint32_t err_seq;       /* d->sync_lock: flush errors that were reported */
+	/*
+	 * Atomic, only grow: flushes that failed while it had unflushed writes or writes in flight; those that anybody was told of; and
+	 * up to where callers without a file were told.
+	 */
+	uint32_t errs, errs_told, errs_seen;
+	uint32_t slow_writes;   /* atomic: at work now; they are not counted below */
+	struct list link;       /* d->inodes */
 	uint64_t dirty_epoch;   /* atomic, only grows: batch that makes the last completed write durable; 0 none */
 	struct fdio_mutex app_lock; /* guards the three below */
 	struct list app_reqs;   /* appends in flight, ascending and without gaps */
@@ -158,6 +166,7 @@ struct dio_file {
 	struct dio_inode *di;
 	struct dio_seg reserve;
 	uint32_t reserve_busy;  /* atomic */
+	uint32_t errs_seen;     /* atomic: of the inode's errs, up to where this file was told */
 };
 
 /* A block range of a writer; on the stack of its worker. */
@@ -272,5 +281,9 @@ void dio_range_unlock(struct dio_inode *di, struct dio_range *g);
 /* ---- dio_sync.c ---- */
 void dio_sync_init(struct dio *d);
 void dio_sync_req(struct dio_req *r);
+/* A flush of the device failed (dev_on_flush_failure); arg: the engine. */
+void dio_sync_flush_failed(void *arg);
+/* dio_file.errs_seen of a file that is opened now. */
+uint32_t dio_sync_errs_at_open(const struct dio_inode *di);
 
 #endif

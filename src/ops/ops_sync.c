@@ -12,9 +12,11 @@ static void sync_done(struct dio_sync *s, int err)
 	tr_reply(&q->tr, err, 0);
 }
 
-static void start(struct ops_req *q, struct x4_inode *i, bool datasync)
+/* f NULL: the volume. */
+static void start(struct ops_req *q, struct ops_file *f, bool datasync)
 {
-	q->sync.inode = i;
+	q->sync.inode = f ? f->inode : NULL;
+	q->sync.file = f ? f->df : NULL;
 	q->sync.datasync = datasync;
 	q->sync.done = sync_done;
 	dio_fsync(q->ops->dio, &q->sync);
@@ -29,7 +31,7 @@ void ops_fsync(struct ops_req *q)
 		ops_reply_err(q, -EBADF);
 		return;
 	}
-	start(q, f->inode, in->fsync_flags & FUSE_FSYNC_FDATASYNC);
+	start(q, f, in->fsync_flags & FUSE_FSYNC_FDATASYNC);
 }
 
 void ops_fsyncdir(struct ops_req *q) { ops_fsync(q); }

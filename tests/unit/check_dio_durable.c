@@ -262,6 +262,112 @@ START_TEST(row23_flush_failure_reaches_the_covered)
 }
 END_TEST
 
+static void fail_flush(struct env *e)
+{
+	fake_fault_clear(e->f);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+}
+
+static void write_file(struct env *e, struct dio_file *f, uint64_t pos)
+{
+	uint8_t *b = buf_new(BS);
+	struct treq t;
+
+	req_submit(e, f, &t, DIO_DIRECT | DIO_WRITE, pos, b, BS);
+	ck_assert_int_eq(req_wait(e, &t), BS);
+	free(b);
+}
+
+/* 23: each failure is told to those who had unflushed writes at it, not at an earlier one. */
+START_TEST(row23_each_failure_has_its_own_victims)
+{
+	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct x4_inode *i2 = env_file(e, "g"), *i3 = env_file(e, "h");
+	struct dio_file *f2, *f3;
+
+	ck_assert_int_eq(dio_file_open(e->d, i2, &f2), 0);
+	ck_assert_int_eq(dio_file_open(e->d, i3, &f3), 0);
+	write_file(e, e->file, 0);
+	write_file(e, f2, 0);
+	write_file(e, f3, 0);
+	ck_assert_int_eq(env_fsync(e, NULL, false), 0);
+	for (unsigned k = 0; k < 3; k++)
+		ck_assert_int_eq(env_fsync_file(e, k == 0 ? e->file : k == 1 ? f2 : f3), 0);
+	write_file(e, e->file, 0);
+	fail_flush(e);
+	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
+	/* What f2 writes comes after the failure, and is flushed before the next one; f3 has writes that it never flushes. */
+	write_file(e, f2, 0);
+	ck_assert_int_eq(env_fsync_file(e, f2), 0);
+	write_file(e, f3, 0);
+	write_file(e, e->file, 0);
+	fail_flush(e);
+	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
+	write_file(e, f2, 0);
+	ck_assert_int_eq(env_fsync_file(e, f2), 0);
+	ck_assert_int_eq(env_fsync_file(e, e->file), 0);
+	ck_assert_int_eq(env_fsync_file(e, f3), -EIO);
+	ck_assert_int_eq(env_fsync_file(e, f3), 0);
+	/* syncfs: once, whoever lost by it. */
+	ck_assert_int_eq(env_fsync(e, NULL, false), -EIO);
+	ck_assert_int_eq(env_fsync(e, NULL, false), 0);
+	dio_file_close(f2);
+	dio_file_close(f3);
+	x4_iput(i2);
+	x4_iput(i3);
+	env_close(e);
+}
+END_TEST
+
+/* 23: everybody who has the file open is told, once; who opens it later is if nobody was. */
+START_TEST(row23_each_opener_is_told_once)
+{
+	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct dio_file *f[3];
+
+	make_extents(e, 1);
+	ck_assert_int_eq(dio_file_open(e->d, e->i, &f[0]), 0);
+	write_file(e, e->file, 0);
+	fail_flush(e);
+	ck_assert_int_eq(dev_flush(fake_dev(e->f)), -EIO); /* somebody else's */
+	ck_assert_int_eq(dio_file_open(e->d, e->i, &f[1]), 0);
+	for (unsigned k = 0; k < 2; k++) {
+		ck_assert_int_eq(env_fsync_file(e, f[k]), -EIO);
+		ck_assert_int_eq(env_fsync_file(e, f[k]), 0);
+	}
+	ck_assert_int_eq(dio_file_open(e->d, e->i, &f[2]), 0);
+	ck_assert_int_eq(env_fsync_file(e, f[2]), 0);
+	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
+	ck_assert_int_eq(env_fsync_file(e, e->file), 0);
+	for (unsigned k = 0; k < 3; k++)
+		dio_file_close(f[k]);
+	env_close(e);
+}
+END_TEST
+
+/* 23: a write that the device has completed and we have not noticed yet is lost as well. */
+START_TEST(row23_a_write_in_flight_may_be_lost)
+{
+	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	uint8_t *b = buf_new(BS);
+	struct treq t;
+
+	make_extents(e, 1);
+	ck_assert_int_eq(env_fsync_file(e, e->file), 0);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	fail_flush(e);
+	ck_assert_int_eq(dev_flush(fake_dev(e->f)), -EIO);
+	fake_complete_all(e->f);
+	ck_assert_int_eq(req_wait(e, &t), BS);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
+	ck_assert_int_eq(env_fsync_file(e, e->file), 0);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
 /* 23: the flush that failed was not the queue's but the journal's: who had unflushed writes hears of it all the same. */
 START_TEST(row23_flush_failure_of_the_journal)
 {
@@ -318,6 +424,9 @@ int main(void)
 	tcase_add_test(t, row21_no_flush_without_data);
 	tcase_add_test(t, row22_flushes_are_shared);
 	tcase_add_test(t, row23_flush_failure_reaches_the_covered);
+	tcase_add_test(t, row23_each_failure_has_its_own_victims);
+	tcase_add_test(t, row23_each_opener_is_told_once);
+	tcase_add_test(t, row23_a_write_in_flight_may_be_lost);
 	tcase_add_test(t, row23_flush_failure_of_the_journal);
 	tcase_add_test(t, fsync_after_the_abort);
 	suite_add_tcase(s, t);

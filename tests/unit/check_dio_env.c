@@ -277,9 +277,9 @@ static void sync_done(struct dio_sync *s, int err)
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
 }
 
-int env_fsync(struct env *e, struct x4_inode *i, bool datasync)
+static int fsync_as(struct env *e, struct x4_inode *i, struct dio_file *f, bool datasync)
 {
-	struct tsync t = { .s = { .inode = i, .datasync = datasync, .done = sync_done } };
+	struct tsync t = { .s = { .inode = i, .file = f, .datasync = datasync, .done = sync_done } };
 
 	dio_fsync(e->d, &t.s);
 	while (!__atomic_load_n(&t.done, __ATOMIC_ACQUIRE))
@@ -287,6 +287,10 @@ int env_fsync(struct env *e, struct x4_inode *i, bool datasync)
 			usleep(100);
 	return t.err;
 }
+
+int env_fsync(struct env *e, struct x4_inode *i, bool datasync) { return fsync_as(e, i, NULL, datasync); }
+
+int env_fsync_file(struct env *e, struct dio_file *f) { return fsync_as(e, dio_file_inode(f), f, true); }
 
 void make_extents(struct env *e, unsigned n)
 {

@@ -75,7 +75,8 @@ bool req_is_done(struct treq *t);
 ssize_t io(struct env *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);
 void write_ok(struct env *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len); /* pattern(seed) */
 void expect(struct env *e, uint64_t pos, unsigned seed, uint32_t len); /* reads and compares */
-int env_fsync(struct env *e, struct x4_inode *i, bool datasync);
+int env_fsync(struct env *e, struct x4_inode *i, bool datasync); /* i NULL: syncfs */
+int env_fsync_file(struct env *e, struct dio_file *f);           /* fdatasync of who has f */
 
 /* Blocks 0..n-1 of the file written with pattern(1) as n extents of one block. The volume is synced. */
 void make_extents(struct env *e, unsigned n);
