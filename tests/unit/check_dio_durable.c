@@ -6,6 +6,22 @@
 #include "check_dio_env.h"
 #include "ext4/x4_types.h"
 
+static void fail_flush(struct env *e)
+{
+	fake_fault_clear(e->f);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+}
+
+static void write_file(struct env *e, struct dio_file *f, uint64_t pos)
+{
+	uint8_t *b = buf_new(BS);
+	struct treq t;
+
+	req_submit(e, f, &t, DIO_DIRECT | DIO_WRITE, pos, b, BS);
+	ck_assert_int_eq(req_wait(e, &t), BS);
+	free(b);
+}
+
 /* 19: what an O_DSYNC or O_SYNC write answered survives a power cut that loses the cache. */
 START_TEST(row19_sync_writes_survive)
 {
@@ -136,6 +152,142 @@ START_TEST(times_force_no_commit)
 }
 END_TEST
 
+/* fdatasync has flushed the data; the new mtime is left in memory, and fsync puts it on the media. */
+START_TEST(fsync_of_times_alone)
+{
+	struct env *e = env_new(NULL);
+	struct timespec later = { .tv_sec = 2000000000 };
+	struct x4_attr a;
+
+	make_extents(e, 1);
+	fake_set_now(e->f, &later);
+	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	x4_getattr(n->i, &a);
+	ck_assert_int_eq(a.mtime.tv_sec, later.tv_sec);
+	env_close(n);
+	env_close(e);
+}
+END_TEST
+
+/* ---- who joins a batch: something happens between its beginning and the commit (the linker sends jnl_commit_turn here) ---- */
+
+void __real_jnl_commit_turn(struct jnl *j, jnl_tid tid);
+void __wrap_jnl_commit_turn(struct jnl *j, jnl_tid tid);
+
+static void (*at_turn)(void);
+static struct join {
+	struct env *e;
+	struct x4_inode *g;
+	struct dio_file *gf;
+	struct tsync sync;
+} joiner;
+
+void __wrap_jnl_commit_turn(struct jnl *j, jnl_tid tid)
+{
+	void (*fn)(void) = at_turn;
+
+	at_turn = NULL;
+	if (fn) {
+		ck_assert_int_eq(jnl_commit_wait(j, tid, NULL), 0); /* by somebody else */
+		fn();
+	}
+	__real_jnl_commit_turn(j, tid);
+}
+
+static void join_batch(void)
+{
+	struct join *w = &joiner;
+	uint8_t *b = buf_new(BS);
+	struct treq t;
+
+	pattern(b, 9, 0, BS);
+	req_submit(w->e, w->gf, &t, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	while (!req_is_done(&t))
+		ck_assert(wq_run_one(w->e->workers));
+	ck_assert_int_eq(t.res, BS);
+	sync_start(w->e, &w->sync, w->g, w->gf, true);
+	free(b);
+}
+
+static void expect_g(struct env *e)
+{
+	struct x4_inode *g = env_file(e, "g");
+	uint8_t *b = buf_new(BS), *want = buf_new(BS);
+	struct dio_file *f;
+	struct treq t;
+
+	ck_assert_int_eq(dio_file_open(e->d, g, &f), 0);
+	req_submit(e, f, &t, 0, 0, b, BS);
+	ck_assert_int_eq(req_wait(e, &t), BS);
+	pattern(want, 9, 0, BS);
+	ck_assert_mem_eq(b, want, BS);
+	dio_file_close(f);
+	x4_iput(g);
+	free(b);
+	free(want);
+}
+
+/*
+ * 22: the transaction of a batch was committed by somebody else before who joins it has written: his overwrite (0) is flushed, his new
+ * block (1) is committed.
+ */
+START_TEST(row22_who_joins_is_served)
+{
+	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+
+	joiner = (struct join){ .e = e, .g = env_file(e, "g") };
+	ck_assert_int_eq(dio_file_open(e->d, joiner.g, &joiner.gf), 0);
+	if (_i == 0)
+		write_file(e, joiner.gf, 0);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(env_fsync_file(e, joiner.gf), 0);
+	/* The batch itself has nothing to flush. */
+	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MODE, &(struct x4_attr){ .mode = 0600 }), 0);
+	at_turn = join_batch;
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert(joiner.sync.done);
+	ck_assert_int_eq(joiner.sync.err, 0);
+	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	expect_g(n);
+	env_close(n);
+	dio_file_close(joiner.gf);
+	x4_iput(joiner.g);
+	env_close(e);
+}
+END_TEST
+
+/* 22: a commit that fails before it has flushed has flushed nothing for those of its batch who need no commit. */
+START_TEST(row22_flush_beside_a_failed_commit)
+{
+	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct join *w = &joiner;
+	struct tsync t;
+
+	*w = (struct join){ .e = e, .g = env_file(e, "g") };
+	ck_assert_int_eq(dio_file_open(e->d, w->g, &w->gf), 0);
+	write_file(e, w->gf, 0);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	write_ok(e, DIO_DIRECT, 0, 1, BS);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	sync_start(e, &t, e->i, e->file, true);
+	join_batch();
+	env_pump(e);
+	ck_assert(t.done && w->sync.done);
+	ck_assert_int_eq(t.err, -EIO);
+	ck_assert_int_eq(w->sync.err, 0);
+	fake_fault_clear(e->f);
+	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	expect_g(n);
+	env_close(n);
+	dio_file_close(w->gf);
+	x4_iput(w->g);
+	env_close_nocheck(e);
+}
+END_TEST
+
 /* 21: nothing written, or written in vain: nothing flushed. */
 START_TEST(row21_no_flush_without_data)
 {
@@ -261,22 +413,6 @@ START_TEST(row23_flush_failure_reaches_the_covered)
 	env_close(e);
 }
 END_TEST
-
-static void fail_flush(struct env *e)
-{
-	fake_fault_clear(e->f);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
-}
-
-static void write_file(struct env *e, struct dio_file *f, uint64_t pos)
-{
-	uint8_t *b = buf_new(BS);
-	struct treq t;
-
-	req_submit(e, f, &t, DIO_DIRECT | DIO_WRITE, pos, b, BS);
-	ck_assert_int_eq(req_wait(e, &t), BS);
-	free(b);
-}
 
 /* 23: each failure is told to those who had unflushed writes at it, not at an earlier one. */
 START_TEST(row23_each_failure_has_its_own_victims)
@@ -421,8 +557,11 @@ int main(void)
 	tcase_add_test(t, row20_fua_or_one_flush);
 	tcase_add_test(t, row20_remainder_of_a_fua_write_is_flushed);
 	tcase_add_test(t, times_force_no_commit);
+	tcase_add_test(t, fsync_of_times_alone);
 	tcase_add_test(t, row21_no_flush_without_data);
 	tcase_add_test(t, row22_flushes_are_shared);
+	tcase_add_loop_test(t, row22_who_joins_is_served, 0, 2);
+	tcase_add_test(t, row22_flush_beside_a_failed_commit);
 	tcase_add_test(t, row23_flush_failure_reaches_the_covered);
 	tcase_add_test(t, row23_each_failure_has_its_own_victims);
 	tcase_add_test(t, row23_each_opener_is_told_once);

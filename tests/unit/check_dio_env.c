@@ -263,12 +263,6 @@ void expect(struct env *e, uint64_t pos, unsigned seed, uint32_t len)
 	free(want);
 }
 
-struct tsync {
-	struct dio_sync s;
-	int err;
-	unsigned done;
-};
-
 static void sync_done(struct dio_sync *s, int err)
 {
 	struct tsync *t = container_of(s, struct tsync, s);
@@ -277,11 +271,17 @@ static void sync_done(struct dio_sync *s, int err)
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
 }
 
+void sync_start(struct env *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync)
+{
+	*t = (struct tsync){ .s = { .inode = i, .file = f, .datasync = datasync, .done = sync_done } };
+	dio_fsync(e->d, &t->s);
+}
+
 static int fsync_as(struct env *e, struct x4_inode *i, struct dio_file *f, bool datasync)
 {
-	struct tsync t = { .s = { .inode = i, .file = f, .datasync = datasync, .done = sync_done } };
+	struct tsync t;
 
-	dio_fsync(e->d, &t.s);
+	sync_start(e, &t, i, f, datasync);
 	while (!__atomic_load_n(&t.done, __ATOMIC_ACQUIRE))
 		if (!env_pump(e))
 			usleep(100);

@@ -44,6 +44,12 @@ struct treq {
 	unsigned done;        /* atomic */
 };
 
+struct tsync {
+	struct dio_sync s;
+	int err;
+	unsigned done;        /* atomic */
+};
+
 /* Once, in main: formats what env_new copies. */
 void env_template(void);
 void env_template_free(void);
@@ -75,6 +81,7 @@ bool req_is_done(struct treq *t);
 ssize_t io(struct env *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);
 void write_ok(struct env *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len); /* pattern(seed) */
 void expect(struct env *e, uint64_t pos, unsigned seed, uint32_t len); /* reads and compares */
+void sync_start(struct env *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync);
 int env_fsync(struct env *e, struct x4_inode *i, bool datasync); /* i NULL: syncfs */
 int env_fsync_file(struct env *e, struct dio_file *f);           /* fdatasync of who has f */
 
