@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sandbox, see sandbox.h. Main thread. The list of system calls is what the C library, liburing and the rooms call while
- * serving and ending; starting up is over by then. Operations of io_uring do not meet a seccomp filter: rings are limited where they
+ * The sandbox, see sandbox.h. Main thread. The system calls (sandbox.def) are what the C library, liburing and the rooms call
+ * while serving and ending; starting up is over by then. Operations of io_uring do not meet a seccomp filter: rings are limited where they
  * are made (loop_limits.c), and no more can be made from here on.
  */
 #include "sandbox.h"
@@ -12,72 +12,70 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
-static const int daemon_calls[] = {
-	/* I/O on what is open */
-	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(preadv),
-	SCMP_SYS(pwritev), SCMP_SYS(preadv2), SCMP_SYS(pwritev2), SCMP_SYS(lseek), SCMP_SYS(fsync), SCMP_SYS(fdatasync),
-	SCMP_SYS(fallocate), SCMP_SYS(fcntl), SCMP_SYS(close), SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(poll), SCMP_SYS(ppoll),
-	SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register), SCMP_SYS(flock), SCMP_SYS(dup2), SCMP_SYS(dup3),
-	/* logs, the service manager, the unmounter: sockets that are connected already */
-	SCMP_SYS(sendto), SCMP_SYS(sendmsg), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(shutdown),
-	/* memory; mmap, mprotect: see add_arg_rules */
-	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(mlock), SCMP_SYS(munlock),
-	/* threads and time; clone: see add_arg_rules */
-	SCMP_SYS(futex), SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity),
-	SCMP_SYS(sched_setaffinity), SCMP_SYS(getcpu), SCMP_SYS(gettid), SCMP_SYS(getpid), SCMP_SYS(tgkill), SCMP_SYS(membarrier),
-	SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(time),
-	SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigtimedwait), SCMP_SYS(sigaltstack),
-	SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(wait4), SCMP_SYS(waitid),
-	/* questions about ourselves */
-	SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(getrandom), SCMP_SYS(uname), SCMP_SYS(sysinfo),
-	SCMP_SYS(getrusage),
-};
+/* An int has 32 bits of its register; the kernel does not look at the others. */
+#define MASKED(n, mask, value) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, (uint32_t)(mask), (uint32_t)(value))
+#define IS(n, value) MASKED(n, UINT32_MAX, value)
+#define IS_NULL(n) SCMP_CMP64(n, SCMP_CMP_EQ, 0)
+#define AT_MOST(n, value) SCMP_CMP64(n, SCMP_CMP_LE, value)
+#define CLONE_NOT_OURS                                                                                                \
+	(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | \
+	 CLONE_PTRACE | CLONE_UNTRACED | CLONE_PARENT | CLONE_PIDFD | CLONE_IO)
 
-static const unsigned daemon_ioctls[] = { BLKDISCARD, BLKZEROOUT, BLKGETSIZE64 };
-
-static const int unmounter_calls[] = {
-	SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(umount2), SCMP_SYS(exit_group), SCMP_SYS(exit), SCMP_SYS(rt_sigreturn),
-	SCMP_SYS(restart_syscall), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(openat), SCMP_SYS(read), SCMP_SYS(close),
-	SCMP_SYS(newfstatat),
-};
-
-static int allow(scmp_filter_ctx ctx, const int *calls, size_t nr)
+static int add_rule(scmp_filter_ctx ctx, int call, unsigned nr, const struct scmp_arg_cmp *args)
 {
-	int err = 0;
+	int err = seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, call, nr, args);
 
-	for (size_t i = 0; i < nr && !err; i++) {
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
-		if (err == -EDOM)
-			err = 0; /* not a call of this machine's architecture */
+	return err == -EDOM ? 0 : err; /* not a call of this machine's architecture */
+}
+
+#define NOTHING(...)
+#define ADD_CALL(name) \
+	if (!err)      \
+		err = add_rule(ctx, SCMP_SYS(name), 0, NULL);
+#define ADD_RULE(name, ...)                                                        \
+	if (!err) {                                                                \
+		const struct scmp_arg_cmp args[] = { __VA_ARGS__ };                \
+		err = add_rule(ctx, SCMP_SYS(name), ARRAY_SIZE(args), args);       \
 	}
+
+static int add_daemon_rules(scmp_filter_ctx ctx)
+{
+	/* Its flags are behind a pointer; the C library falls back to clone. */
+	int err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+
+#define CALL ADD_CALL
+#define RULE ADD_RULE
+#define UNMOUNTER_CALL NOTHING
+#define UNMOUNTER_RULE NOTHING
+#include "sandbox.def"
+#undef CALL
+#undef RULE
+#undef UNMOUNTER_CALL
+#undef UNMOUNTER_RULE
 	return err;
 }
 
-/* Calls that are harmless with some arguments only. */
-static int add_arg_rules(scmp_filter_ctx ctx)
+static int add_unmounter_rules(scmp_filter_ctx ctx)
 {
-	int err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	int err = 0;
 
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
-	/* Its flags are behind a pointer; the C library falls back to clone. */
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
-	for (size_t i = 0; i < ARRAY_SIZE(daemon_ioctls) && !err; i++)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffU, daemon_ioctls[i]));
+#define CALL NOTHING
+#define RULE NOTHING
+#define UNMOUNTER_CALL ADD_CALL
+#define UNMOUNTER_RULE ADD_RULE
+#include "sandbox.def"
 	return err;
 }
 
@@ -91,9 +89,7 @@ static int load_filter(bool log)
 	/* All threads, at once or not at all; it sets no_new_privs as well. */
 	err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (!err)
-		err = allow(ctx, daemon_calls, ARRAY_SIZE(daemon_calls));
-	if (!err)
-		err = add_arg_rules(ctx);
+		err = add_daemon_rules(ctx);
 	if (!err)
 		err = seccomp_load(ctx);
 	seccomp_release(ctx);
@@ -175,7 +171,7 @@ int sandbox_unmounter(bool filter)
 	ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	if (!ctx)
 		return -ENOMEM;
-	err = allow(ctx, unmounter_calls, ARRAY_SIZE(unmounter_calls));
+	err = add_unmounter_rules(ctx);
 	if (!err)
 		err = seccomp_load(ctx);
 	seccomp_release(ctx);

@@ -21,8 +21,8 @@ void loop_place_start(struct loop *l)
 		return;
 	CPU_ZERO(&own);
 	CPU_SET(l->cpu, &own);
-	l->placed = !pthread_getaffinity_np(pthread_self(), sizeof(may), &may) && CPU_COUNT(&may) > 1 &&
-		    !pthread_setaffinity_np(pthread_self(), sizeof(own), &own);
+	l->placed = !sched_getaffinity(0, sizeof(may), &may) && CPU_COUNT(&may) > 1 &&
+		    !sched_setaffinity(0, sizeof(own), &own);
 	if (!l->placed) /* An offline CPU or a cpuset without it: the scheduler decides. */
 		log_debug("loop %u is not placed: CPU %u cannot be used", l->index, l->cpu);
 }
