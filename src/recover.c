@@ -2,7 +2,7 @@
 /*
  * Recovery before the mount: a fuseblk mount claims its block device for the kernel, and would have to answer whoever asks
  * about it, e2fsck for one, before it can. So the journal comes first: the device is claimed by us, replayed, and given up
- * again; the mount claims it then, and probe_recheck finds out whether somebody was faster. Main thread, before any other.
+ * again (before a read-only mount, with what a crash interrupted finished); the mount claims it then, and probe_recheck finds out whether somebody was faster. Main thread, before any other.
  *
  * e2fsck -p does what we do not replay ourselves. It claims a block device, so our claim ends before it runs; an image file
  * stays locked meanwhile. What it did is judged by looking at the file system again, not by its exit status.
@@ -21,10 +21,20 @@
 
 #define INCOMPAT_OFF 0x60
 #define INCOMPAT_RECOVER 4u
+#define RO_COMPAT_OFF 0x64
+#define ORPHAN_PRESENT_BYTE2 1u
+#define LAST_ORPHAN_OFF 0xe8
 
 extern char **environ;
 
 static bool wants_recovery(const struct probe *p) { return p->super[INCOMPAT_OFF] & INCOMPAT_RECOVER; }
+
+static bool has_orphans(const struct probe *p)
+{
+	static const uint8_t none[4];
+
+	return memcmp(p->super + LAST_ORPHAN_OFF, none, sizeof(none)) || (p->super[RO_COMPAT_OFF + 2] & ORPHAN_PRESENT_BYTE2);
+}
 
 /* False: it could not be run. Signals are blocked in this process, and must not be in that one. */
 static bool run_e2fsck(const char *path)
@@ -55,7 +65,7 @@ static bool run_e2fsck(const char *path)
 }
 
 /* One look, and our replay if that is enough. *ret_fsck: e2fsck was run instead, look again. */
-static int try_once(const struct probe *p, bool may_fsck, bool *ret_fsck, char *errbuf, size_t errlen)
+static int try_once(const struct probe *p, bool orphans, bool may_fsck, bool *ret_fsck, char *errbuf, size_t errlen)
 {
 	struct dev *dev;
 	bool wanted;
@@ -64,7 +74,7 @@ static int try_once(const struct probe *p, bool may_fsck, bool *ret_fsck, char *
 	*ret_fsck = false;
 	if (err)
 		return err;
-	err = x4_vol_recover(dev, &wanted, errbuf, errlen);
+	err = x4_vol_recover(dev, orphans, &wanted, errbuf, errlen);
 	if (!err || !wanted || !may_fsck) {
 		dev_close(dev);
 		return err;
@@ -84,11 +94,11 @@ int recover_device(const struct probe *p, bool read_only, bool *ret_changed, cha
 	int err;
 
 	*ret_changed = false;
-	if (!wants_recovery(p) || p->read_only_dev)
+	if (p->read_only_dev || !(wants_recovery(p) || (read_only && has_orphans(p))))
 		return 0;
-	err = try_once(p, true, &fsck, errbuf, errlen);
+	err = try_once(p, read_only, true, &fsck, errbuf, errlen);
 	if (!err && fsck)
-		err = try_once(p, false, &fsck, errbuf, errlen);
+		err = try_once(p, read_only, false, &fsck, errbuf, errlen);
 	/* A write-protected image shows only now, if nobody has asked to write before. */
 	if (read_only && (err == -EROFS || err == -EACCES || err == -EPERM))
 		return 0;

@@ -63,9 +63,10 @@ int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **r
 		char *errbuf, size_t errlen);
 /*
  * The first step of x4_vol_open alone, for a device that somebody else is going to claim before it is opened: the journal is
- * replayed, and nothing else changes. *ret_fsck: e2fsck must do it; it needs the device for itself.
+ * replayed, and, if orphans, interrupted deletions and truncates are finished, which a read-only mount later cannot do; nothing
+ * else changes. *ret_fsck: e2fsck must do it; it needs the device for itself.
  */
-int x4_vol_recover(struct dev *dev, bool *ret_fsck, char *errbuf, size_t errlen);
+int x4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, char *errbuf, size_t errlen);
 /* Everything durable: time-dirty inodes, running transaction, flush. */
 int x4_vol_sync(struct x4_vol *v);
 /* Clean unmount: evicts, writes, empties the log, marks clean. Frees v in any case. The caller has drained all I/O. */

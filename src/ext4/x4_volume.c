@@ -323,12 +323,10 @@ static int check_journal(struct opening *o, bool *again)
 		o->ro_why = needs ? "the journal was not replayed (norecovery)" : o->ro_why ? o->ro_why : "norecovery was asked for";
 		return 0;
 	}
-	if (needs && v->dev->caps.read_only) {
-		log_warn("%s: the journal was not replayed, because the device is read-only: the latest changes are missing, and files that they "
-			 "touched may look damaged", dev_name(o));
-		o->ro_why = "the journal was not replayed (the device is read-only)";
-		return 0;
-	}
+	/* As the kernel does: what is served without a replay is asked for by name. */
+	if (needs && v->dev->caps.read_only)
+		return refuse(o, -EROFS, "%s: the journal must be replayed, but the device cannot be written: make it "
+			      "writable, or mount with -o norecovery (the latest changes are missing then)", dev_name(o));
 	err = map_log(o);
 	if (!err)
 		err = journal_open(o, true, true);
@@ -344,16 +342,23 @@ static int check_journal(struct opening *o, bool *again)
 }
 
 /* ------------------------------------------------------------------ mounting */
-static void mark_mounted(struct ext2_super_block *sb, void *arg)
+static void mark_in_use(struct ext2_super_block *sb, void *arg)
 {
 	struct x4_vol *v = arg;
 	uint64_t now = (uint64_t)x4_now(v).tv_sec;
 
 	sb->s_feature_incompat |= EXT3_FEATURE_INCOMPAT_RECOVER;
+	sb->s_wtime = (uint32_t)now;
+	sb->s_wtime_hi = (uint8_t)(now >> 32);
+}
+
+static void mark_mounted(struct ext2_super_block *sb, void *arg)
+{
+	mark_in_use(sb, arg);
 	sb->s_feature_ro_compat |= EXT2_FEATURE_RO_COMPAT_LARGE_FILE; /* a size above 2 GiB needs it, and nobody lacks it */
 	sb->s_mnt_count++;
-	sb->s_mtime = sb->s_wtime = (uint32_t)now;
-	sb->s_mtime_hi = sb->s_wtime_hi = (uint8_t)(now >> 32);
+	sb->s_mtime = sb->s_wtime;
+	sb->s_mtime_hi = sb->s_wtime_hi;
 }
 
 static void warn_state(struct x4_vol *v)
@@ -368,12 +373,12 @@ static void warn_state(struct x4_vol *v)
 		log_warn("%s: mounted often without a check: running e2fsck is recommended", v->dev->name);
 }
 
-static int start_rw(struct opening *o)
+static int start_rw(struct opening *o, void (*mark)(struct ext2_super_block *sb, void *arg))
 {
 	struct x4_vol *v = o->v;
 	int err;
 
-	err = x4_super_update_raw(v->dev, mark_mounted, v);
+	err = x4_super_update_raw(v->dev, mark, v);
 	if (err)
 		return refuse(o, err, "%s: cannot write the superblock: %s", dev_name(o), strerror(-err));
 	err = jnl_start(v->jnl);
@@ -539,119 +544,6 @@ static int load_consistent(struct opening *o)
 	return err;
 }
 
-static uint64_t log_blocks(const struct opening *o)
-{
-	uint64_t sum = 0;
-
-	for (unsigned n = 0; n < o->nr_log; n++)
-		sum += o->log[n].len;
-	return sum;
-}
-
-/* Before anything is written: what has no root is not served, and stays as it is. */
-static int check_root(struct opening *o)
-{
-	struct x4_vol *v = o->v;
-	struct x4_inode *root;
-	int err = x4_iget_special(v, X4_ROOT_INO, &root);
-
-	if (!err) {
-		if (!S_ISDIR(root->raw->i_mode) || !root->raw->i_links_count || !x4_raw_size(root) || !x4_raw_blocks_512(root))
-			err = -EUCLEAN;
-		x4_iput(root);
-	}
-	return err ? refuse(o, err, "%s: the root directory cannot be read: %s: run e2fsck %s", dev_name(o), strerror(-err), dev_name(o))
-		   : 0;
-}
-
-static int mount_volume(struct opening *o)
-{
-	struct x4_vol *v = o->v;
-	int err = load_consistent(o);
-
-	if (err)
-		return err;
-	if (v->dev->caps.read_only && !o->ro_why)
-		o->ro_why = "the device is read-only";
-	v->read_only = v->opt.read_only || o->ro_why;
-	v->overhead = x4_overhead(v, log_blocks(o));
-	v->root_blocks = FDIO_MIN(x4_sb_r_blocks(v->fs->super), v->nr_blocks);
-	v->resv_blocks = v->has_extents ? FDIO_MIN(v->nr_blocks / 50, (uint64_t)4096) : 0;
-	warn_state(v);
-	if (v->nr_bad_groups)
-		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(o), v->nr_bad_groups);
-	err = journal_open(o, !v->read_only, v->read_only);
-	if (!err)
-		err = check_root(o);
-	if (!err && !v->read_only)
-		err = start_rw(o);
-	if (!err && !v->read_only)
-		err = finish_interrupted(o);
-	if (err)
-		return err;
-	__atomic_store_n(&v->mounting, false, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&v->mmp_lost, __ATOMIC_SEQ_CST))
-		return refuse(o, -EBUSY, "%s: another host has mounted it at the same time: unmount it there first", dev_name(o));
-	if (!v->read_only)
-		err = ticker_start(v);
-	return err ? refuse(o, err, "%s: cannot start a thread: %s", dev_name(o), strerror(-err)) : 0;
-}
-
-int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **ret, const char **ret_ro_reason, char *errbuf,
-		size_t errlen)
-{
-	struct opening o = { .v = vol_new(dev, opt), .errbuf = errbuf, .errlen = errlen };
-	int err;
-
-	if (errlen)
-		errbuf[0] = 0;
-	if (!o.v)
-		return refuse(&o, -ENOMEM, "%s: no memory", dev->name);
-	err = mount_volume(&o);
-	free(o.log);
-	if (err) {
-		if (errlen && !errbuf[0])
-			snprintf(errbuf, errlen, "%s: cannot be opened: %s", dev->name, strerror(-err));
-		vol_free(o.v);
-		return err;
-	}
-	if (ret_ro_reason)
-		*ret_ro_reason = opt->read_only ? NULL : o.ro_why;
-	*ret = o.v;
-	return 0;
-}
-
-int x4_vol_recover(struct dev *dev, bool *ret_fsck, char *errbuf, size_t errlen)
-{
-	static const struct x4_options opt = { .read_only = true };
-	struct opening o = { .v = vol_new(dev, &opt), .ret_fsck = ret_fsck, .errbuf = errbuf, .errlen = errlen };
-	int err;
-
-	*ret_fsck = false;
-	if (errlen)
-		errbuf[0] = 0;
-	if (!o.v)
-		return refuse(&o, -ENOMEM, "%s: no memory", dev->name);
-	err = load_consistent(&o);
-	free(o.log);
-	vol_free(o.v);
-	return err;
-}
-
-/* ------------------------------------------------------------------ sync and close */
-int x4_vol_sync(struct x4_vol *v)
-{
-	int err, e;
-
-	if (x4_vol_read_only(v))
-		return jnl_error(v->jnl) ? -EIO : 0;
-	err = x4_windows_settle(v);
-	e = x4_vol_write_times(v);
-	err = err ? err : e;
-	e = jnl_sync(v->jnl);
-	return err ? err : e;
-}
-
 struct unmount { struct x4_vol *v; uint64_t free_blocks; };
 
 static void mark_clean(struct ext2_super_block *sb, void *arg)
@@ -688,6 +580,163 @@ static int close_rw(struct x4_vol *v)
 	/* Nothing is reserved or pending any more, but a damaged group counts as full in free_blocks: ask the descriptors. */
 	u.free_blocks = x4_groups_free_on_disk(v);
 	e = x4_super_update_raw(v->dev, mark_clean, &u);
+	return err ? err : e;
+}
+
+static uint64_t log_blocks(const struct opening *o)
+{
+	uint64_t sum = 0;
+
+	for (unsigned n = 0; n < o->nr_log; n++)
+		sum += o->log[n].len;
+	return sum;
+}
+
+/* Before anything is written: what has no root is not served, and stays as it is. */
+static int check_root(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	struct x4_inode *root;
+	int err = x4_iget_special(v, X4_ROOT_INO, &root);
+
+	if (!err) {
+		if (!S_ISDIR(root->raw->i_mode) || !root->raw->i_links_count || !x4_raw_size(root) || !x4_raw_blocks_512(root))
+			err = -EUCLEAN;
+		x4_iput(root);
+	}
+	return err ? refuse(o, err, "%s: the root directory cannot be read: %s: run e2fsck %s", dev_name(o), strerror(-err), dev_name(o))
+		   : 0;
+}
+
+/* What a crash interrupted is to be finished although the mount is read-only, as the kernel does, and can be. */
+static bool orphans_wait(const struct opening *o)
+{
+	const struct x4_vol *v = o->v;
+	const struct ext2_super_block *sb = v->fs->super;
+
+	if (!sb->s_last_orphan && !(sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT))
+		return false;
+	if (v->dev->caps.read_only || o->ro_why)
+		log_info("%s: deletions that a crash interrupted are left to a mount that may write", dev_name(o));
+	return !v->dev->caps.read_only && !o->ro_why && !v->nr_bad_groups && !(v->mount_state & EXT2_ERROR_FS);
+}
+
+/* Writes before a mount that is read-only; afterwards everything is as after an unmount. */
+static int finish_before_read_only(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	int err;
+
+	if (!orphans_wait(o))
+		return 0;
+	err = x4_mmp_start(v, o->errbuf, o->errlen);
+	if (!err)
+		err = journal_open(o, true, false);
+	if (!err)
+		err = check_root(o);
+	if (!err)
+		err = start_rw(o, mark_in_use);
+	if (!err)
+		err = finish_interrupted(o);
+	if (err)
+		return err;
+	err = close_rw(v);
+	journal_close(v);
+	if (err)
+		log_warn("%s: interrupted deletions could not be finished: %s", dev_name(o), strerror(-err));
+	__atomic_store_n(&v->read_only, false, __ATOMIC_SEQ_CST);
+	return load_consistent(o);
+}
+
+static int mount_volume(struct opening *o)
+{
+	struct x4_vol *v = o->v;
+	int err = load_consistent(o);
+
+	if (!err && v->opt.read_only)
+		err = finish_before_read_only(o);
+	if (err)
+		return err;
+	if (v->dev->caps.read_only && !o->ro_why)
+		o->ro_why = "the device is read-only";
+	v->read_only = v->opt.read_only || o->ro_why;
+	v->overhead = x4_overhead(v, log_blocks(o));
+	v->root_blocks = FDIO_MIN(x4_sb_r_blocks(v->fs->super), v->nr_blocks);
+	v->resv_blocks = v->has_extents ? FDIO_MIN(v->nr_blocks / 50, (uint64_t)4096) : 0;
+	warn_state(v);
+	if (v->nr_bad_groups)
+		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(o), v->nr_bad_groups);
+	err = journal_open(o, !v->read_only, v->read_only);
+	if (!err)
+		err = check_root(o);
+	if (!err && !v->read_only)
+		err = start_rw(o, mark_mounted);
+	if (!err && !v->read_only)
+		err = finish_interrupted(o);
+	if (err)
+		return err;
+	__atomic_store_n(&v->mounting, false, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&v->mmp_lost, __ATOMIC_SEQ_CST))
+		return refuse(o, -EBUSY, "%s: another host has mounted it at the same time: unmount it there first", dev_name(o));
+	if (!v->read_only)
+		err = ticker_start(v);
+	return err ? refuse(o, err, "%s: cannot start a thread: %s", dev_name(o), strerror(-err)) : 0;
+}
+
+int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **ret, const char **ret_ro_reason, char *errbuf,
+		size_t errlen)
+{
+	struct opening o = { .v = vol_new(dev, opt), .errbuf = errbuf, .errlen = errlen };
+	int err;
+
+	if (errlen)
+		errbuf[0] = 0;
+	if (!o.v)
+		return refuse(&o, -ENOMEM, "%s: no memory", dev->name);
+	err = mount_volume(&o);
+	free(o.log);
+	if (err) {
+		if (errlen && !errbuf[0])
+			snprintf(errbuf, errlen, "%s: cannot be opened: %s", dev->name, strerror(-err));
+		vol_free(o.v);
+		return err;
+	}
+	if (ret_ro_reason)
+		*ret_ro_reason = opt->read_only ? NULL : o.ro_why;
+	*ret = o.v;
+	return 0;
+}
+
+int x4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, char *errbuf, size_t errlen)
+{
+	static const struct x4_options opt = { .read_only = true };
+	struct opening o = { .v = vol_new(dev, &opt), .ret_fsck = ret_fsck, .errbuf = errbuf, .errlen = errlen };
+	int err;
+
+	*ret_fsck = false;
+	if (errlen)
+		errbuf[0] = 0;
+	if (!o.v)
+		return refuse(&o, -ENOMEM, "%s: no memory", dev->name);
+	err = load_consistent(&o);
+	if (!err && orphans)
+		err = finish_before_read_only(&o);
+	free(o.log);
+	vol_free(o.v);
+	return err;
+}
+
+/* ------------------------------------------------------------------ sync and close */
+int x4_vol_sync(struct x4_vol *v)
+{
+	int err, e;
+
+	if (x4_vol_read_only(v))
+		return jnl_error(v->jnl) ? -EIO : 0;
+	err = x4_windows_settle(v);
+	e = x4_vol_write_times(v);
+	err = err ? err : e;
+	e = jnl_sync(v->jnl);
 	return err ? err : e;
 }
 

@@ -226,11 +226,12 @@ START_TEST(test_crash_at_once)
 }
 END_TEST
 
-/* A device that cannot be written is served as with norecovery; ro on one that can replays. */
+/* A device that cannot be written is served with norecovery only; ro on one that can replays, and finishes deletions. */
 START_TEST(test_recovery_read_only)
 {
 	struct fake_dev *f = env_new(0), *cut, *copy;
 	struct ext2_super_block sb;
+	unsigned mounted;
 	bool fsck;
 	struct x4_options opt = env_options();
 	struct x4_inode *i;
@@ -247,26 +248,36 @@ START_TEST(test_recovery_read_only)
 
 	fake_dev(cut)->caps.read_only = true;
 	fake_stats_reset(cut);
-	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(v));
-	ck_assert_ptr_nonnull(why);
-	ck_assert_msg(strstr(why, "not replayed"), "%s", why);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	ck_assert_uint_eq(fake_stats(cut).writes, 0);
+	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), -EROFS);
+	ck_assert_msg(strstr(msg, "norecovery"), "%s", msg);
 	opt.norecovery = true;
 	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
 	ck_assert(x4_vol_read_only(v));
+	ck_assert_msg(strstr(why, "not replayed"), "%s", why);
 	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_uint_eq(fake_stats(cut).writes, 0);
 	fake_dev(cut)->caps.read_only = false;
 
 	/* The first step alone, as before a fuseblk mount, on a copy. */
 	copy = fake_clone(cut);
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, msg, sizeof(msg)), 0);
 	ck_assert(!fsck);
 	env_super(copy, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	fake_stats_reset(copy);
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_uint_eq(fake_stats(copy).writes, 0);
+	ck_assert_uint_ne(sb.s_last_orphan, 0);
+	mounted = sb.s_mnt_count;
+
+	/* And before a read-only mount, which could not finish what was interrupted. */
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(fake_e2fsck(copy), 0);
+	env_super(copy, &sb);
+	ck_assert_uint_eq(sb.s_last_orphan, 0);
+	ck_assert_uint_eq(sb.s_mnt_count, mounted);
+	fake_stats_reset(copy);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, msg, sizeof(msg)), 0);
 	ck_assert_uint_eq(fake_stats(copy).writes, 0);
 	fake_free(copy);
 
@@ -274,7 +285,9 @@ START_TEST(test_recovery_read_only)
 	opt.norecovery = false;
 	opt.read_only = true;
 	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(v));
 	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(fake_e2fsck(cut), 0);
 	v = env_open(cut);
 	env_close_check(v, cut);
 	fake_free(cut);
@@ -656,7 +669,7 @@ START_TEST(test_errors_survive_replay)
 		sb.s_error_count = 0;
 		env_poke_super(f, &sb);
 	}
-	ck_assert_int_eq(x4_vol_recover(fake_dev(f), &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(f), false, &fsck, msg, sizeof(msg)), 0);
 	env_super(f, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
