@@ -113,7 +113,7 @@ static void stop(struct dio_inode *di, struct x4_inode *i)
 {
 	dio_gate_shut(di, DIO_GATE_WRITES);
 	x4_inode_lock_excl(i);
-	(void)x4_window_close(i); /* logged */
+	(void)x4_window_close(i, dio_gate_drain, di); /* logged */
 	x4_inode_unlock(i);
 	dio_gate_unshut(di, DIO_GATE_WRITES);
 }

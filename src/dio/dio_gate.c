@@ -75,6 +75,13 @@ void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind)
 	FDIO_ASSERT(kind == DIO_GATE_ALL ? (old & 0xffff) != 0 : old >> 16 != 0);
 }
 
+/* Those in flight end without the inode lock: on loop threads, which never wait for it. */
+void dio_gate_drain(void *arg)
+{
+	dio_gate_shut(arg, DIO_GATE_ALL);
+	dio_gate_unshut(arg, DIO_GATE_ALL);
+}
+
 int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind)
 {
 	struct dio_inode *di;

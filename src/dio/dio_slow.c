@@ -88,7 +88,7 @@ static int write_locked(struct dio_slow *s)
 	int r = 0;
 
 	if (s->end > s->size && !(s->append = dio_append_fits(s)))
-		r = x4_window_close(s->i);
+		r = x4_window_close(s->i, dio_gate_drain, s->di);
 	if (!r && s->end > s->size)
 		r = x4_truncate_finish(s->i);
 	if (!r && s->pos > s->size)

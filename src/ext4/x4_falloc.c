@@ -164,7 +164,7 @@ int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool 
 	int r = check(i, mode, off, len);
 
 	if (!r)
-		r = x4_window_close(i);
+		r = x4_window_close(i, NULL, NULL);
 	if (!r)
 		r = x4_truncate_finish(i);
 	if (r)

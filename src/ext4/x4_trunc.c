@@ -260,7 +260,7 @@ int x4_truncate(struct x4_inode *i, uint64_t size)
 		return -EROFS; /* before the device is written */
 	if (size > x4_max_size(i))
 		return -EFBIG;
-	r = x4_window_close(i);
+	r = x4_window_close(i, NULL, NULL);
 	if (r)
 		return r;
 	old = x4_raw_size(i); /* with what the window held */

@@ -19,7 +19,7 @@
  *
  * x4_window_end and x4_window_publish run on loop threads and never block; the rest is for workers. An error of settling
  * leaves the window as it was, except on closing: then what was not settled is lost, as after a crash; that is logged, and the
- * next fsync fails.
+ * next fsync fails. Its blocks had been published, so they are given back only when nobody reads them any more (drain).
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -285,7 +285,7 @@ int x4_window_lost(struct x4_inode *i, bool clear)
 	return err && clear ? __atomic_exchange_n(&i->win_lost, 0, __ATOMIC_ACQ_REL) : err;
 }
 
-int x4_window_close(struct x4_inode *i)
+int x4_window_close(struct x4_inode *i, void (*drain)(void *arg), void *arg)
 {
 	struct x4_vol *v = i->vol;
 	uint64_t left_blk;
@@ -316,6 +316,8 @@ int x4_window_close(struct x4_inode *i)
 		x4_map_apply(i, &(struct x4_ext){ .lblk = i->win_lblk, .len = left, .state = X4_EXT_HOLE });
 	fdio_mutex_unlock(&i->map_lock);
 	unlist_window(i);
+	if (r && drain)
+		drain(arg);
 	__atomic_sub_fetch(&v->win_blocks, left, __ATOMIC_RELAXED);
 	if (left) {
 		x4_balloc_unreserve(v, left_blk, left);

@@ -132,7 +132,7 @@ START_TEST(what_is_given_up_is_told)
 	x4_inode_lock_excl(e->i);
 	nowait_begin();
 	nowait_self.fail_at = 1; /* the journal would have to be waited for */
-	ck_assert_int_eq(x4_window_close(e->i), -EAGAIN);
+	ck_assert_int_eq(x4_window_close(e->i, NULL, NULL), -EAGAIN);
 	nowait_end();
 	x4_inode_unlock(e->i);
 	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
@@ -143,6 +143,68 @@ START_TEST(what_is_given_up_is_told)
 }
 END_TEST
 #endif
+
+/* As without memory (the linker sends x4_balloc_claim here). */
+int __real_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
+int __wrap_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
+static bool claim_fails; /* atomic */
+
+int __wrap_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n)
+{
+	if (__atomic_load_n(&claim_fails, __ATOMIC_SEQ_CST))
+		return -ENOMEM;
+	return __real_x4_balloc_claim(h, i, blk, n);
+}
+
+static void *reclaim_thread(void *arg)
+{
+	struct env *e = arg;
+
+	ck_assert(e->vol->reclaim(e->vol->reclaim_arg));
+	return NULL;
+}
+
+/* Blocks that are given up have been read: they belong to nobody else while a read is in flight. Given up by a write, by a full volume. */
+START_TEST(what_is_given_up_is_not_read)
+{
+	struct env *e = with_window(&(struct env_opt){ .threads = 1, .relaxed = true }, 2);
+	uint64_t held = e->vol->win_blocks, available = x4_balloc_available(e->vol, true), waits = counter(CTR_dio_gate_wait);
+	uint8_t *b = buf_new(BS), *want = buf_new(BS), *w = buf_new(BS);
+	struct treq t, tw;
+	pthread_t th;
+
+	for (unsigned k = 2; k < 6; k++)
+		write_ok(e, 0, k * BS, 1, BS);
+	pattern(want, 1, 3 * BS, BS);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t, 0, 3 * BS, b, BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	__atomic_store_n(&claim_fails, true, __ATOMIC_SEQ_CST);
+	if (_i)
+		ck_assert_int_eq(pthread_create(&th, NULL, reclaim_thread, e), 0);
+	else
+		req_submit(e, e->file, &tw, DIO_WRITE, 6 * BS, w, 100);
+	wait_counter(CTR_dio_gate_wait, waits + 1);
+	ck_assert_uint_eq(e->vol->win_blocks, held);
+	ck_assert_uint_eq(x4_balloc_available(e->vol, true), available);
+	fake_complete(e->f, 0);
+	if (_i)
+		pthread_join(th, NULL);
+	else
+		ck_assert_int_eq(req_wait(e, &tw), -ENOMEM);
+	__atomic_store_n(&claim_fails, false, __ATOMIC_SEQ_CST);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &t), BS);
+	ck_assert_mem_eq(b, want, BS);
+	ck_assert_uint_eq(e->vol->win_blocks, 0);
+	ck_assert_uint_gt(x4_balloc_available(e->vol, true), available);
+	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	free(b);
+	free(want);
+	free(w);
+	env_close(e);
+}
+END_TEST
 
 /* Two halves of one call: the second one's data is there first, but nobody sees it before the first one's. */
 START_TEST(published_in_order)
@@ -489,6 +551,7 @@ int main(void)
 #ifndef FDIO_DEBUG_LOCKS /* the error is made by the mode of loop threads, in which a window is not closed: asserted there */
 	tcase_add_test(t, what_is_given_up_is_told);
 #endif
+	tcase_add_loop_test(t, what_is_given_up_is_not_read, 0, 2);
 	tcase_add_test(t, published_in_order);
 	tcase_add_test(t, failure_in_the_middle);
 	tcase_add_test(t, durable_when_synced);
