@@ -339,9 +339,10 @@ void ops_set_tr(struct ops *o, struct tr *t) { o->tr = t; }
 void ops_shutdown(struct ops *o)
 {
 	struct ops_file f;
+	uint32_t index = 0;
 
 	wq_drain(o->cfg.workers);
-	while (ops_file_remove_any(o, &f)) {
+	while (ops_file_remove_next(o, &index, &f)) {
 		if (f.df)
 			dio_file_close(f.df);
 		x4_iput(f.inode);

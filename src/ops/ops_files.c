@@ -99,13 +99,13 @@ bool ops_file_remove(struct ops *o, uint64_t fh, struct ops_file *ret)
 	return f;
 }
 
-bool ops_file_remove_any(struct ops *o, struct ops_file *ret)
+bool ops_file_remove_next(struct ops *o, uint32_t *index, struct ops_file *ret)
 {
 	bool found = false;
 
 	fdio_mutex_lock(&o->files_lock);
-	for (uint32_t n = 0; n < o->nr_slots && o->nr_open && !found; n++) {
-		struct ops_file *f = slot_at(o, n);
+	for (; *index < o->nr_slots && o->nr_open && !found; ++*index) {
+		struct ops_file *f = slot_at(o, *index);
 
 		if (f->gen & 1) {
 			take_out(o, f, ret);

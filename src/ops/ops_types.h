@@ -135,8 +135,8 @@ int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigne
 struct ops_file *ops_file_get(struct ops *o, uint64_t fh);
 /* Takes it out of the table: the caller closes df and puts inode. False if it is not open. */
 bool ops_file_remove(struct ops *o, uint64_t fh, struct ops_file *ret);
-/* Removes any open file; false if there is none. */
-bool ops_file_remove_any(struct ops *o, struct ops_file *ret);
+/* Removes the next open file from *index on, which moves behind it; false: there are no more. */
+bool ops_file_remove_next(struct ops *o, uint32_t *index, struct ops_file *ret);
 /* Node ids of open files from *index on, at most cap; *index moves behind them. 0: there are no more. */
 unsigned ops_files_nodeids(struct ops *o, uint32_t *index, uint64_t *ids, unsigned cap);
 void ops_files_free(struct ops *o);

@@ -31,6 +31,7 @@ static void teardown(void)
 START_TEST(find_and_forget)
 {
 	struct ops_file f;
+	uint32_t index = 0;
 	uint64_t a, b, a2;
 
 	ck_assert_int_eq(ops_file_add(o, inode(1), NULL, O_RDWR, &a), 0);
@@ -49,7 +50,7 @@ START_TEST(find_and_forget)
 	ck_assert_ptr_null(ops_file_get(o, a));
 	ck_assert_ptr_eq(ops_file_get(o, a2)->inode, inode(3));
 	ck_assert_uint_eq(ops_nr_open(o), 2);
-	while (ops_file_remove_any(o, &f))
+	while (ops_file_remove_next(o, &index, &f))
 		;
 	ck_assert_uint_eq(ops_nr_open(o), 0);
 	ck_assert_ptr_null(ops_file_get(o, b));
@@ -97,6 +98,25 @@ START_TEST(grows)
 }
 END_TEST
 
+/* All at the end of a mount: each look goes on where the last one ended, so a table of a million costs a million steps. */
+START_TEST(closing_all_is_one_walk)
+{
+	enum { N = 400 * OPS_FILES_CHUNK };
+	struct ops_file f;
+	uint32_t index = 0;
+	uint64_t fh;
+
+	for (unsigned i = 0; i < N; i++)
+		if (ops_file_add(o, inode(i % 4096), NULL, 0, &fh))
+			ck_abort_msg("%u handles and no more", i);
+	for (uint32_t i = 0; i < N; i++)
+		if (!ops_file_remove_next(o, &index, &f) || f.index != i || index != i + 1)
+			ck_abort_msg("handle %u: index %u, the next look begins at %u", i, (unsigned)f.index, index);
+	ck_assert(!ops_file_remove_next(o, &index, &f));
+	ck_assert_uint_eq(ops_nr_open(o), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ops");
@@ -108,6 +128,7 @@ int main(void)
 	tcase_add_test(tc, find_and_forget);
 	tcase_add_test(tc, invented_handles);
 	tcase_add_test(tc, grows);
+	tcase_add_test(tc, closing_all_is_one_walk);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
