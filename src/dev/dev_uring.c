@@ -4,7 +4,8 @@
  * calls from the calling thread, batches through small rings of their own. Opening and its checks are in dev_open.c.
  *
  * Error rule: whatever the driver says (an NVMe medium error arrives as ENODATA, a vanished drive as 0 bytes read or ENOSPC
- * written), the rooms above see -EIO, except what the engine retries (EAGAIN, EINTR).
+ * written), the rooms above see -EIO, except what the engine retries (EAGAIN, EINTR). A small ring
+ * to which the kernel takes an exception is given up; system calls take its place.
  */
 #include "dev/dev_uring.h"
 
@@ -148,26 +149,96 @@ static int uring_discard(struct dev *d, uint64_t off, uint64_t len)
 
 /* ---- batches ---- */
 
-/* One ring out of a few, made at open: batches of several threads run side by side up to that number. */
+/*
+ * One ring out of a few, made at open: batches of several threads run side by side up to that
+ * number. NULL: all are broken.
+ */
 static struct batch_ring *ring_take(struct dev_uring *u)
 {
 	struct batch_ring *b = NULL;
 
 	fdio_mutex_lock(&u->batch_lock);
-	while (list_empty(&u->batch_free))
+	while (list_empty(&u->batch_free) && u->nr_broken < u->nr_batch)
 		fdio_cond_wait(&u->batch_cond, &u->batch_lock);
-	b = list_first(&u->batch_free, struct batch_ring, link);
-	list_del(&b->link);
+	if (!list_empty(&u->batch_free)) {
+		b = list_first(&u->batch_free, struct batch_ring, link);
+		list_del(&b->link);
+	}
 	fdio_mutex_unlock(&u->batch_lock);
 	return b;
 }
 
+/*
+ * What a broken ring holds would be sent with the next request that uses it: nobody gets it again.
+ */
 static void ring_give(struct dev_uring *u, struct batch_ring *b)
 {
 	fdio_mutex_lock(&u->batch_lock);
-	list_add(&u->batch_free, &b->link);
-	pthread_cond_signal(&u->batch_cond);
+	if (b->broken)
+		u->nr_broken++;
+	else
+		list_add(&u->batch_free, &b->link);
+	pthread_cond_broadcast(&u->batch_cond);
 	fdio_mutex_unlock(&u->batch_lock);
+}
+
+/*
+ * Submits the n requests that were prepared, and waits for so many. Returns how many were
+ * submitted, for which completions come: fewer than n after an error that trying again does not
+ * help. The others are for system calls then.
+ */
+static unsigned ring_submit(struct dev_uring *u, struct batch_ring *b, unsigned n, unsigned wait)
+{
+	unsigned done = 0;
+
+	while (done < n) {
+		int r = io_uring_submit_and_wait(&b->ring, wait);
+
+		if (r > 0) {
+			done += (unsigned)r;
+		} else if (r != -EINTR && r != -EAGAIN && r != -EBUSY) {
+			log_err("%s: a ring for writing is given up: %s", u->dev.name,
+				strerror(-r));
+			b->broken = true;
+			break;
+		}
+	}
+	return done;
+}
+
+static int ring_wait(struct batch_ring *b, void **ret_data)
+{
+	struct io_uring_cqe *cqe;
+	int r, res;
+
+	do
+		r = io_uring_wait_cqe(&b->ring, &cqe);
+	while (r == -EINTR);
+	FDIO_ASSERT(r == 0);
+	*ret_data = io_uring_cqe_get_data(cqe);
+	res = cqe->res;
+	io_uring_cqe_seen(&b->ring, cqe);
+	return res;
+}
+
+/* -EAGAIN: not by a ring. */
+static int ring_write_fua(struct dev_uring *u, const void *buf, size_t len, uint64_t off)
+{
+	struct batch_ring *b = ring_take(u);
+	int res = -EAGAIN;
+	void *data;
+
+	if (!b)
+		return res;
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
+
+	io_uring_prep_write(sqe, u->fd, buf, (unsigned)len, off);
+	io_uring_sqe_set_data(sqe, NULL);
+	sqe->rw_flags = RWF_DSYNC;
+	if (ring_submit(u, b, 1, 1))
+		res = ring_wait(b, &data);
+	ring_give(u, b);
+	return res;
 }
 
 /*
@@ -176,27 +247,10 @@ static void ring_give(struct dev_uring *u, struct batch_ring *b)
  */
 static int write_fua(struct dev *d, const void *buf, size_t len, uint64_t off)
 {
-	struct dev_uring *u = uring_of(d);
-	struct io_uring_cqe *cqe;
 	int r, res = -EAGAIN;
 
-	if (len <= d->caps.max_io_bytes && !d->caps.fua_ignored) {
-		struct batch_ring *b = ring_take(u);
-		struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
-
-		io_uring_prep_write(sqe, u->fd, buf, (unsigned)len, off);
-		sqe->rw_flags = RWF_DSYNC;
-		do
-			r = io_uring_submit_and_wait(&b->ring, 1);
-		while (r == -EINTR || r == -EAGAIN || r == -EBUSY);
-		do
-			r = io_uring_wait_cqe(&b->ring, &cqe);
-		while (r == -EINTR);
-		FDIO_ASSERT(r == 0);
-		res = cqe->res;
-		io_uring_cqe_seen(&b->ring, cqe);
-		ring_give(u, b);
-	}
+	if (len <= d->caps.max_io_bytes && !d->caps.fua_ignored)
+		res = ring_write_fua(uring_of(d), buf, len, off);
 	if (res == (int)len)
 		return 0;
 	if (res < 0 && res != -EAGAIN && res != -EINTR)
@@ -220,21 +274,27 @@ static void finish_piece(struct dev *d, struct dev_vec *v, int res)
 	v->result = res == 0 ? -EIO : translate(res);
 }
 
-static void reap_batch(struct dev *d, struct batch_ring *b, unsigned n)
+/* At most BATCH_DEPTH of v; what the ring does not take is left to system calls. */
+static void write_batch(struct dev *d, struct batch_ring *b, struct dev_vec *v, unsigned n)
 {
-	while (n--) {
-		struct io_uring_cqe *cqe;
-		int r;
+	unsigned sent = 0;
 
-		do
-			r = io_uring_wait_cqe(&b->ring, &cqe);
-		while (r == -EINTR);
-		FDIO_ASSERT(r == 0);
-		struct dev_vec *v = io_uring_cqe_get_data(cqe);
-		int res = cqe->res;
-		io_uring_cqe_seen(&b->ring, cqe);
-		finish_piece(d, v, res);
+	for (unsigned i = 0; i < n && b; i++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
+
+		io_uring_prep_write(sqe, uring_of(d)->fd, v[i].buf, v[i].len, v[i].off);
+		io_uring_sqe_set_data(sqe, &v[i]);
 	}
+	if (b)
+		sent = ring_submit(uring_of(d), b, n, 0);
+	for (unsigned i = 0; i < sent; i++) {
+		void *piece;
+		int res = ring_wait(b, &piece);
+
+		finish_piece(d, piece, res);
+	}
+	for (unsigned i = sent; i < n; i++) /* submitted in this order */
+		finish_piece(d, &v[i], -EAGAIN);
 }
 
 static int uring_write_many(struct dev *d, struct dev_vec *v, unsigned n)
@@ -247,23 +307,10 @@ static int uring_write_many(struct dev *d, struct dev_vec *v, unsigned n)
 		return v->result;
 	}
 	struct batch_ring *b = ring_take(u);
-	for (unsigned i = 0; i < n;) {
-		unsigned k = 0;
-
-		for (; k < BATCH_DEPTH && i < n; k++, i++) {
-			struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
-			io_uring_prep_write(sqe, u->fd, v[i].buf, v[i].len, v[i].off);
-			io_uring_sqe_set_data(sqe, &v[i]);
-		}
-		unsigned left = k;
-		while (left) {
-			int r = io_uring_submit(&b->ring);
-			FDIO_ASSERT(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
-			left -= r > 0 ? (unsigned)r : 0;
-		}
-		reap_batch(d, b, k);
-	}
-	ring_give(u, b);
+	for (unsigned i = 0; i < n; i += BATCH_DEPTH)
+		write_batch(d, b && !b->broken ? b : NULL, v + i, FDIO_MIN(n - i, BATCH_DEPTH));
+	if (b)
+		ring_give(u, b);
 	for (unsigned i = 0; i < n && !err; i++)
 		err = v[i].result;
 	return err;

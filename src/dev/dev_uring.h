@@ -13,6 +13,7 @@
 struct batch_ring {
 	struct list link;
 	struct io_uring ring;
+	bool broken;           /* of who has it: it holds requests that the kernel would not take */
 };
 
 struct dev_uring {
@@ -22,7 +23,7 @@ struct dev_uring {
 	struct fdio_mutex batch_lock; /* RANK_DEV; guards batch_free */
 	pthread_cond_t batch_cond;
 	struct list batch_free;
-	unsigned nr_batch;
+	unsigned nr_batch, nr_broken; /* nr_broken: batch_lock */
 	struct batch_ring batch[BATCH_RINGS];
 };
 

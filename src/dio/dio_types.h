@@ -199,7 +199,10 @@ bool dio_gate_enter(struct dio_inode *di, unsigned cpu, unsigned kind);
 void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind);
 void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind);
 void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind);
-/* Waits until every request that is in flight now has ended; arg: the inode's. Also with the inode lock held. */
+/*
+ * Waits until every request that is in flight now has ended; arg: the inode's. Also with the inode
+ * lock held.
+ */
 void dio_gate_drain(void *arg);
 
 /* ---- dio_fast.c ---- */

@@ -229,8 +229,9 @@ void x4_window_publish(struct x4_inode *i, uint64_t size);
 uint32_t x4_window_unsettled(const struct x4_inode *i);
 int x4_window_settle(struct x4_inode *i);
 /* Settles and gives the rest back. Inode lock held exclusively, no append in flight (gate closed for writes). Whoever moves
- * the size or maps blocks behind it does this first. The window is closed whatever the result: after an error drain (NULL: no read
- * is in flight either) is called before the blocks are given back, and returns when nobody reads what is no longer mapped. */
+ * the size or maps blocks behind it does this first. The window is closed whatever the result:
+ * after an error drain (NULL: no read is in flight either) is called before the blocks are given
+ * back, and returns when nobody reads what is no longer mapped. */
 int x4_window_close(struct x4_inode *i, void (*drain)(void *arg), void *arg);
 /* What closing a window gave up and nobody was told yet: its error, once; clear false: it stays. Any thread, never blocks. */
 int x4_window_lost(struct x4_inode *i, bool clear);

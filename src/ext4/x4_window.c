@@ -19,7 +19,8 @@
  *
  * x4_window_end and x4_window_publish run on loop threads and never block; the rest is for workers. An error of settling
  * leaves the window as it was, except on closing: then what was not settled is lost, as after a crash; that is logged, and the
- * next fsync fails. Its blocks had been published, so they are given back only when nobody reads them any more (drain).
+ * next fsync fails. Its blocks had been published, so they are given back only when nobody reads
+ * them any more (drain).
  */
 #include "base/counters.h"
 #include "base/log.h"

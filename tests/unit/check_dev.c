@@ -304,6 +304,64 @@ START_TEST(image_sync)
 }
 END_TEST
 
+/*
+ * Requests that the kernel will not take (the linker sends io_uring_submit_and_wait here): so many
+ * calls pass, so many fail.
+ */
+int __real_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait);
+int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait);
+static unsigned submits_pass, submits_fail;
+
+int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
+{
+	if (submits_pass) {
+		submits_pass--;
+	} else if (submits_fail) {
+		submits_fail--;
+		return -EFAULT;
+	}
+	return __real_io_uring_submit_and_wait(ring, wait);
+}
+
+/*
+ * All is written all the same, by one ring after another (there are four) and then without; and
+ * nothing is written once more later.
+ */
+START_TEST(rings_that_are_given_up)
+{
+	enum { N = 100 };
+	struct dev_vec v[N];
+	uint8_t *data = fdio_alloc_aligned(4096, N * 4096);
+	uint8_t *back = fdio_alloc_aligned(4096, N * 4096);
+	int err;
+
+	fdio_log_set_sink(no_log);
+	image_make(8 << 20);
+	struct dev *d = image_open(DEV_OPEN_EXCL);
+	d->caps.volatile_cache = true; /* so that FUA means something */
+	for (unsigned round = 0; round < 6; round++) {
+		memset(data, (int)round + 1, N * 4096);
+		for (unsigned i = 0; i < N; i++)
+			v[i] = (struct dev_vec){ .off = i * 4096, .buf = data + i * 4096, .len = 4096 };
+		submits_pass = round == 1;
+		submits_fail = 1;
+		if (round == 3)
+			err = dev_write(d, data, N * 4096, 0, DEV_FUA);
+		else
+			err = dev_write_many(d, v, N);
+		ck_assert_int_eq(err, 0);
+		ck_assert_uint_eq(submits_fail, round < 4 ? 0 : 1);
+		ck_assert_int_eq(dev_read(d, back, N * 4096, 0), 0);
+		ck_assert_mem_eq(back, data, N * 4096);
+	}
+	submits_fail = 0;
+	dev_close(d);
+	unlink(image);
+	free(data);
+	free(back);
+}
+END_TEST
+
 START_TEST(image_is_locked)
 {
 	struct dev *second = NULL;
@@ -416,6 +474,7 @@ int main(void)
 	tcase_add_test(t, flush_groups);
 	tcase_add_test(t, flush_without_cache_sends_nothing);
 	tcase_add_test(t, image_sync);
+	tcase_add_test(t, rings_that_are_given_up);
 	tcase_add_test(t, image_is_locked);
 	tcase_add_test(t, image_async);
 	suite_add_tcase(s, t);

@@ -164,11 +164,15 @@ static void *reclaim_thread(void *arg)
 	return NULL;
 }
 
-/* Blocks that are given up have been read: they belong to nobody else while a read is in flight. Given up by a write, by a full volume. */
+/*
+ * Blocks that are given up have been read: they belong to nobody else while a read is in flight.
+ * Given up by a write, by a full volume.
+ */
 START_TEST(what_is_given_up_is_not_read)
 {
 	struct env *e = with_window(&(struct env_opt){ .threads = 1, .relaxed = true }, 2);
-	uint64_t held = e->vol->win_blocks, available = x4_balloc_available(e->vol, true), waits = counter(CTR_dio_gate_wait);
+	uint64_t held = e->vol->win_blocks, available = x4_balloc_available(e->vol, true);
+	uint64_t waits = counter(CTR_dio_gate_wait);
 	uint8_t *b = buf_new(BS), *want = buf_new(BS), *w = buf_new(BS);
 	struct treq t, tw;
 	pthread_t th;

@@ -98,7 +98,10 @@ START_TEST(grows)
 }
 END_TEST
 
-/* All at the end of a mount: each look goes on where the last one ended, so a table of a million costs a million steps. */
+/*
+ * All at the end of a mount: each look goes on where the last one ended, so a table of a million
+ * costs a million steps.
+ */
 START_TEST(closing_all_is_one_walk)
 {
 	enum { N = 400 * OPS_FILES_CHUNK };
@@ -111,7 +114,8 @@ START_TEST(closing_all_is_one_walk)
 			ck_abort_msg("%u handles and no more", i);
 	for (uint32_t i = 0; i < N; i++)
 		if (!ops_file_remove_next(o, &index, &f) || f.index != i || index != i + 1)
-			ck_abort_msg("handle %u: index %u, the next look begins at %u", i, (unsigned)f.index, index);
+			ck_abort_msg("handle %u: index %u, the next look begins at %u", i,
+				     (unsigned)f.index, index);
 	ck_assert(!ops_file_remove_next(o, &index, &f));
 	ck_assert_uint_eq(ops_nr_open(o), 0);
 }
