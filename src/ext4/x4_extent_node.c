@@ -309,7 +309,10 @@ int x4_map_load_locked(struct x4_inode *i)
 		x4_map_builder_free(&b);
 		return r;
 	}
-	return x4_map_builder_publish(&b, i);
+	r = x4_map_builder_publish(&b, i);
+	__atomic_store_n(&i->vol->map_newest, i->ino, __ATOMIC_RELAXED);
+	x4_map_mem_check(i->vol);
+	return r;
 }
 
 int x4_map_load(struct x4_inode *i)

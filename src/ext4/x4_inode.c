@@ -11,6 +11,7 @@
  *
  * icache_lock guards hash, LRU, refs and the state bits. Nothing blocks under it.
  */
+#include "ext4/x4_map.h"
 #include "ext4/x4_volume.h"
 
 #include "base/counters.h"
@@ -21,6 +22,8 @@
 #include <string.h>
 
 #define IHASH_BITS 14
+/* Inodes and buckets looked at in one hold of the lock. */
+#define PICK_LOOK 2048u
 /* What a loop thread deletes at most in so long. */
 #define NOWAIT_EVICTIONS 8u
 #define NOWAIT_EVICT_NS 200000u
@@ -482,6 +485,53 @@ void x4_vol_reap(struct x4_vol *v)
 		if (i)
 			evict_now(i);
 	}
+}
+
+/* ------------------------------------------------------------------ maps that are given up */
+/* icache_lock held. Where it matters whether it was used, it counts as unused from now on. */
+static bool picked(struct x4_vol *v, struct x4_inode *i, enum x4_map_pick pick)
+{
+	bool open = __atomic_load_n(&i->nr_open, __ATOMIC_RELAXED);
+
+	if (!__atomic_load_n(&i->map, __ATOMIC_RELAXED) || i->loading || i->evicting || i->bad)
+		return false;
+	switch (pick) {
+	case X4_PICK_UNREFERENCED: return !i->refs;
+	case X4_PICK_CLOSED_UNUSED: return !open && !__atomic_exchange_n(&i->map_used, false, __ATOMIC_RELAXED);
+	case X4_PICK_OPEN_UNUSED: return open && !__atomic_exchange_n(&i->map_used, false, __ATOMIC_RELAXED);
+	case X4_PICK_CLOSED: return !open && i->ino != __atomic_load_n(&v->map_newest, __ATOMIC_RELAXED);
+	case X4_PICK_OPEN: return i->ino != __atomic_load_n(&v->map_newest, __ATOMIC_RELAXED);
+	}
+	return false;
+}
+
+unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *left, struct x4_inode **ret, unsigned max,
+			     struct epoch_node **gone)
+{
+	unsigned n = 0, looked = 0;
+	struct x4_inode *i;
+
+	fdio_mutex_lock(&v->icache_lock);
+	for (; *left && n < max && looked++ < PICK_LOOK; --*left) {
+		list_for_each(i, &v->ihash[v->map_hand], hash) {
+			looked++;
+			if (n == max || !picked(v, i, pick))
+				continue;
+			if (i->refs) {
+				ref_locked(i);
+				ret[n++] = i;
+				continue;
+			}
+			/* Nobody can come to it but through here. */
+			struct epoch_node *map = x4_map_detach(i);
+
+			map->next = *gone;
+			*gone = map;
+		}
+		v->map_hand = (v->map_hand + 1) & ((1U << v->ihash_bits) - 1);
+	}
+	fdio_mutex_unlock(&v->icache_lock);
+	return n;
 }
 
 /* ------------------------------------------------------------------ end of the volume */

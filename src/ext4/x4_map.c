@@ -111,13 +111,22 @@ static void map_free_cb(struct epoch_node *n)
 
 static void note_edit(struct x4_inode *i) { __atomic_fetch_add(&i->map_edits, 1, __ATOMIC_RELAXED); }
 
-void x4_map_drop(struct x4_inode *i)
+struct epoch_node *x4_map_detach(struct x4_inode *i)
 {
 	note_edit(i);
 	struct x4_map *m = __atomic_exchange_n(&i->map, NULL, __ATOMIC_ACQ_REL);
 
-	if (m)
-		epoch_retire(&m->node, map_free_cb);
+	return m ? &m->node : NULL;
+}
+
+void x4_map_retire(struct epoch_node *map) { epoch_retire(map, map_free_cb); }
+
+void x4_map_drop(struct x4_inode *i)
+{
+	struct epoch_node *map = x4_map_detach(i);
+
+	if (map)
+		x4_map_retire(map);
 }
 
 /* ---- lookup ---- */
@@ -191,6 +200,9 @@ int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret)
 	bool inside = epoch_inside();
 	const struct x4_map *m;
 
+	/* Stored only after x4_map_evict.c has looked, so that readers do not fight for the line. */
+	if (unlikely(!__atomic_load_n(&i->map_used, __ATOMIC_RELAXED)))
+		__atomic_store_n(&i->map_used, true, __ATOMIC_RELAXED);
 	if (!inside)
 		epoch_enter();
 	m = __atomic_load_n(&i->map, __ATOMIC_ACQUIRE);

@@ -93,9 +93,17 @@ struct x4_vol {
 	/* lazily changed times: inodes whose lazy_* differ from raw; lock-free stack, taken whole by x4_vol_write_times */
 	struct x4_inode *lazy_head;
 
-	/* periodic work (lazy times): thread of x4_volume.c */
+	/* x4_map_evict.c */
+	size_t map_budget;          /* bytes that extent maps may take */
+	uint32_t map_newest;        /* atomic: the inode whose map was loaded last */
+	uint32_t map_hand;          /* bucket of ihash where it goes on; the ticker's */
+	uint64_t map_rest_ns;       /* atomic: all are in use, it does not look again before */
+	bool map_wanted;            /* they take too much; ticker_lock */
+
+	/* periodic work (lazy times, maps): x4_ticker.c */
 	pthread_t ticker;
 	bool ticker_on, ticker_stop;
+	bool ticker_writes;         /* mounted read-write */
 	struct fdio_mutex ticker_lock;
 	pthread_cond_t ticker_cond;
 
@@ -139,6 +147,7 @@ struct x4_inode {
 	int64_t atime_ns, mtime_ns, ctime_ns; /* atomic copies of the times in raw: for relatime without a lock */
 
 	struct x4_map *map;         /* atomic; NULL: not in memory */
+	bool map_used;              /* atomic: looked at since x4_map_evict.c came by */
 	uint32_t map_edits;         /* atomic; edits of the tree that map was told of, and drops */
 
 	struct x4_map_note *map_note; /* what the handle that is open has mapped and readers must not see yet; map_lock */

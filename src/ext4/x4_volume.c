@@ -8,15 +8,11 @@
  * home, log empty, flushed); only then needs_recovery goes, flushed. A crash anywhere in between leaves a
  * file system that the next mount, the kernel or e2fsck recovers. VALID_FS stays set all the time, as the
  * kernel does with a journal, so a crash costs a replay and not a full check.
- *
- * The ticker is a thread of the volume: every commit interval it writes lazily changed times, and within a
- * second it writes down errors that were found where no superblock could be written.
  */
 #include "ext4/x4_map.h"
 #include "ext4/x4_volume.h"
 
 #include "base/log.h"
-#include "base/thread.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -406,54 +402,6 @@ static int finish_interrupted(struct opening *o)
 	return err ? refuse(o, err, "%s: cannot finish interrupted deletions: %s", dev_name(o), strerror(-err)) : 0;
 }
 
-static void *ticker(void *arg)
-{
-	struct x4_vol *v = arg;
-	uint64_t interval = (v->opt.commit_interval_s ? v->opt.commit_interval_s : 5) * 1000000000ULL, last = fdio_now_ns();
-
-	fdio_mutex_lock(&v->ticker_lock);
-	while (!v->ticker_stop) {
-		bool times, settle;
-
-		fdio_cond_timedwait(&v->ticker_cond, &v->ticker_lock, fdio_now_ns() + 1000000000ULL);
-		settle = fdio_now_ns() - last >= interval;
-		times = !v->opt.lazytime && settle;
-		fdio_mutex_unlock(&v->ticker_lock);
-		if (settle) {
-			last = fdio_now_ns();
-			if (!x4_vol_read_only(v))
-				(void)x4_windows_settle(v); /* who syncs the file hears of an error */
-		}
-		if (times)
-			(void)x4_vol_write_times(v);
-		x4_error_write(v);
-		x4_ea_settle(v);
-		fdio_mutex_lock(&v->ticker_lock);
-	}
-	fdio_mutex_unlock(&v->ticker_lock);
-	return NULL;
-}
-
-static int ticker_start(struct x4_vol *v)
-{
-	int err = thread_start(&v->ticker, "ext4-ticker", ticker, v);
-
-	v->ticker_on = !err;
-	return err;
-}
-
-static void ticker_end(struct x4_vol *v)
-{
-	if (!v->ticker_on)
-		return;
-	fdio_mutex_lock(&v->ticker_lock);
-	v->ticker_stop = true;
-	pthread_cond_broadcast(&v->ticker_cond);
-	fdio_mutex_unlock(&v->ticker_lock);
-	pthread_join(v->ticker, NULL);
-	v->ticker_on = false;
-}
-
 static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 {
 	struct x4_vol *v = x4_map_mem_init() ? NULL : calloc(1, sizeof(*v));
@@ -465,6 +413,7 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 	if (!v->opt.nr_cpus)
 		v->opt.nr_cpus = 1;
 	v->mounting = true;
+	v->map_budget = X4_MAP_BUDGET;
 	fdio_mutex_init(&v->rename_lock, RANK_X4_RENAME);
 	fdio_mutex_init(&v->alloc_lock, RANK_X4_ALLOC);
 	fdio_mutex_init(&v->icache_lock, RANK_X4_ICACHE);
@@ -481,7 +430,7 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 
 static void vol_free(struct x4_vol *v)
 {
-	ticker_end(v);
+	x4_ticker_end(v);
 	/* First: its threads call x4_groups_seal. */
 	if (v->jnl && !v->opt.read_only)
 		jnl_abort(v->jnl, -ESHUTDOWN);
@@ -678,8 +627,7 @@ static int mount_volume(struct opening *o)
 	__atomic_store_n(&v->mounting, false, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&v->mmp_lost, __ATOMIC_SEQ_CST))
 		return refuse(o, -EBUSY, "%s: another host has mounted it at the same time: unmount it there first", dev_name(o));
-	if (!v->read_only)
-		err = ticker_start(v);
+	err = x4_ticker_start(v);
 	return err ? refuse(o, err, "%s: cannot start a thread: %s", dev_name(o), strerror(-err)) : 0;
 }
 
@@ -745,7 +693,7 @@ int x4_vol_close(struct x4_vol *v)
 	int err = 0;
 
 	x4_vol_set_reaper(v, NULL, NULL);
-	ticker_end(v);
+	x4_ticker_end(v);
 	if (!x4_vol_read_only(v)) {
 		err = close_rw(v);
 	} else if (jnl_error(v->jnl)) {

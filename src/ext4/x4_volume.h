@@ -57,6 +57,10 @@ void x4_mmp_stop(struct x4_vol *v);
 /* Another host has it: stops writing at once. */
 void x4_mmp_lost(struct x4_vol *v);
 
+/* x4_ticker.c: once everything is open. 0 or -errno. */
+int x4_ticker_start(struct x4_vol *v);
+void x4_ticker_end(struct x4_vol *v); /* nothing to do if it does not run */
+
 /* x4_group.c */
 uint64_t x4_groups_free_on_disk(struct x4_vol *v); /* as the descriptors count */
 
@@ -73,6 +77,13 @@ void x4_inode_set_seed(struct x4_inode *i);
 void x4_inode_sync_copies(struct x4_inode *i); /* the atomic copies from raw */
 struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino);
 void x4_inode_free(struct x4_inode *i);
+/*
+ * For x4_map_evict.c: looks for maps in *left buckets at most, fewer from then on, and ends early when it has found max. Each
+ * inode found has one more reference; maps of inodes without any go to *gone at once.
+ */
+enum x4_map_pick { X4_PICK_UNREFERENCED, X4_PICK_CLOSED_UNUSED, X4_PICK_OPEN_UNUSED, X4_PICK_CLOSED, X4_PICK_OPEN };
+unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *left, struct x4_inode **ret, unsigned max,
+			     struct epoch_node **gone);
 /* Takes i from the hash, inside the handle that frees its number. */
 void x4_inode_unhash(struct x4_inode *i);
 /* Puts a fresh inode into the hash with one reference; waits for a reader of that number to leave. -EUCLEAN: it is in use. */
