@@ -115,7 +115,7 @@ static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, 
 			nowait_miss();
 			return false;
 		}
-		if (grp->free_alloc < want || (grp->alloc && grp->max_run < want))
+		if (grp->free_alloc < want || grp->max_run < want)
 			continue;
 		if (scanned++ >= SEARCH_GROUPS && best->len)
 			return false;
@@ -186,9 +186,11 @@ static int take_run(struct x4_vol *v, const struct x4_inode *i, uint64_t goal, u
 			v->groups[best.g].cursor = best.bit + FDIO_MAX(n, stream_step(v));
 		goto take;
 	}
-	/* The best may have been taken while a bitmap was read. */
+	/* The best may have been taken while a bitmap was read, and its image given up. */
 	if (best.len < n)
 		search(v, g0, bit0, n, false, &best);
+	if (best.len && x4_group_load(v, best.g))
+		best.len = 0;
 	if (best.len)
 		best.len = run_at(&v->groups[best.g], best.bit, best.len);
 	if (!best.len) {
@@ -335,13 +337,8 @@ int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t 
 static int free_part(struct jnl_handle *h, struct x4_inode *i, uint32_t g, uint32_t bit, uint32_t n)
 {
 	struct x4_vol *v = i->vol;
-	int err;
+	int err = x4_gop_begin(h, v, g, X4_GOP_FREE, bit, n);
 
-	fdio_mutex_lock(&v->alloc_lock);
-	err = x4_group_load(v, g);
-	fdio_mutex_unlock(&v->alloc_lock);
-	if (!err)
-		err = x4_gop_begin(h, v, g, X4_GOP_FREE, bit, n);
 	return err ? err : x4_group_disk_bits(h, v, g, bit, n, false);
 }
 

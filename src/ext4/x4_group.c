@@ -13,6 +13,7 @@
  */
 #include "ext4/x4_group.h"
 
+#include "base/counters.h"
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "base/nowait.h"
@@ -21,6 +22,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Images looked at, for one to give up, where one is loaded. */
+#define TRIM_LOOK 4u
 
 /* ------------------------------------------------------------------ bits */
 uint32_t x4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set)
@@ -161,6 +165,30 @@ static int read_image(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d, bo
 	return 0;
 }
 
+/* alloc_lock held: it says what the bitmap on disk says, and will until another change begins. */
+static bool image_clean(const struct x4_group *grp)
+{
+	return grp->free_alloc == grp->d.free_blocks && !__atomic_load_n(&grp->pins, __ATOMIC_ACQUIRE);
+}
+
+/* alloc_lock held. Each load gives up a few at most, so that there are no more and nobody waits long. */
+static void trim_images(struct x4_vol *v, const struct x4_group *keep)
+{
+	for (unsigned look = 0; v->nr_images > v->max_images && look < TRIM_LOOK; look++) {
+		struct x4_group *grp = list_first(&v->images, struct x4_group, image_node);
+
+		if (grp == keep || !image_clean(grp)) {
+			list_move_tail(&v->images, &grp->image_node);
+			continue;
+		}
+		list_del(&grp->image_node);
+		v->nr_images--;
+		free(grp->alloc);
+		grp->alloc = NULL;
+		fdio_count(CTR_x4_image_evicted);
+	}
+}
+
 int x4_group_load(struct x4_vol *v, uint32_t g)
 {
 	struct x4_group *grp = &v->groups[g];
@@ -185,7 +213,9 @@ int x4_group_load(struct x4_vol *v, uint32_t g)
 	if (!err) {
 		grp->alloc = map;
 		grp->first_free = x4_bits_next(map, grp->nbits, 0, false);
-		grp->max_run = UINT32_MAX;
+		list_add_tail(&v->images, &grp->image_node);
+		v->nr_images++;
+		trim_images(v, grp);
 	} else if (err == -EUCLEAN) {
 		grp->bad = true;
 		v->free_blocks -= grp->free_alloc;
@@ -226,6 +256,12 @@ struct gop {
 	uint32_t g, bit, n;
 };
 
+static void unpin(struct gop *op)
+{
+	if (op->kind != X4_GOP_DESC)
+		__atomic_sub_fetch(&op->v->groups[op->g].pins, 1, __ATOMIC_RELEASE);
+}
+
 /* The transaction that freed the blocks is durable: now they may belong to someone else. */
 static void gop_committed(struct jnl_callback *cb, int err)
 {
@@ -242,6 +278,7 @@ static void gop_committed(struct jnl_callback *cb, int err)
 		pthread_cond_broadcast(&v->alloc_cond);
 		fdio_mutex_unlock(&v->alloc_lock);
 	}
+	unpin(op);
 }
 
 static void gop_undo(struct jnl_callback *cb, int ended)
@@ -249,8 +286,11 @@ static void gop_undo(struct jnl_callback *cb, int ended)
 	struct gop *op = container_of(cb, struct gop, undo);
 	struct x4_vol *v = op->v;
 
-	if (ended)
+	if (ended) {
+		if (op->kind != X4_GOP_FREE) /* which has its own end */
+			unpin(op);
 		return;
+	}
 	fdio_mutex_lock(&v->alloc_lock);
 	x4_group_set_desc(v, op->g, &op->before);
 	if (op->kind == X4_GOP_ALLOC)
@@ -258,32 +298,46 @@ static void gop_undo(struct jnl_callback *cb, int ended)
 	else if (op->kind == X4_GOP_FREE)
 		v->pending_free -= op->n;
 	fdio_mutex_unlock(&v->alloc_lock);
+	unpin(op);
+}
+
+/* Keeps the image of the group that op is going to change; what is freed goes there later. */
+static int pin(struct gop *op, jnl_tid tid)
+{
+	struct x4_vol *v = op->v;
+	int err = 0;
+
+	fdio_mutex_lock(&v->alloc_lock);
+	if (op->kind == X4_GOP_FREE) {
+		err = x4_group_load(v, op->g);
+		if (!err) {
+			v->pending_free += op->n;
+			v->last_free_tid = tid;
+		}
+	}
+	if (!err)
+		__atomic_add_fetch(&v->groups[op->g].pins, 1, __ATOMIC_RELAXED);
+	fdio_mutex_unlock(&v->alloc_lock);
+	return err;
 }
 
 int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
 {
 	/* What is freed is given back once that is durable. Write-out frees too: nodes of a tree that has become smaller. */
 	struct gop *op = kind == X4_GOP_FREE ? jnl_txn_mem(h, sizeof(*op)) : jnl_handle_mem(h, sizeof(*op));
+	int err;
 
 	if (!op)
 		return -ENOMEM;
-	memset(op, 0, sizeof(*op));
-	op->v = v;
-	op->before = v->groups[g].d;
-	op->kind = kind;
-	op->g = g;
-	op->bit = bit;
-	op->n = n;
+	*op = (struct gop){ .v = v, .before = v->groups[g].d, .kind = kind, .g = g, .bit = bit, .n = n };
 	op->undo.fn = gop_undo;
 	op->commit.fn = gop_committed;
+	err = kind == X4_GOP_DESC ? 0 : pin(op, jnl_handle_tid(h));
+	if (err)
+		return err;
 	jnl_on_undo(h, &op->undo);
-	if (kind == X4_GOP_FREE) {
-		fdio_mutex_lock(&v->alloc_lock);
-		v->pending_free += n;
-		v->last_free_tid = jnl_handle_tid(h);
-		fdio_mutex_unlock(&v->alloc_lock);
+	if (kind == X4_GOP_FREE)
 		jnl_on_commit(h, &op->commit);
-	}
 	return 0;
 }
 
@@ -476,6 +530,7 @@ static void group_init(struct x4_vol *v, uint32_t g)
 	const char *why;
 
 	list_init(&grp->dirty_node);
+	list_init(&grp->image_node);
 	grp->bb = ext2fs_block_bitmap_loc(v->fs, g);
 	grp->ib = ext2fs_inode_bitmap_loc(v->fs, g);
 	grp->itable = ext2fs_inode_table_loc(v->fs, g);
@@ -501,7 +556,9 @@ static void group_init(struct x4_vol *v, uint32_t g)
 int x4_groups_init(struct x4_vol *v)
 {
 	v->free_blocks = v->meta_held = v->pending_free = 0;
-	v->free_inodes = v->nr_dirs = v->nr_bad_groups = 0;
+	v->free_inodes = v->nr_dirs = v->nr_bad_groups = v->nr_images = 0;
+	v->max_images = (uint32_t)FDIO_MAX(v->opt.cache_bytes / 2 / v->block_size, (size_t)64);
+	list_init(&v->images);
 	v->groups = calloc(v->nr_groups, sizeof(*v->groups));
 	if (!v->groups)
 		return -ENOMEM;

@@ -6,6 +6,10 @@
  * handles; the allocation image is disk | reservations | freed-but-not-durable, lives in memory only and
  * is what the allocator searches. A clear bit in it is free for anyone, at once.
  *
+ * Where nothing is reserved or pending (free_alloc == d.free_blocks: every reserved or pending block makes the first
+ * smaller) and no operation may have to take back or give back (pins), the two are equal, and the allocation image can be
+ * given up: there are at most max_images that could be.
+ *
  * alloc_lock guards everything here. The fields that mirror the descriptor change only inside a handle
  * (which is one at a time), under alloc_lock too, so a handle may read them without it.
  */
@@ -35,7 +39,9 @@ struct x4_group {
 	bool loading, bad;          /* bad: the bitmap cannot be trusted, nothing is allocated or freed here */
 	bool ib_checked, ib_bad;
 	bool bb_dirty, ib_dirty, dirty;
+	uint32_t pins;              /* atomic: operations that may still have to change alloc; up under alloc_lock */
 	struct list dirty_node;     /* on v->dirty_groups */
+	struct list image_node;     /* on v->images while alloc is there */
 };
 
 /* Bits as on disk: little-endian, bit n of byte n / 8. */
@@ -58,7 +64,10 @@ static inline uint64_t x4_group_start(const struct x4_vol *v, uint32_t g)
 	return v->first_data_block + (uint64_t)g * v->blocks_per_group;
 }
 
-/* alloc_lock held; dropped and retaken while it reads. 0 when the image is there. */
+/*
+ * alloc_lock held; dropped and retaken while it reads. 0 when the image is there, which it is until the lock is dropped or
+ * another one is loaded.
+ */
 int x4_group_load(struct x4_vol *v, uint32_t g);
 /* The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and hints. */
 void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
@@ -67,7 +76,7 @@ void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
 void x4_group_synth_blocks(struct x4_vol *v, uint32_t g, uint8_t *map);
 
 enum x4_gop_kind { X4_GOP_ALLOC, X4_GOP_CLAIM, X4_GOP_FREE, X4_GOP_DESC };
-/* Remembers how to undo what h is going to do to group g, and for FREE what to do once it is durable. */
+/* Remembers how to undo what h is going to do to group g, and for FREE what to do once it is durable; FREE loads the group. */
 int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n);
 /* The descriptor's mirror of g has changed in a handle: its totals follow, it is sealed with the transaction. */
 void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d);

@@ -54,6 +54,8 @@ struct x4_vol {
 	struct x4_group *groups;
 	pthread_cond_t alloc_cond;  /* a group was loaded; freed blocks became reusable */
 	struct list dirty_groups;   /* to be sealed */
+	struct list images;         /* groups with an allocation image, oldest first */
+	uint32_t nr_images, max_images;
 	/* Clear bits of all allocation images; set aside by x4_meta_reserve; freed but not durable. See x4_balloc.c. */
 	uint64_t free_blocks, meta_held, pending_free;
 	uint64_t root_blocks, resv_blocks; /* only for root; only for metadata */

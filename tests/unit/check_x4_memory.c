@@ -36,6 +36,17 @@ static void load_all(struct x4_inode **i, unsigned n)
 	ck_assert_uint_ge(x4_map_mem_used(), n * MAP_LEAST);
 }
 
+/* So that nobody but the test gives up maps. */
+static void stop_ticker(struct x4_vol *v)
+{
+	fdio_mutex_lock(&v->ticker_lock);
+	v->ticker_stop = true;
+	pthread_cond_broadcast(&v->ticker_cond);
+	fdio_mutex_unlock(&v->ticker_lock);
+	pthread_join(v->ticker, NULL);
+	v->ticker_on = false;
+}
+
 static unsigned with_map(struct x4_inode **i, unsigned n)
 {
 	unsigned have = 0;
@@ -61,6 +72,7 @@ START_TEST(idle_maps_go_first)
 	struct x4_inode *i[FILES];
 	struct x4_ext x;
 
+	stop_ticker(v);
 	make_files(v, i, FILES);
 	for (unsigned k = 0; k < FILES / 2; k++)
 		x4_opened(i[k], 1);
@@ -99,6 +111,7 @@ START_TEST(used_maps_have_a_limit)
 	struct x4_inode *i[FILES];
 	struct x4_ext x;
 
+	stop_ticker(v);
 	make_files(v, i, FILES);
 	for (unsigned k = 0; k < FILES; k++)
 		x4_opened(i[k], 1);
@@ -212,6 +225,136 @@ START_TEST(readers_see_nothing_of_it)
 }
 END_TEST
 
+/* ---- bitmaps ---- */
+
+static struct fake_dev *many_groups(void)
+{
+	struct fake_dev *f = fake_mkfs(48 << 20, "-t ext4 -b 1024 -g 256 -J size=4 -O ^resize_inode");
+
+	ck_assert_ptr_nonnull(f);
+	return f;
+}
+
+/* As v->images, and as the counts say. */
+static void check_images(struct x4_vol *v, unsigned most)
+{
+	unsigned n = 0;
+
+	for (uint32_t g = 0; g < v->nr_groups; g++)
+		n += v->groups[g].alloc != NULL;
+	ck_assert_uint_eq(n, v->nr_images);
+	ck_assert_uint_le(n, most);
+	env_check_groups(v);
+}
+
+START_TEST(trim_leaves_few_bitmaps)
+{
+	struct fake_dev *f = many_groups();
+	struct x4_vol *v = env_open(f);
+	uint64_t trimmed;
+
+	ck_assert_uint_gt(v->nr_groups, 150);
+	v->max_images = 10;
+	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
+	ck_assert_uint_ge(trimmed, (v->free_blocks - v->nr_groups) << v->block_bits);
+	check_images(v, 10);
+	env_close_check(v, f);
+	fake_free(f);
+}
+END_TEST
+
+/* What is reserved, freed or may be taken back stays, wherever others are loaded meanwhile; nothing is given out twice. */
+START_TEST(bitmaps_come_and_go)
+{
+	struct fake_dev *f = many_groups();
+	struct x4_vol *v = env_open(f);
+	uint64_t blk[40], evicted = fdio_counter_read(CTR_x4_image_evicted);
+	struct x4_inode *i = env_tmpfile(v, S_IFREG | 0644);
+	unsigned seed = 7, held = 0;
+	uint32_t n, lblk = 0;
+
+	v->max_images = 3;
+	for (unsigned round = 0; round < 1500; round++) {
+		uint64_t goal = 1 + (unsigned)rand_r(&seed) % (v->nr_blocks - 2);
+
+		switch (rand_r(&seed) % 4) {
+		case 0:
+			if (held < ARRAY_SIZE(blk))
+				ck_assert_int_eq(x4_balloc_reserve(v, i, goal, 1, true, &blk[held++], &n), 0);
+			break;
+		case 1:
+			if (held)
+				x4_balloc_unreserve(v, blk[--held], 1);
+			break;
+		case 2:
+			x4_balloc_next(i, goal);
+			ck_assert_int_eq(env_fill(i, lblk++, 1), 0);
+			break;
+		case 3:
+			if (lblk > 40) {
+				x4_inode_lock_excl(i);
+				ck_assert_int_eq(x4_truncate(i, (lblk -= 30) << v->block_bits), 0);
+				x4_inode_unlock(i);
+			}
+			break;
+		}
+		if (round % 100 == 0)
+			check_images(v, v->nr_groups);
+	}
+	ck_assert_uint_gt(fdio_counter_read(CTR_x4_image_evicted), evicted + 100);
+	while (held)
+		x4_balloc_unreserve(v, blk[--held], 1);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &(uint64_t){ 0 }), 0);
+	check_images(v, 3);
+	x4_iput(i);
+	env_close_check(v, f);
+	fake_free(f);
+}
+END_TEST
+
+/* Allocated or freed in a handle that is cancelled after other bitmaps have come. */
+START_TEST(cancelled_with_other_bitmaps)
+{
+	struct fake_dev *f = many_groups();
+	struct x4_vol *v = env_open(f);
+	struct x4_inode *i = env_tmpfile(v, S_IFREG | 0644);
+	struct jnl_handle *h;
+	uint64_t blk, old;
+	uint32_t n, g;
+
+	ck_assert_int_eq(jnl_begin(v->jnl, 20, &h), 0);
+	ck_assert_int_eq(x4_balloc(h, i, 0, 1, &old, &n), 0);
+	jnl_end(h);
+	ck_assert_int_eq(jnl_sync(v->jnl), 0);
+	v->max_images = 2;
+	ck_assert_int_eq(jnl_begin(v->jnl, 20, &h), 0);
+	if (_i == 0)
+		ck_assert_int_eq(x4_balloc(h, i, v->nr_blocks / 2, 1, &blk, &n), 0);
+	else
+		ck_assert_int_eq(x4_bfree(h, i, old, 1, false), 0);
+	fdio_mutex_lock(&v->alloc_lock);
+	for (g = 0; g < v->nr_groups; g++)
+		ck_assert_int_eq(x4_group_load(v, g), 0);
+	fdio_mutex_unlock(&v->alloc_lock);
+	if (_i < 2)
+		jnl_cancel(h);
+	else
+		jnl_end(h);
+	env_check_groups(v);
+	ck_assert_int_eq(jnl_sync(v->jnl), 0);
+	env_check_groups(v);
+	if (_i < 2) {
+		ck_assert_int_eq(jnl_begin(v->jnl, 20, &h), 0);
+		ck_assert_int_eq(x4_bfree(h, i, old, 1, false), 0);
+		jnl_end(h);
+	}
+	x4_iput(i);
+	env_close_check(v, f);
+	fake_free(f);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4 memory");
@@ -222,6 +365,9 @@ int main(void)
 	tcase_add_test(t, used_maps_have_a_limit);
 	tcase_add_loop_test(t, ticker_gives_up_maps, 0, 2);
 	tcase_add_test(t, readers_see_nothing_of_it);
+	tcase_add_test(t, trim_leaves_few_bitmaps);
+	tcase_add_test(t, bitmaps_come_and_go);
+	tcase_add_loop_test(t, cancelled_with_other_bitmaps, 0, 3);
 	suite_add_tcase(s, t);
 	return env_run(s);
 }
