@@ -409,7 +409,11 @@ def flags(m):
         os.open(p, os.O_WRONLY)
     fd = os.open(p, os.O_WRONLY | os.O_APPEND)
     os.write(fd, b"def")
+    with expect_errno(errno.EPERM):
+        os.ftruncate(fd, 0)
     os.close(fd)
+    with expect_errno(errno.EPERM):
+        os.truncate(p, 0)
     setflags(0)
     expect_eq(read_file(p), b"abcdef", "contents")
 

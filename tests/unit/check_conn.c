@@ -557,6 +557,8 @@ START_TEST(names_and_handles_that_cannot_be)
 	ck_assert_int_eq(fk_rename(k, ROOT, "d", e.nodeid, "e", 0), -EINVAL);
 	ck_assert_int_eq(fk_release(k, f.node, f.fh + 1000), -EBADF);
 	ck_assert_int_eq(fk_open(k, 999999, O_RDWR, &o), -ESTALE);
+	ck_assert_int_eq(fk_open(k, 8, O_RDWR, &o), -ESTALE); /* the journal */
+	ck_assert_int_eq(fk_open(k, 1ull << 32 | f.node, O_RDWR, &o), -ESTALE);
 	ck_assert_int_eq(fk_write(k, f.node, f.fh, 1, "abc", 3, O_RDWR | O_DIRECT), -EINVAL); /* dio=strict */
 	fk_close(k);
 }

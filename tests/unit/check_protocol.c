@@ -67,6 +67,25 @@ START_TEST(names)
 }
 END_TEST
 
+/* The length in the header is the message's, no more and no less. */
+START_TEST(length_is_the_messages)
+{
+	struct pro_in in;
+	size_t len;
+	uint8_t *m = message(FUSE_LOOKUP, NULL, 0, "file", 5, 0, &len);
+	struct fuse_in_header h;
+
+	ck_assert_int_eq(pro_decode(m, len, &in), 0);
+	for (int by = -1; by <= 1; by += 2) {
+		memcpy(&h, m, sizeof(h));
+		h.len = (uint32_t)((int)len + by);
+		memcpy(m, &h, sizeof(h));
+		ck_assert_int_eq(pro_decode(m, len, &in), -EINVAL);
+	}
+	free(m);
+}
+END_TEST
+
 START_TEST(write_data_is_bounded)
 {
 	struct fuse_write_in w = { .fh = 3, .offset = 512, .size = 100 };
@@ -117,7 +136,11 @@ START_TEST(groups_extension)
 	ck_assert_uint_eq(in.nr_groups, 2);
 	ck_assert_uint_eq(in.groups[1], 200);
 	free(m);
-	ext[2] = 1000; /* more groups than bytes */
+	ext[2] = 4; /* one group more than there are bytes for */
+	memcpy(rest + 8, ext, sizeof(ext));
+	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m), -EINVAL);
+	free(m);
+	ext[2] = 1000; /* far more */
 	memcpy(rest + 8, ext, sizeof(ext));
 	ck_assert_int_eq(decode(FUSE_CREATE, &c, sizeof(c), rest, sizeof(rest), 3, &in, &m), -EINVAL);
 	free(m);
@@ -226,6 +249,7 @@ int main(void)
 	TCase *t = tcase_create("protocol");
 
 	tcase_add_test(t, names);
+	tcase_add_test(t, length_is_the_messages);
 	tcase_add_test(t, write_data_is_bounded);
 	tcase_add_test(t, xattr_value_is_bounded);
 	tcase_add_test(t, groups_extension);

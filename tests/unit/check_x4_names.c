@@ -292,6 +292,7 @@ START_TEST(rename_directories)
 	must_eq(n_rename(b, "c", t.root, "a", 0), -ENOTEMPTY);
 	must_eq(n_rename(b, "c", t.root, "a", RENAME_EXCHANGE), -EINVAL);
 	must_eq(n_nlink(a), 3);
+	must_eq(n_rename(t.root, "z", a, "b", 0), -ENOTEMPTY); /* no ancestor, but not empty */
 	must_eq(n_rename(b, "c", t.root, "z", 0), 0);
 	must_eq(n_nlink(b), 2);
 	must_eq(n_nlink(t.root), 5);
@@ -459,6 +460,23 @@ START_TEST(threads)
 }
 END_TEST
 
+/* The power goes while an unlinked file is still open: it must be on the list of those to be deleted. */
+START_TEST(unlinked_while_open)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *i;
+
+	nvol_make(&t, SMALL, "-b 1024 -N 128");
+	must_eq(n_create(t.root, "f", S_IFREG | 0600), 0);
+	i = n_get(t.root, "f");
+	must_eq(n_unlink(t.root, "f"), 0);
+	must_eq(x4_vol_sync(t.v), 0);
+	must_eq(fake_e2fsck_replay(t.fake), 0);
+	x4_iput(i);
+	nvol_done(&t);
+}
+END_TEST
+
 static bool waits_for(struct nvol *t, const char *name, bool datasync)
 {
 	struct x4_inode *i = n_get(t->root, name);
@@ -519,6 +537,7 @@ int main(void)
 	tcase_add_test(tc, exchange_when_full);
 	tcase_add_test(tc, large_directory_small_log);
 	tcase_add_test(tc, threads);
+	tcase_add_test(tc, unlinked_while_open);
 	tcase_add_test(tc, synced_after_leaving_memory);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
