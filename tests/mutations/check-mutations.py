@@ -135,13 +135,23 @@ class Bench:
                 status = p.wait(limit)
             except subprocess.TimeoutExpired:
                 status = "time limit"
-            try:
-                os.killpg(p.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            kill_session(p.pid)
             p.wait()
             out.seek(0)
             return status, first_failure(out.read().decode(errors="replace"))
+
+
+def kill_session(leader):
+    """All that the test left running. libcheck gives each case a process group of its own, so groups do not do."""
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == leader:
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (OSError, ValueError):
+            pass
 
 
 def first_failure(text):
