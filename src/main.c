@@ -21,7 +21,6 @@
 #include "unmounter.h"
 #include "watchdog.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
@@ -180,10 +179,10 @@ static int failed(struct session *s, int status, const char *fmt, ...)
 /* One line, whatever names it repeats. */
 static void say(struct session *s)
 {
-	for (char *p = s->err; *p; p++)
-		if (iscntrl((unsigned char)*p))
-			*p = '?';
-	fprintf(stderr, "fusedio: %s\n", s->err);
+	static char line[sizeof(s->err)];
+
+	fdio_escape(line, sizeof(line), s->err);
+	fprintf(stderr, "fusedio: %s\n", line);
 }
 
 static int check_mountpoint(struct session *s)

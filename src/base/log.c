@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The log and the assertion failure, see log.h. Any thread; one write per line, so lines never mix. */
+/*
+ * The log and the assertion failure, see log.h. Any thread; one write per line, so lines never mix, and nothing that a line
+ * repeats can make two of it.
+ */
 #include "base/log.h"
 
 #include <errno.h>
@@ -40,20 +43,77 @@ void fdio_log_switch_to_syslog(void) { log_syslog = true; }
 
 void fdio_log_set_sink(void (*fn)(int level, const char *line)) { log_sink = fn; }
 
+/* The length of the character of UTF-8 that s begins with, and its number; 0: it is none. */
+static unsigned utf8(const char *s, uint32_t *ret)
+{
+	const unsigned char *u = (const unsigned char *)s;
+	unsigned n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : u[0] < 0xf5 ? 4 : 0;
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	uint32_t c = n > 1 ? u[0] & (0xffu >> (n + 1)) : u[0];
+
+	for (unsigned i = 1; i < n; i++) {
+		if ((u[i] & 0xc0) != 0x80) /* the end of the string, too */
+			return 0;
+		c = c << 6 | (u[i] & 0x3f);
+	}
+	*ret = c;
+	return n && c >= least[n] && c <= 0x10ffff && (c < 0xd800 || c > 0xdfff) ? n : 0;
+}
+
+/* Not control characters, nor those that are not seen, break a line, or change its direction. */
+static bool printable(uint32_t c)
+{
+	static const struct { uint32_t first, last; } not[] = {
+		{ 0, 0x1f }, { 0x7f, 0x9f }, { 0xad, 0xad }, { 0x61c, 0x61c }, { 0x200b, 0x200f }, { 0x2028, 0x202e },
+		{ 0x2060, 0x206f }, { 0xfeff, 0xfeff }, { 0xfff9, 0xfffb }, { 0xe0000, 0xe0fff },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(not); i++)
+		if (c >= not[i].first && c <= not[i].last)
+			return false;
+	return true;
+}
+
+size_t fdio_escape(char *dst, size_t cap, const char *src)
+{
+	static const char digits[] = "0123456789abcdef";
+	size_t len = 0;
+	uint32_t c;
+
+	while (*src) {
+		unsigned n = utf8(src, &c);
+
+		if (n && printable(c)) {
+			if (len + n >= cap)
+				break;
+			memcpy(dst + len, src, n);
+			src += n;
+			len += n;
+			continue;
+		}
+		if (len + 4 >= cap)
+			break;
+		dst[len++] = '\\';
+		dst[len++] = 'x';
+		dst[len++] = digits[(unsigned char)*src >> 4];
+		dst[len++] = digits[*src++ & 15];
+	}
+	dst[len] = '\0';
+	return len;
+}
+
 void fdio_log_emit(int level, const char *fmt, ...)
 {
-	char line[1024];
+	char raw[1024], line[1280] = "fusedio: "; /* room for a name of 64 bytes that are all escaped */
 	int saved_errno = errno;
-	int off = snprintf(line, sizeof(line), "fusedio: ");
+	size_t off = strlen(line), n;
 	va_list ap;
 
 	va_start(ap, fmt);
-	int n = vsnprintf(line + off, sizeof(line) - off - 1, fmt, ap);
+	if (vsnprintf(raw, sizeof(raw), fmt, ap) < 0)
+		raw[0] = '\0';
 	va_end(ap);
-	if (n < 0)
-		n = 0;
-	if (n > (int)sizeof(line) - off - 2)
-		n = sizeof(line) - off - 2;
+	n = fdio_escape(line + off, sizeof(line) - off - 1, raw);
 	if (log_sink) {
 		log_sink(level, line + off);
 	} else if (log_syslog) {

@@ -22,6 +22,13 @@ void fdio_log_switch_to_syslog(void);
 /* Unit tests: lines go to fn (NULL: back to stderr). */
 void fdio_log_set_sink(void (*fn)(int level, const char *line));
 
+/*
+ * src for a log or a terminal: what is not printable UTF-8 (control characters, what changes the direction of a line, other encodings)
+ * becomes \xNN, byte by byte. Every line of the log goes through it, whoever's name it holds; other output must be sent
+ * through it. dst is terminated, never in the middle of a character; its length is returned.
+ */
+size_t fdio_escape(char *dst, size_t cap, const char *src);
+
 void fdio_log_emit(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define fdio_log_on(level) ((level) <= __atomic_load_n(&fdio_log_max, __ATOMIC_RELAXED))

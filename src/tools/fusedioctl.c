@@ -3,6 +3,7 @@
  * fusedioctl: asks a running fusedio about a file through ioctls of ours. A program of its own; needs no privileges beyond
  * reading the file.
  */
+#include "base/log.h"
 #include "protocol/pro_ioctl.h"
 
 #include <errno.h>
@@ -19,13 +20,22 @@ static void usage(FILE *to)
 		    "  prints where the blocks of files on a fusedio mount are, as filefrag -v does elsewhere\n");
 }
 
+/* Others name files, and a terminal obeys what it is shown. */
+static const char *shown(const char *path)
+{
+	static char text[4096];
+
+	fdio_escape(text, sizeof(text), path);
+	return text;
+}
+
 static int fail(const char *path, int err)
 {
 	const char *why = strerror(err);
 
 	if (err == ENOTTY || err == EOPNOTSUPP)
 		why = "not a regular file of a fusedio mount";
-	fprintf(stderr, "fusedioctl: %s: %s\n", path, why);
+	fprintf(stderr, "fusedioctl: %s: %s\n", shown(path), why);
 	return 1;
 }
 
@@ -56,7 +66,7 @@ static int map(const char *path)
 			break;
 		}
 		if (!total)
-			printf("%s: %lld bytes, blocks of %ld\n  ext:      logical             :      physical            :   length: flags\n", path,
+			printf("%s: %lld bytes, blocks of %ld\n  ext:      logical             :      physical            :   length: flags\n", shown(path),
 			       (long long)st.st_size, (long)st.st_blksize);
 		for (unsigned k = 0; k < m.nr && k < FDIO_MAP_RUNS; k++)
 			print_run(total++, &m.run[k], (uint64_t)st.st_blksize);
@@ -67,7 +77,7 @@ static int map(const char *path)
 	close(fd);
 	if (err)
 		return fail(path, err);
-	printf("%s: %u extents found\n", path, total);
+	printf("%s: %u extents found\n", shown(path), total);
 	return 0;
 }
 

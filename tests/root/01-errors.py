@@ -3,7 +3,7 @@
 """What cannot be mounted is refused with one line that names the reason, an exit status, and no mount left behind."""
 import os
 
-from lib import FUSEDIO, MIB, case, expect, expect_eq, main, mountinfo, run, write_file
+from lib import FUSEDIO, MIB, case, expect, expect_eq, main, mountinfo, read_file, run, wait_for, write_file
 
 BOTH = ("image", "loop")
 
@@ -51,6 +51,29 @@ def odd_name(env, which):
     else:
         refused(env, env.path("two\nlines"), "no such file")
         refused(env, env.volume(16).target, "no such file", mnt=env.path("two\nlines"))
+
+
+@case()
+def names_are_escaped(env):
+    """What the command line and the image say reaches log and terminal as text, whatever is in it."""
+    evil = "e\n\x1b[31m\x9b\u202e"
+    refused(env, env.path(evil), "\\x0a\\x1b[31m\\xc2\\x9b\\xe2\\x80\\xae")
+    vol = env.volume(16, "-O", "mmp,^metadata_csum", "-E", "mmp_update_interval=1")
+    with open(vol.file, "r+b") as f:
+        f.seek(1024 + 0x168)  # s_mmp_block
+        at = int.from_bytes(f.read(8), "little") * int(vol.super()["Block size"])
+        f.seek(at + 4)
+        f.write(b"\x01\0\0\0" + bytes(8) + b"host\n\x1b]0;x\x07\xffend".ljust(64, b"\0"))
+    path = env.path(evil)
+    os.rename(vol.file, path)
+    vol.file = path
+    m = vol.mount(ok=False)
+    wait_for(lambda: b"watching it" in read_file(m.log) or m.proc.poll() is not None, "the line about the host")
+    m.kill()  # it would watch for some seconds
+    log = read_file(m.log)
+    expect(b"by host host\\x0a\\x1b]0;x\\x07\\xffend" in log, f"the host is not there, or not escaped: {log!r}")
+    expect(all(32 <= c < 127 for c in log.replace(b"\n", b"")), f"the log holds {log!r}")
+    expect(all(line.startswith(b"fusedio: ") for line in log.splitlines()), f"lines of the log: {log!r}")
 
 
 @case()

@@ -305,7 +305,7 @@ START_TEST(counters_survive_their_threads)
 }
 END_TEST
 
-static char last_line[256];
+static char last_line[2048];
 static int last_level;
 static void sink(int level, const char *line)
 {
@@ -330,6 +330,57 @@ START_TEST(log_levels)
 	ck_assert_int_eq(last_level, FDIO_LOG_WARN);
 	fdio_log_set_sink(NULL);
 	fdio_log_set_level(FDIO_LOG_INFO);
+}
+END_TEST
+
+/* What names and labels may hold, and what is shown of it. */
+static const struct { const char *raw, *shown; } escapes[] = {
+	{ "", "" },
+	{ "plain, with blanks: 100% \\ \"x\"", "plain, with blanks: 100% \\ \"x\"" },
+	{ "two\nlines\r", "two\\x0alines\\x0d" },
+	{ "\033[2Jtab\t\177", "\\x1b[2Jtab\\x09\\x7f" },
+	{ "na\303\257ve \346\227\245\346\234\254 \360\237\230\200", "na\303\257ve \346\227\245\346\234\254 \360\237\230\200" },
+	{ "\302\233" "31m", "\\xc2\\x9b31m" },             /* CSI, as one character */
+	{ "\233" "31m", "\\x9b31m" },                      /* as one byte */
+	{ "a\342\200\256b", "a\\xe2\\x80\\xaeb" },         /* from right to left */
+	{ "a\342\200\250b", "a\\xe2\\x80\\xa8b" },         /* another end of a line */
+	{ "\300\212", "\\xc0\\x8a" },                     /* a line feed, written too long */
+	{ "\355\240\200", "\\xed\\xa0\\x80" },            /* half of a pair */
+	{ "\364\220\200\200", "\\xf4\\x90\\x80\\x80" },   /* beyond the last character */
+	{ "cut \346\227", "cut \\xe6\\x97" },
+};
+
+START_TEST(log_escapes)
+{
+	char small[8];
+
+	fdio_log_set_sink(sink);
+	for (size_t i = 0; i < ARRAY_SIZE(escapes); i++) {
+		log_warn("%s", escapes[i].raw);
+		ck_assert_str_eq(last_line, escapes[i].shown);
+	}
+	fdio_log_set_sink(NULL);
+	/* Never a part of a character, nor of an escape. */
+	ck_assert_uint_eq(fdio_escape(small, sizeof(small), "abcdef\303\257"), 6);
+	ck_assert_str_eq(small, "abcdef");
+	ck_assert_uint_eq(fdio_escape(small, sizeof(small), "abcd\n"), 4);
+	ck_assert_uint_eq(fdio_escape(small, sizeof(small), "abc\n"), 7);
+	ck_assert_str_eq(small, "abc\\x0a");
+}
+END_TEST
+
+/* A line is as long as it may be, and no longer, if all of it is escaped. */
+START_TEST(log_line_is_bounded)
+{
+	char big[4000];
+
+	memset(big, '\n', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	fdio_log_set_sink(sink);
+	log_warn("%s", big);
+	fdio_log_set_sink(NULL);
+	ck_assert_str_eq(last_line + strlen(last_line) - 3, "x0a");
+	ck_assert_ptr_eq(strchr(last_line, '\n'), NULL);
 }
 END_TEST
 
@@ -392,6 +443,8 @@ int main(void)
 	tcase_add_test(t, epoch_waits_for_an_open_bracket);
 	tcase_add_test(t, counters_survive_their_threads);
 	tcase_add_test(t, log_levels);
+	tcase_add_test(t, log_escapes);
+	tcase_add_test(t, log_line_is_bounded);
 	tcase_add_test(t, ratelimit_lets_ten_through);
 	tcase_add_test(t, cond_times_out);
 #ifdef FDIO_DEBUG_LOCKS
