@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,6 +77,12 @@ int daemon_fork(void)
 	ready_fd = fds[1];
 	setsid();
 	return 0;
+}
+
+void daemon_close_inherited(void)
+{
+	if (close_range(STDERR_FILENO + 1, UINT_MAX, 0))
+		log_warn("descriptors of the program that started this one stay open: %s", strerror(errno));
 }
 
 static void connect_notify(void)

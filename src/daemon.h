@@ -5,6 +5,8 @@
 
 #include "base/util.h"
 
+/* First of all: closes what whoever started us left open, but for the standard streams. Nothing of ours is open yet. */
+void daemon_close_inherited(void);
 /*
  * Forks. The child returns 0 and carries on; the parent waits until the child calls daemon_ready and exits with 0,
  * or with the child's exit status if it ends before. -errno if there can be no child.

@@ -43,7 +43,7 @@ static const int log_levels[] = { FDIO_LOG_ERR, FDIO_LOG_WARN, FDIO_LOG_INFO, FD
 struct session {
 	struct options opt;
 	struct probe probe;
-	char mountpoint[PATH_MAX];
+	char device[PATH_MAX], mountpoint[PATH_MAX];
 	char mount_opts[256];
 	char err[PATH_MAX + 512];
 	bool root, fuseblk, read_only;
@@ -196,6 +196,17 @@ static int check_mountpoint(struct session *s)
 	if (!S_ISDIR(st.st_mode))
 		return failed(s, EXIT_MOUNT, "mount point %s is not a directory", s->mountpoint);
 	return 0;
+}
+
+/*
+ * Only the daemon's own files stay open: what the shell or a service manager had open would be held as long as the mount lives. A
+ * device that is named by a descriptor (/dev/fd/9, or a link to that) gets the name of its file before.
+ */
+static void close_inherited(struct session *s)
+{
+	if (strchr(s->opt.device, '/') && realpath(s->opt.device, s->device))
+		s->opt.device = s->device;
+	daemon_close_inherited();
 }
 
 static int open_device(struct session *s)
@@ -521,6 +532,7 @@ int main(int argc, char **argv)
 		say(&s);
 		return st;
 	}
+	close_inherited(&s);
 	/* Until the mount answers, the terminal is the user's: only what he has to know goes there. */
 	fdio_log_set_level(s.opt.foreground ? log_levels[s.opt.log] : FDIO_MIN(log_levels[s.opt.log], (int)FDIO_LOG_WARN));
 	if (s.opt.fake)

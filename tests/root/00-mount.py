@@ -112,6 +112,38 @@ def without_standard_files(env):
     vol.check()
 
 
+def open_files(pid):
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
+@case(kinds=("image", "loop"), params=("", "-f"))
+def inherited_descriptors(env, foreground):
+    """
+    What the starter has open is not held by the daemon nor by the process that unmounts; the device and the mount point
+    may be named by such descriptors all the same.
+    """
+    vol = env.volume(64)
+    mnt = env.mkdir()
+    secret = env.path("secret")
+    write_file(secret, b"")
+    script = 'exec 7<"$1" 8<"$1" 200<>"$1" 9<"$2" 6<"$3"; "$0" ' + f"{foreground} /dev/fd/9 /proc/self/fd/6"
+    script += ' >"$3.log" 2>&1 &' if foreground else ""
+    env.undo.callback(run, "umount", "-l", mnt, ok=None)
+    run("bash", "-c", script, FUSEDIO, secret, vol.target, mnt)
+    wait_for(lambda: mountinfo(mnt) is not None, "mount")
+    pids = [p for p in daemons_of("/proc/self/fd/6") if any(vol.target in f for f in open_files(p))]
+    expect_eq(len(pids), 1, f"daemons: {pids}")
+    children = run("pgrep", "-P", pids[0]).stdout.split()
+    expect_eq(len(children), 1, "children of the daemon")
+    for pid in pids + children:
+        held = [f for f in open_files(pid) if "secret" in f or f == mnt]
+        expect_eq(held, [], f"what {pid} holds of its starter's")
+    write_file(os.path.join(mnt, "f"), b"x")
+    run("umount", mnt)
+    wait_for(lambda: not os.path.exists(f"/proc/{pids[0]}"), "end of the daemon")
+    vol.check()
+
+
 @case(kinds=("image", "loop"))
 def one_upon_another(env):
     """Two mounts at one place: each end takes away its own, not what is there by then."""
