@@ -323,7 +323,7 @@ END_TEST
 /* Whatever else moves the size or maps blocks ends the window first; nothing of it stays. */
 START_TEST(ended_by_other_changes)
 {
-	for (unsigned how = 0; how < 6; how++) {
+	for (unsigned how = 0; how < 7; how++) {
 		struct env *e = with_window(&(struct env_opt){ .relaxed = true, .stale = true }, 3);
 		uint8_t *r = buf_new(16 * BS);
 
@@ -335,6 +335,7 @@ START_TEST(ended_by_other_changes)
 		case 3: env_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 3 * BS, BS); break;
 		case 4: write_ok(e, 0, 4 * BS, 1, 100); break;
 		case 5: write_ok(e, 0, 7 * BS + 5, 1, 100); break;
+		case 6: write_ok(e, 0, 7 * BS, 1, BS); break; /* whole blocks, in the window, but not at the end */
 		}
 		ck_assert_uint_eq(x4_window_end(e->i), 0);
 		uint64_t size = x4_inode_size(e->i), same = how == 0 ? size : how == 3 ? 3 * BS : 4 * BS;
@@ -344,6 +345,8 @@ START_TEST(ended_by_other_changes)
 			expect(e, 4 * BS, 1, 100);
 		else if (how == 5)
 			ck_assert(all_bytes(r + 4 * BS, 0, 3 * BS + 5));
+		else if (how == 6)
+			ck_assert(all_bytes(r + 4 * BS, 0, 3 * BS));
 		else
 			ck_assert(all_bytes(r + same, 0, size - same));
 		env_truncate(e, e->i, 12 * BS);
@@ -352,6 +355,75 @@ START_TEST(ended_by_other_changes)
 		free(r);
 		env_close(e);
 	}
+}
+END_TEST
+
+/*
+ * With an append in flight, the next one begins where that ends, and not behind it: what lies
+ * between was never written.
+ */
+START_TEST(a_gap_behind_an_append)
+{
+	struct env *e = with_window(&(struct env_opt){ .stale = true }, 2);
+	uint64_t slow = counter(CTR_dio_write_slow);
+	uint8_t *b = buf_new(2 * BS), *r = buf_new(BS);
+	struct treq t[2];
+
+	pattern(b, 1, 2 * BS, BS);
+	pattern(b + BS, 1, 5 * BS, BS);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t[0], DIO_WRITE, 2 * BS, b, BS);
+	req_submit(e, e->file, &t[1], DIO_WRITE, 5 * BS, b + BS, BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	fake_complete(e->f, 0);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &t[0]), BS);
+	ck_assert_int_eq(req_wait(e, &t[1]), BS);
+	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow + 1);
+	for (unsigned k = 3; k < 5; k++) {
+		ck_assert_int_eq(io(e, 0, k * BS, r, BS), BS);
+		ck_assert(all_bytes(r, 0, BS));
+	}
+	expect(e, 0, 1, 3 * BS);
+	expect(e, 5 * BS, 1, BS);
+	free(b);
+	free(r);
+	env_close(e);
+}
+END_TEST
+
+/*
+ * No window over blocks that are set aside behind the end, by this mount or one before: what is
+ * appended goes into those.
+ */
+START_TEST(no_window_over_preallocated_blocks)
+{
+	struct env *old = env_new(&(struct env_opt){ .stale = true }), *e = old;
+
+	write_ok(e, 0, 0, 1, BS);
+	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 6 * BS, 4 * BS);
+	if (_i) {
+		ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+		e = env_cut(old, FAKE_CUT_KEEP, 0);
+	}
+	for (unsigned k = 1; k < 12; k++) {
+		write_ok(e, 0, k * BS, 1, BS);
+		if (k < 9)
+			ck_assert_uint_eq(x4_window_end(e->i), 0);
+		if (k == 4)
+			ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	}
+	ck_assert_uint_gt(x4_window_end(e->i), 0); /* behind them there is one again */
+	expect(e, 0, 1, 12 * BS);
+	x4_map_drop(e->i);
+	expect(e, 0, 1, 12 * BS);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	expect(n, 0, 1, 12 * BS);
+	env_close(n);
+	env_close(e);
+	if (_i)
+		env_close(old);
 }
 END_TEST
 
@@ -561,6 +633,8 @@ int main(void)
 	tcase_add_test(t, durable_when_synced);
 	tcase_add_test(t, cut_anywhere);
 	tcase_add_test(t, ended_by_other_changes);
+	tcase_add_test(t, a_gap_behind_an_append);
+	tcase_add_loop_test(t, no_window_over_preallocated_blocks, 0, 2);
 	tcase_add_test(t, truncate_waits);
 	tcase_add_test(t, reclaimed_when_full);
 	tcase_add_test(t, many_windows_hold_little);

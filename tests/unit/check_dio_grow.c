@@ -90,6 +90,12 @@ START_TEST(not_this_way)
 	grow(e, 0, 2 * BS, 1000);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
 	expect(e, 2 * BS, 1, 1000);
+	/* A hole, but with blocks set aside behind it. */
+	env_truncate(e, e->i, 2 * BS);
+	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
+	grow(e, 0, 2 * BS, 1000);
+	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
+	expect(e, 2 * BS, 1, 1000);
 	env_close(e);
 }
 END_TEST

@@ -303,6 +303,63 @@ START_TEST(row18_truncate_drains)
 }
 END_TEST
 
+/* 18: a read alone is waited for as well: its blocks are not given away under it. */
+START_TEST(row18_truncate_waits_for_a_read)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 1 });
+	struct truncer tr = { .e = e };
+	uint8_t *b = buf_new(BS), *want = buf_new(BS);
+	struct treq r;
+	pthread_t th;
+
+	make_extents(e, 4);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &r, DIO_DIRECT, 2 * BS, b, BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	uint64_t waits = counter(CTR_dio_gate_wait);
+	pthread_create(&th, NULL, truncate_thread, &tr);
+	wait_counter(CTR_dio_gate_wait, waits + 1);
+	ck_assert_uint_eq(x4_inode_size(e->i), 4 * BS);
+	fake_complete(e->f, 0);
+	pthread_join(th, NULL);
+	ck_assert_int_eq(req_wait(e, &r), BS);
+	pattern(want, 1, 2 * BS, BS);
+	ck_assert_mem_eq(b, want, BS);
+	ck_assert_uint_eq(x4_inode_size(e->i), 0);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	free(b);
+	free(want);
+	env_close(e);
+}
+END_TEST
+
+/* 18: a gate that is closed for writes sends them to workers, and lets reads pass. */
+START_TEST(row18_closed_for_writes)
+{
+	struct env *e = env_new(NULL);
+	uint8_t *b = buf_new(BS), *c = buf_new(BS);
+	struct treq w, r;
+
+	make_extents(e, 2);
+	ck_assert_int_eq(dio_gate_close(e->d, e->i, DIO_GATE_WRITES), 0);
+	uint64_t diverted = counter(CTR_dio_gate_diverted);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	ck_assert_uint_eq(fake_held(e->f), 0);
+	ck_assert_uint_eq(counter(CTR_dio_gate_diverted) - diverted, 1);
+	req_submit(e, e->file, &r, DIO_DIRECT, BS, c, BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	fake_complete(e->f, 0);
+	ck_assert(req_is_done(&r) && !req_is_done(&w));
+	dio_gate_open(e->d, e->i, DIO_GATE_WRITES);
+	ck_assert_int_eq(req_wait(e, &w), BS);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	free(b);
+	free(c);
+	env_close(e);
+}
+END_TEST
+
 /* 18b: many rounds of closing against a stream of fast requests that complete elsewhere: no wake-up is lost. */
 START_TEST(row18_gate_storm)
 {
@@ -666,6 +723,8 @@ int main(void)
 	tcase_add_test(t, row16_conversion_follows_the_data);
 	tcase_add_test(th, row17_size_follows_the_data);
 	tcase_add_test(th, row18_truncate_drains);
+	tcase_add_test(th, row18_truncate_waits_for_a_read);
+	tcase_add_test(t, row18_closed_for_writes);
 	tcase_add_test(th, row18_gate_storm);
 	tcase_add_test(th, row24_the_loop_never_waits);
 	tcase_add_test(t, row25_order_of_invalidation);
