@@ -323,7 +323,8 @@ static int make_upper(struct session *s)
 	};
 	struct dio_config dc = {
 		.dev = s->dev, .vol = s->vol, .loops = s->loops, .nr_cpus = loop_set_count(s->loops), .workers = s->io, .syncers = s->syncers,
-		.segs_per_loop = SEGS_PER_LOOP, .strict = s->opt.dio == OPT_DIO_STRICT, .inval = ops_inval, .kill_sgid = ops_kill_sgid,
+		.segs_per_loop = SEGS_PER_LOOP, .strict = s->opt.dio == OPT_DIO_STRICT, .inval = ops_inval,
+		.launder = ops_launder_pages, .kill_sgid = ops_kill_sgid,
 	};
 	int err = ops_new(&oc, &s->ops);
 

@@ -24,6 +24,7 @@ enum {
 	DIO_ROOT = 1 << 5,     /* may use the reserved blocks */
 	DIO_NOATIME = 1 << 6,  /* a read that leaves no access time (O_NOATIME) */
 	DIO_KILLCAPS = 1 << 7, /* clear capabilities only */
+	DIO_WRITEBACK = 1 << 8, /* pages of the kernel's cache */
 };
 
 /* What an open file keeps: the reserved segment that guarantees progress (seed: one cached bio a dio, 2015). */
@@ -43,7 +44,13 @@ struct dio_config {
 	unsigned (*kill_sgid)(const struct dio_req *r);
 	/* Invalidate the kernel's page cache of a byte range, then call done(arg2) on any thread. NULL: no page cache above. */
 	void (*inval)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *done_work, void (*done)(struct work *));
-	void *inval_arg;
+	/*
+	 * Have the kernel write back and forget its pages of a byte range, then call done, at the latest after so many
+	 * milliseconds (late). Any thread, never blocks. NULL: no page cache above.
+	 */
+	void (*launder)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms, struct work *done_work,
+			void (*done)(struct work *, bool late));
+	void *inval_arg;      /* of both */
 };
 
 /* For inval: done will be called before the pages are gone. Before done. */
@@ -61,9 +68,28 @@ bool dio_file_close_waits(const struct dio_file *f); /* any thread */
 void dio_file_close(struct dio_file *f); /* no request of f is in flight */
 struct x4_inode *dio_file_inode(struct dio_file *f);
 
+/* The file is open for reading and writing: stores through mappings may come, untold. */
+void dio_file_may_map(struct dio_file *f);
+/*
+ * Pages that the kernel may hold with stores that it has not told of (dio_cached.c). Taken by who then has [off, end) written
+ * back and forgotten, with no lock held that a request may wait for; done tells how that ended. Any thread, never block.
+ * TAIL: the page of the end of the file, which was at size before the file grew; taken once that is done and before it is answered.
+ */
+enum dio_cached_what { DIO_CACHED_TAIL, DIO_CACHED_HOLES, DIO_CACHED_ALL };
+struct dio_cached {
+	enum dio_cached_what what;
+	uint64_t off, end;
+};
+bool dio_cached_maybe(struct x4_inode *i, enum dio_cached_what what, uint64_t size);
+bool dio_cached_take(struct x4_inode *i, enum dio_cached_what what, uint64_t size, struct dio_cached *ret);
+void dio_cached_done(struct x4_inode *i, const struct dio_cached *c, bool late);
+/* Truncate is about to change the size: what pages hold behind it is not written back any more. The inode is locked. */
+void dio_mask_set(struct x4_inode *i, uint64_t size);
+
 /*
  * One request, embedded by its owner (the FUSE slot). The first segment is in it. Fields above the line are the caller's
- * and stay untouched (but for len of a buffered write that reaches over the largest size a file can have: it is cut there); done
+ * and stay untouched (but for len of a buffered write that reaches over the largest size a file can have, and of pages written back
+ * with what is no part of the file at their end: it is cut there); done
  * runs exactly once, on any thread, and may free or reuse the request. result: bytes (writes: all of len; reads: less only at
  * end of file) or -errno.
  */
@@ -95,6 +121,7 @@ struct dio_req {
 	uint64_t grow_off;
 	struct x4_resv resv;       /* and blocks for the others */
 	uint64_t cache_seq;        /* of the file when its invalidation began */
+	uint64_t gap;              /* a write that began behind it: where the file ended, if inside a page; else 0 */
 	jnl_tid tid;
 };
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 int dio_new(const struct dio_config *cfg, struct dio **ret)
 {
@@ -31,6 +32,7 @@ int dio_new(const struct dio_config *cfg, struct dio **ret)
 	d->block_size = 1u << d->block_bits;
 	d->lbs = cfg->dev->caps.lbs;
 	d->max_io = cfg->dev->caps.max_io_bytes;
+	d->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	d->mem_align = FDIO_MAX(cfg->dev->caps.mem_align, 1u);
 	/* Without FUA in the device the block layer writes and flushes, and joins flushes as well as the sync queue does. */
 	d->fua_ok = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache || (cfg->dev->caps.is_block && !cfg->dev->caps.fua_ignored);
@@ -105,6 +107,7 @@ int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret)
 	list_init(&di->ranges);
 	fdio_mutex_init(&di->app_lock, RANK_LEAF);
 	list_init(&di->app_reqs);
+	di->hole_lo = UINT64_MAX;
 	fdio_mutex_lock(&d->inodes_lock);
 	list_add_tail(&d->inodes, &di->link);
 	fdio_mutex_unlock(&d->inodes_lock);
@@ -152,6 +155,8 @@ void dio_file_close(struct dio_file *f)
 	if (!f)
 		return;
 	FDIO_ASSERT(!__atomic_load_n(&f->reserve_busy, __ATOMIC_ACQUIRE));
+	if (f->may_map)
+		__atomic_fetch_sub(&f->di->nr_mappers, 1, __ATOMIC_ACQ_REL);
 	/* Somebody who only reads may close meanwhile: the window stays with those who have the file open. */
 	if (__atomic_sub_fetch(&f->di->nr_files, 1, __ATOMIC_ACQ_REL) == 0) {
 		if (nowait_on()) /* a window that was opened since the caller asked whether closing waits */
@@ -256,6 +261,9 @@ void dio_write_finish(struct dio_req *r, bool on_loop)
 {
 	struct dio *d = r->dio;
 	struct dio_inode *di = r->file->di;
+
+	if (unlikely(r->gap) && dio_gap_finish(r))
+		return;
 	bool inval = d->cfg.inval && (r->flags & DIO_DIRECT) &&
 		     __atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) != __atomic_load_n(&di->cache_clean, __ATOMIC_SEQ_CST);
 
@@ -330,11 +338,16 @@ void dio_submit(struct dio *d, struct dio_req *r)
 	r->cpu = l ? loop_index(l) : 0;
 	r->state = r->refs = r->nr_done = r->direct_len = r->want = r->span = r->retries = 0;
 	r->error = 0;
+	r->gap = 0;
 	FDIO_ASSERT(r->cpu < d->cfg.nr_cpus);
 	__atomic_fetch_add(&d->cpus[r->cpu].inflight, 1, __ATOMIC_RELAXED);
 	/* Before the data is looked at: a direct write that completes from here on sees it. */
 	if (!(r->flags & DIO_DIRECT))
 		__atomic_fetch_add(&di->cache_seq, 1, __ATOMIC_SEQ_CST);
+	if (unlikely(__atomic_load_n(&di->mask_to, __ATOMIC_RELAXED)))
+		dio_mask_req(r);
+	if (!(r->flags & DIO_DIRECT))
+		dio_cached_note(r);
 	v = validate(d, r);
 	if (v == 1) {
 		dio_fast_start(r);

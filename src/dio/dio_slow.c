@@ -91,8 +91,10 @@ static int write_locked(struct dio_slow *s)
 		r = x4_window_close(s->i, dio_gate_drain, s->di);
 	if (!r && s->end > s->size)
 		r = x4_truncate_finish(s->i);
-	if (!r && s->pos > s->size)
+	if (!r && s->pos > s->size) {
+		s->r->gap = s->size & (s->d->page_size - 1) ? s->size : 0;
 		r = dio_slow_zero_gap(s);
+	}
 	if (!r)
 		r = reserve(s);
 	if (!r)

@@ -88,6 +88,7 @@ struct dio {
 	struct dio_config cfg;
 	unsigned block_bits;
 	uint32_t block_size, lbs, max_io, mem_align;
+	uint64_t page_size;     /* of the kernel's page cache */
 	bool fua_ok;            /* FUA is no more work than a write and a flush */
 	bool fua_multi;         /* also in several pieces */
 	struct dio_cpu *cpus;
@@ -143,6 +144,13 @@ struct dio_inode {
 	uint32_t errs, errs_told, errs_seen;
 	uint32_t slow_writes;   /* atomic: at work now; they are not counted below */
 	struct list link;       /* d->inodes */
+	/* dio_cached.c. Atomic; mask_from and the stores to mask_to are guarded by app_lock. */
+	uint64_t tail_page;     /* 1 + number of the page that held the end of the file when it was read; 0: none */
+	uint64_t hole_lo, hole_hi; /* holes that were read lie in it; UINT64_MAX, 0: none */
+	uint64_t mask_from, mask_to; /* bytes that are zeroed in pages written back; mask_to 0: none */
+	uint32_t nr_mappers;    /* files open for reading and writing */
+	uint32_t laundering;    /* DIO_CACHED_HOLES taken and not done */
+	bool has_pages;         /* the page cache was used */
 	uint64_t dirty_epoch;   /* atomic, only grows: batch that makes the last completed write durable; 0 none */
 	struct fdio_mutex app_lock; /* guards the three below */
 	struct list app_reqs;   /* appends in flight, ascending and without gaps */
@@ -167,6 +175,7 @@ struct dio_file {
 	struct dio_seg reserve;
 	uint32_t reserve_busy;  /* atomic */
 	uint32_t errs_seen;     /* atomic: of the inode's errs, up to where this file was told */
+	bool may_map;
 };
 
 /* A block range of a writer; on the stack of its worker. */
@@ -278,6 +287,14 @@ void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i);
 /* ---- dio_grow.c ---- */
 /* True if r is a write that makes a file grow and needs no worker: it goes its way. Loop thread. */
 bool dio_grow_start(struct dio_req *r);
+
+/* ---- dio_cached.c ---- */
+/* Before what comes from the page cache is served. */
+void dio_cached_note(struct dio_req *r);
+/* For every request while mask_to is not 0. */
+void dio_mask_req(struct dio_req *r);
+/* A write with a gap is through: true if it goes on to dio_write_finish later. */
+bool dio_gap_finish(struct dio_req *r);
 
 /* ---- dio_range.c ---- */
 void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A file with a block map that has to get a block becomes a file with extents first, where all of it
- * fits into the inode: at most X4_EXT_ROOT_MAX runs and X4_IND_MOST indirect blocks, so one handle does it.
- * An inode without any blocks always fits. The map in memory stays as it is, and readers notice
- * nothing. What does not fit is refused with -EOPNOTSUPP, before anything has changed, and the log
- * names the way out.
+ * A file with a block map that has to get a block becomes a file with extents first, where all of
+ * it fits into the inode: at most X4_EXT_ROOT_MAX runs and X4_IND_MOST indirect blocks, so one
+ * handle does it. An inode without any blocks always fits. The map in memory stays as it is, and
+ * readers notice nothing. What does not fit is refused with -EOPNOTSUPP, before anything has
+ * changed, and the log names the way out.
  *
  * Called with what guards the inode's tree held: for directories inside the handle that makes them
- * grow, for files by x4_ind_convert_file, which opens one. On workers; for directories also in the mode
- * of nowait.h. Indirect blocks that lead outside the data area are damage (-EUCLEAN).
+ * grow, for files by x4_ind_convert_file, which opens one. On workers; for directories also in the
+ * mode of nowait.h. Indirect blocks that lead outside the data area are damage (-EUCLEAN).
  */
 #include "ext4/x4_extent.h"
 
@@ -38,7 +38,8 @@ static int add_run(struct convert *c, const struct x4_ext *x)
 
 		if (c->nr_runs == X4_EXT_ROOT_MAX)
 			return -EOPNOTSUPP;
-		c->run[c->nr_runs++] = (struct x4_ext){ x->lblk + done, n, x->pblk + done, x->state };
+		c->run[c->nr_runs++] =
+			(struct x4_ext){ x->lblk + done, n, x->pblk + done, x->state };
 		done += n;
 	}
 	return 0;
@@ -59,7 +60,7 @@ static int collect_runs(struct convert *c)
 	return r;
 }
 
-/* The block and those below it that are no data. At most LEVELS deep, and no more than there is room for. */
+/* The block and those below it that are no data. At most LEVELS deep, and X4_IND_MOST of them. */
 static int collect_ind(struct convert *c, uint32_t blk, unsigned level)
 {
 	struct x4_vol *v = c->i->vol;
@@ -125,8 +126,9 @@ int x4_ind_convert(struct jnl_handle *h, struct x4_inode *i)
 	if (!r)
 		return apply(h, &c);
 	if (r == -EOPNOTSUPP && !nowait_on())
-		log_ratelimited(FDIO_LOG_WARN, "inode %u has a block map and cannot get new blocks: "
-				"unmount, then run e2fsck -f -E bmap2extent %s", i->ino, i->vol->dev->name);
+		log_ratelimited(FDIO_LOG_WARN,
+				"inode %u has a block map and cannot get new blocks: unmount, then "
+				"run e2fsck -f -E bmap2extent %s", i->ino, i->vol->dev->name);
 	return r;
 }
 

@@ -112,6 +112,7 @@ void ops_handle(struct tr_req *r, void *arg)
 	q->ops = o;
 	q->handler = h;
 	q->inode = NULL;
+	q->laundered = false;
 	if (!h || !h->fn) {
 		ops_reply_err(q, -ENOSYS);
 		return;
@@ -323,7 +324,10 @@ int ops_new(const struct ops_config *cfg, struct ops **ret)
 	o->vol = cfg->vol;
 	fdio_mutex_init(&o->files_lock, RANK_OPS_FILES);
 	err = ops_notify_new(o);
+	if (!err)
+		err = ops_launder_new(o);
 	if (err) {
+		ops_notify_free(o);
 		fdio_mutex_fini(&o->files_lock);
 		free(o);
 		return err;
@@ -348,6 +352,7 @@ void ops_shutdown(struct ops *o)
 		x4_iput(f.inode);
 	}
 	wq_drain(o->cfg.workers);
+	ops_launder_drain(o);
 	ops_notify_drain(o); /* those that followed their answer: nothing else waits for them, and the transport goes next */
 }
 
@@ -355,6 +360,7 @@ void ops_free(struct ops *o)
 {
 	if (!o)
 		return;
+	ops_launder_free(o);
 	ops_notify_free(o);
 	ops_files_free(o);
 	fdio_mutex_fini(&o->files_lock);

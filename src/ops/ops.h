@@ -40,6 +40,9 @@ void ops_handle(struct tr_req *r, void *arg);
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup);
 /* dio_config.inval; arg is the struct ops. Any thread, never blocks. */
 void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *));
+/* dio_config.launder; arg is the struct ops. Any thread, never blocks. */
+void ops_launder_pages(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms, struct work *w,
+		       void (*done)(struct work *, bool late));
 /* dio_config.kill_sgid. Workers. */
 unsigned ops_kill_sgid(const struct dio_req *r);
 /* No request will come any more and the engine is idle: closes what is still open. Blocks. */

@@ -20,10 +20,16 @@ void ops_fill_attr(struct ops *o, struct x4_inode *i, struct fuse_attr *out)
 	};
 }
 
+/* Blocks come to a file whose holes may be mapped without our knowing: to be asked for each time. */
+static uint64_t attr_valid(struct x4_inode *i)
+{
+	return S_ISREG(x4_inode_mode(i)) && unlikely(dio_cached_maybe(i, DIO_CACHED_HOLES, 0)) ? 0 : OPS_VALID_S;
+}
+
 void ops_fill_entry(struct ops *o, struct x4_inode *i, struct fuse_entry_out *out)
 {
 	*out = (struct fuse_entry_out){
-		.nodeid = ops_nodeid(i), .generation = x4_inode_gen(i), .entry_valid = OPS_VALID_S, .attr_valid = OPS_VALID_S,
+		.nodeid = ops_nodeid(i), .generation = x4_inode_gen(i), .entry_valid = OPS_VALID_S, .attr_valid = attr_valid(i),
 	};
 	ops_fill_attr(o, i, &out->attr);
 	if (out->nodeid != FUSE_ROOT_ID)
@@ -105,7 +111,7 @@ void ops_lookup(struct ops_req *q)
 
 static void reply_attr(struct ops_req *q, struct x4_inode *i)
 {
-	struct fuse_attr_out out = { .attr_valid = OPS_VALID_S };
+	struct fuse_attr_out out = { .attr_valid = attr_valid(i) };
 
 	ops_fill_attr(q->ops, i, &out.attr);
 	ops_reply_data(q, &out, sizeof(out));
@@ -120,7 +126,8 @@ void ops_getattr(struct ops_req *q)
 		ops_reply_err(q, err);
 		return;
 	}
-	reply_attr(q, i);
+	if (!ops_launder_first(q, i, DIO_CACHED_HOLES))
+		reply_attr(q, i);
 	x4_iput(i);
 }
 
@@ -157,7 +164,7 @@ static void fill_statx(struct ops *o, struct x4_inode *i, struct fuse_statx *s)
 
 void ops_statx(struct ops_req *q)
 {
-	struct fuse_statx_out out = { .attr_valid = OPS_VALID_S };
+	struct fuse_statx_out out = { 0 };
 	struct x4_inode *i;
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
 
@@ -165,6 +172,11 @@ void ops_statx(struct ops_req *q)
 		ops_reply_err(q, err);
 		return;
 	}
+	if (ops_launder_first(q, i, DIO_CACHED_HOLES)) {
+		x4_iput(i);
+		return;
+	}
+	out.attr_valid = attr_valid(i);
 	fill_statx(q->ops, i, &out.stat);
 	ops_reply_data(q, &out, sizeof(out));
 	x4_iput(i);
@@ -172,6 +184,7 @@ void ops_statx(struct ops_req *q)
 
 int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size)
 {
+	uint64_t old;
 	int err;
 
 	if (!S_ISREG(x4_inode_mode(i)))
@@ -184,7 +197,11 @@ int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size)
 	if (err)
 		return err;
 	x4_inode_lock_excl(i);
+	old = x4_inode_size(i);
+	dio_mask_set(i, size > old && !ops_kernel_clears_tail(o) ? old : 0);
 	err = x4_truncate(i, size);
+	if (err)
+		dio_mask_set(i, 0);
 	x4_inode_unlock(i);
 	dio_gate_open(o->dio, i, DIO_GATE_ALL);
 	return err;
@@ -264,6 +281,7 @@ static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fus
 
 void ops_setattr(struct ops_req *q)
 {
+	const struct fuse_setattr_in *in = ops_arg(q);
 	struct x4_inode *i;
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
 	uint64_t size;
@@ -272,8 +290,14 @@ void ops_setattr(struct ops_req *q)
 		ops_reply_err(q, err);
 		return;
 	}
+	/* What was stored before would otherwise be written back later, and change the time. */
+	if ((in->valid & (FATTR_MTIME | FATTR_MTIME_NOW | FATTR_SIZE)) == FATTR_MTIME &&
+	    ops_launder_first(q, i, DIO_CACHED_ALL)) {
+		x4_iput(i);
+		return;
+	}
 	size = x4_inode_size(i);
-	err = setattr_inode(q, i, ops_arg(q));
+	err = setattr_inode(q, i, in);
 	if (err) {
 		ops_size_failed(q->ops, i, size);
 		ops_reply_err(q, err);

@@ -64,6 +64,8 @@ int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32
 		x4_iput(i);
 		goto close;
 	}
+	if ((flags & O_ACCMODE) == O_RDWR)
+		dio_file_may_map(df);
 	out->open_flags = fopen_flags(o, flags);
 	return 0;
 close:
@@ -191,6 +193,8 @@ void ops_lseek(struct ops_req *q)
 		err = -EBADF;
 	else if (in->whence != SEEK_DATA && in->whence != SEEK_HOLE)
 		err = -EINVAL;
+	else if (ops_launder_first(q, f->inode, DIO_CACHED_HOLES))
+		return;
 	else {
 		x4_inode_lock_shared(f->inode);
 		err = x4_seek(f->inode, in->offset, in->whence == SEEK_DATA, &out.offset);
@@ -275,6 +279,8 @@ void ops_fallocate(struct ops_req *q)
 		err = ops_wait_durable(o, f->inode, false);
 	if (err)
 		ops_size_failed(o, f->inode, size);
+	else if (x4_inode_size(f->inode) > size && ops_launder_tail(q, f->inode, size))
+		return;
 out:
 	ops_reply_err(q, err);
 }

@@ -69,7 +69,7 @@ static unsigned write_flags(const struct ops_req *q, uint32_t live, const struct
 	if (unlikely(q->ops->cfg.sync || (live & X4_LIVE_SYNC)))
 		flags |= DIO_DSYNC | DIO_SYNC;
 	if (in->write_flags & FUSE_WRITE_CACHE)
-		return flags | DIO_ROOT; /* accepted long ago: refusing it now would lose it */
+		return flags | DIO_ROOT | DIO_WRITEBACK; /* accepted long ago: refusing it now would lose it */
 	if ((in->write_flags & FUSE_WRITE_LOCKOWNER) && (in->flags & O_DIRECT))
 		flags |= DIO_DIRECT;
 	if (in->flags & O_DSYNC)

@@ -48,6 +48,8 @@ struct ops_req {
 	struct ops *ops;
 	const struct ops_handler *handler;
 	struct x4_inode *inode; /* reference that the asynchronous end of the request drops */
+	struct dio_cached cached; /* ops_launder.c: pages that are being forgotten before the request goes on */
+	bool laundered, cached_late;
 };
 
 /*
@@ -68,6 +70,7 @@ struct ops_file {
 #define OPS_FILES_CHUNKS 2048u
 
 struct ops_notify;
+struct ops_launder;
 
 struct ops {
 	struct ops_config cfg;
@@ -81,6 +84,7 @@ struct ops {
 	uint32_t nr_slots, nr_open;
 
 	struct ops_notify *notify;
+	struct ops_launder *launder;
 	struct work reap_work; /* deletions that loop threads left over */
 	bool reap_queued;      /* atomic */
 };
@@ -151,6 +155,20 @@ void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before);
 /* Waits until every notification has been sent. No request that could send one may be under way. */
 void ops_notify_drain(struct ops *o);
 void ops_notify_free(struct ops *o);
+
+/* ---- ops_launder.c ---- */
+int ops_launder_new(struct ops *o);
+void ops_launder_drain(struct ops *o); /* as ops_notify_drain */
+void ops_launder_free(struct ops *o);
+/*
+ * What is stored in such pages of i, and not told, belongs in the answer: true if the kernel writes it back first. Then the
+ * handler, which has changed nothing yet, returns without an answer, and is called again on a worker. Misses on loop threads.
+ */
+bool ops_launder_first(struct ops_req *q, struct x4_inode *i, enum dio_cached_what what);
+/* The file has grown from old_size: true if q will be answered, with success, once the page of the old end is forgotten. */
+bool ops_launder_tail(struct ops_req *q, struct x4_inode *i, uint64_t old_size);
+/* Nothing need be done for that: the kernel clears what lies behind the end. After INIT. */
+bool ops_kernel_clears_tail(const struct ops *o);
 
 /* ---- ops_file.c ---- */
 /* Opens i for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not miss. */

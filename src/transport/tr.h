@@ -100,7 +100,8 @@ int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t le
 unsigned tr_loop_slots(const struct tr *t, unsigned loop);
 
 /* Negotiated with the kernel, valid after ready. */
-struct tr_conn { uint32_t proto_minor, max_write, max_read, max_pages; uint64_t flags; const char *channel; };
+/* kernel_minor: what the kernel knows, also beyond what we do. */
+struct tr_conn { uint32_t proto_minor, kernel_minor, max_write, max_read, max_pages; uint64_t flags; const char *channel; };
 const struct tr_conn *tr_conn(const struct tr *t);
 
 #endif

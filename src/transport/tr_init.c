@@ -53,6 +53,7 @@ static void fill_reply(struct tr *t, const struct fuse_init_in *in, struct fuse_
 		offered |= (uint64_t)in->flags2 << 32;
 	t->conn.flags = offered & wanted_flags(t);
 	t->chan = t->conn.flags & PRO_OVER_IO_URING ? &tr_chan_uring : &tr_chan_devfuse;
+	t->conn.kernel_minor = in->minor;
 	t->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
 	t->conn.max_write = t->conn.max_read = PRO_MAX_WRITE;
 	t->conn.max_pages = PRO_MAX_PAGES;

@@ -103,6 +103,7 @@ void run_truncate(struct side *d, const struct step *s, struct outcome *o);
 void run_fallocate(struct side *d, const struct step *s, struct outcome *o);
 void run_copy(struct side *d, const struct step *s, struct outcome *o);
 void run_mmap(struct side *d, const struct step *s, struct outcome *o);
+void run_map_grow(struct side *d, const struct step *s, struct outcome *o);
 void run_fsync(struct side *d, const struct step *s, struct outcome *o);
 void run_lock(struct side *d, const struct step *s, struct outcome *o);
 void run_setfl(struct side *d, const struct step *s, struct outcome *o);

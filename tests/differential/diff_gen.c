@@ -238,6 +238,15 @@ static void gen_mmap(struct step *s, struct rng *r)
 	s->v[2] = 1 + (pick_len(r) & 0xffff);
 }
 
+static void gen_map_grow(struct step *s, struct rng *r)
+{
+	gen_slot(s, r, 0);
+	s->v[0] = below(r, 4);               /* write, ftruncate, fallocate, append and then write */
+	s->v[1] = below(r, 4096 - 64);       /* what is stored, in the page that holds the end */
+	s->v[2] = 1 + (chance(r, 50) ? below(r, 4096) : below(r, 30000)); /* how far behind the end */
+	s->v[3] = 1 + below(r, 6000);        /* bytes written */
+}
+
 static void gen_fsync(struct step *s, struct rng *r)
 {
 	gen_slot(s, r, 0);
@@ -485,6 +494,7 @@ const struct op diff_ops[] = {
 	{ "fallocate", 40, 0, gen_fallocate, run_fallocate },
 	{ "copy", 25, OP_READS, gen_copy, run_copy },
 	{ "mmap", 20, OP_READS, gen_mmap, run_mmap },
+	{ "mapgrow", 20, OP_READS, gen_map_grow, run_map_grow },
 	{ "fsync", 8, 0, gen_fsync, run_fsync },
 	{ "lock", 12, 0, gen_lock, run_lock },
 	{ "setfl", 8, 0, gen_setfl, run_setfl },

@@ -442,7 +442,8 @@ static void open_engine(struct fake_kernel *k, const struct fk_options *o)
 	ck_assert_int_eq(ops_new(&oc, &k->ops), 0);
 	struct dio_config dc = {
 		.dev = fake_dev(k->f), .vol = k->vol, .loops = k->loops, .nr_cpus = 1, .workers = k->io, .syncers = k->syncers,
-		.segs_per_loop = 8, .strict = true, .inval = ops_inval, .inval_arg = k->ops, .kill_sgid = ops_kill_sgid,
+		.segs_per_loop = 8, .strict = true, .inval = ops_inval, .inval_arg = k->ops,
+		.launder = ops_launder_pages, .kill_sgid = ops_kill_sgid,
 	};
 	ck_assert_int_eq(dio_new(&dc, &k->dio), 0);
 	ops_set_dio(k->ops, k->dio);
