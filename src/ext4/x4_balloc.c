@@ -36,13 +36,13 @@ static uint64_t available(const struct x4_vol *v, enum x4_asks who)
 	return v->free_blocks > keep ? v->free_blocks - keep : 0;
 }
 
-/* alloc_lock held, dropped meanwhile. True if blocks came back. */
+/* alloc_lock held, dropped meanwhile. True if blocks came back, which somebody else may have taken by now: look again. */
 static bool wait_for_frees(struct x4_vol *v)
 {
-	uint64_t before = v->pending_free;
+	uint64_t before = v->nr_given_back;
 	jnl_tid tid = v->last_free_tid;
 
-	if (!before || x4_vol_read_only(v))
+	if (!v->pending_free || x4_vol_read_only(v))
 		return false;
 	if (nowait_on()) {
 		nowait_miss();
@@ -51,10 +51,10 @@ static bool wait_for_frees(struct x4_vol *v)
 	fdio_mutex_unlock(&v->alloc_lock);
 	(void)jnl_commit_wait(v->jnl, tid, NULL);
 	fdio_mutex_lock(&v->alloc_lock);
-	/* The callbacks that give them back may run a moment after the commit is announced. */
-	for (int n = 0; n < 100 && v->pending_free >= before && !jnl_error(v->jnl); n++)
+	/* The callbacks that give them back may run a moment after the commit is announced. Others free and take meanwhile. */
+	for (int n = 0; n < 100 && v->nr_given_back == before && v->pending_free && !jnl_error(v->jnl); n++)
 		fdio_cond_timedwait(&v->alloc_cond, &v->alloc_lock, fdio_now_ns() + 20 * 1000000ULL);
-	return v->pending_free < before;
+	return v->nr_given_back != before;
 }
 
 /* ------------------------------------------------------------------ search */

@@ -274,6 +274,7 @@ static void gop_committed(struct jnl_callback *cb, int err)
 			log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", v->dev->name);
 		fdio_mutex_lock(&v->alloc_lock);
 		v->pending_free -= op->n;
+		v->nr_given_back += op->n;
 		x4_image_give(v, op->g, op->bit, op->n);
 		pthread_cond_broadcast(&v->alloc_cond);
 		fdio_mutex_unlock(&v->alloc_lock);

@@ -552,19 +552,6 @@ static struct x4_inode *next_nameless(struct x4_vol *v)
 	return found;
 }
 
-bool x4_icache_dying(struct x4_vol *v)
-{
-	struct x4_inode *i;
-	bool found = false;
-
-	fdio_mutex_lock(&v->icache_lock);
-	for (size_t n = 0; n < (size_t)1 << v->ihash_bits && !found; n++)
-		list_for_each(i, &v->ihash[n], hash)
-			found = found || (nameless(i) && !__atomic_load_n(&i->nr_open, __ATOMIC_RELAXED));
-	fdio_mutex_unlock(&v->icache_lock);
-	return found;
-}
-
 void x4_icache_evict_unlinked(struct x4_vol *v)
 {
 	struct x4_inode *i;

@@ -58,6 +58,7 @@ struct x4_vol {
 	uint32_t nr_images, max_images;
 	/* Clear bits of all allocation images; set aside by x4_meta_reserve; freed but not durable. See x4_balloc.c. */
 	uint64_t free_blocks, meta_held, pending_free;
+	uint64_t nr_given_back;     /* of those that were freed: reusable, ever; only grows */
 	uint64_t root_blocks, resv_blocks; /* only for root; only for metadata */
 	jnl_tid last_free_tid;
 	uint32_t free_inodes, nr_dirs;
@@ -84,6 +85,9 @@ struct x4_vol {
 	uint32_t nr_evicting;       /* deletions under way */
 	uint64_t nr_evicted;        /* deletions that have ended */
 	uint64_t orphaned_ns;       /* when a file lost its last name */
+	bool (*held)(void *arg, uint32_t ino);
+	void *held_arg;
+	bool asking;                /* atomic: somebody asks held */
 	bool (*reclaim)(void *arg); /* closes append windows */
 	void *reclaim_arg;
 	uint64_t win_blocks;        /* atomic: what append windows hold ahead of the tree */
@@ -258,8 +262,6 @@ uint16_t x4_extra_isize(const struct x4_vol *v); /* its i_extra_isize */
 int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
 #define X4_CREDITS_INODE_NEW 4 /* bitmap, descriptor (at seal), table block, superblock */
 /* nlink went to 0 or a truncate is pending. Idempotent. */
-/* True if an inode without names that nobody has open waits for its last reference to go. Looks at all inodes in memory. */
-bool x4_icache_dying(struct x4_vol *v);
 int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i);
 int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i);
 #define X4_CREDITS_ORPHAN 3

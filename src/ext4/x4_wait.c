@@ -4,6 +4,11 @@
  * Called on workers, with no lock held: a deletion
  * takes the inode's lock and runs in handles. Deletions run on workers as well; if all of them wait here nothing is deleted
  * meanwhile, so the wait for what has not begun has an end, and then there is no space.
+ *
+ * A file that nobody has open can be a working directory, or held in another way, for days. So the kernel is asked whether it has
+ * the inode (v->held): it queues the FORGET when it lets go of an inode, before the unlink(2) or close(2) that did it returns,
+ * so whoever saw that call return finds the inode gone. The question can wait for the kernel to write back pages of
+ * such an inode, which takes workers: one asks at a time.
  */
 #include "ext4/x4_types.h"
 
@@ -16,15 +21,68 @@
 
 /* How long a RELEASE may take to come, and a FORGET on a busy machine. */
 enum { RELEASE_MS = 50, FORGET_MS = 2000 };
+/* So many inodes are asked about, those that lost their names last. */
+enum { ASK_MOST = 16 };
 
 void x4_opened(struct x4_inode *i, int n) { __atomic_add_fetch(&i->nr_open, (uint32_t)n, __ATOMIC_RELAXED); }
 
 uint64_t x4_evictions(const struct x4_vol *v) { return __atomic_load_n(&v->nr_evicted, __ATOMIC_SEQ_CST); }
 
-/* A directory that was removed can be somebody's working directory for days. */
-static bool recently(const struct x4_vol *v)
+void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void *arg)
 {
-	return fdio_now_ns() - __atomic_load_n(&v->orphaned_ns, __ATOMIC_SEQ_CST) < FORGET_MS * 1000000ull;
+	v->held_arg = arg;
+	v->held = fn;
+}
+
+/* A file lost its last name just now: if somebody has it open, a RELEASE may be on its way. */
+static bool just_orphaned(const struct x4_vol *v)
+{
+	return fdio_now_ns() - __atomic_load_n(&v->orphaned_ns, __ATOMIC_SEQ_CST) < RELEASE_MS * 1000000ull;
+}
+
+/* What is on the list, which is read in a handle, as it is changed: files that somebody has open, and what nobody has. */
+struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool open; };
+
+static void look(struct x4_vol *v, struct nameless *ret)
+{
+	struct jnl_handle *h;
+	struct x4_inode *i;
+
+	*ret = (struct nameless) { .n = 0 };
+	if (jnl_begin(v->jnl, 0, &h))
+		return;
+	list_for_each(i, &v->orphans, orphan) {
+		if (__atomic_load_n(&i->nlink, __ATOMIC_RELAXED))
+			continue;
+		if (__atomic_load_n(&i->nr_open, __ATOMIC_RELAXED))
+			ret->open = true;
+		else if (__atomic_load_n(&i->lookups, __ATOMIC_RELAXED) && ret->n < ASK_MOST)
+			ret->ino[ret->n++] = i->ino;
+	}
+	jnl_end(h);
+}
+
+/* The FORGET of one of them is on its way. */
+static bool forget_comes(struct x4_vol *v, const struct nameless *w)
+{
+	bool comes = false;
+
+	if (!v->held || !w->n)
+		return false;
+	if (__atomic_exchange_n(&v->asking, true, __ATOMIC_ACQUIRE))
+		return true; /* look again when the other has its answer */
+	for (unsigned k = 0; k < w->n && !comes; k++)
+		comes = !v->held(v->held_arg, w->ino[k]);
+	__atomic_store_n(&v->asking, false, __ATOMIC_RELEASE);
+	return comes;
+}
+
+static bool deletion_comes(struct x4_vol *v)
+{
+	struct nameless w;
+
+	look(v, &w);
+	return (w.open && just_orphaned(v)) || forget_comes(v, &w);
 }
 
 static bool windows_closed(struct x4_vol *v, uint64_t *since)
@@ -38,7 +96,7 @@ static bool windows_closed(struct x4_vol *v, uint64_t *since)
 bool x4_eviction_since(struct x4_vol *v, uint64_t *since)
 {
 	struct timespec nap = { .tv_nsec = 1000000 };
-	unsigned ms = 0, most = RELEASE_MS;
+	unsigned ms = 0;
 
 	if (nowait_on()) {
 		nowait_miss();
@@ -56,9 +114,8 @@ bool x4_eviction_since(struct x4_vol *v, uint64_t *since)
 			*since = now | RECLAIMED;
 			return true;
 		}
-		if (any && !begun && ms == 0 && recently(v) && x4_icache_dying(v))
-			most = FORGET_MS;
-		if (!begun && (!any || ms++ >= most)) /* what is left are files that are in use, maybe for long */
+		/* What is left otherwise are files that are in use, maybe for long. */
+		if (!begun && (!any || ms++ >= FORGET_MS || !deletion_comes(v)))
 			return false;
 		nanosleep(&nap, NULL);
 	}

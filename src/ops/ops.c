@@ -311,6 +311,15 @@ int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err)
 	return err || nowait_on() || !ops_names_are_sync(o, dir) ? err : ops_wait_durable(o, dir, false);
 }
 
+/* Attributes alone are invalidated, which waits for no page. What cannot be found out counts as held. */
+static bool kernel_holds(void *arg, uint32_t ino)
+{
+	struct ops *o = arg;
+
+	fdio_count(CTR_ops_held_asked);
+	return !o->tr || tr_notify_inval_inode(o->tr, ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino, -1, 0) != -ENOENT;
+}
+
 /* ------------------------------------------------------------------ life */
 
 int ops_new(const struct ops_config *cfg, struct ops **ret)
@@ -333,6 +342,7 @@ int ops_new(const struct ops_config *cfg, struct ops **ret)
 		return err;
 	}
 	x4_vol_set_reaper(o->vol, reap_due, o);
+	x4_vol_set_held(o->vol, kernel_holds, o);
 	*ret = o;
 	return 0;
 }

@@ -5,8 +5,9 @@ import contextlib
 import errno
 import mmap
 import os
+import time
 
-from lib import case, expect, expect_eq, expect_errno, main, pattern, read_file, run, write_file
+from lib import SLOW, case, expect, expect_eq, expect_errno, main, pattern, read_file, run, write_file
 
 BOTH = ("image", "loop")
 
@@ -88,6 +89,36 @@ def what_is_removed_is_free(env):
             os.unlink(m.path("big"))
             with open(m.path("big"), "wb") as f:
                 os.posix_fallocate(f.fileno(), 0, n - (1 << 20)) if i % 2 else f.write(bytes(n - (1 << 20)))
+    vol.check()
+
+
+@case(kinds=BOTH, params=("open", "cwd"))
+def nothing_to_wait_for(env, how):
+    """A file without names that somebody has open, or a directory that somebody works in, is not waited for at each write."""
+    vol = env.volume(32, "-b", "4096", "-m", "0")
+    with vol.mount() as m:
+        for i in range(5):
+            os.mkdir(m.path(f"d{i}"))
+        x = os.open(m.path("x"), os.O_CREAT | os.O_RDWR)
+        gone = os.open(m.path("gone"), os.O_CREAT | os.O_RDWR)
+        fill_up(m.path("big"), False)
+        fill_up(m.path("rest"), True)
+        took = 0
+        os.unlink(m.path("gone"))
+        try:
+            for i in range(5 if how == "cwd" else 60):
+                if how == "cwd":
+                    os.chdir(m.path(f"d{i}"))
+                    os.rmdir(m.path(f"d{i}"))
+                before = time.monotonic()
+                with contextlib.suppress(OSError):
+                    os.pwrite(x, b"q" * (1 << 20), i << 20)
+                took += time.monotonic() - before
+        finally:
+            os.chdir("/")
+        os.close(gone)
+        os.close(x)
+        expect(took < 0.6 * SLOW, f"writes without space took {took:.1f} s in all")
     vol.check()
 
 

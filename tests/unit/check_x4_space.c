@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Who gets the last blocks: every operation that allocates fails for an ordinary user where only the blocks kept for root and for
- * metadata are left, with nothing changed, and works for root, as with the kernel. On a volume of blocks that are all taken.
+ * metadata are left, with nothing changed, and works for root, as with the kernel. On a volume of blocks that are all taken. And
+ * what is waited for before ENOSPC is said: freed blocks, deletions that are on their way; not files that somebody holds.
  */
 #include "check_x4_env.h"
 
 #include "base/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -250,6 +252,109 @@ START_TEST(test_shared_removed)
 }
 END_TEST
 
+/* The file gets shorter all the time. */
+static void *shorten(void *arg)
+{
+	const struct timespec nap = { .tv_nsec = 50000 };
+	bool *stop = arg;
+
+	for (uint32_t n = 0; n < 4000 && !__atomic_load_n(stop, __ATOMIC_RELAXED); n++) {
+		x4_inode_lock_excl(filler);
+		(void)x4_truncate(filler, x4_inode_size(filler) - v->block_size);
+		x4_inode_unlock(filler);
+		nanosleep(&nap, NULL);
+	}
+	__atomic_store_n(stop, true, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+static uint64_t pending(void)
+{
+	uint64_t n;
+
+	fdio_mutex_lock(&v->alloc_lock);
+	n = v->pending_free;
+	fdio_mutex_unlock(&v->alloc_lock);
+	return n;
+}
+
+/* Everything that is free is taken, again and again; where some is coming back there is no ENOSPC, however much is freed meanwhile. */
+START_TEST(test_freed_meanwhile)
+{
+	unsigned rounds = 0;
+	static uint64_t blk[4000];
+	uint64_t room;
+	static uint32_t len[4000];
+	uint32_t nr = 0;
+	bool stop = false;
+	pthread_t t;
+
+	setup(2);
+	fill();
+	ck_assert_int_eq(pthread_create(&t, NULL, shorten, &stop), 0);
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED) && rounds < 40) {
+		while ((room = x4_balloc_available(v, false)) > 0) {
+			ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, (uint32_t)room, false, &blk[nr], &len[nr]), 0);
+			nr++;
+		}
+		if (!pending())
+			continue;
+		ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk[nr], &len[nr]), 0);
+		nr++;
+		rounds++;
+	}
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(t, NULL);
+	ck_assert_uint_gt(rounds, 5);
+	while (nr--)
+		x4_balloc_unreserve(v, blk[nr], len[nr]);
+	finish();
+}
+END_TEST
+
+static unsigned asked;
+static struct x4_inode *forgotten;
+
+/* Says that the kernel has let go of it, and at the third question its FORGET comes. */
+static bool kernel_has(void *arg, uint32_t ino)
+{
+	ck_assert_ptr_eq(arg, v);
+	asked++;
+	if (!forgotten)
+		return true;
+	ck_assert_uint_eq(ino, forgotten->ino);
+	if (asked == 3) {
+		x4_lookups_sub(forgotten, 1);
+		x4_iput(forgotten);
+	}
+	return false;
+}
+
+START_TEST(test_forget)
+{
+	uint64_t since;
+	struct x4_inode *i;
+
+	setup(2);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	x4_vol_set_held(v, kernel_has, v);
+	since = x4_evictions(v);
+	/* Nobody outside knows of it: there is nothing to ask, and nothing to wait for. */
+	ck_assert(!x4_eviction_since(v, &since));
+	ck_assert_uint_eq(asked, 0);
+	/* Somebody holds it: one question, and that is that. */
+	x4_lookups_add(i, 1);
+	ck_assert(!x4_eviction_since(v, &since));
+	ck_assert_uint_eq(asked, 1);
+	/* The kernel has let go of it. */
+	asked = 0;
+	forgotten = i;
+	ck_assert(x4_eviction_since(v, &since));
+	ck_assert_uint_eq(asked, 3);
+	finish();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("ext4 space");
@@ -262,6 +367,8 @@ int main(void)
 	tcase_add_loop_test(t, test_xattr, 2, 4);
 	tcase_add_test(t, test_shared);
 	tcase_add_loop_test(t, test_shared_removed, 0, 2);
+	tcase_add_test(t, test_freed_meanwhile);
+	tcase_add_test(t, test_forget);
 	suite_add_tcase(s, t);
 	return env_run(s);
 }
