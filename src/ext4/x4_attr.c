@@ -104,6 +104,12 @@ void x4_raw_set_time(struct x4_inode *i, unsigned which, struct timespec ts)
 		store_time(i, 0, ts);
 }
 
+void x4_raw_set_born(struct x4_inode *i, struct timespec ts)
+{
+	x4_raw_set_time(i, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, ts);
+	x4_raw_set_time(i, 0, ts);
+}
+
 struct timespec x4_now(struct x4_vol *v)
 {
 	struct timespec ts;

@@ -10,8 +10,14 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define INHERITED_FLAGS                                                                                                  \
-	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_SYNC_FL | EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_NOTAIL_FL | EXT2_DIRSYNC_FL)
+#ifndef FS_DAX_FL
+#define FS_DAX_FL 0x02000000
+#endif
+/* What a directory hands down, also where it has no effect here: the kernel's list. Regular files take all but REG_NOT. */
+#define INHERITED_FLAGS                                                                                    \
+	(EXT2_SECRM_FL | EXT2_UNRM_FL | EXT2_COMPR_FL | EXT2_NOCOMPR_FL | EXT2_SYNC_FL | EXT2_NODUMP_FL | \
+	 EXT2_NOATIME_FL | EXT2_NOTAIL_FL | EXT2_DIRSYNC_FL | EXT3_JOURNAL_DATA_FL | EXT4_PROJINHERIT_FL | FS_DAX_FL)
+#define REG_NOT (EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL)
 
 struct new_undo {
 	struct jnl_callback cb;
@@ -69,7 +75,7 @@ static uint32_t inherited(const struct x4_inode *dir, uint32_t mode)
 
 	if (S_ISDIR(mode))
 		return f;
-	return S_ISREG(mode) ? f & ~(uint32_t)EXT2_DIRSYNC_FL : f & (EXT2_NODUMP_FL | EXT2_NOATIME_FL);
+	return S_ISREG(mode) ? f & ~(uint32_t)REG_NOT : f & (EXT2_NODUMP_FL | EXT2_NOATIME_FL);
 }
 
 uint16_t x4_extra_isize(const struct x4_vol *v)
@@ -96,8 +102,7 @@ static void init_raw(struct x4_inode *i, struct x4_inode *dir, uint32_t mode, co
 	if (i->vol->inode_size > 128)
 		i->raw->i_extra_isize = x4_extra_isize(i->vol);
 	x4_inode_set_seed(i);
-	x4_raw_set_time(i, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, now);
-	x4_raw_set_time(i, 0, now);
+	x4_raw_set_born(i, now);
 	if (S_ISREG(mode) || S_ISDIR(mode))
 		x4_extent_init(i);
 	x4_inode_sync_copies(i);

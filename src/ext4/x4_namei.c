@@ -245,7 +245,9 @@ static int new_inode(struct jnl_handle *h, struct x4_inode *dir, const struct di
 	}
 	if (S_ISCHR(mode) || S_ISBLK(mode))
 		x4_raw_set_rdev(i, n->rdev);
-	dir_touch(i, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, now);
+	fdio_mutex_lock(&i->attr);
+	x4_raw_set_born(i, now);
+	fdio_mutex_unlock(&i->attr);
 	return n->fill ? n->fill(h, i, n->arg) : 0;
 }
 

@@ -240,6 +240,9 @@ static int make_whiteout(struct jnl_handle *h, struct ren *n)
 	r = x4_acl_inherit(h, n->odir, n->white, &mode, &had_default);
 	if (r)
 		return r;
+	fdio_mutex_lock(&n->white->attr);
+	x4_raw_set_born(n->white, n->now);
+	fdio_mutex_unlock(&n->white->attr);
 	x4_raw_set_rdev(n->white, 0);
 	return x4_inode_dirty(h, n->white, true);
 }

@@ -239,6 +239,7 @@ void x4_raw_set_mode(struct x4_inode *i, uint32_t mode);
 uint64_t x4_raw_blocks_512(const struct x4_inode *i);
 int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks); /* i_blocks, huge_file aware */
 void x4_raw_set_time(struct x4_inode *i, unsigned which_X4_SET, struct timespec ts); /* X4_SET_ATIME|MTIME|CTIME, clamped */
+void x4_raw_set_born(struct x4_inode *i, struct timespec ts); /* all of them: one operation has one time. attr held */
 struct timespec x4_now(struct x4_vol *v);
 /* These take attr inside. nlink: the caller applies the dir_nlink rule. rdev in Linux's 32-bit encoding. */
 void x4_raw_set_nlink(struct x4_inode *i, uint32_t nlink);

@@ -516,6 +516,127 @@ START_TEST(synced_after_leaving_memory)
 }
 END_TEST
 
+static bool same(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+
+/* What one operation makes or changes bears one time. */
+static void all_born(struct nvol *t, struct x4_inode *i)
+{
+	struct x4_attr a, dir;
+
+	x4_getattr(i, &a);
+	x4_getattr(t->root, &dir);
+	must(a.btime.tv_sec > 0);
+	must(same(a.btime, a.atime) && same(a.btime, a.mtime) && same(a.btime, a.ctime) && same(a.btime, dir.mtime));
+	must(same(dir.mtime, dir.ctime));
+	x4_iput(i);
+}
+
+START_TEST(times_of_new_files)
+{
+	struct nvol t = { 0 };
+	char target[100];
+	struct x4_inode *i;
+	struct x4_attr a;
+
+	nvol_make(&t, SMALL, "-b 1024 -I 256");
+	memset(target, 't', sizeof target);
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	all_born(&t, n_get(t.root, "f"));
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	all_born(&t, n_get(t.root, "d"));
+	must_eq(n_create(t.root, "p", S_IFIFO | 0755), 0);
+	all_born(&t, n_get(t.root, "p"));
+	must_eq(x4_symlink(t.root, "l", 1, target, sizeof target, &nvol_root_cred, &i), 0);
+	all_born(&t, i);
+	must_eq(n_rename(t.root, "f", t.root, "g", RENAME_WHITEOUT), 0);
+	all_born(&t, n_get(t.root, "f"));
+	must_eq(x4_tmpfile(t.root, S_IFREG | 0600, &nvol_root_cred, &i), 0);
+	x4_getattr(i, &a);
+	must(same(a.btime, a.atime) && same(a.btime, a.mtime) && same(a.btime, a.ctime));
+	x4_iput(i);
+	nvol_done(&t);
+}
+END_TEST
+
+/* ctime of a file that loses one of its names: with the directory's times, and newer than before. */
+static void lost_a_name(struct nvol *t, struct x4_inode *i, struct timespec *before)
+{
+	struct x4_attr a, dir;
+
+	x4_getattr(i, &a);
+	x4_getattr(t->root, &dir);
+	must(same(a.ctime, dir.mtime) && same(a.ctime, dir.ctime) && !same(a.ctime, *before));
+	*before = a.ctime;
+}
+
+START_TEST(times_of_removed_names)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *f, *d;
+	struct timespec last = { 0 }, made = { 0 };
+	struct x4_attr a;
+
+	nvol_make(&t, SMALL, "-b 1024 -I 256");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "over", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	f = n_get(t.root, "f");
+	d = n_get(t.root, "d");
+	must_eq(n_link(t.root, "f2", f), 0);
+	lost_a_name(&t, f, &last); /* won one */
+	must_eq(n_link(t.root, "f3", f), 0);
+	lost_a_name(&t, f, &last);
+	x4_getattr(f, &a);
+	made = a.mtime;
+	must_eq(n_unlink(t.root, "f2"), 0);
+	lost_a_name(&t, f, &last);
+	must_eq(n_rename(t.root, "over", t.root, "f3", 0), 0);
+	lost_a_name(&t, f, &last);
+	must_eq(n_rename(t.root, "f", t.root, "g", 0), 0);
+	lost_a_name(&t, f, &last);
+	must_eq(n_unlink(t.root, "g"), 0);
+	lost_a_name(&t, f, &last);
+	x4_getattr(f, &a);
+	must(same(a.mtime, made));
+	must_eq(n_rmdir(t.root, "d"), 0);
+	lost_a_name(&t, d, &last);
+	x4_iput(f);
+	x4_iput(d);
+	nvol_done(&t);
+}
+END_TEST
+
+/* Flags of a directory go to what is made in it, by type, as with the kernel. */
+START_TEST(inherited_flags)
+{
+	const uint32_t all = EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_SYNC_FL | EXT2_DIRSYNC_FL | EXT2_COMPR_FL | EXT4_PROJINHERIT_FL |
+			     0x02000000 /* DAX */, not_reg = EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL;
+	struct x4_attr a = { .flags = all | EXT2_TOPDIR_FL };
+	struct nvol t = { 0 };
+	struct x4_inode *d, *i;
+
+	nvol_make(&t, SMALL, "-b 1024");
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	d = n_get(t.root, "d");
+	a.flags |= x4_inode_flags(d);
+	must_eq(x4_setattr(d, X4_SET_FLAGS, &a), 0);
+	must_eq(n_create(d, "d", S_IFDIR | 0755), 0);
+	must_eq(n_create(d, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(d, "p", S_IFIFO | 0644), 0);
+	i = n_get(d, "d");
+	must_eq(x4_inode_flags(i) & (all | EXT2_TOPDIR_FL), all);
+	x4_iput(i);
+	i = n_get(d, "f");
+	must_eq(x4_inode_flags(i) & (all | EXT2_TOPDIR_FL), all & ~not_reg);
+	x4_iput(i);
+	i = n_get(d, "p");
+	must_eq(x4_inode_flags(i), EXT2_NODUMP_FL | EXT2_NOATIME_FL);
+	x4_iput(i);
+	x4_iput(d);
+	nvol_done(&t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x4_names");
@@ -539,6 +660,9 @@ int main(void)
 	tcase_add_test(tc, threads);
 	tcase_add_test(tc, unlinked_while_open);
 	tcase_add_test(tc, synced_after_leaving_memory);
+	tcase_add_test(tc, times_of_new_files);
+	tcase_add_test(tc, times_of_removed_names);
+	tcase_add_test(tc, inherited_flags);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
