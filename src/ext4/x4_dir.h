@@ -3,6 +3,7 @@
  * Directories, private to the names part. Layers, from the bottom:
  *   x4_dir_block.c  one directory block: read, verify, search, insert, delete, checksum
  *   x4_dir_state.c  large linear directories: a name hash in memory
+ *   x4_dir_seen.c   the blocks that a walk through an index has been to
  *   x4_htree.c      the hash index: search, split, growth, conversion
  *   x4_dir.c        one directory whatever its form: find, plan and do an insertion, remove, replace
  *   x4_dir_read.c   listing
@@ -70,7 +71,7 @@ unsigned dirb_insert(const struct x4_vol *v, uint8_t *data, unsigned off, uint32
 void dirb_stretch(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned rec_len);
 void dirb_delete(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned prev);
 void dirb_set(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft);
-/* Checksum; the content counts as verified. */
+/* Checksum; the content counts as verified, as a leaf and as nothing else. */
 void dirb_seal(struct x4_inode *dir, struct jnl_buf *b);
 
 /* Index blocks: where {limit, count} stands (0: not an index block), and the entries behind it. */
@@ -128,6 +129,17 @@ int dir_append(struct jnl_handle *h, struct x4_inode *dir, uint32_t *ret_lblk, s
 /* A handle that changed dir was cancelled: forgets what is remembered about it. */
 void dir_cancelled(struct x4_inode *dir);
 
+/* ---- the blocks that a walk has been to (x4_dir_seen.c) ---- */
+#define DIR_SEEN_FEW 16u
+struct dir_seen { /* all zeroes: none */
+	uint32_t *slot;
+	unsigned cap, nr;
+	uint32_t few[DIR_SEEN_FEW];
+};
+/* 1: it is new; 0: the walk has been there; -ENOMEM. */
+int dir_seen_add(struct dir_seen *s, uint32_t lblk);
+void dir_seen_clear(struct dir_seen *s);
+
 /* ---- in-memory hash of a linear directory (x4_dir_state.c) ---- */
 /* NULL: none (small directory, no memory, or *ret_err). */
 struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err);
@@ -148,6 +160,7 @@ struct dx_path {
 	unsigned levels;
 	uint8_t version;
 	struct dx_frame f[DIR_DX_MAX_LEVELS];
+	struct dir_seen seen; /* leaves that dx_next has left */
 };
 /* Hash of a name; minor decides among equal hashes where listing needs an order. */
 void dx_hash(const struct x4_vol *v, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor);
@@ -157,7 +170,8 @@ unsigned dx_max_levels(const struct x4_vol *v);
 /* Path to the first leaf that may hold hash; dx_release it also after an error. name NULL: hash is given in *hash. */
 int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *p);
 uint32_t dx_leaf(const struct dx_path *p);
-/* Moves to the next leaf: 1 and its hash with the continuation bit, 0 if there is none. */
+/* Moves to the next leaf: 1 and its hash with the continuation bit, 0 if there is none. -EUCLEAN
+ * where an index names a leaf twice. */
 int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash);
 void dx_release(struct dx_path *p);
 int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret);

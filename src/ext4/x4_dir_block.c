@@ -119,7 +119,7 @@ void dirb_seal(struct x4_inode *dir, struct jnl_buf *b)
 {
 	if (dir->vol->has_csum)
 		put32(b->data + dir->vol->block_size - 4, leaf_csum(dir, b->data));
-	__atomic_or_fetch(&b->verified, X4_VERIFIED_DIR, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->verified, X4_VERIFIED_DIR, __ATOMIC_RELAXED);
 }
 
 /* ---- index blocks ---- */
@@ -158,11 +158,16 @@ void dxb_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t bl
 	put32(data + ofs + 8 * n + 4, block);
 }
 
-/* The sum covers the entries in use, then the tail (behind the last possible entry) with its own field as zero. */
+/*
+ * The sum covers the entries in use, then the tail (behind the last possible entry) with its own
+ * field as zero. Their number is bounded here: it is the block's, which another directory may have
+ * as well, and change.
+ */
 static uint32_t index_csum(struct x4_inode *dir, const uint8_t *data, unsigned ofs)
 {
 	static const uint8_t zero[4];
-	uint32_t c = fdio_crc32c(dir->csum_seed, data, ofs + 8 * dxb_count(data, ofs));
+	unsigned count = FDIO_MIN(dxb_count(data, ofs), dxb_limit(dir->vol, ofs));
+	uint32_t c = fdio_crc32c(dir->csum_seed, data, ofs + 8 * count);
 
 	c = fdio_crc32c(c, data + ofs + 8 * dxb_limit(dir->vol, ofs), 4);
 	return fdio_crc32c(c, zero, 4);
@@ -174,7 +179,7 @@ void dxb_seal(struct x4_inode *dir, struct jnl_buf *b)
 
 	if (dir->vol->has_csum)
 		put32(b->data + ofs + 8 * dxb_limit(dir->vol, ofs) + 4, index_csum(dir, b->data, ofs));
-	__atomic_or_fetch(&b->verified, X4_VERIFIED_HTREE, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->verified, X4_VERIFIED_HTREE, __ATOMIC_RELAXED);
 }
 
 /* ---- reading ---- */

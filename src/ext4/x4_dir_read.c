@@ -46,8 +46,9 @@ struct listing {
 	bool stopped, given; /* asked to stop; something was given out */
 	unsigned bad;        /* damaged blocks that were passed over */
 	uint8_t version;
-	struct item *item; /* 2 * BATCH of them */
-	unsigned nr;
+	struct item *item;
+	unsigned nr, cap;  /* 2 * BATCH, or what a small directory can hold */
+	struct dir_seen seen; /* leaves that were collected, since the last cut */
 	bool cut;          /* more names than fit: those from cut_pos on were left out */
 	uint64_t cut_pos;
 };
@@ -166,7 +167,7 @@ static void cut_items(struct listing *l)
 	l->nr = n;
 }
 
-static void collect_block(struct listing *l, uint32_t lblk, const uint8_t *data, uint64_t from)
+static int collect_block(struct listing *l, uint32_t lblk, const uint8_t *data, uint64_t from)
 {
 	struct x4_vol *v = l->dir->vol;
 	unsigned off = 0, limit = dirb_limit(v);
@@ -181,28 +182,35 @@ static void collect_block(struct listing *l, uint32_t lblk, const uint8_t *data,
 		pos = pos_of_hash(hash) | (uint64_t)(minor >> (32 - MINOR_BITS)) << ORD_BITS;
 		if (pos < (from & ~ORD_MASK) || (l->cut && pos >= l->cut_pos))
 			continue;
+		if (l->nr == l->cap)
+			return X4_CORRUPT(v, l->dir->ino, 0, "more names than there is room for");
 		l->item[l->nr++] = (struct item){ pos, lblk, off };
 		if (l->nr == 2 * BATCH)
 			cut_items(l);
 	}
+	return 0;
 }
 
 static int collect_leaf(struct listing *l, uint32_t lblk, uint64_t from)
 {
 	struct jnl_buf *b;
-	int r = dirb_read(l->dir, lblk, DIRB_LEAF, &b);
+	int r = dir_seen_add(&l->seen, lblk);
 
+	if (r == 0)
+		return X4_CORRUPT(l->dir->vol, l->dir->ino, 0,
+				  "directory index leads to block %u twice", lblk);
+	r = r < 0 ? r : dirb_read(l->dir, lblk, DIRB_LEAF, &b);
 	if (r)
 		return r;
-	collect_block(l, lblk, b->data, from);
+	r = collect_block(l, lblk, b->data, from);
 	jnl_brelse(b);
-	return 0;
+	return r;
 }
 
 /* The leaves whose names have to be sorted together, from the one that from lies in. *ret_end: everything below is in. */
 static int collect_dx(struct listing *l, uint64_t from, uint64_t *ret_end)
 {
-	uint32_t hash = hash_of_pos(from), next, seen = 0;
+	uint32_t hash = hash_of_pos(from), next;
 	struct dx_path p;
 	int r = dx_probe(l->dir, NULL, 0, &hash, &p);
 
@@ -219,7 +227,7 @@ static int collect_dx(struct listing *l, uint64_t from, uint64_t *ret_end)
 		if (!(next & 1) && next > hash) {
 			*ret_end = pos_of_hash(next);
 			r = 0;
-		} else if (!(next & 1) || ++seen > dir_nr_blocks(l->dir)) {
+		} else if (!(next & 1)) {
 			r = X4_CORRUPT(l->dir->vol, l->dir->ino, 0, "directory index is out of order");
 		}
 	}
@@ -253,6 +261,16 @@ static int give_items(struct listing *l, uint64_t from)
 	return 0;
 }
 
+/* Where the listing goes on: behind from in any case, also where more names are equal in both
+ * hashes than the buffer holds. */
+static uint64_t next_from(struct listing *l, uint64_t from, uint64_t end)
+{
+	if (!l->cut)
+		return end;
+	dir_seen_clear(&l->seen); /* the leaves are read again for the rest */
+	return l->cut_pos > from ? l->cut_pos : (from | ORD_MASK) + 1;
+}
+
 static int list_hashed(struct listing *l, uint64_t from)
 {
 	bool dx = dir_is_dx(l->dir);
@@ -262,7 +280,8 @@ static int list_hashed(struct listing *l, uint64_t from)
 	l->version = dx_default_version(l->dir->vol);
 	/* A small directory has not so many names. */
 	room = ((uint64_t)dir_nr_blocks(l->dir) << l->dir->vol->block_bits) / DIR_ENT_MIN + 1;
-	l->item = malloc(FDIO_MIN(room, (uint64_t)2 * BATCH) * sizeof *l->item);
+	l->cap = (unsigned)FDIO_MIN(room, (uint64_t)2 * BATCH);
+	l->item = malloc(l->cap * sizeof *l->item);
 	if (!l->item)
 		return -ENOMEM;
 	while (r == 0 && !l->stopped && from < POS_END - COOKIE_BASE) {
@@ -271,8 +290,9 @@ static int list_hashed(struct listing *l, uint64_t from)
 		r = dx ? collect_dx(l, from, &end) : dirb_pass_over(collect_leaf(l, 0, from), &l->bad);
 		if (r == 0)
 			r = give_items(l, from);
-		from = l->cut ? l->cut_pos : end;
+		from = next_from(l, from, end);
 	}
+	dir_seen_clear(&l->seen);
 	free(l->item);
 	return r;
 }

@@ -23,18 +23,24 @@
 #include <string.h>
 
 #define STATE_MIN_BLOCKS 3u      /* below, reading the blocks is as good */
-#define STATE_MAX_SLOTS (1u << 26)
-#define SLOT_FREE UINT32_MAX
-#define SLOT_GONE (UINT32_MAX - 1)
+#define STATE_MAX_PLACES (1u << 26)
+#define NONE UINT32_MAX
 
-struct slot { uint32_t hash, lblk, off; };
+/* Where a name is. Those that share a chain follow each other by next, the newest first. */
+struct place { uint32_t hash, lblk, off, next; };
 
+/*
+ * A hash table with chains: entering a name takes as long whatever names are there already, also
+ * where an image holds the same one a million times over.
+ */
 struct x4_dirstate {
 	uint32_t nr_blocks, cap_blocks;
 	unsigned bad;            /* blocks that could not be read: their names are missing here */
 	uint16_t *gap;           /* largest free space of each block, at most 65535 */
-	uint32_t nr_slots, used; /* a power of two; used counts deleted slots too */
-	struct slot *slot;
+	uint32_t cap;            /* places, a power of two, and as many chains */
+	uint32_t nr, unused;     /* [0, nr) have been in use; first of those that no longer are */
+	struct place *place;
+	uint32_t *chain;         /* the first place of each */
 };
 
 void x4_dirstate_free(struct x4_dirstate *ds)
@@ -42,7 +48,8 @@ void x4_dirstate_free(struct x4_dirstate *ds)
 	if (!ds)
 		return;
 	free(ds->gap);
-	free(ds->slot);
+	free(ds->place);
+	free(ds->chain);
 	free(ds);
 }
 
@@ -53,61 +60,62 @@ void dirstate_drop(struct x4_inode *dir)
 
 static uint32_t name_hash(const char *name, unsigned len) { return fdio_crc32c(~0u, name, len); }
 
-static bool slots_alloc(struct x4_dirstate *ds, uint32_t nr)
+static void chain_in(struct x4_dirstate *ds, uint32_t n)
 {
-	ds->slot = nr <= STATE_MAX_SLOTS ? malloc(nr * sizeof *ds->slot) : NULL;
-	if (!ds->slot)
+	uint32_t *first = &ds->chain[ds->place[n].hash & (ds->cap - 1)];
+
+	ds->place[n].next = *first;
+	*first = n;
+}
+
+/* Only when every place is in use. */
+static bool places_grow(struct x4_dirstate *ds)
+{
+	uint32_t cap = ds->cap ? ds->cap * 2 : 1024;
+	uint32_t *chain = cap <= STATE_MAX_PLACES ? malloc(cap * sizeof *chain) : NULL;
+	struct place *place = chain ? realloc(ds->place, cap * sizeof *place) : NULL;
+
+	if (!place) {
+		free(chain);
 		return false;
-	for (uint32_t n = 0; n < nr; n++)
-		ds->slot[n].lblk = SLOT_FREE;
-	ds->nr_slots = nr;
-	ds->used = 0;
+	}
+	free(ds->chain);
+	ds->place = place;
+	ds->chain = chain;
+	ds->cap = cap;
+	memset(chain, 0xff, cap * sizeof *chain);
+	for (uint32_t n = 0; n < ds->nr; n++)
+		chain_in(ds, n);
 	return true;
 }
 
-static void slot_store(struct x4_dirstate *ds, struct slot s)
+static bool place_add(struct x4_dirstate *ds, const char *name, unsigned len, uint32_t lblk,
+		      uint32_t off)
 {
-	uint32_t n = s.hash & (ds->nr_slots - 1);
+	uint32_t n = ds->unused;
 
-	while (ds->slot[n].lblk != SLOT_FREE)
-		n = (n + 1) & (ds->nr_slots - 1);
-	ds->slot[n] = s;
-	ds->used++;
-}
-
-/* Keeps a quarter of the slots free, so that searches end soon. */
-static bool slots_add(struct x4_dirstate *ds, struct slot s)
-{
-	struct slot *old = ds->slot;
-	uint32_t nr = ds->nr_slots, live = 0;
-
-	if (ds->used + 1 > nr / 4 * 3) {
-		for (uint32_t n = 0; n < nr; n++)
-			live += old[n].lblk < SLOT_GONE;
-		if (!slots_alloc(ds, live > nr / 2 ? nr * 2 : nr)) {
-			ds->slot = old;
-			return false;
-		}
-		for (uint32_t n = 0; n < nr; n++)
-			if (old[n].lblk < SLOT_GONE)
-				slot_store(ds, old[n]);
-		free(old);
-	}
-	slot_store(ds, s);
+	if (n == NONE && ds->nr == ds->cap && !places_grow(ds))
+		return false;
+	if (n == NONE)
+		n = ds->nr++;
+	else
+		ds->unused = ds->place[n].next;
+	ds->place[n] = (struct place){ .hash = name_hash(name, len), .lblk = lblk, .off = off };
+	chain_in(ds, n);
 	return true;
 }
 
 static bool gap_set(const struct x4_vol *v, struct x4_dirstate *ds, uint32_t lblk, const uint8_t *data)
 {
 	if (lblk >= ds->cap_blocks) {
-		uint32_t cap = FDIO_MAX(64u, lblk + lblk / 2 + 1);
-		uint16_t *g = realloc(ds->gap, cap * sizeof *g);
+		size_t cap = FDIO_MAX((size_t)64, (size_t)lblk + lblk / 2 + 1);
+		uint16_t *g = cap <= UINT32_MAX ? realloc(ds->gap, cap * sizeof *g) : NULL;
 
 		if (!g)
 			return false;
 		memset(g + ds->cap_blocks, 0, (cap - ds->cap_blocks) * sizeof *g);
 		ds->gap = g;
-		ds->cap_blocks = cap;
+		ds->cap_blocks = (uint32_t)cap;
 	}
 	ds->nr_blocks = FDIO_MAX(ds->nr_blocks, lblk + 1);
 	ds->gap[lblk] = (uint16_t)FDIO_MIN(dirb_max_gap(v, data), 65535u);
@@ -126,7 +134,7 @@ static int load_block(struct x4_inode *dir, struct x4_dirstate *ds, uint32_t lbl
 	if (!gap_set(dir->vol, ds, lblk, b->data))
 		r = -ENOMEM;
 	for (; r == 0 && dirb_get(dir->vol, b->data, limit, off, &e); off += e.rec_len)
-		if (e.ino && !slots_add(ds, (struct slot){ name_hash(e.name, e.name_len), lblk, off }))
+		if (e.ino && !place_add(ds, e.name, e.name_len, lblk, off))
 			r = -ENOMEM;
 	jnl_brelse(b);
 	return r;
@@ -138,8 +146,9 @@ static int build(struct x4_inode *dir, struct x4_dirstate **ret)
 	struct x4_dirstate *ds = calloc(1, sizeof *ds);
 	int r = 0;
 
-	if (!ds || !slots_alloc(ds, 1024))
-		r = -ENOMEM;
+	if (!ds)
+		return -ENOMEM;
+	ds->unused = NONE;
 	for (uint32_t lblk = 0; r == 0 && lblk < nr; lblk++) {
 		dir_readahead(dir, lblk, nr);
 		r = dirb_pass_over(load_block(dir, ds, lblk), &ds->bad);
@@ -177,22 +186,24 @@ struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
 
 int dirstate_find(struct x4_inode *dir, struct x4_dirstate *ds, const char *name, unsigned len, struct dir_pos *ret)
 {
-	uint32_t hash = name_hash(name, len), n = hash & (ds->nr_slots - 1);
+	uint32_t hash = name_hash(name, len), n = ds->cap ? ds->chain[hash & (ds->cap - 1)] : NONE;
 	struct dirb_ent e;
 	struct jnl_buf *b;
 	bool hit;
 	int r;
 
-	for (; ds->slot[n].lblk != SLOT_FREE; n = (n + 1) & (ds->nr_slots - 1)) {
-		if (ds->slot[n].lblk == SLOT_GONE || ds->slot[n].hash != hash)
+	for (; n != NONE; n = ds->place[n].next) {
+		const struct place *p = &ds->place[n];
+
+		if (p->hash != hash)
 			continue;
-		r = dirb_read(dir, ds->slot[n].lblk, DIRB_LEAF, &b);
+		r = dirb_read(dir, p->lblk, DIRB_LEAF, &b);
 		if (r)
 			return r;
-		hit = dirb_get(dir->vol, b->data, dirb_limit(dir->vol), ds->slot[n].off, &e) && e.ino && e.name_len == len &&
-		      memcmp(e.name, name, len) == 0;
+		hit = dirb_get(dir->vol, b->data, dirb_limit(dir->vol), p->off, &e) && e.ino &&
+		      e.name_len == len && memcmp(e.name, name, len) == 0;
 		if (hit)
-			*ret = (struct dir_pos){ ds->slot[n].lblk, e.off, e.ino, e.ft };
+			*ret = (struct dir_pos){ p->lblk, e.off, e.ino, e.ft };
 		jnl_brelse(b);
 		if (hit)
 			return 0;
@@ -212,24 +223,26 @@ void dirstate_added(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, ui
 {
 	struct x4_dirstate *ds = dir->dirstate;
 
-	if (ds && (!gap_set(dir->vol, ds, lblk, data) || !slots_add(ds, (struct slot){ name_hash(name, len), lblk, off })))
+	if (ds && (!gap_set(dir->vol, ds, lblk, data) || !place_add(ds, name, len, lblk, off)))
 		dirstate_drop(dir);
 }
 
 void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
 {
 	struct x4_dirstate *ds = dir->dirstate;
-	uint32_t n;
+	uint32_t *link, n;
 
 	if (!ds)
 		return;
-	n = name_hash(name, len) & (ds->nr_slots - 1);
-	for (; ds->slot[n].lblk != SLOT_FREE; n = (n + 1) & (ds->nr_slots - 1))
-		if (ds->slot[n].lblk == lblk && ds->slot[n].off == off)
-			break;
-	if (ds->slot[n].lblk == SLOT_FREE || !gap_set(dir->vol, ds, lblk, data)) {
+	link = ds->cap ? &ds->chain[name_hash(name, len) & (ds->cap - 1)] : &ds->unused;
+	while (*link != NONE && (ds->place[*link].lblk != lblk || ds->place[*link].off != off))
+		link = &ds->place[*link].next;
+	n = *link;
+	if (n == NONE || !gap_set(dir->vol, ds, lblk, data)) {
 		dirstate_drop(dir);
 		return;
 	}
-	ds->slot[n].lblk = SLOT_GONE;
+	*link = ds->place[n].next;
+	ds->place[n].next = ds->unused;
+	ds->unused = n;
 }

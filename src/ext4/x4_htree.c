@@ -56,6 +56,7 @@ void dx_release(struct dx_path *p)
 	for (unsigned n = 0; n < DIR_DX_MAX_LEVELS; n++)
 		jnl_brelse(p->f[n].b);
 	memset(p->f, 0, sizeof p->f);
+	dir_seen_clear(&p->seen);
 }
 
 uint32_t dx_leaf(const struct dx_path *p)
@@ -138,11 +139,25 @@ int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *has
 	return 0;
 }
 
+/* The leaf that the path stands on is done with. An index that comes back to one would never end.
+ * */
+static int leave_leaf(struct x4_inode *dir, struct dx_path *p)
+{
+	int r = dir_seen_add(&p->seen, dx_leaf(p));
+
+	if (r < 0)
+		return r;
+	return r ? 0 : X4_CORRUPT(dir->vol, dir->ino, 0, "directory index leads to block %u twice",
+				  dx_leaf(p));
+}
+
 int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash)
 {
 	unsigned n = p->levels;
-	int r;
+	int r = leave_leaf(dir, p);
 
+	if (r)
+		return r;
 	while (n > 0 && p->f[n - 1].at + 1 >= p->f[n - 1].count)
 		n--;
 	if (n == 0)
@@ -163,7 +178,7 @@ int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash)
 
 int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
-	uint32_t hash, next, seen = 0;
+	uint32_t hash, next;
 	struct dx_path p;
 	struct dirb_ent e;
 	struct jnl_buf *b;
@@ -186,7 +201,7 @@ int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos
 		if (r == 0 || (r == 1 && next != (hash | 1)))
 			r = -ENOENT;
 		else if (r == 1)
-			r = ++seen > dir_nr_blocks(dir) ? X4_CORRUPT(dir->vol, dir->ino, 0, "directory index has a loop") : 0;
+			r = 0;
 	}
 	dx_release(&p);
 	return r;

@@ -16,6 +16,9 @@
 #include <string.h>
 
 #define OB_MAGIC 0x0b10ca04U
+/* No tool makes a larger one, and kernels refuse it: all of it is read at mount. */
+#define MAX_BLOCKS 512u
+#define MAX_BYTES (8u << 20)
 
 struct ob_tail { uint32_t magic, checksum; };
 
@@ -124,6 +127,7 @@ int x4_orphan_file_process(struct x4_vol *v)
 {
 	struct x4_inode *f;
 	unsigned done = 0;
+	uint64_t size;
 	int err;
 
 	if (!(v->fs->super->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT))
@@ -133,7 +137,11 @@ int x4_orphan_file_process(struct x4_vol *v)
 	err = x4_iget_special(v, v->fs->super->s_orphan_file_inum, &f);
 	if (err)
 		return err;
-	for (uint32_t l = 0; l < fdio_blocks(x4_raw_size(f), v->block_bits) && !err; l++)
+	size = x4_raw_size(f);
+	if (size > MAX_BYTES && size > (uint64_t)MAX_BLOCKS << v->block_bits)
+		err = X4_CORRUPT(v, f->ino, 0, "an orphan file of %llu bytes",
+				 (unsigned long long)size);
+	for (uint32_t l = 0; !err && l < fdio_blocks(size, v->block_bits); l++)
 		err = work_off_block(f, l, &done);
 	x4_iput(f);
 	if (done)

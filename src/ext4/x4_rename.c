@@ -38,11 +38,16 @@ struct ren {
 
 static bool is_dir(const struct x4_inode *i) { return S_ISDIR(x4_inode_mode(i)); }
 
-/* Walks from low up to the root. *ret_child: the child of high on the way, 0 if high is not on it. */
+/*
+ * Walks from low up to the root. *ret_child: the child of high on the way, 0 if high is not on it.
+ * An image may have the way run in a circle: one place on it is remembered, at each power of two of
+ * steps anew, and met again after as many steps as the circle has.
+ */
 static int find_on_path(struct x4_inode *low, const struct x4_inode *high, uint32_t *ret_child)
 {
 	struct x4_inode *cur = x4_iref(low), *up;
-	uint32_t steps = 0;
+	uint64_t steps = 0, renew = 1;
+	uint32_t mark = low->ino;
 	int r = 0;
 
 	*ret_child = 0;
@@ -56,9 +61,13 @@ static int find_on_path(struct x4_inode *low, const struct x4_inode *high, uint3
 		cur = up;
 		if (up == high)
 			break;
-		if (++steps > low->vol->nr_inodes) {
+		if (up->ino == mark) {
 			r = X4_CORRUPT(low->vol, low->ino, 0, "directories form a loop");
 			break;
+		}
+		if (++steps == renew) {
+			mark = up->ino;
+			renew *= 2;
 		}
 	}
 	x4_iput(cur);
