@@ -438,6 +438,13 @@ static void forget_block(struct x4_xattr_set *s)
 	s->block_shared = false;
 }
 
+/* An inode that holds a value has none itself (V3): on an image that says otherwise nothing
+ * descends. */
+static bool may_own_values(struct x4_inode *i)
+{
+	return i->vol->has_ea_inode && !(x4_inode_flags(i) & EXT4_EA_INODE_FL);
+}
+
 /* One value, or, when there is none left, the block. */
 static int free_step(struct jnl_handle *h, struct x4_inode *i, bool *ret_more)
 {
@@ -445,7 +452,7 @@ static int free_step(struct jnl_handle *h, struct x4_inode *i, bool *ret_more)
 	struct x4_xattr *x = NULL;
 	int err = x4_inode_begin(h, i);
 
-	if (!err && i->vol->has_ea_inode)
+	if (!err && may_own_values(i))
 		err = x4_xattr_load(i, &s);
 	if (err)
 		return err;
@@ -470,8 +477,7 @@ static int free_step(struct jnl_handle *h, struct x4_inode *i, bool *ret_more)
 
 int x4_xattr_free_all(struct x4_inode *i)
 {
-	/* Such an inode has no attributes: on an image that says otherwise this does not descend. */
-	bool values = i->vol->has_ea_inode && !(x4_inode_flags(i) & EXT4_EA_INODE_FL), more = true;
+	bool values = may_own_values(i), more = true;
 	struct jnl_handle *h;
 	int err = 0;
 
@@ -488,6 +494,7 @@ int x4_xattr_free_all(struct x4_inode *i)
 		else
 			jnl_end(h);
 	}
-	x4_ea_settle(i->vol);
+	if (values) /* deletes inodes that hold values: they come here, too, but no further */
+		x4_ea_settle(i->vol);
 	return err;
 }

@@ -55,6 +55,8 @@ bool x4_xattr_fresh_fits(const struct x4_vol *v, uint32_t nr, uint32_t size);
 /* Takes the block away: one owner less, or freed. i is begun, and dirtied by the caller. */
 int x4_xattr_drop_block(struct jnl_handle *h, struct x4_inode *i);
 uint64_t x4_raw_file_acl(const struct x4_inode *i);
+/* Says whether i has room with attributes in it, without a look at these. */
+bool x4_xattr_any(const struct x4_inode *i);
 /* Sets (value NULL: removes) one attribute inside h. -ENODATA when removing what is not there; X4_XATTR_SAME, with nothing
  * changed, when it has this value already. */
 #define X4_XATTR_SAME 1

@@ -59,6 +59,13 @@ static uint8_t *ibody_area(const struct x4_inode *i, uint32_t *ret_len, uint32_t
 	return (uint8_t *)i->raw + start + 4;
 }
 
+bool x4_xattr_any(const struct x4_inode *i)
+{
+	uint32_t len, *magic;
+
+	return x4_raw_file_acl(i) || (ibody_area(i, &len, &magic) && *magic == EXT2_EXT_ATTR_MAGIC);
+}
+
 /* ------------------------------------------------------------------ reading */
 
 static int add_entry(struct x4_xattr_set *s, const struct ext2_ext_attr_entry *e, const uint8_t *value, bool in_block)
@@ -519,7 +526,7 @@ int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set
 		if (err)
 			return err;
 		fill_block(i->vol, b->blk, b->data, s);
-		__atomic_fetch_or(&b->verified, X4_VERIFIED_XATTR, __ATOMIC_RELAXED);
+		__atomic_store_n(&b->verified, X4_VERIFIED_XATTR, __ATOMIC_RELAXED);
 		jnl_brelse(b);
 	} else {
 		err = x4_xattr_drop_block(h, i);

@@ -12,6 +12,8 @@
  * V2 References that a handle takes are kept until it has ended, by v->ea_refs: dropping the last one deletes, which takes
  *    handles of its own, and must not happen to what the handle may still take back. The list is changed inside handles only.
  *    Whoever has a handle finds on it only what ended handles have left.
+ * V3 Such an inode has no attributes itself. One that has is damage, so what an image makes of
+ * values never leads further than    from an inode to its values.
  */
 #include "ext4/x4_volume.h"
 #include "ext4/x4_xattr.h"
@@ -80,12 +82,19 @@ void x4_ea_fini(struct x4_vol *v)
 	}
 }
 
+/* V3 */
+static bool holds_value(struct x4_inode *ea)
+{
+	return S_ISREG(x4_inode_mode(ea)) && (x4_inode_flags(ea) & EXT4_EA_INODE_FL) &&
+	       ea->raw->i_links_count && !x4_xattr_any(ea);
+}
+
 /* The inode that holds x, an attribute of i. */
 static int get(struct x4_inode *i, const struct x4_xattr *x, struct x4_inode **ret)
 {
 	int err = x->inum == i->ino || x->inum < i->vol->first_ino ? -ENOENT : x4_iget_special(i->vol, x->inum, ret);
 
-	if (!err && (!S_ISREG(x4_inode_mode(*ret)) || !(x4_inode_flags(*ret) & EXT4_EA_INODE_FL) || !(*ret)->raw->i_links_count)) {
+	if (!err && !holds_value(*ret)) {
 		x4_iput(*ret);
 		err = -ENOENT;
 	}
