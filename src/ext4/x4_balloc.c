@@ -205,6 +205,39 @@ take:
 	return 0;
 }
 
+/*
+ * As take_run. A block of metadata that has been read and checked is in use, whatever the bitmap
+ * says: it may be a node on the very path that this allocation is for. Then nothing of that group
+ * is believed any more, and another one is asked. alloc_lock is dropped meanwhile.
+ */
+static int take_unused(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint32_t n,
+		       struct run *ret)
+{
+	bool refused = false;
+
+	for (;;) {
+		int err = take_run(v, i, goal, n, ret);
+		uint64_t blk;
+
+		if (err)
+			return err == -ENOSPC && refused ? -EUCLEAN : err;
+		blk = x4_group_start(v, ret->g) + ret->bit;
+		fdio_mutex_unlock(&v->alloc_lock);
+		if (jnl_verified(v->jnl, blk, ret->len))
+			err = X4_CORRUPT(v, i ? i->ino : 0, blk,
+					 "group %u: blocks in use are marked free", ret->g);
+		fdio_mutex_lock(&v->alloc_lock);
+		if (!err)
+			return 0;
+		refused = true;
+		if (err != -EUCLEAN) { /* for a worker */
+			x4_image_give(v, ret->g, ret->bit, ret->len);
+			return err;
+		}
+		x4_group_distrust(v, ret->g);
+	}
+}
+
 /* ------------------------------------------------------------------ reservations */
 int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n)
 {
@@ -218,7 +251,8 @@ int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint3
 		avail = available(v, x4_asks(root));
 		if (!goal && i)
 			goal = i->alloc_next;
-		err = avail ? take_run(v, i, goal, (uint32_t)FDIO_MIN((uint64_t)n, avail), &r) : -ENOSPC;
+		err = !avail ? -ENOSPC :
+			take_unused(v, i, goal, (uint32_t)FDIO_MIN((uint64_t)n, avail), &r);
 		if (err != -ENOSPC || !wait_for_frees(v))
 			break;
 	}
@@ -316,7 +350,7 @@ int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t 
 	if (!v->meta_held && !available(v, X4_ASKS_SYSTEM))
 		err = -ENOSPC;
 	else
-		err = take_run(v, i, goal, n, &r);
+		err = take_unused(v, i, goal, n, &r);
 	fdio_mutex_unlock(&v->alloc_lock);
 	if (err)
 		return err;

@@ -63,7 +63,7 @@ void x4_ext_encode(struct ext3_extent *e, const struct x4_ext *x);
 int x4_ext_check_root(struct x4_inode *i);
 /* A tree block, verified: place, checksum, header of the expected depth, order of the entries. */
 int x4_ext_node_read(struct x4_inode *i, uint64_t blk, unsigned depth, struct jnl_buf **ret);
-/* Sets the checksum of a node after a change. */
+/* Sets the checksum of a node after a change; it counts as verified. */
 void x4_ext_node_csum(struct x4_inode *i, struct jnl_buf *b);
 /* Appends every run of the tree to b. */
 int x4_ext_load(struct x4_inode *i, struct x4_map_builder *b);

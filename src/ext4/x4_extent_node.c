@@ -80,27 +80,31 @@ void x4_extent_init(struct x4_inode *i)
 	i->raw->i_flags = htole32(le32toh(i->raw->i_flags) | EXT4_EXTENTS_FL);
 }
 
-static uint32_t node_csum(const struct x4_inode *i, const uint8_t *data)
+/* The checksum stands right behind the last possible entry: in the block, whatever the header says.
+ * */
+static size_t csum_at(const struct x4_inode *i, const uint8_t *data)
 {
 	const struct ext3_extent_header *h = (const void *)data;
 
-	return fdio_crc32c(i->csum_seed, data, sizeof(*h) + x4_eh_max(h) * sizeof(struct ext3_extent));
+	return sizeof(*h) + FDIO_MIN(x4_eh_max(h), x4_ext_cap(i->vol)) * sizeof(struct ext3_extent);
 }
 
-/* The checksum stands right behind the last possible entry. */
-static uint8_t *csum_place(uint8_t *data)
+static uint32_t node_csum(const struct x4_inode *i, const uint8_t *data)
 {
-	return data + sizeof(struct ext3_extent_header) + x4_eh_max((void *)data) * sizeof(struct ext3_extent);
+	return fdio_crc32c(i->csum_seed, data, csum_at(i, data));
 }
 
 void x4_ext_node_csum(struct x4_inode *i, struct jnl_buf *b)
 {
 	uint32_t c;
 
+	/* As a node and as nothing else: what it was read as before may have been another owner's
+	 * directory. */
+	__atomic_store_n(&b->verified, X4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
 	if (!i->vol->has_csum)
 		return;
 	c = htole32(node_csum(i, b->data));
-	memcpy(csum_place(b->data), &c, sizeof(c));
+	memcpy(b->data + csum_at(i, b->data), &c, sizeof(c));
 }
 
 static bool node_csum_ok(const struct x4_inode *i, uint8_t *data)
@@ -109,7 +113,7 @@ static bool node_csum_ok(const struct x4_inode *i, uint8_t *data)
 
 	if (!i->vol->has_csum)
 		return true;
-	memcpy(&c, csum_place(data), sizeof(c));
+	memcpy(&c, data + csum_at(i, data), sizeof(c));
 	return le32toh(c) == node_csum(i, data);
 }
 

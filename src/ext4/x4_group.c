@@ -139,10 +139,13 @@ static int check_block_bitmap(struct x4_vol *v, uint32_t g, const struct x4_gdes
 static int read_image(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d, bool unsealed, uint8_t **ret)
 {
 	struct x4_group *grp = &v->groups[g];
-	uint8_t *map = malloc(v->block_size);
+	uint8_t *map;
 	struct jnl_buf *b;
 	int err = 0;
 
+	if (v->blocks_per_group > v->block_size * 8)
+		return -EOPNOTSUPP; /* bigalloc: bits are of clusters */
+	map = malloc(v->block_size);
 	if (!map)
 		return -ENOMEM;
 	if (d->flags & EXT2_BG_BLOCK_UNINIT) {
@@ -223,6 +226,16 @@ int x4_group_load(struct x4_vol *v, uint32_t g)
 	}
 	pthread_cond_broadcast(&v->alloc_cond);
 	return err;
+}
+
+void x4_group_distrust(struct x4_vol *v, uint32_t g)
+{
+	struct x4_group *grp = &v->groups[g];
+
+	x4_bits_fill(grp->alloc, 0, grp->nbits, true);
+	v->free_blocks -= grp->free_alloc;
+	grp->free_alloc = 0;
+	grp->first_free = grp->nbits;
 }
 
 void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)

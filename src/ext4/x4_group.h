@@ -72,6 +72,9 @@ int x4_group_load(struct x4_vol *v, uint32_t g);
 /* The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and hints. */
 void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
 void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+/* The bitmap of g, loaded, called blocks free that are not: what else it calls free is not given
+ * out. alloc_lock held. */
+void x4_group_distrust(struct x4_vol *v, uint32_t g);
 /* The bitmap of a group that was never used, as the format defines it; map has block_size bytes. */
 void x4_group_synth_blocks(struct x4_vol *v, uint32_t g, uint8_t *map);
 

@@ -197,8 +197,11 @@ static int pointer_free(struct unmap *u, uint32_t *slot, unsigned level, uint64_
 	} else {
 		r = data_free(u, blk);
 	}
-	if (!r && holder)
+	if (!r && holder) {
 		r = jnl_get_write(u->h, holder);
+		/* Another inode may have it too, and as something that it is checked to be once. */
+		__atomic_store_n(&holder->verified, 0, __ATOMIC_RELAXED);
+	}
 	if (!r)
 		*slot = 0;
 	return r;

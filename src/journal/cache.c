@@ -193,6 +193,21 @@ struct jbuf *jcache_peek(struct jnl *j, uint64_t blk)
 	return b;
 }
 
+bool jnl_verified(struct jnl *j, uint64_t blk, uint64_t n)
+{
+	bool any = false;
+
+	for (; n-- > 0 && !any; blk++) {
+		struct jbuf *b = jcache_peek(j, blk);
+
+		if (!b)
+			continue;
+		any = __atomic_load_n(&b->pub.verified, __ATOMIC_RELAXED);
+		jbuf_put(b);
+	}
+	return any;
+}
+
 static struct jbuf *buf_new(struct jnl *j, uint64_t blk)
 {
 	struct jbuf *b = jslab_alloc(&j->buf_slab);

@@ -530,6 +530,8 @@ static int forget_one(struct jnl_handle *h, uint64_t blk)
 		jtxn_remove(t, b);
 		u->was_running = true;
 	}
+	if (b)
+		__atomic_store_n(&b->pub.verified, 0, __ATOMIC_RELAXED);
 	u->b = b;
 	h->nr_undo++;
 out:

@@ -93,6 +93,9 @@ int jnl_bread_cached(struct jnl *j, uint64_t blk, struct jnl_buf **ret);
 void jnl_readahead(struct jnl *j, uint64_t blk, unsigned n);
 /* A block just allocated by this handle: zeroed, never read from the device, already open for writing in h. */
 int jnl_bnew(struct jnl_handle *h, uint64_t blk, struct jnl_buf **ret);
+/* Whether one of n blocks is in the cache with content that has passed a check: so it is in use.
+ * Any thread, never blocks. */
+bool jnl_verified(struct jnl *j, uint64_t blk, uint64_t n);
 void jnl_brelse(struct jnl_buf *b); /* NULL is allowed */
 struct jnl_buf *jnl_bref(struct jnl_buf *b);
 
@@ -110,7 +113,8 @@ unsigned jnl_credits_left(struct jnl_handle *h);
 /* Declares that h will change b: takes the before image on the first call, joins the running transaction. */
 int jnl_get_write(struct jnl_handle *h, struct jnl_buf *b);
 /* The metadata block blk (n blocks from it) is being freed: revoked in this transaction if its images may be in
- * the log, dropped from the running one. Undone by jnl_cancel. */
+ * the log, dropped from the running one. Undone by jnl_cancel, but for verified, which is 0 from
+ * now on. */
 int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n);
 /* So many blocks h may still forget; some hundred at its beginning. Whoever may have more splits at it. */
 uint64_t jnl_forgets_left(struct jnl_handle *h);
