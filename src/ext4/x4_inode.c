@@ -314,6 +314,25 @@ int x4_iget_special(struct x4_vol *v, uint32_t ino, struct x4_inode **ret)
 	return ino == 0 || ino > v->nr_inodes ? -ENOENT : get(v, ino, true, ret);
 }
 
+static bool nameless(const struct x4_inode *i)
+{
+	return !i->bad && !i->loading && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) == 0;
+}
+
+int x4_iget_value(struct x4_vol *v, uint32_t ino, struct x4_inode **ret)
+{
+	struct x4_inode *i;
+	bool gone;
+
+	if (ino < v->first_ino || ino > v->nr_inodes)
+		return -ENOENT;
+	fdio_mutex_lock(&v->icache_lock);
+	i = find(v, ino);
+	gone = i && nameless(i);
+	fdio_mutex_unlock(&v->icache_lock);
+	return gone ? -ENOENT : get(v, ino, false, ret);
+}
+
 struct x4_inode *x4_iget_cached(struct x4_vol *v, uint32_t ino)
 {
 	struct x4_inode *i;
@@ -349,11 +368,6 @@ uint64_t x4_lookups_sub(struct x4_inode *i, uint64_t n)
 }
 
 /* ------------------------------------------------------------------ put */
-static bool nameless(const struct x4_inode *i)
-{
-	return !i->bad && !i->loading && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) == 0;
-}
-
 /* The deletion is over (or had to be left to the next mount): the struct goes. */
 static void after_evict(struct x4_inode *i)
 {

@@ -247,6 +247,9 @@ void x4_raw_set_rdev(struct x4_inode *i, uint32_t rdev);
 uint32_t x4_raw_rdev(const struct x4_inode *i);
 /* x4_iget for reserved inodes (journal, orphan file) and for inodes with nlink 0 (orphans). */
 int x4_iget_special(struct x4_vol *v, uint32_t ino, struct x4_inode **ret);
+/* x4_iget for what an attribute says its value is in: whatever that is, it has a name, so that
+ * nothing is deleted when the reference goes, as long as the caller's handle runs. Else -ENOENT. */
+int x4_iget_value(struct x4_vol *v, uint32_t ino, struct x4_inode **ret);
 /* In memory only: the inode whose inode table block is valid to read; byte place of ino in the inode table. */
 uint64_t x4_itable_place(struct x4_vol *v, uint32_t ino, uint32_t *ret_off);
 /* Checksum of a disk inode (seed of x4_inode.csum_seed): verify, and store in raw. True without metadata_csum. */

@@ -13,7 +13,9 @@
  *    handles of its own, and must not happen to what the handle may still take back. The list is changed inside handles only.
  *    Whoever has a handle finds on it only what ended handles have left.
  * V3 Such an inode has no attributes itself. One that has is damage, so what an image makes of
- * values never leads further than    from an inode to its values.
+ *    values never leads further than from an inode to its values.
+ * V4 What turns out to be no such inode is let go inside a handle, so it must not be one that is
+ *    deleted then (x4_iget_value).
  */
 #include "ext4/x4_volume.h"
 #include "ext4/x4_xattr.h"
@@ -92,10 +94,10 @@ static bool holds_value(struct x4_inode *ea)
 /* The inode that holds x, an attribute of i. */
 static int get(struct x4_inode *i, const struct x4_xattr *x, struct x4_inode **ret)
 {
-	int err = x->inum == i->ino || x->inum < i->vol->first_ino ? -ENOENT : x4_iget_special(i->vol, x->inum, ret);
+	int err = x->inum == i->ino ? -ENOENT : x4_iget_value(i->vol, x->inum, ret);
 
 	if (!err && !holds_value(*ret)) {
-		x4_iput(*ret);
+		x4_iput(*ret); /* V4 */
 		err = -ENOENT;
 	}
 	return err == -ENOENT ? X4_CORRUPT(i->vol, i->ino, 0, "inode %u does not hold an attribute value", x->inum) : err;

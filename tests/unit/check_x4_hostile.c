@@ -502,6 +502,33 @@ START_TEST(values_that_have_values)
 }
 END_TEST
 
+/* A value in an inode that was deleted: letting it go deleted it again, in a handle in a handle. */
+START_TEST(value_in_a_deleted_inode)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *f;
+	uint64_t holder;
+	uint32_t gone, block;
+
+	nvol_make(&t, SMALL, "-b 1024 -I 128 " PLAIN "-O ea_inode");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "gone", S_IFREG | 0644), 0);
+	gone = (uint32_t)n_ino(t.root, "gone");
+	f = n_get(t.root, "f");
+	must_eq(x4_xattr_set(f, "user.b", "value", 5, 0, 0), 0);
+	must_eq(n_unlink(t.root, "gone"), 0);
+	holder = inode_at(t.v, x4_inode_ino(f));
+	settle(&t, f);
+	peek(&t, &block, 4, holder + 0x68);
+	attr_block(&t, (uint64_t)block << 10, gone);
+	nvol_open(&t);
+	f = n_get(t.root, "f");
+	must_eq(x4_xattr_remove(f, "user.a"), -EUCLEAN);
+	x4_iput(f);
+	end(&t);
+}
+END_TEST
+
 /* ---- allocation ---- */
 
 enum { RUNS = 200, RUN = 3 };
@@ -621,6 +648,7 @@ int main(void)
 	tcase_add_test(tc, parents_a_long_way_up);
 	tcase_add_test(tc, orphan_file_too_large);
 	tcase_add_test(tc, values_that_have_values);
+	tcase_add_test(tc, value_in_a_deleted_inode);
 	tcase_add_test(tc, tree_node_marked_free);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
