@@ -9,6 +9,7 @@
 #ifndef FDIO_FUZZ_H
 #define FDIO_FUZZ_H
 
+#include "base/counters.h"
 #include "base/util.h"
 #include "dev/dev.h"
 
@@ -18,6 +19,17 @@
 /* What must hold in every case. The message goes to stderr, the process ends as if it had crashed. */
 void fuzz_failed(const char *what, const char *file, int line) __attribute__((noreturn));
 #define MUST(e) (likely(e) ? (void)0 : fuzz_failed(#e, __FILE__, __LINE__))
+
+/* ---- work ---- */
+/* Metadata blocks that have been looked at so far. */
+static inline uint64_t work_so_far(void)
+{
+	return fdio_counter_read(CTR_jnl_cache_hit) + fdio_counter_read(CTR_jnl_cache_miss);
+}
+
+/* What one operation may look at in an image of that size, whatever the image says of itself:
+ * honest ones, and damage that is not meant, need a tenth of it. */
+static inline uint64_t work_allowed(uint64_t image_bytes) { return 2000 + (image_bytes >> 10); }
 
 /* ---- decisions ---- */
 struct rnd {
@@ -98,12 +110,13 @@ bool base_scan(struct base *b);
 uint32_t base_path_ino(struct base *b, const char *path);
 
 /* ---- mutations (fuzz_mutate.c) and checksums (fuzz_csum.c) ---- */
-enum mut_op { M_SET, M_ADD, M_XOR, M_FILL, M_COPY };
+enum mut_op { M_SET, M_ADD, M_XOR, M_FILL, M_COPY, M_ROWS };
 struct mut {
 	unsigned target;
 	enum mut_op op;
 	uint32_t off, width; /* FILL, COPY: bytes; else 1, 2, 4, 8 */
 	uint64_t value;      /* COPY: offset in the image where the bytes come from */
+	uint32_t stride, count, step; /* ROWS: as SET, in so many places, each greater by step */
 };
 #define MAX_MUTS 24
 struct image_case {
@@ -124,7 +137,7 @@ void target_fix(struct base *b, const struct target *t, uint8_t *img);
 void tags_fix(struct base *b, const struct image_case *c, uint8_t *img);
 
 /* ---- a volume and what is done to it (fuzz_walk.c) ---- */
-struct walk_result { int mount; unsigned opened, ops, unclean; };
+struct walk_result { int mount; unsigned opened, ops, unclean; uint64_t work; };
 /* pristine: nothing was changed: no operation may find damage. */
 void walk_image(const struct image_case *c, struct fuzz_dev *d, bool pristine, struct walk_result *ret);
 

@@ -39,7 +39,10 @@ static void run_case(const struct image_case *c, bool pristine)
 		own.errors = 1;
 	walk_image(&own, d, pristine, &res);
 	if (getenv("FUZZ_STATS"))
-		printf("%s: mount %d, opened %u, %u operations, %u met damage\n", c->b->name, res.mount, res.opened, res.ops, res.unclean);
+		printf("%s: mount %d, opened %u, %u operations, %u met damage, "
+		       "%llu blocks by one\n",
+		       c->b->name, res.mount, res.opened, res.ops, res.unclean,
+		       (unsigned long long)res.work);
 }
 
 #ifdef FUZZ_LIBFUZZER

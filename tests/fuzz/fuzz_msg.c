@@ -40,6 +40,7 @@ struct world {
 	uint64_t handles[MAX_KNOWN], nodes[MAX_KNOWN];
 	unsigned nr_handles, nr_nodes;
 	unsigned sent;
+	uint64_t work; /* at the beginning */
 	struct fdio_mutex lock; /* guards what replies teach us, free slots, and: */
 	unsigned answered, fine;
 	bool busy[SLOTS];
@@ -426,6 +427,7 @@ static bool world_new(struct world *w, const struct image_case *c)
 	char err[512];
 
 	fdio_mutex_init(&w->lock, RANK_LEAF);
+	w->work = work_so_far();
 	if (x4_vol_open(&w->dev->dev, &xo, &w->vol, NULL, err, sizeof(err)))
 		return false;
 	MUST(!loop_set_new(&lc, &w->loops, err, sizeof(err)));
@@ -453,6 +455,8 @@ static void world_end(struct world *w)
 	wq_drain(w->io);
 	wq_drain(w->syncers);
 	(void)x4_vol_close(w->vol);
+	/* A message is one operation, and so are mounting and unmounting. */
+	MUST(work_so_far() - w->work <= (w->sent + 2) * work_allowed(w->dev->size));
 	wq_free(w->workers);
 	wq_free(w->io);
 	wq_free(w->syncers);

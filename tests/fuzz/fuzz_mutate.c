@@ -8,6 +8,7 @@
  *   opt walk=12345 nofix abandon errors=2
  *   mut extent /frag 3 set 2 2 0xffff      kind, inode (number or path), which of that kind and inode, operation, offset,
  *                                          width, value; copy takes kind, inode, which and offset of its source instead
+ *   mut dxroot /h 0 rows 40 4 0x1 8 99 0   a table: with distance, number, step
  */
 #include "fuzz/fuzz.h"
 
@@ -266,6 +267,30 @@ static enum kind pick_kind(struct rnd *r, struct base *b)
 	return K_INODE;
 }
 
+/* Distance of the entries in structures that are tables; 0: they have no fixed length. */
+static uint32_t row_of(enum kind k)
+{
+	switch (k) {
+	case K_DXROOT:
+	case K_DXNODE: return 8;
+	case K_EXTENT: return 12;
+	case K_INDIRECT:
+	case K_ORPHAN: return 4;
+	default: return 0;
+	}
+}
+
+/* The field that was picked, in the entries behind it too. */
+static void make_rows(struct rnd *r, const struct target *t, struct mut *m)
+{
+	m->stride = row_of(t->kind);
+	m->count = 1 + (t->len - m->off - m->width) / m->stride;
+	if (rnd_n(r, 2))
+		m->count = 1 + rnd_n(r, m->count);
+	m->step = rnd_n(r, 4) ? 0 : rnd_n(r, 3);
+	m->op = M_ROWS;
+}
+
 static void make_mut(struct rnd *r, struct base *b, struct mut *m, const struct mut *before)
 {
 	enum kind k = pick_kind(r, b);
@@ -297,6 +322,8 @@ static void make_mut(struct rnd *r, struct base *b, struct mut *m, const struct 
 	case M_SET:
 	default: m->value = pick_value(r, b, t, m->width); break;
 	}
+	if (m->op == M_SET && row_of(t->kind) && !rnd_n(r, 6))
+		make_rows(r, t, m);
 }
 
 void case_make(struct rnd *r, struct image_case *c)
@@ -329,6 +356,13 @@ static void apply(const struct mut *m, struct base *b, uint8_t *img)
 	}
 	if (m->op == M_COPY) {
 		memmove(p, img + m->value, m->width);
+		return;
+	}
+	if (m->op == M_ROWS) {
+		for (uint32_t n = 0; n < m->count; n++) {
+			v = m->value + (uint64_t)n * m->step;
+			memcpy(p + (size_t)n * m->stride, &v, m->width);
+		}
 		return;
 	}
 	memcpy(&v, p, m->width);
@@ -371,7 +405,7 @@ void case_apply(const struct image_case *c, struct fuzz_dev *d)
 }
 
 /* ---- as text ---- */
-static const char *const op_names[] = { "set", "add", "xor", "fill", "copy" };
+static const char *const op_names[] = { "set", "add", "xor", "fill", "copy", "rows" };
 
 static unsigned order_of(const struct base *b, unsigned target)
 {
@@ -410,6 +444,9 @@ void case_print(const struct image_case *c, FILE *f)
 			unsigned from = target_at(c->b, c->b->t[m->target].kind, m->value);
 			print_name(c->b, from, f);
 			fprintf(f, " %llu\n", (unsigned long long)(m->value - c->b->t[from].off));
+		} else if (m->op == M_ROWS) {
+			fprintf(f, "0x%llx %u %u %u\n", (unsigned long long)m->value, m->stride,
+				m->count, m->step);
 		} else {
 			fprintf(f, "0x%llx\n", (unsigned long long)m->value);
 		}
@@ -420,6 +457,18 @@ static bool bad(const char *line)
 {
 	fprintf(stderr, "not a case: %s\n", line);
 	return false;
+}
+
+/* VALUE DISTANCE NUMBER STEP; all of it inside the structure. */
+static bool parse_rows(const char *rest, const struct target *t, struct mut *m)
+{
+	char *end;
+
+	m->value = strtoull(rest, &end, 0);
+	if (sscanf(end, "%u %u %u", &m->stride, &m->count, &m->step) != 3)
+		return false;
+	return m->stride && m->count && m->width <= 8 && m->off + m->width <= t->len &&
+	       m->count - 1 <= (t->len - m->off - m->width) / m->stride;
 }
 
 /* The n-th (modulo how many there are) of a kind that belongs to an inode or group. */
@@ -470,6 +519,9 @@ static bool parse_mut(const char *line, struct image_case *c)
 		    at + m->width > c->b->t[from].len)
 			return false;
 		m->value = c->b->t[from].off + at;
+	} else if (m->op == M_ROWS) {
+		if (!parse_rows(rest, &c->b->t[m->target], m))
+			return false;
 	} else {
 		m->value = strtoull(rest, NULL, 0);
 		if (m->op != M_FILL && m->width != 1 && m->width != 2 && m->width != 4 && m->width != 8)

@@ -5,7 +5,8 @@
  *
  * Errors are expected; what is checked here: no mapped block lies outside of what a file may own, runs have a length, nothing
  * runs for ever (bounds of this walk's own are large), and damage that was found while the volume was writable has been noted in
- * the superblock.
+ * the superblock. Work is counted as well as time: each operation may look at as many metadata
+ * blocks as the size of the image allows, whatever the image says of itself.
  */
 #include "fuzz/fuzz.h"
 
@@ -35,13 +36,25 @@ struct walk {
 	struct x4_inode *dirs[MAX_DIRS];
 	unsigned nr_dirs, entries, names_tried, ops, unclean;
 	bool pristine;
+	uint64_t work, most; /* blocks looked at until the last operation; and by the greatest */
 	uint8_t buf[65536];
 };
 
 static const struct x4_cred cred = { .cap_fsetid = true };
 
+/* An operation has ended. */
+static void work_done(struct walk *w, uint64_t image_bytes)
+{
+	uint64_t now = work_so_far(), done = now - w->work;
+
+	w->work = now;
+	w->most = FDIO_MAX(w->most, done);
+	MUST(done <= work_allowed(image_bytes));
+}
+
 static int note(struct walk *w, int err)
 {
+	work_done(w, w->v->dev->caps.size_bytes);
 	if (err == -EUCLEAN) {
 		w->unclean++;
 		MUST(!w->pristine);
@@ -408,7 +421,9 @@ static int once(const struct image_case *c, struct fuzz_dev *d, unsigned ops, bo
 	w->r = rnd_seed(c->walk + ops);
 	w->pristine = pristine;
 	uint64_t corrupt = fdio_counter_read(CTR_x4_corrupt);
+	w->work = work_so_far();
 	r = x4_vol_open(&d->dev, &o, &w->v, NULL, err, sizeof(err));
+	work_done(w, d->size);
 	if (r) {
 		MUST(err[0] && !pristine);
 		goto out;
@@ -423,12 +438,14 @@ static int once(const struct image_case *c, struct fuzz_dev *d, unsigned ops, bo
 		x4_vol_abandon(w->v);
 	} else {
 		r = x4_vol_close(w->v);
+		work_done(w, d->size);
 		MUST(!pristine || !r);
 		if (fdio_counter_read(CTR_x4_corrupt) > corrupt)
 			check_noted(d, writable);
 	}
 	res->ops += w->ops;
 	res->unclean += w->unclean;
+	res->work = FDIO_MAX(res->work, w->most);
 out:
 	epoch_drain();
 	free(w);
