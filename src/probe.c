@@ -5,6 +5,8 @@
  */
 #include "probe.h"
 
+#include "backing.h"
+
 #include <blkid/blkid.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -246,6 +248,9 @@ int probe_device(const char *spec, bool read_only, struct probe *p, char *errbuf
 	p->is_block = S_ISBLK(st.st_mode);
 	if (!p->is_block && used_by_loop(&st, user, sizeof(user)))
 		return fail(-EBUSY, errbuf, errlen, "%s is in use by %s: unmount it there, or name the loop device", p->path, user);
+	if (p->is_block && backing_locked(st.st_rdev, read_only, user, sizeof(user)))
+		return fail(-EBUSY, errbuf, errlen, "%s is made from %s, which is in use by another process (locked): unmount it there first",
+			    p->path, user);
 	fd = open_it(p, read_only, &st, errbuf, errlen);
 	if (fd < 0)
 		return fd;

@@ -3,7 +3,7 @@
 """What cannot be mounted is refused with one line that names the reason, an exit status, and no mount left behind."""
 import os
 
-from lib import FUSEDIO, MIB, case, expect, expect_eq, main, mountinfo, read_file, run, wait_for, write_file
+from lib import FUSEDIO, MIB, case, daemons_of, expect, expect_eq, main, mountinfo, read_file, run, wait_for, write_file
 
 BOTH = ("image", "loop")
 
@@ -135,6 +135,37 @@ def image_mounted_through_loop_device(env):
     mnt = env.mkdir()
     run(FUSEDIO, vol.file, mnt)
     run("umount", mnt)
+
+
+@case()
+def image_served_below_loop_device(env):
+    """The other way round: the kernel makes a loop device from an image that is served, which must not be served as well."""
+    def loop_over(path, *args):
+        dev = run("losetup", "--find", "--show", *args, path).stdout.strip()
+        env.undo.callback(run, "losetup", "-d", dev, ok=None)
+        return dev
+
+    vol = env.volume(64)
+    with vol.mount():
+        dev = loop_over(vol.file)
+        refused(env, dev, "is made from " + vol.file.lower())
+        refused(env, loop_over(dev), "is made from " + vol.file.lower(), opts=("ro",))
+    mnt = env.mkdir()
+    with vol.mount("ro"):
+        refused(env, dev, "is made from " + vol.file.lower())
+        run(FUSEDIO, "-o", "ro,norecovery", dev, mnt)
+        run("umount", mnt)
+    # Its name leads to another file, which is served: that is no reason.
+    other = env.volume(64)
+    with other.mount():
+        run("mount", "--bind", other.file, vol.file)
+        env.undo.callback(run, "umount", vol.file, ok=None)
+        run(FUSEDIO, dev, mnt)
+        run("umount", mnt)
+        run("umount", vol.file)
+    wait_for(lambda: not daemons_of(dev), "end of the daemon")
+    other.check()
+    vol.check()
 
 
 @case(kinds=BOTH)
