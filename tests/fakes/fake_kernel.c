@@ -40,6 +40,7 @@ struct fake_kernel {
 	uint32_t uid;
 	int notify_fd;          /* our end of what the transport believes to be /dev/fuse */
 	unsigned nr_inval;
+	struct fuse_notify_inval_inode_out inval[FK_REQUESTS]; /* the last of them */
 	bool breaks;            /* fk_options */
 	unsigned nr_slots;      /* of the loop, if fk_set_slots has changed it */
 	unsigned next;
@@ -355,8 +356,22 @@ unsigned fk_invalidations(struct fake_kernel *k)
 	struct { struct fuse_out_header h; struct fuse_notify_inval_inode_out o; } m;
 
 	while (recv(k->notify_fd, &m, sizeof(m), MSG_DONTWAIT) > 0)
-		k->nr_inval += m.h.error == FUSE_NOTIFY_INVAL_INODE;
+		if (m.h.error == FUSE_NOTIFY_INVAL_INODE)
+			k->inval[k->nr_inval++ % ARRAY_SIZE(k->inval)] = m.o;
 	return k->nr_inval;
+}
+
+bool fk_invalidated(struct fake_kernel *k, uint64_t nodeid, int64_t off, int64_t len)
+{
+	unsigned nr = fk_invalidations(k);
+
+	for (unsigned n = 0; n < FDIO_MIN(nr, (unsigned)ARRAY_SIZE(k->inval)); n++) {
+		const struct fuse_notify_inval_inode_out *o = &k->inval[n];
+
+		if (o->ino == nodeid && o->off >= 0 && o->off <= off && off + len <= o->off + o->len)
+			return true;
+	}
+	return false;
 }
 
 void fk_hold_notifications(struct fake_kernel *k)

@@ -74,6 +74,8 @@ int fk_read(struct fake_kernel *k, uint64_t nodeid, uint64_t fh, uint64_t pos, v
 /* ---- notifications ---- */
 /* How many invalidations of page-cache ranges have come so far. */
 unsigned fk_invalidations(struct fake_kernel *k);
+/* One of the last FK_REQUESTS was of all these bytes. */
+bool fk_invalidated(struct fake_kernel *k, uint64_t nodeid, int64_t off, int64_t len);
 
 /* While held, whoever sends a notification waits, as for a page that is locked. */
 void fk_hold_notifications(struct fake_kernel *k);

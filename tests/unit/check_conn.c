@@ -671,6 +671,31 @@ END_TEST
 START_TEST(none_waits_where_slots_are_few) { writes_beside_held_notifications(1, 0); }
 END_TEST
 
+/* Those of one inode that wait to be sent are joined: the one that goes is of what each of them was of. */
+START_TEST(joined_invalidations_are_of_all)
+{
+	static const unsigned order[] = { 4, 9, 2, 13, 6 };
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 16);
+	struct fuse_open_out o;
+	static uint8_t buf[BS];
+
+	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	fk_set_slots(k, 1); /* so no write waits */
+	fk_hold_notifications(k);
+	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
+		ck_assert_int_eq(fk_wait(k, send_block(k, &f, order[n], 50))->err, 0);
+	fk_release_notifications(k);
+	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
+		for (unsigned tries = 0; !fk_invalidated(k, f.node, order[n] * BS, BS); tries++) {
+			ck_assert_msg(tries < 300, "block %u was never invalidated", order[n]);
+			a_while();
+		}
+	fk_close(k);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("conn");
@@ -702,6 +727,7 @@ int main(void)
 	tcase_add_test(t, offsets_at_the_end_of_the_numbers);
 	tcase_add_test(t, few_writes_wait_for_invalidations);
 	tcase_add_test(t, none_waits_where_slots_are_few);
+	tcase_add_test(t, joined_invalidations_are_of_all);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,11 +27,16 @@ static struct loop_set *loops;
 static int kernel;               /* the kernel's end */
 static int fail_with;            /* what writes to /dev/fuse fail with, the next fail_times of them */
 static unsigned fail_times, writes, pauses, submitted;
+static bool no_memory;           /* to read /dev/fuse into */
+static unsigned reads;
+static int served_with;          /* what handlers answer */
 static struct io_uring_sqe sqe[2]; /* the last one; a command is twice as long */
 
 /* Declared for the linker's --wrap, which gives the names. */
 ssize_t __wrap_write(int fd, const void *buf, size_t len);
 ssize_t __real_write(int fd, const void *buf, size_t len);
+ssize_t __wrap_read(int fd, void *buf, size_t len);
+ssize_t __real_read(int fd, void *buf, size_t len);
 int __wrap_nanosleep(const struct timespec *req, struct timespec *rem);
 struct io_uring_sqe *__wrap_loop_sqe(struct loop *l);
 struct loop *__wrap_loop_self(void);
@@ -47,6 +53,17 @@ ssize_t __wrap_write(int fd, const void *buf, size_t len)
 		return -1;
 	}
 	return __real_write(fd, buf, len);
+}
+
+ssize_t __wrap_read(int fd, void *buf, size_t len)
+{
+	if (!q || fd != q->fd)
+		return __real_read(fd, buf, len);
+	reads++;
+	if (!no_memory)
+		return __real_read(fd, buf, len);
+	errno = ENOMEM;
+	return -1;
 }
 
 int __wrap_nanosleep(const struct timespec *req, struct timespec *rem)
@@ -119,7 +136,9 @@ static void setup(void)
 	q = &t.queues[0];
 	q->fd = fds[0];
 	kernel = fds[1];
-	fail_times = writes = pauses = submitted = left_out = 0;
+	fail_times = writes = pauses = submitted = left_out = reads = 0;
+	no_memory = false;
+	served_with = -ENOENT;
 }
 
 static void teardown(void)
@@ -239,11 +258,78 @@ START_TEST(reading_is_given_up)
 }
 END_TEST
 
+/* What is queued is read without the ring, but not while there is no memory: the ring's READ waits then. */
+START_TEST(what_is_queued_is_left_to_the_ring)
+{
+	no_memory = true;
+	__real_tr_chan_devfuse.arm(q);
+	ck_assert_uint_eq(reads, 1);
+	ck_assert_uint_eq(submitted, 1);
+	ck_assert_uint_eq(pauses, 0);
+}
+END_TEST
+
 static void serve(struct tr_req *r, void *arg)
 {
 	(void)arg;
-	tr_reply(r, -ENOENT, 0);
+	tr_reply(r, served_with, 0);
 }
+
+static void from_kernel(uint32_t opcode, const void *body, size_t len)
+{
+	struct fuse_in_header h = { .len = sizeof(h) + len, .opcode = opcode, .unique = 7, .nodeid = 1 };
+	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)body, len } };
+
+	ck_assert_int_eq(writev(kernel, iov, 2), h.len);
+	__real_tr_chan_devfuse.arm(q);
+	complete(-EAGAIN); /* whoever waits on the ring did not get it: it is read at once */
+}
+
+/* A number that the kernel takes for none would leave the client waiting. */
+START_TEST(errors_that_the_protocol_does_not_know)
+{
+	static const int given[] = { -ENOENT, -511, -512, -600, -4095 };
+	static const int sent[] = { -ENOENT, -511, -EIO, -EIO, -EIO };
+	struct fuse_out_header oh;
+
+	t.cfg.handler = serve;
+	for (unsigned k = 0; k < ARRAY_SIZE(given); k++) {
+		served_with = given[k];
+		from_kernel(FUSE_STATFS, NULL, 0);
+		ck_assert_int_eq(read(kernel, &oh, sizeof(oh)), sizeof(oh));
+		ck_assert_int_eq(oh.error, sent[k]);
+	}
+}
+END_TEST
+
+static uint64_t forgotten[8];
+static unsigned nr_forgotten;
+
+static void forget(void *arg, uint64_t nodeid, uint64_t nlookup)
+{
+	(void)arg;
+	ck_assert_uint_lt(nr_forgotten, ARRAY_SIZE(forgotten));
+	forgotten[nr_forgotten++] = nodeid * 100 + nlookup;
+}
+
+START_TEST(each_of_a_batch_is_forgotten)
+{
+	struct { struct fuse_batch_forget_in in; struct fuse_forget_one one[3]; } m = {
+		.one = { { .nodeid = 11, .nlookup = 1 }, { .nodeid = 12, .nlookup = 5 }, { .nodeid = 13, .nlookup = 2 } },
+	};
+
+	t.cfg.forget = forget;
+	for (unsigned n = 1; n <= 3; n++) {
+		nr_forgotten = 0;
+		m.in.count = n;
+		from_kernel(FUSE_BATCH_FORGET, &m, sizeof(m.in) + n * sizeof(m.one[0]));
+		ck_assert_uint_eq(nr_forgotten, n);
+		for (unsigned k = 0; k < n; k++)
+			ck_assert_uint_eq(forgotten[k], m.one[k].nodeid * 100 + m.one[k].nlookup);
+	}
+	ck_assert_uint_eq(writes, 0);
+}
+END_TEST
 
 static struct fuse_uring_cmd_req command(void)
 {
@@ -340,6 +426,9 @@ int main(void)
 	tcase_add_test(c, request_is_read_again);
 	tcase_add_test(c, reading_is_given_up);
 	tcase_add_test(c, clients_wander_on_the_ring);
+	tcase_add_test(c, what_is_queued_is_left_to_the_ring);
+	tcase_add_test(c, errors_that_the_protocol_does_not_know);
+	tcase_add_test(c, each_of_a_batch_is_forgotten);
 	tcase_add_loop_test(c, command_is_submitted_again, 0, 3);
 	tcase_add_loop_test(c, command_is_given_up, 0, 3);
 	tcase_add_loop_test(c, registering_takes_no_time, 0, 3);
