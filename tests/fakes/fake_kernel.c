@@ -388,6 +388,8 @@ void fk_hold_notifications(struct fake_kernel *k)
 
 void fk_release_notifications(struct fake_kernel *k) { fk_invalidations(k); }
 
+void fk_set_minor(struct fake_kernel *k, unsigned minor) { k->tr->conn.kernel_minor = minor; }
+
 void fk_set_slots(struct fake_kernel *k, unsigned nr)
 {
 	if (!k->nr_slots)

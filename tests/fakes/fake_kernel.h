@@ -82,6 +82,8 @@ void fk_hold_notifications(struct fake_kernel *k);
 void fk_release_notifications(struct fake_kernel *k);
 /* What a loop has whose CPU was plugged in after the mount: so many slots, of which the fake goes on to use all it likes. */
 void fk_set_slots(struct fake_kernel *k, unsigned nr);
+/* The minor version of the protocol that the kernel has offered; 0 at first. */
+void fk_set_minor(struct fake_kernel *k, unsigned minor);
 
 /* ---- the end ---- */
 /* As the channel tells it: the connection was aborted (the client's mount is gone; no answers are wanted). */
