@@ -206,41 +206,104 @@ static void zones_merge(struct x4_vol *v)
 	v->nr_zones = out + 1;
 }
 
-int x4_zones_init(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log)
+/*
+ * The places of one kind of metadata follow each other in the order of groups, and with flex_bg lie side
+ * by side: so each kind is a list of its own while it is collected, and few places are left to be sorted.
+ */
+enum zone_kind { ZONE_SUPER, ZONE_DESC, ZONE_NEW_DESC, ZONE_BB, ZONE_IB, ZONE_ITABLE, ZONE_KINDS };
+
+struct zone_build {
+	struct x4_zone *zone;
+	unsigned nr, cap;
+	struct x4_zone last[ZONE_KINDS]; /* not in zone yet; start == end: none */
+};
+
+static int zone_put(struct zone_build *b, struct x4_zone z)
 {
-	struct jnl_extent base[3];
-	unsigned k = 0;
+	if (z.start == z.end)
+		return 0;
+	if (b->nr == b->cap) {
+		unsigned cap = b->cap ? b->cap * 2 : 256;
+		struct x4_zone *bigger = realloc(b->zone, cap * sizeof(*bigger));
 
-	free(v->zones);
-	v->nr_zones = 0;
-	v->zones = calloc((size_t)v->nr_groups * 6 + nr_log + 1, sizeof(*v->zones));
-	if (!v->zones)
-		return -ENOMEM;
-	for (uint32_t g = 0; g < v->nr_groups; g++) {
-		const struct x4_group *grp = &v->groups[g];
-		unsigned nr = x4_group_base_ranges(v, g, base);
-
-		for (unsigned n = 0; n < nr; n++)
-			v->zones[k++] = (struct x4_zone){ base[n].pblk, base[n].pblk + base[n].len };
-		/* 0, where a damaged descriptor says nothing, is no place of a file either. */
-		v->zones[k++] = (struct x4_zone){ grp->bb, grp->bb + 1 };
-		v->zones[k++] = (struct x4_zone){ grp->ib, grp->ib + 1 };
-		v->zones[k++] = (struct x4_zone){ grp->itable, grp->itable + (grp->itable ? v->itable_blocks : 1) };
+		if (!bigger)
+			return -ENOMEM;
+		b->zone = bigger;
+		b->cap = cap;
 	}
-	for (unsigned n = 0; n < nr_log; n++)
-		v->zones[k++] = (struct x4_zone){ log[n].pblk, log[n].pblk + log[n].len };
-	v->nr_zones = k;
-	zones_merge(v);
+	b->zone[b->nr++] = z;
 	return 0;
 }
 
-bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
+static int zone_add(struct zone_build *b, enum zone_kind kind, uint64_t start, uint64_t n)
+{
+	struct x4_zone *last = &b->last[kind], full = *last;
+
+	if (start == last->end) {
+		last->end += n;
+		return 0;
+	}
+	*last = (struct x4_zone){ start, start + n };
+	return zone_put(b, full);
+}
+
+static int zones_of_group(struct x4_vol *v, struct zone_build *b, uint32_t g)
+{
+	const struct x4_group *grp = &v->groups[g];
+	struct jnl_extent base[3];
+	unsigned nr = x4_group_base_ranges(v, g, base);
+	int err = 0;
+
+	for (unsigned n = 0; n < nr && !err; n++)
+		err = zone_add(b, ZONE_SUPER + n, base[n].pblk, base[n].len);
+	/* 0, where a damaged descriptor says nothing, is no place of a file either. */
+	if (!err)
+		err = zone_add(b, ZONE_BB, grp->bb, 1);
+	if (!err)
+		err = zone_add(b, ZONE_IB, grp->ib, 1);
+	if (!err)
+		err = zone_add(b, ZONE_ITABLE, grp->itable, grp->itable ? v->itable_blocks : 1);
+	return err;
+}
+
+/* The list becomes the volume's, whatever the result. */
+static int zones_take(struct x4_vol *v, struct zone_build *b, int err)
+{
+	v->zones = b->zone;
+	v->nr_zones = b->nr;
+	if (!err && b->nr)
+		zones_merge(v);
+	return err;
+}
+
+int x4_zones_init(struct x4_vol *v)
+{
+	struct zone_build b = { 0 };
+	int err = 0;
+
+	free(v->zones);
+	for (uint32_t g = 0; g < v->nr_groups && !err; g++)
+		err = zones_of_group(v, &b, g);
+	for (unsigned k = 0; k < ZONE_KINDS && !err; k++)
+		err = zone_put(&b, b.last[k]);
+	return zones_take(v, &b, err);
+}
+
+int x4_zones_add_log(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log)
+{
+	struct zone_build b = { .zone = v->zones, .nr = v->nr_zones, .cap = v->nr_zones };
+	int err = 0;
+
+	for (unsigned n = 0; n < nr_log && !err; n++)
+		err = zone_put(&b, (struct x4_zone){ log[n].pblk, log[n].pblk + log[n].len });
+	return zones_take(v, &b, err);
+}
+
+/* The first zone that ends behind blk; nr_zones: none. */
+static unsigned zone_find(const struct x4_vol *v, uint64_t blk)
 {
 	unsigned lo = 0, hi = v->nr_zones;
 
-	if (blk < v->first_data_block || blk >= v->nr_blocks || n == 0 || n > v->nr_blocks - blk)
-		return false;
-	/* The first zone that ends after blk: it must begin at or after the end of the range. */
 	while (lo < hi) {
 		unsigned mid = lo + (hi - lo) / 2;
 
@@ -249,12 +312,23 @@ bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
 		else
 			lo = mid + 1;
 	}
-	return lo == v->nr_zones || v->zones[lo].start >= blk + n;
+	return lo;
+}
+
+bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
+{
+	unsigned k;
+
+	if (blk < v->first_data_block || blk >= v->nr_blocks || n == 0 || n > v->nr_blocks - blk)
+		return false;
+	/* It must begin at or after the end of the range. */
+	k = zone_find(v, blk);
+	return k == v->nr_zones || v->zones[k].start >= blk + n;
 }
 
 bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map)
 {
-	for (unsigned n = 0; n < v->nr_zones && v->zones[n].start < start + nbits; n++) {
+	for (unsigned n = zone_find(v, start); n < v->nr_zones && v->zones[n].start < start + nbits; n++) {
 		uint64_t lo = FDIO_MAX(v->zones[n].start, start), hi = FDIO_MIN(v->zones[n].end, start + nbits);
 
 		if (lo < hi && !x4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))

@@ -140,7 +140,7 @@ static int load(struct opening *o)
 		return err;
 	err = x4_groups_init(v);
 	if (!err)
-		err = x4_zones_init(v, NULL, 0);
+		err = x4_zones_init(v);
 	if (!err)
 		err = x4_icache_init(v);
 	if (v->nr_bad_groups)
@@ -218,7 +218,7 @@ static int map_log(struct opening *o)
 	if (err)
 		return refuse(o, err, "%s: the journal's inode is damaged: run e2fsck %s; -o ro,norecovery serves the rest "
 			      "until then", dev_name(o), dev_name(o));
-	err = x4_zones_init(v, o->log, o->nr_log);
+	err = x4_zones_add_log(v, o->log, o->nr_log);
 	return err ? refuse(o, err, "%s: %s", dev_name(o), strerror(-err)) : 0;
 }
 

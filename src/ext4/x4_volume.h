@@ -27,7 +27,9 @@ int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, voi
 int x4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb);
 void x4_super_csum_set(struct ext2_super_block *sb);
 bool x4_super_csum_ok(const struct ext2_super_block *sb);
-int x4_zones_init(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log);
+/* What no file may own: what the groups say, then the log. -ENOMEM. */
+int x4_zones_init(struct x4_vol *v);
+int x4_zones_add_log(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log);
 /* The bitmap map of nbits blocks from start marks all that must never be given to a file: bitmaps, tables, descriptors, the log. */
 bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map);
 uint64_t x4_overhead(struct x4_vol *v, uint64_t log_blocks);
