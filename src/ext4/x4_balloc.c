@@ -7,7 +7,7 @@
  * grows (it has a goal, or asks for much) is given the start of a long free run near its goal, and the
  * group's cursor moves on by a stretch, so that files that grow side by side do not interleave; small
  * files are packed from the group's first free block, close to their directory. Groups without a long
- * enough run are skipped by a remembered upper bound; the search loads at most SEARCH_GROUPS bitmaps
+ * enough run, and whole regions of such groups, are skipped by a remembered upper bound; the search loads at most SEARCH_GROUPS bitmaps
  * before it is content with the longest run seen.
  *
  * Space: free_blocks counts clear bits of the images. Of these meta_held are set aside for handles that
@@ -16,6 +16,7 @@
  */
 #include "ext4/x4_group.h"
 
+#include "base/counters.h"
 #include "base/nowait.h"
 
 #include <errno.h>
@@ -102,16 +103,53 @@ static bool scan_group(struct x4_group *grp, uint32_t g, uint32_t from, uint32_t
 	return false;
 }
 
+/*
+ * alloc_lock held: no group of g's region has a run of want clear bits. *looked grows by the groups and
+ * regions that were looked at for that.
+ */
+static bool region_full(struct x4_vol *v, uint32_t g, uint32_t want, uint32_t *looked)
+{
+	struct x4_region *r = x4_region_of(v, g);
+	uint32_t longest = 0;
+
+	++*looked;
+	if (r->longest < want)
+		return true;
+	for (uint32_t k = x4_region_first(g); k < x4_region_end(v, g); k++) {
+		uint32_t most = FDIO_MIN(v->groups[k].free_alloc, v->groups[k].max_run);
+
+		longest = FDIO_MAX(longest, most);
+	}
+	*looked += X4_REGION_GROUPS;
+	fdio_count(CTR_x4_region_scan);
+	r->longest = longest;
+	return longest < want;
+}
+
+/* Goes through the groups from g0 on, all once; *k counts them. Full regions are passed over. False: the end. */
+static bool next_group(struct x4_vol *v, uint32_t g0, uint32_t want, uint32_t *k, uint32_t *looked)
+{
+	while (*k < v->nr_groups) {
+		uint32_t g = (uint32_t)(((uint64_t)g0 + *k) % v->nr_groups);
+
+		if ((*k && g != x4_region_first(g)) || !region_full(v, g, want, looked))
+			return true;
+		*k += x4_region_end(v, g) - g;
+	}
+	return false;
+}
+
 /* Any run of at least want, near group g0; otherwise the longest seen. alloc_lock held (dropped while loading). */
 static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, bool stream, struct run *best)
 {
+	uint32_t looked = 0;
 	unsigned scanned = 0;
 
-	for (uint32_t k = 0; k < v->nr_groups; k++) {
-		uint32_t g = (g0 + k) % v->nr_groups;
+	for (uint32_t k = 0; next_group(v, g0, want, &k, &looked); k++) {
+		uint32_t g = (uint32_t)(((uint64_t)g0 + k) % v->nr_groups);
 		struct x4_group *grp = &v->groups[g];
 
-		if (nowait_on() && k >= X4_NOWAIT_GROUPS) {
+		if (nowait_on() && looked >= X4_NOWAIT_GROUPS) {
 			nowait_miss();
 			return false;
 		}
@@ -133,10 +171,11 @@ static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, 
  */
 static int search_any(struct x4_vol *v, uint32_t g0, struct run *best)
 {
+	uint32_t looked = 0;
 	int err = -ENOSPC;
 
-	for (uint32_t k = 0; k < v->nr_groups; k++) {
-		uint32_t g = (g0 + k) % v->nr_groups;
+	for (uint32_t k = 0; next_group(v, g0, 1, &k, &looked); k++) {
+		uint32_t g = (uint32_t)(((uint64_t)g0 + k) % v->nr_groups);
 		struct x4_group *grp = &v->groups[g];
 		int r;
 

@@ -258,6 +258,7 @@ void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
 	v->free_blocks += n;
 	grp->first_free = FDIO_MIN(grp->first_free, bit);
 	grp->max_run = UINT32_MAX;
+	x4_region_of(v, g)->longest = UINT32_MAX;
 }
 
 /* ------------------------------------------------------------------ undo and commit */
@@ -358,9 +359,13 @@ int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop
 void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d)
 {
 	struct x4_group *grp = &v->groups[g];
+	struct x4_region *r = x4_region_of(v, g);
 
 	v->free_inodes = v->free_inodes + d->free_inodes - grp->d.free_inodes;
 	v->nr_dirs = v->nr_dirs + d->used_dirs - grp->d.used_dirs;
+	r->free_inodes = r->free_inodes + d->free_inodes - grp->d.free_inodes;
+	r->free_blocks = r->free_blocks + d->free_blocks - grp->d.free_blocks;
+	r->used_dirs = r->used_dirs + d->used_dirs - grp->d.used_dirs;
 	grp->d = *d;
 	if (!grp->dirty) {
 		grp->dirty = true;
@@ -541,6 +546,7 @@ static void distrust(struct x4_vol *v, uint32_t g, const char *why)
 static void group_init(struct x4_vol *v, uint32_t g)
 {
 	struct x4_group *grp = &v->groups[g];
+	struct x4_region *r = x4_region_of(v, g);
 	const char *why;
 
 	list_init(&grp->dirty_node);
@@ -565,6 +571,10 @@ static void group_init(struct x4_vol *v, uint32_t g)
 	v->free_blocks += grp->d.free_blocks;
 	v->free_inodes += grp->d.free_inodes;
 	v->nr_dirs += grp->d.used_dirs;
+	r->free_blocks += grp->d.free_blocks;
+	r->free_inodes += grp->d.free_inodes;
+	r->used_dirs += grp->d.used_dirs;
+	r->longest = UINT32_MAX;
 }
 
 int x4_groups_init(struct x4_vol *v)
@@ -574,7 +584,9 @@ int x4_groups_init(struct x4_vol *v)
 	v->max_images = (uint32_t)FDIO_MAX(v->opt.cache_bytes / 2 / v->block_size, (size_t)64);
 	list_init(&v->images);
 	v->groups = calloc(v->nr_groups, sizeof(*v->groups));
-	if (!v->groups)
+	v->nr_regions = (v->nr_groups - 1) / X4_REGION_GROUPS + 1;
+	v->regions = calloc(v->nr_regions, sizeof(*v->regions));
+	if (!v->groups || !v->regions)
 		return -ENOMEM;
 	for (uint32_t g = 0; g < v->nr_groups; g++)
 		group_init(v, g);
@@ -594,6 +606,8 @@ uint64_t x4_groups_free_on_disk(struct x4_vol *v)
 
 void x4_groups_fini(struct x4_vol *v)
 {
+	free(v->regions);
+	v->regions = NULL;
 	if (!v->groups)
 		return;
 	for (uint32_t g = 0; g < v->nr_groups; g++)

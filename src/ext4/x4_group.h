@@ -44,6 +44,27 @@ struct x4_group {
 	struct list image_node;     /* on v->images while alloc is there */
 };
 
+/*
+ * So many neighbouring groups have sums, so that a search need not look at each of half a million groups. alloc_lock, as the
+ * groups themselves. longest: no group here has a longer run of clear bits; it goes down when somebody looks.
+ */
+#define X4_REGION_BITS 7
+#define X4_REGION_GROUPS (1U << X4_REGION_BITS)
+struct x4_region {
+	uint64_t free_inodes, free_blocks; /* as the descriptors say */
+	uint32_t used_dirs, longest;
+};
+
+static inline struct x4_region *x4_region_of(const struct x4_vol *v, uint32_t g)
+{
+	return &v->regions[g >> X4_REGION_BITS];
+}
+static inline uint32_t x4_region_first(uint32_t g) { return g & ~(X4_REGION_GROUPS - 1); }
+static inline uint32_t x4_region_end(const struct x4_vol *v, uint32_t g)
+{
+	return FDIO_MIN(x4_region_first(g) + X4_REGION_GROUPS, v->nr_groups);
+}
+
 /* Bits as on disk: little-endian, bit n of byte n / 8. */
 static inline bool x4_bit(const uint8_t *map, uint32_t n) { return map[n >> 3] >> (n & 7) & 1; }
 uint32_t x4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set); /* size if none */

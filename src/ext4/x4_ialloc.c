@@ -3,19 +3,23 @@
  * The inode allocator. Always inside a handle, and handles are serial, so the bitmap on disk is all there
  * is: no image, no reservation; an inode freed and taken again in one transaction is safe.
  *
- * Directories at the top level spread over the groups, so that each tree has room; deeper ones stay near
+ * Directories at the top level spread over regions and groups, so that each tree has room; deeper ones stay near
  * their parent unless it is crowded; files go into their directory's group. A table block above the
  * high-water mark (bg_itable_unused) was never written: the caller starts it with zeroes instead of
  * reading it.
  */
 #include "ext4/x4_group.h"
 
+#include "base/counters.h"
 #include "base/crc32c.h"
 #include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
+
+#define NEAR_REGIONS 4u
+#define MAX_TRIES 64u
 
 static uint32_t first_ino_of(const struct x4_vol *v, uint32_t g) { return g * v->inodes_per_group + 1; }
 
@@ -98,20 +102,64 @@ int x4_inode_in_use(struct x4_vol *v, uint32_t ino)
 }
 
 /* ------------------------------------------------------------------ placement */
-/* A directory of the top level: the emptiest group of those above average, starting anywhere. */
+/* What all groups have on average. */
+struct average { uint32_t inodes, blocks, dirs; };
+
+static struct average average(const struct x4_vol *v)
+{
+	return (struct average){
+		.inodes = v->free_inodes / v->nr_groups,
+		.blocks = (uint32_t)((v->free_blocks + v->pending_free) / v->nr_groups),
+		.dirs = v->nr_dirs / v->nr_groups,
+	};
+}
+
+/* The groups of r have so much on average. */
+static bool region_has(const struct x4_vol *v, uint32_t r, uint64_t inodes, uint64_t blocks)
+{
+	const struct x4_region *reg = &v->regions[r];
+	uint32_t n = x4_region_end(v, r << X4_REGION_BITS) - (r << X4_REGION_BITS);
+
+	fdio_count(CTR_x4_place_look);
+	return reg->free_inodes >= inodes * n && reg->free_blocks >= blocks * n;
+}
+
+/* The region with the fewest directories of those above average, any of them first; UINT32_MAX: none. */
+static uint32_t spread_region(struct x4_vol *v, const struct average *avg, uint32_t start)
+{
+	uint32_t best = UINT32_MAX, best_dirs = UINT32_MAX;
+
+	for (uint32_t k = 0; k < v->nr_regions && best_dirs; k++) {
+		uint32_t r = (uint32_t)(((uint64_t)start + k) % v->nr_regions);
+
+		if (v->regions[r].used_dirs >= best_dirs || !region_has(v, r, avg->inodes, avg->blocks))
+			continue;
+		best = r;
+		best_dirs = v->regions[r].used_dirs;
+	}
+	return best;
+}
+
+/* A directory of the top level: the emptiest group of those above average in such a region. */
 static uint32_t spread(struct x4_vol *v)
 {
-	uint64_t avg_i = v->free_inodes / v->nr_groups, avg_b = (v->free_blocks + v->pending_free) / v->nr_groups;
-	uint32_t start = 0, best = UINT32_MAX, best_dirs = UINT32_MAX;
+	uint32_t start = 0, best = UINT32_MAX, best_dirs = UINT32_MAX, first, n, r;
+	struct average avg = average(v);
 
 	if (getrandom(&start, sizeof(start), GRND_NONBLOCK) != sizeof(start))
 		start = v->nr_dirs;
-	for (uint32_t k = 0; k < v->nr_groups; k++) {
-		uint32_t g = (uint32_t)(((uint64_t)start + k) % v->nr_groups);
+	r = spread_region(v, &avg, start % v->nr_regions);
+	if (r == UINT32_MAX)
+		return UINT32_MAX;
+	first = r << X4_REGION_BITS;
+	n = x4_region_end(v, first) - first;
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t g = first + (uint32_t)(((uint64_t)start + k) % n);
 		const struct x4_gdesc *d = &v->groups[g].d;
 
-		if (!d->free_inodes || v->groups[g].ib_bad || d->used_dirs >= best_dirs || d->free_inodes < avg_i ||
-		    d->free_blocks < avg_b)
+		fdio_count(CTR_x4_place_look);
+		if (!d->free_inodes || v->groups[g].ib_bad || d->used_dirs >= best_dirs ||
+		    d->free_inodes < avg.inodes || d->free_blocks < avg.blocks)
 			continue;
 		best = g;
 		best_dirs = d->used_dirs;
@@ -119,33 +167,61 @@ static uint32_t spread(struct x4_vol *v)
 	return best;
 }
 
-/* A directory further down: near its parent, in a group that is not crowded. */
-static uint32_t nearby_dir(struct x4_vol *v, uint32_t parent)
+/* In the groups from g to the end of its region; UINT32_MAX. */
+static uint32_t nearby_in(struct x4_vol *v, uint32_t g, uint32_t max_dirs, uint32_t min_i, uint32_t min_b)
 {
-	uint32_t avg_i = v->free_inodes / v->nr_groups;
-	uint32_t avg_b = (uint32_t)((v->free_blocks + v->pending_free) / v->nr_groups);
-	uint32_t max_dirs = v->nr_dirs / v->nr_groups + v->inodes_per_group / 16 + 1;
-	uint32_t min_i = avg_i > v->inodes_per_group / 4 ? avg_i - v->inodes_per_group / 4 : 1;
-	uint32_t min_b = avg_b > v->blocks_per_group / 4 ? avg_b - v->blocks_per_group / 4 : 0;
-
-	for (uint32_t k = 0; k < v->nr_groups; k++) {
-		uint32_t g = (parent + k) % v->nr_groups;
+	for (uint32_t end = x4_region_end(v, g); g < end; g++) {
 		const struct x4_gdesc *d = &v->groups[g].d;
 
+		fdio_count(CTR_x4_place_look);
 		if (!v->groups[g].ib_bad && d->used_dirs < max_dirs && d->free_inodes >= min_i && d->free_blocks >= min_b)
 			return g;
 	}
 	return UINT32_MAX;
 }
 
-/* Anything with a free inode, the parent's group first; want_blocks: and a free block. */
+/*
+ * A directory further down: near its parent, in a group that is not crowded. The nearest regions are
+ * looked through, further ones if they have as much on average, and not too many of these.
+ */
+static uint32_t nearby_dir(struct x4_vol *v, uint32_t parent)
+{
+	struct average avg = average(v);
+	uint32_t max_dirs = avg.dirs + v->inodes_per_group / 16 + 1, through = 0, g = parent;
+	uint32_t min_i = avg.inodes > v->inodes_per_group / 4 ? avg.inodes - v->inodes_per_group / 4 : 1;
+	uint32_t min_b = avg.blocks > v->blocks_per_group / 4 ? avg.blocks - v->blocks_per_group / 4 : 0;
+
+	for (uint32_t k = 0; k <= v->nr_regions && through < 2 * NEAR_REGIONS; k++) {
+		if (k < NEAR_REGIONS || region_has(v, g >> X4_REGION_BITS, min_i, min_b)) {
+			uint32_t found = nearby_in(v, g, max_dirs, min_i, min_b);
+
+			if (found != UINT32_MAX)
+				return found;
+			through++;
+		}
+		g = x4_region_end(v, g) % v->nr_groups;
+	}
+	return UINT32_MAX;
+}
+
+/* Anything with a free inode, the parent's group first; want_blocks: and a free block, if that is not far. */
 static uint32_t first_with_room(struct x4_vol *v, uint32_t parent, bool want_blocks)
 {
-	for (uint32_t k = 0; k < v->nr_groups; k++) {
-		uint32_t g = (parent + k) % v->nr_groups;
+	uint32_t looked = 0;
 
+	for (uint32_t k = 0; k < v->nr_groups && !(want_blocks && looked > X4_NOWAIT_GROUPS);) {
+		uint32_t g = (uint32_t)(((uint64_t)parent + k) % v->nr_groups);
+		const struct x4_region *r = x4_region_of(v, g);
+
+		fdio_count(CTR_x4_place_look);
+		if (!r->free_inodes || (want_blocks && !r->free_blocks)) {
+			k += x4_region_end(v, g) - g;
+			continue;
+		}
 		if (!v->groups[g].ib_bad && v->groups[g].d.free_inodes && (!want_blocks || v->groups[g].d.free_blocks))
 			return g;
+		looked++;
+		k++;
 	}
 	return UINT32_MAX;
 }
@@ -206,12 +282,10 @@ int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_
 	struct x4_vol *v = dir->vol;
 	bool is_dir = S_ISDIR(mode);
 	uint32_t g, bit = 0;
-	int err;
+	int err = -ENOSPC;
 
-	if (nowait_on() && is_dir && v->nr_groups > X4_NOWAIT_GROUPS)
-		return nowait_miss();
-	/* Each round either succeeds or takes a damaged group out of the game. */
-	for (uint32_t tries = 0; tries <= v->nr_groups; tries++) {
+	/* Each round either succeeds or takes a damaged group out of the game; not all at once, where all are. */
+	for (uint32_t tries = 0; tries < MAX_TRIES; tries++) {
 		fdio_mutex_lock(&v->alloc_lock);
 		g = pick_group(v, dir, is_dir);
 		fdio_mutex_unlock(&v->alloc_lock);
@@ -229,7 +303,7 @@ int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_
 			*ret_ino = first_ino_of(v, g) + bit;
 		return err;
 	}
-	return -ENOSPC;
+	return err;
 }
 
 int x4_ifree(struct jnl_handle *h, struct x4_vol *v, uint32_t ino, bool is_dir)

@@ -16,6 +16,7 @@
 #include <ext2fs/ext2fs.h>
 
 struct x4_group; /* x4_group.c */
+struct x4_region;
 struct x4_map_note; /* x4_extent.c */
 struct x4_map;   /* x4_map.c: immutable snapshot, published by pointer, retired through epochs */
 
@@ -52,6 +53,8 @@ struct x4_vol {
 	/* groups (x4_group.c): guarded by alloc_lock unless said otherwise there */
 	struct fdio_mutex alloc_lock;
 	struct x4_group *groups;
+	struct x4_region *regions;  /* sums of neighbouring groups */
+	uint32_t nr_regions;
 	pthread_cond_t alloc_cond;  /* a group was loaded; freed blocks became reusable */
 	struct list dirty_groups;   /* to be sealed */
 	struct list images;         /* groups with an allocation image, oldest first */

@@ -122,6 +122,29 @@ static void check_group(struct x4_vol *v, uint32_t g)
 	ck_assert_uint_eq(disk, grp->d.free_blocks);
 }
 
+/* The sums of regions, and that no group has a longer free run than its region may have. */
+static void check_region(struct x4_vol *v, uint32_t r)
+{
+	uint32_t first = r << X4_REGION_BITS;
+	struct x4_region sum = { 0 };
+
+	for (uint32_t g = first; g < x4_region_end(v, first); g++) {
+		const struct x4_group *grp = &v->groups[g];
+
+		sum.free_inodes += grp->d.free_inodes;
+		sum.free_blocks += grp->d.free_blocks;
+		sum.used_dirs += grp->d.used_dirs;
+		for (uint32_t s = 0, e = 0; grp->alloc && s < grp->nbits; s = e) {
+			s = x4_bits_next(grp->alloc, grp->nbits, s, false);
+			e = x4_bits_next(grp->alloc, grp->nbits, s, true);
+			ck_assert_uint_le(e - s, FDIO_MIN(v->regions[r].longest, grp->max_run));
+		}
+	}
+	ck_assert_uint_eq(sum.free_inodes, v->regions[r].free_inodes);
+	ck_assert_uint_eq(sum.free_blocks, v->regions[r].free_blocks);
+	ck_assert_uint_eq(sum.used_dirs, v->regions[r].used_dirs);
+}
+
 void env_check_groups(struct x4_vol *v)
 {
 	uint64_t free_blocks = 0, free_inodes = 0;
@@ -131,6 +154,8 @@ void env_check_groups(struct x4_vol *v)
 		free_blocks += v->groups[g].free_alloc;
 		free_inodes += v->groups[g].d.free_inodes;
 	}
+	for (uint32_t r = 0; r < v->nr_regions; r++)
+		check_region(v, r);
 	ck_assert_uint_eq(free_blocks, v->free_blocks);
 	ck_assert_uint_eq(free_inodes, v->free_inodes);
 }
