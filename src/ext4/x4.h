@@ -15,6 +15,7 @@
  *   inodes  x4_inode.c x4_itable.c x4_attr.c x4_orphan.c         inode cache, disk inode, attributes, orphans, eviction
  *   extents x4_map.c x4_extent.c x4_alloc_range.c x4_trunc.c x4_falloc.c   map snapshots, tree edits, reserve/insert, truncate
  *   names   x4_dir*.c x4_htree.c x4_namei.c x4_rename.c x4_symlink.c       directories
+ *   inline  x4_inline.c                                          content in the inode, read only
  *   xattrs  x4_xattr*.c x4_acl.c
  */
 #ifndef FDIO_EXT4_X4_H
@@ -183,6 +184,11 @@ struct x4_ext {
 int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
 /* Brings the whole map into memory. Blocks. -EUCLEAN for a broken tree. */
 int x4_map_load(struct x4_inode *i);
+/* The content lies in the inode (inline_data): it has no map, and x4_inline_read is how it is read: bytes, 0 at the end, or -errno. Such
+ * volumes are only read. Any thread, never block. */
+bool x4_inode_inline(const struct x4_inode *i);
+ssize_t x4_inline_read(struct x4_inode *i, uint64_t off, void *buf, size_t len);
+bool x4_vol_has_inline(const struct x4_vol *v); /* there may be such inodes */
 /* SEEK_DATA / SEEK_HOLE: byte offsets; -ENXIO beyond the end. */
 int x4_seek(struct x4_inode *i, uint64_t off, bool want_data, uint64_t *ret);
 

@@ -117,6 +117,8 @@ int dir_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_po
 	struct x4_dirstate *ds = NULL;
 	int r = 0;
 
+	if (x4_inode_inline(dir))
+		return dir_inline_find(dir, name, len, ret);
 	if (is_dots(name, len))
 		return find_dots(dir, len, ret);
 	if (dir_is_dx(dir)) {

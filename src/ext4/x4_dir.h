@@ -84,6 +84,19 @@ uint32_t dxb_block(const uint8_t *data, unsigned ofs, unsigned n);
 void dxb_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t block);
 void dxb_seal(struct x4_inode *dir, struct jnl_buf *b);
 
+/* The entries of [from, to) fill it and make sense; lblk and blk: what the message says. */
+int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
+		       unsigned from, unsigned to);
+
+/* ---- a directory inside its inode (x4_inline.c) ---- */
+/* Its content, malloc'd, with entries that have been checked. */
+int dir_inline_load(struct x4_inode *dir, uint8_t **ret, uint32_t *ret_len);
+/* The entry at *off (0: the first), which moves on; false at the end. */
+bool dir_inline_next(const struct x4_vol *v, const uint8_t *data, uint32_t len, uint32_t *off,
+		     struct dirb_ent *ret);
+struct dir_pos;
+int dir_inline_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret);
+
 /* ---- a directory (x4_dir.c) ---- */
 struct dir_pos { uint32_t lblk, off, ino; uint8_t ft; };
 

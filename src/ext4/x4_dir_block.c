@@ -183,11 +183,33 @@ void dxb_seal(struct x4_inode *dir, struct jnl_buf *b)
 }
 
 /* ---- reading ---- */
+int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
+		       unsigned from, unsigned to)
+{
+	struct x4_vol *v = dir->vol;
+	struct dirb_ent e;
+
+	for (unsigned off = from; off < to; off += e.rec_len) {
+		if (!dirb_get(v, data, to, off, &e))
+			return X4_CORRUPT(v, dir->ino, blk, "directory block %u: bad entry at %u",
+					  lblk, off);
+		if (e.ino == 0)
+			continue;
+		if (e.ino > v->nr_inodes)
+			return X4_CORRUPT(v, dir->ino, blk,
+					  "directory block %u: inode %u at %u does not exist", lblk,
+					  e.ino, off);
+		if (e.name_len == 0 || memchr(e.name, '/', e.name_len) ||
+		    memchr(e.name, 0, e.name_len))
+			return X4_CORRUPT(v, dir->ino, blk,
+					  "directory block %u: impossible name at %u", lblk, off);
+	}
+	return 0;
+}
+
 static int verify_leaf(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *b)
 {
 	struct x4_vol *v = dir->vol;
-	unsigned off = 0, limit = dirb_limit(v);
-	struct dirb_ent e;
 
 	if (v->has_csum) {
 		const uint8_t *tail = b->data + v->block_size - DIR_TAIL_LEN;
@@ -197,17 +219,7 @@ static int verify_leaf(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf
 		if (get32(tail + 8) != leaf_csum(dir, b->data))
 			return X4_CORRUPT(v, dir->ino, b->blk, "directory block %u: wrong checksum", lblk);
 	}
-	for (; off < limit; off += e.rec_len) {
-		if (!dirb_get(v, b->data, limit, off, &e))
-			return X4_CORRUPT(v, dir->ino, b->blk, "directory block %u: bad entry at %u", lblk, off);
-		if (e.ino == 0)
-			continue;
-		if (e.ino > v->nr_inodes)
-			return X4_CORRUPT(v, dir->ino, b->blk, "directory block %u: inode %u at %u does not exist", lblk, e.ino, off);
-		if (e.name_len == 0 || memchr(e.name, '/', e.name_len) || memchr(e.name, 0, e.name_len))
-			return X4_CORRUPT(v, dir->ino, b->blk, "directory block %u: impossible name at %u", lblk, off);
-	}
-	return 0;
+	return dirb_check_entries(dir, lblk, b->blk, b->data, 0, dirb_limit(v));
 }
 
 static int verify_index(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *b)
@@ -246,7 +258,7 @@ int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct j
 	uint32_t bit;
 	int r;
 
-	if (ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT4_INLINE_DATA_FL)
+	if (x4_inode_inline(dir))
 		return -EOPNOTSUPP; /* not damaged: it has no blocks */
 	if (lblk >= dir_nr_blocks(dir))
 		return X4_CORRUPT(v, dir->ino, 0, "block %u is beyond the directory", lblk);

@@ -136,6 +136,25 @@ static int list_linear(struct listing *l, uint64_t from)
 	return r;
 }
 
+/* What lies in the inode: a position is a place there. */
+static int list_inline(struct listing *l, uint64_t from)
+{
+	struct x4_vol *v = l->dir->vol;
+	uint32_t len, off = 0;
+	struct dirb_ent e;
+	uint8_t *data;
+	int r = dir_inline_load(l->dir, &data, &len);
+
+	if (r)
+		return r;
+	while (!l->stopped && dir_inline_next(v, data, len, &off, &e))
+		if (e.ino && e.off >= from)
+			give(l, e.name, e.name_len, e.ino, type_of(l, e.ino, e.ft),
+			     e.off + 1 + COOKIE_BASE);
+	free(data);
+	return 0;
+}
+
 /* ---- in hash order ---- */
 static uint64_t pos_of_hash(uint32_t hash) { return (uint64_t)(hash >> 1) << (MINOR_BITS + ORD_BITS); }
 static uint32_t hash_of_pos(uint64_t pos) { return (uint32_t)(pos >> (MINOR_BITS + ORD_BITS)) << 1; }
@@ -320,7 +339,9 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 	if (r == 0 && cookie < COOKIE_NAMES)
 		r = give_dots(&l, cookie);
 	if (r == 0 && !l.stopped) {
-		if (by_hash(dir))
+		if (x4_inode_inline(dir))
+			r = list_inline(&l, from);
+		else if (by_hash(dir))
 			r = list_hashed(&l, from);
 		else
 			r = list_linear(&l, from);

@@ -22,6 +22,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+bool x4_inode_inline(const struct x4_inode *i)
+{
+	return le32toh(i->raw->i_flags) & EXT4_INLINE_DATA_FL;
+}
+
 /*
  * No block of its own besides one (with bigalloc a cluster) for attributes; what the flags say does not count. Where values can lie
  * in inodes their blocks are counted too, so that the size alone decides. As in the kernel.
@@ -31,7 +36,7 @@ bool x4_link_is_fast(const struct x4_inode *i)
 	uint64_t acl = le32toh(i->raw->i_file_acl) | (uint64_t)le16toh(i->raw->osd2.linux2.l_i_file_acl_high) << 32;
 	uint64_t own = acl ? (i->vol->block_size / 512) * EXT2FS_CLUSTER_RATIO(i->vol->fs) : 0;
 
-	if (!S_ISLNK(le16toh(i->raw->i_mode)) || (le32toh(i->raw->i_flags) & EXT4_INLINE_DATA_FL))
+	if (!S_ISLNK(le16toh(i->raw->i_mode)) || x4_inode_inline(i))
 		return false;
 	return x4_raw_size(i) < sizeof(i->raw->i_block) && (i->vol->has_ea_inode || x4_raw_blocks_512(i) <= own);
 }
@@ -40,7 +45,7 @@ enum x4_map_kind x4_map_kind(const struct x4_inode *i)
 {
 	uint32_t flags = le32toh(i->raw->i_flags), mode = le16toh(i->raw->i_mode);
 
-	if (flags & EXT4_INLINE_DATA_FL)
+	if (x4_inode_inline(i))
 		return X4_MAPPED_NOT;
 	if (!S_ISREG(mode) && !S_ISDIR(mode) && !S_ISLNK(mode))
 		return X4_MAPPED_NOT;
@@ -302,7 +307,12 @@ int x4_map_load_locked(struct x4_inode *i)
 		r = x4_ind_load(i, &b);
 		break;
 	case X4_MAPPED_NOT:
-		r = le32toh(i->raw->i_flags) & EXT4_INLINE_DATA_FL ? -EOPNOTSUPP : -EINVAL;
+		r = -EINVAL;
+		if (x4_inode_inline(i) && ext2fs_has_feature_inline_data(i->vol->fs->super))
+			r = -EOPNOTSUPP; /* x4_inline_read */
+		else if (x4_inode_inline(i))
+			r = X4_CORRUPT(i->vol, i->ino, 0,
+				       "inline data, which the file system does not have");
 		break;
 	}
 	if (!r)

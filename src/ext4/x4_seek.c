@@ -14,6 +14,10 @@ int x4_seek(struct x4_inode *i, uint64_t off, bool want_data, uint64_t *ret)
 
 	if (off >= size)
 		return -ENXIO;
+	if (x4_inode_inline(i)) {
+		*ret = want_data ? off : size;
+		return 0;
+	}
 	while (at < size && at >> bits < X4_LBLK_END) {
 		struct x4_ext x;
 		int r = x4_map_lookup_load(i, at >> bits, &x);

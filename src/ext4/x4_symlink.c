@@ -92,6 +92,8 @@ int x4_readlink(struct x4_inode *i, char *buf, size_t cap, unsigned *ret_len)
 			X4_CORRUPT(i->vol, i->ino, 0, "symbolic link of %llu bytes", (unsigned long long)size);
 	else if (x4_link_is_fast(i))
 		memcpy(buf, i->raw->i_block, size);
+	else if (x4_inode_inline(i))
+		r = x4_inline_link(i, buf, size);
 	else
 		r = read_slow(i, buf, size);
 	x4_inode_unlock(i);

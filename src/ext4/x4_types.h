@@ -318,6 +318,9 @@ void x4_groups_fini(struct x4_vol *v);
 
 /* ---- extents ---- */
 void x4_extent_init(struct x4_inode *i); /* empty root in raw, EXTENTS_FL */
+/* Content of an inode with inline data: malloc'd, checked as far as its place goes. And a link's target of size bytes. */
+int x4_inline_load(struct x4_inode *i, uint8_t **ret, uint32_t *ret_len);
+int x4_inline_link(struct x4_inode *i, char *buf, uint64_t size);
 /* i is a symbolic link whose target lies in the inode itself. */
 bool x4_link_is_fast(const struct x4_inode *i);
 /* For directories and symlinks: block lblk of i; loads the map if needed. -EUCLEAN for a hole. Blocks. The caller holds i.rw

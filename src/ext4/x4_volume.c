@@ -733,3 +733,4 @@ bool x4_vol_is_shut_down(const struct x4_vol *v) { return __atomic_load_n(&v->sh
 struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
 struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
 unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }
+bool x4_vol_has_inline(const struct x4_vol *v) { return ext2fs_has_feature_inline_data(v->fs->super); }

@@ -43,6 +43,8 @@ struct x4_xattr_set {
 /* Reads and checks all. The caller holds rw in any mode, or is inside a handle that has i to itself. One spare entry is left. */
 int x4_xattr_load(struct x4_inode *i, struct x4_xattr_set *ret);
 void x4_xattr_set_fini(struct x4_xattr_set *s);
+/* The value of system.data, from the inode's own space, at most cap bytes; -EUCLEAN without. */
+int x4_xattr_inline(struct x4_inode *i, uint8_t *buf, uint32_t cap, uint32_t *ret_len);
 struct x4_xattr *x4_xattr_find(struct x4_xattr_set *s, uint8_t index, const char *name, unsigned name_len);
 /* Writes the set back in h: each attribute stays where it is; a fresh one goes to the inode if it fits, else to
  * the block of its own (a shared one is left to its other owners), or its value to an inode of its own, as ext4 places them.

@@ -196,6 +196,32 @@ static int load_ibody(struct x4_inode *i, struct x4_xattr_set *s)
 	return parse(i, s, s->ibody_copy, s->ibody_copy, s->ibody_copy + len, 0);
 }
 
+int x4_xattr_inline(struct x4_inode *i, uint8_t *buf, uint32_t cap, uint32_t *ret_len)
+{
+	struct x4_xattr_set s = { .cap = 8 };
+	struct x4_xattr *x;
+	int err;
+
+	s.e = calloc(s.cap, sizeof(*s.e));
+	if (!s.e)
+		return -ENOMEM;
+	err = load_ibody(i, &s);
+	if (err)
+		goto out;
+	x = x4_xattr_find(&s, X4_XI_SYSTEM, "data", 4);
+	if (!x || x->inum || x->size > cap) {
+		err = X4_CORRUPT(i->vol, i->ino, 0,
+				 "inline data without the attribute that holds the rest");
+		goto out;
+	}
+	if (x->size)
+		memcpy(buf, x->value, x->size);
+	*ret_len = x->size;
+out:
+	x4_xattr_set_fini(&s);
+	return err;
+}
+
 static int load_block(struct x4_inode *i, struct x4_xattr_set *s, uint64_t blk)
 {
 	struct jnl_buf *b;

@@ -331,6 +331,7 @@ int ops_new(const struct ops_config *cfg, struct ops **ret)
 		return -ENOMEM;
 	o->cfg = *cfg;
 	o->vol = cfg->vol;
+	o->has_inline = x4_vol_has_inline(o->vol);
 	fdio_mutex_init(&o->files_lock, RANK_OPS_FILES);
 	err = ops_notify_new(o);
 	if (!err)

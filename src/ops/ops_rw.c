@@ -40,6 +40,14 @@ static void submit(struct ops_req *q, struct ops_file *f, uint64_t pos, uint32_t
 	dio_submit(q->ops->dio, &q->dio);
 }
 
+/* What lies in the inode is in memory. The kernel serves O_DIRECT so too, of any alignment. */
+static void read_inline(struct ops_req *q, struct ops_file *f, const struct fuse_read_in *in)
+{
+	ssize_t n = x4_inline_read(f->inode, in->offset, q->tr.payload, in->size);
+
+	ops_reply(q, n < 0 ? (int)n : 0, n < 0 ? 0 : (uint32_t)n);
+}
+
 void ops_read(struct ops_req *q)
 {
 	const struct fuse_read_in *in = ops_arg(q);
@@ -52,6 +60,10 @@ void ops_read(struct ops_req *q)
 	}
 	if (unlikely(in->size > q->tr.payload_cap || in->offset > INT64_MAX)) {
 		ops_reply_err(q, -EINVAL);
+		return;
+	}
+	if (unlikely(q->ops->has_inline) && x4_inode_inline(f->inode)) {
+		read_inline(q, f, in);
 		return;
 	}
 	if ((in->read_flags & FUSE_READ_LOCKOWNER) && (in->flags & O_DIRECT))

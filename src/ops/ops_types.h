@@ -77,6 +77,7 @@ struct ops {
 	struct x4_vol *vol;
 	struct dio *dio;
 	struct tr *tr;
+	bool has_inline;                           /* there may be files inside inodes */
 
 	struct fdio_mutex files_lock;              /* guards: free list, nr_* and the filling of chunks */
 	struct ops_file *chunks[OPS_FILES_CHUNKS]; /* atomic pointers, only ever set */

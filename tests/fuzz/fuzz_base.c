@@ -302,6 +302,9 @@ static bool take(struct fake_dev *f, const char *name, const char *suffix, bool 
 
 /* What mke2fs -d fills the images with that we only read. */
 static const char tree[] = "mkdir -p \"$IMG.d/sub/dir\"; echo inline >\"$IMG.d/small\"; head -c 20000 /dev/zero | tr '\\0' q >\"$IMG.d/large\"; "
+			   "head -c 100 /dev/zero | tr '\\0' m >\"$IMG.d/medium\"; "
+			   "ln -s $(printf %080d 1) \"$IMG.d/longlink\"; mkdir \"$IMG.d/few\"; "
+			   "for i in 1 2 3; do echo $i >\"$IMG.d/few/name$i\"; done; "
 			   "ln -s small \"$IMG.d/link\"; for i in $(seq 60); do echo $i >\"$IMG.d/sub/file$i\"; done; ";
 
 static struct fake_dev *format(const struct recipe *r)
