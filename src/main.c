@@ -18,6 +18,7 @@
 #include "readahead.h"
 #include "recover.h"
 #include "sandbox.h"
+#include "superopts.h"
 #include "unmounter.h"
 #include "watchdog.h"
 
@@ -233,6 +234,7 @@ static int probe_and_open(struct session *s)
 
 	if (probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
+	superopts_apply(&s->opt, s->probe.super, s->probe.path);
 	if (raise_limits(s))
 		return EXIT_SYSTEM;
 	if (!s->opt.norecovery && recover_device(&s->probe, s->opt.read_only, &again, s->err, sizeof(s->err)))
@@ -279,7 +281,8 @@ static int open_volume(struct session *s)
 	struct x4_options xo = {
 		.read_only = s->read_only, .norecovery = o->norecovery, .discard = o->discard, .errors = (enum x4_errors_policy)o->errors,
 		.atime = (enum x4_atime_policy)o->atime, .nodiratime = o->nodiratime, .lazytime = o->lazytime, .acl = o->acl,
-		.user_xattr = o->user_xattr, .commit_interval_s = (unsigned)o->commit, .nr_cpus = loop_set_count(s->loops),
+		.user_xattr = o->user_xattr, .grpid = o->grpid,
+		.commit_interval_s = (unsigned)o->commit, .nr_cpus = loop_set_count(s->loops),
 		.went_read_only = on_read_only, .arg = s,
 	};
 
@@ -319,7 +322,8 @@ static int make_upper(struct session *s)
 	struct ops_config oc = {
 		.vol = s->vol, .workers = s->workers, .nr_requests = (unsigned)s->opt.queue_depth * loop_set_count(s->loops),
 		.parallel_dio = s->opt.parallel_dio, .sync = s->opt.sync, .dirsync = s->opt.dirsync, .in_group = on_in_group,
-		.capable = on_capable, .arg = s,
+		.capable = on_capable, .resuid = (uint32_t)s->opt.resuid,
+		.resgid = (uint32_t)s->opt.resgid, .arg = s,
 	};
 	struct dio_config dc = {
 		.dev = s->dev, .vol = s->vol, .loops = s->loops, .nr_cpus = loop_set_count(s->loops), .workers = s->io, .syncers = s->syncers,

@@ -41,6 +41,14 @@ static const struct def defs[] = {
 static int *int_field(struct options *o, const struct def *d) { return (int *)(void *)((char *)o + d->field); }
 static char **str_field(struct options *o, const struct def *d) { return (char **)(void *)((char *)o + d->field); }
 
+static uint64_t field_bit(const struct def *d)
+{
+	return 1ULL << ((d->field - offsetof(struct options, read_only)) / sizeof(int));
+}
+
+_Static_assert(offsetof(struct options, fsname) - offsetof(struct options, read_only) <=
+	       64 * sizeof(int), "a bit for each field");
+
 static bool takes_value(const struct def *d) { return d->kind == K_NUM || d->kind == K_ENUM || d->kind == K_STR; }
 
 static bool matches(const struct def *d, const char *opt)
@@ -135,6 +143,8 @@ static int apply(struct options *o, const char *opt, bool sloppy, char *errbuf, 
 	}
 	if (d->kind == K_FLAG)
 		*int_field(o, d) = d->lo;
+	if (d->kind == K_FLAG || d->kind == K_NUM || d->kind == K_ENUM)
+		o->given |= field_bit(d);
 	if (!takes_value(d))
 		return 0;
 	value = strchr(opt, '=');
@@ -143,6 +153,31 @@ static int apply(struct options *o, const char *opt, bool sloppy, char *errbuf, 
 		return -EINVAL;
 	}
 	return apply_value(o, d, value + 1, errbuf, errlen);
+}
+
+enum options_took options_take(struct options *o, const char *opt, bool may_set, char *why,
+			       size_t len)
+{
+	const struct def *d = find(opt);
+	uint64_t given = o->given;
+	int before;
+
+	why[0] = '\0';
+	if (d && d->kind == K_NOOP)
+		return OPTIONS_LEFT;
+	if (!d || d->kind == K_REFUSE || d->kind == K_STR || !may_set) {
+		snprintf(why, len, "%s", !d ? "it is not known" : d->kind == K_REFUSE ? d->text
+			 : "that is not for a file system to say");
+		return OPTIONS_NOT;
+	}
+	if (given & field_bit(d))
+		return OPTIONS_LEFT;
+	before = *int_field(o, d);
+	if (apply(o, opt, false, why, len))
+		return OPTIONS_NOT;
+	o->given = given;
+	o->asked |= field_bit(d);
+	return *int_field(o, d) == before ? OPTIONS_LEFT : OPTIONS_TAKEN;
 }
 
 int options_parse_list(struct options *o, const char *list, bool sloppy, char *errbuf, size_t errlen)
@@ -186,6 +221,7 @@ void options_defaults(struct options *o, bool root)
 	o->acl = 1;
 	o->parallel_dio = 1;
 	o->user_xattr = 1;
+	o->resuid = o->resgid = -1;
 #ifdef FDIO_SANITIZED
 	o->sandbox = 1; /* off: sanitizers open files and start programs to report what they find */
 #endif

@@ -22,8 +22,13 @@ struct options {
 	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync, allow_other;
 	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll, max_background, readahead, workers, transport;
 	int log, acl, user_xattr, sandbox, drain_timeout;
+	int grpid;              /* 0: follows the directory's bit */
+	int resuid, resgid;     /* -1: not said */
 	char *fsname;
 	bool log_given;
+	/* Bits of the int fields above, from read_only on: set by the command line; by
+	 * options_take. */
+	uint64_t given, asked;
 };
 
 /* argv[0] decides: mount.* takes mount(8)'s helper arguments, anything else fusedio's own. 0, or EXIT_USAGE with one line
@@ -34,6 +39,14 @@ int options_parse_list(struct options *o, const char *list, bool sloppy, char *e
 void options_defaults(struct options *o, bool root);
 void options_free(struct options *o);
 void options_help(FILE *f);
+/*
+ * One option that somebody else than the command line, which goes first, asks for; what may not be
+ * set so has no effect. TAKEN: set, noted in asked. LEFT: nothing is to be done. NOT: it cannot be
+ * had; why, as it was written.
+ */
+enum options_took { OPTIONS_TAKEN, OPTIONS_LEFT, OPTIONS_NOT };
+enum options_took options_take(struct options *o, const char *opt, bool may_set, char *why,
+			       size_t len);
 /* What the kernel and libfuse get. */
 void options_mount_list(const struct options *o, bool root, char *out, size_t cap);
 

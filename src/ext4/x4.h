@@ -47,6 +47,7 @@ struct x4_options {
 	enum x4_atime_policy atime;
 	bool nodiratime, lazytime;
 	bool acl, user_xattr;         /* on by default: the caller sets them */
+	bool grpid;                   /* new files take the group of their directory (BSD groups) */
 	unsigned commit_interval_s;
 	size_t cache_bytes;
 	unsigned nr_cpus;             /* for per-CPU state of inodes; >= 1 */
@@ -184,8 +185,8 @@ struct x4_ext {
 int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
 /* Brings the whole map into memory. Blocks. -EUCLEAN for a broken tree. */
 int x4_map_load(struct x4_inode *i);
-/* The content lies in the inode (inline_data): it has no map, and x4_inline_read is how it is read: bytes, 0 at the end, or -errno. Such
- * volumes are only read. Any thread, never block. */
+/* The content lies in the inode (inline_data): it has no map, and x4_inline_read is how it is read:
+ * bytes, 0 at the end, or -errno. Such volumes are only read. Any thread, never block. */
 bool x4_inode_inline(const struct x4_inode *i);
 ssize_t x4_inline_read(struct x4_inode *i, uint64_t off, void *buf, size_t len);
 bool x4_vol_has_inline(const struct x4_vol *v); /* there may be such inodes */

@@ -56,7 +56,7 @@ static void set_owner(struct x4_inode *i, struct x4_inode *dir, uint32_t mode, c
 	const struct ext2_inode_large *d = dir->raw;
 	uint32_t gid = c->gid;
 
-	if ((d->i_mode & S_ISGID) || i->vol->grpid)
+	if ((d->i_mode & S_ISGID) || i->vol->opt.grpid)
 		gid = d->i_gid | (uint32_t)d->osd2.linux2.l_i_gid_high << 16;
 	if ((d->i_mode & S_ISGID) && S_ISDIR(mode))
 		mode |= S_ISGID;

@@ -38,7 +38,6 @@ struct x4_vol {
 	bool mmp_lost;              /* atomic: another host has the file system, nothing may be written any more */
 	bool shut_down;             /* atomic; set once by x4_vol_shutdown */
 	bool mounting;              /* x4_vol_open runs: x4_iget serves the journal and other reserved inodes too */
-	bool grpid;                 /* new files take the group of their directory (BSD groups) */
 	uint32_t desc_size, inodes_per_block, itable_blocks;
 	uint64_t sb_blk;            /* the block that holds the primary superblock, and where in it */
 	uint32_t sb_off;
@@ -318,7 +317,8 @@ void x4_groups_fini(struct x4_vol *v);
 
 /* ---- extents ---- */
 void x4_extent_init(struct x4_inode *i); /* empty root in raw, EXTENTS_FL */
-/* Content of an inode with inline data: malloc'd, checked as far as its place goes. And a link's target of size bytes. */
+/* Content of an inode with inline data: malloc'd, checked as far as its place goes. And a link's
+ * target of size bytes. */
 int x4_inline_load(struct x4_inode *i, uint8_t **ret, uint32_t *ret_len);
 int x4_inline_link(struct x4_inode *i, char *buf, uint64_t size);
 /* i is a symbolic link whose target lies in the inode itself. */

@@ -59,7 +59,6 @@ static void set_features(struct x4_vol *v)
 	v->has_ext_attr = ext2fs_has_feature_xattr(sb);
 	v->has_ea_inode = ext2fs_has_feature_ea_inode(sb);
 	v->csum_seed = v->fs->csum_seed;
-	v->grpid = (sb->s_default_mount_opts & EXT2_DEFM_BSDGROUPS) != 0;
 	v->mount_state = sb->s_state;
 	memcpy(v->label, sb->s_volume_name, sizeof(v->label));
 }
@@ -367,6 +366,9 @@ static void warn_state(struct x4_vol *v)
 		log_warn("%s: the file system has errors: running e2fsck is recommended", v->dev->name);
 	if (sb->s_max_mnt_count > 0 && sb->s_mnt_count >= (uint16_t)sb->s_max_mnt_count)
 		log_warn("%s: mounted often without a check: running e2fsck is recommended", v->dev->name);
+	if (sb->s_checkinterval &&
+	    sb->s_lastcheck + (uint64_t)sb->s_checkinterval <= (uint64_t)x4_now(v).tv_sec)
+		log_warn("%s: not checked for long: running e2fsck is recommended", v->dev->name);
 }
 
 static int start_rw(struct opening *o, void (*mark)(struct ext2_super_block *sb, void *arg))
@@ -733,4 +735,7 @@ bool x4_vol_is_shut_down(const struct x4_vol *v) { return __atomic_load_n(&v->sh
 struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
 struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
 unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }
-bool x4_vol_has_inline(const struct x4_vol *v) { return ext2fs_has_feature_inline_data(v->fs->super); }
+bool x4_vol_has_inline(const struct x4_vol *v)
+{
+	return ext2fs_has_feature_inline_data(v->fs->super);
+}

@@ -195,7 +195,14 @@ void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 	nowait_end();
 }
 
-bool ops_may_use_reserved(const struct ops_req *q) { return q->tr.in.h.uid == 0; }
+/* FUSE does not tell who is a supplementary member of the group. */
+bool ops_may_use_reserved(const struct ops_req *q)
+{
+	const struct ops_config *c = &q->ops->cfg;
+	const struct fuse_in_header *h = &q->tr.in.h;
+
+	return h->uid == 0 || h->uid == c->resuid || (c->resgid && h->gid == c->resgid);
+}
 
 void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)
 {

@@ -21,6 +21,7 @@ struct ops_config {
 	unsigned nr_requests;    /* slots of all loops: bounds what can wait for an invalidation */
 	bool parallel_dio;       /* O_DIRECT opens bypass the page cache and write in parallel */
 	bool sync, dirsync;      /* mount options of these names */
+	uint32_t resuid, resgid; /* who besides root may use the reserved blocks; group 0: none */
 	/* Whether gid is a supplementary group of the process; NULL: not to be found out. Workers; may block for a moment. */
 	bool (*in_group)(void *arg, uint32_t pid, uint32_t gid);
 	/* Whether the waiting thread pid, user uid, has a capability (CAP_*); NULL: nobody has. Workers; may block for a moment. */

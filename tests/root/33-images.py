@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Images as others make them: features that are only read, settings in the superblock, and what is no file system of ours at all."""
+"""
+Images as others make them: features that are only read, settings in the superblock, and what is
+no file system of ours at all.
+"""
+import errno
 import mmap
 import os
+import re
 
-from lib import case, expect, expect_eq, main, pattern, read_file, write_file
+from lib import (HERE, MIB, case, expect, expect_eq, expect_errno, main, pattern, read_file,
+                 run, wait_for, write_file)
 from tree import differences, scan
 
 
 def fill_inline(k):
-    """Files, directories and links that fit into their inodes, that just do not, and that did once."""
+    """Files, directories and links that fit into their inodes, just do not, or did once."""
     for n in (0, 1, 59, 60, 61, 100, 130, 150, 158, 159, 160, 161, 170, 4096, 9000):
         write_file(os.path.join(k, f"file{n}"), pattern(n, n + 1))
     for n in (1, 59, 60, 90, 150, 400):
@@ -53,16 +59,177 @@ def inline_data(env, how):
         fill_inline(k)
     with vol.kmount("ro") as k:
         want = scan(k)
-        contents = {n: read_file(os.path.join(k, n)) for n in os.listdir(k) if n.startswith(("file", "grown", "shrunk"))}
+        contents = {n: read_file(os.path.join(k, n)) for n in os.listdir(k)
+                    if n.startswith(("file", "grown", "shrunk"))}
     with vol.mount() as m:
         diff = differences(want, scan(m.point))
         expect(not diff, "; ".join(diff))
         for n, data in contents.items():
             expect_eq(read_file(m.path(n)), data, n)
             expect_eq(direct(m.path(n)), data, f"{n}, O_DIRECT")
-            with open(m.path(n), "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) if data else open(os.devnull, "rb") as mm:
+            if not data:
+                continue
+            with open(m.path(n), "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as mm:
                 expect_eq(mm.read(), data, f"{n}, mapped")
-        expect_eq(os.path.realpath(m.path("dir5", "sub", "..", "name0")), m.path("dir5", "name0"), "parent")
+        expect_eq(os.path.realpath(m.path("dir5", "sub", "..", "name0")), m.path("dir5", "name0"),
+                  "parent")
+    vol.check()
+
+
+
+# ---- settings in the superblock
+
+# All that tune2fs -o knows: what becomes of each.
+DEFAULTS = {
+    "debug": "not honoured", "bsdgroups": "honoured", "user_xattr": "nothing", "acl": "nothing",
+    "uid16": "not honoured", "journal_data": "not honoured", "journal_data_ordered": "nothing",
+    "journal_data_writeback": "nothing", "nobarrier": "not honoured", "block_validity": "nothing",
+    "discard": "honoured", "nodelalloc": "nothing",
+}
+# What the kernel's ext4 takes, and what it does not.
+LIST = {
+    "acl": "nothing", "noacl": "honoured", "user_xattr": "nothing", "nouser_xattr": "honoured",
+    "grpid": "honoured", "nogrpid": "nothing", "bsdgroups": "honoured", "sysvgroups": "nothing",
+    "commit=9": "honoured", "discard": "honoured", "nodiscard": "nothing",
+    "errors=continue": "honoured", "errors=remount-ro": "honoured", "norecovery": "honoured",
+    "noload": "honoured", "resuid=1001": "honoured", "resgid=1002": "honoured",
+    "commit=9999": "not honoured", "resuid=x": "not honoured", "data=journal": "not honoured",
+    "data=ordered": "nothing", "data=writeback": "nothing", "nobarrier": "not honoured",
+    "barrier": "nothing", "delalloc": "nothing", "nodelalloc": "nothing",
+    "auto_da_alloc": "nothing", "dioread_nolock": "nothing", "block_validity": "nothing",
+    "journal_checksum": "nothing", "journal_async_commit": "nothing", "init_itable=10": "nothing",
+    "stripe=16": "nothing", "max_batch_time=1": "nothing", "inode_readahead_blks=8": "nothing",
+    "data_err=abort": "not honoured", "max_dir_size_kb=8": "not honoured",
+    "usrquota": "not honoured", "dax": "not honoured", "debug": "not honoured",
+    "minixdf": "not honoured", "nouid32": "not honoured", "i_version": "not honoured",
+    "no-such-option": "not honoured",
+    # nothing of the mount or of the daemon is for an image to say
+    "suid": "not honoured", "dev": "not honoured", "exec": "not honoured",
+    "allow_other": "not honoured", "sandbox=off": "not honoured", "log=err": "not honoured",
+    "mlock": "not honoured", "workers=256": "not honoured", "fsname=x": "not honoured",
+    "ro": "not honoured", "sync": "not honoured", "readahead=4": "not honoured",
+}
+
+
+def told(m, name):
+    """What the log says of one setting: honoured, not honoured, or nothing."""
+    with open(m.log, errors="replace") as f:
+        lines = [line for line in f if "superblock ask" in line]
+    expect(len(lines) <= 1, f"{name}: {lines}")
+    if not lines:
+        return "nothing"
+    expect(name in lines[0], f"no {name} in {lines[0]!r}")
+    return "not honoured" if "not honoured" in lines[0] else "honoured"
+
+
+def manual():
+    """The settings of the table in the manual page."""
+    text = read_file(os.path.join(HERE, "../../man/fusedio.8")).decode()
+    text = text[text.index(".Ss Settings in the superblock"):text.index(".Sh DURABILITY")]
+    lines = re.findall(r"^\.It Fl o Cm (.*) Ta", text, re.M)
+    return {n for line in lines for n in line.split(", ")}
+
+
+@case(params=("-o", "-E mount_opts"), timeout=240)
+def every_setting(env, how):
+    """One after the other: honoured, told, or nothing to do, as the manual page has it."""
+    vol = env.volume(16, "-O", "^has_journal", "-N", "64")
+    if how == "-o":
+        expect_eq(manual(), set(DEFAULTS), "settings in the manual page")
+    base = read_file(vol.file)
+    for name, want in (DEFAULTS if how == "-o" else LIST).items():
+        write_file(vol.file, base)
+        if how == "-o":
+            run("tune2fs", "-o", "^acl,^user_xattr," + name, vol.file)
+        else:
+            run("tune2fs", "-o", "^acl,^user_xattr", "-E", "mount_opts=" + name, vol.file)
+        with vol.mount("transport=devfuse") as m:
+            expect_eq(told(m, name), want, name)
+
+
+@case()
+def settings_work(env):
+    """Each that is honoured does what it says, and the command line goes first."""
+    vol = env.volume(32, "-N", "512")
+    run("tune2fs", "-o", "bsdgroups,discard", vol.file)
+    with vol.mount("commit=1") as m:
+        write_file(m.path("f"), b"x" * (8 << 20), sync=True)
+        used = os.stat(vol.file).st_blocks
+        os.unlink(m.path("f"))
+        os.sync()
+        wait_for(lambda: os.stat(vol.file).st_blocks < used - 8000, "blocks are discarded")
+    asked = "nouser_xattr,discard,nodiscard"
+    run("debugfs", "-w", "-R", "set_super_value mount_opts " + asked, vol.file)
+    with vol.mount() as m:
+        with open(m.log, errors="replace") as f:
+            log = f.read()
+        for words in ("nouser_xattr, as", "bsdgroups, as"):
+            expect(words in log, f"no {words!r} in {log!r}")
+        os.mkdir(m.path("d"))
+        os.chown(m.path("d"), 0, 77)
+        os.mkdir(m.path("d", "sub"))
+        expect_eq(os.stat(m.path("d", "sub")).st_gid, 77, "group of a new directory")
+        with expect_errno(errno.EOPNOTSUPP):
+            os.setxattr(m.path("d"), "user.a", b"1")
+    with vol.mount("nogrpid,user_xattr") as m:
+        os.mkdir(m.path("d", "other"))
+        expect_eq(os.stat(m.path("d", "other")).st_gid, 0, "group of a new directory")
+        os.setxattr(m.path("d"), "user.a", b"1")
+    vol.check()
+
+
+def as_user(uid, gid, fn):
+    """fn in a child with these numbers; the error it fails with, 0 if none."""
+    pid = os.fork()
+    if pid == 0:
+        code = 255
+        try:
+            os.setgroups([])
+            os.setgid(gid)
+            os.setuid(uid)
+            fn()
+            code = 0
+        except OSError as e:
+            code = e.errno
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def append(path, n):
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(fd, b"x" * n)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@case()
+def reserved_blocks(env):
+    """Of whom the superblock says so; of whom the option says so; of nobody else."""
+    vol = env.volume(16, "-b", "1024", "-m", "20", "-J", "size=1")
+    run("tune2fs", "-u", "1001", "-g", "1002", vol.file)
+    with vol.mount("allow_other") as m:
+        os.chmod(m.point, 0o777)
+        for n in range(8):
+            write_file(m.path(f"f{n}"), b"")
+            os.chmod(m.path(f"f{n}"), 0o666)
+        with open(m.path("f0"), "r+b") as f:
+            f.truncate(32 * MIB)
+            left = os.statvfs(m.point).f_bavail
+            os.posix_fallocate(f.fileno(), 0, (left + 200) * 1024)  # root's: into the reserve
+        expect_eq(as_user(1000, 1000, lambda: append(m.path("f1"), 9000)), errno.ENOSPC,
+                  "a stranger")
+        expect_eq(as_user(1001, 1000, lambda: append(m.path("f2"), 9000)), 0, "the user")
+        expect_eq(as_user(1000, 1002, lambda: append(m.path("f3"), 9000)), 0, "of the group")
+        expect_eq(as_user(1001, 1000, lambda: os.mkdir(m.path("dir"))), 0, "the user creates")
+        expect_eq(as_user(1000, 1000, lambda: os.mkdir(m.path("dir2"))), errno.ENOSPC,
+                  "a stranger creates")
+    with vol.mount("allow_other,resuid=1003,resgid=0") as m:
+        expect_eq(as_user(1001, 1002, lambda: append(m.path("f4"), 9000)), errno.ENOSPC,
+                  "not any more")
+        expect_eq(as_user(1003, 1000, lambda: append(m.path("f5"), 9000)), 0, "by the option")
     vol.check()
 
 
