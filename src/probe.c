@@ -6,6 +6,7 @@
 #include "probe.h"
 
 #include "backing.h"
+#include "whatis.h"
 
 #include <blkid/blkid.h>
 #include <errno.h>
@@ -166,13 +167,13 @@ static int read_super(int fd, struct probe *p)
 	return n < 0 ? -errno : n == (ssize_t)sizeof(p->super) ? 0 : -ENODATA;
 }
 
-/* What libblkid makes of it; "" when it does not know. */
-static void blkid_type(int fd, char *type, size_t cap)
+/* What libblkid makes of it, and of its partitions if that is all; "" when it does not know. */
+static void blkid_type(int fd, char *type, char *pttype, size_t cap)
 {
 	blkid_probe pr = blkid_new_probe();
 	const char *v = NULL;
 
-	type[0] = '\0';
+	type[0] = pttype[0] = '\0';
 	if (!pr)
 		return;
 	if (!blkid_probe_set_device(pr, fd, 0, 0)) {
@@ -183,7 +184,7 @@ static void blkid_type(int fd, char *type, size_t cap)
 			if (!blkid_probe_lookup_value(pr, "TYPE", &v, NULL))
 				snprintf(type, cap, "%s", v);
 			else if (!blkid_probe_lookup_value(pr, "PTTYPE", &v, NULL))
-				snprintf(type, cap, "a partition table (%s)", v);
+				snprintf(pttype, cap, "%s", v);
 		}
 	}
 	blkid_free_probe(pr);
@@ -193,16 +194,15 @@ static int check_type(int fd, struct probe *p, char *errbuf, size_t errlen)
 {
 	uint32_t magic = p->super[56] | (uint32_t)p->super[57] << 8;
 	uint32_t log_bs = p->super[24] | (uint32_t)p->super[25] << 8;
-	char type[64];
+	char type[64], pttype[64];
 
-	blkid_type(fd, type, sizeof(type));
+	blkid_type(fd, type, pttype, sizeof(type));
 	if (!strcmp(type, "jbd"))
 		return fail(-EINVAL, errbuf, errlen, "%s is an external journal, not a file system", p->path);
-	if (type[0] && strncmp(type, "ext", 3))
-		return fail(-EINVAL, errbuf, errlen, "%s does not hold an ext4 file system but %s: name another device", p->path, type);
-	if (magic != EXT4_MAGIC)
-		return fail(-EINVAL, errbuf, errlen, "%s does not hold an ext4 file system, nor anything else that is known: make one with mke2fs -t ext4, "
-			    "or name another device", p->path);
+	if (magic != EXT4_MAGIC || pttype[0] || (type[0] && strncmp(type, "ext", 3))) {
+		whatis_say(fd, p->path, type, pttype, errbuf, errlen);
+		return -EINVAL;
+	}
 	if (log_bs > 6)
 		return fail(-EUCLEAN, errbuf, errlen, "%s: the superblock is damaged (block size): run e2fsck", p->path);
 	p->fs_block_size = 1024u << log_bs;
@@ -222,6 +222,8 @@ static int look(int fd, struct probe *p, char *errbuf, size_t errlen)
 			p->read_only_dev = true;
 	}
 	err = read_super(fd, p);
+	if (err == -ENODATA && whatis_format(fd, p->path, errbuf, errlen))
+		return -EINVAL;
 	if (err == -ENODATA)
 		return fail(-EINVAL, errbuf, errlen, "%s is too small to hold a file system", p->path);
 	if (err)

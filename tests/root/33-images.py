@@ -4,12 +4,15 @@
 Images as others make them: features that are only read, settings in the superblock, and what is
 no file system of ours at all.
 """
+import bz2
 import errno
+import gzip
+import lzma
 import mmap
 import os
 import re
 
-from lib import (HERE, MIB, case, expect, expect_eq, expect_errno, main, pattern, read_file,
+from lib import (FUSEDIO, HERE, MIB, case, expect, expect_eq, expect_errno, main, pattern, read_file,
                  run, wait_for, write_file)
 from tree import differences, scan
 
@@ -231,6 +234,85 @@ def reserved_blocks(env):
                   "not any more")
         expect_eq(as_user(1003, 1000, lambda: append(m.path("f5"), 9000)), 0, "by the option")
     vol.check()
+
+
+# ---- no file system at all
+
+def refusal(env, path, *words):
+    """The line with which it is refused; nothing is written."""
+    before = read_file(path)
+    mnt = env.mkdir()
+    p = run(FUSEDIO, path, mnt, ok=(32,))
+    lines = p.stderr.strip().splitlines()
+    expect_eq(len(lines), 1, f"lines of {p.stderr!r}")
+    for w in words:
+        expect(w in lines[0], f"no {w!r} in {lines[0]!r}")
+    expect(read_file(path) == before, "it was changed")
+    return lines[0]
+
+
+OTHERS = {
+    "qcow2": (b"QFI\xfb\0\0\0\3", "qcow2"),
+    "sparse": (b"\x3a\xff\x26\xed\1\0\0\0", "Android"),
+    "gzip": (gzip.compress(b"x"), "gzip"),
+    "xz": (lzma.compress(b"x"), "xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd\4\0", "zstd"),
+    "bzip2": (bz2.compress(b"x"), "bzip2"),
+    "vhdx": (b"vhdxfile", "VHDX"),
+    "zip": (b"PK\3\4", "zip"),
+    "unknown": (b"something", "not empty"),
+}
+
+
+@case(params=tuple(OTHERS))
+def other_formats(env, name):
+    """Named, with the way out; also where the file is smaller than a superblock."""
+    head, word = OTHERS[name]
+    path = env.path("image")
+    for size in (100_000, 1500):
+        write_file(path, head + b"\xa7" * size)
+        if name == "unknown" and size < 2048:
+            continue
+        line = refusal(env, path, word)
+        expect("mke2fs" not in line, line)
+
+
+@case()
+def empty(env):
+    """Only what is empty may be formatted; what begins with zeroes need not be."""
+    path = env.volume(64, fresh=False).file
+    refusal(env, path, "ext4", "zeroes", "mke2fs")
+    with open(path, "r+b") as f:
+        f.seek(48 << 20)
+        f.write(pattern(1 << 20))
+    line = refusal(env, path, "ext4", "not empty")
+    expect("mke2fs" not in line, line)
+
+
+@case(params=("1024", "4096"))
+def superblock_gone(env, bs):
+    """A backup is offered, and the command that is named puts it back."""
+    vol = env.volume(16 if bs == "1024" else 160, "-b", bs, "-J", "size=4")
+    with vol.mount() as m:
+        write_file(m.path("f"), pattern(50_000))
+    with open(vol.file, "r+b") as f:
+        f.write(bytes(4096))
+    line = refusal(env, vol.file, "backup", "e2fsck -b")
+    expect("mke2fs" not in line, line)
+    run(*re.search(r"(e2fsck -b \d+ -B \d+) ", line).group(1).split(), "-y", vol.file, ok=(0, 1))
+    with vol.mount() as m:
+        expect_eq(read_file(m.path("f")), pattern(50_000), "contents")
+    vol.check()
+
+
+@case()
+def partitions(env):
+    """A disk is not a partition."""
+    path = env.path("disk")
+    entry = bytes((0, 0, 2, 0, 0x83, 0, 2, 0, 0, 8, 0, 0, 0, 64, 0, 0))
+    write_file(path, bytes(446) + entry + bytes(48) + b"\x55\xaa" + bytes(16 * MIB))
+    line = refusal(env, path, "partition", "losetup -P")
+    expect("mke2fs" not in line, line)
 
 
 if __name__ == "__main__":
