@@ -6,14 +6,22 @@
 #include "differential/diff.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define DIOALIGN 0x2000u
@@ -109,6 +117,84 @@ static int try_map(int fd, int dir)
 static int probe_immutable(int fd, int dir) { return with_flag(fd, dir, FS_IMMUTABLE_FL, try_access); }
 static int probe_append(int fd, int dir) { return with_flag(fd, dir, FS_APPEND_FL, try_map); }
 
+/* 0 if the file system has a number of its own. */
+static int probe_fsid(int fd, int dir)
+{
+	struct statfs s;
+	int id[2];
+
+	(void)dir;
+	if (fstatfs(fd, &s))
+		return errno;
+	memcpy(id, &s.f_fsid, sizeof(id));
+	return id[0] || id[1] ? 0 : ENODATA;
+}
+
+static int probe_fanotify(int fd, int dir)
+{
+	int n = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_CLOEXEC, 0);
+	unsigned how = FAN_MARK_ADD | FAN_MARK_FILESYSTEM;
+	int r = n < 0 ? errno : result(fanotify_mark(n, how, FAN_MODIFY, dir, "limits"));
+
+	(void)fd;
+	if (n >= 0)
+		close(n);
+	return r;
+}
+
+/* A user namespace that maps user and group 0 to 1000; a descriptor, or -1. */
+static int user_namespace(void)
+{
+	char path[64];
+	int ready[2], ns = -1, map;
+	pid_t pid;
+
+	if (pipe(ready))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		if (write(ready[1], "", unshare(CLONE_NEWUSER) ? 0 : 1) == 1)
+			pause();
+		_exit(0);
+	}
+	close(ready[1]);
+	if (pid > 0 && read(ready[0], path, 1) == 1) {
+		for (int k = 0; k < 2; k++) {
+			snprintf(path, sizeof(path), "/proc/%d/%cid_map", pid, "ug"[k]);
+			map = open(path, O_WRONLY | O_CLOEXEC);
+			if (write(map, "0 1000 1\n", 9) != 9)
+				perror(path);
+			close(map);
+		}
+		snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+		ns = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	close(ready[0]);
+	if (pid > 0) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	return ns;
+}
+
+static int probe_idmap(int fd, int dir)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP };
+	int ns = user_namespace(), r;
+	unsigned how = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
+	long tree = syscall(SYS_open_tree, dir, "", how);
+
+	(void)fd;
+	attr.userns_fd = (uint64_t)ns;
+	r = ns < 0 || tree < 0 ? errno : result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH,
+							&attr, sizeof(attr)));
+	if (tree >= 0)
+		close((int)tree);
+	if (ns >= 0)
+		close(ns);
+	return r;
+}
+
 static const struct probe {
 	const char *name;
 	int (*fn)(int fd, int dir);
@@ -125,6 +211,9 @@ static const struct probe {
 	{ "O_DIRECT to unaligned memory", probe_memory, 0 },
 	{ "access(W_OK) of an immutable file", probe_immutable, 0 },
 	{ "mmap of an append-only file", probe_append, 0 },
+	{ "f_fsid of statfs", probe_fsid, ENODATA },
+	{ "fanotify of the file system, FAN_REPORT_FID", probe_fanotify, ENODEV },
+	{ "idmapped mounts", probe_idmap, EINVAL },
 };
 
 static int open_it(int top)

@@ -186,8 +186,10 @@ def lists_of_many(env):
         os.mkdir(m.path("d/e"), 0o777)
         expect_eq(len(os.getxattr(m.path("d/f"), "system.posix_acl_access")), len(acl(400)), "length of the ACL inherited")
         os.chmod(m.path("d/f"), 0o604)
+        os.setxattr(m.path("d"), "system.posix_acl_access", acl(507))
+        expect_eq(os.getxattr(m.path("d"), "system.posix_acl_access"), acl(507), "511 entries")
         with expect_errno(errno.E2BIG):
-            os.setxattr(m.path("d"), "system.posix_acl_access", acl(600))
+            os.setxattr(m.path("d"), "system.posix_acl_access", acl(508))
     vol.check()
     with vol.kmount() as k:
         got = os.getxattr(os.path.join(k, "d/f"), "system.posix_acl_access")
