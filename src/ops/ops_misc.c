@@ -331,7 +331,7 @@ static int fill_map(struct x4_inode *i, unsigned bits, struct fdio_map *m)
 	memset(m->run, 0, sizeof(m->run));
 	m->nr = 0;
 	x4_inode_lock_shared(i);
-	for (;;) {
+	while (!x4_inode_inline(i)) { /* which has no blocks */
 		err = next_run(i, &at, &x, &more);
 		if (err || !more || m->nr == FDIO_MAP_RUNS)
 			break;

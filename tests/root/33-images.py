@@ -12,8 +12,8 @@ import mmap
 import os
 import re
 
-from lib import (FUSEDIO, HERE, MIB, case, expect, expect_eq, expect_errno, main, pattern, read_file,
-                 run, wait_for, write_file)
+from lib import (BUILD, FUSEDIO, HERE, MIB, case, expect, expect_eq, expect_errno, main, pattern,
+                 read_file, run, wait_for, write_file)
 from tree import differences, scan
 
 
@@ -76,6 +76,8 @@ def inline_data(env, how):
                 expect_eq(mm.read(), data, f"{n}, mapped")
         expect_eq(os.path.realpath(m.path("dir5", "sub", "..", "name0")), m.path("dir5", "name0"),
                   "parent")
+        p = run(os.path.join(BUILD, "fusedioctl"), "map", m.path("file60"))
+        expect(" 0 extents" in p.stdout, p.stdout)
     vol.check()
 
 
