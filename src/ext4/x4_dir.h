@@ -47,8 +47,9 @@ unsigned dirb_limit(const struct x4_vol *v);
 /* Block lblk of dir, verified as kind; ANY finds out by content. -EUCLEAN, -EIO. */
 int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret);
 /*
- * The result of looking at one block of a walk: damage is passed over (0) and counted in *bad, at most DIR_BAD_MAX times in one walk,
- * because a directory can be made of nothing else. What a walk with *bad set does not find may have been there.
+ * The result of looking at one block of a walk: damage is passed over (0) and counted in *bad, at
+ * most DIR_BAD_MAX times in one walk, because a directory can be made of nothing else. What a walk
+ * with *bad set does not find may have been there.
  */
 #define DIR_BAD_MAX 256u
 int dirb_pass_over(int r, unsigned *bad);

@@ -28,17 +28,20 @@ bool x4_inode_inline(const struct x4_inode *i)
 }
 
 /*
- * No block of its own besides one (with bigalloc a cluster) for attributes; what the flags say does not count. Where values can lie
- * in inodes their blocks are counted too, so that the size alone decides. As in the kernel.
+ * No block of its own besides one (with bigalloc a cluster) for attributes; what the flags say does
+ * not count. Where values can lie in inodes their blocks are counted too, so that the size alone
+ * decides. As in the kernel.
  */
 bool x4_link_is_fast(const struct x4_inode *i)
 {
-	uint64_t acl = le32toh(i->raw->i_file_acl) | (uint64_t)le16toh(i->raw->osd2.linux2.l_i_file_acl_high) << 32;
+	uint64_t acl = le32toh(i->raw->i_file_acl) |
+		       (uint64_t)le16toh(i->raw->osd2.linux2.l_i_file_acl_high) << 32;
 	uint64_t own = acl ? (i->vol->block_size / 512) * EXT2FS_CLUSTER_RATIO(i->vol->fs) : 0;
 
 	if (!S_ISLNK(le16toh(i->raw->i_mode)) || x4_inode_inline(i))
 		return false;
-	return x4_raw_size(i) < sizeof(i->raw->i_block) && (i->vol->has_ea_inode || x4_raw_blocks_512(i) <= own);
+	return x4_raw_size(i) < sizeof(i->raw->i_block) &&
+	       (i->vol->has_ea_inode || x4_raw_blocks_512(i) <= own);
 }
 
 enum x4_map_kind x4_map_kind(const struct x4_inode *i)

@@ -519,7 +519,8 @@ static const char *desc_fault(struct x4_vol *v, uint32_t g)
 
 	if (!ext2fs_group_desc_csum_verify(v->fs, g))
 		return "wrong checksum of the descriptor";
-	if (!loc_ok(v, grp->bb, 1) || !loc_ok(v, grp->ib, 1) || !loc_ok(v, grp->itable, v->itable_blocks))
+	if (!loc_ok(v, grp->bb, 1) || !loc_ok(v, grp->ib, 1) ||
+	    !loc_ok(v, grp->itable, v->itable_blocks))
 		return "a bitmap or the inode table lies outside the file system";
 	if (grp->d.free_blocks > grp->nbits || grp->d.free_inodes > v->inodes_per_group ||
 	    grp->d.itable_unused > v->inodes_per_group)
@@ -533,7 +534,7 @@ static void distrust(struct x4_vol *v, uint32_t g, const char *why)
 {
 	struct x4_group *grp = &v->groups[g];
 
-	log_ratelimited(FDIO_LOG_ERR, "%s: group %u: %s", v->dev->name, g, why);
+	log_ratelimited(FDIO_LOG_INFO, "%s: group %u: %s", v->dev->name, g, why);
 	if (!v->nr_bad_groups++)
 		v->first_bad_group = g;
 	grp->bb = loc_ok(v, grp->bb, 1) ? grp->bb : 0;

@@ -109,9 +109,10 @@ bool x4_above_mark(struct x4_vol *v, uint32_t ino)
 }
 
 /*
- * The table above the high-water mark is not initialised, unless the mark is wrong, as old tools left it: then an inode there is
- * told by its checksum, or by the bitmap, where something could be lost. The group gets no new ones, which would be given table
- * blocks without looking at what is there.
+ * The table above the high-water mark is not initialised, unless the mark is wrong, as old tools
+ * left it: then an inode there is told by its checksum, or by the bitmap, where something could be
+ * lost. The group gets no new ones, which would be given table blocks without looking at what is
+ * there.
  */
 static bool used_above_mark(struct x4_inode *i)
 {
@@ -122,7 +123,9 @@ static bool used_above_mark(struct x4_inode *i)
 	if (v->has_csum ? !x4_inode_csum_ok(v, i->csum_seed, i->raw)
 			: !x4_vol_read_only(v) && x4_inode_in_use(v, i->ino) != 1)
 		return false;
-	log_ratelimited(FDIO_LOG_WARN, "%s: inode %u is in use above the mark of its group's table: run e2fsck", v->dev->name, i->ino);
+	log_ratelimited(FDIO_LOG_WARN,
+			"%s: inode %u is in use above the mark of its group's table: run e2fsck",
+			v->dev->name, i->ino);
 	x4_ialloc_distrust(v, i->ino);
 	return true;
 }
@@ -164,7 +167,8 @@ int x4_inode_read(struct x4_inode *i, bool special)
 
 	blk = x4_itable_place(v, i->ino, &off);
 	if (!blk)
-		return X4_CORRUPT(v, i->ino, 0, "the descriptor of its group does not say where it is");
+		return X4_CORRUPT(v, i->ino, 0,
+				  "the descriptor of its group does not say where it is");
 	err = X4_BREAD(v, i->ino, blk, &b);
 	if (err)
 		return err;

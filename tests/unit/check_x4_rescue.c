@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Damaged file systems that somebody wants to get something out of: what is refused stays as it is, to the byte; what can be read is
- * served, read-only if it must be, around what cannot.
+ * Damaged file systems that somebody wants to get something out of: what is refused stays as it is,
+ * to the byte; what can be read is served, read-only if it must be, around what cannot.
  */
 #include "check_x4_env.h"
 
@@ -20,11 +20,15 @@ static void debugfs(struct fake_dev *f, const char *commands)
 {
 	char cmd[1024];
 
-	snprintf(cmd, sizeof(cmd), "echo hello > $IMG.src; debugfs -w $IMG >/dev/null 2>&1 <<EOF\n%s\nEOF\nrm -f $IMG.src", commands);
+	snprintf(cmd, sizeof(cmd),
+		 "echo hello > $IMG.src; debugfs -w $IMG >/dev/null 2>&1 <<EOF\n%s\nEOF\nrm -f "
+		 "$IMG.src",
+		 commands);
 	ck_assert_int_eq(fake_run(f, cmd, NULL, 0, true), 0);
 }
 
-static int try_open(struct fake_dev *f, bool ro, bool norecovery, struct x4_vol **v, char *msg, size_t len)
+static int try_open(struct fake_dev *f, bool ro, bool norecovery, struct x4_vol **v, char *msg,
+		    size_t len)
 {
 	struct x4_options opt = env_options();
 	const char *why;
@@ -136,7 +140,8 @@ static void break_descriptor(struct fake_dev *f, uint32_t g, unsigned field)
 	uint8_t c;
 
 	ck_assert_int_eq(try_open(f, true, true, &v, NULL, 0), 0);
-	at = ((uint64_t)v->first_data_block + 1) * v->block_size + (uint64_t)g * v->desc_size + field;
+	at = ((uint64_t)v->first_data_block + 1) * v->block_size + (uint64_t)g * v->desc_size +
+	     field;
 	x4_vol_abandon(v);
 	fake_peek(f, &c, 1, at);
 	c ^= 0x55;
@@ -202,7 +207,10 @@ END_TEST
 
 #define NAMES 400u
 
-static void name_of(char name[32], unsigned n) { snprintf(name, 32, "a-name-of-some-length-%u", n); }
+static void name_of(char name[32], unsigned n)
+{
+	snprintf(name, 32, "a-name-of-some-length-%u", n);
+}
 
 static void make_names(struct fake_dev *f, uint64_t *ret_blk, uint32_t lblk)
 {
@@ -214,7 +222,8 @@ static void make_names(struct fake_dev *f, uint64_t *ret_blk, uint32_t lblk)
 	ck_assert_int_eq(x4_create(root, "dir", 3, S_IFDIR | 0755, 0, &c, &d), 0);
 	for (unsigned n = 0; n < NAMES; n++) {
 		name_of(name, n);
-		ck_assert_int_eq(x4_create(d, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &c, &i), 0);
+		ck_assert_int_eq(
+			x4_create(d, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &c, &i), 0);
 		x4_iput(i);
 	}
 	ck_assert_int_eq(x4_bmap(d, lblk, ret_blk), 0);
@@ -230,8 +239,10 @@ static const struct shape {
 	unsigned most; /* names that may be lost: what one block holds */
 	int unknown;   /* looking up what was never there */
 } shapes[] = {
-	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,dir_index", 3, 40, -ENOENT },   /* a leaf; other names have other leaves */
-	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,dir_index", 0, 0, -EUCLEAN },   /* the index itself */
+	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,dir_index", 3, 40,
+	  -ENOENT }, /* a leaf; other names have other leaves */
+	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,dir_index", 0, 0,
+	  -EUCLEAN }, /* the index itself */
 	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,^dir_index", 3, 40, -EUCLEAN },
 	{ "-t ext4 -b 1024 -J size=4 -O metadata_csum,^dir_index", 0, 40, -EUCLEAN },
 	{ "-t ext4 -b 1024 -J size=4 -O ^metadata_csum,^dir_index", 3, 40, -EUCLEAN },
@@ -269,16 +280,19 @@ START_TEST(test_bad_directory_block)
 }
 END_TEST
 
-/* What the flags say of a link whose target is in the inode does not count; nor does the block of its attributes. */
+/* What the flags say of a link whose target is in the inode does not count; nor does the block of
+ * its attributes. */
 START_TEST(test_fast_links)
 {
-	struct fake_dev *f = fake_mkfs(SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C 16384 -I 128" : env_mkfs[0]);
+	struct fake_dev *f = fake_mkfs(
+		SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C 16384 -I 128" : env_mkfs[0]);
 	struct x4_inode *i;
 	struct x4_vol *v;
 	char buf[200];
 	unsigned len;
 
-	debugfs(f, _i ? "symlink link target\nea_set link trusted.a value" : "symlink link target\nset_inode_field link flags 0x80000");
+	debugfs(f, _i ? "symlink link target\nea_set link trusted.a value"
+		      : "symlink link target\nset_inode_field link flags 0x80000");
 	ck_assert_int_eq(try_open(f, true, false, &v, NULL, 0), 0);
 	ck_assert_int_eq(look_up(v, NULL, "link", &i), 0);
 	if (_i)
@@ -298,7 +312,8 @@ START_TEST(test_fast_links)
 }
 END_TEST
 
-/* The descriptor calls a part of the table unused in which there is an inode: it is there, and stays. */
+/* The descriptor calls a part of the table unused in which there is an inode: it is there, and
+ * stays. */
 START_TEST(test_above_the_mark)
 {
 	struct fake_dev *f = env_new(_i ? 4 : 0);
@@ -312,7 +327,8 @@ START_TEST(test_above_the_mark)
 	v = env_open(f);
 	ck_assert_int_eq(look_up(v, NULL, "here", &i), 0);
 	ino = i->ino;
-	snprintf(cmd, sizeof(cmd), "set_bg 0 itable_unused %u\nset_bg 0 checksum calc", v->inodes_per_group - 11);
+	snprintf(cmd, sizeof(cmd), "set_bg 0 itable_unused %u\nset_bg 0 checksum calc",
+		 v->inodes_per_group - 11);
 	x4_iput(i);
 	env_close_check(v, f);
 	ck_assert_uint_gt(ino, 11);
@@ -326,7 +342,9 @@ START_TEST(test_above_the_mark)
 		char name[32];
 
 		name_of(name, n);
-		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &c, &i), 0);
+		ck_assert_int_eq(
+			x4_create(root, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &c, &i),
+			0);
 		x4_iput(i);
 	}
 	x4_iput(root);
