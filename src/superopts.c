@@ -12,7 +12,6 @@
 
 #include "base/log.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -83,9 +82,6 @@ static void take_list(struct options *o, const uint8_t *super, const char *dev)
 
 	memcpy(list, super + SB_MOUNT_OPTS, MOUNT_OPTS_LEN);
 	list[MOUNT_OPTS_LEN] = '\0';
-	for (char *p = list; *p; p++)
-		if (!isprint((unsigned char)*p))
-			*p = '?';
 	for (char *opt = strtok_r(list, ",", &save); opt; opt = strtok_r(NULL, ",", &save)) {
 		snprintf(told, sizeof(told), "the option %s", opt);
 		take(o, opt, told, dev);
