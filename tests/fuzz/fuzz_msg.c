@@ -195,10 +195,12 @@ static void fill_arg(struct world *w, struct rnd *r, uint32_t op, uint8_t *p, ui
 	}
 	if (op == FUSE_IOCTL) {
 		static const uint32_t cmds[] = { FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FITRIM,
-			FS_IOC_GETVERSION, _IOR('X', 125, uint32_t), _IOW('X', 125, uint32_t) };
+			FS_IOC_GETVERSION, FS_IOC_GETFSLABEL, FS_IOC_SETFSLABEL, _IOR('X', 125, uint32_t), _IOW('X', 125, uint32_t) };
 		uint32_t cmd = cmds[rnd_n(r, ARRAY_SIZE(cmds) - (rnd_n(r, 20) ? 2 : 0))];
 		if (rnd_n(r, 5))
 			memcpy(p + 12, &cmd, 4);
+		if (rnd_n(r, 3))
+			memset(p + 8, 0, 4); /* flags: of a program with 64 bits */
 	}
 }
 
@@ -217,6 +219,17 @@ static uint32_t fill_rest(struct rnd *r, uint32_t op, uint8_t *arg, uint8_t *p)
 		if (rnd_n(r, 8))
 			memcpy(arg + 16, &size, 4);
 		memset(p, 'w', size);
+		return size;
+	case FUSE_IOCTL:
+		size = rnd_n(r, 300);
+		if (rnd_n(r, 8)) {
+			uint32_t out = rnd_n(r, 5000);
+
+			memcpy(arg + 24, &size, 4);
+			memcpy(arg + 28, &out, 4);
+		}
+		for (uint32_t k = 0; k < size; k++)
+			p[k] = (uint8_t)(rnd_n(r, 3) ? 0 : rnd_n(r, 256));
 		return size;
 	case FUSE_SETXATTR:
 		n = name(r, p);
@@ -420,6 +433,15 @@ static void slots_new(struct world *w, size_t slot_size)
 	}
 }
 
+/* So that both ways are tried. */
+static bool some_are(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
+{
+	(void)arg;
+	(void)pid;
+	(void)cap;
+	return uid == 0;
+}
+
 static bool world_new(struct world *w, const struct image_case *c)
 {
 	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1, .errors = (enum x4_errors_policy)c->errors };
@@ -434,7 +456,8 @@ static bool world_new(struct world *w, const struct image_case *c)
 	w->workers = wq_new("worker", 2);
 	w->io = wq_new("io", 1);
 	w->syncers = wq_new("syncer", 1);
-	struct ops_config oc = { .vol = w->vol, .workers = w->workers, .nr_requests = SLOTS, .parallel_dio = true };
+	struct ops_config oc = { .vol = w->vol, .workers = w->workers, .nr_requests = SLOTS, .parallel_dio = true,
+		.capable = some_are };
 	MUST(w->workers && w->io && w->syncers && !ops_new(&oc, &w->ops));
 	struct dio_config dc = { .dev = &w->dev->dev, .vol = w->vol, .nr_cpus = 1, .workers = w->io, .syncers = w->syncers, .segs_per_loop = 4,
 		.strict = true, .inval = ops_inval, .inval_arg = w->ops };
