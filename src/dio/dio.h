@@ -83,8 +83,12 @@ struct dio_cached {
 bool dio_cached_maybe(struct x4_inode *i, enum dio_cached_what what, uint64_t size);
 bool dio_cached_take(struct x4_inode *i, enum dio_cached_what what, uint64_t size, struct dio_cached *ret);
 void dio_cached_done(struct x4_inode *i, const struct dio_cached *c, bool late);
-/* Truncate is about to change the size: what pages hold behind it is not written back any more. The inode is locked. */
-void dio_mask_set(struct x4_inode *i, uint64_t size);
+/*
+ * Truncate is about to change the size: what pages hold behind the old end is not written back any more. True if that
+ * makes a difference: it failed, and the old size is left: undo. The inode is locked.
+ */
+bool dio_mask_set(struct x4_inode *i, uint64_t old, uint64_t size);
+void dio_mask_undo(struct x4_inode *i, uint64_t old);
 
 /*
  * One request, embedded by its owner (the FUSE slot). The first segment is in it. Fields above the line are the caller's

@@ -108,6 +108,14 @@ bool dio_cached_maybe(struct x4_inode *i, enum dio_cached_what what, uint64_t si
 	return what == DIO_CACHED_HOLES ? has_holes(di) : __atomic_load_n(&di->has_pages, SEQ);
 }
 
+void dio_cached_forget(struct dio_inode *di, uint64_t off, uint64_t end)
+{
+	uint64_t tail = __atomic_load_n(&di->tail_page, SEQ), page = di->d->page_size;
+
+	if (tail && off < tail * page && end > (tail - 1) * page)
+		__atomic_compare_exchange_n(&di->tail_page, &tail, 0, false, SEQ, SEQ);
+}
+
 /* While somebody else has them forgotten there is nothing left to take: then all pages. */
 static void take_holes(struct dio_inode *di, struct dio_cached *c)
 {
@@ -136,8 +144,10 @@ bool dio_cached_take(struct x4_inode *i, enum dio_cached_what what, uint64_t siz
 		return __atomic_compare_exchange_n(&di->tail_page, &tail, 0, false, SEQ, SEQ);
 	case DIO_CACHED_HOLES:
 		take_holes(di, c);
+		dio_cached_forget(di, c->off, c->end);
 		return true;
 	case DIO_CACHED_ALL:
+		dio_cached_forget(di, c->off, c->end);
 		break;
 	}
 	return __atomic_exchange_n(&di->has_pages, false, SEQ);
@@ -164,18 +174,34 @@ void dio_cached_done(struct x4_inode *i, const struct dio_cached *c, bool late)
 
 /* ---- the mask ---- */
 
-void dio_mask_set(struct x4_inode *i, uint64_t size)
+static void mask_store(struct dio_inode *di, uint64_t from, uint64_t to)
+{
+	fdio_mutex_lock(&di->app_lock);
+	di->mask_from = from;
+	__atomic_store_n(&di->mask_to, to, SEQ);
+	fdio_mutex_unlock(&di->app_lock);
+}
+
+/* With another size the kernel forgets all pages; without, it keeps them, and what is noted stays. */
+bool dio_mask_set(struct x4_inode *i, uint64_t old, uint64_t size)
 {
 	struct dio_inode *di = x4_inode_upper(i);
 	struct dio_cached c;
-	bool any = dio_cached_take(i, DIO_CACHED_TAIL, size, &c);
+	bool grows = size > old && dio_cached_take(i, DIO_CACHED_TAIL, old, &c);
 
-	if (!di)
-		return;
-	fdio_mutex_lock(&di->app_lock);
-	di->mask_from = size;
-	__atomic_store_n(&di->mask_to, any ? c.end : 0, SEQ);
-	fdio_mutex_unlock(&di->app_lock);
+	if (!di || size == old)
+		return false;
+	__atomic_store_n(&di->tail_page, 0, SEQ);
+	mask_store(di, old, grows ? c.end : 0);
+	return grows;
+}
+
+void dio_mask_undo(struct x4_inode *i, uint64_t old)
+{
+	struct dio_inode *di = x4_inode_upper(i);
+
+	__atomic_store_n(&di->tail_page, tail_of(di->d, old), SEQ);
+	mask_store(di, 0, 0);
 }
 
 /* Behind the old end everything reads as zeroes already: an end of the page need not be written. */

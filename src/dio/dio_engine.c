@@ -251,8 +251,10 @@ static void inval_work(struct work *w)
 	r->cache_seq = __atomic_load_n(&r->file->di->cache_seq, __ATOMIC_SEQ_CST);
 	if (inval_all(r->file->di, r->cache_seq)) {
 		r->state |= DIO_R_INVAL_ALL;
+		dio_cached_forget(r->file->di, 0, INT64_MAX);
 		d->cfg.inval(d->cfg.inval_arg, r->file->inode, 0, INT64_MAX, &r->work, inval_done);
 	} else {
+		dio_cached_forget(r->file->di, r->pos, r->pos + r->len);
 		d->cfg.inval(d->cfg.inval_arg, r->file->inode, r->pos, r->len, &r->work, inval_done);
 	}
 }

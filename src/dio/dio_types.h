@@ -291,6 +291,8 @@ bool dio_grow_start(struct dio_req *r);
 /* ---- dio_cached.c ---- */
 /* Before what comes from the page cache is served. */
 void dio_cached_note(struct dio_req *r);
+/* These pages begin to be forgotten. */
+void dio_cached_forget(struct dio_inode *di, uint64_t off, uint64_t end);
 /* For every request while mask_to is not 0. */
 void dio_mask_req(struct dio_req *r);
 /* A write with a gap is through: true if it goes on to dio_write_finish later. */

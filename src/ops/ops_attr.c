@@ -185,6 +185,7 @@ void ops_statx(struct ops_req *q)
 int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size)
 {
 	uint64_t old;
+	bool masked;
 	int err;
 
 	if (!S_ISREG(x4_inode_mode(i)))
@@ -198,10 +199,10 @@ int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size)
 		return err;
 	x4_inode_lock_excl(i);
 	old = x4_inode_size(i);
-	dio_mask_set(i, size > old && !ops_kernel_clears_tail(o) ? old : 0);
+	masked = !ops_kernel_clears_tail(o) && dio_mask_set(i, old, size);
 	err = x4_truncate(i, size);
-	if (err)
-		dio_mask_set(i, 0);
+	if (err && masked)
+		dio_mask_undo(i, old);
 	x4_inode_unlock(i);
 	dio_gate_open(o->dio, i, DIO_GATE_ALL);
 	return err;

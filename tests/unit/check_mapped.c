@@ -231,6 +231,33 @@ START_TEST(kernels_that_clear_the_tail)
 }
 END_TEST
 
+/*
+ * Pages that were forgotten meanwhile: a write into the last one would lock it as it is, and wait for nothing until
+ * its time is over.
+ */
+START_TEST(who_was_forgotten_is_not_waited_for)
+{
+	static const uint32_t all = O_RDWR | O_DIRECT;
+	unsigned before;
+
+	file_of(1000, O_RDWR);
+	if (_i == 0)
+		ck_assert_int_eq(grow(990), 0); /* the kernel forgets all pages after it */
+	else if (_i == 1)
+		ck_assert_int_eq(fk_write(k, node, fh, 0, buf, 512, all), 512);
+	else
+		ck_assert_int_eq(fk_wait(k, send_utime())->err, 0);
+	before = fk_invalidations(k);
+	ck_assert_int_eq(fk_wait(k, send_gap(2000))->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before);
+	/* A truncate that changes nothing forgets nothing. */
+	ck_assert_int_eq(fk_read(k, node, fh, 0, buf, PAGE, O_RDWR), 2010);
+	ck_assert_int_eq(grow(2010), 0);
+	ck_assert_int_eq(fk_wait(k, send_gap(3000))->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before + 1);
+}
+END_TEST
+
 /* An append leaves no gap. */
 START_TEST(appends_do_not_wait)
 {
@@ -262,6 +289,7 @@ int main(void)
 	tcase_add_loop_test(t, who_only_writes_does_not_wait, 0, NR_WAITERS);
 	tcase_add_loop_test(t, kernels_that_clear_the_tail, 0, 3);
 	tcase_add_test(t, appends_do_not_wait);
+	tcase_add_loop_test(t, who_was_forgotten_is_not_waited_for, 0, 3);
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
