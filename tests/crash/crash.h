@@ -31,6 +31,7 @@ struct crash_workload {
 extern const struct crash_workload crash_raw;
 extern const struct crash_workload crash_files;
 extern const struct crash_workload crash_tree;
+extern const struct crash_workload crash_dio;
 /* crash_tree makes a run so small that every cut of it can be tried. */
 extern bool crash_tiny;
 /* crash_raw's log is so small that it is full all the time, and emptied only when somebody waits for its space. */

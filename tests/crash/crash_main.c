@@ -13,6 +13,7 @@
  * CRASH_SEED=s        first seed
  * CRASH_EXHAUSTIVE=n  so many short runs cut in every way (3; 1 with CRASH_SHORT); they are reproduced with CRASH_TINY=1
  * CRASH_STATE=w:s:k:m:c  one state again, as a failure prints it
+ * CRASH_ONLY=w         this workload alone: raw, files, tree or dio
  * CRASH_KEEP=dir      failing states are written there
  * CRASH_MUTATE=name   run with a deliberate mistake
  * With --mutations each of them (or that one) must be caught, and a run without finds nothing.
@@ -30,7 +31,9 @@
 enum { STATES_PER_RUN = 24, EXHAUSTIVE_PENDING = 6, EXHAUSTIVE_SAMPLE = 48, MUTATION_RUNS = 120 };
 enum { STATES = 1200, STATES_SHORT = 600, KERNEL_STATES = 60, KERNEL_STATES_SHORT = 20 };
 
-static const struct crash_workload *const workloads[] = { &crash_raw, &crash_files, &crash_tree };
+static const struct crash_workload *const workloads[] = {
+	&crash_raw, &crash_files, &crash_tree, &crash_dio,
+};
 static const char *const mutation_names[JM_NR] = { "none", "no-preflush", "no-fua", "no-revoke", "no-escape", "no-tail-flush",
 	"no-freeze", "no-rollback", "early-reuse", "no-tail-fua", "late-start", "no-replay-flush" };
 
@@ -396,11 +399,13 @@ static unsigned kernel_states(unsigned wanted)
 static void run_states(unsigned states, unsigned seed, unsigned kernel)
 {
 	struct sample sample = { .total = states, .count = FDIO_MIN(kernel, states) };
+	const char *only = getenv("CRASH_ONLY");
+	const struct crash_workload *w = only && *only ? find_workload(only, strlen(only)) : NULL;
 	unsigned run = 0;
 
 	for (unsigned done = 0; done < states; done += STATES_PER_RUN, run++)
-		one_run(workloads[run % ARRAY_SIZE(workloads)], seed + run, FDIO_MIN(states - done, (unsigned)STATES_PER_RUN), ALL,
-			&sample);
+		one_run(w ? w : workloads[run % ARRAY_SIZE(workloads)], seed + run,
+			FDIO_MIN(states - done, (unsigned)STATES_PER_RUN), ALL, &sample);
 }
 
 int main(int argc, char **argv)

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the two halves of the direct-I/O workload share: its model. */
+#ifndef FDIO_CRASH_DIO_H
+#define FDIO_CRASH_DIO_H
+
+#include "crash/crash.h"
+#include "dio/dio.h"
+
+/* A unit is a sector: what a power cut does not tear, and the smallest thing that is written. */
+enum { DIO_FILES = 6, DIO_UNIT = 512, DIO_UNITS = 320, DIO_ROUNDS = 130, DIO_REQS = 3 };
+enum { DIO_ACKS = 1024, DIO_BUF = (DIO_UNITS + 8) * DIO_UNIT };
+
+/* A value that something got: a unit its generation (0: zeroes), a file its size in units. */
+struct dio_version {
+	uint32_t value;
+	unsigned submitted; /* so many events had happened before it was asked for */
+	unsigned durable;   /* after so many it was promised; UINT32_MAX: not */
+};
+
+struct dio_history { struct dio_version *v; unsigned nr, cap; };
+
+struct dio_rec_file {
+	struct crash_run *r;
+	struct x4_inode *i;
+	struct dio_file *f;
+	struct dio_history unit[DIO_UNITS], size;
+	unsigned busy;      /* r->lock: requests in flight */
+	struct dio_sync sync;
+};
+
+/* One write in flight. */
+struct dio_rec_req {
+	struct dio_req r;
+	struct dio_rec_file *file;
+	uint32_t first, nr;
+	uint8_t *buf;
+};
+
+struct crash_run {
+	struct fake_dev *f;
+	struct x4_vol *v;
+	struct dio *d;
+	struct wq *workers, *syncers;
+	unsigned bs;
+	uint32_t gen;
+	uint64_t seed;
+	struct fdio_mutex lock; /* guards the histories' durable fields, busy, err */
+	pthread_cond_t cond;
+	int err;
+	unsigned acks[DIO_ACKS], nr_acks; /* lock: events at which something was promised */
+	struct dio_rec_file file[DIO_FILES];
+	struct dio_rec_req req[DIO_FILES][DIO_REQS];
+	struct dio_sync sync; /* of all */
+};
+
+extern const struct x4_options crash_dio_options;
+
+/* crash_dio.c: unit n of a file, in one generation. */
+void crash_dio_fill(uint8_t *buf, unsigned file, uint32_t n, uint32_t gen);
+
+/* crash_dio_check.c */
+bool crash_dio_check(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len);
+bool crash_dio_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why,
+		      size_t len);
+
+#endif
