@@ -92,7 +92,7 @@ static const char *ro_by_shape(const struct ext2_super_block *sb)
 	if (!(sb->s_feature_incompat & EXT3_FEATURE_INCOMPAT_EXTENTS))
 		return "it has no extents (ext2 or ext3); convert it with tune2fs -O extents";
 	if (sb->s_log_block_size > 2)
-		return "its blocks are larger than 4096 bytes";
+		return "its blocks are larger than 4096 bytes, which fusedio reads but does not write";
 	return NULL;
 }
 

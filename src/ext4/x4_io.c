@@ -111,6 +111,7 @@ long x4_io_open_fs(struct dev *dev, ext2_filsys *ret)
 {
 	long err;
 
+	initialize_ext2_error_table(); /* so that error_message has words */
 	set_com_err_hook(io_com_err);
 	io_dev = dev;
 	err = ext2fs_open2(dev->name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SKIP_MMP | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0, &io_bridge,

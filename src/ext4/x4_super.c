@@ -256,6 +256,9 @@ static int zones_of_group(struct x4_vol *v, struct zone_build *b, uint32_t g)
 
 	for (unsigned n = 0; n < nr && !err; n++)
 		err = zone_add(b, ZONE_SUPER + n, base[n].pblk, base[n].len);
+	for (unsigned n = 0; n < nr; n++)
+		v->static_blocks += base[n].len;
+	v->static_blocks += 2 + v->itable_blocks;
 	/* 0, where a damaged descriptor says nothing, is no place of a file either. */
 	if (!err)
 		err = zone_add(b, ZONE_BB, grp->bb, 1);
@@ -282,6 +285,7 @@ int x4_zones_init(struct x4_vol *v)
 	int err = 0;
 
 	free(v->zones);
+	v->static_blocks = v->first_data_block;
 	for (uint32_t g = 0; g < v->nr_groups && !err; g++)
 		err = zones_of_group(v, &b, g);
 	for (unsigned k = 0; k < ZONE_KINDS && !err; k++)
@@ -338,22 +342,28 @@ bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uin
 }
 
 /* ------------------------------------------------------------------ statfs */
-uint64_t x4_overhead(struct x4_vol *v, uint64_t log_blocks)
+/* The log's size without looking for its blocks, which norecovery does not. */
+static uint64_t log_blocks(struct x4_vol *v)
 {
-	uint64_t sum = v->fs->super->s_overhead_clusters;
-	struct jnl_extent base[3];
+	struct ext2_super_block *sb = v->fs->super;
+	struct ext2_inode i;
 
-	if (sum && sum <= v->nr_blocks)
-		return sum;
-	sum = v->first_data_block + log_blocks;
-	for (uint32_t g = 0; g < v->nr_groups; g++) {
-		unsigned nr = x4_group_base_ranges(v, g, base);
+	if (!ext2fs_has_feature_journal(sb) || !sb->s_journal_inum || ext2fs_read_inode(v->fs, sb->s_journal_inum, &i))
+		return 0;
+	return EXT2_I_SIZE(&i) >> v->block_bits;
+}
 
-		for (unsigned n = 0; n < nr; n++)
-			sum += base[n].len;
-		sum += 2 + v->itable_blocks;
-	}
-	return FDIO_MIN(sum, v->nr_blocks);
+/*
+ * As the kernel: what mke2fs has noted is believed only where blocks go by clusters, of which several structures may share one.
+ * tune2fs -I leaves the old number behind.
+ */
+uint64_t x4_overhead(struct x4_vol *v)
+{
+	uint64_t noted = (uint64_t)v->fs->super->s_overhead_clusters << v->fs->cluster_ratio_bits;
+
+	if (v->fs->cluster_ratio_bits && noted && noted <= v->nr_blocks)
+		return noted;
+	return FDIO_MIN(v->static_blocks + log_blocks(v), v->nr_blocks);
 }
 
 void x4_vol_statfs(struct x4_vol *v, struct x4_statfs *ret)

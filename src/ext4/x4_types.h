@@ -31,7 +31,8 @@ struct x4_vol {
 	uint32_t nr_inodes, nr_groups, first_data_block, blocks_per_group, inodes_per_group, first_ino;
 	bool has_csum;              /* metadata_csum */
 	bool has_gdt_csum;          /* uninit_bg: crc16 of descriptors only */
-	bool has_64bit, has_filetype, has_dir_index, has_large_dir, has_dir_nlink, has_extents, has_ext_attr, has_ea_inode;
+	bool has_64bit, has_filetype, has_dir_index, has_large_dir, has_dir_nlink, has_extents, has_ea_inode;
+	bool has_ext_attr;          /* attributes are there, says the superblock; changed and read inside handles only */
 	uint32_t csum_seed;
 	bool read_only;             /* atomic; set once by errors or abort */
 	struct x4_mmp *mmp;         /* x4_mmp.c's, NULL without the feature or when nothing is written */
@@ -43,6 +44,7 @@ struct x4_vol {
 	uint32_t sb_off;
 	uint16_t mount_state;       /* s_state as found; error bits are added */
 	char label[X4_LABEL_MAX]; /* alloc_lock */
+	uint64_t static_blocks;     /* superblocks, descriptors, bitmaps, inode tables */
 	uint64_t overhead;          /* blocks that statfs hides: metadata and the log */
 	struct x4_zone *zones;      /* x4_super.c: ranges of blocks that no file may own; sorted, disjoint */
 	unsigned nr_zones;

@@ -534,15 +534,6 @@ static int close_rw(struct x4_vol *v)
 	return err ? err : e;
 }
 
-static uint64_t log_blocks(const struct opening *o)
-{
-	uint64_t sum = 0;
-
-	for (unsigned n = 0; n < o->nr_log; n++)
-		sum += o->log[n].len;
-	return sum;
-}
-
 /* Before anything is written: what has no root is not served, and stays as it is. */
 static int check_root(struct opening *o)
 {
@@ -602,6 +593,7 @@ static int finish_before_read_only(struct opening *o)
 static int mount_volume(struct opening *o)
 {
 	struct x4_vol *v = o->v;
+	unsigned cluster;
 	int err = load_consistent(o);
 
 	if (!err && v->opt.read_only)
@@ -611,9 +603,10 @@ static int mount_volume(struct opening *o)
 	if (v->dev->caps.read_only && !o->ro_why)
 		o->ro_why = "the device is read-only";
 	v->read_only = v->opt.read_only || o->ro_why;
-	v->overhead = x4_overhead(v, log_blocks(o));
+	v->overhead = x4_overhead(v);
 	v->root_blocks = FDIO_MIN(x4_sb_r_blocks(v->fs->super), v->nr_blocks);
-	v->resv_blocks = v->has_extents ? FDIO_MIN(v->nr_blocks / 50, (uint64_t)4096) : 0;
+	cluster = v->fs->cluster_ratio_bits;
+	v->resv_blocks = v->has_extents ? FDIO_MIN((v->nr_blocks >> cluster) / 50, (uint64_t)4096) << cluster : 0;
 	warn_state(v);
 	if (v->nr_bad_groups)
 		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(o), v->nr_bad_groups);

@@ -32,7 +32,7 @@ int x4_zones_init(struct x4_vol *v);
 int x4_zones_add_log(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log);
 /* The bitmap map of nbits blocks from start marks all that must never be given to a file: bitmaps, tables, descriptors, the log. */
 bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map);
-uint64_t x4_overhead(struct x4_vol *v, uint64_t log_blocks);
+uint64_t x4_overhead(struct x4_vol *v);
 /* Blocks of group g that its own static metadata takes: super, descriptors and reserved descriptors: [start, start+n). */
 unsigned x4_group_base_ranges(struct x4_vol *v, uint32_t g, struct jnl_extent ret[3]);
 static inline uint64_t x4_sb_r_blocks(const struct ext2_super_block *sb)

@@ -302,7 +302,7 @@ static bool fits_block(const struct x4_vol *v, const struct x4_xattr *x, const s
 {
 	uint32_t values = t->values + value_len(x), reserve = FDIO_MIN(v->block_size / 8, 1024u);
 
-	if (!v->has_ext_attr || t->entries + entry_len(x->name_len) + values > v->block_size)
+	if (t->entries + entry_len(x->name_len) + values > v->block_size)
 		return false;
 	return !v->has_ea_inode || !value_len(x) || v->block_size - values >= reserve;
 }
@@ -343,7 +343,7 @@ static int assign_places(struct x4_inode *i, struct x4_xattr_set *s, bool *ret_b
 	for (unsigned k = 0; k < s->nr && !err; k++)
 		if (s->e[k].fresh)
 			err = place_fresh(i->vol, &s->e[k], len, &used, &t);
-	if (!err && t.any && (!i->vol->has_ext_attr || t.entries + t.values > i->vol->block_size))
+	if (!err && t.any && t.entries + t.values > i->vol->block_size)
 		err = -ENOSPC;
 	*ret_block = t.any;
 	return err;
@@ -534,6 +534,37 @@ static int place_values(struct jnl_handle *h, struct x4_inode *i, struct x4_xatt
 	return err;
 }
 
+struct feature_undo { struct jnl_callback cb; struct x4_vol *v; };
+
+static void feature_undo(struct jnl_callback *cb, int ended)
+{
+	if (!ended)
+		container_of(cb, struct feature_undo, cb)->v->has_ext_attr = false;
+}
+
+/* The first attribute of a file system says so in the superblock, as with the kernel. */
+static int set_feature(struct jnl_handle *h, struct x4_vol *v)
+{
+	struct feature_undo *u;
+	struct ext2_super_block *sb;
+	int err;
+
+	if (v->has_ext_attr)
+		return 0;
+	err = x4_super_begin(v, h, &sb);
+	if (err)
+		return err;
+	u = jnl_handle_mem(h, sizeof(*u));
+	if (!u)
+		return -ENOMEM;
+	*u = (struct feature_undo){ .cb = { .fn = feature_undo }, .v = v };
+	jnl_on_undo(h, &u->cb);
+	ext2fs_set_feature_xattr(sb);
+	x4_super_end(v, h);
+	v->has_ext_attr = true;
+	return 0;
+}
+
 int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s)
 {
 	struct jnl_buf *b;
@@ -542,6 +573,8 @@ int x4_xattr_store(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set
 
 	if (!err)
 		err = x4_inode_begin(h, i);
+	if (!err && s->nr)
+		err = set_feature(h, i->vol);
 	if (!err && i->vol->has_ea_inode)
 		err = place_values(h, i, s);
 	if (err)

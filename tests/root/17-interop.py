@@ -309,5 +309,43 @@ def copied_mount(env):
             vol.check()
 
 
+SPACE = {
+    "4k": (("-b", "4096"), ()),
+    "1k-meta_bg": (("-b", "1024", "-O", "meta_bg,^resize_inode"), ()),
+    "wrong": (("-b", "4096"), (("debugfs", "-w", "-R", "ssv overhead_clusters 22775"),)),  # as tune2fs -I leaves it
+    "bigalloc": (("-b", "4096", "-O", "bigalloc", "-C", "16384"), ()),
+}
+
+
+@case(params=tuple(SPACE))
+def space_as_the_kernel(env, name):
+    """df says what it says for the kernel's mount, also where the superblock's own count of what is hidden has become wrong."""
+    mkfs, then = SPACE[name]
+    vol = env.volume(200, *mkfs)
+    for cmd in then:
+        run(*cmd, vol.target)
+
+    def numbers(path):
+        st = os.statvfs(path)
+        return st.f_blocks, st.f_bfree, st.f_bavail, st.f_files, st.f_ffree, st.f_bsize
+    for option in ("ro", "ro,norecovery"):
+        with vol.kmount(option) as k:
+            theirs = numbers(k)
+        with vol.mount(option) as m:
+            expect_eq(numbers(m.point), theirs, f"statfs of {name} with {option}")
+
+
+@case(kinds=("image", "loop"))
+def first_attribute(env):
+    """A file system that never had attributes gets the feature with the first one, as with the kernel."""
+    vol = env.volume(32, "-O", "^ext_attr", "-I", "128")
+    with vol.mount() as m:
+        write_file(m.path("f"), b"x")
+        os.setxattr(m.path("f"), "user.a", b"value")
+        expect_eq(os.getxattr(m.path("f"), "user.a"), b"value", "the attribute")
+    expect("ext_attr" in vol.super()["Filesystem features"], "no feature ext_attr")
+    vol.check()
+
+
 if __name__ == "__main__":
     main()

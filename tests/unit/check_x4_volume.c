@@ -681,6 +681,42 @@ START_TEST(test_errors_survive_replay)
 }
 END_TEST
 
+/* What the library says has words. */
+START_TEST(test_library_error)
+{
+	struct x4_options opt = env_options();
+	struct fake_dev *f = env_new(2);
+	struct ext2_super_block sb;
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	env_super(f, &sb);
+	sb.s_first_data_block = 0x7fffffff;
+	env_poke_super(f, &sb);
+	ck_assert_int_lt(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert_msg(!strstr(msg, "nknown code") && strstr(msg, "superblock"), "%s", msg);
+	fake_free(f);
+}
+END_TEST
+
+/* Blocks larger than a page are read, and it is said. */
+START_TEST(test_large_blocks)
+{
+	struct x4_options opt = env_options();
+	struct fake_dev *f = fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(v));
+	ck_assert_msg(why && strstr(why, "larger than 4096 bytes"), "%s", why);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(f);
+}
+END_TEST
+
 /* Every block number that matters is refused, and none that belongs to files. */
 START_TEST(test_zones)
 {
@@ -772,6 +808,8 @@ int main(void)
 	tcase_add_loop_test(t, test_log_failure, 0, 2);
 	tcase_add_loop_test(t, test_note_survives_abort, 0, 2);
 	tcase_add_loop_test(t, test_errors_survive_replay, 0, 2);
+	tcase_add_test(t, test_library_error);
+	tcase_add_loop_test(t, test_large_blocks, 0, 2);
 	tcase_add_loop_test(t, test_zones, 0, n);
 	tcase_add_loop_test(t, test_io_errors, 0, 16);
 	suite_add_tcase(s, t);
