@@ -324,6 +324,49 @@ START_TEST(failed_truncate_and_cuts)
 }
 END_TEST
 
+static void map_new(struct testvol *t, uint32_t lblk, uint32_t n, uint64_t size)
+{
+	struct x4_resv r;
+
+	must(x4_resv_holes(t->i, lblk, n, false, &r) == 0);
+	must(x4_insert(t->i, &r, 0, 0, size) == 0);
+	x4_resv_free(&r);
+}
+
+static int grow(struct testvol *t, unsigned how, uint64_t size)
+{
+	if (how == 0)
+		return x4_truncate(t->i, size);
+	return x4_fallocate(t->i, how == 1 ? 0 : X4_FALLOC_ZERO_RANGE, size - 10, 10, false);
+}
+
+/* The rest of the last block, and whole blocks that a crash has left behind the end, must not become part of a file that grows. */
+START_TEST(growing_shows_nothing_old)
+{
+	uint8_t block[1024], zero[1024] = { 0 };
+	struct testvol t;
+	struct x4_ext x;
+
+	testvol_open(&t, 32 << 20, formats[0], NULL);
+	x4_inode_lock_excl(t.i);
+	map_new(&t, 0, 1, 100);
+	if (_i == 0)
+		map_new(&t, 1, 4, 0);
+	must(x4_inode_size(t.i) == 100);
+	must(x4_map_lookup_load(t.i, 0, &x) == 0 && x.state == X4_EXT_WRITTEN);
+	memset(block, 0xee, sizeof(block));
+	for (unsigned k = 0; k < 5; k++)
+		fake_poke(t.fake, block, sizeof(block), (x.pblk + k) << 10);
+	must(grow(&t, _i, 8 << 10) == 0);
+	must(x4_inode_size(t.i) == 8 << 10);
+	fake_peek(t.fake, block, sizeof(block), x.pblk << 10);
+	must(block[0] == 0xee && block[99] == 0xee && !memcmp(block + 100, zero, sizeof(block) - 100));
+	nothing_old(&t, 0, 1, 8 << 10);
+	x4_inode_unlock(t.i);
+	testvol_close(&t);
+}
+END_TEST
+
 START_TEST(many_fragments)
 {
 	struct testvol t;
@@ -363,6 +406,7 @@ int main(void)
 	tcase_add_loop_test(tc, interrupted_truncate, 0, 3);
 	tcase_add_loop_test(tc, failed_truncate_and_cuts, 0, 3);
 	tcase_add_test(tc, many_fragments);
+	tcase_add_loop_test(tc, growing_shows_nothing_old, 0, 3);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

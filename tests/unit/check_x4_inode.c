@@ -210,6 +210,10 @@ START_TEST(test_setattr)
 	ck_assert(x4_needs_killpriv(i));
 	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID, &a), 0);
 	ck_assert_uint_eq(x4_inode_mode(i), S_IFREG | 02700);
+	/* That a member of the group leaves it is not remembered for those who are none. */
+	ck_assert(x4_needs_killpriv(i));
+	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID | X4_KILL_SGID, &a), 0);
+	ck_assert_uint_eq(x4_inode_mode(i), S_IFREG | 0700);
 	x4_iput(i);
 	finish();
 }

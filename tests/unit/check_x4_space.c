@@ -7,6 +7,7 @@
 #include "check_x4_env.h"
 
 #include "base/log.h"
+#include "ext4/x4_extent.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -104,15 +105,21 @@ static void setup(unsigned shape)
 	ck_assert_int_eq(x4_create(top, "filler", 6, S_IFREG | 0666, 0, &root, &filler), 0);
 }
 
-static void finish(void)
+static void drop(void)
 {
-	ck_assert_uint_eq(v->meta_held, 0);
 	while (nr_held)
 		x4_balloc_unreserve(v, held[--nr_held], 1);
 	x4_iput(top);
 	x4_iput(dir);
 	x4_iput(file);
 	x4_iput(filler);
+	top = dir = file = filler = NULL;
+}
+
+static void finish(void)
+{
+	ck_assert_uint_eq(v->meta_held, 0);
+	drop();
 	env_check_groups(v);
 	env_close_check(v, f);
 	fake_free(f);
@@ -312,6 +319,74 @@ START_TEST(test_freed_meanwhile)
 }
 END_TEST
 
+/* A bitmap is being read, and the lock dropped for it: somebody takes the run that looked best until then. */
+struct taker { uint64_t bitmap, blk; uint32_t n, got; };
+
+static void take_meanwhile(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	struct taker *t = arg;
+	uint64_t blk;
+
+	(void)flags;
+	if (kind != FAKE_READ || after || t->got || off > t->bitmap || off + len <= t->bitmap)
+		return;
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, t->blk, t->n, true, &blk, &t->got), 0);
+	ck_assert_uint_eq(blk, t->blk);
+	ck_assert_uint_eq(t->got, t->n);
+}
+
+static void punch(uint64_t blk, uint32_t n)
+{
+	struct x4_ext x;
+
+	for (uint32_t at = 0; x4_map_lookup_load(filler, at, &x) == 0 && x4_ext_end(&x) < UINT32_MAX; at = (uint32_t)x4_ext_end(&x))
+		if (x.state != X4_EXT_HOLE && x.pblk <= blk && blk + n <= x.pblk + x.len) {
+			uint64_t off = (uint64_t)(x.lblk + (blk - x.pblk)) << v->block_bits;
+
+			x4_inode_lock_excl(filler);
+			ck_assert_int_eq(x4_fallocate(filler, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, off,
+						      (uint64_t)n << v->block_bits, true), 0);
+			x4_inode_unlock(filler);
+			return;
+		}
+	ck_abort_msg("block %llu is not the file's", (unsigned long long)blk);
+}
+
+/* Ten blocks of one group in a piece, and thirty of the next one by one: a search for sixteen looks at both. */
+START_TEST(test_best_is_taken)
+{
+	struct taker t = { .n = 10 };
+	uint64_t blk;
+	uint32_t n;
+
+	setup(2);
+	v->resv_blocks = v->root_blocks = 0;
+	fill();
+	x4_inode_lock_excl(filler);
+	ck_assert_int_eq(x4_truncate(filler, x4_inode_size(filler) - 8 * v->block_size), 0); /* for what punching needs */
+	x4_inode_unlock(filler);
+	t.blk = x4_group_start(v, 2) + 1500;
+	punch(t.blk, t.n);
+	for (unsigned k = 0; k < 30; k++) {
+		punch(t.blk + 100 + 2 * k, 1);
+		punch(x4_group_start(v, 3) + 1500 + 2 * k, 1);
+	}
+	drop();
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	v = env_open(f);
+	v->resv_blocks = v->root_blocks = 0;
+	t.bitmap = v->groups[3].bb << v->block_bits;
+	fake_set_hook(f, take_meanwhile, &t);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 16, true, &blk, &n), 0);
+	fake_set_hook(f, NULL, NULL);
+	ck_assert_uint_eq(t.got, t.n);
+	ck_assert(blk + n <= t.blk || blk >= t.blk + t.n);
+	x4_balloc_unreserve(v, blk, n);
+	x4_balloc_unreserve(v, t.blk, t.n);
+	finish();
+}
+END_TEST
+
 static unsigned asked;
 static struct x4_inode *forgotten;
 
@@ -369,6 +444,7 @@ int main(void)
 	tcase_add_loop_test(t, test_shared_removed, 0, 2);
 	tcase_add_test(t, test_freed_meanwhile);
 	tcase_add_test(t, test_forget);
+	tcase_add_test(t, test_best_is_taken);
 	suite_add_tcase(s, t);
 	return env_run(s);
 }
