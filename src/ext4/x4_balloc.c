@@ -30,8 +30,9 @@ static uint64_t available(const struct x4_vol *v, enum x4_asks who)
 {
 	uint64_t keep = v->meta_held;
 
+	/* What is set aside comes out of what is kept for metadata, while that lasts: others do not see it as ENOSPC. */
 	if (who != X4_ASKS_SYSTEM)
-		keep += v->resv_blocks;
+		keep = FDIO_MAX(keep, v->resv_blocks);
 	if (who == X4_ASKS_USER)
 		keep += v->root_blocks;
 	return v->free_blocks > keep ? v->free_blocks - keep : 0;

@@ -259,6 +259,30 @@ START_TEST(test_shared_removed)
 }
 END_TEST
 
+/* What somebody has set aside for a moment, out of the blocks for metadata, is no reason for ENOSPC. */
+START_TEST(test_set_aside)
+{
+	uint64_t blk;
+	uint32_t n;
+
+	setup(2);
+	fill();
+	ck_assert_uint_gt(v->resv_blocks, 20);
+	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_SYSTEM), 0);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk, &n), -ENOSPC);
+	x4_balloc_unreserve(v, held[--nr_held], 1);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk, &n), 0);
+	held[nr_held++] = blk;
+	/* What is set aside is there, whoever takes what he may. */
+	while (!x4_meta_reserve(v, 1, X4_ASKS_SYSTEM))
+		;
+	ck_assert_uint_eq(v->meta_held, v->free_blocks);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, true, &blk, &n), -ENOSPC);
+	x4_meta_unreserve(v, (unsigned)v->meta_held);
+	finish();
+}
+END_TEST
+
 /* The file gets shorter all the time. */
 static void *shorten(void *arg)
 {
@@ -442,6 +466,7 @@ int main(void)
 	tcase_add_loop_test(t, test_xattr, 2, 4);
 	tcase_add_test(t, test_shared);
 	tcase_add_loop_test(t, test_shared_removed, 0, 2);
+	tcase_add_test(t, test_set_aside);
 	tcase_add_test(t, test_freed_meanwhile);
 	tcase_add_test(t, test_forget);
 	tcase_add_test(t, test_best_is_taken);
