@@ -567,7 +567,7 @@ static bool orphans_wait(const struct opening *o)
 static int finish_before_read_only(struct opening *o)
 {
 	struct x4_vol *v = o->v;
-	int err;
+	int err, closed;
 
 	if (!orphans_wait(o))
 		return 0;
@@ -578,14 +578,16 @@ static int finish_before_read_only(struct opening *o)
 		err = check_root(o);
 	if (!err)
 		err = start_rw(o, mark_in_use);
-	if (!err)
-		err = finish_interrupted(o);
 	if (err)
 		return err;
-	err = close_rw(v);
+	err = finish_interrupted(o);
+	closed = close_rw(v);
 	journal_close(v);
-	if (err)
-		log_warn("%s: interrupted deletions could not be finished: %s", dev_name(o), strerror(-err));
+	/* Reading is possible all the same. */
+	if (err || closed)
+		log_warn("%s: interrupted deletions could not be finished: %s", dev_name(o), strerror(err ? -err : -closed));
+	if (o->errlen)
+		o->errbuf[0] = 0;
 	__atomic_store_n(&v->read_only, false, __ATOMIC_SEQ_CST);
 	return load_consistent(o);
 }

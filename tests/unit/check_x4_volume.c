@@ -229,8 +229,10 @@ END_TEST
 /* A device that cannot be written is served with norecovery only; ro on one that can replays, and finishes deletions. */
 START_TEST(test_recovery_read_only)
 {
-	struct fake_dev *f = env_new(0), *cut, *copy;
+	struct fake_dev *f = env_new(0), *cut, *copy, *sick;
 	struct ext2_super_block sb;
+	uint64_t orphan_at;
+	uint32_t off;
 	unsigned mounted;
 	bool fsck;
 	struct x4_options opt = env_options();
@@ -242,6 +244,7 @@ START_TEST(test_recovery_read_only)
 	i = env_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
+	orphan_at = x4_itable_place(v, i->ino, &off) << 10;
 	x4_iput(i);
 	env_close_check(v, f);
 	fake_free(f);
@@ -269,6 +272,17 @@ START_TEST(test_recovery_read_only)
 	ck_assert_uint_eq(fake_stats(copy).writes, 0);
 	ck_assert_uint_ne(sb.s_last_orphan, 0);
 	mounted = sb.s_mnt_count;
+
+	/* Where the orphan cannot be read, the rest can. */
+	sick = fake_clone(copy);
+	fake_fault_add(sick, &(struct fake_fault){ .kinds = FAKE_READ, .off = orphan_at, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(x4_vol_recover(fake_dev(sick), true, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_uint_gt(fake_fault_hits(sick), 0);
+	opt = env_options();
+	opt.read_only = true;
+	ck_assert_int_eq(try_open(sick, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(sick);
 
 	/* And before a read-only mount, which could not finish what was interrupted. */
 	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, msg, sizeof(msg)), 0);
