@@ -299,14 +299,15 @@ int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char 
  * unlink(2) or close(2) has returned. Who finds no space asks first whether some of that is still on its way:
  *   uint64_t since = x4_evictions(v); do err = ...; while (err == -ENOSPC && x4_eviction_since(v, &since));
  * x4_eviction_since has append windows closed, once; then it waits for deletions that have begun, for those whose FORGET is on
- * its way, and, shortly after an unlink, for files that are still open; true if one has ended since. Workers.
+ * its way, and, shortly after an unlink or a close, for files whose RELEASE or its answer may be; true if one has ended since.
+ * Workers.
  */
 uint64_t x4_evictions(const struct x4_vol *v);
 bool x4_eviction_since(struct x4_vol *v, uint64_t *since);
 /* fn says whether the kernel still has the inode ino itself: no, and its FORGET is on its way. On a worker that holds no lock.
  * Set before anything runs. */
 void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void *arg);
-/* A file is opened (1) or closed (-1). Any thread. */
+/* A file or directory is opened (1) or closed (-1). Any thread. */
 void x4_opened(struct x4_inode *i, int n);
 /* O_TMPFILE: no name, on the orphan list, nlink 0. */
 int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);

@@ -71,7 +71,8 @@ int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i)
 		return err;
 	list_add(&v->orphans, &i->orphan);
 	set_on_orphans(i, true);
-	__atomic_store_n(&v->orphaned_ns, fdio_now_ns(), __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&i->nr_open, __ATOMIC_RELAXED))
+		__atomic_store_n(&i->left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
 	i->raw->i_dtime = sb->s_last_orphan;
 	sb->s_last_orphan = i->ino;
 	x4_super_end(v, h);

@@ -88,7 +88,6 @@ struct x4_vol {
 	uint32_t nr_orphans;        /* inodes on the list */
 	uint32_t nr_evicting;       /* deletions under way */
 	uint64_t nr_evicted;        /* deletions that have ended */
-	uint64_t orphaned_ns;       /* when a file lost its last name */
 	bool (*held)(void *arg, uint32_t ino);
 	void *held_arg;
 	bool asking;                /* atomic: somebody asks held */
@@ -137,6 +136,7 @@ struct x4_inode {
 	bool loading, evicting, bad;
 	bool zombie;                /* gone but for its place on vol->lazy_head: whoever takes it from there frees it */
 	uint32_t nr_open;           /* atomic: open files, as x4_opened was told */
+	uint64_t left_ns;           /* atomic: when it was closed, or lost its last name while it was open; 0: never */
 	bool on_orphans;            /* atomic: on vol->orphans */
 	struct jnl_handle *begun;   /* the handle that has raw open (x4_inode_begin) */
 

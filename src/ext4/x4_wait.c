@@ -7,7 +7,7 @@
  *
  * A file that nobody has open can be a working directory, or held in another way, for days. So the kernel is asked whether it has
  * the inode (v->held): it queues the FORGET when it lets go of an inode, before the unlink(2) or close(2) that did it returns,
- * so whoever saw that call return finds the inode gone. The question can wait for the kernel to write back pages of
+ * so whoever saw that call return finds the inode gone, but for a RELEASE, which keeps it until it is answered. The question can wait for the kernel to write back pages of
  * such an inode, which takes workers: one asks at a time.
  */
 #include "ext4/x4_types.h"
@@ -19,12 +19,20 @@
 /* In *since: append windows were asked for already. Who has no inode finds no space either, and windows are opened again and again. */
 #define RECLAIMED (1ull << 63)
 
-/* How long a RELEASE may take to come, and a FORGET on a busy machine. */
-enum { RELEASE_MS = 50, FORGET_MS = 2000 };
+/*
+ * How long a RELEASE may take to come to us, and its answer to the kernel, which keeps the inode until then; and a FORGET that is
+ * on its way.
+ */
+enum { RELEASE_MS = 50, ANSWER_MS = 250, FORGET_MS = 2000 };
 /* So many inodes are asked about, those that lost their names last. */
 enum { ASK_MOST = 16 };
 
-void x4_opened(struct x4_inode *i, int n) { __atomic_add_fetch(&i->nr_open, (uint32_t)n, __ATOMIC_RELAXED); }
+void x4_opened(struct x4_inode *i, int n)
+{
+	if (n < 0)
+		__atomic_store_n(&i->left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
+	__atomic_add_fetch(&i->nr_open, (uint32_t)n, __ATOMIC_RELAXED);
+}
 
 uint64_t x4_evictions(const struct x4_vol *v) { return __atomic_load_n(&v->nr_evicted, __ATOMIC_SEQ_CST); }
 
@@ -34,14 +42,18 @@ void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void
 	v->held = fn;
 }
 
-/* A file lost its last name just now: if somebody has it open, a RELEASE may be on its way. */
-static bool just_orphaned(const struct x4_vol *v)
-{
-	return fdio_now_ns() - __atomic_load_n(&v->orphaned_ns, __ATOMIC_SEQ_CST) < RELEASE_MS * 1000000ull;
-}
+/*
+ * What is on the list, which is read in a handle, as it is changed: whether a RELEASE may be on its way or the kernel may not have
+ * seen its answer yet; and inodes that nobody has open.
+ */
+struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool leaving; };
 
-/* What is on the list, which is read in a handle, as it is changed: files that somebody has open, and what nobody has. */
-struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool open; };
+static bool leaving(const struct x4_inode *i, bool open)
+{
+	uint64_t left = __atomic_load_n(&i->left_ns, __ATOMIC_RELAXED);
+
+	return left && fdio_now_ns() - left < (open ? RELEASE_MS : ANSWER_MS) * 1000000ull;
+}
 
 static void look(struct x4_vol *v, struct nameless *ret)
 {
@@ -54,9 +66,10 @@ static void look(struct x4_vol *v, struct nameless *ret)
 	list_for_each(i, &v->orphans, orphan) {
 		if (__atomic_load_n(&i->nlink, __ATOMIC_RELAXED))
 			continue;
-		if (__atomic_load_n(&i->nr_open, __ATOMIC_RELAXED))
-			ret->open = true;
-		else if (__atomic_load_n(&i->lookups, __ATOMIC_RELAXED) && ret->n < ASK_MOST)
+		bool open = __atomic_load_n(&i->nr_open, __ATOMIC_RELAXED);
+
+		ret->leaving = ret->leaving || leaving(i, open);
+		if (!open && __atomic_load_n(&i->lookups, __ATOMIC_RELAXED) && ret->n < ASK_MOST)
 			ret->ino[ret->n++] = i->ino;
 	}
 	jnl_end(h);
@@ -82,7 +95,7 @@ static bool deletion_comes(struct x4_vol *v)
 	struct nameless w;
 
 	look(v, &w);
-	return (w.open && just_orphaned(v)) || forget_comes(v, &w);
+	return w.leaving || forget_comes(v, &w);
 }
 
 static bool windows_closed(struct x4_vol *v, uint64_t *since)

@@ -95,6 +95,7 @@ void ops_opendir(struct ops_req *q)
 	err = S_ISDIR(x4_inode_mode(i)) ? ops_file_add(q->ops, i, NULL, 0, &out.fh) : -ENOTDIR;
 	if (err)
 		goto put;
+	x4_opened(i, 1);
 	/* The kernel knows that its copy of the listing is old by the directory's mtime, which another ".." does not change. */
 	if (x4_dir_moved(i))
 		out.open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;

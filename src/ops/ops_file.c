@@ -178,6 +178,8 @@ void ops_release(struct ops_req *q)
 	}
 	if (f.df)
 		dio_file_close(f.df);
+	else
+		x4_opened(f.inode, -1);
 	ops_reply_err(q, 0);
 	x4_iput(f.inode);
 }
