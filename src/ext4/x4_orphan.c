@@ -16,6 +16,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* So many that a crash left are in memory at a time: an image may have as many as inodes. */
+#define COLLECT_MAX 1024u
+
 struct orphan_undo {
 	struct jnl_callback cb;
 	struct x4_inode *i;
@@ -110,7 +113,8 @@ int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i)
 
 	if (!i->on_orphans)
 		return 0;
-	next = i->orphan.next == &i->vol->orphans ? 0 : list_entry(i->orphan.next, struct x4_inode, orphan)->ino;
+	next = i->orphan.next == &i->vol->orphans ? i->vol->orphan_rest :
+		list_entry(i->orphan.next, struct x4_inode, orphan)->ino;
 	err = relink(h, i, next);
 	if (!err)
 		err = x4_inode_begin(h, i);
@@ -234,14 +238,17 @@ static int check_orphan(struct x4_vol *v, uint32_t ino)
 	return r < 0 ? r : 0;
 }
 
-/* Reads the chain into memory. What cannot be followed is cut off: *ret_cut. Each inode is referenced. */
-static int collect(struct x4_vol *v, uint32_t head, bool *ret_cut)
+/*
+ * Reads the chain from where it goes on into memory, as far as that may be. What cannot be followed
+ * is cut off: *ret_cut. Each inode is referenced.
+ */
+static int collect(struct x4_vol *v, bool *ret_cut)
 {
-	uint32_t ino = head;
+	uint32_t ino = v->orphan_rest;
 	int err;
 
 	*ret_cut = false;
-	while (ino) {
+	for (unsigned n = 0; ino && n < COLLECT_MAX; n++) {
 		struct x4_inode *i;
 
 		err = check_orphan(v, ino);
@@ -255,6 +262,7 @@ static int collect(struct x4_vol *v, uint32_t head, bool *ret_cut)
 			return err;
 		if (err) {
 			*ret_cut = true;
+			v->orphan_rest = 0;
 			return 0;
 		}
 		list_add_tail(&v->orphans, &i->orphan);
@@ -262,6 +270,7 @@ static int collect(struct x4_vol *v, uint32_t head, bool *ret_cut)
 		i->untrimmed = S_ISREG(i->raw->i_mode) && i->nlink;
 		ino = i->raw->i_dtime;
 	}
+	v->orphan_rest = ino;
 	return 0;
 }
 
@@ -333,28 +342,35 @@ void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i)
 	x4_iput(i); /* deletes it if it has no name */
 }
 
-int x4_orphans_process(struct x4_vol *v)
+/* Those in memory, each of which takes itself off the list. False if one stays. */
+static bool finish_collected(struct x4_vol *v, unsigned *done)
 {
-	uint32_t head = v->fs->super->s_last_orphan;
-	unsigned done = 0;
-	bool cut_off;
-	int err;
-
-	if (!head)
-		return 0;
-	err = collect(v, head, &cut_off);
-	if (!err && cut_off)
-		err = cut(v);
-	/* Each takes itself off the list; the last one of a chain first would be as good. */
-	while (!err && !list_empty(&v->orphans)) {
+	while (!list_empty(&v->orphans)) {
 		struct x4_inode *i = list_first(&v->orphans, struct x4_inode, orphan);
 
 		x4_orphan_finish(v, i);
 		if (!list_empty(&v->orphans) && list_first(&v->orphans, struct x4_inode, orphan) == i) {
 			log_warn("%s: inode %u stays on the orphan list", v->dev->name, i->ino);
-			return 0;
+			return false;
 		}
-		done++;
+		++*done;
+	}
+	return true;
+}
+
+int x4_orphans_process(struct x4_vol *v)
+{
+	unsigned done = 0;
+	bool cut_off;
+	int err = 0;
+
+	v->orphan_rest = v->fs->super->s_last_orphan;
+	while (!err && v->orphan_rest) {
+		err = collect(v, &cut_off);
+		if (!err && cut_off)
+			err = cut(v);
+		if (!err && !finish_collected(v, &done))
+			break;
 	}
 	if (done)
 		log_info("%s: %u deletions and truncates that were interrupted have been finished", v->dev->name, done);

@@ -84,6 +84,7 @@ struct x4_vol {
 
 	/* orphans (x4_orphan.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
 	struct list orphans;
+	uint32_t orphan_rest;       /* where the list on disk goes on behind what is in memory */
 	/* what x4_eviction_since looks at; atomic */
 	uint32_t nr_orphans;        /* inodes on the list */
 	uint32_t nr_evicting;       /* deletions under way */

@@ -10,6 +10,7 @@
 #include "ext4/x4_dir.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -362,6 +363,64 @@ START_TEST(parents_a_long_way_up)
 }
 END_TEST
 
+/* ---- orphans ---- */
+
+static size_t least, peak;
+
+static void sample(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+		   bool after)
+{
+	size_t now = mallinfo2().uordblks;
+
+	(void)arg, (void)kind, (void)off, (void)len, (void)flags, (void)after;
+	least = least ? least : now;
+	peak = FDIO_MAX(peak, now);
+}
+
+/* As many orphans as there are inodes: all of them were in memory before the first was deleted. */
+START_TEST(orphans_without_number)
+{
+	enum { NR = 30000 };
+	static uint8_t raw[128], map[1024];
+	static uint64_t place[NR], bitmap[64];
+	struct nvol t = { 0 };
+	uint32_t first, ipg, groups;
+
+	nvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 32768 " PLAIN);
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	first = (uint32_t)n_ino(t.root, "f") + 1;
+	peek(&t, raw, sizeof raw, inode_at(t.v, first - 1));
+	for (uint32_t k = 0; k < NR; k++)
+		place[k] = inode_at(t.v, first + k);
+	ipg = t.v->inodes_per_group;
+	groups = t.v->nr_groups;
+	for (uint32_t g = 0; g < groups; g++)
+		bitmap[g] = (uint64_t)ext2fs_inode_bitmap_loc(t.v->fs, g) << 10;
+	nvol_close(&t);
+	peek(&t, raw, sizeof raw, place[0] - sizeof raw);
+	raw[0x1a] = raw[0x1b] = 0;
+	for (uint32_t k = 0; k < NR; k++) {
+		uint32_t next = k + 1 < NR ? first + k + 1 : 0;
+
+		memcpy(raw + 0x14, &next, 4);
+		poke(&t, raw, sizeof raw, place[k]);
+	}
+	for (uint32_t g = 0; g < groups; g++) {
+		memset(map, 0xff, sizeof map);
+		poke(&t, map, ipg / 8, bitmap[g]);
+		poke16(&t, 2048 + 32 * g + 0xe, 0);
+	}
+	poke32(&t, 1024 + 0xe8, first);
+	fake_set_hook(t.fake, sample, NULL);
+	nvol_open(&t);
+	fake_set_hook(t.fake, NULL, NULL);
+	must_eq(t.v->nr_orphans, 0);
+	ck_assert_uint_eq(x4_inode_in_use(t.v, first + NR - 1), 0);
+	ck_assert_uint_lt(peak - least, 16u << 20);
+	end(&t);
+}
+END_TEST
+
 /* ---- the orphan file ---- */
 
 /* One of more blocks than any tool makes, which may be few blocks again and again: all of it is
@@ -646,6 +705,7 @@ int main(void)
 	tcase_add_test(tc, equal_blocks_without_index);
 	tcase_add_test(tc, parents_in_a_circle);
 	tcase_add_test(tc, parents_a_long_way_up);
+	tcase_add_test(tc, orphans_without_number);
 	tcase_add_test(tc, orphan_file_too_large);
 	tcase_add_test(tc, values_that_have_values);
 	tcase_add_test(tc, value_in_a_deleted_inode);
