@@ -5,6 +5,9 @@
  * block and not all of them. Built at first use by reading the directory once; thrown away when the inode leaves the
  * cache, when memory is short and when a handle that changed the directory is cancelled.
  *
+ * All such tables of a volume have so many places together (dir_budget: 20 bytes each, and as much
+ * again while one grows): a directory beyond that is searched block by block.
+ *
  * Entries of a linear directory never move, so a place stays valid until its name is deleted. The table is read with dir->rw
  * held shared and changed with it held exclusively; two readers that build it at once race for the pointer and the
  * loser frees its copy.
@@ -23,7 +26,6 @@
 #include <string.h>
 
 #define STATE_MIN_BLOCKS 3u      /* below, reading the blocks is as good */
-#define STATE_MAX_PLACES (1u << 26)
 #define NONE UINT32_MAX
 
 /* Where a name is. Those that share a chain follow each other by next, the newest first. */
@@ -41,12 +43,14 @@ struct x4_dirstate {
 	uint32_t nr, unused;     /* [0, nr) have been in use; first of those that no longer are */
 	struct place *place;
 	uint32_t *chain;         /* the first place of each */
+	struct x4_vol *vol;      /* whose budget the places are on */
 };
 
 void x4_dirstate_free(struct x4_dirstate *ds)
 {
 	if (!ds)
 		return;
+	__atomic_sub_fetch(&ds->vol->dir_places, ds->cap, __ATOMIC_RELAXED);
 	free(ds->gap);
 	free(ds->place);
 	free(ds->chain);
@@ -68,15 +72,28 @@ static void chain_in(struct x4_dirstate *ds, uint32_t n)
 	*first = n;
 }
 
+/* n more for a directory of v, if its budget allows that. */
+static bool places_take(struct x4_vol *v, uint32_t n)
+{
+	if (__atomic_add_fetch(&v->dir_places, n, __ATOMIC_RELAXED) <= v->dir_budget)
+		return true;
+	__atomic_sub_fetch(&v->dir_places, n, __ATOMIC_RELAXED);
+	return false;
+}
+
 /* Only when every place is in use. */
 static bool places_grow(struct x4_dirstate *ds)
 {
-	uint32_t cap = ds->cap ? ds->cap * 2 : 1024;
-	uint32_t *chain = cap <= STATE_MAX_PLACES ? malloc(cap * sizeof *chain) : NULL;
-	struct place *place = chain ? realloc(ds->place, cap * sizeof *place) : NULL;
+	uint32_t cap = ds->cap ? ds->cap * 2 : 1024, more = cap - ds->cap, *chain;
+	struct place *place;
 
+	if (!places_take(ds->vol, more))
+		return false;
+	chain = malloc(cap * sizeof *chain);
+	place = chain ? realloc(ds->place, cap * sizeof *place) : NULL;
 	if (!place) {
 		free(chain);
+		__atomic_sub_fetch(&ds->vol->dir_places, more, __ATOMIC_RELAXED);
 		return false;
 	}
 	free(ds->chain);
@@ -149,6 +166,7 @@ static int build(struct x4_inode *dir, struct x4_dirstate **ret)
 	if (!ds)
 		return -ENOMEM;
 	ds->unused = NONE;
+	ds->vol = dir->vol;
 	for (uint32_t lblk = 0; r == 0 && lblk < nr; lblk++) {
 		dir_readahead(dir, lblk, nr);
 		r = dirb_pass_over(load_block(dir, ds, lblk), &ds->bad);

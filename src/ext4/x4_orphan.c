@@ -2,7 +2,8 @@
 /*
  * The orphan list: inodes whose last name is gone or whose truncate is under way, so that a crash leaves
  * nothing behind. On disk it is a chain from s_last_orphan through i_dtime; in memory the same inodes
- * in the same order. Both change only inside handles, which are serial: no lock of its own.
+ * in the same order, but for the end of a chain that a crash left (orphan_rest). Both change only
+ * inside handles, which are serial: no lock of its own.
  *
  * Also here: what happens to an inode at the end (x4_evict, on the worker that dropped the last
  * reference), and the processing of what a crash left on the list (at mount, before anyone else).

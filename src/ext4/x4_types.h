@@ -82,6 +82,10 @@ struct x4_vol {
 	jnl_tid gone_tid;           /* newest transaction that changed an inode which has left memory since */
 	bool has_gone_tid;
 
+	uint32_t dir_places;        /* atomic: names in the tables of x4_dir_state.c */
+	uint32_t dir_budget;        /* as many as there may be */
+#define X4_DIR_BUDGET (1u << 23)
+
 	/* orphans (x4_orphan.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
 	struct list orphans;
 	uint32_t orphan_rest;       /* where the list on disk goes on behind what is in memory */

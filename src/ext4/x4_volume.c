@@ -416,6 +416,7 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 		v->opt.nr_cpus = 1;
 	v->mounting = true;
 	v->map_budget = X4_MAP_BUDGET;
+	v->dir_budget = X4_DIR_BUDGET;
 	fdio_mutex_init(&v->rename_lock, RANK_X4_RENAME);
 	fdio_mutex_init(&v->alloc_lock, RANK_X4_ALLOC);
 	fdio_mutex_init(&v->icache_lock, RANK_X4_ICACHE);

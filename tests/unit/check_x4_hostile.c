@@ -310,6 +310,31 @@ START_TEST(equal_blocks_without_index)
 }
 END_TEST
 
+/* Tables of where names are have a budget together; a directory that gets none is searched. */
+START_TEST(tables_of_names_are_bounded)
+{
+	static const char *const name[2] = { "first", "second" };
+	struct nvol t = { 0 };
+	struct x4_inode *d[2];
+
+	nvol_make(&t, SMALL, "-b 1024 -N 4000 " PLAIN "-O ^dir_index");
+	t.v->dir_budget = 3000;
+	for (unsigned n = 0; n < 2; n++) {
+		d[n] = fill_dir(&t, name[n], 1500, 5);
+		must(n_ino(d[n], "00000") > 0);
+		must(n_ino(d[n], "01499") > 0);
+		must_eq(n_ino(d[n], "01500"), -ENOENT);
+	}
+	must_eq(t.v->dir_places, 2048);
+	must(d[0]->dirstate && !d[1]->dirstate);
+	must_eq(n_unlink(d[1], "01000"), 0);
+	must_eq(n_ino(d[1], "01000"), -ENOENT);
+	x4_iput(d[0]);
+	x4_iput(d[1]);
+	nvol_done(&t);
+}
+END_TEST
+
 /* ".." of a and b leads to c, of c to d, of d to c: as many steps as there are inodes, with the
  * lock for renames held. */
 START_TEST(parents_in_a_circle)
@@ -703,6 +728,7 @@ int main(void)
 	tcase_add_test(tc, index_leads_round_in_circles);
 	tcase_add_test(tc, listing_of_equal_names_ends);
 	tcase_add_test(tc, equal_blocks_without_index);
+	tcase_add_test(tc, tables_of_names_are_bounded);
 	tcase_add_test(tc, parents_in_a_circle);
 	tcase_add_test(tc, parents_a_long_way_up);
 	tcase_add_test(tc, orphans_without_number);
