@@ -130,7 +130,7 @@ check bench-self-test bench_self_test
 # What is in git is in the tarball.
 tarball() {
 	make -s -C "$build" -n distdir >/dev/null 2>&1 || { echo "make distdir does not work"; return; }
-	make -s -C "$build" list-dist | tr ' ' '\n' | sed -e "s|^$src/||" -e 's|^\./||' | LC_ALL=C sort -u >"$build/dist.list"
+	make -s -C "$build" list-dist | tr ' ' '\n' | sed -e "s|^$src/||" -e 's|^\(\.\.*/\)*||' | LC_ALL=C sort -u >"$build/dist.list"
 	git ls-files | while read -r f; do
 		case $f in .git* | */.gitignore | configure.ac | Makefile.am) continue ;; esac
 		grep -qxF "$f" "$build/dist.list" || echo "$f is not in the tarball"

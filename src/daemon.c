@@ -11,6 +11,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,36 @@
 /* The parent that waits; what replaces the standard streams; the service manager. -1: none. */
 static int ready_fd = -1, null_fd = -1, notify_fd = -1;
 
+static pid_t child_pid;
+
+static void stop_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+}
+
+static void pass_on(int sig)
+{
+	int saved = errno;
+
+	kill(child_pid, sig);
+	errno = saved;
+}
+
+/* SIGTERM and SIGINT are blocked until here: whoever stops the command means the daemon. */
+static void pass_signals_on(pid_t pid)
+{
+	struct sigaction sa = { .sa_handler = pass_on };
+	sigset_t set;
+
+	child_pid = pid;
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGINT, &sa, NULL);
+	stop_signals(&set);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /* One byte: the mount answers. End of file without it: the child has ended, and says why by its status. */
 static void parent_wait(int fd, pid_t pid) __attribute__((noreturn));
 static void parent_wait(int fd, pid_t pid)
@@ -47,6 +79,11 @@ static void parent_wait(int fd, pid_t pid)
 		_exit(0);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGTERM || WTERMSIG(status) == SIGINT)) {
+		/* It has said that it was told to end. */
+		signal(WTERMSIG(status), SIG_DFL);
+		raise(WTERMSIG(status));
+	}
 	if (WIFEXITED(status) && WEXITSTATUS(status))
 		_exit(WEXITSTATUS(status));
 	fprintf(stderr, "fusedio: the daemon ended before the mount was ready%s\n", WIFSIGNALED(status) ? " (killed)" : "");
@@ -55,12 +92,15 @@ static void parent_wait(int fd, pid_t pid)
 
 int daemon_fork(void)
 {
+	sigset_t set;
 	int fds[2];
 	pid_t pid;
 
 	if (pipe2(fds, O_CLOEXEC))
 		return -errno;
 	fflush(NULL);
+	stop_signals(&set);
+	sigprocmask(SIG_BLOCK, &set, NULL); /* the child leaves them blocked */
 	pid = fork();
 	if (pid < 0) {
 		int err = -errno;
@@ -71,6 +111,7 @@ int daemon_fork(void)
 	}
 	if (pid) {
 		close(fds[1]);
+		pass_signals_on(pid);
 		parent_wait(fds[0], pid);
 	}
 	close(fds[0]);
@@ -85,7 +126,7 @@ void daemon_close_inherited(void)
 		log_warn("descriptors of the program that started this one stay open: %s", strerror(errno));
 }
 
-static void connect_notify(void)
+void daemon_open_notify(void)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
@@ -107,12 +148,10 @@ static void connect_notify(void)
 
 void daemon_open_files(void)
 {
-	connect_notify();
 	if (ready_fd < 0)
 		return;
 	if (chdir("/"))
 		log_warn("cannot change to /: %s", strerror(errno));
-	fdio_log_open_syslog("fusedio");
 	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 }
 
@@ -134,9 +173,19 @@ void daemon_ready(void)
 	ready_fd = -1;
 }
 
-void daemon_notify(const char *state)
+void daemon_notify(const char *vars, const char *status, ...)
 {
-	if (notify_fd >= 0 && send(notify_fd, state, strlen(state), MSG_NOSIGNAL) < 0)
+	char text[1024], raw[512];
+	int at = snprintf(text, sizeof(text), "%s\nSTATUS=", vars);
+	va_list ap;
+
+	if (notify_fd < 0)
+		return;
+	va_start(ap, status);
+	vsnprintf(raw, sizeof(raw), status, ap);
+	va_end(ap);
+	fdio_escape(text + at, sizeof(text) - (size_t)at, raw); /* names must not become lines of their own */
+	if (send(notify_fd, text, strlen(text), MSG_NOSIGNAL) < 0)
 		log_warn("cannot notify the service manager: %s", strerror(errno));
 }
 

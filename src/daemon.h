@@ -9,15 +9,17 @@
 void daemon_close_inherited(void);
 /*
  * Forks. The child returns 0 and carries on; the parent waits until the child calls daemon_ready and exits with 0,
- * or with the child's exit status if it ends before. -errno if there can be no child.
+ * or with the child's exit status if it ends before. SIGTERM and SIGINT of the parent reach the child. -errno if there can be no child.
  */
 int daemon_fork(void);
-/* Opens what is opened by name and used later: the service manager's socket and, after daemon_fork, syslog. Changes to /. */
+/* Connects to the service manager, if there is one ($NOTIFY_SOCKET). */
+void daemon_open_notify(void);
+/* After daemon_fork: opens what is opened by name and used later. Changes to /. */
 void daemon_open_files(void);
 /* The mount answers: lets the parent go, detaches from the terminal; log lines go to syslog. No-op without daemon_fork. */
 void daemon_ready(void);
-/* One datagram to $NOTIFY_SOCKET, if it was set when daemon_open_files ran. */
-void daemon_notify(const char *state);
+/* One datagram to the service manager: vars ("READY=1"), and what the daemon is doing, in words. Any thread. */
+void daemon_notify(const char *vars, const char *status, ...) __attribute__((format(printf, 2, 3)));
 /*
  * Raises the limits of open files and of the size of files as far as it may; then a file of so many bytes must be writable.
  * bytes 0: nothing is going to be written. errbuf: one line.

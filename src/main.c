@@ -4,13 +4,14 @@
  * line on stderr and an exit status of mount(8); struct session keeps what was made, and session_free undoes it in
  * reverse, whatever is there.
  *
- * Threads: this one waits for the end of the mount; one waits for signals; the rest belong to the rooms.
+ * Threads: this one waits for the end of the mount; one waits for signals, once the mount serves; the watchdog is there from before
+ * recovery; the rest belong to the rooms. SIGTERM and SIGINT end the start between two steps, and within those that can take long.
  * The journal is recovered first. Then a block device as root is mounted as fuseblk, so that the kernel claims it, and
  * opened after that; its first request is answered last. An image file is locked by us and opened before the mount.
  */
 #include "base/counters.h"
 #include "base/log.h"
-#include "base/thread.h"
+#include "base/stop.h"
 #include "daemon.h"
 #include "ops/ops.h"
 #include "options.h"
@@ -18,6 +19,7 @@
 #include "readahead.h"
 #include "recover.h"
 #include "sandbox.h"
+#include "signals.h"
 #include "superopts.h"
 #include "unmounter.h"
 #include "watchdog.h"
@@ -25,7 +27,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,7 @@
 #define SEGS_PER_LOOP 256
 #define IO_WORKERS 4
 #define SYNC_WORKERS 2
+#define ALIVE_USEC "60000000"
 
 static const int log_levels[] = { FDIO_LOG_ERR, FDIO_LOG_WARN, FDIO_LOG_INFO, FDIO_LOG_DEBUG };
 
@@ -59,8 +61,12 @@ struct session {
 	struct tr *tr;
 	struct unmounter *unmounter;
 	struct watchdog *watchdog;
-	pthread_t sig_thread;
-	bool sig_on;
+	struct signals *signals;
+	const char *doing;         /* atomic: for the service manager */
+	bool serving;              /* atomic: tr and dev are there for the watchdog */
+	bool ended;                /* atomic: no request comes any more */
+	bool covered;              /* the mount could not be reached when it was to go */
+	bool stopped;              /* told to end before it served */
 	int result;                /* of writing everything at the end */
 };
 
@@ -77,23 +83,48 @@ static void on_read_only(void *arg, const char *why)
 	log_err("%s is read-only from now on: %s; unmount it and run e2fsck", s->probe.path, why);
 }
 
-static int on_umount(void *arg, bool lazy) { return unmounter_do(((struct session *)arg)->unmounter, lazy); }
+static int on_umount(void *arg, bool lazy)
+{
+	struct session *s = arg;
+	int err = unmounter_do(s->unmounter, lazy);
 
-static void on_ending(void *arg) { watchdog_ending(((struct session *)arg)->watchdog); }
+	if (err == -EEXIST)
+		s->covered = true; /* the connection is ended next: on_destroy sees it */
+	return err;
+}
+
+static void on_ending(void *arg)
+{
+	struct session *s = arg;
+
+	__atomic_store_n(&s->ended, true, __ATOMIC_RELEASE);
+	watchdog_ending(s->watchdog);
+}
 
 /* For the watchdog. */
 static void log_in_flight(void *arg)
 {
 	struct session *s = arg;
 
+	if (!__atomic_load_n(&s->serving, __ATOMIC_ACQUIRE))
+		return;
 	tr_log_busy(s->tr);
 	dev_log_busy(s->dev);
 }
 
+/* For the watchdog, while the mount does not serve yet, or no longer. */
+static void on_alive(void *arg)
+{
+	struct session *s = arg;
+	const char *doing = __atomic_load_n(&s->doing, __ATOMIC_ACQUIRE);
+
+	daemon_notify("EXTEND_TIMEOUT_USEC=" ALIVE_USEC, "%s %s", doing, s->probe.path);
+}
+
 static void give_up(void *arg)
 {
-	daemon_notify("STOPPING=1");
 	(void)arg;
+	daemon_notify("STOPPING=1", "given up: the next mount recovers");
 	_exit(EXIT_SYSTEM);
 }
 
@@ -109,7 +140,8 @@ static void on_destroy(void *arg, bool aborted)
 {
 	struct session *s = arg;
 
-	daemon_notify("STOPPING=1");
+	__atomic_store_n(&s->doing, "writing out", __ATOMIC_RELEASE);
+	daemon_notify("STOPPING=1", "writing out %s", s->probe.path);
 	if (aborted)
 		log_warn("the connection of %s was aborted", s->mountpoint);
 	dio_drain(s->dio);
@@ -121,47 +153,10 @@ static void on_destroy(void *arg, bool aborted)
 	s->vol = NULL;
 	if (s->result)
 		log_err("%s could not be written completely: %s; run e2fsck", s->probe.path, strerror(-s->result));
+	else if (s->covered)
+		log_info("%s is written and clean; its mount on %s is covered by another one", s->probe.path, s->mountpoint);
 	else
 		log_info("%s unmounted from %s", s->probe.path, s->mountpoint);
-}
-
-static void *signal_main(void *arg)
-{
-	struct session *s = arg;
-	sigset_t set;
-	int sig;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGUSR1);
-	sigaddset(&set, SIGUSR2);
-	for (;;) {
-		if (sigwait(&set, &sig) || sig == SIGUSR2)
-			return NULL;
-		if (sig == SIGUSR1)
-			fdio_counters_log();
-		else {
-			watchdog_asked(s->watchdog);
-			tr_unmount(s->tr);
-		}
-	}
-}
-
-/* All signals are blocked in all threads; only signal_main takes them. */
-static void block_signals(void)
-{
-	sigset_t set;
-
-	signal(SIGPIPE, SIG_IGN);
-	sigfillset(&set);
-	sigdelset(&set, SIGSEGV);
-	sigdelset(&set, SIGBUS);
-	sigdelset(&set, SIGFPE);
-	sigdelset(&set, SIGILL);
-	sigdelset(&set, SIGABRT);
-	pthread_sigmask(SIG_SETMASK, &set, NULL);
 }
 
 /* ------------------------------------------------------------------ steps */
@@ -228,19 +223,40 @@ static int raise_limits(struct session *s)
 	return daemon_raise_limits(writes ? (uint64_t)st.st_size : 0, s->err, sizeof(s->err)) ? EXIT_SYSTEM : 0;
 }
 
-static int probe_and_open(struct session *s)
+static int find_device(struct session *s)
 {
-	bool again = false;
-
 	if (probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
 	superopts_apply(&s->opt, s->probe.super, s->probe.path);
-	if (raise_limits(s))
-		return EXIT_SYSTEM;
+	return raise_limits(s);
+}
+
+/* From here on a device that does not answer shows in the log, and a service manager sees that we are alive. */
+static int start_watchdog(struct session *s)
+{
+	struct watchdog_config wc = {
+		.name = s->probe.path, .limit_ms = (unsigned)s->opt.drain_timeout * 1000, .in_flight = log_in_flight, .alive = on_alive,
+		.give_up = give_up, .arg = s,
+	};
+	int err;
+
+	s->doing = "recovering";
+	err = watchdog_new(&wc, &s->watchdog);
+	return err ? failed(s, EXIT_SYSTEM, "cannot start the watchdog thread: %s", strerror(-err)) : 0;
+}
+
+static int recover(struct session *s)
+{
+	bool again = false;
+
 	if (!s->opt.norecovery && recover_device(&s->probe, s->opt.read_only, &again, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
-	if (again && probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)))
-		return EXIT_MOUNT;
+	__atomic_store_n(&s->doing, "opening", __ATOMIC_RELEASE);
+	return again && probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err)) ? EXIT_MOUNT : 0;
+}
+
+static int open_it(struct session *s)
+{
 	s->read_only = s->opt.read_only || s->probe.read_only_dev;
 	if (s->probe.read_only_dev && !s->opt.read_only)
 		log_warn("%s is write-protected: serving it read-only", s->probe.path);
@@ -307,12 +323,14 @@ static int make_transport(struct session *s)
 		.slot_size = ops_req_size(), .posix_acl = s->opt.acl, .parallel_dio = s->opt.parallel_dio, .export_handles = true,
 		.handler = on_request, .ending = on_ending, .destroy = on_destroy, .forget = on_forget, .umount = on_umount, .arg = s,
 	};
+	int err;
 
 	options_mount_list(&s->opt, s->root, s->mount_opts, sizeof(s->mount_opts));
 	if (tr_new(&tc, &s->tr, s->err, sizeof(s->err)))
 		return EXIT_SYSTEM;
-	if (tr_mount(s->tr, s->err, sizeof(s->err)))
-		return EXIT_MOUNT;
+	err = tr_mount(s->tr, s->err, sizeof(s->err));
+	if (err)
+		return err == -ENODEV ? EXIT_SYSTEM : EXIT_MOUNT;
 	unmounter_mounted(s->unmounter);
 	return 0;
 }
@@ -370,21 +388,21 @@ static int end_early(struct session *s, int status)
 
 static int serve(struct session *s)
 {
-	struct watchdog_config wc = {
-		.name = s->probe.path, .limit_ms = (unsigned)s->opt.drain_timeout * 1000, .in_flight = log_in_flight, .give_up = give_up, .arg = s,
+	struct signals_config sc = {
+		.unmounter = s->unmounter, .name = s->probe.path, .mountpoint = s->mountpoint,
+		.limit_ms = (unsigned)s->opt.drain_timeout * 1000, .ended = &s->ended,
 	};
 	int err = loop_set_start(s->loops, NULL, NULL);
 
 	if (err)
 		return failed(s, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));
 	s->loops_on = true;
-	err = watchdog_new(&wc, &s->watchdog);
-	if (err)
-		return failed(s, EXIT_SYSTEM, "cannot start the watchdog thread: %s", strerror(-err));
+	__atomic_store_n(&s->serving, true, __ATOMIC_RELEASE);
 	if (tr_start(s->tr, s->err, sizeof(s->err)))
 		return EXIT_MOUNT;
-	err = thread_start(&s->sig_thread, "fusedio-sig", signal_main, s);
-	s->sig_on = !err;
+	sc.tr = s->tr;
+	sc.watchdog = s->watchdog;
+	err = signals_start(&sc, &s->signals);
 	return err ? end_early(s, failed(s, EXIT_SYSTEM, "cannot start the signal thread: %s", strerror(-err))) : 0;
 }
 
@@ -404,10 +422,7 @@ static void tell_kernel_read_only(struct session *s)
 
 static void session_free(struct session *s)
 {
-	if (s->sig_on) {
-		pthread_kill(s->sig_thread, SIGUSR2);
-		pthread_join(s->sig_thread, NULL);
-	}
+	signals_stop(s->signals);
 	if (s->loops_on)
 		loop_set_stop(s->loops);
 	watchdog_free(s->watchdog);
@@ -433,24 +448,33 @@ static void session_free(struct session *s)
 	epoch_drain();
 }
 
+static int lock_memory(struct session *s)
+{
+	return s->opt.mlock && daemon_mlock(s->err, sizeof(s->err)) ? EXIT_SYSTEM : 0;
+}
+
+/* Before there are threads, and descriptors that it must not keep open. */
+static int start_unmounter(struct session *s)
+{
+	return unmounter_new(s->mountpoint, s->opt.sandbox == SANDBOX_ON, &s->unmounter, s->err, sizeof(s->err)) ? EXIT_SYSTEM : 0;
+}
+
+static int mount_it(struct session *s) { return s->fuseblk ? mount_block(s) : mount_file(s); }
+
 static int start(struct session *s)
 {
-	int st;
+	static int (*const steps[])(struct session *s) = {
+		lock_memory, start_unmounter, find_device, start_watchdog, recover, open_it, make_engine_room, mount_it, make_upper, serve,
+	};
+	int st = 0;
 
-	if (s->opt.mlock && daemon_mlock(s->err, sizeof(s->err)))
-		return EXIT_SYSTEM;
-	/* Before there are threads, and descriptors that it must not keep open. */
-	if (unmounter_new(s->mountpoint, s->opt.sandbox == SANDBOX_ON, &s->unmounter, s->err, sizeof(s->err)))
-		return EXIT_SYSTEM;
-	st = probe_and_open(s);
-	if (!st)
-		st = make_engine_room(s);
-	if (!st)
-		st = s->fuseblk ? mount_block(s) : mount_file(s);
-	if (!st)
-		st = make_upper(s);
-	if (!st)
-		st = serve(s);
+	for (size_t i = 0; i < ARRAY_SIZE(steps) && !st && !fdio_stop_asked(); i++)
+		st = steps[i](s);
+	/* Once its thread is there it takes the signal: the mount ends in order. */
+	if (!s->signals && fdio_stop_asked()) {
+		s->stopped = true;
+		st = failed(s, EXIT_MOUNT, "%s: told to end before it was mounted", s->opt.device);
+	}
 	return st;
 }
 
@@ -471,16 +495,19 @@ static int settle(struct session *s)
 
 static int run(struct session *s)
 {
-	int st = start(s);
+	int st;
 
+	daemon_open_notify();
+	st = start(s);
 	if (!st)
 		st = settle(s);
 	if (st)
 		goto out;
+	watchdog_serving(s->watchdog);
 	daemon_ready();
 	fdio_log_set_level(log_levels[s->opt.log]);
 	log_info("%s mounted on %s%s", s->probe.path, s->mountpoint, s->read_only ? " read-only" : "");
-	daemon_notify("READY=1");
+	daemon_notify("READY=1", "serving %s on %s", s->probe.path, s->mountpoint);
 	tr_wait(s->tr);
 out:
 	if (st)
@@ -538,8 +565,7 @@ int main(int argc, char **argv)
 		return st;
 	}
 	close_inherited(&s);
-	/* Until the mount answers, the terminal is the user's: only what he has to know goes there. */
-	fdio_log_set_level(s.opt.foreground ? log_levels[s.opt.log] : FDIO_MIN(log_levels[s.opt.log], (int)FDIO_LOG_WARN));
+	fdio_log_set_level(s.opt.verbose ? FDIO_LOG_DEBUG : log_levels[s.opt.log]);
 	if (s.opt.fake)
 		return fake_mount(&s);
 	if (!s.opt.foreground) {
@@ -549,9 +575,13 @@ int main(int argc, char **argv)
 			fprintf(stderr, "fusedio: cannot fork: %s\n", strerror(-err));
 			return EXIT_SYSTEM;
 		}
+		/* Until the mount answers, the terminal is the user's: only what he has to know goes there. */
+		fdio_log_open_syslog("fusedio", s.opt.verbose ? FDIO_LOG_DEBUG : FDIO_LOG_WARN);
 	}
-	block_signals();
+	signals_block();
 	st = run(&s);
 	options_free(&s.opt);
+	if (s.stopped)
+		signals_die();
 	return st;
 }

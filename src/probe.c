@@ -6,6 +6,7 @@
 #include "probe.h"
 
 #include "backing.h"
+#include "mounts.h"
 #include "whatis.h"
 
 #include <blkid/blkid.h>
@@ -20,9 +21,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define SUPER_OFF 1024
+#define TABLE_CAP (1u << 20)
 #define EXT4_MAGIC 0xEF53u
 
 static int fail(int err, char *errbuf, size_t errlen, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
@@ -80,6 +83,17 @@ static bool mounted_on(const char *path, dev_t rdev, char *where, size_t cap)
 	if (f)
 		endmntent(f);
 	return found;
+}
+
+/* Who has it mounted in a mount namespace of its own. */
+static bool held_elsewhere(dev_t rdev, char *who, size_t cap)
+{
+	const unsigned dev[2] = { major(rdev), minor(rdev) };
+	char *text = malloc(TABLE_CAP);
+	bool held = text && mounts_holders(dev, text, TABLE_CAP, who, cap);
+
+	free(text);
+	return held;
 }
 
 /* Whether the loop device with this "backing_file" of sysfs is made from the image. */
@@ -152,6 +166,9 @@ static int open_it(struct probe *p, bool read_only, const struct stat *st, char 
 		return fd;
 	if (err == EBUSY && mounted_on(p->path, st->st_rdev, where, sizeof(where)))
 		return fail(-EBUSY, errbuf, errlen, "%s is already mounted on %s: unmount it first", p->path, where);
+	if (err == EBUSY && held_elsewhere(st->st_rdev, where, sizeof(where)))
+		return fail(-EBUSY, errbuf, errlen, "%s is still mounted elsewhere (%s): end that, or unmount it there with nsenter(1)", p->path,
+			    where);
 	if (err == EBUSY)
 		return fail(-EBUSY, errbuf, errlen, "%s is in use by another program (device mapper, RAID, swap?): see lsblk(8)", p->path);
 	if (err == EACCES || err == EPERM)

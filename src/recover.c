@@ -2,14 +2,17 @@
 /*
  * Recovery before the mount: a fuseblk mount claims its block device for the kernel, and would have to answer whoever asks
  * about it, e2fsck for one, before it can. So the journal comes first: the device is claimed by us, replayed, and given up
- * again (before a read-only mount, with what a crash interrupted finished); the mount claims it then, and probe_recheck finds out whether somebody was faster. Main thread, before any other.
+ * again (before a read-only mount, with what a crash interrupted finished); the mount claims
+ * it then, and probe_recheck finds out whether somebody was faster. Main thread, beside the watchdog.
  *
  * e2fsck -p does what we do not replay ourselves. It claims a block device, so our claim ends before it runs; an image file
  * stays locked meanwhile. What it did is judged by looking at the file system again, not by its exit status.
  */
 #include "recover.h"
 
+#include "base/lock.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "ext4/x4.h"
 
 #include <errno.h>
@@ -18,7 +21,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 
+#define POLL_NS 50000000
+#define PATIENCE_NS 5000000000ull
 #define INCOMPAT_OFF 0x60
 #define INCOMPAT_RECOVER 4u
 #define RO_COMPAT_OFF 0x64
@@ -36,14 +42,38 @@ static bool has_orphans(const struct probe *p)
 	return memcmp(p->super + LAST_ORPHAN_OFF, none, sizeof(none)) || (p->super[RO_COMPAT_OFF + 2] & ORPHAN_PRESENT_BYTE2);
 }
 
+/* To its end, or to ours: told to end, we tell it, and do not wait for long. */
+static bool wait_for(pid_t pid)
+{
+	const struct timespec nap = { .tv_nsec = POLL_NS };
+	uint64_t patience = 0;
+	int status;
+	pid_t got;
+
+	while (!(got = waitpid(pid, &status, WNOHANG)) || (got < 0 && errno == EINTR)) {
+		uint64_t now = fdio_now_ns();
+
+		if (patience) {
+			if (now > patience)
+				kill(pid, SIGKILL); /* a crash of e2fsck: the next one begins anew */
+			nanosleep(&nap, NULL);
+		} else if (fdio_stop_wait(now + POLL_NS)) {
+			log_warn("told to end: stopping e2fsck");
+			kill(pid, SIGTERM);
+			patience = now + PATIENCE_NS;
+		}
+	}
+	return got == pid;
+}
+
 /* False: it could not be run. Signals are blocked in this process, and must not be in that one. */
 static bool run_e2fsck(const char *path)
 {
 	char *argv[] = { (char *)"e2fsck", (char *)"-p", (char *)"--", (char *)path, NULL };
 	posix_spawnattr_t attr;
 	sigset_t none;
-	int status, err;
 	pid_t pid;
+	int err;
 
 	if (posix_spawnattr_init(&attr))
 		return false;
@@ -58,10 +88,7 @@ static bool run_e2fsck(const char *path)
 		log_warn("e2fsck cannot be run: %s", strerror(err));
 		return false;
 	}
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return false;
-	return true;
+	return wait_for(pid);
 }
 
 /* One look, and our replay if that is enough. *ret_fsck: e2fsck was run instead, look again. */

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The unmounter process, see unmounter.h. Over one socket it is told that the mount is there ('m'), and to unmount: 'u' or
- * 'l' (lazy); the answer is an int, 0 or -errno. It unmounts by name, so it looks first whether what is mounted there is
- * still what it was told of: somebody may have unmounted it and mounted something else. Over the other it is asked what
- * /proc says of a caller (caller.h): struct question, which comes back with its answer. While it waits in umount(2) it
- * answers nothing, so whoever asks waits for a bounded time.
+ * 'l' (lazy); the answer is an int, 0 or -errno. The mount is known by the kernel's number of it: it may have been renamed since,
+ * and umount2 takes names, so it looks first whether the name leads to that mount: somebody may have unmounted it and mounted
+ * something else, or mounted over it. 'w' asks who else has the file system mounted; the answer is text. Over the other it is
+ * asked what /proc says of a caller (caller.h): struct question, which comes back with its answer. While it waits in umount(2)
+ * it answers nothing, so whoever asks waits for a bounded time.
  * The child never allocates after the fork and never returns.
  */
 #include "unmounter.h"
 
 #include "base/lock.h"
 #include "caller.h"
+#include "mounts.h"
 #include "sandbox.h"
 
 #include <errno.h>
@@ -27,6 +29,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define TABLE_CAP (1 << 20) /* thousands of mounts */
+#define HOLDERS_CAP 512
 #define ASK_MS 2000
 
 /* what: a group, or a capability that the caller, whose user is uid, may have. */
@@ -73,60 +77,86 @@ static int do_unmount(const char *mountpoint, bool root, bool lazy)
 	return umount2(mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) ? -errno : 0;
 }
 
-/* Whether a field of mountinfo, where blanks and the like are written as octal numbers, is path. */
-static bool is_path(const char *field, const char *path)
-{
-	for (; *field && *field != ' '; field++, path++) {
-		char c = *field;
+/* The child does not allocate. */
+static char text[TABLE_CAP];
 
-		if (c == '\\' && field[1] && field[2] && field[3]) {
-			c = (char)((field[1] - '0') << 6 | (field[2] - '0') << 3 | (field[3] - '0'));
-			field += 3;
-		}
-		if (c != *path)
-			return false;
-	}
-	return !*path;
+/* What the daemon mounted, by the kernel's number of it: its place may change. blind: without /proc its first place must do. */
+static struct mount_line ours;
+static bool told, blind;
+static char where[PATH_MAX];
+
+/* The topmost mount on path. Believed once. */
+static int remember(const char *path)
+{
+	struct mount_line l;
+	const char *rest = text;
+
+	if (told)
+		return -EINVAL;
+	told = true;
+	blind = !mounts_read("/proc/self/mountinfo", text, sizeof(text));
+	if (blind)
+		return -ENOENT;
+	while ((rest = mounts_next(rest, &l)))
+		if (mounts_is_path(&l, path))
+			ours = l;
+	return ours.id ? 0 : -ENOENT;
 }
 
-/* The device number of what is mounted on path, the topmost if there are several; false if nothing is. */
-static bool mounted_there(const char *path, unsigned dev[2])
+/* Where it is now, in where. */
+static bool find_ours(void)
 {
-	bool found = false;
+	struct mount_line l;
+	const char *rest = text;
 
-	const char *text = caller_read_proc("/proc/self/mountinfo");
+	if (!mounts_read("/proc/self/mountinfo", text, sizeof(text)))
+		return false;
+	while ((rest = mounts_next(rest, &l)))
+		if (l.id == ours.id && l.dev[0] == ours.dev[0] && l.dev[1] == ours.dev[1])
+			return mounts_path(&l, where, sizeof(where));
+	return false;
+}
 
-	for (const char *line = text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
-		unsigned d[2];
-		int at = 0;
+/* Whether the way to where leads to another mount: one that was made over it, or over a directory above it. */
+static bool is_covered(void)
+{
+	int fd = open(where, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	char name[40], info[512];
+	const char *id;
+	bool known;
 
-		/* number, parent's number, device, root, mount point */
-		if (sscanf(line, "%*u %*u %u:%u %*s %n", &d[0], &d[1], &at) == 2 && at && is_path(line + at, path)) {
-			dev[0] = d[0];
-			dev[1] = d[1];
-			found = true;
-		}
-	}
-	return found;
+	if (fd < 0)
+		return errno == ENOENT || errno == ENOTDIR; /* otherwise umount2 says what is the matter */
+	snprintf(name, sizeof(name), "/proc/self/fdinfo/%d", fd);
+	known = mounts_read(name, info, sizeof(info));
+	close(fd); /* before umount2: an open file keeps it busy */
+	id = known ? strstr(info, "mnt_id:") : NULL;
+	return id && strtoul(id + strlen("mnt_id:"), NULL, 10) != ours.id;
+}
+
+static int unmount_ours(const char *mountpoint, bool root, bool lazy)
+{
+	if (blind)
+		return do_unmount(mountpoint, root, lazy);
+	if (!ours.id || !find_ours())
+		return -EINVAL;
+	return is_covered() ? -EEXIST : do_unmount(where, root, lazy);
 }
 
 /* False: the daemon's end of the socket is gone. */
 static bool serve_unmount(const char *mountpoint, bool root, int sock)
 {
-	static unsigned ours[2];
-	static bool known;
-	unsigned now[2];
+	static char who[HOLDERS_CAP];
 	char c;
-	int err = 0;
+	int err;
 
 	if (recv(sock, &c, 1, 0) != 1)
 		return false;
-	if (c == 'm')
-		known = mounted_there(mountpoint, ours);
-	else if (known && (!mounted_there(mountpoint, now) || now[0] != ours[0] || now[1] != ours[1]))
-		err = -EINVAL;
-	else
-		err = do_unmount(mountpoint, root, c == 'l');
+	if (c == 'w') {
+		mounts_holders(ours.dev, text, sizeof(text), who, sizeof(who));
+		return send(sock, who, strlen(who) + 1, MSG_NOSIGNAL) > 0;
+	}
+	err = c == 'm' ? remember(mountpoint) : unmount_ours(mountpoint, root, c == 'l');
 	return send(sock, &err, sizeof(err), MSG_NOSIGNAL) == sizeof(err);
 }
 
@@ -288,6 +318,23 @@ static int tell(struct unmounter *u, const char *what)
 			continue;
 		return n < 0 ? -errno : -EPIPE;
 	}
+}
+
+bool unmounter_holders(struct unmounter *u, char *buf, size_t cap)
+{
+	char who[HOLDERS_CAP];
+	ssize_t n;
+
+	if (send(u->sock, "w", 1, MSG_NOSIGNAL) != 1)
+		return false;
+	do
+		n = recv(u->sock, who, sizeof(who), 0);
+	while (n < 0 && errno == EINTR);
+	if (n <= 1)
+		return false;
+	who[n - 1] = '\0';
+	snprintf(buf, cap, "%s", who);
+	return true;
 }
 
 void unmounter_mounted(struct unmounter *u) { tell(u, "m"); }

@@ -17,10 +17,15 @@ int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, c
 /* The mount is there. From now on nothing else is unmounted, if something else should be mounted at that place. */
 void unmounter_mounted(struct unmounter *u);
 /*
- * 0, or -errno: -EBUSY when files are open and lazy is not set; -EINVAL when it is not mounted there any more; -EPERM for an ordinary
- * user unless lazy. Waits as umount(2) does: until a fuseblk daemon has answered DESTROY. One thread at a time.
+ * Unmounts it, wherever it is by now. 0, or -errno: -EBUSY when files are open and lazy is not set; -EINVAL when it is not mounted any
+ * more; -EEXIST when another mount covers it, or a directory above it; -EPERM for an ordinary user unless lazy. Waits as umount(2) does: until a fuseblk daemon has answered DESTROY. One thread at a time.
  */
 int unmounter_do(struct unmounter *u, bool lazy);
+/*
+ * Who else has the file system mounted, in words, once it is unmounted here; false: nobody that can be seen. One thread at a time,
+ * the one that calls unmounter_do.
+ */
+bool unmounter_holders(struct unmounter *u, char *buf, size_t cap);
 /*
  * Whether gid is among the supplementary groups of the process; false also when that cannot be found out. Any thread; blocks for a
  * moment, in the worst case (an unmount is under way) for two seconds.

@@ -29,9 +29,10 @@
 #define TICK_SERVING_MS 5000u
 #define TICK_ENDING_MS 200u
 #define STALL_SAID_MS 30000u
+#define ALIVE_MS 5000u
 #define WHOLE_END 10u /* times limit_ms */
 
-enum phase { SERVING, ASKED, ENDING };
+enum phase { STARTING, SERVING, ASKED, ENDING };
 
 struct watchdog {
 	struct watchdog_config cfg;
@@ -42,7 +43,7 @@ struct watchdog {
 	bool stop;
 	pthread_t thread;
 	/* the thread's own */
-	uint64_t done, stalled_ms, ending_ms;
+	uint64_t done, stalled_ms, ending_ms, alive_ms;
 	bool said;
 };
 
@@ -96,7 +97,7 @@ static bool too_long(const struct watchdog *w, enum phase phase)
 {
 	uint64_t limit_ms = w->cfg.limit_ms;
 
-	return limit_ms && phase != SERVING && (w->stalled_ms >= limit_ms || w->ending_ms >= WHOLE_END * limit_ms);
+	return limit_ms && phase >= ASKED && (w->stalled_ms >= limit_ms || w->ending_ms >= WHOLE_END * limit_ms);
 }
 
 static uint64_t ending_tick(const struct watchdog *w)
@@ -106,6 +107,16 @@ static uint64_t ending_tick(const struct watchdog *w)
 	return w->cfg.limit_ms ? FDIO_MIN(TICK_ENDING_MS, fifth) : TICK_ENDING_MS;
 }
 
+/* Not while the device is silent; nor at an end that may take for ever, which is for others to judge. */
+static void tell_alive(struct watchdog *w, enum phase phase, uint64_t ms)
+{
+	w->alive_ms += ms;
+	if (phase == SERVING || w->stalled_ms || w->alive_ms < ALIVE_MS || (phase >= ASKED && !w->cfg.limit_ms))
+		return;
+	w->alive_ms = 0;
+	w->cfg.alive(w->cfg.arg);
+}
+
 static void *watchdog_main(void *arg)
 {
 	struct watchdog *w = arg;
@@ -113,7 +124,7 @@ static void *watchdog_main(void *arg)
 	fdio_mutex_lock(&w->lock);
 	while (!w->stop) {
 		enum phase phase = w->phase;
-		uint64_t tick = phase == SERVING ? TICK_SERVING_MS : ending_tick(w), begun = fdio_now_ns();
+		uint64_t tick = phase <= SERVING ? TICK_SERVING_MS : ending_tick(w), begun = fdio_now_ns();
 
 		if (fdio_cond_timedwait(&w->changed, &w->lock, begun + tick * MS) && w->stop)
 			break;
@@ -121,6 +132,7 @@ static void *watchdog_main(void *arg)
 		uint64_t slept = FDIO_MIN((fdio_now_ns() - begun) / MS, tick);
 		uint64_t n = look(w, slept);
 		w->ending_ms += phase == ENDING ? slept : 0;
+		tell_alive(w, phase, slept);
 		bool over = too_long(w, phase);
 		if (over)
 			give_up(w, n);
@@ -163,6 +175,8 @@ static void advance(struct watchdog *w, enum phase phase)
 	pthread_cond_broadcast(&w->changed);
 	fdio_mutex_unlock(&w->lock);
 }
+
+void watchdog_serving(struct watchdog *w) { advance(w, SERVING); }
 
 void watchdog_asked(struct watchdog *w) { advance(w, ASKED); }
 

@@ -16,6 +16,7 @@
 
 int fdio_log_max = FDIO_LOG_INFO;
 static bool log_syslog;
+static int stderr_max = FDIO_LOG_DEBUG;
 static void (*log_sink)(int level, const char *line);
 
 int fdio_log_level_parse(const char *name, int *ret_level)
@@ -33,13 +34,16 @@ int fdio_log_level_parse(const char *name, int *ret_level)
 
 void fdio_log_set_level(int level) { __atomic_store_n(&fdio_log_max, level, __ATOMIC_RELAXED); }
 
-void fdio_log_open_syslog(const char *ident)
+void fdio_log_open_syslog(const char *ident, int to_stderr)
 {
 	tzset(); /* syslog would read the time zone's file at the first line */
 	openlog(ident, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+	stderr_max = to_stderr;
+	log_syslog = true;
 }
 
-void fdio_log_switch_to_syslog(void) { log_syslog = true; }
+/* Other threads log meanwhile. */
+void fdio_log_switch_to_syslog(void) { __atomic_store_n(&stderr_max, 0, __ATOMIC_RELAXED); }
 
 void fdio_log_set_sink(void (*fn)(int level, const char *line)) { log_sink = fn; }
 
@@ -114,11 +118,11 @@ void fdio_log_emit(int level, const char *fmt, ...)
 		raw[0] = '\0';
 	va_end(ap);
 	n = fdio_escape(line + off, sizeof(line) - off - 1, raw);
-	if (log_sink) {
+	if (log_sink)
 		log_sink(level, line + off);
-	} else if (log_syslog) {
+	else if (log_syslog)
 		syslog(level, "%s", line + off);
-	} else {
+	if (!log_sink && level <= __atomic_load_n(&stderr_max, __ATOMIC_RELAXED)) {
 		line[off + n] = '\n';
 		/* Nothing can be done about a log that cannot be written. */
 		ssize_t w = write(STDERR_FILENO, line, off + n + 1);

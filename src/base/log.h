@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log: one line an event, to stderr while in the foreground and to syslog once daemonised. Any
+ * The log: one line an event, to stderr while in the foreground and to syslog in the background. Any
  * thread. Debug lines cost one predicted branch when they are off, so they may stand near hot paths
  * but not on them.
  */
@@ -16,8 +16,11 @@ extern int fdio_log_max; /* set while other threads log: read and written as a r
 /* Level names as the option log= takes them: err, warning, info, debug. -EINVAL for anything else. */
 int fdio_log_level_parse(const char *name, int *ret_level);
 void fdio_log_set_level(int level);
-/* Connects to syslog under this identity, while the file tree is still there; lines go there after the switch. */
-void fdio_log_open_syslog(const char *ident);
+/*
+ * Connects to syslog under this identity, while the file tree is still there: lines go there from now on, and to stderr as well if
+ * they are at least so important, until the switch.
+ */
+void fdio_log_open_syslog(const char *ident, int stderr_max);
 void fdio_log_switch_to_syslog(void);
 /* Unit tests: lines go to fn (NULL: back to stderr). */
 void fdio_log_set_sink(void (*fn)(int level, const char *line));

@@ -17,6 +17,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "base/stop.h"
 #include "base/thread.h"
 
 #include <errno.h>
@@ -170,7 +171,10 @@ static int wait_for_owner(struct x4_mmp *m, char *errbuf, size_t errlen)
 	}
 	log_info("%s: not unmounted cleanly, or in use by host %.64s: watching it for %u seconds (mmp)", m->dev->name,
 		 (const char *)m->block->mmp_nodename, wait_s);
-	wait_until(m, fdio_now_ns() + wait_s * 1000000000ULL);
+	if (fdio_stop_wait(fdio_now_ns() + wait_s * 1000000000ULL)) {
+		snprintf(errbuf, errlen, "%s: told to end while watching whether another host uses it (mmp)", m->dev->name);
+		return -EINTR;
+	}
 	err = read_block(m);
 	if (err)
 		return err;

@@ -220,8 +220,9 @@ void tr_unmount(struct tr *t)
 	if (!t->mounted)
 		return;
 	err = tr_umount_try(t);
-	if (!err || err == -EINVAL) {
-		/* Unmounted, or no longer a mount point: the channel ends by itself. A plain fuse mount says so on the clones. */
+	if (!err || err == -EINVAL || err == -EEXIST) {
+		/* Unmounted: the channel ends by itself. A plain fuse mount says so on the clones. If it was no longer mounted, or is
+		 * out of reach, whoever still uses it gets errors. */
 		if (err)
 			tr_end(t, TR_GONE, NULL);
 		return;
@@ -230,6 +231,8 @@ void tr_unmount(struct tr *t)
 	tr_umount_lazy(t);
 	tr_end(t, TR_GONE, NULL);
 }
+
+void tr_let_go(struct tr *t) { tr_end(t, TR_GONE, NULL); }
 
 void tr_wait(struct tr *t)
 {

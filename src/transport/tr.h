@@ -55,7 +55,8 @@ struct tr_config {
 	bool posix_acl, parallel_dio, writeback, export_handles;
 	void (*handler)(struct tr_req *r, void *arg);
 	/*
-	 * Unmounts mountpoint, which needs a privilege that the daemon gives up: 0 or -errno, -EPERM if only lazy is possible.
+	 * Unmounts what was mounted on mountpoint, which needs a privilege that the daemon gives up: 0 or -errno, -EPERM if only lazy
+	 * is possible, -EINVAL if it is not mounted any more, -EEXIST if another mount covers it.
 	 * Not on the control thread; one call at a time.
 	 */
 	int (*umount)(void *arg, bool lazy);
@@ -73,12 +74,14 @@ struct tr_config {
 
 /* Allocates slots and buffers, registers arenas with the loops. Before loop_set_start. errbuf: one line. */
 int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t errlen);
-/* mount(2) or fusermount3. The kernel's INIT is not answered before tr_start. */
+/* mount(2) or fusermount3; -ENODEV: the kernel has no FUSE. The kernel's INIT is not answered before tr_start. */
 int tr_mount(struct tr *t, char *errbuf, size_t errlen);
 /* Starts the control thread, answers INIT, opens the clones, arms the slots on the running loops. */
 int tr_start(struct tr *t, char *errbuf, size_t errlen);
 /* Asks for an end as umount would (SIGTERM): unmounts lazily if busy. Any thread. */
 void tr_unmount(struct tr *t);
+/* Ends the connection although the kernel keeps it: the mount is gone from here, and somebody has it elsewhere. Any thread. */
+void tr_let_go(struct tr *t);
 /* Logs the requests that are not answered yet (at most 20), and how many there are. Any thread. */
 void tr_log_busy(struct tr *t);
 /* Waits until the channel has ended and destroy has returned. */

@@ -54,6 +54,21 @@ static int mount_heard(struct tr *t)
 	return err;
 }
 
+/* Whether this kernel has FUSE at all: opening the device loads the module. 0 or -ENODEV. */
+static int check_fuse(const struct tr *t, char *errbuf, size_t errlen)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
+	else if (errno == ENOENT || errno == ENODEV || errno == ENXIO) {
+		snprintf(errbuf, errlen, "cannot mount on %s: /dev/fuse: %s: this system offers no FUSE (modprobe fuse)", t->mountpoint,
+			 strerror(errno));
+		return -ENODEV;
+	}
+	return 0;
+}
+
 /* fsname= ends at a comma unless it is escaped. */
 static void escape_into(char *out, size_t cap, const char *s)
 {
@@ -87,6 +102,8 @@ int tr_mount_libfuse(struct tr *t, char *errbuf, size_t errlen)
 	char *argv[] = { (char *)"fusedio", (char *)"-o", opts, NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
+	if (check_fuse(t, errbuf, errlen))
+		return -ENODEV;
 	last_fuse_line[0] = '\0';
 	fuse_set_log_func(catch_fuse_log);
 	build_options(t, opts, sizeof(opts));
@@ -136,6 +153,8 @@ void tr_umount_lazy(struct tr *t)
 
 	if (!err)
 		t->mounted = false;
+	else if (err == -EEXIST)
+		log_warn("%s is covered by another mount and stays there, dead: unmount it once that one is gone", t->mountpoint);
 	else if (err != -EINVAL)
 		log_warn("cannot detach %s: %s", t->mountpoint, strerror(-err));
 }

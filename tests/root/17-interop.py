@@ -9,10 +9,9 @@ import contextlib
 import errno
 import os
 import random
-import subprocess
 
-from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, expect, expect_eq, expect_errno, fallocate, kernel_umount, main,
-                 need, pattern, read_file, run, wait_for, write_file)
+from lib import (FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, Fail, case, copy_elsewhere, expect, expect_eq, expect_errno, fallocate, kernel_umount,
+                 main, pattern, read_file, run, wait_for, write_file)
 
 VARIANTS = {
     "4k-csum": ("-b", "4096", "-O", "metadata_csum,64bit", "-J", "size=4"),
@@ -295,16 +294,13 @@ def block_maps(env):
 @case(kinds=("image", "loop"))
 def copied_mount(env):
     """Unmounted while somebody else's mount namespace has a copy: it is looked at when the last copy is gone."""
-    need("unshare")
     vol = env.volume(16)
     with vol.kmount() as k:
         write_file(os.path.join(k, "f"), pattern(1000))
-        with subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "1"]) as other:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                wait_for(lambda: os.readlink(f"/proc/{other.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt") or other.poll() is not None,
-                         "namespace", 10)
+        with copy_elsewhere(env, k) as other:
             kernel_umount(k)
-            expect(vol.kernel_has() or other.poll() is not None, "nothing holds it")
+            expect(vol.kernel_has(), "nothing holds it")
+            other.kill()
             vol.kernel_gone()
             vol.check()
 

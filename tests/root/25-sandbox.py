@@ -38,7 +38,7 @@ def expect_no_capabilities(pid):
 
 @case(kinds=("image", "loop"))
 def gives_up(env):
-    """No thread has a capability, a file tree or unfiltered system calls; the unmounter has two capabilities and thirteen calls."""
+    """No thread has a capability, a file tree or unfiltered system calls; the unmounter has two capabilities and fourteen calls."""
     if sanitized():
         raise Skip("sanitizer builds run without the sandbox")
     vol = env.volume(64)

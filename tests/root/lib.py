@@ -268,6 +268,22 @@ def daemons_of(path):
     return pids
 
 
+@contextlib.contextmanager
+def copy_elsewhere(env, point):
+    """
+    A process whose mount namespace keeps a copy of the mount at point, as a container may. The rest follows this namespace (slave):
+    nobody else's mount is held up.
+    """
+    need("unshare")
+    script = 'mount --bind "$0" "$1" && exec sleep 1000'
+    with subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, point, env.mkdir("copy")]) as other:
+        try:
+            wait_for(lambda: read_file(f"/proc/{other.pid}/comm") == b"sleep\n" or other.poll() is not None, "namespace")
+            yield other
+        finally:
+            other.kill()
+
+
 class Env:
     """One run of one case: its directory and everything that has to be undone."""
 

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-static unsigned gave_up, asked_what; /* atomic */
+static unsigned gave_up, asked_what, told_alive; /* atomic */
 
 static void on_give_up(void *arg)
 {
@@ -26,6 +26,12 @@ static void on_in_flight(void *arg)
 	__atomic_fetch_add(&asked_what, 1, __ATOMIC_SEQ_CST);
 }
 
+static void on_alive(void *arg)
+{
+	(void)arg;
+	__atomic_fetch_add(&told_alive, 1, __ATOMIC_SEQ_CST);
+}
+
 static unsigned ended(void) { return __atomic_load_n(&gave_up, __ATOMIC_SEQ_CST); }
 
 static void nap(unsigned ms)
@@ -37,11 +43,11 @@ static void nap(unsigned ms)
 
 static struct watchdog *start(unsigned limit_ms)
 {
-	struct watchdog_config c = { .name = "test", .limit_ms = limit_ms, .in_flight = on_in_flight, .give_up = on_give_up };
+	struct watchdog_config c = { .name = "test", .limit_ms = limit_ms, .in_flight = on_in_flight, .alive = on_alive, .give_up = on_give_up };
 	struct watchdog *w;
 
 	fdio_log_set_level(0);
-	gave_up = asked_what = 0;
+	gave_up = asked_what = told_alive = 0;
 	ck_assert_int_eq(watchdog_new(&c, &w), 0);
 	return w;
 }
@@ -114,6 +120,31 @@ START_TEST(slow)
 }
 END_TEST
 
+/* Starting, it is told that this goes on, but not while the device keeps it waiting; serving, nobody wants to know. */
+START_TEST(alive_while_starting)
+{
+	struct watchdog *w = start(200);
+
+	for (unsigned k = 0; k < 2000 && !__atomic_load_n(&told_alive, __ATOMIC_SEQ_CST); k++)
+		nap(10);
+	ck_assert_uint_ge(told_alive, 1);
+	ck_assert_uint_eq(ended(), 0);
+	watchdog_serving(w);
+	nap(100);
+	told_alive = 0;
+	nap(5500);
+	ck_assert_uint_eq(told_alive, 0);
+	watchdog_free(w);
+
+	w = start(200);
+	fdio_count(CTR_dev_read);
+	nap(5500);
+	ck_assert_uint_eq(told_alive, 0);
+	watchdog_free(w);
+	fdio_count(CTR_dev_done);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("watchdog");
@@ -125,6 +156,7 @@ int main(void)
 	tcase_add_test(t, stalled_at_the_end);
 	tcase_add_test(t, no_reason);
 	tcase_add_test(t, slow);
+	tcase_add_test(t, alive_while_starting);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
