@@ -34,6 +34,23 @@ if [ "$(id -u)" != 0 ]; then
 fi
 echo "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+
+# Another apt-get may be running (unattended-upgrades, a test beside this one): its locks are waited for, ten minutes at most.
+apt() {
+	n=0
+	until LC_ALL=C apt-get -q -o DPkg::Lock::Timeout=60 "$@" >"$said" 2>&1; do
+		if ! grep -Eq 'Could not get lock|Unable to (acquire|lock) ' "$said" || [ $n -ge 120 ]; then
+			cat "$said" >&2
+			return 1
+		fi
+		[ $n -gt 0 ] || echo "another apt-get is running: waiting for it"
+		n=$((n + 1))
+		sleep "${PACKAGES_WAIT:-5}"
+	done
+	cat "$said"
+}
+apt update
 # shellcheck disable=SC2086  # a list of words
-apt-get install -q -y --no-install-recommends $missing
+apt install -y --no-install-recommends $missing

@@ -564,6 +564,8 @@ int main(int argc, char **argv)
 		say(&s);
 		return st;
 	}
+	if (s.opt.nofail && probe_is_missing(s.opt.device))
+		return 0;
 	close_inherited(&s);
 	fdio_log_set_level(s.opt.verbose ? FDIO_LOG_DEBUG : log_levels[s.opt.log]);
 	if (s.opt.fake)

@@ -235,6 +235,21 @@ static int usage(char *errbuf, size_t errlen, const char *what)
 	return EXIT_USAGE;
 }
 
+/* What getopt did not like, by name. */
+static int bad_option(char **argv, bool no_argument, char *errbuf, size_t errlen)
+{
+	const char *word = argv[optind];
+	char what[128];
+
+	if (no_argument)
+		snprintf(what, sizeof(what), "option -%c needs an argument", optopt);
+	else if (optopt == '-' && word && !strncmp(word, "--", 2))
+		snprintf(what, sizeof(what), "unknown option %.64s", word);
+	else
+		snprintf(what, sizeof(what), "unknown option -%c", optopt);
+	return usage(errbuf, errlen, what);
+}
+
 /* getopt permutes; helpers get "spec dir" first and options after. */
 static int parse_args(int argc, char **argv, struct options *o, char *errbuf, size_t errlen)
 {
@@ -244,7 +259,7 @@ static int parse_args(int argc, char **argv, struct options *o, char *errbuf, si
 
 	optind = 0; /* glibc: start over, the parser may have run before (tests) */
 	opterr = 0;
-	while ((c = getopt(argc, argv, o->helper ? "fnsvhVo:N:t:" : "fdshVo:")) != -1) {
+	while ((c = getopt(argc, argv, o->helper ? ":fnsvhVo:N:t:" : ":fdshVo:")) != -1) {
 		switch (c) {
 		case 'f':
 			*(o->helper ? &o->fake : &o->foreground) = true;
@@ -276,7 +291,7 @@ static int parse_args(int argc, char **argv, struct options *o, char *errbuf, si
 		case 't':
 			break;
 		default:
-			return usage(errbuf, errlen, "unknown option, or one without its argument");
+			return bad_option(argv, c == ':', errbuf, errlen);
 		}
 	}
 	for (unsigned k = 0; k < nr; k++)
@@ -335,7 +350,7 @@ void options_help(FILE *f)
 
 	fprintf(f, "usage: fusedio [-fdshV] [-o option[,option...]] DEVICE MOUNTPOINT\n"
 		   "       mount.fusedio DEVICE MOUNTPOINT [-sfnv] [-N namespace] [-o options] [-t type]\n\n"
-		   "Serves the ext4 file system on DEVICE (a block device, an image file, UUID=... or LABEL=...) on MOUNTPOINT.\n\n"
+		   "Serves the ext4 file system on DEVICE (a block device, an image file, UUID=, LABEL=, PARTUUID= or PARTLABEL=) on MOUNTPOINT.\n\n"
 		   "  -f  stay in the foreground, log to stderr\n"
 		   "  -d  debug: as -f, with log=debug\n"
 		   "  -s  a single loop thread instead of one for each CPU\n"

@@ -21,7 +21,7 @@ struct options {
 
 	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync, allow_other;
 	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll, max_background, readahead, workers, transport;
-	int log, acl, user_xattr, sandbox, drain_timeout;
+	int log, acl, user_xattr, nofail, sandbox, drain_timeout;
 	int grpid;              /* 0: follows the directory's bit */
 	int resuid, resgid;     /* -1: not said */
 	char *fsname;

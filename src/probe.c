@@ -248,6 +248,21 @@ static int look(int fd, struct probe *p, char *errbuf, size_t errlen)
 	return check_type(fd, p, errbuf, errlen);
 }
 
+bool probe_is_missing(const char *spec)
+{
+	char *path = malloc(PATH_MAX), why[512];
+	int fd = -1, err = path ? resolve(spec, path, why, sizeof(why)) : -ENOMEM;
+
+	if (!err) {
+		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		err = fd < 0 ? -errno : 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(path);
+	return err == -ENOENT || err == -ENOTDIR || err == -ENXIO || err == -ENODEV || err == -ENOMEDIUM;
+}
+
 int probe_device(const char *spec, bool read_only, struct probe *p, char *errbuf, size_t errlen)
 {
 	char user[1200];

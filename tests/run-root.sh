@@ -11,6 +11,7 @@
 #                        /dev/fuse, and those that do I/O once more over the ring, if the kernel has that
 #   FDIO_TOTALS          a file that gets the line "check-root PASSED FAILED SKIPPED"
 #   FDIO_JOBS            scripts at once (default 2)
+#   FDIO_TIMEOUT_FACTOR  stretches the time limit of a script, and those inside
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 : "${FDIO_BUILD:=$(pwd)}"
@@ -26,7 +27,10 @@ if ! command -v python3 >/dev/null 2>&1; then
 fi
 out=$(mktemp -d "${TMPDIR:-/tmp}/fdio-root.XXXXXX") || exit 1
 trap 'rm -rf "$out"' EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT
+# Ended from outside: what has run so far counts all the same.
+ended=0
+trap 'ended=1' TERM
 export FDIO_RUN=".${out##*.}"
 
 # These say nothing new over the other channel: messages and options, what the kernel does without us, both channels themselves.
@@ -49,17 +53,28 @@ scripts() { # all or second, words of the names
 # One script: its own session, so that a time limit ends everything it started.
 cat >"$out/one" <<'EOF'
 t=$1; out=$2; name=$(basename "$t" .py)${FDIO_TRANSPORT:+-$FDIO_TRANSPORT}
-timeout -k 30 "${FDIO_SCRIPT_TIMEOUT:-900}" python3 "$t" >"$out/$name.out" 2>&1
+limit=$(awk -v s="${FDIO_SCRIPT_TIMEOUT:-900}" -v f="${FDIO_TIMEOUT_FACTOR:-1}" 'BEGIN { printf "%d", s * f }')
+ended=0
+: >"$out/$name.running"
+timeout -k 30 "$limit" python3 "$t" >"$out/$name.out" 2>&1 &
+# A limit of the whole run: timeout's own process group does not get that signal.
+trap 'ended=1; kill $!' TERM
+wait $!
 rc=$?
-case $rc in
-	0 | 1 | 77) ;;
+[ $ended -eq 0 ] || wait $!
+case $ended$rc in
+	00 | 01 | 077) ;;
+	0124 | 0137) echo "not ok $name: time limit: no end after $limit s" >>"$out/$name.out" ;;
+	1*) echo "not ok $name: time limit of the whole run: ended before it was through" >>"$out/$name.out" ;;
 	*) echo "not ok $name: the script ended with status $rc" >>"$out/$name.out" ;;
 esac
 cat "$out/$name.out"
+rm -f "$out/$name.running"
 EOF
 run_scripts() { # channel, which scripts, words of their names
 	channel=$1
 	shift
+	[ $ended -eq 0 ] || return 0
 	scripts "$@" | FDIO_TRANSPORT=$channel xargs -r -P "$FDIO_JOBS" -I '{}' sh "$out/one" '{}' "$out"
 }
 
@@ -76,6 +91,14 @@ else
 	fi
 fi
 
+if [ $ended -eq 1 ]; then
+	n=0
+	while [ -n "$(find "$out" -name '*.running')" ] && [ $n -lt 60 ]; do
+		n=$((n + 1))
+		sleep 1
+	done
+	echo "not ok check-root: time limit: ended from outside before all scripts had run" | tee "$out/ended.out"
+fi
 left=$(grep -c " /[^ ]*/fdio-[^ /]*[.]${FDIO_RUN#.}[ /]" /proc/self/mounts)
 [ "$left" -eq 0 ] || echo "not ok leftovers: $left mounts of the tests are still there" | tee "$out/leftovers.out"
 

@@ -113,7 +113,7 @@ static void register_own(struct tr_queue *q)
 	if (!err)
 		set_buffers(q, 0);
 	else if (!q->tr->unregistered++)
-		log_warn("serving without registered buffers, somewhat slower: %s; raise RLIMIT_MEMLOCK (ulimit -l) for full speed", strerror(-err));
+		log_info("serving without registered buffers, somewhat slower: %s; raise RLIMIT_MEMLOCK (ulimit -l) for full speed", strerror(-err));
 }
 
 /* Each ring has the buffers of both queues, so that either loop can serve the other's requests. */

@@ -41,6 +41,17 @@ def missing(env):
     refused(env, env.path("nothing-here"), "no such file")
 
 
+@case()
+def missing_with_nofail(env):
+    """nofail: a device that is not there is no error, and no word; anything else that is wrong still is."""
+    for spec in (env.path("nothing-here"), "UUID=00000000-1111-2222-3333-444444444444", env.path("no/such/directory")):
+        mnt = env.mkdir()
+        p = run(FUSEDIO, "-o", "noatime,nofail", spec, mnt, ok=None)
+        expect_eq((p.returncode, p.stdout, p.stderr), (0, "", ""), f"{spec}: status and output")
+        expect(mountinfo(mnt) is None, "something is mounted")
+    refused(env, env.volume(16, fresh=False).target, "ext4", opts=["nofail"])
+
+
 @case(params=("empty", "long", "two-lines"))
 def odd_name(env, which):
     """The line is one line, and says why, whatever the name."""

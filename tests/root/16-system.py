@@ -71,13 +71,15 @@ def installed(env):
     files = {}
     for d, _, names in os.walk(dest):
         files.update((n, os.path.join(d, n)) for n in names)
-    for name in ("fusedio", "fusedioctl", "mount.fusedio", "fusedio.8", "fusedioctl.8", "mount.fusedio.8", "fusedio@.service"):
+    for name in ("fusedio", "fusedioctl", "mount.fusedio", "fusedio.8", "fusedioctl.8", "mount.fusedio.8", "fusedio@.service", "fsck.fusedio",
+                 "fsck.fuse.fusedio", "srv-db.conf.example"):
         expect(name in files, f"{name} is not installed")
     prefix = os.path.dirname(os.path.dirname(files["fusedio"]))[len(dest):]
     if prefix in ("/usr", "/usr/local"):
         expect_eq(files["mount.fusedio"], dest + "/sbin/mount.fusedio", "place of the mount helper")
     target = os.readlink(files["mount.fusedio"])
     expect_eq(dest + target, files["fusedio"], "what the mount helper is a link to")
+    run(files["fsck.fusedio"], "-n", env.volume(16).file)
     run("make", "-s", "uninstall", f"DESTDIR={dest}", cwd=BUILD)
     left = [n for _, _, names in os.walk(dest) for n in names]
     expect_eq(left, [], "what is left after make uninstall")
@@ -96,6 +98,8 @@ def unit(env):
     expect(path is not None, "no unit was built")
     with open(path) as f:
         text = f.read()
+    limit = int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.M).group(1))
+    expect(limit > 11 * 30, "the service manager is less patient than the daemon (drain_timeout= and ten times that)")
     expect("ExecStart=" in text and "@sbindir@" not in text, "the unit is not filled in")
     for word in ("PrivateTmp=", "ProtectSystem=", "PrivateDevices=", "PrivateMounts="):
         expect(not re.search("^" + word, text, re.M), f"{word} would hide the mount")

@@ -41,7 +41,8 @@ BUILD = os.environ.get("FDIO_BUILD") or os.getcwd()
 FUSEDIO = os.environ.get("FUSEDIO") or os.path.join(BUILD, "fusedio")
 REQUIRE = os.environ.get("REQUIRE_ROOT_TESTS") == "1"
 KEEP = os.environ.get("FDIO_KEEP") == "1"
-SLOW = float(os.environ.get("FDIO_TIMEOUT_FACTOR") or "1")  # for sanitizer builds and slow machines
+# How much longer than usual things may take: for sanitizer builds and slow machines, and when the machine has more to do.
+SLOW = float(os.environ.get("FDIO_TIMEOUT_FACTOR") or "1") * min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 TRANSPORT = os.environ.get("FDIO_TRANSPORT")  # auto, uring or devfuse for every mount
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = os.path.splitext(os.path.basename(sys.argv[0]))[0]
@@ -633,7 +634,7 @@ def run_case(fn, kind, timeout, param):
         why = f"line {at[-1].lineno if at else 0}: {type(e).__name__}: {e}"
     dog.cancel()
     if dog.fired:
-        why = f"no end after {timeout * SLOW:.0f} s ({why})"
+        why = f"time limit: no end after {timeout * SLOW:.0f} s ({why})"
     if why is not None:
         for d in sorted(os.listdir(env.dir)):
             if d.startswith("log"):

@@ -45,6 +45,26 @@ static int list(struct options *o, const char *l)
 	return options_parse_list(o, l, false, err, sizeof(err));
 }
 
+/* What is wrong is named. */
+START_TEST(names_the_wrong_word)
+{
+	struct options o;
+
+	ck_assert_int_eq(parse(&o, "fusedio", "-x", "/dev/x", "/mnt", NULL), EXIT_USAGE);
+	ck_assert_msg(strstr(err, "unknown option -x"), "%s", err);
+	ck_assert_int_eq(parse(&o, "fusedio", "/dev/x", "/mnt", "-fy", NULL), EXIT_USAGE);
+	ck_assert_msg(strstr(err, "unknown option -y"), "%s", err);
+	ck_assert_int_eq(parse(&o, "fusedio", "/dev/x", "--foo", "/mnt", NULL), EXIT_USAGE);
+	ck_assert_msg(strstr(err, "unknown option --foo"), "%s", err);
+	ck_assert_int_eq(parse(&o, "fusedio", "-f", "--foo=bar", "/dev/x", "/mnt", NULL), EXIT_USAGE);
+	ck_assert_msg(strstr(err, "unknown option --foo=bar"), "%s", err);
+	ck_assert_int_eq(parse(&o, "fusedio", "/dev/x", "/mnt", "-o", NULL), EXIT_USAGE);
+	ck_assert_msg(strstr(err, "option -o needs an argument"), "%s", err);
+	ck_assert_int_eq(parse(&o, "mount.fusedio", "/dev/x", "/mnt", "-t", NULL), EXIT_USAGE);
+	ck_assert_msg(strstr(err, "option -t needs an argument"), "%s", err);
+}
+END_TEST
+
 START_TEST(own_grammar)
 {
 	struct options o;
@@ -268,6 +288,7 @@ int main(void)
 	SRunner *sr;
 	int failed;
 
+	tcase_add_test(tc, names_the_wrong_word);
 	tcase_add_test(tc, own_grammar);
 	tcase_add_test(tc, helper_grammar);
 	tcase_add_test(tc, usage_errors);
