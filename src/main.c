@@ -112,6 +112,9 @@ static void log_in_flight(void *arg)
 	dev_log_busy(s->dev);
 }
 
+/* For the watchdog, while the mount serves: what it sees, it says and remembers. */
+static void on_look(void *arg) { dev_lost(((struct session *)arg)->dev); }
+
 /* For the watchdog, while the mount does not serve yet, or no longer. */
 static void on_alive(void *arg)
 {
@@ -236,6 +239,7 @@ static int start_watchdog(struct session *s)
 {
 	struct watchdog_config wc = {
 		.name = s->probe.path, .limit_ms = (unsigned)s->opt.drain_timeout * 1000, .in_flight = log_in_flight, .alive = on_alive,
+		.look = on_look,
 		.give_up = give_up, .arg = s,
 	};
 	int err;

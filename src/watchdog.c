@@ -133,6 +133,8 @@ static void *watchdog_main(void *arg)
 		uint64_t n = look(w, slept);
 		w->ending_ms += phase == ENDING ? slept : 0;
 		tell_alive(w, phase, slept);
+		if (phase == SERVING)
+			w->cfg.look(w->cfg.arg);
 		bool over = too_long(w, phase);
 		if (over)
 			give_up(w, n);

@@ -16,6 +16,7 @@ struct watchdog_config {
 	unsigned limit_ms;           /* time without any completion that an end waits; ten times as many in all. 0: for ever */
 	void (*in_flight)(void *arg); /* logs what is not answered yet */
 	void (*alive)(void *arg);     /* starting or ending, and not stuck: every few seconds */
+	void (*look)(void *arg);      /* serving: every few seconds, for what nobody else would see */
 	void (*give_up)(void *arg);  /* ends the process; tests return from it, and the watchdog rests */
 	void *arg;
 };

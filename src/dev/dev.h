@@ -71,7 +71,7 @@ struct dev_vec {
 
 /*
  * What an implementation provides. read, write, write_many: 0 for all, or -errno; only ranges inside the device,
- * lbs-aligned, in memory aligned to mem_align arrive (dev.c bounces the rest). write_many, discard and now
+ * lbs-aligned, in memory aligned to mem_align arrive (dev.c bounces the rest). write_many, discard, now and lost
  * may be NULL. close calls dev_fini and frees.
  */
 struct dev_ops {
@@ -83,6 +83,7 @@ struct dev_ops {
 	int (*flush)(struct dev *d);
 	int (*discard)(struct dev *d, uint64_t off, uint64_t len);
 	void (*now)(struct dev *d, struct timespec *ts);
+	bool (*lost)(struct dev *d);
 	void (*close)(struct dev *d);
 };
 
@@ -107,6 +108,12 @@ int dev_discard(struct dev *d, uint64_t off, uint64_t len);
 /* Zero a range (any lbs-aligned length) by writing zeroes. */
 int dev_zero(struct dev *d, uint64_t off, uint64_t len);
 void dev_now(struct dev *d, struct timespec *ts);
+/*
+ * Looks whether part of the device has gone: an image file that somebody truncated would grow again
+ * with each write, and hold nothing of what it had. Once seen, writing and flushing fail with -EIO.
+ * Any thread that may block.
+ */
+static inline bool dev_lost(struct dev *d) { return d->ops->lost && d->ops->lost(d); }
 /* Flushes and closes. The device is gone afterwards. */
 void dev_close(struct dev *d);
 

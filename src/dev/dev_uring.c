@@ -5,7 +5,8 @@
  *
  * Error rule: whatever the driver says (an NVMe medium error arrives as ENODATA, a vanished drive as 0 bytes read or ENOSPC
  * written), the rooms above see -EIO, except what the engine retries (EAGAIN, EINTR). A small ring
- * to which the kernel takes an exception is given up; system calls take its place.
+ * to which the kernel takes an exception is given up; system calls take its place. An image file that was truncated is
+ * looked for before and after each flush, and now and then (dev_lost): what is acknowledged as durable is in the whole file.
  */
 #include "dev/dev_uring.h"
 
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -27,6 +29,24 @@ static inline struct dev_uring *uring_of(struct dev *d) { return container_of(d,
 static int translate(int err)
 {
 	return err == -EAGAIN || err == -EINTR || err == -ENOMEM ? err : -EIO;
+}
+
+static bool is_cut(const struct dev_uring *u) { return unlikely(__atomic_load_n(&u->cut, __ATOMIC_RELAXED)); }
+
+static bool uring_lost(struct dev *d)
+{
+	struct dev_uring *u = uring_of(d);
+	struct stat st;
+
+	if (is_cut(u))
+		return true;
+	if (d->caps.is_block || fstat(u->fd, &st) || (uint64_t)st.st_size >= d->caps.size_bytes)
+		return false;
+	if (!__atomic_exchange_n(&u->cut, true, __ATOMIC_SEQ_CST))
+		log_err("%s: the image was cut from %llu to %llu bytes while it is served: nothing more is written; unmount it, "
+			"and restore it or run e2fsck", d->name, (unsigned long long)d->caps.size_bytes,
+			(unsigned long long)st.st_size);
+	return true;
 }
 
 /* ---- asynchronous ---- */
@@ -69,6 +89,11 @@ static void uring_submit(struct dev *d, struct dev_io *io)
 	struct loop *l = loop_self();
 
 	FDIO_ASSERT(l);
+	if (io->kind == DEV_WRITE && is_cut(uring_of(d))) {
+		io->result = -EIO;
+		io->done(io);
+		return;
+	}
 	struct io_uring_sqe *sqe = loop_sqe(l);
 	io->op.complete = uring_complete;
 	io->dev = d;
@@ -104,6 +129,8 @@ static int uring_write(struct dev *d, const void *buf, size_t len, uint64_t off,
 {
 	const uint8_t *p = buf;
 
+	if (is_cut(uring_of(d)))
+		return -EIO;
 	if ((flags & DEV_FUA) && d->caps.volatile_cache)
 		return write_fua(d, buf, len, off);
 
@@ -126,10 +153,12 @@ static int uring_flush(struct dev *d)
 {
 	int r;
 
+	if (uring_lost(d))
+		return -EIO;
 	do
 		r = fdatasync(uring_of(d)->fd);
 	while (r < 0 && errno == EINTR);
-	return r < 0 ? -EIO : 0;
+	return r < 0 || uring_lost(d) ? -EIO : 0;
 }
 
 static int uring_discard(struct dev *d, uint64_t off, uint64_t len)
@@ -138,6 +167,8 @@ static int uring_discard(struct dev *d, uint64_t off, uint64_t len)
 	uint64_t range[2] = { off, len };
 	int r;
 
+	if (is_cut(u))
+		return -EIO;
 	if (d->caps.is_block)
 		r = ioctl(u->fd, BLKDISCARD, range);
 	else
@@ -252,7 +283,7 @@ static int write_fua(struct dev *d, const void *buf, size_t len, uint64_t off)
 	if (len <= d->caps.max_io_bytes && !d->caps.fua_ignored)
 		res = ring_write_fua(uring_of(d), buf, len, off);
 	if (res == (int)len)
-		return 0;
+		return uring_lost(d) ? -EIO : 0;
 	if (res < 0 && res != -EAGAIN && res != -EINTR)
 		return translate(res);
 	r = uring_write(d, buf, len, off, 0);
@@ -302,6 +333,8 @@ static int uring_write_many(struct dev *d, struct dev_vec *v, unsigned n)
 	struct dev_uring *u = uring_of(d);
 	int err = 0;
 
+	if (is_cut(u))
+		return -EIO;
 	if (n == 1) {
 		v->result = uring_write(d, v->buf, v->len, v->off, 0);
 		return v->result;
@@ -390,5 +423,6 @@ const struct dev_ops dev_uring_ops = {
 	.write_many = uring_write_many,
 	.flush = uring_flush,
 	.discard = uring_discard,
+	.lost = uring_lost,
 	.close = uring_close,
 };

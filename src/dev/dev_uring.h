@@ -19,6 +19,7 @@ struct batch_ring {
 struct dev_uring {
 	struct dev dev;
 	int fd;                      /* all I/O */
+	bool cut;                    /* atomic: an image file that became shorter */
 	int claim_fd;                /* block devices: held with O_EXCL if asked for, else -1 */
 	struct fdio_mutex batch_lock; /* RANK_DEV; guards batch_free */
 	pthread_cond_t batch_cond;

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon among others: told to end while it starts, mount namespaces with copies of its mount, syslog, the service manager."""
-import contextlib
+import errno
+import mmap
 import os
 import re
 import signal
@@ -179,6 +180,37 @@ def end_while_e2fsck_runs(env):
                dict(os.environ, PATH=tools + ":" + os.environ["PATH"]))
     pid = int(read_file(pid_file))
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "end of e2fsck")
+
+
+# ---- an image that is cut under the mount
+
+@case(params=("fsync", "O_DSYNC", "plain"))
+def truncated_image(env, how):
+    """Somebody truncates the image: nothing is acknowledged as durable afterwards, and soon nothing at all; the log says why."""
+    vol = env.volume(64)
+    m = vol.mount()
+    for i in range(8):
+        write_file(m.path(f"f{i}"), pattern(1 << 20, i), sync=True)
+    fd = os.open(m.path("f7"), os.O_RDWR | os.O_DIRECT | (os.O_DSYNC if how == "O_DSYNC" else 0))
+    block = mmap.mmap(-1, 4096)
+    os.pwrite(fd, block, 0)
+    os.truncate(vol.file, 4 << 20)
+
+    def refused():
+        try:
+            os.pwrite(fd, block, 65536)
+            if how == "fsync":
+                os.fsync(fd)
+        except OSError as e:
+            expect(e.errno in (errno.EIO, errno.EROFS), f"errno {e.errno}")
+            return True
+        return False
+
+    expect(refused() or how == "plain", "acknowledged as durable in an image that was cut")
+    wait_for(refused, "an error of a write")
+    expect("was cut from 67108864 to" in log_of(m), f"not told: {m.tail()}")
+    os.close(fd)
+    m.umount(status=None)
 
 
 # ---- where lines go

@@ -32,6 +32,8 @@ static void on_alive(void *arg)
 	__atomic_fetch_add(&told_alive, 1, __ATOMIC_SEQ_CST);
 }
 
+static void on_look(void *arg) { (void)arg; }
+
 static unsigned ended(void) { return __atomic_load_n(&gave_up, __ATOMIC_SEQ_CST); }
 
 static void nap(unsigned ms)
@@ -43,7 +45,7 @@ static void nap(unsigned ms)
 
 static struct watchdog *start(unsigned limit_ms)
 {
-	struct watchdog_config c = { .name = "test", .limit_ms = limit_ms, .in_flight = on_in_flight, .alive = on_alive, .give_up = on_give_up };
+	struct watchdog_config c = { .name = "test", .limit_ms = limit_ms, .in_flight = on_in_flight, .alive = on_alive, .look = on_look, .give_up = on_give_up };
 	struct watchdog *w;
 
 	fdio_log_set_level(0);
