@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/nowait.h"
+#include "base/stop.h"
 
 #include <errno.h>
 #include <string.h>
@@ -349,6 +350,8 @@ static bool finish_collected(struct x4_vol *v, unsigned *done)
 	while (!list_empty(&v->orphans)) {
 		struct x4_inode *i = list_first(&v->orphans, struct x4_inode, orphan);
 
+		if (fdio_stop_asked())
+			return -EINTR; /* the next mount goes on */
 		x4_orphan_finish(v, i);
 		if (!list_empty(&v->orphans) && list_first(&v->orphans, struct x4_inode, orphan) == i) {
 			log_warn("%s: inode %u stays on the orphan list", v->dev->name, i->ino);

@@ -21,6 +21,8 @@
  */
 #include "journal/jnl_types.h"
 
+#include "base/stop.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -176,6 +178,14 @@ static int walk_commit(struct replay *r, struct walk *w, const uint8_t *blk)
 	return w->bad ? damaged(r, "block with a wrong checksum", w->tid) : 0;
 }
 
+/* Told to end: the next replay begins anew, whatever is home by now. */
+static bool stopped(struct replay *r)
+{
+	if (fdio_stop_asked())
+		snprintf(r->errbuf, r->errlen, "journal: told to end during replay");
+	return fdio_stop_asked();
+}
+
 /* Walks one transaction from w->pos. Not complete: the log ends here. */
 static int walk_transaction(struct replay *r, struct walk *w, const struct visitor *v)
 {
@@ -186,11 +196,11 @@ static int walk_transaction(struct replay *r, struct walk *w, const struct visit
 	if (!copy)
 		return -ENOMEM;
 	while (!ret && !w->complete && r->walked <= j->log.len) {
-		const uint8_t *blk = log_block(r, w->pos);
+		const uint8_t *blk = fdio_stop_asked() ? NULL : log_block(r, w->pos);
 		uint32_t type;
 
 		if (!blk) {
-			ret = -EIO;
+			ret = stopped(r) ? -EINTR : -EIO;
 			break;
 		}
 		if (jf_get32(blk, JF_H_MAGIC) != JF_MAGIC || jf_get32(blk, JF_H_TID) != w->tid)
@@ -417,8 +427,8 @@ static int write_home(struct replay *r)
 	if (!buf)
 		return -ENOMEM;
 	for (size_t i = 0; i < r->nr_images && !ret; i += WRITE_BATCH)
-		ret = write_batch(r, i, (unsigned)FDIO_MIN(r->nr_images - i, (size_t)WRITE_BATCH), buf);
-	if (ret)
+		ret = fdio_stop_asked() ? -EINTR : write_batch(r, i, (unsigned)FDIO_MIN(r->nr_images - i, (size_t)WRITE_BATCH), buf);
+	if (ret && !stopped(r))
 		snprintf(r->errbuf, r->errlen, "journal: replay could not write a block home (error %d)", -ret);
 	else
 		r->stats.blocks = (uint32_t)r->nr_images;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 
 /* A workload of commits, frees and rewrites whose record can be cut anywhere. */
@@ -137,6 +138,35 @@ static void two_transactions(struct env *e)
 	env_open(e);
 	fdio_log_set_level(0);
 }
+
+/* SIGTERM, blocked as while the daemon starts, ends a replay; the next one does all of it. */
+START_TEST(told_to_end)
+{
+	struct env e;
+	struct jnl_replay_stats st;
+	char err[256];
+	sigset_t set;
+	int sig;
+
+	env_up(&e);
+	workload(&e, 5, 30);
+	env_cut(&e, FAKE_CUT_DROP, 0);
+	env_open(&e);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	raise(SIGTERM);
+	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EINTR);
+	ck_assert_msg(strstr(err, "told to end"), "%s", err);
+	ck_assert(jnl_needs_replay(e.j));
+	ck_assert_int_eq(sigwait(&set, &sig), 0);
+	jnl_close(e.j);
+	e.j = NULL;
+	env_replay(&e, &st);
+	ck_assert_uint_gt(st.blocks, 0);
+	env_drop(&e);
+}
+END_TEST
 
 START_TEST(damage_is_refused_and_nothing_is_written) /* J12 */
 {
@@ -348,6 +378,7 @@ static Suite *suite_replay(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, agrees_with_e2fsck, 0, 8);
 	tcase_add_loop_test(tc, twice_is_once, 0, 2);
+	tcase_add_test(tc, told_to_end);
 	tcase_add_loop_test(tc, damage_is_refused_and_nothing_is_written, 0, 3);
 	tcase_add_loop_test(tc, unfinished_transaction_is_ignored, 0, 3);
 	tcase_add_test(tc, torn_commit_block_counts);
