@@ -131,6 +131,16 @@ static bool used_above_mark(struct x4_inode *i)
 }
 
 /* What every later reader relies on. */
+/* As the kernel: 2^32 - 1 blocks; without huge_file no more than i_blocks can count in sectors. */
+static uint64_t largest_size(const struct x4_vol *v)
+{
+	uint64_t blocks = UINT32_MAX;
+
+	if (!ext2fs_has_feature_huge_file(v->fs->super))
+		blocks >>= v->block_bits - 9;
+	return blocks << v->block_bits;
+}
+
 static int check_raw(struct x4_inode *i, bool special)
 {
 	struct x4_vol *v = i->vol;
@@ -148,7 +158,7 @@ static int check_raw(struct x4_inode *i, bool special)
 	case S_IFREG: case S_IFDIR: case S_IFLNK: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: break;
 	default: return X4_CORRUPT(v, i->ino, 0, "impossible file type %#o", raw->i_mode);
 	}
-	if (size > INT64_MAX || (S_ISDIR(raw->i_mode) && (size & (v->block_size - 1)) && !(raw->i_flags & EXT4_INLINE_DATA_FL)))
+	if (size > largest_size(v) || (S_ISDIR(raw->i_mode) && (size & (v->block_size - 1)) && !(raw->i_flags & EXT4_INLINE_DATA_FL)))
 		return X4_CORRUPT(v, i->ino, 0, "impossible size %llu", (unsigned long long)size);
 	if (i->ino == X4_ROOT_INO && !S_ISDIR(raw->i_mode))
 		return X4_CORRUPT(v, i->ino, 0, "the root is not a directory");

@@ -8,6 +8,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -496,6 +497,37 @@ static void *churn(void *arg)
 	return NULL;
 }
 
+/* A size that no file can have: the largest one can be read, a byte more is damage. */
+START_TEST(test_impossible_size)
+{
+	static const struct { const char *features; unsigned bits; uint64_t size; } t[3] = {
+		{ "", 12, (uint64_t)UINT32_MAX << 12 },
+		{ "", 10, (uint64_t)UINT32_MAX << 10 },
+		{ "-O ^huge_file", 12, (uint64_t)(UINT32_MAX >> 3) << 12 },
+	};
+	struct x4_inode *i;
+	char cmd[300];
+
+	snprintf(cmd, sizeof(cmd), "-t ext4 -J size=4 -b %u %s", 1 << t[_i / 2].bits, t[_i / 2].features);
+	f = fake_mkfs(32 << 20, cmd);
+	ck_assert_ptr_nonnull(f);
+	snprintf(cmd, sizeof(cmd), "debugfs -w -R 'write /etc/passwd f' $IMG && debugfs -w -R 'sif f size %llu' $IMG",
+		 (unsigned long long)t[_i / 2].size + (_i & 1));
+	ck_assert_int_eq(fake_run(f, cmd, cmd, sizeof(cmd), true), 0);
+	v = env_open(f);
+	fdio_log_set_level(0);
+	if (_i & 1) {
+		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &i), -EUCLEAN);
+	} else {
+		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &i), 0);
+		ck_assert_uint_eq(x4_inode_size(i), t[_i / 2].size);
+		x4_iput(i);
+	}
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(f);
+}
+END_TEST
+
 START_TEST(test_threads)
 {
 	struct x4_statfs before, after;
@@ -541,6 +573,7 @@ int main(void)
 	tcase_add_loop_test(t, test_unmount_deletes, 0, n);
 	tcase_add_test(t, test_number_reuse);
 	tcase_add_test(t, test_bad_inode);
+	tcase_add_loop_test(t, test_impossible_size, 0, 6);
 	tcase_add_loop_test(t, test_threads, 0, 3);
 	suite_add_tcase(s, t);
 	return env_run(s);
