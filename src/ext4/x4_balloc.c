@@ -3,12 +3,13 @@
  * The block allocator: reservations (data, before any handle), claims (reserved blocks become allocated
  * in a handle), direct allocation in a handle (metadata), frees. Called on workers.
  *
- * Placement: exactly at the goal if that is free, because it makes an extent longer. Otherwise a file that
- * grows (it has a goal, or asks for much) is given the start of a long free run near its goal, and the
- * group's cursor moves on by a stretch, so that files that grow side by side do not interleave; small
- * files are packed from the group's first free block, close to their directory. Groups without a long
- * enough run, and whole regions of such groups, are skipped by a remembered upper bound; the search loads at most SEARCH_GROUPS bitmaps
- * before it is content with the longest run seen.
+ * Placement: exactly at the goal if that is free, because it makes an extent longer. Otherwise a
+ * file that grows (it has a goal, or asks for much) is given the start of a long free run near its
+ * goal, and the group's cursor moves on by a stretch, so that files that grow side by side do not
+ * interleave; small files are packed from the group's first free block, close to their directory.
+ * Groups without a long enough run, and whole regions of such groups, are skipped by a remembered
+ * upper bound; the search loads at most SEARCH_GROUPS bitmaps before it is content with the
+ * longest run seen.
  *
  * Space: free_blocks counts clear bits of the images. Of these meta_held are set aside for handles that
  * begin soon, resv_blocks are for metadata that must not fail, root_blocks for root. When the rest is too
@@ -105,8 +106,8 @@ static bool scan_group(struct x4_group *grp, uint32_t g, uint32_t from, uint32_t
 }
 
 /*
- * alloc_lock held: no group of g's region has a run of want clear bits. *looked grows by the groups and
- * regions that were looked at for that.
+ * alloc_lock held: no group of g's region has a run of want clear bits. *looked grows by the
+ * groups and regions that were looked at for that.
  */
 static bool region_full(struct x4_vol *v, uint32_t g, uint32_t want, uint32_t *looked)
 {
@@ -127,7 +128,10 @@ static bool region_full(struct x4_vol *v, uint32_t g, uint32_t want, uint32_t *l
 	return longest < want;
 }
 
-/* Goes through the groups from g0 on, all once; *k counts them. Full regions are passed over. False: the end. */
+/*
+ * Goes through the groups from g0 on, all once; *k counts them. Full regions are passed over.
+ * False: the end.
+ */
 static bool next_group(struct x4_vol *v, uint32_t g0, uint32_t want, uint32_t *k, uint32_t *looked)
 {
 	while (*k < v->nr_groups) {

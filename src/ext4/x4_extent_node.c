@@ -4,12 +4,13 @@
  * checksums, and the walk that loads a whole tree into a map. Called by the other files of the extents part, on workers,
  * with what guards the tree held.
  *
- * A node is accepted only if its header has the magic, the depth that its parent promised (so the walk is at most
- * X4_EXT_MAX_DEPTH deep and cannot loop), an entry count between 1 and its capacity, and ascending entries; the load further
- * requires every entry to lie between its parent's key and the next one, so that no node can be visited twice, and no block
- * to be there twice (x4_map_twice.c). The checks of
- * a block's content are done once per read from the device (jnl_buf.verified); the header is looked at each time, because a
- * damaged image can make two structures share a block.
+ * A node is accepted only if its header has the magic, the depth that its parent promised (so the
+ * walk is at most X4_EXT_MAX_DEPTH deep and cannot loop), an entry count between 1 and its
+ * capacity, and ascending entries; the load further requires every entry to lie between its
+ * parent's key and the next one, so that no node can be visited twice, and no block to be there
+ * twice (x4_map_twice.c). The checks of a block's content are done once per read from the device
+ * (jnl_buf.verified); the header is looked at each time, because a damaged image can make two
+ * structures share a block.
  *
  * Damage is recorded (X4_CORRUPT) and is -EUCLEAN.
  */

@@ -171,10 +171,14 @@ static int read_image(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d, bo
 /* alloc_lock held: it says what the bitmap on disk says, and will until another change begins. */
 static bool image_clean(const struct x4_group *grp)
 {
-	return grp->free_alloc == grp->d.free_blocks && !__atomic_load_n(&grp->pins, __ATOMIC_ACQUIRE);
+	return grp->free_alloc == grp->d.free_blocks &&
+	       !__atomic_load_n(&grp->pins, __ATOMIC_ACQUIRE);
 }
 
-/* alloc_lock held. Each load gives up a few at most, so that there are no more and nobody waits long. */
+/*
+ * alloc_lock held. Each load gives up a few at most, so that there are no more and nobody waits
+ * long.
+ */
 static void trim_images(struct x4_vol *v, const struct x4_group *keep)
 {
 	for (unsigned look = 0; v->nr_images > v->max_images && look < TRIM_LOOK; look++) {
@@ -344,7 +348,8 @@ int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop
 
 	if (!op)
 		return -ENOMEM;
-	*op = (struct gop){ .v = v, .before = v->groups[g].d, .kind = kind, .g = g, .bit = bit, .n = n };
+	*op = (struct gop){ .v = v, .before = v->groups[g].d, .kind = kind, .g = g, .bit = bit,
+			    .n = n };
 	op->undo.fn = gop_undo;
 	op->commit.fn = gop_committed;
 	err = kind == X4_GOP_DESC ? 0 : pin(op, jnl_handle_tid(h));

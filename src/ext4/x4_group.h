@@ -6,9 +6,10 @@
  * handles; the allocation image is disk | reservations | freed-but-not-durable, lives in memory only and
  * is what the allocator searches. A clear bit in it is free for anyone, at once.
  *
- * Where nothing is reserved or pending (free_alloc == d.free_blocks: every reserved or pending block makes the first
- * smaller) and no operation may have to take back or give back (pins), the two are equal, and the allocation image can be
- * given up: there are at most max_images that could be.
+ * Where nothing is reserved or pending (free_alloc == d.free_blocks: every reserved or pending
+ * block makes the first smaller) and no operation may have to take back or give back (pins), the
+ * two are equal, and the allocation image can be given up: there are at most max_images that could
+ * be.
  *
  * alloc_lock guards everything here. The fields that mirror the descriptor change only inside a handle
  * (which is one at a time), under alloc_lock too, so a handle may read them without it.
@@ -39,14 +40,15 @@ struct x4_group {
 	bool loading, bad;          /* bad: the bitmap cannot be trusted, nothing is allocated or freed here */
 	bool ib_checked, ib_bad;
 	bool bb_dirty, ib_dirty, dirty;
-	uint32_t pins;              /* atomic: operations that may still have to change alloc; up under alloc_lock */
+	uint32_t pins;              /* atomic: operations that may still change alloc; up under alloc_lock */
 	struct list dirty_node;     /* on v->dirty_groups */
 	struct list image_node;     /* on v->images while alloc is there */
 };
 
 /*
- * So many neighbouring groups have sums, so that a search need not look at each of half a million groups. alloc_lock, as the
- * groups themselves. longest: no group here has a longer run of clear bits; it goes down when somebody looks.
+ * So many neighbouring groups have sums, so that a search need not look at each of half a million
+ * groups. alloc_lock, as the groups themselves. longest: no group here has a longer run of clear
+ * bits; it goes down when somebody looks.
  */
 #define X4_REGION_BITS 7
 #define X4_REGION_GROUPS (1U << X4_REGION_BITS)
@@ -86,8 +88,8 @@ static inline uint64_t x4_group_start(const struct x4_vol *v, uint32_t g)
 }
 
 /*
- * alloc_lock held; dropped and retaken while it reads. 0 when the image is there, which it is until the lock is dropped or
- * another one is loaded.
+ * alloc_lock held; dropped and retaken while it reads. 0 when the image is there, which it is
+ * until the lock is dropped or another one is loaded.
  */
 int x4_group_load(struct x4_vol *v, uint32_t g);
 /* The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and hints. */
@@ -100,7 +102,10 @@ void x4_group_distrust(struct x4_vol *v, uint32_t g);
 void x4_group_synth_blocks(struct x4_vol *v, uint32_t g, uint8_t *map);
 
 enum x4_gop_kind { X4_GOP_ALLOC, X4_GOP_CLAIM, X4_GOP_FREE, X4_GOP_DESC };
-/* Remembers how to undo what h is going to do to group g, and for FREE what to do once it is durable; FREE loads the group. */
+/*
+ * Remembers how to undo what h is going to do to group g, and for FREE what to do once it is
+ * durable; FREE loads the group.
+ */
 int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n);
 /* The descriptor's mirror of g has changed in a handle: its totals follow, it is sealed with the transaction. */
 void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d);

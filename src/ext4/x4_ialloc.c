@@ -3,10 +3,10 @@
  * The inode allocator. Always inside a handle, and handles are serial, so the bitmap on disk is all there
  * is: no image, no reservation; an inode freed and taken again in one transaction is safe.
  *
- * Directories at the top level spread over regions and groups, so that each tree has room; deeper ones stay near
- * their parent unless it is crowded; files go into their directory's group. A table block above the
- * high-water mark (bg_itable_unused) was never written: the caller starts it with zeroes instead of
- * reading it.
+ * Directories at the top level spread over regions and groups, so that each tree has room; deeper
+ * ones stay near their parent unless it is crowded; files go into their directory's group. A table
+ * block above the high-water mark (bg_itable_unused) was never written: the caller starts it with
+ * zeroes instead of reading it.
  */
 #include "ext4/x4_group.h"
 
@@ -124,7 +124,10 @@ static bool region_has(const struct x4_vol *v, uint32_t r, uint64_t inodes, uint
 	return reg->free_inodes >= inodes * n && reg->free_blocks >= blocks * n;
 }
 
-/* The region with the fewest directories of those above average, any of them first; UINT32_MAX: none. */
+/*
+ * The region with the fewest directories of those above average, any of them first; UINT32_MAX:
+ * none.
+ */
 static uint32_t spread_region(struct x4_vol *v, const struct average *avg, uint32_t start)
 {
 	uint32_t best = UINT32_MAX, best_dirs = UINT32_MAX;
@@ -132,7 +135,8 @@ static uint32_t spread_region(struct x4_vol *v, const struct average *avg, uint3
 	for (uint32_t k = 0; k < v->nr_regions && best_dirs; k++) {
 		uint32_t r = (uint32_t)(((uint64_t)start + k) % v->nr_regions);
 
-		if (v->regions[r].used_dirs >= best_dirs || !region_has(v, r, avg->inodes, avg->blocks))
+		if (v->regions[r].used_dirs >= best_dirs ||
+		    !region_has(v, r, avg->inodes, avg->blocks))
 			continue;
 		best = r;
 		best_dirs = v->regions[r].used_dirs;
@@ -168,7 +172,8 @@ static uint32_t spread(struct x4_vol *v)
 }
 
 /* In the groups from g to the end of its region; UINT32_MAX. */
-static uint32_t nearby_in(struct x4_vol *v, uint32_t g, uint32_t max_dirs, uint32_t min_i, uint32_t min_b)
+static uint32_t nearby_in(struct x4_vol *v, uint32_t g, uint32_t max_dirs, uint32_t min_i,
+			  uint32_t min_b)
 {
 	for (uint32_t end = x4_region_end(v, g); g < end; g++) {
 		const struct x4_gdesc *d = &v->groups[g].d;
@@ -181,15 +186,16 @@ static uint32_t nearby_in(struct x4_vol *v, uint32_t g, uint32_t max_dirs, uint3
 }
 
 /*
- * A directory further down: near its parent, in a group that is not crowded. The nearest regions are
- * looked through, further ones if they have as much on average, and not too many of these.
+ * A directory further down: near its parent, in a group that is not crowded. The nearest regions
+ * are looked through, further ones if they have as much on average, and not too many of these.
  */
 static uint32_t nearby_dir(struct x4_vol *v, uint32_t parent)
 {
 	struct average avg = average(v);
 	uint32_t max_dirs = avg.dirs + v->inodes_per_group / 16 + 1, through = 0, g = parent;
-	uint32_t min_i = avg.inodes > v->inodes_per_group / 4 ? avg.inodes - v->inodes_per_group / 4 : 1;
-	uint32_t min_b = avg.blocks > v->blocks_per_group / 4 ? avg.blocks - v->blocks_per_group / 4 : 0;
+	uint32_t few_i = v->inodes_per_group / 4, few_b = v->blocks_per_group / 4;
+	uint32_t min_i = avg.inodes > few_i ? avg.inodes - few_i : 1;
+	uint32_t min_b = avg.blocks > few_b ? avg.blocks - few_b : 0;
 
 	for (uint32_t k = 0; k <= v->nr_regions && through < 2 * NEAR_REGIONS; k++) {
 		if (k < NEAR_REGIONS || region_has(v, g >> X4_REGION_BITS, min_i, min_b)) {
@@ -204,7 +210,10 @@ static uint32_t nearby_dir(struct x4_vol *v, uint32_t parent)
 	return UINT32_MAX;
 }
 
-/* Anything with a free inode, the parent's group first; want_blocks: and a free block, if that is not far. */
+/*
+ * Anything with a free inode, the parent's group first; want_blocks: and a free block, if that is
+ * not far.
+ */
 static uint32_t first_with_room(struct x4_vol *v, uint32_t parent, bool want_blocks)
 {
 	uint32_t looked = 0;
@@ -284,7 +293,10 @@ int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_
 	uint32_t g, bit = 0;
 	int err = -ENOSPC;
 
-	/* Each round either succeeds or takes a damaged group out of the game; not all at once, where all are. */
+	/*
+	 * Each round either succeeds or takes a damaged group out of the game; not all at once,
+	 * where all are.
+	 */
 	for (uint32_t tries = 0; tries < MAX_TRIES; tries++) {
 		fdio_mutex_lock(&v->alloc_lock);
 		g = pick_group(v, dir, is_dir);

@@ -4,9 +4,10 @@
  * extent tree, and their blocks can be freed. They are never allocated to: what needs a block gets extents first
  * (x4_ind_convert.c). Called by x4_map_load and x4_remove_step, with what guards the inode's tree held.
  *
- * A pointer that leads outside the data area is damage (-EUCLEAN). Indirect blocks carry no checksum and no sign of what they
- * are, so an image can make them refer to each other; the walk is at most three levels deep, and gives up when it has seen
- * more blocks than the file system has, or has collected one indirect block twice (x4_map_twice.c).
+ * A pointer that leads outside the data area is damage (-EUCLEAN). Indirect blocks carry no
+ * checksum and no sign of what they are, so an image can make them refer to each other; the walk
+ * is at most three levels deep, and gives up when it has seen more blocks than the file system
+ * has, or has collected one indirect block twice (x4_map_twice.c).
  *
  * Freeing goes from the end downwards, like the removal of extents. Every freed pointer is zeroed in the same transaction, so
  * a removal that runs out of credits continues with the next handle. Indirect blocks are freed as metadata: revoked.

@@ -502,25 +502,31 @@ void x4_vol_reap(struct x4_vol *v)
 }
 
 /* ------------------------------------------------------------------ maps that are given up */
+static bool unused(struct x4_inode *i)
+{
+	return !__atomic_exchange_n(&i->map_used, false, __ATOMIC_RELAXED);
+}
+
 /* icache_lock held. Where it matters whether it was used, it counts as unused from now on. */
 static bool picked(struct x4_vol *v, struct x4_inode *i, enum x4_map_pick pick)
 {
 	bool open = __atomic_load_n(&i->nr_open, __ATOMIC_RELAXED);
+	bool newest = i->ino == __atomic_load_n(&v->map_newest, __ATOMIC_RELAXED);
 
 	if (!__atomic_load_n(&i->map, __ATOMIC_RELAXED) || i->loading || i->evicting || i->bad)
 		return false;
 	switch (pick) {
 	case X4_PICK_UNREFERENCED: return !i->refs;
-	case X4_PICK_CLOSED_UNUSED: return !open && !__atomic_exchange_n(&i->map_used, false, __ATOMIC_RELAXED);
-	case X4_PICK_OPEN_UNUSED: return open && !__atomic_exchange_n(&i->map_used, false, __ATOMIC_RELAXED);
-	case X4_PICK_CLOSED: return !open && i->ino != __atomic_load_n(&v->map_newest, __ATOMIC_RELAXED);
-	case X4_PICK_OPEN: return i->ino != __atomic_load_n(&v->map_newest, __ATOMIC_RELAXED);
+	case X4_PICK_CLOSED_UNUSED: return !open && unused(i);
+	case X4_PICK_OPEN_UNUSED: return open && unused(i);
+	case X4_PICK_CLOSED: return !open && !newest;
+	case X4_PICK_OPEN: return !newest;
 	}
 	return false;
 }
 
-unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *left, struct x4_inode **ret, unsigned max,
-			     struct epoch_node **gone)
+unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *left,
+			     struct x4_inode **ret, unsigned max, struct epoch_node **gone)
 {
 	unsigned n = 0, looked = 0;
 	struct x4_inode *i;

@@ -158,7 +158,8 @@ static int check_raw(struct x4_inode *i, bool special)
 	case S_IFREG: case S_IFDIR: case S_IFLNK: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: break;
 	default: return X4_CORRUPT(v, i->ino, 0, "impossible file type %#o", raw->i_mode);
 	}
-	if (size > largest_size(v) || (S_ISDIR(raw->i_mode) && (size & (v->block_size - 1)) && !(raw->i_flags & EXT4_INLINE_DATA_FL)))
+	if (size > largest_size(v) || (S_ISDIR(raw->i_mode) && (size & (v->block_size - 1)) &&
+				       !(raw->i_flags & EXT4_INLINE_DATA_FL)))
 		return X4_CORRUPT(v, i->ino, 0, "impossible size %llu", (unsigned long long)size);
 	if (i->ino == X4_ROOT_INO && !S_ISDIR(raw->i_mode))
 		return X4_CORRUPT(v, i->ino, 0, "the root is not a directory");

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where the log lies: the blocks of the journal's inode. Runs while the volume opens, on its thread, with
- * a block cache but no journal yet. The inode's map is loaded with all the checks that files get, so the
- * work is bounded by what the tree really holds. Damage is recorded (X4_CORRUPT) and is -EUCLEAN.
+ * Where the log lies: the blocks of the journal's inode. Runs while the volume opens, on its
+ * thread, with a block cache but no journal yet. The inode's map is loaded with all the checks
+ * that files get, so the work is bounded by what the tree really holds. Damage is recorded
+ * (X4_CORRUPT) and is -EUCLEAN.
  */
 #include "ext4/x4_extent.h"
 
@@ -48,7 +49,8 @@ static int log_collect(struct x4_inode *i, struct log_walk *w)
 	}
 }
 
-int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n)
+int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret,
+		       unsigned *ret_n)
 {
 	struct log_walk w = { 0 };
 	struct x4_inode *i;

@@ -60,7 +60,8 @@ static bool runs_merge(const struct x4_map_run *a, const struct x4_map_run *b)
 static struct x4_map_run run_of(const struct x4_ext *x)
 {
 	return (struct x4_map_run) {
-		.lblk = x->lblk, .len = x->len, .where = x->pblk | (x->state == X4_EXT_UNWRITTEN ? X4_RUN_UNWRITTEN : 0),
+		.lblk = x->lblk, .len = x->len,
+		.where = x->pblk | (x->state == X4_EXT_UNWRITTEN ? X4_RUN_UNWRITTEN : 0),
 	};
 }
 
@@ -177,7 +178,8 @@ static void map_search(const struct x4_map *m, uint32_t lblk, struct x4_ext *ret
 			ret->lblk = lblk;
 			ret->len = len - skip;
 			ret->pblk = (r->where & ~X4_RUN_UNWRITTEN) + skip;
-			ret->state = r->where & X4_RUN_UNWRITTEN ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN;
+			ret->state = r->where & X4_RUN_UNWRITTEN ? X4_EXT_UNWRITTEN :
+						   X4_EXT_WRITTEN;
 			return;
 		}
 	}
@@ -200,7 +202,9 @@ int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret)
 	bool inside = epoch_inside();
 	const struct x4_map *m;
 
-	/* Stored only after x4_map_evict.c has looked, so that readers do not fight for the line. */
+	/*
+	 * Stored only after x4_map_evict.c has looked, so that readers do not fight for the line.
+	 */
 	if (unlikely(!__atomic_load_n(&i->map_used, __ATOMIC_RELAXED)))
 		__atomic_store_n(&i->map_used, true, __ATOMIC_RELAXED);
 	if (!inside)

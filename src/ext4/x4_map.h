@@ -47,12 +47,18 @@ void *x4_map_mem(size_t size);
 void x4_map_mem_free(void *p); /* NULL is allowed */
 /* Bytes that maps and reservations have now. */
 size_t x4_map_mem_used(void);
-/* A map was loaded: if they are too many now, the ticker gives some up soon. Takes a leaf lock then. */
+/*
+ * A map was loaded: if they are too many now, the ticker gives some up soon. Takes a leaf lock
+ * then.
+ */
 void x4_map_mem_check(struct x4_vol *v);
 
 /* Eight million runs. */
 #define X4_MAP_BUDGET ((size_t)128 << 20)
-/* x4_map_evict.c: gives up maps until they fit the budget. On a thread that may block and holds no lock. False: all are in use. */
+/*
+ * x4_map_evict.c: gives up maps until they fit the budget. On a thread that may block and holds no
+ * lock. False: all are in use.
+ */
 bool x4_maps_shrink(struct x4_vol *v);
 /* For it: takes the map away from its inode, NULL if there is none; and what becomes of it. */
 struct epoch_node *x4_map_detach(struct x4_inode *i);

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The memory of extent maps. The kernel remembers an inode as long as it likes, and with it the daemon
- * keeps its map: so maps have a budget for all together, and when they take more, some are given up.
- * Who needs one of these loads it again. Runs on the ticker, every second and when a map was loaded
- * beyond the budget; the data path knows nothing of it but that a map may be gone (x4_map_lookup says
- * -EAGAIN), and sets a flag where it looks.
+ * The memory of extent maps. The kernel remembers an inode as long as it likes, and with it the
+ * daemon keeps its map: so maps have a budget for all together, and when they take more, some are
+ * given up. Who needs one of these loads it again. Runs on the ticker, every second and when a map
+ * was loaded beyond the budget; the data path knows nothing of it but that a map may be gone
+ * (x4_map_lookup says -EAGAIN), and sets a flag where it looks.
  *
- * Which go, until three quarters of the budget are left: first maps of inodes that nobody refers to;
- * then of files that are not open, then of open ones, that nobody has looked at since the last time.
- * If they take twice the budget even so, all the others, in the same order, but for the map that was
- * loaded last: so one file may have a map of any size, and whoever loads one gets to use it.
+ * Which go, until three quarters of the budget are left: first maps of inodes that nobody refers
+ * to; then of files that are not open, then of open ones, that nobody has looked at since the last
+ * time. If they take twice the budget even so, all the others, in the same order, but for the map
+ * that was loaded last: so one file may have a map of any size, and whoever loads one gets to use
+ * it.
  *
  * What guards a map is taken with a try: rw excludes who reads or changes a directory or works on a
  * file, map_lock who changes the tree. Where that fails the map is in use. Nothing here fails.

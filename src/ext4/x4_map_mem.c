@@ -6,7 +6,8 @@
  *
  * One reserve for all volumes; it is made when the first one opens and stays. Any thread. Pieces come back through the epochs.
  *
- * What is allocated is counted, so that maps can be given up when they are too many (x4_map_evict.c).
+ * What is allocated is counted, so that maps can be given up when they are too many
+ * (x4_map_evict.c).
  */
 #include "base/counters.h"
 #include "base/lock.h"
@@ -96,7 +97,8 @@ void x4_map_mem_check(struct x4_vol *v)
 	if (likely(now <= v->map_budget) || !v->ticker_on)
 		return;
 	/* It has just found them all in use. */
-	if (now / 2 <= v->map_budget && fdio_now_ns() < __atomic_load_n(&v->map_rest_ns, __ATOMIC_RELAXED))
+	if (now / 2 <= v->map_budget &&
+	    fdio_now_ns() < __atomic_load_n(&v->map_rest_ns, __ATOMIC_RELAXED))
 		return;
 	fdio_mutex_lock(&v->ticker_lock);
 	v->map_wanted = true;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Whether a file has one physical block twice: mapped at two places, or mapped and a node of its own
- * tree. Such a file is damaged, and what is written to one place changes the other. It is also how a
- * small image makes a long walk: no file is longer than the device has room for it then. Called while a
- * map is loaded, before anybody sees it, on the thread that loads.
+ * Whether a file has one physical block twice: mapped at two places, or mapped and a node of its
+ * own tree. Such a file is damaged, and what is written to one place changes the other. It is also
+ * how a small image makes a long walk: no file is longer than the device has room for it then.
+ * Called while a map is loaded, before anybody sees it, on the thread that loads.
  *
- * A tree of indirect blocks may use one of them again and again, so these are compared already while
- * they are collected, whenever the list of them is full: memory stays in proportion to what is really
- * on the device. In an extent tree no node is visited twice (x4_extent_node.c).
+ * A tree of indirect blocks may use one of them again and again, so these are compared already
+ * while they are collected, whenever the list of them is full: memory stays in proportion to what
+ * is really on the device. In an extent tree no node is visited twice (x4_extent_node.c).
  *
  * Fails with -EUCLEAN when a block is there twice, with -ENOMEM.
  */

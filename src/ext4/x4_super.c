@@ -207,8 +207,9 @@ static void zones_merge(struct x4_vol *v)
 }
 
 /*
- * The places of one kind of metadata follow each other in the order of groups, and with flex_bg lie side
- * by side: so each kind is a list of its own while it is collected, and few places are left to be sorted.
+ * The places of one kind of metadata follow each other in the order of groups, and with flex_bg
+ * lie side by side: so each kind is a list of its own while it is collected, and few places are
+ * left to be sorted.
  */
 enum zone_kind { ZONE_SUPER, ZONE_DESC, ZONE_NEW_DESC, ZONE_BB, ZONE_IB, ZONE_ITABLE, ZONE_KINDS };
 
@@ -332,7 +333,8 @@ bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
 
 bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map)
 {
-	for (unsigned n = zone_find(v, start); n < v->nr_zones && v->zones[n].start < start + nbits; n++) {
+	for (unsigned n = zone_find(v, start);
+	     n < v->nr_zones && v->zones[n].start < start + nbits; n++) {
 		uint64_t lo = FDIO_MAX(v->zones[n].start, start), hi = FDIO_MIN(v->zones[n].end, start + nbits);
 
 		if (lo < hi && !x4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))

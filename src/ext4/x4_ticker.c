@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The ticker: a thread of the volume that does what comes round again. Every commit interval it writes
- * lazily changed times and settles append windows; within a second it writes down errors that were found
- * where no superblock could be written; and it keeps the extent maps within their memory
- * (x4_map_evict.c), which is all that it does on a read-only mount. Who syncs hears of what fails here.
+ * The ticker: a thread of the volume that does what comes round again. Every commit interval it
+ * writes lazily changed times and settles append windows; within a second it writes down errors
+ * that were found where no superblock could be written; and it keeps the extent maps within their
+ * memory (x4_map_evict.c), which is all that it does on a read-only mount. Who syncs hears of what
+ * fails here.
  */
 #include "ext4/x4_map.h"
 #include "ext4/x4_volume.h"
@@ -29,7 +30,8 @@ static void *ticker(void *arg)
 	fdio_mutex_lock(&v->ticker_lock);
 	while (!v->ticker_stop) {
 		if (!v->map_wanted)
-			fdio_cond_timedwait(&v->ticker_cond, &v->ticker_lock, fdio_now_ns() + SECOND_NS);
+			fdio_cond_timedwait(&v->ticker_cond, &v->ticker_lock,
+					    fdio_now_ns() + SECOND_NS);
 		v->map_wanted = false;
 		fdio_mutex_unlock(&v->ticker_lock);
 		if (v->ticker_writes && fdio_now_ns() - last >= interval) {

@@ -351,7 +351,8 @@ int x4_free_root_blocks(struct jnl_handle *h, struct x4_inode *i);
 void x4_map_drop(struct x4_inode *i); /* forgets the snapshot (retired) */
 /* Reads data of an inode that has no direct I/O engine above it: slow symlinks, journal inode map. */
 /* The log's blocks; the block cache is open without it. *ret is malloc'd. */
-int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret, unsigned *ret_n);
+int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret,
+		       unsigned *ret_n);
 
 /* ---- names, xattrs ---- */
 /* Most blocks that setting or removing one attribute changes (the inode, its own and a shared block, bitmaps): what a

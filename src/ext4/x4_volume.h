@@ -80,12 +80,16 @@ void x4_inode_sync_copies(struct x4_inode *i); /* the atomic copies from raw */
 struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino);
 void x4_inode_free(struct x4_inode *i);
 /*
- * For x4_map_evict.c: looks for maps in *left buckets at most, fewer from then on, and ends early when it has found max. Each
- * inode found has one more reference; maps of inodes without any go to *gone at once.
+ * For x4_map_evict.c: looks for maps in *left buckets at most, fewer from then on, and ends early
+ * when it has found max. Each inode found has one more reference; maps of inodes without any go to
+ * *gone at once.
  */
-enum x4_map_pick { X4_PICK_UNREFERENCED, X4_PICK_CLOSED_UNUSED, X4_PICK_OPEN_UNUSED, X4_PICK_CLOSED, X4_PICK_OPEN };
-unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *left, struct x4_inode **ret, unsigned max,
-			     struct epoch_node **gone);
+enum x4_map_pick {
+	X4_PICK_UNREFERENCED, X4_PICK_CLOSED_UNUSED, X4_PICK_OPEN_UNUSED, X4_PICK_CLOSED,
+	X4_PICK_OPEN
+};
+unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *left,
+			     struct x4_inode **ret, unsigned max, struct epoch_node **gone);
 /* Takes i from the hash, inside the handle that frees its number. */
 void x4_inode_unhash(struct x4_inode *i);
 /* Puts a fresh inode into the hash with one reference; waits for a reader of that number to leave. -EUCLEAN: it is in use. */

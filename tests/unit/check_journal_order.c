@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of what the journal does in which order: home writes and what is freed meanwhile (J8), the
- * tail and what is not home yet (J7), revocations that a cancelled handle had taken back (J1), and when a
- * transaction is closed. Small log, one block in use while the others go home.
+ * Unit tests of what the journal does in which order: home writes and what is freed meanwhile
+ * (J8), the tail and what is not home yet (J7), revocations that a cancelled handle had taken back
+ * (J1), and when a transaction is closed. Small log, one block in use while the others go home.
  */
 #include "unit/check_journal.h"
 
@@ -50,7 +50,10 @@ static void start_commit(struct committer *c, pthread_t *t)
 	ck_assert_int_eq(thread_start(t, "committer", commit, c), 0);
 }
 
-static void wait_ms(unsigned ms) { nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL); }
+static void wait_ms(unsigned ms)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
+}
 
 /* A block that is freed while its home write is on the way: the commit waits for that. */
 START_TEST(commit_waits_for_home_write_of_freed_block) /* J8 */
@@ -64,8 +67,8 @@ START_TEST(commit_waits_for_home_write_of_freed_block) /* J8 */
 	small_log(&e);
 	env_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 1024, .len = 1024,
-		.action = FAKE_STUCK });
+	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 1024,
+		.len = 1024, .action = FAKE_STUCK });
 	for (unsigned round = 0; round < 3; round++)
 		ck_assert_int_eq(jnl_commit_wait(e.j, write_big(&e, round), NULL), 0);
 	for (unsigned n = 0; !fake_fault_hits(e.f); n++) {
@@ -94,8 +97,8 @@ START_TEST(commit_waits_for_home_write_of_freed_block) /* J8 */
 END_TEST
 
 /*
- * The oldest transaction has a block that is in use again, so it cannot go home; what is younger can. The
- * tail stays before the oldest: at no moment may a power cut lose what was committed.
+ * The oldest transaction has a block that is in use again, so it cannot go home; what is younger
+ * can. The tail stays before the oldest: at no moment may a power cut lose what was committed.
  */
 START_TEST(tail_stays_before_what_is_not_home) /* J7 */
 {
@@ -130,14 +133,18 @@ START_TEST(tail_stays_before_what_is_not_home) /* J7 */
 		cut.j = NULL;
 		cut.f = fake_rec_cut(e.f, k, FAKE_CUT_DROP, 0);
 		env_replay(&cut, NULL);
-		ck_assert_msg(env_home(&cut, e.base) == 1 || env_home(&cut, e.base) == 2, "cut after %u of %u", k, n);
+		ck_assert_msg(env_home(&cut, e.base) == 1 || env_home(&cut, e.base) == 2,
+			      "cut after %u of %u", k, n);
 		env_drop(&cut);
 	}
 	env_down(&e);
 }
 END_TEST
 
-/* A block freed and taken again in one transaction; the taking is cancelled: it is freed, as it was before. */
+/*
+ * A block freed and taken again in one transaction; the taking is cancelled: it is freed, as it
+ * was before.
+ */
 START_TEST(cancel_brings_back_the_revocation) /* J1, J8 */
 {
 	struct jnl_replay_stats st;
@@ -166,7 +173,10 @@ START_TEST(cancel_brings_back_the_revocation) /* J1, J8 */
 }
 END_TEST
 
-/* A transaction of more than three quarters of what it may have is committed although nobody asks for it. */
+/*
+ * A transaction of more than three quarters of what it may have is committed although nobody asks
+ * for it.
+ */
 START_TEST(nearly_full_transaction_is_committed)
 {
 	struct jnl_handle *h;

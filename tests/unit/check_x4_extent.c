@@ -525,7 +525,10 @@ START_TEST(indirect_twice)
 }
 END_TEST
 
-/* Blocks collected before one was found to be there twice stay in proportion to those that there are. */
+/*
+ * Blocks collected before one was found to be there twice stay in proportion to those that there
+ * are.
+ */
 START_TEST(nodes_are_compared_early)
 {
 	struct x4_map_builder b = { 0 };

@@ -508,10 +508,12 @@ START_TEST(test_impossible_size)
 	struct x4_inode *i;
 	char cmd[300];
 
-	snprintf(cmd, sizeof(cmd), "-t ext4 -J size=4 -b %u %s", 1 << t[_i / 2].bits, t[_i / 2].features);
+	snprintf(cmd, sizeof(cmd), "-t ext4 -J size=4 -b %u %s", 1 << t[_i / 2].bits,
+		 t[_i / 2].features);
 	f = fake_mkfs(32 << 20, cmd);
 	ck_assert_ptr_nonnull(f);
-	snprintf(cmd, sizeof(cmd), "debugfs -w -R 'write /etc/passwd f' $IMG && debugfs -w -R 'sif f size %llu' $IMG",
+	snprintf(cmd, sizeof(cmd), "debugfs -w -R 'write /etc/passwd f' $IMG && "
+		 "debugfs -w -R 'sif f size %llu' $IMG",
 		 (unsigned long long)t[_i / 2].size + (_i & 1));
 	ck_assert_int_eq(fake_run(f, cmd, cmd, sizeof(cmd), true), 0);
 	v = env_open(f);

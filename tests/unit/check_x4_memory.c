@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Bounds of memory: extent maps beyond their budget are given up, those first that nobody needs; who
- * reads them meanwhile sees nothing of it. The same for images of block bitmaps.
+ * Bounds of memory: extent maps beyond their budget are given up, those first that nobody needs;
+ * who reads them meanwhile sees nothing of it. The same for images of block bitmaps.
  */
 #include "check_x4_env.h"
 
@@ -64,7 +64,10 @@ static void put_files(struct x4_vol *v, struct fake_dev *f, struct x4_inode **i)
 	fake_free(f);
 }
 
-/* Closed files go before open ones, what was not looked at before the rest, and no more than is too much. */
+/*
+ * Closed files go before open ones, what was not looked at before the rest, and no more than is
+ * too much.
+ */
 START_TEST(idle_maps_go_first)
 {
 	struct fake_dev *f = env_new(2);
@@ -103,7 +106,9 @@ START_TEST(idle_maps_go_first)
 }
 END_TEST
 
-/* All are in use: up to twice the budget that is how it is, beyond it they go, but for the newest. */
+/*
+ * All are in use: up to twice the budget that is how it is, beyond it they go, but for the newest.
+ */
 START_TEST(used_maps_have_a_limit)
 {
 	struct fake_dev *f = env_new(2);
@@ -192,7 +197,8 @@ static void *reader(void *arg)
 	unsigned seed = 1;
 
 	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
-		unsigned k = (unsigned)rand_r(&seed) % FILES, lblk = (unsigned)rand_r(&seed) % (2 * RUNS);
+		unsigned k = (unsigned)rand_r(&seed) % FILES;
+		unsigned lblk = (unsigned)rand_r(&seed) % (2 * RUNS);
 		struct x4_ext x;
 
 		if (x4_map_lookup_load(r->i[k], lblk, &x) || (x.state == X4_EXT_HOLE) != lblk % 2)
@@ -229,7 +235,8 @@ END_TEST
 
 static struct fake_dev *many_groups(void)
 {
-	struct fake_dev *f = fake_mkfs(48 << 20, "-t ext4 -b 1024 -g 256 -J size=4 -O ^resize_inode");
+	struct fake_dev *f = fake_mkfs(48 << 20, "-t ext4 -b 1024 -g 256 -J size=4 "
+						 "-O ^resize_inode");
 
 	ck_assert_ptr_nonnull(f);
 	return f;
@@ -263,7 +270,10 @@ START_TEST(trim_leaves_few_bitmaps)
 }
 END_TEST
 
-/* What is reserved, freed or may be taken back stays, wherever others are loaded meanwhile; nothing is given out twice. */
+/*
+ * What is reserved, freed or may be taken back stays, wherever others are loaded meanwhile;
+ * nothing is given out twice.
+ */
 START_TEST(bitmaps_come_and_go)
 {
 	struct fake_dev *f = many_groups();
@@ -280,7 +290,8 @@ START_TEST(bitmaps_come_and_go)
 		switch (rand_r(&seed) % 4) {
 		case 0:
 			if (held < ARRAY_SIZE(blk))
-				ck_assert_int_eq(x4_balloc_reserve(v, i, goal, 1, true, &blk[held++], &n), 0);
+				ck_assert_int_eq(x4_balloc_reserve(v, i, goal, 1, true,
+								   &blk[held++], &n), 0);
 			break;
 		case 1:
 			if (held)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * File systems of very many groups: places for directories and blocks are found without looking at each
- * group, which the counters say; and damage everywhere is met a little at a time.
+ * File systems of very many groups: places for directories and blocks are found without looking at
+ * each group, which the counters say; and damage everywhere is met a little at a time.
  */
 #include "check_x4_env.h"
 
@@ -40,7 +40,10 @@ static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
 	return err;
 }
 
-/* Directories at the top: each in a group of its own, after a look at regions and one region's groups. */
+/*
+ * Directories at the top: each in a group of its own, after a look at regions and one region's
+ * groups.
+ */
 START_TEST(directories_at_the_top)
 {
 	enum { DIRS = 60 };
@@ -54,7 +57,9 @@ START_TEST(directories_at_the_top)
 			ck_assert_uint_ne(g[n], g[k]);
 		in[g[k] >> X4_REGION_BITS]++;
 	}
-	/* Those that the file system's own blocks have made smaller than the others are left out. */
+	/*
+	 * Those that the file system's own blocks have made smaller than the others are left out.
+	 */
 	for (uint32_t r = 0; r < v->nr_regions; r++)
 		regions += in[r] >= DIRS / v->nr_regions / 2;
 	ck_assert_uint_ge(regions, v->nr_regions / 2);
@@ -66,7 +71,9 @@ START_TEST(directories_at_the_top)
 }
 END_TEST
 
-/* Deeper ones: near the parent, and where no region is good enough without looking at all groups. */
+/*
+ * Deeper ones: near the parent, and where no region is good enough without looking at all groups.
+ */
 START_TEST(directories_further_down)
 {
 	uint64_t before = fdio_counter_read(CTR_x4_place_look);
@@ -107,9 +114,10 @@ static void fill_groups(uint32_t first, uint32_t end)
 
 		ck_assert_int_eq(x4_group_load(v, g), 0);
 		while (grp->free_alloc) {
-			uint32_t bit = x4_bits_next(grp->alloc, grp->nbits, 0, false);
+			uint32_t from = x4_bits_next(grp->alloc, grp->nbits, 0, false);
+			uint32_t to = x4_bits_next(grp->alloc, grp->nbits, from, true);
 
-			x4_image_take(v, g, bit, x4_bits_next(grp->alloc, grp->nbits, bit, true) - bit);
+			x4_image_take(v, g, from, to - from);
 		}
 	}
 	fdio_mutex_unlock(&v->alloc_lock);

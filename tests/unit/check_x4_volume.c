@@ -461,7 +461,8 @@ END_TEST
 /* Inode 8 says that the log has every block twice, or a hole, or that it is deleted. */
 START_TEST(test_log_damaged)
 {
-	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 -O ^metadata_csum,^64bit,^uninit_bg");
+	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 "
+						 "-O ^metadata_csum,^64bit,^uninit_bg");
 	struct x4_options opt = env_options();
 	struct ext2_inode_large raw;
 	struct ext3_extent_header *h = (void *)raw.i_block;
