@@ -487,7 +487,10 @@ static int seal_group(struct x4_vol *v, struct jnl_handle *h, uint32_t g)
 		err = seal_bitmap(v, grp->ib, v->inodes_per_group / 8, &rd->bg_inode_bitmap_csum_lo, &rd->bg_inode_bitmap_csum_hi);
 	if (err)
 		return err;
+	/* Who loads the bitmap looks at the checksum once it is not dirty any more. */
+	fdio_mutex_lock(&v->alloc_lock);
 	grp->bb_dirty = grp->ib_dirty = false;
+	fdio_mutex_unlock(&v->alloc_lock);
 	ext2fs_group_desc_csum_set(v->fs, g);
 	return seal_desc(v, h, g);
 }

@@ -52,7 +52,7 @@ static unsigned with_map(struct x4_inode **i, unsigned n)
 	unsigned have = 0;
 
 	for (unsigned k = 0; k < n; k++)
-		have += i[k]->map != NULL;
+		have += __atomic_load_n(&i[k]->map, __ATOMIC_RELAXED) != NULL;
 	return have;
 }
 
@@ -175,7 +175,10 @@ START_TEST(ticker_gives_up_maps)
 		for (unsigned k = 0; k < FILES; k++)
 			ck_assert_int_eq(x4_iget_special(v, ino[k], &i[k]), 0);
 	}
+	stop_ticker(v);
 	v->map_budget = 10 * MAP_LEAST;
+	v->ticker_stop = false;
+	ck_assert_int_eq(x4_ticker_start(v), 0);
 	for (unsigned k = 0; k < FILES; k++)
 		ck_assert_int_eq(x4_map_load(i[k]), 0);
 	for (unsigned n = 0; x4_map_mem_used() > v->map_budget; n++) {
@@ -218,6 +221,7 @@ START_TEST(readers_see_nothing_of_it)
 	pthread_t t[2];
 
 	make_files(v, i, FILES);
+	stop_ticker(v);
 	v->map_budget = 64;
 	for (unsigned k = 0; k < 2; k++)
 		ck_assert_int_eq(thread_start(&t[k], "reader", reader, &r), 0);
