@@ -280,24 +280,26 @@ static void unpin(struct gop *op)
 		__atomic_sub_fetch(&op->v->groups[op->g].pins, 1, __ATOMIC_RELEASE);
 }
 
+void x4_group_give_freed(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
+{
+	fdio_mutex_lock(&v->alloc_lock);
+	v->pending_free -= n;
+	v->nr_given_back += n;
+	x4_image_give(v, g, bit, n);
+	pthread_cond_broadcast(&v->alloc_cond);
+	fdio_mutex_unlock(&v->alloc_lock);
+	__atomic_sub_fetch(&v->groups[g].pins, 1, __ATOMIC_RELEASE);
+}
+
 /* The transaction that freed the blocks is durable: now they may belong to someone else. */
 static void gop_committed(struct jnl_callback *cb, int err)
 {
 	struct gop *op = container_of(cb, struct gop, commit);
-	struct x4_vol *v = op->v;
 
-	if (!err) {
-		if (v->opt.discard && v->dev->caps.discard &&
-		    dev_discard(v->dev, (x4_group_start(v, op->g) + op->bit) << v->block_bits, (uint64_t)op->n << v->block_bits))
-			log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", v->dev->name);
-		fdio_mutex_lock(&v->alloc_lock);
-		v->pending_free -= op->n;
-		v->nr_given_back += op->n;
-		x4_image_give(v, op->g, op->bit, op->n);
-		pthread_cond_broadcast(&v->alloc_cond);
-		fdio_mutex_unlock(&v->alloc_lock);
-	}
-	unpin(op);
+	if (err)
+		unpin(op);
+	else if (!x4_discard_later(op->v, op->g, op->bit, op->n))
+		x4_group_give_freed(op->v, op->g, op->bit, op->n);
 }
 
 static void gop_undo(struct jnl_callback *cb, int ended)

@@ -95,6 +95,16 @@ int x4_group_load(struct x4_vol *v, uint32_t g);
 /* The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and hints. */
 void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
 void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+/*
+ * Freed blocks, durably and discarded if that is wanted, become reusable; the pin of their freeing
+ * goes.
+ */
+void x4_group_give_freed(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+/*
+ * x4_discard.c: they are discarded first, and then given. False: not discarded, the caller gives
+ * them.
+ */
+bool x4_discard_later(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
 /* The bitmap of g, loaded, called blocks free that are not: what else it calls free is not given
  * out. alloc_lock held. */
 void x4_group_distrust(struct x4_vol *v, uint32_t g);

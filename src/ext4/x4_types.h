@@ -35,6 +35,7 @@ struct x4_vol {
 	bool has_ext_attr;          /* attributes are there, says the superblock; changed and read inside handles only */
 	uint32_t csum_seed;
 	bool read_only;             /* atomic; set once by errors or abort */
+	struct x4_discard *discard; /* x4_discard.c's, NULL without the option */
 	struct x4_mmp *mmp;         /* x4_mmp.c's, NULL without the feature or when nothing is written */
 	bool mmp_lost;              /* atomic: another host has the file system, nothing may be written any more */
 	bool shut_down;             /* atomic; set once by x4_vol_shutdown */

@@ -379,7 +379,9 @@ static int start_rw(struct opening *o, void (*mark)(struct ext2_super_block *sb,
 	err = x4_super_update_raw(v->dev, mark, v);
 	if (err)
 		return refuse(o, err, "%s: cannot write the superblock: %s", dev_name(o), strerror(-err));
-	err = jnl_start(v->jnl);
+	err = x4_discard_start(v);
+	if (!err)
+		err = jnl_start(v->jnl);
 	return err ? refuse(o, err, "%s: cannot start the journal: %s", dev_name(o), strerror(-err)) : 0;
 }
 
@@ -439,6 +441,7 @@ static void vol_free(struct x4_vol *v)
 		jnl_abort(v->jnl, -ESHUTDOWN);
 	if (v->jnl)
 		(void)jnl_stop(v->jnl);
+	x4_discard_stop(v); /* before the journal goes: it asks whether that has aborted */
 	journal_close(v);
 	x4_mmp_stop(v);
 	unload(v);
@@ -524,6 +527,7 @@ static int close_rw(struct x4_vol *v)
 	err = x4_vol_write_times(v);
 	x4_error_write(v);
 	e = jnl_stop(v->jnl);
+	x4_discard_stop(v);
 	if (e || x4_vol_read_only(v)) {
 		/* What the log holds is for the next mount to replay: needs_recovery stays. */
 		x4_error_write_last(v);

@@ -116,4 +116,11 @@ int x4_orphans_process(struct x4_vol *v);
 int x4_orphan_file_process(struct x4_vol *v);
 void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i); /* delete or truncate one; drops the reference */
 
+/*
+ * Around the journal's life: the thread of the option discard (x4_discard.c). Stopping does what is
+ * queued.
+ */
+int x4_discard_start(struct x4_vol *v);
+void x4_discard_stop(struct x4_vol *v);
+
 #endif

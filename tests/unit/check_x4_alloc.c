@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static struct fake_dev *f;
 static struct x4_vol *v;
@@ -380,6 +381,20 @@ START_TEST(test_bad_free)
 }
 END_TEST
 
+/* Until what was freed durably is given back. */
+static void wait_given_back(void)
+{
+	uint64_t pending = 1;
+
+	for (unsigned n = 0; pending; n++) {
+		ck_assert_uint_lt(n, 10000);
+		fdio_mutex_lock(&v->alloc_lock);
+		pending = v->pending_free;
+		fdio_mutex_unlock(&v->alloc_lock);
+		usleep(1000);
+	}
+}
+
 /* With the option discard, freed blocks go to the device as discards once their freeing is durable, and not before. */
 START_TEST(test_discard_after_commit)
 {
@@ -407,8 +422,49 @@ START_TEST(test_discard_after_commit)
 	fake_peek(f, got, sizeof(got), x.pblk << v->block_bits);
 	ck_assert_mem_eq(got, want, sizeof(got)); /* a power cut now brings the file back */
 	ck_assert_int_eq(x4_vol_sync(v), 0);
+	wait_given_back();
 	ck_assert_uint_gt(fake_stats(f).discards, 0);
 	ck_assert_uint_ge(v->free_blocks, room + 64);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
+/*
+ * A device that takes its time for a discard keeps nobody's commit waiting, and the blocks belong
+ * to nobody until it is through; the end of the mount waits for it.
+ */
+START_TEST(test_discard_behind_the_commit)
+{
+	struct x4_options opt = env_options();
+	struct x4_inode *i;
+	uint64_t room;
+	char err[300];
+
+	f = env_new((unsigned)_i);
+	opt.discard = true;
+	ck_assert_int_eq(x4_vol_open(fake_dev(f), &opt, &v, NULL, err, sizeof(err)), 0);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(env_fill(i, 0, 64), 0);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_DISCARD, .action = FAKE_STUCK });
+	fake_stats_reset(f);
+	x4_inode_lock_excl(i);
+	ck_assert_int_eq(x4_truncate(i, 0), 0);
+	x4_inode_unlock(i);
+	room = v->free_blocks;
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(env_fill(i, 0, 4), 0);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_uint_lt(v->free_blocks, room);
+	for (unsigned n = 0; fake_stats(f).discards < 1; n++) {
+		ck_assert_uint_lt(n, 10000);
+		usleep(1000);
+	}
+	fake_fault_clear(f);
+	fake_unstick(f);
+	wait_given_back();
+	ck_assert_uint_ge(v->free_blocks, room + 60);
 	x4_iput(i);
 	finish();
 }
@@ -453,6 +509,7 @@ int main(void)
 	tcase_add_test(t, test_bad_bitmap);
 	tcase_add_test(t, test_bad_free);
 	tcase_add_loop_test(t, test_discard_after_commit, 0, n);
+	tcase_add_loop_test(t, test_discard_behind_the_commit, 0, n);
 	tcase_add_loop_test(t, test_trim, 0, n);
 	suite_add_tcase(s, t);
 	return env_run(s);
