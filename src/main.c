@@ -65,7 +65,7 @@ struct session {
 	const char *doing;         /* atomic: for the service manager */
 	bool serving;              /* atomic: tr and dev are there for the watchdog */
 	bool ended;                /* atomic: no request comes any more */
-	bool covered;              /* the mount could not be reached when it was to go */
+	bool left_behind;          /* the mount could not be reached when it was to go */
 	bool stopped;              /* told to end before it served */
 	int result;                /* of writing everything at the end */
 };
@@ -88,8 +88,8 @@ static int on_umount(void *arg, bool lazy)
 	struct session *s = arg;
 	int err = unmounter_do(s->unmounter, lazy);
 
-	if (err == -EEXIST)
-		s->covered = true; /* the connection is ended next: on_destroy sees it */
+	if (err == -EEXIST || (lazy && err && err != -EINVAL))
+		s->left_behind = true; /* the connection is ended next: on_destroy sees it */
 	return err;
 }
 
@@ -156,8 +156,8 @@ static void on_destroy(void *arg, bool aborted)
 	s->vol = NULL;
 	if (s->result)
 		log_err("%s could not be written completely: %s; run e2fsck", s->probe.path, strerror(-s->result));
-	else if (s->covered)
-		log_info("%s is written and clean; its mount on %s is covered by another one", s->probe.path, s->mountpoint);
+	else if (s->left_behind)
+		log_info("%s is written and clean; its mount on %s is left behind", s->probe.path, s->mountpoint);
 	else
 		log_info("%s unmounted from %s", s->probe.path, s->mountpoint);
 }

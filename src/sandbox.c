@@ -156,13 +156,20 @@ int sandbox_unmounter(bool filter)
 	scmp_filter_ctx ctx;
 	int err;
 
-	/* Without the second one, capabilities of others cannot be proved, and what needs them is refused. */
-	bool ptrace = capng_have_capability(CAPNG_PERMITTED, CAP_SYS_PTRACE);
+	/*
+	 * Without the first, capabilities of others cannot be proved, and what needs them is refused; without the second, a mount
+	 * below a directory that is closed even to root without it cannot be unmounted.
+	 */
+	static const unsigned wanted[] = { CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH };
+	bool have[ARRAY_SIZE(wanted)];
 
+	for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
+		have[i] = capng_have_capability(CAPNG_PERMITTED, wanted[i]);
 	capng_clear(CAPNG_SELECT_ALL);
-	if (capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_ADMIN) ||
-	    (ptrace && capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_PTRACE)) ||
-	    capng_apply(CAPNG_SELECT_ALL))
+	err = capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_ADMIN);
+	for (size_t i = 0; i < ARRAY_SIZE(wanted) && !err; i++)
+		err = have[i] ? capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, wanted[i]) : 0;
+	if (err || capng_apply(CAPNG_SELECT_ALL))
 		return -EPERM;
 	if (!filter)
 		return 0;

@@ -21,8 +21,8 @@ enum sandbox_mode { SANDBOX_ON = 0, SANDBOX_OFF, SANDBOX_LOG };
 int sandbox_enter(enum sandbox_mode mode, char *errbuf, size_t errlen);
 
 /*
- * In the unmounter process, as root: keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE if it is there, and, with filter, the calls that it
- * needs. 0 or -errno.
+ * In the unmounter process, as root: keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH if they
+ * are there, and, with filter, the calls that it needs. 0 or -errno.
  */
 int sandbox_unmounter(bool filter);
 

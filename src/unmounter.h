@@ -2,7 +2,7 @@
 /*
  * The unmounter: a small process that does what the daemon cannot do any more once it serves: unmounts when told to, and
  * looks up in /proc what a caller may do (caller.h), so that the daemon itself needs no privilege and no file tree. It is
- * forked while the daemon has one thread and no device open, holds CAP_SYS_ADMIN, CAP_SYS_PTRACE and nothing else (or, for
+ * forked while the daemon has one thread and no device open, holds CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and nothing else (or, for
  * an ordinary user, runs fusermount3), and ends when its socket does, however the daemon ends.
  */
 #ifndef FDIO_UNMOUNTER_H

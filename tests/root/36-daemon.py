@@ -100,6 +100,21 @@ def covered_mount_point(env, what):
 
 
 @case(kinds=BOTH)
+def private_directory(env):
+    """SIGTERM with a mount point below a directory that only its owner may enter: unmounted as anywhere else."""
+    vol = env.volume(16)
+    above = env.mkdir("home")
+    os.mkdir(os.path.join(above, "mnt"))
+    os.chown(above, 65534, 65534)
+    os.chmod(above, 0o700)
+    m = vol.mount(point=os.path.join(above, "mnt"))
+    m.proc.send_signal(signal.SIGTERM)
+    m.wait()
+    expect(mountinfo(m.point) is None, f"a mount is left behind: {m.tail()}")
+    vol.check()
+
+
+@case(kinds=BOTH)
 def signals_that_mean_nothing(env):
     """SIGHUP and SIGUSR2 do nothing, and do not keep others from being heard."""
     vol = env.volume(64)
