@@ -71,8 +71,8 @@ struct dev_vec {
 
 /*
  * What an implementation provides. read, write, write_many: 0 for all, or -errno; only ranges inside the device,
- * lbs-aligned, in memory aligned to mem_align arrive (dev.c bounces the rest). write_many, discard, now and lost
- * may be NULL. close calls dev_fini and frees.
+ * lbs-aligned, in memory aligned to mem_align arrive (dev.c bounces the rest). write_many, discard,
+ * now and lost may be NULL. close calls dev_fini and frees.
  */
 struct dev_ops {
 	const char *name;
@@ -124,8 +124,9 @@ void dev_close(struct dev *d);
  */
 int dev_flush(struct dev *d);
 /*
- * fn is called for each flush that fails, whoever asked for it: what was written before may be lost, though later ones succeed. On the
- * thread that flushed, before anybody hears of the failure or another flush begins. One at a time; NULL: none any more.
+ * fn is called for each flush that fails, whoever asked for it: what was written before may be
+ * lost, though later ones succeed. On the thread that flushed, before anybody hears of the failure
+ * or another flush begins. One at a time; NULL: none any more.
  */
 void dev_on_flush_failure(struct dev *d, void (*fn)(void *arg), void *arg);
 

@@ -10,14 +10,17 @@
  * write noted up to that epoch completed before the flush was sent. So an inode with dirty_epoch <=
  * durable_epoch needs none.
  *
- * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that needed it, and to whoever else
- * may have lost by it: a later flush that succeeds says nothing about what was written before. Each inode counts such failures:
- * those at which it had unflushed writes, or writes in flight (on_flush_failure, on the thread that flushed, before anybody hears
- * of the failure, and so before durable_epoch moves on). Each open file, each inode for callers without one, and the
- * volume for syncfs, remembers up to where it was told: everybody hears of each failure once, and who opens the file later, too, if
- * nobody has been told until then. What an append window had to give up (x4_window_lost) is counted in the same way.
+ * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that
+ * needed it, and to whoever else may have lost by it: a later flush that succeeds says nothing
+ * about what was written before. Each inode counts such failures: those at which it had unflushed
+ * writes, or writes in flight (on_flush_failure, on the thread that flushed, before anybody hears
+ * of the failure, and so before durable_epoch moves on). Each open file, each inode for callers
+ * without one, and the volume for syncfs, remembers up to where it was told: everybody hears of
+ * each failure once, and who opens the file later, too, if nobody has been told until then. What an
+ * append window had to give up (x4_window_lost) is counted in the same way.
  *
- * Locks: sync_lock for the lists and the states of the syncers, inodes_lock for the list of inodes; nothing is called under them.
+ * Locks: sync_lock for the lists and the states of the syncers, inodes_lock for the list of inodes;
+ * nothing is called under them.
  */
 #include "dio/dio_types.h"
 
@@ -86,7 +89,8 @@ static bool grow_to(uint32_t *p, uint32_t n)
 	uint32_t old = __atomic_load_n(p, __ATOMIC_SEQ_CST);
 
 	while ((int32_t)(n - old) > 0)
-		if (__atomic_compare_exchange_n(p, &old, n, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		if (__atomic_compare_exchange_n(p, &old, n, false, __ATOMIC_SEQ_CST,
+						__ATOMIC_SEQ_CST))
 			return true;
 	return false;
 }
@@ -121,7 +125,10 @@ uint32_t dio_sync_errs_at_open(const struct dio_inode *di)
 	return __atomic_load_n(&di->errs_told, __ATOMIC_SEQ_CST) == n ? n : n - 1;
 }
 
-/* -EIO if there are errors of di that f, or who has no file, was not told of: once. Any thread, no lock. */
+/*
+ * -EIO if there are errors of di that f, or who has no file, was not told of: once. Any thread, no
+ * lock.
+ */
 static int untold_error(struct dio_inode *di, struct dio_file *f)
 {
 	uint32_t n;
@@ -184,7 +191,10 @@ static bool needs_commit(struct batch *b, struct x4_inode *i, bool datasync)
 	return true;
 }
 
-/* What was appended is put into the tree; what had to be given up before is an error for all who have the file open. */
+/*
+ * What was appended is put into the tree; what had to be given up before is an error for all who
+ * have the file open.
+ */
 static int settle(struct x4_inode *i)
 {
 	struct dio_inode *di = x4_inode_upper(i);
@@ -252,7 +262,8 @@ static void make_durable(struct batch *b)
 		note_durable(b);
 }
 
-static int outcome(const struct batch *b, struct x4_inode *i, struct dio_file *f, bool commit, bool flush, int err)
+static int outcome(const struct batch *b, struct x4_inode *i, struct dio_file *f, bool commit,
+		   bool flush, int err)
 {
 	/* Asked for in any case: who hears of an error now does not hear of it again. */
 	int untold = untold_error(x4_inode_upper(i), f);
@@ -282,14 +293,17 @@ static void answer(struct batch *b)
 
 	list_for_each_safe(r, rt, &b->reqs, link) {
 		list_del(&r->link);
-		r->error = outcome(b, r->file->inode, r->file, r->state & DIO_R_NEED_COMMIT, r->state & DIO_R_NEED_FLUSH, r->error);
+		r->error = outcome(b, r->file->inode, r->file, r->state & DIO_R_NEED_COMMIT,
+				   r->state & DIO_R_NEED_FLUSH, r->error);
 		dio_req_end(r);
 	}
 	list_for_each_safe(s, st, &b->calls, link) {
 		list_del(&s->link);
 		if (!s->inode && vol_err == 1)
 			vol_err = sync_volume(d);
-		s->done(s, s->inode ? outcome(b, s->inode, s->file, s->need_commit, s->need_flush, s->err) : vol_err);
+		if (s->inode)
+			s->err = outcome(b, s->inode, s->file, s->need_commit, s->need_flush, s->err);
+		s->done(s, s->inode ? s->err : vol_err);
 		__atomic_fetch_sub(&d->cpus[0].inflight, 1, __ATOMIC_RELEASE);
 	}
 }

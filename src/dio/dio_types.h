@@ -138,8 +138,8 @@ struct dio_inode {
 	uint64_t cache_seq, cache_clean, cache_run_seq;
 	uint32_t cache_run;
 	/*
-	 * Atomic, only grow: flushes that failed while it had unflushed writes or writes in flight; those that anybody was told of; and
-	 * up to where callers without a file were told.
+	 * Atomic, only grow: flushes that failed while it had unflushed writes or writes in flight;
+	 * those that anybody was told of; and up to where callers without a file were told.
 	 */
 	uint32_t errs, errs_told, errs_seen;
 	uint32_t slow_writes;   /* atomic: at work now; they are not counted below */

@@ -152,7 +152,9 @@ START_TEST(times_force_no_commit)
 }
 END_TEST
 
-/* fdatasync has flushed the data; the new mtime is left in memory, and fsync puts it on the media. */
+/*
+ * fdatasync has flushed the data; the new mtime is left in memory, and fsync puts it on the media.
+ */
 START_TEST(fsync_of_times_alone)
 {
 	struct env *e = env_new(NULL);
@@ -172,7 +174,10 @@ START_TEST(fsync_of_times_alone)
 }
 END_TEST
 
-/* ---- who joins a batch: something happens between its beginning and the commit (the linker sends jnl_commit_turn here) ---- */
+/*
+ * ---- who joins a batch: something happens between its beginning and the commit (the linker sends
+ * jnl_commit_turn here) ----
+ */
 
 void __real_jnl_commit_turn(struct jnl *j, jnl_tid tid);
 void __wrap_jnl_commit_turn(struct jnl *j, jnl_tid tid);
@@ -231,8 +236,8 @@ static void expect_g(struct env *e)
 }
 
 /*
- * 22: the transaction of a batch was committed by somebody else before who joins it has written: his overwrite (0) is flushed, his new
- * block (1) is committed.
+ * 22: the transaction of a batch was committed by somebody else before who joins it has written:
+ * his overwrite (0) is flushed, his new block (1) is committed.
  */
 START_TEST(row22_who_joins_is_served)
 {
@@ -259,7 +264,10 @@ START_TEST(row22_who_joins_is_served)
 }
 END_TEST
 
-/* 22: a commit that fails before it has flushed has flushed nothing for those of its batch who need no commit. */
+/*
+ * 22: a commit that fails before it has flushed has flushed nothing for those of its batch who need
+ * no commit.
+ */
 START_TEST(row22_flush_beside_a_failed_commit)
 {
 	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
@@ -432,7 +440,10 @@ START_TEST(row23_each_failure_has_its_own_victims)
 	write_file(e, e->file, 0);
 	fail_flush(e);
 	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
-	/* What f2 writes comes after the failure, and is flushed before the next one; f3 has writes that it never flushes. */
+	/*
+	 * What f2 writes comes after the failure, and is flushed before the next one; f3 has writes
+	 * that it never flushes.
+	 */
 	write_file(e, f2, 0);
 	ck_assert_int_eq(env_fsync_file(e, f2), 0);
 	write_file(e, f3, 0);

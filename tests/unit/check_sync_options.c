@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The options sync and dirsync, and chattr +S and +D: each operation under each of them, with a power cut the moment it is answered.
- * What the option covers is on the media by then; without an option it is not, or this would prove nothing.
+ * The options sync and dirsync, and chattr +S and +D: each operation under each of them, with a
+ * power cut the moment it is answered. What the option covers is on the media by then; without an
+ * option it is not, or this would prove nothing.
  */
 #include "fakes/fake_kernel.h"
 
@@ -97,7 +98,8 @@ static bool block_is(struct look *l, uint32_t lblk, uint8_t byte)
 
 	ck_assert_ptr_nonnull(i);
 	ck_assert_int_eq(x4_map_load(i), 0);
-	ok = (uint64_t)(lblk + 1) * BS <= x4_inode_size(i) && !x4_map_lookup(i, lblk, &x) && x.state == X4_EXT_WRITTEN;
+	ok = (uint64_t)(lblk + 1) * BS <= x4_inode_size(i) && !x4_map_lookup(i, lblk, &x) &&
+	     x.state == X4_EXT_WRITTEN;
 	if (ok)
 		fake_peek(l->cut, b, BS, x.pblk * BS);
 	for (unsigned k = 0; k < BS && ok; k++)
@@ -132,7 +134,8 @@ static void make_dir(struct ctx *c, uint64_t dir, const char *name)
 	ck_assert_int_eq(fk_mkdir(c->k, dir, name, 0755, &e), 0);
 }
 
-static void move(struct ctx *c, uint64_t from, const char *name, uint64_t to, const char *name2, uint32_t flags)
+static void move(struct ctx *c, uint64_t from, const char *name, uint64_t to, const char *name2,
+		 uint32_t flags)
 {
 	ck_assert_int_eq(fk_rename(c->k, from, name, to, name2, flags), 0);
 }
@@ -266,18 +269,33 @@ static void do_rename_in(struct ctx *c) { move(c, c->p, "a4", c->d, "b4", 0); }
 static bool see_rename_in(struct look *l) { return !is_there(l, "p/a4") && is_there(l, "d/b4"); }
 
 static void do_exchange(struct ctx *c) { move(c, c->p, "x", c->d, "x", RENAME_EXCHANGE); }
-static bool see_exchange(struct look *l) { return S_ISDIR(attr(l, "d/x").mode) && S_ISREG(attr(l, "p/x").mode); }
+static bool see_exchange(struct look *l)
+{
+	return S_ISDIR(attr(l, "d/x").mode) && S_ISREG(attr(l, "p/x").mode);
+}
 
-static void do_chmod(struct ctx *c) { set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFREG | 0600 }); }
+static void do_chmod(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFREG | 0600 });
+}
 static bool see_chmod(struct look *l) { return (attr(l, "d/f").mode & 07777) == 0600; }
 
-static void do_chmod_dir(struct ctx *c) { set_attr(c, c->e, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFDIR | 0700 }); }
+static void do_chmod_dir(struct ctx *c)
+{
+	set_attr(c, c->e, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFDIR | 0700 });
+}
 static bool see_chmod_dir(struct look *l) { return (attr(l, "d/e").mode & 07777) == 0700; }
 
-static void do_chown(struct ctx *c) { set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_UID | FATTR_GID, .uid = 7, .gid = 8 }); }
+static void do_chown(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_UID | FATTR_GID, .uid = 7, .gid = 8 });
+}
 static bool see_chown(struct look *l) { return attr(l, "d/f").uid == 7; }
 
-static void do_utimes(struct ctx *c) { set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_MTIME, .mtime = 1234567 }); }
+static void do_utimes(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_MTIME, .mtime = 1234567 });
+}
 static bool see_utimes(struct look *l) { return attr(l, "d/f").mtime.tv_sec == 1234567; }
 
 static void do_overwrite(struct ctx *c) { put(c, 0, 'o', 0); }
@@ -292,7 +310,10 @@ static bool see_append(struct look *l) { return block_is(l, 4, 'a'); }
 static void do_hole(struct ctx *c) { put(c, 8, 'h', O_DIRECT); }
 static bool see_hole(struct look *l) { return block_is(l, 8, 'h'); }
 
-static void do_grow(struct ctx *c) { set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 20 * BS }); }
+static void do_grow(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 20 * BS });
+}
 static bool see_grow(struct look *l) { return attr(l, "d/f").size == 20 * BS; }
 
 static void do_allocate(struct ctx *c) { fallocate_(c, 0, 24 * BS, 0); }
@@ -301,7 +322,10 @@ static bool see_allocate(struct look *l) { return attr(l, "d/f").size == 24 * BS
 static void do_punch(struct ctx *c) { fallocate_(c, 0, BS, 3); }
 static bool see_punch(struct look *l) { return !block_is(l, 0, 1) && !block_is(l, 0, 'o'); }
 
-static void do_shrink(struct ctx *c) { set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 2 * BS }); }
+static void do_shrink(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 2 * BS });
+}
 static bool see_shrink(struct look *l) { return attr(l, "d/f").size == 2 * BS; }
 
 static void do_open_trunc(struct ctx *c)
@@ -455,8 +479,10 @@ START_TEST(durable_at_return)
 	prepare(&c, o);
 	for (unsigned n = 0; n < ARRAY_SIZE(ops); n++) {
 		ops[n].run(&c);
-		ck_assert_msg(survives(c.k, &ops[n]) == !!(ops[n].what & covered), "%s, %s: %s", option_names[o], ops[n].name,
-			      ops[n].what & covered ? "lost by a power cut" : "on the media although nobody asked");
+		ck_assert_msg(survives(c.k, &ops[n]) == !!(ops[n].what & covered), "%s, %s: %s",
+			      option_names[o], ops[n].name,
+			      ops[n].what & covered ? "lost by a power cut"
+						    : "on the media although nobody asked");
 	}
 	fk_close(c.k);
 }
