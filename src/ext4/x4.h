@@ -266,8 +266,10 @@ int x4_inode_enter_excl(struct x4_inode *i);
  * Bounded transactions, orphan list in between. */
 int x4_truncate(struct x4_inode *i, uint64_t size);
 /*
- * Frees what a truncate that failed half-way has left behind the end of the file, if one has: before anything is written behind the
- * end or the size grows, because the old contents must not show. The gate closed for writes is enough.
+ * Frees data behind the end of the file, if there is any: a truncate that failed half-way leaves it
+ * there, or a crash, or whoever made the image. Comes before anything is written behind the end or the
+ * size grows, because the old contents must not show. Looks once for each inode in memory. Workers, the
+ * inode locked exclusively, the gate closed for writes; no append window, or one that was opened before.
  */
 int x4_truncate_finish(struct x4_inode *i);
 enum { X4_FALLOC_KEEP_SIZE = 1, X4_FALLOC_PUNCH_HOLE = 2, X4_FALLOC_ZERO_RANGE = 0x10 }; /* as FALLOC_FL_* */

@@ -236,22 +236,28 @@ static int data_beyond(struct x4_inode *i, uint64_t size, bool *ret)
 
 int x4_truncate_finish(struct x4_inode *i)
 {
+	bool stale = i->untrimmed;
 	uint64_t size;
-	int r;
+	int r = 0;
 
-	if (likely(!i->untrimmed))
+	if (likely(i->trimmed && !stale))
 		return 0;
 	if (x4_vol_read_only(i->vol))
 		return -EROFS;
 	size = x4_raw_size(i); /* there is no window, which others may settle */
-	r = x4_zero_tail(i, size);
-	return r ? r : trunc_blocks(i, size, size);
+	if (!stale)
+		r = data_beyond(i, size, &stale);
+	if (!r && stale)
+		r = x4_zero_tail(i, size);
+	if (!r && stale)
+		r = trunc_blocks(i, size, size);
+	i->trimmed = !r;
+	return r;
 }
 
 int x4_truncate(struct x4_inode *i, uint64_t size)
 {
 	uint64_t old;
-	bool stale = false;
 	int r;
 
 	if (!S_ISREG(le16toh(i->raw->i_mode)))
@@ -268,11 +274,8 @@ int x4_truncate(struct x4_inode *i, uint64_t size)
 	r = x4_zero_tail(i, FDIO_MIN(size, old));
 	if (r || size <= old)
 		return r ? r : trunc_blocks(i, size, size);
-	if (!i->untrimmed)
-		r = data_beyond(i, old, &stale);
 	/* In full before the size grows: on the way, or after a crash, the old contents would show. */
-	if (!r && (stale || i->untrimmed))
-		r = trunc_blocks(i, old, old);
+	r = x4_truncate_finish(i);
 	/* A file that grows keeps what was preallocated for it. */
 	return r ? r : trunc_blocks(i, size, UINT64_MAX - i->vol->block_size);
 }

@@ -179,6 +179,7 @@ struct x4_inode {
 	bool has_sync_tid, has_datasync_tid;
 
 	struct list orphan;         /* on vol->orphans while on the orphan list */
+	bool trimmed;               /* no data lies behind the size: it was looked for; guarded by rw */
 	bool untrimmed;             /* a truncate failed on the way: old blocks lie behind the size (x4_truncate_finish); guarded by rw */
 	bool moved;                 /* atomic: a directory whose ".." has changed since x4_dir_moved was asked */
 	uint32_t killpriv_cache;    /* atomic: 0 unknown, 1 nothing to kill, 2 something may be */

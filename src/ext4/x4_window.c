@@ -172,6 +172,7 @@ int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root)
 	want = FDIO_MIN(want, (uint64_t)X4_EXT_WRITTEN_MAX);
 	if (want < MIN_BLOCKS || !may_open(i, size))
 		return -ENOSPC;
+	i->trimmed = true; /* from here on the window's own blocks lie there */
 	fdio_mutex_lock(&i->map_lock);
 	meta = x4_extent_meta_for(i, 1);
 	fdio_mutex_unlock(&i->map_lock);
