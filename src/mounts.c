@@ -43,7 +43,7 @@ static bool number(const char **at, char behind, unsigned *ret)
 	return true;
 }
 
-/* "36 35 98:0 /root /path options ..." */
+/* "36 35 98:0 /root /path options optional-fields - type source ..." */
 static bool parse(const char *line, struct mount_line *ret)
 {
 	if (!number(&line, ' ', &ret->id) || !number(&line, ' ', &ret->parent) || !number(&line, ':', &ret->dev[0]) ||
@@ -51,7 +51,27 @@ static bool parse(const char *line, struct mount_line *ret)
 		return false;
 	line += strcspn(line, " \n");
 	ret->path = line + 1;
-	return *line == ' ';
+	if (*line != ' ')
+		return false;
+	while (*line == ' ' && strncmp(line, " - ", 3))
+		line += 1 + strcspn(line + 1, " \n");
+	ret->source = *line == ' ' ? line + 3 : "";
+	return true;
+}
+
+/* Of a line's type and source. */
+static size_t source_length(const char *source)
+{
+	size_t n = strcspn(source, " \n");
+
+	return source[n] == ' ' ? n + 1 + strcspn(source + n + 1, " \n") : n;
+}
+
+bool mounts_same_source(const char *a, const char *b)
+{
+	size_t n = source_length(a);
+
+	return n == source_length(b) && !strncmp(a, b, n);
 }
 
 const char *mounts_next(const char *rest, struct mount_line *ret)

@@ -8,8 +8,11 @@
 
 #include "base/util.h"
 
-/* path: as the kernel writes it, with blanks and the like as octal numbers, up to a blank. */
-struct mount_line { unsigned id, parent, dev[2]; const char *path; };
+/*
+ * path: as the kernel writes it, with blanks and the like as octal numbers, up to a blank. source: the type of the file
+ * system and what is mounted, in the same way, up to the second blank; "" if the line has none.
+ */
+struct mount_line { unsigned id, parent, dev[2]; const char *path, *source; };
 
 /* A file of /proc as a string in text; false: it cannot be read. What does not fit is cut off. */
 bool mounts_read(const char *name, char *text, size_t cap);
@@ -19,6 +22,8 @@ const char *mounts_next(const char *rest, struct mount_line *ret);
 bool mounts_is_path(const struct mount_line *l, const char *path);
 /* l->path in clear; false: it does not fit. */
 bool mounts_path(const struct mount_line *l, char *out, size_t cap);
+/* Whether both lines name the same type and source. */
+bool mounts_same_source(const char *a, const char *b);
 /*
  * Who has the file system with this device number mounted, in words, on one line: where in this namespace, otherwise processes
  * whose namespace has it, a few by number and name. text: scratch memory for tables. False: nobody that can be seen.

@@ -82,7 +82,9 @@ static void let_go(struct signals *g)
 
 static void asked(struct signals *g)
 {
-	if (g->waiting && !has_ended(g)) {
+	if (has_ended(g))
+		return; /* our mount is gone: nothing is left to unmount */
+	if (g->waiting) {
 		let_go(g);
 		return;
 	}

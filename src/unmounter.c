@@ -80,8 +80,13 @@ static int do_unmount(const char *mountpoint, bool root, bool lazy)
 /* The child does not allocate. */
 static char text[TABLE_CAP];
 
-/* What the daemon mounted, by the kernel's number of it: its place may change. blind: without /proc its first place must do. */
+/*
+ * What the daemon mounted, by the kernel's numbers of it and by its source: its place may change, and
+ * numbers are given to others once it is gone, but the device or image is the daemon's until its end.
+ * blind: without /proc its first place must do.
+ */
 static struct mount_line ours;
+static char our_source[4 * PATH_MAX + 64]; /* four characters for one, at most */
 static bool told, blind;
 static char where[PATH_MAX];
 
@@ -100,7 +105,16 @@ static int remember(const char *path)
 	while ((rest = mounts_next(rest, &l)))
 		if (mounts_is_path(&l, path))
 			ours = l;
-	return ours.id ? 0 : -ENOENT;
+	if (!ours.id)
+		return -ENOENT;
+	snprintf(our_source, sizeof(our_source), "%.*s", (int)strcspn(ours.source, "\n"), ours.source);
+	return 0;
+}
+
+static bool is_ours(const struct mount_line *l)
+{
+	return l->id == ours.id && l->dev[0] == ours.dev[0] && l->dev[1] == ours.dev[1] &&
+	       mounts_same_source(l->source, our_source);
 }
 
 /* Where it is now, in where. */
@@ -112,7 +126,7 @@ static bool find_ours(void)
 	if (!mounts_read("/proc/self/mountinfo", text, sizeof(text)))
 		return false;
 	while ((rest = mounts_next(rest, &l)))
-		if (l.id == ours.id && l.dev[0] == ours.dev[0] && l.dev[1] == ours.dev[1])
+		if (is_ours(&l))
 			return mounts_path(&l, where, sizeof(where));
 	return false;
 }

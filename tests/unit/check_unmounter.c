@@ -106,6 +106,19 @@ static int is_told_once(void)
 	return 0;
 }
 
+/* When ours is gone the kernel gives its numbers to the next mount, which is another's. */
+static int knows_its_own_when_numbers_return(void)
+{
+	struct unmounter *u = start();
+
+	MUST(u);
+	unmounter_mounted(u);
+	MUST(!umount(point) && !mount("others", point, "tmpfs", 0, NULL));
+	MUST(unmounter_do(u, true) < 0 && mounts_there() == 1);
+	unmounter_free(u);
+	return 0;
+}
+
 /* We ourselves have the capability, by our own number, as the user that we are. */
 static int knows_capabilities(void)
 {
@@ -125,7 +138,8 @@ static int knows_capabilities(void)
 	return 0;
 }
 
-static int (*const cases[])(void) = { takes_away_its_own, is_told_once, knows_capabilities };
+static int (*const cases[])(void) = { takes_away_its_own, is_told_once, knows_its_own_when_numbers_return,
+					knows_capabilities };
 
 START_TEST(in_namespaces)
 {
