@@ -96,6 +96,20 @@ static const char *ro_by_shape(const struct ext2_super_block *sb)
 	return NULL;
 }
 
+/*
+ * So many groups are served: 512 TiB with groups of the usual size. Each takes some 200 bytes as long
+ * as it is mounted, whatever the image really holds, and a superblock may say that it has one of 8 blocks
+ * for each page of a sparse file.
+ */
+#define GROUPS_MAX (1U << 22)
+
+static bool has_too_many_groups(const struct ext2_super_block *sb)
+{
+	uint64_t blocks = ext2fs_blocks_count((struct ext2_super_block *)sb);
+
+	return sb->s_blocks_per_group && blocks / sb->s_blocks_per_group >= GROUPS_MAX;
+}
+
 enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, char *errbuf,
 				  size_t errlen)
 {
@@ -118,6 +132,11 @@ enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char 
 	if ((sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL) && !sb->s_journal_inum) {
 		snprintf(errbuf, errlen, "%s: the journal is on another device: move it inside with tune2fs -O ^has_journal, then "
 			 "-O has_journal", devname);
+		return X4_REFUSE;
+	}
+	if (has_too_many_groups(sb)) {
+		snprintf(errbuf, errlen, "%s: more than %u block groups (of %u blocks): mount it with the kernel", devname,
+			 GROUPS_MAX, sb->s_blocks_per_group);
 		return X4_REFUSE;
 	}
 	if (i == X4_SERVE_RO || r == X4_SERVE_RO || shape) {

@@ -8,6 +8,7 @@
 #include "base/counters.h"
 #include "check_x4_names.h"
 #include "ext4/x4_dir.h"
+#include "ext4/x4_volume.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -716,6 +717,27 @@ START_TEST(tree_node_marked_free)
 }
 END_TEST
 
+/* A sparse file of 32 GiB that claims a group for each 8 KiB: refused before memory is taken for them. */
+START_TEST(groups_without_number)
+{
+	struct nvol t = { 0 };
+	struct ext2_super_block sb;
+	const char *why;
+	char msg[200];
+
+	nvol_make(&t, SMALL, PLAIN "-b 1024");
+	nvol_close(&t);
+	peek(&t, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
+	must_eq(x4_features_check(&sb, "image", &why, msg, sizeof(msg)), X4_SERVE_RW);
+	sb.s_blocks_per_group = 8;
+	sb.s_blocks_count = 32 << 20;
+	must_eq(x4_features_check(&sb, "image", &why, msg, sizeof(msg)), X4_REFUSE);
+	must(strstr(msg, "block groups"));
+	nvol_open(&t);
+	nvol_done(&t);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("x4_hostile");
@@ -736,6 +758,7 @@ int main(void)
 	tcase_add_test(tc, values_that_have_values);
 	tcase_add_test(tc, value_in_a_deleted_inode);
 	tcase_add_test(tc, tree_node_marked_free);
+	tcase_add_test(tc, groups_without_number);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);
