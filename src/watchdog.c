@@ -18,10 +18,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/mount.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -200,14 +202,41 @@ void watchdog_free(struct watchdog *w)
 	free(w);
 }
 
+/*
+ * systemd mounts the files of all connections; where nobody does, as in a container or a small system,
+ * root mounts them for itself, at no place. The open file keeps that mount.
+ */
+static int open_unmounted(const char *name)
+{
+	int fs = (int)syscall(SYS_fsopen, "fusectl", FSOPEN_CLOEXEC), mnt = -1, fd = -1;
+
+	if (fs >= 0 && !syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+		mnt = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0);
+	if (mnt >= 0) {
+		fd = openat(mnt, name, O_WRONLY | O_CLOEXEC);
+		close(mnt);
+	}
+	if (fs >= 0)
+		close(fs);
+	return fd;
+}
+
 void watchdog_open_abort(struct watchdog *w, const char *mountpoint)
 {
-	char path[64];
+	char path[64], name[24];
 	struct stat st;
+	int fd;
 
 	if (stat(mountpoint, &st))
 		return;
 	/* The connection is named by the kernel's own form of the device number. */
-	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort", major(st.st_dev) << 20 | minor(st.st_dev));
-	__atomic_store_n(&w->abort_fd, open(path, O_WRONLY | O_CLOEXEC), __ATOMIC_RELEASE);
+	snprintf(name, sizeof(name), "%u/abort", major(st.st_dev) << 20 | minor(st.st_dev));
+	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%s", name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		fd = open_unmounted(name);
+	if (fd < 0)
+		log_info("%s cannot be opened (is fusectl mounted there?): clients of a device that hangs may wait for it",
+			 path);
+	__atomic_store_n(&w->abort_fd, fd, __ATOMIC_RELEASE);
 }

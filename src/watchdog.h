@@ -25,7 +25,10 @@ struct watchdog;
 
 /* Starts the thread. 0 or -errno. */
 int watchdog_new(const struct watchdog_config *cfg, struct watchdog **ret);
-/* Opens the file that aborts the FUSE connection mounted on mountpoint; without it (fusectl is not mounted) nothing is aborted. */
+/*
+ * Opens the file that aborts the FUSE connection mounted on mountpoint, for root also where fusectl is
+ * not mounted; without it, which is logged, nothing is aborted. While starting, before the sandbox.
+ */
 void watchdog_open_abort(struct watchdog *w, const char *mountpoint);
 /* The mount serves: starting is over. */
 void watchdog_serving(struct watchdog *w);
