@@ -26,6 +26,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -86,9 +87,24 @@ static char text[TABLE_CAP];
  * blind: without /proc its first place must do.
  */
 static struct mount_line ours;
+static uint64_t our_number;
 static char our_source[4 * PATH_MAX + 64]; /* four characters for one, at most */
 static bool told, blind;
 static char where[PATH_MAX];
+
+/*
+ * The number of the mount at path that is never given to another, 0 before Linux 6.8. Asks nobody for
+ * attributes: the daemon may be the one that does not answer.
+ */
+static uint64_t unique_number(const char *path)
+{
+	const unsigned mask = 0x4000; /* STATX_MNT_ID_UNIQUE */
+	struct statx s;
+
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, mask, &s))
+		return 0;
+	return s.stx_mask & mask ? s.stx_mnt_id : 0;
+}
 
 /* The topmost mount on path. Believed once. */
 static int remember(const char *path)
@@ -107,6 +123,7 @@ static int remember(const char *path)
 			ours = l;
 	if (!ours.id)
 		return -ENOENT;
+	our_number = unique_number(path);
 	snprintf(our_source, sizeof(our_source), "%.*s", (int)strcspn(ours.source, "\n"), ours.source);
 	return 0;
 }
@@ -150,11 +167,18 @@ static bool is_covered(void)
 
 static int unmount_ours(const char *mountpoint, bool root, bool lazy)
 {
+	uint64_t number;
+
 	if (blind)
 		return do_unmount(mountpoint, root, lazy);
 	if (!ours.id || !find_ours())
 		return -EINVAL;
-	return is_covered() ? -EEXIST : do_unmount(where, root, lazy);
+	if (is_covered())
+		return -EEXIST;
+	number = unique_number(where);
+	if (our_number && number && number != our_number)
+		return -EINVAL;
+	return do_unmount(where, root, lazy);
 }
 
 /* False: the daemon's end of the socket is gone. */

@@ -38,7 +38,7 @@ def expect_no_capabilities(pid):
 
 @case(kinds=("image", "loop"))
 def gives_up(env):
-    """No thread has a capability, a file tree or unfiltered system calls; the unmounter has three capabilities and fourteen calls."""
+    """No thread has a capability, a file tree or unfiltered system calls; the unmounter has three capabilities and fifteen calls."""
     if sanitized():
         raise Skip("sanitizer builds run without the sandbox")
     vol = env.volume(64)

@@ -52,10 +52,10 @@ static const char *const harmless[] = {
 	"uname", "sysinfo",
 };
 
-/* The unmounter looks up files by name: newfstatat says what there is to know about one, getdents64 which there are. */
+/* The unmounter looks up files by name: newfstatat and statx say what there is to know about one, getdents64 which there are. */
 static const char *const harmless_for_unmounter[] = {
 	"recvfrom", "exit_group", "exit", "rt_sigreturn", "restart_syscall", "poll", "ppoll", "read", "close", "newfstatat",
-	"getdents64",
+	"getdents64", "statx",
 };
 
 static bool listed(const char *const *list, size_t nr, const char *name)
