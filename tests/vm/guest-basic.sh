@@ -29,6 +29,9 @@ works "dd, direct" dd if=/tmp/data of=/mnt2/data bs=256k oflag=direct
 works "what was written is what is read" cmp /tmp/data /mnt2/data
 works "dd, back and direct" dd if=/mnt2/data of=/tmp/back bs=128k iflag=direct
 works "what was written is what is read directly" cmp /tmp/data /tmp/back
+for how in write truncate fallocate; do
+	want ok "stores through a mapping behind the end, then $how" vmio mapped "/mnt2/mapped-$how" "$how"
+done
 mkdir /mnt2/dir
 works "copying a tree" cp -a /vm /mnt2/dir/
 works "umount" umount /mnt
@@ -38,5 +41,8 @@ works "e2fsck in the guest" e2fsck -fn "$a"
 works "e2fsck of the second namespace" e2fsck -fn "$b"
 works "mount again" serve "$b" /mnt2
 works "what was written is still there" cmp /tmp/data /mnt2/data
+for how in write truncate fallocate; do
+	want ok "nothing of them is on the disk: $how" vmio zeroes "/mnt2/mapped-$how"
+done
 works "the tree is still there" diff -r /vm /mnt2/dir/vm
 works "umount again" umount /mnt2

@@ -8,6 +8,9 @@
  *     print "ok", or the call that failed and its error ("write:EIO"), or "read:short", "read:differs".
  *   vmio stat|open|create|mkdir|unlink|fsync|list FILE, vmio getxattr|setxattr FILE NAME
  *     print "ok" or the name of the error. list reads the names of a directory.
+ *   vmio mapped FILE HOW                               HOW: write, truncate, fallocate
+ *     Makes FILE of 100 bytes, stores behind its end through a mapping, and makes it grow in that way; vmio zeroes FILE
+ *     looks again later. Print "ok", or "read:wrong" if what was stored has become part of the file.
  *   vmio steps DIR FIRST LAST [DEVICE OFFSET]
  *     Step N changes files in DIR in one of several ways and makes the change durable; then it writes "STEP N" to the
  *     standard output, and before that, where a device is given, N into the sector at OFFSET (so that a log of the device's
@@ -23,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <termios.h>
@@ -309,6 +313,55 @@ static int do_steps(int argc, char **argv)
 	return 0;
 }
 
+enum { SHORT = 100, STORED = 200, GROWN = 1000 };
+
+/* Nothing but zeroes between the old end and what a write has added. */
+static int do_zeroes(const char *file)
+{
+	char buf[GROWN];
+	int fd = open(file, O_RDONLY);
+
+	if (fd < 0)
+		return failed("open");
+	errno = 0;
+	if (read(fd, buf, sizeof(buf)) != sizeof(buf))
+		return failed("read");
+	close(fd);
+	for (unsigned k = SHORT; k < GROWN; k++)
+		if (buf[k])
+			return failed("read");
+	return 0;
+}
+
+static int grow(int fd, const char *how)
+{
+	if (!strcmp(how, "write"))
+		return pwrite(fd, "x", 1, GROWN) == 1 ? 0 : failed("write");
+	if (!strcmp(how, "truncate"))
+		return ftruncate(fd, GROWN) ? failed("truncate") : 0;
+	return fallocate(fd, 0, GROWN - 10, 10) ? failed("fallocate") : 0;
+}
+
+static int do_mapped(const char *file, const char *how)
+{
+	char part[SHORT];
+	int fd = open(file, O_RDWR | O_CREAT | O_TRUNC, 0644);
+
+	if (fd < 0)
+		return failed("open");
+	memset(part, 'a', sizeof(part));
+	if (write(fd, part, sizeof(part)) != sizeof(part))
+		return failed("write");
+	char *m = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (m == MAP_FAILED)
+		return failed("mmap");
+	memset(m + STORED, 0xee, SHORT);
+	int r = grow(fd, how);
+	munmap(m, 4096);
+	close(fd);
+	return r ? r : do_zeroes(file);
+}
+
 int main(int argc, char **argv)
 {
 	int r = -2;
@@ -319,6 +372,10 @@ int main(int argc, char **argv)
 		r = do_steps(argc, argv);
 		if (!r)
 			return 0;
+	} else if (argc == 4 && !strcmp(argv[1], "mapped")) {
+		r = do_mapped(argv[2], argv[3]);
+	} else if (argc == 3 && !strcmp(argv[1], "zeroes")) {
+		r = do_zeroes(argv[2]);
 	} else if (argc == 3 || argc == 4) {
 		r = do_call(argv[1], argv[2], argc == 4 ? argv[3] : NULL);
 		if (r == -1) {
