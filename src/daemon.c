@@ -185,7 +185,9 @@ void daemon_notify(const char *vars, const char *status, ...)
 	vsnprintf(raw, sizeof(raw), status, ap);
 	va_end(ap);
 	fdio_escape(text + at, sizeof(text) - (size_t)at, raw); /* names must not become lines of their own */
-	if (send(notify_fd, text, strlen(text), MSG_NOSIGNAL) < 0)
+	/* Only that it is ready is worth waiting for: the watchdog, which tells the rest, must not wait. */
+	bool waits = !strncmp(vars, "READY=", strlen("READY="));
+	if (send(notify_fd, text, strlen(text), MSG_NOSIGNAL | (waits ? 0 : MSG_DONTWAIT)) < 0 && errno != EAGAIN)
 		log_warn("cannot notify the service manager: %s", strerror(errno));
 }
 

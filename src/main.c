@@ -65,6 +65,8 @@ struct session {
 	const char *doing;         /* atomic: for the service manager */
 	bool serving;              /* atomic: tr and dev are there for the watchdog */
 	bool ended;                /* atomic: no request comes any more */
+	struct work look_work;
+	bool looking;              /* atomic: look_work is queued or runs */
 	bool left_behind;          /* the mount could not be reached when it was to go */
 	bool stopped;              /* told to end before it served */
 	int result;                /* of writing everything at the end */
@@ -112,8 +114,22 @@ static void log_in_flight(void *arg)
 	dev_log_busy(s->dev);
 }
 
-/* For the watchdog, while the mount serves: what it sees, it says and remembers. */
-static void on_look(void *arg) { dev_lost(((struct session *)arg)->dev); }
+static void look_at_device(struct work *w)
+{
+	struct session *s = container_of(w, struct session, look_work);
+
+	dev_lost(s->dev); /* what it sees, it says and remembers */
+	__atomic_store_n(&s->looking, false, __ATOMIC_RELEASE);
+}
+
+/* For the watchdog, while the mount serves. Not on its thread: an image on a server that hangs lets who looks wait. */
+static void on_look(void *arg)
+{
+	struct session *s = arg;
+
+	if (!__atomic_exchange_n(&s->looking, true, __ATOMIC_ACQ_REL))
+		wq_queue(s->syncers, &s->look_work, look_at_device);
+}
 
 /* For the watchdog, while the mount does not serve yet, or no longer. */
 static void on_alive(void *arg)

@@ -30,7 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TABLE_CAP (1 << 20) /* thousands of mounts */
+#define TABLE_CAP (4 << 20) /* thousands of mounts, also of containers, whose lines are long */
 #define HOLDERS_CAP 512
 #define ASK_MS 2000
 

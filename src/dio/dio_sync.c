@@ -112,7 +112,8 @@ void dio_sync_flush_failed(void *arg)
 
 	fdio_mutex_lock(&d->inodes_lock);
 	list_for_each(di, &d->inodes, link)
-		if (is_dirty(d, di) || is_writing(d, di))
+		/* In this order: a write counts as dirty before it no longer counts as in flight. */
+		if (is_writing(d, di) || is_dirty(d, di))
 			__atomic_add_fetch(&di->errs, 1, __ATOMIC_SEQ_CST);
 	fdio_mutex_unlock(&d->inodes_lock);
 	__atomic_add_fetch(&d->errs, 1, __ATOMIC_SEQ_CST);
@@ -198,10 +199,13 @@ static bool needs_commit(struct batch *b, struct x4_inode *i, bool datasync)
 static int settle(struct x4_inode *i)
 {
 	struct dio_inode *di = x4_inode_upper(i);
-	int err = x4_window_settle(i), lost = x4_window_lost(i, true);
+	int err = x4_window_settle(i), lost = x4_window_lost(i, false);
 
-	if (lost)
+	/* Counted before it is forgotten: who asks meanwhile finds the one or the other. */
+	if (lost) {
 		__atomic_add_fetch(&di->errs, 1, __ATOMIC_SEQ_CST);
+		(void)x4_window_lost(i, true);
+	}
 	return err ? err : lost;
 }
 
