@@ -52,6 +52,7 @@ static bool wait_for_frees(struct x4_vol *v)
 		return false;
 	}
 	fdio_mutex_unlock(&v->alloc_lock);
+	x4_discard_hurry(v); /* somebody waits for what is to be discarded first */
 	(void)jnl_commit_wait(v->jnl, tid, NULL);
 	fdio_mutex_lock(&v->alloc_lock);
 	/* The callbacks that give them back may run a moment after the commit is announced. Others free and take meanwhile. */

@@ -10,6 +10,7 @@
 #include "config.h"
 #endif
 #include "ext4/x4_dir.h"
+#include "ext4/x4_extent.h"
 
 #include "base/nowait.h"
 
@@ -165,7 +166,14 @@ int dir_is_empty(struct x4_inode *dir)
 }
 
 /* ---- insertion ---- */
-unsigned dir_append_credits(struct x4_inode *dir) { return 1 + X4_CREDITS_ALLOC + x4_extent_credits(dir); }
+/* A directory with a block map gets extents first. */
+unsigned dir_append_credits(struct x4_inode *dir)
+{
+	unsigned convert = x4_map_kind(dir) == X4_MAPPED_INDIRECT ? X4_IND_CREDITS : 0;
+
+	return 1 + X4_CREDITS_ALLOC + x4_extent_credits(dir) + convert;
+}
+
 unsigned dir_append_blocks(struct x4_inode *dir) { return 1 + x4_extent_meta_blocks(dir); }
 
 static bool can_grow(const struct x4_inode *dir, unsigned blocks)

@@ -26,6 +26,7 @@ struct x4_discard {
 	struct list runs;       /* oldest first */
 	unsigned nr;
 	bool stop;
+	bool hurry;             /* atomic: somebody waits for blocks; cleared when nothing is queued */
 };
 
 struct freed_run {
@@ -37,7 +38,8 @@ static void discard_run(struct x4_vol *v, const struct freed_run *r)
 {
 	uint64_t off = (x4_group_start(v, r->g) + r->bit) << v->block_bits;
 
-	if (!x4_vol_read_only(v) && dev_discard(v->dev, off, (uint64_t)r->n << v->block_bits))
+	if (!__atomic_load_n(&v->discard->hurry, __ATOMIC_RELAXED) && !x4_vol_read_only(v) &&
+	    dev_discard(v->dev, off, (uint64_t)r->n << v->block_bits))
 		log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", v->dev->name);
 	x4_group_give_freed(v, r->g, r->bit, r->n);
 }
@@ -51,6 +53,8 @@ static void *discard_main(void *arg)
 	for (;;) {
 		struct freed_run *r;
 
+		if (list_empty(&d->runs))
+			__atomic_store_n(&d->hurry, false, __ATOMIC_RELAXED);
 		while (list_empty(&d->runs) && !d->stop)
 			fdio_cond_wait(&d->cond, &d->lock);
 		if (list_empty(&d->runs))
@@ -89,6 +93,12 @@ bool x4_discard_later(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
 		free(r);
 	}
 	return room;
+}
+
+void x4_discard_hurry(struct x4_vol *v)
+{
+	if (v->discard)
+		__atomic_store_n(&v->discard->hurry, true, __ATOMIC_RELAXED);
 }
 
 static void discard_free(struct x4_vol *v)

@@ -367,7 +367,8 @@ int x4_bmap(struct x4_inode *i, uint32_t lblk, uint64_t *ret_blk)
 	struct x4_ext x;
 	int r = x4_map_lookup(i, lblk, &x);
 
-	if (r == -EAGAIN) {
+	/* It may be given up again at any time, but not for ever. */
+	for (unsigned tries = 0; r == -EAGAIN && tries < 8; tries++) {
 		r = x4_map_load_locked(i);
 		if (!r)
 			r = x4_map_lookup(i, lblk, &x);

@@ -105,6 +105,8 @@ void x4_group_give_freed(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
  * them.
  */
 bool x4_discard_later(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+/* Who would get ENOSPC waits: what is queued is given back without being discarded. Any lock may be held. */
+void x4_discard_hurry(struct x4_vol *v);
 /* The bitmap of g, loaded, called blocks free that are not: what else it calls free is not given
  * out. alloc_lock held. */
 void x4_group_distrust(struct x4_vol *v, uint32_t g);

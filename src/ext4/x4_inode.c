@@ -515,6 +515,9 @@ static bool picked(struct x4_vol *v, struct x4_inode *i, enum x4_map_pick pick)
 
 	if (!__atomic_load_n(&i->map, __ATOMIC_RELAXED) || i->loading || i->evicting || i->bad)
 		return false;
+	/* A new inode is changed without its locks: nobody else knows it, but for this list. */
+	if (__atomic_load_n(&i->begun, __ATOMIC_ACQUIRE))
+		return false;
 	switch (pick) {
 	case X4_PICK_UNREFERENCED: return !i->refs;
 	case X4_PICK_CLOSED_UNUSED: return !open && unused(i);

@@ -218,7 +218,7 @@ static void inode_undo(struct jnl_callback *cb, int ended)
 	struct inode_undo *u = container_of(cb, struct inode_undo, cb);
 	struct x4_inode *i = u->i;
 
-	i->begun = NULL;
+	__atomic_store_n(&i->begun, NULL, __ATOMIC_RELEASE);
 	if (!ended) {
 		fdio_mutex_lock(&i->attr);
 		memcpy(i->raw, u->raw, i->vol->inode_size);
@@ -251,7 +251,7 @@ int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i)
 	u->lazy_atime_ns = __atomic_load_n(&i->lazy_atime_ns, __ATOMIC_RELAXED);
 	x4_fold_lazy(i);
 	fdio_mutex_unlock(&i->attr);
-	i->begun = h;
+	__atomic_store_n(&i->begun, h, __ATOMIC_RELEASE); /* maps of what a handle has open are not given up */
 	jnl_on_undo(h, &u->cb);
 	return 0;
 }

@@ -344,8 +344,8 @@ void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i)
 	x4_iput(i); /* deletes it if it has no name */
 }
 
-/* Those in memory, each of which takes itself off the list. False if one stays. */
-static bool finish_collected(struct x4_vol *v, unsigned *done)
+/* Those in memory, each of which takes itself off the list. 1; 0 if one stays; -EINTR. */
+static int finish_collected(struct x4_vol *v, unsigned *done)
 {
 	while (!list_empty(&v->orphans)) {
 		struct x4_inode *i = list_first(&v->orphans, struct x4_inode, orphan);
@@ -355,11 +355,11 @@ static bool finish_collected(struct x4_vol *v, unsigned *done)
 		x4_orphan_finish(v, i);
 		if (!list_empty(&v->orphans) && list_first(&v->orphans, struct x4_inode, orphan) == i) {
 			log_warn("%s: inode %u stays on the orphan list", v->dev->name, i->ino);
-			return false;
+			return 0;
 		}
 		++*done;
 	}
-	return true;
+	return 1;
 }
 
 int x4_orphans_process(struct x4_vol *v)
@@ -373,7 +373,14 @@ int x4_orphans_process(struct x4_vol *v)
 		err = collect(v, &cut_off);
 		if (!err && cut_off)
 			err = cut(v);
-		if (!err && !finish_collected(v, &done))
+		int r = err ? err : finish_collected(v, &done);
+
+		if (r < 0)
+			err = r;
+		/* With a part of the list not in memory a change of it would make a circle on the disk. */
+		if (!r && v->orphan_rest)
+			err = -EIO;
+		if (r <= 0)
 			break;
 	}
 	if (done)
