@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -477,6 +478,50 @@ START_TEST(unlinked_while_open)
 }
 END_TEST
 
+/* The replay asks as well: this comes behind it, with the first write of the superblock. */
+static void after_replay(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	(void)arg, (void)len, (void)flags;
+	if (kind == FAKE_WRITE && off <= 1024 && after)
+		raise(SIGTERM);
+}
+
+/* Told to end while it deletes what a crash left, a mount ends; the next one goes on. */
+START_TEST(told_to_end_among_orphans)
+{
+	struct x4_options opt = { .acl = true, .nr_cpus = 2, .cache_bytes = 64 << 20 };
+	struct nvol t = { 0 }, crashed = { 0 };
+	struct x4_inode *i[3];
+	const char *why;
+	char name[] = "f0", err[256];
+	sigset_t term;
+
+	nvol_make(&t, SMALL, "-b 1024 -N 128");
+	for (unsigned k = 0; k < ARRAY_SIZE(i); k++) {
+		name[1] = (char)('0' + k);
+		must_eq(n_create(t.root, name, S_IFREG | 0600), 0);
+		i[k] = n_get(t.root, name);
+		must_eq(n_unlink(t.root, name), 0);
+	}
+	must_eq(x4_vol_sync(t.v), 0);
+	crashed.fake = fake_clone(t.fake);
+	for (unsigned k = 0; k < ARRAY_SIZE(i); k++)
+		x4_iput(i[k]);
+	nvol_done(&t);
+
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	must_eq(pthread_sigmask(SIG_BLOCK, &term, NULL), 0);
+	fake_set_hook(crashed.fake, after_replay, NULL);
+	must_eq(x4_vol_open(fake_dev(crashed.fake), &opt, &crashed.v, &why, err, sizeof(err)), -EINTR);
+	fake_set_hook(crashed.fake, NULL, NULL);
+	must_eq(sigwaitinfo(&term, NULL), SIGTERM);
+	nvol_open(&crashed);
+	must_eq(crashed.v->nr_orphans, 0);
+	nvol_done(&crashed);
+}
+END_TEST
+
 static bool waits_for(struct nvol *t, const char *name, bool datasync)
 {
 	struct x4_inode *i = n_get(t->root, name);
@@ -659,6 +704,7 @@ int main(void)
 	tcase_add_test(tc, large_directory_small_log);
 	tcase_add_test(tc, threads);
 	tcase_add_test(tc, unlinked_while_open);
+	tcase_add_test(tc, told_to_end_among_orphans);
 	tcase_add_test(tc, synced_after_leaving_memory);
 	tcase_add_test(tc, times_of_new_files);
 	tcase_add_test(tc, times_of_removed_names);
