@@ -66,7 +66,7 @@ locks() {
 check lock-order locks
 
 # Options: the table, --help and the manual page name the same ones.
-table_options() { sed -n 's/^[A-Z]*("\([^"]*\)".*/\1/p' src/options.def | LC_ALL=C sort -u; }
+table_options() { sed -n 's/^[A-Z]*("\([^"]*\)".*/\1/p' src/command/options.def | LC_ALL=C sort -u; }
 options_in_manual() {
 	table_options | while read -r o; do
 		grep -qE "^\.It Cm $(printf '%s' "$o" | sed 's/[*.]/\\&/g')( |\$)" man/fusedio.8 || echo "man/fusedio.8 does not explain $o"
@@ -74,7 +74,7 @@ options_in_manual() {
 }
 options_in_help() {
 	"$build/fusedio" --help >"$build/help.out" 2>&1
-	sed -n 's/^\(FLAG\|NUM\|ENUM\|STR\)("\([^"]*\)".*/\2/p' src/options.def | while read -r o; do
+	sed -n 's/^\(FLAG\|NUM\|ENUM\|STR\)("\([^"]*\)".*/\2/p' src/command/options.def | while read -r o; do
 		grep -qE "(^|[^a-z_])$o([^a-z_]|\$)" "$build/help.out" || echo "--help does not list $o"
 	done
 	rm -f "$build/help.out"

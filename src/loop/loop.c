@@ -6,14 +6,14 @@
  * L1 A message is pushed before `notified` is exchanged; the loop clears `notified` before it takes the stack. So a sender that
  *    finds the flag set knows that the loop has yet to take the stack, and one write to the eventfd serves all senders.
  * L2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
- *    thread (so that failures are reported there) and enabled by the loop's thread, with its limits (loop_limits.c). All operations
+ *    thread (so that failures are reported there) and enabled by the loop's thread, with its limits (limits.c). All operations
  *    are on registered files.
- * L3 A loop's thread runs on its own CPU, beside the clients whose requests it gets (loop_place.c).
- * L4 Polling, where it is configured or loop_wander.c finds that it helps, is bounded twice: by a time after the last completion, and
+ * L3 A loop's thread runs on its own CPU, beside the clients whose requests it gets (place.c).
+ * L4 Polling, where it is configured or wander.c finds that it helps, is bounded twice: by a time after the last completion, and
  *    by credit, which polls that find nothing use up. It gives way to whatever else wants the CPU, so a client or a kernel thread on
  *    the same CPU goes first.
  */
-#include "loop/loop_types.h"
+#include "loop/types.h"
 
 #include "base/counters.h"
 #include "base/log.h"

@@ -5,8 +5,8 @@
  * thread. A loop thread never blocks but in its own io_uring_enter: what may block goes to a work queue
  * (base/work.h) and comes back as a message.
  */
-#ifndef FDIO_LOOP_LOOP_H
-#define FDIO_LOOP_LOOP_H
+#ifndef FDIO_LOOP_H
+#define FDIO_LOOP_H
 
 #include "base/list.h"
 
@@ -35,11 +35,11 @@ struct loop_config {
 	bool sqe128;            /* 128-byte SQEs: needed for FUSE-over-io_uring commands */
 	bool pin;               /* thread i runs on CPU i */
 	unsigned poll_ns;       /* look for completions for so long before sleeping, 0: never */
-	unsigned poll_auto_ns;  /* the same, but only where a client would be sent from CPU to CPU (loop_wander.c) */
+	unsigned poll_auto_ns;  /* the same, but only where a client would be sent from CPU to CPU (wander.c) */
 	unsigned nr_fixed_files; /* size of each ring's fixed-file table, 0: LOOP_NR_FILES, which is the least */
 };
 
-/* loop_cpus.c: how many CPUs the kernel might ever have, and whether one is in use now. */
+/* cpus.c: how many CPUs the kernel might ever have, and whether one is in use now. */
 unsigned loop_possible_cpus(void);
 bool loop_cpu_online(unsigned cpu);
 /* "0-3,8": is cpu in it? *ret_last: the last CPU listed. For the two above and their test. */
@@ -88,7 +88,7 @@ void loop_unregister_arenas(struct loop *l);
 enum { LOOP_FILE_DEV = 0, LOOP_FILE_FUSE = 1, LOOP_FILE_WAKE = 2, LOOP_NR_FILES = 3 };
 
 /*
- * loop_limits.c. What a ring is to be used for: operations (IORING_OP_), registrations (IORING_REGISTER_), flags that an operation may
+ * limits.c. What a ring is to be used for: operations (IORING_OP_), registrations (IORING_REGISTER_), flags that an operation may
  * have and those that it must have (IOSQE_ bits). A loop's own ring may read, write and carry commands, on registered files only.
  */
 struct loop_limits {

@@ -11,7 +11,7 @@
 
 #include "base/work.h"
 #include "dio/dio.h"
-#include "transport/tr.h"
+#include "transport/transport.h"
 
 struct ops;
 

@@ -8,7 +8,7 @@
  * the kernel would have caught it, or where it cannot mean anything else.
  */
 #include "ops/ops_types.h"
-#include "protocol/pro_ioctl.h"
+#include "message/ioctl.h"
 
 #include <linux/capability.h>
 #include <linux/fs.h>

@@ -4,7 +4,7 @@
  * reading the file.
  */
 #include "base/log.h"
-#include "protocol/pro_ioctl.h"
+#include "message/ioctl.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -13,7 +13,7 @@
 #define FDIO_FAKE_KERNEL_H
 
 #include "fakes/fake_dev.h"
-#include "transport/tr_types.h"
+#include "transport/types.h"
 
 #include <linux/fuse.h>
 

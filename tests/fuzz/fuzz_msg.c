@@ -9,11 +9,11 @@
  * length of an answer fits its slot, and closing works. Cases of the corpus may spell out messages and the answers they must get. The
  * kernel is trusted in one thing: a handle is released after its other requests were answered.
  *
- * tr_uring.c is included so that the ring's entries can be completed without a kernel.
+ * transport/uring.c is included so that the ring's entries can be completed without a kernel.
  */
 #include "fuzz/fuzz.h"
 
-#include "transport/tr_uring.c"
+#include "transport/uring.c"
 
 #include "base/epoch.h"
 #include "dio/dio.h"

@@ -9,7 +9,7 @@
  *                       order to be refused goes through.
  *   REFUSE_QUEUE=Q      only entries of queue Q are refused; the other queues' wait in the kernel
  */
-#include "protocol/pro_fuse_compat.h"
+#include "message/fuse_compat.h"
 
 #include <dlfcn.h>
 #include <liburing.h>

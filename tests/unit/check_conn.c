@@ -7,7 +7,7 @@
 #include "fakes/fake_kernel.h"
 
 #include "base/log.h"
-#include "loop/loop_types.h"
+#include "loop/types.h"
 
 #include <check.h>
 #include <errno.h>

@@ -3,7 +3,7 @@
  * Unit tests of src/loop: messages from many threads, their order, ring operations, the batch hook, what a ring may
  * be used for, a clean stop.
  */
-#include "loop/loop_types.h"
+#include "loop/types.h"
 
 #include <check.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of loop_wander.c: when a loop looks for more work before it sleeps. No thread, no clock.
+ * Unit tests of loop/wander.c: when a loop looks for more work before it sleeps. No thread, no clock.
  */
-#include "loop/loop_types.h"
+#include "loop/types.h"
 
 #include <check.h>
 #include <stdlib.h>

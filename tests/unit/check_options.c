@@ -3,7 +3,7 @@
  * The command line: both grammars, every option of the table, what is refused and what is skipped, and the agreement
  * of table, --help and man page in both directions.
  */
-#include "options.h"
+#include "command/options.h"
 
 #include <check.h>
 #include <stdarg.h>
@@ -19,7 +19,7 @@ static const struct row rows[] = {
 #define STR(name, field, text) { name, 's', NULL },
 #define NOOP(name, text) { name, '-', NULL },
 #define REFUSE(name, text) { name, 'r', NULL },
-#include "options.def"
+#include "command/options.def"
 };
 
 static char err[512];

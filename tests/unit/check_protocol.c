@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Unit tests of src/protocol: well-formed, truncated and hostile FUSE messages, and the dirent encoders. */
-#include "protocol/pro.h"
+/* Unit tests of src/message: well-formed, truncated and hostile FUSE messages, and the dirent encoders. */
+#include "message/message.h"
 
 #include <check.h>
 #include <errno.h>

@@ -3,7 +3,7 @@
  * The sandbox in a child process: what serving needs goes on working in threads made before and after, and what it does not
  * need fails with EPERM. No root needed (the empty root directory is tested on real mounts).
  */
-#include "sandbox.h"
+#include "command/sandbox.h"
 
 #include "base/thread.h"
 

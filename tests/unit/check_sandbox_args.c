@@ -4,7 +4,7 @@
  * refused when it does. A call that is added there must be added here: to harmless, or with an attack. Each case runs in a child
  * process. No root needed, but for the unmounter's filter.
  */
-#include "sandbox.h"
+#include "command/sandbox.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -39,7 +39,7 @@ static const struct call calls[] = {
 #define RULE(name, ...) { SCMP_SYS(name), #name, false, true },
 #define UNMOUNTER_CALL(name) { SCMP_SYS(name), #name, true, false },
 #define UNMOUNTER_RULE(name, ...) { SCMP_SYS(name), #name, true, true },
-#include "sandbox.def"
+#include "command/sandbox.def"
 };
 
 /* Their arguments name descriptors, our own memory, our own signals and children, or nothing. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of tr_deal.c: when the requests of a queue are dealt out to two loops. No thread, no kernel.
+ * Unit tests of transport/deal.c: when the requests of a queue are dealt out to two loops. No thread, no kernel.
  */
-#include "transport/tr_deal.h"
+#include "transport/deal.h"
 
 #include <check.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
  */
 #include "base/counters.h"
 #include "loop/loop.h"
-#include "transport/tr_types.h"
+#include "transport/types.h"
 
 #include <check.h>
 #include <errno.h>
@@ -91,7 +91,7 @@ int __wrap_loop_register_file(struct loop *l, unsigned slot, int fd)
 	return 0;
 }
 
-/* In place of tr.c, which has a name in common with the test library. */
+/* In place of transport.c, which has a name in common with the test library. */
 void tr_end(struct tr *x, enum tr_end why, struct tr_req *r)
 {
 	(void)r;

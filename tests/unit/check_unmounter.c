@@ -4,7 +4,7 @@
  * over cannot make it take away. And what it says of callers. In a mount namespace, and without root in a user namespace,
  * of its own; where there is neither, nothing is tested.
  */
-#include "unmounter.h"
+#include "command/unmounter.h"
 
 #include <check.h>
 #include <errno.h>

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of src/watchdog.c: requests are "begun" and "completed" by counting, as the device does; give_up only tells.
+ * Unit tests of src/command/watchdog.c: requests are "begun" and "completed" by counting, as the device does; give_up only tells.
  */
 #include "base/counters.h"
 #include "base/lock.h"
 #include "base/log.h"
-#include "watchdog.h"
+#include "command/watchdog.h"
 
 #include <check.h>
 #include <stdlib.h>

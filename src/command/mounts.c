@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The tables of mounts, see mounts.h. In the unmounter process (system calls that its filter allows: openat, read, getdents64, close)
+ * and, while starting, in the main thread.
+ */
+#include "command/mounts.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NAMED_MAX 3u           /* processes by name; the rest is counted */
+#define PROCESSES_MAX 100000u
+
+bool mounts_read(const char *name, char *text, size_t cap)
+{
+	size_t n = 0;
+	ssize_t r;
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	while (n < cap - 1 && (r = read(fd, text + n, cap - 1 - n)) > 0)
+		n += (size_t)r;
+	text[n] = '\0';
+	close(fd);
+	return true;
+}
+
+/* Takes a number and the character behind it. sscanf would look for the end of the whole text each time. */
+static bool number(const char **at, char behind, unsigned *ret)
+{
+	char *end;
+
+	*ret = (unsigned)strtoul(*at, &end, 10);
+	if (end == *at || *end != behind)
+		return false;
+	*at = end + 1;
+	return true;
+}
+
+/* "36 35 98:0 /root /path options optional-fields - type source ..." */
+static bool parse(const char *line, struct mount_line *ret)
+{
+	if (!number(&line, ' ', &ret->id) || !number(&line, ' ', &ret->parent) || !number(&line, ':', &ret->dev[0]) ||
+	    !number(&line, ' ', &ret->dev[1]))
+		return false;
+	line += strcspn(line, " \n");
+	ret->path = line + 1;
+	if (*line != ' ')
+		return false;
+	while (*line == ' ' && strncmp(line, " - ", 3))
+		line += 1 + strcspn(line + 1, " \n");
+	ret->source = *line == ' ' ? line + 3 : "";
+	return true;
+}
+
+/* Of a line's type and source. */
+static size_t source_length(const char *source)
+{
+	size_t n = strcspn(source, " \n");
+
+	return source[n] == ' ' ? n + 1 + strcspn(source + n + 1, " \n") : n;
+}
+
+bool mounts_same_source(const char *a, const char *b)
+{
+	size_t n = source_length(a);
+
+	return n == source_length(b) && !strncmp(a, b, n);
+}
+
+const char *mounts_next(const char *rest, struct mount_line *ret)
+{
+	while (rest && *rest) {
+		const char *end = strchr(rest, '\n');
+		bool ok = parse(rest, ret);
+
+		rest = end ? end + 1 : "";
+		if (ok)
+			return rest;
+	}
+	return NULL;
+}
+
+/* One character of a field, and how many it takes. */
+static unsigned octal(const char *p, char *ret)
+{
+	*ret = *p;
+	if (*p != '\\' || !p[1] || !p[2] || !p[3])
+		return 1;
+	*ret = (char)((p[1] - '0') << 6 | (p[2] - '0') << 3 | (p[3] - '0'));
+	return 4;
+}
+
+bool mounts_path(const struct mount_line *l, char *out, size_t cap)
+{
+	size_t n = 0;
+
+	for (const char *p = l->path; *p && *p != ' ' && *p != '\n';) {
+		if (n + 1 >= cap)
+			return false;
+		p += octal(p, &out[n++]);
+	}
+	out[n] = '\0';
+	return true;
+}
+
+bool mounts_is_path(const struct mount_line *l, const char *path)
+{
+	for (const char *p = l->path; *p && *p != ' ' && *p != '\n'; path++) {
+		char c;
+
+		p += octal(p, &c);
+		if (c != *path)
+			return false;
+	}
+	return !*path;
+}
+
+/* The first mount of the file system in this table. */
+static bool has_dev(const char *text, const unsigned dev[2], struct mount_line *l)
+{
+	while ((text = mounts_next(text, l)))
+		if (l->dev[0] == dev[0] && l->dev[1] == dev[1])
+			return true;
+	return false;
+}
+
+/* Appends " (NAME)" of a process; what is no printable character becomes a question mark. */
+static size_t add_name(unsigned pid, char *out, size_t n, size_t cap)
+{
+	char name[32], comm[32];
+
+	snprintf(name, sizeof(name), "/proc/%u/comm", pid);
+	if (!mounts_read(name, comm, sizeof(comm)))
+		return n;
+	comm[strcspn(comm, "\n")] = '\0';
+	for (char *p = comm; *p; p++)
+		*p = isprint((unsigned char)*p) ? *p : '?';
+	return n + (size_t)snprintf(out + n, cap - n, " (%s)", comm);
+}
+
+struct found { unsigned nr; size_t len; char *out; size_t cap; };
+
+static void look_at(unsigned pid, const unsigned dev[2], char *text, size_t textcap, struct found *f)
+{
+	struct mount_line l;
+	char name[32];
+
+	snprintf(name, sizeof(name), "/proc/%u/mountinfo", pid);
+	if (!mounts_read(name, text, textcap) || !has_dev(text, dev, &l) || f->nr++ >= NAMED_MAX || f->cap - f->len < 64)
+		return;
+	f->len += (size_t)snprintf(f->out + f->len, f->cap - f->len, "%s%u", f->len ? ", " : "in the mount namespace of process ", pid);
+	f->len = add_name(pid, f->out, f->len, f->cap);
+}
+
+/* readdir(3) allocates. */
+static void look_at_all(const unsigned dev[2], char *text, size_t textcap, struct found *f)
+{
+	char names[2048] __attribute__((aligned(8)));
+	int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	unsigned seen = 0;
+	ssize_t n;
+
+	while (fd >= 0 && seen < PROCESSES_MAX && (n = getdents64(fd, names, sizeof(names))) > 0)
+		for (ssize_t at = 0; at < n && seen < PROCESSES_MAX;) {
+			const struct dirent64 *d = (const void *)(names + at);
+
+			at += d->d_reclen;
+			if (!isdigit((unsigned char)d->d_name[0]))
+				continue;
+			seen++;
+			look_at((unsigned)strtoul(d->d_name, NULL, 10), dev, text, textcap, f);
+		}
+	if (fd >= 0)
+		close(fd);
+}
+
+bool mounts_holders(const unsigned dev[2], char *text, size_t textcap, char *out, size_t cap)
+{
+	struct found f = { .out = out, .cap = cap };
+	struct mount_line l;
+	char where[256];
+
+	out[0] = '\0';
+	/* All processes of this namespace would have it. */
+	if (mounts_read("/proc/self/mountinfo", text, textcap) && has_dev(text, dev, &l)) {
+		snprintf(out, cap, "on %s", mounts_path(&l, where, sizeof(where)) ? where : "a long path");
+		return true;
+	}
+	look_at_all(dev, text, textcap, &f);
+	if (f.nr > NAMED_MAX)
+		snprintf(out + f.len, cap - f.len, " and %u more", f.nr - NAMED_MAX);
+	return f.nr;
+}

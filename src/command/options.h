@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The command line, parsed: main thread, at start. Table in options.def. */
+#ifndef FDIO_COMMAND_OPTIONS_H
+#define FDIO_COMMAND_OPTIONS_H
+
+#include "base/util.h"
+
+#include <stdio.h>
+
+/* Exit status, as mount(8) documents it. */
+enum { EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
+
+enum { OPT_DIO_STRICT = 0, OPT_DIO_RELAXED };
+
+struct options {
+	const char *device, *mountpoint;
+	bool foreground, debug, single_loop, help, version;
+	/* as mount.fusedio */
+	bool helper, fake, sloppy, verbose;
+	const char *ns;
+
+	int read_only, atime, nodiratime, lazytime, nosuid, nodev, noexec, sync, dirsync, allow_other;
+	int dio, parallel_dio, commit, errors, norecovery, discard, mlock, queue_depth, poll, max_background, readahead, workers, transport;
+	int log, acl, user_xattr, nofail, sandbox, drain_timeout;
+	int grpid;              /* 0: follows the directory's bit */
+	int resuid, resgid;     /* -1: not said */
+	char *fsname;
+	bool log_given;
+	/* Bits of the int fields above, from read_only on: set by the command line; by
+	 * options_take. */
+	uint64_t given, asked;
+};
+
+/* argv[0] decides: mount.* takes mount(8)'s helper arguments, anything else fusedio's own. 0, or EXIT_USAGE with one line
+ * in errbuf. */
+int options_parse(int argc, char **argv, struct options *o, char *errbuf, size_t errlen);
+/* One comma list; sloppy: unknown options are skipped. 0 or -EINVAL. */
+int options_parse_list(struct options *o, const char *list, bool sloppy, char *errbuf, size_t errlen);
+void options_defaults(struct options *o, bool root);
+void options_free(struct options *o);
+void options_help(FILE *f);
+/*
+ * One option that somebody else than the command line, which goes first, asks for; what may not be
+ * set so has no effect. TAKEN: set, noted in asked. LEFT: nothing is to be done. NOT: it cannot be
+ * had; why, as it was written.
+ */
+enum options_took { OPTIONS_TAKEN, OPTIONS_LEFT, OPTIONS_NOT };
+enum options_took options_take(struct options *o, const char *opt, bool may_set, char *why,
+			       size_t len);
+/* What the kernel and libfuse get. */
+void options_mount_list(const struct options *o, bool root, char *out, size_t cap);
+
+#endif

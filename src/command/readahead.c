@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Readahead of the mount. FUSE begins every mount with 128 KiB, whatever the daemon answers to INIT: that answer can only
+ * lower it. More has to be written to the mount's directory in /sys/class/bdi, by root, once the mount is there and before the
+ * sandbox. Main thread. A request of read-ahead is at most 1 MiB, so with more than that several are under way at once.
+ */
+#include "command/readahead.h"
+
+#include "base/log.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define LEAST_KIB 1024u
+#define MOST_KIB 16384u
+
+static int write_number(const char *file, unsigned n)
+{
+	char text[16];
+	int fd = open(file, O_WRONLY | O_CLOEXEC), len = snprintf(text, sizeof(text), "%u\n", n);
+
+	if (fd < 0)
+		return -errno;
+	int err = write(fd, text, (size_t)len) == len ? 0 : -errno;
+	close(fd);
+	return err;
+}
+
+static unsigned read_number(const char *file)
+{
+	char text[32] = "";
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	return n > 0 ? (unsigned)strtoul(text, NULL, 10) : 0;
+}
+
+unsigned readahead_default(const char *path)
+{
+	unsigned of_device = 0;
+	struct stat st;
+	char file[96];
+
+	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
+		snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_rdev), minor(st.st_rdev));
+		of_device = read_number(file);
+	}
+	of_device = FDIO_MAX(of_device, LEAST_KIB);
+	return FDIO_MIN(of_device, MOST_KIB);
+}
+
+void readahead_set(const char *mountpoint, unsigned kib)
+{
+	static const char *const suffixes[] = { "", "-fuseblk" };
+	struct statx stx;
+	char file[96];
+	int err = -ENOENT;
+
+	/* What the kernel knows already is enough: nothing is asked of the daemon. */
+	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &stx)) {
+		log_debug("readahead is left as it is: %s: %s", mountpoint, strerror(errno));
+		return;
+	}
+	/* A block device's own directory has the plain name too: the mount's is looked for first. */
+	for (size_t i = ARRAY_SIZE(suffixes); i-- > 0 && err == -ENOENT;) {
+		snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u%s/read_ahead_kb", stx.stx_dev_major, stx.stx_dev_minor, suffixes[i]);
+		err = write_number(file, kib);
+	}
+	if (err)
+		log_debug("readahead is left as it is: %s: %s", file, strerror(-err));
+}

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The unmounter process, see unmounter.h. Over one socket it is told that the mount is there ('m'), and to unmount: 'u' or
+ * 'l' (lazy); the answer is an int, 0 or -errno. The mount is known by the kernel's numbers of it, by its source, and by the
+ * number that is never given out again, where there is one: it may have been renamed since, and umount2 takes names, so it
+ * looks first whether the name leads to that mount: somebody may have unmounted it and mounted something else, or over it.
+ * 'w' asks who else has the file system mounted; the answer is text. Over the other it is
+ * asked what /proc says of a caller (caller.h): struct question, which comes back with its answer. While it waits in umount(2)
+ * it answers nothing, so whoever asks waits for a bounded time.
+ * The child never allocates after the fork and never returns.
+ */
+#include "command/unmounter.h"
+
+#include "base/lock.h"
+#include "command/caller.h"
+#include "command/mounts.h"
+#include "command/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define TABLE_CAP (4 << 20) /* thousands of mounts, also of containers, whose lines are long */
+#define HOLDERS_CAP 512
+#define ASK_MS 2000
+
+/* what: a group, or a capability that the caller, whose user is uid, may have. */
+enum { ASK_GROUP, ASK_CAPABILITY };
+struct question { uint32_t kind, pid, uid, what, serial, yes; };
+
+struct unmounter {
+	int sock, ask;
+	pid_t pid;
+	struct fdio_mutex lock; /* one question at a time; guards serial */
+	uint32_t serial;
+};
+
+/* ------------------------------------------------------------------ the child */
+
+/* fusermount3 is set-user-ID root and knows which mounts are the user's. */
+static int run_fusermount(const char *mountpoint)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		return -errno;
+	if (!pid) {
+		sigset_t none;
+
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		execlp("fusermount3", "fusermount3", "-u", "-q", "-z", "--", mountpoint, NULL);
+		_exit(127);
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) == 127)
+		return -ENOENT;
+	return WEXITSTATUS(status) ? -EINVAL : 0;
+}
+
+static int do_unmount(const char *mountpoint, bool root, bool lazy)
+{
+	if (!root)
+		return lazy ? run_fusermount(mountpoint) : -EPERM;
+	return umount2(mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) ? -errno : 0;
+}
+
+/* The child does not allocate. */
+static char text[TABLE_CAP];
+
+/*
+ * What the daemon mounted, by the kernel's numbers of it and by its source: its place may change, and
+ * numbers are given to others once it is gone, but the device or image is the daemon's until its end.
+ * blind: without /proc its first place must do.
+ */
+static struct mount_line ours;
+static uint64_t our_number;
+static char our_source[4 * PATH_MAX + 64]; /* four characters for one, at most */
+static bool told, blind;
+static char where[PATH_MAX];
+
+/*
+ * The number of the mount at path that is never given to another, 0 before Linux 6.8. Asks nobody for
+ * attributes: the daemon may be the one that does not answer.
+ */
+static uint64_t unique_number(const char *path)
+{
+	const unsigned mask = 0x4000; /* STATX_MNT_ID_UNIQUE */
+	struct statx s;
+
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, mask, &s))
+		return 0;
+	return s.stx_mask & mask ? s.stx_mnt_id : 0;
+}
+
+/* The topmost mount on path. Believed once. */
+static int remember(const char *path)
+{
+	struct mount_line l;
+	const char *rest = text;
+
+	if (told)
+		return -EINVAL;
+	told = true;
+	blind = !mounts_read("/proc/self/mountinfo", text, sizeof(text));
+	if (blind)
+		return -ENOENT;
+	while ((rest = mounts_next(rest, &l)))
+		if (mounts_is_path(&l, path))
+			ours = l;
+	if (!ours.id)
+		return -ENOENT;
+	our_number = unique_number(path);
+	snprintf(our_source, sizeof(our_source), "%.*s", (int)strcspn(ours.source, "\n"), ours.source);
+	return 0;
+}
+
+static bool is_ours(const struct mount_line *l)
+{
+	return l->id == ours.id && l->dev[0] == ours.dev[0] && l->dev[1] == ours.dev[1] &&
+	       mounts_same_source(l->source, our_source);
+}
+
+/* Where it is now, in where. */
+static bool find_ours(void)
+{
+	struct mount_line l;
+	const char *rest = text;
+
+	if (!mounts_read("/proc/self/mountinfo", text, sizeof(text)))
+		return false;
+	while ((rest = mounts_next(rest, &l)))
+		if (is_ours(&l))
+			return mounts_path(&l, where, sizeof(where));
+	return false;
+}
+
+/* Whether the way to where leads to another mount: one that was made over it, or over a directory above it. */
+static bool is_covered(void)
+{
+	int fd = open(where, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	char name[40], info[512];
+	const char *id;
+	bool known;
+
+	if (fd < 0)
+		return errno == ENOENT || errno == ENOTDIR; /* otherwise umount2 says what is the matter */
+	snprintf(name, sizeof(name), "/proc/self/fdinfo/%d", fd);
+	known = mounts_read(name, info, sizeof(info));
+	close(fd); /* before umount2: an open file keeps it busy */
+	id = known ? strstr(info, "mnt_id:") : NULL;
+	return id && strtoul(id + strlen("mnt_id:"), NULL, 10) != ours.id;
+}
+
+static int unmount_ours(const char *mountpoint, bool root, bool lazy)
+{
+	uint64_t number;
+
+	if (blind)
+		return do_unmount(mountpoint, root, lazy);
+	if (!ours.id || !find_ours())
+		return -EINVAL;
+	if (is_covered())
+		return -EEXIST;
+	number = unique_number(where);
+	if (our_number && number && number != our_number)
+		return -EINVAL;
+	return do_unmount(where, root, lazy);
+}
+
+/* False: the daemon's end of the socket is gone. */
+static bool serve_unmount(const char *mountpoint, bool root, int sock)
+{
+	static char who[HOLDERS_CAP];
+	char c;
+	int err;
+
+	if (recv(sock, &c, 1, 0) != 1)
+		return false;
+	if (c == 'w') {
+		mounts_holders(ours.dev, text, sizeof(text), who, sizeof(who));
+		return send(sock, who, strlen(who) + 1, MSG_NOSIGNAL) > 0;
+	}
+	err = c == 'm' ? remember(mountpoint) : unmount_ours(mountpoint, root, c == 'l');
+	return send(sock, &err, sizeof(err), MSG_NOSIGNAL) == sizeof(err);
+}
+
+static bool serve_question(int ask)
+{
+	struct question q;
+
+	if (recv(ask, &q, sizeof(q), 0) != sizeof(q))
+		return false;
+	q.yes = q.kind == ASK_GROUP ? caller_in_group(q.pid, q.what)
+				    : caller_capable(q.pid, q.uid, q.what);
+	return send(ask, &q, sizeof(q), MSG_NOSIGNAL) == sizeof(q);
+}
+
+/* Both sockets to fixed places, everything else closed. On failure sock is still where it was. */
+static int keep_sockets(int sock, int ask)
+{
+	sock = fcntl(sock, F_DUPFD, 10);
+	ask = fcntl(ask, F_DUPFD, 10);
+	if (sock < 0 || ask < 0)
+		return errno == EINVAL ? -EMFILE : -errno; /* EINVAL: RLIMIT_NOFILE is no more than that */
+	dup2(sock, 3);
+	dup2(ask, 4);
+	close_range(5, UINT_MAX, 0);
+	return 0;
+}
+
+static void child_main(const char *mountpoint, bool filter, int sock, int ask) __attribute__((noreturn));
+static void child_main(const char *mountpoint, bool filter, int sock, int ask)
+{
+	struct pollfd p[] = { { .fd = 3, .events = POLLIN }, { .fd = 4, .events = POLLIN } };
+	bool root = geteuid() == 0, more = true;
+	int null = open("/dev/null", O_RDWR);
+	sigset_t all;
+
+	/* The daemon's end, not a signal for its process group, is what ends this process. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	prctl(PR_SET_NAME, "fdio-unmounter");
+	for (int fd = 0; null >= 0 && fd <= 2; fd++)
+		dup2(null, fd);
+	int err = keep_sockets(sock, ask), daemon = err ? sock : 3;
+	if (!err && (chdir("/") || (root && sandbox_unmounter(filter))))
+		err = -EPERM;
+	/* Ready, or why not. */
+	if (send(daemon, &err, sizeof(err), MSG_NOSIGNAL) != sizeof(err) || err)
+		_exit(1);
+	while (more && poll(p, 2, -1) > 0) {
+		if (p[0].revents)
+			more = serve_unmount(mountpoint, root, 3);
+		if (more && p[1].revents)
+			more = serve_question(4);
+	}
+	_exit(0);
+}
+
+/* ------------------------------------------------------------------ the daemon's side */
+
+static int connect_child(struct unmounter *u, int child[2])
+{
+	struct timeval patience = { .tv_sec = ASK_MS / 1000, .tv_usec = ASK_MS % 1000 * 1000 };
+	int a[2], b[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, a))
+		return -errno;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, b)) {
+		err = -errno;
+		close(a[0]);
+		close(a[1]);
+		return err;
+	}
+	setsockopt(b[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	u->sock = a[0];
+	u->ask = b[0];
+	child[0] = a[1];
+	child[1] = b[1];
+	return 0;
+}
+
+int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, char *errbuf, size_t errlen)
+{
+	struct unmounter *u = calloc(1, sizeof(*u));
+	int child[2] = { -1, -1 }, err = u ? connect_child(u, child) : -ENOMEM;
+	int ready;
+
+	*ret = NULL;
+	if (err)
+		goto fail;
+	fdio_mutex_init(&u->lock, RANK_LEAF);
+	fflush(NULL);
+	u->pid = fork();
+	if (!u->pid)
+		child_main(mountpoint, filter, child[0], child[1]);
+	err = u->pid < 0 ? -errno : 0;
+	close(child[0]);
+	close(child[1]);
+	if (err) {
+		close(u->sock);
+		close(u->ask);
+		fdio_mutex_fini(&u->lock);
+		goto fail;
+	}
+	if (recv(u->sock, &ready, sizeof(ready), 0) != sizeof(ready))
+		ready = -EPERM;
+	if (ready) {
+		unmounter_free(u);
+		u = NULL;
+		err = ready;
+		goto fail;
+	}
+	*ret = u;
+	return 0;
+fail:
+	snprintf(errbuf, errlen, "cannot start the process that unmounts: %s", strerror(-err));
+	free(u);
+	return err;
+}
+
+static bool ask(struct unmounter *u, struct question q)
+{
+	struct question a = { 0 };
+	bool yes = false;
+	ssize_t n;
+
+	fdio_mutex_lock(&u->lock);
+	q.serial = ++u->serial;
+	if (send(u->ask, &q, sizeof(q), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(q)) {
+		do /* answers that came too late are for nobody */
+			n = recv(u->ask, &a, sizeof(a), 0);
+		while ((n < 0 && errno == EINTR) || (n == sizeof(a) && a.serial != q.serial));
+		yes = n == sizeof(a) && a.yes;
+	}
+	fdio_mutex_unlock(&u->lock);
+	return yes;
+}
+
+bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid)
+{
+	return ask(u, (struct question){ .kind = ASK_GROUP, .pid = pid, .what = gid });
+}
+
+bool unmounter_capable(struct unmounter *u, uint32_t pid, uint32_t uid, unsigned cap)
+{
+	return ask(u, (struct question){ .kind = ASK_CAPABILITY, .pid = pid, .uid = uid, .what = cap });
+}
+
+static int tell(struct unmounter *u, const char *what)
+{
+	int answer;
+
+	if (send(u->sock, what, 1, MSG_NOSIGNAL) != 1)
+		return -errno;
+	for (;;) {
+		ssize_t n = recv(u->sock, &answer, sizeof(answer), 0);
+
+		if (n == sizeof(answer))
+			return answer;
+		if (n < 0 && errno == EINTR)
+			continue;
+		return n < 0 ? -errno : -EPIPE;
+	}
+}
+
+bool unmounter_holders(struct unmounter *u, char *buf, size_t cap)
+{
+	char who[HOLDERS_CAP];
+	ssize_t n;
+
+	if (send(u->sock, "w", 1, MSG_NOSIGNAL) != 1)
+		return false;
+	do
+		n = recv(u->sock, who, sizeof(who), 0);
+	while (n < 0 && errno == EINTR);
+	if (n <= 1)
+		return false;
+	who[n - 1] = '\0';
+	snprintf(buf, cap, "%s", who);
+	return true;
+}
+
+void unmounter_mounted(struct unmounter *u) { tell(u, "m"); }
+
+int unmounter_do(struct unmounter *u, bool lazy) { return tell(u, lazy ? "l" : "u"); }
+
+void unmounter_free(struct unmounter *u)
+{
+	if (!u)
+		return;
+	close(u->sock);
+	close(u->ask);
+	while (waitpid(u->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	fdio_mutex_fini(&u->lock);
+	free(u);
+}

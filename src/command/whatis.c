@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Telling what was given instead of an ext4 file system: an image of another format, a compressed
+ * one, something that libblkid knows, an ext4 whose superblock is gone but has backups, something
+ * empty, or something unknown. A wrong guess must do no harm, so mke2fs is mentioned for what reads
+ * as zeroes only.
+ *
+ * Main thread, before the mount; a bounded number of small reads. What cannot be read counts as not
+ * there.
+ */
+#include "command/whatis.h"
+
+#include <endian.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define HEAD 512u
+#define PROBES 512u    /* places that are looked at before something is called empty */
+#define PIECE 2048u
+
+struct format {
+	unsigned off, len;
+	const char *magic, *name, *way;
+};
+
+static const struct format formats[] = {
+	{ 0, 4, "QFI\xfb", "a qcow2 image",
+	  "qemu-img convert -O raw makes a raw one, qemu-nbd --connect a device" },
+	{ 0, 4, "\x3a\xff\x26\xed", "an Android sparse image", "simg2img makes a raw one" },
+	{ 0, 2, "\x1f\x8b", "compressed by gzip", "unpack it first: gunzip" },
+	{ 1, 5, "7zXZ\0", "compressed by xz", "unpack it first: xz -d" },
+	{ 0, 4, "\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it first: zstd -d" },
+	{ 4, 6, "1AY&SY", "compressed by bzip2", "unpack it first: bunzip2" },
+	{ 0, 4, "\x04\x22\x4d\x18", "compressed by lz4", "unpack it first: lz4 -d" },
+	{ 0, 4, "LZIP", "compressed by lzip", "unpack it first: lzip -d" },
+	{ 0, 6, "7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first" },
+	{ 0, 4, "PK\3\4", "a zip archive", "unpack it first" },
+	{ 257, 5, "ustar", "a tar archive", "unpack it first" },
+	{ 0, 4, "KDMV", "a VMDK image", "qemu-img convert -O raw makes a raw one" },
+	{ 0, 21, "# Disk DescriptorFile", "the description of a VMDK image",
+	  "name the file with the data, or qemu-img convert -O raw" },
+	{ 0x40, 4, "\x7f\x10\xda\xbe", "a VDI image", "qemu-img convert -O raw makes a raw one" },
+	{ 0, 8, "vhdxfile", "a VHDX image", "qemu-img convert -O raw makes a raw one" },
+	{ 0, 8, "conectix", "a VHD image", "qemu-img convert -O raw makes a raw one" },
+	{ 0, 15, "partclone-image", "an image of partclone",
+	  "restore it first: partclone.restore" },
+	{ 0, 3, "EVF", "an image of forensic tools (EWF)", "ewfmount makes a raw one" },
+};
+
+static const struct { const char *type, *way; } hints[] = {
+	{ "crypto_LUKS", "open it with cryptsetup, and name /dev/mapper/..." },
+	{ "LVM2_member", "name one of its logical volumes: see lvs(8)" },
+	{ "linux_raid_member", "name the array: see /proc/mdstat" },
+	{ "DM_integrity", "open it with integritysetup, and name /dev/mapper/..." },
+	{ "swap", "it is swap space: name another device" },
+};
+
+static bool read_at(int fd, void *buf, size_t len, uint64_t off)
+{
+	return off <= INT64_MAX - len && pread(fd, buf, len, (off_t)off) == (ssize_t)len;
+}
+
+static const struct format *format_of(int fd)
+{
+	uint8_t head[HEAD];
+	ssize_t n = pread(fd, head, sizeof(head), 0);
+
+	for (unsigned k = 0; n > 0 && k < ARRAY_SIZE(formats); k++)
+		if (formats[k].off + formats[k].len <= (size_t)n &&
+		    !memcmp(head + formats[k].off, formats[k].magic, formats[k].len))
+			return &formats[k];
+	return NULL;
+}
+
+/* ---- backups of a superblock ---- */
+static bool is_backup(const uint8_t *sb, unsigned log, unsigned group)
+{
+	uint16_t magic, g;
+	uint32_t l;
+
+	memcpy(&magic, sb + 0x38, 2);
+	memcpy(&g, sb + 0x5a, 2);
+	memcpy(&l, sb + 0x18, 4);
+	return le16toh(magic) == 0xef53 && le16toh(g) == group && le32toh(l) == log;
+}
+
+/* In the groups that have one, if these are of the usual size: as many blocks as one has bits. */
+static bool find_backup(int fd, uint64_t size, uint64_t *ret_blk, unsigned *ret_bs)
+{
+	static const unsigned groups[] = { 1, 3, 5, 7, 9, 25, 27, 49, 81 };
+	uint8_t sb[1024];
+
+	for (unsigned log = 0; log <= 6; log++)
+		for (unsigned n = 0; n < ARRAY_SIZE(groups); n++) {
+			unsigned bs = 1024u << log;
+			uint64_t blk = (uint64_t)groups[n] * bs * 8 + (log == 0);
+
+			if (blk * bs + sizeof(sb) > size)
+				break;
+			if (!read_at(fd, sb, sizeof(sb), blk * bs) ||
+			    !is_backup(sb, log, groups[n]))
+				continue;
+			*ret_blk = blk;
+			*ret_bs = bs;
+			return true;
+		}
+	return false;
+}
+
+/* ---- emptiness ---- */
+static bool zero_at(int fd, uint64_t off)
+{
+	uint8_t buf[PIECE];
+
+	if (!read_at(fd, buf, sizeof(buf), off))
+		return false;
+	return !buf[0] && !memcmp(buf, buf + 1, sizeof(buf) - 1);
+}
+
+/* The first and last MiB, and places all over it, must be zeroes. */
+static bool looks_empty(int fd, uint64_t size)
+{
+	uint64_t step = size / PROBES / PIECE * PIECE;
+
+	if (size < PIECE)
+		return false;
+	for (uint64_t off = 0; off + PIECE <= size && off < 1 << 20; off += PIECE)
+		if (!zero_at(fd, off) || !zero_at(fd, (size - PIECE - off) / PIECE * PIECE))
+			return false;
+	for (uint64_t off = 0; step && off + PIECE <= size; off += step)
+		if (!zero_at(fd, off))
+			return false;
+	return true;
+}
+
+static void say_known(const char *path, const char *type, const char *pttype, char *buf, size_t len)
+{
+	const char *way = *type ? "name another device" :
+		"name one of its partitions (losetup -P makes devices of an image's)";
+
+	for (unsigned n = 0; n < ARRAY_SIZE(hints); n++)
+		if (!strcmp(hints[n].type, type))
+			way = hints[n].way;
+	if (*type)
+		snprintf(buf, len, "%s does not hold an ext4 file system but %s: %s", path, type,
+			 way);
+	else
+		snprintf(buf, len, "%s does not hold an ext4 file system but a partition table "
+			 "(%s): %s", path, pttype, way);
+}
+
+bool whatis_format(int fd, const char *path, char *buf, size_t len)
+{
+	const struct format *f = format_of(fd);
+
+	if (f)
+		snprintf(buf, len, "%s is not an ext4 file system as it is: it is %s; %s", path,
+			 f->name, f->way);
+	return f;
+}
+
+void whatis_say(int fd, const char *path, const char *type, const char *pttype, char *buf,
+		size_t len)
+{
+	off_t end = lseek(fd, 0, SEEK_END);
+	uint64_t size = end > 0 ? (uint64_t)end : 0, blk;
+	unsigned bs;
+
+	if (whatis_format(fd, path, buf, len))
+		return;
+	if (*type || *pttype)
+		say_known(path, type, pttype, buf, len);
+	else if (find_backup(fd, size, &blk, &bs))
+		snprintf(buf, len,
+			 "%s: the ext4 superblock at its beginning is gone, but block %llu "
+			 "has a backup: e2fsck -b %llu -B %u %s puts it back",
+			 path, (unsigned long long)blk, (unsigned long long)blk, bs, path);
+	else if (looks_empty(fd, size))
+		snprintf(buf, len,
+			 "%s does not hold an ext4 file system: it is zeroes wherever it was "
+			 "looked at; if nothing is lost by it, mke2fs -t ext4 makes one",
+			 path);
+	else
+		snprintf(buf, len,
+			 "%s does not hold an ext4 file system, nor anything else that is "
+			 "known, but it is not empty: is it the right device, and all of it?",
+			 path);
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Struct bodies of the event loops. Included only inside src/loop. Fields without a remark belong to the loop's thread once it
+ * runs, and to the main thread before and after.
+ */
+#ifndef FDIO_LOOP_TYPES_H
+#define FDIO_LOOP_TYPES_H
+
+#include "base/lock.h"
+#include "loop/loop.h"
+#include "loop/wander.h"
+
+#include <sched.h>
+
+struct loop {
+	struct io_uring ring;
+	struct loop_set *set;
+	unsigned index;
+	unsigned cpu;
+	bool ring_on;
+	int efd;
+	uint64_t efd_value;
+	struct loop_op efd_op;
+	void (*batch_fn)(struct loop *l, void *arg);
+	void *batch_arg;
+	bool stop;
+	struct loop_msg stop_msg;
+	pthread_t thread;
+	bool thread_on;
+
+	unsigned poll_ns, poll_credit, poll_skipped;
+
+	/* place.c */
+	bool placed;                     /* on a CPU of its own, and there are others */
+	unsigned window_batches;
+	uint64_t window_start_ns, window_ops;
+	struct loop_wander wander;
+	bool no_wander;                  /* poll_auto_ns does not matter */
+	unsigned window_arrivals;        /* batches after another loop's */
+	unsigned window_crowded;         /* batches that left more than one device request under way, here or at that loop */
+	unsigned nr_io;                  /* atomic: device requests under way; this loop writes */
+
+	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
+	bool notified;                   /* atomic, L1 */
+};
+
+struct loop_set {
+	struct loop_config cfg;
+	unsigned nr;
+	unsigned setup_flags;            /* what the kernel took */
+	struct loop *loops;
+	void (*start_fn)(struct loop *l, void *arg);
+	void *start_arg;
+	struct fdio_mutex start_lock;    /* RANK_LEAF; guards nr_started */
+	pthread_cond_t start_cond;
+	unsigned nr_started;
+	unsigned last fdio_cacheline_aligned; /* atomic: the loop that was last at work; only written when it is another one */
+};
+
+/* ---- place.c ---- */
+/* On the loop's thread. */
+void loop_place_start(struct loop *l);
+/* A batch of n completions has been handled. */
+void loop_place_note(struct loop *l, unsigned n);
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From a decoded request to its handler, and from a reply to the channel. tr_dispatch runs on the slot's loop
+ * thread; replies come from any thread.
+ *
+ * D1 A slot is either free, armed, or busy; a busy one gets exactly one reply (asserted by state).
+ * D2 busy is raised before stopping is read, and stopping is set before busy is summed: either the handler is not
+ *    called or shutdown waits for it.
+ * D4 A handler may go on after its reply, letting go of what it used, and its slot is no longer busy then. So a loop says when it is
+ *    inside one: raised before the reply lowers busy, lowered after the last access. Shutdown reads busy first and this
+ *    afterwards. (Workers and dio are drained by whoever owns them.)
+ */
+#include "transport/types.h"
+
+#include "base/counters.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { SLOT_IDLE = 0, SLOT_BUSY = 1 };
+
+/*
+ * D3 The kernel releases a file, and forgets an inode, only after every request that named it was answered. What a handler did with them
+ *    happened before, but through the kernel, which ThreadSanitizer does not see: its builds are told here.
+ */
+#ifdef __SANITIZE_THREAD__
+static unsigned answered;
+static void order_answer(void) { __atomic_fetch_add(&answered, 1, __ATOMIC_RELEASE); }
+static void order_release(uint32_t opcode)
+{
+	if (opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR || opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET)
+		__atomic_load_n(&answered, __ATOMIC_ACQUIRE);
+}
+#else
+static inline void order_answer(void) { }
+static inline void order_release(uint32_t opcode) { (void)opcode; }
+#endif
+
+static void slot_busy(struct tr_req *r)
+{
+	FDIO_ASSERT(r->state == SLOT_IDLE);
+	r->state = SLOT_BUSY;
+	__atomic_add_fetch(&tr_queue_of(r)->busy, 1, __ATOMIC_SEQ_CST);
+}
+
+void tr_reply(struct tr_req *r, int err, uint32_t len)
+{
+	struct tr_queue *q = tr_queue_of(r);
+
+	FDIO_ASSERT(r->state == SLOT_BUSY); /* D1 */
+	FDIO_ASSERT(err <= 0 && len <= r->payload_cap);
+	r->state = SLOT_IDLE;
+	fdio_count(CTR_tr_replies);
+	/* An errno that the protocol does not know would leave the request hanging. */
+	r->reply_err = err < -511 ? -EIO : err;
+	r->reply_len = err ? 0 : len;
+	order_answer(); /* D3 */
+	r->tr->chan->reply(r);
+	/* r may be in use again. */
+	__atomic_sub_fetch(&q->busy, 1, __ATOMIC_SEQ_CST);
+}
+
+void tr_reply_data(struct tr_req *r, const void *data, uint32_t len)
+{
+	FDIO_ASSERT(len <= r->payload_cap);
+	memcpy(r->payload, data, len);
+	tr_reply(r, 0, len);
+}
+
+static void forget_batch(struct tr_req *r)
+{
+	const struct fuse_batch_forget_in *b = r->in.arg;
+	uint32_t fits = r->in.data_len / sizeof(struct fuse_forget_one);
+	uint32_t n = FDIO_MIN(b->count, fits);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct fuse_forget_one one;
+
+		memcpy(&one, r->in.data + i * sizeof(one), sizeof(one));
+		r->tr->cfg.forget(r->tr->cfg.arg, one.nodeid, one.nlookup);
+	}
+}
+
+static bool is_unanswered(uint32_t opcode)
+{
+	/* INTERRUPT: everything that is served ends by itself, a device write cannot be called back; no answer is legal. */
+	return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT || opcode == FUSE_NOTIFY_REPLY;
+}
+
+static void take_unanswered(struct tr_req *r)
+{
+	struct tr *t = r->tr;
+
+	if (r->in.h.opcode == FUSE_FORGET)
+		t->cfg.forget(t->cfg.arg, r->in.h.nodeid, ((const struct fuse_forget_in *)r->in.arg)->nlookup);
+	else if (r->in.h.opcode == FUSE_BATCH_FORGET)
+		forget_batch(r);
+}
+
+void tr_dispatch(struct tr_req *r, int err)
+{
+	struct tr *t = r->tr;
+
+	fdio_count(CTR_tr_requests);
+	order_release(r->in.h.opcode);
+	slot_busy(r);
+	if (__atomic_load_n(&t->stopping, __ATOMIC_SEQ_CST) && r->in.h.opcode != FUSE_DESTROY) { /* D2 */
+		if (is_unanswered(r->in.h.opcode))
+			r->in.h.unique = 0;
+		tr_reply(r, -ENOTCONN, 0);
+		return;
+	}
+	if (err != -EBADMSG && is_unanswered(r->in.h.opcode)) {
+		if (!err)
+			take_unanswered(r);
+		r->in.h.unique = 0; /* the channel sends nothing for it */
+		tr_reply(r, 0, 0);
+		return;
+	}
+	if (err) {
+		if (err == -ENOSYS) { /* an operation that is not served: the kernel asks once and does without */
+			log_debug("FUSE %s (%u) is not served", pro_opcode_name(r->in.h.opcode), r->in.h.opcode);
+		} else {
+			fdio_count(CTR_tr_bad_message);
+			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", pro_opcode_name(r->in.h.opcode),
+					r->in.h.len);
+		}
+		tr_reply(r, err == -EBADMSG ? -EINVAL : err, 0);
+		return;
+	}
+	if (r->in.h.opcode == FUSE_DESTROY) {
+		tr_end(t, TR_DESTROY, r);
+		return;
+	}
+	if (r->in.h.opcode == FUSE_INIT) {
+		tr_reply(r, -EINVAL, 0);
+		return;
+	}
+	struct tr_queue *q = tr_queue_of(r); /* r may be in use again afterwards */
+	__atomic_store_n(&q->handling, true, __ATOMIC_RELAXED); /* D4 */
+	t->cfg.handler(r, t->cfg.arg);
+	__atomic_store_n(&q->handling, false, __ATOMIC_RELEASE);
+}

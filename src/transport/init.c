@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * FUSE_INIT: what we ask of the kernel and what we tell it. Read and answered once, on the main thread, before
+ * any loop takes requests.
+ *
+ * The choices follow from one fact: the daemon owns the device, nobody else changes the file system, so the kernel may
+ * cache names, attributes and pages for as long as it likes. max_write and max_read are as many bytes as max_pages are pages, so
+ * that 1 MiB from page-aligned memory is one request. The kernel splits direct I/O by pages touched: memory that is not
+ * page-aligned touches one more, and such a request is split where the application's page ends, at any byte. The I/O
+ * engine takes such pieces.
+ */
+#include "transport/types.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define INIT_TIMEOUT_MS 10000
+#define DEFAULT_BACKGROUND 4096u
+
+static uint64_t wanted_flags(struct tr *t)
+{
+	const struct tr_config *c = &t->cfg;
+	char why[128];
+	uint64_t f = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
+		     FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
+		     FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_SETXATTR_EXT | PRO_INIT_EXT | PRO_CREATE_SUPP_GROUP |
+		     FUSE_DONT_MASK;
+
+	if (c->posix_acl)
+		f |= FUSE_POSIX_ACL;
+	if (c->parallel_dio)
+		f |= PRO_DIRECT_IO_ALLOW_MMAP;
+	if (c->writeback)
+		f |= FUSE_WRITEBACK_CACHE;
+	if (c->transport != TR_TRANSPORT_DEVFUSE && tr_uring_usable(t, why, sizeof(why)))
+		f |= PRO_OVER_IO_URING;
+	f |= c->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : PRO_NO_EXPORT_SUPPORT;
+	return f;
+}
+
+static void fill_reply(struct tr *t, const struct fuse_init_in *in, struct fuse_init_out *out)
+{
+	uint64_t offered = in->flags;
+	unsigned bg = t->cfg.max_background ? t->cfg.max_background : DEFAULT_BACKGROUND;
+
+	if (offered & PRO_INIT_EXT)
+		offered |= (uint64_t)in->flags2 << 32;
+	t->conn.flags = offered & wanted_flags(t);
+	t->chan = t->conn.flags & PRO_OVER_IO_URING ? &tr_chan_uring : &tr_chan_devfuse;
+	t->conn.kernel_minor = in->minor;
+	t->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
+	t->conn.max_write = t->conn.max_read = PRO_MAX_WRITE;
+	t->conn.max_pages = PRO_MAX_PAGES;
+
+	memset(out, 0, sizeof(*out));
+	out->major = FUSE_KERNEL_VERSION;
+	out->minor = FUSE_KERNEL_MINOR_VERSION;
+	out->max_readahead = FDIO_MAX(in->max_readahead, 1u << 20);
+	out->flags = (uint32_t)t->conn.flags;
+	out->flags2 = (uint32_t)(t->conn.flags >> 32);
+	out->max_background = (uint16_t)FDIO_MIN(bg, 65535u);
+	out->congestion_threshold = (uint16_t)(out->max_background * 3u / 4);
+	out->max_write = PRO_MAX_WRITE;
+	out->time_gran = 1;
+	out->max_pages = PRO_MAX_PAGES;
+}
+
+static int refuse_old_kernel(const struct fuse_init_in *in, char *errbuf, size_t errlen)
+{
+	if (in->major != FUSE_KERNEL_VERSION || in->minor < 33) {
+		snprintf(errbuf, errlen, "the kernel speaks FUSE %u.%u, fusedio needs 7.33 or later: use Linux 5.13 or newer", in->major,
+			 in->minor);
+		return -EPROTO;
+	}
+	if (!(in->flags & FUSE_MAX_PAGES) || !(in->flags & FUSE_SETXATTR_EXT)) {
+		snprintf(errbuf, errlen, "the kernel's FUSE offers no large requests (flags %#x): use Linux 5.13 or newer", in->flags);
+		return -EPROTO;
+	}
+	return 0;
+}
+
+static int refuse_no_ring(const struct tr *t, const struct fuse_init_in *in, char *errbuf, size_t errlen)
+{
+	bool offered = (in->flags & PRO_INIT_EXT) && (((uint64_t)in->flags2 << 32) & PRO_OVER_IO_URING);
+
+	if (t->cfg.transport != TR_TRANSPORT_URING || offered)
+		return 0;
+	snprintf(errbuf, errlen, "transport=uring: the kernel does not offer it; with Linux 6.14 or newer write Y to "
+				 "/sys/module/fuse/parameters/enable_uring and mount again");
+	return -EPROTO;
+}
+
+static int read_init(struct tr *t, void *buf, size_t cap, char *errbuf, size_t errlen)
+{
+	struct pollfd p = { .fd = t->fd, .events = POLLIN };
+	ssize_t n;
+
+	if (poll(&p, 1, INIT_TIMEOUT_MS) != 1) {
+		snprintf(errbuf, errlen, "the kernel sent no FUSE INIT within %d s: was the mount undone?", INIT_TIMEOUT_MS / 1000);
+		return -ETIMEDOUT;
+	}
+	do
+		n = read(t->fd, buf, cap);
+	while (n < 0 && errno == EINTR);
+	if (n < 0) {
+		snprintf(errbuf, errlen, "cannot read FUSE INIT: %s", strerror(errno));
+		return -EIO;
+	}
+	return (int)n;
+}
+
+int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen)
+{
+	/* Any slot's buffer is large enough for a message; nothing else uses them yet. */
+	uint8_t *buf = t->queues[0].arena;
+	struct pro_in in;
+	struct fuse_init_out out;
+	struct fuse_out_header oh = { .len = sizeof(oh) + sizeof(out) };
+	struct iovec iov[2] = { { &oh, sizeof(oh) }, { &out, sizeof(out) } };
+	int n = read_init(t, buf, TR_SLOT_BYTES, errbuf, errlen);
+
+	if (n < 0)
+		return n;
+	int err = pro_decode(buf, (size_t)n, &in);
+	if (err || in.h.opcode != FUSE_INIT) {
+		snprintf(errbuf, errlen, "the kernel's first FUSE message is %s of %d bytes, not INIT", pro_opcode_name(in.h.opcode), n);
+		return -EPROTO;
+	}
+	oh.unique = in.h.unique;
+	err = refuse_old_kernel(in.arg, errbuf, errlen);
+	if (!err)
+		err = refuse_no_ring(t, in.arg, errbuf, errlen);
+	if (err) {
+		oh.error = err;
+		oh.len = sizeof(oh);
+	} else {
+		fill_reply(t, in.arg, &out);
+	}
+	if (writev(t->fd, iov, err ? 1 : 2) < 0 && !err) {
+		err = -errno;
+		snprintf(errbuf, errlen, "cannot answer FUSE INIT: %s", strerror(-err));
+	}
+	return err;
+}

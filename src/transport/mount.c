@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Mounting through libfuse3, which knows mount(2), fusermount3 and mtab; its own request loop is never run,
+ * because it knows neither INIT bits above 31 nor the ring. Main thread, and the signal thread for unmounting.
+ */
+#include "transport/mount.h"
+
+#include "base/log.h"
+#include "transport/types.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <fuse_log.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static char last_fuse_line[512];
+
+/* libfuse explains a failed mount on stderr; the user gets one line from us instead, with that text in it. */
+static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	(void)level;
+	vsnprintf(last_fuse_line, sizeof(last_fuse_line), fmt, ap);
+	last_fuse_line[strcspn(last_fuse_line, "\n")] = '\0';
+}
+
+/* fusermount3, which mounts for those who are not root, writes its reason to stderr: it becomes part of our line too. */
+static int mount_heard(struct tr *t)
+{
+	int said = memfd_create("fusermount3", MFD_CLOEXEC), err = -1;
+	int out = said < 0 ? -1 : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+	char text[256];
+	ssize_t n;
+
+	if (out >= 0)
+		dup2(said, STDERR_FILENO);
+	err = fuse_session_mount(t->se, t->mountpoint);
+	if (out >= 0) {
+		dup2(out, STDERR_FILENO);
+		n = pread(said, text, sizeof(text) - 1, 0);
+		text[FDIO_MAX(n, 0)] = '\0';
+		text[strcspn(text, "\n")] = '\0';
+		if (err && text[0])
+			snprintf(last_fuse_line, sizeof(last_fuse_line), "%s", text);
+		close(out);
+	}
+	if (said >= 0)
+		close(said);
+	return err;
+}
+
+/* Whether this kernel has FUSE at all: opening the device loads the module. 0 or -ENODEV. */
+static int check_fuse(const struct tr *t, char *errbuf, size_t errlen)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		close(fd);
+	else if (errno == ENOENT || errno == ENODEV || errno == ENXIO) {
+		snprintf(errbuf, errlen, "cannot mount on %s: /dev/fuse: %s: this system offers no FUSE (modprobe fuse)", t->mountpoint,
+			 strerror(errno));
+		return -ENODEV;
+	}
+	return 0;
+}
+
+/* fsname= ends at a comma unless it is escaped. */
+static void escape_into(char *out, size_t cap, const char *s)
+{
+	size_t n = 0;
+
+	for (; *s && n + 2 < cap; s++) {
+		if (*s == ',' || *s == '\\')
+			out[n++] = '\\';
+		out[n++] = *s;
+	}
+	out[n] = '\0';
+}
+
+static void build_options(const struct tr *t, char *out, size_t cap)
+{
+	char fsname[1024];
+	int n;
+
+	escape_into(fsname, sizeof(fsname), t->source);
+	n = snprintf(out, cap, "fsname=%s,subtype=fusedio,default_permissions,max_read=%u", fsname, PRO_MAX_WRITE);
+	if (t->cfg.blkdev)
+		n += snprintf(out + n, cap - n, ",blkdev,blksize=%u", t->cfg.blksize);
+	if (t->mount_opts[0])
+		snprintf(out + n, cap - n, ",%s", t->mount_opts);
+}
+
+int tr_mount_libfuse(struct tr *t, char *errbuf, size_t errlen)
+{
+	static const struct fuse_lowlevel_ops none;
+	char opts[2048];
+	char *argv[] = { (char *)"fusedio", (char *)"-o", opts, NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+
+	if (check_fuse(t, errbuf, errlen))
+		return -ENODEV;
+	last_fuse_line[0] = '\0';
+	fuse_set_log_func(catch_fuse_log);
+	build_options(t, opts, sizeof(opts));
+	t->se = fuse_session_new(&args, &none, sizeof(none), NULL);
+	fuse_opt_free_args(&args);
+	if (!t->se) {
+		snprintf(errbuf, errlen, "libfuse refused the mount options: %s", last_fuse_line[0] ? last_fuse_line : opts);
+		return -EINVAL;
+	}
+	if (mount_heard(t)) {
+		snprintf(errbuf, errlen, "cannot mount on %s: %s", t->mountpoint,
+			 last_fuse_line[0] ? last_fuse_line : "see the kernel log; is /dev/fuse there (modprobe fuse)?");
+		fuse_session_destroy(t->se);
+		t->se = NULL;
+		return -EIO;
+	}
+	t->fd = fuse_session_fd(t->se);
+	t->mounted = true;
+	return 0;
+}
+
+void tr_umount_libfuse(struct tr *t)
+{
+	if (!t->se)
+		return;
+	/* libfuse would do it itself, or start fusermount3: this process may do neither any more. */
+	if (t->mounted)
+		tr_umount_lazy(t);
+	t->mounted = false;
+	t->fd = -1;
+	fuse_session_destroy(t->se);
+	t->se = NULL;
+}
+
+int tr_umount_try(struct tr *t)
+{
+	int err = t->cfg.umount(t->cfg.arg, false);
+
+	if (!err)
+		t->mounted = false;
+	return err;
+}
+
+void tr_umount_lazy(struct tr *t)
+{
+	int err = t->cfg.umount(t->cfg.arg, true);
+
+	if (!err)
+		t->mounted = false;
+	else if (err == -EEXIST)
+		log_warn("%s is covered by another mount and stays there, dead: unmount it once that one is gone", t->mountpoint);
+	else if (err != -EINVAL)
+		log_warn("cannot detach %s: %s", t->mountpoint, strerror(-err));
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Mounting and unmounting through libfuse3, for transport.c. */
+#ifndef FDIO_TRANSPORT_MOUNT_H
+#define FDIO_TRANSPORT_MOUNT_H
+
+#include <stddef.h>
+
+struct tr;
+
+int tr_mount_libfuse(struct tr *t, char *errbuf, size_t errlen);
+/* The mount may be gone already: then only frees. Closes the session's fd. */
+void tr_umount_libfuse(struct tr *t);
+/* umount(2) as a user would; -EBUSY when files are open. May wait for DESTROY: not on the control thread. */
+int tr_umount_try(struct tr *t);
+/* Takes the mount out of the tree at once; open files keep the connection alive. */
+void tr_umount_lazy(struct tr *t);
+
+#endif

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The transport: mounting, INIT, and the channel that brings FUSE requests to loop threads and takes
+ * replies back. A channel is a small table of functions (tr_chan_ops in types.h): /dev/fuse clones read
+ * on the ring, or FUSE-over-io_uring commands; both fill the same tr_req.
+ */
+#ifndef FDIO_TRANSPORT_H
+#define FDIO_TRANSPORT_H
+
+#include "loop/loop.h"
+#include "message/message.h"
+
+struct tr;
+struct tr_queue;
+
+/*
+ * One request slot. Preallocated, a fixed number a loop; owned by its loop except between the handler's call and the reply.
+ * The handler runs on the loop thread and must not block; it or whoever it hands the slot to calls exactly one tr_reply*.
+ * payload: page-aligned, payload_cap bytes, in registered buffer buf_index (or -1). Incoming variable data (names, xattr
+ * values, WRITE data) starts at in.rest, inside payload for WRITE at payload itself. Replies are built in payload too: copy out
+ * names first.
+ */
+struct tr_req {
+	struct tr *tr;
+	struct loop *loop;         /* that serves it */
+	struct pro_in in;          /* decoded and validated header and fixed argument */
+	uint8_t *payload;
+	uint32_t payload_cap;
+	int buf_index;
+	uint32_t queue;            /* whose slot it is: that of the loop with this number */
+	uint32_t slot;             /* number within the queue */
+	struct loop_op op;         /* transport's */
+	struct loop_msg msg;       /* transport's */
+	struct list link;          /* transport's */
+	uint32_t reply_len;        /* transport's */
+	int reply_err;             /* transport's */
+	uint32_t state;            /* transport's */
+	uint64_t commit_id;        /* transport's */
+	void *chan_priv;           /* transport's */
+};
+
+enum tr_transport { TR_TRANSPORT_AUTO = 0, TR_TRANSPORT_URING, TR_TRANSPORT_DEVFUSE };
+
+struct tr_config {
+	const char *source;        /* shown in /proc/mounts, as the user gave it */
+	const char *mountpoint;
+	bool blkdev;               /* fuseblk */
+	uint32_t blksize;          /* for fuseblk */
+	const char *mount_opts;    /* comma list for the kernel and mount(8): ro,nosuid,allow_other,... */
+	struct loop_set *loops;
+	unsigned queue_depth;      /* slots a loop */
+	enum tr_transport transport;
+	unsigned max_background;   /* 0: 4096 */
+	size_t slot_size;          /* bytes of the struct that embeds tr_req first */
+	bool posix_acl, parallel_dio, writeback, export_handles;
+	void (*handler)(struct tr_req *r, void *arg);
+	/*
+	 * Unmounts what was mounted on mountpoint, which needs a privilege that the daemon gives up: 0 or -errno, -EPERM if only lazy
+	 * is possible, -EINVAL if it is not mounted any more, -EEXIST if another mount covers it.
+	 * Not on the control thread; one call at a time.
+	 */
+	int (*umount)(void *arg, bool lazy);
+	/* INIT was answered: the mount serves (control thread). */
+	void (*ready)(void *arg);
+	/* No request is taken any more; those that handlers have are waited for next (control thread). May be NULL. */
+	void (*ending)(void *arg);
+	/* DESTROY (fuseblk umount) or the channel ended (umount, abort): called once, on the control thread; returns when everything
+	 * is written. */
+	void (*destroy)(void *arg, bool aborted);
+	/* FORGET: never answered, may come in thousands; on the control or a loop thread; must not block. */
+	void (*forget)(void *arg, uint64_t nodeid, uint64_t nlookup);
+	void *arg;
+};
+
+/* Allocates slots and buffers, registers arenas with the loops. Before loop_set_start. errbuf: one line. */
+int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t errlen);
+/* mount(2) or fusermount3; -ENODEV: the kernel has no FUSE. The kernel's INIT is not answered before tr_start. */
+int tr_mount(struct tr *t, char *errbuf, size_t errlen);
+/* Starts the control thread, answers INIT, opens the clones, arms the slots on the running loops. */
+int tr_start(struct tr *t, char *errbuf, size_t errlen);
+/* Asks for an end as umount would (SIGTERM): unmounts lazily if busy. Any thread. */
+void tr_unmount(struct tr *t);
+/* Ends the connection although the kernel keeps it: the mount is gone from here, and somebody has it elsewhere. Any thread. */
+void tr_let_go(struct tr *t);
+/* Logs the requests that are not answered yet (at most 20), and how many there are. Any thread. */
+void tr_log_busy(struct tr *t);
+/* Waits until the channel has ended and destroy has returned. */
+void tr_wait(struct tr *t);
+void tr_free(struct tr *t);
+
+/* Replies: once a request, from any thread. len bytes of r->payload are the body; err < 0: no body. */
+void tr_reply(struct tr_req *r, int err, uint32_t len);
+/* Body copied from elsewhere (small structs). */
+void tr_reply_data(struct tr_req *r, const void *data, uint32_t len);
+
+/*
+ * Notifications to the kernel: block; never on a loop thread and with no lock that a FUSE request can wait for. -errno;
+ * -ENOENT is normal.
+ */
+int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t len);
+
+/* Slots of the loop with this index: fewer where the CPU was not in use at the mount. Any thread. */
+unsigned tr_loop_slots(const struct tr *t, unsigned loop);
+
+/* Negotiated with the kernel, valid after ready. */
+/* kernel_minor: what the kernel knows, also beyond what we do. */
+struct tr_conn { uint32_t proto_minor, kernel_minor, max_write, max_read, max_pages; uint64_t flags; const char *channel; };
+const struct tr_conn *tr_conn(const struct tr *t);
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Struct bodies of the transport, and the table that a channel fills. Included only inside src/transport.
+ *
+ * A queue belongs to one loop: its free list and armed count are touched on that loop's thread alone. busy counts
+ * the slots that a handler has; it is the queue's own atomic (its loop adds, whoever replies subtracts), so
+ * that shutdown can wait for handlers without any counter shared between loops on the way.
+ */
+#ifndef FDIO_TRANSPORT_TYPES_H
+#define FDIO_TRANSPORT_TYPES_H
+
+#include "base/lock.h"
+#include "transport/transport.h"
+#include "transport/deal.h"
+
+#include <pthread.h>
+
+struct fuse_session;
+
+/*
+ * A way for requests to come in and replies to go out.
+ *  open   control thread's side, before arm: file descriptors, registrations. -errno falls back to the next channel.
+ *  arm    on the loop's thread: start taking requests.
+ *  reply  any thread: send the reply that r describes (reply_err, reply_len, payload) and give the slot back.
+ *  close  after the loops have stopped taking requests.
+ */
+struct tr_chan_ops {
+	const char *name;
+	int (*open)(struct tr *t);
+	void (*arm)(struct tr_queue *q);
+	void (*reply)(struct tr_req *r);
+	void (*close)(struct tr *t);
+};
+
+struct tr_queue {
+	struct tr *tr;
+	struct loop *loop;
+	int fd;                    /* this loop's clone of the connection, -1 before open */
+	struct loop_msg start_msg;
+	unsigned nr_slots;
+	uint8_t *slots;            /* nr_slots of cfg.slot_size bytes */
+	uint8_t *arena;            /* nr_slots of TR_SLOT_BYTES: one header page, then the payload */
+	struct list free;          /* tr_req.link; loop thread only */
+	bool armed;                /* a READ waits on the ring; loop thread only */
+	bool taking;               /* take_requests is on the stack; loop thread only */
+	bool ended;                /* the connection is gone; loop thread only */
+	unsigned read_tries;       /* tr_retry; loop thread only */
+	bool handling;             /* atomic: the loop is inside a handler, D4 in dispatch.c */
+	bool wake_posted;          /* atomic: wake_msg is on its way */
+	struct loop_msg wake_msg;
+	unsigned nr_ring;          /* atomic: the first so many slots are entries of the kernel's ring; uring.c */
+	unsigned nr_refused;       /* of them; loop thread only */
+	bool ring_over;            /* the kernel has taken an entry down; loop thread only */
+	struct loop_msg fallback_msg;
+	struct tr_queue *helper;   /* whose loop may serve a part of the entries (deal.c), or NULL; so this one is its helper */
+	bool dealt;                /* atomic: it does; written by both loops */
+	struct tr_deal seen_own, seen_helping; /* of this queue, of the one it helps; loop thread only */
+	struct tr_req *returned fdio_cacheline_aligned; /* atomic stack, linked by chan_priv: answered on other threads */
+	unsigned busy;             /* atomic: slots that handlers hold */
+	bool starved;              /* atomic: no slot to arm (T1 in devfuse.c) */
+	/* atomic: requests of this queue's ring, and of the helper's, that the loop serves; it writes, the helper's reads now and then */
+	unsigned serving_own fdio_cacheline_aligned, serving_helping;
+};
+
+enum tr_end { TR_RUNNING = 0, TR_DESTROY, TR_GONE, TR_ABORTED };
+
+struct tr {
+	struct tr_config cfg;
+	char *source, *mountpoint, *mount_opts;
+	struct fuse_session *se;
+	int fd;                    /* the session's /dev/fuse, -1 when not mounted */
+	bool mounted;
+	struct tr_conn conn;
+	const struct tr_chan_ops *chan;
+	unsigned nr_queues, unregistered; /* queues; those of them whose buffers could not be registered */
+	struct tr_queue *queues;   /* by loop index */
+	bool stopping;             /* atomic: no more handlers are called */
+	bool fell_back;            /* atomic: from the ring to /dev/fuse, U1 in uring.c */
+
+	pthread_t control;
+	bool control_on;
+	struct fdio_mutex lock;    /* RANK_LEAF; guards the three below */
+	pthread_cond_t changed;
+	enum tr_end end;           /* why the control thread is to finish */
+	struct tr_req *destroy_req; /* to be answered after destroy */
+	bool finished;             /* destroy has returned */
+};
+
+/* One slot's memory: the page before the payload holds the message header and later the reply header. */
+#define TR_HDR_BYTES 4096u
+#define TR_PAYLOAD_BYTES (PRO_MAX_PAGES * 4096u)
+#define TR_SLOT_BYTES (TR_HDR_BYTES + TR_PAYLOAD_BYTES)
+/* Pinned memory for all loops together: queue depth is lowered on wide machines to stay below. */
+#define TR_ARENA_MAX (1024ull << 20)
+#define TR_DEPTH_MIN 8u
+
+extern const struct tr_chan_ops tr_chan_devfuse;
+extern const struct tr_chan_ops tr_chan_uring;
+
+/* Of the loop that serves it, and whose slot it is. */
+static inline struct tr_queue *tr_queue_of(struct tr_req *r) { return &r->tr->queues[loop_index(r->loop)]; }
+static inline struct tr_queue *tr_home_of(struct tr_req *r) { return &r->tr->queues[r->queue]; }
+
+/* slots.c */
+int tr_slots_new(struct tr *t, char *errbuf, size_t errlen);
+void tr_slots_free(struct tr *t);
+static inline struct tr_req *tr_slot(struct tr_queue *q, unsigned i)
+{
+	return (struct tr_req *)(q->slots + (size_t)i * q->tr->cfg.slot_size);
+}
+
+/* init.c: reads INIT from the session's fd and answers it. */
+int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen);
+
+/* uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why. */
+bool tr_uring_usable(struct tr *t, char *why, size_t len);
+
+/* dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the transport answers itself. */
+void tr_dispatch(struct tr_req *r, int err);
+
+/*
+ * retry.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more, sleeps for a millisecond unless
+ * it is one of the first and was only interrupted, and true. Any thread.
+ */
+#define TR_RETRY_MAX 1000u
+#define TR_RETRY_AT_ONCE 8u
+bool tr_retry(int err, unsigned *tries);
+
+/* transport.c: the connection has ended or DESTROY came (r, else NULL). Any thread; the first reason counts. */
+void tr_end(struct tr *t, enum tr_end why, struct tr_req *r);
+
+#endif
