@@ -24,7 +24,7 @@
 #include "base/epoch.h"
 #include "base/lock.h"
 #include "dev/dev.h"
-#include "journal/jnl.h"
+#include "journal/journal.h"
 
 #include <sys/stat.h>
 #include <time.h>

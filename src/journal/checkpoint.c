@@ -13,7 +13,7 @@
  * the images, so the next mount replays them.
  */
 #include "base/counters.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdlib.h>

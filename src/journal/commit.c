@@ -12,7 +12,7 @@
  * in memory, its callbacks and waiters get -EIO.
  */
 #include "base/counters.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -16,7 +16,7 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "base/nowait.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/nowait.h"
 #include "base/thread.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdalign.h>

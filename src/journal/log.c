@@ -7,7 +7,7 @@
  */
 #include "base/crc32c.h"
 #include "base/log.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -19,7 +19,7 @@
  * Fast commits are not replayed. Where the log goes on in them the replay ends before it writes anything; where the area
  * holds only what older transactions left, as after each full commit, the log is complete without it.
  */
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include "base/stop.h"
 

@@ -5,7 +5,7 @@
  * be used on any thread; a set is guarded by its owner. Failure is NULL or -ENOMEM and changes nothing.
  */
 #include "base/poison.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
 #define FDIO_CRASH_H
 
 #include "fakes/fake_dev.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 struct crash_run;
 

@@ -7,7 +7,7 @@
 #include "fuzz/fuzz.h"
 
 #include "base/crc32c.h"
-#include "journal/jnl_format.h"
+#include "journal/format.h"
 
 static uint16_t get16(const uint8_t *p) { uint16_t v; memcpy(&v, p, 2); return v; }
 static uint32_t get32(const uint8_t *p) { uint32_t v; memcpy(&v, p, 4); return v; }

@@ -12,7 +12,7 @@
  */
 #include "fuzz/fuzz.h"
 
-#include "journal/jnl_format.h"
+#include "journal/format.h"
 
 #include <stdlib.h>
 

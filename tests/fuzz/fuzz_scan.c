@@ -6,7 +6,7 @@
 #include "fuzz/fuzz.h"
 
 #include "base/crc32c.h"
-#include "journal/jnl_format.h"
+#include "journal/format.h"
 
 #include <ext2fs/ext2_fs.h>
 #include <ext2fs/ext2fs.h>

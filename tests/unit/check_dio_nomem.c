@@ -7,7 +7,7 @@
 #include "check_dio_env.h"
 #include "base/log.h"
 #include "ext4/x4_types.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 

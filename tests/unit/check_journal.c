@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests of the journal: cache, handles and rollback, commit, ordering on the device, checkpoint. The
- * rules J1 to J12 are those of journal/jnl_types.h. Freeing blocks and aborts are in check_journal_free.c,
+ * rules J1 to J12 are those of journal/journal_types.h. Freeing blocks and aborts are in check_journal_free.c,
  * replay in check_journal_replay.c, concurrency in check_journal_threads.c.
  */
 #include "unit/check_journal.h"

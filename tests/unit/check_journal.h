@@ -4,7 +4,7 @@
 #define FDIO_CHECK_JOURNAL_H
 
 #include "fakes/fake_dev.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <check.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests of the journal: freeing blocks (forget, revoke, and their undoing) and aborts. The rules J1 to
- * J12 are those of journal/jnl_types.h.
+ * J12 are those of journal/journal_types.h.
  */
 #include "unit/check_journal.h"
 

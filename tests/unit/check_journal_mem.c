@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the memory for records that end together (mem.c), and of what a handle and a transaction make of it: how long a record
+ * Unit tests of the memory for records that end together (arena.c), and of what a handle and a transaction make of it: how long a record
  * lasts, what a cancelled handle gives back, which memory serves the next.
  */
 #include "unit/check_journal.h"

@@ -3,8 +3,8 @@
  * The jbd2 log format as bytes: offsets, magic numbers and big-endian accessors. Used by the writer
  * (log.c, commit.c), the replay (replay.c) and the tests. No state.
  */
-#ifndef FDIO_JOURNAL_JNL_FORMAT_H
-#define FDIO_JOURNAL_JNL_FORMAT_H
+#ifndef FDIO_JOURNAL_FORMAT_H
+#define FDIO_JOURNAL_FORMAT_H
 
 #include "base/util.h"
 

@@ -12,8 +12,8 @@
  * it (a directory's inode lock, for a directory block). Different inodes in one inode-table block are
  * different bytes, so they do not conflict.
  */
-#ifndef FDIO_JOURNAL_JNL_H
-#define FDIO_JOURNAL_JNL_H
+#ifndef FDIO_JOURNAL_JOURNAL_H
+#define FDIO_JOURNAL_JOURNAL_H
 
 #include "base/util.h"
 #include "dev/dev.h"
@@ -24,7 +24,7 @@ struct jnl_handle;
 typedef uint32_t jnl_tid; /* modular; compare with jnl_tid_geq */
 static inline bool jnl_tid_geq(jnl_tid a, jnl_tid b) { return (int32_t)(a - b) >= 0; }
 
-/* A cached metadata block. Callers use blk, data and the x4-owned fields; the rest is in jnl_types.h. */
+/* A cached metadata block. Callers use blk, data and the x4-owned fields; the rest is in journal_types.h. */
 struct jnl_buf {
 	uint64_t blk;
 	uint8_t *data;      /* block_size bytes, page-aligned (block-aligned below 4 KiB) */

@@ -30,13 +30,13 @@
  * Locks, outermost first: handle_lock (RANK_JNL_HANDLE), state (RANK_JNL_STATE), then one of a cache
  * shard's lock or jsb_lock (RANK_JNL_BUF), then the slabs' (RANK_LEAF).
  */
-#ifndef FDIO_JOURNAL_JNL_TYPES_H
-#define FDIO_JOURNAL_JNL_TYPES_H
+#ifndef FDIO_JOURNAL_JOURNAL_TYPES_H
+#define FDIO_JOURNAL_JOURNAL_TYPES_H
 
 #include "base/list.h"
 #include "base/lock.h"
-#include "journal/jnl.h"
-#include "journal/jnl_format.h"
+#include "journal/journal.h"
+#include "journal/format.h"
 
 /* ---- slab.c ---- */
 
@@ -73,7 +73,7 @@ bool jset_has(const struct jset *s, uint64_t blk);
 void jset_clear(struct jset *s);
 void jset_fini(struct jset *s);
 
-/* ---- mem.c ---- */
+/* ---- arena.c ---- */
 
 /* Records that end together: in one chunk that is kept, and in more when that is full. The owner guards it. */
 struct jmem { struct jmem_chunk *top; size_t more; };
@@ -338,7 +338,7 @@ void jhandle_fini(struct jnl *j);
 uint8_t *jimage_alloc(struct jnl *j);
 static inline bool jtxn_empty(const struct jtxn *t) { return !t->nr && !t->kit->revokes.nr && !t->cbs; }
 
-/* txn.c */
+/* transaction.c */
 /* -ENOMEM; jtxn_fini_kits in any case. */
 int jtxn_init_kits(struct jnl *j);
 void jtxn_fini_kits(struct jnl *j);

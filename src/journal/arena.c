@@ -8,7 +8,7 @@
  */
 #include "base/counters.h"
 #include "base/poison.h"
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdalign.h>

@@ -4,7 +4,7 @@
  * handle.c (running transaction, handle lock and state lock held) and commit.c (closed one). The image
  * list has a fixed size given by the log (J3), so adding to it cannot fail. Lists and tables are those of a kit (struct jkit).
  */
-#include "journal/jnl_types.h"
+#include "journal/journal_types.h"
 
 #include <errno.h>
 #include <stdlib.h>
