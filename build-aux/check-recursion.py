@@ -24,7 +24,7 @@ import tempfile
 BOUNDED = {
     ("dev_uring.c:write_fua", "dev_uring.c:uring_write"):
         "without the flag that leads back here",
-    ("dio_seg_put", "dio_pool.c:resume_waiting"):
+    ("dio_seg_put", "pool.c:resume_waiting"):
         "returns at once where it runs already",
     ("x4_extent_node.c:load_node", "x4_extent_node.c:load_node"):
         "each child is checked to be one level lower; a root is at most X4_EXT_MAX_DEPTH high",

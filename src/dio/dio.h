@@ -71,7 +71,7 @@ struct x4_inode *dio_file_inode(struct dio_file *f);
 /* The file is open for reading and writing: stores through mappings may come, untold. */
 void dio_file_may_map(struct dio_file *f);
 /*
- * Pages that the kernel may hold with stores that it has not told of (dio_cached.c). Taken by who then has [off, end) written
+ * Pages that the kernel may hold with stores that it has not told of (pagecache.c). Taken by who then has [off, end) written
  * back and forgotten, with no lock held that a request may wait for; done tells how that ended. Any thread, never block.
  * TAIL: the page of the end of the file, which was at size before the file grew; taken once that is done and before it is answered.
  */
@@ -106,7 +106,7 @@ struct dio_req {
 	int buf_index;             /* registered buffer that holds buf, or -1 */
 	uint32_t buf_cap;          /* writes: bytes that the engine may use of buf, and change behind len; 0: no more than len */
 	void (*done)(struct dio_req *r, ssize_t result);
-	/* ---- engine's (dio_types.h documents them) ---- */
+	/* ---- engine's (types.h documents them) ---- */
 	struct dev_io io;          /* first segment */
 	struct work work;
 	struct list link, app_link;
@@ -121,7 +121,7 @@ struct dio_req {
 	uint32_t span;             /* want rounded up to device blocks */
 	uint32_t cpu;              /* index of the loop that submitted it */
 	uint32_t retries;          /* of the first segment */
-	uint32_t grow_head;        /* dio_grow.c: bytes that go into a block that is there, at grow_off of the device */
+	uint32_t grow_head;        /* append_small.c: bytes that go into a block that is there, at grow_off of the device */
 	uint64_t grow_off;
 	struct x4_resv resv;       /* and blocks for the others */
 	uint64_t cache_seq;        /* of the file when its invalidation began */

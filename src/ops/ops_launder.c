@@ -2,7 +2,7 @@
 /*
  * Pages of files that may be mapped: before an answer that would be wrong because of a store that
  * nobody has told us of, the kernel is made to write the pages back and to forget them
- * (dio_cached.c says when).
+ * (dio/pagecache.c says when).
  *
  * The notification waits for pages that READs have locked and for the WRITEs of what is dirty,
  * which need slots and workers, and in one case for the very request that waits for it. So each is

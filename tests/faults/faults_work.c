@@ -105,7 +105,7 @@ static void cut_first(struct run *r)
 	op_fsync(r, p, false);
 }
 
-/* Small files, written once and then at their ends: the loop thread does it (dio_grow.c). */
+/* Small files, written once and then at their ends: the loop thread does it (dio/append_small.c). */
 static void small_first(struct run *r)
 {
 	static const uint32_t sizes[] = { 100, 1536, 5000, 16 * KIB };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Writes of new blocks on the loop thread (dio_grow.c): no worker, nothing of what the blocks held before, and everything given back
+ * Writes of new blocks on the loop thread (dio/append_small.c): no worker, nothing of what the blocks held before, and everything given back
  * where it cannot be done without waiting. Everything runs on the test's thread but where it says so.
  */
 #include "base/nowait.h"

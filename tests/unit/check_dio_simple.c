@@ -5,7 +5,7 @@
  * engine. "Shared" are the inode, the engine's part of it but for the counts of each CPU, the open file and the engine.
  */
 #include "check_dio_env.h"
-#include "dio/dio_types.h"
+#include "dio/types.h"
 #include "ext4/x4_types.h"
 
 #include <pthread.h>

@@ -8,7 +8,7 @@
  *   (loop)       +-- fast (gate entered): one device request, embedded io; or several
  *                |     with a count (multi) -- all done -> dio_fast_finished --+-- read --> dio_req_end
  *                |                                        error, or remainder  |
- *                +-- grow: reserved, written, inserted (dio_grow.c) --------------> dio_write_finish
+ *                +-- grow: reserved, written, inserted (append_small.c) --------------> dio_write_finish
  *                +-- slow: worker <------------------------------ gate left ---+
  *                      |                                                       |
  *                      +--- write: inode and range locks dropped ---> dio_write_finish
@@ -22,7 +22,7 @@
  *   D3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
  *   D4  extents and size are published after the data they cover completed (appends: in the order of the file).
  *   D5  a byte is sent to the device at most once for one request (resent: what a short transfer left, an append
- *       behind one that failed, and G2 in dio_grow.c).
+ *       behind one that failed, and G2 in append_small.c).
  */
 #ifndef FDIO_DIO_TYPES_H
 #define FDIO_DIO_TYPES_H
@@ -112,7 +112,7 @@ struct dio {
 	struct dio_syncer syncer[DIO_NR_SYNC];
 	uint64_t epoch, durable_epoch; /* atomic */
 
-	struct fdio_mutex inodes_lock; /* guards the list, which is for flushes that fail: dio_sync.c */
+	struct fdio_mutex inodes_lock; /* guards the list, which is for flushes that fail: sync.c */
 	struct list inodes;            /* dio_inode.link */
 	uint32_t errs, errs_seen;      /* atomic: flushes that failed, and up to where syncfs was told */
 };
@@ -144,7 +144,7 @@ struct dio_inode {
 	uint32_t errs, errs_told, errs_seen;
 	uint32_t slow_writes;   /* atomic: at work now; they are not counted below */
 	struct list link;       /* d->inodes */
-	/* dio_cached.c. Atomic; mask_from and the stores to mask_to are guarded by app_lock. */
+	/* pagecache.c. Atomic; mask_from and the stores to mask_to are guarded by app_lock. */
 	uint64_t tail_page;     /* 1 + number of the page that held the end of the file when it was read; 0: none */
 	uint64_t hole_lo, hole_hi; /* holes that were read lie in it; UINT64_MAX, 0: none */
 	uint64_t mask_from, mask_to; /* bytes that are zeroed in pages written back; mask_to 0: none */
@@ -156,7 +156,7 @@ struct dio_inode {
 	struct list app_reqs;   /* appends in flight, ascending and without gaps */
 	uint64_t app_end;       /* where the last of them ends */
 	bool app_broken;        /* one of them failed */
-	bool growing;           /* atomic: a request of dio_grow.c is under way */
+	bool growing;           /* atomic: a request of append_small.c is under way */
 	uint32_t nr_files;      /* atomic: dio_file_open without dio_file_close */
 	struct work stop_work;  /* a loop thread has left the window to a worker; queued with a reference of stop_inode */
 	struct x4_inode *stop_inode; /* atomic; NULL: not queued */
@@ -191,7 +191,7 @@ struct dio_piece {
 	enum x4_ext_state state;
 };
 
-/* ---- dio_engine.c ---- */
+/* ---- engine.c ---- */
 int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret);
 /* Calls done. error and want are set. */
 void dio_req_end(struct dio_req *r);
@@ -203,7 +203,7 @@ void dio_write_finish(struct dio_req *r, bool on_loop);
 /* A write to di completed (not with FUA): a later fsync has to flush. */
 void dio_mark_dirty(struct dio *d, struct dio_inode *di);
 
-/* ---- dio_gate.c ---- */
+/* ---- gate.c ---- */
 bool dio_gate_enter(struct dio_inode *di, unsigned cpu, unsigned kind);
 void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind);
 void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind);
@@ -214,7 +214,7 @@ void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind);
  */
 void dio_gate_drain(void *arg);
 
-/* ---- dio_fast.c ---- */
+/* ---- submit.c ---- */
 /* The run of bytes at pos, at most max (and one device request if written). 0, -EAGAIN: map not in memory, -EUCLEAN. */
 int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max, struct dio_piece *ret);
 void dio_fast_start(struct dio_req *r);
@@ -225,13 +225,13 @@ void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct
 
 void dio_fast_end(struct dio_req *r);
 
-/* ---- dio_multi.c ---- */
+/* ---- extents.c ---- */
 /* first is the piece at byte first_at; the next one is at byte at. */
 void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at, uint32_t at);
 /* Go on splitting r with a segment just obtained. */
 void dio_multi_continue(struct dio_req *r, struct dio_seg *seg);
 
-/* ---- dio_pool.c ---- */
+/* ---- pool.c ---- */
 int dio_pool_init(struct dio *d);
 void dio_pool_fini(struct dio *d);
 /* NULL: r is in the queue and will go on by dio_multi_continue, on another thread perhaps: do not touch it. */
@@ -240,10 +240,10 @@ void dio_seg_put(struct dio_seg *seg);
 struct dio_bounce *dio_bounce_take(struct dio *d); /* may wait */
 void dio_bounce_put(struct dio *d, struct dio_bounce *b);
 
-/* ---- dio_slow.c ---- */
+/* ---- slow.c ---- */
 void dio_slow_work(struct work *w);
 
-/* ---- dio_pieces.c: the data phase of a slow write ---- */
+/* ---- slow_data.c: the data phase of a slow write ---- */
 #define DIO_NR_VECS 16
 struct dio_slow {
 	struct dio_req *r;
@@ -266,7 +266,7 @@ int dio_slow_piece(struct dio_slow *s, uint64_t pos, uint64_t end, struct dio_pi
 int dio_slow_data(struct dio_slow *s);
 int dio_slow_zero_gap(struct dio_slow *s);
 
-/* ---- dio_append.c ---- */
+/* ---- append_window.c ---- */
 /* True if r, which ends behind the end of the file and has entered the gate, is an append into the window. Loop thread. */
 bool dio_append_start(struct dio_req *r);
 /* The data of an append is through: everything that can be published is, and goes on to dio_fast_end. */
@@ -284,11 +284,11 @@ void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
 /* The same for who may not wait: a worker does it soon. */
 void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i);
 
-/* ---- dio_grow.c ---- */
+/* ---- append_small.c ---- */
 /* True if r is a write that makes a file grow and needs no worker: it goes its way. Loop thread. */
 bool dio_grow_start(struct dio_req *r);
 
-/* ---- dio_cached.c ---- */
+/* ---- pagecache.c ---- */
 /* Before what comes from the page cache is served. */
 void dio_cached_note(struct dio_req *r);
 /* These pages begin to be forgotten. */
@@ -298,11 +298,11 @@ void dio_mask_req(struct dio_req *r);
 /* A write with a gap is through: true if it goes on to dio_write_finish later. */
 bool dio_gap_finish(struct dio_req *r);
 
-/* ---- dio_range.c ---- */
+/* ---- range.c ---- */
 void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);
 void dio_range_unlock(struct dio_inode *di, struct dio_range *g);
 
-/* ---- dio_sync.c ---- */
+/* ---- sync.c ---- */
 void dio_sync_init(struct dio *d);
 void dio_sync_req(struct dio_req *r);
 /* A flush of the device failed (dev_on_flush_failure); arg: the engine. */

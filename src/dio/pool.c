@@ -7,7 +7,7 @@
  * a pool has at least one. Taking and giving run where requests are split and completed; the lock of a
  * pool is the loop's own and is taken only by requests of several pieces.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@
  *
  * The file of a request holds the inode, and done runs after leaving: so di lives while it is touched here.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 static bool is_closed(uint32_t gate, unsigned kind)
 {

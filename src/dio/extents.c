@@ -7,7 +7,7 @@
  * Only the holder of the splitter's reference touches nr_done (the next byte to split) and direct_len; it
  * passes to another thread with the request when that waits for a segment.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <errno.h>
 #include <string.h>

@@ -6,7 +6,7 @@
  */
 #include "base/log.h"
 #include "base/nowait.h"
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <errno.h>
 #include <stdlib.h>

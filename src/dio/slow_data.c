@@ -7,7 +7,7 @@
  * extent may become readable as a whole. At most two such edges, hence two bounce blocks. On a worker,
  * under the inode lock and the block range lock; read-modify-write also with the gate closed for writes.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <errno.h>
 #include <string.h>

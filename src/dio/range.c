@@ -4,7 +4,7 @@
  * of arrival, others do not meet. The mutex guards the list only and is never held across I/O. A worker
  * takes at most one range, after the inode lock.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 static bool must_wait(struct dio_inode *di, struct dio_range *g)
 {

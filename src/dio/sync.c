@@ -22,7 +22,7 @@
  * Locks: sync_lock for the lists and the states of the syncers, inodes_lock for the list of inodes;
  * nothing is called under them.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <errno.h>
 

@@ -3,11 +3,11 @@
  * The fast path: reads, and overwrites of mapped, written blocks inside the size, from the loop thread
  * straight to the device. A request that is one piece uses the dev_io embedded in it: nothing is allocated
  * or counted, submitting it is the last touch, its completion answers. The second piece hands over to
- * dio_multi.c. Holes and unwritten blocks of a read are zeroed here. What does not fit (map not in memory,
+ * extents.c. Holes and unwritten blocks of a read are zeroed here. What does not fit (map not in memory,
  * gate closed, not aligned, a hole under a write) goes to a worker; of a write whose beginning fits, only
  * the rest goes there, after the beginning has completed.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <errno.h>
 #include <string.h>

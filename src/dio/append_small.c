@@ -2,7 +2,7 @@
 /*
  * Small files without a worker: a write at the end of a file whose blocks are not there yet, all of it on the loop thread. Blocks are
  * reserved in the mode of nowait.h, the data goes to the device on the loop's ring, and when it is there the extent is inserted
- * and the size moves, in one handle, again in that mode (D4: the same steps in the same order as in dio_slow.c).
+ * and the size moves, in one handle, again in that mode (D4: the same steps in the same order as in slow.c).
  *
  * Only what is simple: one run of new blocks with nothing mapped behind it, and before it at most the rest of the block that holds the
  * end of the file, from a sector's boundary. What is behind the data in its last block is zeroed in the caller's buffer and
@@ -15,7 +15,7 @@
  * G3 The inode lock is held while blocks are looked for and while they are inserted, not in between: see G1.
  */
 #include "base/nowait.h"
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <errno.h>
 #include <string.h>

@@ -11,7 +11,7 @@
  * given back, unwritten ones stay unwritten, so whatever was written to them stays unreachable.
  */
 #include "base/log.h"
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <errno.h>
 #include <string.h>

@@ -15,7 +15,7 @@
  *
  * di->app_lock is held for a few instructions; publishing happens under it, answering does not.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #define WINDOW_MAX (64u << 20)
 #define WINDOW_MIN (64u << 10)

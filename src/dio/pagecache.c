@@ -21,7 +21,7 @@
  * A note is taken when the pages begin to be forgotten: a read that comes then leaves a new one. It
  * is put back if they were not forgotten in time.
  */
-#include "dio/dio_types.h"
+#include "dio/types.h"
 
 #include <string.h>
 
