@@ -3,7 +3,7 @@
  * The table of open files: handles are found while they are open and never afterwards, whatever number is tried. The
  * inodes are addresses that nobody looks behind.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include <check.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
  * worker if it would have. No lock is held across a call into the rooms
  * below. An opcode without a handler gets ENOSYS: the kernel then stops sending it.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include <stdlib.h>
 

@@ -7,8 +7,8 @@
  * the file open in whatever way. So each ioctl has its condition in the table, and a number is served only where
  * the kernel would have caught it, or where it cannot mean anything else.
  */
-#include "ops/ops_types.h"
 #include "message/ioctl.h"
+#include "ops/types.h"
 
 #include <linux/capability.h>
 #include <linux/fs.h>

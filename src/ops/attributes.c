@@ -3,7 +3,7 @@
  * LOOKUP, GETATTR, STATX, SETATTR and the encoding of attributes and entries: OPS_TRY, but for a change of size, which is for
  * workers. It closes the inode's gate first: direct I/O in flight ends before blocks are freed.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 static uint64_t blksize(struct ops *o) { return 1ULL << x4_vol_block_bits(o->vol); }
 

@@ -8,7 +8,7 @@
  * proves nothing (a mapping of an O_DIRECT file carries it too). O_DSYNC and O_SYNC are the call's: no FSYNC follows for
  * asynchronous I/O.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include <fcntl.h>
 

@@ -4,7 +4,7 @@
  * permissions and holds the directories; the immutable and append-only flags are checked here. With dirsync (mount
  * option or chattr +D, +S) the answer waits until the change is durable.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include <linux/fs.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  * the directory is not locked while inodes are read; names cannot change inode meanwhile because the kernel holds the
  * directory.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -4,7 +4,7 @@
  * engine's dio_file. Immutable and append-only files are enforced here, because the kernel does not know the flags
  * of a FUSE inode.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>

@@ -3,7 +3,7 @@
  * FSYNC, FSYNCDIR, SYNCFS: handed to the engine's sync queue from the loop thread; whole batches share one commit and one
  * flush. The answer comes from sync_done on a syncer thread. The file's own reference keeps the inode.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 static void sync_done(struct dio_sync *s, int err)
 {

@@ -5,7 +5,7 @@
  * releasing take files_lock. Nothing here trusts a handle: what is out of range, closed or of another
  * generation is not found. Fails with ENFILE when the table (a million entries) is full, ENOMEM without memory.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include <stdlib.h>
 

@@ -48,7 +48,7 @@ struct ops_req {
 	struct ops *ops;
 	const struct ops_handler *handler;
 	struct x4_inode *inode; /* reference that the asynchronous end of the request drops */
-	struct dio_cached cached; /* ops_launder.c: pages that are being forgotten before the request goes on */
+	struct dio_cached cached; /* launder.c: pages that are being forgotten before the request goes on */
 	bool laundered, cached_late;
 };
 
@@ -90,7 +90,7 @@ struct ops {
 	bool reap_queued;      /* atomic */
 };
 
-/* ---- ops.c ---- */
+/* ---- dispatch.c ---- */
 static inline struct ops_req *ops_of(struct tr_req *r) { return container_of(r, struct ops_req, tr); }
 static inline const void *ops_arg(struct ops_req *q) { return q->tr.in.arg; }
 void ops_reply_err(struct ops_req *q, int err);
@@ -127,14 +127,14 @@ int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err);
 /* Before such a change: -EAGAIN on a loop thread. */
 int ops_may_change(struct ops *o, struct x4_inode *i);
 
-/* ---- ops_attr.c ---- */
+/* ---- attributes.c ---- */
 void ops_fill_attr(struct ops *o, struct x4_inode *i, struct fuse_attr *out);
 void ops_fill_entry(struct ops *o, struct x4_inode *i, struct fuse_entry_out *out);
 /* Answers with the entry and keeps i's reference for the kernel; err != 0: i is NULL. */
 void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i);
 int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size);
 
-/* ---- ops_files.c ---- */
+/* ---- open_files.c ---- */
 int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags, uint64_t *ret_fh);
 /* NULL for a handle that is not open. Any thread, no lock. */
 struct ops_file *ops_file_get(struct ops *o, uint64_t fh);
@@ -146,7 +146,7 @@ bool ops_file_remove_next(struct ops *o, uint32_t *index, struct ops_file *ret);
 unsigned ops_files_nodeids(struct ops *o, uint32_t *index, uint64_t *ids, unsigned cap);
 void ops_files_free(struct ops *o);
 
-/* ---- ops_notify.c ---- */
+/* ---- invalidate.c ---- */
 int ops_notify_new(struct ops *o);
 /*
  * After an error of what may change the size, which was before: if it has changed all the same (a truncate takes several transactions),
@@ -157,7 +157,7 @@ void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before);
 void ops_notify_drain(struct ops *o);
 void ops_notify_free(struct ops *o);
 
-/* ---- ops_launder.c ---- */
+/* ---- launder.c ---- */
 int ops_launder_new(struct ops *o);
 void ops_launder_drain(struct ops *o); /* as ops_notify_drain */
 void ops_launder_free(struct ops *o);
@@ -171,7 +171,7 @@ bool ops_launder_tail(struct ops_req *q, struct x4_inode *i, uint64_t old_size);
 /* Nothing need be done for that: the kernel clears what lies behind the end. After INIT. */
 bool ops_kernel_clears_tail(const struct ops *o);
 
-/* ---- ops_file.c ---- */
+/* ---- open.c ---- */
 /* Opens i for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not miss. */
 int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out);
 

@@ -3,7 +3,7 @@
  * Extended attributes, POSIX ACLs among them (system.posix_acl_*): reading is OPS_TRY, changes are for workers. Permission to
  * use a namespace was checked by the kernel; what the volume does not offer (noacl, nouser_xattr) is x4's EOPNOTSUPP.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #define NAME_CAP 256u
 

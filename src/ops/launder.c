@@ -12,7 +12,7 @@
  *
  * Records are preallocated. When all are in use a request goes on without.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include "base/thread.h"
 

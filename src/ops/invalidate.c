@@ -12,7 +12,7 @@
  * Records are preallocated: one for each request slot that may wait, and as many for what was answered early. Those of one
  * inode that have not been sent yet are joined.
  */
-#include "ops/ops_types.h"
+#include "ops/types.h"
 
 #include "base/counters.h"
 
