@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/magic.h"
 #include "base/work.h"
 
 #include <check.h>
@@ -426,6 +427,35 @@ START_TEST(lock_order_is_enforced)
 END_TEST
 #endif
 
+struct marked {
+	int before;
+	FDIO_MAGIC_FIELD;
+	int after;
+};
+
+START_TEST(magic_knows_its_own)
+{
+	struct marked m = { .before = 1, .after = 2 };
+
+	fdio_magic_set(&m, MAGIC_LOOP);
+	fdio_magic_check(&m, MAGIC_LOOP);
+	fdio_magic_clear(&m, MAGIC_LOOP);
+	ck_assert_int_eq(m.before + m.after, 3);
+}
+END_TEST
+
+#ifdef FDIO_DEBUG_LOCKS
+START_TEST(magic_stops_at_what_has_ended)
+{
+	struct marked m = { .before = 1 };
+
+	fdio_magic_set(&m, MAGIC_LOOP);
+	fdio_magic_clear(&m, MAGIC_LOOP);
+	fdio_magic_check(&m, MAGIC_LOOP); /* aborts */
+}
+END_TEST
+#endif
+
 int main(void)
 {
 	Suite *s = suite_create("base");
@@ -447,8 +477,10 @@ int main(void)
 	tcase_add_test(t, log_line_is_bounded);
 	tcase_add_test(t, ratelimit_lets_ten_through);
 	tcase_add_test(t, cond_times_out);
+	tcase_add_test(t, magic_knows_its_own);
 #ifdef FDIO_DEBUG_LOCKS
 	tcase_add_test_raise_signal(t, lock_order_is_enforced, 6);
+	tcase_add_test_raise_signal(t, magic_stops_at_what_has_ended, 6);
 #endif
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);

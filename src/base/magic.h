@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A mark in long-lived structs that says what they are: set when one is made, checked where one
+ * comes back through a void pointer, a callback or container_of, cleared before it is freed. So a
+ * pointer to something else, or to something that has ended, stops the program where it is first
+ * used. In builds with --enable-debug or a sanitizer; in others the field and the calls are empty,
+ * so nothing may depend on the size of a marked struct. Any thread, no locks; a failed check aborts.
+ *
+ *	struct loop { FDIO_MAGIC_FIELD; ... };
+ *	fdio_magic_set(l, MAGIC_LOOP);      after allocating it
+ *	fdio_magic_check(l, MAGIC_LOOP);    where it comes back
+ *	fdio_magic_clear(l, MAGIC_LOOP);    checks, and marks it dead
+ */
+#ifndef FDIO_BASE_MAGIC_H
+#define FDIO_BASE_MAGIC_H
+
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include "base/util.h"
+
+enum fdio_magic {
+	MAGIC_NONE = 0,
+	MAGIC_LOOP = 0xfd100001,       /* loop: struct loop */
+	MAGIC_LOOP_SET,
+	MAGIC_DEV,                     /* dev: struct dev */
+	MAGIC_TRANSPORT,               /* transport: struct tr */
+	MAGIC_TRANSPORT_QUEUE,         /* struct tr_queue */
+	MAGIC_TRANSPORT_REQ,           /* struct tr_req */
+	MAGIC_SESSION,                 /* command: struct session */
+	MAGIC_SIGNALS,
+	MAGIC_WATCHDOG,
+	MAGIC_UNMOUNTER,
+	MAGIC_DEAD,                    /* what was cleared; the last */
+};
+
+#ifdef FDIO_DEBUG_LOCKS
+#define FDIO_MAGIC_FIELD enum fdio_magic fdio_magic
+#define fdio_magic_set(p, kind) ((void)((p)->fdio_magic = (kind)))
+#define fdio_magic_check(p, kind) FDIO_ASSERT((p)->fdio_magic == (kind))
+#define fdio_magic_clear(p, kind)            \
+	do {                                 \
+		fdio_magic_check(p, kind);   \
+		(p)->fdio_magic = MAGIC_DEAD; \
+	} while (0)
+#else
+#define FDIO_MAGIC_FIELD
+#define fdio_magic_set(p, kind) ((void)(p))
+#define fdio_magic_check(p, kind) ((void)(p))
+#define fdio_magic_clear(p, kind) ((void)(p))
+#endif
+
+#endif
