@@ -2,73 +2,44 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
 No recursion without a bound: a stack is a few hundred KiB, and an image decides how deep what it
-holds goes. The compiler writes down who calls whom (-fcallgraph-info, without optimization, which
-would hide some of it). Without the calls of the table below there must be no circle left, and each
-of these must be there and be part of one. Calls through pointers are not followed: those lead down
-into a room's table of functions, or back to whoever left a callback.
+holds goes. callgraph.py knows who calls whom. Without the calls of the table below there must be no
+circle left, and each of these must be there and be part of one. Calls through pointers are not
+followed: those lead down into a room's table of functions, or back to whoever left a callback.
 
 Called by `make check-recursion` with the directory of the sources; CC and FLAGS come from the
 environment. A compiler that cannot write call graphs makes it skip.
 """
-import collections
-import concurrent.futures
-import glob
 import os
-import re
 import shlex
-import subprocess
 import sys
 import tempfile
 
-# Who calls whom, and why that does not go on for ever. Static functions are named with their file.
+sys.dont_write_bytecode = True  # the sources may be read-only
+import callgraph  # noqa: E402
+
+# Who calls whom, and why that does not go on for ever. Names are those of callgraph.py.
 BOUNDED = {
-    ("dev_uring.c:write_fua", "dev_uring.c:uring_write"):
+    ("write_fua", "uring_write"):
         "without the flag that leads back here",
-    ("dio_seg_put", "pool.c:resume_waiting"):
+    ("dio_seg_put", "resume_waiting"):
         "returns at once where it runs already",
-    ("x4_extent_node.c:load_node", "x4_extent_node.c:load_node"):
+    ("load_node", "load_node"):
         "each child is checked to be one level lower; a root is at most X4_EXT_MAX_DEPTH high",
-    ("x4_indirect.c:load_pointer", "x4_indirect.c:load_pointer"):
+    ("load_pointer", "load_pointer"):
         "the level falls from 3",
-    ("x4_indirect.c:pointer_free", "x4_indirect.c:children_free"):
+    ("pointer_free", "children_free"):
         "the level falls from 3",
-    ("x4_ind_convert.c:collect_ind", "x4_ind_convert.c:collect_ind"):
+    ("collect_ind", "collect_ind"):
         "the level falls from 3",
-    ("x4_inode.c:get_found", "x4_inode.c:x4_iput"):
+    ("get_found", "x4_iput"):
         "an inode that could not be read is not deleted",
-    ("x4_inode.c:load", "x4_inode.c:x4_iput"):
+    ("load", "x4_iput"):
         "an inode that could not be read is not deleted",
-    ("x4_xattr_value.c:get", "x4_xattr_value.c:x4_iput"):
+    ("get", "x4_iput"):
         "V4: has a name, so it is not deleted",
-    ("x4_ea_settle", "x4_xattr_value.c:x4_iput"):
+    ("x4_ea_settle", "x4_iput"):
         "V3: what is deleted holds a value, and so has none itself",
 }
-
-
-def compiles(cc, flags, source, out):
-    return subprocess.run([*cc, *flags, "-O0", "-w", "-fcallgraph-info", "-c", source,
-                           "-o", out + ".o"],
-                          env={**os.environ, "CCACHE_DISABLE": "1"}, capture_output=True, text=True)
-
-
-def can_write_graphs(cc, tmp):
-    probe = os.path.join(tmp, "probe.c")
-    with open(probe, "w") as f:
-        f.write("int f(void); int g(void) { return f(); }\n")
-    return compiles(cc, [], probe, probe).returncode == 0 and os.path.exists(probe + ".ci")
-
-
-def short(title):
-    """A static function's title has the path of its file."""
-    return title.rsplit("/", 1)[-1]
-
-
-def read_graph(path, calls):
-    with open(path) as f:
-        for line in f:
-            m = re.match(r'edge: \{ sourcename: "([^"]*)" targetname: "([^"]*)"', line)
-            if m:
-                calls[short(m[1])].add(short(m[2]))
 
 
 def circles(calls):
@@ -77,7 +48,7 @@ def circles(calls):
     for root in list(calls):
         if root in index:
             continue
-        work = [(root, iter(calls[root]))]
+        work = [(root, iter(list(calls[root])))]
         index[root] = low[root] = len(index)
         stack.append(root)
         on.add(root)
@@ -88,7 +59,7 @@ def circles(calls):
                     index[to] = low[to] = len(index)
                     stack.append(to)
                     on.add(to)
-                    work.append((to, iter(calls.get(to, ()))))
+                    work.append((to, iter(list(calls.get(to, ())))))
                     break
                 if to in on:
                     low[node] = min(low[node], index[to])
@@ -106,28 +77,20 @@ def circles(calls):
     return found
 
 
-def call_graph(src, cc, flags, tmp):
-    sources = sorted(glob.glob(os.path.join(src, "src/**/*.c"), recursive=True))
-    outs = [os.path.join(tmp, os.path.relpath(s, src).replace("/", "_")) for s in sources]
-    calls = collections.defaultdict(set)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for s, r in zip(sources, pool.map(lambda so: compiles(cc, flags, *so), zip(sources, outs))):
-            if r.returncode:
-                sys.exit(f"check-recursion: {s} does not compile:\n{r.stderr}")
-    for o in outs:
-        read_graph(o + ".ci", calls)
-    return calls
 
-
-def judge(calls):
+def judge(graph):
     """Lines of what is wrong."""
-    wrong, parts = [], circles(calls)
+    wrong, calls = [], graph.calls
+    parts = circles(calls)
     for caller, callee in BOUNDED:
-        if callee not in calls.get(caller, ()):
-            wrong.append(f"{caller} does not call {callee} any more: take it out of the table")
-        elif not any(caller in p and callee in p for p in parts):
+        try:
+            a, b = graph.call(caller, callee)
+        except LookupError as err:
+            wrong.append(str(err))
+            continue
+        if not any(a in p and b in p for p in parts):
             wrong.append(f"{caller} and {callee} are in no circle: take them out of the table")
-        calls.get(caller, set()).discard(callee)
+        graph.cut(a, b)
     for p in circles(calls):
         wrong.append("a circle of calls without a bound: " + ", ".join(sorted(p)))
     return wrong
@@ -136,27 +99,22 @@ def judge(calls):
 def main():
     src, cc, flags = sys.argv[1], shlex.split(os.environ["CC"]), shlex.split(os.environ["FLAGS"])
     with tempfile.TemporaryDirectory() as tmp:
-        if not can_write_graphs(cc, tmp):
-            print("check-recursion: 0 passed, 0 failed, 1 skipped: the compiler does not know "
-                  "-fcallgraph-info (gcc 10 and newer do)")
-            totals(0, 0, 1)
+        if not callgraph.can_write_graphs(cc, tmp):
+            print("check-recursion: the compiler does not know -fcallgraph-info (gcc 10 does)")
+            callgraph.totals("check-recursion", 0, 0, 1)
             return 0
-        calls = call_graph(src, cc, flags, tmp)
-    if len(calls) < 500:
-        sys.exit(f"check-recursion: a call graph of {len(calls)} functions is not this program's")
-    wrong = judge(calls)
+        try:
+            graph = callgraph.call_graph(src, cc, flags, tmp)
+        except RuntimeError as err:
+            sys.exit(f"check-recursion: {err}")
+    if len(graph.defined) < 500:
+        sys.exit(f"check-recursion: a call graph of {len(graph.defined)} functions is not this "
+                 "program's")
+    wrong = judge(graph)
     for w in wrong:
         print("not ok", w)
-    passed = max(len(BOUNDED) + 1 - len(wrong), 0)
-    print(f"check-recursion: {passed} passed, {len(wrong)} failed, 0 skipped")
-    totals(passed, len(wrong), 0)
+    callgraph.totals("check-recursion", max(len(BOUNDED) + 1 - len(wrong), 0), len(wrong), 0)
     return 1 if wrong else 0
-
-
-def totals(passed, failed, skipped):
-    if os.environ.get("FDIO_TOTALS"):
-        with open(os.environ["FDIO_TOTALS"], "a") as f:
-            f.write(f"check-recursion {passed} {failed} {skipped}\n")
 
 
 if __name__ == "__main__":
