@@ -6,7 +6,7 @@
 #ifndef FDIO_CRASH_H
 #define FDIO_CRASH_H
 
-#include "fakes/fake_dev.h"
+#include "kit/device.h"
 #include "journal/journal_types.h"
 
 struct crash_run;

@@ -8,7 +8,7 @@
 #define FDIO_FAULTS_H
 
 #include "dio/dio.h"
-#include "fakes/fake_dev.h"
+#include "kit/device.h"
 
 enum { MAX_NAMES = 160, MAX_BODIES = 160, MAX_XATTRS = 4, MAX_REQS = 400, FILE_MAX = 192 << 10 };
 

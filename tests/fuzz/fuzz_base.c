@@ -10,7 +10,7 @@
 #include "base/epoch.h"
 #include "base/log.h"
 #include "ext4/x4.h"
-#include "fakes/fake_dev.h"
+#include "kit/device.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -172,7 +172,7 @@ def test_words(test):
 
 
 def test_command(test):
-    """Of "unit/check_x CASE", "root/NN-name CASE", "crash/crash": the command, and its environment."""
+    """Of "unit/ROOM/NAME CASE", "root/NN-name CASE", "crash/crash": the command, and its environment."""
     env, words = test_words(test)
     room, _, name = words[0].partition("/")
     if room == "unit":

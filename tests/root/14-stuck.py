@@ -3,7 +3,7 @@
 """
 One slow thing does not stop the others: a crowd of waiters, a stopped client, clients killed in the middle.
 
-A device that stops answering is tested in 28-hung.py, and row 24 of tests/unit/check_dio_rows2.c holds a worker on the fake device.
+A device that stops answering is tested in 28-hung.py, and row 24 of tests/unit/dio/exclusion.c holds a worker on the fake device.
 """
 import os
 import signal

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See kit/engine.h. */
+#include "kit/engine.h"
+
+#include "base/log.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+/* The files exist before the volume is opened: made by debugfs, in this order, from the first free inode on. */
+static const char *const names[] = { "f", "g", "h", "stale" };
+#define FIRST_INO 12
+
+struct x4_inode *env_file(struct env *e, const char *name)
+{
+	struct x4_inode *i = NULL;
+
+	for (unsigned k = 0; k < ARRAY_SIZE(names); k++)
+		if (!strcmp(name, names[k]))
+			ck_assert_int_eq(x4_iget(e->vol, FIRST_INO + k, NULL, &i), 0);
+	ck_assert_ptr_nonnull(i);
+	return i;
+}
+
+void env_truncate(struct env *e, struct x4_inode *i, uint64_t size)
+{
+	ck_assert_int_eq(dio_gate_close(e->d, i, DIO_GATE_ALL), 0);
+	x4_inode_lock_excl(i);
+	ck_assert_int_eq(x4_truncate(i, size), 0);
+	x4_inode_unlock(i);
+	dio_gate_open(e->d, i, DIO_GATE_ALL);
+}
+
+void env_fallocate(struct env *e, int mode, uint64_t off, uint64_t len)
+{
+	ck_assert_int_eq(dio_gate_close(e->d, e->i, DIO_GATE_ALL), 0);
+	x4_inode_lock_excl(e->i);
+	ck_assert_int_eq(x4_fallocate(e->i, mode, off, len, true), 0);
+	x4_inode_unlock(e->i);
+	dio_gate_open(e->d, e->i, DIO_GATE_ALL);
+}
+
+struct env *env_on(struct fake_dev *f, const struct env_opt *opt)
+{
+	static const struct env_opt none;
+	struct env *e = calloc(1, sizeof(*e));
+	char err[256] = "";
+	const char *why = NULL;
+
+	ck_assert_ptr_nonnull(f);
+	e->opt = opt ? *opt : none;
+	e->f = f;
+	if (e->opt.no_fua) /* an image file: for a block device the block layer would write and flush */
+		fake_dev(f)->caps.fua = fake_dev(f)->caps.is_block = false;
+	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 300, .nr_cpus = 1 };
+	int r = x4_vol_open(fake_dev(f), &xo, &e->vol, &why, err, sizeof(err));
+	ck_assert_msg(r == 0, "x4_vol_open: %d %s", r, err);
+	ck_assert_msg(!why, "read-only: %s", why);
+	e->workers = wq_new("worker", e->opt.threads);
+	e->syncers = wq_new("syncer", e->opt.threads);
+	struct dio_config c = {
+		.dev = fake_dev(f), .vol = e->vol, .nr_cpus = 1, .workers = e->workers, .syncers = e->syncers,
+		.segs_per_loop = e->opt.segs ? e->opt.segs : 8, .strict = !e->opt.relaxed,
+		.inval = e->opt.inval, .inval_arg = e->opt.inval_arg,
+	};
+	ck_assert_int_eq(dio_new(&c, &e->d), 0);
+	e->i = env_file(e, "f");
+	ck_assert_int_eq(dio_file_open(e->d, e->i, &e->file), 0);
+	return e;
+}
+
+/* Every free block holds 0xa5 afterwards. */
+static void make_stale(struct env *e)
+{
+	struct x4_inode *i = env_file(e, "stale");
+	struct dio_file *f;
+	uint32_t len = 256 * 1024;
+	void *buf = buf_new(len);
+	struct treq t;
+	uint64_t pos = 0;
+
+	memset(buf, 0xa5, len);
+	ck_assert_int_eq(dio_file_open(e->d, i, &f), 0);
+	while (len >= BS) {
+		req_submit(e, f, &t, DIO_WRITE | DIO_ROOT, pos, buf, len);
+		ssize_t n = req_wait(e, &t);
+		if (n == -ENOSPC) {
+			len /= 2;
+			continue;
+		}
+		ck_assert_int_eq(n, len);
+		pos += len;
+	}
+	dio_file_close(f);
+	env_truncate(e, i, 0);
+	x4_iput(i);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	free(buf);
+}
+
+/* Formatting is most of the cost of a test, so main does it once; the tests, each in its own process, copy the image. */
+static struct fake_dev *template;
+
+void env_template(void)
+{
+	fdio_log_set_level(FDIO_LOG_ERR);
+	template = fake_mkfs(ENV_SIZE, "-t ext4 -b 4096 -J size=4");
+	if (!template)
+		exit(EXIT_FAILURE);
+	for (unsigned k = 0; k < ARRAY_SIZE(names); k++) {
+		char cmd[128];
+		snprintf(cmd, sizeof(cmd), "debugfs -w -R 'write /dev/null %s' \"$IMG\" >/dev/null 2>&1", names[k]);
+		if (fake_run(template, cmd, NULL, 0, true))
+			exit(EXIT_FAILURE);
+	}
+}
+
+void env_template_free(void) { fake_free(template); }
+
+struct env *env_new(const struct env_opt *opt)
+{
+	struct fake_dev *f = fake_clone(template);
+
+	if (opt && opt->lbs)
+		fake_dev(f)->caps.lbs = fake_dev(f)->caps.pbs = opt->lbs;
+	struct env *e = env_on(f, opt);
+	if (e->opt.stale)
+		make_stale(e);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	return e;
+}
+
+struct env *env_cut(struct env *e, enum fake_cut mode, uint64_t seed)
+{
+	struct env_opt o = e->opt;
+
+	o.stale = false;
+	return env_on(fake_power_cut(e->f, mode, seed), &o);
+}
+
+static void close_all(struct env *e, bool check)
+{
+	env_pump(e);
+	dio_drain(e->d);
+	if (e->file)
+		dio_file_close(e->file);
+	x4_iput(e->i);
+	env_pump(e);
+	int aborted = jnl_error(x4_vol_jnl(e->vol));
+	ck_assert_int_eq(x4_vol_close(e->vol), aborted ? -EIO : 0);
+	dio_free(e->d);
+	wq_free(e->workers);
+	wq_free(e->syncers);
+	if (check) {
+		ck_assert_uint_eq(fake_stats(e->f).violations, 0);
+		ck_assert_int_eq(fake_e2fsck(e->f), 0);
+	}
+	fake_free(e->f);
+	epoch_drain();
+	free(e);
+}
+
+void env_close(struct env *e) { close_all(e, true); }
+void env_close_nocheck(struct env *e) { close_all(e, false); }
+
+void *buf_new(size_t len)
+{
+	void *p = aligned_alloc(4096, fdio_round_up(len, 4096));
+
+	ck_assert_ptr_nonnull(p);
+	memset(p, 0xee, len);
+	return p;
+}
+
+void pattern(void *buf, unsigned seed, uint64_t pos, size_t len)
+{
+	for (size_t k = 0; k < len; k++)
+		((uint8_t *)buf)[k] = 1 + (((pos + k) * 7 + ((pos + k) >> 9) * 13 + seed * 31) % 0xa0);
+}
+
+bool all_bytes(const void *buf, int byte, size_t len)
+{
+	for (size_t k = 0; k < len; k++)
+		if (((const uint8_t *)buf)[k] != byte)
+			return false;
+	return true;
+}
+
+bool no_byte(const void *buf, int byte, size_t len) { return !memchr(buf, byte, len); }
+
+static void req_done(struct dio_req *r, ssize_t res)
+{
+	struct treq *t = container_of(r, struct treq, r);
+
+	t->res = res;
+	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
+}
+
+bool req_is_done(struct treq *t) { return __atomic_load_n(&t->done, __ATOMIC_ACQUIRE); }
+
+void req_submit(struct env *e, struct dio_file *f, struct treq *t, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+{
+	memset(t, 0, sizeof(*t));
+	t->r = (struct dio_req){ .file = f, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .done = req_done };
+	dio_submit(e->d, &t->r);
+}
+
+bool env_pump(struct env *e)
+{
+	bool any = false;
+
+	if (e->opt.threads)
+		return false;
+	while (wq_run_one(e->workers) || wq_run_one(e->syncers))
+		any = true;
+	return any;
+}
+
+ssize_t req_wait(struct env *e, struct treq *t)
+{
+	for (unsigned k = 0; !req_is_done(t); k++) {
+		if (!e->opt.threads) {
+			ck_assert_msg(env_pump(e), "the request is not done and nothing is left to run");
+			continue;
+		}
+		ck_assert_msg(k < 100000, "the request is not done after 10 s");
+		usleep(100);
+	}
+	ck_assert_uint_eq(__atomic_load_n(&t->done, __ATOMIC_ACQUIRE), 1);
+	return t->res;
+}
+
+ssize_t io(struct env *e, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+{
+	struct treq t;
+
+	req_submit(e, e->file, &t, flags, pos, buf, len);
+	return req_wait(e, &t);
+}
+
+void write_ok(struct env *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len)
+{
+	void *b = buf_new(len);
+
+	pattern(b, seed, pos, len);
+	ck_assert_int_eq(io(e, flags | DIO_WRITE, pos, b, len), len);
+	free(b);
+}
+
+void expect(struct env *e, uint64_t pos, unsigned seed, uint32_t len)
+{
+	uint8_t *b = buf_new(len), *want = buf_new(len);
+
+	pattern(want, seed, pos, len);
+	ck_assert_int_eq(io(e, 0, pos, b, len), len);
+	/* One assertion for all: each costs a system call. */
+	uint32_t k = 0;
+	while (k + 1 < len && b[k] == want[k])
+		k++;
+	if (len)
+		ck_assert_msg(b[k] == want[k], "byte %llu is %#x, not %#x", (unsigned long long)(pos + k), b[k], want[k]);
+	free(b);
+	free(want);
+}
+
+static void sync_done(struct dio_sync *s, int err)
+{
+	struct tsync *t = container_of(s, struct tsync, s);
+
+	t->err = err;
+	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
+}
+
+void sync_start(struct env *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync)
+{
+	*t = (struct tsync){ .s = { .inode = i, .file = f, .datasync = datasync, .done = sync_done } };
+	dio_fsync(e->d, &t->s);
+}
+
+static int fsync_as(struct env *e, struct x4_inode *i, struct dio_file *f, bool datasync)
+{
+	struct tsync t;
+
+	sync_start(e, &t, i, f, datasync);
+	while (!__atomic_load_n(&t.done, __ATOMIC_ACQUIRE))
+		if (!env_pump(e))
+			usleep(100);
+	return t.err;
+}
+
+int env_fsync(struct env *e, struct x4_inode *i, bool datasync) { return fsync_as(e, i, NULL, datasync); }
+
+int env_fsync_file(struct env *e, struct dio_file *f) { return fsync_as(e, dio_file_inode(f), f, true); }
+
+void make_extents(struct env *e, unsigned n)
+{
+	struct x4_ext x;
+
+	/* Backwards, so that the allocator's running goal cannot join them. */
+	for (unsigned k = n; k-- > 0;)
+		write_ok(e, DIO_DIRECT, (uint64_t)k * BS, 1, BS);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	for (unsigned k = 0; k < n; k++) {
+		ck_assert_int_eq(x4_map_lookup(e->i, k, &x), 0);
+		ck_assert_int_eq(x.state, X4_EXT_WRITTEN);
+		ck_assert_uint_eq(x.len, 1);
+	}
+}
+
+uint64_t dev_addr(struct env *e, uint64_t pos)
+{
+	struct x4_ext x;
+
+	ck_assert_int_eq(x4_map_lookup(e->i, pos / BS, &x), 0);
+	ck_assert_int_ne(x.state, X4_EXT_HOLE);
+	return x.pblk * BS + pos % BS;
+}
+
+uint64_t counter(enum fdio_counter c) { return fdio_counter_read(c); }
+
+void wait_counter(enum fdio_counter c, uint64_t at_least)
+{
+	for (unsigned k = 0; counter(c) < at_least; k++) {
+		ck_assert_msg(k < 100000, "counter %s stays below %llu", fdio_counter_name(c), (unsigned long long)at_least);
+		usleep(100);
+	}
+}

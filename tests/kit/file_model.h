@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A file as it should be, byte for byte, beside the file on the test volume: operations are done to both, then compared.
+ * The state of each block is compared with the map, the map with one loaded anew from the tree on the device.
+ */
+#ifndef FDIO_TESTS_X4_EXTENT_MODEL_H
+#define FDIO_TESTS_X4_EXTENT_MODEL_H
+
+#include "kit/one_file.h"
+
+struct model {
+	struct testvol *t;
+	uint8_t *byte;           /* content; zero in holes and unwritten blocks and behind the end */
+	uint8_t *mapped;         /* by block: 0 hole, 1 written, 2 unwritten */
+	uint32_t blocks;         /* the space that operations stay in */
+	uint64_t size, seed;
+	unsigned stamp;          /* what the next write writes */
+};
+
+void model_init(struct model *m, struct testvol *t, uint32_t blocks, uint64_t seed);
+void model_fini(struct model *m);
+uint64_t model_rnd(struct model *m, uint64_t below);
+/* Each returns what the call on the volume returned; the model follows only when that was 0. */
+int model_write(struct model *m, uint64_t off, uint64_t len);
+int model_truncate(struct model *m, uint64_t size);
+int model_fallocate(struct model *m, int mode, uint64_t off, uint64_t len);
+int model_random_op(struct model *m);
+void model_compare(struct model *m);
+/* Loads the map again from the tree and requires the same runs. */
+void model_compare_reloaded(struct model *m);
+/* Runs of the file's map, contiguous ones joined; malloc'd. */
+struct x4_ext *model_runs(struct x4_inode *i, unsigned *ret_n);
+
+#endif

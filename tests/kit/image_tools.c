@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The fake device and the outside world: images in files, and mke2fs, e2fsck and debugfs run on a
+ * temporary copy. Test threads only; the copies live in $TMPDIR (or /tmp) and are removed at once.
+ */
+#include "kit/device_types.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int fake_load(struct fake_dev *f, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint64_t o = 0;
+	ssize_t n = 0;
+	uint8_t *img;
+
+	if (fd < 0)
+		return -errno;
+	img = fake_image_new(f->size);
+	/* Through the holes with SEEK_DATA, so that they stay holes in memory. */
+	while (o < f->size) {
+		off_t data = lseek(fd, o, SEEK_DATA);
+		if (data < 0 || (uint64_t)data >= f->size)
+			break;
+		off_t end = lseek(fd, data, SEEK_HOLE);
+		uint64_t hi = end < 0 || (uint64_t)end > f->size ? f->size : (uint64_t)end;
+		for (o = data; o < hi; o += n) {
+			n = pread(fd, img + o, hi - o, o);
+			if (n <= 0)
+				goto out;
+		}
+	}
+out:
+	fdio_mutex_lock(&f->lock);
+	fake_image_flush(f, UINT64_MAX);
+	fake_image_free(f->now, f->size);
+	fake_image_free(f->media, f->size);
+	f->now = img;
+	f->media = fake_image_new(f->size);
+	fake_image_copy(f->media, f->now, f->size);
+	fdio_mutex_unlock(&f->lock);
+	close(fd);
+	return n < 0 ? -EIO : 0;
+}
+
+static bool all_zero(const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i += 8) {
+		uint64_t v;
+		memcpy(&v, p + i, 8);
+		if (v)
+			return false;
+	}
+	return true;
+}
+
+int fake_save(struct fake_dev *f, const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	fdio_mutex_lock(&f->lock);
+	if (ftruncate(fd, f->size))
+		r = -errno;
+	for (uint64_t o = 0; o < f->size && !r; o += 65536) {
+		size_t n = FDIO_MIN(f->size - o, (uint64_t)65536);
+		if (!all_zero(f->now + o, n) && pwrite(fd, f->now + o, n, o) != (ssize_t)n)
+			r = -EIO;
+	}
+	fdio_mutex_unlock(&f->lock);
+	close(fd);
+	return r;
+}
+
+static int temp_name(char *path, size_t cap)
+{
+	const char *dir = getenv("TMPDIR");
+	int fd;
+
+	snprintf(path, cap, "%s/fusedio-test-XXXXXX", dir && *dir ? dir : "/tmp");
+	fd = mkstemp(path);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
+/* Exit code of sh -c cmd with IMG set; stdout into out. */
+static int shell(const char *img, const char *cmd, char *out, size_t cap)
+{
+	char *line = NULL;
+	size_t got = 0, n;
+	char spill[2048];
+	FILE *p;
+
+	if (asprintf(&line, "IMG='%s'; PATH=\"$PATH:/usr/sbin:/sbin\"; export IMG PATH; %s", img, cmd) < 0)
+		return -1;
+	p = popen(line, "re");
+	free(line);
+	if (!p)
+		return -1;
+	while ((n = fread(spill, 1, sizeof(spill), p)) > 0) {
+		if (!out) {
+			fwrite(spill, 1, n, stdout);
+			continue;
+		}
+		n = FDIO_MIN(n, cap - 1 - got);
+		memcpy(out + got, spill, n);
+		got += n;
+	}
+	if (out)
+		out[got] = 0;
+	int st = pclose(p);
+	return st >= 0 && WIFEXITED(st) ? WEXITSTATUS(st) : -1;
+}
+
+int fake_run(struct fake_dev *f, const char *cmd, char *out, size_t cap, bool reload)
+{
+	char path[256];
+	int r;
+
+	if (temp_name(path, sizeof(path)))
+		return -1;
+	r = fake_save(f, path) ? -1 : shell(path, cmd, out, cap);
+	if (reload && fake_load(f, path))
+		r = -1;
+	unlink(path);
+	return r;
+}
+
+static int check_with(struct fake_dev *f, const char *cmd)
+{
+	char *out = calloc(1, 65536);
+	int r;
+
+	FDIO_ASSERT(out);
+	r = fake_run(f, cmd, out, 65536, false);
+	if (r)
+		fprintf(stderr, "e2fsck: exit code %d\n%s\n", r, out);
+	free(out);
+	return r;
+}
+
+int fake_e2fsck(struct fake_dev *f) { return check_with(f, "e2fsck -fn \"$IMG\" 2>&1"); }
+
+int fake_e2fsck_replay(struct fake_dev *f)
+{
+	return check_with(f, "e2fsck -E journal_only -y \"$IMG\" 2>&1; e2fsck -fn \"$IMG\" 2>&1");
+}
+
+struct fake_dev *fake_mkfs_lbs(uint64_t size, uint32_t lbs, const char *args)
+{
+	struct fake_dev *f = fake_new(size, lbs);
+	char cmd[1024], out[2048] = "";
+	int r;
+
+	snprintf(cmd, sizeof(cmd), "mke2fs -q -F %s \"$IMG\" 2>&1", args ? args : "");
+	r = fake_run(f, cmd, out, sizeof(out), true);
+	if (r) {
+		fprintf(stderr, "mke2fs %s: exit code %d\n%s\n", args ? args : "", r, out);
+		fake_free(f);
+		return NULL;
+	}
+	return f;
+}
+
+struct fake_dev *fake_mkfs(uint64_t size, const char *args) { return fake_mkfs_lbs(size, 512, args); }

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The journal tests' environment: formats a device in memory with mke2fs, finds the journal's blocks with
+ * debugfs, opens the journal on them. Block contents are patterns that name their block and value, so that a
+ * lost, torn, stale or misplaced block is seen.
+ */
+#include "kit/journal.h"
+
+#include "base/crc32c.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+const struct env_format env_formats[4] = {
+	{ "4k-csum", 4096, true, true },
+	{ "4k-plain", 4096, false, false },
+	{ "1k-csum", 1024, true, true },
+	{ "4k-wide", 4096, false, true },
+};
+
+static void seal_cb(void *arg, struct jnl_handle *h)
+{
+	struct env *e = arg;
+
+	e->seals++;
+	if (e->seal)
+		e->seal(e, h);
+}
+
+static void aborted_cb(void *arg, int err)
+{
+	struct env *e = arg;
+
+	if (e->aborted_ms)
+		nanosleep(&(struct timespec){ .tv_nsec = e->aborted_ms * 1000000l }, NULL);
+	e->aborted_err = err;
+	__atomic_add_fetch(&e->aborted, 1, __ATOMIC_SEQ_CST);
+}
+
+static void find_log(struct env *e)
+{
+	static char out[1 << 20];
+	unsigned n = 0;
+
+	ck_assert_int_eq(fake_run(e->f, "debugfs -R 'blocks <8>' $IMG 2>/dev/null", out, sizeof(out), false), 0);
+	for (char *s = strtok(out, " \n"); s; s = strtok(NULL, " \n")) {
+		uint64_t blk = strtoull(s, NULL, 10);
+
+		if (n && e->log[n - 1].pblk + e->log[n - 1].len == blk) {
+			e->log[n - 1].len++;
+			continue;
+		}
+		ck_assert_uint_lt(n, ENV_MAX_EXTENTS);
+		e->log[n++] = (struct jnl_extent){ .pblk = blk, .len = 1 };
+	}
+	ck_assert_uint_gt(n, 0);
+	e->p.log = e->log;
+	e->p.nr_log = n;
+}
+
+/* As the volume code does before it starts the journal. */
+static void set_needs_recovery(struct env *e)
+{
+	uint8_t sb[1024];
+	uint32_t v;
+
+	fake_peek(e->f, sb, sizeof(sb), 1024);
+	sb[0x60] |= 4;
+	v = htole32(fdio_crc32c(~0u, sb, 0x3fc));
+	if (e->p.metadata_csum)
+		memcpy(sb + 0x3fc, &v, 4);
+	fake_poke(e->f, sb, sizeof(sb), 1024);
+}
+
+void env_format(struct env *e, const struct env_format *fmt, unsigned log_mib)
+{
+	uint64_t size = (uint64_t)(log_mib * 2 + 12) << 20;
+	char args[256];
+
+	memset(e, 0, sizeof(*e));
+	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,%s,^resize_inode -E lazy_itable_init=0,nodiscard -J size=%u", fmt->bs,
+		 fmt->csum ? "metadata_csum" : "^metadata_csum", fmt->wide ? "64bit" : "^64bit", log_mib);
+	e->f = fake_mkfs(size, args);
+	ck_assert_ptr_nonnull(e->f);
+	e->p = (struct jnl_params){ .dev = fake_dev(e->f), .block_size = fmt->bs, .nr_blocks = size / fmt->bs,
+		.metadata_csum = fmt->csum, .has_64bit = fmt->wide, .commit_interval_s = 3600, .seal = seal_cb,
+		.aborted = aborted_cb, .arg = e };
+	find_log(e);
+	set_needs_recovery(e);
+	/* The last mebibyte of the file system is free. */
+	e->base = (size - (1 << 20)) / fmt->bs;
+	if (e->base <= e->log[e->p.nr_log - 1].pblk + e->log[e->p.nr_log - 1].len)
+		e->base = (size / 2) / fmt->bs;
+	while (e->base && e->base + 256 < e->p.nr_blocks) {
+		bool clash = false;
+
+		for (unsigned i = 0; i < e->p.nr_log; i++)
+			clash |= e->log[i].pblk < e->base + 256 && e->base < e->log[i].pblk + e->log[i].len;
+		if (!clash)
+			break;
+		e->base += 256;
+	}
+}
+
+void env_open(struct env *e)
+{
+	char err[256] = "";
+	int r;
+
+	e->p.dev = fake_dev(e->f);
+	r = jnl_open(&e->p, &e->j, err, sizeof(err));
+	ck_assert_msg(r == 0, "jnl_open: %d %s", r, err);
+}
+
+void env_start(struct env *e)
+{
+	ck_assert_int_eq(jnl_start(e->j), 0);
+}
+
+void env_up(struct env *e)
+{
+	env_format(e, &env_formats[0], 4);
+	env_open(e);
+	env_start(e);
+}
+
+void env_down(struct env *e)
+{
+	ck_assert_int_eq(jnl_stop(e->j), 0);
+	env_drop(e);
+}
+
+void env_drop(struct env *e)
+{
+	if (e->j) {
+		jnl_stop(e->j);
+		jnl_close(e->j);
+	}
+	e->j = NULL;
+	if (e->f)
+		fake_free(e->f);
+	e->f = NULL;
+}
+
+void env_cut(struct env *e, enum fake_cut mode, uint64_t seed)
+{
+	struct fake_dev *left = fake_power_cut(e->f, mode, seed);
+
+	env_drop(e);
+	e->f = left;
+	e->p.dev = fake_dev(left);
+}
+
+void env_replay(struct env *e, struct jnl_replay_stats *st)
+{
+	struct jnl_replay_stats dummy;
+	char err[256] = "";
+	int r;
+
+	env_open(e);
+	r = jnl_replay(e->j, st ? st : &dummy, err, sizeof(err));
+	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
+}
+
+void env_crash(struct env *e, struct jnl_replay_stats *st)
+{
+	env_cut(e, FAKE_CUT_DROP, 0);
+	env_replay(e, st);
+}
+
+/* ---- patterns ---- */
+
+void env_pattern(uint8_t *buf, unsigned bs, uint64_t blk, uint32_t value)
+{
+	for (unsigned off = 0; off < bs; off += 8) {
+		uint32_t w[2] = { value, (uint32_t)blk ^ (off << 16) };
+
+		memcpy(buf + off, w, 8);
+	}
+}
+
+int64_t env_parse(const uint8_t *buf, unsigned bs, uint64_t blk)
+{
+	uint32_t value;
+	uint8_t *want = malloc(bs);
+	bool same;
+
+	ck_assert_ptr_nonnull(want);
+	memcpy(&value, buf, 4);
+	env_pattern(want, bs, blk, value);
+	same = !memcmp(buf, want, bs);
+	free(want);
+	return same ? (int64_t)value : -1;
+}
+
+void env_fill(struct env *e, struct jnl_handle *h, uint64_t blk, uint32_t value)
+{
+	struct jnl_buf *b;
+
+	ck_assert_int_eq(jnl_bread(e->j, blk, &b), 0);
+	ck_assert_int_eq(jnl_get_write(h, b), 0);
+	env_pattern(b->data, e->p.block_size, blk, value);
+	jnl_brelse(b);
+}
+
+jnl_tid env_write(struct env *e, uint64_t blk, uint32_t value)
+{
+	struct jnl_handle *h;
+
+	ck_assert_int_eq(jnl_begin(e->j, 1, &h), 0);
+	env_fill(e, h, blk, value);
+	return jnl_end(h);
+}
+
+int64_t env_value(struct env *e, uint64_t blk)
+{
+	struct jnl_buf *b;
+	int64_t v;
+
+	ck_assert_int_eq(jnl_bread(e->j, blk, &b), 0);
+	v = env_parse(b->data, e->p.block_size, blk);
+	jnl_brelse(b);
+	return v;
+}
+
+int64_t env_home(struct env *e, uint64_t blk)
+{
+	uint8_t *buf = malloc(e->p.block_size);
+	int64_t v;
+
+	ck_assert_ptr_nonnull(buf);
+	fake_peek(e->f, buf, e->p.block_size, blk * e->p.block_size);
+	v = env_parse(buf, e->p.block_size, blk);
+	free(buf);
+	return v;
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Shared parts of the tests of volumes, allocators and inodes, see kit/volume.h. */
+#include "kit/volume.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *const env_mkfs[] = {
+	"-t ext4 -b 1024 -J size=4 -O metadata_csum,64bit",
+	"-t ext4 -b 2048 -J size=4 -g 4096 -O metadata_csum,^64bit",
+	"-t ext4 -b 4096 -J size=4 -g 2048 -O metadata_csum,64bit,metadata_csum_seed",
+	"-t ext4 -b 4096 -J size=4 -O ^metadata_csum,^64bit,^uninit_bg -E lazy_itable_init=1",
+	"-t ext4 -b 1024 -J size=4 -O ^metadata_csum,uninit_bg,^64bit -E lazy_itable_init=1",
+	"-t ext4 -b 1024 -J size=4 -O meta_bg,^resize_inode,64bit,metadata_csum -E lazy_itable_init=1",
+	"-t ext4 -b 4096 -J size=4 -I 128 -g 2048 -O ^flex_bg",
+	"-t ext4 -b 1024 -J size=4 -O sparse_super2,^resize_inode,orphan_file",
+};
+const unsigned nr_env_mkfs = ARRAY_SIZE(env_mkfs);
+
+struct fake_dev *env_new(unsigned n)
+{
+	struct fake_dev *f = fake_mkfs(32 << 20, env_mkfs[n]);
+
+	ck_assert_ptr_nonnull(f);
+	return f;
+}
+
+struct x4_options env_options(void)
+{
+	return (struct x4_options){ .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 16 << 20, .nr_cpus = 2 };
+}
+
+struct x4_vol *env_open(struct fake_dev *f)
+{
+	struct x4_options opt = env_options();
+	const char *why = NULL;
+	struct x4_vol *v;
+	char msg[300];
+	int err = x4_vol_open(fake_dev(f), &opt, &v, &why, msg, sizeof(msg));
+
+	ck_assert_msg(!err, "open: %s", msg);
+	ck_assert_msg(!why, "read-only: %s", why);
+	return v;
+}
+
+void env_close_check(struct x4_vol *v, struct fake_dev *f)
+{
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	epoch_drain();
+	ck_assert_int_eq(fake_e2fsck(f), 0);
+}
+
+void env_super(struct fake_dev *f, struct ext2_super_block *sb) { fake_peek(f, sb, sizeof(*sb), SUPERBLOCK_OFFSET); }
+
+void env_poke_super(struct fake_dev *f, struct ext2_super_block *sb)
+{
+	x4_super_csum_set(sb);
+	fake_poke(f, sb, sizeof(*sb), SUPERBLOCK_OFFSET);
+}
+
+struct x4_inode *env_root(struct x4_vol *v)
+{
+	struct x4_inode *root;
+
+	ck_assert_int_eq(x4_iget(v, X4_ROOT_INO, NULL, &root), 0);
+	return root;
+}
+
+struct x4_inode *env_tmpfile(struct x4_vol *v, uint32_t mode)
+{
+	struct x4_cred c = { .uid = 1000, .gid = 100000 };
+	struct x4_inode *root = env_root(v), *i;
+	struct jnl_handle *h;
+
+	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN, &h), 0);
+	ck_assert_int_eq(x4_inode_new(h, root, mode, &c, &i), 0);
+	x4_raw_set_nlink(i, 0);
+	ck_assert_int_eq(x4_orphan_add(h, i), 0);
+	ck_assert_int_eq(x4_inode_dirty(h, i, true), 0);
+	jnl_end(h);
+	x4_iput(root);
+	return i;
+}
+
+int env_fill(struct x4_inode *i, uint32_t lblk, uint32_t n)
+{
+	struct x4_resv r;
+	int err;
+
+	x4_inode_lock_excl(i);
+	err = x4_resv_holes(i, lblk, n, false, &r);
+	if (!err) {
+		err = x4_insert(i, &r, 0, 0, (uint64_t)(lblk + n) << i->vol->block_bits);
+		x4_resv_free(&r);
+	}
+	x4_inode_unlock(i);
+	return err;
+}
+
+static void check_group(struct x4_vol *v, uint32_t g)
+{
+	struct x4_group *grp = &v->groups[g];
+	uint32_t disk = 0;
+	struct jnl_buf *b;
+
+	ck_assert(!grp->bad);
+	if (!grp->alloc) {
+		ck_assert_uint_eq(grp->free_alloc, grp->d.free_blocks);
+		return;
+	}
+	ck_assert_uint_eq(x4_bits_clear_count(grp->alloc, grp->nbits), grp->free_alloc);
+	ck_assert_uint_le(grp->first_free, x4_bits_next(grp->alloc, grp->nbits, 0, false));
+	if (grp->d.flags & EXT2_BG_BLOCK_UNINIT)
+		return;
+	ck_assert_int_eq(jnl_bread(v->jnl, grp->bb, &b), 0);
+	for (uint32_t n = 0; n < grp->nbits; n++) {
+		disk += !x4_bit(b->data, n);
+		/* The image has everything the disk has. */
+		ck_assert(x4_bit(grp->alloc, n) || !x4_bit(b->data, n));
+	}
+	jnl_brelse(b);
+	ck_assert_uint_eq(disk, grp->d.free_blocks);
+}
+
+/* The sums of regions, and that no group has a longer free run than its region may have. */
+static void check_region(struct x4_vol *v, uint32_t r)
+{
+	uint32_t first = r << X4_REGION_BITS;
+	struct x4_region sum = { 0 };
+
+	for (uint32_t g = first; g < x4_region_end(v, first); g++) {
+		const struct x4_group *grp = &v->groups[g];
+
+		sum.free_inodes += grp->d.free_inodes;
+		sum.free_blocks += grp->d.free_blocks;
+		sum.used_dirs += grp->d.used_dirs;
+		for (uint32_t s = 0, e = 0; grp->alloc && s < grp->nbits; s = e) {
+			s = x4_bits_next(grp->alloc, grp->nbits, s, false);
+			e = x4_bits_next(grp->alloc, grp->nbits, s, true);
+			ck_assert_uint_le(e - s, FDIO_MIN(v->regions[r].longest, grp->max_run));
+		}
+	}
+	ck_assert_uint_eq(sum.free_inodes, v->regions[r].free_inodes);
+	ck_assert_uint_eq(sum.free_blocks, v->regions[r].free_blocks);
+	ck_assert_uint_eq(sum.used_dirs, v->regions[r].used_dirs);
+}
+
+void env_check_groups(struct x4_vol *v)
+{
+	uint64_t free_blocks = 0, free_inodes = 0;
+
+	for (uint32_t g = 0; g < v->nr_groups; g++) {
+		check_group(v, g);
+		free_blocks += v->groups[g].free_alloc;
+		free_inodes += v->groups[g].d.free_inodes;
+	}
+	for (uint32_t r = 0; r < v->nr_regions; r++)
+		check_region(v, r);
+	ck_assert_uint_eq(free_blocks, v->free_blocks);
+	ck_assert_uint_eq(free_inodes, v->free_inodes);
+}
+
+int env_run(Suite *s)
+{
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	srunner_run_all(r, CK_ENV);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

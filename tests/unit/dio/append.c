@@ -1,0 +1,652 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Appends into the window: without a worker, in order, and none of what a window holds shows or is lost. Everything runs on
+ * the test's thread but the last test.
+ */
+#include "kit/engine.h"
+#include "base/nowait.h"
+#include "ext4/x4_types.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+/* A file of n blocks (at least 2) with a window behind it. */
+static struct env *with_window(const struct env_opt *o, unsigned n)
+{
+	struct env *e = env_new(o);
+
+	for (unsigned k = 0; k < n; k++)
+		write_ok(e, 0, k * BS, 1, BS);
+	ck_assert_uint_gt(x4_window_end(e->i), x4_inode_size(e->i));
+	return e;
+}
+
+static uint64_t blocks_512(struct env *e)
+{
+	struct x4_attr a;
+
+	x4_getattr(e->i, &a);
+	return a.blocks_512;
+}
+
+static void *truncate_thread(void *arg)
+{
+	struct env *e = arg;
+
+	env_truncate(e, e->i, BS);
+	return NULL;
+}
+
+struct load {
+	struct env *e;
+	bool stop; /* atomic */
+};
+
+static bool stopped(struct load *l) { return __atomic_load_n(&l->stop, __ATOMIC_ACQUIRE); }
+
+static void *syncing_thread(void *arg)
+{
+	struct load *l = arg;
+	struct x4_attr a;
+
+	while (!stopped(l)) {
+		ck_assert_int_eq(env_fsync(l->e, l->e->i, true), 0);
+		ck_assert_int_eq(x4_windows_settle(l->e->vol), 0);
+		x4_getattr(l->e->i, &a);
+		usleep(500);
+	}
+	return NULL;
+}
+
+static void *cutting_thread(void *arg)
+{
+	struct load *l = arg;
+
+	while (!stopped(l)) {
+		env_truncate(l->e, l->e->i, x4_inode_size(l->e->i) / 2);
+		(void)x4_setattr(l->e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 });
+		usleep(3000);
+	}
+	return NULL;
+}
+
+START_TEST(one_device_request_and_no_handle)
+{
+	struct env *e = with_window(NULL, 2);
+	uint64_t slow = counter(CTR_dio_write_slow), settled = counter(CTR_x4_window_settled);
+	uint64_t writes = fake_stats(e->f).writes;
+
+	for (unsigned k = 2; k < 10; k++)
+		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
+	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
+	ck_assert_uint_eq(fake_stats(e->f).writes - writes, 8);
+	ck_assert_uint_eq(counter(CTR_x4_window_settled), settled);
+	ck_assert_uint_eq(x4_inode_size(e->i), 10 * BS);
+	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
+	expect(e, 0, 1, 10 * BS);
+	/* A lost map is built from the tree and the window. */
+	x4_map_drop(e->i);
+	expect(e, 0, 1, 10 * BS);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_uint_eq(counter(CTR_x4_window_settled), settled + 1);
+	ck_assert_uint_eq(x4_window_unsettled(e->i), 0);
+	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
+	env_close(e);
+}
+END_TEST
+
+/*
+ * The last file is closed by a loop thread, which has looked and found no window, when there is one by now: nothing waits, and nothing of
+ * what was appended is lost.
+ */
+START_TEST(closed_by_a_loop_thread)
+{
+	struct env *e = with_window(NULL, 2);
+
+	for (unsigned k = 2; k < 6; k++)
+		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
+	ck_assert_uint_eq(x4_window_unsettled(e->i), 4);
+	nowait_begin();
+	nowait_self.fail_at = 1; /* a lock that is taken, or room in the log */
+	dio_file_close(e->file);
+	nowait_self.fail_at = 0;
+	ck_assert(!nowait_end());
+	ck_assert_uint_eq(x4_inode_size(e->i), 6 * BS);
+	env_pump(e);
+	ck_assert_uint_eq(x4_window_end(e->i), 0);
+	ck_assert_int_eq(dio_file_open(e->d, e->i, &e->file), 0);
+	expect(e, 0, 1, 6 * BS);
+	env_close(e);
+}
+END_TEST
+
+/* A window whose blocks cannot be put into the tree when it must end: what was answered and is gone now is told by fsync. */
+#ifndef FDIO_DEBUG_LOCKS
+START_TEST(what_is_given_up_is_told)
+{
+	struct env *e = with_window(NULL, 2);
+
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	for (unsigned k = 2; k < 6; k++)
+		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
+	x4_inode_lock_excl(e->i);
+	nowait_begin();
+	nowait_self.fail_at = 1; /* the journal would have to be waited for */
+	ck_assert_int_eq(x4_window_close(e->i, NULL, NULL), -EAGAIN);
+	nowait_end();
+	x4_inode_unlock(e->i);
+	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	ck_assert_int_eq(env_fsync(e, e->i, true), -EIO);
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	expect(e, 0, 1, 2 * BS);
+	env_close(e);
+}
+END_TEST
+#endif
+
+/* As without memory (the linker sends x4_balloc_claim here). */
+int __real_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
+int __wrap_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
+static bool claim_fails; /* atomic */
+
+int __wrap_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n)
+{
+	if (__atomic_load_n(&claim_fails, __ATOMIC_SEQ_CST))
+		return -ENOMEM;
+	return __real_x4_balloc_claim(h, i, blk, n);
+}
+
+static void *reclaim_thread(void *arg)
+{
+	struct env *e = arg;
+
+	ck_assert(e->vol->reclaim(e->vol->reclaim_arg));
+	return NULL;
+}
+
+/*
+ * Blocks that are given up have been read: they belong to nobody else while a read is in flight.
+ * Given up by a write, by a full volume.
+ */
+START_TEST(what_is_given_up_is_not_read)
+{
+	struct env *e = with_window(&(struct env_opt){ .threads = 1, .relaxed = true }, 2);
+	uint64_t held = e->vol->win_blocks, available = x4_balloc_available(e->vol, true);
+	uint64_t waits = counter(CTR_dio_gate_wait);
+	uint8_t *b = buf_new(BS), *want = buf_new(BS), *w = buf_new(BS);
+	struct treq t, tw;
+	pthread_t th;
+
+	for (unsigned k = 2; k < 6; k++)
+		write_ok(e, 0, k * BS, 1, BS);
+	pattern(want, 1, 3 * BS, BS);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t, 0, 3 * BS, b, BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	__atomic_store_n(&claim_fails, true, __ATOMIC_SEQ_CST);
+	if (_i)
+		ck_assert_int_eq(pthread_create(&th, NULL, reclaim_thread, e), 0);
+	else
+		req_submit(e, e->file, &tw, DIO_WRITE, 6 * BS, w, 100);
+	wait_counter(CTR_dio_gate_wait, waits + 1);
+	ck_assert_uint_eq(e->vol->win_blocks, held);
+	ck_assert_uint_eq(x4_balloc_available(e->vol, true), available);
+	fake_complete(e->f, 0);
+	if (_i)
+		pthread_join(th, NULL);
+	else
+		ck_assert_int_eq(req_wait(e, &tw), -ENOMEM);
+	__atomic_store_n(&claim_fails, false, __ATOMIC_SEQ_CST);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &t), BS);
+	ck_assert_mem_eq(b, want, BS);
+	ck_assert_uint_eq(e->vol->win_blocks, 0);
+	ck_assert_uint_gt(x4_balloc_available(e->vol, true), available);
+	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	free(b);
+	free(want);
+	free(w);
+	env_close(e);
+}
+END_TEST
+
+/* Two halves of one call: the second one's data is there first, but nobody sees it before the first one's. */
+START_TEST(published_in_order)
+{
+	struct env *e = with_window(NULL, 2);
+	uint8_t *b = buf_new(4 * BS), *r = buf_new(BS);
+	struct treq t1, t2;
+
+	pattern(b, 1, 2 * BS, 4 * BS);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t1, DIO_WRITE, 2 * BS, b, 3 * BS);
+	req_submit(e, e->file, &t2, DIO_WRITE, 5 * BS, b + 3 * BS, BS);
+	ck_assert_uint_eq(fake_held(e->f), 2);
+	fake_complete(e->f, 1);
+	ck_assert(!req_is_done(&t2));
+	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	ck_assert_int_eq(io(e, 0, 2 * BS, r, BS), 0);
+	fake_complete(e->f, 0);
+	ck_assert(req_is_done(&t1) && req_is_done(&t2));
+	ck_assert_uint_eq(x4_inode_size(e->i), 6 * BS);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	expect(e, 0, 1, 6 * BS);
+	free(b);
+	free(r);
+	env_close(e);
+}
+END_TEST
+
+/* The first of three fails: the others are written again where they belong, with a hole in front of them. */
+START_TEST(failure_in_the_middle)
+{
+	struct env *e = with_window(NULL, 2);
+	uint8_t *b = buf_new(3 * BS), *r = buf_new(BS);
+	struct treq t[3];
+
+	pattern(b, 1, 2 * BS, 3 * BS);
+	uint64_t addr = dev_addr(e, 2 * BS);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO, .off = addr, .len = BS, .repeat = 1 });
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	for (unsigned k = 0; k < 3; k++)
+		req_submit(e, e->file, &t[k], DIO_WRITE, (2 + k) * BS, b + k * BS, BS);
+	ck_assert_uint_eq(fake_held(e->f), 3);
+	fake_complete(e->f, 2);
+	fake_complete(e->f, 0);
+	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	fake_complete(e->f, 0);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &t[0]), -EIO);
+	ck_assert_int_eq(req_wait(e, &t[1]), BS);
+	ck_assert_int_eq(req_wait(e, &t[2]), BS);
+	ck_assert_uint_eq(x4_inode_size(e->i), 5 * BS);
+	ck_assert_int_eq(io(e, 0, 2 * BS, r, BS), BS);
+	ck_assert(all_bytes(r, 0, BS));
+	expect(e, 3 * BS, 1, 2 * BS);
+	expect(e, 0, 1, 2 * BS);
+	free(b);
+	free(r);
+	env_close(e);
+}
+END_TEST
+
+/* What a power cut leaves after what kind of sync. */
+START_TEST(durable_when_synced)
+{
+	for (unsigned how = 0; how < 4; how++) {
+		struct env *e = with_window(NULL, 2);
+
+		write_ok(e, how == 2 ? DIO_DSYNC : how == 3 ? DIO_SYNC | DIO_DSYNC : 0, 2 * BS, 1, 2 * BS);
+		if (how < 2)
+			ck_assert_int_eq(env_fsync(e, e->i, how == 1), 0);
+		/* An overwrite of what may not be in the tree yet. */
+		write_ok(e, 0, 4 * BS, 1, BS);
+		write_ok(e, DIO_DSYNC, 4 * BS, 2, BS);
+		write_ok(e, 0, 5 * BS, 3, BS);
+		struct env *n = env_cut(e, FAKE_CUT_DROP, how);
+		ck_assert_uint_eq(x4_inode_size(n->i), 5 * BS);
+		expect(n, 0, 1, 4 * BS);
+		expect(n, 4 * BS, 2, BS);
+		env_close(n);
+		env_close(e);
+	}
+}
+END_TEST
+
+/* Not synced: old or new, never what the blocks held before; and the tree never says more than the size. */
+START_TEST(cut_anywhere)
+{
+	struct env *e = with_window(&(struct env_opt){ .stale = true }, 2);
+
+	fake_rec_start(e->f);
+	for (unsigned k = 2; k < 6; k++)
+		write_ok(e, 0, k * BS, 1, BS);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	write_ok(e, 0, 6 * BS, 1, BS);
+	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	unsigned events = fake_rec_events(e->f);
+	for (unsigned k = 0; k <= events; k++) {
+		struct env *n = env_on(fake_rec_cut(e->f, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
+		uint64_t size = x4_inode_size(n->i);
+		ck_assert(size % BS == 0 && size <= 7 * BS);
+		if (size)
+			expect(n, 0, 1, size);
+		if (k == events)
+			ck_assert_uint_eq(size, 7 * BS);
+		env_close(n);
+	}
+	fake_rec_stop(e->f);
+	env_close(e);
+}
+END_TEST
+
+/* Whatever else moves the size or maps blocks ends the window first; nothing of it stays. */
+START_TEST(ended_by_other_changes)
+{
+	for (unsigned how = 0; how < 7; how++) {
+		struct env *e = with_window(&(struct env_opt){ .relaxed = true, .stale = true }, 3);
+		uint8_t *r = buf_new(16 * BS);
+
+		write_ok(e, 0, 3 * BS, 1, BS);
+		switch (how) {
+		case 0: env_truncate(e, e->i, 2 * BS + 100); break;
+		case 1: env_truncate(e, e->i, 8 * BS + 100); break;
+		case 2: env_fallocate(e, 0, 2 * BS, 6 * BS); break;
+		case 3: env_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 3 * BS, BS); break;
+		case 4: write_ok(e, 0, 4 * BS, 1, 100); break;
+		case 5: write_ok(e, 0, 7 * BS + 5, 1, 100); break;
+		case 6: write_ok(e, 0, 7 * BS, 1, BS); break; /* whole blocks, in the window, but not at the end */
+		}
+		ck_assert_uint_eq(x4_window_end(e->i), 0);
+		uint64_t size = x4_inode_size(e->i), same = how == 0 ? size : how == 3 ? 3 * BS : 4 * BS;
+		expect(e, 0, 1, same);
+		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), size);
+		if (how == 4)
+			expect(e, 4 * BS, 1, 100);
+		else if (how == 5)
+			ck_assert(all_bytes(r + 4 * BS, 0, 3 * BS + 5));
+		else if (how == 6)
+			ck_assert(all_bytes(r + 4 * BS, 0, 3 * BS));
+		else
+			ck_assert(all_bytes(r + same, 0, size - same));
+		env_truncate(e, e->i, 12 * BS);
+		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), 12 * BS);
+		ck_assert(all_bytes(r + size, 0, 12 * BS - size));
+		free(r);
+		env_close(e);
+	}
+}
+END_TEST
+
+/*
+ * With an append in flight, the next one begins where that ends, and not behind it: what lies
+ * between was never written.
+ */
+START_TEST(a_gap_behind_an_append)
+{
+	struct env *e = with_window(&(struct env_opt){ .stale = true }, 2);
+	uint64_t slow = counter(CTR_dio_write_slow);
+	uint8_t *b = buf_new(2 * BS), *r = buf_new(BS);
+	struct treq t[2];
+
+	pattern(b, 1, 2 * BS, BS);
+	pattern(b + BS, 1, 5 * BS, BS);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t[0], DIO_WRITE, 2 * BS, b, BS);
+	req_submit(e, e->file, &t[1], DIO_WRITE, 5 * BS, b + BS, BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	fake_complete(e->f, 0);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &t[0]), BS);
+	ck_assert_int_eq(req_wait(e, &t[1]), BS);
+	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow + 1);
+	for (unsigned k = 3; k < 5; k++) {
+		ck_assert_int_eq(io(e, 0, k * BS, r, BS), BS);
+		ck_assert(all_bytes(r, 0, BS));
+	}
+	expect(e, 0, 1, 3 * BS);
+	expect(e, 5 * BS, 1, BS);
+	free(b);
+	free(r);
+	env_close(e);
+}
+END_TEST
+
+/*
+ * No window over blocks that are set aside behind the end, by this mount or one before: what is
+ * appended goes into those.
+ */
+START_TEST(no_window_over_preallocated_blocks)
+{
+	struct env *old = env_new(&(struct env_opt){ .stale = true }), *e = old;
+
+	write_ok(e, 0, 0, 1, BS);
+	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 6 * BS, 4 * BS);
+	if (_i) {
+		ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+		e = env_cut(old, FAKE_CUT_KEEP, 0);
+	}
+	for (unsigned k = 1; k < 12; k++) {
+		write_ok(e, 0, k * BS, 1, BS);
+		if (k < 9)
+			ck_assert_uint_eq(x4_window_end(e->i), 0);
+		if (k == 4)
+			ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	}
+	ck_assert_uint_gt(x4_window_end(e->i), 0); /* behind them there is one again */
+	expect(e, 0, 1, 12 * BS);
+	x4_map_drop(e->i);
+	expect(e, 0, 1, 12 * BS);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	expect(n, 0, 1, 12 * BS);
+	env_close(n);
+	env_close(e);
+	if (_i)
+		env_close(old);
+}
+END_TEST
+
+/* A truncate waits for an append in flight, and its blocks are not given away before. */
+START_TEST(truncate_waits)
+{
+	struct env *e = with_window(&(struct env_opt){ .threads = 1 }, 2);
+	uint8_t *b = buf_new(BS);
+	struct treq t;
+	pthread_t th;
+
+	pattern(b, 1, 2 * BS, BS);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t, DIO_WRITE, 2 * BS, b, BS);
+	uint64_t waits = counter(CTR_dio_gate_wait);
+	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
+	wait_counter(CTR_dio_gate_wait, waits + 1);
+	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	fake_complete(e->f, 0);
+	pthread_join(th, NULL);
+	ck_assert_int_eq(req_wait(e, &t), BS);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_uint_eq(x4_inode_size(e->i), BS);
+	expect(e, 0, 1, BS);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* A full volume takes back what was set aside for another file. */
+START_TEST(reclaimed_when_full)
+{
+	struct env *e = with_window(NULL, 2);
+	struct x4_inode *g = env_file(e, "g");
+	struct dio_file *gf;
+	uint8_t *b = buf_new(BS);
+	struct treq t;
+	struct x4_statfs st;
+	uint64_t pos = 0;
+
+	ck_assert_int_eq(dio_file_open(e->d, g, &gf), 0);
+	memset(b, 'g', BS);
+	for (;;) { /* every other block: no stream, no window */
+		req_submit(e, gf, &t, DIO_WRITE | DIO_ROOT, pos, b, BS);
+		if (req_wait(e, &t) != BS)
+			break;
+		pos += 2 * BS;
+	}
+	ck_assert_int_eq(t.res, -ENOSPC);
+	ck_assert_uint_eq(x4_window_end(e->i), 0);
+	x4_vol_statfs(e->vol, &st);
+	ck_assert_uint_lt(st.bfree, 128); /* what is kept for the tree */
+	expect(e, 0, 1, 2 * BS);
+	dio_file_close(gf);
+	x4_iput(g);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* However many files grow, their windows hold a small part of what is free; and who makes names in a full volume gets that too. */
+START_TEST(many_windows_hold_little)
+{
+	enum { FILES = 60 };
+	struct env *e = env_new(NULL);
+	const struct x4_cred cred = { .cap_fsetid = true };
+	struct x4_inode *root, *i[FILES], *dir;
+	struct dio_file *f[FILES];
+	uint8_t *b = buf_new(BS);
+	uint64_t since = x4_evictions(e->vol), available = x4_balloc_available(e->vol, true);
+	unsigned windows = 0;
+	struct treq t;
+	char name[16];
+	int r = 0;
+
+	ck_assert_int_eq(x4_iget(e->vol, X4_ROOT_INO, NULL, &root), 0);
+	memset(b, 'w', BS);
+	for (unsigned k = 0; k < FILES; k++) {
+		snprintf(name, sizeof(name), "w%u", k);
+		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &cred, &i[k]), 0);
+		ck_assert_int_eq(dio_file_open(e->d, i[k], &f[k]), 0);
+		for (unsigned n = 0; n < 3; n++) {
+			req_submit(e, f[k], &t, DIO_WRITE | DIO_ROOT, n * BS, b, BS);
+			ck_assert_int_eq(req_wait(e, &t), BS);
+		}
+		windows += x4_window_end(i[k]) != 0;
+	}
+	ck_assert_uint_gt(windows, 4);
+	ck_assert_uint_lt(windows, FILES);
+	ck_assert_uint_le(e->vol->win_blocks, available / 8);
+	for (unsigned n = 0; !r; n++) {
+		snprintf(name, sizeof(name), "d%u", n);
+		r = x4_create(root, name, (unsigned)strlen(name), 040755, 0, &cred, &dir);
+		if (!r)
+			x4_iput(dir);
+	}
+	ck_assert_int_eq(r, -ENOSPC);
+	ck_assert_uint_gt(e->vol->win_blocks, 0);
+	ck_assert(x4_eviction_since(e->vol, &since));
+	ck_assert_uint_eq(e->vol->win_blocks, 0);
+	ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 040755, 0, &cred, &dir), 0);
+	x4_iput(dir);
+	ck_assert(!x4_eviction_since(e->vol, &since)); /* asked once */
+	for (unsigned k = 0; k < FILES; k++) {
+		ck_assert_uint_eq(x4_inode_size(i[k]), 3 * BS);
+		dio_file_close(f[k]);
+		x4_iput(i[k]);
+	}
+	x4_iput(root);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* Files that grow side by side do not interleave. */
+START_TEST(parallel_files_stay_whole)
+{
+	struct env *e = env_new(NULL);
+	static const char *const names[] = { "f", "g", "h" };
+	struct x4_inode *i[3];
+	struct dio_file *f[3];
+	uint8_t *b = buf_new(4 * BS);
+	struct treq t;
+
+	for (unsigned k = 0; k < 3; k++) {
+		i[k] = env_file(e, names[k]);
+		ck_assert_int_eq(dio_file_open(e->d, i[k], &f[k]), 0);
+	}
+	for (unsigned n = 0; n < 100; n++)
+		for (unsigned k = 0; k < 3; k++) {
+			req_submit(e, f[k], &t, DIO_WRITE, n * 4 * BS, b, 4 * BS);
+			ck_assert_int_eq(req_wait(e, &t), 4 * BS);
+		}
+	for (unsigned k = 0; k < 3; k++) {
+		struct x4_ext x;
+		unsigned runs = 0;
+
+		for (uint32_t l = 0; l < 400; l += x.len, runs++)
+			ck_assert(!x4_map_lookup(i[k], l, &x) && x.state == X4_EXT_WRITTEN);
+		ck_assert_uint_le(runs, 8);
+		dio_file_close(f[k]);
+		if (k) /* "f" is open once more */
+			ck_assert_uint_eq(x4_window_end(i[k]), 0);
+		x4_iput(i[k]);
+	}
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* Appends, syncs, reads and truncates at once, with completions in any order. */
+START_TEST(threads_together)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 2 });
+	struct load l = { .e = e };
+	pthread_t th[2];
+
+	fake_set_mode(e->f, FAKE_THREAD, 5);
+	ck_assert_int_eq(pthread_create(&th[0], NULL, syncing_thread, &l), 0);
+	ck_assert_int_eq(pthread_create(&th[1], NULL, cutting_thread, &l), 0);
+	uint8_t *b = buf_new(8 * BS);
+	struct treq t[2];
+	for (unsigned n = 0; n < 300; n++) {
+		uint64_t pos = fdio_round_up(x4_inode_size(e->i), BS);
+		if (pos > 1024 * BS)
+			pos = 0;
+		pattern(b, 1, pos, 8 * BS);
+		req_submit(e, e->file, &t[0], DIO_WRITE, pos, b, 5 * BS);
+		req_submit(e, e->file, &t[1], DIO_WRITE, pos + 5 * BS, b + 5 * BS, 3 * BS);
+		ck_assert_int_eq(req_wait(e, &t[0]), 5 * BS);
+		ck_assert_int_eq(req_wait(e, &t[1]), 3 * BS);
+	}
+	__atomic_store_n(&l.stop, true, __ATOMIC_RELEASE);
+	pthread_join(th[0], NULL);
+	pthread_join(th[1], NULL);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	uint64_t size = x4_inode_size(e->i);
+	uint8_t *r = buf_new(size + 1), *want = buf_new(size + 1);
+	ck_assert_int_eq(io(e, 0, 0, r, size), size);
+	pattern(want, 1, 0, size);
+	uint64_t k = 0;
+	while (k < size && (r[k] == want[k] || !r[k]))
+		k++;
+	ck_assert_uint_eq(k, size);
+	free(b);
+	free(r);
+	free(want);
+	env_close(e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("dio_append");
+	TCase *t = tcase_create("append"), *th = tcase_create("threads");
+
+	tcase_set_timeout(t, 60);
+	tcase_set_timeout(th, 60);
+	tcase_add_test(t, one_device_request_and_no_handle);
+	tcase_add_test(t, closed_by_a_loop_thread);
+#ifndef FDIO_DEBUG_LOCKS /* the error is made by the mode of loop threads, in which a window is not closed: asserted there */
+	tcase_add_test(t, what_is_given_up_is_told);
+#endif
+	tcase_add_loop_test(t, what_is_given_up_is_not_read, 0, 2);
+	tcase_add_test(t, published_in_order);
+	tcase_add_test(t, failure_in_the_middle);
+	tcase_add_test(t, durable_when_synced);
+	tcase_add_test(t, cut_anywhere);
+	tcase_add_test(t, ended_by_other_changes);
+	tcase_add_test(t, a_gap_behind_an_append);
+	tcase_add_loop_test(t, no_window_over_preallocated_blocks, 0, 2);
+	tcase_add_test(t, truncate_waits);
+	tcase_add_test(t, reclaimed_when_full);
+	tcase_add_test(t, many_windows_hold_little);
+	tcase_add_test(t, parallel_files_stay_whole);
+	tcase_add_test(th, threads_together);
+	suite_add_tcase(s, t);
+	suite_add_tcase(s, th);
+	env_template();
+	SRunner *sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	int failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	env_template_free();
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

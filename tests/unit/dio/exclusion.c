@@ -1,0 +1,745 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The engine's promises, second part: allocation, conversion, extension, truncation under I/O, invalidation, forward
+ * progress. One test for each; the number is the promise's number in ARCHITECTURE. unit/dio/durability.c has durability (19 to 23).
+ */
+#include "kit/engine.h"
+#include "ext4/x4_types.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* 14: two writers inside one sector follow each other, both survive; writers of different blocks run side by side. */
+START_TEST(row14_writers_of_one_block_serialise)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 2, .relaxed = true });
+	uint8_t *a = buf_new(256), *b = buf_new(256), *r = buf_new(BS);
+	struct treq ta, tb;
+
+	write_ok(e, 0, 0, 1, 4 * BS);
+	memset(a, 'a', 256);
+	memset(b, 'b', 256);
+	uint64_t waits = counter(CTR_dio_range_wait);
+	fake_block(e->f, FAKE_READ); /* both would read the old sector now */
+	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 256);
+	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 256, b, 256);
+	wait_counter(CTR_dio_range_wait, waits + 1);
+	fake_unblock(e->f);
+	ck_assert_int_eq(req_wait(e, &ta), 256);
+	ck_assert_int_eq(req_wait(e, &tb), 256);
+	ck_assert_int_eq(io(e, 0, 0, r, BS), BS);
+	ck_assert(all_bytes(r, 'a', 256));
+	ck_assert(all_bytes(r + 256, 'b', 256));
+	/* Different blocks: both are at the device at once. */
+	fake_block(e->f, FAKE_READ);
+	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, BS + 100, a, 256);
+	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 2 * BS + 100, b, 256);
+	ck_assert(fake_wait_blocked(e->f, 2));
+	fake_unblock(e->f);
+	ck_assert_int_eq(req_wait(e, &ta), 256);
+	ck_assert_int_eq(req_wait(e, &tb), 256);
+	free(a);
+	free(b);
+	free(r);
+	env_close(e);
+}
+END_TEST
+
+/* A fast overwrite in flight and a write of a part of the same sector: neither is lost. */
+START_TEST(row14_sub_sector_write_drains_fast_writes)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 1, .relaxed = true });
+	uint8_t *a = buf_new(512), *b = buf_new(100), *r = buf_new(BS);
+	struct treq ta, tb;
+
+	write_ok(e, 0, 0, 1, BS);
+	memset(a, 'a', 512);
+	memset(b, 'b', 100);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	uint64_t waits = counter(CTR_dio_gate_wait);
+	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 512);
+	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 50, b, 100);
+	wait_counter(CTR_dio_gate_wait, waits + 1);
+	ck_assert(!req_is_done(&tb));
+	fake_complete(e->f, 0);
+	ck_assert_int_eq(req_wait(e, &ta), 512);
+	ck_assert_int_eq(req_wait(e, &tb), 100);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(io(e, 0, 0, r, 512), 512);
+	ck_assert(all_bytes(r, 'a', 50) && all_bytes(r + 50, 'b', 100) && all_bytes(r + 150, 'a', 362));
+	free(a);
+	free(b);
+	free(r);
+	env_close(e);
+}
+END_TEST
+
+/* After a cut at any recorded event: only what check allows is visible, and the volume is clean. */
+static void cut_everywhere(struct env *e, unsigned step, void (*check)(struct env *n))
+{
+	unsigned events = fake_rec_events(e->f);
+	static const enum fake_cut modes[] = { FAKE_CUT_DROP, FAKE_CUT_KEEP, FAKE_CUT_RANDOM };
+
+	ck_assert_uint_gt(events, 2);
+	for (unsigned k = 0; k <= events; k++)
+		for (unsigned m = 0; m < 3; m++) {
+			struct env_opt o = e->opt;
+			o.stale = false;
+			struct env *n = env_on(fake_rec_cut(e->f, k, modes[m], k * 7 + 1), &o);
+			check(n);
+			if ((k * 3 + m) % step == 0)
+				env_close(n);
+			else
+				env_close_nocheck(n);
+		}
+}
+
+static void check_not_stale(struct env *n)
+{
+	uint64_t size = x4_inode_size(n->i);
+	uint8_t *b = buf_new(16 * BS), *want = buf_new(16 * BS);
+
+	ck_assert_uint_le(size, 16 * BS);
+	ck_assert_int_eq(io(n, 0, 0, b, 16 * BS), size);
+	pattern(want, 7, 0, 16 * BS);
+	uint64_t k = 0;
+	while (k + 1 < size && (b[k] == 0 || b[k] == want[k]))
+		k++;
+	if (size)
+		ck_assert_msg(b[k] == 0 || b[k] == want[k], "byte %llu is %#x: neither zero nor new", (unsigned long long)k, b[k]);
+	free(b);
+	free(want);
+}
+
+/* 15: the edges of a new block are zero, also behind the end of the file, and no cut shows what was there before. */
+START_TEST(row15_edges_of_new_blocks_are_zero)
+{
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	uint8_t *b = buf_new(16 * BS);
+
+	fake_rec_start(e->f);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 512, 7, 512);      /* extends, head and tail */
+	write_ok(e, DIO_DIRECT, BS + 1024, 7, BS);                      /* two blocks inside the size */
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 2048, 7, 512);     /* gap in the block that held the end */
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 9 * BS + 3584, 7, 512);
+	cut_everywhere(e, 16, check_not_stale);
+	fake_rec_stop(e->f);
+	ck_assert_int_eq(io(e, 0, 0, b, 16 * BS), 10 * BS);
+	ck_assert(no_byte(b, 0xa5, 10 * BS));
+	expect(e, 3 * BS + 512, 7, 512);
+	expect(e, BS + 1024, 7, BS);
+	expect(e, 3 * BS + 2048, 7, 512);
+	ck_assert(all_bytes(b, 0, BS + 1024));
+	ck_assert(all_bytes(b + 3 * BS + 1024, 0, 1024));
+	/* On the device, behind the end of the file: extend by one byte far away and look. */
+	write_ok(e, 0, 12 * BS, 7, 1);
+	ck_assert_int_eq(io(e, 0, 3 * BS, b, 9 * BS), 9 * BS);
+	ck_assert(no_byte(b, 0xa5, 9 * BS));
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* Buffered writes of any length: what lies between the old end and the new data reads as zeroes. */
+START_TEST(row15_gap_after_a_short_block)
+{
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	uint8_t *b = buf_new(8 * BS);
+
+	/* Behind the end the block holds what others left there. */
+	memset(b, 0xa5, BS);
+	write_ok(e, 0, 0, 7, 700);
+	fake_poke(e->f, b, BS - 700, dev_addr(e, 0) + 700);
+	write_ok(e, 0, 1500, 7, 10);
+	fake_poke(e->f, b, BS - 1510, dev_addr(e, 0) + 1510);
+	write_ok(e, 0, 3 * BS + 5, 7, 20);
+	ck_assert_int_eq(io(e, 0, 0, b, 8 * BS), 3 * BS + 25);
+	ck_assert(all_bytes(b + 700, 0, 800));
+	ck_assert(all_bytes(b + 1510, 0, 3 * BS + 5 - 1510));
+	expect(e, 0, 7, 700);
+	expect(e, 1500, 7, 10);
+	expect(e, 3 * BS + 5, 7, 20);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 16: an unwritten extent becomes readable only after its data is on the device: any cut shows zeroes or the new data. */
+START_TEST(row16_conversion_follows_the_data)
+{
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct x4_ext x;
+
+	env_fallocate(e, 0, 0, 8 * BS);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(x4_map_lookup(e->i, 2, &x), 0);
+	ck_assert_int_eq(x.state, X4_EXT_UNWRITTEN);
+	fake_rec_start(e->f);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 2 * BS, 7, 2 * BS);
+	write_ok(e, DIO_DIRECT | DIO_DSYNC, 5 * BS + 512, 7, 1024);
+	cut_everywhere(e, 16, check_not_stale);
+	fake_rec_stop(e->f);
+	expect(e, 2 * BS, 7, 2 * BS);
+	expect(e, 5 * BS + 512, 7, 1024);
+	ck_assert_int_eq(x4_map_lookup(e->i, 2, &x), 0);
+	ck_assert_int_eq(x.state, X4_EXT_WRITTEN);
+	ck_assert_int_eq(x4_map_lookup(e->i, 6, &x), 0);
+	ck_assert_int_eq(x.state, X4_EXT_UNWRITTEN);
+	env_close(e);
+}
+END_TEST
+
+static struct env *watch_env;
+static uint64_t watch_size_max;
+static unsigned watch_calls;
+static void watch_size(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	uint64_t s = x4_inode_size(watch_env->i);
+
+	watch_size_max = FDIO_MAX(watch_size_max, s);
+	watch_calls++;
+}
+
+static pthread_barrier_t extend_barrier;
+struct extender { struct env *e; uint64_t pos; uint32_t len; };
+static void *extend(void *arg)
+{
+	struct extender *x = arg;
+	void *b = buf_new(x->len);
+	struct treq t;
+
+	pattern(b, 1, x->pos, x->len);
+	pthread_barrier_wait(&extend_barrier);
+	req_submit(x->e, x->e->file, &t, DIO_DIRECT | DIO_WRITE, x->pos, b, x->len);
+	ck_assert_int_eq(req_wait(x->e, &t), x->len);
+	free(b);
+	return NULL;
+}
+
+/* 17: the size grows after the data is there; of two extenders the larger wins. */
+START_TEST(row17_size_follows_the_data)
+{
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+
+	write_ok(e, DIO_DIRECT, 0, 1, BS);
+	watch_env = e;
+	watch_size_max = watch_calls = 0;
+	fake_set_hook(e->f, watch_size, NULL); /* before and after each data write */
+	write_ok(e, DIO_DIRECT, BS, 1, 8 * BS);
+	fake_set_hook(e->f, NULL, NULL);
+	ck_assert_uint_gt(watch_calls, 1);
+	ck_assert_uint_eq(watch_size_max, BS);
+	ck_assert_uint_eq(x4_inode_size(e->i), 9 * BS);
+	env_close(e);
+
+	e = env_new(&(struct env_opt){ .threads = 2 });
+	for (unsigned k = 0; k < 20; k++) {
+		uint64_t base = x4_inode_size(e->i);
+		struct extender a = { e, base, 2 * BS }, b = { e, base + 2 * BS, 6 * BS };
+		pthread_t t;
+		pthread_barrier_init(&extend_barrier, NULL, 2);
+		pthread_create(&t, NULL, extend, &a);
+		extend(&b);
+		pthread_join(t, NULL);
+		pthread_barrier_destroy(&extend_barrier);
+		ck_assert_uint_eq(x4_inode_size(e->i), base + 8 * BS);
+		expect(e, base, 1, 8 * BS);
+	}
+	env_close(e);
+}
+END_TEST
+
+struct truncer { struct env *e; uint64_t size; unsigned done; };
+static void *truncate_thread(void *arg)
+{
+	struct truncer *t = arg;
+
+	env_truncate(t->e, t->e->i, t->size);
+	__atomic_store_n(&t->done, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* 18: truncate waits for I/O in flight, and what comes meanwhile does not slip in. */
+START_TEST(row18_truncate_drains)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 2 });
+	void *b = buf_new(4 * BS), *c = buf_new(BS);
+	struct truncer tr = { .e = e };
+	struct treq w, r, late;
+	pthread_t th;
+
+	make_extents(e, 4);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	pattern(b, 2, 0, 4 * BS);
+	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, 4 * BS);
+	req_submit(e, e->file, &r, DIO_DIRECT, 0, c, BS);
+	ck_assert_uint_eq(fake_held(e->f), 5);
+	uint64_t waits = counter(CTR_dio_gate_wait), diverted = counter(CTR_dio_gate_diverted);
+	pthread_create(&th, NULL, truncate_thread, &tr);
+	wait_counter(CTR_dio_gate_wait, waits + 1);
+	ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
+	void *lb = buf_new(BS);
+	req_submit(e, e->file, &late, DIO_DIRECT, 0, lb, BS);
+	ck_assert_uint_eq(counter(CTR_dio_gate_diverted) - diverted, 1);
+	ck_assert_int_eq(req_wait(e, &late), BS); /* by a worker: the truncate is not there yet */
+	for (unsigned k = 0; k < 4; k++) {
+		ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
+		fake_complete(e->f, 1); /* all but the first */
+	}
+	usleep(2000);
+	ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
+	fake_complete(e->f, 0);
+	pthread_join(th, NULL);
+	ck_assert_int_eq(req_wait(e, &w), 4 * BS);
+	ck_assert_int_eq(req_wait(e, &r), BS);
+	ck_assert_uint_eq(x4_inode_size(e->i), 0);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	free(b);
+	free(c);
+	free(lb);
+	env_close(e);
+}
+END_TEST
+
+/* 18: a read alone is waited for as well: its blocks are not given away under it. */
+START_TEST(row18_truncate_waits_for_a_read)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 1 });
+	struct truncer tr = { .e = e };
+	uint8_t *b = buf_new(BS), *want = buf_new(BS);
+	struct treq r;
+	pthread_t th;
+
+	make_extents(e, 4);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &r, DIO_DIRECT, 2 * BS, b, BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	uint64_t waits = counter(CTR_dio_gate_wait);
+	pthread_create(&th, NULL, truncate_thread, &tr);
+	wait_counter(CTR_dio_gate_wait, waits + 1);
+	ck_assert_uint_eq(x4_inode_size(e->i), 4 * BS);
+	fake_complete(e->f, 0);
+	pthread_join(th, NULL);
+	ck_assert_int_eq(req_wait(e, &r), BS);
+	pattern(want, 1, 2 * BS, BS);
+	ck_assert_mem_eq(b, want, BS);
+	ck_assert_uint_eq(x4_inode_size(e->i), 0);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	free(b);
+	free(want);
+	env_close(e);
+}
+END_TEST
+
+/* 18: a gate that is closed for writes sends them to workers, and lets reads pass. */
+START_TEST(row18_closed_for_writes)
+{
+	struct env *e = env_new(NULL);
+	uint8_t *b = buf_new(BS), *c = buf_new(BS);
+	struct treq w, r;
+
+	make_extents(e, 2);
+	ck_assert_int_eq(dio_gate_close(e->d, e->i, DIO_GATE_WRITES), 0);
+	uint64_t diverted = counter(CTR_dio_gate_diverted);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	ck_assert_uint_eq(fake_held(e->f), 0);
+	ck_assert_uint_eq(counter(CTR_dio_gate_diverted) - diverted, 1);
+	req_submit(e, e->file, &r, DIO_DIRECT, BS, c, BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	fake_complete(e->f, 0);
+	ck_assert(req_is_done(&r) && !req_is_done(&w));
+	dio_gate_open(e->d, e->i, DIO_GATE_WRITES);
+	ck_assert_int_eq(req_wait(e, &w), BS);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	free(b);
+	free(c);
+	env_close(e);
+}
+END_TEST
+
+/* 18b: many rounds of closing against a stream of fast requests that complete elsewhere: no wake-up is lost. */
+START_TEST(row18_gate_storm)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 2 });
+	struct treq t[8];
+	void *b = buf_new(BS);
+	struct truncer tr;
+	pthread_t th;
+
+	make_extents(e, 1);
+	fake_set_mode(e->f, FAKE_THREAD, 5);
+	for (unsigned k = 0; k < 200; k++) {
+		tr = (struct truncer){ .e = e, .size = BS };
+		pthread_create(&th, NULL, truncate_thread, &tr);
+		for (unsigned n = 0; n < 8; n++)
+			req_submit(e, e->file, &t[n], DIO_DIRECT, 0, b, BS);
+		for (unsigned n = 0; n < 8; n++)
+			ck_assert_int_eq(req_wait(e, &t[n]), BS);
+		pthread_join(th, NULL);
+	}
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+static sem_t hold_in, hold_out;
+static void hold_worker(struct work *w)
+{
+	sem_post(&hold_in);
+	sem_wait(&hold_out);
+}
+
+/* 24: slow things run on workers; with all of them stuck, the fast path goes on. */
+START_TEST(row24_the_loop_never_waits)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 1 });
+	struct work hold;
+	struct treq slow;
+	void *b = buf_new(BS);
+
+	make_extents(e, 2);
+	sem_init(&hold_in, 0, 0);
+	sem_init(&hold_out, 0, 0);
+	wq_queue(e->workers, &hold, hold_worker);
+	sem_wait(&hold_in);
+	pattern(b, 1, 8 * BS, BS);
+	req_submit(e, e->file, &slow, DIO_DIRECT | DIO_WRITE, 8 * BS, b, BS);
+	for (unsigned k = 0; k < 20; k++) {
+		struct treq t;
+		void *c = buf_new(2 * BS);
+		pattern(c, 1, 0, 2 * BS);
+		req_submit(e, e->file, &t, DIO_DIRECT | (k & 1 ? DIO_WRITE : 0), 0, c, 2 * BS);
+		ck_assert_uint_eq(t.done, 1);
+		ck_assert_int_eq(t.res, 2 * BS);
+		free(c);
+	}
+	ck_assert(!req_is_done(&slow));
+	sem_post(&hold_out);
+	ck_assert_int_eq(req_wait(e, &slow), BS);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+static struct {
+	struct env *e;
+	struct treq *t;
+	unsigned calls;
+	uint64_t size, off, len;
+	uint8_t byte;
+	struct work *w;
+	void (*done)(struct work *);
+} inv;
+
+static void inval_check(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
+{
+	uint8_t b[512];
+
+	inv.calls++;
+	inv.off = off;
+	inv.len = len;
+	ck_assert(!req_is_done(inv.t));                      /* before the answer */
+	ck_assert_uint_eq(x4_inode_size(i), inv.size);       /* after the size */
+	fake_peek(inv.e->f, b, 512, dev_addr(inv.e, off));
+	ck_assert(all_bytes(b, inv.byte, 512));              /* after the data */
+	ck_assert_int_eq(dio_gate_close(inv.e->d, i, DIO_GATE_ALL), 0); /* nothing in flight is counted */
+	x4_inode_lock_excl(i);                               /* and no lock is held */
+	x4_inode_unlock(i);
+	dio_gate_open(inv.e->d, i, DIO_GATE_ALL);
+	done(w);
+}
+
+static void inval_write(struct env *e, uint64_t pos, uint8_t byte, uint64_t size_after, unsigned calls)
+{
+	struct treq t;
+	void *b = buf_new(2 * BS);
+
+	memset(b, byte, 2 * BS);
+	inv.calls = 0;
+	inv.e = e;
+	inv.t = &t;
+	inv.size = size_after;
+	inv.byte = byte;
+	req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, pos, b, 2 * BS);
+	ck_assert_int_eq(req_wait(e, &t), 2 * BS);
+	ck_assert_uint_eq(inv.calls, calls);
+	if (calls) {
+		ck_assert_uint_eq(inv.off, pos);
+		ck_assert_uint_eq(inv.len, 2 * BS);
+	}
+	free(b);
+}
+
+/* 25: device, extents and size, unlock, invalidate, answer: in this order; and only where pages may be cached. */
+START_TEST(row25_order_of_invalidation)
+{
+	struct env *e = env_new(&(struct env_opt){ .inval = inval_check });
+	void *b = buf_new(BS);
+
+	inval_write(e, 0, 1, 2 * BS, 0);         /* nothing was ever cached */
+	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), BS);
+	inval_write(e, 0, 2, 2 * BS, 0);
+	ck_assert_int_eq(io(e, 0, 0, b, BS), BS); /* a page cache read */
+	inval_write(e, 0, 3, 2 * BS, 1);         /* fast overwrite */
+	inval_write(e, 2 * BS, 4, 4 * BS, 1);    /* extends */
+	inval_write(e, 8 * BS, 5, 10 * BS, 1);
+	inval_write(e, 6 * BS, 6, 10 * BS, 1);   /* hole inside */
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+struct forget {
+	struct env *e;
+	unsigned calls, all;
+	bool late, read_between;
+};
+
+static void inval_forget(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
+{
+	struct forget *g = arg;
+	uint8_t *b = buf_new(BS);
+
+	(void)i;
+	g->calls++;
+	if (!off && len == INT64_MAX) {
+		g->all++;
+		if (g->read_between)
+			ck_assert_int_eq(io(g->e, 0, 0, b, BS), BS);
+		if (g->late)
+			dio_inval_late(w);
+	}
+	free(b);
+	done(w);
+}
+
+/* Nobody has used the page cache for a while: all pages are forgotten once, and later writes need not ask. Not if somebody read
+ * meanwhile, and not if the answer goes before the pages do. */
+START_TEST(row25_files_that_left_the_page_cache)
+{
+	for (unsigned how = 0; how < 3; how++) {
+		struct forget g = { .late = how == 1, .read_between = how == 2 };
+		struct env *e = env_new(&(struct env_opt){ .inval = inval_forget, .inval_arg = &g });
+
+		g.e = e;
+		write_ok(e, 0, 0, 1, BS);
+		for (unsigned k = 0; k < 40; k++)
+			write_ok(e, DIO_DIRECT, 0, k, BS);
+		ck_assert_uint_eq(g.calls, how ? 40 : 33);
+		ck_assert_uint_eq(g.all, how == 0 ? 1 : how == 1 ? 8 : 1);
+		write_ok(e, 0, 0, 1, BS); /* back in the page cache */
+		write_ok(e, DIO_DIRECT, 0, 2, BS);
+		ck_assert_uint_eq(g.calls, how ? 41 : 34);
+		env_close(e);
+	}
+}
+END_TEST
+
+static void late_read_done(struct dio_req *r, ssize_t res)
+{
+	struct treq *t = container_of(r, struct treq, r);
+
+	t->res = res;
+	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
+	inv.done(inv.w);
+}
+
+static struct treq kernel_read;
+static void inval_reads(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
+{
+	/* The kernel holds a page locked by a read of the same range, and the notification waits for it. */
+	inv.calls++;
+	inv.w = w;
+	inv.done = done;
+	memset(&kernel_read, 0, sizeof(kernel_read));
+	kernel_read.r = (struct dio_req){ .file = inv.e->file, .pos = off + 1, .len = 100, .buf = arg, .buf_index = -1,
+					  .done = late_read_done };
+	dio_submit(inv.e->d, &kernel_read.r);
+}
+
+/* 26: the notification may wait for a read of the same range: no deadlock, with a single worker, on either path. */
+START_TEST(row26_notify_waits_for_a_read)
+{
+	uint8_t page[128];
+	struct env *e = env_new(&(struct env_opt){ .threads = 1, .inval = inval_reads, .inval_arg = page });
+	struct treq t;
+	void *b = buf_new(2 * BS);
+
+	inv.e = e;
+	write_ok(e, 0, 0, 1, 2 * BS);
+	for (unsigned k = 0; k < 2; k++) {
+		memset(b, 'n' + k, 2 * BS);
+		inv.calls = 0;
+		req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, k * 4 * BS, b, 2 * BS); /* overwrite; then extension */
+		ck_assert_int_eq(req_wait(e, &t), 2 * BS);
+		ck_assert_uint_eq(inv.calls, 1);
+		ck_assert_int_eq(kernel_read.res, 100);
+		ck_assert(all_bytes(page, 'n' + k, 100)); /* the newest data */
+	}
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 27: with the pool empty a request takes the reserve of its file, else it waits; it never fails. */
+START_TEST(row27_progress_without_segments)
+{
+	struct env *e = env_new(&(struct env_opt){ .segs = 1 });
+	struct treq t[6];
+	uint8_t *b = buf_new(6 * 8 * BS);
+
+	make_extents(e, 8);
+	uint64_t reserve = counter(CTR_dio_reserve_used), wait = counter(CTR_dio_pool_wait);
+	for (unsigned seed = 1; seed <= 20; seed++) {
+		fake_set_mode(e->f, FAKE_HELD, seed);
+		for (unsigned k = 0; k < 6; k++)
+			req_submit(e, e->file, &t[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
+		fake_complete_random(e->f);
+		for (unsigned k = 0; k < 6; k++) {
+			ck_assert_int_eq(req_wait(e, &t[k]), 8 * BS);
+			ck_assert_mem_eq(b + k * 8 * BS, b, 8 * BS);
+		}
+	}
+	ck_assert_uint_gt(counter(CTR_dio_reserve_used), reserve);
+	ck_assert_uint_gt(counter(CTR_dio_pool_wait), wait);
+	/* An error while others wait. */
+	fake_set_mode(e->f, FAKE_HELD, 3);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, 2 * BS), .len = 1, .repeat = 2,
+						   .action = FAKE_ERROR, .err = -EIO });
+	for (unsigned k = 0; k < 6; k++)
+		req_submit(e, e->file, &t[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
+	fake_complete_random(e->f);
+	unsigned bad = 0;
+	for (unsigned k = 0; k < 6; k++)
+		bad += req_wait(e, &t[k]) == -EIO;
+	ck_assert_uint_eq(bad, 2);
+	fake_fault_clear(e->f);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	expect(e, 0, 1, 8 * BS);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 31: a write that must kill privileges does, also where the data could have gone out directly. */
+START_TEST(row31_killpriv)
+{
+	struct env *e = env_new(NULL);
+	struct x4_attr a = { .mode = S_IFREG | 04755 };
+
+	make_extents(e, 1);
+	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MODE, &a), 0);
+	write_ok(e, DIO_DIRECT, 0, 2, BS);
+	ck_assert_uint_eq(x4_inode_mode(e->i) & 07777, 04755);
+	write_ok(e, DIO_DIRECT | DIO_KILLPRIV, 0, 3, BS);
+	ck_assert_uint_eq(x4_inode_mode(e->i) & 07777, 0755);
+	env_close(e);
+}
+END_TEST
+
+static uint64_t rnd(uint64_t *s)
+{
+	*s = *s * 6364136223846793005ULL + 1442695040888963407ULL;
+	return *s >> 33;
+}
+
+static void model_step(struct env *e, uint8_t *model, uint64_t *size, uint8_t *b, uint64_t *s)
+{
+	unsigned kind = rnd(s) % 10, cap = 64 * BS;
+	uint32_t unit = rnd(s) % 3 ? 512 : 1;
+	uint64_t pos = rnd(s) % (cap - 1) / unit * unit;
+	uint32_t len = 1 + rnd(s) % (rnd(s) % 4 ? 3 * BS : 20 * BS);
+
+	len = FDIO_MIN((uint64_t)fdio_round_up(len, unit), cap - pos);
+	if (kind < 5) {
+		pattern(b, rnd(s) % 200, pos, len);
+		unsigned flags = DIO_WRITE | (rnd(s) % 2 ? DIO_DIRECT : 0) | (rnd(s) % 8 ? 0 : DIO_DSYNC);
+		ck_assert_int_eq(io(e, flags, pos, b, len), len);
+		memcpy(model + pos, b, len);
+		*size = FDIO_MAX(*size, pos + len);
+	} else if (kind < 8) {
+		uint64_t want = pos >= *size ? 0 : FDIO_MIN((uint64_t)len, *size - pos);
+		ck_assert_int_eq(io(e, rnd(s) % 2 ? DIO_DIRECT : 0, pos, b, len), want);
+		ck_assert_mem_eq(b, model + pos, want);
+	} else {
+		struct truncer t = { .e = e, .size = pos };
+		if (rnd(s) % 2) {
+			truncate_thread(&t);
+			if (pos < *size)
+				memset(model + pos, 0, *size - pos);
+			*size = pos;
+			return;
+		}
+		int mode = rnd(s) % 3 ? 0 : X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE;
+		env_fallocate(e, mode, pos, len);
+		if (mode)
+			memset(model + pos, 0, pos + len <= *size ? len : pos < *size ? *size - pos : 0);
+		else
+			*size = FDIO_MAX(*size, pos + len);
+	}
+}
+
+/* Everything at random against a model; loop test: one seed each. */
+START_TEST(model_random)
+{
+	struct env *e = env_new(&(struct env_opt){ .relaxed = true, .stale = true, .lbs = _i % 3 == 2 ? 4096 : 512, .segs = 2 });
+	uint8_t *model = calloc(1, 64 * BS), *b = buf_new(64 * BS);
+	uint64_t size = 0, seed = _i + 1;
+
+	for (unsigned k = 0; k < 300; k++) {
+		model_step(e, model, &size, b, &seed);
+		ck_assert_uint_eq(x4_inode_size(e->i), size);
+	}
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	ck_assert_uint_eq(x4_inode_size(n->i), size);
+	if (size) {
+		ck_assert_int_eq(io(n, 0, 0, b, size), size);
+		ck_assert_mem_eq(b, model, size);
+	}
+	env_close(n);
+	free(model);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("dio_rows2");
+	TCase *t = tcase_create("rows");
+	TCase *th = tcase_create("threads"); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
+
+	tcase_set_timeout(t, 60);
+	tcase_set_timeout(th, 60);
+	tcase_add_test(th, row14_writers_of_one_block_serialise);
+	tcase_add_test(th, row14_sub_sector_write_drains_fast_writes);
+	tcase_add_test(t, row15_edges_of_new_blocks_are_zero);
+	tcase_add_test(t, row15_gap_after_a_short_block);
+	tcase_add_test(t, row16_conversion_follows_the_data);
+	tcase_add_test(th, row17_size_follows_the_data);
+	tcase_add_test(th, row18_truncate_drains);
+	tcase_add_test(th, row18_truncate_waits_for_a_read);
+	tcase_add_test(t, row18_closed_for_writes);
+	tcase_add_test(th, row18_gate_storm);
+	tcase_add_test(th, row24_the_loop_never_waits);
+	tcase_add_test(t, row25_order_of_invalidation);
+	tcase_add_test(t, row25_files_that_left_the_page_cache);
+	tcase_add_test(th, row26_notify_waits_for_a_read);
+	tcase_add_test(t, row27_progress_without_segments);
+	tcase_add_test(t, row31_killpriv);
+	tcase_add_loop_test(t, model_random, 0, 6);
+	suite_add_tcase(s, t);
+	suite_add_tcase(s, th);
+	SRunner *r = srunner_create(s);
+	env_template();
+	srunner_run_all(r, CK_NORMAL);
+	env_template_free();
+	int bad = srunner_ntests_failed(r);
+	srunner_free(r);
+	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+}

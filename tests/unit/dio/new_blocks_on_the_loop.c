@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Writes of new blocks on the loop thread (dio/append_small.c): no worker, nothing of what the blocks held before, and everything given back
+ * where it cannot be done without waiting. Everything runs on the test's thread but where it says so.
+ */
+#include "base/nowait.h"
+#include "kit/engine.h"
+#include "ext4/x4_types.h"
+
+#include <pthread.h>
+
+static void submit(struct env *e, struct treq *t, unsigned flags, uint64_t pos, uint8_t *b, uint32_t len)
+{
+	memset(t, 0, sizeof(*t));
+	req_submit(e, e->file, t, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
+	void (*done)(struct dio_req *, ssize_t) = t->r.done;
+	memset(t, 0, sizeof(*t));
+	t->r = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags | DIO_WRITE, .buf = b, .buf_index = -1,
+				 .buf_cap = fdio_round_up(len, BS) + BS, .done = done };
+	dio_submit(e->d, &t->r);
+}
+
+static uint8_t *data(uint64_t pos, uint32_t len)
+{
+	uint8_t *b = buf_new(fdio_round_up(len, BS) + BS);
+
+	pattern(b, 1, pos, len);
+	return b;
+}
+
+static void grow(struct env *e, unsigned flags, uint64_t pos, uint32_t len)
+{
+	uint8_t *b = data(pos, len);
+	struct treq t;
+
+	submit(e, &t, flags, pos, b, len);
+	ck_assert_int_eq(req_wait(e, &t), len);
+	free(b);
+}
+
+static uint64_t free_blocks(struct env *e)
+{
+	struct x4_statfs st;
+
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	x4_vol_statfs(e->vol, &st);
+	return st.bfree;
+}
+
+/* Sizes as tar writes them: from one multiple of 512 to the next. */
+START_TEST(no_worker)
+{
+	static const uint32_t len[] = { 3584, 512, 8704, 10240, 700 };
+	struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow), pos = 0, writes = fake_stats(e->f).writes;
+	uint8_t *r = buf_new(16 * BS);
+
+	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++])
+		grow(e, DIO_KILLCAPS, pos, len[k]);
+	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
+	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(len));
+	ck_assert_uint_eq(fake_stats(e->f).writes - writes, ARRAY_SIZE(len)); /* one request each, where the blocks follow each other */
+	ck_assert_uint_eq(x4_inode_size(e->i), pos);
+	expect(e, 0, 1, pos);
+	x4_map_drop(e->i);
+	expect(e, 0, 1, pos);
+	/* The end is in mid-sector: not without reading. */
+	grow(e, 0, pos, 100);
+	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow + 1);
+	expect(e, 0, 1, pos + 100);
+	env_truncate(e, e->i, 10 * BS);
+	ck_assert_int_eq(io(e, 0, pos + 100, r, 16 * BS), 10 * BS - pos - 100);
+	ck_assert(all_bytes(r, 0, 10 * BS - pos - 100));
+	free(r);
+	env_close(e);
+}
+END_TEST
+
+/* The buffer may not be changed behind the data, the write does not begin at the end, something is mapped there: all is left to the slow path. */
+START_TEST(not_this_way)
+{
+	struct env *e = env_new(&(struct env_opt){ .relaxed = true });
+	uint64_t grown = counter(CTR_dio_grow);
+
+	write_ok(e, 0, 0, 1, 1000);
+	grow(e, 0, BS, 1000);
+	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
+	env_truncate(e, e->i, 2 * BS);
+	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
+	grow(e, 0, 2 * BS, 1000);
+	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
+	expect(e, 2 * BS, 1, 1000);
+	/* A hole, but with blocks set aside behind it. */
+	env_truncate(e, e->i, 2 * BS);
+	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
+	grow(e, 0, 2 * BS, 1000);
+	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
+	expect(e, 2 * BS, 1, 1000);
+	env_close(e);
+}
+END_TEST
+
+/* Streams of whole blocks get their window as before. */
+START_TEST(a_stream_gets_a_window)
+{
+	struct env *e = env_new(NULL);
+
+	grow(e, 0, 0, BS);
+	grow(e, 0, BS, BS);
+	grow(e, 0, 2 * BS, BS);
+	ck_assert_uint_gt(x4_window_end(e->i), x4_inode_size(e->i));
+	expect(e, 0, 1, 3 * BS);
+	env_close(e);
+}
+END_TEST
+
+/* A miss at each place that might wait, before the data is written and after. */
+START_TEST(miss_at_each_place)
+{
+	unsigned early = 0, late = 0;
+
+	for (unsigned n = 1;; n++) {
+		struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+		uint64_t before = counter(CTR_dio_grow_again), slow = counter(CTR_dio_write_slow), was = free_blocks(e);
+
+		grow(e, 0, 0, 3584);
+		slow = counter(CTR_dio_write_slow);
+		nowait_self.fail_at = n;
+		grow(e, 0, 3584, 8704);
+		bool reached = !nowait_self.fail_at;
+		nowait_self.fail_at = 0;
+		if (counter(CTR_dio_grow_again) > before)
+			late++;
+		else if (counter(CTR_dio_write_slow) > slow)
+			early++;
+		ck_assert_uint_eq(counter(CTR_dio_write_slow) > slow, reached);
+		expect(e, 0, 1, 3584 + 8704);
+		ck_assert_uint_eq(was - free_blocks(e), 3);
+		env_close(e);
+		if (!reached)
+			break;
+		ck_assert_uint_lt(n, 100);
+	}
+	ck_assert_uint_gt(early, 1);
+	ck_assert_uint_gt(late, 1);
+}
+END_TEST
+
+START_TEST(error_of_the_device)
+{
+	struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+	uint64_t was;
+	uint8_t *b = data(BS, 2 * BS);
+	struct treq t;
+
+	grow(e, 0, 0, BS - 512);
+	was = free_blocks(e);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO, .off = dev_addr(e, 0) + BS - 512,
+						    .len = BS, .repeat = 1 });
+	pattern(b, 1, BS - 512, 2 * BS);
+	submit(e, &t, 0, BS - 512, b, 2 * BS);
+	ck_assert_int_eq(req_wait(e, &t), -EIO);
+	ck_assert_uint_eq(x4_inode_size(e->i), BS - 512);
+	ck_assert_uint_eq(free_blocks(e), was);
+	submit(e, &t, 0, BS - 512, b, 2 * BS);
+	ck_assert_int_eq(req_wait(e, &t), 2 * BS);
+	expect(e, 0, 1, 3 * BS - 512);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* A short write is continued. */
+START_TEST(short_write)
+{
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	uint64_t grown = counter(CTR_dio_grow);
+
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_SHORT, .n = 1024, .repeat = 1 });
+	grow(e, 0, 0, 2 * BS);
+	ck_assert_uint_eq(counter(CTR_dio_grow), grown + 1);
+	expect(e, 0, 1, 2 * BS);
+	env_close(e);
+}
+END_TEST
+
+static void *truncate_thread(void *arg)
+{
+	struct env *e = arg;
+
+	env_truncate(e, e->i, BS);
+	return NULL;
+}
+
+/* Whoever changes the size waits; so does a second write, on its worker; nobody sees the data before it is all there. */
+START_TEST(others_wait)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 2, .stale = true });
+	uint8_t *b = data(0, 3 * BS), *r = buf_new(BS);
+	struct treq t, t2;
+	pthread_t th;
+
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	submit(e, &t, 0, 0, b, 2 * BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	uint64_t waits = counter(CTR_dio_gate_wait);
+	submit(e, &t2, 0, 0, b, 3 * BS);
+	wait_counter(CTR_dio_gate_wait, waits + 1);
+	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
+	wait_counter(CTR_dio_gate_wait, waits + 2);
+	ck_assert_int_eq(io(e, 0, 0, r, BS), 0);
+	fake_complete(e->f, 0);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &t), 2 * BS);
+	ck_assert_int_eq(req_wait(e, &t2), 3 * BS);
+	pthread_join(th, NULL);
+	expect(e, 0, 1, BS);
+	free(b);
+	free(r);
+	env_close(e);
+}
+END_TEST
+
+START_TEST(no_space)
+{
+	struct env *e = env_new(NULL);
+	struct x4_inode *g = env_file(e, "g");
+	struct dio_file *gf;
+	uint8_t *b = data(0, 2 * BS);
+	struct treq t;
+	uint64_t pos = 0;
+
+	ck_assert_int_eq(dio_file_open(e->d, g, &gf), 0);
+	do {
+		req_submit(e, gf, &t, DIO_WRITE | DIO_ROOT, pos, b, BS);
+		pos += 2 * BS;
+	} while (req_wait(e, &t) == BS);
+	ck_assert_int_eq(t.res, -ENOSPC);
+	submit(e, &t, DIO_ROOT, 0, b, 2 * BS);
+	ck_assert_int_eq(req_wait(e, &t), -ENOSPC);
+	ck_assert_uint_eq(x4_inode_size(e->i), 0);
+	dio_file_close(gf);
+	x4_iput(g);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* A cut at any moment: a size of one of the writes, its data, and nothing else; with O_DSYNC what was answered is there. */
+START_TEST(cut_anywhere)
+{
+	static const uint32_t len[] = { 3584, 8704, 10240, 700 };
+	unsigned flags = _i ? DIO_DSYNC : 0, done_at[ARRAY_SIZE(len)];
+	struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+	uint64_t pos = 0, grown = counter(CTR_dio_grow);
+
+	fake_rec_start(e->f);
+	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++]) {
+		grow(e, flags, pos, len[k]);
+		done_at[k] = fake_rec_events(e->f);
+	}
+	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(len));
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	unsigned events = fake_rec_events(e->f);
+	for (unsigned k = 0; k <= events; k++) {
+		struct env *n = env_on(fake_rec_cut(e->f, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
+		uint64_t size = x4_inode_size(n->i), sum = 0, least = 0;
+		bool found = size == 0;
+
+		for (unsigned w = 0; w < ARRAY_SIZE(len); w++) {
+			sum += len[w];
+			found = found || size == sum;
+			if (flags && k >= done_at[w])
+				least = sum;
+		}
+		ck_assert_msg(found, "event %u: size %llu", k, (unsigned long long)size);
+		ck_assert_uint_ge(size, k == events ? pos : least);
+		if (size)
+			expect(n, 0, 1, size);
+		env_close(n);
+	}
+	fake_rec_stop(e->f);
+	env_close(e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("dio_grow");
+	TCase *t = tcase_create("grow");
+	SRunner *sr;
+	int failed;
+
+	env_template();
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, no_worker);
+	tcase_add_test(t, not_this_way);
+	tcase_add_test(t, a_stream_gets_a_window);
+	tcase_add_test(t, miss_at_each_place);
+	tcase_add_test(t, error_of_the_device);
+	tcase_add_test(t, short_write);
+	tcase_add_test(t, others_wait);
+	tcase_add_test(t, no_space);
+	tcase_add_loop_test(t, cut_anywhere, 0, 2);
+	suite_add_tcase(s, t);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	env_template_free();
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Writes while there is no memory: the linker puts the functions below in the place of malloc and its like for the rooms of the product
+ * (not for the fake device and this test, see dio.inc), and from a point on all of them fail. Whatever brings data to the device
+ * has to go through: that is what a daemon which is asked to write out, so that there will be memory, is for.
+ */
+#include "kit/engine.h"
+#include "base/log.h"
+#include "ext4/x4_types.h"
+#include "journal/journal_types.h"
+
+#include <errno.h>
+
+struct write { uint64_t pos; uint32_t len; };
+
+static bool no_memory;
+static unsigned refused;
+
+static bool refuse(void)
+{
+	if (!__atomic_load_n(&no_memory, __ATOMIC_SEQ_CST))
+		return false;
+	__atomic_add_fetch(&refused, 1, __ATOMIC_SEQ_CST);
+	errno = ENOMEM;
+	return true;
+}
+
+void *__wrap_malloc(size_t len);
+void *__wrap_malloc(size_t len) { return refuse() ? NULL : malloc(len); }
+void *__wrap_calloc(size_t n, size_t len);
+void *__wrap_calloc(size_t n, size_t len) { return refuse() ? NULL : calloc(n, len); }
+void *__wrap_realloc(void *p, size_t len);
+void *__wrap_realloc(void *p, size_t len) { return refuse() ? NULL : realloc(p, len); }
+int __wrap_posix_memalign(void **p, size_t align, size_t len);
+int __wrap_posix_memalign(void **p, size_t align, size_t len) { return refuse() ? ENOMEM : posix_memalign(p, align, len); }
+
+/* libcheck is linked statically, and keeps notes. */
+void *__wrap_emalloc(size_t len);
+void *__wrap_emalloc(size_t len) { return malloc(len); }
+void *__wrap_erealloc(void *p, size_t len);
+void *__wrap_erealloc(void *p, size_t len) { return realloc(p, len); }
+
+static void memory(bool on) { __atomic_store_n(&no_memory, !on, __ATOMIC_SEQ_CST); }
+
+/* What was written is there, also after a power cut. */
+static void finish(struct env *e, const struct write *w, unsigned n)
+{
+	struct env *after;
+
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	memory(true);
+	after = env_cut(e, FAKE_CUT_DROP, 1);
+	for (unsigned k = 0; k < n; k++) {
+		expect(e, w[k].pos, 1, w[k].len);
+		expect(after, w[k].pos, 1, w[k].len);
+	}
+	env_close(after);
+	env_close(e);
+}
+
+/* ------------------------------------------------------------------ writes */
+
+static void grow(struct env *e, uint64_t pos, uint32_t len)
+{
+	uint8_t *b = buf_new(fdio_round_up(len, BS) + BS);
+	struct treq t;
+
+	pattern(b, 1, pos, len);
+	memset(&t, 0, sizeof(t));
+	req_submit(e, e->file, &t, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
+	void (*done)(struct dio_req *, ssize_t) = t.r.done;
+	memset(&t, 0, sizeof(t));
+	t.r = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = DIO_WRITE, .buf = b, .buf_index = -1,
+				.buf_cap = fdio_round_up(len, BS) + BS, .done = done };
+	dio_submit(e->d, &t.r);
+	ck_assert_int_eq(req_wait(e, &t), len);
+	free(b);
+}
+
+START_TEST(at_the_end_on_the_loop)
+{
+	static const struct write w[] = { { 0, 3584 }, { 3584, 512 }, { 4096, 8704 }, { 12800, 10240 }, { 23040, 700 } };
+	struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow);
+
+	memory(false);
+	for (unsigned k = 0; k < ARRAY_SIZE(w); k++) {
+		grow(e, w[k].pos, w[k].len);
+		ck_assert_int_eq(x4_vol_sync(e->vol), 0); /* each time another transaction */
+	}
+	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
+	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(w));
+	finish(e, w, ARRAY_SIZE(w));
+}
+END_TEST
+
+/* Through the append window, which opens on the way. */
+START_TEST(at_the_end_in_a_stream)
+{
+	static const struct write w[] = { { 0, 200 * BS } };
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+
+	memory(false);
+	for (unsigned k = 0; k < 200; k++)
+		write_ok(e, 0, (uint64_t)k * BS, 1, BS);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	finish(e, w, 1);
+}
+END_TEST
+
+enum { SPOTS = 500 };
+
+/* Into holes, so that the tree gets two levels; then into those between, so that it fits the inode again and its nodes are freed. */
+START_TEST(into_holes)
+{
+	static const struct write w[] = { { 0, 2 * SPOTS * BS } };
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+
+	env_truncate(e, e->i, 2 * SPOTS * BS);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	memory(false);
+	for (unsigned k = 0; k < SPOTS; k++) {
+		write_ok(e, 0, (uint64_t)(k * 37 % SPOTS) * 2 * BS, 1, BS);
+		if (k % 100 == 99)
+			ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	}
+	for (unsigned k = 0; k < SPOTS; k++) {
+		write_ok(e, DIO_DSYNC * (k % 50 == 49), (uint64_t)(k * 41 % SPOTS) * 2 * BS + BS, 1, BS);
+		if (k % 100 == 99)
+			ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	}
+	finish(e, w, 1);
+}
+END_TEST
+
+START_TEST(into_what_is_preallocated)
+{
+	static const struct write w[] = { { 0, 2 * SPOTS * BS } };
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+
+	env_fallocate(e, 0, 0, 2 * SPOTS * BS);
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	memory(false);
+	for (unsigned half = 0; half < 2; half++)
+		for (unsigned k = 0; k < SPOTS; k++)
+			write_ok(e, 0, (uint64_t)(k * 37 % SPOTS) * 2 * BS + half * BS, 1, BS);
+	finish(e, w, 1);
+}
+END_TEST
+
+/* One request that gets its blocks in many pieces. */
+START_TEST(in_many_pieces)
+{
+	static const struct write w[] = { { 0, 100 * BS } };
+	struct env *e = env_new(NULL);
+	struct x4_inode *g = env_file(e, "g"), *f = e->i;
+	struct x4_statfs st;
+
+	/* The other file has all space but every other block at its beginning. */
+	x4_vol_statfs(e->vol, &st);
+	e->i = g;
+	env_fallocate(e, 0, 0, (st.bfree - 200) * BS);
+	for (unsigned k = 0; k < 250; k++)
+		env_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * BS, BS);
+	x4_vol_statfs(e->vol, &st);
+	env_fallocate(e, 0, x4_inode_size(g), 190 * BS);
+	e->i = f;
+	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	memory(false);
+	write_ok(e, DIO_ROOT, 0, 1, 100 * BS);
+	ck_assert_uint_gt(counter(CTR_x4_map_reserve), 1);
+	x4_iput(g);
+	finish(e, w, 1);
+}
+END_TEST
+
+/* The map was dropped earlier; the size only follows; a gap is zeroed. */
+START_TEST(without_a_map)
+{
+	static const struct write w[] = { { 0, BS }, { 2 * BS, 8 * BS }, { 100 * BS, BS } };
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+
+	write_ok(e, 0, 0, 1, BS);
+	memory(false);
+	x4_map_drop(e->i);
+	for (unsigned k = 1; k < ARRAY_SIZE(w); k++) {
+		write_ok(e, 0, w[k].pos, 1, w[k].len);
+		x4_map_drop(e->i);
+	}
+	finish(e, w, ARRAY_SIZE(w));
+}
+END_TEST
+
+/* ------------------------------------------------------------------ around them */
+
+/* Others free so much in one transaction that there is no room for their records: then another transaction begins. */
+START_TEST(beside_much_that_is_freed)
+{
+	static const struct write w[] = { { 0, BS } };
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+
+	memory(false);
+	for (unsigned k = 0; k < 1500; k++) {
+		write_ok(e, 0, 0, 1, BS);
+		env_truncate(e, e->i, 0);
+	}
+	ck_assert_uint_gt(counter(CTR_jnl_mem_closed), 0);
+	write_ok(e, 0, 0, 1, BS);
+	finish(e, w, 1);
+}
+END_TEST
+
+/* The block cache cannot grow: blocks that nobody uses go. */
+START_TEST(with_a_full_cache)
+{
+	static const struct write w[] = { { 0, BS } };
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	uint64_t shed = counter(CTR_jnl_cache_shed);
+
+	memory(false);
+	for (uint64_t blk = 1; blk < ENV_SIZE / BS; blk++) {
+		struct jnl_buf *b;
+
+		ck_assert_int_eq(jnl_bread(e->vol->jnl, blk, &b), 0);
+		jnl_brelse(b);
+	}
+	ck_assert_uint_gt(counter(CTR_jnl_cache_shed), shed);
+	write_ok(e, 0, 0, 1, BS);
+	finish(e, w, 1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("writes without memory");
+	TCase *t = tcase_create("nomem");
+
+	env_template();
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, at_the_end_on_the_loop);
+	tcase_add_test(t, at_the_end_in_a_stream);
+	tcase_add_test(t, into_holes);
+	tcase_add_test(t, into_what_is_preallocated);
+	tcase_add_test(t, in_many_pieces);
+	tcase_add_test(t, without_a_map);
+	tcase_add_test(t, beside_much_that_is_freed);
+	tcase_add_test(t, with_a_full_cache);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	env_template_free();
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

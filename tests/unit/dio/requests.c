@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The engine's promises, first part: life of a request, errors, ends of files, short transfers, alignment.
+ * One test for each; the number is the promise's number in ARCHITECTURE.
+ */
+#include "kit/engine.h"
+
+#include <unistd.h>
+
+/* 1: the submission holds a reference; whoever drops the last answers, once, also if all complete inside submit. */
+START_TEST(row01_one_answer_when_all_complete_inside_submit)
+{
+	for (unsigned n = 1; n <= 16; n += n < 4 ? 1 : 4) {
+		struct env *e = env_new(NULL);
+		struct treq t;
+		void *b = buf_new(16 * BS);
+
+		make_extents(e, n);
+		uint64_t simple = counter(CTR_dio_read_simple), multi = counter(CTR_dio_read_multi);
+		req_submit(e, e->file, &t, DIO_DIRECT, 0, b, n * BS);
+		ck_assert_uint_eq(t.done, 1); /* inside submit */
+		ck_assert_int_eq(t.res, n * BS);
+		ck_assert_uint_eq(counter(CTR_dio_read_simple) - simple, n == 1);
+		ck_assert_uint_eq(counter(CTR_dio_read_multi) - multi, n != 1);
+		expect(e, 0, 1, n * BS);
+		pattern(b, 2, 0, n * BS);
+		req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, 0, b, n * BS);
+		ck_assert_uint_eq(t.done, 1);
+		ck_assert_int_eq(t.res, n * BS);
+		expect(e, 0, 2, n * BS);
+		env_pump(e);
+		ck_assert_uint_eq(t.done, 1);
+		free(b);
+		env_close(e);
+	}
+}
+END_TEST
+
+/* Requests on the heap that poison themselves when answered, and must stay so. */
+struct hreq {
+	struct dio_req r;
+	unsigned *left; /* atomic */
+	ssize_t want;
+	unsigned *wrong; /* atomic */
+};
+
+static struct hreq *grave[512];
+static unsigned nr_grave; /* atomic */
+
+/* Who reads one has followed pointers that lead nowhere; who writes to one is found here. */
+static void grave_check(void)
+{
+	for (unsigned k = 0; k < nr_grave; k++) {
+		ck_assert_msg(all_bytes(grave[k], 0xdd, sizeof(*grave[k])), "a request was written to after its answer");
+		free(grave[k]);
+	}
+	nr_grave = 0;
+}
+
+static void heap_done(struct dio_req *r, ssize_t res)
+{
+	struct hreq *h = container_of(r, struct hreq, r);
+	unsigned *left = h->left, at = __atomic_fetch_add(&nr_grave, 1, __ATOMIC_RELAXED);
+
+	if (res != h->want)
+		__atomic_fetch_add(h->wrong, 1, __ATOMIC_RELAXED);
+	free(h->r.buf);
+	memset(h, 0xdd, sizeof(*h));
+	ck_assert_uint_lt(at, ARRAY_SIZE(grave));
+	grave[at] = h;
+	__atomic_fetch_sub(left, 1, __ATOMIC_RELEASE);
+}
+
+static void heap_submit(struct env *e, unsigned flags, uint64_t pos, uint32_t len, unsigned *left, unsigned *wrong)
+{
+	struct hreq *h = malloc(sizeof(*h));
+
+	*h = (struct hreq){ .left = left, .wrong = wrong, .want = len };
+	h->r = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags, .buf = buf_new(len), .buf_index = -1,
+				 .done = heap_done };
+	pattern(h->r.buf, 1, pos, len);
+	__atomic_fetch_add(left, 1, __ATOMIC_RELAXED);
+	dio_submit(e->d, &h->r);
+}
+
+/* 2: after dropping its reference nobody touches the request; completions come on another thread. */
+START_TEST(row02_nobody_touches_a_finished_request)
+{
+	struct env *e = env_new(&(struct env_opt){ .threads = 2, .segs = 4 });
+	unsigned left = 0, wrong = 0;
+
+	make_extents(e, 8);
+	fake_set_mode(e->f, FAKE_THREAD, 42);
+	for (unsigned k = 0; k < 400; k++) {
+		unsigned n = 1 + k % 8;
+		heap_submit(e, DIO_DIRECT | (k % 3 ? 0 : DIO_WRITE), (k % (9 - n)) * BS, n * BS, &left, &wrong);
+		while (__atomic_load_n(&left, __ATOMIC_ACQUIRE) > 12)
+			usleep(20);
+	}
+	while (__atomic_load_n(&left, __ATOMIC_ACQUIRE))
+		usleep(50);
+	ck_assert_uint_eq(wrong, 0);
+	dio_drain(e->d);
+	grave_check();
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	expect(e, 0, 1, 8 * BS);
+	env_close(e);
+}
+END_TEST
+
+/* 3: an error before the first piece is answered at once, an error after it by the last completion; always one answer. */
+START_TEST(row03_one_answer_wherever_it_fails)
+{
+	struct env *e = env_new(NULL);
+	void *b = buf_new(6 * BS);
+	struct treq t;
+
+	make_extents(e, 6);
+	for (unsigned w = 0; w < 2; w++)
+		for (unsigned k = 0; k <= 6; k++) {
+			pattern(b, 1, 0, 6 * BS);
+			fake_fault_add(e->f, &(struct fake_fault){ .kinds = w ? FAKE_WRITE : FAKE_READ, .skip = k, .repeat = 1,
+								   .async_only = true, .action = FAKE_ERROR, .err = -EIO });
+			req_submit(e, e->file, &t, DIO_DIRECT | (w ? DIO_WRITE : 0), 0, b, 6 * BS);
+			ck_assert_int_eq(req_wait(e, &t), k < 6 ? -EIO : (ssize_t)(6 * BS));
+			env_pump(e);
+			ck_assert_uint_eq(t.done, 1);
+			fake_fault_clear(e->f);
+		}
+	fake_stats_reset(e->f);
+	req_submit(e, e->file, &t, DIO_DIRECT, 100, b, 512);
+	ck_assert_uint_eq(t.done, 1);
+	ck_assert_int_eq(t.res, -EINVAL);
+	ck_assert_uint_eq(fake_stats(e->f).async, 0);
+	expect(e, 0, 1, 6 * BS);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+static struct treq *watched;
+static unsigned watched_min;
+
+static void watch_refs(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	uint32_t refs = __atomic_load_n(&watched->r.refs, __ATOMIC_ACQUIRE);
+
+	if (!after && refs < watched_min)
+		watched_min = refs;
+}
+
+/* 4: one piece needs no count; the count is there before the first piece of several can complete. */
+START_TEST(row04_counted_only_from_the_second_piece_on)
+{
+	struct env *e = env_new(NULL);
+	void *b = buf_new(4 * BS);
+	struct treq t;
+
+	make_extents(e, 4);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t, DIO_DIRECT, 0, b, BS);
+	ck_assert_uint_eq(t.r.refs, 0);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	ck_assert_ptr_eq(fake_held_io(e->f, 0), &t.r.io); /* the embedded one */
+	fake_complete(e->f, 0);
+	ck_assert_int_eq(t.res, BS);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	watched = &t;
+	watched_min = 99;
+	fake_set_hook(e->f, watch_refs, NULL);
+	req_submit(e, e->file, &t, DIO_DIRECT, 0, b, 4 * BS);
+	fake_set_hook(e->f, NULL, NULL);
+	ck_assert_int_eq(t.res, 4 * BS);
+	/* Each piece completed inside its submit while the splitter still held its own reference. */
+	ck_assert_uint_eq(watched_min, 2);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 5: submitting is the last touch: the request is gone inside submit. */
+START_TEST(row05_submit_is_the_last_touch)
+{
+	struct env *e = env_new(NULL);
+	unsigned left = 0, wrong = 0;
+
+	make_extents(e, 4);
+	for (unsigned k = 0; k < 4; k++) {
+		heap_submit(e, DIO_DIRECT, k * BS, BS, &left, &wrong);
+		heap_submit(e, DIO_DIRECT | DIO_WRITE, k * BS, BS, &left, &wrong);
+		ck_assert_uint_eq(left, 0);
+	}
+	heap_submit(e, DIO_DIRECT, 0, 4 * BS, &left, &wrong);
+	ck_assert_uint_eq(left, 0);
+	ck_assert_uint_eq(wrong, 0);
+	grave_check();
+	env_close(e);
+}
+END_TEST
+
+/* 6: one failing piece of four, in all orders of completion: the same error; of several the first; a failed extension changes no size. */
+START_TEST(row06_first_error_in_every_order)
+{
+	static const uint8_t orders[24][4] = {
+		{0,1,2,3},{0,1,3,2},{0,2,1,3},{0,2,3,1},{0,3,1,2},{0,3,2,1},{1,0,2,3},{1,0,3,2},{1,2,0,3},{1,2,3,0},{1,3,0,2},{1,3,2,0},
+		{2,0,1,3},{2,0,3,1},{2,1,0,3},{2,1,3,0},{2,3,0,1},{2,3,1,0},{3,0,1,2},{3,0,2,1},{3,1,0,2},{3,1,2,0},{3,2,0,1},{3,2,1,0},
+	};
+	struct env *e = env_new(NULL);
+	void *b = buf_new(4 * BS);
+	struct treq t;
+
+	make_extents(e, 4);
+	pattern(b, 1, 0, 4 * BS);
+	for (unsigned bad = 0; bad < 4; bad++)
+		for (unsigned o = 0; o < 48; o++) {
+			struct dev_io *p[4];
+			fake_set_mode(e->f, FAKE_HELD, 0);
+			fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ | FAKE_WRITE, .off = dev_addr(e, bad * BS), .len = 1,
+								   .action = FAKE_ERROR, .err = -EIO });
+			req_submit(e, e->file, &t, DIO_DIRECT | (o >= 24 ? DIO_WRITE : 0), 0, b, 4 * BS);
+			ck_assert_uint_eq(fake_held(e->f), 4);
+			for (unsigned k = 0; k < 4; k++)
+				p[k] = fake_held_io(e->f, k);
+			for (unsigned k = 0; k < 4; k++) {
+				unsigned at = 0;
+				ck_assert(!req_is_done(&t));
+				while (fake_held_io(e->f, at) != p[orders[o % 24][k]])
+					at++;
+				fake_complete(e->f, at);
+			}
+			ck_assert_int_eq(req_wait(e, &t), -EIO);
+			fake_fault_clear(e->f);
+			pattern(b, 1, 0, 4 * BS);
+		}
+	/* Two fail, each in its own way. */
+	for (unsigned o = 0; o < 2; o++) {
+		static const int errs[] = { -EIO, -ENOMEM };
+		fake_set_mode(e->f, FAKE_HELD, 0);
+		for (unsigned k = 0; k < 2; k++)
+			fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, (1 + k) * BS), .len = 1,
+								   .action = FAKE_ERROR, .err = errs[k] });
+		req_submit(e, e->file, &t, DIO_DIRECT, 0, b, 4 * BS);
+		fake_complete(e->f, 1 + o);
+		fake_complete(e->f, 1);
+		fake_complete_all(e->f);
+		ck_assert_int_eq(req_wait(e, &t), errs[o]);
+		fake_fault_clear(e->f);
+	}
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 4 * BS, b, 4 * BS), -EIO);
+	fake_fault_clear(e->f);
+	ck_assert_uint_eq(x4_inode_size(e->i), 4 * BS);
+	expect(e, 0, 1, 4 * BS);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 7: after an error no further piece is sent; blocks touched by a failed write show nothing stale. */
+START_TEST(row07_stops_after_an_error)
+{
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	uint8_t *b = buf_new(16 * BS);
+
+	make_extents(e, 6);
+	fake_stats_reset(e->f);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, 6 * BS), -EIO);
+	ck_assert_uint_eq(fake_stats(e->f).writes, 1);
+	fake_fault_clear(e->f);
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 8 * BS, b, 2 * BS), -EIO);
+	fake_fault_clear(e->f);
+	ck_assert_uint_eq(x4_inode_size(e->i), 6 * BS);
+	write_ok(e, DIO_DIRECT, 12 * BS, 1, BS);
+	ck_assert_int_eq(io(e, DIO_DIRECT, 6 * BS, b, 6 * BS), 6 * BS);
+	ck_assert(all_bytes(b, 0, 6 * BS));
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 8: reads end at the size as it was when they came; what was never written reads as zeroes, without device I/O. */
+START_TEST(row08_end_of_file_matrix)
+{
+	static const unsigned sizes[] = { 0, 1, 511, 512, 513, 4095, 4096, 4097, 8192 + 100 };
+	static const unsigned lens[] = { 1, 511, 512, 4096, 8192, 12288 };
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	uint8_t *b = buf_new(16384), *model = buf_new(32768), *stale = buf_new(BS);
+
+	memset(stale, 0xa5, BS);
+	for (unsigned s = 0; s < ARRAY_SIZE(sizes); s++) {
+		env_truncate(e, e->i, 0);
+		memset(model, 0, 32768);
+		if (sizes[s])
+			write_ok(e, 0, 0, 3, sizes[s]);
+		pattern(model, 3, 0, sizes[s]);
+		if (sizes[s] % BS) /* what others may have left behind the end */
+			fake_poke(e->f, stale, BS - sizes[s] % BS, dev_addr(e, sizes[s]));
+		for (unsigned off = 0; off <= 8192 + 1024; off += 256)
+			for (unsigned l = 0; l < ARRAY_SIZE(lens); l++) {
+				unsigned want = off >= sizes[s] ? 0 : FDIO_MIN(lens[l], sizes[s] - off);
+				memset(b, 0xee, 16384);
+				ck_assert_int_eq(io(e, 0, off, b, lens[l]), want);
+				ck_assert_mem_eq(b, model + off, want);
+				ck_assert(no_byte(b + want, 0xa5, 16384 - want));
+			}
+	}
+	/* A hole: no device request. */
+	write_ok(e, 0, 64 * BS, 3, BS);
+	fake_stats_reset(e->f);
+	ck_assert_int_eq(io(e, DIO_DIRECT, 32 * BS, b, 4 * BS), 4 * BS);
+	ck_assert(all_bytes(b, 0, 4 * BS));
+	ck_assert_uint_eq(fake_stats(e->f).reads, 0);
+	free(b);
+	free(model);
+	free(stale);
+	env_close(e);
+}
+END_TEST
+
+/* 9: writes are all or an error, reads are short only at the end of the file, whatever the device does. */
+START_TEST(row09_short_transfers_are_continued)
+{
+	struct env *e = env_new(NULL);
+	uint8_t *b = buf_new(4 * BS);
+
+	make_extents(e, 3);
+	for (unsigned cut = 512; cut < BS; cut += 700)
+		for (unsigned k = 0; k < 3; k++) {
+			struct fake_fault f = { .kinds = FAKE_READ | FAKE_WRITE, .async_only = true, .skip = k, .repeat = 1, .action = FAKE_SHORT,
+						.n = cut };
+			uint64_t before = counter(CTR_dio_short_resubmit);
+			fake_fault_add(e->f, &f);
+			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, 4 * BS), 3 * BS);
+			fake_fault_clear(e->f);
+			fake_fault_add(e->f, &f);
+			pattern(b, 5, 0, 3 * BS);
+			ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, 3 * BS), 3 * BS);
+			fake_fault_clear(e->f);
+			ck_assert_uint_eq(counter(CTR_dio_short_resubmit) - before, 2);
+			expect(e, 0, 5, 3 * BS);
+			/* One piece. */
+			fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ, .repeat = 1, .action = FAKE_SHORT, .n = cut });
+			expect(e, BS, 5, BS);
+			fake_fault_clear(e->f);
+		}
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 10: no space is found before anything is written. */
+START_TEST(row10_enospc_changes_nothing)
+{
+	struct env *e = env_new(NULL);
+	uint8_t *b = buf_new(64 * BS);
+	struct x4_statfs sf, sf2;
+	unsigned at = 2;
+
+	write_ok(e, DIO_DIRECT, 0, 1, 2 * BS);
+	for (unsigned n = 64; n; ) {
+		ssize_t r = io(e, DIO_DIRECT | DIO_WRITE, at * BS, b, n * BS);
+		if (r == -ENOSPC) {
+			n /= 2;
+			continue;
+		}
+		ck_assert_int_eq(r, n * BS);
+		at += n;
+		x4_vol_statfs(e->vol, &sf);
+		if (sf.bavail < 40)
+			break;
+	}
+	uint64_t size = x4_inode_size(e->i);
+	x4_vol_statfs(e->vol, &sf);
+	fake_stats_reset(e->f);
+	pattern(b, 9, 0, 64 * BS);
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, size - BS, b, 64 * BS), -ENOSPC);
+	x4_vol_statfs(e->vol, &sf2);
+	ck_assert_uint_eq(sf2.bfree, sf.bfree);
+	ck_assert_uint_eq(x4_inode_size(e->i), size);
+	ck_assert_uint_eq(fake_stats(e->f).writes, 0);
+	expect(e, 0, 1, 2 * BS);
+	/* The mapped block before the hole was not touched either. */
+	ck_assert_int_eq(io(e, DIO_DIRECT, size - BS, b, BS), BS);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 11: EAGAIN and EINTR are retried in a blocking way, not for ever; nothing transferred is an error. */
+START_TEST(row11_again_is_retried)
+{
+	static const int errs[] = { -EAGAIN, -EINTR };
+	struct env *e = env_new(NULL);
+	uint8_t *b = buf_new(4 * BS);
+
+	make_extents(e, 3);
+	for (unsigned k = 0; k < 2; k++)
+		for (unsigned n = 1; n <= 3; n += 2) {
+			struct fake_fault f = { .kinds = FAKE_ANY, .async_only = true, .repeat = 1, .action = FAKE_ERROR, .err = errs[k] };
+			fake_stats_reset(e->f);
+			fake_fault_add(e->f, &f);
+			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, n * BS), n * BS);
+			ck_assert_uint_eq(fake_stats(e->f).retried, 1);
+			fake_fault_clear(e->f);
+			f.repeat = 0;
+			fake_fault_add(e->f, &f);
+			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, n * BS), -EIO);
+			ck_assert_uint_lt(fake_stats(e->f).async, 100);
+			fake_fault_clear(e->f);
+		}
+	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ, .async_only = true, .action = FAKE_SHORT, .n = BS });
+	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), -EIO);
+	fake_fault_clear(e->f);
+	expect(e, 0, 1, 3 * BS);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 12: of an unaligned write the middle goes out as it is, only the two edge sectors are read and written back. */
+START_TEST(row12_unaligned_write_touches_its_sectors_once)
+{
+	struct env *e = env_new(&(struct env_opt){ .relaxed = true });
+	uint8_t *b = buf_new(4 * BS), *want = buf_new(4 * BS);
+
+	write_ok(e, 0, 0, 1, 4 * BS);
+	pattern(want, 1, 0, 4 * BS);
+	fake_stats_reset(e->f);
+	uint64_t rmw = counter(CTR_dio_write_rmw);
+	pattern(b, 2, 0, 3 * BS);
+	memcpy(want + 100, b, 3 * BS);
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 100, b, 3 * BS), 3 * BS);
+	ck_assert_uint_eq(counter(CTR_dio_write_rmw) - rmw, 2);
+	ck_assert_uint_eq(fake_stats(e->f).bytes_written, fdio_round_up(100 + 3 * BS, 512));
+	ck_assert_uint_eq(fake_stats(e->f).bytes_read, 1024);
+	ck_assert_int_eq(io(e, 0, 0, b, 4 * BS), 4 * BS);
+	ck_assert_mem_eq(b, want, 4 * BS);
+	free(b);
+	free(want);
+	env_close(e);
+}
+END_TEST
+
+/* 12b: a direct write that runs from mapped blocks into a hole: the mapped part is written once, only the rest allocates. */
+static uint64_t seen_lo, seen_hi;
+static unsigned seen_writes;
+static void watch_range(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	if (!after && kind == FAKE_WRITE && off < seen_hi && off + len > seen_lo)
+		seen_writes++;
+}
+
+START_TEST(row12_remainder_only)
+{
+	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	uint8_t *b = buf_new(8 * BS);
+	struct treq t;
+
+	write_ok(e, DIO_DIRECT, 0, 1, 4 * BS);
+	write_ok(e, DIO_DIRECT, 8 * BS, 1, BS);
+	seen_lo = dev_addr(e, 0);
+	seen_hi = seen_lo + 4 * BS;
+	seen_writes = 0;
+	fake_set_hook(e->f, watch_range, NULL);
+	uint64_t rem = counter(CTR_dio_write_remainder);
+	pattern(b, 2, 0, 8 * BS);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, 0, b, 8 * BS);
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	ck_assert_uint_eq(fake_held_io(e->f, 0)->len, 4 * BS);
+	ck_assert_uint_eq(wq_length(e->workers), 0); /* the rest waits for exactly that */
+	fake_complete(e->f, 0);
+	ck_assert_uint_eq(wq_length(e->workers), 1);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &t), 8 * BS);
+	fake_set_hook(e->f, NULL, NULL);
+	ck_assert_uint_eq(seen_writes, 1);
+	ck_assert_uint_eq(counter(CTR_dio_write_remainder) - rem, 1);
+	expect(e, 0, 2, 8 * BS);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+/* 13: how the kernel splits large requests of unaligned memory: multiples of sectors pass strict, anything passes relaxed. */
+START_TEST(row13_the_kernels_splits)
+{
+	static const uint32_t aligned[] = { 1048064, 512, 1044480, 4096 }, odd[] = { 1048575, 1, 777, 1047799 };
+	for (unsigned relaxed = 0; relaxed < 2; relaxed++) {
+		struct env *e = env_new(&(struct env_opt){ .relaxed = relaxed });
+		const uint32_t *l = relaxed ? odd : aligned;
+		uint64_t pos = 0;
+		for (unsigned k = 0; k < 4; pos += l[k++])
+			write_ok(e, DIO_DIRECT, pos, 4, l[k]);
+		expect(e, 0, 4, 1048576);
+		expect(e, 1048576, 4, pos - 1048576);
+		ck_assert_uint_eq(x4_inode_size(e->i), pos);
+		pos = 0;
+		for (unsigned k = 0; k < 4; pos += l[k++])
+			write_ok(e, DIO_DIRECT, pos, 5, l[k]);
+		expect(e, 0, 5, 1048576);
+		env_close(e);
+	}
+	struct env *e = env_new(NULL);
+	void *b = buf_new(BS);
+	/* 1 MiB at 512 from memory that is not aligned comes in two: the first ends at any byte, the last ends aligned. */
+	write_ok(e, DIO_DIRECT, 512, 4, 1048576 - 77);
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 512 + 1048576 - 77, b, 77 + 512), 77 + 512);
+	expect(e, 512, 4, 1048576 - 77);
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 512 + 1048576 - 77, b, 76), -EINVAL);
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, 777), -EINVAL);
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 100, b, 512), -EINVAL);
+	ck_assert_int_eq(io(e, DIO_WRITE, 100, b, 777), 777);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("dio_rows1");
+	TCase *t = tcase_create("rows");
+	TCase *th = tcase_create("threads"); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
+
+	tcase_set_timeout(t, 60);
+	tcase_set_timeout(th, 60);
+	tcase_add_test(t, row01_one_answer_when_all_complete_inside_submit);
+	tcase_add_test(th, row02_nobody_touches_a_finished_request);
+	tcase_add_test(t, row03_one_answer_wherever_it_fails);
+	tcase_add_test(t, row04_counted_only_from_the_second_piece_on);
+	tcase_add_test(t, row05_submit_is_the_last_touch);
+	tcase_add_test(t, row06_first_error_in_every_order);
+	tcase_add_test(t, row07_stops_after_an_error);
+	tcase_add_test(t, row08_end_of_file_matrix);
+	tcase_add_test(t, row09_short_transfers_are_continued);
+	tcase_add_test(t, row10_enospc_changes_nothing);
+	tcase_add_test(t, row11_again_is_retried);
+	tcase_add_test(t, row12_unaligned_write_touches_its_sectors_once);
+	tcase_add_test(t, row12_remainder_only);
+	tcase_add_test(t, row13_the_kernels_splits);
+	suite_add_tcase(s, t);
+	suite_add_tcase(s, th);
+	SRunner *r = srunner_create(s);
+	env_template();
+	srunner_run_all(r, CK_NORMAL);
+	env_template_free();
+	int bad = srunner_ntests_failed(r);
+	srunner_free(r);
+	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a simple request costs: nothing is allocated, no lock is taken, and nothing is written that another CPU reads. The linker
+ * puts the functions below in the place of malloc and the locks; what the fake device takes for itself is measured first, without the
+ * engine. "Shared" are the inode, the engine's part of it but for the counts of each CPU, the open file and the engine.
+ */
+#include "kit/engine.h"
+#include "dio/types.h"
+#include "ext4/x4_types.h"
+
+#include <pthread.h>
+
+static bool counting;
+static unsigned nr_allocs, nr_locks;
+
+static void note(unsigned *n)
+{
+	if (__atomic_load_n(&counting, __ATOMIC_RELAXED))
+		++*n;
+}
+
+void *__real_malloc(size_t len);
+void *__wrap_malloc(size_t len);
+void *__wrap_malloc(size_t len)
+{
+	note(&nr_allocs);
+	return __real_malloc(len);
+}
+
+void *__real_calloc(size_t n, size_t len);
+void *__wrap_calloc(size_t n, size_t len);
+void *__wrap_calloc(size_t n, size_t len)
+{
+	note(&nr_allocs);
+	return __real_calloc(n, len);
+}
+
+int __real_posix_memalign(void **p, size_t align, size_t len);
+int __wrap_posix_memalign(void **p, size_t align, size_t len);
+int __wrap_posix_memalign(void **p, size_t align, size_t len)
+{
+	note(&nr_allocs);
+	return __real_posix_memalign(p, align, len);
+}
+
+int __real_pthread_mutex_lock(pthread_mutex_t *m);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *m);
+int __wrap_pthread_mutex_lock(pthread_mutex_t *m)
+{
+	note(&nr_locks);
+	return __real_pthread_mutex_lock(m);
+}
+
+int __real_pthread_rwlock_rdlock(pthread_rwlock_t *l);
+int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *l);
+int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *l)
+{
+	note(&nr_locks);
+	return __real_pthread_rwlock_rdlock(l);
+}
+
+/* ------------------------------------------------------------------ what others read */
+
+struct shared { const void *p; size_t len; uint8_t *was; const char *name; };
+enum { NR_SHARED = 4 };
+
+static void shared_save(struct env *e, struct shared *s)
+{
+	s[0] = (struct shared){ e->i, sizeof(*e->i), NULL, "the inode" };
+	s[1] = (struct shared){ e->file->di, offsetof(struct dio_inode, counts), NULL, "the engine's part of the inode" };
+	s[2] = (struct shared){ e->file, sizeof(*e->file), NULL, "the open file" };
+	s[3] = (struct shared){ e->d, sizeof(*e->d), NULL, "the engine" };
+	for (unsigned k = 0; k < NR_SHARED; k++) {
+		s[k].was = malloc(s[k].len);
+		memcpy(s[k].was, s[k].p, s[k].len);
+	}
+}
+
+static void shared_same(const struct shared *s, const char *when)
+{
+	for (unsigned k = 0; k < NR_SHARED; k++)
+		ck_assert_msg(!memcmp(s[k].was, s[k].p, s[k].len), "%s was written to %s", s[k].name, when);
+}
+
+static void shared_forget(struct shared *s)
+{
+	for (unsigned k = 0; k < NR_SHARED; k++)
+		free(s[k].was);
+}
+
+/* ------------------------------------------------------------------ */
+
+static void ignore(struct dev_io *io) { (void)io; }
+
+/* The device alone, and its clock, which each request reads once. */
+static void measure_device(struct env *e, void *buf, unsigned flags, unsigned *ret_allocs, unsigned *ret_locks)
+{
+	struct dev_io io = {
+		.kind = flags & DIO_WRITE ? DEV_WRITE : DEV_READ, .flags = flags & DIO_DSYNC ? DEV_FUA : 0, .off = dev_addr(e, 0), .len = BS,
+		.buf = buf, .buf_index = -1, .done = ignore,
+	};
+	struct timespec now;
+
+	nr_allocs = nr_locks = 0;
+	counting = true;
+	dev_submit(fake_dev(e->f), &io);
+	fake_complete(e->f, 0);
+	dev_now(fake_dev(e->f), &now);
+	counting = false;
+	*ret_allocs = nr_allocs;
+	*ret_locks = nr_locks;
+}
+
+static const struct { const char *name; unsigned flags; uint64_t pos; uint32_t len; ssize_t want; } simple[] = {
+	{ "read", DIO_DIRECT, 0, BS, BS },
+	{ "read of one sector", DIO_DIRECT, 512, 512, 512 },
+	{ "read across the end of the file", DIO_DIRECT, BS, BS, 1000 },
+	{ "overwrite", DIO_DIRECT | DIO_WRITE, 0, BS, BS },
+	{ "durable overwrite", DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, BS, BS },
+};
+
+START_TEST(costs_nothing_that_others_pay_for)
+{
+	struct env *e = env_new(NULL);
+	struct timespec now = { .tv_sec = 4000000000 };
+	unsigned allocs, locks;
+	uint8_t *b = buf_new(BS);
+	struct shared s[NR_SHARED];
+	struct treq t;
+
+	write_ok(e, DIO_DIRECT, 0, 1, BS + 1000 / 512 * 512);
+	write_ok(e, 0, BS, 1, 1000);
+	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	/* Within one step of the clock; the first requests note the times, and register this thread where threads are known. */
+	fake_set_now(e->f, &now);
+	pattern(b, 1, 0, BS);
+	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, BS), BS);
+	now.tv_nsec = 10000;
+	fake_set_now(e->f, &now);
+	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), BS);
+	fake_set_mode(e->f, FAKE_HELD, 0);
+	measure_device(e, b, simple[_i].flags, &allocs, &locks);
+	shared_save(e, s);
+	nr_allocs = nr_locks = 0;
+	memset(&t, 0, sizeof(t));
+	counting = true;
+	req_submit(e, e->file, &t, simple[_i].flags, simple[_i].pos, b, simple[_i].len);
+	counting = false;
+	shared_same(s, "when it was submitted");
+	ck_assert_uint_eq(fake_held(e->f), 1);
+	counting = true;
+	fake_complete(e->f, 0);
+	counting = false;
+	ck_assert_int_eq(t.done, 1);
+	ck_assert_int_eq(t.res, simple[_i].want);
+	shared_same(s, "when it was completed");
+	ck_assert_msg(nr_allocs == allocs, "%s: %u allocations", simple[_i].name, nr_allocs - allocs);
+	ck_assert_msg(nr_locks == locks, "%s: %u locks were taken", simple[_i].name, nr_locks - locks);
+	shared_forget(s);
+	fake_set_mode(e->f, FAKE_INLINE, 0);
+	fake_set_now(e->f, NULL);
+	free(b);
+	env_close(e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("dio_simple");
+	TCase *t = tcase_create("simple");
+
+	env_template();
+	tcase_add_loop_test(t, costs_nothing_that_others_pay_for, 0, ARRAY_SIZE(simple));
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	env_template_free();
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The allocators: reservations, claims and frees and what a cancelled handle leaves of them; reuse only after the
+ * commit; space kept for root and metadata; placement; inodes; trim. Groups are compared with their bitmaps after each.
+ */
+#include "kit/volume.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct fake_dev *f;
+static struct x4_vol *v;
+
+static void setup(unsigned n)
+{
+	f = env_new(n);
+	v = env_open(f);
+}
+
+static void finish(void)
+{
+	env_check_groups(v);
+	env_close_check(v, f);
+	fake_free(f);
+}
+
+static bool on_disk(uint64_t blk)
+{
+	struct jnl_buf *b;
+	bool set;
+
+	ck_assert_int_eq(jnl_bread(v->jnl, v->groups[x4_group_of(v, blk)].bb, &b), 0);
+	set = x4_bit(b->data, x4_group_bit(v, blk));
+	jnl_brelse(b);
+	return set;
+}
+
+START_TEST(test_bits)
+{
+	uint8_t map[64] = { 0 };
+
+	ck_assert_uint_eq(x4_bits_next(map, 512, 0, true), 512);
+	ck_assert_uint_eq(x4_bits_next(map, 500, 0, false), 0);
+	x4_bits_fill(map, 3, 130, true);
+	ck_assert_uint_eq(x4_bits_next(map, 512, 0, true), 3);
+	ck_assert_uint_eq(x4_bits_next(map, 512, 3, false), 133);
+	ck_assert_uint_eq(x4_bits_next(map, 100, 3, false), 100);
+	ck_assert(x4_bits_all(map, 3, 130, true));
+	ck_assert(!x4_bits_all(map, 2, 130, true));
+	ck_assert(!x4_bits_all(map, 4, 130, true));
+	x4_bits_fill(map, 63, 2, false);
+	ck_assert_uint_eq(x4_bits_next(map, 512, 10, false), 63);
+	ck_assert_uint_eq(x4_bits_next(map, 512, 63, true), 65);
+	ck_assert_uint_eq(x4_bits_clear_count(map, 512), 512 - 128);
+	ck_assert_uint_eq(x4_bits_clear_count(map, 70), 3 + 2);
+	ck_assert(map[0] == 0xf8 && map[16] == 0x1f);
+}
+END_TEST
+
+START_TEST(test_reserve_claim)
+{
+	struct x4_inode *i;
+	struct jnl_handle *h;
+	uint64_t blk, free_blocks;
+	uint32_t n;
+
+	setup((unsigned)_i);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	free_blocks = v->free_blocks;
+	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 100, false, &blk, &n), 0);
+	ck_assert_uint_eq(n, 100); /* a fresh file system has such a run */
+	ck_assert_uint_eq(v->free_blocks, free_blocks - 100);
+	ck_assert(v->groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	env_check_groups(v);
+
+	/* A claim that is cancelled leaves the reservation. */
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(x4_balloc_claim(h, i, blk, 100), 0);
+	ck_assert(on_disk(blk) && on_disk(blk + 99));
+	jnl_cancel(h);
+	ck_assert(v->groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	ck_assert_uint_eq(v->free_blocks, free_blocks - 100);
+	env_check_groups(v);
+
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(x4_balloc_claim(h, i, blk, 60), 0);
+	jnl_end(h);
+	x4_balloc_unreserve(v, blk + 60, 40);
+	ck_assert_uint_eq(v->free_blocks, free_blocks - 60);
+	ck_assert(on_disk(blk + 59) && !on_disk(blk + 60));
+	env_check_groups(v);
+
+	/* A free that is cancelled leaves the allocation; one that is not returns them only with the commit. */
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(x4_bfree(h, i, blk, 60, false), 0);
+	ck_assert_uint_eq(v->pending_free, 60);
+	jnl_cancel(h);
+	ck_assert_uint_eq(v->pending_free, 0);
+	ck_assert(on_disk(blk));
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(x4_bfree(h, i, blk, 60, false), 0);
+	jnl_end(h);
+	ck_assert(!on_disk(blk));
+	ck_assert_uint_eq(v->free_blocks, free_blocks - 60);
+	env_check_groups(v);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	x4_iput(i);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	finish();
+}
+END_TEST
+
+/* In a handle: undone when it is cancelled, whatever else happened in it. */
+START_TEST(test_balloc_cancel)
+{
+	uint64_t blk[40], free_blocks, free_inodes;
+	struct x4_inode *i, *root, *made;
+	struct jnl_handle *h;
+	uint32_t n, dirs;
+
+	setup((unsigned)_i);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	root = env_root(v);
+	free_blocks = v->free_blocks;
+	free_inodes = v->free_inodes;
+	dirs = v->nr_dirs;
+	for (unsigned round = 0; round < 3; round++) {
+		struct x4_cred c = { 0 };
+
+		ck_assert_int_eq(jnl_begin(v->jnl, 60, &h), 0);
+		for (unsigned k = 0; k < 40; k++)
+			ck_assert_int_eq(x4_balloc(h, i, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
+		ck_assert_int_eq(x4_inode_new(h, root, S_IFDIR | 0755, &c, &made), 0);
+		ck_assert_uint_eq(v->free_blocks, free_blocks - 40);
+		ck_assert_uint_eq(v->free_inodes, free_inodes - 1);
+		ck_assert_uint_eq(v->nr_dirs, dirs + 1);
+		jnl_cancel(h);
+		x4_iput(made);
+		ck_assert_uint_eq(v->free_blocks, free_blocks);
+		ck_assert_uint_eq(v->free_inodes, free_inodes);
+		ck_assert_uint_eq(v->nr_dirs, dirs);
+		env_check_groups(v);
+	}
+	x4_iput(root);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
+START_TEST(test_no_reuse_before_commit)
+{
+	struct x4_inode *i;
+	struct jnl_handle *h;
+	uint64_t blk, again;
+	uint32_t n;
+
+	setup(0);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(x4_balloc(h, i, 0, 1, &blk, &n), 0);
+	jnl_end(h);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(x4_bfree(h, i, blk, 1, false), 0);
+	jnl_end(h);
+	ck_assert_int_eq(x4_balloc_reserve(v, i, blk, 1, false, &again, &n), 0);
+	ck_assert_uint_ne(again, blk);
+	x4_balloc_unreserve(v, again, 1);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	while (v->pending_free) /* the callback runs a moment after the commit is announced */
+		;
+	ck_assert_int_eq(x4_balloc_reserve(v, i, blk, 1, false, &again, &n), 0);
+	ck_assert_uint_eq(again, blk);
+	x4_balloc_unreserve(v, again, 1);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
+/* Everything can be had, but not the parts kept for root and for metadata; frees bring it back through a forced commit. */
+START_TEST(test_enospc)
+{
+	struct x4_inode *i;
+	uint64_t blk;
+	uint32_t n, step = 3000, at = 0;
+	int err;
+
+	setup((unsigned)_i);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	for (;;) {
+		err = env_fill(i, at, step);
+		if (!err)
+			at += step;
+		else if (err == -ENOSPC && step > 1)
+			step = (step + 1) / 2;
+		else
+			break;
+	}
+	ck_assert_int_eq(err, -ENOSPC);
+	ck_assert_uint_ge(v->free_blocks, v->root_blocks + v->resv_blocks);
+	ck_assert_uint_le(v->free_blocks, v->root_blocks + v->resv_blocks + 8);
+	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 1, true, &blk, &n), 0);
+	x4_balloc_unreserve(v, blk, n);
+	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_USER), -ENOSPC);
+	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_ROOT), 0);
+	x4_meta_unreserve(v, 10);
+	env_check_groups(v);
+
+	x4_inode_lock_excl(i);
+	ck_assert_int_eq(x4_truncate(i, 0), 0);
+	x4_inode_unlock(i);
+	ck_assert_uint_gt(v->pending_free, 1000);
+	/* No commit was asked for: the allocator does it. */
+	ck_assert_int_eq(env_fill(i, 0, 1000), 0);
+	env_check_groups(v);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
+/* Sequential appends to two files at once: each stays in long pieces. */
+START_TEST(test_no_interleaving)
+{
+	struct x4_inode *a, *b;
+	struct x4_ext e;
+	unsigned pieces = 0;
+
+	setup(2);
+	a = env_tmpfile(v, S_IFREG | 0600);
+	b = env_tmpfile(v, S_IFREG | 0600);
+	for (uint32_t n = 0; n < 400; n += 4) {
+		ck_assert_int_eq(env_fill(a, n, 4), 0);
+		ck_assert_int_eq(env_fill(b, n, 4), 0);
+	}
+	ck_assert_int_eq(x4_map_load(a), 0);
+	for (uint32_t n = 0; n < 400; n += e.len, pieces++) {
+		epoch_enter();
+		ck_assert_int_eq(x4_map_lookup(a, n, &e), 0);
+		epoch_exit();
+		ck_assert_int_eq(e.state, X4_EXT_WRITTEN);
+	}
+	ck_assert_uint_le(pieces, 4);
+	x4_iput(a);
+	x4_iput(b);
+	finish();
+}
+END_TEST
+
+/* Random files come and go; at the end nothing is missing. The seed is fixed. */
+START_TEST(test_random)
+{
+	struct x4_inode *file[12] = { NULL };
+	uint32_t at[12] = { 0 };
+	struct x4_statfs before, after;
+	unsigned rnd = 12345 + (unsigned)_i;
+
+	setup((unsigned)_i);
+	x4_vol_statfs(v, &before);
+	for (unsigned n = 0; n < 400; n++) {
+		unsigned k = (unsigned)rand_r(&rnd) % 12, what = (unsigned)rand_r(&rnd) % 8;
+
+		if (!file[k]) {
+			file[k] = env_tmpfile(v, S_IFREG | 0600);
+			at[k] = 0;
+		}
+		if (what < 5) {
+			uint32_t len = 1 + (unsigned)rand_r(&rnd) % 60;
+			int err = env_fill(file[k], at[k], len);
+
+			ck_assert(!err || err == -ENOSPC);
+			at[k] += err ? 0 : len + (unsigned)rand_r(&rnd) % 2;
+		} else if (what == 5) {
+			at[k] /= 2;
+			x4_inode_lock_excl(file[k]);
+			ck_assert_int_eq(x4_truncate(file[k], (uint64_t)at[k] << v->block_bits), 0);
+			x4_inode_unlock(file[k]);
+		} else if (what == 6) {
+			x4_iput(file[k]);
+			file[k] = NULL;
+		} else if (n % 10 == 0) {
+			ck_assert_int_eq(x4_vol_sync(v), 0);
+		}
+	}
+	env_check_groups(v);
+	for (unsigned k = 0; k < 12; k++)
+		x4_iput(file[k]);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	x4_vol_statfs(v, &after);
+	ck_assert_uint_eq(after.bfree, before.bfree);
+	ck_assert_uint_eq(after.ffree, before.ffree);
+	finish();
+}
+END_TEST
+
+START_TEST(test_all_inodes)
+{
+	struct x4_cred c = { 0 };
+	struct x4_inode **all, *root;
+	struct jnl_handle *h;
+	uint32_t nr, free_inodes;
+	int err;
+
+	f = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -N 512 -E lazy_itable_init=1");
+	ck_assert_ptr_nonnull(f);
+	v = env_open(f);
+	free_inodes = v->free_inodes;
+	all = calloc(free_inodes + 1, sizeof(*all));
+	for (nr = 0; nr < free_inodes; nr++)
+		all[nr] = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_uint_eq(v->free_inodes, 0);
+	root = env_root(v);
+	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW, &h), 0);
+	err = x4_inode_new(h, root, S_IFREG | 0600, &c, &all[nr]);
+	jnl_cancel(h);
+	ck_assert_int_eq(err, -ENOSPC);
+	x4_iput(root);
+	for (nr = 0; nr < free_inodes; nr++)
+		x4_iput(all[nr]);
+	ck_assert_uint_eq(v->free_inodes, free_inodes);
+	free(all);
+	finish();
+}
+END_TEST
+
+/* A damaged bitmap takes its group out of use, and only that. */
+START_TEST(test_bad_bitmap)
+{
+	struct x4_inode *i;
+	uint64_t blk, free_blocks;
+	uint32_t n;
+	uint8_t byte;
+
+	setup(2);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	v = env_open(f);
+	fake_peek(f, &byte, 1, (v->groups[0].bb << v->block_bits) + 200);
+	byte ^= 0x10;
+	fake_poke(f, &byte, 1, (v->groups[0].bb << v->block_bits) + 200);
+	free_blocks = v->free_blocks;
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(x4_balloc_reserve(v, i, v->groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
+	ck_assert_uint_ne(x4_group_of(v, blk), 0);
+	ck_assert(v->groups[0].bad);
+	ck_assert_uint_lt(v->free_blocks, free_blocks);
+	x4_balloc_unreserve(v, blk, n);
+	x4_iput(i);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(fake_run(f, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
+	ck_assert_int_eq(fake_e2fsck(f), 0);
+	fake_free(f);
+}
+END_TEST
+
+/* Frees of what is not the file's: refused, nothing changes. */
+START_TEST(test_bad_free)
+{
+	struct x4_inode *i;
+	struct jnl_handle *h;
+	uint64_t blk;
+	uint32_t n;
+
+	setup(0);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 1, false, &blk, &n), 0);
+	x4_balloc_unreserve(v, blk, 1);
+	ck_assert_int_eq(jnl_begin(v->jnl, 8, &h), 0);
+	ck_assert_int_eq(x4_bfree(h, i, v->groups[0].itable, 1, false), -EUCLEAN);
+	ck_assert_int_eq(x4_bfree(h, i, 1, 1, false), -EUCLEAN);
+	ck_assert_int_eq(x4_bfree(h, i, v->nr_blocks, 1, false), -EUCLEAN);
+	ck_assert_int_eq(x4_bfree(h, i, blk, 1, false), -EUCLEAN); /* free already */
+	jnl_cancel(h);
+	env_check_groups(v);
+	x4_iput(i);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(f);
+}
+END_TEST
+
+/* Until what was freed durably is given back. */
+static void wait_given_back(void)
+{
+	uint64_t pending = 1;
+
+	for (unsigned n = 0; pending; n++) {
+		ck_assert_uint_lt(n, 10000);
+		fdio_mutex_lock(&v->alloc_lock);
+		pending = v->pending_free;
+		fdio_mutex_unlock(&v->alloc_lock);
+		usleep(1000);
+	}
+}
+
+/* With the option discard, freed blocks go to the device as discards once their freeing is durable, and not before. */
+START_TEST(test_discard_after_commit)
+{
+	struct x4_options opt = env_options();
+	struct x4_inode *i;
+	struct x4_ext x;
+	uint64_t room;
+	uint8_t want[512], got[512];
+	char err[300];
+
+	f = env_new((unsigned)_i);
+	opt.discard = true;
+	ck_assert_int_eq(x4_vol_open(fake_dev(f), &opt, &v, NULL, err, sizeof(err)), 0);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(env_fill(i, 0, 64), 0);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(x4_map_lookup(i, 0, &x), 0);
+	fake_peek(f, want, sizeof(want), x.pblk << v->block_bits);
+	fake_stats_reset(f);
+	x4_inode_lock_excl(i);
+	ck_assert_int_eq(x4_truncate(i, 0), 0);
+	x4_inode_unlock(i);
+	ck_assert_uint_eq(fake_stats(f).discards, 0);
+	room = v->free_blocks;
+	fake_peek(f, got, sizeof(got), x.pblk << v->block_bits);
+	ck_assert_mem_eq(got, want, sizeof(got)); /* a power cut now brings the file back */
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	wait_given_back();
+	ck_assert_uint_gt(fake_stats(f).discards, 0);
+	ck_assert_uint_ge(v->free_blocks, room + 64);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
+/*
+ * A device that takes its time for a discard keeps nobody's commit waiting, and the blocks belong
+ * to nobody until it is through; the end of the mount waits for it.
+ */
+START_TEST(test_discard_behind_the_commit)
+{
+	struct x4_options opt = env_options();
+	struct x4_inode *i;
+	uint64_t room;
+	char err[300];
+
+	f = env_new((unsigned)_i);
+	opt.discard = true;
+	ck_assert_int_eq(x4_vol_open(fake_dev(f), &opt, &v, NULL, err, sizeof(err)), 0);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(env_fill(i, 0, 64), 0);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_DISCARD, .action = FAKE_STUCK });
+	fake_stats_reset(f);
+	x4_inode_lock_excl(i);
+	ck_assert_int_eq(x4_truncate(i, 0), 0);
+	x4_inode_unlock(i);
+	room = v->free_blocks;
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(env_fill(i, 0, 4), 0);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_uint_lt(v->free_blocks, room);
+	for (unsigned n = 0; fake_stats(f).discards < 1; n++) {
+		ck_assert_uint_lt(n, 10000);
+		usleep(1000);
+	}
+	fake_fault_clear(f);
+	fake_unstick(f);
+	wait_given_back();
+	ck_assert_uint_ge(v->free_blocks, room + 60);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
+START_TEST(test_trim)
+{
+	uint64_t trimmed, half;
+
+	setup((unsigned)_i);
+	fake_stats_reset(f);
+	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
+	ck_assert_uint_eq(trimmed, v->free_blocks << v->block_bits);
+	ck_assert_uint_gt(fake_stats(f).discards, 0);
+	env_check_groups(v);
+	ck_assert_int_eq(x4_vol_trim(v, 0, 16 << 20, 0, &half), 0);
+	ck_assert_uint_lt(half, trimmed);
+	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, (uint64_t)v->blocks_per_group << v->block_bits, &half), 0);
+	ck_assert_uint_lt(half, trimmed);
+	ck_assert_int_eq(x4_vol_trim(v, UINT64_MAX - 4096, 4096, 0, &half), -EINVAL);
+	ck_assert_int_eq(x4_vol_trim(v, 0, 1, 0, &half), -EINVAL);
+	finish();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4 allocators");
+	TCase *t = tcase_create("alloc");
+	int n = (int)nr_env_mkfs;
+
+	fdio_log_set_level(0);
+	tcase_set_timeout(t, 30);
+	tcase_add_test(t, test_bits);
+	tcase_add_loop_test(t, test_reserve_claim, 0, n);
+	tcase_add_loop_test(t, test_balloc_cancel, 0, n);
+	tcase_add_test(t, test_no_reuse_before_commit);
+	tcase_add_loop_test(t, test_enospc, 0, n);
+	tcase_add_test(t, test_no_interleaving);
+	tcase_add_loop_test(t, test_random, 0, n);
+	tcase_add_test(t, test_all_inodes);
+	tcase_add_test(t, test_bad_bitmap);
+	tcase_add_test(t, test_bad_free);
+	tcase_add_loop_test(t, test_discard_after_commit, 0, n);
+	tcase_add_loop_test(t, test_discard_behind_the_commit, 0, n);
+	tcase_add_loop_test(t, test_trim, 0, n);
+	suite_add_tcase(s, t);
+	return env_run(s);
+}

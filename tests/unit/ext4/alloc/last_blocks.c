@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Who gets the last blocks: every operation that allocates fails for an ordinary user where only the blocks kept for root and for
+ * metadata are left, with nothing changed, and works for root, as with the kernel. On a volume of blocks that are all taken. And
+ * what is waited for before ENOSPC is said: freed blocks, deletions that are on their way; not files that somebody holds.
+ */
+#include "kit/volume.h"
+
+#include "base/log.h"
+#include "ext4/x4_extent.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#define PLAIN 3 /* no checksums: an attribute block can be shared by hand */
+#define ACL_ENTRIES 60u
+
+static struct fake_dev *f;
+static struct x4_vol *v;
+static struct x4_inode *top, *dir, *file, *filler;
+static uint64_t held[16];
+static unsigned nr_held;
+static const struct x4_cred user = { .uid = 1000, .gid = 1000 }, root = { .cap_fsetid = true, .root = true };
+
+/* A default ACL that no inode has room for: it allows named users everything. */
+static size_t large_acl(uint8_t *p)
+{
+	static const uint16_t tags[] = { 0x01, 0x02, 0x04, 0x10, 0x20 };
+	uint32_t id = 2000, none = UINT32_MAX, version = 2;
+	size_t at = 4;
+
+	memcpy(p, &version, 4);
+	for (unsigned n = 0; n < ACL_ENTRIES; n++) {
+		unsigned k = n == 0 ? 0 : n < ACL_ENTRIES - 3 ? 1 : n - (ACL_ENTRIES - 5);
+		uint16_t perm = 7;
+
+		memcpy(p + at, &tags[k], 2);
+		memcpy(p + at + 2, &perm, 2);
+		memcpy(p + at + 4, k == 1 ? &id : &none, 4);
+		id += k == 1;
+		at += 8;
+	}
+	return at;
+}
+
+static int make(struct x4_inode *d, const char *name, uint32_t mode, const struct x4_cred *c)
+{
+	struct x4_inode *i;
+	int err = x4_create(d, name, (unsigned)strlen(name), mode, 0, c, &i);
+
+	if (!err)
+		x4_iput(i);
+	return err;
+}
+
+static int slow_link(const char *name, const struct x4_cred *c)
+{
+	char target[200];
+	struct x4_inode *i;
+	int err;
+
+	memset(target, 't', sizeof(target));
+	err = x4_symlink(top, name, (unsigned)strlen(name), target, sizeof(target), c, &i);
+	if (!err)
+		x4_iput(i);
+	return err;
+}
+
+/* The blocks that users may have are taken. */
+static void fill(void)
+{
+	uint32_t at = 0, step = 1000;
+
+	while (step) {
+		if (env_fill(filler, at, step))
+			step /= 2;
+		else
+			at += step;
+	}
+	/* A file leaves a few, for its tree. */
+	for (nr_held = 0; nr_held < ARRAY_SIZE(held); nr_held++) {
+		uint32_t n;
+
+		if (x4_balloc_reserve(v, NULL, 0, 1, false, &held[nr_held], &n))
+			break;
+	}
+	ck_assert_uint_lt(nr_held, ARRAY_SIZE(held));
+}
+
+static void setup(unsigned shape)
+{
+	uint8_t acl[4 + 8 * ACL_ENTRIES];
+	size_t len = large_acl(acl);
+
+	f = env_new(shape);
+	v = env_open(f);
+	top = env_root(v);
+	ck_assert_int_eq(x4_create(top, "dir", 3, S_IFDIR | 0777, 0, &root, &dir), 0);
+	ck_assert_int_eq(x4_xattr_set(dir, "system.posix_acl_default", acl, len, 0, 0), 0);
+	ck_assert_int_eq(x4_create(top, "file", 4, S_IFREG | 0666, 0, &root, &file), 0);
+	ck_assert_int_eq(x4_create(top, "filler", 6, S_IFREG | 0666, 0, &root, &filler), 0);
+}
+
+static void drop(void)
+{
+	while (nr_held)
+		x4_balloc_unreserve(v, held[--nr_held], 1);
+	x4_iput(top);
+	x4_iput(dir);
+	x4_iput(file);
+	x4_iput(filler);
+	top = dir = file = filler = NULL;
+}
+
+static void finish(void)
+{
+	ck_assert_uint_eq(v->meta_held, 0);
+	drop();
+	env_check_groups(v);
+	env_close_check(v, f);
+	fake_free(f);
+}
+
+START_TEST(test_create)
+{
+	struct x4_inode *i;
+
+	setup((unsigned)_i);
+	fill();
+	ck_assert_int_eq(make(top, "d", S_IFDIR | 0777, &user), -ENOSPC);
+	ck_assert_int_eq(make(top, "d", S_IFDIR | 0777, &root), 0);
+	ck_assert_int_eq(slow_link("l", &user), -ENOSPC);
+	ck_assert_int_eq(slow_link("l", &root), 0);
+	/* A file whose ACL takes a block. */
+	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &user), -ENOSPC);
+	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &root), 0);
+	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &user, &i), -ENOSPC);
+	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &root, &i), 0);
+	x4_iput(i);
+	/* What takes no block works for everybody. */
+	ck_assert_int_eq(make(top, "f", S_IFREG | 0666, &user), 0);
+	finish();
+}
+END_TEST
+
+/* A directory grows: by names of either kind, and by a rename. */
+START_TEST(test_grow)
+{
+	char name[200];
+	unsigned made = 0;
+	int err = 0;
+
+	setup((unsigned)_i);
+	fill();
+	memset(name, 'n', sizeof(name));
+	while (!err) {
+		snprintf(name + 190, 10, "%u", made);
+		err = x4_link(top, name, 190 + (unsigned)strlen(name + 190), file, false);
+		made += !err;
+	}
+	ck_assert_int_eq(err, -ENOSPC);
+	ck_assert_uint_gt(made, 2);
+	ck_assert_int_eq(x4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &user), -ENOSPC);
+	ck_assert_int_eq(make(top, name, S_IFREG | 0666, &user), -ENOSPC);
+	ck_assert_int_eq(x4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &root), 0);
+	for (unsigned n = 0; n < 100; n++) {
+		snprintf(name + 190, 10, "more%u", n);
+		ck_assert_int_eq(x4_link(top, name, 190 + (unsigned)strlen(name + 190), file, true), 0);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(test_xattr)
+{
+	char value[600];
+
+	setup((unsigned)_i);
+	fill();
+	memset(value, 'v', sizeof(value));
+	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), -ENOSPC);
+	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, X4_XATTR_ROOT), 0);
+	/* It is there now: changing it takes nothing. */
+	value[0] = 'w';
+	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(x4_xattr_remove(file, "user.v"), 0);
+	finish();
+}
+END_TEST
+
+/* The attribute block of a becomes b's as well. */
+static void share_block(struct x4_inode *a, struct x4_inode *b)
+{
+	struct jnl_handle *h;
+	struct jnl_buf *buf;
+
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(jnl_bread(v->jnl, a->raw->i_file_acl, &buf), 0);
+	ck_assert_int_eq(jnl_get_write(h, buf), 0);
+	((struct ext2_ext_attr_header *)(void *)buf->data)->h_refcount = 2;
+	ck_assert_int_eq(x4_inode_begin(h, b), 0);
+	b->raw->i_file_acl = a->raw->i_file_acl;
+	ck_assert_int_eq(x4_raw_add_blocks(b, 1), 0);
+	ck_assert_int_eq(x4_inode_dirty(h, b, true), 0);
+	jnl_end(h);
+	jnl_brelse(buf);
+}
+
+/* An access ACL and another attribute in a block that two files have: who changes one of them needs a copy. */
+START_TEST(test_shared)
+{
+	struct x4_attr mode = { .mode = 0640 };
+	uint8_t acl[4 + 8 * ACL_ENTRIES];
+	size_t len = large_acl(acl);
+	struct x4_inode *a;
+
+	setup(PLAIN);
+	ck_assert_int_eq(x4_xattr_set(file, "system.posix_acl_access", acl, len, 0, 0), 0);
+	ck_assert_int_eq(x4_xattr_set(file, "security.capability", acl, 300, 0, 0), 0);
+	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &a), 0);
+	share_block(file, a);
+	fill();
+	ck_assert_int_eq(x4_setattr(a, X4_SET_MODE, &mode), -ENOSPC);
+	ck_assert_uint_eq(x4_inode_mode(a) & 0777, 0666);
+	ck_assert_int_eq(x4_setattr(a, X4_SET_MODE | X4_BY_ROOT, &mode), 0);
+	ck_assert_uint_eq(x4_inode_mode(a) & 0777, 0640);
+	ck_assert_uint_ne(a->raw->i_file_acl, file->raw->i_file_acl);
+	x4_iput(a);
+	finish();
+}
+END_TEST
+
+/* A write must take the capabilities away, and an attribute can be removed, whoever does it. */
+START_TEST(test_shared_removed)
+{
+	static const struct x4_attr none;
+	struct x4_inode *a;
+	char value[600];
+
+	setup(PLAIN);
+	memset(value, 'v', sizeof(value));
+	ck_assert_int_eq(x4_xattr_set(file, "user.a", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(x4_xattr_set(file, "user.b", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(x4_xattr_set(file, "security.capability", value, 300, 0, 0), 0);
+	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &a), 0);
+	share_block(file, a);
+	fill();
+	if (_i)
+		ck_assert_int_eq(x4_setattr(a, X4_KILL_CAPS, &none), 0);
+	else
+		ck_assert_int_eq(x4_xattr_remove(a, "user.a"), 0);
+	ck_assert_uint_ne(a->raw->i_file_acl, file->raw->i_file_acl);
+	x4_iput(a);
+	finish();
+}
+END_TEST
+
+/* What somebody has set aside for a moment, out of the blocks for metadata, is no reason for ENOSPC. */
+START_TEST(test_set_aside)
+{
+	uint64_t blk;
+	uint32_t n;
+
+	setup(2);
+	fill();
+	ck_assert_uint_gt(v->resv_blocks, 20);
+	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_SYSTEM), 0);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk, &n), -ENOSPC);
+	x4_balloc_unreserve(v, held[--nr_held], 1);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk, &n), 0);
+	held[nr_held++] = blk;
+	/* What is set aside is there, whoever takes what he may. */
+	while (!x4_meta_reserve(v, 1, X4_ASKS_SYSTEM))
+		;
+	ck_assert_uint_eq(v->meta_held, v->free_blocks);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, true, &blk, &n), -ENOSPC);
+	x4_meta_unreserve(v, (unsigned)v->meta_held);
+	finish();
+}
+END_TEST
+
+/* The file gets shorter all the time. */
+static void *shorten(void *arg)
+{
+	const struct timespec nap = { .tv_nsec = 50000 };
+	bool *stop = arg;
+
+	for (uint32_t n = 0; n < 4000 && !__atomic_load_n(stop, __ATOMIC_RELAXED); n++) {
+		x4_inode_lock_excl(filler);
+		(void)x4_truncate(filler, x4_inode_size(filler) - v->block_size);
+		x4_inode_unlock(filler);
+		nanosleep(&nap, NULL);
+	}
+	__atomic_store_n(stop, true, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+static uint64_t pending(void)
+{
+	uint64_t n;
+
+	fdio_mutex_lock(&v->alloc_lock);
+	n = v->pending_free;
+	fdio_mutex_unlock(&v->alloc_lock);
+	return n;
+}
+
+/* Everything that is free is taken, again and again; where some is coming back there is no ENOSPC, however much is freed meanwhile. */
+START_TEST(test_freed_meanwhile)
+{
+	unsigned rounds = 0;
+	static uint64_t blk[4000];
+	uint64_t room;
+	static uint32_t len[4000];
+	uint32_t nr = 0;
+	bool stop = false;
+	pthread_t t;
+
+	setup(2);
+	fill();
+	ck_assert_int_eq(pthread_create(&t, NULL, shorten, &stop), 0);
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED) && rounds < 40) {
+		while ((room = x4_balloc_available(v, false)) > 0) {
+			ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, (uint32_t)room, false, &blk[nr], &len[nr]), 0);
+			nr++;
+		}
+		if (!pending())
+			continue;
+		ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk[nr], &len[nr]), 0);
+		nr++;
+		rounds++;
+	}
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(t, NULL);
+	ck_assert_uint_gt(rounds, 5);
+	while (nr--)
+		x4_balloc_unreserve(v, blk[nr], len[nr]);
+	finish();
+}
+END_TEST
+
+/* A bitmap is being read, and the lock dropped for it: somebody takes the run that looked best until then. */
+struct taker { uint64_t bitmap, blk; uint32_t n, got; };
+
+static void take_meanwhile(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	struct taker *t = arg;
+	uint64_t blk;
+
+	(void)flags;
+	if (kind != FAKE_READ || after || t->got || off > t->bitmap || off + len <= t->bitmap)
+		return;
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, t->blk, t->n, true, &blk, &t->got), 0);
+	ck_assert_uint_eq(blk, t->blk);
+	ck_assert_uint_eq(t->got, t->n);
+}
+
+static void punch(uint64_t blk, uint32_t n)
+{
+	struct x4_ext x;
+
+	for (uint32_t at = 0; x4_map_lookup_load(filler, at, &x) == 0 && x4_ext_end(&x) < UINT32_MAX; at = (uint32_t)x4_ext_end(&x))
+		if (x.state != X4_EXT_HOLE && x.pblk <= blk && blk + n <= x.pblk + x.len) {
+			uint64_t off = (uint64_t)(x.lblk + (blk - x.pblk)) << v->block_bits;
+
+			x4_inode_lock_excl(filler);
+			ck_assert_int_eq(x4_fallocate(filler, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, off,
+						      (uint64_t)n << v->block_bits, true), 0);
+			x4_inode_unlock(filler);
+			return;
+		}
+	ck_abort_msg("block %llu is not the file's", (unsigned long long)blk);
+}
+
+/* Ten blocks of one group in a piece, and thirty of the next one by one: a search for sixteen looks at both. */
+START_TEST(test_best_is_taken)
+{
+	struct taker t = { .n = 10 };
+	uint64_t blk;
+	uint32_t n;
+
+	setup(2);
+	v->resv_blocks = v->root_blocks = 0;
+	fill();
+	x4_inode_lock_excl(filler);
+	ck_assert_int_eq(x4_truncate(filler, x4_inode_size(filler) - 8 * v->block_size), 0); /* for what punching needs */
+	x4_inode_unlock(filler);
+	t.blk = x4_group_start(v, 2) + 1500;
+	punch(t.blk, t.n);
+	for (unsigned k = 0; k < 30; k++) {
+		punch(t.blk + 100 + 2 * k, 1);
+		punch(x4_group_start(v, 3) + 1500 + 2 * k, 1);
+	}
+	drop();
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	v = env_open(f);
+	v->resv_blocks = v->root_blocks = 0;
+	t.bitmap = v->groups[3].bb << v->block_bits;
+	fake_set_hook(f, take_meanwhile, &t);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 16, true, &blk, &n), 0);
+	fake_set_hook(f, NULL, NULL);
+	ck_assert_uint_eq(t.got, t.n);
+	ck_assert(blk + n <= t.blk || blk >= t.blk + t.n);
+	x4_balloc_unreserve(v, blk, n);
+	x4_balloc_unreserve(v, t.blk, t.n);
+	finish();
+}
+END_TEST
+
+static unsigned asked;
+static struct x4_inode *forgotten;
+
+/* Says that the kernel has let go of it, and at the third question its FORGET comes. */
+static bool kernel_has(void *arg, uint32_t ino)
+{
+	ck_assert_ptr_eq(arg, v);
+	asked++;
+	if (!forgotten)
+		return true;
+	ck_assert_uint_eq(ino, forgotten->ino);
+	if (asked == 3) {
+		x4_lookups_sub(forgotten, 1);
+		x4_iput(forgotten);
+	}
+	return false;
+}
+
+START_TEST(test_forget)
+{
+	uint64_t since, begun;
+	struct x4_inode *i;
+
+	setup(2);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	x4_vol_set_held(v, kernel_has, v);
+	since = x4_evictions(v);
+	/* Nobody outside knows of it: there is nothing to ask, and nothing to wait for. */
+	ck_assert(!x4_eviction_since(v, &since));
+	ck_assert_uint_eq(asked, 0);
+	/* Somebody holds it: one question, and that is that. */
+	x4_lookups_add(i, 1);
+	ck_assert(!x4_eviction_since(v, &since));
+	ck_assert_uint_eq(asked, 1);
+	/* It was closed just now: the kernel may not have seen the answer, and keeps it until then. */
+	asked = 0;
+	x4_opened(i, 1);
+	x4_opened(i, -1);
+	begun = fdio_now_ns();
+	ck_assert(!x4_eviction_since(v, &since));
+	ck_assert_uint_gt(fdio_now_ns() - begun, 200000000);
+	ck_assert_uint_eq(asked, 1);
+	/* The kernel has let go of it. */
+	asked = 0;
+	forgotten = i;
+	ck_assert(x4_eviction_since(v, &since));
+	ck_assert_uint_eq(asked, 3);
+	finish();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4 space");
+	TCase *t = tcase_create("space");
+
+	fdio_log_set_level(0);
+	tcase_set_timeout(t, 30);
+	tcase_add_loop_test(t, test_create, 2, 4);
+	tcase_add_loop_test(t, test_grow, 2, 4);
+	tcase_add_loop_test(t, test_xattr, 2, 4);
+	tcase_add_test(t, test_shared);
+	tcase_add_loop_test(t, test_shared_removed, 0, 2);
+	tcase_add_test(t, test_set_aside);
+	tcase_add_test(t, test_freed_meanwhile);
+	tcase_add_test(t, test_forget);
+	tcase_add_test(t, test_best_is_taken);
+	suite_add_tcase(s, t);
+	return env_run(s);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * File systems of very many groups: places for directories and blocks are found without looking at
+ * each group, which the counters say; and damage everywhere is met a little at a time.
+ */
+#include "kit/volume.h"
+
+#include "base/counters.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+static struct fake_dev *f;
+static struct x4_vol *v;
+
+static void open_many(void)
+{
+	f = fake_mkfs(200 << 20, "-t ext4 -b 1024 -g 256 -N 8192 -J size=4 -O ^resize_inode");
+	ck_assert_ptr_nonnull(f);
+	v = env_open(f);
+	ck_assert_uint_ge(v->nr_regions, 6);
+}
+
+/* The number's group; the inode is not made. */
+static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
+{
+	struct x4_inode *dir;
+	struct jnl_handle *h;
+	uint32_t ino = 0;
+	bool fresh;
+	int err;
+
+	ck_assert_int_eq(x4_iget_special(v, dir_ino, &dir), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &h), 0);
+	err = x4_ialloc(h, dir, mode, &ino, &fresh);
+	*ret_g = (ino - 1) / v->inodes_per_group;
+	jnl_end(h);
+	x4_iput(dir);
+	return err;
+}
+
+/*
+ * Directories at the top: each in a group of its own, after a look at regions and one region's
+ * groups.
+ */
+START_TEST(directories_at_the_top)
+{
+	enum { DIRS = 60 };
+	uint64_t before = fdio_counter_read(CTR_x4_place_look);
+	uint32_t g[DIRS], in[64] = { 0 }, regions = 0;
+
+	open_many();
+	for (unsigned k = 0; k < DIRS; k++) {
+		ck_assert_int_eq(place(X4_ROOT_INO, S_IFDIR | 0755, &g[k]), 0);
+		for (unsigned n = 0; n < k; n++)
+			ck_assert_uint_ne(g[n], g[k]);
+		in[g[k] >> X4_REGION_BITS]++;
+	}
+	/*
+	 * Those that the file system's own blocks have made smaller than the others are left out.
+	 */
+	for (uint32_t r = 0; r < v->nr_regions; r++)
+		regions += in[r] >= DIRS / v->nr_regions / 2;
+	ck_assert_uint_ge(regions, v->nr_regions / 2);
+	ck_assert_uint_le(fdio_counter_read(CTR_x4_place_look) - before,
+			  DIRS * (v->nr_regions + X4_REGION_GROUPS));
+	env_check_groups(v);
+	x4_vol_abandon(v);
+	fake_free(f);
+}
+END_TEST
+
+/*
+ * Deeper ones: near the parent, and where no region is good enough without looking at all groups.
+ */
+START_TEST(directories_further_down)
+{
+	uint64_t before = fdio_counter_read(CTR_x4_place_look);
+	struct ext2_inode_large raw = { .i_mode = S_IFDIR | 0755 };
+	struct x4_inode dir = { .raw = &raw };
+	uint32_t parent, ino;
+	struct jnl_handle *h;
+	bool fresh;
+
+	open_many();
+	parent = 3 * X4_REGION_GROUPS + 5;
+	for (uint32_t k = 0; k < v->nr_groups; k++) { /* as if all were crowded */
+		struct x4_gdesc d = v->groups[k].d;
+
+		d.used_dirs = 1000;
+		x4_group_set_desc(v, k, &d);
+	}
+	v->nr_dirs = 0;
+	dir.vol = v;
+	dir.ino = parent * v->inodes_per_group + 1;
+	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &h), 0);
+	ck_assert_int_eq(x4_ialloc(h, &dir, S_IFDIR | 0755, &ino, &fresh), 0);
+	jnl_end(h);
+	ck_assert_uint_ge((ino - 1) / v->inodes_per_group, parent);
+	ck_assert_uint_lt((ino - 1) / v->inodes_per_group, x4_region_end(v, parent));
+	ck_assert_uint_le(fdio_counter_read(CTR_x4_place_look) - before, 10 * X4_REGION_GROUPS);
+	x4_vol_abandon(v);
+	fake_free(f);
+}
+END_TEST
+
+/* Takes every free block of the groups from first to end. */
+static void fill_groups(uint32_t first, uint32_t end)
+{
+	fdio_mutex_lock(&v->alloc_lock);
+	for (uint32_t g = first; g < end; g++) {
+		struct x4_group *grp = &v->groups[g];
+
+		ck_assert_int_eq(x4_group_load(v, g), 0);
+		while (grp->free_alloc) {
+			uint32_t from = x4_bits_next(grp->alloc, grp->nbits, 0, false);
+			uint32_t to = x4_bits_next(grp->alloc, grp->nbits, from, true);
+
+			x4_image_take(v, g, from, to - from);
+		}
+	}
+	fdio_mutex_unlock(&v->alloc_lock);
+}
+
+/* Blocks, with the first regions full: these are looked through once, not each time. */
+START_TEST(full_regions_are_passed_over)
+{
+	uint64_t before, goal, blk;
+	uint32_t far, n, g;
+
+	open_many();
+	far = x4_region_first(v->nr_groups - X4_REGION_GROUPS);
+	fill_groups(0, far);
+	goal = x4_group_start(v, 1) + 200;
+	before = fdio_counter_read(CTR_x4_region_scan);
+	for (unsigned k = 0; k < 200; k++) {
+		ck_assert_int_eq(x4_balloc_reserve(v, NULL, goal, 8, true, &blk, &n), 0);
+		ck_assert_uint_ge(x4_group_of(v, blk), far);
+		x4_balloc_unreserve(v, blk, n);
+	}
+	/* One for each full region, and the one that has room each time. */
+	ck_assert_uint_le(fdio_counter_read(CTR_x4_region_scan) - before, v->nr_regions + 200);
+	/* What is given back is found. */
+	for (g = 2 * X4_REGION_GROUPS; v->groups[g].d.free_blocks < v->groups[g].nbits;)
+		g++;
+	x4_balloc_unreserve(v, x4_group_start(v, g) + 100, 140);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, goal, 40, true, &blk, &n), 0);
+	ck_assert_uint_eq(x4_group_of(v, blk), g);
+	env_check_groups(v);
+	x4_vol_abandon(v);
+	fake_free(f);
+}
+END_TEST
+
+/* Every inode bitmap is damaged: one attempt meets some of them and ends. */
+START_TEST(all_inode_bitmaps_damaged)
+{
+	static uint8_t bad[1024];
+	uint64_t before;
+	uint32_t g;
+
+	open_many();
+	memset(bad, 0x5a, sizeof(bad));
+	for (uint32_t k = 0; k < v->nr_groups; k++) {
+		struct x4_gdesc d = v->groups[k].d;
+
+		d.flags &= (uint16_t)~EXT2_BG_INODE_UNINIT;
+		x4_group_set_desc(v, k, &d);
+		fake_poke(f, bad, sizeof(bad), v->groups[k].ib << v->block_bits);
+	}
+	fdio_log_set_level(0);
+	before = fdio_counter_read(CTR_x4_corrupt);
+	ck_assert_int_eq(place(X4_ROOT_INO, S_IFDIR | 0755, &g), -EUCLEAN);
+	ck_assert_uint_ge(fdio_counter_read(CTR_x4_corrupt) - before, 2);
+	ck_assert_uint_le(fdio_counter_read(CTR_x4_corrupt) - before, 64);
+	x4_vol_abandon(v);
+	fake_free(f);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4 regions");
+	TCase *t = tcase_create("regions");
+
+	tcase_set_timeout(t, 120);
+	tcase_add_test(t, directories_at_the_top);
+	tcase_add_test(t, directories_further_down);
+	tcase_add_test(t, full_regions_are_passed_over);
+	tcase_add_test(t, all_inode_bitmaps_damaged);
+	suite_add_tcase(s, t);
+	return env_run(s);
+}

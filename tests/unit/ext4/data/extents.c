@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Extent trees on the miniature volume: random operations against a byte-exact model, deep trees, every call failing once,
+ * a full file system, damaged trees, indirect files. e2fsck judges the image after each.
+ */
+#define TESTVOL_MINI
+#include "kit/file_model.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const formats[] = {
+	"-t ext4 -b 1024", "-t ext4 -b 4096", "-t ext4 -b 1024 -O ^metadata_csum,^64bit", "-t ext4 -b 2048 -O ^huge_file",
+};
+
+START_TEST(random_operations)
+{
+	struct testvol t;
+	struct model m;
+
+	testvol_open(&t, 24 << 20, formats[_i], NULL);
+	mini_fragment = 5;
+	model_init(&m, &t, _i == 1 ? 1200 : 4000, _i + 1);
+	for (unsigned n = 1; n <= 2400; n++) {
+		int r = model_random_op(&m);
+
+		must_msg(r == 0, "operation %u: %d", n, r);
+		if (n % 200 == 0)
+			model_compare_reloaded(&m);
+		if (n % 400 == 0)
+			model_compare(&m);
+		if (n % 800 == 0)
+			testvol_recheck(&t);
+	}
+	model_compare(&m);
+	uint64_t before = mini_free_blocks();
+	must(model_truncate(&m, 0) == 0);
+	must(mini_free_blocks() > before);
+	must(le32toh(t.i->raw->i_blocks) == 0);
+	testvol_recheck(&t);
+	model_fini(&m);
+	testvol_close(&t);
+}
+END_TEST
+
+/* Whatever fails, the file is as before the operation or the operation is done in part; either way the tree is sound. */
+START_TEST(every_call_fails)
+{
+	struct testvol t;
+	unsigned hits = 0;
+
+	testvol_open(&t, 24 << 20, formats[_i], NULL);
+	mini_fragment = 3;
+	for (unsigned n = 0; n < 300; n++) {
+		struct model m;
+		int r;
+
+		model_init(&m, &t, 3000, n + 7);
+		m.size = x4_inode_size(t.i);
+		mini_fail_in = 1 + model_rnd(&m, 40);
+		r = model_random_op(&m);
+		hits += r != 0;
+		mini_fail_in = 0;
+		/* The content is unknown after a failure; the tree must be readable and the map agree with it. */
+		model_compare_reloaded(&m);
+		if (n % 60 == 59)
+			testvol_recheck(&t);
+		model_fini(&m);
+	}
+	must(hits > 20);
+	testvol_close(&t);
+}
+END_TEST
+
+static int insert_at(struct testvol *t, uint32_t lblk, bool unwritten)
+{
+	struct x4_resv r;
+	int err = x4_resv_range(t->i, lblk, 1, false, unwritten ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN, &r);
+
+	if (!err)
+		err = x4_insert(t->i, &r, 0, 0, ((uint64_t)lblk + 1) << t->v->block_bits);
+	x4_resv_free(&r);
+	return err;
+}
+
+/* No block behind the size has contents, and none of the first n blocks but those that were kept. */
+static void nothing_old(struct testvol *t, uint32_t kept, uint32_t n)
+{
+	for (uint32_t at = kept; at < n;) {
+		struct x4_ext x;
+
+		must(x4_map_lookup_load(t->i, at, &x) == 0);
+		must_msg(x.state != X4_EXT_WRITTEN, "block %u shows what was cut off", at);
+		at += FDIO_MIN(x.len, n - at);
+	}
+}
+
+static int extend(struct testvol *t, unsigned how, uint32_t n)
+{
+	uint64_t end = (uint64_t)n << t->v->block_bits;
+	int r;
+
+	switch (how) {
+	case 0:
+		return x4_truncate(t->i, end);
+	case 1:
+		return x4_fallocate(t->i, 0, end - 1, 1, false);
+	case 2:
+		return x4_fallocate(t->i, X4_FALLOC_ZERO_RANGE, end - 1, 1, false);
+	default: /* as a write of nothing that is new: refused until the truncate is finished */
+		r = x4_publish_size(t->i, end);
+		if (r == -EIO && !mini_fail_in) {
+			must(x4_inode_size(t->i) < end);
+			r = x4_truncate_finish(t->i);
+		}
+		return r ? r : x4_publish_size(t->i, end);
+	}
+}
+
+/* Cuts a file of many extents down; the k-th call of those that may fail does. *ret_calls: how many there were. */
+static int cut_down(struct testvol *t, uint32_t runs, uint64_t size, unsigned k, unsigned *ret_calls)
+{
+	int r;
+
+	must(x4_truncate(t->i, 0) == 0);
+	for (uint32_t at = 0; at < runs; at++)
+		must(insert_at(t, at * 2, false) == 0);
+	mini_fail_in = k;
+	r = x4_truncate(t->i, size);
+	*ret_calls = k - mini_fail_in;
+	mini_fail_in = 0;
+	return r;
+}
+
+/* A truncate that fails half-way, and what extends the file afterwards, which fails too at first. */
+START_TEST(truncate_fails_half_way)
+{
+	enum { RUNS = 3000, KEPT = 2 };
+	struct testvol t;
+	uint64_t size;
+	unsigned calls, halves = 0;
+
+	testvol_open(&t, 24 << 20, formats[0], NULL);
+	size = (uint64_t)KEPT << t.v->block_bits;
+	must(cut_down(&t, RUNS, size, 1000000, &calls) == 0);
+	for (unsigned n = 4; n < 8; n++) {
+		unsigned k = calls * n / 8, unused;
+		int r;
+
+		must(cut_down(&t, RUNS, size, k, &unused) == -EIO);
+		if (x4_inode_size(t.i) != size)
+			continue;
+		halves++;
+		mini_fail_in = 5 + 20 * n;
+		r = extend(&t, _i, RUNS * 2);
+		mini_fail_in = 0;
+		if (r && x4_inode_size(t.i) > size)
+			nothing_old(&t, KEPT, x4_inode_size(t.i) >> t.v->block_bits);
+		must(extend(&t, _i, RUNS * 2) == 0);
+		nothing_old(&t, KEPT, RUNS * 2);
+	}
+	must(halves > 0);
+	testvol_recheck(&t);
+	testvol_close(&t);
+}
+END_TEST
+
+/* Every other block, in an order that makes leaves split everywhere; then every other run goes, then all. */
+START_TEST(deep_tree)
+{
+	enum { RUNS = 21000 };
+	struct testvol t;
+	struct model m;
+	unsigned n;
+
+	testvol_open(&t, 64 << 20, formats[0], NULL);
+	model_init(&m, &t, 16, 1);
+	for (uint32_t k = 0; k < RUNS; k++) {
+		uint32_t slot = _i == 0 ? k : _i == 1 ? RUNS - 1 - k : (uint32_t)((uint64_t)k * 7919 % RUNS);
+
+		must(insert_at(&t, 2 * slot, true) == 0);
+	}
+	if (_i)
+		must(x4_eh_depth(x4_ext_root(t.i)) >= 3);
+	else
+		must(x4_eh_depth(x4_ext_root(t.i)) >= 2);
+	free(model_runs(t.i, &n));
+	must(n == RUNS);
+	model_compare_reloaded(&m);
+	testvol_recheck(&t);
+	for (uint32_t k = 0; k < RUNS; k += 2)
+		must(x4_remove_range(t.i, 2 * k, 2 * k + 1, false, false) == 0);
+	model_compare_reloaded(&m);
+	testvol_recheck(&t);
+	free(model_runs(t.i, &n));
+	must(n == RUNS / 2);
+	must(x4_truncate(t.i, 20 << t.v->block_bits) == 0);
+	free(model_runs(t.i, &n));
+	must(n == 5);
+	must(x4_eh_depth(x4_ext_root(t.i)) <= 1);
+	testvol_recheck(&t);
+	must(x4_free_all_blocks(t.i) == 0);
+	must(x4_eh_depth(x4_ext_root(t.i)) == 0);
+	must(le32toh(t.i->raw->i_blocks) == 0);
+	model_fini(&m);
+	testvol_close(&t);
+}
+END_TEST
+
+/* A long extent is cut, converted and joined again at its limits of length. */
+START_TEST(long_extents)
+{
+	struct testvol t;
+	struct x4_ext x;
+	unsigned n;
+
+	/* No backups of the superblock in between, so extents can be as long as the format allows. */
+	testvol_open(&t, 100 << 20, "-t ext4 -b 1024 -O ^resize_inode,^has_journal,sparse_super2 -E num_backup_sb=0", NULL);
+	must(x4_fallocate(t.i, X4_FALLOC_KEEP_SIZE, 0, 70000 << 10, false) == 0);
+	free(model_runs(t.i, &n));
+	must(n <= 3);
+	must(x4_insert(t.i, NULL, 100, 60000, 70000 << 10) == 0);
+	must(x4_map_lookup(t.i, 99, &x) == 0);
+	must(x.state == X4_EXT_UNWRITTEN);
+	must(x4_map_lookup(t.i, 60099, &x) == 0);
+	must(x.state == X4_EXT_WRITTEN);
+	must(x.len == 1);
+	testvol_recheck(&t);
+	must(x4_fallocate(t.i, X4_FALLOC_ZERO_RANGE, 0, 70000 << 10, false) == 0);
+	must(x4_map_lookup_load(t.i, 100, &x) == 0);
+	must(x.state == X4_EXT_UNWRITTEN);
+	testvol_recheck(&t);
+	must(x4_fallocate(t.i, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 1 << 10, 69998 << 10, false) == 0);
+	must(le32toh(t.i->raw->i_blocks) == 4);
+	testvol_recheck(&t);
+	testvol_close(&t);
+}
+END_TEST
+
+START_TEST(full_file_system)
+{
+	struct testvol t;
+	struct model m;
+	uint64_t free_before;
+	unsigned full = 0;
+
+	testvol_open(&t, 24 << 20, formats[0], NULL);
+	model_init(&m, &t, 8000, 5);
+	mini_fragment = 2;
+	mini_limit_free = 1500;
+	for (unsigned n = 0; n < 1500; n++) {
+		int r;
+
+		free_before = mini_free_blocks();
+		r = model_random_op(&m);
+		must(r == 0 || r == -ENOSPC);
+		if (r) {
+			full++;
+			must(mini_free_blocks() == free_before);
+		}
+	}
+	must(full > 10);
+	model_compare(&m);
+	testvol_recheck(&t);
+	model_fini(&m);
+	testvol_close(&t);
+}
+END_TEST
+
+START_TEST(zero_behind_the_end)
+{
+	struct testvol t;
+	struct model m;
+
+	testvol_open(&t, 24 << 20, formats[1], NULL);
+	model_init(&m, &t, 64, 5);
+	must(model_write(&m, 0, 40000) == 0);
+	must(model_truncate(&m, 10001) == 0);
+	must(model_truncate(&m, 60000) == 0);
+	model_compare(&m);
+	/* What another writer left behind the end does not show either. */
+	must(model_truncate(&m, 10001) == 0);
+	struct x4_ext x;
+	static uint8_t dirt[4096];
+	must(x4_map_lookup(t.i, 2, &x) == 0);
+	must(dev_read(t.dev, dirt, 4096, x.pblk * 4096) == 0);
+	memset(dirt + 10001 - 8192, 0xee, 4096 - (10001 - 8192));
+	must(dev_write(t.dev, dirt, 4096, x.pblk * 4096, 0) == 0);
+	must(model_truncate(&m, 12000) == 0);
+	model_compare(&m);
+	must(x4_truncate(t.i, 1ull << 44) == -EFBIG);
+	must(x4_truncate(t.i, (1ull << 44) - 4096) == 0);
+	testvol_recheck(&t);
+	t.v->read_only = true;
+	must(x4_truncate(t.i, 1) == -EROFS);
+	must(x4_fallocate(t.i, 0, 0, 1, false) == -EROFS);
+	model_fini(&m);
+	testvol_close(&t);
+}
+END_TEST
+
+START_TEST(seeking)
+{
+	struct testvol t;
+	struct model m;
+	uint64_t at;
+
+	testvol_open(&t, 24 << 20, formats[0], NULL);
+	model_init(&m, &t, 64, 5);
+	must(x4_seek(t.i, 0, true, &at) == -ENXIO);
+	must(model_write(&m, 4096, 2048) == 0);
+	must(model_fallocate(&m, 0, 8192, 4096) == 0);
+	must(x4_seek(t.i, 0, true, &at) == 0);
+	must(at == 4096);
+	must(x4_seek(t.i, 4500, true, &at) == 0);
+	must(at == 4500);
+	must(x4_seek(t.i, 4500, false, &at) == 0);
+	must(at == 6144);
+	must(x4_seek(t.i, 6144, true, &at) == -ENXIO);
+	must(x4_seek(t.i, 0, false, &at) == 0);
+	must(at == 0);
+	must(x4_seek(t.i, 12288, false, &at) == -ENXIO);
+	must(model_write(&m, 12288, 100) == 0);
+	must(x4_seek(t.i, 12288, false, &at) == 0);
+	must(at == 12388);
+	model_fini(&m);
+	testvol_close(&t);
+}
+END_TEST
+
+/* A byte of the root or of a node is changed: an error or a sound map, never more. */
+START_TEST(damaged_trees)
+{
+	struct testvol t;
+	struct x4_ext x;
+	unsigned refused = 0;
+
+	testvol_open(&t, 24 << 20, formats[_i ? 2 : 0], NULL);
+	mini_fragment = 1;
+	for (uint32_t k = 0; k < 600; k++)
+		must(insert_at(&t, 2 * k, k % 2) == 0);
+	must(x4_eh_depth(x4_ext_root(t.i)) >= 1);
+	for (unsigned n = 0; n < 4000; n++) {
+		struct jnl_buf *b;
+		uint8_t *p, old;
+		int r;
+
+		must(jnl_bread(t.v->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.i))), &b) == 0);
+		p = n % 4 ? b->data + (n * 31) % 200 : (uint8_t *)t.i->raw->i_block + (n * 7) % 60;
+		old = *p;
+		*p ^= 1 << n % 8;
+		b->verified = 0;
+		x4_map_drop(t.i);
+		r = x4_map_load(t.i);
+		must(r == 0 || r == -EUCLEAN);
+		refused += r != 0;
+		if (!r)
+			must(x4_map_lookup(t.i, n, &x) == 0);
+		*p = old;
+		b->verified = 0;
+		if (n % 200 == 0)
+			epoch_drain();
+	}
+	must(refused > 1000);
+	x4_map_drop(t.i);
+	must(x4_map_load(t.i) == 0);
+	testvol_close(&t);
+}
+END_TEST
+
+static int reload(struct testvol *t)
+{
+	x4_map_drop(t->i);
+	return x4_map_load(t->i);
+}
+
+/* A block that the file maps twice, or maps and has as a node of its tree, is damage. */
+START_TEST(extent_twice)
+{
+	struct ext3_extent *e;
+	struct testvol t;
+	struct jnl_buf *b;
+	uint32_t old;
+
+	testvol_open(&t, 24 << 20, formats[2], NULL);
+	mini_fragment = 1;
+	for (uint32_t k = 0; k < 150; k++)
+		must(insert_at(&t, 2 * k, k % 2) == 0);
+	must(jnl_bread(t.v->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.i))), &b) == 0);
+	must(x4_eh_depth((void *)b->data) == 0);
+	must(reload(&t) == 0);
+	e = x4_eh_ext((void *)b->data);
+	old = e[3].ee_start;
+	e[3].ee_start = _i ? htole32((uint32_t)b->blk) : e[40].ee_start;
+	must(reload(&t) == -EUCLEAN);
+	/* Where files may share blocks, one may do so with itself. */
+	ext2fs_set_feature_shared_blocks(t.v->fs->super);
+	must(reload(&t) == 0);
+	ext2fs_clear_feature_shared_blocks(t.v->fs->super);
+	e[3].ee_start = old;
+	must(reload(&t) == 0);
+	testvol_close(&t);
+}
+END_TEST
+
+static const char *indirect_setup =
+	"yes 0123456789abcdef | head -c 900000 > big.$$ && debugfs -w -R \"write big.$$ f\" $IMG; rm -f big.$$";
+
+START_TEST(indirect_file)
+{
+	struct testvol t;
+	struct x4_ext x;
+	struct x4_resv r;
+	unsigned n;
+	char buf[1024];
+
+	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
+	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
+	for (uint32_t l = 0; l < 878; l += 97) {
+		must(x4_map_lookup_load(t.i, l, &x) == 0);
+		must(x.state == X4_EXT_WRITTEN);
+		must(dev_read(t.dev, buf, 1024, x.pblk * 1024) == 0);
+		for (unsigned k = 0; k < 1024; k++)
+			must(buf[k] == "0123456789abcdef\n"[(l * 1024 + k) % 17]);
+	}
+	must(x4_resv_holes(t.i, 2000, 1, false, &r) == -EOPNOTSUPP);
+	must(x4_fallocate(t.i, 0, 0, 4096, false) == -EOPNOTSUPP);
+	must(x4_fallocate(t.i, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 100 << 10, 300 << 10, false) == 0);
+	must(x4_map_lookup_load(t.i, 100, &x) == 0);
+	must(x.state == X4_EXT_HOLE);
+	must(x.len == 300);
+	testvol_recheck(&t);
+	must(x4_truncate(t.i, 5000) == 0);
+	free(model_runs(t.i, &n));
+	must(n >= 1);
+	must(le32toh(t.i->raw->i_blocks) == 10);
+	testvol_recheck(&t);
+	must(x4_free_all_blocks(t.i) == 0);
+	must(le32toh(t.i->raw->i_blocks) == 0);
+	testvol_close(&t);
+}
+END_TEST
+
+/* As tune2fs -O extents leaves files that were there before. The file of holes has a run for every second block. */
+#define TO_EXTENTS "&& tune2fs -O extents $IMG; rm -f big.$$"
+static const char *map_small = "yes 0123456789abcdef | head -c 400000 > big.$$ && debugfs -w -R \"write big.$$ f\" $IMG" TO_EXTENTS;
+static const char *map_holes = "for k in 0 2 4 6 8 10; do printf x | dd of=big.$$ bs=1024 seek=$k conv=notrunc; done; "
+			       "debugfs -w -R \"write big.$$ f\" $IMG" TO_EXTENTS;
+
+static void reserve_one(struct testvol *t, uint32_t lblk)
+{
+	struct x4_resv r;
+
+	must(x4_resv_holes(t->i, lblk, 1, false, &r) == 0);
+	must(x4_insert(t->i, &r, 0, 0, (lblk + 1) * 1024ull) == 0);
+	x4_resv_free(&r);
+}
+
+START_TEST(block_map_becomes_extents)
+{
+	struct x4_ext before, x;
+	struct testvol t;
+	unsigned n;
+
+	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", map_small);
+	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
+	must(x4_map_lookup_load(t.i, 300, &before) == 0);
+	must(le32toh(t.i->raw->i_blocks) == 2 * (391 + 3)); /* an indirect block, and one above another */
+	reserve_one(&t, 391);
+	must(x4_map_kind(t.i) == X4_MAPPED_EXTENTS);
+	must(le32toh(t.i->raw->i_blocks) == 2 * 392);
+	testvol_recheck(&t);
+	must(x4_map_lookup_load(t.i, 300, &x) == 0);
+	must(x.pblk == before.pblk && x.state == X4_EXT_WRITTEN);
+	free(model_runs(t.i, &n));
+	must(n >= 1);
+	testvol_close(&t);
+}
+END_TEST
+
+START_TEST(block_map_that_does_not_fit)
+{
+	struct testvol t;
+	struct x4_resv r;
+
+	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", map_holes);
+	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
+	must(x4_resv_holes(t.i, 1, 1, false, &r) == -EOPNOTSUPP);
+	must(x4_fallocate(t.i, 0, 0, 4096, false) == -EOPNOTSUPP);
+	must(x4_inode_size(t.i) == 10 * 1024 + 1);
+	testvol_recheck(&t);
+	/* Without blocks it is a file like any other. */
+	must(x4_truncate(t.i, 0) == 0);
+	must(x4_map_kind(t.i) == X4_MAPPED_EXTENTS);
+	testvol_recheck(&t);
+	reserve_one(&t, 7);
+	testvol_close(&t);
+}
+END_TEST
+
+/* The same of block maps; and an indirect block that leads to itself ends the walk at once. */
+START_TEST(indirect_twice)
+{
+	struct testvol t;
+	struct jnl_buf *b;
+	uint32_t *p, *slot, old[256];
+
+	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
+	must(reload(&t) == 0);
+	must(jnl_bread(t.v->jnl, le32toh(t.i->raw->i_block[EXT2_DIND_BLOCK]), &b) == 0);
+	p = (uint32_t *)b->data;
+	slot = &t.i->raw->i_block[_i == 0 ? 5 : EXT2_TIND_BLOCK];
+	old[0] = *slot;
+	*slot = _i == 0 ? t.i->raw->i_block[9] : t.i->raw->i_block[EXT2_DIND_BLOCK];
+	must(reload(&t) == -EUCLEAN);
+	*slot = old[0];
+	memcpy(old, p, sizeof(old));
+	for (unsigned k = 0; k < 256; k++)
+		p[k] = _i == 2 ? htole32((uint32_t)b->blk) : p[0];
+	must(reload(&t) == -EUCLEAN);
+	memcpy(p, old, sizeof(old));
+	must(reload(&t) == 0);
+	testvol_close(&t);
+}
+END_TEST
+
+/*
+ * Blocks collected before one was found to be there twice stay in proportion to those that there
+ * are.
+ */
+START_TEST(nodes_are_compared_early)
+{
+	struct x4_map_builder b = { 0 };
+	unsigned n = 0;
+	int r = 0;
+
+	while (!r && n < 1000)
+		r = x4_map_builder_node(&b, 1000 - n++ % 100);
+	must(r == -EUCLEAN);
+	must(n <= 2 * 128 + 1);
+	x4_map_builder_free(&b);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("x4_extent");
+	TCase *tc = tcase_create("extent");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_loop_test(tc, random_operations, 0, ARRAY_SIZE(formats));
+	tcase_add_loop_test(tc, every_call_fails, 0, 2);
+	tcase_add_loop_test(tc, truncate_fails_half_way, 0, 4);
+	tcase_add_loop_test(tc, deep_tree, 0, 3);
+	tcase_add_test(tc, long_extents);
+	tcase_add_test(tc, full_file_system);
+	tcase_add_test(tc, zero_behind_the_end);
+	tcase_add_test(tc, seeking);
+	tcase_add_loop_test(tc, damaged_trees, 0, 2);
+	tcase_add_loop_test(tc, extent_twice, 0, 2);
+	tcase_add_test(tc, indirect_file);
+	tcase_add_test(tc, block_map_becomes_extents);
+	tcase_add_test(tc, block_map_that_does_not_fit);
+	tcase_add_loop_test(tc, indirect_twice, 0, 3);
+	tcase_add_test(tc, nodes_are_compared_early);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? 1 : 0;
+}

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The extents part on a real volume: journal, allocator and inode cache included; clean closes and power cuts. */
+#include "kit/file_model.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const formats[] = {
+	"-t ext4 -b 1024", "-t ext4 -b 4096", "-t ext4 -b 1024 -O ^metadata_csum,^64bit",
+};
+
+START_TEST(random_operations)
+{
+	struct testvol t;
+	struct model m;
+
+	testvol_open(&t, 64 << 20, formats[_i], NULL);
+	model_init(&m, &t, _i == 1 ? 1200 : 4000, _i + 1);
+	for (unsigned n = 1; n <= 1500; n++) {
+		int r;
+
+		x4_inode_lock_excl(t.i);
+		r = model_random_op(&m);
+		x4_inode_unlock(t.i);
+		must_msg(r == 0, "operation %u: %d", n, r);
+		if (n % 250 == 0)
+			model_compare_reloaded(&m);
+		if (n % 500 == 0)
+			model_compare(&m);
+		if (n % 750 == 0)
+			testvol_recheck(&t);
+	}
+	model_compare(&m);
+	x4_inode_lock_excl(t.i);
+	must(model_truncate(&m, 0) == 0);
+	x4_inode_unlock(t.i);
+	model_fini(&m);
+	testvol_close(&t);
+}
+END_TEST
+
+static bool must_wait(struct testvol *t)
+{
+	struct x4_ext x;
+	jnl_tid tid;
+
+	must(x4_map_lookup(t->i, 1, &x) == 0);
+	return x.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->i, true, &tid) && !jnl_tid_durable(t->v->jnl, tid);
+}
+
+static struct jnl_handle *map_four(struct testvol *t, bool convert)
+{
+	struct jnl_handle *h;
+	uint32_t next, n;
+	uint64_t blk;
+
+	must(jnl_begin(t->v->jnl, 60, &h) == 0);
+	must(x4_inode_begin(h, t->i) == 0);
+	if (convert) {
+		must(x4_extent_convert(h, t->i, 0, 4, X4_EXT_WRITTEN, &next) == 0);
+	} else {
+		must(x4_balloc(h, t->i, 0, 4, &blk, &n) == 0 && n == 4);
+		must(x4_extent_insert(h, t->i, 0, 4, blk, false) == 0);
+	}
+	x4_stamp(t->i, 5 * 4096);
+	must(x4_inode_dirty(h, t->i, true) == 0);
+	return h;
+}
+
+static void opened_with_four(struct testvol *t, bool unwritten)
+{
+	testvol_open(t, 32 << 20, formats[1], NULL);
+	x4_inode_lock_excl(t->i);
+	if (unwritten)
+		must(x4_fallocate(t->i, 0, 0, 4 * 4096, true) == 0);
+	else
+		must(x4_truncate(t->i, 4 * 4096) == 0);
+	must(x4_map_load(t->i) == 0);
+	must(x4_vol_sync(t->v) == 0);
+	fdio_mutex_lock(&t->i->map_lock);
+}
+
+/*
+ * What a handle maps is not shown before it has ended: when it is cancelled the blocks are given back, and a loop thread that
+ * had found them might still be writing there. The size follows the blocks.
+ */
+START_TEST(map_waits_for_the_handle)
+{
+	enum x4_ext_state before = _i ? X4_EXT_UNWRITTEN : X4_EXT_HOLE;
+	struct jnl_handle *h;
+	struct testvol t;
+	struct x4_ext x;
+
+	opened_with_four(&t, _i);
+	h = map_four(&t, _i);
+	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == before);
+	must(x4_inode_size(t.i) == 4 * 4096);
+	jnl_cancel(h);
+	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == before);
+	must(x4_inode_size(t.i) == 4 * 4096);
+	h = map_four(&t, _i);
+	jnl_end(h);
+	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == X4_EXT_WRITTEN);
+	must(x4_inode_size(t.i) == 5 * 4096);
+	fdio_mutex_unlock(&t.i->map_lock);
+	x4_inode_unlock(t.i);
+	testvol_close(&t);
+}
+END_TEST
+
+/*
+ * Whoever finds a written block in the map finds the transaction that made it so, if that is not durable: a write with O_DSYNC
+ * by a loop thread must not be answered before. And nobody finds it before the handle has ended well.
+ */
+START_TEST(map_is_not_ahead_of_the_transaction)
+{
+	struct jnl_handle *h;
+	struct testvol t;
+
+	opened_with_four(&t, _i);
+	h = map_four(&t, _i);
+	must(!must_wait(&t));
+	jnl_end(h);
+	fdio_mutex_unlock(&t.i->map_lock);
+	must(must_wait(&t));
+	must(x4_vol_sync(t.v) == 0);
+	must(!must_wait(&t));
+	x4_inode_unlock(t.i);
+	testvol_close(&t);
+}
+END_TEST
+
+/* What was synced is there after a power cut, and whatever happened after it, the file system checks clean. */
+START_TEST(power_cuts)
+{
+	struct testvol t;
+
+	testvol_open(&t, 64 << 20, formats[_i % 2], NULL);
+	for (unsigned round = 0; round < 6; round++) {
+		struct model m;
+
+		model_init(&m, &t, 2000, 31 * _i + round + 1);
+		x4_inode_lock_excl(t.i);
+		must(x4_truncate(t.i, 0) == 0);
+		for (unsigned n = 0; n < 60; n++)
+			must(model_random_op(&m) == 0);
+		must(x4_vol_sync(t.v) == 0);
+		if (round % 2)
+			for (unsigned n = 0; n < 40; n++) {
+				struct model other;
+
+				/* Done to the volume only. */
+				model_init(&other, &t, 2000, 1000 + n);
+				other.size = x4_inode_size(t.i);
+				must(model_random_op(&other) == 0);
+				model_fini(&other);
+			}
+		x4_inode_unlock(t.i);
+		testvol_power_cut(&t, round + 1);
+		if (round % 2 == 0)
+			model_compare(&m);
+		else
+			must(x4_map_load(t.i) == 0);
+		model_fini(&m);
+	}
+	testvol_close(&t);
+}
+END_TEST
+
+/* The log of the volume: quiet, but orphans are counted. */
+static unsigned orphans_seen;
+
+static void sink(int level, const char *line)
+{
+	(void)level;
+	orphans_seen += strstr(line, "interrupted") != NULL;
+}
+
+/* Every other run of so many blocks becomes written, the rest stays unwritten: 2 * runs extents. */
+static void alternate(struct testvol *t, uint32_t runs, uint32_t step, uint32_t blocks)
+{
+	must(x4_fallocate(t->i, 0, 0, (uint64_t)runs * 2 * blocks << t->v->block_bits, false) == 0);
+	for (uint32_t k = 0; k < runs; k++)
+		must(x4_insert(t->i, NULL, (uint32_t)((uint64_t)k * step % runs * 2 * blocks), blocks, 0) == 0);
+}
+
+/* The first transactions of a long truncate, as x4_truncate makes them, each made durable. */
+static void truncate_begin(struct testvol *t, uint64_t size, unsigned steps)
+{
+	uint32_t to = X4_LBLK_END;
+
+	for (unsigned k = 0; k < steps; k++) {
+		struct jnl_handle *h;
+		jnl_tid tid;
+
+		fdio_mutex_lock(&t->i->map_lock);
+		must(jnl_begin(t->v->jnl, 2 * x4_extent_credits(t->i) + 4, &h) == 0);
+		must(x4_inode_begin(h, t->i) == 0);
+		x4_stamp(t->i, size);
+		must(x4_remove_step(h, t->i, fdio_blocks(size, t->v->block_bits), &to, false) == 0);
+		must(x4_orphan_add(h, t->i) == 0);
+		must(x4_inode_dirty(h, t->i, true) == 0);
+		tid = jnl_end(h);
+		fdio_mutex_unlock(&t->i->map_lock);
+		must(jnl_commit_wait(t->v->jnl, tid, NULL) == 0);
+	}
+}
+
+/* A truncate that a power cut stops is finished when the volume is opened again. */
+START_TEST(interrupted_truncate)
+{
+	enum { RUNS = 2500 }; /* two levels: e2fsck 1.47 cannot finish a truncate of a deeper tree, whoever began it */
+	struct testvol t;
+	unsigned n;
+
+	testvol_open(&t, 64 << 20, "-t ext4 -b 1024", NULL);
+	x4_inode_lock_excl(t.i);
+	alternate(&t, RUNS, 1, 1);
+	must(x4_vol_sync(t.v) == 0);
+	truncate_begin(&t, 100 << 10, 1 + _i);
+	free(model_runs(t.i, &n));
+	must(n > 100 && n < 2 * RUNS);
+	x4_inode_unlock(t.i);
+	testvol_power_cut(&t, 1);
+	free(model_runs(t.i, &n));
+	must(n == 100);
+	must(x4_inode_size(t.i) == 100 << 10);
+	must(orphans_seen > 0);
+	testvol_close(&t);
+}
+END_TEST
+
+/* Ways to extend a file whose truncate has failed on the way. */
+static int extend(struct testvol *t, unsigned how, uint64_t size)
+{
+	int r;
+
+	switch (how) {
+	case 0:
+		return x4_truncate(t->i, size);
+	case 1:
+		return x4_fallocate(t->i, 0, size - 1, 1, false);
+	default:
+		r = x4_truncate_finish(t->i);
+		return r ? r : x4_publish_size(t->i, size);
+	}
+}
+
+static void nothing_old(struct testvol *t, unsigned event, uint32_t kept, uint64_t end)
+{
+	struct x4_ext x;
+
+	for (uint64_t at = kept; at < end >> t->v->block_bits; at = x4_ext_end(&x)) {
+		must(x4_map_lookup_load(t->i, (uint32_t)at, &x) == 0);
+		must_msg(x.state != X4_EXT_WRITTEN, "cut at %u: block %u shows what was cut off", event, (unsigned)at);
+	}
+}
+
+/*
+ * The power goes at each moment: all is there as before the truncate, or nothing behind the new end, then or later. No block is
+ * torn: e2fsck takes half a commit block for damage, and leaves orphans alone then.
+ */
+static unsigned cut_everywhere(struct testvol *t, unsigned how, uint32_t kept, uint64_t before, uint64_t after)
+{
+	unsigned events = fake_rec_events(t->fake), halves = 0;
+
+	for (unsigned k = 0; k <= events; k++) {
+		struct testvol o = { .ino = t->ino, .fake = fake_rec_cut(t->fake, k, FAKE_CUT_MASK, k * 0x9e3779b97f4a7c15u) };
+		uint64_t size;
+
+		must(fake_e2fsck_replay(o.fake) == 0);
+		testvol_attach(&o);
+		size = x4_inode_size(o.i);
+		must_msg(size == before || size == (uint64_t)kept << o.v->block_bits || size == after, "cut at %u: size %llu", k,
+			 (unsigned long long)size);
+		halves += size < before;
+		x4_inode_lock_excl(o.i);
+		must(extend(&o, how, after) == 0);
+		x4_inode_unlock(o.i);
+		if (size != before)
+			nothing_old(&o, k, kept, after);
+		testvol_close(&o);
+	}
+	return halves;
+}
+
+/* A truncate fails half-way because a bitmap cannot be read, and so does what extends the file, until it can. */
+START_TEST(failed_truncate_and_cuts)
+{
+	enum { RUNS = 2500, WIDE = 4, KEPT = 100 }; /* as above, but in several groups */
+	struct testvol t;
+	uint64_t before, after, bitmap;
+	struct x4_ext x;
+
+	testvol_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=1", NULL);
+	before = (uint64_t)RUNS * 2 * WIDE << t.v->block_bits;
+	after = before + 1024;
+	x4_inode_lock_excl(t.i);
+	alternate(&t, RUNS, 1, WIDE);
+	x4_inode_unlock(t.i);
+	testvol_recheck(&t);
+	x4_inode_lock_excl(t.i);
+	must(x4_map_lookup_load(t.i, KEPT, &x) == 0 && x.state != X4_EXT_HOLE);
+	bitmap = ext2fs_block_bitmap_loc(t.v->fs, (x.pblk - 1) / 8192) << 10;
+	fake_rec_start(t.fake);
+	fake_fault_add(t.fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = bitmap, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
+	must(x4_truncate(t.i, KEPT << 10) == -EIO);
+	must(x4_inode_size(t.i) == KEPT << 10);
+	must(x4_vol_sync(t.v) == 0);
+	must(extend(&t, _i, after) == -EIO);
+	must(x4_inode_size(t.i) == KEPT << 10);
+	must(x4_vol_sync(t.v) == 0);
+	fake_fault_clear(t.fake);
+	must(extend(&t, _i, after) == 0);
+	must(x4_vol_sync(t.v) == 0);
+	x4_inode_unlock(t.i);
+	must(cut_everywhere(&t, _i, KEPT, before, after) > 3);
+	nothing_old(&t, 0, KEPT, after);
+	fake_rec_stop(t.fake);
+	testvol_close(&t);
+}
+END_TEST
+
+static void map_new(struct testvol *t, uint32_t lblk, uint32_t n, uint64_t size)
+{
+	struct x4_resv r;
+
+	must(x4_resv_holes(t->i, lblk, n, false, &r) == 0);
+	must(x4_insert(t->i, &r, 0, 0, size) == 0);
+	x4_resv_free(&r);
+}
+
+static int grow(struct testvol *t, unsigned how, uint64_t size)
+{
+	if (how == 0 || how == 3) /* 3: as a write behind the end does it */
+		return extend(t, how ? 2 : 0, size);
+	return x4_fallocate(t->i, how == 1 ? 0 : X4_FALLOC_ZERO_RANGE, size - 10, 10, false);
+}
+
+/* The rest of the last block, and whole blocks that a crash has left behind the end, must not become part of a file that grows. */
+START_TEST(growing_shows_nothing_old)
+{
+	uint8_t block[1024], zero[1024] = { 0 };
+	struct testvol t;
+	struct x4_ext x;
+
+	testvol_open(&t, 32 << 20, formats[0], NULL);
+	x4_inode_lock_excl(t.i);
+	map_new(&t, 0, 1, 100);
+	if (_i < 4)
+		map_new(&t, 1, 4, 0);
+	must(x4_inode_size(t.i) == 100);
+	must(x4_map_lookup_load(t.i, 0, &x) == 0 && x.state == X4_EXT_WRITTEN);
+	memset(block, 0xee, sizeof(block));
+	for (unsigned k = 0; k < 5; k++)
+		fake_poke(t.fake, block, sizeof(block), (x.pblk + k) << 10);
+	must(grow(&t, _i % 4, 8 << 10) == 0);
+	must(x4_inode_size(t.i) == 8 << 10);
+	fake_peek(t.fake, block, sizeof(block), x.pblk << 10);
+	must(block[0] == 0xee && block[99] == 0xee && !memcmp(block + 100, zero, sizeof(block) - 100));
+	nothing_old(&t, 0, 1, 8 << 10);
+	x4_inode_unlock(t.i);
+	testvol_close(&t);
+}
+END_TEST
+
+START_TEST(many_fragments)
+{
+	struct testvol t;
+	struct model m;
+	unsigned n;
+
+	testvol_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=4", NULL);
+	model_init(&m, &t, 16, 1);
+	x4_inode_lock_excl(t.i);
+	alternate(&t, 20000, 7919, 1);
+	free(model_runs(t.i, &n));
+	must(n >= 40000);
+	model_compare_reloaded(&m);
+	for (uint32_t k = 0; k < 20000; k++)
+		must(x4_insert(t.i, NULL, 2 * k + 1, 1, 0) == 0);
+	free(model_runs(t.i, &n));
+	must(n < 30);
+	x4_inode_unlock(t.i);
+	model_fini(&m);
+	testvol_close(&t);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("x4_extent_vol");
+	TCase *tc = tcase_create("volume");
+	SRunner *sr;
+	int failed;
+
+	fdio_log_set_sink(sink);
+	tcase_set_timeout(tc, 120);
+	tcase_add_loop_test(tc, random_operations, 0, ARRAY_SIZE(formats));
+	tcase_add_loop_test(tc, map_waits_for_the_handle, 0, 2);
+	tcase_add_loop_test(tc, map_is_not_ahead_of_the_transaction, 0, 2);
+	tcase_add_loop_test(tc, power_cuts, 0, 2);
+	tcase_add_loop_test(tc, interrupted_truncate, 0, 3);
+	tcase_add_loop_test(tc, failed_truncate_and_cuts, 0, 3);
+	tcase_add_test(tc, many_fragments);
+	tcase_add_loop_test(tc, growing_shows_nothing_old, 0, 7);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? 1 : 0;
+}

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Directories against a table: thousands of random creations, links, removals and renames in three directories, on volumes of
+ * different features, with blocks of 1 KiB so that indexes become deep. Then listing while names come and go,
+ * a directory of 100,000 names whose cost is counted in block accesses, and damaged directories, which must not crash.
+ */
+#include "kit/names.h"
+
+#include "base/counters.h"
+#include "base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the table ---- */
+#define NR_DIRS 3
+#define NR_NAMES 1500
+
+struct model {
+	struct nvol t;
+	struct x4_inode *dir[NR_DIRS];
+	char *name[NR_NAMES];            /* the same names in each directory */
+	uint32_t ino[NR_DIRS][NR_NAMES]; /* 0: not there */
+	unsigned seen[NR_NAMES];
+	uint64_t rnd;
+};
+
+static const char *const dir_names[NR_DIRS] = { "alpha", "beta", "gamma" };
+static struct model m;
+
+static void model_names(void)
+{
+	char buf[256];
+
+	for (unsigned n = 0; n < NR_NAMES; n++) {
+		unsigned len = n % 10 == 0 ? 255 : 6 + n_rand(&m.rnd) % 60;
+
+		for (unsigned k = 0; k < len; k++)
+			buf[k] = (char)('a' + n_rand(&m.rnd) % 26);
+		buf[len] = 0;
+		/* Some beyond ASCII: the hash knows signed and unsigned characters. */
+		if (n % 7 == 0)
+			buf[0] = (char)0xc3, buf[1] = (char)0xa4;
+		snprintf(buf + 2, 5, "%04u", n);
+		buf[6] = len > 6 ? 'x' : 0;
+		m.name[n] = strdup(buf);
+	}
+}
+
+static void model_open_dirs(void)
+{
+	for (unsigned d = 0; d < NR_DIRS; d++)
+		m.dir[d] = n_get(m.t.root, dir_names[d]);
+}
+
+static void model_close_dirs(void)
+{
+	for (unsigned d = 0; d < NR_DIRS; d++)
+		x4_iput(m.dir[d]);
+}
+
+static unsigned name_index(const char *name, unsigned len)
+{
+	char num[5] = { 0 };
+
+	must(len >= 6);
+	memcpy(num, name + 2, 4);
+	return (unsigned)atoi(num);
+}
+
+static unsigned expect_d;
+
+static bool check_entry(void *arg, const struct x4_dirent *e)
+{
+	unsigned n;
+
+	if (e->name[0] == '.') {
+		(*(unsigned *)arg)++;
+		must_eq(e->type, DT_DIR);
+		return true;
+	}
+	n = name_index(e->name, e->name_len);
+	must(n < NR_NAMES && strlen(m.name[n]) == e->name_len && !memcmp(m.name[n], e->name, e->name_len));
+	must_eq(e->ino, m.ino[expect_d][n]);
+	must_eq(e->type, DT_REG);
+	m.seen[n]++;
+	return true;
+}
+
+static void model_verify(void)
+{
+	for (unsigned d = 0; d < NR_DIRS; d++) {
+		unsigned dots = 0;
+
+		expect_d = d;
+		memset(m.seen, 0, sizeof m.seen);
+		must_eq(x4_readdir(m.dir[d], 0, check_entry, &dots), 0);
+		must_eq(dots, 2);
+		for (unsigned n = 0; n < NR_NAMES; n++) {
+			must_eq(m.seen[n], m.ino[d][n] ? 1 : 0);
+			must_eq(n_ino(m.dir[d], m.name[n]), m.ino[d][n] ? (int)m.ino[d][n] : -ENOENT);
+		}
+	}
+}
+
+static void model_rename(unsigned d, unsigned n)
+{
+	unsigned d2 = n_rand(&m.rnd) % NR_DIRS, n2 = n_rand(&m.rnd) % NR_NAMES;
+	static const unsigned how[] = { 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE };
+	unsigned flags = how[n_rand(&m.rnd) % 4];
+	uint32_t *from = &m.ino[d][n], *to = &m.ino[d2][n2], was = *from;
+	int r = n_rename(m.dir[d], m.name[n], m.dir[d2], m.name[n2], flags);
+
+	if (!*from || (flags == RENAME_EXCHANGE && !*to)) {
+		must_eq(r, -ENOENT);
+	} else if (flags == RENAME_NOREPLACE && *to) {
+		must_eq(r, -EEXIST);
+	} else {
+		must_eq(r, 0);
+		if (flags == RENAME_EXCHANGE) {
+			*from = *to;
+			*to = was;
+		} else if (*from != *to) { /* two links of one inode: nothing happens */
+			*from = 0;
+			*to = was;
+		}
+	}
+}
+
+static void model_link(unsigned d, unsigned n)
+{
+	unsigned d2 = n_rand(&m.rnd) % NR_DIRS, n2 = n_rand(&m.rnd) % NR_NAMES;
+	struct x4_inode *i;
+
+	if (!m.ino[d][n])
+		return;
+	i = n_get(m.dir[d], m.name[n]);
+	must_eq(n_link(m.dir[d2], m.name[n2], i), m.ino[d2][n2] ? -EEXIST : 0);
+	if (!m.ino[d2][n2])
+		m.ino[d2][n2] = m.ino[d][n];
+	x4_iput(i);
+}
+
+static void model_step(unsigned bias)
+{
+	unsigned d = n_rand(&m.rnd) % NR_DIRS, n = n_rand(&m.rnd) % NR_NAMES, op = n_rand(&m.rnd) % 10;
+
+	if (op < bias) {
+		must_eq(n_create(m.dir[d], m.name[n], S_IFREG | 0644), m.ino[d][n] ? -EEXIST : 0);
+		if (!m.ino[d][n])
+			m.ino[d][n] = (uint32_t)n_ino(m.dir[d], m.name[n]);
+	} else if (op < 7) {
+		must_eq(n_unlink(m.dir[d], m.name[n]), m.ino[d][n] ? 0 : -ENOENT);
+		m.ino[d][n] = 0;
+	} else if (op < 9) {
+		model_rename(d, n);
+	} else {
+		model_link(d, n);
+	}
+}
+
+static const char *const volumes[] = {
+	"-b 1024", "-b 1024 -O ^metadata_csum,^64bit", "-b 1024 -O ^dir_index", "-b 1024 -O large_dir", "-b 4096",
+	"-b 2048 -O ^filetype,^metadata_csum", "-b 1024 -O ^dir_index,^metadata_csum,uninit_bg",
+};
+
+START_TEST(against_a_table)
+{
+	memset(&m, 0, sizeof m);
+	m.rnd = 42 + (uint64_t)_i;
+	model_names();
+	nvol_make(&m.t, 48 << 20, volumes[_i]);
+	for (unsigned d = 0; d < NR_DIRS; d++)
+		must_eq(n_create(m.t.root, dir_names[d], S_IFDIR | 0755), 0);
+	model_open_dirs();
+	for (unsigned round = 0; round < 3; round++) {
+		static const unsigned bias[] = { 6, 4, 1 };
+
+		for (unsigned k = 0; k < 4000; k++)
+			model_step(bias[round]);
+		model_verify();
+		model_close_dirs();
+		nvol_check(&m.t);
+		nvol_open(&m.t);
+		model_open_dirs();
+		model_verify();
+	}
+	model_close_dirs();
+	nvol_done(&m.t);
+	for (unsigned n = 0; n < NR_NAMES; n++)
+		free(m.name[n]);
+}
+END_TEST
+
+/* ---- positions ---- */
+#define STABLE 20
+
+struct walk { uint64_t cookie; unsigned left; unsigned seen[STABLE]; };
+
+static bool walk_entry(void *arg, const struct x4_dirent *e)
+{
+	struct walk *w = arg;
+	unsigned n;
+
+	if (w->left == 0)
+		return false;
+	w->left--;
+	w->cookie = e->next_cookie;
+	if (sscanf(e->name, "stable%4u", &n) == 1) {
+		must(n < STABLE);
+		w->seen[n]++;
+	}
+	return true;
+}
+
+static struct walk walk;
+
+/* Each name that stays is seen once, whatever is inserted and removed between the calls. */
+START_TEST(listing_while_names_come_and_go)
+{
+	static const char *const args[] = { "-b 1024", "-b 1024 -O ^dir_index", "-b 4096" };
+	uint64_t rnd = 7;
+	struct x4_inode *d, *one;
+	struct nvol t = { 0 };
+	char name[40];
+
+	memset(&walk, 0, sizeof walk);
+	nvol_make(&t, 48 << 20, args[_i]);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	d = n_get(t.root, "d");
+	must_eq(n_create(d, "one", S_IFREG | 0644), 0);
+	one = n_get(d, "one");
+	/* Begin when the directory is small, so that it is indexed in the middle of the walk. */
+	for (unsigned n = 0; n < STABLE; n++) {
+		snprintf(name, sizeof name, "stable%04u", n);
+		must_eq(n_link(d, name, one), 0);
+	}
+	walk.left = 5;
+	must_eq(x4_readdir(d, 0, walk_entry, &walk), 0);
+	for (unsigned round = 0; walk.left == 0; round++) {
+		for (unsigned k = 0; k < 40; k++) {
+			unsigned x = n_rand(&rnd) % 2000;
+
+			snprintf(name, sizeof name, "%08x-x%u", x * 2654435761u, x);
+			if (n_link(d, name, one) == -EEXIST)
+				must_eq(n_unlink(d, name), 0);
+		}
+		walk.left = 5;
+		must_eq(x4_readdir(d, walk.cookie, walk_entry, &walk), 0);
+		must(round < 5000);
+	}
+	for (unsigned n = 0; n < STABLE; n++)
+		must_eq(walk.seen[n], 1);
+	x4_iput(one);
+	x4_iput(d);
+	nvol_done(&t);
+}
+END_TEST
+
+/* ---- size ---- */
+static uint64_t accesses(void) { return fdio_counter_read(CTR_jnl_cache_hit) + fdio_counter_read(CTR_jnl_cache_miss); }
+
+static bool count_entry(void *arg, const struct x4_dirent *e)
+{
+	(*(unsigned *)arg)++;
+	return e->name_len > 0;
+}
+
+#ifdef FDIO_DEBUG_LOCKS /* sanitizers: the same with fewer names */
+#define MANY 30000u
+#else
+#define MANY 100000u
+#endif
+
+START_TEST(a_large_directory)
+{
+	struct x4_inode *d, *f[2];
+	uint64_t before, early = 0;
+	unsigned n, count = 0;
+	struct nvol t = { 0 };
+	char name[40];
+
+	nvol_make(&t, 96 << 20, "-b 1024 -O large_dir");
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	d = n_get(t.root, "d");
+	must_eq(n_create(t.root, "f0", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "f1", S_IFREG | 0644), 0);
+	f[0] = n_get(t.root, "f0");
+	f[1] = n_get(t.root, "f1");
+	before = accesses();
+	for (n = 0; n < MANY; n++) {
+		snprintf(name, sizeof name, "a name like many others %u", n);
+		must_eq(n_link(d, name, f[n & 1]), 0);
+		if (n == 1999)
+			early = accesses() - before;
+		if (n == MANY - 2001)
+			before = accesses();
+	}
+	/* An insertion reads the path to its leaf; that path is one or two nodes longer than at first. */
+	must(accesses() - before < 2 * early);
+	must((accesses() - before) / 2000 < 40);
+	before = accesses();
+	for (n = 0; n < MANY; n += MANY / 1000) {
+		snprintf(name, sizeof name, "a name like many others %u", n);
+		must_eq(n_ino(d, name), x4_inode_ino(f[n & 1]));
+	}
+	must(accesses() - before <= 6 * 1000);
+	must_eq(x4_readdir(d, 0, count_entry, &count), 0);
+	must_eq(count, MANY + 2);
+	x4_iput(d);
+	x4_iput(f[0]);
+	x4_iput(f[1]);
+	nvol_done(&t);
+}
+END_TEST
+
+static unsigned index_levels(struct x4_inode *d)
+{
+	struct jnl_buf *b;
+	unsigned levels;
+	uint64_t blk;
+
+	must_eq(x4_bmap(d, 0, &blk), 0);
+	must_eq(jnl_bread(d->vol->jnl, blk, &b), 0);
+	levels = b->data[30];
+	jnl_brelse(b);
+	return levels;
+}
+
+/* Names so long that a leaf holds three: the index grows to its full depth, and then the directory is full. */
+START_TEST(the_deepest_index)
+{
+	static const char *const args[] = { "-b 1024", "-b 1024 -O large_dir,^metadata_csum" };
+	struct x4_inode *d, *f;
+	unsigned n, last = _i ? 50000 : 60000;
+	struct nvol t = { 0 };
+	char name[256];
+	int r = 0;
+
+	memset(name, 'l', 255);
+	name[255] = 0;
+	nvol_make(&t, 96 << 20, args[_i]);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	d = n_get(t.root, "d");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	f = n_get(t.root, "f");
+	for (n = 0; n < last; n++) {
+		snprintf(name + 200, 11, "%010u", n);
+		name[210] = 'l';
+		r = n_link(d, name, f);
+		if (r)
+			break;
+	}
+	must_eq(r, _i ? 0 : -ENOSPC);
+	must_eq(index_levels(d), _i ? 2 : 1);
+	must(n > 15000);
+	must_eq(n_nlink(f), n + 1);
+	for (unsigned k = 0; k < n; k += 2) {
+		snprintf(name + 200, 11, "%010u", k);
+		name[210] = 'l';
+		must_eq(n_unlink(d, name), 0);
+	}
+	x4_iput(d);
+	x4_iput(f);
+	nvol_done(&t);
+}
+END_TEST
+
+/* ---- damage ---- */
+static void quiet(int level, const char *line) { (void)level; (void)line; }
+
+static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_t *blk, unsigned nr)
+{
+	struct nvol t = { .fake = fake_clone(pristine) };
+	struct x4_inode *d;
+	unsigned count = 0;
+	char name[64];
+	uint8_t byte;
+
+	for (unsigned k = 0; k < 1 + n_rand(rnd) % 8; k++) {
+		/* The head of a block is where the structure is densest. */
+		uint64_t at = blk[n_rand(rnd) % nr] * 1024 + n_rand(rnd) % (n_rand(rnd) % 2 ? 48 : 1024);
+
+		byte = (uint8_t)n_rand(rnd);
+		fake_poke(t.fake, &byte, 1, at);
+	}
+	nvol_open(&t);
+	if (x4_lookup(t.root, "d", 1, &d) == 0) {
+		x4_readdir(d, 0, count_entry, &count);
+		for (unsigned n = 0; n < 40; n++) {
+			snprintf(name, sizeof name, "file %u with a name of some length", n * 10);
+			n_ino(d, name);
+			if (n % 3 == 0)
+				n_unlink(d, name);
+			snprintf(name, sizeof name, "new %u with a name of some length", n);
+			n_create(d, name, S_IFREG | 0600);
+			n_rename(d, name, t.root, name, 0);
+		}
+		n_rmdir(t.root, "d");
+		x4_iput(d);
+	}
+	x4_iput(t.root);
+	x4_vol_abandon(t.v);
+	fake_free(t.fake);
+}
+
+START_TEST(damaged_directories)
+{
+	static const char *const args[] = { "-b 1024 -O ^metadata_csum", "-b 1024 -O ^metadata_csum,^dir_index" };
+	uint64_t rnd = 99, blk[64];
+	struct x4_inode *d;
+	unsigned nr = 0;
+	struct nvol t = { 0 };
+	char name[64];
+
+	nvol_make(&t, 16 << 20, args[_i]);
+	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
+	d = n_get(t.root, "d");
+	for (unsigned n = 0; n < 400; n++) {
+		snprintf(name, sizeof name, "file %u with a name of some length", n);
+		must_eq(n_create(d, name, S_IFREG | 0644), 0);
+	}
+	while (nr < 64 && nr < x4_inode_size(d) / 1024) {
+		must_eq(x4_bmap(d, nr, &blk[nr]), 0);
+		nr++;
+	}
+	x4_iput(d);
+	nvol_close(&t);
+	fdio_log_set_sink(quiet);
+	for (unsigned round = 0; round < 150; round++)
+		damage_round(t.fake, &rnd, blk, nr);
+	fdio_log_set_sink(NULL);
+	fake_free(t.fake);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("x4_names_model");
+	TCase *tc = tcase_create("model");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 300);
+	tcase_add_loop_test(tc, against_a_table, 0, (int)ARRAY_SIZE(volumes));
+	tcase_add_loop_test(tc, listing_while_names_come_and_go, 0, 3);
+	tcase_add_test(tc, a_large_directory);
+	tcase_add_loop_test(tc, the_deepest_index, 0, 2);
+	tcase_add_loop_test(tc, damaged_directories, 0, 2);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,686 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Operations on names in the mode of nowait.h: each is tried with a miss at the first place that might wait, then at the second,
+ * and so on until it succeeds. After every miss the volume must be as it was: the tree as anybody sees it, free blocks and
+ * inodes, orphans, references, the content of all cached blocks that the transaction holds; in the end e2fsck finds nothing. The same
+ * with blocks that really are not in memory, with locks that somebody really has, and with a transaction that is full.
+ */
+#include "kit/names.h"
+
+#include "base/counters.h"
+#include "base/nowait.h"
+#include "ext4/x4_group.h"
+#include "ext4/x4_volume.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+#define SIZE (16u << 20)
+
+static struct nvol t;
+
+/* ------------------------------------------------------------------ what must not change */
+struct seen {
+	struct x4_statfs st;
+	uint32_t orphans, dirs, free_inodes;
+	uint64_t free_blocks, meta_held, pending_free, refs;
+	unsigned nr_cached;
+	uint64_t hash; /* of names, attributes and descriptors */
+};
+
+static uint64_t mix(uint64_t h, const void *p, size_t n)
+{
+	const uint8_t *b = p;
+
+	while (n--)
+		h = (h ^ *b++) * 0x100000001b3ull;
+	return h;
+}
+
+struct walk { uint64_t h; uint32_t ino[64]; unsigned nr; };
+
+static bool note(void *arg, const struct x4_dirent *e)
+{
+	struct walk *w = arg;
+
+	w->h = mix(w->h, e->name, e->name_len);
+	w->h = mix(w->h, &e->ino, sizeof(e->ino));
+	if (w->nr < ARRAY_SIZE(w->ino))
+		w->ino[w->nr++] = e->ino;
+	return true;
+}
+
+static uint64_t attrs(uint64_t h, struct x4_inode *i)
+{
+	struct x4_attr a;
+
+	memset(&a, 0, sizeof(a));
+	x4_getattr(i, &a);
+	h = mix(h, &a.mode, sizeof(a.mode));
+	h = mix(h, &a.nlink, sizeof(a.nlink));
+	h = mix(h, &a.uid, sizeof(a.uid));
+	h = mix(h, &a.size, sizeof(a.size));
+	h = mix(h, &a.blocks_512, sizeof(a.blocks_512));
+	h = mix(h, &a.mtime, sizeof(a.mtime));
+	h = mix(h, &a.ctime, sizeof(a.ctime));
+	return mix(h, i->raw, t.v->inode_size);
+}
+
+static uint64_t tree(uint64_t h, struct x4_inode *dir, unsigned depth)
+{
+	struct walk w = { .h = h };
+
+	must_eq(x4_readdir(dir, 0, note, &w), 0);
+	h = attrs(w.h, dir);
+	for (unsigned k = 0; k < w.nr; k++) {
+		struct x4_inode *i;
+
+		if (w.ino[k] == dir->ino || w.ino[k] < t.v->first_ino)
+			continue;
+		must_eq(x4_iget(t.v, w.ino[k], NULL, &i), 0);
+		h = depth && S_ISDIR(x4_inode_mode(i)) && k > 1 ? tree(h, i, depth - 1) : attrs(h, i);
+		x4_iput(i);
+	}
+	return h;
+}
+
+static uint64_t groups(uint64_t h)
+{
+	for (uint32_t g = 0; g < t.v->nr_groups; g++) {
+		struct x4_group *grp = &t.v->groups[g];
+
+		h = mix(h, &grp->d, sizeof(grp->d));
+		h = mix(h, &grp->free_alloc, sizeof(grp->free_alloc));
+		if (grp->alloc)
+			h = mix(h, grp->alloc, t.v->block_size);
+	}
+	return h;
+}
+
+static void look(struct seen *s)
+{
+	memset(s, 0, sizeof(*s));
+	x4_vol_statfs(t.v, &s->st);
+	s->orphans = t.v->nr_orphans;
+	s->dirs = t.v->nr_dirs;
+	s->free_inodes = t.v->free_inodes;
+	s->free_blocks = t.v->free_blocks;
+	s->meta_held = t.v->meta_held;
+	s->pending_free = t.v->pending_free;
+	s->hash = tree(groups(14695981039346656037ull), t.root, 2);
+	s->nr_cached = t.v->nr_inodes_cached;
+	for (size_t n = 0; n < (size_t)1 << t.v->ihash_bits; n++) {
+		struct x4_inode *i;
+
+		list_for_each(i, &t.v->ihash[n], hash)
+			s->refs += i->refs;
+	}
+}
+
+static void must_be_same(const struct seen *a, const struct seen *b, const char *what, unsigned n)
+{
+	if (memcmp(a, b, sizeof(*a)))
+		ck_abort_msg("%s, miss %u: free blocks %llu %llu held %llu %llu pending %llu %llu inodes %u %u orphans %u %u refs %llu %llu "
+			     "cached %u %u hash %d", what, n, (unsigned long long)a->free_blocks, (unsigned long long)b->free_blocks,
+			     (unsigned long long)a->meta_held, (unsigned long long)b->meta_held, (unsigned long long)a->pending_free,
+			     (unsigned long long)b->pending_free, a->free_inodes, b->free_inodes, a->orphans, b->orphans,
+			     (unsigned long long)a->refs, (unsigned long long)b->refs, a->nr_cached, b->nr_cached, a->hash == b->hash);
+}
+
+/* ------------------------------------------------------------------ operations */
+static struct x4_inode *dir, *sub, *file;
+
+static int do_create(void) { return n_create(dir, "new", S_IFREG | 0644); }
+static int do_mkdir(void) { return n_create(dir, "newdir", S_IFDIR | 0755); }
+static int do_mknod(void) { return n_create(dir, "newfifo", S_IFIFO | 0644); }
+static int do_unlink(void) { return n_unlink(dir, "f0"); }
+static int do_rmdir(void) { return n_rmdir(dir, "empty"); }
+static int do_link(void) { return n_link(dir, "linked", file); }
+static int do_rename(void) { return n_rename(dir, "f1", dir, "renamed", 0); }
+static int do_replace(void) { return n_rename(dir, "f2", dir, "f3", 0); }
+static int do_replace_dir(void) { return n_rename(dir, "empty2", dir, "empty3", 0); }
+static int do_exchange(void) { return n_rename(dir, "f4", dir, "sub", 2); }
+
+static int do_symlink(const char *name, unsigned len)
+{
+	static char target[200];
+	struct x4_inode *i = NULL;
+	int r;
+
+	memset(target, 't', sizeof(target));
+	r = x4_symlink(dir, name, (unsigned)strlen(name), target, len, &nvol_root_cred, &i);
+	if (!r)
+		x4_iput(i);
+	return r;
+}
+
+static int do_fast_symlink(void) { return do_symlink("fast", 20); }
+static int do_slow_symlink(void) { return do_symlink("slow", 150); }
+
+static int do_tmpfile(void)
+{
+	struct x4_inode *i = NULL;
+	int r = x4_tmpfile(dir, 0600, &nvol_root_cred, &i);
+
+	if (!r)
+		x4_iput(i);
+	return r;
+}
+
+static int do_chmod(void)
+{
+	struct x4_attr a = { .mode = 0700 };
+
+	return x4_setattr(file, X4_SET_MODE, &a);
+}
+
+static int do_chown(void)
+{
+	struct x4_attr a = { .uid = 7, .gid = 8 };
+
+	return x4_setattr(file, X4_SET_UID | X4_SET_GID | X4_KILL_SUIDGID | X4_SET_MTIME_NOW, &a);
+}
+
+static int do_lookup(void)
+{
+	int r = n_ino(dir, "f5");
+
+	return r > 0 ? 0 : r;
+}
+
+static int do_readdir(void)
+{
+	struct walk w = { 0 };
+
+	return x4_readdir(sub, 0, note, &w);
+}
+
+static int do_getxattr(void)
+{
+	char buf[64];
+	size_t len;
+
+	return x4_xattr_get(file, "user.a", buf, sizeof(buf), &len);
+}
+
+/* As a write of new blocks does it, without the data. */
+static int do_grow(void)
+{
+	struct x4_resv resv;
+	uint64_t size = x4_inode_size(file);
+	int r = x4_inode_enter_shared(file);
+
+	if (r)
+		return r;
+	r = x4_resv_holes(file, (uint32_t)(size >> t.v->block_bits), 3, true, &resv);
+	x4_inode_unlock(file);
+	if (!r)
+		r = x4_inode_enter_excl(file);
+	if (!r) {
+		r = x4_insert(file, &resv, 0, 0, size + 3 * t.v->block_size);
+		x4_inode_unlock(file);
+	}
+	x4_resv_free(&resv);
+	return r;
+}
+
+static const struct { const char *name; int (*fn)(void); } ops[] = {
+	{ "lookup", do_lookup }, { "readdir", do_readdir }, { "getxattr", do_getxattr }, { "create", do_create }, { "mkdir", do_mkdir },
+	{ "mknod", do_mknod }, { "fast symlink", do_fast_symlink }, { "slow symlink", do_slow_symlink }, { "tmpfile", do_tmpfile },
+	{ "link", do_link }, { "chmod", do_chmod }, { "chown", do_chown }, { "rename", do_rename }, { "replace", do_replace },
+	{ "grow", do_grow }, { "replace dir", do_replace_dir }, { "exchange", do_exchange }, { "unlink", do_unlink }, { "rmdir", do_rmdir },
+};
+
+/* ------------------------------------------------------------------ the volume */
+static const char *const shapes[] = {
+	"-b 4096", "-b 1024 -O ^metadata_csum,^64bit", "-b 1024 -O ^dir_index", "-b 2048 -I 128",
+};
+
+static void fill(struct x4_inode *d, unsigned nr)
+{
+	char name[64];
+
+	for (unsigned n = 0; n < nr; n++) {
+		snprintf(name, sizeof(name), "f%u", n);
+		must_eq(n_create(d, name, S_IFREG | 0644), 0);
+	}
+}
+
+/* What nobody has looked at before something is allocated or loses its name: bitmaps, inode tables, the superblock. */
+static void warm_tables(void)
+{
+	struct jnl_buf *b;
+
+	must_eq(jnl_bread(t.v->jnl, t.v->sb_blk, &b), 0);
+	jnl_brelse(b);
+	for (uint32_t g = 0; g < t.v->nr_groups; g++) {
+		for (uint32_t k = 0; k < t.v->itable_blocks; k++) {
+			must_eq(jnl_bread(t.v->jnl, t.v->groups[g].itable + k, &b), 0);
+			jnl_brelse(b);
+		}
+		fdio_mutex_lock(&t.v->alloc_lock);
+		must_eq(x4_group_load(t.v, g), 0);
+		fdio_mutex_unlock(&t.v->alloc_lock);
+	}
+}
+
+static void warm(void)
+{
+	warm_tables();
+	for (uint32_t g = 0; g < t.v->nr_groups; g++)
+		must(x4_inode_in_use(t.v, g * t.v->inodes_per_group + 1) >= 0);
+}
+
+static void names_make(const char *args, unsigned nr)
+{
+	t = (struct nvol){ 0 };
+	nvol_make(&t, SIZE, args);
+	must_eq(n_create(t.root, "dir", S_IFDIR | 0755), 0);
+	dir = n_get(t.root, "dir");
+	fill(dir, nr);
+	must_eq(n_create(dir, "sub", S_IFDIR | 0755), 0);
+	must_eq(n_create(dir, "empty", S_IFDIR | 0755), 0);
+	must_eq(n_create(dir, "empty2", S_IFDIR | 0755), 0);
+	must_eq(n_create(dir, "empty3", S_IFDIR | 0755), 0);
+	sub = n_get(dir, "sub");
+	fill(sub, 5);
+	file = n_get(dir, "f6");
+	must_eq(x4_xattr_set(file, "user.a", "value", 5, 0, false), 0);
+	must_eq(x4_xattr_set(file, "security.capability", "nothing", 7, 0, false), 0);
+	warm();
+}
+
+static void names_done(void)
+{
+	x4_iput(file);
+	x4_iput(sub);
+	x4_iput(dir);
+	nvol_done(&t);
+}
+
+/* ------------------------------------------------------------------ tests */
+
+static int attempt(int (*fn)(void), unsigned fail_at)
+{
+	int r;
+	bool missed;
+
+	nowait_begin();
+	nowait_self.fail_at = fail_at;
+	r = fn();
+	nowait_self.fail_at = 0;
+	must(!nowait_self.missed || !nowait_self.done || r == 0);
+	missed = nowait_end();
+	return missed && r ? -EAGAIN : r;
+}
+
+static void every_miss(unsigned op)
+{
+	struct seen before, after;
+	unsigned n = 1;
+	int r;
+
+	/* What is left from before is out of the way, and everything is in memory. */
+	x4_vol_reap(t.v);
+	must_eq(x4_vol_sync(t.v), 0);
+	look(&before);
+	for (; (r = attempt(ops[op].fn, n)) == -EAGAIN; n++) {
+		look(&after);
+		must_be_same(&before, &after, ops[op].name, n);
+		if (n == 300)
+			ck_abort_msg("%s always misses", ops[op].name);
+	}
+	must_eq(r, 0);
+	must(n > 1);
+}
+
+START_TEST(miss_at_each_place)
+{
+	names_make(shapes[_i], 60);
+	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++)
+		every_miss(op);
+	must(fdio_counter_read(CTR_jnl_rollback) > 0);
+	names_done();
+}
+END_TEST
+
+/* The places where a directory grows: a second block, an index, a leaf that is split, an index block that is split. */
+START_TEST(miss_while_growing)
+{
+	char name[256];
+	unsigned missed = 0;
+
+	names_make("-b 1024 -N 2048", 8);
+	for (unsigned n = 0; n < 700; n++) {
+		struct x4_inode *i = NULL;
+		unsigned at = 1;
+		int r;
+
+		snprintf(name, sizeof(name), "%0*u", 20 + (int)(n % 7) * 30, n);
+		do {
+			nowait_begin();
+			nowait_self.fail_at = at++;
+			r = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &nvol_root_cred, &i);
+			nowait_self.fail_at = 0;
+			nowait_end();
+			missed += r == -EAGAIN;
+			if (r == -EAGAIN && at > 60) /* nothing to read can be missing; a full transaction is for a worker */
+				r = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &nvol_root_cred, &i);
+		} while (r == -EAGAIN);
+		must_eq(r, 0);
+		must_eq(n_ino(sub, name), x4_inode_ino(i));
+		x4_iput(i);
+	}
+	must(missed > 700);
+	names_done();
+}
+END_TEST
+
+/* Blocks that are in nobody's use leave the cache: each operation finds out at its own place, and a worker's turn brings them back. */
+START_TEST(not_in_memory)
+{
+	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++) {
+		uint64_t reads;
+		int r;
+
+		names_make(shapes[_i], 60);
+		x4_iput(file);
+		x4_iput(sub);
+		x4_iput(dir);
+		nvol_close(&t);
+		nvol_open(&t);
+		dir = n_get(t.root, "dir");
+		sub = n_get(dir, "sub");
+		file = n_get(dir, "f6");
+		reads = fdio_counter_read(CTR_jnl_cache_miss);
+		r = attempt(ops[op].fn, 0);
+		must_eq(fdio_counter_read(CTR_jnl_cache_miss), reads);
+		must(r == -EAGAIN || r == 0);
+		if (r)
+			must_eq(ops[op].fn(), 0);
+		names_done();
+	}
+}
+END_TEST
+
+struct contended { unsigned op; int result; };
+
+static void *try_it(void *arg)
+{
+	struct contended *c = arg;
+
+	c->result = attempt(ops[c->op].fn, 0);
+	return NULL;
+}
+
+static int from_thread(unsigned op)
+{
+	struct contended c = { .op = op };
+	pthread_t th;
+
+	must_eq(pthread_create(&th, NULL, try_it, &c), 0);
+	pthread_join(th, NULL);
+	return c.result;
+}
+
+static bool changes(unsigned op)
+{
+	return op > 2;
+}
+
+START_TEST(locks_taken)
+{
+	struct seen before, after;
+	struct jnl_handle *h;
+
+	names_make("-b 4096", 60);
+	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++) {
+		look(&before);
+		x4_inode_lock_excl(dir);
+		x4_inode_lock_excl(sub);
+		x4_inode_lock_excl(file);
+		must_eq(from_thread(op), -EAGAIN);
+		x4_inode_unlock(file);
+		x4_inode_unlock(sub);
+		x4_inode_unlock(dir);
+		if (changes(op)) {
+			must_eq(jnl_begin(t.v->jnl, 1, &h), 0);
+			must_eq(from_thread(op), -EAGAIN);
+			jnl_cancel(h);
+		}
+		look(&after);
+		must_be_same(&before, &after, ops[op].name, 0);
+		must_eq(from_thread(op), 0);
+	}
+	names_done();
+}
+END_TEST
+
+/* A transaction without room for another handle is for a worker to wait for. */
+START_TEST(full_transaction)
+{
+	unsigned most;
+
+	names_make("-b 1024 -J size=1", 8);
+	most = jnl_max_credits(t.v->jnl);
+	fake_block(t.fake, FAKE_WRITE); /* a commit that begins does not end */
+	for (unsigned n = 0;; n++) {
+		char name[32];
+		int r;
+
+		snprintf(name, sizeof(name), "n%u", n);
+		nowait_begin();
+		r = n_create(dir, name, S_IFDIR | 0755);
+		nowait_end();
+		if (r == -EAGAIN)
+			break;
+		must_eq(r, 0);
+		must(n < 2 * most);
+	}
+	fake_unblock(t.fake);
+	must_eq(do_create(), 0);
+	names_done();
+}
+END_TEST
+
+static unsigned reaper_calls;
+static void reaper(void *arg)
+{
+	(void)arg;
+	reaper_calls++;
+}
+
+static struct x4_inode *unlinked(unsigned blocks)
+{
+	struct x4_inode *i = NULL;
+	struct x4_resv resv;
+
+	must_eq(x4_create(dir, "gone", 4, S_IFREG | 0600, 0, &nvol_root_cred, &i), 0);
+	for (unsigned n = 0; n < blocks; n++) { /* every second block */
+		x4_inode_lock_excl(i);
+		must_eq(x4_resv_holes(i, 2 * n, 1, true, &resv), 0);
+		must_eq(x4_insert(i, &resv, 0, 0, (uint64_t)(2 * n + 1) << t.v->block_bits), 0);
+		x4_resv_free(&resv);
+		x4_inode_unlock(i);
+	}
+	must_eq(n_unlink(dir, "gone"), 0);
+	return i;
+}
+
+/* The last reference on a loop thread: small files go at once, with a miss at any place or a large one a worker has to. */
+START_TEST(last_reference)
+{
+	static const unsigned blocks[] = { 0, 1, 4, 30 };
+	struct x4_statfs before, after;
+
+	names_make("-b 1024", 10);
+	x4_vol_set_reaper(t.v, reaper, NULL);
+	must_eq(x4_vol_sync(t.v), 0);
+	x4_vol_statfs(t.v, &before);
+	for (unsigned k = 0; k < ARRAY_SIZE(blocks); k++) {
+		bool by_reaper = true;
+
+		for (unsigned n = 1; by_reaper && n < 100; n++) {
+			struct x4_inode *i = unlinked(blocks[k]);
+			uint32_t ino = x4_inode_ino(i);
+			struct timespec nap = { .tv_nsec = 300000 };
+
+			nanosleep(&nap, NULL); /* so many in a while */
+			must_eq(t.v->nr_orphans, 1);
+			reaper_calls = 0;
+			nowait_begin();
+			nowait_self.fail_at = n;
+			x4_iput(i);
+			nowait_self.fail_at = 0;
+			must(!nowait_end());
+			by_reaper = reaper_calls;
+			must_eq(t.v->nr_orphans, by_reaper);
+			must_eq(t.v->nr_evicting, by_reaper);
+			must_eq(x4_iget(t.v, ino, NULL, &i), -ENOENT);
+			x4_vol_reap(t.v);
+			must_eq(t.v->nr_orphans, 0);
+			must_eq(t.v->nr_evicting, 0);
+			if (blocks[k] > 4)
+				break;
+		}
+		must_eq(by_reaper, blocks[k] > 4);
+	}
+	must_eq(x4_vol_sync(t.v), 0);
+	x4_vol_statfs(t.v, &after);
+	must_eq(before.bfree, after.bfree);
+	must_eq(before.ffree, after.ffree);
+	names_done();
+}
+END_TEST
+
+/* Damage is told by the thread that may wait, once. */
+START_TEST(damage_is_a_miss)
+{
+	struct x4_inode *i;
+	uint64_t blk;
+	uint32_t off;
+	uint8_t byte;
+
+	names_make("-b 4096", 10);
+	i = n_get(dir, "f5");
+	blk = x4_itable_place(t.v, x4_inode_ino(i), &off);
+	x4_iput(i);
+	x4_iput(file);
+	x4_iput(sub);
+	x4_iput(dir);
+	nvol_close(&t);
+	fake_peek(t.fake, &byte, 1, (blk << 12) + off + 50);
+	byte ^= 1;
+	fake_poke(t.fake, &byte, 1, (blk << 12) + off + 50);
+	nvol_open(&t);
+	dir = n_get(t.root, "dir");
+	file = n_get(dir, "f6"); /* brings the block of the table into memory */
+	must_eq(attempt(do_lookup, 0), -EAGAIN);
+	must_eq(fdio_counter_read(CTR_x4_corrupt), 0);
+	must_eq(n_ino(dir, "f5"), -EUCLEAN);
+	must(fdio_counter_read(CTR_x4_corrupt) > 0);
+	x4_iput(file);
+	x4_iput(dir);
+	x4_iput(t.root);
+	x4_vol_abandon(t.v);
+	fake_free(t.fake);
+}
+END_TEST
+
+static uint32_t bad_groups(void)
+{
+	uint32_t n = 0;
+
+	for (uint32_t g = 0; g < t.v->nr_groups; g++)
+		n += t.v->groups[g].ib_bad;
+	return n;
+}
+
+/* Somebody is looking up the number that the new file gets, which is not in use yet: a loop thread does not take that for damage. */
+START_TEST(number_is_being_looked_up)
+{
+	struct x4_inode *reader;
+	uint32_t ino;
+
+	names_make("-b 4096", 10);
+	must_eq(do_create(), 0);
+	ino = (uint32_t)n_ino(dir, "new");
+	must_eq(n_unlink(dir, "new"), 0); /* the next file gets this number again */
+	reader = x4_inode_alloc(t.v, ino);
+	must(reader);
+	must_eq(x4_inode_hash_new(reader), 0);
+	reader->loading = true;
+	must_eq(attempt(do_create, 0), -EAGAIN);
+	must_eq(bad_groups(), 0);
+	x4_inode_unhash(reader);
+	x4_inode_free(reader);
+	must_eq(do_create(), 0);
+	must_eq(n_ino(dir, "new"), ino);
+	must_eq(do_unlink(), 0);
+	names_done();
+}
+END_TEST
+
+/* A bitmap that a loop thread finds damaged is still told of: it is not put out of use before. */
+START_TEST(damaged_inode_bitmap)
+{
+	struct jnl_buf *b;
+	uint8_t byte;
+	uint64_t ib;
+
+	names_make("-b 4096", 10);
+	ib = t.v->groups[0].ib;
+	x4_iput(file);
+	x4_iput(sub);
+	x4_iput(dir);
+	nvol_close(&t);
+	fake_peek(t.fake, &byte, 1, (ib << 12) + 100);
+	byte ^= 1;
+	fake_poke(t.fake, &byte, 1, (ib << 12) + 100);
+	nvol_open(&t);
+	dir = n_get(t.root, "dir");
+	warm_tables();
+	must_eq(n_ino(dir, "new"), -ENOENT);
+	must_eq(jnl_bread(t.v->jnl, ib, &b), 0);
+	must_eq(attempt(do_create, 0), -EAGAIN);
+	must_eq(bad_groups(), 0);
+	must_eq(fdio_counter_read(CTR_x4_corrupt), 0);
+	(void)do_create(); /* by the policy for errors it may find another group or not */
+	must_eq(bad_groups(), 1);
+	must(fdio_counter_read(CTR_x4_corrupt) > 0);
+	jnl_brelse(b);
+	x4_iput(dir);
+	x4_iput(t.root);
+	x4_vol_abandon(t.v);
+	fake_free(t.fake);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("nowait");
+	TCase *tc = tcase_create("names");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_loop_test(tc, miss_at_each_place, 0, ARRAY_SIZE(shapes));
+	tcase_add_test(tc, miss_while_growing);
+	tcase_add_loop_test(tc, not_in_memory, 0, 2);
+	tcase_add_test(tc, locks_taken);
+	tcase_add_test(tc, full_transaction);
+	tcase_add_test(tc, last_reference);
+	tcase_add_test(tc, damage_is_a_miss);
+	tcase_add_test(tc, number_is_being_looked_up);
+	tcase_add_test(tc, damaged_inode_bitmap);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? 1 : 0;
+}

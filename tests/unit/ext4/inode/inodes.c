@@ -1,0 +1,582 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Inodes: the cache and its references, times in all their encodings, lazily written ones too, attributes over a remount,
+ * rollback, the orphan list in every order, deletion.
+ */
+#include "kit/volume.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static struct fake_dev *f;
+static struct x4_vol *v;
+
+/* A file named "file" (inode *ino) is there. */
+static void setup(unsigned n, uint32_t *ino)
+{
+	char out[64];
+
+	f = env_new(n);
+	ck_assert_int_eq(fake_run(f, "echo hello > $IMG.src && debugfs -w -R \"write $IMG.src file\" $IMG >/dev/null 2>&1 && "
+				     "rm $IMG.src && debugfs -R 'stat file' $IMG 2>/dev/null | sed -n 's/^Inode: \\([0-9]*\\).*/\\1/p'",
+				  out, sizeof(out), true), 0);
+	*ino = (uint32_t)strtoul(out, NULL, 10);
+	ck_assert_uint_ge(*ino, 11);
+	v = env_open(f);
+}
+
+static void finish(void)
+{
+	env_check_groups(v);
+	env_close_check(v, f);
+	fake_free(f);
+}
+
+static void reopen(void)
+{
+	env_close_check(v, f);
+	v = env_open(f);
+}
+
+START_TEST(test_references)
+{
+	struct x4_inode *a, *b;
+	uint32_t ino, gen;
+
+	setup((unsigned)_i, &ino);
+	ck_assert_ptr_null(x4_iget_cached(v, ino));
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &a), 0);
+	gen = x4_inode_gen(a);
+	ck_assert_int_eq(x4_iget(v, ino, &gen, &b), 0);
+	ck_assert_ptr_eq(a, b);
+	x4_iput(b);
+	b = x4_iget_cached(v, ino);
+	ck_assert_ptr_eq(a, b);
+	x4_iref(b);
+	x4_iput_n(b, 2);
+	gen++;
+	ck_assert_int_eq(x4_iget(v, ino, &gen, &b), -ESTALE);
+	x4_iput(a);
+	ck_assert_int_eq(x4_iget(v, 0, NULL, &b), -ENOENT);
+	ck_assert_int_eq(x4_iget(v, 8, NULL, &b), -ENOENT);
+	ck_assert_int_eq(x4_iget(v, v->nr_inodes + 1, NULL, &b), -ENOENT);
+	ck_assert_int_eq(x4_iget(v, UINT32_MAX, NULL, &b), -ENOENT);
+	ck_assert_int_eq(x4_iget(v, v->nr_inodes, NULL, &b), -ENOENT);
+	finish();
+}
+END_TEST
+
+static unsigned dtors;
+static void dtor(void *p) { dtors += *(unsigned *)p; }
+
+START_TEST(test_upper)
+{
+	unsigned one = 1, two = 2;
+	struct x4_inode *i;
+	uint32_t ino;
+
+	setup(0, &ino);
+	dtors = 0;
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+	ck_assert_ptr_null(x4_inode_upper(i));
+	ck_assert_ptr_eq(x4_inode_set_upper(i, &one, dtor), &one);
+	ck_assert_ptr_eq(x4_inode_set_upper(i, &two, dtor), &one);
+	ck_assert_ptr_eq(x4_inode_upper(i), &one);
+	x4_iput(i);
+	ck_assert_uint_eq(dtors, 0);
+	finish();
+	ck_assert_uint_eq(dtors, 1);
+}
+END_TEST
+
+/* More files than the bound are touched: the cache stays small, what is referenced stays. */
+START_TEST(test_lru)
+{
+	struct x4_inode *i, *kept[20];
+	uint32_t ino;
+
+	setup(0, &ino);
+	v->ilru_max = 10;
+	for (unsigned n = 0; n < 20; n++)
+		kept[n] = env_tmpfile(v, S_IFREG | 0600);
+	for (unsigned n = 0; n < 20; n++)
+		x4_raw_set_nlink(kept[n], 1); /* in memory only: stays out of eviction, cannot be dropped while on the list */
+	for (unsigned n = 0; n < 20; n++)
+		x4_iput(kept[n]);
+	ck_assert_uint_ge(v->nr_inodes_cached, 20);
+	for (unsigned n = 0; n < 20; n++) {
+		i = x4_iget_cached(v, kept[n]->ino);
+		ck_assert_ptr_eq(i, kept[n]);
+		x4_raw_set_nlink(i, 0);
+		x4_iput(i);
+	}
+	ck_assert_uint_le(v->ilru_len, 10);
+	for (uint32_t n = 3; n < v->first_ino; n++)
+		if (n != 8 && !x4_iget_special(v, n, &i)) {
+			i->nlink = 1;
+			x4_iput(i);
+		}
+	ck_assert_uint_le(v->ilru_len, 10);
+	finish();
+}
+END_TEST
+
+/* The last second that can be stored has no fraction, as in the kernel. */
+#define LAST_SECOND ((int64_t)INT32_MAX + (3LL << 32))
+static const struct { int64_t sec; long nsec; int64_t want; bool narrow; } times[] = {
+	{ 0, 0, 0, false },
+	{ 1, 999999999, 1, false },
+	{ -1, 500, -1, false },
+	{ INT32_MAX, 5, INT32_MAX, false },
+	{ INT32_MIN, 0, INT32_MIN, false },
+	{ (int64_t)INT32_MIN - 1, 7, INT32_MIN, false },
+	{ (int64_t)INT32_MAX + 1, 123456789, (int64_t)INT32_MAX + 1, true },
+	{ 4294967296LL, 1, 4294967296LL, true },
+	{ 10000000000LL, 1, 10000000000LL, true },
+	{ (int64_t)INT32_MAX + (3LL << 32), 3, (int64_t)INT32_MAX + (3LL << 32), true },
+	{ 99999999999LL, 3, (int64_t)INT32_MAX + (3LL << 32), true },
+};
+
+START_TEST(test_times)
+{
+	bool narrow = _i == 1; /* 128-byte inodes: seconds only, until 2038 */
+	struct x4_inode *i;
+	struct x4_attr a, b;
+	uint32_t ino;
+
+	setup(narrow ? 6 : 0, &ino);
+	for (unsigned n = 0; n < ARRAY_SIZE(times); n++) {
+		int64_t want = narrow && times[n].narrow ? INT32_MAX : times[n].want;
+
+		ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+		memset(&a, 0, sizeof(a));
+		a.atime = a.mtime = a.ctime = (struct timespec){ times[n].sec, times[n].nsec };
+		ck_assert_int_eq(x4_setattr(i, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, &a), 0);
+		x4_getattr(i, &b);
+		ck_assert_int_eq(b.mtime.tv_sec, want);
+		x4_iput(i);
+		if (n % 4 == 0)
+			reopen();
+		ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+		x4_getattr(i, &b);
+		ck_assert_int_eq(b.atime.tv_sec, want);
+		ck_assert_int_eq(b.mtime.tv_sec, want);
+		ck_assert_int_eq(b.ctime.tv_sec, want);
+		if (want == times[n].sec)
+			ck_assert_int_eq(b.ctime.tv_nsec, narrow || want == LAST_SECOND ? 0 : times[n].nsec);
+		x4_iput(i);
+	}
+	finish();
+}
+END_TEST
+
+START_TEST(test_setattr)
+{
+	struct x4_attr a = { .mode = 04751, .uid = 70000, .gid = 80000 }, b;
+	struct x4_inode *i;
+	uint32_t ino;
+
+	setup((unsigned)_i, &ino);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+	ck_assert_int_eq(x4_setattr(i, X4_SET_MODE | X4_SET_UID | X4_SET_GID, &a), 0);
+	a.flags = x4_inode_flags(i) | EXT2_NODUMP_FL | EXT2_NOATIME_FL;
+	ck_assert_int_eq(x4_setattr(i, X4_SET_FLAGS, &a), 0);
+	a.flags = x4_inode_flags(i) ^ EXT4_EXTENTS_FL;
+	ck_assert_int_eq(x4_setattr(i, X4_SET_FLAGS, &a), -EOPNOTSUPP);
+	x4_iput(i);
+	reopen();
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+	x4_getattr(i, &b);
+	ck_assert_uint_eq(b.mode, S_IFREG | 04751);
+	ck_assert_uint_eq(b.uid, 70000);
+	ck_assert_uint_eq(b.gid, 80000);
+	ck_assert_uint_eq(b.size, 6);
+	ck_assert_uint_eq(b.nlink, 1);
+	ck_assert_uint_eq(b.blocks_512, v->block_size / 512);
+	ck_assert((b.flags & (EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT4_EXTENTS_FL)) ==
+		  (EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT4_EXTENTS_FL));
+
+	ck_assert(x4_needs_killpriv(i));
+	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID, &a), 0);
+	ck_assert_uint_eq(x4_inode_mode(i), S_IFREG | 0751);
+	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID, &a), 0);
+	ck_assert(!x4_needs_killpriv(i));
+	a.mode = 02700; /* without group execution it is mandatory locking, not a privilege */
+	ck_assert_int_eq(x4_setattr(i, X4_SET_MODE, &a), 0);
+	ck_assert(x4_needs_killpriv(i));
+	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID, &a), 0);
+	ck_assert_uint_eq(x4_inode_mode(i), S_IFREG | 02700);
+	/* That a member of the group leaves it is not remembered for those who are none. */
+	ck_assert(x4_needs_killpriv(i));
+	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID | X4_KILL_SGID, &a), 0);
+	ck_assert_uint_eq(x4_inode_mode(i), S_IFREG | 0700);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
+START_TEST(test_lazy_times)
+{
+	struct timespec now = { 2000000000, 5 };
+	struct x4_inode *i;
+	struct x4_attr a;
+	jnl_tid tid;
+	uint32_t ino;
+
+	setup((unsigned)_i, &ino);
+	fake_set_now(f, &now);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+	ck_assert(!x4_sync_tid(i, false, &tid));
+	x4_touch_write(i);
+	x4_getattr(i, &a);
+	ck_assert_int_eq(a.mtime.tv_sec, now.tv_sec);
+	ck_assert_int_eq(a.ctime.tv_sec, now.tv_sec);
+	ck_assert_uint_ne(i->raw->i_mtime, (uint32_t)now.tv_sec);
+	ck_assert(!x4_sync_tid(i, true, &tid)); /* fdatasync does not care */
+	ck_assert(x4_sync_tid(i, false, &tid)); /* fsync writes them */
+	ck_assert_uint_eq(i->raw->i_mtime, (uint32_t)now.tv_sec);
+
+	/* Unreferenced and not written yet: it must not get lost. */
+	now.tv_sec += 10;
+	fake_set_now(f, &now);
+	x4_touch_write(i);
+	x4_touch_read(i);
+	x4_iput(i);
+	reopen();
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+	x4_getattr(i, &a);
+	ck_assert_int_eq(a.mtime.tv_sec, now.tv_sec);
+	ck_assert_int_eq(a.atime.tv_sec, now.tv_sec);
+
+	/* relatime: not again on the same day, unless it was changed; after a day, yes. */
+	now.tv_sec += 100;
+	fake_set_now(f, &now);
+	x4_setattr(i, X4_SET_ATIME_NOW, &a);
+	now.tv_sec += 100;
+	fake_set_now(f, &now);
+	x4_touch_read(i);
+	x4_getattr(i, &a);
+	ck_assert_int_eq(a.atime.tv_sec, now.tv_sec); /* ctime was as new as atime */
+	now.tv_sec += 100;
+	fake_set_now(f, &now);
+	x4_touch_read(i);
+	x4_getattr(i, &a);
+	ck_assert_int_eq(a.atime.tv_sec, now.tv_sec - 100);
+	now.tv_sec += 86400;
+	fake_set_now(f, &now);
+	x4_touch_read(i);
+	x4_getattr(i, &a);
+	ck_assert_int_eq(a.atime.tv_sec, now.tv_sec);
+
+	/* An explicit time wins over one noted before, and a write after it wins again. */
+	x4_touch_write(i);
+	a.mtime = (struct timespec){ 3000000000LL, 0 };
+	ck_assert_int_eq(x4_setattr(i, X4_SET_MTIME, &a), 0);
+	x4_getattr(i, &a);
+	ck_assert_int_eq(a.mtime.tv_sec, v->inode_size > 128 ? 3000000000LL : INT32_MAX);
+	now.tv_sec += 5;
+	fake_set_now(f, &now);
+	x4_touch_write(i);
+	ck_assert_int_eq(x4_vol_write_times(v), 0);
+	x4_getattr(i, &a);
+	ck_assert_int_eq(a.mtime.tv_sec, now.tv_sec);
+	x4_iput(i);
+	fake_set_now(f, NULL);
+	finish();
+}
+END_TEST
+
+START_TEST(test_cancel)
+{
+	struct x4_attr before, after;
+	struct jnl_handle *h;
+	struct x4_inode *i;
+	uint32_t ino;
+
+	memset(&before, 0, sizeof(before)); /* the padding is compared too */
+	memset(&after, 0, sizeof(after));
+	setup((unsigned)_i, &ino);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+	x4_touch_write(i);
+	x4_getattr(i, &before);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(x4_inode_begin(h, i), 0);
+	ck_assert_int_eq(x4_inode_begin(h, i), 0);
+	fdio_mutex_lock(&i->attr);
+	x4_raw_set_size(i, 1ULL << 40);
+	x4_raw_set_mode(i, S_IFREG | 07777);
+	x4_raw_set_time(i, X4_SET_MTIME, (struct timespec){ 1, 1 });
+	fdio_mutex_unlock(&i->attr);
+	x4_raw_set_nlink(i, 77);
+	ck_assert_int_eq(x4_raw_add_blocks(i, 1000), 0);
+	ck_assert_int_eq(x4_inode_dirty(h, i, true), 0);
+	ck_assert_uint_eq(x4_inode_size(i), 1ULL << 40);
+	jnl_cancel(h);
+	x4_getattr(i, &after);
+	ck_assert_int_eq(memcmp(&before, &after, sizeof(before)), 0);
+	ck_assert_uint_eq(x4_inode_size(i), before.size);
+	x4_iput(i);
+	finish();
+}
+END_TEST
+
+START_TEST(test_new_inode)
+{
+	uint32_t groups[] = { 5, 80000 };
+	struct x4_cred c = { .uid = 65536, .gid = 7, .groups = groups, .nr_groups = 2 };
+	struct x4_inode *root, *i;
+	struct jnl_handle *h;
+	struct x4_attr a = { .mode = 02777, .gid = 90000 };
+	uint32_t ino;
+
+	setup((unsigned)_i, &ino);
+	root = env_root(v);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MODE | X4_SET_GID, &a), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, 30, &h), 0);
+	ck_assert_int_eq(x4_inode_new(h, root, S_IFREG | 02775, &c, &i), 0);
+	x4_getattr(i, &a);
+	ck_assert_uint_eq(a.uid, 65536);
+	ck_assert_uint_eq(a.gid, 90000);
+	ck_assert_uint_eq(a.mode, S_IFREG | 0775); /* not in that group: no setgid executable for it */
+	ck_assert_uint_eq(a.nlink, 1);
+	ck_assert(a.flags & EXT4_EXTENTS_FL);
+	if (v->inode_size > 128)
+		ck_assert_int_ne(a.btime.tv_sec, 0);
+	ino = i->ino;
+	jnl_cancel(h);
+	x4_iput(i);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -ENOENT);
+
+	ck_assert_int_eq(jnl_begin(v->jnl, 30, &h), 0);
+	ck_assert_int_eq(x4_inode_new(h, root, S_IFDIR | 0700, &c, &i), 0);
+	ck_assert_uint_eq(x4_inode_mode(i), S_IFDIR | 02700);
+	jnl_cancel(h);
+	x4_iput(i);
+	ck_assert_int_eq(jnl_begin(v->jnl, 30, &h), 0);
+	ck_assert_int_eq(x4_inode_new(h, root, S_IFCHR | 0600, &c, &i), 0);
+	x4_raw_set_rdev(i, 0x0103);
+	ck_assert_uint_eq(x4_raw_rdev(i), 0x0103);
+	ck_assert_uint_eq(i->raw->i_block[0], 0x0103);
+	x4_raw_set_rdev(i, 0x12345678);
+	ck_assert_uint_eq(x4_raw_rdev(i), 0x12345678);
+	ck_assert_uint_eq(i->raw->i_block[0], 0);
+	jnl_cancel(h);
+	x4_iput(i);
+	x4_iput(root);
+	finish();
+}
+END_TEST
+
+/* Ten on the list, taken off in an order that the seed decides; one removal in three is cancelled first. */
+START_TEST(test_orphans)
+{
+	struct x4_inode *o[10];
+	unsigned rnd = 99 + (unsigned)_i, left = 10;
+	struct ext2_super_block *sb;
+	struct jnl_handle *h;
+	uint32_t ino;
+
+	setup(0, &ino);
+	for (unsigned n = 0; n < 10; n++)
+		o[n] = env_tmpfile(v, S_IFREG | 0600);
+	while (left) {
+		unsigned k = (unsigned)rand_r(&rnd) % left;
+		struct x4_inode *i = o[k];
+
+		if (rand_r(&rnd) % 3 == 0) {
+			ck_assert_int_eq(jnl_begin(v->jnl, 8, &h), 0);
+			ck_assert_int_eq(x4_orphan_del(h, i), 0);
+			ck_assert(!i->on_orphans);
+			jnl_cancel(h);
+			ck_assert(i->on_orphans);
+		}
+		x4_iput(i);
+		o[k] = o[--left];
+		if (rand_r(&rnd) % 4 == 0) {
+			ck_assert_int_eq(x4_vol_sync(v), 0);
+			ck_assert_int_eq(fake_e2fsck_replay(f), 0);
+		}
+	}
+	ck_assert_int_eq(jnl_begin(v->jnl, 1, &h), 0);
+	ck_assert_int_eq(x4_super_begin(v, h, &sb), 0);
+	ck_assert_uint_eq(sb->s_last_orphan, 0);
+	jnl_cancel(h);
+	finish();
+}
+END_TEST
+
+/* Still open at the unmount: deleted by it. */
+START_TEST(test_unmount_deletes)
+{
+	struct x4_statfs before, after;
+	struct x4_inode *i;
+	uint32_t ino;
+
+	setup((unsigned)_i, &ino);
+	x4_vol_statfs(v, &before);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(env_fill(i, 0, 50), 0);
+	x4_iref(i);
+	reopen();
+	x4_vol_statfs(v, &after);
+	ck_assert_uint_eq(after.bfree, before.bfree);
+	ck_assert_uint_eq(after.ffree, before.ffree);
+	finish();
+}
+END_TEST
+
+/* A number is used again at once, in the same transaction, with another generation. */
+START_TEST(test_number_reuse)
+{
+	struct x4_inode *i;
+	uint32_t ino, gen, first = 0, same = 0;
+
+	setup(0, &ino);
+	for (unsigned n = 0; n < 50; n++) {
+		i = env_tmpfile(v, S_IFREG | 0600);
+		if (!n)
+			first = i->ino;
+		ck_assert_uint_eq(i->ino, first);
+		same += n && gen == i->gen;
+		gen = i->gen;
+		x4_touch_write(i); /* queued for its times when it goes */
+		x4_iput(i);
+		ck_assert_int_eq(x4_iget(v, first, &gen, &i), -ENOENT);
+		if (n == 25)
+			ck_assert_int_eq(x4_vol_write_times(v), 0);
+	}
+	ck_assert_uint_le(same, 1);
+	finish();
+}
+END_TEST
+
+START_TEST(test_bad_inode)
+{
+	struct x4_inode *i;
+	uint32_t ino, off;
+	uint64_t blk;
+	uint8_t byte;
+
+	setup(0, &ino);
+	blk = x4_itable_place(v, ino, &off);
+	fake_peek(f, &byte, 1, (blk << v->block_bits) + off + 50);
+	byte ^= 1;
+	fake_poke(f, &byte, 1, (blk << v->block_bits) + off + 50);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -EUCLEAN);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -EUCLEAN);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(f);
+}
+END_TEST
+
+/* Four threads make, fill, touch, change and drop files, a fifth writes times and commits; nothing is lost. */
+static void *churn(void *arg)
+{
+	unsigned rnd = (unsigned)(uintptr_t)arg;
+	struct x4_attr a;
+
+	for (unsigned n = 0; n < 60; n++) {
+		struct x4_inode *i = env_tmpfile(v, S_IFREG | 0600), *root = env_root(v);
+
+		ck_assert_int_eq(env_fill(i, 0, 1 + (unsigned)rand_r(&rnd) % 40), 0);
+		x4_touch_write(i);
+		x4_touch_read(root);
+		x4_getattr(i, &a);
+		a.mode = 0640;
+		ck_assert_int_eq(x4_setattr(rand_r(&rnd) % 2 ? i : root, X4_SET_MODE | X4_SET_MTIME_NOW, &a), 0);
+		x4_iput(root);
+		if (rand_r(&rnd) % 2)
+			x4_touch_write(i);
+		x4_iput(i);
+	}
+	return NULL;
+}
+
+/* A size that no file can have: the largest one can be read, a byte more is damage. */
+START_TEST(test_impossible_size)
+{
+	static const struct { const char *features; unsigned bits; uint64_t size; } t[3] = {
+		{ "", 12, (uint64_t)UINT32_MAX << 12 },
+		{ "", 10, (uint64_t)UINT32_MAX << 10 },
+		{ "-O ^huge_file", 12, (uint64_t)(UINT32_MAX >> 3) << 12 },
+	};
+	struct x4_inode *i;
+	char cmd[300];
+
+	snprintf(cmd, sizeof(cmd), "-t ext4 -J size=4 -b %u %s", 1 << t[_i / 2].bits,
+		 t[_i / 2].features);
+	f = fake_mkfs(32 << 20, cmd);
+	ck_assert_ptr_nonnull(f);
+	snprintf(cmd, sizeof(cmd), "debugfs -w -R 'write /etc/passwd f' $IMG && "
+		 "debugfs -w -R 'sif f size %llu' $IMG",
+		 (unsigned long long)t[_i / 2].size + (_i & 1));
+	ck_assert_int_eq(fake_run(f, cmd, cmd, sizeof(cmd), true), 0);
+	v = env_open(f);
+	fdio_log_set_level(0);
+	if (_i & 1) {
+		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &i), -EUCLEAN);
+	} else {
+		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &i), 0);
+		ck_assert_uint_eq(x4_inode_size(i), t[_i / 2].size);
+		x4_iput(i);
+	}
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(f);
+}
+END_TEST
+
+START_TEST(test_threads)
+{
+	struct x4_statfs before, after;
+	pthread_t t[4];
+	uint32_t ino;
+
+	setup((unsigned)_i, &ino);
+	x4_vol_statfs(v, &before);
+	for (unsigned n = 0; n < 4; n++)
+		ck_assert_int_eq(pthread_create(&t[n], NULL, churn, (void *)(uintptr_t)(n + 1)), 0);
+	for (unsigned n = 0; n < 50; n++) {
+		ck_assert_int_eq(x4_vol_write_times(v), 0);
+		if (n % 10 == 0)
+			ck_assert_int_eq(x4_vol_sync(v), 0);
+	}
+	for (unsigned n = 0; n < 4; n++)
+		pthread_join(t[n], NULL);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	x4_vol_statfs(v, &after);
+	ck_assert_uint_eq(after.bfree, before.bfree);
+	ck_assert_uint_eq(after.ffree, before.ffree);
+	finish();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4 inodes");
+	TCase *t = tcase_create("inode");
+	int n = (int)nr_env_mkfs;
+
+	fdio_log_set_level(0);
+	tcase_set_timeout(t, 60);
+	tcase_add_loop_test(t, test_references, 0, n);
+	tcase_add_test(t, test_upper);
+	tcase_add_test(t, test_lru);
+	tcase_add_loop_test(t, test_times, 0, 2);
+	tcase_add_loop_test(t, test_setattr, 0, n);
+	tcase_add_loop_test(t, test_lazy_times, 0, n);
+	tcase_add_loop_test(t, test_cancel, 0, n);
+	tcase_add_loop_test(t, test_new_inode, 0, n);
+	tcase_add_loop_test(t, test_orphans, 0, 5);
+	tcase_add_loop_test(t, test_unmount_deletes, 0, n);
+	tcase_add_test(t, test_number_reuse);
+	tcase_add_test(t, test_bad_inode);
+	tcase_add_loop_test(t, test_impossible_size, 0, 6);
+	tcase_add_loop_test(t, test_threads, 0, 3);
+	suite_add_tcase(s, t);
+	return env_run(s);
+}

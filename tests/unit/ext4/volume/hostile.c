@@ -1,0 +1,768 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Images that somebody made with intent: structures that each look sound and together lead a walk
+ * round in circles, fill an array beyond its end, or give away what is in use. Each must cost an
+ * error, and not more work than an honest image of that size; the work is counted in metadata
+ * blocks looked at.
+ */
+#include "base/counters.h"
+#include "kit/names.h"
+#include "ext4/x4_dir.h"
+#include "ext4/x4_volume.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define SMALL (16u << 20)
+#define PLAIN "-O ^metadata_csum,^64bit,^uninit_bg "
+
+static void peek(struct nvol *t, void *buf, size_t len, uint64_t off)
+{
+	fake_peek(t->fake, buf, len, off);
+}
+
+static void poke(struct nvol *t, const void *buf, size_t len, uint64_t off)
+{
+	fake_poke(t->fake, buf, len, off);
+}
+
+static void poke16(struct nvol *t, uint64_t off, uint16_t v) { poke(t, &v, 2, off); }
+static void poke32(struct nvol *t, uint64_t off, uint32_t v) { poke(t, &v, 4, off); }
+
+static uint64_t blocks_read(void)
+{
+	return fdio_counter_read(CTR_jnl_cache_hit) + fdio_counter_read(CTR_jnl_cache_miss);
+}
+
+/* Where block lblk of i is on the device, in bytes. */
+static uint64_t at(struct x4_inode *i, uint32_t lblk)
+{
+	uint64_t blk;
+
+	must_eq(x4_bmap(i, lblk, &blk), 0);
+	return blk << i->vol->block_bits;
+}
+
+static uint64_t inode_at(struct x4_vol *v, uint32_t ino)
+{
+	uint32_t off;
+	uint64_t blk = x4_itable_place(v, ino, &off);
+
+	return (blk << v->block_bits) + off;
+}
+
+/* Damage is found by now: not nvol_close. */
+static void end(struct nvol *t)
+{
+	x4_iput(t->root);
+	(void)x4_vol_close(t->v);
+	fake_free(t->fake);
+}
+
+static struct x4_inode *fill_dir(struct nvol *t, const char *dir, unsigned names, unsigned len)
+{
+	struct x4_inode *d;
+	char name[256];
+
+	must_eq(n_create(t->root, dir, S_IFDIR | 0755), 0);
+	d = n_get(t->root, dir);
+	for (unsigned k = 0; k < names; k++) {
+		memset(name, 'n', len);
+		snprintf(name + len - 5, 6, "%05u", k);
+		must_eq(n_create(d, name, S_IFREG | 0644), 0);
+	}
+	return d;
+}
+
+/* A leaf without a gap, of names of three letters: all different, or all the same. How many. */
+static unsigned full_leaf(uint8_t *b, uint32_t bs, uint32_t ino, bool same)
+{
+	unsigned n = 0, off = 0, rec;
+
+	for (; off < bs; off += rec, n++) {
+		char name[9];
+
+		rec = bs - off < 24 ? bs - off : 12;
+		memset(b + off, 0, rec);
+		memcpy(b + off, &ino, 4);
+		b[off + 4] = (uint8_t)rec;
+		b[off + 6] = 3;
+		b[off + 7] = EXT2_FT_REG_FILE;
+		snprintf(name, sizeof name, "%03x", same ? 0xaaa : n);
+		memcpy(b + off + 8, name, 3);
+	}
+	return n;
+}
+
+/* The pairs of the index block at off: n of them, of hash and the block that next says. */
+static void pairs(struct nvol *t, uint64_t off, unsigned n, uint32_t hash, uint32_t first,
+		  uint32_t step)
+{
+	poke16(t, off + 2, (uint16_t)n);
+	for (unsigned k = 0; k < n; k++) {
+		if (k)
+			poke32(t, off + 8 * k, hash);
+		poke32(t, off + 8 * k + 4, first + k * step);
+	}
+}
+
+struct count { unsigned nr, stop; uint64_t next; };
+
+static bool counted(void *arg, const struct x4_dirent *e)
+{
+	struct count *c = arg;
+
+	c->next = e->next_cookie;
+	return ++c->nr < c->stop;
+}
+
+/* As readdir(3) does: to the end or an error. */
+static int list(struct x4_inode *d, struct count *c)
+{
+	unsigned before;
+	int r;
+
+	*c = (struct count){ .stop = 100000 };
+	do {
+		before = c->nr;
+		r = x4_readdir(d, c->next, counted, c);
+	} while (!r && c->nr > before && c->nr < c->stop);
+	return r;
+}
+
+/* ---- directories ---- */
+
+/* Closes, and what the device holds then is known. */
+static void settle(struct nvol *t, struct x4_inode *i)
+{
+	x4_iput(i);
+	nvol_close(t);
+}
+
+/* The names of all visits to one leaf were written behind the end of an array made for the
+ * directory's size. */
+START_TEST(index_names_a_leaf_again)
+{
+	struct nvol t = { 0 };
+	uint8_t leaf[1024];
+	struct x4_inode *d;
+	struct count c;
+	uint64_t root, first;
+
+	nvol_make(&t, SMALL, "-b 1024 " PLAIN);
+	d = fill_dir(&t, "h", 120, 5);
+	must(dir_is_dx(d) && dir_nr_blocks(d) < 6);
+	full_leaf(leaf, sizeof leaf, x4_inode_ino(d), false);
+	root = at(d, 0);
+	first = at(d, 1);
+	settle(&t, d);
+	poke(&t, leaf, sizeof leaf, first);
+	pairs(&t, root + 32, 120, 1, 1, 0);
+	nvol_open(&t);
+	d = n_get(t.root, "h");
+	must_eq(list(d, &c), -EUCLEAN);
+	must_eq(c.nr, 2); /* "." and ".." */
+	x4_iput(d);
+	end(&t);
+}
+END_TEST
+
+/* An index of three levels, each node of which is full and names one child throughout, and a leaf 2
+ * million times. */
+START_TEST(index_leads_round_in_circles)
+{
+	uint32_t hash, minor;
+	struct nvol t = { 0 };
+	uint8_t leaf[1024], node[1024] = { 0 };
+	struct x4_inode *d, *f;
+	uint64_t place[4], inode, before;
+	struct count c;
+
+	nvol_make(&t, SMALL, "-b 1024 " PLAIN "-O large_dir");
+	d = fill_dir(&t, "h", 300, 5);
+	must(dir_is_dx(d) && dir_nr_blocks(d) > 4);
+	for (unsigned k = 0; k < 4; k++)
+		place[k] = at(d, k);
+	inode = inode_at(t.v, x4_inode_ino(d));
+	full_leaf(leaf, sizeof leaf, x4_inode_ino(d), false);
+	dx_hash(t.v, dx_default_version(t.v), "zzz", 3, &hash, &minor);
+	settle(&t, d);
+	memcpy(node + 4, (uint16_t[]){ 1024 }, 2);
+	memcpy(node + 8, (uint16_t[]){ 127 }, 2);
+	poke(&t, node, sizeof node, place[1]);
+	poke(&t, node, sizeof node, place[2]);
+	poke(&t, leaf, sizeof leaf, place[3]);
+	poke(&t, (uint8_t[]){ 2 }, 1, place[0] + 30);
+	pairs(&t, place[0] + 32, 124, hash | 1, 1, 0);
+	pairs(&t, place[1] + 8, 127, hash | 1, 2, 0);
+	pairs(&t, place[2] + 8, 127, hash | 1, 3, 0);
+	poke32(&t, inode + 4, 0xfffffc00); /* a size that allows it */
+	poke32(&t, inode + 0x6c, 0x3f);
+	nvol_open(&t);
+	d = n_get(t.root, "h");
+	before = blocks_read();
+	must_eq(x4_lookup(d, "zzz", 3, &f), -EUCLEAN);
+	must_eq(list(d, &c), -EUCLEAN);
+	ck_assert_uint_lt(blocks_read() - before, 1000);
+	x4_iput(d);
+	end(&t);
+}
+END_TEST
+
+/* The same name in every place of a hundred leaves: no position tells them apart, and a listing
+ * began with the first again and again. */
+START_TEST(listing_of_equal_names_ends)
+{
+	uint32_t hash, minor;
+	struct nvol t = { 0 };
+	uint8_t leaf[2048];
+	struct x4_inode *d;
+	struct count c;
+	uint64_t place[121];
+
+	nvol_make(&t, SMALL, "-b 2048 " PLAIN);
+	d = fill_dir(&t, "h", 1000, 250);
+	must(dir_is_dx(d) && dir_nr_blocks(d) > ARRAY_SIZE(place));
+	for (unsigned k = 0; k < ARRAY_SIZE(place); k++)
+		place[k] = at(d, k);
+	dx_hash(t.v, dx_default_version(t.v), "aaa", 3, &hash, &minor);
+	full_leaf(leaf, sizeof leaf, x4_inode_ino(d), true);
+	settle(&t, d);
+	for (unsigned k = 1; k < ARRAY_SIZE(place); k++)
+		poke(&t, leaf, sizeof leaf, place[k]);
+	pairs(&t, place[0] + 32, ARRAY_SIZE(place) - 1, hash | 1, 1, 1);
+	nvol_open(&t);
+	d = n_get(t.root, "h");
+	must_eq(list(d, &c), 0);
+	ck_assert_uint_lt(c.nr, c.stop);
+	x4_iput(d);
+	end(&t);
+}
+END_TEST
+
+/* Of this thread. */
+static uint64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t cost_of_lookup(struct nvol *t, const char *dir)
+{
+	struct x4_inode *d = n_get(t->root, dir);
+	uint64_t begun = cpu_ns();
+
+	must_eq(n_ino(d, "zzz"), -ENOENT);
+	begun = cpu_ns() - begun;
+	x4_iput(d);
+	return begun;
+}
+
+/* A directory without an index, of 1500 blocks that all hold the same names: the table of where
+ * they are took quadratic time. */
+START_TEST(equal_blocks_without_index)
+{
+	enum { BLOCKS = 1500 };
+	static uint64_t place[2][BLOCKS];
+	static const char *const name[2] = { "equal", "different" };
+	struct nvol t = { 0 };
+	uint8_t leaf[1024];
+	uint64_t cost[2];
+	uint32_t ino = 0;
+
+	nvol_make(&t, 64u << 20, "-b 1024 -N 12000 " PLAIN "-O ^dir_index");
+	for (unsigned n = 0; n < 2; n++) {
+		struct x4_inode *d = fill_dir(&t, name[n], 3 * BLOCKS + 2, 250);
+
+		must(dir_nr_blocks(d) > BLOCKS);
+		for (unsigned k = 0; k < BLOCKS; k++)
+			place[n][k] = at(d, k);
+		ino = x4_inode_ino(d);
+		x4_iput(d);
+	}
+	nvol_close(&t);
+	for (unsigned n = 0; n < 2; n++)
+		for (unsigned k = 1; k < BLOCKS; k++) {
+			unsigned names = full_leaf(leaf, sizeof leaf, ino, false);
+
+			/* The same number of names, all of their own. */
+			for (unsigned e = 0; n && e < names; e++) {
+				char own[9];
+
+				snprintf(own, sizeof own, "%04x", k * names + e);
+				memcpy(leaf + 12 * e + 8, own, 4);
+				leaf[12 * e + 6] = 4;
+			}
+			poke(&t, leaf, sizeof leaf, place[n][k]);
+		}
+	nvol_open(&t);
+	for (unsigned n = 0; n < 2; n++)
+		cost[n] = cost_of_lookup(&t, name[n]);
+	ck_assert_msg(cost[0] < 4 * cost[1], "%llu us for equal names, %llu for others",
+		      (unsigned long long)cost[0] / 1000, (unsigned long long)cost[1] / 1000);
+	end(&t);
+}
+END_TEST
+
+/* Tables of where names are have a budget together; a directory that gets none is searched. */
+START_TEST(tables_of_names_are_bounded)
+{
+	static const char *const name[2] = { "first", "second" };
+	struct nvol t = { 0 };
+	struct x4_inode *d[2];
+
+	nvol_make(&t, SMALL, "-b 1024 -N 4000 " PLAIN "-O ^dir_index");
+	t.v->dir_budget = 3000;
+	for (unsigned n = 0; n < 2; n++) {
+		d[n] = fill_dir(&t, name[n], 1500, 5);
+		must(n_ino(d[n], "00000") > 0);
+		must(n_ino(d[n], "01499") > 0);
+		must_eq(n_ino(d[n], "01500"), -ENOENT);
+	}
+	must_eq(t.v->dir_places, 2048);
+	must(d[0]->dirstate && !d[1]->dirstate);
+	must_eq(n_unlink(d[1], "01000"), 0);
+	must_eq(n_ino(d[1], "01000"), -ENOENT);
+	x4_iput(d[0]);
+	x4_iput(d[1]);
+	nvol_done(&t);
+}
+END_TEST
+
+/* ".." of a and b leads to c, of c to d, of d to c: as many steps as there are inodes, with the
+ * lock for renames held. */
+START_TEST(parents_in_a_circle)
+{
+	static const char names[] = "abcd", up[] = "ccdc";
+	struct nvol t = { 0 };
+	struct x4_inode *d[4];
+	uint64_t place[4], before;
+	uint32_t ino[4];
+
+	nvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 40000 " PLAIN);
+	for (unsigned k = 0; k < 4; k++) {
+		d[k] = fill_dir(&t, (char[]){ names[k], 0 }, 1, 5);
+		place[k] = at(d[k], 0);
+		ino[k] = x4_inode_ino(d[k]);
+		x4_iput(d[k]);
+	}
+	nvol_close(&t);
+	for (unsigned k = 0; k < 4; k++)
+		poke32(&t, place[k] + 12, ino[up[k] - 'a']);
+	nvol_open(&t);
+	d[0] = n_get(t.root, "a");
+	d[1] = n_get(t.root, "b");
+	before = blocks_read();
+	must_eq(n_rename(d[0], "00000", d[1], "f", 0), -EUCLEAN);
+	ck_assert_uint_lt(blocks_read() - before, 100);
+	x4_iput(d[0]);
+	x4_iput(d[1]);
+	end(&t);
+}
+END_TEST
+
+/* A way up of some thousand steps is no circle. */
+START_TEST(parents_a_long_way_up)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *d, *next;
+
+	nvol_make(&t, SMALL, "-b 1024 -I 128 -N 4000 " PLAIN);
+	d = x4_iref(t.root);
+	for (unsigned k = 0; k < 3000; k++) {
+		must_eq(n_create(d, "d", S_IFDIR | 0755), 0);
+		next = n_get(d, "d");
+		x4_iput(d);
+		d = next;
+	}
+	must_eq(n_create(d, "f", S_IFREG | 0644), 0);
+	must_eq(n_rename(d, "f", t.root, "f", 0), 0);
+	x4_iput(d);
+	nvol_done(&t);
+}
+END_TEST
+
+/* ---- orphans ---- */
+
+static size_t least, peak;
+
+static void sample(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+		   bool after)
+{
+	size_t now = mallinfo2().uordblks;
+
+	(void)arg, (void)kind, (void)off, (void)len, (void)flags, (void)after;
+	least = least ? least : now;
+	peak = FDIO_MAX(peak, now);
+}
+
+/* As many orphans as there are inodes: all of them were in memory before the first was deleted. */
+START_TEST(orphans_without_number)
+{
+	enum { NR = 30000 };
+	static uint8_t raw[128], map[1024];
+	static uint64_t place[NR], bitmap[64];
+	struct nvol t = { 0 };
+	uint32_t first, ipg, groups;
+
+	nvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 32768 " PLAIN);
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	first = (uint32_t)n_ino(t.root, "f") + 1;
+	peek(&t, raw, sizeof raw, inode_at(t.v, first - 1));
+	for (uint32_t k = 0; k < NR; k++)
+		place[k] = inode_at(t.v, first + k);
+	ipg = t.v->inodes_per_group;
+	groups = t.v->nr_groups;
+	for (uint32_t g = 0; g < groups; g++)
+		bitmap[g] = (uint64_t)ext2fs_inode_bitmap_loc(t.v->fs, g) << 10;
+	nvol_close(&t);
+	peek(&t, raw, sizeof raw, place[0] - sizeof raw);
+	raw[0x1a] = raw[0x1b] = 0;
+	for (uint32_t k = 0; k < NR; k++) {
+		uint32_t next = k + 1 < NR ? first + k + 1 : 0;
+
+		memcpy(raw + 0x14, &next, 4);
+		poke(&t, raw, sizeof raw, place[k]);
+	}
+	for (uint32_t g = 0; g < groups; g++) {
+		memset(map, 0xff, sizeof map);
+		poke(&t, map, ipg / 8, bitmap[g]);
+		poke16(&t, 2048 + 32 * g + 0xe, 0);
+	}
+	poke32(&t, 1024 + 0xe8, first);
+	fake_set_hook(t.fake, sample, NULL);
+	nvol_open(&t);
+	fake_set_hook(t.fake, NULL, NULL);
+	must_eq(t.v->nr_orphans, 0);
+	ck_assert_uint_eq(x4_inode_in_use(t.v, first + NR - 1), 0);
+	ck_assert_uint_lt(peak - least, 16u << 20);
+	end(&t);
+}
+END_TEST
+
+/* ---- the orphan file ---- */
+
+/* One of more blocks than any tool makes, which may be few blocks again and again: all of it is
+ * looked at before the mount is there. */
+START_TEST(orphan_file_too_large)
+{
+	enum { BLOCKS = 9000 };
+	struct nvol t = { 0 };
+	struct ext2_super_block sb;
+	uint64_t inode, before;
+	uint8_t block[1024] = { 0 };
+	struct x4_inode *f, *o;
+	struct x4_ext x;
+	struct x4_resv r;
+
+	nvol_make(&t, 32u << 20, "-b 1024 " PLAIN "-O orphan_file");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	f = n_get(t.root, "f");
+	x4_inode_lock_excl(f);
+	must_eq(x4_map_load(f), 0);
+	must_eq(x4_resv_holes(f, 0, BLOCKS, true, &r), 0);
+	must_eq(x4_insert(f, &r, 0, 0, (uint64_t)BLOCKS << 10), 0);
+	x4_resv_free(&r);
+	memcpy(block + 1016, (uint32_t[]){ 0x0b10ca04 }, 4);
+	for (uint32_t l = 0; l < BLOCKS; l += x.len) {
+		must_eq(x4_map_lookup(f, l, &x), 0);
+		for (uint32_t k = 0; k < x.len; k++)
+			poke(&t, block, sizeof block, (x.pblk + k) << 10);
+	}
+	x4_inode_unlock(f);
+	must_eq(x4_iget_special(t.v, t.v->fs->super->s_orphan_file_inum, &o), 0);
+	inode = inode_at(t.v, o->ino);
+	x4_iput(o);
+	/* The inode of f in place of the orphan file's. */
+	must_eq(x4_vol_sync(t.v), 0);
+	{
+		uint8_t raw[256];
+		uint64_t from = inode_at(t.v, x4_inode_ino(f));
+
+		settle(&t, f);
+		peek(&t, raw, sizeof raw, from);
+		poke(&t, raw, sizeof raw, inode);
+	}
+	peek(&t, &sb, sizeof sb, 1024);
+	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
+	poke(&t, &sb, sizeof sb, 1024);
+	before = blocks_read();
+	nvol_open(&t);
+	ck_assert_uint_lt(blocks_read() - before, 2000);
+	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
+	end(&t);
+}
+END_TEST
+
+/* ---- attributes ---- */
+
+enum { CHAIN = 2000, STACK = 512 << 10 };
+
+static void *unlink_and_close(void *arg)
+{
+	struct nvol *t = arg;
+
+	must_eq(n_unlink(t->root, "f"), 0);
+	end(t);
+	return NULL;
+}
+
+static void attr_block(struct nvol *t, uint64_t off, uint32_t inum)
+{
+	uint8_t b[1024] = { 0 };
+
+	memcpy(b, (uint32_t[]){ 0xea020000, 1, 1 }, 12);
+	b[32] = b[33] = 1;
+	memcpy(b + 36, &inum, 4);
+	b[48] = 'a';
+	poke(t, b, sizeof b, off);
+}
+
+/* Values in inodes that have values in inodes of their own: each deletion began the next, and the
+ * stack was not enough. */
+START_TEST(values_that_have_values)
+{
+	struct nvol t = { 0 };
+	static uint64_t inode[CHAIN], block[CHAIN + 1];
+	static uint32_t ino[CHAIN];
+	uint64_t holder;
+	struct x4_inode *f, *p;
+	pthread_attr_t attr;
+	struct x4_resv r;
+	struct x4_ext x;
+	pthread_t th;
+	char name[16];
+
+	nvol_make(&t, 32u << 20, "-b 1024 -I 256 -N 4000 " PLAIN "-O ea_inode");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "blocks", S_IFREG | 0644), 0);
+	f = n_get(t.root, "f");
+	holder = inode_at(t.v, x4_inode_ino(f));
+	x4_iput(f);
+	p = n_get(t.root, "blocks");
+	x4_inode_lock_excl(p);
+	must_eq(x4_map_load(p), 0);
+	must_eq(x4_resv_holes(p, 0, CHAIN + 1, true, &r), 0);
+	must_eq(x4_insert(p, &r, 0, 0, (CHAIN + 1) << 10), 0);
+	x4_resv_free(&r);
+	for (uint32_t k = 0; k <= CHAIN; k++) {
+		must_eq(x4_map_lookup(p, k, &x), 0);
+		block[k] = x.pblk;
+	}
+	x4_inode_unlock(p);
+	for (unsigned k = 0; k < CHAIN; k++) {
+		snprintf(name, sizeof name, "v%u", k);
+		must_eq(n_create(t.root, name, S_IFREG | 0600), 0);
+		ino[k] = (uint32_t)n_ino(t.root, name);
+		inode[k] = inode_at(t.v, ino[k]);
+	}
+	settle(&t, p);
+	for (unsigned k = 0; k < CHAIN; k++) {
+		poke32(&t, inode[k] + 0x20, EXT4_EXTENTS_FL | EXT4_EA_INODE_FL);
+		poke32(&t, inode[k] + 0x24, 1);
+		poke32(&t, inode[k] + 0xc, 0);
+		if (k + 1 < CHAIN) {
+			poke32(&t, inode[k] + 0x1c, 2);
+			poke32(&t, inode[k] + 0x68, (uint32_t)block[k]);
+			attr_block(&t, block[k] << 10, ino[k + 1]);
+		}
+	}
+	attr_block(&t, block[CHAIN] << 10, ino[0]);
+	poke32(&t, holder + 0x1c, 2);
+	poke32(&t, holder + 0x68, (uint32_t)block[CHAIN]);
+	nvol_open(&t);
+	must_eq(pthread_attr_init(&attr), 0);
+	must_eq(pthread_attr_setstacksize(&attr, STACK), 0);
+	must_eq(pthread_create(&th, &attr, unlink_and_close, &t), 0);
+	must_eq(pthread_join(th, NULL), 0);
+	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
+	pthread_attr_destroy(&attr);
+}
+END_TEST
+
+/* A value in an inode that was deleted: letting it go deleted it again, in a handle in a handle. */
+START_TEST(value_in_a_deleted_inode)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *f;
+	uint64_t holder;
+	uint32_t gone, block;
+
+	nvol_make(&t, SMALL, "-b 1024 -I 128 " PLAIN "-O ea_inode");
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(t.root, "gone", S_IFREG | 0644), 0);
+	gone = (uint32_t)n_ino(t.root, "gone");
+	f = n_get(t.root, "f");
+	must_eq(x4_xattr_set(f, "user.b", "value", 5, 0, 0), 0);
+	must_eq(n_unlink(t.root, "gone"), 0);
+	holder = inode_at(t.v, x4_inode_ino(f));
+	settle(&t, f);
+	peek(&t, &block, 4, holder + 0x68);
+	attr_block(&t, (uint64_t)block << 10, gone);
+	nvol_open(&t);
+	f = n_get(t.root, "f");
+	must_eq(x4_xattr_remove(f, "user.a"), -EUCLEAN);
+	x4_iput(f);
+	end(&t);
+}
+END_TEST
+
+/* ---- allocation ---- */
+
+enum { RUNS = 200, RUN = 3 };
+
+static void map_runs(struct x4_inode *i)
+{
+	struct x4_resv r;
+
+	x4_inode_lock_excl(i);
+	must_eq(x4_map_load(i), 0);
+	for (uint32_t k = 0; k < RUNS; k++) {
+		must_eq(x4_resv_holes(i, 2 * k * RUN, RUN, true, &r), 0);
+		must_eq(x4_insert(i, &r, 0, 0, (uint64_t)(2 * k + 1) * RUN << 10), 0);
+		x4_resv_free(&r);
+	}
+	x4_inode_unlock(i);
+}
+
+/* A leaf of the extent tree that the next one lies right behind: its block, and the first run in
+ * it. */
+static uint64_t node_before_next(const struct x4_inode *i, uint32_t *ret_run)
+{
+	const uint8_t *root = (const uint8_t *)i->raw->i_block;
+	uint32_t idx[2][3];
+
+	must_eq(root[6], 1);
+	for (unsigned k = 1; k < root[2]; k++) {
+		memcpy(idx, root + 12 * k, sizeof idx);
+		if (idx[0][1] + 1 == idx[1][1]) {
+			*ret_run = (idx[0][0] + 2 * RUN - 1) / (2 * RUN);
+			return idx[0][1];
+		}
+	}
+	ck_abort_msg("no two leaves side by side");
+	return 0;
+}
+
+/* In the first group everything is in use but blk; in the second every other block that was free
+ * is, so that no two lie together. */
+static void lie(struct nvol *t, uint64_t blk)
+{
+	uint8_t map[2][1024];
+	uint16_t nr_free = 0;
+	uint32_t bb[2];
+
+	for (unsigned g = 0; g < 2; g++) {
+		peek(t, &bb[g], 4, 2048 + 32 * g);
+		peek(t, map[g], sizeof map[g], (uint64_t)bb[g] << 10);
+	}
+	memset(map[0], 0xff, sizeof map[0]);
+	map[0][(blk - 1) / 8] &= (uint8_t)~(1u << ((blk - 1) % 8));
+	for (uint32_t n = 0; n < 1023; n++) {
+		map[1][n] |= 0x55;
+		nr_free += (uint16_t)(8 - __builtin_popcount(map[1][n]));
+	}
+	map[1][1023] = 0xff;
+	for (unsigned g = 0; g < 2; g++) {
+		poke(t, map[g], sizeof map[g], (uint64_t)bb[g] << 10);
+		poke16(t, 2048 + 32 * g + 0xc, g ? nr_free : 1);
+	}
+}
+
+/* A leaf was split, and its sibling, free in the bitmap, was allocated and overwritten. */
+START_TEST(tree_node_marked_free)
+{
+	struct nvol t = { 0 };
+	struct x4_inode *f;
+	uint32_t run, first;
+	struct x4_ext x;
+	uint64_t node;
+	int r = 0;
+
+	nvol_make(&t, (16u << 20) + 1024, "-b 1024 -N 64 -J size=1 " PLAIN);
+	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
+	f = n_get(t.root, "f");
+	map_runs(f);
+	node = node_before_next(f, &first);
+	settle(&t, f);
+	lie(&t, node + 1);
+	nvol_open(&t);
+	f = n_get(t.root, "f");
+	x4_inode_lock_excl(f);
+	must_eq(x4_map_load(f), 0);
+	/* A hole in the middle of each run, until the leaf is full and must be split. */
+	for (run = first; run < first + 4 && !r; run++)
+		r = x4_fallocate(f, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE,
+				 (uint64_t)(2 * run * RUN + 1) << 10, 1024, true);
+	must(r == 0 || r == -EUCLEAN);
+	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
+	x4_map_drop(f);
+	must_eq(x4_map_load(f), 0);
+	for (uint32_t k = 0; k < RUNS * RUN; k++) {
+		if (k / RUN >= first && k / RUN < run)
+			continue;
+		must_eq(x4_map_lookup(f, k / RUN * 2 * RUN + k % RUN, &x), 0);
+		must_eq(x.state, X4_EXT_WRITTEN);
+	}
+	x4_inode_unlock(f);
+	x4_iput(f);
+	end(&t);
+}
+END_TEST
+
+/* A sparse file of 32 GiB that claims a group for each 8 KiB: refused before memory is taken for them. */
+START_TEST(groups_without_number)
+{
+	struct nvol t = { 0 };
+	struct ext2_super_block sb;
+	const char *why;
+	char msg[200];
+
+	nvol_make(&t, SMALL, PLAIN "-b 1024");
+	nvol_close(&t);
+	peek(&t, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
+	must_eq(x4_features_check(&sb, "image", &why, msg, sizeof(msg)), X4_SERVE_RW);
+	sb.s_blocks_per_group = 8;
+	sb.s_blocks_count = 32 << 20;
+	must_eq(x4_features_check(&sb, "image", &why, msg, sizeof(msg)), X4_REFUSE);
+	must(strstr(msg, "block groups"));
+	nvol_open(&t);
+	nvol_done(&t);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("x4_hostile");
+	TCase *tc = tcase_create("images");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_test(tc, index_names_a_leaf_again);
+	tcase_add_test(tc, index_leads_round_in_circles);
+	tcase_add_test(tc, listing_of_equal_names_ends);
+	tcase_add_test(tc, equal_blocks_without_index);
+	tcase_add_test(tc, tables_of_names_are_bounded);
+	tcase_add_test(tc, parents_in_a_circle);
+	tcase_add_test(tc, parents_a_long_way_up);
+	tcase_add_test(tc, orphans_without_number);
+	tcase_add_test(tc, orphan_file_too_large);
+	tcase_add_test(tc, values_that_have_values);
+	tcase_add_test(tc, value_in_a_deleted_inode);
+	tcase_add_test(tc, tree_node_marked_free);
+	tcase_add_test(tc, groups_without_number);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

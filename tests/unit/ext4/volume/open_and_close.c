@@ -1,0 +1,832 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Opening, recovering and closing volumes: every shape of file system, every verdict of the feature list,
+ * the order of needs_recovery around the journal, what a crash leaves, errors and their policy.
+ */
+#include "kit/volume.h"
+
+#include "base/crc32c.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <ext2fs/ext3_extents.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int try_open(struct fake_dev *f, struct x4_options *opt, struct x4_vol **v, const char **why, char *msg, size_t len)
+{
+	*v = NULL;
+	*why = NULL;
+	return x4_vol_open(fake_dev(f), opt, v, why, msg, len);
+}
+
+START_TEST(test_open_close)
+{
+	struct fake_dev *f = env_new((unsigned)_i);
+	struct ext2_super_block before, during, after;
+	struct x4_vol *v;
+	struct x4_statfs st;
+
+	env_super(f, &before);
+	v = env_open(f);
+	env_super(f, &during);
+	ck_assert(during.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
+	ck_assert(during.s_state & EXT2_VALID_FS);
+	ck_assert_uint_eq(during.s_mnt_count, before.s_mnt_count + 1);
+	x4_vol_statfs(v, &st);
+	ck_assert_uint_eq(st.bfree, before.s_free_blocks_count);
+	ck_assert_uint_eq(st.files, before.s_inodes_count);
+	ck_assert_uint_eq(st.ffree, before.s_free_inodes_count);
+	ck_assert_uint_lt(st.blocks, v->nr_blocks);
+	ck_assert_uint_ge(st.blocks, st.bfree);
+	ck_assert_uint_eq(st.bavail, st.bfree - before.s_r_blocks_count - FDIO_MIN(v->nr_blocks / 50, (uint64_t)4096));
+	ck_assert_uint_eq(st.bsize, v->block_size);
+	env_close_check(v, f);
+	env_super(f, &after);
+	ck_assert(!(after.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER));
+	ck_assert(after.s_state & EXT2_VALID_FS);
+	ck_assert_uint_eq(after.s_free_blocks_count, before.s_free_blocks_count);
+	fake_free(f);
+}
+END_TEST
+
+START_TEST(test_read_only_writes_nothing)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	const char *why;
+	struct x4_vol *v;
+	struct x4_inode *root;
+	struct fake_stats st;
+	char msg[300];
+
+	opt.read_only = true;
+	fake_stats_reset(f);
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(v));
+	root = env_root(v);
+	x4_touch_read(root);
+	x4_touch_write(root);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
+	x4_iput(root);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	st = fake_stats(f);
+	ck_assert_uint_eq(st.writes, 0);
+	ck_assert_uint_eq(st.discards, 0);
+	fake_free(f);
+}
+END_TEST
+
+static const struct verdict {
+	const char *args;  /* mke2fs */
+	uint32_t incompat, ro_compat; /* added by hand */
+	bool refused;
+	const char *says;
+} verdicts[] = {
+	{ "-t ext4 -b 1024 -O ^has_journal", 0, 0, false, "no journal" },
+	{ "-t ext3 -b 1024 -J size=4", 0, 0, false, "no extents" },
+	{ "-t ext4 -b 1024 -J size=4 -O bigalloc -C 4096", 0, 0, false, "bigalloc" },
+	{ "-t ext4 -b 1024 -J size=4 -O quota", 0, 0, false, "quota" },
+	{ "-t ext4 -b 1024 -J size=4 -O inline_data", 0, 0, false, "inline_data" },
+	{ "-t ext4 -b 1024 -J size=4 -O casefold", 0, 0, false, "casefold" },
+	{ "-t ext4 -b 1024 -J size=4 -O encrypt", 0, 0, false, "encrypt" },
+	{ "-t ext4 -b 1024 -J size=4 -O verity", 0, 0, false, "verity" },
+	{ "-t ext4 -b 1024 -J size=4", 0, 0x40000000, false, "not known" },
+	{ "-t ext4 -b 1024 -J size=4", 0x40000000, 0, true, "unknown incompatible features 0x40000000" },
+	{ "-t ext4 -b 1024 -J size=4", EXT4_FEATURE_INCOMPAT_DIRDATA, 0, true, "dirdata" },
+	{ "-t ext4 -b 1024 -J size=4", EXT2_FEATURE_INCOMPAT_COMPRESSION, 0, true, "compressed" },
+	{ "-O journal_dev -b 1024", 0, 0, true, "external journal" },
+};
+
+START_TEST(test_features)
+{
+	const struct verdict *t = &verdicts[_i];
+	struct fake_dev *f = fake_mkfs(32 << 20, t->args);
+	struct x4_options opt = env_options();
+	struct ext2_super_block sb;
+	const char *why;
+	struct x4_vol *v;
+	char msg[300];
+	int err;
+
+	ck_assert_ptr_nonnull(f);
+	env_super(f, &sb);
+	sb.s_feature_incompat |= t->incompat;
+	sb.s_feature_ro_compat |= t->ro_compat;
+	env_poke_super(f, &sb);
+	fake_stats_reset(f);
+	err = try_open(f, &opt, &v, &why, msg, sizeof(msg));
+	if (t->refused) {
+		ck_assert_int_lt(err, 0);
+		ck_assert_msg(strstr(msg, t->says), "%s", msg);
+	} else {
+		ck_assert_msg(!err, "%s", msg);
+		ck_assert(x4_vol_read_only(v));
+		ck_assert_ptr_nonnull(why);
+		ck_assert_msg(strstr(why, t->says), "%s", why);
+		ck_assert_int_eq(x4_vol_close(v), 0);
+	}
+	ck_assert_uint_eq(fake_stats(f).writes, 0);
+	fake_free(f);
+}
+END_TEST
+
+START_TEST(test_not_a_file_system)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	struct ext2_super_block sb;
+	const char *why;
+	struct x4_vol *v;
+	char msg[300];
+
+	env_super(f, &sb);
+	sb.s_magic = 0;
+	fake_poke(f, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EINVAL);
+	ck_assert(strstr(msg, "no ext4 file system"));
+	sb.s_magic = EXT2_SUPER_MAGIC;
+	sb.s_hash_seed[0] ^= 1; /* the checksum does not fit any more, and no backup has it */
+	fake_poke(f, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert(strstr(msg, "e2fsck"));
+	fake_free(f);
+}
+END_TEST
+
+START_TEST(test_larger_than_device)
+{
+	struct fake_dev *f = env_new(0), *small = fake_new(16 << 20, 512);
+	struct x4_options opt = env_options();
+	uint8_t *buf = malloc(16 << 20);
+	const char *why;
+	struct x4_vol *v;
+	char msg[300];
+
+	fake_peek(f, buf, 16 << 20, 0);
+	fake_poke(small, buf, 16 << 20, 0);
+	ck_assert_int_lt(try_open(small, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert_msg(strstr(msg, "larger than the device"), "%s", msg);
+	free(buf);
+	fake_free(f);
+	fake_free(small);
+}
+END_TEST
+
+/* A crash with an unlinked open file and an interrupted change: replay, then the orphan is deleted. */
+START_TEST(test_crash_orphan)
+{
+	struct fake_dev *f = env_new((unsigned)_i), *cut;
+	struct x4_statfs before, after;
+	struct ext2_super_block sb;
+	struct x4_inode *i;
+	struct x4_vol *v = env_open(f);
+	uint32_t ino;
+
+	x4_vol_statfs(v, &before);
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ino = i->ino;
+	ck_assert_int_eq(env_fill(i, 0, 300), 0);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
+	x4_vol_abandon(v);
+	epoch_drain();
+	fake_free(f);
+	ck_assert_int_eq(fake_e2fsck_replay(cut), 0);
+
+	v = env_open(cut);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -ENOENT);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	x4_vol_statfs(v, &after);
+	ck_assert_uint_eq(after.bfree, before.bfree);
+	ck_assert_uint_eq(after.ffree, before.ffree);
+	env_check_groups(v);
+	env_close_check(v, cut);
+	env_super(cut, &sb);
+	ck_assert_uint_eq(sb.s_last_orphan, 0);
+	fake_free(cut);
+}
+END_TEST
+
+/* needs_recovery, but nothing in the log: the crash came before the first commit. */
+START_TEST(test_crash_at_once)
+{
+	struct fake_dev *f = env_new(2), *cut;
+	struct x4_vol *v = env_open(f);
+
+	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
+	x4_vol_abandon(v);
+	fake_free(f);
+	v = env_open(cut);
+	env_close_check(v, cut);
+	fake_free(cut);
+}
+END_TEST
+
+/* A device that cannot be written is served with norecovery only; ro on one that can replays, and finishes deletions. */
+START_TEST(test_recovery_read_only)
+{
+	struct fake_dev *f = env_new(0), *cut, *copy, *sick;
+	struct ext2_super_block sb;
+	uint64_t orphan_at;
+	uint32_t off;
+	unsigned mounted;
+	bool fsck;
+	struct x4_options opt = env_options();
+	struct x4_inode *i;
+	const char *why;
+	struct x4_vol *v = env_open(f);
+	char msg[300];
+
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
+	orphan_at = x4_itable_place(v, i->ino, &off) << 10;
+	x4_iput(i);
+	env_close_check(v, f);
+	fake_free(f);
+
+	fake_dev(cut)->caps.read_only = true;
+	fake_stats_reset(cut);
+	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), -EROFS);
+	ck_assert_msg(strstr(msg, "norecovery"), "%s", msg);
+	opt.norecovery = true;
+	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(v));
+	ck_assert_msg(strstr(why, "not replayed"), "%s", why);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_uint_eq(fake_stats(cut).writes, 0);
+	fake_dev(cut)->caps.read_only = false;
+
+	/* The first step alone, as before a fuseblk mount, on a copy. */
+	copy = fake_clone(cut);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, msg, sizeof(msg)), 0);
+	ck_assert(!fsck);
+	env_super(copy, &sb);
+	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
+	fake_stats_reset(copy);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_uint_eq(fake_stats(copy).writes, 0);
+	ck_assert_uint_ne(sb.s_last_orphan, 0);
+	mounted = sb.s_mnt_count;
+
+	/* Where the orphan cannot be read, the rest can. */
+	sick = fake_clone(copy);
+	fake_fault_add(sick, &(struct fake_fault){ .kinds = FAKE_READ, .off = orphan_at, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(x4_vol_recover(fake_dev(sick), true, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_uint_gt(fake_fault_hits(sick), 0);
+	opt = env_options();
+	opt.read_only = true;
+	ck_assert_int_eq(try_open(sick, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(sick);
+
+	/* And before a read-only mount, which could not finish what was interrupted. */
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(fake_e2fsck(copy), 0);
+	env_super(copy, &sb);
+	ck_assert_uint_eq(sb.s_last_orphan, 0);
+	ck_assert_uint_eq(sb.s_mnt_count, mounted);
+	fake_stats_reset(copy);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_uint_eq(fake_stats(copy).writes, 0);
+	fake_free(copy);
+
+	/* A read-only mount replays as well, and leaves the log empty. */
+	opt.norecovery = false;
+	opt.read_only = true;
+	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(v));
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(fake_e2fsck(cut), 0);
+	v = env_open(cut);
+	env_close_check(v, cut);
+	fake_free(cut);
+}
+END_TEST
+
+/* The log is not empty although needs_recovery is clear: the kernel would throw it away, we do not guess. */
+START_TEST(test_recover_bit_lost)
+{
+	struct fake_dev *f = env_new(0), *cut;
+	struct x4_options opt = env_options();
+	struct ext2_super_block sb;
+	struct x4_inode *i;
+	const char *why;
+	struct x4_vol *v = env_open(f);
+	char msg[300];
+
+	i = env_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
+	x4_iput(i);
+	env_close_check(v, f);
+	fake_free(f);
+	env_super(cut, &sb);
+	sb.s_feature_incompat &= ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER;
+	env_poke_super(cut, &sb);
+	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
+	fake_free(cut);
+}
+END_TEST
+
+/*
+ * The superblock torn between its sectors, at mount and at unmount, either half new: served, and its content is one of the two.
+ * With a backup that does not fit, on a device that cannot be written, or with norecovery, it is damage.
+ */
+START_TEST(test_torn_superblock)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	static struct ext2_super_block s[3], torn, sb;
+	unsigned old = (unsigned)_i / 2;
+	struct fake_dev *cut[3];
+	const char *why;
+	struct x4_vol *v;
+	char msg[300];
+	uint64_t backup;
+
+	env_super(f, &s[0]);
+	cut[0] = fake_clone(f);
+	v = env_open(f);
+	env_super(f, &s[1]);
+	cut[1] = fake_clone(f);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	env_super(f, &s[2]);
+	fake_free(f);
+	/* What is torn is written last in both cases; the rest of the device is as it was before. */
+	memcpy(&torn, &s[old + _i % 2], 512);
+	memcpy((char *)&torn + 512, (char *)&s[old + 1 - _i % 2] + 512, 512);
+	ck_assert(!x4_super_csum_ok(&torn));
+	fake_poke(cut[old], &torn, sizeof(torn), SUPERBLOCK_OFFSET);
+
+	fake_dev(cut[old])->caps.read_only = true;
+	ck_assert_int_eq(try_open(cut[old], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	fake_dev(cut[old])->caps.read_only = false;
+	opt.norecovery = true;
+	ck_assert_int_eq(try_open(cut[old], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	opt.norecovery = false;
+	cut[2] = fake_clone(cut[old]);
+	for (unsigned g = 1; g < 10; g += 2) {
+		backup = (s[0].s_first_data_block + (uint64_t)g * s[0].s_blocks_per_group) << (10 + s[0].s_log_block_size);
+		if (backup < 32 << 20)
+			fake_poke(cut[2], "\1\2\3\4", 4, backup + offsetof(struct ext2_super_block, s_uuid));
+	}
+	ck_assert_int_eq(try_open(cut[2], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
+	fake_free(cut[2]);
+
+	v = env_open(cut[old]);
+	env_super(cut[old], &sb);
+	ck_assert(x4_super_csum_ok(&sb));
+	env_close_check(v, cut[old]);
+	fake_free(cut[0]);
+	fake_free(cut[1]);
+}
+END_TEST
+
+/* What a kernel leaves that was not unmounted: an entry in the orphan file. */
+START_TEST(test_orphan_file)
+{
+	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O orphan_file,metadata_csum");
+	struct x4_inode *of, *i;
+	struct ext2_super_block sb;
+	uint32_t block[256], ino, seed;
+	uint64_t blk;
+	struct x4_vol *v;
+
+	ck_assert_ptr_nonnull(f);
+	ck_assert_int_eq(fake_run(f, "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
+				     "debugfs -w -R 'unlink lost' $IMG 2>/dev/null", NULL, 0, true), 0);
+	/* The file without a name has the first free number; as a crash leaves it, its link count is 0. */
+	env_super(f, &sb);
+	ino = sb.s_orphan_file_inum + 1;
+	ck_assert_uint_eq(ino, 13);
+	ck_assert_int_eq(fake_run(f, "debugfs -w -R 'set_inode_field <13> links_count 0' $IMG 2>/dev/null", NULL, 0, true), 0);
+	env_super(f, &sb);
+	v = env_open(f);
+	ck_assert_int_eq(x4_iget_special(v, sb.s_orphan_file_inum, &of), 0);
+	ck_assert_int_eq(x4_bmap(of, 0, &blk), 0);
+	seed = of->csum_seed;
+	x4_iput(of);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	epoch_drain();
+
+	fake_peek(f, block, sizeof(block), blk << 10);
+	ck_assert_uint_eq(block[254], 0x0b10ca04);
+	block[5] = ino;
+	block[255] = fdio_crc32c(fdio_crc32c(seed, &blk, 8), block, 254 * 4);
+	fake_poke(f, block, sizeof(block), blk << 10);
+	env_super(f, &sb);
+	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
+	env_poke_super(f, &sb);
+
+	v = env_open(f);
+	ck_assert_int_eq(x4_iget_special(v, ino, &i), 0);
+	ck_assert_uint_ne(i->raw->i_dtime, 0);
+	i->bad = true; /* a look at a deleted inode: not to be deleted again */
+	x4_iput(i);
+	env_close_check(v, f);
+	env_super(f, &sb);
+	ck_assert(!(sb.s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT));
+	fake_free(f);
+}
+END_TEST
+
+/* An orphan list that leads nowhere is cut, noted, and the rest is served. */
+START_TEST(test_orphan_list_damaged)
+{
+	struct fake_dev *f = env_new(0);
+	struct ext2_super_block sb;
+	struct x4_vol *v;
+
+	env_super(f, &sb);
+	sb.s_last_orphan = _i == 0 ? 0x7fffffff : _i == 1 ? 500 : 8;
+	env_poke_super(f, &sb);
+	v = env_open(f);
+	ck_assert(!x4_vol_read_only(v));
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	env_super(f, &sb);
+	ck_assert_uint_eq(sb.s_last_orphan, 0);
+	ck_assert(sb.s_state & EXT2_ERROR_FS);
+	ck_assert_uint_gt(sb.s_error_count, 0);
+	fake_free(f);
+}
+END_TEST
+
+/* Inode 8 says that the log has every block twice, or a hole, or that it is deleted. */
+START_TEST(test_log_damaged)
+{
+	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 "
+						 "-O ^metadata_csum,^64bit,^uninit_bg");
+	struct x4_options opt = env_options();
+	struct ext2_inode_large raw;
+	struct ext3_extent_header *h = (void *)raw.i_block;
+	struct ext3_extent *e = (void *)(h + 1);
+	uint64_t at, before;
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	ck_assert_ptr_nonnull(f);
+	v = env_open(f);
+	at = (v->groups[0].itable << v->block_bits) + 7 * v->inode_size;
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_peek(f, &raw, sizeof(raw), at);
+	ck_assert_uint_eq(h->eh_depth, 0);
+	before = h->eh_entries++;
+	ck_assert_uint_lt(before, 4);
+	e[before] = e[before - 1];
+	e[before].ee_block += e[before].ee_len + (_i == 1);
+	if (_i == 1)
+		e[before].ee_start = 20;
+	raw.i_links_count = _i != 2;
+	fake_poke(f, &raw, sizeof(raw), at);
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert(strstr(msg, "the journal's inode is damaged"));
+	fake_free(f);
+}
+END_TEST
+
+static const char *ro_said;
+static void went_ro(void *arg, const char *why)
+{
+	/* Whoever is told of the error must find this done, however long it takes. */
+	nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	ro_said = why;
+	(void)arg;
+}
+
+START_TEST(test_errors_policy)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	struct ext2_super_block sb;
+	const char *why;
+	struct x4_vol *v;
+	char msg[300];
+	bool ro = _i == 1;
+
+	ro_said = NULL;
+	opt.errors = ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
+	opt.went_read_only = went_ro;
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(X4_CORRUPT(v, 12, 34, "made up"), -EUCLEAN);
+	ck_assert_int_eq(x4_vol_read_only(v), ro);
+	ck_assert_int_eq(ro_said != NULL, ro);
+	ck_assert_int_eq(x4_vol_close(v), ro ? -EIO : 0);
+	env_super(f, &sb);
+	ck_assert(sb.s_state & EXT2_ERROR_FS);
+	ck_assert_uint_eq(sb.s_error_count, 1);
+	ck_assert_uint_eq(sb.s_first_error_ino, 12);
+	ck_assert_uint_eq(sb.s_last_error_block, 34);
+	ck_assert_uint_eq(sb.s_last_error_errcode, 5); /* corrupted */
+	ck_assert(x4_super_csum_ok(&sb));
+	/* With errors it is mounted all the same, as the kernel does. */
+	v = env_open(f);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(f);
+}
+END_TEST
+
+/* An inode table or a bitmap that cannot be read is noted as damage is, with the code of an I/O error; one file's own block is not. */
+START_TEST(test_read_errors)
+{
+	static const struct { bool noted, ro; } want[3] = { { true, false }, { true, true }, { false, false } };
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	struct ext2_super_block sb;
+	struct x4_inode *root, *i;
+	uint64_t blk, at;
+	uint32_t off, ino;
+	const char *why;
+	struct x4_vol *v;
+	char msg[300], name[16];
+
+	v = env_open(f);
+	root = env_root(v);
+	for (unsigned n = 0; n < 40; n++) { /* the last does not share a block of the table with the root */
+		snprintf(name, sizeof(name), "f%u", n);
+		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &(struct x4_cred){ 0 }, &i), 0);
+		ino = x4_inode_ino(i);
+		x4_iput(i);
+	}
+	blk = x4_itable_place(v, ino, &off);
+	ck_assert_int_eq(x4_bmap(root, 0, &at), 0);
+	x4_iput(root);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+
+	opt.errors = want[_i].ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	root = env_root(v);
+	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_READ, .off = (_i == 2 ? at : blk) * v->block_size, .len = v->block_size,
+						.action = FAKE_ERROR, .err = -EIO });
+	if (_i == 2)
+		ck_assert_int_eq(x4_lookup(root, "f1", 2, &i), -EIO);
+	else
+		ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -EIO);
+	ck_assert_uint_gt(fake_fault_hits(f), 0);
+	fake_fault_clear(f);
+	ck_assert_int_eq(x4_vol_read_only(v), want[_i].ro);
+	x4_iput(root);
+	ck_assert_int_eq(x4_vol_close(v), want[_i].ro ? -EIO : 0);
+	env_super(f, &sb);
+	ck_assert_int_eq(!!(sb.s_state & EXT2_ERROR_FS), want[_i].noted);
+	ck_assert_uint_eq(sb.s_error_count, want[_i].noted);
+	if (want[_i].noted) {
+		ck_assert_uint_eq(sb.s_first_error_ino, ino);
+		ck_assert_uint_eq(sb.s_last_error_block, blk);
+		ck_assert_uint_eq(sb.s_last_error_errcode, 2); /* an I/O error */
+	}
+	fake_free(f);
+}
+END_TEST
+
+/* A write to the log or a flush fails: read-only, the waiter is told, the superblock says so, reads go on. */
+START_TEST(test_log_failure)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	struct fake_fault fault = { .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct ext2_super_block sb;
+	struct x4_inode *root, *i;
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	ro_said = NULL;
+	opt.went_read_only = went_ro;
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	root = env_root(v);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
+	fake_fault_add(f, &fault);
+	ck_assert_int_eq(x4_vol_sync(v), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(f), 1);
+	ck_assert(x4_vol_read_only(v));
+	ck_assert_ptr_nonnull(ro_said);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
+	ck_assert_int_eq(x4_lookup(root, "lost+found", 10, &i), 0);
+	x4_iput(i);
+	x4_iput(root);
+	ck_assert_int_eq(x4_vol_close(v), -EIO);
+	env_super(f, &sb);
+	ck_assert(sb.s_state & EXT2_ERROR_FS);
+	ck_assert(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
+	ck_assert_uint_eq(sb.s_error_count, 1);
+	ck_assert_uint_eq(sb.s_first_error_errcode, 2); /* an I/O error */
+	ck_assert(x4_super_csum_ok(&sb));
+	/* e2fsck has nothing to do but replay, and clear the mark. */
+	ck_assert_int_le(fake_run(f, "e2fsck -p $IMG >/dev/null 2>&1", NULL, 0, true), 1);
+	ck_assert_int_eq(fake_e2fsck(f), 0);
+	v = env_open(f);
+	env_close_check(v, f);
+	fake_free(f);
+}
+END_TEST
+
+/* An error is noted, and the journal aborts before the note is durable: both are in the superblock all the same. */
+START_TEST(test_note_survives_abort)
+{
+	struct fake_dev *f = env_new(0);
+	struct x4_options opt = env_options();
+	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct ext2_super_block sb;
+	const char *why;
+	struct x4_vol *v;
+	char msg[300];
+
+	opt.errors = X4_ERRORS_CONTINUE;
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	fake_fault_add(f, &fault);
+	ck_assert_int_eq(X4_CORRUPT(v, 12, 34, "made up"), -EUCLEAN);
+	if (_i) /* the ticker finds it */
+		for (int n = 0; n < 1000 && !x4_vol_read_only(v); n++)
+			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	ck_assert_int_eq(x4_vol_close(v), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(f), 1);
+	env_super(f, &sb);
+	ck_assert(sb.s_state & EXT2_ERROR_FS);
+	ck_assert_uint_eq(sb.s_error_count, 2);
+	ck_assert_uint_eq(sb.s_first_error_ino, 12);
+	ck_assert_uint_eq(sb.s_first_error_errcode, 5);
+	ck_assert_uint_eq(sb.s_last_error_errcode, 2);
+	fake_free(f);
+}
+END_TEST
+
+/* The log holds a superblock from before the abort: replaying it does not take the error back. */
+START_TEST(test_errors_survive_replay)
+{
+	struct fake_dev *f = env_new(0);
+	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+	struct ext2_super_block sb;
+	struct x4_inode *root, *i;
+	struct x4_vol *v = env_open(f);
+	char msg[300];
+	bool fsck;
+
+	i = env_tmpfile(v, S_IFREG | 0600); /* the list of orphans begins in the superblock */
+	ck_assert_int_eq(x4_vol_sync(v), 0);
+	root = env_root(v);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
+	x4_iput(root);
+	fake_fault_add(f, &fault);
+	ck_assert_int_eq(x4_vol_sync(v), -EIO);
+	x4_iput(i);
+	ck_assert_int_eq(x4_vol_close(v), -EIO);
+	if (_i) { /* even if the note was lost, the journal says so */
+		env_super(f, &sb);
+		sb.s_state &= (uint16_t)~EXT2_ERROR_FS;
+		sb.s_error_count = 0;
+		env_poke_super(f, &sb);
+	}
+	ck_assert_int_eq(x4_vol_recover(fake_dev(f), false, &fsck, msg, sizeof(msg)), 0);
+	env_super(f, &sb);
+	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
+	ck_assert(sb.s_state & EXT2_ERROR_FS);
+	ck_assert_uint_eq(sb.s_error_count, _i ? 0 : 1);
+	if (!_i)
+		ck_assert_uint_eq(sb.s_first_error_errcode, 2);
+	ck_assert(x4_super_csum_ok(&sb));
+	fake_free(f);
+}
+END_TEST
+
+/* What the library says has words. */
+START_TEST(test_library_error)
+{
+	struct x4_options opt = env_options();
+	struct fake_dev *f = env_new(2);
+	struct ext2_super_block sb;
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	env_super(f, &sb);
+	sb.s_first_data_block = 0x7fffffff;
+	env_poke_super(f, &sb);
+	ck_assert_int_lt(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert_msg(!strstr(msg, "nknown code") && strstr(msg, "superblock"), "%s", msg);
+	fake_free(f);
+}
+END_TEST
+
+/* Blocks larger than a page are read, and it is said. */
+START_TEST(test_large_blocks)
+{
+	struct x4_options opt = env_options();
+	struct fake_dev *f = fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(v));
+	ck_assert_msg(why && strstr(why, "larger than 4096 bytes"), "%s", why);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	fake_free(f);
+}
+END_TEST
+
+/* Every block number that matters is refused, and none that belongs to files. */
+START_TEST(test_zones)
+{
+	struct fake_dev *f = env_new((unsigned)_i);
+	struct x4_vol *v = env_open(f);
+	uint64_t free_blk, n;
+	uint32_t got;
+
+	ck_assert(!x4_blk_valid(v, 0, 1));
+	ck_assert(!x4_blk_valid(v, v->nr_blocks, 1));
+	ck_assert(!x4_blk_valid(v, v->nr_blocks - 1, 2));
+	ck_assert(!x4_blk_valid(v, UINT64_MAX, 1));
+	ck_assert(!x4_blk_valid(v, v->nr_blocks - 1, UINT64_MAX));
+	for (uint32_t g = 0; g < v->nr_groups; g++) {
+		ck_assert(!x4_blk_valid(v, v->groups[g].bb, 1));
+		ck_assert(!x4_blk_valid(v, v->groups[g].ib, 1));
+		ck_assert(!x4_blk_valid(v, v->groups[g].itable, 1));
+		ck_assert(!x4_blk_valid(v, v->groups[g].itable + v->itable_blocks - 1, 1));
+	}
+	for (n = 0; n < 200; n++) {
+		ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 7, false, &free_blk, &got), 0);
+		ck_assert(x4_blk_valid(v, free_blk, got));
+		x4_balloc_unreserve(v, free_blk, got);
+	}
+	env_close_check(v, f);
+	fake_free(f);
+}
+END_TEST
+
+/* An I/O error at every read and write of mount, work and unmount: an error, never a crash, and e2fsck can repair. */
+START_TEST(test_io_errors)
+{
+	struct x4_options opt = env_options();
+	unsigned skip = (unsigned)_i * 3;
+
+	struct fake_dev *f = env_new(0);
+	struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE | FAKE_FLUSH, .skip = skip, .repeat = 1, .action = FAKE_ERROR,
+				    .err = -EIO };
+	struct x4_vol *v;
+	const char *why;
+	char msg[300];
+
+	fake_fault_add(f, &fault);
+	if (!try_open(f, &opt, &v, &why, msg, sizeof(msg))) {
+		struct x4_inode *root;
+
+		if (!x4_iget(v, X4_ROOT_INO, NULL, &root)) {
+			(void)x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 });
+			x4_iput(root);
+		}
+		(void)x4_vol_sync(v);
+		(void)x4_vol_close(v);
+		epoch_drain();
+	} else {
+		ck_assert_uint_gt(strlen(msg), 0);
+	}
+	fake_fault_clear(f);
+	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_le(fake_run(f, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
+	ck_assert_int_eq(fake_e2fsck(f), 0);
+	fake_free(f);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("ext4 volume");
+	TCase *t = tcase_create("volume");
+	int n = (int)nr_env_mkfs;
+
+	fdio_log_set_level(0); /* much of this is expected to complain */
+	tcase_set_timeout(t, 60);
+	tcase_add_loop_test(t, test_open_close, 0, n);
+	tcase_add_test(t, test_read_only_writes_nothing);
+	tcase_add_loop_test(t, test_features, 0, (int)ARRAY_SIZE(verdicts));
+	tcase_add_test(t, test_not_a_file_system);
+	tcase_add_test(t, test_larger_than_device);
+	tcase_add_loop_test(t, test_crash_orphan, 0, n);
+	tcase_add_test(t, test_crash_at_once);
+	tcase_add_test(t, test_recovery_read_only);
+	tcase_add_test(t, test_recover_bit_lost);
+	tcase_add_loop_test(t, test_torn_superblock, 0, 4);
+	tcase_add_test(t, test_orphan_file);
+	tcase_add_loop_test(t, test_orphan_list_damaged, 0, 3);
+	tcase_add_loop_test(t, test_log_damaged, 0, 3);
+	tcase_add_loop_test(t, test_errors_policy, 0, 2);
+	tcase_add_loop_test(t, test_read_errors, 0, 3);
+	tcase_add_loop_test(t, test_log_failure, 0, 2);
+	tcase_add_loop_test(t, test_note_survives_abort, 0, 2);
+	tcase_add_loop_test(t, test_errors_survive_replay, 0, 2);
+	tcase_add_test(t, test_library_error);
+	tcase_add_loop_test(t, test_large_blocks, 0, 2);
+	tcase_add_loop_test(t, test_zones, 0, n);
+	tcase_add_loop_test(t, test_io_errors, 0, 16);
+	suite_add_tcase(s, t);
+	return env_run(s);
+}

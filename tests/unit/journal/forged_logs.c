@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Replay of logs that no writer makes, put together block by block: revocations and images in every
+ * order, more of them than a log of its size should hold, places of the log that make no sense.
+ * Without checksums, so that they are easy to forge.
+ */
+#include "kit/journal.h"
+
+#include "base/log.h"
+#include "base/poison.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+/* Where the next block of the log goes. */
+struct hand { struct env *e; uint32_t pos, tid; };
+
+enum { FIRST_TID = 100 };
+
+static void hand_begin(struct hand *w, struct env *e, unsigned log_mib)
+{
+	env_format(e, &env_formats[1], log_mib);
+	env_open(e);
+	*w = (struct hand){ .e = e, .pos = e->j->log.first, .tid = FIRST_TID };
+	fdio_log_set_level(0);
+}
+
+static void hand_put(struct hand *w, const void *blk)
+{
+	ck_assert_uint_lt(w->pos, w->e->j->log.maxlen);
+	fake_poke(w->e->f, blk, 4096, jlog_map(w->e->j, w->pos++, NULL));
+}
+
+/* A descriptor and the image of one block. */
+static void hand_image(struct hand *w, uint64_t blk, uint32_t value)
+{
+	static uint8_t buf[4096];
+
+	memset(buf, 0, sizeof(buf));
+	jf_put_header(buf, JF_DESCRIPTOR, w->tid);
+	jf_put32(buf, JF_H_BYTES, (uint32_t)blk);
+	jf_put16(buf, JF_H_BYTES + 6, JF_TAG_LAST);
+	hand_put(w, buf);
+	env_pattern(buf, 4096, blk, value);
+	hand_put(w, buf);
+}
+
+/* Revocations of n blocks from blk on. */
+static void hand_revoke(struct hand *w, uint64_t blk, unsigned n)
+{
+	static uint8_t buf[4096];
+
+	memset(buf, 0, sizeof(buf));
+	jf_put_header(buf, JF_REVOKE, w->tid);
+	jf_put32(buf, JF_REVOKE_COUNT, JF_REVOKE_HEADER + 4 * n);
+	for (unsigned k = 0; k < n; k++)
+		jf_put32(buf, JF_REVOKE_HEADER + 4 * k, (uint32_t)blk + k);
+	hand_put(w, buf);
+}
+
+static void hand_commit(struct hand *w)
+{
+	static uint8_t buf[4096];
+
+	memset(buf, 0, sizeof(buf));
+	jf_put_header(buf, JF_COMMIT, w->tid++);
+	hand_put(w, buf);
+}
+
+static void hand_replay(struct hand *w, struct jnl_replay_stats *st)
+{
+	struct jnl *j = w->e->j;
+	char err[256] = "";
+	int r;
+
+	ck_assert_int_eq(jlog_write_sb(j, FIRST_TID, j->log.first, DEV_FUA), 0);
+	r = jnl_replay(j, st, err, sizeof(err));
+	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
+	ck_assert_uint_eq(st->transactions, w->tid - FIRST_TID);
+}
+
+/* A revocation kills images of its own transaction, wherever in it they stand. */
+START_TEST(revoked_in_its_own_transaction)
+{
+	struct jnl_replay_stats st;
+	struct hand w;
+	struct env e;
+
+	hand_begin(&w, &e, 4);
+	if (_i)
+		hand_revoke(&w, e.base, 1);
+	hand_image(&w, e.base, 1);
+	hand_image(&w, e.base + 1, 2);
+	if (!_i)
+		hand_revoke(&w, e.base, 1);
+	hand_commit(&w);
+	hand_replay(&w, &st);
+	ck_assert_uint_eq(st.revoked, 1);
+	ck_assert_uint_eq(st.blocks, 1);
+	ck_assert_int_ne(env_home(&e, e.base), 1);
+	ck_assert_int_eq(env_home(&e, e.base + 1), 2);
+	env_drop(&e);
+}
+END_TEST
+
+/* Of earlier ones too, and none of later ones. */
+START_TEST(revoked_before_and_after)
+{
+	struct jnl_replay_stats st;
+	struct hand w;
+	struct env e;
+
+	hand_begin(&w, &e, 4);
+	for (unsigned k = 0; k < 3; k++) {
+		hand_image(&w, e.base, 10 + k); /* of all three the newest */
+		if (k < 2)
+			hand_image(&w, e.base + 1, 20 + k); /* none: revoked by the third */
+		if (k < 1)
+			hand_image(&w, e.base + 2, 30); /* none: revoked by the second */
+		if (k == 1)
+			hand_revoke(&w, e.base + 2, 1);
+		if (k == 2)
+			hand_revoke(&w, e.base + 1, 1);
+		if (k == 1)
+			hand_revoke(&w, e.base, 1); /* does not matter: the third has it again */
+		hand_commit(&w);
+	}
+	hand_replay(&w, &st);
+	ck_assert_uint_eq(st.revoked, 2);
+	ck_assert_uint_eq(st.blocks, 1);
+	ck_assert_int_eq(env_home(&e, e.base), 12);
+	ck_assert_int_lt(env_home(&e, e.base + 1), 20);
+	ck_assert_int_lt(env_home(&e, e.base + 2), 30);
+	env_drop(&e);
+}
+END_TEST
+
+/* More of the same images than the list takes at first: it is made shorter, and the newest stay. */
+START_TEST(images_again_and_again)
+{
+	struct jnl_replay_stats st;
+	struct hand w;
+	struct env e;
+
+	hand_begin(&w, &e, 32);
+	for (unsigned k = 0; k < 2500; k++) {
+		hand_image(&w, e.base + k % 7, 1000 + k);
+		if (k % 100 == 99)
+			hand_commit(&w);
+	}
+	hand_replay(&w, &st);
+	ck_assert_uint_eq(st.blocks, 7);
+	for (unsigned k = 2493; k < 2500; k++)
+		ck_assert_int_eq(env_home(&e, e.base + k % 7), 1000 + k);
+	env_drop(&e);
+}
+END_TEST
+
+static size_t data_bytes(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	size_t kib = 0;
+	char line[256];
+
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof(line), f) && sscanf(line, "VmData: %zu", &kib) != 1)
+		;
+	fclose(f);
+	ck_assert_uint_gt(kib, 0);
+	return kib << 10;
+}
+
+/* Two million revocations, of which none matters, all of them twice: they take no memory. */
+START_TEST(revocations_take_no_memory)
+{
+	enum { BLOCKS = 2000, EACH = 1000 };
+	struct jnl_replay_stats st;
+	struct rlimit lim;
+	struct hand w;
+	struct env e;
+
+	hand_begin(&w, &e, 16);
+	hand_image(&w, e.base, 1);
+	for (unsigned k = 0; k < BLOCKS; k++)
+		hand_revoke(&w, 1000000 + (uint64_t)(k % (BLOCKS / 2)) * EACH, EACH);
+	hand_commit(&w);
+	ck_assert_int_eq(getrlimit(RLIMIT_DATA, &lim), 0);
+	lim.rlim_cur = data_bytes() + (4 << 20);
+	if (!FDIO_ASAN)
+		ck_assert_int_eq(setrlimit(RLIMIT_DATA, &lim), 0);
+	hand_replay(&w, &st);
+	ck_assert_uint_eq(st.blocks, 1);
+	ck_assert_uint_eq(st.revoked, 0);
+	env_drop(&e);
+}
+END_TEST
+
+/* ---- places ---- */
+
+/* A log is as long as the blocks that it has, each once. */
+START_TEST(block_twice_in_the_log)
+{
+	struct jnl_extent *more;
+	char err[256];
+	struct env e;
+
+	env_format(&e, &env_formats[1], 4);
+	more = &e.log[e.p.nr_log];
+	more[0] = (struct jnl_extent){ .pblk = e.base, .len = 10 };
+	more[1] = (struct jnl_extent){ .pblk = e.base + 9, .len = 10 };
+	if (_i)
+		more[1].pblk = e.log[0].pblk + e.log[0].len - 1;
+	e.p.nr_log += 2;
+	fdio_log_set_level(0);
+	ck_assert_int_eq(jnl_open(&e.p, &e.j, err, sizeof(err)), -EUCLEAN);
+	ck_assert_ptr_nonnull(strstr(err, "twice"));
+	more[1].pblk = e.base + 10;
+	env_open(&e);
+	env_drop(&e);
+}
+END_TEST
+
+/* In a log of very many pieces a block is found by halving: else this would take an hour. */
+START_TEST(log_in_many_pieces)
+{
+	enum { PIECES = 200000, FIRST = 1 << 20 };
+	struct jnl_extent *log = calloc(PIECES, sizeof(*log));
+	unsigned found = 0, real;
+	struct env e;
+
+	ck_assert_ptr_nonnull(log);
+	env_format(&e, &env_formats[1], 4);
+	real = e.p.nr_log;
+	memcpy(log, e.log, e.p.nr_log * sizeof(*log));
+	for (unsigned k = e.p.nr_log; k < PIECES; k++)
+		log[k] = (struct jnl_extent){ .pblk = FIRST + 3ul * (PIECES - k), .len = 2 };
+	e.p.log = log;
+	e.p.nr_log = PIECES;
+	e.p.nr_blocks = FIRST + 4 * PIECES;
+	env_open(&e);
+	for (uint64_t blk = FIRST; blk < FIRST + 3 * PIECES; blk++)
+		found += jnl_is_log_block(e.j, blk);
+	ck_assert_uint_eq(found, 2 * (PIECES - real));
+	env_drop(&e);
+	free(log);
+}
+END_TEST
+
+/* It may begin with its first block and with its last, not with the one behind that. */
+START_TEST(start_of_the_log)
+{
+	uint32_t start;
+	char err[256];
+	bool good = _i < 2;
+	struct env e;
+	int r;
+
+	env_format(&e, &env_formats[1], 4);
+	env_open(&e);
+	start = _i ? e.j->log.maxlen - 2 + (uint32_t)_i : e.j->log.first;
+	jf_put32(e.j->log.sb, JF_SB_START, start);
+	fake_poke(e.f, e.j->log.sb, 4096, jlog_map(e.j, 0, NULL));
+	jnl_close(e.j);
+	e.j = NULL;
+	r = jnl_open(&e.p, &e.j, err, sizeof(err));
+	ck_assert_int_eq(r, good ? 0 : -EUCLEAN);
+	if (r)
+		ck_assert_ptr_nonnull(strstr(err, "start lies outside"));
+	env_drop(&e);
+}
+END_TEST
+
+static Suite *suite_hand(void)
+{
+	Suite *s = suite_create("journal by hand");
+	TCase *tc = tcase_create("hand");
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_loop_test(tc, revoked_in_its_own_transaction, 0, 2);
+	tcase_add_test(tc, revoked_before_and_after);
+	tcase_add_test(tc, images_again_and_again);
+	tcase_add_test(tc, revocations_take_no_memory);
+	tcase_add_loop_test(tc, block_twice_in_the_log, 0, 2);
+	tcase_add_test(tc, log_in_many_pieces);
+	tcase_add_loop_test(tc, start_of_the_log, 0, 4);
+	suite_add_tcase(s, tc);
+	return s;
+}
+
+int main(void)
+{
+	SRunner *sr = srunner_create(suite_hand());
+	int failed;
+
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

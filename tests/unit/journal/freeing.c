@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unit tests of the journal: freeing blocks (forget, revoke, and their undoing) and aborts. The rules J1 to
+ * J12 are those of journal/journal_types.h.
+ */
+#include "kit/journal.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct cb { struct jnl_callback cb; int err; unsigned calls; };
+
+static void on_commit(struct jnl_callback *c, int err)
+{
+	struct cb *cb = container_of(c, struct cb, cb);
+
+	cb->err = err;
+	__atomic_add_fetch(&cb->calls, 1, __ATOMIC_SEQ_CST);
+}
+
+/* ---- forget and revoke ---- */
+
+static void poke_data(struct env *e, uint64_t blk, uint32_t value)
+{
+	static uint8_t pat[4096];
+
+	env_pattern(pat, e->p.block_size, blk, value);
+	ck_assert_int_eq(dev_write(fake_dev(e->f), pat, e->p.block_size, blk * e->p.block_size, DEV_FUA), 0);
+}
+
+static jnl_tid forget(struct env *e, uint64_t blk)
+{
+	struct jnl_handle *h;
+
+	ck_assert_int_eq(jnl_begin(e->j, 1, &h), 0);
+	ck_assert_int_eq(jnl_forget(h, blk, 1), 0);
+	return jnl_end(h);
+}
+
+START_TEST(freed_block_is_not_replayed_over_data) /* J8 */
+{
+	struct env e;
+	struct jnl_replay_stats st;
+
+	env_format(&e, &env_formats[_i], 4);
+	env_open(&e);
+	env_start(&e);
+	env_write(&e, e.base, 1);
+	env_write(&e, e.base + 1, 2);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
+	poke_data(&e, e.base, 42);
+	/* The stale buffer is gone as well. */
+	ck_assert_int_eq(env_value(&e, e.base), 42);
+	env_crash(&e, &st);
+	ck_assert_uint_eq(st.revoked, 1);
+	ck_assert_int_eq(env_home(&e, e.base), 42);
+	ck_assert_int_eq(env_home(&e, e.base + 1), 2);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(freed_block_is_not_checkpointed_over_data) /* J6, J8 */
+{
+	struct env e;
+
+	env_up(&e);
+	env_write(&e, e.base, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
+	poke_data(&e, e.base, 42);
+	ck_assert_int_eq(jnl_stop(e.j), 0);
+	ck_assert_int_eq(env_home(&e, e.base), 42);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(forgotten_before_its_first_commit_is_not_logged)
+{
+	struct env e;
+	struct jnl_replay_stats st;
+
+	env_up(&e);
+	env_write(&e, e.base, 1);
+	env_write(&e, e.base + 1, 2);
+	forget(&e, e.base);
+	ck_assert_uint_eq(e.j->running->nr, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	env_crash(&e, &st);
+	ck_assert_uint_eq(st.blocks, 1);
+	ck_assert_int_ne(env_home(&e, e.base), 1);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke) /* J8 */
+{
+	struct env e;
+	struct jnl_handle *h;
+	struct jnl_buf *b;
+	struct jnl_replay_stats st;
+
+	env_up(&e);
+	env_write(&e, e.base, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
+	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
+	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
+	env_pattern(b->data, 4096, e.base, 2);
+	jnl_brelse(b);
+	jnl_end(h);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	env_crash(&e, &st);
+	ck_assert_uint_eq(st.revoked, 0);
+	ck_assert_int_eq(env_value(&e, e.base), 2);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(revoke_kills_older_not_younger)
+{
+	struct env e;
+
+	env_up(&e);
+	env_write(&e, e.base, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
+	env_write(&e, e.base, 3);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	env_crash(&e, NULL);
+	ck_assert_int_eq(env_value(&e, e.base), 3);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(cancel_takes_a_forget_back) /* J1 */
+{
+	struct env e;
+	struct jnl_handle *h;
+	struct jnl_buf *b;
+
+	env_up(&e);
+	env_write(&e, e.base, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	env_write(&e, e.base + 1, 2);
+	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
+	env_fill(&e, h, e.base, 50);
+	ck_assert_int_eq(jnl_forget(h, e.base, 3), 0);     /* the third is not cached */
+	ck_assert_int_eq(jnl_bnew(h, e.base + 1, &b), 0);  /* and one comes back */
+	jnl_brelse(b);
+	ck_assert_int_eq(jnl_forget(h, e.base + 1, 1), 0); /* and goes again */
+	ck_assert_int_eq(jnl_forget(h, e.p.nr_blocks - 1, 2), -EUCLEAN);
+	jnl_cancel(h);
+	ck_assert_uint_eq(e.j->running->kit->revokes.nr, 0);
+	ck_assert_uint_eq(e.j->running->nr_forgets, 0);
+	ck_assert_uint_eq(e.j->running->nr, 1);
+	ck_assert_int_eq(env_value(&e, e.base), 1);
+	ck_assert_int_eq(env_value(&e, e.base + 1), 2);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	env_crash(&e, NULL);
+	ck_assert_int_eq(env_value(&e, e.base), 1);
+	ck_assert_int_eq(env_value(&e, e.base + 1), 2);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(many_revokes_fill_several_blocks)
+{
+	struct env e;
+	struct jnl_handle *h;
+	unsigned n = 3000;
+
+	env_format(&e, &env_formats[_i], 4);
+	env_open(&e);
+	env_start(&e);
+	env_write(&e, e.base + 17, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+	ck_assert_int_eq(jnl_forget(h, e.base + 17 - n / 2, n / 2 + 200), 0);
+	jnl_end(h);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	poke_data(&e, e.base + 17, 42);
+	env_crash(&e, NULL);
+	ck_assert_int_eq(env_home(&e, e.base + 17), 42);
+	env_drop(&e);
+}
+END_TEST
+
+/* ---- abort ---- */
+
+static void expect_aborted(struct env *e, struct cb *cb)
+{
+	struct jnl_handle *h;
+	struct jnl_buf *b;
+	uint8_t sb[1024];
+
+	ck_assert_int_ne(jnl_error(e->j), 0);
+	ck_assert_int_eq(jnl_begin(e->j, 1, &h), -EROFS);
+	ck_assert_int_eq(jnl_sync(e->j), -EIO);
+	fake_fault_clear(e->f);
+	ck_assert_int_eq(jnl_bread(e->j, e->base + 100, &b), 0); /* reads go on */
+	jnl_brelse(b);
+	ck_assert_int_eq(jnl_stop(e->j), jnl_error(e->j));
+	ck_assert_uint_eq(e->aborted, 1);
+	ck_assert_int_eq(e->aborted_err, jnl_error(e->j));
+	ck_assert_uint_eq(cb->calls, 1);
+	ck_assert_int_eq(cb->err, -EIO);
+	fake_peek(e->f, sb, sizeof(sb), e->log[0].pblk * 4096);
+	ck_assert_int_eq((int32_t)jf_get32(sb, JF_SB_ERRNO), jnl_error(e->j));
+	ck_assert(jlog_sb_csum_ok(sb));
+}
+
+static void start_failing(struct env *e, struct cb *cb)
+{
+	struct jnl_handle *h;
+
+	env_up(e);
+	fdio_log_set_level(0);
+	env_write(e, e->base, 1);
+	ck_assert_int_eq(jnl_sync(e->j), 0);
+	ck_assert_int_eq(jnl_begin(e->j, 1, &h), 0);
+	env_fill(e, h, e->base, 2);
+	jnl_on_commit(h, &cb->cb);
+	jnl_end(h);
+}
+
+START_TEST(failed_log_write_aborts) /* J10 */
+{
+	struct env e;
+	struct cb cb = { { .fn = on_commit } };
+
+	start_failing(&e, &cb);
+	/* The log, not its superblock: the error must be recorded. */
+	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = (e.log[0].pblk + 1) * 4096, .len = 4096 * 100,
+		.skip = _i, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(jnl_sync(e.j), -EIO);
+	expect_aborted(&e, &cb);
+	env_crash(&e, NULL);
+	ck_assert_int_eq(env_value(&e, e.base), 1);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(failed_flush_aborts) /* J10 */
+{
+	struct env e;
+	struct cb cb = { { .fn = on_commit } };
+
+	start_failing(&e, &cb);
+	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(jnl_sync(e.j), -EIO);
+	expect_aborted(&e, &cb);
+	env_crash(&e, NULL);
+	ck_assert_int_eq(env_value(&e, e.base), 1);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(failed_home_write_aborts_and_the_log_keeps_it)
+{
+	struct env e;
+
+	env_up(&e);
+	fdio_log_set_level(0);
+	env_write(&e, e.base, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 4096, .len = 4096, .action = FAKE_ERROR,
+		.err = -EIO });
+	ck_assert_int_eq(jnl_stop(e.j), -EIO);
+	ck_assert_uint_eq(e.aborted, 1);
+	env_crash(&e, NULL);
+	ck_assert_int_eq(env_value(&e, e.base), 1);
+	env_drop(&e);
+}
+END_TEST
+
+START_TEST(abort_inside_a_handle)
+{
+	struct env e;
+	struct jnl_handle *h;
+	struct jnl_buf *b;
+	struct cb cb = { { .fn = on_commit } };
+
+	env_up(&e);
+	fdio_log_set_level(0);
+	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
+	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
+	env_fill(&e, h, e.base + 1, 2);
+	jnl_on_commit(h, &cb.cb);
+	jnl_abort(e.j, -EUCLEAN);
+	jnl_abort(e.j, -EIO); /* the first error stays */
+	ck_assert_int_eq(jnl_get_write(h, b), -EROFS);
+	ck_assert_int_eq(jnl_forget(h, e.base, 1), -EROFS);
+	jnl_end(h);
+	ck_assert_int_eq(jnl_error(e.j), -EUCLEAN);
+	jnl_brelse(b);
+	expect_aborted(&e, &cb);
+	env_drop(&e);
+}
+END_TEST
+
+static Suite *suite_free(void)
+{
+	Suite *s = suite_create("journal free and abort");
+	TCase *tc;
+
+	tc = tcase_create("forget");
+	tcase_set_timeout(tc, 30);
+	tcase_add_loop_test(tc, freed_block_is_not_replayed_over_data, 0, 4);
+	tcase_add_test(tc, freed_block_is_not_checkpointed_over_data);
+	tcase_add_test(tc, forgotten_before_its_first_commit_is_not_logged);
+	tcase_add_test(tc, block_logged_again_in_the_same_transaction_cancels_the_revoke);
+	tcase_add_test(tc, revoke_kills_older_not_younger);
+	tcase_add_test(tc, cancel_takes_a_forget_back);
+	tcase_add_loop_test(tc, many_revokes_fill_several_blocks, 0, 3);
+	suite_add_tcase(s, tc);
+
+	tc = tcase_create("abort");
+	tcase_set_timeout(tc, 30);
+	tcase_add_loop_test(tc, failed_log_write_aborts, 0, 2);
+	tcase_add_test(tc, failed_flush_aborts);
+	tcase_add_test(tc, failed_home_write_aborts_and_the_log_keeps_it);
+	tcase_add_test(tc, abort_inside_a_handle);
+	suite_add_tcase(s, tc);
+	return s;
+}
+
+int main(void)
+{
+	SRunner *sr = srunner_create(suite_free());
+	int failed;
+
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the checkpoint may write home, and what it may forget afterwards (J6, J7): each test stops the
+ * checkpoint thread, or the device, at the moment that matters. The test's own thread changes blocks.
+ */
+#include "kit/journal.h"
+
+#include "base/lock.h"
+
+#include <stdlib.h>
+
+/* The checkpoint thread works while somebody waits for space in the log. */
+static void press(struct env *e, int by)
+{
+	fdio_mutex_lock(&e->j->state);
+	e->j->space_waiters += by;
+	pthread_cond_signal(&e->j->cp_cv);
+	fdio_mutex_unlock(&e->j->state);
+}
+
+static void nap(void) { nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL); }
+
+/* A block that an open transaction has changed again stays where it is, although its last commit is due. */
+START_TEST(uncommitted_stays_away_from_home)
+{
+	struct jnl_handle *h;
+	struct env e;
+
+	env_up(&e);
+	env_write(&e, e.base, 1);
+	env_write(&e, e.base + 1, 5);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+	env_fill(&e, h, e.base, 2);
+	press(&e, 1);
+	while (env_home(&e, e.base + 1) != 5)
+		nap();
+	ck_assert_int_ne(env_home(&e, e.base), 2);
+	press(&e, -1);
+	jnl_end(h);
+	env_down(&e);
+}
+END_TEST
+
+/* The image of an older commit arrives at home after a younger commit: the younger one is still due. */
+START_TEST(younger_image_is_still_due)
+{
+	struct env e;
+	struct fake_fault stuck = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_STUCK };
+
+	env_up(&e);
+	stuck.off = e.base * e.p.block_size;
+	stuck.len = e.p.block_size;
+	env_write(&e, e.base, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	fake_fault_add(e.f, &stuck);
+	press(&e, 1);
+	while (!fake_fault_hits(e.f))
+		nap();
+	env_write(&e, e.base, 2);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	press(&e, -1);
+	fake_unstick(e.f);
+	ck_assert_int_eq(jnl_stop(e.j), 0);
+	ck_assert_int_eq(env_home(&e, e.base), 2);
+	env_drop(&e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("journal home");
+	TCase *tc = tcase_create("home");
+	SRunner *r;
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, uncommitted_stays_away_from_home);
+	tcase_add_test(tc, younger_image_is_still_due);
+	suite_add_tcase(s, tc);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

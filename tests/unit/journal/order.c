@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unit tests of what the journal does in which order: home writes and what is freed meanwhile
+ * (J8), the tail and what is not home yet (J7), revocations that a cancelled handle had taken back
+ * (J1), and when a transaction is closed. Small log, one block in use while the others go home.
+ */
+#include "kit/journal.h"
+
+#include "base/log.h"
+#include "base/thread.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Log of 1 MiB in blocks of 1 KiB: three such transactions make the checkpoint necessary. */
+enum { BIG = 180 };
+
+static void small_log(struct env *e)
+{
+	env_format(e, &env_formats[2], 1);
+	env_open(e);
+	env_start(e);
+	ck_assert_uint_ge(jnl_max_credits(e->j), BIG);
+}
+
+/* One transaction of BIG blocks that no other call has, not committed. */
+static jnl_tid write_big(struct env *e, unsigned round)
+{
+	struct jnl_handle *h;
+
+	ck_assert_int_eq(jnl_begin(e->j, BIG, &h), 0);
+	for (unsigned k = 0; k < BIG; k++)
+		env_fill(e, h, e->base + 1 + round * BIG + k, round);
+	return jnl_end(h);
+}
+
+struct committer { struct env *e; jnl_tid tid; int done; };
+
+static void *commit(void *arg)
+{
+	struct committer *c = arg;
+	int r = jnl_commit_wait(c->e->j, c->tid, NULL);
+
+	__atomic_store_n(&c->done, r ? r : 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void start_commit(struct committer *c, pthread_t *t)
+{
+	ck_assert_int_eq(thread_start(t, "committer", commit, c), 0);
+}
+
+static void wait_ms(unsigned ms)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
+}
+
+/* A block that is freed while its home write is on the way: the commit waits for that. */
+START_TEST(commit_waits_for_home_write_of_freed_block) /* J8 */
+{
+	struct jnl_handle *h;
+	struct committer c;
+	struct env e;
+	uint64_t fua;
+	pthread_t t;
+
+	small_log(&e);
+	env_write(&e, e.base, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 1024,
+		.len = 1024, .action = FAKE_STUCK });
+	for (unsigned round = 0; round < 3; round++)
+		ck_assert_int_eq(jnl_commit_wait(e.j, write_big(&e, round), NULL), 0);
+	for (unsigned n = 0; !fake_fault_hits(e.f); n++) {
+		ck_assert_uint_lt(n, 2000);
+		wait_ms(10);
+	}
+	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
+	fua = fake_stats(e.f).fua;
+	c = (struct committer){ .e = &e, .tid = jnl_end(h) };
+	start_commit(&c, &t);
+	/* Its commit block is there, but who waits is not told. */
+	for (unsigned n = 0; fake_stats(e.f).fua == fua; n++) {
+		ck_assert_uint_lt(n, 2000);
+		wait_ms(10);
+	}
+	wait_ms(300);
+	ck_assert_int_eq(__atomic_load_n(&c.done, __ATOMIC_ACQUIRE), 0);
+	ck_assert(!jnl_tid_durable(e.j, c.tid));
+	fake_fault_clear(e.f);
+	fake_unstick(e.f);
+	pthread_join(t, NULL);
+	ck_assert_int_eq(c.done, 1);
+	env_down(&e);
+}
+END_TEST
+
+/*
+ * The oldest transaction has a block that is in use again, so it cannot go home; what is younger
+ * can. The tail stays before the oldest: at no moment may a power cut lose what was committed.
+ */
+START_TEST(tail_stays_before_what_is_not_home) /* J7 */
+{
+	struct committer c;
+	struct env e, cut;
+	pthread_t t;
+	unsigned n;
+
+	small_log(&e);
+	env_write(&e, e.base, 1);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	fake_rec_start(e.f);
+	for (unsigned round = 0; round < 2; round++)
+		ck_assert_int_eq(jnl_commit_wait(e.j, write_big(&e, round), NULL), 0);
+	/* The third is held at its flush until the block is in the transaction after it. */
+	fake_block(e.f, FAKE_FLUSH); /* first: such a transaction is committed at once */
+	c = (struct committer){ .e = &e, .tid = write_big(&e, 2) };
+	start_commit(&c, &t);
+	ck_assert(fake_wait_blocked(e.f, 1));
+	env_write(&e, e.base, 2);
+	fake_unblock(e.f);
+	pthread_join(t, NULL);
+	ck_assert_int_eq(c.done, 1);
+	/* The checkpoint forces the commit of the rest. */
+	for (n = 0; __atomic_load_n(&e.j->log.free, __ATOMIC_RELAXED) < e.j->log.len / 2; n++) {
+		ck_assert_uint_lt(n, 2000);
+		wait_ms(10);
+	}
+	n = fake_rec_events(e.f);
+	for (unsigned k = 0; k <= n; k++) {
+		cut = e;
+		cut.j = NULL;
+		cut.f = fake_rec_cut(e.f, k, FAKE_CUT_DROP, 0);
+		env_replay(&cut, NULL);
+		ck_assert_msg(env_home(&cut, e.base) == 1 || env_home(&cut, e.base) == 2,
+			      "cut after %u of %u", k, n);
+		env_drop(&cut);
+	}
+	env_down(&e);
+}
+END_TEST
+
+/*
+ * A block freed and taken again in one transaction; the taking is cancelled: it is freed, as it
+ * was before.
+ */
+START_TEST(cancel_brings_back_the_revocation) /* J1, J8 */
+{
+	struct jnl_replay_stats st;
+	struct jnl_handle *h;
+	struct jnl_buf *b;
+	struct env e;
+
+	env_up(&e);
+	env_write(&e, e.base, 1);
+	env_write(&e, e.base + 1, 2);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
+	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
+	jnl_brelse(b);
+	jnl_cancel(h);
+	ck_assert(jset_has(&e.j->running->kit->revokes, e.base));
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	env_crash(&e, &st);
+	ck_assert_uint_eq(st.revoked, 1);
+	ck_assert_int_ne(env_home(&e, e.base), 1);
+	ck_assert_int_eq(env_home(&e, e.base + 1), 2);
+	env_drop(&e);
+}
+END_TEST
+
+/*
+ * A transaction of more than three quarters of what it may have is committed although nobody asks
+ * for it.
+ */
+START_TEST(nearly_full_transaction_is_committed)
+{
+	struct jnl_handle *h;
+	unsigned n, blocks;
+	struct env e;
+	jnl_tid tid;
+
+	small_log(&e);
+	blocks = jnl_max_credits(e.j) / 4 * 3 + (_i ? 1 : 0);
+	ck_assert_int_eq(jnl_begin(e.j, blocks, &h), 0);
+	for (unsigned k = 0; k < blocks; k++)
+		env_fill(&e, h, e.base + k, 7);
+	tid = jnl_end(h);
+	for (n = 0; n < (_i ? 2000u : 20u) && !jnl_tid_durable(e.j, tid); n++)
+		wait_ms(10);
+	ck_assert_int_eq(jnl_tid_durable(e.j, tid), _i);
+	env_down(&e);
+}
+END_TEST
+
+static Suite *suite_order(void)
+{
+	Suite *s = suite_create("journal order");
+	TCase *tc = tcase_create("order");
+
+	tcase_set_timeout(tc, 120);
+	tcase_add_test(tc, commit_waits_for_home_write_of_freed_block);
+	tcase_add_test(tc, tail_stays_before_what_is_not_home);
+	tcase_add_test(tc, cancel_brings_back_the_revocation);
+	tcase_add_loop_test(tc, nearly_full_transaction_is_committed, 0, 2);
+	suite_add_tcase(s, tc);
+	return s;
+}
+
+int main(void)
+{
+	SRunner *sr = srunner_create(suite_order());
+	int failed;
+
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Unit tests of the memory for records that end together (arena.c), and of what a handle and a transaction make of it: how long a record
+ * lasts, what a cancelled handle gives back, which memory serves the next.
+ */
+#include "kit/journal.h"
+
+#include "base/counters.h"
+#include "base/poison.h"
+
+#include <stdalign.h>
+#include <stdlib.h>
+
+static uint64_t counter(enum fdio_counter c) { return fdio_counter_read(c); }
+
+static bool gone(void *p)
+{
+#if FDIO_ASAN
+	return __asan_address_is_poisoned(p);
+#elif defined(FDIO_DEBUG_LOCKS)
+	return *(uint8_t *)p == 0xdb;
+#else
+	(void)p;
+	return true;
+#endif
+}
+
+/* ---- the memory itself ---- */
+
+/* libcheck writes a note for each assertion: not one for each byte. */
+static bool is_all(const uint8_t *p, uint8_t v, size_t len)
+{
+	while (len && *p == v)
+		p++, len--;
+	return !len;
+}
+
+/* Pieces of all sizes do not overlap, are aligned, and those of before a mark stay as they were when the rest goes. */
+static void pieces_and_a_mark(unsigned kept)
+{
+	enum { NR = 400 };
+	static struct { uint8_t *p; size_t len; } a[NR];
+	struct jmem_mark mark = { 0 }, behind = { 0 };
+	struct jmem m;
+	uint64_t more = counter(CTR_jnl_mem_more);
+	unsigned wrong = 0;
+
+	ck_assert_int_eq(jmem_init(&m, 4096), 0);
+	for (unsigned k = 0; k < NR; k++) {
+		if (k == kept)
+			mark = jmem_mark(&m);
+		a[k].len = k % 97 == 96 ? 10000 : k % 60;
+		a[k].p = jmem_alloc(&m, a[k].len);
+		wrong += !a[k].p || (uintptr_t)a[k].p % alignof(max_align_t);
+		memset(a[k].p, (int)k, a[k].len);
+		if (k == kept)
+			behind = jmem_mark(&m);
+	}
+	ck_assert_uint_ge(counter(CTR_jnl_mem_more), more + 4);
+	for (unsigned k = 0; k < NR; k++)
+		wrong += !is_all(a[k].p, (uint8_t)k, a[k].len);
+	jmem_cut(&m, mark);
+	for (unsigned k = 0; k < kept; k++)
+		wrong += !is_all(a[k].p, (uint8_t)k, a[k].len);
+	ck_assert_uint_eq(wrong, 0);
+	/* What comes next comes where the mark was. */
+	if (behind.chunk == mark.chunk)
+		ck_assert_ptr_eq(jmem_alloc(&m, a[kept].len), a[kept].p);
+	jmem_clear(&m);
+	ck_assert_ptr_eq(jmem_alloc(&m, 1), a[0].p);
+	ck_assert_ptr_null(jmem_alloc(&m, SIZE_MAX - 8));
+	jmem_fini(&m);
+	jmem_fini(&m);
+}
+
+START_TEST(pieces_and_marks)
+{
+	for (unsigned kept = 0; kept < 200; kept++)
+		pieces_and_a_mark(kept);
+}
+END_TEST
+
+/* ---- handles ---- */
+
+struct rec { struct jnl_callback cb; unsigned id; };
+
+static unsigned seen[8], nr_seen, nr_ended;
+
+static void on_undo(struct jnl_callback *c, int ended)
+{
+	struct rec *r = container_of(c, struct rec, cb);
+
+	nr_ended += ended;
+	seen[nr_seen++] = r->id;
+}
+
+static void on_commit(struct jnl_callback *c, int err)
+{
+	struct rec *r = container_of(c, struct rec, cb);
+
+	ck_assert_int_eq(err, 0);
+	seen[nr_seen++] = r->id;
+}
+
+static struct rec *remember(struct jnl_handle *h, unsigned id, bool txn)
+{
+	struct rec *r = txn ? jnl_txn_mem(h, sizeof(*r)) : jnl_handle_mem(h, sizeof(*r));
+
+	ck_assert_ptr_nonnull(r);
+	*r = (struct rec){ .cb = { .fn = txn ? on_commit : on_undo }, .id = id };
+	if (txn)
+		jnl_on_commit(h, &r->cb);
+	else
+		jnl_on_undo(h, &r->cb);
+	return r;
+}
+
+/* The records are there when the callbacks run, newest first, and not after them. */
+START_TEST(records_of_a_handle)
+{
+	struct jnl_handle *h;
+	struct rec *r[4];
+	struct env e;
+
+	env_up(&e);
+	nr_seen = nr_ended = 0;
+	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
+	for (unsigned k = 0; k < 4; k++) {
+		r[k] = remember(h, k, false);
+		if (k == 2) /* more than is set aside, between them */
+			for (unsigned n = 0; n < 100; n++)
+				memset(jnl_handle_mem(h, 4000), 1, 4000);
+	}
+	if (_i)
+		jnl_cancel(h);
+	else
+		jnl_end(h);
+	ck_assert_uint_eq(nr_seen, 4);
+	for (unsigned k = 0; k < 4; k++)
+		ck_assert_uint_eq(seen[k], 3 - k);
+	ck_assert_uint_eq(nr_ended, _i ? 0 : 4);
+	ck_assert(gone(r[0]));
+	/* The next begins where this one did. */
+	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
+	ck_assert_ptr_eq(jnl_handle_mem(h, sizeof(struct rec)), r[0]);
+	jnl_end(h);
+	env_down(&e);
+}
+END_TEST
+
+/* ---- transactions ---- */
+
+/* Records last until the commit callbacks have run, through other handles; a cancelled handle gives back its own and no other. */
+START_TEST(records_of_a_transaction)
+{
+	struct rec *first, *cancelled, *next;
+	struct jnl_handle *h;
+	struct env e;
+
+	env_up(&e);
+	nr_seen = 0;
+	for (unsigned round = 0; round < 5; round++) { /* both kits, more than once */
+		nr_seen = 0;
+		ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
+		first = remember(h, 1, true);
+		jnl_end(h);
+		ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
+		cancelled = remember(h, 2, true);
+		for (unsigned n = 0; n < 100; n++)
+			memset(jnl_txn_mem(h, 4000), 1, 4000);
+		jnl_cancel(h);
+		ck_assert(gone(cancelled));
+		ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
+		next = remember(h, 3, true);
+		ck_assert_ptr_eq(next, cancelled);
+		jnl_end(h);
+		env_write(&e, e.base + round, round);
+		ck_assert_uint_eq(first->id, 1);
+		ck_assert_int_eq(jnl_sync(e.j), 0);
+		ck_assert_uint_eq(nr_seen, 2);
+		ck_assert_uint_eq(seen[0], 1);
+		ck_assert_uint_eq(seen[1], 3);
+		ck_assert(gone(first));
+	}
+	env_down(&e);
+}
+END_TEST
+
+static struct jnl *meanwhile;
+static void *meanwhile_got;
+
+static void on_commit_begin(struct jnl_callback *c, int err)
+{
+	struct rec *r = container_of(c, struct rec, cb);
+	struct jnl_handle *h;
+
+	(void)err;
+	/* A handle of the next transaction does not get what this record lies in. */
+	ck_assert_int_eq(jnl_begin(meanwhile, 1, &h), 0);
+	meanwhile_got = jnl_txn_mem(h, sizeof(*r));
+	memset(meanwhile_got, 0xff, sizeof(*r));
+	jnl_end(h);
+	ck_assert_uint_eq(r->id, 7);
+	nr_seen++;
+}
+
+START_TEST(commit_callbacks_beside_the_next_transaction)
+{
+	struct jnl_handle *h;
+	struct rec *r;
+	struct env e;
+
+	env_up(&e);
+	meanwhile = e.j;
+	nr_seen = 0;
+	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+	r = jnl_txn_mem(h, sizeof(*r));
+	*r = (struct rec){ .cb = { .fn = on_commit_begin }, .id = 7 };
+	jnl_on_commit(h, &r->cb);
+	jnl_end(h);
+	ck_assert_int_eq(jnl_sync(e.j), 0);
+	ck_assert_uint_eq(nr_seen, 1);
+	ck_assert_ptr_ne(meanwhile_got, r);
+	env_down(&e);
+}
+END_TEST
+
+/* A transaction that revoked much leaves nothing of it to the next, and its tables are small again. */
+START_TEST(tables_of_a_large_transaction)
+{
+	enum { MANY = 9000 };
+	struct jnl_handle *h;
+	struct env e;
+
+	env_format(&e, &env_formats[2], 16); /* 1 KiB blocks: the file system has many */
+	env_open(&e);
+	env_start(&e);
+	for (unsigned round = 0; round < 4; round++) {
+		ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
+		ck_assert_uint_ge(jnl_forgets_left(h), MANY);
+		ck_assert_int_eq(jnl_forget(h, e.base - MANY, MANY), 0);
+		ck_assert_uint_gt(e.j->running->kit->revokes.cap, 8192);
+		jnl_end(h);
+		ck_assert_int_eq(jnl_sync(e.j), 0);
+		env_write(&e, e.base + round, round + 1);
+		ck_assert_int_eq(e.j->running->kit->revokes.nr, 0);
+		ck_assert_uint_le(e.j->running->kit->revokes.cap, 8192);
+		ck_assert_int_eq(jnl_sync(e.j), 0);
+		ck_assert_int_eq(env_value(&e, e.base + round), round + 1);
+	}
+	env_down(&e);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("records");
+	TCase *tc = tcase_create("mem");
+	SRunner *sr;
+	int failed;
+
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, pieces_and_marks);
+	tcase_add_loop_test(tc, records_of_a_handle, 0, 2);
+	tcase_add_test(tc, records_of_a_transaction);
+	tcase_add_test(tc, commit_callbacks_beside_the_next_transaction);
+	tcase_add_test(tc, tables_of_a_large_transaction);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

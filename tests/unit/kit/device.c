@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The fake device keeps its promises: what the other tests conclude from it is only worth as much. */
+#include "kit/device.h"
+
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int results[8];
+static unsigned nr_results;
+static void note(struct dev_io *io) { results[nr_results++] = io->result; }
+
+static struct dev_io io_make(enum dev_op kind, uint64_t off, uint32_t len, void *buf, unsigned flags)
+{
+	return (struct dev_io){ .kind = kind, .off = off, .len = len, .buf = buf, .flags = flags, .buf_index = -1, .done = note };
+}
+
+START_TEST(fake_cache_is_volatile)
+{
+	struct fake_dev *f = fake_new(1 << 20, 512);
+	char a[512], b[512];
+
+	memset(a, 'a', 512);
+	ck_assert_int_eq(dev_write(fake_dev(f), a, 512, 4096, 0), 0);
+	ck_assert_int_eq(dev_write(fake_dev(f), a, 512, 8192, DEV_FUA), 0);
+	struct fake_dev *c = fake_power_cut(f, FAKE_CUT_DROP, 0);
+	fake_peek(c, b, 512, 4096);
+	ck_assert_int_eq(b[0], 0);
+	fake_peek(c, b, 512, 8192);
+	ck_assert_int_eq(b[0], 'a');
+	fake_free(c);
+	ck_assert_int_eq(dev_flush(fake_dev(f)), 0);
+	c = fake_power_cut(f, FAKE_CUT_DROP, 0);
+	fake_peek(c, b, 512, 4096);
+	ck_assert_int_eq(b[511], 'a');
+	fake_free(c);
+	ck_assert_uint_eq(fake_stats(f).fua, 1);
+	ck_assert_uint_eq(fake_stats(f).flushes, 1);
+	fake_free(f);
+}
+END_TEST
+
+/* An older cached write must not undo a newer FUA write when the cache is flushed. */
+START_TEST(fake_fua_is_not_undone)
+{
+	struct fake_dev *f = fake_new(1 << 20, 512);
+	char a[1024], b[512], r[1024];
+
+	memset(a, 'a', sizeof(a));
+	memset(b, 'b', sizeof(b));
+	dev_write(fake_dev(f), a, 1024, 0, 0);
+	dev_write(fake_dev(f), b, 512, 0, DEV_FUA);
+	dev_flush(fake_dev(f));
+	fake_peek_media(f, r, 1024, 0);
+	ck_assert_int_eq(r[0], 'b');
+	ck_assert_int_eq(r[512], 'a');
+	fake_free(f);
+}
+END_TEST
+
+START_TEST(fake_held_any_order_and_faults)
+{
+	struct fake_dev *f = fake_new(1 << 20, 512);
+	char *buf = aligned_alloc(4096, 16384);
+	struct dev_io io[4];
+
+	memset(buf, 7, 16384);
+	fake_set_mode(f, FAKE_HELD, 1);
+	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = 4096, .len = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = 8192, .len = 1, .action = FAKE_SHORT, .n = 1024 });
+	for (unsigned k = 0; k < 3; k++) {
+		io[k] = io_make(DEV_WRITE, k * 4096, 4096, buf + k * 4096, 0);
+		dev_submit(fake_dev(f), &io[k]);
+	}
+	ck_assert_uint_eq(fake_held(f), 3);
+	ck_assert(fake_complete(f, 2));
+	ck_assert(fake_complete(f, 0));
+	ck_assert(fake_complete(f, 0));
+	ck_assert(!fake_complete(f, 0));
+	ck_assert_int_eq(results[0], 3072);
+	ck_assert_int_eq(results[1], 4096);
+	ck_assert_int_eq(results[2], -EIO);
+	ck_assert_uint_eq(fake_fault_hits(f), 2);
+	fake_free(f);
+	free(buf);
+}
+END_TEST
+
+START_TEST(fake_violations_are_refused)
+{
+	struct fake_dev *f = fake_new(1 << 20, 512);
+	char *buf = aligned_alloc(4096, 4096);
+	struct dev_io io = io_make(DEV_READ, 100, 512, buf, 0);
+
+	nr_results = 0;
+	dev_submit(fake_dev(f), &io);
+	ck_assert_int_eq(results[0], -EINVAL);
+	ck_assert_uint_eq(fake_stats(f).violations, 1);
+	fake_free(f);
+	free(buf);
+}
+END_TEST
+
+/* Each cut of a record: FUA and flushed data are there, a write that completed after the flush was sent may be missing. */
+START_TEST(fake_record_cuts)
+{
+	struct fake_dev *f = fake_new(1 << 20, 512);
+	char *buf = aligned_alloc(4096, 4096), r[512];
+	struct dev_io io;
+
+	memset(buf, 'x', 4096);
+	fake_rec_start(f);
+	fake_set_mode(f, FAKE_HELD, 1);
+	io = io_make(DEV_WRITE, 0, 512, buf, 0);
+	dev_submit(fake_dev(f), &io);           /* 0 submit */
+	dev_write(fake_dev(f), buf, 512, 4096, 0); /* 1 2 */
+	dev_flush(fake_dev(f));                 /* 3 4: does not cover the held one */
+	fake_complete(f, 0);                    /* 5 */
+	dev_flush(fake_dev(f));                 /* 6 7 */
+	ck_assert_uint_eq(fake_rec_events(f), 8);
+	for (unsigned k = 0; k <= 8; k++) {
+		struct fake_dev *c = fake_rec_cut(f, k, FAKE_CUT_DROP, 0);
+		fake_peek(c, r, 512, 4096);
+		ck_assert_int_eq(r[0], k >= 5 ? 'x' : 0);
+		fake_peek(c, r, 512, 0);
+		ck_assert_int_eq(r[0], k >= 8 ? 'x' : 0);
+		fake_free(c);
+		c = fake_rec_cut(f, k, FAKE_CUT_KEEP, 0);
+		fake_peek(c, r, 512, 0);
+		ck_assert_int_eq(r[0], k >= 1 ? 'x' : 0);
+		fake_free(c);
+	}
+	fake_free(f);
+	free(buf);
+}
+END_TEST
+
+START_TEST(fake_tools)
+{
+	struct fake_dev *f = fake_mkfs(8 << 20, "-t ext4 -b 4096");
+	uint8_t *junk = malloc(4096);
+
+	ck_assert_ptr_nonnull(f);
+	ck_assert_int_eq(fake_e2fsck(f), 0);
+	char out[256];
+	ck_assert_int_eq(fake_run(f, "debugfs -w -R 'mkdir /made' \"$IMG\" 2>/dev/null", out, sizeof(out), true), 0);
+	ck_assert_int_eq(fake_e2fsck(f), 0);
+	struct fake_dev *c = fake_clone(f);
+	memset(junk, 0xff, 4096);
+	for (unsigned k = 2; k < 12; k++)
+		fake_poke(c, junk, 4096, k * 4096);
+	free(junk);
+	ck_assert_int_ne(fake_run(c, "e2fsck -fn \"$IMG\" >/dev/null 2>&1", out, sizeof(out), false), 0);
+	fake_free(c);
+	fake_free(f);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("fake_dev");
+	TCase *t = tcase_create("fake_dev");
+
+	tcase_set_timeout(t, 30);
+	tcase_add_test(t, fake_cache_is_volatile);
+	tcase_add_test(t, fake_fua_is_not_undone);
+	tcase_add_test(t, fake_held_any_order_and_faults);
+	tcase_add_test(t, fake_violations_are_refused);
+	tcase_add_test(t, fake_record_cuts);
+	tcase_add_test(t, fake_tools);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int bad = srunner_ntests_failed(r);
+	srunner_free(r);
+	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+}

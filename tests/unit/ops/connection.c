@@ -1,0 +1,738 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A whole connection: FUSE requests in at the top, a device that completes when the test says so at the bottom, the product with its
+ * threads between them. Here are the rules that no room can be asked about alone: the end of a mount with I/O in flight, what an
+ * interrupt may do, times, references, and which requests wait for which.
+ */
+#include "kit/daemon.h"
+
+#include "base/log.h"
+#include "loop/types.h"
+
+#include <check.h>
+#include <errno.h>
+#include <ext2fs/ext2_fs.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define ROOT FUSE_ROOT_ID
+#define BS 4096u
+#define IMAGE_BYTES (16u << 20)
+
+static struct fake_dev *template;
+
+struct file { struct fuse_entry_out e; uint64_t node, fh; };
+
+static struct fake_kernel *start(void)
+{
+	struct fk_options o = { .parallel_dio = true };
+
+	return fk_new(fake_clone(template), &o);
+}
+
+static void fill(uint8_t *buf, uint8_t seed, uint32_t len)
+{
+	for (uint32_t n = 0; n < len; n++)
+		buf[n] = (uint8_t)(seed + n / 512);
+}
+
+/* A file of n written blocks, open for direct I/O. */
+static struct file new_file(struct fake_kernel *k, const char *name, unsigned blocks)
+{
+	static uint8_t buf[16 * BS];
+	struct file f;
+
+	ck_assert_uint_le(blocks, 16);
+	ck_assert_int_eq(fk_create(k, ROOT, name, O_RDWR | O_DIRECT, 0644, &f.e, &f.fh), 0);
+	f.node = f.e.nodeid;
+	fill(buf, 1, blocks * BS);
+	if (blocks)
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, 0, buf, blocks * BS, O_RDWR | O_DIRECT), (int)(blocks * BS));
+	ck_assert_int_eq(fk_fsync(k, f.node, f.fh, false), 0);
+	return f;
+}
+
+static unsigned send_block(struct fake_kernel *k, const struct file *f, unsigned block, uint8_t seed)
+{
+	static uint8_t buf[BS];
+
+	fill(buf, seed, BS);
+	return fk_send_write(k, f->node, f->fh, (uint64_t)block * BS, buf, BS, O_RDWR | O_DIRECT, 0);
+}
+
+static void expect_block(struct fake_kernel *k, const struct file *f, unsigned block, uint8_t seed)
+{
+	static uint8_t want[BS], got[BS];
+
+	fill(want, seed, BS);
+	ck_assert_int_eq(fk_read(k, f->node, f->fh, (uint64_t)block * BS, got, BS, O_RDWR | O_DIRECT), (int)BS);
+	ck_assert_mem_eq(want, got, BS);
+}
+
+/* Long enough that what can happen wrongly would have happened; a wrong program fails here, a right one never does. */
+static void a_while(void) { nanosleep(&(struct timespec){ .tv_nsec = 30 * 1000 * 1000 }, NULL); }
+
+static struct ext2_super_block media_super(struct fake_dev *f)
+{
+	static uint8_t b[4096];
+	struct ext2_super_block sb;
+
+	fake_peek_media(f, b, sizeof(b), 0);
+	memcpy(&sb, b + 1024, sizeof(sb));
+	return sb;
+}
+
+/* ------------------------------------------------------------------ row 28 */
+
+/* Polled completions need rings of their own; ours carry FUSE requests too, so no ring polls and no request may ask for it. */
+static unsigned flags_seen;
+
+static void see_flags(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+{
+	(void)arg, (void)kind, (void)off, (void)len, (void)after;
+	__atomic_or_fetch(&flags_seen, flags, __ATOMIC_RELAXED);
+}
+
+START_TEST(row28_no_ring_polls)
+{
+	struct loop_config lc = { .nr_loops = 2, .entries = 16, .poll_ns = 1000, .nr_fixed_files = LOOP_NR_FILES };
+	struct loop_set *s;
+	char err[256];
+
+	ck_assert_int_eq(loop_set_new(&lc, &s, err, sizeof(err)), 0);
+	for (unsigned n = 0; n < 2; n++)
+		ck_assert_uint_eq(loop_set_get(s, n)->ring.flags & IORING_SETUP_IOPOLL, 0);
+	loop_set_free(s);
+
+	struct fake_kernel *k = start();
+	fake_set_hook(fk_dev(k), see_flags, NULL);
+	struct file f = new_file(k, "f", 4);
+	fk_wait(k, fk_send_write(k, f.node, f.fh, 0, "x", 1, O_RDWR, 0));
+	expect_block(k, &f, 1, 1 + BS / 512);
+	ck_assert_uint_eq(flags_seen & ~(unsigned)(DEV_FUA | DEV_ASYNC), 0);
+	fake_set_hook(fk_dev(k), NULL, NULL);
+	fk_close(k);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ row 29 */
+
+START_TEST(row29_abort_waits_for_the_device)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 4);
+	unsigned w[3];
+
+	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
+	for (unsigned n = 0; n < 3; n++)
+		w[n] = send_block(k, &f, n, (uint8_t)(40 + n));
+	ck_assert(fake_wait_held(fk_dev(k), 3));
+	fk_abort(k);
+	/* The device still has three buffers of ours: nothing is taken down under it. */
+	a_while();
+	ck_assert(!fk_destroying(k));
+	for (unsigned n = 0; n < 3; n++)
+		ck_assert(!fk_answered(k, w[n]));
+	while (!fk_ended(k)) {
+		fake_complete_all(fk_dev(k));
+		if (!fake_held(fk_dev(k)) && fk_wait_ended(k))
+			break;
+	}
+	for (unsigned n = 0; n < 3; n++)
+		ck_assert_int_eq(fk_wait(k, w[n])->err, 0); /* answered; that nobody listens is the channel's to tolerate */
+	ck_assert_uint_eq(media_super(fk_dev(k)).s_state & EXT2_VALID_FS, EXT2_VALID_FS);
+	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
+	fk_close(k);
+}
+END_TEST
+
+START_TEST(row29_no_request_starts_after_an_abort)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 2);
+
+	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
+	unsigned w = send_block(k, &f, 0, 7);
+	ck_assert(fake_wait_held(fk_dev(k), 1));
+	fk_abort(k);
+	/* Until the control thread has taken notice, requests are served. */
+	unsigned late;
+	do {
+		late = fk_send_read(k, f.node, f.fh, 8 * BS, BS, O_RDWR | O_DIRECT); /* beyond the end: no device */
+	} while (fk_wait(k, late)->err == 0);
+	ck_assert_int_eq(fk_wait(k, late)->err, -ENOTCONN);
+	ck_assert(!fk_answered(k, w));
+	fake_complete_all(fk_dev(k));
+	ck_assert(fk_wait_ended(k));
+	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
+	fk_close(k);
+}
+END_TEST
+
+START_TEST(row29_interrupt_cancels_nothing)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 2);
+	struct fuse_interrupt_in in = { 0 };
+
+	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
+	unsigned w = send_block(k, &f, 1, 99);
+	ck_assert(fake_wait_held(fk_dev(k), 1));
+	in.unique = 2 * (w + 1ull);
+	fk_wait(k, fk_send(k, FUSE_INTERRUPT, 0, &in, sizeof(in), NULL, 0));
+	a_while();
+	ck_assert(!fk_answered(k, w));
+	ck_assert_uint_eq(fake_held(fk_dev(k)), 1);
+	fake_complete_all(fk_dev(k));
+	ck_assert_int_eq(fk_wait(k, w)->err, 0);
+	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
+	expect_block(k, &f, 1, 99);
+	fk_close(k);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ row 30 */
+
+START_TEST(row30_destroy_is_answered_last)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 4);
+
+	ck_assert_uint_ne(media_super(fk_dev(k)).s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
+	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
+	unsigned w = send_block(k, &f, 2, 55);
+	ck_assert(fake_wait_held(fk_dev(k), 1));
+	unsigned d = fk_send(k, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	a_while();
+	ck_assert(!fk_answered(k, d) && !fk_destroying(k));
+	fake_complete_all(fk_dev(k));
+	ck_assert(fk_wait_ended(k));
+	ck_assert_int_eq(fk_wait(k, d)->err, 0);
+	ck_assert_int_eq(fk_wait(k, w)->err, 0);
+	ck_assert_uint_lt(fk_wait(k, w)->order, fk_wait(k, d)->order);
+	/* What umount's caller may rely on: the data is on the media, and the file system is clean there. */
+	struct ext2_super_block sb = media_super(fk_dev(k));
+	ck_assert_uint_eq(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
+	ck_assert_uint_eq(sb.s_state & EXT2_VALID_FS, EXT2_VALID_FS);
+	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
+	struct fake_dev *after = fake_power_cut(fk_dev(k), FAKE_CUT_DROP, 1);
+	fk_close(k);
+	k = fk_new(after, NULL);
+	ck_assert_int_eq(fk_lookup(k, ROOT, "f", &f.e), 0);
+	struct fuse_open_out o;
+	ck_assert_int_eq(fk_open(k, f.e.nodeid, O_RDWR | O_DIRECT, &o), 0);
+	f.node = f.e.nodeid;
+	f.fh = o.fh;
+	expect_block(k, &f, 2, 55);
+	fk_close(k);
+}
+END_TEST
+
+/* A handler on a worker, in the middle of a commit: nothing is closed under it. */
+START_TEST(row30_destroy_waits_for_workers)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 1);
+	struct fuse_fsync_in in = { .fh = f.fh };
+	struct fuse_setattr_in chmod = { .valid = FATTR_MODE, .mode = S_IFREG | 0600 };
+
+	ck_assert_int_eq(fk_setattr(k, f.node, &chmod, NULL), 0);
+	fake_block(fk_dev(k), FAKE_FLUSH);
+	unsigned s = fk_send(k, FUSE_FSYNC, f.node, &in, sizeof(in), NULL, 0);
+	ck_assert(fake_wait_blocked(fk_dev(k), 1));
+	unsigned d = fk_send(k, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	a_while();
+	ck_assert(!fk_answered(k, s) && !fk_destroying(k));
+	fake_unblock(fk_dev(k));
+	ck_assert_int_eq(fk_wait(k, d)->err, 0);
+	ck_assert_uint_lt(fk_wait(k, s)->order, fk_wait(k, d)->order);
+	fk_close(k);
+}
+END_TEST
+
+/* A handler on a loop has answered and is not through: what it lets go of last must still be there. */
+START_TEST(row30_destroy_waits_for_who_has_answered)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 1);
+	struct fuse_release_in in = { .fh = f.fh };
+
+	fk_linger(k, true);
+	unsigned r = fk_send(k, FUSE_RELEASE, f.node, &in, sizeof(in), NULL, 0);
+	ck_assert_int_eq(fk_wait(k, r)->err, 0);
+	fk_abort(k);
+	a_while();
+	ck_assert(!fk_destroying(k));
+	fk_linger(k, false);
+	ck_assert(fk_wait_ended(k));
+	fk_close(k);
+}
+END_TEST
+
+/* Of a write that was answered before it: what the transport is made of must be there until it has been sent. */
+START_TEST(row30_destroy_waits_for_notifications)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 1);
+	struct fuse_open_out o;
+	static uint8_t buf[BS];
+
+	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	unsigned before = fk_invalidations(k);
+	fk_set_slots(k, 1);
+	fk_hold_notifications(k);
+	unsigned w = send_block(k, &f, 0, 50);
+	ck_assert_int_eq(fk_wait(k, w)->err, 0);
+	unsigned d = fk_send(k, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	a_while();
+	ck_assert(!fk_answered(k, d));
+	fk_release_notifications(k);
+	ck_assert_int_eq(fk_wait(k, d)->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before + 1);
+	fk_close(k);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ row 32 */
+
+static struct fuse_attr attr_at(struct fake_kernel *k, uint64_t node)
+{
+	struct fuse_attr a;
+
+	ck_assert_int_eq(fk_getattr(k, node, &a), 0);
+	return a;
+}
+
+START_TEST(row32_times_of_a_write)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 4);
+	struct timespec t = { .tv_sec = 2000000000, .tv_nsec = 123456789 };
+	static uint8_t buf[BS];
+
+	fake_set_now(fk_dev(k), &t);
+	fk_wait(k, send_block(k, &f, 0, 9));
+	struct fuse_attr a = attr_at(k, f.node);
+	ck_assert_uint_eq(a.mtime, 2000000000);
+	ck_assert_uint_eq(a.mtimensec, 123456789);
+	ck_assert_uint_eq(a.ctime, a.mtime);
+	ck_assert_uint_eq(a.ctimensec, a.mtimensec);
+	/* A read moves neither; what a failed write leaves is the old time. */
+	t.tv_sec++;
+	fake_set_now(fk_dev(k), &t);
+	ck_assert_int_eq(fk_read(k, f.node, f.fh, 0, buf, BS, O_RDWR | O_DIRECT), (int)BS);
+	a = attr_at(k, f.node);
+	ck_assert_uint_eq(a.mtime, 2000000000);
+	ck_assert_uint_eq(a.ctime, 2000000000);
+	/* Extending, then a crash after fsync: the times are what GETATTR said. */
+	fk_wait(k, send_block(k, &f, 4, 9));
+	a = attr_at(k, f.node);
+	ck_assert_uint_eq(a.mtime, 2000000001);
+	ck_assert_int_eq(fk_fsync(k, f.node, f.fh, false), 0);
+	struct fake_dev *after = fake_power_cut(fk_dev(k), FAKE_CUT_DROP, 1);
+	fk_close(k);
+	k = fk_new(after, NULL);
+	ck_assert_int_eq(fk_lookup(k, ROOT, "f", &f.e), 0);
+	ck_assert_uint_eq(f.e.attr.mtime, 2000000001);
+	ck_assert_uint_eq(f.e.attr.mtimensec, 123456789);
+	ck_assert_uint_eq(f.e.attr.size, 5 * BS);
+	fk_close(k);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ which request waits for which */
+
+START_TEST(truncate_waits_for_writes_in_flight)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 8);
+	struct fuse_setattr_in in = { .valid = FATTR_SIZE, .size = BS };
+
+	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
+	unsigned w = send_block(k, &f, 6, 3);
+	ck_assert(fake_wait_held(fk_dev(k), 1));
+	unsigned s = fk_send(k, FUSE_SETATTR, f.node, &in, sizeof(in), NULL, 0);
+	a_while();
+	ck_assert(!fk_answered(k, s));
+	while (!fk_answered(k, s))
+		fake_complete_all(fk_dev(k));
+	ck_assert_int_eq(fk_wait(k, w)->err, 0);
+	ck_assert_int_eq(fk_wait(k, s)->err, 0);
+	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
+	ck_assert_uint_eq(attr_at(k, f.node).size, BS);
+	fk_close(k);
+}
+END_TEST
+
+START_TEST(others_go_on_beside_held_io)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 8), g = new_file(k, "g", 8);
+	struct fuse_entry_out e;
+	uint64_t fh;
+
+	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
+	unsigned r = fk_send_read(k, f.node, f.fh, 0, BS, O_RDWR | O_DIRECT);
+	unsigned w = send_block(k, &f, 2, 77);
+	ck_assert(fake_wait_held(fk_dev(k), 2));
+	/* Names, attributes, new files: nothing of the held file's I/O is in their way. */
+	ck_assert_int_eq(fk_lookup(k, ROOT, "g", &e), 0);
+	ck_assert_int_eq(fk_getattr(k, f.node, &e.attr), 0);
+	ck_assert_int_eq(fk_create(k, ROOT, "h", O_RDWR, 0600, &e, &fh), 0);
+	ck_assert_int_eq(fk_rename(k, ROOT, "h", ROOT, "i", 0), 0);
+	ck_assert_int_eq(fk_unlink(k, ROOT, "f"), 0);
+	ck_assert(!fk_answered(k, r) && !fk_answered(k, w));
+	while (!fk_answered(k, r) || !fk_answered(k, w))
+		fake_complete_all(fk_dev(k));
+	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
+	expect_block(k, &f, 2, 77); /* unlinked, but open */
+	expect_block(k, &g, 0, 1);
+	fk_close(k);
+}
+END_TEST
+
+START_TEST(fsync_waits_for_the_flush)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 4);
+	struct fuse_fsync_in in = { .fh = f.fh, .fsync_flags = FUSE_FSYNC_FDATASYNC };
+	static uint8_t got[BS];
+
+	fk_wait(k, send_block(k, &f, 1, 5));
+	fake_block(fk_dev(k), FAKE_FLUSH);
+	unsigned s = fk_send(k, FUSE_FSYNC, f.node, &in, sizeof(in), NULL, 0);
+	ck_assert(fake_wait_blocked(fk_dev(k), 1));
+	ck_assert(!fk_answered(k, s));
+	/* The loop does not wait with it. */
+	ck_assert_int_eq(fk_read(k, f.node, f.fh, BS, got, BS, O_RDWR | O_DIRECT), (int)BS);
+	ck_assert(!fk_answered(k, s));
+	fake_unblock(fk_dev(k));
+	ck_assert_int_eq(fk_wait(k, s)->err, 0);
+	fk_close(k);
+}
+END_TEST
+
+START_TEST(flush_error_reaches_fsync)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 4);
+	struct fake_fault bad = { .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
+
+	fk_wait(k, send_block(k, &f, 1, 5));
+	fake_fault_add(fk_dev(k), &bad);
+	ck_assert_int_eq(fk_fsync(k, f.node, f.fh, true), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(fk_dev(k)), 1);
+	fake_fault_clear(fk_dev(k));
+	fk_close(k);
+}
+END_TEST
+
+static void set_sync_flag(struct fake_kernel *k, const struct file *f)
+{
+	uint32_t flags = FS_SYNC_FL | FS_EXTENT_FL;
+	struct fuse_ioctl_in in = { .fh = f->fh, .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
+
+	ck_assert_int_eq(fk_call(k, FUSE_IOCTL, f->node, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
+}
+
+static int resize(struct fake_kernel *k, const struct file *f, unsigned how)
+{
+	struct fuse_fallocate_in fallocate = { .fh = f->fh, .length = BS };
+	struct fuse_setattr_in setattr = { .valid = FATTR_SIZE, .size = BS };
+
+	return how ? fk_call(k, FUSE_FALLOCATE, f->node, &fallocate, sizeof(fallocate), NULL, 0, NULL)
+		   : fk_setattr(k, f->node, &setattr, NULL);
+}
+
+/* The size has changed and the answer is an error: the kernel, which keeps attributes for a day, is told to ask for them. */
+START_TEST(size_that_failed_is_told)
+{
+	struct fk_options o = { .breaks = true };
+	struct fake_kernel *k = fk_new(fake_clone(template), &o);
+	struct file f = new_file(k, "f", _i ? 0 : 4);
+	struct fake_fault bad = { .kinds = FAKE_FLUSH, .action = FAKE_ERROR, .err = -EIO };
+	struct fuse_open_out again;
+
+	set_sync_flag(k, &f);
+	if (_i) {
+		ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &again), 0); /* with the flag */
+		f.fh = again.fh;
+	}
+	unsigned before = fk_invalidations(k);
+	fake_fault_add(fk_dev(k), &bad);
+	ck_assert_int_eq(resize(k, &f, _i), -EIO);
+	ck_assert_uint_eq(attr_at(k, f.node).size, BS);
+	ck_assert_uint_eq(fk_invalidations(k), before + 1);
+	fake_fault_clear(fk_dev(k));
+	fk_close(k);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ references */
+
+static uint64_t free_inodes(struct fake_kernel *k)
+{
+	const struct fk_answer *a;
+
+	ck_assert_int_eq(fk_call(k, FUSE_STATFS, ROOT, NULL, 0, NULL, 0, &a), 0);
+	return ((const struct fuse_statfs_out *)a->data)->st.ffree;
+}
+
+START_TEST(an_inode_lives_until_it_is_forgotten)
+{
+	struct fake_kernel *k = start();
+	uint64_t before = free_inodes(k);
+	struct file f = new_file(k, "f", 1);
+	struct fuse_entry_out e;
+
+	for (unsigned n = 0; n < 9; n++)
+		ck_assert_int_eq(fk_lookup(k, ROOT, "f", &e), 0);
+	ck_assert_uint_eq(e.nodeid, f.node);
+	ck_assert_int_eq(fk_release(k, f.node, f.fh), 0);
+	ck_assert_int_eq(fk_unlink(k, ROOT, "f"), 0);
+	ck_assert_int_eq(fk_lookup(k, ROOT, "f", &e), -ENOENT);
+	fk_forget(k, f.node, 9); /* of ten: nine lookups and the create */
+	ck_assert_uint_eq(attr_at(k, f.node).nlink, 0);
+	ck_assert_uint_eq(free_inodes(k), before - 1);
+	fk_forget(k, f.node, 1);
+	/* More than was given is not an underflow. */
+	fk_forget(k, f.node, 1000);
+	for (unsigned n = 0; free_inodes(k) != before; n++) {
+		ck_assert_uint_lt(n, 1000);
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	ck_assert_int_eq(fk_getattr(k, f.node, &e.attr), -ESTALE);
+	fk_close(k);
+}
+END_TEST
+
+START_TEST(an_open_unlinked_file_keeps_its_blocks)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 8), g;
+
+	ck_assert_int_eq(fk_unlink(k, ROOT, "f"), 0);
+	fk_forget(k, f.node, 1);
+	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
+	unsigned w = send_block(k, &f, 3, 200);
+	ck_assert(fake_wait_held(fk_dev(k), 1));
+	/* What is released with a write under way is another handle's business; here it is the last one's, after its write. */
+	while (!fk_answered(k, w))
+		fake_complete_all(fk_dev(k));
+	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
+	expect_block(k, &f, 3, 200);
+	ck_assert_int_eq(fk_release(k, f.node, f.fh), 0);
+	g = new_file(k, "g", 16);
+	expect_block(k, &g, 0, 1);
+	fk_close(k);
+}
+END_TEST
+
+/* ------------------------------------------------------------------ answers */
+
+START_TEST(names_and_handles_that_cannot_be)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 1);
+	struct fuse_entry_out e;
+	struct fuse_open_out o;
+	char name[257];
+	uint64_t fh;
+
+	memset(name, 'n', 256);
+	name[256] = '\0';
+	ck_assert_int_eq(fk_lookup(k, ROOT, name, &e), -ENAMETOOLONG);
+	ck_assert_int_eq(fk_create(k, ROOT, name, O_RDWR, 0644, &e, &fh), -ENAMETOOLONG);
+	name[255] = '\0';
+	ck_assert_int_eq(fk_create(k, ROOT, name, O_RDWR, 0644, &e, &fh), 0);
+	ck_assert_int_eq(fk_create(k, f.node, "x", O_RDWR, 0644, &e, &fh), -ENOTDIR);
+	ck_assert_int_eq(fk_create(k, ROOT, "f", O_RDWR | O_EXCL, 0644, &e, &fh), -EEXIST);
+	ck_assert_int_eq(fk_rmdir(k, ROOT, "f"), -ENOTDIR);
+	ck_assert_int_eq(fk_mkdir(k, ROOT, "d", 0755, &e), 0);
+	ck_assert_int_eq(fk_unlink(k, ROOT, "d"), -EISDIR);
+	ck_assert_int_eq(fk_rename(k, ROOT, "d", e.nodeid, "e", 0), -EINVAL);
+	ck_assert_int_eq(fk_release(k, f.node, f.fh + 1000), -EBADF);
+	ck_assert_int_eq(fk_open(k, 999999, O_RDWR, &o), -ESTALE);
+	ck_assert_int_eq(fk_open(k, 8, O_RDWR, &o), -ESTALE); /* the journal */
+	ck_assert_int_eq(fk_open(k, 1ull << 32 | f.node, O_RDWR, &o), -ESTALE);
+	ck_assert_int_eq(fk_write(k, f.node, f.fh, 1, "abc", 3, O_RDWR | O_DIRECT), -EINVAL); /* dio=strict */
+	fk_close(k);
+}
+END_TEST
+
+/* A direct write to a file with cached pages tells the kernel to drop them, before the answer. */
+START_TEST(invalidation_comes_before_the_answer)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 4);
+	struct fuse_open_out o;
+	static uint8_t buf[BS];
+
+	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	unsigned before = fk_invalidations(k);
+	fk_wait(k, send_block(k, &f, 0, 31));
+	ck_assert_uint_gt(fk_invalidations(k), before);
+	fk_close(k);
+}
+END_TEST
+
+static int fallocate_err(struct fake_kernel *k, const struct file *f, uint64_t off, uint64_t len)
+{
+	struct fuse_fallocate_in in = { .fh = f->fh, .offset = off, .length = len };
+
+	return fk_call(k, FUSE_FALLOCATE, f->node, &in, sizeof(in), NULL, 0, NULL);
+}
+
+/* Offsets and lengths at 2^63 and beyond: their sums are not computed, and nothing changes. */
+START_TEST(offsets_at_the_end_of_the_numbers)
+{
+	const uint64_t max = INT64_MAX, over = (uint64_t)INT64_MAX + 1, all = UINT64_MAX;
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 2);
+	static uint8_t buf[BS];
+	struct fuse_lseek_in seek = { .fh = f.fh, .offset = all, .whence = SEEK_DATA };
+	struct fuse_attr at;
+	int fl = O_RDWR | O_DIRECT;
+
+	for (unsigned direct = 0; direct < 2; direct++) {
+		fl = direct ? O_RDWR | O_DIRECT : O_RDWR;
+		ck_assert_int_eq(fk_read(k, f.node, f.fh, max - BS + 1, buf, BS - 512, fl), 0); /* behind the end */
+		ck_assert_int_eq(fk_read(k, f.node, f.fh, max - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_read(k, f.node, f.fh, over, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_read(k, f.node, f.fh, all - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, max - BS + 1, buf, BS - 512, fl), -EFBIG);
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, max - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, over, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(k, f.node, f.fh, all - 511, buf, BS, fl), -EINVAL);
+	}
+	ck_assert_int_eq(fallocate_err(k, &f, max, 1), -EFBIG);
+	ck_assert_int_eq(fallocate_err(k, &f, max - 1, 1), -EFBIG);
+	ck_assert_int_eq(fallocate_err(k, &f, 0, all), -EFBIG);
+	ck_assert_int_eq(fallocate_err(k, &f, over, 1), -EINVAL);
+	ck_assert_int_eq(fallocate_err(k, &f, all, all), -EINVAL);
+	ck_assert_int_eq(fk_call(k, FUSE_LSEEK, f.node, &seek, sizeof(seek), NULL, 0, NULL), -ENXIO);
+	ck_assert_int_eq(fk_setattr(k, f.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = max }, NULL), -EFBIG);
+	ck_assert_int_eq(fk_setattr(k, f.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = all }, NULL), -EFBIG);
+	ck_assert_int_eq(fk_getattr(k, f.node, &at), 0);
+	ck_assert_uint_eq(at.size, 2 * BS);
+	expect_block(k, &f, 1, 1 + BS / 512);
+	fk_close(k);
+}
+END_TEST
+
+static unsigned nr_answered(struct fake_kernel *k, const unsigned *w, unsigned n)
+{
+	unsigned nr = 0;
+
+	for (unsigned m = 0; m < n; m++)
+		nr += fk_answered(k, w[m]);
+	return nr;
+}
+
+/*
+ * A notification can wait for a page that a READ has locked, and the READ for a slot: so at most (slots - 2) / 2 writes wait for theirs,
+ * and none where a loop has next to no slots. The others are answered first.
+ */
+static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
+{
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 16);
+	struct fuse_open_out o;
+	static uint8_t buf[BS];
+	unsigned w[16], n = may_wait + 2;
+
+	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	if (slots)
+		fk_set_slots(k, slots);
+	fk_hold_notifications(k);
+	for (unsigned m = 0; m < n; m++)
+		w[m] = send_block(k, &f, m, 50);
+	for (unsigned tries = 0; nr_answered(k, w, n) < 2; tries++) {
+		ck_assert_msg(tries < 300, "%u of %u writes were answered, 2 should be", nr_answered(k, w, n), n);
+		a_while();
+	}
+	a_while();
+	ck_assert_uint_eq(nr_answered(k, w, n), 2);
+	while (nr_answered(k, w, n) < n)
+		fk_release_notifications(k);
+	fk_release_notifications(k);
+	fk_close(k);
+}
+
+START_TEST(few_writes_wait_for_invalidations) { writes_beside_held_notifications(0, (FK_REQUESTS - 2) / 2); }
+END_TEST
+
+START_TEST(none_waits_where_slots_are_few) { writes_beside_held_notifications(1, 0); }
+END_TEST
+
+/* Those of one inode that wait to be sent are joined: the one that goes is of what each of them was of. */
+START_TEST(joined_invalidations_are_of_all)
+{
+	static const unsigned order[] = { 4, 9, 2, 13, 6 };
+	struct fake_kernel *k = start();
+	struct file f = new_file(k, "f", 16);
+	struct fuse_open_out o;
+	static uint8_t buf[BS];
+
+	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	fk_set_slots(k, 1); /* so no write waits */
+	fk_hold_notifications(k);
+	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
+		ck_assert_int_eq(fk_wait(k, send_block(k, &f, order[n], 50))->err, 0);
+	fk_release_notifications(k);
+	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
+		for (unsigned tries = 0; !fk_invalidated(k, f.node, order[n] * BS, BS); tries++) {
+			ck_assert_msg(tries < 300, "block %u was never invalidated", order[n]);
+			a_while();
+		}
+	fk_close(k);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("conn");
+	TCase *t = tcase_create("conn");
+
+	fdio_log_set_level(FDIO_LOG_ERR);
+	template = fake_mkfs(IMAGE_BYTES, "-t ext4 -b 4096 -J size=4");
+	if (!template)
+		return EXIT_FAILURE;
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, row28_no_ring_polls);
+	tcase_add_test(t, row29_abort_waits_for_the_device);
+	tcase_add_test(t, row29_no_request_starts_after_an_abort);
+	tcase_add_test(t, row29_interrupt_cancels_nothing);
+	tcase_add_test(t, row30_destroy_is_answered_last);
+	tcase_add_test(t, row30_destroy_waits_for_workers);
+	tcase_add_test(t, row30_destroy_waits_for_who_has_answered);
+	tcase_add_test(t, row30_destroy_waits_for_notifications);
+	tcase_add_test(t, row32_times_of_a_write);
+	tcase_add_test(t, truncate_waits_for_writes_in_flight);
+	tcase_add_test(t, others_go_on_beside_held_io);
+	tcase_add_test(t, fsync_waits_for_the_flush);
+	tcase_add_test(t, flush_error_reaches_fsync);
+	tcase_add_loop_test(t, size_that_failed_is_told, 0, 2);
+	tcase_add_test(t, an_inode_lives_until_it_is_forgotten);
+	tcase_add_test(t, an_open_unlinked_file_keeps_its_blocks);
+	tcase_add_test(t, names_and_handles_that_cannot_be);
+	tcase_add_test(t, invalidation_comes_before_the_answer);
+	tcase_add_test(t, offsets_at_the_end_of_the_numbers);
+	tcase_add_test(t, few_writes_wait_for_invalidations);
+	tcase_add_test(t, none_waits_where_slots_are_few);
+	tcase_add_test(t, joined_invalidations_are_of_all);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	fake_free(template);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

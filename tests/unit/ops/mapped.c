@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Files that may be mapped, with the kernel played by the test: which answers wait until the kernel
+ * has written back and forgotten pages, that none waits for ever, and what is left out of the pages
+ * that are written back after a truncate. The page cache's side is tried with the real kernel in
+ * tests/root/34-mapped.py.
+ */
+#include "base/log.h"
+#include "kit/daemon.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ROOT FUSE_ROOT_ID
+#define PAGE 4096u
+
+static struct fake_dev *template;
+static struct fake_kernel *k;
+static uint64_t node, fh;
+static uint8_t buf[4 * PAGE];
+
+static void a_while(void) { nanosleep(&(struct timespec){ .tv_nsec = 30 * 1000 * 1000 }, NULL); }
+
+static void start(void) { k = fk_new(fake_clone(template), NULL); }
+static void stop(void) { fk_close(k); }
+
+/* A file of so many bytes, open; its last page is read through the page cache. */
+static void file_of(uint32_t size, uint32_t flags)
+{
+	struct fuse_entry_out e;
+
+	memset(buf, 'a', sizeof(buf));
+	ck_assert_int_eq(fk_create(k, ROOT, "f", flags, 0644, &e, &fh), 0);
+	node = e.nodeid;
+	ck_assert_int_eq(fk_write(k, node, fh, 0, buf, size, flags), (int)size);
+	ck_assert_int_eq(fk_read(k, node, fh, size / PAGE * PAGE, buf, PAGE, flags),
+			 (int)(size % PAGE));
+}
+
+static void fill_page(char c) { memset(buf, c, PAGE); }
+
+static int write_back(uint64_t pos, uint32_t len)
+{
+	return fk_wait(k, fk_send_write(k, node, fh, pos, buf, len, 0, FUSE_WRITE_CACHE))->err;
+}
+
+/* Bytes [from, to) of the file are all c. */
+static void expect_bytes(uint32_t from, uint32_t to, char c)
+{
+	static uint8_t got[4 * PAGE];
+
+	ck_assert_int_ge(fk_read(k, node, fh, 0, got, sizeof(got), O_RDWR | O_DIRECT), (int)to);
+	for (uint32_t n = from; n < to; n++)
+		ck_assert_msg(got[n] == (uint8_t)c, "byte %u is %#x, not %#x", n, got[n], c);
+}
+
+static int grow(uint64_t size)
+{
+	struct fuse_setattr_in in = { .valid = FATTR_SIZE, .size = size };
+
+	return fk_setattr(k, node, &in, NULL);
+}
+
+/* ---- pages written back after a truncate ---- */
+
+START_TEST(behind_the_old_end_is_masked)
+{
+	file_of(100, O_RDWR);
+	ck_assert_int_eq(grow(2 * PAGE), 0);
+	fill_page('F');
+	ck_assert_int_eq(write_back(0, PAGE), 0);
+	expect_bytes(0, 100, 'F');
+	expect_bytes(100, 2 * PAGE, 0);
+	/* Again, and with the page behind it, which was not there before: all in it is meant. */
+	memset(buf, 'G', 2 * PAGE);
+	ck_assert_int_eq(write_back(0, 2 * PAGE), 0);
+	expect_bytes(0, 100, 'G');
+	expect_bytes(100, PAGE, 0);
+	expect_bytes(PAGE, 2 * PAGE, 'G');
+}
+END_TEST
+
+enum { READ_IT, WRITE_IT, WRITE_IT_DIRECTLY, SHRINK, NOBODY_MAPS, NR_ENDS };
+
+/* Who reads or writes the page anew gets a new one: what is stored there belongs to the file. */
+START_TEST(the_mask_ends)
+{
+	static const uint32_t all = O_RDWR | O_DIRECT;
+
+	file_of(100, _i == NOBODY_MAPS ? O_WRONLY : O_RDWR);
+	ck_assert_int_eq(grow(3000), 0);
+	fill_page('w');
+	switch (_i) {
+	case READ_IT: ck_assert_int_eq(fk_read(k, node, fh, 0, buf, PAGE, O_RDWR), 3000); break;
+	case WRITE_IT: ck_assert_int_eq(fk_write(k, node, fh, 2000, buf, 10, O_RDWR), 10); break;
+	case WRITE_IT_DIRECTLY:
+		ck_assert_int_eq(fk_write(k, node, fh, 0, buf, PAGE, all), (int)PAGE);
+		break;
+	case SHRINK: ck_assert_int_eq(grow(2999), 0); break;
+	default: break;
+	}
+	fill_page('F');
+	ck_assert_int_eq(write_back(0, 2999), 0);
+	expect_bytes(0, 2999, 'F');
+}
+END_TEST
+
+/* ---- what waits ---- */
+
+static unsigned send_gap(uint64_t pos)
+{
+	return fk_send_write(k, node, fh, pos, buf, 10, O_RDWR, 0);
+}
+
+static unsigned send_lseek(void)
+{
+	struct fuse_lseek_in in = { .fh = fh, .whence = SEEK_DATA };
+
+	return fk_send(k, FUSE_LSEEK, node, &in, sizeof(in), NULL, 0);
+}
+
+static unsigned send_getattr(void)
+{
+	struct fuse_getattr_in in = { 0 };
+
+	return fk_send(k, FUSE_GETATTR, node, &in, sizeof(in), NULL, 0);
+}
+
+static unsigned send_utime(void)
+{
+	struct fuse_setattr_in in = { .valid = FATTR_MTIME, .mtime = 1000000 };
+
+	return fk_send(k, FUSE_SETATTR, node, &in, sizeof(in), NULL, 0);
+}
+
+static unsigned send_fallocate(void)
+{
+	struct fuse_fallocate_in in = { .fh = fh, .offset = 0, .length = 3 * PAGE };
+
+	return fk_send(k, FUSE_FALLOCATE, node, &in, sizeof(in), NULL, 0);
+}
+
+enum { GAP_BEHIND, GAP_IN_PAGE, LSEEK, GETATTR, UTIME, FALLOCATE, NR_WAITERS };
+
+/* What reading page 1, which is half a hole, leaves notes of. */
+static unsigned send_waiter(int which)
+{
+	switch (which) {
+	case GAP_BEHIND: return send_gap(3 * PAGE);
+	case GAP_IN_PAGE: return send_gap(2 * PAGE - 10);
+	case LSEEK: return send_lseek();
+	case GETATTR: return send_getattr();
+	case UTIME: return send_utime();
+	default: return send_fallocate();
+	}
+}
+
+static void file_with_a_hole(uint32_t flags)
+{
+	file_of(PAGE, flags);
+	ck_assert_int_eq(grow(PAGE + 1000), 0);
+	ck_assert_int_eq(fk_read(k, node, fh, PAGE, buf, PAGE, flags), 1000);
+}
+
+START_TEST(answers_wait_for_pages)
+{
+	unsigned w, before;
+
+	file_with_a_hole(O_RDWR);
+	before = fk_invalidations(k);
+	fk_hold_notifications(k);
+	w = send_waiter(_i);
+	a_while();
+	ck_assert(!fk_answered(k, w));
+	fk_release_notifications(k);
+	ck_assert_int_eq(fk_wait(k, w)->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before + 1);
+	ck_assert(fk_invalidated(k, node, PAGE, PAGE));
+	/* The note was taken. */
+	ck_assert_int_eq(fk_wait(k, _i == UTIME ? send_utime() : send_getattr())->err, 0);
+	ck_assert_uint_le(fk_invalidations(k), before + 1 + (_i == LSEEK || _i == GETATTR ? 0 : 1));
+}
+END_TEST
+
+/* As if the page were locked by the request itself. */
+START_TEST(none_waits_for_ever)
+{
+	static const int waiters[] = { GAP_IN_PAGE, GETATTR, FALLOCATE };
+	unsigned w;
+
+	file_with_a_hole(O_RDWR);
+	fk_hold_notifications(k);
+	w = send_waiter(waiters[_i]);
+	ck_assert_int_eq(fk_wait(k, w)->err, 0);
+	fk_release_notifications(k);
+}
+END_TEST
+
+/* Without anybody who could store through a mapping nothing is asked of the kernel. */
+START_TEST(who_only_writes_does_not_wait)
+{
+	unsigned before;
+
+	file_with_a_hole(O_WRONLY);
+	before = fk_invalidations(k);
+	ck_assert_int_eq(fk_wait(k, send_waiter(_i))->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before);
+}
+END_TEST
+
+/* From 7.46 on the kernel clears what lies behind the end by itself. */
+START_TEST(kernels_that_clear_the_tail)
+{
+	static const int waiters[] = { GAP_BEHIND, GAP_IN_PAGE, FALLOCATE };
+	unsigned before;
+
+	fk_set_minor(k, 46);
+	file_with_a_hole(O_RDWR);
+	before = fk_invalidations(k);
+	ck_assert_int_eq(fk_wait(k, send_waiter(waiters[_i]))->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before);
+	ck_assert_int_eq(grow(4 * PAGE), 0);
+	fill_page('F');
+	ck_assert_int_eq(write_back(PAGE, PAGE), 0);
+	expect_bytes(PAGE, 2 * PAGE, 'F');
+}
+END_TEST
+
+/*
+ * Pages that were forgotten meanwhile: a write into the last one would lock it as it is, and wait for nothing until
+ * its time is over.
+ */
+START_TEST(who_was_forgotten_is_not_waited_for)
+{
+	static const uint32_t all = O_RDWR | O_DIRECT;
+	unsigned before;
+
+	file_of(1000, O_RDWR);
+	if (_i == 0)
+		ck_assert_int_eq(grow(990), 0); /* the kernel forgets all pages after it */
+	else if (_i == 1)
+		ck_assert_int_eq(fk_write(k, node, fh, 0, buf, 512, all), 512);
+	else
+		ck_assert_int_eq(fk_wait(k, send_utime())->err, 0);
+	before = fk_invalidations(k);
+	ck_assert_int_eq(fk_wait(k, send_gap(2000))->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before);
+	/* A truncate that changes nothing forgets nothing. */
+	ck_assert_int_eq(fk_read(k, node, fh, 0, buf, PAGE, O_RDWR), 2010);
+	ck_assert_int_eq(grow(2010), 0);
+	ck_assert_int_eq(fk_wait(k, send_gap(3000))->err, 0);
+	ck_assert_uint_eq(fk_invalidations(k), before + 1);
+}
+END_TEST
+
+/* An append leaves no gap. */
+START_TEST(appends_do_not_wait)
+{
+	unsigned before;
+
+	file_of(100, O_RDWR);
+	before = fk_invalidations(k);
+	for (unsigned at = 100; at < 3 * PAGE; at += 1000)
+		ck_assert_int_eq(fk_write(k, node, fh, at, buf, 1000, O_RDWR), 1000);
+	ck_assert_uint_eq(fk_invalidations(k), before);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("mapped");
+	TCase *t = tcase_create("mapped");
+
+	fdio_log_set_level(FDIO_LOG_ERR);
+	template = fake_mkfs(16u << 20, "-t ext4 -b 4096 -J size=4");
+	if (!template)
+		return EXIT_FAILURE;
+	tcase_set_timeout(t, 60);
+	tcase_add_checked_fixture(t, start, stop);
+	tcase_add_test(t, behind_the_old_end_is_masked);
+	tcase_add_loop_test(t, the_mask_ends, 0, NR_ENDS);
+	tcase_add_loop_test(t, answers_wait_for_pages, 0, NR_WAITERS);
+	tcase_add_loop_test(t, none_waits_for_ever, 0, 3);
+	tcase_add_loop_test(t, who_only_writes_does_not_wait, 0, NR_WAITERS);
+	tcase_add_loop_test(t, kernels_that_clear_the_tail, 0, 3);
+	tcase_add_test(t, appends_do_not_wait);
+	tcase_add_loop_test(t, who_was_forgotten_is_not_waited_for, 0, 3);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	fake_free(template);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

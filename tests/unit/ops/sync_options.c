@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The options sync and dirsync, and chattr +S and +D: each operation under each of them, with a
+ * power cut the moment it is answered. What the option covers is on the media by then; without an
+ * option it is not, or this would prove nothing.
+ */
+#include "kit/daemon.h"
+
+#include "base/log.h"
+#include "ext4/x4.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define BS 4096u
+#define BIG_XATTR 8000u
+
+enum option { NONE, MOUNT_SYNC, MOUNT_DIRSYNC, FLAG_SYNC, FLAG_DIRSYNC, NR_OPTIONS };
+
+static struct fake_dev *template;
+
+/* The tree: d (with f, and what the operations on names need) and d/e get the flag, p does not. */
+struct ctx {
+	struct fake_kernel *k;
+	uint64_t d, e, p, f, fh; /* node ids; fh: f, opened before it got its flag */
+};
+
+/* What a power cut has left. */
+struct look {
+	struct fake_dev *cut;
+	struct x4_vol *v;
+	struct x4_inode *root;
+};
+
+/* ---- looking ---- */
+
+/* NULL: no such name. */
+static struct x4_inode *at(struct look *l, const char *path)
+{
+	struct x4_inode *i = x4_iref(l->root), *next;
+
+	while (i && *path) {
+		unsigned n = (unsigned)strcspn(path, "/");
+		int err = x4_lookup(i, path, n, &next);
+
+		x4_iput(i);
+		i = err ? NULL : next;
+		path += n + (path[n] == '/');
+	}
+	return i;
+}
+
+static bool is_there(struct look *l, const char *path)
+{
+	struct x4_inode *i = at(l, path);
+
+	x4_iput(i);
+	return i;
+}
+
+static struct x4_attr attr(struct look *l, const char *path)
+{
+	struct x4_inode *i = at(l, path);
+	struct x4_attr a;
+
+	ck_assert_ptr_nonnull(i);
+	x4_getattr(i, &a);
+	x4_iput(i);
+	return a;
+}
+
+static bool has_xattr(struct look *l, const char *path, const char *name, size_t len)
+{
+	static char value[BIG_XATTR];
+	struct x4_inode *i = at(l, path);
+	size_t n = 0;
+	int err;
+
+	ck_assert_ptr_nonnull(i);
+	err = x4_xattr_get(i, name, value, sizeof(value), &n);
+	x4_iput(i);
+	for (size_t k = 0; k < n && !strncmp(name, "user.", 5); k++)
+		ck_assert_int_eq(value[k], 'v');
+	return !err && n == len;
+}
+
+/* The block of f holds this byte throughout. */
+static bool block_is(struct look *l, uint32_t lblk, uint8_t byte)
+{
+	struct x4_inode *i = at(l, "d/f");
+	static uint8_t b[BS];
+	struct x4_ext x;
+	bool ok;
+
+	ck_assert_ptr_nonnull(i);
+	ck_assert_int_eq(x4_map_load(i), 0);
+	ok = (uint64_t)(lblk + 1) * BS <= x4_inode_size(i) && !x4_map_lookup(i, lblk, &x) &&
+	     x.state == X4_EXT_WRITTEN;
+	if (ok)
+		fake_peek(l->cut, b, BS, x.pblk * BS);
+	for (unsigned k = 0; k < BS && ok; k++)
+		ok = b[k] == byte;
+	x4_iput(i);
+	return ok;
+}
+
+/* ---- changing ---- */
+
+static uint64_t node(struct ctx *c, uint64_t dir, const char *name)
+{
+	struct fuse_entry_out e;
+
+	ck_assert_int_eq(fk_lookup(c->k, dir, name, &e), 0);
+	return e.nodeid;
+}
+
+static void make(struct ctx *c, uint64_t dir, const char *name, uint32_t flags)
+{
+	struct fuse_entry_out e;
+	uint64_t fh;
+
+	ck_assert_int_eq(fk_create(c->k, dir, name, flags, 0644, &e, &fh), 0);
+	ck_assert_int_eq(fk_release(c->k, e.nodeid, fh), 0);
+}
+
+static void make_dir(struct ctx *c, uint64_t dir, const char *name)
+{
+	struct fuse_entry_out e;
+
+	ck_assert_int_eq(fk_mkdir(c->k, dir, name, 0755, &e), 0);
+}
+
+static void move(struct ctx *c, uint64_t from, const char *name, uint64_t to, const char *name2,
+		 uint32_t flags)
+{
+	ck_assert_int_eq(fk_rename(c->k, from, name, to, name2, flags), 0);
+}
+
+static void put(struct ctx *c, uint32_t lblk, uint8_t byte, uint32_t flags)
+{
+	static uint8_t b[BS];
+
+	memset(b, byte, BS);
+	ck_assert_int_eq(fk_write(c->k, c->f, c->fh, (uint64_t)lblk * BS, b, BS, O_RDWR | flags), (int)BS);
+}
+
+static void set_attr(struct ctx *c, uint64_t n, struct fuse_setattr_in in)
+{
+	ck_assert_int_eq(fk_setattr(c->k, n, &in, NULL), 0);
+}
+
+static void set_xattr(struct ctx *c, uint64_t n, const char *name, const void *value, uint32_t len)
+{
+	static char tail[BIG_XATTR + 64];
+	struct fuse_setxattr_in in = { .size = len };
+	size_t m = strlen(name) + 1;
+
+	memcpy(tail, name, m);
+	if (value)
+		memcpy(tail + m, value, len);
+	else
+		memset(tail + m, 'v', len);
+	ck_assert_int_eq(fk_call(c->k, FUSE_SETXATTR, n, &in, sizeof(in), tail, m + len, NULL), 0);
+}
+
+static void set_flags(struct ctx *c, uint64_t n, uint32_t flags)
+{
+	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
+
+	flags |= FS_EXTENT_FL;
+	ck_assert_int_eq(fk_call(c->k, FUSE_IOCTL, n, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
+}
+
+static uint32_t get_flags(struct ctx *c, uint64_t n)
+{
+	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_GETFLAGS, .out_size = 4 };
+	const struct fk_answer *a;
+	uint32_t flags;
+
+	ck_assert_int_eq(fk_call(c->k, FUSE_IOCTL, n, &in, sizeof(in), NULL, 0, &a), 0);
+	memcpy(&flags, a->data + sizeof(struct fuse_ioctl_out), 4);
+	return flags;
+}
+
+static void fallocate_(struct ctx *c, uint64_t off, uint64_t len, uint32_t mode)
+{
+	struct fuse_fallocate_in in = { .fh = c->fh, .offset = off, .length = len, .mode = mode };
+
+	ck_assert_int_eq(fk_call(c->k, FUSE_FALLOCATE, c->f, &in, sizeof(in), NULL, 0, NULL), 0);
+}
+
+/* ---- the operations: what is done, and whether it can be seen ---- */
+
+static void do_create(struct ctx *c) { make(c, c->d, "new", O_RDWR); }
+static bool see_create(struct look *l) { return is_there(l, "d/new"); }
+
+static void do_mknod(struct ctx *c)
+{
+	struct fuse_mknod_in in = { .mode = S_IFIFO | 0644 };
+
+	ck_assert_int_eq(fk_call(c->k, FUSE_MKNOD, c->d, &in, sizeof(in), "fifo", 5, NULL), 0);
+}
+static bool see_mknod(struct look *l) { return is_there(l, "d/fifo"); }
+
+static void do_mkdir(struct ctx *c) { make_dir(c, c->d, "sub"); }
+static bool see_mkdir(struct look *l) { return is_there(l, "d/sub"); }
+
+static void do_symlink(struct ctx *c)
+{
+	static const char text[] = "link\0target";
+
+	ck_assert_int_eq(fk_call(c->k, FUSE_SYMLINK, c->d, NULL, 0, text, sizeof(text), NULL), 0);
+}
+static bool see_symlink(struct look *l) { return is_there(l, "d/link"); }
+
+static void do_long_symlink(struct ctx *c)
+{
+	char text[1000];
+
+	memset(text, 't', sizeof(text));
+	memcpy(text, "long", 5);
+	text[sizeof(text) - 1] = '\0';
+	ck_assert_int_eq(fk_call(c->k, FUSE_SYMLINK, c->d, NULL, 0, text, sizeof(text), NULL), 0);
+}
+
+static bool see_long_symlink(struct look *l)
+{
+	struct x4_inode *i = at(l, "d/long");
+	char text[1000] = "";
+	unsigned len = 0;
+
+	if (!i)
+		return false;
+	ck_assert_int_eq(x4_readlink(i, text, sizeof(text), &len), 0);
+	ck_assert_uint_eq(len, sizeof(text) - 6);
+	ck_assert_int_eq(text[0], 't');
+	x4_iput(i);
+	return true;
+}
+
+static void do_link(struct ctx *c)
+{
+	struct fuse_link_in in = { .oldnodeid = c->f };
+
+	ck_assert_int_eq(fk_call(c->k, FUSE_LINK, c->d, &in, sizeof(in), "f2", 3, NULL), 0);
+}
+static bool see_link(struct look *l) { return is_there(l, "d/f2") && attr(l, "d/f").nlink == 2; }
+
+static void do_unlink(struct ctx *c) { ck_assert_int_eq(fk_unlink(c->k, c->d, "u"), 0); }
+static bool see_unlink(struct look *l) { return !is_there(l, "d/u"); }
+
+static void do_rmdir(struct ctx *c) { ck_assert_int_eq(fk_rmdir(c->k, c->d, "r"), 0); }
+static bool see_rmdir(struct look *l) { return !is_there(l, "d/r"); }
+
+static void do_rename(struct ctx *c) { move(c, c->d, "a1", c->d, "b1", 0); }
+static bool see_rename(struct look *l) { return !is_there(l, "d/a1") && is_there(l, "d/b1"); }
+
+static void do_rename_over(struct ctx *c) { move(c, c->d, "a2", c->d, "u2", 0); }
+static bool see_rename_over(struct look *l) { return !is_there(l, "d/a2") && is_there(l, "d/u2"); }
+
+static void do_rename_out(struct ctx *c) { move(c, c->d, "a3", c->p, "b3", 0); }
+static bool see_rename_out(struct look *l) { return !is_there(l, "d/a3") && is_there(l, "p/b3"); }
+
+static void do_rename_in(struct ctx *c) { move(c, c->p, "a4", c->d, "b4", 0); }
+static bool see_rename_in(struct look *l) { return !is_there(l, "p/a4") && is_there(l, "d/b4"); }
+
+static void do_exchange(struct ctx *c) { move(c, c->p, "x", c->d, "x", RENAME_EXCHANGE); }
+static bool see_exchange(struct look *l)
+{
+	return S_ISDIR(attr(l, "d/x").mode) && S_ISREG(attr(l, "p/x").mode);
+}
+
+static void do_chmod(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFREG | 0600 });
+}
+static bool see_chmod(struct look *l) { return (attr(l, "d/f").mode & 07777) == 0600; }
+
+static void do_chmod_dir(struct ctx *c)
+{
+	set_attr(c, c->e, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFDIR | 0700 });
+}
+static bool see_chmod_dir(struct look *l) { return (attr(l, "d/e").mode & 07777) == 0700; }
+
+static void do_chown(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_UID | FATTR_GID, .uid = 7, .gid = 8 });
+}
+static bool see_chown(struct look *l) { return attr(l, "d/f").uid == 7; }
+
+static void do_utimes(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_MTIME, .mtime = 1234567 });
+}
+static bool see_utimes(struct look *l) { return attr(l, "d/f").mtime.tv_sec == 1234567; }
+
+static void do_overwrite(struct ctx *c) { put(c, 0, 'o', 0); }
+static bool see_overwrite(struct look *l) { return block_is(l, 0, 'o'); }
+
+static void do_direct(struct ctx *c) { put(c, 1, 'd', O_DIRECT); }
+static bool see_direct(struct look *l) { return block_is(l, 1, 'd'); }
+
+static void do_append(struct ctx *c) { put(c, 4, 'a', 0); }
+static bool see_append(struct look *l) { return block_is(l, 4, 'a'); }
+
+static void do_hole(struct ctx *c) { put(c, 8, 'h', O_DIRECT); }
+static bool see_hole(struct look *l) { return block_is(l, 8, 'h'); }
+
+static void do_grow(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 20 * BS });
+}
+static bool see_grow(struct look *l) { return attr(l, "d/f").size == 20 * BS; }
+
+static void do_allocate(struct ctx *c) { fallocate_(c, 0, 24 * BS, 0); }
+static bool see_allocate(struct look *l) { return attr(l, "d/f").size == 24 * BS; }
+
+static void do_punch(struct ctx *c) { fallocate_(c, 0, BS, 3); }
+static bool see_punch(struct look *l) { return !block_is(l, 0, 1) && !block_is(l, 0, 'o'); }
+
+static void do_shrink(struct ctx *c)
+{
+	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 2 * BS });
+}
+static bool see_shrink(struct look *l) { return attr(l, "d/f").size == 2 * BS; }
+
+static void do_open_trunc(struct ctx *c)
+{
+	struct fuse_open_out o;
+	uint64_t n = node(c, c->d, "t1");
+
+	ck_assert_int_eq(fk_open(c->k, n, O_RDWR | O_TRUNC, &o), 0);
+	ck_assert_int_eq(fk_release(c->k, n, o.fh), 0);
+}
+static bool see_open_trunc(struct look *l) { return attr(l, "d/t1").size == 0; }
+
+static void do_creat(struct ctx *c) { make(c, c->d, "t2", O_RDWR | O_TRUNC); }
+static bool see_creat(struct look *l) { return attr(l, "d/t2").size == 0; }
+
+static void do_xattr(struct ctx *c) { set_xattr(c, c->f, "user.a", NULL, 20); }
+static bool see_xattr(struct look *l) { return has_xattr(l, "d/f", "user.a", 20); }
+
+static void do_block_xattr(struct ctx *c) { set_xattr(c, c->f, "user.b", NULL, 1000); }
+static bool see_block_xattr(struct look *l) { return has_xattr(l, "d/f", "user.b", 1000); }
+
+static void do_big_xattr(struct ctx *c) { set_xattr(c, c->f, "user.c", NULL, BIG_XATTR); }
+static bool see_big_xattr(struct look *l) { return has_xattr(l, "d/f", "user.c", BIG_XATTR); }
+
+static void do_xattr_dir(struct ctx *c) { set_xattr(c, c->e, "user.a", NULL, 20); }
+static bool see_xattr_dir(struct look *l) { return has_xattr(l, "d/e", "user.a", 20); }
+
+static void do_remove_xattr(struct ctx *c)
+{
+	ck_assert_int_eq(fk_call(c->k, FUSE_REMOVEXATTR, c->f, NULL, 0, "user.old", 9, NULL), 0);
+}
+static bool see_remove_xattr(struct look *l) { return !has_xattr(l, "d/f", "user.old", 20); }
+
+static void do_acl(struct ctx *c)
+{
+	/* version 2; user::rw-, user:5:r--, group::r--, mask::r--, other::--- */
+	static const uint8_t acl[] = { 2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 5, 0, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255,
+				       16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255 };
+
+	set_xattr(c, c->f, "system.posix_acl_access", acl, sizeof(acl));
+}
+static bool see_acl(struct look *l) { return has_xattr(l, "d/f", "system.posix_acl_access", 44); }
+
+static void do_flags(struct ctx *c) { set_flags(c, c->f, get_flags(c, c->f) | FS_NODUMP_FL); }
+static bool see_flags(struct look *l) { return attr(l, "d/f").flags & FS_NODUMP_FL; }
+
+static void do_xflags(struct ctx *c)
+{
+	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_FSSETXATTR, .in_size = sizeof(struct fsxattr) };
+	struct fsxattr x = { .fsx_xflags = FS_XFLAG_NOATIME | (get_flags(c, c->f) & FS_SYNC_FL ? FS_XFLAG_SYNC : 0) };
+
+	ck_assert_int_eq(fk_call(c->k, FUSE_IOCTL, c->f, &in, sizeof(in), &x, sizeof(x), NULL), 0);
+}
+static bool see_xflags(struct look *l) { return attr(l, "d/f").flags & FS_NOATIME_FL; }
+
+enum { NAMES = 1, CONTENT = 2 };
+#define OP(covered, name) { #name, covered, do_##name, see_##name }
+static const struct op {
+	const char *name;
+	int what;
+	void (*run)(struct ctx *c);
+	bool (*seen)(struct look *l);
+} ops[] = {
+	OP(NAMES, create), OP(NAMES, mknod), OP(NAMES, mkdir), OP(NAMES, symlink), OP(NAMES, long_symlink), OP(NAMES, link),
+	OP(NAMES, unlink), OP(NAMES, rmdir), OP(NAMES, rename), OP(NAMES, rename_over), OP(NAMES, rename_out), OP(NAMES, rename_in),
+	OP(NAMES, exchange), OP(CONTENT, chmod), OP(CONTENT, chmod_dir), OP(CONTENT, chown), OP(CONTENT, utimes),
+	OP(CONTENT, overwrite), OP(CONTENT, direct), OP(CONTENT, append), OP(CONTENT, hole), OP(CONTENT, grow),
+	OP(CONTENT, allocate), OP(CONTENT, punch), OP(CONTENT, shrink), OP(CONTENT, open_trunc), OP(CONTENT, creat),
+	OP(CONTENT, xattr), OP(CONTENT, block_xattr), OP(CONTENT, big_xattr), OP(CONTENT, xattr_dir), OP(CONTENT, remove_xattr),
+	OP(CONTENT, acl), OP(CONTENT, flags), OP(CONTENT, xflags),
+};
+
+/* ---- running ---- */
+
+static void fill(struct ctx *c, const char *name)
+{
+	struct fuse_entry_out e;
+	static uint8_t b[4 * BS];
+	uint64_t fh;
+
+	memset(b, 1, sizeof(b));
+	ck_assert_int_eq(fk_create(c->k, c->d, name, O_RDWR, 0644, &e, &fh), 0);
+	ck_assert_int_eq(fk_write(c->k, e.nodeid, fh, 0, b, sizeof(b), O_RDWR), (int)sizeof(b));
+	if (strcmp(name, "f")) {
+		ck_assert_int_eq(fk_release(c->k, e.nodeid, fh), 0);
+		return;
+	}
+	c->f = e.nodeid;
+	c->fh = fh;
+}
+
+static void prepare(struct ctx *c, enum option o)
+{
+	static const char *const files[] = { "u", "u2", "a1", "a2", "a3", "x" };
+	struct fuse_syncfs_in in = { 0 };
+	uint32_t flag = o == FLAG_SYNC ? FS_SYNC_FL : FS_DIRSYNC_FL;
+
+	make_dir(c, FUSE_ROOT_ID, "d");
+	make_dir(c, FUSE_ROOT_ID, "p");
+	c->d = node(c, FUSE_ROOT_ID, "d");
+	c->p = node(c, FUSE_ROOT_ID, "p");
+	make_dir(c, c->d, "e");
+	make_dir(c, c->d, "r");
+	make_dir(c, c->p, "x");
+	c->e = node(c, c->d, "e");
+	for (unsigned n = 0; n < ARRAY_SIZE(files); n++)
+		make(c, c->d, files[n], O_RDWR);
+	make(c, c->p, "a4", O_RDWR);
+	fill(c, "f");
+	fill(c, "t1");
+	fill(c, "t2");
+	set_xattr(c, c->f, "user.old", NULL, 20);
+	if (o == FLAG_SYNC || o == FLAG_DIRSYNC) {
+		set_flags(c, c->d, flag);
+		set_flags(c, c->e, flag);
+	}
+	if (o == FLAG_SYNC) {
+		set_flags(c, c->f, flag);
+		set_flags(c, node(c, c->d, "t1"), flag);
+		set_flags(c, node(c, c->d, "t2"), flag);
+	}
+	ck_assert_int_eq(fk_call(c->k, FUSE_SYNCFS, FUSE_ROOT_ID, &in, sizeof(in), NULL, 0, NULL), 0);
+}
+
+/* What the media hold now, after recovery. */
+static bool survives(struct fake_kernel *k, const struct op *op)
+{
+	static const struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1 };
+	struct look l = { .cut = fake_power_cut(fk_dev(k), FAKE_CUT_DROP, 1) };
+	char err[256] = "";
+	bool seen;
+
+	ck_assert_msg(!x4_vol_open(fake_dev(l.cut), &xo, &l.v, NULL, err, sizeof(err)), "%s", err);
+	ck_assert_int_eq(x4_iget(l.v, X4_ROOT_INO, NULL, &l.root), 0);
+	seen = op->seen(&l);
+	x4_iput(l.root);
+	x4_vol_abandon(l.v);
+	fake_free(l.cut);
+	return seen;
+}
+
+static const char *const option_names[NR_OPTIONS] = { "no option", "sync", "dirsync", "chattr +S", "chattr +D" };
+
+START_TEST(durable_at_return)
+{
+	enum option o = (enum option)_i;
+	struct fk_options fo = { .parallel_dio = true, .sync = o == MOUNT_SYNC, .dirsync = o == MOUNT_DIRSYNC };
+	struct ctx c = { .k = fk_new(fake_clone(template), &fo) };
+	int covered = o == NONE ? 0 : o == MOUNT_SYNC || o == FLAG_SYNC ? NAMES | CONTENT : NAMES;
+
+	prepare(&c, o);
+	for (unsigned n = 0; n < ARRAY_SIZE(ops); n++) {
+		ops[n].run(&c);
+		ck_assert_msg(survives(c.k, &ops[n]) == !!(ops[n].what & covered), "%s, %s: %s",
+			      option_names[o], ops[n].name,
+			      ops[n].what & covered ? "lost by a power cut"
+						    : "on the media although nobody asked");
+	}
+	fk_close(c.k);
+}
+END_TEST
+
+/* chattr +S is itself the first change under it, and its removal the last. */
+START_TEST(the_flag_itself)
+{
+	struct ctx c = { .k = fk_new(fake_clone(template), NULL) };
+	static const struct op has = { .seen = see_flags };
+
+	prepare(&c, NONE);
+	set_flags(&c, c.f, FS_SYNC_FL | FS_NODUMP_FL);
+	ck_assert(survives(c.k, &has));
+	set_flags(&c, c.f, 0);
+	ck_assert(!survives(c.k, &has));
+	put(&c, 0, 'o', 0);
+	ck_assert(!survives(c.k, &(struct op){ .seen = see_overwrite })); /* and then it is over */
+	fk_close(c.k);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("sync options");
+	TCase *t = tcase_create("sync options");
+
+	fdio_log_set_level(FDIO_LOG_ERR);
+	template = fake_mkfs(16u << 20, "-t ext4 -b 4096 -J size=4 -O ea_inode");
+	if (!template)
+		return EXIT_FAILURE;
+	tcase_set_timeout(t, 60);
+	tcase_add_loop_test(t, durable_at_return, 0, NR_OPTIONS);
+	tcase_add_test(t, the_flag_itself);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	fake_free(template);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
