@@ -318,7 +318,7 @@ static int open_volume(struct session *s)
 		.read_only = s->read_only, .norecovery = o->norecovery, .discard = o->discard, .errors = (enum x4_errors_policy)o->errors,
 		.atime = (enum x4_atime_policy)o->atime, .nodiratime = o->nodiratime, .lazytime = o->lazytime, .acl = o->acl,
 		.user_xattr = o->user_xattr, .grpid = o->grpid,
-		.commit_interval_s = (unsigned)o->commit, .nr_cpus = loop_set_count(s->loops),
+		.commit_interval_s = (unsigned)o->commit,
 		.went_read_only = on_read_only, .arg = s,
 	};
 
@@ -412,7 +412,7 @@ static int serve(struct session *s)
 		.unmounter = s->unmounter, .name = s->probe.path, .mountpoint = s->mountpoint,
 		.limit_ms = (unsigned)s->opt.drain_timeout * 1000, .ended = &s->ended,
 	};
-	int err = loop_set_start(s->loops, NULL, NULL);
+	int err = loop_set_start(s->loops);
 
 	if (err)
 		return failed(s, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));

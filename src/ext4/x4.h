@@ -50,7 +50,6 @@ struct x4_options {
 	bool grpid;                   /* new files take the group of their directory (BSD groups) */
 	unsigned commit_interval_s;
 	size_t cache_bytes;
-	unsigned nr_cpus;             /* for per-CPU state of inodes; >= 1 */
 	/* Called when the volume turns read-only by itself (any thread). */
 	void (*went_read_only)(void *arg, const char *why);
 	void *arg;

@@ -414,8 +414,6 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 		return NULL;
 	v->dev = dev;
 	v->opt = *opt;
-	if (!v->opt.nr_cpus)
-		v->opt.nr_cpus = 1;
 	v->mounting = true;
 	v->map_budget = X4_MAP_BUDGET;
 	v->dir_budget = X4_DIR_BUDGET;

@@ -9,7 +9,7 @@
  *    thread (so that failures are reported there) and enabled by the loop's thread, with its limits (limits.c). All operations
  *    are on registered files.
  * L3 A loop's thread runs on its own CPU, beside the clients whose requests it gets (place.c).
- * L4 Polling, where it is configured or wander.c finds that it helps, is bounded twice: by a time after the last completion, and
+ * L4 Polling, where it is configured or place.c finds that it helps, is bounded twice: by a time after the last completion, and
  *    by credit, which polls that find nothing use up. It gives way to whatever else wants the CPU, so a client or a kernel thread on
  *    the same CPU goes first.
  */
@@ -170,12 +170,6 @@ int loop_register_arenas(struct loop *l, const struct iovec *arenas, unsigned n)
 }
 
 void loop_unregister_arenas(struct loop *l) { io_uring_unregister_buffers(&l->ring); }
-
-void loop_set_batch_hook(struct loop *l, void (*fn)(struct loop *l, void *arg), void *arg)
-{
-	l->batch_fn = fn;
-	l->batch_arg = arg;
-}
 
 /* ---- messages ---- */
 
@@ -361,14 +355,10 @@ static void *loop_main(void *arg)
 		log_debug("loop %u: the ring's descriptor is not registered", l->index);
 	l->efd_op.complete = eventfd_done;
 	arm_eventfd(l);
-	if (l->set->start_fn)
-		l->set->start_fn(l, l->set->start_arg);
 	note_started(l->set);
 	while (!l->stop) {
 		submit_and_wait(l);
 		loop_place_note(l, reap(l));
-		if (l->batch_fn)
-			l->batch_fn(l, l->batch_arg);
 	}
 	io_uring_submit(&l->ring); /* the last reply may be among it */
 	forget_files(l);
@@ -377,13 +367,11 @@ static void *loop_main(void *arg)
 	return NULL;
 }
 
-int loop_set_start(struct loop_set *s, void (*start)(struct loop *l, void *arg), void *arg)
+int loop_set_start(struct loop_set *s)
 {
 	unsigned made = 0;
 	int err = 0;
 
-	s->start_fn = start;
-	s->start_arg = arg;
 	s->nr_started = 0;
 	for (; made < s->nr && !err; made += !err) {
 		char name[16];

@@ -35,7 +35,7 @@ struct loop_config {
 	bool sqe128;            /* 128-byte SQEs: needed for FUSE-over-io_uring commands */
 	bool pin;               /* thread i runs on CPU i */
 	unsigned poll_ns;       /* look for completions for so long before sleeping, 0: never */
-	unsigned poll_auto_ns;  /* the same, but only where a client would be sent from CPU to CPU (wander.c) */
+	unsigned poll_auto_ns;  /* the same, but only where a client would be sent from CPU to CPU (place.c) */
 	unsigned nr_fixed_files; /* size of each ring's fixed-file table, 0: LOOP_NR_FILES, which is the least */
 };
 
@@ -47,8 +47,8 @@ bool loop_cpu_in_list(const char *list, unsigned cpu, unsigned *ret_last);
 
 /* Makes the rings (no threads yet). -errno; errbuf gets one line naming cause and way out. */
 int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen);
-/* Starts the threads. Each runs start(loop, arg) on its thread first, if given. */
-int loop_set_start(struct loop_set *s, void (*start)(struct loop *l, void *arg), void *arg);
+/* Starts the threads and waits until each of them runs its loop. 0 or -errno: then none runs. */
+int loop_set_start(struct loop_set *s);
 /* Ends the threads and waits for them. The owners of operations have drained them; what is still armed (a READ of /dev/fuse, the
  * eventfd) is cancelled when the ring is freed and its complete function is not called. What was prepared before, also by messages posted
  * before, is still submitted. */
@@ -74,9 +74,6 @@ struct io_uring_sqe *loop_sqe(struct loop *l);
 
 /* Any thread. Runs m->fn on l's thread, in order per sender. A sleeping loop is woken. */
 void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m));
-
-/* fn runs on the loop thread after each batch of completions, before the ring is submitted (may be NULL). */
-void loop_set_batch_hook(struct loop *l, void (*fn)(struct loop *l, void *arg), void *arg);
 
 /* Before start, or on the loop's thread: put fd at slot of the fixed-file table; -errno. */
 int loop_register_file(struct loop *l, unsigned slot, int fd);

@@ -1,8 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Puts a loop's thread on the CPU of its number, beside the clients whose requests it gets, and looks back at windows of time. Called
- * by the loop on its own thread; asks the kernel for nothing but its affinity, once. What cannot be placed (a CPU that is offline or
- * not allowed) stays where the scheduler puts it.
+ * Where a loop runs, and whether it looks for more work before it sleeps.
+ *
+ * loop_place_start puts a loop's thread on the CPU of its number, beside the clients whose requests
+ * it gets. What cannot be placed (a CPU that is offline or not allowed) stays where the scheduler
+ * puts it. loop_place_note then counts batches of completions and looks back at windows of time.
+ *
+ * Wandering: a client that waits for each answer is woken by the loop that answers, while that loop
+ * still runs. To the scheduler the client's CPU is busy then and another one is idle, so it wakes
+ * the client there. The client's next request comes to the loop of that CPU, which sends it back
+ * with its answer, and so on: each request wakes a CPU that has just fallen asleep. That costs
+ * several times what the request does, and because both CPUs sleep half of the time, nothing ends it.
+ *
+ * A loop that polls for a moment instead of sleeping ends it: while another thread runs on its CPU,
+ * the client's going to sleep is not completed before it is woken again, and the client stays.
+ * So a loop polls when requests come now to it and now to another loop, one at a time. Whether
+ * polling is still needed cannot be seen while it helps, so it is left off now and then for a window.
+ *
+ * Thread: the loop's own. Locks: none; loop_set.last and loop.nr_io are atomics that other loops
+ * read. The clock is read once in WINDOW_BATCHES batches, and the kernel is asked for nothing but
+ * the affinity, once. Nothing here fails: a loop that is not placed is not looked at.
  */
 #include "loop/types.h"
 
@@ -12,6 +29,35 @@
 #define WINDOW_NS 4000000u
 #define CROWDED_PART 8u         /* one batch in so many */
 #define WINDOW_BATCHES 32u      /* the clock is read once in so many batches */
+#define BATCH_FEW 3u            /* completions a batch: more are a queue, which has no need of it */
+#define ARRIVALS_PART 8u        /* one batch in so many comes after another loop's */
+#define LENGTH_MIN 64u          /* windows */
+#define LENGTH_MAX 1024u
+#define CALM 16u                /* windows after which the next time is short again */
+
+/* ---- wandering: pure arithmetic ---- */
+
+static bool is_wandering(uint64_t ops, unsigned batches, unsigned arrivals)
+{
+	return arrivals && ops < (uint64_t)BATCH_FEW * batches && arrivals * ARRIVALS_PART >= batches;
+}
+
+bool loop_wander_window(struct loop_wander *w, uint64_t ops, unsigned batches, unsigned arrivals)
+{
+	if (w->on) {
+		w->on = --w->left > 0 && ops < (uint64_t)BATCH_FEW * batches;
+	} else if (is_wandering(ops, batches, arrivals)) {
+		w->length = w->length ? FDIO_MIN(w->length * 2, LENGTH_MAX) : LENGTH_MIN;
+		w->left = w->length;
+		w->calm = 0;
+		w->on = true;
+	} else if (++w->calm >= CALM) {
+		w->length = 0;
+	}
+	return w->on;
+}
+
+/* ---- placement and windows ---- */
 
 void loop_place_start(struct loop *l)
 {

@@ -8,9 +8,15 @@
 
 #include "base/lock.h"
 #include "loop/loop.h"
-#include "loop/wander.h"
 
 #include <sched.h>
+
+/* place.c. Zero to begin with; on is for all, the others are loop_wander_window's own. */
+struct loop_wander {
+	bool on;                  /* the loop polls, against wandering */
+	unsigned left, length;    /* windows until it is tried without; how many that were at its beginning */
+	unsigned calm;            /* windows without polling in which no client wandered */
+};
 
 struct loop {
 	struct io_uring ring;
@@ -21,8 +27,6 @@ struct loop {
 	int efd;
 	uint64_t efd_value;
 	struct loop_op efd_op;
-	void (*batch_fn)(struct loop *l, void *arg);
-	void *batch_arg;
 	bool stop;
 	struct loop_msg stop_msg;
 	pthread_t thread;
@@ -49,8 +53,6 @@ struct loop_set {
 	unsigned nr;
 	unsigned setup_flags;            /* what the kernel took */
 	struct loop *loops;
-	void (*start_fn)(struct loop *l, void *arg);
-	void *start_arg;
 	struct fdio_mutex start_lock;    /* RANK_LEAF; guards nr_started */
 	pthread_cond_t start_cond;
 	unsigned nr_started;
@@ -62,5 +64,10 @@ struct loop_set {
 void loop_place_start(struct loop *l);
 /* A batch of n completions has been handled. */
 void loop_place_note(struct loop *l, unsigned n);
+/*
+ * A window has passed: ops completions came in so many batches, arrivals of these after another
+ * loop had been at work. Returns whether the loop is to poll. For place.c and its test.
+ */
+bool loop_wander_window(struct loop_wander *w, uint64_t ops, unsigned batches, unsigned arrivals);
 
 #endif

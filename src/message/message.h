@@ -32,8 +32,6 @@ struct pro_in {
 	uint32_t groups[32];
 };
 
-/* Size of the opcode's fixed argument; -1 for an unknown opcode. */
-int pro_arg_size(uint32_t opcode);
 const char *pro_opcode_name(uint32_t opcode); /* "LOOKUP"; "?" if unknown */
 /*
  * A whole /dev/fuse message of len bytes (header, argument, rest contiguous). 0, or the -errno to answer with

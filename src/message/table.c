@@ -67,13 +67,6 @@ const struct pro_op *pro_op_lookup(uint32_t opcode)
 	return &table[opcode];
 }
 
-int pro_arg_size(uint32_t opcode)
-{
-	const struct pro_op *op = pro_op_lookup(opcode);
-
-	return op ? (int)op->arg_size : -1;
-}
-
 const char *pro_opcode_name(uint32_t opcode)
 {
 	const struct pro_op *op = pro_op_lookup(opcode);

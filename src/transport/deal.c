@@ -15,7 +15,7 @@
  *
  * No locks, no clock; the loops' threads, each with a struct of its own.
  */
-#include "transport/deal.h"
+#include "transport/types.h"
 
 #define SAMPLES 16u
 #define DEEP 6u                 /* requests being served, on average */

@@ -36,8 +36,6 @@ static uint64_t wanted_flags(struct tr *t)
 		f |= FUSE_POSIX_ACL;
 	if (c->parallel_dio)
 		f |= PRO_DIRECT_IO_ALLOW_MMAP;
-	if (c->writeback)
-		f |= FUSE_WRITEBACK_CACHE;
 	if (c->transport != TR_TRANSPORT_DEVFUSE && tr_uring_usable(t, why, sizeof(why)))
 		f |= PRO_OVER_IO_URING;
 	f |= c->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : PRO_NO_EXPORT_SUPPORT;

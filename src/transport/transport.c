@@ -208,8 +208,6 @@ int tr_start(struct tr *t, char *errbuf, size_t errlen)
 	log_info("FUSE 7.%u over %s, %u loops with %u slots each", t->conn.proto_minor, t->chan->name, t->nr_queues, t->queues[0].nr_slots);
 	for (unsigned i = 0; i < t->nr_queues; i++)
 		loop_post(t->queues[i].loop, &t->queues[i].start_msg, start_queue);
-	if (t->cfg.ready)
-		t->cfg.ready(t->cfg.arg);
 	return 0;
 }
 

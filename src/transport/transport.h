@@ -52,7 +52,7 @@ struct tr_config {
 	enum tr_transport transport;
 	unsigned max_background;   /* 0: 4096 */
 	size_t slot_size;          /* bytes of the struct that embeds tr_req first */
-	bool posix_acl, parallel_dio, writeback, export_handles;
+	bool posix_acl, parallel_dio, export_handles;
 	void (*handler)(struct tr_req *r, void *arg);
 	/*
 	 * Unmounts what was mounted on mountpoint, which needs a privilege that the daemon gives up: 0 or -errno, -EPERM if only lazy
@@ -60,8 +60,6 @@ struct tr_config {
 	 * Not on the control thread; one call at a time.
 	 */
 	int (*umount)(void *arg, bool lazy);
-	/* INIT was answered: the mount serves (control thread). */
-	void (*ready)(void *arg);
 	/* No request is taken any more; those that handlers have are waited for next (control thread). May be NULL. */
 	void (*ending)(void *arg);
 	/* DESTROY (fuseblk umount) or the channel ended (umount, abort): called once, on the control thread; returns when everything
@@ -102,7 +100,7 @@ int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t le
 /* Slots of the loop with this index: fewer where the CPU was not in use at the mount. Any thread. */
 unsigned tr_loop_slots(const struct tr *t, unsigned loop);
 
-/* Negotiated with the kernel, valid after ready. */
+/* Negotiated with the kernel, valid after tr_start. */
 /* kernel_minor: what the kernel knows, also beyond what we do. */
 struct tr_conn { uint32_t proto_minor, kernel_minor, max_write, max_read, max_pages; uint64_t flags; const char *channel; };
 const struct tr_conn *tr_conn(const struct tr *t);

@@ -11,8 +11,8 @@
 
 #include "base/lock.h"
 #include "transport/transport.h"
-#include "transport/deal.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 
 struct fuse_session;
@@ -30,6 +30,12 @@ struct tr_chan_ops {
 	void (*arm)(struct tr_queue *q);
 	void (*reply)(struct tr_req *r);
 	void (*close)(struct tr *t);
+};
+
+/* What one loop has seen of one queue. Zero to begin with; deal.c's own. */
+struct tr_deal {
+	unsigned arrivals, samples;
+	unsigned mine, other;
 };
 
 struct tr_queue {
@@ -115,11 +121,35 @@ int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen);
 /* uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why. */
 bool tr_uring_usable(struct tr *t, char *why, size_t len);
 
+/*
+ * deal.c: whether the requests of a queue are dealt out to two loops. Pure arithmetic over samples of
+ * what is being served; for uring.c on the loops' threads, and its test.
+ */
+#define TR_DEAL_READAHEAD (128u << 10) /* what is smaller is served in the time that a message takes */
+/* A request has come: true if it is one of those that are to be sampled. */
+static inline bool tr_deal_due(struct tr_deal *d) { return ++d->arrivals % 8 == 0; }
+/*
+ * mine: requests of the queue that are being served, other: those of the helper's own queue. on: are they dealt out now?
+ * Should they be, from now on?
+ */
+bool tr_deal_sample(struct tr_deal *d, bool on, unsigned mine, unsigned other);
+
+/* Is this slot's entry one of those that go to the helper? Three of eight: the client itself is on the first loop's CPU. */
+static inline bool tr_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
+
+/* A large read for a page cache. in: decoded, so its argument is whole. */
+static inline bool tr_deal_is_readahead(const struct pro_in *in)
+{
+	const struct fuse_read_in *read = in->arg;
+
+	return in->h.opcode == FUSE_READ && read->size >= TR_DEAL_READAHEAD && !(read->flags & O_DIRECT);
+}
+
 /* dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the transport answers itself. */
 void tr_dispatch(struct tr_req *r, int err);
 
 /*
- * retry.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more, sleeps for a millisecond unless
+ * channel.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more, sleeps for a millisecond unless
  * it is one of the first and was only interrupted, and true. Any thread.
  */
 #define TR_RETRY_MAX 1000u

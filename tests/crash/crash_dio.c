@@ -19,7 +19,7 @@
 #include <stdlib.h>
 
 const struct x4_options crash_dio_options = {
-	.acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1,
+	.acl = true, .user_xattr = true, .commit_interval_s = 3600,
 };
 static const struct x4_cred cred = { .cap_fsetid = true };
 

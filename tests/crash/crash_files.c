@@ -48,7 +48,7 @@ struct crash_run {
 	uint64_t seed;
 };
 
-static const struct x4_options base_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1 };
+static const struct x4_options base_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
 static const struct x4_cred root_cred = { .cap_fsetid = true };
 
 static uint32_t word_of(unsigned slot, unsigned inc, uint32_t lblk, unsigned off)

@@ -19,7 +19,7 @@
 
 bool crash_tiny;
 
-const struct x4_options tree_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 2 };
+const struct x4_options tree_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
 static const struct x4_cred tree_cred = { .cap_fsetid = true };
 const char tree_xattr_name[] = "user.crash";
 

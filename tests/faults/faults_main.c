@@ -117,7 +117,7 @@ static void engine_free(struct run *r)
 int vol_start(struct run *r)
 {
 	const struct shape *s = &shapes[r->c.shape];
-	struct x4_options opt = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 1 << 20, .nr_cpus = 1,
+	struct x4_options opt = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 1 << 20,
 		.errors = s->errors, .discard = s->discard };
 	const char *why = NULL;
 	char msg[300] = "";

@@ -51,7 +51,7 @@ static const struct recipe recipes[] = {
 static struct base bases[MAX_BASES];
 static unsigned nr_bases;
 static const struct x4_cred cred = { .cap_fsetid = true };
-static const struct x4_options opts = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1 };
+static const struct x4_options opts = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
 
 unsigned bases_count(void) { return nr_bases; }
 struct base *bases_get(unsigned i) { return &bases[i % nr_bases]; }

@@ -13,6 +13,7 @@
  */
 #include "fuzz/fuzz.h"
 
+#include "message/table.h"
 #include "transport/uring.c"
 
 #include "base/epoch.h"
@@ -291,8 +292,8 @@ static void spoil(struct rnd *r, struct message *m)
 static void make_message(struct world *w, struct rnd *r, struct message *m)
 {
 	struct fuse_in_header h = { .opcode = some_opcode(r), .unique = 2 * ++w->sent, .nodeid = node(w, r) };
-	int size = pro_arg_size(h.opcode);
-	uint32_t arg = size < 0 ? rnd_n(r, 100) : (uint32_t)size;
+	const struct pro_op *known = pro_op_lookup(h.opcode);
+	uint32_t arg = known ? known->arg_size : rnd_n(r, 100);
 	uint8_t *p = m->bytes + sizeof(h);
 
 	memset(m->bytes, 0, 256);
@@ -366,7 +367,7 @@ static void send_ring(struct tr_req *r, const struct message *m)
 	memset(&e->h, 0, sizeof(e->h));
 	memcpy(e->h.in_out, m->bytes, FDIO_MIN(m->len, (uint32_t)sizeof(struct fuse_in_header)));
 	memcpy(&op, m->bytes + 4, 4);
-	arg = pro_arg_size(op) < 0 ? 0 : (uint32_t)pro_arg_size(op);
+	arg = pro_op_lookup(op) ? pro_op_lookup(op)->arg_size : 0;
 	rest = (uint32_t)sizeof(struct fuse_in_header) + arg;
 	if (m->len > rest) {
 		memcpy(r->payload, m->bytes + rest, m->len - rest);
@@ -444,7 +445,7 @@ static bool some_are(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
 
 static bool world_new(struct world *w, const struct image_case *c)
 {
-	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1, .errors = (enum x4_errors_policy)c->errors };
+	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .errors = (enum x4_errors_policy)c->errors };
 	struct loop_config lc = { .nr_loops = 1, .entries = 64, .nr_fixed_files = LOOP_NR_FILES };
 	char err[512];
 

@@ -418,7 +418,7 @@ static void check_noted(struct fuzz_dev *d, bool writable)
 
 static int once(const struct image_case *c, struct fuzz_dev *d, unsigned ops, bool abandon, bool pristine, struct walk_result *res)
 {
-	struct x4_options o = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1, .read_only = c->read_only,
+	struct x4_options o = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .read_only = c->read_only,
 		.norecovery = c->norecovery, .errors = (enum x4_errors_policy)c->errors, .cache_bytes = 4 << 20 };
 	struct walk *w = calloc(1, sizeof(*w));
 	char err[512] = "";

@@ -443,7 +443,7 @@ static int no_umount(void *arg, bool lazy)
 
 static void open_volume(struct fake_kernel *k)
 {
-	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1 };
+	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
 	const char *why = NULL;
 	char err[256] = "";
 
@@ -481,7 +481,7 @@ static void open_transport(struct fake_kernel *k, const struct fk_options *o)
 	k->tr->fd = fds[0];
 	k->notify_fd = fds[1];
 	ops_set_tr(k->ops, k->tr);
-	ck_assert_int_eq(loop_set_start(k->loops, NULL, NULL), 0);
+	ck_assert_int_eq(loop_set_start(k->loops), 0);
 	ck_assert_msg(!tr_start(k->tr, err, sizeof(err)), "%s", err);
 }
 

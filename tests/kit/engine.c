@@ -52,7 +52,7 @@ struct env *env_on(struct fake_dev *f, const struct env_opt *opt)
 	e->f = f;
 	if (e->opt.no_fua) /* an image file: for a block device the block layer would write and flush */
 		fake_dev(f)->caps.fua = fake_dev(f)->caps.is_block = false;
-	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 300, .nr_cpus = 1 };
+	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 300 };
 	int r = x4_vol_open(fake_dev(f), &xo, &e->vol, &why, err, sizeof(err));
 	ck_assert_msg(r == 0, "x4_vol_open: %d %s", r, err);
 	ck_assert_msg(!why, "read-only: %s", why);

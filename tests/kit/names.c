@@ -11,7 +11,7 @@ const struct x4_cred nvol_root_cred = { .umask = 022, .cap_fsetid = true };
 
 void nvol_open(struct nvol *t)
 {
-	struct x4_options opt = { .acl = true, .user_xattr = true, .nr_cpus = 2, .cache_bytes = 64 << 20 };
+	struct x4_options opt = { .acl = true, .user_xattr = true, .cache_bytes = 64 << 20 };
 	const char *why = NULL;
 	char err[256] = "";
 	int r = x4_vol_open(fake_dev(t->fake), &opt, &t->v, &why, err, sizeof err);

@@ -6,7 +6,7 @@
 
 void testvol_attach(struct testvol *t)
 {
-	struct x4_options opt = { .acl = true, .user_xattr = true, .nr_cpus = 1, .commit_interval_s = 3600 };
+	struct x4_options opt = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
 	const char *why = NULL;
 	char err[256] = "";
 	int r;

@@ -27,7 +27,7 @@ struct fake_dev *env_new(unsigned n)
 
 struct x4_options env_options(void)
 {
-	return (struct x4_options){ .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 16 << 20, .nr_cpus = 2 };
+	return (struct x4_options){ .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 16 << 20 };
 }
 
 struct x4_vol *env_open(struct fake_dev *f)

@@ -430,7 +430,7 @@ START_TEST(image_async)
 	struct iovec whole = { arena, 64 * 4096 };
 	int index = loop_register_arenas(loop_set_get(s, 0), &whole, 1) ? -1 : 0;
 	ck_assert_int_eq(dev_uring_attach(as.dev, s), 0);
-	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	ck_assert_int_eq(loop_set_start(s), 0);
 	for (unsigned i = 0; i < 64; i++) {
 		memset(arena + i * 4096, (int)i + 1, 4096);
 		as.io[i] = (struct dev_io){ .kind = DEV_WRITE, .off = i * 4096, .len = 4096, .buf = arena + i * 4096,

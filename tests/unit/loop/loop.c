@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of src/loop: messages from many threads, their order, ring operations, the batch hook, what a ring may
+ * Unit tests of src/loop: messages from many threads, their order, ring operations, what a ring may
  * be used for, a clean stop.
  */
 #include "loop/types.h"
@@ -71,7 +71,7 @@ START_TEST(messages_arrive_once_and_in_order)
 
 	memset(next_of, 0, sizeof(next_of));
 	nr_disordered = nr_received = 0;
-	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	ck_assert_int_eq(loop_set_start(s), 0);
 	for (unsigned i = 0; i < SENDERS; i++) {
 		senders[i] = (struct sender){ .target = loop_set_get(s, 0), .id = i, .msgs = calloc(PER_SENDER, sizeof(struct counted)) };
 		ck_assert_int_eq(pthread_create(&senders[i].thread, NULL, send_all, &senders[i]), 0);
@@ -107,7 +107,7 @@ START_TEST(no_wakeup_is_lost)
 	ball.s = new_set(2, 8, true);
 	ball.left = 20000;
 	ball_down = 0;
-	ck_assert_int_eq(loop_set_start(ball.s, NULL, NULL), 0);
+	ck_assert_int_eq(loop_set_start(ball.s), 0);
 	loop_post(loop_set_get(ball.s, 0), &ball.m, ball_fn);
 	while (!__atomic_load_n(&ball_down, __ATOMIC_ACQUIRE))
 		usleep(200);
@@ -120,7 +120,6 @@ END_TEST
 #define NOPS 1000u
 static struct nop { struct loop_op op; unsigned done; } nops[NOPS];
 static unsigned nops_done; /* atomic */
-static unsigned hook_runs; /* atomic */
 static struct loop_msg nop_msg;
 
 static void nop_complete(struct loop_op *op, int res, unsigned flags)
@@ -145,26 +144,18 @@ static void submit_nops(struct loop_msg *m)
 	}
 }
 
-static void hook(struct loop *l, void *arg)
-{
-	ck_assert_ptr_eq(l, loop_self());
-	__atomic_add_fetch((unsigned *)arg, 1, __ATOMIC_RELEASE);
-}
-
 START_TEST(ring_overflow_is_nobodys_business)
 {
 	struct loop_set *s = new_set(1, 8, true);
 
-	nops_done = hook_runs = 0;
-	loop_set_batch_hook(loop_set_get(s, 0), hook, &hook_runs);
-	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	nops_done = 0;
+	ck_assert_int_eq(loop_set_start(s), 0);
 	loop_post(loop_set_get(s, 0), &nop_msg, submit_nops);
 	while (__atomic_load_n(&nops_done, __ATOMIC_ACQUIRE) < NOPS)
 		usleep(200);
 	loop_set_stop(s);
 	for (unsigned i = 0; i < NOPS; i++)
 		ck_assert_uint_eq(nops[i].done, 1);
-	ck_assert_uint_gt(hook_runs, 0);
 	loop_set_free(s);
 }
 END_TEST
@@ -209,7 +200,7 @@ START_TEST(fixed_file_and_arena)
 	int err = loop_register_arenas(loop_set_get(s, 0), &whole, 1);
 	ck_assert(err == 0 || err == -ENOMEM); /* RLIMIT_MEMLOCK */
 	ck_assert_int_eq(loop_register_file(loop_set_get(s, 0), LOOP_FILE_DEV, rd.pipe[0]), 0);
-	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	ck_assert_int_eq(loop_set_start(s), 0);
 	loop_post(loop_set_get(s, 0), &rd.m, rd_submit);
 	ck_assert_int_eq(write(rd.pipe[1], "sixteen", 7), 7);
 	while (!__atomic_load_n(&rd.done, __ATOMIC_ACQUIRE))
@@ -265,7 +256,7 @@ START_TEST(rings_are_limited)
 {
 	struct loop_set *s = new_set(1, 8, true);
 
-	ck_assert_int_eq(loop_set_start(s, NULL, NULL), 0);
+	ck_assert_int_eq(loop_set_start(s), 0);
 	loop_post(loop_set_get(s, 0), &no.m, no_submit);
 	while (__atomic_load_n(&no.done, __ATOMIC_ACQUIRE) < FORBIDDEN)
 		usleep(200);
@@ -277,16 +268,6 @@ START_TEST(rings_are_limited)
 }
 END_TEST
 
-static unsigned nr_started; /* atomic */
-
-static void on_start(struct loop *l, void *arg)
-{
-	ck_assert_ptr_eq(l, loop_self());
-	ck_assert_ptr_eq(arg, &nr_started);
-	__atomic_add_fetch(&nr_started, 1, __ATOMIC_RELEASE);
-}
-
-/* A READ that never completes must not keep the threads from stopping or the rings from being freed. */
 START_TEST(lists_of_cpus)
 {
 	unsigned last;
@@ -305,15 +286,14 @@ START_TEST(lists_of_cpus)
 }
 END_TEST
 
+/* A READ that never completes must not keep the threads from stopping or the rings from being freed. */
 START_TEST(start_and_stop)
 {
 	for (unsigned i = 0; i < 20; i++) {
 		struct loop_set *s = new_set(3, 8, i & 1);
 
-		nr_started = 0;
 		ck_assert_ptr_null(loop_self());
-		ck_assert_int_eq(loop_set_start(s, on_start, &nr_started), 0);
-		ck_assert_uint_eq(nr_started, 3); /* start returns after all have started */
+		ck_assert_int_eq(loop_set_start(s), 0);
 		if (i & 2) {
 			rd.arena = malloc(16);
 			ck_assert_int_eq(pipe(rd.pipe), 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of loop/wander.c: when a loop looks for more work before it sleeps. No thread, no clock.
+ * Unit tests of loop/place.c: when a loop looks for more work before it sleeps. No thread, no clock.
  */
 #include "loop/types.h"
 

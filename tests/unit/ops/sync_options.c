@@ -453,7 +453,7 @@ static void prepare(struct ctx *c, enum option o)
 /* What the media hold now, after recovery. */
 static bool survives(struct fake_kernel *k, const struct op *op)
 {
-	static const struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .nr_cpus = 1 };
+	static const struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
 	struct look l = { .cut = fake_power_cut(fk_dev(k), FAKE_CUT_DROP, 1) };
 	char err[256] = "";
 	bool seen;

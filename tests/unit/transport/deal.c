@@ -2,7 +2,7 @@
 /*
  * Unit tests of transport/deal.c: when the requests of a queue are dealt out to two loops. No thread, no kernel.
  */
-#include "transport/deal.h"
+#include "transport/types.h"
 
 #include <check.h>
 #include <stdlib.h>

@@ -489,7 +489,7 @@ static void after_replay(void *arg, enum fake_kind kind, uint64_t off, uint64_t 
 /* Told to end while it deletes what a crash left, a mount ends; the next one goes on. */
 START_TEST(told_to_end_among_orphans)
 {
-	struct x4_options opt = { .acl = true, .nr_cpus = 2, .cache_bytes = 64 << 20 };
+	struct x4_options opt = { .acl = true, .cache_bytes = 64 << 20 };
 	struct nvol t = { 0 }, crashed = { 0 };
 	struct x4_inode *i[3];
 	const char *why;

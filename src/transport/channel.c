@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What both channels and the rooms above share of writing to the kernel: trying again after errors
+ * that pass, and notifications.
+ *
+ * tr_retry: a reply that is not sent leaves its client waiting until the mount ends, and a failed
+ * read of /dev/fuse ends the mount, so giving up at once would be worse than a short sleep. It may
+ * be a loop's thread that sleeps here, the only place outside its ring: a timer on the ring would
+ * want memory too. Any thread; no locks.
+ *
+ * tr_notify_inval_inode writes on the session's fd. The kernel may make it wait for a page that a
+ * READ has locked, so it runs on a thread that no READ waits for, with no lock held. It fails with
+ * -ENOENT when the kernel does not know the inode, which is normal.
+ */
+#include "transport/types.h"
+
+#include "base/counters.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+
+bool tr_retry(int err, unsigned *tries)
+{
+	static const struct timespec pause = { .tv_nsec = 1000 * 1000 };
+
+	if ((err != -EAGAIN && err != -EINTR && err != -ENOMEM) || *tries >= TR_RETRY_MAX)
+		return false;
+	fdio_count(CTR_tr_retry);
+	if (++*tries > TR_RETRY_AT_ONCE || err == -ENOMEM)
+		nanosleep(&pause, NULL);
+	return true;
+}
+
+static int notify(struct tr *t, int32_t code, struct iovec *iov, int n)
+{
+	struct fuse_out_header oh = { .len = sizeof(oh), .error = code, .unique = 0 };
+
+	iov[0].iov_base = &oh;
+	iov[0].iov_len = sizeof(oh);
+	for (int i = 1; i < n; i++)
+		oh.len += (uint32_t)iov[i].iov_len;
+	return writev(t->fd, iov, n) < 0 ? -errno : 0;
+}
+
+int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t len)
+{
+	struct fuse_notify_inval_inode_out out = { .ino = nodeid, .off = off, .len = len };
+	struct iovec iov[2] = { { 0 }, { &out, sizeof(out) } };
+
+	return notify(t, FUSE_NOTIFY_INVAL_INODE, iov, 2);
+}
