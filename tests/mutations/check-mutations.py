@@ -86,8 +86,10 @@ def entry(fields, text, where):
 
 
 def mutate(source, m):
-    """The text of the file with the mistake made. Indentation does not count."""
-    pattern = r"\n[ \t]*".join(re.escape(line) for line in m.old)
+    """The text of the file with the mistake made. White space between words and signs does not
+    count, so that a line may be broken in another place."""
+    words = re.findall(r"\w+|[^\w\s]", " ".join(m.old))
+    pattern = r"\s*".join(re.escape(word) for word in words)
     found = list(re.finditer(pattern, source))
     if len(found) != 1:
         raise Wrong(f"{m.where}: {m.name}: the text stands {len(found)} times in {m.file}, not once")
