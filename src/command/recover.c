@@ -13,7 +13,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/stop.h"
-#include "ext4/x4.h"
+#include "ext4/ext4.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Appends without a worker. Where the file has an append window (x4_window.c), a write of whole blocks that begins at the end
+ * Appends without a worker. Where the file has an append window (ext4/data/append_window.c), a write of whole blocks that begins at the end
  * of the file, or where the append before it in flight ends, goes to the device from the loop thread like an overwrite. The
  * size is published, and the request answered, in the order of the file: one that completes early waits for those in
  * front of it.

@@ -10,7 +10,7 @@
 
 #include "base/work.h"
 #include "dev/dev.h"
-#include "ext4/x4.h"
+#include "ext4/ext4.h"
 
 struct dio;       /* the engine: one a mount */
 struct dio_req;

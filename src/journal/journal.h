@@ -76,7 +76,7 @@ struct jnl_replay_stats { uint32_t transactions, blocks, revoked; bool fast_comm
  * an obstacle, or (fast_commits) the log goes on in fast commits. */
 int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret, char *errbuf, size_t errlen);
 /* Ready for handles: features set on the (empty) log, tid jumped by the log's length, commit and checkpoint
- * threads started. The caller has set needs_recovery and flushed before (see x4_volume.c). */
+ * threads started. The caller has set needs_recovery and flushed before (see ext4/volume/volume.c). */
 int jnl_start(struct jnl *j);
 /* Commit, checkpoint all, flush, s_start = 0, flush; stops the threads. Then jnl_close frees. 0 or the abort error. */
 int jnl_stop(struct jnl *j);

@@ -11,7 +11,7 @@
  */
 #include "crash/crash.h"
 #include "base/crc32c.h"
-#include "ext4/x4.h"
+#include "ext4/ext4.h"
 
 #include <errno.h>
 #include <stdio.h>

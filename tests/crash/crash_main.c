@@ -101,7 +101,7 @@ static bool same(struct fake_dev *a, struct fake_dev *b)
 
 /*
  * The superblock is written in place, 1 KiB with its checksum at the end: on sectors of 512 bytes a power cut can tear it. We
- * complete it (x4_super_torn.c) and go on as ever. The kernel refuses such a mount, and e2fsck begins from a backup, in
+ * complete it (ext4/core/superblock_torn.c) and go on as ever. The kernel refuses such a mount, and e2fsck begins from a backup, in
  * which nothing of the last mount is written: what they make of it is no measure, so they are asked after our recovery only.
  */
 static bool torn_superblock(struct fake_dev *c)

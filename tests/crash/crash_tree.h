@@ -4,7 +4,7 @@
 #define FDIO_CRASH_TREE_H
 
 #include "crash/crash.h"
-#include "ext4/x4.h"
+#include "ext4/ext4.h"
 
 enum { NT = 3, NN = 8, NDIRS = 3, NF = 96, MAX_BLOCKS = 24, ROUNDS = 70, ROUNDS_TINY = 60, MAX_OPS = 400, MAX_ACKS = 400 };
 enum kind { K_NONE, K_FILE, K_DIR };

@@ -9,7 +9,7 @@
 
 #include "base/epoch.h"
 #include "base/log.h"
-#include "ext4/x4.h"
+#include "ext4/ext4.h"
 #include "kit/device.h"
 
 #include <errno.h>

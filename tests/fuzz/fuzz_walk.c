@@ -13,7 +13,7 @@
 #include "base/counters.h"
 #include "base/crc32c.h"
 #include "base/epoch.h"
-#include "ext4/x4_types.h"
+#include "ext4/ext4_types.h"
 
 #include <errno.h>
 #include <linux/falloc.h>

@@ -3,7 +3,7 @@
 #ifndef FDIO_TESTS_CHECK_X4_NAMES_H
 #define FDIO_TESTS_CHECK_X4_NAMES_H
 
-#include "ext4/x4_types.h"
+#include "ext4/ext4_types.h"
 #include "kit/device.h"
 
 #include <check.h>

@@ -6,7 +6,7 @@
 #ifndef FDIO_TESTS_X4_TESTVOL_H
 #define FDIO_TESTS_X4_TESTVOL_H
 
-#include "ext4/x4_extent.h"
+#include "ext4/data/extent.h"
 #include "kit/device.h"
 
 #include <check.h>

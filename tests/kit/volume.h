@@ -6,8 +6,8 @@
 #ifndef FDIO_CHECK_X4_ENV_H
 #define FDIO_CHECK_X4_ENV_H
 
-#include "ext4/x4_group.h"
-#include "ext4/x4_volume.h"
+#include "ext4/alloc/groups.h"
+#include "ext4/volume/volume.h"
 #include "kit/device.h"
 
 #include <check.h>

@@ -5,7 +5,7 @@
  */
 #include "kit/engine.h"
 #include "base/nowait.h"
-#include "ext4/x4_types.h"
+#include "ext4/ext4_types.h"
 
 #include <pthread.h>
 #include <unistd.h>

@@ -4,7 +4,7 @@
  * One test for each; the number is the promise's number in ARCHITECTURE.
  */
 #include "kit/engine.h"
-#include "ext4/x4_types.h"
+#include "ext4/ext4_types.h"
 
 static void fail_flush(struct env *e)
 {

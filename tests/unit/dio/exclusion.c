@@ -4,7 +4,7 @@
  * progress. One test for each; the number is the promise's number in ARCHITECTURE. unit/dio/durability.c has durability (19 to 23).
  */
 #include "kit/engine.h"
-#include "ext4/x4_types.h"
+#include "ext4/ext4_types.h"
 
 #include <pthread.h>
 #include <semaphore.h>

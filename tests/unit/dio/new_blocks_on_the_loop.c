@@ -5,7 +5,7 @@
  */
 #include "base/nowait.h"
 #include "kit/engine.h"
-#include "ext4/x4_types.h"
+#include "ext4/ext4_types.h"
 
 #include <pthread.h>
 

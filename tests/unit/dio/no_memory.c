@@ -6,7 +6,7 @@
  */
 #include "kit/engine.h"
 #include "base/log.h"
-#include "ext4/x4_types.h"
+#include "ext4/ext4_types.h"
 #include "journal/journal_types.h"
 
 #include <errno.h>

@@ -6,7 +6,7 @@
  */
 #include "kit/engine.h"
 #include "dio/types.h"
-#include "ext4/x4_types.h"
+#include "ext4/ext4_types.h"
 
 #include <pthread.h>
 

@@ -7,7 +7,7 @@
 #include "kit/daemon.h"
 
 #include "base/log.h"
-#include "ext4/x4.h"
+#include "ext4/ext4.h"
 
 #include <check.h>
 #include <fcntl.h>

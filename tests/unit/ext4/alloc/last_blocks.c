@@ -7,7 +7,7 @@
 #include "kit/volume.h"
 
 #include "base/log.h"
-#include "ext4/x4_extent.h"
+#include "ext4/data/extent.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -9,8 +9,8 @@
 
 #include "base/counters.h"
 #include "base/nowait.h"
-#include "ext4/x4_group.h"
-#include "ext4/x4_volume.h"
+#include "ext4/alloc/groups.h"
+#include "ext4/volume/volume.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -7,8 +7,8 @@
  */
 #include "base/counters.h"
 #include "kit/names.h"
-#include "ext4/x4_dir.h"
-#include "ext4/x4_volume.h"
+#include "ext4/dir/dir.h"
+#include "ext4/volume/volume.h"
 
 #include <errno.h>
 #include <malloc.h>

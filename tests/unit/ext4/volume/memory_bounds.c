@@ -7,7 +7,7 @@
 
 #include "base/counters.h"
 #include "base/thread.h"
-#include "ext4/x4_map.h"
+#include "ext4/data/map.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The body of struct x4_group and the calls among alloc/groups.c, alloc/blocks.c, alloc/inodes.c and alloc/trim.c.
+ *
+ * Two images of a group's block bitmap: the disk one is the cached journal block and changes only inside
+ * handles; the allocation image is disk | reservations | freed-but-not-durable, lives in memory only and
+ * is what the allocator searches. A clear bit in it is free for anyone, at once.
+ *
+ * Where nothing is reserved or pending (free_alloc == d.free_blocks: every reserved or pending
+ * block makes the first smaller) and no operation may have to take back or give back (pins), the
+ * two are equal, and the allocation image can be given up: there are at most max_images that could
+ * be.
+ *
+ * alloc_lock guards everything here. The fields that mirror the descriptor change only inside a handle
+ * (which is one at a time), under alloc_lock too, so a handle may read them without it.
+ */
+#ifndef FDIO_EXT4_X4_GROUP_H
+#define FDIO_EXT4_X4_GROUP_H
+
+#include "ext4/ext4_types.h"
+
+/* So many groups are looked at on a loop thread. */
+#define X4_NOWAIT_GROUPS 4096u
+
+/* What the descriptor says and handles change; put back as a whole when one is cancelled. */
+struct x4_gdesc {
+	uint32_t free_blocks, free_inodes, used_dirs, itable_unused;
+	uint16_t flags;
+};
+
+struct x4_group {
+	uint8_t *alloc;             /* the allocation image; NULL: not loaded, then nothing is reserved in it */
+	uint64_t bb, ib, itable;    /* where the bitmaps and the inode table are: validated at mount; 0: nowhere (v->nr_bad_groups) */
+	struct x4_gdesc d;
+	uint32_t nbits;             /* blocks in this group: fewer in the last */
+	uint32_t free_alloc;        /* clear bits of alloc; d.free_blocks while not loaded */
+	uint32_t first_free;        /* no clear bit below */
+	uint32_t cursor;            /* where the next growing file is placed */
+	uint32_t max_run;           /* no longer run of clear bits; UINT32_MAX: unknown */
+	bool loading, bad;          /* bad: the bitmap cannot be trusted, nothing is allocated or freed here */
+	bool ib_checked, ib_bad;
+	bool bb_dirty, ib_dirty, dirty;
+	uint32_t pins;              /* atomic: operations that may still change alloc; up under alloc_lock */
+	struct list dirty_node;     /* on v->dirty_groups */
+	struct list image_node;     /* on v->images while alloc is there */
+};
+
+/*
+ * So many neighbouring groups have sums, so that a search need not look at each of half a million
+ * groups. alloc_lock, as the groups themselves. longest: no group here has a longer run of clear
+ * bits; it goes down when somebody looks.
+ */
+#define X4_REGION_BITS 7
+#define X4_REGION_GROUPS (1U << X4_REGION_BITS)
+struct x4_region {
+	uint64_t free_inodes, free_blocks; /* as the descriptors say */
+	uint32_t used_dirs, longest;
+};
+
+static inline struct x4_region *x4_region_of(const struct x4_vol *v, uint32_t g)
+{
+	return &v->regions[g >> X4_REGION_BITS];
+}
+static inline uint32_t x4_region_first(uint32_t g) { return g & ~(X4_REGION_GROUPS - 1); }
+static inline uint32_t x4_region_end(const struct x4_vol *v, uint32_t g)
+{
+	return FDIO_MIN(x4_region_first(g) + X4_REGION_GROUPS, v->nr_groups);
+}
+
+/* Bits as on disk: little-endian, bit n of byte n / 8. */
+static inline bool x4_bit(const uint8_t *map, uint32_t n) { return map[n >> 3] >> (n & 7) & 1; }
+uint32_t x4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set); /* size if none */
+void x4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set);
+bool x4_bits_all(const uint8_t *map, uint32_t from, uint32_t n, bool set);
+uint32_t x4_bits_clear_count(const uint8_t *map, uint32_t size);
+
+static inline uint32_t x4_group_of(const struct x4_vol *v, uint64_t blk)
+{
+	return (uint32_t)((blk - v->first_data_block) / v->blocks_per_group);
+}
+static inline uint32_t x4_group_bit(const struct x4_vol *v, uint64_t blk)
+{
+	return (uint32_t)((blk - v->first_data_block) % v->blocks_per_group);
+}
+static inline uint64_t x4_group_start(const struct x4_vol *v, uint32_t g)
+{
+	return v->first_data_block + (uint64_t)g * v->blocks_per_group;
+}
+
+/*
+ * alloc_lock held; dropped and retaken while it reads. 0 when the image is there, which it is
+ * until the lock is dropped or another one is loaded.
+ */
+int x4_group_load(struct x4_vol *v, uint32_t g);
+/* The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and hints. */
+void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+/*
+ * Freed blocks, durably and discarded if that is wanted, become reusable; the pin of their freeing
+ * goes.
+ */
+void x4_group_give_freed(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+/*
+ * alloc/discard.c: they are discarded first, and then given. False: not discarded, the caller gives
+ * them.
+ */
+bool x4_discard_later(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+/* Who would get ENOSPC waits: what is queued is given back without being discarded. Any lock may be held. */
+void x4_discard_hurry(struct x4_vol *v);
+/* The bitmap of g, loaded, called blocks free that are not: what else it calls free is not given
+ * out. alloc_lock held. */
+void x4_group_distrust(struct x4_vol *v, uint32_t g);
+/* The bitmap of a group that was never used, as the format defines it; map has block_size bytes. */
+void x4_group_synth_blocks(struct x4_vol *v, uint32_t g, uint8_t *map);
+
+enum x4_gop_kind { X4_GOP_ALLOC, X4_GOP_CLAIM, X4_GOP_FREE, X4_GOP_DESC };
+/*
+ * Remembers how to undo what h is going to do to group g, and for FREE what to do once it is
+ * durable; FREE loads the group.
+ */
+int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n);
+/* The descriptor's mirror of g has changed in a handle: its totals follow, it is sealed with the transaction. */
+void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d);
+/* The disk bitmap of g in h: bits [bit, bit+n) must all be !set and become set. The group is loaded. */
+int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n, bool set);
+/* Gives a BLOCK_UNINIT group its bitmap on disk, in h. Nothing to do for others. */
+int x4_group_init_disk(struct jnl_handle *h, struct x4_vol *v, uint32_t g);
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * FITRIM: free runs go to the device as discards. On a worker, outside handles. A run is marked in the
+ * allocation image while its discard is under way, so nobody is given a block that is about to lose its
+ * content; blocks freed but not durable are marked there anyway. Stops at the first error.
+ */
+#include "ext4/alloc/groups.h"
+
+#include <errno.h>
+
+/* The next run of at least min blocks in [from, end) of the loaded group, taken. alloc_lock held. */
+static bool take_next(struct x4_vol *v, uint32_t g, uint32_t *from, uint32_t end, uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
+{
+	struct x4_group *grp = &v->groups[g];
+
+	while (*from < end) {
+		uint32_t s = x4_bits_next(grp->alloc, end, *from, false), e;
+
+		if (s >= end)
+			return false;
+		e = x4_bits_next(grp->alloc, end, s, true);
+		*from = e;
+		if (e - s < min)
+			continue;
+		x4_image_take(v, g, s, e - s);
+		*ret_bit = s;
+		*ret_n = e - s;
+		return true;
+	}
+	return false;
+}
+
+static int trim_group(struct x4_vol *v, uint32_t g, uint32_t from, uint32_t end, uint32_t min, uint64_t *trimmed)
+{
+	uint32_t bit, n;
+	int err;
+
+	fdio_mutex_lock(&v->alloc_lock);
+	err = v->groups[g].free_alloc >= min ? x4_group_load(v, g) : -EUCLEAN;
+	if (err) {
+		/* Nothing to trim here, or nothing to be trusted: the next group may do. */
+		fdio_mutex_unlock(&v->alloc_lock);
+		return err == -EUCLEAN ? 0 : err;
+	}
+	while (!err && take_next(v, g, &from, end, min, &bit, &n)) {
+		fdio_mutex_unlock(&v->alloc_lock);
+		err = dev_discard(v->dev, (x4_group_start(v, g) + bit) << v->block_bits, (uint64_t)n << v->block_bits);
+		fdio_mutex_lock(&v->alloc_lock);
+		x4_image_give(v, g, bit, n);
+		pthread_cond_broadcast(&v->alloc_cond);
+		if (!err)
+			*trimmed += (uint64_t)n << v->block_bits;
+	}
+	fdio_mutex_unlock(&v->alloc_lock);
+	return err;
+}
+
+int x4_vol_trim(struct x4_vol *v, uint64_t off, uint64_t len, uint64_t minlen, uint64_t *ret_trimmed)
+{
+	uint64_t first = off >> v->block_bits, last, min = FDIO_MAX(fdio_blocks(minlen, v->block_bits), (uint64_t)1);
+	int err = 0;
+
+	*ret_trimmed = 0;
+	if (!v->dev->caps.discard)
+		return -EOPNOTSUPP;
+	if (x4_vol_read_only(v))
+		return -EROFS;
+	if (first >= v->nr_blocks || len < v->block_size || minlen > (uint64_t)v->blocks_per_group << v->block_bits)
+		return -EINVAL;
+	last = len >> v->block_bits > v->nr_blocks - first ? v->nr_blocks : first + (len >> v->block_bits);
+	first = FDIO_MAX(first, (uint64_t)v->first_data_block);
+	/* What was freed lately may be given away only once that is durable. */
+	err = jnl_sync(v->jnl);
+	while (first < last && !err) {
+		uint32_t g = x4_group_of(v, first), from = x4_group_bit(v, first);
+		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)v->groups[g].nbits, last - x4_group_start(v, g));
+
+		err = trim_group(v, g, from, end, (uint32_t)min, ret_trimmed);
+		first = x4_group_start(v, g) + v->groups[g].nbits;
+	}
+	return err;
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Extent trees on disk, inside the ext4 room: paths, node checks, edits of one leaf, and what the files of the extents part
+ * share. Everything that changes a tree runs inside a handle with the inode opened by x4_inode_begin and with what guards
+ * the tree held (map_lock; rw exclusively for directories and symlinks). After an error the caller cancels the handle.
+ */
+#ifndef FDIO_EXT4_X4_EXTENT_H
+#define FDIO_EXT4_X4_EXTENT_H
+
+#include "ext4/data/map.h"
+
+#include <endian.h>
+#include <ext2fs/ext3_extents.h>
+
+#define X4_EXT_MAX_DEPTH 5
+#define X4_EXT_ROOT_MAX 4
+#define X4_EXT_WRITTEN_MAX 32768u
+#define X4_EXT_UNWRITTEN_MAX 32767u
+/* One behind the last logical block a file may have. */
+#define X4_LBLK_END UINT32_MAX
+
+enum x4_map_kind { X4_MAPPED_NOT, X4_MAPPED_EXTENTS, X4_MAPPED_INDIRECT };
+enum x4_map_kind x4_map_kind(const struct x4_inode *i);
+
+/* From the root (level 0) to the leaf (level depth). */
+struct x4_path {
+	unsigned depth;
+	struct {
+		struct jnl_buf *b;           /* NULL: the root, in the inode */
+		struct ext3_extent_header *h;
+		int at;                      /* entry that covers the block; in the leaf -1 if the first starts behind it */
+	} lv[X4_EXT_MAX_DEPTH + 1];
+};
+
+static inline struct ext3_extent *x4_eh_ext(struct ext3_extent_header *h) { return (struct ext3_extent *)(h + 1); }
+static inline struct ext3_extent_idx *x4_eh_idx(struct ext3_extent_header *h) { return (struct ext3_extent_idx *)(h + 1); }
+static inline unsigned x4_eh_entries(const struct ext3_extent_header *h) { return le16toh(h->eh_entries); }
+static inline unsigned x4_eh_max(const struct ext3_extent_header *h) { return le16toh(h->eh_max); }
+static inline unsigned x4_eh_depth(const struct ext3_extent_header *h) { return le16toh(h->eh_depth); }
+static inline struct ext3_extent_header *x4_ext_root(struct x4_inode *i)
+{
+	return (struct ext3_extent_header *)i->raw->i_block;
+}
+/* Entries that fit in a tree block. */
+static inline unsigned x4_ext_cap(const struct x4_vol *v)
+{
+	return (v->block_size - sizeof(struct ext3_extent_header)) / sizeof(struct ext3_extent);
+}
+static inline uint64_t x4_idx_blk(const struct ext3_extent_idx *x)
+{
+	return le32toh(x->ei_leaf) | (uint64_t)le16toh(x->ei_leaf_hi) << 32;
+}
+static inline uint32_t x4_ext_limit(enum x4_ext_state s)
+{
+	return s == X4_EXT_UNWRITTEN ? X4_EXT_UNWRITTEN_MAX : X4_EXT_WRITTEN_MAX;
+}
+static inline uint64_t x4_ext_end(const struct x4_ext *x) { return (uint64_t)x->lblk + x->len; }
+void x4_ext_decode(const struct ext3_extent *e, struct x4_ext *ret);
+void x4_ext_encode(struct ext3_extent *e, const struct x4_ext *x);
+
+/* ---- nodes (data/extent_node.c) ---- */
+/* -EUCLEAN (recorded) unless the root in the inode is sound. */
+int x4_ext_check_root(struct x4_inode *i);
+/* A tree block, verified: place, checksum, header of the expected depth, order of the entries. */
+int x4_ext_node_read(struct x4_inode *i, uint64_t blk, unsigned depth, struct jnl_buf **ret);
+/* Sets the checksum of a node after a change; it counts as verified. */
+void x4_ext_node_csum(struct x4_inode *i, struct jnl_buf *b);
+/* Appends every run of the tree to b. */
+int x4_ext_load(struct x4_inode *i, struct x4_map_builder *b);
+
+/* ---- paths and edits (data/extent_tree.c) ---- */
+int x4_path_find(struct x4_inode *i, uint32_t lblk, struct x4_path *p);
+void x4_path_release(struct x4_path *p);
+/* First logical block of the entry behind the leaf's entry at, X4_LBLK_END if there is none. */
+uint32_t x4_path_next(const struct x4_path *p);
+/*
+ * Replaces ndel entries of the leaf from pos on by new[0..nnew), nnew <= 3, merging with the neighbours in the leaf. Keys of
+ * parents follow; an empty leaf is freed. -EAGAIN: the leaf is full, nothing was changed: x4_tree_make_room, then again.
+ */
+int x4_leaf_edit(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, int pos, unsigned ndel, const struct x4_ext *new,
+		 unsigned nnew);
+/* One step towards room for need more entries in the leaf: one node split or one level more. The path is stale afterwards. */
+int x4_tree_make_room(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, unsigned need);
+/* Pulls an only child that fits into the root, as often as that goes. */
+int x4_tree_collapse(struct jnl_handle *h, struct x4_inode *i);
+
+/* ---- ranges (data/extent.c) ---- */
+/* Converts what is mapped in [lblk, end) to the state, as far as h's credits reach; *ret_next is where it stopped. */
+int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to,
+		      uint32_t *ret_next);
+/* Unmaps and frees [from, to) from its end downwards, as far as h's credits reach; *ret_to is the new end, from when done. */
+int x4_extent_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to);
+/* Metadata blocks that one handle may still free here: each is revoked, and a transaction takes only so many. */
+uint64_t x4_meta_frees_left(struct jnl_handle *h);
+/* Credits for a handle of a long removal or conversion. */
+unsigned x4_extent_batch_credits(struct x4_inode *i);
+/* Tree blocks that n inserts of neighbouring runs may need at worst. */
+unsigned x4_extent_meta_for(struct x4_inode *i, unsigned n);
+
+/* ---- indirect blocks (data/block_map.c) ---- */
+int x4_ind_load(struct x4_inode *i, struct x4_map_builder *b);
+/* As x4_extent_remove, but only says whether there is more. */
+int x4_ind_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, bool *ret_more);
+/*
+ * i, which needs a block, gets extents instead of its block map if that fits into the inode (data/block_map_convert.c):
+ * -EOPNOTSUPP if not, logged. In a handle with X4_IND_CREDITS for it, the inode open; what has extents stays as it is.
+ */
+int x4_ind_convert(struct jnl_handle *h, struct x4_inode *i);
+#define X4_IND_MOST 8 /* indirect blocks: a directory that grows has credits for no more */
+#define X4_IND_CREDITS X4_IND_MOST
+/* The same for a file, in a handle of its own; takes map_lock. */
+int x4_ind_convert_file(struct x4_inode *i);
+/* In a handle: an inode whose last block has gone gets extents from now on. */
+void x4_ind_emptied(struct x4_inode *i);
+
+/* ---- shared by truncate, fallocate, insert ---- */
+uint64_t x4_max_size(const struct x4_inode *i);
+/* Unmaps [from, to) in bounded transactions; takes map_lock. stamp: mtime and ctime too. */
+int x4_remove_range(struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, bool stamp);
+/* What one handle of it can do; the inode is open in h, map_lock held. *to comes down, to from when all is done. */
+int x4_remove_step(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t *to, bool metadata);
+/* Zeroes bytes [from, to), within one block, on the device if that block is written. */
+int x4_zero_in_block(struct x4_inode *i, uint64_t from, uint64_t to);
+/* From byte pos to the end of its block; nothing when pos begins a block. */
+int x4_zero_tail(struct x4_inode *i, uint64_t pos);
+/* In a handle: i_size (X4_SIZE_KEEP: as it is), mtime and ctime. */
+#define X4_SIZE_KEEP UINT64_MAX
+void x4_stamp(struct x4_inode *i, uint64_t size);
+/* In a handle: true if it has mapped blocks that readers see when it ends, and then the new size, which is stored in raw only. */
+bool x4_size_waits(struct x4_inode *i);
+/* x4_resv_holes for either state. */
+int x4_resv_range(struct x4_inode *i, uint32_t lblk, uint32_t len, bool root, enum x4_ext_state state, struct x4_resv *r);
+/* Claims and inserts all of r in bounded transactions; i_size follows up to new_size (0: none), to new_size itself if last.
+ * map_lock held. */
+int x4_resv_insert(struct x4_inode *i, struct x4_resv *r, uint64_t new_size, bool last);
+/* What one handle that claims and inserts x needs. */
+unsigned x4_insert_credits(struct x4_inode *i, const struct x4_ext *x);
+/* Converts [lblk, end) in bounded transactions; size as above. map_lock held, node blocks set aside by the caller. */
+int x4_convert_range(struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to, uint64_t new_size);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The extent map in memory, inside the ext4 room. Built by data/extent_node.c and data/block_map.c, kept up by the tree edits,
+ * read by x4_map_lookup on any thread. Changing calls need what guards the inode's tree: map_lock (regular files) or rw held
+ * exclusively (directories, symlinks).
+ */
+#ifndef FDIO_EXT4_X4_MAP_H
+#define FDIO_EXT4_X4_MAP_H
+
+#include "ext4/ext4_types.h"
+
+#define X4_RUN_UNWRITTEN (1ULL << 63)
+
+struct x4_map_run {
+	uint32_t lblk;
+	uint32_t len;   /* atomic in a map: the last run grows in place */
+	uint64_t where; /* physical block | X4_RUN_UNWRITTEN */
+};
+
+/* Runs collected in ascending order, before they become a map, and the nodes of the tree. */
+struct x4_map_builder {
+	struct x4_map_run *e;
+	size_t n, cap;
+	uint64_t *node;
+	size_t nodes, node_cap;
+};
+
+/* Appends a mapped run that lies behind all earlier ones; merges where it can. -ENOMEM. */
+int x4_map_builder_add(struct x4_map_builder *b, const struct x4_ext *x);
+/* data/map_twice.c: notes a block of the tree itself. -EUCLEAN: it was noted before. -ENOMEM. */
+int x4_map_builder_node(struct x4_map_builder *b, uint64_t blk);
+/* data/map_twice.c: -EUCLEAN if a block is there twice, which is *ret_blk then. -ENOMEM. */
+int x4_map_builder_check(struct x4_map_builder *b, uint64_t *ret_blk);
+/* Publishes the map of what was collected if the inode has none; the builder is empty afterwards, also on error. */
+int x4_map_builder_publish(struct x4_map_builder *b, struct x4_inode *i);
+void x4_map_builder_free(struct x4_map_builder *b);
+
+/*
+ * Brings the published map in line with an edit of the tree: [lblk, lblk + len) is in the run's state now (HOLE: removed).
+ * Nothing to do without a map. Cannot fail: when memory runs out the map is dropped and the next user loads it again.
+ */
+void x4_map_apply(struct x4_inode *i, const struct x4_ext *x);
+
+/* data/map_memory.c: memory of maps and of reservations (x4_resv), from a reserve when there is none else. -ENOMEM. */
+int x4_map_mem_init(void);
+void *x4_map_mem(size_t size);
+void x4_map_mem_free(void *p); /* NULL is allowed */
+/* Bytes that maps and reservations have now. */
+size_t x4_map_mem_used(void);
+/*
+ * A map was loaded: if they are too many now, the ticker gives some up soon. Takes a leaf lock
+ * then.
+ */
+void x4_map_mem_check(struct x4_vol *v);
+
+/* Eight million runs. */
+#define X4_MAP_BUDGET ((size_t)128 << 20)
+/*
+ * data/map_evict.c: gives up maps until they fit the budget. On a thread that may block and holds no
+ * lock. False: all are in use.
+ */
+bool x4_maps_shrink(struct x4_vol *v);
+/* For it: takes the map away from its inode, NULL if there is none; and what becomes of it. */
+struct epoch_node *x4_map_detach(struct x4_inode *i);
+void x4_map_retire(struct epoch_node *map);
+
+/* x4_map_load for a caller that holds what guards the tree. */
+int x4_map_load_locked(struct x4_inode *i);
+/* x4_map_lookup that loads the map when it is missing; takes map_lock only then. */
+int x4_map_lookup_load(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
+/* Mapped runs from lblk on, counted up to limit. -EAGAIN without a map. */
+int x4_map_count(struct x4_inode *i, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The memory of extent maps. The kernel remembers an inode as long as it likes, and with it the
+ * daemon keeps its map: so maps have a budget for all together, and when they take more, some are
+ * given up. Who needs one of these loads it again. Runs on the ticker, every second and when a map
+ * was loaded beyond the budget; the data path knows nothing of it but that a map may be gone
+ * (x4_map_lookup says -EAGAIN), and sets a flag where it looks.
+ *
+ * Which go, until three quarters of the budget are left: first maps of inodes that nobody refers
+ * to; then of files that are not open, then of open ones, that nobody has looked at since the last
+ * time. If they take twice the budget even so, all the others, in the same order, but for the map
+ * that was loaded last: so one file may have a map of any size, and whoever loads one gets to use
+ * it.
+ *
+ * What guards a map is taken with a try: rw excludes who reads or changes a directory or works on a
+ * file, map_lock who changes the tree. Where that fails the map is in use. Nothing here fails.
+ */
+#include "ext4/data/map.h"
+#include "ext4/volume/volume.h"
+
+#include "base/counters.h"
+
+#include <malloc.h>
+
+#define BATCH 64u
+/* Where all maps are in use, the next look is not sooner. */
+#define REST_NS 1000000000u
+
+static void drop_one(struct x4_inode *i)
+{
+	if (!fdio_rwlock_trywrlock(&i->rw))
+		return;
+	if (fdio_mutex_trylock(&i->map_lock)) {
+		x4_map_drop(i);
+		fdio_count(CTR_x4_map_evicted);
+		fdio_mutex_unlock(&i->map_lock);
+	}
+	fdio_rwlock_unlock(&i->rw);
+}
+
+static void retire_all(struct epoch_node *map)
+{
+	struct epoch_node *next;
+
+	for (; map; map = next) {
+		next = map->next;
+		x4_map_retire(map);
+		fdio_count(CTR_x4_map_evicted);
+	}
+}
+
+/* Once through the inodes at most. */
+static void pass(struct x4_vol *v, enum x4_map_pick pick, size_t down_to)
+{
+	uint32_t left = 1U << v->ihash_bits;
+
+	while (left && x4_map_mem_used() > down_to) {
+		struct epoch_node *gone = NULL;
+		struct x4_inode *found[BATCH];
+		unsigned n = x4_icache_pick_maps(v, pick, &left, found, BATCH, &gone);
+
+		for (unsigned k = 0; k < n; k++) {
+			drop_one(found[k]);
+			x4_iput(found[k]);
+		}
+		retire_all(gone);
+		epoch_drain();
+	}
+}
+
+bool x4_maps_shrink(struct x4_vol *v)
+{
+	size_t budget = v->map_budget, down_to = budget - budget / 4;
+
+	if (likely(x4_map_mem_used() <= budget))
+		return true;
+	pass(v, X4_PICK_UNREFERENCED, down_to);
+	pass(v, X4_PICK_CLOSED_UNUSED, down_to);
+	pass(v, X4_PICK_OPEN_UNUSED, down_to);
+	if (x4_map_mem_used() / 2 > budget) {
+		pass(v, X4_PICK_CLOSED, down_to);
+		pass(v, X4_PICK_OPEN, down_to);
+	}
+	(void)malloc_trim(0); /* maps are many small pieces: the system gets their pages back */
+	if (x4_map_mem_used() <= budget)
+		return true;
+	__atomic_store_n(&v->map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);
+	return false;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * SEEK_DATA and SEEK_HOLE from the extent map. Called by the rooms above on workers (may load the map). Unwritten extents read
+ * as zeroes and count as holes; the end of the file is a hole. Blocks beyond i_size are never reported.
+ */
+#include "ext4/data/extent.h"
+
+#include <errno.h>
+
+int x4_seek(struct x4_inode *i, uint64_t off, bool want_data, uint64_t *ret)
+{
+	uint64_t size = x4_inode_size(i), at = off;
+	unsigned bits = i->vol->block_bits;
+
+	if (off >= size)
+		return -ENXIO;
+	if (x4_inode_inline(i)) {
+		*ret = want_data ? off : size;
+		return 0;
+	}
+	while (at < size && at >> bits < X4_LBLK_END) {
+		struct x4_ext x;
+		int r = x4_map_lookup_load(i, at >> bits, &x);
+
+		if (r)
+			return r;
+		if ((x.state == X4_EXT_WRITTEN) == want_data) {
+			*ret = at;
+			return 0;
+		}
+		at = x4_ext_end(&x) << bits;
+	}
+	if (want_data)
+		return -ENXIO;
+	*ret = size;
+	return 0;
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Waiting for deletions that are on their way, for those who found no space, after append windows have given back what they hold.
+ * Called on workers, with no lock held: a deletion
+ * takes the inode's lock and runs in handles. Deletions run on workers as well; if all of them wait here nothing is deleted
+ * meanwhile, so the wait for what has not begun has an end, and then there is no space.
+ *
+ * A file that nobody has open can be a working directory, or held in another way, for days. So the kernel is asked whether it has
+ * the inode (v->held): it queues the FORGET when it lets go of an inode, before the unlink(2) or close(2) that did it returns,
+ * so whoever saw that call return finds the inode gone, but for a RELEASE, which keeps it until it is answered. The question can wait for the kernel to write back pages of
+ * such an inode, which takes workers: one asks at a time.
+ */
+#include "ext4/ext4_types.h"
+
+#include "base/nowait.h"
+
+#include <time.h>
+
+/* In *since: append windows were asked for already. Who has no inode finds no space either, and windows are opened again and again. */
+#define RECLAIMED (1ull << 63)
+
+/*
+ * How long a RELEASE may take to come to us, and its answer to the kernel, which keeps the inode until then; and a FORGET that is
+ * on its way.
+ */
+enum { RELEASE_MS = 50, ANSWER_MS = 250, FORGET_MS = 2000 };
+/* So many inodes are asked about, those that lost their names last. */
+enum { ASK_MOST = 16 };
+
+void x4_opened(struct x4_inode *i, int n)
+{
+	if (n < 0)
+		__atomic_store_n(&i->left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
+	__atomic_add_fetch(&i->nr_open, (uint32_t)n, __ATOMIC_RELAXED);
+}
+
+uint64_t x4_evictions(const struct x4_vol *v) { return __atomic_load_n(&v->nr_evicted, __ATOMIC_SEQ_CST); }
+
+void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void *arg)
+{
+	v->held_arg = arg;
+	v->held = fn;
+}
+
+/*
+ * What is on the list, which is read in a handle, as it is changed: whether a RELEASE may be on its way or the kernel may not have
+ * seen its answer yet; and inodes that nobody has open.
+ */
+struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool leaving; };
+
+static bool leaving(const struct x4_inode *i, bool open)
+{
+	uint64_t left = __atomic_load_n(&i->left_ns, __ATOMIC_RELAXED);
+
+	return left && fdio_now_ns() - left < (open ? RELEASE_MS : ANSWER_MS) * 1000000ull;
+}
+
+static void look(struct x4_vol *v, struct nameless *ret)
+{
+	struct jnl_handle *h;
+	struct x4_inode *i;
+
+	*ret = (struct nameless) { .n = 0 };
+	if (jnl_begin(v->jnl, 0, &h))
+		return;
+	list_for_each(i, &v->orphans, orphan) {
+		if (__atomic_load_n(&i->nlink, __ATOMIC_RELAXED))
+			continue;
+		bool open = __atomic_load_n(&i->nr_open, __ATOMIC_RELAXED);
+
+		ret->leaving = ret->leaving || leaving(i, open);
+		if (!open && __atomic_load_n(&i->lookups, __ATOMIC_RELAXED) && ret->n < ASK_MOST)
+			ret->ino[ret->n++] = i->ino;
+	}
+	jnl_end(h);
+}
+
+/* The FORGET of one of them is on its way. */
+static bool forget_comes(struct x4_vol *v, const struct nameless *w)
+{
+	bool comes = false;
+
+	if (!v->held || !w->n)
+		return false;
+	if (__atomic_exchange_n(&v->asking, true, __ATOMIC_ACQUIRE))
+		return true; /* look again when the other has its answer */
+	for (unsigned k = 0; k < w->n && !comes; k++)
+		comes = !v->held(v->held_arg, w->ino[k]);
+	__atomic_store_n(&v->asking, false, __ATOMIC_RELEASE);
+	return comes;
+}
+
+static bool deletion_comes(struct x4_vol *v)
+{
+	struct nameless w;
+
+	look(v, &w);
+	return w.leaving || forget_comes(v, &w);
+}
+
+static bool windows_closed(struct x4_vol *v, uint64_t *since)
+{
+	if (*since & RECLAIMED)
+		return false;
+	*since |= RECLAIMED;
+	return v->reclaim && v->reclaim(v->reclaim_arg);
+}
+
+bool x4_eviction_since(struct x4_vol *v, uint64_t *since)
+{
+	struct timespec nap = { .tv_nsec = 1000000 };
+	unsigned ms = 0;
+
+	if (nowait_on()) {
+		nowait_miss();
+		return false;
+	}
+	if (windows_closed(v, since))
+		return true;
+	for (;;) {
+		x4_vol_reap(v); /* those that have begun must not wait for who waits here */
+		bool any = __atomic_load_n(&v->nr_orphans, __ATOMIC_SEQ_CST) > 0;
+		bool begun = __atomic_load_n(&v->nr_evicting, __ATOMIC_SEQ_CST) > 0;
+		uint64_t now = x4_evictions(v);
+
+		if (now != (*since & ~RECLAIMED)) {
+			*since = now | RECLAIMED;
+			return true;
+		}
+		/* What is left otherwise are files that are in use, maybe for long. */
+		if (!begun && (!any || ms++ >= FORGET_MS || !deletion_comes(v)))
+			return false;
+		nanosleep(&nap, NULL);
+	}
+}

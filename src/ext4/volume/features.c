@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which file systems are served, and how. A list of our own: libext2fs opens far more than this room
+ * can write. Three verdicts: read-write, read-only (the features can be read around, but not kept
+ * consistent), refused (reading would show wrong data). Unknown incompatible features are refused,
+ * unknown read-only-compatible ones are served read-only, as the format's rules want.
+ *
+ * Pure functions over the 1024 bytes of the superblock; called by volume/volume.c before the journal is
+ * replayed and again after, because a replay may bring a newer superblock.
+ */
+#include "ext4/volume/volume.h"
+
+#include <stdio.h>
+
+struct feature {
+	uint32_t bit;
+	enum x4_verdict verdict;
+	const char *why; /* for anything but read-write: a whole clause */
+};
+
+static const struct feature incompat[] = {
+	{ EXT2_FEATURE_INCOMPAT_FILETYPE, X4_SERVE_RW, NULL },
+	{ EXT3_FEATURE_INCOMPAT_RECOVER, X4_SERVE_RW, NULL },
+	{ EXT2_FEATURE_INCOMPAT_META_BG, X4_SERVE_RW, NULL },
+	{ EXT3_FEATURE_INCOMPAT_EXTENTS, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_64BIT, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_FLEX_BG, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_EA_INODE, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_CSUM_SEED, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_LARGEDIR, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_MMP, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_INLINE_DATA, X4_SERVE_RO,
+	  "small files are stored inside inodes (inline_data), which is not written" },
+	{ EXT4_FEATURE_INCOMPAT_CASEFOLD, X4_SERVE_RO, "directories may ignore case (casefold)" },
+	{ EXT4_FEATURE_INCOMPAT_ENCRYPT, X4_SERVE_RO, "files may be encrypted (encrypt)" },
+	{ EXT3_FEATURE_INCOMPAT_JOURNAL_DEV, X4_REFUSE, "this is an external journal, not a file system" },
+	{ EXT2_FEATURE_INCOMPAT_COMPRESSION, X4_REFUSE, "files may be compressed, which ext4 never supported" },
+	{ EXT4_FEATURE_INCOMPAT_DIRDATA, X4_REFUSE, "directories carry extra data (dirdata)" },
+};
+
+static const struct feature ro_compat[] = {
+	{ EXT2_FEATURE_RO_COMPAT_SPARSE_SUPER, X4_SERVE_RW, NULL },
+	{ EXT2_FEATURE_RO_COMPAT_LARGE_FILE, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_HUGE_FILE, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_GDT_CSUM, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_DIR_NLINK, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_METADATA_CSUM, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT, X4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_HAS_SNAPSHOT, X4_SERVE_RO, "it has snapshots" },
+	{ EXT4_FEATURE_RO_COMPAT_QUOTA, X4_SERVE_RO, "quotas are on, which fusedio does not keep; remove them with tune2fs -O ^quota" },
+	{ EXT4_FEATURE_RO_COMPAT_BIGALLOC, X4_SERVE_RO, "blocks are allocated in clusters (bigalloc)" },
+	{ EXT4_FEATURE_RO_COMPAT_REPLICA, X4_SERVE_RO, "it is a replica" },
+	{ EXT4_FEATURE_RO_COMPAT_READONLY, X4_SERVE_RO, "it is marked read-only; change that with tune2fs -O ^read-only" },
+	{ EXT4_FEATURE_RO_COMPAT_PROJECT, X4_SERVE_RO, "project quotas are on; remove them with tune2fs -O ^project" },
+	{ EXT4_FEATURE_RO_COMPAT_SHARED_BLOCKS, X4_SERVE_RO, "files share blocks (shared_blocks)" },
+	{ EXT4_FEATURE_RO_COMPAT_VERITY, X4_SERVE_RO, "files may be sealed (verity)" },
+};
+
+/* The worst verdict of the bits that are set; *why belongs to it. */
+static enum x4_verdict check_set(const struct feature *f, size_t nr, uint32_t set, enum x4_verdict unknown, uint32_t *ret_unknown,
+				 const char **why)
+{
+	enum x4_verdict worst = X4_SERVE_RW;
+
+	for (size_t n = 0; n < nr; n++) {
+		if (!(set & f[n].bit))
+			continue;
+		set &= ~f[n].bit;
+		if (f[n].verdict > worst) {
+			worst = f[n].verdict;
+			*why = f[n].why;
+		}
+	}
+	*ret_unknown = set;
+	if (set && unknown >= worst) {
+		worst = unknown;
+		*why = "it has features that are not known to this version";
+	}
+	return worst;
+}
+
+/* Geometry and revision: what the features do not say. */
+static const char *ro_by_shape(const struct ext2_super_block *sb)
+{
+	if (sb->s_rev_level < 1)
+		return "it has the revision 0 format of 1993; convert it with tune2fs";
+	if (sb->s_creator_os == 1)
+		return "it was made by the Hurd, whose inodes differ";
+	if (!(sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL))
+		return "it has no journal; add one with tune2fs -O has_journal";
+	if (!(sb->s_feature_incompat & EXT3_FEATURE_INCOMPAT_EXTENTS))
+		return "it has no extents (ext2 or ext3); convert it with tune2fs -O extents";
+	if (sb->s_log_block_size > 2)
+		return "its blocks are larger than 4096 bytes, which fusedio reads but does not write";
+	return NULL;
+}
+
+/*
+ * So many groups are served: 512 TiB with groups of the usual size. Each takes some 200 bytes as long
+ * as it is mounted, whatever the image really holds, and a superblock may say that it has one of 8 blocks
+ * for each page of a sparse file.
+ */
+#define GROUPS_MAX (1U << 22)
+
+static bool has_too_many_groups(const struct ext2_super_block *sb)
+{
+	uint64_t blocks = ext2fs_blocks_count((struct ext2_super_block *)sb);
+
+	return sb->s_blocks_per_group && blocks / sb->s_blocks_per_group >= GROUPS_MAX;
+}
+
+enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, char *errbuf,
+				  size_t errlen)
+{
+	const char *why_i = NULL, *why_r = NULL, *shape = ro_by_shape(sb);
+	uint32_t unknown_i = 0, unknown_r = 0;
+	enum x4_verdict i, r;
+
+	*ret_why = NULL;
+	i = check_set(incompat, ARRAY_SIZE(incompat), sb->s_feature_incompat, X4_REFUSE, &unknown_i, &why_i);
+	r = check_set(ro_compat, ARRAY_SIZE(ro_compat), sb->s_feature_ro_compat, X4_SERVE_RO, &unknown_r, &why_r);
+	if (i == X4_REFUSE && unknown_i) {
+		snprintf(errbuf, errlen, "%s: unknown incompatible features %#x: a newer fusedio or the kernel is needed", devname,
+			 unknown_i);
+		return X4_REFUSE;
+	}
+	if (i == X4_REFUSE) {
+		snprintf(errbuf, errlen, "%s: %s", devname, why_i);
+		return X4_REFUSE;
+	}
+	if ((sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL) && !sb->s_journal_inum) {
+		snprintf(errbuf, errlen, "%s: the journal is on another device: move it inside with tune2fs -O ^has_journal, then "
+			 "-O has_journal", devname);
+		return X4_REFUSE;
+	}
+	if (has_too_many_groups(sb)) {
+		snprintf(errbuf, errlen, "%s: more than %u block groups (of %u blocks): mount it with the kernel", devname,
+			 GROUPS_MAX, sb->s_blocks_per_group);
+		return X4_REFUSE;
+	}
+	if (i == X4_SERVE_RO || r == X4_SERVE_RO || shape) {
+		*ret_why = i == X4_SERVE_RO ? why_i : r == X4_SERVE_RO ? why_r : shape;
+		return X4_SERVE_RO;
+	}
+	return X4_SERVE_RW;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The ticker: a thread of the volume that does what comes round again. Every commit interval it
+ * writes lazily changed times and settles append windows; within a second it writes down errors
+ * that were found where no superblock could be written; and it keeps the extent maps within their
+ * memory (data/map_evict.c), which is all that it does on a read-only mount. Who syncs hears of what
+ * fails here.
+ */
+#include "ext4/data/map.h"
+#include "ext4/volume/volume.h"
+
+#include "base/thread.h"
+
+#define SECOND_NS 1000000000ull
+
+static void settle(struct x4_vol *v)
+{
+	if (!x4_vol_read_only(v))
+		(void)x4_windows_settle(v); /* who syncs the file hears of an error */
+	if (!v->opt.lazytime)
+		(void)x4_vol_write_times(v);
+}
+
+static void *ticker(void *arg)
+{
+	struct x4_vol *v = arg;
+	uint64_t interval = (v->opt.commit_interval_s ? v->opt.commit_interval_s : 5) * SECOND_NS;
+	uint64_t last = fdio_now_ns();
+
+	fdio_mutex_lock(&v->ticker_lock);
+	while (!v->ticker_stop) {
+		if (!v->map_wanted)
+			fdio_cond_timedwait(&v->ticker_cond, &v->ticker_lock,
+					    fdio_now_ns() + SECOND_NS);
+		v->map_wanted = false;
+		fdio_mutex_unlock(&v->ticker_lock);
+		if (v->ticker_writes && fdio_now_ns() - last >= interval) {
+			last = fdio_now_ns();
+			settle(v);
+		}
+		if (v->ticker_writes) {
+			x4_error_write(v);
+			x4_ea_settle(v);
+		}
+		(void)x4_maps_shrink(v);
+		fdio_mutex_lock(&v->ticker_lock);
+	}
+	fdio_mutex_unlock(&v->ticker_lock);
+	return NULL;
+}
+
+int x4_ticker_start(struct x4_vol *v)
+{
+	int err;
+
+	v->ticker_writes = !x4_vol_read_only(v);
+	err = thread_start(&v->ticker, "ext4-ticker", ticker, v);
+	v->ticker_on = !err;
+	return err;
+}
+
+void x4_ticker_end(struct x4_vol *v)
+{
+	if (!v->ticker_on)
+		return;
+	fdio_mutex_lock(&v->ticker_lock);
+	v->ticker_stop = true;
+	pthread_cond_broadcast(&v->ticker_cond);
+	fdio_mutex_unlock(&v->ticker_lock);
+	pthread_join(v->ticker, NULL);
+	v->ticker_on = false;
+}
