@@ -14,6 +14,15 @@
  *
  * Waiting all the same is an assertion in fdio_cond_wait and in the device's synchronous calls, and, where ranks are checked, in
  * taking a lock that may be held across I/O. Per thread; no locks.
+ *
+ * Each prototype in a header tells what its function does about this. `make check-waits` compares
+ * that with the calls (build-aux/check-waits.py), `make check-waits ARGS=--fix` sets the marks:
+ *
+ *   no mark        It never waits. Any thread may call it, in this mode or not.
+ *   FDIO_MAY_MISS  In this mode it may miss, and returns -EAGAIN then. Otherwise it may wait.
+ *   FDIO_MAY_WAIT  Otherwise it may wait. In this mode it does not, and its result does not tell
+ *                  whether it has missed: nowait_missed does, or nobody needs to know.
+ *   FDIO_BLOCKS    It may wait in this mode too, which is an assertion: never on a loop thread.
  */
 #ifndef FDIO_BASE_NOWAIT_H
 #define FDIO_BASE_NOWAIT_H
@@ -21,6 +30,10 @@
 #include "base/util.h"
 
 #include <errno.h>
+
+#define FDIO_MAY_MISS __attribute__((warn_unused_result))
+#define FDIO_MAY_WAIT
+#define FDIO_BLOCKS
 
 struct nowait {
 	bool on, missed;
@@ -41,6 +54,9 @@ int nowait_miss(void);
 static inline bool nowait_point(void) { return nowait_on() && unlikely(nowait_self.fail_at) && --nowait_self.fail_at == 0; }
 /* The result of an operation that is about to become final: -EAGAIN after a miss (N2). */
 static inline int nowait_err(int err) { return nowait_missed() ? -EAGAIN : err; }
+
+/* For the result of a function that may miss, where neither a miss nor another error matters. */
+static inline void nowait_ignore(int err) { (void)err; }
 
 /* Around what may miss without harm (N4). */
 static inline struct nowait nowait_save(void) { return nowait_self; }

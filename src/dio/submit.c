@@ -164,7 +164,7 @@ static bool may_fua(struct dio_req *r)
 	for (uint32_t at = 0; at < r->len; at += p.len)
 		if (dio_piece_at(d, i, r->pos + at, r->len - at, &p) || p.state != X4_EXT_WRITTEN || (!d->fua_multi && p.len < r->len))
 			return false;
-	return !x4_sync_tid(i, true, &tid) || jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
+	return !x4_sync_tid_noted(i, true, &tid) || jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
 }
 
 /* Walks the pieces. Zeroes holes of reads up to the second device piece, where it stops. */

@@ -642,7 +642,7 @@ void jnl_cancel(struct jnl_handle *h)
 	fdio_mutex_unlock(&j->handle_lock);
 	/* Perhaps it is cancelled because jnl_get_write met an abort that is under way: its caller must find the owner told. J10 */
 	if (!nowait_on())
-		(void)jabort_error(j);
+		nowait_ignore(jabort_error(j));
 }
 
 void jhandle_fini(struct jnl *j)

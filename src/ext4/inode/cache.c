@@ -394,7 +394,7 @@ static void evict_over(struct x4_inode *i)
 
 static void evict_now(struct x4_inode *i)
 {
-	(void)x4_evict(i);
+	nowait_ignore(x4_evict(i));
 	evict_over(i);
 }
 
@@ -584,7 +584,7 @@ void x4_icache_evict_unlinked(struct x4_vol *v)
 			list_del(&i->lru);
 			v->ilru_len--;
 		}
-		(void)x4_evict(i);
+		nowait_ignore(x4_evict(i));
 		if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
 			after_evict(i);
 	}

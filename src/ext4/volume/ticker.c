@@ -9,6 +9,7 @@
 #include "ext4/data/map.h"
 #include "ext4/volume/volume.h"
 
+#include "base/nowait.h"
 #include "base/thread.h"
 
 #define SECOND_NS 1000000000ull
@@ -18,7 +19,7 @@ static void settle(struct x4_vol *v)
 	if (!x4_vol_read_only(v))
 		(void)x4_windows_settle(v); /* who syncs the file hears of an error */
 	if (!v->opt.lazytime)
-		(void)x4_vol_write_times(v);
+		nowait_ignore(x4_vol_write_times(v));
 }
 
 static void *ticker(void *arg)

@@ -1,0 +1,479 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Which functions wait, and which miss instead when a loop thread tries them (src/base/nowait.h). Both
+follow from the call graph, which is made twice: as the program is, and as it is between nowait_begin
+and nowait_end, where nowait_on() is true and the compiler drops what is not reached. Then
+
+  FDIO_BLOCKS    stands at each prototype in a header whose function may wait in that mode too,
+  FDIO_MAY_MISS  where it misses, and returns that as an error,
+  FDIO_MAY_WAIT  where it may wait outside of that mode only, and does not return a miss,
+
+and nowhere else. What loop threads run outside of the mode must not wait at all, and what they try
+must not wait in it. Calls through pointers are followed where POINTERS says to whom, and each that is
+reached in the mode must be there.
+
+Called by `make check-waits` with the directory of the sources; CC and FLAGS come from the
+environment. A compiler that cannot write call graphs makes it skip.
+
+  make check-waits                 check
+  make check-waits ARGS=--fix      set the marks
+  make check-waits ARGS="--why F"  the calls by which function F waits and misses
+"""
+import collections
+import os
+import re
+import shlex
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True  # the sources may be read-only
+import callgraph  # noqa: E402
+
+MISS = "nowait_miss"
+# What waits: for other threads, for the device, for a time.
+PRIMITIVES = {
+    "fdio_cond_wait", "fdio_cond_timedwait", "fdio_rwlock_rdlock", "fdio_rwlock_wrlock",
+    "dev_read", "dev_write", "dev_write_many", "dev_discard",
+    "io_uring_submit_and_wait", "__io_uring_get_cqe", "pread", "pwrite", "fsync", "fdatasync",
+    "pthread_join", "sem_wait", "nanosleep", "usleep", "poll", "waitpid",
+}
+# Locks that may be held across I/O. fdio_mutex_lock on these waits; on others it is short.
+LONG_RANKS = {"RANK_X4_RENAME", "RANK_X4_MAP", "RANK_JNL_HANDLE"}
+LOCK = "fdio_mutex_lock"
+
+# Calls that are not made, or do not count. Names are those of callgraph.py.
+NEVER = {
+    ("tr_retry", "nanosleep"): "a nap of a millisecond, when the kernel has no memory for a reply",
+    ("read_inline", "x4_inline_read"): "a volume with inline data is only read: damage stops nothing",
+    ("x4_super_end", "jnl_abort"): "the superblock is in the transaction, hence in memory",
+}
+# Calls that the compiler sees and that are not made in the mode.
+NOT_IN_THE_MODE = {
+    ("get_found", "fdio_cond_wait"): "it has missed before, if the inode is being loaded",
+    ("x4_group_load", "fdio_cond_wait"): "it has missed before, if somebody else loads the bitmap",
+    ("x4_bread", "found"): "what is in memory has been read without an error",
+}
+# Who is called through pointers: by functions that are tried.
+POINTERS = {
+    "tr_reply": ["devfuse_reply", "uring_reply"],
+    "uring_reply": ["devfuse_reply"],
+    "remove_name": ["x4_unlink", "x4_rmdir"],
+    "give": ["emit"],
+    "new_inode": ["fill_dir", "fill_symlink"],
+    "evict_soon": ["reap_due"],
+    "x4_inode_free": ["inode_free"],
+    "free_chain": ["chunk_free_cb", "map_free_cb", "top_free_cb"],
+    "run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo", "feature_undo",
+                               "gop_undo"],
+    "dev_now": [],        # the device's clock, which only tests have
+    "fdio_log_emit": [],  # where the log goes
+}
+# How a function comes onto a loop thread: it is found by the name in parentheses.
+ON_LOOPS = [
+    r"{ (\w+), OPS_LOOP\b",
+    r"\.complete = (\w+)",
+    r"\bloop_post\(.*, (\w+)\);",
+    r"\bdio_io_fill\(.*, (\w+)\);",
+    r"\.handler = (\w+)",
+    r"\.forget = (\w+)",
+    r"\bdone = (\w+);",
+]
+TRIED = r"{ (\w+), OPS_TRY\b"
+# Functions that are the mode themselves.
+MODE_HEADER = "base/nowait.h"
+
+MARKS = ("FDIO_BLOCKS", "FDIO_MAY_MISS", "FDIO_MAY_WAIT")
+NO_MARK = "no mark"
+ERRORS = {"int", "ssize_t"}  # return types that carry a miss
+
+
+# ---------------------------------------------------------------- the graphs
+class Sources:
+    """The text of the files below src, read once."""
+
+    def __init__(self, src):
+        self.src, self.text = src, {}
+        for top, _, names in sorted(os.walk(os.path.join(src, "src"))):
+            for n in sorted(names):
+                if n.endswith((".c", ".h")):
+                    with open(os.path.join(top, n)) as f:
+                        self.text[os.path.join(top, n)] = f.read()
+        self.lines = {path: text.split("\n") for path, text in self.text.items()}
+
+    def line(self, path, number):
+        path = next((p for p in self.lines if os.path.realpath(p) == os.path.realpath(path)), None)
+        return self.lines[path][number - 1] if path else ""
+
+    def names(self, pattern):
+        return {m for text in self.text.values() for m in re.findall(pattern, text)}
+
+
+def long_locks(sources):
+    ranks = sources.names(r"fdio_mutex_init\(&[^,;]*?(\w+), (RANK_\w+)\)")
+    return {field for field, rank in ranks if rank in LONG_RANKS}
+
+
+def split_locks(graph, sources):
+    """Calls of fdio_mutex_lock on a lock that may be held long become calls of a primitive."""
+    fields = long_locks(sources)
+    for caller in graph.callers()[LOCK]:
+        for path, number in graph.calls[caller][LOCK]:
+            m = re.search(LOCK + r"\([^;]*?(\w+)\);", sources.line(path, number))
+            if m and m[1] in fields:
+                graph.calls[caller][f"{LOCK}({m[1]})"].add((path, number))
+
+
+def is_primitive(name):
+    return name in PRIMITIVES or name.startswith(LOCK + "(")
+
+
+def between(callees, begin, end, places):
+    """Whether one of the places lies between calls of begin and end."""
+    lines = sorted([(n, 1) for _, n in callees.get(begin, ())]
+                   + [(n, -1) for _, n in callees.get(end, ())]
+                   + [(n, 0) for _, n in places])
+    depth = 0
+    for _, step in lines:
+        depth += step
+        if not step and depth > 0:
+            return True
+    return False
+
+
+def calls_between(graph, begin, end):
+    back = graph.callers()
+    return {(f, callee) for f in back[begin] & back[end] for callee, places in graph.calls[f].items()
+            if callee not in (begin, end) and between(graph.calls[f], begin, end, places)}
+
+
+def with_pointers(graph, name):
+    """The functions of that name that call through a pointer."""
+    return [f for f in graph.find(name) if callgraph.POINTER in graph.calls[f]]
+
+
+def follow_pointers(graph, wrong):
+    for name, callees in POINTERS.items():
+        for caller in with_pointers(graph, name):
+            for c in callees:
+                if len(graph.find(c)) != 1:
+                    wrong.append(f"POINTERS: {c} must be one function, but is {graph.find(c)}")
+                for callee in graph.find(c):
+                    graph.calls[caller][callee].add(("", 0))
+
+
+def cut(graph, table, wrong):
+    for caller, callee in table:
+        try:
+            graph.cut(*graph.call(caller, callee))
+        except LookupError as err:
+            wrong.append(str(err))
+
+
+class Reach:
+    """From which functions one of the targets is reached, and by which calls."""
+
+    def __init__(self, graph, is_target, without=()):
+        back = graph.callers()
+        self.next = {f: None for f in set(back) | set(graph.calls) if is_target(f)}
+        todo = collections.deque(sorted(self.next))
+        while todo:
+            callee = todo.popleft()
+            for caller in sorted(back[callee]):
+                if caller not in self.next and (caller, callee) not in without:
+                    self.next[caller] = callee
+                    todo.append(caller)
+
+    def __contains__(self, name):
+        return name in self.next
+
+    def chain(self, name):
+        names = []
+        while name:
+            names.append(name.rsplit("/", 1)[-1])
+            name = self.next[name]
+        return " > ".join(names)
+
+
+class Program:
+    def __init__(self, src, cc, flags, tables=True):
+        self.sources, self.wrong = Sources(src), []
+        with tempfile.TemporaryDirectory() as tmp:
+            mode = os.path.join(tmp, "mode.h")
+            with open(mode, "w") as f:
+                f.write("#define nowait_on() true\n")
+            self.plain = callgraph.call_graph(src, cc, flags, tmp)
+            self.tried = callgraph.call_graph(
+                src, cc, [*flags, "-include", MODE_HEADER, "-include", mode], tmp)
+        for graph in self.plain, self.tried:
+            split_locks(graph, self.sources)
+            if tables:
+                cut(graph, NEVER, self.wrong)
+                follow_pointers(graph, self.wrong)
+        self.to_try = calls_between(self.plain, "nowait_begin", "nowait_end")
+        if tables:
+            cut(self.tried, NOT_IN_THE_MODE, self.wrong)
+        told = (calls_between(self.tried, "nowait_save", "nowait_restore")
+                | calls_between(self.tried, "nowait_begin", "nowait_end"))
+        self.blocks = Reach(self.tried, is_primitive)
+        self.misses = Reach(self.tried, lambda f: f == MISS, told)
+        self.waits = Reach(self.plain, is_primitive, self.to_try)
+        self.roots = ({f for n in self.sources.names(TRIED) for f in self.tried.find(n)}
+                      | {callee for _, callee in self.to_try})
+        self.is_tried = self.reached_from(self.roots)
+
+    def reached_from(self, roots):
+        seen, todo = set(), list(roots)
+        while todo:
+            f = todo.pop()
+            if f not in seen:
+                seen.add(f)
+                todo += self.tried.calls.get(f, ())
+        return seen
+
+    def mark(self, name, returns):
+        """The mark that the function must have, and why."""
+        if name in self.blocks:
+            return "FDIO_BLOCKS", self.blocks.chain(name)
+        if name in self.misses and (name in self.waits or name in self.is_tried):
+            return "FDIO_MAY_MISS" if returns in ERRORS else "FDIO_MAY_WAIT", self.misses.chain(name)
+        if name in self.waits:
+            return "FDIO_MAY_WAIT", self.waits.chain(name)
+        return "", "it does not wait"
+
+
+# ---------------------------------------------------------------- prototypes
+def blanked(text):
+    """Without comments, strings and directives; each character keeps its place."""
+    def blank(m):
+        return re.sub(r"[^\n]", " ", m[0])
+
+    text = re.sub(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', blank, text, flags=re.S)
+    return re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", blank, text, flags=re.M)
+
+
+Prototype = collections.namedtuple("Prototype", "path line start stop name returns mark body")
+
+DECLARED = re.compile(r"^\s*(?P<type>[A-Za-z_][\w\s]*?[\s*]+)(?P<name>[A-Za-z_]\w*)\s*\(")
+
+
+def statements(text):
+    """Start and end of everything at the top level that ends with ; or has a body."""
+    depth, start, body = 0, 0, None
+    for m in re.finditer(r"[{};]", text):
+        at = m.start()
+        if m[0] == "{":
+            body = at if depth == 0 else body
+            depth += 1
+        elif m[0] == "}":
+            depth -= 1
+            if depth == 0 and ")" in text[start:body]:
+                yield start, body, True
+                start = at + 1
+        elif depth == 0:
+            yield start, at, False
+            start = at + 1
+
+
+def prototypes(path, text):
+    text = blanked(text)
+    for start, stop, body in statements(text):
+        part = text[start:stop]
+        m = DECLARED.match(re.sub("|".join(MARKS), lambda x: " " * len(x[0]), part))
+        if not m or m["type"].split()[0] in ("typedef", "return") or "=" in part:
+            continue
+        mark = re.search("|".join(MARKS), part)
+        first = start + len(part) - len(part.lstrip())
+        returns = " ".join(w for w in m["type"].split() if w not in ("static", "inline", "extern"))
+        yield Prototype(path, text.count("\n", 0, first) + 1, first, stop, m["name"],
+                        returns, mark[0] if mark else "", body)
+
+
+def headers(program):
+    for path, text in program.sources.text.items():
+        if path.endswith(".h") and not path.endswith("/" + MODE_HEADER):
+            for p in prototypes(path, text):
+                if p.name in program.plain.defined:
+                    yield p
+
+
+# ---------------------------------------------------------------- what must hold
+def judge_marks(program):
+    for p in headers(program):
+        mark, why = program.mark(p.name, p.returns)
+        if mark != p.mark:
+            place = os.path.relpath(p.path, program.sources.src)
+            yield (f"{place}:{p.line}: {p.name} must have {mark or NO_MARK}, and has "
+                   f"{p.mark or NO_MARK}: {why}")
+
+
+def judge_loops(program):
+    plain = program.plain
+    for pattern in ON_LOOPS:
+        names = program.sources.names(pattern)
+        if not any(plain.find(n) for n in names):
+            yield f"ON_LOOPS: no function is found by {pattern}"
+        for f in sorted(f for n in names for f in plain.find(n)):
+            if f in program.waits:
+                yield f"{f} runs on a loop thread and waits: {program.waits.chain(f)}"
+
+
+def judge_tried(program):
+    for f in sorted(program.roots):
+        if f in program.blocks:
+            yield f"{f} is tried on a loop thread and waits: {program.blocks.chain(f)}"
+    known = {f for n in POINTERS for f in with_pointers(program.tried, n)}
+    for f in sorted(program.is_tried - known):
+        if callgraph.POINTER in program.tried.calls.get(f, ()):
+            yield f"{f} is tried on a loop thread and calls through a pointer: say in POINTERS whom"
+
+
+# ---------------------------------------------------------------- setting the marks
+COLUMNS = 100
+
+
+def columns(line):
+    return len(line.expandtabs(8))
+
+
+def with_mark(text, p, mark):
+    """text with p's mark replaced."""
+    part = re.sub(r"\s*\b(?:%s)\b" % "|".join(MARKS), "", text[p.start:p.stop])
+    if mark and p.body:
+        part = re.sub(r"^((?:static |inline |extern )*)", r"\1" + mark + " ", part)
+    elif mark:
+        last = (text[:p.start] + part).rsplit("\n", 1)[-1]
+        gap = " " if columns(f"{last} {mark};") <= COLUMNS else "\n\t"
+        part += gap + mark
+    return text[:p.start] + part + text[p.stop:]
+
+
+def with_include(text):
+    if f'"{MODE_HEADER}"' in text:
+        return text
+    line = f'#include "{MODE_HEADER}"\n'
+    own = list(re.finditer(r'^#include "[^"]*"\n', text, flags=re.M))
+    before = [m for m in own if m[0] < line]
+    if own:
+        at = before[-1].end() if before else own[0].start()
+        return text[:at] + line + text[at:]
+    guard = re.search(r"^#define \w+_H\n", text, flags=re.M)
+    return text[:guard.end()] + "\n" + line + text[guard.end():]
+
+
+def fix(program):
+    by_path, count = collections.defaultdict(list), 0
+    for p in headers(program):
+        mark, _ = program.mark(p.name, p.returns)
+        if mark != p.mark:
+            by_path[p.path].append((p, mark))
+    for path, marks in by_path.items():
+        text = program.sources.text[path]
+        for p, mark in sorted(marks, key=lambda m: -m[0].start):
+            text = with_mark(text, p, mark)
+            count += 1
+        if any(m in text for m in MARKS):
+            text = with_include(text)
+        with open(path, "w") as f:
+            f.write(text)
+    print(f"{count} marks set in {len(by_path)} headers")
+
+
+# ---------------------------------------------------------------- the test of the test
+SELF = {
+    "src/base/nowait.h": """
+#pragma once
+#define FDIO_BLOCKS
+#define FDIO_MAY_MISS
+#define FDIO_MAY_WAIT
+typedef _Bool bool;
+#define true 1
+static inline bool nowait_on(void) { return 0; }
+int nowait_miss(void);
+""",
+    "src/a.h": """#define A_H
+int cond(void) FDIO_BLOCKS;
+int read_block(int n) FDIO_MAY_MISS;
+int right(int n) FDIO_MAY_MISS;
+int missing(int n);
+int wrong(int n) FDIO_BLOCKS;
+void waits(int n) FDIO_MAY_WAIT;
+int never(int n) FDIO_MAY_MISS;
+static inline FDIO_MAY_MISS int in_line(int n) { return read_block(n); }
+""",
+    "src/a.c": """
+#include "base/nowait.h"
+#include "a.h"
+int fdio_cond_wait(void);
+int cond(void) { return fdio_cond_wait(); }
+int read_block(int n) { if (nowait_on()) return nowait_miss(); return cond(); }
+int right(int n) { return in_line(n); }
+int missing(int n) { return right(n); }
+int wrong(int n) { return n ? right(n) : 0; }
+void waits(int n) { if (!nowait_on()) cond(); }
+int never(int n) { return n; }
+""",
+}
+SELF_WRONG = [
+    "src/a.h:5: missing must have FDIO_MAY_MISS, and has no mark: "
+    "missing > right > in_line > read_block > nowait_miss",
+    "src/a.h:6: wrong must have FDIO_MAY_MISS, and has FDIO_BLOCKS: "
+    "wrong > right > in_line > read_block > nowait_miss",
+    "src/a.h:8: never must have no mark, and has FDIO_MAY_MISS: it does not wait",
+]
+
+
+def self_test(cc):
+    """Lines of what is wrong with this program."""
+    with tempfile.TemporaryDirectory() as tmp:
+        for path, text in SELF.items():
+            os.makedirs(os.path.dirname(os.path.join(tmp, path)), exist_ok=True)
+            with open(os.path.join(tmp, path), "w") as f:
+                f.write(text)
+        flags = ["-I", os.path.join(tmp, "src")]
+        found = list(judge_marks(Program(tmp, cc, flags, tables=False)))
+        if found != SELF_WRONG:
+            return ["self test: found " + "; ".join(found)]
+        sys.stdout, out = open(os.devnull, "w"), sys.stdout
+        fix(Program(tmp, cc, flags, tables=False))
+        sys.stdout = out
+        left = list(judge_marks(Program(tmp, cc, flags, tables=False)))
+        return ["self test: left by --fix: " + "; ".join(left)] if left else []
+
+
+def main():
+    src, cc = sys.argv[1], shlex.split(os.environ.get("CC", "gcc"))
+    flags = shlex.split(os.environ.get("FLAGS", ""))
+    with tempfile.TemporaryDirectory() as tmp:
+        if not callgraph.can_write_graphs(cc, tmp):
+            print("check-waits: the compiler does not know -fcallgraph-info (gcc 10 does)")
+            callgraph.totals("check-waits", 0, 0, 1)
+            return 0
+    wrong = self_test(cc)
+    try:
+        program = Program(src, cc, flags)
+    except RuntimeError as err:
+        sys.exit(f"check-waits: {err}")
+    if sys.argv[2:] == ["--fix"]:
+        return fix(program)
+    if sys.argv[2:3] == ["--why"]:
+        return why(program, sys.argv[3])
+    wrong += [*program.wrong, *judge_marks(program), *judge_loops(program), *judge_tried(program)]
+    for w in wrong:
+        print("not ok", w)
+    if any(" must have " in w for w in wrong):
+        print("make check-waits ARGS=--fix sets the marks")
+    callgraph.totals("check-waits", len(list(headers(program))), len(wrong), 0)
+    return 1 if wrong else 0
+
+
+def why(program, name):
+    for f in program.plain.find(name):
+        for what in "blocks", "misses", "waits":
+            reach = getattr(program, what)
+            print(f"{what}: {reach.chain(f) if f in reach else 'no'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
