@@ -5,6 +5,8 @@
  */
 #include "command/options.h"
 
+#include "base/log.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
@@ -217,14 +219,26 @@ void options_defaults(struct options *o, bool root)
 	o->poll = -1;
 	o->workers = 8;
 	o->drain_timeout = 30;
-	o->log = 2;
+	o->log = OPT_LOG_INFO;
 	o->acl = 1;
 	o->parallel_dio = 1;
 	o->user_xattr = 1;
 	o->resuid = o->resgid = -1;
 #ifdef FDIO_SANITIZED
-	o->sandbox = 1; /* off: sanitizers open files and start programs to report what they find */
+	o->sandbox = OPT_SANDBOX_OFF; /* sanitizers open files and start programs to report what they find */
 #endif
+}
+
+int options_log_level(const struct options *o)
+{
+	static const int levels[] = {
+		[OPT_LOG_ERR] = FDIO_LOG_ERR,
+		[OPT_LOG_WARNING] = FDIO_LOG_WARN,
+		[OPT_LOG_INFO] = FDIO_LOG_INFO,
+		[OPT_LOG_DEBUG] = FDIO_LOG_DEBUG,
+	};
+
+	return levels[o->log];
 }
 
 void options_free(struct options *o) { free(o->fsname); }
@@ -326,7 +340,7 @@ int options_parse(int argc, char **argv, struct options *o, char *errbuf, size_t
 	if (o->norecovery)
 		o->read_only = 1;
 	if (o->debug && !o->log_given)
-		o->log = 3;
+		o->log = OPT_LOG_DEBUG;
 	return 0;
 }
 
@@ -383,6 +397,6 @@ void options_mount_list(const struct options *o, bool root, char *out, size_t ca
 	if (root)
 		n += snprintf(out + n, cap - (size_t)n, ",%s,%s", o->nosuid ? "nosuid" : "suid", o->nodev ? "nodev" : "dev");
 	snprintf(out + n, cap - (size_t)n, "%s%s%s%s%s", o->noexec ? ",noexec" : "", o->sync ? ",sync" : "",
-		 o->dirsync ? ",dirsync" : "", o->atime == 1 ? ",noatime" : "",
+		 o->dirsync ? ",dirsync" : "", o->atime == OPT_ATIME_NO ? ",noatime" : "",
 		 o->allow_other ? ",allow_other" : "");
 }

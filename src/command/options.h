@@ -10,7 +10,17 @@
 /* Exit status, as mount(8) documents it. */
 enum { EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
 
+/*
+ * What the fields of ENUM options hold: the position of the value in the table's list. atime is
+ * set by flags. Where a room has an enum of its own for it, assemble.c and serve.c assert that the
+ * numbers are the same.
+ */
 enum { OPT_DIO_STRICT = 0, OPT_DIO_RELAXED };
+enum { OPT_ERRORS_DEFAULT = 0, OPT_ERRORS_CONTINUE, OPT_ERRORS_REMOUNT_RO, OPT_ERRORS_PANIC };
+enum { OPT_SANDBOX_ON = 0, OPT_SANDBOX_OFF, OPT_SANDBOX_LOG };
+enum { OPT_TRANSPORT_AUTO = 0, OPT_TRANSPORT_URING, OPT_TRANSPORT_DEVFUSE };
+enum { OPT_LOG_ERR = 0, OPT_LOG_WARNING, OPT_LOG_INFO, OPT_LOG_DEBUG };
+enum { OPT_ATIME_RELATIVE = 0, OPT_ATIME_NO, OPT_ATIME_STRICT };
 
 struct options {
 	const char *device, *mountpoint;
@@ -39,6 +49,8 @@ int options_parse_list(struct options *o, const char *list, bool sloppy, char *e
 void options_defaults(struct options *o, bool root);
 void options_free(struct options *o);
 void options_help(FILE *f);
+/* The level of the log that o->log stands for, enum fdio_log_level. */
+int options_log_level(const struct options *o);
 /*
  * One option that somebody else than the command line, which goes first, asks for; what may not be
  * set so has no effect. TAKEN: set, noted in asked. LEFT: nothing is to be done. NOT: it cannot be

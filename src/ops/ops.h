@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The FUSE operations: what stands between the transport and the file system. main makes one struct ops a
- * mount, gives ops_handle and ops_forget to the transport and ops_inval to the direct-I/O engine.
+ * The FUSE operations: what stands between the transport and the file system. The command makes one struct ops a
+ * mount (command/assemble.c), gives ops_handle and ops_forget to the transport and ops_inval to the direct-I/O engine.
  *
  * Node ids: the root is 1, every other inode's node id is its number. Each entry reply takes one inode
  * reference, FORGET drops them.
@@ -35,9 +35,9 @@ void ops_set_dio(struct ops *o, struct dio *d);
 void ops_set_tr(struct ops *o, struct tr *t);
 /* tr_config.slot_size */
 size_t ops_req_size(void);
-/* tr_config.handler; arg is the struct ops. Loop thread, never blocks. */
+/* tr_server.handle; arg is the struct ops. Loop thread, never blocks. */
 void ops_handle(struct tr_req *r, void *arg);
-/* tr_config.forget. Any thread, never blocks. */
+/* tr_server.forget; arg is the struct ops. Any thread, never blocks. */
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup);
 /* dio_config.inval; arg is the struct ops. Any thread, never blocks. */
 void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *));

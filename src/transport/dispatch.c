@@ -78,7 +78,7 @@ static void forget_batch(struct tr_req *r)
 		struct fuse_forget_one one;
 
 		memcpy(&one, r->in.data + i * sizeof(one), sizeof(one));
-		r->tr->cfg.forget(r->tr->cfg.arg, one.nodeid, one.nlookup);
+		r->tr->server.forget(r->tr->server.arg, one.nodeid, one.nlookup);
 	}
 }
 
@@ -93,7 +93,7 @@ static void take_unanswered(struct tr_req *r)
 	struct tr *t = r->tr;
 
 	if (r->in.h.opcode == FUSE_FORGET)
-		t->cfg.forget(t->cfg.arg, r->in.h.nodeid, ((const struct fuse_forget_in *)r->in.arg)->nlookup);
+		t->server.forget(t->server.arg, r->in.h.nodeid, ((const struct fuse_forget_in *)r->in.arg)->nlookup);
 	else if (r->in.h.opcode == FUSE_BATCH_FORGET)
 		forget_batch(r);
 }
@@ -139,6 +139,6 @@ void tr_dispatch(struct tr_req *r, int err)
 	}
 	struct tr_queue *q = tr_queue_of(r); /* r may be in use again afterwards */
 	__atomic_store_n(&q->handling, true, __ATOMIC_RELAXED); /* D4 */
-	t->cfg.handler(r, t->cfg.arg);
+	t->server.handle(r, t->server.arg);
 	__atomic_store_n(&q->handling, false, __ATOMIC_RELEASE);
 }

@@ -62,6 +62,8 @@ nomem:
 
 int tr_mount(struct tr *t, char *errbuf, size_t errlen) { return tr_mount_libfuse(t, errbuf, errlen); }
 
+void tr_set_server(struct tr *t, const struct tr_server *server) { t->server = *server; }
+
 const struct tr_conn *tr_conn(const struct tr *t) { return &t->conn; }
 
 unsigned tr_loop_slots(const struct tr *t, unsigned loop) { return t->queues[loop].nr_slots; }

@@ -41,6 +41,17 @@ struct tr_req {
 
 enum tr_transport { TR_TRANSPORT_AUTO = 0, TR_TRANSPORT_URING, TR_TRANSPORT_DEVFUSE };
 
+/*
+ * Who serves the requests. handle: one request, on its loop's thread; must not block; whoever it
+ * leaves the request to calls exactly one tr_reply*. forget: FORGET, which is never answered and may
+ * come in thousands; on the control or a loop thread; must not block.
+ */
+struct tr_server {
+	void (*handle)(struct tr_req *r, void *arg);
+	void (*forget)(void *arg, uint64_t nodeid, uint64_t nlookup);
+	void *arg;
+};
+
 struct tr_config {
 	const char *source;        /* shown in /proc/mounts, as the user gave it */
 	const char *mountpoint;
@@ -53,7 +64,6 @@ struct tr_config {
 	unsigned max_background;   /* 0: 4096 */
 	size_t slot_size;          /* bytes of the struct that embeds tr_req first */
 	bool posix_acl, parallel_dio, export_handles;
-	void (*handler)(struct tr_req *r, void *arg);
 	/*
 	 * Unmounts what was mounted on mountpoint, which needs a privilege that the daemon gives up: 0 or -errno, -EPERM if only lazy
 	 * is possible, -EINVAL if it is not mounted any more, -EEXIST if another mount covers it.
@@ -65,8 +75,6 @@ struct tr_config {
 	/* DESTROY (fuseblk umount) or the channel ended (umount, abort): called once, on the control thread; returns when everything
 	 * is written. */
 	void (*destroy)(void *arg, bool aborted);
-	/* FORGET: never answered, may come in thousands; on the control or a loop thread; must not block. */
-	void (*forget)(void *arg, uint64_t nodeid, uint64_t nlookup);
 	void *arg;
 };
 
@@ -74,7 +82,12 @@ struct tr_config {
 int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t errlen);
 /* mount(2) or fusermount3; -ENODEV: the kernel has no FUSE. The kernel's INIT is not answered before tr_start. */
 int tr_mount(struct tr *t, char *errbuf, size_t errlen);
-/* Starts the control thread, answers INIT, opens the clones, arms the slots on the running loops. */
+/* Before tr_start. The server outlives the connection. */
+void tr_set_server(struct tr *t, const struct tr_server *server);
+/*
+ * Answers INIT, opens the channel's clones of the connection, starts the control thread, and has
+ * the running loops arm their slots. Main thread; waits at most ten seconds for INIT. -errno.
+ */
 int tr_start(struct tr *t, char *errbuf, size_t errlen);
 /* Asks for an end as umount would (SIGTERM): unmounts lazily if busy. Any thread. */
 void tr_unmount(struct tr *t);

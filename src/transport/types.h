@@ -72,6 +72,7 @@ enum tr_end { TR_RUNNING = 0, TR_DESTROY, TR_GONE, TR_ABORTED };
 
 struct tr {
 	struct tr_config cfg;
+	struct tr_server server;
 	char *source, *mountpoint, *mount_opts;
 	struct fuse_session *se;
 	int fd;                    /* the session's /dev/fuse, -1 when not mounted */

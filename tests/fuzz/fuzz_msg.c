@@ -407,9 +407,7 @@ static void slots_new(struct world *w, size_t slot_size)
 	struct tr *t = &w->tr;
 
 	t->cfg.slot_size = slot_size;
-	t->cfg.handler = ops_handle;
-	t->cfg.forget = ops_forget;
-	t->cfg.arg = w->ops;
+	tr_set_server(t, &(struct tr_server){ .handle = ops_handle, .forget = ops_forget, .arg = w->ops });
 	t->fd = -1;
 	t->chan = &chan;
 	t->nr_queues = 1;

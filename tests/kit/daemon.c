@@ -470,8 +470,8 @@ static void open_transport(struct fake_kernel *k, const struct fk_options *o)
 {
 	struct tr_config tc = {
 		.source = "fake", .mountpoint = "/", .loops = k->loops, .queue_depth = FK_REQUESTS, .transport = TR_TRANSPORT_DEVFUSE,
-		.slot_size = ops_req_size(), .posix_acl = true, .parallel_dio = o->parallel_dio, .handler = on_request, .umount = no_umount,
-		.destroy = on_destroy, .forget = on_forget, .arg = k,
+		.slot_size = ops_req_size(), .posix_acl = true, .parallel_dio = o->parallel_dio, .umount = no_umount,
+		.destroy = on_destroy, .arg = k,
 	};
 	char err[256] = "";
 	int fds[2];
@@ -481,6 +481,7 @@ static void open_transport(struct fake_kernel *k, const struct fk_options *o)
 	k->tr->fd = fds[0];
 	k->notify_fd = fds[1];
 	ops_set_tr(k->ops, k->tr);
+	tr_set_server(k->tr, &(struct tr_server){ .handle = on_request, .forget = on_forget, .arg = k });
 	ck_assert_int_eq(loop_set_start(k->loops), 0);
 	ck_assert_msg(!tr_start(k->tr, err, sizeof(err)), "%s", err);
 }

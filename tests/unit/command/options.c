@@ -77,7 +77,7 @@ START_TEST(own_grammar)
 	ck_assert_int_eq(o.commit, 7);
 	/* the device first and options after, as mount.fuse calls it */
 	ck_assert_int_eq(parse(&o, "/usr/sbin/fusedio", "/dev/x", "/mnt", "-o", "rw,noatime", NULL), 0);
-	ck_assert_int_eq(o.atime, 1);
+	ck_assert_int_eq(o.atime, OPT_ATIME_NO);
 	ck_assert_int_eq(parse(&o, "fusedio", "-d", "a", "b", NULL), 0);
 	ck_assert(o.foreground);
 	ck_assert_int_eq(o.log, 3);
@@ -96,6 +96,40 @@ START_TEST(helper_grammar)
 	ck_assert_int_eq(o.read_only, 1);
 	/* sloppy does not excuse what is known to be a lie */
 	ck_assert_int_eq(parse(&o, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "nobarrier", NULL), EXIT_USAGE);
+}
+END_TEST
+
+/* Names of options.h and positions in options.def. */
+START_TEST(values_have_their_names)
+{
+	static const struct { const char *option; size_t field; int value; } known[] = {
+		{ "dio=strict", offsetof(struct options, dio), OPT_DIO_STRICT },
+		{ "dio=relaxed", offsetof(struct options, dio), OPT_DIO_RELAXED },
+		{ "errors=default", offsetof(struct options, errors), OPT_ERRORS_DEFAULT },
+		{ "errors=continue", offsetof(struct options, errors), OPT_ERRORS_CONTINUE },
+		{ "errors=remount-ro", offsetof(struct options, errors), OPT_ERRORS_REMOUNT_RO },
+		{ "errors=panic", offsetof(struct options, errors), OPT_ERRORS_PANIC },
+		{ "sandbox=on", offsetof(struct options, sandbox), OPT_SANDBOX_ON },
+		{ "sandbox=off", offsetof(struct options, sandbox), OPT_SANDBOX_OFF },
+		{ "sandbox=log", offsetof(struct options, sandbox), OPT_SANDBOX_LOG },
+		{ "transport=auto", offsetof(struct options, transport), OPT_TRANSPORT_AUTO },
+		{ "transport=uring", offsetof(struct options, transport), OPT_TRANSPORT_URING },
+		{ "transport=devfuse", offsetof(struct options, transport), OPT_TRANSPORT_DEVFUSE },
+		{ "log=err", offsetof(struct options, log), OPT_LOG_ERR },
+		{ "log=warning", offsetof(struct options, log), OPT_LOG_WARNING },
+		{ "log=info", offsetof(struct options, log), OPT_LOG_INFO },
+		{ "log=debug", offsetof(struct options, log), OPT_LOG_DEBUG },
+		{ "relatime", offsetof(struct options, atime), OPT_ATIME_RELATIVE },
+		{ "noatime", offsetof(struct options, atime), OPT_ATIME_NO },
+		{ "strictatime", offsetof(struct options, atime), OPT_ATIME_STRICT },
+	};
+	struct options o;
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+		options_defaults(&o, true);
+		ck_assert_int_eq(list(&o, known[i].option), 0);
+		ck_assert_int_eq(*(int *)((char *)&o + known[i].field), known[i].value);
+	}
 }
 END_TEST
 
@@ -136,7 +170,7 @@ START_TEST(values)
 	ck_assert_int_eq(list(&o, "commit=300,dio=relaxed,errors=remount-ro,,log=err,fsname=a\\,b"), 0);
 	ck_assert_int_eq(o.commit, 300);
 	ck_assert_int_eq(o.dio, OPT_DIO_RELAXED);
-	ck_assert_int_eq(o.errors, 2);
+	ck_assert_int_eq(o.errors, OPT_ERRORS_REMOUNT_RO);
 	ck_assert_int_eq(o.log, 0);
 	ck_assert_str_eq(o.fsname, "a,b");
 	options_free(&o);
@@ -291,6 +325,7 @@ int main(void)
 	tcase_add_test(tc, names_the_wrong_word);
 	tcase_add_test(tc, own_grammar);
 	tcase_add_test(tc, helper_grammar);
+	tcase_add_test(tc, values_have_their_names);
 	tcase_add_test(tc, usage_errors);
 	tcase_add_test(tc, values);
 	tcase_add_test(tc, every_option);

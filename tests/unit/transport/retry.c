@@ -292,7 +292,7 @@ START_TEST(errors_that_the_protocol_does_not_know)
 	static const int sent[] = { -ENOENT, -511, -EIO, -EIO, -EIO };
 	struct fuse_out_header oh;
 
-	t.cfg.handler = serve;
+	t.server.handle = serve;
 	for (unsigned k = 0; k < ARRAY_SIZE(given); k++) {
 		served_with = given[k];
 		from_kernel(FUSE_STATFS, NULL, 0);
@@ -318,7 +318,7 @@ START_TEST(each_of_a_batch_is_forgotten)
 		.one = { { .nodeid = 11, .nlookup = 1 }, { .nodeid = 12, .nlookup = 5 }, { .nodeid = 13, .nlookup = 2 } },
 	};
 
-	t.cfg.forget = forget;
+	t.server.forget = forget;
 	for (unsigned n = 1; n <= 3; n++) {
 		nr_forgotten = 0;
 		m.in.count = n;
@@ -356,7 +356,7 @@ static void reply_on_the_ring(uint64_t commit_id)
 static void start_ring(void)
 {
 	t.chan = &tr_chan_uring;
-	t.cfg.handler = serve;
+	t.server.handle = serve;
 	ck_assert_int_eq(tr_chan_uring.open(&t), 0);
 	ck_assert_uint_eq(q->nr_ring, 1);
 	tr_chan_uring.arm(q);
