@@ -3,13 +3,13 @@
  * Trying without waiting. A loop thread may run an operation that could have to wait: between nowait_begin and nowait_end
  * whatever would wait fails with -EAGAIN instead, and the operation is done again by a worker.
  *
- * N1 What would wait calls nowait_miss: a block that is not in memory, a lock that may be held across I/O and is taken
+ * NOWAIT-1 What would wait calls nowait_miss: a block that is not in memory, a lock that may be held across I/O and is taken
  *    (fdio_mutex_enter and its like in lock.h), a condition, room in the log. So does what would take long, and damage
  *    (x4_corrupt), so that it is told once and by a thread that may write it down.
- * N2 A miss sticks. Whoever takes an error for something else on the way changes nothing: a handle does not end well after a
+ * NOWAIT-2 A miss sticks. Whoever takes an error for something else on the way changes nothing: a handle does not end well after a
  *    miss (nowait_err), and no answer is given.
- * N3 An operation that has missed leaves nothing behind: its handle is cancelled, its references are dropped.
- * N4 After its handle has ended well an operation does not miss any more. What is only an advantage afterwards (nowait_save,
+ * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, its references are dropped.
+ * NOWAIT-4 After its handle has ended well an operation does not miss any more. What is only an advantage afterwards (nowait_save,
  *    nowait_restore) or can be left to somebody else is done so.
  *
  * Waiting all the same is an assertion in fdio_cond_wait and in the device's synchronous calls, and, where ranks are checked, in
@@ -37,7 +37,7 @@
 
 struct nowait {
 	bool on, missed;
-	bool done;        /* a handle has ended well since nowait_begin: N4 */
+	bool done;        /* a handle has ended well since nowait_begin: NOWAIT-4 */
 	unsigned fail_at; /* tests: the so many-th place from now that might wait does; 0: none */
 };
 extern __thread struct nowait nowait_self;
@@ -52,13 +52,13 @@ bool nowait_end(void);
 int nowait_miss(void);
 /* Called at each place that might wait: true if it must be taken for one that would. Only tests make it so. */
 static inline bool nowait_point(void) { return nowait_on() && unlikely(nowait_self.fail_at) && --nowait_self.fail_at == 0; }
-/* The result of an operation that is about to become final: -EAGAIN after a miss (N2). */
+/* The result of an operation that is about to become final: -EAGAIN after a miss (NOWAIT-2). */
 static inline int nowait_err(int err) { return nowait_missed() ? -EAGAIN : err; }
 
 /* For the result of a function that may miss, where neither a miss nor another error matters. */
 static inline void nowait_ignore(int err) { (void)err; }
 
-/* Around what may miss without harm (N4). */
+/* Around what may miss without harm (NOWAIT-4). */
 static inline struct nowait nowait_save(void) { return nowait_self; }
 static inline void nowait_restore(struct nowait saved)
 {

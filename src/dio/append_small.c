@@ -2,17 +2,17 @@
 /*
  * Small files without a worker: a write at the end of a file whose blocks are not there yet, all of it on the loop thread. Blocks are
  * reserved in the mode of nowait.h, the data goes to the device on the loop's ring, and when it is there the extent is inserted
- * and the size moves, in one handle, again in that mode (D4: the same steps in the same order as in slow.c).
+ * and the size moves, in one handle, again in that mode (DIO-4: the same steps in the same order as in slow.c).
  *
  * Only what is simple: one run of new blocks with nothing mapped behind it, and before it at most the rest of the block that holds the
  * end of the file, from a sector's boundary. What is behind the data in its last block is zeroed in the caller's buffer and
  * written with it. No append window; streams of whole blocks are left to the slow path, which opens one.
  *
- * G1 From the reservation to the end the request is counted in the gate as a write, which keeps out whoever moves the size or maps
+ * GROW-1 From the reservation to the end the request is counted in the gate as a write, which keeps out whoever moves the size or maps
  *    blocks behind it (they close the gate first), and `growing` of the inode keeps out a second request like this.
- * G2 Whatever cannot be done without waiting, at either end, gives everything back and takes the slow path from the beginning: what
+ * GROW-2 Whatever cannot be done without waiting, at either end, gives everything back and takes the slow path from the beginning: what
  *    was written lies in free blocks, or behind the end of the file, where nobody trusts it.
- * G3 The inode lock is held while blocks are looked for and while they are inserted, not in between: see G1.
+ * GROW-3 The inode lock is held while blocks are looked for and while they are inserted, not in between: see GROW-1.
  */
 #include "base/nowait.h"
 #include "dio/types.h"
@@ -89,7 +89,7 @@ static int reserve(struct dio_req *r)
 	return !err && (r->resv.nr != 1 || r->resv.ext[0].len != n) ? -EAGAIN : err;
 }
 
-/* G3 */
+/* GROW-3 */
 static int prepare(struct dio_req *r)
 {
 	struct x4_inode *i = r->file->inode;
@@ -205,7 +205,7 @@ static void piece_done(struct dev_io *io)
 	err = publish(r);
 	missed = nowait_end();
 	let_go(r);
-	if (unlikely(missed || err)) { /* G2; what is wrong is told by the slow path */
+	if (unlikely(missed || err)) { /* GROW-2; what is wrong is told by the slow path */
 		fdio_count(CTR_dio_grow_again);
 		r->direct_len = r->nr_done = 0;
 		dio_req_slow(r);

@@ -2,7 +2,7 @@
 /*
  * Requests of several pieces. The first piece uses the request's embedded dev_io, the others segments from
  * the pool. refs counts the pieces in flight plus one for the splitter, and is set before the first piece
- * is submitted (D2). Completions come in any order and, in tests, on any thread: the count is atomic, the
+ * is submitted (DIO-2). Completions come in any order and, in tests, on any thread: the count is atomic, the
  * first error stays, and whoever takes the count to 0 finishes. After an error no further piece is sent.
  * Only the holder of the splitter's reference touches nr_done (the next byte to split) and direct_len; it
  * passes to another thread with the request when that waits for a segment.

@@ -6,8 +6,8 @@
  *
  * A write: kill privileges; close the gate for writes if part of a sector changes; inode lock, exclusive
  * if the file grows, shared otherwise; block range lock; reserve blocks for all holes (ENOSPC here, with
- * nothing changed); data; then extents and size in one step (D4); unlock, and only then what follows a
- * write (D3). An error before publishing leaves the extents as they were: blocks that were reserved are
+ * nothing changed); data; then extents and size in one step (DIO-4); unlock, and only then what follows a
+ * write (DIO-3). An error before publishing leaves the extents as they were: blocks that were reserved are
  * given back, unwritten ones stay unwritten, so whatever was written to them stays unreachable.
  */
 #include "base/log.h"

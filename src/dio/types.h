@@ -17,12 +17,12 @@
  * A request that is queued or submitted belongs to whoever completes it: nobody touches it after handing it on.
  *
  * Invariants
- *   D1  done runs exactly once, and the in-flight count of the gate is left before.
- *   D2  the count of a multi request is set up before its first segment is submitted; the splitter holds one.
- *   D3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
- *   D4  extents and size are published after the data they cover completed (appends: in the order of the file).
- *   D5  a byte is sent to the device at most once for one request (resent: what a short transfer left, an append
- *       behind one that failed, and G2 in append_small.c).
+ *   DIO-1  done runs exactly once, and the in-flight count of the gate is left before.
+ *   DIO-2  the count of a multi request is set up before its first segment is submitted; the splitter holds one.
+ *   DIO-3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
+ *   DIO-4  extents and size are published after the data they cover completed (appends: in the order of the file).
+ *   DIO-5  a byte is sent to the device at most once for one request (resent: what a short transfer left, an append
+ *       behind one that failed, and GROW-2 in append_small.c).
  */
 #ifndef FDIO_DIO_TYPES_H
 #define FDIO_DIO_TYPES_H

@@ -291,7 +291,7 @@ static inline enum x4_asks x4_asks(bool root) { return root ? X4_ASKS_ROOT : X4_
 /* Blocks for metadata, or for data inside one handle: marked on disk in h. goal 0: near the inode. *ret_n <= n, >= 1. Who asks
  * was said to x4_meta_reserve; what has set nothing aside is metadata that must not fail (X4_ASKS_SYSTEM). */
 int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n);
-/* Frees in h: bitmap in this transaction, reusable only once it is durable (rule J-free), discarded then if discard is on.
+/* Frees in h: bitmap in this transaction, reusable only once it is durable (JOURNAL-8), discarded then if discard is on.
  * metadata: the blocks were journalled, so jnl_forget is called for them. Undone on cancel. */
 int x4_bfree(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n, bool metadata);
 /* Credits for freeing n extents (bitmap blocks touched). */

@@ -6,10 +6,10 @@
  * cannot overtake each other.
  *
  * A block on a list is the newest committed image of it. If it is also in the running or the closing
- * transaction, or forgotten by one, it must not be written (J6): its next commit moves it to a younger
+ * transaction, or forgotten by one, it must not be written (JOURNAL-6): its next commit moves it to a younger
  * list, or drops it, by itself. If nothing else is left in the oldest transaction, a commit is forced.
  *
- * Implements J6, J7 and J11's first half. A failed home write aborts the journal; the log still holds
+ * Implements JOURNAL-6, JOURNAL-7 and JOURNAL-11's first half. A failed home write aborts the journal; the log still holds
  * the images, so the next mount replays them.
  */
 #include "base/counters.h"
@@ -71,7 +71,7 @@ bool jcheckpoint_due(const struct jnl *j)
 	return j->space_waiters || avail < j->log.len / 2 || j->nr_cp > j->max_bufs / 2;
 }
 
-/* State lock held (J6). */
+/* State lock held (JOURNAL-6). */
 static bool may_go_home(const struct jbuf *b)
 {
 	return !b->txn && !b->committing && !b->forget_cnt;
@@ -172,7 +172,7 @@ static void items_done(struct jnl *j, unsigned n, bool written)
 	fdio_mutex_unlock(&j->state);
 }
 
-/* J7. Frees the log space of the oldest transactions that are completely home. Returns -errno, or how many. */
+/* JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns -errno, or how many. */
 static int move_tail(struct jnl *j)
 {
 	struct jtxn *t, *tmp, *last = NULL;

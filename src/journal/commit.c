@@ -6,9 +6,9 @@
  * the next (group commit).
  *
  * Closing takes handle_lock, so no handle is open; the seal callback runs inside a last handle. From
- * then on handles run again beside the writing (J2 makes that safe).
+ * then on handles run again beside the writing (JOURNAL-2 makes that safe).
  *
- * Implements J2, J4, J5, J8 and J9. Any failed write or flush aborts the journal: the transaction stays
+ * Implements JOURNAL-2, JOURNAL-4, JOURNAL-5, JOURNAL-8 and JOURNAL-9. Any failed write or flush aborts the journal: the transaction stays
  * in memory, its callbacks and waiters get -EIO.
  */
 #include "base/counters.h"
@@ -37,7 +37,7 @@ static unsigned seal_credits(struct jnl *j, struct jtxn *t)
 
 	avail = avail > fixed ? avail - fixed : 0;
 	avail -= avail / (j->log.tags_per_desc + 1) + 1;
-	FDIO_ASSERT(avail >= t->nr); /* J3 */
+	FDIO_ASSERT(avail >= t->nr); /* JOURNAL-3 */
 	return FDIO_MIN(avail, j->limit) - t->nr;
 }
 
@@ -55,7 +55,7 @@ static void seal(struct jnl *j, struct jtxn *t)
 	jhandle_done(j);
 }
 
-/* State lock held, no handle open: the transaction gets its place in the log (J3, J9). */
+/* State lock held, no handle open: the transaction gets its place in the log (JOURNAL-3, JOURNAL-9). */
 static void make_committing(struct jnl *j, struct jtxn *t)
 {
 	struct jlog *l = &j->log;
@@ -63,7 +63,7 @@ static void make_committing(struct jnl *j, struct jtxn *t)
 	FDIO_ASSERT(!j->committing && t->tid == j->head_tid);
 	t->log_start = l->head;
 	t->log_len = jlog_need(l, t->nr, jtxn_revoke_blocks(j, t));
-	FDIO_ASSERT(t->log_len <= l->free); /* J3 */
+	FDIO_ASSERT(t->log_len <= l->free); /* JOURNAL-3 */
 	__atomic_sub_fetch(&l->free, t->log_len, __ATOMIC_RELAXED);
 	l->head = jlog_wrap(l, (uint64_t)l->head + t->log_len);
 	for (unsigned i = 0; i < t->nr; i++) {
@@ -175,7 +175,7 @@ static int write_revokes(struct stage *s, struct jtxn *t)
 	return 0;
 }
 
-/* J2: the block as it was when the transaction closed. */
+/* JOURNAL-2: the block as it was when the transaction closed. */
 static void copy_image(struct jnl *j, struct jbuf *b, uint8_t *dst)
 {
 	uint8_t *frozen;
@@ -268,7 +268,7 @@ static int write_commit_block(struct jnl *j, struct jtxn *t, uint32_t pos)
 	struct timespec now;
 
 	dev_now(j->dev, &now);
-	/* J9: a clock that was set back must not make this commit look older than the one before. */
+	/* JOURNAL-9: a clock that was set back must not make this commit look older than the one before. */
 	if (now.tv_sec < j->last_commit.tv_sec ||
 	    (now.tv_sec == j->last_commit.tv_sec && now.tv_nsec < j->last_commit.tv_nsec))
 		now = j->last_commit;
@@ -282,7 +282,7 @@ static int write_commit_block(struct jnl *j, struct jtxn *t, uint32_t pos)
 	return dev_write(j->dev, blk, j->bs, jlog_map(j, pos, NULL), JNL_MUTATED(JM_NO_FUA) ? 0 : DEV_FUA);
 }
 
-/* J5 */
+/* JOURNAL-5 */
 static int start_log(struct jnl *j, struct jtxn *t)
 {
 	int r = j->log.active ? 0 : jlog_write_sb(j, t->tid, t->log_start, 0);
@@ -291,7 +291,7 @@ static int start_log(struct jnl *j, struct jtxn *t)
 	return r;
 }
 
-/* J4, J5 */
+/* JOURNAL-4, JOURNAL-5 */
 static int write_transaction(struct jnl *j, struct jtxn *t)
 {
 	uint32_t pos;
@@ -312,7 +312,7 @@ static int write_transaction(struct jnl *j, struct jtxn *t)
 	if (r)
 		return r;
 	if (jnl_err(j))
-		return -EIO; /* J10 */
+		return -EIO; /* JOURNAL-10 */
 	r = write_commit_block(j, t, pos);
 	return JNL_MUTATED(JM_LATE_START) && !r ? start_log(j, t) : r;
 }
@@ -328,7 +328,7 @@ static void end_busy(struct jnl *j)
 		pthread_cond_signal(&j->commit_cv);
 }
 
-/* State lock held. J8: no home write of a block that this transaction frees may still be in flight. */
+/* State lock held. JOURNAL-8: no home write of a block that this transaction frees may still be in flight. */
 static void drop_forgotten(struct jnl *j, struct jtxn *t)
 {
 	for (unsigned i = 0; i < t->nr_forgets; i++)

@@ -6,7 +6,7 @@
  * In the mode of nowait.h jnl_begin fails with -EAGAIN where it would wait, and so does whatever meets an abort.
  *
  * There is one handle at a time (handle_lock). Its undo log records, in order, each before image, each
- * block that joined the transaction, each forget; jnl_cancel walks it backwards (J1). The undo log, the before images and the
+ * block that joined the transaction, each forget; jnl_cancel walks it backwards (JOURNAL-1). The undo log, the before images and the
  * memory for the records of callers belong to the journal and are there from its start: a handle that is not exceptionally large
  * allocates nothing. What it does need more stays (undo log, images) or goes with it (records).
  *
@@ -77,7 +77,7 @@ static void wait_closed(struct jnl *j, jnl_tid tid)
 	fdio_mutex_unlock(&j->state);
 }
 
-/* J3: waits until the checkpoint has made room. handle_lock not held. */
+/* JOURNAL-3: waits until the checkpoint has made room. handle_lock not held. */
 static void wait_space(struct jnl *j, uint32_t need)
 {
 	fdio_count(CTR_jnl_space_wait);
@@ -263,7 +263,7 @@ jnl_tid jnl_end(struct jnl_handle *h)
 	jnl_tid tid = jhandle_close(j);
 	bool full = j->running->nr > j->usable / 4 * 3;
 
-	FDIO_ASSERT(!nowait_missed()); /* N2 */
+	FDIO_ASSERT(!nowait_missed()); /* NOWAIT-2 */
 	nowait_self.done = true;
 	run_callbacks(h->undo_cbs, 1);
 	jhandle_done(j);
@@ -352,7 +352,7 @@ int jhandle_init(struct jnl *j)
 	return 0;
 }
 
-/* J1: the before image. */
+/* JOURNAL-1: the before image. */
 static int take_image(struct jnl_handle *h, struct jbuf *b)
 {
 	struct jundo *u;
@@ -376,7 +376,7 @@ static int take_image(struct jnl_handle *h, struct jbuf *b)
 	return 0;
 }
 
-/* State lock held. J2: the committer still needs the block as it is. */
+/* State lock held. JOURNAL-2: the committer still needs the block as it is. */
 static int freeze(struct jbuf *b)
 {
 	if (!b->committing || b->copied || b->frozen || JNL_MUTATED(JM_NO_FREEZE))
@@ -389,7 +389,7 @@ static int freeze(struct jbuf *b)
 	return 0;
 }
 
-/* Into the running transaction. A revocation made earlier in the same transaction must not kill the new image (J8). */
+/* Into the running transaction. A revocation made earlier in the same transaction must not kill the new image (JOURNAL-8). */
 static int join(struct jnl_handle *h, struct jbuf *b)
 {
 	struct jnl *j = h->j;
@@ -602,7 +602,7 @@ static void undo_forget(struct jtxn *t, struct jundo *u)
 }
 
 /*
- * Before any block leaves the transaction, which is what keeps its content from being written home (J6) and its buffer from being
+ * Before any block leaves the transaction, which is what keeps its content from being written home (JOURNAL-6) and its buffer from being
  * evicted. A block that was forgotten in the handle is kept by that.
  */
 static void restore_images(struct jnl_handle *h)
@@ -640,7 +640,7 @@ void jnl_cancel(struct jnl_handle *h)
 	jhandle_close(j);
 	jhandle_done(j);
 	fdio_mutex_unlock(&j->handle_lock);
-	/* Perhaps it is cancelled because jnl_get_write met an abort that is under way: its caller must find the owner told. J10 */
+	/* Perhaps it is cancelled because jnl_get_write met an abort that is under way: its caller must find the owner told. JOURNAL-10 */
 	if (!nowait_on())
 		nowait_ignore(jabort_error(j));
 }

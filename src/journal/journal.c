@@ -2,7 +2,7 @@
 /*
  * The life of the journal: open, start, stop, close; waiting for durability; abort. Called by the volume
  * code at mount and umount, and by whoever syncs or meets a fatal error, on threads that may block.
- * Implements J9 (the jump), J10 and J11.
+ * Implements JOURNAL-9 (the jump), JOURNAL-10 and JOURNAL-11.
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -112,7 +112,7 @@ void jnl_close(struct jnl *j)
 
 /* ---- start and stop ---- */
 
-/* J9: no block left over from earlier can carry an id that this mount will use. Never 0, which callers use for "none". */
+/* JOURNAL-9: no block left over from earlier can carry an id that this mount will use. Never 0, which callers use for "none". */
 static uint32_t first_tid(uint32_t sequence, uint32_t maxlen)
 {
 	uint32_t tid = sequence + maxlen;
@@ -252,7 +252,7 @@ int jnl_stop(struct jnl *j)
 	r = jabort_error(j);
 	if (r)
 		return r;
-	/* J11 */
+	/* JOURNAL-11 */
 	r = jcheckpoint_all(j);
 	if (!r)
 		r = dev_flush(j->dev);
@@ -365,7 +365,7 @@ void jnl_abort(struct jnl *j, int err)
 		return;
 	if (err != -ESHUTDOWN)
 		log_err("the journal has aborted (error %d); the file system is read-only from now on", -err);
-	/* J10: who is woken finds the owner read-only and its error noted. */
+	/* JOURNAL-10: who is woken finds the owner read-only and its error noted. */
 	if (j->p.aborted)
 		j->p.aborted(j->p.arg, err);
 	fdio_mutex_lock(&j->state);

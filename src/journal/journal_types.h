@@ -5,26 +5,26 @@
  * The ordering rules. Each is asserted or implemented where its name stands in the code, and the unit
  * and crash tests cite them.
  *
- *  J1  A block changes only inside a handle, after jnl_get_write has taken its before image; jnl_cancel
+ *  JOURNAL-1  A block changes only inside a handle, after jnl_get_write has taken its before image; jnl_cancel
  *      restores exactly that image, the block's membership in the transaction and its revocation.
- *  J2  What reaches the log is each block as it was when its transaction closed: either the committer
+ *  JOURNAL-2  What reaches the log is each block as it was when its transaction closed: either the committer
  *      has copied it, or the handle that wants to change it copies it first ("frozen").
- *  J3  Log space is reserved before a handle starts: closing a transaction never waits for space.
- *  J4  Log blocks complete, then flush, then the commit block with FUA; only then is it durable.
- *  J5  The journal superblock points at the log's first transaction before that transaction's flush.
- *  J6  Home writes come from committed images only: never of a block that is in the running or closing
+ *  JOURNAL-3  Log space is reserved before a handle starts: closing a transaction never waits for space.
+ *  JOURNAL-4  Log blocks complete, then flush, then the commit block with FUA; only then is it durable.
+ *  JOURNAL-5  The journal superblock points at the log's first transaction before that transaction's flush.
+ *  JOURNAL-6  Home writes come from committed images only: never of a block that is in the running or closing
  *      transaction or that one of these has forgotten. They are copies, so handles need not wait.
- *  J7  The tail moves: home writes complete, then flush, then journal superblock with FUA, and only then
+ *  JOURNAL-7  The tail moves: home writes complete, then flush, then journal superblock with FUA, and only then
  *      is the log space used again.
- *  J8  A forgotten block is revoked in the transaction that frees it and leaves that transaction's images;
+ *  JOURNAL-8  A forgotten block is revoked in the transaction that frees it and leaves that transaction's images;
  *      once it is durable, the block has left every checkpoint list and no home write of it is in flight,
  *      and only then the commit callbacks run (which let the block be used again).
- *  J9  Transaction ids in the log are consecutive; commit times never decrease; at start the id jumps by
+ *  JOURNAL-9  Transaction ids in the log are consecutive; commit times never decrease; at start the id jumps by
  *      the log's length so that no stale block can carry an expected id.
- *  J10 After an abort nothing is written but the error in the journal superblock, and nobody who waits is told
+ *  JOURNAL-10 After an abort nothing is written but the error in the journal superblock, and nobody who waits is told
  *      before the owner's aborted callback has returned.
- *  J11 A clean stop: everything home, flush, then s_start = 0 with FUA.
- *  J12 Replay writes nothing before the whole log has been scanned and verified, writes home, flushes,
+ *  JOURNAL-11 A clean stop: everything home, flush, then s_start = 0 with FUA.
+ *  JOURNAL-12 Replay writes nothing before the whole log has been scanned and verified, writes home, flushes,
  *      and only then empties the log; doing it twice does the same.
  *
  * Locks, outermost first: handle_lock (RANK_JNL_HANDLE), state (RANK_JNL_STATE), then one of a cache
@@ -117,7 +117,7 @@ struct jbuf {
 	struct jtxn *forget_txn; /* last transaction that forgot it; valid while that one is running */
 	struct jtxn *cp;         /* committed transaction whose home write is due */
 	struct list cp_node;
-	uint8_t *frozen;         /* the image for the committer, when a handle needed the block first (J2) */
+	uint8_t *frozen;         /* the image for the committer, when a handle needed the block first (JOURNAL-2) */
 	unsigned idx, forget_idx;
 	unsigned forget_cnt;     /* transactions not yet durable that forgot it */
 	bool copied;             /* the committer has its image */
@@ -386,11 +386,11 @@ enum jnl_mutation {
 };
 #ifdef FDIO_JNL_MUTATE
 extern enum jnl_mutation jnl_mutation;
-/* The log is emptied only when somebody waits for its space, so that what is freed is written over at once (J7). */
+/* The log is emptied only when somebody waits for its space, so that what is freed is written over at once (JOURNAL-7). */
 extern bool jnl_test_lazy;
 #define JNL_LAZY jnl_test_lazy
 #define JNL_MUTATED(m) (jnl_mutation == (m))
-/* Widens the moment between closing a transaction and copying its images, in which handles change them (J2). */
+/* Widens the moment between closing a transaction and copying its images, in which handles change them (JOURNAL-2). */
 void jnl_test_pause(void);
 #else
 #define JNL_MUTATED(m) false

@@ -287,7 +287,7 @@ int jlog_write_sb(struct jnl *j, uint32_t sequence, uint32_t start, unsigned fla
 	fdio_mutex_lock(&l->jsb_lock);
 	jf_put32(l->sb, JF_SB_SEQUENCE, sequence);
 	jf_put32(l->sb, JF_SB_START, start);
-	/* J10: after an abort only the error is written. */
+	/* JOURNAL-10: after an abort only the error is written. */
 	r = jnl_err(j) ? -EIO : write_sb_locked(j, flags);
 	fdio_mutex_unlock(&l->jsb_lock);
 	return r;

@@ -6,7 +6,7 @@
  * Three passes. The first walks the log, verifies every checksum and finds where the committed part
  * ends; nothing has been written when it fails. The second lists the newest image of each block.
  * The third strikes out what is revoked. What is left goes home in block order. Then flush, then
- * the log is emptied (J12). Interrupted anywhere, it can simply be run again.
+ * the log is emptied (JOURNAL-12). Interrupted anywhere, it can simply be run again.
  *
  * Memory: 24 bytes for each block that has an image in the log, twice that while the list grows.
  * A revocation takes none, because only one of a listed block matters.
@@ -522,7 +522,7 @@ static int run_passes(struct replay *r)
 	return write_home(r);
 }
 
-/* J12: only after everything is home and flushed. */
+/* JOURNAL-12: only after everything is home and flushed. */
 static int empty_log(struct replay *r)
 {
 	struct jlog *l = &r->j->log;

@@ -2,7 +2,7 @@
 /*
  * Transactions as containers: which blocks they hold, which they have forgotten and revoked. Called by
  * handle.c (running transaction, handle lock and state lock held) and commit.c (closed one). The image
- * list has a fixed size given by the log (J3), so adding to it cannot fail. Lists and tables are those of a kit (struct jkit).
+ * list has a fixed size given by the log (JOURNAL-3), so adding to it cannot fail. Lists and tables are those of a kit (struct jkit).
  */
 #include "journal/journal_types.h"
 

@@ -3,13 +3,13 @@
  * The event loops, see loop.h. Each loop's thread is the only one that touches its ring; other threads reach it
  * through a lock-free stack of messages and an eventfd that a READ on the ring waits for.
  *
- * L1 A message is pushed before `notified` is exchanged; the loop clears `notified` before it takes the stack. So a sender that
+ * LOOP-1 A message is pushed before `notified` is exchanged; the loop clears `notified` before it takes the stack. So a sender that
  *    finds the flag set knows that the loop has yet to take the stack, and one write to the eventfd serves all senders.
- * L2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
+ * LOOP-2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
  *    thread (so that failures are reported there) and enabled by the loop's thread, with its limits (limits.c). All operations
  *    are on registered files.
- * L3 A loop's thread runs on its own CPU, beside the clients whose requests it gets (place.c).
- * L4 Polling, where it is configured or place.c finds that it helps, is bounded twice: by a time after the last completion, and
+ * LOOP-3 A loop's thread runs on its own CPU, beside the clients whose requests it gets (place.c).
+ * LOOP-4 Polling, where it is configured or place.c finds that it helps, is bounded twice: by a time after the last completion, and
  *    by credit, which polls that find nothing use up. It gives way to whatever else wants the CPU, so a client or a kernel thread on
  *    the same CPU goes first.
  */
@@ -181,7 +181,7 @@ void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m
 	do
 		m->next = head;
 	while (!__atomic_compare_exchange_n(&l->msgs, &head, m, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
-	if (!__atomic_exchange_n(&l->notified, true, __ATOMIC_SEQ_CST)) { /* L1 */
+	if (!__atomic_exchange_n(&l->notified, true, __ATOMIC_SEQ_CST)) { /* LOOP-1 */
 		uint64_t one = 1;
 		ssize_t n = write(l->efd, &one, sizeof(one));
 		FDIO_ASSERT(n == sizeof(one));
@@ -222,7 +222,7 @@ static void eventfd_done(struct loop_op *op, int res, unsigned cqe_flags)
 	(void)cqe_flags;
 	if (res == -ECANCELED)
 		return;
-	__atomic_store_n(&l->notified, false, __ATOMIC_SEQ_CST); /* L1: before the stack is taken */
+	__atomic_store_n(&l->notified, false, __ATOMIC_SEQ_CST); /* LOOP-1: before the stack is taken */
 	run_messages(l);
 	arm_eventfd(l);
 }
@@ -284,7 +284,7 @@ static bool poll_wanted(struct loop *l)
 	return l->poll_ns && (l->poll_credit || ++l->poll_skipped % POLL_RETRY == 0);
 }
 
-/* L4 */
+/* LOOP-4 */
 static void poll_events(struct loop *l)
 {
 	uint64_t until = fdio_now_ns() + l->poll_ns;
@@ -334,7 +334,7 @@ static void forget_files(struct loop *l)
 		loop_register_file(l, i, -1);
 }
 
-/* L2. NOP does nothing: tests of the wake-up and of refused registrations use it. */
+/* LOOP-2. NOP does nothing: tests of the wake-up and of refused registrations use it. */
 static const uint8_t ops_needed[] = { IORING_OP_READ, IORING_OP_WRITE, IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IORING_OP_URING_CMD,
 				      IORING_OP_NOP };
 static const uint8_t regs_needed[] = { IORING_REGISTER_FILES_UPDATE, IORING_REGISTER_RING_FDS, IORING_UNREGISTER_RING_FDS };
@@ -348,7 +348,7 @@ static void *loop_main(void *arg)
 	struct loop *l = arg;
 	self = l;
 	loop_place_start(l);
-	int err = loop_ring_enable(&l->ring, &limits); /* L2 */
+	int err = loop_ring_enable(&l->ring, &limits); /* LOOP-2 */
 	FDIO_ASSERT(err == 0);
 	/* Spares each entry the look-up of the ring's file; without it all works the same. */
 	if (io_uring_register_ring_fd(&l->ring) < 0)

@@ -45,7 +45,7 @@ struct loop {
 	unsigned nr_io;                  /* atomic: device requests under way; this loop writes */
 
 	struct loop_msg *msgs fdio_cacheline_aligned; /* atomic: newest first */
-	bool notified;                   /* atomic, L1 */
+	bool notified;                   /* atomic, LOOP-1 */
 };
 
 struct loop_set {

@@ -4,7 +4,7 @@
  * serves a notification, so notifications are sent by a thread of their own, which holds no lock and on which no
  * request ever waits to be received. Order for the engine: device write, publish, unlock, ops_inval, reply.
  *
- * N1 A notification can wait for a page that a READ has locked, and that READ needs a slot of its loop to be served. So at most
+ * NOTIFY-1 A notification can wait for a page that a READ has locked, and that READ needs a slot of its loop to be served. So at most
  *    half of a loop's slots wait for notifications; beyond that a write is answered first and its notification follows. A
  *    cached read may then see the old bytes for a moment after the write was answered, which is what kernels do that know no
  *    invalidation here at all; waiting could be for ever.
@@ -82,7 +82,7 @@ void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct
 	/* The engine's work item is that of the request in the slot. */
 	struct ops_req *q = container_of(container_of(w, struct dio_req, work), struct ops_req, dio);
 	unsigned loop = q->tr.queue, slots = tr_loop_slots(o->tr, loop); /* whoever serves it: the slot is that one's */
-	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0; /* N1; the ring channel gives two slots of loop 0 to /dev/fuse */
+	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0; /* NOTIFY-1; the ring channel gives two slots of loop 0 to /dev/fuse */
 	struct notify_rec *r = NULL;
 	bool wait;
 

@@ -11,7 +11,7 @@
  * awake, the loop takes what else is queued with plain non-blocking reads before it arms the next READ. Replies are written
  * at once from whatever thread has them.
  *
- * T1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then looks at q->starved. The loop, when it
+ * DEVFUSE-1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then looks at q->starved. The loop, when it
  *    has no slot to arm, sets q->starved, then looks at q->returned once more. All four are sequentially consistent: at
  *    least one side sees the other, so the loop is woken when it must be and only then.
  */
@@ -36,7 +36,7 @@ static void take_requests(struct tr_queue *q);
 static void *message_of(struct tr_req *r) { return r->payload - PRO_WRITE_HDR; }
 #define MESSAGE_CAP (PRO_WRITE_HDR + PRO_MAX_WRITE)
 
-/* Slots that other threads have answered; T1. */
+/* Slots that other threads have answered; DEVFUSE-1. */
 static void take_returned(struct tr_queue *q)
 {
 	struct tr_req *r = __atomic_exchange_n(&q->returned, NULL, __ATOMIC_SEQ_CST);
@@ -114,7 +114,7 @@ static void arm_read(struct tr_queue *q)
 		return;
 	r = slot_pop(q);
 	if (!r) {
-		__atomic_store_n(&q->starved, true, __ATOMIC_SEQ_CST); /* T1 */
+		__atomic_store_n(&q->starved, true, __ATOMIC_SEQ_CST); /* DEVFUSE-1 */
 		r = slot_pop(q);
 		if (!r)
 			return; /* a returning slot arms */
@@ -209,7 +209,7 @@ static void starved_msg(struct loop_msg *m)
 	arm_read(q);
 }
 
-/* On any other thread: no message and no wake-up unless the loop has run out of slots (T1). */
+/* On any other thread: no message and no wake-up unless the loop has run out of slots (DEVFUSE-1). */
 static void slot_return_remote(struct tr_req *r)
 {
 	struct tr_queue *q = tr_queue_of(r);

@@ -3,10 +3,10 @@
  * From a decoded request to its handler, and from a reply to the channel. tr_dispatch runs on the slot's loop
  * thread; replies come from any thread.
  *
- * D1 A slot is either free, armed, or busy; a busy one gets exactly one reply (asserted by state).
- * D2 busy is raised before stopping is read, and stopping is set before busy is summed: either the handler is not
+ * DISPATCH-1 A slot is either free, armed, or busy; a busy one gets exactly one reply (asserted by state).
+ * DISPATCH-2 busy is raised before stopping is read, and stopping is set before busy is summed: either the handler is not
  *    called or shutdown waits for it.
- * D4 A handler may go on after its reply, letting go of what it used, and its slot is no longer busy then. So a loop says when it is
+ * DISPATCH-4 A handler may go on after its reply, letting go of what it used, and its slot is no longer busy then. So a loop says when it is
  *    inside one: raised before the reply lowers busy, lowered after the last access. Shutdown reads busy first and this
  *    afterwards. (Workers and dio are drained by whoever owns them.)
  */
@@ -21,7 +21,7 @@
 enum { SLOT_IDLE = 0, SLOT_BUSY = 1 };
 
 /*
- * D3 The kernel releases a file, and forgets an inode, only after every request that named it was answered. What a handler did with them
+ * DISPATCH-3 The kernel releases a file, and forgets an inode, only after every request that named it was answered. What a handler did with them
  *    happened before, but through the kernel, which ThreadSanitizer does not see: its builds are told here.
  */
 #ifdef __SANITIZE_THREAD__
@@ -48,14 +48,14 @@ void tr_reply(struct tr_req *r, int err, uint32_t len)
 {
 	struct tr_queue *q = tr_queue_of(r);
 
-	FDIO_ASSERT(r->state == SLOT_BUSY); /* D1 */
+	FDIO_ASSERT(r->state == SLOT_BUSY); /* DISPATCH-1 */
 	FDIO_ASSERT(err <= 0 && len <= r->payload_cap);
 	r->state = SLOT_IDLE;
 	fdio_count(CTR_tr_replies);
 	/* An errno that the protocol does not know would leave the request hanging. */
 	r->reply_err = err < -511 ? -EIO : err;
 	r->reply_len = err ? 0 : len;
-	order_answer(); /* D3 */
+	order_answer(); /* DISPATCH-3 */
 	r->tr->chan->reply(r);
 	/* r may be in use again. */
 	__atomic_sub_fetch(&q->busy, 1, __ATOMIC_SEQ_CST);
@@ -105,7 +105,7 @@ void tr_dispatch(struct tr_req *r, int err)
 	fdio_count(CTR_tr_requests);
 	order_release(r->in.h.opcode);
 	slot_busy(r);
-	if (__atomic_load_n(&t->stopping, __ATOMIC_SEQ_CST) && r->in.h.opcode != FUSE_DESTROY) { /* D2 */
+	if (__atomic_load_n(&t->stopping, __ATOMIC_SEQ_CST) && r->in.h.opcode != FUSE_DESTROY) { /* DISPATCH-2 */
 		if (is_unanswered(r->in.h.opcode))
 			r->in.h.unique = 0;
 		tr_reply(r, -ENOTCONN, 0);
@@ -138,7 +138,7 @@ void tr_dispatch(struct tr_req *r, int err)
 		return;
 	}
 	struct tr_queue *q = tr_queue_of(r); /* r may be in use again afterwards */
-	__atomic_store_n(&q->handling, true, __ATOMIC_RELAXED); /* D4 */
+	__atomic_store_n(&q->handling, true, __ATOMIC_RELAXED); /* DISPATCH-4 */
 	t->server.handle(r, t->server.arg);
 	__atomic_store_n(&q->handling, false, __ATOMIC_RELEASE);
 }

@@ -88,7 +88,7 @@ static unsigned busy_slots(struct tr *t)
 	return n;
 }
 
-/* D4 in dispatch.c: asked after busy_slots. */
+/* DISPATCH-4 in dispatch.c: asked after busy_slots. */
 static bool any_handling(struct tr *t)
 {
 	for (unsigned i = 0; i < t->nr_queues; i++)
@@ -158,7 +158,7 @@ static void *control_main(void *arg)
 	enum tr_end why = t->end;
 	fdio_mutex_unlock(&t->lock);
 
-	__atomic_store_n(&t->stopping, true, __ATOMIC_SEQ_CST); /* D2 in dispatch.c */
+	__atomic_store_n(&t->stopping, true, __ATOMIC_SEQ_CST); /* DISPATCH-2 in dispatch.c */
 	if (t->cfg.ending)
 		t->cfg.ending(t->cfg.arg);
 	drain_handlers(t);

@@ -51,7 +51,7 @@ struct tr_queue {
 	bool taking;               /* take_requests is on the stack; loop thread only */
 	bool ended;                /* the connection is gone; loop thread only */
 	unsigned read_tries;       /* tr_retry; loop thread only */
-	bool handling;             /* atomic: the loop is inside a handler, D4 in dispatch.c */
+	bool handling;             /* atomic: the loop is inside a handler, DISPATCH-4 in dispatch.c */
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
 	unsigned nr_ring;          /* atomic: the first so many slots are entries of the kernel's ring; uring.c */
@@ -63,7 +63,7 @@ struct tr_queue {
 	struct tr_deal seen_own, seen_helping; /* of this queue, of the one it helps; loop thread only */
 	struct tr_req *returned fdio_cacheline_aligned; /* atomic stack, linked by chan_priv: answered on other threads */
 	unsigned busy;             /* atomic: slots that handlers hold */
-	bool starved;              /* atomic: no slot to arm (T1 in devfuse.c) */
+	bool starved;              /* atomic: no slot to arm (DEVFUSE-1 in devfuse.c) */
 	/* atomic: requests of this queue's ring, and of the helper's, that the loop serves; it writes, the helper's reads now and then */
 	unsigned serving_own fdio_cacheline_aligned, serving_helping;
 };
@@ -82,7 +82,7 @@ struct tr {
 	unsigned nr_queues, unregistered; /* queues; those of them whose buffers could not be registered */
 	struct tr_queue *queues;   /* by loop index */
 	bool stopping;             /* atomic: no more handlers are called */
-	bool fell_back;            /* atomic: from the ring to /dev/fuse, U1 in uring.c */
+	bool fell_back;            /* atomic: from the ring to /dev/fuse, URING-1 in uring.c */
 
 	pthread_t control;
 	bool control_on;

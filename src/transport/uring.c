@@ -15,14 +15,14 @@
  *
  * Only the loop's thread may submit: other threads post their reply to it.
  *
- * U1 Registration that works says nothing until a request comes; one that fails completes at once. A queue of which every
+ * URING-1 Registration that works says nothing until a request comes; one that fails completes at once. A queue of which every
  *    entry failed means that the kernel's ring can never become ready: then one command with an impossible queue number makes
  *    the kernel go on over /dev/fuse (it does so whenever registering fails), and all loops run the /dev/fuse channel with all
  *    their slots. No request can have come through the ring before, and an entry's loop_op is not its slot's, so entries that
  *    had been registered stay harmlessly behind until the mount ends.
- * U2 At the end of the connection every waiting entry completes with ENOTCONN or the like, and replies get the same.
+ * URING-2 At the end of the connection every waiting entry completes with ENOTCONN or the like, and replies get the same.
  *    The READ of /dev/fuse on loop 0 is what tells the control thread, because it can tell an abort from an unmount.
- * U3 Which loop serves an entry is decided when a request comes (deal.c), before anything is done with it: it goes over as a
+ * URING-3 Which loop serves an entry is decided when a request comes (deal.c), before anything is done with it: it goes over as a
  *    message, and the reply is committed on the ring of the loop that served it, where the entry then waits for the next. Memory,
  *    number and queue stay the same; everything else that speaks of a request's loop means the one that serves it.
  */
@@ -84,7 +84,7 @@ static void submit_entry(struct entry *e)
 	io_uring_sqe_set_data(sqe, &e->op);
 }
 
-/* ---- falling back (U1) ---- */
+/* ---- falling back (URING-1) ---- */
 
 static void ignore_done(struct loop_op *op, int res, unsigned cqe_flags)
 {
@@ -146,7 +146,7 @@ static unsigned depth(struct tr_queue *q)
 	return __atomic_load_n(&q->serving_own, __ATOMIC_RELAXED) + __atomic_load_n(&q->helper->serving_helping, __ATOMIC_RELAXED);
 }
 
-/* U3 */
+/* URING-3 */
 static struct loop *who_serves(struct tr_req *r)
 {
 	struct tr_queue *home = tr_home_of(r), *help = home->helper;
@@ -208,7 +208,7 @@ static void entry_failed(struct tr_queue *q, struct entry *e, int err)
 				e->r->reply_err, e->r->reply_len, strerror(-err));
 }
 
-/* Without an entry the ring works as well, and without any /dev/fuse does (U1): registering is not worth a pause. A reply is. */
+/* Without an entry the ring works as well, and without any /dev/fuse does (URING-1): registering is not worth a pause. A reply is. */
 static bool try_again(struct entry *e, int err)
 {
 	if (e->cmd == FUSE_IO_URING_CMD_REGISTER && (err == -ENOMEM || e->tries == TR_RETRY_AT_ONCE))
@@ -227,7 +227,7 @@ static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 	} else if (try_again(e, res)) {
 		submit_entry(e);
 	} else if (connection_over(res)) {
-		q->ring_over = true; /* U2 */
+		q->ring_over = true; /* URING-2 */
 	} else {
 		entry_failed(q, e, res);
 	}

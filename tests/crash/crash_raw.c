@@ -4,7 +4,7 @@
  * in handles), freed (forgotten), data (written past the journal once the freeing is durable). Each handle
  * also writes its number into a marker block, so a recovered image says which handles it contains: all up to
  * that number and none after, at least those that were acknowledged as durable before the cut; every block that is
- * metadata then has exactly the value of then, and every block that is data keeps what was flushed to it (J1 to J8).
+ * metadata then has exactly the value of then, and every block that is data keeps what was flushed to it (JOURNAL-1 to JOURNAL-8).
  *
  * One thread makes the changes; commits run beside it in every other run.
  */

@@ -11,10 +11,10 @@
  *   blocks in the tree | published, not settled | ahead
  *                      win_lblk                 size      win_end
  *
- * Rules. W1: a window begins at the end of the file, whose last block is whole, and nothing is mapped behind it. W2: it is
+ * Rules. WINDOW-1: a window begins at the end of the file, whose last block is whole, and nothing is mapped behind it. WINDOW-2: it is
  * opened and closed with the inode lock held exclusively and no append in flight (the rooms above see to it); whatever else
- * moves the size or maps blocks behind it closes it first. W3: the tree and win_lblk, win_len, win_pblk change under map_lock;
- * x4_map_load adds the window to what it finds in the tree. W4: win_pub only grows while there is a window, and i->size is
+ * moves the size or maps blocks behind it closes it first. WINDOW-3: the tree and win_lblk, win_len, win_pblk change under map_lock;
+ * x4_map_load adds the window to what it finds in the tree. WINDOW-4: win_pub only grows while there is a window, and i->size is
  * never below it, whatever a cancelled handle puts back (x4_size_store).
  *
  * x4_window_end and x4_window_publish run on loop threads and never block; the rest is for workers. An error of settling
@@ -38,7 +38,7 @@ void x4_size_store(struct x4_inode *i, uint64_t size)
 {
 	uint64_t want;
 
-	/* A publisher stores win_pub first: either that is seen here, or its store to size comes after ours (W4). */
+	/* A publisher stores win_pub first: either that is seen here, or its store to size comes after ours (WINDOW-4). */
 	do {
 		want = FDIO_MAX(size, __atomic_load_n(&i->win_pub, __ATOMIC_SEQ_CST));
 		__atomic_store_n(&i->size, want, __ATOMIC_SEQ_CST);
@@ -127,7 +127,7 @@ static uint64_t fair_share(struct x4_vol *v, bool root)
 	return FDIO_MIN(available / SHARE, all > held ? all - held : 0);
 }
 
-/* W1 */
+/* WINDOW-1 */
 static bool may_open(struct x4_inode *i, uint64_t size)
 {
 	struct x4_vol *v = i->vol;

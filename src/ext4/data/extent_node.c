@@ -321,7 +321,7 @@ int x4_map_load_locked(struct x4_inode *i)
 	}
 	if (!r)
 		r = check_twice(i, &b);
-	if (!r && i->win_len) /* behind everything else: W1, W3 */
+	if (!r && i->win_len) /* behind everything else: WINDOW-1, WINDOW-3 */
 		r = x4_map_builder_add(&b, &(struct x4_ext){ i->win_lblk, i->win_len, i->win_pblk, X4_EXT_WRITTEN });
 	if (r) {
 		x4_map_builder_free(&b);

@@ -398,7 +398,7 @@ static void evict_now(struct x4_inode *i)
 	evict_over(i);
 }
 
-/* A loop thread deletes what is small and in memory, a few in a while; a worker the others. Whether or not is nothing to its caller (N4). */
+/* A loop thread deletes what is small and in memory, a few in a while; a worker the others. Whether or not is nothing to its caller (NOWAIT-4). */
 static bool evict_tried(struct x4_inode *i)
 {
 	static __thread uint64_t since;

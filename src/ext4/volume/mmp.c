@@ -3,13 +3,13 @@
  * Multiple mount protection (the mmp feature): a block outside the journal, in which whoever has the file system mounted writes a
  * new sequence number every few seconds, so that a second host that can reach the device sees that it is in use.
  *
- * M1 Starting: a block that says "clean" may be taken; one that a check has marked is refused; anything else belongs to a host that
+ * MMP-1 Starting: a block that says "clean" may be taken; one that a check has marked is refused; anything else belongs to a host that
  *    is alive, or died. Twice the interval that it promised, and one second, tell which: if the number changes, it is alive.
- * M2 After writing an own number it is read again a moment later, because two hosts may have found "clean" at the same time. (The
+ * MMP-2 After writing an own number it is read again a moment later, because two hosts may have found "clean" at the same time. (The
  *    kernel does not wait here.)
- * M3 Each update reads first: a number that is not the own one means that another host has not seen this one. Nothing more is
+ * MMP-3 Each update reads first: a number that is not the own one means that another host has not seen this one. Nothing more is
  *    written from then on, not even the superblock's note of errors: it belongs to the other.
- * M4 Stopping writes "clean", last of all, when everything else is on the device.
+ * MMP-4 Stopping writes "clean", last of all, when everything else is on the device.
  *
  * The main thread starts and stops; one thread updates. No lock of any other part is held while it waits for the device.
  */
@@ -101,7 +101,7 @@ void x4_mmp_lost(struct x4_vol *v)
 		v->opt.went_read_only(v->opt.arg, "another host has mounted it");
 }
 
-/* Another host has it: M3. */
+/* Another host has it: MMP-3. */
 static void lost(struct x4_mmp *m)
 {
 	m->lost = true;
@@ -157,7 +157,7 @@ static int in_use(const struct x4_mmp *m, char *errbuf, size_t errlen)
 	return -EBUSY;
 }
 
-/* M1 */
+/* MMP-1 */
 static int wait_for_owner(struct x4_mmp *m, char *errbuf, size_t errlen)
 {
 	uint32_t seq = m->block->mmp_seq, wait_s = FDIO_MIN(m->check_s * 2 + 1, m->check_s + 60);
@@ -198,7 +198,7 @@ static int take(struct x4_mmp *m, char *errbuf, size_t errlen)
 	err = write_block(m, m->seq);
 	if (err)
 		return err;
-	wait_until(m, fdio_now_ns() + SETTLE_NS); /* M2 */
+	wait_until(m, fdio_now_ns() + SETTLE_NS); /* MMP-2 */
 	err = read_block(m);
 	if (err)
 		return err;
@@ -283,7 +283,7 @@ void x4_mmp_stop(struct x4_vol *v)
 	fdio_mutex_unlock(&m->lock);
 	pthread_join(m->thread, NULL);
 	if (!m->lost) {
-		err = write_block(m, EXT4_MMP_SEQ_CLEAN); /* M4 */
+		err = write_block(m, EXT4_MMP_SEQ_CLEAN); /* MMP-4 */
 		if (err)
 			log_err("%s: cannot take back the mount's mark (mmp): %s: the next mount will wait for this one", m->dev->name,
 				strerror(-err));

@@ -7,10 +7,10 @@
  * the entries. Offsets of values count from the first entry in the inode, from the start of the block in a block. In a
  * block the entries are sorted (the kernel searches them so) and hashed.
  *
- * X1 Nothing read from an image is used before its place has been checked: names end before the area does, values lie
+ * XATTR-1 Nothing read from an image is used before its place has been checked: names end before the area does, values lie
  *    between the end of the entries and the end of the area.
- * X2 A block with other owners (h_refcount > 1) is never changed but for its count.
- * X3 A value in an inode of its own (xattr/value.c) belongs to the block its entry is in, not to each inode that has the block.
+ * XATTR-2 A block with other owners (h_refcount > 1) is never changed but for its count.
+ * XATTR-3 A value in an inode of its own (xattr/value.c) belongs to the block its entry is in, not to each inode that has the block.
  */
 #include "ext4/xattr/xattr.h"
 
@@ -92,7 +92,7 @@ static int add_entry(struct x4_xattr_set *s, const struct ext2_ext_attr_entry *e
 	return 0;
 }
 
-/* Entries of [first, end); value offsets count from base. X1. */
+/* Entries of [first, end); value offsets count from base. XATTR-1. */
 static int parse(struct x4_inode *i, struct x4_xattr_set *s, const uint8_t *base, const uint8_t *first, const uint8_t *end, uint64_t blk)
 {
 	const uint8_t *p = first, *stop;
@@ -446,7 +446,7 @@ int x4_xattr_drop_block(struct jnl_handle *h, struct x4_inode *i)
 	if (err)
 		return err;
 	struct ext2_ext_attr_header *hd = (void *)b->data;
-	if (hd->h_refcount > 1) { /* X2 */
+	if (hd->h_refcount > 1) { /* XATTR-2 */
 		err = jnl_get_write(h, b);
 		if (!err) {
 			hd->h_refcount--;

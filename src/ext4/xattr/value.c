@@ -8,13 +8,13 @@
  * version). An owner is an inode's own space or an attribute block, however many inodes share that block. The last owner
  * gone, it is an orphan, and deleted like any file whose last name is gone.
  *
- * V1 The content of such an inode never changes: a new value is a new inode. So it is read without a lock of its own.
- * V2 References that a handle takes are kept until it has ended, by v->ea_refs: dropping the last one deletes, which takes
+ * VALUE-1 The content of such an inode never changes: a new value is a new inode. So it is read without a lock of its own.
+ * VALUE-2 References that a handle takes are kept until it has ended, by v->ea_refs: dropping the last one deletes, which takes
  *    handles of its own, and must not happen to what the handle may still take back. The list is changed inside handles only.
  *    Whoever has a handle finds on it only what ended handles have left.
- * V3 Such an inode has no attributes itself. One that has is damage, so what an image makes of
+ * VALUE-3 Such an inode has no attributes itself. One that has is damage, so what an image makes of
  *    values never leads further than from an inode to its values.
- * V4 What turns out to be no such inode is let go inside a handle, so it must not be one that is
+ * VALUE-4 What turns out to be no such inode is let go inside a handle, so it must not be one that is
  *    deleted then (x4_iget_value).
  */
 #include "ext4/volume/volume.h"
@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Outlives the handle (V2), so it is allocated. Write-out takes none: it changes no attributes. */
+/* Outlives the handle (VALUE-2), so it is allocated. Write-out takes none: it changes no attributes. */
 struct ea_ref { struct list link; struct x4_inode *ea; };
 
 unsigned x4_ea_blocks(const struct x4_vol *v, size_t len)
@@ -44,7 +44,7 @@ unsigned x4_ea_credits_new(const struct x4_vol *v, size_t len)
 
 /* ------------------------------------------------------------------ references */
 
-/* V2 */
+/* VALUE-2 */
 static void keep(struct ea_ref *r, struct x4_inode *ea)
 {
 	r->ea = ea;
@@ -84,7 +84,7 @@ void x4_ea_fini(struct x4_vol *v)
 	}
 }
 
-/* V3 */
+/* VALUE-3 */
 static bool holds_value(struct x4_inode *ea)
 {
 	return S_ISREG(x4_inode_mode(ea)) && (x4_inode_flags(ea) & EXT4_EA_INODE_FL) &&
@@ -97,7 +97,7 @@ static int get(struct x4_inode *i, const struct x4_xattr *x, struct x4_inode **r
 	int err = x->inum == i->ino ? -ENOENT : x4_iget_value(i->vol, x->inum, ret);
 
 	if (!err && !holds_value(*ret)) {
-		x4_iput(*ret); /* V4 */
+		x4_iput(*ret); /* VALUE-4 */
 		err = -ENOENT;
 	}
 	return err == -ENOENT ? X4_CORRUPT(i->vol, i->ino, 0, "inode %u does not hold an attribute value", x->inum) : err;
@@ -186,7 +186,7 @@ int x4_ea_read(struct x4_inode *i, const struct x4_xattr *x, uint8_t *buf)
 		struct jnl_buf *b;
 		uint64_t pblk;
 
-		err = x4_bmap(ea, at >> v->block_bits, &pblk); /* V1 */
+		err = x4_bmap(ea, at >> v->block_bits, &pblk); /* VALUE-1 */
 		if (!err)
 			err = jnl_bread(v->jnl, pblk, &b);
 		if (err)

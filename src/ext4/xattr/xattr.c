@@ -181,7 +181,7 @@ static int leave_value(struct jnl_handle *h, struct x4_inode *i, const struct x4
 
 	if (!x->inum)
 		return 0;
-	if (!(x->was_in_block && s->block_shared)) /* X3 */
+	if (!(x->was_in_block && s->block_shared)) /* XATTR-3 */
 		err = x4_ea_unref(h, i, x);
 	return err ? err : x4_raw_add_blocks(i, -(int64_t)fdio_blocks(x->size, i->vol->block_bits));
 }
@@ -438,7 +438,7 @@ static void forget_block(struct x4_xattr_set *s)
 	s->block_shared = false;
 }
 
-/* An inode that holds a value has none itself (V3): on an image that says otherwise nothing
+/* An inode that holds a value has none itself (VALUE-3): on an image that says otherwise nothing
  * descends. */
 static bool may_own_values(struct x4_inode *i)
 {

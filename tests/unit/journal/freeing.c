@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Unit tests of the journal: freeing blocks (forget, revoke, and their undoing) and aborts. The rules J1 to
- * J12 are those of journal/journal_types.h.
+ * Unit tests of the journal: freeing blocks (forget, revoke, and their undoing) and aborts. The rules JOURNAL-1 to
+ * JOURNAL-12 are those of journal/journal_types.h.
  */
 #include "kit/journal.h"
 
@@ -39,7 +39,7 @@ static jnl_tid forget(struct env *e, uint64_t blk)
 	return jnl_end(h);
 }
 
-START_TEST(freed_block_is_not_replayed_over_data) /* J8 */
+START_TEST(freed_block_is_not_replayed_over_data) /* JOURNAL-8 */
 {
 	struct env e;
 	struct jnl_replay_stats st;
@@ -62,7 +62,7 @@ START_TEST(freed_block_is_not_replayed_over_data) /* J8 */
 }
 END_TEST
 
-START_TEST(freed_block_is_not_checkpointed_over_data) /* J6, J8 */
+START_TEST(freed_block_is_not_checkpointed_over_data) /* JOURNAL-6, JOURNAL-8 */
 {
 	struct env e;
 
@@ -95,7 +95,7 @@ START_TEST(forgotten_before_its_first_commit_is_not_logged)
 }
 END_TEST
 
-START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke) /* J8 */
+START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke) /* JOURNAL-8 */
 {
 	struct env e;
 	struct jnl_handle *h;
@@ -135,7 +135,7 @@ START_TEST(revoke_kills_older_not_younger)
 }
 END_TEST
 
-START_TEST(cancel_takes_a_forget_back) /* J1 */
+START_TEST(cancel_takes_a_forget_back) /* JOURNAL-1 */
 {
 	struct env e;
 	struct jnl_handle *h;
@@ -226,7 +226,7 @@ static void start_failing(struct env *e, struct cb *cb)
 	jnl_end(h);
 }
 
-START_TEST(failed_log_write_aborts) /* J10 */
+START_TEST(failed_log_write_aborts) /* JOURNAL-10 */
 {
 	struct env e;
 	struct cb cb = { { .fn = on_commit } };
@@ -243,7 +243,7 @@ START_TEST(failed_log_write_aborts) /* J10 */
 }
 END_TEST
 
-START_TEST(failed_flush_aborts) /* J10 */
+START_TEST(failed_flush_aborts) /* JOURNAL-10 */
 {
 	struct env e;
 	struct cb cb = { { .fn = on_commit } };

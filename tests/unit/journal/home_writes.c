@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the checkpoint may write home, and what it may forget afterwards (J6, J7): each test stops the
+ * What the checkpoint may write home, and what it may forget afterwards (JOURNAL-6, JOURNAL-7): each test stops the
  * checkpoint thread, or the device, at the moment that matters. The test's own thread changes blocks.
  */
 #include "kit/journal.h"

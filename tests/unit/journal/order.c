@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests of what the journal does in which order: home writes and what is freed meanwhile
- * (J8), the tail and what is not home yet (J7), revocations that a cancelled handle had taken back
- * (J1), and when a transaction is closed. Small log, one block in use while the others go home.
+ * (JOURNAL-8), the tail and what is not home yet (JOURNAL-7), revocations that a cancelled handle had taken back
+ * (JOURNAL-1), and when a transaction is closed. Small log, one block in use while the others go home.
  */
 #include "kit/journal.h"
 
@@ -56,7 +56,7 @@ static void wait_ms(unsigned ms)
 }
 
 /* A block that is freed while its home write is on the way: the commit waits for that. */
-START_TEST(commit_waits_for_home_write_of_freed_block) /* J8 */
+START_TEST(commit_waits_for_home_write_of_freed_block) /* JOURNAL-8 */
 {
 	struct jnl_handle *h;
 	struct committer c;
@@ -100,7 +100,7 @@ END_TEST
  * The oldest transaction has a block that is in use again, so it cannot go home; what is younger
  * can. The tail stays before the oldest: at no moment may a power cut lose what was committed.
  */
-START_TEST(tail_stays_before_what_is_not_home) /* J7 */
+START_TEST(tail_stays_before_what_is_not_home) /* JOURNAL-7 */
 {
 	struct committer c;
 	struct env e, cut;
@@ -145,7 +145,7 @@ END_TEST
  * A block freed and taken again in one transaction; the taking is cancelled: it is freed, as it
  * was before.
  */
-START_TEST(cancel_brings_back_the_revocation) /* J1, J8 */
+START_TEST(cancel_brings_back_the_revocation) /* JOURNAL-1, JOURNAL-8 */
 {
 	struct jnl_replay_stats st;
 	struct jnl_handle *h;

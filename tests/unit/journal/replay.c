@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests of the replay: against e2fsck as an independent reader of the same log, run twice, interrupted,
- * on damaged logs (J12), and on logs that it must leave to others.
+ * on damaged logs (JOURNAL-12), and on logs that it must leave to others.
  */
 #include "kit/journal.h"
 
@@ -83,7 +83,7 @@ START_TEST(agrees_with_e2fsck)
 }
 END_TEST
 
-START_TEST(twice_is_once) /* J12 */
+START_TEST(twice_is_once) /* JOURNAL-12 */
 {
 	struct env e;
 	struct fake_dev *again;
@@ -168,7 +168,7 @@ START_TEST(told_to_end)
 }
 END_TEST
 
-START_TEST(damage_is_refused_and_nothing_is_written) /* J12 */
+START_TEST(damage_is_refused_and_nothing_is_written) /* JOURNAL-12 */
 {
 	struct env e;
 	struct jnl_replay_stats st;
@@ -320,7 +320,7 @@ START_TEST(tag_outside_the_file_system_is_refused)
 }
 END_TEST
 
-START_TEST(stale_transactions_are_not_taken_for_new_ones) /* J9 */
+START_TEST(stale_transactions_are_not_taken_for_new_ones) /* JOURNAL-9 */
 {
 	struct env e;
 	struct jnl_replay_stats st;

@@ -350,7 +350,7 @@ static void told(struct jnl_callback *cb, int err)
 }
 
 /* Waiters, callbacks and new handles hear of an abort only after the owner, whoever aborts. */
-START_TEST(owner_is_told_first) /* J10 */
+START_TEST(owner_is_told_first) /* JOURNAL-10 */
 {
 	struct env e;
 	struct worker w[NT];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests of the journal: cache, handles and rollback, commit, ordering on the device, checkpoint. The
- * rules J1 to J12 are those of journal/journal_types.h. Freeing blocks and aborts are in freeing.c,
+ * rules JOURNAL-1 to JOURNAL-12 are those of journal/journal_types.h. Freeing blocks and aborts are in freeing.c,
  * replay in replay.c, concurrency in threads.c.
  */
 #include "kit/journal.h"
@@ -122,7 +122,7 @@ static void on_commit(struct jnl_callback *c, int err)
 	__atomic_add_fetch(&cb->calls, 1, __ATOMIC_SEQ_CST);
 }
 
-START_TEST(cancel_restores_everything) /* J1 */
+START_TEST(cancel_restores_everything) /* JOURNAL-1 */
 {
 	struct env e;
 	struct jnl_handle *h;
@@ -228,7 +228,7 @@ static void on_write(int sig, siginfo_t *si, void *ctx)
  * What is to go home is the committed image, and until the handle's changes are undone the block must not: while its content is
  * put back it is still in the transaction, which also keeps it in memory.
  */
-START_TEST(cancel_restores_content_before_the_block_leaves) /* J1, J6 */
+START_TEST(cancel_restores_content_before_the_block_leaves) /* JOURNAL-1, JOURNAL-6 */
 {
 	struct sigaction sa = { .sa_sigaction = on_write, .sa_flags = SA_SIGINFO }, old;
 	struct jnl_handle *h;
@@ -386,7 +386,7 @@ START_TEST(committed_survives_uncommitted_does_not)
 }
 END_TEST
 
-START_TEST(stop_leaves_nothing_in_the_log) /* J11 */
+START_TEST(stop_leaves_nothing_in_the_log) /* JOURNAL-11 */
 {
 	struct env e;
 
@@ -405,7 +405,7 @@ START_TEST(stop_leaves_nothing_in_the_log) /* J11 */
 }
 END_TEST
 
-START_TEST(old_image_is_logged_when_block_changes_during_commit) /* J2 */
+START_TEST(old_image_is_logged_when_block_changes_during_commit) /* JOURNAL-2 */
 {
 	struct env e;
 	uint64_t frozen = fdio_counter_read(CTR_jnl_frozen);
@@ -522,7 +522,7 @@ END_TEST
 
 /* ---- the log as a ring ---- */
 
-START_TEST(log_wraps_and_space_is_reused) /* J3, J7 */
+START_TEST(log_wraps_and_space_is_reused) /* JOURNAL-3, JOURNAL-7 */
 {
 	struct env e;
 	uint32_t last[200] = { 0 };
@@ -555,7 +555,7 @@ START_TEST(log_wraps_and_space_is_reused) /* J3, J7 */
 }
 END_TEST
 
-START_TEST(log_pressure_without_waiting) /* J3 */
+START_TEST(log_pressure_without_waiting) /* JOURNAL-3 */
 {
 	struct env e;
 	struct jnl_handle *h;
@@ -588,14 +588,14 @@ static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t l
 	if (kind == FAKE_FLUSH) {
 		o->dirty_log = o->dirty_home = o->dirty_jsb = 0;
 	} else if (kind == FAKE_WRITE && jsb) {
-		/* J7: the tail must not move over home writes that are still volatile. */
+		/* JOURNAL-7: the tail must not move over home writes that are still volatile. */
 		if (o->dirty_home)
 			o->bad++;
 		if (!(flags & DEV_FUA))
 			o->dirty_jsb++;
 	} else if (kind == FAKE_WRITE && log && (flags & DEV_FUA)) {
 		o->commits++;
-		/* J4, J5 */
+		/* JOURNAL-4, JOURNAL-5 */
 		if (o->dirty_log || o->dirty_jsb)
 			o->bad++;
 	} else if (kind == FAKE_WRITE && log) {
@@ -605,7 +605,7 @@ static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t l
 	}
 }
 
-START_TEST(device_sees_the_required_order) /* J4, J5, J7; one thread at a time, so the hook needs no lock */
+START_TEST(device_sees_the_required_order) /* JOURNAL-4, JOURNAL-5, JOURNAL-7; one thread at a time, so the hook needs no lock */
 {
 	struct env e;
 	struct order o = { .e = &e };
@@ -624,7 +624,7 @@ START_TEST(device_sees_the_required_order) /* J4, J5, J7; one thread at a time, 
 }
 END_TEST
 
-START_TEST(commit_times_never_decrease) /* J9 */
+START_TEST(commit_times_never_decrease) /* JOURNAL-9 */
 {
 	struct env e;
 	static uint8_t blk[4096];
