@@ -138,7 +138,7 @@ static uint8_t *stage_next(struct stage *s)
 static void set_tail_csum(struct jnl *j, uint8_t *blk)
 {
 	if (jf_has_csum(j->log.incompat))
-		jf_put32(blk, j->bs - JF_TAIL_BYTES, jlog_tail_csum(j, blk));
+		fdio_put_be32(blk, j->bs - JF_TAIL_BYTES, jlog_tail_csum(j, blk));
 }
 
 static int write_revokes(struct stage *s, struct jtxn *t)
@@ -161,13 +161,13 @@ static int write_revokes(struct stage *s, struct jtxn *t)
 			used = JF_REVOKE_HEADER;
 		}
 		if (rec == 8)
-			jf_put64(blk, used, t->kit->revokes.slot[i] - 1);
+			fdio_put_be64(blk, used, t->kit->revokes.slot[i] - 1);
 		else
-			jf_put32(blk, used, (uint32_t)(t->kit->revokes.slot[i] - 1));
+			fdio_put_be32(blk, used, (uint32_t)(t->kit->revokes.slot[i] - 1));
 		used += rec;
 		left--;
 		if (!left || used == JF_REVOKE_HEADER + j->log.revokes_per_block * rec) {
-			jf_put32(blk, JF_REVOKE_COUNT, used);
+			fdio_put_be32(blk, JF_REVOKE_COUNT, used);
 			set_tail_csum(j, blk);
 			blk = NULL;
 		}
@@ -195,25 +195,25 @@ static void copy_image(struct jnl *j, struct jbuf *b, uint8_t *dst)
 
 static void put_tag(struct jnl *j, uint8_t *tag, struct jtxn *t, uint64_t blk, uint32_t flags, const uint8_t *image)
 {
-	jf_put32(tag, 0, (uint32_t)blk);
+	fdio_put_be32(tag, 0, (uint32_t)blk);
 	if (j->log.incompat & JF_INCOMPAT_CSUM_V3) {
-		jf_put32(tag, 4, flags);
-		jf_put32(tag, 8, (uint32_t)(blk >> 32));
-		jf_put32(tag, 12, jlog_tag_csum(j, t->tid, image));
+		fdio_put_be32(tag, 4, flags);
+		fdio_put_be32(tag, 8, (uint32_t)(blk >> 32));
+		fdio_put_be32(tag, 12, jlog_tag_csum(j, t->tid, image));
 		return;
 	}
-	jf_put16(tag, 4, 0);
-	jf_put16(tag, 6, (uint16_t)flags);
+	fdio_put_be16(tag, 4, 0);
+	fdio_put_be16(tag, 6, (uint16_t)flags);
 	if (j->log.incompat & JF_INCOMPAT_64BIT)
-		jf_put32(tag, 8, (uint32_t)(blk >> 32));
+		fdio_put_be32(tag, 8, (uint32_t)(blk >> 32));
 }
 
 /* An image that begins with the log's magic number would be taken for a log block. */
 static bool escape(uint8_t *image)
 {
-	if (jf_get32(image, 0) != JF_MAGIC || JNL_MUTATED(JM_NO_ESCAPE))
+	if (fdio_get_be32(image, 0) != JF_MAGIC || JNL_MUTATED(JM_NO_ESCAPE))
 		return false;
-	jf_put32(image, 0, 0);
+	fdio_put_be32(image, 0, 0);
 	return true;
 }
 
@@ -275,10 +275,10 @@ static int write_commit_block(struct jnl *j, struct jtxn *t, uint32_t pos)
 	j->last_commit = now;
 	memset(blk, 0, j->bs);
 	jf_put_header(blk, JF_COMMIT, t->tid);
-	jf_put64(blk, JF_C_SEC, (uint64_t)now.tv_sec);
-	jf_put32(blk, JF_C_NSEC, (uint32_t)now.tv_nsec);
+	fdio_put_be64(blk, JF_C_SEC, (uint64_t)now.tv_sec);
+	fdio_put_be32(blk, JF_C_NSEC, (uint32_t)now.tv_nsec);
 	if (jf_has_csum(j->log.incompat))
-		jf_put32(blk, JF_C_CSUM, jlog_commit_csum(j, blk, j->bs));
+		fdio_put_be32(blk, JF_C_CSUM, jlog_commit_csum(j, blk, j->bs));
 	return dev_write(j->dev, blk, j->bs, jlog_map(j, pos, NULL), JNL_MUTATED(JM_NO_FUA) ? 0 : DEV_FUA);
 }
 

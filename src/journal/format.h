@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The jbd2 log format as bytes: offsets, magic numbers and big-endian accessors. Used by the writer
- * (log.c, commit.c), the replay (replay.c) and the tests. No state.
+ * The jbd2 log format as bytes: offsets, magic numbers and what follows from them. Used by the
+ * writer (log.c, commit_write.c), the replay (replay.c, replay_log.c) and the tests. Numbers are
+ * big-endian, read and written with base/bytes.h; those of fast commits are little-endian. No state,
+ * any thread, cannot fail.
  */
 #ifndef FDIO_JOURNAL_FORMAT_H
 #define FDIO_JOURNAL_FORMAT_H
 
+#include "base/bytes.h"
 #include "base/util.h"
-
-#include <endian.h>
-#include <string.h>
 
 #define JF_MAGIC 0xc03b3998u
 
@@ -42,53 +42,11 @@ enum { JF_FC_BLOCKS_DEFAULT = 256, JF_FC_TAG_HEAD = 9, JF_FC_TID = 8 };
 /* Commit block */
 enum { JF_C_CSUM = 0x10, JF_C_SEC = 0x30, JF_C_NSEC = 0x38 };
 
-static inline uint32_t jf_get32(const void *p, size_t off)
-{
-	uint32_t v;
-
-	memcpy(&v, (const uint8_t *)p + off, sizeof(v));
-	return be32toh(v);
-}
-
-static inline uint64_t jf_get64(const void *p, size_t off)
-{
-	uint64_t v;
-
-	memcpy(&v, (const uint8_t *)p + off, sizeof(v));
-	return be64toh(v);
-}
-
-static inline uint16_t jf_get16(const void *p, size_t off)
-{
-	uint16_t v;
-
-	memcpy(&v, (const uint8_t *)p + off, sizeof(v));
-	return be16toh(v);
-}
-
-static inline void jf_put32(void *p, size_t off, uint32_t v)
-{
-	v = htobe32(v);
-	memcpy((uint8_t *)p + off, &v, sizeof(v));
-}
-
-static inline void jf_put64(void *p, size_t off, uint64_t v)
-{
-	v = htobe64(v);
-	memcpy((uint8_t *)p + off, &v, sizeof(v));
-}
-
-static inline void jf_put16(void *p, size_t off, uint16_t v)
-{
-	v = htobe16(v);
-	memcpy((uint8_t *)p + off, &v, sizeof(v));
-}
-
 static inline void jf_put_header(void *p, uint32_t type, uint32_t tid)
 {
-	jf_put32(p, JF_H_MAGIC, JF_MAGIC);
-	jf_put32(p, JF_H_TYPE, type);
-	jf_put32(p, JF_H_TID, tid);
+	fdio_put_be32(p, JF_H_MAGIC, JF_MAGIC);
+	fdio_put_be32(p, JF_H_TYPE, type);
+	fdio_put_be32(p, JF_H_TID, tid);
 }
 
 /* Size of one tag in a descriptor, without the UUID that follows the first. */

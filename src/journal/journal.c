@@ -138,19 +138,19 @@ static void set_limits(struct jnl *j)
 static int reset_log(struct jnl *j)
 {
 	struct jlog *l = &j->log;
-	uint32_t tid = first_tid(jf_get32(l->sb, JF_SB_SEQUENCE), l->maxlen);
+	uint32_t tid = first_tid(fdio_get_be32(l->sb, JF_SB_SEQUENCE), l->maxlen);
 	int r;
 
 	l->incompat = JF_INCOMPAT_REVOKE | (j->p.has_64bit ? JF_INCOMPAT_64BIT : 0) |
 		(j->p.metadata_csum ? JF_INCOMPAT_CSUM_V3 : 0);
 	jlog_set_format(j);
 	fdio_mutex_lock(&l->jsb_lock);
-	jf_put32(l->sb, JF_SB_COMPAT, jf_get32(l->sb, JF_SB_COMPAT) & ~(uint32_t)JF_COMPAT_CHECKSUM);
-	jf_put32(l->sb, JF_SB_INCOMPAT, l->incompat);
-	jf_put32(l->sb, JF_SB_ERRNO, 0);
+	fdio_put_be32(l->sb, JF_SB_COMPAT, fdio_get_be32(l->sb, JF_SB_COMPAT) & ~(uint32_t)JF_COMPAT_CHECKSUM);
+	fdio_put_be32(l->sb, JF_SB_INCOMPAT, l->incompat);
+	fdio_put_be32(l->sb, JF_SB_ERRNO, 0);
 	l->sb[JF_SB_CSUM_TYPE] = j->p.metadata_csum ? JF_CSUM_CRC32C : 0;
 	if (!j->p.metadata_csum)
-		jf_put32(l->sb, JF_SB_CSUM, 0);
+		fdio_put_be32(l->sb, JF_SB_CSUM, 0);
 	fdio_mutex_unlock(&l->jsb_lock);
 	r = jlog_write_sb(j, tid, 0, DEV_FUA);
 	l->head = l->first;

@@ -70,12 +70,12 @@ bool jlog_set_end(struct jnl *j)
 	struct jlog *l = &j->log;
 
 	l->fc_blocks = 0;
-	if ((l->incompat & JF_INCOMPAT_FAST_COMMIT) && jf_get32(l->sb, JF_SB_START)) {
-		l->fc_blocks = jf_get32(l->sb, JF_SB_NUM_FC);
+	if ((l->incompat & JF_INCOMPAT_FAST_COMMIT) && fdio_get_be32(l->sb, JF_SB_START)) {
+		l->fc_blocks = fdio_get_be32(l->sb, JF_SB_NUM_FC);
 		if (!l->fc_blocks)
 			l->fc_blocks = JF_FC_BLOCKS_DEFAULT;
 	}
-	l->maxlen = jf_get32(l->sb, JF_SB_MAXLEN);
+	l->maxlen = fdio_get_be32(l->sb, JF_SB_MAXLEN);
 	if (l->fc_blocks >= l->maxlen || l->first < 1 || l->maxlen - l->fc_blocks < l->first + (uint64_t)MIN_LOG_BLOCKS)
 		return false;
 	l->maxlen -= l->fc_blocks;
@@ -87,19 +87,19 @@ static int check_sb(struct jnl *j, uint64_t blocks, char *errbuf, size_t errlen)
 {
 	struct jlog *l = &j->log;
 	const uint8_t *sb = l->sb;
-	uint32_t start = jf_get32(sb, JF_SB_START);
+	uint32_t start = fdio_get_be32(sb, JF_SB_START);
 
-	if (jf_get32(sb, JF_H_MAGIC) != JF_MAGIC)
+	if (fdio_get_be32(sb, JF_H_MAGIC) != JF_MAGIC)
 		return fail(errbuf, errlen, -EUCLEAN, "no superblock in the journal (run e2fsck)");
-	if (jf_get32(sb, JF_H_TYPE) != JF_SB_V2)
+	if (fdio_get_be32(sb, JF_H_TYPE) != JF_SB_V2)
 		return fail(errbuf, errlen, -EOPNOTSUPP, "superblock version is not 2");
-	l->incompat = jf_get32(sb, JF_SB_INCOMPAT);
-	if (l->incompat & ~(uint32_t)JF_INCOMPAT_KNOWN || jf_get32(sb, JF_SB_ROCOMPAT))
+	l->incompat = fdio_get_be32(sb, JF_SB_INCOMPAT);
+	if (l->incompat & ~(uint32_t)JF_INCOMPAT_KNOWN || fdio_get_be32(sb, JF_SB_ROCOMPAT))
 		return fail(errbuf, errlen, -EOPNOTSUPP, "unknown features");
 	if (!jlog_sb_csum_ok(sb))
 		return fail(errbuf, errlen, -EUCLEAN, "superblock checksum is wrong (run e2fsck)");
-	l->first = jf_get32(sb, JF_SB_FIRST);
-	if (jf_get32(sb, JF_SB_BLOCKSIZE) != j->bs || jf_get32(sb, JF_SB_MAXLEN) > blocks || !jlog_set_end(j))
+	l->first = fdio_get_be32(sb, JF_SB_FIRST);
+	if (fdio_get_be32(sb, JF_SB_BLOCKSIZE) != j->bs || fdio_get_be32(sb, JF_SB_MAXLEN) > blocks || !jlog_set_end(j))
 		return fail(errbuf, errlen, -EUCLEAN, "impossible geometry (run e2fsck)");
 	if (start && (start < l->first || start >= l->maxlen))
 		return fail(errbuf, errlen, -EUCLEAN, "start lies outside the log (run e2fsck)");
@@ -128,8 +128,8 @@ int jlog_open(struct jnl *j, char *errbuf, size_t errlen)
 	r = check_sb(j, blocks, errbuf, errlen);
 	if (r)
 		return r;
-	if (jf_get32(l->sb, JF_SB_ERRNO))
-		log_warn("the journal was aborted with error %d the last time", -(int32_t)jf_get32(l->sb, JF_SB_ERRNO));
+	if (fdio_get_be32(l->sb, JF_SB_ERRNO))
+		log_warn("the journal was aborted with error %d the last time", -(int32_t)fdio_get_be32(l->sb, JF_SB_ERRNO));
 	jlog_set_format(j);
 	l->head = l->first;
 	return 0;
@@ -263,9 +263,9 @@ static uint32_t sb_csum(const uint8_t *sb)
 
 bool jlog_sb_csum_ok(const uint8_t *sb)
 {
-	if (!jf_has_csum(jf_get32(sb, JF_SB_INCOMPAT)))
+	if (!jf_has_csum(fdio_get_be32(sb, JF_SB_INCOMPAT)))
 		return true;
-	return sb[JF_SB_CSUM_TYPE] == JF_CSUM_CRC32C && jf_get32(sb, JF_SB_CSUM) == sb_csum(sb);
+	return sb[JF_SB_CSUM_TYPE] == JF_CSUM_CRC32C && fdio_get_be32(sb, JF_SB_CSUM) == sb_csum(sb);
 }
 
 /* jsb_lock held */
@@ -273,8 +273,8 @@ static int write_sb_locked(struct jnl *j, unsigned flags)
 {
 	struct jlog *l = &j->log;
 
-	if (jf_has_csum(jf_get32(l->sb, JF_SB_INCOMPAT)))
-		jf_put32(l->sb, JF_SB_CSUM, sb_csum(l->sb));
+	if (jf_has_csum(fdio_get_be32(l->sb, JF_SB_INCOMPAT)))
+		fdio_put_be32(l->sb, JF_SB_CSUM, sb_csum(l->sb));
 	return dev_write(j->dev, l->sb, j->bs, jlog_map(j, 0, NULL), flags);
 }
 
@@ -285,8 +285,8 @@ int jlog_write_sb(struct jnl *j, uint32_t sequence, uint32_t start, unsigned fla
 
 	FDIO_ASSERT(!start || (start >= l->first && start < l->maxlen));
 	fdio_mutex_lock(&l->jsb_lock);
-	jf_put32(l->sb, JF_SB_SEQUENCE, sequence);
-	jf_put32(l->sb, JF_SB_START, start);
+	fdio_put_be32(l->sb, JF_SB_SEQUENCE, sequence);
+	fdio_put_be32(l->sb, JF_SB_START, start);
 	/* JOURNAL-10: after an abort only the error is written. */
 	r = jnl_err(j) ? -EIO : write_sb_locked(j, flags);
 	fdio_mutex_unlock(&l->jsb_lock);
@@ -305,9 +305,9 @@ void jlog_write_errno(struct jnl *j, int err)
 		return;
 	fdio_mutex_lock(&l->jsb_lock);
 	/* Only the error changes: positions that were not written before the abort stay unwritten. */
-	if (!jlog_read(j, 0, 1, disk) && jf_get32(disk, JF_H_MAGIC) == JF_MAGIC) {
+	if (!jlog_read(j, 0, 1, disk) && fdio_get_be32(disk, JF_H_MAGIC) == JF_MAGIC) {
 		memcpy(l->sb, disk, j->bs);
-		jf_put32(l->sb, JF_SB_ERRNO, (uint32_t)err);
+		fdio_put_be32(l->sb, JF_SB_ERRNO, (uint32_t)err);
 		if (write_sb_locked(j, DEV_FUA))
 			log_err("the journal's error could not be recorded on the device");
 	}
@@ -341,6 +341,6 @@ uint32_t jlog_tag_csum(const struct jnl *j, uint32_t tid, const uint8_t *image)
 {
 	uint8_t be[4];
 
-	jf_put32(be, 0, tid);
+	fdio_put_be32(be, 0, tid);
 	return fdio_crc32c(fdio_crc32c(j->log.csum_seed, be, sizeof(be)), image, j->bs);
 }

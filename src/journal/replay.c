@@ -87,16 +87,16 @@ static bool next_tag(const struct jnl *j, const uint8_t *desc, unsigned *off, st
 
 	if (*off + j->log.tag_bytes > end)
 		return false;
-	tag->blk = jf_get32(p, 0);
+	tag->blk = fdio_get_be32(p, 0);
 	if (inc & JF_INCOMPAT_CSUM_V3) {
-		tag->flags = jf_get32(p, 4);
-		tag->csum = jf_get32(p, 12);
+		tag->flags = fdio_get_be32(p, 4);
+		tag->csum = fdio_get_be32(p, 12);
 	} else {
-		tag->csum = jf_get16(p, 4);
-		tag->flags = jf_get16(p, 6);
+		tag->csum = fdio_get_be16(p, 4);
+		tag->flags = fdio_get_be16(p, 6);
 	}
 	if (inc & JF_INCOMPAT_64BIT)
-		tag->blk |= (uint64_t)jf_get32(p, 8) << 32;
+		tag->blk |= (uint64_t)fdio_get_be32(p, 8) << 32;
 	*off += j->log.tag_bytes + (tag->flags & JF_TAG_SAME_UUID ? 0 : JF_UUID_BYTES);
 	return true;
 }
@@ -113,7 +113,7 @@ static bool tag_csum_ok(const struct jnl *j, const struct tag *tag, uint32_t tid
 
 static bool tail_csum_ok(const struct jnl *j, const uint8_t *blk)
 {
-	return !jf_has_csum(j->log.incompat) || jf_get32(blk, j->bs - JF_TAIL_BYTES) == jlog_tail_csum(j, blk);
+	return !jf_has_csum(j->log.incompat) || fdio_get_be32(blk, j->bs - JF_TAIL_BYTES) == jlog_tail_csum(j, blk);
 }
 
 /* A commit block torn after its first sector is as good as whole: what follows means nothing. */
@@ -121,8 +121,8 @@ static bool commit_csum_ok(const struct jnl *j, const uint8_t *blk)
 {
 	if (!jf_has_csum(j->log.incompat))
 		return true;
-	return jf_get32(blk, JF_C_CSUM) == jlog_commit_csum(j, blk, j->bs) ||
-		jf_get32(blk, JF_C_CSUM) == jlog_commit_csum(j, blk, 512);
+	return fdio_get_be32(blk, JF_C_CSUM) == jlog_commit_csum(j, blk, j->bs) ||
+		fdio_get_be32(blk, JF_C_CSUM) == jlog_commit_csum(j, blk, 512);
 }
 
 /* ---- the walk that all passes share ---- */
@@ -203,9 +203,9 @@ static int walk_transaction(struct replay *r, struct walk *w, const struct visit
 			ret = stopped(r) ? -EINTR : -EIO;
 			break;
 		}
-		if (jf_get32(blk, JF_H_MAGIC) != JF_MAGIC || jf_get32(blk, JF_H_TID) != w->tid)
+		if (fdio_get_be32(blk, JF_H_MAGIC) != JF_MAGIC || fdio_get_be32(blk, JF_H_TID) != w->tid)
 			break;
-		type = jf_get32(blk, JF_H_TYPE);
+		type = fdio_get_be32(blk, JF_H_TYPE);
 		if (type == JF_DESCRIPTOR) {
 			memcpy(copy, blk, j->bs); /* the images' blocks move the window */
 			ret = walk_descriptor(r, w, v, copy);
@@ -355,12 +355,12 @@ static int take_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
 	struct jnl *j = r->j;
 	unsigned rec = j->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4;
 	unsigned end = j->bs - (jf_has_csum(j->log.incompat) ? JF_TAIL_BYTES : 0);
-	uint32_t used = jf_get32(blk, JF_REVOKE_COUNT);
+	uint32_t used = fdio_get_be32(blk, JF_REVOKE_COUNT);
 
 	if (used < JF_REVOKE_HEADER || used > end)
 		return damaged(r, "impossible revoke block", tid);
 	for (unsigned off = JF_REVOKE_HEADER; off + rec <= used; off += rec)
-		strike_out(r, rec == 8 ? jf_get64(blk, off) : jf_get32(blk, off), tid);
+		strike_out(r, rec == 8 ? fdio_get_be64(blk, off) : fdio_get_be32(blk, off), tid);
 	return 0;
 }
 
@@ -410,7 +410,7 @@ static int write_batch(struct replay *r, size_t first, unsigned n, uint8_t *buf)
 
 		ret = jlog_read(j, im->pos, 1, dst);
 		if (im->escaped)
-			jf_put32(dst, 0, JF_MAGIC);
+			fdio_put_be32(dst, 0, JF_MAGIC);
 		vec[i] = (struct dev_vec){ .off = im->blk * j->bs, .buf = dst, .len = j->bs };
 	}
 	if (!ret)
@@ -440,12 +440,12 @@ static int write_home(struct replay *r)
 
 bool jnl_needs_replay(struct jnl *j)
 {
-	return j->log.sb && jf_get32(j->log.sb, JF_SB_START) != 0;
+	return j->log.sb && fdio_get_be32(j->log.sb, JF_SB_START) != 0;
 }
 
 int jnl_past_error(struct jnl *j)
 {
-	return j->log.sb ? (int32_t)jf_get32(j->log.sb, JF_SB_ERRNO) : 0;
+	return j->log.sb ? (int32_t)fdio_get_be32(j->log.sb, JF_SB_ERRNO) : 0;
 }
 
 bool jnl_may_have_fast_commits(struct jnl *j)
@@ -459,7 +459,7 @@ const char *jnl_replay_obstacle(struct jnl *j)
 		return NULL;
 	if (j->log.incompat & JF_INCOMPAT_ASYNC)
 		return "the journal was written with async commit";
-	if (jf_get32(j->log.sb, JF_SB_COMPAT) & JF_COMPAT_CHECKSUM)
+	if (fdio_get_be32(j->log.sb, JF_SB_COMPAT) & JF_COMPAT_CHECKSUM)
 		return "the journal has version 1 checksums";
 	return NULL;
 }
@@ -468,7 +468,6 @@ const char *jnl_replay_obstacle(struct jnl *j)
 static int fast_commit_head(struct replay *r, uint32_t lblk, uint32_t tid)
 {
 	struct jnl *j = r->j;
-	uint32_t head, id;
 	int ret = dev_read(j->dev, r->window, j->bs, jlog_map(j, lblk, NULL));
 
 	r->win_n = 0;
@@ -476,9 +475,8 @@ static int fast_commit_head(struct replay *r, uint32_t lblk, uint32_t tid)
 		snprintf(r->errbuf, r->errlen, "journal: the area of fast commits cannot be read");
 		return ret;
 	}
-	memcpy(&head, r->window, sizeof(head));
-	memcpy(&id, r->window + JF_FC_TID, sizeof(id));
-	return (le32toh(head) & 0xffff) == JF_FC_TAG_HEAD && le32toh(id) == tid;
+	return fdio_get_le16(r->window, 0) == JF_FC_TAG_HEAD &&
+		fdio_get_le32(r->window, JF_FC_TID) == tid;
 }
 
 /*
@@ -530,7 +528,7 @@ static int empty_log(struct replay *r)
 
 	/* As the kernel: an empty log has no fast commits. */
 	fdio_mutex_lock(&l->jsb_lock);
-	jf_put32(l->sb, JF_SB_INCOMPAT, jf_get32(l->sb, JF_SB_INCOMPAT) & ~(uint32_t)JF_INCOMPAT_FAST_COMMIT);
+	fdio_put_be32(l->sb, JF_SB_INCOMPAT, fdio_get_be32(l->sb, JF_SB_INCOMPAT) & ~(uint32_t)JF_INCOMPAT_FAST_COMMIT);
 	fdio_mutex_unlock(&l->jsb_lock);
 	if (!ret)
 		ret = jlog_write_sb(r->j, r->start_tid + r->nr_txns, 0, DEV_FUA);
@@ -558,8 +556,8 @@ int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret_stats, char *errbuf, 
 		snprintf(errbuf, errlen, "the journal needs replay, and the device cannot be written");
 		return -EROFS;
 	}
-	r.start_pos = jf_get32(j->log.sb, JF_SB_START);
-	r.start_tid = jf_get32(j->log.sb, JF_SB_SEQUENCE);
+	r.start_pos = fdio_get_be32(j->log.sb, JF_SB_START);
+	r.start_tid = fdio_get_be32(j->log.sb, JF_SB_SEQUENCE);
 	r.window = fdio_alloc_aligned(4096, (size_t)WINDOW_BLOCKS * j->bs);
 	ret = r.window ? run_passes(&r) : -ENOMEM;
 	if (!ret)

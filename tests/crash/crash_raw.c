@@ -119,7 +119,7 @@ static void shorten_log(struct crash_run *r)
 {
 	uint8_t len[4];
 
-	jf_put32(len, 0, SMALL_LOG);
+	fdio_put_be32(len, 0, SMALL_LOG);
 	fake_poke(r->f, len, sizeof(len), r->log[0].pblk * r->p.block_size + JF_SB_MAXLEN);
 }
 
@@ -432,7 +432,7 @@ static bool check_escaped(struct crash_run *r, struct fake_dev *c, char *why, si
 	for (unsigned i = 0; i < r->p.nr_log; i++) {
 		for (uint64_t blk = r->log[i].pblk; blk < r->log[i].pblk + r->log[i].len; blk++) {
 			fake_peek(c, head, sizeof(head), blk * bs);
-			if (jf_get32(head, JF_H_MAGIC) != JF_MAGIC || !(jf_get32(head, JF_H_TID) & FORGED))
+			if (fdio_get_be32(head, JF_H_MAGIC) != JF_MAGIC || !(fdio_get_be32(head, JF_H_TID) & FORGED))
 				continue;
 			snprintf(why, len, "log block %llu is an image that was not escaped", (unsigned long long)blk);
 			return false;

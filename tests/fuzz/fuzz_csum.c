@@ -127,7 +127,7 @@ static void fix_xattr(struct base *b, uint64_t home, uint8_t *p)
 static void fix_log_tail(struct base *b, uint8_t *p)
 {
 	put32(p + b->bs - 4, 0);
-	jf_put32(p, b->bs - 4, fdio_crc32c(b->jseed, p, b->bs));
+	fdio_put_be32(p, b->bs - 4, fdio_crc32c(b->jseed, p, b->bs));
 }
 
 void target_fix(struct base *b, const struct target *t, uint8_t *img)
@@ -137,14 +137,14 @@ void target_fix(struct base *b, const struct target *t, uint8_t *img)
 
 	switch (t->kind) {
 	case K_JSB:
-		jf_put32(p, JF_SB_CSUM, 0);
-		jf_put32(p, JF_SB_CSUM, fdio_crc32c(~0U, p, JF_SB_BYTES));
+		fdio_put_be32(p, JF_SB_CSUM, 0);
+		fdio_put_be32(p, JF_SB_CSUM, fdio_crc32c(~0U, p, JF_SB_BYTES));
 		break;
 	case K_JDESC:
 	case K_JREVOKE: fix_log_tail(b, p); break;
 	case K_JCOMMIT:
-		jf_put32(p, JF_C_CSUM, 0);
-		jf_put32(p, JF_C_CSUM, fdio_crc32c(b->jseed, p, b->bs));
+		fdio_put_be32(p, JF_C_CSUM, 0);
+		fdio_put_be32(p, JF_C_CSUM, fdio_crc32c(b->jseed, p, b->bs));
 		break;
 	case K_GD:
 		if (b->csum || b->gdt_csum)
@@ -182,10 +182,10 @@ void tags_fix(struct base *b, const struct image_case *c, uint8_t *img)
 
 		if (!g)
 			continue;
-		jf_put32(tid, 0, g->tid);
+		fdio_put_be32(tid, 0, g->tid);
 		uint32_t s = fdio_crc32c(fdio_crc32c(b->jseed, tid, 4), img + g->image_off, b->bs);
 		if (b->csum) {
-			jf_put32(img + g->desc_off, g->tag_off + 12, s);
+			fdio_put_be32(img + g->desc_off, g->tag_off + 12, s);
 			fix_log_tail(b, img + g->desc_off);
 		}
 	}

@@ -139,14 +139,14 @@ static unsigned scan_tags(struct base *b, const struct logmap *m, unsigned at, u
 	unsigned n = at;
 
 	while (!(flags & JF_TAG_LAST) && off + jf_tag_bytes(incompat) <= end && n + 1 < m->nr) {
-		uint64_t home = jf_get32(p, off);
+		uint64_t home = fdio_get_be32(p, off);
 
-		flags = incompat & JF_INCOMPAT_CSUM_V3 ? jf_get32(p, off + 4) : jf_get16(p, off + 6);
+		flags = incompat & JF_INCOMPAT_CSUM_V3 ? fdio_get_be32(p, off + 4) : fdio_get_be16(p, off + 6);
 		n++;
 		b->tags = reallocarray(b->tags, b->nr_tags + 1, sizeof(*b->tags));
 		MUST(b->tags);
 		b->tags[b->nr_tags] = (struct log_tag){ .desc_off = m->blk[at] * b->bs, .image_off = m->blk[n] * b->bs, .tag_off = off,
-			.tid = jf_get32(p, JF_H_TID) };
+			.tid = fdio_get_be32(p, JF_H_TID) };
 		add_copies(b, home, m->blk[n], (int)b->nr_tags++, nr_home);
 		off += jf_tag_bytes(incompat) + (flags & JF_TAG_SAME_UUID ? 0 : JF_UUID_BYTES);
 	}
@@ -163,18 +163,18 @@ static void scan_log(struct base *b, ext2_filsys fs)
 	if (ext2fs_block_iterate3(fs, b->journal_ino, BLOCK_FLAG_READ_ONLY, NULL, log_block, &m) || !m.nr)
 		goto out;
 	const uint8_t *jsb = b->img + m.blk[0] * b->bs;
-	uint32_t incompat = jf_get32(jsb, JF_SB_INCOMPAT);
+	uint32_t incompat = fdio_get_be32(jsb, JF_SB_INCOMPAT);
 	b->jseed = fdio_crc32c(~0U, jsb + JF_SB_UUID, 16);
 	add(b, K_JSB, m.blk[0] * b->bs, JF_SB_BYTES, 0, -1, m.blk[0]);
 	/* Only what is live: stale blocks of earlier rounds are never read. */
-	if (!jf_get32(jsb, JF_SB_START))
+	if (!fdio_get_be32(jsb, JF_SB_START))
 		goto out;
-	for (unsigned n = jf_get32(jsb, JF_SB_START); n < m.nr; n++) {
+	for (unsigned n = fdio_get_be32(jsb, JF_SB_START); n < m.nr; n++) {
 		const uint8_t *p = b->img + m.blk[n] * b->bs;
 
-		if (jf_get32(p, JF_H_MAGIC) != JF_MAGIC)
+		if (fdio_get_be32(p, JF_H_MAGIC) != JF_MAGIC)
 			break;
-		switch (jf_get32(p, JF_H_TYPE)) {
+		switch (fdio_get_be32(p, JF_H_TYPE)) {
 		case JF_DESCRIPTOR:
 			add(b, K_JDESC, m.blk[n] * b->bs, b->bs, n, -1, m.blk[n]);
 			n = scan_tags(b, &m, n, incompat, nr_home);

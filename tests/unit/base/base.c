@@ -3,6 +3,7 @@
  * Unit tests of the base room: crc32c against published values, lists, work queues, epochs under load,
  * counters, log levels and ranked locks (the rank check itself only in builds that have it).
  */
+#include "base/bytes.h"
 #include "base/counters.h"
 #include "base/crc32c.h"
 #include "base/epoch.h"
@@ -62,6 +63,29 @@ START_TEST(crc32c_is_incremental)
 END_TEST
 
 struct node { struct list l; int v; };
+
+START_TEST(fields_have_their_byte_order)
+{
+	static const uint8_t want[] = {
+		0, 2, 1, 4, 3, 2, 1, 8, 7, 6, 5, 4, 3, 2, 1, 1, 2, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8,
+	};
+	uint8_t got[sizeof(want)] = { 0 };
+
+	fdio_put_le16(got, 1, 0x0102);
+	fdio_put_le32(got, 3, 0x01020304);
+	fdio_put_le64(got, 7, 0x0102030405060708);
+	fdio_put_be16(got, 15, 0x0102);
+	fdio_put_be32(got, 17, 0x01020304);
+	fdio_put_be64(got, 21, 0x0102030405060708);
+	ck_assert_mem_eq(got, want, sizeof(want));
+	ck_assert_uint_eq(fdio_get_le16(got, 1), 0x0102);
+	ck_assert_uint_eq(fdio_get_le32(got, 3), 0x01020304);
+	ck_assert_uint_eq(fdio_get_le64(got, 7), 0x0102030405060708);
+	ck_assert_uint_eq(fdio_get_be16(got, 15), 0x0102);
+	ck_assert_uint_eq(fdio_get_be32(got, 17), 0x01020304);
+	ck_assert_uint_eq(fdio_get_be64(got, 21), 0x0102030405060708);
+}
+END_TEST
 
 START_TEST(list_keeps_order)
 {
@@ -465,6 +489,7 @@ int main(void)
 	tcase_add_test(t, crc32c_known_answers);
 	tcase_add_test(t, crc32c_table_equals_instruction);
 	tcase_add_test(t, crc32c_is_incremental);
+	tcase_add_test(t, fields_have_their_byte_order);
 	tcase_add_test(t, list_keeps_order);
 	tcase_add_test(t, wq_runs_everything_once);
 	tcase_add_test(t, wq_free_waits_for_who_is_waking);

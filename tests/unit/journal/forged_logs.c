@@ -40,8 +40,8 @@ static void hand_image(struct hand *w, uint64_t blk, uint32_t value)
 
 	memset(buf, 0, sizeof(buf));
 	jf_put_header(buf, JF_DESCRIPTOR, w->tid);
-	jf_put32(buf, JF_H_BYTES, (uint32_t)blk);
-	jf_put16(buf, JF_H_BYTES + 6, JF_TAG_LAST);
+	fdio_put_be32(buf, JF_H_BYTES, (uint32_t)blk);
+	fdio_put_be16(buf, JF_H_BYTES + 6, JF_TAG_LAST);
 	hand_put(w, buf);
 	env_pattern(buf, 4096, blk, value);
 	hand_put(w, buf);
@@ -54,9 +54,9 @@ static void hand_revoke(struct hand *w, uint64_t blk, unsigned n)
 
 	memset(buf, 0, sizeof(buf));
 	jf_put_header(buf, JF_REVOKE, w->tid);
-	jf_put32(buf, JF_REVOKE_COUNT, JF_REVOKE_HEADER + 4 * n);
+	fdio_put_be32(buf, JF_REVOKE_COUNT, JF_REVOKE_HEADER + 4 * n);
 	for (unsigned k = 0; k < n; k++)
-		jf_put32(buf, JF_REVOKE_HEADER + 4 * k, (uint32_t)blk + k);
+		fdio_put_be32(buf, JF_REVOKE_HEADER + 4 * k, (uint32_t)blk + k);
 	hand_put(w, buf);
 }
 
@@ -260,7 +260,7 @@ START_TEST(start_of_the_log)
 	env_format(&e, &env_formats[1], 4);
 	env_open(&e);
 	start = _i ? e.j->log.maxlen - 2 + (uint32_t)_i : e.j->log.first;
-	jf_put32(e.j->log.sb, JF_SB_START, start);
+	fdio_put_be32(e.j->log.sb, JF_SB_START, start);
 	fake_poke(e.f, e.j->log.sb, 4096, jlog_map(e.j, 0, NULL));
 	jnl_close(e.j);
 	e.j = NULL;

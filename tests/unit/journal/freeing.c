@@ -208,7 +208,7 @@ static void expect_aborted(struct env *e, struct cb *cb)
 	ck_assert_uint_eq(cb->calls, 1);
 	ck_assert_int_eq(cb->err, -EIO);
 	fake_peek(e->f, sb, sizeof(sb), e->log[0].pblk * 4096);
-	ck_assert_int_eq((int32_t)jf_get32(sb, JF_SB_ERRNO), jnl_error(e->j));
+	ck_assert_int_eq((int32_t)fdio_get_be32(sb, JF_SB_ERRNO), jnl_error(e->j));
 	ck_assert(jlog_sb_csum_ok(sb));
 }
 

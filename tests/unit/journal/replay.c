@@ -229,8 +229,8 @@ static void rewrite_sb(struct env *e, unsigned off, uint32_t bits)
 {
 	uint8_t *sb = e->j->log.sb;
 
-	jf_put32(sb, off, jf_get32(sb, off) | bits);
-	ck_assert_int_eq(jlog_write_sb(e->j, jf_get32(sb, JF_SB_SEQUENCE), jf_get32(sb, JF_SB_START), DEV_FUA), 0);
+	fdio_put_be32(sb, off, fdio_get_be32(sb, off) | bits);
+	ck_assert_int_eq(jlog_write_sb(e->j, fdio_get_be32(sb, JF_SB_SEQUENCE), fdio_get_be32(sb, JF_SB_START), DEV_FUA), 0);
 	jnl_close(e->j);
 	e->j = NULL;
 	env_open(e);
@@ -253,7 +253,7 @@ START_TEST(obstacles_are_named)
 	ck_assert_int_eq(jlog_write_sb(e.j, 1, 0, DEV_FUA), 0);
 	ck_assert_ptr_null(jnl_replay_obstacle(e.j));
 	env_start(&e);
-	ck_assert_uint_eq(jf_get32(e.j->log.sb, t[_i].off) & t[_i].bits, 0);
+	ck_assert_uint_eq(fdio_get_be32(e.j->log.sb, t[_i].off) & t[_i].bits, 0);
 	env_down(&e);
 }
 END_TEST
@@ -270,8 +270,8 @@ START_TEST(fast_commits_are_not_skipped)
 	char err[256];
 
 	two_transactions(&e);
-	last = jf_get32(e.j->log.sb, JF_SB_SEQUENCE) + 1;
-	jf_put32(e.j->log.sb, JF_SB_NUM_FC, _i == 3 ? 0 : 64);
+	last = fdio_get_be32(e.j->log.sb, JF_SB_SEQUENCE) + 1;
+	fdio_put_be32(e.j->log.sb, JF_SB_NUM_FC, _i == 3 ? 0 : 64);
 	rewrite_sb(&e, JF_SB_INCOMPAT, JF_INCOMPAT_FAST_COMMIT);
 	ck_assert_uint_eq(e.j->log.fc_blocks, _i == 3 ? 256 : 64);
 	tid = _i == 1 ? last : last + 1;
@@ -284,9 +284,9 @@ START_TEST(fast_commits_are_not_skipped)
 		ck_assert(!st.fast_commits);
 		ck_assert_uint_eq(st.transactions, 2);
 		ck_assert_int_eq(env_value(&e, e.base), 2);
-		ck_assert_uint_eq(jf_get32(e.j->log.sb, JF_SB_INCOMPAT) & JF_INCOMPAT_FAST_COMMIT, 0);
+		ck_assert_uint_eq(fdio_get_be32(e.j->log.sb, JF_SB_INCOMPAT) & JF_INCOMPAT_FAST_COMMIT, 0);
 		env_start(&e);
-		ck_assert_uint_eq(e.j->log.maxlen, jf_get32(e.j->log.sb, JF_SB_MAXLEN));
+		ck_assert_uint_eq(e.j->log.maxlen, fdio_get_be32(e.j->log.sb, JF_SB_MAXLEN));
 		env_down(&e);
 		return;
 	}
@@ -313,7 +313,7 @@ START_TEST(tag_outside_the_file_system_is_refused)
 	env_cut(&e, FAKE_CUT_DROP, 0);
 	env_open(&e);
 	fake_peek(e.f, desc, 4096, log_off(&e, 1));
-	jf_put32(desc, JF_H_BYTES, _i ? (uint32_t)e.log[0].pblk : 0xfffffff0u);
+	fdio_put_be32(desc, JF_H_BYTES, _i ? (uint32_t)e.log[0].pblk : 0xfffffff0u);
 	fake_poke(e.f, desc, 4096, log_off(&e, 1));
 	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EUCLEAN);
 	env_drop(&e);

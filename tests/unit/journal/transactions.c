@@ -453,8 +453,8 @@ START_TEST(magic_is_escaped)
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	env_crash(&e, NULL);
 	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
-	ck_assert_uint_eq(jf_get32(b->data, 0), JF_MAGIC);
-	ck_assert_uint_eq(jf_get32(b->data, 4), JF_COMMIT);
+	ck_assert_uint_eq(fdio_get_be32(b->data, 0), JF_MAGIC);
+	ck_assert_uint_eq(fdio_get_be32(b->data, 4), JF_COMMIT);
 	ck_assert_uint_eq(b->data[50], 0xab);
 	jnl_brelse(b);
 	ck_assert_int_eq(env_value(&e, e.base + 1), 3);
@@ -639,10 +639,10 @@ START_TEST(commit_times_never_decrease) /* JOURNAL-9 */
 	}
 	for (uint32_t i = 1; i < 40; i++) {
 		fake_peek(e.f, blk, 4096, (e.log[0].pblk + i) * 4096);
-		if (jf_get32(blk, 0) != JF_MAGIC || jf_get32(blk, 4) != JF_COMMIT)
+		if (fdio_get_be32(blk, 0) != JF_MAGIC || fdio_get_be32(blk, 4) != JF_COMMIT)
 			continue;
-		ck_assert_uint_ge(jf_get64(blk, JF_C_SEC), prev);
-		prev = jf_get64(blk, JF_C_SEC);
+		ck_assert_uint_ge(fdio_get_be64(blk, JF_C_SEC), prev);
+		prev = fdio_get_be64(blk, JF_C_SEC);
 		seen++;
 	}
 	ck_assert_uint_eq(seen, 4);
@@ -684,7 +684,7 @@ START_TEST(read_only_and_refusals)
 
 		env_format(&e, &env_formats[0], 4);
 		fake_peek(e.f, sb, 1024, e.log[0].pblk * 4096);
-		jf_put32(sb, bad[i].off, bad[i].v);
+		fdio_put_be32(sb, bad[i].off, bad[i].v);
 		fake_poke(e.f, sb, 1024, e.log[0].pblk * 4096);
 		ck_assert_int_lt(jnl_open(&e.p, &j, err, sizeof(err)), 0);
 		ck_assert(err[0]);
