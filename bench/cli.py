@@ -37,7 +37,7 @@ examples:
   run-bench --jobs 'r4k-*,untar' --peers ext4,ring --rounds 9 --device tmpfs
   run-bench --variant new=transport=uring,poll=50 --variant old=transport=uring@/old/fusedio --jobs r4k-libaio-1
   run-bench --plan 90 --append all.json | while read -r slice; do eval "$slice"; done
-  run-bench --report all.json --svg speed --readme README.md
+  run-bench --report all.json --svg speed --docs .
 """
 
 
@@ -165,8 +165,9 @@ def parse(argv):
     out.add_argument("--append", metavar="FILE", help="where they go, added to what is there")
     out.add_argument("--report", metavar="FILE", help="measures nothing: shows what is in the file")
     out.add_argument("--svg", metavar="NAME", help="the plots' name, without -tmpfs.svg (default: as the JSON file)")
-    out.add_argument("--markdown", metavar="FILE", help="writes the README's tables to a file (- is the terminal)")
-    out.add_argument("--readme", metavar="FILE", help="puts these tables between the marks in a file")
+    out.add_argument("--markdown", metavar="FILE", help="writes the tables of doc/performance.md to a file (- is the terminal)")
+    out.add_argument("--docs", metavar="TREE",
+                     help="writes these tables and those of README.md into the documents of a source tree")
     other = ap.add_argument_group("other")
     other.add_argument("--list", action="store_true", help="shows jobs and peers")
     other.add_argument("--plan", type=float, metavar="SECONDS", help="prints commands that measure the same in slices of that length at most")
@@ -219,15 +220,16 @@ def show_report(res, args, path):
             with open(f"{base}-{kind}.svg", "w", encoding="utf-8") as f:
                 f.write(picture)
             print(f"plot: {base}-{kind}.svg")
-    if args.markdown or args.readme:
+    if args.markdown or args.docs:
         table = report.tables(res)
         if args.markdown == "-":
             print(table)
         elif args.markdown:
             with open(args.markdown, "w", encoding="utf-8") as f:
                 f.write(table + "\n")
-        if args.readme:
-            report.into_readme(args.readme, table)
+        if args.docs and res.kinds():
+            report.into_document(os.path.join(args.docs, "doc", "performance.md"), table)
+            report.into_document(os.path.join(args.docs, "README.md"), report.headlines(res, res.kinds()[0]))
 
 
 def refuse(args):

@@ -8,12 +8,15 @@ median of these; so runs of different days may be added up without comparing one
 import json
 import os
 import statistics
+import textwrap
 
 from devices import KINDS
 from jobs import JOBS, QUOTIENTS
 from peers import PEERS
 
 VERSION = 1
+# The width of documents.
+COLUMNS = 98
 OURS = ("ring", "devfuse")
 
 
@@ -243,54 +246,101 @@ def rounds_text(res, kind):
     return f"{many} round{'s' if many != 1 else ''}" if few == many else f"{few} to {many} rounds"
 
 
-def markdown(res, kind="tmpfs"):
-    """The README's table: what kernel ext4 and fusedio do, with spread; fusedio's ratios; CPU time of both."""
-    peers = res.peers(kind)
-    columns = [(ours, p) for ours in ("ring",) for p in ("ext4", "xfs", "fuse2fs", "qemu", "raw") if ours in peers and p in peers]
-    columns += [("devfuse", "ext4")] if "devfuse" in peers and "ext4" in peers else []
-    heads = {"ext4": "ext4", "xfs": "XFS", "fuse2fs": "fuse2fs", "qemu": "QEMU", "raw": "raw device"}
-    both = [p for p in ("ext4", "ring") if p in peers]
-    head = ["job"] + [{"ext4": "kernel ext4", "ring": "fusedio, io_uring"}[p] for p in both]
-    head += [("`/dev/fuse` to " if o == "devfuse" else "io_uring to ") + heads[p] for o, p in columns]
-    head += ["CPU µs: " + ", ".join({"ext4": "ext4", "ring": "fusedio"}[p] for p in both)] if both else []
+def md_rows(head, rows):
+    """A table of Markdown: the first column to the left, the others to the right."""
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(r) + " |" for r in rows])
 
-    def value(j, p):
-        m, s = res.median(kind, j.key, p), res.spread(kind, j.key, p)
-        if not m:
-            return ""
-        return f"{number(m)} {j.unit}" + (f" ±{s * 100:.0f}%" if len(res.samples(kind, j.key, p)) > 1 else "")
 
-    def cpu(j):
-        return ", ".join(number3(res.cpu(kind, j.key, p, "machine_us")) for p in both)
+def md_value(res, kind, j, p):
+    m, s = res.median(kind, j.key, p), res.spread(kind, j.key, p)
+    if not m:
+        return ""
+    many = len(res.samples(kind, j.key, p)) > 1
+    return f"{number(m)} {j.unit}" + (f" ±{s * 100:.0f}%" if many else "")
 
-    def cell(j, o, p):
-        v, want = res.ratio(kind, j.key, o, p), j.want.get(p)
-        if v is None:
-            return ""
-        return factor(v) if want is None else f"**{factor(v)}**" if reached(v, want) else f"{factor(v)} of {want:g}"
-    for j in res.jobs(kind):
-        cells = [j.title] + [value(j, p) for p in both] + [cell(j, o, p) for o, p in columns] + ([cpu(j)] if both else [])
-        lines.append("| " + " | ".join(cells) + " |")
+
+def md_ratio(res, kind, j, ours, other):
+    """Bold where the wanted ratio is reached, "0.6 of 0.7" where it is not."""
+    v, want = res.ratio(kind, j.key, ours, other), j.want.get(other)
+    if v is None:
+        return ""
+    if want is None:
+        return factor(v)
+    return f"**{factor(v)}**" if reached(v, want) else f"{factor(v)} of {want:g}"
+
+
+def md_cpu(res, kind, j, p):
+    v = res.cpu(kind, j.key, p, "machine_us")
+    return "" if v is None else number3(v)
+
+
+# The three tables of a device, each narrow enough for a line of a document: a title, and for each
+# column its head and how its cell is made.
+def md_tables(res, kind):
+    def ratio(ours, other):
+        return lambda j: md_ratio(res, kind, j, ours, other)
+    yield "Speed", [
+        ("kernel ext4", lambda j: md_value(res, kind, j, "ext4")),
+        ("fusedio, io_uring", lambda j: md_value(res, kind, j, "ring"))]
+    yield "Ratio to the kernel's file systems and to the bare device", [
+        ("io_uring to ext4", ratio("ring", "ext4")),
+        ("`/dev/fuse` to ext4", ratio("devfuse", "ext4")),
+        ("to XFS", ratio("ring", "xfs")),
+        ("to raw", ratio("ring", "raw"))]
+    yield "Ratio to other user space, and CPU time in µs for one operation", [
+        ("to fuse2fs", ratio("ring", "fuse2fs")),
+        ("to QEMU", ratio("ring", "qemu")),
+        ("CPU ext4", lambda j: md_cpu(res, kind, j, "ext4")),
+        ("CPU fusedio", lambda j: md_cpu(res, kind, j, "ring"))]
+
+
+def device_line(res, kind):
+    """What was measured where: lines of a document."""
+    sizes = sorted({r["size_mib"] for r in res.data["runs"] if "size_mib" in r})
+    files = f", files of {' or '.join(str(n) for n in sizes)} MiB" if sizes else ""
+    text = (f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}{files}, medians of "
+            f"{rounds_text(res, kind)}; {machine_line(res)}.")
+    return textwrap.fill(text, COLUMNS)
+
+
+def markdown(res, kind="tmpfs"):
+    """The tables of one kind of device: speeds, ratios, CPU time."""
+    parts = [device_line(res, kind)]
+    for title, columns in md_tables(res, kind):
+        columns = [(head, cell) for head, cell in columns if any(cell(j) for j in res.jobs(kind))]
+        if columns:
+            rows = [[j.title] + [cell(j) for _, cell in columns] for j in res.jobs(kind)]
+            rows = [r for r in rows if any(r[1:])]
+            parts += [f"### {title}", md_rows(["job"] + [head for head, _ in columns], rows)]
     for title, job, base, want in QUOTIENTS:
         v = res.ratio(kind, job, "ring", "ring", base)
         if v is not None:
-            lines.append(f"\n{title}, through io_uring: {factor(v)}; wanted: {want:g}.")
-    sizes = sorted({r["size_mib"] for r in res.data["runs"] if "size_mib" in r})
-    files = f", files of {' or '.join(str(n) for n in sizes)} MiB" if sizes else ""
-    return "\n".join([f"{KINDS[kind][0].upper()}{KINDS[kind][1:]}{files}, medians of {rounds_text(res, kind)}; {machine_line(res)}.", ""] + lines)
+            parts.append(f"{title}, through io_uring: {factor(v)}; wanted: {want:g}.")
+    return "\n\n".join(parts)
 
 
 def tables(res):
-    """The table of the first kind of device, and the others to be unfolded."""
-    texts = [markdown(res, k) for k in res.kinds()]
-    folded = [f"<details><summary>The same on a {KINDS[k]}</summary>\n\n{t}\n\n</details>"
-              for k, t in list(zip(res.kinds(), texts))[1:]]
-    return "\n\n".join(texts[:1] + folded)
+    """All tables, one section for each kind of device."""
+    return "\n\n".join(f"## {KINDS[k][0].upper()}{KINDS[k][1:]}\n\n{markdown(res, k)}"
+                       for k in res.kinds())
 
 
-def into_readme(path, text):
-    """Puts a text between the README's two marks."""
+# The ten jobs of the README: what people ask first, the weak ones among it.
+HEADLINES = ("r4k-psync-1", "r4k-libaio-1", "w4k-libaio-1", "dsync", "append-fsync-1", "r1m-d8",
+             "a1m-d8", "bufwrite", "create", "untar")
+
+
+def headlines(res, kind="tmpfs"):
+    """The README's table: fusedio's speed, and its ratio to ext4 and to fuse2fs."""
+    rows = [[j.title, md_value(res, kind, j, "ring"), factor(res.ratio(kind, j.key, "ring", "ext4")),
+             factor(res.ratio(kind, j.key, "ring", "fuse2fs"))]
+            for j in res.jobs(kind) if j.key in HEADLINES and res.samples(kind, j.key, "ring")]
+    return device_line(res, kind) + "\n\n" + md_rows(["job", "fusedio", "to ext4", "to fuse2fs"], rows)
+
+
+def into_document(path, text):
+    """Puts a text between the two marks of a document."""
     begin, end = "<!-- bench: begin -->\n", "<!-- bench: end -->"
     with open(path, encoding="utf-8") as f:
         old = f.read()

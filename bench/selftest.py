@@ -109,18 +109,36 @@ class Tables(unittest.TestCase):
         self.assertIn("error: it broke", text)
 
     def test_markdown(self):
-        lines = [x for x in report.markdown(results()).splitlines() if x.startswith("|")]
-        self.assertEqual(len(lines), len(JOBS) + 2)
-        self.assertEqual(len({x.count("|") for x in lines}), 1, "rows differ in their number of columns")
-        self.assertTrue(any("0.44 of 0.9" in x for x in lines))
+        res = results()
+        text = report.markdown(res)
+        for j in JOBS:
+            self.assertEqual(text.count(f"| {j.title} |"), 3, j.title)
+        for part in text.split("### ")[1:]:
+            rows = [x for x in part.splitlines() if x.startswith("|")]
+            self.assertEqual(len({x.count("|") for x in rows}), 1, "rows differ in their columns")
+        self.assertIn("0.44 of 0.9", text)
 
-    def test_other_devices_are_folded(self):
+    def test_documents_are_narrow(self):
+        """Rows of a table cannot be wrapped: with large figures they still fit in 100 columns."""
+        res = report.Results()
+        for i, p in enumerate(PEERS):
+            for j in JOBS:
+                for r, v in enumerate((123_456, 234_567, 345_678)):
+                    value = v / (i + 7) / (1 if j.unit == "op/s" else 40)
+                    res.add("tmpfs", j.key, p, sample(value, f"a.{r}", machine=11_111))
+        for text in (report.markdown(res), report.headlines(res)):
+            self.assertEqual([x for x in text.splitlines() if len(x) > 100], [])
+
+    def test_a_section_for_each_device(self):
         text = report.tables(results(("tmpfs", "file")))
-        first, second = text.split("<details>")
-        self.assertTrue(first.startswith("Loop device over tmpfs"))
-        self.assertIn("<summary>The same on a loop device over a file</summary>\n\nLoop device over a file", second)
-        self.assertTrue(second.endswith("</details>"))
-        self.assertNotIn("<details>", report.tables(results(("file",))))
+        heads = [x for x in text.splitlines() if x.startswith("## ")]
+        self.assertEqual(heads, ["## Loop device over tmpfs", "## Loop device over a file"])
+        self.assertEqual(report.tables(results(("file",))).count("## Loop"), 1)
+
+    def test_headlines(self):
+        rows = [x for x in report.headlines(results()).splitlines() if x.startswith("|")]
+        self.assertEqual(len(rows), len(report.HEADLINES) + 2)
+        self.assertEqual(len(report.HEADLINES), 10)
 
     def test_variants_have_tables(self):
         res = results()
@@ -131,19 +149,19 @@ class Tables(unittest.TestCase):
     def test_empty(self):
         self.assertIsInstance(report.text_report(report.Results()), str)
 
-    def test_readme(self):
+    def test_into_document(self):
         with tempfile.TemporaryDirectory() as d:
-            path = os.path.join(d, "README")
+            path = os.path.join(d, "document")
             with open(path, "w", encoding="utf-8") as f:
                 f.write("before\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nafter\n")
             for _ in range(2):
-                report.into_readme(path, "new\n")
+                report.into_document(path, "new\n")
             with open(path, encoding="utf-8") as f:
                 self.assertEqual(f.read(), "before\n<!-- bench: begin -->\nnew\n<!-- bench: end -->\nafter\n")
             with open(path, "w", encoding="utf-8") as f:
                 f.write("nothing\n")
             with self.assertRaises(ValueError):
-                report.into_readme(path, "new")
+                report.into_document(path, "new")
 
 
 class Files(unittest.TestCase):

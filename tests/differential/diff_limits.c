@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The fixed limits that README and fusedio(8) list, each tried on both sides: that FUSE still has it, and that ext4 has not.
- * Where a newer kernel has lifted one, the line says so; an answer that is neither the limit's nor ext4's is a failure.
+ * The fixed limits that doc/compatibility.md and fusedio(8) list, each tried on both sides: FUSE
+ * must still have the limit, and ext4 must not. Where a newer kernel has lifted one, the line says
+ * so; an answer that is neither the limit's nor ext4's is a failure.
  */
 #include "differential/diff.h"
 

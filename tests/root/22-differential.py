@@ -58,7 +58,7 @@ def same_as_ext4(env, layout):
 
 @case()
 def limits_are_as_listed(env):
-    """README and fusedio(8) say what FUSE forbids: no more and no less."""
+    """doc/compatibility.md and fusedio(8) say what FUSE forbids: no more and no less."""
     vol = env.volume(64)
     other = vol.copy()
     with other.kmount() as theirs, vol.mount() as m:

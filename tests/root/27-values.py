@@ -173,7 +173,10 @@ def after_a_kill(env):
 
 @case()
 def lists_of_many(env):
-    """An ACL that fits no block is kept, inherited and changed; one larger than FUSE passes on is refused (README, Limits)."""
+    """
+    An ACL that fits no block is kept, inherited and changed; one larger than FUSE passes on is
+    refused (doc/compatibility.md).
+    """
     import tree
     vol = env.volume(64, "-b", "1024", "-O", "ea_inode")
 
