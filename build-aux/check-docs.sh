@@ -31,7 +31,7 @@ check readme-commands readme_commands
 named_files() {
 	grep -oE '`[A-Za-z0-9_.+-]+/[A-Za-z0-9_./+*-]*`' "$1" | tr -d '\140' | LC_ALL=C sort -u | while read -r f; do
 		case $f in
-			src/* | tests/* | build-aux/* | bench/* | contrib/* | man/* | .ci/*) ;;
+			src/* | tests/* | build-aux/* | bench/* | contrib/* | doc/* | man/* | .ci/*) ;;
 			*) continue ;;
 		esac
 		# shellcheck disable=SC2086  # a pattern
@@ -44,10 +44,68 @@ named_targets() {
 		make -C "$build" -n "$t" >/dev/null 2>&1 || echo "$1 names make $t, which is no target"
 	done
 }
-for d in README.md ARCHITECTURE.md HACKING.md SECURITY.md NEWS; do
-	check "files-named-in-$d" named_files $d
-	check "targets-named-in-$d" named_targets $d
+# Links from one document to another lead to a file, and to a heading in it.
+links() {
+	python3 - "$@" <<'END'
+import os, re, sys
+
+def anchors(path):
+    """The names that a heading gets: small letters, no punctuation, hyphens for blanks."""
+    with open(path, encoding="utf-8") as f:
+        heads = [x.lstrip("#").strip().lower() for x in f if x.startswith("#")]
+    return {re.sub(r"[^\w\- ]", "", h).replace(" ", "-") for h in heads}
+
+for doc in sys.argv[1:]:
+    with open(doc, encoding="utf-8") as f:
+        text = f.read()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        path = os.path.normpath(os.path.join(os.path.dirname(doc), path)) if path else doc
+        if not os.path.exists(path):
+            print(f"{doc} links to {target}, which is not there")
+        elif anchor and anchor not in anchors(path):
+            print(f"{doc} links to {target}, but {path} has no such heading")
+END
+}
+for d in README.md ARCHITECTURE.md HACKING.md SECURITY.md NEWS doc/*.md; do
+	check "files-named-in-$d" named_files "$d"
+	check "targets-named-in-$d" named_targets "$d"
+	check "links-in-$d" links "$d"
 done
+
+# Documents that are read from beginning to end stay short.
+at_most() {
+	n=$(wc -l <"$1")
+	[ "$n" -le "$2" ] || echo "$1 has $n lines, at most $2 are wanted"
+}
+check lines-of-README at_most README.md 200
+
+# Lines of at most 100 columns, a tab being as wide as eight blanks.
+narrow() {
+	python3 - "$@" <<'END'
+import sys
+
+for path in sys.argv[1:]:
+    with open(path, encoding="utf-8") as f:
+        for n, line in enumerate(f, 1):
+            width = len(line.rstrip("\n").expandtabs(8))
+            if width > 100:
+                print(f"{path}:{n} has {width} columns")
+END
+}
+check narrow-documents narrow README.md SECURITY.md NEWS doc/*.md man/*.[1-8]
+# Code too, once all of it is formatted: 1 switches it on.
+check_code_width=${CHECK_CODE_WIDTH:-0}
+narrow_code() {
+	find src tests build-aux bench contrib -type f ! -name '*.svg' ! -name '*.pyc' \
+		! -path 'tests/fuzz/corpus/*' -exec grep -Iq . {} \; -print | LC_ALL=C sort >"$build/narrow.list"
+	# shellcheck disable=SC2046  # file names without blanks
+	narrow $(cat "$build/narrow.list") quickstart run-tests configure.ac Makefile.am .ci/run
+	rm -f "$build/narrow.list"
+}
+[ "$check_code_width" = 0 ] || check narrow-code narrow_code
 
 # ARCHITECTURE.md speaks of every room, and its list of locks is the one in the header.
 rooms() {
