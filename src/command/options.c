@@ -25,10 +25,14 @@ struct def {
 };
 
 static const struct def defs[] = {
-#define FLAG(name, field, value, text) { name, K_FLAG, offsetof(struct options, field), value, 0, NULL, text },
-#define NUM(name, field, min, max, text) { name, K_NUM, offsetof(struct options, field), min, max, NULL, text },
-#define ENUM(name, field, values, text) { name, K_ENUM, offsetof(struct options, field), 0, 0, values, text },
-#define STR(name, field, text) { name, K_STR, offsetof(struct options, field), 0, 0, NULL, text },
+#define FLAG(name, field, value, text) \
+	{ name, K_FLAG, offsetof(struct options, field), value, 0, NULL, text },
+#define NUM(name, field, min, max, text) \
+	{ name, K_NUM, offsetof(struct options, field), min, max, NULL, text },
+#define ENUM(name, field, values, text) \
+	{ name, K_ENUM, offsetof(struct options, field), 0, 0, values, text },
+#define STR(name, field, text) \
+	{ name, K_STR, offsetof(struct options, field), 0, 0, NULL, text },
 #define NOOP(name, text) { name, K_NOOP, 0, 0, 0, NULL, text },
 #define REFUSE(name, text) { name, K_REFUSE, 0, 0, 0, NULL, text },
 #include "command/options.def"

@@ -25,13 +25,15 @@
 #include <unistd.h>
 
 /* An int has 32 bits of its register; the kernel does not look at the others. */
-#define MASKED(n, mask, value) SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, (uint32_t)(mask), (uint32_t)(value))
+#define MASKED(n, mask, value) \
+	SCMP_CMP64(n, SCMP_CMP_MASKED_EQ, (uint32_t)(mask), (uint32_t)(value))
 #define IS(n, value) MASKED(n, UINT32_MAX, value)
 #define IS_NULL(n) SCMP_CMP64(n, SCMP_CMP_EQ, 0)
 #define AT_MOST(n, value) SCMP_CMP64(n, SCMP_CMP_LE, value)
-#define CLONE_NOT_OURS                                                                                                \
-	(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | \
-	 CLONE_PTRACE | CLONE_UNTRACED | CLONE_PARENT | CLONE_PIDFD | CLONE_IO)
+#define CLONE_NOT_OURS                                                                    \
+	(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |     \
+	 CLONE_NEWPID | CLONE_NEWNET | CLONE_PTRACE | CLONE_UNTRACED | CLONE_PARENT |      \
+	 CLONE_PIDFD | CLONE_IO)
 
 static int add_rule(scmp_filter_ctx ctx, int call, unsigned nr, const struct scmp_arg_cmp *args)
 {

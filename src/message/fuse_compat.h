@@ -52,7 +52,7 @@ struct fuse_statx_out {
 #endif
 
 #if FUSE_KERNEL_MINOR_VERSION < 38
-#error "linux/fuse.h is older than protocol 7.38: install the Linux 6.1 (or later) user-space headers"
+#error "linux/fuse.h is older than protocol 7.38: install the user-space headers of Linux 6.1"
 #endif
 
 /* The group list of creates: a fuse_ext_header, then u32 count and as many u32. */

@@ -17,8 +17,10 @@
 	"mkdir $IMG.d || exit 9; export LC_ALL=C; " \
 	"timeout 60 unshare -m --propagation slave sh -c '" \
 	"n=0; until mount -t ext4 -o loop,nodev,nosuid,noexec $IMG $IMG.d 2>$IMG.err; do " \
-	"n=$((n + 1)); grep -q \"loop device\" $IMG.err && [ $n -lt 20 ] || exit 8; sleep 0.1; done; " \
-	"n=0; until umount $IMG.d 2>$IMG.err; do n=$((n + 1)); [ $n -lt 50 ] || exit 7; sleep 0.1; done'; " \
+	"n=$((n + 1)); grep -q \"loop device\" $IMG.err && [ $n -lt 20 ] || exit 8; " \
+	"sleep 0.1; done; " \
+	"n=0; until umount $IMG.d 2>$IMG.err; do n=$((n + 1)); " \
+	"[ $n -lt 50 ] || exit 7; sleep 0.1; done'; " \
 	"r=$?; cat $IMG.err; rm -f $IMG.err; rmdir $IMG.d; exit $r"
 
 static int mount_once(struct fake_dev *c, char *why, size_t len)

@@ -26,13 +26,16 @@ struct recipe {
 	bool populate;
 };
 
-#define SAME "-U 5f0d10f2-0000-4000-8000-000000000001 -E hash_seed=5f0d10f2-0000-4000-8000-000000000002,lazy_itable_init=0," \
+#define SAME "-U 5f0d10f2-0000-4000-8000-000000000001 -E hash_seed=5f0d10f2-0000-" \
+	     "4000-8000-000000000002,lazy_itable_init=0," \
 	     "lazy_journal_init=0,root_owner=0:0 "
 
 /* Old block maps: written while the file system had no extents. */
 #define OLD_FILES "head -c 700000 /dev/zero | tr '\\0' 'x' >\"$IMG.f\"; " \
-		  "debugfs -w -R \"write $IMG.f old\" \"$IMG\" >/dev/null 2>&1; debugfs -w -R \"mkdir olddir\" \"$IMG\" >/dev/null 2>&1; " \
-		  "head -c 9000 \"$IMG.f\" >\"$IMG.g\"; debugfs -w -R \"write $IMG.g olddir/small\" \"$IMG\" >/dev/null 2>&1; " \
+		  "debugfs -w -R \"write $IMG.f old\" \"$IMG\" >/dev/null 2>&1; " \
+		  "debugfs -w -R \"mkdir olddir\" \"$IMG\" >/dev/null 2>&1; " \
+		  "head -c 9000 \"$IMG.f\" >\"$IMG.g\"; " \
+		  "debugfs -w -R \"write $IMG.g olddir/small\" \"$IMG\" >/dev/null 2>&1; " \
 		  "rm -f \"$IMG.f\" \"$IMG.g\"; "
 
 static const struct recipe recipes[] = {

@@ -65,7 +65,12 @@ static const struct field jsb_fields[] = {
 	{ 0x2c, 4 }, { 0x30, 8 }, { 0x40, 4 }, { 0x44, 4 }, { 0x50, 1 }, { 0x54, 4 }, { 0x58, 4 },
 };
 
-#define PICK(table) do { const struct field *f_ = &(table)[rnd_n(r, ARRAY_SIZE(table))]; m->off = f_->off; m->width = f_->width; } while (0)
+#define PICK(mut, rng, table)                                                          \
+	do {                                                                           \
+		const struct field *f_ = &(table)[rnd_n((rng), ARRAY_SIZE(table))];    \
+		(mut)->off = f_->off;                                                  \
+		(mut)->width = f_->width;                                              \
+	} while (0)
 
 static void pick_extent(struct rnd *r, struct mut *m, const uint8_t *p, uint32_t len)
 {
@@ -74,10 +79,10 @@ static void pick_extent(struct rnd *r, struct mut *m, const uint8_t *p, uint32_t
 	unsigned n = p[2] | p[3] << 8, room = (len - 12) / 12;
 
 	if (!rnd_n(r, 4)) {
-		PICK(head);
+		PICK(m, r, head);
 		return;
 	}
-	PICK(entry);
+	PICK(m, r, entry);
 	m->off += 12 + 12 * rnd_n(r, FDIO_MIN(n + 1, room));
 }
 
@@ -93,7 +98,7 @@ static void pick_dirent(struct rnd *r, struct mut *m, const uint8_t *p, uint32_t
 			break;
 		at += rec;
 	}
-	PICK(entry);
+	PICK(m, r, entry);
 	m->off += at;
 }
 
@@ -105,7 +110,7 @@ static void pick_dx(struct rnd *r, struct mut *m, const uint8_t *p, uint32_t at)
 	switch (rnd_n(r, 5)) {
 	case 0:
 		if (at == 0x20)
-			PICK(root);
+			PICK(m, r, root);
 		else
 			pick_dirent(r, m, p, 64);
 		return;
@@ -127,7 +132,7 @@ static void pick_xattrs(struct rnd *r, struct mut *m, uint32_t head, uint32_t le
 		m->off = 4 * rnd_n(r, head / 4);
 		m->width = 4;
 	} else if (rnd_n(r, 3)) {
-		PICK(entry);
+		PICK(m, r, entry);
 		m->off += head + 4 * rnd_n(r, 24);
 	} else {
 		m->off = head + rnd_n(r, len - head - 8);
@@ -141,7 +146,7 @@ static void pick_log(struct rnd *r, struct mut *m, enum kind kind, const struct 
 	unsigned step = b->csum ? 16 : 8;
 
 	if (!rnd_n(r, 4)) {
-		PICK(head);
+		PICK(m, r, head);
 	} else if (kind == K_JDESC) {
 		m->off = 12 + (rnd_n(r, 4) ? 16 : 0) + step * rnd_n(r, 12) + 4 * rnd_n(r, step / 4);
 		m->width = 4;
@@ -161,8 +166,8 @@ static void pick_field(struct rnd *r, struct mut *m, struct base *b, const struc
 		return;
 	}
 	switch (t->kind) {
-	case K_SB: PICK(sb_fields); break;
-	case K_GD: PICK(gd_fields); break;
+	case K_SB: PICK(m, r, sb_fields); break;
+	case K_GD: PICK(m, r, gd_fields); break;
 	case K_INODE:
 		if (t->len > 160 && !rnd_n(r, 4)) {
 			pick_xattrs(r, m, 4, t->len - 160);
@@ -171,7 +176,7 @@ static void pick_field(struct rnd *r, struct mut *m, struct base *b, const struc
 			pick_extent(r, m, p + 0x28, 60);
 			m->off += 0x28;
 		} else {
-			PICK(inode_fields);
+			PICK(m, r, inode_fields);
 		}
 		break;
 	case K_EXTENT: pick_extent(r, m, p, t->len - 4); break;
@@ -179,7 +184,7 @@ static void pick_field(struct rnd *r, struct mut *m, struct base *b, const struc
 	case K_DXROOT: pick_dx(r, m, p, 0x20); break;
 	case K_DXNODE: pick_dx(r, m, p, 8); break;
 	case K_XATTR: pick_xattrs(r, m, 32, t->len); break;
-	case K_JSB: PICK(jsb_fields); break;
+	case K_JSB: PICK(m, r, jsb_fields); break;
 	case K_JDESC:
 	case K_JREVOKE:
 	case K_JCOMMIT: pick_log(r, m, t->kind, b); break;

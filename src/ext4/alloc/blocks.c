@@ -312,9 +312,12 @@ int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint3
 }
 
 /* Calls fn for the part of [blk, blk+n) in each group. */
-#define for_each_part(v, blk, n, g, bit, len)                                                                              \
-	for (uint32_t g = x4_group_of((v), (blk)), bit = x4_group_bit((v), (blk)), len = FDIO_MIN((n), (v)->blocks_per_group - bit); \
-	     (n) > 0; (blk) += len, (n) -= len, g = x4_group_of((v), (blk)), bit = x4_group_bit((v), (blk)),                     \
+#define for_each_part(v, blk, n, g, bit, len)                                          \
+	for (uint32_t g = x4_group_of((v), (blk)), bit = x4_group_bit((v), (blk)),      \
+		      len = FDIO_MIN((n), (v)->blocks_per_group - bit);                 \
+	     (n) > 0;                                                                    \
+	     (blk) += len, (n) -= len, g = x4_group_of((v), (blk)),                      \
+		      bit = x4_group_bit((v), (blk)),                                    \
 		      len = FDIO_MIN((n), (v)->blocks_per_group - bit))
 
 void x4_balloc_unreserve(struct x4_vol *v, uint64_t blk, uint32_t n)
