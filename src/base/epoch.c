@@ -36,7 +36,8 @@ static void slot_release(void *p)
 	__atomic_store_n(&s->used, false, __ATOMIC_RELEASE);
 }
 
-static void slot_key_make(void) { FDIO_ASSERT(pthread_key_create(&slot_key, slot_release) == 0); }
+/* Fails only when the process has used up its keys: then this program makes too many. */
+static void slot_key_make(void) { FDIO_MUST(pthread_key_create(&slot_key, slot_release) == 0); }
 
 static struct epoch_slot *slot_claim(void)
 {
@@ -52,7 +53,7 @@ static struct epoch_slot *slot_claim(void)
 		break;
 	}
 	pthread_mutex_unlock(&retire_lock);
-	FDIO_ASSERT(my_slot); /* more threads than workers= and the CPU count can make */
+	FDIO_MUST(my_slot); /* more threads than workers= and the CPU count can make */
 	pthread_setspecific(slot_key, my_slot);
 	return my_slot;
 }

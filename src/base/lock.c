@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Ranked locks, see lock.h. The per-thread stack of held ranks exists only in checking builds. */
+/*
+ * Ranked locks, see lock.h. The per-thread stack of held ranks exists only in checking builds.
+ *
+ * pthread functions are in FDIO_MUST: with the default attributes they fail only when they are
+ * misused, and glibc takes no memory for them. There is no caller that could go on without its lock.
+ */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
 #endif
@@ -49,16 +54,16 @@ static inline void rank_pop(const void *lock) { (void)lock; }
 
 void fdio_mutex_init(struct fdio_mutex *m, enum fdio_lock_rank rank)
 {
-	FDIO_ASSERT(pthread_mutex_init(&m->m, NULL) == 0);
+	FDIO_MUST(pthread_mutex_init(&m->m, NULL) == 0);
 	m->rank = rank;
 }
 
-void fdio_mutex_fini(struct fdio_mutex *m) { FDIO_ASSERT(pthread_mutex_destroy(&m->m) == 0); }
+void fdio_mutex_fini(struct fdio_mutex *m) { FDIO_MUST(pthread_mutex_destroy(&m->m) == 0); }
 
 void fdio_mutex_lock(struct fdio_mutex *m)
 {
 	rank_push(m, m->rank, true);
-	FDIO_ASSERT(pthread_mutex_lock(&m->m) == 0);
+	FDIO_MUST(pthread_mutex_lock(&m->m) == 0);
 }
 
 bool fdio_mutex_trylock(struct fdio_mutex *m)
@@ -96,23 +101,23 @@ int fdio_mutex_enter(struct fdio_mutex *m)
 void fdio_mutex_unlock(struct fdio_mutex *m)
 {
 	rank_pop(m);
-	FDIO_ASSERT(pthread_mutex_unlock(&m->m) == 0);
+	FDIO_MUST(pthread_mutex_unlock(&m->m) == 0);
 }
 
 void fdio_cond_init(pthread_cond_t *c)
 {
 	pthread_condattr_t a;
 
-	FDIO_ASSERT(pthread_condattr_init(&a) == 0);
-	FDIO_ASSERT(pthread_condattr_setclock(&a, CLOCK_MONOTONIC) == 0);
-	FDIO_ASSERT(pthread_cond_init(c, &a) == 0);
+	FDIO_MUST(pthread_condattr_init(&a) == 0);
+	FDIO_MUST(pthread_condattr_setclock(&a, CLOCK_MONOTONIC) == 0);
+	FDIO_MUST(pthread_cond_init(c, &a) == 0);
 	pthread_condattr_destroy(&a);
 }
 
 void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *m)
 {
 	FDIO_ASSERT(!nowait_on());
-	FDIO_ASSERT(pthread_cond_wait(c, &m->m) == 0);
+	FDIO_MUST(pthread_cond_wait(c, &m->m) == 0);
 }
 
 bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *m, uint64_t deadline_ns)
@@ -122,7 +127,7 @@ bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *m, uint64_t deadl
 	FDIO_ASSERT(!nowait_on());
 	int r = pthread_cond_timedwait(c, &m->m, &ts);
 
-	FDIO_ASSERT(r == 0 || r == ETIMEDOUT);
+	FDIO_MUST(r == 0 || r == ETIMEDOUT);
 	return r == 0;
 }
 
@@ -130,25 +135,25 @@ void fdio_rwlock_init(struct fdio_rwlock *l, enum fdio_lock_rank rank)
 {
 	pthread_rwlockattr_t a;
 
-	FDIO_ASSERT(pthread_rwlockattr_init(&a) == 0);
-	FDIO_ASSERT(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
-	FDIO_ASSERT(pthread_rwlock_init(&l->l, &a) == 0);
+	FDIO_MUST(pthread_rwlockattr_init(&a) == 0);
+	FDIO_MUST(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
+	FDIO_MUST(pthread_rwlock_init(&l->l, &a) == 0);
 	pthread_rwlockattr_destroy(&a);
 	l->rank = rank;
 }
 
-void fdio_rwlock_fini(struct fdio_rwlock *l) { FDIO_ASSERT(pthread_rwlock_destroy(&l->l) == 0); }
+void fdio_rwlock_fini(struct fdio_rwlock *l) { FDIO_MUST(pthread_rwlock_destroy(&l->l) == 0); }
 
 void fdio_rwlock_rdlock(struct fdio_rwlock *l)
 {
 	rank_push(l, l->rank, true);
-	FDIO_ASSERT(pthread_rwlock_rdlock(&l->l) == 0);
+	FDIO_MUST(pthread_rwlock_rdlock(&l->l) == 0);
 }
 
 void fdio_rwlock_wrlock(struct fdio_rwlock *l)
 {
 	rank_push(l, l->rank, true);
-	FDIO_ASSERT(pthread_rwlock_wrlock(&l->l) == 0);
+	FDIO_MUST(pthread_rwlock_wrlock(&l->l) == 0);
 }
 
 bool fdio_rwlock_tryrdlock(struct fdio_rwlock *l)
@@ -188,7 +193,7 @@ int fdio_rwlock_wrenter(struct fdio_rwlock *l)
 void fdio_rwlock_unlock(struct fdio_rwlock *l)
 {
 	rank_pop(l);
-	FDIO_ASSERT(pthread_rwlock_unlock(&l->l) == 0);
+	FDIO_MUST(pthread_rwlock_unlock(&l->l) == 0);
 }
 
 uint64_t fdio_now_ns(void)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Small helpers that every room may use: sizes, alignment, container_of and the assertion that stays
- * in release builds. No state, any thread.
+ * Small helpers that every room may use: sizes, alignment, container_of and the two assertions. No
+ * state, any thread.
  */
 #ifndef FDIO_BASE_UTIL_H
 #define FDIO_BASE_UTIL_H
@@ -32,12 +32,22 @@ static inline uint64_t fdio_div_up(uint64_t v, uint64_t by) { return (v + by - 1
 static inline uint64_t fdio_blocks(uint64_t len, unsigned bits) { return (len + (1ULL << bits) - 1) >> bits; }
 
 /*
- * FDIO_ASSERT: what cannot happen unless this program is wrong. Kept in release builds, because going
- * on with a broken invariant is how file systems lose data. Never for what a device, an image, a
- * client or an administrator can cause: those are errors and are handled.
+ * FDIO_ASSERT: what cannot be false unless this program is wrong. Kept in release builds, because
+ * going on with a broken invariant is how file systems lose data. Never for what a device, an image,
+ * a client or an administrator can cause: those are errors and are handled. Its expression has no
+ * effect (build-aux/check-asserts.sh), so a build with FDIO_NO_ASSERT defined does the same without.
+ *
+ * FDIO_MUST: what is done here and has to succeed, for there is nothing else to do when it fails.
+ * Its expression is evaluated once, in every build.
  */
 void fdio_assert_failed(const char *expr, const char *file, int line, const char *func) __attribute__((noreturn, cold));
-#define FDIO_ASSERT(e) (likely(e) ? (void)0 : fdio_assert_failed(#e, __FILE__, __LINE__, __func__))
+#define FDIO_MUST(e) \
+	(likely(e) ? (void)0 : fdio_assert_failed(#e, __FILE__, __LINE__, __func__))
+#ifdef FDIO_NO_ASSERT
+#define FDIO_ASSERT(e) ((void)sizeof(!(e)))
+#else
+#define FDIO_ASSERT(e) FDIO_MUST(e)
+#endif
 
 /* Between two looks at what another CPU is about to change. */
 static inline void fdio_cpu_relax(void)

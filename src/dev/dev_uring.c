@@ -245,7 +245,8 @@ static int ring_wait(struct batch_ring *b, void **ret_data)
 	do
 		r = io_uring_wait_cqe(&b->ring, &cqe);
 	while (r == -EINTR);
-	FDIO_ASSERT(r == 0);
+	/* The kernel still has the buffers, so the caller cannot be told an error. */
+	FDIO_MUST(r == 0);
 	*ret_data = io_uring_cqe_get_data(cqe);
 	res = cqe->res;
 	io_uring_cqe_seen(&b->ring, cqe);

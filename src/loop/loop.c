@@ -184,7 +184,9 @@ void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m
 	if (!__atomic_exchange_n(&l->notified, true, __ATOMIC_SEQ_CST)) { /* LOOP-1 */
 		uint64_t one = 1;
 		ssize_t n = write(l->efd, &one, sizeof(one));
-		FDIO_ASSERT(n == sizeof(one));
+
+		/* The counter holds at most one for each sender, so there is always room for this. */
+		FDIO_MUST(n == sizeof(one));
 	}
 }
 
@@ -237,7 +239,8 @@ struct io_uring_sqe *loop_sqe(struct loop *l)
 	while (!(sqe = io_uring_get_sqe(&l->ring))) {
 		int r = io_uring_submit(&l->ring);
 		/* EBUSY, EAGAIN: the completion queue is full; the kernel keeps what overflows, so trying again helps. */
-		FDIO_ASSERT(r >= 0 || r == -EAGAIN || r == -EBUSY || r == -EINTR);
+		/* Anything else: a loop without its ring can neither serve nor answer. */
+		FDIO_MUST(r >= 0 || r == -EAGAIN || r == -EBUSY || r == -EINTR);
 	}
 	/* liburing hands out what the last user left in it. */
 	memset(sqe, 0, l->set->cfg.sqe128 ? 128 : 64);
@@ -313,7 +316,8 @@ static void submit_and_wait(struct loop *l)
 	}
 	if (r >= 0 && !io_uring_cq_ready(&l->ring))
 		r = io_uring_submit_and_wait(&l->ring, 1);
-	FDIO_ASSERT(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
+	/* Anything else: a loop without its ring can neither serve nor answer. */
+	FDIO_MUST(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
 }
 
 static void note_started(struct loop_set *s)
@@ -349,7 +353,7 @@ static void *loop_main(void *arg)
 	self = l;
 	loop_place_start(l);
 	int err = loop_ring_enable(&l->ring, &limits); /* LOOP-2 */
-	FDIO_ASSERT(err == 0);
+	FDIO_MUST(err == 0); /* the ring was made, so its limits are known to the kernel */
 	/* Spares each entry the look-up of the ring's file; without it all works the same. */
 	if (io_uring_register_ring_fd(&l->ring) < 0)
 		log_debug("loop %u: the ring's descriptor is not registered", l->index);

@@ -246,7 +246,7 @@ static void write_data(struct crash_run *r)
 		.submitted = fake_rec_events(r->f),
 		.durable = UINT32_MAX };
 	pattern(buf, r->p.block_size, blk_of(r, b), d->value);
-	FDIO_ASSERT(!dev_write(fake_dev(r->f), buf, r->p.block_size, blk_of(r, b) * r->p.block_size, 0));
+	FDIO_MUST(!dev_write(fake_dev(r->f), buf, r->p.block_size, blk_of(r, b) * r->p.block_size, 0));
 	b->role = R_DATA;
 }
 
@@ -268,7 +268,7 @@ static void one_handle(struct crash_run *r)
 	unsigned n = 1 + crash_pick(&r->seed, 6);
 	jnl_tid tid;
 
-	FDIO_ASSERT(!jnl_begin(r->j, n + 1, &h));
+	FDIO_MUST(!jnl_begin(r->j, n + 1, &h));
 	r->h++;
 	for (unsigned i = 0; i < n; i++)
 		change(r, h, kept);
@@ -314,13 +314,13 @@ static struct crash_run *raw_run(uint64_t seed)
 		write_data(r);
 		/* In a small log transactions are large, so that one reaches into space that was freed for it. */
 		if (crash_pick(&r->seed, crash_small_log ? 6 : 2) == 0) {
-			FDIO_ASSERT(!jnl_sync(r->j));
+			FDIO_MUST(!jnl_sync(r->j));
 			synced(r);
 		}
 	}
 	/* Half of the runs end cleanly, so that cuts meet the checkpoint and the stop too. */
 	if (crash_pick(&r->seed, 2)) {
-		FDIO_ASSERT(!jnl_stop(r->j));
+		FDIO_MUST(!jnl_stop(r->j));
 		synced(r);
 	}
 	return r;

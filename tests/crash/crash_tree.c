@@ -499,7 +499,7 @@ static bool work_all(struct crash_run *r)
 	bool ok = true;
 
 	for (unsigned t = 1; t < r->nr_workers; t++)
-		FDIO_ASSERT(!pthread_create(&r->w[t].thread, NULL, work, &r->w[t]));
+		FDIO_MUST(!pthread_create(&r->w[t].thread, NULL, work, &r->w[t]));
 	work(&r->w[0]);
 	for (unsigned t = 0; t < r->nr_workers; t++) {
 		if (t)

@@ -40,7 +40,7 @@ static struct body *body_new(struct run *r, uint32_t mode)
 	b->xa = calloc(MAX_XATTRS, sizeof(*b->xa));
 	if (S_ISREG(mode))
 		b->data = calloc(1, FILE_MAX);
-	FDIO_ASSERT(b->xa && (b->data || !S_ISREG(mode)));
+	FDIO_MUST(b->xa && (b->data || !S_ISREG(mode)));
 	b->version = b->dversion = ++r->clock;
 	return b;
 }

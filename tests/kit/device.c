@@ -24,7 +24,7 @@ void *fake_image_new(uint64_t size)
 {
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	FDIO_ASSERT(p != MAP_FAILED);
+	FDIO_MUST(p != MAP_FAILED);
 	return p;
 }
 
@@ -62,7 +62,7 @@ static struct fake_pending *pending_new(uint64_t off, uint32_t len, const void *
 {
 	struct fake_pending *p = malloc(sizeof(*p) + len);
 
-	FDIO_ASSERT(p);
+	FDIO_MUST(p);
 	list_init(&p->node);
 	p->off = off;
 	p->len = len;
@@ -344,7 +344,7 @@ static void fake_submit(struct dev *d, struct dev_io *io)
 	struct fake_dev *f = fake_of(d);
 	struct held *h = calloc(1, sizeof(*h));
 
-	FDIO_ASSERT(h);
+	FDIO_MUST(h);
 	h->io = io;
 	io->dev = d;
 	list_init(&h->node);
@@ -502,7 +502,7 @@ void fake_set_mode(struct fake_dev *f, enum fake_mode mode, uint64_t seed)
 	f->seed = seed;
 	fdio_mutex_unlock(&f->lock);
 	if (mode == FAKE_THREAD)
-		FDIO_ASSERT(pthread_create(&f->thread, NULL, completer, f) == 0);
+		FDIO_MUST(pthread_create(&f->thread, NULL, completer, f) == 0);
 }
 
 /* ---- synchronous ---- */
@@ -698,7 +698,7 @@ struct fake_dev *fake_new(uint64_t size, uint32_t lbs)
 {
 	struct fake_dev *f = calloc(1, sizeof(*f));
 
-	FDIO_ASSERT(f && dev_init(&f->dev, &fake_ops, "fake") == 0);
+	FDIO_MUST(f && dev_init(&f->dev, &fake_ops, "fake") == 0);
 	f->size = fdio_round_up(size, 4096);
 	f->dev.caps = (struct dev_caps){
 		.size_bytes = f->size, .lbs = lbs, .pbs = lbs, .max_io_bytes = 1 << 20, .mem_align = 512,

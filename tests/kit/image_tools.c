@@ -142,7 +142,7 @@ static int check_with(struct fake_dev *f, const char *cmd)
 	char *out = calloc(1, 65536);
 	int r;
 
-	FDIO_ASSERT(out);
+	FDIO_MUST(out);
 	r = fake_run(f, cmd, out, 65536, false);
 	if (r)
 		fprintf(stderr, "e2fsck: exit code %d\n%s\n", r, out);

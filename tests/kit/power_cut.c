@@ -77,7 +77,7 @@ static struct rec_event *rec_add(struct fake_dev *f)
 	if (r->nr == r->cap) {
 		r->cap = r->cap ? r->cap * 2 : 256;
 		r->ev = realloc(r->ev, r->cap * sizeof(*r->ev));
-		FDIO_ASSERT(r->ev);
+		FDIO_MUST(r->ev);
 	}
 	memset(&r->ev[r->nr], 0, sizeof(*r->ev));
 	return &r->ev[r->nr++];
@@ -92,7 +92,7 @@ void fake_rec_submit(struct fake_dev *f, uint64_t id, enum fake_kind kind, uint6
 	e->e = (struct fake_event){ .ev = FAKE_EV_SUBMIT, .kind = kind, .flags = flags, .id = id, .off = off, .len = len };
 	if (kind == FAKE_WRITE) {
 		e->data = malloc(len ? len : 1);
-		FDIO_ASSERT(e->data);
+		FDIO_MUST(e->data);
 		memcpy(e->data, data, len);
 		e->e.data = e->data;
 	}
@@ -113,7 +113,7 @@ void fake_rec_start(struct fake_dev *f)
 	fake_rec_stop(f);
 	struct fake_record *r = calloc(1, sizeof(*r));
 
-	FDIO_ASSERT(r);
+	FDIO_MUST(r);
 	fdio_mutex_lock(&f->lock);
 	fake_image_flush(f, UINT64_MAX);
 	r->base = fake_image_new(f->size);

@@ -334,7 +334,7 @@ unsigned dirb_insert(const struct x4_vol *v, uint8_t *data, unsigned off, uint32
 	unsigned used, rec_len;
 	struct dirb_ent e;
 
-	FDIO_ASSERT(dirb_get(v, data, dirb_limit(v), off, &e) && slack(&e) >= dir_rec_len(len));
+	FDIO_MUST(dirb_get(v, data, dirb_limit(v), off, &e) && slack(&e) >= dir_rec_len(len));
 	rec_len = e.rec_len;
 	if (e.ino) {
 		used = dir_rec_len(e.name_len);
@@ -351,14 +351,14 @@ void dirb_delete(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned p
 	unsigned limit = dirb_limit(v);
 	struct dirb_ent e, p;
 
-	FDIO_ASSERT(dirb_get(v, data, limit, off, &e));
+	FDIO_MUST(dirb_get(v, data, limit, off, &e));
 	/* The name goes too: whoever may read the block later must not see what was deleted. */
 	if (prev == UINT_MAX) {
 		put32(data + off, 0);
 		memset(data + off + 6, 0, dir_rec_len(e.name_len) - 6);
 		return;
 	}
-	FDIO_ASSERT(dirb_get(v, data, limit, prev, &p) && prev + p.rec_len == off);
+	FDIO_MUST(dirb_get(v, data, limit, prev, &p) && prev + p.rec_len == off);
 	put16(data + prev + 4, encode_rec_len(v, p.rec_len + e.rec_len));
 	memset(data + off, 0, dir_rec_len(e.name_len));
 }

@@ -281,7 +281,7 @@ static void pack(const struct x4_vol *v, uint8_t *dst, const uint8_t *src, const
 
 	dirb_init(v, dst);
 	for (unsigned k = 0; k < n; k++) {
-		FDIO_ASSERT(dirb_get(v, src, limit, map[k].off, &e));
+		FDIO_MUST(dirb_get(v, src, limit, map[k].off, &e));
 		dirb_put(v, dst, off, k + 1 == n ? limit - off : map[k].size, e.ino, e.ft, e.name, e.name_len);
 		off += map[k].size;
 	}
