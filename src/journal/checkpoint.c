@@ -184,6 +184,7 @@ static int move_tail(struct jnl *j)
 	list_for_each_safe(t, tmp, &j->committed, node) {
 		if (!list_empty(&t->cp))
 			break;
+		jtxn_set_state(t, JT_HOME);
 		list_move_tail(&gone, &t->node);
 		freed += t->log_len;
 		last = t;

@@ -2,8 +2,19 @@
 /*
  * Commits: closing the running transaction and writing it to the log. The commit thread does it every few seconds and for those
  * who do not wait; who waits for a transaction that nobody commits yet does it itself (jnl_commit_wait), which saves two changes
- * of thread an fsync. Whoever commits owns commit_busy: one transaction is written at a time, and all who ask meanwhile share
- * the next (group commit).
+ * of thread an fsync. One transaction is written at a time, and all who ask meanwhile share the next
+ * (group commit). What the one who commits is at (enum jcommit_state), changed by set_commit_state
+ * under the state lock:
+ *
+ *   state       event                                     next        function
+ *   IDLE        somebody asks, or the interval is over    CLOSING     jcommit_now
+ *   CLOSING     the running transaction has changes       WRITING     make_committing
+ *   CLOSING     nothing has changed                       ONLY_FLUSH  empty_round
+ *   CLOSING     the journal has aborted                   IDLE        jcommit_now, end_commit
+ *   WRITING     the commit block is durable               CALLBACKS   finish
+ *   WRITING     the journal aborts                        IDLE        jcommit_now, end_commit
+ *   ONLY_FLUSH  the flush has ended, well or not          IDLE        empty_round, end_commit
+ *   CALLBACKS   all callbacks have run                    IDLE        finish, end_commit
  *
  * Closing takes handle_lock, so no handle is open; the seal callback runs inside a last handle. From
  * then on handles run again beside the writing (JOURNAL-2 makes that safe).
@@ -26,6 +37,32 @@ void jnl_test_pause(void)
 	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 }
 #endif
+
+/* ---- states ---- */
+
+/* State lock held. */
+static void set_commit_state(struct jnl *j, enum jcommit_state next)
+{
+	static const uint8_t allowed[] = {
+		[JC_IDLE] = 1 << JC_CLOSING,
+		[JC_CLOSING] = 1 << JC_WRITING | 1 << JC_ONLY_FLUSH | 1 << JC_IDLE,
+		[JC_WRITING] = 1 << JC_CALLBACKS | 1 << JC_IDLE,
+		[JC_ONLY_FLUSH] = 1 << JC_IDLE,
+		[JC_CALLBACKS] = 1 << JC_IDLE,
+	};
+
+	FDIO_ASSERT(allowed[j->commit_state] & 1 << next);
+	j->commit_state = next;
+}
+
+/* State lock held: the next commit may begin. */
+static void end_commit(struct jnl *j)
+{
+	set_commit_state(j, JC_IDLE);
+	pthread_cond_broadcast(&j->done_cv);
+	if (j->commit_requested || j->stop_commit || jnl_err(j))
+		pthread_cond_signal(&j->commit_cv);
+}
 
 /* ---- closing ---- */
 
@@ -74,6 +111,8 @@ static void make_committing(struct jnl *j, struct jtxn *t)
 		b->committing = t;
 		b->copied = false;
 	}
+	jtxn_set_state(t, JT_WRITING);
+	set_commit_state(j, JC_WRITING);
 	j->running = NULL;
 	j->committing = t;
 	j->head_tid++;
@@ -306,7 +345,7 @@ static int write_transaction(struct jnl *j, struct jtxn *t)
 	if (!JNL_MUTATED(JM_NO_REVOKE))
 		FDIO_ASSERT(jlog_wrap(&j->log, (uint64_t)pos + 1) == jlog_wrap(&j->log, (uint64_t)t->log_start + t->log_len));
 	fdio_mutex_lock(&j->state);
-	t->preflush_started = true;
+	jtxn_set_state(t, JT_FLUSHING);
 	fdio_mutex_unlock(&j->state);
 	r = JNL_MUTATED(JM_NO_PREFLUSH) ? 0 : dev_flush(j->dev);
 	if (r)
@@ -318,15 +357,6 @@ static int write_transaction(struct jnl *j, struct jtxn *t)
 }
 
 /* ---- afterwards ---- */
-
-/* State lock held: the next commit may begin. */
-static void end_busy(struct jnl *j)
-{
-	j->commit_busy = false;
-	pthread_cond_broadcast(&j->done_cv);
-	if (j->commit_requested || j->stop_commit || jnl_err(j))
-		pthread_cond_signal(&j->commit_cv);
-}
 
 /* State lock held. JOURNAL-8: no home write of a block that this transaction frees may still be in flight. */
 static void drop_forgotten(struct jnl *j, struct jtxn *t)
@@ -386,6 +416,8 @@ static void finish(struct jnl *j, struct jtxn *t)
 	to_checkpoint(j, t);
 	t->cbs = NULL;
 	t->commit_ns = fdio_now_ns();
+	jtxn_set_state(t, JT_COMMITTED);
+	set_commit_state(j, JC_CALLBACKS);
 	list_add_tail(&j->committed, &t->node);
 	j->committing = NULL;
 	t->kit = NULL;
@@ -398,7 +430,7 @@ static void finish(struct jnl *j, struct jtxn *t)
 	fdio_mutex_lock(&j->state);
 	jtxn_return_kit(j, kit);
 	j->done_tid = j->durable_tid;
-	end_busy(j);
+	end_commit(j);
 	if (jcheckpoint_due(j))
 		pthread_cond_signal(&j->cp_cv);
 	fdio_mutex_unlock(&j->state);
@@ -414,6 +446,7 @@ static void empty_round(struct jnl *j)
 
 	fdio_count(CTR_jnl_flush_only);
 	fdio_mutex_lock(&j->state);
+	set_commit_state(j, JC_ONLY_FLUSH);
 	round = ++j->empty_started;
 	fdio_mutex_unlock(&j->state);
 	r = dev_flush(j->dev);
@@ -421,7 +454,7 @@ static void empty_round(struct jnl *j)
 		jnl_abort(j, r);
 	fdio_mutex_lock(&j->state);
 	j->empty_done = round;
-	end_busy(j);
+	end_commit(j);
 	fdio_mutex_unlock(&j->state);
 }
 
@@ -449,13 +482,12 @@ static bool commit_closed(struct jnl *j)
 
 void jcommit_now(struct jnl *j)
 {
-	FDIO_ASSERT(!j->commit_busy);
-	j->commit_busy = true;
+	set_commit_state(j, JC_CLOSING);
 	fdio_mutex_unlock(&j->state);
 	bool ended = commit_closed(j);
 	fdio_mutex_lock(&j->state);
 	if (!ended)
-		end_busy(j);
+		end_commit(j);
 }
 
 /* After an abort: nothing that was not durable will become so. Taking handle_lock waits for the last open handle. */
@@ -491,7 +523,7 @@ static bool commit_due(struct jnl *j, uint64_t *ret_deadline)
 	uint64_t interval = (uint64_t)j->p.commit_interval_s * 1000000000ull;
 
 	*ret_deadline = now + interval;
-	if (j->commit_busy)
+	if (j->commit_state != JC_IDLE)
 		return false;
 	if (j->commit_requested && !jnl_tid_geq(j->done_tid, j->commit_request)) {
 		j->commit_requested = false;
@@ -514,7 +546,7 @@ void *jcommit_thread(void *arg)
 	while (!jnl_err(j)) {
 		if (commit_due(j, &deadline))
 			jcommit_now(j);
-		else if (j->stop_commit && !j->commit_busy)
+		else if (j->stop_commit && j->commit_state == JC_IDLE)
 			break;
 		else
 			fdio_cond_timedwait(&j->commit_cv, &j->state, deadline);
@@ -522,7 +554,7 @@ void *jcommit_thread(void *arg)
 	aborted = jnl_err(j);
 	if (aborted)
 		jabort_wait_told(j);
-	while (j->commit_busy)
+	while (j->commit_state != JC_IDLE)
 		fdio_cond_wait(&j->done_cv, &j->state);
 	fdio_mutex_unlock(&j->state);
 	if (aborted)

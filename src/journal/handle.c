@@ -102,6 +102,7 @@ static int get_running(struct jnl *j)
 	t = jtxn_new(j);
 	if (t) {
 		t->tid = j->head_tid;
+		jtxn_set_state(t, JT_RUNNING);
 		j->running = t;
 	}
 	fdio_mutex_unlock(&j->state);

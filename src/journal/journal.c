@@ -293,9 +293,9 @@ int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed)
 		if (jnl_tid_geq(tid, j->head_tid))
 			tid = j->head_tid;
 		round = j->empty_started + 1;
-		flushed = tid == j->head_tid || (j->committing && j->committing->tid == tid && !j->committing->preflush_started);
+		flushed = tid == j->head_tid || (j->committing && j->committing->tid == tid && j->committing->state == JT_WRITING);
 		while (!jnl_tid_geq(j->done_tid, tid) && j->empty_done < round && !jnl_err(j)) {
-			if (tid == j->head_tid && !j->commit_busy)
+			if (tid == j->head_tid && j->commit_state == JC_IDLE)
 				jcommit_now(j);
 			else
 				fdio_cond_wait(&j->done_cv, &j->state);
@@ -316,7 +316,7 @@ void jnl_commit_turn(struct jnl *j, jnl_tid tid)
 	if (!j->started)
 		return;
 	fdio_mutex_lock(&j->state);
-	while (j->commit_busy && jnl_tid_geq(tid, j->head_tid) && !jnl_err(j))
+	while (j->commit_state != JC_IDLE && jnl_tid_geq(tid, j->head_tid) && !jnl_err(j))
 		fdio_cond_wait(&j->done_cv, &j->state);
 	fdio_mutex_unlock(&j->state);
 }

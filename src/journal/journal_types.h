@@ -170,7 +170,11 @@ struct jkit {
 	struct jmem mem;        /* jnl_txn_mem */
 };
 
+/* The states of a transaction; transaction.c has the diagram and the function that changes them. */
+enum jtxn_state { JT_NONE, JT_RUNNING, JT_WRITING, JT_FLUSHING, JT_COMMITTED, JT_HOME };
+
 struct jtxn {
+	enum jtxn_state state;  /* state lock; leaves JT_RUNNING under the handle lock, too */
 	struct list node;       /* j->committed, oldest first */
 	jnl_tid tid;
 	struct jkit *kit;       /* NULL once it is committed */
@@ -180,7 +184,6 @@ struct jtxn {
 	struct list cp;         /* buffers whose home write is due; one reference each */
 	uint64_t dirty_ns;      /* atomic: when the first change came; 0: empty */
 	uint64_t commit_ns;
-	bool preflush_started;  /* state lock */
 };
 
 enum jundo_kind { JU_IMAGE, JU_JOIN, JU_NEW, JU_FORGET };
@@ -270,6 +273,9 @@ static inline uint32_t jlog_need(const struct jlog *l, uint32_t images, uint32_t
 
 /* ---- the journal ---- */
 
+/* What whoever commits is at; commit.c has the diagram and the function that changes it. */
+enum jcommit_state { JC_IDLE, JC_CLOSING, JC_WRITING, JC_ONLY_FLUSH, JC_CALLBACKS };
+
 struct jnl {
 	struct jnl_params p;
 	struct dev *dev;
@@ -305,7 +311,8 @@ struct jnl {
 	jnl_tid head_tid;        /* of the running transaction, or the one that will be */
 	jnl_tid durable_tid;     /* atomic: newest durable */
 	jnl_tid done_tid;        /* newest durable whose callbacks have run */
-	bool commit_busy;        /* somebody commits: owns log.head, log.stage and last_commit */
+	/* Not JC_IDLE: somebody commits, and owns log.head, log.stage and last_commit. */
+	enum jcommit_state commit_state;
 	bool commit_requested;
 	jnl_tid commit_request;
 	unsigned space_waiters;
@@ -351,6 +358,8 @@ void jtxn_clear_kit(struct jkit *k);
 void jtxn_return_kit(struct jnl *j, struct jkit *k);
 /* Handle lock held: room for what a handle of the write-out path records in its transaction. */
 bool jtxn_has_room(struct jtxn *t);
+/* State lock held: moves t to the next state, which the diagram in transaction.c must allow. */
+void jtxn_set_state(struct jtxn *t, enum jtxn_state next);
 /* State lock held. */
 void jtxn_add(struct jtxn *t, struct jbuf *b);
 void jtxn_remove(struct jtxn *t, struct jbuf *b);

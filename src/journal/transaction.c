@@ -2,7 +2,21 @@
 /*
  * Transactions as containers: which blocks they hold, which they have forgotten and revoked. Called by
  * handle.c (running transaction, handle lock and state lock held) and commit.c (closed one). The image
- * list has a fixed size given by the log (JOURNAL-3), so adding to it cannot fail. Lists and tables are those of a kit (struct jkit).
+ * list has a fixed size given by the log (JOURNAL-3), so adding to it cannot fail. Lists and tables
+ * are those of a kit (struct jkit).
+ *
+ * The states of a transaction (enum jtxn_state), changed by jtxn_set_state under the state lock:
+ *
+ *   state      event                                        next       function
+ *   NONE       a handle begins and none is running          RUNNING    get_running (handle.c)
+ *   RUNNING    it is closed: it has its place in the log    WRITING    make_committing (commit.c)
+ *   WRITING    its log blocks have completed                FLUSHING   write_transaction (commit.c)
+ *   FLUSHING   its commit block is durable                  COMMITTED  finish (commit.c)
+ *   COMMITTED  all blocks are home, the tail moves over it  HOME       move_tail (checkpoint.c)
+ *
+ * A transaction in RUNNING is j->running, one in WRITING or FLUSHING is j->committing, one in COMMITTED
+ * is on j->committed; there is at most one of each of the first two kinds. One in HOME is freed. After
+ * an abort the transactions that are not committed stay in their state until the journal is closed.
  */
 #include "journal/journal_types.h"
 
@@ -57,6 +71,7 @@ struct jtxn *jtxn_new(struct jnl *j)
 	list_init(&t->cp);
 	t->cbs_tail = &t->cbs;
 	t->kit = k;
+	t->state = JT_NONE;
 	j->kits_free[k == &j->kits[1]] = NULL;
 	return t;
 }
@@ -111,9 +126,16 @@ bool jtxn_has_room(struct jtxn *t)
 	return !jmem_ensure(&k->mem, ROOM_MEM) && !jset_reserve(&k->revokes, FREES) && !forgets_reserve(t, FREES);
 }
 
+void jtxn_set_state(struct jtxn *t, enum jtxn_state next)
+{
+	/* There is one way through the states, and no way back. */
+	FDIO_ASSERT(next == t->state + 1 && next <= JT_HOME);
+	t->state = next;
+}
+
 void jtxn_free(struct jnl *j, struct jtxn *t)
 {
-	FDIO_ASSERT(list_empty(&t->cp) && !t->kit);
+	FDIO_ASSERT(t->state == JT_HOME && list_empty(&t->cp) && !t->kit);
 	jslab_free(&j->txn_slab, t);
 }
 
