@@ -64,7 +64,7 @@ POINTERS = {
     "evict_soon": ["reap_due"],
     "x4_inode_free": ["inode_free"],
     "free_chain": ["chunk_free_cb", "map_free_cb", "top_free_cb"],
-    "run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo", "feature_undo",
+    "jnl_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo", "feature_undo",
                                "gop_undo"],
     "dev_now": [],        # the device's clock, which only tests have
     "fdio_log_emit": [],  # where the log goes

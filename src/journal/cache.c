@@ -23,8 +23,6 @@
 
 enum { CLOCK_SCAN = 32, READAHEAD_BLOCKS = 64, SHED_TRIES = 4 };
 
-static struct jbuf *to_jbuf(struct jnl_buf *b) { return container_of(b, struct jbuf, pub); }
-
 static struct jshard *shard_of(struct jnl *j, uint64_t blk)
 {
 	return &j->shards[(blk * 0x9e3779b97f4a7c15ULL) >> 58];

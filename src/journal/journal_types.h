@@ -58,6 +58,8 @@ void jslab_free(struct jslab *s, void *p); /* NULL is allowed */
 /* At least n objects, in use or not, are there from now on. -ENOMEM. */
 int jslab_reserve(struct jslab *s, unsigned n);
 
+/* ---- block_set.c ---- */
+
 /* Set of block numbers, open addressing; the owner's lock guards it. */
 struct jset {
 	uint64_t *slot; /* block + 1; 0 is empty */
@@ -123,6 +125,8 @@ struct jbuf {
 	bool copied;             /* the committer has its image */
 	bool cp_writing;         /* a home write is in flight */
 };
+
+static inline struct jbuf *to_jbuf(struct jnl_buf *b) { return container_of(b, struct jbuf, pub); }
 
 struct jshard {
 	struct fdio_mutex lock;
@@ -338,6 +342,12 @@ void jhandle_open(struct jnl *j, unsigned credits);
 jnl_tid jhandle_close(struct jnl *j);
 /* After its callbacks: gives up its memory. */
 void jhandle_done(struct jnl *j);
+/* Calls fn(cb, err) for each of the list; a callback's record may be gone once it was called. */
+void jnl_run_callbacks(struct jnl_callback *cb, int err);
+
+/* undo.c */
+/* The handle has ended, well or not: gives up what its undo records hold. */
+void jundo_end(struct jnl_handle *h);
 /* -ENOMEM; jhandle_fini in any case. */
 int jhandle_init(struct jnl *j);
 void jhandle_fini(struct jnl *j);
@@ -372,6 +382,8 @@ unsigned jtxn_revoke_blocks(const struct jnl *j, const struct jtxn *t);
 void *jcommit_thread(void *arg);
 /* Commits what is running, on this thread. State lock held, dropped meanwhile; nobody else commits. */
 void jcommit_now(struct jnl *j);
+/* commit_write.c: writes the closed transaction to the log, commit block included. No lock held. */
+int jcommit_write(struct jnl *j, struct jtxn *t);
 /* checkpoint.c */
 int jcheckpoint_init(struct jnl *j);
 void jcheckpoint_fini(struct jnl *j);

@@ -1,25 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Replay: brings home what a crashed writer (this one, or a kernel) left in the log. Called once at
- * mount, before jnl_start, on one thread; blocks on the device.
+ * mount, before jnl_start, on one thread; blocks on the device. No locks but the superblock's.
  *
- * Three passes. The first walks the log, verifies every checksum and finds where the committed part
- * ends; nothing has been written when it fails. The second lists the newest image of each block.
- * The third strikes out what is revoked. What is left goes home in block order. Then flush, then
- * the log is emptied (JOURNAL-12). Interrupted anywhere, it can simply be run again.
+ * Three passes. The first walks the log (replay_log.c), verifies every checksum and finds where the
+ * committed part ends; nothing has been written when it fails. The second lists the newest image of
+ * each block. The third strikes out what is revoked. What is left goes home in block order. Then flush,
+ * then the log is emptied (JOURNAL-12). Interrupted anywhere, it can simply be run again.
  *
  * Memory: 24 bytes for each block that has an image in the log, twice that while the list grows.
  * A revocation takes none, because only one of a listed block matters.
  *
- * Where the log ends: at the first block that has not the expected id, or inside a transaction that has
- * no valid commit block, which is how a crash looks. A bad checksum inside a transaction that does have a valid
- * commit block is damage: -EUCLEAN, and nothing is touched. Nothing from the log is trusted for a position or
- * length without a bound.
+ * Fast commits are not replayed. Where the log goes on in them the replay ends before it writes
+ * anything; where the area holds only what older transactions left, as after each full commit, the log
+ * is complete without it.
  *
- * Fast commits are not replayed. Where the log goes on in them the replay ends before it writes anything; where the area
- * holds only what older transactions left, as after each full commit, the log is complete without it.
+ * Failure: -EUCLEAN for damage, -EOPNOTSUPP for a log of a kind that is not replayed, -EROFS, -EINTR
+ * when told to end, -EIO, -ENOMEM; errbuf says it in a line.
  */
-#include "journal/journal_types.h"
+#include "journal/replay_types.h"
 
 #include "base/stop.h"
 
@@ -27,212 +26,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { WINDOW_BLOCKS = 128, WRITE_BATCH = 128 };
-
-/* An image in the log; seq: the order of images. */
-struct rimage { uint64_t blk; uint32_t seq, pos, tid; bool escaped, revoked; };
-
-struct replay {
-	struct jnl *j;
-	uint8_t *window;     /* log blocks win_pos .. win_pos + win_n - 1, wrapping */
-	uint32_t win_pos, win_n;
-	uint32_t start_pos, start_tid;
-	uint32_t nr_txns;    /* committed, in a row from start_tid */
-	uint32_t walked;     /* log blocks so far, to stop a log that bites its tail */
-	struct rimage *images; /* after the second pass sorted by block */
-	size_t nr_images, cap_images;
-	uint32_t seq;
-	struct jnl_replay_stats stats;
-	char *errbuf;
-	size_t errlen;
-};
-
-static int damaged(struct replay *r, const char *what, uint32_t tid)
-{
-	snprintf(r->errbuf, r->errlen, "journal: %s in transaction %u (run e2fsck)", what, tid);
-	return -EUCLEAN;
-}
-
-/* The log block at pos, valid until the next call. NULL when it cannot be read. */
-static const uint8_t *log_block(struct replay *r, uint32_t pos)
-{
-	struct jlog *l = &r->j->log;
-	uint32_t dist = pos >= r->win_pos ? pos - r->win_pos : pos + l->len - r->win_pos;
-
-	if (!r->win_n || dist >= r->win_n) {
-		uint32_t n = FDIO_MIN((uint32_t)WINDOW_BLOCKS, l->len);
-
-		r->win_n = 0;
-		if (jlog_read(r->j, pos, n, r->window)) {
-			snprintf(r->errbuf, r->errlen, "journal: log block %u cannot be read", pos);
-			return NULL;
-		}
-		r->win_pos = pos;
-		r->win_n = n;
-		dist = 0;
-	}
-	return r->window + (size_t)dist * r->j->bs;
-}
-
-/* ---- tags ---- */
-
-struct tag { uint64_t blk; uint32_t flags, csum; };
-
-/* Parses the tag at *off of a descriptor and moves *off behind it. False at the end of the block. */
-static bool next_tag(const struct jnl *j, const uint8_t *desc, unsigned *off, struct tag *tag)
-{
-	uint32_t inc = j->log.incompat;
-	unsigned end = j->bs - (jf_has_csum(inc) ? JF_TAIL_BYTES : 0);
-	const uint8_t *p = desc + *off;
-
-	if (*off + j->log.tag_bytes > end)
-		return false;
-	tag->blk = fdio_get_be32(p, 0);
-	if (inc & JF_INCOMPAT_CSUM_V3) {
-		tag->flags = fdio_get_be32(p, 4);
-		tag->csum = fdio_get_be32(p, 12);
-	} else {
-		tag->csum = fdio_get_be16(p, 4);
-		tag->flags = fdio_get_be16(p, 6);
-	}
-	if (inc & JF_INCOMPAT_64BIT)
-		tag->blk |= (uint64_t)fdio_get_be32(p, 8) << 32;
-	*off += j->log.tag_bytes + (tag->flags & JF_TAG_SAME_UUID ? 0 : JF_UUID_BYTES);
-	return true;
-}
-
-static bool tag_csum_ok(const struct jnl *j, const struct tag *tag, uint32_t tid, const uint8_t *image)
-{
-	uint32_t c;
-
-	if (!jf_has_csum(j->log.incompat))
-		return true;
-	c = jlog_tag_csum(j, tid, image);
-	return tag->csum == (j->log.incompat & JF_INCOMPAT_CSUM_V3 ? c : (c & 0xffff));
-}
-
-static bool tail_csum_ok(const struct jnl *j, const uint8_t *blk)
-{
-	return !jf_has_csum(j->log.incompat) || fdio_get_be32(blk, j->bs - JF_TAIL_BYTES) == jlog_tail_csum(j, blk);
-}
-
-/* A commit block torn after its first sector is as good as whole: what follows means nothing. */
-static bool commit_csum_ok(const struct jnl *j, const uint8_t *blk)
-{
-	if (!jf_has_csum(j->log.incompat))
-		return true;
-	return fdio_get_be32(blk, JF_C_CSUM) == jlog_commit_csum(j, blk, j->bs) ||
-		fdio_get_be32(blk, JF_C_CSUM) == jlog_commit_csum(j, blk, 512);
-}
-
-/* ---- the walk that all passes share ---- */
-
-/* What a pass does with a transaction's parts. */
-struct visitor {
-	int (*image)(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos);
-	int (*revoke)(struct replay *r, uint32_t tid, const uint8_t *blk);
-};
-
-/* State of the walk through one transaction. */
-struct walk {
-	uint32_t pos, tid;
-	bool bad;      /* a checksum failed: damage, if a commit block follows */
-	bool complete; /* the commit block was found */
-};
-
-static uint32_t step(struct replay *r, uint32_t pos)
-{
-	r->walked++;
-	return jlog_wrap(&r->j->log, (uint64_t)pos + 1);
-}
-
-static int walk_descriptor(struct replay *r, struct walk *w, const struct visitor *v, uint8_t *desc)
-{
-	struct jnl *j = r->j;
-	unsigned off = JF_H_BYTES;
-	struct tag tag;
-	int ret = 0;
-
-	if (!tail_csum_ok(j, desc))
-		w->bad = true;
-	w->pos = step(r, w->pos);
-	while (!ret && r->walked <= j->log.len && next_tag(j, desc, &off, &tag)) {
-		ret = v->image(r, w->tid, &tag, w->pos);
-		if (ret == -EBADMSG) {
-			w->bad = true;
-			ret = 0;
-		}
-		w->pos = step(r, w->pos);
-		if (tag.flags & JF_TAG_LAST)
-			break;
-	}
-	return ret;
-}
-
-static int walk_commit(struct replay *r, struct walk *w, const uint8_t *blk)
-{
-	if (!commit_csum_ok(r->j, blk))
-		return damaged(r, "commit block with a wrong checksum", w->tid);
-	w->pos = step(r, w->pos);
-	w->complete = true;
-	return w->bad ? damaged(r, "block with a wrong checksum", w->tid) : 0;
-}
-
-/* Told to end: the next replay begins anew, whatever is home by now. */
-static bool stopped(struct replay *r)
-{
-	if (fdio_stop_asked())
-		snprintf(r->errbuf, r->errlen, "journal: told to end during replay");
-	return fdio_stop_asked();
-}
-
-/* Walks one transaction from w->pos. Not complete: the log ends here. */
-static int walk_transaction(struct replay *r, struct walk *w, const struct visitor *v)
-{
-	struct jnl *j = r->j;
-	uint8_t *copy = malloc(j->bs);
-	int ret = 0;
-
-	if (!copy)
-		return -ENOMEM;
-	while (!ret && !w->complete && r->walked <= j->log.len) {
-		const uint8_t *blk = fdio_stop_asked() ? NULL : log_block(r, w->pos);
-		uint32_t type;
-
-		if (!blk) {
-			ret = stopped(r) ? -EINTR : -EIO;
-			break;
-		}
-		if (fdio_get_be32(blk, JF_H_MAGIC) != JF_MAGIC || fdio_get_be32(blk, JF_H_TID) != w->tid)
-			break;
-		type = fdio_get_be32(blk, JF_H_TYPE);
-		if (type == JF_DESCRIPTOR) {
-			memcpy(copy, blk, j->bs); /* the images' blocks move the window */
-			ret = walk_descriptor(r, w, v, copy);
-		} else if (type == JF_COMMIT) {
-			ret = walk_commit(r, w, blk);
-		} else if (type == JF_REVOKE) {
-			if (!tail_csum_ok(j, blk))
-				w->bad = true;
-			ret = v->revoke(r, w->tid, blk);
-			w->pos = step(r, w->pos);
-		} else {
-			break;
-		}
-	}
-	free(copy);
-	return ret;
-}
+enum { WRITE_BATCH = 128 };
 
 /* ---- pass 1: scan ---- */
 
 static int scan_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
 {
-	const uint8_t *image = log_block(r, pos);
+	const uint8_t *image = jreplay_block(r, pos);
 
 	if (!image)
 		return -EIO;
-	if (!tag_csum_ok(r->j, tag, tid, image))
+	if (!jreplay_tag_csum_ok(r->j, tag, tid, image))
 		return -EBADMSG;
 	return 0;
 }
@@ -248,7 +52,7 @@ static int pass_scan(struct replay *r)
 	struct walk w = { .pos = r->start_pos, .tid = r->start_tid };
 
 	for (;;) {
-		int ret = walk_transaction(r, &w, &v);
+		int ret = jreplay_walk(r, &w, &v);
 
 		if (ret)
 			return ret;
@@ -306,7 +110,7 @@ static int make_room(struct replay *r)
 static int take_image(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos)
 {
 	if (tag->blk >= r->j->p.nr_blocks || jnl_is_log_block(r->j, tag->blk))
-		return damaged(r, "block number outside the file system", tid);
+		return jreplay_damaged(r, "block number outside the file system", tid);
 	if (r->nr_images == r->cap_images) {
 		int ret = make_room(r);
 
@@ -358,7 +162,7 @@ static int take_revoke(struct replay *r, uint32_t tid, const uint8_t *blk)
 	uint32_t used = fdio_get_be32(blk, JF_REVOKE_COUNT);
 
 	if (used < JF_REVOKE_HEADER || used > end)
-		return damaged(r, "impossible revoke block", tid);
+		return jreplay_damaged(r, "impossible revoke block", tid);
 	for (unsigned off = JF_REVOKE_HEADER; off + rec <= used; off += rec)
 		strike_out(r, rec == 8 ? fdio_get_be64(blk, off) : fdio_get_be32(blk, off), tid);
 	return 0;
@@ -384,12 +188,12 @@ static int pass(struct replay *r, const struct visitor *v)
 
 	r->walked = 0;
 	for (uint32_t i = 0; i < r->nr_txns; i++) {
-		int ret = walk_transaction(r, &w, v);
+		int ret = jreplay_walk(r, &w, v);
 
 		if (ret)
 			return ret;
 		if (!w.complete)
-			return damaged(r, "log changed while it was read", w.tid);
+			return jreplay_damaged(r, "log changed while it was read", w.tid);
 		w.complete = false;
 		w.tid++;
 	}
@@ -428,7 +232,7 @@ static int write_home(struct replay *r)
 		return -ENOMEM;
 	for (size_t i = 0; i < r->nr_images && !ret; i += WRITE_BATCH)
 		ret = fdio_stop_asked() ? -EINTR : write_batch(r, i, (unsigned)FDIO_MIN(r->nr_images - i, (size_t)WRITE_BATCH), buf);
-	if (ret && !stopped(r))
+	if (ret && !jreplay_stopped(r))
 		snprintf(r->errbuf, r->errlen, "journal: replay could not write a block home (error %d)", -ret);
 	else
 		r->stats.blocks = (uint32_t)r->nr_images;

@@ -10,7 +10,7 @@
  *   state      event                                        next       function
  *   NONE       a handle begins and none is running          RUNNING    get_running (handle.c)
  *   RUNNING    it is closed: it has its place in the log    WRITING    make_committing (commit.c)
- *   WRITING    its log blocks have completed                FLUSHING   write_transaction (commit.c)
+ *   WRITING    its log blocks have completed                FLUSHING   jcommit_write (commit_write.c)
  *   FLUSHING   its commit block is durable                  COMMITTED  finish (commit.c)
  *   COMMITTED  all blocks are home, the tail moves over it  HOME       move_tail (checkpoint.c)
  *

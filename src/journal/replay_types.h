@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the two files of the replay share: replay.c (the passes) and replay_log.c (walking the log). All
+ * of it lives for one call of jnl_replay, on one thread, without locks.
+ */
+#ifndef FDIO_JOURNAL_REPLAY_TYPES_H
+#define FDIO_JOURNAL_REPLAY_TYPES_H
+
+#include "journal/journal_types.h"
+
+/* An image in the log; seq: the order of images. */
+struct rimage { uint64_t blk; uint32_t seq, pos, tid; bool escaped, revoked; };
+
+struct replay {
+	struct jnl *j;
+	uint8_t *window;     /* log blocks win_pos .. win_pos + win_n - 1, wrapping */
+	uint32_t win_pos, win_n;
+	uint32_t start_pos, start_tid;
+	uint32_t nr_txns;    /* committed, in a row from start_tid */
+	uint32_t walked;     /* log blocks so far, to stop a log that bites its tail */
+	struct rimage *images; /* after the second pass sorted by block */
+	size_t nr_images, cap_images;
+	uint32_t seq;
+	struct jnl_replay_stats stats;
+	char *errbuf;
+	size_t errlen;
+};
+
+/* One tag of a descriptor: an image and the block it belongs to. */
+struct tag { uint64_t blk; uint32_t flags, csum; };
+
+/* What a pass does with a transaction's parts. */
+struct visitor {
+	int (*image)(struct replay *r, uint32_t tid, const struct tag *tag, uint32_t pos);
+	int (*revoke)(struct replay *r, uint32_t tid, const uint8_t *blk);
+};
+
+/* State of the walk through one transaction. */
+struct walk {
+	uint32_t pos, tid;
+	bool bad;      /* a checksum failed: damage, if a commit block follows */
+	bool complete; /* the commit block was found */
+};
+
+enum { WINDOW_BLOCKS = 128 };
+
+/* -EUCLEAN, with what it found in errbuf. */
+int jreplay_damaged(struct replay *r, const char *what, uint32_t tid);
+/* The log block at pos, valid until the next call. NULL when it cannot be read. */
+const uint8_t *jreplay_block(struct replay *r, uint32_t pos);
+bool jreplay_tag_csum_ok(const struct jnl *j, const struct tag *tag, uint32_t tid, const uint8_t *image);
+/* Told to end: the next replay begins anew, whatever is home by now. */
+bool jreplay_stopped(struct replay *r);
+/* Walks one transaction from w->pos. Not complete: the log ends here. -errno, of the visitor too. */
+int jreplay_walk(struct replay *r, struct walk *w, const struct visitor *v);
+
+#endif
