@@ -25,6 +25,10 @@ enum fdio_magic {
 	MAGIC_LOOP = 0xfd100001,       /* loop: struct loop */
 	MAGIC_LOOP_SET,
 	MAGIC_DEV,                     /* dev: struct dev */
+	MAGIC_JOURNAL,                 /* journal: struct jnl */
+	MAGIC_JOURNAL_HANDLE,          /* struct jnl_handle, while it is open */
+	MAGIC_JOURNAL_TRANSACTION,     /* struct jtxn */
+	MAGIC_JOURNAL_BUFFER,          /* struct jbuf */
 	MAGIC_TRANSPORT,               /* transport: struct tr */
 	MAGIC_TRANSPORT_QUEUE,         /* struct tr_queue */
 	MAGIC_TRANSPORT_REQ,           /* struct tr_req */

@@ -87,6 +87,7 @@ static void buf_free(struct jbuf *b)
 	struct jnl *j = b->j;
 
 	FDIO_ASSERT(!b->txn && !b->committing && !b->cp && !b->forget_cnt && !b->frozen);
+	fdio_magic_clear(b, MAGIC_JOURNAL_BUFFER);
 	jslab_free(&j->data_slab, b->pub.data);
 	jslab_free(&j->buf_slab, b);
 	__atomic_sub_fetch(&j->nr_bufs, 1, __ATOMIC_RELAXED);
@@ -218,6 +219,7 @@ static struct jbuf *buf_new(struct jnl *j, uint64_t blk)
 		jslab_free(&j->buf_slab, b);
 		return NULL;
 	}
+	fdio_magic_set(b, MAGIC_JOURNAL_BUFFER);
 	b->pub.blk = blk;
 	b->j = j;
 	b->refs = 1;

@@ -304,6 +304,7 @@ void *jcheckpoint_thread(void *arg)
 {
 	struct jnl *j = arg;
 
+	fdio_magic_check(j, MAGIC_JOURNAL);
 	fdio_mutex_lock(&j->state);
 	while (!j->stop_cp && !jnl_err(j)) {
 		void (*work)(struct jnl *) = jcheckpoint_due(j) ? relieve : aged(j) ? write_aged : NULL;

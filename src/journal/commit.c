@@ -318,6 +318,7 @@ void *jcommit_thread(void *arg)
 	uint64_t deadline;
 	bool aborted;
 
+	fdio_magic_check(j, MAGIC_JOURNAL);
 	fdio_mutex_lock(&j->state);
 	while (!jnl_err(j)) {
 		if (commit_due(j, &deadline))

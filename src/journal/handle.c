@@ -44,6 +44,7 @@ void jhandle_open(struct jnl *j, unsigned credits)
 {
 	struct jnl_handle *h = &j->handle;
 
+	fdio_magic_set(h, MAGIC_JOURNAL_HANDLE);
 	h->j = j;
 	h->txn = j->running;
 	h->seq++;
@@ -149,6 +150,7 @@ int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret)
 	int r;
 
 	*ret = NULL;
+	fdio_magic_check(j, MAGIC_JOURNAL);
 	if (!j->started || jabort_error(j))
 		return -EROFS;
 	if (credits > j->usable)
@@ -185,6 +187,7 @@ jnl_tid jhandle_close(struct jnl *j)
 	struct jnl_handle *h = &j->handle;
 	struct jtxn *t = h->txn;
 
+	fdio_magic_clear(h, MAGIC_JOURNAL_HANDLE);
 	jundo_end(h);
 	if (h->cbs) {
 		*t->cbs_tail = h->cbs;

@@ -65,6 +65,7 @@ int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t 
 		snprintf(errbuf, errlen, "out of memory");
 		return -ENOMEM;
 	}
+	fdio_magic_set(j, MAGIC_JOURNAL);
 	j->p = *p;
 	j->dev = p->dev;
 	j->bs = p->block_size;
@@ -91,6 +92,7 @@ int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t 
 void jnl_close(struct jnl *j)
 {
 	FDIO_ASSERT(!j->started);
+	fdio_magic_clear(j, MAGIC_JOURNAL);
 	jtxn_fini_kits(j);
 	jcheckpoint_fini(j);
 	jhandle_fini(j);

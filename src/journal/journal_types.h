@@ -35,6 +35,7 @@
 
 #include "base/list.h"
 #include "base/lock.h"
+#include "base/magic.h"
 #include "journal/journal.h"
 #include "journal/format.h"
 
@@ -102,7 +103,8 @@ enum { JB_READING, JB_VALID, JB_ERROR };
 struct jtxn;
 
 struct jbuf {
-	struct jnl_buf pub; /* first: jnl_buf pointers are cast back */
+	struct jnl_buf pub;
+	FDIO_MAGIC_FIELD;
 	struct jnl *j;
 	uint32_t refs;      /* atomic; JB_DEAD above */
 	uint8_t state;      /* atomic; leaves JB_READING once */
@@ -126,7 +128,13 @@ struct jbuf {
 	bool cp_writing;         /* a home write is in flight */
 };
 
-static inline struct jbuf *to_jbuf(struct jnl_buf *b) { return container_of(b, struct jbuf, pub); }
+static inline struct jbuf *to_jbuf(struct jnl_buf *pub)
+{
+	struct jbuf *b = container_of(pub, struct jbuf, pub);
+
+	fdio_magic_check(b, MAGIC_JOURNAL_BUFFER);
+	return b;
+}
 
 struct jshard {
 	struct fdio_mutex lock;
@@ -178,6 +186,7 @@ struct jkit {
 enum jtxn_state { JT_NONE, JT_RUNNING, JT_WRITING, JT_FLUSHING, JT_COMMITTED, JT_HOME };
 
 struct jtxn {
+	FDIO_MAGIC_FIELD;
 	enum jtxn_state state;  /* state lock; leaves JT_RUNNING under the handle lock, too */
 	struct list node;       /* j->committed, oldest first */
 	jnl_tid tid;
@@ -206,6 +215,7 @@ struct jundo {
 };
 
 struct jnl_handle {
+	FDIO_MAGIC_FIELD;     /* only between begin and end */
 	struct jnl *j;
 	struct jtxn *txn;
 	uint64_t seq;
@@ -281,6 +291,7 @@ static inline uint32_t jlog_need(const struct jlog *l, uint32_t images, uint32_t
 enum jcommit_state { JC_IDLE, JC_CLOSING, JC_WRITING, JC_ONLY_FLUSH, JC_CALLBACKS };
 
 struct jnl {
+	FDIO_MAGIC_FIELD;
 	struct jnl_params p;
 	struct dev *dev;
 	unsigned bs;

@@ -67,6 +67,7 @@ struct jtxn *jtxn_new(struct jnl *j)
 	if (!t)
 		return NULL;
 	memset(t, 0, sizeof(*t));
+	fdio_magic_set(t, MAGIC_JOURNAL_TRANSACTION);
 	list_init(&t->node);
 	list_init(&t->cp);
 	t->cbs_tail = &t->cbs;
@@ -128,6 +129,7 @@ bool jtxn_has_room(struct jtxn *t)
 
 void jtxn_set_state(struct jtxn *t, enum jtxn_state next)
 {
+	fdio_magic_check(t, MAGIC_JOURNAL_TRANSACTION);
 	/* There is one way through the states, and no way back. */
 	FDIO_ASSERT(next == t->state + 1 && next <= JT_HOME);
 	t->state = next;
@@ -136,6 +138,7 @@ void jtxn_set_state(struct jtxn *t, enum jtxn_state next)
 void jtxn_free(struct jnl *j, struct jtxn *t)
 {
 	FDIO_ASSERT(t->state == JT_HOME && list_empty(&t->cp) && !t->kit);
+	fdio_magic_clear(t, MAGIC_JOURNAL_TRANSACTION);
 	jslab_free(&j->txn_slab, t);
 }
 

@@ -191,6 +191,7 @@ int jnl_get_write(struct jnl_handle *h, struct jnl_buf *pub)
 	bool first;
 	int r;
 
+	fdio_magic_check(h, MAGIC_JOURNAL_HANDLE);
 	if (likely(b->handle_seq == h->seq && b->txn == h->txn))
 		return 0;
 	if (unlikely(jabort_error(h->j)))
@@ -301,6 +302,7 @@ out:
 
 int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n)
 {
+	fdio_magic_check(h, MAGIC_JOURNAL_HANDLE);
 	if (blk >= h->j->p.nr_blocks || n > h->j->p.nr_blocks - blk)
 		return -EUCLEAN;
 	if (unlikely(jabort_error(h->j)))
@@ -390,6 +392,7 @@ void jnl_cancel(struct jnl_handle *h)
 {
 	struct jnl *j = h->j;
 
+	fdio_magic_check(h, MAGIC_JOURNAL_HANDLE);
 	fdio_count(CTR_jnl_rollback);
 	restore_images(h);
 	for (unsigned i = h->nr_undo; i-- > 0;)
