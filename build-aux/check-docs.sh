@@ -81,6 +81,7 @@ at_most() {
 	[ "$n" -le "$2" ] || echo "$1 has $n lines, at most $2 are wanted"
 }
 check lines-of-README at_most README.md 200
+check lines-of-ARCHITECTURE at_most ARCHITECTURE.md 250
 
 # Lines of at most 100 columns, a tab being as wide as eight blanks.
 narrow() {
@@ -95,7 +96,7 @@ for path in sys.argv[1:]:
                 print(f"{path}:{n} has {width} columns")
 END
 }
-check narrow-documents narrow README.md SECURITY.md NEWS doc/*.md man/*.[1-8]
+check narrow-documents narrow README.md ARCHITECTURE.md SECURITY.md NEWS doc/*.md man/*.[1-8]
 # Code too, once all of it is formatted: 1 switches it on.
 check_code_width=${CHECK_CODE_WIDTH:-0}
 narrow_code() {
@@ -107,14 +108,28 @@ narrow_code() {
 }
 [ "$check_code_width" = 0 ] || check narrow-code narrow_code
 
-# ARCHITECTURE.md speaks of every room, and its list of locks is the one in the header.
+# ARCHITECTURE.md shows every room and the parts of ext4, and its list of locks is the header's.
 rooms() {
 	for d in src/*/; do
-		d=${d%/}
-		grep -q "\`$d/\`" ARCHITECTURE.md || echo "ARCHITECTURE.md does not speak of $d/"
+		grep -q "[ \`]${d}[ \`]" ARCHITECTURE.md || echo "ARCHITECTURE.md does not show $d"
+	done
+	for d in src/ext4/*/; do
+		part=$(basename "$d")
+		grep -q "\*$part\*" ARCHITECTURE.md || echo "ARCHITECTURE.md does not name *$part* of ext4"
 	done
 }
 check rooms rooms
+# What a document of the inside calls by name is in the sources: identifiers, and files without a
+# folder.
+named_identifiers() {
+	grep -oE '`[A-Za-z0-9]+_[A-Za-z0-9_]+`' "$1" | tr -d '\140' | LC_ALL=C sort -u | while read -r w; do
+		grep -rqw -- "$w" src tests build-aux configure.ac || echo "$1 names $w, which is not there"
+	done
+	grep -oE '`[a-z0-9_-]+\.(c|h|def|py|sh)`' "$1" | tr -d '\140' | LC_ALL=C sort -u | while read -r f; do
+		find src tests build-aux -name "$f" -print -quit | grep -q . || echo "$1 names $f, which is not there"
+	done
+}
+for d in ARCHITECTURE.md HACKING.md SECURITY.md; do check "names-in-$d" named_identifiers $d; done
 locks() {
 	sed -n 's/^[ \t]*\(RANK_[A-Z0-9_]*\).*/\1/p' src/base/lock.h | grep -v RANK_NONE >"$build/locks.want"
 	grep -oE '`RANK_[A-Z0-9_]+`' ARCHITECTURE.md | tr -d '\140' | awk '!seen[$0]++' >"$build/locks.got"
