@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* See kit/daemon.h. */
 #include "kit/daemon.h"
+#include "kit/runner.h"
 
 #include "base/epoch.h"
 #include "dio/dio.h"
 #include "ops/ops.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

@@ -10,8 +10,8 @@
 #include "base/counters.h"
 #include "dio/dio.h"
 #include "kit/device.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

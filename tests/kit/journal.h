@@ -4,9 +4,8 @@
 #define FDIO_CHECK_JOURNAL_H
 
 #include "kit/device.h"
+#include "kit/runner.h"
 #include "journal/journal_types.h"
-
-#include <check.h>
 
 enum { ENV_MAX_EXTENTS = 32 };
 

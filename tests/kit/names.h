@@ -5,12 +5,7 @@
 
 #include "ext4/ext4_types.h"
 #include "kit/device.h"
-
-#include <check.h>
-
-#define must(e) do { if (!(e)) ck_abort_msg("%s:%d: %s", __FILE__, __LINE__, #e); } while (0)
-#define must_eq(a, b) do { long long a_ = (a), b_ = (b); if (a_ != b_) \
-	ck_abort_msg("%s:%d: %s is %lld, not %lld", __FILE__, __LINE__, #a, a_, b_); } while (0)
+#include "kit/runner.h"
 
 struct nvol {
 	struct fake_dev *fake;

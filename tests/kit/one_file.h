@@ -8,12 +8,7 @@
 
 #include "ext4/data/extent.h"
 #include "kit/device.h"
-
-#include <check.h>
-
-/* libcheck tells its parent of every assertion it passes, with a system call; these speak up only when they fail. */
-#define must(e) do { if (!(e)) ck_abort_msg("line %d: %s", __LINE__, #e); } while (0)
-#define must_msg(e, ...) do { if (!(e)) ck_abort_msg(__VA_ARGS__); } while (0)
+#include "kit/runner.h"
 
 struct testvol {
 	struct x4_vol *v;

@@ -159,14 +159,3 @@ void env_check_groups(struct x4_vol *v)
 	ck_assert_uint_eq(free_blocks, v->free_blocks);
 	ck_assert_uint_eq(free_inodes, v->free_inodes);
 }
-
-int env_run(Suite *s)
-{
-	SRunner *r = srunner_create(s);
-	int failed;
-
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}

@@ -9,8 +9,7 @@
 #include "ext4/alloc/groups.h"
 #include "ext4/volume/volume.h"
 #include "kit/device.h"
-
-#include <check.h>
+#include "kit/runner.h"
 
 /* Shapes: block size, checksums, width of descriptors, place of descriptors, size of inodes. */
 extern const char *const env_mkfs[];
@@ -33,7 +32,5 @@ int env_fill(struct x4_inode *i, uint32_t lblk, uint32_t n);
 struct x4_inode *env_root(struct x4_vol *v);
 /* Fails the test if free counts in memory, in descriptors and in bitmaps differ anywhere. */
 void env_check_groups(struct x4_vol *v);
-
-int env_run(Suite *s);
 
 #endif

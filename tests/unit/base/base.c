@@ -12,8 +12,8 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "base/work.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -480,37 +480,31 @@ START_TEST(magic_stops_at_what_has_ended)
 END_TEST
 #endif
 
-int main(void)
+Suite *unit_suite(void)
 {
 	Suite *s = suite_create("base");
-	TCase *t = tcase_create("base");
+	TCase *t = unit_case(s, "base", 60);
 
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, crc32c_known_answers);
-	tcase_add_test(t, crc32c_table_equals_instruction);
-	tcase_add_test(t, crc32c_is_incremental);
-	tcase_add_test(t, fields_have_their_byte_order);
-	tcase_add_test(t, list_keeps_order);
-	tcase_add_test(t, wq_runs_everything_once);
-	tcase_add_test(t, wq_free_waits_for_who_is_waking);
-	tcase_add_test(t, wq_manual_runs_in_order_and_only_when_told);
-	tcase_add_test(t, epoch_never_frees_under_a_reader);
-	tcase_add_test(t, epoch_waits_for_an_open_bracket);
-	tcase_add_test(t, counters_survive_their_threads);
-	tcase_add_test(t, log_levels);
-	tcase_add_test(t, log_escapes);
-	tcase_add_test(t, log_line_is_bounded);
-	tcase_add_test(t, ratelimit_lets_ten_through);
-	tcase_add_test(t, cond_times_out);
-	tcase_add_test(t, magic_knows_its_own);
+	unit_test(t, crc32c_known_answers);
+	unit_test(t, crc32c_table_equals_instruction);
+	unit_test(t, crc32c_is_incremental);
+	unit_test(t, fields_have_their_byte_order);
+	unit_test(t, list_keeps_order);
+	unit_test(t, wq_runs_everything_once);
+	unit_test(t, wq_free_waits_for_who_is_waking);
+	unit_test(t, wq_manual_runs_in_order_and_only_when_told);
+	unit_test(t, epoch_never_frees_under_a_reader);
+	unit_test(t, epoch_waits_for_an_open_bracket);
+	unit_test(t, counters_survive_their_threads);
+	unit_test(t, log_levels);
+	unit_test(t, log_escapes);
+	unit_test(t, log_line_is_bounded);
+	unit_test(t, ratelimit_lets_ten_through);
+	unit_test(t, cond_times_out);
+	unit_test(t, magic_knows_its_own);
 #ifdef FDIO_DEBUG_LOCKS
 	tcase_add_test_raise_signal(t, lock_order_is_enforced, 6);
 	tcase_add_test_raise_signal(t, magic_stops_at_what_has_ended, 6);
 #endif
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return s;
 }

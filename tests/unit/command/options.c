@@ -4,8 +4,8 @@
  * of table, --help and man page in both directions.
  */
 #include "command/options.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -315,28 +315,21 @@ START_TEST(man_agrees)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("options");
-	TCase *tc = tcase_create("options");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("command: options");
+	TCase *tc = unit_case(s, "options", 60);
 
-	tcase_add_test(tc, names_the_wrong_word);
-	tcase_add_test(tc, own_grammar);
-	tcase_add_test(tc, helper_grammar);
-	tcase_add_test(tc, values_have_their_names);
-	tcase_add_test(tc, usage_errors);
-	tcase_add_test(tc, values);
-	tcase_add_test(tc, every_option);
-	tcase_add_test(tc, negations);
-	tcase_add_test(tc, mount_list);
-	tcase_add_test(tc, help_agrees);
-	tcase_add_test(tc, man_agrees);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? 1 : 0;
+	unit_test(tc, names_the_wrong_word);
+	unit_test(tc, own_grammar);
+	unit_test(tc, helper_grammar);
+	unit_test(tc, values_have_their_names);
+	unit_test(tc, usage_errors);
+	unit_test(tc, values);
+	unit_test(tc, every_option);
+	unit_test(tc, negations);
+	unit_test(tc, mount_list);
+	unit_test(tc, help_agrees);
+	unit_test(tc, man_agrees);
+	return s;
 }

@@ -6,9 +6,9 @@
 #include "command/sandbox.h"
 
 #include "base/thread.h"
+#include "kit/runner.h"
 
 #include <cap-ng.h>
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -156,22 +156,16 @@ START_TEST(child)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("sandbox");
-	TCase *t = tcase_create("sandbox");
-	SRunner *r = srunner_create(s);
-	int failed;
+	Suite *s = suite_create("command: sandbox");
+	TCase *t = unit_case(s, "sandbox", 60);
 
 #ifndef FDIO_SANITIZED
-	tcase_add_loop_test(t, child, 0, (int)ARRAY_SIZE(cases));
+	unit_loop(t, child, 0, (int)ARRAY_SIZE(cases));
 #else
 	/* A sanitizer's own calls meet the filter; what is left is what has none. */
-	tcase_add_loop_test(t, child, 3, 5);
+	unit_loop(t, child, 3, 5);
 #endif
-	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return s;
 }

@@ -5,9 +5,9 @@
  * process. No root needed, but for the unmounter's filter.
  */
 #include "command/sandbox.h"
+#include "kit/runner.h"
 
 #include <arpa/inet.h>
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -280,25 +280,18 @@ START_TEST(what_is_meant_works)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("sandbox_args");
-	TCase *t = tcase_create("sandbox_args");
-	SRunner *r = srunner_create(s);
-	int failed;
+	Suite *s = suite_create("command: sandbox arguments");
+	TCase *t = unit_case(s, "sandbox_args", 60);
 
-	tcase_add_test(t, each_call_is_known_here);
+	unit_test(t, each_call_is_known_here);
 #ifndef FDIO_SANITIZED
 	/* A sanitizer's own calls would meet the filter. */
-	tcase_add_test(t, others_cannot_be_named);
-	tcase_add_test(t, unmounter_only_reads_and_unmounts);
-	tcase_add_loop_test(t, nothing_else_is_allowed, 0, (int)ARRAY_SIZE(everywhere));
-	tcase_add_test(t, what_is_meant_works);
+	unit_test(t, others_cannot_be_named);
+	unit_test(t, unmounter_only_reads_and_unmounts);
+	unit_loop(t, nothing_else_is_allowed, 0, (int)ARRAY_SIZE(everywhere));
+	unit_test(t, what_is_meant_works);
 #endif
-	tcase_set_timeout(t, 60);
-	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return s;
 }

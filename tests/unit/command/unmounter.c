@@ -5,8 +5,8 @@
  * of its own; where there is neither, nothing is tested.
  */
 #include "command/unmounter.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <errno.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -158,21 +158,15 @@ START_TEST(in_namespaces)
 }
 END_TEST
 
-int main(void)
-{
-	Suite *s = suite_create("unmounter");
-	TCase *t = tcase_create("unmounter");
-	SRunner *r;
-	int failed;
+static void make_point(void) { ck_assert_ptr_nonnull(mkdtemp(point)); }
+static void remove_point(void) { rmdir(point); }
 
-	if (!mkdtemp(point))
-		return EXIT_FAILURE;
-	r = srunner_create(s);
-	tcase_add_loop_test(t, in_namespaces, 0, (int)ARRAY_SIZE(cases));
-	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	rmdir(point);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("command: unmounter");
+	TCase *t = unit_case(s, "unmounter", 60);
+
+	tcase_add_unchecked_fixture(t, make_point, remove_point);
+	unit_loop(t, in_namespaces, 0, (int)ARRAY_SIZE(cases));
+	return s;
 }

@@ -6,8 +6,8 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "command/watchdog.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -147,22 +147,14 @@ START_TEST(alive_while_starting)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("watchdog");
-	TCase *t = tcase_create("watchdog");
-	SRunner *r;
-	int failed;
+	Suite *s = suite_create("command: watchdog");
+	TCase *t = unit_case(s, "watchdog", 120);
 
-	tcase_set_timeout(t, 120);
-	tcase_add_test(t, stalled_at_the_end);
-	tcase_add_test(t, no_reason);
-	tcase_add_test(t, slow);
-	tcase_add_test(t, alive_while_starting);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(t, stalled_at_the_end);
+	unit_test(t, no_reason);
+	unit_test(t, slow);
+	unit_test(t, alive_while_starting);
+	return s;
 }

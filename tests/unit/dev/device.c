@@ -8,8 +8,8 @@
 #include "base/log.h"
 #include "dev/dev.h"
 #include "dev/dev_flush.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -462,25 +462,19 @@ START_TEST(image_async)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("dev");
-	TCase *t = tcase_create("dev");
+	Suite *s = suite_create("dev: device");
+	TCase *t = unit_case(s, "dev", 60);
 
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, bouncing);
-	tcase_add_test(t, refusals);
-	tcase_add_test(t, zero_and_batches);
-	tcase_add_test(t, flush_groups);
-	tcase_add_test(t, flush_without_cache_sends_nothing);
-	tcase_add_test(t, image_sync);
-	tcase_add_test(t, rings_that_are_given_up);
-	tcase_add_test(t, image_is_locked);
-	tcase_add_test(t, image_async);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	unit_test(t, bouncing);
+	unit_test(t, refusals);
+	unit_test(t, zero_and_batches);
+	unit_test(t, flush_groups);
+	unit_test(t, flush_without_cache_sends_nothing);
+	unit_test(t, image_sync);
+	unit_test(t, rings_that_are_given_up);
+	unit_test(t, image_is_locked);
+	unit_test(t, image_async);
+	return s;
 }

@@ -615,38 +615,30 @@ START_TEST(threads_together)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("dio_append");
-	TCase *t = tcase_create("append"), *th = tcase_create("threads");
+	Suite *s = suite_create("dio: append");
+	TCase *t = unit_case(s, "append", 60), *th = unit_case(s, "threads", 60);
 
-	tcase_set_timeout(t, 60);
-	tcase_set_timeout(th, 60);
-	tcase_add_test(t, one_device_request_and_no_handle);
-	tcase_add_test(t, closed_by_a_loop_thread);
+	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	tcase_add_unchecked_fixture(th, env_template, env_template_free);
+	unit_test(t, one_device_request_and_no_handle);
+	unit_test(t, closed_by_a_loop_thread);
 #ifndef FDIO_DEBUG_LOCKS /* the error is made by the mode of loop threads, in which a window is not closed: asserted there */
-	tcase_add_test(t, what_is_given_up_is_told);
+	unit_test(t, what_is_given_up_is_told);
 #endif
-	tcase_add_loop_test(t, what_is_given_up_is_not_read, 0, 2);
-	tcase_add_test(t, published_in_order);
-	tcase_add_test(t, failure_in_the_middle);
-	tcase_add_test(t, durable_when_synced);
-	tcase_add_test(t, cut_anywhere);
-	tcase_add_test(t, ended_by_other_changes);
-	tcase_add_test(t, a_gap_behind_an_append);
-	tcase_add_loop_test(t, no_window_over_preallocated_blocks, 0, 2);
-	tcase_add_test(t, truncate_waits);
-	tcase_add_test(t, reclaimed_when_full);
-	tcase_add_test(t, many_windows_hold_little);
-	tcase_add_test(t, parallel_files_stay_whole);
-	tcase_add_test(th, threads_together);
-	suite_add_tcase(s, t);
-	suite_add_tcase(s, th);
-	env_template();
-	SRunner *sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	int failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	env_template_free();
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_loop(t, what_is_given_up_is_not_read, 0, 2);
+	unit_test(t, published_in_order);
+	unit_test(t, failure_in_the_middle);
+	unit_test(t, durable_when_synced);
+	unit_test(t, cut_anywhere);
+	unit_test(t, ended_by_other_changes);
+	unit_test(t, a_gap_behind_an_append);
+	unit_loop(t, no_window_over_preallocated_blocks, 0, 2);
+	unit_test(t, truncate_waits);
+	unit_test(t, reclaimed_when_full);
+	unit_test(t, many_windows_hold_little);
+	unit_test(t, parallel_files_stay_whole);
+	unit_test(th, threads_together);
+	return s;
 }

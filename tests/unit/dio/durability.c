@@ -557,34 +557,27 @@ START_TEST(fsync_after_the_abort)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("dio_durable");
-	TCase *t = tcase_create("rows");
+	Suite *s = suite_create("dio: durability");
+	TCase *t = unit_case(s, "rows", 60);
 
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, row19_sync_writes_survive);
-	tcase_add_test(t, row19_o_sync_keeps_mtime);
-	tcase_add_test(t, row20_fua_or_one_flush);
-	tcase_add_test(t, row20_remainder_of_a_fua_write_is_flushed);
-	tcase_add_test(t, times_force_no_commit);
-	tcase_add_test(t, fsync_of_times_alone);
-	tcase_add_test(t, row21_no_flush_without_data);
-	tcase_add_test(t, row22_flushes_are_shared);
-	tcase_add_loop_test(t, row22_who_joins_is_served, 0, 2);
-	tcase_add_test(t, row22_flush_beside_a_failed_commit);
-	tcase_add_test(t, row23_flush_failure_reaches_the_covered);
-	tcase_add_test(t, row23_each_failure_has_its_own_victims);
-	tcase_add_test(t, row23_each_opener_is_told_once);
-	tcase_add_test(t, row23_a_write_in_flight_may_be_lost);
-	tcase_add_test(t, row23_flush_failure_of_the_journal);
-	tcase_add_test(t, fsync_after_the_abort);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	env_template();
-	srunner_run_all(r, CK_NORMAL);
-	env_template_free();
-	int bad = srunner_ntests_failed(r);
-	srunner_free(r);
-	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	unit_test(t, row19_sync_writes_survive);
+	unit_test(t, row19_o_sync_keeps_mtime);
+	unit_test(t, row20_fua_or_one_flush);
+	unit_test(t, row20_remainder_of_a_fua_write_is_flushed);
+	unit_test(t, times_force_no_commit);
+	unit_test(t, fsync_of_times_alone);
+	unit_test(t, row21_no_flush_without_data);
+	unit_test(t, row22_flushes_are_shared);
+	unit_loop(t, row22_who_joins_is_served, 0, 2);
+	unit_test(t, row22_flush_beside_a_failed_commit);
+	unit_test(t, row23_flush_failure_reaches_the_covered);
+	unit_test(t, row23_each_failure_has_its_own_victims);
+	unit_test(t, row23_each_opener_is_told_once);
+	unit_test(t, row23_a_write_in_flight_may_be_lost);
+	unit_test(t, row23_flush_failure_of_the_journal);
+	unit_test(t, fsync_after_the_abort);
+	return s;
 }

@@ -708,38 +708,30 @@ START_TEST(model_random)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("dio_rows2");
-	TCase *t = tcase_create("rows");
-	TCase *th = tcase_create("threads"); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
+	Suite *s = suite_create("dio: exclusion");
+	TCase *t = unit_case(s, "rows", 60);
+	TCase *th = unit_case(s, "threads", 60); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
 
-	tcase_set_timeout(t, 60);
-	tcase_set_timeout(th, 60);
-	tcase_add_test(th, row14_writers_of_one_block_serialise);
-	tcase_add_test(th, row14_sub_sector_write_drains_fast_writes);
-	tcase_add_test(t, row15_edges_of_new_blocks_are_zero);
-	tcase_add_test(t, row15_gap_after_a_short_block);
-	tcase_add_test(t, row16_conversion_follows_the_data);
-	tcase_add_test(th, row17_size_follows_the_data);
-	tcase_add_test(th, row18_truncate_drains);
-	tcase_add_test(th, row18_truncate_waits_for_a_read);
-	tcase_add_test(t, row18_closed_for_writes);
-	tcase_add_test(th, row18_gate_storm);
-	tcase_add_test(th, row24_the_loop_never_waits);
-	tcase_add_test(t, row25_order_of_invalidation);
-	tcase_add_test(t, row25_files_that_left_the_page_cache);
-	tcase_add_test(th, row26_notify_waits_for_a_read);
-	tcase_add_test(t, row27_progress_without_segments);
-	tcase_add_test(t, row31_killpriv);
-	tcase_add_loop_test(t, model_random, 0, 6);
-	suite_add_tcase(s, t);
-	suite_add_tcase(s, th);
-	SRunner *r = srunner_create(s);
-	env_template();
-	srunner_run_all(r, CK_NORMAL);
-	env_template_free();
-	int bad = srunner_ntests_failed(r);
-	srunner_free(r);
-	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	tcase_add_unchecked_fixture(th, env_template, env_template_free);
+	unit_test(th, row14_writers_of_one_block_serialise);
+	unit_test(th, row14_sub_sector_write_drains_fast_writes);
+	unit_test(t, row15_edges_of_new_blocks_are_zero);
+	unit_test(t, row15_gap_after_a_short_block);
+	unit_test(t, row16_conversion_follows_the_data);
+	unit_test(th, row17_size_follows_the_data);
+	unit_test(th, row18_truncate_drains);
+	unit_test(th, row18_truncate_waits_for_a_read);
+	unit_test(t, row18_closed_for_writes);
+	unit_test(th, row18_gate_storm);
+	unit_test(th, row24_the_loop_never_waits);
+	unit_test(t, row25_order_of_invalidation);
+	unit_test(t, row25_files_that_left_the_page_cache);
+	unit_test(th, row26_notify_waits_for_a_read);
+	unit_test(t, row27_progress_without_segments);
+	unit_test(t, row31_killpriv);
+	unit_seeds(t, model_random, 6);
+	return s;
 }

@@ -284,29 +284,20 @@ START_TEST(cut_anywhere)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("dio_grow");
-	TCase *t = tcase_create("grow");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("dio: new blocks on the loop");
+	TCase *t = unit_case(s, "grow", 60);
 
-	env_template();
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, no_worker);
-	tcase_add_test(t, not_this_way);
-	tcase_add_test(t, a_stream_gets_a_window);
-	tcase_add_test(t, miss_at_each_place);
-	tcase_add_test(t, error_of_the_device);
-	tcase_add_test(t, short_write);
-	tcase_add_test(t, others_wait);
-	tcase_add_test(t, no_space);
-	tcase_add_loop_test(t, cut_anywhere, 0, 2);
-	suite_add_tcase(s, t);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	env_template_free();
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	unit_test(t, no_worker);
+	unit_test(t, not_this_way);
+	unit_test(t, a_stream_gets_a_window);
+	unit_test(t, miss_at_each_place);
+	unit_test(t, error_of_the_device);
+	unit_test(t, short_write);
+	unit_test(t, others_wait);
+	unit_test(t, no_space);
+	unit_loop(t, cut_anywhere, 0, 2);
+	return s;
 }

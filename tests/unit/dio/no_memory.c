@@ -230,26 +230,19 @@ START_TEST(with_a_full_cache)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("writes without memory");
-	TCase *t = tcase_create("nomem");
+	Suite *s = suite_create("dio: no memory");
+	TCase *t = unit_case(s, "nomem", 120);
 
-	env_template();
-	tcase_set_timeout(t, 120);
-	tcase_add_test(t, at_the_end_on_the_loop);
-	tcase_add_test(t, at_the_end_in_a_stream);
-	tcase_add_test(t, into_holes);
-	tcase_add_test(t, into_what_is_preallocated);
-	tcase_add_test(t, in_many_pieces);
-	tcase_add_test(t, without_a_map);
-	tcase_add_test(t, beside_much_that_is_freed);
-	tcase_add_test(t, with_a_full_cache);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	env_template_free();
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	unit_test(t, at_the_end_on_the_loop);
+	unit_test(t, at_the_end_in_a_stream);
+	unit_test(t, into_holes);
+	unit_test(t, into_what_is_preallocated);
+	unit_test(t, in_many_pieces);
+	unit_test(t, without_a_map);
+	unit_test(t, beside_much_that_is_freed);
+	unit_test(t, with_a_full_cache);
+	return s;
 }

@@ -519,35 +519,27 @@ START_TEST(row13_the_kernels_splits)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("dio_rows1");
-	TCase *t = tcase_create("rows");
-	TCase *th = tcase_create("threads"); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
+	Suite *s = suite_create("dio: requests");
+	TCase *t = unit_case(s, "rows", 60);
+	TCase *th = unit_case(s, "threads", 60); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
 
-	tcase_set_timeout(t, 60);
-	tcase_set_timeout(th, 60);
-	tcase_add_test(t, row01_one_answer_when_all_complete_inside_submit);
-	tcase_add_test(th, row02_nobody_touches_a_finished_request);
-	tcase_add_test(t, row03_one_answer_wherever_it_fails);
-	tcase_add_test(t, row04_counted_only_from_the_second_piece_on);
-	tcase_add_test(t, row05_submit_is_the_last_touch);
-	tcase_add_test(t, row06_first_error_in_every_order);
-	tcase_add_test(t, row07_stops_after_an_error);
-	tcase_add_test(t, row08_end_of_file_matrix);
-	tcase_add_test(t, row09_short_transfers_are_continued);
-	tcase_add_test(t, row10_enospc_changes_nothing);
-	tcase_add_test(t, row11_again_is_retried);
-	tcase_add_test(t, row12_unaligned_write_touches_its_sectors_once);
-	tcase_add_test(t, row12_remainder_only);
-	tcase_add_test(t, row13_the_kernels_splits);
-	suite_add_tcase(s, t);
-	suite_add_tcase(s, th);
-	SRunner *r = srunner_create(s);
-	env_template();
-	srunner_run_all(r, CK_NORMAL);
-	env_template_free();
-	int bad = srunner_ntests_failed(r);
-	srunner_free(r);
-	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	tcase_add_unchecked_fixture(th, env_template, env_template_free);
+	unit_test(t, row01_one_answer_when_all_complete_inside_submit);
+	unit_test(th, row02_nobody_touches_a_finished_request);
+	unit_test(t, row03_one_answer_wherever_it_fails);
+	unit_test(t, row04_counted_only_from_the_second_piece_on);
+	unit_test(t, row05_submit_is_the_last_touch);
+	unit_test(t, row06_first_error_in_every_order);
+	unit_test(t, row07_stops_after_an_error);
+	unit_test(t, row08_end_of_file_matrix);
+	unit_test(t, row09_short_transfers_are_continued);
+	unit_test(t, row10_enospc_changes_nothing);
+	unit_test(t, row11_again_is_retried);
+	unit_test(t, row12_unaligned_write_touches_its_sectors_once);
+	unit_test(t, row12_remainder_only);
+	unit_test(t, row13_the_kernels_splits);
+	return s;
 }

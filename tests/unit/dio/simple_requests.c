@@ -164,18 +164,12 @@ START_TEST(costs_nothing_that_others_pay_for)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("dio_simple");
-	TCase *t = tcase_create("simple");
+	Suite *s = suite_create("dio: simple requests");
+	TCase *t = unit_case(s, "simple", 60);
 
-	env_template();
-	tcase_add_loop_test(t, costs_nothing_that_others_pay_for, 0, ARRAY_SIZE(simple));
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	env_template_free();
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	unit_loop(t, costs_nothing_that_others_pay_for, 0, ARRAY_SIZE(simple));
+	return s;
 }

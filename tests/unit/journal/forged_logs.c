@@ -272,30 +272,17 @@ START_TEST(start_of_the_log)
 }
 END_TEST
 
-static Suite *suite_hand(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("journal by hand");
-	TCase *tc = tcase_create("hand");
+	Suite *s = suite_create("journal: forged logs");
+	TCase *tc = unit_case(s, "hand", 60);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_loop_test(tc, revoked_in_its_own_transaction, 0, 2);
-	tcase_add_test(tc, revoked_before_and_after);
-	tcase_add_test(tc, images_again_and_again);
-	tcase_add_test(tc, revocations_take_no_memory);
-	tcase_add_loop_test(tc, block_twice_in_the_log, 0, 2);
-	tcase_add_test(tc, log_in_many_pieces);
-	tcase_add_loop_test(tc, start_of_the_log, 0, 4);
-	suite_add_tcase(s, tc);
+	unit_loop(tc, revoked_in_its_own_transaction, 0, 2);
+	unit_test(tc, revoked_before_and_after);
+	unit_test(tc, images_again_and_again);
+	unit_test(tc, revocations_take_no_memory);
+	unit_loop(tc, block_twice_in_the_log, 0, 2);
+	unit_test(tc, log_in_many_pieces);
+	unit_loop(tc, start_of_the_log, 0, 4);
 	return s;
-}
-
-int main(void)
-{
-	SRunner *sr = srunner_create(suite_hand());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -301,39 +301,24 @@ START_TEST(abort_inside_a_handle)
 }
 END_TEST
 
-static Suite *suite_free(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("journal free and abort");
+	Suite *s = suite_create("journal: freeing");
 	TCase *tc;
 
-	tc = tcase_create("forget");
-	tcase_set_timeout(tc, 30);
-	tcase_add_loop_test(tc, freed_block_is_not_replayed_over_data, 0, 4);
-	tcase_add_test(tc, freed_block_is_not_checkpointed_over_data);
-	tcase_add_test(tc, forgotten_before_its_first_commit_is_not_logged);
-	tcase_add_test(tc, block_logged_again_in_the_same_transaction_cancels_the_revoke);
-	tcase_add_test(tc, revoke_kills_older_not_younger);
-	tcase_add_test(tc, cancel_takes_a_forget_back);
-	tcase_add_loop_test(tc, many_revokes_fill_several_blocks, 0, 3);
-	suite_add_tcase(s, tc);
+	tc = unit_case(s, "forget", 30);
+	unit_loop(tc, freed_block_is_not_replayed_over_data, 0, 4);
+	unit_test(tc, freed_block_is_not_checkpointed_over_data);
+	unit_test(tc, forgotten_before_its_first_commit_is_not_logged);
+	unit_test(tc, block_logged_again_in_the_same_transaction_cancels_the_revoke);
+	unit_test(tc, revoke_kills_older_not_younger);
+	unit_test(tc, cancel_takes_a_forget_back);
+	unit_loop(tc, many_revokes_fill_several_blocks, 0, 3);
 
-	tc = tcase_create("abort");
-	tcase_set_timeout(tc, 30);
-	tcase_add_loop_test(tc, failed_log_write_aborts, 0, 2);
-	tcase_add_test(tc, failed_flush_aborts);
-	tcase_add_test(tc, failed_home_write_aborts_and_the_log_keeps_it);
-	tcase_add_test(tc, abort_inside_a_handle);
-	suite_add_tcase(s, tc);
+	tc = unit_case(s, "abort", 30);
+	unit_loop(tc, failed_log_write_aborts, 0, 2);
+	unit_test(tc, failed_flush_aborts);
+	unit_test(tc, failed_home_write_aborts_and_the_log_keeps_it);
+	unit_test(tc, abort_inside_a_handle);
 	return s;
-}
-
-int main(void)
-{
-	SRunner *sr = srunner_create(suite_free());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

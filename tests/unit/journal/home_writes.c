@@ -67,20 +67,12 @@ START_TEST(younger_image_is_still_due)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("journal home");
-	TCase *tc = tcase_create("home");
-	SRunner *r;
-	int failed;
+	Suite *s = suite_create("journal: home writes");
+	TCase *tc = unit_case(s, "home", 60);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, uncommitted_stays_away_from_home);
-	tcase_add_test(tc, younger_image_is_still_due);
-	suite_add_tcase(s, tc);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(tc, uncommitted_stays_away_from_home);
+	unit_test(tc, younger_image_is_still_due);
+	return s;
 }

@@ -197,27 +197,14 @@ START_TEST(nearly_full_transaction_is_committed)
 }
 END_TEST
 
-static Suite *suite_order(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("journal order");
-	TCase *tc = tcase_create("order");
+	Suite *s = suite_create("journal: order");
+	TCase *tc = unit_case(s, "order", 120);
 
-	tcase_set_timeout(tc, 120);
-	tcase_add_test(tc, commit_waits_for_home_write_of_freed_block);
-	tcase_add_test(tc, tail_stays_before_what_is_not_home);
-	tcase_add_test(tc, cancel_brings_back_the_revocation);
-	tcase_add_loop_test(tc, nearly_full_transaction_is_committed, 0, 2);
-	suite_add_tcase(s, tc);
+	unit_test(tc, commit_waits_for_home_write_of_freed_block);
+	unit_test(tc, tail_stays_before_what_is_not_home);
+	unit_test(tc, cancel_brings_back_the_revocation);
+	unit_loop(tc, nearly_full_transaction_is_committed, 0, 2);
 	return s;
-}
-
-int main(void)
-{
-	SRunner *sr = srunner_create(suite_order());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

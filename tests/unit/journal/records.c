@@ -252,23 +252,15 @@ START_TEST(tables_of_a_large_transaction)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("records");
-	TCase *tc = tcase_create("mem");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("journal: records");
+	TCase *tc = unit_case(s, "mem", 60);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, pieces_and_marks);
-	tcase_add_loop_test(tc, records_of_a_handle, 0, 2);
-	tcase_add_test(tc, records_of_a_transaction);
-	tcase_add_test(tc, commit_callbacks_beside_the_next_transaction);
-	tcase_add_test(tc, tables_of_a_large_transaction);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(tc, pieces_and_marks);
+	unit_loop(tc, records_of_a_handle, 0, 2);
+	unit_test(tc, records_of_a_transaction);
+	unit_test(tc, commit_callbacks_beside_the_next_transaction);
+	unit_test(tc, tables_of_a_large_transaction);
+	return s;
 }

@@ -370,34 +370,21 @@ START_TEST(random_garbage_never_crashes)
 }
 END_TEST
 
-static Suite *suite_replay(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("journal replay");
-	TCase *tc = tcase_create("replay");
+	Suite *s = suite_create("journal: replay");
+	TCase *tc = unit_case(s, "replay", 60);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_loop_test(tc, agrees_with_e2fsck, 0, 8);
-	tcase_add_loop_test(tc, twice_is_once, 0, 2);
-	tcase_add_test(tc, told_to_end);
-	tcase_add_loop_test(tc, damage_is_refused_and_nothing_is_written, 0, 3);
-	tcase_add_loop_test(tc, unfinished_transaction_is_ignored, 0, 3);
-	tcase_add_test(tc, torn_commit_block_counts);
-	tcase_add_loop_test(tc, obstacles_are_named, 0, 2);
-	tcase_add_loop_test(tc, fast_commits_are_not_skipped, 0, 4);
-	tcase_add_loop_test(tc, tag_outside_the_file_system_is_refused, 0, 2);
-	tcase_add_test(tc, stale_transactions_are_not_taken_for_new_ones);
-	tcase_add_loop_test(tc, random_garbage_never_crashes, 0, 12);
-	suite_add_tcase(s, tc);
+	unit_seeds(tc, agrees_with_e2fsck, 8);
+	unit_loop(tc, twice_is_once, 0, 2);
+	unit_test(tc, told_to_end);
+	unit_loop(tc, damage_is_refused_and_nothing_is_written, 0, 3);
+	unit_loop(tc, unfinished_transaction_is_ignored, 0, 3);
+	unit_test(tc, torn_commit_block_counts);
+	unit_loop(tc, obstacles_are_named, 0, 2);
+	unit_loop(tc, fast_commits_are_not_skipped, 0, 4);
+	unit_loop(tc, tag_outside_the_file_system_is_refused, 0, 2);
+	unit_test(tc, stale_transactions_are_not_taken_for_new_ones);
+	unit_seeds(tc, random_garbage_never_crashes, 12);
 	return s;
-}
-
-int main(void)
-{
-	SRunner *sr = srunner_create(suite_replay());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

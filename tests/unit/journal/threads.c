@@ -382,31 +382,18 @@ START_TEST(owner_is_told_first) /* JOURNAL-10 */
 }
 END_TEST
 
-static Suite *suite_threads(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("journal threads");
-	TCase *tc = tcase_create("threads");
+	Suite *s = suite_create("journal: threads");
+	TCase *tc = unit_case(s, "threads", 60);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, waiters_share_a_commit);
-	tcase_add_test(tc, turn_comes_after_the_commit_before);
-	tcase_add_test(tc, threads_get_more_than_one);
-	tcase_add_loop_test(tc, fsync_storm, 0, 2);
-	tcase_add_test(tc, neighbours_in_a_block);
-	tcase_add_test(tc, abort_wakes_everybody);
-	tcase_add_loop_test(tc, owner_is_told_first, 0, 3);
-	tcase_add_test(tc, pressers_and_fsyncers);
-	suite_add_tcase(s, tc);
+	unit_test(tc, waiters_share_a_commit);
+	unit_test(tc, turn_comes_after_the_commit_before);
+	unit_test(tc, threads_get_more_than_one);
+	unit_loop(tc, fsync_storm, 0, 2);
+	unit_test(tc, neighbours_in_a_block);
+	unit_test(tc, abort_wakes_everybody);
+	unit_loop(tc, owner_is_told_first, 0, 3);
+	unit_test(tc, pressers_and_fsyncers);
 	return s;
-}
-
-int main(void)
-{
-	SRunner *sr = srunner_create(suite_threads());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -693,51 +693,35 @@ START_TEST(read_only_and_refusals)
 }
 END_TEST
 
-static Suite *suite_journal(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("journal");
-	TCase *tc = tcase_create("cache and handles");
+	Suite *s = suite_create("journal: transactions");
+	TCase *tc = unit_case(s, "cache and handles", 30);
 
-	tcase_set_timeout(tc, 30);
-	tcase_add_test(tc, bread_reads_and_caches);
-	tcase_add_test(tc, bread_error_is_not_cached);
-	tcase_add_test(tc, readahead_is_one_read);
-	tcase_add_test(tc, cache_stays_near_its_limit);
-	tcase_add_test(tc, cancel_restores_everything);
-	tcase_add_loop_test(tc, cancel_restores_content_before_the_block_leaves, 0, 2);
-	tcase_add_test(tc, end_runs_undo_callbacks_with_one);
-	tcase_add_test(tc, credits_are_a_limit);
-	tcase_add_test(tc, full_transaction_is_sealed);
-	tcase_add_test(tc, bnew_does_not_read_and_cancel_forgets_it);
-	tcase_add_test(tc, empty_handles_cost_no_transaction);
-	tcase_add_test(tc, read_only_and_refusals);
-	suite_add_tcase(s, tc);
+	unit_test(tc, bread_reads_and_caches);
+	unit_test(tc, bread_error_is_not_cached);
+	unit_test(tc, readahead_is_one_read);
+	unit_test(tc, cache_stays_near_its_limit);
+	unit_test(tc, cancel_restores_everything);
+	unit_loop(tc, cancel_restores_content_before_the_block_leaves, 0, 2);
+	unit_test(tc, end_runs_undo_callbacks_with_one);
+	unit_test(tc, credits_are_a_limit);
+	unit_test(tc, full_transaction_is_sealed);
+	unit_test(tc, bnew_does_not_read_and_cancel_forgets_it);
+	unit_test(tc, empty_handles_cost_no_transaction);
+	unit_test(tc, read_only_and_refusals);
 
-	tc = tcase_create("commit and checkpoint");
-	tcase_set_timeout(tc, 60);
-	tcase_add_loop_test(tc, committed_survives_uncommitted_does_not, 0, 4);
-	tcase_add_test(tc, stop_leaves_nothing_in_the_log);
-	tcase_add_test(tc, old_image_is_logged_when_block_changes_during_commit);
-	tcase_add_loop_test(tc, magic_is_escaped, 0, 4);
-	tcase_add_test(tc, commit_callbacks_run_once);
-	tcase_add_test(tc, seal_joins_the_closing_transaction);
-	tcase_add_test(tc, periodic_commit);
-	tcase_add_loop_test(tc, log_wraps_and_space_is_reused, 0, 3);
-	tcase_add_test(tc, log_pressure_without_waiting);
-	tcase_add_test(tc, device_sees_the_required_order);
-	tcase_add_test(tc, commit_times_never_decrease);
-	suite_add_tcase(s, tc);
-
+	tc = unit_case(s, "commit and checkpoint", 60);
+	unit_loop(tc, committed_survives_uncommitted_does_not, 0, 4);
+	unit_test(tc, stop_leaves_nothing_in_the_log);
+	unit_test(tc, old_image_is_logged_when_block_changes_during_commit);
+	unit_loop(tc, magic_is_escaped, 0, 4);
+	unit_test(tc, commit_callbacks_run_once);
+	unit_test(tc, seal_joins_the_closing_transaction);
+	unit_test(tc, periodic_commit);
+	unit_loop(tc, log_wraps_and_space_is_reused, 0, 3);
+	unit_test(tc, log_pressure_without_waiting);
+	unit_test(tc, device_sees_the_required_order);
+	unit_test(tc, commit_times_never_decrease);
 	return s;
-}
-
-int main(void)
-{
-	SRunner *sr = srunner_create(suite_journal());
-	int failed;
-
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The fake device keeps its promises: what the other tests conclude from it is only worth as much. */
 #include "kit/device.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,22 +157,16 @@ START_TEST(fake_tools)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("fake_dev");
-	TCase *t = tcase_create("fake_dev");
+	Suite *s = suite_create("kit: device");
+	TCase *t = unit_case(s, "fake_dev", 30);
 
-	tcase_set_timeout(t, 30);
-	tcase_add_test(t, fake_cache_is_volatile);
-	tcase_add_test(t, fake_fua_is_not_undone);
-	tcase_add_test(t, fake_held_any_order_and_faults);
-	tcase_add_test(t, fake_violations_are_refused);
-	tcase_add_test(t, fake_record_cuts);
-	tcase_add_test(t, fake_tools);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int bad = srunner_ntests_failed(r);
-	srunner_free(r);
-	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(t, fake_cache_is_volatile);
+	unit_test(t, fake_fua_is_not_undone);
+	unit_test(t, fake_held_any_order_and_faults);
+	unit_test(t, fake_violations_are_refused);
+	unit_test(t, fake_record_cuts);
+	unit_test(t, fake_tools);
+	return s;
 }

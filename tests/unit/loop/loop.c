@@ -4,8 +4,8 @@
  * be used for, a clean stop.
  */
 #include "loop/types.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -322,24 +322,18 @@ START_TEST(free_without_start)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
 	Suite *s = suite_create("loop");
-	TCase *t = tcase_create("loop");
+	TCase *t = unit_case(s, "loop", 60);
 
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, messages_arrive_once_and_in_order);
-	tcase_add_test(t, no_wakeup_is_lost);
-	tcase_add_test(t, ring_overflow_is_nobodys_business);
-	tcase_add_test(t, fixed_file_and_arena);
-	tcase_add_test(t, rings_are_limited);
-	tcase_add_test(t, lists_of_cpus);
-	tcase_add_test(t, start_and_stop);
-	tcase_add_test(t, free_without_start);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	unit_test(t, messages_arrive_once_and_in_order);
+	unit_test(t, no_wakeup_is_lost);
+	unit_test(t, ring_overflow_is_nobodys_business);
+	unit_test(t, fixed_file_and_arena);
+	unit_test(t, rings_are_limited);
+	unit_test(t, lists_of_cpus);
+	unit_test(t, start_and_stop);
+	unit_test(t, free_without_start);
+	return s;
 }

@@ -3,8 +3,8 @@
  * Unit tests of loop/place.c: when a loop looks for more work before it sleeps. No thread, no clock.
  */
 #include "loop/types.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,24 +118,19 @@ START_TEST(an_empty_window_is_harmless)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("loop_wander");
-	TCase *tc = tcase_create("loop_wander");
+	Suite *s = suite_create("loop: wander");
+	TCase *tc = unit_case(s, "loop_wander", 60);
 
 	tcase_add_checked_fixture(tc, setup, NULL);
-	tcase_add_test(tc, one_loop_alone_never_polls);
-	tcase_add_test(tc, a_loop_may_be_left_out);
-	tcase_add_test(tc, a_wandering_client_makes_it_poll_at_once);
-	tcase_add_test(tc, it_is_left_off_less_and_less_often_while_it_helps);
-	tcase_add_test(tc, a_client_that_has_stopped_wandering_ends_it);
-	tcase_add_test(tc, after_a_calm_time_it_begins_short_again);
-	tcase_add_test(tc, a_deep_queue_ends_it_at_once);
-	tcase_add_test(tc, an_empty_window_is_harmless);
-	suite_add_tcase(s, tc);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(tc, one_loop_alone_never_polls);
+	unit_test(tc, a_loop_may_be_left_out);
+	unit_test(tc, a_wandering_client_makes_it_poll_at_once);
+	unit_test(tc, it_is_left_off_less_and_less_often_while_it_helps);
+	unit_test(tc, a_client_that_has_stopped_wandering_ends_it);
+	unit_test(tc, after_a_calm_time_it_begins_short_again);
+	unit_test(tc, a_deep_queue_ends_it_at_once);
+	unit_test(tc, an_empty_window_is_harmless);
+	return s;
 }

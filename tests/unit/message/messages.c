@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Unit tests of src/message: well-formed, truncated and hostile FUSE messages, and the dirent encoders. */
 #include "message/message.h"
+#include "kit/runner.h"
 #include "message/table.h"
 
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,24 +244,19 @@ START_TEST(dirents_fit_exactly)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("protocol");
-	TCase *t = tcase_create("protocol");
+	Suite *s = suite_create("message: messages");
+	TCase *t = unit_case(s, "protocol", 60);
 
-	tcase_add_test(t, names);
-	tcase_add_test(t, length_is_the_messages);
-	tcase_add_test(t, write_data_is_bounded);
-	tcase_add_test(t, xattr_value_is_bounded);
-	tcase_add_test(t, groups_extension);
-	tcase_add_test(t, short_and_unknown);
-	tcase_add_test(t, any_bytes_any_length);
-	tcase_add_test(t, parts_equal_whole);
-	tcase_add_test(t, dirents_fit_exactly);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	unit_test(t, names);
+	unit_test(t, length_is_the_messages);
+	unit_test(t, write_data_is_bounded);
+	unit_test(t, xattr_value_is_bounded);
+	unit_test(t, groups_extension);
+	unit_test(t, short_and_unknown);
+	unit_test(t, any_bytes_any_length);
+	unit_test(t, parts_equal_whole);
+	unit_test(t, dirents_fit_exactly);
+	return s;
 }

@@ -5,11 +5,11 @@
  * interrupt may do, times, references, and which requests wait for which.
  */
 #include "kit/daemon.h"
+#include "kit/runner.h"
 
 #include "base/log.h"
 #include "loop/types.h"
 
-#include <check.h>
 #include <errno.h>
 #include <ext2fs/ext2_fs.h>
 #include <fcntl.h>
@@ -696,43 +696,43 @@ START_TEST(joined_invalidations_are_of_all)
 }
 END_TEST
 
-int main(void)
+/* Formatting is most of the cost of a test: done once, the tests copy the image. */
+static void make_template(void)
 {
-	Suite *s = suite_create("conn");
-	TCase *t = tcase_create("conn");
+	template = fake_mkfs(IMAGE_BYTES, "-t ext4 -b 4096 -J size=4");
+	ck_assert_ptr_nonnull(template);
+}
+
+static void free_template(void) { fake_free(template); }
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("ops: connection");
+	TCase *t = unit_case(s, "conn", 60);
 
 	fdio_log_set_level(FDIO_LOG_ERR);
-	template = fake_mkfs(IMAGE_BYTES, "-t ext4 -b 4096 -J size=4");
-	if (!template)
-		return EXIT_FAILURE;
-	tcase_set_timeout(t, 60);
-	tcase_add_test(t, row28_no_ring_polls);
-	tcase_add_test(t, row29_abort_waits_for_the_device);
-	tcase_add_test(t, row29_no_request_starts_after_an_abort);
-	tcase_add_test(t, row29_interrupt_cancels_nothing);
-	tcase_add_test(t, row30_destroy_is_answered_last);
-	tcase_add_test(t, row30_destroy_waits_for_workers);
-	tcase_add_test(t, row30_destroy_waits_for_who_has_answered);
-	tcase_add_test(t, row30_destroy_waits_for_notifications);
-	tcase_add_test(t, row32_times_of_a_write);
-	tcase_add_test(t, truncate_waits_for_writes_in_flight);
-	tcase_add_test(t, others_go_on_beside_held_io);
-	tcase_add_test(t, fsync_waits_for_the_flush);
-	tcase_add_test(t, flush_error_reaches_fsync);
-	tcase_add_loop_test(t, size_that_failed_is_told, 0, 2);
-	tcase_add_test(t, an_inode_lives_until_it_is_forgotten);
-	tcase_add_test(t, an_open_unlinked_file_keeps_its_blocks);
-	tcase_add_test(t, names_and_handles_that_cannot_be);
-	tcase_add_test(t, invalidation_comes_before_the_answer);
-	tcase_add_test(t, offsets_at_the_end_of_the_numbers);
-	tcase_add_test(t, few_writes_wait_for_invalidations);
-	tcase_add_test(t, none_waits_where_slots_are_few);
-	tcase_add_test(t, joined_invalidations_are_of_all);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	fake_free(template);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_unchecked_fixture(t, make_template, free_template);
+	unit_test(t, row28_no_ring_polls);
+	unit_test(t, row29_abort_waits_for_the_device);
+	unit_test(t, row29_no_request_starts_after_an_abort);
+	unit_test(t, row29_interrupt_cancels_nothing);
+	unit_test(t, row30_destroy_is_answered_last);
+	unit_test(t, row30_destroy_waits_for_workers);
+	unit_test(t, row30_destroy_waits_for_who_has_answered);
+	unit_test(t, row30_destroy_waits_for_notifications);
+	unit_test(t, row32_times_of_a_write);
+	unit_test(t, truncate_waits_for_writes_in_flight);
+	unit_test(t, others_go_on_beside_held_io);
+	unit_test(t, fsync_waits_for_the_flush);
+	unit_test(t, flush_error_reaches_fsync);
+	unit_loop(t, size_that_failed_is_told, 0, 2);
+	unit_test(t, an_inode_lives_until_it_is_forgotten);
+	unit_test(t, an_open_unlinked_file_keeps_its_blocks);
+	unit_test(t, names_and_handles_that_cannot_be);
+	unit_test(t, invalidation_comes_before_the_answer);
+	unit_test(t, offsets_at_the_end_of_the_numbers);
+	unit_test(t, few_writes_wait_for_invalidations);
+	unit_test(t, none_waits_where_slots_are_few);
+	unit_test(t, joined_invalidations_are_of_all);
+	return s;
 }

@@ -7,8 +7,8 @@
  */
 #include "base/log.h"
 #include "kit/daemon.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -271,30 +271,30 @@ START_TEST(appends_do_not_wait)
 }
 END_TEST
 
-int main(void)
+/* Formatting is most of the cost of a test: done once, the tests copy the image. */
+static void make_template(void)
 {
-	Suite *s = suite_create("mapped");
-	TCase *t = tcase_create("mapped");
+	template = fake_mkfs(16u << 20, "-t ext4 -b 4096 -J size=4");
+	ck_assert_ptr_nonnull(template);
+}
+
+static void free_template(void) { fake_free(template); }
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("ops: mapped");
+	TCase *t = unit_case(s, "mapped", 60);
 
 	fdio_log_set_level(FDIO_LOG_ERR);
-	template = fake_mkfs(16u << 20, "-t ext4 -b 4096 -J size=4");
-	if (!template)
-		return EXIT_FAILURE;
-	tcase_set_timeout(t, 60);
+	tcase_add_unchecked_fixture(t, make_template, free_template);
 	tcase_add_checked_fixture(t, start, stop);
-	tcase_add_test(t, behind_the_old_end_is_masked);
-	tcase_add_loop_test(t, the_mask_ends, 0, NR_ENDS);
-	tcase_add_loop_test(t, answers_wait_for_pages, 0, NR_WAITERS);
-	tcase_add_loop_test(t, none_waits_for_ever, 0, 3);
-	tcase_add_loop_test(t, who_only_writes_does_not_wait, 0, NR_WAITERS);
-	tcase_add_loop_test(t, kernels_that_clear_the_tail, 0, 3);
-	tcase_add_test(t, appends_do_not_wait);
-	tcase_add_loop_test(t, who_was_forgotten_is_not_waited_for, 0, 3);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	fake_free(template);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(t, behind_the_old_end_is_masked);
+	unit_loop(t, the_mask_ends, 0, NR_ENDS);
+	unit_loop(t, answers_wait_for_pages, 0, NR_WAITERS);
+	unit_loop(t, none_waits_for_ever, 0, 3);
+	unit_loop(t, who_only_writes_does_not_wait, 0, NR_WAITERS);
+	unit_loop(t, kernels_that_clear_the_tail, 0, 3);
+	unit_test(t, appends_do_not_wait);
+	unit_loop(t, who_was_forgotten_is_not_waited_for, 0, 3);
+	return s;
 }

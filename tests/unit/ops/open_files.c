@@ -4,8 +4,8 @@
  * inodes are addresses that nobody looks behind.
  */
 #include "ops/types.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <stdlib.h>
 
@@ -121,22 +121,15 @@ START_TEST(closing_all_is_one_walk)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ops");
-	TCase *tc = tcase_create("files");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ops: open files");
+	TCase *tc = unit_case(s, "files", 60);
 
 	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_add_test(tc, find_and_forget);
-	tcase_add_test(tc, invented_handles);
-	tcase_add_test(tc, grows);
-	tcase_add_test(tc, closing_all_is_one_walk);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? 1 : 0;
+	unit_test(tc, find_and_forget);
+	unit_test(tc, invented_handles);
+	unit_test(tc, grows);
+	unit_test(tc, closing_all_is_one_walk);
+	return s;
 }

@@ -5,11 +5,11 @@
  * option it is not, or this would prove nothing.
  */
 #include "kit/daemon.h"
+#include "kit/runner.h"
 
 #include "base/log.h"
 #include "ext4/ext4.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdlib.h>
@@ -505,23 +505,23 @@ START_TEST(the_flag_itself)
 }
 END_TEST
 
-int main(void)
+/* Formatting is most of the cost of a test: done once, the tests copy the image. */
+static void make_template(void)
 {
-	Suite *s = suite_create("sync options");
-	TCase *t = tcase_create("sync options");
+	template = fake_mkfs(16u << 20, "-t ext4 -b 4096 -J size=4 -O ea_inode");
+	ck_assert_ptr_nonnull(template);
+}
+
+static void free_template(void) { fake_free(template); }
+
+Suite *unit_suite(void)
+{
+	Suite *s = suite_create("ops: sync options");
+	TCase *t = unit_case(s, "sync options", 60);
 
 	fdio_log_set_level(FDIO_LOG_ERR);
-	template = fake_mkfs(16u << 20, "-t ext4 -b 4096 -J size=4 -O ea_inode");
-	if (!template)
-		return EXIT_FAILURE;
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, durable_at_return, 0, NR_OPTIONS);
-	tcase_add_test(t, the_flag_itself);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	fake_free(template);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	tcase_add_unchecked_fixture(t, make_template, free_template);
+	unit_loop(t, durable_at_return, 0, NR_OPTIONS);
+	unit_test(t, the_flag_itself);
+	return s;
 }

@@ -3,8 +3,8 @@
  * Unit tests of transport/deal.c: when the requests of a queue are dealt out to two loops. No thread, no kernel.
  */
 #include "transport/types.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,26 +136,21 @@ START_TEST(large_reads_for_a_page_cache)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("tr_deal");
-	TCase *t = tcase_create("deal");
+	Suite *s = suite_create("transport: deal");
+	TCase *t = unit_case(s, "deal", 60);
 
 	tcase_add_checked_fixture(t, setup, NULL);
-	tcase_add_test(t, deep_queue_alone);
-	tcase_add_test(t, begins_soon);
-	tcase_add_test(t, clients_that_wait);
-	tcase_add_test(t, two_deep_queues);
-	tcase_add_test(t, ends_when_shallow);
-	tcase_add_test(t, ends_when_the_helper_is_busy);
-	tcase_add_test(t, does_not_go_to_and_fro);
-	tcase_add_test(t, one_deep_moment);
-	tcase_add_test(t, slots);
-	tcase_add_test(t, large_reads_for_a_page_cache);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(t, deep_queue_alone);
+	unit_test(t, begins_soon);
+	unit_test(t, clients_that_wait);
+	unit_test(t, two_deep_queues);
+	unit_test(t, ends_when_shallow);
+	unit_test(t, ends_when_the_helper_is_busy);
+	unit_test(t, does_not_go_to_and_fro);
+	unit_test(t, one_deep_moment);
+	unit_test(t, slots);
+	unit_test(t, large_reads_for_a_page_cache);
+	return s;
 }

@@ -7,8 +7,8 @@
 #include "base/counters.h"
 #include "loop/loop.h"
 #include "transport/types.h"
+#include "kit/runner.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -414,28 +414,23 @@ START_TEST(registering_takes_no_time)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("tr_retry");
-	TCase *c = tcase_create("all");
+	Suite *s = suite_create("transport: retry");
+	TCase *c = unit_case(s, "all", 60);
 
 	tcase_add_checked_fixture(c, setup, teardown);
-	tcase_add_loop_test(c, reply_is_written_again, 0, 3);
-	tcase_add_loop_test(c, reply_is_given_up, 0, 3);
-	tcase_add_test(c, reply_that_nobody_wants);
-	tcase_add_test(c, request_is_read_again);
-	tcase_add_test(c, reading_is_given_up);
-	tcase_add_test(c, clients_wander_on_the_ring);
-	tcase_add_test(c, what_is_queued_is_left_to_the_ring);
-	tcase_add_test(c, errors_that_the_protocol_does_not_know);
-	tcase_add_test(c, each_of_a_batch_is_forgotten);
-	tcase_add_loop_test(c, command_is_submitted_again, 0, 3);
-	tcase_add_loop_test(c, command_is_given_up, 0, 3);
-	tcase_add_loop_test(c, registering_takes_no_time, 0, 3);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int bad = srunner_ntests_failed(r);
-	srunner_free(r);
-	return bad ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_loop(c, reply_is_written_again, 0, 3);
+	unit_loop(c, reply_is_given_up, 0, 3);
+	unit_test(c, reply_that_nobody_wants);
+	unit_test(c, request_is_read_again);
+	unit_test(c, reading_is_given_up);
+	unit_test(c, clients_wander_on_the_ring);
+	unit_test(c, what_is_queued_is_left_to_the_ring);
+	unit_test(c, errors_that_the_protocol_does_not_know);
+	unit_test(c, each_of_a_batch_is_forgotten);
+	unit_loop(c, command_is_submitted_again, 0, 3);
+	unit_loop(c, command_is_given_up, 0, 3);
+	unit_loop(c, registering_takes_no_time, 0, 3);
+	return s;
 }

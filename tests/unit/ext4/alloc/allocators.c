@@ -490,27 +490,25 @@ START_TEST(test_trim)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4 allocators");
-	TCase *t = tcase_create("alloc");
+	Suite *s = suite_create("ext4: allocators");
+	TCase *t = unit_case(s, "alloc", 30);
 	int n = (int)nr_env_mkfs;
 
 	fdio_log_set_level(0);
-	tcase_set_timeout(t, 30);
-	tcase_add_test(t, test_bits);
-	tcase_add_loop_test(t, test_reserve_claim, 0, n);
-	tcase_add_loop_test(t, test_balloc_cancel, 0, n);
-	tcase_add_test(t, test_no_reuse_before_commit);
-	tcase_add_loop_test(t, test_enospc, 0, n);
-	tcase_add_test(t, test_no_interleaving);
-	tcase_add_loop_test(t, test_random, 0, n);
-	tcase_add_test(t, test_all_inodes);
-	tcase_add_test(t, test_bad_bitmap);
-	tcase_add_test(t, test_bad_free);
-	tcase_add_loop_test(t, test_discard_after_commit, 0, n);
-	tcase_add_loop_test(t, test_discard_behind_the_commit, 0, n);
-	tcase_add_loop_test(t, test_trim, 0, n);
-	suite_add_tcase(s, t);
-	return env_run(s);
+	unit_test(t, test_bits);
+	unit_loop(t, test_reserve_claim, 0, n);
+	unit_loop(t, test_balloc_cancel, 0, n);
+	unit_test(t, test_no_reuse_before_commit);
+	unit_loop(t, test_enospc, 0, n);
+	unit_test(t, test_no_interleaving);
+	unit_loop(t, test_random, 0, n);
+	unit_test(t, test_all_inodes);
+	unit_test(t, test_bad_bitmap);
+	unit_test(t, test_bad_free);
+	unit_loop(t, test_discard_after_commit, 0, n);
+	unit_loop(t, test_discard_behind_the_commit, 0, n);
+	unit_loop(t, test_trim, 0, n);
+	return s;
 }

@@ -462,22 +462,20 @@ START_TEST(test_forget)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4 space");
-	TCase *t = tcase_create("space");
+	Suite *s = suite_create("ext4: last blocks");
+	TCase *t = unit_case(s, "space", 30);
 
 	fdio_log_set_level(0);
-	tcase_set_timeout(t, 30);
-	tcase_add_loop_test(t, test_create, 2, 4);
-	tcase_add_loop_test(t, test_grow, 2, 4);
-	tcase_add_loop_test(t, test_xattr, 2, 4);
-	tcase_add_test(t, test_shared);
-	tcase_add_loop_test(t, test_shared_removed, 0, 2);
-	tcase_add_test(t, test_set_aside);
-	tcase_add_test(t, test_freed_meanwhile);
-	tcase_add_test(t, test_forget);
-	tcase_add_test(t, test_best_is_taken);
-	suite_add_tcase(s, t);
-	return env_run(s);
+	unit_loop(t, test_create, 2, 4);
+	unit_loop(t, test_grow, 2, 4);
+	unit_loop(t, test_xattr, 2, 4);
+	unit_test(t, test_shared);
+	unit_loop(t, test_shared_removed, 0, 2);
+	unit_test(t, test_set_aside);
+	unit_test(t, test_freed_meanwhile);
+	unit_test(t, test_forget);
+	unit_test(t, test_best_is_taken);
+	return s;
 }

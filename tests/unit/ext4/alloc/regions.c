@@ -179,16 +179,14 @@ START_TEST(all_inode_bitmaps_damaged)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4 regions");
-	TCase *t = tcase_create("regions");
+	Suite *s = suite_create("ext4: regions");
+	TCase *t = unit_case(s, "regions", 120);
 
-	tcase_set_timeout(t, 120);
-	tcase_add_test(t, directories_at_the_top);
-	tcase_add_test(t, directories_further_down);
-	tcase_add_test(t, full_regions_are_passed_over);
-	tcase_add_test(t, all_inode_bitmaps_damaged);
-	suite_add_tcase(s, t);
-	return env_run(s);
+	unit_test(t, directories_at_the_top);
+	unit_test(t, directories_further_down);
+	unit_test(t, full_regions_are_passed_over);
+	unit_test(t, all_inode_bitmaps_damaged);
+	return s;
 }

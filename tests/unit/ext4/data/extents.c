@@ -543,33 +543,25 @@ START_TEST(nodes_are_compared_early)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("x4_extent");
-	TCase *tc = tcase_create("extent");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ext4: extents");
+	TCase *tc = unit_case(s, "extent", 120);
 
-	tcase_set_timeout(tc, 120);
-	tcase_add_loop_test(tc, random_operations, 0, ARRAY_SIZE(formats));
-	tcase_add_loop_test(tc, every_call_fails, 0, 2);
-	tcase_add_loop_test(tc, truncate_fails_half_way, 0, 4);
-	tcase_add_loop_test(tc, deep_tree, 0, 3);
-	tcase_add_test(tc, long_extents);
-	tcase_add_test(tc, full_file_system);
-	tcase_add_test(tc, zero_behind_the_end);
-	tcase_add_test(tc, seeking);
-	tcase_add_loop_test(tc, damaged_trees, 0, 2);
-	tcase_add_loop_test(tc, extent_twice, 0, 2);
-	tcase_add_test(tc, indirect_file);
-	tcase_add_test(tc, block_map_becomes_extents);
-	tcase_add_test(tc, block_map_that_does_not_fit);
-	tcase_add_loop_test(tc, indirect_twice, 0, 3);
-	tcase_add_test(tc, nodes_are_compared_early);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? 1 : 0;
+	unit_loop(tc, random_operations, 0, ARRAY_SIZE(formats));
+	unit_loop(tc, every_call_fails, 0, 2);
+	unit_loop(tc, truncate_fails_half_way, 0, 4);
+	unit_loop(tc, deep_tree, 0, 3);
+	unit_test(tc, long_extents);
+	unit_test(tc, full_file_system);
+	unit_test(tc, zero_behind_the_end);
+	unit_test(tc, seeking);
+	unit_loop(tc, damaged_trees, 0, 2);
+	unit_loop(tc, extent_twice, 0, 2);
+	unit_test(tc, indirect_file);
+	unit_test(tc, block_map_becomes_extents);
+	unit_test(tc, block_map_that_does_not_fit);
+	unit_loop(tc, indirect_twice, 0, 3);
+	unit_test(tc, nodes_are_compared_early);
+	return s;
 }

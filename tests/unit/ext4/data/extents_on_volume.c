@@ -390,27 +390,19 @@ START_TEST(many_fragments)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("x4_extent_vol");
-	TCase *tc = tcase_create("volume");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ext4: extents on volume");
+	TCase *tc = unit_case(s, "volume", 120);
 
 	fdio_log_set_sink(sink);
-	tcase_set_timeout(tc, 120);
-	tcase_add_loop_test(tc, random_operations, 0, ARRAY_SIZE(formats));
-	tcase_add_loop_test(tc, map_waits_for_the_handle, 0, 2);
-	tcase_add_loop_test(tc, map_is_not_ahead_of_the_transaction, 0, 2);
-	tcase_add_loop_test(tc, power_cuts, 0, 2);
-	tcase_add_loop_test(tc, interrupted_truncate, 0, 3);
-	tcase_add_loop_test(tc, failed_truncate_and_cuts, 0, 3);
-	tcase_add_test(tc, many_fragments);
-	tcase_add_loop_test(tc, growing_shows_nothing_old, 0, 7);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? 1 : 0;
+	unit_loop(tc, random_operations, 0, ARRAY_SIZE(formats));
+	unit_loop(tc, map_waits_for_the_handle, 0, 2);
+	unit_loop(tc, map_is_not_ahead_of_the_transaction, 0, 2);
+	unit_loop(tc, power_cuts, 0, 2);
+	unit_loop(tc, interrupted_truncate, 0, 3);
+	unit_loop(tc, failed_truncate_and_cuts, 0, 3);
+	unit_test(tc, many_fragments);
+	unit_loop(tc, growing_shows_nothing_old, 0, 7);
+	return s;
 }

@@ -206,22 +206,14 @@ START_TEST(readers_beside_writer)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("x4_map");
-	TCase *tc = tcase_create("map");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ext4: map");
+	TCase *tc = unit_case(s, "map", 60);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, ends);
-	tcase_add_loop_test(tc, random_edits, 0, 4);
-	tcase_add_test(tc, built_and_edited);
-	tcase_add_test(tc, readers_beside_writer);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? 1 : 0;
+	unit_test(tc, ends);
+	unit_loop(tc, random_edits, 0, 4);
+	unit_test(tc, built_and_edited);
+	unit_test(tc, readers_beside_writer);
+	return s;
 }

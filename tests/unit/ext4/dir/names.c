@@ -682,37 +682,29 @@ START_TEST(inherited_flags)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("x4_names");
-	TCase *tc = tcase_create("names");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ext4: names");
+	TCase *tc = unit_case(s, "names", 60);
 
-	tcase_set_timeout(tc, 60);
-	tcase_add_test(tc, files_and_directories);
-	tcase_add_test(tc, names_of_all_lengths);
-	tcase_add_test(tc, lookup_in_memory);
-	tcase_add_test(tc, special_files);
-	tcase_add_test(tc, symbolic_links);
-	tcase_add_test(tc, hard_links);
-	tcase_add_test(tc, too_many_links);
-	tcase_add_test(tc, rename_within);
-	tcase_add_test(tc, rename_directories);
-	tcase_add_test(tc, many_subdirectories);
-	tcase_add_test(tc, exchange_when_full);
-	tcase_add_test(tc, large_directory_small_log);
-	tcase_add_test(tc, threads);
-	tcase_add_test(tc, unlinked_while_open);
-	tcase_add_test(tc, told_to_end_among_orphans);
-	tcase_add_test(tc, synced_after_leaving_memory);
-	tcase_add_test(tc, times_of_new_files);
-	tcase_add_test(tc, times_of_removed_names);
-	tcase_add_test(tc, inherited_flags);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(tc, files_and_directories);
+	unit_test(tc, names_of_all_lengths);
+	unit_test(tc, lookup_in_memory);
+	unit_test(tc, special_files);
+	unit_test(tc, symbolic_links);
+	unit_test(tc, hard_links);
+	unit_test(tc, too_many_links);
+	unit_test(tc, rename_within);
+	unit_test(tc, rename_directories);
+	unit_test(tc, many_subdirectories);
+	unit_test(tc, exchange_when_full);
+	unit_test(tc, large_directory_small_log);
+	unit_test(tc, threads);
+	unit_test(tc, unlinked_while_open);
+	unit_test(tc, told_to_end_among_orphans);
+	unit_test(tc, synced_after_leaving_memory);
+	unit_test(tc, times_of_new_files);
+	unit_test(tc, times_of_removed_names);
+	unit_test(tc, inherited_flags);
+	return s;
 }

@@ -437,23 +437,15 @@ START_TEST(damaged_directories)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("x4_names_model");
-	TCase *tc = tcase_create("model");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ext4: names model");
+	TCase *tc = unit_case(s, "model", 300);
 
-	tcase_set_timeout(tc, 300);
-	tcase_add_loop_test(tc, against_a_table, 0, (int)ARRAY_SIZE(volumes));
-	tcase_add_loop_test(tc, listing_while_names_come_and_go, 0, 3);
-	tcase_add_test(tc, a_large_directory);
-	tcase_add_loop_test(tc, the_deepest_index, 0, 2);
-	tcase_add_loop_test(tc, damaged_directories, 0, 2);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_loop(tc, against_a_table, 0, (int)ARRAY_SIZE(volumes));
+	unit_loop(tc, listing_while_names_come_and_go, 0, 3);
+	unit_test(tc, a_large_directory);
+	unit_loop(tc, the_deepest_index, 0, 2);
+	unit_loop(tc, damaged_directories, 0, 2);
+	return s;
 }

@@ -660,27 +660,19 @@ START_TEST(damaged_inode_bitmap)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("nowait");
-	TCase *tc = tcase_create("names");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ext4: without waiting");
+	TCase *tc = unit_case(s, "names", 120);
 
-	tcase_set_timeout(tc, 120);
-	tcase_add_loop_test(tc, miss_at_each_place, 0, ARRAY_SIZE(shapes));
-	tcase_add_test(tc, miss_while_growing);
-	tcase_add_loop_test(tc, not_in_memory, 0, 2);
-	tcase_add_test(tc, locks_taken);
-	tcase_add_test(tc, full_transaction);
-	tcase_add_test(tc, last_reference);
-	tcase_add_test(tc, damage_is_a_miss);
-	tcase_add_test(tc, number_is_being_looked_up);
-	tcase_add_test(tc, damaged_inode_bitmap);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? 1 : 0;
+	unit_loop(tc, miss_at_each_place, 0, ARRAY_SIZE(shapes));
+	unit_test(tc, miss_while_growing);
+	unit_loop(tc, not_in_memory, 0, 2);
+	unit_test(tc, locks_taken);
+	unit_test(tc, full_transaction);
+	unit_test(tc, last_reference);
+	unit_test(tc, damage_is_a_miss);
+	unit_test(tc, number_is_being_looked_up);
+	unit_test(tc, damaged_inode_bitmap);
+	return s;
 }

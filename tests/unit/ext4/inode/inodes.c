@@ -555,28 +555,26 @@ START_TEST(test_threads)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4 inodes");
-	TCase *t = tcase_create("inode");
+	Suite *s = suite_create("ext4: inodes");
+	TCase *t = unit_case(s, "inode", 60);
 	int n = (int)nr_env_mkfs;
 
 	fdio_log_set_level(0);
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_references, 0, n);
-	tcase_add_test(t, test_upper);
-	tcase_add_test(t, test_lru);
-	tcase_add_loop_test(t, test_times, 0, 2);
-	tcase_add_loop_test(t, test_setattr, 0, n);
-	tcase_add_loop_test(t, test_lazy_times, 0, n);
-	tcase_add_loop_test(t, test_cancel, 0, n);
-	tcase_add_loop_test(t, test_new_inode, 0, n);
-	tcase_add_loop_test(t, test_orphans, 0, 5);
-	tcase_add_loop_test(t, test_unmount_deletes, 0, n);
-	tcase_add_test(t, test_number_reuse);
-	tcase_add_test(t, test_bad_inode);
-	tcase_add_loop_test(t, test_impossible_size, 0, 6);
-	tcase_add_loop_test(t, test_threads, 0, 3);
-	suite_add_tcase(s, t);
-	return env_run(s);
+	unit_loop(t, test_references, 0, n);
+	unit_test(t, test_upper);
+	unit_test(t, test_lru);
+	unit_loop(t, test_times, 0, 2);
+	unit_loop(t, test_setattr, 0, n);
+	unit_loop(t, test_lazy_times, 0, n);
+	unit_loop(t, test_cancel, 0, n);
+	unit_loop(t, test_new_inode, 0, n);
+	unit_loop(t, test_orphans, 0, 5);
+	unit_loop(t, test_unmount_deletes, 0, n);
+	unit_test(t, test_number_reuse);
+	unit_test(t, test_bad_inode);
+	unit_loop(t, test_impossible_size, 0, 6);
+	unit_loop(t, test_threads, 0, 3);
+	return s;
 }

@@ -364,19 +364,17 @@ START_TEST(test_above_the_mark)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4 rescue");
-	TCase *t = tcase_create("rescue");
+	Suite *s = suite_create("ext4: damaged");
+	TCase *t = unit_case(s, "rescue", 60);
 
 	fdio_log_set_level(0); /* all of this complains */
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_no_root, 0, (int)ARRAY_SIZE(roots));
-	tcase_add_loop_test(t, test_bad_descriptor, 0, 4);
-	tcase_add_test(t, test_descriptor_in_the_log);
-	tcase_add_loop_test(t, test_bad_directory_block, 0, (int)ARRAY_SIZE(shapes));
-	tcase_add_loop_test(t, test_fast_links, 0, 2);
-	tcase_add_loop_test(t, test_above_the_mark, 0, 2);
-	suite_add_tcase(s, t);
-	return env_run(s);
+	unit_loop(t, test_no_root, 0, (int)ARRAY_SIZE(roots));
+	unit_loop(t, test_bad_descriptor, 0, 4);
+	unit_test(t, test_descriptor_in_the_log);
+	unit_loop(t, test_bad_directory_block, 0, (int)ARRAY_SIZE(shapes));
+	unit_loop(t, test_fast_links, 0, 2);
+	unit_loop(t, test_above_the_mark, 0, 2);
+	return s;
 }

@@ -738,31 +738,23 @@ START_TEST(groups_without_number)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("x4_hostile");
-	TCase *tc = tcase_create("images");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ext4: hostile");
+	TCase *tc = unit_case(s, "images", 120);
 
-	tcase_set_timeout(tc, 120);
-	tcase_add_test(tc, index_names_a_leaf_again);
-	tcase_add_test(tc, index_leads_round_in_circles);
-	tcase_add_test(tc, listing_of_equal_names_ends);
-	tcase_add_test(tc, equal_blocks_without_index);
-	tcase_add_test(tc, tables_of_names_are_bounded);
-	tcase_add_test(tc, parents_in_a_circle);
-	tcase_add_test(tc, parents_a_long_way_up);
-	tcase_add_test(tc, orphans_without_number);
-	tcase_add_test(tc, orphan_file_too_large);
-	tcase_add_test(tc, values_that_have_values);
-	tcase_add_test(tc, value_in_a_deleted_inode);
-	tcase_add_test(tc, tree_node_marked_free);
-	tcase_add_test(tc, groups_without_number);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(tc, index_names_a_leaf_again);
+	unit_test(tc, index_leads_round_in_circles);
+	unit_test(tc, listing_of_equal_names_ends);
+	unit_test(tc, equal_blocks_without_index);
+	unit_test(tc, tables_of_names_are_bounded);
+	unit_test(tc, parents_in_a_circle);
+	unit_test(tc, parents_a_long_way_up);
+	unit_test(tc, orphans_without_number);
+	unit_test(tc, orphan_file_too_large);
+	unit_test(tc, values_that_have_values);
+	unit_test(tc, value_in_a_deleted_inode);
+	unit_test(tc, tree_node_marked_free);
+	unit_test(tc, groups_without_number);
+	return s;
 }

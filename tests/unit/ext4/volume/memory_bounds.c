@@ -370,19 +370,17 @@ START_TEST(cancelled_with_other_bitmaps)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4 memory");
-	TCase *t = tcase_create("memory");
+	Suite *s = suite_create("ext4: memory bounds");
+	TCase *t = unit_case(s, "memory", 120);
 
-	tcase_set_timeout(t, 120);
-	tcase_add_test(t, idle_maps_go_first);
-	tcase_add_test(t, used_maps_have_a_limit);
-	tcase_add_loop_test(t, ticker_gives_up_maps, 0, 2);
-	tcase_add_test(t, readers_see_nothing_of_it);
-	tcase_add_test(t, trim_leaves_few_bitmaps);
-	tcase_add_test(t, bitmaps_come_and_go);
-	tcase_add_loop_test(t, cancelled_with_other_bitmaps, 0, 3);
-	suite_add_tcase(s, t);
-	return env_run(s);
+	unit_test(t, idle_maps_go_first);
+	unit_test(t, used_maps_have_a_limit);
+	unit_loop(t, ticker_gives_up_maps, 0, 2);
+	unit_test(t, readers_see_nothing_of_it);
+	unit_test(t, trim_leaves_few_bitmaps);
+	unit_test(t, bitmaps_come_and_go);
+	unit_loop(t, cancelled_with_other_bitmaps, 0, 3);
+	return s;
 }

@@ -169,22 +169,15 @@ START_TEST(taken_away)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4 multiple mount protection");
-	TCase *t = tcase_create("mmp");
-	SRunner *r = srunner_create(s);
-	int failed;
+	Suite *s = suite_create("ext4: multiple mount");
+	TCase *t = unit_case(s, "mmp", 60);
 
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, kept_up, 0, (int)ARRAY_SIZE(kinds));
-	tcase_add_loop_test(t, checked_by_fsck, 0, (int)ARRAY_SIZE(kinds));
-	tcase_add_test(t, damaged_checksum);
-	tcase_add_test(t, read_only);
-	tcase_add_loop_test(t, taken_away, 0, (int)ARRAY_SIZE(kinds));
-	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_loop(t, kept_up, 0, (int)ARRAY_SIZE(kinds));
+	unit_loop(t, checked_by_fsck, 0, (int)ARRAY_SIZE(kinds));
+	unit_test(t, damaged_checksum);
+	unit_test(t, read_only);
+	unit_loop(t, taken_away, 0, (int)ARRAY_SIZE(kinds));
+	return s;
 }

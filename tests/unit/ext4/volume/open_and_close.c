@@ -797,36 +797,34 @@ START_TEST(test_io_errors)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("ext4 volume");
-	TCase *t = tcase_create("volume");
+	Suite *s = suite_create("ext4: open and close");
+	TCase *t = unit_case(s, "volume", 60);
 	int n = (int)nr_env_mkfs;
 
 	fdio_log_set_level(0); /* much of this is expected to complain */
-	tcase_set_timeout(t, 60);
-	tcase_add_loop_test(t, test_open_close, 0, n);
-	tcase_add_test(t, test_read_only_writes_nothing);
-	tcase_add_loop_test(t, test_features, 0, (int)ARRAY_SIZE(verdicts));
-	tcase_add_test(t, test_not_a_file_system);
-	tcase_add_test(t, test_larger_than_device);
-	tcase_add_loop_test(t, test_crash_orphan, 0, n);
-	tcase_add_test(t, test_crash_at_once);
-	tcase_add_test(t, test_recovery_read_only);
-	tcase_add_test(t, test_recover_bit_lost);
-	tcase_add_loop_test(t, test_torn_superblock, 0, 4);
-	tcase_add_test(t, test_orphan_file);
-	tcase_add_loop_test(t, test_orphan_list_damaged, 0, 3);
-	tcase_add_loop_test(t, test_log_damaged, 0, 3);
-	tcase_add_loop_test(t, test_errors_policy, 0, 2);
-	tcase_add_loop_test(t, test_read_errors, 0, 3);
-	tcase_add_loop_test(t, test_log_failure, 0, 2);
-	tcase_add_loop_test(t, test_note_survives_abort, 0, 2);
-	tcase_add_loop_test(t, test_errors_survive_replay, 0, 2);
-	tcase_add_test(t, test_library_error);
-	tcase_add_loop_test(t, test_large_blocks, 0, 2);
-	tcase_add_loop_test(t, test_zones, 0, n);
-	tcase_add_loop_test(t, test_io_errors, 0, 16);
-	suite_add_tcase(s, t);
-	return env_run(s);
+	unit_loop(t, test_open_close, 0, n);
+	unit_test(t, test_read_only_writes_nothing);
+	unit_loop(t, test_features, 0, (int)ARRAY_SIZE(verdicts));
+	unit_test(t, test_not_a_file_system);
+	unit_test(t, test_larger_than_device);
+	unit_loop(t, test_crash_orphan, 0, n);
+	unit_test(t, test_crash_at_once);
+	unit_test(t, test_recovery_read_only);
+	unit_test(t, test_recover_bit_lost);
+	unit_loop(t, test_torn_superblock, 0, 4);
+	unit_test(t, test_orphan_file);
+	unit_loop(t, test_orphan_list_damaged, 0, 3);
+	unit_loop(t, test_log_damaged, 0, 3);
+	unit_loop(t, test_errors_policy, 0, 2);
+	unit_loop(t, test_read_errors, 0, 3);
+	unit_loop(t, test_log_failure, 0, 2);
+	unit_loop(t, test_note_survives_abort, 0, 2);
+	unit_loop(t, test_errors_survive_replay, 0, 2);
+	unit_test(t, test_library_error);
+	unit_loop(t, test_large_blocks, 0, 2);
+	unit_loop(t, test_zones, 0, n);
+	unit_loop(t, test_io_errors, 0, 16);
+	return s;
 }

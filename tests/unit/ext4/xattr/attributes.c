@@ -613,29 +613,21 @@ START_TEST(a_link_with_a_large_value)
 }
 END_TEST
 
-int main(void)
+Suite *unit_suite(void)
 {
-	Suite *s = suite_create("x4_xattr");
-	TCase *tc = tcase_create("xattr");
-	SRunner *sr;
-	int failed;
+	Suite *s = suite_create("ext4: attributes");
+	TCase *tc = unit_case(s, "xattr", 120);
 
-	tcase_set_timeout(tc, 120);
-	tcase_add_test(tc, limits_and_errors);
-	tcase_add_loop_test(tc, against_a_table, 0, (int)ARRAY_SIZE(volumes));
-	tcase_add_test(tc, a_shared_block_is_copied);
-	tcase_add_test(tc, acls_and_modes);
-	tcase_add_test(tc, capabilities_are_killed);
-	tcase_add_test(tc, values_in_inodes);
-	tcase_add_loop_test(tc, values_of_any_size, 0, (int)ARRAY_SIZE(ea_volumes));
-	tcase_add_loop_test(tc, a_value_of_a_shared_block, 0, 3);
-	tcase_add_test(tc, a_link_with_a_large_value);
-	tcase_add_test(tc, a_large_acl);
-	tcase_add_test(tc, no_room_for_a_value);
-	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	unit_test(tc, limits_and_errors);
+	unit_loop(tc, against_a_table, 0, (int)ARRAY_SIZE(volumes));
+	unit_test(tc, a_shared_block_is_copied);
+	unit_test(tc, acls_and_modes);
+	unit_test(tc, capabilities_are_killed);
+	unit_test(tc, values_in_inodes);
+	unit_loop(tc, values_of_any_size, 0, (int)ARRAY_SIZE(ea_volumes));
+	unit_loop(tc, a_value_of_a_shared_block, 0, 3);
+	unit_test(tc, a_link_with_a_large_value);
+	unit_test(tc, a_large_acl);
+	unit_test(tc, no_room_for_a_value);
+	return s;
 }
