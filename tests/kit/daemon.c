@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* See kit/daemon.h. */
 #include "kit/daemon.h"
-#include "kit/runner.h"
 
 #include "base/epoch.h"
 #include "dio/dio.h"
@@ -441,16 +440,6 @@ static int no_umount(void *arg, bool lazy)
 	return 0;
 }
 
-static void open_volume(struct fake_kernel *k)
-{
-	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
-	const char *why = NULL;
-	char err[256] = "";
-
-	int r = x4_vol_open(fake_dev(k->f), &xo, &k->vol, &why, err, sizeof(err));
-	ck_assert_msg(!r && !why, "x4_vol_open: %d %s%s", r, err, why ? why : "");
-}
-
 static void open_engine(struct fake_kernel *k, const struct fk_options *o)
 {
 	struct ops_config oc = { .vol = k->vol, .workers = k->workers, .nr_requests = FK_REQUESTS, .parallel_dio = o->parallel_dio,
@@ -500,7 +489,7 @@ struct fake_kernel *fk_new(struct fake_dev *f, const struct fk_options *opt)
 	k->uid = opt->uid;
 	k->breaks = opt->breaks;
 	fdio_mutex_init(&k->lock, RANK_LEAF);
-	open_volume(k);
+	k->vol = testvol_mount(k->f);
 	ck_assert_msg(!loop_set_new(&lc, &k->loops, err, sizeof(err)), "%s", err);
 	k->workers = wq_new("ops", 2);
 	k->io = wq_new("io", 2);

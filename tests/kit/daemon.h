@@ -9,10 +9,10 @@
  * Threads: one thread of the test calls these functions. Requests are dispatched on the loop's thread, as in the product; answers come from
  * any thread and are collected under a lock.
  */
-#ifndef FDIO_FAKE_KERNEL_H
-#define FDIO_FAKE_KERNEL_H
+#ifndef FDIO_KIT_DAEMON_H
+#define FDIO_KIT_DAEMON_H
 
-#include "kit/device.h"
+#include "kit/volume.h"
 #include "transport/types.h"
 
 #include <linux/fuse.h>

@@ -11,8 +11,8 @@
  * Threads. Every call may come from any thread; one mutex guards the images. Completion callbacks and the
  * hook run without it.
  */
-#ifndef FDIO_FAKE_DEV_H
-#define FDIO_FAKE_DEV_H
+#ifndef FDIO_KIT_DEVICE_H
+#define FDIO_KIT_DEVICE_H
 
 #include "dev/dev.h"
 

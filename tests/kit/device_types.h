@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The body of struct fake_dev; only for the files of the fake device. Everything is guarded by lock. */
-#ifndef FDIO_FAKE_TYPES_H
-#define FDIO_FAKE_TYPES_H
+#ifndef FDIO_KIT_DEVICE_TYPES_H
+#define FDIO_KIT_DEVICE_TYPES_H
 
 #include "base/list.h"
 #include "base/lock.h"

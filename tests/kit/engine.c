@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* The files exist before the volume is opened: made by debugfs, in this order, from the first free inode on. */
+/* The files exist before the volume is opened: engine_use_template makes them in this order, from the first free inode on. */
 static const char *const names[] = { "f", "g", "h", "stale" };
 #define FIRST_INO 12
 
-struct x4_inode *env_file(struct env *e, const char *name)
+struct x4_inode *engine_file(struct engine *e, const char *name)
 {
 	struct x4_inode *i = NULL;
 
@@ -22,7 +22,7 @@ struct x4_inode *env_file(struct env *e, const char *name)
 	return i;
 }
 
-void env_truncate(struct env *e, struct x4_inode *i, uint64_t size)
+void engine_truncate(struct engine *e, struct x4_inode *i, uint64_t size)
 {
 	ck_assert_int_eq(dio_gate_close(e->d, i, DIO_GATE_ALL), 0);
 	x4_inode_lock_excl(i);
@@ -31,7 +31,7 @@ void env_truncate(struct env *e, struct x4_inode *i, uint64_t size)
 	dio_gate_open(e->d, i, DIO_GATE_ALL);
 }
 
-void env_fallocate(struct env *e, int mode, uint64_t off, uint64_t len)
+void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len)
 {
 	ck_assert_int_eq(dio_gate_close(e->d, e->i, DIO_GATE_ALL), 0);
 	x4_inode_lock_excl(e->i);
@@ -40,22 +40,17 @@ void env_fallocate(struct env *e, int mode, uint64_t off, uint64_t len)
 	dio_gate_open(e->d, e->i, DIO_GATE_ALL);
 }
 
-struct env *env_on(struct fake_dev *f, const struct env_opt *opt)
+struct engine *engine_on(struct fake_dev *f, const struct engine_opt *opt)
 {
-	static const struct env_opt none;
-	struct env *e = calloc(1, sizeof(*e));
-	char err[256] = "";
-	const char *why = NULL;
+	static const struct engine_opt none;
+	struct engine *e = calloc(1, sizeof(*e));
 
 	ck_assert_ptr_nonnull(f);
 	e->opt = opt ? *opt : none;
 	e->f = f;
 	if (e->opt.no_fua) /* an image file: for a block device the block layer would write and flush */
 		fake_dev(f)->caps.fua = fake_dev(f)->caps.is_block = false;
-	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 300 };
-	int r = x4_vol_open(fake_dev(f), &xo, &e->vol, &why, err, sizeof(err));
-	ck_assert_msg(r == 0, "x4_vol_open: %d %s", r, err);
-	ck_assert_msg(!why, "read-only: %s", why);
+	e->vol = testvol_mount(f);
 	e->workers = wq_new("worker", e->opt.threads);
 	e->syncers = wq_new("syncer", e->opt.threads);
 	struct dio_config c = {
@@ -64,15 +59,15 @@ struct env *env_on(struct fake_dev *f, const struct env_opt *opt)
 		.inval = e->opt.inval, .inval_arg = e->opt.inval_arg,
 	};
 	ck_assert_int_eq(dio_new(&c, &e->d), 0);
-	e->i = env_file(e, "f");
+	e->i = engine_file(e, "f");
 	ck_assert_int_eq(dio_file_open(e->d, e->i, &e->file), 0);
 	return e;
 }
 
 /* Every free block holds 0xa5 afterwards. */
-static void make_stale(struct env *e)
+static void make_stale(struct engine *e)
 {
-	struct x4_inode *i = env_file(e, "stale");
+	struct x4_inode *i = engine_file(e, "stale");
 	struct dio_file *f;
 	uint32_t len = 256 * 1024;
 	void *buf = buf_new(len);
@@ -92,60 +87,48 @@ static void make_stale(struct env *e)
 		pos += len;
 	}
 	dio_file_close(f);
-	env_truncate(e, i, 0);
+	engine_truncate(e, i, 0);
 	x4_iput(i);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	free(buf);
 }
 
-/* Formatting is most of the cost of a test, so main does it once; the tests, each in its own process, copy the image. */
-static struct fake_dev *template;
-
-void env_template(void)
+void engine_use_template(TCase *t)
 {
 	fdio_log_set_level(FDIO_LOG_ERR);
-	template = fake_mkfs(ENV_SIZE, "-t ext4 -b 4096 -J size=4");
-	if (!template)
-		exit(EXIT_FAILURE);
-	for (unsigned k = 0; k < ARRAY_SIZE(names); k++) {
-		char cmd[128];
-		snprintf(cmd, sizeof(cmd), "debugfs -w -R 'write /dev/null %s' \"$IMG\" >/dev/null 2>&1", names[k]);
-		if (fake_run(template, cmd, NULL, 0, true))
-			exit(EXIT_FAILURE);
-	}
+	testvol_use_template(t, ENGINE_IMAGE_SIZE, "-t ext4 -b 4096 -J size=4",
+		"for n in f g h stale; do debugfs -w -R \"write /dev/null $n\" \"$IMG\"; done >/dev/null 2>&1");
 }
 
-void env_template_free(void) { fake_free(template); }
-
-struct env *env_new(const struct env_opt *opt)
+struct engine *engine_new(const struct engine_opt *opt)
 {
-	struct fake_dev *f = fake_clone(template);
+	struct fake_dev *f = testvol_copy();
 
 	if (opt && opt->lbs)
 		fake_dev(f)->caps.lbs = fake_dev(f)->caps.pbs = opt->lbs;
-	struct env *e = env_on(f, opt);
+	struct engine *e = engine_on(f, opt);
 	if (e->opt.stale)
 		make_stale(e);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	return e;
 }
 
-struct env *env_cut(struct env *e, enum fake_cut mode, uint64_t seed)
+struct engine *engine_cut(struct engine *e, enum fake_cut mode, uint64_t seed)
 {
-	struct env_opt o = e->opt;
+	struct engine_opt o = e->opt;
 
 	o.stale = false;
-	return env_on(fake_power_cut(e->f, mode, seed), &o);
+	return engine_on(fake_power_cut(e->f, mode, seed), &o);
 }
 
-static void close_all(struct env *e, bool check)
+static void close_all(struct engine *e, bool check)
 {
-	env_pump(e);
+	engine_pump(e);
 	dio_drain(e->d);
 	if (e->file)
 		dio_file_close(e->file);
 	x4_iput(e->i);
-	env_pump(e);
+	engine_pump(e);
 	int aborted = jnl_error(x4_vol_jnl(e->vol));
 	ck_assert_int_eq(x4_vol_close(e->vol), aborted ? -EIO : 0);
 	dio_free(e->d);
@@ -160,8 +143,8 @@ static void close_all(struct env *e, bool check)
 	free(e);
 }
 
-void env_close(struct env *e) { close_all(e, true); }
-void env_close_nocheck(struct env *e) { close_all(e, false); }
+void engine_close(struct engine *e) { close_all(e, true); }
+void engine_close_nocheck(struct engine *e) { close_all(e, false); }
 
 void *buf_new(size_t len)
 {
@@ -198,14 +181,14 @@ static void req_done(struct dio_req *r, ssize_t res)
 
 bool req_is_done(struct treq *t) { return __atomic_load_n(&t->done, __ATOMIC_ACQUIRE); }
 
-void req_submit(struct env *e, struct dio_file *f, struct treq *t, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+void req_submit(struct engine *e, struct dio_file *f, struct treq *t, unsigned flags, uint64_t pos, void *buf, uint32_t len)
 {
 	memset(t, 0, sizeof(*t));
 	t->r = (struct dio_req){ .file = f, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .done = req_done };
 	dio_submit(e->d, &t->r);
 }
 
-bool env_pump(struct env *e)
+bool engine_pump(struct engine *e)
 {
 	bool any = false;
 
@@ -216,11 +199,11 @@ bool env_pump(struct env *e)
 	return any;
 }
 
-ssize_t req_wait(struct env *e, struct treq *t)
+ssize_t req_wait(struct engine *e, struct treq *t)
 {
 	for (unsigned k = 0; !req_is_done(t); k++) {
 		if (!e->opt.threads) {
-			ck_assert_msg(env_pump(e), "the request is not done and nothing is left to run");
+			ck_assert_msg(engine_pump(e), "the request is not done and nothing is left to run");
 			continue;
 		}
 		ck_assert_msg(k < 100000, "the request is not done after 10 s");
@@ -230,7 +213,7 @@ ssize_t req_wait(struct env *e, struct treq *t)
 	return t->res;
 }
 
-ssize_t io(struct env *e, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+ssize_t io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len)
 {
 	struct treq t;
 
@@ -238,7 +221,7 @@ ssize_t io(struct env *e, unsigned flags, uint64_t pos, void *buf, uint32_t len)
 	return req_wait(e, &t);
 }
 
-void write_ok(struct env *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len)
+void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len)
 {
 	void *b = buf_new(len);
 
@@ -247,7 +230,7 @@ void write_ok(struct env *e, unsigned flags, uint64_t pos, unsigned seed, uint32
 	free(b);
 }
 
-void expect(struct env *e, uint64_t pos, unsigned seed, uint32_t len)
+void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len)
 {
 	uint8_t *b = buf_new(len), *want = buf_new(len);
 
@@ -271,28 +254,28 @@ static void sync_done(struct dio_sync *s, int err)
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
 }
 
-void sync_start(struct env *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync)
+void sync_start(struct engine *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync)
 {
 	*t = (struct tsync){ .s = { .inode = i, .file = f, .datasync = datasync, .done = sync_done } };
 	dio_fsync(e->d, &t->s);
 }
 
-static int fsync_as(struct env *e, struct x4_inode *i, struct dio_file *f, bool datasync)
+static int fsync_as(struct engine *e, struct x4_inode *i, struct dio_file *f, bool datasync)
 {
 	struct tsync t;
 
 	sync_start(e, &t, i, f, datasync);
 	while (!__atomic_load_n(&t.done, __ATOMIC_ACQUIRE))
-		if (!env_pump(e))
+		if (!engine_pump(e))
 			usleep(100);
 	return t.err;
 }
 
-int env_fsync(struct env *e, struct x4_inode *i, bool datasync) { return fsync_as(e, i, NULL, datasync); }
+int engine_fsync(struct engine *e, struct x4_inode *i, bool datasync) { return fsync_as(e, i, NULL, datasync); }
 
-int env_fsync_file(struct env *e, struct dio_file *f) { return fsync_as(e, dio_file_inode(f), f, true); }
+int engine_fsync_file(struct engine *e, struct dio_file *f) { return fsync_as(e, dio_file_inode(f), f, true); }
 
-void make_extents(struct env *e, unsigned n)
+void make_extents(struct engine *e, unsigned n)
 {
 	struct x4_ext x;
 
@@ -307,7 +290,7 @@ void make_extents(struct env *e, unsigned n)
 	}
 }
 
-uint64_t dev_addr(struct env *e, uint64_t pos)
+uint64_t dev_addr(struct engine *e, uint64_t pos)
 {
 	struct x4_ext x;
 

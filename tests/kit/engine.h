@@ -4,22 +4,21 @@
  * one file, and requests that count their answers. With threads 0 nothing runs but on the test's thread
  * (manual work queues), so every interleaving is chosen by the test.
  */
-#ifndef FDIO_CHECK_DIO_ENV_H
-#define FDIO_CHECK_DIO_ENV_H
+#ifndef FDIO_KIT_ENGINE_H
+#define FDIO_KIT_ENGINE_H
 
 #include "base/counters.h"
 #include "dio/dio.h"
-#include "kit/device.h"
-#include "kit/runner.h"
+#include "kit/volume.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BS 4096u
-#define ENV_SIZE (16u << 20)
+#define ENGINE_IMAGE_SIZE (16u << 20)
 
-struct env_opt {
+struct engine_opt {
 	uint32_t lbs;        /* 0: 512 */
 	bool relaxed, no_fua, stale;
 	unsigned threads;    /* workers and syncers each; 0: manual */
@@ -28,8 +27,8 @@ struct env_opt {
 	void *inval_arg;
 };
 
-struct env {
-	struct env_opt opt;
+struct engine {
+	struct engine_opt opt;
 	struct fake_dev *f;
 	struct x4_vol *vol;
 	struct wq *workers, *syncers;
@@ -50,44 +49,43 @@ struct tsync {
 	unsigned done;        /* atomic */
 };
 
-/* Once, in main: formats what env_new copies. */
-void env_template(void);
-void env_template_free(void);
-struct env *env_new(const struct env_opt *opt);       /* opt NULL: all defaults */
+/* For each case: formats once what engine_new copies. */
+void engine_use_template(TCase *t);
+struct engine *engine_new(const struct engine_opt *opt);       /* opt NULL: all defaults */
 /* The same over a device that holds a volume already; takes f. */
-struct env *env_on(struct fake_dev *f, const struct env_opt *opt);
+struct engine *engine_on(struct fake_dev *f, const struct engine_opt *opt);
 /* A power cut now, and a new environment on what is left. e is still to be closed. */
-struct env *env_cut(struct env *e, enum fake_cut mode, uint64_t seed);
+struct engine *engine_cut(struct engine *e, enum fake_cut mode, uint64_t seed);
 /* Closes everything; nothing outside the contract was sent, and e2fsck finds nothing. */
-void env_close(struct env *e);
-void env_close_nocheck(struct env *e);
+void engine_close(struct engine *e);
+void engine_close_nocheck(struct engine *e);
 
 /* "f", "g" or "h": empty at first. A reference. */
-struct x4_inode *env_file(struct env *e, const char *name);
+struct x4_inode *engine_file(struct engine *e, const char *name);
 /* As ops does it: gate, drain, lock. */
-void env_truncate(struct env *e, struct x4_inode *i, uint64_t size);
-void env_fallocate(struct env *e, int mode, uint64_t off, uint64_t len);
+void engine_truncate(struct engine *e, struct x4_inode *i, uint64_t size);
+void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len);
 
 void *buf_new(size_t len);
 void pattern(void *buf, unsigned seed, uint64_t pos, size_t len); /* never 0 and never 0xa5 */
 bool all_bytes(const void *buf, int byte, size_t len);
 bool no_byte(const void *buf, int byte, size_t len);
 
-void req_submit(struct env *e, struct dio_file *f, struct treq *t, unsigned flags, uint64_t pos, void *buf, uint32_t len);
-bool env_pump(struct env *e); /* manual: everything queued; false if there was nothing */
-ssize_t req_wait(struct env *e, struct treq *t);
+void req_submit(struct engine *e, struct dio_file *f, struct treq *t, unsigned flags, uint64_t pos, void *buf, uint32_t len);
+bool engine_pump(struct engine *e); /* manual: everything queued; false if there was nothing */
+ssize_t req_wait(struct engine *e, struct treq *t);
 bool req_is_done(struct treq *t);
 /* Submit and wait. */
-ssize_t io(struct env *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);
-void write_ok(struct env *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len); /* pattern(seed) */
-void expect(struct env *e, uint64_t pos, unsigned seed, uint32_t len); /* reads and compares */
-void sync_start(struct env *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync);
-int env_fsync(struct env *e, struct x4_inode *i, bool datasync); /* i NULL: syncfs */
-int env_fsync_file(struct env *e, struct dio_file *f);           /* fdatasync of who has f */
+ssize_t io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);
+void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len); /* pattern(seed) */
+void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len); /* reads and compares */
+void sync_start(struct engine *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync);
+int engine_fsync(struct engine *e, struct x4_inode *i, bool datasync); /* i NULL: syncfs */
+int engine_fsync_file(struct engine *e, struct dio_file *f);           /* fdatasync of who has f */
 
 /* Blocks 0..n-1 of the file written with pattern(1) as n extents of one block. The volume is synced. */
-void make_extents(struct env *e, unsigned n);
-uint64_t dev_addr(struct env *e, uint64_t pos); /* of a mapped byte */
+void make_extents(struct engine *e, unsigned n);
+uint64_t dev_addr(struct engine *e, uint64_t pos); /* of a mapped byte */
 uint64_t counter(enum fdio_counter c);
 void wait_counter(enum fdio_counter c, uint64_t at_least);
 

@@ -8,7 +8,7 @@
 
 static uint32_t bs(const struct model *m) { return m->t->v->block_size; }
 
-void model_init(struct model *m, struct testvol *t, uint32_t blocks, uint64_t seed)
+void model_init(struct model *m, struct onefile *t, uint32_t blocks, uint64_t seed)
 {
 	*m = (struct model) { .t = t, .blocks = blocks, .seed = seed * 2654435769u + 1, .stamp = 1 };
 	m->byte = calloc(blocks, bs(m));

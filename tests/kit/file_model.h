@@ -3,13 +3,13 @@
  * A file as it should be, byte for byte, beside the file on the test volume: operations are done to both, then compared.
  * The state of each block is compared with the map, the map with one loaded anew from the tree on the device.
  */
-#ifndef FDIO_TESTS_X4_EXTENT_MODEL_H
-#define FDIO_TESTS_X4_EXTENT_MODEL_H
+#ifndef FDIO_KIT_FILE_MODEL_H
+#define FDIO_KIT_FILE_MODEL_H
 
 #include "kit/one_file.h"
 
 struct model {
-	struct testvol *t;
+	struct onefile *t;
 	uint8_t *byte;           /* content; zero in holes and unwritten blocks and behind the end */
 	uint8_t *mapped;         /* by block: 0 hole, 1 written, 2 unwritten */
 	uint32_t blocks;         /* the space that operations stay in */
@@ -17,7 +17,7 @@ struct model {
 	unsigned stamp;          /* what the next write writes */
 };
 
-void model_init(struct model *m, struct testvol *t, uint32_t blocks, uint64_t seed);
+void model_init(struct model *m, struct onefile *t, uint32_t blocks, uint64_t seed);
 void model_fini(struct model *m);
 uint64_t model_rnd(struct model *m, uint64_t below);
 /* Each returns what the call on the volume returned; the model follows only when that was 0. */

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-const struct env_format env_formats[4] = {
+const struct testlog_format testlog_formats[4] = {
 	{ "4k-csum", 4096, true, true },
 	{ "4k-plain", 4096, false, false },
 	{ "1k-csum", 1024, true, true },
@@ -22,7 +22,7 @@ const struct env_format env_formats[4] = {
 
 static void seal_cb(void *arg, struct jnl_handle *h)
 {
-	struct env *e = arg;
+	struct testlog *e = arg;
 
 	e->seals++;
 	if (e->seal)
@@ -31,7 +31,7 @@ static void seal_cb(void *arg, struct jnl_handle *h)
 
 static void aborted_cb(void *arg, int err)
 {
-	struct env *e = arg;
+	struct testlog *e = arg;
 
 	if (e->aborted_ms)
 		nanosleep(&(struct timespec){ .tv_nsec = e->aborted_ms * 1000000l }, NULL);
@@ -39,7 +39,7 @@ static void aborted_cb(void *arg, int err)
 	__atomic_add_fetch(&e->aborted, 1, __ATOMIC_SEQ_CST);
 }
 
-static void find_log(struct env *e)
+static void find_log(struct testlog *e)
 {
 	static char out[1 << 20];
 	unsigned n = 0;
@@ -52,7 +52,7 @@ static void find_log(struct env *e)
 			e->log[n - 1].len++;
 			continue;
 		}
-		ck_assert_uint_lt(n, ENV_MAX_EXTENTS);
+		ck_assert_uint_lt(n, TESTLOG_MAX_EXTENTS);
 		e->log[n++] = (struct jnl_extent){ .pblk = blk, .len = 1 };
 	}
 	ck_assert_uint_gt(n, 0);
@@ -61,7 +61,7 @@ static void find_log(struct env *e)
 }
 
 /* As the volume code does before it starts the journal. */
-static void set_needs_recovery(struct env *e)
+static void set_needs_recovery(struct testlog *e)
 {
 	uint8_t sb[1024];
 	uint32_t v;
@@ -74,7 +74,7 @@ static void set_needs_recovery(struct env *e)
 	fake_poke(e->f, sb, sizeof(sb), 1024);
 }
 
-void env_format(struct env *e, const struct env_format *fmt, unsigned log_mib)
+void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib)
 {
 	uint64_t size = (uint64_t)(log_mib * 2 + 12) << 20;
 	char args[256];
@@ -104,7 +104,7 @@ void env_format(struct env *e, const struct env_format *fmt, unsigned log_mib)
 	}
 }
 
-void env_open(struct env *e)
+void testlog_open(struct testlog *e)
 {
 	char err[256] = "";
 	int r;
@@ -114,25 +114,25 @@ void env_open(struct env *e)
 	ck_assert_msg(r == 0, "jnl_open: %d %s", r, err);
 }
 
-void env_start(struct env *e)
+void testlog_start(struct testlog *e)
 {
 	ck_assert_int_eq(jnl_start(e->j), 0);
 }
 
-void env_up(struct env *e)
+void testlog_up(struct testlog *e)
 {
-	env_format(e, &env_formats[0], 4);
-	env_open(e);
-	env_start(e);
+	testlog_format(e, &testlog_formats[0], 4);
+	testlog_open(e);
+	testlog_start(e);
 }
 
-void env_down(struct env *e)
+void testlog_down(struct testlog *e)
 {
 	ck_assert_int_eq(jnl_stop(e->j), 0);
-	env_drop(e);
+	testlog_drop(e);
 }
 
-void env_drop(struct env *e)
+void testlog_drop(struct testlog *e)
 {
 	if (e->j) {
 		jnl_stop(e->j);
@@ -144,35 +144,35 @@ void env_drop(struct env *e)
 	e->f = NULL;
 }
 
-void env_cut(struct env *e, enum fake_cut mode, uint64_t seed)
+void testlog_cut(struct testlog *e, enum fake_cut mode, uint64_t seed)
 {
 	struct fake_dev *left = fake_power_cut(e->f, mode, seed);
 
-	env_drop(e);
+	testlog_drop(e);
 	e->f = left;
 	e->p.dev = fake_dev(left);
 }
 
-void env_replay(struct env *e, struct jnl_replay_stats *st)
+void testlog_replay(struct testlog *e, struct jnl_replay_stats *st)
 {
 	struct jnl_replay_stats dummy;
 	char err[256] = "";
 	int r;
 
-	env_open(e);
+	testlog_open(e);
 	r = jnl_replay(e->j, st ? st : &dummy, err, sizeof(err));
 	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
 }
 
-void env_crash(struct env *e, struct jnl_replay_stats *st)
+void testlog_crash(struct testlog *e, struct jnl_replay_stats *st)
 {
-	env_cut(e, FAKE_CUT_DROP, 0);
-	env_replay(e, st);
+	testlog_cut(e, FAKE_CUT_DROP, 0);
+	testlog_replay(e, st);
 }
 
 /* ---- patterns ---- */
 
-void env_pattern(uint8_t *buf, unsigned bs, uint64_t blk, uint32_t value)
+void testlog_pattern(uint8_t *buf, unsigned bs, uint64_t blk, uint32_t value)
 {
 	for (unsigned off = 0; off < bs; off += 8) {
 		uint32_t w[2] = { value, (uint32_t)blk ^ (off << 16) };
@@ -181,7 +181,7 @@ void env_pattern(uint8_t *buf, unsigned bs, uint64_t blk, uint32_t value)
 	}
 }
 
-int64_t env_parse(const uint8_t *buf, unsigned bs, uint64_t blk)
+int64_t testlog_parse(const uint8_t *buf, unsigned bs, uint64_t blk)
 {
 	uint32_t value;
 	uint8_t *want = malloc(bs);
@@ -189,50 +189,50 @@ int64_t env_parse(const uint8_t *buf, unsigned bs, uint64_t blk)
 
 	ck_assert_ptr_nonnull(want);
 	memcpy(&value, buf, 4);
-	env_pattern(want, bs, blk, value);
+	testlog_pattern(want, bs, blk, value);
 	same = !memcmp(buf, want, bs);
 	free(want);
 	return same ? (int64_t)value : -1;
 }
 
-void env_fill(struct env *e, struct jnl_handle *h, uint64_t blk, uint32_t value)
+void testlog_fill(struct testlog *e, struct jnl_handle *h, uint64_t blk, uint32_t value)
 {
 	struct jnl_buf *b;
 
 	ck_assert_int_eq(jnl_bread(e->j, blk, &b), 0);
 	ck_assert_int_eq(jnl_get_write(h, b), 0);
-	env_pattern(b->data, e->p.block_size, blk, value);
+	testlog_pattern(b->data, e->p.block_size, blk, value);
 	jnl_brelse(b);
 }
 
-jnl_tid env_write(struct env *e, uint64_t blk, uint32_t value)
+jnl_tid testlog_write(struct testlog *e, uint64_t blk, uint32_t value)
 {
 	struct jnl_handle *h;
 
 	ck_assert_int_eq(jnl_begin(e->j, 1, &h), 0);
-	env_fill(e, h, blk, value);
+	testlog_fill(e, h, blk, value);
 	return jnl_end(h);
 }
 
-int64_t env_value(struct env *e, uint64_t blk)
+int64_t testlog_value(struct testlog *e, uint64_t blk)
 {
 	struct jnl_buf *b;
 	int64_t v;
 
 	ck_assert_int_eq(jnl_bread(e->j, blk, &b), 0);
-	v = env_parse(b->data, e->p.block_size, blk);
+	v = testlog_parse(b->data, e->p.block_size, blk);
 	jnl_brelse(b);
 	return v;
 }
 
-int64_t env_home(struct env *e, uint64_t blk)
+int64_t testlog_home(struct testlog *e, uint64_t blk)
 {
 	uint8_t *buf = malloc(e->p.block_size);
 	int64_t v;
 
 	ck_assert_ptr_nonnull(buf);
 	fake_peek(e->f, buf, e->p.block_size, blk * e->p.block_size);
-	v = env_parse(buf, e->p.block_size, blk);
+	v = testlog_parse(buf, e->p.block_size, blk);
 	free(buf);
 	return v;
 }

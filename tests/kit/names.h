@@ -1,27 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A volume on the device in memory, for the tests of names. One volume at a time; all functions fail the test on errors. */
-#ifndef FDIO_TESTS_CHECK_X4_NAMES_H
-#define FDIO_TESTS_CHECK_X4_NAMES_H
+/*
+ * Operations on names in short, for tests that have a struct testvol: a name is a string, whoever does it
+ * is root, and references are dropped. One thread of the test, unless it says otherwise.
+ */
+#ifndef FDIO_KIT_NAMES_H
+#define FDIO_KIT_NAMES_H
 
-#include "ext4/ext4_types.h"
-#include "kit/device.h"
-#include "kit/runner.h"
+#include "kit/volume.h"
 
-struct nvol {
-	struct fake_dev *fake;
-	struct x4_vol *v;
-	struct x4_inode *root;
-	bool may_be_ro; /* such a volume is not necessarily served for writing */
-};
+extern const struct x4_cred names_cred; /* root, umask 022: who does all this */
 
-extern const struct x4_cred nvol_root_cred;
-
-void nvol_make(struct nvol *t, uint64_t size, const char *mkfs_args);
-void nvol_open(struct nvol *t);       /* of t->fake */
-void nvol_close(struct nvol *t);      /* clean; the device stays */
-void nvol_check(struct nvol *t);      /* close and e2fsck -fn, which must find nothing */
-void nvol_done(struct nvol *t);       /* nvol_check and the end of it */
-/* By name in dir; results of x4_*, references dropped. */
+/* By name in dir. The results are those of x4_create and so on. */
 int n_create(struct x4_inode *dir, const char *name, uint32_t mode);
 int n_unlink(struct x4_inode *dir, const char *name);
 int n_rmdir(struct x4_inode *dir, const char *name);

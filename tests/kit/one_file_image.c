@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-struct fake_dev *testvol_image(uint64_t size, const char *mkfs_args, const char *setup, uint32_t *ret_ino)
+struct fake_dev *onefile_image(uint64_t size, const char *mkfs_args, const char *setup, uint32_t *ret_ino)
 {
 	struct fake_dev *f = fake_mkfs(size, mkfs_args);
 	char out[1024];

@@ -4,7 +4,7 @@
  * the real rooms cannot: that a handle never changes more blocks than its credits say, that blocks are allocated and freed
  * exactly once, that a cancelled handle leaves nothing behind; and any call can be made to fail.
  */
-#define TESTVOL_MINI
+#define ONEFILE_MINIATURE
 #include "kit/one_file.h"
 
 #include <errno.h>
@@ -436,7 +436,7 @@ int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, c
 
 /* ---- life ---- */
 
-static char *image_path(struct testvol *t)
+static char *image_path(struct onefile *t)
 {
 	static char path[64];
 
@@ -467,7 +467,7 @@ static uint32_t inode_seed(ext2_filsys fs, uint32_t ino, uint32_t gen)
 	return ext2fs_crc32c_le(c, (unsigned char *)&le, 4);
 }
 
-static void load(struct testvol *t)
+static void load(struct onefile *t)
 {
 	char *path = image_path(t);
 	struct x4_vol *v = calloc(1, sizeof(*v));
@@ -515,12 +515,12 @@ static int mark_owned(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t re
 }
 
 /* The file's own blocks may be freed by the test. */
-static void own(struct testvol *t)
+static void own(struct onefile *t)
 {
 	ext2fs_block_iterate3(t->v->fs, t->ino, BLOCK_FLAG_READ_ONLY, NULL, mark_owned, J->initial);
 }
 
-static void store(struct testvol *t)
+static void store(struct onefile *t)
 {
 	char *path;
 	ext2_filsys fs;
@@ -569,20 +569,20 @@ static void unload(void)
 	free(V);
 }
 
-void testvol_open(struct testvol *t, uint64_t size, const char *mkfs_args, const char *setup)
+void onefile_open(struct onefile *t, uint64_t size, const char *mkfs_args, const char *setup)
 {
 	memset(t, 0, sizeof(*t));
 	mini_fail_in = 0;
 	mini_fragment = 0;
 	mini_limit_free = UINT64_MAX;
-	t->fake = testvol_image(size, mkfs_args, setup, &t->ino);
+	t->fake = onefile_image(size, mkfs_args, setup, &t->ino);
 	t->dev = fake_dev(t->fake);
 	t->dev->caps.volatile_cache = false;
 	load(t);
 	own(t);
 }
 
-void testvol_recheck(struct testvol *t)
+void onefile_recheck(struct onefile *t)
 {
 	store(t);
 	unload();
@@ -591,7 +591,7 @@ void testvol_recheck(struct testvol *t)
 	own(t);
 }
 
-void testvol_close(struct testvol *t)
+void onefile_close(struct onefile *t)
 {
 	unload();
 	fake_free(t->fake);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Shared parts of the tests of volumes, allocators and inodes, see kit/volume.h. */
+/* See kit/volume.h. */
 #include "kit/volume.h"
 
-#include <stdlib.h>
+#include "base/counters.h"
+
+#include <stdio.h>
 #include <string.h>
 
-const char *const env_mkfs[] = {
+const char *const testvol_shapes[] = {
 	"-t ext4 -b 1024 -J size=4 -O metadata_csum,64bit",
 	"-t ext4 -b 2048 -J size=4 -g 4096 -O metadata_csum,^64bit",
 	"-t ext4 -b 4096 -J size=4 -g 2048 -O metadata_csum,64bit,metadata_csum_seed",
@@ -15,50 +17,84 @@ const char *const env_mkfs[] = {
 	"-t ext4 -b 4096 -J size=4 -I 128 -g 2048 -O ^flex_bg",
 	"-t ext4 -b 1024 -J size=4 -O sparse_super2,^resize_inode,orphan_file",
 };
-const unsigned nr_env_mkfs = ARRAY_SIZE(env_mkfs);
+const unsigned nr_testvol_shapes = ARRAY_SIZE(testvol_shapes);
 
-struct fake_dev *env_new(unsigned n)
+struct fake_dev *testvol_shape(unsigned n)
 {
-	struct fake_dev *f = fake_mkfs(32 << 20, env_mkfs[n]);
+	struct fake_dev *f = fake_mkfs(32 << 20, testvol_shapes[n]);
 
 	ck_assert_ptr_nonnull(f);
 	return f;
 }
 
-struct x4_options env_options(void)
+static struct {
+	uint64_t size;
+	const char *mkfs_args, *setup;
+	struct fake_dev *image;
+} template;
+
+static void make_template(void)
 {
-	return (struct x4_options){ .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 16 << 20 };
+	template.image = fake_mkfs(template.size, template.mkfs_args);
+	ck_assert_ptr_nonnull(template.image);
+	if (template.setup)
+		ck_assert_int_eq(fake_run(template.image, template.setup, NULL, 0, true), 0);
 }
 
-struct x4_vol *env_open(struct fake_dev *f)
-{
-	struct x4_options opt = env_options();
-	const char *why = NULL;
-	struct x4_vol *v;
-	char msg[300];
-	int err = x4_vol_open(fake_dev(f), &opt, &v, &why, msg, sizeof(msg));
+static void free_template(void) { fake_free(template.image); }
 
-	ck_assert_msg(!err, "open: %s", msg);
+void testvol_use_template(TCase *t, uint64_t size, const char *mkfs_args, const char *setup)
+{
+	template.size = size;
+	template.mkfs_args = mkfs_args;
+	template.setup = setup;
+	tcase_add_unchecked_fixture(t, make_template, free_template);
+}
+
+struct fake_dev *testvol_copy(void) { return fake_clone(template.image); }
+
+struct x4_options testvol_options(void)
+{
+	return (struct x4_options){ .acl = true, .user_xattr = true, .commit_interval_s = 3600,
+				    .cache_bytes = 16 << 20 };
+}
+
+struct x4_vol *testvol_mount_any(struct fake_dev *f, const char **why)
+{
+	struct x4_options opt = testvol_options();
+	struct x4_vol *v;
+	char msg[300] = "";
+	int err = x4_vol_open(fake_dev(f), &opt, &v, why, msg, sizeof(msg));
+
+	ck_assert_msg(!err, "open: %d %s", err, msg);
+	return v;
+}
+
+struct x4_vol *testvol_mount(struct fake_dev *f)
+{
+	const char *why = NULL;
+	struct x4_vol *v = testvol_mount_any(f, &why);
+
 	ck_assert_msg(!why, "read-only: %s", why);
 	return v;
 }
 
-void env_close_check(struct x4_vol *v, struct fake_dev *f)
+void testvol_unmount_check(struct x4_vol *v, struct fake_dev *f)
 {
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	epoch_drain();
 	ck_assert_int_eq(fake_e2fsck(f), 0);
 }
 
-void env_super(struct fake_dev *f, struct ext2_super_block *sb) { fake_peek(f, sb, sizeof(*sb), SUPERBLOCK_OFFSET); }
+void testvol_super(struct fake_dev *f, struct ext2_super_block *sb) { fake_peek(f, sb, sizeof(*sb), SUPERBLOCK_OFFSET); }
 
-void env_poke_super(struct fake_dev *f, struct ext2_super_block *sb)
+void testvol_poke_super(struct fake_dev *f, struct ext2_super_block *sb)
 {
 	x4_super_csum_set(sb);
 	fake_poke(f, sb, sizeof(*sb), SUPERBLOCK_OFFSET);
 }
 
-struct x4_inode *env_root(struct x4_vol *v)
+struct x4_inode *testvol_root(struct x4_vol *v)
 {
 	struct x4_inode *root;
 
@@ -66,10 +102,10 @@ struct x4_inode *env_root(struct x4_vol *v)
 	return root;
 }
 
-struct x4_inode *env_tmpfile(struct x4_vol *v, uint32_t mode)
+struct x4_inode *testvol_tmpfile(struct x4_vol *v, uint32_t mode)
 {
 	struct x4_cred c = { .uid = 1000, .gid = 100000 };
-	struct x4_inode *root = env_root(v), *i;
+	struct x4_inode *root = testvol_root(v), *i;
 	struct jnl_handle *h;
 
 	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN, &h), 0);
@@ -82,7 +118,7 @@ struct x4_inode *env_tmpfile(struct x4_vol *v, uint32_t mode)
 	return i;
 }
 
-int env_fill(struct x4_inode *i, uint32_t lblk, uint32_t n)
+int testvol_fill(struct x4_inode *i, uint32_t lblk, uint32_t n)
 {
 	struct x4_resv r;
 	int err;
@@ -95,6 +131,45 @@ int env_fill(struct x4_inode *i, uint32_t lblk, uint32_t n)
 	}
 	x4_inode_unlock(i);
 	return err;
+}
+
+void testvol_open(struct testvol *t)
+{
+	const char *why = NULL;
+
+	t->v = testvol_mount_any(t->fake, &why);
+	must_msg(!why || t->may_be_ro, "read-only: %s", why);
+	t->root = testvol_root(t->v);
+}
+
+void testvol_make(struct testvol *t, uint64_t size, const char *mkfs_args)
+{
+	char args[256];
+
+	snprintf(args, sizeof args, "-t ext4 -E lazy_itable_init=0,hash_seed=0e1bbe08-5a3c-4ef0-9f0f-1c1a7e0d2a31 %s", mkfs_args);
+	t->fake = fake_mkfs(size, args);
+	must(t->fake);
+	testvol_open(t);
+}
+
+void testvol_close(struct testvol *t)
+{
+	x4_iput(t->root);
+	must_eq(fdio_counter_read(CTR_x4_corrupt), 0); /* what we wrote ourselves is never damaged */
+	must_eq(x4_vol_close(t->v), 0);
+	t->v = NULL;
+}
+
+void testvol_check(struct testvol *t)
+{
+	testvol_close(t);
+	must_eq(fake_e2fsck(t->fake), 0);
+}
+
+void testvol_done(struct testvol *t)
+{
+	testvol_check(t);
+	fake_free(t->fake);
 }
 
 static void check_group(struct x4_vol *v, uint32_t g)
@@ -145,7 +220,7 @@ static void check_region(struct x4_vol *v, uint32_t r)
 	ck_assert_uint_eq(sum.used_dirs, v->regions[r].used_dirs);
 }
 
-void env_check_groups(struct x4_vol *v)
+void testvol_check_groups(struct x4_vol *v)
 {
 	uint64_t free_blocks = 0, free_inodes = 0;
 

@@ -1,36 +1,69 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the tests of volumes, allocators and inodes share: file systems of every shape made by mke2fs in
- * the device in memory, opened by the code under test, and checked by e2fsck afterwards. One thread.
+ * The volume layer of the kit: a file system made by mke2fs in a device in memory, opened by the code
+ * under test, and checked by e2fsck afterwards. Every test above the journal opens its volume here, but
+ * for two: kit/one_file_miniature.c replaces all below the extents by arrays, and the tests of opening
+ * itself call x4_vol_open. One thread of the test calls these functions; all fail the test on errors.
  */
-#ifndef FDIO_CHECK_X4_ENV_H
-#define FDIO_CHECK_X4_ENV_H
+#ifndef FDIO_KIT_VOLUME_H
+#define FDIO_KIT_VOLUME_H
 
 #include "ext4/alloc/groups.h"
 #include "ext4/volume/volume.h"
 #include "kit/device.h"
 #include "kit/runner.h"
 
-/* Shapes: block size, checksums, width of descriptors, place of descriptors, size of inodes. */
-extern const char *const env_mkfs[];
-extern const unsigned nr_env_mkfs;
+/* ---- formatting ---- */
 
-/* A device of 32 MiB formatted as env_mkfs[n]. */
-struct fake_dev *env_new(unsigned n);
-/* Opens read-write; fails the test with the message otherwise. */
-struct x4_vol *env_open(struct fake_dev *f);
-struct x4_options env_options(void);
+/* Arguments of mke2fs: block size, checksums, width and place of descriptors, size of inodes. */
+extern const char *const testvol_shapes[];
+extern const unsigned nr_testvol_shapes;
+/* A device of 32 MiB formatted as testvol_shapes[n]. */
+struct fake_dev *testvol_shape(unsigned n);
+
+/*
+ * Formatting is most of the cost of many tests. This does it once for the case, and testvol_copy gives
+ * each test a new device with that content. setup: a shell command that changes $IMG; NULL: none.
+ */
+void testvol_use_template(TCase *t, uint64_t size, const char *mkfs_args, const char *setup);
+struct fake_dev *testvol_copy(void);
+
+/* The superblock on the device; poke writes it, with its checksum. */
+void testvol_super(struct fake_dev *f, struct ext2_super_block *sb);
+void testvol_poke_super(struct fake_dev *f, struct ext2_super_block *sb);
+
+/* ---- opening and closing ---- */
+
+/* ACLs, user attributes, and no commit that the test has not asked for. */
+struct x4_options testvol_options(void);
+/* Opens with testvol_options. testvol_mount wants to write; the other sets *why if that is impossible. */
+struct x4_vol *testvol_mount(struct fake_dev *f);
+struct x4_vol *testvol_mount_any(struct fake_dev *f, const char **why);
 /* Closes, and e2fsck -fn must find nothing. */
-void env_close_check(struct x4_vol *v, struct fake_dev *f);
-void env_super(struct fake_dev *f, struct ext2_super_block *sb);
-void env_poke_super(struct fake_dev *f, struct ext2_super_block *sb); /* with its checksum */
+void testvol_unmount_check(struct x4_vol *v, struct fake_dev *f);
 
+/* The same as one thing, with the root directory, for tests that have one volume. */
+struct testvol {
+	struct fake_dev *fake;
+	struct x4_vol *v;
+	struct x4_inode *root;
+	bool may_be_ro; /* such a volume is not necessarily served for writing */
+};
+
+void testvol_make(struct testvol *t, uint64_t size, const char *mkfs_args);
+void testvol_open(struct testvol *t);       /* of t->fake */
+void testvol_close(struct testvol *t);      /* clean, nothing found damaged; the device stays */
+void testvol_check(struct testvol *t);      /* close and e2fsck -fn, which must find nothing */
+void testvol_done(struct testvol *t);       /* testvol_check and the end of it */
+
+/* ---- inodes and blocks ---- */
+
+struct x4_inode *testvol_root(struct x4_vol *v); /* a reference */
 /* A regular file without a name, on the orphan list, referenced. */
-struct x4_inode *env_tmpfile(struct x4_vol *v, uint32_t mode);
+struct x4_inode *testvol_tmpfile(struct x4_vol *v, uint32_t mode);
 /* Reserves, claims and maps blocks [lblk, lblk+n) of i. 0 or -errno. */
-int env_fill(struct x4_inode *i, uint32_t lblk, uint32_t n);
-struct x4_inode *env_root(struct x4_vol *v);
+int testvol_fill(struct x4_inode *i, uint32_t lblk, uint32_t n);
 /* Fails the test if free counts in memory, in descriptors and in bitmaps differ anywhere. */
-void env_check_groups(struct x4_vol *v);
+void testvol_check_groups(struct x4_vol *v);
 
 #endif

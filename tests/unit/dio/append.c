@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 /* A file of n blocks (at least 2) with a window behind it. */
-static struct env *with_window(const struct env_opt *o, unsigned n)
+static struct engine *with_window(const struct engine_opt *o, unsigned n)
 {
-	struct env *e = env_new(o);
+	struct engine *e = engine_new(o);
 
 	for (unsigned k = 0; k < n; k++)
 		write_ok(e, 0, k * BS, 1, BS);
@@ -21,7 +21,7 @@ static struct env *with_window(const struct env_opt *o, unsigned n)
 	return e;
 }
 
-static uint64_t blocks_512(struct env *e)
+static uint64_t blocks_512(struct engine *e)
 {
 	struct x4_attr a;
 
@@ -31,14 +31,14 @@ static uint64_t blocks_512(struct env *e)
 
 static void *truncate_thread(void *arg)
 {
-	struct env *e = arg;
+	struct engine *e = arg;
 
-	env_truncate(e, e->i, BS);
+	engine_truncate(e, e->i, BS);
 	return NULL;
 }
 
 struct load {
-	struct env *e;
+	struct engine *e;
 	bool stop; /* atomic */
 };
 
@@ -50,7 +50,7 @@ static void *syncing_thread(void *arg)
 	struct x4_attr a;
 
 	while (!stopped(l)) {
-		ck_assert_int_eq(env_fsync(l->e, l->e->i, true), 0);
+		ck_assert_int_eq(engine_fsync(l->e, l->e->i, true), 0);
 		ck_assert_int_eq(x4_windows_settle(l->e->vol), 0);
 		x4_getattr(l->e->i, &a);
 		usleep(500);
@@ -63,7 +63,7 @@ static void *cutting_thread(void *arg)
 	struct load *l = arg;
 
 	while (!stopped(l)) {
-		env_truncate(l->e, l->e->i, x4_inode_size(l->e->i) / 2);
+		engine_truncate(l->e, l->e->i, x4_inode_size(l->e->i) / 2);
 		(void)x4_setattr(l->e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 });
 		usleep(3000);
 	}
@@ -72,7 +72,7 @@ static void *cutting_thread(void *arg)
 
 START_TEST(one_device_request_and_no_handle)
 {
-	struct env *e = with_window(NULL, 2);
+	struct engine *e = with_window(NULL, 2);
 	uint64_t slow = counter(CTR_dio_write_slow), settled = counter(CTR_x4_window_settled);
 	uint64_t writes = fake_stats(e->f).writes;
 
@@ -87,11 +87,11 @@ START_TEST(one_device_request_and_no_handle)
 	/* A lost map is built from the tree and the window. */
 	x4_map_drop(e->i);
 	expect(e, 0, 1, 10 * BS);
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
 	ck_assert_uint_eq(counter(CTR_x4_window_settled), settled + 1);
 	ck_assert_uint_eq(x4_window_unsettled(e->i), 0);
 	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -101,7 +101,7 @@ END_TEST
  */
 START_TEST(closed_by_a_loop_thread)
 {
-	struct env *e = with_window(NULL, 2);
+	struct engine *e = with_window(NULL, 2);
 
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
@@ -112,11 +112,11 @@ START_TEST(closed_by_a_loop_thread)
 	nowait_self.fail_at = 0;
 	ck_assert(!nowait_end());
 	ck_assert_uint_eq(x4_inode_size(e->i), 6 * BS);
-	env_pump(e);
+	engine_pump(e);
 	ck_assert_uint_eq(x4_window_end(e->i), 0);
 	ck_assert_int_eq(dio_file_open(e->d, e->i, &e->file), 0);
 	expect(e, 0, 1, 6 * BS);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -124,9 +124,9 @@ END_TEST
 #ifndef FDIO_DEBUG_LOCKS
 START_TEST(what_is_given_up_is_told)
 {
-	struct env *e = with_window(NULL, 2);
+	struct engine *e = with_window(NULL, 2);
 
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
 	x4_inode_lock_excl(e->i);
@@ -136,10 +136,10 @@ START_TEST(what_is_given_up_is_told)
 	nowait_end();
 	x4_inode_unlock(e->i);
 	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
-	ck_assert_int_eq(env_fsync(e, e->i, true), -EIO);
-	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), -EIO);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
 	expect(e, 0, 1, 2 * BS);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 #endif
@@ -158,7 +158,7 @@ int __wrap_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t bl
 
 static void *reclaim_thread(void *arg)
 {
-	struct env *e = arg;
+	struct engine *e = arg;
 
 	ck_assert(e->vol->reclaim(e->vol->reclaim_arg));
 	return NULL;
@@ -170,7 +170,7 @@ static void *reclaim_thread(void *arg)
  */
 START_TEST(what_is_given_up_is_not_read)
 {
-	struct env *e = with_window(&(struct env_opt){ .threads = 1, .relaxed = true }, 2);
+	struct engine *e = with_window(&(struct engine_opt){ .threads = 1, .relaxed = true }, 2);
 	uint64_t held = e->vol->win_blocks, available = x4_balloc_available(e->vol, true);
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	uint8_t *b = buf_new(BS), *want = buf_new(BS), *w = buf_new(BS);
@@ -206,14 +206,14 @@ START_TEST(what_is_given_up_is_not_read)
 	free(b);
 	free(want);
 	free(w);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* Two halves of one call: the second one's data is there first, but nobody sees it before the first one's. */
 START_TEST(published_in_order)
 {
-	struct env *e = with_window(NULL, 2);
+	struct engine *e = with_window(NULL, 2);
 	uint8_t *b = buf_new(4 * BS), *r = buf_new(BS);
 	struct treq t1, t2;
 
@@ -233,14 +233,14 @@ START_TEST(published_in_order)
 	expect(e, 0, 1, 6 * BS);
 	free(b);
 	free(r);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* The first of three fails: the others are written again where they belong, with a hole in front of them. */
 START_TEST(failure_in_the_middle)
 {
-	struct env *e = with_window(NULL, 2);
+	struct engine *e = with_window(NULL, 2);
 	uint8_t *b = buf_new(3 * BS), *r = buf_new(BS);
 	struct treq t[3];
 
@@ -266,7 +266,7 @@ START_TEST(failure_in_the_middle)
 	expect(e, 0, 1, 2 * BS);
 	free(b);
 	free(r);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -274,21 +274,21 @@ END_TEST
 START_TEST(durable_when_synced)
 {
 	for (unsigned how = 0; how < 4; how++) {
-		struct env *e = with_window(NULL, 2);
+		struct engine *e = with_window(NULL, 2);
 
 		write_ok(e, how == 2 ? DIO_DSYNC : how == 3 ? DIO_SYNC | DIO_DSYNC : 0, 2 * BS, 1, 2 * BS);
 		if (how < 2)
-			ck_assert_int_eq(env_fsync(e, e->i, how == 1), 0);
+			ck_assert_int_eq(engine_fsync(e, e->i, how == 1), 0);
 		/* An overwrite of what may not be in the tree yet. */
 		write_ok(e, 0, 4 * BS, 1, BS);
 		write_ok(e, DIO_DSYNC, 4 * BS, 2, BS);
 		write_ok(e, 0, 5 * BS, 3, BS);
-		struct env *n = env_cut(e, FAKE_CUT_DROP, how);
+		struct engine *n = engine_cut(e, FAKE_CUT_DROP, how);
 		ck_assert_uint_eq(x4_inode_size(n->i), 5 * BS);
 		expect(n, 0, 1, 4 * BS);
 		expect(n, 4 * BS, 2, BS);
-		env_close(n);
-		env_close(e);
+		engine_close(n);
+		engine_close(e);
 	}
 }
 END_TEST
@@ -296,27 +296,27 @@ END_TEST
 /* Not synced: old or new, never what the blocks held before; and the tree never says more than the size. */
 START_TEST(cut_anywhere)
 {
-	struct env *e = with_window(&(struct env_opt){ .stale = true }, 2);
+	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
 
 	fake_rec_start(e->f);
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, 0, k * BS, 1, BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	write_ok(e, 0, 6 * BS, 1, BS);
-	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
 	unsigned events = fake_rec_events(e->f);
 	for (unsigned k = 0; k <= events; k++) {
-		struct env *n = env_on(fake_rec_cut(e->f, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
+		struct engine *n = engine_on(fake_rec_cut(e->f, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
 		uint64_t size = x4_inode_size(n->i);
 		ck_assert(size % BS == 0 && size <= 7 * BS);
 		if (size)
 			expect(n, 0, 1, size);
 		if (k == events)
 			ck_assert_uint_eq(size, 7 * BS);
-		env_close(n);
+		engine_close(n);
 	}
 	fake_rec_stop(e->f);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -324,15 +324,15 @@ END_TEST
 START_TEST(ended_by_other_changes)
 {
 	for (unsigned how = 0; how < 7; how++) {
-		struct env *e = with_window(&(struct env_opt){ .relaxed = true, .stale = true }, 3);
+		struct engine *e = with_window(&(struct engine_opt){ .relaxed = true, .stale = true }, 3);
 		uint8_t *r = buf_new(16 * BS);
 
 		write_ok(e, 0, 3 * BS, 1, BS);
 		switch (how) {
-		case 0: env_truncate(e, e->i, 2 * BS + 100); break;
-		case 1: env_truncate(e, e->i, 8 * BS + 100); break;
-		case 2: env_fallocate(e, 0, 2 * BS, 6 * BS); break;
-		case 3: env_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 3 * BS, BS); break;
+		case 0: engine_truncate(e, e->i, 2 * BS + 100); break;
+		case 1: engine_truncate(e, e->i, 8 * BS + 100); break;
+		case 2: engine_fallocate(e, 0, 2 * BS, 6 * BS); break;
+		case 3: engine_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 3 * BS, BS); break;
 		case 4: write_ok(e, 0, 4 * BS, 1, 100); break;
 		case 5: write_ok(e, 0, 7 * BS + 5, 1, 100); break;
 		case 6: write_ok(e, 0, 7 * BS, 1, BS); break; /* whole blocks, in the window, but not at the end */
@@ -349,11 +349,11 @@ START_TEST(ended_by_other_changes)
 			ck_assert(all_bytes(r + 4 * BS, 0, 3 * BS));
 		else
 			ck_assert(all_bytes(r + same, 0, size - same));
-		env_truncate(e, e->i, 12 * BS);
+		engine_truncate(e, e->i, 12 * BS);
 		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), 12 * BS);
 		ck_assert(all_bytes(r + size, 0, 12 * BS - size));
 		free(r);
-		env_close(e);
+		engine_close(e);
 	}
 }
 END_TEST
@@ -364,7 +364,7 @@ END_TEST
  */
 START_TEST(a_gap_behind_an_append)
 {
-	struct env *e = with_window(&(struct env_opt){ .stale = true }, 2);
+	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
 	uint64_t slow = counter(CTR_dio_write_slow);
 	uint8_t *b = buf_new(2 * BS), *r = buf_new(BS);
 	struct treq t[2];
@@ -388,7 +388,7 @@ START_TEST(a_gap_behind_an_append)
 	expect(e, 5 * BS, 1, BS);
 	free(b);
 	free(r);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -398,39 +398,39 @@ END_TEST
  */
 START_TEST(no_window_over_preallocated_blocks)
 {
-	struct env *old = env_new(&(struct env_opt){ .stale = true }), *e = old;
+	struct engine *old = engine_new(&(struct engine_opt){ .stale = true }), *e = old;
 
 	write_ok(e, 0, 0, 1, BS);
-	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 6 * BS, 4 * BS);
+	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 6 * BS, 4 * BS);
 	if (_i) {
 		ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-		e = env_cut(old, FAKE_CUT_KEEP, 0);
+		e = engine_cut(old, FAKE_CUT_KEEP, 0);
 	}
 	for (unsigned k = 1; k < 12; k++) {
 		write_ok(e, 0, k * BS, 1, BS);
 		if (k < 9)
 			ck_assert_uint_eq(x4_window_end(e->i), 0);
 		if (k == 4)
-			ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+			ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
 	}
 	ck_assert_uint_gt(x4_window_end(e->i), 0); /* behind them there is one again */
 	expect(e, 0, 1, 12 * BS);
 	x4_map_drop(e->i);
 	expect(e, 0, 1, 12 * BS);
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
-	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	expect(n, 0, 1, 12 * BS);
-	env_close(n);
-	env_close(e);
+	engine_close(n);
+	engine_close(e);
 	if (_i)
-		env_close(old);
+		engine_close(old);
 }
 END_TEST
 
 /* A truncate waits for an append in flight, and its blocks are not given away before. */
 START_TEST(truncate_waits)
 {
-	struct env *e = with_window(&(struct env_opt){ .threads = 1 }, 2);
+	struct engine *e = with_window(&(struct engine_opt){ .threads = 1 }, 2);
 	uint8_t *b = buf_new(BS);
 	struct treq t;
 	pthread_t th;
@@ -449,15 +449,15 @@ START_TEST(truncate_waits)
 	ck_assert_uint_eq(x4_inode_size(e->i), BS);
 	expect(e, 0, 1, BS);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* A full volume takes back what was set aside for another file. */
 START_TEST(reclaimed_when_full)
 {
-	struct env *e = with_window(NULL, 2);
-	struct x4_inode *g = env_file(e, "g");
+	struct engine *e = with_window(NULL, 2);
+	struct x4_inode *g = engine_file(e, "g");
 	struct dio_file *gf;
 	uint8_t *b = buf_new(BS);
 	struct treq t;
@@ -480,7 +480,7 @@ START_TEST(reclaimed_when_full)
 	dio_file_close(gf);
 	x4_iput(g);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -488,7 +488,7 @@ END_TEST
 START_TEST(many_windows_hold_little)
 {
 	enum { FILES = 60 };
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	const struct x4_cred cred = { .cap_fsetid = true };
 	struct x4_inode *root, *i[FILES], *dir;
 	struct dio_file *f[FILES];
@@ -534,14 +534,14 @@ START_TEST(many_windows_hold_little)
 	}
 	x4_iput(root);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* Files that grow side by side do not interleave. */
 START_TEST(parallel_files_stay_whole)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	static const char *const names[] = { "f", "g", "h" };
 	struct x4_inode *i[3];
 	struct dio_file *f[3];
@@ -549,7 +549,7 @@ START_TEST(parallel_files_stay_whole)
 	struct treq t;
 
 	for (unsigned k = 0; k < 3; k++) {
-		i[k] = env_file(e, names[k]);
+		i[k] = engine_file(e, names[k]);
 		ck_assert_int_eq(dio_file_open(e->d, i[k], &f[k]), 0);
 	}
 	for (unsigned n = 0; n < 100; n++)
@@ -570,14 +570,14 @@ START_TEST(parallel_files_stay_whole)
 		x4_iput(i[k]);
 	}
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* Appends, syncs, reads and truncates at once, with completions in any order. */
 START_TEST(threads_together)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 2 });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
 	struct load l = { .e = e };
 	pthread_t th[2];
 
@@ -611,7 +611,7 @@ START_TEST(threads_together)
 	free(b);
 	free(r);
 	free(want);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -620,8 +620,8 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("dio: append");
 	TCase *t = unit_case(s, "append", 60), *th = unit_case(s, "threads", 60);
 
-	tcase_add_unchecked_fixture(t, env_template, env_template_free);
-	tcase_add_unchecked_fixture(th, env_template, env_template_free);
+	engine_use_template(t);
+	engine_use_template(th);
 	unit_test(t, one_device_request_and_no_handle);
 	unit_test(t, closed_by_a_loop_thread);
 #ifndef FDIO_DEBUG_LOCKS /* the error is made by the mode of loop threads, in which a window is not closed: asserted there */

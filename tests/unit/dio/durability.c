@@ -6,13 +6,13 @@
 #include "kit/engine.h"
 #include "ext4/ext4_types.h"
 
-static void fail_flush(struct env *e)
+static void fail_flush(struct engine *e)
 {
 	fake_fault_clear(e->f);
 	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 }
 
-static void write_file(struct env *e, struct dio_file *f, uint64_t pos)
+static void write_file(struct engine *e, struct dio_file *f, uint64_t pos)
 {
 	uint8_t *b = buf_new(BS);
 	struct treq t;
@@ -26,7 +26,7 @@ static void write_file(struct env *e, struct dio_file *f, uint64_t pos)
 START_TEST(row19_sync_writes_survive)
 {
 	for (unsigned m = 0; m < 8; m++) {
-		struct env *e = env_new(&(struct env_opt){ .no_fua = m & 1, .stale = true });
+		struct engine *e = engine_new(&(struct engine_opt){ .no_fua = m & 1, .stale = true });
 		unsigned sync = m & 2 ? DIO_SYNC : DIO_DSYNC;
 		if (m & 4) { /* overwrite of extents that are not committed yet */
 			write_ok(e, DIO_DIRECT, 0, 1, 4 * BS);
@@ -36,18 +36,18 @@ START_TEST(row19_sync_writes_survive)
 			write_ok(e, DIO_DIRECT | sync, 2 * BS, 7, 2 * BS);
 			write_ok(e, DIO_DIRECT | sync, BS, 7, BS);        /* overwrites */
 		}
-		struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+		struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 		ck_assert_uint_eq(x4_inode_size(n->i), 4 * BS);
 		expect(n, 0, 7, 4 * BS);
-		env_close(n);
-		env_close(e);
+		engine_close(n);
+		engine_close(e);
 	}
 }
 END_TEST
 
 START_TEST(row19_o_sync_keeps_mtime)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	struct x4_attr a, b;
 
 	make_extents(e, 1);
@@ -55,18 +55,18 @@ START_TEST(row19_o_sync_keeps_mtime)
 	fake_set_now(e->f, &later);
 	write_ok(e, DIO_DIRECT | DIO_SYNC, 0, 7, BS);
 	x4_getattr(e->i, &a);
-	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	x4_getattr(n->i, &b);
 	ck_assert_int_eq(a.mtime.tv_sec, b.mtime.tv_sec);
-	env_close(n);
-	env_close(e);
+	engine_close(n);
+	engine_close(e);
 }
 END_TEST
 
 /* 20: a durable overwrite is FUA and nothing else; without FUA, or with metadata to commit, one flush. */
 START_TEST(row20_fua_or_one_flush)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	struct fake_stats st;
 
 	make_extents(e, 5);
@@ -81,9 +81,9 @@ START_TEST(row20_fua_or_one_flush)
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 8 * BS, 2, BS);
 	ck_assert_uint_eq(counter(CTR_dio_fua), fua);
 	ck_assert_uint_ge(fake_stats(e->f).flushes, 1);
-	env_close(e);
+	engine_close(e);
 
-	e = env_new(&(struct env_opt){ .no_fua = true });
+	e = engine_new(&(struct engine_opt){ .no_fua = true });
 	make_extents(e, 5);
 	fake_stats_reset(e->f);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BS);
@@ -91,14 +91,14 @@ START_TEST(row20_fua_or_one_flush)
 	ck_assert_uint_eq(st.fua, 0);
 	ck_assert_uint_eq(st.writes, 5);
 	ck_assert_uint_eq(st.flushes, 1);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 20: the map goes (a handle on the same inode was cancelled) after the first piece went out with FUA: the rest is durable all the same. */
 static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
-	struct env *e = arg;
+	struct engine *e = arg;
 
 	(void)off;
 	(void)len;
@@ -111,7 +111,7 @@ static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len,
 
 START_TEST(row20_remainder_of_a_fua_write_is_flushed)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	static uint8_t media[BS], want[BS];
 
 	make_extents(e, 3);
@@ -124,31 +124,31 @@ START_TEST(row20_remainder_of_a_fua_write_is_flushed)
 		fake_peek_media(e->f, media, BS, dev_addr(e, k * BS));
 		ck_assert_mem_eq(media, want, BS);
 	}
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* A file of which only times have changed needs no commit for fdatasync or O_DSYNC, wherever these times are; fsync makes one. */
 START_TEST(times_force_no_commit)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 
 	make_extents(e, 2);
 	uint64_t commits = counter(CTR_jnl_commit), flushes = fake_stats(e->f).flushes;
 	write_ok(e, DIO_DIRECT, 0, 2, BS); /* the new mtime is in memory only */
-	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
 	ck_assert_uint_eq(fake_stats(e->f).flushes - flushes, 1); /* fdatasync's; O_DSYNC is FUA */
 	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0); /* and now it is in the running transaction */
 	write_ok(e, DIO_DIRECT, BS, 4, BS);
-	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
 	flushes = fake_stats(e->f).flushes;
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, BS, 5, BS);
 	ck_assert_uint_eq(fake_stats(e->f).flushes, flushes);
 	ck_assert_uint_eq(counter(CTR_jnl_commit), commits);
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
 	ck_assert_uint_eq(counter(CTR_jnl_commit), commits + 1);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -157,20 +157,20 @@ END_TEST
  */
 START_TEST(fsync_of_times_alone)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	struct timespec later = { .tv_sec = 2000000000 };
 	struct x4_attr a;
 
 	make_extents(e, 1);
 	fake_set_now(e->f, &later);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
-	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
-	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	x4_getattr(n->i, &a);
 	ck_assert_int_eq(a.mtime.tv_sec, later.tv_sec);
-	env_close(n);
-	env_close(e);
+	engine_close(n);
+	engine_close(e);
 }
 END_TEST
 
@@ -184,7 +184,7 @@ void __wrap_jnl_commit_turn(struct jnl *j, jnl_tid tid);
 
 static void (*at_turn)(void);
 static struct join {
-	struct env *e;
+	struct engine *e;
 	struct x4_inode *g;
 	struct dio_file *gf;
 	struct tsync sync;
@@ -217,9 +217,9 @@ static void join_batch(void)
 	free(b);
 }
 
-static void expect_g(struct env *e)
+static void expect_g(struct engine *e)
 {
-	struct x4_inode *g = env_file(e, "g");
+	struct x4_inode *g = engine_file(e, "g");
 	uint8_t *b = buf_new(BS), *want = buf_new(BS);
 	struct dio_file *f;
 	struct treq t;
@@ -241,26 +241,26 @@ static void expect_g(struct env *e)
  */
 START_TEST(row22_who_joins_is_served)
 {
-	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 
-	joiner = (struct join){ .e = e, .g = env_file(e, "g") };
+	joiner = (struct join){ .e = e, .g = engine_file(e, "g") };
 	ck_assert_int_eq(dio_file_open(e->d, joiner.g, &joiner.gf), 0);
 	if (_i == 0)
 		write_file(e, joiner.gf, 0);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-	ck_assert_int_eq(env_fsync_file(e, joiner.gf), 0);
+	ck_assert_int_eq(engine_fsync_file(e, joiner.gf), 0);
 	/* The batch itself has nothing to flush. */
 	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MODE, &(struct x4_attr){ .mode = 0600 }), 0);
 	at_turn = join_batch;
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
 	ck_assert(joiner.sync.done);
 	ck_assert_int_eq(joiner.sync.err, 0);
-	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	expect_g(n);
-	env_close(n);
+	engine_close(n);
 	dio_file_close(joiner.gf);
 	x4_iput(joiner.g);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -270,11 +270,11 @@ END_TEST
  */
 START_TEST(row22_flush_beside_a_failed_commit)
 {
-	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	struct join *w = &joiner;
 	struct tsync t;
 
-	*w = (struct join){ .e = e, .g = env_file(e, "g") };
+	*w = (struct join){ .e = e, .g = engine_file(e, "g") };
 	ck_assert_int_eq(dio_file_open(e->d, w->g, &w->gf), 0);
 	write_file(e, w->gf, 0);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
@@ -282,24 +282,24 @@ START_TEST(row22_flush_beside_a_failed_commit)
 	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
 	sync_start(e, &t, e->i, e->file, true);
 	join_batch();
-	env_pump(e);
+	engine_pump(e);
 	ck_assert(t.done && w->sync.done);
 	ck_assert_int_eq(t.err, -EIO);
 	ck_assert_int_eq(w->sync.err, 0);
 	fake_fault_clear(e->f);
-	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	expect_g(n);
-	env_close(n);
+	engine_close(n);
 	dio_file_close(w->gf);
 	x4_iput(w->g);
-	env_close_nocheck(e);
+	engine_close_nocheck(e);
 }
 END_TEST
 
 /* 21: nothing written, or written in vain: nothing flushed. */
 START_TEST(row21_no_flush_without_data)
 {
-	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	void *b = buf_new(BS);
 
 	make_extents(e, 1);
@@ -310,27 +310,27 @@ START_TEST(row21_no_flush_without_data)
 	fake_fault_clear(e->f);
 	ck_assert_uint_eq(fake_stats(e->f).flushes, 0);
 	free(b);
-	env_close(e);
+	engine_close(e);
 
 	/* fsync of a file without unflushed data */
-	e = env_new(NULL);
+	e = engine_new(NULL);
 	make_extents(e, 1);
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
 	fake_stats_reset(e->f);
 	uint64_t clean = counter(CTR_dio_sync_clean);
-	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
 	ck_assert_uint_eq(fake_stats(e->f).flushes, 0);
 	ck_assert_uint_eq(counter(CTR_dio_sync_clean) - clean, 1);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
-	ck_assert_int_eq(env_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
 	ck_assert_uint_eq(fake_stats(e->f).flushes, 1);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 22: a flush covers the writes that completed before it was sent, and many share one. */
 #define MANY 100
-static struct env *many_env;
+static struct engine *many_env;
 static uint64_t many_addr[MANY];
 static unsigned many_done;
 static struct treq many[MANY];
@@ -347,7 +347,7 @@ static void many_finished(struct dio_req *r, ssize_t res)
 
 START_TEST(row22_flushes_are_shared)
 {
-	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	uint8_t *b = buf_new(MANY * BS);
 
 	write_ok(e, DIO_DIRECT, 0, 1, MANY * BS);
@@ -367,22 +367,22 @@ START_TEST(row22_flushes_are_shared)
 	for (unsigned k = 0; k < MANY; k++) {
 		fake_complete(e->f, (k * 37) % fake_held(e->f));
 		if (k % 25 == 20)
-			env_pump(e); /* a batch starts while others are still in flight */
+			engine_pump(e); /* a batch starts while others are still in flight */
 	}
-	env_pump(e);
+	engine_pump(e);
 	ck_assert_uint_eq(many_done, MANY);
 	ck_assert_uint_le(fake_stats(e->f).flushes, 5);
 	fake_set_mode(e->f, FAKE_INLINE, 0);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 23: a failed flush is told to exactly those it covered, and once to a file that had unflushed writes then. */
 START_TEST(row23_flush_failure_reaches_the_covered)
 {
-	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
-	struct x4_inode *i2 = env_file(e, "g"), *i3 = env_file(e, "h");
+	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
+	struct x4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
 	struct treq t[6], o;
 	uint8_t *b = buf_new(8 * BS);
@@ -395,38 +395,38 @@ START_TEST(row23_flush_failure_reaches_the_covered)
 	req_submit(e, f3, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	ck_assert_int_eq(req_wait(e, &o), BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-	ck_assert_int_eq(env_fsync(e, i2, false), 0);
-	ck_assert_int_eq(env_fsync(e, i3, false), 0);
+	ck_assert_int_eq(engine_fsync(e, i2, false), 0);
+	ck_assert_int_eq(engine_fsync(e, i3, false), 0);
 	/* i2 has an unflushed overwrite nobody waits for. */
 	req_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	ck_assert_int_eq(req_wait(e, &o), BS);
 	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	for (unsigned k = 0; k < 3; k++)
 		req_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BS, b, BS);
-	env_pump(e);
+	engine_pump(e);
 	for (unsigned k = 3; k < 6; k++)
 		req_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BS, b, BS);
-	env_pump(e);
+	engine_pump(e);
 	for (unsigned k = 0; k < 6; k++)
 		ck_assert_int_eq(req_wait(e, &t[k]), k < 3 ? -EIO : (ssize_t)BS);
-	ck_assert_int_eq(env_fsync(e, i2, true), -EIO);
-	ck_assert_int_eq(env_fsync(e, i2, true), 0);
-	ck_assert_int_eq(env_fsync(e, i3, true), 0);
+	ck_assert_int_eq(engine_fsync(e, i2, true), -EIO);
+	ck_assert_int_eq(engine_fsync(e, i2, true), 0);
+	ck_assert_int_eq(engine_fsync(e, i3, true), 0);
 	fake_fault_clear(e->f);
 	dio_file_close(f2);
 	dio_file_close(f3);
 	x4_iput(i2);
 	x4_iput(i3);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 23: each failure is told to those who had unflushed writes at it, not at an earlier one. */
 START_TEST(row23_each_failure_has_its_own_victims)
 {
-	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
-	struct x4_inode *i2 = env_file(e, "g"), *i3 = env_file(e, "h");
+	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
+	struct x4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
 
 	ck_assert_int_eq(dio_file_open(e->d, i2, &f2), 0);
@@ -434,42 +434,42 @@ START_TEST(row23_each_failure_has_its_own_victims)
 	write_file(e, e->file, 0);
 	write_file(e, f2, 0);
 	write_file(e, f3, 0);
-	ck_assert_int_eq(env_fsync(e, NULL, false), 0);
+	ck_assert_int_eq(engine_fsync(e, NULL, false), 0);
 	for (unsigned k = 0; k < 3; k++)
-		ck_assert_int_eq(env_fsync_file(e, k == 0 ? e->file : k == 1 ? f2 : f3), 0);
+		ck_assert_int_eq(engine_fsync_file(e, k == 0 ? e->file : k == 1 ? f2 : f3), 0);
 	write_file(e, e->file, 0);
 	fail_flush(e);
-	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
+	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
 	/*
 	 * What f2 writes comes after the failure, and is flushed before the next one; f3 has writes
 	 * that it never flushes.
 	 */
 	write_file(e, f2, 0);
-	ck_assert_int_eq(env_fsync_file(e, f2), 0);
+	ck_assert_int_eq(engine_fsync_file(e, f2), 0);
 	write_file(e, f3, 0);
 	write_file(e, e->file, 0);
 	fail_flush(e);
-	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
+	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
 	write_file(e, f2, 0);
-	ck_assert_int_eq(env_fsync_file(e, f2), 0);
-	ck_assert_int_eq(env_fsync_file(e, e->file), 0);
-	ck_assert_int_eq(env_fsync_file(e, f3), -EIO);
-	ck_assert_int_eq(env_fsync_file(e, f3), 0);
+	ck_assert_int_eq(engine_fsync_file(e, f2), 0);
+	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
+	ck_assert_int_eq(engine_fsync_file(e, f3), -EIO);
+	ck_assert_int_eq(engine_fsync_file(e, f3), 0);
 	/* syncfs: once, whoever lost by it. */
-	ck_assert_int_eq(env_fsync(e, NULL, false), -EIO);
-	ck_assert_int_eq(env_fsync(e, NULL, false), 0);
+	ck_assert_int_eq(engine_fsync(e, NULL, false), -EIO);
+	ck_assert_int_eq(engine_fsync(e, NULL, false), 0);
 	dio_file_close(f2);
 	dio_file_close(f3);
 	x4_iput(i2);
 	x4_iput(i3);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 23: everybody who has the file open is told, once; who opens it later is if nobody was. */
 START_TEST(row23_each_opener_is_told_once)
 {
-	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	struct dio_file *f[3];
 
 	make_extents(e, 1);
@@ -479,28 +479,28 @@ START_TEST(row23_each_opener_is_told_once)
 	ck_assert_int_eq(dev_flush(fake_dev(e->f)), -EIO); /* somebody else's */
 	ck_assert_int_eq(dio_file_open(e->d, e->i, &f[1]), 0);
 	for (unsigned k = 0; k < 2; k++) {
-		ck_assert_int_eq(env_fsync_file(e, f[k]), -EIO);
-		ck_assert_int_eq(env_fsync_file(e, f[k]), 0);
+		ck_assert_int_eq(engine_fsync_file(e, f[k]), -EIO);
+		ck_assert_int_eq(engine_fsync_file(e, f[k]), 0);
 	}
 	ck_assert_int_eq(dio_file_open(e->d, e->i, &f[2]), 0);
-	ck_assert_int_eq(env_fsync_file(e, f[2]), 0);
-	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
-	ck_assert_int_eq(env_fsync_file(e, e->file), 0);
+	ck_assert_int_eq(engine_fsync_file(e, f[2]), 0);
+	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
+	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	for (unsigned k = 0; k < 3; k++)
 		dio_file_close(f[k]);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 23: a write that the device has completed and we have not noticed yet is lost as well. */
 START_TEST(row23_a_write_in_flight_may_be_lost)
 {
-	struct env *e = env_new(&(struct env_opt){ .no_fua = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	uint8_t *b = buf_new(BS);
 	struct treq t;
 
 	make_extents(e, 1);
-	ck_assert_int_eq(env_fsync_file(e, e->file), 0);
+	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	fake_set_mode(e->f, FAKE_HELD, 0);
 	req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	fail_flush(e);
@@ -508,52 +508,52 @@ START_TEST(row23_a_write_in_flight_may_be_lost)
 	fake_complete_all(e->f);
 	ck_assert_int_eq(req_wait(e, &t), BS);
 	fake_set_mode(e->f, FAKE_INLINE, 0);
-	ck_assert_int_eq(env_fsync_file(e, e->file), -EIO);
-	ck_assert_int_eq(env_fsync_file(e, e->file), 0);
+	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
+	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 23: the flush that failed was not the queue's but the journal's: who had unflushed writes hears of it all the same. */
 START_TEST(row23_flush_failure_of_the_journal)
 {
-	struct env *e = env_new(NULL);
-	struct x4_inode *g = env_file(e, "g");
+	struct engine *e = engine_new(NULL);
+	struct x4_inode *g = engine_file(e, "g");
 
 	make_extents(e, 2);
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
-	ck_assert_int_eq(env_fsync(e, g, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, g, false), 0);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
 	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(x4_vol_sync(e->vol), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(e->f), 1);
-	ck_assert_int_eq(env_fsync(e, e->i, true), -EIO);
-	ck_assert_int_eq(env_fsync(e, e->i, true), -EROFS); /* once; the journal has aborted */
-	ck_assert_int_eq(env_fsync(e, g, true), -EROFS);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), -EIO);
+	ck_assert_int_eq(engine_fsync(e, e->i, true), -EROFS); /* once; the journal has aborted */
+	ck_assert_int_eq(engine_fsync(e, g, true), -EROFS);
 	x4_iput(g);
-	env_close_nocheck(e);
+	engine_close_nocheck(e);
 }
 END_TEST
 
 /* After the journal has aborted nothing becomes durable: who has unwritten changes hears EIO, who has none EROFS, as on ext4. */
 START_TEST(fsync_after_the_abort)
 {
-	struct env *e = env_new(NULL);
-	struct x4_inode *g = env_file(e, "g"), *h = env_file(e, "h");
+	struct engine *e = engine_new(NULL);
+	struct x4_inode *g = engine_file(e, "g"), *h = engine_file(e, "h");
 
-	ck_assert_int_eq(env_fsync(e, g, false), 0);
+	ck_assert_int_eq(engine_fsync(e, g, false), 0);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-	ck_assert_int_eq(env_fsync(e, h, false), 0);
+	ck_assert_int_eq(engine_fsync(e, h, false), 0);
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
 	jnl_abort(x4_vol_jnl(e->vol), -EIO);
-	ck_assert_int_eq(env_fsync(e, e->i, false), -EIO);
-	ck_assert_int_eq(env_fsync(e, h, false), -EROFS);
-	ck_assert_int_eq(env_fsync(e, g, true), -EROFS);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), -EIO);
+	ck_assert_int_eq(engine_fsync(e, h, false), -EROFS);
+	ck_assert_int_eq(engine_fsync(e, g, true), -EROFS);
 	expect(e, 0, 1, BS); /* reads go on */
 	x4_iput(g);
 	x4_iput(h);
-	env_close_nocheck(e);
+	engine_close_nocheck(e);
 }
 END_TEST
 
@@ -562,7 +562,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("dio: durability");
 	TCase *t = unit_case(s, "rows", 60);
 
-	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	engine_use_template(t);
 	unit_test(t, row19_sync_writes_survive);
 	unit_test(t, row19_o_sync_keeps_mtime);
 	unit_test(t, row20_fua_or_one_flush);

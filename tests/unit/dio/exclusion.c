@@ -14,7 +14,7 @@
 /* 14: two writers inside one sector follow each other, both survive; writers of different blocks run side by side. */
 START_TEST(row14_writers_of_one_block_serialise)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 2, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .relaxed = true });
 	uint8_t *a = buf_new(256), *b = buf_new(256), *r = buf_new(BS);
 	struct treq ta, tb;
 
@@ -43,14 +43,14 @@ START_TEST(row14_writers_of_one_block_serialise)
 	free(a);
 	free(b);
 	free(r);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* A fast overwrite in flight and a write of a part of the same sector: neither is lost. */
 START_TEST(row14_sub_sector_write_drains_fast_writes)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 1, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .relaxed = true });
 	uint8_t *a = buf_new(512), *b = buf_new(100), *r = buf_new(BS);
 	struct treq ta, tb;
 
@@ -72,12 +72,12 @@ START_TEST(row14_sub_sector_write_drains_fast_writes)
 	free(a);
 	free(b);
 	free(r);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* After a cut at any recorded event: only what check allows is visible, and the volume is clean. */
-static void cut_everywhere(struct env *e, unsigned step, void (*check)(struct env *n))
+static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct engine *n))
 {
 	unsigned events = fake_rec_events(e->f);
 	static const enum fake_cut modes[] = { FAKE_CUT_DROP, FAKE_CUT_KEEP, FAKE_CUT_RANDOM };
@@ -85,18 +85,18 @@ static void cut_everywhere(struct env *e, unsigned step, void (*check)(struct en
 	ck_assert_uint_gt(events, 2);
 	for (unsigned k = 0; k <= events; k++)
 		for (unsigned m = 0; m < 3; m++) {
-			struct env_opt o = e->opt;
+			struct engine_opt o = e->opt;
 			o.stale = false;
-			struct env *n = env_on(fake_rec_cut(e->f, k, modes[m], k * 7 + 1), &o);
+			struct engine *n = engine_on(fake_rec_cut(e->f, k, modes[m], k * 7 + 1), &o);
 			check(n);
 			if ((k * 3 + m) % step == 0)
-				env_close(n);
+				engine_close(n);
 			else
-				env_close_nocheck(n);
+				engine_close_nocheck(n);
 		}
 }
 
-static void check_not_stale(struct env *n)
+static void check_not_stale(struct engine *n)
 {
 	uint64_t size = x4_inode_size(n->i);
 	uint8_t *b = buf_new(16 * BS), *want = buf_new(16 * BS);
@@ -116,7 +116,7 @@ static void check_not_stale(struct env *n)
 /* 15: the edges of a new block are zero, also behind the end of the file, and no cut shows what was there before. */
 START_TEST(row15_edges_of_new_blocks_are_zero)
 {
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(16 * BS);
 
 	fake_rec_start(e->f);
@@ -138,14 +138,14 @@ START_TEST(row15_edges_of_new_blocks_are_zero)
 	ck_assert_int_eq(io(e, 0, 3 * BS, b, 9 * BS), 9 * BS);
 	ck_assert(no_byte(b, 0xa5, 9 * BS));
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* Buffered writes of any length: what lies between the old end and the new data reads as zeroes. */
 START_TEST(row15_gap_after_a_short_block)
 {
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(8 * BS);
 
 	/* Behind the end the block holds what others left there. */
@@ -162,17 +162,17 @@ START_TEST(row15_gap_after_a_short_block)
 	expect(e, 1500, 7, 10);
 	expect(e, 3 * BS + 5, 7, 20);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 16: an unwritten extent becomes readable only after its data is on the device: any cut shows zeroes or the new data. */
 START_TEST(row16_conversion_follows_the_data)
 {
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	struct x4_ext x;
 
-	env_fallocate(e, 0, 0, 8 * BS);
+	engine_fallocate(e, 0, 0, 8 * BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(x4_map_lookup(e->i, 2, &x), 0);
 	ck_assert_int_eq(x.state, X4_EXT_UNWRITTEN);
@@ -187,11 +187,11 @@ START_TEST(row16_conversion_follows_the_data)
 	ck_assert_int_eq(x.state, X4_EXT_WRITTEN);
 	ck_assert_int_eq(x4_map_lookup(e->i, 6, &x), 0);
 	ck_assert_int_eq(x.state, X4_EXT_UNWRITTEN);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
-static struct env *watch_env;
+static struct engine *watch_env;
 static uint64_t watch_size_max;
 static unsigned watch_calls;
 static void watch_size(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
@@ -203,7 +203,7 @@ static void watch_size(void *arg, enum fake_kind kind, uint64_t off, uint64_t le
 }
 
 static pthread_barrier_t extend_barrier;
-struct extender { struct env *e; uint64_t pos; uint32_t len; };
+struct extender { struct engine *e; uint64_t pos; uint32_t len; };
 static void *extend(void *arg)
 {
 	struct extender *x = arg;
@@ -221,7 +221,7 @@ static void *extend(void *arg)
 /* 17: the size grows after the data is there; of two extenders the larger wins. */
 START_TEST(row17_size_follows_the_data)
 {
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
 	watch_env = e;
@@ -232,9 +232,9 @@ START_TEST(row17_size_follows_the_data)
 	ck_assert_uint_gt(watch_calls, 1);
 	ck_assert_uint_eq(watch_size_max, BS);
 	ck_assert_uint_eq(x4_inode_size(e->i), 9 * BS);
-	env_close(e);
+	engine_close(e);
 
-	e = env_new(&(struct env_opt){ .threads = 2 });
+	e = engine_new(&(struct engine_opt){ .threads = 2 });
 	for (unsigned k = 0; k < 20; k++) {
 		uint64_t base = x4_inode_size(e->i);
 		struct extender a = { e, base, 2 * BS }, b = { e, base + 2 * BS, 6 * BS };
@@ -247,16 +247,16 @@ START_TEST(row17_size_follows_the_data)
 		ck_assert_uint_eq(x4_inode_size(e->i), base + 8 * BS);
 		expect(e, base, 1, 8 * BS);
 	}
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
-struct truncer { struct env *e; uint64_t size; unsigned done; };
+struct truncer { struct engine *e; uint64_t size; unsigned done; };
 static void *truncate_thread(void *arg)
 {
 	struct truncer *t = arg;
 
-	env_truncate(t->e, t->e->i, t->size);
+	engine_truncate(t->e, t->e->i, t->size);
 	__atomic_store_n(&t->done, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
@@ -264,7 +264,7 @@ static void *truncate_thread(void *arg)
 /* 18: truncate waits for I/O in flight, and what comes meanwhile does not slip in. */
 START_TEST(row18_truncate_drains)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 2 });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
 	void *b = buf_new(4 * BS), *c = buf_new(BS);
 	struct truncer tr = { .e = e };
 	struct treq w, r, late;
@@ -299,14 +299,14 @@ START_TEST(row18_truncate_drains)
 	free(b);
 	free(c);
 	free(lb);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 18: a read alone is waited for as well: its blocks are not given away under it. */
 START_TEST(row18_truncate_waits_for_a_read)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 1 });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
 	struct truncer tr = { .e = e };
 	uint8_t *b = buf_new(BS), *want = buf_new(BS);
 	struct treq r;
@@ -329,14 +329,14 @@ START_TEST(row18_truncate_waits_for_a_read)
 	fake_set_mode(e->f, FAKE_INLINE, 0);
 	free(b);
 	free(want);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 18: a gate that is closed for writes sends them to workers, and lets reads pass. */
 START_TEST(row18_closed_for_writes)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	uint8_t *b = buf_new(BS), *c = buf_new(BS);
 	struct treq w, r;
 
@@ -356,14 +356,14 @@ START_TEST(row18_closed_for_writes)
 	fake_set_mode(e->f, FAKE_INLINE, 0);
 	free(b);
 	free(c);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 18b: many rounds of closing against a stream of fast requests that complete elsewhere: no wake-up is lost. */
 START_TEST(row18_gate_storm)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 2 });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
 	struct treq t[8];
 	void *b = buf_new(BS);
 	struct truncer tr;
@@ -382,7 +382,7 @@ START_TEST(row18_gate_storm)
 	}
 	fake_set_mode(e->f, FAKE_INLINE, 0);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -396,7 +396,7 @@ static void hold_worker(struct work *w)
 /* 24: slow things run on workers; with all of them stuck, the fast path goes on. */
 START_TEST(row24_the_loop_never_waits)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 1 });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
 	struct work hold;
 	struct treq slow;
 	void *b = buf_new(BS);
@@ -421,12 +421,12 @@ START_TEST(row24_the_loop_never_waits)
 	sem_post(&hold_out);
 	ck_assert_int_eq(req_wait(e, &slow), BS);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 static struct {
-	struct env *e;
+	struct engine *e;
 	struct treq *t;
 	unsigned calls;
 	uint64_t size, off, len;
@@ -453,7 +453,7 @@ static void inval_check(void *arg, struct x4_inode *i, uint64_t off, uint64_t le
 	done(w);
 }
 
-static void inval_write(struct env *e, uint64_t pos, uint8_t byte, uint64_t size_after, unsigned calls)
+static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t size_after, unsigned calls)
 {
 	struct treq t;
 	void *b = buf_new(2 * BS);
@@ -477,7 +477,7 @@ static void inval_write(struct env *e, uint64_t pos, uint8_t byte, uint64_t size
 /* 25: device, extents and size, unlock, invalidate, answer: in this order; and only where pages may be cached. */
 START_TEST(row25_order_of_invalidation)
 {
-	struct env *e = env_new(&(struct env_opt){ .inval = inval_check });
+	struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_check });
 	void *b = buf_new(BS);
 
 	inval_write(e, 0, 1, 2 * BS, 0);         /* nothing was ever cached */
@@ -489,12 +489,12 @@ START_TEST(row25_order_of_invalidation)
 	inval_write(e, 8 * BS, 5, 10 * BS, 1);
 	inval_write(e, 6 * BS, 6, 10 * BS, 1);   /* hole inside */
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 struct forget {
-	struct env *e;
+	struct engine *e;
 	unsigned calls, all;
 	bool late, read_between;
 };
@@ -523,7 +523,7 @@ START_TEST(row25_files_that_left_the_page_cache)
 {
 	for (unsigned how = 0; how < 3; how++) {
 		struct forget g = { .late = how == 1, .read_between = how == 2 };
-		struct env *e = env_new(&(struct env_opt){ .inval = inval_forget, .inval_arg = &g });
+		struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_forget, .inval_arg = &g });
 
 		g.e = e;
 		write_ok(e, 0, 0, 1, BS);
@@ -534,7 +534,7 @@ START_TEST(row25_files_that_left_the_page_cache)
 		write_ok(e, 0, 0, 1, BS); /* back in the page cache */
 		write_ok(e, DIO_DIRECT, 0, 2, BS);
 		ck_assert_uint_eq(g.calls, how ? 41 : 34);
-		env_close(e);
+		engine_close(e);
 	}
 }
 END_TEST
@@ -565,7 +565,7 @@ static void inval_reads(void *arg, struct x4_inode *i, uint64_t off, uint64_t le
 START_TEST(row26_notify_waits_for_a_read)
 {
 	uint8_t page[128];
-	struct env *e = env_new(&(struct env_opt){ .threads = 1, .inval = inval_reads, .inval_arg = page });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .inval = inval_reads, .inval_arg = page });
 	struct treq t;
 	void *b = buf_new(2 * BS);
 
@@ -581,14 +581,14 @@ START_TEST(row26_notify_waits_for_a_read)
 		ck_assert(all_bytes(page, 'n' + k, 100)); /* the newest data */
 	}
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 27: with the pool empty a request takes the reserve of its file, else it waits; it never fails. */
 START_TEST(row27_progress_without_segments)
 {
-	struct env *e = env_new(&(struct env_opt){ .segs = 1 });
+	struct engine *e = engine_new(&(struct engine_opt){ .segs = 1 });
 	struct treq t[6];
 	uint8_t *b = buf_new(6 * 8 * BS);
 
@@ -621,14 +621,14 @@ START_TEST(row27_progress_without_segments)
 	fake_set_mode(e->f, FAKE_INLINE, 0);
 	expect(e, 0, 1, 8 * BS);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 31: a write that must kill privileges does, also where the data could have gone out directly. */
 START_TEST(row31_killpriv)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	struct x4_attr a = { .mode = S_IFREG | 04755 };
 
 	make_extents(e, 1);
@@ -637,7 +637,7 @@ START_TEST(row31_killpriv)
 	ck_assert_uint_eq(x4_inode_mode(e->i) & 07777, 04755);
 	write_ok(e, DIO_DIRECT | DIO_KILLPRIV, 0, 3, BS);
 	ck_assert_uint_eq(x4_inode_mode(e->i) & 07777, 0755);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -647,7 +647,7 @@ static uint64_t rnd(uint64_t *s)
 	return *s >> 33;
 }
 
-static void model_step(struct env *e, uint8_t *model, uint64_t *size, uint8_t *b, uint64_t *s)
+static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t *b, uint64_t *s)
 {
 	unsigned kind = rnd(s) % 10, cap = 64 * BS;
 	uint32_t unit = rnd(s) % 3 ? 512 : 1;
@@ -675,7 +675,7 @@ static void model_step(struct env *e, uint8_t *model, uint64_t *size, uint8_t *b
 			return;
 		}
 		int mode = rnd(s) % 3 ? 0 : X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE;
-		env_fallocate(e, mode, pos, len);
+		engine_fallocate(e, mode, pos, len);
 		if (mode)
 			memset(model + pos, 0, pos + len <= *size ? len : pos < *size ? *size - pos : 0);
 		else
@@ -686,7 +686,7 @@ static void model_step(struct env *e, uint8_t *model, uint64_t *size, uint8_t *b
 /* Everything at random against a model; loop test: one seed each. */
 START_TEST(model_random)
 {
-	struct env *e = env_new(&(struct env_opt){ .relaxed = true, .stale = true, .lbs = _i % 3 == 2 ? 4096 : 512, .segs = 2 });
+	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true, .stale = true, .lbs = _i % 3 == 2 ? 4096 : 512, .segs = 2 });
 	uint8_t *model = calloc(1, 64 * BS), *b = buf_new(64 * BS);
 	uint64_t size = 0, seed = _i + 1;
 
@@ -694,17 +694,17 @@ START_TEST(model_random)
 		model_step(e, model, &size, b, &seed);
 		ck_assert_uint_eq(x4_inode_size(e->i), size);
 	}
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
-	struct env *n = env_cut(e, FAKE_CUT_DROP, 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	ck_assert_uint_eq(x4_inode_size(n->i), size);
 	if (size) {
 		ck_assert_int_eq(io(n, 0, 0, b, size), size);
 		ck_assert_mem_eq(b, model, size);
 	}
-	env_close(n);
+	engine_close(n);
 	free(model);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -714,8 +714,8 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "rows", 60);
 	TCase *th = unit_case(s, "threads", 60); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
 
-	tcase_add_unchecked_fixture(t, env_template, env_template_free);
-	tcase_add_unchecked_fixture(th, env_template, env_template_free);
+	engine_use_template(t);
+	engine_use_template(th);
 	unit_test(th, row14_writers_of_one_block_serialise);
 	unit_test(th, row14_sub_sector_write_drains_fast_writes);
 	unit_test(t, row15_edges_of_new_blocks_are_zero);

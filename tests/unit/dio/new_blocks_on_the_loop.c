@@ -9,7 +9,7 @@
 
 #include <pthread.h>
 
-static void submit(struct env *e, struct treq *t, unsigned flags, uint64_t pos, uint8_t *b, uint32_t len)
+static void submit(struct engine *e, struct treq *t, unsigned flags, uint64_t pos, uint8_t *b, uint32_t len)
 {
 	memset(t, 0, sizeof(*t));
 	req_submit(e, e->file, t, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
@@ -28,7 +28,7 @@ static uint8_t *data(uint64_t pos, uint32_t len)
 	return b;
 }
 
-static void grow(struct env *e, unsigned flags, uint64_t pos, uint32_t len)
+static void grow(struct engine *e, unsigned flags, uint64_t pos, uint32_t len)
 {
 	uint8_t *b = data(pos, len);
 	struct treq t;
@@ -38,7 +38,7 @@ static void grow(struct env *e, unsigned flags, uint64_t pos, uint32_t len)
 	free(b);
 }
 
-static uint64_t free_blocks(struct env *e)
+static uint64_t free_blocks(struct engine *e)
 {
 	struct x4_statfs st;
 
@@ -51,7 +51,7 @@ static uint64_t free_blocks(struct env *e)
 START_TEST(no_worker)
 {
 	static const uint32_t len[] = { 3584, 512, 8704, 10240, 700 };
-	struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow), pos = 0, writes = fake_stats(e->f).writes;
 	uint8_t *r = buf_new(16 * BS);
 
@@ -68,49 +68,49 @@ START_TEST(no_worker)
 	grow(e, 0, pos, 100);
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow + 1);
 	expect(e, 0, 1, pos + 100);
-	env_truncate(e, e->i, 10 * BS);
+	engine_truncate(e, e->i, 10 * BS);
 	ck_assert_int_eq(io(e, 0, pos + 100, r, 16 * BS), 10 * BS - pos - 100);
 	ck_assert(all_bytes(r, 0, 10 * BS - pos - 100));
 	free(r);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* The buffer may not be changed behind the data, the write does not begin at the end, something is mapped there: all is left to the slow path. */
 START_TEST(not_this_way)
 {
-	struct env *e = env_new(&(struct env_opt){ .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true });
 	uint64_t grown = counter(CTR_dio_grow);
 
 	write_ok(e, 0, 0, 1, 1000);
 	grow(e, 0, BS, 1000);
-	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
-	env_truncate(e, e->i, 2 * BS);
-	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
+	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
+	engine_truncate(e, e->i, 2 * BS);
+	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
 	grow(e, 0, 2 * BS, 1000);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
 	expect(e, 2 * BS, 1, 1000);
 	/* A hole, but with blocks set aside behind it. */
-	env_truncate(e, e->i, 2 * BS);
-	env_fallocate(e, X4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
+	engine_truncate(e, e->i, 2 * BS);
+	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
 	grow(e, 0, 2 * BS, 1000);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
 	expect(e, 2 * BS, 1, 1000);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* Streams of whole blocks get their window as before. */
 START_TEST(a_stream_gets_a_window)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 
 	grow(e, 0, 0, BS);
 	grow(e, 0, BS, BS);
 	grow(e, 0, 2 * BS, BS);
 	ck_assert_uint_gt(x4_window_end(e->i), x4_inode_size(e->i));
 	expect(e, 0, 1, 3 * BS);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -120,7 +120,7 @@ START_TEST(miss_at_each_place)
 	unsigned early = 0, late = 0;
 
 	for (unsigned n = 1;; n++) {
-		struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+		struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 		uint64_t before = counter(CTR_dio_grow_again), slow = counter(CTR_dio_write_slow), was = free_blocks(e);
 
 		grow(e, 0, 0, 3584);
@@ -136,7 +136,7 @@ START_TEST(miss_at_each_place)
 		ck_assert_uint_eq(counter(CTR_dio_write_slow) > slow, reached);
 		expect(e, 0, 1, 3584 + 8704);
 		ck_assert_uint_eq(was - free_blocks(e), 3);
-		env_close(e);
+		engine_close(e);
 		if (!reached)
 			break;
 		ck_assert_uint_lt(n, 100);
@@ -148,7 +148,7 @@ END_TEST
 
 START_TEST(error_of_the_device)
 {
-	struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t was;
 	uint8_t *b = data(BS, 2 * BS);
 	struct treq t;
@@ -166,36 +166,36 @@ START_TEST(error_of_the_device)
 	ck_assert_int_eq(req_wait(e, &t), 2 * BS);
 	expect(e, 0, 1, 3 * BS - 512);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* A short write is continued. */
 START_TEST(short_write)
 {
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint64_t grown = counter(CTR_dio_grow);
 
 	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_SHORT, .n = 1024, .repeat = 1 });
 	grow(e, 0, 0, 2 * BS);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown + 1);
 	expect(e, 0, 1, 2 * BS);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 static void *truncate_thread(void *arg)
 {
-	struct env *e = arg;
+	struct engine *e = arg;
 
-	env_truncate(e, e->i, BS);
+	engine_truncate(e, e->i, BS);
 	return NULL;
 }
 
 /* Whoever changes the size waits; so does a second write, on its worker; nobody sees the data before it is all there. */
 START_TEST(others_wait)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 2, .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .stale = true });
 	uint8_t *b = data(0, 3 * BS), *r = buf_new(BS);
 	struct treq t, t2;
 	pthread_t th;
@@ -217,14 +217,14 @@ START_TEST(others_wait)
 	expect(e, 0, 1, BS);
 	free(b);
 	free(r);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 START_TEST(no_space)
 {
-	struct env *e = env_new(NULL);
-	struct x4_inode *g = env_file(e, "g");
+	struct engine *e = engine_new(NULL);
+	struct x4_inode *g = engine_file(e, "g");
 	struct dio_file *gf;
 	uint8_t *b = data(0, 2 * BS);
 	struct treq t;
@@ -242,7 +242,7 @@ START_TEST(no_space)
 	dio_file_close(gf);
 	x4_iput(g);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -251,7 +251,7 @@ START_TEST(cut_anywhere)
 {
 	static const uint32_t len[] = { 3584, 8704, 10240, 700 };
 	unsigned flags = _i ? DIO_DSYNC : 0, done_at[ARRAY_SIZE(len)];
-	struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t pos = 0, grown = counter(CTR_dio_grow);
 
 	fake_rec_start(e->f);
@@ -263,7 +263,7 @@ START_TEST(cut_anywhere)
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	unsigned events = fake_rec_events(e->f);
 	for (unsigned k = 0; k <= events; k++) {
-		struct env *n = env_on(fake_rec_cut(e->f, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
+		struct engine *n = engine_on(fake_rec_cut(e->f, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
 		uint64_t size = x4_inode_size(n->i), sum = 0, least = 0;
 		bool found = size == 0;
 
@@ -277,10 +277,10 @@ START_TEST(cut_anywhere)
 		ck_assert_uint_ge(size, k == events ? pos : least);
 		if (size)
 			expect(n, 0, 1, size);
-		env_close(n);
+		engine_close(n);
 	}
 	fake_rec_stop(e->f);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -289,7 +289,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("dio: new blocks on the loop");
 	TCase *t = unit_case(s, "grow", 60);
 
-	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	engine_use_template(t);
 	unit_test(t, no_worker);
 	unit_test(t, not_this_way);
 	unit_test(t, a_stream_gets_a_window);

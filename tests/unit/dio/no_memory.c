@@ -43,24 +43,24 @@ void *__wrap_erealloc(void *p, size_t len) { return realloc(p, len); }
 static void memory(bool on) { __atomic_store_n(&no_memory, !on, __ATOMIC_SEQ_CST); }
 
 /* What was written is there, also after a power cut. */
-static void finish(struct env *e, const struct write *w, unsigned n)
+static void finish(struct engine *e, const struct write *w, unsigned n)
 {
-	struct env *after;
+	struct engine *after;
 
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	memory(true);
-	after = env_cut(e, FAKE_CUT_DROP, 1);
+	after = engine_cut(e, FAKE_CUT_DROP, 1);
 	for (unsigned k = 0; k < n; k++) {
 		expect(e, w[k].pos, 1, w[k].len);
 		expect(after, w[k].pos, 1, w[k].len);
 	}
-	env_close(after);
-	env_close(e);
+	engine_close(after);
+	engine_close(e);
 }
 
 /* ------------------------------------------------------------------ writes */
 
-static void grow(struct env *e, uint64_t pos, uint32_t len)
+static void grow(struct engine *e, uint64_t pos, uint32_t len)
 {
 	uint8_t *b = buf_new(fdio_round_up(len, BS) + BS);
 	struct treq t;
@@ -80,7 +80,7 @@ static void grow(struct env *e, uint64_t pos, uint32_t len)
 START_TEST(at_the_end_on_the_loop)
 {
 	static const struct write w[] = { { 0, 3584 }, { 3584, 512 }, { 4096, 8704 }, { 12800, 10240 }, { 23040, 700 } };
-	struct env *e = env_new(&(struct env_opt){ .stale = true, .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow);
 
 	memory(false);
@@ -98,12 +98,12 @@ END_TEST
 START_TEST(at_the_end_in_a_stream)
 {
 	static const struct write w[] = { { 0, 200 * BS } };
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	memory(false);
 	for (unsigned k = 0; k < 200; k++)
 		write_ok(e, 0, (uint64_t)k * BS, 1, BS);
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
 	finish(e, w, 1);
 }
 END_TEST
@@ -114,9 +114,9 @@ enum { SPOTS = 500 };
 START_TEST(into_holes)
 {
 	static const struct write w[] = { { 0, 2 * SPOTS * BS } };
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
-	env_truncate(e, e->i, 2 * SPOTS * BS);
+	engine_truncate(e, e->i, 2 * SPOTS * BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	memory(false);
 	for (unsigned k = 0; k < SPOTS; k++) {
@@ -136,9 +136,9 @@ END_TEST
 START_TEST(into_what_is_preallocated)
 {
 	static const struct write w[] = { { 0, 2 * SPOTS * BS } };
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
-	env_fallocate(e, 0, 0, 2 * SPOTS * BS);
+	engine_fallocate(e, 0, 0, 2 * SPOTS * BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	memory(false);
 	for (unsigned half = 0; half < 2; half++)
@@ -152,18 +152,18 @@ END_TEST
 START_TEST(in_many_pieces)
 {
 	static const struct write w[] = { { 0, 100 * BS } };
-	struct env *e = env_new(NULL);
-	struct x4_inode *g = env_file(e, "g"), *f = e->i;
+	struct engine *e = engine_new(NULL);
+	struct x4_inode *g = engine_file(e, "g"), *f = e->i;
 	struct x4_statfs st;
 
 	/* The other file has all space but every other block at its beginning. */
 	x4_vol_statfs(e->vol, &st);
 	e->i = g;
-	env_fallocate(e, 0, 0, (st.bfree - 200) * BS);
+	engine_fallocate(e, 0, 0, (st.bfree - 200) * BS);
 	for (unsigned k = 0; k < 250; k++)
-		env_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * BS, BS);
+		engine_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * BS, BS);
 	x4_vol_statfs(e->vol, &st);
-	env_fallocate(e, 0, x4_inode_size(g), 190 * BS);
+	engine_fallocate(e, 0, x4_inode_size(g), 190 * BS);
 	e->i = f;
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	memory(false);
@@ -178,7 +178,7 @@ END_TEST
 START_TEST(without_a_map)
 {
 	static const struct write w[] = { { 0, BS }, { 2 * BS, 8 * BS }, { 100 * BS, BS } };
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	write_ok(e, 0, 0, 1, BS);
 	memory(false);
@@ -197,12 +197,12 @@ END_TEST
 START_TEST(beside_much_that_is_freed)
 {
 	static const struct write w[] = { { 0, BS } };
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	memory(false);
 	for (unsigned k = 0; k < 1500; k++) {
 		write_ok(e, 0, 0, 1, BS);
-		env_truncate(e, e->i, 0);
+		engine_truncate(e, e->i, 0);
 	}
 	ck_assert_uint_gt(counter(CTR_jnl_mem_closed), 0);
 	write_ok(e, 0, 0, 1, BS);
@@ -214,11 +214,11 @@ END_TEST
 START_TEST(with_a_full_cache)
 {
 	static const struct write w[] = { { 0, BS } };
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint64_t shed = counter(CTR_jnl_cache_shed);
 
 	memory(false);
-	for (uint64_t blk = 1; blk < ENV_SIZE / BS; blk++) {
+	for (uint64_t blk = 1; blk < ENGINE_IMAGE_SIZE / BS; blk++) {
 		struct jnl_buf *b;
 
 		ck_assert_int_eq(jnl_bread(e->vol->jnl, blk, &b), 0);
@@ -235,7 +235,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("dio: no memory");
 	TCase *t = unit_case(s, "nomem", 120);
 
-	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	engine_use_template(t);
 	unit_test(t, at_the_end_on_the_loop);
 	unit_test(t, at_the_end_in_a_stream);
 	unit_test(t, into_holes);

@@ -11,7 +11,7 @@
 START_TEST(row01_one_answer_when_all_complete_inside_submit)
 {
 	for (unsigned n = 1; n <= 16; n += n < 4 ? 1 : 4) {
-		struct env *e = env_new(NULL);
+		struct engine *e = engine_new(NULL);
 		struct treq t;
 		void *b = buf_new(16 * BS);
 
@@ -28,10 +28,10 @@ START_TEST(row01_one_answer_when_all_complete_inside_submit)
 		ck_assert_uint_eq(t.done, 1);
 		ck_assert_int_eq(t.res, n * BS);
 		expect(e, 0, 2, n * BS);
-		env_pump(e);
+		engine_pump(e);
 		ck_assert_uint_eq(t.done, 1);
 		free(b);
-		env_close(e);
+		engine_close(e);
 	}
 }
 END_TEST
@@ -71,7 +71,7 @@ static void heap_done(struct dio_req *r, ssize_t res)
 	__atomic_fetch_sub(left, 1, __ATOMIC_RELEASE);
 }
 
-static void heap_submit(struct env *e, unsigned flags, uint64_t pos, uint32_t len, unsigned *left, unsigned *wrong)
+static void heap_submit(struct engine *e, unsigned flags, uint64_t pos, uint32_t len, unsigned *left, unsigned *wrong)
 {
 	struct hreq *h = malloc(sizeof(*h));
 
@@ -86,7 +86,7 @@ static void heap_submit(struct env *e, unsigned flags, uint64_t pos, uint32_t le
 /* 2: after dropping its reference nobody touches the request; completions come on another thread. */
 START_TEST(row02_nobody_touches_a_finished_request)
 {
-	struct env *e = env_new(&(struct env_opt){ .threads = 2, .segs = 4 });
+	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .segs = 4 });
 	unsigned left = 0, wrong = 0;
 
 	make_extents(e, 8);
@@ -104,14 +104,14 @@ START_TEST(row02_nobody_touches_a_finished_request)
 	grave_check();
 	fake_set_mode(e->f, FAKE_INLINE, 0);
 	expect(e, 0, 1, 8 * BS);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 3: an error before the first piece is answered at once, an error after it by the last completion; always one answer. */
 START_TEST(row03_one_answer_wherever_it_fails)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	void *b = buf_new(6 * BS);
 	struct treq t;
 
@@ -123,7 +123,7 @@ START_TEST(row03_one_answer_wherever_it_fails)
 								   .async_only = true, .action = FAKE_ERROR, .err = -EIO });
 			req_submit(e, e->file, &t, DIO_DIRECT | (w ? DIO_WRITE : 0), 0, b, 6 * BS);
 			ck_assert_int_eq(req_wait(e, &t), k < 6 ? -EIO : (ssize_t)(6 * BS));
-			env_pump(e);
+			engine_pump(e);
 			ck_assert_uint_eq(t.done, 1);
 			fake_fault_clear(e->f);
 		}
@@ -134,7 +134,7 @@ START_TEST(row03_one_answer_wherever_it_fails)
 	ck_assert_uint_eq(fake_stats(e->f).async, 0);
 	expect(e, 0, 1, 6 * BS);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -152,7 +152,7 @@ static void watch_refs(void *arg, enum fake_kind kind, uint64_t off, uint64_t le
 /* 4: one piece needs no count; the count is there before the first piece of several can complete. */
 START_TEST(row04_counted_only_from_the_second_piece_on)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	void *b = buf_new(4 * BS);
 	struct treq t;
 
@@ -174,14 +174,14 @@ START_TEST(row04_counted_only_from_the_second_piece_on)
 	/* Each piece completed inside its submit while the splitter still held its own reference. */
 	ck_assert_uint_eq(watched_min, 2);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 5: submitting is the last touch: the request is gone inside submit. */
 START_TEST(row05_submit_is_the_last_touch)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	unsigned left = 0, wrong = 0;
 
 	make_extents(e, 4);
@@ -194,7 +194,7 @@ START_TEST(row05_submit_is_the_last_touch)
 	ck_assert_uint_eq(left, 0);
 	ck_assert_uint_eq(wrong, 0);
 	grave_check();
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -205,7 +205,7 @@ START_TEST(row06_first_error_in_every_order)
 		{0,1,2,3},{0,1,3,2},{0,2,1,3},{0,2,3,1},{0,3,1,2},{0,3,2,1},{1,0,2,3},{1,0,3,2},{1,2,0,3},{1,2,3,0},{1,3,0,2},{1,3,2,0},
 		{2,0,1,3},{2,0,3,1},{2,1,0,3},{2,1,3,0},{2,3,0,1},{2,3,1,0},{3,0,1,2},{3,0,2,1},{3,1,0,2},{3,1,2,0},{3,2,0,1},{3,2,1,0},
 	};
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	void *b = buf_new(4 * BS);
 	struct treq t;
 
@@ -253,14 +253,14 @@ START_TEST(row06_first_error_in_every_order)
 	ck_assert_uint_eq(x4_inode_size(e->i), 4 * BS);
 	expect(e, 0, 1, 4 * BS);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 7: after an error no further piece is sent; blocks touched by a failed write show nothing stale. */
 START_TEST(row07_stops_after_an_error)
 {
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(16 * BS);
 
 	make_extents(e, 6);
@@ -277,7 +277,7 @@ START_TEST(row07_stops_after_an_error)
 	ck_assert_int_eq(io(e, DIO_DIRECT, 6 * BS, b, 6 * BS), 6 * BS);
 	ck_assert(all_bytes(b, 0, 6 * BS));
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -286,12 +286,12 @@ START_TEST(row08_end_of_file_matrix)
 {
 	static const unsigned sizes[] = { 0, 1, 511, 512, 513, 4095, 4096, 4097, 8192 + 100 };
 	static const unsigned lens[] = { 1, 511, 512, 4096, 8192, 12288 };
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(16384), *model = buf_new(32768), *stale = buf_new(BS);
 
 	memset(stale, 0xa5, BS);
 	for (unsigned s = 0; s < ARRAY_SIZE(sizes); s++) {
-		env_truncate(e, e->i, 0);
+		engine_truncate(e, e->i, 0);
 		memset(model, 0, 32768);
 		if (sizes[s])
 			write_ok(e, 0, 0, 3, sizes[s]);
@@ -316,14 +316,14 @@ START_TEST(row08_end_of_file_matrix)
 	free(b);
 	free(model);
 	free(stale);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 9: writes are all or an error, reads are short only at the end of the file, whatever the device does. */
 START_TEST(row09_short_transfers_are_continued)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	uint8_t *b = buf_new(4 * BS);
 
 	make_extents(e, 3);
@@ -347,14 +347,14 @@ START_TEST(row09_short_transfers_are_continued)
 			fake_fault_clear(e->f);
 		}
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 10: no space is found before anything is written. */
 START_TEST(row10_enospc_changes_nothing)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	uint8_t *b = buf_new(64 * BS);
 	struct x4_statfs sf, sf2;
 	unsigned at = 2;
@@ -385,7 +385,7 @@ START_TEST(row10_enospc_changes_nothing)
 	/* The mapped block before the hole was not touched either. */
 	ck_assert_int_eq(io(e, DIO_DIRECT, size - BS, b, BS), BS);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -393,7 +393,7 @@ END_TEST
 START_TEST(row11_again_is_retried)
 {
 	static const int errs[] = { -EAGAIN, -EINTR };
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	uint8_t *b = buf_new(4 * BS);
 
 	make_extents(e, 3);
@@ -416,14 +416,14 @@ START_TEST(row11_again_is_retried)
 	fake_fault_clear(e->f);
 	expect(e, 0, 1, 3 * BS);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
 /* 12: of an unaligned write the middle goes out as it is, only the two edge sectors are read and written back. */
 START_TEST(row12_unaligned_write_touches_its_sectors_once)
 {
-	struct env *e = env_new(&(struct env_opt){ .relaxed = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true });
 	uint8_t *b = buf_new(4 * BS), *want = buf_new(4 * BS);
 
 	write_ok(e, 0, 0, 1, 4 * BS);
@@ -440,7 +440,7 @@ START_TEST(row12_unaligned_write_touches_its_sectors_once)
 	ck_assert_mem_eq(b, want, 4 * BS);
 	free(b);
 	free(want);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -455,7 +455,7 @@ static void watch_range(void *arg, enum fake_kind kind, uint64_t off, uint64_t l
 
 START_TEST(row12_remainder_only)
 {
-	struct env *e = env_new(&(struct env_opt){ .stale = true });
+	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(8 * BS);
 	struct treq t;
 
@@ -481,7 +481,7 @@ START_TEST(row12_remainder_only)
 	ck_assert_uint_eq(counter(CTR_dio_write_remainder) - rem, 1);
 	expect(e, 0, 2, 8 * BS);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -490,7 +490,7 @@ START_TEST(row13_the_kernels_splits)
 {
 	static const uint32_t aligned[] = { 1048064, 512, 1044480, 4096 }, odd[] = { 1048575, 1, 777, 1047799 };
 	for (unsigned relaxed = 0; relaxed < 2; relaxed++) {
-		struct env *e = env_new(&(struct env_opt){ .relaxed = relaxed });
+		struct engine *e = engine_new(&(struct engine_opt){ .relaxed = relaxed });
 		const uint32_t *l = relaxed ? odd : aligned;
 		uint64_t pos = 0;
 		for (unsigned k = 0; k < 4; pos += l[k++])
@@ -502,9 +502,9 @@ START_TEST(row13_the_kernels_splits)
 		for (unsigned k = 0; k < 4; pos += l[k++])
 			write_ok(e, DIO_DIRECT, pos, 5, l[k]);
 		expect(e, 0, 5, 1048576);
-		env_close(e);
+		engine_close(e);
 	}
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	void *b = buf_new(BS);
 	/* 1 MiB at 512 from memory that is not aligned comes in two: the first ends at any byte, the last ends aligned. */
 	write_ok(e, DIO_DIRECT, 512, 4, 1048576 - 77);
@@ -515,7 +515,7 @@ START_TEST(row13_the_kernels_splits)
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 100, b, 512), -EINVAL);
 	ck_assert_int_eq(io(e, DIO_WRITE, 100, b, 777), 777);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -525,8 +525,8 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "rows", 60);
 	TCase *th = unit_case(s, "threads", 60); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
 
-	tcase_add_unchecked_fixture(t, env_template, env_template_free);
-	tcase_add_unchecked_fixture(th, env_template, env_template_free);
+	engine_use_template(t);
+	engine_use_template(th);
 	unit_test(t, row01_one_answer_when_all_complete_inside_submit);
 	unit_test(th, row02_nobody_touches_a_finished_request);
 	unit_test(t, row03_one_answer_wherever_it_fails);

@@ -64,7 +64,7 @@ int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *l)
 struct shared { const void *p; size_t len; uint8_t *was; const char *name; };
 enum { NR_SHARED = 4 };
 
-static void shared_save(struct env *e, struct shared *s)
+static void shared_save(struct engine *e, struct shared *s)
 {
 	s[0] = (struct shared){ e->i, sizeof(*e->i), NULL, "the inode" };
 	s[1] = (struct shared){ e->file->di, offsetof(struct dio_inode, counts), NULL, "the engine's part of the inode" };
@@ -93,7 +93,7 @@ static void shared_forget(struct shared *s)
 static void ignore(struct dev_io *io) { (void)io; }
 
 /* The device alone, and its clock, which each request reads once. */
-static void measure_device(struct env *e, void *buf, unsigned flags, unsigned *ret_allocs, unsigned *ret_locks)
+static void measure_device(struct engine *e, void *buf, unsigned flags, unsigned *ret_allocs, unsigned *ret_locks)
 {
 	struct dev_io io = {
 		.kind = flags & DIO_WRITE ? DEV_WRITE : DEV_READ, .flags = flags & DIO_DSYNC ? DEV_FUA : 0, .off = dev_addr(e, 0), .len = BS,
@@ -121,7 +121,7 @@ static const struct { const char *name; unsigned flags; uint64_t pos; uint32_t l
 
 START_TEST(costs_nothing_that_others_pay_for)
 {
-	struct env *e = env_new(NULL);
+	struct engine *e = engine_new(NULL);
 	struct timespec now = { .tv_sec = 4000000000 };
 	unsigned allocs, locks;
 	uint8_t *b = buf_new(BS);
@@ -130,7 +130,7 @@ START_TEST(costs_nothing_that_others_pay_for)
 
 	write_ok(e, DIO_DIRECT, 0, 1, BS + 1000 / 512 * 512);
 	write_ok(e, 0, BS, 1, 1000);
-	ck_assert_int_eq(env_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
 	/* Within one step of the clock; the first requests note the times, and register this thread where threads are known. */
 	fake_set_now(e->f, &now);
 	pattern(b, 1, 0, BS);
@@ -160,7 +160,7 @@ START_TEST(costs_nothing_that_others_pay_for)
 	fake_set_mode(e->f, FAKE_INLINE, 0);
 	fake_set_now(e->f, NULL);
 	free(b);
-	env_close(e);
+	engine_close(e);
 }
 END_TEST
 
@@ -169,7 +169,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("dio: simple requests");
 	TCase *t = unit_case(s, "simple", 60);
 
-	tcase_add_unchecked_fixture(t, env_template, env_template_free);
+	engine_use_template(t);
 	unit_loop(t, costs_nothing_that_others_pay_for, 0, ARRAY_SIZE(simple));
 	return s;
 }

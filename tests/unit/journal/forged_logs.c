@@ -15,14 +15,14 @@
 #include <sys/resource.h>
 
 /* Where the next block of the log goes. */
-struct hand { struct env *e; uint32_t pos, tid; };
+struct hand { struct testlog *e; uint32_t pos, tid; };
 
 enum { FIRST_TID = 100 };
 
-static void hand_begin(struct hand *w, struct env *e, unsigned log_mib)
+static void hand_begin(struct hand *w, struct testlog *e, unsigned log_mib)
 {
-	env_format(e, &env_formats[1], log_mib);
-	env_open(e);
+	testlog_format(e, &testlog_formats[1], log_mib);
+	testlog_open(e);
 	*w = (struct hand){ .e = e, .pos = e->j->log.first, .tid = FIRST_TID };
 	fdio_log_set_level(0);
 }
@@ -43,7 +43,7 @@ static void hand_image(struct hand *w, uint64_t blk, uint32_t value)
 	fdio_put_be32(buf, JF_H_BYTES, (uint32_t)blk);
 	fdio_put_be16(buf, JF_H_BYTES + 6, JF_TAG_LAST);
 	hand_put(w, buf);
-	env_pattern(buf, 4096, blk, value);
+	testlog_pattern(buf, 4096, blk, value);
 	hand_put(w, buf);
 }
 
@@ -86,7 +86,7 @@ START_TEST(revoked_in_its_own_transaction)
 {
 	struct jnl_replay_stats st;
 	struct hand w;
-	struct env e;
+	struct testlog e;
 
 	hand_begin(&w, &e, 4);
 	if (_i)
@@ -99,9 +99,9 @@ START_TEST(revoked_in_its_own_transaction)
 	hand_replay(&w, &st);
 	ck_assert_uint_eq(st.revoked, 1);
 	ck_assert_uint_eq(st.blocks, 1);
-	ck_assert_int_ne(env_home(&e, e.base), 1);
-	ck_assert_int_eq(env_home(&e, e.base + 1), 2);
-	env_drop(&e);
+	ck_assert_int_ne(testlog_home(&e, e.base), 1);
+	ck_assert_int_eq(testlog_home(&e, e.base + 1), 2);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -110,7 +110,7 @@ START_TEST(revoked_before_and_after)
 {
 	struct jnl_replay_stats st;
 	struct hand w;
-	struct env e;
+	struct testlog e;
 
 	hand_begin(&w, &e, 4);
 	for (unsigned k = 0; k < 3; k++) {
@@ -130,10 +130,10 @@ START_TEST(revoked_before_and_after)
 	hand_replay(&w, &st);
 	ck_assert_uint_eq(st.revoked, 2);
 	ck_assert_uint_eq(st.blocks, 1);
-	ck_assert_int_eq(env_home(&e, e.base), 12);
-	ck_assert_int_lt(env_home(&e, e.base + 1), 20);
-	ck_assert_int_lt(env_home(&e, e.base + 2), 30);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_home(&e, e.base), 12);
+	ck_assert_int_lt(testlog_home(&e, e.base + 1), 20);
+	ck_assert_int_lt(testlog_home(&e, e.base + 2), 30);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -142,7 +142,7 @@ START_TEST(images_again_and_again)
 {
 	struct jnl_replay_stats st;
 	struct hand w;
-	struct env e;
+	struct testlog e;
 
 	hand_begin(&w, &e, 32);
 	for (unsigned k = 0; k < 2500; k++) {
@@ -153,8 +153,8 @@ START_TEST(images_again_and_again)
 	hand_replay(&w, &st);
 	ck_assert_uint_eq(st.blocks, 7);
 	for (unsigned k = 2493; k < 2500; k++)
-		ck_assert_int_eq(env_home(&e, e.base + k % 7), 1000 + k);
-	env_drop(&e);
+		ck_assert_int_eq(testlog_home(&e, e.base + k % 7), 1000 + k);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -179,7 +179,7 @@ START_TEST(revocations_take_no_memory)
 	struct jnl_replay_stats st;
 	struct rlimit lim;
 	struct hand w;
-	struct env e;
+	struct testlog e;
 
 	hand_begin(&w, &e, 16);
 	hand_image(&w, e.base, 1);
@@ -193,7 +193,7 @@ START_TEST(revocations_take_no_memory)
 	hand_replay(&w, &st);
 	ck_assert_uint_eq(st.blocks, 1);
 	ck_assert_uint_eq(st.revoked, 0);
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -204,9 +204,9 @@ START_TEST(block_twice_in_the_log)
 {
 	struct jnl_extent *more;
 	char err[256];
-	struct env e;
+	struct testlog e;
 
-	env_format(&e, &env_formats[1], 4);
+	testlog_format(&e, &testlog_formats[1], 4);
 	more = &e.log[e.p.nr_log];
 	more[0] = (struct jnl_extent){ .pblk = e.base, .len = 10 };
 	more[1] = (struct jnl_extent){ .pblk = e.base + 9, .len = 10 };
@@ -217,8 +217,8 @@ START_TEST(block_twice_in_the_log)
 	ck_assert_int_eq(jnl_open(&e.p, &e.j, err, sizeof(err)), -EUCLEAN);
 	ck_assert_ptr_nonnull(strstr(err, "twice"));
 	more[1].pblk = e.base + 10;
-	env_open(&e);
-	env_drop(&e);
+	testlog_open(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -228,10 +228,10 @@ START_TEST(log_in_many_pieces)
 	enum { PIECES = 200000, FIRST = 1 << 20 };
 	struct jnl_extent *log = calloc(PIECES, sizeof(*log));
 	unsigned found = 0, real;
-	struct env e;
+	struct testlog e;
 
 	ck_assert_ptr_nonnull(log);
-	env_format(&e, &env_formats[1], 4);
+	testlog_format(&e, &testlog_formats[1], 4);
 	real = e.p.nr_log;
 	memcpy(log, e.log, e.p.nr_log * sizeof(*log));
 	for (unsigned k = e.p.nr_log; k < PIECES; k++)
@@ -239,11 +239,11 @@ START_TEST(log_in_many_pieces)
 	e.p.log = log;
 	e.p.nr_log = PIECES;
 	e.p.nr_blocks = FIRST + 4 * PIECES;
-	env_open(&e);
+	testlog_open(&e);
 	for (uint64_t blk = FIRST; blk < FIRST + 3 * PIECES; blk++)
 		found += jnl_is_log_block(e.j, blk);
 	ck_assert_uint_eq(found, 2 * (PIECES - real));
-	env_drop(&e);
+	testlog_drop(&e);
 	free(log);
 }
 END_TEST
@@ -254,11 +254,11 @@ START_TEST(start_of_the_log)
 	uint32_t start;
 	char err[256];
 	bool good = _i < 2;
-	struct env e;
+	struct testlog e;
 	int r;
 
-	env_format(&e, &env_formats[1], 4);
-	env_open(&e);
+	testlog_format(&e, &testlog_formats[1], 4);
+	testlog_open(&e);
 	start = _i ? e.j->log.maxlen - 2 + (uint32_t)_i : e.j->log.first;
 	fdio_put_be32(e.j->log.sb, JF_SB_START, start);
 	fake_poke(e.f, e.j->log.sb, 4096, jlog_map(e.j, 0, NULL));
@@ -268,7 +268,7 @@ START_TEST(start_of_the_log)
 	ck_assert_int_eq(r, good ? 0 : -EUCLEAN);
 	if (r)
 		ck_assert_ptr_nonnull(strstr(err, "start lies outside"));
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 

@@ -22,15 +22,15 @@ static void on_commit(struct jnl_callback *c, int err)
 
 /* ---- forget and revoke ---- */
 
-static void poke_data(struct env *e, uint64_t blk, uint32_t value)
+static void poke_data(struct testlog *e, uint64_t blk, uint32_t value)
 {
 	static uint8_t pat[4096];
 
-	env_pattern(pat, e->p.block_size, blk, value);
+	testlog_pattern(pat, e->p.block_size, blk, value);
 	ck_assert_int_eq(dev_write(fake_dev(e->f), pat, e->p.block_size, blk * e->p.block_size, DEV_FUA), 0);
 }
 
-static jnl_tid forget(struct env *e, uint64_t blk)
+static jnl_tid forget(struct testlog *e, uint64_t blk)
 {
 	struct jnl_handle *h;
 
@@ -41,112 +41,112 @@ static jnl_tid forget(struct env *e, uint64_t blk)
 
 START_TEST(freed_block_is_not_replayed_over_data) /* JOURNAL-8 */
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 
-	env_format(&e, &env_formats[_i], 4);
-	env_open(&e);
-	env_start(&e);
-	env_write(&e, e.base, 1);
-	env_write(&e, e.base + 1, 2);
+	testlog_format(&e, &testlog_formats[_i], 4);
+	testlog_open(&e);
+	testlog_start(&e);
+	testlog_write(&e, e.base, 1);
+	testlog_write(&e, e.base + 1, 2);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
 	poke_data(&e, e.base, 42);
 	/* The stale buffer is gone as well. */
-	ck_assert_int_eq(env_value(&e, e.base), 42);
-	env_crash(&e, &st);
+	ck_assert_int_eq(testlog_value(&e, e.base), 42);
+	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.revoked, 1);
-	ck_assert_int_eq(env_home(&e, e.base), 42);
-	ck_assert_int_eq(env_home(&e, e.base + 1), 2);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_home(&e, e.base), 42);
+	ck_assert_int_eq(testlog_home(&e, e.base + 1), 2);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(freed_block_is_not_checkpointed_over_data) /* JOURNAL-6, JOURNAL-8 */
 {
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
-	env_write(&e, e.base, 1);
+	testlog_up(&e);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
 	poke_data(&e, e.base, 42);
 	ck_assert_int_eq(jnl_stop(e.j), 0);
-	ck_assert_int_eq(env_home(&e, e.base), 42);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_home(&e, e.base), 42);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(forgotten_before_its_first_commit_is_not_logged)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 
-	env_up(&e);
-	env_write(&e, e.base, 1);
-	env_write(&e, e.base + 1, 2);
+	testlog_up(&e);
+	testlog_write(&e, e.base, 1);
+	testlog_write(&e, e.base + 1, 2);
 	forget(&e, e.base);
 	ck_assert_uint_eq(e.j->running->nr, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, &st);
+	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.blocks, 1);
-	ck_assert_int_ne(env_home(&e, e.base), 1);
-	env_drop(&e);
+	ck_assert_int_ne(testlog_home(&e, e.base), 1);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke) /* JOURNAL-8 */
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct jnl_buf *b;
 	struct jnl_replay_stats st;
 
-	env_up(&e);
-	env_write(&e, e.base, 1);
+	testlog_up(&e);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
 	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
 	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
-	env_pattern(b->data, 4096, e.base, 2);
+	testlog_pattern(b->data, 4096, e.base, 2);
 	jnl_brelse(b);
 	jnl_end(h);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, &st);
+	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.revoked, 0);
-	ck_assert_int_eq(env_value(&e, e.base), 2);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_value(&e, e.base), 2);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(revoke_kills_older_not_younger)
 {
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
-	env_write(&e, e.base, 1);
+	testlog_up(&e);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
-	env_write(&e, e.base, 3);
+	testlog_write(&e, e.base, 3);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_value(&e, e.base), 3);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_value(&e, e.base), 3);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(cancel_takes_a_forget_back) /* JOURNAL-1 */
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct jnl_buf *b;
 
-	env_up(&e);
-	env_write(&e, e.base, 1);
+	testlog_up(&e);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_write(&e, e.base + 1, 2);
+	testlog_write(&e, e.base + 1, 2);
 	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
-	env_fill(&e, h, e.base, 50);
+	testlog_fill(&e, h, e.base, 50);
 	ck_assert_int_eq(jnl_forget(h, e.base, 3), 0);     /* the third is not cached */
 	ck_assert_int_eq(jnl_bnew(h, e.base + 1, &b), 0);  /* and one comes back */
 	jnl_brelse(b);
@@ -156,41 +156,41 @@ START_TEST(cancel_takes_a_forget_back) /* JOURNAL-1 */
 	ck_assert_uint_eq(e.j->running->kit->revokes.nr, 0);
 	ck_assert_uint_eq(e.j->running->nr_forgets, 0);
 	ck_assert_uint_eq(e.j->running->nr, 1);
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	ck_assert_int_eq(env_value(&e, e.base + 1), 2);
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	ck_assert_int_eq(env_value(&e, e.base + 1), 2);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(many_revokes_fill_several_blocks)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	unsigned n = 3000;
 
-	env_format(&e, &env_formats[_i], 4);
-	env_open(&e);
-	env_start(&e);
-	env_write(&e, e.base + 17, 1);
+	testlog_format(&e, &testlog_formats[_i], 4);
+	testlog_open(&e);
+	testlog_start(&e);
+	testlog_write(&e, e.base + 17, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	ck_assert_int_eq(jnl_forget(h, e.base + 17 - n / 2, n / 2 + 200), 0);
 	jnl_end(h);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	poke_data(&e, e.base + 17, 42);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_home(&e, e.base + 17), 42);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_home(&e, e.base + 17), 42);
+	testlog_drop(&e);
 }
 END_TEST
 
 /* ---- abort ---- */
 
-static void expect_aborted(struct env *e, struct cb *cb)
+static void expect_aborted(struct testlog *e, struct cb *cb)
 {
 	struct jnl_handle *h;
 	struct jnl_buf *b;
@@ -212,23 +212,23 @@ static void expect_aborted(struct env *e, struct cb *cb)
 	ck_assert(jlog_sb_csum_ok(sb));
 }
 
-static void start_failing(struct env *e, struct cb *cb)
+static void start_failing(struct testlog *e, struct cb *cb)
 {
 	struct jnl_handle *h;
 
-	env_up(e);
+	testlog_up(e);
 	fdio_log_set_level(0);
-	env_write(e, e->base, 1);
+	testlog_write(e, e->base, 1);
 	ck_assert_int_eq(jnl_sync(e->j), 0);
 	ck_assert_int_eq(jnl_begin(e->j, 1, &h), 0);
-	env_fill(e, h, e->base, 2);
+	testlog_fill(e, h, e->base, 2);
 	jnl_on_commit(h, &cb->cb);
 	jnl_end(h);
 }
 
 START_TEST(failed_log_write_aborts) /* JOURNAL-10 */
 {
-	struct env e;
+	struct testlog e;
 	struct cb cb = { { .fn = on_commit } };
 
 	start_failing(&e, &cb);
@@ -237,57 +237,57 @@ START_TEST(failed_log_write_aborts) /* JOURNAL-10 */
 		.skip = _i, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(jnl_sync(e.j), -EIO);
 	expect_aborted(&e, &cb);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(failed_flush_aborts) /* JOURNAL-10 */
 {
-	struct env e;
+	struct testlog e;
 	struct cb cb = { { .fn = on_commit } };
 
 	start_failing(&e, &cb);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(jnl_sync(e.j), -EIO);
 	expect_aborted(&e, &cb);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(failed_home_write_aborts_and_the_log_keeps_it)
 {
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
+	testlog_up(&e);
 	fdio_log_set_level(0);
-	env_write(&e, e.base, 1);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 4096, .len = 4096, .action = FAKE_ERROR,
 		.err = -EIO });
 	ck_assert_int_eq(jnl_stop(e.j), -EIO);
 	ck_assert_uint_eq(e.aborted, 1);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(abort_inside_a_handle)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct jnl_buf *b;
 	struct cb cb = { { .fn = on_commit } };
 
-	env_up(&e);
+	testlog_up(&e);
 	fdio_log_set_level(0);
 	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
 	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
-	env_fill(&e, h, e.base + 1, 2);
+	testlog_fill(&e, h, e.base + 1, 2);
 	jnl_on_commit(h, &cb.cb);
 	jnl_abort(e.j, -EUCLEAN);
 	jnl_abort(e.j, -EIO); /* the first error stays */
@@ -297,7 +297,7 @@ START_TEST(abort_inside_a_handle)
 	ck_assert_int_eq(jnl_error(e.j), -EUCLEAN);
 	jnl_brelse(b);
 	expect_aborted(&e, &cb);
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 

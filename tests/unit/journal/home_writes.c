@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 /* The checkpoint thread works while somebody waits for space in the log. */
-static void press(struct env *e, int by)
+static void press(struct testlog *e, int by)
 {
 	fdio_mutex_lock(&e->j->state);
 	e->j->space_waiters += by;
@@ -24,46 +24,46 @@ static void nap(void) { nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL
 START_TEST(uncommitted_stays_away_from_home)
 {
 	struct jnl_handle *h;
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
-	env_write(&e, e.base, 1);
-	env_write(&e, e.base + 1, 5);
+	testlog_up(&e);
+	testlog_write(&e, e.base, 1);
+	testlog_write(&e, e.base + 1, 5);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	env_fill(&e, h, e.base, 2);
+	testlog_fill(&e, h, e.base, 2);
 	press(&e, 1);
-	while (env_home(&e, e.base + 1) != 5)
+	while (testlog_home(&e, e.base + 1) != 5)
 		nap();
-	ck_assert_int_ne(env_home(&e, e.base), 2);
+	ck_assert_int_ne(testlog_home(&e, e.base), 2);
 	press(&e, -1);
 	jnl_end(h);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
 /* The image of an older commit arrives at home after a younger commit: the younger one is still due. */
 START_TEST(younger_image_is_still_due)
 {
-	struct env e;
+	struct testlog e;
 	struct fake_fault stuck = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_STUCK };
 
-	env_up(&e);
+	testlog_up(&e);
 	stuck.off = e.base * e.p.block_size;
 	stuck.len = e.p.block_size;
-	env_write(&e, e.base, 1);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	fake_fault_add(e.f, &stuck);
 	press(&e, 1);
 	while (!fake_fault_hits(e.f))
 		nap();
-	env_write(&e, e.base, 2);
+	testlog_write(&e, e.base, 2);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	press(&e, -1);
 	fake_unstick(e.f);
 	ck_assert_int_eq(jnl_stop(e.j), 0);
-	ck_assert_int_eq(env_home(&e, e.base), 2);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_home(&e, e.base), 2);
+	testlog_drop(&e);
 }
 END_TEST
 

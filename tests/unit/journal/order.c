@@ -15,26 +15,26 @@
 /* Log of 1 MiB in blocks of 1 KiB: three such transactions make the checkpoint necessary. */
 enum { BIG = 180 };
 
-static void small_log(struct env *e)
+static void small_log(struct testlog *e)
 {
-	env_format(e, &env_formats[2], 1);
-	env_open(e);
-	env_start(e);
+	testlog_format(e, &testlog_formats[2], 1);
+	testlog_open(e);
+	testlog_start(e);
 	ck_assert_uint_ge(jnl_max_credits(e->j), BIG);
 }
 
 /* One transaction of BIG blocks that no other call has, not committed. */
-static jnl_tid write_big(struct env *e, unsigned round)
+static jnl_tid write_big(struct testlog *e, unsigned round)
 {
 	struct jnl_handle *h;
 
 	ck_assert_int_eq(jnl_begin(e->j, BIG, &h), 0);
 	for (unsigned k = 0; k < BIG; k++)
-		env_fill(e, h, e->base + 1 + round * BIG + k, round);
+		testlog_fill(e, h, e->base + 1 + round * BIG + k, round);
 	return jnl_end(h);
 }
 
-struct committer { struct env *e; jnl_tid tid; int done; };
+struct committer { struct testlog *e; jnl_tid tid; int done; };
 
 static void *commit(void *arg)
 {
@@ -60,12 +60,12 @@ START_TEST(commit_waits_for_home_write_of_freed_block) /* JOURNAL-8 */
 {
 	struct jnl_handle *h;
 	struct committer c;
-	struct env e;
+	struct testlog e;
 	uint64_t fua;
 	pthread_t t;
 
 	small_log(&e);
-	env_write(&e, e.base, 1);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 1024,
 		.len = 1024, .action = FAKE_STUCK });
@@ -92,7 +92,7 @@ START_TEST(commit_waits_for_home_write_of_freed_block) /* JOURNAL-8 */
 	fake_unstick(e.f);
 	pthread_join(t, NULL);
 	ck_assert_int_eq(c.done, 1);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -103,12 +103,12 @@ END_TEST
 START_TEST(tail_stays_before_what_is_not_home) /* JOURNAL-7 */
 {
 	struct committer c;
-	struct env e, cut;
+	struct testlog e, cut;
 	pthread_t t;
 	unsigned n;
 
 	small_log(&e);
-	env_write(&e, e.base, 1);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	fake_rec_start(e.f);
 	for (unsigned round = 0; round < 2; round++)
@@ -118,7 +118,7 @@ START_TEST(tail_stays_before_what_is_not_home) /* JOURNAL-7 */
 	c = (struct committer){ .e = &e, .tid = write_big(&e, 2) };
 	start_commit(&c, &t);
 	ck_assert(fake_wait_blocked(e.f, 1));
-	env_write(&e, e.base, 2);
+	testlog_write(&e, e.base, 2);
 	fake_unblock(e.f);
 	pthread_join(t, NULL);
 	ck_assert_int_eq(c.done, 1);
@@ -132,12 +132,12 @@ START_TEST(tail_stays_before_what_is_not_home) /* JOURNAL-7 */
 		cut = e;
 		cut.j = NULL;
 		cut.f = fake_rec_cut(e.f, k, FAKE_CUT_DROP, 0);
-		env_replay(&cut, NULL);
-		ck_assert_msg(env_home(&cut, e.base) == 1 || env_home(&cut, e.base) == 2,
+		testlog_replay(&cut, NULL);
+		ck_assert_msg(testlog_home(&cut, e.base) == 1 || testlog_home(&cut, e.base) == 2,
 			      "cut after %u of %u", k, n);
-		env_drop(&cut);
+		testlog_drop(&cut);
 	}
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -150,11 +150,11 @@ START_TEST(cancel_brings_back_the_revocation) /* JOURNAL-1, JOURNAL-8 */
 	struct jnl_replay_stats st;
 	struct jnl_handle *h;
 	struct jnl_buf *b;
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
-	env_write(&e, e.base, 1);
-	env_write(&e, e.base + 1, 2);
+	testlog_up(&e);
+	testlog_write(&e, e.base, 1);
+	testlog_write(&e, e.base + 1, 2);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
@@ -165,11 +165,11 @@ START_TEST(cancel_brings_back_the_revocation) /* JOURNAL-1, JOURNAL-8 */
 	jnl_cancel(h);
 	ck_assert(jset_has(&e.j->running->kit->revokes, e.base));
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, &st);
+	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.revoked, 1);
-	ck_assert_int_ne(env_home(&e, e.base), 1);
-	ck_assert_int_eq(env_home(&e, e.base + 1), 2);
-	env_drop(&e);
+	ck_assert_int_ne(testlog_home(&e, e.base), 1);
+	ck_assert_int_eq(testlog_home(&e, e.base + 1), 2);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -181,19 +181,19 @@ START_TEST(nearly_full_transaction_is_committed)
 {
 	struct jnl_handle *h;
 	unsigned n, blocks;
-	struct env e;
+	struct testlog e;
 	jnl_tid tid;
 
 	small_log(&e);
 	blocks = jnl_max_credits(e.j) / 4 * 3 + (_i ? 1 : 0);
 	ck_assert_int_eq(jnl_begin(e.j, blocks, &h), 0);
 	for (unsigned k = 0; k < blocks; k++)
-		env_fill(&e, h, e.base + k, 7);
+		testlog_fill(&e, h, e.base + k, 7);
 	tid = jnl_end(h);
 	for (n = 0; n < (_i ? 2000u : 20u) && !jnl_tid_durable(e.j, tid); n++)
 		wait_ms(10);
 	ck_assert_int_eq(jnl_tid_durable(e.j, tid), _i);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 

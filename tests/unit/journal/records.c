@@ -120,9 +120,9 @@ START_TEST(records_of_a_handle)
 {
 	struct jnl_handle *h;
 	struct rec *r[4];
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
+	testlog_up(&e);
 	nr_seen = nr_ended = 0;
 	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
 	for (unsigned k = 0; k < 4; k++) {
@@ -144,7 +144,7 @@ START_TEST(records_of_a_handle)
 	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
 	ck_assert_ptr_eq(jnl_handle_mem(h, sizeof(struct rec)), r[0]);
 	jnl_end(h);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -155,9 +155,9 @@ START_TEST(records_of_a_transaction)
 {
 	struct rec *first, *cancelled, *next;
 	struct jnl_handle *h;
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
+	testlog_up(&e);
 	nr_seen = 0;
 	for (unsigned round = 0; round < 5; round++) { /* both kits, more than once */
 		nr_seen = 0;
@@ -174,7 +174,7 @@ START_TEST(records_of_a_transaction)
 		next = remember(h, 3, true);
 		ck_assert_ptr_eq(next, cancelled);
 		jnl_end(h);
-		env_write(&e, e.base + round, round);
+		testlog_write(&e, e.base + round, round);
 		ck_assert_uint_eq(first->id, 1);
 		ck_assert_int_eq(jnl_sync(e.j), 0);
 		ck_assert_uint_eq(nr_seen, 2);
@@ -182,7 +182,7 @@ START_TEST(records_of_a_transaction)
 		ck_assert_uint_eq(seen[1], 3);
 		ck_assert(gone(first));
 	}
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -208,9 +208,9 @@ START_TEST(commit_callbacks_beside_the_next_transaction)
 {
 	struct jnl_handle *h;
 	struct rec *r;
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
+	testlog_up(&e);
 	meanwhile = e.j;
 	nr_seen = 0;
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
@@ -221,7 +221,7 @@ START_TEST(commit_callbacks_beside_the_next_transaction)
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_uint_eq(nr_seen, 1);
 	ck_assert_ptr_ne(meanwhile_got, r);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -230,11 +230,11 @@ START_TEST(tables_of_a_large_transaction)
 {
 	enum { MANY = 9000 };
 	struct jnl_handle *h;
-	struct env e;
+	struct testlog e;
 
-	env_format(&e, &env_formats[2], 16); /* 1 KiB blocks: the file system has many */
-	env_open(&e);
-	env_start(&e);
+	testlog_format(&e, &testlog_formats[2], 16); /* 1 KiB blocks: the file system has many */
+	testlog_open(&e);
+	testlog_start(&e);
 	for (unsigned round = 0; round < 4; round++) {
 		ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 		ck_assert_uint_ge(jnl_forgets_left(h), MANY);
@@ -242,13 +242,13 @@ START_TEST(tables_of_a_large_transaction)
 		ck_assert_uint_gt(e.j->running->kit->revokes.cap, 8192);
 		jnl_end(h);
 		ck_assert_int_eq(jnl_sync(e.j), 0);
-		env_write(&e, e.base + round, round + 1);
+		testlog_write(&e, e.base + round, round + 1);
 		ck_assert_int_eq(e.j->running->kit->revokes.nr, 0);
 		ck_assert_uint_le(e.j->running->kit->revokes.cap, 8192);
 		ck_assert_int_eq(jnl_sync(e.j), 0);
-		ck_assert_int_eq(env_value(&e, e.base + round), round + 1);
+		ck_assert_int_eq(testlog_value(&e, e.base + round), round + 1);
 	}
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 

@@ -12,20 +12,20 @@
 #include <stdlib.h>
 
 /* A workload of commits, frees and rewrites whose record can be cut anywhere. */
-static void workload(struct env *e, unsigned seed, unsigned rounds)
+static void workload(struct testlog *e, unsigned seed, unsigned rounds)
 {
 	for (unsigned round = 0; round < rounds; round++) {
 		struct jnl_handle *h;
 
 		for (unsigned k = 0; k <= (unsigned)rand_r(&seed) % 12; k++)
-			env_write(e, e->base + rand_r(&seed) % 64, round * 100 + k);
+			testlog_write(e, e->base + rand_r(&seed) % 64, round * 100 + k);
 		ck_assert_int_eq(jnl_begin(e->j, 4, &h), 0);
 		if (rand_r(&seed) % 3 == 0) {
 			uint64_t blk = e->base + rand_r(&seed) % 64;
 
 			ck_assert_int_eq(jnl_forget(h, blk, 1 + rand_r(&seed) % 2), 0);
 			if (rand_r(&seed) % 2)
-				env_fill(e, h, blk, 50000 + round);
+				testlog_fill(e, h, blk, 50000 + round);
 		}
 		jnl_end(h);
 		if (rand_r(&seed) % 4 == 0)
@@ -34,7 +34,7 @@ static void workload(struct env *e, unsigned seed, unsigned rounds)
 	ck_assert_int_eq(jnl_sync(e->j), 0);
 }
 
-static bool is_sb_or_log(struct env *e, uint64_t blk)
+static bool is_sb_or_log(struct testlog *e, uint64_t blk)
 {
 	if (blk * e->p.block_size < 2048)
 		return true;
@@ -44,7 +44,7 @@ static bool is_sb_or_log(struct env *e, uint64_t blk)
 	return false;
 }
 
-static unsigned differing(struct env *e, struct fake_dev *other)
+static unsigned differing(struct testlog *e, struct fake_dev *other)
 {
 	uint8_t *a = malloc(e->p.block_size), *b = malloc(e->p.block_size);
 	unsigned n = 0;
@@ -64,38 +64,38 @@ static unsigned differing(struct env *e, struct fake_dev *other)
 
 START_TEST(agrees_with_e2fsck)
 {
-	struct env e;
+	struct testlog e;
 	struct fake_dev *other;
 	static char out[4096];
 
-	env_format(&e, &env_formats[_i % 4], 4);
-	env_open(&e);
-	env_start(&e);
+	testlog_format(&e, &testlog_formats[_i % 4], 4);
+	testlog_open(&e);
+	testlog_start(&e);
 	workload(&e, 99 + _i, 40);
-	env_cut(&e, FAKE_CUT_DROP, 0);
+	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	other = fake_clone(e.f);
 	ck_assert_int_le(fake_run(other, "e2fsck -fy -E journal_only $IMG 2>/dev/null", out, sizeof(out), true), 1);
-	env_replay(&e, NULL);
+	testlog_replay(&e, NULL);
 	ck_assert_uint_eq(differing(&e, other), 0);
 	ck_assert_int_eq(fake_e2fsck_replay(e.f), 0);
 	fake_free(other);
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(twice_is_once) /* JOURNAL-12 */
 {
-	struct env e;
+	struct testlog e;
 	struct fake_dev *again;
 	struct jnl_replay_stats st;
 	char err[256];
 
-	env_up(&e);
+	testlog_up(&e);
 	workload(&e, 5, 30);
-	env_cut(&e, FAKE_CUT_DROP, 0);
+	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	again = fake_clone(e.f);
 	/* The first attempt fails on its way home. */
-	env_open(&e);
+	testlog_open(&e);
 	fdio_log_set_level(0);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .skip = _i ? 0 : 7, .action = FAKE_ERROR,
 		.err = -EIO });
@@ -104,54 +104,54 @@ START_TEST(twice_is_once) /* JOURNAL-12 */
 	ck_assert(jnl_needs_replay(e.j));
 	jnl_close(e.j);
 	e.j = NULL;
-	env_cut(&e, FAKE_CUT_RANDOM, 17);
-	env_replay(&e, &st);
+	testlog_cut(&e, FAKE_CUT_RANDOM, 17);
+	testlog_replay(&e, &st);
 	ck_assert_uint_gt(st.blocks, 0);
 	/* The same as an undisturbed one. */
-	struct env b = e;
+	struct testlog b = e;
 	b.f = again;
 	b.j = NULL;
-	env_replay(&b, NULL);
+	testlog_replay(&b, NULL);
 	ck_assert_uint_eq(differing(&e, b.f), 0);
 	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), 0);
 	ck_assert_uint_eq(st.transactions, 0);
-	env_drop(&b);
-	env_drop(&e);
+	testlog_drop(&b);
+	testlog_drop(&e);
 }
 END_TEST
 
 /* The k-th log block (from 1) on the device. */
-static uint64_t log_off(struct env *e, uint32_t k)
+static uint64_t log_off(struct testlog *e, uint32_t k)
 {
 	return jlog_map(e->j, k, NULL);
 }
 
 /* Two transactions of one block; blocks 1..3 and 4..6 are descriptor, image, commit. The device after a cut, opened. */
-static void two_transactions(struct env *e)
+static void two_transactions(struct testlog *e)
 {
-	env_up(e);
-	env_write(e, e->base, 1);
+	testlog_up(e);
+	testlog_write(e, e->base, 1);
 	ck_assert_int_eq(jnl_sync(e->j), 0);
-	env_write(e, e->base, 2);
+	testlog_write(e, e->base, 2);
 	ck_assert_int_eq(jnl_sync(e->j), 0);
-	env_cut(e, FAKE_CUT_DROP, 0);
-	env_open(e);
+	testlog_cut(e, FAKE_CUT_DROP, 0);
+	testlog_open(e);
 	fdio_log_set_level(0);
 }
 
 /* SIGTERM, blocked as while the daemon starts, ends a replay; the next one does all of it. */
 START_TEST(told_to_end)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 	char err[256];
 	sigset_t set;
 	int sig;
 
-	env_up(&e);
+	testlog_up(&e);
 	workload(&e, 5, 30);
-	env_cut(&e, FAKE_CUT_DROP, 0);
-	env_open(&e);
+	testlog_cut(&e, FAKE_CUT_DROP, 0);
+	testlog_open(&e);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -162,15 +162,15 @@ START_TEST(told_to_end)
 	ck_assert_int_eq(sigwait(&set, &sig), 0);
 	jnl_close(e.j);
 	e.j = NULL;
-	env_replay(&e, &st);
+	testlog_replay(&e, &st);
 	ck_assert_uint_gt(st.blocks, 0);
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(damage_is_refused_and_nothing_is_written) /* JOURNAL-12 */
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 	char err[256] = "";
 	uint8_t byte;
@@ -184,14 +184,14 @@ START_TEST(damage_is_refused_and_nothing_is_written) /* JOURNAL-12 */
 	ck_assert_ptr_nonnull(strstr(err, "checksum"));
 	ck_assert_uint_eq(fake_stats(e.f).writes, 0);
 	ck_assert(jnl_needs_replay(e.j));
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
 /* What a crash leaves of the last transaction is not damage: the log just ends earlier. */
 START_TEST(unfinished_transaction_is_ignored)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 	static const uint8_t zero[4096];
 	char err[256];
@@ -202,15 +202,15 @@ START_TEST(unfinished_transaction_is_ignored)
 		fake_poke(e.f, zero, _i == 1 ? 4096 : 512, log_off(&e, _i == 1 ? 5 : 4) + (_i == 2 ? 512 : 0));
 	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), 0);
 	ck_assert_uint_eq(st.transactions, 1);
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	testlog_drop(&e);
 }
 END_TEST
 
 /* The commit block's first sector arrived, the rest is what was there before: the transaction is complete. */
 START_TEST(torn_commit_block_counts)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 	static uint8_t old[3584];
 	char err[256];
@@ -220,12 +220,12 @@ START_TEST(torn_commit_block_counts)
 	fake_poke(e.f, old, sizeof(old), log_off(&e, 6) + 512);
 	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), 0);
 	ck_assert_uint_eq(st.transactions, 2);
-	ck_assert_int_eq(env_value(&e, e.base), 2);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_value(&e, e.base), 2);
+	testlog_drop(&e);
 }
 END_TEST
 
-static void rewrite_sb(struct env *e, unsigned off, uint32_t bits)
+static void rewrite_sb(struct testlog *e, unsigned off, uint32_t bits)
 {
 	uint8_t *sb = e->j->log.sb;
 
@@ -233,13 +233,13 @@ static void rewrite_sb(struct env *e, unsigned off, uint32_t bits)
 	ck_assert_int_eq(jlog_write_sb(e->j, fdio_get_be32(sb, JF_SB_SEQUENCE), fdio_get_be32(sb, JF_SB_START), DEV_FUA), 0);
 	jnl_close(e->j);
 	e->j = NULL;
-	env_open(e);
+	testlog_open(e);
 }
 
 START_TEST(obstacles_are_named)
 {
 	static const struct { unsigned off; uint32_t bits; } t[2] = { { JF_SB_INCOMPAT, JF_INCOMPAT_ASYNC }, { JF_SB_COMPAT, JF_COMPAT_CHECKSUM } };
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 	char err[256];
 
@@ -252,9 +252,9 @@ START_TEST(obstacles_are_named)
 	/* On an empty log the same features are no obstacle, and the start removes them. */
 	ck_assert_int_eq(jlog_write_sb(e.j, 1, 0, DEV_FUA), 0);
 	ck_assert_ptr_null(jnl_replay_obstacle(e.j));
-	env_start(&e);
+	testlog_start(&e);
 	ck_assert_uint_eq(fdio_get_be32(e.j->log.sb, t[_i].off) & t[_i].bits, 0);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -264,7 +264,7 @@ END_TEST
  */
 START_TEST(fast_commits_are_not_skipped)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 	uint32_t tid, last, head[4];
 	char err[256];
@@ -283,79 +283,79 @@ START_TEST(fast_commits_are_not_skipped)
 		ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), 0);
 		ck_assert(!st.fast_commits);
 		ck_assert_uint_eq(st.transactions, 2);
-		ck_assert_int_eq(env_value(&e, e.base), 2);
+		ck_assert_int_eq(testlog_value(&e, e.base), 2);
 		ck_assert_uint_eq(fdio_get_be32(e.j->log.sb, JF_SB_INCOMPAT) & JF_INCOMPAT_FAST_COMMIT, 0);
-		env_start(&e);
+		testlog_start(&e);
 		ck_assert_uint_eq(e.j->log.maxlen, fdio_get_be32(e.j->log.sb, JF_SB_MAXLEN));
-		env_down(&e);
+		testlog_down(&e);
 		return;
 	}
 	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EOPNOTSUPP);
 	ck_assert(st.fast_commits);
 	ck_assert_uint_eq(fake_stats(e.f).writes, 0);
 	ck_assert(jnl_needs_replay(e.j));
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(tag_outside_the_file_system_is_refused)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 	static uint8_t desc[4096];
 	char err[256];
 
-	env_format(&e, &env_formats[1], 4); /* no checksums: a tag can be forged */
-	env_open(&e);
-	env_start(&e);
-	env_write(&e, e.base, 1);
+	testlog_format(&e, &testlog_formats[1], 4); /* no checksums: a tag can be forged */
+	testlog_open(&e);
+	testlog_start(&e);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_cut(&e, FAKE_CUT_DROP, 0);
-	env_open(&e);
+	testlog_cut(&e, FAKE_CUT_DROP, 0);
+	testlog_open(&e);
 	fake_peek(e.f, desc, 4096, log_off(&e, 1));
 	fdio_put_be32(desc, JF_H_BYTES, _i ? (uint32_t)e.log[0].pblk : 0xfffffff0u);
 	fake_poke(e.f, desc, 4096, log_off(&e, 1));
 	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EUCLEAN);
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(stale_transactions_are_not_taken_for_new_ones) /* JOURNAL-9 */
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 
-	env_up(&e);
+	testlog_up(&e);
 	for (unsigned i = 0; i < 20; i++) {
-		env_write(&e, e.base + i, 1);
+		testlog_write(&e, e.base + i, 1);
 		ck_assert_int_eq(jnl_sync(e.j), 0);
 	}
 	ck_assert_int_eq(jnl_stop(e.j), 0);
-	env_cut(&e, FAKE_CUT_DROP, 0);
-	env_open(&e);
-	env_start(&e);
-	env_write(&e, e.base, 2);
+	testlog_cut(&e, FAKE_CUT_DROP, 0);
+	testlog_open(&e);
+	testlog_start(&e);
+	testlog_write(&e, e.base, 2);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, &st);
+	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.transactions, 1);
-	ck_assert_int_eq(env_value(&e, e.base), 2);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_value(&e, e.base), 2);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(random_garbage_never_crashes)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 	unsigned seed = 1 + _i;
 	char err[256];
 
-	env_format(&e, &env_formats[_i % 4], 4);
-	env_open(&e);
-	env_start(&e);
+	testlog_format(&e, &testlog_formats[_i % 4], 4);
+	testlog_open(&e);
+	testlog_start(&e);
 	workload(&e, seed, 8);
-	env_cut(&e, FAKE_CUT_DROP, 0);
-	env_open(&e);
+	testlog_cut(&e, FAKE_CUT_DROP, 0);
+	testlog_open(&e);
 	fdio_log_set_level(0);
 	for (unsigned k = 0; k < 200; k++) {
 		uint32_t blk = 1 + rand_r(&seed) % 100;
@@ -366,7 +366,7 @@ START_TEST(random_garbage_never_crashes)
 		fake_poke(e.f, v, 4, log_off(&e, blk) + (rand_r(&seed) % 2 ? 12 + rand_r(&seed) % 64 : rand_r(&seed) % 1000));
 	}
 	jnl_replay(e.j, &st, err, sizeof(err)); /* any answer */
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 

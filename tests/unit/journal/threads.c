@@ -15,12 +15,12 @@ enum { NT = 8 };
 
 struct worker {
 	pthread_t thread;
-	struct env *e;
+	struct testlog *e;
 	unsigned id, rounds;
 	int result;
 };
 
-static void run(struct env *e, struct worker *w, unsigned rounds, void *(*fn)(void *))
+static void run(struct testlog *e, struct worker *w, unsigned rounds, void *(*fn)(void *))
 {
 	for (unsigned i = 0; i < NT; i++) {
 		w[i] = (struct worker){ .e = e, .id = i, .rounds = rounds };
@@ -35,7 +35,7 @@ static void join(struct worker *w)
 }
 
 /* Plain calls only: check's assertions are for the main thread. */
-static int change(struct env *e, uint64_t blk, uint32_t value, jnl_tid *ret_tid)
+static int change(struct testlog *e, uint64_t blk, uint32_t value, jnl_tid *ret_tid)
 {
 	struct jnl_handle *h;
 	struct jnl_buf *b;
@@ -47,7 +47,7 @@ static int change(struct env *e, uint64_t blk, uint32_t value, jnl_tid *ret_tid)
 	if (!r) {
 		r = jnl_get_write(h, b);
 		if (!r)
-			env_pattern(b->data, e->p.block_size, blk, value);
+			testlog_pattern(b->data, e->p.block_size, blk, value);
 		jnl_brelse(b);
 	}
 	if (r) {
@@ -76,11 +76,11 @@ static void *fsyncer(void *arg)
 
 START_TEST(waiters_share_a_commit)
 {
-	struct env e;
+	struct testlog e;
 	struct worker w[NT];
 	uint64_t before;
 
-	env_up(&e);
+	testlog_up(&e);
 	before = fdio_counter_read(CTR_jnl_commit);
 	/* The first commit hangs in its flush; everybody else must meet in the next. */
 	fake_block(e.f, FAKE_FLUSH);
@@ -101,10 +101,10 @@ START_TEST(waiters_share_a_commit)
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(w[i].result, 0);
 	ck_assert_uint_le(fdio_counter_read(CTR_jnl_commit) - before, 2);
-	env_crash(&e, NULL);
+	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < NT; i++)
-		ck_assert_int_eq(env_value(&e, e.base + i), 0);
-	env_drop(&e);
+		ck_assert_int_eq(testlog_value(&e, e.base + i), 0);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -118,12 +118,12 @@ static void *unblocker(void *arg)
 /* Whose transaction still runs waits for the commit before it; whose is being committed does not. */
 START_TEST(turn_comes_after_the_commit_before)
 {
-	struct env e;
+	struct testlog e;
 	struct worker w = { .rounds = 1 };
 	pthread_t t;
 	jnl_tid tid;
 
-	env_up(&e);
+	testlog_up(&e);
 	w.e = &e;
 	fake_block(e.f, FAKE_FLUSH);
 	ck_assert_int_eq(pthread_create(&w.thread, NULL, fsyncer, &w), 0);
@@ -140,8 +140,8 @@ START_TEST(turn_comes_after_the_commit_before)
 	ck_assert_int_eq(w.result, 0);
 	jnl_commit_turn(e.j, tid); /* nothing is being committed */
 	ck_assert_int_eq(jnl_commit_wait(e.j, tid, NULL), 0);
-	env_crash(&e, NULL);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -156,10 +156,10 @@ START_TEST(threads_get_more_than_one)
 {
 	enum { ROUNDS = 30 };
 	struct worker w[NT];
-	struct env e;
+	struct testlog e;
 	uint64_t before;
 
-	env_up(&e);
+	testlog_up(&e);
 	fake_set_hook(e.f, slow_flush, NULL);
 	before = fdio_counter_read(CTR_jnl_commit);
 	w[0] = (struct worker){ .e = &e, .rounds = ROUNDS };
@@ -173,29 +173,29 @@ START_TEST(threads_get_more_than_one)
 		ck_assert_int_eq(w[i].result, 0);
 	ck_assert_uint_le((fdio_counter_read(CTR_jnl_commit) - before) * 2, NT * ROUNDS);
 	fake_set_hook(e.f, NULL, NULL);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
 START_TEST(fsync_storm)
 {
-	struct env e;
+	struct testlog e;
 	struct worker w[NT];
 	uint64_t before;
 
-	env_format(&e, &env_formats[_i ? 2 : 0], _i ? 1 : 4); /* the small log wraps under it */
-	env_open(&e);
-	env_start(&e);
+	testlog_format(&e, &testlog_formats[_i ? 2 : 0], _i ? 1 : 4); /* the small log wraps under it */
+	testlog_open(&e);
+	testlog_start(&e);
 	before = fdio_counter_read(CTR_jnl_commit);
 	run(&e, w, 300, fsyncer);
 	join(w);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(w[i].result, 0);
 	ck_assert_uint_le(fdio_counter_read(CTR_jnl_commit) - before, NT * 300);
-	env_crash(&e, NULL);
+	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < NT; i++)
-		ck_assert_int_eq(env_value(&e, e.base + i), 299);
-	env_drop(&e);
+		ck_assert_int_eq(testlog_value(&e, e.base + i), 299);
+	testlog_drop(&e);
 }
 END_TEST
 
@@ -245,12 +245,12 @@ static void *neighbour(void *arg)
 
 START_TEST(neighbours_in_a_block)
 {
-	struct env e;
+	struct testlog e;
 	struct worker w[NT];
 	struct jnl_handle *h;
 	struct jnl_buf *b;
 
-	env_up(&e);
+	testlog_up(&e);
 	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
 	for (unsigned i = 0; i < 4; i++) {
 		ck_assert_int_eq(jnl_bnew(h, e.base + i, &b), 0);
@@ -261,7 +261,7 @@ START_TEST(neighbours_in_a_block)
 	join(w);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(w[i].result, 0);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -278,10 +278,10 @@ static void *presser(void *arg)
 
 START_TEST(abort_wakes_everybody)
 {
-	struct env e;
+	struct testlog e;
 	struct worker w[NT], p[NT];
 
-	env_up(&e);
+	testlog_up(&e);
 	fdio_log_set_level(0);
 	run(&e, w, 1000000, fsyncer);
 	run(&e, p, 100000000, presser);
@@ -295,19 +295,19 @@ START_TEST(abort_wakes_everybody)
 	}
 	ck_assert_int_eq(jnl_stop(e.j), -EIO);
 	ck_assert_uint_eq(e.aborted, 1);
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(pressers_and_fsyncers)
 {
-	struct env e;
+	struct testlog e;
 	struct worker w[NT], p[NT];
 
-	env_format(&e, &env_formats[2], 1);
+	testlog_format(&e, &testlog_formats[2], 1);
 	e.p.cache_bytes = 256 << 10;
-	env_open(&e);
-	env_start(&e);
+	testlog_open(&e);
+	testlog_start(&e);
 	run(&e, w, 100, fsyncer);
 	run(&e, p, 3000, presser);
 	join(w);
@@ -316,7 +316,7 @@ START_TEST(pressers_and_fsyncers)
 		ck_assert_int_eq(w[i].result, 0);
 		ck_assert_int_eq(p[i].result, 0);
 	}
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -339,7 +339,7 @@ static void *until_told(void *arg)
 	return NULL;
 }
 
-struct told_cb { struct jnl_callback cb; struct env *e; int err; bool owner_knew; };
+struct told_cb { struct jnl_callback cb; struct testlog *e; int err; bool owner_knew; };
 
 static void told(struct jnl_callback *cb, int err)
 {
@@ -352,12 +352,12 @@ static void told(struct jnl_callback *cb, int err)
 /* Waiters, callbacks and new handles hear of an abort only after the owner, whoever aborts. */
 START_TEST(owner_is_told_first) /* JOURNAL-10 */
 {
-	struct env e;
+	struct testlog e;
 	struct worker w[NT];
 	struct told_cb cb = { { .fn = told }, &e };
 	struct jnl_handle *h;
 
-	env_up(&e);
+	testlog_up(&e);
 	fdio_log_set_level(0);
 	e.aborted_ms = 50;
 	run(&e, w, 0, until_told);
@@ -366,7 +366,7 @@ START_TEST(owner_is_told_first) /* JOURNAL-10 */
 		fake_fault_add(e.f, &(struct fake_fault){ .kinds = _i == 1 ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	} else {
 		ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-		env_fill(&e, h, e.base + NT, 1);
+		testlog_fill(&e, h, e.base + NT, 1);
 		cb.e = &e;
 		jnl_on_commit(h, &cb.cb);
 		jnl_end(h);
@@ -378,7 +378,7 @@ START_TEST(owner_is_told_first) /* JOURNAL-10 */
 	(void)jnl_stop(e.j);
 	ck_assert(_i || !cb.err || (cb.err == -EIO && cb.owner_knew));
 	ck_assert_uint_eq(e.aborted, 1);
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 

@@ -19,16 +19,16 @@
 
 START_TEST(bread_reads_and_caches)
 {
-	struct env e;
+	struct testlog e;
 	static uint8_t pat[4096];
 	struct jnl_buf *b, *c;
 
-	env_up(&e);
-	env_pattern(pat, 4096, e.base, 7);
+	testlog_up(&e);
+	testlog_pattern(pat, 4096, e.base, 7);
 	fake_poke(e.f, pat, 4096, e.base * 4096);
 	ck_assert_int_eq(jnl_bread_cached(e.j, e.base, &b), -EAGAIN);
 	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
-	ck_assert_int_eq(env_parse(b->data, 4096, e.base), 7);
+	ck_assert_int_eq(testlog_parse(b->data, 4096, e.base), 7);
 	ck_assert_uint_eq((uintptr_t)b->data % 4096, 0);
 	ck_assert_int_eq(jnl_bread_cached(e.j, e.base, &c), 0);
 	ck_assert_ptr_eq(b, c);
@@ -37,32 +37,32 @@ START_TEST(bread_reads_and_caches)
 	jnl_brelse(NULL);
 	ck_assert_int_eq(jnl_bread(e.j, e.p.nr_blocks, &b), -EUCLEAN);
 	ck_assert_int_eq(jnl_bread_cached(e.j, UINT64_MAX, &b), -EUCLEAN);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
 START_TEST(bread_error_is_not_cached)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_buf *b;
 
-	env_up(&e);
+	testlog_up(&e);
 	fdio_log_set_level(0);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_READ, .off = e.base * 4096, .len = 4096, .repeat = 1,
 		.action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), -EIO);
 	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
 	jnl_brelse(b);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
 START_TEST(readahead_is_one_read)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_buf *b;
 
-	env_up(&e);
+	testlog_up(&e);
 	fake_stats_reset(e.f);
 	jnl_readahead(e.j, e.base, 16);
 	ck_assert_uint_eq(fake_stats(e.f).reads, 1);
@@ -72,19 +72,19 @@ START_TEST(readahead_is_one_read)
 	}
 	/* Past the end of the file system: ignored. */
 	jnl_readahead(e.j, e.p.nr_blocks - 2, 16);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
 START_TEST(cache_stays_near_its_limit)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_buf *pinned, *b;
 
-	env_format(&e, &env_formats[0], 4);
+	testlog_format(&e, &testlog_formats[0], 4);
 	e.p.cache_bytes = 1 << 20; /* 256 blocks */
-	env_open(&e);
-	env_start(&e);
+	testlog_open(&e);
+	testlog_start(&e);
 	ck_assert_int_eq(jnl_bread(e.j, 1, &pinned), 0);
 	for (uint64_t blk = 2; blk < e.p.nr_blocks; blk++) {
 		ck_assert_int_eq(jnl_bread(e.j, blk, &b), 0);
@@ -95,7 +95,7 @@ START_TEST(cache_stays_near_its_limit)
 	ck_assert_ptr_eq(b, pinned);
 	jnl_brelse(b);
 	jnl_brelse(pinned);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -124,16 +124,16 @@ static void on_commit(struct jnl_callback *c, int err)
 
 START_TEST(cancel_restores_everything) /* JOURNAL-1 */
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct cb cb[3] = { { { .fn = on_undo }, 0 }, { { .fn = on_undo }, 1 }, { { .fn = on_commit }, 2 } };
 	struct jnl_buf *b;
 
-	env_up(&e);
+	testlog_up(&e);
 	nr_undone = ended = 0;
-	env_write(&e, e.base, 1);          /* in the running transaction */
+	testlog_write(&e, e.base, 1);          /* in the running transaction */
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_write(&e, e.base + 1, 2);      /* again */
+	testlog_write(&e, e.base + 1, 2);      /* again */
 	ck_assert_int_eq(jnl_bread(e.j, e.base + 2, &b), 0);
 	b->verified = 5;
 
@@ -141,16 +141,16 @@ START_TEST(cancel_restores_everything) /* JOURNAL-1 */
 	jnl_on_undo(h, &cb[0].cb);
 	jnl_on_undo(h, &cb[1].cb);
 	jnl_on_commit(h, &cb[2].cb);
-	env_fill(&e, h, e.base, 11);
-	env_fill(&e, h, e.base + 1, 12);
-	env_fill(&e, h, e.base + 2, 13);
+	testlog_fill(&e, h, e.base, 11);
+	testlog_fill(&e, h, e.base + 1, 12);
+	testlog_fill(&e, h, e.base + 2, 13);
 	b->verified = 6;
 	ck_assert_uint_eq(jnl_credits_left(h), 7);
 	jnl_cancel(h);
 
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	ck_assert_int_eq(env_value(&e, e.base + 1), 2);
-	ck_assert_int_eq(env_value(&e, e.base + 2), env_home(&e, e.base + 2));
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
+	ck_assert_int_eq(testlog_value(&e, e.base + 2), testlog_home(&e, e.base + 2));
 	ck_assert_uint_eq(b->verified, 5);
 	jnl_brelse(b);
 	ck_assert_uint_eq(nr_undone, 2);
@@ -160,37 +160,37 @@ START_TEST(cancel_restores_everything) /* JOURNAL-1 */
 	ck_assert_uint_eq(e.j->running->nr, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_uint_eq(cb[2].calls, 0);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	ck_assert_int_eq(env_value(&e, e.base + 1), 2);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(end_runs_undo_callbacks_with_one)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct cb cb = { { .fn = on_undo }, 0 };
 
-	env_up(&e);
+	testlog_up(&e);
 	nr_undone = ended = 0;
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	jnl_on_undo(h, &cb.cb);
 	jnl_end(h);
 	ck_assert_uint_eq(ended, 1);
 	ck_assert_uint_eq(nr_undone, 0);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
 START_TEST(credits_are_a_limit)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct jnl_buf *b[3];
 
-	env_up(&e);
+	testlog_up(&e);
 	fdio_log_set_level(0);
 	for (unsigned i = 0; i < 3; i++)
 		ck_assert_int_eq(jnl_bread(e.j, e.base + i, &b[i]), 0);
@@ -205,7 +205,7 @@ START_TEST(credits_are_a_limit)
 	jnl_cancel(h);
 	for (unsigned i = 0; i < 3; i++)
 		jnl_brelse(b[i]);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -233,11 +233,11 @@ START_TEST(cancel_restores_content_before_the_block_leaves) /* JOURNAL-1, JOURNA
 	struct sigaction sa = { .sa_sigaction = on_write, .sa_flags = SA_SIGINFO }, old;
 	struct jnl_handle *h;
 	struct jnl_buf *b;
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
+	testlog_up(&e);
 	if (_i) { /* with a home write due */
-		env_write(&e, e.base, 1);
+		testlog_write(&e, e.base, 1);
 		ck_assert_int_eq(jnl_sync(e.j), 0);
 	}
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
@@ -256,55 +256,55 @@ START_TEST(cancel_restores_content_before_the_block_leaves) /* JOURNAL-1, JOURNA
 	ck_assert(guarded.in_txn);
 	ck_assert(guarded.held);
 	if (_i)
-		ck_assert_int_eq(env_value(&e, e.base), 1);
-	env_down(&e);
+		ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	testlog_down(&e);
 }
 END_TEST
 
 /* As many blocks again as the transaction holds. */
-static void seal_as_many(struct env *e, struct jnl_handle *h)
+static void seal_as_many(struct testlog *e, struct jnl_handle *h)
 {
 	unsigned n = e->j->running->nr;
 
 	for (unsigned k = 0; k < n; k++)
-		env_fill(e, h, e->base + 512 + k, 7);
+		testlog_fill(e, h, e->base + 512 + k, 7);
 }
 
 /* A full transaction in which every block makes the owner add one when it closes: that fits, however small the log is. */
 START_TEST(full_transaction_is_sealed)
 {
 	struct jnl_handle *h;
-	struct env e;
+	struct testlog e;
 	unsigned most;
 
-	env_format(&e, &env_formats[2], 1);
+	testlog_format(&e, &testlog_formats[2], 1);
 	e.p.seal_blocks = 500;
 	e.seal = seal_as_many;
-	env_open(&e);
-	env_start(&e);
+	testlog_open(&e);
+	testlog_start(&e);
 	most = jnl_max_credits(e.j);
 	ck_assert_uint_ge(most, 100);
 	for (unsigned round = 0; round < 3; round++) {
 		ck_assert_int_eq(jnl_begin(e.j, most, &h), 0);
 		for (unsigned k = 0; k < most; k++)
-			env_fill(&e, h, e.base + k, round);
+			testlog_fill(&e, h, e.base + k, round);
 		jnl_end(h);
 		ck_assert_int_eq(jnl_sync(e.j), 0);
 	}
 	ck_assert_uint_eq(e.aborted, 0);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
 START_TEST(bnew_does_not_read_and_cancel_forgets_it)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct jnl_buf *b;
 	static uint8_t pat[4096];
 
-	env_up(&e);
-	env_pattern(pat, 4096, e.base, 9);
+	testlog_up(&e);
+	testlog_pattern(pat, 4096, e.base, 9);
 	fake_poke(e.f, pat, 4096, e.base * 4096);
 	fake_stats_reset(e.f);
 	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
@@ -316,7 +316,7 @@ START_TEST(bnew_does_not_read_and_cancel_forgets_it)
 	jnl_cancel(h);
 	jnl_brelse(b);
 	/* The buffer that never was is gone: the next reader sees the device. */
-	ck_assert_int_eq(env_value(&e, e.base), 9);
+	ck_assert_int_eq(testlog_value(&e, e.base), 9);
 
 	/* A cached block gets its content back. */
 	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
@@ -324,23 +324,23 @@ START_TEST(bnew_does_not_read_and_cancel_forgets_it)
 	ck_assert_uint_eq(b->data[0], 0);
 	jnl_brelse(b);
 	jnl_cancel(h);
-	ck_assert_int_eq(env_value(&e, e.base), 9);
+	ck_assert_int_eq(testlog_value(&e, e.base), 9);
 	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
 	ck_assert_int_eq(jnl_bnew(h, e.p.nr_blocks, &b), -EUCLEAN);
 	jnl_cancel(h);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
 START_TEST(empty_handles_cost_no_transaction)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	jnl_tid tid;
 	uint64_t before;
 	bool flushed;
 
-	env_up(&e);
+	testlog_up(&e);
 	before = fdio_counter_read(CTR_jnl_commit);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	tid = jnl_end(h);
@@ -353,12 +353,12 @@ START_TEST(empty_handles_cost_no_transaction)
 	ck_assert_uint_eq(fake_stats(e.f).flushes, 1);
 	ck_assert_uint_eq(fake_stats(e.f).writes, 0);
 	ck_assert_uint_eq(fdio_counter_read(CTR_jnl_commit), before);
-	tid = env_write(&e, e.base, 1);
+	tid = testlog_write(&e, e.base, 1);
 	ck_assert(!jnl_tid_durable(e.j, tid));
 	ck_assert_int_eq(jnl_commit_wait(e.j, tid, &flushed), 0);
 	ck_assert(flushed);
 	ck_assert(jnl_tid_durable(e.j, tid));
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -366,82 +366,82 @@ END_TEST
 
 START_TEST(committed_survives_uncommitted_does_not)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_replay_stats st;
 
-	env_format(&e, &env_formats[_i], 4);
-	env_open(&e);
-	env_start(&e);
+	testlog_format(&e, &testlog_formats[_i], 4);
+	testlog_open(&e);
+	testlog_start(&e);
 	for (unsigned i = 0; i < 200; i++)
-		env_write(&e, e.base + i, 100 + i);
+		testlog_write(&e, e.base + i, 100 + i);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_write(&e, e.base, 999);
-	env_crash(&e, &st);
+	testlog_write(&e, e.base, 999);
+	testlog_crash(&e, &st);
 	ck_assert_uint_ge(st.transactions, 1);
 	for (unsigned i = 0; i < 200; i++)
-		ck_assert_int_eq(env_value(&e, e.base + i), 100 + i);
+		ck_assert_int_eq(testlog_value(&e, e.base + i), 100 + i);
 	ck_assert(!jnl_needs_replay(e.j));
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(stop_leaves_nothing_in_the_log) /* JOURNAL-11 */
 {
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
+	testlog_up(&e);
 	for (unsigned i = 0; i < 50; i++)
-		env_write(&e, e.base + i, i);
+		testlog_write(&e, e.base + i, i);
 	ck_assert_int_eq(jnl_stop(e.j), 0);
-	env_cut(&e, FAKE_CUT_DROP, 0);
+	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	for (unsigned i = 0; i < 50; i++)
-		ck_assert_int_eq(env_home(&e, e.base + i), i);
-	env_open(&e);
+		ck_assert_int_eq(testlog_home(&e, e.base + i), i);
+	testlog_open(&e);
 	ck_assert(!jnl_needs_replay(e.j));
-	env_start(&e); /* and it can go on */
-	env_write(&e, e.base, 77);
-	env_down(&e);
+	testlog_start(&e); /* and it can go on */
+	testlog_write(&e, e.base, 77);
+	testlog_down(&e);
 }
 END_TEST
 
 START_TEST(old_image_is_logged_when_block_changes_during_commit) /* JOURNAL-2 */
 {
-	struct env e;
+	struct testlog e;
 	uint64_t frozen = fdio_counter_read(CTR_jnl_frozen);
 	enum { N = 250, BASE2 = 256 };
 	jnl_tid tid;
 
 	/* More images than are gathered for one write (256 log blocks), so that the last are not copied yet. */
-	env_format(&e, &env_formats[0], 32);
-	env_open(&e);
-	env_start(&e);
+	testlog_format(&e, &testlog_formats[0], 32);
+	testlog_open(&e);
+	testlog_start(&e);
 	for (unsigned i = 0; i < 2 * N; i++)
-		env_write(&e, e.base + i - (i < N ? 0 : N + BASE2), i);
-	tid = env_write(&e, e.base, 0);
+		testlog_write(&e, e.base + i - (i < N ? 0 : N + BASE2), i);
+	tid = testlog_write(&e, e.base, 0);
 	fake_block(e.f, FAKE_WRITE);
 	jnl_commit_start(e.j, tid);
 	ck_assert(fake_wait_blocked(e.f, 1));
-	env_write(&e, e.base - BASE2 + 200, 5000);
+	testlog_write(&e, e.base - BASE2 + 200, 5000);
 	ck_assert_uint_gt(fdio_counter_read(CTR_jnl_frozen), frozen);
 	fake_unblock(e.f);
 	ck_assert_int_eq(jnl_commit_wait(e.j, tid, NULL), 0);
-	ck_assert_int_eq(env_value(&e, e.base - BASE2 + 200), 5000);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_value(&e, e.base - BASE2 + 200), N + 200);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), 5000);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), N + 200);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(magic_is_escaped)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct jnl_buf *b;
 
-	env_format(&e, &env_formats[_i], 4);
-	env_open(&e);
-	env_start(&e);
+	testlog_format(&e, &testlog_formats[_i], 4);
+	testlog_open(&e);
+	testlog_start(&e);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
 	/* As a log block of this very transaction would look. */
@@ -449,74 +449,74 @@ START_TEST(magic_is_escaped)
 	memset(b->data + 12, 0xab, 100);
 	jnl_brelse(b);
 	jnl_end(h);
-	env_write(&e, e.base + 1, 3);
+	testlog_write(&e, e.base + 1, 3);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, NULL);
+	testlog_crash(&e, NULL);
 	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
 	ck_assert_uint_eq(fdio_get_be32(b->data, 0), JF_MAGIC);
 	ck_assert_uint_eq(fdio_get_be32(b->data, 4), JF_COMMIT);
 	ck_assert_uint_eq(b->data[50], 0xab);
 	jnl_brelse(b);
-	ck_assert_int_eq(env_value(&e, e.base + 1), 3);
-	env_drop(&e);
+	ck_assert_int_eq(testlog_value(&e, e.base + 1), 3);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(commit_callbacks_run_once)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct cb cb = { { .fn = on_commit } };
 
-	env_up(&e);
+	testlog_up(&e);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	env_fill(&e, h, e.base, 1);
+	testlog_fill(&e, h, e.base, 1);
 	jnl_on_commit(h, &cb.cb);
 	jnl_end(h);
 	ck_assert_uint_eq(cb.calls, 0);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_uint_eq(cb.calls, 1);
 	ck_assert_int_eq(cb.err, 0);
-	env_down(&e);
+	testlog_down(&e);
 	ck_assert_uint_eq(cb.calls, 1);
 }
 END_TEST
 
-static void seal_writes(struct env *e, struct jnl_handle *h)
+static void seal_writes(struct testlog *e, struct jnl_handle *h)
 {
-	env_fill(e, h, e->base + 200, e->seals);
+	testlog_fill(e, h, e->base + 200, e->seals);
 }
 
 START_TEST(seal_joins_the_closing_transaction)
 {
-	struct env e;
+	struct testlog e;
 
-	env_up(&e);
+	testlog_up(&e);
 	e.seal = seal_writes;
-	env_write(&e, e.base, 1);
+	testlog_write(&e, e.base, 1);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
 	ck_assert_uint_eq(e.seals, 1);
-	env_crash(&e, NULL);
-	ck_assert_int_eq(env_value(&e, e.base), 1);
-	ck_assert_int_eq(env_value(&e, e.base + 200), 1);
-	env_drop(&e);
+	testlog_crash(&e, NULL);
+	ck_assert_int_eq(testlog_value(&e, e.base), 1);
+	ck_assert_int_eq(testlog_value(&e, e.base + 200), 1);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(periodic_commit)
 {
-	struct env e;
+	struct testlog e;
 	jnl_tid tid;
 
-	env_format(&e, &env_formats[0], 4);
+	testlog_format(&e, &testlog_formats[0], 4);
 	e.p.commit_interval_s = 1;
-	env_open(&e);
-	env_start(&e);
-	tid = env_write(&e, e.base, 1);
+	testlog_open(&e);
+	testlog_start(&e);
+	tid = testlog_write(&e, e.base, 1);
 	for (unsigned i = 0; i < 500 && !jnl_tid_durable(e.j, tid); i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 	ck_assert(jnl_tid_durable(e.j, tid));
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -524,21 +524,21 @@ END_TEST
 
 START_TEST(log_wraps_and_space_is_reused) /* JOURNAL-3, JOURNAL-7 */
 {
-	struct env e;
+	struct testlog e;
 	uint32_t last[200] = { 0 };
 	unsigned seed = 4711 + _i;
 	jnl_tid tid = 0;
 	uint64_t tails = fdio_counter_read(CTR_jnl_tail);
 
-	env_format(&e, &env_formats[_i], _i == 2 ? 1 : 4);
-	env_open(&e);
-	env_start(&e);
+	testlog_format(&e, &testlog_formats[_i], _i == 2 ? 1 : 4);
+	testlog_open(&e);
+	testlog_start(&e);
 	/* 8 times the length of the log, without ever asking for a checkpoint. */
 	for (unsigned round = 1; round <= 400; round++) {
 		for (unsigned k = 0; k < 20; k++) {
 			unsigned i = rand_r(&seed) % 200;
 
-			tid = env_write(&e, e.base + i, round * 100 + k);
+			tid = testlog_write(&e, e.base + i, round * 100 + k);
 			last[i] = round * 100 + k;
 		}
 		jnl_commit_start(e.j, tid);
@@ -547,36 +547,36 @@ START_TEST(log_wraps_and_space_is_reused) /* JOURNAL-3, JOURNAL-7 */
 	}
 	ck_assert_uint_gt(fdio_counter_read(CTR_jnl_tail), tails);
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, NULL);
+	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < 200; i++)
 		if (last[i])
-			ck_assert_int_eq(env_value(&e, e.base + i), last[i]);
-	env_drop(&e);
+			ck_assert_int_eq(testlog_value(&e, e.base + i), last[i]);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(log_pressure_without_waiting) /* JOURNAL-3 */
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 
-	env_up(&e);
+	testlog_up(&e);
 	for (unsigned round = 0; round < 300; round++) {
 		ck_assert_int_eq(jnl_begin(e.j, jnl_max_credits(e.j), &h), 0);
 		for (unsigned i = 0; i < jnl_max_credits(e.j); i++)
-			env_fill(&e, h, e.base + i, round);
+			testlog_fill(&e, h, e.base + i, round);
 		jnl_end(h);
 	}
 	ck_assert_int_eq(jnl_sync(e.j), 0);
-	env_crash(&e, NULL);
+	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < 100; i++)
-		ck_assert_int_eq(env_value(&e, e.base + i), 299);
-	env_drop(&e);
+		ck_assert_int_eq(testlog_value(&e, e.base + i), 299);
+	testlog_drop(&e);
 }
 END_TEST
 
 /* What the order of requests on the device was. */
-struct order { struct env *e; unsigned dirty_log, dirty_home, dirty_jsb, bad, commits; };
+struct order { struct testlog *e; unsigned dirty_log, dirty_home, dirty_jsb, bad, commits; };
 
 static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
@@ -607,34 +607,34 @@ static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t l
 
 START_TEST(device_sees_the_required_order) /* JOURNAL-4, JOURNAL-5, JOURNAL-7; one thread at a time, so the hook needs no lock */
 {
-	struct env e;
+	struct testlog e;
 	struct order o = { .e = &e };
 
-	env_up(&e);
+	testlog_up(&e);
 	fake_set_hook(e.f, watch_order, &o);
 	for (unsigned i = 0; i < 5; i++) {
-		env_write(&e, e.base + i, i);
+		testlog_write(&e, e.base + i, i);
 		ck_assert_int_eq(jnl_sync(e.j), 0);
 	}
 	ck_assert_int_eq(jnl_stop(e.j), 0);
 	fake_set_hook(e.f, NULL, NULL);
 	ck_assert_uint_eq(o.commits, 5);
 	ck_assert_uint_eq(o.bad, 0);
-	env_drop(&e);
+	testlog_drop(&e);
 }
 END_TEST
 
 START_TEST(commit_times_never_decrease) /* JOURNAL-9 */
 {
-	struct env e;
+	struct testlog e;
 	static uint8_t blk[4096];
 	uint64_t prev = 0;
 	unsigned seen = 0;
 
-	env_up(&e);
+	testlog_up(&e);
 	for (int i = 0; i < 4; i++) {
 		fake_set_now(e.f, &(struct timespec){ .tv_sec = 1000000 - i * 100, .tv_nsec = i });
-		env_write(&e, e.base, i);
+		testlog_write(&e, e.base, i);
 		ck_assert_int_eq(jnl_sync(e.j), 0);
 	}
 	for (uint32_t i = 1; i < 40; i++) {
@@ -647,7 +647,7 @@ START_TEST(commit_times_never_decrease) /* JOURNAL-9 */
 	}
 	ck_assert_uint_eq(seen, 4);
 	fake_set_now(e.f, NULL);
-	env_down(&e);
+	testlog_down(&e);
 }
 END_TEST
 
@@ -655,14 +655,14 @@ END_TEST
 
 START_TEST(read_only_and_refusals)
 {
-	struct env e;
+	struct testlog e;
 	struct jnl_handle *h;
 	struct jnl *j;
 	char err[256];
 	struct jnl_params p;
 	uint8_t sb[1024];
 
-	env_format(&e, &env_formats[0], 4);
+	testlog_format(&e, &testlog_formats[0], 4);
 	p = e.p;
 	p.nr_log = 0;
 	ck_assert_int_eq(jnl_open(&p, &j, err, sizeof(err)), -EROFS);
@@ -677,18 +677,18 @@ START_TEST(read_only_and_refusals)
 	p = e.p;
 	e.log[0].pblk = p.nr_blocks - 2;
 	ck_assert_int_eq(jnl_open(&p, &j, err, sizeof(err)), -EUCLEAN);
-	env_drop(&e);
+	testlog_drop(&e);
 	for (unsigned i = 0; i < 6; i++) {
 		static const struct { unsigned off; uint32_t v; } bad[6] = { { 0, 1 }, { JF_SB_BLOCKSIZE, 512 },
 			{ JF_SB_MAXLEN, 100000 }, { JF_SB_FIRST, 0 }, { JF_SB_START, 5000 }, { JF_SB_INCOMPAT, 0x4000 } };
 
-		env_format(&e, &env_formats[0], 4);
+		testlog_format(&e, &testlog_formats[0], 4);
 		fake_peek(e.f, sb, 1024, e.log[0].pblk * 4096);
 		fdio_put_be32(sb, bad[i].off, bad[i].v);
 		fake_poke(e.f, sb, 1024, e.log[0].pblk * 4096);
 		ck_assert_int_lt(jnl_open(&e.p, &j, err, sizeof(err)), 0);
 		ck_assert(err[0]);
-		env_drop(&e);
+		testlog_drop(&e);
 	}
 }
 END_TEST

@@ -22,7 +22,6 @@
 #define BS 4096u
 #define IMAGE_BYTES (16u << 20)
 
-static struct fake_dev *template;
 
 struct file { struct fuse_entry_out e; uint64_t node, fh; };
 
@@ -30,7 +29,7 @@ static struct fake_kernel *start(void)
 {
 	struct fk_options o = { .parallel_dio = true };
 
-	return fk_new(fake_clone(template), &o);
+	return fk_new(testvol_copy(), &o);
 }
 
 static void fill(uint8_t *buf, uint8_t seed, uint32_t len)
@@ -452,7 +451,7 @@ static int resize(struct fake_kernel *k, const struct file *f, unsigned how)
 START_TEST(size_that_failed_is_told)
 {
 	struct fk_options o = { .breaks = true };
-	struct fake_kernel *k = fk_new(fake_clone(template), &o);
+	struct fake_kernel *k = fk_new(testvol_copy(), &o);
 	struct file f = new_file(k, "f", _i ? 0 : 4);
 	struct fake_fault bad = { .kinds = FAKE_FLUSH, .action = FAKE_ERROR, .err = -EIO };
 	struct fuse_open_out again;
@@ -696,22 +695,13 @@ START_TEST(joined_invalidations_are_of_all)
 }
 END_TEST
 
-/* Formatting is most of the cost of a test: done once, the tests copy the image. */
-static void make_template(void)
-{
-	template = fake_mkfs(IMAGE_BYTES, "-t ext4 -b 4096 -J size=4");
-	ck_assert_ptr_nonnull(template);
-}
-
-static void free_template(void) { fake_free(template); }
-
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ops: connection");
 	TCase *t = unit_case(s, "conn", 60);
 
 	fdio_log_set_level(FDIO_LOG_ERR);
-	tcase_add_unchecked_fixture(t, make_template, free_template);
+	testvol_use_template(t, IMAGE_BYTES, "-t ext4 -b 4096 -J size=4", NULL);
 	unit_test(t, row28_no_ring_polls);
 	unit_test(t, row29_abort_waits_for_the_device);
 	unit_test(t, row29_no_request_starts_after_an_abort);

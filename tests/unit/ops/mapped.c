@@ -19,14 +19,13 @@
 #define ROOT FUSE_ROOT_ID
 #define PAGE 4096u
 
-static struct fake_dev *template;
 static struct fake_kernel *k;
 static uint64_t node, fh;
 static uint8_t buf[4 * PAGE];
 
 static void a_while(void) { nanosleep(&(struct timespec){ .tv_nsec = 30 * 1000 * 1000 }, NULL); }
 
-static void start(void) { k = fk_new(fake_clone(template), NULL); }
+static void start(void) { k = fk_new(testvol_copy(), NULL); }
 static void stop(void) { fk_close(k); }
 
 /* A file of so many bytes, open; its last page is read through the page cache. */
@@ -271,22 +270,13 @@ START_TEST(appends_do_not_wait)
 }
 END_TEST
 
-/* Formatting is most of the cost of a test: done once, the tests copy the image. */
-static void make_template(void)
-{
-	template = fake_mkfs(16u << 20, "-t ext4 -b 4096 -J size=4");
-	ck_assert_ptr_nonnull(template);
-}
-
-static void free_template(void) { fake_free(template); }
-
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ops: mapped");
 	TCase *t = unit_case(s, "mapped", 60);
 
 	fdio_log_set_level(FDIO_LOG_ERR);
-	tcase_add_unchecked_fixture(t, make_template, free_template);
+	testvol_use_template(t, 16u << 20, "-t ext4 -b 4096 -J size=4", NULL);
 	tcase_add_checked_fixture(t, start, stop);
 	unit_test(t, behind_the_old_end_is_masked);
 	unit_loop(t, the_mask_ends, 0, NR_ENDS);

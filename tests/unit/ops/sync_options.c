@@ -21,7 +21,6 @@
 
 enum option { NONE, MOUNT_SYNC, MOUNT_DIRSYNC, FLAG_SYNC, FLAG_DIRSYNC, NR_OPTIONS };
 
-static struct fake_dev *template;
 
 /* The tree: d (with f, and what the operations on names need) and d/e get the flag, p does not. */
 struct ctx {
@@ -473,7 +472,7 @@ START_TEST(durable_at_return)
 {
 	enum option o = (enum option)_i;
 	struct fk_options fo = { .parallel_dio = true, .sync = o == MOUNT_SYNC, .dirsync = o == MOUNT_DIRSYNC };
-	struct ctx c = { .k = fk_new(fake_clone(template), &fo) };
+	struct ctx c = { .k = fk_new(testvol_copy(), &fo) };
 	int covered = o == NONE ? 0 : o == MOUNT_SYNC || o == FLAG_SYNC ? NAMES | CONTENT : NAMES;
 
 	prepare(&c, o);
@@ -491,7 +490,7 @@ END_TEST
 /* chattr +S is itself the first change under it, and its removal the last. */
 START_TEST(the_flag_itself)
 {
-	struct ctx c = { .k = fk_new(fake_clone(template), NULL) };
+	struct ctx c = { .k = fk_new(testvol_copy(), NULL) };
 	static const struct op has = { .seen = see_flags };
 
 	prepare(&c, NONE);
@@ -505,22 +504,13 @@ START_TEST(the_flag_itself)
 }
 END_TEST
 
-/* Formatting is most of the cost of a test: done once, the tests copy the image. */
-static void make_template(void)
-{
-	template = fake_mkfs(16u << 20, "-t ext4 -b 4096 -J size=4 -O ea_inode");
-	ck_assert_ptr_nonnull(template);
-}
-
-static void free_template(void) { fake_free(template); }
-
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ops: sync options");
 	TCase *t = unit_case(s, "sync options", 60);
 
 	fdio_log_set_level(FDIO_LOG_ERR);
-	tcase_add_unchecked_fixture(t, make_template, free_template);
+	testvol_use_template(t, 16u << 20, "-t ext4 -b 4096 -J size=4 -O ea_inode", NULL);
 	unit_loop(t, durable_at_return, 0, NR_OPTIONS);
 	unit_test(t, the_flag_itself);
 	return s;

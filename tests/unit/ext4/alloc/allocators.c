@@ -18,14 +18,14 @@ static struct x4_vol *v;
 
 static void setup(unsigned n)
 {
-	f = env_new(n);
-	v = env_open(f);
+	f = testvol_shape(n);
+	v = testvol_mount(f);
 }
 
 static void finish(void)
 {
-	env_check_groups(v);
-	env_close_check(v, f);
+	testvol_check_groups(v);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 
@@ -70,13 +70,13 @@ START_TEST(test_reserve_claim)
 	uint32_t n;
 
 	setup((unsigned)_i);
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	free_blocks = v->free_blocks;
 	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 100, false, &blk, &n), 0);
 	ck_assert_uint_eq(n, 100); /* a fresh file system has such a run */
 	ck_assert_uint_eq(v->free_blocks, free_blocks - 100);
 	ck_assert(v->groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
-	env_check_groups(v);
+	testvol_check_groups(v);
 
 	/* A claim that is cancelled leaves the reservation. */
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
@@ -85,7 +85,7 @@ START_TEST(test_reserve_claim)
 	jnl_cancel(h);
 	ck_assert(v->groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
 	ck_assert_uint_eq(v->free_blocks, free_blocks - 100);
-	env_check_groups(v);
+	testvol_check_groups(v);
 
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
 	ck_assert_int_eq(x4_balloc_claim(h, i, blk, 60), 0);
@@ -93,7 +93,7 @@ START_TEST(test_reserve_claim)
 	x4_balloc_unreserve(v, blk + 60, 40);
 	ck_assert_uint_eq(v->free_blocks, free_blocks - 60);
 	ck_assert(on_disk(blk + 59) && !on_disk(blk + 60));
-	env_check_groups(v);
+	testvol_check_groups(v);
 
 	/* A free that is cancelled leaves the allocation; one that is not returns them only with the commit. */
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
@@ -107,7 +107,7 @@ START_TEST(test_reserve_claim)
 	jnl_end(h);
 	ck_assert(!on_disk(blk));
 	ck_assert_uint_eq(v->free_blocks, free_blocks - 60);
-	env_check_groups(v);
+	testvol_check_groups(v);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	x4_iput(i);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
@@ -124,8 +124,8 @@ START_TEST(test_balloc_cancel)
 	uint32_t n, dirs;
 
 	setup((unsigned)_i);
-	i = env_tmpfile(v, S_IFREG | 0600);
-	root = env_root(v);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
+	root = testvol_root(v);
 	free_blocks = v->free_blocks;
 	free_inodes = v->free_inodes;
 	dirs = v->nr_dirs;
@@ -144,7 +144,7 @@ START_TEST(test_balloc_cancel)
 		ck_assert_uint_eq(v->free_blocks, free_blocks);
 		ck_assert_uint_eq(v->free_inodes, free_inodes);
 		ck_assert_uint_eq(v->nr_dirs, dirs);
-		env_check_groups(v);
+		testvol_check_groups(v);
 	}
 	x4_iput(root);
 	x4_iput(i);
@@ -160,7 +160,7 @@ START_TEST(test_no_reuse_before_commit)
 	uint32_t n;
 
 	setup(0);
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
 	ck_assert_int_eq(x4_balloc(h, i, 0, 1, &blk, &n), 0);
 	jnl_end(h);
@@ -191,9 +191,9 @@ START_TEST(test_enospc)
 	int err;
 
 	setup((unsigned)_i);
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	for (;;) {
-		err = env_fill(i, at, step);
+		err = testvol_fill(i, at, step);
 		if (!err)
 			at += step;
 		else if (err == -ENOSPC && step > 1)
@@ -209,15 +209,15 @@ START_TEST(test_enospc)
 	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_USER), -ENOSPC);
 	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_ROOT), 0);
 	x4_meta_unreserve(v, 10);
-	env_check_groups(v);
+	testvol_check_groups(v);
 
 	x4_inode_lock_excl(i);
 	ck_assert_int_eq(x4_truncate(i, 0), 0);
 	x4_inode_unlock(i);
 	ck_assert_uint_gt(v->pending_free, 1000);
 	/* No commit was asked for: the allocator does it. */
-	ck_assert_int_eq(env_fill(i, 0, 1000), 0);
-	env_check_groups(v);
+	ck_assert_int_eq(testvol_fill(i, 0, 1000), 0);
+	testvol_check_groups(v);
 	x4_iput(i);
 	finish();
 }
@@ -231,11 +231,11 @@ START_TEST(test_no_interleaving)
 	unsigned pieces = 0;
 
 	setup(2);
-	a = env_tmpfile(v, S_IFREG | 0600);
-	b = env_tmpfile(v, S_IFREG | 0600);
+	a = testvol_tmpfile(v, S_IFREG | 0600);
+	b = testvol_tmpfile(v, S_IFREG | 0600);
 	for (uint32_t n = 0; n < 400; n += 4) {
-		ck_assert_int_eq(env_fill(a, n, 4), 0);
-		ck_assert_int_eq(env_fill(b, n, 4), 0);
+		ck_assert_int_eq(testvol_fill(a, n, 4), 0);
+		ck_assert_int_eq(testvol_fill(b, n, 4), 0);
 	}
 	ck_assert_int_eq(x4_map_load(a), 0);
 	for (uint32_t n = 0; n < 400; n += e.len, pieces++) {
@@ -265,12 +265,12 @@ START_TEST(test_random)
 		unsigned k = (unsigned)rand_r(&rnd) % 12, what = (unsigned)rand_r(&rnd) % 8;
 
 		if (!file[k]) {
-			file[k] = env_tmpfile(v, S_IFREG | 0600);
+			file[k] = testvol_tmpfile(v, S_IFREG | 0600);
 			at[k] = 0;
 		}
 		if (what < 5) {
 			uint32_t len = 1 + (unsigned)rand_r(&rnd) % 60;
-			int err = env_fill(file[k], at[k], len);
+			int err = testvol_fill(file[k], at[k], len);
 
 			ck_assert(!err || err == -ENOSPC);
 			at[k] += err ? 0 : len + (unsigned)rand_r(&rnd) % 2;
@@ -286,7 +286,7 @@ START_TEST(test_random)
 			ck_assert_int_eq(x4_vol_sync(v), 0);
 		}
 	}
-	env_check_groups(v);
+	testvol_check_groups(v);
 	for (unsigned k = 0; k < 12; k++)
 		x4_iput(file[k]);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
@@ -307,13 +307,13 @@ START_TEST(test_all_inodes)
 
 	f = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -N 512 -E lazy_itable_init=1");
 	ck_assert_ptr_nonnull(f);
-	v = env_open(f);
+	v = testvol_mount(f);
 	free_inodes = v->free_inodes;
 	all = calloc(free_inodes + 1, sizeof(*all));
 	for (nr = 0; nr < free_inodes; nr++)
-		all[nr] = env_tmpfile(v, S_IFREG | 0600);
+		all[nr] = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_uint_eq(v->free_inodes, 0);
-	root = env_root(v);
+	root = testvol_root(v);
 	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW, &h), 0);
 	err = x4_inode_new(h, root, S_IFREG | 0600, &c, &all[nr]);
 	jnl_cancel(h);
@@ -337,12 +337,12 @@ START_TEST(test_bad_bitmap)
 
 	setup(2);
 	ck_assert_int_eq(x4_vol_close(v), 0);
-	v = env_open(f);
+	v = testvol_mount(f);
 	fake_peek(f, &byte, 1, (v->groups[0].bb << v->block_bits) + 200);
 	byte ^= 0x10;
 	fake_poke(f, &byte, 1, (v->groups[0].bb << v->block_bits) + 200);
 	free_blocks = v->free_blocks;
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(x4_balloc_reserve(v, i, v->groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
 	ck_assert_uint_ne(x4_group_of(v, blk), 0);
 	ck_assert(v->groups[0].bad);
@@ -365,7 +365,7 @@ START_TEST(test_bad_free)
 	uint32_t n;
 
 	setup(0);
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 1, false, &blk, &n), 0);
 	x4_balloc_unreserve(v, blk, 1);
 	ck_assert_int_eq(jnl_begin(v->jnl, 8, &h), 0);
@@ -374,7 +374,7 @@ START_TEST(test_bad_free)
 	ck_assert_int_eq(x4_bfree(h, i, v->nr_blocks, 1, false), -EUCLEAN);
 	ck_assert_int_eq(x4_bfree(h, i, blk, 1, false), -EUCLEAN); /* free already */
 	jnl_cancel(h);
-	env_check_groups(v);
+	testvol_check_groups(v);
 	x4_iput(i);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	fake_free(f);
@@ -398,18 +398,18 @@ static void wait_given_back(void)
 /* With the option discard, freed blocks go to the device as discards once their freeing is durable, and not before. */
 START_TEST(test_discard_after_commit)
 {
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	struct x4_inode *i;
 	struct x4_ext x;
 	uint64_t room;
 	uint8_t want[512], got[512];
 	char err[300];
 
-	f = env_new((unsigned)_i);
+	f = testvol_shape((unsigned)_i);
 	opt.discard = true;
 	ck_assert_int_eq(x4_vol_open(fake_dev(f), &opt, &v, NULL, err, sizeof(err)), 0);
-	i = env_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(env_fill(i, 0, 64), 0);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(testvol_fill(i, 0, 64), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	ck_assert_int_eq(x4_map_lookup(i, 0, &x), 0);
 	fake_peek(f, want, sizeof(want), x.pblk << v->block_bits);
@@ -436,16 +436,16 @@ END_TEST
  */
 START_TEST(test_discard_behind_the_commit)
 {
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	struct x4_inode *i;
 	uint64_t room;
 	char err[300];
 
-	f = env_new((unsigned)_i);
+	f = testvol_shape((unsigned)_i);
 	opt.discard = true;
 	ck_assert_int_eq(x4_vol_open(fake_dev(f), &opt, &v, NULL, err, sizeof(err)), 0);
-	i = env_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(env_fill(i, 0, 64), 0);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(testvol_fill(i, 0, 64), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_DISCARD, .action = FAKE_STUCK });
 	fake_stats_reset(f);
@@ -454,7 +454,7 @@ START_TEST(test_discard_behind_the_commit)
 	x4_inode_unlock(i);
 	room = v->free_blocks;
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	ck_assert_int_eq(env_fill(i, 0, 4), 0);
+	ck_assert_int_eq(testvol_fill(i, 0, 4), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	ck_assert_uint_lt(v->free_blocks, room);
 	for (unsigned n = 0; fake_stats(f).discards < 1; n++) {
@@ -479,7 +479,7 @@ START_TEST(test_trim)
 	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
 	ck_assert_uint_eq(trimmed, v->free_blocks << v->block_bits);
 	ck_assert_uint_gt(fake_stats(f).discards, 0);
-	env_check_groups(v);
+	testvol_check_groups(v);
 	ck_assert_int_eq(x4_vol_trim(v, 0, 16 << 20, 0, &half), 0);
 	ck_assert_uint_lt(half, trimmed);
 	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, (uint64_t)v->blocks_per_group << v->block_bits, &half), 0);
@@ -494,7 +494,7 @@ Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ext4: allocators");
 	TCase *t = unit_case(s, "alloc", 30);
-	int n = (int)nr_env_mkfs;
+	int n = (int)nr_testvol_shapes;
 
 	fdio_log_set_level(0);
 	unit_test(t, test_bits);

@@ -76,7 +76,7 @@ static void fill(void)
 	uint32_t at = 0, step = 1000;
 
 	while (step) {
-		if (env_fill(filler, at, step))
+		if (testvol_fill(filler, at, step))
 			step /= 2;
 		else
 			at += step;
@@ -96,9 +96,9 @@ static void setup(unsigned shape)
 	uint8_t acl[4 + 8 * ACL_ENTRIES];
 	size_t len = large_acl(acl);
 
-	f = env_new(shape);
-	v = env_open(f);
-	top = env_root(v);
+	f = testvol_shape(shape);
+	v = testvol_mount(f);
+	top = testvol_root(v);
 	ck_assert_int_eq(x4_create(top, "dir", 3, S_IFDIR | 0777, 0, &root, &dir), 0);
 	ck_assert_int_eq(x4_xattr_set(dir, "system.posix_acl_default", acl, len, 0, 0), 0);
 	ck_assert_int_eq(x4_create(top, "file", 4, S_IFREG | 0666, 0, &root, &file), 0);
@@ -120,8 +120,8 @@ static void finish(void)
 {
 	ck_assert_uint_eq(v->meta_held, 0);
 	drop();
-	env_check_groups(v);
-	env_close_check(v, f);
+	testvol_check_groups(v);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 
@@ -397,7 +397,7 @@ START_TEST(test_best_is_taken)
 	}
 	drop();
 	ck_assert_int_eq(x4_vol_close(v), 0);
-	v = env_open(f);
+	v = testvol_mount(f);
 	v->resv_blocks = v->root_blocks = 0;
 	t.bitmap = v->groups[3].bb << v->block_bits;
 	fake_set_hook(f, take_meanwhile, &t);
@@ -435,7 +435,7 @@ START_TEST(test_forget)
 	struct x4_inode *i;
 
 	setup(2);
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	x4_vol_set_held(v, kernel_has, v);
 	since = x4_evictions(v);
 	/* Nobody outside knows of it: there is nothing to ask, and nothing to wait for. */

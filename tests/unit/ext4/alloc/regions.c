@@ -18,7 +18,7 @@ static void open_many(void)
 {
 	f = fake_mkfs(200 << 20, "-t ext4 -b 1024 -g 256 -N 8192 -J size=4 -O ^resize_inode");
 	ck_assert_ptr_nonnull(f);
-	v = env_open(f);
+	v = testvol_mount(f);
 	ck_assert_uint_ge(v->nr_regions, 6);
 }
 
@@ -65,7 +65,7 @@ START_TEST(directories_at_the_top)
 	ck_assert_uint_ge(regions, v->nr_regions / 2);
 	ck_assert_uint_le(fdio_counter_read(CTR_x4_place_look) - before,
 			  DIRS * (v->nr_regions + X4_REGION_GROUPS));
-	env_check_groups(v);
+	testvol_check_groups(v);
 	x4_vol_abandon(v);
 	fake_free(f);
 }
@@ -147,7 +147,7 @@ START_TEST(full_regions_are_passed_over)
 	x4_balloc_unreserve(v, x4_group_start(v, g) + 100, 140);
 	ck_assert_int_eq(x4_balloc_reserve(v, NULL, goal, 40, true, &blk, &n), 0);
 	ck_assert_uint_eq(x4_group_of(v, blk), g);
-	env_check_groups(v);
+	testvol_check_groups(v);
 	x4_vol_abandon(v);
 	fake_free(f);
 }

@@ -3,7 +3,7 @@
  * Extent trees on the miniature volume: random operations against a byte-exact model, deep trees, every call failing once,
  * a full file system, damaged trees, indirect files. e2fsck judges the image after each.
  */
-#define TESTVOL_MINI
+#define ONEFILE_MINIATURE
 #include "kit/file_model.h"
 
 #include <errno.h>
@@ -16,10 +16,10 @@ static const char *const formats[] = {
 
 START_TEST(random_operations)
 {
-	struct testvol t;
+	struct onefile t;
 	struct model m;
 
-	testvol_open(&t, 24 << 20, formats[_i], NULL);
+	onefile_open(&t, 24 << 20, formats[_i], NULL);
 	mini_fragment = 5;
 	model_init(&m, &t, _i == 1 ? 1200 : 4000, _i + 1);
 	for (unsigned n = 1; n <= 2400; n++) {
@@ -31,26 +31,26 @@ START_TEST(random_operations)
 		if (n % 400 == 0)
 			model_compare(&m);
 		if (n % 800 == 0)
-			testvol_recheck(&t);
+			onefile_recheck(&t);
 	}
 	model_compare(&m);
 	uint64_t before = mini_free_blocks();
 	must(model_truncate(&m, 0) == 0);
 	must(mini_free_blocks() > before);
 	must(le32toh(t.i->raw->i_blocks) == 0);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	model_fini(&m);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 /* Whatever fails, the file is as before the operation or the operation is done in part; either way the tree is sound. */
 START_TEST(every_call_fails)
 {
-	struct testvol t;
+	struct onefile t;
 	unsigned hits = 0;
 
-	testvol_open(&t, 24 << 20, formats[_i], NULL);
+	onefile_open(&t, 24 << 20, formats[_i], NULL);
 	mini_fragment = 3;
 	for (unsigned n = 0; n < 300; n++) {
 		struct model m;
@@ -65,15 +65,15 @@ START_TEST(every_call_fails)
 		/* The content is unknown after a failure; the tree must be readable and the map agree with it. */
 		model_compare_reloaded(&m);
 		if (n % 60 == 59)
-			testvol_recheck(&t);
+			onefile_recheck(&t);
 		model_fini(&m);
 	}
 	must(hits > 20);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
-static int insert_at(struct testvol *t, uint32_t lblk, bool unwritten)
+static int insert_at(struct onefile *t, uint32_t lblk, bool unwritten)
 {
 	struct x4_resv r;
 	int err = x4_resv_range(t->i, lblk, 1, false, unwritten ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN, &r);
@@ -85,7 +85,7 @@ static int insert_at(struct testvol *t, uint32_t lblk, bool unwritten)
 }
 
 /* No block behind the size has contents, and none of the first n blocks but those that were kept. */
-static void nothing_old(struct testvol *t, uint32_t kept, uint32_t n)
+static void nothing_old(struct onefile *t, uint32_t kept, uint32_t n)
 {
 	for (uint32_t at = kept; at < n;) {
 		struct x4_ext x;
@@ -96,7 +96,7 @@ static void nothing_old(struct testvol *t, uint32_t kept, uint32_t n)
 	}
 }
 
-static int extend(struct testvol *t, unsigned how, uint32_t n)
+static int extend(struct onefile *t, unsigned how, uint32_t n)
 {
 	uint64_t end = (uint64_t)n << t->v->block_bits;
 	int r;
@@ -119,7 +119,7 @@ static int extend(struct testvol *t, unsigned how, uint32_t n)
 }
 
 /* Cuts a file of many extents down; the k-th call of those that may fail does. *ret_calls: how many there were. */
-static int cut_down(struct testvol *t, uint32_t runs, uint64_t size, unsigned k, unsigned *ret_calls)
+static int cut_down(struct onefile *t, uint32_t runs, uint64_t size, unsigned k, unsigned *ret_calls)
 {
 	int r;
 
@@ -137,11 +137,11 @@ static int cut_down(struct testvol *t, uint32_t runs, uint64_t size, unsigned k,
 START_TEST(truncate_fails_half_way)
 {
 	enum { RUNS = 3000, KEPT = 2 };
-	struct testvol t;
+	struct onefile t;
 	uint64_t size;
 	unsigned calls, halves = 0;
 
-	testvol_open(&t, 24 << 20, formats[0], NULL);
+	onefile_open(&t, 24 << 20, formats[0], NULL);
 	size = (uint64_t)KEPT << t.v->block_bits;
 	must(cut_down(&t, RUNS, size, 1000000, &calls) == 0);
 	for (unsigned n = 4; n < 8; n++) {
@@ -161,8 +161,8 @@ START_TEST(truncate_fails_half_way)
 		nothing_old(&t, KEPT, RUNS * 2);
 	}
 	must(halves > 0);
-	testvol_recheck(&t);
-	testvol_close(&t);
+	onefile_recheck(&t);
+	onefile_close(&t);
 }
 END_TEST
 
@@ -170,11 +170,11 @@ END_TEST
 START_TEST(deep_tree)
 {
 	enum { RUNS = 21000 };
-	struct testvol t;
+	struct onefile t;
 	struct model m;
 	unsigned n;
 
-	testvol_open(&t, 64 << 20, formats[0], NULL);
+	onefile_open(&t, 64 << 20, formats[0], NULL);
 	model_init(&m, &t, 16, 1);
 	for (uint32_t k = 0; k < RUNS; k++) {
 		uint32_t slot = _i == 0 ? k : _i == 1 ? RUNS - 1 - k : (uint32_t)((uint64_t)k * 7919 % RUNS);
@@ -188,35 +188,35 @@ START_TEST(deep_tree)
 	free(model_runs(t.i, &n));
 	must(n == RUNS);
 	model_compare_reloaded(&m);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	for (uint32_t k = 0; k < RUNS; k += 2)
 		must(x4_remove_range(t.i, 2 * k, 2 * k + 1, false, false) == 0);
 	model_compare_reloaded(&m);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	free(model_runs(t.i, &n));
 	must(n == RUNS / 2);
 	must(x4_truncate(t.i, 20 << t.v->block_bits) == 0);
 	free(model_runs(t.i, &n));
 	must(n == 5);
 	must(x4_eh_depth(x4_ext_root(t.i)) <= 1);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	must(x4_free_all_blocks(t.i) == 0);
 	must(x4_eh_depth(x4_ext_root(t.i)) == 0);
 	must(le32toh(t.i->raw->i_blocks) == 0);
 	model_fini(&m);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 /* A long extent is cut, converted and joined again at its limits of length. */
 START_TEST(long_extents)
 {
-	struct testvol t;
+	struct onefile t;
 	struct x4_ext x;
 	unsigned n;
 
 	/* No backups of the superblock in between, so extents can be as long as the format allows. */
-	testvol_open(&t, 100 << 20, "-t ext4 -b 1024 -O ^resize_inode,^has_journal,sparse_super2 -E num_backup_sb=0", NULL);
+	onefile_open(&t, 100 << 20, "-t ext4 -b 1024 -O ^resize_inode,^has_journal,sparse_super2 -E num_backup_sb=0", NULL);
 	must(x4_fallocate(t.i, X4_FALLOC_KEEP_SIZE, 0, 70000 << 10, false) == 0);
 	free(model_runs(t.i, &n));
 	must(n <= 3);
@@ -226,26 +226,26 @@ START_TEST(long_extents)
 	must(x4_map_lookup(t.i, 60099, &x) == 0);
 	must(x.state == X4_EXT_WRITTEN);
 	must(x.len == 1);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	must(x4_fallocate(t.i, X4_FALLOC_ZERO_RANGE, 0, 70000 << 10, false) == 0);
 	must(x4_map_lookup_load(t.i, 100, &x) == 0);
 	must(x.state == X4_EXT_UNWRITTEN);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	must(x4_fallocate(t.i, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 1 << 10, 69998 << 10, false) == 0);
 	must(le32toh(t.i->raw->i_blocks) == 4);
-	testvol_recheck(&t);
-	testvol_close(&t);
+	onefile_recheck(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 START_TEST(full_file_system)
 {
-	struct testvol t;
+	struct onefile t;
 	struct model m;
 	uint64_t free_before;
 	unsigned full = 0;
 
-	testvol_open(&t, 24 << 20, formats[0], NULL);
+	onefile_open(&t, 24 << 20, formats[0], NULL);
 	model_init(&m, &t, 8000, 5);
 	mini_fragment = 2;
 	mini_limit_free = 1500;
@@ -262,18 +262,18 @@ START_TEST(full_file_system)
 	}
 	must(full > 10);
 	model_compare(&m);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	model_fini(&m);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 START_TEST(zero_behind_the_end)
 {
-	struct testvol t;
+	struct onefile t;
 	struct model m;
 
-	testvol_open(&t, 24 << 20, formats[1], NULL);
+	onefile_open(&t, 24 << 20, formats[1], NULL);
 	model_init(&m, &t, 64, 5);
 	must(model_write(&m, 0, 40000) == 0);
 	must(model_truncate(&m, 10001) == 0);
@@ -291,22 +291,22 @@ START_TEST(zero_behind_the_end)
 	model_compare(&m);
 	must(x4_truncate(t.i, 1ull << 44) == -EFBIG);
 	must(x4_truncate(t.i, (1ull << 44) - 4096) == 0);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	t.v->read_only = true;
 	must(x4_truncate(t.i, 1) == -EROFS);
 	must(x4_fallocate(t.i, 0, 0, 1, false) == -EROFS);
 	model_fini(&m);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 START_TEST(seeking)
 {
-	struct testvol t;
+	struct onefile t;
 	struct model m;
 	uint64_t at;
 
-	testvol_open(&t, 24 << 20, formats[0], NULL);
+	onefile_open(&t, 24 << 20, formats[0], NULL);
 	model_init(&m, &t, 64, 5);
 	must(x4_seek(t.i, 0, true, &at) == -ENXIO);
 	must(model_write(&m, 4096, 2048) == 0);
@@ -325,18 +325,18 @@ START_TEST(seeking)
 	must(x4_seek(t.i, 12288, false, &at) == 0);
 	must(at == 12388);
 	model_fini(&m);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 /* A byte of the root or of a node is changed: an error or a sound map, never more. */
 START_TEST(damaged_trees)
 {
-	struct testvol t;
+	struct onefile t;
 	struct x4_ext x;
 	unsigned refused = 0;
 
-	testvol_open(&t, 24 << 20, formats[_i ? 2 : 0], NULL);
+	onefile_open(&t, 24 << 20, formats[_i ? 2 : 0], NULL);
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 600; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
@@ -365,11 +365,11 @@ START_TEST(damaged_trees)
 	must(refused > 1000);
 	x4_map_drop(t.i);
 	must(x4_map_load(t.i) == 0);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
-static int reload(struct testvol *t)
+static int reload(struct onefile *t)
 {
 	x4_map_drop(t->i);
 	return x4_map_load(t->i);
@@ -379,11 +379,11 @@ static int reload(struct testvol *t)
 START_TEST(extent_twice)
 {
 	struct ext3_extent *e;
-	struct testvol t;
+	struct onefile t;
 	struct jnl_buf *b;
 	uint32_t old;
 
-	testvol_open(&t, 24 << 20, formats[2], NULL);
+	onefile_open(&t, 24 << 20, formats[2], NULL);
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 150; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
@@ -400,7 +400,7 @@ START_TEST(extent_twice)
 	ext2fs_clear_feature_shared_blocks(t.v->fs->super);
 	e[3].ee_start = old;
 	must(reload(&t) == 0);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
@@ -409,13 +409,13 @@ static const char *indirect_setup =
 
 START_TEST(indirect_file)
 {
-	struct testvol t;
+	struct onefile t;
 	struct x4_ext x;
 	struct x4_resv r;
 	unsigned n;
 	char buf[1024];
 
-	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
+	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
 	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
 	for (uint32_t l = 0; l < 878; l += 97) {
 		must(x4_map_lookup_load(t.i, l, &x) == 0);
@@ -430,15 +430,15 @@ START_TEST(indirect_file)
 	must(x4_map_lookup_load(t.i, 100, &x) == 0);
 	must(x.state == X4_EXT_HOLE);
 	must(x.len == 300);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	must(x4_truncate(t.i, 5000) == 0);
 	free(model_runs(t.i, &n));
 	must(n >= 1);
 	must(le32toh(t.i->raw->i_blocks) == 10);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	must(x4_free_all_blocks(t.i) == 0);
 	must(le32toh(t.i->raw->i_blocks) == 0);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
@@ -448,7 +448,7 @@ static const char *map_small = "yes 0123456789abcdef | head -c 400000 > big.$$ &
 static const char *map_holes = "for k in 0 2 4 6 8 10; do printf x | dd of=big.$$ bs=1024 seek=$k conv=notrunc; done; "
 			       "debugfs -w -R \"write big.$$ f\" $IMG" TO_EXTENTS;
 
-static void reserve_one(struct testvol *t, uint32_t lblk)
+static void reserve_one(struct onefile *t, uint32_t lblk)
 {
 	struct x4_resv r;
 
@@ -460,53 +460,53 @@ static void reserve_one(struct testvol *t, uint32_t lblk)
 START_TEST(block_map_becomes_extents)
 {
 	struct x4_ext before, x;
-	struct testvol t;
+	struct onefile t;
 	unsigned n;
 
-	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", map_small);
+	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", map_small);
 	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
 	must(x4_map_lookup_load(t.i, 300, &before) == 0);
 	must(le32toh(t.i->raw->i_blocks) == 2 * (391 + 3)); /* an indirect block, and one above another */
 	reserve_one(&t, 391);
 	must(x4_map_kind(t.i) == X4_MAPPED_EXTENTS);
 	must(le32toh(t.i->raw->i_blocks) == 2 * 392);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	must(x4_map_lookup_load(t.i, 300, &x) == 0);
 	must(x.pblk == before.pblk && x.state == X4_EXT_WRITTEN);
 	free(model_runs(t.i, &n));
 	must(n >= 1);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 START_TEST(block_map_that_does_not_fit)
 {
-	struct testvol t;
+	struct onefile t;
 	struct x4_resv r;
 
-	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", map_holes);
+	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", map_holes);
 	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
 	must(x4_resv_holes(t.i, 1, 1, false, &r) == -EOPNOTSUPP);
 	must(x4_fallocate(t.i, 0, 0, 4096, false) == -EOPNOTSUPP);
 	must(x4_inode_size(t.i) == 10 * 1024 + 1);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	/* Without blocks it is a file like any other. */
 	must(x4_truncate(t.i, 0) == 0);
 	must(x4_map_kind(t.i) == X4_MAPPED_EXTENTS);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	reserve_one(&t, 7);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 /* The same of block maps; and an indirect block that leads to itself ends the walk at once. */
 START_TEST(indirect_twice)
 {
-	struct testvol t;
+	struct onefile t;
 	struct jnl_buf *b;
 	uint32_t *p, *slot, old[256];
 
-	testvol_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
+	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
 	must(reload(&t) == 0);
 	must(jnl_bread(t.v->jnl, le32toh(t.i->raw->i_block[EXT2_DIND_BLOCK]), &b) == 0);
 	p = (uint32_t *)b->data;
@@ -521,7 +521,7 @@ START_TEST(indirect_twice)
 	must(reload(&t) == -EUCLEAN);
 	memcpy(p, old, sizeof(old));
 	must(reload(&t) == 0);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 

@@ -14,10 +14,10 @@ static const char *const formats[] = {
 
 START_TEST(random_operations)
 {
-	struct testvol t;
+	struct onefile t;
 	struct model m;
 
-	testvol_open(&t, 64 << 20, formats[_i], NULL);
+	onefile_open(&t, 64 << 20, formats[_i], NULL);
 	model_init(&m, &t, _i == 1 ? 1200 : 4000, _i + 1);
 	for (unsigned n = 1; n <= 1500; n++) {
 		int r;
@@ -31,18 +31,18 @@ START_TEST(random_operations)
 		if (n % 500 == 0)
 			model_compare(&m);
 		if (n % 750 == 0)
-			testvol_recheck(&t);
+			onefile_recheck(&t);
 	}
 	model_compare(&m);
 	x4_inode_lock_excl(t.i);
 	must(model_truncate(&m, 0) == 0);
 	x4_inode_unlock(t.i);
 	model_fini(&m);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
-static bool must_wait(struct testvol *t)
+static bool must_wait(struct onefile *t)
 {
 	struct x4_ext x;
 	jnl_tid tid;
@@ -51,7 +51,7 @@ static bool must_wait(struct testvol *t)
 	return x.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->i, true, &tid) && !jnl_tid_durable(t->v->jnl, tid);
 }
 
-static struct jnl_handle *map_four(struct testvol *t, bool convert)
+static struct jnl_handle *map_four(struct onefile *t, bool convert)
 {
 	struct jnl_handle *h;
 	uint32_t next, n;
@@ -70,9 +70,9 @@ static struct jnl_handle *map_four(struct testvol *t, bool convert)
 	return h;
 }
 
-static void opened_with_four(struct testvol *t, bool unwritten)
+static void opened_with_four(struct onefile *t, bool unwritten)
 {
-	testvol_open(t, 32 << 20, formats[1], NULL);
+	onefile_open(t, 32 << 20, formats[1], NULL);
 	x4_inode_lock_excl(t->i);
 	if (unwritten)
 		must(x4_fallocate(t->i, 0, 0, 4 * 4096, true) == 0);
@@ -91,7 +91,7 @@ START_TEST(map_waits_for_the_handle)
 {
 	enum x4_ext_state before = _i ? X4_EXT_UNWRITTEN : X4_EXT_HOLE;
 	struct jnl_handle *h;
-	struct testvol t;
+	struct onefile t;
 	struct x4_ext x;
 
 	opened_with_four(&t, _i);
@@ -107,7 +107,7 @@ START_TEST(map_waits_for_the_handle)
 	must(x4_inode_size(t.i) == 5 * 4096);
 	fdio_mutex_unlock(&t.i->map_lock);
 	x4_inode_unlock(t.i);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
@@ -118,7 +118,7 @@ END_TEST
 START_TEST(map_is_not_ahead_of_the_transaction)
 {
 	struct jnl_handle *h;
-	struct testvol t;
+	struct onefile t;
 
 	opened_with_four(&t, _i);
 	h = map_four(&t, _i);
@@ -129,16 +129,16 @@ START_TEST(map_is_not_ahead_of_the_transaction)
 	must(x4_vol_sync(t.v) == 0);
 	must(!must_wait(&t));
 	x4_inode_unlock(t.i);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 /* What was synced is there after a power cut, and whatever happened after it, the file system checks clean. */
 START_TEST(power_cuts)
 {
-	struct testvol t;
+	struct onefile t;
 
-	testvol_open(&t, 64 << 20, formats[_i % 2], NULL);
+	onefile_open(&t, 64 << 20, formats[_i % 2], NULL);
 	for (unsigned round = 0; round < 6; round++) {
 		struct model m;
 
@@ -159,14 +159,14 @@ START_TEST(power_cuts)
 				model_fini(&other);
 			}
 		x4_inode_unlock(t.i);
-		testvol_power_cut(&t, round + 1);
+		onefile_power_cut(&t, round + 1);
 		if (round % 2 == 0)
 			model_compare(&m);
 		else
 			must(x4_map_load(t.i) == 0);
 		model_fini(&m);
 	}
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
@@ -180,7 +180,7 @@ static void sink(int level, const char *line)
 }
 
 /* Every other run of so many blocks becomes written, the rest stays unwritten: 2 * runs extents. */
-static void alternate(struct testvol *t, uint32_t runs, uint32_t step, uint32_t blocks)
+static void alternate(struct onefile *t, uint32_t runs, uint32_t step, uint32_t blocks)
 {
 	must(x4_fallocate(t->i, 0, 0, (uint64_t)runs * 2 * blocks << t->v->block_bits, false) == 0);
 	for (uint32_t k = 0; k < runs; k++)
@@ -188,7 +188,7 @@ static void alternate(struct testvol *t, uint32_t runs, uint32_t step, uint32_t 
 }
 
 /* The first transactions of a long truncate, as x4_truncate makes them, each made durable. */
-static void truncate_begin(struct testvol *t, uint64_t size, unsigned steps)
+static void truncate_begin(struct onefile *t, uint64_t size, unsigned steps)
 {
 	uint32_t to = X4_LBLK_END;
 
@@ -213,10 +213,10 @@ static void truncate_begin(struct testvol *t, uint64_t size, unsigned steps)
 START_TEST(interrupted_truncate)
 {
 	enum { RUNS = 2500 }; /* two levels: e2fsck 1.47 cannot finish a truncate of a deeper tree, whoever began it */
-	struct testvol t;
+	struct onefile t;
 	unsigned n;
 
-	testvol_open(&t, 64 << 20, "-t ext4 -b 1024", NULL);
+	onefile_open(&t, 64 << 20, "-t ext4 -b 1024", NULL);
 	x4_inode_lock_excl(t.i);
 	alternate(&t, RUNS, 1, 1);
 	must(x4_vol_sync(t.v) == 0);
@@ -224,17 +224,17 @@ START_TEST(interrupted_truncate)
 	free(model_runs(t.i, &n));
 	must(n > 100 && n < 2 * RUNS);
 	x4_inode_unlock(t.i);
-	testvol_power_cut(&t, 1);
+	onefile_power_cut(&t, 1);
 	free(model_runs(t.i, &n));
 	must(n == 100);
 	must(x4_inode_size(t.i) == 100 << 10);
 	must(orphans_seen > 0);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 /* Ways to extend a file whose truncate has failed on the way. */
-static int extend(struct testvol *t, unsigned how, uint64_t size)
+static int extend(struct onefile *t, unsigned how, uint64_t size)
 {
 	int r;
 
@@ -249,7 +249,7 @@ static int extend(struct testvol *t, unsigned how, uint64_t size)
 	}
 }
 
-static void nothing_old(struct testvol *t, unsigned event, uint32_t kept, uint64_t end)
+static void nothing_old(struct onefile *t, unsigned event, uint32_t kept, uint64_t end)
 {
 	struct x4_ext x;
 
@@ -263,16 +263,16 @@ static void nothing_old(struct testvol *t, unsigned event, uint32_t kept, uint64
  * The power goes at each moment: all is there as before the truncate, or nothing behind the new end, then or later. No block is
  * torn: e2fsck takes half a commit block for damage, and leaves orphans alone then.
  */
-static unsigned cut_everywhere(struct testvol *t, unsigned how, uint32_t kept, uint64_t before, uint64_t after)
+static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, uint64_t before, uint64_t after)
 {
 	unsigned events = fake_rec_events(t->fake), halves = 0;
 
 	for (unsigned k = 0; k <= events; k++) {
-		struct testvol o = { .ino = t->ino, .fake = fake_rec_cut(t->fake, k, FAKE_CUT_MASK, k * 0x9e3779b97f4a7c15u) };
+		struct onefile o = { .ino = t->ino, .fake = fake_rec_cut(t->fake, k, FAKE_CUT_MASK, k * 0x9e3779b97f4a7c15u) };
 		uint64_t size;
 
 		must(fake_e2fsck_replay(o.fake) == 0);
-		testvol_attach(&o);
+		onefile_attach(&o);
 		size = x4_inode_size(o.i);
 		must_msg(size == before || size == (uint64_t)kept << o.v->block_bits || size == after, "cut at %u: size %llu", k,
 			 (unsigned long long)size);
@@ -282,7 +282,7 @@ static unsigned cut_everywhere(struct testvol *t, unsigned how, uint32_t kept, u
 		x4_inode_unlock(o.i);
 		if (size != before)
 			nothing_old(&o, k, kept, after);
-		testvol_close(&o);
+		onefile_close(&o);
 	}
 	return halves;
 }
@@ -291,17 +291,17 @@ static unsigned cut_everywhere(struct testvol *t, unsigned how, uint32_t kept, u
 START_TEST(failed_truncate_and_cuts)
 {
 	enum { RUNS = 2500, WIDE = 4, KEPT = 100 }; /* as above, but in several groups */
-	struct testvol t;
+	struct onefile t;
 	uint64_t before, after, bitmap;
 	struct x4_ext x;
 
-	testvol_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=1", NULL);
+	onefile_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=1", NULL);
 	before = (uint64_t)RUNS * 2 * WIDE << t.v->block_bits;
 	after = before + 1024;
 	x4_inode_lock_excl(t.i);
 	alternate(&t, RUNS, 1, WIDE);
 	x4_inode_unlock(t.i);
-	testvol_recheck(&t);
+	onefile_recheck(&t);
 	x4_inode_lock_excl(t.i);
 	must(x4_map_lookup_load(t.i, KEPT, &x) == 0 && x.state != X4_EXT_HOLE);
 	bitmap = ext2fs_block_bitmap_loc(t.v->fs, (x.pblk - 1) / 8192) << 10;
@@ -320,11 +320,11 @@ START_TEST(failed_truncate_and_cuts)
 	must(cut_everywhere(&t, _i, KEPT, before, after) > 3);
 	nothing_old(&t, 0, KEPT, after);
 	fake_rec_stop(t.fake);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
-static void map_new(struct testvol *t, uint32_t lblk, uint32_t n, uint64_t size)
+static void map_new(struct onefile *t, uint32_t lblk, uint32_t n, uint64_t size)
 {
 	struct x4_resv r;
 
@@ -333,7 +333,7 @@ static void map_new(struct testvol *t, uint32_t lblk, uint32_t n, uint64_t size)
 	x4_resv_free(&r);
 }
 
-static int grow(struct testvol *t, unsigned how, uint64_t size)
+static int grow(struct onefile *t, unsigned how, uint64_t size)
 {
 	if (how == 0 || how == 3) /* 3: as a write behind the end does it */
 		return extend(t, how ? 2 : 0, size);
@@ -344,10 +344,10 @@ static int grow(struct testvol *t, unsigned how, uint64_t size)
 START_TEST(growing_shows_nothing_old)
 {
 	uint8_t block[1024], zero[1024] = { 0 };
-	struct testvol t;
+	struct onefile t;
 	struct x4_ext x;
 
-	testvol_open(&t, 32 << 20, formats[0], NULL);
+	onefile_open(&t, 32 << 20, formats[0], NULL);
 	x4_inode_lock_excl(t.i);
 	map_new(&t, 0, 1, 100);
 	if (_i < 4)
@@ -363,17 +363,17 @@ START_TEST(growing_shows_nothing_old)
 	must(block[0] == 0xee && block[99] == 0xee && !memcmp(block + 100, zero, sizeof(block) - 100));
 	nothing_old(&t, 0, 1, 8 << 10);
 	x4_inode_unlock(t.i);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 
 START_TEST(many_fragments)
 {
-	struct testvol t;
+	struct onefile t;
 	struct model m;
 	unsigned n;
 
-	testvol_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=4", NULL);
+	onefile_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=4", NULL);
 	model_init(&m, &t, 16, 1);
 	x4_inode_lock_excl(t.i);
 	alternate(&t, 20000, 7919, 1);
@@ -386,7 +386,7 @@ START_TEST(many_fragments)
 	must(n < 30);
 	x4_inode_unlock(t.i);
 	model_fini(&m);
-	testvol_close(&t);
+	onefile_close(&t);
 }
 END_TEST
 

@@ -15,11 +15,11 @@
 
 START_TEST(files_and_directories)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *d;
 	char longname[300];
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	memset(longname, 'n', sizeof longname);
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), -EEXIST);
@@ -52,18 +52,18 @@ START_TEST(files_and_directories)
 	must_eq(n_ino(d, ".."), X4_ROOT_INO);
 	must_eq(n_ino(t.root, ".."), X4_ROOT_INO);
 	x4_iput(d);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 /* However short and long ones lie in a block that is split: there is room for the new one afterwards. */
 START_TEST(names_of_all_lengths)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *f;
 	char dir[16], name[300];
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	f = n_get(t.root, "f");
 	for (uint64_t turn = 0; turn < 10; turn++) {
@@ -85,7 +85,7 @@ START_TEST(names_of_all_lengths)
 		x4_iput(d);
 	}
 	x4_iput(f);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -108,15 +108,15 @@ static void *cached_while_locked(void *dir)
 /* What a loop thread may ask: it never reads the device and never waits. */
 START_TEST(lookup_in_memory)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *f;
 	pthread_t other;
 	uint64_t reads;
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
-	nvol_close(&t);
-	nvol_open(&t);
+	testvol_close(&t);
+	testvol_open(&t);
 	reads = fdio_counter_read(CTR_jnl_cache_miss);
 	must_eq(cached(t.root, "f"), -EAGAIN);
 	must_eq(cached(t.root, "g"), -EAGAIN);
@@ -133,25 +133,25 @@ START_TEST(lookup_in_memory)
 	x4_iput(f);
 	must_eq(n_unlink(t.root, "f"), 0);
 	must_eq(cached(t.root, "f"), -ENOENT);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 START_TEST(special_files)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *i;
 	struct x4_attr a;
 
-	nvol_make(&t, SMALL, "-b 4096");
-	must_eq(x4_create(t.root, "null", 4, S_IFCHR | 0666, 0x103, &nvol_root_cred, &i), 0);
+	testvol_make(&t, SMALL, "-b 4096");
+	must_eq(x4_create(t.root, "null", 4, S_IFCHR | 0666, 0x103, &names_cred, &i), 0);
 	x4_getattr(i, &a);
 	must_eq(a.rdev, 0x103);
 	must_eq(a.mode, S_IFCHR | 0644);
 	x4_iput(i);
 	must_eq(n_create(t.root, "fifo", S_IFIFO | 0600), 0);
 	must_eq(n_create(t.root, "sock", S_IFSOCK | 0600), 0);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -162,21 +162,21 @@ START_TEST(symbolic_links)
 	char name[16];
 	struct x4_inode *i;
 	unsigned len;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	memset(target, 't', sizeof target);
 	for (unsigned n = 0; n < ARRAY_SIZE(lens); n++) {
 		snprintf(name, sizeof name, "l%u", n);
-		must_eq(x4_symlink(t.root, name, (unsigned)strlen(name), target, lens[n], &nvol_root_cred, &i), 0);
+		must_eq(x4_symlink(t.root, name, (unsigned)strlen(name), target, lens[n], &names_cred, &i), 0);
 		must_eq(x4_readlink(i, buf, sizeof buf, &len), 0);
 		must_eq(len, lens[n]);
 		must(memcmp(buf, target, len) == 0 && buf[len] == 0);
 		x4_iput(i);
 	}
-	must_eq(x4_symlink(t.root, "no", 2, target, 1024, &nvol_root_cred, &i), -ENAMETOOLONG);
-	nvol_check(&t);
-	nvol_open(&t);
+	must_eq(x4_symlink(t.root, "no", 2, target, 1024, &names_cred, &i), -ENAMETOOLONG);
+	testvol_check(&t);
+	testvol_open(&t);
 	i = n_get(t.root, "l4");
 	must_eq(x4_readlink(i, buf, sizeof buf, &len), 0);
 	must_eq(len, 1000);
@@ -185,16 +185,16 @@ START_TEST(symbolic_links)
 		snprintf(name, sizeof name, "l%u", n);
 		must_eq(n_unlink(t.root, name), 0);
 	}
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 START_TEST(hard_links)
 {
 	struct x4_inode *i, *d;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "a", S_IFREG | 0644), 0);
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
 	i = n_get(t.root, "a");
@@ -209,15 +209,15 @@ START_TEST(hard_links)
 	must_eq(n_unlink(d, "b"), 0);
 	must_eq(n_link(d, "b", i), -EPERM); /* gone is gone */
 	x4_iput(i);
-	must_eq(x4_tmpfile(d, S_IFREG | 0600, &nvol_root_cred, &i), 0);
+	must_eq(x4_tmpfile(d, S_IFREG | 0600, &names_cred, &i), 0);
 	must_eq(n_nlink(i), 0);
 	must_eq(n_link(d, "tmp", i), 0);
 	must_eq(n_nlink(i), 1);
 	x4_iput(i);
-	must_eq(x4_tmpfile(d, S_IFREG | 0600, &nvol_root_cred, &i), 0);
+	must_eq(x4_tmpfile(d, S_IFREG | 0600, &names_cred, &i), 0);
 	x4_iput(i);
 	x4_iput(d);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -225,10 +225,10 @@ START_TEST(too_many_links)
 {
 	struct x4_attr a;
 	struct x4_inode *i;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	uint16_t was;
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "a", S_IFREG | 0644), 0);
 	i = n_get(t.root, "a");
 	was = i->raw->i_links_count;
@@ -242,16 +242,16 @@ START_TEST(too_many_links)
 	must_eq(n_unlink(t.root, "a"), -EPERM);
 	must_eq(n_rename(t.root, "a", t.root, "b", 0), -EPERM);
 	x4_iput(i);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 START_TEST(rename_within)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	int a, b;
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "a", S_IFREG | 0644), 0);
 	must_eq(n_create(t.root, "b", S_IFREG | 0644), 0);
 	a = n_ino(t.root, "a");
@@ -271,16 +271,16 @@ START_TEST(rename_within)
 	must_eq(n_rename(t.root, "c", t.root, "b", RENAME_EXCHANGE | RENAME_NOREPLACE), -EINVAL);
 	must_eq(n_rename(t.root, "c", t.root, "..", 0), -EBUSY);
 	must_eq(n_rename(t.root, "c", t.root, "c", 0), 0);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 START_TEST(rename_directories)
 {
 	struct x4_inode *a, *b, *c;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "a", S_IFDIR | 0755), 0);
 	must_eq(n_create(t.root, "z", S_IFDIR | 0755), 0);
 	a = n_get(t.root, "a");
@@ -308,7 +308,7 @@ START_TEST(rename_directories)
 	x4_iput(a);
 	x4_iput(b);
 	x4_iput(c);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -316,10 +316,10 @@ END_TEST
 START_TEST(many_subdirectories)
 {
 	struct x4_inode *d;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	char name[16];
 
-	nvol_make(&t, 4 * SMALL, "-b 1024 -N 4096");
+	testvol_make(&t, 4 * SMALL, "-b 1024 -N 4096");
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
 	d = n_get(t.root, "d");
 	for (unsigned n = 0; n < 200; n++) {
@@ -342,7 +342,7 @@ START_TEST(many_subdirectories)
 	}
 	must_eq(n_rmdir(t.root, "d"), 0);
 	x4_iput(d);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -350,9 +350,9 @@ END_TEST
 START_TEST(exchange_when_full)
 {
 	struct x4_inode *a, *b;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 
-	nvol_make(&t, SMALL, "-b 1024 -O ^dir_index");
+	testvol_make(&t, SMALL, "-b 1024 -O ^dir_index");
 	must_eq(n_create(t.root, "a", S_IFDIR | 0755), 0);
 	must_eq(n_create(t.root, "b", S_IFDIR | 0755), 0);
 	a = n_get(t.root, "a");
@@ -370,18 +370,18 @@ START_TEST(exchange_when_full)
 	must_eq(n_rename(b, "y", b, "z", 0), 0);
 	x4_iput(a);
 	x4_iput(b);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 /* Deleting a large directory revokes each of its blocks: with a small log that takes more than one transaction. */
 START_TEST(large_directory_small_log)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *d, *f;
 	char name[256];
 
-	nvol_make(&t, 24u << 20, "-b 1024 -J size=1 -O ^dir_index");
+	testvol_make(&t, 24u << 20, "-b 1024 -J size=1 -O ^dir_index");
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
 	f = n_get(t.root, "f");
@@ -399,12 +399,12 @@ START_TEST(large_directory_small_log)
 	x4_iput(d);
 	x4_iput(f);
 	must_eq(t.v->nr_orphans, 0);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 /* ---- several threads ---- */
-struct racer { pthread_t t; struct nvol *v; struct x4_inode *dir[4]; uint64_t rnd; };
+struct racer { pthread_t t; struct testvol *v; struct x4_inode *dir[4]; uint64_t rnd; };
 
 static bool ignore_entry(void *arg, const struct x4_dirent *e) { (void)arg; return e->ino != 0; }
 
@@ -435,9 +435,9 @@ static void *race(void *arg)
 START_TEST(threads)
 {
 	struct racer r[4];
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 
-	nvol_make(&t, 2 * SMALL, "-b 1024 -N 8192");
+	testvol_make(&t, 2 * SMALL, "-b 1024 -N 8192");
 	memset(r, 0, sizeof r);
 	r[0].dir[0] = t.root;
 	for (unsigned d = 1; d < 4; d++) {
@@ -457,24 +457,24 @@ START_TEST(threads)
 		pthread_join(r[n].t, NULL);
 	for (unsigned d = 1; d < 4; d++)
 		x4_iput(r[0].dir[d]);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 /* The power goes while an unlinked file is still open: it must be on the list of those to be deleted. */
 START_TEST(unlinked_while_open)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *i;
 
-	nvol_make(&t, SMALL, "-b 1024 -N 128");
+	testvol_make(&t, SMALL, "-b 1024 -N 128");
 	must_eq(n_create(t.root, "f", S_IFREG | 0600), 0);
 	i = n_get(t.root, "f");
 	must_eq(n_unlink(t.root, "f"), 0);
 	must_eq(x4_vol_sync(t.v), 0);
 	must_eq(fake_e2fsck_replay(t.fake), 0);
 	x4_iput(i);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -490,13 +490,13 @@ static void after_replay(void *arg, enum fake_kind kind, uint64_t off, uint64_t 
 START_TEST(told_to_end_among_orphans)
 {
 	struct x4_options opt = { .acl = true, .cache_bytes = 64 << 20 };
-	struct nvol t = { 0 }, crashed = { 0 };
+	struct testvol t = { 0 }, crashed = { 0 };
 	struct x4_inode *i[3];
 	const char *why;
 	char name[] = "f0", err[256];
 	sigset_t term;
 
-	nvol_make(&t, SMALL, "-b 1024 -N 128");
+	testvol_make(&t, SMALL, "-b 1024 -N 128");
 	for (unsigned k = 0; k < ARRAY_SIZE(i); k++) {
 		name[1] = (char)('0' + k);
 		must_eq(n_create(t.root, name, S_IFREG | 0600), 0);
@@ -507,7 +507,7 @@ START_TEST(told_to_end_among_orphans)
 	crashed.fake = fake_clone(t.fake);
 	for (unsigned k = 0; k < ARRAY_SIZE(i); k++)
 		x4_iput(i[k]);
-	nvol_done(&t);
+	testvol_done(&t);
 
 	sigemptyset(&term);
 	sigaddset(&term, SIGTERM);
@@ -516,13 +516,13 @@ START_TEST(told_to_end_among_orphans)
 	must_eq(x4_vol_open(fake_dev(crashed.fake), &opt, &crashed.v, &why, err, sizeof(err)), -EINTR);
 	fake_set_hook(crashed.fake, NULL, NULL);
 	must_eq(sigwaitinfo(&term, NULL), SIGTERM);
-	nvol_open(&crashed);
+	testvol_open(&crashed);
 	must_eq(crashed.v->nr_orphans, 0);
-	nvol_done(&crashed);
+	testvol_done(&crashed);
 }
 END_TEST
 
-static bool waits_for(struct nvol *t, const char *name, bool datasync)
+static bool waits_for(struct testvol *t, const char *name, bool datasync)
 {
 	struct x4_inode *i = n_get(t->root, name);
 	jnl_tid tid;
@@ -536,11 +536,11 @@ static bool waits_for(struct nvol *t, const char *name, bool datasync)
 START_TEST(synced_after_leaving_memory)
 {
 	struct x4_attr a = { .mode = 0600 };
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *i;
 	uint32_t ino;
 
-	nvol_make(&t, SMALL, "-b 4096");
+	testvol_make(&t, SMALL, "-b 4096");
 	must_eq(n_create(t.root, "old", S_IFREG | 0644), 0);
 	must_eq(x4_vol_sync(t.v), 0);
 	t.v->ilru_max = 0;
@@ -557,14 +557,14 @@ START_TEST(synced_after_leaving_memory)
 	x4_iput(i);
 	must(!x4_iget_cached(t.v, ino));
 	must(waits_for(&t, "f", false));
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 static bool same(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
 /* What one operation makes or changes bears one time. */
-static void all_born(struct nvol *t, struct x4_inode *i)
+static void all_born(struct testvol *t, struct x4_inode *i)
 {
 	struct x4_attr a, dir;
 
@@ -578,12 +578,12 @@ static void all_born(struct nvol *t, struct x4_inode *i)
 
 START_TEST(times_of_new_files)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	char target[100];
 	struct x4_inode *i;
 	struct x4_attr a;
 
-	nvol_make(&t, SMALL, "-b 1024 -I 256");
+	testvol_make(&t, SMALL, "-b 1024 -I 256");
 	memset(target, 't', sizeof target);
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	all_born(&t, n_get(t.root, "f"));
@@ -591,20 +591,20 @@ START_TEST(times_of_new_files)
 	all_born(&t, n_get(t.root, "d"));
 	must_eq(n_create(t.root, "p", S_IFIFO | 0755), 0);
 	all_born(&t, n_get(t.root, "p"));
-	must_eq(x4_symlink(t.root, "l", 1, target, sizeof target, &nvol_root_cred, &i), 0);
+	must_eq(x4_symlink(t.root, "l", 1, target, sizeof target, &names_cred, &i), 0);
 	all_born(&t, i);
 	must_eq(n_rename(t.root, "f", t.root, "g", RENAME_WHITEOUT), 0);
 	all_born(&t, n_get(t.root, "f"));
-	must_eq(x4_tmpfile(t.root, S_IFREG | 0600, &nvol_root_cred, &i), 0);
+	must_eq(x4_tmpfile(t.root, S_IFREG | 0600, &names_cred, &i), 0);
 	x4_getattr(i, &a);
 	must(same(a.btime, a.atime) && same(a.btime, a.mtime) && same(a.btime, a.ctime));
 	x4_iput(i);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 /* ctime of a file that loses one of its names: with the directory's times, and newer than before. */
-static void lost_a_name(struct nvol *t, struct x4_inode *i, struct timespec *before)
+static void lost_a_name(struct testvol *t, struct x4_inode *i, struct timespec *before)
 {
 	struct x4_attr a, dir;
 
@@ -616,12 +616,12 @@ static void lost_a_name(struct nvol *t, struct x4_inode *i, struct timespec *bef
 
 START_TEST(times_of_removed_names)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *f, *d;
 	struct timespec last = { 0 }, made = { 0 };
 	struct x4_attr a;
 
-	nvol_make(&t, SMALL, "-b 1024 -I 256");
+	testvol_make(&t, SMALL, "-b 1024 -I 256");
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	must_eq(n_create(t.root, "over", S_IFREG | 0644), 0);
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
@@ -647,7 +647,7 @@ START_TEST(times_of_removed_names)
 	lost_a_name(&t, d, &last);
 	x4_iput(f);
 	x4_iput(d);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -657,10 +657,10 @@ START_TEST(inherited_flags)
 	const uint32_t all = EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_SYNC_FL | EXT2_DIRSYNC_FL | EXT2_COMPR_FL | EXT4_PROJINHERIT_FL |
 			     0x02000000 /* DAX */, not_reg = EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL;
 	struct x4_attr a = { .flags = all | EXT2_TOPDIR_FL };
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *d, *i;
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
 	d = n_get(t.root, "d");
 	a.flags |= x4_inode_flags(d);
@@ -678,7 +678,7 @@ START_TEST(inherited_flags)
 	must_eq(x4_inode_flags(i), EXT2_NODUMP_FL | EXT2_NOATIME_FL);
 	x4_iput(i);
 	x4_iput(d);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 

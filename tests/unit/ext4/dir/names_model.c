@@ -20,7 +20,7 @@
 #define NR_NAMES 1500
 
 struct model {
-	struct nvol t;
+	struct testvol t;
 	struct x4_inode *dir[NR_DIRS];
 	char *name[NR_NAMES];            /* the same names in each directory */
 	uint32_t ino[NR_DIRS][NR_NAMES]; /* 0: not there */
@@ -172,7 +172,7 @@ START_TEST(against_a_table)
 	memset(&m, 0, sizeof m);
 	m.rnd = 42 + (uint64_t)_i;
 	model_names();
-	nvol_make(&m.t, 48 << 20, volumes[_i]);
+	testvol_make(&m.t, 48 << 20, volumes[_i]);
 	for (unsigned d = 0; d < NR_DIRS; d++)
 		must_eq(n_create(m.t.root, dir_names[d], S_IFDIR | 0755), 0);
 	model_open_dirs();
@@ -183,13 +183,13 @@ START_TEST(against_a_table)
 			model_step(bias[round]);
 		model_verify();
 		model_close_dirs();
-		nvol_check(&m.t);
-		nvol_open(&m.t);
+		testvol_check(&m.t);
+		testvol_open(&m.t);
 		model_open_dirs();
 		model_verify();
 	}
 	model_close_dirs();
-	nvol_done(&m.t);
+	testvol_done(&m.t);
 	for (unsigned n = 0; n < NR_NAMES; n++)
 		free(m.name[n]);
 }
@@ -224,11 +224,11 @@ START_TEST(listing_while_names_come_and_go)
 	static const char *const args[] = { "-b 1024", "-b 1024 -O ^dir_index", "-b 4096" };
 	uint64_t rnd = 7;
 	struct x4_inode *d, *one;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	char name[40];
 
 	memset(&walk, 0, sizeof walk);
-	nvol_make(&t, 48 << 20, args[_i]);
+	testvol_make(&t, 48 << 20, args[_i]);
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
 	d = n_get(t.root, "d");
 	must_eq(n_create(d, "one", S_IFREG | 0644), 0);
@@ -256,7 +256,7 @@ START_TEST(listing_while_names_come_and_go)
 		must_eq(walk.seen[n], 1);
 	x4_iput(one);
 	x4_iput(d);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -280,10 +280,10 @@ START_TEST(a_large_directory)
 	struct x4_inode *d, *f[2];
 	uint64_t before, early = 0;
 	unsigned n, count = 0;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	char name[40];
 
-	nvol_make(&t, 96 << 20, "-b 1024 -O large_dir");
+	testvol_make(&t, 96 << 20, "-b 1024 -O large_dir");
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
 	d = n_get(t.root, "d");
 	must_eq(n_create(t.root, "f0", S_IFREG | 0644), 0);
@@ -313,7 +313,7 @@ START_TEST(a_large_directory)
 	x4_iput(d);
 	x4_iput(f[0]);
 	x4_iput(f[1]);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -336,13 +336,13 @@ START_TEST(the_deepest_index)
 	static const char *const args[] = { "-b 1024", "-b 1024 -O large_dir,^metadata_csum" };
 	struct x4_inode *d, *f;
 	unsigned n, last = _i ? 50000 : 60000;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	char name[256];
 	int r = 0;
 
 	memset(name, 'l', 255);
 	name[255] = 0;
-	nvol_make(&t, 96 << 20, args[_i]);
+	testvol_make(&t, 96 << 20, args[_i]);
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
 	d = n_get(t.root, "d");
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
@@ -365,7 +365,7 @@ START_TEST(the_deepest_index)
 	}
 	x4_iput(d);
 	x4_iput(f);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -374,7 +374,7 @@ static void quiet(int level, const char *line) { (void)level; (void)line; }
 
 static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_t *blk, unsigned nr)
 {
-	struct nvol t = { .fake = fake_clone(pristine) };
+	struct testvol t = { .fake = fake_clone(pristine) };
 	struct x4_inode *d;
 	unsigned count = 0;
 	char name[64];
@@ -387,7 +387,7 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 		byte = (uint8_t)n_rand(rnd);
 		fake_poke(t.fake, &byte, 1, at);
 	}
-	nvol_open(&t);
+	testvol_open(&t);
 	if (x4_lookup(t.root, "d", 1, &d) == 0) {
 		x4_readdir(d, 0, count_entry, &count);
 		for (unsigned n = 0; n < 40; n++) {
@@ -413,10 +413,10 @@ START_TEST(damaged_directories)
 	uint64_t rnd = 99, blk[64];
 	struct x4_inode *d;
 	unsigned nr = 0;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	char name[64];
 
-	nvol_make(&t, 16 << 20, args[_i]);
+	testvol_make(&t, 16 << 20, args[_i]);
 	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
 	d = n_get(t.root, "d");
 	for (unsigned n = 0; n < 400; n++) {
@@ -428,7 +428,7 @@ START_TEST(damaged_directories)
 		nr++;
 	}
 	x4_iput(d);
-	nvol_close(&t);
+	testvol_close(&t);
 	fdio_log_set_sink(quiet);
 	for (unsigned round = 0; round < 150; round++)
 		damage_round(t.fake, &rnd, blk, nr);

@@ -21,7 +21,7 @@
 
 #define SIZE (16u << 20)
 
-static struct nvol t;
+static struct testvol t;
 
 /* ------------------------------------------------------------------ what must not change */
 struct seen {
@@ -152,7 +152,7 @@ static int do_symlink(const char *name, unsigned len)
 	int r;
 
 	memset(target, 't', sizeof(target));
-	r = x4_symlink(dir, name, (unsigned)strlen(name), target, len, &nvol_root_cred, &i);
+	r = x4_symlink(dir, name, (unsigned)strlen(name), target, len, &names_cred, &i);
 	if (!r)
 		x4_iput(i);
 	return r;
@@ -164,7 +164,7 @@ static int do_slow_symlink(void) { return do_symlink("slow", 150); }
 static int do_tmpfile(void)
 {
 	struct x4_inode *i = NULL;
-	int r = x4_tmpfile(dir, 0600, &nvol_root_cred, &i);
+	int r = x4_tmpfile(dir, 0600, &names_cred, &i);
 
 	if (!r)
 		x4_iput(i);
@@ -277,8 +277,8 @@ static void warm(void)
 
 static void names_make(const char *args, unsigned nr)
 {
-	t = (struct nvol){ 0 };
-	nvol_make(&t, SIZE, args);
+	t = (struct testvol){ 0 };
+	testvol_make(&t, SIZE, args);
 	must_eq(n_create(t.root, "dir", S_IFDIR | 0755), 0);
 	dir = n_get(t.root, "dir");
 	fill(dir, nr);
@@ -299,7 +299,7 @@ static void names_done(void)
 	x4_iput(file);
 	x4_iput(sub);
 	x4_iput(dir);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 
 /* ------------------------------------------------------------------ tests */
@@ -364,12 +364,12 @@ START_TEST(miss_while_growing)
 		do {
 			nowait_begin();
 			nowait_self.fail_at = at++;
-			r = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &nvol_root_cred, &i);
+			r = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &i);
 			nowait_self.fail_at = 0;
 			nowait_end();
 			missed += r == -EAGAIN;
 			if (r == -EAGAIN && at > 60) /* nothing to read can be missing; a full transaction is for a worker */
-				r = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &nvol_root_cred, &i);
+				r = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &i);
 		} while (r == -EAGAIN);
 		must_eq(r, 0);
 		must_eq(n_ino(sub, name), x4_inode_ino(i));
@@ -391,8 +391,8 @@ START_TEST(not_in_memory)
 		x4_iput(file);
 		x4_iput(sub);
 		x4_iput(dir);
-		nvol_close(&t);
-		nvol_open(&t);
+		testvol_close(&t);
+		testvol_open(&t);
 		dir = n_get(t.root, "dir");
 		sub = n_get(dir, "sub");
 		file = n_get(dir, "f6");
@@ -499,7 +499,7 @@ static struct x4_inode *unlinked(unsigned blocks)
 	struct x4_inode *i = NULL;
 	struct x4_resv resv;
 
-	must_eq(x4_create(dir, "gone", 4, S_IFREG | 0600, 0, &nvol_root_cred, &i), 0);
+	must_eq(x4_create(dir, "gone", 4, S_IFREG | 0600, 0, &names_cred, &i), 0);
 	for (unsigned n = 0; n < blocks; n++) { /* every second block */
 		x4_inode_lock_excl(i);
 		must_eq(x4_resv_holes(i, 2 * n, 1, true, &resv), 0);
@@ -572,11 +572,11 @@ START_TEST(damage_is_a_miss)
 	x4_iput(file);
 	x4_iput(sub);
 	x4_iput(dir);
-	nvol_close(&t);
+	testvol_close(&t);
 	fake_peek(t.fake, &byte, 1, (blk << 12) + off + 50);
 	byte ^= 1;
 	fake_poke(t.fake, &byte, 1, (blk << 12) + off + 50);
-	nvol_open(&t);
+	testvol_open(&t);
 	dir = n_get(t.root, "dir");
 	file = n_get(dir, "f6"); /* brings the block of the table into memory */
 	must_eq(attempt(do_lookup, 0), -EAGAIN);
@@ -637,11 +637,11 @@ START_TEST(damaged_inode_bitmap)
 	x4_iput(file);
 	x4_iput(sub);
 	x4_iput(dir);
-	nvol_close(&t);
+	testvol_close(&t);
 	fake_peek(t.fake, &byte, 1, (ib << 12) + 100);
 	byte ^= 1;
 	fake_poke(t.fake, &byte, 1, (ib << 12) + 100);
-	nvol_open(&t);
+	testvol_open(&t);
 	dir = n_get(t.root, "dir");
 	warm_tables();
 	must_eq(n_ino(dir, "new"), -ENOENT);

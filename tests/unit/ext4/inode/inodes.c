@@ -21,26 +21,26 @@ static void setup(unsigned n, uint32_t *ino)
 {
 	char out[64];
 
-	f = env_new(n);
+	f = testvol_shape(n);
 	ck_assert_int_eq(fake_run(f, "echo hello > $IMG.src && debugfs -w -R \"write $IMG.src file\" $IMG >/dev/null 2>&1 && "
 				     "rm $IMG.src && debugfs -R 'stat file' $IMG 2>/dev/null | sed -n 's/^Inode: \\([0-9]*\\).*/\\1/p'",
 				  out, sizeof(out), true), 0);
 	*ino = (uint32_t)strtoul(out, NULL, 10);
 	ck_assert_uint_ge(*ino, 11);
-	v = env_open(f);
+	v = testvol_mount(f);
 }
 
 static void finish(void)
 {
-	env_check_groups(v);
-	env_close_check(v, f);
+	testvol_check_groups(v);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 
 static void reopen(void)
 {
-	env_close_check(v, f);
-	v = env_open(f);
+	testvol_unmount_check(v, f);
+	v = testvol_mount(f);
 }
 
 START_TEST(test_references)
@@ -103,7 +103,7 @@ START_TEST(test_lru)
 	setup(0, &ino);
 	v->ilru_max = 10;
 	for (unsigned n = 0; n < 20; n++)
-		kept[n] = env_tmpfile(v, S_IFREG | 0600);
+		kept[n] = testvol_tmpfile(v, S_IFREG | 0600);
 	for (unsigned n = 0; n < 20; n++)
 		x4_raw_set_nlink(kept[n], 1); /* in memory only: stays out of eviction, cannot be dropped while on the list */
 	for (unsigned n = 0; n < 20; n++)
@@ -335,7 +335,7 @@ START_TEST(test_new_inode)
 	uint32_t ino;
 
 	setup((unsigned)_i, &ino);
-	root = env_root(v);
+	root = testvol_root(v);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MODE | X4_SET_GID, &a), 0);
 	ck_assert_int_eq(jnl_begin(v->jnl, 30, &h), 0);
 	ck_assert_int_eq(x4_inode_new(h, root, S_IFREG | 02775, &c, &i), 0);
@@ -383,7 +383,7 @@ START_TEST(test_orphans)
 
 	setup(0, &ino);
 	for (unsigned n = 0; n < 10; n++)
-		o[n] = env_tmpfile(v, S_IFREG | 0600);
+		o[n] = testvol_tmpfile(v, S_IFREG | 0600);
 	while (left) {
 		unsigned k = (unsigned)rand_r(&rnd) % left;
 		struct x4_inode *i = o[k];
@@ -419,8 +419,8 @@ START_TEST(test_unmount_deletes)
 
 	setup((unsigned)_i, &ino);
 	x4_vol_statfs(v, &before);
-	i = env_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(env_fill(i, 0, 50), 0);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(testvol_fill(i, 0, 50), 0);
 	x4_iref(i);
 	reopen();
 	x4_vol_statfs(v, &after);
@@ -438,7 +438,7 @@ START_TEST(test_number_reuse)
 
 	setup(0, &ino);
 	for (unsigned n = 0; n < 50; n++) {
-		i = env_tmpfile(v, S_IFREG | 0600);
+		i = testvol_tmpfile(v, S_IFREG | 0600);
 		if (!n)
 			first = i->ino;
 		ck_assert_uint_eq(i->ino, first);
@@ -481,9 +481,9 @@ static void *churn(void *arg)
 	struct x4_attr a;
 
 	for (unsigned n = 0; n < 60; n++) {
-		struct x4_inode *i = env_tmpfile(v, S_IFREG | 0600), *root = env_root(v);
+		struct x4_inode *i = testvol_tmpfile(v, S_IFREG | 0600), *root = testvol_root(v);
 
-		ck_assert_int_eq(env_fill(i, 0, 1 + (unsigned)rand_r(&rnd) % 40), 0);
+		ck_assert_int_eq(testvol_fill(i, 0, 1 + (unsigned)rand_r(&rnd) % 40), 0);
 		x4_touch_write(i);
 		x4_touch_read(root);
 		x4_getattr(i, &a);
@@ -516,7 +516,7 @@ START_TEST(test_impossible_size)
 		 "debugfs -w -R 'sif f size %llu' $IMG",
 		 (unsigned long long)t[_i / 2].size + (_i & 1));
 	ck_assert_int_eq(fake_run(f, cmd, cmd, sizeof(cmd), true), 0);
-	v = env_open(f);
+	v = testvol_mount(f);
 	fdio_log_set_level(0);
 	if (_i & 1) {
 		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &i), -EUCLEAN);
@@ -559,7 +559,7 @@ Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ext4: inodes");
 	TCase *t = unit_case(s, "inode", 60);
-	int n = (int)nr_env_mkfs;
+	int n = (int)nr_testvol_shapes;
 
 	fdio_log_set_level(0);
 	unit_loop(t, test_references, 0, n);

@@ -30,7 +30,7 @@ static void debugfs(struct fake_dev *f, const char *commands)
 static int try_open(struct fake_dev *f, bool ro, bool norecovery, struct x4_vol **v, char *msg,
 		    size_t len)
 {
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	const char *why;
 
 	opt.read_only = ro;
@@ -55,7 +55,7 @@ static void must_be_refused(struct fake_dev *f, bool ro_too, const char *says)
 
 static int look_up(struct x4_vol *v, const char *dir, const char *name, struct x4_inode **ret)
 {
-	struct x4_inode *d = env_root(v), *up = d;
+	struct x4_inode *d = testvol_root(v), *up = d;
 	int err = dir ? x4_lookup(up, dir, (unsigned)strlen(dir), &d) : 0;
 
 	if (dir)
@@ -121,7 +121,7 @@ static const char *const roots[] = {
 
 START_TEST(test_no_root)
 {
-	struct fake_dev *f = env_new(0);
+	struct fake_dev *f = testvol_shape(0);
 
 	if (roots[_i])
 		debugfs(f, roots[_i]);
@@ -154,7 +154,7 @@ static void break_descriptor(struct fake_dev *f, uint32_t g, unsigned field)
 /* A damaged descriptor of the last group but one; a file in the first. */
 START_TEST(test_bad_descriptor)
 {
-	struct fake_dev *f = env_new(_i & 1 ? 4 : 0);
+	struct fake_dev *f = testvol_shape(_i & 1 ? 4 : 0);
 	struct ext2_super_block sb;
 	struct x4_inode *i;
 	struct x4_vol *v;
@@ -162,7 +162,7 @@ START_TEST(test_bad_descriptor)
 	int err;
 
 	debugfs(f, "write $IMG.src here");
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	g = sb.s_inodes_count / sb.s_inodes_per_group - 2;
 	break_descriptor(f, g, _i & 2 ? DESC_TABLE_TOP : DESC_CSUM);
 	must_be_refused(f, false, "group descriptors");
@@ -183,14 +183,14 @@ END_TEST
 /* A crash tore a descriptor, and the log has it: it is replayed before anything is judged. */
 START_TEST(test_descriptor_in_the_log)
 {
-	struct fake_dev *f = env_new(0), *cut;
-	struct x4_vol *v = env_open(f);
-	struct x4_inode *i = env_tmpfile(v, S_IFREG | 0600);
+	struct fake_dev *f = testvol_shape(0), *cut;
+	struct x4_vol *v = testvol_mount(f);
+	struct x4_inode *i = testvol_tmpfile(v, S_IFREG | 0600);
 	uint64_t at;
 	uint8_t c;
 
 	at = ((uint64_t)v->first_data_block + 1) * v->block_size + DESC_CSUM;
-	ck_assert_int_eq(env_fill(i, 0, 10), 0);
+	ck_assert_int_eq(testvol_fill(i, 0, 10), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	cut = fake_power_cut(f, FAKE_CUT_KEEP, 1);
 	x4_iput(i);
@@ -199,8 +199,8 @@ START_TEST(test_descriptor_in_the_log)
 	fake_peek(cut, &c, 1, at);
 	c ^= 0x55;
 	fake_poke(cut, &c, 1, at);
-	v = env_open(cut);
-	env_close_check(v, cut);
+	v = testvol_mount(cut);
+	testvol_unmount_check(v, cut);
 	fake_free(cut);
 }
 END_TEST
@@ -217,8 +217,8 @@ static void name_of(char name[32], unsigned n)
 static void make_names(struct fake_dev *f, uint64_t *ret_blk, uint32_t lblk)
 {
 	struct x4_cred c = { .umask = 022 };
-	struct x4_vol *v = env_open(f);
-	struct x4_inode *root = env_root(v), *d, *i;
+	struct x4_vol *v = testvol_mount(f);
+	struct x4_inode *root = testvol_root(v), *d, *i;
 	char name[32];
 
 	ck_assert_int_eq(x4_create(root, "dir", 3, S_IFDIR | 0755, 0, &c, &d), 0);
@@ -287,7 +287,7 @@ END_TEST
 START_TEST(test_fast_links)
 {
 	struct fake_dev *f = fake_mkfs(
-		SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C 16384 -I 128" : env_mkfs[0]);
+		SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C 16384 -I 128" : testvol_shapes[0]);
 	struct x4_inode *i;
 	struct x4_vol *v;
 	char buf[200];
@@ -304,11 +304,11 @@ START_TEST(test_fast_links)
 	x4_iput(i);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	if (!_i) { /* and it can be deleted */
-		v = env_open(f);
-		i = env_root(v);
+		v = testvol_mount(f);
+		i = testvol_root(v);
 		ck_assert_int_eq(x4_unlink(i, "link", 4), 0);
 		x4_iput(i);
-		env_close_check(v, f);
+		testvol_unmount_check(v, f);
 	}
 	fake_free(f);
 }
@@ -318,7 +318,7 @@ END_TEST
  * stays. */
 START_TEST(test_above_the_mark)
 {
-	struct fake_dev *f = env_new(_i ? 4 : 0);
+	struct fake_dev *f = testvol_shape(_i ? 4 : 0);
 	struct x4_cred c = { .umask = 022 };
 	struct x4_inode *root, *i;
 	struct x4_vol *v;
@@ -328,17 +328,17 @@ START_TEST(test_above_the_mark)
 	/* The last of several: the next new one would share its block of the table. */
 	debugfs(f, "write $IMG.src f1\nwrite $IMG.src f2\nwrite $IMG.src f3\n"
 		   "write $IMG.src f4\nwrite $IMG.src f5\nwrite $IMG.src here");
-	v = env_open(f);
+	v = testvol_mount(f);
 	ck_assert_int_eq(look_up(v, NULL, "here", &i), 0);
 	ino = i->ino;
 	snprintf(cmd, sizeof(cmd), "set_bg 0 itable_unused %u\nset_bg 0 checksum calc",
 		 v->inodes_per_group - 11);
 	x4_iput(i);
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	ck_assert_uint_gt(ino, 11);
 	debugfs(f, cmd);
-	v = env_open(f);
-	root = env_root(v);
+	v = testvol_mount(f);
+	root = testvol_root(v);
 	ck_assert_int_eq(look_up(v, NULL, "here", &i), 0);
 	ck_assert_uint_eq(i->ino, ino);
 	x4_iput(i);
@@ -354,12 +354,12 @@ START_TEST(test_above_the_mark)
 	x4_iput(root);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	ck_assert_int_le(fake_run(f, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
-	v = env_open(f);
+	v = testvol_mount(f);
 	ck_assert_int_eq(look_up(v, NULL, "here", &i), 0);
 	ck_assert_uint_eq(x4_inode_size(i), 6);
 	x4_iput(i);
 	ck_assert(has_name(v, NULL, "a-name-of-some-length-39"));
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 END_TEST

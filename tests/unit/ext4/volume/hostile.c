@@ -21,18 +21,18 @@
 #define SMALL (16u << 20)
 #define PLAIN "-O ^metadata_csum,^64bit,^uninit_bg "
 
-static void peek(struct nvol *t, void *buf, size_t len, uint64_t off)
+static void peek(struct testvol *t, void *buf, size_t len, uint64_t off)
 {
 	fake_peek(t->fake, buf, len, off);
 }
 
-static void poke(struct nvol *t, const void *buf, size_t len, uint64_t off)
+static void poke(struct testvol *t, const void *buf, size_t len, uint64_t off)
 {
 	fake_poke(t->fake, buf, len, off);
 }
 
-static void poke16(struct nvol *t, uint64_t off, uint16_t v) { poke(t, &v, 2, off); }
-static void poke32(struct nvol *t, uint64_t off, uint32_t v) { poke(t, &v, 4, off); }
+static void poke16(struct testvol *t, uint64_t off, uint16_t v) { poke(t, &v, 2, off); }
+static void poke32(struct testvol *t, uint64_t off, uint32_t v) { poke(t, &v, 4, off); }
 
 static uint64_t blocks_read(void)
 {
@@ -56,15 +56,15 @@ static uint64_t inode_at(struct x4_vol *v, uint32_t ino)
 	return (blk << v->block_bits) + off;
 }
 
-/* Damage is found by now: not nvol_close. */
-static void end(struct nvol *t)
+/* Damage is found by now: not testvol_close. */
+static void end(struct testvol *t)
 {
 	x4_iput(t->root);
 	(void)x4_vol_close(t->v);
 	fake_free(t->fake);
 }
 
-static struct x4_inode *fill_dir(struct nvol *t, const char *dir, unsigned names, unsigned len)
+static struct x4_inode *fill_dir(struct testvol *t, const char *dir, unsigned names, unsigned len)
 {
 	struct x4_inode *d;
 	char name[256];
@@ -100,7 +100,7 @@ static unsigned full_leaf(uint8_t *b, uint32_t bs, uint32_t ino, bool same)
 }
 
 /* The pairs of the index block at off: n of them, of hash and the block that next says. */
-static void pairs(struct nvol *t, uint64_t off, unsigned n, uint32_t hash, uint32_t first,
+static void pairs(struct testvol *t, uint64_t off, unsigned n, uint32_t hash, uint32_t first,
 		  uint32_t step)
 {
 	poke16(t, off + 2, (uint16_t)n);
@@ -138,23 +138,23 @@ static int list(struct x4_inode *d, struct count *c)
 /* ---- directories ---- */
 
 /* Closes, and what the device holds then is known. */
-static void settle(struct nvol *t, struct x4_inode *i)
+static void settle(struct testvol *t, struct x4_inode *i)
 {
 	x4_iput(i);
-	nvol_close(t);
+	testvol_close(t);
 }
 
 /* The names of all visits to one leaf were written behind the end of an array made for the
  * directory's size. */
 START_TEST(index_names_a_leaf_again)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	uint8_t leaf[1024];
 	struct x4_inode *d;
 	struct count c;
 	uint64_t root, first;
 
-	nvol_make(&t, SMALL, "-b 1024 " PLAIN);
+	testvol_make(&t, SMALL, "-b 1024 " PLAIN);
 	d = fill_dir(&t, "h", 120, 5);
 	must(dir_is_dx(d) && dir_nr_blocks(d) < 6);
 	full_leaf(leaf, sizeof leaf, x4_inode_ino(d), false);
@@ -163,7 +163,7 @@ START_TEST(index_names_a_leaf_again)
 	settle(&t, d);
 	poke(&t, leaf, sizeof leaf, first);
 	pairs(&t, root + 32, 120, 1, 1, 0);
-	nvol_open(&t);
+	testvol_open(&t);
 	d = n_get(t.root, "h");
 	must_eq(list(d, &c), -EUCLEAN);
 	must_eq(c.nr, 2); /* "." and ".." */
@@ -177,13 +177,13 @@ END_TEST
 START_TEST(index_leads_round_in_circles)
 {
 	uint32_t hash, minor;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	uint8_t leaf[1024], node[1024] = { 0 };
 	struct x4_inode *d, *f;
 	uint64_t place[4], inode, before;
 	struct count c;
 
-	nvol_make(&t, SMALL, "-b 1024 " PLAIN "-O large_dir");
+	testvol_make(&t, SMALL, "-b 1024 " PLAIN "-O large_dir");
 	d = fill_dir(&t, "h", 300, 5);
 	must(dir_is_dx(d) && dir_nr_blocks(d) > 4);
 	for (unsigned k = 0; k < 4; k++)
@@ -203,7 +203,7 @@ START_TEST(index_leads_round_in_circles)
 	pairs(&t, place[2] + 8, 127, hash | 1, 3, 0);
 	poke32(&t, inode + 4, 0xfffffc00); /* a size that allows it */
 	poke32(&t, inode + 0x6c, 0x3f);
-	nvol_open(&t);
+	testvol_open(&t);
 	d = n_get(t.root, "h");
 	before = blocks_read();
 	must_eq(x4_lookup(d, "zzz", 3, &f), -EUCLEAN);
@@ -219,13 +219,13 @@ END_TEST
 START_TEST(listing_of_equal_names_ends)
 {
 	uint32_t hash, minor;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	uint8_t leaf[2048];
 	struct x4_inode *d;
 	struct count c;
 	uint64_t place[121];
 
-	nvol_make(&t, SMALL, "-b 2048 " PLAIN);
+	testvol_make(&t, SMALL, "-b 2048 " PLAIN);
 	d = fill_dir(&t, "h", 1000, 250);
 	must(dir_is_dx(d) && dir_nr_blocks(d) > ARRAY_SIZE(place));
 	for (unsigned k = 0; k < ARRAY_SIZE(place); k++)
@@ -236,7 +236,7 @@ START_TEST(listing_of_equal_names_ends)
 	for (unsigned k = 1; k < ARRAY_SIZE(place); k++)
 		poke(&t, leaf, sizeof leaf, place[k]);
 	pairs(&t, place[0] + 32, ARRAY_SIZE(place) - 1, hash | 1, 1, 1);
-	nvol_open(&t);
+	testvol_open(&t);
 	d = n_get(t.root, "h");
 	must_eq(list(d, &c), 0);
 	ck_assert_uint_lt(c.nr, c.stop);
@@ -254,7 +254,7 @@ static uint64_t cpu_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t cost_of_lookup(struct nvol *t, const char *dir)
+static uint64_t cost_of_lookup(struct testvol *t, const char *dir)
 {
 	struct x4_inode *d = n_get(t->root, dir);
 	uint64_t begun = cpu_ns();
@@ -272,12 +272,12 @@ START_TEST(equal_blocks_without_index)
 	enum { BLOCKS = 1500 };
 	static uint64_t place[2][BLOCKS];
 	static const char *const name[2] = { "equal", "different" };
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	uint8_t leaf[1024];
 	uint64_t cost[2];
 	uint32_t ino = 0;
 
-	nvol_make(&t, 64u << 20, "-b 1024 -N 12000 " PLAIN "-O ^dir_index");
+	testvol_make(&t, 64u << 20, "-b 1024 -N 12000 " PLAIN "-O ^dir_index");
 	for (unsigned n = 0; n < 2; n++) {
 		struct x4_inode *d = fill_dir(&t, name[n], 3 * BLOCKS + 2, 250);
 
@@ -287,7 +287,7 @@ START_TEST(equal_blocks_without_index)
 		ino = x4_inode_ino(d);
 		x4_iput(d);
 	}
-	nvol_close(&t);
+	testvol_close(&t);
 	for (unsigned n = 0; n < 2; n++)
 		for (unsigned k = 1; k < BLOCKS; k++) {
 			unsigned names = full_leaf(leaf, sizeof leaf, ino, false);
@@ -302,7 +302,7 @@ START_TEST(equal_blocks_without_index)
 			}
 			poke(&t, leaf, sizeof leaf, place[n][k]);
 		}
-	nvol_open(&t);
+	testvol_open(&t);
 	for (unsigned n = 0; n < 2; n++)
 		cost[n] = cost_of_lookup(&t, name[n]);
 	ck_assert_msg(cost[0] < 4 * cost[1], "%llu us for equal names, %llu for others",
@@ -315,10 +315,10 @@ END_TEST
 START_TEST(tables_of_names_are_bounded)
 {
 	static const char *const name[2] = { "first", "second" };
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *d[2];
 
-	nvol_make(&t, SMALL, "-b 1024 -N 4000 " PLAIN "-O ^dir_index");
+	testvol_make(&t, SMALL, "-b 1024 -N 4000 " PLAIN "-O ^dir_index");
 	t.v->dir_budget = 3000;
 	for (unsigned n = 0; n < 2; n++) {
 		d[n] = fill_dir(&t, name[n], 1500, 5);
@@ -332,7 +332,7 @@ START_TEST(tables_of_names_are_bounded)
 	must_eq(n_ino(d[1], "01000"), -ENOENT);
 	x4_iput(d[0]);
 	x4_iput(d[1]);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -341,22 +341,22 @@ END_TEST
 START_TEST(parents_in_a_circle)
 {
 	static const char names[] = "abcd", up[] = "ccdc";
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *d[4];
 	uint64_t place[4], before;
 	uint32_t ino[4];
 
-	nvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 40000 " PLAIN);
+	testvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 40000 " PLAIN);
 	for (unsigned k = 0; k < 4; k++) {
 		d[k] = fill_dir(&t, (char[]){ names[k], 0 }, 1, 5);
 		place[k] = at(d[k], 0);
 		ino[k] = x4_inode_ino(d[k]);
 		x4_iput(d[k]);
 	}
-	nvol_close(&t);
+	testvol_close(&t);
 	for (unsigned k = 0; k < 4; k++)
 		poke32(&t, place[k] + 12, ino[up[k] - 'a']);
-	nvol_open(&t);
+	testvol_open(&t);
 	d[0] = n_get(t.root, "a");
 	d[1] = n_get(t.root, "b");
 	before = blocks_read();
@@ -371,10 +371,10 @@ END_TEST
 /* A way up of some thousand steps is no circle. */
 START_TEST(parents_a_long_way_up)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *d, *next;
 
-	nvol_make(&t, SMALL, "-b 1024 -I 128 -N 4000 " PLAIN);
+	testvol_make(&t, SMALL, "-b 1024 -I 128 -N 4000 " PLAIN);
 	d = x4_iref(t.root);
 	for (unsigned k = 0; k < 3000; k++) {
 		must_eq(n_create(d, "d", S_IFDIR | 0755), 0);
@@ -385,7 +385,7 @@ START_TEST(parents_a_long_way_up)
 	must_eq(n_create(d, "f", S_IFREG | 0644), 0);
 	must_eq(n_rename(d, "f", t.root, "f", 0), 0);
 	x4_iput(d);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -409,10 +409,10 @@ START_TEST(orphans_without_number)
 	enum { NR = 30000 };
 	static uint8_t raw[128], map[1024];
 	static uint64_t place[NR], bitmap[64];
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	uint32_t first, ipg, groups;
 
-	nvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 32768 " PLAIN);
+	testvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 32768 " PLAIN);
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	first = (uint32_t)n_ino(t.root, "f") + 1;
 	peek(&t, raw, sizeof raw, inode_at(t.v, first - 1));
@@ -422,7 +422,7 @@ START_TEST(orphans_without_number)
 	groups = t.v->nr_groups;
 	for (uint32_t g = 0; g < groups; g++)
 		bitmap[g] = (uint64_t)ext2fs_inode_bitmap_loc(t.v->fs, g) << 10;
-	nvol_close(&t);
+	testvol_close(&t);
 	peek(&t, raw, sizeof raw, place[0] - sizeof raw);
 	raw[0x1a] = raw[0x1b] = 0;
 	for (uint32_t k = 0; k < NR; k++) {
@@ -438,7 +438,7 @@ START_TEST(orphans_without_number)
 	}
 	poke32(&t, 1024 + 0xe8, first);
 	fake_set_hook(t.fake, sample, NULL);
-	nvol_open(&t);
+	testvol_open(&t);
 	fake_set_hook(t.fake, NULL, NULL);
 	must_eq(t.v->nr_orphans, 0);
 	ck_assert_uint_eq(x4_inode_in_use(t.v, first + NR - 1), 0);
@@ -454,7 +454,7 @@ END_TEST
 START_TEST(orphan_file_too_large)
 {
 	enum { BLOCKS = 9000 };
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct ext2_super_block sb;
 	uint64_t inode, before;
 	uint8_t block[1024] = { 0 };
@@ -462,7 +462,7 @@ START_TEST(orphan_file_too_large)
 	struct x4_ext x;
 	struct x4_resv r;
 
-	nvol_make(&t, 32u << 20, "-b 1024 " PLAIN "-O orphan_file");
+	testvol_make(&t, 32u << 20, "-b 1024 " PLAIN "-O orphan_file");
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	f = n_get(t.root, "f");
 	x4_inode_lock_excl(f);
@@ -494,7 +494,7 @@ START_TEST(orphan_file_too_large)
 	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
 	poke(&t, &sb, sizeof sb, 1024);
 	before = blocks_read();
-	nvol_open(&t);
+	testvol_open(&t);
 	ck_assert_uint_lt(blocks_read() - before, 2000);
 	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
 	end(&t);
@@ -507,14 +507,14 @@ enum { CHAIN = 2000, STACK = 512 << 10 };
 
 static void *unlink_and_close(void *arg)
 {
-	struct nvol *t = arg;
+	struct testvol *t = arg;
 
 	must_eq(n_unlink(t->root, "f"), 0);
 	end(t);
 	return NULL;
 }
 
-static void attr_block(struct nvol *t, uint64_t off, uint32_t inum)
+static void attr_block(struct testvol *t, uint64_t off, uint32_t inum)
 {
 	uint8_t b[1024] = { 0 };
 
@@ -529,7 +529,7 @@ static void attr_block(struct nvol *t, uint64_t off, uint32_t inum)
  * stack was not enough. */
 START_TEST(values_that_have_values)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	static uint64_t inode[CHAIN], block[CHAIN + 1];
 	static uint32_t ino[CHAIN];
 	uint64_t holder;
@@ -540,7 +540,7 @@ START_TEST(values_that_have_values)
 	pthread_t th;
 	char name[16];
 
-	nvol_make(&t, 32u << 20, "-b 1024 -I 256 -N 4000 " PLAIN "-O ea_inode");
+	testvol_make(&t, 32u << 20, "-b 1024 -I 256 -N 4000 " PLAIN "-O ea_inode");
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	must_eq(n_create(t.root, "blocks", S_IFREG | 0644), 0);
 	f = n_get(t.root, "f");
@@ -577,7 +577,7 @@ START_TEST(values_that_have_values)
 	attr_block(&t, block[CHAIN] << 10, ino[0]);
 	poke32(&t, holder + 0x1c, 2);
 	poke32(&t, holder + 0x68, (uint32_t)block[CHAIN]);
-	nvol_open(&t);
+	testvol_open(&t);
 	must_eq(pthread_attr_init(&attr), 0);
 	must_eq(pthread_attr_setstacksize(&attr, STACK), 0);
 	must_eq(pthread_create(&th, &attr, unlink_and_close, &t), 0);
@@ -590,12 +590,12 @@ END_TEST
 /* A value in an inode that was deleted: letting it go deleted it again, in a handle in a handle. */
 START_TEST(value_in_a_deleted_inode)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *f;
 	uint64_t holder;
 	uint32_t gone, block;
 
-	nvol_make(&t, SMALL, "-b 1024 -I 128 " PLAIN "-O ea_inode");
+	testvol_make(&t, SMALL, "-b 1024 -I 128 " PLAIN "-O ea_inode");
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	must_eq(n_create(t.root, "gone", S_IFREG | 0644), 0);
 	gone = (uint32_t)n_ino(t.root, "gone");
@@ -606,7 +606,7 @@ START_TEST(value_in_a_deleted_inode)
 	settle(&t, f);
 	peek(&t, &block, 4, holder + 0x68);
 	attr_block(&t, (uint64_t)block << 10, gone);
-	nvol_open(&t);
+	testvol_open(&t);
 	f = n_get(t.root, "f");
 	must_eq(x4_xattr_remove(f, "user.a"), -EUCLEAN);
 	x4_iput(f);
@@ -653,7 +653,7 @@ static uint64_t node_before_next(const struct x4_inode *i, uint32_t *ret_run)
 
 /* In the first group everything is in use but blk; in the second every other block that was free
  * is, so that no two lie together. */
-static void lie(struct nvol *t, uint64_t blk)
+static void lie(struct testvol *t, uint64_t blk)
 {
 	uint8_t map[2][1024];
 	uint16_t nr_free = 0;
@@ -679,21 +679,21 @@ static void lie(struct nvol *t, uint64_t blk)
 /* A leaf was split, and its sibling, free in the bitmap, was allocated and overwritten. */
 START_TEST(tree_node_marked_free)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *f;
 	uint32_t run, first;
 	struct x4_ext x;
 	uint64_t node;
 	int r = 0;
 
-	nvol_make(&t, (16u << 20) + 1024, "-b 1024 -N 64 -J size=1 " PLAIN);
+	testvol_make(&t, (16u << 20) + 1024, "-b 1024 -N 64 -J size=1 " PLAIN);
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	f = n_get(t.root, "f");
 	map_runs(f);
 	node = node_before_next(f, &first);
 	settle(&t, f);
 	lie(&t, node + 1);
-	nvol_open(&t);
+	testvol_open(&t);
 	f = n_get(t.root, "f");
 	x4_inode_lock_excl(f);
 	must_eq(x4_map_load(f), 0);
@@ -720,21 +720,21 @@ END_TEST
 /* A sparse file of 32 GiB that claims a group for each 8 KiB: refused before memory is taken for them. */
 START_TEST(groups_without_number)
 {
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct ext2_super_block sb;
 	const char *why;
 	char msg[200];
 
-	nvol_make(&t, SMALL, PLAIN "-b 1024");
-	nvol_close(&t);
+	testvol_make(&t, SMALL, PLAIN "-b 1024");
+	testvol_close(&t);
 	peek(&t, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
 	must_eq(x4_features_check(&sb, "image", &why, msg, sizeof(msg)), X4_SERVE_RW);
 	sb.s_blocks_per_group = 8;
 	sb.s_blocks_count = 32 << 20;
 	must_eq(x4_features_check(&sb, "image", &why, msg, sizeof(msg)), X4_REFUSE);
 	must(strstr(msg, "block groups"));
-	nvol_open(&t);
-	nvol_done(&t);
+	testvol_open(&t);
+	testvol_done(&t);
 }
 END_TEST
 

@@ -19,9 +19,9 @@ enum { FILES = 30, RUNS = 150, MAP_LEAST = RUNS * sizeof(struct x4_map_run) };
 static void make_files(struct x4_vol *v, struct x4_inode **i, unsigned n)
 {
 	for (unsigned k = 0; k < n; k++) {
-		i[k] = env_tmpfile(v, S_IFREG | 0644);
+		i[k] = testvol_tmpfile(v, S_IFREG | 0644);
 		for (uint32_t l = 0; l < RUNS; l++)
-			ck_assert_int_eq(env_fill(i[k], 2 * l, 1), 0);
+			ck_assert_int_eq(testvol_fill(i[k], 2 * l, 1), 0);
 	}
 }
 
@@ -60,7 +60,7 @@ static void put_files(struct x4_vol *v, struct fake_dev *f, struct x4_inode **i)
 {
 	for (unsigned k = 0; k < FILES; k++)
 		x4_iput(i[k]);
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 
@@ -70,8 +70,8 @@ static void put_files(struct x4_vol *v, struct fake_dev *f, struct x4_inode **i)
  */
 START_TEST(idle_maps_go_first)
 {
-	struct fake_dev *f = env_new(2);
-	struct x4_vol *v = env_open(f);
+	struct fake_dev *f = testvol_shape(2);
+	struct x4_vol *v = testvol_mount(f);
 	struct x4_inode *i[FILES];
 	struct x4_ext x;
 
@@ -111,8 +111,8 @@ END_TEST
  */
 START_TEST(used_maps_have_a_limit)
 {
-	struct fake_dev *f = env_new(2);
-	struct x4_vol *v = env_open(f);
+	struct fake_dev *f = testvol_shape(2);
+	struct x4_vol *v = testvol_mount(f);
 	struct x4_inode *i[FILES];
 	struct x4_ext x;
 
@@ -155,9 +155,9 @@ static void keep_file(struct x4_inode *i)
 /* Loading beyond the budget is enough: the ticker comes, on a read-only mount too. */
 START_TEST(ticker_gives_up_maps)
 {
-	struct fake_dev *f = env_new(2);
-	struct x4_options opt = env_options();
-	struct x4_vol *v = env_open(f);
+	struct fake_dev *f = testvol_shape(2);
+	struct x4_options opt = testvol_options();
+	struct x4_vol *v = testvol_mount(f);
 	uint32_t ino[FILES];
 	struct x4_inode *i[FILES];
 	char msg[300];
@@ -213,8 +213,8 @@ static void *reader(void *arg)
 
 START_TEST(readers_see_nothing_of_it)
 {
-	struct fake_dev *f = env_new(2);
-	struct x4_vol *v = env_open(f);
+	struct fake_dev *f = testvol_shape(2);
+	struct x4_vol *v = testvol_mount(f);
 	uint64_t before = fdio_counter_read(CTR_x4_map_evicted);
 	struct x4_inode *i[FILES];
 	struct readers r = { .i = i };
@@ -255,13 +255,13 @@ static void check_images(struct x4_vol *v, unsigned most)
 		n += v->groups[g].alloc != NULL;
 	ck_assert_uint_eq(n, v->nr_images);
 	ck_assert_uint_le(n, most);
-	env_check_groups(v);
+	testvol_check_groups(v);
 }
 
 START_TEST(trim_leaves_few_bitmaps)
 {
 	struct fake_dev *f = many_groups();
-	struct x4_vol *v = env_open(f);
+	struct x4_vol *v = testvol_mount(f);
 	uint64_t trimmed;
 
 	ck_assert_uint_gt(v->nr_groups, 150);
@@ -269,7 +269,7 @@ START_TEST(trim_leaves_few_bitmaps)
 	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
 	ck_assert_uint_ge(trimmed, (v->free_blocks - v->nr_groups) << v->block_bits);
 	check_images(v, 10);
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 END_TEST
@@ -281,9 +281,9 @@ END_TEST
 START_TEST(bitmaps_come_and_go)
 {
 	struct fake_dev *f = many_groups();
-	struct x4_vol *v = env_open(f);
+	struct x4_vol *v = testvol_mount(f);
 	uint64_t blk[40], evicted = fdio_counter_read(CTR_x4_image_evicted);
-	struct x4_inode *i = env_tmpfile(v, S_IFREG | 0644);
+	struct x4_inode *i = testvol_tmpfile(v, S_IFREG | 0644);
 	unsigned seed = 7, held = 0;
 	uint32_t n, lblk = 0;
 
@@ -303,7 +303,7 @@ START_TEST(bitmaps_come_and_go)
 			break;
 		case 2:
 			x4_balloc_next(i, goal);
-			ck_assert_int_eq(env_fill(i, lblk++, 1), 0);
+			ck_assert_int_eq(testvol_fill(i, lblk++, 1), 0);
 			break;
 		case 3:
 			if (lblk > 40) {
@@ -323,7 +323,7 @@ START_TEST(bitmaps_come_and_go)
 	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &(uint64_t){ 0 }), 0);
 	check_images(v, 3);
 	x4_iput(i);
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 END_TEST
@@ -332,8 +332,8 @@ END_TEST
 START_TEST(cancelled_with_other_bitmaps)
 {
 	struct fake_dev *f = many_groups();
-	struct x4_vol *v = env_open(f);
-	struct x4_inode *i = env_tmpfile(v, S_IFREG | 0644);
+	struct x4_vol *v = testvol_mount(f);
+	struct x4_inode *i = testvol_tmpfile(v, S_IFREG | 0644);
 	struct jnl_handle *h;
 	uint64_t blk, old;
 	uint32_t n, g;
@@ -356,16 +356,16 @@ START_TEST(cancelled_with_other_bitmaps)
 		jnl_cancel(h);
 	else
 		jnl_end(h);
-	env_check_groups(v);
+	testvol_check_groups(v);
 	ck_assert_int_eq(jnl_sync(v->jnl), 0);
-	env_check_groups(v);
+	testvol_check_groups(v);
 	if (_i < 2) {
 		ck_assert_int_eq(jnl_begin(v->jnl, 20, &h), 0);
 		ck_assert_int_eq(x4_bfree(h, i, old, 1, false), 0);
 		jnl_end(h);
 	}
 	x4_iput(i);
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 END_TEST

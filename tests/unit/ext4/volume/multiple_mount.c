@@ -26,7 +26,7 @@ static void put(struct set *s, uint32_t seq)
 {
 	struct ext2_super_block sb;
 
-	env_super(s->f, &sb);
+	testvol_super(s->f, &sb);
 	s->mmp.mmp_seq = seq;
 	if (s->csum)
 		s->mmp.mmp_checksum = fdio_crc32c(fdio_crc32c(~0U, sb.s_uuid, 16), &s->mmp, offsetof(struct mmp_struct, mmp_checksum));
@@ -39,7 +39,7 @@ static struct set make(unsigned n)
 	struct ext2_super_block sb;
 
 	ck_assert_ptr_nonnull(s.f);
-	env_super(s.f, &sb);
+	testvol_super(s.f, &sb);
 	ck_assert(sb.s_feature_incompat & EXT4_FEATURE_INCOMPAT_MMP);
 	s.off = sb.s_mmp_block << (10 + sb.s_log_block_size);
 	look(&s);
@@ -50,7 +50,7 @@ static struct set make(unsigned n)
 START_TEST(kept_up)
 {
 	struct set s = make((unsigned)_i);
-	struct x4_vol *v = env_open(s.f);
+	struct x4_vol *v = testvol_mount(s.f);
 	uint32_t first;
 
 	look(&s);
@@ -61,7 +61,7 @@ START_TEST(kept_up)
 	look(&s);
 	ck_assert_uint_gt(s.mmp.mmp_seq, first);
 	ck_assert_uint_le(s.mmp.mmp_seq, first + 3);
-	env_close_check(v, s.f);
+	testvol_unmount_check(v, s.f);
 	look(&s);
 	ck_assert_uint_eq(s.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
 	fake_free(s.f);
@@ -70,7 +70,7 @@ END_TEST
 
 static void refused(struct set *s, int want, const char *says)
 {
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	struct fake_stats before = fake_stats(s->f), after;
 	const char *why = NULL;
 	struct x4_vol *v;
@@ -112,7 +112,7 @@ END_TEST
 START_TEST(read_only)
 {
 	struct set s = make(0);
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	const char *why = NULL;
 	struct x4_vol *v;
 	char msg[300];
@@ -135,7 +135,7 @@ static void went_ro(void *arg, const char *why) { __atomic_store_n(&said, why, _
 START_TEST(taken_away)
 {
 	struct set s = make((unsigned)_i);
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	struct ext2_super_block sb, sb2;
 	const char *why = NULL;
 	struct x4_vol *v;
@@ -146,7 +146,7 @@ START_TEST(taken_away)
 	said = NULL;
 	opt.went_read_only = went_ro;
 	ck_assert_int_eq(x4_vol_open(fake_dev(s.f), &opt, &v, &why, msg, sizeof(msg)), 0);
-	root = env_root(v);
+	root = testvol_root(v);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
 	look(&s);
 	memcpy(s.mmp.mmp_nodename, "other", 6);
@@ -156,12 +156,12 @@ START_TEST(taken_away)
 	ck_assert_str_eq(said, "another host has mounted it");
 	ck_assert(x4_vol_read_only(v));
 	writes = (unsigned)fake_stats(s.f).writes;
-	env_super(s.f, &sb);
+	testvol_super(s.f, &sb);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
 	x4_iput(root);
 	ck_assert_int_eq(x4_vol_close(v), -EIO);
 	ck_assert_uint_eq(fake_stats(s.f).writes, writes);
-	env_super(s.f, &sb2);
+	testvol_super(s.f, &sb2);
 	ck_assert_int_eq(memcmp(&sb, &sb2, sizeof(sb)), 0);
 	look(&s);
 	ck_assert_str_eq((char *)s.mmp.mmp_nodename, "other");

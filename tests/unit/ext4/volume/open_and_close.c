@@ -24,14 +24,14 @@ static int try_open(struct fake_dev *f, struct x4_options *opt, struct x4_vol **
 
 START_TEST(test_open_close)
 {
-	struct fake_dev *f = env_new((unsigned)_i);
+	struct fake_dev *f = testvol_shape((unsigned)_i);
 	struct ext2_super_block before, during, after;
 	struct x4_vol *v;
 	struct x4_statfs st;
 
-	env_super(f, &before);
-	v = env_open(f);
-	env_super(f, &during);
+	testvol_super(f, &before);
+	v = testvol_mount(f);
+	testvol_super(f, &during);
 	ck_assert(during.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
 	ck_assert(during.s_state & EXT2_VALID_FS);
 	ck_assert_uint_eq(during.s_mnt_count, before.s_mnt_count + 1);
@@ -43,8 +43,8 @@ START_TEST(test_open_close)
 	ck_assert_uint_ge(st.blocks, st.bfree);
 	ck_assert_uint_eq(st.bavail, st.bfree - before.s_r_blocks_count - FDIO_MIN(v->nr_blocks / 50, (uint64_t)4096));
 	ck_assert_uint_eq(st.bsize, v->block_size);
-	env_close_check(v, f);
-	env_super(f, &after);
+	testvol_unmount_check(v, f);
+	testvol_super(f, &after);
 	ck_assert(!(after.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER));
 	ck_assert(after.s_state & EXT2_VALID_FS);
 	ck_assert_uint_eq(after.s_free_blocks_count, before.s_free_blocks_count);
@@ -54,8 +54,8 @@ END_TEST
 
 START_TEST(test_read_only_writes_nothing)
 {
-	struct fake_dev *f = env_new(0);
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0);
+	struct x4_options opt = testvol_options();
 	const char *why;
 	struct x4_vol *v;
 	struct x4_inode *root;
@@ -66,7 +66,7 @@ START_TEST(test_read_only_writes_nothing)
 	fake_stats_reset(f);
 	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
 	ck_assert(x4_vol_read_only(v));
-	root = env_root(v);
+	root = testvol_root(v);
 	x4_touch_read(root);
 	x4_touch_write(root);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
@@ -105,7 +105,7 @@ START_TEST(test_features)
 {
 	const struct verdict *t = &verdicts[_i];
 	struct fake_dev *f = fake_mkfs(32 << 20, t->args);
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
 	struct x4_vol *v;
@@ -113,10 +113,10 @@ START_TEST(test_features)
 	int err;
 
 	ck_assert_ptr_nonnull(f);
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	sb.s_feature_incompat |= t->incompat;
 	sb.s_feature_ro_compat |= t->ro_compat;
-	env_poke_super(f, &sb);
+	testvol_poke_super(f, &sb);
 	fake_stats_reset(f);
 	err = try_open(f, &opt, &v, &why, msg, sizeof(msg));
 	if (t->refused) {
@@ -136,14 +136,14 @@ END_TEST
 
 START_TEST(test_not_a_file_system)
 {
-	struct fake_dev *f = env_new(0);
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0);
+	struct x4_options opt = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
 	struct x4_vol *v;
 	char msg[300];
 
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	sb.s_magic = 0;
 	fake_poke(f, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
 	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EINVAL);
@@ -159,8 +159,8 @@ END_TEST
 
 START_TEST(test_larger_than_device)
 {
-	struct fake_dev *f = env_new(0), *small = fake_new(16 << 20, 512);
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0), *small = fake_new(16 << 20, 512);
+	struct x4_options opt = testvol_options();
 	uint8_t *buf = malloc(16 << 20);
 	const char *why;
 	struct x4_vol *v;
@@ -179,17 +179,17 @@ END_TEST
 /* A crash with an unlinked open file and an interrupted change: replay, then the orphan is deleted. */
 START_TEST(test_crash_orphan)
 {
-	struct fake_dev *f = env_new((unsigned)_i), *cut;
+	struct fake_dev *f = testvol_shape((unsigned)_i), *cut;
 	struct x4_statfs before, after;
 	struct ext2_super_block sb;
 	struct x4_inode *i;
-	struct x4_vol *v = env_open(f);
+	struct x4_vol *v = testvol_mount(f);
 	uint32_t ino;
 
 	x4_vol_statfs(v, &before);
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	ino = i->ino;
-	ck_assert_int_eq(env_fill(i, 0, 300), 0);
+	ck_assert_int_eq(testvol_fill(i, 0, 300), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
 	x4_vol_abandon(v);
@@ -197,15 +197,15 @@ START_TEST(test_crash_orphan)
 	fake_free(f);
 	ck_assert_int_eq(fake_e2fsck_replay(cut), 0);
 
-	v = env_open(cut);
+	v = testvol_mount(cut);
 	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -ENOENT);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	x4_vol_statfs(v, &after);
 	ck_assert_uint_eq(after.bfree, before.bfree);
 	ck_assert_uint_eq(after.ffree, before.ffree);
-	env_check_groups(v);
-	env_close_check(v, cut);
-	env_super(cut, &sb);
+	testvol_check_groups(v);
+	testvol_unmount_check(v, cut);
+	testvol_super(cut, &sb);
 	ck_assert_uint_eq(sb.s_last_orphan, 0);
 	fake_free(cut);
 }
@@ -214,14 +214,14 @@ END_TEST
 /* needs_recovery, but nothing in the log: the crash came before the first commit. */
 START_TEST(test_crash_at_once)
 {
-	struct fake_dev *f = env_new(2), *cut;
-	struct x4_vol *v = env_open(f);
+	struct fake_dev *f = testvol_shape(2), *cut;
+	struct x4_vol *v = testvol_mount(f);
 
 	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
 	x4_vol_abandon(v);
 	fake_free(f);
-	v = env_open(cut);
-	env_close_check(v, cut);
+	v = testvol_mount(cut);
+	testvol_unmount_check(v, cut);
 	fake_free(cut);
 }
 END_TEST
@@ -229,24 +229,24 @@ END_TEST
 /* A device that cannot be written is served with norecovery only; ro on one that can replays, and finishes deletions. */
 START_TEST(test_recovery_read_only)
 {
-	struct fake_dev *f = env_new(0), *cut, *copy, *sick;
+	struct fake_dev *f = testvol_shape(0), *cut, *copy, *sick;
 	struct ext2_super_block sb;
 	uint64_t orphan_at;
 	uint32_t off;
 	unsigned mounted;
 	bool fsck;
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	struct x4_inode *i;
 	const char *why;
-	struct x4_vol *v = env_open(f);
+	struct x4_vol *v = testvol_mount(f);
 	char msg[300];
 
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
 	orphan_at = x4_itable_place(v, i->ino, &off) << 10;
 	x4_iput(i);
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 
 	fake_dev(cut)->caps.read_only = true;
@@ -265,7 +265,7 @@ START_TEST(test_recovery_read_only)
 	copy = fake_clone(cut);
 	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, msg, sizeof(msg)), 0);
 	ck_assert(!fsck);
-	env_super(copy, &sb);
+	testvol_super(copy, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	fake_stats_reset(copy);
 	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, msg, sizeof(msg)), 0);
@@ -278,7 +278,7 @@ START_TEST(test_recovery_read_only)
 	fake_fault_add(sick, &(struct fake_fault){ .kinds = FAKE_READ, .off = orphan_at, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(x4_vol_recover(fake_dev(sick), true, &fsck, msg, sizeof(msg)), 0);
 	ck_assert_uint_gt(fake_fault_hits(sick), 0);
-	opt = env_options();
+	opt = testvol_options();
 	opt.read_only = true;
 	ck_assert_int_eq(try_open(sick, &opt, &v, &why, msg, sizeof(msg)), 0);
 	ck_assert_int_eq(x4_vol_close(v), 0);
@@ -287,7 +287,7 @@ START_TEST(test_recovery_read_only)
 	/* And before a read-only mount, which could not finish what was interrupted. */
 	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, msg, sizeof(msg)), 0);
 	ck_assert_int_eq(fake_e2fsck(copy), 0);
-	env_super(copy, &sb);
+	testvol_super(copy, &sb);
 	ck_assert_uint_eq(sb.s_last_orphan, 0);
 	ck_assert_uint_eq(sb.s_mnt_count, mounted);
 	fake_stats_reset(copy);
@@ -302,8 +302,8 @@ START_TEST(test_recovery_read_only)
 	ck_assert(x4_vol_read_only(v));
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	ck_assert_int_eq(fake_e2fsck(cut), 0);
-	v = env_open(cut);
-	env_close_check(v, cut);
+	v = testvol_mount(cut);
+	testvol_unmount_check(v, cut);
 	fake_free(cut);
 }
 END_TEST
@@ -311,23 +311,23 @@ END_TEST
 /* The log is not empty although needs_recovery is clear: the kernel would throw it away, we do not guess. */
 START_TEST(test_recover_bit_lost)
 {
-	struct fake_dev *f = env_new(0), *cut;
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0), *cut;
+	struct x4_options opt = testvol_options();
 	struct ext2_super_block sb;
 	struct x4_inode *i;
 	const char *why;
-	struct x4_vol *v = env_open(f);
+	struct x4_vol *v = testvol_mount(f);
 	char msg[300];
 
-	i = env_tmpfile(v, S_IFREG | 0600);
+	i = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
 	x4_iput(i);
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
-	env_super(cut, &sb);
+	testvol_super(cut, &sb);
 	sb.s_feature_incompat &= ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER;
-	env_poke_super(cut, &sb);
+	testvol_poke_super(cut, &sb);
 	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
 	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
 	fake_free(cut);
@@ -340,8 +340,8 @@ END_TEST
  */
 START_TEST(test_torn_superblock)
 {
-	struct fake_dev *f = env_new(0);
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0);
+	struct x4_options opt = testvol_options();
 	static struct ext2_super_block s[3], torn, sb;
 	unsigned old = (unsigned)_i / 2;
 	struct fake_dev *cut[3];
@@ -350,13 +350,13 @@ START_TEST(test_torn_superblock)
 	char msg[300];
 	uint64_t backup;
 
-	env_super(f, &s[0]);
+	testvol_super(f, &s[0]);
 	cut[0] = fake_clone(f);
-	v = env_open(f);
-	env_super(f, &s[1]);
+	v = testvol_mount(f);
+	testvol_super(f, &s[1]);
 	cut[1] = fake_clone(f);
 	ck_assert_int_eq(x4_vol_close(v), 0);
-	env_super(f, &s[2]);
+	testvol_super(f, &s[2]);
 	fake_free(f);
 	/* What is torn is written last in both cases; the rest of the device is as it was before. */
 	memcpy(&torn, &s[old + _i % 2], 512);
@@ -380,10 +380,10 @@ START_TEST(test_torn_superblock)
 	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
 	fake_free(cut[2]);
 
-	v = env_open(cut[old]);
-	env_super(cut[old], &sb);
+	v = testvol_mount(cut[old]);
+	testvol_super(cut[old], &sb);
 	ck_assert(x4_super_csum_ok(&sb));
-	env_close_check(v, cut[old]);
+	testvol_unmount_check(v, cut[old]);
 	fake_free(cut[0]);
 	fake_free(cut[1]);
 }
@@ -403,12 +403,12 @@ START_TEST(test_orphan_file)
 	ck_assert_int_eq(fake_run(f, "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
 				     "debugfs -w -R 'unlink lost' $IMG 2>/dev/null", NULL, 0, true), 0);
 	/* The file without a name has the first free number; as a crash leaves it, its link count is 0. */
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	ino = sb.s_orphan_file_inum + 1;
 	ck_assert_uint_eq(ino, 13);
 	ck_assert_int_eq(fake_run(f, "debugfs -w -R 'set_inode_field <13> links_count 0' $IMG 2>/dev/null", NULL, 0, true), 0);
-	env_super(f, &sb);
-	v = env_open(f);
+	testvol_super(f, &sb);
+	v = testvol_mount(f);
 	ck_assert_int_eq(x4_iget_special(v, sb.s_orphan_file_inum, &of), 0);
 	ck_assert_int_eq(x4_bmap(of, 0, &blk), 0);
 	seed = of->csum_seed;
@@ -421,17 +421,17 @@ START_TEST(test_orphan_file)
 	block[5] = ino;
 	block[255] = fdio_crc32c(fdio_crc32c(seed, &blk, 8), block, 254 * 4);
 	fake_poke(f, block, sizeof(block), blk << 10);
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
-	env_poke_super(f, &sb);
+	testvol_poke_super(f, &sb);
 
-	v = env_open(f);
+	v = testvol_mount(f);
 	ck_assert_int_eq(x4_iget_special(v, ino, &i), 0);
 	ck_assert_uint_ne(i->raw->i_dtime, 0);
 	i->bad = true; /* a look at a deleted inode: not to be deleted again */
 	x4_iput(i);
-	env_close_check(v, f);
-	env_super(f, &sb);
+	testvol_unmount_check(v, f);
+	testvol_super(f, &sb);
 	ck_assert(!(sb.s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT));
 	fake_free(f);
 }
@@ -440,17 +440,17 @@ END_TEST
 /* An orphan list that leads nowhere is cut, noted, and the rest is served. */
 START_TEST(test_orphan_list_damaged)
 {
-	struct fake_dev *f = env_new(0);
+	struct fake_dev *f = testvol_shape(0);
 	struct ext2_super_block sb;
 	struct x4_vol *v;
 
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	sb.s_last_orphan = _i == 0 ? 0x7fffffff : _i == 1 ? 500 : 8;
-	env_poke_super(f, &sb);
-	v = env_open(f);
+	testvol_poke_super(f, &sb);
+	v = testvol_mount(f);
 	ck_assert(!x4_vol_read_only(v));
 	ck_assert_int_eq(x4_vol_close(v), 0);
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	ck_assert_uint_eq(sb.s_last_orphan, 0);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_gt(sb.s_error_count, 0);
@@ -463,7 +463,7 @@ START_TEST(test_log_damaged)
 {
 	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 "
 						 "-O ^metadata_csum,^64bit,^uninit_bg");
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	struct ext2_inode_large raw;
 	struct ext3_extent_header *h = (void *)raw.i_block;
 	struct ext3_extent *e = (void *)(h + 1);
@@ -473,7 +473,7 @@ START_TEST(test_log_damaged)
 	char msg[300];
 
 	ck_assert_ptr_nonnull(f);
-	v = env_open(f);
+	v = testvol_mount(f);
 	at = (v->groups[0].itable << v->block_bits) + 7 * v->inode_size;
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	fake_peek(f, &raw, sizeof(raw), at);
@@ -503,8 +503,8 @@ static void went_ro(void *arg, const char *why)
 
 START_TEST(test_errors_policy)
 {
-	struct fake_dev *f = env_new(0);
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0);
+	struct x4_options opt = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
 	struct x4_vol *v;
@@ -519,7 +519,7 @@ START_TEST(test_errors_policy)
 	ck_assert_int_eq(x4_vol_read_only(v), ro);
 	ck_assert_int_eq(ro_said != NULL, ro);
 	ck_assert_int_eq(x4_vol_close(v), ro ? -EIO : 0);
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_eq(sb.s_error_count, 1);
 	ck_assert_uint_eq(sb.s_first_error_ino, 12);
@@ -527,7 +527,7 @@ START_TEST(test_errors_policy)
 	ck_assert_uint_eq(sb.s_last_error_errcode, 5); /* corrupted */
 	ck_assert(x4_super_csum_ok(&sb));
 	/* With errors it is mounted all the same, as the kernel does. */
-	v = env_open(f);
+	v = testvol_mount(f);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	fake_free(f);
 }
@@ -537,8 +537,8 @@ END_TEST
 START_TEST(test_read_errors)
 {
 	static const struct { bool noted, ro; } want[3] = { { true, false }, { true, true }, { false, false } };
-	struct fake_dev *f = env_new(0);
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0);
+	struct x4_options opt = testvol_options();
 	struct ext2_super_block sb;
 	struct x4_inode *root, *i;
 	uint64_t blk, at;
@@ -547,8 +547,8 @@ START_TEST(test_read_errors)
 	struct x4_vol *v;
 	char msg[300], name[16];
 
-	v = env_open(f);
-	root = env_root(v);
+	v = testvol_mount(f);
+	root = testvol_root(v);
 	for (unsigned n = 0; n < 40; n++) { /* the last does not share a block of the table with the root */
 		snprintf(name, sizeof(name), "f%u", n);
 		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &(struct x4_cred){ 0 }, &i), 0);
@@ -562,7 +562,7 @@ START_TEST(test_read_errors)
 
 	opt.errors = want[_i].ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
 	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	root = env_root(v);
+	root = testvol_root(v);
 	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_READ, .off = (_i == 2 ? at : blk) * v->block_size, .len = v->block_size,
 						.action = FAKE_ERROR, .err = -EIO });
 	if (_i == 2)
@@ -574,7 +574,7 @@ START_TEST(test_read_errors)
 	ck_assert_int_eq(x4_vol_read_only(v), want[_i].ro);
 	x4_iput(root);
 	ck_assert_int_eq(x4_vol_close(v), want[_i].ro ? -EIO : 0);
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	ck_assert_int_eq(!!(sb.s_state & EXT2_ERROR_FS), want[_i].noted);
 	ck_assert_uint_eq(sb.s_error_count, want[_i].noted);
 	if (want[_i].noted) {
@@ -589,8 +589,8 @@ END_TEST
 /* A write to the log or a flush fails: read-only, the waiter is told, the superblock says so, reads go on. */
 START_TEST(test_log_failure)
 {
-	struct fake_dev *f = env_new(0);
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0);
+	struct x4_options opt = testvol_options();
 	struct fake_fault fault = { .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
 	struct x4_inode *root, *i;
@@ -601,7 +601,7 @@ START_TEST(test_log_failure)
 	ro_said = NULL;
 	opt.went_read_only = went_ro;
 	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	root = env_root(v);
+	root = testvol_root(v);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
 	fake_fault_add(f, &fault);
 	ck_assert_int_eq(x4_vol_sync(v), -EIO);
@@ -613,7 +613,7 @@ START_TEST(test_log_failure)
 	x4_iput(i);
 	x4_iput(root);
 	ck_assert_int_eq(x4_vol_close(v), -EIO);
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
 	ck_assert_uint_eq(sb.s_error_count, 1);
@@ -622,8 +622,8 @@ START_TEST(test_log_failure)
 	/* e2fsck has nothing to do but replay, and clear the mark. */
 	ck_assert_int_le(fake_run(f, "e2fsck -p $IMG >/dev/null 2>&1", NULL, 0, true), 1);
 	ck_assert_int_eq(fake_e2fsck(f), 0);
-	v = env_open(f);
-	env_close_check(v, f);
+	v = testvol_mount(f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 END_TEST
@@ -631,8 +631,8 @@ END_TEST
 /* An error is noted, and the journal aborts before the note is durable: both are in the superblock all the same. */
 START_TEST(test_note_survives_abort)
 {
-	struct fake_dev *f = env_new(0);
-	struct x4_options opt = env_options();
+	struct fake_dev *f = testvol_shape(0);
+	struct x4_options opt = testvol_options();
 	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
 	const char *why;
@@ -648,7 +648,7 @@ START_TEST(test_note_survives_abort)
 			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 	ck_assert_int_eq(x4_vol_close(v), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(f), 1);
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_eq(sb.s_error_count, 2);
 	ck_assert_uint_eq(sb.s_first_error_ino, 12);
@@ -661,17 +661,17 @@ END_TEST
 /* The log holds a superblock from before the abort: replaying it does not take the error back. */
 START_TEST(test_errors_survive_replay)
 {
-	struct fake_dev *f = env_new(0);
+	struct fake_dev *f = testvol_shape(0);
 	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
 	struct x4_inode *root, *i;
-	struct x4_vol *v = env_open(f);
+	struct x4_vol *v = testvol_mount(f);
 	char msg[300];
 	bool fsck;
 
-	i = env_tmpfile(v, S_IFREG | 0600); /* the list of orphans begins in the superblock */
+	i = testvol_tmpfile(v, S_IFREG | 0600); /* the list of orphans begins in the superblock */
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	root = env_root(v);
+	root = testvol_root(v);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
 	x4_iput(root);
 	fake_fault_add(f, &fault);
@@ -679,13 +679,13 @@ START_TEST(test_errors_survive_replay)
 	x4_iput(i);
 	ck_assert_int_eq(x4_vol_close(v), -EIO);
 	if (_i) { /* even if the note was lost, the journal says so */
-		env_super(f, &sb);
+		testvol_super(f, &sb);
 		sb.s_state &= (uint16_t)~EXT2_ERROR_FS;
 		sb.s_error_count = 0;
-		env_poke_super(f, &sb);
+		testvol_poke_super(f, &sb);
 	}
 	ck_assert_int_eq(x4_vol_recover(fake_dev(f), false, &fsck, msg, sizeof(msg)), 0);
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_eq(sb.s_error_count, _i ? 0 : 1);
@@ -699,16 +699,16 @@ END_TEST
 /* What the library says has words. */
 START_TEST(test_library_error)
 {
-	struct x4_options opt = env_options();
-	struct fake_dev *f = env_new(2);
+	struct x4_options opt = testvol_options();
+	struct fake_dev *f = testvol_shape(2);
 	struct ext2_super_block sb;
 	struct x4_vol *v;
 	const char *why;
 	char msg[300];
 
-	env_super(f, &sb);
+	testvol_super(f, &sb);
 	sb.s_first_data_block = 0x7fffffff;
-	env_poke_super(f, &sb);
+	testvol_poke_super(f, &sb);
 	ck_assert_int_lt(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
 	ck_assert_msg(!strstr(msg, "nknown code") && strstr(msg, "superblock"), "%s", msg);
 	fake_free(f);
@@ -718,7 +718,7 @@ END_TEST
 /* Blocks larger than a page are read, and it is said. */
 START_TEST(test_large_blocks)
 {
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	struct fake_dev *f = fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
 	struct x4_vol *v;
 	const char *why;
@@ -735,8 +735,8 @@ END_TEST
 /* Every block number that matters is refused, and none that belongs to files. */
 START_TEST(test_zones)
 {
-	struct fake_dev *f = env_new((unsigned)_i);
-	struct x4_vol *v = env_open(f);
+	struct fake_dev *f = testvol_shape((unsigned)_i);
+	struct x4_vol *v = testvol_mount(f);
 	uint64_t free_blk, n;
 	uint32_t got;
 
@@ -756,7 +756,7 @@ START_TEST(test_zones)
 		ck_assert(x4_blk_valid(v, free_blk, got));
 		x4_balloc_unreserve(v, free_blk, got);
 	}
-	env_close_check(v, f);
+	testvol_unmount_check(v, f);
 	fake_free(f);
 }
 END_TEST
@@ -764,10 +764,10 @@ END_TEST
 /* An I/O error at every read and write of mount, work and unmount: an error, never a crash, and e2fsck can repair. */
 START_TEST(test_io_errors)
 {
-	struct x4_options opt = env_options();
+	struct x4_options opt = testvol_options();
 	unsigned skip = (unsigned)_i * 3;
 
-	struct fake_dev *f = env_new(0);
+	struct fake_dev *f = testvol_shape(0);
 	struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE | FAKE_FLUSH, .skip = skip, .repeat = 1, .action = FAKE_ERROR,
 				    .err = -EIO };
 	struct x4_vol *v;
@@ -801,7 +801,7 @@ Suite *unit_suite(void)
 {
 	Suite *s = suite_create("ext4: open and close");
 	TCase *t = unit_case(s, "volume", 60);
-	int n = (int)nr_env_mkfs;
+	int n = (int)nr_testvol_shapes;
 
 	fdio_log_set_level(0); /* much of this is expected to complain */
 	unit_loop(t, test_open_close, 0, n);

@@ -19,7 +19,7 @@ static uint64_t blocks_of(struct x4_inode *i)
 	return a.blocks_512;
 }
 
-static struct x4_inode *make(struct nvol *t, const char *name, uint32_t mode)
+static struct x4_inode *make(struct testvol *t, const char *name, uint32_t mode)
 {
 	must_eq(n_create(t->root, name, mode), 0);
 	return n_get(t->root, name);
@@ -39,10 +39,10 @@ START_TEST(limits_and_errors)
 {
 	static char big[65537], buf[2048];
 	struct x4_inode *i;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	size_t len;
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	i = make(&t, "f", S_IFREG | 0644);
 	must_eq(x4_xattr_get(i, "user.a", NULL, 0, &len), -ENODATA);
 	must_eq(x4_xattr_remove(i, "user.a"), -ENODATA);
@@ -72,14 +72,14 @@ START_TEST(limits_and_errors)
 	must_eq(blocks_of(i), 0);
 	must_eq(x4_xattr_set(i, "user.big", big, 900, 0, false), 0);
 	x4_iput(i);
-	nvol_check(&t);
-	nvol_open(&t);
+	testvol_check(&t);
+	testvol_open(&t);
 	i = n_get(t.root, "f");
 	must_eq(x4_xattr_get(i, "user.big", NULL, 0, &len), 0);
 	must_eq(len, 900);
 	x4_iput(i);
 	must_eq(n_unlink(t.root, "f"), 0);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -148,10 +148,10 @@ START_TEST(against_a_table)
 {
 	struct x4_inode *i[FILES];
 	uint64_t rnd = 5;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	char name[8];
 
-	nvol_make(&t, SMALL, volumes[_i]);
+	testvol_make(&t, SMALL, volumes[_i]);
 	for (unsigned f = 0; f < FILES; f++) {
 		snprintf(name, sizeof name, "f%u", f);
 		x4_iput(make(&t, name, f ? S_IFREG | 0600 : S_IFDIR | 0700));
@@ -170,15 +170,15 @@ START_TEST(against_a_table)
 			verify(i[f], f);
 			x4_iput(i[f]);
 		}
-		nvol_check(&t);
-		nvol_open(&t);
+		testvol_check(&t);
+		testvol_open(&t);
 	}
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 /* ---- a block with two owners ---- */
-static void share_block(struct nvol *t, struct x4_inode *from, struct x4_inode *to, unsigned value_blocks)
+static void share_block(struct testvol *t, struct x4_inode *from, struct x4_inode *to, unsigned value_blocks)
 {
 	uint32_t blk = from->raw->i_file_acl;
 	struct jnl_handle *h;
@@ -207,10 +207,10 @@ START_TEST(a_shared_block_is_copied)
 {
 	struct x4_inode *a, *b;
 	char value[300], buf[300];
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	size_t len;
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	a = make(&t, "a", S_IFREG | 0644);
 	b = make(&t, "b", S_IFREG | 0644);
 	memset(value, 'v', sizeof value);
@@ -229,13 +229,13 @@ START_TEST(a_shared_block_is_copied)
 	must_eq(n_unlink(t.root, "a"), 0);
 	x4_iput(a);
 	x4_iput(b);
-	nvol_check(&t);
-	nvol_open(&t);
+	testvol_check(&t);
+	testvol_open(&t);
 	b = n_get(t.root, "b");
 	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must_eq(buf[0], 'v');
 	x4_iput(b);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -264,10 +264,10 @@ START_TEST(acls_and_modes)
 	uint8_t buf[256], got[256];
 	struct x4_attr at = { .mode = 0640 };
 	struct x4_inode *f, *d, *sub;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	size_t len, n;
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	f = make(&t, "f", S_IFREG | 02755);
 	n = acl_make(buf, full, 5);
 	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, false), 0);
@@ -306,17 +306,17 @@ START_TEST(acls_and_modes)
 	x4_iput(sub);
 	x4_iput(d);
 	x4_iput(f);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
 START_TEST(capabilities_are_killed)
 {
 	struct x4_inode *f;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	size_t len;
 
-	nvol_make(&t, SMALL, "-b 1024");
+	testvol_make(&t, SMALL, "-b 1024");
 	f = make(&t, "f", S_IFREG | 0755);
 	must_eq(x4_xattr_set(f, "security.capability", "0123456789", 10, 0, false), 0);
 	must(x4_needs_killpriv(f));
@@ -329,7 +329,7 @@ START_TEST(capabilities_are_killed)
 	must(x4_needs_killpriv(f));
 	must_eq(x4_xattr_get(f, "security.capability", NULL, 0, &len), 0);
 	x4_iput(f);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -340,16 +340,16 @@ START_TEST(values_in_inodes)
 {
 	static char buf[10000];
 	struct x4_inode *f;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	size_t len;
 
-	nvol_make(&t, SMALL, "-b 1024 -O ea_inode");
-	nvol_close(&t);
+	testvol_make(&t, SMALL, "-b 1024 -O ea_inode");
+	testvol_close(&t);
 	must_eq(fake_run(t.fake, "head -c 10000 /dev/zero | tr '\\0' q > $IMG.q; for f in f g; do "
 			 "debugfs -w -R \"write /dev/null $f\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f user.big\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f user.too\" $IMG; "
 			 "done >/dev/null 2>&1; rm $IMG.q; e2fsck -fy $IMG >/dev/null 2>&1; true", NULL, 0, true), 0);
 	must_eq(fake_e2fsck(t.fake), 0);
-	nvol_open(&t);
+	testvol_open(&t);
 	must(!x4_vol_read_only(t.v));
 	f = n_get(t.root, "f");
 	must_eq(x4_xattr_get(f, "user.big", buf, sizeof buf, &len), 0);
@@ -363,10 +363,10 @@ START_TEST(values_in_inodes)
 	must_eq(blocks_of(f), 0);
 	x4_iput(f);
 	must_eq(n_unlink(t.root, "g"), 0);
-	nvol_check(&t);
-	nvol_open(&t);
+	testvol_check(&t);
+	testvol_open(&t);
 	must_eq(n_unlink(t.root, "f"), 0);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -386,7 +386,7 @@ static void value_fill(uint8_t *p, unsigned len, unsigned salt)
 		p[k] = (uint8_t)(k * 31 + (k >> 8) * 7 + salt);
 }
 
-static uint64_t blocks_free(struct nvol *t)
+static uint64_t blocks_free(struct testvol *t)
 {
 	struct x4_statfs s;
 
@@ -404,12 +404,12 @@ START_TEST(values_of_any_size)
 	static const unsigned sizes[] = { 0, 20, 300, 968, 969, 1024, 4040, 4041, 5000, 20000, 65535, 65536 };
 	static uint8_t want[VALUES][65536], got[65536];
 	unsigned have[VALUES] = { 0 };
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *f;
 	uint64_t before, rnd = 11;
 	size_t len;
 
-	nvol_make(&t, SMALL, ea_volumes[_i]);
+	testvol_make(&t, SMALL, ea_volumes[_i]);
 	before = blocks_free(&t);
 	f = make(&t, "f", S_IFREG | 0644);
 	for (unsigned round = 0; round < 3; round++) {
@@ -435,15 +435,15 @@ START_TEST(values_of_any_size)
 			}
 		}
 		x4_iput(f);
-		nvol_check(&t);
-		nvol_open(&t);
+		testvol_check(&t);
+		testvol_open(&t);
 		f = n_get(t.root, "f");
 	}
 	must_eq(x4_xattr_set(f, "user.0", want[0], 65537, 0, false), -E2BIG);
 	x4_iput(f);
 	must_eq(n_unlink(t.root, "f"), 0);
 	must_eq(blocks_free(&t), before);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -452,11 +452,11 @@ START_TEST(a_value_of_a_shared_block)
 {
 	static uint8_t value[9000], buf[9000];
 	struct x4_inode *a, *b;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	uint64_t before;
 	size_t len;
 
-	nvol_make(&t, SMALL, "-b 1024 -I 128 -O ea_inode"); /* no room in the inode */
+	testvol_make(&t, SMALL, "-b 1024 -I 128 -O ea_inode"); /* no room in the inode */
 	before = blocks_free(&t);
 	a = make(&t, "a", S_IFREG | 0644);
 	b = make(&t, "b", S_IFREG | 0644);
@@ -465,8 +465,8 @@ START_TEST(a_value_of_a_shared_block)
 	must_eq(x4_xattr_set(a, "user.w", value, sizeof value, 0, false), 0);
 	share_block(&t, a, b, 18);
 	put(&a, &b);
-	nvol_check(&t);
-	nvol_open(&t);
+	testvol_check(&t);
+	testvol_open(&t);
 	a = n_get(t.root, "a");
 	b = n_get(t.root, "b");
 	if (_i == 0) { /* one changes another attribute: a copy of the block owns the values as well */
@@ -485,14 +485,14 @@ START_TEST(a_value_of_a_shared_block)
 	must_eq(x4_xattr_get(b, "user.w", buf, sizeof buf, &len), 0);
 	must_eq(x4_xattr_get(a, "user.v", buf, sizeof buf, &len), -ENODATA);
 	put(&a, &b);
-	nvol_check(&t);
-	nvol_open(&t);
+	testvol_check(&t);
+	testvol_open(&t);
 	must_eq(n_unlink(t.root, "a"), 0);
-	nvol_check(&t);
-	nvol_open(&t);
+	testvol_check(&t);
+	testvol_open(&t);
 	must_eq(n_unlink(t.root, "b"), 0);
 	must_eq(blocks_free(&t), before);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -501,12 +501,12 @@ START_TEST(a_large_acl)
 {
 	static uint8_t acl[4 + 8 * 304], got[sizeof acl];
 	struct x4_inode *d, *e;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	uint64_t before;
 	uint8_t *p = acl;
 	size_t len;
 
-	nvol_make(&t, SMALL, "-b 1024 -O ea_inode");
+	testvol_make(&t, SMALL, "-b 1024 -O ea_inode");
 	before = blocks_free(&t);
 	must_eq(n_create(t.root, "d", S_IFDIR | 0777), 0);
 	d = n_get(t.root, "d");
@@ -533,15 +533,15 @@ START_TEST(a_large_acl)
 	must_eq(got[4 + 8 * 303 + 2], 5);
 	x4_iput(e);
 	x4_iput(d);
-	nvol_check(&t);
-	nvol_open(&t);
+	testvol_check(&t);
+	testvol_open(&t);
 	d = n_get(t.root, "d");
 	must_eq(n_unlink(d, "f"), 0);
 	must_eq(n_rmdir(d, "e"), 0);
 	x4_iput(d);
 	must_eq(n_rmdir(t.root, "d"), 0);
 	must_eq(blocks_free(&t), before);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -549,14 +549,14 @@ END_TEST
 START_TEST(no_room_for_a_value)
 {
 	static uint8_t value[65536], buf[65536];
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_inode *f;
 	unsigned n = 0;
 	char name[32];
 	size_t len;
 	int r;
 
-	nvol_make(&t, 4u << 20, "-b 1024 -O ea_inode -J size=1");
+	testvol_make(&t, 4u << 20, "-b 1024 -O ea_inode -J size=1");
 	value_fill(value, sizeof value, 3);
 	do {
 		snprintf(name, sizeof name, "f%u", n++);
@@ -573,8 +573,8 @@ START_TEST(no_room_for_a_value)
 		x4_iput(f);
 	} while (!r);
 	must(n > 10);
-	nvol_check(&t);
-	nvol_open(&t);
+	testvol_check(&t);
+	testvol_open(&t);
 	f = n_get(t.root, "f0");
 	must_eq(x4_xattr_get(f, "user.v", buf, sizeof buf, &len), 0);
 	must(!memcmp(buf, value, len));
@@ -585,7 +585,7 @@ START_TEST(no_room_for_a_value)
 	f = n_get(t.root, name);
 	must_eq(x4_xattr_set(f, "user.s", value, 60000, 0, false), 0);
 	x4_iput(f);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
@@ -594,14 +594,14 @@ START_TEST(a_link_with_a_large_value)
 {
 	static char value[4000];
 	struct x4_inode *i = NULL;
-	struct nvol t = { 0 };
+	struct testvol t = { 0 };
 	struct x4_attr a;
 	char target[100];
 	unsigned len;
 
-	nvol_make(&t, SMALL, "-b 1024 -O ea_inode");
+	testvol_make(&t, SMALL, "-b 1024 -O ea_inode");
 	memset(value, 'v', sizeof(value));
-	must_eq(x4_symlink(t.root, "l", 1, "d/target", 8, &nvol_root_cred, &i), 0);
+	must_eq(x4_symlink(t.root, "l", 1, "d/target", 8, &names_cred, &i), 0);
 	must_eq(x4_xattr_set(i, "trusted.u", value, sizeof(value), 0, false), 0);
 	x4_getattr(i, &a);
 	must(a.blocks_512 >= 8);
@@ -609,7 +609,7 @@ START_TEST(a_link_with_a_large_value)
 	must(len == 8 && !memcmp(target, "d/target", 8));
 	must_eq(n_unlink(t.root, "l"), 0);
 	x4_iput(i);
-	nvol_done(&t);
+	testvol_done(&t);
 }
 END_TEST
 
