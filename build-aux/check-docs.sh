@@ -108,6 +108,28 @@ narrow_code() {
 }
 [ "$check_code_width" = 0 ] || check narrow-code narrow_code
 
+# HACKING.md's table of promises and the tests that carry their tags, as lines of a tag and a program.
+promises_told() {
+	sed -nE 's/^\| ([A-Z]+-[0-9]+) \|.*\|([^|]*)\|$/\1 \2/p' HACKING.md | tr -d '\140,' |
+		awk '{ for (i = 2; i <= NF; i++) print $1, $i }' | LC_ALL=C sort -u
+}
+promises_kept() {
+	grep -rE 'PROVES\("' tests/unit --include='*.c' |
+		sed -nE 's/^tests\/unit\/([^:]*)\.c:.*PROVES\("([^"]*)"\).*$/\1 \2/p' |
+		awk '{ for (i = 2; i <= NF; i++) print $i, $1 }' | LC_ALL=C sort -u
+}
+promises() {
+	[ -n "$(promises_told)" ] || echo "HACKING.md has no table of promises"
+	{ promises_told | sed 's/^/told /'; promises_kept | sed 's/^/kept /'; } | LC_ALL=C sort -k 2 |
+		LC_ALL=C uniq -u -f 1 | while read -r side tag program; do
+			case $side in
+				told) echo "HACKING.md says $program proves $tag, but no test of it carries the tag" ;;
+				kept) echo "a test of $program carries $tag, which HACKING.md does not say" ;;
+			esac
+		done
+}
+check promises promises
+
 # ARCHITECTURE.md shows every room and the parts of ext4, and its list of locks is the header's.
 rooms() {
 	for d in src/*/; do

@@ -3,7 +3,7 @@
 """
 One slow thing does not stop the others: a crowd of waiters, a stopped client, clients killed in the middle.
 
-A device that stops answering is tested in 28-hung.py, and row 24 of tests/unit/dio/exclusion.c holds a worker on the fake device.
+A device that stops answering is tested in 28-hung.py, and the_loop_never_waits in tests/unit/dio/exclusion.c holds a worker on the fake device.
 """
 import os
 import signal

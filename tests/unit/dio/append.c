@@ -628,14 +628,14 @@ Suite *unit_suite(void)
 	unit_test(t, what_is_given_up_is_told);
 #endif
 	unit_loop(t, what_is_given_up_is_not_read, 0, 2);
-	unit_test(t, published_in_order);
+	unit_test(t, published_in_order, PROVES("WINDOW-4"));
 	unit_test(t, failure_in_the_middle);
 	unit_test(t, durable_when_synced);
-	unit_test(t, cut_anywhere);
-	unit_test(t, ended_by_other_changes);
+	unit_test(t, cut_anywhere, PROVES("ENGINE-4"));
+	unit_test(t, ended_by_other_changes, PROVES("WINDOW-2"));
 	unit_test(t, a_gap_behind_an_append);
-	unit_loop(t, no_window_over_preallocated_blocks, 0, 2);
-	unit_test(t, truncate_waits);
+	unit_loop(t, no_window_over_preallocated_blocks, 0, 2, PROVES("WINDOW-1"));
+	unit_test(t, truncate_waits, PROVES("ENGINE-6"));
 	unit_test(t, reclaimed_when_full);
 	unit_test(t, many_windows_hold_little);
 	unit_test(t, parallel_files_stay_whole);

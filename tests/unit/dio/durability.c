@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The engine's promises about durability (19 to 23): FUA, flushes, who hears of a failed one, fsync with nothing to do.
- * One test for each; the number is the promise's number in ARCHITECTURE.
+ * What the direct-I/O engine promises about durability: FUA, flushes, who hears of a failed one, fsync
+ * with nothing to do. The tags are those of HACKING.md.
  */
 #include "kit/engine.h"
 #include "ext4/ext4_types.h"
@@ -22,8 +22,8 @@ static void write_file(struct engine *e, struct dio_file *f, uint64_t pos)
 	free(b);
 }
 
-/* 19: what an O_DSYNC or O_SYNC write answered survives a power cut that loses the cache. */
-START_TEST(row19_sync_writes_survive)
+/* What an O_DSYNC or O_SYNC write answered survives a power cut that loses the cache. */
+START_TEST(sync_writes_survive)
 {
 	for (unsigned m = 0; m < 8; m++) {
 		struct engine *e = engine_new(&(struct engine_opt){ .no_fua = m & 1, .stale = true });
@@ -45,7 +45,7 @@ START_TEST(row19_sync_writes_survive)
 }
 END_TEST
 
-START_TEST(row19_o_sync_keeps_mtime)
+START_TEST(o_sync_keeps_mtime)
 {
 	struct engine *e = engine_new(NULL);
 	struct x4_attr a, b;
@@ -63,8 +63,8 @@ START_TEST(row19_o_sync_keeps_mtime)
 }
 END_TEST
 
-/* 20: a durable overwrite is FUA and nothing else; without FUA, or with metadata to commit, one flush. */
-START_TEST(row20_fua_or_one_flush)
+/* A durable overwrite is FUA and nothing else; without FUA, or with metadata to commit, one flush. */
+START_TEST(fua_or_one_flush)
 {
 	struct engine *e = engine_new(NULL);
 	struct fake_stats st;
@@ -95,7 +95,7 @@ START_TEST(row20_fua_or_one_flush)
 }
 END_TEST
 
-/* 20: the map goes (a handle on the same inode was cancelled) after the first piece went out with FUA: the rest is durable all the same. */
+/* The map goes (a handle on the same inode was cancelled) after the first piece went out with FUA: the rest is durable all the same. */
 static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
 	struct engine *e = arg;
@@ -109,7 +109,7 @@ static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len,
 	x4_map_drop(e->i);
 }
 
-START_TEST(row20_remainder_of_a_fua_write_is_flushed)
+START_TEST(remainder_of_a_fua_write_is_flushed)
 {
 	struct engine *e = engine_new(NULL);
 	static uint8_t media[BS], want[BS];
@@ -239,7 +239,7 @@ static void expect_g(struct engine *e)
  * 22: the transaction of a batch was committed by somebody else before who joins it has written:
  * his overwrite (0) is flushed, his new block (1) is committed.
  */
-START_TEST(row22_who_joins_is_served)
+START_TEST(who_joins_is_served)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 
@@ -268,7 +268,7 @@ END_TEST
  * 22: a commit that fails before it has flushed has flushed nothing for those of its batch who need
  * no commit.
  */
-START_TEST(row22_flush_beside_a_failed_commit)
+START_TEST(flush_beside_a_failed_commit)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	struct join *w = &joiner;
@@ -296,8 +296,8 @@ START_TEST(row22_flush_beside_a_failed_commit)
 }
 END_TEST
 
-/* 21: nothing written, or written in vain: nothing flushed. */
-START_TEST(row21_no_flush_without_data)
+/* Nothing written, or written in vain: nothing flushed. */
+START_TEST(no_flush_without_data)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	void *b = buf_new(BS);
@@ -328,7 +328,7 @@ START_TEST(row21_no_flush_without_data)
 }
 END_TEST
 
-/* 22: a flush covers the writes that completed before it was sent, and many share one. */
+/* A flush covers the writes that completed before it was sent, and many share one. */
 #define MANY 100
 static struct engine *many_env;
 static uint64_t many_addr[MANY];
@@ -345,7 +345,7 @@ static void many_finished(struct dio_req *r, ssize_t res)
 	many_done++;
 }
 
-START_TEST(row22_flushes_are_shared)
+START_TEST(flushes_are_shared)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	uint8_t *b = buf_new(MANY * BS);
@@ -378,8 +378,8 @@ START_TEST(row22_flushes_are_shared)
 }
 END_TEST
 
-/* 23: a failed flush is told to exactly those it covered, and once to a file that had unflushed writes then. */
-START_TEST(row23_flush_failure_reaches_the_covered)
+/* A failed flush is told to exactly those it covered, and once to a file that had unflushed writes then. */
+START_TEST(flush_failure_reaches_the_covered)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	struct x4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
@@ -422,8 +422,8 @@ START_TEST(row23_flush_failure_reaches_the_covered)
 }
 END_TEST
 
-/* 23: each failure is told to those who had unflushed writes at it, not at an earlier one. */
-START_TEST(row23_each_failure_has_its_own_victims)
+/* Each failure is told to those who had unflushed writes at it, not at an earlier one. */
+START_TEST(each_failure_has_its_own_victims)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	struct x4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
@@ -466,8 +466,8 @@ START_TEST(row23_each_failure_has_its_own_victims)
 }
 END_TEST
 
-/* 23: everybody who has the file open is told, once; who opens it later is if nobody was. */
-START_TEST(row23_each_opener_is_told_once)
+/* Everybody who has the file open is told, once; who opens it later is if nobody was. */
+START_TEST(each_opener_is_told_once)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	struct dio_file *f[3];
@@ -492,8 +492,8 @@ START_TEST(row23_each_opener_is_told_once)
 }
 END_TEST
 
-/* 23: a write that the device has completed and we have not noticed yet is lost as well. */
-START_TEST(row23_a_write_in_flight_may_be_lost)
+/* A write that the device has completed and we have not noticed yet is lost as well. */
+START_TEST(a_write_in_flight_may_be_lost)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	uint8_t *b = buf_new(BS);
@@ -515,8 +515,8 @@ START_TEST(row23_a_write_in_flight_may_be_lost)
 }
 END_TEST
 
-/* 23: the flush that failed was not the queue's but the journal's: who had unflushed writes hears of it all the same. */
-START_TEST(row23_flush_failure_of_the_journal)
+/* The flush that failed was not the queue's but the journal's: who had unflushed writes hears of it all the same. */
+START_TEST(flush_failure_of_the_journal)
 {
 	struct engine *e = engine_new(NULL);
 	struct x4_inode *g = engine_file(e, "g");
@@ -560,24 +560,24 @@ END_TEST
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("dio: durability");
-	TCase *t = unit_case(s, "rows", 60);
+	TCase *t = unit_case(s, "alone", 60);
 
 	engine_use_template(t);
-	unit_test(t, row19_sync_writes_survive);
-	unit_test(t, row19_o_sync_keeps_mtime);
-	unit_test(t, row20_fua_or_one_flush);
-	unit_test(t, row20_remainder_of_a_fua_write_is_flushed);
+	unit_test(t, sync_writes_survive, PROVES("ENGINE-5 SYNC-1"));
+	unit_test(t, o_sync_keeps_mtime);
+	unit_test(t, fua_or_one_flush, PROVES("ENGINE-5 SYNC-2"));
+	unit_test(t, remainder_of_a_fua_write_is_flushed, PROVES("SYNC-2"));
 	unit_test(t, times_force_no_commit);
 	unit_test(t, fsync_of_times_alone);
-	unit_test(t, row21_no_flush_without_data);
-	unit_test(t, row22_flushes_are_shared);
-	unit_loop(t, row22_who_joins_is_served, 0, 2);
-	unit_test(t, row22_flush_beside_a_failed_commit);
-	unit_test(t, row23_flush_failure_reaches_the_covered);
-	unit_test(t, row23_each_failure_has_its_own_victims);
-	unit_test(t, row23_each_opener_is_told_once);
-	unit_test(t, row23_a_write_in_flight_may_be_lost);
-	unit_test(t, row23_flush_failure_of_the_journal);
+	unit_test(t, no_flush_without_data, PROVES("SYNC-3"));
+	unit_test(t, flushes_are_shared, PROVES("ENGINE-5 SYNC-4"));
+	unit_loop(t, who_joins_is_served, 0, 2, PROVES("SYNC-4"));
+	unit_test(t, flush_beside_a_failed_commit, PROVES("SYNC-4"));
+	unit_test(t, flush_failure_reaches_the_covered, PROVES("SYNC-5"));
+	unit_test(t, each_failure_has_its_own_victims, PROVES("SYNC-5"));
+	unit_test(t, each_opener_is_told_once, PROVES("SYNC-5"));
+	unit_test(t, a_write_in_flight_may_be_lost, PROVES("SYNC-5"));
+	unit_test(t, flush_failure_of_the_journal, PROVES("SYNC-5"));
 	unit_test(t, fsync_after_the_abort);
 	return s;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The engine's promises, second part: allocation, conversion, extension, truncation under I/O, invalidation, forward
- * progress. One test for each; the number is the promise's number in ARCHITECTURE. unit/dio/durability.c has durability (19 to 23).
+ * Requests of the direct-I/O engine beside each other and beside changes of the file: new blocks, the
+ * end of the file, truncation, the page cache, and who goes on while others wait. Case "threads" has
+ * workers of its own; what it runs is worth a build with ThreadSanitizer.
  */
 #include "kit/engine.h"
 #include "ext4/ext4_types.h"
@@ -11,8 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* 14: two writers inside one sector follow each other, both survive; writers of different blocks run side by side. */
-START_TEST(row14_writers_of_one_block_serialise)
+/* Two writers inside one sector follow each other, both survive; writers of different blocks run side by side. */
+START_TEST(writers_of_one_block_serialise)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .relaxed = true });
 	uint8_t *a = buf_new(256), *b = buf_new(256), *r = buf_new(BS);
@@ -48,7 +49,7 @@ START_TEST(row14_writers_of_one_block_serialise)
 END_TEST
 
 /* A fast overwrite in flight and a write of a part of the same sector: neither is lost. */
-START_TEST(row14_sub_sector_write_drains_fast_writes)
+START_TEST(sub_sector_write_drains_fast_writes)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .relaxed = true });
 	uint8_t *a = buf_new(512), *b = buf_new(100), *r = buf_new(BS);
@@ -113,8 +114,8 @@ static void check_not_stale(struct engine *n)
 	free(want);
 }
 
-/* 15: the edges of a new block are zero, also behind the end of the file, and no cut shows what was there before. */
-START_TEST(row15_edges_of_new_blocks_are_zero)
+/* The edges of a new block are zero, also behind the end of the file, and no cut shows what was there before. */
+START_TEST(edges_of_new_blocks_are_zero)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(16 * BS);
@@ -143,7 +144,7 @@ START_TEST(row15_edges_of_new_blocks_are_zero)
 END_TEST
 
 /* Buffered writes of any length: what lies between the old end and the new data reads as zeroes. */
-START_TEST(row15_gap_after_a_short_block)
+START_TEST(gap_after_a_short_block)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(8 * BS);
@@ -166,8 +167,8 @@ START_TEST(row15_gap_after_a_short_block)
 }
 END_TEST
 
-/* 16: an unwritten extent becomes readable only after its data is on the device: any cut shows zeroes or the new data. */
-START_TEST(row16_conversion_follows_the_data)
+/* An unwritten extent becomes readable only after its data is on the device: any cut shows zeroes or the new data. */
+START_TEST(conversion_follows_the_data)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	struct x4_ext x;
@@ -218,8 +219,8 @@ static void *extend(void *arg)
 	return NULL;
 }
 
-/* 17: the size grows after the data is there; of two extenders the larger wins. */
-START_TEST(row17_size_follows_the_data)
+/* The size grows after the data is there; of two extenders the larger wins. */
+START_TEST(size_follows_the_data)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
@@ -261,8 +262,8 @@ static void *truncate_thread(void *arg)
 	return NULL;
 }
 
-/* 18: truncate waits for I/O in flight, and what comes meanwhile does not slip in. */
-START_TEST(row18_truncate_drains)
+/* Truncate waits for I/O in flight, and what comes meanwhile does not slip in. */
+START_TEST(truncate_drains)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
 	void *b = buf_new(4 * BS), *c = buf_new(BS);
@@ -303,8 +304,8 @@ START_TEST(row18_truncate_drains)
 }
 END_TEST
 
-/* 18: a read alone is waited for as well: its blocks are not given away under it. */
-START_TEST(row18_truncate_waits_for_a_read)
+/* A read alone is waited for as well: its blocks are not given away under it. */
+START_TEST(truncate_waits_for_a_read)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
 	struct truncer tr = { .e = e };
@@ -333,8 +334,8 @@ START_TEST(row18_truncate_waits_for_a_read)
 }
 END_TEST
 
-/* 18: a gate that is closed for writes sends them to workers, and lets reads pass. */
-START_TEST(row18_closed_for_writes)
+/* A gate that is closed for writes sends them to workers, and lets reads pass. */
+START_TEST(closed_for_writes)
 {
 	struct engine *e = engine_new(NULL);
 	uint8_t *b = buf_new(BS), *c = buf_new(BS);
@@ -361,7 +362,7 @@ START_TEST(row18_closed_for_writes)
 END_TEST
 
 /* 18b: many rounds of closing against a stream of fast requests that complete elsewhere: no wake-up is lost. */
-START_TEST(row18_gate_storm)
+START_TEST(gate_storm)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
 	struct treq t[8];
@@ -393,8 +394,8 @@ static void hold_worker(struct work *w)
 	sem_wait(&hold_out);
 }
 
-/* 24: slow things run on workers; with all of them stuck, the fast path goes on. */
-START_TEST(row24_the_loop_never_waits)
+/* Slow things run on workers; with all of them stuck, the fast path goes on. */
+START_TEST(the_loop_never_waits)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
 	struct work hold;
@@ -474,8 +475,8 @@ static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t s
 	free(b);
 }
 
-/* 25: device, extents and size, unlock, invalidate, answer: in this order; and only where pages may be cached. */
-START_TEST(row25_order_of_invalidation)
+/* Device, extents and size, unlock, invalidate, answer: in this order; and only where pages may be cached. */
+START_TEST(order_of_invalidation)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_check });
 	void *b = buf_new(BS);
@@ -519,7 +520,7 @@ static void inval_forget(void *arg, struct x4_inode *i, uint64_t off, uint64_t l
 
 /* Nobody has used the page cache for a while: all pages are forgotten once, and later writes need not ask. Not if somebody read
  * meanwhile, and not if the answer goes before the pages do. */
-START_TEST(row25_files_that_left_the_page_cache)
+START_TEST(files_that_left_the_page_cache)
 {
 	for (unsigned how = 0; how < 3; how++) {
 		struct forget g = { .late = how == 1, .read_between = how == 2 };
@@ -561,8 +562,8 @@ static void inval_reads(void *arg, struct x4_inode *i, uint64_t off, uint64_t le
 	dio_submit(inv.e->d, &kernel_read.r);
 }
 
-/* 26: the notification may wait for a read of the same range: no deadlock, with a single worker, on either path. */
-START_TEST(row26_notify_waits_for_a_read)
+/* The notification may wait for a read of the same range: no deadlock, with a single worker, on either path. */
+START_TEST(notify_waits_for_a_read)
 {
 	uint8_t page[128];
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .inval = inval_reads, .inval_arg = page });
@@ -585,8 +586,8 @@ START_TEST(row26_notify_waits_for_a_read)
 }
 END_TEST
 
-/* 27: with the pool empty a request takes the reserve of its file, else it waits; it never fails. */
-START_TEST(row27_progress_without_segments)
+/* With the pool empty a request takes the reserve of its file, else it waits; it never fails. */
+START_TEST(progress_without_segments)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .segs = 1 });
 	struct treq t[6];
@@ -625,8 +626,8 @@ START_TEST(row27_progress_without_segments)
 }
 END_TEST
 
-/* 31: a write that must kill privileges does, also where the data could have gone out directly. */
-START_TEST(row31_killpriv)
+/* A write that must kill privileges does, also where the data could have gone out directly. */
+START_TEST(killpriv)
 {
 	struct engine *e = engine_new(NULL);
 	struct x4_attr a = { .mode = S_IFREG | 04755 };
@@ -711,27 +712,27 @@ END_TEST
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("dio: exclusion");
-	TCase *t = unit_case(s, "rows", 60);
-	TCase *th = unit_case(s, "threads", 60); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
+	TCase *t = unit_case(s, "alone", 60);
+	TCase *th = unit_case(s, "threads", 60);
 
 	engine_use_template(t);
 	engine_use_template(th);
-	unit_test(th, row14_writers_of_one_block_serialise);
-	unit_test(th, row14_sub_sector_write_drains_fast_writes);
-	unit_test(t, row15_edges_of_new_blocks_are_zero);
-	unit_test(t, row15_gap_after_a_short_block);
-	unit_test(t, row16_conversion_follows_the_data);
-	unit_test(th, row17_size_follows_the_data);
-	unit_test(th, row18_truncate_drains);
-	unit_test(th, row18_truncate_waits_for_a_read);
-	unit_test(t, row18_closed_for_writes);
-	unit_test(th, row18_gate_storm);
-	unit_test(th, row24_the_loop_never_waits);
-	unit_test(t, row25_order_of_invalidation);
-	unit_test(t, row25_files_that_left_the_page_cache);
-	unit_test(th, row26_notify_waits_for_a_read);
-	unit_test(t, row27_progress_without_segments);
-	unit_test(t, row31_killpriv);
+	unit_test(th, writers_of_one_block_serialise);
+	unit_test(th, sub_sector_write_drains_fast_writes);
+	unit_test(t, edges_of_new_blocks_are_zero, PROVES("ENGINE-3 ENGINE-4"));
+	unit_test(t, gap_after_a_short_block);
+	unit_test(t, conversion_follows_the_data, PROVES("ENGINE-4 DIO-4"));
+	unit_test(th, size_follows_the_data, PROVES("ENGINE-4 DIO-4"));
+	unit_test(th, truncate_drains, PROVES("ENGINE-6"));
+	unit_test(th, truncate_waits_for_a_read, PROVES("ENGINE-6"));
+	unit_test(t, closed_for_writes, PROVES("ENGINE-6"));
+	unit_test(th, gate_storm, PROVES("ENGINE-6"));
+	unit_test(th, the_loop_never_waits, PROVES("ENGINE-9"));
+	unit_test(t, order_of_invalidation, PROVES("ENGINE-7 DIO-3"));
+	unit_test(t, files_that_left_the_page_cache);
+	unit_test(th, notify_waits_for_a_read, PROVES("ENGINE-7 DIO-3"));
+	unit_test(t, progress_without_segments, PROVES("ENGINE-9"));
+	unit_test(t, killpriv);
 	unit_seeds(t, model_random, 6);
 	return s;
 }

@@ -293,11 +293,11 @@ Suite *unit_suite(void)
 	unit_test(t, no_worker);
 	unit_test(t, not_this_way);
 	unit_test(t, a_stream_gets_a_window);
-	unit_test(t, miss_at_each_place);
+	unit_test(t, miss_at_each_place, PROVES("GROW-2 NOWAIT-1"));
 	unit_test(t, error_of_the_device);
 	unit_test(t, short_write);
-	unit_test(t, others_wait);
+	unit_test(t, others_wait, PROVES("GROW-1"));
 	unit_test(t, no_space);
-	unit_loop(t, cut_anywhere, 0, 2);
+	unit_loop(t, cut_anywhere, 0, 2, PROVES("ENGINE-4"));
 	return s;
 }

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The engine's promises, first part: life of a request, errors, ends of files, short transfers, alignment.
- * One test for each; the number is the promise's number in ARCHITECTURE.
+ * The life of a request in the direct-I/O engine: when it is answered, and with what, whatever fails
+ * or comes short; ends of files; alignment. The tags are those of HACKING.md.
  */
 #include "kit/engine.h"
 
 #include <unistd.h>
 
-/* 1: the submission holds a reference; whoever drops the last answers, once, also if all complete inside submit. */
-START_TEST(row01_one_answer_when_all_complete_inside_submit)
+/* The submission holds a reference; whoever drops the last answers, once, also if all complete inside submit. */
+START_TEST(one_answer_when_all_complete_inside_submit)
 {
 	for (unsigned n = 1; n <= 16; n += n < 4 ? 1 : 4) {
 		struct engine *e = engine_new(NULL);
@@ -83,8 +83,8 @@ static void heap_submit(struct engine *e, unsigned flags, uint64_t pos, uint32_t
 	dio_submit(e->d, &h->r);
 }
 
-/* 2: after dropping its reference nobody touches the request; completions come on another thread. */
-START_TEST(row02_nobody_touches_a_finished_request)
+/* After dropping its reference nobody touches the request; completions come on another thread. */
+START_TEST(nobody_touches_a_finished_request)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .segs = 4 });
 	unsigned left = 0, wrong = 0;
@@ -108,8 +108,8 @@ START_TEST(row02_nobody_touches_a_finished_request)
 }
 END_TEST
 
-/* 3: an error before the first piece is answered at once, an error after it by the last completion; always one answer. */
-START_TEST(row03_one_answer_wherever_it_fails)
+/* An error before the first piece is answered at once, an error after it by the last completion; always one answer. */
+START_TEST(one_answer_wherever_it_fails)
 {
 	struct engine *e = engine_new(NULL);
 	void *b = buf_new(6 * BS);
@@ -149,8 +149,8 @@ static void watch_refs(void *arg, enum fake_kind kind, uint64_t off, uint64_t le
 		watched_min = refs;
 }
 
-/* 4: one piece needs no count; the count is there before the first piece of several can complete. */
-START_TEST(row04_counted_only_from_the_second_piece_on)
+/* One piece needs no count; the count is there before the first piece of several can complete. */
+START_TEST(counted_only_from_the_second_piece_on)
 {
 	struct engine *e = engine_new(NULL);
 	void *b = buf_new(4 * BS);
@@ -178,8 +178,8 @@ START_TEST(row04_counted_only_from_the_second_piece_on)
 }
 END_TEST
 
-/* 5: submitting is the last touch: the request is gone inside submit. */
-START_TEST(row05_submit_is_the_last_touch)
+/* Submitting is the last touch: the request is gone inside submit. */
+START_TEST(submit_is_the_last_touch)
 {
 	struct engine *e = engine_new(NULL);
 	unsigned left = 0, wrong = 0;
@@ -198,8 +198,8 @@ START_TEST(row05_submit_is_the_last_touch)
 }
 END_TEST
 
-/* 6: one failing piece of four, in all orders of completion: the same error; of several the first; a failed extension changes no size. */
-START_TEST(row06_first_error_in_every_order)
+/* One failing piece of four, in all orders of completion: the same error; of several the first; a failed extension changes no size. */
+START_TEST(first_error_in_every_order)
 {
 	static const uint8_t orders[24][4] = {
 		{0,1,2,3},{0,1,3,2},{0,2,1,3},{0,2,3,1},{0,3,1,2},{0,3,2,1},{1,0,2,3},{1,0,3,2},{1,2,0,3},{1,2,3,0},{1,3,0,2},{1,3,2,0},
@@ -257,8 +257,8 @@ START_TEST(row06_first_error_in_every_order)
 }
 END_TEST
 
-/* 7: after an error no further piece is sent; blocks touched by a failed write show nothing stale. */
-START_TEST(row07_stops_after_an_error)
+/* After an error no further piece is sent; blocks touched by a failed write show nothing stale. */
+START_TEST(stops_after_an_error)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(16 * BS);
@@ -281,8 +281,8 @@ START_TEST(row07_stops_after_an_error)
 }
 END_TEST
 
-/* 8: reads end at the size as it was when they came; what was never written reads as zeroes, without device I/O. */
-START_TEST(row08_end_of_file_matrix)
+/* Reads end at the size as it was when they came; what was never written reads as zeroes, without device I/O. */
+START_TEST(end_of_file_matrix)
 {
 	static const unsigned sizes[] = { 0, 1, 511, 512, 513, 4095, 4096, 4097, 8192 + 100 };
 	static const unsigned lens[] = { 1, 511, 512, 4096, 8192, 12288 };
@@ -320,8 +320,8 @@ START_TEST(row08_end_of_file_matrix)
 }
 END_TEST
 
-/* 9: writes are all or an error, reads are short only at the end of the file, whatever the device does. */
-START_TEST(row09_short_transfers_are_continued)
+/* Writes are all or an error, reads are short only at the end of the file, whatever the device does. */
+START_TEST(short_transfers_are_continued)
 {
 	struct engine *e = engine_new(NULL);
 	uint8_t *b = buf_new(4 * BS);
@@ -351,8 +351,8 @@ START_TEST(row09_short_transfers_are_continued)
 }
 END_TEST
 
-/* 10: no space is found before anything is written. */
-START_TEST(row10_enospc_changes_nothing)
+/* No space is found before anything is written. */
+START_TEST(enospc_changes_nothing)
 {
 	struct engine *e = engine_new(NULL);
 	uint8_t *b = buf_new(64 * BS);
@@ -389,8 +389,8 @@ START_TEST(row10_enospc_changes_nothing)
 }
 END_TEST
 
-/* 11: EAGAIN and EINTR are retried in a blocking way, not for ever; nothing transferred is an error. */
-START_TEST(row11_again_is_retried)
+/* EAGAIN and EINTR are retried in a blocking way, not for ever; nothing transferred is an error. */
+START_TEST(again_is_retried)
 {
 	static const int errs[] = { -EAGAIN, -EINTR };
 	struct engine *e = engine_new(NULL);
@@ -420,8 +420,8 @@ START_TEST(row11_again_is_retried)
 }
 END_TEST
 
-/* 12: of an unaligned write the middle goes out as it is, only the two edge sectors are read and written back. */
-START_TEST(row12_unaligned_write_touches_its_sectors_once)
+/* Of an unaligned write the middle goes out as it is, only the two edge sectors are read and written back. */
+START_TEST(unaligned_write_touches_its_sectors_once)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true });
 	uint8_t *b = buf_new(4 * BS), *want = buf_new(4 * BS);
@@ -453,7 +453,7 @@ static void watch_range(void *arg, enum fake_kind kind, uint64_t off, uint64_t l
 		seen_writes++;
 }
 
-START_TEST(row12_remainder_only)
+START_TEST(remainder_only)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(8 * BS);
@@ -485,8 +485,8 @@ START_TEST(row12_remainder_only)
 }
 END_TEST
 
-/* 13: how the kernel splits large requests of unaligned memory: multiples of sectors pass strict, anything passes relaxed. */
-START_TEST(row13_the_kernels_splits)
+/* How the kernel splits large requests of unaligned memory: multiples of sectors pass strict, anything passes relaxed. */
+START_TEST(the_kernels_splits)
 {
 	static const uint32_t aligned[] = { 1048064, 512, 1044480, 4096 }, odd[] = { 1048575, 1, 777, 1047799 };
 	for (unsigned relaxed = 0; relaxed < 2; relaxed++) {
@@ -522,24 +522,24 @@ END_TEST
 Suite *unit_suite(void)
 {
 	Suite *s = suite_create("dio: requests");
-	TCase *t = unit_case(s, "rows", 60);
-	TCase *th = unit_case(s, "threads", 60); /* CK_RUN_CASE=threads: what is worth a ThreadSanitizer run */
+	TCase *t = unit_case(s, "alone", 60);
+	TCase *th = unit_case(s, "threads", 60);
 
 	engine_use_template(t);
 	engine_use_template(th);
-	unit_test(t, row01_one_answer_when_all_complete_inside_submit);
-	unit_test(th, row02_nobody_touches_a_finished_request);
-	unit_test(t, row03_one_answer_wherever_it_fails);
-	unit_test(t, row04_counted_only_from_the_second_piece_on);
-	unit_test(t, row05_submit_is_the_last_touch);
-	unit_test(t, row06_first_error_in_every_order);
-	unit_test(t, row07_stops_after_an_error);
-	unit_test(t, row08_end_of_file_matrix);
-	unit_test(t, row09_short_transfers_are_continued);
-	unit_test(t, row10_enospc_changes_nothing);
-	unit_test(t, row11_again_is_retried);
-	unit_test(t, row12_unaligned_write_touches_its_sectors_once);
-	unit_test(t, row12_remainder_only);
-	unit_test(t, row13_the_kernels_splits);
+	unit_test(t, one_answer_when_all_complete_inside_submit, PROVES("ENGINE-2 DIO-1"));
+	unit_test(th, nobody_touches_a_finished_request, PROVES("DIO-1"));
+	unit_test(t, one_answer_wherever_it_fails, PROVES("ENGINE-2 DIO-1"));
+	unit_test(t, counted_only_from_the_second_piece_on, PROVES("ENGINE-2 DIO-2"));
+	unit_test(t, submit_is_the_last_touch, PROVES("ENGINE-1"));
+	unit_test(t, first_error_in_every_order, PROVES("ENGINE-2"));
+	unit_test(t, stops_after_an_error, PROVES("ENGINE-4"));
+	unit_test(t, end_of_file_matrix, PROVES("ENGINE-8"));
+	unit_test(t, short_transfers_are_continued, PROVES("ENGINE-8"));
+	unit_test(t, enospc_changes_nothing, PROVES("ENGINE-4"));
+	unit_test(t, again_is_retried, PROVES("ENGINE-8"));
+	unit_test(t, unaligned_write_touches_its_sectors_once, PROVES("DIO-5"));
+	unit_test(t, remainder_only, PROVES("ENGINE-3 DIO-5"));
+	unit_test(t, the_kernels_splits);
 	return s;
 }

@@ -39,7 +39,7 @@ static jnl_tid forget(struct testlog *e, uint64_t blk)
 	return jnl_end(h);
 }
 
-START_TEST(freed_block_is_not_replayed_over_data) /* JOURNAL-8 */
+START_TEST(freed_block_is_not_replayed_over_data)
 {
 	struct testlog e;
 	struct jnl_replay_stats st;
@@ -62,7 +62,7 @@ START_TEST(freed_block_is_not_replayed_over_data) /* JOURNAL-8 */
 }
 END_TEST
 
-START_TEST(freed_block_is_not_checkpointed_over_data) /* JOURNAL-6, JOURNAL-8 */
+START_TEST(freed_block_is_not_checkpointed_over_data)
 {
 	struct testlog e;
 
@@ -95,7 +95,7 @@ START_TEST(forgotten_before_its_first_commit_is_not_logged)
 }
 END_TEST
 
-START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke) /* JOURNAL-8 */
+START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke)
 {
 	struct testlog e;
 	struct jnl_handle *h;
@@ -135,7 +135,7 @@ START_TEST(revoke_kills_older_not_younger)
 }
 END_TEST
 
-START_TEST(cancel_takes_a_forget_back) /* JOURNAL-1 */
+START_TEST(cancel_takes_a_forget_back)
 {
 	struct testlog e;
 	struct jnl_handle *h;
@@ -226,7 +226,7 @@ static void start_failing(struct testlog *e, struct cb *cb)
 	jnl_end(h);
 }
 
-START_TEST(failed_log_write_aborts) /* JOURNAL-10 */
+START_TEST(failed_log_write_aborts)
 {
 	struct testlog e;
 	struct cb cb = { { .fn = on_commit } };
@@ -243,7 +243,7 @@ START_TEST(failed_log_write_aborts) /* JOURNAL-10 */
 }
 END_TEST
 
-START_TEST(failed_flush_aborts) /* JOURNAL-10 */
+START_TEST(failed_flush_aborts)
 {
 	struct testlog e;
 	struct cb cb = { { .fn = on_commit } };
@@ -307,17 +307,18 @@ Suite *unit_suite(void)
 	TCase *tc;
 
 	tc = unit_case(s, "forget", 30);
-	unit_loop(tc, freed_block_is_not_replayed_over_data, 0, 4);
-	unit_test(tc, freed_block_is_not_checkpointed_over_data);
+	unit_loop(tc, freed_block_is_not_replayed_over_data, 0, 4, PROVES("JOURNAL-8"));
+	unit_test(tc, freed_block_is_not_checkpointed_over_data, PROVES("JOURNAL-6 JOURNAL-8"));
 	unit_test(tc, forgotten_before_its_first_commit_is_not_logged);
-	unit_test(tc, block_logged_again_in_the_same_transaction_cancels_the_revoke);
+	unit_test(tc, block_logged_again_in_the_same_transaction_cancels_the_revoke,
+		PROVES("JOURNAL-8"));
 	unit_test(tc, revoke_kills_older_not_younger);
-	unit_test(tc, cancel_takes_a_forget_back);
+	unit_test(tc, cancel_takes_a_forget_back, PROVES("JOURNAL-1"));
 	unit_loop(tc, many_revokes_fill_several_blocks, 0, 3);
 
 	tc = unit_case(s, "abort", 30);
-	unit_loop(tc, failed_log_write_aborts, 0, 2);
-	unit_test(tc, failed_flush_aborts);
+	unit_loop(tc, failed_log_write_aborts, 0, 2, PROVES("JOURNAL-10"));
+	unit_test(tc, failed_flush_aborts, PROVES("JOURNAL-10"));
 	unit_test(tc, failed_home_write_aborts_and_the_log_keeps_it);
 	unit_test(tc, abort_inside_a_handle);
 	return s;

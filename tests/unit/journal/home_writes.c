@@ -72,7 +72,7 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("journal: home writes");
 	TCase *tc = unit_case(s, "home", 60);
 
-	unit_test(tc, uncommitted_stays_away_from_home);
-	unit_test(tc, younger_image_is_still_due);
+	unit_test(tc, uncommitted_stays_away_from_home, PROVES("JOURNAL-6"));
+	unit_test(tc, younger_image_is_still_due, PROVES("JOURNAL-7"));
 	return s;
 }

@@ -56,7 +56,7 @@ static void wait_ms(unsigned ms)
 }
 
 /* A block that is freed while its home write is on the way: the commit waits for that. */
-START_TEST(commit_waits_for_home_write_of_freed_block) /* JOURNAL-8 */
+START_TEST(commit_waits_for_home_write_of_freed_block)
 {
 	struct jnl_handle *h;
 	struct committer c;
@@ -100,7 +100,7 @@ END_TEST
  * The oldest transaction has a block that is in use again, so it cannot go home; what is younger
  * can. The tail stays before the oldest: at no moment may a power cut lose what was committed.
  */
-START_TEST(tail_stays_before_what_is_not_home) /* JOURNAL-7 */
+START_TEST(tail_stays_before_what_is_not_home)
 {
 	struct committer c;
 	struct testlog e, cut;
@@ -145,7 +145,7 @@ END_TEST
  * A block freed and taken again in one transaction; the taking is cancelled: it is freed, as it
  * was before.
  */
-START_TEST(cancel_brings_back_the_revocation) /* JOURNAL-1, JOURNAL-8 */
+START_TEST(cancel_brings_back_the_revocation)
 {
 	struct jnl_replay_stats st;
 	struct jnl_handle *h;
@@ -202,9 +202,9 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("journal: order");
 	TCase *tc = unit_case(s, "order", 120);
 
-	unit_test(tc, commit_waits_for_home_write_of_freed_block);
-	unit_test(tc, tail_stays_before_what_is_not_home);
-	unit_test(tc, cancel_brings_back_the_revocation);
+	unit_test(tc, commit_waits_for_home_write_of_freed_block, PROVES("JOURNAL-8"));
+	unit_test(tc, tail_stays_before_what_is_not_home, PROVES("JOURNAL-7"));
+	unit_test(tc, cancel_brings_back_the_revocation, PROVES("JOURNAL-1 JOURNAL-8"));
 	unit_loop(tc, nearly_full_transaction_is_committed, 0, 2);
 	return s;
 }

@@ -83,7 +83,7 @@ START_TEST(agrees_with_e2fsck)
 }
 END_TEST
 
-START_TEST(twice_is_once) /* JOURNAL-12 */
+START_TEST(twice_is_once)
 {
 	struct testlog e;
 	struct fake_dev *again;
@@ -168,7 +168,7 @@ START_TEST(told_to_end)
 }
 END_TEST
 
-START_TEST(damage_is_refused_and_nothing_is_written) /* JOURNAL-12 */
+START_TEST(damage_is_refused_and_nothing_is_written)
 {
 	struct testlog e;
 	struct jnl_replay_stats st;
@@ -320,7 +320,7 @@ START_TEST(tag_outside_the_file_system_is_refused)
 }
 END_TEST
 
-START_TEST(stale_transactions_are_not_taken_for_new_ones) /* JOURNAL-9 */
+START_TEST(stale_transactions_are_not_taken_for_new_ones)
 {
 	struct testlog e;
 	struct jnl_replay_stats st;
@@ -376,15 +376,15 @@ Suite *unit_suite(void)
 	TCase *tc = unit_case(s, "replay", 60);
 
 	unit_seeds(tc, agrees_with_e2fsck, 8);
-	unit_loop(tc, twice_is_once, 0, 2);
+	unit_loop(tc, twice_is_once, 0, 2, PROVES("JOURNAL-12"));
 	unit_test(tc, told_to_end);
-	unit_loop(tc, damage_is_refused_and_nothing_is_written, 0, 3);
+	unit_loop(tc, damage_is_refused_and_nothing_is_written, 0, 3, PROVES("JOURNAL-12"));
 	unit_loop(tc, unfinished_transaction_is_ignored, 0, 3);
 	unit_test(tc, torn_commit_block_counts);
 	unit_loop(tc, obstacles_are_named, 0, 2);
 	unit_loop(tc, fast_commits_are_not_skipped, 0, 4);
 	unit_loop(tc, tag_outside_the_file_system_is_refused, 0, 2);
-	unit_test(tc, stale_transactions_are_not_taken_for_new_ones);
+	unit_test(tc, stale_transactions_are_not_taken_for_new_ones, PROVES("JOURNAL-9"));
 	unit_seeds(tc, random_garbage_never_crashes, 12);
 	return s;
 }

@@ -350,7 +350,7 @@ static void told(struct jnl_callback *cb, int err)
 }
 
 /* Waiters, callbacks and new handles hear of an abort only after the owner, whoever aborts. */
-START_TEST(owner_is_told_first) /* JOURNAL-10 */
+START_TEST(owner_is_told_first)
 {
 	struct testlog e;
 	struct worker w[NT];
@@ -393,7 +393,7 @@ Suite *unit_suite(void)
 	unit_loop(tc, fsync_storm, 0, 2);
 	unit_test(tc, neighbours_in_a_block);
 	unit_test(tc, abort_wakes_everybody);
-	unit_loop(tc, owner_is_told_first, 0, 3);
+	unit_loop(tc, owner_is_told_first, 0, 3, PROVES("JOURNAL-10"));
 	unit_test(tc, pressers_and_fsyncers);
 	return s;
 }

@@ -122,7 +122,7 @@ static void on_commit(struct jnl_callback *c, int err)
 	__atomic_add_fetch(&cb->calls, 1, __ATOMIC_SEQ_CST);
 }
 
-START_TEST(cancel_restores_everything) /* JOURNAL-1 */
+START_TEST(cancel_restores_everything)
 {
 	struct testlog e;
 	struct jnl_handle *h;
@@ -228,7 +228,7 @@ static void on_write(int sig, siginfo_t *si, void *ctx)
  * What is to go home is the committed image, and until the handle's changes are undone the block must not: while its content is
  * put back it is still in the transaction, which also keeps it in memory.
  */
-START_TEST(cancel_restores_content_before_the_block_leaves) /* JOURNAL-1, JOURNAL-6 */
+START_TEST(cancel_restores_content_before_the_block_leaves)
 {
 	struct sigaction sa = { .sa_sigaction = on_write, .sa_flags = SA_SIGINFO }, old;
 	struct jnl_handle *h;
@@ -386,7 +386,7 @@ START_TEST(committed_survives_uncommitted_does_not)
 }
 END_TEST
 
-START_TEST(stop_leaves_nothing_in_the_log) /* JOURNAL-11 */
+START_TEST(stop_leaves_nothing_in_the_log)
 {
 	struct testlog e;
 
@@ -405,7 +405,7 @@ START_TEST(stop_leaves_nothing_in_the_log) /* JOURNAL-11 */
 }
 END_TEST
 
-START_TEST(old_image_is_logged_when_block_changes_during_commit) /* JOURNAL-2 */
+START_TEST(old_image_is_logged_when_block_changes_during_commit)
 {
 	struct testlog e;
 	uint64_t frozen = fdio_counter_read(CTR_jnl_frozen);
@@ -522,7 +522,7 @@ END_TEST
 
 /* ---- the log as a ring ---- */
 
-START_TEST(log_wraps_and_space_is_reused) /* JOURNAL-3, JOURNAL-7 */
+START_TEST(log_wraps_and_space_is_reused)
 {
 	struct testlog e;
 	uint32_t last[200] = { 0 };
@@ -555,7 +555,7 @@ START_TEST(log_wraps_and_space_is_reused) /* JOURNAL-3, JOURNAL-7 */
 }
 END_TEST
 
-START_TEST(log_pressure_without_waiting) /* JOURNAL-3 */
+START_TEST(log_pressure_without_waiting)
 {
 	struct testlog e;
 	struct jnl_handle *h;
@@ -605,7 +605,7 @@ static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t l
 	}
 }
 
-START_TEST(device_sees_the_required_order) /* JOURNAL-4, JOURNAL-5, JOURNAL-7; one thread at a time, so the hook needs no lock */
+START_TEST(device_sees_the_required_order) /* One thread at a time, so the hook needs no lock */
 {
 	struct testlog e;
 	struct order o = { .e = &e };
@@ -624,7 +624,7 @@ START_TEST(device_sees_the_required_order) /* JOURNAL-4, JOURNAL-5, JOURNAL-7; o
 }
 END_TEST
 
-START_TEST(commit_times_never_decrease) /* JOURNAL-9 */
+START_TEST(commit_times_never_decrease)
 {
 	struct testlog e;
 	static uint8_t blk[4096];
@@ -702,8 +702,9 @@ Suite *unit_suite(void)
 	unit_test(tc, bread_error_is_not_cached);
 	unit_test(tc, readahead_is_one_read);
 	unit_test(tc, cache_stays_near_its_limit);
-	unit_test(tc, cancel_restores_everything);
-	unit_loop(tc, cancel_restores_content_before_the_block_leaves, 0, 2);
+	unit_test(tc, cancel_restores_everything, PROVES("JOURNAL-1"));
+	unit_loop(tc, cancel_restores_content_before_the_block_leaves, 0, 2,
+		PROVES("JOURNAL-1 JOURNAL-6"));
 	unit_test(tc, end_runs_undo_callbacks_with_one);
 	unit_test(tc, credits_are_a_limit);
 	unit_test(tc, full_transaction_is_sealed);
@@ -712,16 +713,16 @@ Suite *unit_suite(void)
 	unit_test(tc, read_only_and_refusals);
 
 	tc = unit_case(s, "commit and checkpoint", 60);
-	unit_loop(tc, committed_survives_uncommitted_does_not, 0, 4);
-	unit_test(tc, stop_leaves_nothing_in_the_log);
-	unit_test(tc, old_image_is_logged_when_block_changes_during_commit);
+	unit_loop(tc, committed_survives_uncommitted_does_not, 0, 4, PROVES("JOURNAL-4"));
+	unit_test(tc, stop_leaves_nothing_in_the_log, PROVES("JOURNAL-11"));
+	unit_test(tc, old_image_is_logged_when_block_changes_during_commit, PROVES("JOURNAL-2"));
 	unit_loop(tc, magic_is_escaped, 0, 4);
 	unit_test(tc, commit_callbacks_run_once);
 	unit_test(tc, seal_joins_the_closing_transaction);
 	unit_test(tc, periodic_commit);
-	unit_loop(tc, log_wraps_and_space_is_reused, 0, 3);
-	unit_test(tc, log_pressure_without_waiting);
-	unit_test(tc, device_sees_the_required_order);
-	unit_test(tc, commit_times_never_decrease);
+	unit_loop(tc, log_wraps_and_space_is_reused, 0, 3, PROVES("JOURNAL-3 JOURNAL-7"));
+	unit_test(tc, log_pressure_without_waiting, PROVES("JOURNAL-3"));
+	unit_test(tc, device_sees_the_required_order, PROVES("JOURNAL-4 JOURNAL-5 JOURNAL-7"));
+	unit_test(tc, commit_times_never_decrease, PROVES("JOURNAL-9"));
 	return s;
 }

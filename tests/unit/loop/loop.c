@@ -328,7 +328,7 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "loop", 60);
 
 	unit_test(t, messages_arrive_once_and_in_order);
-	unit_test(t, no_wakeup_is_lost);
+	unit_test(t, no_wakeup_is_lost, PROVES("LOOP-1"));
 	unit_test(t, ring_overflow_is_nobodys_business);
 	unit_test(t, fixed_file_and_arena);
 	unit_test(t, rings_are_limited);

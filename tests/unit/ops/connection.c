@@ -84,7 +84,7 @@ static struct ext2_super_block media_super(struct fake_dev *f)
 	return sb;
 }
 
-/* ------------------------------------------------------------------ row 28 */
+/* ---- no polling ---- */
 
 /* Polled completions need rings of their own; ours carry FUSE requests too, so no ring polls and no request may ask for it. */
 static unsigned flags_seen;
@@ -95,7 +95,7 @@ static void see_flags(void *arg, enum fake_kind kind, uint64_t off, uint64_t len
 	__atomic_or_fetch(&flags_seen, flags, __ATOMIC_RELAXED);
 }
 
-START_TEST(row28_no_ring_polls)
+START_TEST(no_ring_polls)
 {
 	struct loop_config lc = { .nr_loops = 2, .entries = 16, .poll_ns = 1000, .nr_fixed_files = LOOP_NR_FILES };
 	struct loop_set *s;
@@ -117,9 +117,9 @@ START_TEST(row28_no_ring_polls)
 }
 END_TEST
 
-/* ------------------------------------------------------------------ row 29 */
+/* ---- aborts and interrupts ---- */
 
-START_TEST(row29_abort_waits_for_the_device)
+START_TEST(abort_waits_for_the_device)
 {
 	struct fake_kernel *k = start();
 	struct file f = new_file(k, "f", 4);
@@ -148,7 +148,7 @@ START_TEST(row29_abort_waits_for_the_device)
 }
 END_TEST
 
-START_TEST(row29_no_request_starts_after_an_abort)
+START_TEST(no_request_starts_after_an_abort)
 {
 	struct fake_kernel *k = start();
 	struct file f = new_file(k, "f", 2);
@@ -171,7 +171,7 @@ START_TEST(row29_no_request_starts_after_an_abort)
 }
 END_TEST
 
-START_TEST(row29_interrupt_cancels_nothing)
+START_TEST(interrupt_cancels_nothing)
 {
 	struct fake_kernel *k = start();
 	struct file f = new_file(k, "f", 2);
@@ -193,9 +193,9 @@ START_TEST(row29_interrupt_cancels_nothing)
 }
 END_TEST
 
-/* ------------------------------------------------------------------ row 30 */
+/* ---- the end ---- */
 
-START_TEST(row30_destroy_is_answered_last)
+START_TEST(destroy_is_answered_last)
 {
 	struct fake_kernel *k = start();
 	struct file f = new_file(k, "f", 4);
@@ -231,7 +231,7 @@ START_TEST(row30_destroy_is_answered_last)
 END_TEST
 
 /* A handler on a worker, in the middle of a commit: nothing is closed under it. */
-START_TEST(row30_destroy_waits_for_workers)
+START_TEST(destroy_waits_for_workers)
 {
 	struct fake_kernel *k = start();
 	struct file f = new_file(k, "f", 1);
@@ -253,7 +253,7 @@ START_TEST(row30_destroy_waits_for_workers)
 END_TEST
 
 /* A handler on a loop has answered and is not through: what it lets go of last must still be there. */
-START_TEST(row30_destroy_waits_for_who_has_answered)
+START_TEST(destroy_waits_for_who_has_answered)
 {
 	struct fake_kernel *k = start();
 	struct file f = new_file(k, "f", 1);
@@ -272,7 +272,7 @@ START_TEST(row30_destroy_waits_for_who_has_answered)
 END_TEST
 
 /* Of a write that was answered before it: what the transport is made of must be there until it has been sent. */
-START_TEST(row30_destroy_waits_for_notifications)
+START_TEST(destroy_waits_for_notifications)
 {
 	struct fake_kernel *k = start();
 	struct file f = new_file(k, "f", 1);
@@ -296,7 +296,7 @@ START_TEST(row30_destroy_waits_for_notifications)
 }
 END_TEST
 
-/* ------------------------------------------------------------------ row 32 */
+/* ---- times of a write ---- */
 
 static struct fuse_attr attr_at(struct fake_kernel *k, uint64_t node)
 {
@@ -306,7 +306,7 @@ static struct fuse_attr attr_at(struct fake_kernel *k, uint64_t node)
 	return a;
 }
 
-START_TEST(row32_times_of_a_write)
+START_TEST(times_of_a_write)
 {
 	struct fake_kernel *k = start();
 	struct file f = new_file(k, "f", 4);
@@ -343,7 +343,7 @@ START_TEST(row32_times_of_a_write)
 }
 END_TEST
 
-/* ------------------------------------------------------------------ which request waits for which */
+/* ---- which request waits for which ---- */
 
 START_TEST(truncate_waits_for_writes_in_flight)
 {
@@ -471,7 +471,7 @@ START_TEST(size_that_failed_is_told)
 }
 END_TEST
 
-/* ------------------------------------------------------------------ references */
+/* ---- references ---- */
 
 static uint64_t free_inodes(struct fake_kernel *k)
 {
@@ -531,7 +531,7 @@ START_TEST(an_open_unlinked_file_keeps_its_blocks)
 }
 END_TEST
 
-/* ------------------------------------------------------------------ answers */
+/* ---- answers ---- */
 
 START_TEST(names_and_handles_that_cannot_be)
 {
@@ -702,16 +702,16 @@ Suite *unit_suite(void)
 
 	fdio_log_set_level(FDIO_LOG_ERR);
 	testvol_use_template(t, IMAGE_BYTES, "-t ext4 -b 4096 -J size=4", NULL);
-	unit_test(t, row28_no_ring_polls);
-	unit_test(t, row29_abort_waits_for_the_device);
-	unit_test(t, row29_no_request_starts_after_an_abort);
-	unit_test(t, row29_interrupt_cancels_nothing);
-	unit_test(t, row30_destroy_is_answered_last);
-	unit_test(t, row30_destroy_waits_for_workers);
-	unit_test(t, row30_destroy_waits_for_who_has_answered);
-	unit_test(t, row30_destroy_waits_for_notifications);
-	unit_test(t, row32_times_of_a_write);
-	unit_test(t, truncate_waits_for_writes_in_flight);
+	unit_test(t, no_ring_polls);
+	unit_test(t, abort_waits_for_the_device);
+	unit_test(t, no_request_starts_after_an_abort);
+	unit_test(t, interrupt_cancels_nothing);
+	unit_test(t, destroy_is_answered_last);
+	unit_test(t, destroy_waits_for_workers);
+	unit_test(t, destroy_waits_for_who_has_answered, PROVES("DISPATCH-4"));
+	unit_test(t, destroy_waits_for_notifications);
+	unit_test(t, times_of_a_write);
+	unit_test(t, truncate_waits_for_writes_in_flight, PROVES("ENGINE-6"));
 	unit_test(t, others_go_on_beside_held_io);
 	unit_test(t, fsync_waits_for_the_flush);
 	unit_test(t, flush_error_reaches_fsync);
@@ -719,9 +719,9 @@ Suite *unit_suite(void)
 	unit_test(t, an_inode_lives_until_it_is_forgotten);
 	unit_test(t, an_open_unlinked_file_keeps_its_blocks);
 	unit_test(t, names_and_handles_that_cannot_be);
-	unit_test(t, invalidation_comes_before_the_answer);
+	unit_test(t, invalidation_comes_before_the_answer, PROVES("ENGINE-7"));
 	unit_test(t, offsets_at_the_end_of_the_numbers);
-	unit_test(t, few_writes_wait_for_invalidations);
+	unit_test(t, few_writes_wait_for_invalidations, PROVES("ENGINE-7 NOTIFY-1"));
 	unit_test(t, none_waits_where_slots_are_few);
 	unit_test(t, joined_invalidations_are_of_all);
 	return s;

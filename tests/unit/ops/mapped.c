@@ -280,7 +280,7 @@ Suite *unit_suite(void)
 	tcase_add_checked_fixture(t, start, stop);
 	unit_test(t, behind_the_old_end_is_masked);
 	unit_loop(t, the_mask_ends, 0, NR_ENDS);
-	unit_loop(t, answers_wait_for_pages, 0, NR_WAITERS);
+	unit_loop(t, answers_wait_for_pages, 0, NR_WAITERS, PROVES("ENGINE-7"));
 	unit_loop(t, none_waits_for_ever, 0, 3);
 	unit_loop(t, who_only_writes_does_not_wait, 0, NR_WAITERS);
 	unit_loop(t, kernels_that_clear_the_tail, 0, 3);

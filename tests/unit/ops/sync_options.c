@@ -511,7 +511,7 @@ Suite *unit_suite(void)
 
 	fdio_log_set_level(FDIO_LOG_ERR);
 	testvol_use_template(t, 16u << 20, "-t ext4 -b 4096 -J size=4 -O ea_inode", NULL);
-	unit_loop(t, durable_at_return, 0, NR_OPTIONS);
-	unit_test(t, the_flag_itself);
+	unit_loop(t, durable_at_return, 0, NR_OPTIONS, PROVES("SYNC-6"));
+	unit_test(t, the_flag_itself, PROVES("SYNC-6"));
 	return s;
 }

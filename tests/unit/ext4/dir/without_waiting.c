@@ -665,11 +665,12 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("ext4: without waiting");
 	TCase *tc = unit_case(s, "names", 120);
 
-	unit_loop(tc, miss_at_each_place, 0, ARRAY_SIZE(shapes));
-	unit_test(tc, miss_while_growing);
-	unit_loop(tc, not_in_memory, 0, 2);
-	unit_test(tc, locks_taken);
-	unit_test(tc, full_transaction);
+	unit_loop(tc, miss_at_each_place, 0, ARRAY_SIZE(shapes),
+		PROVES("NOWAIT-1 NOWAIT-2 NOWAIT-3 NOWAIT-4"));
+	unit_test(tc, miss_while_growing, PROVES("NOWAIT-3"));
+	unit_loop(tc, not_in_memory, 0, 2, PROVES("NOWAIT-1"));
+	unit_test(tc, locks_taken, PROVES("NOWAIT-1"));
+	unit_test(tc, full_transaction, PROVES("NOWAIT-1"));
 	unit_test(tc, last_reference);
 	unit_test(tc, damage_is_a_miss);
 	unit_test(tc, number_is_being_looked_up);

@@ -174,10 +174,10 @@ Suite *unit_suite(void)
 	Suite *s = suite_create("ext4: multiple mount");
 	TCase *t = unit_case(s, "mmp", 60);
 
-	unit_loop(t, kept_up, 0, (int)ARRAY_SIZE(kinds));
-	unit_loop(t, checked_by_fsck, 0, (int)ARRAY_SIZE(kinds));
+	unit_loop(t, kept_up, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-4"));
+	unit_loop(t, checked_by_fsck, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-1"));
 	unit_test(t, damaged_checksum);
 	unit_test(t, read_only);
-	unit_loop(t, taken_away, 0, (int)ARRAY_SIZE(kinds));
+	unit_loop(t, taken_away, 0, (int)ARRAY_SIZE(kinds), PROVES("MMP-3"));
 	return s;
 }

@@ -620,7 +620,7 @@ Suite *unit_suite(void)
 
 	unit_test(tc, limits_and_errors);
 	unit_loop(tc, against_a_table, 0, (int)ARRAY_SIZE(volumes));
-	unit_test(tc, a_shared_block_is_copied);
+	unit_test(tc, a_shared_block_is_copied, PROVES("XATTR-2"));
 	unit_test(tc, acls_and_modes);
 	unit_test(tc, capabilities_are_killed);
 	unit_test(tc, values_in_inodes);
