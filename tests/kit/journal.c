@@ -119,12 +119,16 @@ void testlog_start(struct testlog *e)
 	ck_assert_int_eq(jnl_start(e->j), 0);
 }
 
-void testlog_up(struct testlog *e)
+void testlog_up_as(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib)
 {
-	testlog_format(e, &testlog_formats[0], 4);
+	testlog_format(e, fmt, log_mib);
 	testlog_open(e);
 	testlog_start(e);
 }
+
+void testlog_up(struct testlog *e) { testlog_up_as(e, &testlog_formats[0], 4); }
+
+void testlog_sync(struct testlog *e) { ck_assert_int_eq(jnl_sync(e->j), 0); }
 
 void testlog_down(struct testlog *e)
 {

@@ -31,8 +31,10 @@ extern const struct testlog_format testlog_formats[4];
 void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib);
 void testlog_open(struct testlog *e);
 void testlog_start(struct testlog *e);
-/* Both, with the first format and a journal of 4 MiB. */
+/* All three; testlog_up with the first format and a journal of 4 MiB. */
+void testlog_up_as(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib);
 void testlog_up(struct testlog *e);
+void testlog_sync(struct testlog *e); /* everything so far is durable */
 void testlog_down(struct testlog *e);  /* stop (expecting success), close, free */
 void testlog_drop(struct testlog *e);  /* close without writing, device freed; after an abort or a "crash" */
 /* Stops using e's device as a power cut would and puts e on what is left (not opened). */

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static struct {
 	bool list;
@@ -62,6 +63,11 @@ bool unit_wants(const TCase *tcase, const char *test, const char *tags)
 
 int unit_first_seed(void) { return options.seed < 0 ? 0 : options.seed; }
 int unit_end_seed(int n) { return options.seed < 0 ? n : options.seed + 1; }
+
+void unit_pause_ms(unsigned ms)
+{
+	nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l }, NULL);
+}
 
 static void usage(const char *program, FILE *to)
 {

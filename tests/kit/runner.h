@@ -50,6 +50,16 @@ bool unit_wants(const TCase *tcase, const char *test, const char *tags);
 int unit_first_seed(void);
 int unit_end_seed(int n);
 
+/* Sleeps: for what other threads should do meanwhile, or must not do. */
+void unit_pause_ms(unsigned ms);
+/* Waits until the condition holds, looking every millisecond; the test fails when it does not for 10 s. */
+#define unit_wait_until(condition) do { \
+	for (unsigned waited_ = 0; !(condition); waited_++) { \
+		must_msg(waited_ < 10000, "%s:%d: not within 10 s: %s", __FILE__, __LINE__, #condition); \
+		unit_pause_ms(1); \
+	} \
+} while (0)
+
 /*
  * libcheck tells its parent of every assertion that holds, with a system call; these speak up only
  * when one does not. For loops, and for threads that the test has started.

@@ -59,24 +59,32 @@ struct x4_options testvol_options(void)
 				    .cache_bytes = 16 << 20 };
 }
 
-struct x4_vol *testvol_mount_any(struct fake_dev *f, const char **why)
+struct x4_vol *testvol_mount_any(struct fake_dev *f, const struct x4_options *opt, const char **why)
 {
-	struct x4_options opt = testvol_options();
 	struct x4_vol *v;
 	char msg[300] = "";
-	int err = x4_vol_open(fake_dev(f), &opt, &v, why, msg, sizeof(msg));
+	int err;
 
+	*why = NULL;
+	err = x4_vol_open(fake_dev(f), opt, &v, why, msg, sizeof(msg));
 	ck_assert_msg(!err, "open: %d %s", err, msg);
+	return v;
+}
+
+struct x4_vol *testvol_mount_with(struct fake_dev *f, const struct x4_options *opt)
+{
+	const char *why;
+	struct x4_vol *v = testvol_mount_any(f, opt, &why);
+
+	ck_assert_msg(!why, "read-only: %s", why);
 	return v;
 }
 
 struct x4_vol *testvol_mount(struct fake_dev *f)
 {
-	const char *why = NULL;
-	struct x4_vol *v = testvol_mount_any(f, &why);
+	struct x4_options opt = testvol_options();
 
-	ck_assert_msg(!why, "read-only: %s", why);
-	return v;
+	return testvol_mount_with(f, &opt);
 }
 
 void testvol_unmount_check(struct x4_vol *v, struct fake_dev *f)
@@ -135,9 +143,10 @@ int testvol_fill(struct x4_inode *i, uint32_t lblk, uint32_t n)
 
 void testvol_open(struct testvol *t)
 {
-	const char *why = NULL;
+	struct x4_options opt = testvol_options();
+	const char *why;
 
-	t->v = testvol_mount_any(t->fake, &why);
+	t->v = testvol_mount_any(t->fake, &opt, &why);
 	must_msg(!why || t->may_be_ro, "read-only: %s", why);
 	t->root = testvol_root(t->v);
 }

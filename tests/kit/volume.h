@@ -36,9 +36,11 @@ void testvol_poke_super(struct fake_dev *f, struct ext2_super_block *sb);
 
 /* ACLs, user attributes, and no commit that the test has not asked for. */
 struct x4_options testvol_options(void);
-/* Opens with testvol_options. testvol_mount wants to write; the other sets *why if that is impossible. */
+/* Opens it, for writing; the first with testvol_options. */
 struct x4_vol *testvol_mount(struct fake_dev *f);
-struct x4_vol *testvol_mount_any(struct fake_dev *f, const char **why);
+struct x4_vol *testvol_mount_with(struct fake_dev *f, const struct x4_options *opt);
+/* The same, but *why says so where it can only be read; NULL otherwise. */
+struct x4_vol *testvol_mount_any(struct fake_dev *f, const struct x4_options *opt, const char **why);
 /* Closes, and e2fsck -fn must find nothing. */
 void testvol_unmount_check(struct x4_vol *v, struct fake_dev *f);
 

@@ -36,13 +36,6 @@ static void on_look(void *arg) { (void)arg; }
 
 static unsigned ended(void) { return __atomic_load_n(&gave_up, __ATOMIC_SEQ_CST); }
 
-static void nap(unsigned ms)
-{
-	struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
-
-	nanosleep(&t, NULL);
-}
-
 static struct watchdog *start(unsigned limit_ms)
 {
 	struct watchdog_config c = { .name = "test", .limit_ms = limit_ms, .in_flight = on_in_flight, .alive = on_alive, .look = on_look, .give_up = on_give_up };
@@ -57,7 +50,7 @@ static struct watchdog *start(unsigned limit_ms)
 static void wait_end(unsigned ms)
 {
 	for (unsigned k = 0; k < ms / 10 && !ended(); k++)
-		nap(10);
+		unit_pause_ms(10);
 	ck_assert_uint_eq(ended(), 1);
 }
 
@@ -69,7 +62,7 @@ START_TEST(stalled_at_the_end)
 	watchdog_asked(w);
 	wait_end(20000);
 	ck_assert_uint_eq(asked_what, 1);
-	nap(300);
+	unit_pause_ms(300);
 	ck_assert_uint_eq(ended(), 1);
 	watchdog_free(w);
 	fdio_count(CTR_dev_done);
@@ -82,21 +75,21 @@ START_TEST(no_reason)
 	struct watchdog *w = start(200);
 
 	fdio_count(CTR_dev_write);
-	nap(500);
+	unit_pause_ms(500);
 	ck_assert_uint_eq(ended(), 0);
 	watchdog_free(w);
 	fdio_count(CTR_dev_done);
 
 	w = start(200);
 	watchdog_asked(w);
-	nap(500);
+	unit_pause_ms(500);
 	ck_assert_uint_eq(ended(), 0);
 	watchdog_free(w);
 
 	w = start(0);
 	fdio_count(CTR_dev_flush);
 	watchdog_ending(w);
-	nap(500);
+	unit_pause_ms(500);
 	ck_assert_uint_eq(ended(), 0);
 	watchdog_free(w);
 	fdio_count(CTR_dev_done);
@@ -113,7 +106,7 @@ START_TEST(slow)
 	watchdog_ending(w);
 	for (unsigned k = 0; k < 9999 && !ended(); k++) {
 		fdio_count(CTR_dev_done);
-		nap(10);
+		unit_pause_ms(10);
 	}
 	took = (fdio_now_ns() - begun) / 1000000;
 	ck_assert_uint_eq(ended(), 1);
@@ -128,19 +121,19 @@ START_TEST(alive_while_starting)
 	struct watchdog *w = start(200);
 
 	for (unsigned k = 0; k < 2000 && !__atomic_load_n(&told_alive, __ATOMIC_SEQ_CST); k++)
-		nap(10);
+		unit_pause_ms(10);
 	ck_assert_uint_ge(told_alive, 1);
 	ck_assert_uint_eq(ended(), 0);
 	watchdog_serving(w);
-	nap(100);
+	unit_pause_ms(100);
 	told_alive = 0;
-	nap(5500);
+	unit_pause_ms(5500);
 	ck_assert_uint_eq(told_alive, 0);
 	watchdog_free(w);
 
 	w = start(200);
 	fdio_count(CTR_dev_read);
-	nap(5500);
+	unit_pause_ms(5500);
 	ck_assert_uint_eq(told_alive, 0);
 	watchdog_free(w);
 	fdio_count(CTR_dev_done);

@@ -44,12 +44,10 @@ START_TEST(freed_block_is_not_replayed_over_data)
 	struct testlog e;
 	struct jnl_replay_stats st;
 
-	testlog_format(&e, &testlog_formats[_i], 4);
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[_i], 4);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 2);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
 	poke_data(&e, e.base, 42);
 	/* The stale buffer is gone as well. */
@@ -68,7 +66,7 @@ START_TEST(freed_block_is_not_checkpointed_over_data)
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
 	poke_data(&e, e.base, 42);
 	ck_assert_int_eq(jnl_stop(e.j), 0);
@@ -87,7 +85,7 @@ START_TEST(forgotten_before_its_first_commit_is_not_logged)
 	testlog_write(&e, e.base + 1, 2);
 	forget(&e, e.base);
 	ck_assert_uint_eq(e.j->running->nr, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.blocks, 1);
 	ck_assert_int_ne(testlog_home(&e, e.base), 1);
@@ -104,14 +102,14 @@ START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke)
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
 	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
 	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
 	testlog_pattern(b->data, 4096, e.base, 2);
 	jnl_brelse(b);
 	jnl_end(h);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.revoked, 0);
 	ck_assert_int_eq(testlog_value(&e, e.base), 2);
@@ -125,10 +123,10 @@ START_TEST(revoke_kills_older_not_younger)
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
 	testlog_write(&e, e.base, 3);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 3);
 	testlog_drop(&e);
@@ -143,7 +141,7 @@ START_TEST(cancel_takes_a_forget_back)
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_write(&e, e.base + 1, 2);
 	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
 	testlog_fill(&e, h, e.base, 50);
@@ -158,7 +156,7 @@ START_TEST(cancel_takes_a_forget_back)
 	ck_assert_uint_eq(e.j->running->nr, 1);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
 	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
 	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
@@ -172,15 +170,13 @@ START_TEST(many_revokes_fill_several_blocks)
 	struct jnl_handle *h;
 	unsigned n = 3000;
 
-	testlog_format(&e, &testlog_formats[_i], 4);
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[_i], 4);
 	testlog_write(&e, e.base + 17, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	ck_assert_int_eq(jnl_forget(h, e.base + 17 - n / 2, n / 2 + 200), 0);
 	jnl_end(h);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	poke_data(&e, e.base + 17, 42);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_home(&e, e.base + 17), 42);
@@ -265,7 +261,7 @@ START_TEST(failed_home_write_aborts_and_the_log_keeps_it)
 	testlog_up(&e);
 	fdio_log_set_level(0);
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 4096, .len = 4096, .action = FAKE_ERROR,
 		.err = -EIO });
 	ck_assert_int_eq(jnl_stop(e.j), -EIO);

@@ -18,8 +18,6 @@ static void press(struct testlog *e, int by)
 	fdio_mutex_unlock(&e->j->state);
 }
 
-static void nap(void) { nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL); }
-
 /* A block that an open transaction has changed again stays where it is, although its last commit is due. */
 START_TEST(uncommitted_stays_away_from_home)
 {
@@ -29,12 +27,11 @@ START_TEST(uncommitted_stays_away_from_home)
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 5);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	testlog_fill(&e, h, e.base, 2);
 	press(&e, 1);
-	while (testlog_home(&e, e.base + 1) != 5)
-		nap();
+	unit_wait_until(testlog_home(&e, e.base + 1) == 5);
 	ck_assert_int_ne(testlog_home(&e, e.base), 2);
 	press(&e, -1);
 	jnl_end(h);
@@ -52,13 +49,12 @@ START_TEST(younger_image_is_still_due)
 	stuck.off = e.base * e.p.block_size;
 	stuck.len = e.p.block_size;
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	fake_fault_add(e.f, &stuck);
 	press(&e, 1);
-	while (!fake_fault_hits(e.f))
-		nap();
+	unit_wait_until(fake_fault_hits(e.f));
 	testlog_write(&e, e.base, 2);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	press(&e, -1);
 	fake_unstick(e.f);
 	ck_assert_int_eq(jnl_stop(e.j), 0);

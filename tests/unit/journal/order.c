@@ -50,11 +50,6 @@ static void start_commit(struct committer *c, pthread_t *t)
 	ck_assert_int_eq(thread_start(t, "committer", commit, c), 0);
 }
 
-static void wait_ms(unsigned ms)
-{
-	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000l }, NULL);
-}
-
 /* A block that is freed while its home write is on the way: the commit waits for that. */
 START_TEST(commit_waits_for_home_write_of_freed_block)
 {
@@ -66,14 +61,14 @@ START_TEST(commit_waits_for_home_write_of_freed_block)
 
 	small_log(&e);
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 1024,
 		.len = 1024, .action = FAKE_STUCK });
 	for (unsigned round = 0; round < 3; round++)
 		ck_assert_int_eq(jnl_commit_wait(e.j, write_big(&e, round), NULL), 0);
 	for (unsigned n = 0; !fake_fault_hits(e.f); n++) {
 		ck_assert_uint_lt(n, 2000);
-		wait_ms(10);
+		unit_pause_ms(10);
 	}
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
@@ -83,9 +78,9 @@ START_TEST(commit_waits_for_home_write_of_freed_block)
 	/* Its commit block is there, but who waits is not told. */
 	for (unsigned n = 0; fake_stats(e.f).fua == fua; n++) {
 		ck_assert_uint_lt(n, 2000);
-		wait_ms(10);
+		unit_pause_ms(10);
 	}
-	wait_ms(300);
+	unit_pause_ms(300);
 	ck_assert_int_eq(__atomic_load_n(&c.done, __ATOMIC_ACQUIRE), 0);
 	ck_assert(!jnl_tid_durable(e.j, c.tid));
 	fake_fault_clear(e.f);
@@ -109,7 +104,7 @@ START_TEST(tail_stays_before_what_is_not_home)
 
 	small_log(&e);
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	fake_rec_start(e.f);
 	for (unsigned round = 0; round < 2; round++)
 		ck_assert_int_eq(jnl_commit_wait(e.j, write_big(&e, round), NULL), 0);
@@ -125,7 +120,7 @@ START_TEST(tail_stays_before_what_is_not_home)
 	/* The checkpoint forces the commit of the rest. */
 	for (n = 0; __atomic_load_n(&e.j->log.free, __ATOMIC_RELAXED) < e.j->log.len / 2; n++) {
 		ck_assert_uint_lt(n, 2000);
-		wait_ms(10);
+		unit_pause_ms(10);
 	}
 	n = fake_rec_events(e.f);
 	for (unsigned k = 0; k <= n; k++) {
@@ -155,7 +150,7 @@ START_TEST(cancel_brings_back_the_revocation)
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 2);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
 	jnl_end(h);
@@ -164,7 +159,7 @@ START_TEST(cancel_brings_back_the_revocation)
 	jnl_brelse(b);
 	jnl_cancel(h);
 	ck_assert(jset_has(&e.j->running->kit->revokes, e.base));
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.revoked, 1);
 	ck_assert_int_ne(testlog_home(&e, e.base), 1);
@@ -191,7 +186,7 @@ START_TEST(nearly_full_transaction_is_committed)
 		testlog_fill(&e, h, e.base + k, 7);
 	tid = jnl_end(h);
 	for (n = 0; n < (_i ? 2000u : 20u) && !jnl_tid_durable(e.j, tid); n++)
-		wait_ms(10);
+		unit_pause_ms(10);
 	ck_assert_int_eq(jnl_tid_durable(e.j, tid), _i);
 	testlog_down(&e);
 }

@@ -176,7 +176,7 @@ START_TEST(records_of_a_transaction)
 		jnl_end(h);
 		testlog_write(&e, e.base + round, round);
 		ck_assert_uint_eq(first->id, 1);
-		ck_assert_int_eq(jnl_sync(e.j), 0);
+		testlog_sync(&e);
 		ck_assert_uint_eq(nr_seen, 2);
 		ck_assert_uint_eq(seen[0], 1);
 		ck_assert_uint_eq(seen[1], 3);
@@ -218,7 +218,7 @@ START_TEST(commit_callbacks_beside_the_next_transaction)
 	*r = (struct rec){ .cb = { .fn = on_commit_begin }, .id = 7 };
 	jnl_on_commit(h, &r->cb);
 	jnl_end(h);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_uint_eq(nr_seen, 1);
 	ck_assert_ptr_ne(meanwhile_got, r);
 	testlog_down(&e);
@@ -232,20 +232,18 @@ START_TEST(tables_of_a_large_transaction)
 	struct jnl_handle *h;
 	struct testlog e;
 
-	testlog_format(&e, &testlog_formats[2], 16); /* 1 KiB blocks: the file system has many */
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[2], 16); /* 1 KiB blocks: the file system has many */
 	for (unsigned round = 0; round < 4; round++) {
 		ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 		ck_assert_uint_ge(jnl_forgets_left(h), MANY);
 		ck_assert_int_eq(jnl_forget(h, e.base - MANY, MANY), 0);
 		ck_assert_uint_gt(e.j->running->kit->revokes.cap, 8192);
 		jnl_end(h);
-		ck_assert_int_eq(jnl_sync(e.j), 0);
+		testlog_sync(&e);
 		testlog_write(&e, e.base + round, round + 1);
 		ck_assert_int_eq(e.j->running->kit->revokes.nr, 0);
 		ck_assert_uint_le(e.j->running->kit->revokes.cap, 8192);
-		ck_assert_int_eq(jnl_sync(e.j), 0);
+		testlog_sync(&e);
 		ck_assert_int_eq(testlog_value(&e, e.base + round), round + 1);
 	}
 	testlog_down(&e);

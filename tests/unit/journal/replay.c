@@ -68,9 +68,7 @@ START_TEST(agrees_with_e2fsck)
 	struct fake_dev *other;
 	static char out[4096];
 
-	testlog_format(&e, &testlog_formats[_i % 4], 4);
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[_i % 4], 4);
 	workload(&e, 99 + _i, 40);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	other = fake_clone(e.f);
@@ -305,11 +303,9 @@ START_TEST(tag_outside_the_file_system_is_refused)
 	static uint8_t desc[4096];
 	char err[256];
 
-	testlog_format(&e, &testlog_formats[1], 4); /* no checksums: a tag can be forged */
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[1], 4); /* no checksums: a tag can be forged */
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	testlog_open(&e);
 	fake_peek(e.f, desc, 4096, log_off(&e, 1));
@@ -328,14 +324,14 @@ START_TEST(stale_transactions_are_not_taken_for_new_ones)
 	testlog_up(&e);
 	for (unsigned i = 0; i < 20; i++) {
 		testlog_write(&e, e.base + i, 1);
-		ck_assert_int_eq(jnl_sync(e.j), 0);
+		testlog_sync(&e);
 	}
 	ck_assert_int_eq(jnl_stop(e.j), 0);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	testlog_open(&e);
 	testlog_start(&e);
 	testlog_write(&e, e.base, 2);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, &st);
 	ck_assert_uint_eq(st.transactions, 1);
 	ck_assert_int_eq(testlog_value(&e, e.base), 2);
@@ -350,9 +346,7 @@ START_TEST(random_garbage_never_crashes)
 	unsigned seed = 1 + _i;
 	char err[256];
 
-	testlog_format(&e, &testlog_formats[_i % 4], 4);
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[_i % 4], 4);
 	workload(&e, seed, 8);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	testlog_open(&e);

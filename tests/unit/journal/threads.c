@@ -94,7 +94,7 @@ START_TEST(waiters_share_a_commit)
 		fdio_mutex_unlock(&e.j->state);
 		if (n == NT)
 			break;
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		unit_pause_ms(1);
 	}
 	fake_unblock(e.f);
 	join(w);
@@ -110,7 +110,7 @@ END_TEST
 
 static void *unblocker(void *arg)
 {
-	nanosleep(&(struct timespec){ .tv_nsec = 30000000 }, NULL);
+	unit_pause_ms(30);
 	fake_unblock(arg);
 	return NULL;
 }
@@ -148,7 +148,7 @@ END_TEST
 static void slow_flush(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
 	if (kind == FAKE_FLUSH && !after)
-		nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+		unit_pause_ms(2);
 }
 
 /* Eight threads that sync on a device with slow flushes do several times what one does there: a commit serves more than two of them. */
@@ -285,7 +285,7 @@ START_TEST(abort_wakes_everybody)
 	fdio_log_set_level(0);
 	run(&e, w, 1000000, fsyncer);
 	run(&e, p, 100000000, presser);
-	nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+	unit_pause_ms(50);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	join(w);
 	join(p);
@@ -361,7 +361,7 @@ START_TEST(owner_is_told_first)
 	fdio_log_set_level(0);
 	e.aborted_ms = 50;
 	run(&e, w, 0, until_told);
-	nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	unit_pause_ms(10);
 	if (_i) {
 		fake_fault_add(e.f, &(struct fake_fault){ .kinds = _i == 1 ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	} else {

@@ -132,7 +132,7 @@ START_TEST(cancel_restores_everything)
 	testlog_up(&e);
 	nr_undone = ended = 0;
 	testlog_write(&e, e.base, 1);          /* in the running transaction */
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_write(&e, e.base + 1, 2);      /* again */
 	ck_assert_int_eq(jnl_bread(e.j, e.base + 2, &b), 0);
 	b->verified = 5;
@@ -158,7 +158,7 @@ START_TEST(cancel_restores_everything)
 	ck_assert_uint_eq(undone[1], 0);
 	/* Only what earlier handles changed is still in the transaction. */
 	ck_assert_uint_eq(e.j->running->nr, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_uint_eq(cb[2].calls, 0);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -238,7 +238,7 @@ START_TEST(cancel_restores_content_before_the_block_leaves)
 	testlog_up(&e);
 	if (_i) { /* with a home write due */
 		testlog_write(&e, e.base, 1);
-		ck_assert_int_eq(jnl_sync(e.j), 0);
+		testlog_sync(&e);
 	}
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
@@ -289,7 +289,7 @@ START_TEST(full_transaction_is_sealed)
 		for (unsigned k = 0; k < most; k++)
 			testlog_fill(&e, h, e.base + k, round);
 		jnl_end(h);
-		ck_assert_int_eq(jnl_sync(e.j), 0);
+		testlog_sync(&e);
 	}
 	ck_assert_uint_eq(e.aborted, 0);
 	testlog_down(&e);
@@ -369,13 +369,11 @@ START_TEST(committed_survives_uncommitted_does_not)
 	struct testlog e;
 	struct jnl_replay_stats st;
 
-	testlog_format(&e, &testlog_formats[_i], 4);
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[_i], 4);
 	for (unsigned i = 0; i < 200; i++)
 		testlog_write(&e, e.base + i, 100 + i);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
+	testlog_sync(&e);
 	testlog_write(&e, e.base, 999);
 	testlog_crash(&e, &st);
 	ck_assert_uint_ge(st.transactions, 1);
@@ -413,9 +411,7 @@ START_TEST(old_image_is_logged_when_block_changes_during_commit)
 	jnl_tid tid;
 
 	/* More images than are gathered for one write (256 log blocks), so that the last are not copied yet. */
-	testlog_format(&e, &testlog_formats[0], 32);
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[0], 32);
 	for (unsigned i = 0; i < 2 * N; i++)
 		testlog_write(&e, e.base + i - (i < N ? 0 : N + BASE2), i);
 	tid = testlog_write(&e, e.base, 0);
@@ -439,9 +435,7 @@ START_TEST(magic_is_escaped)
 	struct jnl_handle *h;
 	struct jnl_buf *b;
 
-	testlog_format(&e, &testlog_formats[_i], 4);
-	testlog_open(&e);
-	testlog_start(&e);
+	testlog_up_as(&e, &testlog_formats[_i], 4);
 	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
 	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
 	/* As a log block of this very transaction would look. */
@@ -450,7 +444,7 @@ START_TEST(magic_is_escaped)
 	jnl_brelse(b);
 	jnl_end(h);
 	testlog_write(&e, e.base + 1, 3);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
 	ck_assert_uint_eq(fdio_get_be32(b->data, 0), JF_MAGIC);
@@ -474,7 +468,7 @@ START_TEST(commit_callbacks_run_once)
 	jnl_on_commit(h, &cb.cb);
 	jnl_end(h);
 	ck_assert_uint_eq(cb.calls, 0);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_uint_eq(cb.calls, 1);
 	ck_assert_int_eq(cb.err, 0);
 	testlog_down(&e);
@@ -494,7 +488,7 @@ START_TEST(seal_joins_the_closing_transaction)
 	testlog_up(&e);
 	e.seal = seal_writes;
 	testlog_write(&e, e.base, 1);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	ck_assert_uint_eq(e.seals, 1);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -514,7 +508,7 @@ START_TEST(periodic_commit)
 	testlog_start(&e);
 	tid = testlog_write(&e, e.base, 1);
 	for (unsigned i = 0; i < 500 && !jnl_tid_durable(e.j, tid); i++)
-		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+		unit_pause_ms(10);
 	ck_assert(jnl_tid_durable(e.j, tid));
 	testlog_down(&e);
 }
@@ -543,10 +537,10 @@ START_TEST(log_wraps_and_space_is_reused)
 		}
 		jnl_commit_start(e.j, tid);
 		if (round % 50 == 0)
-			ck_assert_int_eq(jnl_sync(e.j), 0);
+			testlog_sync(&e);
 	}
 	ck_assert_uint_gt(fdio_counter_read(CTR_jnl_tail), tails);
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < 200; i++)
 		if (last[i])
@@ -567,7 +561,7 @@ START_TEST(log_pressure_without_waiting)
 			testlog_fill(&e, h, e.base + i, round);
 		jnl_end(h);
 	}
-	ck_assert_int_eq(jnl_sync(e.j), 0);
+	testlog_sync(&e);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < 100; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 299);
@@ -614,7 +608,7 @@ START_TEST(device_sees_the_required_order) /* One thread at a time, so the hook 
 	fake_set_hook(e.f, watch_order, &o);
 	for (unsigned i = 0; i < 5; i++) {
 		testlog_write(&e, e.base + i, i);
-		ck_assert_int_eq(jnl_sync(e.j), 0);
+		testlog_sync(&e);
 	}
 	ck_assert_int_eq(jnl_stop(e.j), 0);
 	fake_set_hook(e.f, NULL, NULL);
@@ -635,7 +629,7 @@ START_TEST(commit_times_never_decrease)
 	for (int i = 0; i < 4; i++) {
 		fake_set_now(e.f, &(struct timespec){ .tv_sec = 1000000 - i * 100, .tv_nsec = i });
 		testlog_write(&e, e.base, i);
-		ck_assert_int_eq(jnl_sync(e.j), 0);
+		testlog_sync(&e);
 	}
 	for (uint32_t i = 1; i < 40; i++) {
 		fake_peek(e.f, blk, 4096, (e.log[0].pblk + i) * 4096);

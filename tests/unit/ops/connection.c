@@ -72,7 +72,7 @@ static void expect_block(struct fake_kernel *k, const struct file *f, unsigned b
 }
 
 /* Long enough that what can happen wrongly would have happened; a wrong program fails here, a right one never does. */
-static void a_while(void) { nanosleep(&(struct timespec){ .tv_nsec = 30 * 1000 * 1000 }, NULL); }
+static void a_while(void) { unit_pause_ms(30); }
 
 static struct ext2_super_block media_super(struct fake_dev *f)
 {
@@ -502,7 +502,7 @@ START_TEST(an_inode_lives_until_it_is_forgotten)
 	fk_forget(k, f.node, 1000);
 	for (unsigned n = 0; free_inodes(k) != before; n++) {
 		ck_assert_uint_lt(n, 1000);
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		unit_pause_ms(1);
 	}
 	ck_assert_int_eq(fk_getattr(k, f.node, &e.attr), -ESTALE);
 	fk_close(k);

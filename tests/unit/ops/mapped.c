@@ -23,7 +23,7 @@ static struct fake_kernel *k;
 static uint64_t node, fh;
 static uint8_t buf[4 * PAGE];
 
-static void a_while(void) { nanosleep(&(struct timespec){ .tv_nsec = 30 * 1000 * 1000 }, NULL); }
+static void a_while(void) { unit_pause_ms(30); }
 
 static void start(void) { k = fk_new(testvol_copy(), NULL); }
 static void stop(void) { fk_close(k); }

@@ -40,7 +40,7 @@ static bool on_disk(uint64_t blk)
 	return set;
 }
 
-START_TEST(test_bits)
+START_TEST(bits_are_found_and_counted)
 {
 	uint8_t map[64] = { 0 };
 
@@ -62,7 +62,7 @@ START_TEST(test_bits)
 }
 END_TEST
 
-START_TEST(test_reserve_claim)
+START_TEST(reserved_then_claimed_or_given_back)
 {
 	struct x4_inode *i;
 	struct jnl_handle *h;
@@ -116,7 +116,7 @@ START_TEST(test_reserve_claim)
 END_TEST
 
 /* In a handle: undone when it is cancelled, whatever else happened in it. */
-START_TEST(test_balloc_cancel)
+START_TEST(cancelled_handle_gives_blocks_back)
 {
 	uint64_t blk[40], free_blocks, free_inodes;
 	struct x4_inode *i, *root, *made;
@@ -152,7 +152,7 @@ START_TEST(test_balloc_cancel)
 }
 END_TEST
 
-START_TEST(test_no_reuse_before_commit)
+START_TEST(freed_blocks_wait_for_the_commit)
 {
 	struct x4_inode *i;
 	struct jnl_handle *h;
@@ -183,7 +183,7 @@ START_TEST(test_no_reuse_before_commit)
 END_TEST
 
 /* Everything can be had, but not the parts kept for root and for metadata; frees bring it back through a forced commit. */
-START_TEST(test_enospc)
+START_TEST(full_for_users_not_for_root_and_metadata)
 {
 	struct x4_inode *i;
 	uint64_t blk;
@@ -224,7 +224,7 @@ START_TEST(test_enospc)
 END_TEST
 
 /* Sequential appends to two files at once: each stays in long pieces. */
-START_TEST(test_no_interleaving)
+START_TEST(two_growing_files_stay_in_long_pieces)
 {
 	struct x4_inode *a, *b;
 	struct x4_ext e;
@@ -252,7 +252,7 @@ START_TEST(test_no_interleaving)
 END_TEST
 
 /* Random files come and go; at the end nothing is missing. The seed is fixed. */
-START_TEST(test_random)
+START_TEST(random_files_leave_nothing_missing)
 {
 	struct x4_inode *file[12] = { NULL };
 	uint32_t at[12] = { 0 };
@@ -297,7 +297,7 @@ START_TEST(test_random)
 }
 END_TEST
 
-START_TEST(test_all_inodes)
+START_TEST(every_inode_can_be_had_once)
 {
 	struct x4_cred c = { 0 };
 	struct x4_inode **all, *root;
@@ -328,7 +328,7 @@ START_TEST(test_all_inodes)
 END_TEST
 
 /* A damaged bitmap takes its group out of use, and only that. */
-START_TEST(test_bad_bitmap)
+START_TEST(damaged_bitmap_takes_its_group_only)
 {
 	struct x4_inode *i;
 	uint64_t blk, free_blocks;
@@ -357,7 +357,7 @@ START_TEST(test_bad_bitmap)
 END_TEST
 
 /* Frees of what is not the file's: refused, nothing changes. */
-START_TEST(test_bad_free)
+START_TEST(free_of_what_is_not_the_files_is_refused)
 {
 	struct x4_inode *i;
 	struct jnl_handle *h;
@@ -396,18 +396,17 @@ static void wait_given_back(void)
 }
 
 /* With the option discard, freed blocks go to the device as discards once their freeing is durable, and not before. */
-START_TEST(test_discard_after_commit)
+START_TEST(discards_come_after_the_commit)
 {
 	struct x4_options opt = testvol_options();
 	struct x4_inode *i;
 	struct x4_ext x;
 	uint64_t room;
 	uint8_t want[512], got[512];
-	char err[300];
 
 	f = testvol_shape((unsigned)_i);
 	opt.discard = true;
-	ck_assert_int_eq(x4_vol_open(fake_dev(f), &opt, &v, NULL, err, sizeof(err)), 0);
+	v = testvol_mount_with(f, &opt);
 	i = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(testvol_fill(i, 0, 64), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
@@ -434,16 +433,15 @@ END_TEST
  * A device that takes its time for a discard keeps nobody's commit waiting, and the blocks belong
  * to nobody until it is through; the end of the mount waits for it.
  */
-START_TEST(test_discard_behind_the_commit)
+START_TEST(slow_discard_delays_no_commit)
 {
 	struct x4_options opt = testvol_options();
 	struct x4_inode *i;
 	uint64_t room;
-	char err[300];
 
 	f = testvol_shape((unsigned)_i);
 	opt.discard = true;
-	ck_assert_int_eq(x4_vol_open(fake_dev(f), &opt, &v, NULL, err, sizeof(err)), 0);
+	v = testvol_mount_with(f, &opt);
 	i = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(testvol_fill(i, 0, 64), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
@@ -470,7 +468,7 @@ START_TEST(test_discard_behind_the_commit)
 }
 END_TEST
 
-START_TEST(test_trim)
+START_TEST(trim_discards_what_is_free)
 {
 	uint64_t trimmed, half;
 
@@ -497,18 +495,18 @@ Suite *unit_suite(void)
 	int n = (int)nr_testvol_shapes;
 
 	fdio_log_set_level(0);
-	unit_test(t, test_bits);
-	unit_loop(t, test_reserve_claim, 0, n);
-	unit_loop(t, test_balloc_cancel, 0, n);
-	unit_test(t, test_no_reuse_before_commit);
-	unit_loop(t, test_enospc, 0, n);
-	unit_test(t, test_no_interleaving);
-	unit_loop(t, test_random, 0, n);
-	unit_test(t, test_all_inodes);
-	unit_test(t, test_bad_bitmap);
-	unit_test(t, test_bad_free);
-	unit_loop(t, test_discard_after_commit, 0, n);
-	unit_loop(t, test_discard_behind_the_commit, 0, n);
-	unit_loop(t, test_trim, 0, n);
+	unit_test(t, bits_are_found_and_counted);
+	unit_loop(t, reserved_then_claimed_or_given_back, 0, n);
+	unit_loop(t, cancelled_handle_gives_blocks_back, 0, n);
+	unit_test(t, freed_blocks_wait_for_the_commit);
+	unit_loop(t, full_for_users_not_for_root_and_metadata, 0, n);
+	unit_test(t, two_growing_files_stay_in_long_pieces);
+	unit_loop(t, random_files_leave_nothing_missing, 0, n);
+	unit_test(t, every_inode_can_be_had_once);
+	unit_test(t, damaged_bitmap_takes_its_group_only);
+	unit_test(t, free_of_what_is_not_the_files_is_refused);
+	unit_loop(t, discards_come_after_the_commit, 0, n);
+	unit_loop(t, slow_discard_delays_no_commit, 0, n);
+	unit_loop(t, trim_discards_what_is_free, 0, n);
 	return s;
 }

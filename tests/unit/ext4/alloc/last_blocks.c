@@ -125,7 +125,7 @@ static void finish(void)
 	fake_free(f);
 }
 
-START_TEST(test_create)
+START_TEST(create_needs_blocks_for_users)
 {
 	struct x4_inode *i;
 
@@ -148,7 +148,7 @@ START_TEST(test_create)
 END_TEST
 
 /* A directory grows: by names of either kind, and by a rename. */
-START_TEST(test_grow)
+START_TEST(directory_growth_needs_blocks_for_users)
 {
 	char name[200];
 	unsigned made = 0;
@@ -175,7 +175,7 @@ START_TEST(test_grow)
 }
 END_TEST
 
-START_TEST(test_xattr)
+START_TEST(attributes_need_blocks_for_users)
 {
 	char value[600];
 
@@ -211,7 +211,7 @@ static void share_block(struct x4_inode *a, struct x4_inode *b)
 }
 
 /* An access ACL and another attribute in a block that two files have: who changes one of them needs a copy. */
-START_TEST(test_shared)
+START_TEST(changing_a_shared_attribute_block_needs_a_copy)
 {
 	struct x4_attr mode = { .mode = 0640 };
 	uint8_t acl[4 + 8 * ACL_ENTRIES];
@@ -235,7 +235,7 @@ START_TEST(test_shared)
 END_TEST
 
 /* A write must take the capabilities away, and an attribute can be removed, whoever does it. */
-START_TEST(test_shared_removed)
+START_TEST(removing_attributes_always_works)
 {
 	static const struct x4_attr none;
 	struct x4_inode *a;
@@ -260,7 +260,7 @@ START_TEST(test_shared_removed)
 END_TEST
 
 /* What somebody has set aside for a moment, out of the blocks for metadata, is no reason for ENOSPC. */
-START_TEST(test_set_aside)
+START_TEST(reserved_for_a_moment_is_no_enospc)
 {
 	uint64_t blk;
 	uint32_t n;
@@ -310,7 +310,7 @@ static uint64_t pending(void)
 }
 
 /* Everything that is free is taken, again and again; where some is coming back there is no ENOSPC, however much is freed meanwhile. */
-START_TEST(test_freed_meanwhile)
+START_TEST(no_enospc_while_blocks_come_back)
 {
 	unsigned rounds = 0;
 	static uint64_t blk[4000];
@@ -377,7 +377,7 @@ static void punch(uint64_t blk, uint32_t n)
 }
 
 /* Ten blocks of one group in a piece, and thirty of the next one by one: a search for sixteen looks at both. */
-START_TEST(test_best_is_taken)
+START_TEST(longest_run_is_found)
 {
 	struct taker t = { .n = 10 };
 	uint64_t blk;
@@ -429,7 +429,7 @@ static bool kernel_has(void *arg, uint32_t ino)
 	return false;
 }
 
-START_TEST(test_forget)
+START_TEST(forgotten_files_are_waited_for)
 {
 	uint64_t since, begun;
 	struct x4_inode *i;
@@ -468,14 +468,14 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "space", 30);
 
 	fdio_log_set_level(0);
-	unit_loop(t, test_create, 2, 4);
-	unit_loop(t, test_grow, 2, 4);
-	unit_loop(t, test_xattr, 2, 4);
-	unit_test(t, test_shared);
-	unit_loop(t, test_shared_removed, 0, 2);
-	unit_test(t, test_set_aside);
-	unit_test(t, test_freed_meanwhile);
-	unit_test(t, test_forget);
-	unit_test(t, test_best_is_taken);
+	unit_loop(t, create_needs_blocks_for_users, 2, 4);
+	unit_loop(t, directory_growth_needs_blocks_for_users, 2, 4);
+	unit_loop(t, attributes_need_blocks_for_users, 2, 4);
+	unit_test(t, changing_a_shared_attribute_block_needs_a_copy);
+	unit_loop(t, removing_attributes_always_works, 0, 2);
+	unit_test(t, reserved_for_a_moment_is_no_enospc);
+	unit_test(t, no_enospc_while_blocks_come_back);
+	unit_test(t, forgotten_files_are_waited_for);
+	unit_test(t, longest_run_is_found);
 	return s;
 }

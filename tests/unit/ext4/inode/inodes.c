@@ -43,7 +43,7 @@ static void reopen(void)
 	v = testvol_mount(f);
 }
 
-START_TEST(test_references)
+START_TEST(references_keep_inodes)
 {
 	struct x4_inode *a, *b;
 	uint32_t ino, gen;
@@ -74,7 +74,7 @@ END_TEST
 static unsigned dtors;
 static void dtor(void *p) { dtors += *(unsigned *)p; }
 
-START_TEST(test_upper)
+START_TEST(upper_part_ends_with_the_inode)
 {
 	unsigned one = 1, two = 2;
 	struct x4_inode *i;
@@ -95,7 +95,7 @@ START_TEST(test_upper)
 END_TEST
 
 /* More files than the bound are touched: the cache stays small, what is referenced stays. */
-START_TEST(test_lru)
+START_TEST(cache_gives_up_the_oldest)
 {
 	struct x4_inode *i, *kept[20];
 	uint32_t ino;
@@ -142,7 +142,7 @@ static const struct { int64_t sec; long nsec; int64_t want; bool narrow; } times
 	{ 99999999999LL, 3, (int64_t)INT32_MAX + (3LL << 32), true },
 };
 
-START_TEST(test_times)
+START_TEST(times_in_all_encodings)
 {
 	bool narrow = _i == 1; /* 128-byte inodes: seconds only, until 2038 */
 	struct x4_inode *i;
@@ -175,7 +175,7 @@ START_TEST(test_times)
 }
 END_TEST
 
-START_TEST(test_setattr)
+START_TEST(attributes_survive_a_remount)
 {
 	struct x4_attr a = { .mode = 04751, .uid = 70000, .gid = 80000 }, b;
 	struct x4_inode *i;
@@ -220,7 +220,7 @@ START_TEST(test_setattr)
 }
 END_TEST
 
-START_TEST(test_lazy_times)
+START_TEST(lazy_times_are_written_in_the_end)
 {
 	struct timespec now = { 2000000000, 5 };
 	struct x4_inode *i;
@@ -291,7 +291,7 @@ START_TEST(test_lazy_times)
 }
 END_TEST
 
-START_TEST(test_cancel)
+START_TEST(cancelled_handle_restores_the_inode)
 {
 	struct x4_attr before, after;
 	struct jnl_handle *h;
@@ -325,7 +325,7 @@ START_TEST(test_cancel)
 }
 END_TEST
 
-START_TEST(test_new_inode)
+START_TEST(new_inodes_inherit_and_are_placed)
 {
 	uint32_t groups[] = { 5, 80000 };
 	struct x4_cred c = { .uid = 65536, .gid = 7, .groups = groups, .nr_groups = 2 };
@@ -373,7 +373,7 @@ START_TEST(test_new_inode)
 END_TEST
 
 /* Ten on the list, taken off in an order that the seed decides; one removal in three is cancelled first. */
-START_TEST(test_orphans)
+START_TEST(orphan_list_in_any_order)
 {
 	struct x4_inode *o[10];
 	unsigned rnd = 99 + (unsigned)_i, left = 10;
@@ -411,7 +411,7 @@ START_TEST(test_orphans)
 END_TEST
 
 /* Still open at the unmount: deleted by it. */
-START_TEST(test_unmount_deletes)
+START_TEST(unmount_deletes_what_is_still_open)
 {
 	struct x4_statfs before, after;
 	struct x4_inode *i;
@@ -431,7 +431,7 @@ START_TEST(test_unmount_deletes)
 END_TEST
 
 /* A number is used again at once, in the same transaction, with another generation. */
-START_TEST(test_number_reuse)
+START_TEST(number_is_used_again_with_another_generation)
 {
 	struct x4_inode *i;
 	uint32_t ino, gen, first = 0, same = 0;
@@ -455,7 +455,7 @@ START_TEST(test_number_reuse)
 }
 END_TEST
 
-START_TEST(test_bad_inode)
+START_TEST(damaged_inodes_are_refused)
 {
 	struct x4_inode *i;
 	uint32_t ino, off;
@@ -498,7 +498,7 @@ static void *churn(void *arg)
 }
 
 /* A size that no file can have: the largest one can be read, a byte more is damage. */
-START_TEST(test_impossible_size)
+START_TEST(size_that_no_file_can_have_is_damage)
 {
 	static const struct { const char *features; unsigned bits; uint64_t size; } t[3] = {
 		{ "", 12, (uint64_t)UINT32_MAX << 12 },
@@ -530,7 +530,7 @@ START_TEST(test_impossible_size)
 }
 END_TEST
 
-START_TEST(test_threads)
+START_TEST(threads_create_and_delete)
 {
 	struct x4_statfs before, after;
 	pthread_t t[4];
@@ -562,19 +562,19 @@ Suite *unit_suite(void)
 	int n = (int)nr_testvol_shapes;
 
 	fdio_log_set_level(0);
-	unit_loop(t, test_references, 0, n);
-	unit_test(t, test_upper);
-	unit_test(t, test_lru);
-	unit_loop(t, test_times, 0, 2);
-	unit_loop(t, test_setattr, 0, n);
-	unit_loop(t, test_lazy_times, 0, n);
-	unit_loop(t, test_cancel, 0, n);
-	unit_loop(t, test_new_inode, 0, n);
-	unit_loop(t, test_orphans, 0, 5);
-	unit_loop(t, test_unmount_deletes, 0, n);
-	unit_test(t, test_number_reuse);
-	unit_test(t, test_bad_inode);
-	unit_loop(t, test_impossible_size, 0, 6);
-	unit_loop(t, test_threads, 0, 3);
+	unit_loop(t, references_keep_inodes, 0, n);
+	unit_test(t, upper_part_ends_with_the_inode);
+	unit_test(t, cache_gives_up_the_oldest);
+	unit_loop(t, times_in_all_encodings, 0, 2);
+	unit_loop(t, attributes_survive_a_remount, 0, n);
+	unit_loop(t, lazy_times_are_written_in_the_end, 0, n);
+	unit_loop(t, cancelled_handle_restores_the_inode, 0, n);
+	unit_loop(t, new_inodes_inherit_and_are_placed, 0, n);
+	unit_loop(t, orphan_list_in_any_order, 0, 5);
+	unit_loop(t, unmount_deletes_what_is_still_open, 0, n);
+	unit_test(t, number_is_used_again_with_another_generation);
+	unit_test(t, damaged_inodes_are_refused);
+	unit_loop(t, size_that_no_file_can_have_is_damage, 0, 6);
+	unit_loop(t, threads_create_and_delete, 0, 3);
 	return s;
 }

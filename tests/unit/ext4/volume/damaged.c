@@ -119,7 +119,7 @@ static const char *const roots[] = {
 	NULL,
 };
 
-START_TEST(test_no_root)
+START_TEST(no_root_directory_is_refused)
 {
 	struct fake_dev *f = testvol_shape(0);
 
@@ -152,7 +152,7 @@ static void break_descriptor(struct fake_dev *f, uint32_t g, unsigned field)
 #define DESC_CSUM 30u
 
 /* A damaged descriptor of the last group but one; a file in the first. */
-START_TEST(test_bad_descriptor)
+START_TEST(damaged_descriptor_costs_its_group_only)
 {
 	struct fake_dev *f = testvol_shape(_i & 1 ? 4 : 0);
 	struct ext2_super_block sb;
@@ -181,7 +181,7 @@ START_TEST(test_bad_descriptor)
 END_TEST
 
 /* A crash tore a descriptor, and the log has it: it is replayed before anything is judged. */
-START_TEST(test_descriptor_in_the_log)
+START_TEST(log_is_replayed_before_descriptors_are_judged)
 {
 	struct fake_dev *f = testvol_shape(0), *cut;
 	struct x4_vol *v = testvol_mount(f);
@@ -251,7 +251,7 @@ static const struct shape {
 };
 
 /* One bad block takes its own names along, and no others. */
-START_TEST(test_bad_directory_block)
+START_TEST(bad_directory_block_costs_its_names_only)
 {
 	const struct shape *t = &shapes[_i];
 	struct fake_dev *f = fake_mkfs(SIZE, t->mkfs);
@@ -284,7 +284,7 @@ END_TEST
 
 /* What the flags say of a link whose target is in the inode does not count; nor does the block of
  * its attributes. */
-START_TEST(test_fast_links)
+START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 {
 	struct fake_dev *f = fake_mkfs(
 		SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C 16384 -I 128" : testvol_shapes[0]);
@@ -316,7 +316,7 @@ END_TEST
 
 /* The descriptor calls a part of the table unused in which there is an inode: it is there, and
  * stays. */
-START_TEST(test_above_the_mark)
+START_TEST(inode_in_the_unused_part_stays)
 {
 	struct fake_dev *f = testvol_shape(_i ? 4 : 0);
 	struct x4_cred c = { .umask = 022 };
@@ -370,11 +370,11 @@ Suite *unit_suite(void)
 	TCase *t = unit_case(s, "rescue", 60);
 
 	fdio_log_set_level(0); /* all of this complains */
-	unit_loop(t, test_no_root, 0, (int)ARRAY_SIZE(roots));
-	unit_loop(t, test_bad_descriptor, 0, 4);
-	unit_test(t, test_descriptor_in_the_log);
-	unit_loop(t, test_bad_directory_block, 0, (int)ARRAY_SIZE(shapes));
-	unit_loop(t, test_fast_links, 0, 2);
-	unit_loop(t, test_above_the_mark, 0, 2);
+	unit_loop(t, no_root_directory_is_refused, 0, (int)ARRAY_SIZE(roots));
+	unit_loop(t, damaged_descriptor_costs_its_group_only, 0, 4);
+	unit_test(t, log_is_replayed_before_descriptors_are_judged);
+	unit_loop(t, bad_directory_block_costs_its_names_only, 0, (int)ARRAY_SIZE(shapes));
+	unit_loop(t, target_in_the_inode_is_read_whatever_its_flags, 0, 2);
+	unit_loop(t, inode_in_the_unused_part_stays, 0, 2);
 	return s;
 }

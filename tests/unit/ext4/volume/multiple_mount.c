@@ -113,13 +113,11 @@ START_TEST(read_only)
 {
 	struct set s = make(0);
 	struct x4_options opt = testvol_options();
-	const char *why = NULL;
 	struct x4_vol *v;
-	char msg[300];
 
 	opt.read_only = true;
 	put(&s, EXT4_MMP_SEQ_FSCK);
-	ck_assert_int_eq(x4_vol_open(fake_dev(s.f), &opt, &v, &why, msg, sizeof(msg)), 0);
+	v = testvol_mount_with(s.f, &opt);
 	ck_assert_uint_eq(fake_stats(s.f).writes, 0);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	look(&s);
@@ -137,15 +135,13 @@ START_TEST(taken_away)
 	struct set s = make((unsigned)_i);
 	struct x4_options opt = testvol_options();
 	struct ext2_super_block sb, sb2;
-	const char *why = NULL;
 	struct x4_vol *v;
 	struct x4_inode *root;
 	unsigned writes;
-	char msg[300];
 
 	said = NULL;
 	opt.went_read_only = went_ro;
-	ck_assert_int_eq(x4_vol_open(fake_dev(s.f), &opt, &v, &why, msg, sizeof(msg)), 0);
+	v = testvol_mount_with(s.f, &opt);
 	root = testvol_root(v);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
 	look(&s);

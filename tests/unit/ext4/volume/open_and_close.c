@@ -22,7 +22,7 @@ static int try_open(struct fake_dev *f, struct x4_options *opt, struct x4_vol **
 	return x4_vol_open(fake_dev(f), opt, v, why, msg, len);
 }
 
-START_TEST(test_open_close)
+START_TEST(every_shape_opens_and_closes_clean)
 {
 	struct fake_dev *f = testvol_shape((unsigned)_i);
 	struct ext2_super_block before, during, after;
@@ -52,7 +52,7 @@ START_TEST(test_open_close)
 }
 END_TEST
 
-START_TEST(test_read_only_writes_nothing)
+START_TEST(read_only_writes_nothing)
 {
 	struct fake_dev *f = testvol_shape(0);
 	struct x4_options opt = testvol_options();
@@ -101,7 +101,7 @@ static const struct verdict {
 	{ "-O journal_dev -b 1024", 0, 0, true, "external journal" },
 };
 
-START_TEST(test_features)
+START_TEST(every_feature_has_its_verdict)
 {
 	const struct verdict *t = &verdicts[_i];
 	struct fake_dev *f = fake_mkfs(32 << 20, t->args);
@@ -134,7 +134,7 @@ START_TEST(test_features)
 }
 END_TEST
 
-START_TEST(test_not_a_file_system)
+START_TEST(what_is_no_file_system_is_refused)
 {
 	struct fake_dev *f = testvol_shape(0);
 	struct x4_options opt = testvol_options();
@@ -157,7 +157,7 @@ START_TEST(test_not_a_file_system)
 }
 END_TEST
 
-START_TEST(test_larger_than_device)
+START_TEST(file_system_larger_than_device_is_refused)
 {
 	struct fake_dev *f = testvol_shape(0), *small = fake_new(16 << 20, 512);
 	struct x4_options opt = testvol_options();
@@ -177,7 +177,7 @@ START_TEST(test_larger_than_device)
 END_TEST
 
 /* A crash with an unlinked open file and an interrupted change: replay, then the orphan is deleted. */
-START_TEST(test_crash_orphan)
+START_TEST(crash_is_replayed_and_orphans_deleted)
 {
 	struct fake_dev *f = testvol_shape((unsigned)_i), *cut;
 	struct x4_statfs before, after;
@@ -212,7 +212,7 @@ START_TEST(test_crash_orphan)
 END_TEST
 
 /* needs_recovery, but nothing in the log: the crash came before the first commit. */
-START_TEST(test_crash_at_once)
+START_TEST(crash_before_the_first_commit)
 {
 	struct fake_dev *f = testvol_shape(2), *cut;
 	struct x4_vol *v = testvol_mount(f);
@@ -227,7 +227,7 @@ START_TEST(test_crash_at_once)
 END_TEST
 
 /* A device that cannot be written is served with norecovery only; ro on one that can replays, and finishes deletions. */
-START_TEST(test_recovery_read_only)
+START_TEST(recovery_of_what_is_read_only)
 {
 	struct fake_dev *f = testvol_shape(0), *cut, *copy, *sick;
 	struct ext2_super_block sb;
@@ -309,7 +309,7 @@ START_TEST(test_recovery_read_only)
 END_TEST
 
 /* The log is not empty although needs_recovery is clear: the kernel would throw it away, we do not guess. */
-START_TEST(test_recover_bit_lost)
+START_TEST(log_without_its_bit_is_not_guessed_about)
 {
 	struct fake_dev *f = testvol_shape(0), *cut;
 	struct x4_options opt = testvol_options();
@@ -338,7 +338,7 @@ END_TEST
  * The superblock torn between its sectors, at mount and at unmount, either half new: served, and its content is one of the two.
  * With a backup that does not fit, on a device that cannot be written, or with norecovery, it is damage.
  */
-START_TEST(test_torn_superblock)
+START_TEST(torn_superblock_is_completed_from_a_backup)
 {
 	struct fake_dev *f = testvol_shape(0);
 	struct x4_options opt = testvol_options();
@@ -390,7 +390,7 @@ START_TEST(test_torn_superblock)
 END_TEST
 
 /* What a kernel leaves that was not unmounted: an entry in the orphan file. */
-START_TEST(test_orphan_file)
+START_TEST(orphan_file_of_a_kernel_is_emptied)
 {
 	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O orphan_file,metadata_csum");
 	struct x4_inode *of, *i;
@@ -438,7 +438,7 @@ START_TEST(test_orphan_file)
 END_TEST
 
 /* An orphan list that leads nowhere is cut, noted, and the rest is served. */
-START_TEST(test_orphan_list_damaged)
+START_TEST(damaged_orphan_list_is_cut)
 {
 	struct fake_dev *f = testvol_shape(0);
 	struct ext2_super_block sb;
@@ -459,7 +459,7 @@ START_TEST(test_orphan_list_damaged)
 END_TEST
 
 /* Inode 8 says that the log has every block twice, or a hole, or that it is deleted. */
-START_TEST(test_log_damaged)
+START_TEST(damaged_log_inode_is_refused)
 {
 	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 "
 						 "-O ^metadata_csum,^64bit,^uninit_bg");
@@ -496,12 +496,12 @@ static const char *ro_said;
 static void went_ro(void *arg, const char *why)
 {
 	/* Whoever is told of the error must find this done, however long it takes. */
-	nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	unit_pause_ms(20);
 	ro_said = why;
 	(void)arg;
 }
 
-START_TEST(test_errors_policy)
+START_TEST(errors_option_is_followed)
 {
 	struct fake_dev *f = testvol_shape(0);
 	struct x4_options opt = testvol_options();
@@ -534,7 +534,7 @@ START_TEST(test_errors_policy)
 END_TEST
 
 /* An inode table or a bitmap that cannot be read is noted as damage is, with the code of an I/O error; one file's own block is not. */
-START_TEST(test_read_errors)
+START_TEST(read_errors_of_metadata_are_noted)
 {
 	static const struct { bool noted, ro; } want[3] = { { true, false }, { true, true }, { false, false } };
 	struct fake_dev *f = testvol_shape(0);
@@ -587,7 +587,7 @@ START_TEST(test_read_errors)
 END_TEST
 
 /* A write to the log or a flush fails: read-only, the waiter is told, the superblock says so, reads go on. */
-START_TEST(test_log_failure)
+START_TEST(failed_log_write_makes_read_only)
 {
 	struct fake_dev *f = testvol_shape(0);
 	struct x4_options opt = testvol_options();
@@ -629,7 +629,7 @@ START_TEST(test_log_failure)
 END_TEST
 
 /* An error is noted, and the journal aborts before the note is durable: both are in the superblock all the same. */
-START_TEST(test_note_survives_abort)
+START_TEST(note_of_an_error_survives_the_abort)
 {
 	struct fake_dev *f = testvol_shape(0);
 	struct x4_options opt = testvol_options();
@@ -645,7 +645,7 @@ START_TEST(test_note_survives_abort)
 	ck_assert_int_eq(X4_CORRUPT(v, 12, 34, "made up"), -EUCLEAN);
 	if (_i) /* the ticker finds it */
 		for (int n = 0; n < 1000 && !x4_vol_read_only(v); n++)
-			nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+			unit_pause_ms(10);
 	ck_assert_int_eq(x4_vol_close(v), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(f), 1);
 	testvol_super(f, &sb);
@@ -659,7 +659,7 @@ START_TEST(test_note_survives_abort)
 END_TEST
 
 /* The log holds a superblock from before the abort: replaying it does not take the error back. */
-START_TEST(test_errors_survive_replay)
+START_TEST(replay_takes_no_error_back)
 {
 	struct fake_dev *f = testvol_shape(0);
 	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
@@ -697,7 +697,7 @@ START_TEST(test_errors_survive_replay)
 END_TEST
 
 /* What the library says has words. */
-START_TEST(test_library_error)
+START_TEST(errors_of_the_library_have_words)
 {
 	struct x4_options opt = testvol_options();
 	struct fake_dev *f = testvol_shape(2);
@@ -716,7 +716,7 @@ START_TEST(test_library_error)
 END_TEST
 
 /* Blocks larger than a page are read, and it is said. */
-START_TEST(test_large_blocks)
+START_TEST(blocks_larger_than_a_page_are_read_only)
 {
 	struct x4_options opt = testvol_options();
 	struct fake_dev *f = fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
@@ -733,7 +733,7 @@ START_TEST(test_large_blocks)
 END_TEST
 
 /* Every block number that matters is refused, and none that belongs to files. */
-START_TEST(test_zones)
+START_TEST(metadata_blocks_are_nobodys_data)
 {
 	struct fake_dev *f = testvol_shape((unsigned)_i);
 	struct x4_vol *v = testvol_mount(f);
@@ -762,7 +762,7 @@ START_TEST(test_zones)
 END_TEST
 
 /* An I/O error at every read and write of mount, work and unmount: an error, never a crash, and e2fsck can repair. */
-START_TEST(test_io_errors)
+START_TEST(io_error_anywhere_is_an_error)
 {
 	struct x4_options opt = testvol_options();
 	unsigned skip = (unsigned)_i * 3;
@@ -804,27 +804,27 @@ Suite *unit_suite(void)
 	int n = (int)nr_testvol_shapes;
 
 	fdio_log_set_level(0); /* much of this is expected to complain */
-	unit_loop(t, test_open_close, 0, n);
-	unit_test(t, test_read_only_writes_nothing);
-	unit_loop(t, test_features, 0, (int)ARRAY_SIZE(verdicts));
-	unit_test(t, test_not_a_file_system);
-	unit_test(t, test_larger_than_device);
-	unit_loop(t, test_crash_orphan, 0, n);
-	unit_test(t, test_crash_at_once);
-	unit_test(t, test_recovery_read_only);
-	unit_test(t, test_recover_bit_lost);
-	unit_loop(t, test_torn_superblock, 0, 4);
-	unit_test(t, test_orphan_file);
-	unit_loop(t, test_orphan_list_damaged, 0, 3);
-	unit_loop(t, test_log_damaged, 0, 3);
-	unit_loop(t, test_errors_policy, 0, 2);
-	unit_loop(t, test_read_errors, 0, 3);
-	unit_loop(t, test_log_failure, 0, 2);
-	unit_loop(t, test_note_survives_abort, 0, 2);
-	unit_loop(t, test_errors_survive_replay, 0, 2);
-	unit_test(t, test_library_error);
-	unit_loop(t, test_large_blocks, 0, 2);
-	unit_loop(t, test_zones, 0, n);
-	unit_loop(t, test_io_errors, 0, 16);
+	unit_loop(t, every_shape_opens_and_closes_clean, 0, n);
+	unit_test(t, read_only_writes_nothing);
+	unit_loop(t, every_feature_has_its_verdict, 0, (int)ARRAY_SIZE(verdicts));
+	unit_test(t, what_is_no_file_system_is_refused);
+	unit_test(t, file_system_larger_than_device_is_refused);
+	unit_loop(t, crash_is_replayed_and_orphans_deleted, 0, n);
+	unit_test(t, crash_before_the_first_commit);
+	unit_test(t, recovery_of_what_is_read_only);
+	unit_test(t, log_without_its_bit_is_not_guessed_about);
+	unit_loop(t, torn_superblock_is_completed_from_a_backup, 0, 4);
+	unit_test(t, orphan_file_of_a_kernel_is_emptied);
+	unit_loop(t, damaged_orphan_list_is_cut, 0, 3);
+	unit_loop(t, damaged_log_inode_is_refused, 0, 3);
+	unit_loop(t, errors_option_is_followed, 0, 2);
+	unit_loop(t, read_errors_of_metadata_are_noted, 0, 3);
+	unit_loop(t, failed_log_write_makes_read_only, 0, 2);
+	unit_loop(t, note_of_an_error_survives_the_abort, 0, 2);
+	unit_loop(t, replay_takes_no_error_back, 0, 2);
+	unit_test(t, errors_of_the_library_have_words);
+	unit_loop(t, blocks_larger_than_a_page_are_read_only, 0, 2);
+	unit_loop(t, metadata_blocks_are_nobodys_data, 0, n);
+	unit_loop(t, io_error_anywhere_is_an_error, 0, 16);
 	return s;
 }
