@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Event counters, see counters.h. A thread's copy is folded into "ended" when the thread ends. */
+/*
+ * Event counters, see counters.h. Any thread. Each thread has a copy that it alone writes; `lock`
+ * guards the list of copies and the sums of the threads that have ended, into which a copy is
+ * folded when its thread ends. Failure: a thread that finds no memory for its copy counts in a
+ * common one, where counts may be lost.
+ */
 #include "base/counters.h"
 
 #include "base/lock.h"

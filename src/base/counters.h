@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Event counters, one copy a thread so that counting never shares a cache line. Table in counters.def. */
+/*
+ * Event counters, one copy a thread so that counting never shares a cache line. The table is
+ * counters.def. Any thread. Counting takes no lock and cannot fail; reading adds up all copies.
+ */
 #ifndef FDIO_BASE_COUNTERS_H
 #define FDIO_BASE_COUNTERS_H
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* crc32c with the CPU's instruction where there is one, else by table; see crc32c.h. */
+/*
+ * crc32c with the CPU's instruction where there is one, else by table; see crc32c.h. The table is
+ * made once, on the first use. Any thread, no locks, cannot fail.
+ */
 #include "base/crc32c.h"
 
 #include <pthread.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* crc32c (Castagnoli, reflected) as ext4 and jbd2 use it: no inversion at either end. Any thread. */
+/*
+ * crc32c (Castagnoli, reflected) as ext4 and jbd2 use it: no inversion at either end. Any thread,
+ * no locks, cannot fail.
+ */
 #ifndef FDIO_BASE_CRC32C_H
 #define FDIO_BASE_CRC32C_H
 

@@ -4,8 +4,13 @@
  *
  * The global epoch only grows. A reader publishes the epoch that it saw in its slot (0 = outside).
  * An object retired at epoch e may be freed once every slot is 0 or greater than e: the reader then
- * entered after the object was unpublished. The seq_cst fence in epoch_enter orders the slot's store
- * before the load of the published pointer; the one in reclaim orders the unpublishing before the scan.
+ * entered after the object was unpublished. The exchange in epoch_enter orders the slot's store
+ * before the load of the published pointer; the one in oldest_reader orders the unpublishing before
+ * the scan.
+ *
+ * Any thread. retire_lock guards the list of retired objects and who has which slot; a slot's
+ * `seen` is written by its thread alone. Entering and leaving take no lock. Failure: a thread that
+ * finds no free slot stops the program.
  */
 #include "base/epoch.h"
 

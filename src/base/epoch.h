@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Epoch-based reclamation: how a loop thread reads an extent map while a worker replaces it, without a
- * lock and without a shared counter. A reader brackets its use of a published pointer with
- * epoch_enter()/epoch_exit() (a store to its own cache line and a fence each); a writer publishes the
- * new object, then retires the old one, which is freed once every reader that could have seen it has
- * left. A bracket must not wait for I/O or for another thread.
+ * Epoch-based reclamation: how a loop thread reads an extent map while a worker replaces it,
+ * without a lock and without a shared counter. A reader brackets its use of a published pointer
+ * with epoch_enter()/epoch_exit() (a store to its own cache line and a fence each); a writer
+ * publishes the new object, then retires the old one, which is freed once every reader that could
+ * have seen it has left. A bracket must not wait for I/O or for another thread. Any thread; cannot
+ * fail.
  */
 #ifndef FDIO_BASE_EPOCH_H
 #define FDIO_BASE_EPOCH_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Intrusive doubly linked list. The list owns nothing; whoever embeds a node says which lock guards it.
+ * Intrusive doubly linked list. The list owns nothing; whoever embeds a node says which lock guards
+ * it, and holds that lock for every call here. Any thread; cannot fail.
  */
 #ifndef FDIO_BASE_LIST_H
 #define FDIO_BASE_LIST_H

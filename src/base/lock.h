@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Mutexes and read-write locks that know their rank. A thread may take a lock only of a rank higher
- * than any it holds (equal ranks only where FDIO_LOCK_SAME says so: inode locks taken in an order that
- * their owner documents). Builds with --enable-debug or a sanitizer check it at each lock.
+ * than any it holds; equal ranks only for inode locks, in the order that src/ext4 documents. Builds
+ * with --enable-debug or a sanitizer check it at each lock, and stop the program where it is
+ * broken.
  *
- * The order, outermost first, is the order of the enum.
+ * The order, outermost first, is the order of the enum. Any thread; taking a lock cannot fail,
+ * except for what tries (fdio_mutex_trylock, fdio_mutex_enter and their like).
  */
 #ifndef FDIO_BASE_LOCK_H
 #define FDIO_BASE_LOCK_H

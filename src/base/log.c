@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log and the assertion failure, see log.h. Any thread; one write per line, so lines never mix, and nothing that a line
- * repeats can make two of it.
+ * The log and the assertion failure, see log.h. Any thread, no locks: one write per line, so lines
+ * never mix, and nothing that a line repeats can make two of it. The sink, syslog and the levels
+ * are set while only one thread runs, but for what is atomic. Failure: a line that cannot be
+ * written is lost.
  */
 #include "base/log.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log: one line an event, to stderr while in the foreground and to syslog in the background. Any
- * thread. Debug lines cost one predicted branch when they are off, so they may stand near hot paths
- * but not on them.
+ * The log: one line an event, to stderr while in the foreground and to syslog in the background.
+ * Any thread, no locks; errno is kept. Debug lines cost one predicted branch when they are off, so
+ * they may stand near hot paths but not on them. Logging cannot fail: what cannot be written is
+ * lost.
  */
 #ifndef FDIO_BASE_LOG_H
 #define FDIO_BASE_LOG_H

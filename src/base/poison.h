@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * For memory that the program hands out from pieces of its own: what is not given out is out of bounds for AddressSanitizer, and
- * overwritten in other checking builds, so that use after the end shows. Nothing otherwise. Any thread.
+ * For memory that the program hands out from pieces of its own: what is not given out is out of
+ * bounds for AddressSanitizer, and overwritten in other checking builds, so that use after the end
+ * shows. Nothing otherwise. Any thread, no locks: the caller owns the memory. Cannot fail.
  */
 #ifndef FDIO_BASE_POISON_H
 #define FDIO_BASE_POISON_H

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Told to end while starting, see stop.h. The signals are looked at, never taken: who takes them later finds them. */
+/*
+ * Told to end while starting, see stop.h. Any thread, no locks. The signals are looked at, never
+ * taken: who takes them later finds them.
+ */
 #include "base/stop.h"
 
 #include "base/lock.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Whether this process has been told to end while it is still starting. SIGTERM and SIGINT are blocked and stay pending until the
- * thread that takes them is there; what takes long before that asks here, or does its waiting here. Any thread, no state. Where
- * these signals are not blocked (tests, tools), they do what they always do.
+ * Whether this process has been told to end while it is still starting. SIGTERM and SIGINT are
+ * blocked and stay pending until the thread that takes them is there; what takes long before that
+ * asks here, or does its waiting here. Any thread, no state, cannot fail. Where these signals are
+ * not blocked (tests, tools), they do what they always do.
  */
 #ifndef FDIO_BASE_STOP_H
 #define FDIO_BASE_STOP_H

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Threads, see thread.h. Any thread; no locks. A thread that cannot give up its capabilities is not started. */
+/*
+ * Threads, see thread.h. Any thread; no locks. Failure: -errno and no thread; a thread that cannot
+ * give up its capabilities is not started.
+ */
 #include "base/thread.h"
 
 #include <cap-ng.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Starting threads: every thread of the daemon but the first one is made here, so that none of them takes signals
- * (they belong to the signal thread) and none of them holds a capability: what is privileged is done by the main thread
- * before it serves, and by the unmounter process after that.
+ * Starting threads: every thread of the daemon but the first one is made here, so that none of them
+ * takes signals (they belong to the signal thread) and none of them holds a capability: what is
+ * privileged is done by the main thread before it serves, and by the unmounter process after that.
+ * Any thread that may block; no locks.
  */
 #ifndef FDIO_BASE_THREAD_H
 #define FDIO_BASE_THREAD_H

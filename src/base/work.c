@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Work queues, see work.h. */
+/*
+ * Work queues, see work.h. Each queue has threads of its own, which run one item after another
+ * without any lock held. The queue's lock guards everything in it but nr_waking. Failure: only
+ * wq_new can fail.
+ */
 #include "base/work.h"
 
 #include "base/lock.h"

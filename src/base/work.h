@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Work queues: where what may block goes. A work item is embedded in the object it works on, so that
- * queueing never allocates. FIFO; an item may queue itself again from its function.
+ * Work queues: where what may block goes. A work item is embedded in the object it works on, so
+ * that queueing never allocates and cannot fail. FIFO; an item may queue itself again from its
+ * function, which runs on one of the queue's threads with no lock held.
  *
- * A queue with 0 threads is manual: nothing runs until the owner calls wq_run_one. The deterministic
- * tests use it to decide what runs when.
+ * A queue with 0 threads is manual: nothing runs until the owner calls wq_run_one. The
+ * deterministic tests use it to decide what runs when.
  */
 #ifndef FDIO_BASE_WORK_H
 #define FDIO_BASE_WORK_H

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory for small records that end together: those of a handle (jnl_handle_mem) and of a transaction (jnl_txn_mem). A chunk that
- * is there from the start serves all that is usual; more is allocated, and freed again with what it was for. So no handle of the
- * write-out path asks the system for memory.
+ * Memory for small records that end together: those of a handle (jnl_handle_mem) and of a
+ * transaction (jnl_txn_mem). A chunk that is there from the start serves all that is usual; more is
+ * allocated, and freed again with what it was for. So no handle of the write-out path asks the
+ * system for memory.
  *
- * The owner guards it: the handle lock, and for a closed transaction that nobody else knows it. NULL when there is no memory.
+ * The owner guards it: whoever holds the handle lock, or for a closed transaction the thread that
+ * commits, which alone knows it. Failure: NULL or -ENOMEM, and nothing has changed.
  */
 #include "base/counters.h"
 #include "base/poison.h"

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The metadata block cache: 64 shards, each a hash table with a clock hand. Called on any thread;
- * jnl_bread_cached, jnl_bref and jnl_brelse also on loop threads, so they never block on I/O and a
- * release is one atomic subtraction.
+ * The metadata block cache: 64 shards, each a hash table with a clock hand.
  *
- * Invariants: a block number has at most one buffer in the hash. A buffer with references, or in a
- * transaction or on a checkpoint list (each holds a reference), is never evicted. A buffer's content is
- * defined once state has left JB_READING. Eviction and look-up both hold the shard lock, so a buffer
- * found is a buffer referenced. Taken out of the hash, it carries JB_DEAD in its count and the last
- * reference frees it.
+ * Threads: any. jnl_bread_cached, jnl_bref and jnl_brelse are for loop threads, too: they never
+ * block on I/O, and a release is one atomic subtraction. jnl_bread reads from the device, or misses
+ * in the mode of nowait.h. Each shard has a lock, which guards its table and its clock; a buffer's
+ * count and state are atomic.
  *
- * The limit is soft: what is pinned may exceed it. Failure: -EIO for an unreadable block (not cached, so
- * that the next reader tries again), -ENOMEM, -EUCLEAN for a number outside the file system.
+ * A block number has at most one buffer in the hash. A buffer with references, or in a transaction
+ * or on a checkpoint list (each holds a reference), is never evicted. A buffer's content is defined
+ * once its state has left JB_READING. Eviction and look-up both hold the shard lock, so a buffer
+ * found is a buffer referenced. Taken out of the hash, it carries JB_DEAD in its count, and the
+ * last reference frees it. The limit is soft: what is pinned may exceed it.
+ *
+ * Failure: -EIO for an unreadable block (it is not cached, so the next reader tries again),
+ * -ENOMEM, -EUCLEAN for a number outside the file system.
  */
 #include "base/counters.h"
 #include "base/log.h"

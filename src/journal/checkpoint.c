@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The checkpoint thread: writes committed images home and moves the tail of the log behind them, in the
- * background when half the log is used or half the cache is pinned, at once when a handle waits for
- * space. The only writer of home locations while the journal runs, so two home writes of one block
- * cannot overtake each other.
+ * The checkpoint thread: writes committed images home and moves the tail of the log behind them, in
+ * the background when half the log is used or half the cache is pinned, at once when a handle waits
+ * for space. It is the only writer of home locations while the journal runs, so two home writes of
+ * one block cannot overtake each other. jcheckpoint_all does the same at the end, when that thread
+ * is gone.
  *
- * A block on a list is the newest committed image of it. If it is also in the running or the closing
- * transaction, or forgotten by one, it must not be written (JOURNAL-6): its next commit moves it to a younger
- * list, or drops it, by itself. If nothing else is left in the oldest transaction, a commit is forced.
+ * The state lock guards the checkpoint lists. It is held to choose blocks and to copy each of them,
+ * and never across I/O; the items and the stage are the thread's own.
  *
- * Implements JOURNAL-6, JOURNAL-7 and JOURNAL-11's first half. A failed home write aborts the journal; the log still holds
- * the images, so the next mount replays them.
+ * A block on a list is the newest committed image of it. If it is also in the running or the
+ * closing transaction, or forgotten by one, it must not be written (JOURNAL-6): its next commit
+ * moves it to a younger list, or drops it. If nothing else is left in the oldest transaction, a
+ * commit is forced.
+ *
+ * Implements JOURNAL-6, JOURNAL-7 and the first half of JOURNAL-11. Failure: a failed home write
+ * aborts the journal; the log still holds the images, so the next mount replays them.
  */
 #include "base/counters.h"
 #include "journal/journal_types.h"

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of the journal: open, start, stop, close; waiting for durability; abort. Called by the volume
- * code at mount and umount, and by whoever syncs or meets a fatal error, on threads that may block.
- * Implements JOURNAL-9 (the jump), JOURNAL-10 and JOURNAL-11.
+ * The life of the journal: open, start, stop, close; waiting for durability; abort. The volume
+ * calls open, start, stop and close, on one thread that may block. Whoever syncs waits here, on
+ * workers; any thread that meets a fatal error aborts.
+ *
+ * The state lock guards which transactions there are and what has been asked for; waiting is on
+ * done_cv under it. Implements the jump of JOURNAL-9, JOURNAL-10 and JOURNAL-11.
+ *
+ * Failure: what opens says why in errbuf; waiting returns -EIO once the journal has aborted.
  */
 #include "base/counters.h"
 #include "base/log.h"

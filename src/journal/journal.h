@@ -1,16 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The journal room: a cache of metadata blocks, handles that change them atomically, and the jbd2 log
- * that makes handles durable. Knows blocks and transactions, nothing of ext4's structures.
+ * The journal room: a cache of metadata blocks, handles that change them atomically, and the jbd2
+ * log that makes handles durable. It knows blocks and transactions, nothing of ext4's structures.
  *
  * Handles are serial: jnl_begin takes the handle lock, jnl_end or jnl_cancel drops it. A handle is
  * short (memory operations, plus reads of metadata that is not cached), so one lock is cheaper than
- * per-block ownership and makes rollback exact: nobody else can have changed a block since its before
- * image was taken. Data I/O never runs inside a handle. Commit runs beside handles (it copies blocks).
+ * per-block ownership and makes rollback exact: nobody else can have changed a block since its
+ * before image was taken. Data I/O never runs inside a handle. Commit runs beside handles (it
+ * copies blocks).
  *
- * Content of a cached block: readers must hold whatever lock of theirs excludes the handle that changes
- * it (a directory's inode lock, for a directory block). Different inodes in one inode-table block are
- * different bytes, so they do not conflict.
+ * Content of a cached block: a reader holds whatever lock of its own excludes the handle that
+ * changes the block (a directory's inode lock, for a directory block). Different inodes in one
+ * inode-table block are different bytes, so they do not conflict.
+ *
+ * Threads: calls block on the device and on other threads unless they say otherwise. Loop threads
+ * use jnl_bread_cached and what never blocks, and the rest in the mode of nowait.h. No lock of the
+ * journal is held when a callback runs, but for the handle lock in seal and in undo callbacks.
+ *
+ * Failure: a failed write or flush of the log or of a home location aborts the journal. From then
+ * on changes are refused with -EROFS and waiting for durability with -EIO; what is cached can be
+ * read.
  */
 #ifndef FDIO_JOURNAL_JOURNAL_H
 #define FDIO_JOURNAL_JOURNAL_H

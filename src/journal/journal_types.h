@@ -5,27 +5,34 @@
  * The ordering rules. Each is asserted or implemented where its name stands in the code, and the unit
  * and crash tests cite them.
  *
- *  JOURNAL-1  A block changes only inside a handle, after jnl_get_write has taken its before image; jnl_cancel
- *      restores exactly that image, the block's membership in the transaction and its revocation.
- *  JOURNAL-2  What reaches the log is each block as it was when its transaction closed: either the committer
- *      has copied it, or the handle that wants to change it copies it first ("frozen").
- *  JOURNAL-3  Log space is reserved before a handle starts: closing a transaction never waits for space.
- *  JOURNAL-4  Log blocks complete, then flush, then the commit block with FUA; only then is it durable.
- *  JOURNAL-5  The journal superblock points at the log's first transaction before that transaction's flush.
- *  JOURNAL-6  Home writes come from committed images only: never of a block that is in the running or closing
- *      transaction or that one of these has forgotten. They are copies, so handles need not wait.
- *  JOURNAL-7  The tail moves: home writes complete, then flush, then journal superblock with FUA, and only then
- *      is the log space used again.
- *  JOURNAL-8  A forgotten block is revoked in the transaction that frees it and leaves that transaction's images;
- *      once it is durable, the block has left every checkpoint list and no home write of it is in flight,
- *      and only then the commit callbacks run (which let the block be used again).
- *  JOURNAL-9  Transaction ids in the log are consecutive; commit times never decrease; at start the id jumps by
- *      the log's length so that no stale block can carry an expected id.
- *  JOURNAL-10 After an abort nothing is written but the error in the journal superblock, and nobody who waits is told
- *      before the owner's aborted callback has returned.
- *  JOURNAL-11 A clean stop: everything home, flush, then s_start = 0 with FUA.
- *  JOURNAL-12 Replay writes nothing before the whole log has been scanned and verified, writes home, flushes,
- *      and only then empties the log; doing it twice does the same.
+ * JOURNAL-1   A block changes only inside a handle, after jnl_get_write has taken its before
+ *             image; jnl_cancel restores exactly that image, the block's membership in the
+ *             transaction and its revocation.
+ * JOURNAL-2   What reaches the log is each block as it was when its transaction closed: either
+ *             the committer has copied it, or the handle that wants to change it copies it
+ *             first ("frozen").
+ * JOURNAL-3   Log space is reserved before a handle starts: closing a transaction never waits
+ *             for space.
+ * JOURNAL-4   Log blocks complete, then flush, then the commit block with FUA; only then is it
+ *             durable.
+ * JOURNAL-5   The journal superblock points at the log's first transaction before that
+ *             transaction's flush.
+ * JOURNAL-6   Home writes come from committed images only: never of a block that is in the
+ *             running or closing transaction or that one of these has forgotten. They are
+ *             copies, so handles need not wait.
+ * JOURNAL-7   The tail moves: home writes complete, then flush, then journal superblock with
+ *             FUA, and only then is the log space used again.
+ * JOURNAL-8   A forgotten block is revoked in the transaction that frees it and leaves that
+ *             transaction's images; once it is durable, the block has left every checkpoint
+ *             list and no home write of it is in flight, and only then the commit callbacks run
+ *             (which let the block be used again).
+ * JOURNAL-9   Transaction ids in the log are consecutive; commit times never decrease; at start
+ *             the id jumps by the log's length so that no stale block can carry an expected id.
+ * JOURNAL-10  After an abort nothing is written but the error in the journal superblock, and
+ *             nobody who waits is told before the owner's aborted callback has returned.
+ * JOURNAL-11  A clean stop: everything home, flush, then s_start = 0 with FUA.
+ * JOURNAL-12  Replay writes nothing before the whole log has been scanned and verified, writes
+ *             home, flushes, and only then empties the log; doing it twice does the same.
  *
  * Locks, outermost first: handle_lock (RANK_JNL_HANDLE), state (RANK_JNL_STATE), then one of a cache
  * shard's lock or jsb_lock (RANK_JNL_BUF), then the slabs' (RANK_LEAF).

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The log as blocks: where its blocks lie on the device, its superblock, its checksums. Called by the
- * opener, the commit and checkpoint threads and the replay; blocks on the device. The superblock image
- * is guarded by jsb_lock, which is held while it is written, so two writers cannot overtake each other.
- * Everything read from the image is bounded here once; afterwards positions are trusted.
+ * The log as blocks: where its blocks lie on the device, its superblock, its checksums. The thread
+ * that opens, whoever commits, the checkpoint thread and the replay call it; it blocks on the
+ * device.
+ *
+ * jsb_lock guards the superblock's image and is held while it is written, so two writers cannot
+ * overtake each other. Everything read from the image is bounded here once; afterwards positions
+ * are trusted.
+ *
+ * Failure: the error of the device; opening says in errbuf what is wrong with the log. Writing the
+ * superblock after an abort is -EIO and writes nothing (JOURNAL-10).
  */
 #include "base/crc32c.h"
 #include "base/log.h"

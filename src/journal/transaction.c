@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Transactions as containers: which blocks they hold, which they have forgotten and revoked. Called by
- * handle.c (running transaction, handle lock and state lock held) and commit.c (closed one). The image
- * list has a fixed size given by the log (JOURNAL-3), so adding to it cannot fail. Lists and tables
- * are those of a kit (struct jkit).
+ * Transactions as containers: which blocks they hold, which they have forgotten and revoked. Handles
+ * change the running one with handle lock and state lock held; whoever commits has the closed one to
+ * itself. The list of images has a fixed size given by the log (JOURNAL-3), so adding to it cannot fail;
+ * forgetting can, with -ENOMEM and nothing changed. Lists and tables are those of a kit (struct jkit).
  *
  * The states of a transaction (enum jtxn_state), changed by jtxn_set_state under the state lock:
  *
@@ -24,9 +24,10 @@
 #include <stdlib.h>
 
 /*
- * KIT_MEM: records of freed blocks (jnl_txn_mem), some 600 of them. ROOM_MEM, FREES: what a handle of the write-out path may free at
- * most, nodes of an extent tree, with room to spare. FREES_READY: what the tables are made for; beyond FREES_KEPT they are not kept.
- * TXNS_READY: transactions whose blocks are still to be written home.
+ * KIT_MEM: records of freed blocks (jnl_txn_mem), some 600 of them. ROOM_MEM, FREES: what a handle of
+ * the write-out path may free at most, nodes of an extent tree, with room to spare. FREES_READY: what
+ * the tables are made for; beyond FREES_KEPT they are not kept. TXNS_READY: transactions whose blocks
+ * are still to be written home.
  */
 enum { KIT_MEM = 64 << 10, ROOM_MEM = 8 << 10, FREES = 64, FREES_READY = 512, FREES_KEPT = 8192, TXNS_READY = 2048 };
 
