@@ -94,6 +94,12 @@ void testvol_unmount_check(struct x4_vol *v, struct fake_dev *f)
 	ck_assert_int_eq(fake_e2fsck(f), 0);
 }
 
+void testvol_mounts_clean(struct fake_dev *f)
+{
+	testvol_unmount_check(testvol_mount(f), f);
+	fake_free(f);
+}
+
 void testvol_super(struct fake_dev *f, struct ext2_super_block *sb) { fake_peek(f, sb, sizeof(*sb), SUPERBLOCK_OFFSET); }
 
 void testvol_poke_super(struct fake_dev *f, struct ext2_super_block *sb)

@@ -43,6 +43,8 @@ struct x4_vol *testvol_mount_with(struct fake_dev *f, const struct x4_options *o
 struct x4_vol *testvol_mount_any(struct fake_dev *f, const struct x4_options *opt, const char **why);
 /* Closes, and e2fsck -fn must find nothing. */
 void testvol_unmount_check(struct x4_vol *v, struct fake_dev *f);
+/* Both, one after the other, for the last look at what a test has left; frees f. */
+void testvol_mounts_clean(struct fake_dev *f);
 
 /* The same as one thing, with the root directory, for tests that have one volume. */
 struct testvol {

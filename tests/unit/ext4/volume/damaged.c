@@ -199,9 +199,7 @@ START_TEST(log_is_replayed_before_descriptors_are_judged)
 	fake_peek(cut, &c, 1, at);
 	c ^= 0x55;
 	fake_poke(cut, &c, 1, at);
-	v = testvol_mount(cut);
-	testvol_unmount_check(v, cut);
-	fake_free(cut);
+	testvol_mounts_clean(cut);
 }
 END_TEST
 

@@ -220,9 +220,7 @@ START_TEST(crash_before_the_first_commit)
 	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
 	x4_vol_abandon(v);
 	fake_free(f);
-	v = testvol_mount(cut);
-	testvol_unmount_check(v, cut);
-	fake_free(cut);
+	testvol_mounts_clean(cut);
 }
 END_TEST
 
@@ -302,9 +300,7 @@ START_TEST(recovery_of_what_is_read_only)
 	ck_assert(x4_vol_read_only(v));
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	ck_assert_int_eq(fake_e2fsck(cut), 0);
-	v = testvol_mount(cut);
-	testvol_unmount_check(v, cut);
-	fake_free(cut);
+	testvol_mounts_clean(cut);
 }
 END_TEST
 
@@ -622,9 +618,7 @@ START_TEST(failed_log_write_makes_read_only)
 	/* e2fsck has nothing to do but replay, and clear the mark. */
 	ck_assert_int_le(fake_run(f, "e2fsck -p $IMG >/dev/null 2>&1", NULL, 0, true), 1);
 	ck_assert_int_eq(fake_e2fsck(f), 0);
-	v = testvol_mount(f);
-	testvol_unmount_check(v, f);
-	fake_free(f);
+	testvol_mounts_clean(f);
 }
 END_TEST
 
