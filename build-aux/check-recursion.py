@@ -21,8 +21,6 @@ import callgraph  # noqa: E402
 BOUNDED = {
     ("write_fua", "uring_write"):
         "without the flag that leads back here",
-    ("dio_seg_put", "resume_waiting"):
-        "returns at once where it runs already",
     ("load_node", "load_node"):
         "each child is checked to be one level lower; a root is at most X4_EXT_MAX_DEPTH high",
     ("load_pointer", "load_pointer"):

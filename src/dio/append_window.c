@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Appends without a worker. Where the file has an append window (ext4/data/append_window.c), a write of whole blocks that begins at the end
- * of the file, or where the append before it in flight ends, goes to the device from the loop thread like an overwrite. The
- * size is published, and the request answered, in the order of the file: one that completes early waits for those in
- * front of it.
+ * Appends into the append window of a file (append.c says when). A write goes to the device from the
+ * loop thread like an overwrite. The size is published, and the request answered, in the order of
+ * the file: one that completes early waits for those in front of it.
  *
- * An append that fails leaves a gap: those behind it in flight cannot be published any more. They take the slow path, from their
- * beginning, once they have completed, and until they are gone no new append starts here.
+ * An append that fails leaves a gap: those behind it in flight cannot be published any more. They
+ * take the slow path, from their beginning, once they have completed, and until they are gone no new
+ * append starts here.
  *
- * Windows are made by the slow path, for a file that was appended to several times in a row, each twice as large as the
- * one before (dio_append_refill), and given back by the next slow write that moves the size, by truncate and the like, when
- * the inode's last file is closed, and when the volume is full. For all these the gate is closed for writes, and appends
- * in flight count as writes there.
+ * Windows are opened by the slow path, for a file that was appended to several times in a row, each
+ * twice as large as the one before (dio_append_refill).
  *
- * di->app_lock is held for a few instructions; publishing happens under it, answering does not.
+ * dio_append_start runs where a request is submitted and dio_append_done where its last piece
+ * completes: loop threads. dio_append_stop_later: any thread. The rest runs on workers. app_lock is
+ * held for a few instructions; publishing happens under it, answering does not. Nothing here fails:
+ * without a window appends are slower, that is all.
  */
 #include "dio/types.h"
 
@@ -21,24 +22,28 @@
 #define WINDOW_MIN (64u << 10)
 /* A window holds so many requests like the one that asked for it. */
 #define WINDOW_REQUESTS 16u
-/* Of large requests one makes a stream, of others DIO_STREAM_REQUESTS. */
+/* So many appends in a row make a stream; of large requests one does. */
+#define STREAM_REQUESTS 2u
 #define STREAM_BYTES (256u << 10)
+
+/* ---- on loop threads ---- */
 
 bool dio_append_start(struct dio_req *r)
 {
+	struct dio_own *o = dio_own(r);
 	struct dio_inode *di = r->file->di;
 	struct x4_inode *i = r->file->inode;
 	uint64_t end = r->pos + r->len, window = x4_window_end(i);
 	bool ok;
 
-	if (!window || ((r->pos | r->len) & (r->dio->block_size - 1)))
+	if (!window || ((r->pos | r->len) & (o->dio->block_size - 1)))
 		return false;
 	fdio_mutex_lock(&di->app_lock);
 	ok = !di->app_broken && end <= window && r->pos == (list_empty(&di->app_reqs) ? x4_inode_size(i) : di->app_end);
 	if (ok) {
-		list_add_tail(&di->app_reqs, &r->app_link);
+		list_add_tail(&di->app_reqs, &o->app_link);
 		di->app_end = end;
-		r->state |= DIO_R_APPEND;
+		o->stage = DIO_AT_APPEND;
 	}
 	fdio_mutex_unlock(&di->app_lock);
 	if (ok)
@@ -47,41 +52,42 @@ bool dio_append_start(struct dio_req *r)
 }
 
 /* Takes those off the front that are through; the size follows. app_lock held. */
-static void take_completed(struct dio_inode *di, struct list *done)
+static void take_through(struct dio_inode *di, struct list *done)
 {
 	while (!list_empty(&di->app_reqs)) {
-		struct dio_req *r = list_first(&di->app_reqs, struct dio_req, app_link);
+		struct dio_own *o = list_first(&di->app_reqs, struct dio_own, app_link);
+		struct dio_req *r = dio_req_of(o);
 
-		if (!(r->state & DIO_R_APPEND_DONE))
+		if (o->stage != DIO_AT_APPEND_THROUGH)
 			return;
-		list_move_tail(done, &r->app_link);
-		if (r->error || r->direct_len < r->want)
+		list_move_tail(done, &o->app_link);
+		o->stage = DIO_AT_DIRECT;
+		if (o->error || o->direct_len < o->want)
 			di->app_broken = true;
 		if (!di->app_broken)
 			x4_window_publish(r->file->inode, r->pos + r->len);
-		else if (!r->error)
-			r->direct_len = 0; /* the slow path writes all of it, where it then belongs */
+		else if (!o->error)
+			o->direct_len = 0; /* the slow path writes all of it, where it then belongs */
 	}
 	di->app_broken = false;
 }
 
-void dio_append_done(struct dio_req *r)
+void dio_append_done(struct dio_req *r, struct list *done)
 {
 	struct dio_inode *di = r->file->di;
-	struct list done;
 
-	list_init(&done);
+	list_init(done);
 	fdio_mutex_lock(&di->app_lock);
-	r->state |= DIO_R_APPEND_DONE;
-	take_completed(di, &done);
+	dio_own(r)->stage = DIO_AT_APPEND_THROUGH;
+	take_through(di, done);
 	fdio_mutex_unlock(&di->app_lock);
-	while (!list_empty(&done)) {
-		r = list_first(&done, struct dio_req, app_link);
-		list_del(&r->app_link);
-		r->state &= ~(DIO_R_APPEND | DIO_R_APPEND_DONE);
-		dio_fast_end(r);
-	}
 }
+
+/* ---- streams: appends of whole blocks in a row, which a window serves best ---- */
+
+bool dio_append_is_stream(const struct dio_inode *di) { return di->app_streak + 1 >= STREAM_REQUESTS; }
+
+void dio_append_count(struct dio_inode *di, bool whole) { di->app_streak = whole ? di->app_streak + 1 : 0; }
 
 /* ---- on workers ---- */
 
@@ -94,19 +100,16 @@ void dio_append_refill(struct dio_slow *s)
 {
 	struct dio_inode *di = s->di;
 	uint32_t len = s->r->len;
+	bool whole = s->pos == s->size && !(s->end & (s->d->block_size - 1));
 	uint64_t bytes;
 
-	/* The inode is locked exclusively: nobody else looks at the two. */
-	if (s->pos != s->size || (s->end & (s->d->block_size - 1))) {
-		di->app_streak = 0;
-		return;
-	}
-	if (++di->app_streak < DIO_STREAM_REQUESTS && len < STREAM_BYTES)
+	dio_append_count(di, whole);
+	if (!whole || (di->app_streak < STREAM_REQUESTS && len < STREAM_BYTES))
 		return;
 	bytes = FDIO_MAX((uint64_t)len * WINDOW_REQUESTS, (uint64_t)WINDOW_MIN);
 	bytes = FDIO_MAX((uint64_t)di->app_window * 2, bytes);
 	di->app_window = FDIO_MIN(bytes, (uint64_t)WINDOW_MAX);
-	(void)x4_window_open(s->i, di->app_window, s->r->flags & DIO_ROOT); /* without one appends are slower, that is all */
+	(void)x4_window_open(s->i, di->app_window, s->r->flags & DIO_ROOT); /* best effort */
 }
 
 static void stop(struct dio_inode *di, struct x4_inode *i)

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Requests of several pieces. The first piece uses the request's embedded dev_io, the others segments from
- * the pool. refs counts the pieces in flight plus one for the splitter, and is set before the first piece
- * is submitted (DIO-2). Completions come in any order and, in tests, on any thread: the count is atomic, the
- * first error stays, and whoever takes the count to 0 finishes. After an error no further piece is sent.
- * Only the holder of the splitter's reference touches nr_done (the next byte to split) and direct_len; it
- * passes to another thread with the request when that waits for a segment.
+ * Direct requests over several extents. The first piece uses the request's embedded dev_io, the
+ * others segments from the pool. On the loop thread that submits the request, or that gives it the
+ * segment it waits for; never blocks. Errors of the map and of the device are recorded and told at
+ * the end, the first one; after an error no further piece is sent.
+ *
+ * refs counts the pieces in flight plus one for the splitter, and is set before the first piece is
+ * submitted (D2). Completions come in any order and, in tests, on any thread: the count is atomic,
+ * and whoever takes it to 0 finishes. Only the holder of the splitter's reference touches nr_done
+ * (the next byte to split) and direct_len; it passes to another thread with the request when that
+ * waits for a segment.
  */
 #include "dio/types.h"
 
@@ -14,23 +18,23 @@
 
 static void unref(struct dio_req *r)
 {
-	if (__atomic_sub_fetch(&r->refs, 1, __ATOMIC_ACQ_REL) == 0)
-		dio_fast_finished(r);
+	if (__atomic_sub_fetch(&dio_own(r)->refs, 1, __ATOMIC_ACQ_REL) == 0)
+		dio_direct_finished(r);
 }
 
 static void record_error(struct dio_req *r, int err)
 {
 	int none = 0;
 
-	__atomic_compare_exchange_n(&r->error, &none, err, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	__atomic_compare_exchange_n(&dio_own(r)->error, &none, err, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 static void first_done(struct dev_io *io)
 {
-	struct dio_req *r = container_of(io, struct dio_req, io);
+	struct dio_req *r = dio_req_of_io(io);
 	int err;
 
-	if (dio_io_again(r->dio, io, &r->retries, &err))
+	if (dio_io_again(dio_own(r)->dio, io, &dio_own(r)->retries, &err))
 		return;
 	if (err)
 		record_error(r, err);
@@ -43,7 +47,7 @@ static void seg_done(struct dev_io *io)
 	struct dio_req *r = seg->req;
 	int err;
 
-	if (dio_io_again(r->dio, io, &seg->retries, &err))
+	if (dio_io_again(dio_own(r)->dio, io, &seg->retries, &err))
 		return;
 	if (err)
 		record_error(r, err); /* before the segment is given on: r itself may be waiting for it */
@@ -54,24 +58,25 @@ static void seg_done(struct dev_io *io)
 /* Sends the written piece at nr_done with seg. */
 static void send_piece(struct dio_req *r, struct dio_seg *seg, const struct dio_piece *p)
 {
-	uint32_t at = r->nr_done;
+	uint32_t at = dio_own(r)->nr_done;
 
 	seg->req = r;
 	seg->retries = 0;
 	dio_io_fill(r, &seg->io, at, p, seg_done);
-	r->nr_done = at + p->len;
-	__atomic_fetch_add(&r->refs, 1, __ATOMIC_RELAXED);
-	dev_submit(r->dio->cfg.dev, &seg->io);
+	dio_own(r)->nr_done = at + p->len;
+	__atomic_fetch_add(&dio_own(r)->refs, 1, __ATOMIC_RELAXED);
+	dev_submit(dio_own(r)->dio->cfg.dev, &seg->io);
 }
 
-void dio_multi_continue(struct dio_req *r, struct dio_seg *seg)
+/* Go on splitting r with a segment just obtained, or NULL. */
+static void split(struct dio_req *r, struct dio_seg *seg)
 {
-	struct dio *d = r->dio;
+	struct dio_own *o = dio_own(r);
 	struct dio_piece p;
 	int err;
 
-	while (r->nr_done < r->span && !__atomic_load_n(&r->error, __ATOMIC_ACQUIRE)) {
-		err = dio_piece_at(d, r->file->inode, r->pos + r->nr_done, r->span - r->nr_done, &p);
+	while (o->nr_done < o->span && !__atomic_load_n(&o->error, __ATOMIC_ACQUIRE)) {
+		err = dio_piece_at(o->dio, r->file->inode, r->pos + o->nr_done, o->span - o->nr_done, &p);
 		if (err == -EAGAIN || (!err && (r->flags & DIO_WRITE) && p.state != X4_EXT_WRITTEN))
 			break; /* the rest is for a worker */
 		if (err) {
@@ -79,16 +84,16 @@ void dio_multi_continue(struct dio_req *r, struct dio_seg *seg)
 			break;
 		}
 		if (p.state != X4_EXT_WRITTEN) {
-			memset((uint8_t *)r->buf + r->nr_done, 0, p.len);
-			r->nr_done += p.len;
+			memset((uint8_t *)r->buf + o->nr_done, 0, p.len);
+			o->nr_done += p.len;
 			continue;
 		}
-		if (!seg && !(seg = dio_seg_take(r)))
+		if (!seg && !(seg = dio_seg_take(r, split)))
 			return; /* r goes on when its turn has come */
 		send_piece(r, seg, &p);
 		seg = NULL;
 	}
-	r->direct_len = FDIO_MIN(r->nr_done, r->want);
+	o->direct_len = FDIO_MIN(o->nr_done, o->want);
 	if (seg)
 		dio_seg_put(seg);
 	unref(r);
@@ -96,11 +101,12 @@ void dio_multi_continue(struct dio_req *r, struct dio_seg *seg)
 
 void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at, uint32_t at)
 {
+	struct dio_own *o = dio_own(r);
+
 	fdio_count(r->flags & DIO_WRITE ? CTR_dio_write_multi : CTR_dio_read_multi);
-	r->state |= DIO_R_MULTI;
-	r->nr_done = at;
-	__atomic_store_n(&r->refs, 2, __ATOMIC_RELAXED); /* the splitter and the first piece */
-	dio_io_fill(r, &r->io, first_at, first, first_done);
-	dev_submit(r->dio->cfg.dev, &r->io);
-	dio_multi_continue(r, NULL);
+	o->nr_done = at;
+	__atomic_store_n(&o->refs, 2, __ATOMIC_RELAXED); /* the splitter and the first piece */
+	dio_io_fill(r, &o->io, first_at, first, first_done);
+	dev_submit(o->dio->cfg.dev, &o->io);
+	split(r, NULL);
 }

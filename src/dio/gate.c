@@ -1,7 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The gate: counts of fast requests in flight, one cache line for each CPU, and the word that keeps new ones
- * out. Entering and leaving run on loop threads and take no lock; closing runs on workers and waits.
+ * The gate: counts of direct requests in flight, one cache line for each CPU, and the word that keeps
+ * new ones out. Entering and leaving run on loop threads and take no lock; closing runs on workers
+ * and waits. Only dio_gate_close can fail, for want of memory.
+ *
+ * States (enum dio_gate_state, kept as two counts of closers in one word):
+ *
+ *   state      event                     next        function
+ *   OPEN       closed for writes         NO_WRITES   dio_gate_shut(WRITES)
+ *   OPEN       closed for all            SHUT        dio_gate_shut(ALL)
+ *   NO_WRITES  closed for all            SHUT        dio_gate_shut(ALL)
+ *   NO_WRITES  its last closer opens     OPEN        dio_gate_unshut(WRITES)
+ *   SHUT       the last one for all      NO_WRITES or OPEN, by the closers for writes that are left
+ *              opens                                 dio_gate_unshut(ALL)
+ *
+ * In OPEN everything enters, in NO_WRITES reads do, in SHUT nothing does. What is in flight when the
+ * state changes goes on; the closer waits until it has left (draining), and only then returns.
  *
  * Entering adds to the CPU's count and then reads the gate; closing raises the gate and then reads the
  * counts; all four sequentially consistent, so at least one of the two sees the other: either the request
@@ -12,9 +26,18 @@
  */
 #include "dio/types.h"
 
+static enum dio_gate_state state_of(uint32_t gate)
+{
+	if (likely(!gate))
+		return DIO_GATE_OPEN;
+	return gate & DIO_GATE_ALL_MASK ? DIO_GATE_SHUT : DIO_GATE_NO_WRITES;
+}
+
 static bool is_closed(uint32_t gate, unsigned kind)
 {
-	return kind == DIO_COUNT_WRITE ? gate != 0 : (gate & DIO_GATE_ALL_MASK) != 0;
+	enum dio_gate_state state = state_of(gate);
+
+	return kind == DIO_COUNT_WRITE ? state != DIO_GATE_OPEN : state == DIO_GATE_SHUT;
 }
 
 void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind)

@@ -32,13 +32,6 @@ static bool has_mappings(const struct dio_inode *di)
 	return __atomic_load_n(&di->nr_mappers, __ATOMIC_ACQUIRE);
 }
 
-void dio_file_may_map(struct dio_file *f)
-{
-	if (!f->may_map)
-		__atomic_fetch_add(&f->di->nr_mappers, 1, __ATOMIC_ACQ_REL);
-	f->may_map = true;
-}
-
 /* ---- notes ---- */
 
 static uint64_t tail_of(const struct dio *d, uint64_t size)
@@ -62,7 +55,7 @@ static bool reads_hole(struct dio_req *r, uint64_t end)
 	struct dio_piece p;
 
 	for (uint64_t pos = r->pos; pos < end; pos += p.len) {
-		int err = dio_piece_at(r->dio, r->file->inode, pos, (uint32_t)(end - pos), &p);
+		int err = dio_piece_at(dio_own(r)->dio, r->file->inode, pos, (uint32_t)(end - pos), &p);
 
 		if (err || p.state != X4_EXT_WRITTEN)
 			return true;
@@ -75,13 +68,13 @@ void dio_cached_note(struct dio_req *r)
 {
 	struct dio_inode *di = r->file->di;
 	uint64_t size = x4_inode_size(r->file->inode), end = FDIO_MIN(r->pos + r->len, size);
-	uint64_t tail = tail_of(r->dio, size);
+	uint64_t tail = tail_of(dio_own(r)->dio, size);
 
 	if (!(r->flags & DIO_WRITEBACK) && !__atomic_load_n(&di->has_pages, SEQ))
 		__atomic_store_n(&di->has_pages, true, SEQ);
 	if ((r->flags & DIO_WRITE) || r->pos >= size)
 		return;
-	if (tail && end > (tail - 1) * r->dio->page_size &&
+	if (tail && end > (tail - 1) * dio_own(r)->dio->page_size &&
 	    __atomic_load_n(&di->tail_page, SEQ) != tail)
 		__atomic_store_n(&di->tail_page, tail, SEQ);
 	if (reads_hole(r, end))
@@ -222,7 +215,7 @@ void dio_mask_req(struct dio_req *r)
 	if ((r->flags & (DIO_WRITE | DIO_DIRECT)) == DIO_DIRECT)
 		return;
 	fdio_mutex_lock(&di->app_lock);
-	page = fdio_round_down(di->mask_from, r->dio->page_size);
+	page = fdio_round_down(di->mask_from, dio_own(r)->dio->page_size);
 	from = FDIO_MAX(r->pos, di->mask_from);
 	to = FDIO_MIN(r->pos + r->len, di->mask_to);
 	if (r->flags & DIO_WRITEBACK) {
@@ -232,34 +225,4 @@ void dio_mask_req(struct dio_req *r)
 		__atomic_store_n(&di->mask_to, 0, SEQ);
 	}
 	fdio_mutex_unlock(&di->app_lock);
-}
-
-/* ---- a write that leaves a gap behind the old end ---- */
-
-#define WAIT_MS 2000u
-/* A page that is not in memory as a whole is locked by the write itself until that is answered. */
-#define WAIT_SAME_PAGE_MS 1000u
-
-static void gap_done(struct work *w, bool late)
-{
-	struct dio_req *r = container_of(w, struct dio_req, work);
-
-	(void)late; /* then it is forgotten a little later */
-	dio_write_finish(r, true);
-}
-
-bool dio_gap_finish(struct dio_req *r)
-{
-	struct dio *d = r->dio;
-	struct x4_inode *i = r->file->inode;
-	uint64_t gap = r->gap, end = r->pos + r->len;
-	struct dio_cached c;
-
-	r->gap = 0;
-	if (r->error || !d->cfg.launder || !dio_cached_take(i, DIO_CACHED_TAIL, gap, &c))
-		return false;
-	bool same_page = !(r->flags & DIO_DIRECT) && end <= c.end;
-	d->cfg.launder(d->cfg.inval_arg, i, c.off, c.end - c.off,
-		       same_page ? WAIT_SAME_PAGE_MS : WAIT_MS, &r->work, gap_done);
-	return true;
 }

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory that is there before it is needed: segments of multi-piece requests, one pool a loop, and the
- * bounce blocks of slow writes. A request that finds its pool empty takes the reserve of its file, and
- * if that is out too it waits in the loop's queue; it never fails. Waiting ends because segments are
- * held only by device requests in flight, each of which completes without needing another segment, and
- * a pool has at least one. Taking and giving run where requests are split and completed; the lock of a
- * pool is the loop's own and is taken only by requests of several pieces.
+ * Memory that is there before it is needed: segments of requests over several extents, one pool a
+ * loop, and the bounce blocks of slow writes. Made at mount (ENOMEM).
+ *
+ * Segments are taken and given on loop threads, where requests are split and where their pieces
+ * complete, without waiting: a request that finds its pool empty takes the reserve of its file, and
+ * if that is out too the request waits in the loop's queue; it never fails. Waiting ends because
+ * segments are held only by device requests in flight, each of which completes without needing
+ * another segment, and a pool has at least one. The lock of a pool is the loop's own.
+ *
+ * Bounce blocks are for workers, which wait for one under bounce_lock.
  */
 #include "dio/types.h"
 
@@ -69,9 +73,10 @@ static bool reserve_take(struct dio_file *f)
 	return __atomic_compare_exchange_n(&f->reserve_busy, &free_, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-struct dio_seg *dio_seg_take(struct dio_req *r)
+struct dio_seg *dio_seg_take(struct dio_req *r, void (*go_on)(struct dio_req *r, struct dio_seg *seg))
 {
-	struct dio_cpu *c = &r->dio->cpus[r->cpu];
+	struct dio_own *o = dio_own(r);
+	struct dio_cpu *c = &o->dio->cpus[o->cpu];
 	struct dio_seg *seg = NULL;
 
 	fdio_mutex_lock(&c->lock);
@@ -83,7 +88,8 @@ struct dio_seg *dio_seg_take(struct dio_req *r)
 		fdio_count(CTR_dio_reserve_used);
 	} else {
 		fdio_count(CTR_dio_pool_wait);
-		list_add_tail(&c->waiting, &r->link);
+		o->go_on = go_on;
+		list_add_tail(&c->waiting, &o->link);
 	}
 	fdio_mutex_unlock(&c->lock);
 	return seg;
@@ -100,11 +106,11 @@ static void resume_waiting(struct dio_cpu *c)
 	c->resuming = true;
 	while (!list_empty(&c->free) && !list_empty(&c->waiting)) {
 		struct dio_seg *seg = list_first(&c->free, struct dio_seg, link);
-		struct dio_req *r = list_first(&c->waiting, struct dio_req, link);
+		struct dio_own *o = list_first(&c->waiting, struct dio_own, link);
 		list_del(&seg->link);
-		list_del(&r->link);
+		list_del(&o->link);
 		fdio_mutex_unlock(&c->lock);
-		dio_multi_continue(r, seg);
+		o->go_on(dio_req_of(o), seg);
 		fdio_mutex_lock(&c->lock);
 	}
 	c->resuming = false;

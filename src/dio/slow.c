@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The slow path, on workers: everything that the fast path leaves. Reads whose map is not in memory or that
- * are not aligned; writes that allocate, convert, extend, or touch part of a sector, and the remainder
- * of a write whose beginning went out directly.
+ * The slow path, on workers: everything that the direct way and the appends on loop threads leave.
+ * Reads whose map is not in memory or that are not aligned; writes that allocate, convert, extend,
+ * or touch part of a sector, and the remainder of a write whose beginning went out directly.
+ * dio_req_slow, which hands a request over, runs on any thread; the request then holds nothing.
  *
- * A write: kill privileges; close the gate for writes if part of a sector changes; inode lock, exclusive
- * if the file grows, shared otherwise; block range lock; reserve blocks for all holes (ENOSPC here, with
- * nothing changed); data; then extents and size in one step (DIO-4); unlock, and only then what follows a
- * write (DIO-3). An error before publishing leaves the extents as they were: blocks that were reserved are
- * given back, unwritten ones stay unwritten, so whatever was written to them stays unreachable.
+ * A write: kill privileges; close the gate for writes if part of a sector changes; inode lock,
+ * exclusive if the file grows, shared otherwise; block range lock; reserve blocks for all holes
+ * (ENOSPC here, with nothing changed); data; then extents and size in one step (D4); unlock, and
+ * only then what follows a write (D3). An error before publishing leaves the extents as they were:
+ * blocks that were reserved are given back, unwritten ones stay unwritten, so whatever was written
+ * to them stays unreachable.
  */
 #include "base/log.h"
 #include "dio/types.h"
@@ -18,8 +20,8 @@
 
 static int slow_read(struct dio_req *r)
 {
-	struct dio_slow s = { .r = r, .d = r->dio, .i = r->file->inode, .di = r->file->di };
-	uint64_t pos = r->pos + r->direct_len, end = r->pos + r->want, size;
+	struct dio_slow s = { .r = r, .d = dio_own(r)->dio, .i = r->file->inode, .di = r->file->di };
+	uint64_t pos = r->pos + dio_own(r)->direct_len, end = r->pos + dio_own(r)->want, size;
 	struct dio_piece p;
 	int err = 0;
 
@@ -40,7 +42,7 @@ static int slow_read(struct dio_req *r)
 			memset(b, 0, p.len);
 	}
 	x4_inode_unlock(s.i);
-	r->want = end - r->pos;
+	dio_own(r)->want = end - r->pos;
 	if (!err && !(r->flags & DIO_NOATIME))
 		x4_touch_read(s.i);
 	return err;
@@ -92,7 +94,7 @@ static int write_locked(struct dio_slow *s)
 	if (!r && s->end > s->size)
 		r = x4_truncate_finish(s->i);
 	if (!r && s->pos > s->size) {
-		s->r->gap = s->size & (s->d->page_size - 1) ? s->size : 0;
+		dio_own(s->r)->gap = s->size & (s->d->page_size - 1) ? s->size : 0;
 		r = dio_slow_zero_gap(s);
 	}
 	if (!r)
@@ -126,28 +128,35 @@ static void lock_inode(struct dio_slow *s)
 	s->size = x4_inode_size(s->i);
 }
 
+static int kill_privileges(struct dio_req *r)
+{
+	const struct dio_config *cfg = &dio_own(r)->dio->cfg;
+	struct x4_inode *i = r->file->inode;
+	const struct x4_attr none = { 0 };
+
+	if (!(r->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(i))
+		return 0;
+	if (r->flags & DIO_KILLPRIV)
+		return x4_setattr(i, X4_KILL_SUIDGID | (cfg->kill_sgid ? cfg->kill_sgid(r) : 0), &none);
+	return x4_setattr(i, X4_KILL_CAPS, &none);
+}
+
 static int slow_write(struct dio_req *r)
 {
-	struct dio_slow s = { .r = r, .d = r->dio, .i = r->file->inode, .di = r->file->di };
-	const struct x4_attr none = { 0 };
+	struct dio_own *o = dio_own(r);
+	struct dio_slow s = { .r = r, .d = o->dio, .i = r->file->inode, .di = r->file->di };
 	struct dio_range range;
 	int err;
 
 	fdio_count(CTR_dio_write_slow);
 	/* Meant for all of it, but the map was dropped on the way: what is written here is not durable by itself. */
-	r->state &= ~DIO_R_FUA;
-	s.pos = r->pos + r->direct_len;
+	o->bits &= ~DIO_R_FUA;
+	s.pos = r->pos + o->direct_len;
 	s.end = r->pos + r->len;
 	s.shut = (s.pos | s.end) & (s.d->lbs - 1);
-	if ((r->flags & DIO_KILLPRIV) && x4_needs_killpriv(s.i)) {
-		err = x4_setattr(s.i, X4_KILL_SUIDGID | (s.d->cfg.kill_sgid ? s.d->cfg.kill_sgid(r) : 0), &none);
-		if (err)
-			return err;
-	} else if ((r->flags & DIO_KILLCAPS) && x4_needs_killpriv(s.i)) {
-		err = x4_setattr(s.i, X4_KILL_CAPS, &none);
-		if (err)
-			return err;
-	}
+	err = kill_privileges(r);
+	if (err)
+		return err;
 	s.bounce = dio_bounce_take(s.d);
 	__atomic_add_fetch(&s.di->slow_writes, 1, __ATOMIC_SEQ_CST);
 	if (s.shut)
@@ -166,23 +175,32 @@ static int slow_write(struct dio_req *r)
 	return err;
 }
 
-void dio_slow_work(struct work *w)
+static void slow_work(struct work *w)
 {
-	struct dio_req *r = container_of(w, struct dio_req, work);
+	struct dio_req *r = dio_req_of_work(w);
+	struct dio_own *o = dio_own(r);
+	struct x4_vol *vol = o->dio->cfg.vol;
 	bool write = r->flags & DIO_WRITE;
-	uint64_t since = x4_evictions(r->dio->cfg.vol);
+	uint64_t since = x4_evictions(vol);
 
-	r->error = write ? slow_write(r) : slow_read(r);
-	while (write && r->error == -ENOSPC && x4_eviction_since(r->dio->cfg.vol, &since))
-		r->error = slow_write(r);
-	if (r->error) {
+	o->error = write ? slow_write(r) : slow_read(r);
+	while (write && o->error == -ENOSPC && x4_eviction_since(vol, &since))
+		o->error = slow_write(r);
+	if (o->error) {
 		fdio_count(CTR_dio_io_error);
-		if (r->error != -ENOSPC)
-			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s", x4_inode_ino(r->file->inode),
-					write ? "write" : "read", r->len, (unsigned long long)r->pos, strerror(-r->error));
+		if (o->error != -ENOSPC)
+			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
+					x4_inode_ino(r->file->inode), write ? "write" : "read", r->len,
+					(unsigned long long)r->pos, strerror(-o->error));
 	}
 	if (write)
 		dio_write_finish(r, false);
 	else
 		dio_req_end(r);
+}
+
+void dio_req_slow(struct dio_req *r)
+{
+	dio_own(r)->stage = DIO_AT_SLOW;
+	wq_queue(dio_own(r)->dio->cfg.workers, &dio_own(r)->work, slow_work);
 }

@@ -19,8 +19,9 @@
  * each failure once, and who opens the file later, too, if nobody has been told until then. What an
  * append window had to give up (x4_window_lost) is counted in the same way.
  *
- * Locks: sync_lock for the lists and the states of the syncers, inodes_lock for the list of inodes;
- * nothing is called under them.
+ * dio_mark_dirty, dio_sync_req and dio_fsync run on loop threads too and do not block; batches are
+ * worked on by syncers. Locks: sync_lock for the lists and the states of the syncers, inodes_lock
+ * for the list of inodes; nothing is called under them.
  */
 #include "dio/types.h"
 
@@ -33,6 +34,8 @@ struct batch {
 	bool need_commit, need_flush;
 	jnl_tid tid;
 	int commit_err, flush_err;
+	bool vol_asked; /* for syncfs, once a batch: */
+	int vol_err;
 	unsigned nr;
 };
 
@@ -76,7 +79,23 @@ static void add(struct dio *d, struct list *list, struct list *link)
 		wq_queue(d->cfg.syncers, &s->work, syncer_work);
 }
 
-void dio_sync_req(struct dio_req *r) { add(r->dio, &r->dio->sync_reqs, &r->link); }
+void dio_sync_req(struct dio_req *r)
+{
+	struct dio_own *o = dio_own(r);
+
+	add(o->dio, &o->dio->sync_reqs, &o->link);
+}
+
+/* Read-mostly: the store happens once per batch of the sync queue and inode. */
+void dio_mark_dirty(struct dio *d, struct dio_inode *di)
+{
+	uint64_t e = __atomic_load_n(&d->epoch, __ATOMIC_SEQ_CST);
+	uint64_t cur = __atomic_load_n(&di->dirty_epoch, __ATOMIC_ACQUIRE);
+
+	while (cur < e && !__atomic_compare_exchange_n(&di->dirty_epoch, &cur, e, false, __ATOMIC_SEQ_CST,
+						       __ATOMIC_ACQUIRE))
+		;
+}
 
 static bool is_dirty(struct dio *d, struct dio_inode *di)
 {
@@ -167,16 +186,17 @@ static bool is_clean(struct dio *d, struct x4_inode *i, bool datasync)
 
 void dio_fsync(struct dio *d, struct dio_sync *s)
 {
+	struct dio_sync_own *o = dio_sync_own(s);
+
 	if (s->inode && is_clean(d, s->inode, s->datasync)) {
 		fdio_count(CTR_dio_sync_clean);
 		s->done(s, clean_error(d, s->inode, s->file));
 		return;
 	}
-	s->need_commit = s->need_flush = false;
-	s->err = 0;
+	*o = (struct dio_sync_own){ .err = 0 };
 	/* Counted like a request, so that dio_drain waits for it. */
 	__atomic_fetch_add(&d->cpus[0].inflight, 1, __ATOMIC_RELAXED);
-	add(d, &d->sync_calls, &s->link);
+	add(d, &d->sync_calls, &o->link);
 }
 
 /* The transaction that must be durable for this waiter, if any is not yet. */
@@ -209,35 +229,47 @@ static int settle(struct x4_inode *i)
 	return err ? err : lost;
 }
 
+static void survey_write(struct batch *b, struct dio_req *r)
+{
+	struct dio_own *o = dio_own(r);
+
+	o->error = settle(r->file->inode);
+	if (needs_commit(b, r->file->inode, !(r->flags & DIO_SYNC)))
+		o->bits |= DIO_R_NEED_COMMIT;
+	if (is_dirty(b->d, r->file->di))
+		o->bits |= DIO_R_NEED_FLUSH;
+	b->need_flush |= !!(o->bits & DIO_R_NEED_FLUSH);
+}
+
+static void survey_call(struct batch *b, struct dio_sync *s)
+{
+	struct dio_sync_own *o = dio_sync_own(s);
+
+	if (!s->inode)
+		return;
+	o->err = settle(s->inode);
+	o->need_commit = needs_commit(b, s->inode, s->datasync);
+	o->need_flush = is_dirty(b->d, x4_inode_upper(s->inode));
+	b->need_flush |= o->need_flush;
+	if (!o->need_commit && !o->need_flush) {
+		fdio_count(CTR_dio_sync_clean);
+		if (!o->err)
+			o->err = clean_error(b->d, s->inode, s->file);
+	}
+}
+
 static void survey(struct batch *b)
 {
-	struct dio *d = b->d;
-	struct dio_req *r;
-	struct dio_sync *s;
+	struct dio_own *o;
+	struct dio_sync_own *c;
 
-	list_for_each(r, &b->reqs, link) {
-		r->error = settle(r->file->inode);
-		if (needs_commit(b, r->file->inode, !(r->flags & DIO_SYNC)))
-			r->state |= DIO_R_NEED_COMMIT;
-		if (is_dirty(d, r->file->di))
-			r->state |= DIO_R_NEED_FLUSH;
-		b->need_flush |= !!(r->state & DIO_R_NEED_FLUSH);
+	list_for_each(o, &b->reqs, link) {
+		survey_write(b, dio_req_of(o));
 		b->nr++;
 	}
-	list_for_each(s, &b->calls, link) {
+	list_for_each(c, &b->calls, link) {
+		survey_call(b, dio_sync_of(c));
 		b->nr++;
-		if (!s->inode)
-			continue;
-		struct dio_inode *di = x4_inode_upper(s->inode);
-		s->err = settle(s->inode);
-		s->need_commit = needs_commit(b, s->inode, s->datasync);
-		s->need_flush = is_dirty(d, di);
-		b->need_flush |= s->need_flush;
-		if (!s->need_commit && !s->need_flush) {
-			fdio_count(CTR_dio_sync_clean);
-			if (!s->err)
-				s->err = clean_error(d, s->inode, s->file);
-		}
 	}
 }
 
@@ -288,27 +320,45 @@ static int sync_volume(struct dio *d)
 	return !err && untold ? -EIO : err;
 }
 
-static void answer(struct batch *b)
+static void answer_write(struct batch *b, struct dio_req *r)
+{
+	struct dio_own *o = dio_own(r);
+
+	o->error = outcome(b, r->file->inode, r->file, o->bits & DIO_R_NEED_COMMIT, o->bits & DIO_R_NEED_FLUSH,
+			   o->error);
+	dio_req_end(r);
+}
+
+static void answer_call(struct batch *b, struct dio_sync *s)
 {
 	struct dio *d = b->d;
-	struct dio_req *r, *rt;
-	struct dio_sync *s, *st;
-	int vol_err = 1; /* not asked yet */
+	struct dio_sync_own *o = dio_sync_own(s);
+	int err;
 
-	list_for_each_safe(r, rt, &b->reqs, link) {
-		list_del(&r->link);
-		r->error = outcome(b, r->file->inode, r->file, r->state & DIO_R_NEED_COMMIT,
-				   r->state & DIO_R_NEED_FLUSH, r->error);
-		dio_req_end(r);
+	if (s->inode) {
+		err = outcome(b, s->inode, s->file, o->need_commit, o->need_flush, o->err);
+	} else {
+		if (!b->vol_asked)
+			b->vol_err = sync_volume(d);
+		b->vol_asked = true;
+		err = b->vol_err;
 	}
-	list_for_each_safe(s, st, &b->calls, link) {
-		list_del(&s->link);
-		if (!s->inode && vol_err == 1)
-			vol_err = sync_volume(d);
-		if (s->inode)
-			s->err = outcome(b, s->inode, s->file, s->need_commit, s->need_flush, s->err);
-		s->done(s, s->inode ? s->err : vol_err);
-		__atomic_fetch_sub(&d->cpus[0].inflight, 1, __ATOMIC_RELEASE);
+	s->done(s, err); /* s may be gone */
+	__atomic_fetch_sub(&d->cpus[0].inflight, 1, __ATOMIC_RELEASE);
+}
+
+static void answer(struct batch *b)
+{
+	struct dio_own *o, *ot;
+	struct dio_sync_own *c, *ct;
+
+	list_for_each_safe(o, ot, &b->reqs, link) {
+		list_del(&o->link);
+		answer_write(b, dio_req_of(o));
+	}
+	list_for_each_safe(c, ct, &b->calls, link) {
+		list_del(&c->link);
+		answer_call(b, dio_sync_of(c));
 	}
 }
 

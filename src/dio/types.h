@@ -1,28 +1,58 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Struct bodies of the direct-I/O engine and the calls between its files. Included only inside src/dio.
+ * Struct bodies of the direct-I/O engine and the calls between its files. Included only inside
+ * src/dio.
  *
- * The way of a request, and who owns it:
+ * The files, in the order of their calls (each calls only files below its line):
  *
- *   dio_submit --+-- refused, empty, at EOF ----------------------------------------------> dio_req_end
- *   (loop)       +-- fast (gate entered): one device request, embedded io; or several
- *                |     with a count (multi) -- all done -> dio_fast_finished --+-- read --> dio_req_end
- *                |                                        error, or remainder  |
- *                +-- grow: reserved, written, inserted (append_small.c) --------------> dio_write_finish
- *                +-- slow: worker <------------------------------ gate left ---+
- *                      |                                                       |
- *                      +--- write: inode and range locks dropped ---> dio_write_finish
- *                                                                   invalidate, then sync, then dio_req_end
+ *   submit.c                 checks a request and chooses its way
+ *   extents.c  append.c      over several extents; which way an append goes
+ *   complete.c               all pieces of the direct part are through
+ *   append_small.c           a small append, from submission to the extent
+ *   slow.c  slow_data.c      a worker does it, waiting for what it needs
+ *   append_window.c          appends into the window, and windows opened and closed
+ *   finish.c                 after a write: invalidation, durability; failures
+ *   sync.c                   the sync queue
+ *   request.c                the answer
+ *   gate.c  range.c  pool.c  pagecache.c  piece.c  inode.c
+ *                            what a request takes and looks at; they call none of the above
  *
- * A request that is queued or submitted belongs to whoever completes it: nobody touches it after handing it on.
+ * engine.c (mount and unmount) and file.c (open and close) stand beside them.
+ *
+ * A request that is queued or submitted belongs to whoever completes it: nobody touches it after
+ * handing it on. Where it is (enum dio_stage):
+ *
+ *   state           event                                   next            function
+ *   SUBMITTED       refused, empty, at the end of the file  ENDED           dio_submit
+ *   SUBMITTED       the gate was entered                    DIRECT          start_direct
+ *   SUBMITTED       a small append has entered the gate     SMALL           dio_grow_start
+ *   SUBMITTED       gate closed, or neither way             SLOW            dio_req_slow
+ *   DIRECT          joins the appends of its inode          APPEND          dio_append_start
+ *   DIRECT          no piece to send, or a remainder        SLOW            dio_direct_nothing,
+ *                                                                           dio_direct_finished
+ *   DIRECT          all pieces through: a write             FINISH          dio_direct_finished
+ *   DIRECT          all pieces through: a read              ENDED           dio_direct_finished
+ *   DIRECT          a piece failed                          FINISH          dio_req_fail
+ *   APPEND          its data is through, well or not        APPEND_THROUGH  dio_append_done
+ *   APPEND_THROUGH  those in front of it are through        DIRECT          dio_append_done
+ *   SMALL           written, inserted                       FINISH          dio_write_finish
+ *   SMALL           something would have waited             SLOW            dio_grow_start, again_slow
+ *   SMALL           the device failed                       FINISH          dio_req_fail
+ *   SLOW            done or failed: a write                 FINISH          slow_work
+ *   SLOW            done or failed: a read                  ENDED           slow_work
+ *   FINISH          invalidated and durable, or failed      ENDED           dio_req_end
+ *
+ * DIRECT, APPEND, APPEND_THROUGH and SMALL are counted in the gate of the inode.
  *
  * Invariants
- *   DIO-1  done runs exactly once, and the in-flight count of the gate is left before.
- *   DIO-2  the count of a multi request is set up before its first segment is submitted; the splitter holds one.
- *   DIO-3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
- *   DIO-4  extents and size are published after the data they cover completed (appends: in the order of the file).
- *   DIO-5  a byte is sent to the device at most once for one request (resent: what a short transfer left, an append
- *       behind one that failed, and GROW-2 in append_small.c).
+ *   D1  done runs exactly once, and the in-flight count of the gate is left before.
+ *   D2  the count of a request over several extents is set up before its first segment is submitted;
+ *       the splitter holds one.
+ *   D3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
+ *   D4  extents and size are published after the data they cover completed (appends: in the order of
+ *       the file).
+ *   D5  a byte is sent to the device at most once for one request (resent: what a short transfer
+ *       left, an append behind one that failed, and G2 in append_small.c).
  */
 #ifndef FDIO_DIO_TYPES_H
 #define FDIO_DIO_TYPES_H
@@ -34,25 +64,91 @@
 #define DIO_RETRIES_MAX 16  /* of one device request after EAGAIN or EINTR */
 #define DIO_SPLIT_MIN (255u * 4096u) /* pieces that the kernel makes of a longer request are no shorter, but for the last */
 #define DIO_INVAL_ALL_AFTER 32 /* direct writes with no other I/O between: then it pays to forget all pages of the file */
-/* So many appends in a row make a stream. */
-#define DIO_STREAM_REQUESTS 2u
 #define DIO_NR_BOUNCE 32    /* slow writes that can be in their data phase at once */
 #define DIO_NR_SYNC 2       /* batches of the sync queue at work at once */
 
-/* dio_req.state */
-enum {
-	DIO_R_FUA = 1 << 0,        /* every piece is written with FUA: durable without the sync queue */
-	DIO_R_MULTI = 1 << 1,      /* refs counts */
-	DIO_R_ENTERED = 1 << 2,    /* counted in the gate of the inode */
-	DIO_R_NEED_COMMIT = 1 << 3,
-	DIO_R_NEED_FLUSH = 1 << 4,
-	DIO_R_INVALIDATED = 1 << 5,
-	DIO_R_APPEND = 1 << 6,     /* in app_reqs of the inode */
-	DIO_R_APPEND_DONE = 1 << 7, /* and its data is through, well or not: under app_lock */
-	DIO_R_INVAL_ALL = 1 << 8,  /* the whole file is being invalidated; cache_seq of the request is that of its beginning */
+/* The way that dio_submit chooses; submit.c and append.c say when. */
+enum dio_way { DIO_WAY_DIRECT, DIO_WAY_WINDOW, DIO_WAY_SMALL, DIO_WAY_SLOW };
+
+/* Where a request is; the table is above. Stored by its owner; APPEND and what follows it under app_lock. */
+enum dio_stage {
+	DIO_AT_SUBMITTED,
+	DIO_AT_DIRECT,
+	DIO_AT_APPEND,
+	DIO_AT_APPEND_THROUGH,
+	DIO_AT_SMALL,
+	DIO_AT_SLOW,
+	DIO_AT_FINISH,
+	DIO_AT_ENDED,
 };
 
-/* A segment of a multi-extent request. Owned by its pool or file, in use between dio_seg_take and dio_seg_put. */
+/* dio_own.bits */
+enum {
+	DIO_R_FUA = 1 << 0,         /* every piece is written with FUA: durable without the sync queue */
+	DIO_R_NEED_COMMIT = 1 << 1, /* of the batch of the sync queue that it is in */
+	DIO_R_NEED_FLUSH = 1 << 2,
+	DIO_R_INVAL_ALL = 1 << 3,   /* the whole file is being invalidated; cache_seq is that of its beginning */
+};
+
+struct dio_seg;
+
+/* The engine's own part of a request: dio_req.own. */
+struct dio_own {
+	struct dev_io io;          /* the first segment */
+	struct work work;          /* of the queue of workers, and of inval and launder */
+	struct list link;          /* in dio_cpu.waiting or the sync queue */
+	struct list app_link;      /* in dio_inode.app_reqs */
+	struct dio *dio;
+	enum dio_stage stage;
+	uint32_t bits;             /* DIO_R_ */
+	uint32_t refs;             /* over several extents: atomic, pieces in flight and one for the splitter */
+	int error;                 /* the first, -errno; atomic while pieces are in flight */
+	uint32_t nr_done;          /* bytes split so far */
+	uint32_t direct_len;       /* prefix handled by segments; the remainder takes the slow path */
+	uint32_t want;             /* result when all goes well: len, for reads clipped to the size */
+	uint32_t span;             /* want rounded up to device blocks; small appends: to blocks */
+	uint32_t cpu;              /* index of the loop that submitted it */
+	uint32_t retries;          /* of the first segment */
+	/* A small append: bytes that go into a block that is there, at grow_off of the device; blocks for the others. */
+	uint32_t grow_head;
+	uint64_t grow_off;
+	struct x4_resv resv;
+	uint64_t cache_seq;        /* of the file when its invalidation began */
+	uint64_t gap;              /* a write that began behind it: where the file ended, if inside a page; else 0 */
+	void (*go_on)(struct dio_req *r, struct dio_seg *seg); /* while in dio_cpu.waiting */
+};
+
+/* Requests are what callers see, and dio_own is what lists, queues and the device hand back. */
+static inline struct dio_own *dio_own(const struct dio_req *r) { return (struct dio_own *)(uintptr_t)r->own; }
+static inline struct dio_req *dio_req_of(struct dio_own *o)
+{
+	return container_of((void *)o, struct dio_req, own);
+}
+static inline struct dio_req *dio_req_of_work(struct work *w)
+{
+	return dio_req_of(container_of(w, struct dio_own, work));
+}
+static inline struct dio_req *dio_req_of_io(struct dev_io *io)
+{
+	return dio_req_of(container_of(io, struct dio_own, io));
+}
+
+/* The same of a sync: dio_sync.own. */
+struct dio_sync_own {
+	struct list link;
+	bool need_commit, need_flush;
+	int err;
+};
+static inline struct dio_sync_own *dio_sync_own(const struct dio_sync *s)
+{
+	return (struct dio_sync_own *)(uintptr_t)s->own;
+}
+static inline struct dio_sync *dio_sync_of(struct dio_sync_own *o)
+{
+	return container_of((void *)o, struct dio_sync, own);
+}
+
+/* A segment of a request over several extents. Owned by its pool or file, in use between dio_seg_take and dio_seg_put. */
 struct dio_seg {
 	struct dev_io io;
 	struct dio_req *req;
@@ -121,6 +217,8 @@ struct dio {
 struct dio_count { uint32_t n[2]; } fdio_cacheline_aligned;
 enum { DIO_COUNT_READ = 0, DIO_COUNT_WRITE = 1 };
 
+/* What dio_inode.gate says; the table is in gate.c. */
+enum dio_gate_state { DIO_GATE_OPEN, DIO_GATE_NO_WRITES, DIO_GATE_SHUT };
 #define DIO_GATE_ALL_ONE 1u
 #define DIO_GATE_ALL_MASK 0xffffu
 #define DIO_GATE_WRITES_ONE 0x10000u
@@ -191,21 +289,31 @@ struct dio_piece {
 	enum x4_ext_state state;
 };
 
-/* ---- engine.c ---- */
-int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret);
-/* Calls done. error and want are set. */
+/* ---- request.c ---- */
+/* Calls done. error and want are set. Any thread; holds nothing. */
 void dio_req_end(struct dio_req *r);
-/* Hand to a worker. */
-void dio_req_slow(struct dio_req *r);
-void dio_req_fail(struct dio_req *r, int err); /* through a worker: counted and logged */
-/* A write is through, good or bad, and holds nothing: invalidate, make durable, end. loop thread: may not call out. */
-void dio_write_finish(struct dio_req *r, bool on_loop);
-/* A write to di completed (not with FUA): a later fsync has to flush. */
-void dio_mark_dirty(struct dio *d, struct dio_inode *di);
+
+/* ---- inode.c ---- */
+/* Any thread. -ENOMEM. */
+int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret);
+
+/* ---- piece.c: any thread, never blocks ---- */
+/*
+ * The run of bytes at pos, at most max (and one device request if written). 0, -EAGAIN: map not in
+ * memory, -EUCLEAN.
+ */
+int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max, struct dio_piece *ret);
+/* The device request for p, whose first byte is byte at of r. */
+void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct dio_piece *p,
+		 void (*done)(struct dev_io *));
+/* A device request completed: true if it was sent again; else *ret_err says how it ended. */
+bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_err);
 
 /* ---- gate.c ---- */
+/* Loop threads; false: it is closed for such. */
 bool dio_gate_enter(struct dio_inode *di, unsigned cpu, unsigned kind);
 void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind);
+/* Workers: waits until those in flight have left. */
 void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind);
 void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind);
 /*
@@ -213,37 +321,55 @@ void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind);
  * lock held.
  */
 void dio_gate_drain(void *arg);
+static inline unsigned dio_count_kind(const struct dio_req *r)
+{
+	return r->flags & DIO_WRITE ? DIO_COUNT_WRITE : DIO_COUNT_READ;
+}
+/* r is counted in the gate and is no more; its owner hands it on. */
+static inline void dio_leave(struct dio_req *r) { dio_gate_leave(r->file->di, dio_own(r)->cpu, dio_count_kind(r)); }
 
-/* ---- submit.c ---- */
-/* The run of bytes at pos, at most max (and one device request if written). 0, -EAGAIN: map not in memory, -EUCLEAN. */
-int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max, struct dio_piece *ret);
-void dio_fast_start(struct dio_req *r);
-void dio_fast_finished(struct dio_req *r);
-/* A device request of a fast request completed: true if it was sent again; else *ret_err says how it ended. */
-bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_err);
-void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct dio_piece *p, void (*done)(struct dev_io *));
-
-void dio_fast_end(struct dio_req *r);
-
-/* ---- extents.c ---- */
-/* first is the piece at byte first_at; the next one is at byte at. */
-void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at, uint32_t at);
-/* Go on splitting r with a segment just obtained. */
-void dio_multi_continue(struct dio_req *r, struct dio_seg *seg);
+/* ---- range.c: workers ---- */
+void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);
+void dio_range_unlock(struct dio_inode *di, struct dio_range *g);
 
 /* ---- pool.c ---- */
 int dio_pool_init(struct dio *d);
 void dio_pool_fini(struct dio *d);
-/* NULL: r is in the queue and will go on by dio_multi_continue, on another thread perhaps: do not touch it. */
-struct dio_seg *dio_seg_take(struct dio_req *r);
+/* NULL: r is in the queue and will go on by go_on, on another thread perhaps: do not touch it. */
+struct dio_seg *dio_seg_take(struct dio_req *r, void (*go_on)(struct dio_req *r, struct dio_seg *seg));
 void dio_seg_put(struct dio_seg *seg);
 struct dio_bounce *dio_bounce_take(struct dio *d); /* may wait */
 void dio_bounce_put(struct dio *d, struct dio_bounce *b);
 
-/* ---- slow.c ---- */
-void dio_slow_work(struct work *w);
+/* ---- pagecache.c: any thread, never blocks ---- */
+/* Before what comes from the page cache is served. */
+void dio_cached_note(struct dio_req *r);
+/* These pages begin to be forgotten. */
+void dio_cached_forget(struct dio_inode *di, uint64_t off, uint64_t end);
+/* For every request while mask_to is not 0. */
+void dio_mask_req(struct dio_req *r);
 
-/* ---- slow_data.c: the data phase of a slow write ---- */
+/* ---- sync.c ---- */
+void dio_sync_init(struct dio *d);
+/* Makes r durable and ends it. Any thread, never blocks. */
+void dio_sync_req(struct dio_req *r);
+/* A write to di completed (not with FUA): a later fsync has to flush. Any thread, never blocks. */
+void dio_mark_dirty(struct dio *d, struct dio_inode *di);
+/* A flush of the device failed (dev_on_flush_failure); arg: the engine. */
+void dio_sync_flush_failed(void *arg);
+/* dio_file.errs_seen of a file that is opened now. */
+uint32_t dio_sync_errs_at_open(const struct dio_inode *di);
+
+/* ---- finish.c: never blocks ---- */
+/* A write is through, good or bad, and holds nothing. on_loop: it may not call out on this thread. */
+void dio_write_finish(struct dio_req *r, bool on_loop);
+void dio_req_fail(struct dio_req *r, int err); /* through a worker: counted and logged */
+
+/* ---- slow.c ---- */
+/* Hand to a worker. r holds nothing. Any thread, never blocks. */
+void dio_req_slow(struct dio_req *r);
+
+/* ---- slow_data.c: the data phase of a slow write; workers ---- */
 #define DIO_NR_VECS 16
 struct dio_slow {
 	struct dio_req *r;
@@ -266,48 +392,63 @@ int dio_slow_piece(struct dio_slow *s, uint64_t pos, uint64_t end, struct dio_pi
 int dio_slow_data(struct dio_slow *s);
 int dio_slow_zero_gap(struct dio_slow *s);
 
+/* ---- append.c: loop threads ---- */
+/*
+ * The way of a write that ends behind the end of the file. direct: it could go to the device as it
+ * is.
+ */
+enum dio_way dio_append_way(struct dio_req *r, bool direct);
+
 /* ---- append_window.c ---- */
-/* True if r, which ends behind the end of the file and has entered the gate, is an append into the window. Loop thread. */
+/* True if r, which has entered the gate, is an append into the window. Loop threads. */
 bool dio_append_start(struct dio_req *r);
-/* The data of an append is through: everything that can be published is, and goes on to dio_fast_end. */
-void dio_append_done(struct dio_req *r);
-/* The same for a slow write; inode lock exclusive, gate closed for writes. */
+/*
+ * The data of an append is through: done becomes the list of those that are not waiting for one in
+ * front of them any more, well or not; dio_append_next takes the first of them off it, NULL: none.
+ */
+void dio_append_done(struct dio_req *r, struct list *done);
+static inline struct dio_req *dio_append_next(struct list *done)
+{
+	struct dio_own *o;
+
+	if (list_empty(done))
+		return NULL;
+	o = list_first(done, struct dio_own, app_link);
+	list_del(&o->app_link);
+	return dio_req_of(o);
+}
+/* One append more, and whole blocks again, makes a stream: a window serves these better. Inode lock, shared at least. */
+bool dio_append_is_stream(const struct dio_inode *di);
+/* An append was published: of whole blocks? Inode lock exclusive. */
+void dio_append_count(struct dio_inode *di, bool whole);
+/* Is a slow write one that goes into the window? Inode lock exclusive, gate closed for writes. */
 bool dio_append_fits(const struct dio_slow *s);
 /* After a slow write that moved the size, before the inode is unlocked: a window for those that follow. */
 void dio_append_refill(struct dio_slow *s);
 /*
- * The volume is full: blocks that were set aside for appends come back. True if there were any; blocks, with no lock held.
- * arg: the engine.
+ * The volume is full: blocks that were set aside for appends come back. True if there were any;
+ * blocks, with no lock held. arg: the engine.
  */
 bool dio_reclaim(void *arg);
+/* Closes the window. Workers, no lock held. */
 void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
-/* The same for who may not wait: a worker does it soon. */
+/* As dio_append_stop, but callable from a loop thread: a worker closes the window later. */
 void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i);
 
-/* ---- append_small.c ---- */
-/* True if r is a write that makes a file grow and needs no worker: it goes its way. Loop thread. */
+/* ---- append_small.c: loop threads ---- */
+/* By what needs no lock, of a file without a window: a write behind its end that needs no worker? */
+bool dio_grow_fits(const struct dio_req *r);
+/* True if r goes its way; false: it holds nothing and is for a worker. */
 bool dio_grow_start(struct dio_req *r);
 
-/* ---- pagecache.c ---- */
-/* Before what comes from the page cache is served. */
-void dio_cached_note(struct dio_req *r);
-/* These pages begin to be forgotten. */
-void dio_cached_forget(struct dio_inode *di, uint64_t off, uint64_t end);
-/* For every request while mask_to is not 0. */
-void dio_mask_req(struct dio_req *r);
-/* A write with a gap is through: true if it goes on to dio_write_finish later. */
-bool dio_gap_finish(struct dio_req *r);
+/* ---- complete.c: loop threads (tests: the device's) ---- */
+/* All pieces have completed (or none was needed). */
+void dio_direct_finished(struct dio_req *r);
+/* No piece could be sent: r is in the gate, and for a worker. */
+void dio_direct_nothing(struct dio_req *r);
 
-/* ---- range.c ---- */
-void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);
-void dio_range_unlock(struct dio_inode *di, struct dio_range *g);
-
-/* ---- sync.c ---- */
-void dio_sync_init(struct dio *d);
-void dio_sync_req(struct dio_req *r);
-/* A flush of the device failed (dev_on_flush_failure); arg: the engine. */
-void dio_sync_flush_failed(void *arg);
-/* dio_file.errs_seen of a file that is opened now. */
-uint32_t dio_sync_errs_at_open(const struct dio_inode *di);
+/* ---- extents.c: loop threads ---- */
+/* first is the piece at byte first_at; the next one is at byte at. */
+void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at, uint32_t at);
 
 #endif

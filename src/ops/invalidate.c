@@ -80,7 +80,7 @@ void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct
 	struct ops *o = arg;
 	struct ops_notify *n = o->notify;
 	/* The engine's work item is that of the request in the slot. */
-	struct ops_req *q = container_of(container_of(w, struct dio_req, work), struct ops_req, dio);
+	struct ops_req *q = container_of(dio_inval_req(w), struct ops_req, dio);
 	unsigned loop = q->tr.queue, slots = tr_loop_slots(o->tr, loop); /* whoever serves it: the slot is that one's */
 	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0; /* NOTIFY-1; the ring channel gives two slots of loop 0 to /dev/fuse */
 	struct notify_rec *r = NULL;

@@ -4,6 +4,7 @@
  * or comes short; ends of files; alignment. The tags are those of HACKING.md.
  */
 #include "kit/engine.h"
+#include "dio/types.h"
 
 #include <unistd.h>
 
@@ -143,7 +144,7 @@ static unsigned watched_min;
 
 static void watch_refs(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
-	uint32_t refs = __atomic_load_n(&watched->r.refs, __ATOMIC_ACQUIRE);
+	uint32_t refs = __atomic_load_n(&dio_own(&watched->r)->refs, __ATOMIC_ACQUIRE);
 
 	if (!after && refs < watched_min)
 		watched_min = refs;
@@ -159,9 +160,9 @@ START_TEST(counted_only_from_the_second_piece_on)
 	make_extents(e, 4);
 	fake_set_mode(e->f, FAKE_HELD, 0);
 	req_submit(e, e->file, &t, DIO_DIRECT, 0, b, BS);
-	ck_assert_uint_eq(t.r.refs, 0);
+	ck_assert_uint_eq(dio_own(&t.r)->refs, 0);
 	ck_assert_uint_eq(fake_held(e->f), 1);
-	ck_assert_ptr_eq(fake_held_io(e->f, 0), &t.r.io); /* the embedded one */
+	ck_assert_ptr_eq(fake_held_io(e->f, 0), &dio_own(&t.r)->io); /* the embedded one */
 	fake_complete(e->f, 0);
 	ck_assert_int_eq(t.res, BS);
 	fake_set_mode(e->f, FAKE_INLINE, 0);

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The end of the direct part of a request: all its pieces have completed, or none was needed, or
+ * none could be sent. Runs on the thread of the last completion, a loop thread, or where the request
+ * was submitted; never blocks. Leaves the gate first, and then hands the request over: to a worker
+ * if it failed or has a remainder, to finish.c if it is a write, else to its caller. An append waits
+ * until those in front of it are through (append_window.c), and they end here in the order of the
+ * file.
+ */
+#include "dio/types.h"
+
+#include <string.h>
+
+/* Holds nothing but the gate; appends: published, unless something failed. */
+static void end_direct(struct dio_req *r)
+{
+	struct dio_own *o = dio_own(r);
+	bool write = r->flags & DIO_WRITE;
+
+	dio_leave(r);
+	if (unlikely(o->error)) {
+		dio_req_fail(r, o->error);
+		return;
+	}
+	if (unlikely(o->direct_len < o->want)) {
+		if (write)
+			fdio_count(CTR_dio_write_remainder);
+		dio_req_slow(r);
+		return;
+	}
+	if (write) {
+		dio_write_finish(r, true);
+		return;
+	}
+	if (unlikely(o->span > o->want)) /* what the last device block holds beyond the end of the file */
+		memset((uint8_t *)r->buf + o->want, 0, o->span - o->want);
+	if (likely(!(r->flags & DIO_NOATIME)))
+		x4_touch_read(r->file->inode);
+	dio_req_end(r);
+}
+
+/* The data of an append is through, well or not. Not inlined: other requests need no room for the list. */
+static __attribute__((noinline)) void end_appends(struct dio_req *r)
+{
+	struct list done;
+
+	dio_append_done(r, &done);
+	while ((r = dio_append_next(&done)))
+		end_direct(r);
+}
+
+void dio_direct_finished(struct dio_req *r)
+{
+	if (r->flags & DIO_WRITE) {
+		if (!(dio_own(r)->bits & DIO_R_FUA))
+			dio_mark_dirty(dio_own(r)->dio, r->file->di);
+		x4_touch_write(r->file->inode);
+		if (dio_own(r)->stage == DIO_AT_APPEND) {
+			end_appends(r);
+			return;
+		}
+	}
+	end_direct(r);
+}
+
+void dio_direct_nothing(struct dio_req *r)
+{
+	if (dio_own(r)->stage == DIO_AT_APPEND) {
+		end_appends(r);
+		return;
+	}
+	dio_leave(r);
+	dio_req_slow(r);
+}

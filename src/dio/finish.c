@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How a write ends, and how a request fails. A write whose data and size are published, or that
+ * failed, holds no lock, gate or range any more (D3) and takes those of these steps that it needs,
+ * in this order: have the page of the old end forgotten, behind which it left a gap; invalidate the
+ * kernel's pages of what it wrote; make it durable; answer.
+ *
+ * dio_write_finish runs on loop threads (on_loop: a worker then calls the invalidation) and on
+ * workers; inval_done and gap_done run on whatever thread the callback comes on. Nothing here
+ * blocks. An error is told after the invalidation, because parts of the write may be on the device.
+ */
+#include "base/log.h"
+#include "dio/types.h"
+
+#include <string.h>
+
+#define GAP_WAIT_MS 2000u
+/* A page that is not in memory as a whole is locked by the write itself until that is answered. */
+#define GAP_WAIT_SAME_PAGE_MS 1000u
+
+static void make_durable(struct dio_req *r)
+{
+	struct dio_own *o = dio_own(r);
+
+	if (!o->error && (r->flags & (DIO_DSYNC | DIO_SYNC)) && !(o->bits & DIO_R_FUA))
+		dio_sync_req(r);
+	else
+		dio_req_end(r);
+}
+
+/* ---- the kernel's pages of what was written ---- */
+
+static void inval_done(struct work *w)
+{
+	struct dio_req *r = dio_req_of_work(w);
+	struct dio_own *o = dio_own(r);
+	struct dio_inode *di = r->file->di;
+
+	/* Pages that were asked for before it began are gone; who asks from now on raises cache_seq. */
+	if ((o->bits & DIO_R_INVAL_ALL) && __atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) == o->cache_seq)
+		__atomic_store_n(&di->cache_clean, o->cache_seq, __ATOMIC_SEQ_CST);
+	make_durable(r);
+}
+
+/*
+ * Nobody uses the page cache of this file any more, so it seems. The counts are hints: it does not
+ * matter if one is lost.
+ */
+static bool inval_all(struct dio_inode *di, uint64_t seq)
+{
+	if (__atomic_load_n(&di->cache_run_seq, __ATOMIC_RELAXED) != seq) {
+		__atomic_store_n(&di->cache_run_seq, seq, __ATOMIC_RELAXED);
+		__atomic_store_n(&di->cache_run, 0, __ATOMIC_RELAXED);
+	}
+	return __atomic_add_fetch(&di->cache_run, 1, __ATOMIC_RELAXED) > DIO_INVAL_ALL_AFTER;
+}
+
+static void inval_work(struct work *w)
+{
+	struct dio_req *r = dio_req_of_work(w);
+	struct dio_own *o = dio_own(r);
+	struct dio_inode *di = r->file->di;
+	const struct dio_config *cfg = &o->dio->cfg;
+
+	fdio_count(CTR_dio_inval);
+	o->cache_seq = __atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST);
+	if (inval_all(di, o->cache_seq)) {
+		o->bits |= DIO_R_INVAL_ALL;
+		dio_cached_forget(di, 0, INT64_MAX);
+		cfg->inval(cfg->inval_arg, r->file->inode, 0, INT64_MAX, &o->work, inval_done);
+	} else {
+		dio_cached_forget(di, r->pos, r->pos + r->len);
+		cfg->inval(cfg->inval_arg, r->file->inode, r->pos, r->len, &o->work, inval_done);
+	}
+}
+
+/* ---- a gap behind the old end ---- */
+
+static void gap_done(struct work *w, bool late)
+{
+	(void)late; /* then it is forgotten a little later */
+	dio_write_finish(dio_req_of_work(w), true);
+}
+
+/* True if r goes on in gap_done. Rare, so not inlined. */
+static __attribute__((noinline)) bool forget_gap(struct dio_req *r)
+{
+	struct dio_own *o = dio_own(r);
+	const struct dio_config *cfg = &o->dio->cfg;
+	struct x4_inode *i = r->file->inode;
+	uint64_t gap = o->gap;
+	struct dio_cached c;
+	bool same_page;
+
+	o->gap = 0;
+	if (o->error || !cfg->launder || !dio_cached_take(i, DIO_CACHED_TAIL, gap, &c))
+		return false;
+	same_page = !(r->flags & DIO_DIRECT) && r->pos + r->len <= c.end;
+	cfg->launder(cfg->inval_arg, i, c.off, c.end - c.off,
+		     same_page ? GAP_WAIT_SAME_PAGE_MS : GAP_WAIT_MS, &o->work, gap_done);
+	return true;
+}
+
+/* ---- the steps ---- */
+
+void dio_write_finish(struct dio_req *r, bool on_loop)
+{
+	struct dio_own *o = dio_own(r);
+	struct dio *d = o->dio;
+	struct dio_inode *di = r->file->di;
+	bool inval;
+
+	o->stage = DIO_AT_FINISH;
+	if (unlikely(o->gap) && forget_gap(r))
+		return;
+	inval = d->cfg.inval && (r->flags & DIO_DIRECT) &&
+		__atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) != __atomic_load_n(&di->cache_clean, __ATOMIC_SEQ_CST);
+	if (!inval)
+		make_durable(r);
+	else if (on_loop)
+		wq_queue(d->cfg.workers, &o->work, inval_work);
+	else
+		inval_work(&o->work);
+}
+
+/* ---- failing ---- */
+
+static void fail_work(struct work *w)
+{
+	struct dio_req *r = dio_req_of_work(w);
+
+	fdio_count(CTR_dio_io_error);
+	log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
+			x4_inode_ino(r->file->inode), r->flags & DIO_WRITE ? "write" : "read", r->len,
+			(unsigned long long)r->pos, strerror(-dio_own(r)->error));
+	/* Parts of a write may be on the device: the page cache must not hide them. */
+	if (r->flags & DIO_WRITE)
+		dio_write_finish(r, false);
+	else
+		dio_req_end(r);
+}
+
+void dio_req_fail(struct dio_req *r, int err)
+{
+	dio_own(r)->error = err;
+	dio_own(r)->stage = DIO_AT_FINISH;
+	wq_queue(dio_own(r)->dio->cfg.workers, &dio_own(r)->work, fail_work);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Device I/O of one piece of a request: where a byte of the file lies, the device request for it,
+ * and what happens when the device did not do all of it. The bottom of the engine: called where
+ * requests are split and where their pieces complete, on loop threads, and by the slow path on
+ * workers. Guards nothing, never blocks, allocates nothing.
+ *
+ * Fails with -EAGAIN (the map is not in memory), -EUCLEAN (the map is wrong), and what the device
+ * says.
+ */
+#include "dio/types.h"
+
+#include <errno.h>
+
+int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max, struct dio_piece *ret)
+{
+	uint32_t in = pos & (d->block_size - 1);
+	struct x4_ext e;
+	uint64_t run;
+	int r = x4_map_lookup(i, pos >> d->block_bits, &e);
+
+	if (r)
+		return r;
+	if (unlikely(!e.len))
+		return -EUCLEAN;
+	run = ((uint64_t)e.len << d->block_bits) - in;
+	ret->len = FDIO_MIN(run, (uint64_t)max);
+	ret->state = e.state;
+	ret->dev_off = 0;
+	if (e.state == X4_EXT_HOLE)
+		return 0;
+	if (e.state == X4_EXT_WRITTEN)
+		ret->len = FDIO_MIN(ret->len, d->max_io);
+	ret->dev_off = (e.pblk << d->block_bits) + in;
+	if (unlikely(ret->dev_off + ret->len > d->cfg.dev->caps.size_bytes))
+		return -EUCLEAN;
+	return 0;
+}
+
+void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct dio_piece *p,
+		 void (*done)(struct dev_io *))
+{
+	io->kind = r->flags & DIO_WRITE ? DEV_WRITE : DEV_READ;
+	io->flags = dio_own(r)->bits & DIO_R_FUA ? DEV_FUA : 0;
+	io->off = p->dev_off;
+	io->len = p->len;
+	io->buf = (uint8_t *)r->buf + at;
+	io->buf_index = r->buf_index;
+	io->result = 0;
+	io->done = done;
+	if (io->flags & DEV_FUA)
+		fdio_count(CTR_dio_fua);
+}
+
+bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_err)
+{
+	int res = io->result;
+
+	*ret_err = 0;
+	if (likely(res == (int)io->len))
+		return false;
+	if (res == -EAGAIN || res == -EINTR) {
+		if ((*retries)++ >= DIO_RETRIES_MAX) {
+			*ret_err = -EIO;
+			return false;
+		}
+		fdio_count(CTR_dio_again_retry);
+		io->flags |= DEV_ASYNC;
+		dev_submit(d->cfg.dev, io);
+		return true;
+	}
+	if (res <= 0 || (uint32_t)res > io->len) {
+		*ret_err = res < 0 ? res : -EIO;
+		return false;
+	}
+	/* Go on at the device block that was not completed. */
+	uint32_t n = fdio_round_down(res, d->lbs);
+	if (!n && (*retries)++ >= DIO_RETRIES_MAX) {
+		*ret_err = -EIO;
+		return false;
+	}
+	fdio_count(CTR_dio_short_resubmit);
+	io->off += n;
+	io->buf = (uint8_t *)io->buf + n;
+	io->len -= n;
+	dev_submit(d->cfg.dev, io);
+	return true;
+}

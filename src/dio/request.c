@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A request's own part and its end. dio_req_end answers: on the loop thread that completed the last
+ * piece, on a worker, or on a syncer. It holds nothing while done runs, which may free the request
+ * and whose caller may free the engine right after (D1).
+ */
+#include "dio/types.h"
+
+/* The public header keeps room for what the engine has in a request. */
+#define FITS(own, type, room) (sizeof(own) <= (room) && _Alignof(own) <= _Alignof(type))
+_Static_assert(FITS(struct dio_own, struct dio_req, DIO_REQ_OWN), "DIO_REQ_OWN is too small");
+_Static_assert(FITS(struct dio_sync_own, struct dio_sync, DIO_SYNC_OWN), "DIO_SYNC_OWN is too small");
+#if __SIZEOF_POINTER__ == 8
+_Static_assert(sizeof(struct dio_own) == DIO_REQ_OWN, "DIO_REQ_OWN is larger than need be");
+_Static_assert(sizeof(struct dio_sync_own) == DIO_SYNC_OWN, "DIO_SYNC_OWN is larger than need be");
+#endif
+
+void dio_req_end(struct dio_req *r)
+{
+	struct dio_own *o = dio_own(r);
+	struct dio *d = o->dio;
+	uint32_t cpu = o->cpu;
+	ssize_t result = o->error ? o->error : (ssize_t)o->want;
+
+	o->stage = DIO_AT_ENDED;
+	r->done(r, result); /* r may be gone */
+	__atomic_fetch_sub(&d->cpus[cpu].inflight, 1, __ATOMIC_RELEASE); /* d may be gone */
+}
+
+struct dio_req *dio_inval_req(struct work *done_work) { return dio_req_of_work(done_work); }
+
+void dio_inval_late(struct work *done_work)
+{
+	dio_own(dio_req_of_work(done_work))->bits &= ~DIO_R_INVAL_ALL;
+}
