@@ -21,19 +21,6 @@ static bool log_syslog;
 static int stderr_max = FDIO_LOG_DEBUG;
 static void (*log_sink)(int level, const char *line);
 
-int fdio_log_level_parse(const char *name, int *ret_level)
-{
-	static const struct { const char *name; int level; } names[] = {
-		{ "err", FDIO_LOG_ERR }, { "warning", FDIO_LOG_WARN }, { "info", FDIO_LOG_INFO }, { "debug", FDIO_LOG_DEBUG },
-	};
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (!strcmp(name, names[i].name)) {
-			*ret_level = names[i].level;
-			return 0;
-		}
-	return -EINVAL;
-}
-
 void fdio_log_set_level(int level) { __atomic_store_n(&fdio_log_max, level, __ATOMIC_RELAXED); }
 
 void fdio_log_open_syslog(const char *ident, int to_stderr)

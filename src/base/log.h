@@ -14,8 +14,6 @@ enum fdio_log_level { FDIO_LOG_ERR = 3, FDIO_LOG_WARN = 4, FDIO_LOG_INFO = 6, FD
 
 extern int fdio_log_max; /* set while other threads log: read and written as a relaxed atomic */
 
-/* Level names as the option log= takes them: err, warning, info, debug. -EINVAL for anything else. */
-int fdio_log_level_parse(const char *name, int *ret_level);
 void fdio_log_set_level(int level);
 /*
  * Connects to syslog under this identity, while the file tree is still there: lines go there from now on, and to stderr as well if

@@ -161,11 +161,3 @@ bool wq_run_one(struct wq *q)
 	fdio_mutex_unlock(&q->lock);
 	return true;
 }
-
-unsigned wq_length(struct wq *q)
-{
-	fdio_mutex_lock(&q->lock);
-	unsigned n = q->nr_items;
-	fdio_mutex_unlock(&q->lock);
-	return n;
-}

@@ -29,6 +29,5 @@ void wq_queue(struct wq *q, struct work *w, void (*fn)(struct work *));
 void wq_drain(struct wq *q);
 /* Manual queues: run the oldest item on this thread; false if there is none. */
 bool wq_run_one(struct wq *q);
-unsigned wq_length(struct wq *q);
 
 #endif

@@ -199,7 +199,6 @@ START_TEST(wq_manual_runs_in_order_and_only_when_told)
 	wq_queue(q, &a.w, job_fn);
 	wq_queue(q, &b.w, job_fn);
 	ck_assert_uint_eq(sum, 0);
-	ck_assert_uint_eq(wq_length(q), 2);
 	ck_assert(wq_run_one(q));
 	ck_assert_uint_eq(sum, 1);
 	ck_assert(wq_run_one(q));
@@ -340,11 +339,6 @@ static void sink(int level, const char *line)
 
 START_TEST(log_levels)
 {
-	int level;
-
-	ck_assert_int_eq(fdio_log_level_parse("debug", &level), 0);
-	ck_assert_int_eq(level, FDIO_LOG_DEBUG);
-	ck_assert_int_eq(fdio_log_level_parse("loud", &level), -EINVAL);
 	fdio_log_set_sink(sink);
 	fdio_log_set_level(FDIO_LOG_WARN);
 	last_line[0] = 0;
