@@ -1,34 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * STATFS: OPS_TRY; IOCTL: on workers. Ioctls: inode flags and project-free extended flags (chattr, lsattr), the generation,
- * FITRIM, the label and shutting down; the table below has them all. An unknown ioctl is ENOTTY.
+ * IOCTL, on workers: inode flags (inode_flags.c), the generation, FITRIM, the label, shutting down,
+ * and where the blocks are (file_map.c). The table below has all but the last. An unknown ioctl is
+ * ENOTTY.
  *
- * Who may: the kernel checks and translates the numbers that it knows, and passes on all others as they are, from anybody who has
- * the file open in whatever way. So each ioctl has its condition in the table, and a number is served only where
- * the kernel would have caught it, or where it cannot mean anything else.
+ * Who may: the kernel checks and translates the numbers that it knows, and passes on all others as
+ * they are, from anybody who has the file open in whatever way. So each ioctl has its condition in
+ * the table, and a number is served only where the kernel would have caught it, or where it cannot
+ * mean anything else.
  */
 #include "message/ioctl.h"
 #include "ops/types.h"
 
 #include <linux/capability.h>
 #include <linux/fs.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
-
-#define FL_USER_VISIBLE 0x725bdfffu
-
-void ops_statfs(struct ops_req *q)
-{
-	struct fuse_statfs_out out = { 0 };
-	struct x4_statfs s;
-
-	x4_vol_statfs(q->ops->vol, &s);
-	out.st = (struct fuse_kstatfs){
-		.blocks = s.blocks, .bfree = s.bfree, .bavail = s.bavail, .files = s.files, .ffree = s.ffree,
-		.bsize = s.bsize, .frsize = s.bsize, .namelen = s.namelen,
-	};
-	ops_reply_data(q, &out, sizeof(out));
-}
 
 /* The answer is built in the payload; data of the request must have been read by then. */
 static void reply_ioctl(struct ops_req *q, const void *data, uint32_t len)
@@ -39,50 +25,6 @@ static void reply_ioctl(struct ops_req *q, const void *data, uint32_t len)
 	if (len)
 		memcpy(q->tr.payload + sizeof(out), data, len);
 	ops_reply(q, 0, (uint32_t)sizeof(out) + len);
-}
-
-static int set_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
-{
-	struct x4_attr a = { .flags = want };
-	bool sync = ops_is_sync(q->ops, i);
-	int err;
-
-	if (((want ^ x4_inode_flags(i)) & FS_JOURNAL_DATA_FL) && !ops_capable(q, CAP_SYS_RESOURCE))
-		return -EPERM;
-	err = x4_setattr(i, X4_SET_FLAGS, &a);
-	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
-	if (!err && q->ops->tr)
-		tr_notify_inval_inode(q->ops->tr, ops_nodeid(i), -1, 0);
-	/* With the flag before, as any other change; and when it is this that sets it, which is the first one under it. */
-	return err || !(sync || ops_is_sync(q->ops, i)) ? err : ops_wait_durable(q->ops, i, false);
-}
-
-static const struct { uint32_t x, fl; } xflag_map[] = {
-	{ FS_XFLAG_SYNC, OPS_FL_SYNC }, { FS_XFLAG_IMMUTABLE, OPS_FL_IMMUTABLE }, { FS_XFLAG_APPEND, OPS_FL_APPEND },
-	{ FS_XFLAG_NODUMP, OPS_FL_NODUMP }, { FS_XFLAG_NOATIME, OPS_FL_NOATIME }, { FS_XFLAG_DAX, FS_DAX_FL },
-	{ FS_XFLAG_PROJINHERIT, FS_PROJINHERIT_FL },
-};
-
-/* What has no flag here is ignored, as ext4 does; projects are another feature. */
-static int set_xflags(struct ops_req *q, struct x4_inode *i, const struct fsxattr *x)
-{
-	uint32_t want = x4_inode_flags(i) & FL_USER_VISIBLE;
-	int err;
-
-	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)
-		want = x->fsx_xflags & xflag_map[k].x ? want | xflag_map[k].fl : want & ~xflag_map[k].fl;
-	err = set_flags(q, i, want);
-	return !err && x->fsx_projid ? -EOPNOTSUPP : err;
-}
-
-static void get_xflags(struct x4_inode *i, struct fsxattr *x)
-{
-	uint32_t fl = x4_inode_flags(i);
-
-	*x = (struct fsxattr){ 0 };
-	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)
-		if (fl & xflag_map[k].fl)
-			x->fsx_xflags |= xflag_map[k].x;
 }
 
 static int trim(struct ops_req *q, struct fstrim_range *r)
@@ -142,11 +84,11 @@ union ioctl_data {
 static int get_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
 {
 	(void)q;
-	d->v = x4_inode_flags(i) & FL_USER_VISIBLE;
+	d->v = x4_inode_flags(i) & OPS_FL_VISIBLE;
 	return 0;
 }
 
-static int put_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d) { return set_flags(q, i, d->v); }
+static int put_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d) { return ops_set_inode_flags(q, i, d->v); }
 
 static int get_version(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
 {
@@ -158,13 +100,13 @@ static int get_version(struct ops_req *q, struct x4_inode *i, union ioctl_data *
 static int get_fsx(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
 {
 	(void)q;
-	get_xflags(i, &d->x);
+	ops_get_xflags(i, &d->x);
 	return 0;
 }
 
 static int put_fsx(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
 {
-	return set_xflags(q, i, &d->x);
+	return ops_set_xflags(q, i, &d->x);
 }
 
 static int get_label(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
@@ -295,81 +237,6 @@ static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_io
 	return def->fn(q, i, d);
 }
 
-/* ------------------------------------------------------------------ where the blocks are */
-
-/* The next run from *at on, which moves behind it. */
-static int next_run(struct x4_inode *i, uint64_t *at, struct x4_ext *x, bool *ret_more)
-{
-	*ret_more = false;
-	while (*at < UINT32_MAX) {
-		int err = x4_map_lookup(i, (uint32_t)*at, x);
-
-		if (err == -EAGAIN) {
-			err = x4_map_load(i);
-			if (!err)
-				continue;
-		}
-		if (err || !x->len)
-			return err;
-		*at += x->len;
-		*ret_more = x->state != X4_EXT_HOLE;
-		if (*ret_more)
-			break;
-	}
-	return 0;
-}
-
-static int fill_map(struct x4_inode *i, unsigned bits, struct fdio_map *m)
-{
-	uint64_t at = m->start >> bits;
-	struct x4_ext x = { 0 };
-	bool more = true;
-	int err = 0;
-
-	if (!S_ISREG(x4_inode_mode(i)))
-		return -EOPNOTSUPP;
-	memset(m->run, 0, sizeof(m->run));
-	m->nr = 0;
-	x4_inode_lock_shared(i);
-	while (!x4_inode_inline(i)) { /* which has no blocks */
-		err = next_run(i, &at, &x, &more);
-		if (err || !more || m->nr == FDIO_MAP_RUNS)
-			break;
-		m->run[m->nr++] = (struct fdio_map_run){ (uint64_t)x.lblk << bits, x.pblk << bits, (uint64_t)x.len << bits,
-							 x.state == X4_EXT_UNWRITTEN ? FDIO_MAP_UNWRITTEN : 0, 0 };
-	}
-	x4_inode_unlock(i);
-	if (!err && !more && m->nr)
-		m->run[m->nr - 1].flags |= FDIO_MAP_LAST;
-	return err;
-}
-
-/* Too long for the stack: from the request's data to the payload, where the answer is built. */
-static void reply_map(struct ops_req *q, const struct fuse_ioctl_in *in)
-{
-	struct fuse_ioctl_out out = { 0 };
-	struct fdio_map *m = malloc(sizeof(*m));
-	struct x4_inode *i;
-	int err = m ? 0 : -ENOMEM;
-
-	if (!err && (in->in_size != sizeof(*m) || in->out_size < sizeof(*m) || q->tr.in.rest_len < sizeof(*m)))
-		err = -EINVAL;
-	if (!err) {
-		memcpy(m, q->tr.in.rest, sizeof(*m));
-		err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
-	}
-	if (!err) {
-		err = fill_map(i, x4_vol_block_bits(q->ops->vol), m);
-		x4_iput(i);
-	}
-	if (!err) {
-		memcpy(q->tr.payload, &out, sizeof(out));
-		memcpy(q->tr.payload + sizeof(out), m, sizeof(*m));
-	}
-	free(m);
-	ops_reply(q, err, err ? 0 : (uint32_t)(sizeof(out) + sizeof(*m)));
-}
-
 void ops_ioctl(struct ops_req *q)
 {
 	const struct fuse_ioctl_in *in = ops_arg(q);
@@ -383,7 +250,7 @@ void ops_ioctl(struct ops_req *q)
 		return;
 	}
 	if (in->cmd == FDIO_IOC_MAP) {
-		reply_map(q, in);
+		ops_reply_map(q, in);
 		return;
 	}
 	memcpy(data.raw, q->tr.in.rest, FDIO_MIN(in->in_size, (uint32_t)sizeof(data.raw)));

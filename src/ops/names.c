@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME, RENAME2, READLINK: OPS_TRY. The kernel has checked
- * permissions and holds the directories; the immutable and append-only flags are checked here. With dirsync (mount
- * option or chattr +D, +S) the answer waits until the change is durable.
+ * Names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME, RENAME2, READLINK: OPS_TRY. The kernel
+ * has checked permissions and holds the directories; ext4 checks the immutable and append-only flags
+ * under its lock. Where names are synchronous (durable.c) the answer waits until the change is
+ * durable.
  */
 #include "ops/types.h"
 
@@ -22,8 +23,6 @@ static int start(struct ops_req *q, struct x4_inode **ret_dir)
 		return err;
 	if (!S_ISDIR(x4_inode_mode(*ret_dir)))
 		err = -ENOTDIR;
-	else if (x4_inode_flags(*ret_dir) & OPS_FL_IMMUTABLE)
-		err = -EPERM;
 	else
 		err = ops_may_change(q->ops, *ret_dir);
 	if (err)
@@ -31,21 +30,16 @@ static int start(struct ops_req *q, struct x4_inode **ret_dir)
 	return err;
 }
 
-/* Taking a name away: neither from an append-only directory, nor from an immutable or append-only file. */
-static int may_remove(struct x4_inode *dir, const char *name, unsigned len)
+/* The end of all that make a new inode: durable where need be, then the entry. Drops dir, takes over i. */
+static void reply_new(struct ops_req *q, struct x4_inode *dir, int err, struct x4_inode *i)
 {
-	struct x4_inode *i;
-	int err;
-
-	if (x4_inode_flags(dir) & (OPS_FL_IMMUTABLE | OPS_FL_APPEND))
-		return -EPERM;
-	err = x4_lookup(dir, name, len, &i);
-	if (err)
-		return err;
-	if (x4_inode_flags(i) & (OPS_FL_IMMUTABLE | OPS_FL_APPEND))
-		err = -EPERM;
-	x4_iput(i);
-	return err;
+	if (!err) {
+		err = ops_dir_durable(q->ops, dir, 0);
+		if (err)
+			x4_iput(i);
+	}
+	ops_reply_entry(q, err, i);
+	x4_iput(dir);
 }
 
 static void create_node(struct ops_req *q, uint32_t mode, uint32_t rdev, uint32_t umask)
@@ -64,13 +58,7 @@ static void create_node(struct ops_req *q, uint32_t mode, uint32_t rdev, uint32_
 	do {
 		err = x4_create(dir, in->name, in->name_len, mode, rdev, &c, &i);
 	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
-	if (!err) {
-		err = ops_dir_durable(q->ops, dir, 0);
-		if (err)
-			x4_iput(i);
-	}
-	ops_reply_entry(q, err, i);
-	x4_iput(dir);
+	reply_new(q, dir, err, i);
 }
 
 void ops_mknod(struct ops_req *q)
@@ -107,13 +95,7 @@ void ops_symlink(struct ops_req *q)
 	do {
 		err = x4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len, &c, &i);
 	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
-	if (!err) {
-		err = ops_dir_durable(q->ops, dir, 0);
-		if (err)
-			x4_iput(i);
-	}
-	ops_reply_entry(q, err, i);
-	x4_iput(dir);
+	reply_new(q, dir, err, i);
 }
 
 void ops_link(struct ops_req *q)
@@ -131,15 +113,9 @@ void ops_link(struct ops_req *q)
 	err = ops_iget(q->ops, l->oldnodeid, &i);
 	if (err)
 		goto out;
-	if (x4_inode_flags(i) & (OPS_FL_IMMUTABLE | OPS_FL_APPEND))
-		err = -EPERM;
-	else if (S_ISDIR(x4_inode_mode(i)))
-		err = -EPERM;
-	else {
-		do {
-			err = x4_link(dir, in->name, in->name_len, i, ops_may_use_reserved(q));
-		} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
-	}
+	do {
+		err = x4_link(dir, in->name, in->name_len, i, ops_may_use_reserved(q));
+	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 	err = ops_dir_durable(q->ops, dir, err);
 	if (err)
 		x4_iput(i);
@@ -161,9 +137,7 @@ static void remove_name(struct ops_req *q, int (*fn)(struct x4_inode *dir, const
 		ops_reply_err(q, err);
 		return;
 	}
-	err = may_remove(dir, in->name, in->name_len);
-	if (!err)
-		err = fn(dir, in->name, in->name_len);
+	err = fn(dir, in->name, in->name_len);
 	err = ops_dir_durable(q->ops, dir, err);
 	ops_reply_err(q, err);
 	x4_iput(dir);
@@ -171,18 +145,6 @@ static void remove_name(struct ops_req *q, int (*fn)(struct x4_inode *dir, const
 
 void ops_unlink(struct ops_req *q) { remove_name(q, x4_unlink); }
 void ops_rmdir(struct ops_req *q) { remove_name(q, x4_rmdir); }
-
-static int rename_allowed(struct x4_inode *odir, struct x4_inode *ndir, const struct pro_in *in)
-{
-	int err = may_remove(odir, in->name, in->name_len);
-
-	if (err)
-		return err;
-	if (x4_inode_flags(ndir) & OPS_FL_IMMUTABLE)
-		return -EPERM;
-	err = may_remove(ndir, in->name2, in->name2_len);
-	return err == -ENOENT ? 0 : err;
-}
 
 static void rename_common(struct ops_req *q, uint64_t newdir, uint32_t flags)
 {
@@ -205,7 +167,7 @@ static void rename_common(struct ops_req *q, uint64_t newdir, uint32_t flags)
 	if (err)
 		goto out;
 	ops_cred(q, 0, &c);
-	err = S_ISDIR(x4_inode_mode(ndir)) ? rename_allowed(odir, ndir, in) : -ENOTDIR;
+	err = S_ISDIR(x4_inode_mode(ndir)) ? ops_rename_into_allowed(ndir) : -ENOTDIR;
 	if (!err)
 		err = ops_may_change(q->ops, ndir);
 	if (!err) {

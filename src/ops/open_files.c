@@ -131,16 +131,6 @@ unsigned ops_files_nodeids(struct ops *o, uint32_t *index, uint64_t *ids, unsign
 	return nr;
 }
 
-unsigned ops_nr_open(struct ops *o)
-{
-	unsigned n;
-
-	fdio_mutex_lock(&o->files_lock);
-	n = o->nr_open;
-	fdio_mutex_unlock(&o->files_lock);
-	return n;
-}
-
 void ops_files_free(struct ops *o)
 {
 	for (uint32_t n = 0; n < OPS_FILES_CHUNKS && o->chunks[n]; n++)

@@ -50,7 +50,4 @@ unsigned ops_kill_sgid(const struct dio_req *r);
 void ops_shutdown(struct ops *o);
 void ops_free(struct ops *o);
 
-/* For the tests and the log: files and directories open now. */
-unsigned ops_nr_open(struct ops *o);
-
 #endif

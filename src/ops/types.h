@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Inside src/ops: the request, the open-file table, the helpers every family uses. A handler runs on the loop
- * thread (OPS_LOOP, must not block) or on a worker, and replies exactly once through one of the ops_reply calls. With OPS_TRY it
- * runs on the loop thread in the mode of nowait.h first: if something would have waited before its answer, there is no answer,
- * and it runs again on a worker. So what such a handler keeps before it replies, it gives back if nowait_missed() says so, and it
- * writes into the payload, where names of the request may be, only what is the answer.
+ * Inside src/ops: the request, the open-file table, the helpers every family uses.
+ *
+ * A handler runs on the loop thread (OPS_LOOP: must not block) or on a worker, and replies exactly
+ * once through one of the ops_reply calls. With OPS_TRY it runs on the loop thread in the mode of
+ * nowait.h first: if something would have waited before its answer, there is no answer, and it runs
+ * again on a worker. So what such a handler keeps before it replies, it gives back if nowait_missed()
+ * says so, and it writes into the payload, where names of the request may be, only what is the
+ * answer.
  */
 #ifndef FDIO_OPS_OPS_TYPES_H
 #define FDIO_OPS_OPS_TYPES_H
@@ -27,6 +30,7 @@
 enum {
 	OPS_FL_SYNC = 0x8, OPS_FL_IMMUTABLE = 0x10, OPS_FL_APPEND = 0x20, OPS_FL_NODUMP = 0x40, OPS_FL_NOATIME = 0x80,
 	OPS_FL_DIRSYNC = 0x10000, OPS_FL_TOPDIR = 0x20000, OPS_FL_EA_INODE = 0x200000,
+	OPS_FL_VISIBLE = 0x725bdfff, /* all that are shown */
 };
 
 struct ops_req;
@@ -90,13 +94,23 @@ struct ops {
 	bool reap_queued;      /* atomic */
 };
 
-/* ---- dispatch.c ---- */
 static inline struct ops_req *ops_of(struct tr_req *r) { return container_of(r, struct ops_req, tr); }
 static inline const void *ops_arg(struct ops_req *q) { return q->tr.in.arg; }
+
+/* ---- reply.c: any thread, never blocks ---- */
 void ops_reply_err(struct ops_req *q, int err);
+/* len bytes of the payload. */
 void ops_reply(struct ops_req *q, int err, uint32_t len);
+/* Copies data. */
 void ops_reply_data(struct ops_req *q, const void *data, uint32_t len);
-/* The inode of a node id: -ESTALE for what no node id can be. Workers, OPS_TRY. */
+/* Around a handler on a loop thread. Answered: false if it would have waited, and then there was no answer. */
+void ops_try_begin(void);
+bool ops_try_answered(void);
+
+/* ---- nodes.c ---- */
+/* ext4's callbacks. */
+void ops_nodes_init(struct ops *o);
+/* The inode of a node id, with a reference: -ESTALE for what no node id can be. Workers, OPS_TRY. */
 int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret);
 static inline uint64_t ops_nodeid(const struct x4_inode *i)
 {
@@ -104,34 +118,56 @@ static inline uint64_t ops_nodeid(const struct x4_inode *i)
 
 	return ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino;
 }
-/* The kernel gives back, or never was given, so many lookups. */
+/* The kernel gives back, or never was given, so many lookups. Workers, OPS_TRY. */
 void ops_unlookup(struct ops *o, uint64_t nodeid, uint64_t nlookup);
+
+/* ---- requester.c ---- */
+/* Any thread. */
 void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c);
-/* The requester may use the blocks that are kept back from ordinary users. */
+/* The requester may use the blocks that are kept back from ordinary users. Any thread. */
 bool ops_may_use_reserved(const struct ops_req *q);
-/* What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without the groups. Workers, OPS_TRY. */
+/*
+ * What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without the
+ * groups. Workers, OPS_TRY.
+ */
 unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i);
 /* Whether the requester, who waits for the answer, has this capability (CAP_*); no if it cannot be proved. Workers. */
 bool ops_capable(const struct ops_req *q, unsigned cap);
+
+/* ---- durable.c ---- */
 /* Waits until what was done to i is durable. Workers. */
 int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync);
 /*
- * Changes of i wait until they are durable: its content and its attributes with the mount option sync or chattr +S, the names in a
- * directory with dirsync or chattr +D as well. Not for loop threads. Any thread may ask.
+ * Changes of i wait until they are durable: its content and its attributes with the mount option sync
+ * or chattr +S. Any thread.
  */
 bool ops_is_sync(struct ops *o, struct x4_inode *i);
-bool ops_names_are_sync(struct ops *o, struct x4_inode *dir);
-/* Waits if it is so. Returns err unless it is 0 and the wait fails. */
+/*
+ * Waits if changes of i, or of the names in dir (with dirsync and chattr +D as well), are such.
+ * Returns err unless it is 0 and the wait fails. Workers, OPS_TRY after ops_may_change.
+ */
 int ops_inode_durable(struct ops *o, struct x4_inode *i, int err);
 int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err);
-/* Before such a change: -EAGAIN on a loop thread. */
+/* Before such a change: -EAGAIN (a miss) on a loop thread. */
 int ops_may_change(struct ops *o, struct x4_inode *i);
 
-/* ---- attributes.c ---- */
+/* ---- immutable.c: -EPERM and the like; any thread ---- */
+/* Opening i with these flags of open(2); also -EISDIR, -ENXIO, -EROFS for what cannot be opened so. */
+int ops_open_allowed(struct ops *o, struct x4_inode *i, uint32_t flags);
+int ops_setattr_allowed(struct x4_inode *i, const struct fuse_setattr_in *in);
+int ops_rename_into_allowed(struct x4_inode *dir);
+
+/* ---- entries.c: any thread ---- */
+/* Seconds that the kernel may keep attributes of i. */
+uint64_t ops_attr_valid(struct x4_inode *i);
 void ops_fill_attr(struct ops *o, struct x4_inode *i, struct fuse_attr *out);
+/* Gives the kernel the caller's reference of i, but for the root. */
 void ops_fill_entry(struct ops *o, struct x4_inode *i, struct fuse_entry_out *out);
 /* Answers with the entry and keeps i's reference for the kernel; err != 0: i is NULL. */
 void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i);
+
+/* ---- attributes.c ---- */
+/* Truncates or grows i. Workers; misses on loop threads. */
 int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size);
 
 /* ---- open_files.c ---- */
@@ -145,6 +181,15 @@ bool ops_file_remove_next(struct ops *o, uint32_t *index, struct ops_file *ret);
 /* Node ids of open files from *index on, at most cap; *index moves behind them. 0: there are no more. */
 unsigned ops_files_nodeids(struct ops *o, uint32_t *index, uint64_t *ids, unsigned cap);
 void ops_files_free(struct ops *o);
+
+/* ---- inode_flags.c: workers ---- */
+struct fsxattr;
+int ops_set_inode_flags(struct ops_req *q, struct x4_inode *i, uint32_t want);
+int ops_set_xflags(struct ops_req *q, struct x4_inode *i, const struct fsxattr *x);
+void ops_get_xflags(struct x4_inode *i, struct fsxattr *x);
+
+/* ---- file_map.c: workers ---- */
+void ops_reply_map(struct ops_req *q, const struct fuse_ioctl_in *in);
 
 /* ---- invalidate.c ---- */
 int ops_notify_new(struct ops *o);
@@ -170,10 +215,6 @@ bool ops_launder_first(struct ops_req *q, struct x4_inode *i, enum dio_cached_wh
 bool ops_launder_tail(struct ops_req *q, struct x4_inode *i, uint64_t old_size);
 /* Nothing need be done for that: the kernel clears what lies behind the end. After INIT. */
 bool ops_kernel_clears_tail(const struct ops *o);
-
-/* ---- open.c ---- */
-/* Opens i for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not miss. */
-int ops_open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out);
 
 /* ---- the handlers, by family ---- */
 void ops_lookup(struct ops_req *q);

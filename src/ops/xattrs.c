@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extended attributes, POSIX ACLs among them (system.posix_acl_*): reading is OPS_TRY, changes are for workers. Permission to
- * use a namespace was checked by the kernel; what the volume does not offer (noacl, nouser_xattr) is x4's EOPNOTSUPP.
+ * Extended attributes, POSIX ACLs among them (system.posix_acl_*): reading is OPS_TRY, changes are for
+ * workers. Permission to use a namespace was checked by the kernel; what the volume does not offer
+ * (noacl, nouser_xattr) is ext4's EOPNOTSUPP, and what immutable and append-only files refuse its
+ * EPERM.
  */
 #include "ops/types.h"
 
 #define NAME_CAP 256u
-
-static int may_change(struct x4_inode *i)
-{
-	return x4_inode_flags(i) & (OPS_FL_IMMUTABLE | OPS_FL_APPEND) ? -EPERM : 0;
-}
 
 void ops_setxattr(struct ops_req *q)
 {
@@ -24,12 +21,9 @@ void ops_setxattr(struct ops_req *q)
 	if (in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
 		how |= X4_XATTR_KILL_SGID;
 	if (!err) {
-		err = may_change(i);
-		if (!err) {
-			do {
-				err = x4_xattr_set(i, p->name, p->data, p->data_len, (int)in->flags, how);
-			} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
-		}
+		do {
+			err = x4_xattr_set(i, p->name, p->data, p->data_len, (int)in->flags, how);
+		} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 		err = ops_inode_durable(q->ops, i, err);
 		x4_iput(i);
 	}
@@ -43,9 +37,7 @@ void ops_removexattr(struct ops_req *q)
 	int err = p->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(q->ops, p->h.nodeid, &i);
 
 	if (!err) {
-		err = may_change(i);
-		if (!err)
-			err = x4_xattr_remove(i, p->name);
+		err = x4_xattr_remove(i, p->name);
 		err = ops_inode_durable(q->ops, i, err);
 		x4_iput(i);
 	}

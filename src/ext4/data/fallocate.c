@@ -148,10 +148,10 @@ static int check(struct x4_inode *i, int mode, uint64_t off, uint64_t len)
 		return -EOPNOTSUPP;
 	if (how == X4_FALLOC_PUNCH_HOLE && !(mode & X4_FALLOC_KEEP_SIZE))
 		return -EOPNOTSUPP;
-	if (off + len < off || off + len > x4_max_size(i))
-		return -EFBIG;
 	if (flags & EXT2_IMMUTABLE_FL || (how && flags & EXT2_APPEND_FL))
 		return -EPERM;
+	if (off + len < off || off + len > x4_max_size(i))
+		return -EFBIG;
 	if (x4_map_kind(i) == X4_MAPPED_NOT)
 		return -EOPNOTSUPP;
 	return how == X4_FALLOC_PUNCH_HOLE ? 0 : x4_ind_convert_file(i); /* unwritten blocks need extents */

@@ -364,14 +364,14 @@ static int may_change(struct x4_inode *i)
 int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t len, int flags, unsigned how)
 {
 	struct change c = { .value = value ? value : "", .len = len, .how = how };
-	int err = split_name(i->vol, name, &c.index, &c.rest, &c.rest_len);
+	int err;
 
-	if (!err && len > X4_XATTR_VALUE_MAX)
-		err = -E2BIG;
-	if (err)
-		return err;
 	x4_inode_lock_excl(i);
 	err = may_change(i);
+	if (!err)
+		err = split_name(i->vol, name, &c.index, &c.rest, &c.rest_len);
+	if (!err && len > X4_XATTR_VALUE_MAX)
+		err = -E2BIG;
 	if (!err)
 		err = check_flags(i, c.index, c.rest, c.rest_len, flags);
 	if (!err)
@@ -384,12 +384,12 @@ int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t
 int x4_xattr_remove(struct x4_inode *i, const char *name)
 {
 	struct change c = { .value = NULL };
-	int err = split_name(i->vol, name, &c.index, &c.rest, &c.rest_len);
+	int err;
 
-	if (err)
-		return err;
 	x4_inode_lock_excl(i);
 	err = may_change(i);
+	if (!err)
+		err = split_name(i->vol, name, &c.index, &c.rest, &c.rest_len);
 	if (!err)
 		err = change_locked(i, &c);
 	x4_inode_unlock(i);

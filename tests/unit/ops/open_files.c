@@ -49,10 +49,10 @@ START_TEST(find_and_forget)
 	ck_assert_uint_eq((uint32_t)a2, (uint32_t)a);
 	ck_assert_ptr_null(ops_file_get(o, a));
 	ck_assert_ptr_eq(ops_file_get(o, a2)->inode, inode(3));
-	ck_assert_uint_eq(ops_nr_open(o), 2);
+	ck_assert_uint_eq(o->nr_open, 2);
 	while (ops_file_remove_next(o, &index, &f))
 		;
-	ck_assert_uint_eq(ops_nr_open(o), 0);
+	ck_assert_uint_eq(o->nr_open, 0);
 	ck_assert_ptr_null(ops_file_get(o, b));
 }
 END_TEST
@@ -93,7 +93,7 @@ START_TEST(grows)
 		ck_assert(ops_file_remove(o, fh[i], &f));
 	for (unsigned i = 0; i < N; i++)
 		ck_assert(!!ops_file_get(o, fh[i]) == (i & 1));
-	ck_assert_uint_eq(ops_nr_open(o), N / 2);
+	ck_assert_uint_eq(o->nr_open, N / 2);
 	free(fh);
 }
 END_TEST
@@ -117,7 +117,7 @@ START_TEST(closing_all_is_one_walk)
 			ck_abort_msg("handle %u: index %u, the next look begins at %u", i,
 				     (unsigned)f.index, index);
 	ck_assert(!ops_file_remove_next(o, &index, &f));
-	ck_assert_uint_eq(ops_nr_open(o), 0);
+	ck_assert_uint_eq(o->nr_open, 0);
 }
 END_TEST
 

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Node ids and the references that the kernel holds by them: looking an inode up (workers, OPS_TRY),
+ * FORGET (loop threads, in the mode of nowait.h), deleting what loop threads left over (a worker),
+ * and asking the kernel whether it still holds an inode (any thread; blocks for no page). No lock is
+ * held here. A number that no node id can be is ESTALE.
+ */
+#include "ops/types.h"
+
+static int nodeid_to_ino(uint64_t nodeid, uint32_t *ret)
+{
+	if (nodeid == FUSE_ROOT_ID)
+		*ret = X4_ROOT_INO;
+	else if (nodeid >= OPS_FIRST_INO && nodeid <= UINT32_MAX)
+		*ret = (uint32_t)nodeid;
+	else
+		return -ESTALE;
+	return 0;
+}
+
+int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret)
+{
+	uint32_t ino;
+	int err = nodeid_to_ino(nodeid, &ino);
+
+	if (err)
+		return err;
+	err = x4_iget(o->vol, ino, NULL, ret);
+	return err == -ENOENT ? -ESTALE : err;
+}
+
+void ops_unlookup(struct ops *o, uint64_t nodeid, uint64_t nlookup)
+{
+	struct x4_inode *i;
+	uint32_t ino;
+
+	/* The root's reference is the volume's own; the kernel's lookups of it are not counted. */
+	if (nodeid == FUSE_ROOT_ID || !nlookup || nodeid_to_ino(nodeid, &ino))
+		return;
+	i = x4_iget_cached(o->vol, ino);
+	if (!i)
+		return;
+	/* Never more than the kernel was given; and the one just taken. */
+	x4_iput_n(i, x4_lookups_sub(i, nlookup) + 1);
+}
+
+void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
+{
+	nowait_begin();
+	ops_unlookup(arg, nodeid, nlookup);
+	nowait_end();
+}
+
+/* ---- what ext4 asks of the rooms above ---- */
+
+static void reap_on_worker(struct work *w)
+{
+	struct ops *o = container_of(w, struct ops, reap_work);
+
+	__atomic_store_n(&o->reap_queued, false, __ATOMIC_SEQ_CST); /* from here on it can be queued again */
+	x4_vol_reap(o->vol);
+}
+
+static void reap_due(void *arg)
+{
+	struct ops *o = arg;
+
+	if (!__atomic_exchange_n(&o->reap_queued, true, __ATOMIC_SEQ_CST))
+		wq_queue(o->cfg.workers, &o->reap_work, reap_on_worker);
+}
+
+/* Attributes alone are invalidated, which waits for no page. What cannot be found out counts as held. */
+static bool kernel_holds(void *arg, uint32_t ino)
+{
+	struct ops *o = arg;
+
+	fdio_count(CTR_ops_held_asked);
+	return !o->tr || tr_notify_inval_inode(o->tr, ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino, -1, 0) != -ENOENT;
+}
+
+void ops_nodes_init(struct ops *o)
+{
+	x4_vol_set_reaper(o->vol, reap_due, o);
+	x4_vol_set_held(o->vol, kernel_holds, o);
+}
