@@ -5,9 +5,10 @@
  * it matters, and a way that turns out to be barred leads to the slow one.
  *
  *   WINDOW (append_window.c), on the loop thread. The file has an append window: blocks at its end
- *     that ext4 has mapped, but not recorded in the tree (x4_window_open). Whole blocks that begin
- *     where the file, or the append before them in flight, ends. Written like an overwrite; then the
- *     size is published in the order of the file; the tree follows at the next fsync or commit.
+ *     that ext4 has mapped, but not recorded in the tree (ext4/data/append_window.c). Whole blocks
+ *     that begin where the file, or the append before them in flight, ends. Written like an
+ *     overwrite; then the size is published in the order of the file; the tree follows at the next
+ *     fsync or commit.
  *   SMALL (append_small.c), on the loop thread. No window. A short write at the end of the file,
  *     whose new blocks are reserved, written and inserted without waiting; its last block need not
  *     be whole.
