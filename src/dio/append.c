@@ -14,8 +14,8 @@
  *     be whole.
  *   SLOW (slow.c), on a worker. All others: gaps, long writes, requests that are not aligned, and
  *     those that either of the two above gave back. It waits for what it needs, and it is the only
- *     one that opens a window, for a stream of appends (dio_append_refill). A worker that finds that
- *     its write fits into a window writes there (dio_append_fits).
+ *     one that opens a window, for a stream of appends (dio_append_refill). A worker that finds
+ *     that its write fits into a window writes there (dio_append_fits).
  *
  * A window is closed by the next slow write that moves the size and does not fit, by truncate and
  * the like, when the inode's last file is closed, and when the volume is full: always with the gate

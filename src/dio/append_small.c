@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Small appends without a worker: a write at the end of a file whose blocks are not there yet, all
- * of it on the loop thread. Blocks are reserved in the mode of nowait.h, the data goes to the device
- * on the loop's ring, and when it is there the extent is inserted and the size moves, in one handle,
- * again in that mode (D4: the same steps in the same order as in slow.c).
+ * of it on the loop thread. Blocks are reserved in the mode of nowait.h, the data goes to the
+ * device on the loop's ring, and when it is there the extent is inserted and the size moves, in one
+ * handle, again in that mode (DIO-4: the same steps in the same order as in slow.c).
  *
  * Only what is simple: one run of new blocks with nothing mapped behind it, and before it at most
- * the rest of the block that holds the end of the file, from a sector's boundary. What is behind the
- * data in its last block is zeroed in the caller's buffer and written with it. No append window;
- * streams of whole blocks are left to the slow path, which opens one.
+ * the rest of the block that holds the end of the file, from a sector's boundary. What is behind
+ * the data in its last block is zeroed in the caller's buffer and written with it. No append
+ * window; streams of whole blocks are left to the slow path, which opens one.
  *
- * G1 From the reservation to the end the request is counted in the gate as a write, which keeps out
- *    whoever moves the size or maps blocks behind it (they close the gate first), and `growing` of
- *    the inode keeps out a second request like this.
- * G2 Whatever cannot be done without waiting, at either end, gives everything back and takes the slow
- *    path from the beginning: what was written lies in free blocks, or behind the end of the file,
- *    where nobody trusts it.
- * G3 The inode lock is held while blocks are looked for and while they are inserted, not in between:
- *    see G1.
+ * GROW-1 From the reservation to the end the request is counted in the gate as a write, which keeps
+ *        out whoever moves the size or maps blocks behind it (they close the gate first), and
+ *        `growing` of the inode keeps out a second request like this.
+ * GROW-2 Whatever cannot be done without waiting, at either end, gives everything back and takes
+ *    the
+ *        slow path from the beginning: what was written lies in free blocks, or behind the end of
+ *        the file, where nobody trusts it.
+ * GROW-3 The inode lock is held while blocks are looked for and while they are inserted, not in
+ *        between: see GROW-1.
  *
  * Errors of the device go to dio_req_fail, all others to the slow path, which meets and tells them.
  */
@@ -141,7 +142,8 @@ static void send_piece(struct dio_req *r)
 		p.dev_off = o->grow_off;
 		p.len = o->grow_head;
 		/* One request for both where the new blocks follow the old one. */
-		if (o->resv.nr && o->grow_off + o->grow_head == o->resv.ext[0].pblk << o->dio->block_bits)
+		if (o->resv.nr && o->grow_off + o->grow_head == o->resv.ext[0].pblk
+									<< o->dio->block_bits)
 			p.len = o->span;
 	} else {
 		p.dev_off = o->resv.ext[0].pblk << o->dio->block_bits;
@@ -195,7 +197,7 @@ static int publish(struct dio_req *r)
 	return err;
 }
 
-/* G2; what is wrong is told by the slow path. */
+/* GROW-2; what is wrong is told by the slow path. */
 static void again_slow(struct dio_req *r)
 {
 	fdio_count(CTR_dio_grow_again);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Appends into the append window of a file (append.c says when). A write goes to the device from the
- * loop thread like an overwrite. The size is published, and the request answered, in the order of
- * the file: one that completes early waits for those in front of it.
+ * Appends into the append window of a file (append.c says when). A write goes to the device from
+ * the loop thread like an overwrite. The size is published, and the request answered, in the order
+ * of the file: one that completes early waits for those in front of it.
  *
  * An append that fails leaves a gap: those behind it in flight cannot be published any more. They
- * take the slow path, from their beginning, once they have completed, and until they are gone no new
- * append starts here.
+ * take the slow path, from their beginning, once they have completed, and until they are gone no
+ * new append starts here.
  *
  * Windows are opened by the slow path, for a file that was appended to several times in a row, each
  * twice as large as the one before (dio_append_refill).
@@ -39,7 +39,8 @@ bool dio_append_start(struct dio_req *r)
 	if (!window || ((r->pos | r->len) & (o->dio->block_size - 1)))
 		return false;
 	fdio_mutex_lock(&di->app_lock);
-	ok = !di->app_broken && end <= window && r->pos == (list_empty(&di->app_reqs) ? x4_inode_size(i) : di->app_end);
+	ok = !di->app_broken && end <= window &&
+	     r->pos == (list_empty(&di->app_reqs) ? x4_inode_size(i) : di->app_end);
 	if (ok) {
 		list_add_tail(&di->app_reqs, &o->app_link);
 		di->app_end = end;
@@ -67,7 +68,8 @@ static void take_through(struct dio_inode *di, struct list *done)
 		if (!di->app_broken)
 			x4_window_publish(r->file->inode, r->pos + r->len);
 		else if (!o->error)
-			o->direct_len = 0; /* the slow path writes all of it, where it then belongs */
+			/* the slow path writes all of it, where it then belongs */
+			o->direct_len = 0;
 	}
 	di->app_broken = false;
 }
@@ -85,15 +87,22 @@ void dio_append_done(struct dio_req *r, struct list *done)
 
 /* ---- streams: appends of whole blocks in a row, which a window serves best ---- */
 
-bool dio_append_is_stream(const struct dio_inode *di) { return di->app_streak + 1 >= STREAM_REQUESTS; }
+bool dio_append_is_stream(const struct dio_inode *di)
+{
+	return di->app_streak + 1 >= STREAM_REQUESTS;
+}
 
-void dio_append_count(struct dio_inode *di, bool whole) { di->app_streak = whole ? di->app_streak + 1 : 0; }
+void dio_append_count(struct dio_inode *di, bool whole)
+{
+	di->app_streak = whole ? di->app_streak + 1 : 0;
+}
 
 /* ---- on workers ---- */
 
 bool dio_append_fits(const struct dio_slow *s)
 {
-	return s->pos == s->size && !((s->pos | s->end) & (s->d->block_size - 1)) && s->end <= x4_window_end(s->i);
+	return s->pos == s->size && !((s->pos | s->end) & (s->d->block_size - 1)) &&
+	       s->end <= x4_window_end(s->i);
 }
 
 void dio_append_refill(struct dio_slow *s)
@@ -144,7 +153,8 @@ void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i)
 	if (!x4_window_end(i))
 		return;
 	x4_iref(i);
-	if (__atomic_compare_exchange_n(&di->stop_inode, &none, i, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+	if (__atomic_compare_exchange_n(&di->stop_inode, &none, i, false, __ATOMIC_SEQ_CST,
+					__ATOMIC_SEQ_CST))
 		wq_queue(di->d->cfg.workers, &di->stop_work, stop_work);
 	else
 		x4_iput(i); /* the caller has one, too */

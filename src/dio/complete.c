@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The end of the direct part of a request: all its pieces have completed, or none was needed, or
- * none could be sent. Runs on the thread of the last completion, a loop thread, or where the request
- * was submitted; never blocks. Leaves the gate first, and then hands the request over: to a worker
- * if it failed or has a remainder, to finish.c if it is a write, else to its caller. An append waits
- * until those in front of it are through (append_window.c), and they end here in the order of the
- * file.
+ * none could be sent. Runs on the thread of the last completion, a loop thread, or where the
+ * request was submitted; never blocks. Leaves the gate first, and then hands the request over: to a
+ * worker if it failed or has a remainder, to finish.c if it is a write, else to its caller. An
+ * append waits until those in front of it are through (append_window.c), and they end here in the
+ * order of the file.
  */
 #include "dio/types.h"
 
@@ -32,14 +32,18 @@ static void end_direct(struct dio_req *r)
 		dio_write_finish(r, true);
 		return;
 	}
-	if (unlikely(o->span > o->want)) /* what the last device block holds beyond the end of the file */
+	/* what the last device block holds beyond the end of the file */
+	if (unlikely(o->span > o->want))
 		memset((uint8_t *)r->buf + o->want, 0, o->span - o->want);
 	if (likely(!(r->flags & DIO_NOATIME)))
 		x4_touch_read(r->file->inode);
 	dio_req_end(r);
 }
 
-/* The data of an append is through, well or not. Not inlined: other requests need no room for the list. */
+/*
+ * The data of an append is through, well or not. Not inlined: other requests need no room for the
+ * list.
+ */
 static __attribute__((noinline)) void end_appends(struct dio_req *r)
 {
 	struct list done;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The direct-I/O engine. A request is one read or write of a file: split by extent, sent to the device,
- * answered exactly once. Simple requests (one mapped, written extent, one device request) run from
- * submission to answer on the loop thread with nothing allocated and nothing shared; several extents
- * add a count; appends that need not wait stay on the loop thread as well (append.c); everything else
- * that allocates, converts, extends, or touches part of a sector runs on a worker.
+ * The direct-I/O engine. A request is one read or write of a file: split by extent, sent to the
+ * device, answered exactly once. Simple requests (one mapped, written extent, one device request)
+ * run from submission to answer on the loop thread with nothing allocated and nothing shared;
+ * several extents add a count; appends that need not wait stay on the loop thread as well
+ * (append.c); everything else that allocates, converts, extends, or touches part of a sector runs
+ * on a worker.
  *
  * Errors are -errno. Where no thread is named, any thread may call, and the call does not block.
  */
@@ -20,7 +21,8 @@ struct dio_req;
 
 enum {
 	DIO_WRITE = 1 << 0,
-	DIO_DIRECT = 1 << 1,   /* O_DIRECT by the application: strict alignment, page-cache invalidation after writes */
+	/* O_DIRECT by the application: strict alignment, page-cache invalidation after writes */
+	DIO_DIRECT = 1 << 1,
 	DIO_DSYNC = 1 << 2,    /* data, and what is needed to read it back, durable before done */
 	DIO_SYNC = 1 << 3,     /* and all other metadata (implies DSYNC) */
 	DIO_KILLPRIV = 1 << 4, /* clear suid/sgid/capabilities in the same step */
@@ -41,25 +43,27 @@ struct dio_config {
 	unsigned nr_cpus;          /* loops, >= 1 */
 	struct wq *workers;        /* slow paths */
 	struct wq *syncers;        /* the sync queue: commit and flush for whole batches */
-	unsigned segs_per_loop;    /* extra segments for multi-extent requests, at least 1; preallocated */
+	/* extra segments for multi-extent requests, at least 1; preallocated */
+	unsigned segs_per_loop;
 	bool strict;               /* dio=strict: EINVAL for unaligned DIO_DIRECT */
 	/*
-	 * X4_KILL_SGID if who writes is not of the file's group, else 0: asked on a worker for requests
-	 * with DIO_KILLPRIV on files that may have privileges. NULL: 0.
+	 * X4_KILL_SGID if who writes is not of the file's group, else 0: asked on a worker for
+	 * requests with DIO_KILLPRIV on files that may have privileges. NULL: 0.
 	 */
 	unsigned (*kill_sgid)(const struct dio_req *r);
 	/*
-	 * Invalidate the kernel's page cache of a byte range, then call done(done_work) on any thread.
-	 * Workers, never blocks. NULL: no page cache above.
+	 * Invalidate the kernel's page cache of a byte range, then call done(done_work) on any
+	 * thread. Workers, never blocks. NULL: no page cache above.
 	 */
-	void (*inval)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *done_work,
-		      void (*done)(struct work *));
+	void (*inval)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len,
+		      struct work *done_work, void (*done)(struct work *));
 	/*
-	 * Have the kernel write back and forget its pages of a byte range, then call done(done_work), at
-	 * the latest after ms milliseconds (late). Any thread, never blocks. NULL: no page cache above.
+	 * Have the kernel write back and forget its pages of a byte range, then call
+	 * done(done_work), at the latest after ms milliseconds (late). Any thread, never blocks.
+	 * NULL: no page cache above.
 	 */
-	void (*launder)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms, struct work *done_work,
-			void (*done)(struct work *, bool late));
+	void (*launder)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms,
+			struct work *done_work, void (*done)(struct work *, bool late));
 	void *inval_arg;      /* of both */
 };
 
@@ -76,9 +80,9 @@ void dio_drain(struct dio *d);
 void dio_free(struct dio *d);
 
 /*
- * Open and close of a file for I/O: prepares the inode (per-CPU counts) and the reserve. -ENOMEM. The
- * file takes a reference of i of its own. Workers; opening, and closing what does not wait, also on
- * loop threads in the mode of nowait.h.
+ * Open and close of a file for I/O: prepares the inode (per-CPU counts) and the reserve. -ENOMEM.
+ * The file takes a reference of i of its own. Workers; opening, and closing what does not wait,
+ * also on loop threads in the mode of nowait.h.
  */
 int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret);
 bool dio_file_close_waits(const struct dio_file *f); /* any thread */
@@ -90,9 +94,9 @@ void dio_file_may_map(struct dio_file *f);
 
 /*
  * Pages that the kernel may hold with stores that it has not told of (pagecache.c). Who takes them
- * then has the bytes [off, end) written back and forgotten, with no lock held that a request may wait
- * for; dio_cached_done tells how that ended. TAIL: the page of the end of the file, which was at size
- * before the file grew; taken once that is done and before it is answered.
+ * then has the bytes [off, end) written back and forgotten, with no lock held that a request may
+ * wait for; dio_cached_done tells how that ended. TAIL: the page of the end of the file, which was
+ * at size before the file grew; taken once that is done and before it is answered.
  */
 enum dio_cached_what { DIO_CACHED_TAIL, DIO_CACHED_HOLES, DIO_CACHED_ALL };
 struct dio_cached {
@@ -100,35 +104,41 @@ struct dio_cached {
 	uint64_t off, end;
 };
 bool dio_cached_maybe(struct x4_inode *i, enum dio_cached_what what, uint64_t size);
-bool dio_cached_take(struct x4_inode *i, enum dio_cached_what what, uint64_t size, struct dio_cached *ret);
+bool dio_cached_take(struct x4_inode *i, enum dio_cached_what what, uint64_t size,
+		     struct dio_cached *ret);
 void dio_cached_done(struct x4_inode *i, const struct dio_cached *c, bool late);
 /*
  * Truncate is about to change the size: what pages hold behind the old end is not written back any
- * more. True if that makes a difference: then dio_mask_undo must follow if truncate fails and leaves
- * the old size. The inode is locked.
+ * more. True if that makes a difference: then dio_mask_undo must follow if truncate fails and
+ * leaves the old size. The inode is locked.
  */
 bool dio_mask_set(struct x4_inode *i, uint64_t old, uint64_t size);
 void dio_mask_undo(struct x4_inode *i, uint64_t old);
 
-/* Bytes that the engine needs in a request and in a sync for itself; what is there is in types.h. */
+/*
+ * Bytes that the engine needs in a request and in a sync for itself; what is there is in types.h.
+ */
 #define DIO_REQ_OWN 432
 #define DIO_SYNC_OWN 24
 
 /*
- * One request, embedded by its owner (the FUSE slot). The first segment is in it. All fields but own
- * are the caller's and stay untouched (but for len of a buffered write that reaches over the largest
- * size a file can have, and of pages written back with what is no part of the file at their end: it
- * is cut there); done runs exactly once, on any thread, and may free or reuse the request. result:
- * bytes (writes: all of len; reads: less only at end of file) or -errno.
+ * One request, embedded by its owner (the FUSE slot). The first segment is in it. All fields but
+ * own are the caller's and stay untouched (but for len of a buffered write that reaches over the
+ * largest size a file can have, and of pages written back with what is no part of the file at their
+ * end: it is cut there); done runs exactly once, on any thread, and may free or reuse the request.
+ * result: bytes (writes: all of len; reads: less only at end of file) or -errno.
  */
 struct dio_req {
 	struct dio_file *file;
 	uint64_t pos;              /* bytes */
 	uint32_t len;              /* bytes */
 	unsigned flags;            /* DIO_ */
-	void *buf;                 /* at least len bytes, page-aligned when the direct way is to be taken */
+	/* at least len bytes, page-aligned when the direct way is to be taken */
+	void *buf;
 	int buf_index;             /* registered buffer that holds buf, or -1 */
-	/* Writes: bytes that the engine may use of buf, and change behind len; 0: no more than len. */
+	/*
+	 * Writes: bytes that the engine may use of buf, and change behind len; 0: no more than len.
+	 */
 	uint32_t buf_cap;
 	void (*done)(struct dio_req *r, ssize_t result);
 	_Alignas(8) unsigned char own[DIO_REQ_OWN]; /* the engine's */
@@ -137,25 +147,27 @@ struct dio_req {
 /*
  * On a loop thread (or the test's). Never blocks.
  *
- * What done and inval do must not wait for the two queues of the configuration. Requests of one inode
- * may be submitted on several loops, and one thread at a time submits for a loop. On the product's
- * loops a request completes on the loop that submitted it; the engine also allows completions from
- * any other thread (tests): counts are atomic.
+ * What done and inval do must not wait for the two queues of the configuration. Requests of one
+ * inode may be submitted on several loops, and one thread at a time submits for a loop. On the
+ * product's loops a request completes on the loop that submitted it; the engine also allows
+ * completions from any other thread (tests): counts are atomic.
  */
 void dio_submit(struct dio *d, struct dio_req *r);
 
 /*
  * The gate of an inode: closed, no new request goes the direct way (they go to workers, which take
- * the inode lock), and those in flight have ended. truncate, punch, fallocate, O_TRUNC and sub-sector
- * writes close it. Workers: blocks; not with the inode lock held; nests by counting. -ENOMEM.
+ * the inode lock), and those in flight have ended. truncate, punch, fallocate, O_TRUNC and
+ * sub-sector writes close it. Workers: blocks; not with the inode lock held; nests by counting.
+ * -ENOMEM.
  */
 enum dio_gate_kind { DIO_GATE_WRITES = 1, DIO_GATE_ALL = 2 };
 int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
 void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
 
 /*
- * fsync and fdatasync: done once everything written to i before the call is durable (whole batches share one commit or one
- * flush). i NULL: the whole volume (syncfs). req is embedded by the caller. Any thread.
+ * fsync and fdatasync: done once everything written to i before the call is durable (whole batches
+ * share one commit or one flush). i NULL: the whole volume (syncfs). req is embedded by the caller.
+ * Any thread.
  */
 struct dio_sync {
 	struct x4_inode *inode;

@@ -31,8 +31,12 @@ int dio_new(const struct dio_config *cfg, struct dio **ret)
 	d->max_io = cfg->dev->caps.max_io_bytes;
 	d->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	d->mem_align = FDIO_MAX(cfg->dev->caps.mem_align, 1u);
-	/* Without FUA in the device the block layer writes and flushes, and joins flushes as well as the sync queue does. */
-	d->fua_ok = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache || (cfg->dev->caps.is_block && !cfg->dev->caps.fua_ignored);
+	/*
+	 * Without FUA in the device the block layer writes and flushes, and joins flushes as well
+	 * as the sync queue does.
+	 */
+	d->fua_ok = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache ||
+		    (cfg->dev->caps.is_block && !cfg->dev->caps.fua_ignored);
 	d->fua_multi = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache;
 	fdio_mutex_init(&d->gate_lock, RANK_LEAF);
 	fdio_cond_init(&d->gate_cond);
@@ -48,7 +52,10 @@ int dio_new(const struct dio_config *cfg, struct dio **ret)
 	return 0;
 }
 
-/* Polling, because whoever ends the last request must not touch the engine afterwards; only unmount waits here. */
+/*
+ * Polling, because whoever ends the last request must not touch the engine afterwards; only unmount
+ * waits here.
+ */
 void dio_drain(struct dio *d)
 {
 	const struct timespec nap = { .tv_nsec = 200000 };

@@ -6,10 +6,10 @@
  * the end, the first one; after an error no further piece is sent.
  *
  * refs counts the pieces in flight plus one for the splitter, and is set before the first piece is
- * submitted (D2). Completions come in any order and, in tests, on any thread: the count is atomic,
- * and whoever takes it to 0 finishes. Only the holder of the splitter's reference touches nr_done
- * (the next byte to split) and direct_len; it passes to another thread with the request when that
- * waits for a segment.
+ * submitted (DIO-2). Completions come in any order and, in tests, on any thread: the count is
+ * atomic, and whoever takes it to 0 finishes. Only the holder of the splitter's reference touches
+ * nr_done (the next byte to split) and direct_len; it passes to another thread with the request
+ * when that waits for a segment.
  */
 #include "dio/types.h"
 
@@ -26,7 +26,8 @@ static void record_error(struct dio_req *r, int err)
 {
 	int none = 0;
 
-	__atomic_compare_exchange_n(&dio_own(r)->error, &none, err, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	__atomic_compare_exchange_n(&dio_own(r)->error, &none, err, false, __ATOMIC_ACQ_REL,
+				    __ATOMIC_RELAXED);
 }
 
 static void first_done(struct dev_io *io)
@@ -50,8 +51,10 @@ static void seg_done(struct dev_io *io)
 	if (dio_io_again(dio_own(r)->dio, io, &seg->retries, &err))
 		return;
 	if (err)
-		record_error(r, err); /* before the segment is given on: r itself may be waiting for it */
-	dio_seg_put(seg);             /* before the last reference: the reserve is part of the file */
+		/* before the segment is given on: r itself may be waiting for it */
+		record_error(r, err);
+	/* before the last reference: the reserve is part of the file */
+	dio_seg_put(seg);
 	unref(r);
 }
 
@@ -76,7 +79,8 @@ static void split(struct dio_req *r, struct dio_seg *seg)
 	int err;
 
 	while (o->nr_done < o->span && !__atomic_load_n(&o->error, __ATOMIC_ACQUIRE)) {
-		err = dio_piece_at(o->dio, r->file->inode, r->pos + o->nr_done, o->span - o->nr_done, &p);
+		err = dio_piece_at(o->dio, r->file->inode, r->pos + o->nr_done,
+				   o->span - o->nr_done, &p);
 		if (err == -EAGAIN || (!err && (r->flags & DIO_WRITE) && p.state != X4_EXT_WRITTEN))
 			break; /* the rest is for a worker */
 		if (err) {
@@ -99,7 +103,8 @@ static void split(struct dio_req *r, struct dio_seg *seg)
 	unref(r);
 }
 
-void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at, uint32_t at)
+void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at,
+		     uint32_t at)
 {
 	struct dio_own *o = dio_own(r);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Opening and closing a file for I/O. On workers, and on loop threads in the mode of nowait.h, where
- * closing the last file leaves an append window to a worker. An open file holds a reference of its
- * inode and the reserved segment that guarantees progress of its requests. Opening fails with
- * ENOMEM; closing does not fail.
+ * Opening and closing a file for I/O. On workers, and on loop threads in the mode of nowait.h,
+ * where closing the last file leaves an append window to a worker. An open file holds a reference
+ * of its inode and the reserved segment that guarantees progress of its requests. Opening fails
+ * with ENOMEM; closing does not fail.
  */
 #include "base/log.h"
 #include "base/nowait.h"
@@ -34,8 +34,8 @@ int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret)
 	f->reserve.file = f;
 	list_init(&f->reserve.link);
 	/*
-	 * The first requests find the extent map in memory. If loading it would block, or fails, open
-	 * succeeds anyway: what is wrong with the map is told to the requests that need it.
+	 * The first requests find the extent map in memory. If loading it would block, or fails,
+	 * open succeeds anyway: what is wrong with the map is told to the requests that need it.
 	 */
 	saved = nowait_save();
 	if (x4_map_load(i))
@@ -61,9 +61,13 @@ void dio_file_close(struct dio_file *f)
 	FDIO_ASSERT(!__atomic_load_n(&f->reserve_busy, __ATOMIC_ACQUIRE));
 	if (f->may_map)
 		__atomic_fetch_sub(&f->di->nr_mappers, 1, __ATOMIC_ACQ_REL);
-	/* Somebody who only reads may close meanwhile: the window stays with those who have the file open. */
+	/*
+	 * Somebody who only reads may close meanwhile: the window stays with those who have the
+	 * file open.
+	 */
 	if (__atomic_sub_fetch(&f->di->nr_files, 1, __ATOMIC_ACQ_REL) == 0) {
-		if (nowait_on()) /* the window was opened after the caller of dio_file_close_waits asked */
+		/* the window was opened after the caller of dio_file_close_waits asked */
+		if (nowait_on())
 			dio_append_stop_later(f->di, f->inode);
 		else
 			dio_append_stop(f->di, f->inode);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * How a write ends, and how a request fails. A write whose data and size are published, or that
- * failed, holds no lock, gate or range any more (D3) and takes those of these steps that it needs,
- * in this order: have the page of the old end forgotten, behind which it left a gap; invalidate the
- * kernel's pages of what it wrote; make it durable; answer.
+ * failed, holds no lock, gate or range any more (DIO-3) and takes those of these steps that it
+ * needs, in this order: have the page of the old end forgotten, behind which it left a gap;
+ * invalidate the kernel's pages of what it wrote; make it durable; answer.
  *
  * dio_write_finish runs on loop threads (on_loop: a worker then calls the invalidation) and on
  * workers; inval_done and gap_done run on whatever thread the callback comes on. Nothing here
@@ -36,8 +36,12 @@ static void inval_done(struct work *w)
 	struct dio_own *o = dio_own(r);
 	struct dio_inode *di = r->file->di;
 
-	/* Pages that were asked for before it began are gone; who asks from now on raises cache_seq. */
-	if ((o->bits & DIO_R_INVAL_ALL) && __atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) == o->cache_seq)
+	/*
+	 * Pages that were asked for before it began are gone; who asks from now on raises
+	 * cache_seq.
+	 */
+	if ((o->bits & DIO_R_INVAL_ALL) &&
+	    __atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) == o->cache_seq)
 		__atomic_store_n(&di->cache_clean, o->cache_seq, __ATOMIC_SEQ_CST);
 	make_durable(r);
 }
@@ -114,7 +118,8 @@ void dio_write_finish(struct dio_req *r, bool on_loop)
 	if (unlikely(o->gap) && forget_gap(r))
 		return;
 	inval = d->cfg.inval && (r->flags & DIO_DIRECT) &&
-		__atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) != __atomic_load_n(&di->cache_clean, __ATOMIC_SEQ_CST);
+		__atomic_load_n(&di->cache_seq, __ATOMIC_SEQ_CST) !=
+			__atomic_load_n(&di->cache_clean, __ATOMIC_SEQ_CST);
 	if (!inval)
 		make_durable(r);
 	else if (on_loop)
@@ -131,8 +136,8 @@ static void fail_work(struct work *w)
 
 	fdio_count(CTR_dio_io_error);
 	log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
-			x4_inode_ino(r->file->inode), r->flags & DIO_WRITE ? "write" : "read", r->len,
-			(unsigned long long)r->pos, strerror(-dio_own(r)->error));
+			x4_inode_ino(r->file->inode), r->flags & DIO_WRITE ? "write" : "read",
+			r->len, (unsigned long long)r->pos, strerror(-dio_own(r)->error));
 	/* Parts of a write may be on the device: the page cache must not hide them. */
 	if (r->flags & DIO_WRITE)
 		dio_write_finish(r, false);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The gate: counts of direct requests in flight, one cache line for each CPU, and the word that keeps
- * new ones out. Entering and leaving run on loop threads and take no lock; closing runs on workers
- * and waits. Only dio_gate_close can fail, for want of memory.
+ * The gate: counts of direct requests in flight, one cache line for each CPU, and the word that
+ * keeps new ones out. Entering and leaving run on loop threads and take no lock; closing runs on
+ * workers and waits. Only dio_gate_close can fail, for want of memory.
  *
  * States (enum dio_gate_state, kept as two counts of closers in one word):
  *
@@ -14,15 +14,17 @@
  *   SHUT       the last one for all      NO_WRITES or OPEN, by the closers for writes that are left
  *              opens                                 dio_gate_unshut(ALL)
  *
- * In OPEN everything enters, in NO_WRITES reads do, in SHUT nothing does. What is in flight when the
- * state changes goes on; the closer waits until it has left (draining), and only then returns.
+ * In OPEN everything enters, in NO_WRITES reads do, in SHUT nothing does. What is in flight when
+ * the state changes goes on; the closer waits until it has left (draining), and only then returns.
  *
- * Entering adds to the CPU's count and then reads the gate; closing raises the gate and then reads the
- * counts; all four sequentially consistent, so at least one of the two sees the other: either the request
- * backs out, or the closer waits for it. In the same way leaving subtracts and then reads gate_waiters, while
- * the closer announces itself and then reads the counts: no wake-up is lost. The lock is only for sleeping.
+ * Entering adds to the CPU's count and then reads the gate; closing raises the gate and then reads
+ * the counts; all four sequentially consistent, so at least one of the two sees the other: either
+ * the request backs out, or the closer waits for it. In the same way leaving subtracts and then
+ * reads gate_waiters, while the closer announces itself and then reads the counts: no wake-up is
+ * lost. The lock is only for sleeping.
  *
- * The file of a request holds the inode, and done runs after leaving: so di lives while it is touched here.
+ * The file of a request holds the inode, and done runs after leaving: so di lives while it is
+ * touched here.
  */
 #include "dio/types.h"
 
@@ -65,7 +67,8 @@ static bool is_drained(struct dio_inode *di, enum dio_gate_kind kind)
 	for (unsigned c = 0; c < di->d->cfg.nr_cpus; c++) {
 		if (__atomic_load_n(&di->counts[c].n[DIO_COUNT_WRITE], __ATOMIC_SEQ_CST))
 			return false;
-		if (kind == DIO_GATE_ALL && __atomic_load_n(&di->counts[c].n[DIO_COUNT_READ], __ATOMIC_SEQ_CST))
+		if (kind == DIO_GATE_ALL &&
+		    __atomic_load_n(&di->counts[c].n[DIO_COUNT_READ], __ATOMIC_SEQ_CST))
 			return false;
 	}
 	return true;
@@ -74,8 +77,9 @@ static bool is_drained(struct dio_inode *di, enum dio_gate_kind kind)
 void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind)
 {
 	struct dio *d = di->d;
-	uint32_t old = __atomic_fetch_add(&di->gate, kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE,
-					  __ATOMIC_SEQ_CST);
+	uint32_t old = __atomic_fetch_add(
+		&di->gate, kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE,
+		__ATOMIC_SEQ_CST);
 
 	/* Fewer closers than threads; 65535 of one kind would carry into the other half. */
 	FDIO_ASSERT((old & 0xffff) != 0xffff && old >> 16 != 0xffff);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the engine keeps for an inode: made when the inode is first opened or its gate is first
- * closed, freed with the inode. Any thread; inodes_lock guards the engine's list of them. Fails with
- * ENOMEM.
+ * closed, freed with the inode. Any thread; inodes_lock guards the engine's list of them. Fails
+ * with ENOMEM.
  */
 #include "dio/types.h"
 
@@ -30,7 +30,8 @@ int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret)
 		*ret = di;
 		return 0;
 	}
-	di = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*di) + d->cfg.nr_cpus * sizeof(di->counts[0]));
+	di = fdio_alloc_aligned(FDIO_CACHELINE,
+				sizeof(*di) + d->cfg.nr_cpus * sizeof(di->counts[0]));
 	if (!di)
 		return -ENOMEM;
 	di->d = d;

@@ -55,7 +55,8 @@ static bool reads_hole(struct dio_req *r, uint64_t end)
 	struct dio_piece p;
 
 	for (uint64_t pos = r->pos; pos < end; pos += p.len) {
-		int err = dio_piece_at(dio_own(r)->dio, r->file->inode, pos, (uint32_t)(end - pos), &p);
+		int err = dio_piece_at(dio_own(r)->dio, r->file->inode, pos, (uint32_t)(end - pos),
+				       &p);
 
 		if (err || p.state != X4_EXT_WRITTEN)
 			return true;
@@ -175,7 +176,9 @@ static void mask_store(struct dio_inode *di, uint64_t from, uint64_t to)
 	fdio_mutex_unlock(&di->app_lock);
 }
 
-/* With another size the kernel forgets all pages; without, it keeps them, and what is noted stays. */
+/*
+ * With another size the kernel forgets all pages; without, it keeps them, and what is noted stays.
+ */
 bool dio_mask_set(struct x4_inode *i, uint64_t old, uint64_t size)
 {
 	struct dio_inode *di = x4_inode_upper(i);

@@ -12,7 +12,8 @@
 
 #include <errno.h>
 
-int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max, struct dio_piece *ret)
+int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max,
+		 struct dio_piece *ret)
 {
 	uint32_t in = pos & (d->block_size - 1);
 	struct x4_ext e;

@@ -70,10 +70,12 @@ static bool reserve_take(struct dio_file *f)
 {
 	uint32_t free_ = 0;
 
-	return __atomic_compare_exchange_n(&f->reserve_busy, &free_, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+	return __atomic_compare_exchange_n(&f->reserve_busy, &free_, 1, false, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
 }
 
-struct dio_seg *dio_seg_take(struct dio_req *r, void (*go_on)(struct dio_req *r, struct dio_seg *seg))
+struct dio_seg *dio_seg_take(struct dio_req *r,
+			     void (*go_on)(struct dio_req *r, struct dio_seg *seg))
 {
 	struct dio_own *o = dio_own(r);
 	struct dio_cpu *c = &o->dio->cpus[o->cpu];
@@ -95,7 +97,10 @@ struct dio_seg *dio_seg_take(struct dio_req *r, void (*go_on)(struct dio_req *r,
 	return seg;
 }
 
-/* Not nested: requests that complete while they are being resumed give their segments to the outer call. */
+/*
+ * Not nested: requests that complete while they are being resumed give their segments to the outer
+ * call.
+ */
 static void resume_waiting(struct dio_cpu *c)
 {
 	fdio_mutex_lock(&c->lock);

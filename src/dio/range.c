@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Block range locks of an inode, for writes on workers: two that share a block follow each other in order
- * of arrival, others do not meet. The mutex guards the list only and is never held across I/O. A worker
- * takes at most one range, after the inode lock.
+ * Block range locks of an inode, for writes on workers: two that share a block follow each other in
+ * order of arrival, others do not meet. The mutex guards the list only and is never held across
+ * I/O. A worker takes at most one range, after the inode lock.
  */
 #include "dio/types.h"
 

@@ -2,14 +2,15 @@
 /*
  * A request's own part and its end. dio_req_end answers: on the loop thread that completed the last
  * piece, on a worker, or on a syncer. It holds nothing while done runs, which may free the request
- * and whose caller may free the engine right after (D1).
+ * and whose caller may free the engine right after (DIO-1).
  */
 #include "dio/types.h"
 
 /* The public header keeps room for what the engine has in a request. */
 #define FITS(own, type, room) (sizeof(own) <= (room) && _Alignof(own) <= _Alignof(type))
 _Static_assert(FITS(struct dio_own, struct dio_req, DIO_REQ_OWN), "DIO_REQ_OWN is too small");
-_Static_assert(FITS(struct dio_sync_own, struct dio_sync, DIO_SYNC_OWN), "DIO_SYNC_OWN is too small");
+_Static_assert(FITS(struct dio_sync_own, struct dio_sync, DIO_SYNC_OWN),
+	       "DIO_SYNC_OWN is too small");
 #if __SIZEOF_POINTER__ == 8
 _Static_assert(sizeof(struct dio_own) == DIO_REQ_OWN, "DIO_REQ_OWN is larger than need be");
 _Static_assert(sizeof(struct dio_sync_own) == DIO_SYNC_OWN, "DIO_SYNC_OWN is larger than need be");

@@ -7,10 +7,10 @@
  *
  * A write: kill privileges; close the gate for writes if part of a sector changes; inode lock,
  * exclusive if the file grows, shared otherwise; block range lock; reserve blocks for all holes
- * (ENOSPC here, with nothing changed); data; then extents and size in one step (D4); unlock, and
- * only then what follows a write (D3). An error before publishing leaves the extents as they were:
- * blocks that were reserved are given back, unwritten ones stay unwritten, so whatever was written
- * to them stays unreachable.
+ * (ENOSPC here, with nothing changed); data; then extents and size in one step (DIO-4); unlock, and
+ * only then what follows a write (DIO-3). An error before publishing leaves the extents as they
+ * were: blocks that were reserved are given back, unwritten ones stay unwritten, so whatever was
+ * written to them stays unreachable.
  */
 #include "base/log.h"
 #include "dio/types.h"
@@ -20,7 +20,9 @@
 
 static int slow_read(struct dio_req *r)
 {
-	struct dio_slow s = { .r = r, .d = dio_own(r)->dio, .i = r->file->inode, .di = r->file->di };
+	struct dio_slow s = {
+		.r = r, .d = dio_own(r)->dio, .i = r->file->inode, .di = r->file->di
+	};
 	uint64_t pos = r->pos + dio_own(r)->direct_len, end = r->pos + dio_own(r)->want, size;
 	struct dio_piece p;
 	int err = 0;
@@ -59,7 +61,8 @@ static int reserve(struct dio_slow *s)
 			return r;
 		if (p.state == X4_EXT_WRITTEN)
 			continue;
-		uint64_t first = s->pos >> s->d->block_bits, last = (s->end - 1) >> s->d->block_bits;
+		uint64_t first = s->pos >> s->d->block_bits,
+			 last = (s->end - 1) >> s->d->block_bits;
 		r = x4_resv_holes(s->i, first, last - first + 1, s->r->flags & DIO_ROOT, &s->resv);
 		s->has_resv = !r;
 		return r;
@@ -111,8 +114,8 @@ static int write_locked(struct dio_slow *s)
 }
 
 /*
- * Exclusive if the file grows, and then with the gate closed for writes. The size is stable under either mode, but for appends
- * on loop threads: those the gate keeps out.
+ * Exclusive if the file grows, and then with the gate closed for writes. The size is stable under
+ * either mode, but for appends on loop threads: those the gate keeps out.
  */
 static void lock_inode(struct dio_slow *s)
 {
@@ -137,7 +140,8 @@ static int kill_privileges(struct dio_req *r)
 	if (!(r->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(i))
 		return 0;
 	if (r->flags & DIO_KILLPRIV)
-		return x4_setattr(i, X4_KILL_SUIDGID | (cfg->kill_sgid ? cfg->kill_sgid(r) : 0), &none);
+		return x4_setattr(i, X4_KILL_SUIDGID | (cfg->kill_sgid ? cfg->kill_sgid(r) : 0),
+				  &none);
 	return x4_setattr(i, X4_KILL_CAPS, &none);
 }
 
@@ -149,7 +153,10 @@ static int slow_write(struct dio_req *r)
 	int err;
 
 	fdio_count(CTR_dio_write_slow);
-	/* Meant for all of it, but the map was dropped on the way: what is written here is not durable by itself. */
+	/*
+	 * Meant for all of it, but the map was dropped on the way: what is written here is not
+	 * durable by itself.
+	 */
 	o->bits &= ~DIO_R_FUA;
 	s.pos = r->pos + o->direct_len;
 	s.end = r->pos + r->len;
@@ -190,8 +197,8 @@ static void slow_work(struct work *w)
 		fdio_count(CTR_dio_io_error);
 		if (o->error != -ENOSPC)
 			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
-					x4_inode_ino(r->file->inode), write ? "write" : "read", r->len,
-					(unsigned long long)r->pos, strerror(-o->error));
+					x4_inode_ino(r->file->inode), write ? "write" : "read",
+					r->len, (unsigned long long)r->pos, strerror(-o->error));
 	}
 	if (write)
 		dio_write_finish(r, false);

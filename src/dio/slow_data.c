@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The data phase of a slow write: what is left of the request is cut into pieces and written in batches.
- * Whole sectors go out of the caller's buffer. Where the write begins or ends inside a sector of a written
- * block, that sector is read, changed and written back; where it begins or ends inside a new or unwritten
- * block, the rest of that block is zeroed in the same batch, also beyond the end of the file, so that the
- * extent may become readable as a whole. At most two such edges, hence two bounce blocks. On a worker,
- * under the inode lock and the block range lock; read-modify-write also with the gate closed for writes.
+ * The data phase of a slow write: what is left of the request is cut into pieces and written in
+ * batches. Whole sectors go out of the caller's buffer. Where the write begins or ends inside a
+ * sector of a written block, that sector is read, changed and written back; where it begins or ends
+ * inside a new or unwritten block, the rest of that block is zeroed in the same batch, also beyond
+ * the end of the file, so that the extent may become readable as a whole. At most two such edges,
+ * hence two bounce blocks. On a worker, under the inode lock and the block range lock;
+ * read-modify-write also with the gate closed for writes.
  */
 #include "dio/types.h"
 
 #include <errno.h>
 #include <string.h>
 
-static uint8_t *user_buf(struct dio_slow *s, uint64_t pos) { return (uint8_t *)s->r->buf + (pos - s->r->pos); }
+static uint8_t *user_buf(struct dio_slow *s, uint64_t pos)
+{
+	return (uint8_t *)s->r->buf + (pos - s->r->pos);
+}
 
 /* The reserved blocks for a hole. */
 static int piece_reserved(struct dio_slow *s, uint64_t pos, struct dio_piece *p)
@@ -73,10 +77,11 @@ static int add_vec(struct dio_slow *s, uint64_t off, void *buf, uint64_t len)
 }
 
 /*
- * One unit (a block of a new extent, a sector of a written one) of which only [in, in + len) is ours. off is the device
- * address of the unit.
+ * One unit (a block of a new extent, a sector of a written one) of which only [in, in + len) is
+ * ours. off is the device address of the unit.
  */
-static int add_edge(struct dio_slow *s, uint64_t off, uint32_t unit, uint32_t in, uint64_t pos, uint32_t len, bool written)
+static int add_edge(struct dio_slow *s, uint64_t off, uint32_t unit, uint32_t in, uint64_t pos,
+		    uint32_t len, bool written)
 {
 	uint8_t *b;
 
@@ -141,9 +146,10 @@ int dio_slow_data(struct dio_slow *s)
 }
 
 /*
- * The write begins behind the end of the file: what the last block holds between the old end and the new data must read
- * as zeroes. Blocks that follow are holes or unwritten and do so already. No fast write can be in the sector that holds the
- * end of the file (it would not be inside the size), so the gate need not be closed.
+ * The write begins behind the end of the file: what the last block holds between the old end and
+ * the new data must read as zeroes. Blocks that follow are holes or unwritten and do so already. No
+ * fast write can be in the sector that holds the end of the file (it would not be inside the size),
+ * so the gate need not be closed.
  */
 int dio_slow_zero_gap(struct dio_slow *s)
 {

@@ -23,9 +23,9 @@
 /* ---- what is refused ---- */
 
 /*
- * Unaligned as no kernel file system would take it. The kernel splits a long request where the pages of the application's
- * memory end, at any byte: of its pieces all but the last are nearly as long as a request may be, and the last one ends
- * aligned. These are no fault of the application's.
+ * Unaligned as no kernel file system would take it. The kernel splits a long request where the
+ * pages of the application's memory end, at any byte: of its pieces all but the last are nearly as
+ * long as a request may be, and the last one ends aligned. These are no fault of the application's.
  */
 static bool is_misaligned(const struct dio *d, const struct dio_req *r)
 {
@@ -62,8 +62,8 @@ static int validate(struct dio *d, struct dio_req *r)
 		if (x4_vol_read_only(d->cfg.vol))
 			return -EROFS;
 		/*
-		 * As write(2) does it: what fits is written. (FUSE makes EIO of a short direct write, so
-		 * that one fails whole.)
+		 * As write(2) does it: what fits is written. (FUSE makes EIO of a short direct
+		 * write, so that one fails whole.)
 		 */
 		if (!(r->flags & DIO_DIRECT) && r->pos < most && r->len > most - r->pos)
 			o->want = r->len = (uint32_t)(most - r->pos);
@@ -91,7 +91,8 @@ static bool may_fua(struct dio_req *r)
 	struct dio_piece p;
 	jnl_tid tid;
 
-	if (!(r->flags & DIO_DSYNC) || (r->flags & DIO_SYNC) || !d->fua_ok || dio_own(r)->stage == DIO_AT_APPEND)
+	if (!(r->flags & DIO_DSYNC) || (r->flags & DIO_SYNC) || !d->fua_ok ||
+	    dio_own(r)->stage == DIO_AT_APPEND)
 		return false;
 	if (x4_window_unsettled(i)) /* the way to it may be in memory only */
 		return false;

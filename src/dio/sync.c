@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sync queue: fsync, fdatasync, syncfs and the end of O_SYNC/O_DSYNC writes. A batch is the whole list as
- * it stands when a syncer takes it: one commit for the newest transaction that any of its waiters needs, or
- * one flush if none needs a commit, then everybody is answered. Waiters that come meanwhile form the next
- * batch. Up to DIO_NR_SYNC batches are at work at once (the device's flush sequencer joins their flushes).
+ * The sync queue: fsync, fdatasync, syncfs and the end of O_SYNC/O_DSYNC writes. A batch is the
+ * whole list as it stands when a syncer takes it: one commit for the newest transaction that any of
+ * its waiters needs, or one flush if none needs a commit, then everybody is answered. Waiters that
+ * come meanwhile form the next batch. Up to DIO_NR_SYNC batches are at work at once (the device's
+ * flush sequencer joins their flushes).
  *
- * What needs a flush. d->epoch counts batches. A write that completed raises its inode's dirty_epoch to the
- * current epoch before it is answered. A batch takes its epoch (and moves it on) before it flushes: every
- * write noted up to that epoch completed before the flush was sent. So an inode with dirty_epoch <=
- * durable_epoch needs none.
+ * What needs a flush. d->epoch counts batches. A write that completed raises its inode's
+ * dirty_epoch to the current epoch before it is answered. A batch takes its epoch (and moves it on)
+ * before it flushes: every write noted up to that epoch completed before the flush was sent. So an
+ * inode with dirty_epoch <= durable_epoch needs none.
  *
  * A flush that fails, the queue's or the journal's, is told to every waiter of the batch that
  * needed it, and to whoever else may have lost by it: a later flush that succeeds says nothing
@@ -53,7 +54,10 @@ void dio_sync_init(struct dio *d)
 		d->syncer[k].d = d;
 }
 
-/* Something was added. One syncer waiting to run is enough; it takes whatever is there by then. sync_lock held. */
+/*
+ * Something was added. One syncer waiting to run is enough; it takes whatever is there by then.
+ * sync_lock held.
+ */
 static struct dio_syncer *syncer_to_queue(struct dio *d)
 {
 	struct dio_syncer *idle = NULL;
@@ -92,14 +96,15 @@ void dio_mark_dirty(struct dio *d, struct dio_inode *di)
 	uint64_t e = __atomic_load_n(&d->epoch, __ATOMIC_SEQ_CST);
 	uint64_t cur = __atomic_load_n(&di->dirty_epoch, __ATOMIC_ACQUIRE);
 
-	while (cur < e && !__atomic_compare_exchange_n(&di->dirty_epoch, &cur, e, false, __ATOMIC_SEQ_CST,
-						       __ATOMIC_ACQUIRE))
+	while (cur < e && !__atomic_compare_exchange_n(&di->dirty_epoch, &cur, e, false,
+						       __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
 		;
 }
 
 static bool is_dirty(struct dio *d, struct dio_inode *di)
 {
-	return di && __atomic_load_n(&di->dirty_epoch, __ATOMIC_SEQ_CST) > __atomic_load_n(&d->durable_epoch, __ATOMIC_SEQ_CST);
+	return di && __atomic_load_n(&di->dirty_epoch, __ATOMIC_SEQ_CST) >
+			     __atomic_load_n(&d->durable_epoch, __ATOMIC_SEQ_CST);
 }
 
 /* False: *p was there already. Only grows (counts may wrap). */
@@ -131,7 +136,9 @@ void dio_sync_flush_failed(void *arg)
 
 	fdio_mutex_lock(&d->inodes_lock);
 	list_for_each(di, &d->inodes, link)
-		/* In this order: a write counts as dirty before it no longer counts as in flight. */
+		/*
+		 * In this order: a write counts as dirty before it no longer counts as in flight.
+		 */
 		if (is_writing(d, di) || is_dirty(d, di))
 			__atomic_add_fetch(&di->errs, 1, __ATOMIC_SEQ_CST);
 	fdio_mutex_unlock(&d->inodes_lock);
@@ -162,7 +169,10 @@ static int untold_error(struct dio_inode *di, struct dio_file *f)
 	return -EIO;
 }
 
-/* What a file hears that lost nothing itself, where nothing can become durable any more: as the kernel's ext4. */
+/*
+ * What a file hears that lost nothing itself, where nothing can become durable any more: as the
+ * kernel's ext4.
+ */
 static int clean_error(struct dio *d, struct x4_inode *i, struct dio_file *f)
 {
 	int err = untold_error(x4_inode_upper(i), f);
@@ -171,17 +181,18 @@ static int clean_error(struct dio *d, struct x4_inode *i, struct dio_file *f)
 }
 
 /*
- * Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous callers are followed by
- * such.
+ * Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous
+ * callers are followed by such.
  */
 static bool is_clean(struct dio *d, struct x4_inode *i, bool datasync)
 {
 	jnl_tid tid;
 
-	if (x4_window_unsettled(i) || x4_window_lost(i, false) || (!datasync && x4_times_pending(i)) ||
-	    is_dirty(d, x4_inode_upper(i)))
+	if (x4_window_unsettled(i) || x4_window_lost(i, false) ||
+	    (!datasync && x4_times_pending(i)) || is_dirty(d, x4_inode_upper(i)))
 		return false;
-	return !x4_sync_tid_noted(i, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
+	return !x4_sync_tid_noted(i, datasync, &tid) ||
+	       jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
 }
 
 void dio_fsync(struct dio *d, struct dio_sync *s)
@@ -324,8 +335,8 @@ static void answer_write(struct batch *b, struct dio_req *r)
 {
 	struct dio_own *o = dio_own(r);
 
-	o->error = outcome(b, r->file->inode, r->file, o->bits & DIO_R_NEED_COMMIT, o->bits & DIO_R_NEED_FLUSH,
-			   o->error);
+	o->error = outcome(b, r->file->inode, r->file, o->bits & DIO_R_NEED_COMMIT,
+			   o->bits & DIO_R_NEED_FLUSH, o->error);
 	dio_req_end(r);
 }
 
@@ -384,7 +395,10 @@ static bool take(struct dio *d, struct dio_syncer *y, struct batch *b)
 	return any;
 }
 
-/* Who asked while another transaction was being committed shares the commit that follows, which cannot have begun before. */
+/*
+ * Who asked while another transaction was being committed shares the commit that follows, which
+ * cannot have begun before.
+ */
 static void join(struct batch *b)
 {
 	struct batch more;

@@ -36,7 +36,8 @@
  *   APPEND          its data is through, well or not        APPEND_THROUGH  dio_append_done
  *   APPEND_THROUGH  those in front of it are through        DIRECT          dio_append_done
  *   SMALL           written, inserted                       FINISH          dio_write_finish
- *   SMALL           something would have waited             SLOW            dio_grow_start, again_slow
+ *   SMALL           something would have waited             SLOW            dio_grow_start,
+ *                                                                           again_slow
  *   SMALL           the device failed                       FINISH          dio_req_fail
  *   SLOW            done or failed: a write                 FINISH          slow_work
  *   SLOW            done or failed: a read                  ENDED           slow_work
@@ -45,14 +46,15 @@
  * DIRECT, APPEND, APPEND_THROUGH and SMALL are counted in the gate of the inode.
  *
  * Invariants
- *   D1  done runs exactly once, and the in-flight count of the gate is left before.
- *   D2  the count of a request over several extents is set up before its first segment is submitted;
- *       the splitter holds one.
- *   D3  no lock, gate count or range is held while done, the invalidation or the sync queue runs.
- *   D4  extents and size are published after the data they cover completed (appends: in the order of
- *       the file).
- *   D5  a byte is sent to the device at most once for one request (resent: what a short transfer
- *       left, an append behind one that failed, and G2 in append_small.c).
+ *   DIO-1  done runs exactly once, and the in-flight count of the gate is left before.
+ *   DIO-2  the count of a request over several extents is set up before its first segment is
+ *          submitted; the splitter holds one.
+ *   DIO-3  no lock, gate count or range is held while done, the invalidation or the sync queue
+ *          runs.
+ *   DIO-4  extents and size are published after the data they cover completed (appends: in the
+ *          order of the file).
+ *   DIO-5  a byte is sent to the device at most once for one request (resent: what a short
+ *          transfer left, an append behind one that failed, and GROW-2 in append_small.c).
  */
 #ifndef FDIO_DIO_TYPES_H
 #define FDIO_DIO_TYPES_H
@@ -61,16 +63,24 @@
 #include "base/lock.h"
 #include "dio/dio.h"
 
-#define DIO_RETRIES_MAX 16  /* of one device request after EAGAIN or EINTR */
-#define DIO_SPLIT_MIN (255u * 4096u) /* pieces that the kernel makes of a longer request are no shorter, but for the last */
-#define DIO_INVAL_ALL_AFTER 32 /* direct writes with no other I/O between: then it pays to forget all pages of the file */
-#define DIO_NR_BOUNCE 32    /* slow writes that can be in their data phase at once */
-#define DIO_NR_SYNC 2       /* batches of the sync queue at work at once */
+/* Of one device request after EAGAIN or EINTR. */
+#define DIO_RETRIES_MAX 16
+/* The kernel splits a longer request into pieces that are no shorter, but for the last. */
+#define DIO_SPLIT_MIN (255u * 4096u)
+/* Direct writes with no other I/O between: then it pays to forget all pages of the file. */
+#define DIO_INVAL_ALL_AFTER 32
+/* Slow writes that can be in their data phase at once. */
+#define DIO_NR_BOUNCE 32
+/* Batches of the sync queue at work at once. */
+#define DIO_NR_SYNC 2
 
 /* The way that dio_submit chooses; submit.c and append.c say when. */
 enum dio_way { DIO_WAY_DIRECT, DIO_WAY_WINDOW, DIO_WAY_SMALL, DIO_WAY_SLOW };
 
-/* Where a request is; the table is above. Stored by its owner; APPEND and what follows it under app_lock. */
+/*
+ * Where a request is; the table is above. Stored by its owner; APPEND and what follows it under
+ * app_lock.
+ */
 enum dio_stage {
 	DIO_AT_SUBMITTED,
 	DIO_AT_DIRECT,
@@ -84,10 +94,12 @@ enum dio_stage {
 
 /* dio_own.bits */
 enum {
-	DIO_R_FUA = 1 << 0,         /* every piece is written with FUA: durable without the sync queue */
+	/* every piece is written with FUA: durable without the sync queue */
+	DIO_R_FUA = 1 << 0,
 	DIO_R_NEED_COMMIT = 1 << 1, /* of the batch of the sync queue that it is in */
 	DIO_R_NEED_FLUSH = 1 << 2,
-	DIO_R_INVAL_ALL = 1 << 3,   /* the whole file is being invalidated; cache_seq is that of its beginning */
+	/* the whole file is being invalidated; cache_seq is that of its beginning */
+	DIO_R_INVAL_ALL = 1 << 3,
 };
 
 struct dio_seg;
@@ -101,25 +113,35 @@ struct dio_own {
 	struct dio *dio;
 	enum dio_stage stage;
 	uint32_t bits;             /* DIO_R_ */
-	uint32_t refs;             /* over several extents: atomic, pieces in flight and one for the splitter */
+	/* over several extents: atomic, pieces in flight and one for the splitter */
+	uint32_t refs;
 	int error;                 /* the first, -errno; atomic while pieces are in flight */
 	uint32_t nr_done;          /* bytes split so far */
-	uint32_t direct_len;       /* prefix handled by segments; the remainder takes the slow path */
-	uint32_t want;             /* result when all goes well: len, for reads clipped to the size */
+	/* prefix handled by segments; the remainder takes the slow path */
+	uint32_t direct_len;
+	/* result when all goes well: len, for reads clipped to the size */
+	uint32_t want;
 	uint32_t span;             /* want rounded up to device blocks; small appends: to blocks */
 	uint32_t cpu;              /* index of the loop that submitted it */
 	uint32_t retries;          /* of the first segment */
-	/* A small append: bytes that go into a block that is there, at grow_off of the device; blocks for the others. */
+	/*
+	 * A small append: bytes that go into a block that is there, at grow_off of the device;
+	 * blocks for the others.
+	 */
 	uint32_t grow_head;
 	uint64_t grow_off;
 	struct x4_resv resv;
 	uint64_t cache_seq;        /* of the file when its invalidation began */
-	uint64_t gap;              /* a write that began behind it: where the file ended, if inside a page; else 0 */
+	/* a write that began behind it: where the file ended, if inside a page; else 0 */
+	uint64_t gap;
 	void (*go_on)(struct dio_req *r, struct dio_seg *seg); /* while in dio_cpu.waiting */
 };
 
 /* Requests are what callers see, and dio_own is what lists, queues and the device hand back. */
-static inline struct dio_own *dio_own(const struct dio_req *r) { return (struct dio_own *)(uintptr_t)r->own; }
+static inline struct dio_own *dio_own(const struct dio_req *r)
+{
+	return (struct dio_own *)(uintptr_t)r->own;
+}
 static inline struct dio_req *dio_req_of(struct dio_own *o)
 {
 	return container_of((void *)o, struct dio_req, own);
@@ -148,7 +170,10 @@ static inline struct dio_sync *dio_sync_of(struct dio_sync_own *o)
 	return container_of((void *)o, struct dio_sync, own);
 }
 
-/* A segment of a request over several extents. Owned by its pool or file, in use between dio_seg_take and dio_seg_put. */
+/*
+ * A segment of a request over several extents. Owned by its pool or file, in use between
+ * dio_seg_take and dio_seg_put.
+ */
 struct dio_seg {
 	struct dev_io io;
 	struct dio_req *req;
@@ -159,7 +184,9 @@ struct dio_seg {
 	struct dio_cpu *home;  /* of the others */
 };
 
-/* What one loop has for itself. lock is only contended when completions come from foreign threads. */
+/*
+ * What one loop has for itself. lock is only contended when completions come from foreign threads.
+ */
 struct dio_cpu {
 	uint32_t inflight;      /* atomic: requests between submission and the return of done */
 	struct fdio_mutex lock; /* guards the rest */
@@ -200,17 +227,19 @@ struct dio {
 	uint8_t *bounce_mem;
 
 	/*
-	 * Sync queue. epoch counts batches: a write that completes notes the current one in its inode; a batch that
-	 * flushes makes everything noted up to its own epoch durable.
+	 * Sync queue. epoch counts batches: a write that completes notes the current one in its
+	 * inode; a batch that flushes makes everything noted up to its own epoch durable.
 	 */
-	struct fdio_mutex sync_lock; /* guards the lists, the states and the stores to durable_epoch */
+	/* guards the lists, the states and the stores to durable_epoch */
+	struct fdio_mutex sync_lock;
 	struct list sync_reqs, sync_calls;
 	struct dio_syncer syncer[DIO_NR_SYNC];
 	uint64_t epoch, durable_epoch; /* atomic */
 
 	struct fdio_mutex inodes_lock; /* guards the list, which is for flushes that fail: sync.c */
 	struct list inodes;            /* dio_inode.link */
-	uint32_t errs, errs_seen;      /* atomic: flushes that failed, and up to where syncfs was told */
+	/* atomic: flushes that failed, and up to where syncfs was told */
+	uint32_t errs, errs_seen;
 };
 
 /* In-flight counts of one CPU. */
@@ -226,12 +255,13 @@ enum dio_gate_state { DIO_GATE_OPEN, DIO_GATE_NO_WRITES, DIO_GATE_SHUT };
 /* What the engine keeps for an inode: x4_inode_upper. Lives as long as the inode is in memory. */
 struct dio_inode {
 	struct dio *d;
-	uint32_t gate;          /* atomic: closers of all in the low half, of writes in the high half */
+	/* atomic: closers of all in the low half, of writes in the high half */
+	uint32_t gate;
 	uint32_t gate_waiters;  /* atomic */
 	/*
-	 * Atomic. Requests that go through the page cache, and how many of them had come when an invalidation of the whole
-	 * file began that is over: equal, and the kernel holds no pages of it. Direct writes in a row with the same
-	 * cache_seq.
+	 * Atomic. Requests that go through the page cache, and how many of them had come when an
+	 * invalidation of the whole file began that is over: equal, and the kernel holds no pages
+	 * of it. Direct writes in a row with the same cache_seq.
 	 */
 	uint64_t cache_seq, cache_clean, cache_run_seq;
 	uint32_t cache_run;
@@ -243,20 +273,24 @@ struct dio_inode {
 	uint32_t slow_writes;   /* atomic: at work now; they are not counted below */
 	struct list link;       /* d->inodes */
 	/* pagecache.c. Atomic; mask_from and the stores to mask_to are guarded by app_lock. */
-	uint64_t tail_page;     /* 1 + number of the page that held the end of the file when it was read; 0: none */
+	/* 1 + number of the page that held the end of the file when it was read; 0: none */
+	uint64_t tail_page;
 	uint64_t hole_lo, hole_hi; /* holes that were read lie in it; UINT64_MAX, 0: none */
-	uint64_t mask_from, mask_to; /* bytes that are zeroed in pages written back; mask_to 0: none */
+	/* bytes that are zeroed in pages written back; mask_to 0: none */
+	uint64_t mask_from, mask_to;
 	uint32_t nr_mappers;    /* files open for reading and writing */
 	uint32_t laundering;    /* DIO_CACHED_HOLES taken and not done */
 	bool has_pages;         /* the page cache was used */
-	uint64_t dirty_epoch;   /* atomic, only grows: batch that makes the last completed write durable; 0 none */
+	/* atomic, only grows: batch that makes the last completed write durable; 0 none */
+	uint64_t dirty_epoch;
 	struct fdio_mutex app_lock; /* guards the three below */
 	struct list app_reqs;   /* appends in flight, ascending and without gaps */
 	uint64_t app_end;       /* where the last of them ends */
 	bool app_broken;        /* one of them failed */
 	bool growing;           /* atomic: a request of append_small.c is under way */
 	uint32_t nr_files;      /* atomic: dio_file_open without dio_file_close */
-	struct work stop_work;  /* a loop thread has left the window to a worker; queued with a reference of stop_inode */
+	/* a loop thread has left the window to a worker; queued with a reference of stop_inode */
+	struct work stop_work;
 	struct x4_inode *stop_inode; /* atomic; NULL: not queued */
 	unsigned app_streak;    /* inode lock exclusive: slow appends in a row */
 	uint32_t app_window;    /* the same: bytes of the last window */
@@ -302,7 +336,8 @@ int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret);
  * The run of bytes at pos, at most max (and one device request if written). 0, -EAGAIN: map not in
  * memory, -EUCLEAN.
  */
-int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max, struct dio_piece *ret);
+int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max,
+		 struct dio_piece *ret);
 /* The device request for p, whose first byte is byte at of r. */
 void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct dio_piece *p,
 		 void (*done)(struct dev_io *));
@@ -326,7 +361,10 @@ static inline unsigned dio_count_kind(const struct dio_req *r)
 	return r->flags & DIO_WRITE ? DIO_COUNT_WRITE : DIO_COUNT_READ;
 }
 /* r is counted in the gate and is no more; its owner hands it on. */
-static inline void dio_leave(struct dio_req *r) { dio_gate_leave(r->file->di, dio_own(r)->cpu, dio_count_kind(r)); }
+static inline void dio_leave(struct dio_req *r)
+{
+	dio_gate_leave(r->file->di, dio_own(r)->cpu, dio_count_kind(r));
+}
 
 /* ---- range.c: workers ---- */
 void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);
@@ -336,7 +374,8 @@ void dio_range_unlock(struct dio_inode *di, struct dio_range *g);
 int dio_pool_init(struct dio *d);
 void dio_pool_fini(struct dio *d);
 /* NULL: r is in the queue and will go on by go_on, on another thread perhaps: do not touch it. */
-struct dio_seg *dio_seg_take(struct dio_req *r, void (*go_on)(struct dio_req *r, struct dio_seg *seg));
+struct dio_seg *dio_seg_take(struct dio_req *r,
+			     void (*go_on)(struct dio_req *r, struct dio_seg *seg));
 void dio_seg_put(struct dio_seg *seg);
 struct dio_bounce *dio_bounce_take(struct dio *d); /* may wait */
 void dio_bounce_put(struct dio *d, struct dio_bounce *b);
@@ -361,7 +400,9 @@ void dio_sync_flush_failed(void *arg);
 uint32_t dio_sync_errs_at_open(const struct dio_inode *di);
 
 /* ---- finish.c: never blocks ---- */
-/* A write is through, good or bad, and holds nothing. on_loop: it may not call out on this thread. */
+/*
+ * A write is through, good or bad, and holds nothing. on_loop: it may not call out on this thread.
+ */
 void dio_write_finish(struct dio_req *r, bool on_loop);
 void dio_req_fail(struct dio_req *r, int err); /* through a worker: counted and logged */
 
@@ -417,13 +458,19 @@ static inline struct dio_req *dio_append_next(struct list *done)
 	list_del(&o->app_link);
 	return dio_req_of(o);
 }
-/* One append more, and whole blocks again, makes a stream: a window serves these better. Inode lock, shared at least. */
+/*
+ * One append more, and whole blocks again, makes a stream: a window serves these better. Inode
+ * lock, shared at least.
+ */
 bool dio_append_is_stream(const struct dio_inode *di);
 /* An append was published: of whole blocks? Inode lock exclusive. */
 void dio_append_count(struct dio_inode *di, bool whole);
 /* Is a slow write one that goes into the window? Inode lock exclusive, gate closed for writes. */
 bool dio_append_fits(const struct dio_slow *s);
-/* After a slow write that moved the size, before the inode is unlocked: a window for those that follow. */
+/*
+ * After a slow write that moved the size, before the inode is unlocked: a window for those that
+ * follow.
+ */
 void dio_append_refill(struct dio_slow *s);
 /*
  * The volume is full: blocks that were set aside for appends come back. True if there were any;
@@ -436,7 +483,9 @@ void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
 void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i);
 
 /* ---- append_small.c: loop threads ---- */
-/* By what needs no lock, of a file without a window: a write behind its end that needs no worker? */
+/*
+ * By what needs no lock, of a file without a window: a write behind its end that needs no worker?
+ */
 bool dio_grow_fits(const struct dio_req *r);
 /* True if r goes its way; false: it holds nothing and is for a worker. */
 bool dio_grow_start(struct dio_req *r);
@@ -449,6 +498,7 @@ void dio_direct_nothing(struct dio_req *r);
 
 /* ---- extents.c: loop threads ---- */
 /* first is the piece at byte first_at; the next one is at byte at. */
-void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at, uint32_t at);
+void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at,
+		     uint32_t at);
 
 #endif

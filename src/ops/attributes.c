@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * GETATTR, STATX, SETATTR: OPS_TRY, but for a change of size, which misses on a loop thread and is for
- * workers: it closes the inode's gate first, so that direct I/O in flight ends before blocks are
- * freed, and then holds the inode's lock.
+ * GETATTR, STATX, SETATTR: OPS_TRY, but for a change of size, which misses on a loop thread and is
+ * for workers: it closes the inode's gate first, so that direct I/O in flight ends before blocks
+ * are freed, and then holds the inode's lock.
  */
 #include "ops/types.h"
 
@@ -41,7 +41,8 @@ static void fill_statx(struct ops *o, struct x4_inode *i, struct fuse_statx *s)
 	s->mask = STATX_BASIC_STATS | STATX_BTIME;
 	s->blksize = 1u << x4_vol_block_bits(o->vol);
 	s->attributes_mask = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP;
-	s->attributes = (a.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) | (a.flags & OPS_FL_APPEND ? STATX_ATTR_APPEND : 0) |
+	s->attributes = (a.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) |
+			(a.flags & OPS_FL_APPEND ? STATX_ATTR_APPEND : 0) |
 			(a.flags & OPS_FL_NODUMP ? STATX_ATTR_NODUMP : 0);
 	s->nlink = a.nlink;
 	s->uid = a.uid;
@@ -107,9 +108,17 @@ int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size)
 
 static unsigned setattr_what(const struct fuse_setattr_in *in, struct x4_attr *a)
 {
-	static const struct { uint32_t fuse; unsigned x4; } map[] = {
-		{ FATTR_MODE, X4_SET_MODE }, { FATTR_UID, X4_SET_UID }, { FATTR_GID, X4_SET_GID }, { FATTR_ATIME, X4_SET_ATIME },
-		{ FATTR_MTIME, X4_SET_MTIME }, { FATTR_CTIME, X4_SET_CTIME }, { FATTR_KILL_SUIDGID, X4_KILL_SUIDGID },
+	static const struct {
+		uint32_t fuse;
+		unsigned x4;
+	} map[] = {
+		{ FATTR_MODE, X4_SET_MODE },
+		{ FATTR_UID, X4_SET_UID },
+		{ FATTR_GID, X4_SET_GID },
+		{ FATTR_ATIME, X4_SET_ATIME },
+		{ FATTR_MTIME, X4_SET_MTIME },
+		{ FATTR_CTIME, X4_SET_CTIME },
+		{ FATTR_KILL_SUIDGID, X4_KILL_SUIDGID },
 	};
 	unsigned what = 0;
 
@@ -141,12 +150,16 @@ static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fus
 	if (err)
 		return err;
 	/*
-	 * Nothing named: chown(-1, -1), which changes ctime; or the kernel has taken the capabilities away before a write and
-	 * wants the other privileges to go as well, unless root writes.
+	 * Nothing named: chown(-1, -1), which changes ctime; or the kernel has taken the
+	 * capabilities away before a write and wants the other privileges to go as well, unless
+	 * root writes.
 	 */
 	if (!what && !(in->valid & FATTR_SIZE))
 		what = X4_TOUCH_CTIME | (q->tr.in.h.uid == 0 ? 0 : X4_KILL_SUIDGID);
-	/* The kernel leaves it to us to take the privileges away when a file changes hands, whoever does it. */
+	/*
+	 * The kernel leaves it to us to take the privileges away when a file changes hands, whoever
+	 * does it.
+	 */
 	if (what & (X4_SET_UID | X4_SET_GID))
 		what |= X4_KILL_SUIDGID;
 	if (S_ISDIR(x4_inode_mode(i)))

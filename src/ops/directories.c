@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * OPENDIR, READDIR, READDIRPLUS: OPS_TRY; a large directory is for workers. Cookies are x4_readdir's: an entry that stays is
- * seen once whatever happens beside it. READDIRPLUS collects the entries first and looks at the inodes afterwards, so that
- * the directory is not locked while inodes are read; names cannot change inode meanwhile because the kernel holds the
- * directory.
+ * OPENDIR, READDIR, READDIRPLUS: OPS_TRY; a large directory is for workers. Cookies are
+ * x4_readdir's: an entry that stays is seen once whatever happens beside it. READDIRPLUS collects
+ * the entries first and looks at the inodes afterwards, so that the directory is not locked while
+ * inodes are read; names cannot change inode meanwhile because the kernel holds the directory.
  */
 #include "ops/types.h"
 
@@ -22,8 +22,10 @@ static bool emit(void *arg, const struct x4_dirent *e)
 	struct fuse_entry_out none = { 0 };
 
 	if (f->plus)
-		return pro_add_direntplus(f->buf, f->cap, &f->off, &none, e->ino, e->next_cookie, e->type, e->name, e->name_len);
-	return pro_add_dirent(f->buf, f->cap, &f->off, e->ino, e->next_cookie, e->type, e->name, e->name_len);
+		return pro_add_direntplus(f->buf, f->cap, &f->off, &none, e->ino, e->next_cookie,
+					  e->type, e->name, e->name_len);
+	return pro_add_dirent(f->buf, f->cap, &f->off, e->ino, e->next_cookie, e->type, e->name,
+			      e->name_len);
 }
 
 static bool is_dot(const struct fuse_dirent *d)
@@ -43,7 +45,10 @@ static void drop_inodes(struct ops *o, uint8_t *buf, uint32_t len)
 	}
 }
 
-/* Fills in what can be had; an entry left with node id 0 is listed by the kernel without attributes. */
+/*
+ * Fills in what can be had; an entry left with node id 0 is listed by the kernel without
+ * attributes.
+ */
 static void add_inodes(struct ops *o, uint8_t *buf, uint32_t len)
 {
 	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len && !nowait_missed();) {
@@ -51,7 +56,8 @@ static void add_inodes(struct ops *o, uint8_t *buf, uint32_t len)
 		struct x4_inode *i;
 
 		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(d);
-		if (is_dot(&d->dirent) || d->dirent.ino < OPS_FIRST_INO || ops_iget(o, d->dirent.ino, &i))
+		if (is_dot(&d->dirent) || d->dirent.ino < OPS_FIRST_INO ||
+		    ops_iget(o, d->dirent.ino, &i))
 			continue;
 		ops_fill_entry(o, i, &d->entry_out); /* keeps the reference */
 	}
@@ -96,7 +102,10 @@ void ops_opendir(struct ops_req *q)
 	if (err)
 		goto put;
 	x4_opened(i, 1);
-	/* The kernel knows that its copy of the listing is old by the directory's mtime, which another ".." does not change. */
+	/*
+	 * The kernel knows that its copy of the listing is old by the directory's mtime, which
+	 * another ".." does not change.
+	 */
 	if (x4_dir_moved(i))
 		out.open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;
 	ops_reply_data(q, &out, sizeof(out));

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Dispatch: opcode to handler, on the loop thread or on a worker. ops_handle runs on the loop thread
- * that received the request and never blocks: what might is tried in the mode of nowait.h, and done
- * again on a worker if it would have waited. No lock is held while a handler runs. An opcode without
- * a handler gets ENOSYS: the kernel then stops sending it.
+ * Dispatch: opcode to handler, on the loop thread or on a worker. ops_handle runs on the loop
+ * thread that received the request and never blocks: what might is tried in the mode of nowait.h,
+ * and done again on a worker if it would have waited. No lock is held while a handler runs. An
+ * opcode without a handler gets ENOSYS: the kernel then stops sending it.
  */
 #include "ops/types.h"
 

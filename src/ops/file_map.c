@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Where the blocks of a file are: the ioctl FDIO_IOC_MAP of our own tools. On workers, with the inode
- * locked shared. Fails with EINVAL, EOPNOTSUPP (no regular file), ENOMEM, and what reading the map
- * says.
+ * Where the blocks of a file are: the ioctl FDIO_IOC_MAP of our own tools. On workers, with the
+ * inode locked shared. Fails with EINVAL, EOPNOTSUPP (no regular file), ENOMEM, and what reading
+ * the map says.
  */
 #include "message/ioctl.h"
 #include "ops/types.h"
@@ -47,8 +47,10 @@ static int fill_map(struct x4_inode *i, unsigned bits, struct fdio_map *m)
 		err = next_run(i, &at, &x, &more);
 		if (err || !more || m->nr == FDIO_MAP_RUNS)
 			break;
-		m->run[m->nr++] = (struct fdio_map_run){ (uint64_t)x.lblk << bits, x.pblk << bits, (uint64_t)x.len << bits,
-							 x.state == X4_EXT_UNWRITTEN ? FDIO_MAP_UNWRITTEN : 0, 0 };
+		m->run[m->nr++] = (struct fdio_map_run){
+			(uint64_t)x.lblk << bits, x.pblk << bits, (uint64_t)x.len << bits,
+			x.state == X4_EXT_UNWRITTEN ? FDIO_MAP_UNWRITTEN : 0, 0
+		};
 	}
 	x4_inode_unlock(i);
 	if (!err && !more && m->nr)
@@ -64,7 +66,8 @@ void ops_reply_map(struct ops_req *q, const struct fuse_ioctl_in *in)
 	struct x4_inode *i;
 	int err = m ? 0 : -ENOMEM;
 
-	if (!err && (in->in_size != sizeof(*m) || in->out_size < sizeof(*m) || q->tr.in.rest_len < sizeof(*m)))
+	if (!err && (in->in_size != sizeof(*m) || in->out_size < sizeof(*m) ||
+		     q->tr.in.rest_len < sizeof(*m)))
 		err = -EINVAL;
 	if (!err) {
 		memcpy(m, q->tr.in.rest, sizeof(*m));

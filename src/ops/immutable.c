@@ -2,9 +2,9 @@
 /*
  * What the immutable and append-only flags forbid, as far as it is decided here: opening, changing
  * attributes. The kernel does not know these flags of a FUSE inode. WRITE looks at immutable itself
- * (read_write.c). Names, extended attributes and fallocate are checked by ext4, under the lock of the
- * inode. Any thread, no lock: a flag that is set meanwhile counts from the next request on. Refuses
- * with EPERM.
+ * (read_write.c). Names, extended attributes and fallocate are checked by ext4, under the lock of
+ * the inode. Any thread, no lock: a flag that is set meanwhile counts from the next request on.
+ * Refuses with EPERM.
  */
 #include "ops/types.h"
 
@@ -32,7 +32,8 @@ int ops_open_allowed(struct ops *o, struct x4_inode *i, uint32_t flags)
 int ops_setattr_allowed(struct x4_inode *i, const struct fuse_setattr_in *in)
 {
 	uint32_t fl = x4_inode_flags(i);
-	uint32_t v = in->valid & (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME);
+	uint32_t v = in->valid &
+		     (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME);
 
 	if (!v || !(fl & (OPS_FL_IMMUTABLE | OPS_FL_APPEND)))
 		return 0;
@@ -40,10 +41,14 @@ int ops_setattr_allowed(struct x4_inode *i, const struct fuse_setattr_in *in)
 		return -EPERM;
 	if (v & (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE))
 		return -EPERM;
-	if (((v & FATTR_ATIME) && !(in->valid & FATTR_ATIME_NOW)) || ((v & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW)))
+	if (((v & FATTR_ATIME) && !(in->valid & FATTR_ATIME_NOW)) ||
+	    ((v & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW)))
 		return -EPERM;
 	return 0;
 }
 
 /* ext4 forbids it only where the rename takes a name away there. */
-int ops_rename_into_allowed(struct x4_inode *dir) { return x4_inode_flags(dir) & OPS_FL_APPEND ? -EPERM : 0; }
+int ops_rename_into_allowed(struct x4_inode *dir)
+{
+	return x4_inode_flags(dir) & OPS_FL_APPEND ? -EPERM : 0;
+}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Inode flags as chattr and lsattr see them, and the extended flags of FS_IOC_FS[GS]ETXATTR, without
- * projects. On workers: a change may wait until it is durable, and the kernel is told of it.
+ * Inode flags as chattr and lsattr see them, and the extended flags of FS_IOC_FS[GS]ETXATTR,
+ * without projects. On workers: a change may wait until it is durable, and the kernel is told of
+ * it.
  */
 #include "ops/types.h"
 
@@ -20,13 +21,22 @@ int ops_set_inode_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
 	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
 	if (!err && q->ops->tr)
 		tr_notify_inval_inode(q->ops->tr, ops_nodeid(i), -1, 0);
-	/* With the flag before, as any other change; and when it is this that sets it, which is the first one under it. */
+	/*
+	 * With the flag before, as any other change; and when it is this that sets it, which is the
+	 * first one under it.
+	 */
 	return err || !(sync || ops_is_sync(q->ops, i)) ? err : ops_wait_durable(q->ops, i, false);
 }
 
-static const struct { uint32_t x, fl; } xflag_map[] = {
-	{ FS_XFLAG_SYNC, OPS_FL_SYNC }, { FS_XFLAG_IMMUTABLE, OPS_FL_IMMUTABLE }, { FS_XFLAG_APPEND, OPS_FL_APPEND },
-	{ FS_XFLAG_NODUMP, OPS_FL_NODUMP }, { FS_XFLAG_NOATIME, OPS_FL_NOATIME }, { FS_XFLAG_DAX, FS_DAX_FL },
+static const struct {
+	uint32_t x, fl;
+} xflag_map[] = {
+	{ FS_XFLAG_SYNC, OPS_FL_SYNC },
+	{ FS_XFLAG_IMMUTABLE, OPS_FL_IMMUTABLE },
+	{ FS_XFLAG_APPEND, OPS_FL_APPEND },
+	{ FS_XFLAG_NODUMP, OPS_FL_NODUMP },
+	{ FS_XFLAG_NOATIME, OPS_FL_NOATIME },
+	{ FS_XFLAG_DAX, FS_DAX_FL },
 	{ FS_XFLAG_PROJINHERIT, FS_PROJINHERIT_FL },
 };
 
@@ -37,7 +47,8 @@ int ops_set_xflags(struct ops_req *q, struct x4_inode *i, const struct fsxattr *
 	int err;
 
 	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)
-		want = x->fsx_xflags & xflag_map[k].x ? want | xflag_map[k].fl : want & ~xflag_map[k].fl;
+		want = x->fsx_xflags & xflag_map[k].x ? want | xflag_map[k].fl
+						      : want & ~xflag_map[k].fl;
 	err = ops_set_inode_flags(q, i, want);
 	return !err && x->fsx_projid ? -EOPNOTSUPP : err;
 }

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Page cache invalidation after direct writes. The kernel may write back dirty pages and wait for reads while it
- * serves a notification, so notifications are sent by a thread of their own, which holds no lock and on which no
- * request ever waits to be received. Order for the engine: device write, publish, unlock, ops_inval, reply.
+ * Page cache invalidation after direct writes. The kernel may write back dirty pages and wait for
+ * reads while it serves a notification, so notifications are sent by a thread of their own, which
+ * holds no lock and on which no request ever waits to be received. Order for the engine: device
+ * write, publish, unlock, ops_inval, reply.
  *
- * NOTIFY-1 A notification can wait for a page that a READ has locked, and that READ needs a slot of its loop to be served. So at most
- *    half of a loop's slots wait for notifications; beyond that a write is answered first and its notification follows. A
- *    cached read may then see the old bytes for a moment after the write was answered, which is what kernels do that know no
- *    invalidation here at all; waiting could be for ever.
+ * NOTIFY-1 A notification can wait for a page that a READ has locked, and that READ needs a slot of
+ *    its loop to be served. So at most half of a loop's slots wait for notifications; beyond that a
+ *    write is answered first and its notification follows. A cached read may then see the old bytes
+ *    for a moment after the write was answered, which is what kernels do that know no invalidation
+ *    here at all; waiting could be for ever.
  *
- * Records are preallocated: one for each request slot that may wait, and as many for what was answered early. Those of one
- * inode that have not been sent yet are joined.
+ * Records are preallocated: one for each request slot that may wait, and as many for what was
+ * answered early. Those of one inode that have not been sent yet are joined.
  */
 #include "ops/types.h"
 
@@ -51,8 +53,8 @@ static void send_one(struct work *w)
 	fdio_mutex_unlock(&n->lock);
 	err = tr_notify_inval_inode(o->tr, r->nodeid, (int64_t)r->off, (int64_t)(r->end - r->off));
 	if (err && err != -ENOENT)
-		log_ratelimited(FDIO_LOG_DEBUG, "page cache of inode %llu was not invalidated: %s", (unsigned long long)r->nodeid,
-				strerror(-err));
+		log_ratelimited(FDIO_LOG_DEBUG, "page cache of inode %llu was not invalidated: %s",
+				(unsigned long long)r->nodeid, strerror(-err));
 	fdio_mutex_lock(&n->lock);
 	if (done)
 		n->waiting[r->loop]--;
@@ -75,19 +77,25 @@ static struct notify_rec *find_queued(struct ops_notify *n, uint64_t nodeid)
 	return NULL;
 }
 
-void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
+void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w,
+	       void (*done)(struct work *))
 {
 	struct ops *o = arg;
 	struct ops_notify *n = o->notify;
 	/* The engine's work item is that of the request in the slot. */
 	struct ops_req *q = container_of(dio_inval_req(w), struct ops_req, dio);
-	unsigned loop = q->tr.queue, slots = tr_loop_slots(o->tr, loop); /* whoever serves it: the slot is that one's */
-	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0; /* NOTIFY-1; the ring channel gives two slots of loop 0 to /dev/fuse */
+	/* whoever serves it: the slot is that one's */
+	unsigned loop = q->tr.queue, slots = tr_loop_slots(o->tr, loop);
+	/* NOTIFY-1; the ring channel gives two slots of loop 0 to /dev/fuse */
+	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0;
 	struct notify_rec *r = NULL;
 	bool wait;
 
 	fdio_mutex_lock(&n->lock);
-	/* Only if there is no record left for those who do not wait must one wait beyond the limit: that many inodes at once. */
+	/*
+	 * Only if there is no record left for those who do not wait must one wait beyond the limit:
+	 * that many inodes at once.
+	 */
 	wait = n->waiting[loop] < limit || n->nr_early == n->max_early;
 	if (!wait)
 		r = find_queued(n, ops_nodeid(i));
@@ -97,8 +105,14 @@ void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct
 	} else {
 		FDIO_ASSERT(!list_empty(&n->free));
 		r = list_first(&n->free, struct notify_rec, node);
-		*r = (struct notify_rec) { .node = r->node, .ops = o, .nodeid = ops_nodeid(i), .off = off, .end = off + len,
-					   .loop = loop, .done_work = wait ? w : NULL, .done = wait ? done : NULL };
+		*r = (struct notify_rec){ .node = r->node,
+					  .ops = o,
+					  .nodeid = ops_nodeid(i),
+					  .off = off,
+					  .end = off + len,
+					  .loop = loop,
+					  .done_work = wait ? w : NULL,
+					  .done = wait ? done : NULL };
 		list_move_tail(&n->queued, &r->node);
 		if (wait)
 			n->waiting[loop]++;
@@ -124,7 +138,9 @@ void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before)
 	fdio_count(CTR_ops_inval_attr);
 	err = tr_notify_inval_inode(o->tr, ops_nodeid(i), -1, 0);
 	if (err && err != -ENOENT)
-		log_ratelimited(FDIO_LOG_WARN, "inode %u: the kernel was not told of its new size: %s", x4_inode_ino(i), strerror(-err));
+		log_ratelimited(FDIO_LOG_WARN,
+				"inode %u: the kernel was not told of its new size: %s",
+				x4_inode_ino(i), strerror(-err));
 }
 
 int ops_notify_new(struct ops *o)

@@ -37,8 +37,9 @@ static int trim(struct ops_req *q, struct fstrim_range *r)
 }
 
 /*
- * FUSE hands over the argument as the direction in the number says. EXT4_IOC_SHUTDOWN is declared as one that returns its
- * argument, so its flags never arrive: it is the default way. The same number declared the right way round has flags.
+ * FUSE hands over the argument as the direction in the number says. EXT4_IOC_SHUTDOWN is declared
+ * as one that returns its argument, so its flags never arrive: it is the default way. The same
+ * number declared the right way round has flags.
  */
 #define IOC_SHUTDOWN _IOR('X', 125, uint32_t)
 #define IOC_SHUTDOWN_FLAGS _IOW('X', 125, uint32_t)
@@ -59,7 +60,8 @@ static void forget_pages(struct ops *o)
 
 static int shut_down(struct ops_req *q, uint32_t flags)
 {
-	static const enum x4_shutdown how[] = { X4_SHUTDOWN_DEFAULT, X4_SHUTDOWN_LOGFLUSH, X4_SHUTDOWN_NOLOGFLUSH };
+	static const enum x4_shutdown how[] = { X4_SHUTDOWN_DEFAULT, X4_SHUTDOWN_LOGFLUSH,
+						X4_SHUTDOWN_NOLOGFLUSH };
 	int err;
 
 	if (flags >= ARRAY_SIZE(how))
@@ -88,7 +90,10 @@ static int get_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
 	return 0;
 }
 
-static int put_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d) { return ops_set_inode_flags(q, i, d->v); }
+static int put_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+{
+	return ops_set_inode_flags(q, i, d->v);
+}
 
 static int get_version(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
 {
@@ -146,8 +151,9 @@ static int do_shutdown_flags(struct ops_req *q, struct x4_inode *i, union ioctl_
 }
 
 /*
- * Numbers with a long in them have two forms. The kernel catches its own form of those that it knows, and translates that of
- * programs with shorter longs; so the other form is nobody's, or it is a way around the kernel's checks.
+ * Numbers with a long in them have two forms. The kernel catches its own form of those that it
+ * knows, and translates that of programs with shorter longs; so the other form is nobody's, or it
+ * is a way around the kernel's checks.
  */
 enum form {
 	ANY_FORM,
@@ -187,7 +193,8 @@ static const struct ioctl_def ioctls[] = {
 
 static bool in_form(enum form form, uint32_t flags)
 {
-	bool shorter = flags & (FUSE_IOCTL_32BIT | FUSE_IOCTL_COMPAT), compat = flags & FUSE_IOCTL_COMPAT;
+	bool shorter = flags & (FUSE_IOCTL_32BIT | FUSE_IOCTL_COMPAT),
+	     compat = flags & FUSE_IOCTL_COMPAT;
 
 	switch (form) {
 	case LONG_64: return !shorter;
@@ -219,8 +226,8 @@ static bool may(const struct ops_req *q, struct x4_inode *i, enum who who)
 	}
 }
 
-static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_ioctl_in *in, union ioctl_data *d,
-		     uint32_t *ret_len)
+static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_ioctl_in *in,
+		     union ioctl_data *d, uint32_t *ret_len)
 {
 	const struct ioctl_def *def = find_ioctl(in);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of struct ops: made before the engine and the transport, which get callbacks into it, and
- * ended after the last request. On the thread of the mount. Fails with ENOMEM.
+ * The life of struct ops: made before the engine and the transport, which get callbacks into it,
+ * and ended after the last request. On the thread of the mount. Fails with ENOMEM.
  */
 #include "ops/types.h"
 
@@ -48,7 +48,11 @@ void ops_shutdown(struct ops *o)
 	}
 	wq_drain(o->cfg.workers);
 	ops_launder_drain(o);
-	ops_notify_drain(o); /* those that followed their answer: nothing else waits for them, and the transport goes next */
+	/*
+	 * those that followed their answer: nothing else waits for them, and the transport goes
+	 * next
+	 */
+	ops_notify_drain(o);
 }
 
 void ops_free(struct ops *o)

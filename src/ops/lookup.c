@@ -12,7 +12,8 @@ static void reply_lookup(struct ops_req *q, int err, struct x4_inode *i)
 	struct fuse_entry_out none = { .entry_valid = OPS_VALID_S };
 
 	if (err == -ENOENT)
-		ops_reply_data(q, &none, sizeof(none)); /* the kernel remembers that there is no such name */
+		/* the kernel remembers that there is no such name */
+		ops_reply_data(q, &none, sizeof(none));
 	else
 		ops_reply_entry(q, err, i);
 }
@@ -22,14 +23,18 @@ static int lookup(struct ops_req *q, struct x4_inode *dir, struct x4_inode **ret
 	const struct pro_in *in = &q->tr.in;
 	int err;
 
-	/* "." and ".." come from open_by_handle_at and name_to_handle_at users such as an NFS server; "." of any file. */
+	/*
+	 * "." and ".." come from open_by_handle_at and name_to_handle_at users such as an NFS
+	 * server; "." of any file.
+	 */
 	if (name_is(in, ".")) {
 		*ret = x4_iref(dir);
 		return 0;
 	}
 	if (!S_ISDIR(x4_inode_mode(dir)))
 		return -ENOTDIR;
-	err = name_is(in, "..") ? x4_lookup_parent(dir, ret) : x4_lookup(dir, in->name, in->name_len, ret);
+	err = name_is(in, "..") ? x4_lookup_parent(dir, ret)
+				: x4_lookup(dir, in->name, in->name_len, ret);
 	if (!err && (x4_inode_flags(*ret) & OPS_FL_EA_INODE)) {
 		x4_iput(*ret);
 		err = -ESTALE;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Names: MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME, RENAME2, READLINK: OPS_TRY. The kernel
- * has checked permissions and holds the directories; ext4 checks the immutable and append-only flags
- * under its lock. Where names are synchronous (durable.c) the answer waits until the change is
- * durable.
+ * has checked permissions and holds the directories; ext4 checks the immutable and append-only
+ * flags under its lock. Where names are synchronous (durable.c) the answer waits until the change
+ * is durable.
  */
 #include "ops/types.h"
 
@@ -30,7 +30,10 @@ static int start(struct ops_req *q, struct x4_inode **ret_dir)
 	return err;
 }
 
-/* The end of all that make a new inode: durable where need be, then the entry. Drops dir, takes over i. */
+/*
+ * The end of all that make a new inode: durable where need be, then the entry. Drops dir, takes
+ * over i.
+ */
 static void reply_new(struct ops_req *q, struct x4_inode *dir, int err, struct x4_inode *i)
 {
 	if (!err) {
@@ -66,7 +69,8 @@ void ops_mknod(struct ops_req *q)
 	const struct fuse_mknod_in *in = ops_arg(q);
 	uint32_t type = in->mode & S_IFMT;
 
-	if (type && type != S_IFREG && type != S_IFCHR && type != S_IFBLK && type != S_IFIFO && type != S_IFSOCK)
+	if (type && type != S_IFREG && type != S_IFCHR && type != S_IFBLK && type != S_IFIFO &&
+	    type != S_IFSOCK)
 		ops_reply_err(q, -EINVAL);
 	else
 		create_node(q, (in->mode & 07777) | (type ? type : S_IFREG), in->rdev, in->umask);
@@ -127,7 +131,8 @@ out:
 	x4_iput(dir);
 }
 
-static void remove_name(struct ops_req *q, int (*fn)(struct x4_inode *dir, const char *name, unsigned len))
+static void remove_name(struct ops_req *q,
+			int (*fn)(struct x4_inode *dir, const char *name, unsigned len))
 {
 	const struct pro_in *in = &q->tr.in;
 	struct x4_inode *dir;
@@ -172,7 +177,8 @@ static void rename_common(struct ops_req *q, uint64_t newdir, uint32_t flags)
 		err = ops_may_change(q->ops, ndir);
 	if (!err) {
 		do {
-			err = x4_rename(odir, in->name, in->name_len, ndir, in->name2, in->name2_len, flags, &c);
+			err = x4_rename(odir, in->name, in->name_len, ndir, in->name2,
+					in->name2_len, flags, &c);
 		} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 	}
 	err = ops_dir_durable(q->ops, odir, err);
@@ -204,7 +210,9 @@ void ops_readlink(struct ops_req *q)
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
 
 	if (!err) {
-		err = S_ISLNK(x4_inode_mode(i)) ? x4_readlink(i, (char *)q->tr.payload, q->tr.payload_cap, &len) : -EINVAL;
+		err = S_ISLNK(x4_inode_mode(i))
+			      ? x4_readlink(i, (char *)q->tr.payload, q->tr.payload_cap, &len)
+			      : -EINVAL;
 		if (!err)
 			x4_touch_read(i);
 		x4_iput(i);

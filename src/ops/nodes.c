@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Node ids and the references that the kernel holds by them: looking an inode up (workers, OPS_TRY),
- * FORGET (loop threads, in the mode of nowait.h), deleting what loop threads left over (a worker),
- * and asking the kernel whether it still holds an inode (any thread; blocks for no page). No lock is
- * held here. A number that no node id can be is ESTALE.
+ * Node ids and the references that the kernel holds by them: looking an inode up (workers,
+ * OPS_TRY), FORGET (loop threads, in the mode of nowait.h), deleting what loop threads left over (a
+ * worker), and asking the kernel whether it still holds an inode (any thread; blocks for no page).
+ * No lock is held here. A number that no node id can be is ESTALE.
  */
 #include "ops/types.h"
 
@@ -57,7 +57,8 @@ static void reap_on_worker(struct work *w)
 {
 	struct ops *o = container_of(w, struct ops, reap_work);
 
-	__atomic_store_n(&o->reap_queued, false, __ATOMIC_SEQ_CST); /* from here on it can be queued again */
+	/* from here on it can be queued again */
+	__atomic_store_n(&o->reap_queued, false, __ATOMIC_SEQ_CST);
 	x4_vol_reap(o->vol);
 }
 
@@ -69,13 +70,17 @@ static void reap_due(void *arg)
 		wq_queue(o->cfg.workers, &o->reap_work, reap_on_worker);
 }
 
-/* Attributes alone are invalidated, which waits for no page. What cannot be found out counts as held. */
+/*
+ * Attributes alone are invalidated, which waits for no page. What cannot be found out counts as
+ * held.
+ */
 static bool kernel_holds(void *arg, uint32_t ino)
 {
 	struct ops *o = arg;
 
 	fdio_count(CTR_ops_held_asked);
-	return !o->tr || tr_notify_inval_inode(o->tr, ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino, -1, 0) != -ENOENT;
+	return !o->tr || tr_notify_inval_inode(o->tr, ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
+					       0) != -ENOENT;
 }
 
 void ops_nodes_init(struct ops *o)

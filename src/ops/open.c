@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * OPEN, CREATE, TMPFILE, RELEASE: OPS_TRY; O_TRUNC, and closing a file with an append window, are for
- * workers. An open file holds one inode reference and the engine's dio_file.
+ * OPEN, CREATE, TMPFILE, RELEASE: OPS_TRY; O_TRUNC, and closing a file with an append window, are
+ * for workers. An open file holds one inode reference and the engine's dio_file.
  */
 #include "ops/types.h"
 
@@ -17,9 +17,11 @@ static uint32_t fopen_flags(const struct ops *o, uint32_t flags)
 }
 
 /*
- * Opens i for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not miss.
+ * Opens i for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not
+ * miss.
  */
-static int open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32_t open_flags, struct fuse_open_out *out)
+static int open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32_t open_flags,
+		      struct fuse_open_out *out)
 {
 	struct ops *o = q->ops;
 	struct x4_attr none = { 0 };
@@ -75,7 +77,8 @@ void ops_open(struct ops_req *q)
 }
 
 /* Both replies of a creating open in one. Takes over the reference of i. */
-static void reply_created(struct ops_req *q, int err, struct x4_inode *i, const struct fuse_open_in *open)
+static void reply_created(struct ops_req *q, int err, struct x4_inode *i,
+			  const struct fuse_open_in *open)
 {
 	struct { struct fuse_entry_out e; struct fuse_open_out o; } out = { 0 };
 
@@ -113,7 +116,8 @@ void ops_create(struct ops_req *q)
 		err = x4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &c, &i);
 	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
 	if (!err)
-		open.flags &= ~(uint32_t)(O_TRUNC | O_EXCL); /* a new file is empty, and its mode does not bind who made it */
+		/* a new file is empty, and its mode does not bind who made it */
+		open.flags &= ~(uint32_t)(O_TRUNC | O_EXCL);
 	else if (err == -EEXIST && !(in->flags & O_EXCL))
 		err = x4_lookup(dir, p->name, p->name_len, &i);
 	err = ops_dir_durable(q->ops, dir, err);

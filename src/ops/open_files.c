@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The table of open files. A handle is an index and a generation; looking one up on a loop thread takes
- * two loads and no lock. Entries live in chunks that are never freed or moved while the mount lives. Opening and
- * releasing take files_lock. Nothing here trusts a handle: what is out of range, closed or of another
- * generation is not found. Fails with ENFILE when the table (a million entries) is full, ENOMEM without memory.
+ * The table of open files. A handle is an index and a generation; looking one up on a loop thread
+ * takes two loads and no lock. Entries live in chunks that are never freed or moved while the mount
+ * lives. Opening and releasing take files_lock. Nothing here trusts a handle: what is out of range,
+ * closed or of another generation is not found. Fails with ENFILE when the table (a million
+ * entries) is full, ENOMEM without memory.
  */
 #include "ops/types.h"
 
@@ -40,7 +41,8 @@ static int grow(struct ops *o)
 	return 0;
 }
 
-int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags, uint64_t *ret_fh)
+int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags,
+		 uint64_t *ret_fh)
 {
 	struct ops_file *f;
 	uint32_t gen;

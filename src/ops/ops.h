@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The FUSE operations: what stands between the transport and the file system. The command makes one struct ops a
- * mount (command/assemble.c), gives ops_handle and ops_forget to the transport and ops_inval to the direct-I/O engine.
+ * The FUSE operations: what stands between the transport and the file system. The command makes one
+ * struct ops a mount (command/assemble.c), gives ops_handle and ops_forget to the transport and
+ * ops_inval to the direct-I/O engine.
  *
- * Node ids: the root is 1, every other inode's node id is its number. Each entry reply takes one inode
- * reference, FORGET drops them.
+ * Node ids: the root is 1, every other inode's node id is its number. Each entry reply takes one
+ * inode reference, FORGET drops them.
  */
 #ifndef FDIO_OPS_OPS_H
 #define FDIO_OPS_OPS_H
@@ -17,20 +18,30 @@ struct ops;
 
 struct ops_config {
 	struct x4_vol *vol;
-	struct wq *workers;      /* everything that may block; not the engine's queues, which these operations wait for */
+	/* everything that may block; not the engine's queues, which these operations wait for */
+	struct wq *workers;
 	unsigned nr_requests;    /* slots of all loops: bounds what can wait for an invalidation */
 	bool parallel_dio;       /* O_DIRECT opens bypass the page cache and write in parallel */
 	bool sync, dirsync;      /* mount options of these names */
 	uint32_t resuid, resgid; /* who besides root may use the reserved blocks; group 0: none */
-	/* Whether gid is a supplementary group of the process; NULL: not to be found out. Workers; may block for a moment. */
+	/*
+	 * Whether gid is a supplementary group of the process; NULL: not to be found out. Workers;
+	 * may block for a moment.
+	 */
 	bool (*in_group)(void *arg, uint32_t pid, uint32_t gid);
-	/* Whether the waiting thread pid, user uid, has a capability (CAP_*); NULL: nobody has. Workers; may block for a moment. */
+	/*
+	 * Whether the waiting thread pid, user uid, has a capability (CAP_*); NULL: nobody has.
+	 * Workers; may block for a moment.
+	 */
 	bool (*capable)(void *arg, uint32_t pid, uint32_t uid, unsigned cap);
 	void *arg;
 };
 
 int ops_new(const struct ops_config *cfg, struct ops **ret);
-/* The engine and the transport are made with callbacks into ops, so they come later; before the first request. */
+/*
+ * The engine and the transport are made with callbacks into ops, so they come later; before the
+ * first request.
+ */
 void ops_set_dio(struct ops *o, struct dio *d);
 void ops_set_tr(struct ops *o, struct tr *t);
 /* tr_config.slot_size */
@@ -40,10 +51,11 @@ void ops_handle(struct tr_req *r, void *arg);
 /* tr_server.forget; arg is the struct ops. Any thread, never blocks. */
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup);
 /* dio_config.inval; arg is the struct ops. Any thread, never blocks. */
-void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *));
+void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w,
+	       void (*done)(struct work *));
 /* dio_config.launder; arg is the struct ops. Any thread, never blocks. */
-void ops_launder_pages(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms, struct work *w,
-		       void (*done)(struct work *, bool late));
+void ops_launder_pages(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms,
+		       struct work *w, void (*done)(struct work *, bool late));
 /* dio_config.kill_sgid. Workers. */
 unsigned ops_kill_sgid(const struct dio_req *r);
 /* No request will come any more and the engine is idle: closes what is still open. Blocks. */

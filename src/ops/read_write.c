@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * READ and WRITE: classify and hand to the direct-I/O engine, on the loop thread. Nothing here allocates, locks or
- * writes a line that another CPU reads. The engine answers through rw_done, once, on any thread.
+ * READ and WRITE: classify and hand to the direct-I/O engine, on the loop thread. Nothing here
+ * allocates, locks or writes a line that another CPU reads. The engine answers through rw_done,
+ * once, on any thread.
  *
- * What the kernel tells about a request: LOCKOWNER set means that the application's buffer is read or written
- * directly; WRITE_CACHE means write-back of mapped pages; neither means buffered I/O. O_DIRECT among the flags alone
- * proves nothing (a mapping of an O_DIRECT file carries it too). O_DSYNC and O_SYNC are the call's: no FSYNC follows for
- * asynchronous I/O.
+ * What the kernel tells about a request: LOCKOWNER set means that the application's buffer is read
+ * or written directly; WRITE_CACHE means write-back of mapped pages; neither means buffered I/O.
+ * O_DIRECT among the flags alone proves nothing (a mapping of an O_DIRECT file carries it too).
+ * O_DSYNC and O_SYNC are the call's: no FSYNC follows for asynchronous I/O.
  */
 #include "ops/types.h"
 
@@ -27,7 +28,8 @@ static void rw_done(struct dio_req *d, ssize_t result)
 	}
 }
 
-static void submit(struct ops_req *q, struct ops_file *f, uint64_t pos, uint32_t len, unsigned flags)
+static void submit(struct ops_req *q, struct ops_file *f, uint64_t pos, uint32_t len,
+		   unsigned flags)
 {
 	q->dio.file = f->df;
 	q->dio.pos = pos;
@@ -81,14 +83,18 @@ static unsigned write_flags(const struct ops_req *q, uint32_t live, const struct
 	if (unlikely(q->ops->cfg.sync || (live & X4_LIVE_SYNC)))
 		flags |= DIO_DSYNC | DIO_SYNC;
 	if (in->write_flags & FUSE_WRITE_CACHE)
-		return flags | DIO_ROOT | DIO_WRITEBACK; /* accepted long ago: refusing it now would lose it */
+		/* accepted long ago: refusing it now would lose it */
+		return flags | DIO_ROOT | DIO_WRITEBACK;
 	if ((in->write_flags & FUSE_WRITE_LOCKOWNER) && (in->flags & O_DIRECT))
 		flags |= DIO_DIRECT;
 	if (in->flags & O_DSYNC)
 		flags |= DIO_DSYNC;
 	if ((in->flags & O_SYNC) == O_SYNC)
 		flags |= DIO_SYNC | DIO_DSYNC;
-	/* Capabilities go whoever writes; for a descriptor without page cache the kernel leaves that to us. */
+	/*
+	 * Capabilities go whoever writes; for a descriptor without page cache the kernel leaves
+	 * that to us.
+	 */
 	flags |= in->write_flags & FUSE_WRITE_KILL_SUIDGID ? DIO_KILLPRIV : DIO_KILLCAPS;
 	if (ops_may_use_reserved(q))
 		flags |= DIO_ROOT;
@@ -105,12 +111,15 @@ void ops_write(struct ops_req *q)
 		ops_reply_err(q, -EBADF);
 		return;
 	}
-	if (unlikely(in->size > q->tr.in.data_len || q->tr.in.data != q->tr.payload || in->offset > INT64_MAX ||
-		     in->size > INT64_MAX - in->offset)) {
+	if (unlikely(in->size > q->tr.in.data_len || q->tr.in.data != q->tr.payload ||
+		     in->offset > INT64_MAX || in->size > INT64_MAX - in->offset)) {
 		ops_reply_err(q, -EINVAL);
 		return;
 	}
-	/* Also through a descriptor from before the flag; but not what the page cache took on before. */
+	/*
+	 * Also through a descriptor from before the flag; but not what the page cache took on
+	 * before.
+	 */
 	live = x4_inode_live_flags(f->inode);
 	if (unlikely((live & X4_LIVE_IMMUTABLE) && !(in->write_flags & FUSE_WRITE_CACHE))) {
 		ops_reply_err(q, -EPERM);

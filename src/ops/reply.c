@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Answers. Every handler replies exactly once through one of the ops_reply calls: on the loop thread,
- * on a worker, or wherever the room below ended the request. During a try on a loop thread
+ * Answers. Every handler replies exactly once through one of the ops_reply calls: on the loop
+ * thread, on a worker, or wherever the room below ended the request. During a try on a loop thread
  * (ops_try_begin to ops_try_answered) that has missed there is no answer: it is withheld, and the
  * request runs again on a worker. No locks; nothing here blocks or fails.
  */

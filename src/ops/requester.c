@@ -20,15 +20,20 @@ void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)
 	const struct pro_in *in = &q->tr.in;
 
 	*c = (struct x4_cred){
-		.uid = in->h.uid, .gid = in->h.gid, .umask = umask & 07777, .cap_fsetid = in->h.uid == 0,
+		.uid = in->h.uid,
+		.gid = in->h.gid,
+		.umask = umask & 07777,
+		.cap_fsetid = in->h.uid == 0,
 		.root = ops_may_use_reserved(q),
-		.groups = in->groups, .nr_groups = in->nr_groups,
+		.groups = in->groups,
+		.nr_groups = in->nr_groups,
 	};
 }
 
 /*
- * The supplementary groups are told only with requests that create. Otherwise somebody asks the kernel: rarely, for files
- * with the setgid bit and no group execution. What cannot be found out counts as not a member, which takes the bit away.
+ * The supplementary groups are told only with requests that create. Otherwise somebody asks the
+ * kernel: rarely, for files with the setgid bit and no group execution. What cannot be found out
+ * counts as not a member, which takes the bit away.
  */
 static bool in_group(const struct ops_req *q, uint32_t gid)
 {
@@ -64,5 +69,6 @@ unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i)
 
 unsigned ops_kill_sgid(const struct dio_req *r)
 {
-	return ops_kill_what(container_of(r, struct ops_req, dio), dio_file_inode(r->file)) & X4_KILL_SGID;
+	return ops_kill_what(container_of(r, struct ops_req, dio), dio_file_inode(r->file)) &
+	       X4_KILL_SGID;
 }

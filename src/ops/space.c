@@ -56,7 +56,8 @@ static int falloc_mode(uint32_t mode, int *ret)
 	}
 }
 
-static int fallocate_gated(struct ops *o, struct x4_inode *i, int mode, const struct fuse_fallocate_in *in, bool root)
+static int fallocate_gated(struct ops *o, struct x4_inode *i, int mode,
+			   const struct fuse_fallocate_in *in, bool root)
 {
 	int err = dio_gate_close(o->dio, i, DIO_GATE_ALL);
 

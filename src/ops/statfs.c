@@ -9,8 +9,14 @@ void ops_statfs(struct ops_req *q)
 
 	x4_vol_statfs(q->ops->vol, &s);
 	out.st = (struct fuse_kstatfs){
-		.blocks = s.blocks, .bfree = s.bfree, .bavail = s.bavail, .files = s.files, .ffree = s.ffree,
-		.bsize = s.bsize, .frsize = s.bsize, .namelen = s.namelen,
+		.blocks = s.blocks,
+		.bfree = s.bfree,
+		.bavail = s.bavail,
+		.files = s.files,
+		.ffree = s.ffree,
+		.bsize = s.bsize,
+		.frsize = s.bsize,
+		.namelen = s.namelen,
 	};
 	ops_reply_data(q, &out, sizeof(out));
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FSYNC, FSYNCDIR, SYNCFS: handed to the engine's sync queue from the loop thread; whole batches share one commit and one
- * flush. The answer comes from sync_done on a syncer thread. The file's own reference keeps the inode.
+ * FSYNC, FSYNCDIR, SYNCFS: handed to the engine's sync queue from the loop thread; whole batches
+ * share one commit and one flush. The answer comes from sync_done on a syncer thread. The file's
+ * own reference keeps the inode.
  */
 #include "ops/types.h"
 

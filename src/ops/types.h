@@ -5,9 +5,9 @@
  * A handler runs on the loop thread (OPS_LOOP: must not block) or on a worker, and replies exactly
  * once through one of the ops_reply calls. With OPS_TRY it runs on the loop thread in the mode of
  * nowait.h first: if something would have waited before its answer, there is no answer, and it runs
- * again on a worker. So what such a handler keeps before it replies, it gives back if nowait_missed()
- * says so, and it writes into the payload, where names of the request may be, only what is the
- * answer.
+ * again on a worker. So what such a handler keeps before it replies, it gives back if
+ * nowait_missed() says so, and it writes into the payload, where names of the request may be, only
+ * what is the answer.
  */
 #ifndef FDIO_OPS_OPS_TYPES_H
 #define FDIO_OPS_OPS_TYPES_H
@@ -21,15 +21,26 @@
 #include <errno.h>
 #include <string.h>
 
-/* Entry and attribute lifetime: nobody else changes the file system, so the kernel may keep both. */
+/*
+ * Entry and attribute lifetime: nobody else changes the file system, so the kernel may keep both.
+ */
 #define OPS_VALID_S 86400u
-/* Numbers below it are the file system's own inodes; only the root among them is a file for anybody. */
+/*
+ * Numbers below it are the file system's own inodes; only the root among them is a file for
+ * anybody.
+ */
 #define OPS_FIRST_INO 11u
 
 /* Inode flags as on disk, and as FS_IOC_GETFLAGS shows them. */
 enum {
-	OPS_FL_SYNC = 0x8, OPS_FL_IMMUTABLE = 0x10, OPS_FL_APPEND = 0x20, OPS_FL_NODUMP = 0x40, OPS_FL_NOATIME = 0x80,
-	OPS_FL_DIRSYNC = 0x10000, OPS_FL_TOPDIR = 0x20000, OPS_FL_EA_INODE = 0x200000,
+	OPS_FL_SYNC = 0x8,
+	OPS_FL_IMMUTABLE = 0x10,
+	OPS_FL_APPEND = 0x20,
+	OPS_FL_NODUMP = 0x40,
+	OPS_FL_NOATIME = 0x80,
+	OPS_FL_DIRSYNC = 0x10000,
+	OPS_FL_TOPDIR = 0x20000,
+	OPS_FL_EA_INODE = 0x200000,
 	OPS_FL_VISIBLE = 0x725bdfff, /* all that are shown */
 };
 
@@ -39,7 +50,8 @@ typedef void (*ops_fn)(struct ops_req *q);
 enum {
 	OPS_LOOP = 1 << 0,   /* runs on the loop thread */
 	OPS_CHANGE = 1 << 1, /* refused with EROFS on a read-only volume */
-	OPS_SHUT = 1 << 2,   /* served after x4_vol_shutdown too, as ext4 does; all else is EIO then */
+	/* served after x4_vol_shutdown too, as ext4 does; all else is EIO then */
+	OPS_SHUT = 1 << 2,
 	OPS_TRY = 1 << 3,    /* runs on the loop thread if it need not wait there */
 };
 struct ops_handler { ops_fn fn; unsigned flags; };
@@ -52,14 +64,16 @@ struct ops_req {
 	struct ops *ops;
 	const struct ops_handler *handler;
 	struct x4_inode *inode; /* reference that the asynchronous end of the request drops */
-	struct dio_cached cached; /* launder.c: pages that are being forgotten before the request goes on */
+	/* launder.c: pages that are being forgotten before the request goes on */
+	struct dio_cached cached;
 	bool laundered, cached_late;
 };
 
 /*
- * One open file or directory. gen is odd while the entry is in use and changes at every open and release, so that
- * a stale or invented handle is found out. Written under ops->files_lock; read without a lock: the kernel
- * releases a handle only after the last request that carries it was answered.
+ * One open file or directory. gen is odd while the entry is in use and changes at every open and
+ * release, so that a stale or invented handle is found out. Written under ops->files_lock; read
+ * without a lock: the kernel releases a handle only after the last request that carries it was
+ * answered.
  */
 struct ops_file {
 	uint32_t gen;        /* atomic */
@@ -83,7 +97,8 @@ struct ops {
 	struct tr *tr;
 	bool has_inline;                           /* there may be files inside inodes */
 
-	struct fdio_mutex files_lock;              /* guards: free list, nr_* and the filling of chunks */
+	/* guards: free list, nr_* and the filling of chunks */
+	struct fdio_mutex files_lock;
 	struct ops_file *chunks[OPS_FILES_CHUNKS]; /* atomic pointers, only ever set */
 	uint32_t free_head;                        /* index + 1, 0: none */
 	uint32_t nr_slots, nr_open;
@@ -94,7 +109,10 @@ struct ops {
 	bool reap_queued;      /* atomic */
 };
 
-static inline struct ops_req *ops_of(struct tr_req *r) { return container_of(r, struct ops_req, tr); }
+static inline struct ops_req *ops_of(struct tr_req *r)
+{
+	return container_of(r, struct ops_req, tr);
+}
 static inline const void *ops_arg(struct ops_req *q) { return q->tr.in.arg; }
 
 /* ---- reply.c: any thread, never blocks ---- */
@@ -103,14 +121,19 @@ void ops_reply_err(struct ops_req *q, int err);
 void ops_reply(struct ops_req *q, int err, uint32_t len);
 /* Copies data. */
 void ops_reply_data(struct ops_req *q, const void *data, uint32_t len);
-/* Around a handler on a loop thread. Answered: false if it would have waited, and then there was no answer. */
+/*
+ * Around a handler on a loop thread. Answered: false if it would have waited, and then there was no
+ * answer.
+ */
 void ops_try_begin(void);
 bool ops_try_answered(void);
 
 /* ---- nodes.c ---- */
 /* ext4's callbacks. */
 void ops_nodes_init(struct ops *o);
-/* The inode of a node id, with a reference: -ESTALE for what no node id can be. Workers, OPS_TRY. */
+/*
+ * The inode of a node id, with a reference: -ESTALE for what no node id can be. Workers, OPS_TRY.
+ */
 int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret);
 static inline uint64_t ops_nodeid(const struct x4_inode *i)
 {
@@ -127,19 +150,22 @@ void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c);
 /* The requester may use the blocks that are kept back from ordinary users. Any thread. */
 bool ops_may_use_reserved(const struct ops_req *q);
 /*
- * What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without the
- * groups. Workers, OPS_TRY.
+ * What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without
+ * the groups. Workers, OPS_TRY.
  */
 unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i);
-/* Whether the requester, who waits for the answer, has this capability (CAP_*); no if it cannot be proved. Workers. */
+/*
+ * Whether the requester, who waits for the answer, has this capability (CAP_*); no if it cannot be
+ * proved. Workers.
+ */
 bool ops_capable(const struct ops_req *q, unsigned cap);
 
 /* ---- durable.c ---- */
 /* Waits until what was done to i is durable. Workers. */
 int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync);
 /*
- * Changes of i wait until they are durable: its content and its attributes with the mount option sync
- * or chattr +S. Any thread.
+ * Changes of i wait until they are durable: its content and its attributes with the mount option
+ * sync or chattr +S. Any thread.
  */
 bool ops_is_sync(struct ops *o, struct x4_inode *i);
 /*
@@ -152,7 +178,9 @@ int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err);
 int ops_may_change(struct ops *o, struct x4_inode *i);
 
 /* ---- immutable.c: -EPERM and the like; any thread ---- */
-/* Opening i with these flags of open(2); also -EISDIR, -ENXIO, -EROFS for what cannot be opened so. */
+/*
+ * Opening i with these flags of open(2); also -EISDIR, -ENXIO, -EROFS for what cannot be opened so.
+ */
 int ops_open_allowed(struct ops *o, struct x4_inode *i, uint32_t flags);
 int ops_setattr_allowed(struct x4_inode *i, const struct fuse_setattr_in *in);
 int ops_rename_into_allowed(struct x4_inode *dir);
@@ -171,14 +199,18 @@ void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i);
 int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size);
 
 /* ---- open_files.c ---- */
-int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags, uint64_t *ret_fh);
+int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags,
+		 uint64_t *ret_fh);
 /* NULL for a handle that is not open. Any thread, no lock. */
 struct ops_file *ops_file_get(struct ops *o, uint64_t fh);
 /* Takes it out of the table: the caller closes df and puts inode. False if it is not open. */
 bool ops_file_remove(struct ops *o, uint64_t fh, struct ops_file *ret);
 /* Removes the next open file from *index on, which moves behind it; false: there are no more. */
 bool ops_file_remove_next(struct ops *o, uint32_t *index, struct ops_file *ret);
-/* Node ids of open files from *index on, at most cap; *index moves behind them. 0: there are no more. */
+/*
+ * Node ids of open files from *index on, at most cap; *index moves behind them. 0: there are no
+ * more.
+ */
 unsigned ops_files_nodeids(struct ops *o, uint32_t *index, uint64_t *ids, unsigned cap);
 void ops_files_free(struct ops *o);
 
@@ -194,8 +226,9 @@ void ops_reply_map(struct ops_req *q, const struct fuse_ioctl_in *in);
 /* ---- invalidate.c ---- */
 int ops_notify_new(struct ops *o);
 /*
- * After an error of what may change the size, which was before: if it has changed all the same (a truncate takes several transactions),
- * the kernel is told to ask. It would otherwise go on with the size it knew for as long as attributes are valid.
+ * After an error of what may change the size, which was before: if it has changed all the same (a
+ * truncate takes several transactions), the kernel is told to ask. It would otherwise go on with
+ * the size it knew for as long as attributes are valid.
  */
 void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before);
 /* Waits until every notification has been sent. No request that could send one may be under way. */
@@ -207,11 +240,15 @@ int ops_launder_new(struct ops *o);
 void ops_launder_drain(struct ops *o); /* as ops_notify_drain */
 void ops_launder_free(struct ops *o);
 /*
- * What is stored in such pages of i, and not told, belongs in the answer: true if the kernel writes it back first. Then the
- * handler, which has changed nothing yet, returns without an answer, and is called again on a worker. Misses on loop threads.
+ * What is stored in such pages of i, and not told, belongs in the answer: true if the kernel writes
+ * it back first. Then the handler, which has changed nothing yet, returns without an answer, and is
+ * called again on a worker. Misses on loop threads.
  */
 bool ops_launder_first(struct ops_req *q, struct x4_inode *i, enum dio_cached_what what);
-/* The file has grown from old_size: true if q will be answered, with success, once the page of the old end is forgotten. */
+/*
+ * The file has grown from old_size: true if q will be answered, with success, once the page of the
+ * old end is forgotten.
+ */
 bool ops_launder_tail(struct ops_req *q, struct x4_inode *i, uint64_t old_size);
 /* Nothing need be done for that: the kernel clears what lies behind the end. After INIT. */
 bool ops_kernel_clears_tail(const struct ops *o);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extended attributes, POSIX ACLs among them (system.posix_acl_*): reading is OPS_TRY, changes are for
- * workers. Permission to use a namespace was checked by the kernel; what the volume does not offer
- * (noacl, nouser_xattr) is ext4's EOPNOTSUPP, and what immutable and append-only files refuse its
- * EPERM.
+ * Extended attributes, POSIX ACLs among them (system.posix_acl_*): reading is OPS_TRY, changes are
+ * for workers. Permission to use a namespace was checked by the kernel; what the volume does not
+ * offer (noacl, nouser_xattr) is ext4's EOPNOTSUPP, and what immutable and append-only files refuse
+ * its EPERM.
  */
 #include "ops/types.h"
 
@@ -92,7 +92,8 @@ void ops_listxattr(struct ops_req *q)
 	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
 
 	if (!err) {
-		err = x4_xattr_list(i, q->tr.in.h.uid == 0, size ? (char *)q->tr.payload : NULL, size, &len);
+		err = x4_xattr_list(i, q->tr.in.h.uid == 0, size ? (char *)q->tr.payload : NULL,
+				    size, &len);
 		x4_iput(i);
 	}
 	reply_value(q, err, size, len);
