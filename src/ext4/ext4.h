@@ -12,10 +12,10 @@
  * Files, by part (each part has one owner file family):
  *   volume  volume/volume.c volume/features.c core/superblock.c core/errors.c      open, features, mount state, statfs, sync, close
  *   groups  alloc/groups.c alloc/blocks.c alloc/inodes.c                   descriptors, bitmaps, block and inode allocator
- *   inodes  inode/cache.c inode/table.c inode/attributes.c life/orphans.c         inode cache, disk inode, attributes, orphans, eviction
+ *   inodes  inode/cache.c inode/table.c inode/times.c life/orphans.c         inode cache, disk inode, attributes, orphans, eviction
  *   extents data/map.c data/extent.c data/reservation.c data/truncate.c data/fallocate.c   map snapshots, tree edits, reserve/insert, truncate
  *   names   dir/block.c dir/dir.c dir/index.c dir/names.c dir/rename.c dir/symlink.c       directories
- *   inline  data/inline.c                                          content in the inode, read only
+ *   inline  xattr/inline.c                                          content in the inode, read only
  *   xattrs  xattr/xattr.c xattr/disk.c xattr/value.c xattr/acl.c
  */
 #ifndef FDIO_EXT4_X4_H
@@ -98,7 +98,7 @@ int x4_vol_write_times(struct x4_vol *v);
 /* Free blocks to the device (FITRIM): byte range and minimum run; trimmed bytes out. */
 int x4_vol_trim(struct x4_vol *v, uint64_t off, uint64_t len, uint64_t minlen, uint64_t *ret_trimmed);
 
-/* ------------------------------------------------------------------ inodes (inode/cache.c, inode/attributes.c) */
+/* ------------------------------------------------------------------ inodes (inode/cache.c, inode/times.c) */
 /*
  * A reference to the inode ino; gen non-NULL: must match or -ESTALE. -ENOENT: not in use or out of range.
  * A reference keeps the struct alive; the last one of an unlinked inode deletes it (x4_iput may block).

@@ -47,7 +47,7 @@ struct x4_vol {
 	char label[X4_LABEL_MAX]; /* alloc_lock */
 	uint64_t static_blocks;     /* superblocks, descriptors, bitmaps, inode tables */
 	uint64_t overhead;          /* blocks that statfs hides: metadata and the log */
-	struct x4_zone *zones;      /* core/superblock.c: ranges of blocks that no file may own; sorted, disjoint */
+	struct x4_zone *zones;      /* alloc/zones.c: ranges of blocks that no file may own; sorted, disjoint */
 	unsigned nr_zones;
 
 	struct fdio_mutex rename_lock;
@@ -80,6 +80,10 @@ struct x4_vol {
 	void (*reaper)(void *arg);
 	void *reaper_arg;
 	pthread_cond_t icache_cond;
+	/* What the rooms above do to an inode, each set by its room while the volume opens. */
+	int (*evict)(struct x4_inode *i);        /* deletes it (life) */
+	void (*forget_map)(struct x4_inode *i);  /* its extent map, which may be wrong or goes with it (data) */
+	void (*forget_names)(struct x4_inode *i); /* what is remembered of a directory (dir) */
 	jnl_tid gone_tid;           /* newest transaction that changed an inode which has left memory since */
 	bool has_gone_tid;
 
@@ -87,7 +91,7 @@ struct x4_vol {
 	uint32_t dir_budget;        /* as many as there may be */
 #define X4_DIR_BUDGET (1u << 23)
 
-	/* orphans (life/orphans.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
+	/* orphans (inode/orphan_list.c): head of the on-disk list and the in-memory list in the same order; guarded by the journal handle */
 	struct list orphans;
 	uint32_t orphan_rest;       /* where the list on disk goes on behind what is in memory */
 	/* what x4_eviction_since looks at; atomic */
@@ -111,7 +115,7 @@ struct x4_vol {
 	/* data/map_evict.c */
 	size_t map_budget;          /* bytes that extent maps may take */
 	uint32_t map_newest;        /* atomic: the inode whose map was loaded last */
-	uint32_t map_hand;          /* bucket of ihash where it goes on; the ticker's */
+	uint32_t walk_hand;         /* bucket of ihash where x4_icache_walk goes on */
 	uint64_t map_rest_ns;       /* atomic: all are in use, it does not look again before */
 	bool map_wanted;            /* they take too much; ticker_lock */
 
@@ -278,6 +282,8 @@ int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, cons
 #define X4_CREDITS_INODE_NEW 4 /* bitmap, descriptor (at seal), table block, superblock */
 /* nlink went to 0 or a truncate is pending. Idempotent. */
 int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i);
+/* At mount: i is the next of the list on disk. */
+void x4_orphan_found(struct x4_inode *i);
 int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i);
 #define X4_CREDITS_ORPHAN 3
 
@@ -381,6 +387,5 @@ int x4_acl_chmod(struct jnl_handle *h, struct x4_inode *i, uint32_t mode);
 int x4_xattr_kill_caps(struct jnl_handle *h, struct x4_inode *i);
 /* Blocks; the caller holds rw in any mode. */
 bool x4_xattr_has_caps(struct x4_inode *i);
-void x4_dirstate_free(struct x4_dirstate *ds); /* NULL is allowed */
 
 #endif

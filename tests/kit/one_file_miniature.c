@@ -392,27 +392,6 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
 	return 0;
 }
 
-uint64_t x4_raw_size(const struct x4_inode *i) { return le32toh(i->raw->i_size) | (uint64_t)le32toh(i->raw->i_size_high) << 32; }
-uint64_t x4_raw_blocks_512(const struct x4_inode *i) { return le32toh(i->raw->i_blocks); }
-
-void x4_raw_put_size(struct x4_inode *i, uint64_t size)
-{
-	i->raw->i_size = htole32((uint32_t)size);
-	i->raw->i_size_high = htole32(size >> 32);
-}
-
-void x4_raw_set_size(struct x4_inode *i, uint64_t size)
-{
-	x4_raw_put_size(i, size);
-	x4_size_store(i, size);
-}
-
-int x4_raw_add_blocks(struct x4_inode *i, int64_t n)
-{
-	i->raw->i_blocks = htole32(le32toh(i->raw->i_blocks) + n * (V->block_size / 512));
-	return 0;
-}
-
 uint64_t x4_inode_size(const struct x4_inode *i) { return i->size; }
 struct timespec x4_now(struct x4_vol *v) { (void)v; return (struct timespec) { .tv_sec = 1000 }; }
 void x4_raw_set_time(struct x4_inode *i, unsigned which, struct timespec ts) { (void)i; (void)which; (void)ts; }

@@ -17,6 +17,7 @@
 #ifndef FDIO_EXT4_X4_GROUP_H
 #define FDIO_EXT4_X4_GROUP_H
 
+#include "ext4/core/bits.h"
 #include "ext4/ext4_types.h"
 
 /* So many groups are looked at on a loop thread. */
@@ -66,13 +67,6 @@ static inline uint32_t x4_region_end(const struct x4_vol *v, uint32_t g)
 {
 	return FDIO_MIN(x4_region_first(g) + X4_REGION_GROUPS, v->nr_groups);
 }
-
-/* Bits as on disk: little-endian, bit n of byte n / 8. */
-static inline bool x4_bit(const uint8_t *map, uint32_t n) { return map[n >> 3] >> (n & 7) & 1; }
-uint32_t x4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set); /* size if none */
-void x4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set);
-bool x4_bits_all(const uint8_t *map, uint32_t from, uint32_t n, bool set);
-uint32_t x4_bits_clear_count(const uint8_t *map, uint32_t size);
 
 static inline uint32_t x4_group_of(const struct x4_vol *v, uint64_t blk)
 {

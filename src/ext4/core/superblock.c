@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The superblock: read and changed straight on the device while no journal runs (mount, unmount), through
- * a handle otherwise; the zones of blocks that no file may own; statfs numbers. Callers: volume/volume.c,
- * life/orphans.c, core/errors.c; x4_blk_valid is called by every reader of block numbers, on any thread (the
- * zones never change after the mount).
+ * The superblock: read and changed straight on the device while no journal runs (mount, unmount), on the
+ * thread that opens or closes the volume; through a handle otherwise, on workers. A superblock that cannot
+ * be read or has a wrong checksum is -EUCLEAN or -EIO.
  *
  * The free counts in the superblock are brought up to date whenever it is written anyway, and at
  * unmount; in between the group descriptors are the truth, as for the kernel.
  */
 #include "ext4/volume/volume.h"
-#include "ext4/alloc/groups.h"
 
 #include "base/crc32c.h"
 
@@ -20,8 +18,6 @@
 
 _Static_assert(sizeof(struct ext2_super_block) == 1024, "the superblock has 1024 bytes");
 _Static_assert(X4_LABEL_MAX == EXT2_LABEL_LEN, "the label has its field's length");
-
-struct x4_zone { uint64_t start, end; };
 
 bool x4_super_csum_ok(const struct ext2_super_block *sb)
 {
@@ -164,222 +160,4 @@ int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX])
 	fdio_mutex_unlock(&v->alloc_lock);
 	x4_super_end(v, h);
 	return jnl_commit_wait(v->jnl, jnl_end(h), NULL);
-}
-
-/* ------------------------------------------------------------------ zones */
-static int zone_cmp(const void *a, const void *b)
-{
-	const struct x4_zone *x = a, *y = b;
-
-	return x->start < y->start ? -1 : x->start > y->start;
-}
-
-unsigned x4_group_base_ranges(struct x4_vol *v, uint32_t g, struct jnl_extent ret[3])
-{
-	blk64_t super = 0, old_desc = 0, new_desc = 0;
-	uint32_t old_blocks = v->fs->desc_blocks;
-	unsigned nr = 0;
-
-	if (ext2fs_has_feature_meta_bg(v->fs->super))
-		old_blocks = FDIO_MIN(v->fs->super->s_first_meta_bg, v->fs->desc_blocks);
-	old_blocks += v->fs->super->s_reserved_gdt_blocks;
-	ext2fs_super_and_bgd_loc2(v->fs, g, &super, &old_desc, &new_desc, NULL);
-	if (super || g == 0)
-		ret[nr++] = (struct jnl_extent){ super, 1 };
-	if (old_desc && old_blocks)
-		ret[nr++] = (struct jnl_extent){ old_desc, old_blocks };
-	if (new_desc)
-		ret[nr++] = (struct jnl_extent){ new_desc, 1 };
-	return nr;
-}
-
-static void zones_merge(struct x4_vol *v)
-{
-	unsigned out = 0;
-
-	qsort(v->zones, v->nr_zones, sizeof(*v->zones), zone_cmp);
-	for (unsigned n = 1; n < v->nr_zones; n++)
-		if (v->zones[n].start <= v->zones[out].end)
-			v->zones[out].end = FDIO_MAX(v->zones[out].end, v->zones[n].end);
-		else
-			v->zones[++out] = v->zones[n];
-	v->nr_zones = out + 1;
-}
-
-/*
- * The places of one kind of metadata follow each other in the order of groups, and with flex_bg
- * lie side by side: so each kind is a list of its own while it is collected, and few places are
- * left to be sorted.
- */
-enum zone_kind { ZONE_SUPER, ZONE_DESC, ZONE_NEW_DESC, ZONE_BB, ZONE_IB, ZONE_ITABLE, ZONE_KINDS };
-
-struct zone_build {
-	struct x4_zone *zone;
-	unsigned nr, cap;
-	struct x4_zone last[ZONE_KINDS]; /* not in zone yet; start == end: none */
-};
-
-static int zone_put(struct zone_build *b, struct x4_zone z)
-{
-	if (z.start == z.end)
-		return 0;
-	if (b->nr == b->cap) {
-		unsigned cap = b->cap ? b->cap * 2 : 256;
-		struct x4_zone *bigger = realloc(b->zone, cap * sizeof(*bigger));
-
-		if (!bigger)
-			return -ENOMEM;
-		b->zone = bigger;
-		b->cap = cap;
-	}
-	b->zone[b->nr++] = z;
-	return 0;
-}
-
-static int zone_add(struct zone_build *b, enum zone_kind kind, uint64_t start, uint64_t n)
-{
-	struct x4_zone *last = &b->last[kind], full = *last;
-
-	if (start == last->end) {
-		last->end += n;
-		return 0;
-	}
-	*last = (struct x4_zone){ start, start + n };
-	return zone_put(b, full);
-}
-
-static int zones_of_group(struct x4_vol *v, struct zone_build *b, uint32_t g)
-{
-	const struct x4_group *grp = &v->groups[g];
-	struct jnl_extent base[3];
-	unsigned nr = x4_group_base_ranges(v, g, base);
-	int err = 0;
-
-	for (unsigned n = 0; n < nr && !err; n++)
-		err = zone_add(b, ZONE_SUPER + n, base[n].pblk, base[n].len);
-	for (unsigned n = 0; n < nr; n++)
-		v->static_blocks += base[n].len;
-	v->static_blocks += 2 + v->itable_blocks;
-	/* 0, where a damaged descriptor says nothing, is no place of a file either. */
-	if (!err)
-		err = zone_add(b, ZONE_BB, grp->bb, 1);
-	if (!err)
-		err = zone_add(b, ZONE_IB, grp->ib, 1);
-	if (!err)
-		err = zone_add(b, ZONE_ITABLE, grp->itable, grp->itable ? v->itable_blocks : 1);
-	return err;
-}
-
-/* The list becomes the volume's, whatever the result. */
-static int zones_take(struct x4_vol *v, struct zone_build *b, int err)
-{
-	v->zones = b->zone;
-	v->nr_zones = b->nr;
-	if (!err && b->nr)
-		zones_merge(v);
-	return err;
-}
-
-int x4_zones_init(struct x4_vol *v)
-{
-	struct zone_build b = { 0 };
-	int err = 0;
-
-	free(v->zones);
-	v->static_blocks = v->first_data_block;
-	for (uint32_t g = 0; g < v->nr_groups && !err; g++)
-		err = zones_of_group(v, &b, g);
-	for (unsigned k = 0; k < ZONE_KINDS && !err; k++)
-		err = zone_put(&b, b.last[k]);
-	return zones_take(v, &b, err);
-}
-
-int x4_zones_add_log(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log)
-{
-	struct zone_build b = { .zone = v->zones, .nr = v->nr_zones, .cap = v->nr_zones };
-	int err = 0;
-
-	for (unsigned n = 0; n < nr_log && !err; n++)
-		err = zone_put(&b, (struct x4_zone){ log[n].pblk, log[n].pblk + log[n].len });
-	return zones_take(v, &b, err);
-}
-
-/* The first zone that ends behind blk; nr_zones: none. */
-static unsigned zone_find(const struct x4_vol *v, uint64_t blk)
-{
-	unsigned lo = 0, hi = v->nr_zones;
-
-	while (lo < hi) {
-		unsigned mid = lo + (hi - lo) / 2;
-
-		if (v->zones[mid].end > blk)
-			hi = mid;
-		else
-			lo = mid + 1;
-	}
-	return lo;
-}
-
-bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
-{
-	unsigned k;
-
-	if (blk < v->first_data_block || blk >= v->nr_blocks || n == 0 || n > v->nr_blocks - blk)
-		return false;
-	/* It must begin at or after the end of the range. */
-	k = zone_find(v, blk);
-	return k == v->nr_zones || v->zones[k].start >= blk + n;
-}
-
-bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map)
-{
-	for (unsigned n = zone_find(v, start);
-	     n < v->nr_zones && v->zones[n].start < start + nbits; n++) {
-		uint64_t lo = FDIO_MAX(v->zones[n].start, start), hi = FDIO_MIN(v->zones[n].end, start + nbits);
-
-		if (lo < hi && !x4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))
-			return false;
-	}
-	return true;
-}
-
-/* ------------------------------------------------------------------ statfs */
-/* The log's size without looking for its blocks, which norecovery does not. */
-static uint64_t log_blocks(struct x4_vol *v)
-{
-	struct ext2_super_block *sb = v->fs->super;
-	struct ext2_inode i;
-
-	if (!ext2fs_has_feature_journal(sb) || !sb->s_journal_inum || ext2fs_read_inode(v->fs, sb->s_journal_inum, &i))
-		return 0;
-	return EXT2_I_SIZE(&i) >> v->block_bits;
-}
-
-/*
- * As the kernel: what mke2fs has noted is believed only where blocks go by clusters, of which several structures may share one.
- * tune2fs -I leaves the old number behind.
- */
-uint64_t x4_overhead(struct x4_vol *v)
-{
-	uint64_t noted = (uint64_t)v->fs->super->s_overhead_clusters << v->fs->cluster_ratio_bits;
-
-	if (v->fs->cluster_ratio_bits && noted && noted <= v->nr_blocks)
-		return noted;
-	return FDIO_MIN(v->static_blocks + log_blocks(v), v->nr_blocks);
-}
-
-void x4_vol_statfs(struct x4_vol *v, struct x4_statfs *ret)
-{
-	uint64_t keep;
-
-	fdio_mutex_lock(&v->alloc_lock);
-	ret->bfree = v->free_blocks + v->pending_free;
-	ret->ffree = v->free_inodes;
-	keep = v->root_blocks + v->resv_blocks;
-	fdio_mutex_unlock(&v->alloc_lock);
-	ret->blocks = v->nr_blocks - v->overhead;
-	ret->bavail = ret->bfree > keep ? ret->bfree - keep : 0;
-	ret->files = v->nr_inodes;
-	ret->bsize = v->block_size;
-	ret->namelen = X4_NAME_MAX;
 }

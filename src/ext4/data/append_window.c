@@ -34,17 +34,6 @@
 #define SHARE 32u
 #define SHARE_ALL 8u
 
-void x4_size_store(struct x4_inode *i, uint64_t size)
-{
-	uint64_t want;
-
-	/* A publisher stores win_pub first: either that is seen here, or its store to size comes after ours (WINDOW-4). */
-	do {
-		want = FDIO_MAX(size, __atomic_load_n(&i->win_pub, __ATOMIC_SEQ_CST));
-		__atomic_store_n(&i->size, want, __ATOMIC_SEQ_CST);
-	} while (__atomic_load_n(&i->win_pub, __ATOMIC_SEQ_CST) > want);
-}
-
 uint64_t x4_window_end(const struct x4_inode *i) { return __atomic_load_n(&i->win_end, __ATOMIC_ACQUIRE); }
 
 void x4_window_publish(struct x4_inode *i, uint64_t size)

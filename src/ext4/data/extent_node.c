@@ -23,11 +23,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-bool x4_inode_inline(const struct x4_inode *i)
-{
-	return le32toh(i->raw->i_flags) & EXT4_INLINE_DATA_FL;
-}
-
 /*
  * No block of its own besides one (with bigalloc a cluster) for attributes; what the flags say does
  * not count. Where values can lie in inodes their blocks are counted too, so that the size alone
@@ -77,16 +72,6 @@ void x4_ext_encode(struct ext3_extent *e, const struct x4_ext *x)
 	e->ee_len = htole16(x->state == X4_EXT_UNWRITTEN ? x->len + X4_EXT_WRITTEN_MAX : x->len);
 	e->ee_start = htole32((uint32_t)x->pblk);
 	e->ee_start_hi = htole16(x->pblk >> 32);
-}
-
-void x4_extent_init(struct x4_inode *i)
-{
-	struct ext3_extent_header *h = x4_ext_root(i);
-
-	memset(i->raw->i_block, 0, sizeof(i->raw->i_block));
-	h->eh_magic = htole16(EXT3_EXT_MAGIC);
-	h->eh_max = htole16(X4_EXT_ROOT_MAX);
-	i->raw->i_flags = htole32(le32toh(i->raw->i_flags) | EXT4_EXTENTS_FL);
 }
 
 /* The checksum stands right behind the last possible entry: in the block, whatever the header says.

@@ -38,6 +38,49 @@ static void drop_one(struct x4_inode *i)
 	fdio_rwlock_unlock(&i->rw);
 }
 
+/* Which maps a pass looks for. */
+enum map_pick {
+	PICK_UNREFERENCED, PICK_CLOSED_UNUSED, PICK_OPEN_UNUSED, PICK_CLOSED, PICK_OPEN
+};
+
+struct pass {
+	enum map_pick pick;
+	struct epoch_node *gone; /* maps of inodes that nobody refers to */
+};
+
+static bool unused(struct x4_inode *i)
+{
+	return !__atomic_exchange_n(&i->map_used, false, __ATOMIC_RELAXED);
+}
+
+/* Where it matters whether it was used, it counts as unused from now on. */
+static bool wanted(struct x4_inode *i, bool referenced, void *arg)
+{
+	const struct pass *p = arg;
+	bool open = __atomic_load_n(&i->nr_open, __ATOMIC_RELAXED);
+	bool newest = i->ino == __atomic_load_n(&i->vol->map_newest, __ATOMIC_RELAXED);
+
+	if (!__atomic_load_n(&i->map, __ATOMIC_RELAXED))
+		return false;
+	switch (p->pick) {
+	case PICK_UNREFERENCED: return !referenced;
+	case PICK_CLOSED_UNUSED: return !open && unused(i);
+	case PICK_OPEN_UNUSED: return open && unused(i);
+	case PICK_CLOSED: return !open && !newest;
+	case PICK_OPEN: return !newest;
+	}
+	return false;
+}
+
+static void detach(struct x4_inode *i, void *arg)
+{
+	struct pass *p = arg;
+	struct epoch_node *map = x4_map_detach(i);
+
+	map->next = p->gone;
+	p->gone = map;
+}
+
 static void retire_all(struct epoch_node *map)
 {
 	struct epoch_node *next;
@@ -50,20 +93,21 @@ static void retire_all(struct epoch_node *map)
 }
 
 /* Once through the inodes at most. */
-static void pass(struct x4_vol *v, enum x4_map_pick pick, size_t down_to)
+static void pass(struct x4_vol *v, enum map_pick pick, size_t down_to)
 {
-	uint32_t left = 1U << v->ihash_bits;
+	uint32_t left = x4_icache_walk_length(v);
 
 	while (left && x4_map_mem_used() > down_to) {
-		struct epoch_node *gone = NULL;
+		struct pass p = { .pick = pick };
+		const struct x4_walk walk = { wanted, detach, &p };
 		struct x4_inode *found[BATCH];
-		unsigned n = x4_icache_pick_maps(v, pick, &left, found, BATCH, &gone);
+		unsigned n = x4_icache_walk(v, &walk, &left, found, BATCH);
 
 		for (unsigned k = 0; k < n; k++) {
 			drop_one(found[k]);
 			x4_iput(found[k]);
 		}
-		retire_all(gone);
+		retire_all(p.gone);
 		epoch_drain();
 	}
 }
@@ -74,16 +118,22 @@ bool x4_maps_shrink(struct x4_vol *v)
 
 	if (likely(x4_map_mem_used() <= budget))
 		return true;
-	pass(v, X4_PICK_UNREFERENCED, down_to);
-	pass(v, X4_PICK_CLOSED_UNUSED, down_to);
-	pass(v, X4_PICK_OPEN_UNUSED, down_to);
+	pass(v, PICK_UNREFERENCED, down_to);
+	pass(v, PICK_CLOSED_UNUSED, down_to);
+	pass(v, PICK_OPEN_UNUSED, down_to);
 	if (x4_map_mem_used() / 2 > budget) {
-		pass(v, X4_PICK_CLOSED, down_to);
-		pass(v, X4_PICK_OPEN, down_to);
+		pass(v, PICK_CLOSED, down_to);
+		pass(v, PICK_OPEN, down_to);
 	}
 	(void)malloc_trim(0); /* maps are many small pieces: the system gets their pages back */
 	if (x4_map_mem_used() <= budget)
 		return true;
 	__atomic_store_n(&v->map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);
 	return false;
+}
+
+void x4_data_init(struct x4_vol *v)
+{
+	v->map_budget = X4_MAP_BUDGET;
+	v->forget_map = x4_map_drop;
 }

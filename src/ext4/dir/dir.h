@@ -89,7 +89,7 @@ void dxb_seal(struct x4_inode *dir, struct jnl_buf *b);
 int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
 		       unsigned from, unsigned to);
 
-/* ---- a directory inside its inode (data/inline.c) ---- */
+/* ---- a directory inside its inode (dir/inline_dir.c) ---- */
 /* Its content, malloc'd, with entries that have been checked. */
 int dir_inline_load(struct x4_inode *dir, uint8_t **ret, uint32_t *ret_len);
 /* The entry at *off (0: the first), which moves on; false at the end. */

@@ -16,6 +16,7 @@
 #include "config.h"
 #endif
 #include "ext4/dir/dir.h"
+#include "ext4/volume/volume.h"
 
 #include "base/crc32c.h"
 #include "base/nowait.h"
@@ -46,7 +47,7 @@ struct x4_dirstate {
 	struct x4_vol *vol;      /* whose budget the places are on */
 };
 
-void x4_dirstate_free(struct x4_dirstate *ds)
+static void dirstate_free(struct x4_dirstate *ds)
 {
 	if (!ds)
 		return;
@@ -59,7 +60,7 @@ void x4_dirstate_free(struct x4_dirstate *ds)
 
 void dirstate_drop(struct x4_inode *dir)
 {
-	x4_dirstate_free(__atomic_exchange_n(&dir->dirstate, NULL, __ATOMIC_ACQ_REL));
+	dirstate_free(__atomic_exchange_n(&dir->dirstate, NULL, __ATOMIC_ACQ_REL));
 }
 
 static uint32_t name_hash(const char *name, unsigned len) { return fdio_crc32c(~0u, name, len); }
@@ -172,7 +173,7 @@ static int build(struct x4_inode *dir, struct x4_dirstate **ret)
 		r = dirb_pass_over(load_block(dir, ds, lblk), &ds->bad);
 	}
 	if (r) {
-		x4_dirstate_free(ds);
+		dirstate_free(ds);
 		return r;
 	}
 	*ret = ds;
@@ -198,7 +199,7 @@ struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
 	}
 	if (__atomic_compare_exchange_n(&dir->dirstate, &winner, ds, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		return ds;
-	x4_dirstate_free(ds);
+	dirstate_free(ds);
 	return winner;
 }
 
@@ -263,4 +264,12 @@ void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, 
 	*link = ds->place[n].next;
 	ds->place[n].next = ds->unused;
 	ds->unused = n;
+}
+
+static void forget_names(struct x4_inode *i) { dirstate_free(i->dirstate); }
+
+void x4_dir_init(struct x4_vol *v)
+{
+	v->dir_budget = X4_DIR_BUDGET;
+	v->forget_names = forget_names;
 }

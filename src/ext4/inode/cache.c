@@ -11,7 +11,6 @@
  *
  * icache_lock guards hash, LRU, refs and the state bits. Nothing blocks under it.
  */
-#include "ext4/data/map.h"
 #include "ext4/volume/volume.h"
 
 #include "base/counters.h"
@@ -23,7 +22,7 @@
 
 #define IHASH_BITS 14
 /* Inodes and buckets looked at in one hold of the lock. */
-#define PICK_LOOK 2048u
+#define WALK_LOOK 2048u
 /* What a loop thread deletes at most in so long. */
 #define NOWAIT_EVICTIONS 8u
 #define NOWAIT_EVICT_NS 200000u
@@ -80,8 +79,8 @@ void x4_inode_free(struct x4_inode *i)
 
 	if (upper && i->upper_dtor)
 		i->upper_dtor(upper);
-	x4_map_drop(i);
-	x4_dirstate_free(i->dirstate);
+	i->vol->forget_map(i);
+	i->vol->forget_names(i);
 	fdio_rwlock_fini(&i->rw);
 	fdio_mutex_fini(&i->map_lock);
 	fdio_mutex_fini(&i->attr);
@@ -392,9 +391,12 @@ static void evict_over(struct x4_inode *i)
 		after_evict(i);
 }
 
+/* Life has said how. */
+static int evict(struct x4_inode *i) { return i->vol->evict(i); }
+
 static void evict_now(struct x4_inode *i)
 {
-	nowait_ignore(x4_evict(i));
+	nowait_ignore(evict(i));
 	evict_over(i);
 }
 
@@ -414,7 +416,7 @@ static bool evict_tried(struct x4_inode *i)
 	if (nr++ >= NOWAIT_EVICTIONS)
 		return false;
 	nowait_self.missed = false;
-	err = x4_evict(i);
+	err = evict(i);
 	err = nowait_err(err);
 	nowait_restore(saved);
 	if (err == -EAGAIN)
@@ -501,44 +503,27 @@ void x4_vol_reap(struct x4_vol *v)
 	}
 }
 
-/* ------------------------------------------------------------------ maps that are given up */
-static bool unused(struct x4_inode *i)
+/* ------------------------------------------------------------------ a walk */
+/* icache_lock held. */
+static bool walks_to(struct x4_inode *i)
 {
-	return !__atomic_exchange_n(&i->map_used, false, __ATOMIC_RELAXED);
-}
-
-/* icache_lock held. Where it matters whether it was used, it counts as unused from now on. */
-static bool picked(struct x4_vol *v, struct x4_inode *i, enum x4_map_pick pick)
-{
-	bool open = __atomic_load_n(&i->nr_open, __ATOMIC_RELAXED);
-	bool newest = i->ino == __atomic_load_n(&v->map_newest, __ATOMIC_RELAXED);
-
-	if (!__atomic_load_n(&i->map, __ATOMIC_RELAXED) || i->loading || i->evicting || i->bad)
+	if (i->loading || i->evicting || i->bad)
 		return false;
 	/* A new inode is changed without its locks: nobody else knows it, but for this list. */
-	if (__atomic_load_n(&i->begun, __ATOMIC_ACQUIRE))
-		return false;
-	switch (pick) {
-	case X4_PICK_UNREFERENCED: return !i->refs;
-	case X4_PICK_CLOSED_UNUSED: return !open && unused(i);
-	case X4_PICK_OPEN_UNUSED: return open && unused(i);
-	case X4_PICK_CLOSED: return !open && !newest;
-	case X4_PICK_OPEN: return !newest;
-	}
-	return false;
+	return !__atomic_load_n(&i->begun, __ATOMIC_ACQUIRE);
 }
 
-unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *left,
-			     struct x4_inode **ret, unsigned max, struct epoch_node **gone)
+unsigned x4_icache_walk(struct x4_vol *v, const struct x4_walk *w, uint32_t *left,
+			struct x4_inode **ret, unsigned max)
 {
 	unsigned n = 0, looked = 0;
 	struct x4_inode *i;
 
 	fdio_mutex_lock(&v->icache_lock);
-	for (; *left && n < max && looked++ < PICK_LOOK; --*left) {
-		list_for_each(i, &v->ihash[v->map_hand], hash) {
+	for (; *left && n < max && looked++ < WALK_LOOK; --*left) {
+		list_for_each(i, &v->ihash[v->walk_hand], hash) {
 			looked++;
-			if (n == max || !picked(v, i, pick))
+			if (n == max || !walks_to(i) || !w->wanted(i, i->refs > 0, w->arg))
 				continue;
 			if (i->refs) {
 				ref_locked(i);
@@ -546,16 +531,15 @@ unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *
 				continue;
 			}
 			/* Nobody can come to it but through here. */
-			struct epoch_node *map = x4_map_detach(i);
-
-			map->next = *gone;
-			*gone = map;
+			w->unreferenced(i, w->arg);
 		}
-		v->map_hand = (v->map_hand + 1) & ((1U << v->ihash_bits) - 1);
+		v->walk_hand = (v->walk_hand + 1) & ((1U << v->ihash_bits) - 1);
 	}
 	fdio_mutex_unlock(&v->icache_lock);
 	return n;
 }
+
+uint32_t x4_icache_walk_length(const struct x4_vol *v) { return 1U << v->ihash_bits; }
 
 /* ------------------------------------------------------------------ end of the volume */
 /* The next inode that nobody has deleted yet although it has no name; marked as being evicted. */
@@ -584,7 +568,7 @@ void x4_icache_evict_unlinked(struct x4_vol *v)
 			list_del(&i->lru);
 			v->ilru_len--;
 		}
-		nowait_ignore(x4_evict(i));
+		nowait_ignore(evict(i));
 		if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
 			after_evict(i);
 	}

@@ -415,8 +415,6 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 	v->dev = dev;
 	v->opt = *opt;
 	v->mounting = true;
-	v->map_budget = X4_MAP_BUDGET;
-	v->dir_budget = X4_DIR_BUDGET;
 	fdio_mutex_init(&v->rename_lock, RANK_X4_RENAME);
 	fdio_mutex_init(&v->alloc_lock, RANK_X4_ALLOC);
 	fdio_mutex_init(&v->icache_lock, RANK_X4_ICACHE);
@@ -427,6 +425,9 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 	list_init(&v->dirty_groups);
 	list_init(&v->orphans);
 	list_init(&v->ea_refs);
+	x4_data_init(v);
+	x4_life_init(v);
+	x4_dir_init(v);
 	x4_error_init(v);
 	return v;
 }
@@ -725,15 +726,4 @@ int x4_vol_shutdown(struct x4_vol *v, enum x4_shutdown how)
 	jnl_abort(v->jnl, -ESHUTDOWN);
 	log_warn("%s: shut down by request: everything but unmounting fails from now on", v->dev->name);
 	return 0;
-}
-
-/* ------------------------------------------------------------------ plain access */
-bool x4_vol_read_only(const struct x4_vol *v) { return __atomic_load_n(&v->read_only, __ATOMIC_ACQUIRE); }
-bool x4_vol_is_shut_down(const struct x4_vol *v) { return __atomic_load_n(&v->shut_down, __ATOMIC_ACQUIRE); }
-struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
-struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
-unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }
-bool x4_vol_has_inline(const struct x4_vol *v)
-{
-	return ext2fs_has_feature_inline_data(v->fs->super);
 }

@@ -68,6 +68,10 @@ uint64_t x4_groups_free_on_disk(struct x4_vol *v); /* as the descriptors count *
 
 /* inode/cache.c */
 int x4_icache_init(struct x4_vol *v);
+/* The rooms above the cache tell it what they do to an inode. First of all. */
+void x4_data_init(struct x4_vol *v);
+void x4_life_init(struct x4_vol *v);
+void x4_dir_init(struct x4_vol *v);
 /* Frees every inode whatever its references. */
 void x4_icache_fini(struct x4_vol *v);
 /* Deletes every cached inode without a name, whatever its references (unmount). */
@@ -80,16 +84,19 @@ void x4_inode_sync_copies(struct x4_inode *i); /* the atomic copies from raw */
 struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino);
 void x4_inode_free(struct x4_inode *i);
 /*
- * For data/map_evict.c: looks for maps in *left buckets at most, fewer from then on, and ends early
- * when it has found max. Each inode found has one more reference; maps of inodes without any go to
- * *gone at once.
+ * A walk through the inodes in memory, in parts: goes on where the last one ended, through *left
+ * buckets at most, fewer from then on, and ends early when it has found max. Not those that are
+ * being loaded, deleted or changed. Both functions run under the cache's lock and do not block.
+ * Each inode in ret has one more reference.
  */
-enum x4_map_pick {
-	X4_PICK_UNREFERENCED, X4_PICK_CLOSED_UNUSED, X4_PICK_OPEN_UNUSED, X4_PICK_CLOSED,
-	X4_PICK_OPEN
+struct x4_walk {
+	bool (*wanted)(struct x4_inode *i, bool referenced, void *arg);
+	void (*unreferenced)(struct x4_inode *i, void *arg); /* of those that are wanted: done here */
+	void *arg;
 };
-unsigned x4_icache_pick_maps(struct x4_vol *v, enum x4_map_pick pick, uint32_t *left,
-			     struct x4_inode **ret, unsigned max, struct epoch_node **gone);
+unsigned x4_icache_walk(struct x4_vol *v, const struct x4_walk *w, uint32_t *left,
+			struct x4_inode **ret, unsigned max);
+uint32_t x4_icache_walk_length(const struct x4_vol *v); /* buckets of all of it */
 /* Takes i from the hash, inside the handle that frees its number. */
 void x4_inode_unhash(struct x4_inode *i);
 /* Puts a fresh inode into the hash with one reference; waits for a reader of that number to leave. -EUCLEAN: it is in use. */
@@ -97,13 +104,17 @@ int x4_inode_hash_new(struct x4_inode *i);
 /* Deletes i: blocks, attributes, number. i->evicting is set, nobody else has it. 0 if it is unhashed now. */
 int x4_evict(struct x4_inode *i);
 
-/* inode/attributes.c */
+/* inode/times.c */
 /* For comparing only: what 64 bits of nanoseconds cannot hold is the end of the scale. */
 static inline int64_t x4_time_ns(struct timespec ts)
 {
 	if (ts.tv_sec >= INT64_MAX / 1000000000 - 1)
 		return INT64_MAX;
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+static inline struct timespec x4_time_from_ns(uint64_t ns)
+{
+	return (struct timespec){ (time_t)(ns / 1000000000), (long)(ns % 1000000000) };
 }
 struct timespec x4_raw_get_time(const struct x4_inode *i, unsigned which);
 /* Moves lazily noted times into raw; true if there were any. attr held. */

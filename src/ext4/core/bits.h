@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Bitmaps as on disk: little-endian, bit n of byte n / 8. Whoever owns the map guards it. */
+#ifndef FDIO_EXT4_CORE_BITS_H
+#define FDIO_EXT4_CORE_BITS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+static inline bool x4_bit(const uint8_t *map, uint32_t n) { return map[n >> 3] >> (n & 7) & 1; }
+uint32_t x4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set); /* size if none */
+void x4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set);
+bool x4_bits_all(const uint8_t *map, uint32_t from, uint32_t n, bool set);
+uint32_t x4_bits_clear_count(const uint8_t *map, uint32_t size);
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What every room asks of a volume: whether it can be written, its device, its journal, the time. Any
+ * thread, never blocks.
+ */
+#include "ext4/ext4_types.h"
+
+bool x4_vol_read_only(const struct x4_vol *v) { return __atomic_load_n(&v->read_only, __ATOMIC_ACQUIRE); }
+
+bool x4_vol_is_shut_down(const struct x4_vol *v) { return __atomic_load_n(&v->shut_down, __ATOMIC_ACQUIRE); }
+
+struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
+
+struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
+
+unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }
+
+bool x4_vol_has_inline(const struct x4_vol *v)
+{
+	return ext2fs_has_feature_inline_data(v->fs->super);
+}
+
+struct timespec x4_now(struct x4_vol *v)
+{
+	struct timespec ts;
+
+	dev_now(v->dev, &ts);
+	return ts;
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Fields of the disk inode whose halves lie apart or that have a copy in memory, and the empty root of an
+ * extent tree. Called inside handles by whoever has the inode open (x4_inode_begin); reading on any thread
+ * that may look at raw. Damage is -EUCLEAN.
+ */
+#include "ext4/ext4_types.h"
+#include "ext4/data/extent.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+#include <ext2fs/ext3_extents.h>
+
+void x4_size_store(struct x4_inode *i, uint64_t size)
+{
+	uint64_t want;
+
+	/* A publisher stores win_pub first: either that is seen here, or its store to size comes after ours (WINDOW-4). */
+	do {
+		want = FDIO_MAX(size, __atomic_load_n(&i->win_pub, __ATOMIC_SEQ_CST));
+		__atomic_store_n(&i->size, want, __ATOMIC_SEQ_CST);
+	} while (__atomic_load_n(&i->win_pub, __ATOMIC_SEQ_CST) > want);
+}
+
+uint64_t x4_raw_size(const struct x4_inode *i)
+{
+	uint64_t hi = S_ISREG(i->raw->i_mode) || (S_ISDIR(i->raw->i_mode) && i->vol->has_large_dir) ? i->raw->i_size_high : 0;
+
+	return hi << 32 | i->raw->i_size;
+}
+
+void x4_raw_put_size(struct x4_inode *i, uint64_t size)
+{
+	i->raw->i_size = (uint32_t)size;
+	i->raw->i_size_high = (uint32_t)(size >> 32);
+}
+
+void x4_raw_set_size(struct x4_inode *i, uint64_t size)
+{
+	x4_raw_put_size(i, size);
+	x4_size_store(i, size);
+}
+
+void x4_raw_set_mode(struct x4_inode *i, uint32_t mode)
+{
+	i->raw->i_mode = (uint16_t)mode;
+	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
+	__atomic_store_n(&i->killpriv_cache, 0, __ATOMIC_RELAXED);
+}
+
+void x4_raw_set_nlink(struct x4_inode *i, uint32_t nlink)
+{
+	fdio_mutex_lock(&i->attr);
+	i->raw->i_links_count = (uint16_t)nlink;
+	__atomic_store_n(&i->nlink, nlink, __ATOMIC_RELAXED);
+	fdio_mutex_unlock(&i->attr);
+}
+
+/* Small numbers in the 16-bit form that old kernels read, others in the 32-bit one. */
+void x4_raw_set_rdev(struct x4_inode *i, uint32_t rdev)
+{
+	uint32_t major = rdev >> 8 & 0xfff, minor = (rdev & 0xff) | (rdev >> 12 & 0xfff00);
+
+	fdio_mutex_lock(&i->attr);
+	if (major < 256 && minor < 256) {
+		i->raw->i_block[0] = major << 8 | minor;
+		i->raw->i_block[1] = 0;
+	} else {
+		i->raw->i_block[0] = 0;
+		i->raw->i_block[1] = rdev;
+		i->raw->i_block[2] = 0;
+	}
+	fdio_mutex_unlock(&i->attr);
+}
+
+uint32_t x4_raw_rdev(const struct x4_inode *i)
+{
+	if (!S_ISCHR(i->raw->i_mode) && !S_ISBLK(i->raw->i_mode))
+		return 0;
+	/* The old form is the new one for numbers below 256. */
+	return i->raw->i_block[0] ? i->raw->i_block[0] & 0xffff : i->raw->i_block[1];
+}
+
+uint64_t x4_raw_blocks_512(const struct x4_inode *i)
+{
+	uint64_t n = i->raw->i_blocks;
+
+	if (!ext2fs_has_feature_huge_file(i->vol->fs->super))
+		return n;
+	n |= (uint64_t)i->raw->osd2.linux2.l_i_blocks_hi << 32;
+	return i->raw->i_flags & EXT4_HUGE_FILE_FL ? n << (i->vol->block_bits - 9) : n;
+}
+
+int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks)
+{
+	bool huge = ext2fs_has_feature_huge_file(i->vol->fs->super), in_blocks = huge && (i->raw->i_flags & EXT4_HUGE_FILE_FL);
+	uint64_t n = x4_raw_blocks_512(i), delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks) << (i->vol->block_bits - 9);
+	int err = 0;
+
+	if (fs_blocks < 0 && delta > n)
+		return X4_CORRUPT(i->vol, i->ino, 0, "it owns more blocks than i_blocks says");
+	n = fs_blocks < 0 ? n - delta : n + delta;
+	if (in_blocks)
+		n >>= i->vol->block_bits - 9;
+	if (n >> (huge ? 48 : 32))
+		return -EFBIG;
+	fdio_mutex_lock(&i->attr);
+	i->raw->i_blocks = (uint32_t)n;
+	if (huge)
+		i->raw->osd2.linux2.l_i_blocks_hi = (uint16_t)(n >> 32);
+	fdio_mutex_unlock(&i->attr);
+	return err;
+}
+
+bool x4_inode_inline(const struct x4_inode *i)
+{
+	return le32toh(i->raw->i_flags) & EXT4_INLINE_DATA_FL;
+}
+
+void x4_extent_init(struct x4_inode *i)
+{
+	struct ext3_extent_header *h = x4_ext_root(i);
+
+	memset(i->raw->i_block, 0, sizeof(i->raw->i_block));
+	h->eh_magic = htole16(EXT3_EXT_MAGIC);
+	h->eh_max = htole16(X4_EXT_ROOT_MAX);
+	i->raw->i_flags = htole32(le32toh(i->raw->i_flags) | EXT4_EXTENTS_FL);
+}
