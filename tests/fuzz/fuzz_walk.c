@@ -13,7 +13,8 @@
 #include "base/counters.h"
 #include "base/crc32c.h"
 #include "base/epoch.h"
-#include "ext4/ext4_types.h"
+#include "ext4/core/structs.h"
+#include "ext4/ext4.h"
 
 #include <errno.h>
 #include <linux/falloc.h>

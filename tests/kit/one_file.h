@@ -9,6 +9,7 @@
 #define FDIO_KIT_ONE_FILE_H
 
 #include "ext4/data/extent.h"
+#include "ext4/ext4.h"
 #include "kit/device.h"
 #include "kit/runner.h"
 

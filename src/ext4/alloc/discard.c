@@ -8,11 +8,11 @@
  * QUEUE_MAX of them wait, blocks go back undiscarded; after an abort nothing is discarded any more.
  * The end of the mount waits for what is queued, as on the kernel's ext4.
  */
+#include "ext4/alloc/groups.h"
+
 #include "base/counters.h"
 #include "base/log.h"
 #include "base/thread.h"
-#include "ext4/alloc/groups.h"
-#include "ext4/volume/volume.h"
 
 #include <errno.h>
 #include <stdlib.h>

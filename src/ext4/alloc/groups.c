@@ -17,7 +17,6 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "base/nowait.h"
-#include "ext4/volume/volume.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -25,7 +24,6 @@
 
 /* Images looked at, for one to give up, where one is loaded. */
 #define TRIM_LOOK 4u
-
 
 /* ------------------------------------------------------------------ loading */
 static void mark_if_inside(struct x4_vol *v, uint32_t g, uint8_t *map, uint64_t blk, uint64_t n)

@@ -14,11 +14,12 @@
  * alloc_lock guards everything here. The fields that mirror the descriptor change only inside a handle
  * (which is one at a time), under alloc_lock too, so a handle may read them without it.
  */
-#ifndef FDIO_EXT4_X4_GROUP_H
-#define FDIO_EXT4_X4_GROUP_H
+#ifndef FDIO_EXT4_ALLOC_GROUPS_H
+#define FDIO_EXT4_ALLOC_GROUPS_H
 
+#include "ext4/alloc/alloc.h"
 #include "ext4/core/bits.h"
-#include "ext4/ext4_types.h"
+#include "ext4/core/structs.h"
 
 /* So many groups are looked at on a loop thread. */
 #define X4_NOWAIT_GROUPS 4096u
@@ -119,5 +120,10 @@ void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d);
 int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n, bool set);
 /* Gives a BLOCK_UNINIT group its bitmap on disk, in h. Nothing to do for others. */
 int x4_group_init_disk(struct jnl_handle *h, struct x4_vol *v, uint32_t g);
+
+/* Blocks of group g that its own static metadata takes: super, descriptors and reserved descriptors: [start, start+n). */
+unsigned x4_group_base_ranges(struct x4_vol *v, uint32_t g, struct jnl_extent ret[3]);
+/* The bitmap map of nbits blocks from start marks all that must never be given to a file: bitmaps, tables, descriptors, the log. */
+bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map);
 
 #endif

@@ -346,3 +346,22 @@ int x4_ifree(struct jnl_handle *h, struct x4_vol *v, uint32_t ino, bool is_dir)
 	fdio_mutex_unlock(&v->alloc_lock);
 	return 0;
 }
+
+uint64_t x4_itable_place(struct x4_vol *v, uint32_t ino, uint32_t *ret_off)
+{
+	uint32_t g = (ino - 1) / v->inodes_per_group, n = (ino - 1) % v->inodes_per_group;
+
+	*ret_off = n % v->inodes_per_block * v->inode_size;
+	return v->groups[g].itable ? v->groups[g].itable + n / v->inodes_per_block : 0;
+}
+
+bool x4_above_mark(struct x4_vol *v, uint32_t ino)
+{
+	uint32_t g = (ino - 1) / v->inodes_per_group, n = (ino - 1) % v->inodes_per_group;
+	bool above;
+
+	fdio_mutex_lock(&v->alloc_lock);
+	above = n >= v->inodes_per_group - v->groups[g].d.itable_unused;
+	fdio_mutex_unlock(&v->alloc_lock);
+	return above;
+}

@@ -3,7 +3,8 @@
  * The numbers of statfs: what is free, and what of the volume is hidden because it holds metadata. The
  * overhead is found once, while the volume opens, on its thread; x4_vol_statfs runs on any worker.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/alloc/alloc.h"
 
 /* The log's size without looking for its blocks, which norecovery does not. */
 static uint64_t log_blocks(struct x4_vol *v)

@@ -5,7 +5,6 @@
  * every reader of block numbers calls, runs on any thread without a lock. Building fails with -ENOMEM.
  */
 #include "ext4/alloc/groups.h"
-#include "ext4/volume/volume.h"
 
 #include <errno.h>
 #include <stdlib.h>

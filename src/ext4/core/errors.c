@@ -12,7 +12,8 @@
  * for, if the journal lives; straight to the device if it does not, or dies before that commit. What could
  * not be written stays noted, and is tried again with the next error and at unmount.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/core.h"
+#include "ext4/core/structs.h"
 
 #include "base/counters.h"
 #include "base/log.h"

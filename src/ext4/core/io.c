@@ -8,7 +8,8 @@
  * ext2fs_open2 hands open() only a name, so the device travels in a thread-local variable for the time
  * of the call. The channel keeps it afterwards. Reads may come from any thread; they share nothing.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/core.h"
+#include "ext4/core/structs.h"
 
 #include "base/log.h"
 

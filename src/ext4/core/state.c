@@ -3,7 +3,8 @@
  * What every room asks of a volume: whether it can be written, its device, its journal, the time. Any
  * thread, never blocks.
  */
-#include "ext4/ext4_types.h"
+#include "ext4/core/core.h"
+#include "ext4/core/structs.h"
 
 bool x4_vol_read_only(const struct x4_vol *v) { return __atomic_load_n(&v->read_only, __ATOMIC_ACQUIRE); }
 

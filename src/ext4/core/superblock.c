@@ -7,7 +7,8 @@
  * The free counts in the superblock are brought up to date whenever it is written anyway, and at
  * unmount; in between the group descriptors are the truth, as for the kernel.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/core.h"
+#include "ext4/core/structs.h"
 
 #include "base/crc32c.h"
 

@@ -9,7 +9,8 @@
  * is verified link by link, and the log is empty whenever the sign that it is not changes. Then the
  * checksum is completed; cut again, it is still the same first sector. Without a backup (a single group) it stays e2fsck's.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/core.h"
+#include "ext4/core/structs.h"
 
 #include "base/log.h"
 

@@ -22,9 +22,10 @@
  * next fsync fails. Its blocks had been published, so they are given back only when nobody reads
  * them any more (drain).
  */
+#include "ext4/data/extent.h"
+
 #include "base/counters.h"
 #include "base/log.h"
-#include "ext4/data/extent.h"
 
 #include <errno.h>
 #include <string.h>

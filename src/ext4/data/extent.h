@@ -4,8 +4,8 @@
  * share. Everything that changes a tree runs inside a handle with the inode opened by x4_inode_begin and with what guards
  * the tree held (map_lock; rw exclusively for directories and symlinks). After an error the caller cancels the handle.
  */
-#ifndef FDIO_EXT4_X4_EXTENT_H
-#define FDIO_EXT4_X4_EXTENT_H
+#ifndef FDIO_EXT4_DATA_EXTENT_H
+#define FDIO_EXT4_DATA_EXTENT_H
 
 #include "ext4/data/map.h"
 
@@ -18,9 +18,6 @@
 #define X4_EXT_UNWRITTEN_MAX 32767u
 /* One behind the last logical block a file may have. */
 #define X4_LBLK_END UINT32_MAX
-
-enum x4_map_kind { X4_MAPPED_NOT, X4_MAPPED_EXTENTS, X4_MAPPED_INDIRECT };
-enum x4_map_kind x4_map_kind(const struct x4_inode *i);
 
 /* From the root (level 0) to the leaf (level depth). */
 struct x4_path {
@@ -106,8 +103,6 @@ int x4_ind_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint3
  * -EOPNOTSUPP if not, logged. In a handle with X4_IND_CREDITS for it, the inode open; what has extents stays as it is.
  */
 int x4_ind_convert(struct jnl_handle *h, struct x4_inode *i);
-#define X4_IND_MOST 8 /* indirect blocks: a directory that grows has credits for no more */
-#define X4_IND_CREDITS X4_IND_MOST
 /* The same for a file, in a handle of its own; takes map_lock. */
 int x4_ind_convert_file(struct x4_inode *i);
 /* In a handle: an inode whose last block has gone gets extents from now on. */
@@ -137,5 +132,9 @@ int x4_resv_insert(struct x4_inode *i, struct x4_resv *r, uint64_t new_size, boo
 unsigned x4_insert_credits(struct x4_inode *i, const struct x4_ext *x);
 /* Converts [lblk, end) in bounded transactions; size as above. map_lock held, node blocks set aside by the caller. */
 int x4_convert_range(struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to, uint64_t new_size);
+
+/* Inside h, map_lock held: inserts one mapped run, merging with neighbours; allocates tree nodes with x4_balloc; updates
+ * i_blocks, raw and the map snapshot. The caller has called x4_inode_begin and calls x4_inode_dirty. */
+int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten);
 
 #endif

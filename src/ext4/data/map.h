@@ -4,10 +4,11 @@
  * read by x4_map_lookup on any thread. Changing calls need what guards the inode's tree: map_lock (regular files) or rw held
  * exclusively (directories, symlinks).
  */
-#ifndef FDIO_EXT4_X4_MAP_H
-#define FDIO_EXT4_X4_MAP_H
+#ifndef FDIO_EXT4_DATA_MAP_H
+#define FDIO_EXT4_DATA_MAP_H
 
-#include "ext4/ext4_types.h"
+#include "ext4/core/structs.h"
+#include "ext4/data/data.h"
 
 #define X4_RUN_UNWRITTEN (1ULL << 63)
 
@@ -41,8 +42,6 @@ void x4_map_builder_free(struct x4_map_builder *b);
  */
 void x4_map_apply(struct x4_inode *i, const struct x4_ext *x);
 
-/* data/map_memory.c: memory of maps and of reservations (x4_resv), from a reserve when there is none else. -ENOMEM. */
-int x4_map_mem_init(void);
 void *x4_map_mem(size_t size);
 void x4_map_mem_free(void *p); /* NULL is allowed */
 /* Bytes that maps and reservations have now. */
@@ -55,11 +54,6 @@ void x4_map_mem_check(struct x4_vol *v);
 
 /* Eight million runs. */
 #define X4_MAP_BUDGET ((size_t)128 << 20)
-/*
- * data/map_evict.c: gives up maps until they fit the budget. On a thread that may block and holds no
- * lock. False: all are in use.
- */
-bool x4_maps_shrink(struct x4_vol *v);
 /* For it: takes the map away from its inode, NULL if there is none; and what becomes of it. */
 struct epoch_node *x4_map_detach(struct x4_inode *i);
 void x4_map_retire(struct epoch_node *map);
@@ -70,5 +64,7 @@ int x4_map_load_locked(struct x4_inode *i);
 int x4_map_lookup_load(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
 /* Mapped runs from lblk on, counted up to limit. -EAGAIN without a map. */
 int x4_map_count(struct x4_inode *i, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks);
+
+void x4_map_drop(struct x4_inode *i); /* forgets the snapshot (retired) */
 
 #endif

@@ -16,7 +16,6 @@
  * file, map_lock who changes the tree. Where that fails the map is in use. Nothing here fails.
  */
 #include "ext4/data/map.h"
-#include "ext4/volume/volume.h"
 
 #include "base/counters.h"
 

@@ -9,10 +9,11 @@
  * What is allocated is counted, so that maps can be given up when they are too many
  * (data/map_evict.c).
  */
+#include "ext4/data/map.h"
+
 #include "base/counters.h"
 #include "base/lock.h"
 #include "base/poison.h"
-#include "ext4/data/map.h"
 
 #include <errno.h>
 #include <malloc.h>

@@ -11,9 +11,9 @@
  *
  * An error leaves what was inserted so far in the tree and the rest in the reservation, for x4_resv_free.
  */
-#include "base/nowait.h"
 #include "ext4/data/extent.h"
-#include "ext4/data/map.h"
+
+#include "base/nowait.h"
 
 #include <errno.h>
 #include <string.h>

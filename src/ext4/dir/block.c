@@ -6,10 +6,7 @@
  *
  * Nothing here trusts the bytes: an entry is decoded and bounds-checked at each step.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
-#include "ext4/dir/dir.h"
+#include "ext4/dir/directory.h"
 
 #include "base/crc32c.h"
 

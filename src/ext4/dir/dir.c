@@ -6,11 +6,7 @@
  *
  * Called by the operations with dir->rw held; exclusively, and inside a handle, by dir_do_*.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
-#include "ext4/dir/dir.h"
-#include "ext4/data/extent.h"
+#include "ext4/dir/directory.h"
 
 #include "base/nowait.h"
 

@@ -1,233 +1,54 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Directories, private to the names part. Layers, from the bottom:
- *   dir/block.c  one directory block: read, verify, search, insert, delete, checksum
- *   dir/linear.c  large linear directories: a name hash in memory
- *   dir/seen.c   the blocks that a walk through an index has been to
- *   dir/index.c      the hash index: search, split, growth, conversion
- *   dir/dir.c        one directory whatever its form: find, plan and do an insertion, remove, replace
- *   dir/listing.c   listing
- *   dir/names.c, dir/symlink.c, dir/rename.c   the operations of ext4.h
+ * Dir: directories, and the operations on names.
  *
- * Locks: everything here is called with dir->rw held; exclusively by what takes a handle. A directory's blocks change
- * only in a handle of the thread that holds rw exclusively, so readers under rw see whole blocks.
+ *   directory.h   private: the layers of one directory
+ *   block.c       one directory block
+ *   inline_dir.c  a directory inside its inode
+ *   linear.c      a large directory without an index: a table of names in memory
+ *   seen.c        the blocks that a walk through an index has been to
+ *   index.c       the hash index
+ *   dir.c         one directory, whatever its form
+ *   listing.c     readdir
+ *   names.c, symlink.c, rename.c   the operations
  *
- * Blocks are verified once after they came from the device (jnl_buf.verified); every step through one is bounds-checked
- * all the same, because a hostile image can make two directories share a block.
+ * Workers, and loop threads in the mode of nowait.h but for renames across directories. Directories are locked inside.
+ * State: dir_state.h.
  */
-#ifndef FDIO_EXT4_X4_DIR_H
-#define FDIO_EXT4_X4_DIR_H
+#ifndef FDIO_EXT4_DIR_DIR_H
+#define FDIO_EXT4_DIR_DIR_H
 
-#include "ext4/ext4_types.h"
+#include "ext4/life/life.h"
 
-#define DIR_ENT_HEAD 8u
-#define DIR_ENT_MIN 12u /* rec_len of a one-letter name */
-#define DIR_TAIL_LEN 12u
-#define DIR_LINK_MAX 65000u
-#define DIR_DX_MAX_LEVELS 3u
-/* What a loop thread looks through: blocks, and what is remembered about blocks of a linear directory. */
-#define DIR_NOWAIT_BLOCKS 4u
-#define DIR_NOWAIT_SCAN 1024u
-
-static inline unsigned dir_rec_len(unsigned name_len) { return (name_len + DIR_ENT_HEAD + 3u) & ~3u; }
-
-/* ---- one block (dir/block.c) ---- */
-/* An entry, decoded. ino 0: free space. */
-struct dirb_ent {
-	unsigned off, rec_len;
-	uint32_t ino;
-	uint8_t name_len, ft;
-	const char *name;
-};
-
-enum dirb_kind { DIRB_LEAF, DIRB_INDEX, DIRB_ANY };
-
-/* Bytes of a leaf that hold entries. */
-unsigned dirb_limit(const struct x4_vol *v);
-/* Block lblk of dir, verified as kind; ANY finds out by content. -EUCLEAN, -EIO. */
-int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret);
+/* Every name is len bytes without NUL. -ENAMETOOLONG beyond 255. References are returned; dirs are locked inside. */
+int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret);
+/* True if the directory has another parent since this was last asked: a listing of it kept elsewhere is wrong. Any thread. */
+bool x4_dir_moved(struct x4_inode *dir);
+/* The parent of a directory ("..."). */
+int x4_lookup_parent(struct x4_inode *dir, struct x4_inode **ret);
+/* Any type but symlink; rdev for devices. Applies default ACLs (mode is then not masked with umask). */
+int x4_create(struct x4_inode *dir, const char *name, unsigned len, uint32_t mode, uint32_t rdev, const struct x4_cred *c,
+	      struct x4_inode **ret);
+int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
+	       const struct x4_cred *c, struct x4_inode **ret);
+/* O_TMPFILE: no name, on the orphan list, nlink 0. */
+int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
+int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *target, bool root);
+int x4_unlink(struct x4_inode *dir, const char *name, unsigned len);
+int x4_rmdir(struct x4_inode *dir, const char *name, unsigned len);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT as renameat2. One transaction. */
+int x4_rename(struct x4_inode *odir, const char *oname, unsigned olen, struct x4_inode *ndir, const char *nname, unsigned nlen,
+	      unsigned flags, const struct x4_cred *c);
+/* buf of at least 4097 bytes: the target with a NUL; its length without. */
+int x4_readlink(struct x4_inode *i, char *buf, size_t cap, unsigned *ret_len);
+struct x4_dirent { uint32_t ino; uint8_t type; /* DT_* */ uint8_t name_len; const char *name; uint64_t next_cookie; };
 /*
- * The result of looking at one block of a walk: damage is passed over (0) and counted in *bad, at
- * most DIR_BAD_MAX times in one walk, because a directory can be made of nothing else. What a walk
- * with *bad set does not find may have been there.
+ * Entries after cookie (0: from the start, "." and ".." included) in a stable order: an entry that stays is seen exactly
+ * once whatever is inserted or removed meanwhile. emit returns false to stop (that entry is not consumed). dir is locked shared.
  */
-#define DIR_BAD_MAX 256u
-int dirb_pass_over(int r, unsigned *bad);
-/* The block is an index block (root or node) by content; for what dirb_read returned for ANY. */
-bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data);
-/* The entry at off, bounds-checked against limit. False at the end or when it does not make sense. */
-bool dirb_get(const struct x4_vol *v, const uint8_t *data, unsigned limit, unsigned off, struct dirb_ent *ret);
-/* True and its place if the name is in the leaf; *ret_prev: the entry before it, or UINT_MAX. */
-bool dirb_find(const struct x4_vol *v, const uint8_t *data, const char *name, unsigned len, struct dirb_ent *ret, unsigned *ret_prev);
-/* Where an entry of need bytes can go, or UINT_MAX. */
-unsigned dirb_find_gap(const struct x4_vol *v, const uint8_t *data, unsigned need);
-/* The largest rec_len that dirb_find_gap would find. */
-unsigned dirb_max_gap(const struct x4_vol *v, const uint8_t *data);
-/* The changes below are for blocks open in the caller's handle; dirb_seal afterwards. */
-void dirb_init(const struct x4_vol *v, uint8_t *data);
-void dirb_put(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len);
-/* At the gap found at off. Returns where the entry begins: behind the one that gave the space, if there was one. */
-unsigned dirb_insert(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len);
-/* Only the length of the entry at off. */
-void dirb_stretch(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned rec_len);
-void dirb_delete(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned prev);
-void dirb_set(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft);
-/* Checksum; the content counts as verified, as a leaf and as nothing else. */
-void dirb_seal(struct x4_inode *dir, struct jnl_buf *b);
+int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct x4_dirent *e), void *arg);
 
-/* Index blocks: where {limit, count} stands (0: not an index block), and the entries behind it. */
-unsigned dxb_offset(const struct x4_vol *v, const uint8_t *data);
-unsigned dxb_limit(const struct x4_vol *v, unsigned ofs);
-unsigned dxb_count(const uint8_t *data, unsigned ofs);
-void dxb_set_count(const struct x4_vol *v, uint8_t *data, unsigned ofs, unsigned count);
-uint32_t dxb_hash(const uint8_t *data, unsigned ofs, unsigned n);
-uint32_t dxb_block(const uint8_t *data, unsigned ofs, unsigned n);
-void dxb_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t block);
-void dxb_seal(struct x4_inode *dir, struct jnl_buf *b);
-
-/* The entries of [from, to) fill it and make sense; lblk and blk: what the message says. */
-int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
-		       unsigned from, unsigned to);
-
-/* ---- a directory inside its inode (dir/inline_dir.c) ---- */
-/* Its content, malloc'd, with entries that have been checked. */
-int dir_inline_load(struct x4_inode *dir, uint8_t **ret, uint32_t *ret_len);
-/* The entry at *off (0: the first), which moves on; false at the end. */
-bool dir_inline_next(const struct x4_vol *v, const uint8_t *data, uint32_t len, uint32_t *off,
-		     struct dirb_ent *ret);
-struct dir_pos;
-int dir_inline_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret);
-
-/* ---- a directory (dir/dir.c) ---- */
-struct dir_pos { uint32_t lblk, off, ino; uint8_t ft; };
-
-/* Every 32nd block of a walk in order: one device read for the neighbours that are contiguous on disk. */
-void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr);
-bool dir_is_dx(const struct x4_inode *dir);
-/* dir_is_dx, but the block where the index begins is damaged. */
-bool dir_index_lost(struct x4_inode *dir);
-uint32_t dir_nr_blocks(const struct x4_inode *dir);
-uint8_t dir_ft_of_mode(uint32_t mode);
-/* -ENOENT; -EUCLEAN also for an inode number that no name may have. "." and ".." are found too. */
-int dir_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret);
-/* 1 if nothing but "." and ".." is in it. */
-int dir_is_empty(struct x4_inode *dir);
-
-/*
- * An insertion is planned before the handle begins (dir->rw held exclusively from here to its end), so that the handle
- * can be given what it needs. -ENOSPC when the directory is full.
- */
-struct dir_add {
-	enum { DIR_ADD_SLOT, DIR_ADD_APPEND, DIR_ADD_CONVERT, DIR_ADD_DX } how;
-	const char *name;
-	unsigned len;
-	uint32_t lblk, off;     /* SLOT */
-	uint32_t hash;          /* DX, CONVERT */
-	unsigned credits;       /* without the directory's inode */
-	unsigned blocks;        /* for x4_meta_reserve */
-};
-int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *p);
-/* In h, x4_inode_begin(dir) done, x4_inode_dirty(dir) to follow. */
-int dir_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft);
-#define DIR_CREDITS_CHANGE 1
-int dir_do_remove(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len);
-/* Another inode behind the same name ("." and ".." too). */
-int dir_do_set(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft);
-/* First block of a new directory: "." and "..". Credits and blocks as for one append. */
-int dir_do_init(struct jnl_handle *h, struct x4_inode *dir, uint32_t parent);
-/* What one more block costs. */
-unsigned dir_append_credits(struct x4_inode *dir);
-unsigned dir_append_blocks(struct x4_inode *dir);
-/* One more block at the end; size grows. Not initialised. */
-int dir_append(struct jnl_handle *h, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret);
-/* A handle that changed dir was cancelled: forgets what is remembered about it. */
-void dir_cancelled(struct x4_inode *dir);
-
-/* ---- the blocks that a walk has been to (dir/seen.c) ---- */
-#define DIR_SEEN_FEW 16u
-struct dir_seen { /* all zeroes: none */
-	uint32_t *slot;
-	unsigned cap, nr;
-	uint32_t few[DIR_SEEN_FEW];
-};
-/* 1: it is new; 0: the walk has been there; -ENOMEM. */
-int dir_seen_add(struct dir_seen *s, uint32_t lblk);
-void dir_seen_clear(struct dir_seen *s);
-
-/* ---- in-memory hash of a linear directory (dir/linear.c) ---- */
-/* NULL: none (small directory, no memory, or *ret_err). */
-struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err);
-int dirstate_find(struct x4_inode *dir, struct x4_dirstate *ds, const char *name, unsigned len, struct dir_pos *ret);
-/* Block with a gap of need bytes, or UINT32_MAX. */
-uint32_t dirstate_find_gap(const struct x4_dirstate *ds, unsigned need);
-/* The three below are told what happened; they drop the state when there is no memory. data: of block lblk after the change. */
-void dirstate_added(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len);
-void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len);
-void dirstate_drop(struct x4_inode *dir);
-
-/* ---- hash index (dir/index.c) ---- */
-struct dx_frame {
-	struct jnl_buf *b;
-	unsigned ofs, at, count, limit;
-};
-struct dx_path {
-	unsigned levels;
-	uint8_t version;
-	struct dx_frame f[DIR_DX_MAX_LEVELS];
-	struct dir_seen seen; /* leaves that dx_next has left */
-};
-/* Hash of a name; minor decides among equal hashes where listing needs an order. */
-void dx_hash(const struct x4_vol *v, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor);
-/* The version that a new index of this volume gets. */
-uint8_t dx_default_version(const struct x4_vol *v);
-unsigned dx_max_levels(const struct x4_vol *v);
-/* Path to the first leaf that may hold hash; dx_release it also after an error. name NULL: hash is given in *hash. */
-int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *p);
-uint32_t dx_leaf(const struct dx_path *p);
-/* Moves to the next leaf: 1 and its hash with the continuation bit, 0 if there is none. -EUCLEAN
- * where an index names a leaf twice. */
-int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash);
-void dx_release(struct dx_path *p);
-int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret);
-int dx_plan_add(struct x4_inode *dir, struct dir_add *p);
-int dx_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft);
-int dx_do_convert(struct jnl_handle *h, struct x4_inode *dir);
-
-/* ---- operations (dir/names.c) ---- */
-/* A handle with set-aside blocks. */
-struct dir_op {
-	struct x4_vol *v;
-	struct jnl_handle *h;
-	unsigned reserved;
-};
-int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, bool root, struct dir_op *op);
-/* r 0: well, unless something missed on the way (nowait.h). Else undoes everything; a and b (may be NULL) are the directories
- * that were being changed. What became of it. */
-int dir_op_end(struct dir_op *op, int r, struct x4_inode *a, struct x4_inode *b);
-/* A name that can be created or removed. */
-int dir_check_name(const char *name, unsigned len);
-/* dir can be searched or changed at all: a directory, not deleted, for changes writable and not immutable. */
-int dir_check_search(struct x4_inode *dir);
-int dir_check_change(struct x4_inode *dir);
-/* Its entry may be removed or replaced: neither inode is protected by flags. */
-int dir_check_remove(struct x4_inode *dir, struct x4_inode *child);
-/* The inode behind an entry; what cannot be is the image's fault. */
-int dir_iget(struct x4_inode *dir, const struct dir_pos *pos, struct x4_inode **ret);
-void dir_touch(struct x4_inode *i, unsigned what, struct timespec now);
-/* dir gains or loses a subdirectory, by the dir_nlink rule. */
-bool dir_nlink_full(const struct x4_inode *dir);
-void dir_nlink_inc(struct x4_inode *dir);
-void dir_nlink_dec(struct x4_inode *dir);
-/* A name of i is gone: link count, ctime, orphan list at 0. Inside h after x4_inode_begin(i); dirties i. */
-int dir_drop_link(struct jnl_handle *h, struct x4_inode *i, struct timespec now);
-/* Common body of create, mkdir and symlink: dir locked exclusively inside. fill (may be NULL) finishes the inode in h. */
-struct dir_new {
-	uint32_t mode, rdev;
-	const struct x4_cred *cred;
-	unsigned credits, blocks; /* for fill */
-	int (*fill)(struct jnl_handle *h, struct x4_inode *i, void *arg);
-	void *arg;
-};
-int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struct dir_new *n, struct x4_inode **ret);
+/* ------------------------------------------------------------------ inside ext4 */
+void x4_dir_init(struct x4_vol *v);
 
 #endif

@@ -10,10 +10,7 @@
  * halves, a full root moved into a new node below it. What will be needed is found out before the handle begins (dx_plan_add)
  * and done inside it (dx_do_add), under one hold of dir->rw.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
-#include "ext4/dir/dir.h"
+#include "ext4/dir/directory.h"
 
 #include "base/crc32c.h"
 

@@ -4,7 +4,7 @@
  * of the parent; "." and ".." have no entries. Its two parts are tiled with entries each for itself. Such
  * volumes are only read: nothing here waits, and no lock is needed. Any thread. Damage is -EUCLEAN.
  */
-#include "ext4/dir/dir.h"
+#include "ext4/dir/directory.h"
 
 #include <endian.h>
 #include <errno.h>

@@ -12,11 +12,7 @@
  * held shared and changed with it held exclusively; two readers that build it at once race for the pointer and the
  * loser frees its copy.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
-#include "ext4/dir/dir.h"
-#include "ext4/volume/volume.h"
+#include "ext4/dir/directory.h"
 
 #include "base/crc32c.h"
 #include "base/nowait.h"

@@ -15,10 +15,7 @@
  * A damaged block is told in the log and passed over (dirb_pass_over), as the kernel does: what the rest of the directory names can
  * be saved. If the first block cannot be read, an index is not looked for either: the directory is listed in the order of its blocks.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
-#include "ext4/dir/dir.h"
+#include "ext4/dir/directory.h"
 
 #include "base/nowait.h"
 

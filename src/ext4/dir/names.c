@@ -9,10 +9,7 @@
  * Locks: directory first, then its child; two children in ascending inode number. Permissions are the kernel's
  * business (default_permissions); the immutable and append-only flags, which it does not see, are checked here.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
-#include "ext4/dir/dir.h"
+#include "ext4/dir/directory.h"
 
 #include "base/nowait.h"
 

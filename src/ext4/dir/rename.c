@@ -8,13 +8,10 @@
  * by inode number. A directory cannot go below itself: the ancestors of the new place are walked before any inode lock is
  * held, which rename_lock keeps true.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
+#include "ext4/dir/directory.h"
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "ext4/dir/dir.h"
 
 #include "base/nowait.h"
 

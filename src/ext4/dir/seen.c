@@ -5,10 +5,7 @@
  * Called by the walks of dir/index.c and dir/listing.c, on the thread of each, which owns the set.
  * The first few blocks are in the set itself: most walks end there. Fails with -ENOMEM.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
-#include "ext4/dir/dir.h"
+#include "ext4/dir/directory.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,10 +3,7 @@
  * Symbolic links. A target of less than 60 bytes lives in the inode, where other inodes have their extents; a longer one in one
  * block, which is journalled like metadata, so that a link never appears with another's bytes. Workers only.
  */
-#ifdef HAVE_CONFIG_H
-#include "config.h"
-#endif
-#include "ext4/dir/dir.h"
+#include "ext4/dir/directory.h"
 
 #include <errno.h>
 #include <string.h>

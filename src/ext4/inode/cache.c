@@ -11,7 +11,8 @@
  *
  * icache_lock guards hash, LRU, refs and the state bits. Nothing blocks under it.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/inode/disk_inode.h"
 
 #include "base/counters.h"
 #include "base/nowait.h"

@@ -4,8 +4,8 @@
  * extent tree. Called inside handles by whoever has the inode open (x4_inode_begin); reading on any thread
  * that may look at raw. Damage is -EUCLEAN.
  */
-#include "ext4/ext4_types.h"
-#include "ext4/data/extent.h"
+#include "ext4/core/structs.h"
+#include "ext4/inode/inode.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -121,10 +121,23 @@ bool x4_inode_inline(const struct x4_inode *i)
 
 void x4_extent_init(struct x4_inode *i)
 {
-	struct ext3_extent_header *h = x4_ext_root(i);
+	struct ext3_extent_header *h = (struct ext3_extent_header *)i->raw->i_block;
+	const size_t room = sizeof(i->raw->i_block) - sizeof(*h);
 
 	memset(i->raw->i_block, 0, sizeof(i->raw->i_block));
 	h->eh_magic = htole16(EXT3_EXT_MAGIC);
-	h->eh_max = htole16(X4_EXT_ROOT_MAX);
+	h->eh_max = htole16(room / sizeof(struct ext3_extent));
 	i->raw->i_flags = htole32(le32toh(i->raw->i_flags) | EXT4_EXTENTS_FL);
+}
+
+void x4_inode_note_tid(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
+{
+	jnl_tid tid = jnl_handle_tid(h);
+
+	__atomic_store_n(&i->sync_tid, tid, __ATOMIC_RELAXED);
+	__atomic_store_n(&i->has_sync_tid, true, __ATOMIC_RELEASE);
+	if (data_needed) {
+		__atomic_store_n(&i->datasync_tid, tid, __ATOMIC_RELAXED);
+		__atomic_store_n(&i->has_datasync_tid, true, __ATOMIC_RELEASE);
+	}
 }

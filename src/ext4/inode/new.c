@@ -4,7 +4,8 @@
  * the directory locked. On cancel the number is free again (the bitmap goes back with its block) and the
  * struct is bad and out of the hash; its reference is still the caller's to drop.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/inode/disk_inode.h"
 
 #include <errno.h>
 #include <string.h>

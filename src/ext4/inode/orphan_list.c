@@ -5,7 +5,8 @@
  * in the same order, but for the end of a chain that a crash left (orphan_rest). Both change only
  * inside handles, which are serial: no lock of its own. A cancelled handle puts both back.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/inode/inode.h"
 
 #include <errno.h>
 

@@ -6,8 +6,8 @@
  * x4_inode_begin takes a copy of the whole disk inode, which is what a cancelled handle puts back: callers
  * may then change raw as they like and return at the first error.
  */
-#include "ext4/alloc/groups.h"
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/inode/disk_inode.h"
 
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -77,14 +77,6 @@ void x4_inode_set_seed(struct x4_inode *i)
 	i->csum_seed = fdio_crc32c(fdio_crc32c(i->vol->csum_seed, &ino, 4), &i->gen, 4);
 }
 
-uint64_t x4_itable_place(struct x4_vol *v, uint32_t ino, uint32_t *ret_off)
-{
-	uint32_t g = (ino - 1) / v->inodes_per_group, n = (ino - 1) % v->inodes_per_group;
-
-	*ret_off = n % v->inodes_per_block * v->inode_size;
-	return v->groups[g].itable ? v->groups[g].itable + n / v->inodes_per_block : 0;
-}
-
 void x4_inode_sync_copies(struct x4_inode *i)
 {
 	x4_size_store(i, x4_raw_size(i));
@@ -97,16 +89,6 @@ void x4_inode_sync_copies(struct x4_inode *i)
 }
 
 /* ------------------------------------------------------------------ reading */
-bool x4_above_mark(struct x4_vol *v, uint32_t ino)
-{
-	uint32_t g = (ino - 1) / v->inodes_per_group, n = (ino - 1) % v->inodes_per_group;
-	bool above;
-
-	fdio_mutex_lock(&v->alloc_lock);
-	above = n >= v->inodes_per_group - v->groups[g].d.itable_unused;
-	fdio_mutex_unlock(&v->alloc_lock);
-	return above;
-}
 
 /*
  * The table above the high-water mark is not initialised, unless the mark is wrong, as old tools

@@ -8,7 +8,8 @@
  * inode for change meanwhile folds them in (x4_inode_begin). An inode whose times could not be written is
  * put on the stack again.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/inode/disk_inode.h"
 
 #include "base/nowait.h"
 

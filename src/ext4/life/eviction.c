@@ -5,8 +5,8 @@
  * another several, through which the orphan list leads; on failure it stays there, and the next mount
  * deletes it.
  */
-#include "ext4/volume/volume.h"
-#include "ext4/xattr/xattr.h"
+#include "ext4/core/structs.h"
+#include "ext4/life/life.h"
 
 #include "base/log.h"
 #include "base/nowait.h"
@@ -93,7 +93,8 @@ static int evict_steps(struct x4_inode *i)
 	return err ? err : finish_evict(h, i, 0);
 }
 
-int x4_evict(struct x4_inode *i)
+/* Deletes i: blocks, attributes, number. i->evicting is set, nobody else has it. 0 if it is unhashed now. */
+static int x4_evict(struct x4_inode *i)
 {
 	int err = x4_inode_enter_excl(i);
 

@@ -3,7 +3,8 @@
  * What stat shows of an inode: the disk inode, times that are not written yet, and the blocks of an append
  * window that are not in the tree yet. Any thread; takes only the attr mutex. Cannot fail.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/life/life.h"
 
 void x4_getattr(struct x4_inode *i, struct x4_attr *ret)
 {

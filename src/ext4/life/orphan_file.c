@@ -7,7 +7,8 @@
  * A block is an array of inode numbers (0: none) with a tail of magic and checksum; the checksum is
  * seeded with the orphan file's inode and the block's own number.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/life/life.h"
 
 #include "base/crc32c.h"
 #include "base/log.h"

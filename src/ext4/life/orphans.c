@@ -4,8 +4,8 @@
  * are finished while the volume opens, on its thread, before anyone else. Damage of the list is recorded and
  * cuts it off; what cannot be finished stays on it for the next mount.
  */
-#include "ext4/volume/volume.h"
-#include "ext4/xattr/xattr.h"
+#include "ext4/core/structs.h"
+#include "ext4/life/life.h"
 
 #include "base/log.h"
 #include "base/nowait.h"

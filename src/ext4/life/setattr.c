@@ -4,7 +4,8 @@
  * write or a change of owner takes away (set-ID bits, capabilities). One transaction. Workers, and loop threads
  * in the mode of nowait.h. An error leaves everything as it was.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/life/life.h"
 
 #include "base/nowait.h"
 

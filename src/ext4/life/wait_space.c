@@ -10,7 +10,8 @@
  * so whoever saw that call return finds the inode gone, but for a RELEASE, which keeps it until it is answered. The question can wait for the kernel to write back pages of
  * such an inode, which takes workers: one asks at a time.
  */
-#include "ext4/ext4_types.h"
+#include "ext4/core/structs.h"
+#include "ext4/life/life.h"
 
 #include "base/nowait.h"
 

@@ -8,7 +8,8 @@
  * Pure functions over the 1024 bytes of the superblock; called by volume/volume.c before the journal is
  * replayed and again after, because a replay may bring a newer superblock.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/volume/parts.h"
 
 #include <stdio.h>
 

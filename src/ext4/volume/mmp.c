@@ -13,7 +13,8 @@
  *
  * The main thread starts and stops; one thread updates. No lock of any other part is held while it waits for the device.
  */
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/volume/parts.h"
 
 #include "base/crc32c.h"
 #include "base/log.h"

@@ -6,8 +6,8 @@
  * memory (data/map_evict.c), which is all that it does on a read-only mount. Who syncs hears of what
  * fails here.
  */
-#include "ext4/data/map.h"
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/volume/parts.h"
 
 #include "base/nowait.h"
 #include "base/thread.h"

@@ -9,8 +9,8 @@
  * file system that the next mount, the kernel or e2fsck recovers. VALID_FS stays set all the time, as the
  * kernel does with a journal, so a crash costs a replay and not a full check.
  */
-#include "ext4/data/map.h"
-#include "ext4/volume/volume.h"
+#include "ext4/core/structs.h"
+#include "ext4/volume/parts.h"
 
 #include "base/log.h"
 

@@ -4,7 +4,7 @@
  * and their interplay with the mode bits (set, chmod, inheritance). The kernel checks access; this file keeps the
  * two views of the same permissions equal. Workers, inside the callers' handles and locks.
  */
-#include "ext4/xattr/xattr.h"
+#include "ext4/xattr/set.h"
 
 #include <errno.h>
 #include <stdlib.h>

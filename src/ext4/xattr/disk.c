@@ -12,7 +12,7 @@
  * XATTR-2 A block with other owners (h_refcount > 1) is never changed but for its count.
  * XATTR-3 A value in an inode of its own (xattr/value.c) belongs to the block its entry is in, not to each inode that has the block.
  */
-#include "ext4/xattr/xattr.h"
+#include "ext4/xattr/set.h"
 
 #include "base/crc32c.h"
 

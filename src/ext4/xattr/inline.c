@@ -11,7 +11,7 @@
  * Damage is -EUCLEAN: the flag without the feature or without the attribute, a value elsewhere,
  * entries that do not fit.
  */
-#include "ext4/xattr/xattr.h"
+#include "ext4/xattr/set.h"
 
 #include <endian.h>
 #include <errno.h>

@@ -17,8 +17,7 @@
  * VALUE-4 What turns out to be no such inode is let go inside a handle, so it must not be one that is
  *    deleted then (x4_iget_value).
  */
-#include "ext4/volume/volume.h"
-#include "ext4/xattr/xattr.h"
+#include "ext4/xattr/set.h"
 
 #include "base/crc32c.h"
 #include "base/nowait.h"

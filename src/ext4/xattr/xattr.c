@@ -6,7 +6,7 @@
  * The VFS has checked permissions and the syntax of names before a call arrives; what a name's prefix allows on this
  * mount is decided here.
  */
-#include "ext4/xattr/xattr.h"
+#include "ext4/xattr/set.h"
 
 #include "base/nowait.h"
 

@@ -5,7 +5,8 @@
  */
 #include "kit/engine.h"
 #include "base/nowait.h"
-#include "ext4/ext4_types.h"
+#include "ext4/data/map.h"
+#include "ext4/ext4.h"
 
 #include <pthread.h>
 #include <unistd.h>

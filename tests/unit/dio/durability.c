@@ -4,7 +4,8 @@
  * with nothing to do. The tags are those of HACKING.md.
  */
 #include "kit/engine.h"
-#include "ext4/ext4_types.h"
+#include "ext4/data/map.h"
+#include "ext4/ext4.h"
 
 static void fail_flush(struct engine *e)
 {

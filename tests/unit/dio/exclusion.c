@@ -5,7 +5,8 @@
  * workers of its own; what it runs is worth a build with ThreadSanitizer.
  */
 #include "kit/engine.h"
-#include "ext4/ext4_types.h"
+#include "ext4/core/structs.h"
+#include "ext4/ext4.h"
 
 #include <pthread.h>
 #include <semaphore.h>

@@ -6,7 +6,8 @@
  */
 #include "kit/engine.h"
 #include "base/log.h"
-#include "ext4/ext4_types.h"
+#include "ext4/data/map.h"
+#include "ext4/ext4.h"
 #include "journal/journal_types.h"
 
 #include <errno.h>

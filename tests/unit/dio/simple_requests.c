@@ -6,7 +6,8 @@
  */
 #include "kit/engine.h"
 #include "dio/types.h"
-#include "ext4/ext4_types.h"
+#include "ext4/core/structs.h"
+#include "ext4/ext4.h"
 
 #include <pthread.h>
 

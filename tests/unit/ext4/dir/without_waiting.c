@@ -10,6 +10,7 @@
 #include "base/counters.h"
 #include "base/nowait.h"
 #include "ext4/alloc/groups.h"
+#include "ext4/inode/disk_inode.h"
 #include "ext4/volume/volume.h"
 
 #include <errno.h>

@@ -7,8 +7,9 @@
  */
 #include "base/counters.h"
 #include "kit/names.h"
-#include "ext4/dir/dir.h"
-#include "ext4/volume/volume.h"
+#include "ext4/data/map.h"
+#include "ext4/dir/directory.h"
+#include "ext4/volume/parts.h"
 
 #include <errno.h>
 #include <malloc.h>

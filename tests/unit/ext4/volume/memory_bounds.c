@@ -8,6 +8,7 @@
 #include "base/counters.h"
 #include "base/thread.h"
 #include "ext4/data/map.h"
+#include "ext4/volume/parts.h"
 
 #include <errno.h>
 #include <stdlib.h>

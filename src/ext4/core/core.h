@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Core: what all rooms of ext4 stand on. A volume's plain facts, its superblock, the errors of an image, and the
+ * bridge through which libext2fs reads the device.
+ *
+ *   structs.h          composes struct x4_vol and struct x4_inode of the rooms' parts (*_state.h)
+ *   state.c            whether it can be written, its device, its journal, the time
+ *   errors.c           damage: log line, note in the superblock, the errors= policy
+ *   superblock.c       reading and changing the superblock, on the device or in a handle
+ *   superblock_torn.c  a superblock that a power cut has torn
+ *   io.c               the manager through which libext2fs reads
+ *   bits.c             bitmaps as on disk
+ *
+ * Errors are negative errno. What an image can be blamed for is -EUCLEAN, logged, and recorded in the superblock
+ * (x4_corrupt); I/O errors are -EIO. Lock order in ext4: rename < inode.rw < inode.map_lock < journal handle <
+ * alloc < icache < attr. So: lock inodes, then jnl_begin, then change. Nobody takes inode.rw or map_lock inside
+ * a handle.
+ */
+#ifndef FDIO_EXT4_CORE_CORE_H
+#define FDIO_EXT4_CORE_CORE_H
+
+#include "dev/dev.h"
+#include "journal/journal.h"
+
+#include <sys/stat.h>
+#include <time.h>
+
+struct x4_vol;
+struct x4_inode;
+struct ext2_super_block;
+struct struct_ext2_filsys;
+
+#define X4_ROOT_INO 2
+#define X4_NAME_MAX 255
+
+enum x4_errors_policy { X4_ERRORS_DEFAULT = 0, X4_ERRORS_CONTINUE, X4_ERRORS_RO, X4_ERRORS_PANIC };
+enum x4_atime_policy { X4_ATIME_RELATIME = 0, X4_ATIME_NOATIME, X4_ATIME_STRICT };
+
+struct x4_options {
+	bool read_only;
+	bool norecovery;
+	bool discard;
+	enum x4_errors_policy errors; /* DEFAULT: the superblock's */
+	enum x4_atime_policy atime;
+	bool nodiratime, lazytime;
+	bool acl, user_xattr;         /* on by default: the caller sets them */
+	bool grpid;                   /* new files take the group of their directory (BSD groups) */
+	unsigned commit_interval_s;
+	size_t cache_bytes;
+	/* Called when the volume turns read-only by itself (any thread). */
+	void (*went_read_only)(void *arg, const char *why);
+	void *arg;
+};
+
+/* ---- any thread, never blocks ---- */
+bool x4_vol_read_only(const struct x4_vol *v); /* any thread, never blocks */
+bool x4_vol_is_shut_down(const struct x4_vol *v); /* any thread, never blocks */
+struct dev *x4_vol_dev(struct x4_vol *v);
+struct jnl *x4_vol_jnl(struct x4_vol *v);
+unsigned x4_vol_block_bits(const struct x4_vol *v);
+bool x4_vol_has_inline(const struct x4_vol *v); /* there may be such inodes */
+/* The label, not terminated if it is as long as can be. Setting waits until it is durable. */
+#define X4_LABEL_MAX 16
+void x4_vol_label(struct x4_vol *v, char ret[X4_LABEL_MAX]);
+int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX]);
+
+/* ------------------------------------------------------------------ inside ext4 */
+struct timespec x4_now(struct x4_vol *v);
+
+/* ---- errors.c ---- */
+/* Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any thread, no locks needed. */
+int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+/* jnl_bread of what the whole file system rests on: inode tables, bitmaps, descriptors. An I/O error is noted and treated like damage,
+ * as the kernel does; one in a single file's own blocks is that file's. */
+int x4_bread(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret);
+#define X4_BREAD(v, ino, blk, ret) x4_bread((v), (ino), (blk), __func__, (ret))
+#define X4_CORRUPT(v, ino, blk, ...) x4_corrupt((v), (ino), (blk), __func__, __VA_ARGS__)
+int x4_from_ext2_err(long err); /* libext2fs code -> -errno (core/errors.c) */
+/* core/errors.c */
+void x4_error_init(struct x4_vol *v);
+/* Writes noted errors into the superblock: through a handle if the journal lives, else straight. May block. */
+void x4_error_write(struct x4_vol *v);
+/* The same at unmount: what could not be written before, too. */
+void x4_error_write_last(struct x4_vol *v);
+/* The journal aborts with err: noted for the superblock, and read-only from now on. Any thread, no lock of rank leaf. */
+void x4_error_aborted(struct x4_vol *v, int err);
+
+/* ---- superblock.c: workers, but for opening and closing ---- */
+/* The superblock in a handle: returns the mapped 1024 bytes inside the cached block; call x4_super_end to set its checksum. */
+int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret);
+void x4_super_end(struct x4_vol *v, struct jnl_handle *h);
+/* The superblock straight from the device, 1024 bytes; checks magic and checksum. */
+int x4_super_read(struct dev *dev, struct ext2_super_block *ret, char *errbuf, size_t errlen);
+/* Changes it straight on the device, with its checksum, and flushes: only while no journal runs. */
+int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg);
+int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
+		       void *arg);
+/* core/superblock_torn.c: sb, as x4_super_read has left it, fails by its checksum: completed on the device if it was torn. */
+int x4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb);
+void x4_super_csum_set(struct ext2_super_block *sb);
+bool x4_super_csum_ok(const struct ext2_super_block *sb);
+
+/* ---- io.c ---- */
+/* core/io.c: the manager through which libext2fs reads; x4_io_open_fs sets the device for the time of the call. */
+long x4_io_open_fs(struct dev *dev, struct struct_ext2_filsys **ret);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Life: what happens to an inode as a whole.
+ *
+ *   getattr.c, setattr.c   what stat shows; changes of mode, owner, times, flags
+ *   eviction.c             the end of an inode without a name
+ *   orphans.c, orphan_file.c   what a crash left, at mount
+ *   wait_space.c           waiting for deletions that are on their way
+ *
+ * Workers, and loop threads in the mode of nowait.h; what says so, any thread. State: life_state.h.
+ */
+#ifndef FDIO_EXT4_LIFE_LIFE_H
+#define FDIO_EXT4_LIFE_LIFE_H
+
+#include "ext4/xattr/xattr.h"
+
+struct x4_attr {
+	uint32_t ino, gen, mode, nlink, uid, gid, rdev; /* rdev in Linux's 32-bit new encoding */
+	uint64_t size, blocks_512;
+	struct timespec atime, mtime, ctime, btime;
+	uint32_t flags;                                  /* EXT4_*_FL */
+};
+void x4_getattr(struct x4_inode *i, struct x4_attr *ret); /* any thread; takes only the attr mutex */
+/* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. Takes the inode lock
+ * exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing to kill changes nothing. */
+int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a);
+/* suid/sgid/capabilities need killing before a write by an unprivileged process. Any thread; may say true needlessly. */
+bool x4_needs_killpriv(struct x4_inode *i);
+/* Looks, and remembers for the above: true if there is nothing to kill, whoever writes. The inode is locked, in either mode. */
+bool x4_nothing_to_kill(struct x4_inode *i);
+
+/*
+ * A file without names is deleted when the last reference goes, and over FUSE the kernel gives its own up some time after
+ * unlink(2) or close(2) has returned. Who finds no space asks first whether some of that is still on its way:
+ *   uint64_t since = x4_evictions(v); do err = ...; while (err == -ENOSPC && x4_eviction_since(v, &since));
+ * x4_eviction_since has append windows closed, once; then it waits for deletions that have begun, for those whose FORGET is on
+ * its way, and, shortly after an unlink or a close, for files whose RELEASE or its answer may be; true if one has ended since.
+ * Workers.
+ */
+uint64_t x4_evictions(const struct x4_vol *v);
+bool x4_eviction_since(struct x4_vol *v, uint64_t *since);
+/* fn says whether the kernel still has the inode ino itself: no, and its FORGET is on its way. On a worker that holds no lock.
+ * Set before anything runs. */
+void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void *arg);
+
+/* ------------------------------------------------------------------ inside ext4 */
+void x4_life_init(struct x4_vol *v);
+/* life/orphans.c */
+int x4_orphans_process(struct x4_vol *v);
+/* life/orphan_file.c: what a kernel mount left in the orphan file. */
+int x4_orphan_file_process(struct x4_vol *v);
+void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i); /* delete or truncate one; drops the reference */
+
+#endif
