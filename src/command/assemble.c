@@ -19,6 +19,12 @@
 #include <sys/sysinfo.h>
 
 #define RING_ENTRIES 256
+/*
+ * What the volume may keep (x4_options.cache_bytes): 17,408 idle inodes among it, about 14 MiB.
+ * Walking a tree of 20,000 files again after the kernel had forgotten it took 0.16 s instead of
+ * 0.19 s with the least, 1,024, and the process was no larger: it neither frees nor reads them.
+ */
+#define CACHE_BYTES ((size_t)64 << 20)
 /* Longer than a client thinks between two requests of one call or of a simple loop. */
 #define POLL_AUTO_NS 100000u
 #define SEGS_PER_LOOP 256
@@ -98,6 +104,7 @@ int assemble_volume(struct session *s)
 		.user_xattr = o->user_xattr,
 		.grpid = o->grpid,
 		.commit_interval_s = (unsigned)o->commit,
+		.cache_bytes = CACHE_BYTES,
 		.went_read_only = on_read_only,
 		.arg = s,
 	};

@@ -46,6 +46,10 @@ struct x4_options {
 	bool acl, user_xattr;         /* on by default: the caller sets them */
 	bool grpid;                   /* new files take the group of their directory (BSD groups) */
 	unsigned commit_interval_s;
+	/*
+	 * Metadata blocks that the journal's cache keeps (0: 64 MiB); half of it for bitmaps of
+	 * groups; and one inode that nobody uses for each 4096 bytes, beside 1,024.
+	 */
 	size_t cache_bytes;
 	/* Called when the volume turns read-only by itself (any thread). */
 	void (*went_read_only)(void *arg, const char *why);
