@@ -6,6 +6,8 @@
  */
 #include "command/backing.h"
 
+#include "base/sysfs.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -26,19 +28,8 @@
 /* The name of the image of a loop device; false: it is none, or has none. */
 static bool image_of(dev_t rdev, char path[PATH_MAX])
 {
-	char name[64];
-	FILE *f;
-	bool got;
-
-	snprintf(name, sizeof(name), "/sys/dev/block/%u:%u/loop/backing_file", major(rdev), minor(rdev));
-	f = fopen(name, "re");
-	if (!f)
-		return false;
-	got = fgets(path, PATH_MAX, f) != NULL;
-	fclose(f);
-	if (got)
-		path[strcspn(path, "\n")] = '\0';
-	return got;
+	return fdio_sysfs_line(path, PATH_MAX, "/sys/dev/block/%u:%u/loop/backing_file", major(rdev),
+			       minor(rdev));
 }
 
 /* Device numbers as the loop driver tells them. */

@@ -8,30 +8,22 @@
  */
 #include "command/caller.h"
 
-#include <fcntl.h>
+#include "command/mounts.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define TEXT_CAP (1 << 20) /* 65536 groups of ten digits and more; thousands of mounts */
 
 static char text[TEXT_CAP];
 
-const char *caller_read_proc(const char *name)
+/* A file of /proc, which is there until the next call; NULL if it cannot be read. */
+static const char *read_proc(const char *name)
 {
-	ssize_t n = 0, r;
-	int fd = open(name, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return NULL;
-	while (n < TEXT_CAP - 1 && (r = read(fd, text + n, (size_t)(TEXT_CAP - 1 - n))) > 0)
-		n += r;
-	text[n] = '\0';
-	close(fd);
-	return text;
+	return mounts_read(name, text, sizeof(text)) ? text : NULL;
 }
 
 /* What follows the name of a field; names begin with a newline and end with a colon. NULL: there is no such field. */
@@ -74,7 +66,7 @@ static bool nth_number(const char *status, const char *name, unsigned n, int bas
 /* Process numbers in /proc are ours: it knows us by one number only. Without such namespaces the field is not there. */
 static bool numbers_are_ours(void)
 {
-	const char *status = caller_read_proc("/proc/self/status");
+	const char *status = read_proc("/proc/self/status");
 	uint64_t number;
 
 	return status && !nth_number(status, "\nNSpid:", 1, 10, &number);
@@ -88,7 +80,7 @@ static const char *status_of(uint32_t pid)
 	if (!pid || !numbers_are_ours())
 		return NULL;
 	snprintf(name, sizeof(name), "/proc/%" PRIu32 "/status", pid);
-	const char *status = caller_read_proc(name);
+	const char *status = read_proc(name);
 	return nth_number(status, "\nPid:", 0, 10, &said) && said == pid ? status : NULL;
 }
 

@@ -16,7 +16,5 @@ bool caller_in_group(uint32_t pid, uint32_t gid);
  * user namespace. Root of a container has neither the namespace nor, if it shares that, the capability.
  */
 bool caller_capable(uint32_t pid, uint32_t uid, unsigned cap);
-/* A file of /proc as a string, which is there until the next call; NULL if it cannot be read. */
-const char *caller_read_proc(const char *name);
 
 #endif

@@ -5,6 +5,7 @@
  */
 #include "command/probe.h"
 
+#include "base/sysfs.h"
 #include "command/backing.h"
 #include "command/mounts.h"
 #include "command/whatis.h"
@@ -99,20 +100,11 @@ static bool held_elsewhere(dev_t rdev, char *who, size_t cap)
 /* Whether the loop device with this "backing_file" of sysfs is made from the image. */
 static bool made_from(const char *backing_file, const struct stat *image)
 {
-	FILE *f = fopen(backing_file, "re");
-	char *path = NULL;
+	static char path[PATH_MAX];
 	struct stat st;
-	size_t cap = 0;
-	bool same = false;
 
-	if (f && getline(&path, &cap, f) > 0) {
-		path[strcspn(path, "\n")] = '\0';
-		same = !stat(path, &st) && st.st_dev == image->st_dev && st.st_ino == image->st_ino;
-	}
-	free(path);
-	if (f)
-		fclose(f);
-	return same;
+	return fdio_sysfs_line(path, sizeof(path), "%s", backing_file) && !stat(path, &st) &&
+	       st.st_dev == image->st_dev && st.st_ino == image->st_ino;
 }
 
 /* Whether a loop device made from this image is mounted or otherwise claimed; which, and where. */

@@ -7,6 +7,7 @@
 #include "command/readahead.h"
 
 #include "base/log.h"
+#include "base/sysfs.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -33,28 +34,16 @@ static int write_number(const char *file, unsigned n)
 	return err;
 }
 
-static unsigned read_number(const char *file)
-{
-	char text[32] = "";
-	int fd = open(file, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return 0;
-	ssize_t n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	return n > 0 ? (unsigned)strtoul(text, NULL, 10) : 0;
-}
-
 unsigned readahead_default(const char *path)
 {
 	unsigned of_device = 0;
 	struct stat st;
-	char file[96];
+	char kib[32];
 
-	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
-		snprintf(file, sizeof(file), "/sys/class/bdi/%u:%u/read_ahead_kb", major(st.st_rdev), minor(st.st_rdev));
-		of_device = read_number(file);
-	}
+	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode) &&
+	    fdio_sysfs_line(kib, sizeof(kib), "/sys/class/bdi/%u:%u/read_ahead_kb",
+			    major(st.st_rdev), minor(st.st_rdev)))
+		of_device = (unsigned)strtoul(kib, NULL, 10);
 	of_device = FDIO_MAX(of_device, LEAST_KIB);
 	return FDIO_MIN(of_device, MOST_KIB);
 }

@@ -9,6 +9,7 @@
 #include "dev/dev_uring.h"
 
 #include "base/log.h"
+#include "base/sysfs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,28 +48,27 @@ static int open_error(const char *path, int err, char *errbuf, size_t errlen)
 	}
 }
 
-/* One number from /sys/dev/block/M:m/<rel>, trying the partition's disk too; dflt if there is none. */
-static unsigned long sysfs_number(dev_t rdev, const char *name, unsigned long dflt)
+/* A line of /sys about the device, or about the disk whose partition it is. */
+static bool block_line(dev_t rdev, const char *name, char *line, size_t cap)
 {
-	static const char *const forms[] = { "/sys/dev/block/%u:%u/queue/%s", "/sys/dev/block/%u:%u/../queue/%s" };
+	unsigned maj = major(rdev), min = minor(rdev);
 
-	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
-		char path[256], text[64] = "";
-		snprintf(path, sizeof(path), i ? forms[1] : forms[0], major(rdev), minor(rdev), name);
-		FILE *f = fopen(path, "re");
-		if (!f)
-			continue;
-		bool got = fgets(text, sizeof(text), f) != NULL;
-		fclose(f);
-		if (!got)
-			continue;
-		if (!strncmp(text, "write back", 10))
-			return 1;
-		if (!strncmp(text, "write through", 13))
-			return 0;
-		return strtoul(text, NULL, 10);
-	}
-	return dflt;
+	return fdio_sysfs_line(line, cap, "/sys/dev/block/%u:%u/%s", maj, min, name) ||
+	       fdio_sysfs_line(line, cap, "/sys/dev/block/%u:%u/../%s", maj, min, name);
+}
+
+/* A number of the queue, or how its cache writes: 1 is "write back". dflt: there is no such line. */
+static unsigned long queue_number(dev_t rdev, const char *name, unsigned long dflt)
+{
+	char text[64];
+
+	if (!block_line(rdev, name, text, sizeof(text)))
+		return dflt;
+	if (!strncmp(text, "write back", 10))
+		return 1;
+	if (!strncmp(text, "write through", 13))
+		return 0;
+	return strtoul(text, NULL, 10);
 }
 
 /*
@@ -78,21 +78,14 @@ static unsigned long sysfs_number(dev_t rdev, const char *name, unsigned long df
  */
 static bool ignores_fua(dev_t rdev)
 {
-	static const char *const forms[] = { "/sys/dev/block/%u:%u/device/model", "/sys/dev/block/%u:%u/../device/model" };
 	static const char *const models[] = { "QEMU NVMe Ctrl" };
+	char model[64];
 
-	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
-		char path[128], model[64] = "";
-		snprintf(path, sizeof(path), i ? forms[1] : forms[0], major(rdev), minor(rdev));
-		FILE *f = fopen(path, "re");
-		if (!f)
-			continue;
-		bool got = fgets(model, sizeof(model), f) != NULL;
-		fclose(f);
-		for (size_t m = 0; m < ARRAY_SIZE(models) && got; m++)
-			if (!strncmp(model, models[m], strlen(models[m])))
-				return true;
-	}
+	if (!block_line(rdev, "device/model", model, sizeof(model)))
+		return false;
+	for (size_t m = 0; m < ARRAY_SIZE(models); m++)
+		if (!strncmp(model, models[m], strlen(models[m])))
+			return true;
 	return false;
 }
 
@@ -110,14 +103,14 @@ static int block_caps(struct dev_uring *u, const struct stat *st)
 		c->read_only = true;
 	c->lbs = (uint32_t)lbs;
 	c->pbs = FDIO_MAX((uint32_t)pbs, c->lbs);
-	c->volatile_cache = sysfs_number(st->st_rdev, "write_cache", 1) != 0;
-	c->fua = !c->volatile_cache || sysfs_number(st->st_rdev, "fua", 0) != 0;
+	c->volatile_cache = queue_number(st->st_rdev, "queue/write_cache", 1) != 0;
+	c->fua = !c->volatile_cache || queue_number(st->st_rdev, "queue/fua", 0) != 0;
 	if (c->volatile_cache && c->fua && ignores_fua(st->st_rdev)) {
 		log_info("%s: this drive does not honour FUA; flushes take its place", u->dev.name);
 		c->fua_ignored = true;
 		c->fua = false;
 	}
-	c->discard = sysfs_number(st->st_rdev, "discard_max_bytes", 0) != 0;
+	c->discard = queue_number(st->st_rdev, "queue/discard_max_bytes", 0) != 0;
 	c->is_block = true;
 	return 0;
 }

@@ -5,10 +5,9 @@
  */
 #include "loop/loop.h"
 
-#include <limits.h>
-#include <stdio.h>
+#include "base/sysfs.h"
+
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #define SYS_CPU "/sys/devices/system/cpu/"
@@ -35,23 +34,13 @@ bool loop_cpu_in_list(const char *list, unsigned cpu, unsigned *ret_last)
 	return found;
 }
 
-static bool read_list(const char *path, char *buf, int cap)
-{
-	FILE *f = fopen(path, "re");
-	bool ok = f && fgets(buf, cap, f);
-
-	if (f)
-		fclose(f);
-	return ok;
-}
-
 unsigned loop_possible_cpus(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_CONF);
 	char list[2048];
 	unsigned last;
 
-	if (read_list(SYS_CPU "possible", list, sizeof(list)) && loop_cpu_in_list(list, 0, &last))
+	if (fdio_sysfs_line(list, sizeof(list), SYS_CPU "possible") && loop_cpu_in_list(list, 0, &last))
 		return last + 1;
 	return n > 0 ? (unsigned)n : 1;
 }
@@ -61,5 +50,5 @@ bool loop_cpu_online(unsigned cpu)
 	char list[2048];
 	unsigned last;
 
-	return !read_list(SYS_CPU "online", list, sizeof(list)) || loop_cpu_in_list(list, cpu, &last);
+	return !fdio_sysfs_line(list, sizeof(list), SYS_CPU "online") || loop_cpu_in_list(list, cpu, &last);
 }
