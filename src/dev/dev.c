@@ -20,7 +20,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/nowait.h"
-#include "dev/dev_flush.h"
+#include "dev/flush.h"
 
 #include <errno.h>
 #include <inttypes.h>

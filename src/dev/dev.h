@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The device: a small table of functions between everything that does I/O and what does it. The product
- * has one implementation (dev_uring.c: a block device or image file through io_uring); the tests have a
+ * has one implementation (uring.c: a block device or image file through io_uring); the tests have a
  * fake that completes in any order, inline, late, short or with an error and loses what was not flushed.
  *
  * All offsets and lengths are bytes. Two ways in:
  *  - dev_submit: asynchronous, from a loop thread only, for the data path. Never blocks, never allocates.
  *  - dev_read/dev_write/dev_write_many/dev_flush/...: synchronous, from any thread that may block.
  */
-#ifndef FDIO_DEV_DEV_H
-#define FDIO_DEV_DEV_H
+#ifndef FDIO_DEV_H
+#define FDIO_DEV_H
 
 #include "base/util.h"
 #include "loop/loop.h"
@@ -137,7 +137,7 @@ unsigned dev_log_busy(struct dev *d);
 int dev_init(struct dev *d, const struct dev_ops *ops, const char *name);
 void dev_fini(struct dev *d);
 
-/* ---- the product's device (dev_uring.c) ---- */
+/* ---- the product's device (uring.c) ---- */
 enum {
 	DEV_OPEN_RDONLY = 1 << 0,
 	DEV_OPEN_EXCL = 1 << 1,   /* O_EXCL for block devices, an exclusive lock for image files */

@@ -12,7 +12,7 @@
  * Lock: `lock`, rank RANK_DEV, guards everything here; not held while the device flushes. Waiters live on
  * their callers' stacks, so nothing is allocated and nothing can fail.
  */
-#include "dev/dev_flush.h"
+#include "dev/flush.h"
 
 #include "base/counters.h"
 #include "base/list.h"

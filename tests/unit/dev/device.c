@@ -7,7 +7,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "dev/dev.h"
-#include "dev/dev_flush.h"
+#include "dev/flush.h"
 #include "kit/runner.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Between dev.c and flush.c: the flush sequencer's life, and the list of what the device has. Everyone else calls dev_flush. */
-#ifndef FDIO_DEV_DEV_FLUSH_H
-#define FDIO_DEV_DEV_FLUSH_H
+#ifndef FDIO_DEV_FLUSH_H
+#define FDIO_DEV_FLUSH_H
 
 #include "base/counters.h"
 #include "base/list.h"

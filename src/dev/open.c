@@ -6,7 +6,7 @@
  * the device for a fuseblk mount, which our claim would refuse. Image files are locked twice: flock for those who use flock,
  * an open-file-description lock for the others.
  */
-#include "dev/dev_uring.h"
+#include "dev/uring.h"
 
 #include "base/log.h"
 #include "base/sysfs.h"

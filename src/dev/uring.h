@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The product's device, shared by dev_uring.c (I/O) and dev_open.c (opening and its checks). */
-#ifndef FDIO_DEV_DEV_URING_H
-#define FDIO_DEV_DEV_URING_H
+/* The product's device, shared by uring.c (I/O) and open.c (opening and its checks). */
+#ifndef FDIO_DEV_URING_H
+#define FDIO_DEV_URING_H
 
 #include "base/list.h"
 #include "base/lock.h"
