@@ -7,6 +7,7 @@
 
 #include "base/counters.h"
 #include "base/log.h"
+#include "base/magic.h"
 #include "base/thread.h"
 #include "command/unmounter.h"
 #include "command/watchdog.h"
@@ -23,6 +24,7 @@
 #define LOOK_AGAIN_MS 5000u
 
 struct signals {
+	FDIO_MAGIC_FIELD;
 	struct signals_config cfg;
 	pthread_t thread;
 	bool stop;              /* atomic */
@@ -134,6 +136,7 @@ static void *signal_main(void *arg)
 	struct timespec nap = { .tv_nsec = TICK_MS * 1000000l };
 	sigset_t set;
 
+	fdio_magic_check(g, MAGIC_SIGNALS);
 	taken_signals(&set);
 	while (!__atomic_load_n(&g->stop, __ATOMIC_ACQUIRE)) {
 		int sig = g->waiting ? sigtimedwait(&set, NULL, &nap) : sigwaitinfo(&set, NULL);
@@ -156,6 +159,7 @@ int signals_start(const struct signals_config *cfg, struct signals **ret)
 	*ret = NULL;
 	if (!g)
 		return -ENOMEM;
+	fdio_magic_set(g, MAGIC_SIGNALS);
 	g->cfg = *cfg;
 	err = thread_start(&g->thread, "fusedio-sig", signal_main, g);
 	if (err)
@@ -172,5 +176,6 @@ void signals_stop(struct signals *g)
 	__atomic_store_n(&g->stop, true, __ATOMIC_RELEASE);
 	pthread_kill(g->thread, SIGUSR2);
 	pthread_join(g->thread, NULL);
+	fdio_magic_clear(g, MAGIC_SIGNALS);
 	free(g);
 }

@@ -12,6 +12,7 @@
 #include "command/unmounter.h"
 
 #include "base/lock.h"
+#include "base/magic.h"
 #include "command/caller.h"
 #include "command/mounts.h"
 #include "command/sandbox.h"
@@ -40,6 +41,7 @@ enum { ASK_GROUP, ASK_CAPABILITY };
 struct question { uint32_t kind, pid, uid, what, serial, yes; };
 
 struct unmounter {
+	FDIO_MAGIC_FIELD;
 	int sock, ask;
 	pid_t pid;
 	struct fdio_mutex lock; /* one question at a time; guards serial */
@@ -284,6 +286,7 @@ int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, c
 	*ret = NULL;
 	if (err)
 		goto fail;
+	fdio_magic_set(u, MAGIC_UNMOUNTER);
 	fdio_mutex_init(&u->lock, RANK_LEAF);
 	fflush(NULL);
 	u->pid = fork();
@@ -320,6 +323,7 @@ static bool ask(struct unmounter *u, struct question q)
 	bool yes = false;
 	ssize_t n;
 
+	fdio_magic_check(u, MAGIC_UNMOUNTER);
 	fdio_mutex_lock(&u->lock);
 	q.serial = ++u->serial;
 	if (send(u->ask, &q, sizeof(q), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(q)) {
@@ -389,5 +393,6 @@ void unmounter_free(struct unmounter *u)
 	while (waitpid(u->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	fdio_mutex_fini(&u->lock);
+	fdio_magic_clear(u, MAGIC_UNMOUNTER);
 	free(u);
 }

@@ -13,6 +13,7 @@
 #include "base/counters.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/magic.h"
 #include "base/thread.h"
 
 #include <errno.h>
@@ -37,6 +38,7 @@
 enum phase { STARTING, SERVING, ASKED, ENDING };
 
 struct watchdog {
+	FDIO_MAGIC_FIELD;
 	struct watchdog_config cfg;
 	int abort_fd;          /* atomic: -1 until there is one */
 	struct fdio_mutex lock;
@@ -123,6 +125,7 @@ static void *watchdog_main(void *arg)
 {
 	struct watchdog *w = arg;
 
+	fdio_magic_check(w, MAGIC_WATCHDOG);
 	fdio_mutex_lock(&w->lock);
 	while (!w->stop) {
 		enum phase phase = w->phase;
@@ -156,6 +159,7 @@ int watchdog_new(const struct watchdog_config *cfg, struct watchdog **ret)
 	*ret = NULL;
 	if (!w)
 		return -ENOMEM;
+	fdio_magic_set(w, MAGIC_WATCHDOG);
 	w->cfg = *cfg;
 	w->abort_fd = -1;
 	w->done = completed();
@@ -199,6 +203,7 @@ void watchdog_free(struct watchdog *w)
 	fdio_mutex_fini(&w->lock);
 	if (w->abort_fd >= 0)
 		close(w->abort_fd);
+	fdio_magic_clear(w, MAGIC_WATCHDOG);
 	free(w);
 }
 

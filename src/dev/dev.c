@@ -94,6 +94,7 @@ int dev_init(struct dev *d, const struct dev_ops *ops, const char *name)
 	fdio_mutex_init(&d->bounce->lock, RANK_DEV);
 	fdio_mutex_init(&d->busy->lock, RANK_LEAF);
 	list_init(&d->busy->now);
+	fdio_magic_set(d, MAGIC_DEV);
 	return 0;
 nomem:
 	dev_flusher_free(d->flusher);
@@ -107,6 +108,7 @@ nomem:
 
 void dev_fini(struct dev *d)
 {
+	fdio_magic_clear(d, MAGIC_DEV);
 	dev_flusher_free(d->flusher);
 	d->flusher = NULL;
 	if (d->bounce) {
@@ -335,8 +337,10 @@ void dev_now(struct dev *d, struct timespec *ts)
 
 void dev_close(struct dev *d)
 {
-	int err = d->caps.read_only ? 0 : dev_flush(d);
+	int err;
 
+	fdio_magic_check(d, MAGIC_DEV);
+	err = d->caps.read_only ? 0 : dev_flush(d);
 	if (err)
 		log_err("%s: flush at close failed: %s", d->name, strerror(-err));
 	d->ops->close(d);

@@ -11,6 +11,7 @@
 #ifndef FDIO_DEV_H
 #define FDIO_DEV_H
 
+#include "base/magic.h"
 #include "base/util.h"
 #include "loop/loop.h"
 
@@ -88,6 +89,7 @@ struct dev_ops {
 };
 
 struct dev {
+	FDIO_MAGIC_FIELD;
 	const struct dev_ops *ops;
 	struct dev_caps caps;
 	char name[256];        /* as the user gave it */
@@ -96,7 +98,11 @@ struct dev {
 	struct dev_busy *busy;       /* dev.c's */
 };
 
-static inline void dev_submit(struct dev *d, struct dev_io *io) { d->ops->submit(d, io); }
+static inline void dev_submit(struct dev *d, struct dev_io *io)
+{
+	fdio_magic_check(d, MAGIC_DEV);
+	d->ops->submit(d, io);
+}
 
 /* All or -errno; short transfers are continued inside. Any alignment of off, len and buf inside the
  * device is accepted for reads (bounced when needed); writes must be lbs-aligned in off and len. */

@@ -98,6 +98,7 @@ static int loop_init(struct loop_set *s, unsigned i)
 {
 	struct loop *l = &s->loops[i];
 
+	fdio_magic_set(l, MAGIC_LOOP);
 	l->set = s;
 	l->index = l->cpu = i;
 	l->poll_ns = s->cfg.poll_ns;
@@ -114,6 +115,7 @@ int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *err
 
 	if (!s)
 		return explain(-ENOMEM, errbuf, errlen);
+	fdio_magic_set(s, MAGIC_LOOP_SET);
 	fdio_mutex_init(&s->start_lock, RANK_LEAF);
 	fdio_cond_init(&s->start_cond);
 	s->cfg = *cfg;
@@ -142,6 +144,7 @@ void loop_set_free(struct loop_set *s)
 {
 	if (!s)
 		return;
+	fdio_magic_clear(s, MAGIC_LOOP_SET);
 	for (unsigned i = 0; i < s->nr; i++) {
 		struct loop *l = &s->loops[i];
 
@@ -177,6 +180,7 @@ void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m
 {
 	struct loop_msg *head = __atomic_load_n(&l->msgs, __ATOMIC_RELAXED);
 
+	fdio_magic_check(l, MAGIC_LOOP);
 	m->fn = fn;
 	do
 		m->next = head;
@@ -222,6 +226,7 @@ static void eventfd_done(struct loop_op *op, int res, unsigned cqe_flags)
 	struct loop *l = container_of(op, struct loop, efd_op);
 
 	(void)cqe_flags;
+	fdio_magic_check(l, MAGIC_LOOP);
 	if (res == -ECANCELED)
 		return;
 	__atomic_store_n(&l->notified, false, __ATOMIC_SEQ_CST); /* LOOP-1: before the stack is taken */
@@ -350,6 +355,7 @@ static const struct loop_limits limits = {
 static void *loop_main(void *arg)
 {
 	struct loop *l = arg;
+	fdio_magic_check(l, MAGIC_LOOP);
 	self = l;
 	loop_place_start(l);
 	int err = loop_ring_enable(&l->ring, &limits); /* LOOP-2 */

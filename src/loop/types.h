@@ -7,6 +7,7 @@
 #define FDIO_LOOP_TYPES_H
 
 #include "base/lock.h"
+#include "base/magic.h"
 #include "loop/loop.h"
 
 #include <sched.h>
@@ -19,6 +20,7 @@ struct loop_wander {
 };
 
 struct loop {
+	FDIO_MAGIC_FIELD;
 	struct io_uring ring;
 	struct loop_set *set;
 	unsigned index;
@@ -49,6 +51,7 @@ struct loop {
 };
 
 struct loop_set {
+	FDIO_MAGIC_FIELD;
 	struct loop_config cfg;
 	unsigned nr;
 	unsigned setup_flags;            /* what the kernel took */

@@ -89,6 +89,7 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 	struct tr_queue *q = tr_queue_of(r);
 
 	(void)cqe_flags;
+	fdio_magic_check(r, MAGIC_TRANSPORT_REQ);
 	q->armed = false;
 	if (res >= 0) {
 		q->read_tries = 0;
@@ -205,6 +206,7 @@ static void starved_msg(struct loop_msg *m)
 {
 	struct tr_queue *q = container_of(m, struct tr_queue, wake_msg);
 
+	fdio_magic_check(q, MAGIC_TRANSPORT_QUEUE);
 	__atomic_store_n(&q->wake_posted, false, __ATOMIC_SEQ_CST); /* before arm_read takes what was returned */
 	arm_read(q);
 }

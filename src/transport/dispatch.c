@@ -48,6 +48,7 @@ void tr_reply(struct tr_req *r, int err, uint32_t len)
 {
 	struct tr_queue *q = tr_queue_of(r);
 
+	fdio_magic_check(r, MAGIC_TRANSPORT_REQ);
 	FDIO_ASSERT(r->state == SLOT_BUSY); /* DISPATCH-1 */
 	FDIO_ASSERT(err <= 0 && len <= r->payload_cap);
 	r->state = SLOT_IDLE;

@@ -67,6 +67,7 @@ static int queue_new(struct tr *t, unsigned i, unsigned depth)
 	struct tr_queue *q = &t->queues[i];
 	size_t bytes = (size_t)depth * TR_SLOT_BYTES;
 
+	fdio_magic_set(q, MAGIC_TRANSPORT_QUEUE);
 	q->tr = t;
 	q->loop = loop_set_get(t->cfg.loops, i);
 	q->fd = -1;
@@ -82,6 +83,7 @@ static int queue_new(struct tr *t, unsigned i, unsigned depth)
 	for (unsigned s = 0; s < depth; s++) {
 		struct tr_req *r = tr_slot(q, s);
 
+		fdio_magic_set(r, MAGIC_TRANSPORT_REQ);
 		r->tr = t;
 		r->loop = q->loop;
 		r->queue = i;

@@ -33,6 +33,7 @@ int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t er
 
 	if (!t)
 		goto nomem;
+	fdio_magic_set(t, MAGIC_TRANSPORT);
 	t->cfg = *cfg;
 	t->fd = -1;
 	fdio_mutex_init(&t->lock, RANK_LEAF);
@@ -152,6 +153,7 @@ static void *control_main(void *arg)
 {
 	struct tr *t = arg;
 
+	fdio_magic_check(t, MAGIC_TRANSPORT);
 	fdio_mutex_lock(&t->lock);
 	while (t->end == TR_RUNNING)
 		fdio_cond_wait(&t->changed, &t->lock);
@@ -179,6 +181,7 @@ static void start_queue(struct loop_msg *m)
 {
 	struct tr_queue *q = container_of(m, struct tr_queue, start_msg);
 
+	fdio_magic_check(q, MAGIC_TRANSPORT_QUEUE);
 	q->tr->chan->arm(q);
 }
 
@@ -256,5 +259,6 @@ void tr_free(struct tr *t)
 	free(t->mount_opts);
 	pthread_cond_destroy(&t->changed);
 	fdio_mutex_fini(&t->lock);
+	fdio_magic_clear(t, MAGIC_TRANSPORT);
 	free(t);
 }

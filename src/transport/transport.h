@@ -7,6 +7,7 @@
 #ifndef FDIO_TRANSPORT_H
 #define FDIO_TRANSPORT_H
 
+#include "base/magic.h"
 #include "loop/loop.h"
 #include "message/message.h"
 
@@ -21,6 +22,7 @@ struct tr_queue;
  * names first.
  */
 struct tr_req {
+	FDIO_MAGIC_FIELD;
 	struct tr *tr;
 	struct loop *loop;         /* that serves it */
 	struct pro_in in;          /* decoded and validated header and fixed argument */

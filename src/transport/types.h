@@ -39,6 +39,7 @@ struct tr_deal {
 };
 
 struct tr_queue {
+	FDIO_MAGIC_FIELD;
 	struct tr *tr;
 	struct loop *loop;
 	int fd;                    /* this loop's clone of the connection, -1 before open */
@@ -71,6 +72,7 @@ struct tr_queue {
 enum tr_end { TR_RUNNING = 0, TR_DESTROY, TR_GONE, TR_ABORTED };
 
 struct tr {
+	FDIO_MAGIC_FIELD;
 	struct tr_config cfg;
 	struct tr_server server;
 	char *source, *mountpoint, *mount_opts;

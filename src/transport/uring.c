@@ -98,6 +98,7 @@ static void fall_back_queue(struct loop_msg *m)
 	struct tr_queue *q = container_of(m, struct tr_queue, fallback_msg);
 	unsigned n = nr_ring(q);
 
+	fdio_magic_check(q, MAGIC_TRANSPORT_QUEUE);
 	__atomic_store_n(&q->nr_ring, 0, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < n; i++)
 		list_add_tail(&q->free, &tr_slot(q, i)->link);
@@ -222,6 +223,7 @@ static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 	struct tr_queue *q = tr_queue_of(e->r);
 
 	(void)cqe_flags;
+	fdio_magic_check(e->r, MAGIC_TRANSPORT_REQ);
 	if (likely(res == 0)) {
 		got_request(e);
 	} else if (try_again(e, res)) {

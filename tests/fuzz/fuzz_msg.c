@@ -414,6 +414,8 @@ static void slots_new(struct world *w, size_t slot_size)
 	t->queues = &w->queue;
 	fdio_mutex_init(&t->lock, RANK_LEAF);
 	fdio_cond_init(&t->changed);
+	fdio_magic_set(t, MAGIC_TRANSPORT);
+	fdio_magic_set(&w->queue, MAGIC_TRANSPORT_QUEUE);
 	w->queue.tr = t;
 	w->queue.loop = loop_set_get(w->loops, 0);
 	w->queue.fd = -1;
@@ -423,6 +425,7 @@ static void slots_new(struct world *w, size_t slot_size)
 	MUST(w->queue.slots);
 	for (unsigned s = 0; s < SLOTS; s++) {
 		struct tr_req *r = tr_slot(&w->queue, s);
+		fdio_magic_set(r, MAGIC_TRANSPORT_REQ);
 		r->tr = t;
 		r->loop = w->queue.loop;
 		r->slot = s;
