@@ -54,7 +54,7 @@ int assemble_loops(struct session *s)
 		.poll_auto_ns = o->poll < 0 ? POLL_AUTO_NS : 0,
 	};
 
-	if (loop_set_new(&lc, &s->loops, s->err, sizeof(s->err)))
+	if (loop_set_new(&lc, &s->loops, &s->reason))
 		return EXIT_SYSTEM;
 	if (dev_uring_attach(s->dev, s->loops))
 		return session_failed(s, EXIT_SYSTEM, "cannot register the device with io_uring");
@@ -109,7 +109,7 @@ int assemble_volume(struct session *s)
 		.arg = s,
 	};
 
-	if (x4_vol_open(s->dev, &xo, &s->vol, &why, s->err, sizeof(s->err)))
+	if (x4_vol_open(s->dev, &xo, &s->vol, &why, &s->reason))
 		return EXIT_MOUNT;
 	if (x4_vol_read_only(s->vol) && !s->read_only) {
 		log_warn("%s is served read-only: %s", s->probe.path,
@@ -155,9 +155,9 @@ int assemble_transport(struct session *s)
 	int err;
 
 	options_mount_list(o, s->root, s->mount_opts, sizeof(s->mount_opts));
-	if (tr_new(&tc, &s->tr, s->err, sizeof(s->err)))
+	if (tr_new(&tc, &s->tr, &s->reason))
 		return EXIT_SYSTEM;
-	err = tr_mount(s->tr, s->err, sizeof(s->err));
+	err = tr_mount(s->tr, &s->reason);
 	if (err)
 		return err == -ENODEV ? EXIT_SYSTEM : EXIT_MOUNT;
 	unmounter_mounted(s->unmounter);

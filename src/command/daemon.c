@@ -221,19 +221,20 @@ static rlim_t raise_limit(int which, rlim_t want)
 	return more.rlim_cur;
 }
 
-int daemon_raise_limits(uint64_t bytes, char *errbuf, size_t errlen)
+int daemon_raise_limits(uint64_t bytes, struct fdio_reason *reason)
 {
 	rlim_t size = raise_limit(RLIMIT_FSIZE, RLIM_INFINITY);
 
 	raise_limit(RLIMIT_NOFILE, 1024);
 	if (bytes <= size)
 		return 0;
-	snprintf(errbuf, errlen, "RLIMIT_FSIZE (ulimit -f) does not let the image's %llu bytes be written: raise it, or mount with -o ro,norecovery",
+	fdio_reason_set(reason, "RLIMIT_FSIZE (ulimit -f) does not let the image's %llu bytes be "
+			"written: raise it, or mount with -o ro,norecovery",
 		 (unsigned long long)bytes);
 	return -EFBIG;
 }
 
-int daemon_mlock(char *errbuf, size_t errlen)
+int daemon_mlock(struct fdio_reason *reason)
 {
 	const struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
 	int err;
@@ -241,28 +242,32 @@ int daemon_mlock(char *errbuf, size_t errlen)
 	/* The threads have no CAP_IPC_LOCK later on, when they map more. */
 	if (geteuid() == 0 && setrlimit(RLIMIT_MEMLOCK, &all)) {
 		err = -errno;
-		snprintf(errbuf, errlen, "mlock: cannot raise RLIMIT_MEMLOCK: %s: CAP_SYS_RESOURCE is needed", strerror(-err));
+		fdio_reason_set(reason, "mlock: cannot raise RLIMIT_MEMLOCK: %s: CAP_SYS_RESOURCE "
+				"is needed", strerror(-err));
 		return err;
 	}
 	if (mlockall(MCL_CURRENT | MCL_FUTURE)) {
 		err = -errno;
-		snprintf(errbuf, errlen, "mlock: cannot lock memory: %s: run as root or raise RLIMIT_MEMLOCK", strerror(-err));
+		fdio_reason_set(reason, "mlock: cannot lock memory: %s: run as root or raise "
+				"RLIMIT_MEMLOCK", strerror(-err));
 		return err;
 	}
 	/* Inherited by the threads to come. */
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) || prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) != 1) {
 		err = errno ? -errno : -EINVAL;
-		snprintf(errbuf, errlen, "mlock: cannot become an I/O flusher: %s: CAP_SYS_RESOURCE is needed", strerror(-err));
+		fdio_reason_set(reason, "mlock: cannot become an I/O flusher: %s: CAP_SYS_RESOURCE "
+				"is needed", strerror(-err));
 		return err;
 	}
 	errno = 0;
 	err = set_oom_score();
 	if (err)
-		snprintf(errbuf, errlen, "mlock: cannot set oom_score_adj: %s: CAP_SYS_RESOURCE is needed", strerror(-err));
+		fdio_reason_set(reason, "mlock: cannot set oom_score_adj: %s: CAP_SYS_RESOURCE is "
+				"needed", strerror(-err));
 	return err;
 }
 
-int daemon_setns(const char *ns, char *errbuf, size_t errlen)
+int daemon_setns(const char *ns, struct fdio_reason *reason)
 {
 	char path[64];
 	int fd, err = 0;
@@ -274,7 +279,8 @@ int daemon_setns(const char *ns, char *errbuf, size_t errlen)
 	fd = open(ns, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || setns(fd, CLONE_NEWNS)) {
 		err = -errno;
-		snprintf(errbuf, errlen, "cannot enter the mount namespace %s: %s", ns, strerror(-err));
+		fdio_reason_set(reason, "cannot enter the mount namespace %s: %s", ns,
+				strerror(-err));
 	}
 	if (fd >= 0)
 		close(fd);

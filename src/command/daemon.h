@@ -3,6 +3,7 @@
 #ifndef FDIO_COMMAND_DAEMON_H
 #define FDIO_COMMAND_DAEMON_H
 
+#include "base/reason.h"
 #include "base/util.h"
 
 /* First of all: closes what whoever started us left open, but for the standard streams. Nothing of ours is open yet. */
@@ -22,12 +23,12 @@ void daemon_ready(void);
 void daemon_notify(const char *vars, const char *status, ...) __attribute__((format(printf, 2, 3)));
 /*
  * Raises the limits of open files and of the size of files as far as it may; then a file of so many bytes must be writable.
- * bytes 0: nothing is going to be written. errbuf: one line.
+ * bytes 0: nothing is going to be written. reason: one line.
  */
-int daemon_raise_limits(uint64_t bytes, char *errbuf, size_t errlen);
-/* mlockall, PR_SET_IO_FLUSHER, oom_score_adj; each verified. Before any other thread exists. errbuf: one line. */
-int daemon_mlock(char *errbuf, size_t errlen);
+int daemon_raise_limits(uint64_t bytes, struct fdio_reason *reason);
+/* mlockall, PR_SET_IO_FLUSHER, oom_score_adj; each verified. Before any other thread exists. reason: one line. */
+int daemon_mlock(struct fdio_reason *reason);
 /* Enters the mount namespace of a process id or a namespace file. */
-int daemon_setns(const char *ns, char *errbuf, size_t errlen);
+int daemon_setns(const char *ns, struct fdio_reason *reason);
 
 #endif

@@ -28,7 +28,7 @@ int session_failed(struct session *s, int status, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(s->err, sizeof(s->err), fmt, ap);
+	fdio_reason_vset(&s->reason, fmt, ap);
 	va_end(ap);
 	return status;
 }
@@ -99,7 +99,7 @@ static bool only_tells(const struct options *o)
 /* The namespace first: the mount point is meant in there. */
 static int check_arguments(struct session *s)
 {
-	if (s->opt.ns && daemon_setns(s->opt.ns, s->err, sizeof(s->err)))
+	if (s->opt.ns && daemon_setns(s->opt.ns, &s->reason))
 		return EXIT_SYSTEM;
 	return check_mountpoint(s);
 }
@@ -107,7 +107,7 @@ static int check_arguments(struct session *s)
 /* -f of mount(8): everything but the mount. */
 static int fake_mount(struct session *s)
 {
-	int err = probe_device(s->opt.device, true, &s->probe, s->err, sizeof(s->err));
+	int err = probe_device(s->opt.device, true, &s->probe, &s->reason);
 
 	if (err)
 		say(s);
@@ -148,8 +148,8 @@ static int run(struct session *s)
 
 int main(int argc, char **argv)
 {
-	static struct session s;
-	int status = options_parse(argc, argv, &s.opt, s.err, sizeof(s.err));
+	static struct session s = { .reason = { .text = s.err, .cap = sizeof(s.err) } };
+	int status = options_parse(argc, argv, &s.opt, &s.reason);
 
 	fdio_magic_set(&s, MAGIC_SESSION);
 	open_standard_files();

@@ -94,7 +94,8 @@ static int enum_pos(const char *values, const char *v)
 	return -1;
 }
 
-static int apply_value(struct options *o, const struct def *d, const char *value, char *errbuf, size_t errlen)
+static int apply_value(struct options *o, const struct def *d, const char *value,
+		struct fdio_reason *reason)
 {
 	char *end, *copy;
 	long n;
@@ -105,7 +106,8 @@ static int apply_value(struct options *o, const struct def *d, const char *value
 		errno = 0;
 		n = strtol(value, &end, 10);
 		if (errno || !isdigit((unsigned char)*value) || *end || n < d->lo || n > d->hi) {
-			snprintf(errbuf, errlen, "option %s=%.64s: give a number from %d to %d", d->name, value, d->lo, d->hi);
+			fdio_reason_set(reason, "option %s=%.64s: give a number from %d to %d",
+					d->name, value, d->lo, d->hi);
 			return -EINVAL;
 		}
 		*int_field(o, d) = (int)n;
@@ -113,7 +115,8 @@ static int apply_value(struct options *o, const struct def *d, const char *value
 	case K_ENUM:
 		pos = enum_pos(d->values, value);
 		if (pos < 0) {
-			snprintf(errbuf, errlen, "option %s=%.64s: give one of %s", d->name, value, d->values);
+			fdio_reason_set(reason, "option %s=%.64s: give one of %s", d->name, value,
+					d->values);
 			return -EINVAL;
 		}
 		*int_field(o, d) = pos;
@@ -123,7 +126,7 @@ static int apply_value(struct options *o, const struct def *d, const char *value
 	default:
 		copy = strdup(value);
 		if (!copy) {
-			snprintf(errbuf, errlen, "out of memory");
+			fdio_reason_set(reason, "out of memory");
 			return -EINVAL;
 		}
 		free(*str_field(o, d));
@@ -132,7 +135,7 @@ static int apply_value(struct options *o, const struct def *d, const char *value
 	}
 }
 
-static int apply(struct options *o, const char *opt, bool sloppy, char *errbuf, size_t errlen)
+static int apply(struct options *o, const char *opt, bool sloppy, struct fdio_reason *reason)
 {
 	const struct def *d = find(opt);
 	const char *value;
@@ -140,11 +143,11 @@ static int apply(struct options *o, const char *opt, bool sloppy, char *errbuf, 
 	if (!d) {
 		if (sloppy)
 			return 0;
-		snprintf(errbuf, errlen, "unknown option '%.64s': see fusedio --help", opt);
+		fdio_reason_set(reason, "unknown option '%.64s': see fusedio --help", opt);
 		return -EINVAL;
 	}
 	if (d->kind == K_REFUSE) {
-		snprintf(errbuf, errlen, "option %.64s is refused: %s", opt, d->text);
+		fdio_reason_set(reason, "option %.64s is refused: %s", opt, d->text);
 		return -EINVAL;
 	}
 	if (d->kind == K_FLAG)
@@ -155,44 +158,44 @@ static int apply(struct options *o, const char *opt, bool sloppy, char *errbuf, 
 		return 0;
 	value = strchr(opt, '=');
 	if (!value || !value[1]) {
-		snprintf(errbuf, errlen, "option %s needs a value", d->name);
+		fdio_reason_set(reason, "option %s needs a value", d->name);
 		return -EINVAL;
 	}
-	return apply_value(o, d, value + 1, errbuf, errlen);
+	return apply_value(o, d, value + 1, reason);
 }
 
-enum options_took options_take(struct options *o, const char *opt, bool may_set, char *why,
-			       size_t len)
+enum options_took options_take(struct options *o, const char *opt, bool may_set,
+			       struct fdio_reason *reason)
 {
 	const struct def *d = find(opt);
 	uint64_t given = o->given;
 	int before;
 
-	why[0] = '\0';
+	fdio_reason_clear(reason);
 	if (d && d->kind == K_NOOP)
 		return OPTIONS_LEFT;
 	if (!d || d->kind == K_REFUSE || d->kind == K_STR || !may_set) {
-		snprintf(why, len, "%s", !d ? "it is not known" : d->kind == K_REFUSE ? d->text
+		fdio_reason_set(reason, "%s", !d ? "it is not known" : d->kind == K_REFUSE ? d->text
 			 : "that is not for a file system to say");
 		return OPTIONS_NOT;
 	}
 	if (given & field_bit(d))
 		return OPTIONS_LEFT;
 	before = *int_field(o, d);
-	if (apply(o, opt, false, why, len))
+	if (apply(o, opt, false, reason))
 		return OPTIONS_NOT;
 	o->given = given;
 	o->asked |= field_bit(d);
 	return *int_field(o, d) == before ? OPTIONS_LEFT : OPTIONS_TAKEN;
 }
 
-int options_parse_list(struct options *o, const char *list, bool sloppy, char *errbuf, size_t errlen)
+int options_parse_list(struct options *o, const char *list, bool sloppy, struct fdio_reason *reason)
 {
 	char *one = malloc(strlen(list) + 1);
 	int err = 0;
 
 	if (!one) {
-		snprintf(errbuf, errlen, "out of memory");
+		fdio_reason_set(reason, "out of memory");
 		return -EINVAL;
 	}
 	/* A backslash keeps a comma inside a value. */
@@ -208,7 +211,7 @@ int options_parse_list(struct options *o, const char *list, bool sloppy, char *e
 		if (*list == ',')
 			list++;
 		if (n)
-			err = apply(o, one, sloppy, errbuf, errlen);
+			err = apply(o, one, sloppy, reason);
 	}
 	free(one);
 	return err;
@@ -247,14 +250,15 @@ int options_log_level(const struct options *o)
 
 void options_free(struct options *o) { free(o->fsname); }
 
-static int usage(char *errbuf, size_t errlen, const char *what)
+static int usage(struct fdio_reason *reason, const char *what)
 {
-	snprintf(errbuf, errlen, "%s; usage: fusedio [options] DEVICE MOUNTPOINT (see fusedio --help)", what);
+	fdio_reason_set(reason, "%s; usage: fusedio [options] DEVICE MOUNTPOINT (see fusedio "
+			"--help)", what);
 	return EXIT_USAGE;
 }
 
 /* What getopt did not like, by name. */
-static int bad_option(char **argv, bool no_argument, char *errbuf, size_t errlen)
+static int bad_option(char **argv, bool no_argument, struct fdio_reason *reason)
 {
 	const char *word = argv[optind];
 	char what[128];
@@ -265,11 +269,11 @@ static int bad_option(char **argv, bool no_argument, char *errbuf, size_t errlen
 		snprintf(what, sizeof(what), "unknown option %.64s", word);
 	else
 		snprintf(what, sizeof(what), "unknown option -%c", optopt);
-	return usage(errbuf, errlen, what);
+	return usage(reason, what);
 }
 
 /* getopt permutes; helpers get "spec dir" first and options after. */
-static int parse_args(int argc, char **argv, struct options *o, char *errbuf, size_t errlen)
+static int parse_args(int argc, char **argv, struct options *o, struct fdio_reason *reason)
 {
 	const char *lists[64];
 	unsigned nr = 0;
@@ -302,23 +306,23 @@ static int parse_args(int argc, char **argv, struct options *o, char *errbuf, si
 			break;
 		case 'o':
 			if (nr == ARRAY_SIZE(lists))
-				return usage(errbuf, errlen, "too many -o options");
+				return usage(reason, "too many -o options");
 			lists[nr++] = optarg;
 			break;
 		case 'n':
 		case 't':
 			break;
 		default:
-			return bad_option(argv, c == ':', errbuf, errlen);
+			return bad_option(argv, c == ':', reason);
 		}
 	}
 	for (unsigned k = 0; k < nr; k++)
-		if (options_parse_list(o, lists[k], o->sloppy, errbuf, errlen))
+		if (options_parse_list(o, lists[k], o->sloppy, reason))
 			return EXIT_USAGE;
 	return 0;
 }
 
-int options_parse(int argc, char **argv, struct options *o, char *errbuf, size_t errlen)
+int options_parse(int argc, char **argv, struct options *o, struct fdio_reason *reason)
 {
 	const char *base = argc > 0 && argv[0] ? argv[0] : "fusedio";
 	int err;
@@ -334,11 +338,12 @@ int options_parse(int argc, char **argv, struct options *o, char *errbuf, size_t
 	}
 	if (o->help || o->version)
 		return 0;
-	err = parse_args(argc, argv, o, errbuf, errlen);
+	err = parse_args(argc, argv, o, reason);
 	if (err || o->help || o->version)
 		return err;
 	if (argc - optind != 2)
-		return usage(errbuf, errlen, argc - optind < 2 ? "give a device and a mount point" : "too many arguments");
+		return usage(reason, argc - optind < 2 ? "give a device and a mount point"
+				: "too many arguments");
 	o->device = argv[optind];
 	o->mountpoint = argv[optind + 1];
 	if (o->norecovery)

@@ -3,6 +3,7 @@
 #ifndef FDIO_COMMAND_OPTIONS_H
 #define FDIO_COMMAND_OPTIONS_H
 
+#include "base/reason.h"
 #include "base/util.h"
 
 #include <stdio.h>
@@ -42,10 +43,11 @@ struct options {
 };
 
 /* argv[0] decides: mount.* takes mount(8)'s helper arguments, anything else fusedio's own. 0, or EXIT_USAGE with one line
- * in errbuf. */
-int options_parse(int argc, char **argv, struct options *o, char *errbuf, size_t errlen);
+ * in reason. */
+int options_parse(int argc, char **argv, struct options *o, struct fdio_reason *reason);
 /* One comma list; sloppy: unknown options are skipped. 0 or -EINVAL. */
-int options_parse_list(struct options *o, const char *list, bool sloppy, char *errbuf, size_t errlen);
+int options_parse_list(struct options *o, const char *list, bool sloppy,
+		struct fdio_reason *reason);
 void options_defaults(struct options *o, bool root);
 void options_free(struct options *o);
 void options_help(FILE *f);
@@ -57,8 +59,8 @@ int options_log_level(const struct options *o);
  * had; why, as it was written.
  */
 enum options_took { OPTIONS_TAKEN, OPTIONS_LEFT, OPTIONS_NOT };
-enum options_took options_take(struct options *o, const char *opt, bool may_set, char *why,
-			       size_t len);
+enum options_took options_take(struct options *o, const char *opt, bool may_set,
+			       struct fdio_reason *reason);
 /* What the kernel and libfuse get. */
 void options_mount_list(const struct options *o, bool root, char *out, size_t cap);
 

@@ -16,7 +16,6 @@
 #include <glob.h>
 #include <linux/fs.h>
 #include <mntent.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,34 +28,24 @@
 #define TABLE_CAP (1u << 20)
 #define EXT4_MAGIC 0xEF53u
 
-static int fail(int err, char *errbuf, size_t errlen, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-static int fail(int err, char *errbuf, size_t errlen, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(errbuf, errlen, fmt, ap);
-	va_end(ap);
-	return err;
-}
-
-static int resolve(const char *spec, char *path, char *errbuf, size_t errlen)
+static int resolve(const char *spec, char *path, struct fdio_reason *reason)
 {
 	char *dev = NULL;
 	bool tag = !strncmp(spec, "UUID=", 5) || !strncmp(spec, "LABEL=", 6) || !strncmp(spec, "PARTUUID=", 9) ||
 		   !strncmp(spec, "PARTLABEL=", 10);
 
 	if (!*spec)
-		return fail(-EINVAL, errbuf, errlen, "the name of the device is empty");
+		return fdio_reason_fail(reason, -EINVAL, "the name of the device is empty");
 	if (tag) {
 		dev = blkid_evaluate_tag(spec, NULL, NULL);
 		if (!dev)
-			return fail(-ENOENT, errbuf, errlen, "no device has %.200s: see blkid(8)", spec);
+			return fdio_reason_fail(reason, -ENOENT,
+					"no device has %.200s: see blkid(8)", spec);
 	}
 	if (!realpath(tag ? dev : spec, path)) {
 		int err = -errno;
 
-		fail(err, errbuf, errlen, "cannot find %.200s: %s", tag ? dev : spec, strerror(-err));
+		fdio_reason_set(reason, "cannot find %.200s: %s", tag ? dev : spec, strerror(-err));
 		free(dev);
 		return err;
 	}
@@ -136,7 +125,8 @@ static bool used_by_loop(const struct stat *image, char *what, size_t cap)
 	return used;
 }
 
-static int open_it(struct probe *p, bool read_only, const struct stat *st, char *errbuf, size_t errlen)
+static int open_it(struct probe *p, bool read_only, const struct stat *st,
+		struct fdio_reason *reason)
 {
 	char where[1024];
 	int excl = S_ISBLK(st->st_mode) ? O_EXCL : 0;
@@ -157,16 +147,19 @@ static int open_it(struct probe *p, bool read_only, const struct stat *st, char 
 	if (fd >= 0)
 		return fd;
 	if (err == EBUSY && mounted_on(p->path, st->st_rdev, where, sizeof(where)))
-		return fail(-EBUSY, errbuf, errlen, "%s is already mounted on %s: unmount it first", p->path, where);
+		return fdio_reason_fail(reason, -EBUSY, "%s is already mounted on %s: unmount it "
+				"first", p->path, where);
 	if (err == EBUSY && held_elsewhere(st->st_rdev, where, sizeof(where)))
-		return fail(-EBUSY, errbuf, errlen, "%s is still mounted elsewhere (%s): end that, or unmount it there with nsenter(1)", p->path,
+		return fdio_reason_fail(reason, -EBUSY, "%s is still mounted elsewhere (%s): end "
+				"that, or unmount it there with nsenter(1)", p->path,
 			    where);
 	if (err == EBUSY)
-		return fail(-EBUSY, errbuf, errlen, "%s is in use by another program (device mapper, RAID, swap?): see lsblk(8)", p->path);
+		return fdio_reason_fail(reason, -EBUSY, "%s is in use by another program (device "
+				"mapper, RAID, swap?): see lsblk(8)", p->path);
 	if (err == EACCES || err == EPERM)
-		return fail(-err, errbuf, errlen, "no permission to open %s: %s", p->path,
+		return fdio_reason_fail(reason, -err, "no permission to open %s: %s", p->path,
 			    geteuid() ? "run as root, or be given access to it" : "this container or sandbox has no access to it");
-	return fail(-err, errbuf, errlen, "cannot open %s: %s", p->path, strerror(err));
+	return fdio_reason_fail(reason, -err, "cannot open %s: %s", p->path, strerror(err));
 }
 
 static int read_super(int fd, struct probe *p)
@@ -199,7 +192,7 @@ static void blkid_type(int fd, char *type, char *pttype, size_t cap)
 	blkid_free_probe(pr);
 }
 
-static int check_type(int fd, struct probe *p, char *errbuf, size_t errlen)
+static int check_type(int fd, struct probe *p, struct fdio_reason *reason)
 {
 	uint32_t magic = p->super[56] | (uint32_t)p->super[57] << 8;
 	uint32_t log_bs = p->super[24] | (uint32_t)p->super[25] << 8;
@@ -207,18 +200,20 @@ static int check_type(int fd, struct probe *p, char *errbuf, size_t errlen)
 
 	blkid_type(fd, type, pttype, sizeof(type));
 	if (!strcmp(type, "jbd"))
-		return fail(-EINVAL, errbuf, errlen, "%s is an external journal, not a file system", p->path);
+		return fdio_reason_fail(reason, -EINVAL, "%s is an external journal, not a file "
+				"system", p->path);
 	if (magic != EXT4_MAGIC || pttype[0] || (type[0] && strncmp(type, "ext", 3))) {
-		whatis_say(fd, p->path, type, pttype, errbuf, errlen);
+		whatis_say(fd, p->path, type, pttype, reason);
 		return -EINVAL;
 	}
 	if (log_bs > 6)
-		return fail(-EUCLEAN, errbuf, errlen, "%s: the superblock is damaged (block size): run e2fsck", p->path);
+		return fdio_reason_fail(reason, -EUCLEAN, "%s: the superblock is damaged (block "
+				"size): run e2fsck", p->path);
 	p->fs_block_size = 1024u << log_bs;
 	return 0;
 }
 
-static int look(int fd, struct probe *p, char *errbuf, size_t errlen)
+static int look(int fd, struct probe *p, struct fdio_reason *reason)
 {
 	int v = 0, err;
 
@@ -231,19 +226,20 @@ static int look(int fd, struct probe *p, char *errbuf, size_t errlen)
 			p->read_only_dev = true;
 	}
 	err = read_super(fd, p);
-	if (err == -ENODATA && whatis_format(fd, p->path, errbuf, errlen))
+	if (err == -ENODATA && whatis_format(fd, p->path, reason))
 		return -EINVAL;
 	if (err == -ENODATA)
-		return fail(-EINVAL, errbuf, errlen, "%s is too small to hold a file system", p->path);
+		return fdio_reason_fail(reason, -EINVAL, "%s is too small to hold a file system",
+				p->path);
 	if (err)
-		return fail(err, errbuf, errlen, "cannot read %s: %s", p->path, strerror(-err));
-	return check_type(fd, p, errbuf, errlen);
+		return fdio_reason_fail(reason, err, "cannot read %s: %s", p->path, strerror(-err));
+	return check_type(fd, p, reason);
 }
 
 bool probe_is_missing(const char *spec)
 {
-	char *path = malloc(PATH_MAX), why[512];
-	int fd = -1, err = path ? resolve(spec, path, why, sizeof(why)) : -ENOMEM;
+	char *path = malloc(PATH_MAX);
+	int fd = -1, err = path ? resolve(spec, path, NULL) : -ENOMEM;
 
 	if (!err) {
 		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
@@ -255,48 +251,54 @@ bool probe_is_missing(const char *spec)
 	return err == -ENOENT || err == -ENOTDIR || err == -ENXIO || err == -ENODEV || err == -ENOMEDIUM;
 }
 
-int probe_device(const char *spec, bool read_only, struct probe *p, char *errbuf, size_t errlen)
+int probe_device(const char *spec, bool read_only, struct probe *p, struct fdio_reason *reason)
 {
 	char user[1200];
 	struct stat st;
 	int fd, err;
 
 	memset(p, 0, sizeof(*p));
-	err = resolve(spec, p->path, errbuf, errlen);
+	err = resolve(spec, p->path, reason);
 	if (err)
 		return err;
 	if (stat(p->path, &st))
-		return fail(-errno, errbuf, errlen, "cannot find %s: %s", p->path, strerror(errno));
+		return fdio_reason_fail(reason, -errno, "cannot find %s: %s", p->path,
+				strerror(errno));
 	if (S_ISDIR(st.st_mode))
-		return fail(-EISDIR, errbuf, errlen, "%s is a directory: give the device or image first, then the mount point", p->path);
+		return fdio_reason_fail(reason, -EISDIR, "%s is a directory: give the device or "
+				"image first, then the mount point", p->path);
 	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
-		return fail(-ENOTBLK, errbuf, errlen, "%s is neither a block device nor an image file", p->path);
+		return fdio_reason_fail(reason, -ENOTBLK, "%s is neither a block device nor an "
+				"image file", p->path);
 	p->is_block = S_ISBLK(st.st_mode);
 	if (!p->is_block && used_by_loop(&st, user, sizeof(user)))
-		return fail(-EBUSY, errbuf, errlen, "%s is in use by %s: unmount it there, or name the loop device", p->path, user);
+		return fdio_reason_fail(reason, -EBUSY, "%s is in use by %s: unmount it there, or "
+				"name the loop device", p->path, user);
 	if (p->is_block && backing_locked(st.st_rdev, read_only, user, sizeof(user)))
-		return fail(-EBUSY, errbuf, errlen, "%s is made from %s, which is in use by another process (locked): unmount it there first",
+		return fdio_reason_fail(reason, -EBUSY, "%s is made from %s, which is in use by "
+				"another process (locked): unmount it there first",
 			    p->path, user);
-	fd = open_it(p, read_only, &st, errbuf, errlen);
+	fd = open_it(p, read_only, &st, reason);
 	if (fd < 0)
 		return fd;
-	err = look(fd, p, errbuf, errlen);
+	err = look(fd, p, reason);
 	close(fd);
 	return err;
 }
 
-int probe_recheck(const struct probe *p, int fd, char *errbuf, size_t errlen)
+int probe_recheck(const struct probe *p, int fd, struct fdio_reason *reason)
 {
 	uint8_t *now = fdio_alloc_aligned(4096, 8192);
 	ssize_t n;
 	bool same;
 
 	if (!now)
-		return fail(-ENOMEM, errbuf, errlen, "out of memory");
+		return fdio_reason_fail(reason, -ENOMEM, "out of memory");
 	n = pread(fd, now, 8192, 0); /* the descriptor may be O_DIRECT */
 	same = n >= SUPER_OFF + (ssize_t)sizeof(p->super) && !memcmp(now + SUPER_OFF, p->super, sizeof(p->super));
 	free(now);
 	if (!same)
-		return fail(-EBUSY, errbuf, errlen, "%s changed while it was being claimed: another program uses it", p->path);
+		return fdio_reason_fail(reason, -EBUSY, "%s changed while it was being claimed: "
+				"another program uses it", p->path);
 	return 0;
 }

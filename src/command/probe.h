@@ -3,6 +3,7 @@
 #ifndef FDIO_COMMAND_PROBE_H
 #define FDIO_COMMAND_PROBE_H
 
+#include "base/reason.h"
 #include "base/util.h"
 
 #include <limits.h>
@@ -16,11 +17,11 @@ struct probe {
 	uint8_t super[1024];     /* as read; to find out whether somebody changed it since */
 };
 
-/* 0, or -errno with one line in errbuf: cause and way out. */
-int probe_device(const char *spec, bool read_only, struct probe *ret, char *errbuf, size_t errlen);
+/* 0, or -errno with one line in reason: cause and way out. */
+int probe_device(const char *spec, bool read_only, struct probe *ret, struct fdio_reason *reason);
 /* Whether nothing has this name, or it has no medium, as opposed to what cannot be served. For nofail. */
 bool probe_is_missing(const char *spec);
 /* After the device was claimed: -EBUSY if the superblock is not the one seen before. */
-int probe_recheck(const struct probe *p, int fd, char *errbuf, size_t errlen);
+int probe_recheck(const struct probe *p, int fd, struct fdio_reason *reason);
 
 #endif

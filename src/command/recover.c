@@ -92,16 +92,17 @@ static bool run_e2fsck(const char *path)
 }
 
 /* One look, and our replay if that is enough. *ret_fsck: e2fsck was run instead, look again. */
-static int try_once(const struct probe *p, bool orphans, bool may_fsck, bool *ret_fsck, char *errbuf, size_t errlen)
+static int try_once(const struct probe *p, bool orphans, bool may_fsck, bool *ret_fsck,
+		struct fdio_reason *reason)
 {
 	struct dev *dev;
 	bool wanted;
-	int err = dev_uring_open(p->path, DEV_OPEN_EXCL, &dev, errbuf, errlen);
+	int err = dev_uring_open(p->path, DEV_OPEN_EXCL, &dev, reason);
 
 	*ret_fsck = false;
 	if (err)
 		return err;
-	err = x4_vol_recover(dev, orphans, &wanted, errbuf, errlen);
+	err = x4_vol_recover(dev, orphans, &wanted, reason);
 	if (!err || !wanted || !may_fsck) {
 		dev_close(dev);
 		return err;
@@ -115,7 +116,8 @@ static int try_once(const struct probe *p, bool orphans, bool may_fsck, bool *re
 	return *ret_fsck ? 0 : err;
 }
 
-int recover_device(const struct probe *p, bool read_only, bool *ret_changed, char *errbuf, size_t errlen)
+int recover_device(const struct probe *p, bool read_only, bool *ret_changed,
+		struct fdio_reason *reason)
 {
 	bool fsck = false;
 	int err;
@@ -123,9 +125,9 @@ int recover_device(const struct probe *p, bool read_only, bool *ret_changed, cha
 	*ret_changed = false;
 	if (p->read_only_dev || !(wants_recovery(p) || (read_only && has_orphans(p))))
 		return 0;
-	err = try_once(p, read_only, true, &fsck, errbuf, errlen);
+	err = try_once(p, read_only, true, &fsck, reason);
 	if (!err && fsck)
-		err = try_once(p, read_only, false, &fsck, errbuf, errlen);
+		err = try_once(p, read_only, false, &fsck, reason);
 	/* A write-protected image shows only now, if nobody has asked to write before. */
 	if (read_only && (err == -EROFS || err == -EACCES || err == -EPERM))
 		return 0;

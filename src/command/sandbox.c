@@ -129,7 +129,7 @@ static int empty_root(void)
 	return err;
 }
 
-int sandbox_enter(enum sandbox_mode mode, char *errbuf, size_t errlen)
+int sandbox_enter(enum sandbox_mode mode, struct fdio_reason *reason)
 {
 	const char *what = "empty root directory";
 	int err = 0;
@@ -149,7 +149,8 @@ int sandbox_enter(enum sandbox_mode mode, char *errbuf, size_t errlen)
 		err = load_filter(mode == SANDBOX_LOG);
 	}
 	if (err)
-		snprintf(errbuf, errlen, "sandbox: %s: %s: mount with -o sandbox=off if this system cannot do it", what, strerror(-err));
+		fdio_reason_set(reason, "sandbox: %s: %s: mount with -o sandbox=off if this system "
+				"cannot do it", what, strerror(-err));
 	return err;
 }
 

@@ -6,6 +6,7 @@
 #ifndef FDIO_COMMAND_SANDBOX_H
 #define FDIO_COMMAND_SANDBOX_H
 
+#include "base/reason.h"
 #include "base/util.h"
 
 enum sandbox_mode { SANDBOX_ON = 0, SANDBOX_OFF, SANDBOX_LOG };
@@ -16,9 +17,9 @@ enum sandbox_mode { SANDBOX_ON = 0, SANDBOX_OFF, SANDBOX_LOG };
  *   always: the main thread's capabilities go, bounding set included
  *   ON, LOG: no_new_privs; the root directory becomes an empty one that is not in any tree (root only); a seccomp filter:
  *            forbidden calls fail with EPERM (ON), or are done and logged by the kernel (LOG)
- * 0, or -errno with one line in errbuf.
+ * 0, or -errno with one line in reason.
  */
-int sandbox_enter(enum sandbox_mode mode, char *errbuf, size_t errlen);
+int sandbox_enter(enum sandbox_mode mode, struct fdio_reason *reason);
 
 /*
  * In the unmounter process, as root: keeps CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH if they

@@ -44,7 +44,7 @@ int session_serve(struct session *s)
 		return session_failed(s, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));
 	s->loops_on = true;
 	__atomic_store_n(&s->serving, true, __ATOMIC_RELEASE);
-	if (tr_start(s->tr, s->err, sizeof(s->err)))
+	if (tr_start(s->tr, &s->reason))
 		return EXIT_MOUNT;
 	return start_signals(s);
 }
@@ -91,7 +91,7 @@ int session_settle(struct session *s)
 	set_readahead(s);
 	watchdog_open_abort(s->watchdog, s->mountpoint);
 	daemon_open_files();
-	if (sandbox_enter((enum sandbox_mode)s->opt.sandbox, s->err, sizeof(s->err)))
+	if (sandbox_enter((enum sandbox_mode)s->opt.sandbox, &s->reason))
 		return session_end_early(s, EXIT_SYSTEM);
 	return 0;
 }

@@ -12,13 +12,14 @@
  *   watch.c     what the watchdog sees and does
  *   end.c       what umount waits for, and taking the rooms apart
  *
- * A step returns 0 or an exit status of mount(8), with one line in err; session_free undoes
+ * A step returns 0 or an exit status of mount(8), with one line in reason; session_free undoes
  * whatever steps were taken, in reverse.
  */
 #ifndef FDIO_COMMAND_SESSION_H
 #define FDIO_COMMAND_SESSION_H
 
 #include "base/magic.h"
+#include "base/reason.h"
 #include "base/work.h"
 #include "command/options.h"
 #include "command/probe.h"
@@ -29,7 +30,8 @@ struct session {
 	struct probe probe;
 	char device[PATH_MAX], mountpoint[PATH_MAX];
 	char mount_opts[256];      /* for the kernel and mount(8) */
-	char err[PATH_MAX + 512];  /* why a step failed */
+	char err[PATH_MAX + 512];  /* what reason writes into */
+	struct fdio_reason reason; /* why a step failed */
 	bool root, fuseblk, read_only;
 
 	/* The rooms, from the bottom up; NULL until they are made. */

@@ -23,14 +23,14 @@
 
 static int lock_memory(struct session *s)
 {
-	return s->opt.mlock && daemon_mlock(s->err, sizeof(s->err)) ? EXIT_SYSTEM : 0;
+	return s->opt.mlock && daemon_mlock(&s->reason) ? EXIT_SYSTEM : 0;
 }
 
 /* Before there are threads, and descriptors that it must not keep open. */
 static int start_unmounter(struct session *s)
 {
 	bool filter = s->opt.sandbox == OPT_SANDBOX_ON;
-	int err = unmounter_new(s->mountpoint, filter, &s->unmounter, s->err, sizeof(s->err));
+	int err = unmounter_new(s->mountpoint, filter, &s->unmounter, &s->reason);
 
 	return err ? EXIT_SYSTEM : 0;
 }
@@ -45,12 +45,12 @@ static int raise_limits(struct session *s)
 	if (writes && stat(s->probe.path, &st))
 		return session_failed(s, EXIT_MOUNT, "%s: %s", s->probe.path, strerror(errno));
 	bytes = writes ? (uint64_t)st.st_size : 0;
-	return daemon_raise_limits(bytes, s->err, sizeof(s->err)) ? EXIT_SYSTEM : 0;
+	return daemon_raise_limits(bytes, &s->reason) ? EXIT_SYSTEM : 0;
 }
 
 static int probe(struct session *s)
 {
-	return probe_device(s->opt.device, s->opt.read_only, &s->probe, s->err, sizeof(s->err))
+	return probe_device(s->opt.device, s->opt.read_only, &s->probe, &s->reason)
 		? EXIT_MOUNT : 0;
 }
 
@@ -69,7 +69,7 @@ static int recover(struct session *s)
 	bool again = false;
 
 	if (!s->opt.norecovery &&
-	    recover_device(&s->probe, s->opt.read_only, &again, s->err, sizeof(s->err)))
+	    recover_device(&s->probe, s->opt.read_only, &again, &s->reason))
 		return EXIT_MOUNT;
 	__atomic_store_n(&s->doing, "opening", __ATOMIC_RELEASE);
 	return again ? probe(s) : 0;
@@ -89,7 +89,7 @@ static int open_device(struct session *s)
 						     "shows a block device under its own name");
 	flags |= s->read_only ? DEV_OPEN_RDONLY : 0;
 	flags |= s->fuseblk ? 0 : DEV_OPEN_EXCL;
-	return dev_uring_open(s->probe.path, flags, &s->dev, s->err, sizeof(s->err)) ? EXIT_MOUNT : 0;
+	return dev_uring_open(s->probe.path, flags, &s->dev, &s->reason) ? EXIT_MOUNT : 0;
 }
 
 /* fuseblk: the kernel's claim replaces ours before anything is written. */
@@ -97,7 +97,7 @@ static int mount_block(struct session *s)
 {
 	int status = assemble_transport(s);
 
-	if (!status && probe_recheck(&s->probe, dev_uring_fd(s->dev), s->err, sizeof(s->err)))
+	if (!status && probe_recheck(&s->probe, dev_uring_fd(s->dev), &s->reason))
 		status = EXIT_MOUNT;
 	return status ? status : assemble_volume(s);
 }

@@ -63,7 +63,7 @@ static void take(struct options *o, const char *opt, const char *told, const cha
 {
 	char why[200];
 
-	switch (options_take(o, opt, from_super(opt), why, sizeof(why))) {
+	switch (options_take(o, opt, from_super(opt), FDIO_REASON(why))) {
 	case OPTIONS_TAKEN:
 		log_info("%s: %s, as its superblock asks", dev, told);
 		break;

@@ -277,7 +277,8 @@ static int connect_child(struct unmounter *u, int child[2])
 	return 0;
 }
 
-int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, char *errbuf, size_t errlen)
+int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret,
+		struct fdio_reason *reason)
 {
 	struct unmounter *u = calloc(1, sizeof(*u));
 	int child[2] = { -1, -1 }, err = u ? connect_child(u, child) : -ENOMEM;
@@ -312,7 +313,7 @@ int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, c
 	*ret = u;
 	return 0;
 fail:
-	snprintf(errbuf, errlen, "cannot start the process that unmounts: %s", strerror(-err));
+	fdio_reason_set(reason, "cannot start the process that unmounts: %s", strerror(-err));
 	free(u);
 	return err;
 }

@@ -8,12 +8,14 @@
 #ifndef FDIO_COMMAND_UNMOUNTER_H
 #define FDIO_COMMAND_UNMOUNTER_H
 
+#include "base/reason.h"
 #include "base/util.h"
 
 struct unmounter;
 
-/* Before any other thread exists. mountpoint: absolute. filter: a seccomp filter for it too. errbuf: one line. */
-int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret, char *errbuf, size_t errlen);
+/* Before any other thread exists. mountpoint: absolute. filter: a seccomp filter for it too. reason: one line. */
+int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret,
+		struct fdio_reason *reason);
 /* The mount is there. From now on nothing else is unmounted, if something else should be mounted at that place. */
 void unmounter_mounted(struct unmounter *u);
 /*

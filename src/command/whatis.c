@@ -135,7 +135,8 @@ static bool looks_empty(int fd, uint64_t size)
 	return true;
 }
 
-static void say_known(const char *path, const char *type, const char *pttype, char *buf, size_t len)
+static void say_known(const char *path, const char *type, const char *pttype,
+		struct fdio_reason *reason)
 {
 	const char *way = *type ? "name another device" :
 		"name one of its partitions (losetup -P makes devices of an image's)";
@@ -144,47 +145,50 @@ static void say_known(const char *path, const char *type, const char *pttype, ch
 		if (!strcmp(hints[n].type, type))
 			way = hints[n].way;
 	if (*type)
-		snprintf(buf, len, "%s does not hold an ext4 file system but %s: %s", path, type,
+		fdio_reason_set(reason, "%s does not hold an ext4 file system but %s: %s", path,
+				type,
 			 way);
 	else
-		snprintf(buf, len, "%s does not hold an ext4 file system but a partition table "
+		fdio_reason_set(reason, "%s does not hold an ext4 file system but a partition "
+				"table "
 			 "(%s): %s", path, pttype, way);
 }
 
-bool whatis_format(int fd, const char *path, char *buf, size_t len)
+bool whatis_format(int fd, const char *path, struct fdio_reason *reason)
 {
 	const struct format *f = format_of(fd);
 
 	if (f)
-		snprintf(buf, len, "%s is not an ext4 file system as it is: it is %s; %s", path,
+		fdio_reason_set(reason, "%s is not an ext4 file system as it is: it is %s; %s",
+				path,
 			 f->name, f->way);
 	return f;
 }
 
-void whatis_say(int fd, const char *path, const char *type, const char *pttype, char *buf,
-		size_t len)
+void whatis_say(int fd, const char *path, const char *type, const char *pttype,
+		struct fdio_reason *reason)
 {
 	off_t end = lseek(fd, 0, SEEK_END);
 	uint64_t size = end > 0 ? (uint64_t)end : 0, blk;
 	unsigned bs;
 
-	if (whatis_format(fd, path, buf, len))
+	if (whatis_format(fd, path, reason))
 		return;
 	if (*type || *pttype)
-		say_known(path, type, pttype, buf, len);
+		say_known(path, type, pttype, reason);
 	else if (find_backup(fd, size, &blk, &bs))
-		snprintf(buf, len,
-			 "%s: the ext4 superblock at its beginning is gone, but block %llu "
+		fdio_reason_set(reason, "%s: the ext4 superblock at its beginning is gone, but "
+				"block %llu "
 			 "has a backup: e2fsck -b %llu -B %u %s puts it back",
 			 path, (unsigned long long)blk, (unsigned long long)blk, bs, path);
 	else if (looks_empty(fd, size))
-		snprintf(buf, len,
-			 "%s does not hold an ext4 file system: it is zeroes wherever it was "
+		fdio_reason_set(reason, "%s does not hold an ext4 file system: it is zeroes "
+				"wherever it was "
 			 "looked at; if nothing is lost by it, mke2fs -t ext4 makes one",
 			 path);
 	else
-		snprintf(buf, len,
-			 "%s does not hold an ext4 file system, nor anything else that is "
+		fdio_reason_set(reason, "%s does not hold an ext4 file system, nor anything else "
+				"that is "
 			 "known, but it is not empty: is it the right device, and all of it?",
 			 path);
 }

@@ -3,6 +3,7 @@
 #ifndef FDIO_COMMAND_WHATIS_H
 #define FDIO_COMMAND_WHATIS_H
 
+#include "base/reason.h"
 #include "base/util.h"
 
 /*
@@ -10,10 +11,10 @@
  * calls it, "" if it does not know; pttype: its partition table, "" without one. Never an advice to
  * make a file system over something. Main thread.
  */
-void whatis_say(int fd, const char *path, const char *type, const char *pttype, char *buf,
-		size_t len);
+void whatis_say(int fd, const char *path, const char *type, const char *pttype,
+		struct fdio_reason *reason);
 
 /* The same for an image of another format; false: it is none that is known. */
-bool whatis_format(int fd, const char *path, char *buf, size_t len);
+bool whatis_format(int fd, const char *path, struct fdio_reason *reason);
 
 #endif

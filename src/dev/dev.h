@@ -12,6 +12,7 @@
 #define FDIO_DEV_H
 
 #include "base/magic.h"
+#include "base/reason.h"
 #include "base/util.h"
 #include "loop/loop.h"
 
@@ -151,9 +152,9 @@ enum {
 };
 /*
  * Opens path with O_DIRECT (falls back to the page cache with one warning where an image file's file
- * system has none). errbuf receives one line that names the cause and the way out. -EBUSY when in use.
+ * system has none). reason receives one line that names the cause and the way out. -EBUSY when in use.
  */
-int dev_uring_open(const char *path, unsigned flags, struct dev **ret, char *errbuf, size_t errlen);
+int dev_uring_open(const char *path, unsigned flags, struct dev **ret, struct fdio_reason *reason);
 /* Registers the device with every loop of the set (fixed file). Before loops_start. */
 int dev_uring_attach(struct dev *d, struct loop_set *set);
 int dev_uring_fd(struct dev *d);

@@ -28,23 +28,19 @@
 #define LOCK_WAIT_MS 3000u
 #define LOCK_POLL_MS 20u
 
-static int fail(int err, char *errbuf, size_t errlen, const char *fmt, const char *path, const char *what)
-{
-	snprintf(errbuf, errlen, fmt, path, what);
-	return err;
-}
-
-static int open_error(const char *path, int err, char *errbuf, size_t errlen)
+static int open_error(const char *path, int err, struct fdio_reason *reason)
 {
 	switch (err) {
 	case EBUSY:
-		return fail(-EBUSY, errbuf, errlen, "%s is in use%s: unmount it or stop the program that holds it (see lsblk, fuser)", path, "");
+		return fdio_reason_fail(reason, -EBUSY, "%s is in use: unmount it or stop the "
+				"program that holds it (see lsblk, fuser)", path);
 	case EROFS:
 	case EACCES:
 	case EPERM:
-		return fail(-err, errbuf, errlen, "cannot open %s: %s (run as root, or use -o ro)", path, strerror(err));
+		return fdio_reason_fail(reason, -err, "cannot open %s: %s (run as root, or use -o "
+				"ro)", path, strerror(err));
 	default:
-		return fail(-err, errbuf, errlen, "cannot open %s: %s", path, strerror(err));
+		return fdio_reason_fail(reason, -err, "cannot open %s: %s", path, strerror(err));
 	}
 }
 
@@ -150,7 +146,8 @@ static bool is_locked(int err) { return err == -EWOULDBLOCK || err == -EACCES; }
  * umount of a plain FUSE mount returns before its daemon has written everything: whoever mounts the image again at once
  * meets the lock of a daemon that is about to end. So the lock is waited for, for a moment.
  */
-static int lock_image(struct dev_uring *u, const char *path, bool rdonly, char *errbuf, size_t errlen)
+static int lock_image(struct dev_uring *u, const char *path, bool rdonly,
+		struct fdio_reason *reason)
 {
 	struct timespec nap = { .tv_nsec = LOCK_POLL_MS * 1000000l };
 	int err = try_lock(u->fd, rdonly);
@@ -160,7 +157,8 @@ static int lock_image(struct dev_uring *u, const char *path, bool rdonly, char *
 		err = try_lock(u->fd, rdonly);
 	}
 	if (is_locked(err))
-		return fail(-EBUSY, errbuf, errlen, "%s is in use by another process (locked)%s: unmount it there first", path, "");
+		return fdio_reason_fail(reason, -EBUSY, "%s is in use by another process (locked): "
+				"unmount it there first", path);
 	if (err)
 		log_warn("%s cannot be locked (%s): make sure that nobody else uses it", path, strerror(-err));
 	return 0;
@@ -178,7 +176,8 @@ static int open_fd(struct dev_uring *u, const char *path, int mode, bool nodirec
 	return u->fd < 0 ? -errno : 0;
 }
 
-static int open_all(struct dev_uring *u, const char *path, unsigned flags, char *errbuf, size_t errlen)
+static int open_all(struct dev_uring *u, const char *path, unsigned flags,
+		struct fdio_reason *reason)
 {
 	int mode = (flags & DEV_OPEN_RDONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC;
 	struct stat st;
@@ -186,29 +185,32 @@ static int open_all(struct dev_uring *u, const char *path, unsigned flags, char 
 	int err;
 
 	if (stat(path, &st))
-		return open_error(path, errno, errbuf, errlen);
+		return open_error(path, errno, reason);
 	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
-		return fail(-ENOTBLK, errbuf, errlen, "%s is %s, not a block device or an image file", path,
-			    S_ISDIR(st.st_mode) ? "a directory" : S_ISCHR(st.st_mode) ? "a character device" : "a special file");
+		return fdio_reason_fail(reason, -ENOTBLK, "%s is %s, not a block device or an "
+				"image file", path,
+			    S_ISDIR(st.st_mode) ? "a directory" : S_ISCHR(st.st_mode)
+					? "a character device" : "a special file");
 	if (S_ISBLK(st.st_mode) && (flags & DEV_OPEN_EXCL)) {
 		u->claim_fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
 		if (u->claim_fd < 0)
-			return open_error(path, errno, errbuf, errlen);
+			return open_error(path, errno, reason);
 	}
 	err = open_fd(u, path, mode, flags & DEV_OPEN_NODIRECT, &direct);
 	if (err)
-		return open_error(path, -err, errbuf, errlen);
+		return open_error(path, -err, reason);
 	if (!direct && !(flags & DEV_OPEN_NODIRECT))
 		log_warn("%s: its file system has no O_DIRECT; I/O goes through the page cache below as well", path);
 	if (S_ISREG(st.st_mode)) {
-		err = lock_image(u, path, flags & DEV_OPEN_RDONLY, errbuf, errlen);
+		err = lock_image(u, path, flags & DEV_OPEN_RDONLY, reason);
 		if (err)
 			return err;
 		file_caps(u, &st, direct);
 	} else {
 		err = block_caps(u, &st);
 		if (err)
-			return fail(err, errbuf, errlen, "cannot ask %s for its size: %s", path, strerror(-err));
+			return fdio_reason_fail(reason, err, "cannot ask %s for its size: %s", path,
+					strerror(-err));
 	}
 	if (!direct && u->dev.caps.lbs > 512)
 		u->dev.caps.lbs = 512;
@@ -219,21 +221,22 @@ static int open_all(struct dev_uring *u, const char *path, unsigned flags, char 
 	return 0;
 }
 
-int dev_uring_open(const char *path, unsigned flags, struct dev **ret, char *errbuf, size_t errlen)
+int dev_uring_open(const char *path, unsigned flags, struct dev **ret, struct fdio_reason *reason)
 {
 	struct dev_uring *u = calloc(1, sizeof(*u));
 	int err;
 
 	if (!u || dev_init(&u->dev, &dev_uring_ops, path)) {
 		free(u);
-		return fail(-ENOMEM, errbuf, errlen, "out of memory while opening %s%s", path, "");
+		return fdio_reason_fail(reason, -ENOMEM, "out of memory while opening %s", path);
 	}
 	u->fd = u->claim_fd = -1;
 	err = dev_uring_rings_new(u);
 	if (err)
-		fail(err, errbuf, errlen, "cannot set up io_uring for %s: %s (sysctl kernel.io_uring_disabled must be 0)", path, strerror(-err));
+		fdio_reason_set(reason, "cannot set up io_uring for %s: %s (sysctl "
+				"kernel.io_uring_disabled must be 0)", path, strerror(-err));
 	else
-		err = open_all(u, path, flags, errbuf, errlen);
+		err = open_all(u, path, flags, reason);
 	if (err) {
 		u->dev.ops->close(&u->dev);
 		return err;

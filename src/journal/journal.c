@@ -7,7 +7,7 @@
  * The state lock guards which transactions there are and what has been asked for; waiting is on
  * done_cv under it. Implements the jump of JOURNAL-9, JOURNAL-10 and JOURNAL-11.
  *
- * Failure: what opens says why in errbuf; waiting returns -EIO once the journal has aborted.
+ * Failure: what opens says why in reason; waiting returns -EIO once the journal has aborted.
  */
 #include "base/counters.h"
 #include "base/log.h"
@@ -24,7 +24,7 @@ enum { DEFAULT_COMMIT_S = 5, LIMIT_MAX = 16384, BUFS_PER_CHUNK = 256, TXNS_PER_C
 
 /* ---- open and close ---- */
 
-static int check_params(const struct jnl_params *p, char *errbuf, size_t errlen)
+static int check_params(const struct jnl_params *p, struct fdio_reason *reason)
 {
 	const char *why = NULL;
 	int r = -EINVAL;
@@ -39,7 +39,7 @@ static int check_params(const struct jnl_params *p, char *errbuf, size_t errlen)
 		why = "the file system's blocks are smaller than the device's sectors; only a read-only mount is possible";
 	if (!why)
 		return 0;
-	snprintf(errbuf, errlen, "%s", why);
+	fdio_reason_set(reason, "%s", why);
 	return r;
 }
 
@@ -56,18 +56,18 @@ static void init_locks(struct jnl *j)
 	list_init(&j->committed);
 }
 
-int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t errlen)
+int jnl_open(const struct jnl_params *p, struct jnl **ret, struct fdio_reason *reason)
 {
 	struct jnl *j;
 	int r;
 
 	*ret = NULL;
-	r = check_params(p, errbuf, errlen);
+	r = check_params(p, reason);
 	if (r)
 		return r;
 	j = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*j));
 	if (!j) {
-		snprintf(errbuf, errlen, "out of memory");
+		fdio_reason_set(reason, "out of memory");
 		return -ENOMEM;
 	}
 	fdio_magic_set(j, MAGIC_JOURNAL);
@@ -82,9 +82,9 @@ int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t 
 	jslab_init(&j->data_slab, j->bs, FDIO_MIN(j->bs, 4096u), FDIO_MAX((1u << 20) / j->bs, 16u));
 	r = jcache_init(j);
 	if (r)
-		snprintf(errbuf, errlen, "out of memory");
+		fdio_reason_set(reason, "out of memory");
 	else if (p->nr_log)
-		r = jlog_open(j, errbuf, errlen);
+		r = jlog_open(j, reason);
 	j->p.log = NULL; /* the caller's; copied */
 	if (r) {
 		jnl_close(j);

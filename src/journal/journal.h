@@ -24,6 +24,7 @@
 #ifndef FDIO_JOURNAL_JOURNAL_H
 #define FDIO_JOURNAL_JOURNAL_H
 
+#include "base/reason.h"
 #include "base/util.h"
 #include "dev/dev.h"
 
@@ -70,8 +71,8 @@ struct jnl_params {
 };
 
 /* ---- life ---- */
-/* Cache and, if there is a log, its superblock (validated even when clean). Does not replay. errbuf: one line. */
-int jnl_open(const struct jnl_params *p, struct jnl **ret, char *errbuf, size_t errlen);
+/* Cache and, if there is a log, its superblock (validated even when clean). Does not replay. reason: one line. */
+int jnl_open(const struct jnl_params *p, struct jnl **ret, struct fdio_reason *reason);
 /* s_start != 0: the log holds transactions to replay. */
 bool jnl_needs_replay(struct jnl *j);
 /* Features that fusedio does not replay alone (csum v1, async commit): reason, or NULL. */
@@ -83,7 +84,7 @@ bool jnl_may_have_fast_commits(struct jnl *j);
 struct jnl_replay_stats { uint32_t transactions, blocks, revoked; bool fast_commits; };
 /* Three passes, checksums verified, revokes honoured; writes home, flushes, empties the log. -EOPNOTSUPP, with nothing written:
  * an obstacle, or (fast_commits) the log goes on in fast commits. */
-int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret, char *errbuf, size_t errlen);
+int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret, struct fdio_reason *reason);
 /* Ready for handles: features set on the (empty) log, tid jumped by the log's length, commit and checkpoint
  * threads started. The caller has set needs_recovery and flushed before (see ext4/volume/volume.c). */
 int jnl_start(struct jnl *j);

@@ -43,6 +43,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/magic.h"
+#include "base/reason.h"
 #include "journal/journal.h"
 #include "journal/format.h"
 
@@ -261,7 +262,7 @@ struct jlog {
 	unsigned stage_blocks;
 };
 
-int jlog_open(struct jnl *j, char *errbuf, size_t errlen);
+int jlog_open(struct jnl *j, struct fdio_reason *reason);
 void jlog_close(struct jnl *j);
 /* Device byte address of a log block and how many follow contiguously (itself included). */
 uint64_t jlog_map(const struct jnl *j, uint32_t lblk, uint32_t *ret_run);

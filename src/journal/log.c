@@ -8,7 +8,7 @@
  * overtake each other. Everything read from the image is bounded here once; afterwards positions
  * are trusted.
  *
- * Failure: the error of the device; opening says in errbuf what is wrong with the log. Writing the
+ * Failure: the error of the device; opening says in reason what is wrong with the log. Writing the
  * superblock after an abort is -EIO and writes nothing (JOURNAL-10).
  */
 #include "base/crc32c.h"
@@ -22,9 +22,9 @@
 /* Log blocks that are gathered before they are written. */
 enum { STAGE_BLOCKS_MIN = 256, STAGE_BYTES = 1 << 20 };
 
-static int fail(char *errbuf, size_t errlen, int r, const char *text)
+static int fail(struct fdio_reason *reason, int r, const char *text)
 {
-	snprintf(errbuf, errlen, "journal: %s", text);
+	fdio_reason_set(reason, "journal: %s", text);
 	return r;
 }
 
@@ -89,31 +89,31 @@ bool jlog_set_end(struct jnl *j)
 	return true;
 }
 
-static int check_sb(struct jnl *j, uint64_t blocks, char *errbuf, size_t errlen)
+static int check_sb(struct jnl *j, uint64_t blocks, struct fdio_reason *reason)
 {
 	struct jlog *l = &j->log;
 	const uint8_t *sb = l->sb;
 	uint32_t start = fdio_get_be32(sb, JF_SB_START);
 
 	if (fdio_get_be32(sb, JF_H_MAGIC) != JF_MAGIC)
-		return fail(errbuf, errlen, -EUCLEAN, "no superblock in the journal (run e2fsck)");
+		return fail(reason, -EUCLEAN, "no superblock in the journal (run e2fsck)");
 	if (fdio_get_be32(sb, JF_H_TYPE) != JF_SB_V2)
-		return fail(errbuf, errlen, -EOPNOTSUPP, "superblock version is not 2");
+		return fail(reason, -EOPNOTSUPP, "superblock version is not 2");
 	l->incompat = fdio_get_be32(sb, JF_SB_INCOMPAT);
 	if (l->incompat & ~(uint32_t)JF_INCOMPAT_KNOWN || fdio_get_be32(sb, JF_SB_ROCOMPAT))
-		return fail(errbuf, errlen, -EOPNOTSUPP, "unknown features");
+		return fail(reason, -EOPNOTSUPP, "unknown features");
 	if (!jlog_sb_csum_ok(sb))
-		return fail(errbuf, errlen, -EUCLEAN, "superblock checksum is wrong (run e2fsck)");
+		return fail(reason, -EUCLEAN, "superblock checksum is wrong (run e2fsck)");
 	l->first = fdio_get_be32(sb, JF_SB_FIRST);
 	if (fdio_get_be32(sb, JF_SB_BLOCKSIZE) != j->bs || fdio_get_be32(sb, JF_SB_MAXLEN) > blocks || !jlog_set_end(j))
-		return fail(errbuf, errlen, -EUCLEAN, "impossible geometry (run e2fsck)");
+		return fail(reason, -EUCLEAN, "impossible geometry (run e2fsck)");
 	if (start && (start < l->first || start >= l->maxlen))
-		return fail(errbuf, errlen, -EUCLEAN, "start lies outside the log (run e2fsck)");
+		return fail(reason, -EUCLEAN, "start lies outside the log (run e2fsck)");
 	l->csum_seed = fdio_crc32c(~0u, sb + JF_SB_UUID, JF_UUID_BYTES);
 	return 0;
 }
 
-int jlog_open(struct jnl *j, char *errbuf, size_t errlen)
+int jlog_open(struct jnl *j, struct fdio_reason *reason)
 {
 	struct jlog *l = &j->log;
 	uint64_t blocks;
@@ -121,17 +121,17 @@ int jlog_open(struct jnl *j, char *errbuf, size_t errlen)
 
 	r = copy_extents(j, &blocks);
 	if (r)
-		return fail(errbuf, errlen, r, r == -ENOMEM ? "out of memory" :
+		return fail(reason, r, r == -ENOMEM ? "out of memory" :
 			    "its blocks lie outside the file system, or twice in it (run e2fsck)");
 	l->sb = fdio_alloc_aligned(4096, FDIO_MAX(j->bs, 4096u));
 	l->stage_blocks = FDIO_MAX((unsigned)STAGE_BLOCKS_MIN, (unsigned)STAGE_BYTES / j->bs);
 	l->stage = fdio_alloc_aligned(4096, (size_t)l->stage_blocks * j->bs);
 	if (!l->sb || !l->stage)
-		return fail(errbuf, errlen, -ENOMEM, "out of memory");
+		return fail(reason, -ENOMEM, "out of memory");
 	r = jlog_read(j, 0, 1, l->sb);
 	if (r)
-		return fail(errbuf, errlen, r, "its superblock cannot be read");
-	r = check_sb(j, blocks, errbuf, errlen);
+		return fail(reason, r, "its superblock cannot be read");
+	r = check_sb(j, blocks, reason);
 	if (r)
 		return r;
 	if (fdio_get_be32(l->sb, JF_SB_ERRNO))

@@ -16,7 +16,7 @@
  * is complete without it.
  *
  * Failure: -EUCLEAN for damage, -EOPNOTSUPP for a log of a kind that is not replayed, -EROFS, -EINTR
- * when told to end, -EIO, -ENOMEM; errbuf says it in a line.
+ * when told to end, -EIO, -ENOMEM; reason says it in a line.
  */
 #include "journal/replay_types.h"
 
@@ -233,7 +233,7 @@ static int write_home(struct replay *r)
 	for (size_t i = 0; i < r->nr_images && !ret; i += WRITE_BATCH)
 		ret = fdio_stop_asked() ? -EINTR : write_batch(r, i, (unsigned)FDIO_MIN(r->nr_images - i, (size_t)WRITE_BATCH), buf);
 	if (ret && !jreplay_stopped(r))
-		snprintf(r->errbuf, r->errlen, "journal: replay could not write a block home (error %d)", -ret);
+		fdio_reason_set(r->reason, "journal: replay could not write a block home (error %d)", -ret);
 	else
 		r->stats.blocks = (uint32_t)r->nr_images;
 	free(buf);
@@ -276,7 +276,7 @@ static int fast_commit_head(struct replay *r, uint32_t lblk, uint32_t tid)
 
 	r->win_n = 0;
 	if (ret) {
-		snprintf(r->errbuf, r->errlen, "journal: the area of fast commits cannot be read");
+		fdio_reason_set(r->reason, "journal: the area of fast commits cannot be read");
 		return ret;
 	}
 	return fdio_get_le16(r->window, 0) == JF_FC_TAG_HEAD &&
@@ -297,7 +297,7 @@ static int look_for_fast_commits(struct replay *r)
 			return ret;
 		if (ret) {
 			r->stats.fast_commits = true;
-			snprintf(r->errbuf, r->errlen, "the journal holds fast commits");
+			fdio_reason_set(r->reason, "the journal holds fast commits");
 			return -EOPNOTSUPP;
 		}
 	}
@@ -337,27 +337,29 @@ static int empty_log(struct replay *r)
 	if (!ret)
 		ret = jlog_write_sb(r->j, r->start_tid + r->nr_txns, 0, DEV_FUA);
 	if (ret)
-		snprintf(r->errbuf, r->errlen, "journal: replay could not empty the log (error %d)", -ret);
+		fdio_reason_set(r->reason, "journal: replay could not empty the log (error %d)",
+				-ret);
 	return ret;
 }
 
-int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret_stats, char *errbuf, size_t errlen)
+int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret_stats, struct fdio_reason *reason)
 {
 	const char *obstacle = jnl_replay_obstacle(j);
-	struct replay r = { .j = j, .errbuf = errbuf, .errlen = errlen };
+	struct replay r = { .j = j, .reason = reason };
 	int ret;
 
 	FDIO_ASSERT(!j->started);
 	memset(ret_stats, 0, sizeof(*ret_stats));
 	if (!jnl_needs_replay(j))
 		return 0;
-	snprintf(errbuf, errlen, "journal: replay failed");
+	fdio_reason_set(reason, "journal: replay failed");
 	if (obstacle) {
-		snprintf(errbuf, errlen, "%s: run e2fsck", obstacle);
+		fdio_reason_set(reason, "%s: run e2fsck", obstacle);
 		return -EOPNOTSUPP;
 	}
 	if (j->dev->caps.read_only || j->bs % j->dev->caps.lbs) {
-		snprintf(errbuf, errlen, "the journal needs replay, and the device cannot be written");
+		fdio_reason_set(reason, "the journal needs replay, and the device cannot be "
+				"written");
 		return -EROFS;
 	}
 	r.start_pos = fdio_get_be32(j->log.sb, JF_SB_START);

@@ -19,7 +19,7 @@
 
 int jreplay_damaged(struct replay *r, const char *what, uint32_t tid)
 {
-	snprintf(r->errbuf, r->errlen, "journal: %s in transaction %u (run e2fsck)", what, tid);
+	fdio_reason_set(r->reason, "journal: %s in transaction %u (run e2fsck)", what, tid);
 	return -EUCLEAN;
 }
 
@@ -33,7 +33,7 @@ const uint8_t *jreplay_block(struct replay *r, uint32_t pos)
 
 		r->win_n = 0;
 		if (jlog_read(r->j, pos, n, r->window)) {
-			snprintf(r->errbuf, r->errlen, "journal: log block %u cannot be read", pos);
+			fdio_reason_set(r->reason, "journal: log block %u cannot be read", pos);
 			return NULL;
 		}
 		r->win_pos = pos;
@@ -135,7 +135,7 @@ static int walk_commit(struct replay *r, struct walk *w, const uint8_t *blk)
 bool jreplay_stopped(struct replay *r)
 {
 	if (fdio_stop_asked())
-		snprintf(r->errbuf, r->errlen, "journal: told to end during replay");
+		fdio_reason_set(r->reason, "journal: told to end during replay");
 	return fdio_stop_asked();
 }
 

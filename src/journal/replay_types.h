@@ -6,6 +6,7 @@
 #ifndef FDIO_JOURNAL_REPLAY_TYPES_H
 #define FDIO_JOURNAL_REPLAY_TYPES_H
 
+#include "base/reason.h"
 #include "journal/journal_types.h"
 
 /* An image in the log; seq: the order of images. */
@@ -22,8 +23,7 @@ struct replay {
 	size_t nr_images, cap_images;
 	uint32_t seq;
 	struct jnl_replay_stats stats;
-	char *errbuf;
-	size_t errlen;
+	struct fdio_reason *reason;
 };
 
 /* One tag of a descriptor: an image and the block it belongs to. */
@@ -44,7 +44,7 @@ struct walk {
 
 enum { WINDOW_BLOCKS = 128 };
 
-/* -EUCLEAN, with what it found in errbuf. */
+/* -EUCLEAN, with what it found in reason. */
 int jreplay_damaged(struct replay *r, const char *what, uint32_t tid);
 /* The log block at pos, valid until the next call. NULL when it cannot be read. */
 const uint8_t *jreplay_block(struct replay *r, uint32_t pos);

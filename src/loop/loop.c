@@ -81,16 +81,18 @@ static int first_ring(struct loop_set *s)
 	return err;
 }
 
-static int explain(int err, char *errbuf, size_t errlen)
+static int explain(int err, struct fdio_reason *reason)
 {
 	if (err == -EPERM)
-		snprintf(errbuf, errlen, "io_uring is not permitted here: set the sysctl kernel.io_uring_disabled to 0 (or lift the seccomp filter)");
+		fdio_reason_set(reason, "io_uring is not permitted here: set the sysctl "
+				"kernel.io_uring_disabled to 0 (or lift the seccomp filter)");
 	else if (err == -ENOSYS)
-		snprintf(errbuf, errlen, "the kernel has no io_uring: use Linux 5.13 or newer");
+		fdio_reason_set(reason, "the kernel has no io_uring: use Linux 5.13 or newer");
 	else if (err == -ENOMEM)
-		snprintf(errbuf, errlen, "no memory for io_uring: raise RLIMIT_MEMLOCK (ulimit -l) or lower queue_depth=");
+		fdio_reason_set(reason, "no memory for io_uring: raise RLIMIT_MEMLOCK (ulimit -l) "
+				"or lower queue_depth=");
 	else
-		snprintf(errbuf, errlen, "cannot set up io_uring: %s", strerror(-err));
+		fdio_reason_set(reason, "cannot set up io_uring: %s", strerror(-err));
 	return err;
 }
 
@@ -108,13 +110,13 @@ static int loop_init(struct loop_set *s, unsigned i)
 	return i ? ring_new(l, s->setup_flags) : first_ring(s);
 }
 
-int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen)
+int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, struct fdio_reason *reason)
 {
 	struct loop_set *s = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*s));
 	int err = 0;
 
 	if (!s)
-		return explain(-ENOMEM, errbuf, errlen);
+		return explain(-ENOMEM, reason);
 	fdio_magic_set(s, MAGIC_LOOP_SET);
 	fdio_mutex_init(&s->start_lock, RANK_LEAF);
 	fdio_cond_init(&s->start_cond);
@@ -126,7 +128,7 @@ int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *err
 		pthread_cond_destroy(&s->start_cond);
 		fdio_mutex_fini(&s->start_lock);
 		free(s);
-		return explain(-ENOMEM, errbuf, errlen);
+		return explain(-ENOMEM, reason);
 	}
 	for (unsigned i = 0; i < s->nr; i++)
 		s->loops[i].efd = -1;
@@ -134,7 +136,7 @@ int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *err
 		err = loop_init(s, i);
 	if (err) {
 		loop_set_free(s);
-		return explain(err, errbuf, errlen);
+		return explain(err, reason);
 	}
 	*ret = s;
 	return 0;

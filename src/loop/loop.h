@@ -9,6 +9,7 @@
 #define FDIO_LOOP_H
 
 #include "base/list.h"
+#include "base/reason.h"
 
 #include <liburing.h>
 
@@ -45,8 +46,8 @@ bool loop_cpu_online(unsigned cpu);
 /* "0-3,8": is cpu in it? *ret_last: the last CPU listed. For the two above and their test. */
 bool loop_cpu_in_list(const char *list, unsigned cpu, unsigned *ret_last);
 
-/* Makes the rings (no threads yet). -errno; errbuf gets one line naming cause and way out. */
-int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, char *errbuf, size_t errlen);
+/* Makes the rings (no threads yet). -errno; reason gets one line naming cause and way out. */
+int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, struct fdio_reason *reason);
 /* Starts the threads and waits until each of them runs its loop. 0 or -errno: then none runs. */
 int loop_set_start(struct loop_set *s);
 /* Ends the threads and waits for them. The owners of operations have drained them; what is still armed (a READ of /dev/fuse, the

@@ -36,7 +36,7 @@ static uint64_t wanted_flags(struct tr *t)
 		f |= FUSE_POSIX_ACL;
 	if (c->parallel_dio)
 		f |= PRO_DIRECT_IO_ALLOW_MMAP;
-	if (c->transport != TR_TRANSPORT_DEVFUSE && tr_uring_usable(t, why, sizeof(why)))
+	if (c->transport != TR_TRANSPORT_DEVFUSE && tr_uring_usable(t, FDIO_REASON(why)))
 		f |= PRO_OVER_IO_URING;
 	f |= c->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : PRO_NO_EXPORT_SUPPORT;
 	return f;
@@ -69,51 +69,56 @@ static void fill_reply(struct tr *t, const struct fuse_init_in *in, struct fuse_
 	out->max_pages = PRO_MAX_PAGES;
 }
 
-static int refuse_old_kernel(const struct fuse_init_in *in, char *errbuf, size_t errlen)
+static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *reason)
 {
 	if (in->major != FUSE_KERNEL_VERSION || in->minor < 33) {
-		snprintf(errbuf, errlen, "the kernel speaks FUSE %u.%u, fusedio needs 7.33 or later: use Linux 5.13 or newer", in->major,
+		fdio_reason_set(reason, "the kernel speaks FUSE %u.%u, fusedio needs 7.33 or "
+				"later: use Linux 5.13 or newer", in->major,
 			 in->minor);
 		return -EPROTO;
 	}
 	if (!(in->flags & FUSE_MAX_PAGES) || !(in->flags & FUSE_SETXATTR_EXT)) {
-		snprintf(errbuf, errlen, "the kernel's FUSE offers no large requests (flags %#x): use Linux 5.13 or newer", in->flags);
+		fdio_reason_set(reason, "the kernel's FUSE offers no large requests (flags %#x): "
+				"use Linux 5.13 or newer", in->flags);
 		return -EPROTO;
 	}
 	return 0;
 }
 
-static int refuse_no_ring(const struct tr *t, const struct fuse_init_in *in, char *errbuf, size_t errlen)
+static int refuse_no_ring(const struct tr *t, const struct fuse_init_in *in,
+		struct fdio_reason *reason)
 {
 	bool offered = (in->flags & PRO_INIT_EXT) && (((uint64_t)in->flags2 << 32) & PRO_OVER_IO_URING);
 
 	if (t->cfg.transport != TR_TRANSPORT_URING || offered)
 		return 0;
-	snprintf(errbuf, errlen, "transport=uring: the kernel does not offer it; with Linux 6.14 or newer write Y to "
+	fdio_reason_set(reason, "transport=uring: the kernel does not offer it; with Linux 6.14 or "
+			"newer write Y to "
 				 "/sys/module/fuse/parameters/enable_uring and mount again");
 	return -EPROTO;
 }
 
-static int read_init(struct tr *t, void *buf, size_t cap, char *errbuf, size_t errlen)
+static int read_init(struct tr *t, void *buf, size_t cap, struct fdio_reason *reason)
 {
 	struct pollfd p = { .fd = t->fd, .events = POLLIN };
 	ssize_t n;
 
 	if (poll(&p, 1, INIT_TIMEOUT_MS) != 1) {
-		snprintf(errbuf, errlen, "the kernel sent no FUSE INIT within %d s: was the mount undone?", INIT_TIMEOUT_MS / 1000);
+		fdio_reason_set(reason, "the kernel sent no FUSE INIT within %d s: was the mount "
+				"undone?", INIT_TIMEOUT_MS / 1000);
 		return -ETIMEDOUT;
 	}
 	do
 		n = read(t->fd, buf, cap);
 	while (n < 0 && errno == EINTR);
 	if (n < 0) {
-		snprintf(errbuf, errlen, "cannot read FUSE INIT: %s", strerror(errno));
+		fdio_reason_set(reason, "cannot read FUSE INIT: %s", strerror(errno));
 		return -EIO;
 	}
 	return (int)n;
 }
 
-int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen)
+int tr_init_handshake(struct tr *t, struct fdio_reason *reason)
 {
 	/* Any slot's buffer is large enough for a message; nothing else uses them yet. */
 	uint8_t *buf = t->queues[0].arena;
@@ -121,19 +126,20 @@ int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen)
 	struct fuse_init_out out;
 	struct fuse_out_header oh = { .len = sizeof(oh) + sizeof(out) };
 	struct iovec iov[2] = { { &oh, sizeof(oh) }, { &out, sizeof(out) } };
-	int n = read_init(t, buf, TR_SLOT_BYTES, errbuf, errlen);
+	int n = read_init(t, buf, TR_SLOT_BYTES, reason);
 
 	if (n < 0)
 		return n;
 	int err = pro_decode(buf, (size_t)n, &in);
 	if (err || in.h.opcode != FUSE_INIT) {
-		snprintf(errbuf, errlen, "the kernel's first FUSE message is %s of %d bytes, not INIT", pro_opcode_name(in.h.opcode), n);
+		fdio_reason_set(reason, "the kernel's first FUSE message is %s of %d bytes, not "
+				"INIT", pro_opcode_name(in.h.opcode), n);
 		return -EPROTO;
 	}
 	oh.unique = in.h.unique;
-	err = refuse_old_kernel(in.arg, errbuf, errlen);
+	err = refuse_old_kernel(in.arg, reason);
 	if (!err)
-		err = refuse_no_ring(t, in.arg, errbuf, errlen);
+		err = refuse_no_ring(t, in.arg, reason);
 	if (err) {
 		oh.error = err;
 		oh.len = sizeof(oh);
@@ -142,7 +148,7 @@ int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen)
 	}
 	if (writev(t->fd, iov, err ? 1 : 2) < 0 && !err) {
 		err = -errno;
-		snprintf(errbuf, errlen, "cannot answer FUSE INIT: %s", strerror(-err));
+		fdio_reason_set(reason, "cannot answer FUSE INIT: %s", strerror(-err));
 	}
 	return err;
 }

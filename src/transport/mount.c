@@ -55,14 +55,15 @@ static int mount_heard(struct tr *t)
 }
 
 /* Whether this kernel has FUSE at all: opening the device loads the module. 0 or -ENODEV. */
-static int check_fuse(const struct tr *t, char *errbuf, size_t errlen)
+static int check_fuse(const struct tr *t, struct fdio_reason *reason)
 {
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
 	if (fd >= 0)
 		close(fd);
 	else if (errno == ENOENT || errno == ENODEV || errno == ENXIO) {
-		snprintf(errbuf, errlen, "cannot mount on %s: /dev/fuse: %s: this system offers no FUSE (modprobe fuse)", t->mountpoint,
+		fdio_reason_set(reason, "cannot mount on %s: /dev/fuse: %s: this system offers no "
+				"FUSE (modprobe fuse)", t->mountpoint,
 			 strerror(errno));
 		return -ENODEV;
 	}
@@ -95,14 +96,14 @@ static void build_options(const struct tr *t, char *out, size_t cap)
 		snprintf(out + n, cap - n, ",%s", t->mount_opts);
 }
 
-int tr_mount_libfuse(struct tr *t, char *errbuf, size_t errlen)
+int tr_mount_libfuse(struct tr *t, struct fdio_reason *reason)
 {
 	static const struct fuse_lowlevel_ops none;
 	char opts[2048];
 	char *argv[] = { (char *)"fusedio", (char *)"-o", opts, NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
-	if (check_fuse(t, errbuf, errlen))
+	if (check_fuse(t, reason))
 		return -ENODEV;
 	last_fuse_line[0] = '\0';
 	fuse_set_log_func(catch_fuse_log);
@@ -110,11 +111,12 @@ int tr_mount_libfuse(struct tr *t, char *errbuf, size_t errlen)
 	t->se = fuse_session_new(&args, &none, sizeof(none), NULL);
 	fuse_opt_free_args(&args);
 	if (!t->se) {
-		snprintf(errbuf, errlen, "libfuse refused the mount options: %s", last_fuse_line[0] ? last_fuse_line : opts);
+		fdio_reason_set(reason, "libfuse refused the mount options: %s", last_fuse_line[0]
+				? last_fuse_line : opts);
 		return -EINVAL;
 	}
 	if (mount_heard(t)) {
-		snprintf(errbuf, errlen, "cannot mount on %s: %s", t->mountpoint,
+		fdio_reason_set(reason, "cannot mount on %s: %s", t->mountpoint,
 			 last_fuse_line[0] ? last_fuse_line : "see the kernel log; is /dev/fuse there (modprobe fuse)?");
 		fuse_session_destroy(t->se);
 		t->se = NULL;

@@ -150,7 +150,7 @@ static void register_buffers(struct tr *t)
 	}
 }
 
-int tr_slots_new(struct tr *t, char *errbuf, size_t errlen)
+int tr_slots_new(struct tr *t, struct fdio_reason *reason)
 {
 	t->nr_queues = loop_set_count(t->cfg.loops);
 	unsigned depth = depth_for(t);
@@ -165,7 +165,8 @@ int tr_slots_new(struct tr *t, char *errbuf, size_t errlen)
 	if (!err)
 		register_buffers(t);
 	else
-		snprintf(errbuf, errlen, "no memory for %u request slots of 1 MiB on each of %u loops: lower queue_depth=", depth, t->nr_queues);
+		fdio_reason_set(reason, "no memory for %u request slots of 1 MiB on each of %u "
+				"loops: lower queue_depth=", depth, t->nr_queues);
 	return err;
 }
 

@@ -25,7 +25,7 @@
 #define DRAIN_WARN_NS 5000000000ull
 #define LOG_BUSY_MAX 20u
 
-int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t errlen)
+int tr_new(const struct tr_config *cfg, struct tr **ret, struct fdio_reason *reason)
 {
 	struct tr *t = calloc(1, sizeof(*t));
 	char why[128];
@@ -44,9 +44,9 @@ int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t er
 	if (!t->source || !t->mountpoint || !t->mount_opts)
 		goto nomem;
 	t->chan = &tr_chan_devfuse;
-	err = tr_slots_new(t, errbuf, errlen);
-	if (!err && cfg->transport == TR_TRANSPORT_URING && !tr_uring_usable(t, why, sizeof(why))) {
-		snprintf(errbuf, errlen, "transport=uring cannot be used: %s", why);
+	err = tr_slots_new(t, reason);
+	if (!err && cfg->transport == TR_TRANSPORT_URING && !tr_uring_usable(t, FDIO_REASON(why))) {
+		fdio_reason_set(reason, "transport=uring cannot be used: %s", why);
 		err = -EINVAL;
 	}
 	if (err) {
@@ -56,12 +56,12 @@ int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t er
 	*ret = t;
 	return 0;
 nomem:
-	snprintf(errbuf, errlen, "out of memory while preparing the mount");
+	fdio_reason_set(reason, "out of memory while preparing the mount");
 	tr_free(t);
 	return err;
 }
 
-int tr_mount(struct tr *t, char *errbuf, size_t errlen) { return tr_mount_libfuse(t, errbuf, errlen); }
+int tr_mount(struct tr *t, struct fdio_reason *reason) { return tr_mount_libfuse(t, reason); }
 
 void tr_set_server(struct tr *t, const struct tr_server *server) { t->server = *server; }
 
@@ -193,21 +193,22 @@ static int start_control(struct tr *t)
 	return err;
 }
 
-int tr_start(struct tr *t, char *errbuf, size_t errlen)
+int tr_start(struct tr *t, struct fdio_reason *reason)
 {
-	int err = tr_init_handshake(t, errbuf, errlen);
+	int err = tr_init_handshake(t, reason);
 
 	if (err)
 		return err;
 	err = t->chan->open(t);
 	if (err) {
-		snprintf(errbuf, errlen, "cannot open the %s channel: %s", t->chan->name, strerror(-err));
+		fdio_reason_set(reason, "cannot open the %s channel: %s", t->chan->name,
+				strerror(-err));
 		return err;
 	}
 	__atomic_store_n(&t->conn.channel, t->chan->name, __ATOMIC_RELAXED);
 	err = start_control(t);
 	if (err) {
-		snprintf(errbuf, errlen, "cannot start the control thread: %s", strerror(-err));
+		fdio_reason_set(reason, "cannot start the control thread: %s", strerror(-err));
 		return err;
 	}
 	log_info("FUSE 7.%u over %s, %u loops with %u slots each", t->conn.proto_minor, t->chan->name, t->nr_queues, t->queues[0].nr_slots);

@@ -8,6 +8,7 @@
 #define FDIO_TRANSPORT_H
 
 #include "base/magic.h"
+#include "base/reason.h"
 #include "loop/loop.h"
 #include "message/message.h"
 
@@ -80,17 +81,17 @@ struct tr_config {
 	void *arg;
 };
 
-/* Allocates slots and buffers, registers arenas with the loops. Before loop_set_start. errbuf: one line. */
-int tr_new(const struct tr_config *cfg, struct tr **ret, char *errbuf, size_t errlen);
+/* Allocates slots and buffers, registers arenas with the loops. Before loop_set_start. reason: one line. */
+int tr_new(const struct tr_config *cfg, struct tr **ret, struct fdio_reason *reason);
 /* mount(2) or fusermount3; -ENODEV: the kernel has no FUSE. The kernel's INIT is not answered before tr_start. */
-int tr_mount(struct tr *t, char *errbuf, size_t errlen);
+int tr_mount(struct tr *t, struct fdio_reason *reason);
 /* Before tr_start. The server outlives the connection. */
 void tr_set_server(struct tr *t, const struct tr_server *server);
 /*
  * Answers INIT, opens the channel's clones of the connection, starts the control thread, and has
  * the running loops arm their slots. Main thread; waits at most ten seconds for INIT. -errno.
  */
-int tr_start(struct tr *t, char *errbuf, size_t errlen);
+int tr_start(struct tr *t, struct fdio_reason *reason);
 /* Asks for an end as umount would (SIGTERM): unmounts lazily if busy. Any thread. */
 void tr_unmount(struct tr *t);
 /* Ends the connection although the kernel keeps it: the mount is gone from here, and somebody has it elsewhere. Any thread. */

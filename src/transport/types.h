@@ -10,6 +10,7 @@
 #define FDIO_TRANSPORT_TYPES_H
 
 #include "base/lock.h"
+#include "base/reason.h"
 #include "transport/transport.h"
 
 #include <fcntl.h>
@@ -111,7 +112,7 @@ static inline struct tr_queue *tr_queue_of(struct tr_req *r) { return &r->tr->qu
 static inline struct tr_queue *tr_home_of(struct tr_req *r) { return &r->tr->queues[r->queue]; }
 
 /* slots.c */
-int tr_slots_new(struct tr *t, char *errbuf, size_t errlen);
+int tr_slots_new(struct tr *t, struct fdio_reason *reason);
 void tr_slots_free(struct tr *t);
 static inline struct tr_req *tr_slot(struct tr_queue *q, unsigned i)
 {
@@ -119,10 +120,10 @@ static inline struct tr_req *tr_slot(struct tr_queue *q, unsigned i)
 }
 
 /* init.c: reads INIT from the session's fd and answers it. */
-int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen);
+int tr_init_handshake(struct tr *t, struct fdio_reason *reason);
 
 /* uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why. */
-bool tr_uring_usable(struct tr *t, char *why, size_t len);
+bool tr_uring_usable(struct tr *t, struct fdio_reason *reason);
 
 /*
  * deal.c: whether the requests of a queue are dealt out to two loops. Pure arithmetic over samples of

@@ -317,15 +317,16 @@ static void uring_arm(struct tr_queue *q)
 
 static void uring_close(struct tr *t) { tr_chan_devfuse.close(t); }
 
-bool tr_uring_usable(struct tr *t, char *why, size_t len)
+bool tr_uring_usable(struct tr *t, struct fdio_reason *reason)
 {
 	const struct loop_config *lc = loop_set_config(t->cfg.loops);
 	unsigned cpus = loop_possible_cpus();
 
 	if (!lc->sqe128)
-		snprintf(why, len, "the loops' rings were made without room for its commands");
+		fdio_reason_set(reason, "the loops' rings were made without room for its commands");
 	else if (cpus != t->nr_queues)
-		snprintf(why, len, "it needs a loop for each of the %u possible CPUs, there are %u (run without -s)", cpus, t->nr_queues);
+		fdio_reason_set(reason, "it needs a loop for each of the %u possible CPUs, there "
+				"are %u (run without -s)", cpus, t->nr_queues);
 	else
 		return true;
 	return false;

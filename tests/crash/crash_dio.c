@@ -414,7 +414,7 @@ static bool setup(struct crash_run *r)
 		return false;
 	if (!fua)
 		fake_dev(r->f)->caps.fua = fake_dev(r->f)->caps.is_block = false;
-	if (x4_vol_open(fake_dev(r->f), &crash_dio_options, &r->v, NULL, err, sizeof(err))) {
+	if (x4_vol_open(fake_dev(r->f), &crash_dio_options, &r->v, NULL, FDIO_REASON(err))) {
 		fprintf(stderr, "x4_vol_open: %s\n", err);
 		return false;
 	}

@@ -126,7 +126,7 @@ static bool each_file(struct look *l, file_fn fn, void *arg)
 	bool ok;
 
 	opt.read_only = true;
-	if (x4_vol_open(fake_dev(l->c), &opt, &v, NULL, l->why, l->len))
+	if (x4_vol_open(fake_dev(l->c), &opt, &v, NULL, FDIO_REASON_AT(l->why, l->len)))
 		return false;
 	ok = !x4_iget(v, X4_ROOT_INO, NULL, &root);
 	for (unsigned n = 0; n < DIO_FILES && ok; n++) {

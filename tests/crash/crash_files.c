@@ -361,7 +361,7 @@ static bool setup(struct crash_run *r)
 	if (!r->f)
 		return false;
 	r->bs = small ? 1024 : 4096;
-	if (x4_vol_open(fake_dev(r->f), &base_options, &r->v, &reason, err, sizeof(err))) {
+	if (x4_vol_open(fake_dev(r->f), &base_options, &r->v, &reason, FDIO_REASON(err))) {
 		fprintf(stderr, "x4_vol_open: %s\n", err);
 		return false;
 	}
@@ -409,7 +409,7 @@ int crash_recover_volume(const struct x4_options *opt, struct fake_dev *c, char 
 {
 	const char *reason = NULL;
 	struct x4_vol *v;
-	int ret = x4_vol_open(fake_dev(c), opt, &v, &reason, why, len);
+	int ret = x4_vol_open(fake_dev(c), opt, &v, &reason, FDIO_REASON_AT(why, len));
 
 	if (ret)
 		return ret;
@@ -576,7 +576,7 @@ static bool files_check(struct crash_run *r, struct fake_dev *c, unsigned k, cha
 	bool ok;
 
 	opt.read_only = true;
-	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, why, len))
+	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, FDIO_REASON_AT(why, len)))
 		return false;
 	ok = open_dirs(v, dir, false) || complain(&l, "is missing", "directory");
 	if (ok)
@@ -629,7 +629,7 @@ static bool files_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum,
 
 	opt.read_only = true;
 	*sum = 0;
-	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, why, len))
+	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, FDIO_REASON_AT(why, len)))
 		return false;
 	ok = open_dirs(v, dir, false) || complain(&l, "is missing", "directory");
 	ok = ok && each_file(&l, dir, digest_file, sum);

@@ -148,7 +148,7 @@ static bool setup(struct crash_run *r)
 	for (unsigned i = 0; i < r->p.nr_log; i++)
 		if (r->log[i].pblk + r->log[i].len > r->base && r->log[i].pblk < r->base + NB + 1)
 			return false;
-	ret = jnl_open(&r->p, &r->j, err, sizeof(err));
+	ret = jnl_open(&r->p, &r->j, FDIO_REASON(err));
 	if (ret) {
 		fprintf(stderr, "jnl_open: %s\n", err);
 		return false;
@@ -370,10 +370,10 @@ static int raw_recover(struct crash_run *r, struct fake_dev *c, char *why, size_
 
 	p.dev = fake_dev(c);
 	p.log = r->log;
-	ret = jnl_open(&p, &j, why, len);
+	ret = jnl_open(&p, &j, FDIO_REASON_AT(why, len));
 	if (ret)
 		return ret;
-	ret = jnl_replay(j, &st, why, len);
+	ret = jnl_replay(j, &st, FDIO_REASON_AT(why, len));
 	jnl_close(j);
 	return ret;
 }

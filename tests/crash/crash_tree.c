@@ -486,7 +486,7 @@ static bool setup(struct crash_run *r, uint64_t seed)
 			if (!(w->name[n].acks = calloc(MAX_ACKS, sizeof(struct ack))))
 				return false;
 	}
-	if (x4_vol_open(fake_dev(r->f), &tree_options, &r->v, NULL, err, sizeof(err))) {
+	if (x4_vol_open(fake_dev(r->f), &tree_options, &r->v, NULL, FDIO_REASON(err))) {
 		fprintf(stderr, "x4_vol_open: %s\n", err);
 		return false;
 	}

@@ -145,7 +145,7 @@ static bool open_to_look(struct look *l, struct x4_vol **v, struct x4_inode **di
 	struct x4_options opt = tree_options;
 
 	opt.read_only = true;
-	if (x4_vol_open(fake_dev(l->c), &opt, v, NULL, l->why, l->len))
+	if (x4_vol_open(fake_dev(l->c), &opt, v, NULL, FDIO_REASON_AT(l->why, l->len)))
 		return false;
 	if (tree_open_dirs(*v, dir, false))
 		return true;

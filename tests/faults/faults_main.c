@@ -121,7 +121,7 @@ int vol_start(struct run *r)
 		.errors = s->errors, .discard = s->discard };
 	const char *why = NULL;
 	char msg[300] = "";
-	int err = x4_vol_open(fake_dev(r->f), &opt, &r->v, &why, msg, sizeof(msg));
+	int err = x4_vol_open(fake_dev(r->f), &opt, &r->v, &why, FDIO_REASON(msg));
 
 	__atomic_fetch_add(&totals->mounts, 1, __ATOMIC_RELAXED);
 	if (err) {

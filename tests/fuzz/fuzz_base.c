@@ -277,7 +277,7 @@ static struct x4_vol *open_fake(struct fake_dev *f)
 	char err[256] = "";
 	const char *why = NULL;
 
-	if (x4_vol_open(fake_dev(f), &opts, &v, &why, err, sizeof(err)) || why)
+	if (x4_vol_open(fake_dev(f), &opts, &v, &why, FDIO_REASON(err)) || why)
 		fprintf(stderr, "an image of our own cannot be opened: %s%s\n", err, why ? why : "");
 	MUST(v && !why);
 	return v;

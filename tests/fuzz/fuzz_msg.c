@@ -452,9 +452,9 @@ static bool world_new(struct world *w, const struct image_case *c)
 
 	fdio_mutex_init(&w->lock, RANK_LEAF);
 	w->work = work_so_far();
-	if (x4_vol_open(&w->dev->dev, &xo, &w->vol, NULL, err, sizeof(err)))
+	if (x4_vol_open(&w->dev->dev, &xo, &w->vol, NULL, FDIO_REASON(err)))
 		return false;
-	MUST(!loop_set_new(&lc, &w->loops, err, sizeof(err)));
+	MUST(!loop_set_new(&lc, &w->loops, FDIO_REASON(err)));
 	w->workers = wq_new("worker", 2);
 	w->io = wq_new("io", 1);
 	w->syncers = wq_new("syncer", 1);

@@ -431,7 +431,7 @@ static int once(const struct image_case *c, struct fuzz_dev *d, unsigned ops, bo
 	w->pristine = pristine;
 	uint64_t corrupt = fdio_counter_read(CTR_x4_corrupt);
 	w->work = work_so_far();
-	r = x4_vol_open(&d->dev, &o, &w->v, NULL, err, sizeof(err));
+	r = x4_vol_open(&d->dev, &o, &w->v, NULL, FDIO_REASON(err));
 	work_done(w, d->size);
 	if (r) {
 		MUST(err[0] && !pristine);

@@ -88,10 +88,9 @@ static void chan_arm(struct tr_queue *q) { (void)q; }
 static const struct tr_chan_ops chan = { .name = "test", .open = chan_open, .arm = chan_arm, .reply = chan_reply, .close = chan_close };
 
 /* In place of the transport's own. */
-int tr_init_handshake(struct tr *t, char *errbuf, size_t errlen)
+int tr_init_handshake(struct tr *t, struct fdio_reason *reason)
 {
-	(void)errbuf;
-	(void)errlen;
+	(void)reason;
 	t->chan = &chan;
 	t->conn = (struct tr_conn){ .proto_minor = 40, .max_write = PRO_MAX_WRITE, .max_read = PRO_MAX_WRITE, .max_pages = PRO_MAX_PAGES };
 	return 0;
@@ -465,14 +464,14 @@ static void open_transport(struct fake_kernel *k, const struct fk_options *o)
 	char err[256] = "";
 	int fds[2];
 
-	ck_assert_msg(!tr_new(&tc, &k->tr, err, sizeof(err)), "%s", err);
+	ck_assert_msg(!tr_new(&tc, &k->tr, FDIO_REASON(err)), "%s", err);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
 	k->tr->fd = fds[0];
 	k->notify_fd = fds[1];
 	ops_set_tr(k->ops, k->tr);
 	tr_set_server(k->tr, &(struct tr_server){ .handle = on_request, .forget = on_forget, .arg = k });
 	ck_assert_int_eq(loop_set_start(k->loops), 0);
-	ck_assert_msg(!tr_start(k->tr, err, sizeof(err)), "%s", err);
+	ck_assert_msg(!tr_start(k->tr, FDIO_REASON(err)), "%s", err);
 }
 
 struct fake_kernel *fk_new(struct fake_dev *f, const struct fk_options *opt)
@@ -490,7 +489,7 @@ struct fake_kernel *fk_new(struct fake_dev *f, const struct fk_options *opt)
 	k->breaks = opt->breaks;
 	fdio_mutex_init(&k->lock, RANK_LEAF);
 	k->vol = testvol_mount(k->f);
-	ck_assert_msg(!loop_set_new(&lc, &k->loops, err, sizeof(err)), "%s", err);
+	ck_assert_msg(!loop_set_new(&lc, &k->loops, FDIO_REASON(err)), "%s", err);
 	k->workers = wq_new("ops", 2);
 	k->io = wq_new("io", 2);
 	k->syncers = wq_new("sync", 1);

@@ -110,7 +110,7 @@ void testlog_open(struct testlog *e)
 	int r;
 
 	e->p.dev = fake_dev(e->f);
-	r = jnl_open(&e->p, &e->j, err, sizeof(err));
+	r = jnl_open(&e->p, &e->j, FDIO_REASON(err));
 	ck_assert_msg(r == 0, "jnl_open: %d %s", r, err);
 }
 
@@ -164,7 +164,7 @@ void testlog_replay(struct testlog *e, struct jnl_replay_stats *st)
 	int r;
 
 	testlog_open(e);
-	r = jnl_replay(e->j, st ? st : &dummy, err, sizeof(err));
+	r = jnl_replay(e->j, st ? st : &dummy, FDIO_REASON(err));
 	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
 }
 

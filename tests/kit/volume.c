@@ -66,7 +66,7 @@ struct x4_vol *testvol_mount_any(struct fake_dev *f, const struct x4_options *op
 	int err;
 
 	*why = NULL;
-	err = x4_vol_open(fake_dev(f), opt, &v, why, msg, sizeof(msg));
+	err = x4_vol_open(fake_dev(f), opt, &v, why, FDIO_REASON(msg));
 	ck_assert_msg(!err, "open: %d %s", err, msg);
 	return v;
 }

@@ -19,6 +19,7 @@
 #ifndef FDIO_EXT4_CORE_CORE_H
 #define FDIO_EXT4_CORE_CORE_H
 
+#include "base/reason.h"
 #include "dev/dev.h"
 #include "journal/journal.h"
 
@@ -95,7 +96,7 @@ void x4_error_aborted(struct x4_vol *v, int err);
 int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret);
 void x4_super_end(struct x4_vol *v, struct jnl_handle *h);
 /* The superblock straight from the device, 1024 bytes; checks magic and checksum. */
-int x4_super_read(struct dev *dev, struct ext2_super_block *ret, char *errbuf, size_t errlen);
+int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason);
 /* Changes it straight on the device, with its checksum, and flushes: only while no journal runs. */
 int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg);
 int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),

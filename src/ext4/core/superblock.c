@@ -33,25 +33,28 @@ void x4_super_csum_set(struct ext2_super_block *sb)
 		sb->s_checksum = fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum));
 }
 
-int x4_super_read(struct dev *dev, struct ext2_super_block *ret, char *errbuf, size_t errlen)
+int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
 {
 	int err;
 
 	if (dev->caps.size_bytes < 2 * SUPERBLOCK_OFFSET) {
-		snprintf(errbuf, errlen, "%s: too small to hold a file system", dev->name);
+		fdio_reason_set(reason, "%s: too small to hold a file system", dev->name);
 		return -EINVAL;
 	}
 	err = dev_read(dev, ret, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET);
 	if (err) {
-		snprintf(errbuf, errlen, "%s: cannot read the superblock: %s", dev->name, strerror(-err));
+		fdio_reason_set(reason, "%s: cannot read the superblock: %s", dev->name,
+				strerror(-err));
 		return err;
 	}
 	if (ret->s_magic != EXT2_SUPER_MAGIC) {
-		snprintf(errbuf, errlen, "%s: no ext4 file system found: is it the right device (a partition, not the disk)?", dev->name);
+		fdio_reason_set(reason, "%s: no ext4 file system found: is it the right device (a "
+				"partition, not the disk)?", dev->name);
 		return -EINVAL;
 	}
 	if (!x4_super_csum_ok(ret)) {
-		snprintf(errbuf, errlen, "%s: the superblock's checksum is wrong: run e2fsck %s", dev->name, dev->name);
+		fdio_reason_set(reason, "%s: the superblock's checksum is wrong: run e2fsck %s",
+				dev->name, dev->name);
 		return -EUCLEAN;
 	}
 	return 0;

@@ -111,8 +111,8 @@ static bool has_too_many_groups(const struct ext2_super_block *sb)
 	return sb->s_blocks_per_group && blocks / sb->s_blocks_per_group >= GROUPS_MAX;
 }
 
-enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, char *errbuf,
-				  size_t errlen)
+enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname,
+		const char **ret_why, struct fdio_reason *reason)
 {
 	const char *why_i = NULL, *why_r = NULL, *shape = ro_by_shape(sb);
 	uint32_t unknown_i = 0, unknown_r = 0;
@@ -122,21 +122,24 @@ enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char 
 	i = check_set(incompat, ARRAY_SIZE(incompat), sb->s_feature_incompat, X4_REFUSE, &unknown_i, &why_i);
 	r = check_set(ro_compat, ARRAY_SIZE(ro_compat), sb->s_feature_ro_compat, X4_SERVE_RO, &unknown_r, &why_r);
 	if (i == X4_REFUSE && unknown_i) {
-		snprintf(errbuf, errlen, "%s: unknown incompatible features %#x: a newer fusedio or the kernel is needed", devname,
+		fdio_reason_set(reason, "%s: unknown incompatible features %#x: a newer fusedio or "
+				"the kernel is needed", devname,
 			 unknown_i);
 		return X4_REFUSE;
 	}
 	if (i == X4_REFUSE) {
-		snprintf(errbuf, errlen, "%s: %s", devname, why_i);
+		fdio_reason_set(reason, "%s: %s", devname, why_i);
 		return X4_REFUSE;
 	}
 	if ((sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL) && !sb->s_journal_inum) {
-		snprintf(errbuf, errlen, "%s: the journal is on another device: move it inside with tune2fs -O ^has_journal, then "
+		fdio_reason_set(reason, "%s: the journal is on another device: move it inside with "
+				"tune2fs -O ^has_journal, then "
 			 "-O has_journal", devname);
 		return X4_REFUSE;
 	}
 	if (has_too_many_groups(sb)) {
-		snprintf(errbuf, errlen, "%s: more than %u block groups (of %u blocks): mount it with the kernel", devname,
+		fdio_reason_set(reason, "%s: more than %u block groups (of %u blocks): mount it "
+				"with the kernel", devname,
 			 GROUPS_MAX, sb->s_blocks_per_group);
 		return X4_REFUSE;
 	}

@@ -151,15 +151,16 @@ static void *keeper(void *arg)
 }
 
 /* ---- taking and giving back ---- */
-static int in_use(const struct x4_mmp *m, char *errbuf, size_t errlen)
+static int in_use(const struct x4_mmp *m, struct fdio_reason *reason)
 {
-	snprintf(errbuf, errlen, "%s: in use by host %.64s (device %.32s): unmount it there first; if that host does not run any more, "
+	fdio_reason_set(reason, "%s: in use by host %.64s (device %.32s): unmount it there first; "
+			"if that host does not run any more, "
 		 "e2fsck clears the mark", m->dev->name, (const char *)m->block->mmp_nodename, (const char *)m->block->mmp_bdevname);
 	return -EBUSY;
 }
 
 /* MMP-1 */
-static int wait_for_owner(struct x4_mmp *m, char *errbuf, size_t errlen)
+static int wait_for_owner(struct x4_mmp *m, struct fdio_reason *reason)
 {
 	uint32_t seq = m->block->mmp_seq, wait_s = FDIO_MIN(m->check_s * 2 + 1, m->check_s + 60);
 	int err;
@@ -167,22 +168,24 @@ static int wait_for_owner(struct x4_mmp *m, char *errbuf, size_t errlen)
 	if (seq == EXT4_MMP_SEQ_CLEAN)
 		return 0;
 	if (seq == EXT4_MMP_SEQ_FSCK || seq > EXT4_MMP_SEQ_MAX) {
-		snprintf(errbuf, errlen, "%s: e2fsck is running on it, or was interrupted: run e2fsck %s", m->dev->name, m->dev->name);
+		fdio_reason_set(reason, "%s: e2fsck is running on it, or was interrupted: run "
+				"e2fsck %s", m->dev->name, m->dev->name);
 		return -EBUSY;
 	}
 	log_info("%s: not unmounted cleanly, or in use by host %.64s: watching it for %u seconds (mmp)", m->dev->name,
 		 (const char *)m->block->mmp_nodename, wait_s);
 	if (fdio_stop_wait(fdio_now_ns() + wait_s * 1000000000ULL)) {
-		snprintf(errbuf, errlen, "%s: told to end while watching whether another host uses it (mmp)", m->dev->name);
+		fdio_reason_set(reason, "%s: told to end while watching whether another host uses "
+				"it (mmp)", m->dev->name);
 		return -EINTR;
 	}
 	err = read_block(m);
 	if (err)
 		return err;
-	return m->block->mmp_seq == seq ? 0 : in_use(m, errbuf, errlen);
+	return m->block->mmp_seq == seq ? 0 : in_use(m, reason);
 }
 
-static int take(struct x4_mmp *m, char *errbuf, size_t errlen)
+static int take(struct x4_mmp *m, struct fdio_reason *reason)
 {
 	int err = read_block(m);
 
@@ -192,7 +195,7 @@ static int take(struct x4_mmp *m, char *errbuf, size_t errlen)
 	m->check_s = FDIO_MAX(m->interval_s * CHECK_MULT, MIN_CHECK_S);
 	m->check_s = FDIO_MAX(m->check_s, (uint32_t)m->block->mmp_check_interval);
 	m->check_s = FDIO_MIN(m->check_s, MAX_CHECK_S);
-	err = wait_for_owner(m, errbuf, errlen);
+	err = wait_for_owner(m, reason);
 	if (err)
 		return err;
 	m->seq = new_seq();
@@ -203,7 +206,7 @@ static int take(struct x4_mmp *m, char *errbuf, size_t errlen)
 	err = read_block(m);
 	if (err)
 		return err;
-	return m->block->mmp_seq == m->seq ? 0 : in_use(m, errbuf, errlen);
+	return m->block->mmp_seq == m->seq ? 0 : in_use(m, reason);
 }
 
 static void mmp_free(struct x4_mmp *m)
@@ -241,7 +244,7 @@ static struct x4_mmp *mmp_new(struct x4_vol *v)
 	return m;
 }
 
-int x4_mmp_start(struct x4_vol *v, char *errbuf, size_t errlen)
+int x4_mmp_start(struct x4_vol *v, struct fdio_reason *reason)
 {
 	uint64_t blk = v->fs->super->s_mmp_block;
 	struct x4_mmp *m;
@@ -250,20 +253,22 @@ int x4_mmp_start(struct x4_vol *v, char *errbuf, size_t errlen)
 	if (v->mmp || !ext2fs_has_feature_mmp(v->fs->super))
 		return 0;
 	if (blk <= v->first_data_block || blk >= v->nr_blocks) {
-		snprintf(errbuf, errlen, "%s: the block for multiple mount protection is not in the file system: run e2fsck %s",
+		fdio_reason_set(reason, "%s: the block for multiple mount protection is not in the "
+				"file system: run e2fsck %s",
 			 v->dev->name, v->dev->name);
 		return -EUCLEAN;
 	}
 	m = mmp_new(v);
 	if (!m)
 		return -ENOMEM;
-	err = take(m, errbuf, errlen);
+	err = take(m, reason);
 	if (!err) {
 		err = thread_start(&m->thread, "ext4-mmp", keeper, m);
 		m->on = !err;
 	}
-	if (err && errlen && !errbuf[0])
-		snprintf(errbuf, errlen, "%s: multiple mount protection: %s: run e2fsck %s", v->dev->name, strerror(-err), v->dev->name);
+	if (err && !fdio_reason_is_set(reason))
+		fdio_reason_set(reason, "%s: multiple mount protection: %s: run e2fsck %s",
+				v->dev->name, strerror(-err), v->dev->name);
 	if (err)
 		mmp_free(m);
 	else

@@ -3,16 +3,16 @@
 #ifndef FDIO_EXT4_VOLUME_PARTS_H
 #define FDIO_EXT4_VOLUME_PARTS_H
 
+#include "base/reason.h"
 #include "ext4/volume/volume.h"
 
 /* volume/features.c */
 enum x4_verdict { X4_SERVE_RW, X4_SERVE_RO, X4_REFUSE };
-/* What the features of sb (disk order) allow. *ret_why: static string for RO, else NULL; errbuf for a refusal. */
-enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, char *errbuf,
-				  size_t errlen);
+/* What the features of sb (disk order) allow. *ret_why: static string for RO, else NULL; reason for a refusal. */
+enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, struct fdio_reason *reason);
 /* Takes the file system for this host, which can take seconds; afterwards a thread renews the mark. No-op without the feature, or if it
- * runs already. 0 or -errno (-EBUSY: another host has it) with one line in errbuf. Main thread, before anything is written. */
-int x4_mmp_start(struct x4_vol *v, char *errbuf, size_t errlen);
+ * runs already. 0 or -errno (-EBUSY: another host has it) with one line in reason. Main thread, before anything is written. */
+int x4_mmp_start(struct x4_vol *v, struct fdio_reason *reason);
 /* Gives it back, when everything is on the device. No-op if not started. */
 void x4_mmp_stop(struct x4_vol *v);
 /* Another host has it: stops writing at once. */

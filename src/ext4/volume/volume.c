@@ -27,8 +27,7 @@ struct opening {
 	unsigned nr_log;
 	bool *ret_fsck;
 	const char *ro_why;
-	char *errbuf;
-	size_t errlen;
+	struct fdio_reason *reason;
 };
 
 __attribute__((format(printf, 3, 4))) static int refuse(struct opening *o, int err, const char *fmt, ...)
@@ -36,7 +35,7 @@ __attribute__((format(printf, 3, 4))) static int refuse(struct opening *o, int e
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(o->errbuf, o->errlen, fmt, ap);
+	fdio_reason_vset(o->reason, fmt, ap);
 	va_end(ap);
 	return err;
 }
@@ -116,16 +115,15 @@ static int load(struct opening *o)
 {
 	struct x4_vol *v = o->v;
 	long lib;
-	int err = x4_super_read(v->dev, &o->sb, o->errbuf, o->errlen);
+	int err = x4_super_read(v->dev, &o->sb, o->reason);
 	const char *why;
 
 	if (err == -EUCLEAN && !v->opt.norecovery && !x4_super_complete_torn(v->dev, &o->sb))
-		err = x4_super_read(v->dev, &o->sb, o->errbuf, o->errlen);
+		err = x4_super_read(v->dev, &o->sb, o->reason);
 	if (err)
 		return err;
-	if (o->errlen)
-		o->errbuf[0] = 0;
-	switch (x4_features_check(&o->sb, dev_name(o), &why, o->errbuf, o->errlen)) {
+	fdio_reason_clear(o->reason);
+	switch (x4_features_check(&o->sb, dev_name(o), &why, o->reason)) {
 	case X4_REFUSE: return -EOPNOTSUPP;
 	case X4_SERVE_RO: o->ro_why = why; break;
 	case X4_SERVE_RW: break;
@@ -177,7 +175,7 @@ static int journal_open(struct opening *o, bool with_log, bool ro)
 		.aborted = journal_aborted,
 		.arg = v,
 	};
-	return jnl_open(&p, &v->jnl, o->errbuf, o->errlen);
+	return jnl_open(&p, &v->jnl, o->reason);
 }
 
 static void journal_close(struct x4_vol *v)
@@ -276,7 +274,7 @@ static int replay(struct opening *o, bool *again)
 		return fast ? refuse_fast_commits(o) : ask_for_e2fsck(o, obstacle);
 	}
 	aborted = jnl_past_error(v->jnl) != 0;
-	err = jnl_replay(v->jnl, &st, o->errbuf, o->errlen);
+	err = jnl_replay(v->jnl, &st, o->reason);
 	journal_close(v);
 	if (st.fast_commits)
 		return refuse_fast_commits(o);
@@ -489,7 +487,7 @@ static int load_consistent(struct opening *o)
 		if (!err)
 			err = check_groups(o);
 		if (!err && will_write(o))
-			err = x4_mmp_start(o->v, o->errbuf, o->errlen);
+			err = x4_mmp_start(o->v, o->reason);
 		if (!err)
 			err = check_journal(o, &again);
 	}
@@ -575,7 +573,7 @@ static int finish_before_read_only(struct opening *o)
 
 	if (!orphans_wait(o))
 		return 0;
-	err = x4_mmp_start(v, o->errbuf, o->errlen);
+	err = x4_mmp_start(v, o->reason);
 	if (!err)
 		err = journal_open(o, true, false);
 	if (!err)
@@ -590,8 +588,7 @@ static int finish_before_read_only(struct opening *o)
 	/* Reading is possible all the same. */
 	if (err || closed)
 		log_warn("%s: interrupted deletions could not be finished: %s", dev_name(o), strerror(err ? -err : -closed));
-	if (o->errlen)
-		o->errbuf[0] = 0;
+	fdio_reason_clear(o->reason);
 	__atomic_store_n(&v->read_only, false, __ATOMIC_SEQ_CST);
 	return load_consistent(o);
 }
@@ -632,21 +629,21 @@ static int mount_volume(struct opening *o)
 	return err ? refuse(o, err, "%s: cannot start a thread: %s", dev_name(o), strerror(-err)) : 0;
 }
 
-int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **ret, const char **ret_ro_reason, char *errbuf,
-		size_t errlen)
+int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **ret,
+		const char **ret_ro_reason, struct fdio_reason *reason)
 {
-	struct opening o = { .v = vol_new(dev, opt), .errbuf = errbuf, .errlen = errlen };
+	struct opening o = { .v = vol_new(dev, opt), .reason = reason };
 	int err;
 
-	if (errlen)
-		errbuf[0] = 0;
+	fdio_reason_clear(reason);
 	if (!o.v)
 		return refuse(&o, -ENOMEM, "%s: no memory", dev->name);
 	err = mount_volume(&o);
 	free(o.log);
 	if (err) {
-		if (errlen && !errbuf[0])
-			snprintf(errbuf, errlen, "%s: cannot be opened: %s", dev->name, strerror(-err));
+		if (!fdio_reason_is_set(reason))
+			fdio_reason_set(reason, "%s: cannot be opened: %s", dev->name,
+					strerror(-err));
 		vol_free(o.v);
 		return err;
 	}
@@ -656,15 +653,14 @@ int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **r
 	return 0;
 }
 
-int x4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, char *errbuf, size_t errlen)
+int x4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_reason *reason)
 {
 	static const struct x4_options opt = { .read_only = true };
-	struct opening o = { .v = vol_new(dev, &opt), .ret_fsck = ret_fsck, .errbuf = errbuf, .errlen = errlen };
+	struct opening o = { .v = vol_new(dev, &opt), .ret_fsck = ret_fsck, .reason = reason };
 	int err;
 
 	*ret_fsck = false;
-	if (errlen)
-		errbuf[0] = 0;
+	fdio_reason_clear(reason);
 	if (!o.v)
 		return refuse(&o, -ENOMEM, "%s: no memory", dev->name);
 	err = load_consistent(&o);

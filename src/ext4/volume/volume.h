@@ -13,21 +13,22 @@
 #ifndef FDIO_EXT4_VOLUME_VOLUME_H
 #define FDIO_EXT4_VOLUME_VOLUME_H
 
+#include "base/reason.h"
 #include "ext4/dir/dir.h"
 
 /*
  * Opens the file system on dev: validates, checks features, replays the journal, processes orphans,
  * marks it mounted. *ret_ro_reason (may be NULL) says why it is read-only although rw was asked for
- * (static string or NULL). errbuf gets one line with the cause and the way out. The device stays the caller's.
+ * (static string or NULL). reason gets one line with the cause and the way out. The device stays the caller's.
  */
 int x4_vol_open(struct dev *dev, const struct x4_options *opt, struct x4_vol **ret, const char **ret_ro_reason,
-		char *errbuf, size_t errlen);
+		struct fdio_reason *reason);
 /*
  * The first step of x4_vol_open alone, for a device that somebody else is going to claim before it is opened: the journal is
  * replayed, and, if orphans, interrupted deletions and truncates are finished, which a read-only mount later cannot do; nothing
  * else changes. *ret_fsck: e2fsck must do it; it needs the device for itself.
  */
-int x4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, char *errbuf, size_t errlen);
+int x4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_reason *reason);
 /* Everything durable: time-dirty inodes, running transaction, flush. */
 int x4_vol_sync(struct x4_vol *v);
 /* Clean unmount: evicts, writes, empties the log, marks clean. Frees v in any case. The caller has drained all I/O. */

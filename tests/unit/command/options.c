@@ -36,13 +36,13 @@ static int parse(struct options *o, const char *prog, ...)
 		argv[argc++] = (char *)a;
 	va_end(ap);
 	err[0] = '\0';
-	return options_parse(argc, argv, o, err, sizeof(err));
+	return options_parse(argc, argv, o, FDIO_REASON(err));
 }
 
 static int list(struct options *o, const char *l)
 {
 	err[0] = '\0';
-	return options_parse_list(o, l, false, err, sizeof(err));
+	return options_parse_list(o, l, false, FDIO_REASON(err));
 }
 
 /* What is wrong is named. */

@@ -42,7 +42,7 @@ static int enter(enum sandbox_mode mode)
 {
 	char err[200];
 
-	return sandbox_enter(mode, err, sizeof(err));
+	return sandbox_enter(mode, FDIO_REASON(err));
 }
 
 static int forbidden(void)

@@ -148,7 +148,8 @@ static int filtered(bool unmounter, int (*fn)(const void *), const void *arg)
 	pid_t pid = fork();
 	ck_assert_int_ge(pid, 0);
 	if (!pid) {
-		if (unmounter ? sandbox_unmounter(true) : sandbox_enter(SANDBOX_ON, err, sizeof(err)))
+		if (unmounter ? sandbox_unmounter(true) : sandbox_enter(SANDBOX_ON,
+				FDIO_REASON(err)))
 			_exit(250);
 		_exit(fn(arg));
 	}

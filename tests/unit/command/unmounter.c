@@ -75,7 +75,7 @@ static struct unmounter *start(void)
 	const bool filter = true;
 #endif
 
-	return unmounter_new(point, filter, &u, err, sizeof(err)) ? NULL : u;
+	return unmounter_new(point, filter, &u, FDIO_REASON(err)) ? NULL : u;
 }
 
 /* One mount is there already. */

@@ -252,7 +252,7 @@ static struct dev *image_open(unsigned flags)
 	struct dev *d = NULL;
 	char err[256] = "";
 
-	ck_assert_msg(dev_uring_open(image, flags, &d, err, sizeof(err)) == 0, "%s", err);
+	ck_assert_msg(dev_uring_open(image, flags, &d, FDIO_REASON(err)) == 0, "%s", err);
 	return d;
 }
 
@@ -369,7 +369,7 @@ START_TEST(image_is_locked)
 
 	image_make(1 << 20);
 	struct dev *d = image_open(DEV_OPEN_EXCL);
-	ck_assert_int_eq(dev_uring_open(image, DEV_OPEN_EXCL, &second, err, sizeof(err)), -EBUSY);
+	ck_assert_int_eq(dev_uring_open(image, DEV_OPEN_EXCL, &second, FDIO_REASON(err)), -EBUSY);
 	ck_assert_ptr_nonnull(strstr(err, image));
 	ck_assert_ptr_nonnull(strstr(err, "in use"));
 	ck_assert_ptr_null(strchr(err, '\n'));
@@ -380,8 +380,8 @@ START_TEST(image_is_locked)
 	dev_close(second);
 	dev_close(d);
 	unlink(image);
-	ck_assert_int_eq(dev_uring_open(image, DEV_OPEN_EXCL, &second, err, sizeof(err)), -ENOENT);
-	ck_assert_int_eq(dev_uring_open("/", DEV_OPEN_EXCL, &second, err, sizeof(err)), -ENOTBLK);
+	ck_assert_int_eq(dev_uring_open(image, DEV_OPEN_EXCL, &second, FDIO_REASON(err)), -ENOENT);
+	ck_assert_int_eq(dev_uring_open("/", DEV_OPEN_EXCL, &second, FDIO_REASON(err)), -ENOTBLK);
 	ck_assert_ptr_nonnull(strstr(err, "directory"));
 }
 END_TEST
@@ -426,7 +426,7 @@ START_TEST(image_async)
 
 	image_make(1 << 20);
 	as.dev = image_open(DEV_OPEN_EXCL);
-	ck_assert_msg(loop_set_new(&cfg, &s, err, sizeof(err)) == 0, "%s", err);
+	ck_assert_msg(loop_set_new(&cfg, &s, FDIO_REASON(err)) == 0, "%s", err);
 	struct iovec whole = { arena, 64 * 4096 };
 	int index = loop_register_arenas(loop_set_get(s, 0), &whole, 1) ? -1 : 0;
 	ck_assert_int_eq(dev_uring_attach(as.dev, s), 0);

@@ -76,7 +76,7 @@ static void hand_replay(struct hand *w, struct jnl_replay_stats *st)
 	int r;
 
 	ck_assert_int_eq(jlog_write_sb(j, FIRST_TID, j->log.first, DEV_FUA), 0);
-	r = jnl_replay(j, st, err, sizeof(err));
+	r = jnl_replay(j, st, FDIO_REASON(err));
 	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
 	ck_assert_uint_eq(st->transactions, w->tid - FIRST_TID);
 }
@@ -214,7 +214,7 @@ START_TEST(block_twice_in_the_log)
 		more[1].pblk = e.log[0].pblk + e.log[0].len - 1;
 	e.p.nr_log += 2;
 	fdio_log_set_level(0);
-	ck_assert_int_eq(jnl_open(&e.p, &e.j, err, sizeof(err)), -EUCLEAN);
+	ck_assert_int_eq(jnl_open(&e.p, &e.j, FDIO_REASON(err)), -EUCLEAN);
 	ck_assert_ptr_nonnull(strstr(err, "twice"));
 	more[1].pblk = e.base + 10;
 	testlog_open(&e);
@@ -264,7 +264,7 @@ START_TEST(start_of_the_log)
 	fake_poke(e.f, e.j->log.sb, 4096, jlog_map(e.j, 0, NULL));
 	jnl_close(e.j);
 	e.j = NULL;
-	r = jnl_open(&e.p, &e.j, err, sizeof(err));
+	r = jnl_open(&e.p, &e.j, FDIO_REASON(err));
 	ck_assert_int_eq(r, good ? 0 : -EUCLEAN);
 	if (r)
 		ck_assert_ptr_nonnull(strstr(err, "start lies outside"));

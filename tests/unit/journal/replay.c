@@ -97,7 +97,7 @@ START_TEST(twice_is_once)
 	fdio_log_set_level(0);
 	fake_fault_add(e.f, &(struct fake_fault){ .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .skip = _i ? 0 : 7, .action = FAKE_ERROR,
 		.err = -EIO });
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EIO);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), -EIO);
 	fake_fault_clear(e.f);
 	ck_assert(jnl_needs_replay(e.j));
 	jnl_close(e.j);
@@ -111,7 +111,7 @@ START_TEST(twice_is_once)
 	b.j = NULL;
 	testlog_replay(&b, NULL);
 	ck_assert_uint_eq(differing(&e, b.f), 0);
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), 0);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(st.transactions, 0);
 	testlog_drop(&b);
 	testlog_drop(&e);
@@ -154,7 +154,7 @@ START_TEST(told_to_end)
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	raise(SIGTERM);
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EINTR);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), -EINTR);
 	ck_assert_msg(strstr(err, "told to end"), "%s", err);
 	ck_assert(jnl_needs_replay(e.j));
 	ck_assert_int_eq(sigwait(&set, &sig), 0);
@@ -178,7 +178,7 @@ START_TEST(damage_is_refused_and_nothing_is_written)
 	byte ^= 0x10;
 	fake_poke(e.f, &byte, 1, log_off(&e, 1 + _i) + 70);
 	fake_stats_reset(e.f);
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EUCLEAN);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), -EUCLEAN);
 	ck_assert_ptr_nonnull(strstr(err, "checksum"));
 	ck_assert_uint_eq(fake_stats(e.f).writes, 0);
 	ck_assert(jnl_needs_replay(e.j));
@@ -198,7 +198,7 @@ START_TEST(unfinished_transaction_is_ignored)
 	fake_poke(e.f, zero, 4096, log_off(&e, 6)); /* no commit block */
 	if (_i)
 		fake_poke(e.f, zero, _i == 1 ? 4096 : 512, log_off(&e, _i == 1 ? 5 : 4) + (_i == 2 ? 512 : 0));
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), 0);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(st.transactions, 1);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
 	testlog_drop(&e);
@@ -216,7 +216,7 @@ START_TEST(torn_commit_block_counts)
 	two_transactions(&e);
 	memset(old, 0x77, sizeof(old));
 	fake_poke(e.f, old, sizeof(old), log_off(&e, 6) + 512);
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), 0);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(st.transactions, 2);
 	ck_assert_int_eq(testlog_value(&e, e.base), 2);
 	testlog_drop(&e);
@@ -245,7 +245,7 @@ START_TEST(obstacles_are_named)
 	ck_assert_ptr_null(jnl_replay_obstacle(e.j));
 	rewrite_sb(&e, t[_i].off, t[_i].bits);
 	ck_assert_ptr_nonnull(jnl_replay_obstacle(e.j));
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EOPNOTSUPP);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), -EOPNOTSUPP);
 	ck_assert_int_eq(jnl_start(e.j), -EUCLEAN);
 	/* On an empty log the same features are no obstacle, and the start removes them. */
 	ck_assert_int_eq(jlog_write_sb(e.j, 1, 0, DEV_FUA), 0);
@@ -278,7 +278,7 @@ START_TEST(fast_commits_are_not_skipped)
 		fake_poke(e.f, head, sizeof(head), log_off(&e, e.j->log.maxlen + (_i != 3)));
 	fake_stats_reset(e.f);
 	if (_i < 2) {
-		ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), 0);
+		ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), 0);
 		ck_assert(!st.fast_commits);
 		ck_assert_uint_eq(st.transactions, 2);
 		ck_assert_int_eq(testlog_value(&e, e.base), 2);
@@ -288,7 +288,7 @@ START_TEST(fast_commits_are_not_skipped)
 		testlog_down(&e);
 		return;
 	}
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EOPNOTSUPP);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), -EOPNOTSUPP);
 	ck_assert(st.fast_commits);
 	ck_assert_uint_eq(fake_stats(e.f).writes, 0);
 	ck_assert(jnl_needs_replay(e.j));
@@ -311,7 +311,7 @@ START_TEST(tag_outside_the_file_system_is_refused)
 	fake_peek(e.f, desc, 4096, log_off(&e, 1));
 	fdio_put_be32(desc, JF_H_BYTES, _i ? (uint32_t)e.log[0].pblk : 0xfffffff0u);
 	fake_poke(e.f, desc, 4096, log_off(&e, 1));
-	ck_assert_int_eq(jnl_replay(e.j, &st, err, sizeof(err)), -EUCLEAN);
+	ck_assert_int_eq(jnl_replay(e.j, &st, FDIO_REASON(err)), -EUCLEAN);
 	testlog_drop(&e);
 }
 END_TEST
@@ -359,7 +359,7 @@ START_TEST(random_garbage_never_crashes)
 			v[b] = (uint8_t)(rand_r(&seed) % 3 ? rand_r(&seed) : 0);
 		fake_poke(e.f, v, 4, log_off(&e, blk) + (rand_r(&seed) % 2 ? 12 + rand_r(&seed) % 64 : rand_r(&seed) % 1000));
 	}
-	jnl_replay(e.j, &st, err, sizeof(err)); /* any answer */
+	jnl_replay(e.j, &st, FDIO_REASON(err)); /* any answer */
 	testlog_drop(&e);
 }
 END_TEST

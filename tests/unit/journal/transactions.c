@@ -659,9 +659,9 @@ START_TEST(read_only_and_refusals)
 	testlog_format(&e, &testlog_formats[0], 4);
 	p = e.p;
 	p.nr_log = 0;
-	ck_assert_int_eq(jnl_open(&p, &j, err, sizeof(err)), -EROFS);
+	ck_assert_int_eq(jnl_open(&p, &j, FDIO_REASON(err)), -EROFS);
 	p.read_only = true;
-	ck_assert_int_eq(jnl_open(&p, &j, err, sizeof(err)), 0);
+	ck_assert_int_eq(jnl_open(&p, &j, FDIO_REASON(err)), 0);
 	ck_assert_int_eq(jnl_start(j), -EROFS);
 	ck_assert_int_eq(jnl_begin(j, 1, &h), -EROFS);
 	ck_assert_int_eq(jnl_sync(j), 0);
@@ -670,7 +670,7 @@ START_TEST(read_only_and_refusals)
 
 	p = e.p;
 	e.log[0].pblk = p.nr_blocks - 2;
-	ck_assert_int_eq(jnl_open(&p, &j, err, sizeof(err)), -EUCLEAN);
+	ck_assert_int_eq(jnl_open(&p, &j, FDIO_REASON(err)), -EUCLEAN);
 	testlog_drop(&e);
 	for (unsigned i = 0; i < 6; i++) {
 		static const struct { unsigned off; uint32_t v; } bad[6] = { { 0, 1 }, { JF_SB_BLOCKSIZE, 512 },
@@ -680,7 +680,7 @@ START_TEST(read_only_and_refusals)
 		fake_peek(e.f, sb, 1024, e.log[0].pblk * 4096);
 		fdio_put_be32(sb, bad[i].off, bad[i].v);
 		fake_poke(e.f, sb, 1024, e.log[0].pblk * 4096);
-		ck_assert_int_lt(jnl_open(&e.p, &j, err, sizeof(err)), 0);
+		ck_assert_int_lt(jnl_open(&e.p, &j, FDIO_REASON(err)), 0);
 		ck_assert(err[0]);
 		testlog_drop(&e);
 	}

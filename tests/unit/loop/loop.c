@@ -22,7 +22,7 @@ static struct loop_set *new_set(unsigned nr, unsigned entries, bool sqe128)
 	struct loop_set *s = NULL;
 	char err[256] = "";
 
-	ck_assert_msg(loop_set_new(&cfg, &s, err, sizeof(err)) == 0, "%s", err);
+	ck_assert_msg(loop_set_new(&cfg, &s, FDIO_REASON(err)) == 0, "%s", err);
 	return s;
 }
 

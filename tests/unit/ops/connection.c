@@ -101,7 +101,7 @@ START_TEST(no_ring_polls)
 	struct loop_set *s;
 	char err[256];
 
-	ck_assert_int_eq(loop_set_new(&lc, &s, err, sizeof(err)), 0);
+	ck_assert_int_eq(loop_set_new(&lc, &s, FDIO_REASON(err)), 0);
 	for (unsigned n = 0; n < 2; n++)
 		ck_assert_uint_eq(loop_set_get(s, n)->ring.flags & IORING_SETUP_IOPOLL, 0);
 	loop_set_free(s);

@@ -457,7 +457,7 @@ static bool survives(struct fake_kernel *k, const struct op *op)
 	char err[256] = "";
 	bool seen;
 
-	ck_assert_msg(!x4_vol_open(fake_dev(l.cut), &xo, &l.v, NULL, err, sizeof(err)), "%s", err);
+	ck_assert_msg(!x4_vol_open(fake_dev(l.cut), &xo, &l.v, NULL, FDIO_REASON(err)), "%s", err);
 	ck_assert_int_eq(x4_iget(l.v, X4_ROOT_INO, NULL, &l.root), 0);
 	seen = op->seen(&l);
 	x4_iput(l.root);

@@ -128,11 +128,11 @@ static void setup(void)
 	int fds[2];
 
 	memset(&t, 0, sizeof(t));
-	ck_assert_msg(!loop_set_new(&lc, &loops, err, sizeof(err)), "%s", err);
+	ck_assert_msg(!loop_set_new(&lc, &loops, FDIO_REASON(err)), "%s", err);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
 	t.cfg = (struct tr_config){ .loops = loops, .queue_depth = 2, .slot_size = sizeof(struct tr_req), .transport = TR_TRANSPORT_DEVFUSE };
 	t.chan = &__real_tr_chan_devfuse;
-	ck_assert_msg(!tr_slots_new(&t, err, sizeof(err)), "%s", err);
+	ck_assert_msg(!tr_slots_new(&t, FDIO_REASON(err)), "%s", err);
 	q = &t.queues[0];
 	q->fd = fds[0];
 	kernel = fds[1];

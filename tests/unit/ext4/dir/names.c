@@ -513,7 +513,8 @@ START_TEST(told_to_end_among_orphans)
 	sigaddset(&term, SIGTERM);
 	must_eq(pthread_sigmask(SIG_BLOCK, &term, NULL), 0);
 	fake_set_hook(crashed.fake, after_replay, NULL);
-	must_eq(x4_vol_open(fake_dev(crashed.fake), &opt, &crashed.v, &why, err, sizeof(err)), -EINTR);
+	must_eq(x4_vol_open(fake_dev(crashed.fake), &opt, &crashed.v, &why, FDIO_REASON(err)),
+			-EINTR);
 	fake_set_hook(crashed.fake, NULL, NULL);
 	must_eq(sigwaitinfo(&term, NULL), SIGTERM);
 	testvol_open(&crashed);

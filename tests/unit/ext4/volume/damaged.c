@@ -35,7 +35,7 @@ static int try_open(struct fake_dev *f, bool ro, bool norecovery, struct x4_vol 
 
 	opt.read_only = ro;
 	opt.norecovery = norecovery;
-	return x4_vol_open(fake_dev(f), &opt, v, &why, msg, len);
+	return x4_vol_open(fake_dev(f), &opt, v, &why, FDIO_REASON_AT(msg, len));
 }
 
 /* Nobody can have it, and nothing was written. */

@@ -729,10 +729,10 @@ START_TEST(groups_without_number)
 	testvol_make(&t, SMALL, PLAIN "-b 1024");
 	testvol_close(&t);
 	peek(&t, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
-	must_eq(x4_features_check(&sb, "image", &why, msg, sizeof(msg)), X4_SERVE_RW);
+	must_eq(x4_features_check(&sb, "image", &why, FDIO_REASON(msg)), X4_SERVE_RW);
 	sb.s_blocks_per_group = 8;
 	sb.s_blocks_count = 32 << 20;
-	must_eq(x4_features_check(&sb, "image", &why, msg, sizeof(msg)), X4_REFUSE);
+	must_eq(x4_features_check(&sb, "image", &why, FDIO_REASON(msg)), X4_REFUSE);
 	must(strstr(msg, "block groups"));
 	testvol_open(&t);
 	testvol_done(&t);

@@ -76,7 +76,7 @@ static void refused(struct set *s, int want, const char *says)
 	struct x4_vol *v;
 	char msg[300];
 
-	ck_assert_int_eq(x4_vol_open(fake_dev(s->f), &opt, &v, &why, msg, sizeof(msg)), want);
+	ck_assert_int_eq(x4_vol_open(fake_dev(s->f), &opt, &v, &why, FDIO_REASON(msg)), want);
 	ck_assert_msg(strstr(msg, says), "%s", msg);
 	after = fake_stats(s->f);
 	ck_assert_uint_eq(after.writes, before.writes);

@@ -19,7 +19,7 @@ static int try_open(struct fake_dev *f, struct x4_options *opt, struct x4_vol **
 {
 	*v = NULL;
 	*why = NULL;
-	return x4_vol_open(fake_dev(f), opt, v, why, msg, len);
+	return x4_vol_open(fake_dev(f), opt, v, why, FDIO_REASON_AT(msg, len));
 }
 
 START_TEST(every_shape_opens_and_closes_clean)
@@ -261,12 +261,12 @@ START_TEST(recovery_of_what_is_read_only)
 
 	/* The first step alone, as before a fuseblk mount, on a copy. */
 	copy = fake_clone(cut);
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert(!fsck);
 	testvol_super(copy, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	fake_stats_reset(copy);
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_uint_eq(fake_stats(copy).writes, 0);
 	ck_assert_uint_ne(sb.s_last_orphan, 0);
 	mounted = sb.s_mnt_count;
@@ -274,7 +274,7 @@ START_TEST(recovery_of_what_is_read_only)
 	/* Where the orphan cannot be read, the rest can. */
 	sick = fake_clone(copy);
 	fake_fault_add(sick, &(struct fake_fault){ .kinds = FAKE_READ, .off = orphan_at, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(x4_vol_recover(fake_dev(sick), true, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(sick), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_uint_gt(fake_fault_hits(sick), 0);
 	opt = testvol_options();
 	opt.read_only = true;
@@ -283,13 +283,13 @@ START_TEST(recovery_of_what_is_read_only)
 	fake_free(sick);
 
 	/* And before a read-only mount, which could not finish what was interrupted. */
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_int_eq(fake_e2fsck(copy), 0);
 	testvol_super(copy, &sb);
 	ck_assert_uint_eq(sb.s_last_orphan, 0);
 	ck_assert_uint_eq(sb.s_mnt_count, mounted);
 	fake_stats_reset(copy);
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_uint_eq(fake_stats(copy).writes, 0);
 	fake_free(copy);
 
@@ -678,7 +678,7 @@ START_TEST(replay_takes_no_error_back)
 		sb.s_error_count = 0;
 		testvol_poke_super(f, &sb);
 	}
-	ck_assert_int_eq(x4_vol_recover(fake_dev(f), false, &fsck, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(f), false, &fsck, FDIO_REASON(msg)), 0);
 	testvol_super(f, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
