@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Assembly: makes the rooms of a mount and joins them. Main thread, while starting. This is the
- * one place that knows all of them, so the way of a request can be read here:
+ * Assembly: makes the rooms of a mount and joins them. Main thread, while starting; a room that
+ * cannot be made fails with a reason. This is the one place that knows all of them, so the way of a
+ * request can be read here:
  *
- *	transport  --ops_handle-->  ops  --dio_submit-->  dio  --dev_submit-->  dev, on the loop's ring
+ *	transport --ops_handle--> ops --dio_submit--> dio --dev_submit--> dev, on the loop's ring
  *
- * and back: dev_io.done in dio, dio_req.done in ops, tr_reply in the transport. Beside it the engine asks
- * ops for what concerns the kernel's page cache, ops sends its notifications through the transport,
- * and the transport tells the session of its end (end.c).
+ * and back: dev_io.done in dio, dio_req.done in ops, tr_reply in the transport. Beside it the
+ * engine asks ops for what concerns the kernel's page cache, ops sends its notifications through
+ * the transport, and the transport tells the session of its end (end.c).
  */
 #include "base/log.h"
 #include "command/session.h"

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Loop devices, see backing.h. The kernel opens the image of a loop device without a look at its locks, so who serves the device has to
- * look. The name in sysfs is the file's own, but it may lead elsewhere here (another mount namespace, a mount over it), so
- * the driver must tell the same file.
+ * Loop devices, see backing.h. The kernel opens the image of a loop device without a look at its
+ * locks, so whoever serves the device has to look. The name in sysfs is the file's own, but it may
+ * lead elsewhere here (another mount namespace, a mount over it), so the driver must tell the same
+ * file.
+ *
+ * Main thread; waits at most WAIT_MS for a lock to go. What cannot be found out counts as not
+ * locked.
  */
 #include "command/backing.h"
 

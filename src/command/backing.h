@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a loop device is made from. Main thread, before any other exists; nothing stays open or locked.
+ * What a loop device is made from. Main thread, before any other exists; nothing stays open or
+ * locked.
  */
 #ifndef FDIO_COMMAND_BACKING_H
 #define FDIO_COMMAND_BACKING_H

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Callers, see caller.h. One thread, no locks; never allocates: it runs after a fork.
+ * Callers, see caller.h. Runs in the unmounter process: one thread, no locks, and no allocation,
+ * because it runs after a fork.
  *
- * Process numbers are those of the namespace that the mount was made in, which is ours; /proc may be of another one, where the
- * same number is somebody else's. Capabilities hold in the user namespace of whoever has them, and everybody has all of
- * them in a namespace of his own, so that namespace must be ours. Both are looked at for each question.
+ * Process numbers are those of the namespace that the mount was made in, which is ours; /proc may
+ * be of another one, where the same number is somebody else's. Capabilities hold in the user
+ * namespace of whoever has them, and everybody has all of them in a namespace of his own, so that
+ * namespace must be ours. Both are looked at for each question. What cannot be read is answered
+ * with false.
  */
 #include "command/caller.h"
 

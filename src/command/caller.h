@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What /proc says of the process that a request comes from: FUSE tells its number, user and group, and nothing of its groups and
- * capabilities. Runs in the unmounter process, which has the file tree still. What cannot be found out, or might be said of
- * another process, is answered with false.
+ * What /proc says of the process that a request comes from: FUSE tells its number, user and group,
+ * and nothing of its groups and capabilities. Runs in the unmounter process, which still has the
+ * file tree. What cannot be found out, or might be said of another process, is answered with false.
  */
 #ifndef FDIO_COMMAND_CALLER_H
 #define FDIO_COMMAND_CALLER_H

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Process matters: the handshake between the command and the daemon it leaves behind, sd_notify, memory locking, mount
- * namespaces. Main thread, while it is the only one, except daemon_notify (any thread).
+ * Process matters: the handshake between the command and the daemon it leaves behind, sd_notify,
+ * memory locking, mount namespaces. Main thread while it is the only one, but for daemon_notify
+ * (any thread). No locks: the descriptors below are set before other threads exist. What a mount
+ * cannot do without fails with a reason; the rest is logged.
  */
 #include "command/daemon.h"
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Going to the background, telling the service manager, and staying in memory. */
+/*
+ * Going to the background, telling the service manager, and staying in memory. Main thread, before
+ * any other exists, but for daemon_notify.
+ */
 #ifndef FDIO_COMMAND_DAEMON_H
 #define FDIO_COMMAND_DAEMON_H
 

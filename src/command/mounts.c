@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The tables of mounts, see mounts.h. In the unmounter process (system calls that its filter allows: openat, read, getdents64, close)
- * and, while starting, in the main thread.
+ * The tables of mounts, see mounts.h. Runs in the unmounter process (with the system calls that its
+ * filter allows: openat, read, getdents64, close) and, while starting, in the main thread. No
+ * state, no locks, no allocation.
  */
 #include "command/mounts.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The tables of mounts in /proc: of this process, and of all others, which may live in mount namespaces of their own. Nothing is
- * allocated: the unmounter process may not. Whatever cannot be read is left out.
+ * The tables of mounts in /proc: of this process, and of all others, which may live in mount
+ * namespaces of their own. Nothing is allocated, because the unmounter process may not. What cannot
+ * be read is left out.
  */
 #ifndef FDIO_COMMAND_MOUNTS_H
 #define FDIO_COMMAND_MOUNTS_H

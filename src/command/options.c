@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The command line. Two grammars, chosen by argv[0], because -f, -s, -n and -v mean different things to a FUSE command
- * and to a mount(8) helper. Options come from options.def alone. Main thread, no state.
+ * The command line. Two grammars, chosen by argv[0], because -f, -s, -n and -v mean different
+ * things to a FUSE command and to a mount(8) helper. Options come from options.def alone. Main
+ * thread, no state; what is wrong with an option is told as a reason.
  */
 #include "command/options.h"
 

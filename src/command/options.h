@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The command line, parsed: main thread, at start. Table in options.def. */
+/*
+ * The command line, parsed. The table is options.def. Main thread, at start; the others only read
+ * it.
+ */
 #ifndef FDIO_COMMAND_OPTIONS_H
 #define FDIO_COMMAND_OPTIONS_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finding out what DEVICE is: resolves UUID= and LABEL=, refuses what is not there, in use, or not ext4, and says what it is
- * instead. Main thread, before any other thread exists. Nothing is written, and nothing stays open.
+ * Finding out what DEVICE is: resolves UUID= and LABEL=, refuses what is not there, in use, or not
+ * ext4, and says what it is instead. Main thread, before any thread that touches the device.
+ * Nothing is written, and nothing stays open. Fails with -errno and a reason.
  */
 #include "command/probe.h"
 

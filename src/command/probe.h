@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What DEVICE is, before anything is opened for good. */
+/*
+ * What DEVICE is, before anything is opened for good. Main thread.
+ */
 #ifndef FDIO_COMMAND_PROBE_H
 #define FDIO_COMMAND_PROBE_H
 

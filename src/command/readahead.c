@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Readahead of the mount. FUSE begins every mount with 128 KiB, whatever the daemon answers to INIT: that answer can only
- * lower it. More has to be written to the mount's directory in /sys/class/bdi, by root, once the mount is there and before the
- * sandbox. Main thread. A request of read-ahead is at most 1 MiB, so with more than that several are under way at once.
+ * Readahead of the mount. FUSE begins every mount with 128 KiB, whatever the daemon answers to
+ * INIT: that answer can only lower it. More has to be written to the mount's directory in
+ * /sys/class/bdi, by root, once the mount is there and before the sandbox. A request of read-ahead
+ * is at most 1 MiB, so with more than that several are under way at once.
+ *
+ * Main thread, no state. Where it cannot be set, the kernel's default stays, which is logged at
+ * level debug.
  */
 #include "command/readahead.h"
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How far ahead the kernel reads on the mount. */
+/*
+ * How far ahead the kernel reads on the mount. Main thread.
+ */
 #ifndef FDIO_COMMAND_READAHEAD_H
 #define FDIO_COMMAND_READAHEAD_H
 

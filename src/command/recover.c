@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Recovery before the mount: a fuseblk mount claims its block device for the kernel, and would have to answer whoever asks
- * about it, e2fsck for one, before it can. So the journal comes first: the device is claimed by us, replayed, and given up
- * again (before a read-only mount, with what a crash interrupted finished); the mount claims
- * it then, and probe_recheck finds out whether somebody was faster. Main thread, beside the watchdog.
+ * Recovery before the mount. A fuseblk mount claims its block device for the kernel, and would have
+ * to answer whoever asks about it, e2fsck for one, before it can. So the journal comes first: the
+ * device is claimed by us, replayed, and given up again (before a read-only mount, with what a
+ * crash interrupted finished). The mount claims it then, and probe_recheck finds out whether
+ * somebody was faster.
  *
- * e2fsck -p does what we do not replay ourselves. It claims a block device, so our claim ends before it runs; an image file
- * stays locked meanwhile. What it did is judged by looking at the file system again, not by its exit status.
+ * e2fsck -p does what we do not replay ourselves. It claims a block device, so our claim ends
+ * before it runs; an image file stays locked meanwhile. What it did is judged by looking at the
+ * file system again, not by its exit status.
+ *
+ * Main thread, beside the watchdog. SIGTERM and SIGINT end it early. Fails with -errno and a
+ * reason.
  */
 #include "command/recover.h"
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Recovery before the mount. */
+/*
+ * Recovery before the mount. Main thread.
+ */
 #ifndef FDIO_COMMAND_RECOVER_H
 #define FDIO_COMMAND_RECOVER_H
 

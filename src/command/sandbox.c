@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The sandbox, see sandbox.h. Main thread. The system calls (sandbox.def) are what the C library, liburing and the rooms call
- * while serving and ending; starting up is over by then. Operations of io_uring do not meet a seccomp filter: rings are limited where they
- * are made (loop/limits.c), and no more can be made from here on.
+ * The sandbox, see sandbox.h. Main thread. The system calls (sandbox.def) are what the C library,
+ * liburing and the rooms call while serving and ending; starting up is over by then. Operations of
+ * io_uring do not meet a seccomp filter: rings are limited where they are made (loop/limits.c), and
+ * no more can be made from here on. A step that fails ends the start, with a reason that names it.
  */
 #include "command/sandbox.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the daemon gives up once it serves: capabilities, new privileges, the file tree, and every system call that it does not
- * make. SECURITY.md says what that protects against and what not.
+ * What the daemon gives up once it serves: capabilities, new privileges, the file tree, and every
+ * system call that it does not make. SECURITY.md says what that protects against and what not. Main
+ * thread; the unmounter process has a smaller one of its own.
  */
 #ifndef FDIO_COMMAND_SANDBOX_H
 #define FDIO_COMMAND_SANDBOX_H

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The thread that takes signals, see signals.h. It sleeps in sigwaitinfo; only while an end is awaited that somebody else holds up
- * does it look every TICK_MS. SIGUSR2 wakes it when it must end: the flag says so, the signal alone means nothing.
+ * The thread that takes signals, see signals.h. It sleeps in sigwaitinfo. Only while it awaits an
+ * end that somebody else holds up does it look every TICK_MS. SIGUSR2 wakes it when it must end:
+ * the flag says so, the signal alone means nothing. No locks; its fields are its own but for the
+ * atomic stop. Only starting it can fail.
  */
 #include "command/signals.h"
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Signals: blocked in every thread and taken by one. SIGTERM and SIGINT unmount, as umount(8) would; SIGUSR1 logs the counters; SIGHUP
- * and SIGUSR2 do nothing. A mount that is gone from here but still there elsewhere (another mount namespace has a copy, or a bind
- * mount) keeps its connection alive: who holds it is logged, and after a time, or at the second signal, the connection is
- * ended all the same.
+ * Signals: blocked in every thread and taken by one. SIGTERM and SIGINT unmount, as umount(8)
+ * would; SIGUSR1 logs the counters; SIGHUP and SIGUSR2 do nothing. A mount that is gone from here
+ * but still there elsewhere (another mount namespace has a copy, or a bind mount) keeps its
+ * connection alive: who holds it is logged, and after a time, or at the second signal, the
+ * connection is ended all the same.
  */
 #ifndef FDIO_COMMAND_SIGNALS_H
 #define FDIO_COMMAND_SIGNALS_H

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Options that the superblock asks for. */
+/*
+ * Options that the superblock asks for. Main thread.
+ */
 #ifndef FDIO_COMMAND_SUPEROPTS_H
 #define FDIO_COMMAND_SUPEROPTS_H
 

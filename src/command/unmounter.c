@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter process, see unmounter.h. Over one socket it is told that the mount is there ('m'), and to unmount: 'u' or
- * 'l' (lazy); the answer is an int, 0 or -errno. The mount is known by the kernel's numbers of it, by its source, and by the
- * number that is never given out again, where there is one: it may have been renamed since, and umount2 takes names, so it
- * looks first whether the name leads to that mount: somebody may have unmounted it and mounted something else, or over it.
- * 'w' asks who else has the file system mounted; the answer is text. Over the other it is
- * asked what /proc says of a caller (caller.h): struct question, which comes back with its answer. While it waits in umount(2)
- * it answers nothing, so whoever asks waits for a bounded time.
- * The child never allocates after the fork and never returns.
+ * The unmounter process, see unmounter.h, and the daemon's side of its two sockets.
+ *
+ * Over one socket it is told that the mount is there ('m'), and to unmount: 'u', or 'l' (lazy). The
+ * answer is an int, 0 or -errno. 'w' asks who else has the file system mounted; the answer is text.
+ * Over the other socket it is asked what /proc says of a caller (caller.h): struct question, which
+ * comes back with its answer. While it waits in umount(2) it answers nothing, so whoever asks waits
+ * for a bounded time.
+ *
+ * It knows the mount by the kernel's numbers of it, by its source, and by the number that is never
+ * given out again, where there is one. The mount may have been renamed since, and umount2 takes
+ * names, so it looks first whether the name leads to that mount: somebody may have unmounted it and
+ * mounted something else, or something over it.
+ *
+ * The child has one thread, never allocates after the fork and never returns. In the daemon,
+ * unmounter.lock (RANK_LEAF) lets one thread ask at a time; unmounting is called by one thread at a
+ * time. A child that is gone is -EPIPE to who unmounts, and no to who asks.
  */
 #include "command/unmounter.h"
 

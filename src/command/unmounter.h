@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The unmounter: a small process that does what the daemon cannot do any more once it serves: unmounts when told to, and
- * looks up in /proc what a caller may do (caller.h), so that the daemon itself needs no privilege and no file tree. It is
- * forked while the daemon has one thread and no device open, holds CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and nothing else (or, for
- * an ordinary user, runs fusermount3), and ends when its socket does, however the daemon ends.
+ * The unmounter: a small process that does what the daemon cannot do any more once it serves. It
+ * unmounts when told to, and looks up in /proc what a caller may do (caller.h), so that the daemon
+ * itself needs no privilege and no file tree. It is forked while the daemon has one thread and no
+ * device open. It holds CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH and nothing else (or,
+ * for an ordinary user, runs fusermount3), and ends when its socket does, however the daemon ends.
  */
 #ifndef FDIO_COMMAND_UNMOUNTER_H
 #define FDIO_COMMAND_UNMOUNTER_H

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The watchdog, see watchdog.h. A thread of its own, which sleeps for seconds while the mount serves and for a moment at the end.
+ * The watchdog, see watchdog.h. A thread of its own, which sleeps for seconds while the mount
+ * serves and for a moment at the end.
  *
- * How it knows: the counters of device requests that were begun and of those that completed. In flight is their difference; a
- * stall is a time in which there was something in flight and nothing completed. Time is counted in ticks that were slept, never more than
- * TICK_MAX each: a process that was stopped, or a machine that slept, is no reason to give up on a device.
+ * How it knows: the counters of device requests that were begun and of those that completed. In
+ * flight is their difference; a stall is a time in which something was in flight and nothing
+ * completed. Time is counted in ticks that were slept, never more than TICK_MAX each: a process
+ * that was stopped, or a machine that slept, is no reason to give up on a device.
  *
- * lock: RANK_LEAF, guards phase and stop.
+ * watchdog.lock (RANK_LEAF) guards phase and stop. Only starting it can fail; without the file that
+ * aborts the connection, clients of a device that hangs may wait for it, which is logged.
  */
 #include "command/watchdog.h"
 

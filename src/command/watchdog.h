@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The watchdog: a thread that notices a device which no longer completes anything. While the mount starts and serves it says so in the
- * log; while it starts or ends, and the device does not keep it waiting, it also tells whoever must know that this goes on;
- * once the daemon has been told to end, it bounds how long the end can take, because a request that never completes would hold it
- * up for ever: it logs what is in flight, aborts the connection, so that no client waits any longer, and ends the process. What
- * that leaves is what a power cut leaves: the next mount replays the journal.
+ * The watchdog: a thread that notices a device which no longer completes anything. While the mount
+ * starts and serves it says so in the log. While it starts or ends, and the device does not keep it
+ * waiting, it also tells whoever must know that this goes on. Once the daemon has been told to end,
+ * it bounds how long the end can take, because a request that never completes would hold it up for
+ * ever: it logs what is in flight, aborts the connection, so that no client waits any longer, and
+ * ends the process. What that leaves is what a power cut leaves: the next mount replays the
+ * journal.
  */
 #ifndef FDIO_COMMAND_WATCHDOG_H
 #define FDIO_COMMAND_WATCHDOG_H

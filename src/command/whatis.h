@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What something is that does not begin as an ext4 file system does. */
+/*
+ * What something is that does not begin as an ext4 file system does. Main thread.
+ */
 #ifndef FDIO_COMMAND_WHATIS_H
 #define FDIO_COMMAND_WHATIS_H
 

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What every device has in common: range and alignment checks, bouncing, batches, zeroing. The journal, the
- * ext4 room and the workers of the engine call these wrappers on threads that may block; the asynchronous path
- * (dev_submit) goes straight to the implementation.
+ * What every device has in common: range and alignment checks, bouncing, batches, zeroing. The
+ * journal, the ext4 room and the workers of the engine call these wrappers on threads that may
+ * block; the asynchronous path (dev_submit) goes straight to the implementation.
  *
- * Contract with the implementations: read, write and write_many get ranges inside the device, multiples of the
- * logical block size, with memory aligned to mem_align, and continue short transfers themselves; they return 0 for
- * all or a negative errno. A range outside the device is -EIO here and reaches no implementation: such a number can
- * only come from a damaged image, and the rooms above check it first.
+ * Contract with the implementations: read, write and write_many get ranges inside the device,
+ * multiples of the logical block size, with memory aligned to mem_align, and continue short
+ * transfers themselves; they return 0 for all or a negative errno. A range outside the device is
+ * -EIO here and reaches no implementation: such a number can only come from a damaged image, and
+ * the rooms above check it first.
  *
- * Bouncing: an unaligned request goes through an aligned buffer from malloc, or, when there is no memory, through
- * the one buffer that each device keeps for that (under a mutex of rank RANK_DEV, held over the I/O).
+ * Bouncing: an unaligned request goes through an aligned buffer from malloc, or, when there is no
+ * memory, through the one buffer that each device keeps for that (under a mutex of rank RANK_DEV,
+ * held over the I/O).
  *
- * Every synchronous request stands in a list while the device has it, so that dev_log_busy can say what a stalled device owes.
+ * Every synchronous request stands in a list (dev_busy.now, under a lock of RANK_LEAF) while the
+ * device has it, so that dev_log_busy can say what a stalled device owes.
  */
 #include "dev/dev.h"
 

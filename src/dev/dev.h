@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The device: a small table of functions between everything that does I/O and what does it. The product
- * has one implementation (uring.c: a block device or image file through io_uring); the tests have a
- * fake that completes in any order, inline, late, short or with an error and loses what was not flushed.
+ * The device: a small table of functions between everything that does I/O and what does it. The
+ * product has one implementation (uring.c: a block device or image file through io_uring). The
+ * tests have a fake that completes in any order, inline, late, short or with an error, and loses
+ * what was not flushed.
  *
  * All offsets and lengths are bytes. Two ways in:
- *  - dev_submit: asynchronous, from a loop thread only, for the data path. Never blocks, never allocates.
- *  - dev_read/dev_write/dev_write_many/dev_flush/...: synchronous, from any thread that may block.
+ *
+ * - dev_submit: asynchronous, from a loop thread only, for the data path. Never blocks, never
+ *   allocates.
+ * - dev_read, dev_write, dev_write_many, dev_flush and so on: synchronous, from any thread that may
+ *   block.
+ *
+ * Errors are negative errnos; what the driver says is translated (see dev_io).
  */
 #ifndef FDIO_DEV_H
 #define FDIO_DEV_H

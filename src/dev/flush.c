@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The flush sequencer: one device flush for all callers that wait for one. Called by the sync workers, the
- * journal and the metadata workers, never by a loop thread.
+ * The flush sequencer: one device flush for all callers that wait for one. Called by the sync
+ * workers, the journal and the metadata workers, never by a loop thread.
  *
- * Rule: a flush covers what completed before it was issued, so a caller that arrives while a flush runs is not
- * covered by it and waits for the next. Every caller stands in the list `waiting` until some leader takes
- * the whole list with it; the leader is whichever caller finds no flush running. The leader gives each of those it took the
- * result of exactly that flush: nobody else sees its error, and nobody misses it; who else may have
- * lost by it is found out in dev_on_flush_failure's callback.
+ * Rule: a flush covers what completed before it was issued, so a caller that arrives while a flush
+ * runs is not covered by it and waits for the next. Every caller stands in the list `waiting` until
+ * some leader takes the whole list with it; the leader is whichever caller finds no flush running.
+ * The leader gives each of those it took the result of exactly that flush: nobody else sees its
+ * error, and nobody misses it. Others who may have lost by it hear of it through
+ * dev_on_flush_failure's callback.
  *
- * Lock: `lock`, rank RANK_DEV, guards everything here; not held while the device flushes. Waiters live on
- * their callers' stacks, so nothing is allocated and nothing can fail.
+ * Lock: `lock`, rank RANK_DEV, guards everything here; it is not held while the device flushes.
+ * Waiters live on their callers' stacks, so nothing is allocated and only the flush itself can
+ * fail.
  */
 #include "dev/flush.h"
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Between dev.c and flush.c: the flush sequencer's life, and the list of what the device has. Everyone else calls dev_flush. */
+/*
+ * Between dev.c and flush.c: the life of the flush sequencer, and the list of the synchronous
+ * requests that the device has. Everyone else calls dev_flush. Threads that may block.
+ */
 #ifndef FDIO_DEV_FLUSH_H
 #define FDIO_DEV_FLUSH_H
 

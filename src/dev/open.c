@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Opening the device: claim it, learn its limits, refuse what cannot work with a line that says why. Main thread.
+ * Opening the device: claim it, learn its limits, refuse what cannot work with a reason. Main
+ * thread; no locks.
  *
- * The claim (O_EXCL) is a second file descriptor, held until close. It is not asked for where the kernel is going to claim
- * the device for a fuseblk mount, which our claim would refuse. Image files are locked twice: flock for those who use flock,
- * an open-file-description lock for the others.
+ * The claim (O_EXCL) is a second file descriptor, held until close. It is not asked for where the
+ * kernel is going to claim the device for a fuseblk mount, which our claim would refuse. Image
+ * files are locked twice: flock for those who use flock, an open-file-description lock for the
+ * others.
  */
 #include "dev/uring.h"
 

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The product's device: asynchronous requests on the ring of the calling loop, synchronous ones by system
- * calls from the calling thread, batches through small rings of their own. Opening and its checks are in open.c.
+ * The product's device: asynchronous requests on the ring of the calling loop, synchronous ones by
+ * system calls from the calling thread, batches through small rings of their own. Opening and its
+ * checks are in open.c.
  *
- * Error rule: whatever the driver says (an NVMe medium error arrives as ENODATA, a vanished drive as 0 bytes read or ENOSPC
- * written), the rooms above see -EIO, except what the engine retries (EAGAIN, EINTR). A small ring
- * to which the kernel takes an exception is given up; system calls take its place. An image file that was truncated is
- * looked for before and after each flush, and now and then (dev_lost): what is acknowledged as durable is in the whole file.
+ * Error rule: whatever the driver says (an NVMe medium error arrives as ENODATA, a vanished drive
+ * as 0 bytes read or ENOSPC written), the rooms above see -EIO, except what the engine retries
+ * (EAGAIN, EINTR). A small ring to which the kernel takes an exception is given up; system calls
+ * take its place. An image file that was truncated is looked for before and after each flush, and
+ * now and then (dev_lost): what is acknowledged as durable is in the whole file.
+ *
+ * uring_submit runs on loop threads and takes no lock; the synchronous calls run on threads that
+ * may block, and take batch_lock (RANK_DEV) for a moment to get a ring.
  */
 #include "dev/uring.h"
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The product's device, shared by uring.c (I/O) and open.c (opening and its checks). */
+/*
+ * The product's device, shared by uring.c (I/O) and open.c (opening and its checks). batch_lock
+ * (RANK_DEV) guards the list of rings for batches, which threads that may block take and give back.
+ */
 #ifndef FDIO_DEV_URING_H
 #define FDIO_DEV_URING_H
 

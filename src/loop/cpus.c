@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What CPUs there are, as the kernel numbers them: possible ones, for which it keeps a request queue each, and those in use.
- * A virtual machine may have many more possible CPUs than it will ever see. Main thread; fails to what sysconf knows.
+ * What CPUs there are, as the kernel numbers them: possible ones, for which it keeps a request
+ * queue each, and those in use. A virtual machine may have many more possible CPUs than it will
+ * ever see. Main thread, no state. Where /sys cannot be read, what sysconf knows must do.
  */
 #include "loop/loop.h"
 

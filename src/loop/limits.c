@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a ring may be used for. Operations of a ring do not pass a seccomp filter, so the kernel is told which ones this program needs:
- * everything else completes with EACCES from then on, whoever asks. The thread that is to submit; before the first operation.
+ * What a ring may be used for. Operations of a ring do not pass a seccomp filter, so the kernel is
+ * told which ones this program needs: everything else completes with EACCES from then on, whoever
+ * asks. Runs on the thread that is to submit, before the first operation. A kernel that cannot
+ * restrict a ring leaves it as it is, which is logged.
  */
 #include "loop/loop.h"
 

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The event loops, see loop.h. Each loop's thread is the only one that touches its ring; other threads reach it
- * through a lock-free stack of messages and an eventfd that a READ on the ring waits for.
+ * The event loops, see loop.h. Each loop's thread is the only one that touches its ring; other
+ * threads reach it through a lock-free stack of messages and an eventfd that a READ on the ring
+ * waits for. start_lock (RANK_LEAF) guards the count of threads that have started.
  *
- * LOOP-1 A message is pushed before `notified` is exchanged; the loop clears `notified` before it takes the stack. So a sender that
- *    finds the flag set knows that the loop has yet to take the stack, and one write to the eventfd serves all senders.
- * LOOP-2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings are made disabled on the main
- *    thread (so that failures are reported there) and enabled by the loop's thread, with its limits (limits.c). All operations
- *    are on registered files.
+ * LOOP-1 A message is pushed before `notified` is exchanged; the loop clears `notified` before it
+ *    takes the stack. So a sender that finds the flag set knows that the loop has yet to take the
+ *    stack, and one write to the eventfd serves all senders.
+ * LOOP-2 SINGLE_ISSUER with DEFER_TASKRUN wants the ring enabled by the thread that submits: rings
+ *    are made disabled on the main thread (so that failures are reported there) and enabled by the
+ *    loop's thread, with its limits (limits.c). All operations are on registered files.
  * LOOP-3 A loop's thread runs on its own CPU, beside the clients whose requests it gets (place.c).
- * LOOP-4 Polling, where it is configured or place.c finds that it helps, is bounded twice: by a time after the last completion, and
- *    by credit, which polls that find nothing use up. It gives way to whatever else wants the CPU, so a client or a kernel thread on
- *    the same CPU goes first.
+ * LOOP-4 Polling, where it is configured or place.c finds that it helps, is bounded twice: by a
+ *    time after the last completion, and by credit, which polls that find nothing use up. It gives
+ *    way to whatever else wants the CPU, so a client or a kernel thread on the same CPU goes first.
  */
 #include "loop/types.h"
 
@@ -87,7 +89,7 @@ static int explain(int err, struct fdio_reason *reason)
 		fdio_reason_set(reason, "io_uring is not permitted here: set the sysctl "
 				"kernel.io_uring_disabled to 0 (or lift the seccomp filter)");
 	else if (err == -ENOSYS)
-		fdio_reason_set(reason, "the kernel has no io_uring: use Linux 5.13 or newer");
+		fdio_reason_set(reason, "the kernel has no io_uring: use Linux 6.1 or newer");
 	else if (err == -ENOMEM)
 		fdio_reason_set(reason, "no memory for io_uring: raise RLIMIT_MEMLOCK (ulimit -l) "
 				"or lower queue_depth=");

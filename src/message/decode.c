@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Decoding and validating FUSE requests, see message.h. Called on loop threads and by the fuzzer; touches nothing
- * but the message and *in. Every length is checked before it is used and every name is known to end inside
- * the message, so that nothing above needs to doubt them.
+ * Decoding and validating FUSE requests, see message.h. Every length is checked before it is used,
+ * and every name is known to end inside the message, so that nothing above needs to doubt them.
+ *
+ * Runs on loop threads and in the fuzzer; touches nothing but the message and *in, and takes no
+ * lock. Fails with the -errno that the request is to be answered with; -EBADMSG: there is no
+ * header, so nothing can be answered.
  */
 #include "message/message.h"
 #include "message/table.h"

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Directory entries as READDIR and READDIRPLUS return them. Pure, any thread. */
+/*
+ * Directory entries as READDIR and READDIRPLUS return them. Pure functions, any thread; false: the
+ * entry does not fit.
+ */
 #include "message/message.h"
 
 #include <string.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * <linux/fuse.h>, and what older headers than the running kernel's protocol lack. Debian 12 ships protocol
- * 7.38; the values below are the kernel's ABI of 7.39 to 7.45. The only place with such definitions.
+ * <linux/fuse.h>, and what headers lack that are older than the running kernel's protocol. Debian
+ * 12 ships protocol 7.38; the values below are the kernel's ABI of 7.39 to 7.45. No other file has
+ * such definitions. Layouts are asserted at the end.
  */
 #ifndef FDIO_MESSAGE_FUSE_COMPAT_H
 #define FDIO_MESSAGE_FUSE_COMPAT_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Our own ioctls on files of a fusedio mount: what FUSE does not pass on. Used by src/ops and src/tools. Their sizes are part
- * of their numbers; a new field needs a new number.
+ * Our own ioctls on files of a fusedio mount, for what FUSE does not pass on. src/ops answers them,
+ * src/tools and others call them. Their sizes are part of their numbers, so a new field needs a new
+ * number.
  */
 #ifndef FDIO_PROTOCOL_PRO_IOCTL_H
 #define FDIO_PROTOCOL_PRO_IOCTL_H

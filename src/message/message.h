@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FUSE messages: decode, validate, encode. Pure functions on memory: no I/O, no locks, no threads, so they
- * can be fuzzed. Struct definitions come from <linux/fuse.h>; what an old header lacks is in
- * fuse_compat.h (the only place with such definitions).
+ * FUSE messages: decode, validate, encode. Pure functions on memory: no I/O, no locks, no threads,
+ * so they can be fuzzed. The kernel is not trusted here: what does not hold together gives an
+ * error, never a wild read. Struct definitions come from <linux/fuse.h>; fuse_compat.h has what an
+ * old header lacks.
  */
 #ifndef FDIO_MESSAGE_H
 #define FDIO_MESSAGE_H

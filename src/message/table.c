@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What each FUSE opcode looks like: its name, the size of its fixed argument and what follows it. Pure data,
- * any thread. decode.c walks it.
+ * What each FUSE opcode looks like: its name, the size of its fixed argument and what follows it.
+ * Constant data, any thread; decode.c walks it. An opcode that is not listed is not served.
  */
 #include "message/table.h"
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The table of FUSE opcodes, for decode.c. */
+/*
+ * The table of FUSE opcodes, for decode.c and the tests. Constant data.
+ */
 #ifndef FDIO_MESSAGE_TABLE_H
 #define FDIO_MESSAGE_TABLE_H
 

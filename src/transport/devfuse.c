@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The /dev/fuse channel: every loop reads requests from its own clone of the connection and answers on the same
- * clone (the kernel finds a request only in the clone that delivered it).
+ * The /dev/fuse channel: every loop reads requests from its own clone of the connection and answers
+ * on the same clone (the kernel finds a request only in the clone that delivered it).
  *
- * A message is read to 80 bytes before the payload, so that the data of a WRITE lands page-aligned in the registered
- * buffer and goes to the device from there; the reply header is put 16 bytes before the payload, so that a reply is
- * one contiguous write. No copy in user space in either direction.
+ * A message is read to 80 bytes before the payload, so that the data of a WRITE lands page-aligned
+ * in the registered buffer and goes to the device from there. The reply header is put 16 bytes
+ * before the payload, so that a reply is one contiguous write. Nothing is copied in user space in
+ * either direction.
  *
- * One READ a loop waits on the ring: a request wakes every waiting READ, so more would only multiply the wake-ups. Once
- * awake, the loop takes what else is queued with plain non-blocking reads before it arms the next READ. Replies are written
- * at once from whatever thread has them.
+ * One READ a loop waits on the ring: a request wakes every waiting READ, so more would only
+ * multiply the wake-ups. Once awake, the loop takes what else is queued with plain non-blocking
+ * reads before it arms the next READ. Replies are written at once from whatever thread has them.
  *
- * DEVFUSE-1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then looks at q->starved. The loop, when it
- *    has no slot to arm, sets q->starved, then looks at q->returned once more. All four are sequentially consistent: at
- *    least one side sees the other, so the loop is woken when it must be and only then.
+ * Errors that pass are tried again (tr_retry). A read that fails for good ends the mount; a reply
+ * that fails is logged, and its client waits until the mount ends.
+ *
+ * DEVFUSE-1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then
+ *    looks at q->starved. The loop, when it has no slot to arm, sets q->starved, then looks at
+ *    q->returned once more. All four are sequentially consistent: at least one side sees the other,
+ *    so the loop is woken when it must be and only then.
  */
 #include "transport/types.h"
 

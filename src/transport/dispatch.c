@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From a decoded request to its handler, and from a reply to the channel. tr_dispatch runs on the slot's loop
- * thread; replies come from any thread.
+ * From a decoded request to its handler, and from a reply to the channel. tr_dispatch runs on the
+ * slot's loop thread; replies come from any thread. No locks. A message that cannot be decoded is
+ * answered with its error here; what the transport answers itself (FORGET, INTERRUPT, DESTROY,
+ * INIT) never reaches the server.
  *
- * DISPATCH-1 A slot is either free, armed, or busy; a busy one gets exactly one reply (asserted by state).
- * DISPATCH-2 busy is raised before stopping is read, and stopping is set before busy is summed: either the handler is not
- *    called or shutdown waits for it.
- * DISPATCH-4 A handler may go on after its reply, letting go of what it used, and its slot is no longer busy then. So a loop says when it is
- *    inside one: raised before the reply lowers busy, lowered after the last access. Shutdown reads busy first and this
- *    afterwards. (Workers and dio are drained by whoever owns them.)
+ * DISPATCH-1 A slot is either free, armed, or busy; a busy one gets exactly one reply (asserted by
+ *    state).
+ * DISPATCH-2 busy is raised before stopping is read, and stopping is set before busy is summed:
+ *    either the handler is not called or shutdown waits for it.
+ * DISPATCH-4 A handler may go on after its reply, letting go of what it used, and its slot is no
+ *    longer busy then. So a loop says when it is inside one: raised before the reply lowers busy,
+ *    lowered after the last access. Shutdown reads busy first and this afterwards. (Workers and dio
+ *    are drained by whoever owns them.)
  */
 #include "transport/types.h"
 

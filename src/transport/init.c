@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FUSE_INIT: what we ask of the kernel and what we tell it. Read and answered once, on the main thread, before
- * any loop takes requests.
+ * FUSE_INIT: what the daemon asks of the kernel and what it tells it. Read and answered once, on
+ * the main thread, before any loop takes requests. A kernel that is too old gets an error as its
+ * answer, and the start fails with a reason.
  *
- * The choices follow from one fact: the daemon owns the device, nobody else changes the file system, so the kernel may
- * cache names, attributes and pages for as long as it likes. max_write and max_read are as many bytes as max_pages are pages, so
- * that 1 MiB from page-aligned memory is one request. The kernel splits direct I/O by pages touched: memory that is not
- * page-aligned touches one more, and such a request is split where the application's page ends, at any byte. The I/O
- * engine takes such pieces.
+ * The choices follow from one fact: the daemon owns the device and nobody else changes the file
+ * system, so the kernel may cache names, attributes and pages for as long as it likes. max_write
+ * and max_read are as many bytes as max_pages are pages, so that 1 MiB from page-aligned memory is
+ * one request. The kernel splits direct I/O by pages touched: memory that is not page-aligned
+ * touches one more, and such a request is split where the application's page ends, at any byte. The
+ * I/O engine takes such pieces.
  */
 #include "transport/types.h"
 
@@ -73,13 +75,13 @@ static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *
 {
 	if (in->major != FUSE_KERNEL_VERSION || in->minor < 33) {
 		fdio_reason_set(reason, "the kernel speaks FUSE %u.%u, fusedio needs 7.33 or "
-				"later: use Linux 5.13 or newer", in->major,
+				"later: use Linux 6.1 or newer", in->major,
 			 in->minor);
 		return -EPROTO;
 	}
 	if (!(in->flags & FUSE_MAX_PAGES) || !(in->flags & FUSE_SETXATTR_EXT)) {
 		fdio_reason_set(reason, "the kernel's FUSE offers no large requests (flags %#x): "
-				"use Linux 5.13 or newer", in->flags);
+				"use Linux 6.1 or newer", in->flags);
 		return -EPROTO;
 	}
 	return 0;

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Mounting through libfuse3, which knows mount(2), fusermount3 and mtab; its own request loop is never run,
- * because it knows neither INIT bits above 31 nor the ring. Main thread, and the signal thread for unmounting.
+ * Mounting through libfuse3, which knows mount(2), fusermount3 and mtab. Its own request loop is
+ * never run, because it knows neither INIT bits above 31 nor the ring.
+ *
+ * tr_mount_libfuse and tr_umount_libfuse run on the main thread, the others on the thread that asks
+ * for the end. No locks. What libfuse and fusermount3 write to stderr becomes part of the reason.
  */
 #include "transport/mount.h"
 

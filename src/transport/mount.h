@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Mounting and unmounting through libfuse3, for transport.c. */
+/*
+ * Mounting and unmounting through libfuse3, for transport.c. Main thread; tr_umount_try and
+ * tr_umount_lazy on the thread that asks for the end, one call at a time. Fails with -errno and a
+ * reason.
+ */
 #ifndef FDIO_TRANSPORT_MOUNT_H
 #define FDIO_TRANSPORT_MOUNT_H
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Request slots and their buffers: all of the transport's memory, made once before the mount. Main thread.
+ * Request slots and their buffers: all of the transport's memory, made once before the mount and
+ * freed after it. Main thread; no locks. Without memory the start fails with a reason; buffers that
+ * cannot be registered with the rings are used as they are, which is logged.
  */
 #include "transport/types.h"
 

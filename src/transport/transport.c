@@ -2,11 +2,19 @@
 /*
  * The life of a connection: slots, mount, INIT, running channel, end.
  *
- *   tr_new -> tr_mount -> tr_start -> (requests) -> tr_end -> handlers drained -> destroy callback -> DESTROY answered
+ *   tr_new -> tr_mount -> tr_start -> (requests) -> tr_end -> handlers drained
+ *     -> destroy callback -> DESTROY answered
  *
- * The control thread exists for the end: it waits for tr_end (umount, DESTROY, abort, tr_unmount), stops new handlers, waits
- * for those that run, calls cfg.destroy, which writes everything, and only then answers DESTROY: umount of a fuseblk mount
- * returns with the file system clean on the device.
+ * tr_start, on the main thread, answers INIT, opens the channel, starts the control thread, and
+ * then has the loops arm their slots.
+ *
+ * The control thread exists for the end: it waits for tr_end (umount, DESTROY, abort, tr_unmount),
+ * stops new handlers, waits for those that run, and calls cfg.destroy, which writes everything.
+ * Only then does it answer DESTROY: umount of a fuseblk mount returns with the file system clean on
+ * the device.
+ *
+ * tr.lock (RANK_LEAF) guards end, destroy_req and finished. A step of the start that fails returns
+ * -errno with a reason, and tr_free undoes the others.
  */
 #include "transport/types.h"
 

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The transport: mounting, INIT, and the channel that brings FUSE requests to loop threads and takes
- * replies back. A channel is a small table of functions (tr_chan_ops in types.h): /dev/fuse clones read
- * on the ring, or FUSE-over-io_uring commands; both fill the same tr_req.
+ * The transport: mounting, INIT, and the channel that brings FUSE requests to loop threads and
+ * takes replies back. A channel is a small table of functions (tr_chan_ops in types.h): reads of
+ * /dev/fuse on the ring, or FUSE-over-io_uring commands. Both fill the same tr_req.
+ *
+ * Threads: the main thread makes, mounts, starts and frees; each loop's thread takes requests; the
+ * control thread runs the end. Failures while starting are -errno with a reason; afterwards a
+ * connection that fails ends the mount (tr_config.destroy), and a reply that cannot be sent is
+ * logged.
  */
 #ifndef FDIO_TRANSPORT_H
 #define FDIO_TRANSPORT_H

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Struct bodies of the transport, and the table that a channel fills. Included only inside src/transport.
+ * Struct bodies of the transport, and the table that a channel fills. Included only inside
+ * src/transport and its tests.
  *
- * A queue belongs to one loop: its free list and armed count are touched on that loop's thread alone. busy counts
- * the slots that a handler has; it is the queue's own atomic (its loop adds, whoever replies subtracts), so
- * that shutdown can wait for handlers without any counter shared between loops on the way.
+ * A queue belongs to one loop: its free list and its READ are touched on that loop's thread alone.
+ * busy counts the slots that a handler has. It is the queue's own atomic (its loop adds, whoever
+ * replies subtracts), so that the end can wait for handlers without any counter that loops share.
  */
 #ifndef FDIO_TRANSPORT_TYPES_H
 #define FDIO_TRANSPORT_TYPES_H

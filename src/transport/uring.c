@@ -1,30 +1,37 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * FUSE over io_uring: requests arrive as completions of commands that wait on the loops' own rings, and a reply is a
- * command that also asks for the next request. It is submitted together with the device I/O of the same batch, so neither
- * direction costs a system call of its own.
+ * FUSE over io_uring: requests arrive as completions of commands that wait on the loops' own rings,
+ * and a reply is a command that also asks for the next request. It is submitted together with the
+ * device I/O of the same batch, so neither direction costs a system call of its own.
  *
- * The kernel keeps one queue for each possible CPU and puts a request into the queue of the CPU its client runs on; nothing
- * is served before every queue has an entry. So the channel can be used only if there is one loop for each possible CPU; loop i
- * serves queue i. A slot is one entry, registered once. Its memory: the kernel's request header and our struct entry in the
- * page before the payload, and the payload, where the data of a WRITE begins at offset 0 as on the other channel.
+ * The kernel keeps one queue for each possible CPU and puts a request into the queue of the CPU its
+ * client runs on; nothing is served before every queue has an entry. So the channel can be used
+ * only if there is one loop for each possible CPU; loop i serves queue i. A slot is one entry,
+ * registered once. Its memory: the kernel's request header and our struct entry in the page before
+ * the payload, and the payload, where the data of a WRITE begins at offset 0 as on the other
+ * channel.
  *
- * FORGET, INTERRUPT, what was sent before the queues were ready, and the end of the connection still come over /dev/fuse:
- * loop 0 keeps a few slots for it and runs the /dev/fuse channel with them. Which way a request came is decided by its slot's
- * number, and its reply goes back the same way.
+ * FORGET, INTERRUPT, what was sent before the queues were ready, and the end of the connection
+ * still come over /dev/fuse: loop 0 keeps a few slots for it and runs the /dev/fuse channel with
+ * them. Which way a request came is decided by its slot's number, and its reply goes back the same
+ * way.
  *
- * Only the loop's thread may submit: other threads post their reply to it.
+ * Only the loop's thread may submit: other threads post their reply to it. No locks. A ring that
+ * the kernel refuses is replaced by /dev/fuse (URING-1); a reply that fails is logged.
  *
- * URING-1 Registration that works says nothing until a request comes; one that fails completes at once. A queue of which every
- *    entry failed means that the kernel's ring can never become ready: then one command with an impossible queue number makes
- *    the kernel go on over /dev/fuse (it does so whenever registering fails), and all loops run the /dev/fuse channel with all
- *    their slots. No request can have come through the ring before, and an entry's loop_op is not its slot's, so entries that
- *    had been registered stay harmlessly behind until the mount ends.
- * URING-2 At the end of the connection every waiting entry completes with ENOTCONN or the like, and replies get the same.
- *    The READ of /dev/fuse on loop 0 is what tells the control thread, because it can tell an abort from an unmount.
- * URING-3 Which loop serves an entry is decided when a request comes (deal.c), before anything is done with it: it goes over as a
- *    message, and the reply is committed on the ring of the loop that served it, where the entry then waits for the next. Memory,
- *    number and queue stay the same; everything else that speaks of a request's loop means the one that serves it.
+ * URING-1 Registration that works says nothing until a request comes; one that fails completes at
+ *    once. A queue of which every entry failed means that the kernel's ring can never become ready:
+ *    then one command with an impossible queue number makes the kernel go on over /dev/fuse (it
+ *    does so whenever registering fails), and all loops run the /dev/fuse channel with all their
+ *    slots. No request can have come through the ring before, and an entry's loop_op is not its
+ *    slot's, so entries that had been registered stay harmlessly behind until the mount ends.
+ * URING-2 At the end of the connection every waiting entry completes with ENOTCONN or the like, and
+ *    replies get the same. The READ of /dev/fuse on loop 0 is what tells the control thread,
+ *    because it can tell an abort from an unmount.
+ * URING-3 Which loop serves an entry is decided when a request comes (deal.c), before anything is
+ *    done with it: it goes over as a message, and the reply is committed on the ring of the loop
+ *    that served it, where the entry then waits for the next. Memory, number and queue stay the
+ *    same; everything else that speaks of a request's loop means the one that serves it.
  */
 #include "transport/types.h"
 
