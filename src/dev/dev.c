@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What every device has in common: range and alignment checks, bouncing, batches, zeroing. The
+ * What every device has in common: range and alignment checks, bouncing, batches. The
  * journal, the ext4 room and the workers of the engine call these wrappers on threads that may
  * block; the asynchronous path (dev_submit) goes straight to the implementation.
  *
@@ -31,8 +31,6 @@
 #include <string.h>
 
 #define BOUNCE_BYTES (256u * 1024u)
-#define ZERO_BYTES (256u * 1024u)
-#define ZERO_BATCH 16u
 #define MEM_ALIGN_MAX 4096u
 
 struct dev_bounce {
@@ -44,9 +42,6 @@ struct dev_busy {
 	struct fdio_mutex lock; /* RANK_LEAF */
 	struct list now;        /* dev_call.node, on the stacks of their callers */
 };
-
-/* Never written: the pages stay the kernel's zero page until a device reads them. */
-static uint8_t zeroes[ZERO_BYTES] __attribute__((aligned(MEM_ALIGN_MAX)));
 
 void dev_call_begin(struct dev *d, struct dev_call *c, enum fdio_counter kind, unsigned n, uint64_t off, uint64_t len)
 {
@@ -288,31 +283,6 @@ int dev_write_many(struct dev *d, struct dev_vec *v, unsigned n)
 	for (unsigned i = 0; i < n; i++)
 		v[i].result = dev_write(d, v[i].buf, v[i].len, v[i].off, 0);
 	return first_error(v, n);
-}
-
-int dev_zero(struct dev *d, uint64_t off, uint64_t len)
-{
-	uint32_t chunk = ZERO_BYTES;
-	int err = write_allowed(d, off, len);
-
-	if (err)
-		return err;
-	if (d->caps.max_io_bytes >= block_of(d))
-		chunk = FDIO_MIN(chunk, (uint32_t)fdio_round_down(d->caps.max_io_bytes, block_of(d)));
-	while (len && !err) {
-		struct dev_vec v[ZERO_BATCH];
-		unsigned n = 0;
-
-		for (; n < ZERO_BATCH && len; n++) {
-			uint32_t part = FDIO_MIN(len, (uint64_t)chunk);
-
-			v[n] = (struct dev_vec){ .off = off, .buf = zeroes, .len = part };
-			off += part;
-			len -= part;
-		}
-		err = dev_write_many(d, v, n);
-	}
-	return err;
 }
 
 int dev_discard(struct dev *d, uint64_t off, uint64_t len)

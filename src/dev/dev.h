@@ -118,8 +118,6 @@ int dev_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned
 /* In any order, all at once as far as the device goes; returns the first error after all have ended. */
 int dev_write_many(struct dev *d, struct dev_vec *v, unsigned n);
 int dev_discard(struct dev *d, uint64_t off, uint64_t len);
-/* Zero a range (any lbs-aligned length) by writing zeroes. */
-int dev_zero(struct dev *d, uint64_t off, uint64_t len);
 void dev_now(struct dev *d, struct timespec *ts);
 /*
  * Looks whether part of the device has gone: an image file that somebody truncated would grow again

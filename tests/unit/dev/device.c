@@ -140,13 +140,12 @@ START_TEST(refusals)
 	ck_assert_int_lt(dev_write(&g.dev, buf, 512, 1, 0), 0);
 	g.dev.caps.read_only = true;
 	ck_assert_int_eq(dev_write(&g.dev, buf, 512, 0, 0), -EROFS);
-	ck_assert_int_eq(dev_zero(&g.dev, 0, 512), -EROFS);
 	ck_assert_uint_eq(g.misaligned, 0);
 	g.dev.ops->close(&g.dev);
 }
 END_TEST
 
-START_TEST(zero_and_batches)
+START_TEST(batches)
 {
 	static uint8_t buf[4096 + 1] __attribute__((aligned(4096)));
 	struct dev_vec v[3] = { { .off = 0, .buf = buf, .len = 512 }, { .off = 8192, .buf = buf + 1, .len = 1024 },
@@ -155,11 +154,6 @@ START_TEST(zero_and_batches)
 	g_open();
 	memset(g.mem, 0xa5, MEM_SIZE);
 	memset(buf, 0x11, sizeof(buf));
-	ck_assert_int_eq(dev_zero(&g.dev, 512, 600 * 1024), 0);
-	ck_assert_uint_eq(g.mem[511], 0xa5);
-	ck_assert_uint_eq(g.mem[512 + 600 * 1024], 0xa5);
-	for (unsigned i = 512; i < 512 + 600 * 1024; i++)
-		ck_assert(g.mem[i] == 0);
 	/* The last piece is outside: the others are written all the same. */
 	ck_assert_int_lt(dev_write_many(&g.dev, v, 3), 0);
 	ck_assert_int_eq(v[0].result, 0);
@@ -291,10 +285,6 @@ START_TEST(image_sync)
 	ck_assert_int_eq(dev_read(d, back, N * 4096, 4 << 20), 0);
 	ck_assert_mem_eq(back, data, N * 4096);
 	ck_assert_int_eq(dev_flush(d), 0);
-	ck_assert_int_eq(dev_zero(d, 4 << 20, 1 << 20), 0);
-	ck_assert_int_eq(dev_read(d, back, 4096, 4 << 20), 0);
-	for (unsigned i = 0; i < 4096; i++)
-		ck_assert(back[i] == 0);
 	int err = dev_discard(d, 0, 4096);
 	ck_assert(err == 0 || err == -EOPNOTSUPP);
 	dev_close(d);
@@ -469,7 +459,7 @@ Suite *unit_suite(void)
 
 	unit_test(t, bouncing);
 	unit_test(t, refusals);
-	unit_test(t, zero_and_batches);
+	unit_test(t, batches);
 	unit_test(t, flush_groups);
 	unit_test(t, flush_without_cache_sends_nothing);
 	unit_test(t, image_sync);
