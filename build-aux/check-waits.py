@@ -66,8 +66,8 @@ POINTERS = {
     "inode_undo": ["x4_map_drop"],
     "x4_inode_free": ["inode_free", "x4_map_drop", "forget_names"],
     "free_chain": ["chunk_free_cb", "map_free_cb", "top_free_cb"],
-    "jnl_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo", "feature_undo",
-                               "gop_undo"],
+    "jnl_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo",
+                          "feature_undo", "gop_undo"],
     "dev_now": [],        # the device's clock, which only tests have
     "fdio_log_emit": [],  # where the log goes
 }
@@ -77,7 +77,7 @@ ON_LOOPS = [
     r"\.complete = (\w+)",
     r"\bloop_post\(.*, (\w+)\);",
     r"\bdio_io_fill\(.*, (\w+)\);",
-    r"\.handler = (\w+)",
+    r"\.handle = (\w+)",
     r"\.forget = (\w+)",
     r"\bdone = (\w+);",
 ]
@@ -156,7 +156,10 @@ def with_pointers(graph, name):
 
 def follow_pointers(graph, wrong):
     for name, callees in POINTERS.items():
-        for caller in with_pointers(graph, name):
+        callers = with_pointers(graph, name)
+        if not callers:
+            wrong.append(f"POINTERS: no {name} calls through a pointer any more")
+        for caller in callers:
             for c in callees:
                 if len(graph.find(c)) != 1:
                     wrong.append(f"POINTERS: {c} must be one function, but is {graph.find(c)}")
@@ -301,12 +304,15 @@ def headers(program):
 
 # ---------------------------------------------------------------- what must hold
 def judge_marks(program):
+    """Those nearest to what waits first: they explain the others."""
+    wrong = []
     for p in headers(program):
-        mark, why = program.mark(p.name, p.returns)
+        mark, chain = program.mark(p.name, p.returns)
         if mark != p.mark:
             place = os.path.relpath(p.path, program.sources.src)
-            yield (f"{place}:{p.line}: {p.name} must have {mark or NO_MARK}, and has "
-                   f"{p.mark or NO_MARK}: {why}")
+            wrong.append(f"{place}:{p.line}: {p.name} must have {mark or NO_MARK}, and has "
+                         f"{p.mark or NO_MARK}: {chain}")
+    return sorted(wrong, key=lambda w: w.count(" > "))
 
 
 def judge_loops(program):
@@ -417,11 +423,11 @@ int never(int n) { return n; }
 """,
 }
 SELF_WRONG = [
+    "src/a.h:8: never must have no mark, and has FDIO_MAY_MISS: it does not wait",
     "src/a.h:5: missing must have FDIO_MAY_MISS, and has no mark: "
     "missing > right > in_line > read_block > nowait_miss",
     "src/a.h:6: wrong must have FDIO_MAY_MISS, and has FDIO_BLOCKS: "
     "wrong > right > in_line > read_block > nowait_miss",
-    "src/a.h:8: never must have no mark, and has FDIO_MAY_MISS: it does not wait",
 ]
 
 
@@ -433,13 +439,13 @@ def self_test(cc):
             with open(os.path.join(tmp, path), "w") as f:
                 f.write(text)
         flags = ["-I", os.path.join(tmp, "src")]
-        found = list(judge_marks(Program(tmp, cc, flags, tables=False)))
+        found = judge_marks(Program(tmp, cc, flags, tables=False))
         if found != SELF_WRONG:
             return ["self test: found " + "; ".join(found)]
         sys.stdout, out = open(os.devnull, "w"), sys.stdout
         fix(Program(tmp, cc, flags, tables=False))
         sys.stdout = out
-        left = list(judge_marks(Program(tmp, cc, flags, tables=False)))
+        left = judge_marks(Program(tmp, cc, flags, tables=False))
         return ["self test: left by --fix: " + "; ".join(left)] if left else []
 
 

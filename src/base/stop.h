@@ -8,11 +8,12 @@
 #ifndef FDIO_BASE_STOP_H
 #define FDIO_BASE_STOP_H
 
+#include "base/nowait.h"
 #include "base/util.h"
 
 /* SIGTERM or SIGINT is pending. */
 bool fdio_stop_asked(void);
 /* Waits until this moment of fdio_now_ns, or until told to end. True: told to end. */
-bool fdio_stop_wait(uint64_t until_ns);
+bool fdio_stop_wait(uint64_t until_ns) FDIO_BLOCKS;
 
 #endif

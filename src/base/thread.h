@@ -8,6 +8,7 @@
 #ifndef FDIO_BASE_THREAD_H
 #define FDIO_BASE_THREAD_H
 
+#include "base/nowait.h"
 #include "base/util.h"
 
 #include <pthread.h>
@@ -16,7 +17,7 @@
  * Runs fn(arg) on a new thread named name (at most 15 characters are kept) with all signals blocked and no capabilities,
  * bounding set included. 0, or -errno and no thread.
  */
-int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg);
+int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg) FDIO_BLOCKS;
 
 /* The calling thread gives up every capability for good; the bounding set as well if it may. 0 or -errno. */
 int thread_drop_capabilities(void);

@@ -11,6 +11,7 @@
 #define FDIO_BASE_WORK_H
 
 #include "base/list.h"
+#include "base/nowait.h"
 
 struct work {
 	struct list node;
@@ -20,13 +21,13 @@ struct work {
 struct wq;
 
 /* name is copied, at most 15 bytes, and is the thread name. NULL with errno set when threads cannot be made. */
-struct wq *wq_new(const char *name, unsigned nr_threads);
+struct wq *wq_new(const char *name, unsigned nr_threads) FDIO_BLOCKS;
 /* Waits until the queue is empty and all items have returned, then ends the threads. NULL is allowed. */
-void wq_free(struct wq *q);
+void wq_free(struct wq *q) FDIO_BLOCKS;
 /* Any thread. The item must not be queued already. */
 void wq_queue(struct wq *q, struct work *w, void (*fn)(struct work *));
 /* Waits until nothing is queued or running (items queued meanwhile included). */
-void wq_drain(struct wq *q);
+void wq_drain(struct wq *q) FDIO_BLOCKS;
 /* Manual queues: run the oldest item on this thread; false if there is none. */
 bool wq_run_one(struct wq *q);
 

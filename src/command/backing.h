@@ -6,6 +6,7 @@
 #ifndef FDIO_COMMAND_BACKING_H
 #define FDIO_COMMAND_BACKING_H
 
+#include "base/nowait.h"
 #include "base/util.h"
 
 #include <sys/types.h>
@@ -15,6 +16,6 @@
  * writing, or at all if we want to write. Then what is the image's name. A lock that goes within three seconds does not count: its
  * owner was about to end. False as well when nothing can be found out.
  */
-bool backing_locked(dev_t rdev, bool read_only, char *what, size_t cap);
+bool backing_locked(dev_t rdev, bool read_only, char *what, size_t cap) FDIO_BLOCKS;
 
 #endif

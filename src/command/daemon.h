@@ -6,6 +6,7 @@
 #ifndef FDIO_COMMAND_DAEMON_H
 #define FDIO_COMMAND_DAEMON_H
 
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "base/util.h"
 
@@ -15,7 +16,7 @@ void daemon_close_inherited(void);
  * Forks. The child returns 0 and carries on; the parent waits until the child calls daemon_ready and exits with 0,
  * or with the child's exit status if it ends before. SIGTERM and SIGINT of the parent reach the child. -errno if there can be no child.
  */
-int daemon_fork(void);
+int daemon_fork(void) FDIO_BLOCKS;
 /* Connects to the service manager, if there is one ($NOTIFY_SOCKET). */
 void daemon_open_notify(void);
 /* After daemon_fork: opens what is opened by name and used later. Changes to /. */
@@ -30,7 +31,7 @@ void daemon_notify(const char *vars, const char *status, ...) __attribute__((for
  */
 int daemon_raise_limits(uint64_t bytes, struct fdio_reason *reason);
 /* mlockall, PR_SET_IO_FLUSHER, oom_score_adj; each verified. Before any other thread exists. reason: one line. */
-int daemon_mlock(struct fdio_reason *reason);
+int daemon_mlock(struct fdio_reason *reason) FDIO_BLOCKS;
 /* Enters the mount namespace of a process id or a namespace file. */
 int daemon_setns(const char *ns, struct fdio_reason *reason);
 

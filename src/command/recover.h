@@ -5,6 +5,7 @@
 #ifndef FDIO_COMMAND_RECOVER_H
 #define FDIO_COMMAND_RECOVER_H
 
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "command/probe.h"
 
@@ -14,6 +15,6 @@
  * in reason.
  */
 int recover_device(const struct probe *p, bool read_only, bool *ret_changed,
-		struct fdio_reason *reason);
+		struct fdio_reason *reason) FDIO_BLOCKS;
 
 #endif

@@ -19,6 +19,7 @@
 #define FDIO_COMMAND_SESSION_H
 
 #include "base/magic.h"
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "base/work.h"
 #include "command/options.h"
@@ -70,20 +71,20 @@ int session_start(struct session *s);
  * assemble_volume: opens the file system. assemble_transport: request slots, and the mount.
  * assemble_operations: the engine and the operations, on an open volume, and their callbacks.
  */
-int assemble_loops(struct session *s);
-int assemble_volume(struct session *s);
-int assemble_transport(struct session *s);
-int assemble_operations(struct session *s);
+int assemble_loops(struct session *s) FDIO_BLOCKS;
+int assemble_volume(struct session *s) FDIO_BLOCKS;
+int assemble_transport(struct session *s) FDIO_BLOCKS;
+int assemble_operations(struct session *s) FDIO_BLOCKS;
 
 /* serve.c, main thread. session_serve: requests are taken from now on, and signals. */
-int session_serve(struct session *s);
+int session_serve(struct session *s) FDIO_BLOCKS;
 /* The last privileged steps, and then none any more. */
-int session_settle(struct session *s);
+int session_settle(struct session *s) FDIO_BLOCKS;
 /* Tells everybody that the mount is there, and waits for its end. */
-void session_wait(struct session *s);
+void session_wait(struct session *s) FDIO_BLOCKS;
 
 /* watch.c, main thread. From then on a device that does not answer shows in the log. */
-int session_watch(struct session *s);
+int session_watch(struct session *s) FDIO_BLOCKS;
 
 /*
  * end.c. The transport's callbacks (arg is the session), on its control thread but for
@@ -91,10 +92,10 @@ int session_watch(struct session *s);
  */
 int session_umount(void *arg, bool lazy);
 void session_ending(void *arg);
-void session_destroy(void *arg, bool aborted);
+void session_destroy(void *arg, bool aborted) FDIO_BLOCKS;
 /* Main thread: the mount serves already, but the start has failed. Ends it; returns status. */
-int session_end_early(struct session *s, int status);
+int session_end_early(struct session *s, int status) FDIO_BLOCKS;
 /* Main thread, at the end or after a step that failed. */
-void session_free(struct session *s);
+void session_free(struct session *s) FDIO_BLOCKS;
 
 #endif

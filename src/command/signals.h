@@ -9,6 +9,7 @@
 #ifndef FDIO_COMMAND_SIGNALS_H
 #define FDIO_COMMAND_SIGNALS_H
 
+#include "base/nowait.h"
 #include "base/util.h"
 
 struct tr;
@@ -28,9 +29,9 @@ struct signals_config {
 /* In the main thread, before there is another one: all are blocked, but those that tell of a fault of our own. */
 void signals_block(void);
 /* Starts the thread; what is pending is taken at once. 0 or -errno. */
-int signals_start(const struct signals_config *cfg, struct signals **ret);
+int signals_start(const struct signals_config *cfg, struct signals **ret) FDIO_BLOCKS;
 /* Ends the thread. NULL is fine. */
-void signals_stop(struct signals *g);
+void signals_stop(struct signals *g) FDIO_BLOCKS;
 /* SIGTERM or SIGINT came before the thread was there: does what it does to a process that does not care. */
 void signals_die(void) __attribute__((noreturn));
 

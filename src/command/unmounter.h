@@ -9,6 +9,7 @@
 #ifndef FDIO_COMMAND_UNMOUNTER_H
 #define FDIO_COMMAND_UNMOUNTER_H
 
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "base/util.h"
 
@@ -16,7 +17,7 @@ struct unmounter;
 
 /* Before any other thread exists. mountpoint: absolute. filter: a seccomp filter for it too. reason: one line. */
 int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret,
-		struct fdio_reason *reason);
+		struct fdio_reason *reason) FDIO_BLOCKS;
 /* The mount is there. From now on nothing else is unmounted, if something else should be mounted at that place. */
 void unmounter_mounted(struct unmounter *u);
 /*
@@ -41,6 +42,6 @@ bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid);
  */
 bool unmounter_capable(struct unmounter *u, uint32_t pid, uint32_t uid, unsigned cap);
 /* Ends the process. NULL is fine. */
-void unmounter_free(struct unmounter *u);
+void unmounter_free(struct unmounter *u) FDIO_BLOCKS;
 
 #endif

@@ -11,6 +11,7 @@
 #ifndef FDIO_COMMAND_WATCHDOG_H
 #define FDIO_COMMAND_WATCHDOG_H
 
+#include "base/nowait.h"
 #include "base/util.h"
 
 struct watchdog_config {
@@ -26,7 +27,7 @@ struct watchdog_config {
 struct watchdog;
 
 /* Starts the thread. 0 or -errno. */
-int watchdog_new(const struct watchdog_config *cfg, struct watchdog **ret);
+int watchdog_new(const struct watchdog_config *cfg, struct watchdog **ret) FDIO_BLOCKS;
 /*
  * Opens the file that aborts the FUSE connection mounted on mountpoint, for root also where fusectl is
  * not mounted; without it, which is logged, nothing is aborted. While starting, before the sandbox.
@@ -39,6 +40,6 @@ void watchdog_asked(struct watchdog *w);
 /* No more requests are taken: from now on the whole end is bounded too. Any thread. */
 void watchdog_ending(struct watchdog *w);
 /* The end has been reached. NULL is fine. */
-void watchdog_free(struct watchdog *w);
+void watchdog_free(struct watchdog *w) FDIO_BLOCKS;
 
 #endif

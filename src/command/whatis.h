@@ -5,6 +5,7 @@
 #ifndef FDIO_COMMAND_WHATIS_H
 #define FDIO_COMMAND_WHATIS_H
 
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "base/util.h"
 
@@ -14,9 +15,9 @@
  * make a file system over something. Main thread.
  */
 void whatis_say(int fd, const char *path, const char *type, const char *pttype,
-		struct fdio_reason *reason);
+		struct fdio_reason *reason) FDIO_BLOCKS;
 
 /* The same for an image of another format; false: it is none that is known. */
-bool whatis_format(int fd, const char *path, struct fdio_reason *reason);
+bool whatis_format(int fd, const char *path, struct fdio_reason *reason) FDIO_BLOCKS;
 
 #endif

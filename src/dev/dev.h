@@ -18,6 +18,7 @@
 #define FDIO_DEV_H
 
 #include "base/magic.h"
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "base/util.h"
 #include "loop/loop.h"
@@ -113,11 +114,11 @@ static inline void dev_submit(struct dev *d, struct dev_io *io)
 
 /* All or -errno; short transfers are continued inside. Any alignment of off, len and buf inside the
  * device is accepted for reads (bounced when needed); writes must be lbs-aligned in off and len. */
-int dev_read(struct dev *d, void *buf, size_t len, uint64_t off);
-int dev_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags);
+int dev_read(struct dev *d, void *buf, size_t len, uint64_t off) FDIO_BLOCKS;
+int dev_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags) FDIO_BLOCKS;
 /* In any order, all at once as far as the device goes; returns the first error after all have ended. */
-int dev_write_many(struct dev *d, struct dev_vec *v, unsigned n);
-int dev_discard(struct dev *d, uint64_t off, uint64_t len);
+int dev_write_many(struct dev *d, struct dev_vec *v, unsigned n) FDIO_BLOCKS;
+int dev_discard(struct dev *d, uint64_t off, uint64_t len) FDIO_BLOCKS;
 void dev_now(struct dev *d, struct timespec *ts);
 /*
  * Looks whether part of the device has gone: an image file that somebody truncated would grow again
@@ -126,20 +127,20 @@ void dev_now(struct dev *d, struct timespec *ts);
  */
 static inline bool dev_lost(struct dev *d) { return d->ops->lost && d->ops->lost(d); }
 /* Flushes and closes. The device is gone afterwards. */
-void dev_close(struct dev *d);
+void dev_close(struct dev *d) FDIO_BLOCKS;
 
 /*
  * Flush sequencer (dev/flush.c): makes durable every write that completed before the call. Callers that
  * come while a flush runs share the next one. A device without a volatile cache still counts the call
  * but sends nothing. -EIO to exactly the callers whose flush failed. Blocks; never on a loop thread.
  */
-int dev_flush(struct dev *d);
+int dev_flush(struct dev *d) FDIO_BLOCKS;
 /*
  * fn is called for each flush that fails, whoever asked for it: what was written before may be
  * lost, though later ones succeed. On the thread that flushed, before anybody hears of the failure
  * or another flush begins. One at a time; NULL: none any more.
  */
-void dev_on_flush_failure(struct dev *d, void (*fn)(void *arg), void *arg);
+void dev_on_flush_failure(struct dev *d, void (*fn)(void *arg), void *arg) FDIO_BLOCKS;
 
 /* Logs each synchronous request that the device has not answered; returns how many there are. Any thread. */
 unsigned dev_log_busy(struct dev *d);
@@ -158,7 +159,8 @@ enum {
  * Opens path with O_DIRECT (falls back to the page cache with one warning where an image file's file
  * system has none). reason receives one line that names the cause and the way out. -EBUSY when in use.
  */
-int dev_uring_open(const char *path, unsigned flags, struct dev **ret, struct fdio_reason *reason);
+int dev_uring_open(const char *path, unsigned flags, struct dev **ret, struct fdio_reason *reason)
+	FDIO_BLOCKS;
 /* Registers the device with every loop of the set (fixed file). Before loops_start. */
 int dev_uring_attach(struct dev *d, struct loop_set *set);
 int dev_uring_fd(struct dev *d);

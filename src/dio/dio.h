@@ -12,6 +12,7 @@
 #ifndef FDIO_DIO_DIO_H
 #define FDIO_DIO_DIO_H
 
+#include "base/nowait.h"
 #include "base/work.h"
 #include "dev/dev.h"
 #include "ext4/ext4.h"
@@ -73,20 +74,20 @@ struct dio_req *dio_inval_req(struct work *done_work);
 void dio_inval_late(struct work *done_work);
 
 /* -EINVAL for what cannot work, -ENOMEM. cfg is copied; what it points to outlives the engine. */
-int dio_new(const struct dio_config *cfg, struct dio **ret);
+int dio_new(const struct dio_config *cfg, struct dio **ret) FDIO_BLOCKS;
 /* Waits for everything in flight. */
-void dio_drain(struct dio *d);
+void dio_drain(struct dio *d) FDIO_BLOCKS;
 /* Nothing is in flight and no file is open. NULL is allowed. */
-void dio_free(struct dio *d);
+void dio_free(struct dio *d) FDIO_BLOCKS;
 
 /*
  * Open and close of a file for I/O: prepares the inode (per-CPU counts) and the reserve. -ENOMEM.
  * The file takes a reference of i of its own. Workers; opening, and closing what does not wait,
  * also on loop threads in the mode of nowait.h.
  */
-int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret);
+int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret) FDIO_MAY_WAIT;
 bool dio_file_close_waits(const struct dio_file *f); /* any thread */
-void dio_file_close(struct dio_file *f); /* no request of f is in flight */
+void dio_file_close(struct dio_file *f) FDIO_MAY_WAIT; /* no request of f is in flight */
 struct x4_inode *dio_file_inode(struct dio_file *f);
 
 /* The file is open for reading and writing: stores through mappings may come, untold. */
@@ -161,7 +162,7 @@ void dio_submit(struct dio *d, struct dio_req *r);
  * -ENOMEM.
  */
 enum dio_gate_kind { DIO_GATE_WRITES = 1, DIO_GATE_ALL = 2 };
-int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
+int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind) FDIO_BLOCKS;
 void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
 
 /*

@@ -61,6 +61,7 @@
 
 #include "base/counters.h"
 #include "base/lock.h"
+#include "base/nowait.h"
 #include "dio/dio.h"
 
 /* Of one device request after EAGAIN or EINTR. */
@@ -349,13 +350,13 @@ bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_
 bool dio_gate_enter(struct dio_inode *di, unsigned cpu, unsigned kind);
 void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind);
 /* Workers: waits until those in flight have left. */
-void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind);
+void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind) FDIO_BLOCKS;
 void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind);
 /*
  * Waits until every request that is in flight now has ended; arg: the inode's. Also with the inode
  * lock held.
  */
-void dio_gate_drain(void *arg);
+void dio_gate_drain(void *arg) FDIO_BLOCKS;
 static inline unsigned dio_count_kind(const struct dio_req *r)
 {
 	return r->flags & DIO_WRITE ? DIO_COUNT_WRITE : DIO_COUNT_READ;
@@ -367,7 +368,8 @@ static inline void dio_leave(struct dio_req *r)
 }
 
 /* ---- range.c: workers ---- */
-void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last);
+void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last)
+	FDIO_BLOCKS;
 void dio_range_unlock(struct dio_inode *di, struct dio_range *g);
 
 /* ---- pool.c ---- */
@@ -377,7 +379,7 @@ void dio_pool_fini(struct dio *d);
 struct dio_seg *dio_seg_take(struct dio_req *r,
 			     void (*go_on)(struct dio_req *r, struct dio_seg *seg));
 void dio_seg_put(struct dio_seg *seg);
-struct dio_bounce *dio_bounce_take(struct dio *d); /* may wait */
+struct dio_bounce *dio_bounce_take(struct dio *d) FDIO_BLOCKS; /* may wait */
 void dio_bounce_put(struct dio *d, struct dio_bounce *b);
 
 /* ---- pagecache.c: any thread, never blocks ---- */
@@ -429,9 +431,10 @@ struct dio_slow {
 	unsigned nv;
 	struct dev_vec v[DIO_NR_VECS];
 };
-int dio_slow_piece(struct dio_slow *s, uint64_t pos, uint64_t end, struct dio_piece *ret);
-int dio_slow_data(struct dio_slow *s);
-int dio_slow_zero_gap(struct dio_slow *s);
+int dio_slow_piece(struct dio_slow *s, uint64_t pos, uint64_t end, struct dio_piece *ret)
+	FDIO_MAY_MISS;
+int dio_slow_data(struct dio_slow *s) FDIO_BLOCKS;
+int dio_slow_zero_gap(struct dio_slow *s) FDIO_BLOCKS;
 
 /* ---- append.c: loop threads ---- */
 /*
@@ -471,16 +474,16 @@ bool dio_append_fits(const struct dio_slow *s);
  * After a slow write that moved the size, before the inode is unlocked: a window for those that
  * follow.
  */
-void dio_append_refill(struct dio_slow *s);
+void dio_append_refill(struct dio_slow *s) FDIO_BLOCKS;
 /*
  * The volume is full: blocks that were set aside for appends come back. True if there were any;
  * blocks, with no lock held. arg: the engine.
  */
-bool dio_reclaim(void *arg);
+bool dio_reclaim(void *arg) FDIO_BLOCKS;
 /* Closes the window. Workers, no lock held. */
-void dio_append_stop(struct dio_inode *di, struct x4_inode *i);
+void dio_append_stop(struct dio_inode *di, struct x4_inode *i) FDIO_BLOCKS;
 /* As dio_append_stop, but callable from a loop thread: a worker closes the window later. */
-void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i);
+void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i) FDIO_MAY_WAIT;
 
 /* ---- append_small.c: loop threads ---- */
 /*

@@ -43,6 +43,7 @@
 #include "base/list.h"
 #include "base/lock.h"
 #include "base/magic.h"
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "journal/journal.h"
 #include "journal/format.h"
@@ -164,7 +165,7 @@ int jcache_get(struct jnl *j, uint64_t blk, struct jbuf **ret, bool *ret_created
 /* Ends JB_READING and wakes who waits. */
 void jcache_set_state(struct jbuf *b, int state);
 /* Waits until it is read: 0 or -EIO. */
-int jcache_wait(struct jbuf *b);
+int jcache_wait(struct jbuf *b) FDIO_MAY_MISS;
 /* Takes it out of the hash: the next reader goes to the device. The caller holds a reference. */
 void jcache_unhash(struct jbuf *b);
 /* Drops everything that is not referenced. */
@@ -262,7 +263,7 @@ struct jlog {
 	unsigned stage_blocks;
 };
 
-int jlog_open(struct jnl *j, struct fdio_reason *reason);
+int jlog_open(struct jnl *j, struct fdio_reason *reason) FDIO_BLOCKS;
 void jlog_close(struct jnl *j);
 /* Device byte address of a log block and how many follow contiguously (itself included). */
 uint64_t jlog_map(const struct jnl *j, uint32_t lblk, uint32_t *ret_run);
@@ -276,13 +277,13 @@ bool jlog_set_end(struct jnl *j);
 void jlog_set_format(struct jnl *j);
 bool jlog_sb_csum_ok(const uint8_t *sb);
 /* Writes the journal superblock with these values; flags for dev_write. */
-int jlog_write_sb(struct jnl *j, uint32_t sequence, uint32_t start, unsigned flags);
+int jlog_write_sb(struct jnl *j, uint32_t sequence, uint32_t start, unsigned flags) FDIO_BLOCKS;
 /* The error of an abort, best effort. */
-void jlog_write_errno(struct jnl *j, int err);
+void jlog_write_errno(struct jnl *j, int err) FDIO_BLOCKS;
 /* Reads n log blocks from lblk on (wrapping) into buf. */
-int jlog_read(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf);
+int jlog_read(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf) FDIO_BLOCKS;
 /* Writes n log blocks (wrapping) at once. */
-int jlog_write(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf);
+int jlog_write(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf) FDIO_BLOCKS;
 /* crc32c of a whole block with its last four bytes, or the commit block's checksum, taken as zero. */
 uint32_t jlog_tail_csum(const struct jnl *j, const uint8_t *blk);
 uint32_t jlog_commit_csum(const struct jnl *j, const uint8_t *blk, size_t meaningful);
@@ -352,9 +353,9 @@ struct jnl {
 static inline int jnl_err(const struct jnl *j) { return __atomic_load_n(&j->err, __ATOMIC_ACQUIRE); }
 
 /* State lock held, after an abort: waits until the owner has been told. */
-void jabort_wait_told(struct jnl *j);
+void jabort_wait_told(struct jnl *j) FDIO_BLOCKS;
 /* 0, or the error of the abort, once the owner has been told. No journal lock held but the handle lock. */
-int jabort_error(struct jnl *j);
+int jabort_error(struct jnl *j) FDIO_MAY_MISS;
 
 /* handle.c: a handle of the transaction about to close, for the seal callback; caller holds handle_lock. */
 void jhandle_open(struct jnl *j, unsigned credits);
@@ -398,17 +399,17 @@ void jtxn_unforget(struct jtxn *t, struct jbuf *b);
 unsigned jtxn_revoke_blocks(const struct jnl *j, const struct jtxn *t);
 
 /* commit.c */
-void *jcommit_thread(void *arg);
+void *jcommit_thread(void *arg) FDIO_BLOCKS;
 /* Commits what is running, on this thread. State lock held, dropped meanwhile; nobody else commits. */
-void jcommit_now(struct jnl *j);
+void jcommit_now(struct jnl *j) FDIO_BLOCKS;
 /* commit_write.c: writes the closed transaction to the log, commit block included. No lock held. */
-int jcommit_write(struct jnl *j, struct jtxn *t);
+int jcommit_write(struct jnl *j, struct jtxn *t) FDIO_BLOCKS;
 /* checkpoint.c */
 int jcheckpoint_init(struct jnl *j);
 void jcheckpoint_fini(struct jnl *j);
-void *jcheckpoint_thread(void *arg);
+void *jcheckpoint_thread(void *arg) FDIO_BLOCKS;
 /* Everything committed goes home and the tail follows. No transaction may be open. */
-int jcheckpoint_all(struct jnl *j);
+int jcheckpoint_all(struct jnl *j) FDIO_BLOCKS;
 /* State lock held: there is work for the checkpoint thread. */
 bool jcheckpoint_due(const struct jnl *j);
 /* State lock held: takes the block off its checkpoint list, if it is on one; drops the list's reference. */

@@ -6,6 +6,7 @@
 #ifndef FDIO_JOURNAL_REPLAY_TYPES_H
 #define FDIO_JOURNAL_REPLAY_TYPES_H
 
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "journal/journal_types.h"
 
@@ -47,11 +48,11 @@ enum { WINDOW_BLOCKS = 128 };
 /* -EUCLEAN, with what it found in reason. */
 int jreplay_damaged(struct replay *r, const char *what, uint32_t tid);
 /* The log block at pos, valid until the next call. NULL when it cannot be read. */
-const uint8_t *jreplay_block(struct replay *r, uint32_t pos);
+const uint8_t *jreplay_block(struct replay *r, uint32_t pos) FDIO_BLOCKS;
 bool jreplay_tag_csum_ok(const struct jnl *j, const struct tag *tag, uint32_t tid, const uint8_t *image);
 /* Told to end: the next replay begins anew, whatever is home by now. */
 bool jreplay_stopped(struct replay *r);
 /* Walks one transaction from w->pos. Not complete: the log ends here. -errno, of the visitor too. */
-int jreplay_walk(struct replay *r, struct walk *w, const struct visitor *v);
+int jreplay_walk(struct replay *r, struct walk *w, const struct visitor *v) FDIO_BLOCKS;
 
 #endif

@@ -12,6 +12,7 @@
 #define FDIO_LOOP_H
 
 #include "base/list.h"
+#include "base/nowait.h"
 #include "base/reason.h"
 
 #include <liburing.h>
@@ -52,11 +53,11 @@ bool loop_cpu_in_list(const char *list, unsigned cpu, unsigned *ret_last);
 /* Makes the rings (no threads yet). -errno; reason gets one line naming cause and way out. */
 int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, struct fdio_reason *reason);
 /* Starts the threads and waits until each of them runs its loop. 0 or -errno: then none runs. */
-int loop_set_start(struct loop_set *s);
+int loop_set_start(struct loop_set *s) FDIO_BLOCKS;
 /* Ends the threads and waits for them. The owners of operations have drained them; what is still armed (a READ of /dev/fuse, the
  * eventfd) is cancelled when the ring is freed and its complete function is not called. What was prepared before, also by messages posted
  * before, is still submitted. */
-void loop_set_stop(struct loop_set *s);
+void loop_set_stop(struct loop_set *s) FDIO_BLOCKS;
 void loop_set_free(struct loop_set *s);
 unsigned loop_set_count(const struct loop_set *s);
 const struct loop_config *loop_set_config(const struct loop_set *s);

@@ -10,6 +10,7 @@
 #ifndef FDIO_OPS_OPS_H
 #define FDIO_OPS_OPS_H
 
+#include "base/nowait.h"
 #include "base/work.h"
 #include "dio/dio.h"
 #include "transport/transport.h"
@@ -37,7 +38,7 @@ struct ops_config {
 	void *arg;
 };
 
-int ops_new(const struct ops_config *cfg, struct ops **ret);
+int ops_new(const struct ops_config *cfg, struct ops **ret) FDIO_BLOCKS;
 /*
  * The engine and the transport are made with callbacks into ops, so they come later; before the
  * first request.
@@ -59,7 +60,7 @@ void ops_launder_pages(void *arg, struct x4_inode *i, uint64_t off, uint64_t len
 /* dio_config.kill_sgid. Workers. */
 unsigned ops_kill_sgid(const struct dio_req *r);
 /* No request will come any more and the engine is idle: closes what is still open. Blocks. */
-void ops_shutdown(struct ops *o);
-void ops_free(struct ops *o);
+void ops_shutdown(struct ops *o) FDIO_BLOCKS;
+void ops_free(struct ops *o) FDIO_BLOCKS;
 
 #endif

@@ -134,7 +134,7 @@ void ops_nodes_init(struct ops *o);
 /*
  * The inode of a node id, with a reference: -ESTALE for what no node id can be. Workers, OPS_TRY.
  */
-int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret);
+int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret) FDIO_MAY_MISS;
 static inline uint64_t ops_nodeid(const struct x4_inode *i)
 {
 	uint32_t ino = x4_inode_ino(i);
@@ -142,7 +142,7 @@ static inline uint64_t ops_nodeid(const struct x4_inode *i)
 	return ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino;
 }
 /* The kernel gives back, or never was given, so many lookups. Workers, OPS_TRY. */
-void ops_unlookup(struct ops *o, uint64_t nodeid, uint64_t nlookup);
+void ops_unlookup(struct ops *o, uint64_t nodeid, uint64_t nlookup) FDIO_MAY_WAIT;
 
 /* ---- requester.c ---- */
 /* Any thread. */
@@ -153,7 +153,7 @@ bool ops_may_use_reserved(const struct ops_req *q);
  * What X4_KILL_* a change by the requester means for i: FUSE leaves the judgement to us, without
  * the groups. Workers, OPS_TRY.
  */
-unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i);
+unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i) FDIO_MAY_WAIT;
 /*
  * Whether the requester, who waits for the answer, has this capability (CAP_*); no if it cannot be
  * proved. Workers.
@@ -162,7 +162,7 @@ bool ops_capable(const struct ops_req *q, unsigned cap);
 
 /* ---- durable.c ---- */
 /* Waits until what was done to i is durable. Workers. */
-int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync);
+int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync) FDIO_BLOCKS;
 /*
  * Changes of i wait until they are durable: its content and its attributes with the mount option
  * sync or chattr +S. Any thread.
@@ -172,10 +172,10 @@ bool ops_is_sync(struct ops *o, struct x4_inode *i);
  * Waits if changes of i, or of the names in dir (with dirsync and chattr +D as well), are such.
  * Returns err unless it is 0 and the wait fails. Workers, OPS_TRY after ops_may_change.
  */
-int ops_inode_durable(struct ops *o, struct x4_inode *i, int err);
-int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err);
+int ops_inode_durable(struct ops *o, struct x4_inode *i, int err) FDIO_MAY_WAIT;
+int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err) FDIO_MAY_WAIT;
 /* Before such a change: -EAGAIN (a miss) on a loop thread. */
-int ops_may_change(struct ops *o, struct x4_inode *i);
+int ops_may_change(struct ops *o, struct x4_inode *i) FDIO_MAY_MISS;
 
 /* ---- immutable.c: -EPERM and the like; any thread ---- */
 /*
@@ -192,11 +192,11 @@ void ops_fill_attr(struct ops *o, struct x4_inode *i, struct fuse_attr *out);
 /* Gives the kernel the caller's reference of i, but for the root. */
 void ops_fill_entry(struct ops *o, struct x4_inode *i, struct fuse_entry_out *out);
 /* Answers with the entry and keeps i's reference for the kernel; err != 0: i is NULL. */
-void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i);
+void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i) FDIO_MAY_WAIT;
 
 /* ---- attributes.c ---- */
 /* Truncates or grows i. Workers; misses on loop threads. */
-int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size);
+int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size) FDIO_MAY_MISS;
 
 /* ---- open_files.c ---- */
 int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags,
@@ -216,15 +216,15 @@ void ops_files_free(struct ops *o);
 
 /* ---- inode_flags.c: workers ---- */
 struct fsxattr;
-int ops_set_inode_flags(struct ops_req *q, struct x4_inode *i, uint32_t want);
-int ops_set_xflags(struct ops_req *q, struct x4_inode *i, const struct fsxattr *x);
+int ops_set_inode_flags(struct ops_req *q, struct x4_inode *i, uint32_t want) FDIO_BLOCKS;
+int ops_set_xflags(struct ops_req *q, struct x4_inode *i, const struct fsxattr *x) FDIO_BLOCKS;
 void ops_get_xflags(struct x4_inode *i, struct fsxattr *x);
 
 /* ---- file_map.c: workers ---- */
-void ops_reply_map(struct ops_req *q, const struct fuse_ioctl_in *in);
+void ops_reply_map(struct ops_req *q, const struct fuse_ioctl_in *in) FDIO_BLOCKS;
 
 /* ---- invalidate.c ---- */
-int ops_notify_new(struct ops *o);
+int ops_notify_new(struct ops *o) FDIO_BLOCKS;
 /*
  * After an error of what may change the size, which was before: if it has changed all the same (a
  * truncate takes several transactions), the kernel is told to ask. It would otherwise go on with
@@ -232,19 +232,20 @@ int ops_notify_new(struct ops *o);
  */
 void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before);
 /* Waits until every notification has been sent. No request that could send one may be under way. */
-void ops_notify_drain(struct ops *o);
-void ops_notify_free(struct ops *o);
+void ops_notify_drain(struct ops *o) FDIO_BLOCKS;
+void ops_notify_free(struct ops *o) FDIO_BLOCKS;
 
 /* ---- launder.c ---- */
-int ops_launder_new(struct ops *o);
-void ops_launder_drain(struct ops *o); /* as ops_notify_drain */
-void ops_launder_free(struct ops *o);
+int ops_launder_new(struct ops *o) FDIO_BLOCKS;
+void ops_launder_drain(struct ops *o) FDIO_BLOCKS; /* as ops_notify_drain */
+void ops_launder_free(struct ops *o) FDIO_BLOCKS;
 /*
  * What is stored in such pages of i, and not told, belongs in the answer: true if the kernel writes
  * it back first. Then the handler, which has changed nothing yet, returns without an answer, and is
  * called again on a worker. Misses on loop threads.
  */
-bool ops_launder_first(struct ops_req *q, struct x4_inode *i, enum dio_cached_what what);
+bool ops_launder_first(struct ops_req *q, struct x4_inode *i, enum dio_cached_what what)
+	FDIO_MAY_WAIT;
 /*
  * The file has grown from old_size: true if q will be answered, with success, once the page of the
  * old end is forgotten.
@@ -254,38 +255,38 @@ bool ops_launder_tail(struct ops_req *q, struct x4_inode *i, uint64_t old_size);
 bool ops_kernel_clears_tail(const struct ops *o);
 
 /* ---- the handlers, by family ---- */
-void ops_lookup(struct ops_req *q);
-void ops_getattr(struct ops_req *q);
-void ops_setattr(struct ops_req *q);
-void ops_statx(struct ops_req *q);
-void ops_mknod(struct ops_req *q);
-void ops_mkdir(struct ops_req *q);
-void ops_symlink(struct ops_req *q);
-void ops_unlink(struct ops_req *q);
-void ops_rmdir(struct ops_req *q);
-void ops_rename(struct ops_req *q);
-void ops_rename2(struct ops_req *q);
-void ops_link(struct ops_req *q);
-void ops_readlink(struct ops_req *q);
-void ops_open(struct ops_req *q);
-void ops_create(struct ops_req *q);
-void ops_tmpfile(struct ops_req *q);
-void ops_release(struct ops_req *q);
-void ops_lseek(struct ops_req *q);
-void ops_fallocate(struct ops_req *q);
-void ops_opendir(struct ops_req *q);
-void ops_readdir(struct ops_req *q);
-void ops_readdirplus(struct ops_req *q);
+void ops_lookup(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_getattr(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_setattr(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_statx(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_mknod(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_mkdir(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_symlink(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_unlink(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_rmdir(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_rename(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_rename2(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_link(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_readlink(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_open(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_create(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_tmpfile(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_release(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_lseek(struct ops_req *q) FDIO_BLOCKS;
+void ops_fallocate(struct ops_req *q) FDIO_BLOCKS;
+void ops_opendir(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_readdir(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_readdirplus(struct ops_req *q) FDIO_MAY_WAIT;
 void ops_read(struct ops_req *q);
 void ops_write(struct ops_req *q);
 void ops_fsync(struct ops_req *q);
 void ops_fsyncdir(struct ops_req *q);
 void ops_syncfs(struct ops_req *q);
-void ops_setxattr(struct ops_req *q);
-void ops_getxattr(struct ops_req *q);
-void ops_listxattr(struct ops_req *q);
-void ops_removexattr(struct ops_req *q);
+void ops_setxattr(struct ops_req *q) FDIO_BLOCKS;
+void ops_getxattr(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_listxattr(struct ops_req *q) FDIO_MAY_WAIT;
+void ops_removexattr(struct ops_req *q) FDIO_BLOCKS;
 void ops_statfs(struct ops_req *q);
-void ops_ioctl(struct ops_req *q);
+void ops_ioctl(struct ops_req *q) FDIO_BLOCKS;
 
 #endif

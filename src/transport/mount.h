@@ -7,13 +7,14 @@
 #ifndef FDIO_TRANSPORT_MOUNT_H
 #define FDIO_TRANSPORT_MOUNT_H
 
+#include "base/nowait.h"
 #include "base/reason.h"
 
 #include <stddef.h>
 
 struct tr;
 
-int tr_mount_libfuse(struct tr *t, struct fdio_reason *reason);
+int tr_mount_libfuse(struct tr *t, struct fdio_reason *reason) FDIO_BLOCKS;
 /* The mount may be gone already: then only frees. Closes the session's fd. */
 void tr_umount_libfuse(struct tr *t);
 /* umount(2) as a user would; -EBUSY when files are open. May wait for DESTROY: not on the control thread. */

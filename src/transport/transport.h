@@ -13,6 +13,7 @@
 #define FDIO_TRANSPORT_H
 
 #include "base/magic.h"
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "loop/loop.h"
 #include "message/message.h"
@@ -89,14 +90,14 @@ struct tr_config {
 /* Allocates slots and buffers, registers arenas with the loops. Before loop_set_start. reason: one line. */
 int tr_new(const struct tr_config *cfg, struct tr **ret, struct fdio_reason *reason);
 /* mount(2) or fusermount3; -ENODEV: the kernel has no FUSE. The kernel's INIT is not answered before tr_start. */
-int tr_mount(struct tr *t, struct fdio_reason *reason);
+int tr_mount(struct tr *t, struct fdio_reason *reason) FDIO_BLOCKS;
 /* Before tr_start. The server outlives the connection. */
 void tr_set_server(struct tr *t, const struct tr_server *server);
 /*
  * Answers INIT, opens the channel's clones of the connection, starts the control thread, and has
  * the running loops arm their slots. Main thread; waits at most ten seconds for INIT. -errno.
  */
-int tr_start(struct tr *t, struct fdio_reason *reason);
+int tr_start(struct tr *t, struct fdio_reason *reason) FDIO_BLOCKS;
 /* Asks for an end as umount would (SIGTERM): unmounts lazily if busy. Any thread. */
 void tr_unmount(struct tr *t);
 /* Ends the connection although the kernel keeps it: the mount is gone from here, and somebody has it elsewhere. Any thread. */
@@ -104,7 +105,7 @@ void tr_let_go(struct tr *t);
 /* Logs the requests that are not answered yet (at most 20), and how many there are. Any thread. */
 void tr_log_busy(struct tr *t);
 /* Waits until the channel has ended and destroy has returned. */
-void tr_wait(struct tr *t);
+void tr_wait(struct tr *t) FDIO_BLOCKS;
 void tr_free(struct tr *t);
 
 /* Replies: once a request, from any thread. len bytes of r->payload are the body; err < 0: no body. */

@@ -11,6 +11,7 @@
 #define FDIO_TRANSPORT_TYPES_H
 
 #include "base/lock.h"
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "transport/transport.h"
 
@@ -121,7 +122,7 @@ static inline struct tr_req *tr_slot(struct tr_queue *q, unsigned i)
 }
 
 /* init.c: reads INIT from the session's fd and answers it. */
-int tr_init_handshake(struct tr *t, struct fdio_reason *reason);
+int tr_init_handshake(struct tr *t, struct fdio_reason *reason) FDIO_BLOCKS;
 
 /* uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why. */
 bool tr_uring_usable(struct tr *t, struct fdio_reason *reason);

@@ -17,6 +17,7 @@
 #ifndef FDIO_EXT4_ALLOC_GROUPS_H
 #define FDIO_EXT4_ALLOC_GROUPS_H
 
+#include "base/nowait.h"
 #include "ext4/alloc/alloc.h"
 #include "ext4/core/bits.h"
 #include "ext4/core/structs.h"
@@ -86,7 +87,7 @@ static inline uint64_t x4_group_start(const struct x4_vol *v, uint32_t g)
  * alloc_lock held; dropped and retaken while it reads. 0 when the image is there, which it is
  * until the lock is dropped or another one is loaded.
  */
-int x4_group_load(struct x4_vol *v, uint32_t g);
+int x4_group_load(struct x4_vol *v, uint32_t g) FDIO_MAY_MISS;
 /* The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and hints. */
 void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
 void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
@@ -113,13 +114,15 @@ enum x4_gop_kind { X4_GOP_ALLOC, X4_GOP_CLAIM, X4_GOP_FREE, X4_GOP_DESC };
  * Remembers how to undo what h is going to do to group g, and for FREE what to do once it is
  * durable; FREE loads the group.
  */
-int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n);
+int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
+	FDIO_MAY_MISS;
 /* The descriptor's mirror of g has changed in a handle: its totals follow, it is sealed with the transaction. */
 void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d);
 /* The disk bitmap of g in h: bits [bit, bit+n) must all be !set and become set. The group is loaded. */
-int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n, bool set);
+int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n, bool set)
+	FDIO_MAY_MISS;
 /* Gives a BLOCK_UNINIT group its bitmap on disk, in h. Nothing to do for others. */
-int x4_group_init_disk(struct jnl_handle *h, struct x4_vol *v, uint32_t g);
+int x4_group_init_disk(struct jnl_handle *h, struct x4_vol *v, uint32_t g) FDIO_MAY_MISS;
 
 /* Blocks of group g that its own static metadata takes: super, descriptors and reserved descriptors: [start, start+n). */
 unsigned x4_group_base_ranges(struct x4_vol *v, uint32_t g, struct jnl_extent ret[3]);

@@ -19,6 +19,7 @@
 #ifndef FDIO_EXT4_CORE_CORE_H
 #define FDIO_EXT4_CORE_CORE_H
 
+#include "base/nowait.h"
 #include "base/reason.h"
 #include "dev/dev.h"
 #include "journal/journal.h"
@@ -67,7 +68,7 @@ bool x4_vol_has_inline(const struct x4_vol *v); /* there may be such inodes */
 /* The label, not terminated if it is as long as can be. Setting waits until it is durable. */
 #define X4_LABEL_MAX 16
 void x4_vol_label(struct x4_vol *v, char ret[X4_LABEL_MAX]);
-int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX]);
+int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX]) FDIO_BLOCKS;
 
 /* ------------------------------------------------------------------ inside ext4 */
 struct timespec x4_now(struct x4_vol *v);
@@ -75,34 +76,38 @@ struct timespec x4_now(struct x4_vol *v);
 /* ---- errors.c ---- */
 /* Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any thread, no locks needed. */
 int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
-	__attribute__((format(printf, 5, 6)));
+	__attribute__((format(printf, 5, 6))) FDIO_MAY_MISS;
 /* jnl_bread of what the whole file system rests on: inode tables, bitmaps, descriptors. An I/O error is noted and treated like damage,
  * as the kernel does; one in a single file's own blocks is that file's. */
-int x4_bread(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret);
+int x4_bread(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret)
+	FDIO_MAY_MISS;
 #define X4_BREAD(v, ino, blk, ret) x4_bread((v), (ino), (blk), __func__, (ret))
 #define X4_CORRUPT(v, ino, blk, ...) x4_corrupt((v), (ino), (blk), __func__, __VA_ARGS__)
 int x4_from_ext2_err(long err); /* libext2fs code -> -errno (core/errors.c) */
 /* core/errors.c */
 void x4_error_init(struct x4_vol *v);
 /* Writes noted errors into the superblock: through a handle if the journal lives, else straight. May block. */
-void x4_error_write(struct x4_vol *v);
+void x4_error_write(struct x4_vol *v) FDIO_BLOCKS;
 /* The same at unmount: what could not be written before, too. */
-void x4_error_write_last(struct x4_vol *v);
+void x4_error_write_last(struct x4_vol *v) FDIO_BLOCKS;
 /* The journal aborts with err: noted for the superblock, and read-only from now on. Any thread, no lock of rank leaf. */
 void x4_error_aborted(struct x4_vol *v, int err);
 
 /* ---- superblock.c: workers, but for opening and closing ---- */
 /* The superblock in a handle: returns the mapped 1024 bytes inside the cached block; call x4_super_end to set its checksum. */
-int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret);
+int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret)
+	FDIO_MAY_MISS;
 void x4_super_end(struct x4_vol *v, struct jnl_handle *h);
 /* The superblock straight from the device, 1024 bytes; checks magic and checksum. */
-int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason);
+int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
+	FDIO_BLOCKS;
 /* Changes it straight on the device, with its checksum, and flushes: only while no journal runs. */
-int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg);
+int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
+	FDIO_BLOCKS;
 int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
-		       void *arg);
+		       void *arg) FDIO_BLOCKS;
 /* core/superblock_torn.c: sb, as x4_super_read has left it, fails by its checksum: completed on the device if it was torn. */
-int x4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb);
+int x4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb) FDIO_BLOCKS;
 void x4_super_csum_set(struct ext2_super_block *sb);
 bool x4_super_csum_ok(const struct ext2_super_block *sb);
 

@@ -7,6 +7,7 @@
 #ifndef FDIO_EXT4_DATA_EXTENT_H
 #define FDIO_EXT4_DATA_EXTENT_H
 
+#include "base/nowait.h"
 #include "ext4/data/map.h"
 
 #include <endian.h>
@@ -57,16 +58,17 @@ void x4_ext_encode(struct ext3_extent *e, const struct x4_ext *x);
 
 /* ---- nodes (data/extent_node.c) ---- */
 /* -EUCLEAN (recorded) unless the root in the inode is sound. */
-int x4_ext_check_root(struct x4_inode *i);
+int x4_ext_check_root(struct x4_inode *i) FDIO_MAY_MISS;
 /* A tree block, verified: place, checksum, header of the expected depth, order of the entries. */
-int x4_ext_node_read(struct x4_inode *i, uint64_t blk, unsigned depth, struct jnl_buf **ret);
+int x4_ext_node_read(struct x4_inode *i, uint64_t blk, unsigned depth, struct jnl_buf **ret)
+	FDIO_MAY_MISS;
 /* Sets the checksum of a node after a change; it counts as verified. */
 void x4_ext_node_csum(struct x4_inode *i, struct jnl_buf *b);
 /* Appends every run of the tree to b. */
-int x4_ext_load(struct x4_inode *i, struct x4_map_builder *b);
+int x4_ext_load(struct x4_inode *i, struct x4_map_builder *b) FDIO_MAY_MISS;
 
 /* ---- paths and edits (data/extent_tree.c) ---- */
-int x4_path_find(struct x4_inode *i, uint32_t lblk, struct x4_path *p);
+int x4_path_find(struct x4_inode *i, uint32_t lblk, struct x4_path *p) FDIO_MAY_MISS;
 void x4_path_release(struct x4_path *p);
 /* First logical block of the entry behind the leaf's entry at, X4_LBLK_END if there is none. */
 uint32_t x4_path_next(const struct x4_path *p);
@@ -75,18 +77,20 @@ uint32_t x4_path_next(const struct x4_path *p);
  * parents follow; an empty leaf is freed. -EAGAIN: the leaf is full, nothing was changed: x4_tree_make_room, then again.
  */
 int x4_leaf_edit(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, int pos, unsigned ndel, const struct x4_ext *new,
-		 unsigned nnew);
+		 unsigned nnew) FDIO_MAY_MISS;
 /* One step towards room for need more entries in the leaf: one node split or one level more. The path is stale afterwards. */
-int x4_tree_make_room(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, unsigned need);
+int x4_tree_make_room(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, unsigned need)
+	FDIO_MAY_MISS;
 /* Pulls an only child that fits into the root, as often as that goes. */
-int x4_tree_collapse(struct jnl_handle *h, struct x4_inode *i);
+int x4_tree_collapse(struct jnl_handle *h, struct x4_inode *i) FDIO_MAY_MISS;
 
 /* ---- ranges (data/extent.c) ---- */
 /* Converts what is mapped in [lblk, end) to the state, as far as h's credits reach; *ret_next is where it stopped. */
 int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to,
-		      uint32_t *ret_next);
+		      uint32_t *ret_next) FDIO_MAY_MISS;
 /* Unmaps and frees [from, to) from its end downwards, as far as h's credits reach; *ret_to is the new end, from when done. */
-int x4_extent_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to);
+int x4_extent_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to)
+	FDIO_MAY_MISS;
 /* Metadata blocks that one handle may still free here: each is revoked, and a transaction takes only so many. */
 uint64_t x4_meta_frees_left(struct jnl_handle *h);
 /* Credits for a handle of a long removal or conversion. */
@@ -95,46 +99,53 @@ unsigned x4_extent_batch_credits(struct x4_inode *i);
 unsigned x4_extent_meta_for(struct x4_inode *i, unsigned n);
 
 /* ---- indirect blocks (data/block_map.c) ---- */
-int x4_ind_load(struct x4_inode *i, struct x4_map_builder *b);
+int x4_ind_load(struct x4_inode *i, struct x4_map_builder *b) FDIO_MAY_MISS;
 /* As x4_extent_remove, but only says whether there is more. */
-int x4_ind_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, bool *ret_more);
+int x4_ind_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
+	FDIO_MAY_MISS;
 /*
  * i, which needs a block, gets extents instead of its block map if that fits into the inode (data/block_map_convert.c):
  * -EOPNOTSUPP if not, logged. In a handle with X4_IND_CREDITS for it, the inode open; what has extents stays as it is.
  */
-int x4_ind_convert(struct jnl_handle *h, struct x4_inode *i);
+int x4_ind_convert(struct jnl_handle *h, struct x4_inode *i) FDIO_MAY_MISS;
 /* The same for a file, in a handle of its own; takes map_lock. */
-int x4_ind_convert_file(struct x4_inode *i);
+int x4_ind_convert_file(struct x4_inode *i) FDIO_MAY_MISS;
 /* In a handle: an inode whose last block has gone gets extents from now on. */
 void x4_ind_emptied(struct x4_inode *i);
 
 /* ---- shared by truncate, fallocate, insert ---- */
 uint64_t x4_max_size(const struct x4_inode *i);
 /* Unmaps [from, to) in bounded transactions; takes map_lock. stamp: mtime and ctime too. */
-int x4_remove_range(struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, bool stamp);
+int x4_remove_range(struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, bool stamp)
+	FDIO_BLOCKS;
 /* What one handle of it can do; the inode is open in h, map_lock held. *to comes down, to from when all is done. */
-int x4_remove_step(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t *to, bool metadata);
+int x4_remove_step(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t *to, bool metadata)
+	FDIO_MAY_MISS;
 /* Zeroes bytes [from, to), within one block, on the device if that block is written. */
-int x4_zero_in_block(struct x4_inode *i, uint64_t from, uint64_t to);
+int x4_zero_in_block(struct x4_inode *i, uint64_t from, uint64_t to) FDIO_BLOCKS;
 /* From byte pos to the end of its block; nothing when pos begins a block. */
-int x4_zero_tail(struct x4_inode *i, uint64_t pos);
+int x4_zero_tail(struct x4_inode *i, uint64_t pos) FDIO_BLOCKS;
 /* In a handle: i_size (X4_SIZE_KEEP: as it is), mtime and ctime. */
 #define X4_SIZE_KEEP UINT64_MAX
 void x4_stamp(struct x4_inode *i, uint64_t size);
 /* In a handle: true if it has mapped blocks that readers see when it ends, and then the new size, which is stored in raw only. */
 bool x4_size_waits(struct x4_inode *i);
 /* x4_resv_holes for either state. */
-int x4_resv_range(struct x4_inode *i, uint32_t lblk, uint32_t len, bool root, enum x4_ext_state state, struct x4_resv *r);
+int x4_resv_range(struct x4_inode *i, uint32_t lblk, uint32_t len, bool root, enum x4_ext_state state, struct x4_resv *r)
+	FDIO_MAY_MISS;
 /* Claims and inserts all of r in bounded transactions; i_size follows up to new_size (0: none), to new_size itself if last.
  * map_lock held. */
-int x4_resv_insert(struct x4_inode *i, struct x4_resv *r, uint64_t new_size, bool last);
+int x4_resv_insert(struct x4_inode *i, struct x4_resv *r, uint64_t new_size, bool last)
+	FDIO_MAY_MISS;
 /* What one handle that claims and inserts x needs. */
 unsigned x4_insert_credits(struct x4_inode *i, const struct x4_ext *x);
 /* Converts [lblk, end) in bounded transactions; size as above. map_lock held, node blocks set aside by the caller. */
-int x4_convert_range(struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to, uint64_t new_size);
+int x4_convert_range(struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to, uint64_t new_size)
+	FDIO_MAY_MISS;
 
 /* Inside h, map_lock held: inserts one mapped run, merging with neighbours; allocates tree nodes with x4_balloc; updates
  * i_blocks, raw and the map snapshot. The caller has called x4_inode_begin and calls x4_inode_dirty. */
-int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten);
+int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten)
+	FDIO_MAY_MISS;
 
 #endif

@@ -7,6 +7,7 @@
 #ifndef FDIO_EXT4_DATA_MAP_H
 #define FDIO_EXT4_DATA_MAP_H
 
+#include "base/nowait.h"
 #include "ext4/core/structs.h"
 #include "ext4/data/data.h"
 
@@ -59,9 +60,9 @@ struct epoch_node *x4_map_detach(struct x4_inode *i);
 void x4_map_retire(struct epoch_node *map);
 
 /* x4_map_load for a caller that holds what guards the tree. */
-int x4_map_load_locked(struct x4_inode *i);
+int x4_map_load_locked(struct x4_inode *i) FDIO_MAY_MISS;
 /* x4_map_lookup that loads the map when it is missing; takes map_lock only then. */
-int x4_map_lookup_load(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
+int x4_map_lookup_load(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret) FDIO_MAY_MISS;
 /* Mapped runs from lblk on, counted up to limit. -EAGAIN without a map. */
 int x4_map_count(struct x4_inode *i, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks);
 

@@ -18,6 +18,7 @@
 #ifndef FDIO_EXT4_DIR_DIRECTORY_H
 #define FDIO_EXT4_DIR_DIRECTORY_H
 
+#include "base/nowait.h"
 #include "ext4/core/structs.h"
 #include "ext4/dir/dir.h"
 
@@ -46,7 +47,8 @@ enum dirb_kind { DIRB_LEAF, DIRB_INDEX, DIRB_ANY };
 /* Bytes of a leaf that hold entries. */
 unsigned dirb_limit(const struct x4_vol *v);
 /* Block lblk of dir, verified as kind; ANY finds out by content. -EUCLEAN, -EIO. */
-int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret);
+int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret)
+	FDIO_MAY_MISS;
 /*
  * The result of looking at one block of a walk: damage is passed over (0) and counted in *bad, at
  * most DIR_BAD_MAX times in one walk, because a directory can be made of nothing else. What a walk
@@ -88,31 +90,33 @@ void dxb_seal(struct x4_inode *dir, struct jnl_buf *b);
 
 /* The entries of [from, to) fill it and make sense; lblk and blk: what the message says. */
 int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
-		       unsigned from, unsigned to);
+		       unsigned from, unsigned to) FDIO_MAY_MISS;
 
 /* ---- a directory inside its inode (dir/inline_dir.c) ---- */
 /* Its content, malloc'd, with entries that have been checked. */
-int dir_inline_load(struct x4_inode *dir, uint8_t **ret, uint32_t *ret_len);
+int dir_inline_load(struct x4_inode *dir, uint8_t **ret, uint32_t *ret_len) FDIO_MAY_MISS;
 /* The entry at *off (0: the first), which moves on; false at the end. */
 bool dir_inline_next(const struct x4_vol *v, const uint8_t *data, uint32_t len, uint32_t *off,
 		     struct dirb_ent *ret);
 struct dir_pos;
-int dir_inline_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret);
+int dir_inline_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
+	FDIO_MAY_MISS;
 
 /* ---- a directory (dir/dir.c) ---- */
 struct dir_pos { uint32_t lblk, off, ino; uint8_t ft; };
 
 /* Every 32nd block of a walk in order: one device read for the neighbours that are contiguous on disk. */
-void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr);
+void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr) FDIO_MAY_WAIT;
 bool dir_is_dx(const struct x4_inode *dir);
 /* dir_is_dx, but the block where the index begins is damaged. */
-bool dir_index_lost(struct x4_inode *dir);
+bool dir_index_lost(struct x4_inode *dir) FDIO_MAY_WAIT;
 uint32_t dir_nr_blocks(const struct x4_inode *dir);
 uint8_t dir_ft_of_mode(uint32_t mode);
 /* -ENOENT; -EUCLEAN also for an inode number that no name may have. "." and ".." are found too. */
-int dir_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret);
+int dir_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
+	FDIO_MAY_MISS;
 /* 1 if nothing but "." and ".." is in it. */
-int dir_is_empty(struct x4_inode *dir);
+int dir_is_empty(struct x4_inode *dir) FDIO_MAY_MISS;
 
 /*
  * An insertion is planned before the handle begins (dir->rw held exclusively from here to its end), so that the handle
@@ -127,20 +131,25 @@ struct dir_add {
 	unsigned credits;       /* without the directory's inode */
 	unsigned blocks;        /* for x4_meta_reserve */
 };
-int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *p);
+int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *p)
+	FDIO_MAY_MISS;
 /* In h, x4_inode_begin(dir) done, x4_inode_dirty(dir) to follow. */
-int dir_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft);
+int dir_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft)
+	FDIO_MAY_MISS;
 #define DIR_CREDITS_CHANGE 1
-int dir_do_remove(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len);
+int dir_do_remove(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len)
+	FDIO_MAY_MISS;
 /* Another inode behind the same name ("." and ".." too). */
-int dir_do_set(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft);
+int dir_do_set(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
+	FDIO_MAY_MISS;
 /* First block of a new directory: "." and "..". Credits and blocks as for one append. */
-int dir_do_init(struct jnl_handle *h, struct x4_inode *dir, uint32_t parent);
+int dir_do_init(struct jnl_handle *h, struct x4_inode *dir, uint32_t parent) FDIO_MAY_MISS;
 /* What one more block costs. */
 unsigned dir_append_credits(struct x4_inode *dir);
 unsigned dir_append_blocks(struct x4_inode *dir);
 /* One more block at the end; size grows. Not initialised. */
-int dir_append(struct jnl_handle *h, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret);
+int dir_append(struct jnl_handle *h, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
+	FDIO_MAY_MISS;
 /* A handle that changed dir was cancelled: forgets what is remembered about it. */
 void dir_cancelled(struct x4_inode *dir);
 
@@ -157,8 +166,9 @@ void dir_seen_clear(struct dir_seen *s);
 
 /* ---- in-memory hash of a linear directory (dir/linear.c) ---- */
 /* NULL: none (small directory, no memory, or *ret_err). */
-struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err);
-int dirstate_find(struct x4_inode *dir, struct x4_dirstate *ds, const char *name, unsigned len, struct dir_pos *ret);
+struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err) FDIO_MAY_WAIT;
+int dirstate_find(struct x4_inode *dir, struct x4_dirstate *ds, const char *name, unsigned len, struct dir_pos *ret)
+	FDIO_MAY_MISS;
 /* Block with a gap of need bytes, or UINT32_MAX. */
 uint32_t dirstate_find_gap(const struct x4_dirstate *ds, unsigned need);
 /* The three below are told what happened; they drop the state when there is no memory. data: of block lblk after the change. */
@@ -183,16 +193,19 @@ void dx_hash(const struct x4_vol *v, uint8_t version, const char *name, unsigned
 uint8_t dx_default_version(const struct x4_vol *v);
 unsigned dx_max_levels(const struct x4_vol *v);
 /* Path to the first leaf that may hold hash; dx_release it also after an error. name NULL: hash is given in *hash. */
-int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *p);
+int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *p)
+	FDIO_MAY_MISS;
 uint32_t dx_leaf(const struct dx_path *p);
 /* Moves to the next leaf: 1 and its hash with the continuation bit, 0 if there is none. -EUCLEAN
  * where an index names a leaf twice. */
-int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash);
+int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash) FDIO_MAY_MISS;
 void dx_release(struct dx_path *p);
-int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret);
-int dx_plan_add(struct x4_inode *dir, struct dir_add *p);
-int dx_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft);
-int dx_do_convert(struct jnl_handle *h, struct x4_inode *dir);
+int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
+	FDIO_MAY_MISS;
+int dx_plan_add(struct x4_inode *dir, struct dir_add *p) FDIO_MAY_MISS;
+int dx_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft)
+	FDIO_MAY_MISS;
+int dx_do_convert(struct jnl_handle *h, struct x4_inode *dir) FDIO_MAY_MISS;
 
 /* ---- operations (dir/names.c) ---- */
 /* A handle with set-aside blocks. */
@@ -201,10 +214,11 @@ struct dir_op {
 	struct jnl_handle *h;
 	unsigned reserved;
 };
-int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, bool root, struct dir_op *op);
+int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, bool root, struct dir_op *op)
+	FDIO_MAY_MISS;
 /* r 0: well, unless something missed on the way (nowait.h). Else undoes everything; a and b (may be NULL) are the directories
  * that were being changed. What became of it. */
-int dir_op_end(struct dir_op *op, int r, struct x4_inode *a, struct x4_inode *b);
+int dir_op_end(struct dir_op *op, int r, struct x4_inode *a, struct x4_inode *b) FDIO_MAY_WAIT;
 /* A name that can be created or removed. */
 int dir_check_name(const char *name, unsigned len);
 /* dir can be searched or changed at all: a directory, not deleted, for changes writable and not immutable. */
@@ -213,14 +227,14 @@ int dir_check_change(struct x4_inode *dir);
 /* Its entry may be removed or replaced: neither inode is protected by flags. */
 int dir_check_remove(struct x4_inode *dir, struct x4_inode *child);
 /* The inode behind an entry; what cannot be is the image's fault. */
-int dir_iget(struct x4_inode *dir, const struct dir_pos *pos, struct x4_inode **ret);
+int dir_iget(struct x4_inode *dir, const struct dir_pos *pos, struct x4_inode **ret) FDIO_MAY_MISS;
 void dir_touch(struct x4_inode *i, unsigned what, struct timespec now);
 /* dir gains or loses a subdirectory, by the dir_nlink rule. */
 bool dir_nlink_full(const struct x4_inode *dir);
 void dir_nlink_inc(struct x4_inode *dir);
 void dir_nlink_dec(struct x4_inode *dir);
 /* A name of i is gone: link count, ctime, orphan list at 0. Inside h after x4_inode_begin(i); dirties i. */
-int dir_drop_link(struct jnl_handle *h, struct x4_inode *i, struct timespec now);
+int dir_drop_link(struct jnl_handle *h, struct x4_inode *i, struct timespec now) FDIO_MAY_MISS;
 /* Common body of create, mkdir and symlink: dir locked exclusively inside. fill (may be NULL) finishes the inode in h. */
 struct dir_new {
 	uint32_t mode, rdev;
@@ -229,6 +243,7 @@ struct dir_new {
 	int (*fill)(struct jnl_handle *h, struct x4_inode *i, void *arg);
 	void *arg;
 };
-int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struct dir_new *n, struct x4_inode **ret);
+int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struct dir_new *n, struct x4_inode **ret)
+	FDIO_MAY_MISS;
 
 #endif

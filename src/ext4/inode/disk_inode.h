@@ -3,17 +3,18 @@
 #ifndef FDIO_EXT4_INODE_DISK_INODE_H
 #define FDIO_EXT4_INODE_DISK_INODE_H
 
+#include "base/nowait.h"
 #include "ext4/inode/inode.h"
 
 struct ext2_inode_large;
 
 /* inode/table.c: reads the disk inode of i into raw, verified. special: reserved inodes and nlink 0 too. */
-int x4_inode_read(struct x4_inode *i, bool special);
+int x4_inode_read(struct x4_inode *i, bool special) FDIO_MAY_MISS;
 void x4_inode_set_seed(struct x4_inode *i);
 void x4_inode_sync_copies(struct x4_inode *i); /* the atomic copies from raw */
 struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino);
 /* Puts a fresh inode into the hash with one reference; waits for a reader of that number to leave. -EUCLEAN: it is in use. */
-int x4_inode_hash_new(struct x4_inode *i);
+int x4_inode_hash_new(struct x4_inode *i) FDIO_MAY_MISS;
 /* Checksum of a disk inode (seed of x4_inode.csum_seed): verify, and store in raw. True without metadata_csum. */
 bool x4_inode_csum_ok(struct x4_vol *v, uint32_t seed, const struct ext2_inode_large *raw);
 void x4_inode_csum_set(struct x4_vol *v, uint32_t seed, struct ext2_inode_large *raw);

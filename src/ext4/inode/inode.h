@@ -15,22 +15,24 @@
 #ifndef FDIO_EXT4_INODE_INODE_H
 #define FDIO_EXT4_INODE_INODE_H
 
+#include "base/nowait.h"
 #include "ext4/alloc/alloc.h"
 
 /*
  * A reference to the inode ino; gen non-NULL: must match or -ESTALE. -ENOENT: not in use or out of range.
  * A reference keeps the struct alive; the last one of an unlinked inode deletes it (x4_iput may block).
  */
-int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode **ret);
+int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode **ret)
+	FDIO_MAY_MISS;
 /* Only if it is in memory: never blocks, NULL otherwise. */
 struct x4_inode *x4_iget_cached(struct x4_vol *v, uint32_t ino);
 struct x4_inode *x4_iref(struct x4_inode *i);
 /* Drops n references. May delete the file's blocks; a loop thread, in the mode of nowait.h, leaves that to a worker if it is much. */
-void x4_iput_n(struct x4_inode *i, uint64_t n);
-static inline void x4_iput(struct x4_inode *i) { if (i) x4_iput_n(i, 1); }
+void x4_iput_n(struct x4_inode *i, uint64_t n) FDIO_MAY_WAIT;
+static inline FDIO_MAY_WAIT void x4_iput(struct x4_inode *i) { if (i) x4_iput_n(i, 1); }
 /* fn is called, on any thread, not blocking, when a loop thread has left deletions to others: x4_vol_reap on a worker does them. */
 void x4_vol_set_reaper(struct x4_vol *v, void (*fn)(void *arg), void *arg);
-void x4_vol_reap(struct x4_vol *v);
+void x4_vol_reap(struct x4_vol *v) FDIO_MAY_WAIT;
 /* References that somebody outside was told of are counted, too: sub says how many of n there were. Any thread, never blocks. */
 void x4_lookups_add(struct x4_inode *i, uint64_t n);
 uint64_t x4_lookups_sub(struct x4_inode *i, uint64_t n);
@@ -55,12 +57,12 @@ void *x4_inode_set_upper(struct x4_inode *i, void *p, void (*dtor)(void *)); /* 
 
 /* Serialises changes of one file against each other: shared for I/O inside the size, exclusive for everything that
  * moves the size, frees blocks or changes a directory. Worker threads only (may wait for I/O). */
-void x4_inode_lock_shared(struct x4_inode *i);
-void x4_inode_lock_excl(struct x4_inode *i);
+void x4_inode_lock_shared(struct x4_inode *i) FDIO_BLOCKS;
+void x4_inode_lock_excl(struct x4_inode *i) FDIO_BLOCKS;
 void x4_inode_unlock(struct x4_inode *i);
 /* The same for what may run in the mode of nowait.h: -EAGAIN there if somebody is in the way, else 0. */
-int x4_inode_enter_shared(struct x4_inode *i);
-int x4_inode_enter_excl(struct x4_inode *i);
+int x4_inode_enter_shared(struct x4_inode *i) FDIO_MAY_MISS;
+int x4_inode_enter_excl(struct x4_inode *i) FDIO_MAY_MISS;
 
 enum {
 	X4_SET_MODE = 1 << 0, X4_SET_UID = 1 << 1, X4_SET_GID = 1 << 2, X4_SET_ATIME = 1 << 3, X4_SET_MTIME = 1 << 4,
@@ -76,10 +78,10 @@ void x4_touch_write(struct x4_inode *i);
 /* A completed read: atime by the policy. Any thread, never blocks. */
 void x4_touch_read(struct x4_inode *i);
 /* Writes back times changed without a handle (mtime of overwrites). Called by sync and every commit interval. */
-int x4_vol_write_times(struct x4_vol *v);
+int x4_vol_write_times(struct x4_vol *v) FDIO_MAY_MISS;
 /* Transaction that fsync (datasync: fdatasync, O_DSYNC) of this inode has to wait for; false if none. Writes lazily
  * changed times into a transaction first unless datasync. */
-bool x4_sync_tid(struct x4_inode *i, bool datasync, jnl_tid *ret);
+bool x4_sync_tid(struct x4_inode *i, bool datasync, jnl_tid *ret) FDIO_MAY_WAIT;
 /* The same without writing times (x4_times_pending: there are some). Any thread, never block. */
 bool x4_sync_tid_noted(struct x4_inode *i, bool datasync, jnl_tid *ret);
 bool x4_times_pending(struct x4_inode *i);
@@ -100,12 +102,12 @@ int x4_icache_init(struct x4_vol *v);
 /* Frees every inode whatever its references. */
 void x4_icache_fini(struct x4_vol *v);
 /* Deletes every cached inode without a name, whatever its references (unmount). */
-void x4_icache_evict_unlinked(struct x4_vol *v);
+void x4_icache_evict_unlinked(struct x4_vol *v) FDIO_MAY_WAIT;
 /* x4_iget for reserved inodes (journal, orphan file) and for inodes with nlink 0 (orphans). */
-int x4_iget_special(struct x4_vol *v, uint32_t ino, struct x4_inode **ret);
+int x4_iget_special(struct x4_vol *v, uint32_t ino, struct x4_inode **ret) FDIO_MAY_MISS;
 /* x4_iget for what an attribute says its value is in: whatever that is, it has a name, so that
  * nothing is deleted when the reference goes, as long as the caller's handle runs. Else -ENOENT. */
-int x4_iget_value(struct x4_vol *v, uint32_t ino, struct x4_inode **ret);
+int x4_iget_value(struct x4_vol *v, uint32_t ino, struct x4_inode **ret) FDIO_MAY_MISS;
 /* Takes i from the hash, inside the handle that frees its number. */
 void x4_inode_unhash(struct x4_inode *i);
 void x4_inode_free(struct x4_inode *i);
@@ -128,7 +130,7 @@ uint32_t x4_icache_walk_length(const struct x4_vol *v); /* buckets of all of it 
 /* Opens raw for change in h: on cancel raw, size, mode are put back and map is dropped. Idempotent within a handle. */
 int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i);
 /* Copies raw with its checksum into the inode table block; sets sync_tid, and datasync_tid if data_needed (size, extents). */
-int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed);
+int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed) FDIO_MAY_MISS;
 #define X4_CREDITS_INODE 1
 /* fsync, and fdatasync if data_needed, wait for h's transaction from now on. If h is cancelled, needlessly. */
 void x4_inode_note_tid(struct jnl_handle *h, struct x4_inode *i, bool data_needed);
@@ -142,7 +144,7 @@ void x4_raw_put_size(struct x4_inode *i, uint64_t size); /* without it */
 void x4_size_store(struct x4_inode *i, uint64_t size);
 void x4_raw_set_mode(struct x4_inode *i, uint32_t mode);
 uint64_t x4_raw_blocks_512(const struct x4_inode *i);
-int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks); /* i_blocks, huge_file aware */
+int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks) FDIO_MAY_MISS; /* i_blocks, huge_file aware */
 struct timespec x4_raw_get_time(const struct x4_inode *i, unsigned which);
 void x4_raw_set_time(struct x4_inode *i, unsigned which_X4_SET, struct timespec ts); /* X4_SET_ATIME|MTIME|CTIME, clamped */
 void x4_raw_set_born(struct x4_inode *i, struct timespec ts); /* all of them: one operation has one time. attr held */
@@ -165,13 +167,14 @@ void x4_extent_init(struct x4_inode *i); /* empty root in raw, EXTENTS_FL */
  * caller still drops its reference, after jnl_cancel.
  */
 uint16_t x4_extra_isize(const struct x4_vol *v); /* its i_extra_isize */
-int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret);
+int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret)
+	FDIO_MAY_MISS;
 #define X4_CREDITS_INODE_NEW 4 /* bitmap, descriptor (at seal), table block, superblock */
 
 /* ---- orphan_list.c ---- */
 /* nlink went to 0 or a truncate is pending. Idempotent. */
-int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i);
-int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i);
+int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i) FDIO_MAY_MISS;
+int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i) FDIO_MAY_MISS;
 /* At mount: i is the next of the list on disk. */
 void x4_orphan_found(struct x4_inode *i);
 #define X4_CREDITS_ORPHAN 3

@@ -12,6 +12,7 @@
 #ifndef FDIO_EXT4_LIFE_LIFE_H
 #define FDIO_EXT4_LIFE_LIFE_H
 
+#include "base/nowait.h"
 #include "ext4/xattr/xattr.h"
 
 struct x4_attr {
@@ -23,11 +24,11 @@ struct x4_attr {
 void x4_getattr(struct x4_inode *i, struct x4_attr *ret); /* any thread; takes only the attr mutex */
 /* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. Takes the inode lock
  * exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing to kill changes nothing. */
-int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a);
+int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a) FDIO_MAY_MISS;
 /* suid/sgid/capabilities need killing before a write by an unprivileged process. Any thread; may say true needlessly. */
 bool x4_needs_killpriv(struct x4_inode *i);
 /* Looks, and remembers for the above: true if there is nothing to kill, whoever writes. The inode is locked, in either mode. */
-bool x4_nothing_to_kill(struct x4_inode *i);
+bool x4_nothing_to_kill(struct x4_inode *i) FDIO_MAY_WAIT;
 
 /*
  * A file without names is deleted when the last reference goes, and over FUSE the kernel gives its own up some time after
@@ -38,7 +39,7 @@ bool x4_nothing_to_kill(struct x4_inode *i);
  * Workers.
  */
 uint64_t x4_evictions(const struct x4_vol *v);
-bool x4_eviction_since(struct x4_vol *v, uint64_t *since);
+bool x4_eviction_since(struct x4_vol *v, uint64_t *since) FDIO_MAY_WAIT;
 /* fn says whether the kernel still has the inode ino itself: no, and its FORGET is on its way. On a worker that holds no lock.
  * Set before anything runs. */
 void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void *arg);
@@ -46,9 +47,9 @@ void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void
 /* ------------------------------------------------------------------ inside ext4 */
 void x4_life_init(struct x4_vol *v);
 /* life/orphans.c */
-int x4_orphans_process(struct x4_vol *v);
+int x4_orphans_process(struct x4_vol *v) FDIO_BLOCKS;
 /* life/orphan_file.c: what a kernel mount left in the orphan file. */
-int x4_orphan_file_process(struct x4_vol *v);
-void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i); /* delete or truncate one; drops the reference */
+int x4_orphan_file_process(struct x4_vol *v) FDIO_BLOCKS;
+void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i) FDIO_BLOCKS; /* delete or truncate one; drops the reference */
 
 #endif

@@ -65,7 +65,7 @@ static void *cutting_thread(void *arg)
 
 	while (!stopped(l)) {
 		engine_truncate(l->e, l->e->i, x4_inode_size(l->e->i) / 2);
-		(void)x4_setattr(l->e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 });
+		nowait_ignore(x4_setattr(l->e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }));
 		usleep(3000);
 	}
 	return NULL;

@@ -424,7 +424,7 @@ static void *race(void *arg)
 		case 3: n_unlink(d, a); break;
 		case 4: n_rmdir(d, a); break;
 		case 5: n_rename(d, a, e, b, n_rand(&r->rnd) % 3 ? 0 : RENAME_EXCHANGE); break;
-		case 6: x4_readdir(d, 0, ignore_entry, NULL); break;
+		case 6: nowait_ignore(x4_readdir(d, 0, ignore_entry, NULL)); break;
 		case 7: n_ino(d, a); break;
 		}
 	}

@@ -389,7 +389,7 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 	}
 	testvol_open(&t);
 	if (x4_lookup(t.root, "d", 1, &d) == 0) {
-		x4_readdir(d, 0, count_entry, &count);
+		nowait_ignore(x4_readdir(d, 0, count_entry, &count));
 		for (unsigned n = 0; n < 40; n++) {
 			snprintf(name, sizeof name, "file %u with a name of some length", n * 10);
 			n_ino(d, name);

@@ -773,7 +773,7 @@ START_TEST(io_error_anywhere_is_an_error)
 		struct x4_inode *root;
 
 		if (!x4_iget(v, X4_ROOT_INO, NULL, &root)) {
-			(void)x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 });
+			nowait_ignore(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }));
 			x4_iput(root);
 		}
 		(void)x4_vol_sync(v);
