@@ -96,7 +96,7 @@ for path in sys.argv[1:]:
                 print(f"{path}:{n} has {width} columns")
 END
 }
-check narrow-documents narrow README.md ARCHITECTURE.md SECURITY.md NEWS doc/*.md man/*.[1-8]
+check narrow-documents narrow ./*.md NEWS doc/*.md man/*.[1-8]
 # Code too, once all of it is formatted: 1 switches it on.
 check_code_width=${CHECK_CODE_WIDTH:-0}
 narrow_code() {
