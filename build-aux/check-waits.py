@@ -65,6 +65,7 @@ POINTERS = {
     "inode/cache.c:evict": ["x4_evict"],
     "inode_undo": ["x4_map_drop"],
     "x4_inode_free": ["inode_free", "x4_map_drop", "forget_names"],
+    "x4_map_mem_check": ["volume/ticker.c:crowded"],
     "free_chain": ["chunk_free_cb", "map_free_cb", "top_free_cb"],
     "jnl_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo",
                           "feature_undo", "gop_undo"],

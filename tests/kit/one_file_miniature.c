@@ -327,7 +327,7 @@ uint64_t x4_balloc_available(struct x4_vol *v, bool root)
 	return 0;
 }
 
-void x4_balloc_next(struct x4_inode *i, uint64_t blk) { i->alloc_next = blk; }
+void x4_balloc_next(struct x4_inode *i, uint64_t blk) { i->alloc.next = blk; }
 
 void x4_iput_n(struct x4_inode *i, uint64_t n)
 {
@@ -395,8 +395,8 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
 uint64_t x4_inode_size(const struct x4_inode *i) { return i->size; }
 struct timespec x4_now(struct x4_vol *v) { (void)v; return (struct timespec) { .tv_sec = 1000 }; }
 void x4_raw_set_time(struct x4_inode *i, unsigned which, struct timespec ts) { (void)i; (void)which; (void)ts; }
-int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i) { (void)h; i->on_orphans = true; return fails() ? -EIO : 0; }
-int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i) { (void)h; i->on_orphans = false; return fails() ? -EIO : 0; }
+int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i) { (void)h; i->inode.on_orphans = true; return fails() ? -EIO : 0; }
+int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i) { (void)h; i->inode.on_orphans = false; return fails() ? -EIO : 0; }
 bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
 {
 	return blk >= v->first_data_block && n && blk < v->nr_blocks && n <= v->nr_blocks - blk;

@@ -189,7 +189,7 @@ void testvol_done(struct testvol *t)
 
 static void check_group(struct x4_vol *v, uint32_t g)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	uint32_t disk = 0;
 	struct jnl_buf *b;
 
@@ -219,7 +219,7 @@ static void check_region(struct x4_vol *v, uint32_t r)
 	struct x4_region sum = { 0 };
 
 	for (uint32_t g = first; g < x4_region_end(v, first); g++) {
-		const struct x4_group *grp = &v->groups[g];
+		const struct x4_group *grp = &v->alloc.groups[g];
 
 		sum.free_inodes += grp->d.free_inodes;
 		sum.free_blocks += grp->d.free_blocks;
@@ -227,12 +227,12 @@ static void check_region(struct x4_vol *v, uint32_t r)
 		for (uint32_t s = 0, e = 0; grp->alloc && s < grp->nbits; s = e) {
 			s = x4_bits_next(grp->alloc, grp->nbits, s, false);
 			e = x4_bits_next(grp->alloc, grp->nbits, s, true);
-			ck_assert_uint_le(e - s, FDIO_MIN(v->regions[r].longest, grp->max_run));
+			ck_assert_uint_le(e - s, FDIO_MIN(v->alloc.regions[r].longest, grp->max_run));
 		}
 	}
-	ck_assert_uint_eq(sum.free_inodes, v->regions[r].free_inodes);
-	ck_assert_uint_eq(sum.free_blocks, v->regions[r].free_blocks);
-	ck_assert_uint_eq(sum.used_dirs, v->regions[r].used_dirs);
+	ck_assert_uint_eq(sum.free_inodes, v->alloc.regions[r].free_inodes);
+	ck_assert_uint_eq(sum.free_blocks, v->alloc.regions[r].free_blocks);
+	ck_assert_uint_eq(sum.used_dirs, v->alloc.regions[r].used_dirs);
 }
 
 void testvol_check_groups(struct x4_vol *v)
@@ -241,11 +241,11 @@ void testvol_check_groups(struct x4_vol *v)
 
 	for (uint32_t g = 0; g < v->nr_groups; g++) {
 		check_group(v, g);
-		free_blocks += v->groups[g].free_alloc;
-		free_inodes += v->groups[g].d.free_inodes;
+		free_blocks += v->alloc.groups[g].free_alloc;
+		free_inodes += v->alloc.groups[g].d.free_inodes;
 	}
-	for (uint32_t r = 0; r < v->nr_regions; r++)
+	for (uint32_t r = 0; r < v->alloc.nr_regions; r++)
 		check_region(v, r);
-	ck_assert_uint_eq(free_blocks, v->free_blocks);
-	ck_assert_uint_eq(free_inodes, v->free_inodes);
+	ck_assert_uint_eq(free_blocks, v->alloc.free_blocks);
+	ck_assert_uint_eq(free_inodes, v->core.free_inodes);
 }

@@ -28,12 +28,17 @@ int x4_vol_trim(struct x4_vol *v, uint64_t off, uint64_t len, uint64_t minlen, u
 
 /* ------------------------------------------------------------------ inside ext4 */
 /* ---- opening and closing the volume ---- */
+void x4_alloc_init(struct x4_vol *v);
+void x4_alloc_fini(struct x4_vol *v);
 int x4_groups_init(struct x4_vol *v);
 void x4_groups_fini(struct x4_vol *v);
 /* What no file may own: what the groups say, then the log. -ENOMEM. */
 int x4_zones_init(struct x4_vol *v);
 int x4_zones_add_log(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log);
-uint64_t x4_overhead(struct x4_vol *v);
+/* What statfs hides, and what is kept for root and for metadata: once the groups are loaded. */
+void x4_alloc_limits(struct x4_vol *v, uint64_t for_root);
+/* So many descriptors are damaged; the first of them (may be NULL). */
+uint32_t x4_bad_groups(const struct x4_vol *v, uint32_t *ret_first);
 /*
  * Around the journal's life: the thread of the option discard (alloc/discard.c). Stopping does what is
  * queued.

@@ -29,36 +29,36 @@ static uint32_t stream_step(const struct x4_vol *v) { return FDIO_MIN(2048U, v->
 
 static uint64_t available(const struct x4_vol *v, enum x4_asks who)
 {
-	uint64_t keep = v->meta_held;
+	uint64_t keep = v->alloc.meta_held;
 
 	/* What is set aside comes out of what is kept for metadata, while that lasts: others do not see it as ENOSPC. */
 	if (who != X4_ASKS_SYSTEM)
-		keep = FDIO_MAX(keep, v->resv_blocks);
+		keep = FDIO_MAX(keep, v->alloc.resv_blocks);
 	if (who == X4_ASKS_USER)
-		keep += v->root_blocks;
-	return v->free_blocks > keep ? v->free_blocks - keep : 0;
+		keep += v->alloc.root_blocks;
+	return v->alloc.free_blocks > keep ? v->alloc.free_blocks - keep : 0;
 }
 
 /* alloc_lock held, dropped meanwhile. True if blocks came back, which somebody else may have taken by now: look again. */
 static bool wait_for_frees(struct x4_vol *v)
 {
-	uint64_t before = v->nr_given_back;
-	jnl_tid tid = v->last_free_tid;
+	uint64_t before = v->alloc.nr_given_back;
+	jnl_tid tid = v->alloc.last_free_tid;
 
-	if (!v->pending_free || x4_vol_read_only(v))
+	if (!v->alloc.pending_free || x4_vol_read_only(v))
 		return false;
 	if (nowait_on()) {
 		nowait_miss();
 		return false;
 	}
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	x4_discard_hurry(v); /* somebody waits for what is to be discarded first */
 	(void)jnl_commit_wait(v->jnl, tid, NULL);
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	/* The callbacks that give them back may run a moment after the commit is announced. Others free and take meanwhile. */
-	for (int n = 0; n < 100 && v->nr_given_back == before && v->pending_free && !jnl_error(v->jnl); n++)
-		fdio_cond_timedwait(&v->alloc_cond, &v->alloc_lock, fdio_now_ns() + 20 * 1000000ULL);
-	return v->nr_given_back != before;
+	for (int n = 0; n < 100 && v->alloc.nr_given_back == before && v->alloc.pending_free && !jnl_error(v->jnl); n++)
+		fdio_cond_timedwait(&v->alloc.cond, &v->alloc.lock, fdio_now_ns() + 20 * 1000000ULL);
+	return v->alloc.nr_given_back != before;
 }
 
 /* ------------------------------------------------------------------ search */
@@ -119,7 +119,7 @@ static bool region_full(struct x4_vol *v, uint32_t g, uint32_t want, uint32_t *l
 	if (r->longest < want)
 		return true;
 	for (uint32_t k = x4_region_first(g); k < x4_region_end(v, g); k++) {
-		uint32_t most = FDIO_MIN(v->groups[k].free_alloc, v->groups[k].max_run);
+		uint32_t most = FDIO_MIN(v->alloc.groups[k].free_alloc, v->alloc.groups[k].max_run);
 
 		longest = FDIO_MAX(longest, most);
 	}
@@ -153,7 +153,7 @@ static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, 
 
 	for (uint32_t k = 0; next_group(v, g0, want, &k, &looked); k++) {
 		uint32_t g = (uint32_t)(((uint64_t)g0 + k) % v->nr_groups);
-		struct x4_group *grp = &v->groups[g];
+		struct x4_group *grp = &v->alloc.groups[g];
 
 		if (nowait_on() && looked >= X4_NOWAIT_GROUPS) {
 			nowait_miss();
@@ -182,7 +182,7 @@ static int search_any(struct x4_vol *v, uint32_t g0, struct run *best)
 
 	for (uint32_t k = 0; next_group(v, g0, 1, &k, &looked); k++) {
 		uint32_t g = (uint32_t)(((uint64_t)g0 + k) % v->nr_groups);
-		struct x4_group *grp = &v->groups[g];
+		struct x4_group *grp = &v->alloc.groups[g];
 		int r;
 
 		*best = (struct run){ 0, 0, 0 };
@@ -220,7 +220,7 @@ static int take_run(struct x4_vol *v, const struct x4_inode *i, uint64_t goal, u
 
 	n = FDIO_MIN(n, v->blocks_per_group / 2);
 	if (exact && !x4_group_load(v, g0)) {
-		best = (struct run){ g0, bit0, run_at(&v->groups[g0], bit0, n) };
+		best = (struct run){ g0, bit0, run_at(&v->alloc.groups[g0], bit0, n) };
 		if (best.len)
 			goto take;
 	}
@@ -228,7 +228,7 @@ static int take_run(struct x4_vol *v, const struct x4_inode *i, uint64_t goal, u
 	want = FDIO_MIN(want, v->blocks_per_group / 2);
 	if (search(v, g0, bit0, want, stream, &best)) {
 		if (stream)
-			v->groups[best.g].cursor = best.bit + FDIO_MAX(n, stream_step(v));
+			v->alloc.groups[best.g].cursor = best.bit + FDIO_MAX(n, stream_step(v));
 		goto take;
 	}
 	/* The best may have been taken while a bitmap was read, and its image given up. */
@@ -237,7 +237,7 @@ static int take_run(struct x4_vol *v, const struct x4_inode *i, uint64_t goal, u
 	if (best.len && x4_group_load(v, best.g))
 		best.len = 0;
 	if (best.len)
-		best.len = run_at(&v->groups[best.g], best.bit, best.len);
+		best.len = run_at(&v->alloc.groups[best.g], best.bit, best.len);
 	if (!best.len) {
 		err = search_any(v, g0, &best);
 		if (err)
@@ -267,11 +267,11 @@ static int take_unused(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint
 		if (err)
 			return err == -ENOSPC && refused ? -EUCLEAN : err;
 		blk = x4_group_start(v, ret->g) + ret->bit;
-		fdio_mutex_unlock(&v->alloc_lock);
+		fdio_mutex_unlock(&v->alloc.lock);
 		if (jnl_verified(v->jnl, blk, ret->len))
 			err = X4_CORRUPT(v, i ? i->ino : 0, blk,
 					 "group %u: blocks in use are marked free", ret->g);
-		fdio_mutex_lock(&v->alloc_lock);
+		fdio_mutex_lock(&v->alloc.lock);
 		if (!err)
 			return 0;
 		refused = true;
@@ -291,11 +291,11 @@ int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint3
 	int err;
 
 	FDIO_ASSERT(n > 0);
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	for (;;) {
 		avail = available(v, x4_asks(root));
 		if (!goal && i)
-			goal = i->alloc_next;
+			goal = i->alloc.next;
 		err = !avail ? -ENOSPC :
 			take_unused(v, i, goal, (uint32_t)FDIO_MIN((uint64_t)n, avail), &r);
 		if (err != -ENOSPC || !wait_for_frees(v))
@@ -305,9 +305,9 @@ int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint3
 		*ret_blk = x4_group_start(v, r.g) + r.bit;
 		*ret_n = r.len;
 		if (i)
-			i->alloc_next = *ret_blk + r.len;
+			i->alloc.next = *ret_blk + r.len;
 	}
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	return err;
 }
 
@@ -322,28 +322,28 @@ int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint3
 
 void x4_balloc_unreserve(struct x4_vol *v, uint64_t blk, uint32_t n)
 {
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	for_each_part(v, blk, n, g, bit, len)
 		x4_image_give(v, g, bit, len);
-	pthread_cond_broadcast(&v->alloc_cond);
-	fdio_mutex_unlock(&v->alloc_lock);
+	pthread_cond_broadcast(&v->alloc.cond);
+	fdio_mutex_unlock(&v->alloc.lock);
 }
 
 uint64_t x4_balloc_available(struct x4_vol *v, bool root)
 {
 	uint64_t n;
 
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	n = available(v, x4_asks(root));
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	return n;
 }
 
 void x4_balloc_next(struct x4_inode *i, uint64_t blk)
 {
-	fdio_mutex_lock(&i->vol->alloc_lock);
-	i->alloc_next = blk;
-	fdio_mutex_unlock(&i->vol->alloc_lock);
+	fdio_mutex_lock(&i->vol->alloc.lock);
+	i->alloc.next = blk;
+	fdio_mutex_unlock(&i->vol->alloc.lock);
 }
 
 int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n)
@@ -365,24 +365,24 @@ int x4_meta_reserve(struct x4_vol *v, unsigned n, enum x4_asks who)
 {
 	int err = 0;
 
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	while (available(v, who) < n)
 		if (!wait_for_frees(v)) {
 			err = -ENOSPC;
 			break;
 		}
 	if (!err)
-		v->meta_held += n;
-	fdio_mutex_unlock(&v->alloc_lock);
+		v->alloc.meta_held += n;
+	fdio_mutex_unlock(&v->alloc.lock);
 	return err;
 }
 
 void x4_meta_unreserve(struct x4_vol *v, unsigned n)
 {
-	fdio_mutex_lock(&v->alloc_lock);
-	FDIO_ASSERT(v->meta_held >= n);
-	v->meta_held -= n;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
+	FDIO_ASSERT(v->alloc.meta_held >= n);
+	v->alloc.meta_held -= n;
+	fdio_mutex_unlock(&v->alloc.lock);
 }
 
 /* ------------------------------------------------------------------ inside handles */
@@ -393,13 +393,13 @@ int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t 
 	int err;
 
 	FDIO_ASSERT(n > 0);
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	/* With a reservation outstanding this allocation is what it was made for. */
-	if (!v->meta_held && !available(v, X4_ASKS_SYSTEM))
+	if (!v->alloc.meta_held && !available(v, X4_ASKS_SYSTEM))
 		err = -ENOSPC;
 	else
 		err = take_unused(v, i, goal, n, &r);
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	if (err)
 		return err;
 	err = x4_gop_begin(h, v, r.g, X4_GOP_ALLOC, r.bit, r.len);

@@ -38,7 +38,7 @@ static void discard_run(struct x4_vol *v, const struct freed_run *r)
 {
 	uint64_t off = (x4_group_start(v, r->g) + r->bit) << v->block_bits;
 
-	if (!__atomic_load_n(&v->discard->hurry, __ATOMIC_RELAXED) && !x4_vol_read_only(v) &&
+	if (!__atomic_load_n(&v->alloc.discard->hurry, __ATOMIC_RELAXED) && !x4_vol_read_only(v) &&
 	    dev_discard(v->dev, off, (uint64_t)r->n << v->block_bits))
 		log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", v->dev->name);
 	x4_group_give_freed(v, r->g, r->bit, r->n);
@@ -47,7 +47,7 @@ static void discard_run(struct x4_vol *v, const struct freed_run *r)
 static void *discard_main(void *arg)
 {
 	struct x4_vol *v = arg;
-	struct x4_discard *d = v->discard;
+	struct x4_discard *d = v->alloc.discard;
 
 	fdio_mutex_lock(&d->lock);
 	for (;;) {
@@ -73,7 +73,7 @@ static void *discard_main(void *arg)
 
 bool x4_discard_later(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
 {
-	struct x4_discard *d = v->discard;
+	struct x4_discard *d = v->alloc.discard;
 	struct freed_run *r = d ? malloc(sizeof(*r)) : NULL;
 	bool room;
 
@@ -97,15 +97,15 @@ bool x4_discard_later(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
 
 void x4_discard_hurry(struct x4_vol *v)
 {
-	if (v->discard)
-		__atomic_store_n(&v->discard->hurry, true, __ATOMIC_RELAXED);
+	if (v->alloc.discard)
+		__atomic_store_n(&v->alloc.discard->hurry, true, __ATOMIC_RELAXED);
 }
 
 static void discard_free(struct x4_vol *v)
 {
-	struct x4_discard *d = v->discard;
+	struct x4_discard *d = v->alloc.discard;
 
-	v->discard = NULL;
+	v->alloc.discard = NULL;
 	pthread_cond_destroy(&d->cond);
 	fdio_mutex_fini(&d->lock);
 	free(d);
@@ -124,7 +124,7 @@ int x4_discard_start(struct x4_vol *v)
 	fdio_mutex_init(&d->lock, RANK_LEAF);
 	fdio_cond_init(&d->cond);
 	list_init(&d->runs);
-	v->discard = d;
+	v->alloc.discard = d;
 	err = thread_start(&d->thread, "fdio-discard", discard_main, v);
 	if (err)
 		discard_free(v);
@@ -133,7 +133,7 @@ int x4_discard_start(struct x4_vol *v)
 
 void x4_discard_stop(struct x4_vol *v)
 {
-	struct x4_discard *d = v->discard;
+	struct x4_discard *d = v->alloc.discard;
 
 	if (!d)
 		return;

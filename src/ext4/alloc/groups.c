@@ -28,7 +28,7 @@
 /* ------------------------------------------------------------------ loading */
 static void mark_if_inside(struct x4_vol *v, uint32_t g, uint8_t *map, uint64_t blk, uint64_t n)
 {
-	uint64_t start = x4_group_start(v, g), end = start + v->groups[g].nbits;
+	uint64_t start = x4_group_start(v, g), end = start + v->alloc.groups[g].nbits;
 
 	for (; n; n--, blk++)
 		if (blk >= start && blk < end)
@@ -37,7 +37,7 @@ static void mark_if_inside(struct x4_vol *v, uint32_t g, uint8_t *map, uint64_t 
 
 void x4_group_synth_blocks(struct x4_vol *v, uint32_t g, uint8_t *map)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct jnl_extent base[3];
 	unsigned nr = x4_group_base_ranges(v, g, base);
 
@@ -64,7 +64,7 @@ static bool bitmap_csum_ok(struct x4_vol *v, uint32_t sum, uint16_t lo, uint16_t
 /* d and unsealed as they were before the bitmap was read: an inode may go to this group meanwhile, and change its descriptor. */
 static int check_block_bitmap(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d, bool unsealed, const uint8_t *map)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct ext4_group_desc *rd = raw_desc(v, g);
 	uint64_t start = x4_group_start(v, g);
 	uint32_t n;
@@ -85,7 +85,7 @@ static int check_block_bitmap(struct x4_vol *v, uint32_t g, const struct x4_gdes
 /* Without alloc_lock; grp->loading keeps everyone else from loading or changing this group. */
 static int read_image(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d, bool unsealed, uint8_t **ret)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	uint8_t *map;
 	struct jnl_buf *b;
 	int err = 0;
@@ -128,15 +128,15 @@ static bool image_clean(const struct x4_group *grp)
  */
 static void trim_images(struct x4_vol *v, const struct x4_group *keep)
 {
-	for (unsigned look = 0; v->nr_images > v->max_images && look < TRIM_LOOK; look++) {
-		struct x4_group *grp = list_first(&v->images, struct x4_group, image_node);
+	for (unsigned look = 0; v->alloc.nr_images > v->alloc.max_images && look < TRIM_LOOK; look++) {
+		struct x4_group *grp = list_first(&v->alloc.images, struct x4_group, image_node);
 
 		if (grp == keep || !image_clean(grp)) {
-			list_move_tail(&v->images, &grp->image_node);
+			list_move_tail(&v->alloc.images, &grp->image_node);
 			continue;
 		}
 		list_del(&grp->image_node);
-		v->nr_images--;
+		v->alloc.nr_images--;
 		free(grp->alloc);
 		grp->alloc = NULL;
 		fdio_count(CTR_x4_image_evicted);
@@ -145,14 +145,14 @@ static void trim_images(struct x4_vol *v, const struct x4_group *keep)
 
 int x4_group_load(struct x4_vol *v, uint32_t g)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	uint8_t *map = NULL;
 	int err;
 
 	if (grp->loading && nowait_on())
 		return nowait_miss();
 	while (grp->loading)
-		fdio_cond_wait(&v->alloc_cond, &v->alloc_lock);
+		fdio_cond_wait(&v->alloc.cond, &v->alloc.lock);
 	if (grp->alloc)
 		return 0;
 	if (grp->bad)
@@ -160,53 +160,53 @@ int x4_group_load(struct x4_vol *v, uint32_t g)
 	grp->loading = true;
 	struct x4_gdesc d = grp->d;
 	bool unsealed = grp->bb_dirty;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	err = read_image(v, g, &d, unsealed, &map);
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	grp->loading = false;
 	if (!err) {
 		grp->alloc = map;
 		grp->first_free = x4_bits_next(map, grp->nbits, 0, false);
-		list_add_tail(&v->images, &grp->image_node);
-		v->nr_images++;
+		list_add_tail(&v->alloc.images, &grp->image_node);
+		v->alloc.nr_images++;
 		trim_images(v, grp);
 	} else if (err == -EUCLEAN) {
 		grp->bad = true;
-		v->free_blocks -= grp->free_alloc;
+		v->alloc.free_blocks -= grp->free_alloc;
 		grp->free_alloc = 0;
 	}
-	pthread_cond_broadcast(&v->alloc_cond);
+	pthread_cond_broadcast(&v->alloc.cond);
 	return err;
 }
 
 void x4_group_distrust(struct x4_vol *v, uint32_t g)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 
 	x4_bits_fill(grp->alloc, 0, grp->nbits, true);
-	v->free_blocks -= grp->free_alloc;
+	v->alloc.free_blocks -= grp->free_alloc;
 	grp->free_alloc = 0;
 	grp->first_free = grp->nbits;
 }
 
 void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 
 	x4_bits_fill(grp->alloc, bit, n, true);
 	grp->free_alloc -= n;
-	v->free_blocks -= n;
+	v->alloc.free_blocks -= n;
 	if (bit <= grp->first_free && grp->first_free < bit + n)
 		grp->first_free = bit + n;
 }
 
 void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 
 	x4_bits_fill(grp->alloc, bit, n, false);
 	grp->free_alloc += n;
-	v->free_blocks += n;
+	v->alloc.free_blocks += n;
 	grp->first_free = FDIO_MIN(grp->first_free, bit);
 	grp->max_run = UINT32_MAX;
 	x4_region_of(v, g)->longest = UINT32_MAX;
@@ -224,18 +224,18 @@ struct gop {
 static void unpin(struct gop *op)
 {
 	if (op->kind != X4_GOP_DESC)
-		__atomic_sub_fetch(&op->v->groups[op->g].pins, 1, __ATOMIC_RELEASE);
+		__atomic_sub_fetch(&op->v->alloc.groups[op->g].pins, 1, __ATOMIC_RELEASE);
 }
 
 void x4_group_give_freed(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
 {
-	fdio_mutex_lock(&v->alloc_lock);
-	v->pending_free -= n;
-	v->nr_given_back += n;
+	fdio_mutex_lock(&v->alloc.lock);
+	v->alloc.pending_free -= n;
+	v->alloc.nr_given_back += n;
 	x4_image_give(v, g, bit, n);
-	pthread_cond_broadcast(&v->alloc_cond);
-	fdio_mutex_unlock(&v->alloc_lock);
-	__atomic_sub_fetch(&v->groups[g].pins, 1, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&v->alloc.cond);
+	fdio_mutex_unlock(&v->alloc.lock);
+	__atomic_sub_fetch(&v->alloc.groups[g].pins, 1, __ATOMIC_RELEASE);
 }
 
 /* The transaction that freed the blocks is durable: now they may belong to someone else. */
@@ -259,13 +259,13 @@ static void gop_undo(struct jnl_callback *cb, int ended)
 			unpin(op);
 		return;
 	}
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	x4_group_set_desc(v, op->g, &op->before);
 	if (op->kind == X4_GOP_ALLOC)
 		x4_image_give(v, op->g, op->bit, op->n);
 	else if (op->kind == X4_GOP_FREE)
-		v->pending_free -= op->n;
-	fdio_mutex_unlock(&v->alloc_lock);
+		v->alloc.pending_free -= op->n;
+	fdio_mutex_unlock(&v->alloc.lock);
 	unpin(op);
 }
 
@@ -275,17 +275,17 @@ static int pin(struct gop *op, jnl_tid tid)
 	struct x4_vol *v = op->v;
 	int err = 0;
 
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	if (op->kind == X4_GOP_FREE) {
 		err = x4_group_load(v, op->g);
 		if (!err) {
-			v->pending_free += op->n;
-			v->last_free_tid = tid;
+			v->alloc.pending_free += op->n;
+			v->alloc.last_free_tid = tid;
 		}
 	}
 	if (!err)
-		__atomic_add_fetch(&v->groups[op->g].pins, 1, __ATOMIC_RELAXED);
-	fdio_mutex_unlock(&v->alloc_lock);
+		__atomic_add_fetch(&v->alloc.groups[op->g].pins, 1, __ATOMIC_RELAXED);
+	fdio_mutex_unlock(&v->alloc.lock);
 	return err;
 }
 
@@ -297,7 +297,7 @@ int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop
 
 	if (!op)
 		return -ENOMEM;
-	*op = (struct gop){ .v = v, .before = v->groups[g].d, .kind = kind, .g = g, .bit = bit,
+	*op = (struct gop){ .v = v, .before = v->alloc.groups[g].d, .kind = kind, .g = g, .bit = bit,
 			    .n = n };
 	op->undo.fn = gop_undo;
 	op->commit.fn = gop_committed;
@@ -312,25 +312,25 @@ int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop
 
 void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct x4_region *r = x4_region_of(v, g);
 
-	v->free_inodes = v->free_inodes + d->free_inodes - grp->d.free_inodes;
-	v->nr_dirs = v->nr_dirs + d->used_dirs - grp->d.used_dirs;
+	x4_free_inodes_set(v, x4_free_inodes(v) + d->free_inodes - grp->d.free_inodes);
+	v->alloc.nr_dirs = v->alloc.nr_dirs + d->used_dirs - grp->d.used_dirs;
 	r->free_inodes = r->free_inodes + d->free_inodes - grp->d.free_inodes;
 	r->free_blocks = r->free_blocks + d->free_blocks - grp->d.free_blocks;
 	r->used_dirs = r->used_dirs + d->used_dirs - grp->d.used_dirs;
 	grp->d = *d;
 	if (!grp->dirty) {
 		grp->dirty = true;
-		list_add_tail(&v->dirty_groups, &grp->dirty_node);
+		list_add_tail(&v->alloc.dirty_groups, &grp->dirty_node);
 	}
 }
 
 /* ------------------------------------------------------------------ disk image */
 int x4_group_init_disk(struct jnl_handle *h, struct x4_vol *v, uint32_t g)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct x4_gdesc d = grp->d;
 	struct jnl_buf *b;
 	int err;
@@ -344,16 +344,16 @@ int x4_group_init_disk(struct jnl_handle *h, struct x4_vol *v, uint32_t g)
 	x4_group_synth_blocks(v, g, b->data);
 	jnl_brelse(b);
 	d.flags &= (uint16_t)~EXT2_BG_BLOCK_UNINIT;
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	x4_group_set_desc(v, g, &d);
 	grp->bb_dirty = true;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	return 0;
 }
 
 int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n, bool set)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct x4_gdesc d;
 	struct jnl_buf *b;
 	int err = x4_group_init_disk(h, v, g);
@@ -371,12 +371,12 @@ int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint3
 		goto out;
 	}
 	x4_bits_fill(b->data, bit, n, set);
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	d = grp->d;
 	d.free_blocks = set ? d.free_blocks - n : d.free_blocks + n;
 	x4_group_set_desc(v, g, &d);
 	grp->bb_dirty = true;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 out:
 	jnl_brelse(b);
 	return err;
@@ -421,7 +421,7 @@ static int seal_desc(struct x4_vol *v, struct jnl_handle *h, uint32_t g)
 
 static int seal_group(struct x4_vol *v, struct jnl_handle *h, uint32_t g)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct ext4_group_desc *rd = raw_desc(v, g);
 	int err = 0;
 
@@ -437,9 +437,9 @@ static int seal_group(struct x4_vol *v, struct jnl_handle *h, uint32_t g)
 	if (err)
 		return err;
 	/* Who loads the bitmap looks at the checksum once it is not dirty any more. */
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	grp->bb_dirty = grp->ib_dirty = false;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	ext2fs_group_desc_csum_set(v->fs, g);
 	return seal_desc(v, h, g);
 }
@@ -448,9 +448,9 @@ void x4_groups_seal(void *vol, struct jnl_handle *h)
 {
 	struct x4_vol *v = vol;
 
-	while (!list_empty(&v->dirty_groups)) {
-		struct x4_group *grp = list_first(&v->dirty_groups, struct x4_group, dirty_node);
-		int err = seal_group(v, h, (uint32_t)(grp - v->groups));
+	while (!list_empty(&v->alloc.dirty_groups)) {
+		struct x4_group *grp = list_first(&v->alloc.dirty_groups, struct x4_group, dirty_node);
+		int err = seal_group(v, h, (uint32_t)(grp - v->alloc.groups));
 
 		if (err) {
 			/* The transaction would be inconsistent: it must not become durable. */
@@ -472,7 +472,7 @@ static bool loc_ok(struct x4_vol *v, uint64_t blk, uint64_t n)
 /* What is wrong with the descriptor of g; NULL: nothing. */
 static const char *desc_fault(struct x4_vol *v, uint32_t g)
 {
-	const struct x4_group *grp = &v->groups[g];
+	const struct x4_group *grp = &v->alloc.groups[g];
 
 	if (!ext2fs_group_desc_csum_verify(v->fs, g))
 		return "wrong checksum of the descriptor";
@@ -489,11 +489,11 @@ static const char *desc_fault(struct x4_vol *v, uint32_t g)
  * and the inodes have checksums of their own. */
 static void distrust(struct x4_vol *v, uint32_t g, const char *why)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 
 	log_ratelimited(FDIO_LOG_INFO, "%s: group %u: %s", v->dev->name, g, why);
-	if (!v->nr_bad_groups++)
-		v->first_bad_group = g;
+	if (!v->alloc.nr_bad_groups++)
+		v->alloc.first_bad_group = g;
 	grp->bb = loc_ok(v, grp->bb, 1) ? grp->bb : 0;
 	grp->ib = loc_ok(v, grp->ib, 1) ? grp->ib : 0;
 	grp->itable = loc_ok(v, grp->itable, v->itable_blocks) ? grp->itable : 0;
@@ -503,7 +503,7 @@ static void distrust(struct x4_vol *v, uint32_t g, const char *why)
 
 static void group_init(struct x4_vol *v, uint32_t g)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct x4_region *r = x4_region_of(v, g);
 	const char *why;
 
@@ -526,9 +526,9 @@ static void group_init(struct x4_vol *v, uint32_t g)
 		distrust(v, g, why);
 	grp->free_alloc = grp->d.free_blocks;
 	grp->max_run = UINT32_MAX;
-	v->free_blocks += grp->d.free_blocks;
-	v->free_inodes += grp->d.free_inodes;
-	v->nr_dirs += grp->d.used_dirs;
+	v->alloc.free_blocks += grp->d.free_blocks;
+	x4_free_inodes_set(v, x4_free_inodes(v) + grp->d.free_inodes);
+	v->alloc.nr_dirs += grp->d.used_dirs;
 	r->free_blocks += grp->d.free_blocks;
 	r->free_inodes += grp->d.free_inodes;
 	r->used_dirs += grp->d.used_dirs;
@@ -537,19 +537,20 @@ static void group_init(struct x4_vol *v, uint32_t g)
 
 int x4_groups_init(struct x4_vol *v)
 {
-	v->free_blocks = v->meta_held = v->pending_free = 0;
-	v->free_inodes = v->nr_dirs = v->nr_bad_groups = v->nr_images = 0;
-	v->max_images = (uint32_t)FDIO_MAX(v->opt.cache_bytes / 2 / v->block_size, (size_t)64);
-	list_init(&v->images);
-	v->groups = calloc(v->nr_groups, sizeof(*v->groups));
-	v->nr_regions = (v->nr_groups - 1) / X4_REGION_GROUPS + 1;
-	v->regions = calloc(v->nr_regions, sizeof(*v->regions));
-	if (!v->groups || !v->regions)
+	v->alloc.free_blocks = v->alloc.meta_held = v->alloc.pending_free = 0;
+	x4_free_inodes_set(v, 0);
+	v->alloc.nr_dirs = v->alloc.nr_bad_groups = v->alloc.nr_images = 0;
+	v->alloc.max_images = (uint32_t)FDIO_MAX(v->opt.cache_bytes / 2 / v->block_size, (size_t)64);
+	list_init(&v->alloc.images);
+	v->alloc.groups = calloc(v->nr_groups, sizeof(*v->alloc.groups));
+	v->alloc.nr_regions = (v->nr_groups - 1) / X4_REGION_GROUPS + 1;
+	v->alloc.regions = calloc(v->alloc.nr_regions, sizeof(*v->alloc.regions));
+	if (!v->alloc.groups || !v->alloc.regions)
 		return -ENOMEM;
 	for (uint32_t g = 0; g < v->nr_groups; g++)
 		group_init(v, g);
 	/* Where the counts are of clusters (such a file system is only read), for statfs. */
-	v->free_blocks *= EXT2FS_CLUSTER_RATIO(v->fs);
+	v->alloc.free_blocks *= EXT2FS_CLUSTER_RATIO(v->fs);
 	return 0;
 }
 
@@ -558,19 +559,42 @@ uint64_t x4_groups_free_on_disk(struct x4_vol *v)
 	uint64_t sum = 0;
 
 	for (uint32_t g = 0; g < v->nr_groups; g++)
-		sum += v->groups[g].d.free_blocks;
+		sum += v->alloc.groups[g].d.free_blocks;
 	return sum;
 }
 
 void x4_groups_fini(struct x4_vol *v)
 {
-	free(v->regions);
-	v->regions = NULL;
-	if (!v->groups)
+	free(v->alloc.zones);
+	v->alloc.zones = NULL;
+	v->alloc.nr_zones = 0;
+	free(v->alloc.regions);
+	v->alloc.regions = NULL;
+	if (!v->alloc.groups)
 		return;
 	for (uint32_t g = 0; g < v->nr_groups; g++)
-		free(v->groups[g].alloc);
-	free(v->groups);
-	v->groups = NULL;
-	list_init(&v->dirty_groups);
+		free(v->alloc.groups[g].alloc);
+	free(v->alloc.groups);
+	v->alloc.groups = NULL;
+	list_init(&v->alloc.dirty_groups);
+}
+
+void x4_alloc_init(struct x4_vol *v)
+{
+	fdio_mutex_init(&v->alloc.lock, RANK_X4_ALLOC);
+	fdio_cond_init(&v->alloc.cond);
+	list_init(&v->alloc.dirty_groups);
+}
+
+void x4_alloc_fini(struct x4_vol *v)
+{
+	fdio_mutex_fini(&v->alloc.lock);
+	pthread_cond_destroy(&v->alloc.cond);
+}
+
+uint32_t x4_bad_groups(const struct x4_vol *v, uint32_t *ret_first)
+{
+	if (ret_first)
+		*ret_first = v->alloc.first_bad_group;
+	return v->alloc.nr_bad_groups;
 }

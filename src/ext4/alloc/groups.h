@@ -62,7 +62,7 @@ struct x4_region {
 
 static inline struct x4_region *x4_region_of(const struct x4_vol *v, uint32_t g)
 {
-	return &v->regions[g >> X4_REGION_BITS];
+	return &v->alloc.regions[g >> X4_REGION_BITS];
 }
 static inline uint32_t x4_region_first(uint32_t g) { return g & ~(X4_REGION_GROUPS - 1); }
 static inline uint32_t x4_region_end(const struct x4_vol *v, uint32_t g)

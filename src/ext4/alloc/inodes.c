@@ -34,7 +34,7 @@ static int ib_damaged(struct x4_group *grp, int err)
 /* The inode bitmap of g for reading; verified once. */
 static int read_bitmap(struct x4_vol *v, uint32_t g, struct jnl_buf **ret)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct ext4_group_desc *rd = (struct ext4_group_desc *)(void *)ext2fs_group_desc(v->fs, v->fs->group_desc, g);
 	uint32_t sum;
 	int err;
@@ -57,7 +57,7 @@ static int read_bitmap(struct x4_vol *v, uint32_t g, struct jnl_buf **ret)
 /* For reading and changing in h; an uninitialised one is made. */
 static int write_bitmap(struct jnl_handle *h, struct x4_vol *v, uint32_t g, struct jnl_buf **ret)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct x4_gdesc d = grp->d;
 	int err;
 
@@ -76,9 +76,9 @@ static int write_bitmap(struct jnl_handle *h, struct x4_vol *v, uint32_t g, stru
 	memset((*ret)->data, 0, v->block_size);
 	x4_bits_fill((*ret)->data, v->inodes_per_group, v->block_size * 8 - v->inodes_per_group, true);
 	d.flags &= (uint16_t)~EXT2_BG_INODE_UNINIT;
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	x4_group_set_desc(v, g, &d);
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	__atomic_store_n(&grp->ib_checked, true, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -91,7 +91,7 @@ int x4_inode_in_use(struct x4_vol *v, uint32_t ino)
 
 	if (ino == 0 || ino > v->nr_inodes)
 		return 0;
-	if (v->groups[g].d.flags & EXT2_BG_INODE_UNINIT)
+	if (v->alloc.groups[g].d.flags & EXT2_BG_INODE_UNINIT)
 		return 0;
 	err = read_bitmap(v, g, &b);
 	if (err)
@@ -108,16 +108,16 @@ struct average { uint32_t inodes, blocks, dirs; };
 static struct average average(const struct x4_vol *v)
 {
 	return (struct average){
-		.inodes = v->free_inodes / v->nr_groups,
-		.blocks = (uint32_t)((v->free_blocks + v->pending_free) / v->nr_groups),
-		.dirs = v->nr_dirs / v->nr_groups,
+		.inodes = x4_free_inodes(v) / v->nr_groups,
+		.blocks = (uint32_t)((v->alloc.free_blocks + v->alloc.pending_free) / v->nr_groups),
+		.dirs = v->alloc.nr_dirs / v->nr_groups,
 	};
 }
 
 /* The groups of r have so much on average. */
 static bool region_has(const struct x4_vol *v, uint32_t r, uint64_t inodes, uint64_t blocks)
 {
-	const struct x4_region *reg = &v->regions[r];
+	const struct x4_region *reg = &v->alloc.regions[r];
 	uint32_t n = x4_region_end(v, r << X4_REGION_BITS) - (r << X4_REGION_BITS);
 
 	fdio_count(CTR_x4_place_look);
@@ -132,14 +132,14 @@ static uint32_t spread_region(struct x4_vol *v, const struct average *avg, uint3
 {
 	uint32_t best = UINT32_MAX, best_dirs = UINT32_MAX;
 
-	for (uint32_t k = 0; k < v->nr_regions && best_dirs; k++) {
-		uint32_t r = (uint32_t)(((uint64_t)start + k) % v->nr_regions);
+	for (uint32_t k = 0; k < v->alloc.nr_regions && best_dirs; k++) {
+		uint32_t r = (uint32_t)(((uint64_t)start + k) % v->alloc.nr_regions);
 
-		if (v->regions[r].used_dirs >= best_dirs ||
+		if (v->alloc.regions[r].used_dirs >= best_dirs ||
 		    !region_has(v, r, avg->inodes, avg->blocks))
 			continue;
 		best = r;
-		best_dirs = v->regions[r].used_dirs;
+		best_dirs = v->alloc.regions[r].used_dirs;
 	}
 	return best;
 }
@@ -151,18 +151,18 @@ static uint32_t spread(struct x4_vol *v)
 	struct average avg = average(v);
 
 	if (getrandom(&start, sizeof(start), GRND_NONBLOCK) != sizeof(start))
-		start = v->nr_dirs;
-	r = spread_region(v, &avg, start % v->nr_regions);
+		start = v->alloc.nr_dirs;
+	r = spread_region(v, &avg, start % v->alloc.nr_regions);
 	if (r == UINT32_MAX)
 		return UINT32_MAX;
 	first = r << X4_REGION_BITS;
 	n = x4_region_end(v, first) - first;
 	for (uint32_t k = 0; k < n; k++) {
 		uint32_t g = first + (uint32_t)(((uint64_t)start + k) % n);
-		const struct x4_gdesc *d = &v->groups[g].d;
+		const struct x4_gdesc *d = &v->alloc.groups[g].d;
 
 		fdio_count(CTR_x4_place_look);
-		if (!d->free_inodes || v->groups[g].ib_bad || d->used_dirs >= best_dirs ||
+		if (!d->free_inodes || v->alloc.groups[g].ib_bad || d->used_dirs >= best_dirs ||
 		    d->free_inodes < avg.inodes || d->free_blocks < avg.blocks)
 			continue;
 		best = g;
@@ -176,10 +176,10 @@ static uint32_t nearby_in(struct x4_vol *v, uint32_t g, uint32_t max_dirs, uint3
 			  uint32_t min_b)
 {
 	for (uint32_t end = x4_region_end(v, g); g < end; g++) {
-		const struct x4_gdesc *d = &v->groups[g].d;
+		const struct x4_gdesc *d = &v->alloc.groups[g].d;
 
 		fdio_count(CTR_x4_place_look);
-		if (!v->groups[g].ib_bad && d->used_dirs < max_dirs && d->free_inodes >= min_i && d->free_blocks >= min_b)
+		if (!v->alloc.groups[g].ib_bad && d->used_dirs < max_dirs && d->free_inodes >= min_i && d->free_blocks >= min_b)
 			return g;
 	}
 	return UINT32_MAX;
@@ -197,7 +197,7 @@ static uint32_t nearby_dir(struct x4_vol *v, uint32_t parent)
 	uint32_t min_i = avg.inodes > few_i ? avg.inodes - few_i : 1;
 	uint32_t min_b = avg.blocks > few_b ? avg.blocks - few_b : 0;
 
-	for (uint32_t k = 0; k <= v->nr_regions && through < 2 * NEAR_REGIONS; k++) {
+	for (uint32_t k = 0; k <= v->alloc.nr_regions && through < 2 * NEAR_REGIONS; k++) {
 		if (k < NEAR_REGIONS || region_has(v, g >> X4_REGION_BITS, min_i, min_b)) {
 			uint32_t found = nearby_in(v, g, max_dirs, min_i, min_b);
 
@@ -227,7 +227,7 @@ static uint32_t first_with_room(struct x4_vol *v, uint32_t parent, bool want_blo
 			k += x4_region_end(v, g) - g;
 			continue;
 		}
-		if (!v->groups[g].ib_bad && v->groups[g].d.free_inodes && (!want_blocks || v->groups[g].d.free_blocks))
+		if (!v->alloc.groups[g].ib_bad && v->alloc.groups[g].d.free_inodes && (!want_blocks || v->alloc.groups[g].d.free_blocks))
 			return g;
 		looked++;
 		k++;
@@ -249,7 +249,7 @@ static uint32_t pick_group(struct x4_vol *v, struct x4_inode *dir, bool is_dir)
 /* ------------------------------------------------------------------ take and give back */
 static int take_bit(struct jnl_handle *h, struct x4_vol *v, uint32_t g, bool is_dir, uint32_t *ret_bit, bool *ret_fresh)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	uint32_t from = g == 0 ? v->first_ino - 1 : 0, bit, used;
 	struct x4_gdesc d;
 	struct jnl_buf *b;
@@ -273,17 +273,17 @@ static int take_bit(struct jnl_handle *h, struct x4_vol *v, uint32_t g, bool is_
 		d.itable_unused = v->inodes_per_group - bit - 1;
 	d.free_inodes--;
 	d.used_dirs += is_dir;
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	x4_group_set_desc(v, g, &d);
 	grp->ib_dirty = true;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	*ret_bit = bit;
 	return 0;
 }
 
 void x4_ialloc_distrust(struct x4_vol *v, uint32_t ino)
 {
-	__atomic_store_n(&v->groups[(ino - 1) / v->inodes_per_group].ib_bad, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&v->alloc.groups[(ino - 1) / v->inodes_per_group].ib_bad, true, __ATOMIC_RELAXED);
 }
 
 int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_t *ret_ino, bool *ret_fresh)
@@ -298,9 +298,9 @@ int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_
 	 * where all are.
 	 */
 	for (uint32_t tries = 0; tries < MAX_TRIES; tries++) {
-		fdio_mutex_lock(&v->alloc_lock);
+		fdio_mutex_lock(&v->alloc.lock);
 		g = pick_group(v, dir, is_dir);
-		fdio_mutex_unlock(&v->alloc_lock);
+		fdio_mutex_unlock(&v->alloc.lock);
 		if (g == UINT32_MAX)
 			return -ENOSPC;
 		err = x4_gop_begin(h, v, g, X4_GOP_DESC, 0, 0);
@@ -321,7 +321,7 @@ int x4_ialloc(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, uint32_
 int x4_ifree(struct jnl_handle *h, struct x4_vol *v, uint32_t ino, bool is_dir)
 {
 	uint32_t g = (ino - 1) / v->inodes_per_group, bit = (ino - 1) % v->inodes_per_group;
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 	struct x4_gdesc d;
 	struct jnl_buf *b;
 	int err = x4_gop_begin(h, v, g, X4_GOP_DESC, 0, 0);
@@ -340,10 +340,10 @@ int x4_ifree(struct jnl_handle *h, struct x4_vol *v, uint32_t ino, bool is_dir)
 	d.free_inodes++;
 	if (is_dir && d.used_dirs)
 		d.used_dirs--;
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	x4_group_set_desc(v, g, &d);
 	grp->ib_dirty = true;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	return 0;
 }
 
@@ -352,7 +352,7 @@ uint64_t x4_itable_place(struct x4_vol *v, uint32_t ino, uint32_t *ret_off)
 	uint32_t g = (ino - 1) / v->inodes_per_group, n = (ino - 1) % v->inodes_per_group;
 
 	*ret_off = n % v->inodes_per_block * v->inode_size;
-	return v->groups[g].itable ? v->groups[g].itable + n / v->inodes_per_block : 0;
+	return v->alloc.groups[g].itable ? v->alloc.groups[g].itable + n / v->inodes_per_block : 0;
 }
 
 bool x4_above_mark(struct x4_vol *v, uint32_t ino)
@@ -360,8 +360,8 @@ bool x4_above_mark(struct x4_vol *v, uint32_t ino)
 	uint32_t g = (ino - 1) / v->inodes_per_group, n = (ino - 1) % v->inodes_per_group;
 	bool above;
 
-	fdio_mutex_lock(&v->alloc_lock);
-	above = n >= v->inodes_per_group - v->groups[g].d.itable_unused;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
+	above = n >= v->inodes_per_group - v->alloc.groups[g].d.itable_unused;
+	fdio_mutex_unlock(&v->alloc.lock);
 	return above;
 }

@@ -21,27 +21,36 @@ static uint64_t log_blocks(struct x4_vol *v)
  * As the kernel: what mke2fs has noted is believed only where blocks go by clusters, of which several structures may share one.
  * tune2fs -I leaves the old number behind.
  */
-uint64_t x4_overhead(struct x4_vol *v)
+static uint64_t overhead(struct x4_vol *v)
 {
 	uint64_t noted = (uint64_t)v->fs->super->s_overhead_clusters << v->fs->cluster_ratio_bits;
 
 	if (v->fs->cluster_ratio_bits && noted && noted <= v->nr_blocks)
 		return noted;
-	return FDIO_MIN(v->static_blocks + log_blocks(v), v->nr_blocks);
+	return FDIO_MIN(v->alloc.static_blocks + log_blocks(v), v->nr_blocks);
 }
 
 void x4_vol_statfs(struct x4_vol *v, struct x4_statfs *ret)
 {
 	uint64_t keep;
 
-	fdio_mutex_lock(&v->alloc_lock);
-	ret->bfree = v->free_blocks + v->pending_free;
-	ret->ffree = v->free_inodes;
-	keep = v->root_blocks + v->resv_blocks;
-	fdio_mutex_unlock(&v->alloc_lock);
-	ret->blocks = v->nr_blocks - v->overhead;
+	fdio_mutex_lock(&v->alloc.lock);
+	ret->bfree = v->alloc.free_blocks + v->alloc.pending_free;
+	ret->ffree = x4_free_inodes(v);
+	keep = v->alloc.root_blocks + v->alloc.resv_blocks;
+	fdio_mutex_unlock(&v->alloc.lock);
+	ret->blocks = v->nr_blocks - v->alloc.overhead;
 	ret->bavail = ret->bfree > keep ? ret->bfree - keep : 0;
 	ret->files = v->nr_inodes;
 	ret->bsize = v->block_size;
 	ret->namelen = X4_NAME_MAX;
+}
+
+void x4_alloc_limits(struct x4_vol *v, uint64_t for_root)
+{
+	unsigned cluster = (unsigned)v->fs->cluster_ratio_bits;
+
+	v->alloc.overhead = overhead(v);
+	v->alloc.root_blocks = FDIO_MIN(for_root, v->nr_blocks);
+	v->alloc.resv_blocks = v->has_extents ? FDIO_MIN((v->nr_blocks >> cluster) / 50, (uint64_t)4096) << cluster : 0;
 }

@@ -11,7 +11,7 @@
 /* The next run of at least min blocks in [from, end) of the loaded group, taken. alloc_lock held. */
 static bool take_next(struct x4_vol *v, uint32_t g, uint32_t *from, uint32_t end, uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
 {
-	struct x4_group *grp = &v->groups[g];
+	struct x4_group *grp = &v->alloc.groups[g];
 
 	while (*from < end) {
 		uint32_t s = x4_bits_next(grp->alloc, end, *from, false), e;
@@ -35,23 +35,23 @@ static int trim_group(struct x4_vol *v, uint32_t g, uint32_t from, uint32_t end,
 	uint32_t bit, n;
 	int err;
 
-	fdio_mutex_lock(&v->alloc_lock);
-	err = v->groups[g].free_alloc >= min ? x4_group_load(v, g) : -EUCLEAN;
+	fdio_mutex_lock(&v->alloc.lock);
+	err = v->alloc.groups[g].free_alloc >= min ? x4_group_load(v, g) : -EUCLEAN;
 	if (err) {
 		/* Nothing to trim here, or nothing to be trusted: the next group may do. */
-		fdio_mutex_unlock(&v->alloc_lock);
+		fdio_mutex_unlock(&v->alloc.lock);
 		return err == -EUCLEAN ? 0 : err;
 	}
 	while (!err && take_next(v, g, &from, end, min, &bit, &n)) {
-		fdio_mutex_unlock(&v->alloc_lock);
+		fdio_mutex_unlock(&v->alloc.lock);
 		err = dev_discard(v->dev, (x4_group_start(v, g) + bit) << v->block_bits, (uint64_t)n << v->block_bits);
-		fdio_mutex_lock(&v->alloc_lock);
+		fdio_mutex_lock(&v->alloc.lock);
 		x4_image_give(v, g, bit, n);
-		pthread_cond_broadcast(&v->alloc_cond);
+		pthread_cond_broadcast(&v->alloc.cond);
 		if (!err)
 			*trimmed += (uint64_t)n << v->block_bits;
 	}
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	return err;
 }
 
@@ -73,10 +73,10 @@ int x4_vol_trim(struct x4_vol *v, uint64_t off, uint64_t len, uint64_t minlen, u
 	err = jnl_sync(v->jnl);
 	while (first < last && !err) {
 		uint32_t g = x4_group_of(v, first), from = x4_group_bit(v, first);
-		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)v->groups[g].nbits, last - x4_group_start(v, g));
+		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)v->alloc.groups[g].nbits, last - x4_group_start(v, g));
 
 		err = trim_group(v, g, from, end, (uint32_t)min, ret_trimmed);
-		first = x4_group_start(v, g) + v->groups[g].nbits;
+		first = x4_group_start(v, g) + v->alloc.groups[g].nbits;
 	}
 	return err;
 }

@@ -41,13 +41,13 @@ static void zones_merge(struct x4_vol *v)
 {
 	unsigned out = 0;
 
-	qsort(v->zones, v->nr_zones, sizeof(*v->zones), zone_cmp);
-	for (unsigned n = 1; n < v->nr_zones; n++)
-		if (v->zones[n].start <= v->zones[out].end)
-			v->zones[out].end = FDIO_MAX(v->zones[out].end, v->zones[n].end);
+	qsort(v->alloc.zones, v->alloc.nr_zones, sizeof(*v->alloc.zones), zone_cmp);
+	for (unsigned n = 1; n < v->alloc.nr_zones; n++)
+		if (v->alloc.zones[n].start <= v->alloc.zones[out].end)
+			v->alloc.zones[out].end = FDIO_MAX(v->alloc.zones[out].end, v->alloc.zones[n].end);
 		else
-			v->zones[++out] = v->zones[n];
-	v->nr_zones = out + 1;
+			v->alloc.zones[++out] = v->alloc.zones[n];
+	v->alloc.nr_zones = out + 1;
 }
 
 /*
@@ -94,7 +94,7 @@ static int zone_add(struct zone_build *b, enum zone_kind kind, uint64_t start, u
 
 static int zones_of_group(struct x4_vol *v, struct zone_build *b, uint32_t g)
 {
-	const struct x4_group *grp = &v->groups[g];
+	const struct x4_group *grp = &v->alloc.groups[g];
 	struct jnl_extent base[3];
 	unsigned nr = x4_group_base_ranges(v, g, base);
 	int err = 0;
@@ -102,8 +102,8 @@ static int zones_of_group(struct x4_vol *v, struct zone_build *b, uint32_t g)
 	for (unsigned n = 0; n < nr && !err; n++)
 		err = zone_add(b, ZONE_SUPER + n, base[n].pblk, base[n].len);
 	for (unsigned n = 0; n < nr; n++)
-		v->static_blocks += base[n].len;
-	v->static_blocks += 2 + v->itable_blocks;
+		v->alloc.static_blocks += base[n].len;
+	v->alloc.static_blocks += 2 + v->itable_blocks;
 	/* 0, where a damaged descriptor says nothing, is no place of a file either. */
 	if (!err)
 		err = zone_add(b, ZONE_BB, grp->bb, 1);
@@ -117,8 +117,8 @@ static int zones_of_group(struct x4_vol *v, struct zone_build *b, uint32_t g)
 /* The list becomes the volume's, whatever the result. */
 static int zones_take(struct x4_vol *v, struct zone_build *b, int err)
 {
-	v->zones = b->zone;
-	v->nr_zones = b->nr;
+	v->alloc.zones = b->zone;
+	v->alloc.nr_zones = b->nr;
 	if (!err && b->nr)
 		zones_merge(v);
 	return err;
@@ -129,8 +129,8 @@ int x4_zones_init(struct x4_vol *v)
 	struct zone_build b = { 0 };
 	int err = 0;
 
-	free(v->zones);
-	v->static_blocks = v->first_data_block;
+	free(v->alloc.zones);
+	v->alloc.static_blocks = v->first_data_block;
 	for (uint32_t g = 0; g < v->nr_groups && !err; g++)
 		err = zones_of_group(v, &b, g);
 	for (unsigned k = 0; k < ZONE_KINDS && !err; k++)
@@ -140,7 +140,7 @@ int x4_zones_init(struct x4_vol *v)
 
 int x4_zones_add_log(struct x4_vol *v, const struct jnl_extent *log, unsigned nr_log)
 {
-	struct zone_build b = { .zone = v->zones, .nr = v->nr_zones, .cap = v->nr_zones };
+	struct zone_build b = { .zone = v->alloc.zones, .nr = v->alloc.nr_zones, .cap = v->alloc.nr_zones };
 	int err = 0;
 
 	for (unsigned n = 0; n < nr_log && !err; n++)
@@ -151,12 +151,12 @@ int x4_zones_add_log(struct x4_vol *v, const struct jnl_extent *log, unsigned nr
 /* The first zone that ends behind blk; nr_zones: none. */
 static unsigned zone_find(const struct x4_vol *v, uint64_t blk)
 {
-	unsigned lo = 0, hi = v->nr_zones;
+	unsigned lo = 0, hi = v->alloc.nr_zones;
 
 	while (lo < hi) {
 		unsigned mid = lo + (hi - lo) / 2;
 
-		if (v->zones[mid].end > blk)
+		if (v->alloc.zones[mid].end > blk)
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -172,14 +172,14 @@ bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
 		return false;
 	/* It must begin at or after the end of the range. */
 	k = zone_find(v, blk);
-	return k == v->nr_zones || v->zones[k].start >= blk + n;
+	return k == v->alloc.nr_zones || v->alloc.zones[k].start >= blk + n;
 }
 
 bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map)
 {
 	for (unsigned n = zone_find(v, start);
-	     n < v->nr_zones && v->zones[n].start < start + nbits; n++) {
-		uint64_t lo = FDIO_MAX(v->zones[n].start, start), hi = FDIO_MIN(v->zones[n].end, start + nbits);
+	     n < v->alloc.nr_zones && v->alloc.zones[n].start < start + nbits; n++) {
+		uint64_t lo = FDIO_MAX(v->alloc.zones[n].start, start), hi = FDIO_MIN(v->alloc.zones[n].end, start + nbits);
 
 		if (lo < hi && !x4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))
 			return false;

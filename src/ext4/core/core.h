@@ -115,4 +115,11 @@ bool x4_super_csum_ok(const struct ext2_super_block *sb);
 /* core/io.c: the manager through which libext2fs reads; x4_io_open_fs sets the device for the time of the call. */
 long x4_io_open_fs(struct dev *dev, struct struct_ext2_filsys **ret);
 
+/* Free inodes, as alloc counts them and the superblock says them. */
+uint32_t x4_free_inodes(const struct x4_vol *v);
+void x4_free_inodes_set(struct x4_vol *v, uint32_t n);
+/* The label of v->fs is the volume's. While it opens. */
+void x4_label_init(struct x4_vol *v);
+void x4_error_fini(struct x4_vol *v);
+
 #endif

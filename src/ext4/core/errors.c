@@ -25,7 +25,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void x4_error_init(struct x4_vol *v) { fdio_mutex_init(&v->err_lock, RANK_LEAF); }
+void x4_error_init(struct x4_vol *v) { fdio_mutex_init(&v->core.lock, RANK_LEAF); }
+void x4_error_fini(struct x4_vol *v) { fdio_mutex_fini(&v->core.lock); }
 
 static void go_read_only(struct x4_vol *v, const char *why)
 {
@@ -63,10 +64,10 @@ static uint8_t code_of(int err)
 
 static void note(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, int err)
 {
-	struct x4_error_note *e = &v->err_last;
+	struct x4_error_note *e = &v->core.err_last;
 	uint32_t now = (uint32_t)x4_now(v).tv_sec;
 
-	fdio_mutex_lock(&v->err_lock);
+	fdio_mutex_lock(&v->core.lock);
 	e->count++;
 	e->ino = ino;
 	e->blk = blk;
@@ -74,9 +75,9 @@ static void note(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func,
 	e->code = code_of(err);
 	snprintf(e->func, sizeof(e->func), "%s", func);
 	if (e->count == 1)
-		v->err_first = *e;
-	fdio_mutex_unlock(&v->err_lock);
-	__atomic_store_n(&v->err_pending, true, __ATOMIC_RELEASE);
+		v->core.err_first = *e;
+	fdio_mutex_unlock(&v->core.lock);
+	__atomic_store_n(&v->core.err_pending, true, __ATOMIC_RELEASE);
 }
 
 /* Noted; and if the policy says so, the journal ends. */
@@ -86,7 +87,7 @@ static int found(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func,
 	if (v->mounting || x4_vol_read_only(v))
 		return err;
 	if (policy(v) != X4_ERRORS_CONTINUE) {
-		__atomic_store_n(&v->err_damaged, true, __ATOMIC_RELEASE);
+		__atomic_store_n(&v->core.err_damaged, true, __ATOMIC_RELEASE);
 		jnl_abort(v->jnl, err);
 	}
 	return err;
@@ -121,7 +122,7 @@ int x4_bread(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, str
 
 void x4_error_aborted(struct x4_vol *v, int err)
 {
-	bool damaged = __atomic_load_n(&v->err_damaged, __ATOMIC_ACQUIRE);
+	bool damaged = __atomic_load_n(&v->core.err_damaged, __ATOMIC_ACQUIRE);
 
 	if (!damaged)
 		note(v, 0, 0, "journal", err);
@@ -133,10 +134,10 @@ static uint32_t fill(struct x4_vol *v, struct ext2_super_block *sb)
 {
 	struct x4_error_note first, last;
 
-	fdio_mutex_lock(&v->err_lock);
-	first = v->err_first;
-	last = v->err_last;
-	fdio_mutex_unlock(&v->err_lock);
+	fdio_mutex_lock(&v->core.lock);
+	first = v->core.err_first;
+	last = v->core.err_last;
+	fdio_mutex_unlock(&v->core.lock);
 	sb->s_state |= EXT2_ERROR_FS;
 	v->mount_state |= EXT2_ERROR_FS;
 	if (!last.count)
@@ -162,11 +163,11 @@ static uint32_t fill(struct x4_vol *v, struct ext2_super_block *sb)
 /* So many of the notes are in the superblock, durable. */
 static void written(struct x4_vol *v, uint32_t count)
 {
-	fdio_mutex_lock(&v->err_lock);
-	v->err_last.count -= count;
-	if (v->err_last.count)
-		v->err_first = v->err_last;
-	fdio_mutex_unlock(&v->err_lock);
+	fdio_mutex_lock(&v->core.lock);
+	v->core.err_last.count -= count;
+	if (v->core.err_last.count)
+		v->core.err_first = v->core.err_last;
+	fdio_mutex_unlock(&v->core.lock);
 }
 
 struct raw_fill { struct x4_vol *v; uint32_t count; };
@@ -212,10 +213,10 @@ static int write_through_handle(struct x4_vol *v)
 
 void x4_error_write_last(struct x4_vol *v)
 {
-	fdio_mutex_lock(&v->err_lock);
-	if (v->err_last.count)
-		__atomic_store_n(&v->err_pending, true, __ATOMIC_RELEASE);
-	fdio_mutex_unlock(&v->err_lock);
+	fdio_mutex_lock(&v->core.lock);
+	if (v->core.err_last.count)
+		__atomic_store_n(&v->core.err_pending, true, __ATOMIC_RELEASE);
+	fdio_mutex_unlock(&v->core.lock);
 	x4_error_write(v);
 }
 
@@ -223,7 +224,7 @@ void x4_error_write(struct x4_vol *v)
 {
 	int err = -EROFS;
 
-	if (!__atomic_exchange_n(&v->err_pending, false, __ATOMIC_ACQ_REL))
+	if (!__atomic_exchange_n(&v->core.err_pending, false, __ATOMIC_ACQ_REL))
 		return;
 	/* Nor what another host writes to by now, nor what was shut down. */
 	if (v->dev->caps.read_only || __atomic_load_n(&v->mmp_lost, __ATOMIC_ACQUIRE) || x4_vol_is_shut_down(v))

@@ -28,3 +28,13 @@ struct timespec x4_now(struct x4_vol *v)
 	dev_now(v->dev, &ts);
 	return ts;
 }
+
+uint32_t x4_free_inodes(const struct x4_vol *v)
+{
+	return __atomic_load_n(&v->core.free_inodes, __ATOMIC_RELAXED);
+}
+
+void x4_free_inodes_set(struct x4_vol *v, uint32_t n)
+{
+	__atomic_store_n(&v->core.free_inodes, n, __ATOMIC_RELAXED);
+}

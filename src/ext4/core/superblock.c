@@ -127,20 +127,23 @@ void x4_super_end(struct x4_vol *v, struct jnl_handle *h)
 		return;
 	}
 	sb = (struct ext2_super_block *)(void *)(b->data + v->sb_off);
-	fdio_mutex_lock(&v->alloc_lock);
-	sb->s_free_inodes_count = v->free_inodes;
-	fdio_mutex_unlock(&v->alloc_lock);
+	sb->s_free_inodes_count = x4_free_inodes(v);
 	sb->s_wtime = (uint32_t)x4_now(v).tv_sec;
 	x4_super_csum_set(sb);
 	jnl_brelse(b);
 }
 
 /* ------------------------------------------------------------------ label */
+void x4_label_init(struct x4_vol *v)
+{
+	memcpy(v->core.label, v->fs->super->s_volume_name, sizeof(v->core.label));
+}
+
 void x4_vol_label(struct x4_vol *v, char ret[X4_LABEL_MAX])
 {
-	fdio_mutex_lock(&v->alloc_lock);
-	memcpy(ret, v->label, X4_LABEL_MAX);
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_lock(&v->core.lock);
+	memcpy(ret, v->core.label, X4_LABEL_MAX);
+	fdio_mutex_unlock(&v->core.lock);
 }
 
 /* Only in the first superblock, as the times and counts are. */
@@ -157,11 +160,11 @@ int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX])
 		jnl_cancel(h);
 		return err;
 	}
-	fdio_mutex_lock(&v->alloc_lock);
-	memset(v->label, 0, sizeof(v->label));
-	memcpy(v->label, label, strnlen(label, sizeof(v->label)));
-	memcpy(sb->s_volume_name, v->label, sizeof(sb->s_volume_name));
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_lock(&v->core.lock);
+	memset(v->core.label, 0, sizeof(v->core.label));
+	memcpy(v->core.label, label, strnlen(label, sizeof(v->core.label)));
+	memcpy(sb->s_volume_name, v->core.label, sizeof(sb->s_volume_name));
+	fdio_mutex_unlock(&v->core.lock);
 	x4_super_end(v, h);
 	return jnl_commit_wait(v->jnl, jnl_end(h), NULL);
 }

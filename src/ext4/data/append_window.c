@@ -35,7 +35,7 @@
 #define SHARE 32u
 #define SHARE_ALL 8u
 
-uint64_t x4_window_end(const struct x4_inode *i) { return __atomic_load_n(&i->win_end, __ATOMIC_ACQUIRE); }
+uint64_t x4_window_end(const struct x4_inode *i) { return __atomic_load_n(&i->data.win_end, __ATOMIC_ACQUIRE); }
 
 void x4_window_publish(struct x4_inode *i, uint64_t size)
 {
@@ -51,7 +51,7 @@ void x4_window_publish(struct x4_inode *i, uint64_t size)
 static uint32_t unsettled(const struct x4_inode *i)
 {
 	uint64_t end = x4_inode_size(i) >> i->vol->block_bits;
-	uint32_t first = __atomic_load_n(&i->win_lblk, __ATOMIC_ACQUIRE); /* and then the transaction to wait for */
+	uint32_t first = __atomic_load_n(&i->data.win_lblk, __ATOMIC_ACQUIRE); /* and then the transaction to wait for */
 
 	return end > first ? (uint32_t)(end - first) : 0;
 }
@@ -62,16 +62,16 @@ uint32_t x4_window_unsettled(const struct x4_inode *i) { return x4_window_end(i)
 
 static void list_window(struct x4_inode *i)
 {
-	fdio_mutex_lock(&i->vol->icache_lock);
-	list_add_tail(&i->vol->windows, &i->win_link);
-	fdio_mutex_unlock(&i->vol->icache_lock);
+	x4_icache_lock(i->vol);
+	list_add_tail(&i->vol->data.windows, &i->data.win_link);
+	x4_icache_unlock(i->vol);
 }
 
 static void unlist_window(struct x4_inode *i)
 {
-	fdio_mutex_lock(&i->vol->icache_lock);
-	list_del(&i->win_link);
-	fdio_mutex_unlock(&i->vol->icache_lock);
+	x4_icache_lock(i->vol);
+	list_del(&i->data.win_link);
+	x4_icache_unlock(i->vol);
 }
 
 unsigned x4_windows_count(struct x4_vol *v)
@@ -79,10 +79,10 @@ unsigned x4_windows_count(struct x4_vol *v)
 	struct x4_inode *i;
 	unsigned n = 0;
 
-	fdio_mutex_lock(&v->icache_lock);
-	list_for_each(i, &v->windows, win_link)
+	x4_icache_lock(v);
+	list_for_each(i, &v->data.windows, data.win_link)
 		n++;
-	fdio_mutex_unlock(&v->icache_lock);
+	x4_icache_unlock(v);
 	return n;
 }
 
@@ -90,28 +90,30 @@ struct x4_inode *x4_windows_next(struct x4_vol *v)
 {
 	struct x4_inode *i = NULL;
 
-	fdio_mutex_lock(&v->icache_lock);
-	if (!list_empty(&v->windows)) {
-		i = list_first(&v->windows, struct x4_inode, win_link);
-		list_move_tail(&v->windows, &i->win_link);
-		i->refs++; /* an open file holds one already */
+	x4_icache_lock(v);
+	if (!list_empty(&v->data.windows)) {
+		i = list_first(&v->data.windows, struct x4_inode, data.win_link);
+		list_move_tail(&v->data.windows, &i->data.win_link);
+		x4_iref_locked(i); /* an open file holds one already */
 	}
-	fdio_mutex_unlock(&v->icache_lock);
+	x4_icache_unlock(v);
 	return i;
 }
 
 void x4_windows_set_reclaim(struct x4_vol *v, bool (*fn)(void *arg), void *arg)
 {
-	v->reclaim_arg = arg;
-	v->reclaim = fn;
+	v->data.reclaim_arg = arg;
+	v->data.reclaim = fn;
 }
+
+bool x4_windows_reclaim(struct x4_vol *v) { return v->data.reclaim && v->data.reclaim(v->data.reclaim_arg); }
 
 /* ---- opening ---- */
 
 /* Windows that are opened at the same moment may go beyond it by what they are. */
 static uint64_t fair_share(struct x4_vol *v, bool root)
 {
-	uint64_t available = x4_balloc_available(v, root), held = __atomic_load_n(&v->win_blocks, __ATOMIC_RELAXED);
+	uint64_t available = x4_balloc_available(v, root), held = __atomic_load_n(&v->data.win_blocks, __ATOMIC_RELAXED);
 	uint64_t all = (available + held) / SHARE_ALL;
 
 	return FDIO_MIN(available / SHARE, all > held ? all - held : 0);
@@ -123,7 +125,7 @@ static bool may_open(struct x4_inode *i, uint64_t size)
 	struct x4_vol *v = i->vol;
 	struct x4_ext x;
 
-	if (i->untrimmed || x4_map_kind(i) != X4_MAPPED_EXTENTS || size & (v->block_size - 1) || x4_raw_size(i) != size)
+	if (i->data.untrimmed || x4_map_kind(i) != X4_MAPPED_EXTENTS || size & (v->block_size - 1) || x4_raw_size(i) != size)
 		return false;
 	if (x4_map_lookup(i, (uint32_t)(size >> v->block_bits), &x))
 		return false;
@@ -162,7 +164,7 @@ int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root)
 	want = FDIO_MIN(want, (uint64_t)X4_EXT_WRITTEN_MAX);
 	if (want < MIN_BLOCKS || !may_open(i, size))
 		return -ENOSPC;
-	i->trimmed = true; /* from here on the window's own blocks lie there */
+	i->data.trimmed = true; /* from here on the window's own blocks lie there */
 	fdio_mutex_lock(&i->map_lock);
 	meta = x4_extent_meta_for(i, 1);
 	fdio_mutex_unlock(&i->map_lock);
@@ -175,15 +177,15 @@ int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root)
 		return r;
 	}
 	fdio_mutex_lock(&i->map_lock);
-	__atomic_store_n(&i->win_lblk, x.lblk, __ATOMIC_RELEASE); /* unsettled() may be asked by somebody who saw the last window */
-	i->win_len = x.len;
-	i->win_pblk = x.pblk;
-	i->win_meta = meta;
+	__atomic_store_n(&i->data.win_lblk, x.lblk, __ATOMIC_RELEASE); /* unsettled() may be asked by somebody who saw the last window */
+	i->data.win_len = x.len;
+	i->data.win_pblk = x.pblk;
+	i->data.win_meta = meta;
 	x4_map_apply(i, &x);
 	__atomic_store_n(&i->win_pub, size, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&i->win_end, (uint64_t)(x.lblk + x.len) << v->block_bits, __ATOMIC_RELEASE);
+	__atomic_store_n(&i->data.win_end, (uint64_t)(x.lblk + x.len) << v->block_bits, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&i->map_lock);
-	__atomic_add_fetch(&v->win_blocks, x.len, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&v->data.win_blocks, x.len, __ATOMIC_RELAXED);
 	list_window(i);
 	return 0;
 }
@@ -195,20 +197,20 @@ static void refresh_meta(struct x4_inode *i)
 {
 	unsigned meta = x4_extent_meta_for(i, 1);
 
-	if (meta > i->win_meta && !x4_meta_reserve(i->vol, meta - i->win_meta, X4_ASKS_SYSTEM))
-		i->win_meta = meta;
+	if (meta > i->data.win_meta && !x4_meta_reserve(i->vol, meta - i->data.win_meta, X4_ASKS_SYSTEM))
+		i->data.win_meta = meta;
 }
 
 static int settle_locked(struct x4_inode *i)
 {
 	struct x4_vol *v = i->vol;
-	struct x4_ext x = { i->win_lblk, x4_window_unsettled(i), i->win_pblk, X4_EXT_WRITTEN };
+	struct x4_ext x = { i->data.win_lblk, x4_window_unsettled(i), i->data.win_pblk, X4_EXT_WRITTEN };
 	struct jnl_handle *h;
 	int r;
 
 	if (!x.len)
 		return 0;
-	FDIO_ASSERT(x.len <= i->win_len);
+	FDIO_ASSERT(x.len <= i->data.win_len);
 	refresh_meta(i);
 	r = jnl_begin(v->jnl, x4_insert_credits(i, &x), &h);
 	if (r)
@@ -229,11 +231,11 @@ static int settle_locked(struct x4_inode *i)
 		jnl_cancel(h);
 		return r;
 	}
-	__atomic_store_n(&i->win_lblk, x.lblk + x.len, __ATOMIC_RELEASE);
-	i->win_len -= x.len;
-	i->win_pblk += x.len;
+	__atomic_store_n(&i->data.win_lblk, x.lblk + x.len, __ATOMIC_RELEASE);
+	i->data.win_len -= x.len;
+	i->data.win_pblk += x.len;
 	jnl_end(h);
-	__atomic_sub_fetch(&v->win_blocks, x.len, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&v->data.win_blocks, x.len, __ATOMIC_RELAXED);
 	fdio_count(CTR_x4_window_settled);
 	return 0;
 }
@@ -272,9 +274,9 @@ int x4_windows_settle(struct x4_vol *v)
 
 int x4_window_lost(struct x4_inode *i, bool clear)
 {
-	int err = __atomic_load_n(&i->win_lost, __ATOMIC_ACQUIRE);
+	int err = __atomic_load_n(&i->data.win_lost, __ATOMIC_ACQUIRE);
 
-	return err && clear ? __atomic_exchange_n(&i->win_lost, 0, __ATOMIC_ACQ_REL) : err;
+	return err && clear ? __atomic_exchange_n(&i->data.win_lost, 0, __ATOMIC_ACQ_REL) : err;
 }
 
 int x4_window_close(struct x4_inode *i, void (*drain)(void *arg), void *arg)
@@ -289,28 +291,28 @@ int x4_window_close(struct x4_inode *i, void (*drain)(void *arg), void *arg)
 		return 0;
 	fdio_mutex_lock(&i->map_lock);
 	r = settle_locked(i);
-	left = i->win_len;
-	left_blk = i->win_pblk;
-	meta = i->win_meta;
-	__atomic_store_n(&i->win_end, 0, __ATOMIC_RELEASE);
+	left = i->data.win_len;
+	left_blk = i->data.win_pblk;
+	meta = i->data.win_meta;
+	__atomic_store_n(&i->data.win_end, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&i->win_pub, 0, __ATOMIC_SEQ_CST);
-	i->win_len = 0;
-	i->win_meta = 0;
+	i->data.win_len = 0;
+	i->data.win_meta = 0;
 	if (r) {
 		log_err("inode %u: %llu bytes that were appended are lost: %s", i->ino,
 			(unsigned long long)(x4_inode_size(i) - x4_raw_size(i)), strerror(-r));
 		fdio_mutex_lock(&i->attr);
 		x4_size_store(i, x4_raw_size(i));
 		fdio_mutex_unlock(&i->attr);
-		__atomic_store_n(&i->win_lost, r == -EROFS ? r : -EIO, __ATOMIC_RELEASE);
+		__atomic_store_n(&i->data.win_lost, r == -EROFS ? r : -EIO, __ATOMIC_RELEASE);
 	}
 	if (left)
-		x4_map_apply(i, &(struct x4_ext){ .lblk = i->win_lblk, .len = left, .state = X4_EXT_HOLE });
+		x4_map_apply(i, &(struct x4_ext){ .lblk = i->data.win_lblk, .len = left, .state = X4_EXT_HOLE });
 	fdio_mutex_unlock(&i->map_lock);
 	unlist_window(i);
 	if (r && drain)
 		drain(arg);
-	__atomic_sub_fetch(&v->win_blocks, left, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&v->data.win_blocks, left, __ATOMIC_RELAXED);
 	if (left) {
 		x4_balloc_unreserve(v, left_blk, left);
 		x4_balloc_next(i, left_blk);

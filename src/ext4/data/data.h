@@ -123,6 +123,13 @@ int x4_map_mem_init(void);
  * lock. False: all are in use.
  */
 bool x4_maps_shrink(struct x4_vol *v) FDIO_MAY_WAIT;
+/* fn is called, on any thread, not blocking but for leaf locks, when x4_maps_shrink has something to do. NULL: no more. */
+void x4_maps_set_crowded(struct x4_vol *v, void (*fn)(struct x4_vol *v));
+/* Closes append windows; true if there were any. On a worker that holds no lock. */
+bool x4_windows_reclaim(struct x4_vol *v);
+/* Old blocks lie behind the size, because a truncate failed on the way or a crash came; the latter said, at mount. */
+bool x4_truncate_pending(const struct x4_inode *i);
+void x4_truncate_interrupted(struct x4_inode *i);
 /* The log's blocks; the block cache is open without it. *ret is malloc'd. */
 int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret,
 		       unsigned *ret_n) FDIO_MAY_MISS;

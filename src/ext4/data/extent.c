@@ -80,7 +80,7 @@ static void note_done(struct jnl_callback *cb, int ended)
 	struct x4_map_note *note = container_of(cb, struct x4_map_note, cb);
 	struct x4_inode *i = note->i;
 
-	i->map_note = NULL;
+	i->data.map_note = NULL;
 	for (unsigned k = 0; k < note->n && ended; k++)
 		x4_map_apply(i, &note->x[k]);
 	if (note->sized && ended) {
@@ -92,7 +92,7 @@ static void note_done(struct jnl_callback *cb, int ended)
 
 static struct x4_map_note *note_of(struct jnl_handle *h, struct x4_inode *i)
 {
-	struct x4_map_note *note = i->map_note;
+	struct x4_map_note *note = i->data.map_note;
 
 	if (note)
 		return note;
@@ -101,7 +101,7 @@ static struct x4_map_note *note_of(struct jnl_handle *h, struct x4_inode *i)
 		return NULL;
 	*note = (struct x4_map_note){ .cb = { .fn = note_done }, .i = i, .cap = ARRAY_SIZE(note->few) };
 	note->x = note->few;
-	i->map_note = note;
+	i->data.map_note = note;
 	jnl_on_undo(h, &note->cb);
 	return note;
 }
@@ -152,9 +152,9 @@ static int map_becomes(struct jnl_handle *h, struct x4_inode *i, const struct x4
 
 bool x4_size_waits(struct x4_inode *i)
 {
-	if (i->map_note)
-		i->map_note->sized = true;
-	return i->map_note;
+	if (i->data.map_note)
+		i->data.map_note->sized = true;
+	return i->data.map_note;
 }
 
 /* ---- insert ---- */

@@ -283,7 +283,7 @@ int x4_map_load_locked(struct x4_inode *i)
 	struct x4_map_builder b = { 0 };
 	int r = -EINVAL;
 
-	if (__atomic_load_n(&i->map, __ATOMIC_ACQUIRE))
+	if (__atomic_load_n(&i->data.map, __ATOMIC_ACQUIRE))
 		return 0;
 	/* Small enough for a loop thread is what lies in the inode. */
 	if (nowait_on() && (x4_map_kind(i) != X4_MAPPED_EXTENTS || x4_eh_depth(x4_ext_root(i))))
@@ -306,14 +306,14 @@ int x4_map_load_locked(struct x4_inode *i)
 	}
 	if (!r)
 		r = check_twice(i, &b);
-	if (!r && i->win_len) /* behind everything else: WINDOW-1, WINDOW-3 */
-		r = x4_map_builder_add(&b, &(struct x4_ext){ i->win_lblk, i->win_len, i->win_pblk, X4_EXT_WRITTEN });
+	if (!r && i->data.win_len) /* behind everything else: WINDOW-1, WINDOW-3 */
+		r = x4_map_builder_add(&b, &(struct x4_ext){ i->data.win_lblk, i->data.win_len, i->data.win_pblk, X4_EXT_WRITTEN });
 	if (r) {
 		x4_map_builder_free(&b);
 		return r;
 	}
 	r = x4_map_builder_publish(&b, i);
-	__atomic_store_n(&i->vol->map_newest, i->ino, __ATOMIC_RELAXED);
+	__atomic_store_n(&i->vol->data.map_newest, i->ino, __ATOMIC_RELAXED);
 	x4_map_mem_check(i->vol);
 	return r;
 }

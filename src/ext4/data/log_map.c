@@ -59,8 +59,9 @@ int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent
 	if (r)
 		return r;
 	/* As the kernel: deleted, it is no journal; nor is it deleted for that here. */
-	i->bad = !i->raw->i_links_count;
-	r = S_ISREG(le16toh(i->raw->i_mode)) && !i->bad ? x4_map_load(i) : -EUCLEAN;
+	if (!i->raw->i_links_count)
+		x4_inode_set_bad(i);
+	r = S_ISREG(le16toh(i->raw->i_mode)) && !x4_inode_is_bad(i) ? x4_map_load(i) : -EUCLEAN;
 	if (!r)
 		r = log_collect(i, &w);
 	x4_map_drop(i);

@@ -110,12 +110,12 @@ static void map_free_cb(struct epoch_node *n)
 	x4_map_mem_free(m);
 }
 
-static void note_edit(struct x4_inode *i) { __atomic_fetch_add(&i->map_edits, 1, __ATOMIC_RELAXED); }
+static void note_edit(struct x4_inode *i) { x4_inode_map_edited(i); }
 
 struct epoch_node *x4_map_detach(struct x4_inode *i)
 {
 	note_edit(i);
-	struct x4_map *m = __atomic_exchange_n(&i->map, NULL, __ATOMIC_ACQ_REL);
+	struct x4_map *m = __atomic_exchange_n(&i->data.map, NULL, __ATOMIC_ACQ_REL);
 
 	return m ? &m->node : NULL;
 }
@@ -205,11 +205,11 @@ int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret)
 	/*
 	 * Stored only after data/map_evict.c has looked, so that readers do not fight for the line.
 	 */
-	if (unlikely(!__atomic_load_n(&i->map_used, __ATOMIC_RELAXED)))
-		__atomic_store_n(&i->map_used, true, __ATOMIC_RELAXED);
+	if (unlikely(!__atomic_load_n(&i->data.map_used, __ATOMIC_RELAXED)))
+		__atomic_store_n(&i->data.map_used, true, __ATOMIC_RELAXED);
 	if (!inside)
 		epoch_enter();
-	m = __atomic_load_n(&i->map, __ATOMIC_ACQUIRE);
+	m = __atomic_load_n(&i->data.map, __ATOMIC_ACQUIRE);
 	if (m)
 		map_search(m, lblk, ret);
 	if (!inside)
@@ -313,7 +313,7 @@ int x4_map_builder_publish(struct x4_map_builder *b, struct x4_inode *i)
 	if (!m)
 		return -ENOMEM;
 	/* Two readers of a directory may load it at once: they read the same tree, either map will do. */
-	if (!__atomic_compare_exchange_n(&i->map, &none, m, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+	if (!__atomic_compare_exchange_n(&i->data.map, &none, m, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		map_free_cb(&m->node);
 	return 0;
 }
@@ -443,7 +443,7 @@ static int edit_new_top(struct edit *e, struct x4_inode *i)
 	memcpy(t->slot, m->slot, e->first * sizeof(t->slot[0]));
 	memcpy(t->slot + e->first + pieces, m->slot + e->last + 1, behind * sizeof(t->slot[0]));
 	t->slot[0].key = 0;
-	__atomic_store_n(&i->map, t, __ATOMIC_RELEASE);
+	__atomic_store_n(&i->data.map, t, __ATOMIC_RELEASE);
 	for (uint32_t k = e->first; k <= e->last; k++)
 		epoch_retire(&m->slot[k].c->node, chunk_free_cb);
 	epoch_retire(&m->node, top_free_cb);
@@ -493,7 +493,7 @@ static int map_edit(struct x4_inode *i, struct x4_map *m, const struct x4_ext *x
 
 void x4_map_apply(struct x4_inode *i, const struct x4_ext *x)
 {
-	struct x4_map *m = __atomic_load_n(&i->map, __ATOMIC_ACQUIRE);
+	struct x4_map *m = __atomic_load_n(&i->data.map, __ATOMIC_ACQUIRE);
 
 	note_edit(i);
 	if (!m || !x->len || append_in_place(m, x))

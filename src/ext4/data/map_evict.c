@@ -49,17 +49,17 @@ struct pass {
 
 static bool unused(struct x4_inode *i)
 {
-	return !__atomic_exchange_n(&i->map_used, false, __ATOMIC_RELAXED);
+	return !__atomic_exchange_n(&i->data.map_used, false, __ATOMIC_RELAXED);
 }
 
 /* Where it matters whether it was used, it counts as unused from now on. */
 static bool wanted(struct x4_inode *i, bool referenced, void *arg)
 {
 	const struct pass *p = arg;
-	bool open = __atomic_load_n(&i->nr_open, __ATOMIC_RELAXED);
-	bool newest = i->ino == __atomic_load_n(&i->vol->map_newest, __ATOMIC_RELAXED);
+	bool open = x4_inode_nr_open(i);
+	bool newest = i->ino == __atomic_load_n(&i->vol->data.map_newest, __ATOMIC_RELAXED);
 
-	if (!__atomic_load_n(&i->map, __ATOMIC_RELAXED))
+	if (!__atomic_load_n(&i->data.map, __ATOMIC_RELAXED))
 		return false;
 	switch (p->pick) {
 	case PICK_UNREFERENCED: return !referenced;
@@ -113,7 +113,7 @@ static void pass(struct x4_vol *v, enum map_pick pick, size_t down_to)
 
 bool x4_maps_shrink(struct x4_vol *v)
 {
-	size_t budget = v->map_budget, down_to = budget - budget / 4;
+	size_t budget = v->data.map_budget, down_to = budget - budget / 4;
 
 	if (likely(x4_map_mem_used() <= budget))
 		return true;
@@ -127,12 +127,13 @@ bool x4_maps_shrink(struct x4_vol *v)
 	(void)malloc_trim(0); /* maps are many small pieces: the system gets their pages back */
 	if (x4_map_mem_used() <= budget)
 		return true;
-	__atomic_store_n(&v->map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);
+	__atomic_store_n(&v->data.map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);
 	return false;
 }
 
 void x4_data_init(struct x4_vol *v)
 {
-	v->map_budget = X4_MAP_BUDGET;
-	v->forget_map = x4_map_drop;
+	v->data.map_budget = X4_MAP_BUDGET;
+	list_init(&v->data.windows);
+	x4_icache_set_forget_map(v, x4_map_drop);
 }

@@ -95,14 +95,18 @@ void x4_map_mem_check(struct x4_vol *v)
 {
 	size_t now = x4_map_mem_used();
 
-	if (likely(now <= v->map_budget) || !v->ticker_on)
+	void (*crowded)(struct x4_vol *v) = __atomic_load_n(&v->data.crowded, __ATOMIC_ACQUIRE);
+
+	if (likely(now <= v->data.map_budget) || !crowded)
 		return;
 	/* It has just found them all in use. */
-	if (now / 2 <= v->map_budget &&
-	    fdio_now_ns() < __atomic_load_n(&v->map_rest_ns, __ATOMIC_RELAXED))
+	if (now / 2 <= v->data.map_budget &&
+	    fdio_now_ns() < __atomic_load_n(&v->data.map_rest_ns, __ATOMIC_RELAXED))
 		return;
-	fdio_mutex_lock(&v->ticker_lock);
-	v->map_wanted = true;
-	pthread_cond_signal(&v->ticker_cond);
-	fdio_mutex_unlock(&v->ticker_lock);
+	crowded(v);
+}
+
+void x4_maps_set_crowded(struct x4_vol *v, void (*fn)(struct x4_vol *v))
+{
+	__atomic_store_n(&v->data.crowded, fn, __ATOMIC_RELEASE);
 }

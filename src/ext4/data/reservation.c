@@ -56,7 +56,7 @@ static void stamp_grown(struct x4_inode *i, uint64_t size)
 /* The size must not move over what a failed truncate has left. */
 static bool over_untrimmed(const struct x4_inode *i, uint64_t new_size)
 {
-	return new_size && i->untrimmed && new_size > x4_raw_size(i);
+	return new_size && i->data.untrimmed && new_size > x4_raw_size(i);
 }
 
 int x4_publish_size(struct x4_inode *i, uint64_t new_size)

@@ -210,7 +210,7 @@ static int trunc_blocks(struct x4_inode *i, uint64_t size, uint64_t keep)
 		r = trunc_step(i, size, first, from, &to);
 		first = false;
 		if (!r)
-			i->untrimmed = to > from;
+			i->data.untrimmed = to > from;
 	}
 	fdio_mutex_unlock(&i->map_lock);
 	return r;
@@ -236,11 +236,11 @@ static int data_beyond(struct x4_inode *i, uint64_t size, bool *ret)
 
 int x4_truncate_finish(struct x4_inode *i)
 {
-	bool stale = i->untrimmed;
+	bool stale = i->data.untrimmed;
 	uint64_t size;
 	int r = 0;
 
-	if (likely(i->trimmed && !stale))
+	if (likely(i->data.trimmed && !stale))
 		return 0;
 	if (x4_vol_read_only(i->vol))
 		return -EROFS;
@@ -251,7 +251,7 @@ int x4_truncate_finish(struct x4_inode *i)
 		r = x4_zero_tail(i, size);
 	if (!r && stale)
 		r = trunc_blocks(i, size, size);
-	i->trimmed = !r;
+	i->data.trimmed = !r;
 	return r;
 }
 
@@ -279,3 +279,6 @@ int x4_truncate(struct x4_inode *i, uint64_t size)
 	/* A file that grows keeps what was preallocated for it. */
 	return r ? r : trunc_blocks(i, size, UINT64_MAX - i->vol->block_size);
 }
+
+bool x4_truncate_pending(const struct x4_inode *i) { return i->data.untrimmed; }
+void x4_truncate_interrupted(struct x4_inode *i) { i->data.untrimmed = S_ISREG(i->raw->i_mode); }

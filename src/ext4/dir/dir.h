@@ -55,5 +55,6 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 
 /* ------------------------------------------------------------------ inside ext4 */
 void x4_dir_init(struct x4_vol *v);
+void x4_dir_fini(struct x4_vol *v);
 
 #endif

@@ -47,7 +47,7 @@ static void dirstate_free(struct x4_dirstate *ds)
 {
 	if (!ds)
 		return;
-	__atomic_sub_fetch(&ds->vol->dir_places, ds->cap, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&ds->vol->dir.places, ds->cap, __ATOMIC_RELAXED);
 	free(ds->gap);
 	free(ds->place);
 	free(ds->chain);
@@ -56,7 +56,7 @@ static void dirstate_free(struct x4_dirstate *ds)
 
 void dirstate_drop(struct x4_inode *dir)
 {
-	dirstate_free(__atomic_exchange_n(&dir->dirstate, NULL, __ATOMIC_ACQ_REL));
+	dirstate_free(__atomic_exchange_n(&dir->dir.dirstate, NULL, __ATOMIC_ACQ_REL));
 }
 
 static uint32_t name_hash(const char *name, unsigned len) { return fdio_crc32c(~0u, name, len); }
@@ -72,9 +72,9 @@ static void chain_in(struct x4_dirstate *ds, uint32_t n)
 /* n more for a directory of v, if its budget allows that. */
 static bool places_take(struct x4_vol *v, uint32_t n)
 {
-	if (__atomic_add_fetch(&v->dir_places, n, __ATOMIC_RELAXED) <= v->dir_budget)
+	if (__atomic_add_fetch(&v->dir.places, n, __ATOMIC_RELAXED) <= v->dir.budget)
 		return true;
-	__atomic_sub_fetch(&v->dir_places, n, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&v->dir.places, n, __ATOMIC_RELAXED);
 	return false;
 }
 
@@ -90,7 +90,7 @@ static bool places_grow(struct x4_dirstate *ds)
 	place = chain ? realloc(ds->place, cap * sizeof *place) : NULL;
 	if (!place) {
 		free(chain);
-		__atomic_sub_fetch(&ds->vol->dir_places, more, __ATOMIC_RELAXED);
+		__atomic_sub_fetch(&ds->vol->dir.places, more, __ATOMIC_RELAXED);
 		return false;
 	}
 	free(ds->chain);
@@ -178,7 +178,7 @@ static int build(struct x4_inode *dir, struct x4_dirstate **ret)
 
 struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
 {
-	struct x4_dirstate *ds = __atomic_load_n(&dir->dirstate, __ATOMIC_ACQUIRE), *winner = NULL;
+	struct x4_dirstate *ds = __atomic_load_n(&dir->dir.dirstate, __ATOMIC_ACQUIRE), *winner = NULL;
 	int r;
 
 	*ret_err = 0;
@@ -193,7 +193,7 @@ struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
 		*ret_err = r == -ENOMEM ? 0 : r;
 		return NULL;
 	}
-	if (__atomic_compare_exchange_n(&dir->dirstate, &winner, ds, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+	if (__atomic_compare_exchange_n(&dir->dir.dirstate, &winner, ds, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		return ds;
 	dirstate_free(ds);
 	return winner;
@@ -236,7 +236,7 @@ uint32_t dirstate_find_gap(const struct x4_dirstate *ds, unsigned need)
 
 void dirstate_added(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
 {
-	struct x4_dirstate *ds = dir->dirstate;
+	struct x4_dirstate *ds = dir->dir.dirstate;
 
 	if (ds && (!gap_set(dir->vol, ds, lblk, data) || !place_add(ds, name, len, lblk, off)))
 		dirstate_drop(dir);
@@ -244,7 +244,7 @@ void dirstate_added(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, ui
 
 void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
 {
-	struct x4_dirstate *ds = dir->dirstate;
+	struct x4_dirstate *ds = dir->dir.dirstate;
 	uint32_t *link, n;
 
 	if (!ds)
@@ -262,10 +262,13 @@ void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, 
 	ds->unused = n;
 }
 
-static void forget_names(struct x4_inode *i) { dirstate_free(i->dirstate); }
+static void forget_names(struct x4_inode *i) { dirstate_free(i->dir.dirstate); }
 
 void x4_dir_init(struct x4_vol *v)
 {
-	v->dir_budget = X4_DIR_BUDGET;
-	v->forget_names = forget_names;
+	v->dir.budget = X4_DIR_BUDGET;
+	fdio_mutex_init(&v->dir.rename_lock, RANK_X4_RENAME);
+	x4_icache_set_forget_names(v, forget_names);
 }
+
+void x4_dir_fini(struct x4_vol *v) { fdio_mutex_fini(&v->dir.rename_lock); }

@@ -351,4 +351,4 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 	return r == -ENOENT ? 0 : r;
 }
 
-bool x4_dir_moved(struct x4_inode *dir) { return __atomic_exchange_n(&dir->moved, false, __ATOMIC_ACQ_REL); }
+bool x4_dir_moved(struct x4_inode *dir) { return __atomic_exchange_n(&dir->dir.moved, false, __ATOMIC_ACQ_REL); }

@@ -345,7 +345,7 @@ int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, str
 	r = new_inode(op.h, dir, &n, now, &i);
 	if (r == 0) {
 		x4_raw_set_nlink(i, 0);
-		i->linkable = true;
+		i->dir.linkable = true;
 		r = x4_orphan_add(op.h, i);
 	}
 	if (r == 0)
@@ -366,7 +366,7 @@ static int check_link(struct x4_inode *dir, struct x4_inode *target)
 
 	if (flags_of(target) & (EXT2_IMMUTABLE_FL | EXT2_APPEND_FL))
 		return -EPERM;
-	if (n == 0 && !target->linkable)
+	if (n == 0 && !target->dir.linkable)
 		return -EPERM;
 	return n >= DIR_LINK_MAX ? -EMLINK : 0;
 }
@@ -385,7 +385,7 @@ static int link_in(struct jnl_handle *h, struct x4_inode *dir, struct x4_inode *
 		return r;
 	x4_raw_set_nlink(target, n + 1);
 	/* With a truncate to be finished it stays on the list for that. */
-	if (n == 0 && !target->untrimmed)
+	if (n == 0 && !x4_truncate_pending(target))
 		r = x4_orphan_del(h, target);
 	if (r)
 		return r;
@@ -425,7 +425,7 @@ int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inod
 	if (r == 0) {
 		r = dir_op_end(&op, link_in(op.h, dir, target, &add), dir, NULL);
 		if (r == 0)
-			target->linkable = false;
+			target->dir.linkable = false;
 	}
 	x4_inode_unlock(target);
 	x4_inode_unlock(dir);

@@ -80,12 +80,12 @@ static int lock_dirs(struct ren *n)
 		return x4_inode_enter_excl(n->odir);
 	if (nowait_on()) /* the ways up may be long */
 		return nowait_miss();
-	fdio_mutex_lock(&n->odir->vol->rename_lock);
+	fdio_mutex_lock(&n->odir->vol->dir.rename_lock);
 	r = find_on_path(n->ndir, n->odir, &n->below_odir);
 	if (r == 0 && !n->below_odir)
 		r = find_on_path(n->odir, n->ndir, &n->below_ndir);
 	if (r) {
-		fdio_mutex_unlock(&n->odir->vol->rename_lock);
+		fdio_mutex_unlock(&n->odir->vol->dir.rename_lock);
 		return r;
 	}
 	if (n->below_ndir || (!n->below_odir && n->ndir->ino < n->odir->ino)) {
@@ -103,7 +103,7 @@ static void unlock_dirs(struct ren *n)
 	if (n->odir == n->ndir)
 		return;
 	x4_inode_unlock(n->ndir);
-	fdio_mutex_unlock(&n->odir->vol->rename_lock);
+	fdio_mutex_unlock(&n->odir->vol->dir.rename_lock);
 }
 
 static int find_inodes(struct ren *n)
@@ -208,7 +208,7 @@ static int moved(struct jnl_handle *h, struct ren *n, struct x4_inode *i, struct
 
 	if (is_dir(i) && from != to) {
 		r = dir_do_set(h, i, "..", 2, to->ino, EXT2_FT_DIR);
-		__atomic_store_n(&i->moved, true, __ATOMIC_RELEASE); /* if the handle is cancelled, needlessly */
+		__atomic_store_n(&i->dir.moved, true, __ATOMIC_RELEASE); /* if the handle is cancelled, needlessly */
 		if (r)
 			return r;
 		/* One directory for another: a count that is at its limit must not even go there and back. */

@@ -30,22 +30,21 @@
 
 static struct list *bucket(struct x4_vol *v, uint32_t ino)
 {
-	return &v->ihash[(ino * 2654435761U) >> (32 - v->ihash_bits)];
+	return &v->inode.hash[(ino * 2654435761U) >> (32 - v->inode.hash_bits)];
 }
 
 int x4_icache_init(struct x4_vol *v)
 {
-	v->ihash_bits = IHASH_BITS;
-	v->ihash = calloc((size_t)1 << IHASH_BITS, sizeof(*v->ihash));
-	if (!v->ihash)
+	v->inode.hash_bits = IHASH_BITS;
+	v->inode.hash = calloc((size_t)1 << IHASH_BITS, sizeof(*v->inode.hash));
+	if (!v->inode.hash)
 		return -ENOMEM;
 	for (size_t n = 0; n < (size_t)1 << IHASH_BITS; n++)
-		list_init(&v->ihash[n]);
-	list_init(&v->ilru);
-	list_init(&v->windows);
-	list_init(&v->reap);
-	v->nr_inodes_cached = v->ilru_len = 0;
-	v->ilru_max = (unsigned)FDIO_MIN(v->opt.cache_bytes / 4096 + 1024, (size_t)65536);
+		list_init(&v->inode.hash[n]);
+	list_init(&v->inode.lru);
+	list_init(&v->inode.reap);
+	v->inode.nr_cached = v->inode.lru_len = 0;
+	v->inode.lru_max = (unsigned)FDIO_MIN(v->opt.cache_bytes / 4096 + 1024, (size_t)65536);
 	return 0;
 }
 
@@ -62,11 +61,10 @@ struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino)
 	}
 	i->vol = v;
 	i->ino = ino;
-	i->refs = 1;
-	list_init(&i->hash);
-	list_init(&i->lru);
-	list_init(&i->orphan);
-	list_init(&i->win_link);
+	i->inode.refs = 1;
+	list_init(&i->inode.hash);
+	list_init(&i->inode.lru);
+	list_init(&i->inode.orphan);
 	fdio_rwlock_init(&i->rw, RANK_X4_INODE);
 	fdio_mutex_init(&i->map_lock, RANK_X4_MAP);
 	fdio_mutex_init(&i->attr, RANK_X4_ATTR);
@@ -76,12 +74,12 @@ struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino)
 /* No lock held: the destructor of the rooms above may take theirs. */
 void x4_inode_free(struct x4_inode *i)
 {
-	void *upper = __atomic_load_n(&i->upper, __ATOMIC_ACQUIRE);
+	void *upper = __atomic_load_n(&i->inode.upper, __ATOMIC_ACQUIRE);
 
-	if (upper && i->upper_dtor)
-		i->upper_dtor(upper);
-	i->vol->forget_map(i);
-	i->vol->forget_names(i);
+	if (upper && i->inode.upper_dtor)
+		i->inode.upper_dtor(upper);
+	i->vol->inode.forget_map(i);
+	i->vol->inode.forget_names(i);
 	fdio_rwlock_fini(&i->rw);
 	fdio_mutex_fini(&i->map_lock);
 	fdio_mutex_fini(&i->attr);
@@ -94,7 +92,7 @@ static struct x4_inode *find(struct x4_vol *v, uint32_t ino)
 {
 	struct x4_inode *i;
 
-	list_for_each(i, bucket(v, ino), hash)
+	list_for_each(i, bucket(v, ino), inode.hash)
 		if (i->ino == ino)
 			return i;
 	return NULL;
@@ -102,24 +100,24 @@ static struct x4_inode *find(struct x4_vol *v, uint32_t ino)
 
 static void hash_add(struct x4_inode *i)
 {
-	list_add(bucket(i->vol, i->ino), &i->hash);
-	i->vol->nr_inodes_cached++;
+	list_add(bucket(i->vol, i->ino), &i->inode.hash);
+	i->vol->inode.nr_cached++;
 }
 
 static void hash_del(struct x4_inode *i)
 {
-	if (list_empty(&i->hash))
+	if (list_empty(&i->inode.hash))
 		return;
-	list_del(&i->hash);
-	i->vol->nr_inodes_cached--;
-	pthread_cond_broadcast(&i->vol->icache_cond);
+	list_del(&i->inode.hash);
+	i->vol->inode.nr_cached--;
+	pthread_cond_broadcast(&i->vol->inode.cond);
 }
 
 static void ref_locked(struct x4_inode *i)
 {
-	if (i->refs++ == 0 && !list_empty(&i->lru)) {
-		list_del(&i->lru);
-		i->vol->ilru_len--;
+	if (i->inode.refs++ == 0 && !list_empty(&i->inode.lru)) {
+		list_del(&i->inode.lru);
+		i->vol->inode.lru_len--;
 	}
 }
 
@@ -127,15 +125,15 @@ static void ref_locked(struct x4_inode *i)
 static bool may_free(struct x4_inode *i)
 {
 	hash_del(i);
-	i->zombie = __atomic_load_n(&i->lazy_queued, __ATOMIC_SEQ_CST) != 0;
-	return !i->zombie;
+	i->inode.zombie = __atomic_load_n(&i->inode.lazy_queued, __ATOMIC_SEQ_CST) != 0;
+	return !i->inode.zombie;
 }
 
 void x4_inode_unhash(struct x4_inode *i)
 {
-	fdio_mutex_lock(&i->vol->icache_lock);
+	fdio_mutex_lock(&i->vol->inode.lock);
 	hash_del(i);
-	fdio_mutex_unlock(&i->vol->icache_lock);
+	fdio_mutex_unlock(&i->vol->inode.lock);
 }
 
 int x4_inode_hash_new(struct x4_inode *i)
@@ -143,16 +141,16 @@ int x4_inode_hash_new(struct x4_inode *i)
 	struct x4_vol *v = i->vol;
 	struct x4_inode *old;
 
-	fdio_mutex_lock(&v->icache_lock);
+	fdio_mutex_lock(&v->inode.lock);
 	/*
 	 * Its predecessor is unhashed before the handle that frees the number ends; what may still be there is a
 	 * reader that is about to find the number unused: a loop thread does not wait for it.
 	 */
-	while ((old = find(v, i->ino)) && old->loading && !nowait_on())
-		fdio_cond_wait(&v->icache_cond, &v->icache_lock);
+	while ((old = find(v, i->ino)) && old->inode.loading && !nowait_on())
+		fdio_cond_wait(&v->inode.cond, &v->inode.lock);
 	if (!old)
 		hash_add(i);
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	return old ? X4_CORRUPT(v, i->ino, 0, "the inode is in use, but free in the bitmap") : 0;
 }
 
@@ -165,45 +163,45 @@ static void tid_leaves(const struct x4_inode *i)
 {
 	struct x4_vol *v = i->vol;
 
-	if (!i->has_sync_tid || (v->has_gone_tid && jnl_tid_geq(v->gone_tid, i->sync_tid)))
+	if (!i->inode.has_sync_tid || (v->inode.has_gone_tid && jnl_tid_geq(v->inode.gone_tid, i->inode.sync_tid)))
 		return;
-	v->gone_tid = i->sync_tid;
-	v->has_gone_tid = true;
+	v->inode.gone_tid = i->inode.sync_tid;
+	v->inode.has_gone_tid = true;
 }
 
 static void tid_inherits(struct x4_inode *i)
 {
-	i->sync_tid = i->datasync_tid = i->vol->gone_tid;
-	i->has_sync_tid = i->has_datasync_tid = i->vol->has_gone_tid;
+	i->inode.sync_tid = i->inode.datasync_tid = i->vol->inode.gone_tid;
+	i->inode.has_sync_tid = i->inode.has_datasync_tid = i->vol->inode.has_gone_tid;
 }
 
 /* Frees the oldest unreferenced inodes beyond the bound. icache_lock held; collects them in dead. */
 static void shrink(struct x4_vol *v, struct list *dead)
 {
-	unsigned look = v->ilru_len;
+	unsigned look = v->inode.lru_len;
 
-	while (v->ilru_len > v->ilru_max && look-- > 0) {
-		struct x4_inode *i = list_first(&v->ilru, struct x4_inode, lru);
+	while (v->inode.lru_len > v->inode.lru_max && look-- > 0) {
+		struct x4_inode *i = list_first(&v->inode.lru, struct x4_inode, inode.lru);
 
 		/* Its times are not written yet, or the orphan list goes through it: later. */
-		if (__atomic_load_n(&i->lazy_queued, __ATOMIC_SEQ_CST) || __atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED)) {
-			list_move_tail(&v->ilru, &i->lru);
+		if (__atomic_load_n(&i->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_load_n(&i->inode.on_orphans, __ATOMIC_RELAXED)) {
+			list_move_tail(&v->inode.lru, &i->inode.lru);
 			continue;
 		}
-		list_del(&i->lru);
-		v->ilru_len--;
+		list_del(&i->inode.lru);
+		v->inode.lru_len--;
 		tid_leaves(i);
 		hash_del(i);
-		list_add_tail(dead, &i->lru);
+		list_add_tail(dead, &i->inode.lru);
 	}
 }
 
 static void free_list(struct list *dead)
 {
 	while (!list_empty(dead)) {
-		struct x4_inode *i = list_first(dead, struct x4_inode, lru);
+		struct x4_inode *i = list_first(dead, struct x4_inode, inode.lru);
 
-		list_del(&i->lru);
+		list_del(&i->inode.lru);
 		x4_inode_free(i);
 	}
 }
@@ -214,19 +212,19 @@ static int get_found(struct x4_vol *v, struct x4_inode *i, struct x4_inode **ret
 {
 	bool bad;
 
-	if (i->evicting) {
-		fdio_mutex_unlock(&v->icache_lock);
+	if (i->inode.evicting) {
+		fdio_mutex_unlock(&v->inode.lock);
 		return -ENOENT;
 	}
-	if (i->loading && nowait_on()) {
-		fdio_mutex_unlock(&v->icache_lock);
+	if (i->inode.loading && nowait_on()) {
+		fdio_mutex_unlock(&v->inode.lock);
 		return nowait_miss();
 	}
 	ref_locked(i);
-	while (i->loading)
-		fdio_cond_wait(&v->icache_cond, &v->icache_lock);
-	bad = i->bad;
-	fdio_mutex_unlock(&v->icache_lock);
+	while (i->inode.loading)
+		fdio_cond_wait(&v->inode.cond, &v->inode.lock);
+	bad = i->inode.bad;
+	fdio_mutex_unlock(&v->inode.lock);
 	if (bad) {
 		x4_iput(i);
 		return -ENOENT;
@@ -242,8 +240,8 @@ static int load(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **
 
 	if (!mine)
 		return -ENOMEM;
-	mine->loading = true;
-	fdio_mutex_lock(&v->icache_lock);
+	mine->inode.loading = true;
+	fdio_mutex_lock(&v->inode.lock);
 	i = find(v, ino);
 	if (i) {
 		err = get_found(v, i, ret);
@@ -252,16 +250,16 @@ static int load(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **
 	}
 	tid_inherits(mine);
 	hash_add(mine);
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	err = x4_inode_read(mine, special);
-	fdio_mutex_lock(&v->icache_lock);
-	mine->loading = false;
+	fdio_mutex_lock(&v->inode.lock);
+	mine->inode.loading = false;
 	if (err) {
-		mine->bad = true;
+		mine->inode.bad = true;
 		hash_del(mine);
 	}
-	pthread_cond_broadcast(&v->icache_cond);
-	fdio_mutex_unlock(&v->icache_lock);
+	pthread_cond_broadcast(&v->inode.cond);
+	fdio_mutex_unlock(&v->inode.lock);
 	if (err)
 		x4_iput(mine);
 	else
@@ -276,11 +274,11 @@ static int get(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **r
 	uint32_t off;
 	int err;
 
-	fdio_mutex_lock(&v->icache_lock);
+	fdio_mutex_lock(&v->inode.lock);
 	i = find(v, ino);
 	if (i)
 		return get_found(v, i, ret);
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	/* Who waits for a number that is being loaded takes a failure for damage: so before that it is made sure that nothing misses. */
 	if (nowait_on())
 		err = x4_above_mark(v, ino) ? nowait_miss() : jnl_bread(v->jnl, x4_itable_place(v, ino, &off), &pin);
@@ -316,7 +314,7 @@ int x4_iget_special(struct x4_vol *v, uint32_t ino, struct x4_inode **ret)
 
 static bool nameless(const struct x4_inode *i)
 {
-	return !i->bad && !i->loading && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) == 0;
+	return !i->inode.bad && !i->inode.loading && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) == 0;
 }
 
 int x4_iget_value(struct x4_vol *v, uint32_t ino, struct x4_inode **ret)
@@ -326,10 +324,10 @@ int x4_iget_value(struct x4_vol *v, uint32_t ino, struct x4_inode **ret)
 
 	if (ino < v->first_ino || ino > v->nr_inodes)
 		return -ENOENT;
-	fdio_mutex_lock(&v->icache_lock);
+	fdio_mutex_lock(&v->inode.lock);
 	i = find(v, ino);
 	gone = i && nameless(i);
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	return gone ? -ENOENT : get(v, ino, false, ret);
 }
 
@@ -337,32 +335,32 @@ struct x4_inode *x4_iget_cached(struct x4_vol *v, uint32_t ino)
 {
 	struct x4_inode *i;
 
-	fdio_mutex_lock(&v->icache_lock);
+	fdio_mutex_lock(&v->inode.lock);
 	i = find(v, ino);
-	if (i && (i->loading || i->evicting || i->bad))
+	if (i && (i->inode.loading || i->inode.evicting || i->inode.bad))
 		i = NULL;
 	if (i)
 		ref_locked(i);
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	return i;
 }
 
 struct x4_inode *x4_iref(struct x4_inode *i)
 {
-	fdio_mutex_lock(&i->vol->icache_lock);
-	FDIO_ASSERT(i->refs > 0);
-	i->refs++;
-	fdio_mutex_unlock(&i->vol->icache_lock);
+	fdio_mutex_lock(&i->vol->inode.lock);
+	FDIO_ASSERT(i->inode.refs > 0);
+	i->inode.refs++;
+	fdio_mutex_unlock(&i->vol->inode.lock);
 	return i;
 }
 
-void x4_lookups_add(struct x4_inode *i, uint64_t n) { __atomic_add_fetch(&i->lookups, n, __ATOMIC_RELAXED); }
+void x4_lookups_add(struct x4_inode *i, uint64_t n) { __atomic_add_fetch(&i->inode.lookups, n, __ATOMIC_RELAXED); }
 
 uint64_t x4_lookups_sub(struct x4_inode *i, uint64_t n)
 {
-	uint64_t have = __atomic_load_n(&i->lookups, __ATOMIC_RELAXED);
+	uint64_t have = __atomic_load_n(&i->inode.lookups, __ATOMIC_RELAXED);
 
-	while (!__atomic_compare_exchange_n(&i->lookups, &have, have - FDIO_MIN(have, n), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	while (!__atomic_compare_exchange_n(&i->inode.lookups, &have, have - FDIO_MIN(have, n), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 	return FDIO_MIN(have, n);
 }
@@ -374,9 +372,9 @@ static void after_evict(struct x4_inode *i)
 	struct x4_vol *v = i->vol;
 	bool mine;
 
-	fdio_mutex_lock(&v->icache_lock);
+	fdio_mutex_lock(&v->inode.lock);
 	mine = may_free(i);
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	if (mine)
 		x4_inode_free(i);
 }
@@ -385,15 +383,15 @@ static void evict_over(struct x4_inode *i)
 {
 	struct x4_vol *v = i->vol;
 
-	__atomic_add_fetch(&v->nr_evicted, 1, __ATOMIC_SEQ_CST);
-	__atomic_sub_fetch(&v->nr_evicting, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&v->inode.nr_evicted, 1, __ATOMIC_SEQ_CST);
+	__atomic_sub_fetch(&v->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
 	/* On failure it stays on the orphan list on disk, where the next mount finds it. */
-	if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
+	if (!__atomic_load_n(&i->inode.on_orphans, __ATOMIC_RELAXED))
 		after_evict(i);
 }
 
 /* Life has said how. */
-static int evict(struct x4_inode *i) { return i->vol->evict(i); }
+static int evict(struct x4_inode *i) { return i->vol->inode.evict(i); }
 
 static void evict_now(struct x4_inode *i)
 {
@@ -434,13 +432,13 @@ static void evict_soon(struct x4_inode *i)
 	if (evict_tried(i))
 		return;
 	fdio_count(CTR_x4_reaped);
-	fdio_mutex_lock(&v->icache_lock);
-	wake = list_empty(&v->reap);
-	list_add_tail(&v->reap, &i->lru);
-	__atomic_add_fetch(&v->nr_reap, 1, __ATOMIC_SEQ_CST);
-	fdio_mutex_unlock(&v->icache_lock);
-	if (wake && v->reaper)
-		v->reaper(v->reaper_arg);
+	fdio_mutex_lock(&v->inode.lock);
+	wake = list_empty(&v->inode.reap);
+	list_add_tail(&v->inode.reap, &i->inode.lru);
+	__atomic_add_fetch(&v->inode.nr_reap, 1, __ATOMIC_SEQ_CST);
+	fdio_mutex_unlock(&v->inode.lock);
+	if (wake && v->inode.reaper)
+		v->inode.reaper(v->inode.reaper_arg);
 }
 
 void x4_iput_n(struct x4_inode *i, uint64_t n)
@@ -450,22 +448,22 @@ void x4_iput_n(struct x4_inode *i, uint64_t n)
 	bool evict = false, drop = false;
 
 	list_init(&dead);
-	fdio_mutex_lock(&v->icache_lock);
-	FDIO_ASSERT(i->refs >= n);
-	i->refs -= n;
-	if (i->refs == 0) {
-		if (i->bad) {
+	fdio_mutex_lock(&v->inode.lock);
+	FDIO_ASSERT(i->inode.refs >= n);
+	i->inode.refs -= n;
+	if (i->inode.refs == 0) {
+		if (i->inode.bad) {
 			drop = may_free(i);
 		} else if (nameless(i) && !x4_vol_read_only(v)) {
-			evict = i->evicting = true;
-			__atomic_add_fetch(&v->nr_evicting, 1, __ATOMIC_SEQ_CST);
+			evict = i->inode.evicting = true;
+			__atomic_add_fetch(&v->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
 		} else {
-			list_add_tail(&v->ilru, &i->lru);
-			v->ilru_len++;
+			list_add_tail(&v->inode.lru, &i->inode.lru);
+			v->inode.lru_len++;
 			shrink(v, &dead);
 		}
 	}
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	free_list(&dead);
 	if (drop)
 		x4_inode_free(i);
@@ -477,8 +475,8 @@ void x4_iput_n(struct x4_inode *i, uint64_t n)
 
 void x4_vol_set_reaper(struct x4_vol *v, void (*fn)(void *arg), void *arg)
 {
-	v->reaper_arg = arg;
-	v->reaper = fn;
+	v->inode.reaper_arg = arg;
+	v->inode.reaper = fn;
 }
 
 void x4_vol_reap(struct x4_vol *v)
@@ -487,18 +485,18 @@ void x4_vol_reap(struct x4_vol *v)
 		struct x4_inode *i = NULL;
 		bool more;
 
-		if (!__atomic_load_n(&v->nr_reap, __ATOMIC_SEQ_CST))
+		if (!__atomic_load_n(&v->inode.nr_reap, __ATOMIC_SEQ_CST))
 			return;
-		fdio_mutex_lock(&v->icache_lock);
-		if (!list_empty(&v->reap)) {
-			i = list_first(&v->reap, struct x4_inode, lru);
-			list_del(&i->lru);
-			__atomic_sub_fetch(&v->nr_reap, 1, __ATOMIC_SEQ_CST);
+		fdio_mutex_lock(&v->inode.lock);
+		if (!list_empty(&v->inode.reap)) {
+			i = list_first(&v->inode.reap, struct x4_inode, inode.lru);
+			list_del(&i->inode.lru);
+			__atomic_sub_fetch(&v->inode.nr_reap, 1, __ATOMIC_SEQ_CST);
 		}
-		more = !list_empty(&v->reap);
-		fdio_mutex_unlock(&v->icache_lock);
-		if (more && v->reaper) /* this one may be large */
-			v->reaper(v->reaper_arg);
+		more = !list_empty(&v->inode.reap);
+		fdio_mutex_unlock(&v->inode.lock);
+		if (more && v->inode.reaper) /* this one may be large */
+			v->inode.reaper(v->inode.reaper_arg);
 		if (i)
 			evict_now(i);
 	}
@@ -508,10 +506,10 @@ void x4_vol_reap(struct x4_vol *v)
 /* icache_lock held. */
 static bool walks_to(struct x4_inode *i)
 {
-	if (i->loading || i->evicting || i->bad)
+	if (i->inode.loading || i->inode.evicting || i->inode.bad)
 		return false;
 	/* A new inode is changed without its locks: nobody else knows it, but for this list. */
-	return !__atomic_load_n(&i->begun, __ATOMIC_ACQUIRE);
+	return !__atomic_load_n(&i->inode.begun, __ATOMIC_ACQUIRE);
 }
 
 unsigned x4_icache_walk(struct x4_vol *v, const struct x4_walk *w, uint32_t *left,
@@ -520,13 +518,13 @@ unsigned x4_icache_walk(struct x4_vol *v, const struct x4_walk *w, uint32_t *lef
 	unsigned n = 0, looked = 0;
 	struct x4_inode *i;
 
-	fdio_mutex_lock(&v->icache_lock);
+	fdio_mutex_lock(&v->inode.lock);
 	for (; *left && n < max && looked++ < WALK_LOOK; --*left) {
-		list_for_each(i, &v->ihash[v->walk_hand], hash) {
+		list_for_each(i, &v->inode.hash[v->inode.walk_hand], inode.hash) {
 			looked++;
-			if (n == max || !walks_to(i) || !w->wanted(i, i->refs > 0, w->arg))
+			if (n == max || !walks_to(i) || !w->wanted(i, i->inode.refs > 0, w->arg))
 				continue;
-			if (i->refs) {
+			if (i->inode.refs) {
 				ref_locked(i);
 				ret[n++] = i;
 				continue;
@@ -534,13 +532,13 @@ unsigned x4_icache_walk(struct x4_vol *v, const struct x4_walk *w, uint32_t *lef
 			/* Nobody can come to it but through here. */
 			w->unreferenced(i, w->arg);
 		}
-		v->walk_hand = (v->walk_hand + 1) & ((1U << v->ihash_bits) - 1);
+		v->inode.walk_hand = (v->inode.walk_hand + 1) & ((1U << v->inode.hash_bits) - 1);
 	}
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	return n;
 }
 
-uint32_t x4_icache_walk_length(const struct x4_vol *v) { return 1U << v->ihash_bits; }
+uint32_t x4_icache_walk_length(const struct x4_vol *v) { return 1U << v->inode.hash_bits; }
 
 /* ------------------------------------------------------------------ end of the volume */
 /* The next inode that nobody has deleted yet although it has no name; marked as being evicted. */
@@ -548,15 +546,15 @@ static struct x4_inode *next_nameless(struct x4_vol *v)
 {
 	struct x4_inode *i, *found = NULL;
 
-	fdio_mutex_lock(&v->icache_lock);
-	for (size_t n = 0; n < (size_t)1 << v->ihash_bits && !found; n++)
-		list_for_each(i, &v->ihash[n], hash)
-			if (nameless(i) && !i->evicting) {
-				i->evicting = true;
+	fdio_mutex_lock(&v->inode.lock);
+	for (size_t n = 0; n < (size_t)1 << v->inode.hash_bits && !found; n++)
+		list_for_each(i, &v->inode.hash[n], inode.hash)
+			if (nameless(i) && !i->inode.evicting) {
+				i->inode.evicting = true;
 				found = i;
 				break;
 			}
-	fdio_mutex_unlock(&v->icache_lock);
+	fdio_mutex_unlock(&v->inode.lock);
 	return found;
 }
 
@@ -565,12 +563,12 @@ void x4_icache_evict_unlinked(struct x4_vol *v)
 	struct x4_inode *i;
 
 	while (!x4_vol_read_only(v) && (i = next_nameless(v)) != NULL) {
-		if (!list_empty(&i->lru)) {
-			list_del(&i->lru);
-			v->ilru_len--;
+		if (!list_empty(&i->inode.lru)) {
+			list_del(&i->inode.lru);
+			v->inode.lru_len--;
 		}
 		nowait_ignore(evict(i));
-		if (!__atomic_load_n(&i->on_orphans, __ATOMIC_RELAXED))
+		if (!__atomic_load_n(&i->inode.on_orphans, __ATOMIC_RELAXED))
 			after_evict(i);
 	}
 }
@@ -580,23 +578,23 @@ void x4_icache_fini(struct x4_vol *v)
 {
 	struct x4_inode *i, *next;
 
-	if (!v->ihash)
+	if (!v->inode.hash)
 		return;
 	/* Zombies are in no hash: the stack is the only way to them. */
-	for (i = __atomic_exchange_n(&v->lazy_head, NULL, __ATOMIC_ACQUIRE); i; i = next) {
-		next = i->lazy_next;
-		i->lazy_queued = 0;
-		if (i->zombie)
+	for (i = __atomic_exchange_n(&v->inode.lazy_head, NULL, __ATOMIC_ACQUIRE); i; i = next) {
+		next = i->inode.lazy_next;
+		i->inode.lazy_queued = 0;
+		if (i->inode.zombie)
 			x4_inode_free(i);
 	}
-	for (size_t n = 0; n < (size_t)1 << v->ihash_bits; n++)
-		list_for_each_safe(i, next, &v->ihash[n], hash) {
-			list_del(&i->hash);
-			list_del(&i->lru);
+	for (size_t n = 0; n < (size_t)1 << v->inode.hash_bits; n++)
+		list_for_each_safe(i, next, &v->inode.hash[n], inode.hash) {
+			list_del(&i->inode.hash);
+			list_del(&i->inode.lru);
 			x4_inode_free(i);
 		}
-	free(v->ihash);
-	v->ihash = NULL;
+	free(v->inode.hash);
+	v->inode.hash = NULL;
 }
 
 /* ------------------------------------------------------------------ plain access */
@@ -618,17 +616,17 @@ uint32_t x4_inode_flags(struct x4_inode *i)
 	return f;
 }
 
-void *x4_inode_upper(struct x4_inode *i) { return __atomic_load_n(&i->upper, __ATOMIC_ACQUIRE); }
+void *x4_inode_upper(struct x4_inode *i) { return __atomic_load_n(&i->inode.upper, __ATOMIC_ACQUIRE); }
 
 void *x4_inode_set_upper(struct x4_inode *i, void *p, void (*dtor)(void *))
 {
 	void *winner;
 
 	fdio_mutex_lock(&i->attr);
-	winner = __atomic_load_n(&i->upper, __ATOMIC_RELAXED);
+	winner = __atomic_load_n(&i->inode.upper, __ATOMIC_RELAXED);
 	if (!winner) {
-		i->upper_dtor = dtor;
-		__atomic_store_n(&i->upper, p, __ATOMIC_RELEASE);
+		i->inode.upper_dtor = dtor;
+		__atomic_store_n(&i->inode.upper, p, __ATOMIC_RELEASE);
 		winner = p;
 	}
 	fdio_mutex_unlock(&i->attr);
@@ -640,3 +638,24 @@ void x4_inode_lock_excl(struct x4_inode *i) { fdio_rwlock_wrlock(&i->rw); }
 int x4_inode_enter_shared(struct x4_inode *i) { return fdio_rwlock_rdenter(&i->rw); }
 int x4_inode_enter_excl(struct x4_inode *i) { return fdio_rwlock_wrenter(&i->rw); }
 void x4_inode_unlock(struct x4_inode *i) { fdio_rwlock_unlock(&i->rw); }
+
+/* ------------------------------------------------------------------ the room */
+void x4_inodes_init(struct x4_vol *v)
+{
+	fdio_mutex_init(&v->inode.lock, RANK_X4_ICACHE);
+	fdio_cond_init(&v->inode.cond);
+	list_init(&v->inode.orphans);
+}
+
+void x4_inodes_fini(struct x4_vol *v)
+{
+	fdio_mutex_fini(&v->inode.lock);
+	pthread_cond_destroy(&v->inode.cond);
+}
+
+void x4_opened(struct x4_inode *i, int n)
+{
+	if (n < 0)
+		__atomic_store_n(&i->inode.left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
+	__atomic_add_fetch(&i->inode.nr_open, (uint32_t)n, __ATOMIC_RELAXED);
+}

@@ -47,7 +47,7 @@ void x4_raw_set_mode(struct x4_inode *i, uint32_t mode)
 {
 	i->raw->i_mode = (uint16_t)mode;
 	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->killpriv_cache, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&i->inode.killpriv_cache, 0, __ATOMIC_RELAXED);
 }
 
 void x4_raw_set_nlink(struct x4_inode *i, uint32_t nlink)
@@ -134,10 +134,14 @@ void x4_inode_note_tid(struct jnl_handle *h, struct x4_inode *i, bool data_neede
 {
 	jnl_tid tid = jnl_handle_tid(h);
 
-	__atomic_store_n(&i->sync_tid, tid, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->has_sync_tid, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&i->inode.sync_tid, tid, __ATOMIC_RELAXED);
+	__atomic_store_n(&i->inode.has_sync_tid, true, __ATOMIC_RELEASE);
 	if (data_needed) {
-		__atomic_store_n(&i->datasync_tid, tid, __ATOMIC_RELAXED);
-		__atomic_store_n(&i->has_datasync_tid, true, __ATOMIC_RELEASE);
+		__atomic_store_n(&i->inode.datasync_tid, tid, __ATOMIC_RELAXED);
+		__atomic_store_n(&i->inode.has_datasync_tid, true, __ATOMIC_RELEASE);
 	}
 }
+
+bool x4_killpriv_none(const struct x4_inode *i) { return __atomic_load_n(&i->inode.killpriv_cache, __ATOMIC_ACQUIRE) == 1; }
+void x4_killpriv_set_none(struct x4_inode *i) { __atomic_store_n(&i->inode.killpriv_cache, 1, __ATOMIC_RELEASE); }
+void x4_killpriv_forget(struct x4_inode *i) { __atomic_store_n(&i->inode.killpriv_cache, 0, __ATOMIC_RELEASE); }

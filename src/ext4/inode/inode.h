@@ -7,7 +7,8 @@
  *   fields.c       fields whose halves lie apart or that have a copy in memory
  *   times.c        times, also those changed without a handle; what fsync waits for
  *   new.c          a new inode, inside the handle of whoever creates a file
- *   orphan_list.c  changes of the orphan list
+ *   orphan_list.c  the orphan list: its changes, and reading it at mount
+ *   access.c       plain access to this state, for the rooms above
  *
  * References and plain questions: any thread, never blocks. Loading and what takes a handle: workers, and loop
  * threads in the mode of nowait.h. State: inode_state.h; the cache's is guarded by its lock.
@@ -38,6 +39,8 @@ void x4_lookups_add(struct x4_inode *i, uint64_t n);
 uint64_t x4_lookups_sub(struct x4_inode *i, uint64_t n);
 /* A file or directory is opened (1) or closed (-1). Any thread. */
 void x4_opened(struct x4_inode *i, int n);
+/* Deletions that have ended: see x4_eviction_since. */
+uint64_t x4_evictions(const struct x4_vol *v);
 
 uint32_t x4_inode_ino(const struct x4_inode *i);
 uint32_t x4_inode_gen(const struct x4_inode *i);
@@ -97,6 +100,29 @@ struct x4_cred {
 
 /* ------------------------------------------------------------------ inside ext4 */
 /* ---- cache.c ---- */
+void x4_inodes_init(struct x4_vol *v);
+void x4_inodes_fini(struct x4_vol *v);
+/*
+ * What the rooms above do to an inode; each sets its own while the volume opens: evict deletes it
+ * (as x4_evict), forget_map drops its extent map, forget_names what is remembered of a directory.
+ */
+void x4_icache_set_evict(struct x4_vol *v, int (*fn)(struct x4_inode *i));
+void x4_icache_set_forget_map(struct x4_vol *v, void (*fn)(struct x4_inode *i));
+void x4_icache_set_forget_names(struct x4_vol *v, void (*fn)(struct x4_inode *i));
+/* The cache's lock, which also guards the list of append windows; x4_iref for who holds it. */
+void x4_icache_lock(struct x4_vol *v);
+void x4_icache_unlock(struct x4_vol *v);
+void x4_iref_locked(struct x4_inode *i);
+/* Nobody finds it any more, and nobody deletes it. Set by who alone has it. */
+bool x4_inode_is_bad(const struct x4_inode *i);
+void x4_inode_set_bad(struct x4_inode *i);
+/* Any thread: files that are open; when it was left (0: never); references that somebody outside was told of. */
+uint32_t x4_inode_nr_open(const struct x4_inode *i);
+uint64_t x4_inode_left_ns(const struct x4_inode *i);
+uint64_t x4_lookups(const struct x4_inode *i);
+bool x4_evictions_running(const struct x4_vol *v);
+/* Its tree was edited and the map follows, or the map was dropped: a handle that is cancelled forgets the map. */
+void x4_inode_map_edited(struct x4_inode *i);
 /* inode/cache.c */
 int x4_icache_init(struct x4_vol *v);
 /* Frees every inode whatever its references. */
@@ -136,6 +162,12 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed) F
 void x4_inode_note_tid(struct jnl_handle *h, struct x4_inode *i, bool data_needed);
 
 /* ---- fields.c and times.c ---- */
+/* Whether a write has anything to kill (set-ID bits, capabilities): known to be nothing; noted so; unknown again. */
+bool x4_killpriv_none(const struct x4_inode *i);
+void x4_killpriv_set_none(struct x4_inode *i);
+void x4_killpriv_forget(struct x4_inode *i);
+/* Times that are noted but not written, in ns; 0: none. Any thread. */
+void x4_lazy_times(const struct x4_inode *i, uint64_t *ret_write, uint64_t *ret_access);
 /* Field access on raw with the high halves. Set size, mode and time: the caller holds attr. Add blocks takes it inside. */
 uint64_t x4_raw_size(const struct x4_inode *i);
 void x4_raw_set_size(struct x4_inode *i, uint64_t size); /* also the atomic copy */
@@ -175,8 +207,19 @@ int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, cons
 /* nlink went to 0 or a truncate is pending. Idempotent. */
 int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i) FDIO_MAY_MISS;
 int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i) FDIO_MAY_MISS;
-/* At mount: i is the next of the list on disk. */
-void x4_orphan_found(struct x4_inode *i);
+/* Any thread: it is on the list; how many are. */
+bool x4_orphan_listed(const struct x4_inode *i);
+uint32_t x4_orphans_count(const struct x4_vol *v);
+/* At mount: the list on disk begins with inode head. Part after part of it is read into memory, each inode
+ * with a reference; x4_orphans_left says whether there is more. *ret_cut: what follows is damaged, and x4_orphans_cut
+ * ends the list on disk before it. */
+void x4_orphans_begin(struct x4_vol *v, uint32_t head);
+int x4_orphans_collect(struct x4_vol *v, bool *ret_cut) FDIO_MAY_MISS;
+int x4_orphans_cut(struct x4_vol *v) FDIO_MAY_MISS;
+bool x4_orphans_left(const struct x4_vol *v);
+struct x4_inode *x4_orphans_first(struct x4_vol *v); /* NULL: none in memory */
+/* Inside a handle: fn for each in memory. */
+void x4_orphans_each(struct x4_vol *v, void (*fn)(struct x4_inode *i, void *arg), void *arg);
 #define X4_CREDITS_ORPHAN 3
 
 #endif

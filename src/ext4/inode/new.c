@@ -34,9 +34,9 @@ static void new_undo(struct jnl_callback *cb, int ended)
 	if (u->lone) {
 		x4_inode_free(u->i);
 	} else if (!ended) {
-		fdio_mutex_lock(&v->icache_lock);
-		u->i->bad = true;
-		fdio_mutex_unlock(&v->icache_lock);
+		fdio_mutex_lock(&v->inode.lock);
+		u->i->inode.bad = true;
+		fdio_mutex_unlock(&v->inode.lock);
 		x4_inode_unhash(u->i);
 	}
 }

@@ -10,6 +10,9 @@
 
 #include <errno.h>
 
+/* So many that a crash left are in memory at a time: an image may have as many as inodes. */
+#define COLLECT_MAX 1024u
+
 struct orphan_undo {
 	struct jnl_callback cb;
 	struct x4_inode *i;
@@ -18,9 +21,9 @@ struct orphan_undo {
 
 static void set_on_orphans(struct x4_inode *i, bool on)
 {
-	if (i->on_orphans != on)
-		__atomic_add_fetch(&i->vol->nr_orphans, on ? 1U : -1U, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&i->on_orphans, on, __ATOMIC_RELAXED);
+	if (i->inode.on_orphans != on)
+		__atomic_add_fetch(&i->vol->inode.nr_orphans, on ? 1U : -1U, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&i->inode.on_orphans, on, __ATOMIC_RELAXED);
 }
 
 static void orphan_undo(struct jnl_callback *cb, int ended)
@@ -30,9 +33,9 @@ static void orphan_undo(struct jnl_callback *cb, int ended)
 	if (!ended) {
 		/* Newest first: the list is as it was right after the change. */
 		if (u->after)
-			list_add(u->after, &u->i->orphan);
+			list_add(u->after, &u->i->inode.orphan);
 		else
-			list_del(&u->i->orphan);
+			list_del(&u->i->inode.orphan);
 		set_on_orphans(u->i, u->after != NULL);
 	}
 }
@@ -48,19 +51,13 @@ static int remember(struct jnl_handle *h, struct x4_inode *i, struct list *after
 	return 0;
 }
 
-void x4_orphan_found(struct x4_inode *i)
-{
-	list_add_tail(&i->vol->orphans, &i->orphan);
-	set_on_orphans(i, true);
-}
-
 int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i)
 {
 	struct x4_vol *v = i->vol;
 	struct ext2_super_block *sb;
 	int err;
 
-	if (i->on_orphans)
+	if (i->inode.on_orphans)
 		return 0;
 	err = x4_super_begin(v, h, &sb);
 	if (!err)
@@ -69,10 +66,10 @@ int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i)
 		err = remember(h, i, NULL);
 	if (err)
 		return err;
-	list_add(&v->orphans, &i->orphan);
+	list_add(&v->inode.orphans, &i->inode.orphan);
 	set_on_orphans(i, true);
-	if (__atomic_load_n(&i->nr_open, __ATOMIC_RELAXED))
-		__atomic_store_n(&i->left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
+	if (__atomic_load_n(&i->inode.nr_open, __ATOMIC_RELAXED))
+		__atomic_store_n(&i->inode.left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
 	i->raw->i_dtime = sb->s_last_orphan;
 	sb->s_last_orphan = i->ino;
 	x4_super_end(v, h);
@@ -87,7 +84,7 @@ static int relink(struct jnl_handle *h, struct x4_inode *i, uint32_t next)
 	struct x4_inode *prev;
 	int err;
 
-	if (i->orphan.prev == &v->orphans) {
+	if (i->inode.orphan.prev == &v->inode.orphans) {
 		err = x4_super_begin(v, h, &sb);
 		if (err)
 			return err;
@@ -95,7 +92,7 @@ static int relink(struct jnl_handle *h, struct x4_inode *i, uint32_t next)
 		x4_super_end(v, h);
 		return 0;
 	}
-	prev = list_entry(i->orphan.prev, struct x4_inode, orphan);
+	prev = list_entry(i->inode.orphan.prev, struct x4_inode, inode.orphan);
 	err = x4_inode_begin(h, prev);
 	if (err)
 		return err;
@@ -108,19 +105,118 @@ int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i)
 	uint32_t next;
 	int err;
 
-	if (!i->on_orphans)
+	if (!i->inode.on_orphans)
 		return 0;
-	next = i->orphan.next == &i->vol->orphans ? i->vol->orphan_rest :
-		list_entry(i->orphan.next, struct x4_inode, orphan)->ino;
+	next = i->inode.orphan.next == &i->vol->inode.orphans ? i->vol->inode.orphan_rest :
+		list_entry(i->inode.orphan.next, struct x4_inode, inode.orphan)->ino;
 	err = relink(h, i, next);
 	if (!err)
 		err = x4_inode_begin(h, i);
 	if (!err)
-		err = remember(h, i, i->orphan.prev);
+		err = remember(h, i, i->inode.orphan.prev);
 	if (err)
 		return err;
-	list_del(&i->orphan);
+	list_del(&i->inode.orphan);
 	set_on_orphans(i, false);
 	i->raw->i_dtime = 0;
 	return x4_inode_dirty(h, i, false);
 }
+
+/* ------------------------------------------------------------------ at mount */
+/* May stand on the list: a file's number, in use. */
+static int check_orphan(struct x4_vol *v, uint32_t ino)
+{
+	int r;
+
+	if (ino < v->first_ino || ino > v->nr_inodes)
+		return X4_CORRUPT(v, ino, 0, "impossible inode number on the orphan list");
+	r = x4_inode_in_use(v, ino);
+	if (r == 0)
+		return X4_CORRUPT(v, ino, 0, "unused inode on the orphan list");
+	return r < 0 ? r : 0;
+}
+
+/*
+ * Reads the chain from where it goes on into memory, as far as that may be. What cannot be followed
+ * is cut off: *ret_cut. Each inode is referenced.
+ */
+int x4_orphans_collect(struct x4_vol *v, bool *ret_cut)
+{
+	uint32_t ino = v->inode.orphan_rest;
+	int err;
+
+	*ret_cut = false;
+	for (unsigned n = 0; ino && n < COLLECT_MAX; n++) {
+		struct x4_inode *i;
+
+		err = check_orphan(v, ino);
+		if (!err)
+			err = x4_iget_special(v, ino, &i);
+		if (!err && i->inode.on_orphans) {
+			x4_iput(i);
+			err = X4_CORRUPT(v, ino, 0, "the orphan list runs in a circle");
+		}
+		if (err == -ENOMEM || err == -EIO)
+			return err;
+		if (err) {
+			*ret_cut = true;
+			v->inode.orphan_rest = 0;
+			return 0;
+		}
+		list_add_tail(&v->inode.orphans, &i->inode.orphan);
+		set_on_orphans(i, true);
+		ino = i->raw->i_dtime;
+	}
+	v->inode.orphan_rest = ino;
+	return 0;
+}
+
+/* Ends the chain on disk where it ends in memory. */
+int x4_orphans_cut(struct x4_vol *v)
+{
+	struct ext2_super_block *sb;
+	struct jnl_handle *h;
+	int err = jnl_begin(v->jnl, X4_CREDITS_ORPHAN, &h);
+
+	if (err)
+		return err;
+	if (list_empty(&v->inode.orphans)) {
+		err = x4_super_begin(v, h, &sb);
+		if (!err) {
+			sb->s_last_orphan = 0;
+			x4_super_end(v, h);
+		}
+	} else {
+		struct x4_inode *last = list_last(&v->inode.orphans, struct x4_inode, inode.orphan);
+
+		err = x4_inode_begin(h, last);
+		if (!err) {
+			last->raw->i_dtime = 0;
+			err = x4_inode_dirty(h, last, false);
+		}
+	}
+	if (err)
+		jnl_cancel(h);
+	else
+		jnl_end(h);
+	return err;
+}
+
+void x4_orphans_begin(struct x4_vol *v, uint32_t head) { v->inode.orphan_rest = head; }
+bool x4_orphans_left(const struct x4_vol *v) { return v->inode.orphan_rest != 0; }
+
+struct x4_inode *x4_orphans_first(struct x4_vol *v)
+{
+	return list_empty(&v->inode.orphans) ? NULL : list_first(&v->inode.orphans, struct x4_inode, inode.orphan);
+}
+
+void x4_orphans_each(struct x4_vol *v, void (*fn)(struct x4_inode *i, void *arg), void *arg)
+{
+	struct x4_inode *i;
+
+	list_for_each(i, &v->inode.orphans, inode.orphan)
+		fn(i, arg);
+}
+
+bool x4_orphan_listed(const struct x4_inode *i) { return i->inode.on_orphans; }
+uint32_t x4_orphans_count(const struct x4_vol *v) { return __atomic_load_n(&v->inode.nr_orphans, __ATOMIC_SEQ_CST); }

@@ -83,9 +83,9 @@ void x4_inode_sync_copies(struct x4_inode *i)
 	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
 	__atomic_store_n(&i->live_flags, i->raw->i_flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
 	__atomic_store_n(&i->nlink, i->raw->i_links_count, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->atime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_ATIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&i->mtime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_MTIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&i->ctime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_CTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&i->inode.atime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_ATIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&i->inode.mtime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_MTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&i->inode.ctime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_CTIME)), __ATOMIC_RELAXED);
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -200,17 +200,17 @@ static void inode_undo(struct jnl_callback *cb, int ended)
 	struct inode_undo *u = container_of(cb, struct inode_undo, cb);
 	struct x4_inode *i = u->i;
 
-	__atomic_store_n(&i->begun, NULL, __ATOMIC_RELEASE);
+	__atomic_store_n(&i->inode.begun, NULL, __ATOMIC_RELEASE);
 	if (!ended) {
 		fdio_mutex_lock(&i->attr);
 		memcpy(i->raw, u->raw, i->vol->inode_size);
 		x4_inode_sync_copies(i);
 		fdio_mutex_unlock(&i->attr);
-		put_back_lazy(&i->lazy_wtime_ns, u->lazy_wtime_ns);
-		put_back_lazy(&i->lazy_atime_ns, u->lazy_atime_ns);
+		put_back_lazy(&i->inode.lazy_wtime_ns, u->lazy_wtime_ns);
+		put_back_lazy(&i->inode.lazy_atime_ns, u->lazy_atime_ns);
 		/* A handle that only tried to change names or times costs the next direct write no detour. */
-		if (__atomic_load_n(&i->map_edits, __ATOMIC_RELAXED) != u->map_edits)
-			i->vol->forget_map(i);
+		if (__atomic_load_n(&i->inode.map_edits, __ATOMIC_RELAXED) != u->map_edits)
+			i->vol->inode.forget_map(i);
 	}
 }
 
@@ -218,22 +218,22 @@ int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i)
 {
 	struct inode_undo *u;
 
-	if (i->begun == h)
+	if (i->inode.begun == h)
 		return 0;
-	FDIO_ASSERT(!i->begun);
+	FDIO_ASSERT(!i->inode.begun);
 	u = jnl_handle_mem(h, sizeof(*u) + i->vol->inode_size);
 	if (!u)
 		return -ENOMEM;
 	u->i = i;
 	u->cb.fn = inode_undo;
-	u->map_edits = __atomic_load_n(&i->map_edits, __ATOMIC_RELAXED); /* those of this handle come after */
+	u->map_edits = __atomic_load_n(&i->inode.map_edits, __ATOMIC_RELAXED); /* those of this handle come after */
 	fdio_mutex_lock(&i->attr);
 	memcpy(u->raw, i->raw, i->vol->inode_size);
-	u->lazy_wtime_ns = __atomic_load_n(&i->lazy_wtime_ns, __ATOMIC_RELAXED);
-	u->lazy_atime_ns = __atomic_load_n(&i->lazy_atime_ns, __ATOMIC_RELAXED);
+	u->lazy_wtime_ns = __atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	u->lazy_atime_ns = __atomic_load_n(&i->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 	x4_fold_lazy(i);
 	fdio_mutex_unlock(&i->attr);
-	__atomic_store_n(&i->begun, h, __ATOMIC_RELEASE); /* maps of what a handle has open are not given up */
+	__atomic_store_n(&i->inode.begun, h, __ATOMIC_RELEASE); /* maps of what a handle has open are not given up */
 	jnl_on_undo(h, &u->cb);
 	return 0;
 }
@@ -246,7 +246,7 @@ int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
 	uint64_t blk = x4_itable_place(v, i->ino, &off);
 	int err;
 
-	FDIO_ASSERT(i->begun == h);
+	FDIO_ASSERT(i->inode.begun == h);
 	err = X4_BREAD(v, i->ino, blk, &b);
 	if (err)
 		return err;

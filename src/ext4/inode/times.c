@@ -79,7 +79,7 @@ static void encode_time(const struct x4_inode *i, unsigned which, struct timespe
 
 static int64_t *copy_of(struct x4_inode *i, unsigned which)
 {
-	return which == X4_SET_ATIME ? &i->atime_ns : which == X4_SET_MTIME ? &i->mtime_ns : &i->ctime_ns;
+	return which == X4_SET_ATIME ? &i->inode.atime_ns : which == X4_SET_MTIME ? &i->inode.mtime_ns : &i->inode.ctime_ns;
 }
 
 /* attr held */
@@ -99,9 +99,9 @@ void x4_raw_set_time(struct x4_inode *i, unsigned which, struct timespec ts)
 			store_time(i, bit, ts);
 	/* What was noted lazily before is older than this. */
 	if (which & X4_SET_MTIME)
-		__atomic_store_n(&i->lazy_wtime_ns, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&i->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
 	if (which & X4_SET_ATIME)
-		__atomic_store_n(&i->lazy_atime_ns, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&i->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
 	if (which == 0)
 		store_time(i, 0, ts);
 }
@@ -115,13 +115,13 @@ void x4_raw_set_born(struct x4_inode *i, struct timespec ts)
 /* ------------------------------------------------------------------ lazy times */
 bool x4_has_lazy(const struct x4_inode *i)
 {
-	return __atomic_load_n(&i->lazy_wtime_ns, __ATOMIC_RELAXED) || __atomic_load_n(&i->lazy_atime_ns, __ATOMIC_RELAXED);
+	return __atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_RELAXED) || __atomic_load_n(&i->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 }
 
 bool x4_fold_lazy(struct x4_inode *i)
 {
-	uint64_t w = __atomic_exchange_n(&i->lazy_wtime_ns, 0, __ATOMIC_RELAXED);
-	uint64_t a = __atomic_exchange_n(&i->lazy_atime_ns, 0, __ATOMIC_RELAXED);
+	uint64_t w = __atomic_exchange_n(&i->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
+	uint64_t a = __atomic_exchange_n(&i->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
 
 	if (w) {
 		store_time(i, X4_SET_MTIME, x4_time_from_ns(w));
@@ -137,12 +137,12 @@ static void queue_lazy(struct x4_inode *i)
 	struct x4_vol *v = i->vol;
 	struct x4_inode *head;
 
-	if (__atomic_load_n(&i->lazy_queued, __ATOMIC_SEQ_CST) || __atomic_exchange_n(&i->lazy_queued, 1, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&i->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_exchange_n(&i->inode.lazy_queued, 1, __ATOMIC_SEQ_CST))
 		return;
-	head = __atomic_load_n(&v->lazy_head, __ATOMIC_RELAXED);
+	head = __atomic_load_n(&v->inode.lazy_head, __ATOMIC_RELAXED);
 	do
-		i->lazy_next = head;
-	while (!__atomic_compare_exchange_n(&v->lazy_head, &head, i, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+		i->inode.lazy_next = head;
+	while (!__atomic_compare_exchange_n(&v->inode.lazy_head, &head, i, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
 
 void x4_touch_write(struct x4_inode *i)
@@ -154,24 +154,24 @@ void x4_touch_write(struct x4_inode *i)
 		return;
 	now = x4_now(i->vol);
 	ns = x4_time_ns(now);
-	old = (int64_t)__atomic_load_n(&i->lazy_wtime_ns, __ATOMIC_SEQ_CST);
+	old = (int64_t)__atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_SEQ_CST);
 	if (old && ns >= old && ns - old < LAZY_STEP_NS)
 		return;
-	__atomic_store_n(&i->lazy_wtime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&i->inode.lazy_wtime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
 	queue_lazy(i);
 }
 
 /* relatime: only if it would be older than the last change, or a day old. */
 static bool atime_wanted(struct x4_inode *i, int64_t ns)
 {
-	int64_t a = __atomic_load_n(&i->atime_ns, __ATOMIC_RELAXED), w = (int64_t)__atomic_load_n(&i->lazy_wtime_ns, __ATOMIC_RELAXED);
-	int64_t lazy = (int64_t)__atomic_load_n(&i->lazy_atime_ns, __ATOMIC_RELAXED);
+	int64_t a = __atomic_load_n(&i->inode.atime_ns, __ATOMIC_RELAXED), w = (int64_t)__atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	int64_t lazy = (int64_t)__atomic_load_n(&i->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 
 	if (lazy)
 		a = lazy;
 	if (i->vol->opt.atime == X4_ATIME_STRICT)
 		return a <= ns - LAZY_STEP_NS || ns < a;
-	return a <= __atomic_load_n(&i->mtime_ns, __ATOMIC_RELAXED) || a <= __atomic_load_n(&i->ctime_ns, __ATOMIC_RELAXED) ||
+	return a <= __atomic_load_n(&i->inode.mtime_ns, __ATOMIC_RELAXED) || a <= __atomic_load_n(&i->inode.ctime_ns, __ATOMIC_RELAXED) ||
 	       (w && a <= w) || a <= ns - 86400 * NS_PER_S;
 }
 
@@ -187,7 +187,7 @@ void x4_touch_read(struct x4_inode *i)
 	ns = x4_time_ns(now);
 	if (!atime_wanted(i, ns) || (x4_inode_flags(i) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
 		return;
-	__atomic_store_n(&i->lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&i->inode.lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
 	queue_lazy(i);
 }
 
@@ -203,17 +203,17 @@ static unsigned take_batch(struct x4_vol *v, struct x4_inode **rest, struct x4_i
 		struct x4_inode *i = *rest;
 		bool zombie, mine;
 
-		*rest = i->lazy_next;
-		fdio_mutex_lock(&v->icache_lock);
-		zombie = i->zombie;
+		*rest = i->inode.lazy_next;
+		fdio_mutex_lock(&v->inode.lock);
+		zombie = i->inode.zombie;
 		/* One that is being deleted needs no times, and whoever deletes it frees it. */
-		mine = !zombie && !i->evicting && !i->bad;
-		if (mine && i->refs++ == 0 && !list_empty(&i->lru)) {
-			list_del(&i->lru);
-			v->ilru_len--;
+		mine = !zombie && !i->inode.evicting && !i->inode.bad;
+		if (mine && i->inode.refs++ == 0 && !list_empty(&i->inode.lru)) {
+			list_del(&i->inode.lru);
+			v->inode.lru_len--;
 		}
-		__atomic_store_n(&i->lazy_queued, 0, __ATOMIC_SEQ_CST);
-		fdio_mutex_unlock(&v->icache_lock);
+		__atomic_store_n(&i->inode.lazy_queued, 0, __ATOMIC_SEQ_CST);
+		fdio_mutex_unlock(&v->inode.lock);
 		if (zombie)
 			x4_inode_free(i);
 		else if (mine)
@@ -251,7 +251,7 @@ int x4_vol_write_times(struct x4_vol *v)
 
 	if (x4_vol_read_only(v))
 		return 0;
-	rest = __atomic_exchange_n(&v->lazy_head, NULL, __ATOMIC_ACQUIRE);
+	rest = __atomic_exchange_n(&v->inode.lazy_head, NULL, __ATOMIC_ACQUIRE);
 	while (rest) {
 		unsigned n = take_batch(v, &rest, batch);
 		int e = n ? write_batch(v, batch, n) : 0;
@@ -269,9 +269,9 @@ int x4_vol_write_times(struct x4_vol *v)
 /* ------------------------------------------------------------------ what fsync waits for */
 bool x4_sync_tid_noted(struct x4_inode *i, bool datasync, jnl_tid *ret)
 {
-	if (!__atomic_load_n(datasync ? &i->has_datasync_tid : &i->has_sync_tid, __ATOMIC_ACQUIRE))
+	if (!__atomic_load_n(datasync ? &i->inode.has_datasync_tid : &i->inode.has_sync_tid, __ATOMIC_ACQUIRE))
 		return false;
-	*ret = __atomic_load_n(datasync ? &i->datasync_tid : &i->sync_tid, __ATOMIC_RELAXED);
+	*ret = __atomic_load_n(datasync ? &i->inode.datasync_tid : &i->inode.sync_tid, __ATOMIC_RELAXED);
 	return true;
 }
 
@@ -291,4 +291,10 @@ bool x4_sync_tid(struct x4_inode *i, bool datasync, jnl_tid *ret)
 			jnl_end(h);
 	}
 	return x4_sync_tid_noted(i, datasync, ret);
+}
+
+void x4_lazy_times(const struct x4_inode *i, uint64_t *ret_write, uint64_t *ret_access)
+{
+	*ret_write = __atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	*ret_access = __atomic_load_n(&i->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 }

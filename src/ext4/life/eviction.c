@@ -110,4 +110,4 @@ static int x4_evict(struct x4_inode *i)
 	return err;
 }
 
-void x4_life_init(struct x4_vol *v) { v->evict = x4_evict; }
+void x4_life_init(struct x4_vol *v) { x4_icache_set_evict(v, x4_evict); }

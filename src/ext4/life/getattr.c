@@ -29,8 +29,7 @@ void x4_getattr(struct x4_inode *i, struct x4_attr *ret)
 	ret->ctime = x4_raw_get_time(i, X4_SET_CTIME);
 	ret->btime = x4_raw_get_time(i, 0);
 	ret->flags = raw->i_flags;
-	w = __atomic_load_n(&i->lazy_wtime_ns, __ATOMIC_RELAXED);
-	a = __atomic_load_n(&i->lazy_atime_ns, __ATOMIC_RELAXED);
+	x4_lazy_times(i, &w, &a);
 	fdio_mutex_unlock(&i->attr);
 	if (w)
 		ret->mtime = ret->ctime = x4_time_from_ns(w);

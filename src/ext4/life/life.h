@@ -38,7 +38,6 @@ bool x4_nothing_to_kill(struct x4_inode *i) FDIO_MAY_WAIT;
  * its way, and, shortly after an unlink or a close, for files whose RELEASE or its answer may be; true if one has ended since.
  * Workers.
  */
-uint64_t x4_evictions(const struct x4_vol *v);
 bool x4_eviction_since(struct x4_vol *v, uint64_t *since) FDIO_MAY_WAIT;
 /* fn says whether the kernel still has the inode ino itself: no, and its FORGET is on its way. On a worker that holds no lock.
  * Set before anything runs. */

@@ -140,11 +140,11 @@ static bool nothing_to_kill(struct x4_inode *i, bool sgid)
 	uint32_t mode = x4_inode_mode(i);
 	bool none;
 
-	if (__atomic_load_n(&i->killpriv_cache, __ATOMIC_ACQUIRE) == 1)
+	if (x4_killpriv_none(i))
 		return true;
 	none = killed_mode(mode, sgid) == mode && !x4_xattr_has_caps(i);
 	if (none && killed_mode(mode, true) == mode)
-		__atomic_store_n(&i->killpriv_cache, 1, __ATOMIC_RELEASE);
+		x4_killpriv_set_none(i);
 	return none;
 }
 
@@ -204,4 +204,4 @@ int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
 	return err;
 }
 
-bool x4_needs_killpriv(struct x4_inode *i) { return __atomic_load_n(&i->killpriv_cache, __ATOMIC_ACQUIRE) != 1; }
+bool x4_needs_killpriv(struct x4_inode *i) { return !x4_killpriv_none(i); }

@@ -28,19 +28,10 @@ enum { RELEASE_MS = 50, ANSWER_MS = 250, FORGET_MS = 2000 };
 /* So many inodes are asked about, those that lost their names last. */
 enum { ASK_MOST = 16 };
 
-void x4_opened(struct x4_inode *i, int n)
-{
-	if (n < 0)
-		__atomic_store_n(&i->left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
-	__atomic_add_fetch(&i->nr_open, (uint32_t)n, __ATOMIC_RELAXED);
-}
-
-uint64_t x4_evictions(const struct x4_vol *v) { return __atomic_load_n(&v->nr_evicted, __ATOMIC_SEQ_CST); }
-
 void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void *arg)
 {
-	v->held_arg = arg;
-	v->held = fn;
+	v->life.held_arg = arg;
+	v->life.held = fn;
 }
 
 /*
@@ -51,28 +42,31 @@ struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool leaving; };
 
 static bool leaving(const struct x4_inode *i, bool open)
 {
-	uint64_t left = __atomic_load_n(&i->left_ns, __ATOMIC_RELAXED);
+	uint64_t left = x4_inode_left_ns(i);
 
 	return left && fdio_now_ns() - left < (open ? RELEASE_MS : ANSWER_MS) * 1000000ull;
+}
+
+static void look_at(struct x4_inode *i, void *arg)
+{
+	struct nameless *ret = arg;
+	bool open = x4_inode_nr_open(i);
+
+	if (__atomic_load_n(&i->nlink, __ATOMIC_RELAXED))
+		return;
+	ret->leaving = ret->leaving || leaving(i, open);
+	if (!open && x4_lookups(i) && ret->n < ASK_MOST)
+		ret->ino[ret->n++] = i->ino;
 }
 
 static void look(struct x4_vol *v, struct nameless *ret)
 {
 	struct jnl_handle *h;
-	struct x4_inode *i;
 
 	*ret = (struct nameless) { .n = 0 };
 	if (jnl_begin(v->jnl, 0, &h))
 		return;
-	list_for_each(i, &v->orphans, orphan) {
-		if (__atomic_load_n(&i->nlink, __ATOMIC_RELAXED))
-			continue;
-		bool open = __atomic_load_n(&i->nr_open, __ATOMIC_RELAXED);
-
-		ret->leaving = ret->leaving || leaving(i, open);
-		if (!open && __atomic_load_n(&i->lookups, __ATOMIC_RELAXED) && ret->n < ASK_MOST)
-			ret->ino[ret->n++] = i->ino;
-	}
+	x4_orphans_each(v, look_at, ret);
 	jnl_end(h);
 }
 
@@ -81,13 +75,13 @@ static bool forget_comes(struct x4_vol *v, const struct nameless *w)
 {
 	bool comes = false;
 
-	if (!v->held || !w->n)
+	if (!v->life.held || !w->n)
 		return false;
-	if (__atomic_exchange_n(&v->asking, true, __ATOMIC_ACQUIRE))
+	if (__atomic_exchange_n(&v->life.asking, true, __ATOMIC_ACQUIRE))
 		return true; /* look again when the other has its answer */
 	for (unsigned k = 0; k < w->n && !comes; k++)
-		comes = !v->held(v->held_arg, w->ino[k]);
-	__atomic_store_n(&v->asking, false, __ATOMIC_RELEASE);
+		comes = !v->life.held(v->life.held_arg, w->ino[k]);
+	__atomic_store_n(&v->life.asking, false, __ATOMIC_RELEASE);
 	return comes;
 }
 
@@ -104,7 +98,7 @@ static bool windows_closed(struct x4_vol *v, uint64_t *since)
 	if (*since & RECLAIMED)
 		return false;
 	*since |= RECLAIMED;
-	return v->reclaim && v->reclaim(v->reclaim_arg);
+	return x4_windows_reclaim(v);
 }
 
 bool x4_eviction_since(struct x4_vol *v, uint64_t *since)
@@ -120,8 +114,8 @@ bool x4_eviction_since(struct x4_vol *v, uint64_t *since)
 		return true;
 	for (;;) {
 		x4_vol_reap(v); /* those that have begun must not wait for who waits here */
-		bool any = __atomic_load_n(&v->nr_orphans, __ATOMIC_SEQ_CST) > 0;
-		bool begun = __atomic_load_n(&v->nr_evicting, __ATOMIC_SEQ_CST) > 0;
+		bool any = x4_orphans_count(v) > 0;
+		bool begun = x4_evictions_running(v);
 		uint64_t now = x4_evictions(v);
 
 		if (now != (*since & ~RECLAIMED)) {

@@ -250,7 +250,7 @@ int x4_mmp_start(struct x4_vol *v, struct fdio_reason *reason)
 	struct x4_mmp *m;
 	int err;
 
-	if (v->mmp || !ext2fs_has_feature_mmp(v->fs->super))
+	if (v->volume.mmp || !ext2fs_has_feature_mmp(v->fs->super))
 		return 0;
 	if (blk <= v->first_data_block || blk >= v->nr_blocks) {
 		fdio_reason_set(reason, "%s: the block for multiple mount protection is not in the "
@@ -272,13 +272,13 @@ int x4_mmp_start(struct x4_vol *v, struct fdio_reason *reason)
 	if (err)
 		mmp_free(m);
 	else
-		v->mmp = m;
+		v->volume.mmp = m;
 	return err;
 }
 
 void x4_mmp_stop(struct x4_vol *v)
 {
-	struct x4_mmp *m = v->mmp;
+	struct x4_mmp *m = v->volume.mmp;
 	int err;
 
 	if (!m)
@@ -294,6 +294,6 @@ void x4_mmp_stop(struct x4_vol *v)
 			log_err("%s: cannot take back the mount's mark (mmp): %s: the next mount will wait for this one", m->dev->name,
 				strerror(-err));
 	}
-	v->mmp = NULL;
+	v->volume.mmp = NULL;
 	mmp_free(m);
 }

@@ -28,46 +28,58 @@ static void *ticker(void *arg)
 	uint64_t interval = (v->opt.commit_interval_s ? v->opt.commit_interval_s : 5) * SECOND_NS;
 	uint64_t last = fdio_now_ns();
 
-	fdio_mutex_lock(&v->ticker_lock);
-	while (!v->ticker_stop) {
-		if (!v->map_wanted)
-			fdio_cond_timedwait(&v->ticker_cond, &v->ticker_lock,
+	fdio_mutex_lock(&v->volume.ticker_lock);
+	while (!v->volume.ticker_stop) {
+		if (!v->volume.map_wanted)
+			fdio_cond_timedwait(&v->volume.ticker_cond, &v->volume.ticker_lock,
 					    fdio_now_ns() + SECOND_NS);
-		v->map_wanted = false;
-		fdio_mutex_unlock(&v->ticker_lock);
-		if (v->ticker_writes && fdio_now_ns() - last >= interval) {
+		v->volume.map_wanted = false;
+		fdio_mutex_unlock(&v->volume.ticker_lock);
+		if (v->volume.ticker_writes && fdio_now_ns() - last >= interval) {
 			last = fdio_now_ns();
 			settle(v);
 		}
-		if (v->ticker_writes) {
+		if (v->volume.ticker_writes) {
 			x4_error_write(v);
 			x4_ea_settle(v);
 		}
 		(void)x4_maps_shrink(v);
-		fdio_mutex_lock(&v->ticker_lock);
+		fdio_mutex_lock(&v->volume.ticker_lock);
 	}
-	fdio_mutex_unlock(&v->ticker_lock);
+	fdio_mutex_unlock(&v->volume.ticker_lock);
 	return NULL;
+}
+
+/* Any thread: maps take too much. */
+static void crowded(struct x4_vol *v)
+{
+	fdio_mutex_lock(&v->volume.ticker_lock);
+	v->volume.map_wanted = true;
+	pthread_cond_signal(&v->volume.ticker_cond);
+	fdio_mutex_unlock(&v->volume.ticker_lock);
 }
 
 int x4_ticker_start(struct x4_vol *v)
 {
 	int err;
 
-	v->ticker_writes = !x4_vol_read_only(v);
-	err = thread_start(&v->ticker, "ext4-ticker", ticker, v);
-	v->ticker_on = !err;
+	v->volume.ticker_writes = !x4_vol_read_only(v);
+	err = thread_start(&v->volume.ticker, "ext4-ticker", ticker, v);
+	v->volume.ticker_on = !err;
+	if (!err)
+		x4_maps_set_crowded(v, crowded);
 	return err;
 }
 
 void x4_ticker_end(struct x4_vol *v)
 {
-	if (!v->ticker_on)
+	if (!v->volume.ticker_on)
 		return;
-	fdio_mutex_lock(&v->ticker_lock);
-	v->ticker_stop = true;
-	pthread_cond_broadcast(&v->ticker_cond);
-	fdio_mutex_unlock(&v->ticker_lock);
-	pthread_join(v->ticker, NULL);
-	v->ticker_on = false;
+	fdio_mutex_lock(&v->volume.ticker_lock);
+	v->volume.ticker_stop = true;
+	pthread_cond_broadcast(&v->volume.ticker_cond);
+	fdio_mutex_unlock(&v->volume.ticker_lock);
+	pthread_join(v->volume.ticker, NULL);
+	v->volume.ticker_on = false;
+	x4_maps_set_crowded(v, NULL);
 }

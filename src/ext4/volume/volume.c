@@ -59,7 +59,7 @@ static void set_features(struct x4_vol *v)
 	v->has_ea_inode = ext2fs_has_feature_ea_inode(sb);
 	v->csum_seed = v->fs->csum_seed;
 	v->mount_state = sb->s_state;
-	memcpy(v->label, sb->s_volume_name, sizeof(v->label));
+	x4_label_init(v);
 }
 
 static int set_geometry(struct opening *o)
@@ -102,9 +102,6 @@ static void unload(struct x4_vol *v)
 	x4_ea_fini(v);
 	x4_icache_fini(v);
 	x4_groups_fini(v);
-	free(v->zones);
-	v->zones = NULL;
-	v->nr_zones = 0;
 	if (v->fs)
 		ext2fs_free(v->fs);
 	v->fs = NULL;
@@ -140,7 +137,7 @@ static int load(struct opening *o)
 		err = x4_zones_init(v);
 	if (!err)
 		err = x4_icache_init(v);
-	if (v->nr_bad_groups)
+	if (x4_bad_groups(v, NULL))
 		v->mount_state |= EXT2_ERROR_FS;
 	return err ? refuse(o, err, "%s: %s", dev_name(o), strerror(-err)) : 0;
 }
@@ -413,20 +410,15 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 	v->dev = dev;
 	v->opt = *opt;
 	v->mounting = true;
-	fdio_mutex_init(&v->rename_lock, RANK_X4_RENAME);
-	fdio_mutex_init(&v->alloc_lock, RANK_X4_ALLOC);
-	fdio_mutex_init(&v->icache_lock, RANK_X4_ICACHE);
-	fdio_mutex_init(&v->ticker_lock, RANK_LEAF);
-	fdio_cond_init(&v->alloc_cond);
-	fdio_cond_init(&v->icache_cond);
-	fdio_cond_init(&v->ticker_cond);
-	list_init(&v->dirty_groups);
-	list_init(&v->orphans);
-	list_init(&v->ea_refs);
+	fdio_mutex_init(&v->volume.ticker_lock, RANK_LEAF);
+	fdio_cond_init(&v->volume.ticker_cond);
+	x4_error_init(v);
+	x4_alloc_init(v);
+	x4_inodes_init(v);
+	x4_ea_init(v);
 	x4_data_init(v);
 	x4_life_init(v);
 	x4_dir_init(v);
-	x4_error_init(v);
 	return v;
 }
 
@@ -442,14 +434,12 @@ static void vol_free(struct x4_vol *v)
 	journal_close(v);
 	x4_mmp_stop(v);
 	unload(v);
-	fdio_mutex_fini(&v->rename_lock);
-	fdio_mutex_fini(&v->alloc_lock);
-	fdio_mutex_fini(&v->icache_lock);
-	fdio_mutex_fini(&v->ticker_lock);
-	fdio_mutex_fini(&v->err_lock);
-	pthread_cond_destroy(&v->alloc_cond);
-	pthread_cond_destroy(&v->icache_cond);
-	pthread_cond_destroy(&v->ticker_cond);
+	x4_dir_fini(v);
+	x4_alloc_fini(v);
+	x4_inodes_fini(v);
+	fdio_mutex_fini(&v->volume.ticker_lock);
+	x4_error_fini(v);
+	pthread_cond_destroy(&v->volume.ticker_cond);
 	free(v);
 }
 
@@ -468,10 +458,12 @@ static int check_groups(struct opening *o)
 {
 	const struct x4_vol *v = o->v;
 
-	if (!v->nr_bad_groups || !will_write(o) || ext2fs_has_feature_journal_needs_recovery(v->fs->super))
+	uint32_t first, bad = x4_bad_groups(v, &first);
+
+	if (!bad || !will_write(o) || ext2fs_has_feature_journal_needs_recovery(v->fs->super))
 		return 0;
 	return refuse(o, -EUCLEAN, "%s: %u damaged group descriptors (the first: %u): run e2fsck %s; -o ro serves the rest until then",
-		      dev_name(o), v->nr_bad_groups, v->first_bad_group, dev_name(o));
+		      dev_name(o), bad, first, dev_name(o));
 }
 
 /* Consistent on disk and loaded. A replay, or e2fsck, makes it necessary to begin anew; that happens a few times at most. */
@@ -504,7 +496,7 @@ static void mark_clean(struct ext2_super_block *sb, void *arg)
 	uint64_t now = (uint64_t)x4_now(u->v).tv_sec;
 
 	clear_recover(sb, NULL);
-	sb->s_free_inodes_count = u->v->free_inodes;
+	sb->s_free_inodes_count = x4_free_inodes(u->v);
 	sb->s_free_blocks_count = (uint32_t)u->free_blocks;
 	if (u->v->has_64bit)
 		sb->s_free_blocks_hi = (uint32_t)(u->free_blocks >> 32);
@@ -562,7 +554,7 @@ static bool orphans_wait(const struct opening *o)
 		return false;
 	if (v->dev->caps.read_only || o->ro_why)
 		log_info("%s: deletions that a crash interrupted are left to a mount that may write", dev_name(o));
-	return !v->dev->caps.read_only && !o->ro_why && !v->nr_bad_groups && !(v->mount_state & EXT2_ERROR_FS);
+	return !v->dev->caps.read_only && !o->ro_why && !x4_bad_groups(v, NULL) && !(v->mount_state & EXT2_ERROR_FS);
 }
 
 /* Writes before a mount that is read-only; afterwards everything is as after an unmount. */
@@ -596,7 +588,6 @@ static int finish_before_read_only(struct opening *o)
 static int mount_volume(struct opening *o)
 {
 	struct x4_vol *v = o->v;
-	unsigned cluster;
 	int err = load_consistent(o);
 
 	if (!err && v->opt.read_only)
@@ -606,13 +597,10 @@ static int mount_volume(struct opening *o)
 	if (v->dev->caps.read_only && !o->ro_why)
 		o->ro_why = "the device is read-only";
 	v->read_only = v->opt.read_only || o->ro_why;
-	v->overhead = x4_overhead(v);
-	v->root_blocks = FDIO_MIN(x4_sb_r_blocks(v->fs->super), v->nr_blocks);
-	cluster = v->fs->cluster_ratio_bits;
-	v->resv_blocks = v->has_extents ? FDIO_MIN((v->nr_blocks >> cluster) / 50, (uint64_t)4096) << cluster : 0;
+	x4_alloc_limits(v, x4_sb_r_blocks(v->fs->super));
 	warn_state(v);
-	if (v->nr_bad_groups)
-		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(o), v->nr_bad_groups);
+	if (x4_bad_groups(v, NULL))
+		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(o), x4_bad_groups(v, NULL));
 	err = journal_open(o, !v->read_only, v->read_only);
 	if (!err)
 		err = check_root(o);

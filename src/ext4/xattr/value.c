@@ -47,8 +47,8 @@ unsigned x4_ea_credits_new(const struct x4_vol *v, size_t len)
 static void keep(struct ea_ref *r, struct x4_inode *ea)
 {
 	r->ea = ea;
-	list_add_tail(&ea->vol->ea_refs, &r->link);
-	__atomic_store_n(&ea->vol->ea_refs_kept, true, __ATOMIC_RELEASE);
+	list_add_tail(&ea->vol->xattr.ea_refs, &r->link);
+	__atomic_store_n(&ea->vol->xattr.ea_refs_kept, true, __ATOMIC_RELEASE);
 }
 
 void x4_ea_settle(struct x4_vol *v)
@@ -56,11 +56,11 @@ void x4_ea_settle(struct x4_vol *v)
 	struct jnl_handle *h;
 	struct list mine;
 
-	if (!__atomic_load_n(&v->ea_refs_kept, __ATOMIC_ACQUIRE) || jnl_begin(v->jnl, 0, &h))
+	if (!__atomic_load_n(&v->xattr.ea_refs_kept, __ATOMIC_ACQUIRE) || jnl_begin(v->jnl, 0, &h))
 		return;
 	list_init(&mine);
-	list_splice_tail(&mine, &v->ea_refs);
-	__atomic_store_n(&v->ea_refs_kept, false, __ATOMIC_RELEASE);
+	list_splice_tail(&mine, &v->xattr.ea_refs);
+	__atomic_store_n(&v->xattr.ea_refs_kept, false, __ATOMIC_RELEASE);
 	jnl_end(h);
 	while (!list_empty(&mine)) {
 		struct ea_ref *r = list_first(&mine, struct ea_ref, link);
@@ -73,11 +73,11 @@ void x4_ea_settle(struct x4_vol *v)
 
 void x4_ea_fini(struct x4_vol *v)
 {
-	while (!list_empty(&v->ea_refs)) {
-		struct ea_ref *r = list_first(&v->ea_refs, struct ea_ref, link);
+	while (!list_empty(&v->xattr.ea_refs)) {
+		struct ea_ref *r = list_first(&v->xattr.ea_refs, struct ea_ref, link);
 
 		list_del(&r->link);
-		if (r->ea->bad) /* in no hash: nobody else finds it */
+		if (x4_inode_is_bad(r->ea)) /* in no hash: nobody else finds it */
 			x4_inode_free(r->ea);
 		free(r);
 	}
@@ -282,3 +282,5 @@ int x4_ea_new(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr *x)
 	/* Each owner has the blocks of the value on its account. */
 	return x4_raw_add_blocks(i, (int64_t)fdio_blocks(x->size, i->vol->block_bits));
 }
+
+void x4_ea_init(struct x4_vol *v) { list_init(&v->xattr.ea_refs); }

@@ -108,7 +108,7 @@ int x4_xattr_get(struct x4_inode *i, const char *name, void *buf, size_t size, s
 	if (err)
 		return err;
 	/* The kernel asks before each write of a file that may have capabilities: nothing to kill means there are none. */
-	if (is_caps(index, rest, len) && __atomic_load_n(&i->killpriv_cache, __ATOMIC_ACQUIRE) == 1)
+	if (is_caps(index, rest, len) && x4_killpriv_none(i))
 		return -ENODATA;
 	err = x4_inode_enter_shared(i);
 	if (err)
@@ -223,7 +223,7 @@ int x4_xattr_change(struct jnl_handle *h, struct x4_inode *i, uint8_t index, con
 	if (!err)
 		err = change_set(h, i, &s, &fresh, !value);
 	x4_xattr_set_fini(&s);
-	__atomic_store_n(&i->killpriv_cache, 0, __ATOMIC_RELEASE);
+	x4_killpriv_forget(i);
 	return err;
 }
 

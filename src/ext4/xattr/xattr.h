@@ -48,6 +48,7 @@ unsigned x4_acl_inherit_blocks(struct x4_inode *dir, uint32_t mode) FDIO_MAY_WAI
 unsigned x4_xattr_remove_blocks(struct x4_inode *i) FDIO_MAY_WAIT;
 /* Drops what handles have kept of such inodes, which may delete them. Outside handles, on a thread that may block. */
 void x4_ea_settle(struct x4_vol *v) FDIO_MAY_WAIT;
+void x4_ea_init(struct x4_vol *v);
 void x4_ea_fini(struct x4_vol *v); /* at the end, alone: forgets them */
 /* Eviction: drops the xattr block (refcount) and ea_inodes, in transactions of its own. */
 int x4_xattr_free_all(struct x4_inode *i) FDIO_MAY_MISS;

@@ -161,7 +161,7 @@ static void *reclaim_thread(void *arg)
 {
 	struct engine *e = arg;
 
-	ck_assert(e->vol->reclaim(e->vol->reclaim_arg));
+	ck_assert(e->vol->data.reclaim(e->vol->data.reclaim_arg));
 	return NULL;
 }
 
@@ -172,7 +172,7 @@ static void *reclaim_thread(void *arg)
 START_TEST(what_is_given_up_is_not_read)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .threads = 1, .relaxed = true }, 2);
-	uint64_t held = e->vol->win_blocks, available = x4_balloc_available(e->vol, true);
+	uint64_t held = e->vol->data.win_blocks, available = x4_balloc_available(e->vol, true);
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	uint8_t *b = buf_new(BS), *want = buf_new(BS), *w = buf_new(BS);
 	struct treq t, tw;
@@ -190,7 +190,7 @@ START_TEST(what_is_given_up_is_not_read)
 	else
 		req_submit(e, e->file, &tw, DIO_WRITE, 6 * BS, w, 100);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
-	ck_assert_uint_eq(e->vol->win_blocks, held);
+	ck_assert_uint_eq(e->vol->data.win_blocks, held);
 	ck_assert_uint_eq(x4_balloc_available(e->vol, true), available);
 	fake_complete(e->f, 0);
 	if (_i)
@@ -201,7 +201,7 @@ START_TEST(what_is_given_up_is_not_read)
 	fake_set_mode(e->f, FAKE_INLINE, 0);
 	ck_assert_int_eq(req_wait(e, &t), BS);
 	ck_assert_mem_eq(b, want, BS);
-	ck_assert_uint_eq(e->vol->win_blocks, 0);
+	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
 	ck_assert_uint_gt(x4_balloc_available(e->vol, true), available);
 	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
 	free(b);
@@ -514,7 +514,7 @@ START_TEST(many_windows_hold_little)
 	}
 	ck_assert_uint_gt(windows, 4);
 	ck_assert_uint_lt(windows, FILES);
-	ck_assert_uint_le(e->vol->win_blocks, available / 8);
+	ck_assert_uint_le(e->vol->data.win_blocks, available / 8);
 	for (unsigned n = 0; !r; n++) {
 		snprintf(name, sizeof(name), "d%u", n);
 		r = x4_create(root, name, (unsigned)strlen(name), 040755, 0, &cred, &dir);
@@ -522,9 +522,9 @@ START_TEST(many_windows_hold_little)
 			x4_iput(dir);
 	}
 	ck_assert_int_eq(r, -ENOSPC);
-	ck_assert_uint_gt(e->vol->win_blocks, 0);
+	ck_assert_uint_gt(e->vol->data.win_blocks, 0);
 	ck_assert(x4_eviction_since(e->vol, &since));
-	ck_assert_uint_eq(e->vol->win_blocks, 0);
+	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
 	ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 040755, 0, &cred, &dir), 0);
 	x4_iput(dir);
 	ck_assert(!x4_eviction_since(e->vol, &since)); /* asked once */

@@ -34,7 +34,7 @@ static bool on_disk(uint64_t blk)
 	struct jnl_buf *b;
 	bool set;
 
-	ck_assert_int_eq(jnl_bread(v->jnl, v->groups[x4_group_of(v, blk)].bb, &b), 0);
+	ck_assert_int_eq(jnl_bread(v->jnl, v->alloc.groups[x4_group_of(v, blk)].bb, &b), 0);
 	set = x4_bit(b->data, x4_group_bit(v, blk));
 	jnl_brelse(b);
 	return set;
@@ -71,11 +71,11 @@ START_TEST(reserved_then_claimed_or_given_back)
 
 	setup((unsigned)_i);
 	i = testvol_tmpfile(v, S_IFREG | 0600);
-	free_blocks = v->free_blocks;
+	free_blocks = v->alloc.free_blocks;
 	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 100, false, &blk, &n), 0);
 	ck_assert_uint_eq(n, 100); /* a fresh file system has such a run */
-	ck_assert_uint_eq(v->free_blocks, free_blocks - 100);
-	ck_assert(v->groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
+	ck_assert(v->alloc.groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
 	testvol_check_groups(v);
 
 	/* A claim that is cancelled leaves the reservation. */
@@ -83,30 +83,30 @@ START_TEST(reserved_then_claimed_or_given_back)
 	ck_assert_int_eq(x4_balloc_claim(h, i, blk, 100), 0);
 	ck_assert(on_disk(blk) && on_disk(blk + 99));
 	jnl_cancel(h);
-	ck_assert(v->groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
-	ck_assert_uint_eq(v->free_blocks, free_blocks - 100);
+	ck_assert(v->alloc.groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
 	testvol_check_groups(v);
 
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
 	ck_assert_int_eq(x4_balloc_claim(h, i, blk, 60), 0);
 	jnl_end(h);
 	x4_balloc_unreserve(v, blk + 60, 40);
-	ck_assert_uint_eq(v->free_blocks, free_blocks - 60);
+	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 60);
 	ck_assert(on_disk(blk + 59) && !on_disk(blk + 60));
 	testvol_check_groups(v);
 
 	/* A free that is cancelled leaves the allocation; one that is not returns them only with the commit. */
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
 	ck_assert_int_eq(x4_bfree(h, i, blk, 60, false), 0);
-	ck_assert_uint_eq(v->pending_free, 60);
+	ck_assert_uint_eq(v->alloc.pending_free, 60);
 	jnl_cancel(h);
-	ck_assert_uint_eq(v->pending_free, 0);
+	ck_assert_uint_eq(v->alloc.pending_free, 0);
 	ck_assert(on_disk(blk));
 	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
 	ck_assert_int_eq(x4_bfree(h, i, blk, 60, false), 0);
 	jnl_end(h);
 	ck_assert(!on_disk(blk));
-	ck_assert_uint_eq(v->free_blocks, free_blocks - 60);
+	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 60);
 	testvol_check_groups(v);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	x4_iput(i);
@@ -126,9 +126,9 @@ START_TEST(cancelled_handle_gives_blocks_back)
 	setup((unsigned)_i);
 	i = testvol_tmpfile(v, S_IFREG | 0600);
 	root = testvol_root(v);
-	free_blocks = v->free_blocks;
-	free_inodes = v->free_inodes;
-	dirs = v->nr_dirs;
+	free_blocks = v->alloc.free_blocks;
+	free_inodes = v->core.free_inodes;
+	dirs = v->alloc.nr_dirs;
 	for (unsigned round = 0; round < 3; round++) {
 		struct x4_cred c = { 0 };
 
@@ -136,14 +136,14 @@ START_TEST(cancelled_handle_gives_blocks_back)
 		for (unsigned k = 0; k < 40; k++)
 			ck_assert_int_eq(x4_balloc(h, i, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
 		ck_assert_int_eq(x4_inode_new(h, root, S_IFDIR | 0755, &c, &made), 0);
-		ck_assert_uint_eq(v->free_blocks, free_blocks - 40);
-		ck_assert_uint_eq(v->free_inodes, free_inodes - 1);
-		ck_assert_uint_eq(v->nr_dirs, dirs + 1);
+		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 40);
+		ck_assert_uint_eq(v->core.free_inodes, free_inodes - 1);
+		ck_assert_uint_eq(v->alloc.nr_dirs, dirs + 1);
 		jnl_cancel(h);
 		x4_iput(made);
-		ck_assert_uint_eq(v->free_blocks, free_blocks);
-		ck_assert_uint_eq(v->free_inodes, free_inodes);
-		ck_assert_uint_eq(v->nr_dirs, dirs);
+		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks);
+		ck_assert_uint_eq(v->core.free_inodes, free_inodes);
+		ck_assert_uint_eq(v->alloc.nr_dirs, dirs);
 		testvol_check_groups(v);
 	}
 	x4_iput(root);
@@ -172,7 +172,7 @@ START_TEST(freed_blocks_wait_for_the_commit)
 	ck_assert_uint_ne(again, blk);
 	x4_balloc_unreserve(v, again, 1);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	while (v->pending_free) /* the callback runs a moment after the commit is announced */
+	while (v->alloc.pending_free) /* the callback runs a moment after the commit is announced */
 		;
 	ck_assert_int_eq(x4_balloc_reserve(v, i, blk, 1, false, &again, &n), 0);
 	ck_assert_uint_eq(again, blk);
@@ -202,8 +202,8 @@ START_TEST(full_for_users_not_for_root_and_metadata)
 			break;
 	}
 	ck_assert_int_eq(err, -ENOSPC);
-	ck_assert_uint_ge(v->free_blocks, v->root_blocks + v->resv_blocks);
-	ck_assert_uint_le(v->free_blocks, v->root_blocks + v->resv_blocks + 8);
+	ck_assert_uint_ge(v->alloc.free_blocks, v->alloc.root_blocks + v->alloc.resv_blocks);
+	ck_assert_uint_le(v->alloc.free_blocks, v->alloc.root_blocks + v->alloc.resv_blocks + 8);
 	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 1, true, &blk, &n), 0);
 	x4_balloc_unreserve(v, blk, n);
 	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_USER), -ENOSPC);
@@ -214,7 +214,7 @@ START_TEST(full_for_users_not_for_root_and_metadata)
 	x4_inode_lock_excl(i);
 	ck_assert_int_eq(x4_truncate(i, 0), 0);
 	x4_inode_unlock(i);
-	ck_assert_uint_gt(v->pending_free, 1000);
+	ck_assert_uint_gt(v->alloc.pending_free, 1000);
 	/* No commit was asked for: the allocator does it. */
 	ck_assert_int_eq(testvol_fill(i, 0, 1000), 0);
 	testvol_check_groups(v);
@@ -308,11 +308,11 @@ START_TEST(every_inode_can_be_had_once)
 	f = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -N 512 -E lazy_itable_init=1");
 	ck_assert_ptr_nonnull(f);
 	v = testvol_mount(f);
-	free_inodes = v->free_inodes;
+	free_inodes = v->core.free_inodes;
 	all = calloc(free_inodes + 1, sizeof(*all));
 	for (nr = 0; nr < free_inodes; nr++)
 		all[nr] = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_uint_eq(v->free_inodes, 0);
+	ck_assert_uint_eq(v->core.free_inodes, 0);
 	root = testvol_root(v);
 	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW, &h), 0);
 	err = x4_inode_new(h, root, S_IFREG | 0600, &c, &all[nr]);
@@ -321,7 +321,7 @@ START_TEST(every_inode_can_be_had_once)
 	x4_iput(root);
 	for (nr = 0; nr < free_inodes; nr++)
 		x4_iput(all[nr]);
-	ck_assert_uint_eq(v->free_inodes, free_inodes);
+	ck_assert_uint_eq(v->core.free_inodes, free_inodes);
 	free(all);
 	finish();
 }
@@ -338,15 +338,15 @@ START_TEST(damaged_bitmap_takes_its_group_only)
 	setup(2);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	v = testvol_mount(f);
-	fake_peek(f, &byte, 1, (v->groups[0].bb << v->block_bits) + 200);
+	fake_peek(f, &byte, 1, (v->alloc.groups[0].bb << v->block_bits) + 200);
 	byte ^= 0x10;
-	fake_poke(f, &byte, 1, (v->groups[0].bb << v->block_bits) + 200);
-	free_blocks = v->free_blocks;
+	fake_poke(f, &byte, 1, (v->alloc.groups[0].bb << v->block_bits) + 200);
+	free_blocks = v->alloc.free_blocks;
 	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(x4_balloc_reserve(v, i, v->groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
+	ck_assert_int_eq(x4_balloc_reserve(v, i, v->alloc.groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
 	ck_assert_uint_ne(x4_group_of(v, blk), 0);
-	ck_assert(v->groups[0].bad);
-	ck_assert_uint_lt(v->free_blocks, free_blocks);
+	ck_assert(v->alloc.groups[0].bad);
+	ck_assert_uint_lt(v->alloc.free_blocks, free_blocks);
 	x4_balloc_unreserve(v, blk, n);
 	x4_iput(i);
 	ck_assert_int_eq(x4_vol_close(v), 0);
@@ -369,7 +369,7 @@ START_TEST(free_of_what_is_not_the_files_is_refused)
 	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 1, false, &blk, &n), 0);
 	x4_balloc_unreserve(v, blk, 1);
 	ck_assert_int_eq(jnl_begin(v->jnl, 8, &h), 0);
-	ck_assert_int_eq(x4_bfree(h, i, v->groups[0].itable, 1, false), -EUCLEAN);
+	ck_assert_int_eq(x4_bfree(h, i, v->alloc.groups[0].itable, 1, false), -EUCLEAN);
 	ck_assert_int_eq(x4_bfree(h, i, 1, 1, false), -EUCLEAN);
 	ck_assert_int_eq(x4_bfree(h, i, v->nr_blocks, 1, false), -EUCLEAN);
 	ck_assert_int_eq(x4_bfree(h, i, blk, 1, false), -EUCLEAN); /* free already */
@@ -388,9 +388,9 @@ static void wait_given_back(void)
 
 	for (unsigned n = 0; pending; n++) {
 		ck_assert_uint_lt(n, 10000);
-		fdio_mutex_lock(&v->alloc_lock);
-		pending = v->pending_free;
-		fdio_mutex_unlock(&v->alloc_lock);
+		fdio_mutex_lock(&v->alloc.lock);
+		pending = v->alloc.pending_free;
+		fdio_mutex_unlock(&v->alloc.lock);
 		usleep(1000);
 	}
 }
@@ -417,13 +417,13 @@ START_TEST(discards_come_after_the_commit)
 	ck_assert_int_eq(x4_truncate(i, 0), 0);
 	x4_inode_unlock(i);
 	ck_assert_uint_eq(fake_stats(f).discards, 0);
-	room = v->free_blocks;
+	room = v->alloc.free_blocks;
 	fake_peek(f, got, sizeof(got), x.pblk << v->block_bits);
 	ck_assert_mem_eq(got, want, sizeof(got)); /* a power cut now brings the file back */
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	wait_given_back();
 	ck_assert_uint_gt(fake_stats(f).discards, 0);
-	ck_assert_uint_ge(v->free_blocks, room + 64);
+	ck_assert_uint_ge(v->alloc.free_blocks, room + 64);
 	x4_iput(i);
 	finish();
 }
@@ -450,11 +450,11 @@ START_TEST(slow_discard_delays_no_commit)
 	x4_inode_lock_excl(i);
 	ck_assert_int_eq(x4_truncate(i, 0), 0);
 	x4_inode_unlock(i);
-	room = v->free_blocks;
+	room = v->alloc.free_blocks;
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	ck_assert_int_eq(testvol_fill(i, 0, 4), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	ck_assert_uint_lt(v->free_blocks, room);
+	ck_assert_uint_lt(v->alloc.free_blocks, room);
 	for (unsigned n = 0; fake_stats(f).discards < 1; n++) {
 		ck_assert_uint_lt(n, 10000);
 		usleep(1000);
@@ -462,7 +462,7 @@ START_TEST(slow_discard_delays_no_commit)
 	fake_fault_clear(f);
 	fake_unstick(f);
 	wait_given_back();
-	ck_assert_uint_ge(v->free_blocks, room + 60);
+	ck_assert_uint_ge(v->alloc.free_blocks, room + 60);
 	x4_iput(i);
 	finish();
 }
@@ -475,7 +475,7 @@ START_TEST(trim_discards_what_is_free)
 	setup((unsigned)_i);
 	fake_stats_reset(f);
 	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
-	ck_assert_uint_eq(trimmed, v->free_blocks << v->block_bits);
+	ck_assert_uint_eq(trimmed, v->alloc.free_blocks << v->block_bits);
 	ck_assert_uint_gt(fake_stats(f).discards, 0);
 	testvol_check_groups(v);
 	ck_assert_int_eq(x4_vol_trim(v, 0, 16 << 20, 0, &half), 0);

@@ -118,7 +118,7 @@ static void drop(void)
 
 static void finish(void)
 {
-	ck_assert_uint_eq(v->meta_held, 0);
+	ck_assert_uint_eq(v->alloc.meta_held, 0);
 	drop();
 	testvol_check_groups(v);
 	testvol_unmount_check(v, f);
@@ -267,7 +267,7 @@ START_TEST(reserved_for_a_moment_is_no_enospc)
 
 	setup(2);
 	fill();
-	ck_assert_uint_gt(v->resv_blocks, 20);
+	ck_assert_uint_gt(v->alloc.resv_blocks, 20);
 	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_SYSTEM), 0);
 	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk, &n), -ENOSPC);
 	x4_balloc_unreserve(v, held[--nr_held], 1);
@@ -276,9 +276,9 @@ START_TEST(reserved_for_a_moment_is_no_enospc)
 	/* What is set aside is there, whoever takes what he may. */
 	while (!x4_meta_reserve(v, 1, X4_ASKS_SYSTEM))
 		;
-	ck_assert_uint_eq(v->meta_held, v->free_blocks);
+	ck_assert_uint_eq(v->alloc.meta_held, v->alloc.free_blocks);
 	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, true, &blk, &n), -ENOSPC);
-	x4_meta_unreserve(v, (unsigned)v->meta_held);
+	x4_meta_unreserve(v, (unsigned)v->alloc.meta_held);
 	finish();
 }
 END_TEST
@@ -303,9 +303,9 @@ static uint64_t pending(void)
 {
 	uint64_t n;
 
-	fdio_mutex_lock(&v->alloc_lock);
-	n = v->pending_free;
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
+	n = v->alloc.pending_free;
+	fdio_mutex_unlock(&v->alloc.lock);
 	return n;
 }
 
@@ -384,7 +384,7 @@ START_TEST(longest_run_is_found)
 	uint32_t n;
 
 	setup(2);
-	v->resv_blocks = v->root_blocks = 0;
+	v->alloc.resv_blocks = v->alloc.root_blocks = 0;
 	fill();
 	x4_inode_lock_excl(filler);
 	ck_assert_int_eq(x4_truncate(filler, x4_inode_size(filler) - 8 * v->block_size), 0); /* for what punching needs */
@@ -398,8 +398,8 @@ START_TEST(longest_run_is_found)
 	drop();
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	v = testvol_mount(f);
-	v->resv_blocks = v->root_blocks = 0;
-	t.bitmap = v->groups[3].bb << v->block_bits;
+	v->alloc.resv_blocks = v->alloc.root_blocks = 0;
+	t.bitmap = v->alloc.groups[3].bb << v->block_bits;
 	fake_set_hook(f, take_meanwhile, &t);
 	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 16, true, &blk, &n), 0);
 	fake_set_hook(f, NULL, NULL);

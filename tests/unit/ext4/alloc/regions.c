@@ -19,7 +19,7 @@ static void open_many(void)
 	f = fake_mkfs(200 << 20, "-t ext4 -b 1024 -g 256 -N 8192 -J size=4 -O ^resize_inode");
 	ck_assert_ptr_nonnull(f);
 	v = testvol_mount(f);
-	ck_assert_uint_ge(v->nr_regions, 6);
+	ck_assert_uint_ge(v->alloc.nr_regions, 6);
 }
 
 /* The number's group; the inode is not made. */
@@ -60,11 +60,11 @@ START_TEST(directories_at_the_top)
 	/*
 	 * Those that the file system's own blocks have made smaller than the others are left out.
 	 */
-	for (uint32_t r = 0; r < v->nr_regions; r++)
-		regions += in[r] >= DIRS / v->nr_regions / 2;
-	ck_assert_uint_ge(regions, v->nr_regions / 2);
+	for (uint32_t r = 0; r < v->alloc.nr_regions; r++)
+		regions += in[r] >= DIRS / v->alloc.nr_regions / 2;
+	ck_assert_uint_ge(regions, v->alloc.nr_regions / 2);
 	ck_assert_uint_le(fdio_counter_read(CTR_x4_place_look) - before,
-			  DIRS * (v->nr_regions + X4_REGION_GROUPS));
+			  DIRS * (v->alloc.nr_regions + X4_REGION_GROUPS));
 	testvol_check_groups(v);
 	x4_vol_abandon(v);
 	fake_free(f);
@@ -86,12 +86,12 @@ START_TEST(directories_further_down)
 	open_many();
 	parent = 3 * X4_REGION_GROUPS + 5;
 	for (uint32_t k = 0; k < v->nr_groups; k++) { /* as if all were crowded */
-		struct x4_gdesc d = v->groups[k].d;
+		struct x4_gdesc d = v->alloc.groups[k].d;
 
 		d.used_dirs = 1000;
 		x4_group_set_desc(v, k, &d);
 	}
-	v->nr_dirs = 0;
+	v->alloc.nr_dirs = 0;
 	dir.vol = v;
 	dir.ino = parent * v->inodes_per_group + 1;
 	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &h), 0);
@@ -108,9 +108,9 @@ END_TEST
 /* Takes every free block of the groups from first to end. */
 static void fill_groups(uint32_t first, uint32_t end)
 {
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	for (uint32_t g = first; g < end; g++) {
-		struct x4_group *grp = &v->groups[g];
+		struct x4_group *grp = &v->alloc.groups[g];
 
 		ck_assert_int_eq(x4_group_load(v, g), 0);
 		while (grp->free_alloc) {
@@ -120,7 +120,7 @@ static void fill_groups(uint32_t first, uint32_t end)
 			x4_image_take(v, g, from, to - from);
 		}
 	}
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 }
 
 /* Blocks, with the first regions full: these are looked through once, not each time. */
@@ -140,9 +140,9 @@ START_TEST(full_regions_are_passed_over)
 		x4_balloc_unreserve(v, blk, n);
 	}
 	/* One for each full region, and the one that has room each time. */
-	ck_assert_uint_le(fdio_counter_read(CTR_x4_region_scan) - before, v->nr_regions + 200);
+	ck_assert_uint_le(fdio_counter_read(CTR_x4_region_scan) - before, v->alloc.nr_regions + 200);
 	/* What is given back is found. */
-	for (g = 2 * X4_REGION_GROUPS; v->groups[g].d.free_blocks < v->groups[g].nbits;)
+	for (g = 2 * X4_REGION_GROUPS; v->alloc.groups[g].d.free_blocks < v->alloc.groups[g].nbits;)
 		g++;
 	x4_balloc_unreserve(v, x4_group_start(v, g) + 100, 140);
 	ck_assert_int_eq(x4_balloc_reserve(v, NULL, goal, 40, true, &blk, &n), 0);
@@ -163,11 +163,11 @@ START_TEST(all_inode_bitmaps_damaged)
 	open_many();
 	memset(bad, 0x5a, sizeof(bad));
 	for (uint32_t k = 0; k < v->nr_groups; k++) {
-		struct x4_gdesc d = v->groups[k].d;
+		struct x4_gdesc d = v->alloc.groups[k].d;
 
 		d.flags &= (uint16_t)~EXT2_BG_INODE_UNINIT;
 		x4_group_set_desc(v, k, &d);
-		fake_poke(f, bad, sizeof(bad), v->groups[k].ib << v->block_bits);
+		fake_poke(f, bad, sizeof(bad), v->alloc.groups[k].ib << v->block_bits);
 	}
 	fdio_log_set_level(0);
 	before = fdio_counter_read(CTR_x4_corrupt);

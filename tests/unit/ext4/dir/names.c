@@ -398,7 +398,7 @@ START_TEST(large_directory_small_log)
 	must_eq(n_rmdir(t.root, "d"), 0);
 	x4_iput(d);
 	x4_iput(f);
-	must_eq(t.v->nr_orphans, 0);
+	must_eq(t.v->inode.nr_orphans, 0);
 	testvol_done(&t);
 }
 END_TEST
@@ -518,7 +518,7 @@ START_TEST(told_to_end_among_orphans)
 	fake_set_hook(crashed.fake, NULL, NULL);
 	must_eq(sigwaitinfo(&term, NULL), SIGTERM);
 	testvol_open(&crashed);
-	must_eq(crashed.v->nr_orphans, 0);
+	must_eq(crashed.v->inode.nr_orphans, 0);
 	testvol_done(&crashed);
 }
 END_TEST
@@ -544,7 +544,7 @@ START_TEST(synced_after_leaving_memory)
 	testvol_make(&t, SMALL, "-b 4096");
 	must_eq(n_create(t.root, "old", S_IFREG | 0644), 0);
 	must_eq(x4_vol_sync(t.v), 0);
-	t.v->ilru_max = 0;
+	t.v->inode.lru_max = 0;
 	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
 	ino = (uint32_t)n_ino(t.root, "f");
 	must(!x4_iget_cached(t.v, ino));

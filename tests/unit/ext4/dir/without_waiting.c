@@ -92,7 +92,7 @@ static uint64_t tree(uint64_t h, struct x4_inode *dir, unsigned depth)
 static uint64_t groups(uint64_t h)
 {
 	for (uint32_t g = 0; g < t.v->nr_groups; g++) {
-		struct x4_group *grp = &t.v->groups[g];
+		struct x4_group *grp = &t.v->alloc.groups[g];
 
 		h = mix(h, &grp->d, sizeof(grp->d));
 		h = mix(h, &grp->free_alloc, sizeof(grp->free_alloc));
@@ -106,19 +106,19 @@ static void look(struct seen *s)
 {
 	memset(s, 0, sizeof(*s));
 	x4_vol_statfs(t.v, &s->st);
-	s->orphans = t.v->nr_orphans;
-	s->dirs = t.v->nr_dirs;
-	s->free_inodes = t.v->free_inodes;
-	s->free_blocks = t.v->free_blocks;
-	s->meta_held = t.v->meta_held;
-	s->pending_free = t.v->pending_free;
+	s->orphans = t.v->inode.nr_orphans;
+	s->dirs = t.v->alloc.nr_dirs;
+	s->free_inodes = t.v->core.free_inodes;
+	s->free_blocks = t.v->alloc.free_blocks;
+	s->meta_held = t.v->alloc.meta_held;
+	s->pending_free = t.v->alloc.pending_free;
 	s->hash = tree(groups(14695981039346656037ull), t.root, 2);
-	s->nr_cached = t.v->nr_inodes_cached;
-	for (size_t n = 0; n < (size_t)1 << t.v->ihash_bits; n++) {
+	s->nr_cached = t.v->inode.nr_cached;
+	for (size_t n = 0; n < (size_t)1 << t.v->inode.hash_bits; n++) {
 		struct x4_inode *i;
 
-		list_for_each(i, &t.v->ihash[n], hash)
-			s->refs += i->refs;
+		list_for_each(i, &t.v->inode.hash[n], inode.hash)
+			s->refs += i->inode.refs;
 	}
 }
 
@@ -260,12 +260,12 @@ static void warm_tables(void)
 	jnl_brelse(b);
 	for (uint32_t g = 0; g < t.v->nr_groups; g++) {
 		for (uint32_t k = 0; k < t.v->itable_blocks; k++) {
-			must_eq(jnl_bread(t.v->jnl, t.v->groups[g].itable + k, &b), 0);
+			must_eq(jnl_bread(t.v->jnl, t.v->alloc.groups[g].itable + k, &b), 0);
 			jnl_brelse(b);
 		}
-		fdio_mutex_lock(&t.v->alloc_lock);
+		fdio_mutex_lock(&t.v->alloc.lock);
 		must_eq(x4_group_load(t.v, g), 0);
-		fdio_mutex_unlock(&t.v->alloc_lock);
+		fdio_mutex_unlock(&t.v->alloc.lock);
 	}
 }
 
@@ -531,7 +531,7 @@ START_TEST(last_reference)
 			struct timespec nap = { .tv_nsec = 300000 };
 
 			nanosleep(&nap, NULL); /* so many in a while */
-			must_eq(t.v->nr_orphans, 1);
+			must_eq(t.v->inode.nr_orphans, 1);
 			reaper_calls = 0;
 			nowait_begin();
 			nowait_self.fail_at = n;
@@ -539,12 +539,12 @@ START_TEST(last_reference)
 			nowait_self.fail_at = 0;
 			must(!nowait_end());
 			by_reaper = reaper_calls;
-			must_eq(t.v->nr_orphans, by_reaper);
-			must_eq(t.v->nr_evicting, by_reaper);
+			must_eq(t.v->inode.nr_orphans, by_reaper);
+			must_eq(t.v->inode.nr_evicting, by_reaper);
 			must_eq(x4_iget(t.v, ino, NULL, &i), -ENOENT);
 			x4_vol_reap(t.v);
-			must_eq(t.v->nr_orphans, 0);
-			must_eq(t.v->nr_evicting, 0);
+			must_eq(t.v->inode.nr_orphans, 0);
+			must_eq(t.v->inode.nr_evicting, 0);
 			if (blocks[k] > 4)
 				break;
 		}
@@ -597,7 +597,7 @@ static uint32_t bad_groups(void)
 	uint32_t n = 0;
 
 	for (uint32_t g = 0; g < t.v->nr_groups; g++)
-		n += t.v->groups[g].ib_bad;
+		n += t.v->alloc.groups[g].ib_bad;
 	return n;
 }
 
@@ -614,7 +614,7 @@ START_TEST(number_is_being_looked_up)
 	reader = x4_inode_alloc(t.v, ino);
 	must(reader);
 	must_eq(x4_inode_hash_new(reader), 0);
-	reader->loading = true;
+	reader->inode.loading = true;
 	must_eq(attempt(do_create, 0), -EAGAIN);
 	must_eq(bad_groups(), 0);
 	x4_inode_unhash(reader);
@@ -634,7 +634,7 @@ START_TEST(damaged_inode_bitmap)
 	uint64_t ib;
 
 	names_make("-b 4096", 10);
-	ib = t.v->groups[0].ib;
+	ib = t.v->alloc.groups[0].ib;
 	x4_iput(file);
 	x4_iput(sub);
 	x4_iput(dir);

@@ -101,27 +101,27 @@ START_TEST(cache_gives_up_the_oldest)
 	uint32_t ino;
 
 	setup(0, &ino);
-	v->ilru_max = 10;
+	v->inode.lru_max = 10;
 	for (unsigned n = 0; n < 20; n++)
 		kept[n] = testvol_tmpfile(v, S_IFREG | 0600);
 	for (unsigned n = 0; n < 20; n++)
 		x4_raw_set_nlink(kept[n], 1); /* in memory only: stays out of eviction, cannot be dropped while on the list */
 	for (unsigned n = 0; n < 20; n++)
 		x4_iput(kept[n]);
-	ck_assert_uint_ge(v->nr_inodes_cached, 20);
+	ck_assert_uint_ge(v->inode.nr_cached, 20);
 	for (unsigned n = 0; n < 20; n++) {
 		i = x4_iget_cached(v, kept[n]->ino);
 		ck_assert_ptr_eq(i, kept[n]);
 		x4_raw_set_nlink(i, 0);
 		x4_iput(i);
 	}
-	ck_assert_uint_le(v->ilru_len, 10);
+	ck_assert_uint_le(v->inode.lru_len, 10);
 	for (uint32_t n = 3; n < v->first_ino; n++)
 		if (n != 8 && !x4_iget_special(v, n, &i)) {
 			i->nlink = 1;
 			x4_iput(i);
 		}
-	ck_assert_uint_le(v->ilru_len, 10);
+	ck_assert_uint_le(v->inode.lru_len, 10);
 	finish();
 }
 END_TEST
@@ -391,9 +391,9 @@ START_TEST(orphan_list_in_any_order)
 		if (rand_r(&rnd) % 3 == 0) {
 			ck_assert_int_eq(jnl_begin(v->jnl, 8, &h), 0);
 			ck_assert_int_eq(x4_orphan_del(h, i), 0);
-			ck_assert(!i->on_orphans);
+			ck_assert(!i->inode.on_orphans);
 			jnl_cancel(h);
-			ck_assert(i->on_orphans);
+			ck_assert(i->inode.on_orphans);
 		}
 		x4_iput(i);
 		o[k] = o[--left];

@@ -320,15 +320,15 @@ START_TEST(tables_of_names_are_bounded)
 	struct x4_inode *d[2];
 
 	testvol_make(&t, SMALL, "-b 1024 -N 4000 " PLAIN "-O ^dir_index");
-	t.v->dir_budget = 3000;
+	t.v->dir.budget = 3000;
 	for (unsigned n = 0; n < 2; n++) {
 		d[n] = fill_dir(&t, name[n], 1500, 5);
 		must(n_ino(d[n], "00000") > 0);
 		must(n_ino(d[n], "01499") > 0);
 		must_eq(n_ino(d[n], "01500"), -ENOENT);
 	}
-	must_eq(t.v->dir_places, 2048);
-	must(d[0]->dirstate && !d[1]->dirstate);
+	must_eq(t.v->dir.places, 2048);
+	must(d[0]->dir.dirstate && !d[1]->dir.dirstate);
 	must_eq(n_unlink(d[1], "01000"), 0);
 	must_eq(n_ino(d[1], "01000"), -ENOENT);
 	x4_iput(d[0]);
@@ -441,7 +441,7 @@ START_TEST(orphans_without_number)
 	fake_set_hook(t.fake, sample, NULL);
 	testvol_open(&t);
 	fake_set_hook(t.fake, NULL, NULL);
-	must_eq(t.v->nr_orphans, 0);
+	must_eq(t.v->inode.nr_orphans, 0);
 	ck_assert_uint_eq(x4_inode_in_use(t.v, first + NR - 1), 0);
 	ck_assert_uint_lt(peak - least, 16u << 20);
 	end(&t);

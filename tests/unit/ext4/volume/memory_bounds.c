@@ -31,7 +31,7 @@ static void load_all(struct x4_inode **i, unsigned n)
 	for (unsigned k = 0; k < n; k++) {
 		x4_map_drop(i[k]);
 		ck_assert_int_eq(x4_map_load(i[k]), 0);
-		__atomic_store_n(&i[k]->map_used, false, __ATOMIC_RELAXED);
+		__atomic_store_n(&i[k]->data.map_used, false, __ATOMIC_RELAXED);
 	}
 	epoch_drain();
 	ck_assert_uint_ge(x4_map_mem_used(), n * MAP_LEAST);
@@ -40,12 +40,12 @@ static void load_all(struct x4_inode **i, unsigned n)
 /* So that nobody but the test gives up maps. */
 static void stop_ticker(struct x4_vol *v)
 {
-	fdio_mutex_lock(&v->ticker_lock);
-	v->ticker_stop = true;
-	pthread_cond_broadcast(&v->ticker_cond);
-	fdio_mutex_unlock(&v->ticker_lock);
-	pthread_join(v->ticker, NULL);
-	v->ticker_on = false;
+	fdio_mutex_lock(&v->volume.ticker_lock);
+	v->volume.ticker_stop = true;
+	pthread_cond_broadcast(&v->volume.ticker_cond);
+	fdio_mutex_unlock(&v->volume.ticker_lock);
+	pthread_join(v->volume.ticker, NULL);
+	v->volume.ticker_on = false;
 }
 
 static unsigned with_map(struct x4_inode **i, unsigned n)
@@ -53,7 +53,7 @@ static unsigned with_map(struct x4_inode **i, unsigned n)
 	unsigned have = 0;
 
 	for (unsigned k = 0; k < n; k++)
-		have += __atomic_load_n(&i[k]->map, __ATOMIC_RELAXED) != NULL;
+		have += __atomic_load_n(&i[k]->data.map, __ATOMIC_RELAXED) != NULL;
 	return have;
 }
 
@@ -81,24 +81,24 @@ START_TEST(idle_maps_go_first)
 	for (unsigned k = 0; k < FILES / 2; k++)
 		x4_opened(i[k], 1);
 	load_all(i, FILES);
-	v->map_budget = x4_map_mem_used();
+	v->data.map_budget = x4_map_mem_used();
 	ck_assert(x4_maps_shrink(v));
 	ck_assert_uint_eq(with_map(i, FILES), FILES);
 	/* Three quarters of two thirds are the open ones: no open one has to go. */
-	v->map_budget -= v->map_budget / 3;
+	v->data.map_budget -= v->data.map_budget / 3;
 	ck_assert(x4_maps_shrink(v));
-	ck_assert_uint_le(x4_map_mem_used(), v->map_budget);
+	ck_assert_uint_le(x4_map_mem_used(), v->data.map_budget);
 	ck_assert_uint_eq(with_map(i, FILES / 2), FILES / 2);
 	ck_assert_uint_lt(with_map(i + FILES / 2, FILES / 2), FILES / 2);
 	/* Of open ones those that somebody reads stay. */
 	load_all(i, FILES);
-	v->map_budget = x4_map_mem_used() / 3;
+	v->data.map_budget = x4_map_mem_used() / 3;
 	ck_assert_int_eq(x4_map_lookup(i[3], 0, &x), 0);
 	ck_assert_int_eq(x4_map_lookup(i[4], 0, &x), 0);
 	ck_assert(x4_maps_shrink(v));
 	ck_assert_uint_eq(with_map(i + FILES / 2, FILES / 2), 0);
-	ck_assert_ptr_nonnull(i[3]->map);
-	ck_assert_ptr_nonnull(i[4]->map);
+	ck_assert_ptr_nonnull(i[3]->data.map);
+	ck_assert_ptr_nonnull(i[4]->data.map);
 	ck_assert_int_eq(x4_map_lookup_load(i[0], 2, &x), 0);
 	ck_assert_uint_eq(x.state, X4_EXT_WRITTEN);
 	for (unsigned k = 0; k < FILES / 2; k++)
@@ -124,15 +124,15 @@ START_TEST(used_maps_have_a_limit)
 	load_all(i, FILES);
 	for (unsigned k = 0; k < FILES; k++)
 		ck_assert_int_eq(x4_map_lookup(i[k], 0, &x), 0);
-	v->map_budget = x4_map_mem_used() / 3 * 2;
+	v->data.map_budget = x4_map_mem_used() / 3 * 2;
 	ck_assert(!x4_maps_shrink(v));
 	ck_assert_uint_eq(with_map(i, FILES), FILES);
 	for (unsigned k = 0; k < FILES; k++)
 		ck_assert_int_eq(x4_map_lookup(i[k], 0, &x), 0);
-	v->map_budget = 64;
+	v->data.map_budget = 64;
 	ck_assert(!x4_maps_shrink(v));
 	ck_assert_uint_eq(with_map(i, FILES), 1);
-	ck_assert_ptr_nonnull(i[FILES - 1]->map);
+	ck_assert_ptr_nonnull(i[FILES - 1]->data.map);
 	ck_assert_uint_lt(x4_map_mem_used(), 2 * (MAP_LEAST + 1024));
 	for (unsigned k = 0; k < FILES; k++)
 		x4_opened(i[k], -1);
@@ -176,12 +176,12 @@ START_TEST(ticker_gives_up_maps)
 			ck_assert_int_eq(x4_iget_special(v, ino[k], &i[k]), 0);
 	}
 	stop_ticker(v);
-	v->map_budget = 10 * MAP_LEAST;
-	v->ticker_stop = false;
+	v->data.map_budget = 10 * MAP_LEAST;
+	v->volume.ticker_stop = false;
 	ck_assert_int_eq(x4_ticker_start(v), 0);
 	for (unsigned k = 0; k < FILES; k++)
 		ck_assert_int_eq(x4_map_load(i[k]), 0);
-	for (unsigned n = 0; x4_map_mem_used() > v->map_budget; n++) {
+	for (unsigned n = 0; x4_map_mem_used() > v->data.map_budget; n++) {
 		ck_assert_uint_lt(n, 3000);
 		unit_pause_ms(10);
 	}
@@ -222,7 +222,7 @@ START_TEST(readers_see_nothing_of_it)
 
 	make_files(v, i, FILES);
 	stop_ticker(v);
-	v->map_budget = 64;
+	v->data.map_budget = 64;
 	for (unsigned k = 0; k < 2; k++)
 		ck_assert_int_eq(thread_start(&t[k], "reader", reader, &r), 0);
 	while (__atomic_load_n(&r.lookups, __ATOMIC_RELAXED) < 20000 ||
@@ -252,8 +252,8 @@ static void check_images(struct x4_vol *v, unsigned most)
 	unsigned n = 0;
 
 	for (uint32_t g = 0; g < v->nr_groups; g++)
-		n += v->groups[g].alloc != NULL;
-	ck_assert_uint_eq(n, v->nr_images);
+		n += v->alloc.groups[g].alloc != NULL;
+	ck_assert_uint_eq(n, v->alloc.nr_images);
 	ck_assert_uint_le(n, most);
 	testvol_check_groups(v);
 }
@@ -265,9 +265,9 @@ START_TEST(trim_leaves_few_bitmaps)
 	uint64_t trimmed;
 
 	ck_assert_uint_gt(v->nr_groups, 150);
-	v->max_images = 10;
+	v->alloc.max_images = 10;
 	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
-	ck_assert_uint_ge(trimmed, (v->free_blocks - v->nr_groups) << v->block_bits);
+	ck_assert_uint_ge(trimmed, (v->alloc.free_blocks - v->nr_groups) << v->block_bits);
 	check_images(v, 10);
 	testvol_unmount_check(v, f);
 	fake_free(f);
@@ -287,7 +287,7 @@ START_TEST(bitmaps_come_and_go)
 	unsigned seed = 7, held = 0;
 	uint32_t n, lblk = 0;
 
-	v->max_images = 3;
+	v->alloc.max_images = 3;
 	for (unsigned round = 0; round < 1500; round++) {
 		uint64_t goal = 1 + (unsigned)rand_r(&seed) % (v->nr_blocks - 2);
 
@@ -342,16 +342,16 @@ START_TEST(cancelled_with_other_bitmaps)
 	ck_assert_int_eq(x4_balloc(h, i, 0, 1, &old, &n), 0);
 	jnl_end(h);
 	ck_assert_int_eq(jnl_sync(v->jnl), 0);
-	v->max_images = 2;
+	v->alloc.max_images = 2;
 	ck_assert_int_eq(jnl_begin(v->jnl, 20, &h), 0);
 	if (_i == 0)
 		ck_assert_int_eq(x4_balloc(h, i, v->nr_blocks / 2, 1, &blk, &n), 0);
 	else
 		ck_assert_int_eq(x4_bfree(h, i, old, 1, false), 0);
-	fdio_mutex_lock(&v->alloc_lock);
+	fdio_mutex_lock(&v->alloc.lock);
 	for (g = 0; g < v->nr_groups; g++)
 		ck_assert_int_eq(x4_group_load(v, g), 0);
-	fdio_mutex_unlock(&v->alloc_lock);
+	fdio_mutex_unlock(&v->alloc.lock);
 	if (_i < 2)
 		jnl_cancel(h);
 	else

@@ -424,7 +424,7 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 	v = testvol_mount(f);
 	ck_assert_int_eq(x4_iget_special(v, ino, &i), 0);
 	ck_assert_uint_ne(i->raw->i_dtime, 0);
-	i->bad = true; /* a look at a deleted inode: not to be deleted again */
+	i->inode.bad = true; /* a look at a deleted inode: not to be deleted again */
 	x4_iput(i);
 	testvol_unmount_check(v, f);
 	testvol_super(f, &sb);
@@ -470,7 +470,7 @@ START_TEST(damaged_log_inode_is_refused)
 
 	ck_assert_ptr_nonnull(f);
 	v = testvol_mount(f);
-	at = (v->groups[0].itable << v->block_bits) + 7 * v->inode_size;
+	at = (v->alloc.groups[0].itable << v->block_bits) + 7 * v->inode_size;
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	fake_peek(f, &raw, sizeof(raw), at);
 	ck_assert_uint_eq(h->eh_depth, 0);
@@ -740,10 +740,10 @@ START_TEST(metadata_blocks_are_nobodys_data)
 	ck_assert(!x4_blk_valid(v, UINT64_MAX, 1));
 	ck_assert(!x4_blk_valid(v, v->nr_blocks - 1, UINT64_MAX));
 	for (uint32_t g = 0; g < v->nr_groups; g++) {
-		ck_assert(!x4_blk_valid(v, v->groups[g].bb, 1));
-		ck_assert(!x4_blk_valid(v, v->groups[g].ib, 1));
-		ck_assert(!x4_blk_valid(v, v->groups[g].itable, 1));
-		ck_assert(!x4_blk_valid(v, v->groups[g].itable + v->itable_blocks - 1, 1));
+		ck_assert(!x4_blk_valid(v, v->alloc.groups[g].bb, 1));
+		ck_assert(!x4_blk_valid(v, v->alloc.groups[g].ib, 1));
+		ck_assert(!x4_blk_valid(v, v->alloc.groups[g].itable, 1));
+		ck_assert(!x4_blk_valid(v, v->alloc.groups[g].itable + v->itable_blocks - 1, 1));
 	}
 	for (n = 0; n < 200; n++) {
 		ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 7, false, &free_blk, &got), 0);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Data's parts of a volume and of an inode.
+ */
+#ifndef FDIO_EXT4_DATA_STATE_H
+#define FDIO_EXT4_DATA_STATE_H
+
+#include "base/list.h"
+#include "ext4/core/core.h"
+
+struct x4_map;      /* map.c: immutable snapshot, published by pointer, retired through epochs */
+struct x4_map_note; /* extent.c */
+
+struct x4_data_state {
+	struct list windows;        /* inodes with an append window; under the lock of the inode cache */
+	uint64_t win_blocks;        /* atomic: what append windows hold ahead of the tree */
+	bool (*reclaim)(void *arg); /* closes append windows */
+	void *reclaim_arg;
+
+	/* map_evict.c */
+	size_t map_budget;          /* bytes that extent maps may take */
+	uint32_t map_newest;        /* atomic: the inode whose map was loaded last */
+	uint64_t map_rest_ns;       /* atomic: all are in use, nobody looks again before */
+	void (*crowded)(struct x4_vol *v); /* wakes whoever calls x4_maps_shrink; atomic, NULL: nobody does */
+};
+
+struct x4_data_inode {
+	struct x4_map *map;         /* atomic; NULL: not in memory */
+	bool map_used;              /* atomic: looked at since map_evict.c came by */
+	struct x4_map_note *map_note; /* what the open handle has mapped and readers must not see yet; map_lock */
+	bool trimmed;               /* no data lies behind the size: it was looked for; guarded by rw */
+	bool untrimmed;             /* a truncate failed on the way: old blocks lie behind the size; guarded by rw */
+
+	/* The append window (append_window.c); win_end 0: none. */
+	uint64_t win_end;           /* atomic: byte where it ends */
+	uint32_t win_lblk, win_len; /* what of it is not in the tree; map_lock (win_lblk is read without it) */
+	uint64_t win_pblk;
+	unsigned win_meta;          /* set aside for the nodes that settling may need */
+	int win_lost;               /* atomic: why appended data was given up, until an fsync has told it; 0: it was not */
+	struct list win_link;       /* on the volume's windows */
+};
+
+#endif

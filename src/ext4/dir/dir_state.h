@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Dir's parts of a volume and of an inode.
+ */
+#ifndef FDIO_EXT4_DIR_STATE_H
+#define FDIO_EXT4_DIR_STATE_H
+
+#include "base/lock.h"
+
+struct x4_dirstate; /* linear.c */
+
+struct x4_dir_state {
+	struct fdio_mutex rename_lock; /* RANK_X4_RENAME */
+	uint32_t places;            /* atomic: names in the tables of linear.c */
+	uint32_t budget;            /* as many as there may be */
+#define X4_DIR_BUDGET (1u << 23)
+};
+
+struct x4_dir_inode {
+	bool moved;                 /* atomic: ".." has changed since x4_dir_moved was asked */
+	bool linkable;              /* made by x4_tmpfile, so x4_link may give it a name; guarded by rw */
+	struct x4_dirstate *dirstate; /* cached facts of a directory (linear ones: name hash; insertion hint) */
+};
+
+#endif
