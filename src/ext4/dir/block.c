@@ -2,7 +2,7 @@
 /*
  * One directory block: entries of variable length that fill the block without gaps, with a 12-byte tail for the
  * checksum where the volume has metadata checksums; or an index block, which dresses up as a block with one empty entry so
- * that old readers skip it. Called by the other x4_dir files with dir->rw held; changes only in a handle.
+ * that old readers skip it. Called by the other files of this room with dir->rw held; changes only in a handle.
  *
  * Nothing here trusts the bytes: an entry is decoded and bounds-checked at each step.
  */
@@ -365,4 +365,24 @@ void dirb_set(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino,
 	put32(data + off, ino);
 	if (v->has_filetype)
 		data[off + 7] = ft;
+}
+
+uint32_t dir_nr_blocks(const struct x4_inode *dir)
+{
+	uint64_t n = x4_raw_size(dir) >> dir->vol->block_bits;
+
+	return (uint32_t)FDIO_MIN(n, UINT32_MAX - 1);
+}
+
+void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr)
+{
+	uint64_t first, next;
+	unsigned n = 1;
+
+	if (lblk % 32 || x4_bmap(dir, lblk, &first))
+		return;
+	while (n < 32 && lblk + n < nr && x4_bmap(dir, lblk + n, &next) == 0 && next == first + n)
+		n++;
+	if (n > 1)
+		jnl_readahead(dir->vol->jnl, first, n);
 }

@@ -19,13 +19,6 @@ bool dir_is_dx(const struct x4_inode *dir)
 	return dir->vol->has_dir_index && (ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT2_INDEX_FL);
 }
 
-uint32_t dir_nr_blocks(const struct x4_inode *dir)
-{
-	uint64_t n = x4_raw_size(dir) >> dir->vol->block_bits;
-
-	return (uint32_t)FDIO_MIN(n, UINT32_MAX - 1);
-}
-
 uint8_t dir_ft_of_mode(uint32_t mode)
 {
 	switch (mode & S_IFMT) {
@@ -162,23 +155,6 @@ int dir_is_empty(struct x4_inode *dir)
 }
 
 /* ---- insertion ---- */
-/* A directory with a block map gets extents first. */
-unsigned dir_append_credits(struct x4_inode *dir)
-{
-	unsigned convert = x4_map_kind(dir) == X4_MAPPED_INDIRECT ? X4_IND_CREDITS : 0;
-
-	return 1 + X4_CREDITS_ALLOC + x4_extent_credits(dir) + convert;
-}
-
-unsigned dir_append_blocks(struct x4_inode *dir) { return 1 + x4_extent_meta_blocks(dir); }
-
-static bool can_grow(const struct x4_inode *dir, unsigned blocks)
-{
-	uint64_t size = ((uint64_t)dir_nr_blocks(dir) + blocks) << dir->vol->block_bits;
-
-	/* Index entries hold 28 bits of block number. */
-	return size >> dir->vol->block_bits <= 0x0fffffff && (size <= INT32_MAX || dir->vol->has_large_dir);
-}
 
 /* Block with room for need bytes: 1 and its place, 0 if there is none. */
 static int find_room(struct x4_inode *dir, unsigned need, uint32_t *ret_lblk, uint32_t *ret_off)
@@ -234,27 +210,10 @@ int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct di
 		p->how = DIR_ADD_CONVERT;
 		grow = 2; /* the leaf that takes the entries, and its other half */
 	}
-	if (!can_grow(dir, grow))
+	if (!dir_can_grow(dir, grow))
 		return -ENOSPC;
 	p->credits += grow * dir_append_credits(dir);
 	p->blocks = grow * dir_append_blocks(dir);
-	return 0;
-}
-
-int dir_append(struct jnl_handle *h, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
-{
-	uint32_t lblk = dir_nr_blocks(dir);
-	int r;
-
-	if (!can_grow(dir, 1))
-		return -ENOSPC;
-	r = x4_append_meta_block(h, dir, lblk, ret);
-	if (r)
-		return r;
-	fdio_mutex_lock(&dir->attr);
-	x4_raw_set_size(dir, ((uint64_t)lblk + 1) << dir->vol->block_bits);
-	fdio_mutex_unlock(&dir->attr);
-	*ret_lblk = lblk;
 	return 0;
 }
 
@@ -405,19 +364,6 @@ int dir_do_init(struct jnl_handle *h, struct x4_inode *dir, uint32_t parent)
 	dirb_seal(dir, b);
 	jnl_brelse(b);
 	return 0;
-}
-
-void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr)
-{
-	uint64_t first, next;
-	unsigned n = 1;
-
-	if (lblk % 32 || x4_bmap(dir, lblk, &first))
-		return;
-	while (n < 32 && lblk + n < nr && x4_bmap(dir, lblk + n, &next) == 0 && next == first + n)
-		n++;
-	if (n > 1)
-		jnl_readahead(dir->vol->jnl, first, n);
 }
 
 void dir_cancelled(struct x4_inode *dir) { dirstate_drop(dir); }

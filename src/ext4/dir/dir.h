@@ -4,6 +4,7 @@
  *
  *   directory.h   private: the layers of one directory
  *   block.c       one directory block
+ *   growth.c      one more block at the end
  *   inline_dir.c  a directory inside its inode
  *   linear.c      a large directory without an index: a table of names in memory
  *   seen.c        the blocks that a walk through an index has been to

@@ -144,6 +144,9 @@ int dir_do_set(struct jnl_handle *h, struct x4_inode *dir, const char *name, uns
 	FDIO_MAY_MISS;
 /* First block of a new directory: "." and "..". Credits and blocks as for one append. */
 int dir_do_init(struct jnl_handle *h, struct x4_inode *dir, uint32_t parent) FDIO_MAY_MISS;
+/* ---- one more block at the end (dir/growth.c) ---- */
+/* It may have so many blocks more. */
+bool dir_can_grow(const struct x4_inode *dir, unsigned blocks);
 /* What one more block costs. */
 unsigned dir_append_credits(struct x4_inode *dir);
 unsigned dir_append_blocks(struct x4_inode *dir);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One more block at the end of a directory: what it costs, and doing it inside a handle, with dir->rw held
+ * exclusively. An error means that the handle has to be cancelled.
+ */
+#include "ext4/dir/directory.h"
+
+#include <errno.h>
+
+bool dir_can_grow(const struct x4_inode *dir, unsigned blocks)
+{
+	uint64_t size = ((uint64_t)dir_nr_blocks(dir) + blocks) << dir->vol->block_bits;
+
+	/* Index entries hold 28 bits of block number. */
+	return size >> dir->vol->block_bits <= 0x0fffffff && (size <= INT32_MAX || dir->vol->has_large_dir);
+}
+
+/* A directory with a block map gets extents first. */
+unsigned dir_append_credits(struct x4_inode *dir)
+{
+	unsigned convert = x4_map_kind(dir) == X4_MAPPED_INDIRECT ? X4_IND_CREDITS : 0;
+
+	return 1 + X4_CREDITS_ALLOC + x4_extent_credits(dir) + convert;
+}
+
+unsigned dir_append_blocks(struct x4_inode *dir) { return 1 + x4_extent_meta_blocks(dir); }
+
+int dir_append(struct jnl_handle *h, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
+{
+	uint32_t lblk = dir_nr_blocks(dir);
+	int r;
+
+	if (!dir_can_grow(dir, 1))
+		return -ENOSPC;
+	r = x4_append_meta_block(h, dir, lblk, ret);
+	if (r)
+		return r;
+	fdio_mutex_lock(&dir->attr);
+	x4_raw_set_size(dir, ((uint64_t)lblk + 1) << dir->vol->block_bits);
+	fdio_mutex_unlock(&dir->attr);
+	*ret_lblk = lblk;
+	return 0;
+}
