@@ -49,6 +49,7 @@ static void *discard_main(void *arg)
 	struct x4_vol *v = arg;
 	struct x4_discard *d = v->alloc.discard;
 
+	fdio_magic_check(v, MAGIC_EXT4_VOLUME);
 	fdio_mutex_lock(&d->lock);
 	for (;;) {
 		struct freed_run *r;

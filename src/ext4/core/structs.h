@@ -7,6 +7,7 @@
 #ifndef FDIO_EXT4_CORE_STRUCTS_H
 #define FDIO_EXT4_CORE_STRUCTS_H
 
+#include "base/magic.h"
 #include "base/lock.h"
 #include "ext4/core/core.h"
 #include "ext4/core/core_state.h"
@@ -22,6 +23,7 @@
 #include <ext2fs/ext2fs.h>
 
 struct x4_vol {
+	FDIO_MAGIC_FIELD;
 	struct dev *dev;
 	struct jnl *jnl;
 	ext2_filsys fs;             /* opened read-only through io.c; for super, group_desc, geometry, dirhash */
@@ -58,6 +60,7 @@ struct x4_vol {
 };
 
 struct x4_inode {
+	FDIO_MAGIC_FIELD;
 	struct x4_vol *vol;
 	uint32_t ino;
 	uint32_t gen;

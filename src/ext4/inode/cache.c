@@ -59,6 +59,7 @@ struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino)
 		free(i);
 		return NULL;
 	}
+	fdio_magic_set(i, MAGIC_EXT4_INODE);
 	i->vol = v;
 	i->ino = ino;
 	i->inode.refs = 1;
@@ -76,6 +77,7 @@ void x4_inode_free(struct x4_inode *i)
 {
 	void *upper = __atomic_load_n(&i->inode.upper, __ATOMIC_ACQUIRE);
 
+	fdio_magic_clear(i, MAGIC_EXT4_INODE);
 	if (upper && i->inode.upper_dtor)
 		i->inode.upper_dtor(upper);
 	i->vol->inode.forget_map(i);

@@ -28,6 +28,7 @@ static void *ticker(void *arg)
 	uint64_t interval = (v->opt.commit_interval_s ? v->opt.commit_interval_s : 5) * SECOND_NS;
 	uint64_t last = fdio_now_ns();
 
+	fdio_magic_check(v, MAGIC_EXT4_VOLUME);
 	fdio_mutex_lock(&v->volume.ticker_lock);
 	while (!v->volume.ticker_stop) {
 		if (!v->volume.map_wanted)

@@ -147,6 +147,7 @@ static void journal_aborted(void *arg, int err)
 {
 	struct x4_vol *v = arg;
 
+	fdio_magic_check(v, MAGIC_EXT4_VOLUME);
 	if (err == -ESHUTDOWN)
 		__atomic_store_n(&v->read_only, true, __ATOMIC_SEQ_CST);
 	else
@@ -407,6 +408,7 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *opt)
 
 	if (!v)
 		return NULL;
+	fdio_magic_set(v, MAGIC_EXT4_VOLUME);
 	v->dev = dev;
 	v->opt = *opt;
 	v->mounting = true;
@@ -440,6 +442,7 @@ static void vol_free(struct x4_vol *v)
 	fdio_mutex_fini(&v->volume.ticker_lock);
 	x4_error_fini(v);
 	pthread_cond_destroy(&v->volume.ticker_cond);
+	fdio_magic_clear(v, MAGIC_EXT4_VOLUME);
 	free(v);
 }
 
