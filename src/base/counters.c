@@ -34,17 +34,17 @@ static const struct { const char *name, *text; } info[CTR_NR] = {
 
 static void node_release(void *p)
 {
-	struct counters_node *n = p, **pp;
+	struct counters_node *node = p, **pp;
 
 	pthread_mutex_lock(&lock);
-	for (pp = &nodes; *pp != n; pp = &(*pp)->next)
+	for (pp = &nodes; *pp != node; pp = &(*pp)->next)
 		;
-	*pp = n->next;
+	*pp = node->next;
 	for (int i = 0; i < CTR_NR; i++)
-		ended.v[i] += n->c.v[i];
+		ended.v[i] += node->c.v[i];
 	pthread_mutex_unlock(&lock);
 	fdio_counters_mine = NULL;
-	free(n);
+	free(node);
 }
 
 /* Fails only when the process has used up its keys: then this program makes too many. */
@@ -52,25 +52,25 @@ static void key_make(void) { FDIO_MUST(pthread_key_create(&key, node_release) ==
 
 struct fdio_counters *fdio_counters_attach(void)
 {
-	struct counters_node *n = calloc(1, sizeof(*n));
+	struct counters_node *node = calloc(1, sizeof(*node));
 
 	pthread_once(&once, key_make);
-	if (!n)
+	if (!node)
 		return fdio_counters_mine = &fallback;
 	pthread_mutex_lock(&lock);
-	n->next = nodes;
-	nodes = n;
+	node->next = nodes;
+	nodes = node;
 	pthread_mutex_unlock(&lock);
-	pthread_setspecific(key, n);
-	return fdio_counters_mine = &n->c;
+	pthread_setspecific(key, node);
+	return fdio_counters_mine = &node->c;
 }
 
 uint64_t fdio_counter_read(enum fdio_counter c)
 {
 	pthread_mutex_lock(&lock);
 	uint64_t sum = ended.v[c] + __atomic_load_n(&fallback.v[c], __ATOMIC_RELAXED);
-	for (struct counters_node *n = nodes; n; n = n->next)
-		sum += __atomic_load_n(&n->c.v[c], __ATOMIC_RELAXED);
+	for (struct counters_node *node = nodes; node; node = node->next)
+		sum += __atomic_load_n(&node->c.v[c], __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&lock);
 	return sum;
 }

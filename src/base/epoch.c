@@ -35,10 +35,10 @@ static pthread_once_t slot_once = PTHREAD_ONCE_INIT;
 
 static void slot_release(void *p)
 {
-	struct epoch_slot *s = p;
+	struct epoch_slot *slot = p;
 
-	__atomic_store_n(&s->seen, 0, __ATOMIC_RELEASE);
-	__atomic_store_n(&s->used, false, __ATOMIC_RELEASE);
+	__atomic_store_n(&slot->seen, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&slot->used, false, __ATOMIC_RELEASE);
 }
 
 /* Fails only when the process has used up its keys: then this program makes too many. */
@@ -65,11 +65,11 @@ static struct epoch_slot *slot_claim(void)
 
 void epoch_enter(void)
 {
-	struct epoch_slot *s = my_slot ? my_slot : slot_claim();
+	struct epoch_slot *slot = my_slot ? my_slot : slot_claim();
 
-	FDIO_ASSERT(__atomic_load_n(&s->seen, __ATOMIC_RELAXED) == 0); /* brackets do not nest */
+	FDIO_ASSERT(__atomic_load_n(&slot->seen, __ATOMIC_RELAXED) == 0); /* brackets do not nest */
 	/* An exchange is the store and the full fence in one instruction on x86, and ThreadSanitizer follows it. */
-	__atomic_exchange_n(&s->seen, __atomic_load_n(&global_epoch, __ATOMIC_ACQUIRE), __ATOMIC_SEQ_CST);
+	__atomic_exchange_n(&slot->seen, __atomic_load_n(&global_epoch, __ATOMIC_ACQUIRE), __ATOMIC_SEQ_CST);
 }
 
 void epoch_exit(void)
@@ -100,37 +100,37 @@ static struct epoch_node *take_freeable(uint64_t oldest)
 	struct epoch_node **p = &retired, *out = NULL;
 
 	while (*p) {
-		struct epoch_node *n = *p;
-		if (n->epoch >= oldest) {
-			p = &n->next;
+		struct epoch_node *node = *p;
+		if (node->epoch >= oldest) {
+			p = &node->next;
 			continue;
 		}
-		*p = n->next;
-		n->next = out;
-		out = n;
+		*p = node->next;
+		node->next = out;
+		out = node;
 		nr_retired--;
 	}
 	return out;
 }
 
-static void free_chain(struct epoch_node *n)
+static void free_chain(struct epoch_node *node)
 {
-	while (n) {
-		struct epoch_node *next = n->next;
-		n->free_fn(n);
-		n = next;
+	while (node) {
+		struct epoch_node *next = node->next;
+		node->free_fn(node);
+		node = next;
 	}
 }
 
-void epoch_retire(struct epoch_node *n, void (*free_fn)(struct epoch_node *))
+void epoch_retire(struct epoch_node *node, void (*free_fn)(struct epoch_node *))
 {
 	struct epoch_node *out = NULL;
 
-	n->free_fn = free_fn;
+	node->free_fn = free_fn;
 	pthread_mutex_lock(&retire_lock);
-	n->epoch = __atomic_fetch_add(&global_epoch, 1, __ATOMIC_SEQ_CST);
-	n->next = retired;
-	retired = n;
+	node->epoch = __atomic_fetch_add(&global_epoch, 1, __ATOMIC_SEQ_CST);
+	node->next = retired;
+	retired = node;
 	if (++nr_retired >= EPOCH_BATCH)
 		out = take_freeable(oldest_reader());
 	pthread_mutex_unlock(&retire_lock);

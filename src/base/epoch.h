@@ -25,7 +25,7 @@ void epoch_exit(void);
 /* This thread is inside a bracket: for functions that may be called from either side. */
 bool epoch_inside(void);
 /* Any thread that is not inside a bracket. free_fn runs later on any retiring thread. */
-void epoch_retire(struct epoch_node *n, void (*free_fn)(struct epoch_node *));
+void epoch_retire(struct epoch_node *node, void (*free_fn)(struct epoch_node *));
 /* Free all that was retired; call when no reader is left (shutdown, end of a test). */
 void epoch_drain(void);
 

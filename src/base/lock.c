@@ -52,25 +52,25 @@ static inline void rank_push(const void *lock, enum fdio_lock_rank rank, bool wa
 static inline void rank_pop(const void *lock) { (void)lock; }
 #endif
 
-void fdio_mutex_init(struct fdio_mutex *m, enum fdio_lock_rank rank)
+void fdio_mutex_init(struct fdio_mutex *mutex, enum fdio_lock_rank rank)
 {
-	FDIO_MUST(pthread_mutex_init(&m->m, NULL) == 0);
-	m->rank = rank;
+	FDIO_MUST(pthread_mutex_init(&mutex->m, NULL) == 0);
+	mutex->rank = rank;
 }
 
-void fdio_mutex_fini(struct fdio_mutex *m) { FDIO_MUST(pthread_mutex_destroy(&m->m) == 0); }
+void fdio_mutex_fini(struct fdio_mutex *mutex) { FDIO_MUST(pthread_mutex_destroy(&mutex->m) == 0); }
 
-void fdio_mutex_lock(struct fdio_mutex *m)
+void fdio_mutex_lock(struct fdio_mutex *mutex)
 {
-	rank_push(m, m->rank, true);
-	FDIO_MUST(pthread_mutex_lock(&m->m) == 0);
+	rank_push(mutex, mutex->rank, true);
+	FDIO_MUST(pthread_mutex_lock(&mutex->m) == 0);
 }
 
-bool fdio_mutex_trylock(struct fdio_mutex *m)
+bool fdio_mutex_trylock(struct fdio_mutex *mutex)
 {
-	if (pthread_mutex_trylock(&m->m))
+	if (pthread_mutex_trylock(&mutex->m))
 		return false;
-	rank_push(m, m->rank, false);
+	rank_push(mutex, mutex->rank, false);
 	return true;
 }
 
@@ -80,28 +80,28 @@ bool fdio_mutex_trylock(struct fdio_mutex *m)
  */
 #define ENTER_SPINS 400
 
-int fdio_mutex_enter(struct fdio_mutex *m)
+int fdio_mutex_enter(struct fdio_mutex *mutex)
 {
-	unsigned spins = m->rank == RANK_JNL_HANDLE ? ENTER_SPINS : 1;
+	unsigned spins = mutex->rank == RANK_JNL_HANDLE ? ENTER_SPINS : 1;
 
 	if (!nowait_on()) {
-		fdio_mutex_lock(m);
+		fdio_mutex_lock(mutex);
 		return 0;
 	}
 	if (nowait_point())
 		return nowait_miss();
 	while (spins--) {
-		if (fdio_mutex_trylock(m))
+		if (fdio_mutex_trylock(mutex))
 			return 0;
 		fdio_cpu_relax();
 	}
 	return nowait_miss();
 }
 
-void fdio_mutex_unlock(struct fdio_mutex *m)
+void fdio_mutex_unlock(struct fdio_mutex *mutex)
 {
-	rank_pop(m);
-	FDIO_MUST(pthread_mutex_unlock(&m->m) == 0);
+	rank_pop(mutex);
+	FDIO_MUST(pthread_mutex_unlock(&mutex->m) == 0);
 }
 
 void fdio_cond_init(pthread_cond_t *c)
@@ -114,86 +114,86 @@ void fdio_cond_init(pthread_cond_t *c)
 	pthread_condattr_destroy(&a);
 }
 
-void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *m)
+void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *mutex)
 {
 	FDIO_ASSERT(!nowait_on());
-	FDIO_MUST(pthread_cond_wait(c, &m->m) == 0);
+	FDIO_MUST(pthread_cond_wait(c, &mutex->m) == 0);
 }
 
-bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *m, uint64_t deadline_ns)
+bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *mutex, uint64_t deadline_ns)
 {
 	struct timespec ts = { .tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000 };
 
 	FDIO_ASSERT(!nowait_on());
-	int r = pthread_cond_timedwait(c, &m->m, &ts);
+	int err = pthread_cond_timedwait(c, &mutex->m, &ts);
 
-	FDIO_MUST(r == 0 || r == ETIMEDOUT);
-	return r == 0;
+	FDIO_MUST(err == 0 || err == ETIMEDOUT);
+	return err == 0;
 }
 
-void fdio_rwlock_init(struct fdio_rwlock *l, enum fdio_lock_rank rank)
+void fdio_rwlock_init(struct fdio_rwlock *rwlock, enum fdio_lock_rank rank)
 {
 	pthread_rwlockattr_t a;
 
 	FDIO_MUST(pthread_rwlockattr_init(&a) == 0);
 	FDIO_MUST(pthread_rwlockattr_setkind_np(&a, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
-	FDIO_MUST(pthread_rwlock_init(&l->l, &a) == 0);
+	FDIO_MUST(pthread_rwlock_init(&rwlock->l, &a) == 0);
 	pthread_rwlockattr_destroy(&a);
-	l->rank = rank;
+	rwlock->rank = rank;
 }
 
-void fdio_rwlock_fini(struct fdio_rwlock *l) { FDIO_MUST(pthread_rwlock_destroy(&l->l) == 0); }
+void fdio_rwlock_fini(struct fdio_rwlock *rwlock) { FDIO_MUST(pthread_rwlock_destroy(&rwlock->l) == 0); }
 
-void fdio_rwlock_rdlock(struct fdio_rwlock *l)
+void fdio_rwlock_rdlock(struct fdio_rwlock *rwlock)
 {
-	rank_push(l, l->rank, true);
-	FDIO_MUST(pthread_rwlock_rdlock(&l->l) == 0);
+	rank_push(rwlock, rwlock->rank, true);
+	FDIO_MUST(pthread_rwlock_rdlock(&rwlock->l) == 0);
 }
 
-void fdio_rwlock_wrlock(struct fdio_rwlock *l)
+void fdio_rwlock_wrlock(struct fdio_rwlock *rwlock)
 {
-	rank_push(l, l->rank, true);
-	FDIO_MUST(pthread_rwlock_wrlock(&l->l) == 0);
+	rank_push(rwlock, rwlock->rank, true);
+	FDIO_MUST(pthread_rwlock_wrlock(&rwlock->l) == 0);
 }
 
-bool fdio_rwlock_tryrdlock(struct fdio_rwlock *l)
+bool fdio_rwlock_tryrdlock(struct fdio_rwlock *rwlock)
 {
-	if (pthread_rwlock_tryrdlock(&l->l))
+	if (pthread_rwlock_tryrdlock(&rwlock->l))
 		return false;
-	rank_push(l, l->rank, false);
+	rank_push(rwlock, rwlock->rank, false);
 	return true;
 }
 
-bool fdio_rwlock_trywrlock(struct fdio_rwlock *l)
+bool fdio_rwlock_trywrlock(struct fdio_rwlock *rwlock)
 {
-	if (pthread_rwlock_trywrlock(&l->l))
+	if (pthread_rwlock_trywrlock(&rwlock->l))
 		return false;
-	rank_push(l, l->rank, false);
+	rank_push(rwlock, rwlock->rank, false);
 	return true;
 }
 
-int fdio_rwlock_rdenter(struct fdio_rwlock *l)
+int fdio_rwlock_rdenter(struct fdio_rwlock *rwlock)
 {
 	if (!nowait_on()) {
-		fdio_rwlock_rdlock(l);
+		fdio_rwlock_rdlock(rwlock);
 		return 0;
 	}
-	return !nowait_point() && fdio_rwlock_tryrdlock(l) ? 0 : nowait_miss();
+	return !nowait_point() && fdio_rwlock_tryrdlock(rwlock) ? 0 : nowait_miss();
 }
 
-int fdio_rwlock_wrenter(struct fdio_rwlock *l)
+int fdio_rwlock_wrenter(struct fdio_rwlock *rwlock)
 {
 	if (!nowait_on()) {
-		fdio_rwlock_wrlock(l);
+		fdio_rwlock_wrlock(rwlock);
 		return 0;
 	}
-	return !nowait_point() && fdio_rwlock_trywrlock(l) ? 0 : nowait_miss();
+	return !nowait_point() && fdio_rwlock_trywrlock(rwlock) ? 0 : nowait_miss();
 }
 
-void fdio_rwlock_unlock(struct fdio_rwlock *l)
+void fdio_rwlock_unlock(struct fdio_rwlock *rwlock)
 {
-	rank_pop(l);
-	FDIO_MUST(pthread_rwlock_unlock(&l->l) == 0);
+	rank_pop(rwlock);
+	FDIO_MUST(pthread_rwlock_unlock(&rwlock->l) == 0);
 }
 
 uint64_t fdio_now_ns(void)

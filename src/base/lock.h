@@ -45,33 +45,33 @@ struct fdio_rwlock {
 	enum fdio_lock_rank rank;
 };
 
-void fdio_mutex_init(struct fdio_mutex *m, enum fdio_lock_rank rank);
-void fdio_mutex_fini(struct fdio_mutex *m);
-void fdio_mutex_lock(struct fdio_mutex *m);
-bool fdio_mutex_trylock(struct fdio_mutex *m);
-void fdio_mutex_unlock(struct fdio_mutex *m);
+void fdio_mutex_init(struct fdio_mutex *mutex, enum fdio_lock_rank rank);
+void fdio_mutex_fini(struct fdio_mutex *mutex);
+void fdio_mutex_lock(struct fdio_mutex *mutex);
+bool fdio_mutex_trylock(struct fdio_mutex *mutex);
+void fdio_mutex_unlock(struct fdio_mutex *mutex);
 /* Like pthread_cond_wait; the rank stays held across the wait. */
-void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *m) FDIO_BLOCKS;
+void fdio_cond_wait(pthread_cond_t *c, struct fdio_mutex *mutex) FDIO_BLOCKS;
 /* Waits at most until the absolute CLOCK_MONOTONIC time; the condition must come from fdio_cond_init. False on timeout. */
-bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *m, uint64_t deadline_ns) FDIO_BLOCKS;
+bool fdio_cond_timedwait(pthread_cond_t *c, struct fdio_mutex *mutex, uint64_t deadline_ns) FDIO_BLOCKS;
 void fdio_cond_init(pthread_cond_t *c);
 
 /*
  * For what may run in the mode of nowait.h: takes the lock and returns 0; in that mode -EAGAIN if somebody has it. Locks that
  * may be held across I/O, which are those up to RANK_JNL_HANDLE but for RANK_OPS_FILES, are taken with these there.
  */
-int fdio_mutex_enter(struct fdio_mutex *m) FDIO_MAY_MISS;
+int fdio_mutex_enter(struct fdio_mutex *mutex) FDIO_MAY_MISS;
 
 /* Writers are preferred: a stream of readers cannot starve one. Not recursive. */
-void fdio_rwlock_init(struct fdio_rwlock *l, enum fdio_lock_rank rank);
-void fdio_rwlock_fini(struct fdio_rwlock *l);
-void fdio_rwlock_rdlock(struct fdio_rwlock *l) FDIO_BLOCKS;
-void fdio_rwlock_wrlock(struct fdio_rwlock *l) FDIO_BLOCKS;
-bool fdio_rwlock_tryrdlock(struct fdio_rwlock *l);
-bool fdio_rwlock_trywrlock(struct fdio_rwlock *l);
-void fdio_rwlock_unlock(struct fdio_rwlock *l);
-int fdio_rwlock_rdenter(struct fdio_rwlock *l) FDIO_MAY_MISS; /* as fdio_mutex_enter */
-int fdio_rwlock_wrenter(struct fdio_rwlock *l) FDIO_MAY_MISS;
+void fdio_rwlock_init(struct fdio_rwlock *rwlock, enum fdio_lock_rank rank);
+void fdio_rwlock_fini(struct fdio_rwlock *rwlock);
+void fdio_rwlock_rdlock(struct fdio_rwlock *rwlock) FDIO_BLOCKS;
+void fdio_rwlock_wrlock(struct fdio_rwlock *rwlock) FDIO_BLOCKS;
+bool fdio_rwlock_tryrdlock(struct fdio_rwlock *rwlock);
+bool fdio_rwlock_trywrlock(struct fdio_rwlock *rwlock);
+void fdio_rwlock_unlock(struct fdio_rwlock *rwlock);
+int fdio_rwlock_rdenter(struct fdio_rwlock *rwlock) FDIO_MAY_MISS; /* as fdio_mutex_enter */
+int fdio_rwlock_wrenter(struct fdio_rwlock *rwlock) FDIO_MAY_MISS;
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t fdio_now_ns(void);

@@ -120,19 +120,19 @@ void fdio_log_emit(int level, const char *fmt, ...)
 	errno = saved_errno;
 }
 
-bool fdio_ratelimit_ok(struct fdio_ratelimit *rl)
+bool fdio_ratelimit_ok(struct fdio_ratelimit *limit)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
 	uint64_t now = (uint64_t)ts.tv_sec;
-	uint64_t start = __atomic_load_n(&rl->window_start_s, __ATOMIC_RELAXED);
+	uint64_t start = __atomic_load_n(&limit->window_start_s, __ATOMIC_RELAXED);
 	if (start == 0 || now - start >= 10) {
-		__atomic_store_n(&rl->window_start_s, now ? now : 1, __ATOMIC_RELAXED);
-		__atomic_store_n(&rl->count, 1, __ATOMIC_RELAXED);
+		__atomic_store_n(&limit->window_start_s, now ? now : 1, __ATOMIC_RELAXED);
+		__atomic_store_n(&limit->count, 1, __ATOMIC_RELAXED);
 		return true;
 	}
-	return __atomic_add_fetch(&rl->count, 1, __ATOMIC_RELAXED) <= 10;
+	return __atomic_add_fetch(&limit->count, 1, __ATOMIC_RELAXED) <= 10;
 }
 
 void fdio_assert_failed(const char *expr, const char *file, int line, const char *func)

@@ -43,7 +43,7 @@ void fdio_log_emit(int level, const char *fmt, ...) __attribute__((format(printf
 
 /* True at most ten times in ten seconds for one call site: for what a broken device or a hostile image can repeat for ever. */
 struct fdio_ratelimit { uint64_t window_start_s; unsigned count; };
-bool fdio_ratelimit_ok(struct fdio_ratelimit *rl);
+bool fdio_ratelimit_ok(struct fdio_ratelimit *limit);
 #define log_ratelimited(level, ...)                                       \
 	do {                                                              \
 		static struct fdio_ratelimit rl_;                         \

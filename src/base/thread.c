@@ -39,39 +39,39 @@ int thread_drop_capabilities(void)
 
 static void *thread_main(void *p)
 {
-	struct start *s = p;
-	void *(*fn)(void *) = s->fn;
-	void *arg = s->arg;
+	struct start *start = p;
+	void *(*fn)(void *) = start->fn;
+	void *arg = start->arg;
 	char name[16];
 	int err;
 
-	snprintf(name, sizeof(name), "%s", s->name);
+	snprintf(name, sizeof(name), "%s", start->name);
 	pthread_setname_np(pthread_self(), name);
-	dropped = s->dropped;
-	err = s->err = thread_drop_capabilities();
-	sem_post(&s->up); /* s is gone from here on */
+	dropped = start->dropped;
+	err = start->err = thread_drop_capabilities();
+	sem_post(&start->up); /* start is gone from here on */
 	return err ? NULL : fn(arg);
 }
 
 int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *), void *arg)
 {
-	struct start s = { .fn = fn, .arg = arg, .name = name, .dropped = dropped };
+	struct start start = { .fn = fn, .arg = arg, .name = name, .dropped = dropped };
 	sigset_t all, old;
 	int err;
 
-	if (sem_init(&s.up, 0, 0))
+	if (sem_init(&start.up, 0, 0))
 		return -errno;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = -pthread_create(ret, NULL, thread_main, &s);
+	err = -pthread_create(ret, NULL, thread_main, &start);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!err) {
-		while (sem_wait(&s.up) && errno == EINTR)
+		while (sem_wait(&start.up) && errno == EINTR)
 			;
-		err = s.err;
+		err = start.err;
 		if (err)
 			pthread_join(*ret, NULL);
 	}
-	sem_destroy(&s.up);
+	sem_destroy(&start.up);
 	return err;
 }

@@ -26,138 +26,138 @@ struct wq {
 	unsigned nr_waking;        /* atomic; raised under lock: those who have queued and are about to signal */
 };
 
-static struct work *take_locked(struct wq *q)
+static struct work *take_locked(struct wq *queue)
 {
-	struct work *w = list_first(&q->items, struct work, node);
+	struct work *work = list_first(&queue->items, struct work, node);
 
-	list_del(&w->node);
-	q->nr_items--;
-	q->nr_running++;
-	return w;
+	list_del(&work->node);
+	queue->nr_items--;
+	queue->nr_running++;
+	return work;
 }
 
-static void done_locked(struct wq *q)
+static void done_locked(struct wq *queue)
 {
-	q->nr_running--;
-	if (!q->nr_items && !q->nr_running)
-		pthread_cond_broadcast(&q->idle);
+	queue->nr_running--;
+	if (!queue->nr_items && !queue->nr_running)
+		pthread_cond_broadcast(&queue->idle);
 }
 
 static void *wq_thread(void *arg)
 {
-	struct wq *q = arg;
+	struct wq *queue = arg;
 
-	fdio_mutex_lock(&q->lock);
+	fdio_mutex_lock(&queue->lock);
 	for (;;) {
-		while (list_empty(&q->items) && !q->stopping) {
-			q->nr_sleeping++;
-			fdio_cond_wait(&q->more, &q->lock);
-			q->nr_sleeping--;
+		while (list_empty(&queue->items) && !queue->stopping) {
+			queue->nr_sleeping++;
+			fdio_cond_wait(&queue->more, &queue->lock);
+			queue->nr_sleeping--;
 		}
-		if (list_empty(&q->items))
+		if (list_empty(&queue->items))
 			break;
-		struct work *w = take_locked(q);
-		fdio_mutex_unlock(&q->lock);
-		w->fn(w); /* w may be gone afterwards */
-		fdio_mutex_lock(&q->lock);
-		done_locked(q);
+		struct work *work = take_locked(queue);
+		fdio_mutex_unlock(&queue->lock);
+		work->fn(work); /* work may be gone afterwards */
+		fdio_mutex_lock(&queue->lock);
+		done_locked(queue);
 	}
-	fdio_mutex_unlock(&q->lock);
+	fdio_mutex_unlock(&queue->lock);
 	return NULL;
 }
 
 struct wq *wq_new(const char *name, unsigned nr_threads)
 {
-	struct wq *q = calloc(1, sizeof(*q));
+	struct wq *queue = calloc(1, sizeof(*queue));
 
-	if (!q)
+	if (!queue)
 		return NULL;
-	snprintf(q->name, sizeof(q->name), "%s", name);
-	fdio_mutex_init(&q->lock, RANK_WORK);
-	fdio_cond_init(&q->more);
-	fdio_cond_init(&q->idle);
-	list_init(&q->items);
-	q->threads = calloc(nr_threads ? nr_threads : 1, sizeof(*q->threads));
-	if (!q->threads) {
-		wq_free(q);
+	snprintf(queue->name, sizeof(queue->name), "%s", name);
+	fdio_mutex_init(&queue->lock, RANK_WORK);
+	fdio_cond_init(&queue->more);
+	fdio_cond_init(&queue->idle);
+	list_init(&queue->items);
+	queue->threads = calloc(nr_threads ? nr_threads : 1, sizeof(*queue->threads));
+	if (!queue->threads) {
+		wq_free(queue);
 		errno = ENOMEM;
 		return NULL;
 	}
-	for (; q->nr_threads < nr_threads; q->nr_threads++) {
-		int err = thread_start(&q->threads[q->nr_threads], q->name, wq_thread, q);
+	for (; queue->nr_threads < nr_threads; queue->nr_threads++) {
+		int err = thread_start(&queue->threads[queue->nr_threads], queue->name, wq_thread, queue);
 
 		if (err) {
-			wq_free(q);
+			wq_free(queue);
 			errno = -err;
 			return NULL;
 		}
 	}
-	return q;
+	return queue;
 }
 
-void wq_free(struct wq *q)
+void wq_free(struct wq *queue)
 {
-	if (!q)
+	if (!queue)
 		return;
-	if (!q->nr_threads)
-		while (wq_run_one(q))
+	if (!queue->nr_threads)
+		while (wq_run_one(queue))
 			;
-	fdio_mutex_lock(&q->lock);
-	q->stopping = true;
-	pthread_cond_broadcast(&q->more);
-	fdio_mutex_unlock(&q->lock);
-	for (unsigned i = 0; i < q->nr_threads; i++)
-		pthread_join(q->threads[i], NULL);
+	fdio_mutex_lock(&queue->lock);
+	queue->stopping = true;
+	pthread_cond_broadcast(&queue->more);
+	fdio_mutex_unlock(&queue->lock);
+	for (unsigned i = 0; i < queue->nr_threads; i++)
+		pthread_join(queue->threads[i], NULL);
 	/* Its work may be done while the thread that queued it has not yet come back from waking us. */
-	while (__atomic_load_n(&q->nr_waking, __ATOMIC_ACQUIRE))
+	while (__atomic_load_n(&queue->nr_waking, __ATOMIC_ACQUIRE))
 		sched_yield();
-	pthread_cond_destroy(&q->more);
-	pthread_cond_destroy(&q->idle);
-	fdio_mutex_fini(&q->lock);
-	free(q->threads);
-	free(q);
+	pthread_cond_destroy(&queue->more);
+	pthread_cond_destroy(&queue->idle);
+	fdio_mutex_fini(&queue->lock);
+	free(queue->threads);
+	free(queue);
 }
 
-void wq_queue(struct wq *q, struct work *w, void (*fn)(struct work *))
+void wq_queue(struct wq *queue, struct work *work, void (*fn)(struct work *))
 {
-	w->fn = fn;
-	fdio_mutex_lock(&q->lock);
-	list_add_tail(&q->items, &w->node);
-	q->nr_items++;
-	bool wake = q->nr_sleeping;
+	work->fn = fn;
+	fdio_mutex_lock(&queue->lock);
+	list_add_tail(&queue->items, &work->node);
+	queue->nr_items++;
+	bool wake = queue->nr_sleeping;
 	if (wake)
-		__atomic_fetch_add(&q->nr_waking, 1, __ATOMIC_RELAXED);
-	fdio_mutex_unlock(&q->lock);
+		__atomic_fetch_add(&queue->nr_waking, 1, __ATOMIC_RELAXED);
+	fdio_mutex_unlock(&queue->lock);
 	if (wake) {
-		pthread_cond_signal(&q->more); /* not under the lock that the thread wants first */
-		__atomic_fetch_sub(&q->nr_waking, 1, __ATOMIC_RELEASE); /* q may be gone afterwards */
+		pthread_cond_signal(&queue->more); /* not under the lock that the thread wants first */
+		__atomic_fetch_sub(&queue->nr_waking, 1, __ATOMIC_RELEASE); /* queue may be gone afterwards */
 	}
 }
 
-void wq_drain(struct wq *q)
+void wq_drain(struct wq *queue)
 {
-	if (!q->nr_threads)
-		while (wq_run_one(q))
+	if (!queue->nr_threads)
+		while (wq_run_one(queue))
 			;
-	fdio_mutex_lock(&q->lock);
-	while (q->nr_items || q->nr_running)
-		fdio_cond_wait(&q->idle, &q->lock);
-	fdio_mutex_unlock(&q->lock);
+	fdio_mutex_lock(&queue->lock);
+	while (queue->nr_items || queue->nr_running)
+		fdio_cond_wait(&queue->idle, &queue->lock);
+	fdio_mutex_unlock(&queue->lock);
 }
 
-bool wq_run_one(struct wq *q)
+bool wq_run_one(struct wq *queue)
 {
-	FDIO_ASSERT(q->nr_threads == 0);
-	fdio_mutex_lock(&q->lock);
-	if (list_empty(&q->items)) {
-		fdio_mutex_unlock(&q->lock);
+	FDIO_ASSERT(queue->nr_threads == 0);
+	fdio_mutex_lock(&queue->lock);
+	if (list_empty(&queue->items)) {
+		fdio_mutex_unlock(&queue->lock);
 		return false;
 	}
-	struct work *w = take_locked(q);
-	fdio_mutex_unlock(&q->lock);
-	w->fn(w);
-	fdio_mutex_lock(&q->lock);
-	done_locked(q);
-	fdio_mutex_unlock(&q->lock);
+	struct work *work = take_locked(queue);
+	fdio_mutex_unlock(&queue->lock);
+	work->fn(work);
+	fdio_mutex_lock(&queue->lock);
+	done_locked(queue);
+	fdio_mutex_unlock(&queue->lock);
 	return true;
 }

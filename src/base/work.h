@@ -23,12 +23,12 @@ struct wq;
 /* name is copied, at most 15 bytes, and is the thread name. NULL with errno set when threads cannot be made. */
 struct wq *wq_new(const char *name, unsigned nr_threads) FDIO_BLOCKS;
 /* Waits until the queue is empty and all items have returned, then ends the threads. NULL is allowed. */
-void wq_free(struct wq *q) FDIO_BLOCKS;
+void wq_free(struct wq *queue) FDIO_BLOCKS;
 /* Any thread. The item must not be queued already. */
-void wq_queue(struct wq *q, struct work *w, void (*fn)(struct work *));
+void wq_queue(struct wq *queue, struct work *work, void (*fn)(struct work *));
 /* Waits until nothing is queued or running (items queued meanwhile included). */
-void wq_drain(struct wq *q) FDIO_BLOCKS;
+void wq_drain(struct wq *queue) FDIO_BLOCKS;
 /* Manual queues: run the oldest item on this thread; false if there is none. */
-bool wq_run_one(struct wq *q);
+bool wq_run_one(struct wq *queue);
 
 #endif

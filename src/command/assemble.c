@@ -34,36 +34,36 @@
 
 /* ------------------------------------------------------------------ loops and queues */
 
-static unsigned nr_loops(const struct session *s)
+static unsigned nr_loops(const struct session *session)
 {
-	if (s->opt.single_loop)
+	if (session->options.single_loop)
 		return 1;
 	/* Only the ring wants loops for CPUs that are not there. */
-	return s->opt.transport == TR_TRANSPORT_DEVFUSE ? (unsigned)get_nprocs() : 0;
+	return session->options.transport == TR_TRANSPORT_DEVFUSE ? (unsigned)get_nprocs() : 0;
 }
 
-int assemble_loops(struct session *s)
+int assemble_loops(struct session *session)
 {
-	const struct options *o = &s->opt;
-	struct loop_config lc = {
-		.nr_loops = nr_loops(s),
+	const struct options *options = &session->options;
+	struct loop_config config = {
+		.nr_loops = nr_loops(session),
 		.entries = RING_ENTRIES,
-		.pin = !o->single_loop,
+		.pin = !options->single_loop,
 		.nr_fixed_files = LOOP_NR_FILES,
-		.sqe128 = o->transport != TR_TRANSPORT_DEVFUSE,
-		.poll_ns = o->poll > 0 ? (unsigned)o->poll * 1000 : 0,
-		.poll_auto_ns = o->poll < 0 ? POLL_AUTO_NS : 0,
+		.sqe128 = options->transport != TR_TRANSPORT_DEVFUSE,
+		.poll_ns = options->poll > 0 ? (unsigned)options->poll * 1000 : 0,
+		.poll_auto_ns = options->poll < 0 ? POLL_AUTO_NS : 0,
 	};
 
-	if (loop_set_new(&lc, &s->loops, &s->reason))
+	if (loop_set_new(&config, &session->loops, &session->reason))
 		return EXIT_SYSTEM;
-	if (dev_uring_attach(s->dev, s->loops))
-		return session_failed(s, EXIT_SYSTEM, "cannot register the device with io_uring");
-	s->workers = wq_new("fdio-ops", (unsigned)o->workers);
-	s->io = wq_new("fdio-io", IO_WORKERS);
-	s->syncers = wq_new("fdio-sync", SYNC_WORKERS);
-	if (!s->workers || !s->io || !s->syncers)
-		return session_failed(s, EXIT_SYSTEM, "cannot start worker threads: %s", strerror(errno));
+	if (dev_uring_attach(session->dev, session->loops))
+		return session_failed(session, EXIT_SYSTEM, "cannot register the device with io_uring");
+	session->workers = wq_new("fdio-ops", (unsigned)options->workers);
+	session->io = wq_new("fdio-io", IO_WORKERS);
+	session->syncers = wq_new("fdio-sync", SYNC_WORKERS);
+	if (!session->workers || !session->io || !session->syncers)
+		return session_failed(session, EXIT_SYSTEM, "cannot start worker threads: %s", strerror(errno));
 	return 0;
 }
 
@@ -71,10 +71,10 @@ int assemble_loops(struct session *s)
 
 static void on_read_only(void *arg, const char *why)
 {
-	struct session *s = arg;
+	struct session *session = arg;
 
-	fdio_magic_check(s, MAGIC_SESSION);
-	log_err("%s is read-only from now on: %s; unmount it and run e2fsck", s->probe.path, why);
+	fdio_magic_check(session, MAGIC_SESSION);
+	log_err("%s is read-only from now on: %s; unmount it and run e2fsck", session->probe.path, why);
 }
 
 #define SAME(option, number) _Static_assert((int)(option) == (int)(number), "one list of values")
@@ -89,34 +89,34 @@ SAME(OPT_TRANSPORT_AUTO, TR_TRANSPORT_AUTO);
 SAME(OPT_TRANSPORT_URING, TR_TRANSPORT_URING);
 SAME(OPT_TRANSPORT_DEVFUSE, TR_TRANSPORT_DEVFUSE);
 
-int assemble_volume(struct session *s)
+int assemble_volume(struct session *session)
 {
-	const struct options *o = &s->opt;
+	const struct options *options = &session->options;
 	const char *why = NULL;
 	struct x4_options xo = {
-		.read_only = s->read_only,
-		.norecovery = o->norecovery,
-		.discard = o->discard,
-		.errors = (enum x4_errors_policy)o->errors,
-		.atime = (enum x4_atime_policy)o->atime,
-		.nodiratime = o->nodiratime,
-		.lazytime = o->lazytime,
-		.acl = o->acl,
-		.user_xattr = o->user_xattr,
-		.grpid = o->grpid,
-		.commit_interval_s = (unsigned)o->commit,
+		.read_only = session->read_only,
+		.norecovery = options->norecovery,
+		.discard = options->discard,
+		.errors = (enum x4_errors_policy)options->errors,
+		.atime = (enum x4_atime_policy)options->atime,
+		.nodiratime = options->nodiratime,
+		.lazytime = options->lazytime,
+		.acl = options->acl,
+		.user_xattr = options->user_xattr,
+		.grpid = options->grpid,
+		.commit_interval_s = (unsigned)options->commit,
 		.cache_bytes = CACHE_BYTES,
 		.went_read_only = on_read_only,
-		.arg = s,
+		.arg = session,
 	};
 
-	if (x4_vol_open(s->dev, &xo, &s->vol, &why, &s->reason))
+	if (x4_vol_open(session->dev, &xo, &session->vol, &why, &session->reason))
 		return EXIT_MOUNT;
-	if (x4_vol_read_only(s->vol) && !s->read_only) {
-		log_warn("%s is served read-only: %s", s->probe.path,
+	if (x4_vol_read_only(session->vol) && !session->read_only) {
+		log_warn("%s is served read-only: %s", session->probe.path,
 			 why ? why : "the file system asks for it");
-		s->read_only = true;
-		s->opt.read_only = 1;
+		session->read_only = true;
+		session->options.read_only = 1;
 	}
 	return 0;
 }
@@ -124,44 +124,44 @@ int assemble_volume(struct session *s)
 /* ------------------------------------------------------------------ the transport */
 
 /* The kernel's block size for fuseblk: no more than a page. */
-static uint32_t kernel_block_size(const struct probe *p)
+static uint32_t kernel_block_size(const struct probe *probe)
 {
-	uint32_t bytes = FDIO_MAX(p->fs_block_size, p->lbs);
+	uint32_t bytes = FDIO_MAX(probe->fs_block_size, probe->sector_bytes);
 
 	return FDIO_MIN(bytes, 4096u);
 }
 
-int assemble_transport(struct session *s)
+int assemble_transport(struct session *session)
 {
-	const struct options *o = &s->opt;
-	struct tr_config tc = {
-		.source = o->fsname ? o->fsname : s->probe.path,
-		.mountpoint = s->mountpoint,
-		.blkdev = s->fuseblk,
-		.blksize = kernel_block_size(&s->probe),
-		.mount_opts = s->mount_opts,
-		.loops = s->loops,
-		.queue_depth = (unsigned)o->queue_depth,
-		.max_background = (unsigned)o->max_background,
-		.transport = (enum tr_transport)o->transport,
+	const struct options *options = &session->options;
+	struct tr_config config = {
+		.source = options->fsname ? options->fsname : session->probe.path,
+		.mountpoint = session->mountpoint,
+		.blkdev = session->fuseblk,
+		.blksize = kernel_block_size(&session->probe),
+		.mount_opts = session->mount_opts,
+		.loops = session->loops,
+		.queue_depth = (unsigned)options->queue_depth,
+		.max_background = (unsigned)options->max_background,
+		.transport = (enum tr_transport)options->transport,
 		.slot_size = ops_req_size(),
-		.posix_acl = o->acl,
-		.parallel_dio = o->parallel_dio,
+		.posix_acl = options->acl,
+		.parallel_dio = options->parallel_dio,
 		.export_handles = true,
 		.ending = session_ending,
 		.destroy = session_destroy,
 		.umount = session_umount,
-		.arg = s,
+		.arg = session,
 	};
 	int err;
 
-	options_mount_list(o, s->root, s->mount_opts, sizeof(s->mount_opts));
-	if (tr_new(&tc, &s->tr, &s->reason))
+	options_mount_list(options, session->root, session->mount_opts, sizeof(session->mount_opts));
+	if (tr_new(&config, &session->transport, &session->reason))
 		return EXIT_SYSTEM;
-	err = tr_mount(s->tr, &s->reason);
+	err = tr_mount(session->transport, &session->reason);
 	if (err)
 		return err == -ENODEV ? EXIT_SYSTEM : EXIT_MOUNT;
-	unmounter_mounted(s->unmounter);
+	unmounter_mounted(session->unmounter);
 	return 0;
 }
 
@@ -177,64 +177,64 @@ static bool on_capable(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
 	return unmounter_capable(arg, pid, uid, cap);
 }
 
-static int make_operations(struct session *s)
+static int make_operations(struct session *session)
 {
-	const struct options *o = &s->opt;
-	struct ops_config oc = {
-		.vol = s->vol,
-		.workers = s->workers,
-		.nr_requests = (unsigned)o->queue_depth * loop_set_count(s->loops),
-		.parallel_dio = o->parallel_dio,
-		.sync = o->sync,
-		.dirsync = o->dirsync,
-		.resuid = (uint32_t)o->resuid,
-		.resgid = (uint32_t)o->resgid,
+	const struct options *options = &session->options;
+	struct ops_config config = {
+		.vol = session->vol,
+		.workers = session->workers,
+		.nr_requests = (unsigned)options->queue_depth * loop_set_count(session->loops),
+		.parallel_dio = options->parallel_dio,
+		.sync = options->sync,
+		.dirsync = options->dirsync,
+		.resuid = (uint32_t)options->resuid,
+		.resgid = (uint32_t)options->resgid,
 		.in_group = on_in_group,
 		.capable = on_capable,
-		.arg = s->unmounter,
+		.arg = session->unmounter,
 	};
 
-	return ops_new(&oc, &s->ops);
+	return ops_new(&config, &session->ops);
 }
 
-static int make_engine(struct session *s)
+static int make_engine(struct session *session)
 {
-	struct dio_config dc = {
-		.dev = s->dev,
-		.vol = s->vol,
-		.loops = s->loops,
-		.nr_cpus = loop_set_count(s->loops),
-		.workers = s->io,
-		.syncers = s->syncers,
+	struct dio_config config = {
+		.dev = session->dev,
+		.vol = session->vol,
+		.loops = session->loops,
+		.nr_cpus = loop_set_count(session->loops),
+		.workers = session->io,
+		.syncers = session->syncers,
 		.segs_per_loop = SEGS_PER_LOOP,
-		.strict = s->opt.dio == OPT_DIO_STRICT,
+		.strict = session->options.dio == OPT_DIO_STRICT,
 		.inval = ops_inval,
 		.launder = ops_launder_pages,
 		.kill_sgid = ops_kill_sgid,
-		.inval_arg = s->ops,
+		.inval_arg = session->ops,
 	};
 
-	return dio_new(&dc, &s->dio);
+	return dio_new(&config, &session->dio);
 }
 
 /* From now on a request finds its way through all rooms, and back. */
-static void join(struct session *s)
+static void join(struct session *session)
 {
-	const struct tr_server server = { .handle = ops_handle, .forget = ops_forget, .arg = s->ops };
+	const struct tr_server server = { .handle = ops_handle, .forget = ops_forget, .arg = session->ops };
 
-	ops_set_dio(s->ops, s->dio);
-	ops_set_tr(s->ops, s->tr);
-	tr_set_server(s->tr, &server);
+	ops_set_dio(session->ops, session->dio);
+	ops_set_tr(session->ops, session->transport);
+	tr_set_server(session->transport, &server);
 }
 
-int assemble_operations(struct session *s)
+int assemble_operations(struct session *session)
 {
-	int err = make_operations(s);
+	int err = make_operations(session);
 
 	if (!err)
-		err = make_engine(s);
+		err = make_engine(session);
 	if (err)
-		return session_failed(s, EXIT_SYSTEM, "cannot set up the engine: %s", strerror(-err));
-	join(s);
+		return session_failed(session, EXIT_SYSTEM, "cannot set up the engine: %s", strerror(-err));
+	join(session);
 	return 0;
 }

@@ -19,88 +19,88 @@
 
 int session_umount(void *arg, bool lazy)
 {
-	struct session *s = arg;
+	struct session *session = arg;
 	int err;
 
-	fdio_magic_check(s, MAGIC_SESSION);
-	err = unmounter_do(s->unmounter, lazy);
+	fdio_magic_check(session, MAGIC_SESSION);
+	err = unmounter_do(session->unmounter, lazy);
 	if (err == -EEXIST || (lazy && err && err != -EINVAL))
-		s->left_behind = true; /* the connection is ended next: session_destroy sees it */
+		session->left_behind = true; /* the connection is ended next: session_destroy sees it */
 	return err;
 }
 
 void session_ending(void *arg)
 {
-	struct session *s = arg;
+	struct session *session = arg;
 
-	fdio_magic_check(s, MAGIC_SESSION);
-	__atomic_store_n(&s->ended, true, __ATOMIC_RELEASE);
-	watchdog_ending(s->watchdog);
+	fdio_magic_check(session, MAGIC_SESSION);
+	__atomic_store_n(&session->ended, true, __ATOMIC_RELEASE);
+	watchdog_ending(session->watchdog);
 }
 
-static void say_result(const struct session *s)
+static void say_result(const struct session *session)
 {
-	const char *path = s->probe.path;
+	const char *path = session->probe.path;
 
-	if (s->result)
-		log_err("%s could not be written completely: %s; run e2fsck", path, strerror(-s->result));
-	else if (s->left_behind)
-		log_info("%s is written and clean; its mount on %s is left behind", path, s->mountpoint);
+	if (session->result)
+		log_err("%s could not be written completely: %s; run e2fsck", path, strerror(-session->result));
+	else if (session->left_behind)
+		log_info("%s is written and clean; its mount on %s is left behind", path, session->mountpoint);
 	else
-		log_info("%s unmounted from %s", path, s->mountpoint);
+		log_info("%s unmounted from %s", path, session->mountpoint);
 }
 
 /* Called once: no request will come any more. */
 void session_destroy(void *arg, bool aborted)
 {
-	struct session *s = arg;
+	struct session *session = arg;
 
-	fdio_magic_check(s, MAGIC_SESSION);
-	__atomic_store_n(&s->doing, "writing out", __ATOMIC_RELEASE);
-	daemon_notify("STOPPING=1", "writing out %s", s->probe.path);
+	fdio_magic_check(session, MAGIC_SESSION);
+	__atomic_store_n(&session->doing, "writing out", __ATOMIC_RELEASE);
+	daemon_notify("STOPPING=1", "writing out %s", session->probe.path);
 	if (aborted)
-		log_warn("the connection of %s was aborted", s->mountpoint);
-	dio_drain(s->dio);
-	ops_shutdown(s->ops);
-	dio_drain(s->dio);
-	wq_drain(s->io);
-	wq_drain(s->syncers);
-	s->result = x4_vol_close(s->vol);
-	s->vol = NULL;
-	say_result(s);
+		log_warn("the connection of %s was aborted", session->mountpoint);
+	dio_drain(session->dio);
+	ops_shutdown(session->ops);
+	dio_drain(session->dio);
+	wq_drain(session->io);
+	wq_drain(session->syncers);
+	session->result = x4_vol_close(session->vol);
+	session->vol = NULL;
+	say_result(session);
 }
 
-int session_end_early(struct session *s, int status)
+int session_end_early(struct session *session, int status)
 {
-	tr_unmount(s->tr);
-	tr_wait(s->tr);
+	tr_unmount(session->transport);
+	tr_wait(session->transport);
 	return status;
 }
 
-void session_free(struct session *s)
+void session_free(struct session *session)
 {
-	signals_stop(s->signals);
-	if (s->loops_on)
-		loop_set_stop(s->loops);
-	watchdog_free(s->watchdog);
-	tr_free(s->tr);
-	if (s->dio)
-		dio_drain(s->dio);
-	if (s->ops)
-		ops_shutdown(s->ops);
+	signals_stop(session->signals);
+	if (session->loops_on)
+		loop_set_stop(session->loops);
+	watchdog_free(session->watchdog);
+	tr_free(session->transport);
+	if (session->dio)
+		dio_drain(session->dio);
+	if (session->ops)
+		ops_shutdown(session->ops);
 	/* Only when starting failed: otherwise the volume was closed while the umount waited. */
-	if (s->vol)
-		x4_vol_close(s->vol);
-	unmounter_free(s->unmounter);
-	wq_free(s->workers);
-	wq_free(s->io);
-	wq_free(s->syncers);
-	if (s->dio)
-		dio_free(s->dio);
-	ops_free(s->ops);
-	if (s->loops)
-		loop_set_free(s->loops);
-	if (s->dev)
-		dev_close(s->dev);
+	if (session->vol)
+		x4_vol_close(session->vol);
+	unmounter_free(session->unmounter);
+	wq_free(session->workers);
+	wq_free(session->io);
+	wq_free(session->syncers);
+	if (session->dio)
+		dio_free(session->dio);
+	ops_free(session->ops);
+	if (session->loops)
+		loop_set_free(session->loops);
+	if (session->dev)
+		dev_close(session->dev);
 	epoch_drain();
 }

@@ -23,36 +23,36 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-int session_failed(struct session *s, int status, const char *fmt, ...)
+int session_failed(struct session *session, int status, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
-	fdio_reason_vset(&s->reason, fmt, ap);
+	fdio_reason_vset(&session->reason, fmt, ap);
 	va_end(ap);
 	return status;
 }
 
 /* One line, whatever names it repeats. */
-static void say(struct session *s)
+static void say(struct session *session)
 {
-	static char line[sizeof(s->err)];
+	static char line[sizeof(session->err)];
 
-	fdio_escape(line, sizeof(line), s->err);
+	fdio_escape(line, sizeof(line), session->err);
 	fprintf(stderr, "fusedio: %s\n", line);
 }
 
-static int check_mountpoint(struct session *s)
+static int check_mountpoint(struct session *session)
 {
-	const char *given = *s->opt.mountpoint ? s->opt.mountpoint : "''";
+	const char *given = *session->options.mountpoint ? session->options.mountpoint : "''";
 	struct stat st;
 
-	if (!realpath(s->opt.mountpoint, s->mountpoint))
-		return session_failed(s, EXIT_MOUNT, "mount point %.200s: %s", given, strerror(errno));
-	if (stat(s->mountpoint, &st))
-		return session_failed(s, EXIT_MOUNT, "mount point %s: %s", s->mountpoint, strerror(errno));
+	if (!realpath(session->options.mountpoint, session->mountpoint))
+		return session_failed(session, EXIT_MOUNT, "mount point %.200s: %s", given, strerror(errno));
+	if (stat(session->mountpoint, &st))
+		return session_failed(session, EXIT_MOUNT, "mount point %s: %s", session->mountpoint, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
-		return session_failed(s, EXIT_MOUNT, "mount point %s is not a directory", s->mountpoint);
+		return session_failed(session, EXIT_MOUNT, "mount point %s is not a directory", session->mountpoint);
 	return 0;
 }
 
@@ -61,10 +61,10 @@ static int check_mountpoint(struct session *s)
  * as long as the mount lives. A device that is named by a descriptor (/dev/fd/9, or a link to that)
  * gets the name of its file before.
  */
-static void close_inherited(struct session *s)
+static void close_inherited(struct session *session)
 {
-	if (strchr(s->opt.device, '/') && realpath(s->opt.device, s->device))
-		s->opt.device = s->device;
+	if (strchr(session->options.device, '/') && realpath(session->options.device, session->device))
+		session->options.device = session->device;
 	daemon_close_inherited();
 }
 
@@ -87,30 +87,30 @@ static void print_version(void)
 }
 
 /* -h and -V: prints what was asked for. */
-static bool only_tells(const struct options *o)
+static bool only_tells(const struct options *options)
 {
-	if (o->help)
+	if (options->help)
 		options_help(stdout);
-	else if (o->version)
+	else if (options->version)
 		print_version();
-	return o->help || o->version;
+	return options->help || options->version;
 }
 
 /* The namespace first: the mount point is meant in there. */
-static int check_arguments(struct session *s)
+static int check_arguments(struct session *session)
 {
-	if (s->opt.ns && daemon_setns(s->opt.ns, &s->reason))
+	if (session->options.ns && daemon_setns(session->options.ns, &session->reason))
 		return EXIT_SYSTEM;
-	return check_mountpoint(s);
+	return check_mountpoint(session);
 }
 
 /* -f of mount(8): everything but the mount. */
-static int fake_mount(struct session *s)
+static int fake_mount(struct session *session)
 {
-	int err = probe_device(s->opt.device, true, &s->probe, &s->reason);
+	int err = probe_device(session->options.device, true, &session->probe, &session->reason);
 
 	if (err)
-		say(s);
+		say(session);
 	return err ? EXIT_MOUNT : 0;
 }
 
@@ -118,7 +118,7 @@ static int fake_mount(struct session *s)
  * The child returns 0 and goes on. Until the mount answers, the terminal is the user's: only what
  * he has to know goes there.
  */
-static int go_to_background(struct session *s)
+static int go_to_background(struct session *session)
 {
 	int err = daemon_fork();
 
@@ -126,56 +126,56 @@ static int go_to_background(struct session *s)
 		fprintf(stderr, "fusedio: cannot fork: %s\n", strerror(-err));
 		return EXIT_SYSTEM;
 	}
-	fdio_log_open_syslog("fusedio", s->opt.verbose ? FDIO_LOG_DEBUG : FDIO_LOG_WARN);
+	fdio_log_open_syslog("fusedio", session->options.verbose ? FDIO_LOG_DEBUG : FDIO_LOG_WARN);
 	return 0;
 }
 
-static int run(struct session *s)
+static int run(struct session *session)
 {
 	int status;
 
 	daemon_open_notify();
-	status = session_start(s);
+	status = session_start(session);
 	if (!status)
-		status = session_settle(s);
+		status = session_settle(session);
 	if (!status)
-		session_wait(s);
+		session_wait(session);
 	else
-		say(s);
-	session_free(s);
-	return status ? status : s->result ? EXIT_SYSTEM : 0;
+		say(session);
+	session_free(session);
+	return status ? status : session->result ? EXIT_SYSTEM : 0;
 }
 
 int main(int argc, char **argv)
 {
-	static struct session s = { .reason = { .text = s.err, .cap = sizeof(s.err) } };
-	int status = options_parse(argc, argv, &s.opt, &s.reason);
+	static struct session session = { .reason = { .text = session.err, .cap = sizeof(session.err) } };
+	int status = options_parse(argc, argv, &session.options, &session.reason);
 
-	fdio_magic_set(&s, MAGIC_SESSION);
+	fdio_magic_set(&session, MAGIC_SESSION);
 	open_standard_files();
-	if (only_tells(&s.opt))
+	if (only_tells(&session.options))
 		return 0;
-	s.root = geteuid() == 0;
+	session.root = geteuid() == 0;
 	if (!status)
-		status = check_arguments(&s);
+		status = check_arguments(&session);
 	if (status) {
-		say(&s);
+		say(&session);
 		return status;
 	}
-	if (s.opt.nofail && probe_is_missing(s.opt.device))
+	if (session.options.nofail && probe_is_missing(session.options.device))
 		return 0;
-	close_inherited(&s);
-	fdio_log_set_level(s.opt.verbose ? FDIO_LOG_DEBUG : options_log_level(&s.opt));
-	if (s.opt.fake)
-		return fake_mount(&s);
-	if (!s.opt.foreground)
-		status = go_to_background(&s);
+	close_inherited(&session);
+	fdio_log_set_level(session.options.verbose ? FDIO_LOG_DEBUG : options_log_level(&session.options));
+	if (session.options.fake)
+		return fake_mount(&session);
+	if (!session.options.foreground)
+		status = go_to_background(&session);
 	if (status)
 		return status;
 	signals_block();
-	status = run(&s);
-	options_free(&s.opt);
-	if (s.stopped)
+	status = run(&session);
+	options_free(&session.options);
+	if (session.stopped)
 		signals_die();
 	return status;
 }

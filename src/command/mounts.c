@@ -98,11 +98,11 @@ static unsigned octal(const char *p, char *ret)
 	return 4;
 }
 
-bool mounts_path(const struct mount_line *l, char *out, size_t cap)
+bool mounts_path(const struct mount_line *line, char *out, size_t cap)
 {
 	size_t n = 0;
 
-	for (const char *p = l->path; *p && *p != ' ' && *p != '\n';) {
+	for (const char *p = line->path; *p && *p != ' ' && *p != '\n';) {
 		if (n + 1 >= cap)
 			return false;
 		p += octal(p, &out[n++]);
@@ -111,9 +111,9 @@ bool mounts_path(const struct mount_line *l, char *out, size_t cap)
 	return true;
 }
 
-bool mounts_is_path(const struct mount_line *l, const char *path)
+bool mounts_is_path(const struct mount_line *line, const char *path)
 {
-	for (const char *p = l->path; *p && *p != ' ' && *p != '\n'; path++) {
+	for (const char *p = line->path; *p && *p != ' ' && *p != '\n'; path++) {
 		char c;
 
 		p += octal(p, &c);
@@ -124,10 +124,10 @@ bool mounts_is_path(const struct mount_line *l, const char *path)
 }
 
 /* The first mount of the file system in this table. */
-static bool has_dev(const char *text, const unsigned dev[2], struct mount_line *l)
+static bool has_dev(const char *text, const unsigned dev[2], struct mount_line *line)
 {
-	while ((text = mounts_next(text, l)))
-		if (l->dev[0] == dev[0] && l->dev[1] == dev[1])
+	while ((text = mounts_next(text, line)))
+		if (line->dev[0] == dev[0] && line->dev[1] == dev[1])
 			return true;
 	return false;
 }
@@ -148,20 +148,20 @@ static size_t add_name(unsigned pid, char *out, size_t n, size_t cap)
 
 struct found { unsigned nr; size_t len; char *out; size_t cap; };
 
-static void look_at(unsigned pid, const unsigned dev[2], char *text, size_t textcap, struct found *f)
+static void look_at(unsigned pid, const unsigned dev[2], char *text, size_t textcap, struct found *found)
 {
-	struct mount_line l;
+	struct mount_line line;
 	char name[32];
 
 	snprintf(name, sizeof(name), "/proc/%u/mountinfo", pid);
-	if (!mounts_read(name, text, textcap) || !has_dev(text, dev, &l) || f->nr++ >= NAMED_MAX || f->cap - f->len < 64)
+	if (!mounts_read(name, text, textcap) || !has_dev(text, dev, &line) || found->nr++ >= NAMED_MAX || found->cap - found->len < 64)
 		return;
-	f->len += (size_t)snprintf(f->out + f->len, f->cap - f->len, "%s%u", f->len ? ", " : "in the mount namespace of process ", pid);
-	f->len = add_name(pid, f->out, f->len, f->cap);
+	found->len += (size_t)snprintf(found->out + found->len, found->cap - found->len, "%s%u", found->len ? ", " : "in the mount namespace of process ", pid);
+	found->len = add_name(pid, found->out, found->len, found->cap);
 }
 
 /* readdir(3) allocates. */
-static void look_at_all(const unsigned dev[2], char *text, size_t textcap, struct found *f)
+static void look_at_all(const unsigned dev[2], char *text, size_t textcap, struct found *found)
 {
 	char names[2048] __attribute__((aligned(8)));
 	int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -176,7 +176,7 @@ static void look_at_all(const unsigned dev[2], char *text, size_t textcap, struc
 			if (!isdigit((unsigned char)d->d_name[0]))
 				continue;
 			seen++;
-			look_at((unsigned)strtoul(d->d_name, NULL, 10), dev, text, textcap, f);
+			look_at((unsigned)strtoul(d->d_name, NULL, 10), dev, text, textcap, found);
 		}
 	if (fd >= 0)
 		close(fd);
@@ -184,18 +184,18 @@ static void look_at_all(const unsigned dev[2], char *text, size_t textcap, struc
 
 bool mounts_holders(const unsigned dev[2], char *text, size_t textcap, char *out, size_t cap)
 {
-	struct found f = { .out = out, .cap = cap };
-	struct mount_line l;
+	struct found found = { .out = out, .cap = cap };
+	struct mount_line line;
 	char where[256];
 
 	out[0] = '\0';
 	/* All processes of this namespace would have it. */
-	if (mounts_read("/proc/self/mountinfo", text, textcap) && has_dev(text, dev, &l)) {
-		snprintf(out, cap, "on %s", mounts_path(&l, where, sizeof(where)) ? where : "a long path");
+	if (mounts_read("/proc/self/mountinfo", text, textcap) && has_dev(text, dev, &line)) {
+		snprintf(out, cap, "on %s", mounts_path(&line, where, sizeof(where)) ? where : "a long path");
 		return true;
 	}
-	look_at_all(dev, text, textcap, &f);
-	if (f.nr > NAMED_MAX)
-		snprintf(out + f.len, cap - f.len, " and %u more", f.nr - NAMED_MAX);
-	return f.nr;
+	look_at_all(dev, text, textcap, &found);
+	if (found.nr > NAMED_MAX)
+		snprintf(out + found.len, cap - found.len, " and %u more", found.nr - NAMED_MAX);
+	return found.nr;
 }

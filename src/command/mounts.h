@@ -19,10 +19,10 @@ struct mount_line { unsigned id, parent, dev[2]; const char *path, *source; };
 bool mounts_read(const char *name, char *text, size_t cap);
 /* Parses the first line of rest that makes sense; returns what follows it, NULL at the end. */
 const char *mounts_next(const char *rest, struct mount_line *ret);
-/* Whether l->path is this one. */
-bool mounts_is_path(const struct mount_line *l, const char *path);
-/* l->path in clear; false: it does not fit. */
-bool mounts_path(const struct mount_line *l, char *out, size_t cap);
+/* Whether line->path is this one. */
+bool mounts_is_path(const struct mount_line *line, const char *path);
+/* line->path in clear; false: it does not fit. */
+bool mounts_path(const struct mount_line *line, char *out, size_t cap);
 /* Whether both lines name the same type and source. */
 bool mounts_same_source(const char *a, const char *b);
 /*

@@ -45,28 +45,28 @@ static const struct def defs[] = {
 #undef REFUSE
 };
 
-static int *int_field(struct options *o, const struct def *d) { return (int *)(void *)((char *)o + d->field); }
-static char **str_field(struct options *o, const struct def *d) { return (char **)(void *)((char *)o + d->field); }
+static int *int_field(struct options *options, const struct def *def) { return (int *)(void *)((char *)options + def->field); }
+static char **str_field(struct options *options, const struct def *def) { return (char **)(void *)((char *)options + def->field); }
 
-static uint64_t field_bit(const struct def *d)
+static uint64_t field_bit(const struct def *def)
 {
-	return 1ULL << ((d->field - offsetof(struct options, read_only)) / sizeof(int));
+	return 1ULL << ((def->field - offsetof(struct options, read_only)) / sizeof(int));
 }
 
 _Static_assert(offsetof(struct options, fsname) - offsetof(struct options, read_only) <=
 	       64 * sizeof(int), "a bit for each field");
 
-static bool takes_value(const struct def *d) { return d->kind == K_NUM || d->kind == K_ENUM || d->kind == K_STR; }
+static bool takes_value(const struct def *def) { return def->kind == K_NUM || def->kind == K_ENUM || def->kind == K_STR; }
 
-static bool matches(const struct def *d, const char *opt)
+static bool matches(const struct def *def, const char *opt)
 {
-	size_t n = strlen(d->name);
+	size_t n = strlen(def->name);
 
-	if (takes_value(d))
-		return !strncmp(opt, d->name, n) && (opt[n] == '=' || opt[n] == '\0');
-	if (d->name[n - 1] == '*')
-		return !strncmp(opt, d->name, n - 1);
-	return !strcmp(opt, d->name);
+	if (takes_value(def))
+		return !strncmp(opt, def->name, n) && (opt[n] == '=' || opt[n] == '\0');
+	if (def->name[n - 1] == '*')
+		return !strncmp(opt, def->name, n - 1);
+	return !strcmp(opt, def->name);
 }
 
 static const struct def *find(const char *opt)
@@ -95,34 +95,34 @@ static int enum_pos(const char *values, const char *v)
 	return -1;
 }
 
-static int apply_value(struct options *o, const struct def *d, const char *value,
+static int apply_value(struct options *options, const struct def *def, const char *value,
 		struct fdio_reason *reason)
 {
 	char *end, *copy;
 	long n;
 	int pos;
 
-	switch (d->kind) {
+	switch (def->kind) {
 	case K_NUM:
 		errno = 0;
 		n = strtol(value, &end, 10);
-		if (errno || !isdigit((unsigned char)*value) || *end || n < d->lo || n > d->hi) {
+		if (errno || !isdigit((unsigned char)*value) || *end || n < def->lo || n > def->hi) {
 			fdio_reason_set(reason, "option %s=%.64s: give a number from %d to %d",
-					d->name, value, d->lo, d->hi);
+					def->name, value, def->lo, def->hi);
 			return -EINVAL;
 		}
-		*int_field(o, d) = (int)n;
+		*int_field(options, def) = (int)n;
 		return 0;
 	case K_ENUM:
-		pos = enum_pos(d->values, value);
+		pos = enum_pos(def->values, value);
 		if (pos < 0) {
-			fdio_reason_set(reason, "option %s=%.64s: give one of %s", d->name, value,
-					d->values);
+			fdio_reason_set(reason, "option %s=%.64s: give one of %s", def->name, value,
+					def->values);
 			return -EINVAL;
 		}
-		*int_field(o, d) = pos;
-		if (d->field == offsetof(struct options, log))
-			o->log_given = true;
+		*int_field(options, def) = pos;
+		if (def->field == offsetof(struct options, log))
+			options->log_given = true;
 		return 0;
 	default:
 		copy = strdup(value);
@@ -130,67 +130,67 @@ static int apply_value(struct options *o, const struct def *d, const char *value
 			fdio_reason_set(reason, "out of memory");
 			return -EINVAL;
 		}
-		free(*str_field(o, d));
-		*str_field(o, d) = copy;
+		free(*str_field(options, def));
+		*str_field(options, def) = copy;
 		return 0;
 	}
 }
 
-static int apply(struct options *o, const char *opt, bool sloppy, struct fdio_reason *reason)
+static int apply(struct options *options, const char *opt, bool sloppy, struct fdio_reason *reason)
 {
-	const struct def *d = find(opt);
+	const struct def *def = find(opt);
 	const char *value;
 
-	if (!d) {
+	if (!def) {
 		if (sloppy)
 			return 0;
 		fdio_reason_set(reason, "unknown option '%.64s': see fusedio --help", opt);
 		return -EINVAL;
 	}
-	if (d->kind == K_REFUSE) {
-		fdio_reason_set(reason, "option %.64s is refused: %s", opt, d->text);
+	if (def->kind == K_REFUSE) {
+		fdio_reason_set(reason, "option %.64s is refused: %s", opt, def->text);
 		return -EINVAL;
 	}
-	if (d->kind == K_FLAG)
-		*int_field(o, d) = d->lo;
-	if (d->kind == K_FLAG || d->kind == K_NUM || d->kind == K_ENUM)
-		o->given |= field_bit(d);
-	if (!takes_value(d))
+	if (def->kind == K_FLAG)
+		*int_field(options, def) = def->lo;
+	if (def->kind == K_FLAG || def->kind == K_NUM || def->kind == K_ENUM)
+		options->given |= field_bit(def);
+	if (!takes_value(def))
 		return 0;
 	value = strchr(opt, '=');
 	if (!value || !value[1]) {
-		fdio_reason_set(reason, "option %s needs a value", d->name);
+		fdio_reason_set(reason, "option %s needs a value", def->name);
 		return -EINVAL;
 	}
-	return apply_value(o, d, value + 1, reason);
+	return apply_value(options, def, value + 1, reason);
 }
 
-enum options_took options_take(struct options *o, const char *opt, bool may_set,
+enum options_took options_take(struct options *options, const char *opt, bool may_set,
 			       struct fdio_reason *reason)
 {
-	const struct def *d = find(opt);
-	uint64_t given = o->given;
+	const struct def *def = find(opt);
+	uint64_t given = options->given;
 	int before;
 
 	fdio_reason_clear(reason);
-	if (d && d->kind == K_NOOP)
+	if (def && def->kind == K_NOOP)
 		return OPTIONS_LEFT;
-	if (!d || d->kind == K_REFUSE || d->kind == K_STR || !may_set) {
-		fdio_reason_set(reason, "%s", !d ? "it is not known" : d->kind == K_REFUSE ? d->text
+	if (!def || def->kind == K_REFUSE || def->kind == K_STR || !may_set) {
+		fdio_reason_set(reason, "%s", !def ? "it is not known" : def->kind == K_REFUSE ? def->text
 			 : "that is not for a file system to say");
 		return OPTIONS_NOT;
 	}
-	if (given & field_bit(d))
+	if (given & field_bit(def))
 		return OPTIONS_LEFT;
-	before = *int_field(o, d);
-	if (apply(o, opt, false, reason))
+	before = *int_field(options, def);
+	if (apply(options, opt, false, reason))
 		return OPTIONS_NOT;
-	o->given = given;
-	o->asked |= field_bit(d);
-	return *int_field(o, d) == before ? OPTIONS_LEFT : OPTIONS_TAKEN;
+	options->given = given;
+	options->asked |= field_bit(def);
+	return *int_field(options, def) == before ? OPTIONS_LEFT : OPTIONS_TAKEN;
 }
 
-int options_parse_list(struct options *o, const char *list, bool sloppy, struct fdio_reason *reason)
+int options_parse_list(struct options *options, const char *list, bool sloppy, struct fdio_reason *reason)
 {
 	char *one = malloc(strlen(list) + 1);
 	int err = 0;
@@ -212,32 +212,32 @@ int options_parse_list(struct options *o, const char *list, bool sloppy, struct 
 		if (*list == ',')
 			list++;
 		if (n)
-			err = apply(o, one, sloppy, reason);
+			err = apply(options, one, sloppy, reason);
 	}
 	free(one);
 	return err;
 }
 
-void options_defaults(struct options *o, bool root)
+void options_defaults(struct options *options, bool root)
 {
-	memset(o, 0, sizeof(*o));
-	o->allow_other = root;
-	o->commit = 5;
-	o->queue_depth = 64;
-	o->poll = -1;
-	o->workers = 8;
-	o->drain_timeout = 30;
-	o->log = OPT_LOG_INFO;
-	o->acl = 1;
-	o->parallel_dio = 1;
-	o->user_xattr = 1;
-	o->resuid = o->resgid = -1;
+	memset(options, 0, sizeof(*options));
+	options->allow_other = root;
+	options->commit = 5;
+	options->queue_depth = 64;
+	options->poll = -1;
+	options->workers = 8;
+	options->drain_timeout = 30;
+	options->log = OPT_LOG_INFO;
+	options->acl = 1;
+	options->parallel_dio = 1;
+	options->user_xattr = 1;
+	options->resuid = options->resgid = -1;
 #ifdef FDIO_SANITIZED
 	o->sandbox = OPT_SANDBOX_OFF; /* sanitizers open files and start programs to report what they find */
 #endif
 }
 
-int options_log_level(const struct options *o)
+int options_log_level(const struct options *options)
 {
 	static const int levels[] = {
 		[OPT_LOG_ERR] = FDIO_LOG_ERR,
@@ -246,10 +246,10 @@ int options_log_level(const struct options *o)
 		[OPT_LOG_DEBUG] = FDIO_LOG_DEBUG,
 	};
 
-	return levels[o->log];
+	return levels[options->log];
 }
 
-void options_free(struct options *o) { free(o->fsname); }
+void options_free(struct options *options) { free(options->fsname); }
 
 static int usage(struct fdio_reason *reason, const char *what)
 {
@@ -274,7 +274,7 @@ static int bad_option(char **argv, bool no_argument, struct fdio_reason *reason)
 }
 
 /* getopt permutes; helpers get "spec dir" first and options after. */
-static int parse_args(int argc, char **argv, struct options *o, struct fdio_reason *reason)
+static int parse_args(int argc, char **argv, struct options *options, struct fdio_reason *reason)
 {
 	const char *lists[64];
 	unsigned nr = 0;
@@ -282,28 +282,28 @@ static int parse_args(int argc, char **argv, struct options *o, struct fdio_reas
 
 	optind = 0; /* glibc: start over, the parser may have run before (tests) */
 	opterr = 0;
-	while ((c = getopt(argc, argv, o->helper ? ":fnsvhVo:N:t:" : ":fdshVo:")) != -1) {
+	while ((c = getopt(argc, argv, options->helper ? ":fnsvhVo:N:t:" : ":fdshVo:")) != -1) {
 		switch (c) {
 		case 'f':
-			*(o->helper ? &o->fake : &o->foreground) = true;
+			*(options->helper ? &options->fake : &options->foreground) = true;
 			break;
 		case 's':
-			*(o->helper ? &o->sloppy : &o->single_loop) = true;
+			*(options->helper ? &options->sloppy : &options->single_loop) = true;
 			break;
 		case 'd':
-			o->debug = o->foreground = true;
+			options->debug = options->foreground = true;
 			break;
 		case 'v':
-			o->verbose = true;
+			options->verbose = true;
 			break;
 		case 'h':
-			o->help = true;
+			options->help = true;
 			break;
 		case 'V':
-			o->version = true;
+			options->version = true;
 			break;
 		case 'N':
-			o->ns = optarg;
+			options->ns = optarg;
 			break;
 		case 'o':
 			if (nr == ARRAY_SIZE(lists))
@@ -318,39 +318,39 @@ static int parse_args(int argc, char **argv, struct options *o, struct fdio_reas
 		}
 	}
 	for (unsigned k = 0; k < nr; k++)
-		if (options_parse_list(o, lists[k], o->sloppy, reason))
+		if (options_parse_list(options, lists[k], options->sloppy, reason))
 			return EXIT_USAGE;
 	return 0;
 }
 
-int options_parse(int argc, char **argv, struct options *o, struct fdio_reason *reason)
+int options_parse(int argc, char **argv, struct options *options, struct fdio_reason *reason)
 {
 	const char *base = argc > 0 && argv[0] ? argv[0] : "fusedio";
 	int err;
 
-	options_defaults(o, geteuid() == 0);
+	options_defaults(options, geteuid() == 0);
 	base = strrchr(base, '/') ? strrchr(base, '/') + 1 : base;
-	o->helper = !strncmp(base, "mount.", 6);
+	options->helper = !strncmp(base, "mount.", 6);
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--help"))
-			o->help = true;
+			options->help = true;
 		else if (!strcmp(argv[i], "--version"))
-			o->version = true;
+			options->version = true;
 	}
-	if (o->help || o->version)
+	if (options->help || options->version)
 		return 0;
-	err = parse_args(argc, argv, o, reason);
-	if (err || o->help || o->version)
+	err = parse_args(argc, argv, options, reason);
+	if (err || options->help || options->version)
 		return err;
 	if (argc - optind != 2)
 		return usage(reason, argc - optind < 2 ? "give a device and a mount point"
 				: "too many arguments");
-	o->device = argv[optind];
-	o->mountpoint = argv[optind + 1];
-	if (o->norecovery)
-		o->read_only = 1;
-	if (o->debug && !o->log_given)
-		o->log = OPT_LOG_DEBUG;
+	options->device = argv[optind];
+	options->mountpoint = argv[optind + 1];
+	if (options->norecovery)
+		options->read_only = 1;
+	if (options->debug && !options->log_given)
+		options->log = OPT_LOG_DEBUG;
 	return 0;
 }
 
@@ -381,16 +381,16 @@ void options_help(FILE *f)
 		   "  -h  this help\n"
 		   "  -V  versions\n\nOptions for -o:\n");
 	for (unsigned i = 0; i < ARRAY_SIZE(defs); i++) {
-		const struct def *d = &defs[i];
+		const struct def *def = &defs[i];
 
-		if (d->kind == K_NOOP || d->kind == K_REFUSE)
+		if (def->kind == K_NOOP || def->kind == K_REFUSE)
 			continue;
-		snprintf(left, sizeof(left), "%s%s%s", d->name, takes_value(d) ? "=" : "",
-			 d->kind == K_ENUM ? d->values : d->kind == K_NUM ? "N" : d->kind == K_STR ? "NAME" : "");
+		snprintf(left, sizeof(left), "%s%s%s", def->name, takes_value(def) ? "=" : "",
+			 def->kind == K_ENUM ? def->values : def->kind == K_NUM ? "N" : def->kind == K_STR ? "NAME" : "");
 		if (strlen(left) > 30) /* a line of its own */
-			fprintf(f, "  %s\n  %-30s %s\n", left, "", d->text);
+			fprintf(f, "  %s\n  %-30s %s\n", left, "", def->text);
 		else
-			fprintf(f, "  %-30s %s\n", left, d->text);
+			fprintf(f, "  %-30s %s\n", left, def->text);
 	}
 	fprintf(f, "\nAccepted, with nothing to do (fusedio(8) says why):\n");
 	help_kind(f, K_NOOP);
@@ -398,15 +398,15 @@ void options_help(FILE *f)
 	help_kind(f, K_REFUSE);
 }
 
-void options_mount_list(const struct options *o, bool root, char *out, size_t cap)
+void options_mount_list(const struct options *options, bool root, char *out, size_t cap)
 {
-	int n = snprintf(out, cap, "%s", o->read_only ? "ro" : "rw");
+	int n = snprintf(out, cap, "%s", options->read_only ? "ro" : "rw");
 
 	/* nodiratime is not among them: libfuse does not know it, and access times are written by us anyway. */
 	/* libfuse mounts nosuid,nodev unless told otherwise, and fusermount3 insists on it. */
 	if (root)
-		n += snprintf(out + n, cap - (size_t)n, ",%s,%s", o->nosuid ? "nosuid" : "suid", o->nodev ? "nodev" : "dev");
-	snprintf(out + n, cap - (size_t)n, "%s%s%s%s%s", o->noexec ? ",noexec" : "", o->sync ? ",sync" : "",
-		 o->dirsync ? ",dirsync" : "", o->atime == OPT_ATIME_NO ? ",noatime" : "",
-		 o->allow_other ? ",allow_other" : "");
+		n += snprintf(out + n, cap - (size_t)n, ",%s,%s", options->nosuid ? "nosuid" : "suid", options->nodev ? "nodev" : "dev");
+	snprintf(out + n, cap - (size_t)n, "%s%s%s%s%s", options->noexec ? ",noexec" : "", options->sync ? ",sync" : "",
+		 options->dirsync ? ",dirsync" : "", options->atime == OPT_ATIME_NO ? ",noatime" : "",
+		 options->allow_other ? ",allow_other" : "");
 }

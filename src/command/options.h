@@ -47,24 +47,24 @@ struct options {
 
 /* argv[0] decides: mount.* takes mount(8)'s helper arguments, anything else fusedio's own. 0, or EXIT_USAGE with one line
  * in reason. */
-int options_parse(int argc, char **argv, struct options *o, struct fdio_reason *reason);
+int options_parse(int argc, char **argv, struct options *options, struct fdio_reason *reason);
 /* One comma list; sloppy: unknown options are skipped. 0 or -EINVAL. */
-int options_parse_list(struct options *o, const char *list, bool sloppy,
+int options_parse_list(struct options *options, const char *list, bool sloppy,
 		struct fdio_reason *reason);
-void options_defaults(struct options *o, bool root);
-void options_free(struct options *o);
+void options_defaults(struct options *options, bool root);
+void options_free(struct options *options);
 void options_help(FILE *f);
-/* The level of the log that o->log stands for, enum fdio_log_level. */
-int options_log_level(const struct options *o);
+/* The level of the log that options->log stands for, enum fdio_log_level. */
+int options_log_level(const struct options *options);
 /*
  * One option that somebody else than the command line, which goes first, asks for; what may not be
  * set so has no effect. TAKEN: set, noted in asked. LEFT: nothing is to be done. NOT: it cannot be
  * had; why, as it was written.
  */
 enum options_took { OPTIONS_TAKEN, OPTIONS_LEFT, OPTIONS_NOT };
-enum options_took options_take(struct options *o, const char *opt, bool may_set,
+enum options_took options_take(struct options *options, const char *opt, bool may_set,
 			       struct fdio_reason *reason);
 /* What the kernel and libfuse get. */
-void options_mount_list(const struct options *o, bool root, char *out, size_t cap);
+void options_mount_list(const struct options *options, bool root, char *out, size_t cap);
 
 #endif

@@ -126,48 +126,48 @@ static bool used_by_loop(const struct stat *image, char *what, size_t cap)
 	return used;
 }
 
-static int open_it(struct probe *p, bool read_only, const struct stat *st,
+static int open_it(struct probe *probe, bool read_only, const struct stat *st,
 		struct fdio_reason *reason)
 {
 	char where[1024];
 	int excl = S_ISBLK(st->st_mode) ? O_EXCL : 0;
-	int fd = read_only ? -1 : open(p->path, O_RDWR | O_CLOEXEC | excl), err = fd < 0 ? errno : 0;
+	int fd = read_only ? -1 : open(probe->path, O_RDWR | O_CLOEXEC | excl), err = fd < 0 ? errno : 0;
 
 	/* The claim of a mount that has just ended goes a moment after its daemon: the kernel takes rings apart later. */
-	for (int n = 0; fd < 0 && !read_only && err == EBUSY && !mounted_on(p->path, st->st_rdev, where, sizeof(where)) && n < 100; n++) {
+	for (int n = 0; fd < 0 && !read_only && err == EBUSY && !mounted_on(probe->path, st->st_rdev, where, sizeof(where)) && n < 100; n++) {
 		usleep(20000);
-		fd = open(p->path, O_RDWR | O_CLOEXEC | excl);
+		fd = open(probe->path, O_RDWR | O_CLOEXEC | excl);
 		err = errno;
 	}
 	if (!read_only && fd < 0 && (err == EROFS || err == EACCES || err == EPERM || err == ETXTBSY))
-		p->read_only_dev = true;
-	if (fd < 0 && (read_only || p->read_only_dev)) {
-		fd = open(p->path, O_RDONLY | O_CLOEXEC | excl);
+		probe->read_only_dev = true;
+	if (fd < 0 && (read_only || probe->read_only_dev)) {
+		fd = open(probe->path, O_RDONLY | O_CLOEXEC | excl);
 		err = errno;
 	}
 	if (fd >= 0)
 		return fd;
-	if (err == EBUSY && mounted_on(p->path, st->st_rdev, where, sizeof(where)))
+	if (err == EBUSY && mounted_on(probe->path, st->st_rdev, where, sizeof(where)))
 		return fdio_reason_fail(reason, -EBUSY, "%s is already mounted on %s: unmount it "
-				"first", p->path, where);
+				"first", probe->path, where);
 	if (err == EBUSY && held_elsewhere(st->st_rdev, where, sizeof(where)))
 		return fdio_reason_fail(reason, -EBUSY, "%s is still mounted elsewhere (%s): end "
-				"that, or unmount it there with nsenter(1)", p->path,
+				"that, or unmount it there with nsenter(1)", probe->path,
 			    where);
 	if (err == EBUSY)
 		return fdio_reason_fail(reason, -EBUSY, "%s is in use by another program (device "
-				"mapper, RAID, swap?): see lsblk(8)", p->path);
+				"mapper, RAID, swap?): see lsblk(8)", probe->path);
 	if (err == EACCES || err == EPERM)
-		return fdio_reason_fail(reason, -err, "no permission to open %s: %s", p->path,
+		return fdio_reason_fail(reason, -err, "no permission to open %s: %s", probe->path,
 			    geteuid() ? "run as root, or be given access to it" : "this container or sandbox has no access to it");
-	return fdio_reason_fail(reason, -err, "cannot open %s: %s", p->path, strerror(err));
+	return fdio_reason_fail(reason, -err, "cannot open %s: %s", probe->path, strerror(err));
 }
 
-static int read_super(int fd, struct probe *p)
+static int read_super(int fd, struct probe *probe)
 {
-	ssize_t n = pread(fd, p->super, sizeof(p->super), SUPER_OFF);
+	ssize_t n = pread(fd, probe->super, sizeof(probe->super), SUPER_OFF);
 
-	return n < 0 ? -errno : n == (ssize_t)sizeof(p->super) ? 0 : -ENODATA;
+	return n < 0 ? -errno : n == (ssize_t)sizeof(probe->super) ? 0 : -ENODATA;
 }
 
 /* What libblkid makes of it, and of its partitions if that is all; "" when it does not know. */
@@ -193,48 +193,48 @@ static void blkid_type(int fd, char *type, char *pttype, size_t cap)
 	blkid_free_probe(pr);
 }
 
-static int check_type(int fd, struct probe *p, struct fdio_reason *reason)
+static int check_type(int fd, struct probe *probe, struct fdio_reason *reason)
 {
-	uint32_t magic = p->super[56] | (uint32_t)p->super[57] << 8;
-	uint32_t log_bs = p->super[24] | (uint32_t)p->super[25] << 8;
+	uint32_t magic = probe->super[56] | (uint32_t)probe->super[57] << 8;
+	uint32_t log_bs = probe->super[24] | (uint32_t)probe->super[25] << 8;
 	char type[64], pttype[64];
 
 	blkid_type(fd, type, pttype, sizeof(type));
 	if (!strcmp(type, "jbd"))
 		return fdio_reason_fail(reason, -EINVAL, "%s is an external journal, not a file "
-				"system", p->path);
+				"system", probe->path);
 	if (magic != EXT4_MAGIC || pttype[0] || (type[0] && strncmp(type, "ext", 3))) {
-		whatis_say(fd, p->path, type, pttype, reason);
+		whatis_say(fd, probe->path, type, pttype, reason);
 		return -EINVAL;
 	}
 	if (log_bs > 6)
 		return fdio_reason_fail(reason, -EUCLEAN, "%s: the superblock is damaged (block "
-				"size): run e2fsck", p->path);
-	p->fs_block_size = 1024u << log_bs;
+				"size): run e2fsck", probe->path);
+	probe->fs_block_size = 1024u << log_bs;
 	return 0;
 }
 
-static int look(int fd, struct probe *p, struct fdio_reason *reason)
+static int look(int fd, struct probe *probe, struct fdio_reason *reason)
 {
 	int v = 0, err;
 
-	p->lbs = 512;
-	if (p->is_block) {
+	probe->sector_bytes = 512;
+	if (probe->is_block) {
 		if (!ioctl(fd, BLKSSZGET, &v) && v > 0)
-			p->lbs = (uint32_t)v;
+			probe->sector_bytes = (uint32_t)v;
 		v = 0;
 		if (!ioctl(fd, BLKROGET, &v) && v)
-			p->read_only_dev = true;
+			probe->read_only_dev = true;
 	}
-	err = read_super(fd, p);
-	if (err == -ENODATA && whatis_format(fd, p->path, reason))
+	err = read_super(fd, probe);
+	if (err == -ENODATA && whatis_format(fd, probe->path, reason))
 		return -EINVAL;
 	if (err == -ENODATA)
 		return fdio_reason_fail(reason, -EINVAL, "%s is too small to hold a file system",
-				p->path);
+				probe->path);
 	if (err)
-		return fdio_reason_fail(reason, err, "cannot read %s: %s", p->path, strerror(-err));
-	return check_type(fd, p, reason);
+		return fdio_reason_fail(reason, err, "cannot read %s: %s", probe->path, strerror(-err));
+	return check_type(fd, probe, reason);
 }
 
 bool probe_is_missing(const char *spec)
@@ -252,42 +252,42 @@ bool probe_is_missing(const char *spec)
 	return err == -ENOENT || err == -ENOTDIR || err == -ENXIO || err == -ENODEV || err == -ENOMEDIUM;
 }
 
-int probe_device(const char *spec, bool read_only, struct probe *p, struct fdio_reason *reason)
+int probe_device(const char *spec, bool read_only, struct probe *probe, struct fdio_reason *reason)
 {
 	char user[1200];
 	struct stat st;
 	int fd, err;
 
-	memset(p, 0, sizeof(*p));
-	err = resolve(spec, p->path, reason);
+	memset(probe, 0, sizeof(*probe));
+	err = resolve(spec, probe->path, reason);
 	if (err)
 		return err;
-	if (stat(p->path, &st))
-		return fdio_reason_fail(reason, -errno, "cannot find %s: %s", p->path,
+	if (stat(probe->path, &st))
+		return fdio_reason_fail(reason, -errno, "cannot find %s: %s", probe->path,
 				strerror(errno));
 	if (S_ISDIR(st.st_mode))
 		return fdio_reason_fail(reason, -EISDIR, "%s is a directory: give the device or "
-				"image first, then the mount point", p->path);
+				"image first, then the mount point", probe->path);
 	if (!S_ISBLK(st.st_mode) && !S_ISREG(st.st_mode))
 		return fdio_reason_fail(reason, -ENOTBLK, "%s is neither a block device nor an "
-				"image file", p->path);
-	p->is_block = S_ISBLK(st.st_mode);
-	if (!p->is_block && used_by_loop(&st, user, sizeof(user)))
+				"image file", probe->path);
+	probe->is_block = S_ISBLK(st.st_mode);
+	if (!probe->is_block && used_by_loop(&st, user, sizeof(user)))
 		return fdio_reason_fail(reason, -EBUSY, "%s is in use by %s: unmount it there, or "
-				"name the loop device", p->path, user);
-	if (p->is_block && backing_locked(st.st_rdev, read_only, user, sizeof(user)))
+				"name the loop device", probe->path, user);
+	if (probe->is_block && backing_locked(st.st_rdev, read_only, user, sizeof(user)))
 		return fdio_reason_fail(reason, -EBUSY, "%s is made from %s, which is in use by "
 				"another process (locked): unmount it there first",
-			    p->path, user);
-	fd = open_it(p, read_only, &st, reason);
+			    probe->path, user);
+	fd = open_it(probe, read_only, &st, reason);
 	if (fd < 0)
 		return fd;
-	err = look(fd, p, reason);
+	err = look(fd, probe, reason);
 	close(fd);
 	return err;
 }
 
-int probe_recheck(const struct probe *p, int fd, struct fdio_reason *reason)
+int probe_recheck(const struct probe *probe, int fd, struct fdio_reason *reason)
 {
 	uint8_t *now = fdio_alloc_aligned(4096, 8192);
 	ssize_t n;
@@ -296,10 +296,10 @@ int probe_recheck(const struct probe *p, int fd, struct fdio_reason *reason)
 	if (!now)
 		return fdio_reason_fail(reason, -ENOMEM, "out of memory");
 	n = pread(fd, now, 8192, 0); /* the descriptor may be O_DIRECT */
-	same = n >= SUPER_OFF + (ssize_t)sizeof(p->super) && !memcmp(now + SUPER_OFF, p->super, sizeof(p->super));
+	same = n >= SUPER_OFF + (ssize_t)sizeof(probe->super) && !memcmp(now + SUPER_OFF, probe->super, sizeof(probe->super));
 	free(now);
 	if (!same)
 		return fdio_reason_fail(reason, -EBUSY, "%s changed while it was being claimed: "
-				"another program uses it", p->path);
+				"another program uses it", probe->path);
 	return 0;
 }

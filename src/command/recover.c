@@ -38,13 +38,13 @@
 
 extern char **environ;
 
-static bool wants_recovery(const struct probe *p) { return p->super[INCOMPAT_OFF] & INCOMPAT_RECOVER; }
+static bool wants_recovery(const struct probe *probe) { return probe->super[INCOMPAT_OFF] & INCOMPAT_RECOVER; }
 
-static bool has_orphans(const struct probe *p)
+static bool has_orphans(const struct probe *probe)
 {
 	static const uint8_t none[4];
 
-	return memcmp(p->super + LAST_ORPHAN_OFF, none, sizeof(none)) || (p->super[RO_COMPAT_OFF + 2] & ORPHAN_PRESENT_BYTE2);
+	return memcmp(probe->super + LAST_ORPHAN_OFF, none, sizeof(none)) || (probe->super[RO_COMPAT_OFF + 2] & ORPHAN_PRESENT_BYTE2);
 }
 
 /* To its end, or to ours: told to end, we tell it, and do not wait for long. */
@@ -97,12 +97,12 @@ static bool run_e2fsck(const char *path)
 }
 
 /* One look, and our replay if that is enough. *ret_fsck: e2fsck was run instead, look again. */
-static int try_once(const struct probe *p, bool orphans, bool may_fsck, bool *ret_fsck,
+static int try_once(const struct probe *probe, bool orphans, bool may_fsck, bool *ret_fsck,
 		struct fdio_reason *reason)
 {
 	struct dev *dev;
 	bool wanted;
-	int err = dev_uring_open(p->path, DEV_OPEN_EXCL, &dev, reason);
+	int err = dev_uring_open(probe->path, DEV_OPEN_EXCL, &dev, reason);
 
 	*ret_fsck = false;
 	if (err)
@@ -112,27 +112,27 @@ static int try_once(const struct probe *p, bool orphans, bool may_fsck, bool *re
 		dev_close(dev);
 		return err;
 	}
-	log_warn("%s: the journal is one that fusedio does not replay: running e2fsck -p", p->path);
-	if (p->is_block)
+	log_warn("%s: the journal is one that fusedio does not replay: running e2fsck -p", probe->path);
+	if (probe->is_block)
 		dev_close(dev);
-	*ret_fsck = run_e2fsck(p->path);
-	if (!p->is_block)
+	*ret_fsck = run_e2fsck(probe->path);
+	if (!probe->is_block)
 		dev_close(dev);
 	return *ret_fsck ? 0 : err;
 }
 
-int recover_device(const struct probe *p, bool read_only, bool *ret_changed,
+int recover_device(const struct probe *probe, bool read_only, bool *ret_changed,
 		struct fdio_reason *reason)
 {
 	bool fsck = false;
 	int err;
 
 	*ret_changed = false;
-	if (p->read_only_dev || !(wants_recovery(p) || (read_only && has_orphans(p))))
+	if (probe->read_only_dev || !(wants_recovery(probe) || (read_only && has_orphans(probe))))
 		return 0;
-	err = try_once(p, read_only, true, &fsck, reason);
+	err = try_once(probe, read_only, true, &fsck, reason);
 	if (!err && fsck)
-		err = try_once(p, read_only, false, &fsck, reason);
+		err = try_once(probe, read_only, false, &fsck, reason);
 	/* A write-protected image shows only now, if nobody has asked to write before. */
 	if (read_only && (err == -EROFS || err == -EACCES || err == -EPERM))
 		return 0;

@@ -17,67 +17,67 @@
 #include <string.h>
 #include <sys/mount.h>
 
-static int start_signals(struct session *s)
+static int start_signals(struct session *session)
 {
-	struct signals_config sc = {
-		.tr = s->tr,
-		.watchdog = s->watchdog,
-		.unmounter = s->unmounter,
-		.name = s->probe.path,
-		.mountpoint = s->mountpoint,
-		.limit_ms = (unsigned)s->opt.drain_timeout * 1000,
-		.ended = &s->ended,
+	struct signals_config config = {
+		.transport = session->transport,
+		.watchdog = session->watchdog,
+		.unmounter = session->unmounter,
+		.name = session->probe.path,
+		.mountpoint = session->mountpoint,
+		.limit_ms = (unsigned)session->options.drain_timeout * 1000,
+		.ended = &session->ended,
 	};
-	int err = signals_start(&sc, &s->signals);
+	int err = signals_start(&config, &session->signals);
 
 	if (!err)
 		return 0;
-	session_failed(s, EXIT_SYSTEM, "cannot start the signal thread: %s", strerror(-err));
-	return session_end_early(s, EXIT_SYSTEM);
+	session_failed(session, EXIT_SYSTEM, "cannot start the signal thread: %s", strerror(-err));
+	return session_end_early(session, EXIT_SYSTEM);
 }
 
-int session_serve(struct session *s)
+int session_serve(struct session *session)
 {
-	int err = loop_set_start(s->loops);
+	int err = loop_set_start(session->loops);
 
 	if (err)
-		return session_failed(s, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));
-	s->loops_on = true;
-	__atomic_store_n(&s->serving, true, __ATOMIC_RELEASE);
-	if (tr_start(s->tr, &s->reason))
+		return session_failed(session, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));
+	session->loops_on = true;
+	__atomic_store_n(&session->serving, true, __ATOMIC_RELEASE);
+	if (tr_start(session->transport, &session->reason))
 		return EXIT_MOUNT;
-	return start_signals(s);
+	return start_signals(session);
 }
 
-static unsigned long remount_flags(const struct options *o)
+static unsigned long remount_flags(const struct options *options)
 {
 	unsigned long flags = MS_REMOUNT | MS_RDONLY;
 
-	flags |= o->nosuid ? MS_NOSUID : 0;
-	flags |= o->nodev ? MS_NODEV : 0;
-	flags |= o->noexec ? MS_NOEXEC : 0;
-	flags |= o->sync ? MS_SYNCHRONOUS : 0;
-	flags |= o->dirsync ? MS_DIRSYNC : 0;
-	flags |= o->atime == OPT_ATIME_NO ? MS_NOATIME : 0;
-	flags |= o->nodiratime ? MS_NODIRATIME : 0;
+	flags |= options->nosuid ? MS_NOSUID : 0;
+	flags |= options->nodev ? MS_NODEV : 0;
+	flags |= options->noexec ? MS_NOEXEC : 0;
+	flags |= options->sync ? MS_SYNCHRONOUS : 0;
+	flags |= options->dirsync ? MS_DIRSYNC : 0;
+	flags |= options->atime == OPT_ATIME_NO ? MS_NOATIME : 0;
+	flags |= options->nodiratime ? MS_NODIRATIME : 0;
 	return flags;
 }
 
 /* The kernel was told rw before the volume was opened (fuseblk) and it turned out read-only. */
-static void tell_kernel_read_only(struct session *s)
+static void tell_kernel_read_only(struct session *session)
 {
-	if (!s->fuseblk || strncmp(s->mount_opts, "rw", 2) || !s->read_only)
+	if (!session->fuseblk || strncmp(session->mount_opts, "rw", 2) || !session->read_only)
 		return;
-	if (mount(NULL, s->mountpoint, NULL, remount_flags(&s->opt), NULL))
+	if (mount(NULL, session->mountpoint, NULL, remount_flags(&session->options), NULL))
 		log_warn("the mount looks writable but is not: %s", strerror(errno));
 }
 
-static void set_readahead(struct session *s)
+static void set_readahead(struct session *session)
 {
-	unsigned kib = (unsigned)s->opt.readahead;
+	unsigned kib = (unsigned)session->options.readahead;
 
-	if (s->root)
-		readahead_set(s->mountpoint, kib ? kib : readahead_default(s->probe.path));
+	if (session->root)
+		readahead_set(session->mountpoint, kib ? kib : readahead_default(session->probe.path));
 	else if (kib)
 		log_warn("option readahead needs root: the kernel reads 128 KiB ahead, as on every FUSE mount");
 }
@@ -85,23 +85,23 @@ static void set_readahead(struct session *s)
 _Static_assert((int)OPT_SANDBOX_ON == SANDBOX_ON && (int)OPT_SANDBOX_OFF == SANDBOX_OFF &&
 	       (int)OPT_SANDBOX_LOG == SANDBOX_LOG, "one list of values");
 
-int session_settle(struct session *s)
+int session_settle(struct session *session)
 {
-	tell_kernel_read_only(s);
-	set_readahead(s);
-	watchdog_open_abort(s->watchdog, s->mountpoint);
+	tell_kernel_read_only(session);
+	set_readahead(session);
+	watchdog_open_abort(session->watchdog, session->mountpoint);
 	daemon_open_files();
-	if (sandbox_enter((enum sandbox_mode)s->opt.sandbox, &s->reason))
-		return session_end_early(s, EXIT_SYSTEM);
+	if (sandbox_enter((enum sandbox_mode)session->options.sandbox, &session->reason))
+		return session_end_early(session, EXIT_SYSTEM);
 	return 0;
 }
 
-void session_wait(struct session *s)
+void session_wait(struct session *session)
 {
-	watchdog_serving(s->watchdog);
+	watchdog_serving(session->watchdog);
 	daemon_ready();
-	fdio_log_set_level(options_log_level(&s->opt));
-	log_info("%s mounted on %s%s", s->probe.path, s->mountpoint, s->read_only ? " read-only" : "");
-	daemon_notify("READY=1", "serving %s on %s", s->probe.path, s->mountpoint);
-	tr_wait(s->tr);
+	fdio_log_set_level(options_log_level(&session->options));
+	log_info("%s mounted on %s%s", session->probe.path, session->mountpoint, session->read_only ? " read-only" : "");
+	daemon_notify("READY=1", "serving %s on %s", session->probe.path, session->mountpoint);
+	tr_wait(session->transport);
 }

@@ -27,7 +27,7 @@
 
 struct session {
 	FDIO_MAGIC_FIELD;
-	struct options opt;
+	struct options options;
 	struct probe probe;
 	char device[PATH_MAX], mountpoint[PATH_MAX];
 	char mount_opts[256];      /* for the kernel and mount(8) */
@@ -43,7 +43,7 @@ struct session {
 	struct x4_vol *vol;        /* NULL again once it is closed */
 	struct dio *dio;
 	struct ops *ops;
-	struct tr *tr;
+	struct tr *transport;
 
 	struct unmounter *unmounter;
 	struct watchdog *watchdog;
@@ -60,31 +60,31 @@ struct session {
 };
 
 /* Notes why a step failed; returns status. Main thread. */
-int session_failed(struct session *s, int status, const char *fmt, ...)
+int session_failed(struct session *session, int status, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /* start.c, main thread: everything until the kernel's requests are served. */
-int session_start(struct session *s);
+int session_start(struct session *session);
 
 /*
  * assemble.c, main thread. assemble_loops: loops and work queues, with the device on each ring.
  * assemble_volume: opens the file system. assemble_transport: request slots, and the mount.
  * assemble_operations: the engine and the operations, on an open volume, and their callbacks.
  */
-int assemble_loops(struct session *s) FDIO_BLOCKS;
-int assemble_volume(struct session *s) FDIO_BLOCKS;
-int assemble_transport(struct session *s) FDIO_BLOCKS;
-int assemble_operations(struct session *s) FDIO_BLOCKS;
+int assemble_loops(struct session *session) FDIO_BLOCKS;
+int assemble_volume(struct session *session) FDIO_BLOCKS;
+int assemble_transport(struct session *session) FDIO_BLOCKS;
+int assemble_operations(struct session *session) FDIO_BLOCKS;
 
 /* serve.c, main thread. session_serve: requests are taken from now on, and signals. */
-int session_serve(struct session *s) FDIO_BLOCKS;
+int session_serve(struct session *session) FDIO_BLOCKS;
 /* The last privileged steps, and then none any more. */
-int session_settle(struct session *s) FDIO_BLOCKS;
+int session_settle(struct session *session) FDIO_BLOCKS;
 /* Tells everybody that the mount is there, and waits for its end. */
-void session_wait(struct session *s) FDIO_BLOCKS;
+void session_wait(struct session *session) FDIO_BLOCKS;
 
 /* watch.c, main thread. From then on a device that does not answer shows in the log. */
-int session_watch(struct session *s) FDIO_BLOCKS;
+int session_watch(struct session *session) FDIO_BLOCKS;
 
 /*
  * end.c. The transport's callbacks (arg is the session), on its control thread but for
@@ -94,8 +94,8 @@ int session_umount(void *arg, bool lazy);
 void session_ending(void *arg);
 void session_destroy(void *arg, bool aborted) FDIO_BLOCKS;
 /* Main thread: the mount serves already, but the start has failed. Ends it; returns status. */
-int session_end_early(struct session *s, int status) FDIO_BLOCKS;
+int session_end_early(struct session *session, int status) FDIO_BLOCKS;
 /* Main thread, at the end or after a step that failed. */
-void session_free(struct session *s) FDIO_BLOCKS;
+void session_free(struct session *session) FDIO_BLOCKS;
 
 #endif

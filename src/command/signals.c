@@ -27,7 +27,7 @@
 
 struct signals {
 	FDIO_MAGIC_FIELD;
-	struct signals_config cfg;
+	struct signals_config config;
 	pthread_t thread;
 	bool stop;              /* atomic */
 	/* the thread's own */
@@ -74,110 +74,110 @@ void signals_die(void)
 	_exit(128 + SIGTERM);
 }
 
-static bool has_ended(const struct signals *g) { return __atomic_load_n(g->cfg.ended, __ATOMIC_ACQUIRE); }
+static bool has_ended(const struct signals *signals) { return __atomic_load_n(signals->config.ended, __ATOMIC_ACQUIRE); }
 
-static void let_go(struct signals *g)
+static void let_go(struct signals *signals)
 {
-	g->waiting = false;
+	signals->waiting = false;
 	log_warn("%s: ending the connection: what is left of the mount gives errors and keeps the device in use until it is unmounted there",
-		 g->cfg.name);
-	tr_let_go(g->cfg.tr);
+		 signals->config.name);
+	tr_let_go(signals->config.transport);
 }
 
-static void asked(struct signals *g)
+static void asked(struct signals *signals)
 {
-	if (has_ended(g))
+	if (has_ended(signals))
 		return; /* our mount is gone: nothing is left to unmount */
-	if (g->waiting) {
-		let_go(g);
+	if (signals->waiting) {
+		let_go(signals);
 		return;
 	}
-	watchdog_asked(g->cfg.watchdog);
-	tr_unmount(g->cfg.tr);
-	g->waiting = true;
-	g->waited_ms = 0;
-	g->look_ms = FIRST_LOOK_MS;
+	watchdog_asked(signals->config.watchdog);
+	tr_unmount(signals->config.transport);
+	signals->waiting = true;
+	signals->waited_ms = 0;
+	signals->look_ms = FIRST_LOOK_MS;
 }
 
 /* Unmounted here, and nothing has happened since. */
-static void say_who(struct signals *g)
+static void say_who(struct signals *signals)
 {
 	char who[512];
 
-	g->look_ms = g->waited_ms + LOOK_AGAIN_MS;
-	if (g->said || !unmounter_holders(g->cfg.unmounter, who, sizeof(who)))
+	signals->look_ms = signals->waited_ms + LOOK_AGAIN_MS;
+	if (signals->said || !unmounter_holders(signals->config.unmounter, who, sizeof(who)))
 		return;
-	g->said = true;
-	if (g->cfg.limit_ms)
+	signals->said = true;
+	if (signals->config.limit_ms)
 		log_warn("%s is unmounted from %s, but still mounted elsewhere (%s): waiting at most %u s for that to end (drain_timeout)",
-			 g->cfg.name, g->cfg.mountpoint, who, g->cfg.limit_ms / 1000);
+			 signals->config.name, signals->config.mountpoint, who, signals->config.limit_ms / 1000);
 	else
 		log_warn("%s is unmounted from %s, but still mounted elsewhere (%s): waiting for that to end, or for another signal",
-			 g->cfg.name, g->cfg.mountpoint, who);
+			 signals->config.name, signals->config.mountpoint, who);
 }
 
-static void tick(struct signals *g)
+static void tick(struct signals *signals)
 {
 	bool over;
 
-	if (has_ended(g)) {
-		g->waiting = false;
+	if (has_ended(signals)) {
+		signals->waiting = false;
 		return;
 	}
-	g->waited_ms += TICK_MS;
-	over = g->cfg.limit_ms && g->waited_ms >= g->cfg.limit_ms;
-	if (over || g->waited_ms >= g->look_ms)
-		say_who(g);
+	signals->waited_ms += TICK_MS;
+	over = signals->config.limit_ms && signals->waited_ms >= signals->config.limit_ms;
+	if (over || signals->waited_ms >= signals->look_ms)
+		say_who(signals);
 	if (over)
-		let_go(g);
+		let_go(signals);
 }
 
 static void *signal_main(void *arg)
 {
-	struct signals *g = arg;
+	struct signals *signals = arg;
 	struct timespec nap = { .tv_nsec = TICK_MS * 1000000l };
 	sigset_t set;
 
-	fdio_magic_check(g, MAGIC_SIGNALS);
+	fdio_magic_check(signals, MAGIC_SIGNALS);
 	taken_signals(&set);
-	while (!__atomic_load_n(&g->stop, __ATOMIC_ACQUIRE)) {
-		int sig = g->waiting ? sigtimedwait(&set, NULL, &nap) : sigwaitinfo(&set, NULL);
+	while (!__atomic_load_n(&signals->stop, __ATOMIC_ACQUIRE)) {
+		int sig = signals->waiting ? sigtimedwait(&set, NULL, &nap) : sigwaitinfo(&set, NULL);
 
 		if (sig == SIGUSR1)
 			fdio_counters_log();
 		else if (sig == SIGTERM || sig == SIGINT)
-			asked(g);
+			asked(signals);
 		else if (sig < 0 && errno == EAGAIN)
-			tick(g);
+			tick(signals);
 	}
 	return NULL;
 }
 
-int signals_start(const struct signals_config *cfg, struct signals **ret)
+int signals_start(const struct signals_config *config, struct signals **ret)
 {
-	struct signals *g = calloc(1, sizeof(*g));
+	struct signals *signals = calloc(1, sizeof(*signals));
 	int err;
 
 	*ret = NULL;
-	if (!g)
+	if (!signals)
 		return -ENOMEM;
-	fdio_magic_set(g, MAGIC_SIGNALS);
-	g->cfg = *cfg;
-	err = thread_start(&g->thread, "fusedio-sig", signal_main, g);
+	fdio_magic_set(signals, MAGIC_SIGNALS);
+	signals->config = *config;
+	err = thread_start(&signals->thread, "fusedio-sig", signal_main, signals);
 	if (err)
-		free(g);
+		free(signals);
 	else
-		*ret = g;
+		*ret = signals;
 	return err;
 }
 
-void signals_stop(struct signals *g)
+void signals_stop(struct signals *signals)
 {
-	if (!g)
+	if (!signals)
 		return;
-	__atomic_store_n(&g->stop, true, __ATOMIC_RELEASE);
-	pthread_kill(g->thread, SIGUSR2);
-	pthread_join(g->thread, NULL);
-	fdio_magic_clear(g, MAGIC_SIGNALS);
-	free(g);
+	__atomic_store_n(&signals->stop, true, __ATOMIC_RELEASE);
+	pthread_kill(signals->thread, SIGUSR2);
+	pthread_join(signals->thread, NULL);
+	fdio_magic_clear(signals, MAGIC_SIGNALS);
+	free(signals);
 }

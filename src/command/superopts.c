@@ -59,11 +59,11 @@ static bool from_super(const char *opt)
 }
 
 /* told: how it was asked for. */
-static void take(struct options *o, const char *opt, const char *told, const char *dev)
+static void take(struct options *options, const char *opt, const char *told, const char *dev)
 {
 	char why[200];
 
-	switch (options_take(o, opt, from_super(opt), FDIO_REASON(why))) {
+	switch (options_take(options, opt, from_super(opt), FDIO_REASON(why))) {
 	case OPTIONS_TAKEN:
 		log_info("%s: %s, as its superblock asks", dev, told);
 		break;
@@ -76,7 +76,7 @@ static void take(struct options *o, const char *opt, const char *told, const cha
 	}
 }
 
-static void take_list(struct options *o, const uint8_t *super, const char *dev)
+static void take_list(struct options *options, const uint8_t *super, const char *dev)
 {
 	char list[MOUNT_OPTS_LEN + 1], told[MOUNT_OPTS_LEN + 20], *save = NULL;
 
@@ -84,29 +84,29 @@ static void take_list(struct options *o, const uint8_t *super, const char *dev)
 	list[MOUNT_OPTS_LEN] = '\0';
 	for (char *opt = strtok_r(list, ",", &save); opt; opt = strtok_r(NULL, ",", &save)) {
 		snprintf(told, sizeof(told), "the option %s", opt);
-		take(o, opt, told, dev);
+		take(options, opt, told, dev);
 	}
-	o->given |= o->asked;
+	options->given |= options->asked;
 }
 
-void superopts_apply(struct options *o, const uint8_t *super, const char *dev)
+void superopts_apply(struct options *options, const uint8_t *super, const char *dev)
 {
 	uint32_t bits = get32(super + SB_DEFAULT_BITS);
 	char told[64];
 
-	take_list(o, super, dev);
+	take_list(options, super, dev);
 	for (unsigned n = 0; n < ARRAY_SIZE(defaults); n++)
 		if ((bits & defaults[n].mask) == defaults[n].bits) {
 			snprintf(told, sizeof(told), "the default option %s", defaults[n].name);
-			take(o, defaults[n].option, told, dev);
+			take(options, defaults[n].option, told, dev);
 		}
 	if (bits & ~KNOWN_BITS)
 		log_warn("%s: the superblock asks for default options that are not known (%#x)",
 			 dev, bits & ~KNOWN_BITS);
-	if (o->resuid < 0)
-		o->resuid = (int)get16(super + SB_DEF_RESUID);
-	if (o->resgid < 0)
-		o->resgid = (int)get16(super + SB_DEF_RESGID);
-	if (o->norecovery)
-		o->read_only = 1;
+	if (options->resuid < 0)
+		options->resuid = (int)get16(super + SB_DEF_RESUID);
+	if (options->resgid < 0)
+		options->resgid = (int)get16(super + SB_DEF_RESGID);
+	if (options->norecovery)
+		options->read_only = 1;
 }

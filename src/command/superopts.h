@@ -12,6 +12,6 @@
  * name), where the command line says nothing else. What is not honoured is logged. Main thread,
  * once, before the volume is opened.
  */
-void superopts_apply(struct options *o, const uint8_t *super, const char *name);
+void superopts_apply(struct options *options, const uint8_t *super, const char *name);
 
 #endif

@@ -120,7 +120,7 @@ static uint64_t unique_number(const char *path)
 /* The topmost mount on path. Believed once. */
 static int remember(const char *path)
 {
-	struct mount_line l;
+	struct mount_line line;
 	const char *rest = text;
 
 	if (told)
@@ -129,9 +129,9 @@ static int remember(const char *path)
 	blind = !mounts_read("/proc/self/mountinfo", text, sizeof(text));
 	if (blind)
 		return -ENOENT;
-	while ((rest = mounts_next(rest, &l)))
-		if (mounts_is_path(&l, path))
-			ours = l;
+	while ((rest = mounts_next(rest, &line)))
+		if (mounts_is_path(&line, path))
+			ours = line;
 	if (!ours.id)
 		return -ENOENT;
 	our_number = unique_number(path);
@@ -139,23 +139,23 @@ static int remember(const char *path)
 	return 0;
 }
 
-static bool is_ours(const struct mount_line *l)
+static bool is_ours(const struct mount_line *line)
 {
-	return l->id == ours.id && l->dev[0] == ours.dev[0] && l->dev[1] == ours.dev[1] &&
-	       mounts_same_source(l->source, our_source);
+	return line->id == ours.id && line->dev[0] == ours.dev[0] && line->dev[1] == ours.dev[1] &&
+	       mounts_same_source(line->source, our_source);
 }
 
 /* Where it is now, in where. */
 static bool find_ours(void)
 {
-	struct mount_line l;
+	struct mount_line line;
 	const char *rest = text;
 
 	if (!mounts_read("/proc/self/mountinfo", text, sizeof(text)))
 		return false;
-	while ((rest = mounts_next(rest, &l)))
-		if (is_ours(&l))
-			return mounts_path(&l, where, sizeof(where));
+	while ((rest = mounts_next(rest, &line)))
+		if (is_ours(&line))
+			return mounts_path(&line, where, sizeof(where));
 	return false;
 }
 
@@ -211,13 +211,13 @@ static bool serve_unmount(const char *mountpoint, bool root, int sock)
 
 static bool serve_question(int ask)
 {
-	struct question q;
+	struct question question;
 
-	if (recv(ask, &q, sizeof(q), 0) != sizeof(q))
+	if (recv(ask, &question, sizeof(question), 0) != sizeof(question))
 		return false;
-	q.yes = q.kind == ASK_GROUP ? caller_in_group(q.pid, q.what)
-				    : caller_capable(q.pid, q.uid, q.what);
-	return send(ask, &q, sizeof(q), MSG_NOSIGNAL) == sizeof(q);
+	question.yes = question.kind == ASK_GROUP ? caller_in_group(question.pid, question.what)
+				    : caller_capable(question.pid, question.uid, question.what);
+	return send(ask, &question, sizeof(question), MSG_NOSIGNAL) == sizeof(question);
 }
 
 /* Both sockets to fixed places, everything else closed. On failure sock is still where it was. */
@@ -264,7 +264,7 @@ static void child_main(const char *mountpoint, bool filter, int sock, int ask)
 
 /* ------------------------------------------------------------------ the daemon's side */
 
-static int connect_child(struct unmounter *u, int child[2])
+static int connect_child(struct unmounter *unmounter, int child[2])
 {
 	struct timeval patience = { .tv_sec = ASK_MS / 1000, .tv_usec = ASK_MS % 1000 * 1000 };
 	int a[2], b[2], err;
@@ -278,8 +278,8 @@ static int connect_child(struct unmounter *u, int child[2])
 		return err;
 	}
 	setsockopt(b[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	u->sock = a[0];
-	u->ask = b[0];
+	unmounter->sock = a[0];
+	unmounter->ask = b[0];
 	child[0] = a[1];
 	child[1] = b[1];
 	return 0;
@@ -288,81 +288,81 @@ static int connect_child(struct unmounter *u, int child[2])
 int unmounter_new(const char *mountpoint, bool filter, struct unmounter **ret,
 		struct fdio_reason *reason)
 {
-	struct unmounter *u = calloc(1, sizeof(*u));
-	int child[2] = { -1, -1 }, err = u ? connect_child(u, child) : -ENOMEM;
+	struct unmounter *unmounter = calloc(1, sizeof(*unmounter));
+	int child[2] = { -1, -1 }, err = unmounter ? connect_child(unmounter, child) : -ENOMEM;
 	int ready;
 
 	*ret = NULL;
 	if (err)
 		goto fail;
-	fdio_magic_set(u, MAGIC_UNMOUNTER);
-	fdio_mutex_init(&u->lock, RANK_LEAF);
+	fdio_magic_set(unmounter, MAGIC_UNMOUNTER);
+	fdio_mutex_init(&unmounter->lock, RANK_LEAF);
 	fflush(NULL);
-	u->pid = fork();
-	if (!u->pid)
+	unmounter->pid = fork();
+	if (!unmounter->pid)
 		child_main(mountpoint, filter, child[0], child[1]);
-	err = u->pid < 0 ? -errno : 0;
+	err = unmounter->pid < 0 ? -errno : 0;
 	close(child[0]);
 	close(child[1]);
 	if (err) {
-		close(u->sock);
-		close(u->ask);
-		fdio_mutex_fini(&u->lock);
+		close(unmounter->sock);
+		close(unmounter->ask);
+		fdio_mutex_fini(&unmounter->lock);
 		goto fail;
 	}
-	if (recv(u->sock, &ready, sizeof(ready), 0) != sizeof(ready))
+	if (recv(unmounter->sock, &ready, sizeof(ready), 0) != sizeof(ready))
 		ready = -EPERM;
 	if (ready) {
-		unmounter_free(u);
-		u = NULL;
+		unmounter_free(unmounter);
+		unmounter = NULL;
 		err = ready;
 		goto fail;
 	}
-	*ret = u;
+	*ret = unmounter;
 	return 0;
 fail:
 	fdio_reason_set(reason, "cannot start the process that unmounts: %s", strerror(-err));
-	free(u);
+	free(unmounter);
 	return err;
 }
 
-static bool ask(struct unmounter *u, struct question q)
+static bool ask(struct unmounter *unmounter, struct question question)
 {
 	struct question a = { 0 };
 	bool yes = false;
 	ssize_t n;
 
-	fdio_magic_check(u, MAGIC_UNMOUNTER);
-	fdio_mutex_lock(&u->lock);
-	q.serial = ++u->serial;
-	if (send(u->ask, &q, sizeof(q), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(q)) {
+	fdio_magic_check(unmounter, MAGIC_UNMOUNTER);
+	fdio_mutex_lock(&unmounter->lock);
+	question.serial = ++unmounter->serial;
+	if (send(unmounter->ask, &question, sizeof(question), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(question)) {
 		do /* answers that came too late are for nobody */
-			n = recv(u->ask, &a, sizeof(a), 0);
-		while ((n < 0 && errno == EINTR) || (n == sizeof(a) && a.serial != q.serial));
+			n = recv(unmounter->ask, &a, sizeof(a), 0);
+		while ((n < 0 && errno == EINTR) || (n == sizeof(a) && a.serial != question.serial));
 		yes = n == sizeof(a) && a.yes;
 	}
-	fdio_mutex_unlock(&u->lock);
+	fdio_mutex_unlock(&unmounter->lock);
 	return yes;
 }
 
-bool unmounter_in_group(struct unmounter *u, uint32_t pid, uint32_t gid)
+bool unmounter_in_group(struct unmounter *unmounter, uint32_t pid, uint32_t gid)
 {
-	return ask(u, (struct question){ .kind = ASK_GROUP, .pid = pid, .what = gid });
+	return ask(unmounter, (struct question){ .kind = ASK_GROUP, .pid = pid, .what = gid });
 }
 
-bool unmounter_capable(struct unmounter *u, uint32_t pid, uint32_t uid, unsigned cap)
+bool unmounter_capable(struct unmounter *unmounter, uint32_t pid, uint32_t uid, unsigned cap)
 {
-	return ask(u, (struct question){ .kind = ASK_CAPABILITY, .pid = pid, .uid = uid, .what = cap });
+	return ask(unmounter, (struct question){ .kind = ASK_CAPABILITY, .pid = pid, .uid = uid, .what = cap });
 }
 
-static int tell(struct unmounter *u, const char *what)
+static int tell(struct unmounter *unmounter, const char *what)
 {
 	int answer;
 
-	if (send(u->sock, what, 1, MSG_NOSIGNAL) != 1)
+	if (send(unmounter->sock, what, 1, MSG_NOSIGNAL) != 1)
 		return -errno;
 	for (;;) {
-		ssize_t n = recv(u->sock, &answer, sizeof(answer), 0);
+		ssize_t n = recv(unmounter->sock, &answer, sizeof(answer), 0);
 
 		if (n == sizeof(answer))
 			return answer;
@@ -372,15 +372,15 @@ static int tell(struct unmounter *u, const char *what)
 	}
 }
 
-bool unmounter_holders(struct unmounter *u, char *buf, size_t cap)
+bool unmounter_holders(struct unmounter *unmounter, char *buf, size_t cap)
 {
 	char who[HOLDERS_CAP];
 	ssize_t n;
 
-	if (send(u->sock, "w", 1, MSG_NOSIGNAL) != 1)
+	if (send(unmounter->sock, "w", 1, MSG_NOSIGNAL) != 1)
 		return false;
 	do
-		n = recv(u->sock, who, sizeof(who), 0);
+		n = recv(unmounter->sock, who, sizeof(who), 0);
 	while (n < 0 && errno == EINTR);
 	if (n <= 1)
 		return false;
@@ -389,19 +389,19 @@ bool unmounter_holders(struct unmounter *u, char *buf, size_t cap)
 	return true;
 }
 
-void unmounter_mounted(struct unmounter *u) { tell(u, "m"); }
+void unmounter_mounted(struct unmounter *unmounter) { tell(unmounter, "m"); }
 
-int unmounter_do(struct unmounter *u, bool lazy) { return tell(u, lazy ? "l" : "u"); }
+int unmounter_do(struct unmounter *unmounter, bool lazy) { return tell(unmounter, lazy ? "l" : "u"); }
 
-void unmounter_free(struct unmounter *u)
+void unmounter_free(struct unmounter *unmounter)
 {
-	if (!u)
+	if (!unmounter)
 		return;
-	close(u->sock);
-	close(u->ask);
-	while (waitpid(u->pid, NULL, 0) < 0 && errno == EINTR)
+	close(unmounter->sock);
+	close(unmounter->ask);
+	while (waitpid(unmounter->pid, NULL, 0) < 0 && errno == EINTR)
 		;
-	fdio_mutex_fini(&u->lock);
-	fdio_magic_clear(u, MAGIC_UNMOUNTER);
-	free(u);
+	fdio_mutex_fini(&unmounter->lock);
+	fdio_magic_clear(unmounter, MAGIC_UNMOUNTER);
+	free(unmounter);
 }

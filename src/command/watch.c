@@ -16,40 +16,40 @@
 
 static void log_in_flight(void *arg)
 {
-	struct session *s = arg;
+	struct session *session = arg;
 
-	fdio_magic_check(s, MAGIC_SESSION);
-	if (!__atomic_load_n(&s->serving, __ATOMIC_ACQUIRE))
+	fdio_magic_check(session, MAGIC_SESSION);
+	if (!__atomic_load_n(&session->serving, __ATOMIC_ACQUIRE))
 		return;
-	tr_log_busy(s->tr);
-	dev_log_busy(s->dev);
+	tr_log_busy(session->transport);
+	dev_log_busy(session->dev);
 }
 
-static void look_at_device(struct work *w)
+static void look_at_device(struct work *work)
 {
-	struct session *s = container_of(w, struct session, look_work);
+	struct session *session = container_of(work, struct session, look_work);
 
-	fdio_magic_check(s, MAGIC_SESSION);
-	dev_lost(s->dev); /* what it sees, it says and remembers */
-	__atomic_store_n(&s->looking, false, __ATOMIC_RELEASE);
+	fdio_magic_check(session, MAGIC_SESSION);
+	dev_lost(session->dev); /* what it sees, it says and remembers */
+	__atomic_store_n(&session->looking, false, __ATOMIC_RELEASE);
 }
 
 /* While the mount serves. An image on a server that hangs lets who looks wait. */
 static void on_look(void *arg)
 {
-	struct session *s = arg;
+	struct session *session = arg;
 
-	if (!__atomic_exchange_n(&s->looking, true, __ATOMIC_ACQ_REL))
-		wq_queue(s->syncers, &s->look_work, look_at_device);
+	if (!__atomic_exchange_n(&session->looking, true, __ATOMIC_ACQ_REL))
+		wq_queue(session->syncers, &session->look_work, look_at_device);
 }
 
 /* While the mount does not serve yet, or no longer. */
 static void on_alive(void *arg)
 {
-	struct session *s = arg;
-	const char *doing = __atomic_load_n(&s->doing, __ATOMIC_ACQUIRE);
+	struct session *session = arg;
+	const char *doing = __atomic_load_n(&session->doing, __ATOMIC_ACQUIRE);
 
-	daemon_notify("EXTEND_TIMEOUT_USEC=" ALIVE_USEC, "%s %s", doing, s->probe.path);
+	daemon_notify("EXTEND_TIMEOUT_USEC=" ALIVE_USEC, "%s %s", doing, session->probe.path);
 }
 
 static void give_up(void *arg)
@@ -60,22 +60,22 @@ static void give_up(void *arg)
 }
 
 /* A service manager sees from here on that we are alive. */
-int session_watch(struct session *s)
+int session_watch(struct session *session)
 {
-	struct watchdog_config wc = {
-		.name = s->probe.path,
-		.limit_ms = (unsigned)s->opt.drain_timeout * 1000,
+	struct watchdog_config config = {
+		.name = session->probe.path,
+		.limit_ms = (unsigned)session->options.drain_timeout * 1000,
 		.in_flight = log_in_flight,
 		.alive = on_alive,
 		.look = on_look,
 		.give_up = give_up,
-		.arg = s,
+		.arg = session,
 	};
 	int err;
 
-	s->doing = "recovering";
-	err = watchdog_new(&wc, &s->watchdog);
+	session->doing = "recovering";
+	err = watchdog_new(&config, &session->watchdog);
 	if (!err)
 		return 0;
-	return session_failed(s, EXIT_SYSTEM, "cannot start the watchdog thread: %s", strerror(-err));
+	return session_failed(session, EXIT_SYSTEM, "cannot start the watchdog thread: %s", strerror(-err));
 }

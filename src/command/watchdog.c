@@ -42,7 +42,7 @@ enum phase { STARTING, SERVING, ASKED, ENDING };
 
 struct watchdog {
 	FDIO_MAGIC_FIELD;
-	struct watchdog_config cfg;
+	struct watchdog_config config;
 	int abort_fd;          /* atomic: -1 until there is one */
 	struct fdio_mutex lock;
 	pthread_cond_t changed;
@@ -66,148 +66,148 @@ static uint64_t in_flight(uint64_t done)
 }
 
 /* ms have passed: how long has the device been silent? */
-static uint64_t look(struct watchdog *w, uint64_t ms)
+static uint64_t look(struct watchdog *watchdog, uint64_t ms)
 {
 	uint64_t done = completed(), n = in_flight(done);
 
-	if (done != w->done || !n) {
-		if (w->said)
-			log_warn("%s answers again after %" PRIu64 " s", w->cfg.name, w->stalled_ms / 1000);
-		w->said = false;
-		w->stalled_ms = 0;
-		w->done = done;
+	if (done != watchdog->done || !n) {
+		if (watchdog->said)
+			log_warn("%s answers again after %" PRIu64 " s", watchdog->config.name, watchdog->stalled_ms / 1000);
+		watchdog->said = false;
+		watchdog->stalled_ms = 0;
+		watchdog->done = done;
 		return 0;
 	}
-	w->stalled_ms += ms;
-	if (w->stalled_ms >= STALL_SAID_MS && !w->said) {
-		w->said = true;
-		log_err("%s has completed none of %" PRIu64 " requests for %" PRIu64 " s", w->cfg.name, n, w->stalled_ms / 1000);
-		w->cfg.in_flight(w->cfg.arg);
+	watchdog->stalled_ms += ms;
+	if (watchdog->stalled_ms >= STALL_SAID_MS && !watchdog->said) {
+		watchdog->said = true;
+		log_err("%s has completed none of %" PRIu64 " requests for %" PRIu64 " s", watchdog->config.name, n, watchdog->stalled_ms / 1000);
+		watchdog->config.in_flight(watchdog->config.arg);
 	}
 	return n;
 }
 
-static void give_up(struct watchdog *w, uint64_t n)
+static void give_up(struct watchdog *watchdog, uint64_t n)
 {
-	log_err("%s: giving up %s after %" PRIu64 " s with %" PRIu64 " requests to the device in flight: the next mount recovers", w->cfg.name,
-		w->stalled_ms ? "a device that completes nothing" : "an end that takes too long",
-		(w->stalled_ms ? w->stalled_ms : w->ending_ms) / 1000, n);
-	w->cfg.in_flight(w->cfg.arg);
-	int fd = __atomic_load_n(&w->abort_fd, __ATOMIC_ACQUIRE);
+	log_err("%s: giving up %s after %" PRIu64 " s with %" PRIu64 " requests to the device in flight: the next mount recovers", watchdog->config.name,
+		watchdog->stalled_ms ? "a device that completes nothing" : "an end that takes too long",
+		(watchdog->stalled_ms ? watchdog->stalled_ms : watchdog->ending_ms) / 1000, n);
+	watchdog->config.in_flight(watchdog->config.arg);
+	int fd = __atomic_load_n(&watchdog->abort_fd, __ATOMIC_ACQUIRE);
 	/* A thread that the driver does not let go keeps the connection open after exit. */
 	if (fd >= 0 && write(fd, "1", 1) != 1)
 		log_warn("cannot abort the connection: %s", strerror(errno));
-	w->cfg.give_up(w->cfg.arg);
+	watchdog->config.give_up(watchdog->config.arg);
 }
 
-static bool too_long(const struct watchdog *w, enum phase phase)
+static bool too_long(const struct watchdog *watchdog, enum phase phase)
 {
-	uint64_t limit_ms = w->cfg.limit_ms;
+	uint64_t limit_ms = watchdog->config.limit_ms;
 
-	return limit_ms && phase >= ASKED && (w->stalled_ms >= limit_ms || w->ending_ms >= WHOLE_END * limit_ms);
+	return limit_ms && phase >= ASKED && (watchdog->stalled_ms >= limit_ms || watchdog->ending_ms >= WHOLE_END * limit_ms);
 }
 
-static uint64_t ending_tick(const struct watchdog *w)
+static uint64_t ending_tick(const struct watchdog *watchdog)
 {
-	unsigned fifth = w->cfg.limit_ms / 5 + 1;
+	unsigned fifth = watchdog->config.limit_ms / 5 + 1;
 
-	return w->cfg.limit_ms ? FDIO_MIN(TICK_ENDING_MS, fifth) : TICK_ENDING_MS;
+	return watchdog->config.limit_ms ? FDIO_MIN(TICK_ENDING_MS, fifth) : TICK_ENDING_MS;
 }
 
 /* Not while the device is silent; nor at an end that may take for ever, which is for others to judge. */
-static void tell_alive(struct watchdog *w, enum phase phase, uint64_t ms)
+static void tell_alive(struct watchdog *watchdog, enum phase phase, uint64_t ms)
 {
-	w->alive_ms += ms;
-	if (phase == SERVING || w->stalled_ms || w->alive_ms < ALIVE_MS || (phase >= ASKED && !w->cfg.limit_ms))
+	watchdog->alive_ms += ms;
+	if (phase == SERVING || watchdog->stalled_ms || watchdog->alive_ms < ALIVE_MS || (phase >= ASKED && !watchdog->config.limit_ms))
 		return;
-	w->alive_ms = 0;
-	w->cfg.alive(w->cfg.arg);
+	watchdog->alive_ms = 0;
+	watchdog->config.alive(watchdog->config.arg);
 }
 
 static void *watchdog_main(void *arg)
 {
-	struct watchdog *w = arg;
+	struct watchdog *watchdog = arg;
 
-	fdio_magic_check(w, MAGIC_WATCHDOG);
-	fdio_mutex_lock(&w->lock);
-	while (!w->stop) {
-		enum phase phase = w->phase;
-		uint64_t tick = phase <= SERVING ? TICK_SERVING_MS : ending_tick(w), begun = fdio_now_ns();
+	fdio_magic_check(watchdog, MAGIC_WATCHDOG);
+	fdio_mutex_lock(&watchdog->lock);
+	while (!watchdog->stop) {
+		enum phase phase = watchdog->phase;
+		uint64_t tick = phase <= SERVING ? TICK_SERVING_MS : ending_tick(watchdog), begun = fdio_now_ns();
 
-		if (fdio_cond_timedwait(&w->changed, &w->lock, begun + tick * MS) && w->stop)
+		if (fdio_cond_timedwait(&watchdog->changed, &watchdog->lock, begun + tick * MS) && watchdog->stop)
 			break;
-		fdio_mutex_unlock(&w->lock);
+		fdio_mutex_unlock(&watchdog->lock);
 		uint64_t slept = FDIO_MIN((fdio_now_ns() - begun) / MS, tick);
-		uint64_t n = look(w, slept);
-		w->ending_ms += phase == ENDING ? slept : 0;
-		tell_alive(w, phase, slept);
+		uint64_t n = look(watchdog, slept);
+		watchdog->ending_ms += phase == ENDING ? slept : 0;
+		tell_alive(watchdog, phase, slept);
 		if (phase == SERVING)
-			w->cfg.look(w->cfg.arg);
-		bool over = too_long(w, phase);
+			watchdog->config.look(watchdog->config.arg);
+		bool over = too_long(watchdog, phase);
 		if (over)
-			give_up(w, n);
-		fdio_mutex_lock(&w->lock);
-		while (over && !w->stop)
-			fdio_cond_wait(&w->changed, &w->lock);
+			give_up(watchdog, n);
+		fdio_mutex_lock(&watchdog->lock);
+		while (over && !watchdog->stop)
+			fdio_cond_wait(&watchdog->changed, &watchdog->lock);
 	}
-	fdio_mutex_unlock(&w->lock);
+	fdio_mutex_unlock(&watchdog->lock);
 	return NULL;
 }
 
-int watchdog_new(const struct watchdog_config *cfg, struct watchdog **ret)
+int watchdog_new(const struct watchdog_config *config, struct watchdog **ret)
 {
-	struct watchdog *w = calloc(1, sizeof(*w));
+	struct watchdog *watchdog = calloc(1, sizeof(*watchdog));
 	int err;
 
 	*ret = NULL;
-	if (!w)
+	if (!watchdog)
 		return -ENOMEM;
-	fdio_magic_set(w, MAGIC_WATCHDOG);
-	w->cfg = *cfg;
-	w->abort_fd = -1;
-	w->done = completed();
-	fdio_mutex_init(&w->lock, RANK_LEAF);
-	fdio_cond_init(&w->changed);
-	err = thread_start(&w->thread, "fusedio-watch", watchdog_main, w);
+	fdio_magic_set(watchdog, MAGIC_WATCHDOG);
+	watchdog->config = *config;
+	watchdog->abort_fd = -1;
+	watchdog->done = completed();
+	fdio_mutex_init(&watchdog->lock, RANK_LEAF);
+	fdio_cond_init(&watchdog->changed);
+	err = thread_start(&watchdog->thread, "fusedio-watch", watchdog_main, watchdog);
 	if (err) {
-		pthread_cond_destroy(&w->changed);
-		fdio_mutex_fini(&w->lock);
-		free(w);
+		pthread_cond_destroy(&watchdog->changed);
+		fdio_mutex_fini(&watchdog->lock);
+		free(watchdog);
 		return err;
 	}
-	*ret = w;
+	*ret = watchdog;
 	return 0;
 }
 
-static void advance(struct watchdog *w, enum phase phase)
+static void advance(struct watchdog *watchdog, enum phase phase)
 {
-	fdio_mutex_lock(&w->lock);
-	w->phase = FDIO_MAX(w->phase, phase);
-	pthread_cond_broadcast(&w->changed);
-	fdio_mutex_unlock(&w->lock);
+	fdio_mutex_lock(&watchdog->lock);
+	watchdog->phase = FDIO_MAX(watchdog->phase, phase);
+	pthread_cond_broadcast(&watchdog->changed);
+	fdio_mutex_unlock(&watchdog->lock);
 }
 
-void watchdog_serving(struct watchdog *w) { advance(w, SERVING); }
+void watchdog_serving(struct watchdog *watchdog) { advance(watchdog, SERVING); }
 
-void watchdog_asked(struct watchdog *w) { advance(w, ASKED); }
+void watchdog_asked(struct watchdog *watchdog) { advance(watchdog, ASKED); }
 
-void watchdog_ending(struct watchdog *w) { advance(w, ENDING); }
+void watchdog_ending(struct watchdog *watchdog) { advance(watchdog, ENDING); }
 
-void watchdog_free(struct watchdog *w)
+void watchdog_free(struct watchdog *watchdog)
 {
-	if (!w)
+	if (!watchdog)
 		return;
-	fdio_mutex_lock(&w->lock);
-	w->stop = true;
-	pthread_cond_broadcast(&w->changed);
-	fdio_mutex_unlock(&w->lock);
-	pthread_join(w->thread, NULL);
-	pthread_cond_destroy(&w->changed);
-	fdio_mutex_fini(&w->lock);
-	if (w->abort_fd >= 0)
-		close(w->abort_fd);
-	fdio_magic_clear(w, MAGIC_WATCHDOG);
-	free(w);
+	fdio_mutex_lock(&watchdog->lock);
+	watchdog->stop = true;
+	pthread_cond_broadcast(&watchdog->changed);
+	fdio_mutex_unlock(&watchdog->lock);
+	pthread_join(watchdog->thread, NULL);
+	pthread_cond_destroy(&watchdog->changed);
+	fdio_mutex_fini(&watchdog->lock);
+	if (watchdog->abort_fd >= 0)
+		close(watchdog->abort_fd);
+	fdio_magic_clear(watchdog, MAGIC_WATCHDOG);
+	free(watchdog);
 }
 
 /*
@@ -229,7 +229,7 @@ static int open_unmounted(const char *name)
 	return fd;
 }
 
-void watchdog_open_abort(struct watchdog *w, const char *mountpoint)
+void watchdog_open_abort(struct watchdog *watchdog, const char *mountpoint)
 {
 	char path[64], name[24];
 	struct stat st;
@@ -246,5 +246,5 @@ void watchdog_open_abort(struct watchdog *w, const char *mountpoint)
 	if (fd < 0)
 		log_info("%s cannot be opened (is fusectl mounted there?): clients of a device that hangs may wait for it",
 			 path);
-	__atomic_store_n(&w->abort_fd, fd, __ATOMIC_RELEASE);
+	__atomic_store_n(&watchdog->abort_fd, fd, __ATOMIC_RELEASE);
 }

@@ -27,19 +27,19 @@ struct watchdog_config {
 struct watchdog;
 
 /* Starts the thread. 0 or -errno. */
-int watchdog_new(const struct watchdog_config *cfg, struct watchdog **ret) FDIO_BLOCKS;
+int watchdog_new(const struct watchdog_config *config, struct watchdog **ret) FDIO_BLOCKS;
 /*
  * Opens the file that aborts the FUSE connection mounted on mountpoint, for root also where fusectl is
  * not mounted; without it, which is logged, nothing is aborted. While starting, before the sandbox.
  */
-void watchdog_open_abort(struct watchdog *w, const char *mountpoint);
+void watchdog_open_abort(struct watchdog *watchdog, const char *mountpoint);
 /* The mount serves: starting is over. */
-void watchdog_serving(struct watchdog *w);
+void watchdog_serving(struct watchdog *watchdog);
 /* The daemon has been asked to end: from now on a device that completes nothing is waited for limit_ms. Any thread. */
-void watchdog_asked(struct watchdog *w);
+void watchdog_asked(struct watchdog *watchdog);
 /* No more requests are taken: from now on the whole end is bounded too. Any thread. */
-void watchdog_ending(struct watchdog *w);
+void watchdog_ending(struct watchdog *watchdog);
 /* The end has been reached. NULL is fine. */
-void watchdog_free(struct watchdog *w) FDIO_BLOCKS;
+void watchdog_free(struct watchdog *watchdog) FDIO_BLOCKS;
 
 #endif

@@ -156,13 +156,13 @@ static void say_known(const char *path, const char *type, const char *pttype,
 
 bool whatis_format(int fd, const char *path, struct fdio_reason *reason)
 {
-	const struct format *f = format_of(fd);
+	const struct format *format = format_of(fd);
 
-	if (f)
+	if (format)
 		fdio_reason_set(reason, "%s is not an ext4 file system as it is: it is %s; %s",
 				path,
-			 f->name, f->way);
-	return f;
+			 format->name, format->way);
+	return format;
 }
 
 void whatis_say(int fd, const char *path, const char *type, const char *pttype,

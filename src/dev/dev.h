@@ -37,8 +37,8 @@ enum {
 
 struct dev_caps {
 	uint64_t size_bytes;
-	uint32_t lbs;          /* logical block size: alignment and granularity of every request */
-	uint32_t pbs;          /* physical block size, >= lbs */
+	uint32_t sector_bytes;          /* logical block size: alignment and granularity of every request */
+	uint32_t physical_bytes;          /* physical block size, >= lbs */
 	uint32_t max_io_bytes; /* one request is never larger; a multiple of 4096 */
 	uint32_t mem_align;    /* alignment of data memory */
 	bool volatile_cache;   /* completed writes can be lost at a power cut until a flush */
@@ -106,48 +106,48 @@ struct dev {
 	struct dev_busy *busy;       /* dev.c's */
 };
 
-static inline void dev_submit(struct dev *d, struct dev_io *io)
+static inline void dev_submit(struct dev *dev, struct dev_io *io)
 {
-	fdio_magic_check(d, MAGIC_DEV);
-	d->ops->submit(d, io);
+	fdio_magic_check(dev, MAGIC_DEV);
+	dev->ops->submit(dev, io);
 }
 
 /* All or -errno; short transfers are continued inside. Any alignment of off, len and buf inside the
  * device is accepted for reads (bounced when needed); writes must be lbs-aligned in off and len. */
-int dev_read(struct dev *d, void *buf, size_t len, uint64_t off) FDIO_BLOCKS;
-int dev_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags) FDIO_BLOCKS;
+int dev_read(struct dev *dev, void *buf, size_t len, uint64_t off) FDIO_BLOCKS;
+int dev_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags) FDIO_BLOCKS;
 /* In any order, all at once as far as the device goes; returns the first error after all have ended. */
-int dev_write_many(struct dev *d, struct dev_vec *v, unsigned n) FDIO_BLOCKS;
-int dev_discard(struct dev *d, uint64_t off, uint64_t len) FDIO_BLOCKS;
-void dev_now(struct dev *d, struct timespec *ts);
+int dev_write_many(struct dev *dev, struct dev_vec *vec, unsigned n) FDIO_BLOCKS;
+int dev_discard(struct dev *dev, uint64_t off, uint64_t len) FDIO_BLOCKS;
+void dev_now(struct dev *dev, struct timespec *ts);
 /*
  * Looks whether part of the device has gone: an image file that somebody truncated would grow again
  * with each write, and hold nothing of what it had. Once seen, writing and flushing fail with -EIO.
  * Any thread that may block.
  */
-static inline bool dev_lost(struct dev *d) { return d->ops->lost && d->ops->lost(d); }
+static inline bool dev_lost(struct dev *dev) { return dev->ops->lost && dev->ops->lost(dev); }
 /* Flushes and closes. The device is gone afterwards. */
-void dev_close(struct dev *d) FDIO_BLOCKS;
+void dev_close(struct dev *dev) FDIO_BLOCKS;
 
 /*
  * Flush sequencer (dev/flush.c): makes durable every write that completed before the call. Callers that
  * come while a flush runs share the next one. A device without a volatile cache still counts the call
  * but sends nothing. -EIO to exactly the callers whose flush failed. Blocks; never on a loop thread.
  */
-int dev_flush(struct dev *d) FDIO_BLOCKS;
+int dev_flush(struct dev *dev) FDIO_BLOCKS;
 /*
  * fn is called for each flush that fails, whoever asked for it: what was written before may be
  * lost, though later ones succeed. On the thread that flushed, before anybody hears of the failure
  * or another flush begins. One at a time; NULL: none any more.
  */
-void dev_on_flush_failure(struct dev *d, void (*fn)(void *arg), void *arg) FDIO_BLOCKS;
+void dev_on_flush_failure(struct dev *dev, void (*fn)(void *arg), void *arg) FDIO_BLOCKS;
 
 /* Logs each synchronous request that the device has not answered; returns how many there are. Any thread. */
-unsigned dev_log_busy(struct dev *d);
+unsigned dev_log_busy(struct dev *dev);
 
 /* Common init/fini for implementations. */
-int dev_init(struct dev *d, const struct dev_ops *ops, const char *name);
-void dev_fini(struct dev *d);
+int dev_init(struct dev *dev, const struct dev_ops *ops, const char *name);
+void dev_fini(struct dev *dev);
 
 /* ---- the product's device (uring.c) ---- */
 enum {
@@ -162,7 +162,7 @@ enum {
 int dev_uring_open(const char *path, unsigned flags, struct dev **ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;
 /* Registers the device with every loop of the set (fixed file). Before loops_start. */
-int dev_uring_attach(struct dev *d, struct loop_set *set);
-int dev_uring_fd(struct dev *d);
+int dev_uring_attach(struct dev *dev, struct loop_set *set);
+int dev_uring_fd(struct dev *dev);
 
 #endif

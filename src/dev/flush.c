@@ -43,70 +43,70 @@ struct flush_waiter {
 
 struct dev_flusher *dev_flusher_new(void)
 {
-	struct dev_flusher *f = calloc(1, sizeof(*f));
+	struct dev_flusher *flusher = calloc(1, sizeof(*flusher));
 
-	if (!f)
+	if (!flusher)
 		return NULL;
-	fdio_mutex_init(&f->lock, RANK_DEV);
-	fdio_cond_init(&f->changed);
-	list_init(&f->waiting);
-	return f;
+	fdio_mutex_init(&flusher->lock, RANK_DEV);
+	fdio_cond_init(&flusher->changed);
+	list_init(&flusher->waiting);
+	return flusher;
 }
 
-void dev_flusher_free(struct dev_flusher *f)
+void dev_flusher_free(struct dev_flusher *flusher)
 {
-	if (!f)
+	if (!flusher)
 		return;
-	FDIO_ASSERT(list_empty(&f->waiting) && !f->running);
-	pthread_cond_destroy(&f->changed);
-	fdio_mutex_fini(&f->lock);
-	free(f);
+	FDIO_ASSERT(list_empty(&flusher->waiting) && !flusher->running);
+	pthread_cond_destroy(&flusher->changed);
+	fdio_mutex_fini(&flusher->lock);
+	free(flusher);
 }
 
-unsigned dev_flusher_waiting(struct dev_flusher *f)
+unsigned dev_flusher_waiting(struct dev_flusher *flusher)
 {
-	struct flush_waiter *w;
+	struct flush_waiter *waiter;
 	unsigned n = 0;
 
-	fdio_mutex_lock(&f->lock);
-	list_for_each(w, &f->waiting, node)
+	fdio_mutex_lock(&flusher->lock);
+	list_for_each(waiter, &flusher->waiting, node)
 		n++;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_unlock(&flusher->lock);
 	return n;
 }
 
-void dev_on_flush_failure(struct dev *d, void (*fn)(void *arg), void *arg)
+void dev_on_flush_failure(struct dev *dev, void (*fn)(void *arg), void *arg)
 {
-	struct dev_flusher *f = d->flusher;
+	struct dev_flusher *flusher = dev->flusher;
 
-	fdio_mutex_lock(&f->lock);
-	while (!fn && f->running) /* it may be about to call */
-		fdio_cond_wait(&f->changed, &f->lock);
-	f->failed = fn;
-	f->failed_arg = arg;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&flusher->lock);
+	while (!fn && flusher->running) /* it may be about to call */
+		fdio_cond_wait(&flusher->changed, &flusher->lock);
+	flusher->failed = fn;
+	flusher->failed_arg = arg;
+	fdio_mutex_unlock(&flusher->lock);
 }
 
 /* With the lock held, dropped over the flush itself. */
-static void lead_one_flush(struct dev *d, struct dev_flusher *f)
+static void lead_one_flush(struct dev *dev, struct dev_flusher *flusher)
 {
 	struct list covered;
-	struct flush_waiter *w, *tmp;
-	void (*failed)(void *arg) = f->failed;
-	void *failed_arg = f->failed_arg;
-	struct dev_call c;
+	struct flush_waiter *waiter, *tmp;
+	void (*failed)(void *arg) = flusher->failed;
+	void *failed_arg = flusher->failed_arg;
+	struct dev_call call;
 	int err;
 
 	list_init(&covered);
-	list_splice_tail(&covered, &f->waiting);
-	f->running = true;
-	fdio_mutex_unlock(&f->lock);
+	list_splice_tail(&covered, &flusher->waiting);
+	flusher->running = true;
+	fdio_mutex_unlock(&flusher->lock);
 
-	dev_call_begin(d, &c, CTR_dev_flush, 1, 0, 0);
-	err = d->ops->flush(d);
-	dev_call_end(d, &c);
+	dev_call_begin(dev, &call, CTR_dev_flush, 1, 0, 0);
+	err = dev->ops->flush(dev);
+	dev_call_end(dev, &call);
 	if (err < 0) {
-		log_ratelimited(FDIO_LOG_ERR, "%s: device flush failed: %s", d->name, strerror(-err));
+		log_ratelimited(FDIO_LOG_ERR, "%s: device flush failed: %s", dev->name, strerror(-err));
 		if (failed)
 			failed(failed_arg);
 		err = -EIO;
@@ -114,34 +114,34 @@ static void lead_one_flush(struct dev *d, struct dev_flusher *f)
 		err = 0;
 	}
 
-	fdio_mutex_lock(&f->lock);
-	f->running = false;
-	list_for_each_safe(w, tmp, &covered, node) {
-		list_del(&w->node);
-		w->err = err;
-		w->done = true;
+	fdio_mutex_lock(&flusher->lock);
+	flusher->running = false;
+	list_for_each_safe(waiter, tmp, &covered, node) {
+		list_del(&waiter->node);
+		waiter->err = err;
+		waiter->done = true;
 	}
-	pthread_cond_broadcast(&f->changed);
+	pthread_cond_broadcast(&flusher->changed);
 }
 
-int dev_flush(struct dev *d)
+int dev_flush(struct dev *dev)
 {
-	struct dev_flusher *f = d->flusher;
-	struct flush_waiter w = { .done = false };
+	struct dev_flusher *flusher = dev->flusher;
+	struct flush_waiter waiter = { .done = false };
 
-	if (!d->caps.volatile_cache) {
+	if (!dev->caps.volatile_cache) {
 		fdio_count(CTR_dev_flush);
 		fdio_count(CTR_dev_done);
 		return 0;
 	}
-	fdio_mutex_lock(&f->lock);
-	list_add_tail(&f->waiting, &w.node);
-	while (!w.done) {
-		if (f->running)
-			fdio_cond_wait(&f->changed, &f->lock);
+	fdio_mutex_lock(&flusher->lock);
+	list_add_tail(&flusher->waiting, &waiter.node);
+	while (!waiter.done) {
+		if (flusher->running)
+			fdio_cond_wait(&flusher->changed, &flusher->lock);
 		else
-			lead_one_flush(d, f);
+			lead_one_flush(dev, flusher);
 	}
-	fdio_mutex_unlock(&f->lock);
-	return w.err;
+	fdio_mutex_unlock(&flusher->lock);
+	return waiter.err;
 }

@@ -20,14 +20,14 @@ struct dev_call {
 	uint64_t off, len, since_ns;
 };
 /* Both count. */
-void dev_call_begin(struct dev *d, struct dev_call *c, enum fdio_counter kind, unsigned n, uint64_t off, uint64_t len);
-void dev_call_end(struct dev *d, struct dev_call *c);
+void dev_call_begin(struct dev *dev, struct dev_call *call, enum fdio_counter kind, unsigned n, uint64_t off, uint64_t len);
+void dev_call_end(struct dev *dev, struct dev_call *call);
 
 /* NULL when there is no memory. */
 struct dev_flusher *dev_flusher_new(void);
 /* No caller may be inside dev_flush. NULL is allowed. */
-void dev_flusher_free(struct dev_flusher *f);
+void dev_flusher_free(struct dev_flusher *flusher);
 /* Callers that wait for a flush not yet issued. For tests: the number may be old at once. */
-unsigned dev_flusher_waiting(struct dev_flusher *f);
+unsigned dev_flusher_waiting(struct dev_flusher *flusher);
 
 #endif

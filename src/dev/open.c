@@ -87,24 +87,24 @@ static bool ignores_fua(dev_t rdev)
 	return false;
 }
 
-static int block_caps(struct dev_uring *u, const struct stat *st)
+static int block_caps(struct dev_uring *uring, const struct stat *st)
 {
-	struct dev_caps *c = &u->dev.caps;
+	struct dev_caps *c = &uring->dev.caps;
 	int lbs = 0, ro = 0;
 	unsigned int pbs = 0;
 
-	if (ioctl(u->fd, BLKSSZGET, &lbs) || ioctl(u->fd, BLKGETSIZE64, &c->size_bytes))
+	if (ioctl(uring->fd, BLKSSZGET, &lbs) || ioctl(uring->fd, BLKGETSIZE64, &c->size_bytes))
 		return -errno;
-	if (ioctl(u->fd, BLKPBSZGET, &pbs))
+	if (ioctl(uring->fd, BLKPBSZGET, &pbs))
 		pbs = (unsigned int)lbs;
-	if (!ioctl(u->fd, BLKROGET, &ro) && ro)
+	if (!ioctl(uring->fd, BLKROGET, &ro) && ro)
 		c->read_only = true;
-	c->lbs = (uint32_t)lbs;
-	c->pbs = FDIO_MAX((uint32_t)pbs, c->lbs);
+	c->sector_bytes = (uint32_t)lbs;
+	c->physical_bytes = FDIO_MAX((uint32_t)pbs, c->sector_bytes);
 	c->volatile_cache = queue_number(st->st_rdev, "queue/write_cache", 1) != 0;
 	c->fua = !c->volatile_cache || queue_number(st->st_rdev, "queue/fua", 0) != 0;
 	if (c->volatile_cache && c->fua && ignores_fua(st->st_rdev)) {
-		log_info("%s: this drive does not honour FUA; flushes take its place", u->dev.name);
+		log_info("%s: this drive does not honour FUA; flushes take its place", uring->dev.name);
 		c->fua_ignored = true;
 		c->fua = false;
 	}
@@ -113,17 +113,17 @@ static int block_caps(struct dev_uring *u, const struct stat *st)
 	return 0;
 }
 
-static void file_caps(struct dev_uring *u, const struct stat *st, bool direct)
+static void file_caps(struct dev_uring *uring, const struct stat *st, bool direct)
 {
-	struct dev_caps *c = &u->dev.caps;
+	struct dev_caps *c = &uring->dev.caps;
 
 	c->size_bytes = (uint64_t)st->st_size;
-	c->lbs = c->pbs = 512;
+	c->sector_bytes = c->physical_bytes = 512;
 	if (direct && st->st_blksize > 512) {
 		/* The file system below may want more than 512: ask by trying. */
 		void *p = fdio_alloc_aligned(4096, 4096);
-		if (p && pread(u->fd, p, 512, 512) < 0 && errno == EINVAL)
-			c->lbs = c->pbs = 4096;
+		if (p && pread(uring->fd, p, 512, 512) < 0 && errno == EINVAL)
+			c->sector_bytes = c->physical_bytes = 4096;
 		free(p);
 	}
 	/* The page cache of the host, and the disk's own below it. */
@@ -148,15 +148,15 @@ static bool is_locked(int err) { return err == -EWOULDBLOCK || err == -EACCES; }
  * umount of a plain FUSE mount returns before its daemon has written everything: whoever mounts the image again at once
  * meets the lock of a daemon that is about to end. So the lock is waited for, for a moment.
  */
-static int lock_image(struct dev_uring *u, const char *path, bool rdonly,
+static int lock_image(struct dev_uring *uring, const char *path, bool rdonly,
 		struct fdio_reason *reason)
 {
 	struct timespec nap = { .tv_nsec = LOCK_POLL_MS * 1000000l };
-	int err = try_lock(u->fd, rdonly);
+	int err = try_lock(uring->fd, rdonly);
 
 	for (unsigned ms = 0; is_locked(err) && ms < LOCK_WAIT_MS; ms += LOCK_POLL_MS) {
 		nanosleep(&nap, NULL);
-		err = try_lock(u->fd, rdonly);
+		err = try_lock(uring->fd, rdonly);
 	}
 	if (is_locked(err))
 		return fdio_reason_fail(reason, -EBUSY, "%s is in use by another process (locked): "
@@ -167,18 +167,18 @@ static int lock_image(struct dev_uring *u, const char *path, bool rdonly,
 }
 
 /* EINVAL with O_DIRECT: the file system below has none. */
-static int open_fd(struct dev_uring *u, const char *path, int mode, bool nodirect, bool *ret_direct)
+static int open_fd(struct dev_uring *uring, const char *path, int mode, bool nodirect, bool *ret_direct)
 {
 	*ret_direct = !nodirect;
-	u->fd = open(path, mode | (nodirect ? 0 : O_DIRECT));
-	if (u->fd < 0 && errno == EINVAL && !nodirect) {
+	uring->fd = open(path, mode | (nodirect ? 0 : O_DIRECT));
+	if (uring->fd < 0 && errno == EINVAL && !nodirect) {
 		*ret_direct = false;
-		u->fd = open(path, mode);
+		uring->fd = open(path, mode);
 	}
-	return u->fd < 0 ? -errno : 0;
+	return uring->fd < 0 ? -errno : 0;
 }
 
-static int open_all(struct dev_uring *u, const char *path, unsigned flags,
+static int open_all(struct dev_uring *uring, const char *path, unsigned flags,
 		struct fdio_reason *reason)
 {
 	int mode = (flags & DEV_OPEN_RDONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC;
@@ -194,55 +194,55 @@ static int open_all(struct dev_uring *u, const char *path, unsigned flags,
 			    S_ISDIR(st.st_mode) ? "a directory" : S_ISCHR(st.st_mode)
 					? "a character device" : "a special file");
 	if (S_ISBLK(st.st_mode) && (flags & DEV_OPEN_EXCL)) {
-		u->claim_fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
-		if (u->claim_fd < 0)
+		uring->claim_fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC);
+		if (uring->claim_fd < 0)
 			return open_error(path, errno, reason);
 	}
-	err = open_fd(u, path, mode, flags & DEV_OPEN_NODIRECT, &direct);
+	err = open_fd(uring, path, mode, flags & DEV_OPEN_NODIRECT, &direct);
 	if (err)
 		return open_error(path, -err, reason);
 	if (!direct && !(flags & DEV_OPEN_NODIRECT))
 		log_warn("%s: its file system has no O_DIRECT; I/O goes through the page cache below as well", path);
 	if (S_ISREG(st.st_mode)) {
-		err = lock_image(u, path, flags & DEV_OPEN_RDONLY, reason);
+		err = lock_image(uring, path, flags & DEV_OPEN_RDONLY, reason);
 		if (err)
 			return err;
-		file_caps(u, &st, direct);
+		file_caps(uring, &st, direct);
 	} else {
-		err = block_caps(u, &st);
+		err = block_caps(uring, &st);
 		if (err)
 			return fdio_reason_fail(reason, err, "cannot ask %s for its size: %s", path,
 					strerror(-err));
 	}
-	if (!direct && u->dev.caps.lbs > 512)
-		u->dev.caps.lbs = 512;
-	u->dev.caps.mem_align = direct ? 512 : 1;
-	u->dev.caps.max_io_bytes = MAX_IO_BYTES;
+	if (!direct && uring->dev.caps.sector_bytes > 512)
+		uring->dev.caps.sector_bytes = 512;
+	uring->dev.caps.mem_align = direct ? 512 : 1;
+	uring->dev.caps.max_io_bytes = MAX_IO_BYTES;
 	if (flags & DEV_OPEN_RDONLY)
-		u->dev.caps.read_only = true;
+		uring->dev.caps.read_only = true;
 	return 0;
 }
 
 int dev_uring_open(const char *path, unsigned flags, struct dev **ret, struct fdio_reason *reason)
 {
-	struct dev_uring *u = calloc(1, sizeof(*u));
+	struct dev_uring *uring = calloc(1, sizeof(*uring));
 	int err;
 
-	if (!u || dev_init(&u->dev, &dev_uring_ops, path)) {
-		free(u);
+	if (!uring || dev_init(&uring->dev, &dev_uring_ops, path)) {
+		free(uring);
 		return fdio_reason_fail(reason, -ENOMEM, "out of memory while opening %s", path);
 	}
-	u->fd = u->claim_fd = -1;
-	err = dev_uring_rings_new(u);
+	uring->fd = uring->claim_fd = -1;
+	err = dev_uring_rings_new(uring);
 	if (err)
 		fdio_reason_set(reason, "cannot set up io_uring for %s: %s (sysctl "
 				"kernel.io_uring_disabled must be 0)", path, strerror(-err));
 	else
-		err = open_all(u, path, flags, reason);
+		err = open_all(uring, path, flags, reason);
 	if (err) {
-		u->dev.ops->close(&u->dev);
+		uring->dev.ops->close(&uring->dev);
 		return err;
 	}
-	*ret = &u->dev;
+	*ret = &uring->dev;
 	return 0;
 }

@@ -29,27 +29,27 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static inline struct dev_uring *uring_of(struct dev *d) { return container_of(d, struct dev_uring, dev); }
+static inline struct dev_uring *uring_of(struct dev *dev) { return container_of(dev, struct dev_uring, dev); }
 
 static int translate(int err)
 {
 	return err == -EAGAIN || err == -EINTR || err == -ENOMEM ? err : -EIO;
 }
 
-static bool is_cut(const struct dev_uring *u) { return unlikely(__atomic_load_n(&u->cut, __ATOMIC_RELAXED)); }
+static bool is_cut(const struct dev_uring *uring) { return unlikely(__atomic_load_n(&uring->cut, __ATOMIC_RELAXED)); }
 
-static bool uring_lost(struct dev *d)
+static bool uring_lost(struct dev *dev)
 {
-	struct dev_uring *u = uring_of(d);
+	struct dev_uring *uring = uring_of(dev);
 	struct stat st;
 
-	if (is_cut(u))
+	if (is_cut(uring))
 		return true;
-	if (d->caps.is_block || fstat(u->fd, &st) || (uint64_t)st.st_size >= d->caps.size_bytes)
+	if (dev->caps.is_block || fstat(uring->fd, &st) || (uint64_t)st.st_size >= dev->caps.size_bytes)
 		return false;
-	if (!__atomic_exchange_n(&u->cut, true, __ATOMIC_SEQ_CST))
+	if (!__atomic_exchange_n(&uring->cut, true, __ATOMIC_SEQ_CST))
 		log_err("%s: the image was cut from %llu to %llu bytes while it is served: nothing more is written; unmount it, "
-			"and restore it or run e2fsck", d->name, (unsigned long long)d->caps.size_bytes,
+			"and restore it or run e2fsck", dev->name, (unsigned long long)dev->caps.size_bytes,
 			(unsigned long long)st.st_size);
 	return true;
 }
@@ -89,20 +89,20 @@ static void prep_rw(struct io_uring_sqe *sqe, const struct dev_io *io)
 		sqe->flags |= IOSQE_ASYNC;
 }
 
-static void uring_submit(struct dev *d, struct dev_io *io)
+static void uring_submit(struct dev *dev, struct dev_io *io)
 {
-	struct loop *l = loop_self();
+	struct loop *loop = loop_self();
 
-	FDIO_ASSERT(l);
-	if (io->kind == DEV_WRITE && is_cut(uring_of(d))) {
+	FDIO_ASSERT(loop);
+	if (io->kind == DEV_WRITE && is_cut(uring_of(dev))) {
 		io->result = -EIO;
 		io->done(io);
 		return;
 	}
-	struct io_uring_sqe *sqe = loop_sqe(l);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
 	io->op.complete = uring_complete;
-	io->dev = d;
-	loop_note_io(l, 1);
+	io->dev = dev;
+	loop_note_io(loop, 1);
 	fdio_count(io->kind == DEV_READ ? CTR_dev_read : CTR_dev_write);
 	prep_rw(sqe, io);
 	io_uring_sqe_set_data(sqe, &io->op);
@@ -110,12 +110,12 @@ static void uring_submit(struct dev *d, struct dev_io *io)
 
 /* ---- synchronous ---- */
 
-static int uring_read(struct dev *d, void *buf, size_t len, uint64_t off)
+static int uring_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 {
 	uint8_t *p = buf;
 
 	while (len) {
-		ssize_t n = pread(uring_of(d)->fd, p, FDIO_MIN(len, (size_t)d->caps.max_io_bytes), (off_t)off);
+		ssize_t n = pread(uring_of(dev)->fd, p, FDIO_MIN(len, (size_t)dev->caps.max_io_bytes), (off_t)off);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -128,19 +128,19 @@ static int uring_read(struct dev *d, void *buf, size_t len, uint64_t off)
 	return 0;
 }
 
-static int write_fua(struct dev *d, const void *buf, size_t len, uint64_t off);
+static int write_fua(struct dev *dev, const void *buf, size_t len, uint64_t off);
 
-static int uring_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags)
+static int uring_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
 	const uint8_t *p = buf;
 
-	if (is_cut(uring_of(d)))
+	if (is_cut(uring_of(dev)))
 		return -EIO;
-	if ((flags & DEV_FUA) && d->caps.volatile_cache)
-		return write_fua(d, buf, len, off);
+	if ((flags & DEV_FUA) && dev->caps.volatile_cache)
+		return write_fua(dev, buf, len, off);
 
 	while (len) {
-		ssize_t n = pwrite(uring_of(d)->fd, p, FDIO_MIN(len, (size_t)d->caps.max_io_bytes), (off_t)off);
+		ssize_t n = pwrite(uring_of(dev)->fd, p, FDIO_MIN(len, (size_t)dev->caps.max_io_bytes), (off_t)off);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -154,31 +154,31 @@ static int uring_write(struct dev *d, const void *buf, size_t len, uint64_t off,
 }
 
 /* A device that is slow to flush and a client that waits: nothing here may be interrupted. */
-static int uring_flush(struct dev *d)
+static int uring_flush(struct dev *dev)
 {
-	int r;
+	int err;
 
-	if (uring_lost(d))
+	if (uring_lost(dev))
 		return -EIO;
 	do
-		r = fdatasync(uring_of(d)->fd);
-	while (r < 0 && errno == EINTR);
-	return r < 0 || uring_lost(d) ? -EIO : 0;
+		err = fdatasync(uring_of(dev)->fd);
+	while (err < 0 && errno == EINTR);
+	return err < 0 || uring_lost(dev) ? -EIO : 0;
 }
 
-static int uring_discard(struct dev *d, uint64_t off, uint64_t len)
+static int uring_discard(struct dev *dev, uint64_t off, uint64_t len)
 {
-	struct dev_uring *u = uring_of(d);
+	struct dev_uring *uring = uring_of(dev);
 	uint64_t range[2] = { off, len };
-	int r;
+	int err;
 
-	if (is_cut(u))
+	if (is_cut(uring))
 		return -EIO;
-	if (d->caps.is_block)
-		r = ioctl(u->fd, BLKDISCARD, range);
+	if (dev->caps.is_block)
+		err = ioctl(uring->fd, BLKDISCARD, range);
 	else
-		r = fallocate(u->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
-	if (!r)
+		err = fallocate(uring->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+	if (!err)
 		return 0;
 	return errno == EOPNOTSUPP ? -EOPNOTSUPP : translate(-errno); /* "has none" is no failure */
 }
@@ -189,33 +189,33 @@ static int uring_discard(struct dev *d, uint64_t off, uint64_t len)
  * One ring out of a few, made at open: batches of several threads run side by side up to that
  * number. NULL: all are broken.
  */
-static struct batch_ring *ring_take(struct dev_uring *u)
+static struct batch_ring *ring_take(struct dev_uring *uring)
 {
-	struct batch_ring *b = NULL;
+	struct batch_ring *ring = NULL;
 
-	fdio_mutex_lock(&u->batch_lock);
-	while (list_empty(&u->batch_free) && u->nr_broken < u->nr_batch)
-		fdio_cond_wait(&u->batch_cond, &u->batch_lock);
-	if (!list_empty(&u->batch_free)) {
-		b = list_first(&u->batch_free, struct batch_ring, link);
-		list_del(&b->link);
+	fdio_mutex_lock(&uring->batch_lock);
+	while (list_empty(&uring->batch_free) && uring->nr_broken < uring->nr_batch)
+		fdio_cond_wait(&uring->batch_cond, &uring->batch_lock);
+	if (!list_empty(&uring->batch_free)) {
+		ring = list_first(&uring->batch_free, struct batch_ring, link);
+		list_del(&ring->link);
 	}
-	fdio_mutex_unlock(&u->batch_lock);
-	return b;
+	fdio_mutex_unlock(&uring->batch_lock);
+	return ring;
 }
 
 /*
  * What a broken ring holds would be sent with the next request that uses it: nobody gets it again.
  */
-static void ring_give(struct dev_uring *u, struct batch_ring *b)
+static void ring_give(struct dev_uring *uring, struct batch_ring *ring)
 {
-	fdio_mutex_lock(&u->batch_lock);
-	if (b->broken)
-		u->nr_broken++;
+	fdio_mutex_lock(&uring->batch_lock);
+	if (ring->broken)
+		uring->nr_broken++;
 	else
-		list_add(&u->batch_free, &b->link);
-	pthread_cond_broadcast(&u->batch_cond);
-	fdio_mutex_unlock(&u->batch_lock);
+		list_add(&uring->batch_free, &ring->link);
+	pthread_cond_broadcast(&uring->batch_cond);
+	fdio_mutex_unlock(&uring->batch_lock);
 }
 
 /*
@@ -223,58 +223,58 @@ static void ring_give(struct dev_uring *u, struct batch_ring *b)
  * submitted, for which completions come: fewer than n after an error that trying again does not
  * help. The others are for system calls then.
  */
-static unsigned ring_submit(struct dev_uring *u, struct batch_ring *b, unsigned n, unsigned wait)
+static unsigned ring_submit(struct dev_uring *uring, struct batch_ring *ring, unsigned n, unsigned wait)
 {
 	unsigned done = 0;
 
 	while (done < n) {
-		int r = io_uring_submit_and_wait(&b->ring, wait);
+		int err = io_uring_submit_and_wait(&ring->ring, wait);
 
-		if (r > 0) {
-			done += (unsigned)r;
-		} else if (r != -EINTR && r != -EAGAIN && r != -EBUSY) {
-			log_err("%s: a ring for writing is given up: %s", u->dev.name,
-				strerror(-r));
-			b->broken = true;
+		if (err > 0) {
+			done += (unsigned)err;
+		} else if (err != -EINTR && err != -EAGAIN && err != -EBUSY) {
+			log_err("%s: a ring for writing is given up: %s", uring->dev.name,
+				strerror(-err));
+			ring->broken = true;
 			break;
 		}
 	}
 	return done;
 }
 
-static int ring_wait(struct batch_ring *b, void **ret_data)
+static int ring_wait(struct batch_ring *ring, void **ret_data)
 {
 	struct io_uring_cqe *cqe;
-	int r, res;
+	int err, res;
 
 	do
-		r = io_uring_wait_cqe(&b->ring, &cqe);
-	while (r == -EINTR);
+		err = io_uring_wait_cqe(&ring->ring, &cqe);
+	while (err == -EINTR);
 	/* The kernel still has the buffers, so the caller cannot be told an error. */
-	FDIO_MUST(r == 0);
+	FDIO_MUST(err == 0);
 	*ret_data = io_uring_cqe_get_data(cqe);
 	res = cqe->res;
-	io_uring_cqe_seen(&b->ring, cqe);
+	io_uring_cqe_seen(&ring->ring, cqe);
 	return res;
 }
 
 /* -EAGAIN: not by a ring. */
-static int ring_write_fua(struct dev_uring *u, const void *buf, size_t len, uint64_t off)
+static int ring_write_fua(struct dev_uring *uring, const void *buf, size_t len, uint64_t off)
 {
-	struct batch_ring *b = ring_take(u);
+	struct batch_ring *ring = ring_take(uring);
 	int res = -EAGAIN;
 	void *data;
 
-	if (!b)
+	if (!ring)
 		return res;
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);
 
-	io_uring_prep_write(sqe, u->fd, buf, (unsigned)len, off);
+	io_uring_prep_write(sqe, uring->fd, buf, (unsigned)len, off);
 	io_uring_sqe_set_data(sqe, NULL);
 	sqe->rw_flags = RWF_DSYNC;
-	if (ring_submit(u, b, 1, 1))
-		res = ring_wait(b, &data);
-	ring_give(u, b);
+	if (ring_submit(uring, ring, 1, 1))
+		res = ring_wait(ring, &data);
+	ring_give(uring, ring);
 	return res;
 }
 
@@ -282,144 +282,144 @@ static int ring_write_fua(struct dev_uring *u, const void *buf, size_t len, uint
  * A write with FUA: by a system call it would be followed by a flush of the whole device, by the ring it is not. What the ring
  * does not do in one piece (rare), and what goes to a device that ignores FUA, is written and flushed.
  */
-static int write_fua(struct dev *d, const void *buf, size_t len, uint64_t off)
+static int write_fua(struct dev *dev, const void *buf, size_t len, uint64_t off)
 {
-	int r, res = -EAGAIN;
+	int err, res = -EAGAIN;
 
-	if (len <= d->caps.max_io_bytes && !d->caps.fua_ignored)
-		res = ring_write_fua(uring_of(d), buf, len, off);
+	if (len <= dev->caps.max_io_bytes && !dev->caps.fua_ignored)
+		res = ring_write_fua(uring_of(dev), buf, len, off);
 	if (res == (int)len)
-		return uring_lost(d) ? -EIO : 0;
+		return uring_lost(dev) ? -EIO : 0;
 	if (res < 0 && res != -EAGAIN && res != -EINTR)
 		return translate(res);
-	r = uring_write(d, buf, len, off, 0);
-	return r ? r : uring_flush(d);
+	err = uring_write(dev, buf, len, off, 0);
+	return err ? err : uring_flush(dev);
 }
 
 /* What the ring did not do in full is done by system calls, which also gives the final verdict. */
-static void finish_piece(struct dev *d, struct dev_vec *v, int res)
+static void finish_piece(struct dev *dev, struct dev_vec *vec, int res)
 {
-	if (res == (int)v->len) {
-		v->result = 0;
+	if (res == (int)vec->len) {
+		vec->result = 0;
 		return;
 	}
 	if (res > 0 || res == -EAGAIN || res == -EINTR) {
-		uint32_t done = res > 0 ? (uint32_t)res & ~(d->caps.lbs - 1) : 0;
-		v->result = uring_write(d, (uint8_t *)v->buf + done, v->len - done, v->off + done, 0);
+		uint32_t done = res > 0 ? (uint32_t)res & ~(dev->caps.sector_bytes - 1) : 0;
+		vec->result = uring_write(dev, (uint8_t *)vec->buf + done, vec->len - done, vec->off + done, 0);
 		return;
 	}
-	v->result = res == 0 ? -EIO : translate(res);
+	vec->result = res == 0 ? -EIO : translate(res);
 }
 
-/* At most BATCH_DEPTH of v; what the ring does not take is left to system calls. */
-static void write_batch(struct dev *d, struct batch_ring *b, struct dev_vec *v, unsigned n)
+/* At most BATCH_DEPTH of vec; what the ring does not take is left to system calls. */
+static void write_batch(struct dev *dev, struct batch_ring *ring, struct dev_vec *vec, unsigned n)
 {
 	unsigned sent = 0;
 
-	for (unsigned i = 0; i < n && b; i++) {
-		struct io_uring_sqe *sqe = io_uring_get_sqe(&b->ring);
+	for (unsigned i = 0; i < n && ring; i++) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);
 
-		io_uring_prep_write(sqe, uring_of(d)->fd, v[i].buf, v[i].len, v[i].off);
-		io_uring_sqe_set_data(sqe, &v[i]);
+		io_uring_prep_write(sqe, uring_of(dev)->fd, vec[i].buf, vec[i].len, vec[i].off);
+		io_uring_sqe_set_data(sqe, &vec[i]);
 	}
-	if (b)
-		sent = ring_submit(uring_of(d), b, n, 0);
+	if (ring)
+		sent = ring_submit(uring_of(dev), ring, n, 0);
 	for (unsigned i = 0; i < sent; i++) {
 		void *piece;
-		int res = ring_wait(b, &piece);
+		int res = ring_wait(ring, &piece);
 
-		finish_piece(d, piece, res);
+		finish_piece(dev, piece, res);
 	}
 	for (unsigned i = sent; i < n; i++) /* submitted in this order */
-		finish_piece(d, &v[i], -EAGAIN);
+		finish_piece(dev, &vec[i], -EAGAIN);
 }
 
-static int uring_write_many(struct dev *d, struct dev_vec *v, unsigned n)
+static int uring_write_many(struct dev *dev, struct dev_vec *vec, unsigned n)
 {
-	struct dev_uring *u = uring_of(d);
+	struct dev_uring *uring = uring_of(dev);
 	int err = 0;
 
-	if (is_cut(u))
+	if (is_cut(uring))
 		return -EIO;
 	if (n == 1) {
-		v->result = uring_write(d, v->buf, v->len, v->off, 0);
-		return v->result;
+		vec->result = uring_write(dev, vec->buf, vec->len, vec->off, 0);
+		return vec->result;
 	}
-	struct batch_ring *b = ring_take(u);
+	struct batch_ring *ring = ring_take(uring);
 	for (unsigned i = 0; i < n; i += BATCH_DEPTH)
-		write_batch(d, b && !b->broken ? b : NULL, v + i, FDIO_MIN(n - i, BATCH_DEPTH));
-	if (b)
-		ring_give(u, b);
+		write_batch(dev, ring && !ring->broken ? ring : NULL, vec + i, FDIO_MIN(n - i, BATCH_DEPTH));
+	if (ring)
+		ring_give(uring, ring);
 	for (unsigned i = 0; i < n && !err; i++)
-		err = v[i].result;
+		err = vec[i].result;
 	return err;
 }
 
-static void rings_free(struct dev_uring *u)
+static void rings_free(struct dev_uring *uring)
 {
-	for (unsigned i = 0; i < u->nr_batch; i++)
-		io_uring_queue_exit(&u->batch[i].ring);
+	for (unsigned i = 0; i < uring->nr_batch; i++)
+		io_uring_queue_exit(&uring->batch[i].ring);
 }
 
 /*
  * Writing is all that a batch ring does. It registers no file: that would keep the device in use until the kernel has ended
  * the ring.
  */
-static int batch_ring_new(struct io_uring *r)
+static int batch_ring_new(struct io_uring *ring)
 {
 	static const uint8_t write_only[] = { IORING_OP_WRITE };
 	static const struct loop_limits limits = { .ops = write_only, .nr_ops = ARRAY_SIZE(write_only) };
-	int err = io_uring_queue_init(BATCH_DEPTH, r, IORING_SETUP_R_DISABLED);
+	int err = io_uring_queue_init(BATCH_DEPTH, ring, IORING_SETUP_R_DISABLED);
 
 	if (err)
 		return err;
-	err = loop_ring_enable(r, &limits);
+	err = loop_ring_enable(ring, &limits);
 	if (err)
-		io_uring_queue_exit(r);
+		io_uring_queue_exit(ring);
 	return err;
 }
 
-int dev_uring_rings_new(struct dev_uring *u)
+int dev_uring_rings_new(struct dev_uring *uring)
 {
-	fdio_mutex_init(&u->batch_lock, RANK_DEV);
-	fdio_cond_init(&u->batch_cond);
-	list_init(&u->batch_free);
-	for (; u->nr_batch < BATCH_RINGS; u->nr_batch++) {
-		int err = batch_ring_new(&u->batch[u->nr_batch].ring);
-		if (err && u->nr_batch == 0)
+	fdio_mutex_init(&uring->batch_lock, RANK_DEV);
+	fdio_cond_init(&uring->batch_cond);
+	list_init(&uring->batch_free);
+	for (; uring->nr_batch < BATCH_RINGS; uring->nr_batch++) {
+		int err = batch_ring_new(&uring->batch[uring->nr_batch].ring);
+		if (err && uring->nr_batch == 0)
 			return err;
 		if (err)
 			break; /* fewer batches at a time */
-		list_add_tail(&u->batch_free, &u->batch[u->nr_batch].link);
+		list_add_tail(&uring->batch_free, &uring->batch[uring->nr_batch].link);
 	}
 	return 0;
 }
 
-static void uring_close(struct dev *d)
+static void uring_close(struct dev *dev)
 {
-	struct dev_uring *u = uring_of(d);
+	struct dev_uring *uring = uring_of(dev);
 
-	rings_free(u);
-	pthread_cond_destroy(&u->batch_cond);
-	fdio_mutex_fini(&u->batch_lock);
-	if (u->fd >= 0)
-		close(u->fd);
-	if (u->claim_fd >= 0)
-		close(u->claim_fd);
-	dev_fini(d);
-	free(u);
+	rings_free(uring);
+	pthread_cond_destroy(&uring->batch_cond);
+	fdio_mutex_fini(&uring->batch_lock);
+	if (uring->fd >= 0)
+		close(uring->fd);
+	if (uring->claim_fd >= 0)
+		close(uring->claim_fd);
+	dev_fini(dev);
+	free(uring);
 }
 
-int dev_uring_attach(struct dev *d, struct loop_set *set)
+int dev_uring_attach(struct dev *dev, struct loop_set *set)
 {
 	int err = 0;
 
 	for (unsigned i = 0; i < loop_set_count(set) && !err; i++)
-		err = loop_register_file(loop_set_get(set, i), LOOP_FILE_DEV, uring_of(d)->fd);
+		err = loop_register_file(loop_set_get(set, i), LOOP_FILE_DEV, uring_of(dev)->fd);
 	return err;
 }
 
-int dev_uring_fd(struct dev *d) { return uring_of(d)->fd; }
+int dev_uring_fd(struct dev *dev) { return uring_of(dev)->fd; }
 
 const struct dev_ops dev_uring_ops = {
 	.name = "io_uring",

@@ -32,6 +32,6 @@ struct dev_uring {
 };
 
 extern const struct dev_ops dev_uring_ops;
-int dev_uring_rings_new(struct dev_uring *u);
+int dev_uring_rings_new(struct dev_uring *uring);
 
 #endif

@@ -23,11 +23,11 @@
  */
 #include "dio/types.h"
 
-enum dio_way dio_append_way(struct dio_req *r, bool direct)
+enum dio_way dio_append_way(struct dio_req *req, bool direct)
 {
-	uint64_t window = x4_window_end(r->file->inode);
+	uint64_t window = x4_window_end(req->file->inode);
 
 	if (window)
-		return direct && r->pos + r->len <= window ? DIO_WAY_WINDOW : DIO_WAY_SLOW;
-	return dio_grow_fits(r) ? DIO_WAY_SMALL : DIO_WAY_SLOW;
+		return direct && req->pos + req->len <= window ? DIO_WAY_WINDOW : DIO_WAY_SLOW;
+	return dio_grow_fits(req) ? DIO_WAY_SMALL : DIO_WAY_SLOW;
 }

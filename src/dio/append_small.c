@@ -34,212 +34,212 @@ static void piece_done(struct dev_io *io);
 
 /* ---- is it one? ---- */
 
-static bool is_whole(const struct dio_req *r)
+static bool is_whole(const struct dio_req *req)
 {
-	return !((r->pos | r->len) & (dio_own(r)->dio->block_size - 1));
+	return !((req->pos | req->len) & (dio_own(req)->dio->block_size - 1));
 }
 
 /* Bytes to be written: up to the end of the last block. */
-static uint64_t span_of(const struct dio_req *r)
+static uint64_t span_of(const struct dio_req *req)
 {
-	return fdio_round_up(r->pos + r->len, dio_own(r)->dio->block_size) - r->pos;
+	return fdio_round_up(req->pos + req->len, dio_own(req)->dio->block_size) - req->pos;
 }
 
 /* By what needs no lock; all of it is looked at again, or holds as long as the file is open. */
-bool dio_grow_fits(const struct dio_req *r)
+bool dio_grow_fits(const struct dio_req *req)
 {
-	const struct dio *d = dio_own(r)->dio;
-	uint64_t span = span_of(r);
+	const struct dio *dio = dio_own(req)->dio;
+	uint64_t span = span_of(req);
 
-	if (r->len > GROW_MAX || span > r->buf_cap || span > d->max_io)
+	if (req->len > GROW_MAX || span > req->buf_cap || span > dio->max_io)
 		return false;
-	if (r->pos != x4_inode_size(r->file->inode))
+	if (req->pos != x4_inode_size(req->file->inode))
 		return false;
-	if (((uintptr_t)r->buf & (d->mem_align - 1)) || (r->pos & (d->lbs - 1)))
+	if (((uintptr_t)req->buf & (dio->mem_align - 1)) || (req->pos & (dio->sector_bytes - 1)))
 		return false;
-	return !(r->pos & (d->block_size - 1)) || d->mem_align <= d->lbs;
+	return !(req->pos & (dio->block_size - 1)) || dio->mem_align <= dio->sector_bytes;
 }
 
 /* ---- the blocks ---- */
 
 /* The rest of the block that holds the end of the file; grow_head stays 0 if there is none. */
-static int find_head(struct dio_req *r)
+static int find_head(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	uint32_t in = r->pos & (o->dio->block_size - 1);
-	struct dio_piece p;
+	struct dio_own *o = dio_own(req);
+	uint32_t in = req->pos & (o->dio->block_size - 1);
+	struct dio_piece piece;
 	int err;
 
 	o->grow_head = 0;
 	if (!in)
 		return 0;
-	err = dio_piece_at(o->dio, r->file->inode, r->pos, o->dio->block_size - in, &p);
-	if (err || p.state != X4_EXT_WRITTEN || p.len != o->dio->block_size - in)
+	err = dio_piece_at(o->dio, req->file->inode, req->pos, o->dio->block_size - in, &piece);
+	if (err || piece.state != X4_EXT_WRITTEN || piece.len != o->dio->block_size - in)
 		return -EAGAIN;
-	o->grow_head = p.len;
-	o->grow_off = p.dev_off;
+	o->grow_head = piece.len;
+	o->grow_off = piece.dev_off;
 	return 0;
 }
 
-static int reserve(struct dio_req *r)
+static int reserve(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	struct x4_inode *i = r->file->inode;
-	uint64_t first = (r->pos + o->grow_head) >> o->dio->block_bits;
+	struct dio_own *o = dio_own(req);
+	struct x4_inode *inode = req->file->inode;
+	uint64_t first = (req->pos + o->grow_head) >> o->dio->block_bits;
 	uint32_t n = (o->span - o->grow_head) >> o->dio->block_bits;
-	struct x4_ext x;
+	struct x4_ext extent;
 	int err;
 
 	if (!n)
 		return 0;
 	if (first + n > UINT32_MAX)
 		return -EAGAIN;
-	err = x4_map_lookup(i, (uint32_t)first, &x);
-	if (err || x.state != X4_EXT_HOLE || (uint64_t)x.lblk + x.len < UINT32_MAX)
+	err = x4_map_lookup(inode, (uint32_t)first, &extent);
+	if (err || extent.state != X4_EXT_HOLE || (uint64_t)extent.lblk + extent.len < UINT32_MAX)
 		return -EAGAIN;
-	err = x4_resv_holes(i, (uint32_t)first, n, r->flags & DIO_ROOT, &o->resv);
+	err = x4_resv_holes(inode, (uint32_t)first, n, req->flags & DIO_ROOT, &o->resv);
 	return !err && (o->resv.nr != 1 || o->resv.ext[0].len != n) ? -EAGAIN : err;
 }
 
 /* GROW-3 */
-static int prepare(struct dio_req *r)
+static int prepare(struct dio_req *req)
 {
-	struct x4_inode *i = r->file->inode;
-	int err = x4_inode_enter_shared(i);
+	struct x4_inode *inode = req->file->inode;
+	int err = x4_inode_enter_shared(inode);
 
 	if (err)
 		return err;
-	if (r->pos != x4_inode_size(i) || x4_window_end(i) ||
-	    (is_whole(r) && dio_append_is_stream(r->file->di)) ||
-	    ((r->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) && !x4_nothing_to_kill(i)))
+	if (req->pos != x4_inode_size(inode) || x4_window_end(inode) ||
+	    (is_whole(req) && dio_append_is_stream(req->file->dinode)) ||
+	    ((req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) && !x4_nothing_to_kill(inode)))
 		err = -EAGAIN;
 	if (!err)
-		err = find_head(r);
+		err = find_head(req);
 	if (!err)
-		err = reserve(r);
-	x4_inode_unlock(i);
+		err = reserve(req);
+	x4_inode_unlock(inode);
 	return err;
 }
 
 /* Gives everything back; the gate last. */
-static void let_go(struct dio_req *r)
+static void let_go(struct dio_req *req)
 {
-	x4_resv_free(&dio_own(r)->resv);
-	__atomic_store_n(&r->file->di->growing, false, __ATOMIC_RELEASE);
-	dio_leave(r);
+	x4_resv_free(&dio_own(req)->resv);
+	__atomic_store_n(&req->file->dinode->growing, false, __ATOMIC_RELEASE);
+	dio_leave(req);
 }
 
 /* ---- the way ---- */
 
 /* Sends the piece at nr_done; the last touch. */
-static void send_piece(struct dio_req *r)
+static void send_piece(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	struct dio_piece p = { .state = X4_EXT_WRITTEN };
+	struct dio_own *o = dio_own(req);
+	struct dio_piece piece = { .state = X4_EXT_WRITTEN };
 	uint32_t at = o->nr_done;
 
 	if (at < o->grow_head) {
-		p.dev_off = o->grow_off;
-		p.len = o->grow_head;
+		piece.dev_off = o->grow_off;
+		piece.len = o->grow_head;
 		/* One request for both where the new blocks follow the old one. */
 		if (o->resv.nr && o->grow_off + o->grow_head == o->resv.ext[0].pblk
 									<< o->dio->block_bits)
-			p.len = o->span;
+			piece.len = o->span;
 	} else {
-		p.dev_off = o->resv.ext[0].pblk << o->dio->block_bits;
-		p.len = o->span - o->grow_head;
+		piece.dev_off = o->resv.ext[0].pblk << o->dio->block_bits;
+		piece.len = o->span - o->grow_head;
 	}
 	o->retries = 0;
-	o->nr_done += p.len;
-	dio_io_fill(r, &o->io, at, &p, piece_done);
-	dev_submit(o->dio->cfg.dev, &o->io);
+	o->nr_done += piece.len;
+	dio_io_fill(req, &o->io, at, &piece, piece_done);
+	dev_submit(o->dio->config.dev, &o->io);
 }
 
-bool dio_grow_start(struct dio_req *r)
+bool dio_grow_start(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	struct dio_inode *di = r->file->di;
+	struct dio_own *o = dio_own(req);
+	struct dio_inode *dinode = req->file->dinode;
 	int err;
 
-	if (!dio_gate_enter(di, o->cpu, DIO_COUNT_WRITE))
+	if (!dio_gate_enter(dinode, o->cpu, DIO_COUNT_WRITE))
 		return false;
 	o->stage = DIO_AT_SMALL;
-	if (__atomic_exchange_n(&di->growing, true, __ATOMIC_ACQ_REL)) {
-		dio_leave(r);
+	if (__atomic_exchange_n(&dinode->growing, true, __ATOMIC_ACQ_REL)) {
+		dio_leave(req);
 		return false;
 	}
-	o->span = (uint32_t)span_of(r);
+	o->span = (uint32_t)span_of(req);
 	o->resv.inode = NULL;
 	o->resv.nr = 0;
 	nowait_begin();
-	err = prepare(r);
+	err = prepare(req);
 	if (nowait_end() || err) {
-		let_go(r);
+		let_go(req);
 		return false;
 	}
-	memset((uint8_t *)r->buf + r->len, 0, o->span - r->len);
-	send_piece(r);
+	memset((uint8_t *)req->buf + req->len, 0, o->span - req->len);
+	send_piece(req);
 	return true;
 }
 
 /* The data is on the device. */
-static int publish(struct dio_req *r)
+static int publish(struct dio_req *req)
 {
-	struct x4_inode *i = r->file->inode;
-	int err = x4_inode_enter_excl(i);
+	struct x4_inode *inode = req->file->inode;
+	int err = x4_inode_enter_excl(inode);
 
 	if (err)
 		return err;
-	err = x4_insert(i, &dio_own(r)->resv, 0, 0, r->pos + r->len);
+	err = x4_insert(inode, &dio_own(req)->resv, 0, 0, req->pos + req->len);
 	if (!err)
-		dio_append_count(r->file->di, is_whole(r));
-	x4_inode_unlock(i);
+		dio_append_count(req->file->dinode, is_whole(req));
+	x4_inode_unlock(inode);
 	return err;
 }
 
 /* GROW-2; what is wrong is told by the slow path. */
-static void again_slow(struct dio_req *r)
+static void again_slow(struct dio_req *req)
 {
 	fdio_count(CTR_dio_grow_again);
-	dio_own(r)->direct_len = dio_own(r)->nr_done = 0;
-	dio_req_slow(r);
+	dio_own(req)->direct_len = dio_own(req)->nr_done = 0;
+	dio_req_slow(req);
 }
 
 /* All of it is written. */
-static void finish(struct dio_req *r)
+static void finish(struct dio_req *req)
 {
 	bool missed;
 	int err;
 
 	nowait_begin();
-	err = publish(r);
+	err = publish(req);
 	missed = nowait_end();
-	let_go(r);
+	let_go(req);
 	if (unlikely(missed || err)) {
-		again_slow(r);
+		again_slow(req);
 		return;
 	}
 	fdio_count(CTR_dio_grow);
-	dio_write_finish(r, true);
+	dio_write_finish(req, true);
 }
 
 static void piece_done(struct dev_io *io)
 {
-	struct dio_req *r = dio_req_of_io(io);
-	struct dio_own *o = dio_own(r);
+	struct dio_req *req = dio_req_of_io(io);
+	struct dio_own *o = dio_own(req);
 	int err = 0;
 
 	if (unlikely(io->result != (int)io->len) && dio_io_again(o->dio, io, &o->retries, &err))
 		return;
 	if (!err && o->nr_done < o->span) {
-		send_piece(r);
+		send_piece(req);
 		return;
 	}
-	dio_mark_dirty(o->dio, r->file->di);
+	dio_mark_dirty(o->dio, req->file->dinode);
 	if (unlikely(err)) {
-		let_go(r);
-		dio_req_fail(r, err);
+		let_go(req);
+		dio_req_fail(req, err);
 		return;
 	}
-	finish(r);
+	finish(req);
 }

@@ -28,155 +28,155 @@
 
 /* ---- on loop threads ---- */
 
-bool dio_append_start(struct dio_req *r)
+bool dio_append_start(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	struct dio_inode *di = r->file->di;
-	struct x4_inode *i = r->file->inode;
-	uint64_t end = r->pos + r->len, window = x4_window_end(i);
+	struct dio_own *o = dio_own(req);
+	struct dio_inode *dinode = req->file->dinode;
+	struct x4_inode *inode = req->file->inode;
+	uint64_t end = req->pos + req->len, window = x4_window_end(inode);
 	bool ok;
 
-	if (!window || ((r->pos | r->len) & (o->dio->block_size - 1)))
+	if (!window || ((req->pos | req->len) & (o->dio->block_size - 1)))
 		return false;
-	fdio_mutex_lock(&di->app_lock);
-	ok = !di->app_broken && end <= window &&
-	     r->pos == (list_empty(&di->app_reqs) ? x4_inode_size(i) : di->app_end);
+	fdio_mutex_lock(&dinode->app_lock);
+	ok = !dinode->app_broken && end <= window &&
+	     req->pos == (list_empty(&dinode->app_reqs) ? x4_inode_size(inode) : dinode->app_end);
 	if (ok) {
-		list_add_tail(&di->app_reqs, &o->app_link);
-		di->app_end = end;
+		list_add_tail(&dinode->app_reqs, &o->app_link);
+		dinode->app_end = end;
 		o->stage = DIO_AT_APPEND;
 	}
-	fdio_mutex_unlock(&di->app_lock);
+	fdio_mutex_unlock(&dinode->app_lock);
 	if (ok)
 		fdio_count(CTR_dio_append);
 	return ok;
 }
 
 /* Takes those off the front that are through; the size follows. app_lock held. */
-static void take_through(struct dio_inode *di, struct list *done)
+static void take_through(struct dio_inode *dinode, struct list *done)
 {
-	while (!list_empty(&di->app_reqs)) {
-		struct dio_own *o = list_first(&di->app_reqs, struct dio_own, app_link);
-		struct dio_req *r = dio_req_of(o);
+	while (!list_empty(&dinode->app_reqs)) {
+		struct dio_own *o = list_first(&dinode->app_reqs, struct dio_own, app_link);
+		struct dio_req *req = dio_req_of(o);
 
 		if (o->stage != DIO_AT_APPEND_THROUGH)
 			return;
 		list_move_tail(done, &o->app_link);
 		o->stage = DIO_AT_DIRECT;
 		if (o->error || o->direct_len < o->want)
-			di->app_broken = true;
-		if (!di->app_broken)
-			x4_window_publish(r->file->inode, r->pos + r->len);
+			dinode->app_broken = true;
+		if (!dinode->app_broken)
+			x4_window_publish(req->file->inode, req->pos + req->len);
 		else if (!o->error)
 			/* the slow path writes all of it, where it then belongs */
 			o->direct_len = 0;
 	}
-	di->app_broken = false;
+	dinode->app_broken = false;
 }
 
-void dio_append_done(struct dio_req *r, struct list *done)
+void dio_append_done(struct dio_req *req, struct list *done)
 {
-	struct dio_inode *di = r->file->di;
+	struct dio_inode *dinode = req->file->dinode;
 
 	list_init(done);
-	fdio_mutex_lock(&di->app_lock);
-	dio_own(r)->stage = DIO_AT_APPEND_THROUGH;
-	take_through(di, done);
-	fdio_mutex_unlock(&di->app_lock);
+	fdio_mutex_lock(&dinode->app_lock);
+	dio_own(req)->stage = DIO_AT_APPEND_THROUGH;
+	take_through(dinode, done);
+	fdio_mutex_unlock(&dinode->app_lock);
 }
 
 /* ---- streams: appends of whole blocks in a row, which a window serves best ---- */
 
-bool dio_append_is_stream(const struct dio_inode *di)
+bool dio_append_is_stream(const struct dio_inode *dinode)
 {
-	return di->app_streak + 1 >= STREAM_REQUESTS;
+	return dinode->app_streak + 1 >= STREAM_REQUESTS;
 }
 
-void dio_append_count(struct dio_inode *di, bool whole)
+void dio_append_count(struct dio_inode *dinode, bool whole)
 {
-	di->app_streak = whole ? di->app_streak + 1 : 0;
+	dinode->app_streak = whole ? dinode->app_streak + 1 : 0;
 }
 
 /* ---- on workers ---- */
 
-bool dio_append_fits(const struct dio_slow *s)
+bool dio_append_fits(const struct dio_slow *slow)
 {
-	return s->pos == s->size && !((s->pos | s->end) & (s->d->block_size - 1)) &&
-	       s->end <= x4_window_end(s->i);
+	return slow->pos == slow->size && !((slow->pos | slow->end) & (slow->dio->block_size - 1)) &&
+	       slow->end <= x4_window_end(slow->inode);
 }
 
-void dio_append_refill(struct dio_slow *s)
+void dio_append_refill(struct dio_slow *slow)
 {
-	struct dio_inode *di = s->di;
-	uint32_t len = s->r->len;
-	bool whole = s->pos == s->size && !(s->end & (s->d->block_size - 1));
+	struct dio_inode *dinode = slow->dinode;
+	uint32_t len = slow->req->len;
+	bool whole = slow->pos == slow->size && !(slow->end & (slow->dio->block_size - 1));
 	uint64_t bytes;
 
-	dio_append_count(di, whole);
-	if (!whole || (di->app_streak < STREAM_REQUESTS && len < STREAM_BYTES))
+	dio_append_count(dinode, whole);
+	if (!whole || (dinode->app_streak < STREAM_REQUESTS && len < STREAM_BYTES))
 		return;
 	bytes = FDIO_MAX((uint64_t)len * WINDOW_REQUESTS, (uint64_t)WINDOW_MIN);
-	bytes = FDIO_MAX((uint64_t)di->app_window * 2, bytes);
-	di->app_window = FDIO_MIN(bytes, (uint64_t)WINDOW_MAX);
-	(void)x4_window_open(s->i, di->app_window, s->r->flags & DIO_ROOT); /* best effort */
+	bytes = FDIO_MAX((uint64_t)dinode->app_window * 2, bytes);
+	dinode->app_window = FDIO_MIN(bytes, (uint64_t)WINDOW_MAX);
+	(void)x4_window_open(slow->inode, dinode->app_window, slow->req->flags & DIO_ROOT); /* best effort */
 }
 
-static void stop(struct dio_inode *di, struct x4_inode *i)
+static void stop(struct dio_inode *dinode, struct x4_inode *inode)
 {
-	dio_gate_shut(di, DIO_GATE_WRITES);
-	x4_inode_lock_excl(i);
-	(void)x4_window_close(i, dio_gate_drain, di); /* logged */
-	x4_inode_unlock(i);
-	dio_gate_unshut(di, DIO_GATE_WRITES);
+	dio_gate_shut(dinode, DIO_GATE_WRITES);
+	x4_inode_lock_excl(inode);
+	(void)x4_window_close(inode, dio_gate_drain, dinode); /* logged */
+	x4_inode_unlock(inode);
+	dio_gate_unshut(dinode, DIO_GATE_WRITES);
 }
 
-void dio_append_stop(struct dio_inode *di, struct x4_inode *i)
+void dio_append_stop(struct dio_inode *dinode, struct x4_inode *inode)
 {
-	if (x4_window_end(i))
-		stop(di, i);
+	if (x4_window_end(inode))
+		stop(dinode, inode);
 }
 
-static void stop_work(struct work *w)
+static void stop_work(struct work *work)
 {
-	struct dio_inode *di = container_of(w, struct dio_inode, stop_work);
+	struct dio_inode *dinode = container_of(work, struct dio_inode, stop_work);
 	/* From here on it can be queued again. */
-	struct x4_inode *i = __atomic_exchange_n(&di->stop_inode, NULL, __ATOMIC_SEQ_CST);
+	struct x4_inode *inode = __atomic_exchange_n(&dinode->stop_inode, NULL, __ATOMIC_SEQ_CST);
 
-	dio_append_stop(di, i);
-	x4_iput(i);
+	dio_append_stop(dinode, inode);
+	x4_iput(inode);
 }
 
-void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i)
+void dio_append_stop_later(struct dio_inode *dinode, struct x4_inode *inode)
 {
 	struct x4_inode *none = NULL;
 
-	if (!x4_window_end(i))
+	if (!x4_window_end(inode))
 		return;
-	x4_iref(i);
-	if (__atomic_compare_exchange_n(&di->stop_inode, &none, i, false, __ATOMIC_SEQ_CST,
+	x4_iref(inode);
+	if (__atomic_compare_exchange_n(&dinode->stop_inode, &none, inode, false, __ATOMIC_SEQ_CST,
 					__ATOMIC_SEQ_CST))
-		wq_queue(di->d->cfg.workers, &di->stop_work, stop_work);
+		wq_queue(dinode->dio->config.workers, &dinode->stop_work, stop_work);
 	else
-		x4_iput(i); /* the caller has one, too */
+		x4_iput(inode); /* the caller has one, too */
 }
 
 bool dio_reclaim(void *arg)
 {
-	struct dio *d = arg;
-	unsigned n = x4_windows_count(d->cfg.vol);
+	struct dio *dio = arg;
+	unsigned n = x4_windows_count(dio->config.vol);
 	bool any = false;
 
 	while (n--) {
-		struct x4_inode *i = x4_windows_next(d->cfg.vol);
+		struct x4_inode *inode = x4_windows_next(dio->config.vol);
 
-		if (!i)
+		if (!inode)
 			break;
-		struct dio_inode *di = x4_inode_upper(i);
-		if (di) {
+		struct dio_inode *dinode = x4_inode_upper(inode);
+		if (dinode) {
 			any = true;
-			dio_append_stop(di, i);
+			dio_append_stop(dinode, inode);
 		}
-		x4_iput(i);
+		x4_iput(inode);
 	}
 	return any;
 }

@@ -12,67 +12,67 @@
 #include <string.h>
 
 /* Holds nothing but the gate; appends: published, unless something failed. */
-static void end_direct(struct dio_req *r)
+static void end_direct(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	bool write = r->flags & DIO_WRITE;
+	struct dio_own *o = dio_own(req);
+	bool write = req->flags & DIO_WRITE;
 
-	dio_leave(r);
+	dio_leave(req);
 	if (unlikely(o->error)) {
-		dio_req_fail(r, o->error);
+		dio_req_fail(req, o->error);
 		return;
 	}
 	if (unlikely(o->direct_len < o->want)) {
 		if (write)
 			fdio_count(CTR_dio_write_remainder);
-		dio_req_slow(r);
+		dio_req_slow(req);
 		return;
 	}
 	if (write) {
-		dio_write_finish(r, true);
+		dio_write_finish(req, true);
 		return;
 	}
 	/* what the last device block holds beyond the end of the file */
 	if (unlikely(o->span > o->want))
-		memset((uint8_t *)r->buf + o->want, 0, o->span - o->want);
-	if (likely(!(r->flags & DIO_NOATIME)))
-		x4_touch_read(r->file->inode);
-	dio_req_end(r);
+		memset((uint8_t *)req->buf + o->want, 0, o->span - o->want);
+	if (likely(!(req->flags & DIO_NOATIME)))
+		x4_touch_read(req->file->inode);
+	dio_req_end(req);
 }
 
 /*
  * The data of an append is through, well or not. Not inlined: other requests need no room for the
  * list.
  */
-static __attribute__((noinline)) void end_appends(struct dio_req *r)
+static __attribute__((noinline)) void end_appends(struct dio_req *req)
 {
 	struct list done;
 
-	dio_append_done(r, &done);
-	while ((r = dio_append_next(&done)))
-		end_direct(r);
+	dio_append_done(req, &done);
+	while ((req = dio_append_next(&done)))
+		end_direct(req);
 }
 
-void dio_direct_finished(struct dio_req *r)
+void dio_direct_finished(struct dio_req *req)
 {
-	if (r->flags & DIO_WRITE) {
-		if (!(dio_own(r)->bits & DIO_R_FUA))
-			dio_mark_dirty(dio_own(r)->dio, r->file->di);
-		x4_touch_write(r->file->inode);
-		if (dio_own(r)->stage == DIO_AT_APPEND) {
-			end_appends(r);
+	if (req->flags & DIO_WRITE) {
+		if (!(dio_own(req)->bits & DIO_R_FUA))
+			dio_mark_dirty(dio_own(req)->dio, req->file->dinode);
+		x4_touch_write(req->file->inode);
+		if (dio_own(req)->stage == DIO_AT_APPEND) {
+			end_appends(req);
 			return;
 		}
 	}
-	end_direct(r);
+	end_direct(req);
 }
 
-void dio_direct_nothing(struct dio_req *r)
+void dio_direct_nothing(struct dio_req *req)
 {
-	if (dio_own(r)->stage == DIO_AT_APPEND) {
-		end_appends(r);
+	if (dio_own(req)->stage == DIO_AT_APPEND) {
+		end_appends(req);
 		return;
 	}
-	dio_leave(r);
-	dio_req_slow(r);
+	dio_leave(req);
+	dio_req_slow(req);
 }

@@ -73,25 +73,25 @@ struct dio_req *dio_inval_req(struct work *done_work);
 /* For inval: done will be called before the pages are gone. Before done. */
 void dio_inval_late(struct work *done_work);
 
-/* -EINVAL for what cannot work, -ENOMEM. cfg is copied; what it points to outlives the engine. */
-int dio_new(const struct dio_config *cfg, struct dio **ret) FDIO_BLOCKS;
+/* -EINVAL for what cannot work, -ENOMEM. config is copied; what it points to outlives the engine. */
+int dio_new(const struct dio_config *config, struct dio **ret) FDIO_BLOCKS;
 /* Waits for everything in flight. */
-void dio_drain(struct dio *d) FDIO_BLOCKS;
+void dio_drain(struct dio *dio) FDIO_BLOCKS;
 /* Nothing is in flight and no file is open. NULL is allowed. */
-void dio_free(struct dio *d) FDIO_BLOCKS;
+void dio_free(struct dio *dio) FDIO_BLOCKS;
 
 /*
  * Open and close of a file for I/O: prepares the inode (per-CPU counts) and the reserve. -ENOMEM.
- * The file takes a reference of i of its own. Workers; opening, and closing what does not wait,
+ * The file takes a reference of inode of its own. Workers; opening, and closing what does not wait,
  * also on loop threads in the mode of nowait.h.
  */
-int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret) FDIO_MAY_WAIT;
-bool dio_file_close_waits(const struct dio_file *f); /* any thread */
-void dio_file_close(struct dio_file *f) FDIO_MAY_WAIT; /* no request of f is in flight */
-struct x4_inode *dio_file_inode(struct dio_file *f);
+int dio_file_open(struct dio *dio, struct x4_inode *inode, struct dio_file **ret) FDIO_MAY_WAIT;
+bool dio_file_close_waits(const struct dio_file *file); /* any thread */
+void dio_file_close(struct dio_file *file) FDIO_MAY_WAIT; /* no request of file is in flight */
+struct x4_inode *dio_file_inode(struct dio_file *file);
 
 /* The file is open for reading and writing: stores through mappings may come, untold. */
-void dio_file_may_map(struct dio_file *f);
+void dio_file_may_map(struct dio_file *file);
 
 /*
  * Pages that the kernel may hold with stores that it has not told of (pagecache.c). Who takes them
@@ -104,17 +104,17 @@ struct dio_cached {
 	enum dio_cached_what what;
 	uint64_t off, end;
 };
-bool dio_cached_maybe(struct x4_inode *i, enum dio_cached_what what, uint64_t size);
-bool dio_cached_take(struct x4_inode *i, enum dio_cached_what what, uint64_t size,
+bool dio_cached_maybe(struct x4_inode *inode, enum dio_cached_what what, uint64_t size);
+bool dio_cached_take(struct x4_inode *inode, enum dio_cached_what what, uint64_t size,
 		     struct dio_cached *ret);
-void dio_cached_done(struct x4_inode *i, const struct dio_cached *c, bool late);
+void dio_cached_done(struct x4_inode *inode, const struct dio_cached *cached, bool late);
 /*
  * Truncate is about to change the size: what pages hold behind the old end is not written back any
  * more. True if that makes a difference: then dio_mask_undo must follow if truncate fails and
  * leaves the old size. The inode is locked.
  */
-bool dio_mask_set(struct x4_inode *i, uint64_t old, uint64_t size);
-void dio_mask_undo(struct x4_inode *i, uint64_t old);
+bool dio_mask_set(struct x4_inode *inode, uint64_t old, uint64_t size);
+void dio_mask_undo(struct x4_inode *inode, uint64_t old);
 
 /*
  * Bytes that the engine needs in a request and in a sync for itself; what is there is in types.h.
@@ -153,7 +153,7 @@ struct dio_req {
  * product's loops a request completes on the loop that submitted it; the engine also allows
  * completions from any other thread (tests): counts are atomic.
  */
-void dio_submit(struct dio *d, struct dio_req *r);
+void dio_submit(struct dio *dio, struct dio_req *req);
 
 /*
  * The gate of an inode: closed, no new request goes the direct way (they go to workers, which take
@@ -162,8 +162,8 @@ void dio_submit(struct dio *d, struct dio_req *r);
  * -ENOMEM.
  */
 enum dio_gate_kind { DIO_GATE_WRITES = 1, DIO_GATE_ALL = 2 };
-int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind) FDIO_BLOCKS;
-void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind);
+int dio_gate_close(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind kind) FDIO_BLOCKS;
+void dio_gate_open(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind kind);
 
 /*
  * fsync and fdatasync: done once everything written to i before the call is durable (whole batches
@@ -178,6 +178,6 @@ struct dio_sync {
 	void (*done)(struct dio_sync *s, int err);
 	_Alignas(8) unsigned char own[DIO_SYNC_OWN]; /* the engine's */
 };
-void dio_fsync(struct dio *d, struct dio_sync *s); /* done may run inside */
+void dio_fsync(struct dio *dio, struct dio_sync *sync); /* done may run inside */
 
 #endif

@@ -11,44 +11,44 @@
 #include <time.h>
 #include <unistd.h>
 
-int dio_new(const struct dio_config *cfg, struct dio **ret)
+int dio_new(const struct dio_config *config, struct dio **ret)
 {
-	struct dio *d;
-	int r;
+	struct dio *dio;
+	int err;
 
-	if (!cfg->dev || !cfg->vol || !cfg->workers || !cfg->syncers || !cfg->nr_cpus)
+	if (!config->dev || !config->vol || !config->workers || !config->syncers || !config->nr_cpus)
 		return -EINVAL;
 	/* A block smaller than a sector could not be written alone. */
-	if ((1u << x4_vol_block_bits(cfg->vol)) < cfg->dev->caps.lbs)
+	if ((1u << x4_vol_block_bits(config->vol)) < config->dev->caps.sector_bytes)
 		return -EINVAL;
-	d = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*d));
-	if (!d)
+	dio = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*dio));
+	if (!dio)
 		return -ENOMEM;
-	d->cfg = *cfg;
-	d->block_bits = x4_vol_block_bits(cfg->vol);
-	d->block_size = 1u << d->block_bits;
-	d->lbs = cfg->dev->caps.lbs;
-	d->max_io = cfg->dev->caps.max_io_bytes;
-	d->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
-	d->mem_align = FDIO_MAX(cfg->dev->caps.mem_align, 1u);
+	dio->config = *config;
+	dio->block_bits = x4_vol_block_bits(config->vol);
+	dio->block_size = 1u << dio->block_bits;
+	dio->sector_bytes = config->dev->caps.sector_bytes;
+	dio->max_io = config->dev->caps.max_io_bytes;
+	dio->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	dio->mem_align = FDIO_MAX(config->dev->caps.mem_align, 1u);
 	/*
 	 * Without FUA in the device the block layer writes and flushes, and joins flushes as well
 	 * as the sync queue does.
 	 */
-	d->fua_ok = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache ||
-		    (cfg->dev->caps.is_block && !cfg->dev->caps.fua_ignored);
-	d->fua_multi = cfg->dev->caps.fua || !cfg->dev->caps.volatile_cache;
-	fdio_mutex_init(&d->gate_lock, RANK_LEAF);
-	fdio_cond_init(&d->gate_cond);
-	dio_sync_init(d);
-	r = dio_pool_init(d);
-	if (r) {
-		dio_free(d);
-		return r;
+	dio->fua_ok = config->dev->caps.fua || !config->dev->caps.volatile_cache ||
+		    (config->dev->caps.is_block && !config->dev->caps.fua_ignored);
+	dio->fua_multi = config->dev->caps.fua || !config->dev->caps.volatile_cache;
+	fdio_mutex_init(&dio->gate_lock, RANK_LEAF);
+	fdio_cond_init(&dio->gate_cond);
+	dio_sync_init(dio);
+	err = dio_pool_init(dio);
+	if (err) {
+		dio_free(dio);
+		return err;
 	}
-	x4_windows_set_reclaim(cfg->vol, dio_reclaim, d);
-	dev_on_flush_failure(cfg->dev, dio_sync_flush_failed, d);
-	*ret = d;
+	x4_windows_set_reclaim(config->vol, dio_reclaim, dio);
+	dev_on_flush_failure(config->dev, dio_sync_flush_failed, dio);
+	*ret = dio;
 	return 0;
 }
 
@@ -56,27 +56,27 @@ int dio_new(const struct dio_config *cfg, struct dio **ret)
  * Polling, because whoever ends the last request must not touch the engine afterwards; only unmount
  * waits here.
  */
-void dio_drain(struct dio *d)
+void dio_drain(struct dio *dio)
 {
 	const struct timespec nap = { .tv_nsec = 200000 };
 
-	for (unsigned c = 0; c < d->cfg.nr_cpus; c++)
-		while (__atomic_load_n(&d->cpus[c].inflight, __ATOMIC_ACQUIRE))
+	for (unsigned c = 0; c < dio->config.nr_cpus; c++)
+		while (__atomic_load_n(&dio->cpus[c].inflight, __ATOMIC_ACQUIRE))
 			nanosleep(&nap, NULL);
 	/* Batches that answered their last waiter may still be returning. */
-	wq_drain(d->cfg.syncers);
-	wq_drain(d->cfg.workers);
+	wq_drain(dio->config.syncers);
+	wq_drain(dio->config.workers);
 }
 
-void dio_free(struct dio *d)
+void dio_free(struct dio *dio)
 {
-	if (!d)
+	if (!dio)
 		return;
-	dev_on_flush_failure(d->cfg.dev, NULL, NULL);
-	dio_pool_fini(d);
-	fdio_mutex_fini(&d->inodes_lock);
-	pthread_cond_destroy(&d->gate_cond);
-	fdio_mutex_fini(&d->gate_lock);
-	fdio_mutex_fini(&d->sync_lock);
-	free(d);
+	dev_on_flush_failure(dio->config.dev, NULL, NULL);
+	dio_pool_fini(dio);
+	fdio_mutex_fini(&dio->inodes_lock);
+	pthread_cond_destroy(&dio->gate_cond);
+	fdio_mutex_fini(&dio->gate_lock);
+	fdio_mutex_fini(&dio->sync_lock);
+	free(dio);
 }

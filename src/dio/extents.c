@@ -16,102 +16,102 @@
 #include <errno.h>
 #include <string.h>
 
-static void unref(struct dio_req *r)
+static void unref(struct dio_req *req)
 {
-	if (__atomic_sub_fetch(&dio_own(r)->refs, 1, __ATOMIC_ACQ_REL) == 0)
-		dio_direct_finished(r);
+	if (__atomic_sub_fetch(&dio_own(req)->refs, 1, __ATOMIC_ACQ_REL) == 0)
+		dio_direct_finished(req);
 }
 
-static void record_error(struct dio_req *r, int err)
+static void record_error(struct dio_req *req, int err)
 {
 	int none = 0;
 
-	__atomic_compare_exchange_n(&dio_own(r)->error, &none, err, false, __ATOMIC_ACQ_REL,
+	__atomic_compare_exchange_n(&dio_own(req)->error, &none, err, false, __ATOMIC_ACQ_REL,
 				    __ATOMIC_RELAXED);
 }
 
 static void first_done(struct dev_io *io)
 {
-	struct dio_req *r = dio_req_of_io(io);
+	struct dio_req *req = dio_req_of_io(io);
 	int err;
 
-	if (dio_io_again(dio_own(r)->dio, io, &dio_own(r)->retries, &err))
+	if (dio_io_again(dio_own(req)->dio, io, &dio_own(req)->retries, &err))
 		return;
 	if (err)
-		record_error(r, err);
-	unref(r);
+		record_error(req, err);
+	unref(req);
 }
 
 static void seg_done(struct dev_io *io)
 {
 	struct dio_seg *seg = container_of(io, struct dio_seg, io);
-	struct dio_req *r = seg->req;
+	struct dio_req *req = seg->req;
 	int err;
 
-	if (dio_io_again(dio_own(r)->dio, io, &seg->retries, &err))
+	if (dio_io_again(dio_own(req)->dio, io, &seg->retries, &err))
 		return;
 	if (err)
-		/* before the segment is given on: r itself may be waiting for it */
-		record_error(r, err);
+		/* before the segment is given on: req itself may be waiting for it */
+		record_error(req, err);
 	/* before the last reference: the reserve is part of the file */
 	dio_seg_put(seg);
-	unref(r);
+	unref(req);
 }
 
 /* Sends the written piece at nr_done with seg. */
-static void send_piece(struct dio_req *r, struct dio_seg *seg, const struct dio_piece *p)
+static void send_piece(struct dio_req *req, struct dio_seg *seg, const struct dio_piece *piece)
 {
-	uint32_t at = dio_own(r)->nr_done;
+	uint32_t at = dio_own(req)->nr_done;
 
-	seg->req = r;
+	seg->req = req;
 	seg->retries = 0;
-	dio_io_fill(r, &seg->io, at, p, seg_done);
-	dio_own(r)->nr_done = at + p->len;
-	__atomic_fetch_add(&dio_own(r)->refs, 1, __ATOMIC_RELAXED);
-	dev_submit(dio_own(r)->dio->cfg.dev, &seg->io);
+	dio_io_fill(req, &seg->io, at, piece, seg_done);
+	dio_own(req)->nr_done = at + piece->len;
+	__atomic_fetch_add(&dio_own(req)->refs, 1, __ATOMIC_RELAXED);
+	dev_submit(dio_own(req)->dio->config.dev, &seg->io);
 }
 
-/* Go on splitting r with a segment just obtained, or NULL. */
-static void split(struct dio_req *r, struct dio_seg *seg)
+/* Go on splitting req with a segment just obtained, or NULL. */
+static void split(struct dio_req *req, struct dio_seg *seg)
 {
-	struct dio_own *o = dio_own(r);
-	struct dio_piece p;
+	struct dio_own *o = dio_own(req);
+	struct dio_piece piece;
 	int err;
 
 	while (o->nr_done < o->span && !__atomic_load_n(&o->error, __ATOMIC_ACQUIRE)) {
-		err = dio_piece_at(o->dio, r->file->inode, r->pos + o->nr_done,
-				   o->span - o->nr_done, &p);
-		if (err == -EAGAIN || (!err && (r->flags & DIO_WRITE) && p.state != X4_EXT_WRITTEN))
+		err = dio_piece_at(o->dio, req->file->inode, req->pos + o->nr_done,
+				   o->span - o->nr_done, &piece);
+		if (err == -EAGAIN || (!err && (req->flags & DIO_WRITE) && piece.state != X4_EXT_WRITTEN))
 			break; /* the rest is for a worker */
 		if (err) {
-			record_error(r, err);
+			record_error(req, err);
 			break;
 		}
-		if (p.state != X4_EXT_WRITTEN) {
-			memset((uint8_t *)r->buf + o->nr_done, 0, p.len);
-			o->nr_done += p.len;
+		if (piece.state != X4_EXT_WRITTEN) {
+			memset((uint8_t *)req->buf + o->nr_done, 0, piece.len);
+			o->nr_done += piece.len;
 			continue;
 		}
-		if (!seg && !(seg = dio_seg_take(r, split)))
-			return; /* r goes on when its turn has come */
-		send_piece(r, seg, &p);
+		if (!seg && !(seg = dio_seg_take(req, split)))
+			return; /* req goes on when its turn has come */
+		send_piece(req, seg, &piece);
 		seg = NULL;
 	}
 	o->direct_len = FDIO_MIN(o->nr_done, o->want);
 	if (seg)
 		dio_seg_put(seg);
-	unref(r);
+	unref(req);
 }
 
-void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at,
+void dio_multi_start(struct dio_req *req, const struct dio_piece *first, uint32_t first_at,
 		     uint32_t at)
 {
-	struct dio_own *o = dio_own(r);
+	struct dio_own *o = dio_own(req);
 
-	fdio_count(r->flags & DIO_WRITE ? CTR_dio_write_multi : CTR_dio_read_multi);
+	fdio_count(req->flags & DIO_WRITE ? CTR_dio_write_multi : CTR_dio_read_multi);
 	o->nr_done = at;
 	__atomic_store_n(&o->refs, 2, __ATOMIC_RELAXED); /* the splitter and the first piece */
-	dio_io_fill(r, &o->io, first_at, first, first_done);
-	dev_submit(o->dio->cfg.dev, &o->io);
-	split(r, NULL);
+	dio_io_fill(req, &o->io, first_at, first, first_done);
+	dev_submit(o->dio->config.dev, &o->io);
+	split(req, NULL);
 }

@@ -12,69 +12,69 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int dio_file_open(struct dio *d, struct x4_inode *i, struct dio_file **ret)
+int dio_file_open(struct dio *dio, struct x4_inode *inode, struct dio_file **ret)
 {
-	struct dio_file *f = calloc(1, sizeof(*f));
+	struct dio_file *file = calloc(1, sizeof(*file));
 	struct nowait saved;
-	int r;
+	int err;
 
-	if (!f)
+	if (!file)
 		return -ENOMEM;
-	r = dio_inode_attach(d, i, &f->di);
-	if (r) {
-		free(f);
-		return r;
+	err = dio_inode_attach(dio, inode, &file->dinode);
+	if (err) {
+		free(file);
+		return err;
 	}
-	f->d = d;
-	f->errs_seen = dio_sync_errs_at_open(f->di);
-	__atomic_fetch_add(&f->di->nr_files, 1, __ATOMIC_RELAXED);
-	f->inode = x4_iref(i);
-	x4_opened(i, 1);
-	f->reserve.is_reserve = true;
-	f->reserve.file = f;
-	list_init(&f->reserve.link);
+	file->dio = dio;
+	file->errs_seen = dio_sync_errs_at_open(file->dinode);
+	__atomic_fetch_add(&file->dinode->nr_files, 1, __ATOMIC_RELAXED);
+	file->inode = x4_iref(inode);
+	x4_opened(inode, 1);
+	file->reserve.is_reserve = true;
+	file->reserve.file = file;
+	list_init(&file->reserve.link);
 	/*
 	 * The first requests find the extent map in memory. If loading it would block, or fails,
 	 * open succeeds anyway: what is wrong with the map is told to the requests that need it.
 	 */
 	saved = nowait_save();
-	if (x4_map_load(i))
-		log_debug("inode %u: map not loaded at open", x4_inode_ino(i));
+	if (x4_map_load(inode))
+		log_debug("inode %u: map not loaded at open", x4_inode_ino(inode));
 	nowait_restore(saved);
-	*ret = f;
+	*ret = file;
 	return 0;
 }
 
-void dio_file_may_map(struct dio_file *f)
+void dio_file_may_map(struct dio_file *file)
 {
-	if (!f->may_map)
-		__atomic_fetch_add(&f->di->nr_mappers, 1, __ATOMIC_ACQ_REL);
-	f->may_map = true;
+	if (!file->may_map)
+		__atomic_fetch_add(&file->dinode->nr_mappers, 1, __ATOMIC_ACQ_REL);
+	file->may_map = true;
 }
 
-bool dio_file_close_waits(const struct dio_file *f) { return x4_window_end(f->inode); }
+bool dio_file_close_waits(const struct dio_file *file) { return x4_window_end(file->inode); }
 
-void dio_file_close(struct dio_file *f)
+void dio_file_close(struct dio_file *file)
 {
-	if (!f)
+	if (!file)
 		return;
-	FDIO_ASSERT(!__atomic_load_n(&f->reserve_busy, __ATOMIC_ACQUIRE));
-	if (f->may_map)
-		__atomic_fetch_sub(&f->di->nr_mappers, 1, __ATOMIC_ACQ_REL);
+	FDIO_ASSERT(!__atomic_load_n(&file->reserve_busy, __ATOMIC_ACQUIRE));
+	if (file->may_map)
+		__atomic_fetch_sub(&file->dinode->nr_mappers, 1, __ATOMIC_ACQ_REL);
 	/*
 	 * Somebody who only reads may close meanwhile: the window stays with those who have the
 	 * file open.
 	 */
-	if (__atomic_sub_fetch(&f->di->nr_files, 1, __ATOMIC_ACQ_REL) == 0) {
+	if (__atomic_sub_fetch(&file->dinode->nr_files, 1, __ATOMIC_ACQ_REL) == 0) {
 		/* the window was opened after the caller of dio_file_close_waits asked */
 		if (nowait_on())
-			dio_append_stop_later(f->di, f->inode);
+			dio_append_stop_later(file->dinode, file->inode);
 		else
-			dio_append_stop(f->di, f->inode);
+			dio_append_stop(file->dinode, file->inode);
 	}
-	x4_opened(f->inode, -1);
-	x4_iput(f->inode);
-	free(f);
+	x4_opened(file->inode, -1);
+	x4_iput(file->inode);
+	free(file);
 }
 
-struct x4_inode *dio_file_inode(struct dio_file *f) { return f->inode; }
+struct x4_inode *dio_file_inode(struct dio_file *file) { return file->inode; }

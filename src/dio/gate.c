@@ -42,62 +42,62 @@ static bool is_closed(uint32_t gate, unsigned kind)
 	return kind == DIO_COUNT_WRITE ? state != DIO_GATE_OPEN : state == DIO_GATE_SHUT;
 }
 
-void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind)
+void dio_gate_leave(struct dio_inode *dinode, unsigned cpu, unsigned kind)
 {
-	__atomic_fetch_sub(&di->counts[cpu].n[kind], 1, __ATOMIC_SEQ_CST);
-	if (likely(!__atomic_load_n(&di->gate_waiters, __ATOMIC_SEQ_CST)))
+	__atomic_fetch_sub(&dinode->counts[cpu].n[kind], 1, __ATOMIC_SEQ_CST);
+	if (likely(!__atomic_load_n(&dinode->gate_waiters, __ATOMIC_SEQ_CST)))
 		return;
-	fdio_mutex_lock(&di->d->gate_lock);
-	pthread_cond_broadcast(&di->d->gate_cond);
-	fdio_mutex_unlock(&di->d->gate_lock);
+	fdio_mutex_lock(&dinode->dio->gate_lock);
+	pthread_cond_broadcast(&dinode->dio->gate_cond);
+	fdio_mutex_unlock(&dinode->dio->gate_lock);
 }
 
-bool dio_gate_enter(struct dio_inode *di, unsigned cpu, unsigned kind)
+bool dio_gate_enter(struct dio_inode *dinode, unsigned cpu, unsigned kind)
 {
-	__atomic_fetch_add(&di->counts[cpu].n[kind], 1, __ATOMIC_SEQ_CST);
-	if (likely(!is_closed(__atomic_load_n(&di->gate, __ATOMIC_SEQ_CST), kind)))
+	__atomic_fetch_add(&dinode->counts[cpu].n[kind], 1, __ATOMIC_SEQ_CST);
+	if (likely(!is_closed(__atomic_load_n(&dinode->gate, __ATOMIC_SEQ_CST), kind)))
 		return true;
-	dio_gate_leave(di, cpu, kind);
+	dio_gate_leave(dinode, cpu, kind);
 	fdio_count(CTR_dio_gate_diverted);
 	return false;
 }
 
-static bool is_drained(struct dio_inode *di, enum dio_gate_kind kind)
+static bool is_drained(struct dio_inode *dinode, enum dio_gate_kind kind)
 {
-	for (unsigned c = 0; c < di->d->cfg.nr_cpus; c++) {
-		if (__atomic_load_n(&di->counts[c].n[DIO_COUNT_WRITE], __ATOMIC_SEQ_CST))
+	for (unsigned c = 0; c < dinode->dio->config.nr_cpus; c++) {
+		if (__atomic_load_n(&dinode->counts[c].n[DIO_COUNT_WRITE], __ATOMIC_SEQ_CST))
 			return false;
 		if (kind == DIO_GATE_ALL &&
-		    __atomic_load_n(&di->counts[c].n[DIO_COUNT_READ], __ATOMIC_SEQ_CST))
+		    __atomic_load_n(&dinode->counts[c].n[DIO_COUNT_READ], __ATOMIC_SEQ_CST))
 			return false;
 	}
 	return true;
 }
 
-void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind)
+void dio_gate_shut(struct dio_inode *dinode, enum dio_gate_kind kind)
 {
-	struct dio *d = di->d;
+	struct dio *dio = dinode->dio;
 	uint32_t old = __atomic_fetch_add(
-		&di->gate, kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE,
+		&dinode->gate, kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE,
 		__ATOMIC_SEQ_CST);
 
 	/* Fewer closers than threads; 65535 of one kind would carry into the other half. */
 	FDIO_ASSERT((old & 0xffff) != 0xffff && old >> 16 != 0xffff);
-	if (is_drained(di, kind))
+	if (is_drained(dinode, kind))
 		return;
 	fdio_count(CTR_dio_gate_wait);
-	__atomic_fetch_add(&di->gate_waiters, 1, __ATOMIC_SEQ_CST);
-	fdio_mutex_lock(&d->gate_lock);
-	while (!is_drained(di, kind))
-		fdio_cond_wait(&d->gate_cond, &d->gate_lock);
-	fdio_mutex_unlock(&d->gate_lock);
-	__atomic_fetch_sub(&di->gate_waiters, 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&dinode->gate_waiters, 1, __ATOMIC_SEQ_CST);
+	fdio_mutex_lock(&dio->gate_lock);
+	while (!is_drained(dinode, kind))
+		fdio_cond_wait(&dio->gate_cond, &dio->gate_lock);
+	fdio_mutex_unlock(&dio->gate_lock);
+	__atomic_fetch_sub(&dinode->gate_waiters, 1, __ATOMIC_SEQ_CST);
 }
 
-void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind)
+void dio_gate_unshut(struct dio_inode *dinode, enum dio_gate_kind kind)
 {
 	uint32_t one = kind == DIO_GATE_ALL ? DIO_GATE_ALL_ONE : DIO_GATE_WRITES_ONE;
-	uint32_t old = __atomic_fetch_sub(&di->gate, one, __ATOMIC_SEQ_CST);
+	uint32_t old = __atomic_fetch_sub(&dinode->gate, one, __ATOMIC_SEQ_CST);
 
 	FDIO_ASSERT(kind == DIO_GATE_ALL ? (old & 0xffff) != 0 : old >> 16 != 0);
 }
@@ -109,20 +109,20 @@ void dio_gate_drain(void *arg)
 	dio_gate_unshut(arg, DIO_GATE_ALL);
 }
 
-int dio_gate_close(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind)
+int dio_gate_close(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind kind)
 {
-	struct dio_inode *di;
-	int r = dio_inode_attach(d, i, &di);
+	struct dio_inode *dinode;
+	int err = dio_inode_attach(dio, inode, &dinode);
 
-	if (!r)
-		dio_gate_shut(di, kind);
-	return r;
+	if (!err)
+		dio_gate_shut(dinode, kind);
+	return err;
 }
 
-void dio_gate_open(struct dio *d, struct x4_inode *i, enum dio_gate_kind kind)
+void dio_gate_open(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind kind)
 {
-	struct dio_inode *di = x4_inode_upper(i);
+	struct dio_inode *dinode = x4_inode_upper(inode);
 
-	FDIO_ASSERT(di && di->d == d);
-	dio_gate_unshut(di, kind);
+	FDIO_ASSERT(dinode && dinode->dio == dio);
+	dio_gate_unshut(dinode, kind);
 }

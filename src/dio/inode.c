@@ -11,42 +11,42 @@
 
 static void inode_free(void *p)
 {
-	struct dio_inode *di = p;
+	struct dio_inode *dinode = p;
 
-	fdio_mutex_lock(&di->d->inodes_lock);
-	list_del(&di->link);
-	fdio_mutex_unlock(&di->d->inodes_lock);
-	pthread_cond_destroy(&di->range_cond);
-	fdio_mutex_fini(&di->range_lock);
-	fdio_mutex_fini(&di->app_lock);
-	free(di);
+	fdio_mutex_lock(&dinode->dio->inodes_lock);
+	list_del(&dinode->link);
+	fdio_mutex_unlock(&dinode->dio->inodes_lock);
+	pthread_cond_destroy(&dinode->range_cond);
+	fdio_mutex_fini(&dinode->range_lock);
+	fdio_mutex_fini(&dinode->app_lock);
+	free(dinode);
 }
 
-int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret)
+int dio_inode_attach(struct dio *dio, struct x4_inode *inode, struct dio_inode **ret)
 {
-	struct dio_inode *di = x4_inode_upper(i), *winner;
+	struct dio_inode *dinode = x4_inode_upper(inode), *winner;
 
-	if (di) {
-		*ret = di;
+	if (dinode) {
+		*ret = dinode;
 		return 0;
 	}
-	di = fdio_alloc_aligned(FDIO_CACHELINE,
-				sizeof(*di) + d->cfg.nr_cpus * sizeof(di->counts[0]));
-	if (!di)
+	dinode = fdio_alloc_aligned(FDIO_CACHELINE,
+				sizeof(*dinode) + dio->config.nr_cpus * sizeof(dinode->counts[0]));
+	if (!dinode)
 		return -ENOMEM;
-	di->d = d;
-	fdio_mutex_init(&di->range_lock, RANK_DIO_RANGE);
-	fdio_cond_init(&di->range_cond);
-	list_init(&di->ranges);
-	fdio_mutex_init(&di->app_lock, RANK_LEAF);
-	list_init(&di->app_reqs);
-	di->hole_lo = UINT64_MAX;
-	fdio_mutex_lock(&d->inodes_lock);
-	list_add_tail(&d->inodes, &di->link);
-	fdio_mutex_unlock(&d->inodes_lock);
-	winner = x4_inode_set_upper(i, di, inode_free);
-	if (winner != di)
-		inode_free(di);
+	dinode->dio = dio;
+	fdio_mutex_init(&dinode->range_lock, RANK_DIO_RANGE);
+	fdio_cond_init(&dinode->range_cond);
+	list_init(&dinode->ranges);
+	fdio_mutex_init(&dinode->app_lock, RANK_LEAF);
+	list_init(&dinode->app_reqs);
+	dinode->hole_lo = UINT64_MAX;
+	fdio_mutex_lock(&dio->inodes_lock);
+	list_add_tail(&dio->inodes, &dinode->link);
+	fdio_mutex_unlock(&dio->inodes_lock);
+	winner = x4_inode_set_upper(inode, dinode, inode_free);
+	if (winner != dinode)
+		inode_free(dinode);
 	*ret = winner;
 	return 0;
 }

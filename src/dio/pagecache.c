@@ -27,205 +27,205 @@
 
 #define SEQ __ATOMIC_SEQ_CST
 
-static bool has_mappings(const struct dio_inode *di)
+static bool has_mappings(const struct dio_inode *dinode)
 {
-	return __atomic_load_n(&di->nr_mappers, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&dinode->nr_mappers, __ATOMIC_ACQUIRE);
 }
 
 /* ---- notes ---- */
 
-static uint64_t tail_of(const struct dio *d, uint64_t size)
+static uint64_t tail_of(const struct dio *dio, uint64_t size)
 {
-	return size & (d->page_size - 1) ? size / d->page_size + 1 : 0;
+	return size & (dio->page_size - 1) ? size / dio->page_size + 1 : 0;
 }
 
-static void note_range(struct dio_inode *di, uint64_t lo, uint64_t hi)
+static void note_range(struct dio_inode *dinode, uint64_t lo, uint64_t hi)
 {
-	uint64_t was = __atomic_load_n(&di->hole_lo, SEQ);
+	uint64_t was = __atomic_load_n(&dinode->hole_lo, SEQ);
 
-	while (lo < was && !__atomic_compare_exchange_n(&di->hole_lo, &was, lo, false, SEQ, SEQ))
+	while (lo < was && !__atomic_compare_exchange_n(&dinode->hole_lo, &was, lo, false, SEQ, SEQ))
 		;
-	was = __atomic_load_n(&di->hole_hi, SEQ);
-	while (hi > was && !__atomic_compare_exchange_n(&di->hole_hi, &was, hi, false, SEQ, SEQ))
+	was = __atomic_load_n(&dinode->hole_hi, SEQ);
+	while (hi > was && !__atomic_compare_exchange_n(&dinode->hole_hi, &was, hi, false, SEQ, SEQ))
 		;
 }
 
-static bool reads_hole(struct dio_req *r, uint64_t end)
+static bool reads_hole(struct dio_req *req, uint64_t end)
 {
-	struct dio_piece p;
+	struct dio_piece piece;
 
-	for (uint64_t pos = r->pos; pos < end; pos += p.len) {
-		int err = dio_piece_at(dio_own(r)->dio, r->file->inode, pos, (uint32_t)(end - pos),
-				       &p);
+	for (uint64_t pos = req->pos; pos < end; pos += piece.len) {
+		int err = dio_piece_at(dio_own(req)->dio, req->file->inode, pos, (uint32_t)(end - pos),
+				       &piece);
 
-		if (err || p.state != X4_EXT_WRITTEN)
+		if (err || piece.state != X4_EXT_WRITTEN)
 			return true;
 	}
 	return false;
 }
 
 /* A store only where it changes something: the line is read by every CPU that reads the file. */
-void dio_cached_note(struct dio_req *r)
+void dio_cached_note(struct dio_req *req)
 {
-	struct dio_inode *di = r->file->di;
-	uint64_t size = x4_inode_size(r->file->inode), end = FDIO_MIN(r->pos + r->len, size);
-	uint64_t tail = tail_of(dio_own(r)->dio, size);
+	struct dio_inode *dinode = req->file->dinode;
+	uint64_t size = x4_inode_size(req->file->inode), end = FDIO_MIN(req->pos + req->len, size);
+	uint64_t tail = tail_of(dio_own(req)->dio, size);
 
-	if (!(r->flags & DIO_WRITEBACK) && !__atomic_load_n(&di->has_pages, SEQ))
-		__atomic_store_n(&di->has_pages, true, SEQ);
-	if ((r->flags & DIO_WRITE) || r->pos >= size)
+	if (!(req->flags & DIO_WRITEBACK) && !__atomic_load_n(&dinode->has_pages, SEQ))
+		__atomic_store_n(&dinode->has_pages, true, SEQ);
+	if ((req->flags & DIO_WRITE) || req->pos >= size)
 		return;
-	if (tail && end > (tail - 1) * dio_own(r)->dio->page_size &&
-	    __atomic_load_n(&di->tail_page, SEQ) != tail)
-		__atomic_store_n(&di->tail_page, tail, SEQ);
-	if (reads_hole(r, end))
-		note_range(di, r->pos, end);
+	if (tail && end > (tail - 1) * dio_own(req)->dio->page_size &&
+	    __atomic_load_n(&dinode->tail_page, SEQ) != tail)
+		__atomic_store_n(&dinode->tail_page, tail, SEQ);
+	if (reads_hole(req, end))
+		note_range(dinode, req->pos, end);
 }
 
-static bool has_holes(struct dio_inode *di)
+static bool has_holes(struct dio_inode *dinode)
 {
-	return __atomic_load_n(&di->hole_lo, SEQ) != UINT64_MAX ||
-	       __atomic_load_n(&di->hole_hi, SEQ) || __atomic_load_n(&di->laundering, SEQ);
+	return __atomic_load_n(&dinode->hole_lo, SEQ) != UINT64_MAX ||
+	       __atomic_load_n(&dinode->hole_hi, SEQ) || __atomic_load_n(&dinode->laundering, SEQ);
 }
 
-bool dio_cached_maybe(struct x4_inode *i, enum dio_cached_what what, uint64_t size)
+bool dio_cached_maybe(struct x4_inode *inode, enum dio_cached_what what, uint64_t size)
 {
-	struct dio_inode *di = x4_inode_upper(i);
+	struct dio_inode *dinode = x4_inode_upper(inode);
 
-	if (!di || !has_mappings(di))
+	if (!dinode || !has_mappings(dinode))
 		return false;
 	if (what == DIO_CACHED_TAIL) {
-		uint64_t tail = tail_of(di->d, size);
+		uint64_t tail = tail_of(dinode->dio, size);
 
-		return tail && __atomic_load_n(&di->tail_page, SEQ) == tail;
+		return tail && __atomic_load_n(&dinode->tail_page, SEQ) == tail;
 	}
-	return what == DIO_CACHED_HOLES ? has_holes(di) : __atomic_load_n(&di->has_pages, SEQ);
+	return what == DIO_CACHED_HOLES ? has_holes(dinode) : __atomic_load_n(&dinode->has_pages, SEQ);
 }
 
-void dio_cached_forget(struct dio_inode *di, uint64_t off, uint64_t end)
+void dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end)
 {
-	uint64_t tail = __atomic_load_n(&di->tail_page, SEQ), page = di->d->page_size;
+	uint64_t tail = __atomic_load_n(&dinode->tail_page, SEQ), page = dinode->dio->page_size;
 
 	if (tail && off < tail * page && end > (tail - 1) * page)
-		__atomic_compare_exchange_n(&di->tail_page, &tail, 0, false, SEQ, SEQ);
+		__atomic_compare_exchange_n(&dinode->tail_page, &tail, 0, false, SEQ, SEQ);
 }
 
 /* While somebody else has them forgotten there is nothing left to take: then all pages. */
-static void take_holes(struct dio_inode *di, struct dio_cached *c)
+static void take_holes(struct dio_inode *dinode, struct dio_cached *cached)
 {
-	__atomic_fetch_add(&di->laundering, 1, SEQ);
-	uint64_t lo = __atomic_exchange_n(&di->hole_lo, UINT64_MAX, SEQ);
-	uint64_t hi = __atomic_exchange_n(&di->hole_hi, 0, SEQ);
+	__atomic_fetch_add(&dinode->laundering, 1, SEQ);
+	uint64_t lo = __atomic_exchange_n(&dinode->hole_lo, UINT64_MAX, SEQ);
+	uint64_t hi = __atomic_exchange_n(&dinode->hole_hi, 0, SEQ);
 
-	c->off = lo < hi ? fdio_round_down(lo, di->d->page_size) : 0;
-	c->end = lo < hi ? fdio_round_up(hi, di->d->page_size) : INT64_MAX;
+	cached->off = lo < hi ? fdio_round_down(lo, dinode->dio->page_size) : 0;
+	cached->end = lo < hi ? fdio_round_up(hi, dinode->dio->page_size) : INT64_MAX;
 }
 
-bool dio_cached_take(struct x4_inode *i, enum dio_cached_what what, uint64_t size,
-		     struct dio_cached *c)
+bool dio_cached_take(struct x4_inode *inode, enum dio_cached_what what, uint64_t size,
+		     struct dio_cached *cached)
 {
-	struct dio_inode *di = x4_inode_upper(i);
+	struct dio_inode *dinode = x4_inode_upper(inode);
 	uint64_t tail;
 
-	if (!dio_cached_maybe(i, what, size))
+	if (!dio_cached_maybe(inode, what, size))
 		return false;
-	*c = (struct dio_cached){ .what = what, .end = INT64_MAX };
+	*cached = (struct dio_cached){ .what = what, .end = INT64_MAX };
 	switch (what) {
 	case DIO_CACHED_TAIL:
-		tail = tail_of(di->d, size);
-		c->off = (tail - 1) * di->d->page_size;
-		c->end = tail * di->d->page_size;
-		return __atomic_compare_exchange_n(&di->tail_page, &tail, 0, false, SEQ, SEQ);
+		tail = tail_of(dinode->dio, size);
+		cached->off = (tail - 1) * dinode->dio->page_size;
+		cached->end = tail * dinode->dio->page_size;
+		return __atomic_compare_exchange_n(&dinode->tail_page, &tail, 0, false, SEQ, SEQ);
 	case DIO_CACHED_HOLES:
-		take_holes(di, c);
-		dio_cached_forget(di, c->off, c->end);
+		take_holes(dinode, cached);
+		dio_cached_forget(dinode, cached->off, cached->end);
 		return true;
 	case DIO_CACHED_ALL:
-		dio_cached_forget(di, c->off, c->end);
+		dio_cached_forget(dinode, cached->off, cached->end);
 		break;
 	}
-	return __atomic_exchange_n(&di->has_pages, false, SEQ);
+	return __atomic_exchange_n(&dinode->has_pages, false, SEQ);
 }
 
-void dio_cached_done(struct x4_inode *i, const struct dio_cached *c, bool late)
+void dio_cached_done(struct x4_inode *inode, const struct dio_cached *cached, bool late)
 {
-	struct dio_inode *di = x4_inode_upper(i);
+	struct dio_inode *dinode = x4_inode_upper(inode);
 
-	switch (c->what) {
+	switch (cached->what) {
 	case DIO_CACHED_TAIL:
 		break; /* the file has grown: that page does not hold its end any more */
 	case DIO_CACHED_HOLES:
 		if (late)
-			note_range(di, c->off, c->end);
-		__atomic_fetch_sub(&di->laundering, 1, SEQ);
+			note_range(dinode, cached->off, cached->end);
+		__atomic_fetch_sub(&dinode->laundering, 1, SEQ);
 		break;
 	case DIO_CACHED_ALL:
 		if (late)
-			__atomic_store_n(&di->has_pages, true, SEQ);
+			__atomic_store_n(&dinode->has_pages, true, SEQ);
 		break;
 	}
 }
 
 /* ---- the mask ---- */
 
-static void mask_store(struct dio_inode *di, uint64_t from, uint64_t to)
+static void mask_store(struct dio_inode *dinode, uint64_t from, uint64_t to)
 {
-	fdio_mutex_lock(&di->app_lock);
-	di->mask_from = from;
-	__atomic_store_n(&di->mask_to, to, SEQ);
-	fdio_mutex_unlock(&di->app_lock);
+	fdio_mutex_lock(&dinode->app_lock);
+	dinode->mask_from = from;
+	__atomic_store_n(&dinode->mask_to, to, SEQ);
+	fdio_mutex_unlock(&dinode->app_lock);
 }
 
 /*
  * With another size the kernel forgets all pages; without, it keeps them, and what is noted stays.
  */
-bool dio_mask_set(struct x4_inode *i, uint64_t old, uint64_t size)
+bool dio_mask_set(struct x4_inode *inode, uint64_t old, uint64_t size)
 {
-	struct dio_inode *di = x4_inode_upper(i);
-	struct dio_cached c;
-	bool grows = size > old && dio_cached_take(i, DIO_CACHED_TAIL, old, &c);
+	struct dio_inode *dinode = x4_inode_upper(inode);
+	struct dio_cached cached;
+	bool grows = size > old && dio_cached_take(inode, DIO_CACHED_TAIL, old, &cached);
 
-	if (!di || size == old)
+	if (!dinode || size == old)
 		return false;
-	__atomic_store_n(&di->tail_page, 0, SEQ);
-	mask_store(di, old, grows ? c.end : 0);
+	__atomic_store_n(&dinode->tail_page, 0, SEQ);
+	mask_store(dinode, old, grows ? cached.end : 0);
 	return grows;
 }
 
-void dio_mask_undo(struct x4_inode *i, uint64_t old)
+void dio_mask_undo(struct x4_inode *inode, uint64_t old)
 {
-	struct dio_inode *di = x4_inode_upper(i);
+	struct dio_inode *dinode = x4_inode_upper(inode);
 
-	__atomic_store_n(&di->tail_page, tail_of(di->d, old), SEQ);
-	mask_store(di, 0, 0);
+	__atomic_store_n(&dinode->tail_page, tail_of(dinode->dio, old), SEQ);
+	mask_store(dinode, 0, 0);
 }
 
 /* Behind the old end everything reads as zeroes already: an end of the page need not be written. */
-static void mask(struct dio_req *r, uint64_t from, uint64_t to)
+static void mask(struct dio_req *req, uint64_t from, uint64_t to)
 {
-	if (to == r->pos + r->len)
-		r->len = (uint32_t)(from - r->pos);
+	if (to == req->pos + req->len)
+		req->len = (uint32_t)(from - req->pos);
 	else
-		memset((uint8_t *)r->buf + (from - r->pos), 0, to - from);
+		memset((uint8_t *)req->buf + (from - req->pos), 0, to - from);
 	fdio_count(CTR_dio_masked);
 }
 
-void dio_mask_req(struct dio_req *r)
+void dio_mask_req(struct dio_req *req)
 {
-	struct dio_inode *di = r->file->di;
+	struct dio_inode *dinode = req->file->dinode;
 	uint64_t page, from, to;
 
-	if ((r->flags & (DIO_WRITE | DIO_DIRECT)) == DIO_DIRECT)
+	if ((req->flags & (DIO_WRITE | DIO_DIRECT)) == DIO_DIRECT)
 		return;
-	fdio_mutex_lock(&di->app_lock);
-	page = fdio_round_down(di->mask_from, dio_own(r)->dio->page_size);
-	from = FDIO_MAX(r->pos, di->mask_from);
-	to = FDIO_MIN(r->pos + r->len, di->mask_to);
-	if (r->flags & DIO_WRITEBACK) {
+	fdio_mutex_lock(&dinode->app_lock);
+	page = fdio_round_down(dinode->mask_from, dio_own(req)->dio->page_size);
+	from = FDIO_MAX(req->pos, dinode->mask_from);
+	to = FDIO_MIN(req->pos + req->len, dinode->mask_to);
+	if (req->flags & DIO_WRITEBACK) {
 		if (from < to)
-			mask(r, from, to);
-	} else if (r->pos < di->mask_to && r->pos + r->len > page) {
-		__atomic_store_n(&di->mask_to, 0, SEQ);
+			mask(req, from, to);
+	} else if (req->pos < dinode->mask_to && req->pos + req->len > page) {
+		__atomic_store_n(&dinode->mask_to, 0, SEQ);
 	}
-	fdio_mutex_unlock(&di->app_lock);
+	fdio_mutex_unlock(&dinode->app_lock);
 }

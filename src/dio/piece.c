@@ -12,48 +12,48 @@
 
 #include <errno.h>
 
-int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max,
+int dio_piece_at(struct dio *dio, struct x4_inode *inode, uint64_t pos, uint32_t max,
 		 struct dio_piece *ret)
 {
-	uint32_t in = pos & (d->block_size - 1);
-	struct x4_ext e;
+	uint32_t in = pos & (dio->block_size - 1);
+	struct x4_ext extent;
 	uint64_t run;
-	int r = x4_map_lookup(i, pos >> d->block_bits, &e);
+	int err = x4_map_lookup(inode, pos >> dio->block_bits, &extent);
 
-	if (r)
-		return r;
-	if (unlikely(!e.len))
+	if (err)
+		return err;
+	if (unlikely(!extent.len))
 		return -EUCLEAN;
-	run = ((uint64_t)e.len << d->block_bits) - in;
+	run = ((uint64_t)extent.len << dio->block_bits) - in;
 	ret->len = FDIO_MIN(run, (uint64_t)max);
-	ret->state = e.state;
+	ret->state = extent.state;
 	ret->dev_off = 0;
-	if (e.state == X4_EXT_HOLE)
+	if (extent.state == X4_EXT_HOLE)
 		return 0;
-	if (e.state == X4_EXT_WRITTEN)
-		ret->len = FDIO_MIN(ret->len, d->max_io);
-	ret->dev_off = (e.pblk << d->block_bits) + in;
-	if (unlikely(ret->dev_off + ret->len > d->cfg.dev->caps.size_bytes))
+	if (extent.state == X4_EXT_WRITTEN)
+		ret->len = FDIO_MIN(ret->len, dio->max_io);
+	ret->dev_off = (extent.pblk << dio->block_bits) + in;
+	if (unlikely(ret->dev_off + ret->len > dio->config.dev->caps.size_bytes))
 		return -EUCLEAN;
 	return 0;
 }
 
-void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct dio_piece *p,
+void dio_io_fill(struct dio_req *req, struct dev_io *io, uint32_t at, const struct dio_piece *piece,
 		 void (*done)(struct dev_io *))
 {
-	io->kind = r->flags & DIO_WRITE ? DEV_WRITE : DEV_READ;
-	io->flags = dio_own(r)->bits & DIO_R_FUA ? DEV_FUA : 0;
-	io->off = p->dev_off;
-	io->len = p->len;
-	io->buf = (uint8_t *)r->buf + at;
-	io->buf_index = r->buf_index;
+	io->kind = req->flags & DIO_WRITE ? DEV_WRITE : DEV_READ;
+	io->flags = dio_own(req)->bits & DIO_R_FUA ? DEV_FUA : 0;
+	io->off = piece->dev_off;
+	io->len = piece->len;
+	io->buf = (uint8_t *)req->buf + at;
+	io->buf_index = req->buf_index;
 	io->result = 0;
 	io->done = done;
 	if (io->flags & DEV_FUA)
 		fdio_count(CTR_dio_fua);
 }
 
-bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_err)
+bool dio_io_again(struct dio *dio, struct dev_io *io, uint32_t *retries, int *ret_err)
 {
 	int res = io->result;
 
@@ -67,7 +67,7 @@ bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_
 		}
 		fdio_count(CTR_dio_again_retry);
 		io->flags |= DEV_ASYNC;
-		dev_submit(d->cfg.dev, io);
+		dev_submit(dio->config.dev, io);
 		return true;
 	}
 	if (res <= 0 || (uint32_t)res > io->len) {
@@ -75,7 +75,7 @@ bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_
 		return false;
 	}
 	/* Go on at the device block that was not completed. */
-	uint32_t n = fdio_round_down(res, d->lbs);
+	uint32_t n = fdio_round_down(res, dio->sector_bytes);
 	if (!n && (*retries)++ >= DIO_RETRIES_MAX) {
 		*ret_err = -EIO;
 		return false;
@@ -84,6 +84,6 @@ bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_
 	io->off += n;
 	io->buf = (uint8_t *)io->buf + n;
 	io->len -= n;
-	dev_submit(d->cfg.dev, io);
+	dev_submit(dio->config.dev, io);
 	return true;
 }

@@ -6,36 +6,36 @@
  */
 #include "dio/types.h"
 
-static bool must_wait(struct dio_inode *di, struct dio_range *g)
+static bool must_wait(struct dio_inode *dinode, struct dio_range *range)
 {
 	struct dio_range *o;
 
-	list_for_each(o, &di->ranges, link) {
-		if (o == g)
+	list_for_each(o, &dinode->ranges, link) {
+		if (o == range)
 			return false;
-		if (o->first <= g->last && g->first <= o->last)
+		if (o->first <= range->last && range->first <= o->last)
 			return true;
 	}
 	return false;
 }
 
-void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last)
+void dio_range_lock(struct dio_inode *dinode, struct dio_range *range, uint64_t first, uint64_t last)
 {
-	g->first = first;
-	g->last = last;
-	fdio_mutex_lock(&di->range_lock);
-	list_add_tail(&di->ranges, &g->link);
-	if (must_wait(di, g))
+	range->first = first;
+	range->last = last;
+	fdio_mutex_lock(&dinode->range_lock);
+	list_add_tail(&dinode->ranges, &range->link);
+	if (must_wait(dinode, range))
 		fdio_count(CTR_dio_range_wait);
-	while (must_wait(di, g))
-		fdio_cond_wait(&di->range_cond, &di->range_lock);
-	fdio_mutex_unlock(&di->range_lock);
+	while (must_wait(dinode, range))
+		fdio_cond_wait(&dinode->range_cond, &dinode->range_lock);
+	fdio_mutex_unlock(&dinode->range_lock);
 }
 
-void dio_range_unlock(struct dio_inode *di, struct dio_range *g)
+void dio_range_unlock(struct dio_inode *dinode, struct dio_range *range)
 {
-	fdio_mutex_lock(&di->range_lock);
-	list_del(&g->link);
-	pthread_cond_broadcast(&di->range_cond);
-	fdio_mutex_unlock(&di->range_lock);
+	fdio_mutex_lock(&dinode->range_lock);
+	list_del(&range->link);
+	pthread_cond_broadcast(&dinode->range_cond);
+	fdio_mutex_unlock(&dinode->range_lock);
 }

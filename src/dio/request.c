@@ -16,16 +16,16 @@ _Static_assert(sizeof(struct dio_own) == DIO_REQ_OWN, "DIO_REQ_OWN is larger tha
 _Static_assert(sizeof(struct dio_sync_own) == DIO_SYNC_OWN, "DIO_SYNC_OWN is larger than need be");
 #endif
 
-void dio_req_end(struct dio_req *r)
+void dio_req_end(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	struct dio *d = o->dio;
+	struct dio_own *o = dio_own(req);
+	struct dio *dio = o->dio;
 	uint32_t cpu = o->cpu;
 	ssize_t result = o->error ? o->error : (ssize_t)o->want;
 
 	o->stage = DIO_AT_ENDED;
-	r->done(r, result); /* r may be gone */
-	__atomic_fetch_sub(&d->cpus[cpu].inflight, 1, __ATOMIC_RELEASE); /* d may be gone */
+	req->done(req, result); /* req may be gone */
+	__atomic_fetch_sub(&dio->cpus[cpu].inflight, 1, __ATOMIC_RELEASE); /* dio may be gone */
 }
 
 struct dio_req *dio_inval_req(struct work *done_work) { return dio_req_of_work(done_work); }

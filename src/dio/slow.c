@@ -18,137 +18,137 @@
 #include <errno.h>
 #include <string.h>
 
-static int slow_read(struct dio_req *r)
+static int slow_read(struct dio_req *req)
 {
-	struct dio_slow s = {
-		.r = r, .d = dio_own(r)->dio, .i = r->file->inode, .di = r->file->di
+	struct dio_slow slow = {
+		.req = req, .dio = dio_own(req)->dio, .inode = req->file->inode, .dinode = req->file->dinode
 	};
-	uint64_t pos = r->pos + dio_own(r)->direct_len, end = r->pos + dio_own(r)->want, size;
-	struct dio_piece p;
+	uint64_t pos = req->pos + dio_own(req)->direct_len, end = req->pos + dio_own(req)->want, size;
+	struct dio_piece piece;
 	int err = 0;
 
 	fdio_count(CTR_dio_read_slow);
-	x4_inode_lock_shared(s.i);
+	x4_inode_lock_shared(slow.inode);
 	/* The size may have shrunk since submission; what was read already stays. */
-	size = x4_inode_size(s.i);
+	size = x4_inode_size(slow.inode);
 	end = FDIO_MIN(end, size);
 	end = FDIO_MAX(end, pos);
-	for (; pos < end && !err; pos += p.len) {
-		uint8_t *b = (uint8_t *)r->buf + (pos - r->pos);
-		err = dio_slow_piece(&s, pos, end, &p);
+	for (; pos < end && !err; pos += piece.len) {
+		uint8_t *b = (uint8_t *)req->buf + (pos - req->pos);
+		err = dio_slow_piece(&slow, pos, end, &piece);
 		if (err)
 			break;
-		if (p.state == X4_EXT_WRITTEN)
-			err = dev_read(s.d->cfg.dev, b, p.len, p.dev_off);
+		if (piece.state == X4_EXT_WRITTEN)
+			err = dev_read(slow.dio->config.dev, b, piece.len, piece.dev_off);
 		else
-			memset(b, 0, p.len);
+			memset(b, 0, piece.len);
 	}
-	x4_inode_unlock(s.i);
-	dio_own(r)->want = end - r->pos;
-	if (!err && !(r->flags & DIO_NOATIME))
-		x4_touch_read(s.i);
+	x4_inode_unlock(slow.inode);
+	dio_own(req)->want = end - req->pos;
+	if (!err && !(req->flags & DIO_NOATIME))
+		x4_touch_read(slow.inode);
 	return err;
 }
 
-static int reserve(struct dio_slow *s)
+static int reserve(struct dio_slow *slow)
 {
-	struct dio_piece p;
-	int r;
+	struct dio_piece piece;
+	int err;
 
-	for (uint64_t pos = s->pos; pos < s->end; pos += p.len) {
-		r = dio_slow_piece(s, pos, s->end, &p);
-		if (r)
-			return r;
-		if (p.state == X4_EXT_WRITTEN)
+	for (uint64_t pos = slow->pos; pos < slow->end; pos += piece.len) {
+		err = dio_slow_piece(slow, pos, slow->end, &piece);
+		if (err)
+			return err;
+		if (piece.state == X4_EXT_WRITTEN)
 			continue;
-		uint64_t first = s->pos >> s->d->block_bits,
-			 last = (s->end - 1) >> s->d->block_bits;
-		r = x4_resv_holes(s->i, first, last - first + 1, s->r->flags & DIO_ROOT, &s->resv);
-		s->has_resv = !r;
-		return r;
+		uint64_t first = slow->pos >> slow->dio->block_bits,
+			 last = (slow->end - 1) >> slow->dio->block_bits;
+		err = x4_resv_holes(slow->inode, first, last - first + 1, slow->req->flags & DIO_ROOT, &slow->reservation);
+		slow->has_resv = !err;
+		return err;
 	}
 	return 0;
 }
 
-static int publish(struct dio_slow *s)
+static int publish(struct dio_slow *slow)
 {
-	uint64_t new_size = s->end > s->size ? s->end : 0;
-	uint32_t conv = s->conv_first < s->conv_end ? s->conv_end - s->conv_first : 0;
+	uint64_t new_size = slow->end > slow->size ? slow->end : 0;
+	uint32_t conv = slow->conv_first < slow->conv_end ? slow->conv_end - slow->conv_first : 0;
 
-	if (s->append) {
-		x4_window_publish(s->i, s->end);
-		x4_touch_write(s->i);
+	if (slow->append) {
+		x4_window_publish(slow->inode, slow->end);
+		x4_touch_write(slow->inode);
 		return 0;
 	}
-	if (s->has_resv)
-		return x4_insert(s->i, &s->resv, conv ? s->conv_first : 0, conv, new_size);
+	if (slow->has_resv)
+		return x4_insert(slow->inode, &slow->reservation, conv ? slow->conv_first : 0, conv, new_size);
 	if (new_size)
-		return x4_publish_size(s->i, new_size);
-	x4_touch_write(s->i);
+		return x4_publish_size(slow->inode, new_size);
+	x4_touch_write(slow->inode);
 	return 0;
 }
 
-static int write_locked(struct dio_slow *s)
+static int write_locked(struct dio_slow *slow)
 {
-	int r = 0;
+	int err = 0;
 
-	if (s->end > s->size && !(s->append = dio_append_fits(s)))
-		r = x4_window_close(s->i, dio_gate_drain, s->di);
-	if (!r && s->end > s->size)
-		r = x4_truncate_finish(s->i);
-	if (!r && s->pos > s->size) {
-		dio_own(s->r)->gap = s->size & (s->d->page_size - 1) ? s->size : 0;
-		r = dio_slow_zero_gap(s);
+	if (slow->end > slow->size && !(slow->append = dio_append_fits(slow)))
+		err = x4_window_close(slow->inode, dio_gate_drain, slow->dinode);
+	if (!err && slow->end > slow->size)
+		err = x4_truncate_finish(slow->inode);
+	if (!err && slow->pos > slow->size) {
+		dio_own(slow->req)->gap = slow->size & (slow->dio->page_size - 1) ? slow->size : 0;
+		err = dio_slow_zero_gap(slow);
 	}
-	if (!r)
-		r = reserve(s);
-	if (!r)
-		r = dio_slow_data(s);
-	if (!r)
-		r = publish(s);
-	if (s->has_resv)
-		x4_resv_free(&s->resv);
-	if (!r && s->end > s->size && !s->append)
-		dio_append_refill(s);
-	return r;
+	if (!err)
+		err = reserve(slow);
+	if (!err)
+		err = dio_slow_data(slow);
+	if (!err)
+		err = publish(slow);
+	if (slow->has_resv)
+		x4_resv_free(&slow->reservation);
+	if (!err && slow->end > slow->size && !slow->append)
+		dio_append_refill(slow);
+	return err;
 }
 
 /*
  * Exclusive if the file grows, and then with the gate closed for writes. The size is stable under
  * either mode, but for appends on loop threads: those the gate keeps out.
  */
-static void lock_inode(struct dio_slow *s)
+static void lock_inode(struct dio_slow *slow)
 {
-	x4_inode_lock_shared(s->i);
-	s->size = x4_inode_size(s->i);
-	if (s->end <= s->size)
+	x4_inode_lock_shared(slow->inode);
+	slow->size = x4_inode_size(slow->inode);
+	if (slow->end <= slow->size)
 		return;
-	x4_inode_unlock(s->i);
-	if (!s->shut)
-		dio_gate_shut(s->di, DIO_GATE_WRITES);
-	s->shut = true;
-	x4_inode_lock_excl(s->i);
-	s->size = x4_inode_size(s->i);
+	x4_inode_unlock(slow->inode);
+	if (!slow->shut)
+		dio_gate_shut(slow->dinode, DIO_GATE_WRITES);
+	slow->shut = true;
+	x4_inode_lock_excl(slow->inode);
+	slow->size = x4_inode_size(slow->inode);
 }
 
-static int kill_privileges(struct dio_req *r)
+static int kill_privileges(struct dio_req *req)
 {
-	const struct dio_config *cfg = &dio_own(r)->dio->cfg;
-	struct x4_inode *i = r->file->inode;
+	const struct dio_config *config = &dio_own(req)->dio->config;
+	struct x4_inode *inode = req->file->inode;
 	const struct x4_attr none = { 0 };
 
-	if (!(r->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(i))
+	if (!(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(inode))
 		return 0;
-	if (r->flags & DIO_KILLPRIV)
-		return x4_setattr(i, X4_KILL_SUIDGID | (cfg->kill_sgid ? cfg->kill_sgid(r) : 0),
+	if (req->flags & DIO_KILLPRIV)
+		return x4_setattr(inode, X4_KILL_SUIDGID | (config->kill_sgid ? config->kill_sgid(req) : 0),
 				  &none);
-	return x4_setattr(i, X4_KILL_CAPS, &none);
+	return x4_setattr(inode, X4_KILL_CAPS, &none);
 }
 
-static int slow_write(struct dio_req *r)
+static int slow_write(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	struct dio_slow s = { .r = r, .d = o->dio, .i = r->file->inode, .di = r->file->di };
+	struct dio_own *o = dio_own(req);
+	struct dio_slow slow = { .req = req, .dio = o->dio, .inode = req->file->inode, .dinode = req->file->dinode };
 	struct dio_range range;
 	int err;
 
@@ -158,56 +158,56 @@ static int slow_write(struct dio_req *r)
 	 * durable by itself.
 	 */
 	o->bits &= ~DIO_R_FUA;
-	s.pos = r->pos + o->direct_len;
-	s.end = r->pos + r->len;
-	s.shut = (s.pos | s.end) & (s.d->lbs - 1);
-	err = kill_privileges(r);
+	slow.pos = req->pos + o->direct_len;
+	slow.end = req->pos + req->len;
+	slow.shut = (slow.pos | slow.end) & (slow.dio->sector_bytes - 1);
+	err = kill_privileges(req);
 	if (err)
 		return err;
-	s.bounce = dio_bounce_take(s.d);
-	__atomic_add_fetch(&s.di->slow_writes, 1, __ATOMIC_SEQ_CST);
-	if (s.shut)
-		dio_gate_shut(s.di, DIO_GATE_WRITES);
-	lock_inode(&s);
-	dio_range_lock(s.di, &range, s.pos >> s.d->block_bits, (s.end - 1) >> s.d->block_bits);
-	err = write_locked(&s);
+	slow.bounce = dio_bounce_take(slow.dio);
+	__atomic_add_fetch(&slow.dinode->slow_writes, 1, __ATOMIC_SEQ_CST);
+	if (slow.shut)
+		dio_gate_shut(slow.dinode, DIO_GATE_WRITES);
+	lock_inode(&slow);
+	dio_range_lock(slow.dinode, &range, slow.pos >> slow.dio->block_bits, (slow.end - 1) >> slow.dio->block_bits);
+	err = write_locked(&slow);
 	/* Also after an error: some of it may be in the device's cache. */
-	dio_mark_dirty(s.d, s.di);
-	__atomic_sub_fetch(&s.di->slow_writes, 1, __ATOMIC_SEQ_CST);
-	dio_range_unlock(s.di, &range);
-	x4_inode_unlock(s.i);
-	if (s.shut)
-		dio_gate_unshut(s.di, DIO_GATE_WRITES);
-	dio_bounce_put(s.d, s.bounce);
+	dio_mark_dirty(slow.dio, slow.dinode);
+	__atomic_sub_fetch(&slow.dinode->slow_writes, 1, __ATOMIC_SEQ_CST);
+	dio_range_unlock(slow.dinode, &range);
+	x4_inode_unlock(slow.inode);
+	if (slow.shut)
+		dio_gate_unshut(slow.dinode, DIO_GATE_WRITES);
+	dio_bounce_put(slow.dio, slow.bounce);
 	return err;
 }
 
-static void slow_work(struct work *w)
+static void slow_work(struct work *work)
 {
-	struct dio_req *r = dio_req_of_work(w);
-	struct dio_own *o = dio_own(r);
-	struct x4_vol *vol = o->dio->cfg.vol;
-	bool write = r->flags & DIO_WRITE;
+	struct dio_req *req = dio_req_of_work(work);
+	struct dio_own *o = dio_own(req);
+	struct x4_vol *vol = o->dio->config.vol;
+	bool write = req->flags & DIO_WRITE;
 	uint64_t since = x4_evictions(vol);
 
-	o->error = write ? slow_write(r) : slow_read(r);
+	o->error = write ? slow_write(req) : slow_read(req);
 	while (write && o->error == -ENOSPC && x4_eviction_since(vol, &since))
-		o->error = slow_write(r);
+		o->error = slow_write(req);
 	if (o->error) {
 		fdio_count(CTR_dio_io_error);
 		if (o->error != -ENOSPC)
 			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
-					x4_inode_ino(r->file->inode), write ? "write" : "read",
-					r->len, (unsigned long long)r->pos, strerror(-o->error));
+					x4_inode_ino(req->file->inode), write ? "write" : "read",
+					req->len, (unsigned long long)req->pos, strerror(-o->error));
 	}
 	if (write)
-		dio_write_finish(r, false);
+		dio_write_finish(req, false);
 	else
-		dio_req_end(r);
+		dio_req_end(req);
 }
 
-void dio_req_slow(struct dio_req *r)
+void dio_req_slow(struct dio_req *req)
 {
-	dio_own(r)->stage = DIO_AT_SLOW;
-	wq_queue(dio_own(r)->dio->cfg.workers, &dio_own(r)->work, slow_work);
+	dio_own(req)->stage = DIO_AT_SLOW;
+	wq_queue(dio_own(req)->dio->config.workers, &dio_own(req)->work, slow_work);
 }

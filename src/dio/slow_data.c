@@ -13,62 +13,62 @@
 #include <errno.h>
 #include <string.h>
 
-static uint8_t *user_buf(struct dio_slow *s, uint64_t pos)
+static uint8_t *user_buf(struct dio_slow *slow, uint64_t pos)
 {
-	return (uint8_t *)s->r->buf + (pos - s->r->pos);
+	return (uint8_t *)slow->req->buf + (pos - slow->req->pos);
 }
 
 /* The reserved blocks for a hole. */
-static int piece_reserved(struct dio_slow *s, uint64_t pos, struct dio_piece *p)
+static int piece_reserved(struct dio_slow *slow, uint64_t pos, struct dio_piece *piece)
 {
-	uint64_t lblk = pos >> s->d->block_bits;
+	uint64_t lblk = pos >> slow->dio->block_bits;
 
-	for (unsigned k = 0; s->has_resv && k < s->resv.nr; k++) {
-		const struct x4_ext *e = &s->resv.ext[k];
-		if (lblk < e->lblk || lblk >= (uint64_t)e->lblk + e->len)
+	for (unsigned k = 0; slow->has_resv && k < slow->reservation.nr; k++) {
+		const struct x4_ext *extent = &slow->reservation.ext[k];
+		if (lblk < extent->lblk || lblk >= (uint64_t)extent->lblk + extent->len)
 			continue;
-		uint64_t in = pos - ((uint64_t)e->lblk << s->d->block_bits);
-		p->dev_off = (e->pblk << s->d->block_bits) + in;
-		p->len = FDIO_MIN((uint64_t)p->len, ((uint64_t)e->len << s->d->block_bits) - in);
+		uint64_t in = pos - ((uint64_t)extent->lblk << slow->dio->block_bits);
+		piece->dev_off = (extent->pblk << slow->dio->block_bits) + in;
+		piece->len = FDIO_MIN((uint64_t)piece->len, ((uint64_t)extent->len << slow->dio->block_bits) - in);
 		return 0;
 	}
 	return -EUCLEAN; /* a reservation that does not cover what was asked */
 }
 
-int dio_slow_piece(struct dio_slow *s, uint64_t pos, uint64_t end, struct dio_piece *ret)
+int dio_slow_piece(struct dio_slow *slow, uint64_t pos, uint64_t end, struct dio_piece *ret)
 {
-	int r;
+	int err;
 
 	/* The map may be dropped again at any time, but not for ever. */
 	for (unsigned tries = 0; tries < 8; tries++) {
-		r = dio_piece_at(s->d, s->i, pos, FDIO_MIN(end - pos, (uint64_t)UINT32_MAX), ret);
-		if (r != -EAGAIN)
-			return r;
-		r = x4_map_load(s->i);
-		if (r)
-			return r;
+		err = dio_piece_at(slow->dio, slow->inode, pos, FDIO_MIN(end - pos, (uint64_t)UINT32_MAX), ret);
+		if (err != -EAGAIN)
+			return err;
+		err = x4_map_load(slow->inode);
+		if (err)
+			return err;
 	}
 	return -EIO;
 }
 
-static int flush_vecs(struct dio_slow *s)
+static int flush_vecs(struct dio_slow *slow)
 {
-	int r = s->nv ? dev_write_many(s->d->cfg.dev, s->v, s->nv) : 0;
+	int err = slow->nv ? dev_write_many(slow->dio->config.dev, slow->vec, slow->nv) : 0;
 
-	s->nv = 0;
-	return r;
+	slow->nv = 0;
+	return err;
 }
 
-static int add_vec(struct dio_slow *s, uint64_t off, void *buf, uint64_t len)
+static int add_vec(struct dio_slow *slow, uint64_t off, void *buf, uint64_t len)
 {
 	while (len) {
-		uint32_t n = FDIO_MIN(len, (uint64_t)s->d->max_io);
-		if (s->nv == DIO_NR_VECS) {
-			int r = flush_vecs(s);
-			if (r)
-				return r;
+		uint32_t n = FDIO_MIN(len, (uint64_t)slow->dio->max_io);
+		if (slow->nv == DIO_NR_VECS) {
+			int err = flush_vecs(slow);
+			if (err)
+				return err;
 		}
-		s->v[s->nv++] = (struct dev_vec){ .off = off, .buf = buf, .len = n };
+		slow->vec[slow->nv++] = (struct dev_vec){ .off = off, .buf = buf, .len = n };
 		off += n;
 		buf = (uint8_t *)buf + n;
 		len -= n;
@@ -80,69 +80,69 @@ static int add_vec(struct dio_slow *s, uint64_t off, void *buf, uint64_t len)
  * One unit (a block of a new extent, a sector of a written one) of which only [in, in + len) is
  * ours. off is the device address of the unit.
  */
-static int add_edge(struct dio_slow *s, uint64_t off, uint32_t unit, uint32_t in, uint64_t pos,
+static int add_edge(struct dio_slow *slow, uint64_t off, uint32_t unit, uint32_t in, uint64_t pos,
 		    uint32_t len, bool written)
 {
 	uint8_t *b;
 
-	FDIO_ASSERT(s->nr_bounce < 2);
-	b = s->bounce->buf[s->nr_bounce++];
+	FDIO_ASSERT(slow->nr_bounce < 2);
+	b = slow->bounce->buf[slow->nr_bounce++];
 	if (written) {
-		int r = dev_read(s->d->cfg.dev, b, unit, off);
-		if (r)
-			return r;
+		int err = dev_read(slow->dio->config.dev, b, unit, off);
+		if (err)
+			return err;
 		fdio_count(CTR_dio_write_rmw);
 	} else {
 		memset(b, 0, unit);
 	}
-	memcpy(b + in, user_buf(s, pos), len);
-	return add_vec(s, off, b, unit);
+	memcpy(b + in, user_buf(slow, pos), len);
+	return add_vec(slow, off, b, unit);
 }
 
 /* [p, q) lies in one run whose device address of p is off. */
-static int add_run(struct dio_slow *s, uint64_t p, uint64_t q, uint64_t off, bool written)
+static int add_run(struct dio_slow *slow, uint64_t p, uint64_t q, uint64_t off, bool written)
 {
-	uint32_t unit = written ? s->d->lbs : s->d->block_size;
+	uint32_t unit = written ? slow->dio->sector_bytes : slow->dio->block_size;
 	uint32_t head = p & (unit - 1), tail;
-	int r = 0;
+	int err = 0;
 
 	if (head) {
 		uint32_t n = FDIO_MIN(q - p, (uint64_t)(unit - head));
-		r = add_edge(s, off - head, unit, head, p, n, written);
+		err = add_edge(slow, off - head, unit, head, p, n, written);
 		p += n;
 		off += n;
 	}
-	if (r || p == q)
-		return r;
+	if (err || p == q)
+		return err;
 	tail = q & (unit - 1);
-	r = add_vec(s, off, user_buf(s, p), q - p - tail);
-	if (!r && tail)
-		r = add_edge(s, off + (q - p - tail), unit, 0, q - tail, tail, written);
-	return r;
+	err = add_vec(slow, off, user_buf(slow, p), q - p - tail);
+	if (!err && tail)
+		err = add_edge(slow, off + (q - p - tail), unit, 0, q - tail, tail, written);
+	return err;
 }
 
-int dio_slow_data(struct dio_slow *s)
+int dio_slow_data(struct dio_slow *slow)
 {
-	struct dio_piece p;
-	uint64_t pos = s->pos;
-	int r;
+	struct dio_piece piece;
+	uint64_t pos = slow->pos;
+	int err;
 
-	s->conv_first = UINT64_MAX;
-	while (pos < s->end) {
-		r = dio_slow_piece(s, pos, s->end, &p);
-		if (!r && p.state == X4_EXT_HOLE)
-			r = piece_reserved(s, pos, &p);
-		if (!r)
-			r = add_run(s, pos, pos + p.len, p.dev_off, p.state == X4_EXT_WRITTEN);
-		if (r)
-			return r;
-		if (p.state == X4_EXT_UNWRITTEN) {
-			s->conv_first = FDIO_MIN(s->conv_first, pos >> s->d->block_bits);
-			s->conv_end = fdio_blocks(pos + p.len, s->d->block_bits);
+	slow->conv_first = UINT64_MAX;
+	while (pos < slow->end) {
+		err = dio_slow_piece(slow, pos, slow->end, &piece);
+		if (!err && piece.state == X4_EXT_HOLE)
+			err = piece_reserved(slow, pos, &piece);
+		if (!err)
+			err = add_run(slow, pos, pos + piece.len, piece.dev_off, piece.state == X4_EXT_WRITTEN);
+		if (err)
+			return err;
+		if (piece.state == X4_EXT_UNWRITTEN) {
+			slow->conv_first = FDIO_MIN(slow->conv_first, pos >> slow->dio->block_bits);
+			slow->conv_end = fdio_blocks(pos + piece.len, slow->dio->block_bits);
 		}
-		pos += p.len;
+		pos += piece.len;
 	}
-	return flush_vecs(s);
+	return flush_vecs(slow);
 }
 
 /*
@@ -151,23 +151,23 @@ int dio_slow_data(struct dio_slow *s)
  * fast write can be in the sector that holds the end of the file (it would not be inside the size),
  * so the gate need not be closed.
  */
-int dio_slow_zero_gap(struct dio_slow *s)
+int dio_slow_zero_gap(struct dio_slow *slow)
 {
-	uint64_t from = s->size, to = FDIO_MIN(s->pos, fdio_round_up(s->size, s->d->block_size));
-	uint64_t lo = fdio_round_down(from, s->d->lbs), hi = fdio_round_up(to, s->d->lbs);
-	uint8_t *b = s->bounce->buf[0];
-	struct dio_piece p;
-	int r;
+	uint64_t from = slow->size, to = FDIO_MIN(slow->pos, fdio_round_up(slow->size, slow->dio->block_size));
+	uint64_t lo = fdio_round_down(from, slow->dio->sector_bytes), hi = fdio_round_up(to, slow->dio->sector_bytes);
+	uint8_t *b = slow->bounce->buf[0];
+	struct dio_piece piece;
+	int err;
 
 	if (from >= to)
 		return 0;
-	r = dio_slow_piece(s, lo, hi, &p);
-	if (r || p.state != X4_EXT_WRITTEN)
-		return r;
-	FDIO_ASSERT(p.len == hi - lo); /* within one block */
-	r = dev_read(s->d->cfg.dev, b, hi - lo, p.dev_off);
-	if (r)
-		return r;
+	err = dio_slow_piece(slow, lo, hi, &piece);
+	if (err || piece.state != X4_EXT_WRITTEN)
+		return err;
+	FDIO_ASSERT(piece.len == hi - lo); /* within one block */
+	err = dev_read(slow->dio->config.dev, b, hi - lo, piece.dev_off);
+	if (err)
+		return err;
 	memset(b + (from - lo), 0, to - from);
-	return dev_write(s->d->cfg.dev, b, hi - lo, p.dev_off, 0);
+	return dev_write(slow->dio->config.dev, b, hi - lo, piece.dev_off, 0);
 }

@@ -27,53 +27,53 @@
  * pages of the application's memory end, at any byte: of its pieces all but the last are nearly as
  * long as a request may be, and the last one ends aligned. These are no fault of the application's.
  */
-static bool is_misaligned(const struct dio *d, const struct dio_req *r)
+static bool is_misaligned(const struct dio *dio, const struct dio_req *req)
 {
-	uint64_t mask = d->lbs - 1, end = r->pos + r->len;
+	uint64_t mask = dio->sector_bytes - 1, end = req->pos + req->len;
 
-	if (likely(!((r->pos | r->len) & mask)))
+	if (likely(!((req->pos | req->len) & mask)))
 		return false;
 	/* A read may stop anywhere behind the end of the file, and begin there. */
-	if (!(r->flags & DIO_WRITE)) {
-		uint64_t size = x4_inode_size(r->file->inode);
+	if (!(req->flags & DIO_WRITE)) {
+		uint64_t size = x4_inode_size(req->file->inode);
 
-		if (r->pos >= size || (!(r->pos & mask) && end >= fdio_round_up(size, d->lbs)))
+		if (req->pos >= size || (!(req->pos & mask) && end >= fdio_round_up(size, dio->sector_bytes)))
 			return false;
 	}
-	return r->len < DIO_SPLIT_MIN && (!(r->pos & mask) || (end & mask));
+	return req->len < DIO_SPLIT_MIN && (!(req->pos & mask) || (end & mask));
 }
 
 /* 1: go on; else the result of the request. */
-static int validate(struct dio *d, struct dio_req *r)
+static int validate(struct dio *dio, struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	uint64_t size, most = (uint64_t)UINT32_MAX << d->block_bits;
+	struct dio_own *o = dio_own(req);
+	uint64_t size, most = (uint64_t)UINT32_MAX << dio->block_bits;
 
-	if ((r->flags & DIO_DIRECT) && d->cfg.strict && is_misaligned(d, r)) {
+	if ((req->flags & DIO_DIRECT) && dio->config.strict && is_misaligned(dio, req)) {
 		fdio_count(CTR_dio_einval_align);
 		return -EINVAL;
 	}
-	if (!r->len)
+	if (!req->len)
 		return 0;
-	if (r->pos > (uint64_t)INT64_MAX - r->len)
-		return r->flags & DIO_WRITE ? -EFBIG : -EINVAL;
-	o->want = r->len;
-	if (r->flags & DIO_WRITE) {
-		if (x4_vol_read_only(d->cfg.vol))
+	if (req->pos > (uint64_t)INT64_MAX - req->len)
+		return req->flags & DIO_WRITE ? -EFBIG : -EINVAL;
+	o->want = req->len;
+	if (req->flags & DIO_WRITE) {
+		if (x4_vol_read_only(dio->config.vol))
 			return -EROFS;
 		/*
 		 * As write(2) does it: what fits is written. (FUSE makes EIO of a short direct
 		 * write, so that one fails whole.)
 		 */
-		if (!(r->flags & DIO_DIRECT) && r->pos < most && r->len > most - r->pos)
-			o->want = r->len = (uint32_t)(most - r->pos);
+		if (!(req->flags & DIO_DIRECT) && req->pos < most && req->len > most - req->pos)
+			o->want = req->len = (uint32_t)(most - req->pos);
 	} else {
-		size = x4_inode_size(r->file->inode);
-		if (r->pos >= size)
+		size = x4_inode_size(req->file->inode);
+		if (req->pos >= size)
 			return 0;
-		o->want = FDIO_MIN((uint64_t)r->len, size - r->pos);
+		o->want = FDIO_MIN((uint64_t)req->len, size - req->pos);
 	}
-	if (r->pos + o->want > most)
+	if (req->pos + o->want > most)
 		return -EFBIG;
 	return 1;
 }
@@ -84,188 +84,188 @@ static int validate(struct dio *d, struct dio_req *r)
  * A durable overwrite can be made with FUA alone if it is all mapped and the way to it is on disk
  * already.
  */
-static bool may_fua(struct dio_req *r)
+static bool may_fua(struct dio_req *req)
 {
-	struct dio *d = dio_own(r)->dio;
-	struct x4_inode *i = r->file->inode;
-	struct dio_piece p;
+	struct dio *dio = dio_own(req)->dio;
+	struct x4_inode *inode = req->file->inode;
+	struct dio_piece piece;
 	jnl_tid tid;
 
-	if (!(r->flags & DIO_DSYNC) || (r->flags & DIO_SYNC) || !d->fua_ok ||
-	    dio_own(r)->stage == DIO_AT_APPEND)
+	if (!(req->flags & DIO_DSYNC) || (req->flags & DIO_SYNC) || !dio->fua_ok ||
+	    dio_own(req)->stage == DIO_AT_APPEND)
 		return false;
-	if (x4_window_unsettled(i)) /* the way to it may be in memory only */
+	if (x4_window_unsettled(inode)) /* the way to it may be in memory only */
 		return false;
-	for (uint32_t at = 0; at < r->len; at += p.len)
-		if (dio_piece_at(d, i, r->pos + at, r->len - at, &p) || p.state != X4_EXT_WRITTEN ||
-		    (!d->fua_multi && p.len < r->len))
+	for (uint32_t at = 0; at < req->len; at += piece.len)
+		if (dio_piece_at(dio, inode, req->pos + at, req->len - at, &piece) || piece.state != X4_EXT_WRITTEN ||
+		    (!dio->fua_multi && piece.len < req->len))
 			return false;
-	return !x4_sync_tid_noted(i, true, &tid) || jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
+	return !x4_sync_tid_noted(inode, true, &tid) || jnl_tid_durable(x4_vol_jnl(dio->config.vol), tid);
 }
 
 static void simple_done(struct dev_io *io)
 {
-	struct dio_req *r = dio_req_of_io(io);
+	struct dio_req *req = dio_req_of_io(io);
 
 	if (unlikely(io->result != (int)io->len)) {
 		int err;
-		if (dio_io_again(dio_own(r)->dio, io, &dio_own(r)->retries, &err))
+		if (dio_io_again(dio_own(req)->dio, io, &dio_own(req)->retries, &err))
 			return;
-		dio_own(r)->error = err;
+		dio_own(req)->error = err;
 	}
-	dio_direct_finished(r);
+	dio_direct_finished(req);
 }
 
 /* The only written piece. */
-static void send_simple(struct dio_req *r, const struct dio_piece *p, uint32_t at)
+static void send_simple(struct dio_req *req, const struct dio_piece *piece, uint32_t at)
 {
-	struct dio_own *o = dio_own(r);
+	struct dio_own *o = dio_own(req);
 
-	fdio_count(r->flags & DIO_WRITE ? CTR_dio_write_simple : CTR_dio_read_simple);
-	dio_io_fill(r, &o->io, at, p, simple_done);
-	dev_submit(o->dio->cfg.dev, &o->io); /* the last touch */
+	fdio_count(req->flags & DIO_WRITE ? CTR_dio_write_simple : CTR_dio_read_simple);
+	dio_io_fill(req, &o->io, at, piece, simple_done);
+	dev_submit(o->dio->config.dev, &o->io); /* the last touch */
 }
 
 /* Walks the pieces. Zeroes holes of reads up to the second device piece, where it stops. */
-static void plan(struct dio_req *r)
+static void plan(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	bool write = r->flags & DIO_WRITE, have = false;
-	struct dio_piece p, first = { 0 };
+	struct dio_own *o = dio_own(req);
+	bool write = req->flags & DIO_WRITE, have = false;
+	struct dio_piece piece, first = { 0 };
 	uint32_t at = 0, first_at = 0;
 	int err;
 
 	while (at < o->span) {
-		err = dio_piece_at(o->dio, r->file->inode, r->pos + at, o->span - at, &p);
-		if (err == -EAGAIN || (!err && write && p.state != X4_EXT_WRITTEN))
+		err = dio_piece_at(o->dio, req->file->inode, req->pos + at, o->span - at, &piece);
+		if (err == -EAGAIN || (!err && write && piece.state != X4_EXT_WRITTEN))
 			break;
 		if (unlikely(err)) {
 			o->error = err;
-			dio_direct_finished(r);
+			dio_direct_finished(req);
 			return;
 		}
-		if (p.state != X4_EXT_WRITTEN) {
-			memset((uint8_t *)r->buf + at, 0, p.len);
+		if (piece.state != X4_EXT_WRITTEN) {
+			memset((uint8_t *)req->buf + at, 0, piece.len);
 		} else if (have) {
-			dio_multi_start(r, &first, first_at, at);
+			dio_multi_start(req, &first, first_at, at);
 			return;
 		} else {
 			have = true;
-			first = p;
+			first = piece;
 			first_at = at;
 		}
-		at += p.len;
+		at += piece.len;
 	}
 	o->direct_len = FDIO_MIN(at, o->want);
 	if (have) {
-		send_simple(r, &first, first_at);
+		send_simple(req, &first, first_at);
 	} else if (at < o->span) {
-		dio_direct_nothing(r);
+		dio_direct_nothing(req);
 	} else {
 		fdio_count(CTR_dio_read_zero);
-		dio_direct_finished(r);
+		dio_direct_finished(req);
 	}
 }
 
-static void start_direct(struct dio_req *r)
+static void start_direct(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
+	struct dio_own *o = dio_own(req);
 
-	if (!dio_gate_enter(r->file->di, o->cpu, dio_count_kind(r))) {
-		dio_req_slow(r);
+	if (!dio_gate_enter(req->file->dinode, o->cpu, dio_count_kind(req))) {
+		dio_req_slow(req);
 		return;
 	}
 	o->stage = DIO_AT_DIRECT;
-	if (r->flags & DIO_WRITE) {
+	if (req->flags & DIO_WRITE) {
 		/* Again, inside the gate: a truncate may have run between. */
-		if (r->pos + r->len > x4_inode_size(r->file->inode) && !dio_append_start(r)) {
-			dio_direct_nothing(r);
+		if (req->pos + req->len > x4_inode_size(req->file->inode) && !dio_append_start(req)) {
+			dio_direct_nothing(req);
 			return;
 		}
-		if (may_fua(r))
+		if (may_fua(req))
 			o->bits |= DIO_R_FUA;
 	}
-	plan(r);
+	plan(req);
 }
 
 /* ---- the choice ---- */
 
 /* Can it go to the device as it is? Sets span. */
-static bool fits(struct dio_req *r)
+static bool fits(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
-	struct dio *d = o->dio;
+	struct dio_own *o = dio_own(req);
+	struct dio *dio = o->dio;
 
-	if ((r->pos & (d->lbs - 1)) || ((uintptr_t)r->buf & (d->mem_align - 1)))
+	if ((req->pos & (dio->sector_bytes - 1)) || ((uintptr_t)req->buf & (dio->mem_align - 1)))
 		return false;
-	o->span = fdio_round_up(o->want, d->lbs);
-	if (!(r->flags & DIO_WRITE))
-		return o->span <= r->len; /* the tail may be read up to the device block's end */
-	if (o->span != r->len)
+	o->span = fdio_round_up(o->want, dio->sector_bytes);
+	if (!(req->flags & DIO_WRITE))
+		return o->span <= req->len; /* the tail may be read up to the device block's end */
+	if (o->span != req->len)
 		return false;
-	return !(r->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(r->file->inode);
+	return !(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(req->file->inode);
 }
 
-static enum dio_way choose(struct dio_req *r)
+static enum dio_way choose(struct dio_req *req)
 {
-	bool direct = fits(r);
+	bool direct = fits(req);
 
-	if ((r->flags & DIO_WRITE) && r->pos + r->len > x4_inode_size(r->file->inode))
-		return dio_append_way(r, direct);
+	if ((req->flags & DIO_WRITE) && req->pos + req->len > x4_inode_size(req->file->inode))
+		return dio_append_way(req, direct);
 	return direct ? DIO_WAY_DIRECT : DIO_WAY_SLOW;
 }
 
-static void start(struct dio_req *r)
+static void start(struct dio_req *req)
 {
-	switch (choose(r)) {
+	switch (choose(req)) {
 	case DIO_WAY_DIRECT:
 	case DIO_WAY_WINDOW:
-		start_direct(r);
+		start_direct(req);
 		break;
 	case DIO_WAY_SMALL:
-		if (!dio_grow_start(r))
-			dio_req_slow(r);
+		if (!dio_grow_start(req))
+			dio_req_slow(req);
 		break;
 	case DIO_WAY_SLOW:
-		dio_req_slow(r);
+		dio_req_slow(req);
 		break;
 	}
 }
 
-static void init_own(struct dio *d, struct dio_req *r)
+static void init_own(struct dio *dio, struct dio_req *req)
 {
-	struct loop *l = d->cfg.loops ? loop_self() : NULL;
-	struct dio_own *o = dio_own(r);
+	struct loop *loop = dio->config.loops ? loop_self() : NULL;
+	struct dio_own *o = dio_own(req);
 
-	o->dio = d;
-	o->cpu = l ? loop_index(l) : 0;
+	o->dio = dio;
+	o->cpu = loop ? loop_index(loop) : 0;
 	o->stage = DIO_AT_SUBMITTED;
 	o->bits = o->refs = o->nr_done = o->direct_len = o->want = o->span = o->retries = 0;
 	o->error = 0;
 	o->gap = 0;
-	FDIO_ASSERT(o->cpu < d->cfg.nr_cpus);
+	FDIO_ASSERT(o->cpu < dio->config.nr_cpus);
 }
 
-void dio_submit(struct dio *d, struct dio_req *r)
+void dio_submit(struct dio *dio, struct dio_req *req)
 {
-	struct dio_inode *di = r->file->di;
+	struct dio_inode *dinode = req->file->dinode;
 	int v;
 
-	init_own(d, r);
-	__atomic_fetch_add(&d->cpus[dio_own(r)->cpu].inflight, 1, __ATOMIC_RELAXED);
+	init_own(dio, req);
+	__atomic_fetch_add(&dio->cpus[dio_own(req)->cpu].inflight, 1, __ATOMIC_RELAXED);
 	/* Before the data is looked at: a direct write that completes from here on sees it. */
-	if (!(r->flags & DIO_DIRECT))
-		__atomic_fetch_add(&di->cache_seq, 1, __ATOMIC_SEQ_CST);
-	if (unlikely(__atomic_load_n(&di->mask_to, __ATOMIC_RELAXED)))
-		dio_mask_req(r);
-	if (!(r->flags & DIO_DIRECT))
-		dio_cached_note(r);
-	v = validate(d, r);
+	if (!(req->flags & DIO_DIRECT))
+		__atomic_fetch_add(&dinode->cache_seq, 1, __ATOMIC_SEQ_CST);
+	if (unlikely(__atomic_load_n(&dinode->mask_to, __ATOMIC_RELAXED)))
+		dio_mask_req(req);
+	if (!(req->flags & DIO_DIRECT))
+		dio_cached_note(req);
+	v = validate(dio, req);
 	if (v == 1) {
-		start(r);
+		start(req);
 		return;
 	}
-	dio_own(r)->error = v; /* 0: nothing to transfer */
-	dio_own(r)->want = 0;
-	dio_req_end(r);
+	dio_own(req)->error = v; /* 0: nothing to transfer */
+	dio_own(req)->want = 0;
+	dio_req_end(req);
 }

@@ -29,7 +29,7 @@
 #include <errno.h>
 
 struct batch {
-	struct dio *d;
+	struct dio *dio;
 	struct list reqs, calls;
 	uint64_t epoch;
 	bool need_commit, need_flush;
@@ -40,71 +40,71 @@ struct batch {
 	unsigned nr;
 };
 
-static void syncer_work(struct work *w);
+static void syncer_work(struct work *work);
 
-void dio_sync_init(struct dio *d)
+void dio_sync_init(struct dio *dio)
 {
-	fdio_mutex_init(&d->sync_lock, RANK_LEAF);
-	list_init(&d->sync_reqs);
-	list_init(&d->sync_calls);
-	fdio_mutex_init(&d->inodes_lock, RANK_LEAF);
-	list_init(&d->inodes);
-	d->epoch = 1;
+	fdio_mutex_init(&dio->sync_lock, RANK_LEAF);
+	list_init(&dio->sync_reqs);
+	list_init(&dio->sync_calls);
+	fdio_mutex_init(&dio->inodes_lock, RANK_LEAF);
+	list_init(&dio->inodes);
+	dio->epoch = 1;
 	for (unsigned k = 0; k < DIO_NR_SYNC; k++)
-		d->syncer[k].d = d;
+		dio->syncer[k].dio = dio;
 }
 
 /*
  * Something was added. One syncer waiting to run is enough; it takes whatever is there by then.
  * sync_lock held.
  */
-static struct dio_syncer *syncer_to_queue(struct dio *d)
+static struct dio_syncer *syncer_to_queue(struct dio *dio)
 {
 	struct dio_syncer *idle = NULL;
 
 	for (unsigned k = 0; k < DIO_NR_SYNC; k++) {
-		if (d->syncer[k].state == DIO_SYNC_QUEUED)
+		if (dio->syncer[k].state == DIO_SYNC_QUEUED)
 			return NULL;
-		if (d->syncer[k].state == DIO_SYNC_IDLE)
-			idle = &d->syncer[k];
+		if (dio->syncer[k].state == DIO_SYNC_IDLE)
+			idle = &dio->syncer[k];
 	}
 	if (idle)
 		idle->state = DIO_SYNC_QUEUED;
 	return idle;
 }
 
-static void add(struct dio *d, struct list *list, struct list *link)
+static void add(struct dio *dio, struct list *list, struct list *link)
 {
-	fdio_mutex_lock(&d->sync_lock);
+	fdio_mutex_lock(&dio->sync_lock);
 	list_add_tail(list, link);
-	struct dio_syncer *s = syncer_to_queue(d);
-	fdio_mutex_unlock(&d->sync_lock);
-	if (s)
-		wq_queue(d->cfg.syncers, &s->work, syncer_work);
+	struct dio_syncer *syncer = syncer_to_queue(dio);
+	fdio_mutex_unlock(&dio->sync_lock);
+	if (syncer)
+		wq_queue(dio->config.syncers, &syncer->work, syncer_work);
 }
 
-void dio_sync_req(struct dio_req *r)
+void dio_sync_req(struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
+	struct dio_own *o = dio_own(req);
 
 	add(o->dio, &o->dio->sync_reqs, &o->link);
 }
 
 /* Read-mostly: the store happens once per batch of the sync queue and inode. */
-void dio_mark_dirty(struct dio *d, struct dio_inode *di)
+void dio_mark_dirty(struct dio *dio, struct dio_inode *dinode)
 {
-	uint64_t e = __atomic_load_n(&d->epoch, __ATOMIC_SEQ_CST);
-	uint64_t cur = __atomic_load_n(&di->dirty_epoch, __ATOMIC_ACQUIRE);
+	uint64_t e = __atomic_load_n(&dio->epoch, __ATOMIC_SEQ_CST);
+	uint64_t cur = __atomic_load_n(&dinode->dirty_epoch, __ATOMIC_ACQUIRE);
 
-	while (cur < e && !__atomic_compare_exchange_n(&di->dirty_epoch, &cur, e, false,
+	while (cur < e && !__atomic_compare_exchange_n(&dinode->dirty_epoch, &cur, e, false,
 						       __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE))
 		;
 }
 
-static bool is_dirty(struct dio *d, struct dio_inode *di)
+static bool is_dirty(struct dio *dio, struct dio_inode *dinode)
 {
-	return di && __atomic_load_n(&di->dirty_epoch, __ATOMIC_SEQ_CST) >
-			     __atomic_load_n(&d->durable_epoch, __ATOMIC_SEQ_CST);
+	return dinode && __atomic_load_n(&dinode->dirty_epoch, __ATOMIC_SEQ_CST) >
+			     __atomic_load_n(&dio->durable_epoch, __ATOMIC_SEQ_CST);
 }
 
 /* False: *p was there already. Only grows (counts may wrap). */
@@ -119,53 +119,53 @@ static bool grow_to(uint32_t *p, uint32_t n)
 	return false;
 }
 
-static bool is_writing(const struct dio *d, const struct dio_inode *di)
+static bool is_writing(const struct dio *dio, const struct dio_inode *dinode)
 {
-	if (__atomic_load_n(&di->slow_writes, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&dinode->slow_writes, __ATOMIC_SEQ_CST))
 		return true;
-	for (unsigned c = 0; c < d->cfg.nr_cpus; c++)
-		if (__atomic_load_n(&di->counts[c].n[DIO_COUNT_WRITE], __ATOMIC_SEQ_CST))
+	for (unsigned c = 0; c < dio->config.nr_cpus; c++)
+		if (__atomic_load_n(&dinode->counts[c].n[DIO_COUNT_WRITE], __ATOMIC_SEQ_CST))
 			return true;
 	return false;
 }
 
 void dio_sync_flush_failed(void *arg)
 {
-	struct dio *d = arg;
-	struct dio_inode *di;
+	struct dio *dio = arg;
+	struct dio_inode *dinode;
 
-	fdio_mutex_lock(&d->inodes_lock);
-	list_for_each(di, &d->inodes, link)
+	fdio_mutex_lock(&dio->inodes_lock);
+	list_for_each(dinode, &dio->inodes, link)
 		/*
 		 * In this order: a write counts as dirty before it no longer counts as in flight.
 		 */
-		if (is_writing(d, di) || is_dirty(d, di))
-			__atomic_add_fetch(&di->errs, 1, __ATOMIC_SEQ_CST);
-	fdio_mutex_unlock(&d->inodes_lock);
-	__atomic_add_fetch(&d->errs, 1, __ATOMIC_SEQ_CST);
+		if (is_writing(dio, dinode) || is_dirty(dio, dinode))
+			__atomic_add_fetch(&dinode->errors, 1, __ATOMIC_SEQ_CST);
+	fdio_mutex_unlock(&dio->inodes_lock);
+	__atomic_add_fetch(&dio->errors, 1, __ATOMIC_SEQ_CST);
 }
 
-uint32_t dio_sync_errs_at_open(const struct dio_inode *di)
+uint32_t dio_sync_errs_at_open(const struct dio_inode *dinode)
 {
-	uint32_t n = __atomic_load_n(&di->errs, __ATOMIC_SEQ_CST);
+	uint32_t n = __atomic_load_n(&dinode->errors, __ATOMIC_SEQ_CST);
 
-	return __atomic_load_n(&di->errs_told, __ATOMIC_SEQ_CST) == n ? n : n - 1;
+	return __atomic_load_n(&dinode->errs_told, __ATOMIC_SEQ_CST) == n ? n : n - 1;
 }
 
 /*
- * -EIO if there are errors of di that f, or who has no file, was not told of: once. Any thread, no
+ * -EIO if there are errors of dinode that file, or who has no file, was not told of: once. Any thread, no
  * lock.
  */
-static int untold_error(struct dio_inode *di, struct dio_file *f)
+static int untold_error(struct dio_inode *dinode, struct dio_file *file)
 {
 	uint32_t n;
 
-	if (!di)
+	if (!dinode)
 		return 0;
-	n = __atomic_load_n(&di->errs, __ATOMIC_SEQ_CST);
-	if (likely(!grow_to(f ? &f->errs_seen : &di->errs_seen, n)))
+	n = __atomic_load_n(&dinode->errors, __ATOMIC_SEQ_CST);
+	if (likely(!grow_to(file ? &file->errs_seen : &dinode->errs_seen, n)))
 		return 0;
-	grow_to(&di->errs_told, n);
+	grow_to(&dinode->errs_told, n);
 	return -EIO;
 }
 
@@ -173,53 +173,53 @@ static int untold_error(struct dio_inode *di, struct dio_file *f)
  * What a file hears that lost nothing itself, where nothing can become durable any more: as the
  * kernel's ext4.
  */
-static int clean_error(struct dio *d, struct x4_inode *i, struct dio_file *f)
+static int clean_error(struct dio *dio, struct x4_inode *inode, struct dio_file *file)
 {
-	int err = untold_error(x4_inode_upper(i), f);
+	int err = untold_error(x4_inode_upper(inode), file);
 
-	return err ? err : jnl_error(x4_vol_jnl(d->cfg.vol)) ? -EROFS : 0;
+	return err ? err : jnl_error(x4_vol_jnl(dio->config.vol)) ? -EROFS : 0;
 }
 
 /*
  * Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous
  * callers are followed by such.
  */
-static bool is_clean(struct dio *d, struct x4_inode *i, bool datasync)
+static bool is_clean(struct dio *dio, struct x4_inode *inode, bool datasync)
 {
 	jnl_tid tid;
 
-	if (x4_window_unsettled(i) || x4_window_lost(i, false) ||
-	    (!datasync && x4_times_pending(i)) || is_dirty(d, x4_inode_upper(i)))
+	if (x4_window_unsettled(inode) || x4_window_lost(inode, false) ||
+	    (!datasync && x4_times_pending(inode)) || is_dirty(dio, x4_inode_upper(inode)))
 		return false;
-	return !x4_sync_tid_noted(i, datasync, &tid) ||
-	       jnl_tid_durable(x4_vol_jnl(d->cfg.vol), tid);
+	return !x4_sync_tid_noted(inode, datasync, &tid) ||
+	       jnl_tid_durable(x4_vol_jnl(dio->config.vol), tid);
 }
 
-void dio_fsync(struct dio *d, struct dio_sync *s)
+void dio_fsync(struct dio *dio, struct dio_sync *sync)
 {
-	struct dio_sync_own *o = dio_sync_own(s);
+	struct dio_sync_own *o = dio_sync_own(sync);
 
-	if (s->inode && is_clean(d, s->inode, s->datasync)) {
+	if (sync->inode && is_clean(dio, sync->inode, sync->datasync)) {
 		fdio_count(CTR_dio_sync_clean);
-		s->done(s, clean_error(d, s->inode, s->file));
+		sync->done(sync, clean_error(dio, sync->inode, sync->file));
 		return;
 	}
 	*o = (struct dio_sync_own){ .err = 0 };
 	/* Counted like a request, so that dio_drain waits for it. */
-	__atomic_fetch_add(&d->cpus[0].inflight, 1, __ATOMIC_RELAXED);
-	add(d, &d->sync_calls, &o->link);
+	__atomic_fetch_add(&dio->cpus[0].inflight, 1, __ATOMIC_RELAXED);
+	add(dio, &dio->sync_calls, &o->link);
 }
 
 /* The transaction that must be durable for this waiter, if any is not yet. */
-static bool needs_commit(struct batch *b, struct x4_inode *i, bool datasync)
+static bool needs_commit(struct batch *batch, struct x4_inode *inode, bool datasync)
 {
 	jnl_tid tid;
 
-	if (!x4_sync_tid(i, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(b->d->cfg.vol), tid))
+	if (!x4_sync_tid(inode, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(batch->dio->config.vol), tid))
 		return false;
-	if (!b->need_commit || !jnl_tid_geq(b->tid, tid))
-		b->tid = tid;
-	b->need_commit = true;
+	if (!batch->need_commit || !jnl_tid_geq(batch->tid, tid))
+		batch->tid = tid;
+	batch->need_commit = true;
 	return true;
 }
 
@@ -227,170 +227,170 @@ static bool needs_commit(struct batch *b, struct x4_inode *i, bool datasync)
  * What was appended is put into the tree; what had to be given up before is an error for all who
  * have the file open.
  */
-static int settle(struct x4_inode *i)
+static int settle(struct x4_inode *inode)
 {
-	struct dio_inode *di = x4_inode_upper(i);
-	int err = x4_window_settle(i), lost = x4_window_lost(i, false);
+	struct dio_inode *dinode = x4_inode_upper(inode);
+	int err = x4_window_settle(inode), lost = x4_window_lost(inode, false);
 
 	/* Counted before it is forgotten: who asks meanwhile finds the one or the other. */
 	if (lost) {
-		__atomic_add_fetch(&di->errs, 1, __ATOMIC_SEQ_CST);
-		(void)x4_window_lost(i, true);
+		__atomic_add_fetch(&dinode->errors, 1, __ATOMIC_SEQ_CST);
+		(void)x4_window_lost(inode, true);
 	}
 	return err ? err : lost;
 }
 
-static void survey_write(struct batch *b, struct dio_req *r)
+static void survey_write(struct batch *batch, struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
+	struct dio_own *o = dio_own(req);
 
-	o->error = settle(r->file->inode);
-	if (needs_commit(b, r->file->inode, !(r->flags & DIO_SYNC)))
+	o->error = settle(req->file->inode);
+	if (needs_commit(batch, req->file->inode, !(req->flags & DIO_SYNC)))
 		o->bits |= DIO_R_NEED_COMMIT;
-	if (is_dirty(b->d, r->file->di))
+	if (is_dirty(batch->dio, req->file->dinode))
 		o->bits |= DIO_R_NEED_FLUSH;
-	b->need_flush |= !!(o->bits & DIO_R_NEED_FLUSH);
+	batch->need_flush |= !!(o->bits & DIO_R_NEED_FLUSH);
 }
 
-static void survey_call(struct batch *b, struct dio_sync *s)
+static void survey_call(struct batch *batch, struct dio_sync *sync)
 {
-	struct dio_sync_own *o = dio_sync_own(s);
+	struct dio_sync_own *o = dio_sync_own(sync);
 
-	if (!s->inode)
+	if (!sync->inode)
 		return;
-	o->err = settle(s->inode);
-	o->need_commit = needs_commit(b, s->inode, s->datasync);
-	o->need_flush = is_dirty(b->d, x4_inode_upper(s->inode));
-	b->need_flush |= o->need_flush;
+	o->err = settle(sync->inode);
+	o->need_commit = needs_commit(batch, sync->inode, sync->datasync);
+	o->need_flush = is_dirty(batch->dio, x4_inode_upper(sync->inode));
+	batch->need_flush |= o->need_flush;
 	if (!o->need_commit && !o->need_flush) {
 		fdio_count(CTR_dio_sync_clean);
 		if (!o->err)
-			o->err = clean_error(b->d, s->inode, s->file);
+			o->err = clean_error(batch->dio, sync->inode, sync->file);
 	}
 }
 
-static void survey(struct batch *b)
+static void survey(struct batch *batch)
 {
 	struct dio_own *o;
 	struct dio_sync_own *c;
 
-	list_for_each(o, &b->reqs, link) {
-		survey_write(b, dio_req_of(o));
-		b->nr++;
+	list_for_each(o, &batch->reqs, link) {
+		survey_write(batch, dio_req_of(o));
+		batch->nr++;
 	}
-	list_for_each(c, &b->calls, link) {
-		survey_call(b, dio_sync_of(c));
-		b->nr++;
+	list_for_each(c, &batch->calls, link) {
+		survey_call(batch, dio_sync_of(c));
+		batch->nr++;
 	}
 }
 
-static void note_durable(struct batch *b)
+static void note_durable(struct batch *batch)
 {
-	struct dio *d = b->d;
+	struct dio *dio = batch->dio;
 
-	fdio_mutex_lock(&d->sync_lock);
-	if (d->durable_epoch < b->epoch)
-		__atomic_store_n(&d->durable_epoch, b->epoch, __ATOMIC_SEQ_CST);
-	fdio_mutex_unlock(&d->sync_lock);
+	fdio_mutex_lock(&dio->sync_lock);
+	if (dio->durable_epoch < batch->epoch)
+		__atomic_store_n(&dio->durable_epoch, batch->epoch, __ATOMIC_SEQ_CST);
+	fdio_mutex_unlock(&dio->sync_lock);
 }
 
-static void make_durable(struct batch *b)
+static void make_durable(struct batch *batch)
 {
-	struct dio *d = b->d;
+	struct dio *dio = batch->dio;
 	bool flushed = false;
 
-	if (b->need_commit)
-		b->commit_err = jnl_commit_wait(x4_vol_jnl(d->cfg.vol), b->tid, &flushed);
-	if (!b->need_flush)
+	if (batch->need_commit)
+		batch->commit_err = jnl_commit_wait(x4_vol_jnl(dio->config.vol), batch->tid, &flushed);
+	if (!batch->need_flush)
 		return;
 	if (!flushed)
-		b->flush_err = dev_flush(d->cfg.dev);
-	if (!b->flush_err)
-		note_durable(b);
+		batch->flush_err = dev_flush(dio->config.dev);
+	if (!batch->flush_err)
+		note_durable(batch);
 }
 
-static int outcome(const struct batch *b, struct x4_inode *i, struct dio_file *f, bool commit,
+static int outcome(const struct batch *batch, struct x4_inode *inode, struct dio_file *file, bool commit,
 		   bool flush, int err)
 {
 	/* Asked for in any case: who hears of an error now does not hear of it again. */
-	int untold = untold_error(x4_inode_upper(i), f);
+	int untold = untold_error(x4_inode_upper(inode), file);
 
 	if (!err && commit)
-		err = b->commit_err;
+		err = batch->commit_err;
 	if (!err && flush)
-		err = b->flush_err;
+		err = batch->flush_err;
 	return err ? err : untold;
 }
 
 /* syncfs hears of each failure, whoever lost by it. */
-static int sync_volume(struct dio *d)
+static int sync_volume(struct dio *dio)
 {
-	int err = x4_vol_sync(d->cfg.vol);
-	bool untold = grow_to(&d->errs_seen, __atomic_load_n(&d->errs, __ATOMIC_SEQ_CST));
+	int err = x4_vol_sync(dio->config.vol);
+	bool untold = grow_to(&dio->errs_seen, __atomic_load_n(&dio->errors, __ATOMIC_SEQ_CST));
 
 	return !err && untold ? -EIO : err;
 }
 
-static void answer_write(struct batch *b, struct dio_req *r)
+static void answer_write(struct batch *batch, struct dio_req *req)
 {
-	struct dio_own *o = dio_own(r);
+	struct dio_own *o = dio_own(req);
 
-	o->error = outcome(b, r->file->inode, r->file, o->bits & DIO_R_NEED_COMMIT,
+	o->error = outcome(batch, req->file->inode, req->file, o->bits & DIO_R_NEED_COMMIT,
 			   o->bits & DIO_R_NEED_FLUSH, o->error);
-	dio_req_end(r);
+	dio_req_end(req);
 }
 
-static void answer_call(struct batch *b, struct dio_sync *s)
+static void answer_call(struct batch *batch, struct dio_sync *sync)
 {
-	struct dio *d = b->d;
-	struct dio_sync_own *o = dio_sync_own(s);
+	struct dio *dio = batch->dio;
+	struct dio_sync_own *o = dio_sync_own(sync);
 	int err;
 
-	if (s->inode) {
-		err = outcome(b, s->inode, s->file, o->need_commit, o->need_flush, o->err);
+	if (sync->inode) {
+		err = outcome(batch, sync->inode, sync->file, o->need_commit, o->need_flush, o->err);
 	} else {
-		if (!b->vol_asked)
-			b->vol_err = sync_volume(d);
-		b->vol_asked = true;
-		err = b->vol_err;
+		if (!batch->vol_asked)
+			batch->vol_err = sync_volume(dio);
+		batch->vol_asked = true;
+		err = batch->vol_err;
 	}
-	s->done(s, err); /* s may be gone */
-	__atomic_fetch_sub(&d->cpus[0].inflight, 1, __ATOMIC_RELEASE);
+	sync->done(sync, err); /* sync may be gone */
+	__atomic_fetch_sub(&dio->cpus[0].inflight, 1, __ATOMIC_RELEASE);
 }
 
-static void answer(struct batch *b)
+static void answer(struct batch *batch)
 {
 	struct dio_own *o, *ot;
 	struct dio_sync_own *c, *ct;
 
-	list_for_each_safe(o, ot, &b->reqs, link) {
+	list_for_each_safe(o, ot, &batch->reqs, link) {
 		list_del(&o->link);
-		answer_write(b, dio_req_of(o));
+		answer_write(batch, dio_req_of(o));
 	}
-	list_for_each_safe(c, ct, &b->calls, link) {
+	list_for_each_safe(c, ct, &batch->calls, link) {
 		list_del(&c->link);
-		answer_call(b, dio_sync_of(c));
+		answer_call(batch, dio_sync_of(c));
 	}
 }
 
-/* Takes what is there; false: nothing. y (may be NULL) is then idle again. */
-static bool take(struct dio *d, struct dio_syncer *y, struct batch *b)
+/* Takes what is there; false: nothing. syncer (may be NULL) is then idle again. */
+static bool take(struct dio *dio, struct dio_syncer *syncer, struct batch *batch)
 {
 	bool any;
 
-	*b = (struct batch){ .d = d };
-	list_init(&b->reqs);
-	list_init(&b->calls);
-	fdio_mutex_lock(&d->sync_lock);
-	list_splice_tail(&b->reqs, &d->sync_reqs);
-	list_splice_tail(&b->calls, &d->sync_calls);
-	any = !list_empty(&b->reqs) || !list_empty(&b->calls);
-	if (y)
-		y->state = any ? DIO_SYNC_RUNNING : DIO_SYNC_IDLE;
-	fdio_mutex_unlock(&d->sync_lock);
+	*batch = (struct batch){ .dio = dio };
+	list_init(&batch->reqs);
+	list_init(&batch->calls);
+	fdio_mutex_lock(&dio->sync_lock);
+	list_splice_tail(&batch->reqs, &dio->sync_reqs);
+	list_splice_tail(&batch->calls, &dio->sync_calls);
+	any = !list_empty(&batch->reqs) || !list_empty(&batch->calls);
+	if (syncer)
+		syncer->state = any ? DIO_SYNC_RUNNING : DIO_SYNC_IDLE;
+	fdio_mutex_unlock(&dio->sync_lock);
 	if (any) {
-		b->epoch = __atomic_fetch_add(&d->epoch, 1, __ATOMIC_SEQ_CST);
-		survey(b);
+		batch->epoch = __atomic_fetch_add(&dio->epoch, 1, __ATOMIC_SEQ_CST);
+		survey(batch);
 	}
 	return any;
 }
@@ -399,34 +399,34 @@ static bool take(struct dio *d, struct dio_syncer *y, struct batch *b)
  * Who asked while another transaction was being committed shares the commit that follows, which
  * cannot have begun before.
  */
-static void join(struct batch *b)
+static void join(struct batch *batch)
 {
 	struct batch more;
 
-	if (!b->need_commit)
+	if (!batch->need_commit)
 		return;
-	jnl_commit_turn(x4_vol_jnl(b->d->cfg.vol), b->tid);
-	if (!take(b->d, NULL, &more))
+	jnl_commit_turn(x4_vol_jnl(batch->dio->config.vol), batch->tid);
+	if (!take(batch->dio, NULL, &more))
 		return;
-	list_splice_tail(&b->reqs, &more.reqs);
-	list_splice_tail(&b->calls, &more.calls);
-	if (more.need_commit && !jnl_tid_geq(b->tid, more.tid))
-		b->tid = more.tid;
-	b->need_flush |= more.need_flush;
-	b->epoch = more.epoch;
-	b->nr += more.nr;
+	list_splice_tail(&batch->reqs, &more.reqs);
+	list_splice_tail(&batch->calls, &more.calls);
+	if (more.need_commit && !jnl_tid_geq(batch->tid, more.tid))
+		batch->tid = more.tid;
+	batch->need_flush |= more.need_flush;
+	batch->epoch = more.epoch;
+	batch->nr += more.nr;
 }
 
-static void syncer_work(struct work *w)
+static void syncer_work(struct work *work)
 {
-	struct dio_syncer *y = container_of(w, struct dio_syncer, work);
-	struct batch b;
+	struct dio_syncer *syncer = container_of(work, struct dio_syncer, work);
+	struct batch batch;
 
-	while (take(y->d, y, &b)) {
-		join(&b);
+	while (take(syncer->dio, syncer, &batch)) {
+		join(&batch);
 		fdio_count(CTR_dio_sync_batch);
-		fdio_count_add(CTR_dio_sync_waiters, b.nr);
-		make_durable(&b);
-		answer(&b);
+		fdio_count_add(CTR_dio_sync_waiters, batch.nr);
+		make_durable(&batch);
+		answer(&batch);
 	}
 }

@@ -139,17 +139,17 @@ struct dio_own {
 };
 
 /* Requests are what callers see, and dio_own is what lists, queues and the device hand back. */
-static inline struct dio_own *dio_own(const struct dio_req *r)
+static inline struct dio_own *dio_own(const struct dio_req *req)
 {
-	return (struct dio_own *)(uintptr_t)r->own;
+	return (struct dio_own *)(uintptr_t)req->own;
 }
 static inline struct dio_req *dio_req_of(struct dio_own *o)
 {
 	return container_of((void *)o, struct dio_req, own);
 }
-static inline struct dio_req *dio_req_of_work(struct work *w)
+static inline struct dio_req *dio_req_of_work(struct work *work)
 {
-	return dio_req_of(container_of(w, struct dio_own, work));
+	return dio_req_of(container_of(work, struct dio_own, work));
 }
 static inline struct dio_req *dio_req_of_io(struct dev_io *io)
 {
@@ -162,9 +162,9 @@ struct dio_sync_own {
 	bool need_commit, need_flush;
 	int err;
 };
-static inline struct dio_sync_own *dio_sync_own(const struct dio_sync *s)
+static inline struct dio_sync_own *dio_sync_own(const struct dio_sync *sync)
 {
-	return (struct dio_sync_own *)(uintptr_t)s->own;
+	return (struct dio_sync_own *)(uintptr_t)sync->own;
 }
 static inline struct dio_sync *dio_sync_of(struct dio_sync_own *o)
 {
@@ -204,19 +204,19 @@ struct dio_bounce {
 enum dio_sync_state { DIO_SYNC_IDLE, DIO_SYNC_QUEUED, DIO_SYNC_RUNNING };
 struct dio_syncer {
 	struct work work;
-	struct dio *d;
+	struct dio *dio;
 	enum dio_sync_state state;
 };
 
 struct dio {
-	struct dio_config cfg;
+	struct dio_config config;
 	unsigned block_bits;
-	uint32_t block_size, lbs, max_io, mem_align;
+	uint32_t block_size, sector_bytes, max_io, mem_align;
 	uint64_t page_size;     /* of the kernel's page cache */
 	bool fua_ok;            /* FUA is no more work than a write and a flush */
 	bool fua_multi;         /* also in several pieces */
 	struct dio_cpu *cpus;
-	struct dio_seg *segs;
+	struct dio_seg *segments;
 
 	struct fdio_mutex gate_lock; /* for gate_cond only */
 	pthread_cond_t gate_cond;
@@ -240,7 +240,7 @@ struct dio {
 	struct fdio_mutex inodes_lock; /* guards the list, which is for flushes that fail: sync.c */
 	struct list inodes;            /* dio_inode.link */
 	/* atomic: flushes that failed, and up to where syncfs was told */
-	uint32_t errs, errs_seen;
+	uint32_t errors, errs_seen;
 };
 
 /* In-flight counts of one CPU. */
@@ -255,7 +255,7 @@ enum dio_gate_state { DIO_GATE_OPEN, DIO_GATE_NO_WRITES, DIO_GATE_SHUT };
 
 /* What the engine keeps for an inode: x4_inode_upper. Lives as long as the inode is in memory. */
 struct dio_inode {
-	struct dio *d;
+	struct dio *dio;
 	/* atomic: closers of all in the low half, of writes in the high half */
 	uint32_t gate;
 	uint32_t gate_waiters;  /* atomic */
@@ -270,7 +270,7 @@ struct dio_inode {
 	 * Atomic, only grow: flushes that failed while it had unflushed writes or writes in flight;
 	 * those that anybody was told of; and up to where callers without a file were told.
 	 */
-	uint32_t errs, errs_told, errs_seen;
+	uint32_t errors, errs_told, errs_seen;
 	uint32_t slow_writes;   /* atomic: at work now; they are not counted below */
 	struct list link;       /* d->inodes */
 	/* pagecache.c. Atomic; mask_from and the stores to mask_to are guarded by app_lock. */
@@ -302,9 +302,9 @@ struct dio_inode {
 };
 
 struct dio_file {
-	struct dio *d;
+	struct dio *dio;
 	struct x4_inode *inode;
-	struct dio_inode *di;
+	struct dio_inode *dinode;
 	struct dio_seg reserve;
 	uint32_t reserve_busy;  /* atomic */
 	uint32_t errs_seen;     /* atomic: of the inode's errs, up to where this file was told */
@@ -326,131 +326,131 @@ struct dio_piece {
 
 /* ---- request.c ---- */
 /* Calls done. error and want are set. Any thread; holds nothing. */
-void dio_req_end(struct dio_req *r);
+void dio_req_end(struct dio_req *req);
 
 /* ---- inode.c ---- */
 /* Any thread. -ENOMEM. */
-int dio_inode_attach(struct dio *d, struct x4_inode *i, struct dio_inode **ret);
+int dio_inode_attach(struct dio *dio, struct x4_inode *inode, struct dio_inode **ret);
 
 /* ---- piece.c: any thread, never blocks ---- */
 /*
  * The run of bytes at pos, at most max (and one device request if written). 0, -EAGAIN: map not in
  * memory, -EUCLEAN.
  */
-int dio_piece_at(struct dio *d, struct x4_inode *i, uint64_t pos, uint32_t max,
+int dio_piece_at(struct dio *dio, struct x4_inode *inode, uint64_t pos, uint32_t max,
 		 struct dio_piece *ret);
-/* The device request for p, whose first byte is byte at of r. */
-void dio_io_fill(struct dio_req *r, struct dev_io *io, uint32_t at, const struct dio_piece *p,
+/* The device request for piece, whose first byte is byte at of req. */
+void dio_io_fill(struct dio_req *req, struct dev_io *io, uint32_t at, const struct dio_piece *piece,
 		 void (*done)(struct dev_io *));
 /* A device request completed: true if it was sent again; else *ret_err says how it ended. */
-bool dio_io_again(struct dio *d, struct dev_io *io, uint32_t *retries, int *ret_err);
+bool dio_io_again(struct dio *dio, struct dev_io *io, uint32_t *retries, int *ret_err);
 
 /* ---- gate.c ---- */
 /* Loop threads; false: it is closed for such. */
-bool dio_gate_enter(struct dio_inode *di, unsigned cpu, unsigned kind);
-void dio_gate_leave(struct dio_inode *di, unsigned cpu, unsigned kind);
+bool dio_gate_enter(struct dio_inode *dinode, unsigned cpu, unsigned kind);
+void dio_gate_leave(struct dio_inode *dinode, unsigned cpu, unsigned kind);
 /* Workers: waits until those in flight have left. */
-void dio_gate_shut(struct dio_inode *di, enum dio_gate_kind kind) FDIO_BLOCKS;
-void dio_gate_unshut(struct dio_inode *di, enum dio_gate_kind kind);
+void dio_gate_shut(struct dio_inode *dinode, enum dio_gate_kind kind) FDIO_BLOCKS;
+void dio_gate_unshut(struct dio_inode *dinode, enum dio_gate_kind kind);
 /*
  * Waits until every request that is in flight now has ended; arg: the inode's. Also with the inode
  * lock held.
  */
 void dio_gate_drain(void *arg) FDIO_BLOCKS;
-static inline unsigned dio_count_kind(const struct dio_req *r)
+static inline unsigned dio_count_kind(const struct dio_req *req)
 {
-	return r->flags & DIO_WRITE ? DIO_COUNT_WRITE : DIO_COUNT_READ;
+	return req->flags & DIO_WRITE ? DIO_COUNT_WRITE : DIO_COUNT_READ;
 }
-/* r is counted in the gate and is no more; its owner hands it on. */
-static inline void dio_leave(struct dio_req *r)
+/* req is counted in the gate and is no more; its owner hands it on. */
+static inline void dio_leave(struct dio_req *req)
 {
-	dio_gate_leave(r->file->di, dio_own(r)->cpu, dio_count_kind(r));
+	dio_gate_leave(req->file->dinode, dio_own(req)->cpu, dio_count_kind(req));
 }
 
 /* ---- range.c: workers ---- */
-void dio_range_lock(struct dio_inode *di, struct dio_range *g, uint64_t first, uint64_t last)
+void dio_range_lock(struct dio_inode *dinode, struct dio_range *range, uint64_t first, uint64_t last)
 	FDIO_BLOCKS;
-void dio_range_unlock(struct dio_inode *di, struct dio_range *g);
+void dio_range_unlock(struct dio_inode *dinode, struct dio_range *range);
 
 /* ---- pool.c ---- */
-int dio_pool_init(struct dio *d);
-void dio_pool_fini(struct dio *d);
-/* NULL: r is in the queue and will go on by go_on, on another thread perhaps: do not touch it. */
-struct dio_seg *dio_seg_take(struct dio_req *r,
-			     void (*go_on)(struct dio_req *r, struct dio_seg *seg));
+int dio_pool_init(struct dio *dio);
+void dio_pool_fini(struct dio *dio);
+/* NULL: req is in the queue and will go on by go_on, on another thread perhaps: do not touch it. */
+struct dio_seg *dio_seg_take(struct dio_req *req,
+			     void (*go_on)(struct dio_req *req, struct dio_seg *seg));
 void dio_seg_put(struct dio_seg *seg);
-struct dio_bounce *dio_bounce_take(struct dio *d) FDIO_BLOCKS; /* may wait */
-void dio_bounce_put(struct dio *d, struct dio_bounce *b);
+struct dio_bounce *dio_bounce_take(struct dio *dio) FDIO_BLOCKS; /* may wait */
+void dio_bounce_put(struct dio *dio, struct dio_bounce *bounce);
 
 /* ---- pagecache.c: any thread, never blocks ---- */
 /* Before what comes from the page cache is served. */
-void dio_cached_note(struct dio_req *r);
+void dio_cached_note(struct dio_req *req);
 /* These pages begin to be forgotten. */
-void dio_cached_forget(struct dio_inode *di, uint64_t off, uint64_t end);
+void dio_cached_forget(struct dio_inode *dinode, uint64_t off, uint64_t end);
 /* For every request while mask_to is not 0. */
-void dio_mask_req(struct dio_req *r);
+void dio_mask_req(struct dio_req *req);
 
 /* ---- sync.c ---- */
-void dio_sync_init(struct dio *d);
-/* Makes r durable and ends it. Any thread, never blocks. */
-void dio_sync_req(struct dio_req *r);
-/* A write to di completed (not with FUA): a later fsync has to flush. Any thread, never blocks. */
-void dio_mark_dirty(struct dio *d, struct dio_inode *di);
+void dio_sync_init(struct dio *dio);
+/* Makes req durable and ends it. Any thread, never blocks. */
+void dio_sync_req(struct dio_req *req);
+/* A write to dinode completed (not with FUA): a later fsync has to flush. Any thread, never blocks. */
+void dio_mark_dirty(struct dio *dio, struct dio_inode *dinode);
 /* A flush of the device failed (dev_on_flush_failure); arg: the engine. */
 void dio_sync_flush_failed(void *arg);
 /* dio_file.errs_seen of a file that is opened now. */
-uint32_t dio_sync_errs_at_open(const struct dio_inode *di);
+uint32_t dio_sync_errs_at_open(const struct dio_inode *dinode);
 
 /* ---- finish.c: never blocks ---- */
 /*
  * A write is through, good or bad, and holds nothing. on_loop: it may not call out on this thread.
  */
-void dio_write_finish(struct dio_req *r, bool on_loop);
-void dio_req_fail(struct dio_req *r, int err); /* through a worker: counted and logged */
+void dio_write_finish(struct dio_req *req, bool on_loop);
+void dio_req_fail(struct dio_req *req, int err); /* through a worker: counted and logged */
 
 /* ---- slow.c ---- */
-/* Hand to a worker. r holds nothing. Any thread, never blocks. */
-void dio_req_slow(struct dio_req *r);
+/* Hand to a worker. req holds nothing. Any thread, never blocks. */
+void dio_req_slow(struct dio_req *req);
 
 /* ---- slow_data.c: the data phase of a slow write; workers ---- */
 #define DIO_NR_VECS 16
 struct dio_slow {
-	struct dio_req *r;
-	struct dio *d;
-	struct x4_inode *i;
-	struct dio_inode *di;
+	struct dio_req *req;
+	struct dio *dio;
+	struct x4_inode *inode;
+	struct dio_inode *dinode;
 	uint64_t pos, end;      /* bytes that are left to write */
 	uint64_t size;          /* of the file under the lock */
 	struct dio_bounce *bounce;
 	unsigned nr_bounce;     /* of bounce->buf, in use */
 	bool shut;              /* the gate is closed for writes */
 	bool append;            /* into the append window */
-	struct x4_resv resv;
+	struct x4_resv reservation;
 	bool has_resv;
 	uint64_t conv_first, conv_end; /* blocks to convert; empty: first >= end */
 	unsigned nv;
-	struct dev_vec v[DIO_NR_VECS];
+	struct dev_vec vec[DIO_NR_VECS];
 };
-int dio_slow_piece(struct dio_slow *s, uint64_t pos, uint64_t end, struct dio_piece *ret)
+int dio_slow_piece(struct dio_slow *slow, uint64_t pos, uint64_t end, struct dio_piece *ret)
 	FDIO_MAY_MISS;
-int dio_slow_data(struct dio_slow *s) FDIO_BLOCKS;
-int dio_slow_zero_gap(struct dio_slow *s) FDIO_BLOCKS;
+int dio_slow_data(struct dio_slow *slow) FDIO_BLOCKS;
+int dio_slow_zero_gap(struct dio_slow *slow) FDIO_BLOCKS;
 
 /* ---- append.c: loop threads ---- */
 /*
  * The way of a write that ends behind the end of the file. direct: it could go to the device as it
  * is.
  */
-enum dio_way dio_append_way(struct dio_req *r, bool direct);
+enum dio_way dio_append_way(struct dio_req *req, bool direct);
 
 /* ---- append_window.c ---- */
-/* True if r, which has entered the gate, is an append into the window. Loop threads. */
-bool dio_append_start(struct dio_req *r);
+/* True if req, which has entered the gate, is an append into the window. Loop threads. */
+bool dio_append_start(struct dio_req *req);
 /*
  * The data of an append is through: done becomes the list of those that are not waiting for one in
  * front of them any more, well or not; dio_append_next takes the first of them off it, NULL: none.
  */
-void dio_append_done(struct dio_req *r, struct list *done);
+void dio_append_done(struct dio_req *req, struct list *done);
 static inline struct dio_req *dio_append_next(struct list *done)
 {
 	struct dio_own *o;
@@ -465,43 +465,43 @@ static inline struct dio_req *dio_append_next(struct list *done)
  * One append more, and whole blocks again, makes a stream: a window serves these better. Inode
  * lock, shared at least.
  */
-bool dio_append_is_stream(const struct dio_inode *di);
+bool dio_append_is_stream(const struct dio_inode *dinode);
 /* An append was published: of whole blocks? Inode lock exclusive. */
-void dio_append_count(struct dio_inode *di, bool whole);
+void dio_append_count(struct dio_inode *dinode, bool whole);
 /* Is a slow write one that goes into the window? Inode lock exclusive, gate closed for writes. */
-bool dio_append_fits(const struct dio_slow *s);
+bool dio_append_fits(const struct dio_slow *slow);
 /*
  * After a slow write that moved the size, before the inode is unlocked: a window for those that
  * follow.
  */
-void dio_append_refill(struct dio_slow *s) FDIO_BLOCKS;
+void dio_append_refill(struct dio_slow *slow) FDIO_BLOCKS;
 /*
  * The volume is full: blocks that were set aside for appends come back. True if there were any;
  * blocks, with no lock held. arg: the engine.
  */
 bool dio_reclaim(void *arg) FDIO_BLOCKS;
 /* Closes the window. Workers, no lock held. */
-void dio_append_stop(struct dio_inode *di, struct x4_inode *i) FDIO_BLOCKS;
+void dio_append_stop(struct dio_inode *dinode, struct x4_inode *inode) FDIO_BLOCKS;
 /* As dio_append_stop, but callable from a loop thread: a worker closes the window later. */
-void dio_append_stop_later(struct dio_inode *di, struct x4_inode *i) FDIO_MAY_WAIT;
+void dio_append_stop_later(struct dio_inode *dinode, struct x4_inode *inode) FDIO_MAY_WAIT;
 
 /* ---- append_small.c: loop threads ---- */
 /*
  * By what needs no lock, of a file without a window: a write behind its end that needs no worker?
  */
-bool dio_grow_fits(const struct dio_req *r);
-/* True if r goes its way; false: it holds nothing and is for a worker. */
-bool dio_grow_start(struct dio_req *r);
+bool dio_grow_fits(const struct dio_req *req);
+/* True if req goes its way; false: it holds nothing and is for a worker. */
+bool dio_grow_start(struct dio_req *req);
 
 /* ---- complete.c: loop threads (tests: the device's) ---- */
 /* All pieces have completed (or none was needed). */
-void dio_direct_finished(struct dio_req *r);
-/* No piece could be sent: r is in the gate, and for a worker. */
-void dio_direct_nothing(struct dio_req *r);
+void dio_direct_finished(struct dio_req *req);
+/* No piece could be sent: req is in the gate, and for a worker. */
+void dio_direct_nothing(struct dio_req *req);
 
 /* ---- extents.c: loop threads ---- */
 /* first is the piece at byte first_at; the next one is at byte at. */
-void dio_multi_start(struct dio_req *r, const struct dio_piece *first, uint32_t first_at,
+void dio_multi_start(struct dio_req *req, const struct dio_piece *first, uint32_t first_at,
 		     uint32_t at);
 
 #endif

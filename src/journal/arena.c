@@ -26,93 +26,93 @@ struct jmem_chunk {
 
 static struct jmem_chunk *chunk_new(size_t size)
 {
-	struct jmem_chunk *c = malloc(sizeof(*c) + size);
+	struct jmem_chunk *chunk = malloc(sizeof(*chunk) + size);
 
-	if (!c)
+	if (!chunk)
 		return NULL;
-	*c = (struct jmem_chunk){ .size = size };
-	fdio_poison(c->mem, size);
-	return c;
+	*chunk = (struct jmem_chunk){ .size = size };
+	fdio_poison(chunk->mem, size);
+	return chunk;
 }
 
-static void chunk_free(struct jmem_chunk *c)
+static void chunk_free(struct jmem_chunk *chunk)
 {
-	fdio_unpoison(c->mem, c->size);
-	free(c);
+	fdio_unpoison(chunk->mem, chunk->size);
+	free(chunk);
 }
 
-int jmem_init(struct jmem *m, size_t size)
+int jmem_init(struct jmem *arena, size_t size)
 {
-	m->more = size;
-	m->top = chunk_new(size);
-	return m->top ? 0 : -ENOMEM;
+	arena->more = size;
+	arena->top = chunk_new(size);
+	return arena->top ? 0 : -ENOMEM;
 }
 
-void jmem_fini(struct jmem *m)
+void jmem_fini(struct jmem *arena)
 {
-	struct jmem_chunk *c, *older;
+	struct jmem_chunk *chunk, *older;
 
-	for (c = m->top; c; c = older) {
-		older = c->older;
-		chunk_free(c);
+	for (chunk = arena->top; chunk; chunk = older) {
+		older = chunk->older;
+		chunk_free(chunk);
 	}
-	m->top = NULL;
+	arena->top = NULL;
 }
 
-int jmem_ensure(struct jmem *m, size_t size)
+int jmem_ensure(struct jmem *arena, size_t size)
 {
-	struct jmem_chunk *c = m->top;
+	struct jmem_chunk *chunk = arena->top;
 
-	if (likely(c->size - c->used >= size))
+	if (likely(chunk->size - chunk->used >= size))
 		return 0;
-	c = chunk_new(FDIO_MAX(size, m->more));
-	if (!c)
+	chunk = chunk_new(FDIO_MAX(size, arena->more));
+	if (!chunk)
 		return -ENOMEM;
-	c->older = m->top;
-	m->top = c;
+	chunk->older = arena->top;
+	arena->top = chunk;
 	fdio_count(CTR_jnl_mem_more);
 	return 0;
 }
 
-void *jmem_alloc(struct jmem *m, size_t size)
+void *jmem_alloc(struct jmem *arena, size_t size)
 {
-	struct jmem_chunk *c;
+	struct jmem_chunk *chunk;
 	void *p;
 
 	if (size > SIZE_MAX / 2)
 		return NULL;
 	size = fdio_round_up(size, ALIGN) + GAP;
-	if (jmem_ensure(m, size))
+	if (jmem_ensure(arena, size))
 		return NULL;
-	c = m->top;
-	p = c->mem + c->used;
-	c->used += size;
+	chunk = arena->top;
+	p = chunk->mem + chunk->used;
+	chunk->used += size;
 	fdio_unpoison(p, size - GAP);
 	return p;
 }
 
-struct jmem_mark jmem_mark(const struct jmem *m)
+struct jmem_mark jmem_mark(const struct jmem *arena)
 {
-	return (struct jmem_mark){ m->top, m->top->used };
+	return (struct jmem_mark){ arena->top, arena->top->used };
 }
 
-void jmem_cut(struct jmem *m, struct jmem_mark to)
+void jmem_cut(struct jmem *arena, struct jmem_mark to)
 {
-	while (m->top != to.chunk) {
-		struct jmem_chunk *c = m->top;
+	while (arena->top != to.chunk) {
+		struct jmem_chunk *chunk = arena->top;
 
-		m->top = c->older;
-		chunk_free(c);
+		arena->top = chunk->older;
+		chunk_free(chunk);
 	}
-	fdio_poison(m->top->mem + to.used, m->top->used - to.used);
-	m->top->used = to.used;
+	fdio_poison(arena->top->mem + to.used, arena->top->used - to.used);
+	arena->top->used = to.used;
 }
 
-void jmem_clear(struct jmem *m)
+void jmem_clear(struct jmem *arena)
 {
-	struct jmem_chunk *c = m->top;
+	struct jmem_chunk *chunk = arena->top;
 
-	while (c->older)
-		c = c->older;
-	jmem_cut(m, (struct jmem_mark){ c, 0 });
+	while (chunk->older)
+		chunk = chunk->older;
+	jmem_cut(arena, (struct jmem_mark){ chunk, 0 });
 }

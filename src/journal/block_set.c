@@ -9,98 +9,98 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static unsigned set_home(const struct jset *s, uint64_t key)
+static unsigned set_home(const struct jset *set, uint64_t key)
 {
-	return (unsigned)((key * 0x9e3779b97f4a7c15ULL) >> 32) & (s->cap - 1);
+	return (unsigned)((key * 0x9e3779b97f4a7c15ULL) >> 32) & (set->cap - 1);
 }
 
-static unsigned set_find(const struct jset *s, uint64_t key)
+static unsigned set_find(const struct jset *set, uint64_t key)
 {
-	unsigned i = set_home(s, key);
+	unsigned i = set_home(set, key);
 
-	while (s->slot[i] && s->slot[i] != key)
-		i = (i + 1) & (s->cap - 1);
+	while (set->slot[i] && set->slot[i] != key)
+		i = (i + 1) & (set->cap - 1);
 	return i;
 }
 
-static int set_resize(struct jset *s, unsigned cap)
+static int set_resize(struct jset *set, unsigned cap)
 {
 	struct jset bigger = { .cap = cap };
 
 	bigger.slot = calloc(bigger.cap, sizeof(*bigger.slot));
 	if (!bigger.slot)
 		return -ENOMEM;
-	for (unsigned i = 0; i < s->cap; i++)
-		if (s->slot[i])
-			bigger.slot[set_find(&bigger, s->slot[i])] = s->slot[i];
-	bigger.nr = s->nr;
-	free(s->slot);
-	*s = bigger;
+	for (unsigned i = 0; i < set->cap; i++)
+		if (set->slot[i])
+			bigger.slot[set_find(&bigger, set->slot[i])] = set->slot[i];
+	bigger.nr = set->nr;
+	free(set->slot);
+	*set = bigger;
 	return 0;
 }
 
-int jset_reserve(struct jset *s, unsigned n)
+int jset_reserve(struct jset *set, unsigned n)
 {
-	unsigned cap = FDIO_MAX(s->cap, 64u);
+	unsigned cap = FDIO_MAX(set->cap, 64u);
 
-	while ((s->nr + n) * 2 > cap)
+	while ((set->nr + n) * 2 > cap)
 		cap *= 2;
-	return cap == s->cap ? 0 : set_resize(s, cap);
+	return cap == set->cap ? 0 : set_resize(set, cap);
 }
 
-int jset_add(struct jset *s, uint64_t blk)
+int jset_add(struct jset *set, uint64_t blk)
 {
 	unsigned i;
-	int r;
+	int err;
 
-	if (jset_has(s, blk))
+	if (jset_has(set, blk))
 		return 0;
-	r = jset_reserve(s, 1);
-	if (r)
-		return r;
-	i = set_find(s, blk + 1);
-	s->slot[i] = blk + 1;
-	s->nr++;
+	err = jset_reserve(set, 1);
+	if (err)
+		return err;
+	i = set_find(set, blk + 1);
+	set->slot[i] = blk + 1;
+	set->nr++;
 	return 1;
 }
 
-bool jset_has(const struct jset *s, uint64_t blk)
+bool jset_has(const struct jset *set, uint64_t blk)
 {
-	return s->nr && s->slot[set_find(s, blk + 1)];
+	return set->nr && set->slot[set_find(set, blk + 1)];
 }
 
-bool jset_del(struct jset *s, uint64_t blk)
+bool jset_del(struct jset *set, uint64_t blk)
 {
 	unsigned hole, i;
 
-	if (!s->nr)
+	if (!set->nr)
 		return false;
-	hole = set_find(s, blk + 1);
-	if (!s->slot[hole])
+	hole = set_find(set, blk + 1);
+	if (!set->slot[hole])
 		return false;
 	/* Close the gap: move back every later key of the run whose home is not between the hole and itself. */
-	for (i = (hole + 1) & (s->cap - 1); s->slot[i]; i = (i + 1) & (s->cap - 1)) {
-		unsigned home = set_home(s, s->slot[i]);
+	for (i = (hole + 1) & (set->cap - 1); set->slot[i]; i = (i + 1) & (set->cap - 1)) {
+		unsigned home = set_home(set, set->slot[i]);
 
-		if (((i - home) & (s->cap - 1)) >= ((i - hole) & (s->cap - 1))) {
-			s->slot[hole] = s->slot[i];
+		if (((i - home) & (set->cap - 1)) >= ((i - hole) & (set->cap - 1))) {
+			set->slot[hole] = set->slot[i];
 			hole = i;
 		}
 	}
-	s->slot[hole] = 0;
-	s->nr--;
+	set->slot[hole] = 0;
+	set->nr--;
 	return true;
 }
 
-void jset_clear(struct jset *s)
+void jset_clear(struct jset *set)
 {
-	if (s->nr)
-		memset(s->slot, 0, s->cap * sizeof(*s->slot));
-	s->nr = 0;
+	if (set->nr)
+		memset(set->slot, 0, set->cap * sizeof(*set->slot));
+	set->nr = 0;
 }
 
-void jset_fini(struct jset *s)
+void jset_fini(struct jset *set)
 {
-	free(s->slot);
-	memset(s, 0, sizeof(*s));
+	free(set->slot);
+	memset(set, 0, sizeof(*set));
 }

@@ -26,156 +26,156 @@
 
 enum { CLOCK_SCAN = 32, READAHEAD_BLOCKS = 64, SHED_TRIES = 4 };
 
-static struct jshard *shard_of(struct jnl *j, uint64_t blk)
+static struct jshard *shard_of(struct jnl *journal, uint64_t blk)
 {
-	return &j->shards[(blk * 0x9e3779b97f4a7c15ULL) >> 58];
+	return &journal->shards[(blk * 0x9e3779b97f4a7c15ULL) >> 58];
 }
 
-static struct jbuf **bucket_of(struct jshard *s, uint64_t blk)
+static struct jbuf **bucket_of(struct jshard *shard, uint64_t blk)
 {
-	return &s->bucket[(unsigned)((blk * 0x9e3779b97f4a7c15ULL) >> 24) & s->mask];
+	return &shard->bucket[(unsigned)((blk * 0x9e3779b97f4a7c15ULL) >> 24) & shard->mask];
 }
 
-int jcache_init(struct jnl *j)
+int jcache_init(struct jnl *journal)
 {
-	size_t bytes = j->p.cache_bytes ? j->p.cache_bytes : 64u << 20;
+	size_t bytes = journal->params.cache_bytes ? journal->params.cache_bytes : 64u << 20;
 	unsigned per_shard, nr_buckets = 16;
 
-	bytes = FDIO_MIN(bytes / j->bs, (size_t)1 << 26);
-	j->max_bufs = (uint32_t)FDIO_MAX(bytes, (size_t)JNL_SHARDS * 4);
-	per_shard = j->max_bufs / JNL_SHARDS;
+	bytes = FDIO_MIN(bytes / journal->block_size, (size_t)1 << 26);
+	journal->max_buffers = (uint32_t)FDIO_MAX(bytes, (size_t)JNL_SHARDS * 4);
+	per_shard = journal->max_buffers / JNL_SHARDS;
 	while (nr_buckets < per_shard)
 		nr_buckets *= 2;
-	j->shards = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*j->shards) * JNL_SHARDS);
-	if (!j->shards)
+	journal->shards = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*journal->shards) * JNL_SHARDS);
+	if (!journal->shards)
 		return -ENOMEM;
 	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		struct jshard *s = &j->shards[i];
+		struct jshard *shard = &journal->shards[i];
 
-		fdio_mutex_init(&s->lock, RANK_JNL_BUF);
-		fdio_cond_init(&s->read_done);
-		list_init(&s->clock);
-		s->mask = nr_buckets - 1;
+		fdio_mutex_init(&shard->lock, RANK_JNL_BUF);
+		fdio_cond_init(&shard->read_done);
+		list_init(&shard->clock);
+		shard->mask = nr_buckets - 1;
 	}
 	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		j->shards[i].bucket = calloc(nr_buckets, sizeof(struct jbuf *));
-		if (!j->shards[i].bucket)
+		journal->shards[i].bucket = calloc(nr_buckets, sizeof(struct jbuf *));
+		if (!journal->shards[i].bucket)
 			return -ENOMEM;
 	}
 	return 0;
 }
 
-void jcache_fini(struct jnl *j)
+void jcache_fini(struct jnl *journal)
 {
-	if (!j->shards)
+	if (!journal->shards)
 		return;
 	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		free(j->shards[i].bucket);
-		pthread_cond_destroy(&j->shards[i].read_done);
-		fdio_mutex_fini(&j->shards[i].lock);
+		free(journal->shards[i].bucket);
+		pthread_cond_destroy(&journal->shards[i].read_done);
+		fdio_mutex_fini(&journal->shards[i].lock);
 	}
-	free(j->shards);
-	j->shards = NULL;
+	free(journal->shards);
+	journal->shards = NULL;
 }
 
-void jbuf_ref(struct jbuf *b)
+void jbuf_ref(struct jbuf *buffer)
 {
-	uint32_t old = __atomic_fetch_add(&b->refs, 1, __ATOMIC_RELAXED);
+	uint32_t old = __atomic_fetch_add(&buffer->refs, 1, __ATOMIC_RELAXED);
 
 	FDIO_ASSERT((old & ~JB_DEAD) < 0x7ffffff0u);
 }
 
-static void buf_free(struct jbuf *b)
+static void buf_free(struct jbuf *buffer)
 {
-	struct jnl *j = b->j;
+	struct jnl *journal = buffer->journal;
 
-	FDIO_ASSERT(!b->txn && !b->committing && !b->cp && !b->forget_cnt && !b->frozen);
-	fdio_magic_clear(b, MAGIC_JOURNAL_BUFFER);
-	jslab_free(&j->data_slab, b->pub.data);
-	jslab_free(&j->buf_slab, b);
-	__atomic_sub_fetch(&j->nr_bufs, 1, __ATOMIC_RELAXED);
+	FDIO_ASSERT(!buffer->running && !buffer->committing && !buffer->checkpoint && !buffer->forget_count && !buffer->frozen);
+	fdio_magic_clear(buffer, MAGIC_JOURNAL_BUFFER);
+	jslab_free(&journal->data_slab, buffer->public.data);
+	jslab_free(&journal->buffer_slab, buffer);
+	__atomic_sub_fetch(&journal->nr_buffers, 1, __ATOMIC_RELAXED);
 }
 
-void jbuf_put(struct jbuf *b)
+void jbuf_put(struct jbuf *buffer)
 {
-	uint32_t old = __atomic_fetch_sub(&b->refs, 1, __ATOMIC_ACQ_REL);
+	uint32_t old = __atomic_fetch_sub(&buffer->refs, 1, __ATOMIC_ACQ_REL);
 
 	FDIO_ASSERT(old & ~JB_DEAD);
-	/* A live buffer may be evicted from here on: b must not be touched unless it is dead, hence ours. */
+	/* A live buffer may be evicted from here on: buffer must not be touched unless it is dead, hence ours. */
 	if (old == (JB_DEAD | 1))
-		buf_free(b);
+		buf_free(buffer);
 }
 
 /* Shard lock held. */
-static struct jbuf *shard_find(struct jshard *s, uint64_t blk)
+static struct jbuf *shard_find(struct jshard *shard, uint64_t blk)
 {
-	struct jbuf *b = *bucket_of(s, blk);
+	struct jbuf *buffer = *bucket_of(shard, blk);
 
-	while (b && b->pub.blk != blk)
-		b = b->hnext;
-	if (b) {
-		jbuf_ref(b);
-		__atomic_store_n(&b->recent, 1, __ATOMIC_RELAXED);
+	while (buffer && buffer->public.blk != blk)
+		buffer = buffer->hash_next;
+	if (buffer) {
+		jbuf_ref(buffer);
+		__atomic_store_n(&buffer->recent, 1, __ATOMIC_RELAXED);
 	}
-	return b;
+	return buffer;
 }
 
 /* Shard lock held. */
-static void shard_unlink(struct jshard *s, struct jbuf *b)
+static void shard_unlink(struct jshard *shard, struct jbuf *buffer)
 {
-	struct jbuf **pp = bucket_of(s, b->pub.blk);
+	struct jbuf **link = bucket_of(shard, buffer->public.blk);
 
-	while (*pp != b)
-		pp = &(*pp)->hnext;
-	*pp = b->hnext;
-	b->hnext = NULL;
-	list_del(&b->clock);
-	s->nr--;
+	while (*link != buffer)
+		link = &(*link)->hash_next;
+	*link = buffer->hash_next;
+	buffer->hash_next = NULL;
+	list_del(&buffer->clock);
+	shard->nr_buffers--;
 }
 
 /* Shard lock held: looks at so many buffers, gives up to max back that nobody uses. */
-static unsigned shard_drop(struct jshard *s, unsigned scan, unsigned max)
+static unsigned shard_drop(struct jshard *shard, unsigned scan, unsigned max)
 {
 	unsigned freed = 0;
 
 	while (scan-- > 0 && freed < max) {
-		struct jbuf *b = list_first(&s->clock, struct jbuf, clock);
+		struct jbuf *buffer = list_first(&shard->clock, struct jbuf, clock);
 
-		if (__atomic_load_n(&b->refs, __ATOMIC_ACQUIRE) || __atomic_exchange_n(&b->recent, 0, __ATOMIC_RELAXED)) {
-			list_move_tail(&s->clock, &b->clock);
+		if (__atomic_load_n(&buffer->refs, __ATOMIC_ACQUIRE) || __atomic_exchange_n(&buffer->recent, 0, __ATOMIC_RELAXED)) {
+			list_move_tail(&shard->clock, &buffer->clock);
 			continue;
 		}
-		shard_unlink(s, b);
-		buf_free(b);
+		shard_unlink(shard, buffer);
+		buf_free(buffer);
 		freed++;
 	}
 	return freed;
 }
 
 /* Shard lock held: if the cache is over its limit. */
-static void shard_evict(struct jnl *j, struct jshard *s)
+static void shard_evict(struct jnl *journal, struct jshard *shard)
 {
-	if (__atomic_load_n(&j->nr_bufs, __ATOMIC_RELAXED) >= j->max_bufs)
-		shard_drop(s, FDIO_MIN(s->nr, (unsigned)CLOCK_SCAN), 2);
+	if (__atomic_load_n(&journal->nr_buffers, __ATOMIC_RELAXED) >= journal->max_buffers)
+		shard_drop(shard, FDIO_MIN(shard->nr_buffers, (unsigned)CLOCK_SCAN), 2);
 }
 
-int jcache_reserve(struct jnl *j)
+int jcache_reserve(struct jnl *journal)
 {
-	unsigned n = j->max_bufs / 16;
+	unsigned n = journal->max_buffers / 16;
 
-	return jslab_reserve(&j->buf_slab, n) || jslab_reserve(&j->data_slab, n) ? -ENOMEM : 0;
+	return jslab_reserve(&journal->buffer_slab, n) || jslab_reserve(&journal->data_slab, n) ? -ENOMEM : 0;
 }
 
-bool jcache_shed(struct jnl *j)
+bool jcache_shed(struct jnl *journal)
 {
 	/* Two rounds of each: the first may only find that all were used a short time ago. */
 	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		struct jshard *s = &j->shards[__atomic_fetch_add(&j->shed_at, 1, __ATOMIC_RELAXED) % JNL_SHARDS];
+		struct jshard *shard = &journal->shards[__atomic_fetch_add(&journal->shed_at, 1, __ATOMIC_RELAXED) % JNL_SHARDS];
 		unsigned freed;
 
-		fdio_mutex_lock(&s->lock);
-		freed = shard_drop(s, s->nr * 2, 1);
-		fdio_mutex_unlock(&s->lock);
+		fdio_mutex_lock(&shard->lock);
+		freed = shard_drop(shard, shard->nr_buffers * 2, 1);
+		fdio_mutex_unlock(&shard->lock);
 		if (freed) {
 			fdio_count(CTR_jnl_cache_shed);
 			return true;
@@ -184,210 +184,210 @@ bool jcache_shed(struct jnl *j)
 	return false;
 }
 
-struct jbuf *jcache_peek(struct jnl *j, uint64_t blk)
+struct jbuf *jcache_peek(struct jnl *journal, uint64_t blk)
 {
-	struct jshard *s = shard_of(j, blk);
-	struct jbuf *b;
+	struct jshard *shard = shard_of(journal, blk);
+	struct jbuf *buffer;
 
-	fdio_mutex_lock(&s->lock);
-	b = shard_find(s, blk);
-	fdio_mutex_unlock(&s->lock);
-	return b;
+	fdio_mutex_lock(&shard->lock);
+	buffer = shard_find(shard, blk);
+	fdio_mutex_unlock(&shard->lock);
+	return buffer;
 }
 
-bool jnl_verified(struct jnl *j, uint64_t blk, uint64_t n)
+bool jnl_verified(struct jnl *journal, uint64_t blk, uint64_t n)
 {
 	bool any = false;
 
 	for (; n-- > 0 && !any; blk++) {
-		struct jbuf *b = jcache_peek(j, blk);
+		struct jbuf *buffer = jcache_peek(journal, blk);
 
-		if (!b)
+		if (!buffer)
 			continue;
-		any = __atomic_load_n(&b->pub.verified, __ATOMIC_RELAXED);
-		jbuf_put(b);
+		any = __atomic_load_n(&buffer->public.verified, __ATOMIC_RELAXED);
+		jbuf_put(buffer);
 	}
 	return any;
 }
 
-static struct jbuf *buf_new(struct jnl *j, uint64_t blk)
+static struct jbuf *buf_new(struct jnl *journal, uint64_t blk)
 {
-	struct jbuf *b = jslab_alloc(&j->buf_slab);
+	struct jbuf *buffer = jslab_alloc(&journal->buffer_slab);
 
-	if (!b)
+	if (!buffer)
 		return NULL;
-	memset(b, 0, sizeof(*b));
-	b->pub.data = jslab_alloc(&j->data_slab);
-	if (!b->pub.data) {
-		jslab_free(&j->buf_slab, b);
+	memset(buffer, 0, sizeof(*buffer));
+	buffer->public.data = jslab_alloc(&journal->data_slab);
+	if (!buffer->public.data) {
+		jslab_free(&journal->buffer_slab, buffer);
 		return NULL;
 	}
-	fdio_magic_set(b, MAGIC_JOURNAL_BUFFER);
-	b->pub.blk = blk;
-	b->j = j;
-	b->refs = 1;
-	b->state = JB_READING;
-	list_init(&b->clock);
-	list_init(&b->cp_node);
-	__atomic_add_fetch(&j->nr_bufs, 1, __ATOMIC_RELAXED);
-	return b;
+	fdio_magic_set(buffer, MAGIC_JOURNAL_BUFFER);
+	buffer->public.blk = blk;
+	buffer->journal = journal;
+	buffer->refs = 1;
+	buffer->state = JB_READING;
+	list_init(&buffer->clock);
+	list_init(&buffer->checkpoint_node);
+	__atomic_add_fetch(&journal->nr_buffers, 1, __ATOMIC_RELAXED);
+	return buffer;
 }
 
 /* Shard lock held. */
-static struct jbuf *shard_add(struct jnl *j, struct jshard *s, uint64_t blk)
+static struct jbuf *shard_add(struct jnl *journal, struct jshard *shard, uint64_t blk)
 {
-	struct jbuf **head = bucket_of(s, blk), *b;
+	struct jbuf **head = bucket_of(shard, blk), *buffer;
 
-	shard_evict(j, s);
-	b = buf_new(j, blk);
-	if (!b)
+	shard_evict(journal, shard);
+	buffer = buf_new(journal, blk);
+	if (!buffer)
 		return NULL;
-	b->hnext = *head;
-	*head = b;
-	list_add_tail(&s->clock, &b->clock);
-	s->nr++;
-	return b;
+	buffer->hash_next = *head;
+	*head = buffer;
+	list_add_tail(&shard->clock, &buffer->clock);
+	shard->nr_buffers++;
+	return buffer;
 }
 
-int jcache_get(struct jnl *j, uint64_t blk, struct jbuf **ret, bool *ret_created)
+int jcache_get(struct jnl *journal, uint64_t blk, struct jbuf **ret, bool *ret_created)
 {
-	struct jshard *s = shard_of(j, blk);
-	struct jbuf *b;
+	struct jshard *shard = shard_of(journal, blk);
+	struct jbuf *buffer;
 
 	*ret_created = false;
-	if (blk >= j->p.nr_blocks)
+	if (blk >= journal->params.nr_blocks)
 		return -EUCLEAN;
 	/* Others may take what was shed. */
 	for (unsigned tries = 0; tries < SHED_TRIES; tries++) {
-		fdio_mutex_lock(&s->lock);
-		b = shard_find(s, blk);
-		if (!b) {
-			b = shard_add(j, s, blk);
-			*ret_created = b;
+		fdio_mutex_lock(&shard->lock);
+		buffer = shard_find(shard, blk);
+		if (!buffer) {
+			buffer = shard_add(journal, shard, blk);
+			*ret_created = buffer;
 		}
-		fdio_mutex_unlock(&s->lock);
-		if (likely(b) || !jcache_shed(j))
+		fdio_mutex_unlock(&shard->lock);
+		if (likely(buffer) || !jcache_shed(journal))
 			break;
 	}
-	*ret = b;
-	return b ? 0 : -ENOMEM;
+	*ret = buffer;
+	return buffer ? 0 : -ENOMEM;
 }
 
-void jcache_unhash(struct jbuf *b)
+void jcache_unhash(struct jbuf *buffer)
 {
-	struct jshard *s = shard_of(b->j, b->pub.blk);
+	struct jshard *shard = shard_of(buffer->journal, buffer->public.blk);
 
-	fdio_mutex_lock(&s->lock);
-	if (!(__atomic_load_n(&b->refs, __ATOMIC_RELAXED) & JB_DEAD)) {
-		shard_unlink(s, b);
-		__atomic_or_fetch(&b->refs, JB_DEAD, __ATOMIC_ACQ_REL);
+	fdio_mutex_lock(&shard->lock);
+	if (!(__atomic_load_n(&buffer->refs, __ATOMIC_RELAXED) & JB_DEAD)) {
+		shard_unlink(shard, buffer);
+		__atomic_or_fetch(&buffer->refs, JB_DEAD, __ATOMIC_ACQ_REL);
 	}
-	fdio_mutex_unlock(&s->lock);
+	fdio_mutex_unlock(&shard->lock);
 }
 
-void jcache_set_state(struct jbuf *b, int state)
+void jcache_set_state(struct jbuf *buffer, int state)
 {
-	struct jshard *s = shard_of(b->j, b->pub.blk);
+	struct jshard *shard = shard_of(buffer->journal, buffer->public.blk);
 
 	if (state == JB_ERROR)
-		jcache_unhash(b);
-	fdio_mutex_lock(&s->lock);
-	__atomic_store_n(&b->state, (uint8_t)state, __ATOMIC_RELEASE);
-	pthread_cond_broadcast(&s->read_done);
-	fdio_mutex_unlock(&s->lock);
+		jcache_unhash(buffer);
+	fdio_mutex_lock(&shard->lock);
+	__atomic_store_n(&buffer->state, (uint8_t)state, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&shard->read_done);
+	fdio_mutex_unlock(&shard->lock);
 }
 
-int jcache_wait(struct jbuf *b)
+int jcache_wait(struct jbuf *buffer)
 {
-	uint8_t state = __atomic_load_n(&b->state, __ATOMIC_ACQUIRE);
+	uint8_t state = __atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE);
 
 	if (unlikely(state == JB_READING)) {
-		struct jshard *s = shard_of(b->j, b->pub.blk);
+		struct jshard *shard = shard_of(buffer->journal, buffer->public.blk);
 
 		if (nowait_on())
 			return nowait_miss();
 
-		fdio_mutex_lock(&s->lock);
-		while ((state = __atomic_load_n(&b->state, __ATOMIC_ACQUIRE)) == JB_READING)
-			fdio_cond_wait(&s->read_done, &s->lock);
-		fdio_mutex_unlock(&s->lock);
+		fdio_mutex_lock(&shard->lock);
+		while ((state = __atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE)) == JB_READING)
+			fdio_cond_wait(&shard->read_done, &shard->lock);
+		fdio_mutex_unlock(&shard->lock);
 	}
 	return state == JB_VALID ? 0 : -EIO;
 }
 
-int jnl_bread(struct jnl *j, uint64_t blk, struct jnl_buf **ret)
+int jnl_bread(struct jnl *journal, uint64_t blk, struct jnl_buf **ret)
 {
-	struct jbuf *b;
+	struct jbuf *buffer;
 	bool created;
-	int r;
+	int err;
 
 	*ret = NULL;
 	if (nowait_on()) {
-		r = nowait_point() ? -EAGAIN : jnl_bread_cached(j, blk, ret);
-		return r == -EAGAIN ? nowait_miss() : r;
+		err = nowait_point() ? -EAGAIN : jnl_bread_cached(journal, blk, ret);
+		return err == -EAGAIN ? nowait_miss() : err;
 	}
-	r = jcache_get(j, blk, &b, &created);
-	if (r)
-		return r;
+	err = jcache_get(journal, blk, &buffer, &created);
+	if (err)
+		return err;
 	if (created) {
 		fdio_count(CTR_jnl_cache_miss);
-		r = dev_read(j->dev, b->pub.data, j->bs, blk * j->bs);
-		if (r)
-			log_ratelimited(FDIO_LOG_ERR, "cannot read metadata block %llu: error %d", (unsigned long long)blk, -r);
-		jcache_set_state(b, r ? JB_ERROR : JB_VALID);
-		r = r ? -EIO : 0;
+		err = dev_read(journal->dev, buffer->public.data, journal->block_size, blk * journal->block_size);
+		if (err)
+			log_ratelimited(FDIO_LOG_ERR, "cannot read metadata block %llu: error %d", (unsigned long long)blk, -err);
+		jcache_set_state(buffer, err ? JB_ERROR : JB_VALID);
+		err = err ? -EIO : 0;
 	} else {
 		fdio_count(CTR_jnl_cache_hit);
-		r = jcache_wait(b);
+		err = jcache_wait(buffer);
 	}
-	if (r) {
-		jbuf_put(b);
-		return r;
+	if (err) {
+		jbuf_put(buffer);
+		return err;
 	}
-	*ret = &b->pub;
+	*ret = &buffer->public;
 	return 0;
 }
 
-int jnl_bread_cached(struct jnl *j, uint64_t blk, struct jnl_buf **ret)
+int jnl_bread_cached(struct jnl *journal, uint64_t blk, struct jnl_buf **ret)
 {
-	struct jbuf *b;
+	struct jbuf *buffer;
 
 	*ret = NULL;
-	if (blk >= j->p.nr_blocks)
+	if (blk >= journal->params.nr_blocks)
 		return -EUCLEAN;
-	b = jcache_peek(j, blk);
-	if (!b)
+	buffer = jcache_peek(journal, blk);
+	if (!buffer)
 		return -EAGAIN;
-	if (__atomic_load_n(&b->state, __ATOMIC_ACQUIRE) != JB_VALID) {
-		jbuf_put(b);
+	if (__atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE) != JB_VALID) {
+		jbuf_put(buffer);
 		return -EAGAIN;
 	}
 	fdio_count(CTR_jnl_cache_hit);
-	*ret = &b->pub;
+	*ret = &buffer->public;
 	return 0;
 }
 
 /* Reads the run of n buffers, all in JB_READING and ours, with one device request. */
-static void readahead_run(struct jnl *j, struct jbuf **b, unsigned n)
+static void readahead_run(struct jnl *journal, struct jbuf **buffer, unsigned n)
 {
-	uint8_t *tmp = n > 1 ? fdio_alloc_aligned(4096, (size_t)n * j->bs) : NULL;
-	bool whole = tmp && !dev_read(j->dev, tmp, (size_t)n * j->bs, b[0]->pub.blk * j->bs);
+	uint8_t *tmp = n > 1 ? fdio_alloc_aligned(4096, (size_t)n * journal->block_size) : NULL;
+	bool whole = tmp && !dev_read(journal->dev, tmp, (size_t)n * journal->block_size, buffer[0]->public.blk * journal->block_size);
 
 	for (unsigned i = 0; i < n; i++) {
-		int r = 0;
+		int err = 0;
 
 		/* Without memory, or with a bad block in the run, each is read for itself. */
 		if (whole)
-			memcpy(b[i]->pub.data, tmp + (size_t)i * j->bs, j->bs);
+			memcpy(buffer[i]->public.data, tmp + (size_t)i * journal->block_size, journal->block_size);
 		else
-			r = dev_read(j->dev, b[i]->pub.data, j->bs, b[i]->pub.blk * j->bs);
-		jcache_set_state(b[i], r ? JB_ERROR : JB_VALID);
-		jbuf_put(b[i]);
+			err = dev_read(journal->dev, buffer[i]->public.data, journal->block_size, buffer[i]->public.blk * journal->block_size);
+		jcache_set_state(buffer[i], err ? JB_ERROR : JB_VALID);
+		jbuf_put(buffer[i]);
 	}
 	free(tmp);
 }
 
-void jnl_readahead(struct jnl *j, uint64_t blk, unsigned n)
+void jnl_readahead(struct jnl *journal, uint64_t blk, unsigned n)
 {
 	struct jbuf *run[READAHEAD_BLOCKS];
 	unsigned nr = 0;
@@ -395,11 +395,11 @@ void jnl_readahead(struct jnl *j, uint64_t blk, unsigned n)
 	if (nowait_on())
 		return;
 	/* Reading ahead must not push out what is in use. */
-	n = FDIO_MIN(n, j->max_bufs / 8);
-	for (; n > 0 && blk < j->p.nr_blocks; n--, blk++) {
+	n = FDIO_MIN(n, journal->max_buffers / 8);
+	for (; n > 0 && blk < journal->params.nr_blocks; n--, blk++) {
 		bool created;
 
-		if (jcache_get(j, blk, &run[nr], &created))
+		if (jcache_get(journal, blk, &run[nr], &created))
 			break;
 		if (created) {
 			fdio_count(CTR_jnl_cache_miss);
@@ -408,39 +408,39 @@ void jnl_readahead(struct jnl *j, uint64_t blk, unsigned n)
 			jbuf_put(run[nr]);
 		}
 		if (nr && (!created || nr == READAHEAD_BLOCKS)) {
-			readahead_run(j, run, nr);
+			readahead_run(journal, run, nr);
 			nr = 0;
 		}
 	}
 	if (nr)
-		readahead_run(j, run, nr);
+		readahead_run(journal, run, nr);
 }
 
-void jnl_brelse(struct jnl_buf *b)
+void jnl_brelse(struct jnl_buf *buffer)
 {
-	if (b)
-		jbuf_put(to_jbuf(b));
+	if (buffer)
+		jbuf_put(to_jbuf(buffer));
 }
 
-struct jnl_buf *jnl_bref(struct jnl_buf *b)
+struct jnl_buf *jnl_bref(struct jnl_buf *buffer)
 {
-	jbuf_ref(to_jbuf(b));
-	return b;
+	jbuf_ref(to_jbuf(buffer));
+	return buffer;
 }
 
-void jcache_drop_all(struct jnl *j)
+void jcache_drop_all(struct jnl *journal)
 {
 	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		struct jshard *s = &j->shards[i];
-		struct jbuf *b, *tmp;
+		struct jshard *shard = &journal->shards[i];
+		struct jbuf *buffer, *tmp;
 
-		fdio_mutex_lock(&s->lock);
-		list_for_each_safe(b, tmp, &s->clock, clock) {
-			if (__atomic_load_n(&b->refs, __ATOMIC_ACQUIRE))
+		fdio_mutex_lock(&shard->lock);
+		list_for_each_safe(buffer, tmp, &shard->clock, clock) {
+			if (__atomic_load_n(&buffer->refs, __ATOMIC_ACQUIRE))
 				continue;
-			shard_unlink(s, b);
-			buf_free(b);
+			shard_unlink(shard, buffer);
+			buf_free(buffer);
 		}
-		fdio_mutex_unlock(&s->lock);
+		fdio_mutex_unlock(&shard->lock);
 	}
 }

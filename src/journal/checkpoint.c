@@ -29,57 +29,57 @@ enum { BATCH = 256, BATCH_SCAN = 4096 };
 #define AGE_NS (30ull * 1000000000ull)
 
 struct jcp_item {
-	struct jbuf *b;
-	struct jtxn *t;
+	struct jbuf *buffer;
+	struct jtxn *transaction;
 	uint64_t blk;
 };
 
-int jcheckpoint_init(struct jnl *j)
+int jcheckpoint_init(struct jnl *journal)
 {
-	j->cp_items = calloc(BATCH, sizeof(*j->cp_items));
-	j->cp_stage = fdio_alloc_aligned(4096, (size_t)BATCH * j->bs);
-	return j->cp_items && j->cp_stage ? 0 : -ENOMEM;
+	journal->checkpoint_items = calloc(BATCH, sizeof(*journal->checkpoint_items));
+	journal->checkpoint_stage = fdio_alloc_aligned(4096, (size_t)BATCH * journal->block_size);
+	return journal->checkpoint_items && journal->checkpoint_stage ? 0 : -ENOMEM;
 }
 
-void jcheckpoint_fini(struct jnl *j)
+void jcheckpoint_fini(struct jnl *journal)
 {
-	free(j->cp_items);
-	free(j->cp_stage);
+	free(journal->checkpoint_items);
+	free(journal->checkpoint_stage);
 }
 
-void jcheckpoint_add(struct jnl *j, struct jtxn *t, struct jbuf *b)
+void jcheckpoint_add(struct jnl *journal, struct jtxn *transaction, struct jbuf *buffer)
 {
-	FDIO_ASSERT(!b->cp);
-	b->cp = t;
-	list_add_tail(&t->cp, &b->cp_node);
-	j->nr_cp++;
+	FDIO_ASSERT(!buffer->checkpoint);
+	buffer->checkpoint = transaction;
+	list_add_tail(&transaction->checkpoint_list, &buffer->checkpoint_node);
+	journal->nr_checkpoint++;
 }
 
-void jcheckpoint_drop(struct jnl *j, struct jbuf *b)
+void jcheckpoint_drop(struct jnl *journal, struct jbuf *buffer)
 {
-	if (!b->cp)
+	if (!buffer->checkpoint)
 		return;
-	b->cp = NULL;
-	list_del(&b->cp_node);
-	j->nr_cp--;
-	jbuf_put(b);
+	buffer->checkpoint = NULL;
+	list_del(&buffer->checkpoint_node);
+	journal->nr_checkpoint--;
+	jbuf_put(buffer);
 }
 
-bool jcheckpoint_due(const struct jnl *j)
+bool jcheckpoint_due(const struct jnl *journal)
 {
-	uint32_t avail = __atomic_load_n(&j->log.free, __ATOMIC_RELAXED);
+	uint32_t avail = __atomic_load_n(&journal->log.free, __ATOMIC_RELAXED);
 
-	if (list_empty(&j->committed))
+	if (list_empty(&journal->committed))
 		return false;
 	if (JNL_LAZY)
-		return j->space_waiters;
-	return j->space_waiters || avail < j->log.len / 2 || j->nr_cp > j->max_bufs / 2;
+		return journal->space_waiters;
+	return journal->space_waiters || avail < journal->log.len / 2 || journal->nr_checkpoint > journal->max_buffers / 2;
 }
 
 /* State lock held (JOURNAL-6). */
-static bool may_go_home(const struct jbuf *b)
+static bool may_go_home(const struct jbuf *buffer)
 {
-	return !b->txn && !b->committing && !b->forget_cnt;
+	return !buffer->running && !buffer->committing && !buffer->forget_count;
 }
 
 static int by_block(const void *a, const void *b)
@@ -90,238 +90,238 @@ static int by_block(const void *a, const void *b)
 }
 
 /* State lock held: the oldest blocks that may be written, sorted. Each gets a reference. */
-static unsigned gather(struct jnl *j)
+static unsigned gather(struct jnl *journal)
 {
 	unsigned n = 0, scanned = 0;
-	struct jtxn *t;
-	struct jbuf *b;
+	struct jtxn *transaction;
+	struct jbuf *buffer;
 
-	list_for_each(t, &j->committed, node) {
-		list_for_each(b, &t->cp, cp_node) {
+	list_for_each(transaction, &journal->committed, node) {
+		list_for_each(buffer, &transaction->checkpoint_list, checkpoint_node) {
 			if (n == BATCH || scanned++ == BATCH_SCAN)
 				goto out;
-			if (!may_go_home(b))
+			if (!may_go_home(buffer))
 				continue;
-			jbuf_ref(b);
-			j->cp_items[n++] = (struct jcp_item){ .b = b, .t = t, .blk = b->pub.blk };
+			jbuf_ref(buffer);
+			journal->checkpoint_items[n++] = (struct jcp_item){ .buffer = buffer, .transaction = transaction, .blk = buffer->public.blk };
 		}
 	}
 out:
-	qsort(j->cp_items, n, sizeof(*j->cp_items), by_block);
+	qsort(journal->checkpoint_items, n, sizeof(*journal->checkpoint_items), by_block);
 	return n;
 }
 
 /* Copies what may still go home to the stage, a short hold of the state lock each; drops the rest. */
-static unsigned copy_items(struct jnl *j, unsigned n)
+static unsigned copy_items(struct jnl *journal, unsigned n)
 {
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		struct jcp_item *it = &j->cp_items[i];
+		struct jcp_item *item = &journal->checkpoint_items[i];
 		bool ok;
 
-		fdio_mutex_lock(&j->state);
-		ok = it->b->cp == it->t && may_go_home(it->b);
+		fdio_mutex_lock(&journal->state_lock);
+		ok = item->buffer->checkpoint == item->transaction && may_go_home(item->buffer);
 		if (ok) {
-			memcpy(j->cp_stage + (size_t)kept * j->bs, it->b->pub.data, j->bs);
-			it->b->cp_writing = true;
+			memcpy(journal->checkpoint_stage + (size_t)kept * journal->block_size, item->buffer->public.data, journal->block_size);
+			item->buffer->home_write_in_flight = true;
 		}
-		fdio_mutex_unlock(&j->state);
+		fdio_mutex_unlock(&journal->state_lock);
 		if (ok)
-			j->cp_items[kept++] = *it;
+			journal->checkpoint_items[kept++] = *item;
 		else
-			jbuf_put(it->b);
+			jbuf_put(item->buffer);
 	}
 	return kept;
 }
 
-static int write_items(struct jnl *j, unsigned n)
+static int write_items(struct jnl *journal, unsigned n)
 {
-	uint32_t max_run = FDIO_MAX(j->dev->caps.max_io_bytes / j->bs, 1u);
+	uint32_t max_run = FDIO_MAX(journal->dev->caps.max_io_bytes / journal->block_size, 1u);
 	enum { MAX_VEC = 32 };
 	struct dev_vec vec[MAX_VEC];
 	unsigned i = 0;
-	int r = 0;
+	int err = 0;
 
-	while (i < n && !r) {
+	while (i < n && !err) {
 		unsigned nr = 0;
 
 		for (; i < n && nr < MAX_VEC; nr++) {
 			unsigned run = 1;
 
-			while (i + run < n && run < max_run && j->cp_items[i + run].blk == j->cp_items[i].blk + run)
+			while (i + run < n && run < max_run && journal->checkpoint_items[i + run].blk == journal->checkpoint_items[i].blk + run)
 				run++;
-			vec[nr] = (struct dev_vec){ .off = j->cp_items[i].blk * j->bs, .buf = j->cp_stage + (size_t)i * j->bs,
-				.len = run * j->bs };
+			vec[nr] = (struct dev_vec){ .off = journal->checkpoint_items[i].blk * journal->block_size, .buf = journal->checkpoint_stage + (size_t)i * journal->block_size,
+				.len = run * journal->block_size };
 			i += run;
 		}
-		r = dev_write_many(j->dev, vec, nr);
+		err = dev_write_many(journal->dev, vec, nr);
 	}
 	fdio_count_add(CTR_jnl_checkpoint, n);
-	return r;
+	return err;
 }
 
-static void items_done(struct jnl *j, unsigned n, bool written)
+static void items_done(struct jnl *journal, unsigned n, bool written)
 {
-	fdio_mutex_lock(&j->state);
+	fdio_mutex_lock(&journal->state_lock);
 	for (unsigned i = 0; i < n; i++) {
-		struct jcp_item *it = &j->cp_items[i];
+		struct jcp_item *item = &journal->checkpoint_items[i];
 
-		it->b->cp_writing = false;
-		/* A younger commit may have moved it meanwhile: then its newer image is still due. */
-		if (written && it->b->cp == it->t)
-			jcheckpoint_drop(j, it->b);
-		jbuf_put(it->b);
+		item->buffer->home_write_in_flight = false;
+		/* A younger commit may have moved item meanwhile: then its newer image is still due. */
+		if (written && item->buffer->checkpoint == item->transaction)
+			jcheckpoint_drop(journal, item->buffer);
+		jbuf_put(item->buffer);
 	}
-	pthread_cond_broadcast(&j->done_cv);
-	fdio_mutex_unlock(&j->state);
+	pthread_cond_broadcast(&journal->done_cv);
+	fdio_mutex_unlock(&journal->state_lock);
 }
 
 /* JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns -errno, or how many. */
-static int move_tail(struct jnl *j)
+static int move_tail(struct jnl *journal)
 {
-	struct jtxn *t, *tmp, *last = NULL;
+	struct jtxn *transaction, *tmp, *last = NULL;
 	struct list gone = LIST_INIT(gone);
 	uint32_t freed = 0;
-	int r, n = 0;
+	int err, n = 0;
 
-	fdio_mutex_lock(&j->state);
-	list_for_each_safe(t, tmp, &j->committed, node) {
-		if (!list_empty(&t->cp))
+	fdio_mutex_lock(&journal->state_lock);
+	list_for_each_safe(transaction, tmp, &journal->committed, node) {
+		if (!list_empty(&transaction->checkpoint_list))
 			break;
-		jtxn_set_state(t, JT_HOME);
-		list_move_tail(&gone, &t->node);
-		freed += t->log_len;
-		last = t;
+		jtxn_set_state(transaction, JT_HOME);
+		list_move_tail(&gone, &transaction->node);
+		freed += transaction->log_len;
+		last = transaction;
 		n++;
 	}
-	fdio_mutex_unlock(&j->state);
+	fdio_mutex_unlock(&journal->state_lock);
 	if (!last)
 		return 0;
-	r = JNL_MUTATED(JM_NO_TAIL_FLUSH) ? 0 : dev_flush(j->dev);
-	if (!r)
-		r = jlog_write_sb(j, last->tid + 1, jlog_wrap(&j->log, (uint64_t)last->log_start + last->log_len),
+	err = JNL_MUTATED(JM_NO_TAIL_FLUSH) ? 0 : dev_flush(journal->dev);
+	if (!err)
+		err = jlog_write_sb(journal, last->tid + 1, jlog_wrap(&journal->log, (uint64_t)last->log_start + last->log_len),
 				  JNL_MUTATED(JM_NO_TAIL_FUA) ? 0 : DEV_FUA);
-	fdio_mutex_lock(&j->state);
-	if (!r) {
-		__atomic_add_fetch(&j->log.free, freed, __ATOMIC_RELAXED);
-		pthread_cond_broadcast(&j->space_cv);
+	fdio_mutex_lock(&journal->state_lock);
+	if (!err) {
+		__atomic_add_fetch(&journal->log.free, freed, __ATOMIC_RELAXED);
+		pthread_cond_broadcast(&journal->space_cv);
 	}
-	list_for_each_safe(t, tmp, &gone, node) {
-		list_del(&t->node);
-		jtxn_free(j, t);
+	list_for_each_safe(transaction, tmp, &gone, node) {
+		list_del(&transaction->node);
+		jtxn_free(journal, transaction);
 	}
-	fdio_mutex_unlock(&j->state);
+	fdio_mutex_unlock(&journal->state_lock);
 	fdio_count(CTR_jnl_tail);
-	return r ? r : n;
+	return err ? err : n;
 }
 
 /* The oldest transaction has only blocks that are in use: their next commit sets it free. */
-static void force_commit(struct jnl *j)
+static void force_commit(struct jnl *journal)
 {
 	jnl_tid tid;
 
 	fdio_count(CTR_jnl_cp_forced);
-	fdio_mutex_lock(&j->state);
-	tid = j->head_tid;
-	fdio_mutex_unlock(&j->state);
-	jnl_commit_wait(j, tid, NULL);
+	fdio_mutex_lock(&journal->state_lock);
+	tid = journal->head_tid;
+	fdio_mutex_unlock(&journal->state_lock);
+	jnl_commit_wait(journal, tid, NULL);
 }
 
 /* One batch home. Returns -errno, or the number of blocks written. */
-static int one_batch(struct jnl *j)
+static int one_batch(struct jnl *journal)
 {
 	unsigned n;
-	int r;
+	int err;
 
-	fdio_mutex_lock(&j->state);
-	n = gather(j);
-	fdio_mutex_unlock(&j->state);
-	n = copy_items(j, n);
+	fdio_mutex_lock(&journal->state_lock);
+	n = gather(journal);
+	fdio_mutex_unlock(&journal->state_lock);
+	n = copy_items(journal, n);
 	if (!n)
 		return 0;
-	r = jnl_err(j) ? -EIO : write_items(j, n);
-	items_done(j, n, !r);
-	return r ? r : (int)n;
+	err = jnl_err(journal) ? -EIO : write_items(journal, n);
+	items_done(journal, n, !err);
+	return err ? err : (int)n;
 }
 
-int jcheckpoint_all(struct jnl *j)
+int jcheckpoint_all(struct jnl *journal)
 {
-	int r;
+	int err;
 
 	do {
-		r = one_batch(j);
-	} while (r > 0);
-	if (!r)
-		r = move_tail(j);
-	if (r < 0) {
-		jnl_abort(j, r);
-		return r;
+		err = one_batch(journal);
+	} while (err > 0);
+	if (!err)
+		err = move_tail(journal);
+	if (err < 0) {
+		jnl_abort(journal, err);
+		return err;
 	}
-	FDIO_ASSERT(list_empty(&j->committed));
+	FDIO_ASSERT(list_empty(&journal->committed));
 	return 0;
 }
 
 /* Batches until enough of the log is free again, the tail following each. */
-static void relieve(struct jnl *j)
+static void relieve(struct jnl *journal)
 {
 	bool more = true;
 
-	while (more && !jnl_err(j)) {
-		int written = one_batch(j), moved = written < 0 ? 0 : move_tail(j);
+	while (more && !jnl_err(journal)) {
+		int written = one_batch(journal), moved = written < 0 ? 0 : move_tail(journal);
 		bool stuck;
 
 		if (written < 0 || moved < 0) {
-			jnl_abort(j, written < 0 ? written : moved);
+			jnl_abort(journal, written < 0 ? written : moved);
 			return;
 		}
-		fdio_mutex_lock(&j->state);
-		stuck = !written && !moved && !list_empty(&j->committed);
-		more = !j->stop_cp && !list_empty(&j->committed) &&
-			(j->space_waiters || (!JNL_LAZY && (j->log.free < j->log.len / 4 * 3 || j->nr_cp > j->max_bufs / 4)));
-		fdio_mutex_unlock(&j->state);
+		fdio_mutex_lock(&journal->state_lock);
+		stuck = !written && !moved && !list_empty(&journal->committed);
+		more = !journal->stop_checkpoint && !list_empty(&journal->committed) &&
+			(journal->space_waiters || (!JNL_LAZY && (journal->log.free < journal->log.len / 4 * 3 || journal->nr_checkpoint > journal->max_buffers / 4)));
+		fdio_mutex_unlock(&journal->state_lock);
 		if (stuck && more)
-			force_commit(j);
+			force_commit(journal);
 	}
 }
 
 /* State lock held. */
-static bool aged(struct jnl *j)
+static bool aged(struct jnl *journal)
 {
-	if (list_empty(&j->committed))
+	if (list_empty(&journal->committed))
 		return false;
-	return fdio_now_ns() - list_first(&j->committed, struct jtxn, node)->commit_ns > AGE_NS;
+	return fdio_now_ns() - list_first(&journal->committed, struct jtxn, node)->commit_ns > AGE_NS;
 }
 
-static void write_aged(struct jnl *j)
+static void write_aged(struct jnl *journal)
 {
-	int r = one_batch(j);
+	int err = one_batch(journal);
 
-	while (r > 0)
-		r = one_batch(j);
-	if (!r)
-		r = move_tail(j);
-	if (r < 0)
-		jnl_abort(j, r);
+	while (err > 0)
+		err = one_batch(journal);
+	if (!err)
+		err = move_tail(journal);
+	if (err < 0)
+		jnl_abort(journal, err);
 }
 
 void *jcheckpoint_thread(void *arg)
 {
-	struct jnl *j = arg;
+	struct jnl *journal = arg;
 
-	fdio_magic_check(j, MAGIC_JOURNAL);
-	fdio_mutex_lock(&j->state);
-	while (!j->stop_cp && !jnl_err(j)) {
-		void (*work)(struct jnl *) = jcheckpoint_due(j) ? relieve : aged(j) ? write_aged : NULL;
+	fdio_magic_check(journal, MAGIC_JOURNAL);
+	fdio_mutex_lock(&journal->state_lock);
+	while (!journal->stop_checkpoint && !jnl_err(journal)) {
+		void (*work)(struct jnl *) = jcheckpoint_due(journal) ? relieve : aged(journal) ? write_aged : NULL;
 
 		if (!work) {
-			fdio_cond_timedwait(&j->cp_cv, &j->state, fdio_now_ns() + AGE_NS / 3);
+			fdio_cond_timedwait(&journal->checkpoint_cv, &journal->state_lock, fdio_now_ns() + AGE_NS / 3);
 			continue;
 		}
-		fdio_mutex_unlock(&j->state);
-		work(j);
-		fdio_mutex_lock(&j->state);
+		fdio_mutex_unlock(&journal->state_lock);
+		work(journal);
+		fdio_mutex_lock(&journal->state_lock);
 	}
-	fdio_mutex_unlock(&j->state);
+	fdio_mutex_unlock(&journal->state_lock);
 	return NULL;
 }

@@ -17,66 +17,66 @@
 
 /* Log blocks gathered for one big write. */
 struct stage {
-	struct jnl *j;
+	struct jnl *journal;
 	uint32_t pos; /* log block of the first */
-	unsigned n;
+	unsigned nr_blocks;
 };
 
-static int stage_flush(struct stage *s)
+static int stage_flush(struct stage *stage)
 {
-	int r = s->n ? jlog_write(s->j, s->pos, s->n, s->j->log.stage) : 0;
+	int err = stage->nr_blocks ? jlog_write(stage->journal, stage->pos, stage->nr_blocks, stage->journal->log.stage) : 0;
 
-	s->pos = jlog_wrap(&s->j->log, (uint64_t)s->pos + s->n);
-	s->n = 0;
-	return r;
+	stage->pos = jlog_wrap(&stage->journal->log, (uint64_t)stage->pos + stage->nr_blocks);
+	stage->nr_blocks = 0;
+	return err;
 }
 
 /* Makes room for n blocks that must stay together until they are complete. */
-static int stage_room(struct stage *s, unsigned n)
+static int stage_room(struct stage *stage, unsigned n)
 {
-	return s->n + n > s->j->log.stage_blocks ? stage_flush(s) : 0;
+	return stage->nr_blocks + n > stage->journal->log.stage_blocks ? stage_flush(stage) : 0;
 }
 
-static uint8_t *stage_next(struct stage *s)
+static uint8_t *stage_next(struct stage *stage)
 {
-	FDIO_ASSERT(s->n < s->j->log.stage_blocks);
-	return s->j->log.stage + (size_t)s->n++ * s->j->bs;
+	FDIO_ASSERT(stage->nr_blocks < stage->journal->log.stage_blocks);
+	return stage->journal->log.stage + (size_t)stage->nr_blocks++ * stage->journal->block_size;
 }
 
-static void set_tail_csum(struct jnl *j, uint8_t *blk)
+static void set_tail_csum(struct jnl *journal, uint8_t *blk)
 {
-	if (jf_has_csum(j->log.incompat))
-		fdio_put_be32(blk, j->bs - JF_TAIL_BYTES, jlog_tail_csum(j, blk));
+	if (jf_has_csum(journal->log.incompat))
+		fdio_put_be32(blk, journal->block_size - JF_TAIL_BYTES, jlog_tail_csum(journal, blk));
 }
 
-static int write_revokes(struct stage *s, struct jtxn *t)
+static int write_revokes(struct stage *stage, struct jtxn *transaction)
 {
-	struct jnl *j = s->j;
-	unsigned rec = j->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4, left = t->kit->revokes.nr, used = 0;
+	struct jnl *journal = stage->journal;
+	unsigned rec = journal->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4, left = transaction->kit->revokes.nr, used = 0;
 	uint8_t *blk = NULL;
 
-	for (unsigned i = 0; i < t->kit->revokes.cap && left; i++) {
-		if (!t->kit->revokes.slot[i])
+	for (unsigned i = 0; i < transaction->kit->revokes.cap && left; i++) {
+		if (!transaction->kit->revokes.slot[i])
 			continue;
 		if (!blk) {
-			int r = stage_room(s, 1);
+			int err = stage_room(stage, 1);
 
-			if (r)
-				return r;
-			blk = stage_next(s);
-			memset(blk, 0, j->bs);
-			jf_put_header(blk, JF_REVOKE, t->tid);
+			if (err)
+				return err;
+			blk = stage_next(stage);
+			memset(blk, 0, journal->block_size);
+			jf_put_header(blk, JF_REVOKE, transaction->tid);
 			used = JF_REVOKE_HEADER;
 		}
 		if (rec == 8)
-			fdio_put_be64(blk, used, t->kit->revokes.slot[i] - 1);
+			fdio_put_be64(blk, used, transaction->kit->revokes.slot[i] - 1);
 		else
-			fdio_put_be32(blk, used, (uint32_t)(t->kit->revokes.slot[i] - 1));
+			fdio_put_be32(blk, used, (uint32_t)(transaction->kit->revokes.slot[i] - 1));
 		used += rec;
 		left--;
-		if (!left || used == JF_REVOKE_HEADER + j->log.revokes_per_block * rec) {
+		if (!left || used == JF_REVOKE_HEADER + journal->log.revokes_per_block * rec) {
 			fdio_put_be32(blk, JF_REVOKE_COUNT, used);
-			set_tail_csum(j, blk);
+			set_tail_csum(journal, blk);
 			blk = NULL;
 		}
 	}
@@ -84,35 +84,35 @@ static int write_revokes(struct stage *s, struct jtxn *t)
 }
 
 /* JOURNAL-2: the block as it was when the transaction closed. */
-static void copy_image(struct jnl *j, struct jbuf *b, uint8_t *dst)
+static void copy_image(struct jnl *journal, struct jbuf *buffer, uint8_t *dst)
 {
 	uint8_t *frozen;
 
-	fdio_mutex_lock(&j->state);
-	frozen = b->frozen;
-	b->frozen = NULL;
+	fdio_mutex_lock(&journal->state_lock);
+	frozen = buffer->frozen;
+	buffer->frozen = NULL;
 	if (!frozen)
-		memcpy(dst, b->pub.data, j->bs);
-	b->copied = true;
-	fdio_mutex_unlock(&j->state);
+		memcpy(dst, buffer->public.data, journal->block_size);
+	buffer->copied = true;
+	fdio_mutex_unlock(&journal->state_lock);
 	if (frozen) {
-		memcpy(dst, frozen, j->bs);
-		jslab_free(&j->data_slab, frozen);
+		memcpy(dst, frozen, journal->block_size);
+		jslab_free(&journal->data_slab, frozen);
 	}
 }
 
-static void put_tag(struct jnl *j, uint8_t *tag, struct jtxn *t, uint64_t blk, uint32_t flags, const uint8_t *image)
+static void put_tag(struct jnl *journal, uint8_t *tag, struct jtxn *transaction, uint64_t blk, uint32_t flags, const uint8_t *image)
 {
 	fdio_put_be32(tag, 0, (uint32_t)blk);
-	if (j->log.incompat & JF_INCOMPAT_CSUM_V3) {
+	if (journal->log.incompat & JF_INCOMPAT_CSUM_V3) {
 		fdio_put_be32(tag, 4, flags);
 		fdio_put_be32(tag, 8, (uint32_t)(blk >> 32));
-		fdio_put_be32(tag, 12, jlog_tag_csum(j, t->tid, image));
+		fdio_put_be32(tag, 12, jlog_tag_csum(journal, transaction->tid, image));
 		return;
 	}
 	fdio_put_be16(tag, 4, 0);
 	fdio_put_be16(tag, 6, (uint16_t)flags);
-	if (j->log.incompat & JF_INCOMPAT_64BIT)
+	if (journal->log.incompat & JF_INCOMPAT_64BIT)
 		fdio_put_be32(tag, 8, (uint32_t)(blk >> 32));
 }
 
@@ -126,101 +126,101 @@ static bool escape(uint8_t *image)
 }
 
 /* One descriptor and its n images. */
-static int write_group(struct stage *s, struct jtxn *t, struct jbuf **bufs, unsigned n)
+static int write_group(struct stage *stage, struct jtxn *transaction, struct jbuf **buffers, unsigned n)
 {
-	struct jnl *j = s->j;
+	struct jnl *journal = stage->journal;
 	uint8_t *desc, *tag;
-	int r = stage_room(s, n + 1);
+	int err = stage_room(stage, n + 1);
 
-	if (r)
-		return r;
-	desc = stage_next(s);
-	memset(desc, 0, j->bs);
-	jf_put_header(desc, JF_DESCRIPTOR, t->tid);
+	if (err)
+		return err;
+	desc = stage_next(stage);
+	memset(desc, 0, journal->block_size);
+	jf_put_header(desc, JF_DESCRIPTOR, transaction->tid);
 	tag = desc + JF_H_BYTES;
 	for (unsigned i = 0; i < n; i++) {
-		uint8_t *image = stage_next(s);
+		uint8_t *image = stage_next(stage);
 		uint32_t flags = (i ? JF_TAG_SAME_UUID : 0) | (i == n - 1 ? JF_TAG_LAST : 0);
 
-		copy_image(j, bufs[i], image);
+		copy_image(journal, buffers[i], image);
 		if (escape(image))
 			flags |= JF_TAG_ESCAPE;
-		put_tag(j, tag, t, bufs[i]->pub.blk, flags, image);
-		tag += j->log.tag_bytes;
+		put_tag(journal, tag, transaction, buffers[i]->public.blk, flags, image);
+		tag += journal->log.tag_bytes;
 		if (!i) {
-			memcpy(tag, j->log.sb + JF_SB_UUID, JF_UUID_BYTES);
+			memcpy(tag, journal->log.superblock + JF_SB_UUID, JF_UUID_BYTES);
 			tag += JF_UUID_BYTES;
 		}
 	}
-	set_tail_csum(j, desc);
+	set_tail_csum(journal, desc);
 	return 0;
 }
 
 /* Everything but the commit block. Returns its log position. */
-static int write_body(struct jnl *j, struct jtxn *t, uint32_t *ret_pos)
+static int write_body(struct jnl *journal, struct jtxn *transaction, uint32_t *ret_pos)
 {
-	struct stage s = { .j = j, .pos = t->log_start };
-	int r = JNL_MUTATED(JM_NO_REVOKE) ? 0 : write_revokes(&s, t);
+	struct stage stage = { .journal = journal, .pos = transaction->log_start };
+	int err = JNL_MUTATED(JM_NO_REVOKE) ? 0 : write_revokes(&stage, transaction);
 
-	for (unsigned i = 0; i < t->nr && !r; i += j->log.tags_per_desc)
-		r = write_group(&s, t, t->kit->bufs + i, FDIO_MIN(t->nr - i, j->log.tags_per_desc));
-	if (!r)
-		r = stage_flush(&s);
-	*ret_pos = s.pos;
-	return r;
+	for (unsigned i = 0; i < transaction->nr_buffers && !err; i += journal->log.tags_per_descriptor)
+		err = write_group(&stage, transaction, transaction->kit->buffers + i, FDIO_MIN(transaction->nr_buffers - i, journal->log.tags_per_descriptor));
+	if (!err)
+		err = stage_flush(&stage);
+	*ret_pos = stage.pos;
+	return err;
 }
 
-static int write_commit_block(struct jnl *j, struct jtxn *t, uint32_t pos)
+static int write_commit_block(struct jnl *journal, struct jtxn *transaction, uint32_t pos)
 {
-	uint8_t *blk = j->log.stage;
+	uint8_t *blk = journal->log.stage;
 	struct timespec now;
 
-	dev_now(j->dev, &now);
+	dev_now(journal->dev, &now);
 	/* JOURNAL-9: a clock that was set back must not make this commit look older than the one before. */
-	if (now.tv_sec < j->last_commit.tv_sec ||
-	    (now.tv_sec == j->last_commit.tv_sec && now.tv_nsec < j->last_commit.tv_nsec))
-		now = j->last_commit;
-	j->last_commit = now;
-	memset(blk, 0, j->bs);
-	jf_put_header(blk, JF_COMMIT, t->tid);
+	if (now.tv_sec < journal->last_commit.tv_sec ||
+	    (now.tv_sec == journal->last_commit.tv_sec && now.tv_nsec < journal->last_commit.tv_nsec))
+		now = journal->last_commit;
+	journal->last_commit = now;
+	memset(blk, 0, journal->block_size);
+	jf_put_header(blk, JF_COMMIT, transaction->tid);
 	fdio_put_be64(blk, JF_C_SEC, (uint64_t)now.tv_sec);
 	fdio_put_be32(blk, JF_C_NSEC, (uint32_t)now.tv_nsec);
-	if (jf_has_csum(j->log.incompat))
-		fdio_put_be32(blk, JF_C_CSUM, jlog_commit_csum(j, blk, j->bs));
-	return dev_write(j->dev, blk, j->bs, jlog_map(j, pos, NULL), JNL_MUTATED(JM_NO_FUA) ? 0 : DEV_FUA);
+	if (jf_has_csum(journal->log.incompat))
+		fdio_put_be32(blk, JF_C_CSUM, jlog_commit_csum(journal, blk, journal->block_size));
+	return dev_write(journal->dev, blk, journal->block_size, jlog_map(journal, pos, NULL), JNL_MUTATED(JM_NO_FUA) ? 0 : DEV_FUA);
 }
 
 /* JOURNAL-5 */
-static int start_log(struct jnl *j, struct jtxn *t)
+static int start_log(struct jnl *journal, struct jtxn *transaction)
 {
-	int r = j->log.active ? 0 : jlog_write_sb(j, t->tid, t->log_start, 0);
+	int err = journal->log.active ? 0 : jlog_write_sb(journal, transaction->tid, transaction->log_start, 0);
 
-	j->log.active = !r;
-	return r;
+	journal->log.active = !err;
+	return err;
 }
 
 /* JOURNAL-4, JOURNAL-5 */
-int jcommit_write(struct jnl *j, struct jtxn *t)
+int jcommit_write(struct jnl *journal, struct jtxn *transaction)
 {
 	uint32_t pos;
-	int r;
+	int err;
 
-	r = write_body(j, t, &pos);
-	if (r)
-		return r;
-	r = JNL_MUTATED(JM_LATE_START) ? 0 : start_log(j, t);
-	if (r)
-		return r;
+	err = write_body(journal, transaction, &pos);
+	if (err)
+		return err;
+	err = JNL_MUTATED(JM_LATE_START) ? 0 : start_log(journal, transaction);
+	if (err)
+		return err;
 	if (!JNL_MUTATED(JM_NO_REVOKE))
-		FDIO_ASSERT(jlog_wrap(&j->log, (uint64_t)pos + 1) == jlog_wrap(&j->log, (uint64_t)t->log_start + t->log_len));
-	fdio_mutex_lock(&j->state);
-	jtxn_set_state(t, JT_FLUSHING);
-	fdio_mutex_unlock(&j->state);
-	r = JNL_MUTATED(JM_NO_PREFLUSH) ? 0 : dev_flush(j->dev);
-	if (r)
-		return r;
-	if (jnl_err(j))
+		FDIO_ASSERT(jlog_wrap(&journal->log, (uint64_t)pos + 1) == jlog_wrap(&journal->log, (uint64_t)transaction->log_start + transaction->log_len));
+	fdio_mutex_lock(&journal->state_lock);
+	jtxn_set_state(transaction, JT_FLUSHING);
+	fdio_mutex_unlock(&journal->state_lock);
+	err = JNL_MUTATED(JM_NO_PREFLUSH) ? 0 : dev_flush(journal->dev);
+	if (err)
+		return err;
+	if (jnl_err(journal))
 		return -EIO; /* JOURNAL-10 */
-	r = write_commit_block(j, t, pos);
-	return JNL_MUTATED(JM_LATE_START) && !r ? start_log(j, t) : r;
+	err = write_commit_block(journal, transaction, pos);
+	return JNL_MUTATED(JM_LATE_START) && !err ? start_log(journal, transaction) : err;
 }

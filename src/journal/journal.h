@@ -73,42 +73,42 @@ struct jnl_params {
 
 /* ---- life ---- */
 /* Cache and, if there is a log, its superblock (validated even when clean). Does not replay. reason: one line. */
-int jnl_open(const struct jnl_params *p, struct jnl **ret, struct fdio_reason *reason) FDIO_BLOCKS;
+int jnl_open(const struct jnl_params *params, struct jnl **ret, struct fdio_reason *reason) FDIO_BLOCKS;
 /* s_start != 0: the log holds transactions to replay. */
-bool jnl_needs_replay(struct jnl *j);
+bool jnl_needs_replay(struct jnl *journal);
 /* Features that fusedio does not replay alone (csum v1, async commit): reason, or NULL. */
-const char *jnl_replay_obstacle(struct jnl *j);
+const char *jnl_replay_obstacle(struct jnl *journal);
 /* The error (negative) with which an earlier journal aborted, as its superblock has it; 0: none. jnl_start forgets it. */
-int jnl_past_error(struct jnl *j);
+int jnl_past_error(struct jnl *journal);
 /* There may be fast commits: only a replay finds out whether there are. */
-bool jnl_may_have_fast_commits(struct jnl *j);
+bool jnl_may_have_fast_commits(struct jnl *journal);
 struct jnl_replay_stats { uint32_t transactions, blocks, revoked; bool fast_commits; };
 /* Three passes, checksums verified, revokes honoured; writes home, flushes, empties the log. -EOPNOTSUPP, with nothing written:
  * an obstacle, or (fast_commits) the log goes on in fast commits. */
-int jnl_replay(struct jnl *j, struct jnl_replay_stats *ret, struct fdio_reason *reason) FDIO_BLOCKS;
+int jnl_replay(struct jnl *journal, struct jnl_replay_stats *ret, struct fdio_reason *reason) FDIO_BLOCKS;
 /* Ready for handles: features set on the (empty) log, tid jumped by the log's length, commit and checkpoint
  * threads started. The caller has set needs_recovery and flushed before (see ext4/volume/volume.c). */
-int jnl_start(struct jnl *j) FDIO_BLOCKS;
+int jnl_start(struct jnl *journal) FDIO_BLOCKS;
 /* Commit, checkpoint all, flush, s_start = 0, flush; stops the threads. Then jnl_close frees. 0 or the abort error. */
-int jnl_stop(struct jnl *j) FDIO_BLOCKS;
+int jnl_stop(struct jnl *journal) FDIO_BLOCKS;
 /* Frees everything without writing. */
-void jnl_close(struct jnl *j);
+void jnl_close(struct jnl *journal);
 
 /* ---- cached blocks ---- */
 /* Blocking (nowait.h: only from the cache). A reference to the block's current content; -EIO, -ENOMEM, -EUCLEAN for a block number
  * out of range. */
-int jnl_bread(struct jnl *j, uint64_t blk, struct jnl_buf **ret) FDIO_MAY_MISS;
+int jnl_bread(struct jnl *journal, uint64_t blk, struct jnl_buf **ret) FDIO_MAY_MISS;
 /* Only from the cache: -EAGAIN when it would block. For loop threads. */
-int jnl_bread_cached(struct jnl *j, uint64_t blk, struct jnl_buf **ret);
+int jnl_bread_cached(struct jnl *journal, uint64_t blk, struct jnl_buf **ret);
 /* Hint: n blocks from blk will be read soon; one device read where contiguous. Blocking. Best effort. */
-void jnl_readahead(struct jnl *j, uint64_t blk, unsigned n) FDIO_MAY_WAIT;
-/* A block just allocated by this handle: zeroed, never read from the device, already open for writing in h. */
-int jnl_bnew(struct jnl_handle *h, uint64_t blk, struct jnl_buf **ret) FDIO_MAY_MISS;
+void jnl_readahead(struct jnl *journal, uint64_t blk, unsigned n) FDIO_MAY_WAIT;
+/* A block just allocated by this handle: zeroed, never read from the device, already open for writing in handle. */
+int jnl_bnew(struct jnl_handle *handle, uint64_t blk, struct jnl_buf **ret) FDIO_MAY_MISS;
 /* Whether one of n blocks is in the cache with content that has passed a check: so it is in use.
  * Any thread, never blocks. */
-bool jnl_verified(struct jnl *j, uint64_t blk, uint64_t n);
-void jnl_brelse(struct jnl_buf *b); /* NULL is allowed */
-struct jnl_buf *jnl_bref(struct jnl_buf *b);
+bool jnl_verified(struct jnl *journal, uint64_t blk, uint64_t n);
+void jnl_brelse(struct jnl_buf *buffer); /* NULL is allowed */
+struct jnl_buf *jnl_bref(struct jnl_buf *buffer);
 
 /* ---- handles ---- */
 /*
@@ -117,23 +117,23 @@ struct jnl_buf *jnl_bref(struct jnl_buf *b);
  * credits exceed what one transaction may hold. A thread has at most one handle. In the mode of nowait.h: -EAGAIN where it would
  * wait, and jnl_end is only for what has not missed.
  */
-int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret) FDIO_MAY_MISS;
+int jnl_begin(struct jnl *journal, unsigned credits, struct jnl_handle **ret) FDIO_MAY_MISS;
 /* Largest credits jnl_begin takes. Long operations (truncate) split at a fraction of it. */
-unsigned jnl_max_credits(struct jnl *j);
-unsigned jnl_credits_left(struct jnl_handle *h);
-/* Declares that h will change b: takes the before image on the first call, joins the running transaction. */
-int jnl_get_write(struct jnl_handle *h, struct jnl_buf *b) FDIO_MAY_MISS;
+unsigned jnl_max_credits(struct jnl *journal);
+unsigned jnl_credits_left(struct jnl_handle *handle);
+/* Declares that handle will change buffer: takes the before image on the first call, joins the running transaction. */
+int jnl_get_write(struct jnl_handle *handle, struct jnl_buf *buffer) FDIO_MAY_MISS;
 /* The metadata block blk (n blocks from it) is being freed: revoked in this transaction if its images may be in
  * the log, dropped from the running one. Undone by jnl_cancel, but for verified, which is 0 from
  * now on. */
-int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n) FDIO_MAY_MISS;
-/* So many blocks h may still forget; some hundred at its beginning. Whoever may have more splits at it. */
-uint64_t jnl_forgets_left(struct jnl_handle *h);
+int jnl_forget(struct jnl_handle *handle, uint64_t blk, uint64_t n) FDIO_MAY_MISS;
+/* So many blocks handle may still forget; some hundred at its beginning. Whoever may have more splits at it. */
+uint64_t jnl_forgets_left(struct jnl_handle *handle);
 /* Ends the handle; its changes belong to the returned tid. */
-jnl_tid jnl_end(struct jnl_handle *h);
+jnl_tid jnl_end(struct jnl_handle *handle);
 /* Puts every block back as it was at jnl_begin, runs the undo callbacks newest first, ends the handle. */
-void jnl_cancel(struct jnl_handle *h) FDIO_MAY_WAIT;
-jnl_tid jnl_handle_tid(struct jnl_handle *h);
+void jnl_cancel(struct jnl_handle *handle) FDIO_MAY_WAIT;
+jnl_tid jnl_handle_tid(struct jnl_handle *handle);
 
 /*
  * Memory for the records of the callbacks below, aligned for anything, content undefined. The handle's is gone once the undo
@@ -141,38 +141,38 @@ jnl_tid jnl_handle_tid(struct jnl_handle *h);
  * is usual is set aside, and jnl_begin sees to it that a transaction has room: NULL (no memory) only in handles that are exceptionally
  * large.
  */
-void *jnl_handle_mem(struct jnl_handle *h, size_t size);
-void *jnl_txn_mem(struct jnl_handle *h, size_t size);
+void *jnl_handle_mem(struct jnl_handle *handle, size_t size);
+void *jnl_txn_mem(struct jnl_handle *handle, size_t size);
 
 struct jnl_callback {
 	struct jnl_callback *next;
 	void (*fn)(struct jnl_callback *cb, int err);
 };
-/* fn(cb, 0) once the transaction of h is durable, fn(cb, -EIO) if the journal aborts first. On the thread that commits,
- * outside all journal locks. Not called if h is cancelled. The record lies in jnl_txn_mem. */
-void jnl_on_commit(struct jnl_handle *h, struct jnl_callback *cb);
-/* fn(cb, 0) inside jnl_cancel; fn(cb, 1) in jnl_end (nothing to undo). The record lies in jnl_handle_mem. */
-void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb);
+/* fn(callback, 0) once the transaction of handle is durable, fn(callback, -EIO) if the journal aborts first. On the thread that commits,
+ * outside all journal locks. Not called if handle is cancelled. The record lies in jnl_txn_mem. */
+void jnl_on_commit(struct jnl_handle *handle, struct jnl_callback *callback);
+/* fn(callback, 0) inside jnl_cancel; fn(callback, 1) in jnl_end (nothing to undo). The record lies in jnl_handle_mem. */
+void jnl_on_undo(struct jnl_handle *handle, struct jnl_callback *callback);
 
 /* ---- durability ---- */
 /* Waits until tid is durable; commits it on this thread if it is running and nobody else is at it. Everything completed on the device before the
  * call is durable too if a commit was started. *ret_flushed (may be NULL): a preflush issued after the call's start
  * covered it. -EIO if the journal aborted. */
-int jnl_commit_wait(struct jnl *j, jnl_tid tid, bool *ret_flushed) FDIO_BLOCKS;
+int jnl_commit_wait(struct jnl *journal, jnl_tid tid, bool *ret_flushed) FDIO_BLOCKS;
 /* Waits while another transaction than tid is being committed, so that what comes meanwhile can still join tid. */
-void jnl_commit_turn(struct jnl *j, jnl_tid tid) FDIO_BLOCKS;
+void jnl_commit_turn(struct jnl *journal, jnl_tid tid) FDIO_BLOCKS;
 /* Starts a commit of tid without waiting. */
-void jnl_commit_start(struct jnl *j, jnl_tid tid);
+void jnl_commit_start(struct jnl *journal, jnl_tid tid);
 /* Commits whatever is running and waits; a flush if nothing is. syncfs. */
-int jnl_sync(struct jnl *j) FDIO_BLOCKS;
+int jnl_sync(struct jnl *journal) FDIO_BLOCKS;
 /* Any thread, no lock: durable overwrites ask on loop threads. False may be old at once. */
-bool jnl_tid_durable(struct jnl *j, jnl_tid tid);
+bool jnl_tid_durable(struct jnl *journal, jnl_tid tid);
 /* Stops everything with err: read-only from now on. Idempotent. -ESHUTDOWN: as if the power went, so not even the error
  * is written to the log. */
-void jnl_abort(struct jnl *j, int err) FDIO_BLOCKS;
+void jnl_abort(struct jnl *journal, int err) FDIO_BLOCKS;
 /* 0, or the error that aborted it. */
-int jnl_error(struct jnl *j);
+int jnl_error(struct jnl *journal);
 /* A block of the journal file itself was found inside the file system's structures: for hostile images. */
-bool jnl_is_log_block(struct jnl *j, uint64_t blk);
+bool jnl_is_log_block(struct jnl *journal, uint64_t blk);
 
 #endif

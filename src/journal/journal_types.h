@@ -60,13 +60,13 @@ struct jslab {
 	unsigned nr_chunks, cap_chunks;
 };
 
-void jslab_init(struct jslab *s, size_t size, size_t align, unsigned per_chunk);
-void jslab_fini(struct jslab *s);
+void jslab_init(struct jslab *slab, size_t size, size_t align, unsigned per_chunk);
+void jslab_fini(struct jslab *slab);
 /* NULL when there is no memory; content undefined. */
-void *jslab_alloc(struct jslab *s);
-void jslab_free(struct jslab *s, void *p); /* NULL is allowed */
+void *jslab_alloc(struct jslab *slab);
+void jslab_free(struct jslab *slab, void *p); /* NULL is allowed */
 /* At least n objects, in use or not, are there from now on. -ENOMEM. */
-int jslab_reserve(struct jslab *s, unsigned n);
+int jslab_reserve(struct jslab *slab, unsigned n);
 
 /* ---- block_set.c ---- */
 
@@ -77,13 +77,13 @@ struct jset {
 };
 
 /* 1 added, 0 was there, -ENOMEM. Adding what was deleted before never fails: the table does not shrink. */
-int jset_add(struct jset *s, uint64_t blk);
+int jset_add(struct jset *set, uint64_t blk);
 /* The next n are added without memory. -ENOMEM. */
-int jset_reserve(struct jset *s, unsigned n);
-bool jset_del(struct jset *s, uint64_t blk);
-bool jset_has(const struct jset *s, uint64_t blk);
-void jset_clear(struct jset *s);
-void jset_fini(struct jset *s);
+int jset_reserve(struct jset *set, unsigned n);
+bool jset_del(struct jset *set, uint64_t blk);
+bool jset_has(const struct jset *set, uint64_t blk);
+void jset_clear(struct jset *set);
+void jset_fini(struct jset *set);
 
 /* ---- arena.c ---- */
 
@@ -92,16 +92,16 @@ struct jmem { struct jmem_chunk *top; size_t more; };
 struct jmem_mark { struct jmem_chunk *chunk; size_t used; };
 
 /* -ENOMEM; size: of the chunk that is kept. */
-int jmem_init(struct jmem *m, size_t size);
-void jmem_fini(struct jmem *m); /* also of what is all zeroes */
+int jmem_init(struct jmem *arena, size_t size);
+void jmem_fini(struct jmem *arena); /* also of what is all zeroes */
 /* Aligned for anything, content undefined; NULL when there is no memory. */
-void *jmem_alloc(struct jmem *m, size_t size);
+void *jmem_alloc(struct jmem *arena, size_t size);
 /* So many bytes are there, each record rounded up to the alignment. -ENOMEM. */
-int jmem_ensure(struct jmem *m, size_t size);
+int jmem_ensure(struct jmem *arena, size_t size);
 /* What was allocated since the mark is gone; jmem_clear: everything. */
-struct jmem_mark jmem_mark(const struct jmem *m);
-void jmem_cut(struct jmem *m, struct jmem_mark to);
-void jmem_clear(struct jmem *m);
+struct jmem_mark jmem_mark(const struct jmem *arena);
+void jmem_cut(struct jmem *arena, struct jmem_mark to);
+void jmem_clear(struct jmem *arena);
 
 /* ---- the cache ---- */
 
@@ -112,37 +112,37 @@ enum { JB_READING, JB_VALID, JB_ERROR };
 struct jtxn;
 
 struct jbuf {
-	struct jnl_buf pub;
+	struct jnl_buf public;
 	FDIO_MAGIC_FIELD;
-	struct jnl *j;
+	struct jnl *journal;
 	uint32_t refs;      /* atomic; JB_DEAD above */
 	uint8_t state;      /* atomic; leaves JB_READING once */
 	uint8_t recent;     /* atomic, relaxed: used since the clock hand passed */
-	struct jbuf *hnext; /* shard lock */
+	struct jbuf *hash_next; /* shard lock */
 	struct list clock;  /* shard lock */
 
 	/* handle lock */
-	uint64_t handle_seq; /* handle that has its before image */
+	uint64_t handle_sequence; /* handle that has its before image */
 
 	/* state lock (txn, idx: written under both, so either suffices to read) */
-	struct jtxn *txn;        /* running transaction that holds it */
+	struct jtxn *running;        /* running transaction that holds it */
 	struct jtxn *committing; /* closed transaction that holds it */
-	struct jtxn *forget_txn; /* last transaction that forgot it; valid while that one is running */
-	struct jtxn *cp;         /* committed transaction whose home write is due */
-	struct list cp_node;
+	struct jtxn *forgotten_by; /* last transaction that forgot it; valid while that one is running */
+	struct jtxn *checkpoint;         /* committed transaction whose home write is due */
+	struct list checkpoint_node;
 	uint8_t *frozen;         /* the image for the committer, when a handle needed the block first (JOURNAL-2) */
-	unsigned idx, forget_idx;
-	unsigned forget_cnt;     /* transactions not yet durable that forgot it */
+	unsigned index, forget_index;
+	unsigned forget_count;     /* transactions not yet durable that forgot it */
 	bool copied;             /* the committer has its image */
-	bool cp_writing;         /* a home write is in flight */
+	bool home_write_in_flight;         /* a home write is in flight */
 };
 
-static inline struct jbuf *to_jbuf(struct jnl_buf *pub)
+static inline struct jbuf *to_jbuf(struct jnl_buf *public)
 {
-	struct jbuf *b = container_of(pub, struct jbuf, pub);
+	struct jbuf *buffer = container_of(public, struct jbuf, public);
 
-	fdio_magic_check(b, MAGIC_JOURNAL_BUFFER);
-	return b;
+	fdio_magic_check(buffer, MAGIC_JOURNAL_BUFFER);
+	return buffer;
 }
 
 struct jshard {
@@ -151,31 +151,31 @@ struct jshard {
 	struct jbuf **bucket;
 	unsigned mask;
 	struct list clock;
-	unsigned nr;
+	unsigned nr_buffers;
 } fdio_cacheline_aligned;
 
 #define JNL_SHARDS 64
 
-int jcache_init(struct jnl *j);
-void jcache_fini(struct jnl *j);
+int jcache_init(struct jnl *journal);
+void jcache_fini(struct jnl *journal);
 /* A reference to the buffer if the block is cached in any state, else NULL; never reads. */
-struct jbuf *jcache_peek(struct jnl *j, uint64_t blk);
+struct jbuf *jcache_peek(struct jnl *journal, uint64_t blk);
 /* The buffer, inserted with undefined content in JB_READING when absent (*ret_created). -ENOMEM, -EUCLEAN. */
-int jcache_get(struct jnl *j, uint64_t blk, struct jbuf **ret, bool *ret_created);
+int jcache_get(struct jnl *journal, uint64_t blk, struct jbuf **ret, bool *ret_created);
 /* Ends JB_READING and wakes who waits. */
-void jcache_set_state(struct jbuf *b, int state);
+void jcache_set_state(struct jbuf *buffer, int state);
 /* Waits until it is read: 0 or -EIO. */
-int jcache_wait(struct jbuf *b) FDIO_MAY_MISS;
+int jcache_wait(struct jbuf *buffer) FDIO_MAY_MISS;
 /* Takes it out of the hash: the next reader goes to the device. The caller holds a reference. */
-void jcache_unhash(struct jbuf *b);
+void jcache_unhash(struct jbuf *buffer);
 /* Drops everything that is not referenced. */
-void jcache_drop_all(struct jnl *j);
+void jcache_drop_all(struct jnl *journal);
 /* A sixteenth of the cache is there from now on, for what cannot be given up because it is still to go home. -ENOMEM. */
-int jcache_reserve(struct jnl *j);
+int jcache_reserve(struct jnl *journal);
 /* There was no memory: gives up a block that nobody uses. False: found none. No shard's lock held. */
-bool jcache_shed(struct jnl *j);
-void jbuf_ref(struct jbuf *b);
-void jbuf_put(struct jbuf *b);
+bool jcache_shed(struct jnl *journal);
+void jbuf_ref(struct jbuf *buffer);
+void jbuf_put(struct jbuf *buffer);
 
 /* ---- transactions and handles ---- */
 
@@ -184,11 +184,11 @@ void jbuf_put(struct jbuf *b);
  * that is being committed, and they take turns: so a transaction costs no memory.
  */
 struct jkit {
-	struct jbuf **bufs;     /* j->limit */
+	struct jbuf **buffers;     /* j->limit */
 	struct jset revokes;
 	struct jbuf **forgets;
 	unsigned cap_forgets;
-	struct jmem mem;        /* jnl_txn_mem */
+	struct jmem arena;        /* jnl_txn_mem */
 };
 
 /* The states of a transaction; transaction.c has the diagram and the function that changes them. */
@@ -200,10 +200,10 @@ struct jtxn {
 	struct list node;       /* j->committed, oldest first */
 	jnl_tid tid;
 	struct jkit *kit;       /* NULL once it is committed */
-	unsigned nr, nr_forgets; /* in kit->bufs and kit->forgets; one reference each */
-	struct jnl_callback *cbs, **cbs_tail;
+	unsigned nr_buffers, nr_forgets; /* in kit->bufs and kit->forgets; one reference each */
+	struct jnl_callback *callbacks, **callbacks_tail;
 	uint32_t log_start, log_len;
-	struct list cp;         /* buffers whose home write is due; one reference each */
+	struct list checkpoint_list;         /* buffers whose home write is due; one reference each */
 	uint64_t dirty_ns;      /* atomic: when the first change came; 0: empty */
 	uint64_t commit_ns;
 };
@@ -213,7 +213,7 @@ enum jundo_kind { JU_IMAGE, JU_JOIN, JU_NEW, JU_FORGET };
 /* What jnl_cancel takes back, newest first. */
 struct jundo {
 	enum jundo_kind kind;
-	struct jbuf *b;       /* JU_FORGET: a reference, or NULL when the block was not cached */
+	struct jbuf *buffer;       /* JU_FORGET: a reference, or NULL when the block was not cached */
 	uint8_t *before;      /* JU_IMAGE */
 	uint32_t verified;    /* JU_IMAGE */
 	uint64_t blk;
@@ -225,18 +225,18 @@ struct jundo {
 
 struct jnl_handle {
 	FDIO_MAGIC_FIELD;     /* only between begin and end */
-	struct jnl *j;
-	struct jtxn *txn;
-	uint64_t seq;
+	struct jnl *journal;
+	struct jtxn *transaction;
+	uint64_t sequence;
 	unsigned credits;
 	struct jundo *undo;
 	unsigned nr_undo, cap_undo;
 	uint8_t **images;     /* before images, kept from handle to handle */
 	unsigned nr_images, cap_images;
-	struct jmem mem;      /* jnl_handle_mem */
-	struct jmem_mark txn_mark; /* in the transaction's memory, where the handle began */
-	struct jnl_callback *cbs, **cbs_tail;
-	struct jnl_callback *undo_cbs; /* newest first */
+	struct jmem arena;      /* jnl_handle_mem */
+	struct jmem_mark arena_mark; /* in the transaction's memory, where the handle began */
+	struct jnl_callback *callbacks, **callbacks_tail;
+	struct jnl_callback *undo_callbacks; /* newest first */
 };
 
 /* ---- the log ---- */
@@ -244,17 +244,17 @@ struct jnl_handle {
 struct jlog_extent { uint32_t lblk, len; uint64_t pblk; };
 
 struct jlog {
-	struct jlog_extent *ext; /* logical order, no holes */
+	struct jlog_extent *extents; /* logical order, no holes */
 	struct jnl_extent *places; /* the same in the order of their places; disjoint */
-	unsigned nr_ext;
-	uint8_t *sb;             /* one block; jsb_lock */
-	struct fdio_mutex jsb_lock;
-	uint32_t first, maxlen;  /* log blocks are first .. maxlen - 1 */
+	unsigned nr_extents;
+	uint8_t *superblock;             /* one block; jsb_lock */
+	struct fdio_mutex superblock_lock;
+	uint32_t first, end;  /* log blocks are first .. maxlen - 1 */
 	uint32_t len;
-	uint32_t fc_blocks;      /* behind maxlen, while there is a log to replay that may go on in them; else 0 */
+	uint32_t fast_commit_blocks;      /* behind maxlen, while there is a log to replay that may go on in them; else 0 */
 	uint32_t incompat;
-	uint32_t csum_seed;
-	unsigned tags_per_desc, tag_bytes;
+	uint32_t checksum_seed;
+	unsigned tags_per_descriptor, tag_bytes;
 	unsigned revokes_per_block;
 	uint32_t head;           /* who commits: next log block */
 	uint32_t free;           /* atomic; grows under the state lock, shrinks at close */
@@ -263,35 +263,35 @@ struct jlog {
 	unsigned stage_blocks;
 };
 
-int jlog_open(struct jnl *j, struct fdio_reason *reason) FDIO_BLOCKS;
-void jlog_close(struct jnl *j);
+int jlog_open(struct jnl *journal, struct fdio_reason *reason) FDIO_BLOCKS;
+void jlog_close(struct jnl *journal);
 /* Device byte address of a log block and how many follow contiguously (itself included). */
-uint64_t jlog_map(const struct jnl *j, uint32_t lblk, uint32_t *ret_run);
-static inline uint32_t jlog_wrap(const struct jlog *l, uint64_t pos)
+uint64_t jlog_map(const struct jnl *journal, uint32_t lblk, uint32_t *ret_run);
+static inline uint32_t jlog_wrap(const struct jlog *log, uint64_t pos)
 {
-	return pos >= l->maxlen ? (uint32_t)(pos - l->len) : (uint32_t)pos;
+	return pos >= log->end ? (uint32_t)(pos - log->len) : (uint32_t)pos;
 }
 /* Where the log ends: before the area of fast commits, if the log that is to be replayed has one. False: impossible. */
-bool jlog_set_end(struct jnl *j);
+bool jlog_set_end(struct jnl *journal);
 /* Sets the geometry of tags for the features in l->incompat. */
-void jlog_set_format(struct jnl *j);
+void jlog_set_format(struct jnl *journal);
 bool jlog_sb_csum_ok(const uint8_t *sb);
 /* Writes the journal superblock with these values; flags for dev_write. */
-int jlog_write_sb(struct jnl *j, uint32_t sequence, uint32_t start, unsigned flags) FDIO_BLOCKS;
+int jlog_write_sb(struct jnl *journal, uint32_t sequence, uint32_t start, unsigned flags) FDIO_BLOCKS;
 /* The error of an abort, best effort. */
-void jlog_write_errno(struct jnl *j, int err) FDIO_BLOCKS;
+void jlog_write_errno(struct jnl *journal, int err) FDIO_BLOCKS;
 /* Reads n log blocks from lblk on (wrapping) into buf. */
-int jlog_read(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf) FDIO_BLOCKS;
+int jlog_read(struct jnl *journal, uint32_t lblk, unsigned n, uint8_t *buf) FDIO_BLOCKS;
 /* Writes n log blocks (wrapping) at once. */
-int jlog_write(struct jnl *j, uint32_t lblk, unsigned n, uint8_t *buf) FDIO_BLOCKS;
+int jlog_write(struct jnl *journal, uint32_t lblk, unsigned n, uint8_t *buf) FDIO_BLOCKS;
 /* crc32c of a whole block with its last four bytes, or the commit block's checksum, taken as zero. */
-uint32_t jlog_tail_csum(const struct jnl *j, const uint8_t *blk);
-uint32_t jlog_commit_csum(const struct jnl *j, const uint8_t *blk, size_t meaningful);
-uint32_t jlog_tag_csum(const struct jnl *j, uint32_t tid, const uint8_t *image);
+uint32_t jlog_tail_csum(const struct jnl *journal, const uint8_t *blk);
+uint32_t jlog_commit_csum(const struct jnl *journal, const uint8_t *blk, size_t meaningful);
+uint32_t jlog_tag_csum(const struct jnl *journal, uint32_t tid, const uint8_t *image);
 /* Log blocks that a transaction needs. */
-static inline uint32_t jlog_need(const struct jlog *l, uint32_t images, uint32_t revoke_blocks)
+static inline uint32_t jlog_need(const struct jlog *log, uint32_t images, uint32_t revoke_blocks)
 {
-	return images + (uint32_t)fdio_div_up(images, l->tags_per_desc) + revoke_blocks + 1;
+	return images + (uint32_t)fdio_div_up(images, log->tags_per_descriptor) + revoke_blocks + 1;
 }
 
 /* ---- the journal ---- */
@@ -301,17 +301,17 @@ enum jcommit_state { JC_IDLE, JC_CLOSING, JC_WRITING, JC_ONLY_FLUSH, JC_CALLBACK
 
 struct jnl {
 	FDIO_MAGIC_FIELD;
-	struct jnl_params p;
+	struct jnl_params params;
 	struct dev *dev;
-	unsigned bs;
-	int err;                 /* atomic: 0 or the error of the abort */
+	unsigned block_size;
+	int error;                 /* atomic: 0 or the error of the abort */
 	bool abort_told;         /* state lock: the owner knows of the abort */
 	bool started;
 
-	struct jslab buf_slab, data_slab, txn_slab;
+	struct jslab buffer_slab, data_slab, transaction_slab;
 	struct jshard *shards;
-	uint32_t nr_bufs;        /* atomic */
-	uint32_t max_bufs;
+	uint32_t nr_buffers;        /* atomic */
+	uint32_t max_buffers;
 	uint32_t shed_at;        /* atomic: the shard that jcache_shed looks at next */
 
 	struct jlog log;
@@ -321,14 +321,14 @@ struct jnl {
 	pthread_cond_t handle_cv;
 	uint8_t close_pending;   /* atomic: the committer waits for handle_lock; others step back */
 	struct jnl_handle handle;
-	unsigned limit;          /* most images of one transaction */
-	unsigned usable;         /* of these, what handles may take; the rest is the seal callback's */
+	unsigned image_limit;          /* most images of one transaction */
+	unsigned credit_limit;         /* of these, what handles may take; the rest is the seal callback's */
 	unsigned seal_reserve;
 	unsigned revoke_slack;   /* most revoke blocks */
 
 	/* state lock */
-	struct fdio_mutex state;
-	pthread_cond_t commit_cv, done_cv, cp_cv, space_cv;
+	struct fdio_mutex state_lock;
+	pthread_cond_t commit_cv, done_cv, checkpoint_cv, space_cv;
 	struct jtxn *running;    /* written under handle and state lock */
 	struct jtxn *committing;
 	struct list committed;
@@ -340,82 +340,82 @@ struct jnl {
 	bool commit_requested;
 	jnl_tid commit_request;
 	unsigned space_waiters;
-	unsigned nr_cp;          /* buffers on checkpoint lists */
+	unsigned nr_checkpoint;          /* buffers on checkpoint lists */
 	struct jkit kits[2], *kits_free[2];
-	bool stop_commit, stop_cp;
+	bool stop_commit, stop_checkpoint;
 	struct timespec last_commit; /* who commits */
 	uint64_t empty_started, empty_done; /* state lock: commits that found nothing and only flushed */
-	struct jcp_item *cp_items;   /* checkpoint thread */
-	uint8_t *cp_stage;
-	pthread_t commit_thread, cp_thread;
+	struct jcp_item *checkpoint_items;   /* checkpoint thread */
+	uint8_t *checkpoint_stage;
+	pthread_t commit_thread, checkpoint_thread;
 };
 
-static inline int jnl_err(const struct jnl *j) { return __atomic_load_n(&j->err, __ATOMIC_ACQUIRE); }
+static inline int jnl_err(const struct jnl *journal) { return __atomic_load_n(&journal->error, __ATOMIC_ACQUIRE); }
 
 /* State lock held, after an abort: waits until the owner has been told. */
-void jabort_wait_told(struct jnl *j) FDIO_BLOCKS;
+void jabort_wait_told(struct jnl *journal) FDIO_BLOCKS;
 /* 0, or the error of the abort, once the owner has been told. No journal lock held but the handle lock. */
-int jabort_error(struct jnl *j) FDIO_MAY_MISS;
+int jabort_error(struct jnl *journal) FDIO_MAY_MISS;
 
 /* handle.c: a handle of the transaction about to close, for the seal callback; caller holds handle_lock. */
-void jhandle_open(struct jnl *j, unsigned credits);
-jnl_tid jhandle_close(struct jnl *j);
+void jhandle_open(struct jnl *journal, unsigned credits);
+jnl_tid jhandle_close(struct jnl *journal);
 /* After its callbacks: gives up its memory. */
-void jhandle_done(struct jnl *j);
-/* Calls fn(cb, err) for each of the list; a callback's record may be gone once it was called. */
-void jnl_run_callbacks(struct jnl_callback *cb, int err);
+void jhandle_done(struct jnl *journal);
+/* Calls fn(callback, err) for each of the list; a callback's record may be gone once it was called. */
+void jnl_run_callbacks(struct jnl_callback *callback, int err);
 
 /* undo.c */
 /* The handle has ended, well or not: gives up what its undo records hold. */
-void jundo_end(struct jnl_handle *h);
+void jundo_end(struct jnl_handle *handle);
 /* -ENOMEM; jhandle_fini in any case. */
-int jhandle_init(struct jnl *j);
-void jhandle_fini(struct jnl *j);
+int jhandle_init(struct jnl *journal);
+void jhandle_fini(struct jnl *journal);
 /* Memory for an image of a block; one that is cached and not used goes for it. NULL. */
-uint8_t *jimage_alloc(struct jnl *j);
-static inline bool jtxn_empty(const struct jtxn *t) { return !t->nr && !t->kit->revokes.nr && !t->cbs; }
+uint8_t *jimage_alloc(struct jnl *journal);
+static inline bool jtxn_empty(const struct jtxn *transaction) { return !transaction->nr_buffers && !transaction->kit->revokes.nr && !transaction->callbacks; }
 
 /* transaction.c */
 /* -ENOMEM; jtxn_fini_kits in any case. */
-int jtxn_init_kits(struct jnl *j);
-void jtxn_fini_kits(struct jnl *j);
+int jtxn_init_kits(struct jnl *journal);
+void jtxn_fini_kits(struct jnl *journal);
 /* State lock held. NULL when there is no memory, or no kit because an aborted transaction keeps it. */
-struct jtxn *jtxn_new(struct jnl *j);
-void jtxn_free(struct jnl *j, struct jtxn *t);
+struct jtxn *jtxn_new(struct jnl *journal);
+void jtxn_free(struct jnl *journal, struct jtxn *transaction);
 /* The kit of a transaction that is durable and told so serves the next. No lock: nobody else knows it. */
-void jtxn_clear_kit(struct jkit *k);
+void jtxn_clear_kit(struct jkit *kit);
 /* State lock held. */
-void jtxn_return_kit(struct jnl *j, struct jkit *k);
+void jtxn_return_kit(struct jnl *journal, struct jkit *kit);
 /* Handle lock held: room for what a handle of the write-out path records in its transaction. */
-bool jtxn_has_room(struct jtxn *t);
-/* State lock held: moves t to the next state, which the diagram in transaction.c must allow. */
-void jtxn_set_state(struct jtxn *t, enum jtxn_state next);
+bool jtxn_has_room(struct jtxn *transaction);
+/* State lock held: moves transaction to the next state, which the diagram in transaction.c must allow. */
+void jtxn_set_state(struct jtxn *transaction, enum jtxn_state next);
 /* State lock held. */
-void jtxn_add(struct jtxn *t, struct jbuf *b);
-void jtxn_remove(struct jtxn *t, struct jbuf *b);
+void jtxn_add(struct jtxn *transaction, struct jbuf *buffer);
+void jtxn_remove(struct jtxn *transaction, struct jbuf *buffer);
 /* State lock held; -ENOMEM. */
-int jtxn_forget(struct jtxn *t, struct jbuf *b);
-void jtxn_unforget(struct jtxn *t, struct jbuf *b);
-unsigned jtxn_revoke_blocks(const struct jnl *j, const struct jtxn *t);
+int jtxn_forget(struct jtxn *transaction, struct jbuf *buffer);
+void jtxn_unforget(struct jtxn *transaction, struct jbuf *buffer);
+unsigned jtxn_revoke_blocks(const struct jnl *journal, const struct jtxn *transaction);
 
 /* commit.c */
 void *jcommit_thread(void *arg) FDIO_BLOCKS;
 /* Commits what is running, on this thread. State lock held, dropped meanwhile; nobody else commits. */
-void jcommit_now(struct jnl *j) FDIO_BLOCKS;
+void jcommit_now(struct jnl *journal) FDIO_BLOCKS;
 /* commit_write.c: writes the closed transaction to the log, commit block included. No lock held. */
-int jcommit_write(struct jnl *j, struct jtxn *t) FDIO_BLOCKS;
+int jcommit_write(struct jnl *journal, struct jtxn *transaction) FDIO_BLOCKS;
 /* checkpoint.c */
-int jcheckpoint_init(struct jnl *j);
-void jcheckpoint_fini(struct jnl *j);
+int jcheckpoint_init(struct jnl *journal);
+void jcheckpoint_fini(struct jnl *journal);
 void *jcheckpoint_thread(void *arg) FDIO_BLOCKS;
 /* Everything committed goes home and the tail follows. No transaction may be open. */
-int jcheckpoint_all(struct jnl *j) FDIO_BLOCKS;
+int jcheckpoint_all(struct jnl *journal) FDIO_BLOCKS;
 /* State lock held: there is work for the checkpoint thread. */
-bool jcheckpoint_due(const struct jnl *j);
+bool jcheckpoint_due(const struct jnl *journal);
 /* State lock held: takes the block off its checkpoint list, if it is on one; drops the list's reference. */
-void jcheckpoint_drop(struct jnl *j, struct jbuf *b);
-/* State lock held: puts it on t's list, which takes over one reference of the caller's. */
-void jcheckpoint_add(struct jnl *j, struct jtxn *t, struct jbuf *b);
+void jcheckpoint_drop(struct jnl *journal, struct jbuf *buffer);
+/* State lock held: puts it on transaction's list, which takes over one reference of the caller's. */
+void jcheckpoint_add(struct jnl *journal, struct jtxn *transaction, struct jbuf *buffer);
 
 /*
  * Deliberate mistakes for the tests that must notice them. Only the copy of this room that the crash

@@ -11,24 +11,24 @@
 #include "journal/journal_types.h"
 
 /* An image in the log; seq: the order of images. */
-struct rimage { uint64_t blk; uint32_t seq, pos, tid; bool escaped, revoked; };
+struct rimage { uint64_t blk; uint32_t sequence, pos, tid; bool escaped, revoked; };
 
 struct replay {
-	struct jnl *j;
+	struct jnl *journal;
 	uint8_t *window;     /* log blocks win_pos .. win_pos + win_n - 1, wrapping */
-	uint32_t win_pos, win_n;
+	uint32_t window_pos, window_blocks;
 	uint32_t start_pos, start_tid;
-	uint32_t nr_txns;    /* committed, in a row from start_tid */
+	uint32_t nr_transactions;    /* committed, in a row from start_tid */
 	uint32_t walked;     /* log blocks so far, to stop a log that bites its tail */
 	struct rimage *images; /* after the second pass sorted by block */
 	size_t nr_images, cap_images;
-	uint32_t seq;
+	uint32_t sequence;
 	struct jnl_replay_stats stats;
 	struct fdio_reason *reason;
 };
 
 /* One tag of a descriptor: an image and the block it belongs to. */
-struct tag { uint64_t blk; uint32_t flags, csum; };
+struct tag { uint64_t blk; uint32_t flags, checksum; };
 
 /* What a pass does with a transaction's parts. */
 struct visitor {
@@ -46,13 +46,13 @@ struct walk {
 enum { WINDOW_BLOCKS = 128 };
 
 /* -EUCLEAN, with what it found in reason. */
-int jreplay_damaged(struct replay *r, const char *what, uint32_t tid);
+int jreplay_damaged(struct replay *replay, const char *what, uint32_t tid);
 /* The log block at pos, valid until the next call. NULL when it cannot be read. */
-const uint8_t *jreplay_block(struct replay *r, uint32_t pos) FDIO_BLOCKS;
-bool jreplay_tag_csum_ok(const struct jnl *j, const struct tag *tag, uint32_t tid, const uint8_t *image);
+const uint8_t *jreplay_block(struct replay *replay, uint32_t pos) FDIO_BLOCKS;
+bool jreplay_tag_csum_ok(const struct jnl *journal, const struct tag *tag, uint32_t tid, const uint8_t *image);
 /* Told to end: the next replay begins anew, whatever is home by now. */
-bool jreplay_stopped(struct replay *r);
-/* Walks one transaction from w->pos. Not complete: the log ends here. -errno, of the visitor too. */
-int jreplay_walk(struct replay *r, struct walk *w, const struct visitor *v) FDIO_BLOCKS;
+bool jreplay_stopped(struct replay *replay);
+/* Walks one transaction from walk->pos. Not complete: the log ends here. -errno, of the visitor too. */
+int jreplay_walk(struct replay *replay, struct walk *walk, const struct visitor *visitor) FDIO_BLOCKS;
 
 #endif

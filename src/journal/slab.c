@@ -13,86 +13,86 @@
 /* With AddressSanitizer every object is a piece of memory of its own, and out of bounds while it is free. */
 #define LONE_OBJECTS FDIO_ASAN
 
-void jslab_init(struct jslab *s, size_t size, size_t align, unsigned per_chunk)
+void jslab_init(struct jslab *slab, size_t size, size_t align, unsigned per_chunk)
 {
-	memset(s, 0, sizeof(*s));
-	fdio_mutex_init(&s->lock, RANK_LEAF);
-	s->size = fdio_round_up(FDIO_MAX(size, sizeof(void *)), align);
-	s->align = align;
-	s->per_chunk = LONE_OBJECTS ? 1 : per_chunk;
+	memset(slab, 0, sizeof(*slab));
+	fdio_mutex_init(&slab->lock, RANK_LEAF);
+	slab->size = fdio_round_up(FDIO_MAX(size, sizeof(void *)), align);
+	slab->align = align;
+	slab->per_chunk = LONE_OBJECTS ? 1 : per_chunk;
 }
 
 /* All but the link of the free list. */
-static void hide(struct jslab *s, void *obj) { fdio_poison((uint8_t *)obj + sizeof(void *), s->size - sizeof(void *)); }
-static void show(struct jslab *s, void *obj) { fdio_unpoison(obj, s->size); }
+static void hide(struct jslab *slab, void *obj) { fdio_poison((uint8_t *)obj + sizeof(void *), slab->size - sizeof(void *)); }
+static void show(struct jslab *slab, void *obj) { fdio_unpoison(obj, slab->size); }
 
-void jslab_fini(struct jslab *s)
+void jslab_fini(struct jslab *slab)
 {
-	for (unsigned i = 0; i < s->nr_chunks; i++)
-		free(s->chunks[i]);
-	free(s->chunks);
-	fdio_mutex_fini(&s->lock);
+	for (unsigned i = 0; i < slab->nr_chunks; i++)
+		free(slab->chunks[i]);
+	free(slab->chunks);
+	fdio_mutex_fini(&slab->lock);
 }
 
-static bool slab_grow(struct jslab *s)
+static bool slab_grow(struct jslab *slab)
 {
 	uint8_t *chunk;
 
-	if (s->nr_chunks == s->cap_chunks) {
-		unsigned cap = s->cap_chunks ? s->cap_chunks * 2 : 16;
-		void **bigger = realloc(s->chunks, cap * sizeof(*bigger));
+	if (slab->nr_chunks == slab->cap_chunks) {
+		unsigned cap = slab->cap_chunks ? slab->cap_chunks * 2 : 16;
+		void **bigger = realloc(slab->chunks, cap * sizeof(*bigger));
 
 		if (!bigger)
 			return false;
-		s->chunks = bigger;
-		s->cap_chunks = cap;
+		slab->chunks = bigger;
+		slab->cap_chunks = cap;
 	}
-	chunk = fdio_alloc_aligned(FDIO_MAX(s->align, sizeof(void *)), s->size * s->per_chunk);
+	chunk = fdio_alloc_aligned(FDIO_MAX(slab->align, sizeof(void *)), slab->size * slab->per_chunk);
 	if (!chunk)
 		return false;
-	s->chunks[s->nr_chunks++] = chunk;
-	for (unsigned i = s->per_chunk; i-- > 0;) {
-		void *obj = chunk + i * s->size;
+	slab->chunks[slab->nr_chunks++] = chunk;
+	for (unsigned i = slab->per_chunk; i-- > 0;) {
+		void *obj = chunk + i * slab->size;
 
-		*(void **)obj = s->free;
-		s->free = obj;
-		hide(s, obj);
+		*(void **)obj = slab->free;
+		slab->free = obj;
+		hide(slab, obj);
 	}
 	return true;
 }
 
-void *jslab_alloc(struct jslab *s)
+void *jslab_alloc(struct jslab *slab)
 {
 	void *obj = NULL;
 
-	fdio_mutex_lock(&s->lock);
-	if (s->free || slab_grow(s)) {
-		obj = s->free;
-		s->free = *(void **)obj;
-		show(s, obj);
+	fdio_mutex_lock(&slab->lock);
+	if (slab->free || slab_grow(slab)) {
+		obj = slab->free;
+		slab->free = *(void **)obj;
+		show(slab, obj);
 	}
-	fdio_mutex_unlock(&s->lock);
+	fdio_mutex_unlock(&slab->lock);
 	return obj;
 }
 
-int jslab_reserve(struct jslab *s, unsigned n)
+int jslab_reserve(struct jslab *slab, unsigned n)
 {
 	bool ok = true;
 
-	fdio_mutex_lock(&s->lock);
-	while (ok && s->nr_chunks * s->per_chunk < n)
-		ok = slab_grow(s);
-	fdio_mutex_unlock(&s->lock);
+	fdio_mutex_lock(&slab->lock);
+	while (ok && slab->nr_chunks * slab->per_chunk < n)
+		ok = slab_grow(slab);
+	fdio_mutex_unlock(&slab->lock);
 	return ok ? 0 : -ENOMEM;
 }
 
-void jslab_free(struct jslab *s, void *p)
+void jslab_free(struct jslab *slab, void *p)
 {
 	if (!p)
 		return;
-	fdio_mutex_lock(&s->lock);
-	*(void **)p = s->free;
-	s->free = p;
-	hide(s, p);
-	fdio_mutex_unlock(&s->lock);
+	fdio_mutex_lock(&slab->lock);
+	*(void **)p = slab->free;
+	slab->free = p;
+	hide(slab, p);
+	fdio_mutex_unlock(&slab->lock);
 }

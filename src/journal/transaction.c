@@ -31,165 +31,165 @@
  */
 enum { KIT_MEM = 64 << 10, ROOM_MEM = 8 << 10, FREES = 64, FREES_READY = 512, FREES_KEPT = 8192, TXNS_READY = 2048 };
 
-int jtxn_init_kits(struct jnl *j)
+int jtxn_init_kits(struct jnl *journal)
 {
-	if (jslab_reserve(&j->txn_slab, FDIO_MIN(j->log.len / 6, (unsigned)TXNS_READY) + 4))
+	if (jslab_reserve(&journal->transaction_slab, FDIO_MIN(journal->log.len / 6, (unsigned)TXNS_READY) + 4))
 		return -ENOMEM;
-	for (unsigned i = 0; i < ARRAY_SIZE(j->kits); i++) {
-		struct jkit *k = &j->kits[i];
+	for (unsigned i = 0; i < ARRAY_SIZE(journal->kits); i++) {
+		struct jkit *kit = &journal->kits[i];
 
-		k->bufs = calloc(j->limit, sizeof(*k->bufs));
-		k->forgets = calloc(FREES_READY, sizeof(*k->forgets));
-		k->cap_forgets = FREES_READY;
-		if (!k->bufs || !k->forgets || jset_reserve(&k->revokes, FREES_READY) || jmem_init(&k->mem, KIT_MEM))
+		kit->buffers = calloc(journal->image_limit, sizeof(*kit->buffers));
+		kit->forgets = calloc(FREES_READY, sizeof(*kit->forgets));
+		kit->cap_forgets = FREES_READY;
+		if (!kit->buffers || !kit->forgets || jset_reserve(&kit->revokes, FREES_READY) || jmem_init(&kit->arena, KIT_MEM))
 			return -ENOMEM;
-		j->kits_free[i] = k;
+		journal->kits_free[i] = kit;
 	}
 	return 0;
 }
 
-void jtxn_fini_kits(struct jnl *j)
+void jtxn_fini_kits(struct jnl *journal)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(j->kits); i++) {
-		struct jkit *k = &j->kits[i];
+	for (unsigned i = 0; i < ARRAY_SIZE(journal->kits); i++) {
+		struct jkit *kit = &journal->kits[i];
 
-		free(k->bufs);
-		free(k->forgets);
-		jset_fini(&k->revokes);
-		jmem_fini(&k->mem);
+		free(kit->buffers);
+		free(kit->forgets);
+		jset_fini(&kit->revokes);
+		jmem_fini(&kit->arena);
 	}
 }
 
-struct jtxn *jtxn_new(struct jnl *j)
+struct jtxn *jtxn_new(struct jnl *journal)
 {
-	struct jkit *k = j->kits_free[0] ? j->kits_free[0] : j->kits_free[1];
-	struct jtxn *t = k ? jslab_alloc(&j->txn_slab) : NULL;
+	struct jkit *kit = journal->kits_free[0] ? journal->kits_free[0] : journal->kits_free[1];
+	struct jtxn *transaction = kit ? jslab_alloc(&journal->transaction_slab) : NULL;
 
-	if (!t)
+	if (!transaction)
 		return NULL;
-	memset(t, 0, sizeof(*t));
-	fdio_magic_set(t, MAGIC_JOURNAL_TRANSACTION);
-	list_init(&t->node);
-	list_init(&t->cp);
-	t->cbs_tail = &t->cbs;
-	t->kit = k;
-	t->state = JT_NONE;
-	j->kits_free[k == &j->kits[1]] = NULL;
-	return t;
+	memset(transaction, 0, sizeof(*transaction));
+	fdio_magic_set(transaction, MAGIC_JOURNAL_TRANSACTION);
+	list_init(&transaction->node);
+	list_init(&transaction->checkpoint_list);
+	transaction->callbacks_tail = &transaction->callbacks;
+	transaction->kit = kit;
+	transaction->state = JT_NONE;
+	journal->kits_free[kit == &journal->kits[1]] = NULL;
+	return transaction;
 }
 
 /* What a large truncation needed is given back, unless there is no memory for smaller tables. */
-static void shrink_kit(struct jkit *k)
+static void shrink_kit(struct jkit *kit)
 {
 	struct jset small = { 0 };
-	struct jbuf **f;
+	struct jbuf **smaller;
 
-	if (k->revokes.cap > FREES_KEPT && !jset_reserve(&small, FREES_READY)) {
-		jset_fini(&k->revokes);
-		k->revokes = small;
+	if (kit->revokes.cap > FREES_KEPT && !jset_reserve(&small, FREES_READY)) {
+		jset_fini(&kit->revokes);
+		kit->revokes = small;
 	}
-	if (k->cap_forgets > FREES_KEPT && (f = realloc(k->forgets, FREES_READY * sizeof(*f)))) {
-		k->forgets = f;
-		k->cap_forgets = FREES_READY;
+	if (kit->cap_forgets > FREES_KEPT && (smaller = realloc(kit->forgets, FREES_READY * sizeof(*smaller)))) {
+		kit->forgets = smaller;
+		kit->cap_forgets = FREES_READY;
 	}
 }
 
-void jtxn_clear_kit(struct jkit *k)
+void jtxn_clear_kit(struct jkit *kit)
 {
-	jset_clear(&k->revokes);
-	jmem_clear(&k->mem);
-	shrink_kit(k);
+	jset_clear(&kit->revokes);
+	jmem_clear(&kit->arena);
+	shrink_kit(kit);
 }
 
-void jtxn_return_kit(struct jnl *j, struct jkit *k) { j->kits_free[k == &j->kits[1]] = k; }
+void jtxn_return_kit(struct jnl *journal, struct jkit *kit) { journal->kits_free[kit == &journal->kits[1]] = kit; }
 
-static int forgets_reserve(struct jtxn *t, unsigned n)
+static int forgets_reserve(struct jtxn *transaction, unsigned n)
 {
-	struct jkit *k = t->kit;
-	unsigned cap = k->cap_forgets;
+	struct jkit *kit = transaction->kit;
+	unsigned cap = kit->cap_forgets;
 	struct jbuf **bigger;
 
-	if (t->nr_forgets + n <= cap)
+	if (transaction->nr_forgets + n <= cap)
 		return 0;
-	while (t->nr_forgets + n > cap)
+	while (transaction->nr_forgets + n > cap)
 		cap *= 2;
-	bigger = realloc(k->forgets, cap * sizeof(*bigger));
+	bigger = realloc(kit->forgets, cap * sizeof(*bigger));
 	if (!bigger)
 		return -ENOMEM;
-	k->forgets = bigger;
-	k->cap_forgets = cap;
+	kit->forgets = bigger;
+	kit->cap_forgets = cap;
 	return 0;
 }
 
-bool jtxn_has_room(struct jtxn *t)
+bool jtxn_has_room(struct jtxn *transaction)
 {
-	struct jkit *k = t->kit;
+	struct jkit *kit = transaction->kit;
 
-	return !jmem_ensure(&k->mem, ROOM_MEM) && !jset_reserve(&k->revokes, FREES) && !forgets_reserve(t, FREES);
+	return !jmem_ensure(&kit->arena, ROOM_MEM) && !jset_reserve(&kit->revokes, FREES) && !forgets_reserve(transaction, FREES);
 }
 
-void jtxn_set_state(struct jtxn *t, enum jtxn_state next)
+void jtxn_set_state(struct jtxn *transaction, enum jtxn_state next)
 {
-	fdio_magic_check(t, MAGIC_JOURNAL_TRANSACTION);
+	fdio_magic_check(transaction, MAGIC_JOURNAL_TRANSACTION);
 	/* There is one way through the states, and no way back. */
-	FDIO_ASSERT(next == t->state + 1 && next <= JT_HOME);
-	t->state = next;
+	FDIO_ASSERT(next == transaction->state + 1 && next <= JT_HOME);
+	transaction->state = next;
 }
 
-void jtxn_free(struct jnl *j, struct jtxn *t)
+void jtxn_free(struct jnl *journal, struct jtxn *transaction)
 {
-	FDIO_ASSERT(t->state == JT_HOME && list_empty(&t->cp) && !t->kit);
-	fdio_magic_clear(t, MAGIC_JOURNAL_TRANSACTION);
-	jslab_free(&j->txn_slab, t);
+	FDIO_ASSERT(transaction->state == JT_HOME && list_empty(&transaction->checkpoint_list) && !transaction->kit);
+	fdio_magic_clear(transaction, MAGIC_JOURNAL_TRANSACTION);
+	jslab_free(&journal->transaction_slab, transaction);
 }
 
-void jtxn_add(struct jtxn *t, struct jbuf *b)
+void jtxn_add(struct jtxn *transaction, struct jbuf *buffer)
 {
-	FDIO_ASSERT(!b->txn && t->nr < b->j->limit);
-	jbuf_ref(b);
-	b->txn = t;
-	b->idx = t->nr;
-	t->kit->bufs[t->nr++] = b;
+	FDIO_ASSERT(!buffer->running && transaction->nr_buffers < buffer->journal->image_limit);
+	jbuf_ref(buffer);
+	buffer->running = transaction;
+	buffer->index = transaction->nr_buffers;
+	transaction->kit->buffers[transaction->nr_buffers++] = buffer;
 }
 
-void jtxn_remove(struct jtxn *t, struct jbuf *b)
+void jtxn_remove(struct jtxn *transaction, struct jbuf *buffer)
 {
-	struct jbuf **bufs = t->kit->bufs, *last = bufs[t->nr - 1];
+	struct jbuf **buffers = transaction->kit->buffers, *last = buffers[transaction->nr_buffers - 1];
 
-	FDIO_ASSERT(b->txn == t && bufs[b->idx] == b);
-	bufs[b->idx] = last;
-	last->idx = b->idx;
-	t->nr--;
-	b->txn = NULL;
-	jbuf_put(b);
+	FDIO_ASSERT(buffer->running == transaction && buffers[buffer->index] == buffer);
+	buffers[buffer->index] = last;
+	last->index = buffer->index;
+	transaction->nr_buffers--;
+	buffer->running = NULL;
+	jbuf_put(buffer);
 }
 
-int jtxn_forget(struct jtxn *t, struct jbuf *b)
+int jtxn_forget(struct jtxn *transaction, struct jbuf *buffer)
 {
-	if (forgets_reserve(t, 1))
+	if (forgets_reserve(transaction, 1))
 		return -ENOMEM;
-	jbuf_ref(b);
-	b->forget_txn = t;
-	b->forget_idx = t->nr_forgets;
-	b->forget_cnt++;
-	t->kit->forgets[t->nr_forgets++] = b;
+	jbuf_ref(buffer);
+	buffer->forgotten_by = transaction;
+	buffer->forget_index = transaction->nr_forgets;
+	buffer->forget_count++;
+	transaction->kit->forgets[transaction->nr_forgets++] = buffer;
 	return 0;
 }
 
-void jtxn_unforget(struct jtxn *t, struct jbuf *b)
+void jtxn_unforget(struct jtxn *transaction, struct jbuf *buffer)
 {
-	struct jbuf *last = t->kit->forgets[t->nr_forgets - 1];
+	struct jbuf *last = transaction->kit->forgets[transaction->nr_forgets - 1];
 
-	FDIO_ASSERT(b->forget_txn == t && t->kit->forgets[b->forget_idx] == b);
-	t->kit->forgets[b->forget_idx] = last;
-	last->forget_idx = b->forget_idx;
-	t->nr_forgets--;
-	b->forget_txn = NULL;
-	b->forget_cnt--;
-	jbuf_put(b);
+	FDIO_ASSERT(buffer->forgotten_by == transaction && transaction->kit->forgets[buffer->forget_index] == buffer);
+	transaction->kit->forgets[buffer->forget_index] = last;
+	last->forget_index = buffer->forget_index;
+	transaction->nr_forgets--;
+	buffer->forgotten_by = NULL;
+	buffer->forget_count--;
+	jbuf_put(buffer);
 }
 
-unsigned jtxn_revoke_blocks(const struct jnl *j, const struct jtxn *t)
+unsigned jtxn_revoke_blocks(const struct jnl *journal, const struct jtxn *transaction)
 {
-	return (unsigned)fdio_div_up(t->kit->revokes.nr, j->log.revokes_per_block);
+	return (unsigned)fdio_div_up(transaction->kit->revokes.nr, journal->log.revokes_per_block);
 }

@@ -30,81 +30,81 @@ enum { IMAGES_KEPT = 256, IMAGES_READY = 64, UNDO_READY = 512, HANDLE_MEM = 64 <
 
 /* ---- the undo log and the before images ---- */
 
-static void trim_images(struct jnl_handle *h)
+static void trim_images(struct jnl_handle *handle)
 {
-	for (unsigned i = IMAGES_KEPT; i < h->nr_images; i++) {
-		jslab_free(&h->j->data_slab, h->images[i]);
-		h->images[i] = NULL;
+	for (unsigned i = IMAGES_KEPT; i < handle->nr_images; i++) {
+		jslab_free(&handle->journal->data_slab, handle->images[i]);
+		handle->images[i] = NULL;
 	}
 }
 
-void jundo_end(struct jnl_handle *h)
+void jundo_end(struct jnl_handle *handle)
 {
 	/* The references that undo records hold. */
-	for (unsigned i = 0; i < h->nr_undo; i++)
-		if (h->undo[i].kind == JU_NEW || (h->undo[i].kind == JU_FORGET && h->undo[i].b))
-			jbuf_put(h->undo[i].b);
-	trim_images(h);
+	for (unsigned i = 0; i < handle->nr_undo; i++)
+		if (handle->undo[i].kind == JU_NEW || (handle->undo[i].kind == JU_FORGET && handle->undo[i].buffer))
+			jbuf_put(handle->undo[i].buffer);
+	trim_images(handle);
 }
 
-static int undo_grow(struct jnl_handle *h, unsigned cap)
+static int undo_grow(struct jnl_handle *handle, unsigned cap)
 {
-	struct jundo *bigger = realloc(h->undo, cap * sizeof(*bigger));
+	struct jundo *bigger = realloc(handle->undo, cap * sizeof(*bigger));
 
 	if (!bigger)
 		return -ENOMEM;
-	h->undo = bigger;
-	h->cap_undo = cap;
+	handle->undo = bigger;
+	handle->cap_undo = cap;
 	return 0;
 }
 
 /* Room for one more undo record; the caller fills it and counts it once nothing can fail any more. */
-static struct jundo *undo_slot(struct jnl_handle *h)
+static struct jundo *undo_slot(struct jnl_handle *handle)
 {
-	if (unlikely(h->nr_undo == h->cap_undo) && undo_grow(h, h->cap_undo * 2))
+	if (unlikely(handle->nr_undo == handle->cap_undo) && undo_grow(handle, handle->cap_undo * 2))
 		return NULL;
-	memset(&h->undo[h->nr_undo], 0, sizeof(h->undo[0]));
-	return &h->undo[h->nr_undo];
+	memset(&handle->undo[handle->nr_undo], 0, sizeof(handle->undo[0]));
+	return &handle->undo[handle->nr_undo];
 }
 
-static int images_grow(struct jnl_handle *h, unsigned cap)
+static int images_grow(struct jnl_handle *handle, unsigned cap)
 {
-	uint8_t **bigger = realloc(h->images, cap * sizeof(*bigger));
+	uint8_t **bigger = realloc(handle->images, cap * sizeof(*bigger));
 
 	if (!bigger)
 		return -ENOMEM;
-	memset(bigger + h->cap_images, 0, (cap - h->cap_images) * sizeof(*bigger));
-	h->images = bigger;
-	h->cap_images = cap;
+	memset(bigger + handle->cap_images, 0, (cap - handle->cap_images) * sizeof(*bigger));
+	handle->images = bigger;
+	handle->cap_images = cap;
 	return 0;
 }
 
-uint8_t *jimage_alloc(struct jnl *j)
+uint8_t *jimage_alloc(struct jnl *journal)
 {
-	uint8_t *image = jslab_alloc(&j->data_slab);
+	uint8_t *image = jslab_alloc(&journal->data_slab);
 
-	return likely(image) || !jcache_shed(j) ? image : jslab_alloc(&j->data_slab);
+	return likely(image) || !jcache_shed(journal) ? image : jslab_alloc(&journal->data_slab);
 }
 
-static uint8_t *next_image(struct jnl_handle *h)
+static uint8_t *next_image(struct jnl_handle *handle)
 {
-	if (unlikely(h->nr_images == h->cap_images) && images_grow(h, h->cap_images * 2))
+	if (unlikely(handle->nr_images == handle->cap_images) && images_grow(handle, handle->cap_images * 2))
 		return NULL;
-	if (unlikely(!h->images[h->nr_images]))
-		h->images[h->nr_images] = jimage_alloc(h->j);
-	return h->images[h->nr_images];
+	if (unlikely(!handle->images[handle->nr_images]))
+		handle->images[handle->nr_images] = jimage_alloc(handle->journal);
+	return handle->images[handle->nr_images];
 }
 
 /* What a handle of usual size needs is there from the start. */
-int jhandle_init(struct jnl *j)
+int jhandle_init(struct jnl *journal)
 {
-	struct jnl_handle *h = &j->handle;
+	struct jnl_handle *handle = &journal->handle;
 
-	if (undo_grow(h, UNDO_READY) || images_grow(h, IMAGES_KEPT) || jmem_init(&h->mem, HANDLE_MEM))
+	if (undo_grow(handle, UNDO_READY) || images_grow(handle, IMAGES_KEPT) || jmem_init(&handle->arena, HANDLE_MEM))
 		return -ENOMEM;
 	for (unsigned i = 0; i < IMAGES_READY; i++) {
-		h->images[i] = jslab_alloc(&j->data_slab);
-		if (!h->images[i])
+		handle->images[i] = jslab_alloc(&journal->data_slab);
+		if (!handle->images[i])
 			return -ENOMEM;
 	}
 	return 0;
@@ -113,304 +113,304 @@ int jhandle_init(struct jnl *j)
 /* ---- changing blocks ---- */
 
 /* JOURNAL-1: the before image. */
-static int take_image(struct jnl_handle *h, struct jbuf *b)
+static int take_image(struct jnl_handle *handle, struct jbuf *buffer)
 {
-	struct jundo *u;
+	struct jundo *undo;
 	uint8_t *image;
 
-	if (!h->credits) {
+	if (!handle->credits) {
 		log_ratelimited(FDIO_LOG_ERR, "a metadata operation changes more blocks than it reserved");
 		return -ENOSPC;
 	}
-	u = undo_slot(h);
-	image = next_image(h);
-	if (!u || !image)
+	undo = undo_slot(handle);
+	image = next_image(handle);
+	if (!undo || !image)
 		return -ENOMEM;
-	memcpy(image, b->pub.data, h->j->bs);
-	*u = (struct jundo){ .kind = JU_IMAGE, .b = b, .before = image,
-		.verified = __atomic_load_n(&b->pub.verified, __ATOMIC_RELAXED) };
-	h->nr_undo++;
-	h->nr_images++;
-	h->credits--;
-	b->handle_seq = h->seq;
+	memcpy(image, buffer->public.data, handle->journal->block_size);
+	*undo = (struct jundo){ .kind = JU_IMAGE, .buffer = buffer, .before = image,
+		.verified = __atomic_load_n(&buffer->public.verified, __ATOMIC_RELAXED) };
+	handle->nr_undo++;
+	handle->nr_images++;
+	handle->credits--;
+	buffer->handle_sequence = handle->sequence;
 	return 0;
 }
 
 /* State lock held. JOURNAL-2: the committer still needs the block as it is. */
-static int freeze(struct jbuf *b)
+static int freeze(struct jbuf *buffer)
 {
-	if (!b->committing || b->copied || b->frozen || JNL_MUTATED(JM_NO_FREEZE))
+	if (!buffer->committing || buffer->copied || buffer->frozen || JNL_MUTATED(JM_NO_FREEZE))
 		return 0;
-	b->frozen = jimage_alloc(b->j);
-	if (!b->frozen)
+	buffer->frozen = jimage_alloc(buffer->journal);
+	if (!buffer->frozen)
 		return -ENOMEM;
-	memcpy(b->frozen, b->pub.data, b->j->bs);
+	memcpy(buffer->frozen, buffer->public.data, buffer->journal->block_size);
 	fdio_count(CTR_jnl_frozen);
 	return 0;
 }
 
 /* Into the running transaction. A revocation made earlier in the same transaction must not kill the new image (JOURNAL-8). */
-static int join(struct jnl_handle *h, struct jbuf *b)
+static int join(struct jnl_handle *handle, struct jbuf *buffer)
 {
-	struct jnl *j = h->j;
-	struct jtxn *t = h->txn;
-	struct jundo *u = undo_slot(h);
-	int r;
+	struct jnl *journal = handle->journal;
+	struct jtxn *transaction = handle->transaction;
+	struct jundo *undo = undo_slot(handle);
+	int err;
 
-	if (!u)
+	if (!undo)
 		return -ENOMEM;
-	u->kind = JU_JOIN;
-	u->b = b;
-	u->blk = b->pub.blk;
-	fdio_mutex_lock(&j->state);
-	r = freeze(b);
-	if (!r) {
-		jtxn_add(t, b);
-		u->was_revoked = jset_del(&t->kit->revokes, b->pub.blk);
-		u->forgot = b->forget_txn == t;
-		if (u->forgot)
-			jtxn_unforget(t, b);
-		h->nr_undo++;
+	undo->kind = JU_JOIN;
+	undo->buffer = buffer;
+	undo->blk = buffer->public.blk;
+	fdio_mutex_lock(&journal->state_lock);
+	err = freeze(buffer);
+	if (!err) {
+		jtxn_add(transaction, buffer);
+		undo->was_revoked = jset_del(&transaction->kit->revokes, buffer->public.blk);
+		undo->forgot = buffer->forgotten_by == transaction;
+		if (undo->forgot)
+			jtxn_unforget(transaction, buffer);
+		handle->nr_undo++;
 	}
-	fdio_mutex_unlock(&j->state);
-	return r;
+	fdio_mutex_unlock(&journal->state_lock);
+	return err;
 }
 
 /* The image just taken of a block that could not join: nothing changes it, and the handle has no reference. */
-static void drop_image(struct jnl_handle *h, struct jbuf *b)
+static void drop_image(struct jnl_handle *handle, struct jbuf *buffer)
 {
-	h->nr_undo--;
-	h->nr_images--;
-	h->credits++;
-	b->handle_seq = 0;
+	handle->nr_undo--;
+	handle->nr_images--;
+	handle->credits++;
+	buffer->handle_sequence = 0;
 }
 
-int jnl_get_write(struct jnl_handle *h, struct jnl_buf *pub)
+int jnl_get_write(struct jnl_handle *handle, struct jnl_buf *public)
 {
-	struct jbuf *b = to_jbuf(pub);
+	struct jbuf *buffer = to_jbuf(public);
 	bool first;
-	int r;
+	int err;
 
-	fdio_magic_check(h, MAGIC_JOURNAL_HANDLE);
-	if (likely(b->handle_seq == h->seq && b->txn == h->txn))
+	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
+	if (likely(buffer->handle_sequence == handle->sequence && buffer->running == handle->transaction))
 		return 0;
-	if (unlikely(jabort_error(h->j)))
+	if (unlikely(jabort_error(handle->journal)))
 		return -EROFS;
-	first = b->handle_seq != h->seq;
+	first = buffer->handle_sequence != handle->sequence;
 	if (first) {
-		r = take_image(h, b);
-		if (r)
-			return r;
+		err = take_image(handle, buffer);
+		if (err)
+			return err;
 	}
-	r = b->txn == h->txn ? 0 : join(h, b);
-	if (r && first)
-		drop_image(h, b);
-	return r;
+	err = buffer->running == handle->transaction ? 0 : join(handle, buffer);
+	if (err && first)
+		drop_image(handle, buffer);
+	return err;
 }
 
-int jnl_bnew(struct jnl_handle *h, uint64_t blk, struct jnl_buf **ret)
+int jnl_bnew(struct jnl_handle *handle, uint64_t blk, struct jnl_buf **ret)
 {
-	struct jbuf *b;
+	struct jbuf *buffer;
 	bool created;
-	int r;
+	int err;
 
 	*ret = NULL;
-	r = jcache_get(h->j, blk, &b, &created);
-	if (r)
-		return r;
-	if (!created && jcache_wait(b)) {
+	err = jcache_get(handle->journal, blk, &buffer, &created);
+	if (err)
+		return err;
+	if (!created && jcache_wait(buffer)) {
 		/* Another thread failed to read it: what was there does not matter. */
-		jbuf_put(b);
-		r = jcache_get(h->j, blk, &b, &created);
-		if (r)
-			return r;
-		if (!created && jcache_wait(b)) {
-			jbuf_put(b);
+		jbuf_put(buffer);
+		err = jcache_get(handle->journal, blk, &buffer, &created);
+		if (err)
+			return err;
+		if (!created && jcache_wait(buffer)) {
+			jbuf_put(buffer);
 			return -EIO;
 		}
 	}
 	if (created) {
-		struct jundo *u = undo_slot(h);
+		struct jundo *undo = undo_slot(handle);
 
-		memset(b->pub.data, 0, h->j->bs);
-		jcache_set_state(b, u ? JB_VALID : JB_ERROR);
-		if (!u) {
-			jbuf_put(b);
+		memset(buffer->public.data, 0, handle->journal->block_size);
+		jcache_set_state(buffer, undo ? JB_VALID : JB_ERROR);
+		if (!undo) {
+			jbuf_put(buffer);
 			return -ENOMEM;
 		}
-		u->kind = JU_NEW;
-		u->b = b;
-		jbuf_ref(b);
-		h->nr_undo++;
+		undo->kind = JU_NEW;
+		undo->buffer = buffer;
+		jbuf_ref(buffer);
+		handle->nr_undo++;
 	}
-	r = jnl_get_write(h, &b->pub);
-	if (r) {
-		jbuf_put(b);
-		return r;
+	err = jnl_get_write(handle, &buffer->public);
+	if (err) {
+		jbuf_put(buffer);
+		return err;
 	}
-	memset(b->pub.data, 0, h->j->bs);
-	__atomic_store_n(&b->pub.verified, 0, __ATOMIC_RELAXED);
-	*ret = &b->pub;
+	memset(buffer->public.data, 0, handle->journal->block_size);
+	__atomic_store_n(&buffer->public.verified, 0, __ATOMIC_RELAXED);
+	*ret = &buffer->public;
 	return 0;
 }
 
 /* ---- forgetting ---- */
 
-static int forget_one(struct jnl_handle *h, uint64_t blk)
+static int forget_one(struct jnl_handle *handle, uint64_t blk)
 {
-	struct jnl *j = h->j;
-	struct jtxn *t = h->txn;
-	struct jundo *u = undo_slot(h);
-	struct jbuf *b;
-	int r;
+	struct jnl *journal = handle->journal;
+	struct jtxn *transaction = handle->transaction;
+	struct jundo *undo = undo_slot(handle);
+	struct jbuf *buffer;
+	int err;
 
-	if (!u)
+	if (!undo)
 		return -ENOMEM;
-	fdio_mutex_lock(&j->state);
-	r = jset_add(&t->kit->revokes, blk);
-	if (r > 0 && jtxn_revoke_blocks(j, t) > j->revoke_slack) {
-		jset_del(&t->kit->revokes, blk);
-		r = -ENOSPC;
+	fdio_mutex_lock(&journal->state_lock);
+	err = jset_add(&transaction->kit->revokes, blk);
+	if (err > 0 && jtxn_revoke_blocks(journal, transaction) > journal->revoke_slack) {
+		jset_del(&transaction->kit->revokes, blk);
+		err = -ENOSPC;
 	}
-	if (r < 0)
+	if (err < 0)
 		goto out;
-	*u = (struct jundo){ .kind = JU_FORGET, .blk = blk, .revoked = r > 0 };
-	r = 0;
-	b = jcache_peek(j, blk);
-	if (b && b->forget_txn != t) {
-		r = jtxn_forget(t, b);
-		if (r) {
-			if (u->revoked)
-				jset_del(&t->kit->revokes, blk);
-			jbuf_put(b);
+	*undo = (struct jundo){ .kind = JU_FORGET, .blk = blk, .revoked = err > 0 };
+	err = 0;
+	buffer = jcache_peek(journal, blk);
+	if (buffer && buffer->forgotten_by != transaction) {
+		err = jtxn_forget(transaction, buffer);
+		if (err) {
+			if (undo->revoked)
+				jset_del(&transaction->kit->revokes, blk);
+			jbuf_put(buffer);
 			goto out;
 		}
-		u->forgot = true;
+		undo->forgot = true;
 	}
-	if (b && b->txn == t) {
-		jtxn_remove(t, b);
-		u->was_running = true;
+	if (buffer && buffer->running == transaction) {
+		jtxn_remove(transaction, buffer);
+		undo->was_running = true;
 	}
-	if (b)
-		__atomic_store_n(&b->pub.verified, 0, __ATOMIC_RELAXED);
-	u->b = b;
-	h->nr_undo++;
+	if (buffer)
+		__atomic_store_n(&buffer->public.verified, 0, __ATOMIC_RELAXED);
+	undo->buffer = buffer;
+	handle->nr_undo++;
 out:
-	fdio_mutex_unlock(&j->state);
-	return r;
+	fdio_mutex_unlock(&journal->state_lock);
+	return err;
 }
 
-int jnl_forget(struct jnl_handle *h, uint64_t blk, uint64_t n)
+int jnl_forget(struct jnl_handle *handle, uint64_t blk, uint64_t n)
 {
-	fdio_magic_check(h, MAGIC_JOURNAL_HANDLE);
-	if (blk >= h->j->p.nr_blocks || n > h->j->p.nr_blocks - blk)
+	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
+	if (blk >= handle->journal->params.nr_blocks || n > handle->journal->params.nr_blocks - blk)
 		return -EUCLEAN;
-	if (unlikely(jabort_error(h->j)))
+	if (unlikely(jabort_error(handle->journal)))
 		return -EROFS;
 	for (; n > 0; n--, blk++) {
-		int r = forget_one(h, blk);
+		int err = forget_one(handle, blk);
 
-		if (r)
-			return r;
+		if (err)
+			return err;
 	}
 	return 0;
 }
 
 /* What is revoked changes only inside handles. */
-uint64_t jnl_forgets_left(struct jnl_handle *h)
+uint64_t jnl_forgets_left(struct jnl_handle *handle)
 {
-	const struct jnl *j = h->j;
-	uint64_t most = (uint64_t)j->revoke_slack * j->log.revokes_per_block;
+	const struct jnl *journal = handle->journal;
+	uint64_t most = (uint64_t)journal->revoke_slack * journal->log.revokes_per_block;
 
-	return most > h->txn->kit->revokes.nr ? most - h->txn->kit->revokes.nr : 0;
+	return most > handle->transaction->kit->revokes.nr ? most - handle->transaction->kit->revokes.nr : 0;
 }
 
 /* ---- taking it back ---- */
 
 /* Only lines that differ are written: readers of neighbouring inodes in the block hold no lock of ours. */
-static void restore_image(struct jnl *j, struct jundo *u)
+static void restore_image(struct jnl *journal, struct jundo *undo)
 {
-	for (unsigned off = 0; off < j->bs; off += 64)
-		if (memcmp(u->b->pub.data + off, u->before + off, 64))
-			memcpy(u->b->pub.data + off, u->before + off, 64);
-	__atomic_store_n(&u->b->pub.verified, u->verified, __ATOMIC_RELAXED);
+	for (unsigned off = 0; off < journal->block_size; off += 64)
+		if (memcmp(undo->buffer->public.data + off, undo->before + off, 64))
+			memcpy(undo->buffer->public.data + off, undo->before + off, 64);
+	__atomic_store_n(&undo->buffer->public.verified, undo->verified, __ATOMIC_RELAXED);
 }
 
 /* State lock held. The set had the block before, and the list the entry, so neither grows. */
-static void undo_join(struct jtxn *t, struct jundo *u)
+static void undo_join(struct jtxn *transaction, struct jundo *undo)
 {
-	int r;
+	int err;
 
-	if (u->forgot) {
-		r = jtxn_forget(t, u->b);
-		FDIO_ASSERT(!r);
+	if (undo->forgot) {
+		err = jtxn_forget(transaction, undo->buffer);
+		FDIO_ASSERT(!err);
 	}
-	if (u->was_revoked) {
-		r = jset_add(&t->kit->revokes, u->blk);
-		FDIO_ASSERT(r == 1);
+	if (undo->was_revoked) {
+		err = jset_add(&transaction->kit->revokes, undo->blk);
+		FDIO_ASSERT(err == 1);
 	}
-	jtxn_remove(t, u->b);
+	jtxn_remove(transaction, undo->buffer);
 }
 
 /* State lock held. */
-static void undo_forget(struct jtxn *t, struct jundo *u)
+static void undo_forget(struct jtxn *transaction, struct jundo *undo)
 {
-	if (u->was_running)
-		jtxn_add(t, u->b);
-	if (u->forgot)
-		jtxn_unforget(t, u->b);
-	if (u->revoked)
-		jset_del(&t->kit->revokes, u->blk);
+	if (undo->was_running)
+		jtxn_add(transaction, undo->buffer);
+	if (undo->forgot)
+		jtxn_unforget(transaction, undo->buffer);
+	if (undo->revoked)
+		jset_del(&transaction->kit->revokes, undo->blk);
 }
 
 /*
  * Before any block leaves the transaction, which is what keeps its content from being written home (JOURNAL-6) and its buffer from being
  * evicted. A block that was forgotten in the handle is kept by that.
  */
-static void restore_images(struct jnl_handle *h)
+static void restore_images(struct jnl_handle *handle)
 {
-	for (unsigned i = h->nr_undo; i-- > 0;)
-		if (h->undo[i].kind == JU_IMAGE && !JNL_MUTATED(JM_NO_ROLLBACK))
-			restore_image(h->j, &h->undo[i]);
+	for (unsigned i = handle->nr_undo; i-- > 0;)
+		if (handle->undo[i].kind == JU_IMAGE && !JNL_MUTATED(JM_NO_ROLLBACK))
+			restore_image(handle->journal, &handle->undo[i]);
 }
 
-static void undo_one(struct jnl *j, struct jtxn *t, struct jundo *u)
+static void undo_one(struct jnl *journal, struct jtxn *transaction, struct jundo *undo)
 {
-	if (u->kind == JU_IMAGE)
+	if (undo->kind == JU_IMAGE)
 		return;
-	fdio_mutex_lock(&j->state);
-	if (u->kind == JU_JOIN)
-		undo_join(t, u);
-	else if (u->kind == JU_FORGET)
-		undo_forget(t, u);
-	fdio_mutex_unlock(&j->state);
-	if (u->kind == JU_NEW)
-		jcache_unhash(u->b);
+	fdio_mutex_lock(&journal->state_lock);
+	if (undo->kind == JU_JOIN)
+		undo_join(transaction, undo);
+	else if (undo->kind == JU_FORGET)
+		undo_forget(transaction, undo);
+	fdio_mutex_unlock(&journal->state_lock);
+	if (undo->kind == JU_NEW)
+		jcache_unhash(undo->buffer);
 }
 
-void jnl_cancel(struct jnl_handle *h)
+void jnl_cancel(struct jnl_handle *handle)
 {
-	struct jnl *j = h->j;
+	struct jnl *journal = handle->journal;
 
-	fdio_magic_check(h, MAGIC_JOURNAL_HANDLE);
+	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
 	fdio_count(CTR_jnl_rollback);
-	restore_images(h);
-	for (unsigned i = h->nr_undo; i-- > 0;)
-		undo_one(j, h->txn, &h->undo[i]);
-	jnl_run_callbacks(h->undo_cbs, 0);
-	h->cbs = NULL;
-	jmem_cut(&h->txn->kit->mem, h->txn_mark);
-	jhandle_close(j);
-	jhandle_done(j);
-	fdio_mutex_unlock(&j->handle_lock);
+	restore_images(handle);
+	for (unsigned i = handle->nr_undo; i-- > 0;)
+		undo_one(journal, handle->transaction, &handle->undo[i]);
+	jnl_run_callbacks(handle->undo_callbacks, 0);
+	handle->callbacks = NULL;
+	jmem_cut(&handle->transaction->kit->arena, handle->arena_mark);
+	jhandle_close(journal);
+	jhandle_done(journal);
+	fdio_mutex_unlock(&journal->handle_lock);
 	/* Perhaps it is cancelled because jnl_get_write met an abort that is under way: its caller must find the owner told. JOURNAL-10 */
 	if (!nowait_on())
-		nowait_ignore(jabort_error(j));
+		nowait_ignore(jabort_error(journal));
 }
 
-void jhandle_fini(struct jnl *j)
+void jhandle_fini(struct jnl *journal)
 {
-	free(j->handle.undo);
-	free(j->handle.images); /* the images themselves belong to the slab */
-	jmem_fini(&j->handle.mem);
+	free(journal->handle.undo);
+	free(journal->handle.images); /* the images themselves belong to the slab */
+	jmem_fini(&journal->handle.arena);
 }

@@ -17,12 +17,12 @@
 #define MAX_LIMITS 32u
 
 /* liburing 2.3 declares functions for both, but Debian's library does not export them. */
-static int ring_register(struct io_uring *r, unsigned opcode, void *arg, unsigned n)
+static int ring_register(struct io_uring *ring, unsigned opcode, void *arg, unsigned n)
 {
-	return syscall(__NR_io_uring_register, r->ring_fd, opcode, arg, n) < 0 ? -errno : 0;
+	return syscall(__NR_io_uring_register, ring->ring_fd, opcode, arg, n) < 0 ? -errno : 0;
 }
 
-int loop_ring_enable(struct io_uring *r, const struct loop_limits *lim)
+int loop_ring_enable(struct io_uring *ring, const struct loop_limits *lim)
 {
 	struct io_uring_restriction a[MAX_LIMITS];
 	unsigned n = 0;
@@ -41,8 +41,8 @@ int loop_ring_enable(struct io_uring *r, const struct loop_limits *lim)
 	a[n++].sqe_flags = lim->flags_allowed;
 	a[n].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
 	a[n++].sqe_flags = lim->flags_required;
-	int err = ring_register(r, IORING_REGISTER_RESTRICTIONS, a, n);
+	int err = ring_register(ring, IORING_REGISTER_RESTRICTIONS, a, n);
 	if (err) /* it works as well without */
 		log_warn("io_uring is not restricted to what is needed: %s", strerror(-err));
-	return ring_register(r, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	return ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }

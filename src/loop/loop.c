@@ -32,14 +32,14 @@
 static __thread struct loop *self;
 
 struct loop *loop_self(void) { return self; }
-unsigned loop_index(const struct loop *l) { return l->index; }
-unsigned loop_set_count(const struct loop_set *s) { return s->nr; }
-const struct loop_config *loop_set_config(const struct loop_set *s) { return &s->cfg; }
+unsigned loop_index(const struct loop *loop) { return loop->index; }
+unsigned loop_set_count(const struct loop_set *set) { return set->nr; }
+const struct loop_config *loop_set_config(const struct loop_set *set) { return &set->config; }
 
-struct loop *loop_set_get(struct loop_set *s, unsigned i)
+struct loop *loop_set_get(struct loop_set *set, unsigned i)
 {
-	FDIO_ASSERT(i < s->nr);
-	return &s->loops[i];
+	FDIO_ASSERT(i < set->nr);
+	return &set->loops[i];
 }
 
 /* ---- making ---- */
@@ -51,33 +51,33 @@ static const struct { unsigned flags; const char *text; } setups[] = {
 	{ IORING_SETUP_R_DISABLED, "no ring options" },
 };
 
-static int ring_new(struct loop *l, unsigned flags)
+static int ring_new(struct loop *loop, unsigned flags)
 {
-	struct loop_set *s = l->set;
-	struct io_uring_params p = { .flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP, .cq_entries = s->cfg.entries * 4 };
+	struct loop_set *set = loop->set;
+	struct io_uring_params p = { .flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP, .cq_entries = set->config.entries * 4 };
 
-	if (s->cfg.sqe128)
+	if (set->config.sqe128)
 		p.flags |= IORING_SETUP_SQE128;
-	int err = io_uring_queue_init_params(s->cfg.entries, &l->ring, &p);
+	int err = io_uring_queue_init_params(set->config.entries, &loop->ring, &p);
 	if (err)
 		return err;
-	l->ring_on = true;
-	err = io_uring_register_files_sparse(&l->ring, s->cfg.nr_fixed_files);
-	return err ? err : loop_register_file(l, LOOP_FILE_WAKE, l->efd);
+	loop->ring_on = true;
+	err = io_uring_register_files_sparse(&loop->ring, set->config.nr_fixed_files);
+	return err ? err : loop_register_file(loop, LOOP_FILE_WAKE, loop->efd);
 }
 
-static int first_ring(struct loop_set *s)
+static int first_ring(struct loop_set *set)
 {
 	int err = -EINVAL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(setups) && err; i++) {
-		err = ring_new(&s->loops[0], setups[i].flags);
+		err = ring_new(&set->loops[0], setups[i].flags);
 		if (!err) {
-			s->setup_flags = setups[i].flags;
+			set->setup_flags = setups[i].flags;
 			log_debug("io_uring: %s", setups[i].text);
-		} else if (s->loops[0].ring_on) {
-			io_uring_queue_exit(&s->loops[0].ring);
-			s->loops[0].ring_on = false;
+		} else if (set->loops[0].ring_on) {
+			io_uring_queue_exit(&set->loops[0].ring);
+			set->loops[0].ring_on = false;
 		}
 	}
 	return err;
@@ -98,100 +98,100 @@ static int explain(int err, struct fdio_reason *reason)
 	return err;
 }
 
-static int loop_init(struct loop_set *s, unsigned i)
+static int loop_init(struct loop_set *set, unsigned i)
 {
-	struct loop *l = &s->loops[i];
+	struct loop *loop = &set->loops[i];
 
-	fdio_magic_set(l, MAGIC_LOOP);
-	l->set = s;
-	l->index = l->cpu = i;
-	l->poll_ns = s->cfg.poll_ns;
-	l->efd = eventfd(0, EFD_CLOEXEC);
-	if (l->efd < 0)
+	fdio_magic_set(loop, MAGIC_LOOP);
+	loop->set = set;
+	loop->index = loop->cpu = i;
+	loop->poll_ns = set->config.poll_ns;
+	loop->efd = eventfd(0, EFD_CLOEXEC);
+	if (loop->efd < 0)
 		return -errno;
-	return i ? ring_new(l, s->setup_flags) : first_ring(s);
+	return i ? ring_new(loop, set->setup_flags) : first_ring(set);
 }
 
-int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, struct fdio_reason *reason)
+int loop_set_new(const struct loop_config *config, struct loop_set **ret, struct fdio_reason *reason)
 {
-	struct loop_set *s = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*s));
+	struct loop_set *set = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*set));
 	int err = 0;
 
-	if (!s)
+	if (!set)
 		return explain(-ENOMEM, reason);
-	fdio_magic_set(s, MAGIC_LOOP_SET);
-	fdio_mutex_init(&s->start_lock, RANK_LEAF);
-	fdio_cond_init(&s->start_cond);
-	s->cfg = *cfg;
-	s->nr = cfg->nr_loops ? cfg->nr_loops : loop_possible_cpus();
-	s->cfg.nr_fixed_files = FDIO_MAX(cfg->nr_fixed_files, (unsigned)LOOP_NR_FILES);
-	s->loops = fdio_alloc_aligned(FDIO_CACHELINE, s->nr * sizeof(*s->loops));
-	if (!s->loops) {
-		pthread_cond_destroy(&s->start_cond);
-		fdio_mutex_fini(&s->start_lock);
-		free(s);
+	fdio_magic_set(set, MAGIC_LOOP_SET);
+	fdio_mutex_init(&set->start_lock, RANK_LEAF);
+	fdio_cond_init(&set->start_cond);
+	set->config = *config;
+	set->nr = config->nr_loops ? config->nr_loops : loop_possible_cpus();
+	set->config.nr_fixed_files = FDIO_MAX(config->nr_fixed_files, (unsigned)LOOP_NR_FILES);
+	set->loops = fdio_alloc_aligned(FDIO_CACHELINE, set->nr * sizeof(*set->loops));
+	if (!set->loops) {
+		pthread_cond_destroy(&set->start_cond);
+		fdio_mutex_fini(&set->start_lock);
+		free(set);
 		return explain(-ENOMEM, reason);
 	}
-	for (unsigned i = 0; i < s->nr; i++)
-		s->loops[i].efd = -1;
-	for (unsigned i = 0; i < s->nr && !err; i++)
-		err = loop_init(s, i);
+	for (unsigned i = 0; i < set->nr; i++)
+		set->loops[i].efd = -1;
+	for (unsigned i = 0; i < set->nr && !err; i++)
+		err = loop_init(set, i);
 	if (err) {
-		loop_set_free(s);
+		loop_set_free(set);
 		return explain(err, reason);
 	}
-	*ret = s;
+	*ret = set;
 	return 0;
 }
 
-void loop_set_free(struct loop_set *s)
+void loop_set_free(struct loop_set *set)
 {
-	if (!s)
+	if (!set)
 		return;
-	fdio_magic_clear(s, MAGIC_LOOP_SET);
-	for (unsigned i = 0; i < s->nr; i++) {
-		struct loop *l = &s->loops[i];
+	fdio_magic_clear(set, MAGIC_LOOP_SET);
+	for (unsigned i = 0; i < set->nr; i++) {
+		struct loop *loop = &set->loops[i];
 
-		FDIO_ASSERT(!l->thread_on);
-		if (l->ring_on)
-			io_uring_queue_exit(&l->ring);
-		if (l->efd >= 0)
-			close(l->efd);
+		FDIO_ASSERT(!loop->thread_on);
+		if (loop->ring_on)
+			io_uring_queue_exit(&loop->ring);
+		if (loop->efd >= 0)
+			close(loop->efd);
 	}
-	pthread_cond_destroy(&s->start_cond);
-	fdio_mutex_fini(&s->start_lock);
-	free(s->loops);
-	free(s);
+	pthread_cond_destroy(&set->start_cond);
+	fdio_mutex_fini(&set->start_lock);
+	free(set->loops);
+	free(set);
 }
 
-int loop_register_file(struct loop *l, unsigned slot, int fd)
+int loop_register_file(struct loop *loop, unsigned slot, int fd)
 {
-	int r = io_uring_register_files_update(&l->ring, slot, &fd, 1);
+	int err = io_uring_register_files_update(&loop->ring, slot, &fd, 1);
 
-	return r < 0 ? r : 0;
+	return err < 0 ? err : 0;
 }
 
-int loop_register_arenas(struct loop *l, const struct iovec *arenas, unsigned n)
+int loop_register_arenas(struct loop *loop, const struct iovec *arenas, unsigned n)
 {
-	return io_uring_register_buffers(&l->ring, arenas, n);
+	return io_uring_register_buffers(&loop->ring, arenas, n);
 }
 
-void loop_unregister_arenas(struct loop *l) { io_uring_unregister_buffers(&l->ring); }
+void loop_unregister_arenas(struct loop *loop) { io_uring_unregister_buffers(&loop->ring); }
 
 /* ---- messages ---- */
 
-void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m))
+void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_msg *msg))
 {
-	struct loop_msg *head = __atomic_load_n(&l->msgs, __ATOMIC_RELAXED);
+	struct loop_msg *head = __atomic_load_n(&loop->msgs, __ATOMIC_RELAXED);
 
-	fdio_magic_check(l, MAGIC_LOOP);
-	m->fn = fn;
+	fdio_magic_check(loop, MAGIC_LOOP);
+	msg->fn = fn;
 	do
-		m->next = head;
-	while (!__atomic_compare_exchange_n(&l->msgs, &head, m, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
-	if (!__atomic_exchange_n(&l->notified, true, __ATOMIC_SEQ_CST)) { /* LOOP-1 */
+		msg->next = head;
+	while (!__atomic_compare_exchange_n(&loop->msgs, &head, msg, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+	if (!__atomic_exchange_n(&loop->notified, true, __ATOMIC_SEQ_CST)) { /* LOOP-1 */
 		uint64_t one = 1;
-		ssize_t n = write(l->efd, &one, sizeof(one));
+		ssize_t n = write(loop->efd, &one, sizeof(one));
 
 		/* The counter holds at most one for each sender, so there is always room for this. */
 		FDIO_MUST(n == sizeof(one));
@@ -199,15 +199,15 @@ void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m
 }
 
 /* Runs what was posted, oldest first. */
-static void run_messages(struct loop *l)
+static void run_messages(struct loop *loop)
 {
-	struct loop_msg *m = __atomic_exchange_n(&l->msgs, NULL, __ATOMIC_ACQUIRE), *ordered = NULL;
+	struct loop_msg *msg = __atomic_exchange_n(&loop->msgs, NULL, __ATOMIC_ACQUIRE), *ordered = NULL;
 
-	while (m) {
-		struct loop_msg *next = m->next;
-		m->next = ordered;
-		ordered = m;
-		m = next;
+	while (msg) {
+		struct loop_msg *next = msg->next;
+		msg->next = ordered;
+		ordered = msg;
+		msg = next;
 	}
 	while (ordered) {
 		struct loop_msg *next = ordered->next;
@@ -216,53 +216,53 @@ static void run_messages(struct loop *l)
 	}
 }
 
-static void arm_eventfd(struct loop *l)
+static void arm_eventfd(struct loop *loop)
 {
-	struct io_uring_sqe *sqe = loop_sqe(l);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
 
-	io_uring_prep_read(sqe, LOOP_FILE_WAKE, &l->efd_value, sizeof(l->efd_value), 0);
+	io_uring_prep_read(sqe, LOOP_FILE_WAKE, &loop->efd_value, sizeof(loop->efd_value), 0);
 	sqe->flags |= IOSQE_FIXED_FILE;
-	io_uring_sqe_set_data(sqe, &l->efd_op);
+	io_uring_sqe_set_data(sqe, &loop->efd_op);
 }
 
 static void eventfd_done(struct loop_op *op, int res, unsigned cqe_flags)
 {
-	struct loop *l = container_of(op, struct loop, efd_op);
+	struct loop *loop = container_of(op, struct loop, efd_op);
 
 	(void)cqe_flags;
-	fdio_magic_check(l, MAGIC_LOOP);
+	fdio_magic_check(loop, MAGIC_LOOP);
 	if (res == -ECANCELED)
 		return;
-	__atomic_store_n(&l->notified, false, __ATOMIC_SEQ_CST); /* LOOP-1: before the stack is taken */
-	run_messages(l);
-	arm_eventfd(l);
+	__atomic_store_n(&loop->notified, false, __ATOMIC_SEQ_CST); /* LOOP-1: before the stack is taken */
+	run_messages(loop);
+	arm_eventfd(loop);
 }
 
 /* ---- running ---- */
 
-struct io_uring_sqe *loop_sqe(struct loop *l)
+struct io_uring_sqe *loop_sqe(struct loop *loop)
 {
 	struct io_uring_sqe *sqe;
 
-	FDIO_ASSERT(self == l);
-	while (!(sqe = io_uring_get_sqe(&l->ring))) {
-		int r = io_uring_submit(&l->ring);
+	FDIO_ASSERT(self == loop);
+	while (!(sqe = io_uring_get_sqe(&loop->ring))) {
+		int err = io_uring_submit(&loop->ring);
 		/* EBUSY, EAGAIN: the completion queue is full; the kernel keeps what overflows, so trying again helps. */
 		/* Anything else: a loop without its ring can neither serve nor answer. */
-		FDIO_MUST(r >= 0 || r == -EAGAIN || r == -EBUSY || r == -EINTR);
+		FDIO_MUST(err >= 0 || err == -EAGAIN || err == -EBUSY || err == -EINTR);
 	}
 	/* liburing hands out what the last user left in it. */
-	memset(sqe, 0, l->set->cfg.sqe128 ? 128 : 64);
+	memset(sqe, 0, loop->set->config.sqe128 ? 128 : 64);
 	return sqe;
 }
 
 /* Returns how many there were. */
-static unsigned reap(struct loop *l)
+static unsigned reap(struct loop *loop)
 {
 	struct io_uring_cqe *cqe;
 	unsigned head, n = 0, all = 0;
 
-	io_uring_for_each_cqe(&l->ring, head, cqe) {
+	io_uring_for_each_cqe(&loop->ring, head, cqe) {
 		struct loop_op *op = io_uring_cqe_get_data(cqe);
 		int res = cqe->res;
 		unsigned flags = cqe->flags;
@@ -271,12 +271,12 @@ static unsigned reap(struct loop *l)
 		all++;
 		/* Advance in small steps: completions may submit, and a full queue must not wait for the whole batch. */
 		if (n == 16) {
-			io_uring_cq_advance(&l->ring, n);
+			io_uring_cq_advance(&loop->ring, n);
 			n = 0;
 		}
 		op->complete(op, res, flags);
 	}
-	io_uring_cq_advance(&l->ring, n);
+	io_uring_cq_advance(&loop->ring, n);
 	return all;
 }
 
@@ -286,65 +286,65 @@ static unsigned reap(struct loop *l)
 #define POLL_RETRY 64u          /* without credit, one wait in so many polls all the same */
 
 /* Something has completed, or would be if the kernel were entered. */
-static bool has_events(struct loop *l)
+static bool has_events(struct loop *loop)
 {
-	return io_uring_cq_ready(&l->ring) || (IO_URING_READ_ONCE(*l->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
+	return io_uring_cq_ready(&loop->ring) || (IO_URING_READ_ONCE(*loop->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW));
 }
 
-static bool poll_wanted(struct loop *l)
+static bool poll_wanted(struct loop *loop)
 {
-	return l->poll_ns && (l->poll_credit || ++l->poll_skipped % POLL_RETRY == 0);
+	return loop->poll_ns && (loop->poll_credit || ++loop->poll_skipped % POLL_RETRY == 0);
 }
 
 /* LOOP-4 */
-static void poll_events(struct loop *l)
+static void poll_events(struct loop *loop)
 {
-	uint64_t until = fdio_now_ns() + l->poll_ns;
+	uint64_t until = fdio_now_ns() + loop->poll_ns;
 
 	do {
-		if (has_events(l)) {
-			l->poll_credit = FDIO_MIN(l->poll_credit + 2, POLL_CREDIT_MAX);
+		if (has_events(loop)) {
+			loop->poll_credit = FDIO_MIN(loop->poll_credit + 2, POLL_CREDIT_MAX);
 			fdio_count(CTR_loop_poll_hit);
 			return;
 		}
 		sched_yield();
 	} while (fdio_now_ns() < until);
-	l->poll_credit -= l->poll_credit ? 1 : 0;
+	loop->poll_credit -= loop->poll_credit ? 1 : 0;
 	fdio_count(CTR_loop_poll_miss);
 }
 
 /* Submits what was prepared and comes back with completions, usually. */
-static void submit_and_wait(struct loop *l)
+static void submit_and_wait(struct loop *loop)
 {
-	int r = 0;
+	int err = 0;
 
-	if (poll_wanted(l)) {
-		r = io_uring_submit_and_get_events(&l->ring);
-		if (r >= 0 && !io_uring_cq_ready(&l->ring))
-			poll_events(l);
+	if (poll_wanted(loop)) {
+		err = io_uring_submit_and_get_events(&loop->ring);
+		if (err >= 0 && !io_uring_cq_ready(&loop->ring))
+			poll_events(loop);
 	}
-	if (r >= 0 && !io_uring_cq_ready(&l->ring))
-		r = io_uring_submit_and_wait(&l->ring, 1);
+	if (err >= 0 && !io_uring_cq_ready(&loop->ring))
+		err = io_uring_submit_and_wait(&loop->ring, 1);
 	/* Anything else: a loop without its ring can neither serve nor answer. */
-	FDIO_MUST(r >= 0 || r == -EINTR || r == -EAGAIN || r == -EBUSY);
+	FDIO_MUST(err >= 0 || err == -EINTR || err == -EAGAIN || err == -EBUSY);
 }
 
-static void note_started(struct loop_set *s)
+static void note_started(struct loop_set *set)
 {
-	fdio_mutex_lock(&s->start_lock);
-	s->nr_started++;
-	pthread_cond_signal(&s->start_cond);
-	fdio_mutex_unlock(&s->start_lock);
+	fdio_mutex_lock(&set->start_lock);
+	set->nr_started++;
+	pthread_cond_signal(&set->start_cond);
+	fdio_mutex_unlock(&set->start_lock);
 }
 
 /*
  * The kernel ends a ring in the background, after commands that still wait on it, and its file table with it: the device
  * would be in use, and locked, for a moment after the process has ended.
  */
-static void forget_files(struct loop *l)
+static void forget_files(struct loop *loop)
 {
-	for (unsigned i = 0; i < l->set->cfg.nr_fixed_files; i++)
-		loop_register_file(l, i, -1);
+	for (unsigned i = 0; i < loop->set->config.nr_fixed_files; i++)
+		loop_register_file(loop, i, -1);
 }
 
 /* LOOP-2. NOP does nothing: tests of the wake-up and of refused registrations use it. */
@@ -358,62 +358,62 @@ static const struct loop_limits limits = {
 
 static void *loop_main(void *arg)
 {
-	struct loop *l = arg;
-	fdio_magic_check(l, MAGIC_LOOP);
-	self = l;
-	loop_place_start(l);
-	int err = loop_ring_enable(&l->ring, &limits); /* LOOP-2 */
+	struct loop *loop = arg;
+	fdio_magic_check(loop, MAGIC_LOOP);
+	self = loop;
+	loop_place_start(loop);
+	int err = loop_ring_enable(&loop->ring, &limits); /* LOOP-2 */
 	FDIO_MUST(err == 0); /* the ring was made, so its limits are known to the kernel */
 	/* Spares each entry the look-up of the ring's file; without it all works the same. */
-	if (io_uring_register_ring_fd(&l->ring) < 0)
-		log_debug("loop %u: the ring's descriptor is not registered", l->index);
-	l->efd_op.complete = eventfd_done;
-	arm_eventfd(l);
-	note_started(l->set);
-	while (!l->stop) {
-		submit_and_wait(l);
-		loop_place_note(l, reap(l));
+	if (io_uring_register_ring_fd(&loop->ring) < 0)
+		log_debug("loop %u: the ring's descriptor is not registered", loop->index);
+	loop->efd_op.complete = eventfd_done;
+	arm_eventfd(loop);
+	note_started(loop->set);
+	while (!loop->stop) {
+		submit_and_wait(loop);
+		loop_place_note(loop, reap(loop));
 	}
-	io_uring_submit(&l->ring); /* the last reply may be among it */
-	forget_files(l);
-	io_uring_unregister_ring_fd(&l->ring);
+	io_uring_submit(&loop->ring); /* the last reply may be among it */
+	forget_files(loop);
+	io_uring_unregister_ring_fd(&loop->ring);
 	self = NULL;
 	return NULL;
 }
 
-int loop_set_start(struct loop_set *s)
+int loop_set_start(struct loop_set *set)
 {
 	unsigned made = 0;
 	int err = 0;
 
-	s->nr_started = 0;
-	for (; made < s->nr && !err; made += !err) {
+	set->nr_started = 0;
+	for (; made < set->nr && !err; made += !err) {
 		char name[16];
 
-		snprintf(name, sizeof(name), "fusedio-%u", s->loops[made].index);
-		s->loops[made].stop = false;
-		err = thread_start(&s->loops[made].thread, name, loop_main, &s->loops[made]);
-		s->loops[made].thread_on = !err;
+		snprintf(name, sizeof(name), "fusedio-%u", set->loops[made].index);
+		set->loops[made].stop = false;
+		err = thread_start(&set->loops[made].thread, name, loop_main, &set->loops[made]);
+		set->loops[made].thread_on = !err;
 	}
-	fdio_mutex_lock(&s->start_lock);
-	while (s->nr_started < made)
-		fdio_cond_wait(&s->start_cond, &s->start_lock);
-	fdio_mutex_unlock(&s->start_lock);
+	fdio_mutex_lock(&set->start_lock);
+	while (set->nr_started < made)
+		fdio_cond_wait(&set->start_cond, &set->start_lock);
+	fdio_mutex_unlock(&set->start_lock);
 	if (err)
-		loop_set_stop(s);
+		loop_set_stop(set);
 	return err;
 }
 
-static void stop_fn(struct loop_msg *m) { container_of(m, struct loop, stop_msg)->stop = true; }
+static void stop_fn(struct loop_msg *msg) { container_of(msg, struct loop, stop_msg)->stop = true; }
 
-void loop_set_stop(struct loop_set *s)
+void loop_set_stop(struct loop_set *set)
 {
-	for (unsigned i = 0; i < s->nr; i++)
-		if (s->loops[i].thread_on)
-			loop_post(&s->loops[i], &s->loops[i].stop_msg, stop_fn);
-	for (unsigned i = 0; i < s->nr; i++)
-		if (s->loops[i].thread_on) {
-			pthread_join(s->loops[i].thread, NULL);
-			s->loops[i].thread_on = false;
+	for (unsigned i = 0; i < set->nr; i++)
+		if (set->loops[i].thread_on)
+			loop_post(&set->loops[i], &set->loops[i].stop_msg, stop_fn);
+	for (unsigned i = 0; i < set->nr; i++)
+		if (set->loops[i].thread_on) {
+			pthread_join(set->loops[i].thread, NULL);
+			set->loops[i].thread_on = false;
 		}
 }

@@ -51,40 +51,40 @@ bool loop_cpu_online(unsigned cpu);
 bool loop_cpu_in_list(const char *list, unsigned cpu, unsigned *ret_last);
 
 /* Makes the rings (no threads yet). -errno; reason gets one line naming cause and way out. */
-int loop_set_new(const struct loop_config *cfg, struct loop_set **ret, struct fdio_reason *reason);
+int loop_set_new(const struct loop_config *config, struct loop_set **ret, struct fdio_reason *reason);
 /* Starts the threads and waits until each of them runs its loop. 0 or -errno: then none runs. */
-int loop_set_start(struct loop_set *s) FDIO_BLOCKS;
+int loop_set_start(struct loop_set *set) FDIO_BLOCKS;
 /* Ends the threads and waits for them. The owners of operations have drained them; what is still armed (a READ of /dev/fuse, the
  * eventfd) is cancelled when the ring is freed and its complete function is not called. What was prepared before, also by messages posted
  * before, is still submitted. */
-void loop_set_stop(struct loop_set *s) FDIO_BLOCKS;
-void loop_set_free(struct loop_set *s);
-unsigned loop_set_count(const struct loop_set *s);
-const struct loop_config *loop_set_config(const struct loop_set *s);
-struct loop *loop_set_get(struct loop_set *s, unsigned i);
+void loop_set_stop(struct loop_set *set) FDIO_BLOCKS;
+void loop_set_free(struct loop_set *set);
+unsigned loop_set_count(const struct loop_set *set);
+const struct loop_config *loop_set_config(const struct loop_set *set);
+struct loop *loop_set_get(struct loop_set *set, unsigned i);
 
-unsigned loop_index(const struct loop *l);
+unsigned loop_index(const struct loop *loop);
 /* The loop whose thread this is, or NULL on any other thread. */
 struct loop *loop_self(void);
 /* On the loop's thread: its clients do not wander, poll_auto_ns does not matter for it from now on. */
-void loop_no_wander(struct loop *l);
+void loop_no_wander(struct loop *loop);
 /* On the loop's thread: n more device requests are under way (or fewer). */
-void loop_note_io(struct loop *l, int n);
+void loop_note_io(struct loop *loop, int n);
 
 /*
  * A free SQE of this loop's ring, zeroed for its full size, never NULL (submits when the SQ is full).
  * On the loop's thread only. The caller fills it and calls io_uring_sqe_set_data(sqe, op).
  */
-struct io_uring_sqe *loop_sqe(struct loop *l);
+struct io_uring_sqe *loop_sqe(struct loop *loop);
 
-/* Any thread. Runs m->fn on l's thread, in order per sender. A sleeping loop is woken. */
-void loop_post(struct loop *l, struct loop_msg *m, void (*fn)(struct loop_msg *m));
+/* Any thread. Runs msg->fn on loop's thread, in order per sender. A sleeping loop is woken. */
+void loop_post(struct loop *loop, struct loop_msg *msg, void (*fn)(struct loop_msg *msg));
 
 /* Before start, or on the loop's thread: put fd at slot of the fixed-file table; -errno. */
-int loop_register_file(struct loop *l, unsigned slot, int fd);
+int loop_register_file(struct loop *loop, unsigned slot, int fd);
 /* Before start: registers contiguous arenas as buffers 0, 1, ... -errno (RLIMIT_MEMLOCK: callers go on without). */
-int loop_register_arenas(struct loop *l, const struct iovec *arenas, unsigned n);
-void loop_unregister_arenas(struct loop *l);
+int loop_register_arenas(struct loop *loop, const struct iovec *arenas, unsigned n);
+void loop_unregister_arenas(struct loop *loop);
 
 /* Slots of the fixed-file table. The loop fills the last one itself: what wakes it. */
 enum { LOOP_FILE_DEV = 0, LOOP_FILE_FUSE = 1, LOOP_FILE_WAKE = 2, LOOP_NR_FILES = 3 };
@@ -99,6 +99,6 @@ struct loop_limits {
 	uint8_t flags_allowed, flags_required;
 };
 /* For a ring made with IORING_SETUP_R_DISABLED, on the thread that will submit: no more than that from now on, and go. -errno. */
-int loop_ring_enable(struct io_uring *r, const struct loop_limits *lim);
+int loop_ring_enable(struct io_uring *ring, const struct loop_limits *lim);
 
 #endif

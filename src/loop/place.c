@@ -42,86 +42,86 @@ static bool is_wandering(uint64_t ops, unsigned batches, unsigned arrivals)
 	return arrivals && ops < (uint64_t)BATCH_FEW * batches && arrivals * ARRIVALS_PART >= batches;
 }
 
-bool loop_wander_window(struct loop_wander *w, uint64_t ops, unsigned batches, unsigned arrivals)
+bool loop_wander_window(struct loop_wander *wander, uint64_t ops, unsigned batches, unsigned arrivals)
 {
-	if (w->on) {
-		w->on = --w->left > 0 && ops < (uint64_t)BATCH_FEW * batches;
+	if (wander->on) {
+		wander->on = --wander->left > 0 && ops < (uint64_t)BATCH_FEW * batches;
 	} else if (is_wandering(ops, batches, arrivals)) {
-		w->length = w->length ? FDIO_MIN(w->length * 2, LENGTH_MAX) : LENGTH_MIN;
-		w->left = w->length;
-		w->calm = 0;
-		w->on = true;
-	} else if (++w->calm >= CALM) {
-		w->length = 0;
+		wander->length = wander->length ? FDIO_MIN(wander->length * 2, LENGTH_MAX) : LENGTH_MIN;
+		wander->left = wander->length;
+		wander->calm = 0;
+		wander->on = true;
+	} else if (++wander->calm >= CALM) {
+		wander->length = 0;
 	}
-	return w->on;
+	return wander->on;
 }
 
 /* ---- placement and windows ---- */
 
-void loop_place_start(struct loop *l)
+void loop_place_start(struct loop *loop)
 {
 	cpu_set_t may, own;
 
-	if (!l->set->cfg.pin)
+	if (!loop->set->config.pin)
 		return;
 	CPU_ZERO(&own);
-	CPU_SET(l->cpu, &own);
-	l->placed = !sched_getaffinity(0, sizeof(may), &may) && CPU_COUNT(&may) > 1 &&
+	CPU_SET(loop->cpu, &own);
+	loop->placed = !sched_getaffinity(0, sizeof(may), &may) && CPU_COUNT(&may) > 1 &&
 		    !sched_setaffinity(0, sizeof(own), &own);
-	if (!l->placed) /* An offline CPU or a cpuset without it: the scheduler decides. */
-		log_debug("loop %u is not placed: CPU %u cannot be used", l->index, l->cpu);
+	if (!loop->placed) /* An offline CPU or a cpuset without it: the scheduler decides. */
+		log_debug("loop %u is not placed: CPU %u cannot be used", loop->index, loop->cpu);
 }
 
-static void look_back(struct loop *l, uint64_t now)
+static void look_back(struct loop *loop, uint64_t now)
 {
-	if (l->window_crowded * CROWDED_PART >= l->window_batches) {
+	if (loop->window_crowded * CROWDED_PART >= loop->window_batches) {
 		/* Several clients: none of them would find its CPU idle for long, and polling takes it from them. */
-		l->wander = (struct loop_wander){ 0 };
-		l->poll_ns = l->set->cfg.poll_ns;
-	} else if (l->set->cfg.poll_auto_ns && !l->no_wander) {
-		bool was_on = l->wander.on;
+		loop->wander = (struct loop_wander){ 0 };
+		loop->poll_ns = loop->set->config.poll_ns;
+	} else if (loop->set->config.poll_auto_ns && !loop->no_wander) {
+		bool was_on = loop->wander.on;
 
-		l->poll_ns = loop_wander_window(&l->wander, l->window_ops, l->window_batches, l->window_arrivals) ? l->set->cfg.poll_auto_ns : 0;
-		if (l->wander.on && !was_on)
+		loop->poll_ns = loop_wander_window(&loop->wander, loop->window_ops, loop->window_batches, loop->window_arrivals) ? loop->set->config.poll_auto_ns : 0;
+		if (loop->wander.on && !was_on)
 			fdio_count(CTR_loop_wander);
 	}
-	l->window_start_ns = now;
-	l->window_ops = 0;
-	l->window_batches = l->window_arrivals = l->window_crowded = 0;
+	loop->window_start_ns = now;
+	loop->window_ops = 0;
+	loop->window_batches = loop->window_arrivals = loop->window_crowded = 0;
 }
 
 /* The line is shared by all loops; it stays where it is while one of them is alone at work. */
-static void note_turn(struct loop *l)
+static void note_turn(struct loop *loop)
 {
-	unsigned last = __atomic_load_n(&l->set->last, __ATOMIC_RELAXED), io = l->nr_io;
+	unsigned last = __atomic_load_n(&loop->set->last, __ATOMIC_RELAXED), io = loop->nr_io;
 
-	if (last != l->index) {
-		io += __atomic_load_n(&l->set->loops[last].nr_io, __ATOMIC_RELAXED);
-		__atomic_store_n(&l->set->last, l->index, __ATOMIC_RELAXED);
-		l->window_arrivals++;
+	if (last != loop->index) {
+		io += __atomic_load_n(&loop->set->loops[last].nr_io, __ATOMIC_RELAXED);
+		__atomic_store_n(&loop->set->last, loop->index, __ATOMIC_RELAXED);
+		loop->window_arrivals++;
 	}
-	l->window_crowded += io > 1;
+	loop->window_crowded += io > 1;
 }
 
-void loop_no_wander(struct loop *l)
+void loop_no_wander(struct loop *loop)
 {
-	l->no_wander = true;
-	l->wander = (struct loop_wander){ 0 };
-	l->poll_ns = l->set->cfg.poll_ns;
+	loop->no_wander = true;
+	loop->wander = (struct loop_wander){ 0 };
+	loop->poll_ns = loop->set->config.poll_ns;
 }
 
-void loop_note_io(struct loop *l, int n) { __atomic_store_n(&l->nr_io, l->nr_io + (unsigned)n, __ATOMIC_RELAXED); }
+void loop_note_io(struct loop *loop, int n) { __atomic_store_n(&loop->nr_io, loop->nr_io + (unsigned)n, __ATOMIC_RELAXED); }
 
-void loop_place_note(struct loop *l, unsigned n)
+void loop_place_note(struct loop *loop, unsigned n)
 {
-	if (!l->placed)
+	if (!loop->placed)
 		return;
-	l->window_ops += n;
-	note_turn(l);
-	if (++l->window_batches % WINDOW_BATCHES)
+	loop->window_ops += n;
+	note_turn(loop);
+	if (++loop->window_batches % WINDOW_BATCHES)
 		return;
 	uint64_t now = fdio_now_ns();
-	if (now - l->window_start_ns >= WINDOW_NS)
-		look_back(l, now);
+	if (now - loop->window_start_ns >= WINDOW_NS)
+		look_back(loop, now);
 }

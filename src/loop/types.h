@@ -52,7 +52,7 @@ struct loop {
 
 struct loop_set {
 	FDIO_MAGIC_FIELD;
-	struct loop_config cfg;
+	struct loop_config config;
 	unsigned nr;
 	unsigned setup_flags;            /* what the kernel took */
 	struct loop *loops;
@@ -64,13 +64,13 @@ struct loop_set {
 
 /* ---- place.c ---- */
 /* On the loop's thread. */
-void loop_place_start(struct loop *l);
+void loop_place_start(struct loop *loop);
 /* A batch of n completions has been handled. */
-void loop_place_note(struct loop *l, unsigned n);
+void loop_place_note(struct loop *loop, unsigned n);
 /*
  * A window has passed: ops completions came in so many batches, arrivals of these after another
  * loop had been at work. Returns whether the loop is to poll. For place.c and its test.
  */
-bool loop_wander_window(struct loop_wander *w, uint64_t ops, unsigned batches, unsigned arrivals);
+bool loop_wander_window(struct loop_wander *wander, uint64_t ops, unsigned batches, unsigned arrivals);
 
 #endif

@@ -53,7 +53,7 @@ static int take_sized(const uint8_t *p, uint32_t left, uint32_t want, struct pro
 
 static uint32_t sized_by_arg(const struct pro_in *in)
 {
-	if (in->h.opcode == FUSE_WRITE)
+	if (in->header.opcode == FUSE_WRITE)
 		return ((const struct fuse_write_in *)in->arg)->size;
 	return ((const struct fuse_setxattr_in *)in->arg)->size;
 }
@@ -129,7 +129,7 @@ static int decode_extensions(const uint8_t *p, uint32_t left, struct pro_in *in)
 /* From here on in->h is filled, rest and rest_len hold everything behind the fixed argument. */
 static int decode_common(const struct pro_op *op, struct pro_in *in)
 {
-	uint32_t ext = pro_total_extlen(&in->h);
+	uint32_t ext = pro_total_extlen(&in->header);
 
 	if (ext) {
 		if (ext > in->rest_len)
@@ -162,38 +162,38 @@ int pro_decode(const void *msg, size_t len, struct pro_in *in)
 	size_t have;
 
 	in_reset(in);
-	if (len < sizeof(in->h)) {
-		memset(&in->h, 0, sizeof(in->h)); /* what the slot held last is not to be answered again */
+	if (len < sizeof(in->header)) {
+		memset(&in->header, 0, sizeof(in->header)); /* what the slot held last is not to be answered again */
 		return -EBADMSG;
 	}
-	memcpy(&in->h, p, sizeof(in->h));
-	if (in->h.len != len)
+	memcpy(&in->header, p, sizeof(in->header));
+	if (in->header.len != len)
 		return -EINVAL;
-	op = pro_op_lookup(in->h.opcode);
+	op = pro_op_lookup(in->header.opcode);
 	if (!op)
 		return -ENOSYS;
-	have = len - sizeof(in->h);
+	have = len - sizeof(in->header);
 	/* INIT may be shorter (old kernels) or longer (new ones) than the header that we were built with. */
-	if (have < op->arg_size && !(op->arg_size && in->h.opcode == FUSE_INIT && have >= 8))
+	if (have < op->arg_size && !(op->arg_size && in->header.opcode == FUSE_INIT && have >= 8))
 		return -EINVAL;
 	size_t n = FDIO_MIN(have, (size_t)op->arg_size);
 	if (op->arg_size) {
 		memset(in->argbuf + n, 0, op->arg_size - n);
-		memcpy(in->argbuf, p + sizeof(in->h), n);
+		memcpy(in->argbuf, p + sizeof(in->header), n);
 		in->arg = in->argbuf;
 	}
-	in->rest = p + sizeof(in->h) + n;
+	in->rest = p + sizeof(in->header) + n;
 	in->rest_len = (uint32_t)(have - n);
 	return decode_common(op, in);
 }
 
-int pro_decode_parts(const struct fuse_in_header *h, const void *arg, const void *rest, uint32_t rest_len, struct pro_in *in)
+int pro_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest, uint32_t rest_len, struct pro_in *in)
 {
 	const struct pro_op *op;
 
 	in_reset(in);
-	in->h = *h;
-	op = pro_op_lookup(h->opcode);
+	in->header = *header;
+	op = pro_op_lookup(header->opcode);
 	if (!op)
 		return -ENOSYS;
 	if (op->arg_size) {

@@ -30,15 +30,15 @@ bool pro_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uin
 	return true;
 }
 
-bool pro_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *e, uint64_t ino, uint64_t next_off,
+bool pro_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *entry, uint64_t ino, uint64_t next_off,
 			uint32_t type, const char *name, uint32_t name_len)
 {
 	size_t need = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET_DIRENTPLUS + (size_t)name_len);
 
 	if (*off > cap || need > cap - *off)
 		return false;
-	memcpy(buf + *off, e, sizeof(*e));
-	put_dirent(buf + *off + sizeof(*e), ino, next_off, type, name, name_len);
+	memcpy(buf + *off, entry, sizeof(*entry));
+	put_dirent(buf + *off + sizeof(*entry), ino, next_off, type, name, name_len);
 	*off += (uint32_t)need;
 	return true;
 }

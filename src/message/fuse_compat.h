@@ -60,9 +60,9 @@ struct fuse_statx_out {
 #define PRO_EXT_GROUPS 32
 
 /* The header's total_extlen, bytes. */
-static inline uint32_t pro_total_extlen(const struct fuse_in_header *h)
+static inline uint32_t pro_total_extlen(const struct fuse_in_header *header)
 {
-	return (uint32_t)h->total_extlen * 8;
+	return (uint32_t)header->total_extlen * 8;
 }
 
 /* FUSE-over-io_uring, 7.42 */

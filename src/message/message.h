@@ -18,7 +18,7 @@
 #define PRO_WRITE_HDR 80u
 
 struct pro_in {
-	struct fuse_in_header h;
+	struct fuse_in_header header;
 	const void *arg;           /* fixed argument of the opcode, at least its full size (zero-extended copy for old, shorter forms); NULL if none */
 	const uint8_t *rest;       /* what follows it */
 	uint32_t rest_len;
@@ -40,11 +40,11 @@ const char *pro_opcode_name(uint32_t opcode); /* "LOOKUP"; "?" if unknown */
  */
 int pro_decode(const void *msg, size_t len, struct pro_in *in);
 /* The ring's form: header, fixed argument area (128 bytes) and payload apart. */
-int pro_decode_parts(const struct fuse_in_header *h, const void *arg, const void *rest, uint32_t rest_len, struct pro_in *in);
+int pro_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest, uint32_t rest_len, struct pro_in *in);
 
 /* READDIR / READDIRPLUS: appends one entry at *off if it fits in cap; false if not. */
 bool pro_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off, uint32_t type, const char *name, uint32_t name_len);
-bool pro_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *e, uint64_t ino, uint64_t next_off,
+bool pro_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *entry, uint64_t ino, uint64_t next_off,
 			uint32_t type, const char *name, uint32_t name_len);
 
 #endif

@@ -6,26 +6,26 @@
  */
 #include "ops/types.h"
 
-static void reply_attr(struct ops_req *q, struct x4_inode *i)
+static void reply_attr(struct ops_req *req, struct x4_inode *inode)
 {
-	struct fuse_attr_out out = { .attr_valid = ops_attr_valid(i) };
+	struct fuse_attr_out out = { .attr_valid = ops_attr_valid(inode) };
 
-	ops_fill_attr(q->ops, i, &out.attr);
-	ops_reply_data(q, &out, sizeof(out));
+	ops_fill_attr(req->ops, inode, &out.attr);
+	ops_reply_data(req, &out, sizeof(out));
 }
 
-void ops_getattr(struct ops_req *q)
+void ops_getattr(struct ops_req *req)
 {
-	struct x4_inode *i;
-	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	struct x4_inode *inode;
+	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (err) {
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 		return;
 	}
-	if (!ops_launder_first(q, i, DIO_CACHED_HOLES))
-		reply_attr(q, i);
-	x4_iput(i);
+	if (!ops_launder_first(req, inode, DIO_CACHED_HOLES))
+		reply_attr(req, inode);
+	x4_iput(inode);
 }
 
 static struct fuse_sx_time sx_time(struct timespec t)
@@ -33,80 +33,80 @@ static struct fuse_sx_time sx_time(struct timespec t)
 	return (struct fuse_sx_time){ .tv_sec = t.tv_sec, .tv_nsec = (uint32_t)t.tv_nsec };
 }
 
-static void fill_statx(struct ops *o, struct x4_inode *i, struct fuse_statx *s)
+static void fill_statx(struct ops *ops, struct x4_inode *inode, struct fuse_statx *s)
 {
-	struct x4_attr a;
+	struct x4_attr attr;
 
-	x4_getattr(i, &a);
+	x4_getattr(inode, &attr);
 	s->mask = STATX_BASIC_STATS | STATX_BTIME;
-	s->blksize = 1u << x4_vol_block_bits(o->vol);
+	s->blksize = 1u << x4_vol_block_bits(ops->vol);
 	s->attributes_mask = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP;
-	s->attributes = (a.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) |
-			(a.flags & OPS_FL_APPEND ? STATX_ATTR_APPEND : 0) |
-			(a.flags & OPS_FL_NODUMP ? STATX_ATTR_NODUMP : 0);
-	s->nlink = a.nlink;
-	s->uid = a.uid;
-	s->gid = a.gid;
-	s->mode = (uint16_t)a.mode;
-	s->ino = a.ino;
-	s->size = a.size;
-	s->blocks = a.blocks_512;
-	s->atime = sx_time(a.atime);
-	s->btime = sx_time(a.btime);
-	s->ctime = sx_time(a.ctime);
-	s->mtime = sx_time(a.mtime);
+	s->attributes = (attr.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) |
+			(attr.flags & OPS_FL_APPEND ? STATX_ATTR_APPEND : 0) |
+			(attr.flags & OPS_FL_NODUMP ? STATX_ATTR_NODUMP : 0);
+	s->nlink = attr.nlink;
+	s->uid = attr.uid;
+	s->gid = attr.gid;
+	s->mode = (uint16_t)attr.mode;
+	s->ino = attr.ino;
+	s->size = attr.size;
+	s->blocks = attr.blocks_512;
+	s->atime = sx_time(attr.atime);
+	s->btime = sx_time(attr.btime);
+	s->ctime = sx_time(attr.ctime);
+	s->mtime = sx_time(attr.mtime);
 	/* rdev is in the 32-bit encoding: 12 bits of major between 8 and 12 bits of minor */
-	s->rdev_major = (a.rdev >> 8) & 0xfff;
-	s->rdev_minor = (a.rdev & 0xff) | ((a.rdev >> 12) & 0xfff00);
+	s->rdev_major = (attr.rdev >> 8) & 0xfff;
+	s->rdev_minor = (attr.rdev & 0xff) | ((attr.rdev >> 12) & 0xfff00);
 }
 
-void ops_statx(struct ops_req *q)
+void ops_statx(struct ops_req *req)
 {
 	struct fuse_statx_out out = { 0 };
-	struct x4_inode *i;
-	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	struct x4_inode *inode;
+	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (err) {
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 		return;
 	}
-	if (ops_launder_first(q, i, DIO_CACHED_HOLES)) {
-		x4_iput(i);
+	if (ops_launder_first(req, inode, DIO_CACHED_HOLES)) {
+		x4_iput(inode);
 		return;
 	}
-	out.attr_valid = ops_attr_valid(i);
-	fill_statx(q->ops, i, &out.stat);
-	ops_reply_data(q, &out, sizeof(out));
-	x4_iput(i);
+	out.attr_valid = ops_attr_valid(inode);
+	fill_statx(req->ops, inode, &out.stat);
+	ops_reply_data(req, &out, sizeof(out));
+	x4_iput(inode);
 }
 
-int ops_set_size(struct ops *o, struct x4_inode *i, uint64_t size)
+int ops_set_size(struct ops *ops, struct x4_inode *inode, uint64_t size)
 {
 	uint64_t old;
 	bool masked;
 	int err;
 
-	if (!S_ISREG(x4_inode_mode(i)))
-		return S_ISDIR(x4_inode_mode(i)) ? -EISDIR : -EINVAL;
+	if (!S_ISREG(x4_inode_mode(inode)))
+		return S_ISDIR(x4_inode_mode(inode)) ? -EISDIR : -EINVAL;
 	if (size > INT64_MAX)
 		return -EFBIG;
 	if (nowait_on())
 		return nowait_miss();
-	err = dio_gate_close(o->dio, i, DIO_GATE_ALL);
+	err = dio_gate_close(ops->dio, inode, DIO_GATE_ALL);
 	if (err)
 		return err;
-	x4_inode_lock_excl(i);
-	old = x4_inode_size(i);
-	masked = !ops_kernel_clears_tail(o) && dio_mask_set(i, old, size);
-	err = x4_truncate(i, size);
+	x4_inode_lock_excl(inode);
+	old = x4_inode_size(inode);
+	masked = !ops_kernel_clears_tail(ops) && dio_mask_set(inode, old, size);
+	err = x4_truncate(inode, size);
 	if (err && masked)
-		dio_mask_undo(i, old);
-	x4_inode_unlock(i);
-	dio_gate_open(o->dio, i, DIO_GATE_ALL);
+		dio_mask_undo(inode, old);
+	x4_inode_unlock(inode);
+	dio_gate_open(ops->dio, inode, DIO_GATE_ALL);
 	return err;
 }
 
-static unsigned setattr_what(const struct fuse_setattr_in *in, struct x4_attr *a)
+static unsigned setattr_what(const struct fuse_setattr_in *in, struct x4_attr *attr)
 {
 	static const struct {
 		uint32_t fuse;
@@ -129,24 +129,24 @@ static unsigned setattr_what(const struct fuse_setattr_in *in, struct x4_attr *a
 		what = (what & ~X4_SET_ATIME) | X4_SET_ATIME_NOW;
 	if ((in->valid & FATTR_MTIME_NOW) && (what & X4_SET_MTIME))
 		what = (what & ~X4_SET_MTIME) | X4_SET_MTIME_NOW;
-	a->mode = in->mode & 07777;
-	a->uid = in->uid;
-	a->gid = in->gid;
-	a->atime = (struct timespec){ .tv_sec = (time_t)in->atime, .tv_nsec = in->atimensec };
-	a->mtime = (struct timespec){ .tv_sec = (time_t)in->mtime, .tv_nsec = in->mtimensec };
-	a->ctime = (struct timespec){ .tv_sec = (time_t)in->ctime, .tv_nsec = in->ctimensec };
+	attr->mode = in->mode & 07777;
+	attr->uid = in->uid;
+	attr->gid = in->gid;
+	attr->atime = (struct timespec){ .tv_sec = (time_t)in->atime, .tv_nsec = in->atimensec };
+	attr->mtime = (struct timespec){ .tv_sec = (time_t)in->mtime, .tv_nsec = in->mtimensec };
+	attr->ctime = (struct timespec){ .tv_sec = (time_t)in->ctime, .tv_nsec = in->ctimensec };
 	return what;
 }
 
-static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fuse_setattr_in *in)
+static int setattr_inode(struct ops_req *req, struct x4_inode *inode, const struct fuse_setattr_in *in)
 {
-	struct ops *o = q->ops;
-	struct x4_attr a = { 0 };
-	unsigned what = setattr_what(in, &a);
-	int err = ops_setattr_allowed(i, in);
+	struct ops *ops = req->ops;
+	struct x4_attr attr = { 0 };
+	unsigned what = setattr_what(in, &attr);
+	int err = ops_setattr_allowed(inode, in);
 
 	if (!err)
-		err = ops_may_change(o, i);
+		err = ops_may_change(ops, inode);
 	if (err)
 		return err;
 	/*
@@ -155,48 +155,48 @@ static int setattr_inode(struct ops_req *q, struct x4_inode *i, const struct fus
 	 * root writes.
 	 */
 	if (!what && !(in->valid & FATTR_SIZE))
-		what = X4_TOUCH_CTIME | (q->tr.in.h.uid == 0 ? 0 : X4_KILL_SUIDGID);
+		what = X4_TOUCH_CTIME | (req->tr.in.header.uid == 0 ? 0 : X4_KILL_SUIDGID);
 	/*
 	 * The kernel leaves it to us to take the privileges away when a file changes hands, whoever
 	 * does it.
 	 */
 	if (what & (X4_SET_UID | X4_SET_GID))
 		what |= X4_KILL_SUIDGID;
-	if (S_ISDIR(x4_inode_mode(i)))
+	if (S_ISDIR(x4_inode_mode(inode)))
 		what &= ~(unsigned)X4_KILL_SUIDGID;
 	if (what & X4_KILL_SUIDGID)
-		what |= ops_kill_what(q, i);
+		what |= ops_kill_what(req, inode);
 	if (in->valid & FATTR_SIZE)
-		err = ops_set_size(o, i, in->size);
+		err = ops_set_size(ops, inode, in->size);
 	if (!err && what)
-		err = x4_setattr(i, what | (ops_may_use_reserved(q) ? X4_BY_ROOT : 0), &a);
-	return ops_inode_durable(o, i, err);
+		err = x4_setattr(inode, what | (ops_may_use_reserved(req) ? X4_BY_ROOT : 0), &attr);
+	return ops_inode_durable(ops, inode, err);
 }
 
-void ops_setattr(struct ops_req *q)
+void ops_setattr(struct ops_req *req)
 {
-	const struct fuse_setattr_in *in = ops_arg(q);
-	struct x4_inode *i;
-	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	const struct fuse_setattr_in *in = ops_arg(req);
+	struct x4_inode *inode;
+	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 	uint64_t size;
 
 	if (err) {
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 		return;
 	}
 	/* What was stored before would otherwise be written back later, and change the time. */
 	if ((in->valid & (FATTR_MTIME | FATTR_MTIME_NOW | FATTR_SIZE)) == FATTR_MTIME &&
-	    ops_launder_first(q, i, DIO_CACHED_ALL)) {
-		x4_iput(i);
+	    ops_launder_first(req, inode, DIO_CACHED_ALL)) {
+		x4_iput(inode);
 		return;
 	}
-	size = x4_inode_size(i);
-	err = setattr_inode(q, i, in);
+	size = x4_inode_size(inode);
+	err = setattr_inode(req, inode, in);
 	if (err) {
-		ops_size_failed(q->ops, i, size);
-		ops_reply_err(q, err);
+		ops_size_failed(req->ops, inode, size);
+		ops_reply_err(req, err);
 	} else {
-		reply_attr(q, i);
+		reply_attr(req, inode);
 	}
-	x4_iput(i);
+	x4_iput(inode);
 }

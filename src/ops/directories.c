@@ -16,16 +16,16 @@ struct fill {
 	bool plus;
 };
 
-static bool emit(void *arg, const struct x4_dirent *e)
+static bool emit(void *arg, const struct x4_dirent *entry)
 {
-	struct fill *f = arg;
+	struct fill *fill = arg;
 	struct fuse_entry_out none = { 0 };
 
-	if (f->plus)
-		return pro_add_direntplus(f->buf, f->cap, &f->off, &none, e->ino, e->next_cookie,
-					  e->type, e->name, e->name_len);
-	return pro_add_dirent(f->buf, f->cap, &f->off, e->ino, e->next_cookie, e->type, e->name,
-			      e->name_len);
+	if (fill->plus)
+		return pro_add_direntplus(fill->buf, fill->cap, &fill->off, &none, entry->ino, entry->next_cookie,
+					  entry->type, entry->name, entry->name_len);
+	return pro_add_dirent(fill->buf, fill->cap, &fill->off, entry->ino, entry->next_cookie, entry->type, entry->name,
+			      entry->name_len);
 }
 
 static bool is_dot(const struct fuse_dirent *d)
@@ -34,14 +34,14 @@ static bool is_dot(const struct fuse_dirent *d)
 }
 
 /* The answer is withheld: nobody will give the references back. */
-static void drop_inodes(struct ops *o, uint8_t *buf, uint32_t len)
+static void drop_inodes(struct ops *ops, uint8_t *buf, uint32_t len)
 {
 	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len;) {
 		struct fuse_direntplus *d = (struct fuse_direntplus *)(void *)(buf + off);
 
 		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(d);
 		if (d->entry_out.nodeid)
-			ops_unlookup(o, d->entry_out.nodeid, 1);
+			ops_unlookup(ops, d->entry_out.nodeid, 1);
 	}
 }
 
@@ -49,69 +49,69 @@ static void drop_inodes(struct ops *o, uint8_t *buf, uint32_t len)
  * Fills in what can be had; an entry left with node id 0 is listed by the kernel without
  * attributes.
  */
-static void add_inodes(struct ops *o, uint8_t *buf, uint32_t len)
+static void add_inodes(struct ops *ops, uint8_t *buf, uint32_t len)
 {
 	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len && !nowait_missed();) {
 		struct fuse_direntplus *d = (struct fuse_direntplus *)(void *)(buf + off);
-		struct x4_inode *i;
+		struct x4_inode *inode;
 
 		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(d);
 		if (is_dot(&d->dirent) || d->dirent.ino < OPS_FIRST_INO ||
-		    ops_iget(o, d->dirent.ino, &i))
+		    ops_iget(ops, d->dirent.ino, &inode))
 			continue;
-		ops_fill_entry(o, i, &d->entry_out); /* keeps the reference */
+		ops_fill_entry(ops, inode, &d->entry_out); /* keeps the reference */
 	}
 }
 
-static void readdir_common(struct ops_req *q, bool plus)
+static void readdir_common(struct ops_req *req, bool plus)
 {
-	const struct fuse_read_in *in = ops_arg(q);
-	struct ops_file *f = ops_file_get(q->ops, in->fh);
-	struct fill fill = { .buf = q->tr.payload, .plus = plus };
+	const struct fuse_read_in *in = ops_arg(req);
+	struct ops_file *file = ops_file_get(req->ops, in->fh);
+	struct fill fill = { .buf = req->tr.payload, .plus = plus };
 	uint64_t cookie = in->offset;
 	int err;
 
-	if (!f || f->df) {
-		ops_reply_err(q, -EBADF);
+	if (!file || file->file) {
+		ops_reply_err(req, -EBADF);
 		return;
 	}
-	fill.cap = FDIO_MIN(in->size, q->tr.payload_cap);
-	err = x4_readdir(f->inode, cookie, emit, &fill);
+	fill.cap = FDIO_MIN(in->size, req->tr.payload_cap);
+	err = x4_readdir(file->inode, cookie, emit, &fill);
 	if (!err && plus)
-		add_inodes(q->ops, fill.buf, fill.off);
+		add_inodes(req->ops, fill.buf, fill.off);
 	if (!err && plus && nowait_missed())
-		drop_inodes(q->ops, fill.buf, fill.off);
+		drop_inodes(req->ops, fill.buf, fill.off);
 	err = nowait_err(err);
 	if (!err && !(in->flags & O_NOATIME))
-		x4_touch_read(f->inode);
-	ops_reply(q, err, err ? 0 : fill.off);
+		x4_touch_read(file->inode);
+	ops_reply(req, err, err ? 0 : fill.off);
 }
 
-void ops_readdir(struct ops_req *q) { readdir_common(q, false); }
-void ops_readdirplus(struct ops_req *q) { readdir_common(q, true); }
+void ops_readdir(struct ops_req *req) { readdir_common(req, false); }
+void ops_readdirplus(struct ops_req *req) { readdir_common(req, true); }
 
-void ops_opendir(struct ops_req *q)
+void ops_opendir(struct ops_req *req)
 {
 	struct fuse_open_out out = { .open_flags = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR };
-	struct x4_inode *i = NULL;
-	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	struct x4_inode *inode = NULL;
+	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (err)
 		goto fail;
-	err = S_ISDIR(x4_inode_mode(i)) ? ops_file_add(q->ops, i, NULL, 0, &out.fh) : -ENOTDIR;
+	err = S_ISDIR(x4_inode_mode(inode)) ? ops_file_add(req->ops, inode, NULL, 0, &out.fh) : -ENOTDIR;
 	if (err)
 		goto put;
-	x4_opened(i, 1);
+	x4_opened(inode, 1);
 	/*
 	 * The kernel knows that its copy of the listing is old by the directory's mtime, which
 	 * another ".." does not change.
 	 */
-	if (x4_dir_moved(i))
+	if (x4_dir_moved(inode))
 		out.open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;
-	ops_reply_data(q, &out, sizeof(out));
+	ops_reply_data(req, &out, sizeof(out));
 	return;
 put:
-	x4_iput(i);
+	x4_iput(inode);
 fail:
-	ops_reply_err(q, err);
+	ops_reply_err(req, err);
 }

@@ -46,55 +46,55 @@ static const struct ops_handler handlers[] = {
 
 size_t ops_req_size(void) { return sizeof(struct ops_req); }
 
-static void run_on_worker(struct work *w)
+static void run_on_worker(struct work *work)
 {
-	struct ops_req *q = container_of(w, struct ops_req, work);
+	struct ops_req *req = container_of(work, struct ops_req, work);
 
-	q->handler->fn(q);
+	req->handler->fn(req);
 }
 
-/* q may be gone when it returns. */
-static void try_on_loop(struct ops_req *q)
+/* req may be gone when it returns. */
+static void try_on_loop(struct ops_req *req)
 {
-	struct wq *workers = q->ops->cfg.workers;
+	struct wq *workers = req->ops->config.workers;
 
 	ops_try_begin();
-	q->handler->fn(q);
+	req->handler->fn(req);
 	if (ops_try_answered()) {
 		fdio_count(CTR_ops_loop);
 		return;
 	}
 	fdio_count(CTR_ops_again);
-	wq_queue(workers, &q->work, run_on_worker);
+	wq_queue(workers, &req->work, run_on_worker);
 }
 
-void ops_handle(struct tr_req *r, void *arg)
+void ops_handle(struct tr_req *req, void *arg)
 {
-	struct ops_req *q = ops_of(r);
-	struct ops *o = arg;
-	uint32_t op = r->in.h.opcode;
-	const struct ops_handler *h = op < ARRAY_SIZE(handlers) ? &handlers[op] : NULL;
+	struct ops_req *q = ops_of(req);
+	struct ops *ops = arg;
+	uint32_t op = req->in.header.opcode;
+	const struct ops_handler *handler = op < ARRAY_SIZE(handlers) ? &handlers[op] : NULL;
 
-	q->ops = o;
-	q->handler = h;
+	q->ops = ops;
+	q->handler = handler;
 	q->inode = NULL;
 	q->laundered = false;
-	if (!h || !h->fn) {
+	if (!handler || !handler->fn) {
 		ops_reply_err(q, -ENOSYS);
 		return;
 	}
-	if (unlikely(x4_vol_is_shut_down(o->vol)) && !(h->flags & OPS_SHUT)) {
+	if (unlikely(x4_vol_is_shut_down(ops->vol)) && !(handler->flags & OPS_SHUT)) {
 		ops_reply_err(q, -EIO);
 		return;
 	}
-	if ((h->flags & OPS_CHANGE) && x4_vol_read_only(o->vol)) {
+	if ((handler->flags & OPS_CHANGE) && x4_vol_read_only(ops->vol)) {
 		ops_reply_err(q, -EROFS);
 		return;
 	}
-	if (h->flags & OPS_LOOP)
-		h->fn(q);
-	else if (h->flags & OPS_TRY)
+	if (handler->flags & OPS_LOOP)
+		handler->fn(q);
+	else if (handler->flags & OPS_TRY)
 		try_on_loop(q);
 	else
-		wq_queue(o->cfg.workers, &q->work, run_on_worker);
+		wq_queue(ops->config.workers, &q->work, run_on_worker);
 }

@@ -15,48 +15,48 @@ struct durable_wait {
 	int err;
 };
 
-static void durable_done(struct dio_sync *s, int err)
+static void durable_done(struct dio_sync *sync, int err)
 {
-	struct durable_wait *d = container_of(s, struct durable_wait, sync);
+	struct durable_wait *wait = container_of(sync, struct durable_wait, sync);
 
-	fdio_mutex_lock(&d->lock);
-	d->err = err;
-	d->done = true;
-	pthread_cond_signal(&d->cond);
-	fdio_mutex_unlock(&d->lock);
+	fdio_mutex_lock(&wait->lock);
+	wait->err = err;
+	wait->done = true;
+	pthread_cond_signal(&wait->cond);
+	fdio_mutex_unlock(&wait->lock);
 }
 
-int ops_wait_durable(struct ops *o, struct x4_inode *i, bool datasync)
+int ops_wait_durable(struct ops *ops, struct x4_inode *inode, bool datasync)
 {
-	struct durable_wait d = {
-		.sync = { .inode = i, .datasync = datasync, .done = durable_done }
+	struct durable_wait wait = {
+		.sync = { .inode = inode, .datasync = datasync, .done = durable_done }
 	};
 
-	fdio_mutex_init(&d.lock, RANK_LEAF);
-	fdio_cond_init(&d.cond);
-	dio_fsync(o->dio, &d.sync);
-	fdio_mutex_lock(&d.lock);
-	while (!d.done)
-		fdio_cond_wait(&d.cond, &d.lock);
-	fdio_mutex_unlock(&d.lock);
-	pthread_cond_destroy(&d.cond);
-	fdio_mutex_fini(&d.lock);
-	return d.err;
+	fdio_mutex_init(&wait.lock, RANK_LEAF);
+	fdio_cond_init(&wait.cond);
+	dio_fsync(ops->dio, &wait.sync);
+	fdio_mutex_lock(&wait.lock);
+	while (!wait.done)
+		fdio_cond_wait(&wait.cond, &wait.lock);
+	fdio_mutex_unlock(&wait.lock);
+	pthread_cond_destroy(&wait.cond);
+	fdio_mutex_fini(&wait.lock);
+	return wait.err;
 }
 
-bool ops_is_sync(struct ops *o, struct x4_inode *i)
+bool ops_is_sync(struct ops *ops, struct x4_inode *inode)
 {
-	return o->cfg.sync || (x4_inode_live_flags(i) & X4_LIVE_SYNC);
+	return ops->config.sync || (x4_inode_live_flags(inode) & X4_LIVE_SYNC);
 }
 
-static bool names_are_sync(struct ops *o, struct x4_inode *dir)
+static bool names_are_sync(struct ops *ops, struct x4_inode *dir)
 {
-	return ops_is_sync(o, dir) || o->cfg.dirsync || (x4_inode_flags(dir) & OPS_FL_DIRSYNC);
+	return ops_is_sync(ops, dir) || ops->config.dirsync || (x4_inode_flags(dir) & OPS_FL_DIRSYNC);
 }
 
-int ops_may_change(struct ops *o, struct x4_inode *i)
+int ops_may_change(struct ops *ops, struct x4_inode *inode)
 {
-	bool sync = S_ISDIR(x4_inode_mode(i)) ? names_are_sync(o, i) : ops_is_sync(o, i);
+	bool sync = S_ISDIR(x4_inode_mode(inode)) ? names_are_sync(ops, inode) : ops_is_sync(ops, inode);
 
 	return nowait_on() && sync ? nowait_miss() : 0;
 }
@@ -65,13 +65,13 @@ int ops_may_change(struct ops *o, struct x4_inode *i)
  * A loop thread has asked before; somebody may have set the flag since, and then this change came
  * first.
  */
-int ops_inode_durable(struct ops *o, struct x4_inode *i, int err)
+int ops_inode_durable(struct ops *ops, struct x4_inode *inode, int err)
 {
-	return err || nowait_on() || !ops_is_sync(o, i) ? err : ops_wait_durable(o, i, false);
+	return err || nowait_on() || !ops_is_sync(ops, inode) ? err : ops_wait_durable(ops, inode, false);
 }
 
-int ops_dir_durable(struct ops *o, struct x4_inode *dir, int err)
+int ops_dir_durable(struct ops *ops, struct x4_inode *dir, int err)
 {
-	return err || nowait_on() || !names_are_sync(o, dir) ? err
-							     : ops_wait_durable(o, dir, false);
+	return err || nowait_on() || !names_are_sync(ops, dir) ? err
+							     : ops_wait_durable(ops, dir, false);
 }

@@ -5,68 +5,68 @@
  */
 #include "ops/types.h"
 
-void ops_fill_attr(struct ops *o, struct x4_inode *i, struct fuse_attr *out)
+void ops_fill_attr(struct ops *ops, struct x4_inode *inode, struct fuse_attr *out)
 {
-	struct x4_attr a;
+	struct x4_attr attr;
 
-	x4_getattr(i, &a);
+	x4_getattr(inode, &attr);
 	*out = (struct fuse_attr){
-		.ino = a.ino,
-		.size = a.size,
-		.blocks = a.blocks_512,
-		.atime = (uint64_t)a.atime.tv_sec,
-		.mtime = (uint64_t)a.mtime.tv_sec,
-		.ctime = (uint64_t)a.ctime.tv_sec,
-		.atimensec = (uint32_t)a.atime.tv_nsec,
-		.mtimensec = (uint32_t)a.mtime.tv_nsec,
-		.ctimensec = (uint32_t)a.ctime.tv_nsec,
-		.mode = a.mode,
-		.nlink = a.nlink,
-		.uid = a.uid,
-		.gid = a.gid,
-		.rdev = a.rdev,
-		.blksize = 1u << x4_vol_block_bits(o->vol),
+		.ino = attr.ino,
+		.size = attr.size,
+		.blocks = attr.blocks_512,
+		.atime = (uint64_t)attr.atime.tv_sec,
+		.mtime = (uint64_t)attr.mtime.tv_sec,
+		.ctime = (uint64_t)attr.ctime.tv_sec,
+		.atimensec = (uint32_t)attr.atime.tv_nsec,
+		.mtimensec = (uint32_t)attr.mtime.tv_nsec,
+		.ctimensec = (uint32_t)attr.ctime.tv_nsec,
+		.mode = attr.mode,
+		.nlink = attr.nlink,
+		.uid = attr.uid,
+		.gid = attr.gid,
+		.rdev = attr.rdev,
+		.blksize = 1u << x4_vol_block_bits(ops->vol),
 	};
 }
 
 /*
  * Blocks come to a file whose holes may be mapped without our knowing: to be asked for each time.
  */
-uint64_t ops_attr_valid(struct x4_inode *i)
+uint64_t ops_attr_valid(struct x4_inode *inode)
 {
-	return S_ISREG(x4_inode_mode(i)) && unlikely(dio_cached_maybe(i, DIO_CACHED_HOLES, 0))
+	return S_ISREG(x4_inode_mode(inode)) && unlikely(dio_cached_maybe(inode, DIO_CACHED_HOLES, 0))
 		       ? 0
 		       : OPS_VALID_S;
 }
 
-void ops_fill_entry(struct ops *o, struct x4_inode *i, struct fuse_entry_out *out)
+void ops_fill_entry(struct ops *ops, struct x4_inode *inode, struct fuse_entry_out *out)
 {
 	*out = (struct fuse_entry_out){
-		.nodeid = ops_nodeid(i),
-		.generation = x4_inode_gen(i),
+		.nodeid = ops_nodeid(inode),
+		.generation = x4_inode_gen(inode),
 		.entry_valid = OPS_VALID_S,
-		.attr_valid = ops_attr_valid(i),
+		.attr_valid = ops_attr_valid(inode),
 	};
-	ops_fill_attr(o, i, &out->attr);
+	ops_fill_attr(ops, inode, &out->attr);
 	if (out->nodeid != FUSE_ROOT_ID)
-		x4_lookups_add(i, 1); /* before anybody can forget it */
+		x4_lookups_add(inode, 1); /* before anybody can forget it */
 }
 
-void ops_reply_entry(struct ops_req *q, int err, struct x4_inode *i)
+void ops_reply_entry(struct ops_req *req, int err, struct x4_inode *inode)
 {
-	struct fuse_entry_out e;
+	struct fuse_entry_out entry;
 
 	if (!err && nowait_missed()) {
-		x4_iput(i);
+		x4_iput(inode);
 		err = -EAGAIN;
 	}
 	if (err) {
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 		return;
 	}
-	ops_fill_entry(q->ops, i, &e);
+	ops_fill_entry(req->ops, inode, &entry);
 	/* The kernel does not count lookups of its root, so they must not keep references. */
-	if (e.nodeid == FUSE_ROOT_ID)
-		x4_iput(i);
-	ops_reply_data(q, &e, sizeof(e));
+	if (entry.nodeid == FUSE_ROOT_ID)
+		x4_iput(inode);
+	ops_reply_data(req, &entry, sizeof(entry));
 }

@@ -10,16 +10,16 @@
 
 #include <fcntl.h>
 
-int ops_open_allowed(struct ops *o, struct x4_inode *i, uint32_t flags)
+int ops_open_allowed(struct ops *ops, struct x4_inode *inode, uint32_t flags)
 {
-	uint32_t fl = x4_inode_flags(i);
+	uint32_t fl = x4_inode_flags(inode);
 	bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
 
-	if (S_ISDIR(x4_inode_mode(i)))
+	if (S_ISDIR(x4_inode_mode(inode)))
 		return -EISDIR;
-	if (!S_ISREG(x4_inode_mode(i)))
+	if (!S_ISREG(x4_inode_mode(inode)))
 		return -ENXIO; /* the kernel opens devices, pipes and sockets itself */
-	if (writes && x4_vol_read_only(o->vol))
+	if (writes && x4_vol_read_only(ops->vol))
 		return -EROFS;
 	if (writes && (fl & OPS_FL_IMMUTABLE))
 		return -EPERM;
@@ -29,9 +29,9 @@ int ops_open_allowed(struct ops *o, struct x4_inode *i, uint32_t flags)
 }
 
 /* Immutable: nothing changes. Append-only: no truncation, no attributes but times to now. */
-int ops_setattr_allowed(struct x4_inode *i, const struct fuse_setattr_in *in)
+int ops_setattr_allowed(struct x4_inode *inode, const struct fuse_setattr_in *in)
 {
-	uint32_t fl = x4_inode_flags(i);
+	uint32_t fl = x4_inode_flags(inode);
 	uint32_t v = in->valid &
 		     (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME);
 

@@ -9,23 +9,23 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 
-int ops_set_inode_flags(struct ops_req *q, struct x4_inode *i, uint32_t want)
+int ops_set_inode_flags(struct ops_req *req, struct x4_inode *inode, uint32_t want)
 {
-	struct x4_attr a = { .flags = want };
-	bool sync = ops_is_sync(q->ops, i);
+	struct x4_attr attr = { .flags = want };
+	bool sync = ops_is_sync(req->ops, inode);
 	int err;
 
-	if (((want ^ x4_inode_flags(i)) & FS_JOURNAL_DATA_FL) && !ops_capable(q, CAP_SYS_RESOURCE))
+	if (((want ^ x4_inode_flags(inode)) & FS_JOURNAL_DATA_FL) && !ops_capable(req, CAP_SYS_RESOURCE))
 		return -EPERM;
-	err = x4_setattr(i, X4_SET_FLAGS, &a);
+	err = x4_setattr(inode, X4_SET_FLAGS, &attr);
 	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
-	if (!err && q->ops->tr)
-		tr_notify_inval_inode(q->ops->tr, ops_nodeid(i), -1, 0);
+	if (!err && req->ops->transport)
+		tr_notify_inval_inode(req->ops->transport, ops_nodeid(inode), -1, 0);
 	/*
 	 * With the flag before, as any other change; and when it is this that sets it, which is the
 	 * first one under it.
 	 */
-	return err || !(sync || ops_is_sync(q->ops, i)) ? err : ops_wait_durable(q->ops, i, false);
+	return err || !(sync || ops_is_sync(req->ops, inode)) ? err : ops_wait_durable(req->ops, inode, false);
 }
 
 static const struct {
@@ -41,21 +41,21 @@ static const struct {
 };
 
 /* What has no flag here is ignored, as ext4 does; projects are another feature. */
-int ops_set_xflags(struct ops_req *q, struct x4_inode *i, const struct fsxattr *x)
+int ops_set_xflags(struct ops_req *req, struct x4_inode *inode, const struct fsxattr *x)
 {
-	uint32_t want = x4_inode_flags(i) & OPS_FL_VISIBLE;
+	uint32_t want = x4_inode_flags(inode) & OPS_FL_VISIBLE;
 	int err;
 
 	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)
 		want = x->fsx_xflags & xflag_map[k].x ? want | xflag_map[k].fl
 						      : want & ~xflag_map[k].fl;
-	err = ops_set_inode_flags(q, i, want);
+	err = ops_set_inode_flags(req, inode, want);
 	return !err && x->fsx_projid ? -EOPNOTSUPP : err;
 }
 
-void ops_get_xflags(struct x4_inode *i, struct fsxattr *x)
+void ops_get_xflags(struct x4_inode *inode, struct fsxattr *x)
 {
-	uint32_t fl = x4_inode_flags(i);
+	uint32_t fl = x4_inode_flags(inode);
 
 	*x = (struct fsxattr){ 0 };
 	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)

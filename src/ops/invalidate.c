@@ -39,150 +39,150 @@ struct ops_notify {
 	struct notify_rec *recs;
 };
 
-static void send_one(struct work *w)
+static void send_one(struct work *work)
 {
-	struct notify_rec *r = container_of(w, struct notify_rec, work);
-	struct ops *o = r->ops;
-	struct ops_notify *n = o->notify;
-	struct work *done_work = r->done_work;
-	void (*done)(struct work *) = r->done;
+	struct notify_rec *record = container_of(work, struct notify_rec, work);
+	struct ops *ops = record->ops;
+	struct ops_notify *notify = ops->notify;
+	struct work *done_work = record->done_work;
+	void (*done)(struct work *) = record->done;
 	int err;
 
-	fdio_mutex_lock(&n->lock);
-	list_del(&r->node); /* nothing joins it any more */
-	fdio_mutex_unlock(&n->lock);
-	err = tr_notify_inval_inode(o->tr, r->nodeid, (int64_t)r->off, (int64_t)(r->end - r->off));
+	fdio_mutex_lock(&notify->lock);
+	list_del(&record->node); /* nothing joins it any more */
+	fdio_mutex_unlock(&notify->lock);
+	err = tr_notify_inval_inode(ops->transport, record->nodeid, (int64_t)record->off, (int64_t)(record->end - record->off));
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_DEBUG, "page cache of inode %llu was not invalidated: %s",
-				(unsigned long long)r->nodeid, strerror(-err));
-	fdio_mutex_lock(&n->lock);
+				(unsigned long long)record->nodeid, strerror(-err));
+	fdio_mutex_lock(&notify->lock);
 	if (done)
-		n->waiting[r->loop]--;
+		notify->waiting[record->loop]--;
 	else
-		n->nr_early--;
-	list_add(&n->free, &r->node);
-	fdio_mutex_unlock(&n->lock);
+		notify->nr_early--;
+	list_add(&notify->free, &record->node);
+	fdio_mutex_unlock(&notify->lock);
 	if (done)
 		done(done_work); /* queues or replies: it does not block */
 }
 
-/* One of the same inode that is yet to be sent; n->lock held. */
-static struct notify_rec *find_queued(struct ops_notify *n, uint64_t nodeid)
+/* One of the same inode that is yet to be sent; notify->lock held. */
+static struct notify_rec *find_queued(struct ops_notify *notify, uint64_t nodeid)
 {
-	struct notify_rec *r;
+	struct notify_rec *record;
 
-	list_for_each(r, &n->queued, node)
-		if (r->nodeid == nodeid)
-			return r;
+	list_for_each(record, &notify->queued, node)
+		if (record->nodeid == nodeid)
+			return record;
 	return NULL;
 }
 
-void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w,
+void ops_inval(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work,
 	       void (*done)(struct work *))
 {
-	struct ops *o = arg;
-	struct ops_notify *n = o->notify;
+	struct ops *ops = arg;
+	struct ops_notify *notify = ops->notify;
 	/* The engine's work item is that of the request in the slot. */
-	struct ops_req *q = container_of(dio_inval_req(w), struct ops_req, dio);
+	struct ops_req *req = container_of(dio_inval_req(work), struct ops_req, dio);
 	/* whoever serves it: the slot is that one's */
-	unsigned loop = q->tr.queue, slots = tr_loop_slots(o->tr, loop);
+	unsigned loop = req->tr.queue, slots = tr_loop_slots(ops->transport, loop);
 	/* NOTIFY-1; the ring channel gives two slots of loop 0 to /dev/fuse */
 	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0;
-	struct notify_rec *r = NULL;
+	struct notify_rec *record = NULL;
 	bool wait;
 
-	fdio_mutex_lock(&n->lock);
+	fdio_mutex_lock(&notify->lock);
 	/*
 	 * Only if there is no record left for those who do not wait must one wait beyond the limit:
 	 * that many inodes at once.
 	 */
-	wait = n->waiting[loop] < limit || n->nr_early == n->max_early;
+	wait = notify->waiting[loop] < limit || notify->nr_early == notify->max_early;
 	if (!wait)
-		r = find_queued(n, ops_nodeid(i));
-	if (r) {
-		r->off = FDIO_MIN(r->off, off);
-		r->end = FDIO_MAX(r->end, off + len);
+		record = find_queued(notify, ops_nodeid(inode));
+	if (record) {
+		record->off = FDIO_MIN(record->off, off);
+		record->end = FDIO_MAX(record->end, off + len);
 	} else {
-		FDIO_ASSERT(!list_empty(&n->free));
-		r = list_first(&n->free, struct notify_rec, node);
-		*r = (struct notify_rec){ .node = r->node,
-					  .ops = o,
-					  .nodeid = ops_nodeid(i),
+		FDIO_ASSERT(!list_empty(&notify->free));
+		record = list_first(&notify->free, struct notify_rec, node);
+		*record = (struct notify_rec){ .node = record->node,
+					  .ops = ops,
+					  .nodeid = ops_nodeid(inode),
 					  .off = off,
 					  .end = off + len,
 					  .loop = loop,
-					  .done_work = wait ? w : NULL,
+					  .done_work = wait ? work : NULL,
 					  .done = wait ? done : NULL };
-		list_move_tail(&n->queued, &r->node);
+		list_move_tail(&notify->queued, &record->node);
 		if (wait)
-			n->waiting[loop]++;
+			notify->waiting[loop]++;
 		else
-			n->nr_early++;
-		wq_queue(n->thread, &r->work, send_one);
+			notify->nr_early++;
+		wq_queue(notify->thread, &record->work, send_one);
 	}
-	fdio_mutex_unlock(&n->lock);
+	fdio_mutex_unlock(&notify->lock);
 	if (!wait) {
 		fdio_count(CTR_ops_inval_late);
-		dio_inval_late(w);
-		done(w);
+		dio_inval_late(work);
+		done(work);
 	}
 }
 
 /* No pages are named, so this waits for none and needs no other thread. */
-void ops_size_failed(struct ops *o, struct x4_inode *i, uint64_t before)
+void ops_size_failed(struct ops *ops, struct x4_inode *inode, uint64_t before)
 {
 	int err;
 
-	if (likely(nowait_on() || x4_inode_size(i) == before))
+	if (likely(nowait_on() || x4_inode_size(inode) == before))
 		return;
 	fdio_count(CTR_ops_inval_attr);
-	err = tr_notify_inval_inode(o->tr, ops_nodeid(i), -1, 0);
+	err = tr_notify_inval_inode(ops->transport, ops_nodeid(inode), -1, 0);
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_WARN,
 				"inode %u: the kernel was not told of its new size: %s",
-				x4_inode_ino(i), strerror(-err));
+				x4_inode_ino(inode), strerror(-err));
 }
 
-int ops_notify_new(struct ops *o)
+int ops_notify_new(struct ops *ops)
 {
-	struct ops_notify *n = calloc(1, sizeof(*n));
-	unsigned nr = o->cfg.nr_requests ? o->cfg.nr_requests : 1;
+	struct ops_notify *notify = calloc(1, sizeof(*notify));
+	unsigned nr = ops->config.nr_requests ? ops->config.nr_requests : 1;
 
-	if (!n)
+	if (!notify)
 		return -ENOMEM;
-	o->notify = n;
-	fdio_mutex_init(&n->lock, RANK_OPS_NOTIFY);
-	list_init(&n->free);
-	list_init(&n->queued);
-	n->max_early = nr;
-	n->waiting = calloc(nr, sizeof(*n->waiting)); /* a loop has a slot at least */
-	n->recs = calloc(2 * (size_t)nr, sizeof(*n->recs));
-	n->thread = n->recs && n->waiting ? wq_new("fdio-notify", 1) : NULL;
-	if (!n->thread) {
-		ops_notify_free(o);
+	ops->notify = notify;
+	fdio_mutex_init(&notify->lock, RANK_OPS_NOTIFY);
+	list_init(&notify->free);
+	list_init(&notify->queued);
+	notify->max_early = nr;
+	notify->waiting = calloc(nr, sizeof(*notify->waiting)); /* a loop has a slot at least */
+	notify->recs = calloc(2 * (size_t)nr, sizeof(*notify->recs));
+	notify->thread = notify->recs && notify->waiting ? wq_new("fdio-notify", 1) : NULL;
+	if (!notify->thread) {
+		ops_notify_free(ops);
 		return -ENOMEM;
 	}
 	for (unsigned k = 0; k < 2 * nr; k++)
-		list_add(&n->free, &n->recs[k].node);
+		list_add(&notify->free, &notify->recs[k].node);
 	return 0;
 }
 
-void ops_notify_drain(struct ops *o)
+void ops_notify_drain(struct ops *ops)
 {
-	if (o->notify)
-		wq_drain(o->notify->thread);
+	if (ops->notify)
+		wq_drain(ops->notify->thread);
 }
 
-void ops_notify_free(struct ops *o)
+void ops_notify_free(struct ops *ops)
 {
-	struct ops_notify *n = o->notify;
+	struct ops_notify *notify = ops->notify;
 
-	if (!n)
+	if (!notify)
 		return;
-	wq_free(n->thread);
-	fdio_mutex_fini(&n->lock);
-	free(n->recs);
-	free(n->waiting);
-	free(n);
-	o->notify = NULL;
+	wq_free(notify->thread);
+	fdio_mutex_fini(&notify->lock);
+	free(notify->recs);
+	free(notify->waiting);
+	free(notify);
+	ops->notify = NULL;
 }

@@ -17,20 +17,20 @@
 #include <sys/ioctl.h>
 
 /* The answer is built in the payload; data of the request must have been read by then. */
-static void reply_ioctl(struct ops_req *q, const void *data, uint32_t len)
+static void reply_ioctl(struct ops_req *req, const void *data, uint32_t len)
 {
 	struct fuse_ioctl_out out = { 0 };
 
-	memcpy(q->tr.payload, &out, sizeof(out));
+	memcpy(req->tr.payload, &out, sizeof(out));
 	if (len)
-		memcpy(q->tr.payload + sizeof(out), data, len);
-	ops_reply(q, 0, (uint32_t)sizeof(out) + len);
+		memcpy(req->tr.payload + sizeof(out), data, len);
+	ops_reply(req, 0, (uint32_t)sizeof(out) + len);
 }
 
-static int trim(struct ops_req *q, struct fstrim_range *r)
+static int trim(struct ops_req *req, struct fstrim_range *r)
 {
 	uint64_t done = 0;
-	int err = x4_vol_trim(q->ops->vol, r->start, r->len, r->minlen, &done);
+	int err = x4_vol_trim(req->ops->vol, r->start, r->len, r->minlen, &done);
 
 	r->len = done;
 	return err;
@@ -45,20 +45,20 @@ static int trim(struct ops_req *q, struct fstrim_range *r)
 #define IOC_SHUTDOWN_FLAGS _IOW('X', 125, uint32_t)
 
 /* What the page cache holds would be read without asking us. */
-static void forget_pages(struct ops *o)
+static void forget_pages(struct ops *ops)
 {
 	uint64_t ids[64];
 	uint32_t index = 0;
 	unsigned nr;
 
 	do {
-		nr = ops_files_nodeids(o, &index, ids, ARRAY_SIZE(ids));
+		nr = ops_files_nodeids(ops, &index, ids, ARRAY_SIZE(ids));
 		for (unsigned k = 0; k < nr; k++)
-			(void)tr_notify_inval_inode(o->tr, ids[k], 0, 0);
+			(void)tr_notify_inval_inode(ops->transport, ids[k], 0, 0);
 	} while (nr);
 }
 
-static int shut_down(struct ops_req *q, uint32_t flags)
+static int shut_down(struct ops_req *req, uint32_t flags)
 {
 	static const enum x4_shutdown how[] = { X4_SHUTDOWN_DEFAULT, X4_SHUTDOWN_LOGFLUSH,
 						X4_SHUTDOWN_NOLOGFLUSH };
@@ -66,9 +66,9 @@ static int shut_down(struct ops_req *q, uint32_t flags)
 
 	if (flags >= ARRAY_SIZE(how))
 		return -EINVAL;
-	err = x4_vol_shutdown(q->ops->vol, how[flags]);
+	err = x4_vol_shutdown(req->ops->vol, how[flags]);
 	if (!err)
-		forget_pages(q->ops);
+		forget_pages(req->ops);
 	return err;
 }
 
@@ -83,71 +83,71 @@ union ioctl_data {
 	uint8_t raw[FSLABEL_MAX];
 };
 
-static int get_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int get_flags(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	(void)q;
-	d->v = x4_inode_flags(i) & OPS_FL_VISIBLE;
+	(void)req;
+	d->v = x4_inode_flags(inode) & OPS_FL_VISIBLE;
 	return 0;
 }
 
-static int put_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int put_flags(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	return ops_set_inode_flags(q, i, d->v);
+	return ops_set_inode_flags(req, inode, d->v);
 }
 
-static int get_version(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int get_version(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	(void)q;
-	d->v = x4_inode_gen(i);
+	(void)req;
+	d->v = x4_inode_gen(inode);
 	return 0;
 }
 
-static int get_fsx(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int get_fsx(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	(void)q;
-	ops_get_xflags(i, &d->x);
+	(void)req;
+	ops_get_xflags(inode, &d->x);
 	return 0;
 }
 
-static int put_fsx(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int put_fsx(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	return ops_set_xflags(q, i, &d->x);
+	return ops_set_xflags(req, inode, &d->x);
 }
 
-static int get_label(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int get_label(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	(void)i;
+	(void)inode;
 	memset(d->label, 0, sizeof(d->label));
-	x4_vol_label(q->ops->vol, d->label);
+	x4_vol_label(req->ops->vol, d->label);
 	return 0;
 }
 
 /* A name that fills the field is not terminated there. */
-static int put_label(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int put_label(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	(void)i;
+	(void)inode;
 	if (strnlen(d->label, sizeof(d->label)) > X4_LABEL_MAX)
 		return -EINVAL;
-	return x4_vol_set_label(q->ops->vol, d->label);
+	return x4_vol_set_label(req->ops->vol, d->label);
 }
 
-static int do_trim(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int do_trim(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	(void)i;
-	return trim(q, &d->t);
+	(void)inode;
+	return trim(req, &d->t);
 }
 
-static int do_shutdown(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int do_shutdown(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	(void)i;
+	(void)inode;
 	(void)d;
-	return shut_down(q, 0);
+	return shut_down(req, 0);
 }
 
-static int do_shutdown_flags(struct ops_req *q, struct x4_inode *i, union ioctl_data *d)
+static int do_shutdown_flags(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
 {
-	(void)i;
-	return shut_down(q, d->v);
+	(void)inode;
+	return shut_down(req, d->v);
 }
 
 /*
@@ -212,21 +212,21 @@ static const struct ioctl_def *find_ioctl(const struct fuse_ioctl_in *in)
 	return NULL;
 }
 
-static bool may(const struct ops_req *q, struct x4_inode *i, enum who who)
+static bool may(const struct ops_req *req, struct x4_inode *inode, enum who who)
 {
-	uint32_t uid = q->tr.in.h.uid;
-	struct x4_attr a;
+	uint32_t uid = req->tr.in.header.uid;
+	struct x4_attr attr;
 
 	switch (who) {
 	case OWNER:
-		x4_getattr(i, &a);
-		return uid == 0 || uid == a.uid || ops_capable(q, CAP_FOWNER);
-	case ADMIN: return ops_capable(q, CAP_SYS_ADMIN);
+		x4_getattr(inode, &attr);
+		return uid == 0 || uid == attr.uid || ops_capable(req, CAP_FOWNER);
+	case ADMIN: return ops_capable(req, CAP_SYS_ADMIN);
 	default: return true;
 	}
 }
 
-static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_ioctl_in *in,
+static int run_ioctl(struct ops_req *req, struct x4_inode *inode, const struct fuse_ioctl_in *in,
 		     union ioctl_data *d, uint32_t *ret_len)
 {
 	const struct ioctl_def *def = find_ioctl(in);
@@ -236,38 +236,38 @@ static int run_ioctl(struct ops_req *q, struct x4_inode *i, const struct fuse_io
 		return -ENOTTY;
 	if (in->in_size < def->in || in->out_size < def->out)
 		return -EINVAL;
-	if (!may(q, i, (enum who)def->who))
+	if (!may(req, inode, (enum who)def->who))
 		return -EPERM;
-	if (def->change && x4_vol_read_only(q->ops->vol))
+	if (def->change && x4_vol_read_only(req->ops->vol))
 		return -EROFS;
 	*ret_len = def->out;
-	return def->fn(q, i, d);
+	return def->fn(req, inode, d);
 }
 
-void ops_ioctl(struct ops_req *q)
+void ops_ioctl(struct ops_req *req)
 {
-	const struct fuse_ioctl_in *in = ops_arg(q);
+	const struct fuse_ioctl_in *in = ops_arg(req);
 	union ioctl_data data = { .raw = { 0 } };
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint32_t len;
 	int err;
 
-	if (in->in_size > q->tr.in.rest_len) {
-		ops_reply_err(q, -EINVAL);
+	if (in->in_size > req->tr.in.rest_len) {
+		ops_reply_err(req, -EINVAL);
 		return;
 	}
 	if (in->cmd == FDIO_IOC_MAP) {
-		ops_reply_map(q, in);
+		ops_reply_map(req, in);
 		return;
 	}
-	memcpy(data.raw, q->tr.in.rest, FDIO_MIN(in->in_size, (uint32_t)sizeof(data.raw)));
-	err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	memcpy(data.raw, req->tr.in.rest, FDIO_MIN(in->in_size, (uint32_t)sizeof(data.raw)));
+	err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 	if (!err) {
-		err = run_ioctl(q, i, in, &data, &len);
-		x4_iput(i);
+		err = run_ioctl(req, inode, in, &data, &len);
+		x4_iput(inode);
 	}
 	if (err)
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 	else
-		reply_ioctl(q, data.raw, len);
+		reply_ioctl(req, data.raw, len);
 }

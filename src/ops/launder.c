@@ -45,213 +45,213 @@ struct ops_launder {
 	struct launder_rec recs[NR_RECS];
 };
 
-bool ops_kernel_clears_tail(const struct ops *o)
+bool ops_kernel_clears_tail(const struct ops *ops)
 {
-	return tr_conn(o->tr)->kernel_minor >= MINOR_CLEARS_TAIL;
+	return tr_conn(ops->transport)->kernel_minor >= MINOR_CLEARS_TAIL;
 }
 
-static void send_one(struct work *w)
+static void send_one(struct work *work)
 {
-	struct launder_rec *r = container_of(w, struct launder_rec, work);
-	struct ops_launder *l = r->ops->launder;
+	struct launder_rec *record = container_of(work, struct launder_rec, work);
+	struct ops_launder *launder = record->ops->launder;
 	struct work *done_work;
 	void (*done)(struct work *, bool late);
-	int err = tr_notify_inval_inode(r->ops->tr, r->nodeid, (int64_t)r->off, (int64_t)r->len);
+	int err = tr_notify_inval_inode(record->ops->transport, record->nodeid, (int64_t)record->off, (int64_t)record->len);
 
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_DEBUG, "pages of inode %llu were not forgotten: %s",
-				(unsigned long long)r->nodeid, strerror(-err));
-	fdio_mutex_lock(&l->lock);
-	done = r->done;
-	done_work = r->done_work;
+				(unsigned long long)record->nodeid, strerror(-err));
+	fdio_mutex_lock(&launder->lock);
+	done = record->done;
+	done_work = record->done_work;
 	if (done)
-		list_del(&r->node);
-	list_add(&l->free, &r->node);
-	fdio_mutex_unlock(&l->lock);
+		list_del(&record->node);
+	list_add(&launder->free, &record->node);
+	fdio_mutex_unlock(&launder->lock);
 	if (done)
 		done(done_work, false);
 }
 
-/* The first whose time is over, given up; else NULL and when to look again. l->lock held. */
-static struct launder_rec *first_late(struct ops_launder *l, uint64_t *ret_next)
+/* The first whose time is over, given up; else NULL and when to look again. launder->lock held. */
+static struct launder_rec *first_late(struct ops_launder *launder, uint64_t *ret_next)
 {
-	struct launder_rec *r;
+	struct launder_rec *record;
 	uint64_t now = fdio_now_ns();
 
 	*ret_next = UINT64_MAX;
-	list_for_each(r, &l->waiting, node) {
-		if (r->deadline <= now)
-			return r;
-		*ret_next = FDIO_MIN(*ret_next, r->deadline);
+	list_for_each(record, &launder->waiting, node) {
+		if (record->deadline <= now)
+			return record;
+		*ret_next = FDIO_MIN(*ret_next, record->deadline);
 	}
 	return NULL;
 }
 
 static void *run_clock(void *arg)
 {
-	struct ops_launder *l = arg;
+	struct ops_launder *launder = arg;
 	uint64_t next;
 
-	fdio_mutex_lock(&l->lock);
-	while (!l->ending) {
-		struct launder_rec *r = first_late(l, &next);
+	fdio_mutex_lock(&launder->lock);
+	while (!launder->ending) {
+		struct launder_rec *record = first_late(launder, &next);
 
-		if (!r) {
+		if (!record) {
 			if (next == UINT64_MAX)
-				fdio_cond_wait(&l->cond, &l->lock);
+				fdio_cond_wait(&launder->cond, &launder->lock);
 			else
-				fdio_cond_timedwait(&l->cond, &l->lock, next);
+				fdio_cond_timedwait(&launder->cond, &launder->lock, next);
 			continue;
 		}
-		struct work *done_work = r->done_work;
-		void (*done)(struct work *, bool late) = r->done;
+		struct work *done_work = record->done_work;
+		void (*done)(struct work *, bool late) = record->done;
 
-		list_del(&r->node);
-		r->done = NULL;
-		fdio_mutex_unlock(&l->lock);
+		list_del(&record->node);
+		record->done = NULL;
+		fdio_mutex_unlock(&launder->lock);
 		fdio_count(CTR_ops_launder_late);
 		done(done_work, true);
-		fdio_mutex_lock(&l->lock);
+		fdio_mutex_lock(&launder->lock);
 	}
-	fdio_mutex_unlock(&l->lock);
+	fdio_mutex_unlock(&launder->lock);
 	return NULL;
 }
 
-static void launder(struct ops *o, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms,
-		    struct work *w, void (*done)(struct work *, bool late))
+static void launder(struct ops *ops, struct x4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
+		    struct work *work, void (*done)(struct work *, bool late))
 {
-	struct ops_launder *l = o->launder;
-	struct launder_rec *r = NULL;
+	struct ops_launder *launder = ops->launder;
+	struct launder_rec *record = NULL;
 
-	fdio_mutex_lock(&l->lock);
-	if (!list_empty(&l->free)) {
-		r = list_first(&l->free, struct launder_rec, node);
-		*r = (struct launder_rec){
-			.node = r->node, .ops = o, .nodeid = ops_nodeid(i), .off = off, .len = len,
-			.deadline = fdio_now_ns() + ms * 1000000ULL, .done_work = w, .done = done,
+	fdio_mutex_lock(&launder->lock);
+	if (!list_empty(&launder->free)) {
+		record = list_first(&launder->free, struct launder_rec, node);
+		*record = (struct launder_rec){
+			.node = record->node, .ops = ops, .nodeid = ops_nodeid(inode), .off = off, .len = len,
+			.deadline = fdio_now_ns() + ms * 1000000ULL, .done_work = work, .done = done,
 		};
-		list_move_tail(&l->waiting, &r->node);
-		pthread_cond_signal(&l->cond);
-		wq_queue(l->threads, &r->work, send_one); /* the last touch */
+		list_move_tail(&launder->waiting, &record->node);
+		pthread_cond_signal(&launder->cond);
+		wq_queue(launder->threads, &record->work, send_one); /* the last touch */
 	}
-	fdio_mutex_unlock(&l->lock);
-	fdio_count(r ? CTR_ops_launder : CTR_ops_launder_late);
-	if (!r)
-		done(w, true);
+	fdio_mutex_unlock(&launder->lock);
+	fdio_count(record ? CTR_ops_launder : CTR_ops_launder_late);
+	if (!record)
+		done(work, true);
 }
 
-void ops_launder_pages(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms,
-		       struct work *w, void (*done)(struct work *, bool late))
+void ops_launder_pages(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
+		       struct work *work, void (*done)(struct work *, bool late))
 {
-	struct ops *o = arg;
+	struct ops *ops = arg;
 
-	if (ops_kernel_clears_tail(o))
-		done(w, false);
+	if (ops_kernel_clears_tail(ops))
+		done(work, false);
 	else
-		launder(o, i, off, len, ms, w, done);
+		launder(ops, inode, off, len, ms, work, done);
 }
 
 /* ---- requests that have it done before they are served ---- */
 
-static void again_on_worker(struct work *w)
+static void again_on_worker(struct work *work)
 {
-	struct ops_req *q = container_of(w, struct ops_req, work);
+	struct ops_req *req = container_of(work, struct ops_req, work);
 
-	dio_cached_done(q->inode, &q->cached, q->cached_late);
-	x4_iput(q->inode);
-	q->inode = NULL;
-	q->handler->fn(q);
+	dio_cached_done(req->inode, &req->cached, req->cached_late);
+	x4_iput(req->inode);
+	req->inode = NULL;
+	req->handler->fn(req);
 }
 
-static void go_on(struct work *w, bool late)
+static void go_on(struct work *work, bool late)
 {
-	struct ops_req *q = container_of(w, struct ops_req, work);
+	struct ops_req *req = container_of(work, struct ops_req, work);
 
-	q->cached_late = late;
-	wq_queue(q->ops->cfg.workers, &q->work, again_on_worker);
+	req->cached_late = late;
+	wq_queue(req->ops->config.workers, &req->work, again_on_worker);
 }
 
-bool ops_launder_first(struct ops_req *q, struct x4_inode *i, enum dio_cached_what what)
+bool ops_launder_first(struct ops_req *req, struct x4_inode *inode, enum dio_cached_what what)
 {
-	if (likely(q->laundered || !S_ISREG(x4_inode_mode(i)) || !dio_cached_maybe(i, what, 0)))
+	if (likely(req->laundered || !S_ISREG(x4_inode_mode(inode)) || !dio_cached_maybe(inode, what, 0)))
 		return false;
 	if (nowait_on()) {
 		nowait_miss();
 		return false; /* there will be no answer */
 	}
-	if (!dio_cached_take(i, what, 0, &q->cached))
+	if (!dio_cached_take(inode, what, 0, &req->cached))
 		return false;
-	q->laundered = true;
-	q->inode = x4_iref(i);
-	launder(q->ops, i, q->cached.off, q->cached.end - q->cached.off, WAIT_MS, &q->work, go_on);
+	req->laundered = true;
+	req->inode = x4_iref(inode);
+	launder(req->ops, inode, req->cached.off, req->cached.end - req->cached.off, WAIT_MS, &req->work, go_on);
 	return true;
 }
 
-static void tail_gone(struct work *w, bool late)
+static void tail_gone(struct work *work, bool late)
 {
-	struct ops_req *q = container_of(w, struct ops_req, work);
+	struct ops_req *req = container_of(work, struct ops_req, work);
 
 	(void)late;
-	ops_reply_err(q, 0);
+	ops_reply_err(req, 0);
 }
 
-bool ops_launder_tail(struct ops_req *q, struct x4_inode *i, uint64_t old_size)
+bool ops_launder_tail(struct ops_req *req, struct x4_inode *inode, uint64_t old_size)
 {
-	struct dio_cached *c = &q->cached;
+	struct dio_cached *cached = &req->cached;
 
-	if (likely(!dio_cached_maybe(i, DIO_CACHED_TAIL, old_size)))
+	if (likely(!dio_cached_maybe(inode, DIO_CACHED_TAIL, old_size)))
 		return false;
-	if (ops_kernel_clears_tail(q->ops) || !dio_cached_take(i, DIO_CACHED_TAIL, old_size, c))
+	if (ops_kernel_clears_tail(req->ops) || !dio_cached_take(inode, DIO_CACHED_TAIL, old_size, cached))
 		return false;
-	launder(q->ops, i, c->off, c->end - c->off, WAIT_MS, &q->work, tail_gone);
+	launder(req->ops, inode, cached->off, cached->end - cached->off, WAIT_MS, &req->work, tail_gone);
 	return true;
 }
 
 /* ---- life ---- */
 
-int ops_launder_new(struct ops *o)
+int ops_launder_new(struct ops *ops)
 {
-	struct ops_launder *l = calloc(1, sizeof(*l));
+	struct ops_launder *launder = calloc(1, sizeof(*launder));
 
-	if (!l)
+	if (!launder)
 		return -ENOMEM;
-	o->launder = l;
-	fdio_mutex_init(&l->lock, RANK_OPS_NOTIFY);
-	fdio_cond_init(&l->cond);
-	list_init(&l->free);
-	list_init(&l->waiting);
+	ops->launder = launder;
+	fdio_mutex_init(&launder->lock, RANK_OPS_NOTIFY);
+	fdio_cond_init(&launder->cond);
+	list_init(&launder->free);
+	list_init(&launder->waiting);
 	for (unsigned k = 0; k < NR_RECS; k++)
-		list_add(&l->free, &l->recs[k].node);
-	l->threads = wq_new("fdio-launder", NR_THREADS);
-	l->has_clock = l->threads && !thread_start(&l->clock, "fdio-clock", run_clock, l);
-	if (l->has_clock)
+		list_add(&launder->free, &launder->recs[k].node);
+	launder->threads = wq_new("fdio-launder", NR_THREADS);
+	launder->has_clock = launder->threads && !thread_start(&launder->clock, "fdio-clock", run_clock, launder);
+	if (launder->has_clock)
 		return 0;
-	ops_launder_free(o);
+	ops_launder_free(ops);
 	return -ENOMEM;
 }
 
 /* Each request has its answer; what was given up may still be under way. */
-void ops_launder_drain(struct ops *o)
+void ops_launder_drain(struct ops *ops)
 {
-	if (o->launder)
-		wq_drain(o->launder->threads);
+	if (ops->launder)
+		wq_drain(ops->launder->threads);
 }
 
-void ops_launder_free(struct ops *o)
+void ops_launder_free(struct ops *ops)
 {
-	struct ops_launder *l = o->launder;
+	struct ops_launder *launder = ops->launder;
 
-	if (!l)
+	if (!launder)
 		return;
-	wq_free(l->threads);
-	fdio_mutex_lock(&l->lock);
-	l->ending = true;
-	pthread_cond_signal(&l->cond);
-	fdio_mutex_unlock(&l->lock);
-	if (l->has_clock)
-		pthread_join(l->clock, NULL);
-	pthread_cond_destroy(&l->cond);
-	fdio_mutex_fini(&l->lock);
-	free(l);
-	o->launder = NULL;
+	wq_free(launder->threads);
+	fdio_mutex_lock(&launder->lock);
+	launder->ending = true;
+	pthread_cond_signal(&launder->cond);
+	fdio_mutex_unlock(&launder->lock);
+	if (launder->has_clock)
+		pthread_join(launder->clock, NULL);
+	pthread_cond_destroy(&launder->cond);
+	fdio_mutex_fini(&launder->lock);
+	free(launder);
+	ops->launder = NULL;
 }

@@ -7,61 +7,61 @@
 
 #include <stdlib.h>
 
-int ops_new(const struct ops_config *cfg, struct ops **ret)
+int ops_new(const struct ops_config *config, struct ops **ret)
 {
-	struct ops *o = calloc(1, sizeof(*o));
+	struct ops *ops = calloc(1, sizeof(*ops));
 	int err;
 
-	if (!o)
+	if (!ops)
 		return -ENOMEM;
-	o->cfg = *cfg;
-	o->vol = cfg->vol;
-	o->has_inline = x4_vol_has_inline(o->vol);
-	fdio_mutex_init(&o->files_lock, RANK_OPS_FILES);
-	err = ops_notify_new(o);
+	ops->config = *config;
+	ops->vol = config->vol;
+	ops->has_inline = x4_vol_has_inline(ops->vol);
+	fdio_mutex_init(&ops->files_lock, RANK_OPS_FILES);
+	err = ops_notify_new(ops);
 	if (!err)
-		err = ops_launder_new(o);
+		err = ops_launder_new(ops);
 	if (err) {
-		ops_notify_free(o);
-		fdio_mutex_fini(&o->files_lock);
-		free(o);
+		ops_notify_free(ops);
+		fdio_mutex_fini(&ops->files_lock);
+		free(ops);
 		return err;
 	}
-	ops_nodes_init(o);
-	*ret = o;
+	ops_nodes_init(ops);
+	*ret = ops;
 	return 0;
 }
 
-void ops_set_dio(struct ops *o, struct dio *d) { o->dio = d; }
-void ops_set_tr(struct ops *o, struct tr *t) { o->tr = t; }
+void ops_set_dio(struct ops *ops, struct dio *dio) { ops->dio = dio; }
+void ops_set_tr(struct ops *ops, struct tr *transport) { ops->transport = transport; }
 
-void ops_shutdown(struct ops *o)
+void ops_shutdown(struct ops *ops)
 {
-	struct ops_file f;
+	struct ops_file file;
 	uint32_t index = 0;
 
-	wq_drain(o->cfg.workers);
-	while (ops_file_remove_next(o, &index, &f)) {
-		if (f.df)
-			dio_file_close(f.df);
-		x4_iput(f.inode);
+	wq_drain(ops->config.workers);
+	while (ops_file_remove_next(ops, &index, &file)) {
+		if (file.file)
+			dio_file_close(file.file);
+		x4_iput(file.inode);
 	}
-	wq_drain(o->cfg.workers);
-	ops_launder_drain(o);
+	wq_drain(ops->config.workers);
+	ops_launder_drain(ops);
 	/*
 	 * those that followed their answer: nothing else waits for them, and the transport goes
 	 * next
 	 */
-	ops_notify_drain(o);
+	ops_notify_drain(ops);
 }
 
-void ops_free(struct ops *o)
+void ops_free(struct ops *ops)
 {
-	if (!o)
+	if (!ops)
 		return;
-	ops_launder_free(o);
-	ops_notify_free(o);
-	ops_files_free(o);
-	fdio_mutex_fini(&o->files_lock);
-	free(o);
+	ops_launder_free(ops);
+	ops_notify_free(ops);
+	ops_files_free(ops);
+	fdio_mutex_fini(&ops->files_lock);
+	free(ops);
 }

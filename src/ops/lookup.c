@@ -7,20 +7,20 @@ static bool name_is(const struct pro_in *in, const char *s)
 	return in->name_len == strlen(s) && !memcmp(in->name, s, in->name_len);
 }
 
-static void reply_lookup(struct ops_req *q, int err, struct x4_inode *i)
+static void reply_lookup(struct ops_req *req, int err, struct x4_inode *inode)
 {
 	struct fuse_entry_out none = { .entry_valid = OPS_VALID_S };
 
 	if (err == -ENOENT)
 		/* the kernel remembers that there is no such name */
-		ops_reply_data(q, &none, sizeof(none));
+		ops_reply_data(req, &none, sizeof(none));
 	else
-		ops_reply_entry(q, err, i);
+		ops_reply_entry(req, err, inode);
 }
 
-static int lookup(struct ops_req *q, struct x4_inode *dir, struct x4_inode **ret)
+static int lookup(struct ops_req *req, struct x4_inode *dir, struct x4_inode **ret)
 {
-	const struct pro_in *in = &q->tr.in;
+	const struct pro_in *in = &req->tr.in;
 	int err;
 
 	/*
@@ -42,21 +42,21 @@ static int lookup(struct ops_req *q, struct x4_inode *dir, struct x4_inode **ret
 	return err;
 }
 
-void ops_lookup(struct ops_req *q)
+void ops_lookup(struct ops_req *req)
 {
-	const struct pro_in *in = &q->tr.in;
-	struct x4_inode *dir, *i = NULL;
+	const struct pro_in *in = &req->tr.in;
+	struct x4_inode *dir, *inode = NULL;
 	bool parent = name_is(in, "..");
-	int err = in->name_len > X4_NAME_MAX ? -ENAMETOOLONG : ops_iget(q->ops, in->h.nodeid, &dir);
+	int err = in->name_len > X4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, in->header.nodeid, &dir);
 
 	if (err) {
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 		return;
 	}
-	err = lookup(q, dir, &i);
+	err = lookup(req, dir, &inode);
 	if (parent)
-		ops_reply_entry(q, err, i);
+		ops_reply_entry(req, err, inode);
 	else
-		reply_lookup(q, err, i);
+		reply_lookup(req, err, inode);
 	x4_iput(dir);
 }

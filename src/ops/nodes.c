@@ -18,30 +18,30 @@ static int nodeid_to_ino(uint64_t nodeid, uint32_t *ret)
 	return 0;
 }
 
-int ops_iget(struct ops *o, uint64_t nodeid, struct x4_inode **ret)
+int ops_iget(struct ops *ops, uint64_t nodeid, struct x4_inode **ret)
 {
 	uint32_t ino;
 	int err = nodeid_to_ino(nodeid, &ino);
 
 	if (err)
 		return err;
-	err = x4_iget(o->vol, ino, NULL, ret);
+	err = x4_iget(ops->vol, ino, NULL, ret);
 	return err == -ENOENT ? -ESTALE : err;
 }
 
-void ops_unlookup(struct ops *o, uint64_t nodeid, uint64_t nlookup)
+void ops_unlookup(struct ops *ops, uint64_t nodeid, uint64_t nlookup)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint32_t ino;
 
 	/* The root's reference is the volume's own; the kernel's lookups of it are not counted. */
 	if (nodeid == FUSE_ROOT_ID || !nlookup || nodeid_to_ino(nodeid, &ino))
 		return;
-	i = x4_iget_cached(o->vol, ino);
-	if (!i)
+	inode = x4_iget_cached(ops->vol, ino);
+	if (!inode)
 		return;
 	/* Never more than the kernel was given; and the one just taken. */
-	x4_iput_n(i, x4_lookups_sub(i, nlookup) + 1);
+	x4_iput_n(inode, x4_lookups_sub(inode, nlookup) + 1);
 }
 
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
@@ -53,21 +53,21 @@ void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
 
 /* ---- what ext4 asks of the rooms above ---- */
 
-static void reap_on_worker(struct work *w)
+static void reap_on_worker(struct work *work)
 {
-	struct ops *o = container_of(w, struct ops, reap_work);
+	struct ops *ops = container_of(work, struct ops, reap_work);
 
 	/* from here on it can be queued again */
-	__atomic_store_n(&o->reap_queued, false, __ATOMIC_SEQ_CST);
-	x4_vol_reap(o->vol);
+	__atomic_store_n(&ops->reap_queued, false, __ATOMIC_SEQ_CST);
+	x4_vol_reap(ops->vol);
 }
 
 static void reap_due(void *arg)
 {
-	struct ops *o = arg;
+	struct ops *ops = arg;
 
-	if (!__atomic_exchange_n(&o->reap_queued, true, __ATOMIC_SEQ_CST))
-		wq_queue(o->cfg.workers, &o->reap_work, reap_on_worker);
+	if (!__atomic_exchange_n(&ops->reap_queued, true, __ATOMIC_SEQ_CST))
+		wq_queue(ops->config.workers, &ops->reap_work, reap_on_worker);
 }
 
 /*
@@ -76,15 +76,15 @@ static void reap_due(void *arg)
  */
 static bool kernel_holds(void *arg, uint32_t ino)
 {
-	struct ops *o = arg;
+	struct ops *ops = arg;
 
 	fdio_count(CTR_ops_held_asked);
-	return !o->tr || tr_notify_inval_inode(o->tr, ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
+	return !ops->transport || tr_notify_inval_inode(ops->transport, ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
 					       0) != -ENOENT;
 }
 
-void ops_nodes_init(struct ops *o)
+void ops_nodes_init(struct ops *ops)
 {
-	x4_vol_set_reaper(o->vol, reap_due, o);
-	x4_vol_set_held(o->vol, kernel_holds, o);
+	x4_vol_set_reaper(ops->vol, reap_due, ops);
+	x4_vol_set_held(ops->vol, kernel_holds, ops);
 }

@@ -7,165 +7,165 @@
 
 #include <fcntl.h>
 
-static uint32_t fopen_flags(const struct ops *o, uint32_t flags)
+static uint32_t fopen_flags(const struct ops *ops, uint32_t flags)
 {
 	uint32_t f = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH;
 
-	if (o->cfg.parallel_dio && (flags & O_DIRECT))
+	if (ops->config.parallel_dio && (flags & O_DIRECT))
 		f |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
 	return f;
 }
 
 /*
- * Opens i for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not
+ * Opens inode for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not
  * miss.
  */
-static int open_inode(struct ops_req *q, struct x4_inode *i, uint32_t flags, uint32_t open_flags,
+static int open_inode(struct ops_req *req, struct x4_inode *inode, uint32_t flags, uint32_t open_flags,
 		      struct fuse_open_out *out)
 {
-	struct ops *o = q->ops;
+	struct ops *ops = req->ops;
 	struct x4_attr none = { 0 };
-	uint64_t size = x4_inode_size(i);
-	struct dio_file *df;
-	int err = ops_open_allowed(o, i, flags);
+	uint64_t size = x4_inode_size(inode);
+	struct dio_file *file;
+	int err = ops_open_allowed(ops, inode, flags);
 
 	if (!err && nowait_on() && (flags & O_TRUNC))
 		err = nowait_miss();
 	if (err)
 		return err;
-	err = dio_file_open(o->dio, i, &df);
+	err = dio_file_open(ops->dio, inode, &file);
 	if (err)
 		return err;
 	if (flags & O_TRUNC)
-		err = ops_set_size(o, i, 0);
+		err = ops_set_size(ops, inode, 0);
 	if (!err && (open_flags & FUSE_OPEN_KILL_SUIDGID) && (flags & O_TRUNC))
-		err = x4_setattr(i, ops_kill_what(q, i), &none);
+		err = x4_setattr(inode, ops_kill_what(req, inode), &none);
 	if (flags & O_TRUNC)
-		err = ops_inode_durable(o, i, err);
+		err = ops_inode_durable(ops, inode, err);
 	if (err)
 		goto close;
-	err = ops_file_add(o, x4_iref(i), df, flags, &out->fh);
+	err = ops_file_add(ops, x4_iref(inode), file, flags, &out->fh);
 	if (err) {
-		x4_iput(i);
+		x4_iput(inode);
 		goto close;
 	}
 	if ((flags & O_ACCMODE) == O_RDWR)
-		dio_file_may_map(df);
-	out->open_flags = fopen_flags(o, flags);
+		dio_file_may_map(file);
+	out->open_flags = fopen_flags(ops, flags);
 	return 0;
 close:
-	ops_size_failed(o, i, size);
-	dio_file_close(df);
+	ops_size_failed(ops, inode, size);
+	dio_file_close(file);
 	return err;
 }
 
-void ops_open(struct ops_req *q)
+void ops_open(struct ops_req *req)
 {
-	const struct fuse_open_in *in = ops_arg(q);
+	const struct fuse_open_in *in = ops_arg(req);
 	struct fuse_open_out out = { 0 };
-	struct x4_inode *i;
-	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	struct x4_inode *inode;
+	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (!err) {
-		err = open_inode(q, i, in->flags, in->open_flags, &out);
-		x4_iput(i);
+		err = open_inode(req, inode, in->flags, in->open_flags, &out);
+		x4_iput(inode);
 	}
 	if (err)
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 	else
-		ops_reply_data(q, &out, sizeof(out));
+		ops_reply_data(req, &out, sizeof(out));
 }
 
-/* Both replies of a creating open in one. Takes over the reference of i. */
-static void reply_created(struct ops_req *q, int err, struct x4_inode *i,
+/* Both replies of a creating open in one. Takes over the reference of inode. */
+static void reply_created(struct ops_req *req, int err, struct x4_inode *inode,
 			  const struct fuse_open_in *open)
 {
-	struct { struct fuse_entry_out e; struct fuse_open_out o; } out = { 0 };
+	struct { struct fuse_entry_out entry; struct fuse_open_out o; } out = { 0 };
 
 	err = nowait_err(err);
 	if (!err)
-		err = open_inode(q, i, open->flags, open->open_flags, &out.o);
+		err = open_inode(req, inode, open->flags, open->open_flags, &out.o);
 	if (err) {
-		x4_iput(i);
-		ops_reply_err(q, err);
+		x4_iput(inode);
+		ops_reply_err(req, err);
 		return;
 	}
-	ops_fill_entry(q->ops, i, &out.e);
-	ops_reply_data(q, &out, sizeof(out));
+	ops_fill_entry(req->ops, inode, &out.entry);
+	ops_reply_data(req, &out, sizeof(out));
 }
 
-void ops_create(struct ops_req *q)
+void ops_create(struct ops_req *req)
 {
-	const struct fuse_create_in *in = ops_arg(q);
-	const struct pro_in *p = &q->tr.in;
+	const struct fuse_create_in *in = ops_arg(req);
+	const struct pro_in *p = &req->tr.in;
 	struct fuse_open_in open = { .flags = in->flags, .open_flags = in->open_flags };
-	struct x4_inode *dir, *i = NULL;
-	struct x4_cred c;
-	uint64_t since = x4_evictions(q->ops->vol);
-	int err = p->name_len > X4_NAME_MAX ? -ENAMETOOLONG : ops_iget(q->ops, p->h.nodeid, &dir);
+	struct x4_inode *dir, *inode = NULL;
+	struct x4_cred credentials;
+	uint64_t since = x4_evictions(req->ops->vol);
+	int err = p->name_len > X4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, p->header.nodeid, &dir);
 
 	if (err) {
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 		return;
 	}
-	ops_cred(q, in->umask, &c);
+	ops_cred(req, in->umask, &credentials);
 	do {
-		err = ops_may_change(q->ops, dir);
+		err = ops_may_change(req->ops, dir);
 		if (err)
 			break;
-		err = x4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &c, &i);
-	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
+		err = x4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &credentials, &inode);
+	} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
 	if (!err)
 		/* a new file is empty, and its mode does not bind who made it */
 		open.flags &= ~(uint32_t)(O_TRUNC | O_EXCL);
 	else if (err == -EEXIST && !(in->flags & O_EXCL))
-		err = x4_lookup(dir, p->name, p->name_len, &i);
-	err = ops_dir_durable(q->ops, dir, err);
+		err = x4_lookup(dir, p->name, p->name_len, &inode);
+	err = ops_dir_durable(req->ops, dir, err);
 	if (err) {
-		x4_iput(i);
-		i = NULL;
+		x4_iput(inode);
+		inode = NULL;
 	}
-	reply_created(q, err, i, &open);
+	reply_created(req, err, inode, &open);
 	x4_iput(dir);
 }
 
-void ops_tmpfile(struct ops_req *q)
+void ops_tmpfile(struct ops_req *req)
 {
-	const struct fuse_create_in *in = ops_arg(q);
+	const struct fuse_create_in *in = ops_arg(req);
 	struct fuse_open_in open = { .flags = in->flags & ~(uint32_t)(O_TRUNC | O_EXCL) };
-	struct x4_inode *dir, *i = NULL;
-	struct x4_cred c;
-	uint64_t since = x4_evictions(q->ops->vol);
-	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &dir);
+	struct x4_inode *dir, *inode = NULL;
+	struct x4_cred credentials;
+	uint64_t since = x4_evictions(req->ops->vol);
+	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &dir);
 
 	if (err) {
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 		return;
 	}
-	ops_cred(q, in->umask, &c);
+	ops_cred(req, in->umask, &credentials);
 	do {
-		err = x4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &c, &i);
-	} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
-	reply_created(q, err, err ? NULL : i, &open);
+		err = x4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &credentials, &inode);
+	} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+	reply_created(req, err, err ? NULL : inode, &open);
 	x4_iput(dir);
 }
 
 /* Files and directories. */
-void ops_release(struct ops_req *q)
+void ops_release(struct ops_req *req)
 {
-	const struct fuse_release_in *in = ops_arg(q);
-	struct ops_file f, *open = ops_file_get(q->ops, in->fh);
+	const struct fuse_release_in *in = ops_arg(req);
+	struct ops_file file, *open = ops_file_get(req->ops, in->fh);
 
-	if (nowait_on() && open && open->df && dio_file_close_waits(open->df))
+	if (nowait_on() && open && open->file && dio_file_close_waits(open->file))
 		nowait_miss();
-	if (nowait_missed() || !ops_file_remove(q->ops, in->fh, &f)) {
-		ops_reply_err(q, -EBADF);
+	if (nowait_missed() || !ops_file_remove(req->ops, in->fh, &file)) {
+		ops_reply_err(req, -EBADF);
 		return;
 	}
-	if (f.df)
-		dio_file_close(f.df);
+	if (file.file)
+		dio_file_close(file.file);
 	else
-		x4_opened(f.inode, -1);
-	ops_reply_err(q, 0);
-	x4_iput(f.inode);
+		x4_opened(file.inode, -1);
+	ops_reply_err(req, 0);
+	x4_iput(file.inode);
 }

@@ -10,131 +10,131 @@
 
 #include <stdlib.h>
 
-static struct ops_file *slot_at(struct ops *o, uint32_t index)
+static struct ops_file *slot_at(struct ops *ops, uint32_t index)
 {
-	struct ops_file *c;
+	struct ops_file *file;
 
 	if (index >= OPS_FILES_CHUNK * OPS_FILES_CHUNKS)
 		return NULL;
-	c = __atomic_load_n(&o->chunks[index / OPS_FILES_CHUNK], __ATOMIC_ACQUIRE);
-	return c ? &c[index % OPS_FILES_CHUNK] : NULL;
+	file = __atomic_load_n(&ops->chunks[index / OPS_FILES_CHUNK], __ATOMIC_ACQUIRE);
+	return file ? &file[index % OPS_FILES_CHUNK] : NULL;
 }
 
 /* Under files_lock. */
-static int grow(struct ops *o)
+static int grow(struct ops *ops)
 {
-	uint32_t n = o->nr_slots / OPS_FILES_CHUNK;
-	struct ops_file *c;
+	uint32_t n = ops->nr_slots / OPS_FILES_CHUNK;
+	struct ops_file *file;
 
 	if (n == OPS_FILES_CHUNKS)
 		return -ENFILE;
-	c = calloc(OPS_FILES_CHUNK, sizeof(*c));
-	if (!c)
+	file = calloc(OPS_FILES_CHUNK, sizeof(*file));
+	if (!file)
 		return -ENOMEM;
 	for (uint32_t i = OPS_FILES_CHUNK; i-- > 0;) {
-		c[i].index = o->nr_slots + i;
-		c[i].next_free = o->free_head;
-		o->free_head = (uint32_t)c[i].index + 1;
+		file[i].index = ops->nr_slots + i;
+		file[i].next_free = ops->free_head;
+		ops->free_head = (uint32_t)file[i].index + 1;
 	}
-	o->nr_slots += OPS_FILES_CHUNK;
-	__atomic_store_n(&o->chunks[n], c, __ATOMIC_RELEASE);
+	ops->nr_slots += OPS_FILES_CHUNK;
+	__atomic_store_n(&ops->chunks[n], file, __ATOMIC_RELEASE);
 	return 0;
 }
 
-int ops_file_add(struct ops *o, struct x4_inode *i, struct dio_file *df, unsigned open_flags,
+int ops_file_add(struct ops *ops, struct x4_inode *inode, struct dio_file *file, unsigned open_flags,
 		 uint64_t *ret_fh)
 {
 	struct ops_file *f;
 	uint32_t gen;
 	int err = 0;
 
-	fdio_mutex_lock(&o->files_lock);
-	if (!o->free_head)
-		err = grow(o);
+	fdio_mutex_lock(&ops->files_lock);
+	if (!ops->free_head)
+		err = grow(ops);
 	if (err)
 		goto out;
-	f = slot_at(o, o->free_head - 1);
-	o->free_head = f->next_free;
-	o->nr_open++;
-	f->df = df;
-	f->inode = i;
+	f = slot_at(ops, ops->free_head - 1);
+	ops->free_head = f->next_free;
+	ops->nr_open++;
+	f->file = file;
+	f->inode = inode;
 	f->open_flags = open_flags;
 	gen = f->gen + 1;
 	__atomic_store_n(&f->gen, gen, __ATOMIC_RELEASE);
 	*ret_fh = (uint64_t)gen << 32 | f->index;
 out:
-	fdio_mutex_unlock(&o->files_lock);
+	fdio_mutex_unlock(&ops->files_lock);
 	return err;
 }
 
-struct ops_file *ops_file_get(struct ops *o, uint64_t fh)
+struct ops_file *ops_file_get(struct ops *ops, uint64_t fh)
 {
-	struct ops_file *f = slot_at(o, (uint32_t)fh);
+	struct ops_file *file = slot_at(ops, (uint32_t)fh);
 	uint32_t gen = (uint32_t)(fh >> 32);
 
-	if (!f || !(gen & 1) || __atomic_load_n(&f->gen, __ATOMIC_ACQUIRE) != gen)
+	if (!file || !(gen & 1) || __atomic_load_n(&file->gen, __ATOMIC_ACQUIRE) != gen)
 		return NULL;
-	return f;
+	return file;
 }
 
 /* Under files_lock. */
-static void take_out(struct ops *o, struct ops_file *f, struct ops_file *ret)
+static void take_out(struct ops *ops, struct ops_file *file, struct ops_file *ret)
 {
-	*ret = *f;
-	__atomic_store_n(&f->gen, f->gen + 1, __ATOMIC_RELEASE);
-	f->df = NULL;
-	f->inode = NULL;
-	f->next_free = o->free_head;
-	o->free_head = (uint32_t)f->index + 1;
-	o->nr_open--;
+	*ret = *file;
+	__atomic_store_n(&file->gen, file->gen + 1, __ATOMIC_RELEASE);
+	file->file = NULL;
+	file->inode = NULL;
+	file->next_free = ops->free_head;
+	ops->free_head = (uint32_t)file->index + 1;
+	ops->nr_open--;
 }
 
-bool ops_file_remove(struct ops *o, uint64_t fh, struct ops_file *ret)
+bool ops_file_remove(struct ops *ops, uint64_t fh, struct ops_file *ret)
 {
-	struct ops_file *f;
+	struct ops_file *file;
 
-	fdio_mutex_lock(&o->files_lock);
-	f = ops_file_get(o, fh);
-	if (f)
-		take_out(o, f, ret);
-	fdio_mutex_unlock(&o->files_lock);
-	return f;
+	fdio_mutex_lock(&ops->files_lock);
+	file = ops_file_get(ops, fh);
+	if (file)
+		take_out(ops, file, ret);
+	fdio_mutex_unlock(&ops->files_lock);
+	return file;
 }
 
-bool ops_file_remove_next(struct ops *o, uint32_t *index, struct ops_file *ret)
+bool ops_file_remove_next(struct ops *ops, uint32_t *index, struct ops_file *ret)
 {
 	bool found = false;
 
-	fdio_mutex_lock(&o->files_lock);
-	for (; *index < o->nr_slots && o->nr_open && !found; ++*index) {
-		struct ops_file *f = slot_at(o, *index);
+	fdio_mutex_lock(&ops->files_lock);
+	for (; *index < ops->nr_slots && ops->nr_open && !found; ++*index) {
+		struct ops_file *file = slot_at(ops, *index);
 
-		if (f->gen & 1) {
-			take_out(o, f, ret);
+		if (file->gen & 1) {
+			take_out(ops, file, ret);
 			found = true;
 		}
 	}
-	fdio_mutex_unlock(&o->files_lock);
+	fdio_mutex_unlock(&ops->files_lock);
 	return found;
 }
 
-unsigned ops_files_nodeids(struct ops *o, uint32_t *index, uint64_t *ids, unsigned cap)
+unsigned ops_files_nodeids(struct ops *ops, uint32_t *index, uint64_t *ids, unsigned cap)
 {
 	unsigned nr = 0;
 
-	fdio_mutex_lock(&o->files_lock);
-	for (; *index < o->nr_slots && nr < cap; ++*index) {
-		struct ops_file *f = slot_at(o, *index);
+	fdio_mutex_lock(&ops->files_lock);
+	for (; *index < ops->nr_slots && nr < cap; ++*index) {
+		struct ops_file *file = slot_at(ops, *index);
 
-		if ((f->gen & 1) && f->df)
-			ids[nr++] = ops_nodeid(f->inode);
+		if ((file->gen & 1) && file->file)
+			ids[nr++] = ops_nodeid(file->inode);
 	}
-	fdio_mutex_unlock(&o->files_lock);
+	fdio_mutex_unlock(&ops->files_lock);
 	return nr;
 }
 
-void ops_files_free(struct ops *o)
+void ops_files_free(struct ops *ops)
 {
-	for (uint32_t n = 0; n < OPS_FILES_CHUNKS && o->chunks[n]; n++)
-		free(o->chunks[n]);
+	for (uint32_t n = 0; n < OPS_FILES_CHUNKS && ops->chunks[n]; n++)
+		free(ops->chunks[n]);
 }

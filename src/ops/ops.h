@@ -38,29 +38,29 @@ struct ops_config {
 	void *arg;
 };
 
-int ops_new(const struct ops_config *cfg, struct ops **ret) FDIO_BLOCKS;
+int ops_new(const struct ops_config *config, struct ops **ret) FDIO_BLOCKS;
 /*
  * The engine and the transport are made with callbacks into ops, so they come later; before the
  * first request.
  */
-void ops_set_dio(struct ops *o, struct dio *d);
-void ops_set_tr(struct ops *o, struct tr *t);
+void ops_set_dio(struct ops *ops, struct dio *dio);
+void ops_set_tr(struct ops *ops, struct tr *transport);
 /* tr_config.slot_size */
 size_t ops_req_size(void);
 /* tr_server.handle; arg is the struct ops. Loop thread, never blocks. */
-void ops_handle(struct tr_req *r, void *arg);
+void ops_handle(struct tr_req *req, void *arg);
 /* tr_server.forget; arg is the struct ops. Any thread, never blocks. */
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup);
 /* dio_config.inval; arg is the struct ops. Any thread, never blocks. */
-void ops_inval(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w,
+void ops_inval(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work,
 	       void (*done)(struct work *));
 /* dio_config.launder; arg is the struct ops. Any thread, never blocks. */
-void ops_launder_pages(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms,
-		       struct work *w, void (*done)(struct work *, bool late));
+void ops_launder_pages(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
+		       struct work *work, void (*done)(struct work *, bool late));
 /* dio_config.kill_sgid. Workers. */
-unsigned ops_kill_sgid(const struct dio_req *r);
+unsigned ops_kill_sgid(const struct dio_req *req);
 /* No request will come any more and the engine is idle: closes what is still open. Blocks. */
-void ops_shutdown(struct ops *o) FDIO_BLOCKS;
-void ops_free(struct ops *o) FDIO_BLOCKS;
+void ops_shutdown(struct ops *ops) FDIO_BLOCKS;
+void ops_free(struct ops *ops) FDIO_BLOCKS;
 
 #endif

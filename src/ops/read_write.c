@@ -13,14 +13,14 @@
 
 #include <fcntl.h>
 
-static void rw_done(struct dio_req *d, ssize_t result)
+static void rw_done(struct dio_req *req, ssize_t result)
 {
-	struct ops_req *q = container_of(d, struct ops_req, dio);
+	struct ops_req *q = container_of(req, struct ops_req, dio);
 	struct fuse_write_out out;
 
 	if (result < 0) {
 		ops_reply_err(q, (int)result);
-	} else if (d->flags & DIO_WRITE) {
+	} else if (req->flags & DIO_WRITE) {
 		out = (struct fuse_write_out){ .size = (uint32_t)result };
 		tr_reply_data(&q->tr, &out, sizeof(out));
 	} else {
@@ -28,59 +28,59 @@ static void rw_done(struct dio_req *d, ssize_t result)
 	}
 }
 
-static void submit(struct ops_req *q, struct ops_file *f, uint64_t pos, uint32_t len,
+static void submit(struct ops_req *req, struct ops_file *file, uint64_t pos, uint32_t len,
 		   unsigned flags)
 {
-	q->dio.file = f->df;
-	q->dio.pos = pos;
-	q->dio.len = len;
-	q->dio.flags = flags;
-	q->dio.buf = q->tr.payload;
-	q->dio.buf_index = q->tr.buf_index;
-	q->dio.buf_cap = q->tr.payload_cap;
-	q->dio.done = rw_done;
-	dio_submit(q->ops->dio, &q->dio);
+	req->dio.file = file->file;
+	req->dio.pos = pos;
+	req->dio.len = len;
+	req->dio.flags = flags;
+	req->dio.buf = req->tr.payload;
+	req->dio.buf_index = req->tr.buf_index;
+	req->dio.buf_cap = req->tr.payload_cap;
+	req->dio.done = rw_done;
+	dio_submit(req->ops->dio, &req->dio);
 }
 
 /* What lies in the inode is in memory. The kernel serves O_DIRECT so too, of any alignment. */
-static void read_inline(struct ops_req *q, struct ops_file *f, const struct fuse_read_in *in)
+static void read_inline(struct ops_req *req, struct ops_file *file, const struct fuse_read_in *in)
 {
-	ssize_t n = x4_inline_read(f->inode, in->offset, q->tr.payload, in->size);
+	ssize_t n = x4_inline_read(file->inode, in->offset, req->tr.payload, in->size);
 
-	ops_reply(q, n < 0 ? (int)n : 0, n < 0 ? 0 : (uint32_t)n);
+	ops_reply(req, n < 0 ? (int)n : 0, n < 0 ? 0 : (uint32_t)n);
 }
 
-void ops_read(struct ops_req *q)
+void ops_read(struct ops_req *req)
 {
-	const struct fuse_read_in *in = ops_arg(q);
-	struct ops_file *f = ops_file_get(q->ops, in->fh);
+	const struct fuse_read_in *in = ops_arg(req);
+	struct ops_file *file = ops_file_get(req->ops, in->fh);
 	unsigned flags = 0;
 
-	if (unlikely(!f || !f->df)) {
-		ops_reply_err(q, -EBADF);
+	if (unlikely(!file || !file->file)) {
+		ops_reply_err(req, -EBADF);
 		return;
 	}
-	if (unlikely(in->size > q->tr.payload_cap || in->offset > INT64_MAX)) {
-		ops_reply_err(q, -EINVAL);
+	if (unlikely(in->size > req->tr.payload_cap || in->offset > INT64_MAX)) {
+		ops_reply_err(req, -EINVAL);
 		return;
 	}
-	if (unlikely(q->ops->has_inline) && x4_inode_inline(f->inode)) {
-		read_inline(q, f, in);
+	if (unlikely(req->ops->has_inline) && x4_inode_inline(file->inode)) {
+		read_inline(req, file, in);
 		return;
 	}
 	if ((in->read_flags & FUSE_READ_LOCKOWNER) && (in->flags & O_DIRECT))
 		flags |= DIO_DIRECT;
 	if (in->flags & O_NOATIME)
 		flags |= DIO_NOATIME;
-	submit(q, f, in->offset, in->size, flags);
+	submit(req, file, in->offset, in->size, flags);
 }
 
 /* live: the inode's flags of now, whatever they were when it was opened. */
-static unsigned write_flags(const struct ops_req *q, uint32_t live, const struct fuse_write_in *in)
+static unsigned write_flags(const struct ops_req *req, uint32_t live, const struct fuse_write_in *in)
 {
 	unsigned flags = DIO_WRITE;
 
-	if (unlikely(q->ops->cfg.sync || (live & X4_LIVE_SYNC)))
+	if (unlikely(req->ops->config.sync || (live & X4_LIVE_SYNC)))
 		flags |= DIO_DSYNC | DIO_SYNC;
 	if (in->write_flags & FUSE_WRITE_CACHE)
 		/* accepted long ago: refusing it now would lose it */
@@ -96,34 +96,34 @@ static unsigned write_flags(const struct ops_req *q, uint32_t live, const struct
 	 * that to us.
 	 */
 	flags |= in->write_flags & FUSE_WRITE_KILL_SUIDGID ? DIO_KILLPRIV : DIO_KILLCAPS;
-	if (ops_may_use_reserved(q))
+	if (ops_may_use_reserved(req))
 		flags |= DIO_ROOT;
 	return flags;
 }
 
-void ops_write(struct ops_req *q)
+void ops_write(struct ops_req *req)
 {
-	const struct fuse_write_in *in = ops_arg(q);
-	struct ops_file *f = ops_file_get(q->ops, in->fh);
+	const struct fuse_write_in *in = ops_arg(req);
+	struct ops_file *file = ops_file_get(req->ops, in->fh);
 	uint32_t live;
 
-	if (unlikely(!f || !f->df)) {
-		ops_reply_err(q, -EBADF);
+	if (unlikely(!file || !file->file)) {
+		ops_reply_err(req, -EBADF);
 		return;
 	}
-	if (unlikely(in->size > q->tr.in.data_len || q->tr.in.data != q->tr.payload ||
+	if (unlikely(in->size > req->tr.in.data_len || req->tr.in.data != req->tr.payload ||
 		     in->offset > INT64_MAX || in->size > INT64_MAX - in->offset)) {
-		ops_reply_err(q, -EINVAL);
+		ops_reply_err(req, -EINVAL);
 		return;
 	}
 	/*
 	 * Also through a descriptor from before the flag; but not what the page cache took on
 	 * before.
 	 */
-	live = x4_inode_live_flags(f->inode);
+	live = x4_inode_live_flags(file->inode);
 	if (unlikely((live & X4_LIVE_IMMUTABLE) && !(in->write_flags & FUSE_WRITE_CACHE))) {
-		ops_reply_err(q, -EPERM);
+		ops_reply_err(req, -EPERM);
 		return;
 	}
-	submit(q, f, in->offset, in->size, write_flags(q, live, in));
+	submit(req, file, in->offset, in->size, write_flags(req, live, in));
 }

@@ -31,19 +31,19 @@ static bool withhold(void)
 	return true;
 }
 
-void ops_reply(struct ops_req *q, int err, uint32_t len)
+void ops_reply(struct ops_req *req, int err, uint32_t len)
 {
 	/* What was under way when the volume was shut down met an aborted journal. */
-	if (unlikely(err == -EROFS) && x4_vol_is_shut_down(q->ops->vol))
+	if (unlikely(err == -EROFS) && x4_vol_is_shut_down(req->ops->vol))
 		err = -EIO;
 	if (!withhold())
-		tr_reply(&q->tr, err, len);
+		tr_reply(&req->tr, err, len);
 }
 
-void ops_reply_err(struct ops_req *q, int err) { ops_reply(q, err, 0); }
+void ops_reply_err(struct ops_req *req, int err) { ops_reply(req, err, 0); }
 
-void ops_reply_data(struct ops_req *q, const void *data, uint32_t len)
+void ops_reply_data(struct ops_req *req, const void *data, uint32_t len)
 {
 	if (!withhold())
-		tr_reply_data(&q->tr, data, len);
+		tr_reply_data(&req->tr, data, len);
 }

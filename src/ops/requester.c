@@ -7,24 +7,24 @@
 #include "ops/types.h"
 
 /* FUSE does not tell who is a supplementary member of the group. */
-bool ops_may_use_reserved(const struct ops_req *q)
+bool ops_may_use_reserved(const struct ops_req *req)
 {
-	const struct ops_config *c = &q->ops->cfg;
-	const struct fuse_in_header *h = &q->tr.in.h;
+	const struct ops_config *config = &req->ops->config;
+	const struct fuse_in_header *header = &req->tr.in.header;
 
-	return h->uid == 0 || h->uid == c->resuid || (c->resgid && h->gid == c->resgid);
+	return header->uid == 0 || header->uid == config->resuid || (config->resgid && header->gid == config->resgid);
 }
 
-void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)
+void ops_cred(struct ops_req *req, uint32_t umask, struct x4_cred *credentials)
 {
-	const struct pro_in *in = &q->tr.in;
+	const struct pro_in *in = &req->tr.in;
 
-	*c = (struct x4_cred){
-		.uid = in->h.uid,
-		.gid = in->h.gid,
+	*credentials = (struct x4_cred){
+		.uid = in->header.uid,
+		.gid = in->header.gid,
 		.umask = umask & 07777,
-		.cap_fsetid = in->h.uid == 0,
-		.root = ops_may_use_reserved(q),
+		.cap_fsetid = in->header.uid == 0,
+		.root = ops_may_use_reserved(req),
 		.groups = in->groups,
 		.nr_groups = in->nr_groups,
 	};
@@ -35,40 +35,40 @@ void ops_cred(struct ops_req *q, uint32_t umask, struct x4_cred *c)
  * kernel: rarely, for files with the setgid bit and no group execution. What cannot be found out
  * counts as not a member, which takes the bit away.
  */
-static bool in_group(const struct ops_req *q, uint32_t gid)
+static bool in_group(const struct ops_req *req, uint32_t gid)
 {
-	const struct ops_config *c = &q->ops->cfg;
-	const struct fuse_in_header *h = &q->tr.in.h;
+	const struct ops_config *config = &req->ops->config;
+	const struct fuse_in_header *header = &req->tr.in.header;
 
-	if (h->uid == 0 || h->gid == gid)
+	if (header->uid == 0 || header->gid == gid)
 		return true;
 	if (nowait_on()) {
 		nowait_miss();
 		return false;
 	}
-	return c->in_group && h->pid && c->in_group(c->arg, h->pid, gid);
+	return config->in_group && header->pid && config->in_group(config->arg, header->pid, gid);
 }
 
-bool ops_capable(const struct ops_req *q, unsigned cap)
+bool ops_capable(const struct ops_req *req, unsigned cap)
 {
-	const struct ops_config *c = &q->ops->cfg;
-	const struct fuse_in_header *h = &q->tr.in.h;
+	const struct ops_config *config = &req->ops->config;
+	const struct fuse_in_header *header = &req->tr.in.header;
 
-	return c->capable && c->capable(c->arg, h->pid, h->uid, cap);
+	return config->capable && config->capable(config->arg, header->pid, header->uid, cap);
 }
 
-unsigned ops_kill_what(const struct ops_req *q, struct x4_inode *i)
+unsigned ops_kill_what(const struct ops_req *req, struct x4_inode *inode)
 {
-	struct x4_attr a;
+	struct x4_attr attr;
 
-	x4_getattr(i, &a);
-	if (!(a.mode & S_ISGID) || (a.mode & S_IXGRP) || in_group(q, a.gid))
+	x4_getattr(inode, &attr);
+	if (!(attr.mode & S_ISGID) || (attr.mode & S_IXGRP) || in_group(req, attr.gid))
 		return X4_KILL_SUIDGID;
 	return X4_KILL_SUIDGID | X4_KILL_SGID;
 }
 
-unsigned ops_kill_sgid(const struct dio_req *r)
+unsigned ops_kill_sgid(const struct dio_req *req)
 {
-	return ops_kill_what(container_of(r, struct ops_req, dio), dio_file_inode(r->file)) &
+	return ops_kill_what(container_of(req, struct ops_req, dio), dio_file_inode(req->file)) &
 	       X4_KILL_SGID;
 }

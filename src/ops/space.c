@@ -9,28 +9,28 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
-void ops_lseek(struct ops_req *q)
+void ops_lseek(struct ops_req *req)
 {
-	const struct fuse_lseek_in *in = ops_arg(q);
+	const struct fuse_lseek_in *in = ops_arg(req);
 	struct fuse_lseek_out out = { 0 };
-	struct ops_file *f = ops_file_get(q->ops, in->fh);
+	struct ops_file *file = ops_file_get(req->ops, in->fh);
 	int err;
 
-	if (!f || !f->df)
+	if (!file || !file->file)
 		err = -EBADF;
 	else if (in->whence != SEEK_DATA && in->whence != SEEK_HOLE)
 		err = -EINVAL;
-	else if (ops_launder_first(q, f->inode, DIO_CACHED_HOLES))
+	else if (ops_launder_first(req, file->inode, DIO_CACHED_HOLES))
 		return;
 	else {
-		x4_inode_lock_shared(f->inode);
-		err = x4_seek(f->inode, in->offset, in->whence == SEEK_DATA, &out.offset);
-		x4_inode_unlock(f->inode);
+		x4_inode_lock_shared(file->inode);
+		err = x4_seek(file->inode, in->offset, in->whence == SEEK_DATA, &out.offset);
+		x4_inode_unlock(file->inode);
 	}
 	if (err)
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 	else
-		ops_reply_data(q, &out, sizeof(out));
+		ops_reply_data(req, &out, sizeof(out));
 }
 
 static int falloc_mode(uint32_t mode, int *ret)
@@ -56,48 +56,48 @@ static int falloc_mode(uint32_t mode, int *ret)
 	}
 }
 
-static int fallocate_gated(struct ops *o, struct x4_inode *i, int mode,
+static int fallocate_gated(struct ops *ops, struct x4_inode *inode, int mode,
 			   const struct fuse_fallocate_in *in, bool root)
 {
-	int err = dio_gate_close(o->dio, i, DIO_GATE_ALL);
+	int err = dio_gate_close(ops->dio, inode, DIO_GATE_ALL);
 
 	if (err)
 		return err;
-	x4_inode_lock_excl(i);
-	err = x4_fallocate(i, mode, in->offset, in->length, root);
-	x4_inode_unlock(i);
-	dio_gate_open(o->dio, i, DIO_GATE_ALL);
+	x4_inode_lock_excl(inode);
+	err = x4_fallocate(inode, mode, in->offset, in->length, root);
+	x4_inode_unlock(inode);
+	dio_gate_open(ops->dio, inode, DIO_GATE_ALL);
 	return err;
 }
 
-void ops_fallocate(struct ops_req *q)
+void ops_fallocate(struct ops_req *req)
 {
-	const struct fuse_fallocate_in *in = ops_arg(q);
-	struct ops *o = q->ops;
-	struct ops_file *f = ops_file_get(o, in->fh);
+	const struct fuse_fallocate_in *in = ops_arg(req);
+	struct ops *ops = req->ops;
+	struct ops_file *file = ops_file_get(ops, in->fh);
 	struct x4_attr none = { 0 };
-	uint64_t since = x4_evictions(o->vol), size;
+	uint64_t since = x4_evictions(ops->vol), size;
 	int mode = 0, err = falloc_mode(in->mode, &mode);
 
-	if (!err && (!f || !f->df))
+	if (!err && (!file || !file->file))
 		err = -EBADF;
 	if (!err && (!in->length || in->offset > INT64_MAX || in->length > INT64_MAX - in->offset))
 		err = in->length && in->offset <= INT64_MAX ? -EFBIG : -EINVAL;
 	if (err)
 		goto out;
-	size = x4_inode_size(f->inode);
-	err = fallocate_gated(o, f->inode, mode, in, ops_may_use_reserved(q));
-	while (err == -ENOSPC && x4_eviction_since(o->vol, &since))
-		err = fallocate_gated(o, f->inode, mode, in, ops_may_use_reserved(q));
+	size = x4_inode_size(file->inode);
+	err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
+	while (err == -ENOSPC && x4_eviction_since(ops->vol, &since))
+		err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
 	/* As a write by the same process would. */
-	if (!err && q->tr.in.h.uid != 0 && x4_needs_killpriv(f->inode))
-		err = x4_setattr(f->inode, ops_kill_what(q, f->inode), &none);
-	if (!err && (ops_is_sync(o, f->inode) || (f->open_flags & (O_DSYNC | O_SYNC))))
-		err = ops_wait_durable(o, f->inode, false);
+	if (!err && req->tr.in.header.uid != 0 && x4_needs_killpriv(file->inode))
+		err = x4_setattr(file->inode, ops_kill_what(req, file->inode), &none);
+	if (!err && (ops_is_sync(ops, file->inode) || (file->open_flags & (O_DSYNC | O_SYNC))))
+		err = ops_wait_durable(ops, file->inode, false);
 	if (err)
-		ops_size_failed(o, f->inode, size);
-	else if (x4_inode_size(f->inode) > size && ops_launder_tail(q, f->inode, size))
+		ops_size_failed(ops, file->inode, size);
+	else if (x4_inode_size(file->inode) > size && ops_launder_tail(req, file->inode, size))
 		return;
 out:
-	ops_reply_err(q, err);
+	ops_reply_err(req, err);
 }

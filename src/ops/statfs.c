@@ -2,21 +2,21 @@
 /* STATFS: OPS_TRY. */
 #include "ops/types.h"
 
-void ops_statfs(struct ops_req *q)
+void ops_statfs(struct ops_req *req)
 {
 	struct fuse_statfs_out out = { 0 };
-	struct x4_statfs s;
+	struct x4_statfs stats;
 
-	x4_vol_statfs(q->ops->vol, &s);
+	x4_vol_statfs(req->ops->vol, &stats);
 	out.st = (struct fuse_kstatfs){
-		.blocks = s.blocks,
-		.bfree = s.bfree,
-		.bavail = s.bavail,
-		.files = s.files,
-		.ffree = s.ffree,
-		.bsize = s.bsize,
-		.frsize = s.bsize,
-		.namelen = s.namelen,
+		.blocks = stats.blocks,
+		.bfree = stats.bfree,
+		.bavail = stats.bavail,
+		.files = stats.files,
+		.ffree = stats.ffree,
+		.bsize = stats.bsize,
+		.frsize = stats.bsize,
+		.namelen = stats.namelen,
 	};
-	ops_reply_data(q, &out, sizeof(out));
+	ops_reply_data(req, &out, sizeof(out));
 }

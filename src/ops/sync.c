@@ -6,35 +6,35 @@
  */
 #include "ops/types.h"
 
-static void sync_done(struct dio_sync *s, int err)
+static void sync_done(struct dio_sync *sync, int err)
 {
-	struct ops_req *q = container_of(s, struct ops_req, sync);
+	struct ops_req *req = container_of(sync, struct ops_req, sync);
 
-	tr_reply(&q->tr, err, 0);
+	tr_reply(&req->tr, err, 0);
 }
 
-/* f NULL: the volume. */
-static void start(struct ops_req *q, struct ops_file *f, bool datasync)
+/* file NULL: the volume. */
+static void start(struct ops_req *req, struct ops_file *file, bool datasync)
 {
-	q->sync.inode = f ? f->inode : NULL;
-	q->sync.file = f ? f->df : NULL;
-	q->sync.datasync = datasync;
-	q->sync.done = sync_done;
-	dio_fsync(q->ops->dio, &q->sync);
+	req->sync.inode = file ? file->inode : NULL;
+	req->sync.file = file ? file->file : NULL;
+	req->sync.datasync = datasync;
+	req->sync.done = sync_done;
+	dio_fsync(req->ops->dio, &req->sync);
 }
 
-void ops_fsync(struct ops_req *q)
+void ops_fsync(struct ops_req *req)
 {
-	const struct fuse_fsync_in *in = ops_arg(q);
-	struct ops_file *f = ops_file_get(q->ops, in->fh);
+	const struct fuse_fsync_in *in = ops_arg(req);
+	struct ops_file *file = ops_file_get(req->ops, in->fh);
 
-	if (!f) {
-		ops_reply_err(q, -EBADF);
+	if (!file) {
+		ops_reply_err(req, -EBADF);
 		return;
 	}
-	start(q, f, in->fsync_flags & FUSE_FSYNC_FDATASYNC);
+	start(req, file, in->fsync_flags & FUSE_FSYNC_FDATASYNC);
 }
 
-void ops_fsyncdir(struct ops_req *q) { ops_fsync(q); }
+void ops_fsyncdir(struct ops_req *req) { ops_fsync(req); }
 
-void ops_syncfs(struct ops_req *q) { start(q, NULL, false); }
+void ops_syncfs(struct ops_req *req) { start(req, NULL, false); }

@@ -9,92 +9,92 @@
 
 #define NAME_CAP 256u
 
-void ops_setxattr(struct ops_req *q)
+void ops_setxattr(struct ops_req *req)
 {
-	const struct fuse_setxattr_in *in = ops_arg(q);
-	const struct pro_in *p = &q->tr.in;
-	uint64_t since = x4_evictions(q->ops->vol);
-	unsigned how = ops_may_use_reserved(q) ? X4_XATTR_ROOT : 0;
-	struct x4_inode *i;
-	int err = p->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(q->ops, p->h.nodeid, &i);
+	const struct fuse_setxattr_in *in = ops_arg(req);
+	const struct pro_in *p = &req->tr.in;
+	uint64_t since = x4_evictions(req->ops->vol);
+	unsigned how = ops_may_use_reserved(req) ? X4_XATTR_ROOT : 0;
+	struct x4_inode *inode;
+	int err = p->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(req->ops, p->header.nodeid, &inode);
 
 	if (in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
 		how |= X4_XATTR_KILL_SGID;
 	if (!err) {
 		do {
-			err = x4_xattr_set(i, p->name, p->data, p->data_len, (int)in->flags, how);
-		} while (err == -ENOSPC && x4_eviction_since(q->ops->vol, &since));
-		err = ops_inode_durable(q->ops, i, err);
-		x4_iput(i);
+			err = x4_xattr_set(inode, p->name, p->data, p->data_len, (int)in->flags, how);
+		} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+		err = ops_inode_durable(req->ops, inode, err);
+		x4_iput(inode);
 	}
-	ops_reply_err(q, err);
+	ops_reply_err(req, err);
 }
 
-void ops_removexattr(struct ops_req *q)
+void ops_removexattr(struct ops_req *req)
 {
-	const struct pro_in *p = &q->tr.in;
-	struct x4_inode *i;
-	int err = p->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(q->ops, p->h.nodeid, &i);
+	const struct pro_in *in = &req->tr.in;
+	struct x4_inode *inode;
+	int err = in->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(req->ops, in->header.nodeid, &inode);
 
 	if (!err) {
-		err = x4_xattr_remove(i, p->name);
-		err = ops_inode_durable(q->ops, i, err);
-		x4_iput(i);
+		err = x4_xattr_remove(inode, in->name);
+		err = ops_inode_durable(req->ops, inode, err);
+		x4_iput(inode);
 	}
-	ops_reply_err(q, err);
+	ops_reply_err(req, err);
 }
 
 /* size 0 asks for the length; otherwise the value is in the payload. */
-static void reply_value(struct ops_req *q, int err, uint32_t asked, size_t len)
+static void reply_value(struct ops_req *req, int err, uint32_t asked, size_t len)
 {
 	struct fuse_getxattr_out out = { .size = (uint32_t)len };
 
 	if (err)
-		ops_reply_err(q, err);
+		ops_reply_err(req, err);
 	else if (!asked)
-		ops_reply_data(q, &out, sizeof(out));
+		ops_reply_data(req, &out, sizeof(out));
 	else
-		ops_reply(q, 0, (uint32_t)len);
+		ops_reply(req, 0, (uint32_t)len);
 }
 
-void ops_getxattr(struct ops_req *q)
+void ops_getxattr(struct ops_req *req)
 {
-	const struct fuse_getxattr_in *in = ops_arg(q);
-	const struct pro_in *p = &q->tr.in;
-	uint32_t size = FDIO_MIN(in->size, q->tr.payload_cap);
-	struct x4_inode *i;
+	const struct fuse_getxattr_in *in = ops_arg(req);
+	const struct pro_in *p = &req->tr.in;
+	uint32_t size = FDIO_MIN(in->size, req->tr.payload_cap);
+	struct x4_inode *inode;
 	char name[NAME_CAP];
 	size_t len = 0;
 	int err;
 
 	if (p->name_len >= sizeof(name)) {
-		ops_reply_err(q, -ERANGE);
+		ops_reply_err(req, -ERANGE);
 		return;
 	}
 	memcpy(name, p->name, p->name_len); /* the value goes where the name is */
 	name[p->name_len] = '\0';
-	err = ops_iget(q->ops, p->h.nodeid, &i);
+	err = ops_iget(req->ops, p->header.nodeid, &inode);
 	if (!err) {
-		err = x4_xattr_get(i, name, size ? q->tr.payload : NULL, size, &len);
-		x4_iput(i);
+		err = x4_xattr_get(inode, name, size ? req->tr.payload : NULL, size, &len);
+		x4_iput(inode);
 		if (nowait_missed()) /* the worker that does it again finds its name where it was */
 			memcpy((char *)(uintptr_t)p->name, name, p->name_len + 1);
 	}
-	reply_value(q, err, size, len);
+	reply_value(req, err, size, len);
 }
 
-void ops_listxattr(struct ops_req *q)
+void ops_listxattr(struct ops_req *req)
 {
-	const struct fuse_getxattr_in *in = ops_arg(q);
-	uint32_t size = FDIO_MIN(in->size, q->tr.payload_cap);
-	struct x4_inode *i;
+	const struct fuse_getxattr_in *in = ops_arg(req);
+	uint32_t size = FDIO_MIN(in->size, req->tr.payload_cap);
+	struct x4_inode *inode;
 	size_t len = 0;
-	int err = ops_iget(q->ops, q->tr.in.h.nodeid, &i);
+	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (!err) {
-		err = x4_xattr_list(i, q->tr.in.h.uid == 0, size ? (char *)q->tr.payload : NULL,
+		err = x4_xattr_list(inode, req->tr.in.header.uid == 0, size ? (char *)req->tr.payload : NULL,
 				    size, &len);
-		x4_iput(i);
+		x4_iput(inode);
 	}
-	reply_value(q, err, size, len);
+	reply_value(req, err, size, len);
 }

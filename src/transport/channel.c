@@ -33,21 +33,21 @@ bool tr_retry(int err, unsigned *tries)
 	return true;
 }
 
-static int notify(struct tr *t, int32_t code, struct iovec *iov, int n)
+static int notify(struct tr *transport, int32_t code, struct iovec *iov, int n)
 {
-	struct fuse_out_header oh = { .len = sizeof(oh), .error = code, .unique = 0 };
+	struct fuse_out_header header = { .len = sizeof(header), .error = code, .unique = 0 };
 
-	iov[0].iov_base = &oh;
-	iov[0].iov_len = sizeof(oh);
+	iov[0].iov_base = &header;
+	iov[0].iov_len = sizeof(header);
 	for (int i = 1; i < n; i++)
-		oh.len += (uint32_t)iov[i].iov_len;
-	return writev(t->fd, iov, n) < 0 ? -errno : 0;
+		header.len += (uint32_t)iov[i].iov_len;
+	return writev(transport->fd, iov, n) < 0 ? -errno : 0;
 }
 
-int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t len)
+int tr_notify_inval_inode(struct tr *transport, uint64_t nodeid, int64_t off, int64_t len)
 {
 	struct fuse_notify_inval_inode_out out = { .ino = nodeid, .off = off, .len = len };
 	struct iovec iov[2] = { { 0 }, { &out, sizeof(out) } };
 
-	return notify(t, FUSE_NOTIFY_INVAL_INODE, iov, 2);
+	return notify(transport, FUSE_NOTIFY_INVAL_INODE, iov, 2);
 }

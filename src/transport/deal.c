@@ -28,13 +28,13 @@
 #define OTHER_PART 8u           /* the helper's own are at most such a part */
 #define OTHER_STILL_PART 3u
 
-bool tr_deal_sample(struct tr_deal *d, bool on, unsigned mine, unsigned other)
+bool tr_deal_sample(struct tr_deal *deal, bool on, unsigned mine, unsigned other)
 {
-	d->mine += mine;
-	d->other += other;
-	if (++d->samples < SAMPLES)
+	deal->mine += mine;
+	deal->other += other;
+	if (++deal->samples < SAMPLES)
 		return on;
-	on = d->mine >= SAMPLES * (on ? STILL_DEEP : DEEP) && d->other * (on ? OTHER_STILL_PART : OTHER_PART) <= d->mine;
-	d->samples = d->mine = d->other = 0;
+	on = deal->mine >= SAMPLES * (on ? STILL_DEEP : DEEP) && deal->other * (on ? OTHER_STILL_PART : OTHER_PART) <= deal->mine;
+	deal->samples = deal->mine = deal->other = 0;
 	return on;
 }

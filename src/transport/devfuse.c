@@ -36,45 +36,45 @@
 /* At most so many requests are taken at one waking, before completions get their turn. */
 #define TAKE_BATCH 32u
 
-static void take_requests(struct tr_queue *q);
+static void take_requests(struct tr_queue *queue);
 
-static void *message_of(struct tr_req *r) { return r->payload - PRO_WRITE_HDR; }
+static void *message_of(struct tr_req *req) { return req->payload - PRO_WRITE_HDR; }
 #define MESSAGE_CAP (PRO_WRITE_HDR + PRO_MAX_WRITE)
 
 /* Slots that other threads have answered; DEVFUSE-1. */
-static void take_returned(struct tr_queue *q)
+static void take_returned(struct tr_queue *queue)
 {
-	struct tr_req *r = __atomic_exchange_n(&q->returned, NULL, __ATOMIC_SEQ_CST);
+	struct tr_req *req = __atomic_exchange_n(&queue->returned, NULL, __ATOMIC_SEQ_CST);
 
-	while (r) {
-		struct tr_req *next = r->chan_priv;
-		list_add(&q->free, &r->link);
-		r = next;
+	while (req) {
+		struct tr_req *next = req->chan_priv;
+		list_add(&queue->free, &req->link);
+		req = next;
 	}
 }
 
-static struct tr_req *slot_pop(struct tr_queue *q)
+static struct tr_req *slot_pop(struct tr_queue *queue)
 {
-	if (list_empty(&q->free))
-		take_returned(q);
-	if (list_empty(&q->free))
+	if (list_empty(&queue->free))
+		take_returned(queue);
+	if (list_empty(&queue->free))
 		return NULL;
-	struct tr_req *r = list_first(&q->free, struct tr_req, link);
-	list_del(&r->link);
-	return r;
+	struct tr_req *req = list_first(&queue->free, struct tr_req, link);
+	list_del(&req->link);
+	return req;
 }
 
 /* Newest first: its memory is still in the cache. */
-static void slot_push(struct tr_queue *q, struct tr_req *r) { list_add(&q->free, &r->link); }
+static void slot_push(struct tr_queue *queue, struct tr_req *req) { list_add(&queue->free, &req->link); }
 
-static void channel_gone(struct tr_queue *q, int err)
+static void channel_gone(struct tr_queue *queue, int err)
 {
-	if (q->ended)
+	if (queue->ended)
 		return;
-	q->ended = true;
+	queue->ended = true;
 	if (err != -ENODEV && err != -ECONNABORTED)
 		log_err("/dev/fuse failed: %s; ending the mount", strerror(-err));
-	tr_end(q->tr, err == -ECONNABORTED ? TR_ABORTED : TR_GONE, NULL);
+	tr_end(queue->transport, err == -ECONNABORTED ? TR_ABORTED : TR_GONE, NULL);
 }
 
 static bool is_transient(int err)
@@ -83,162 +83,162 @@ static bool is_transient(int err)
 	return err == -EAGAIN || err == -EINTR || err == -ENOENT || err == -ENOMEM;
 }
 
-static void got_message(struct tr_req *r, size_t len)
+static void got_message(struct tr_req *req, size_t len)
 {
-	tr_dispatch(r, pro_decode(message_of(r), len, &r->in));
+	tr_dispatch(req, pro_decode(message_of(req), len, &req->in));
 }
 
 static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 {
-	struct tr_req *r = container_of(op, struct tr_req, op);
-	struct tr_queue *q = tr_queue_of(r);
+	struct tr_req *req = container_of(op, struct tr_req, op);
+	struct tr_queue *queue = tr_queue_of(req);
 
 	(void)cqe_flags;
-	fdio_magic_check(r, MAGIC_TRANSPORT_REQ);
-	q->armed = false;
+	fdio_magic_check(req, MAGIC_TRANSPORT_REQ);
+	queue->armed = false;
 	if (res >= 0) {
-		q->read_tries = 0;
-		q->taking = true; /* take_requests arms, not a reply given at once */
-		got_message(r, (size_t)res);
-		q->taking = false;
+		queue->read_tries = 0;
+		queue->taking = true; /* take_requests arms, not a reply given at once */
+		got_message(req, (size_t)res);
+		queue->taking = false;
 	} else {
-		slot_push(q, r);
-		if (!is_transient(res) || (res == -ENOMEM && !tr_retry(res, &q->read_tries))) {
+		slot_push(queue, req);
+		if (!is_transient(res) || (res == -ENOMEM && !tr_retry(res, &queue->read_tries))) {
 			if (res != -ECANCELED)
-				channel_gone(q, res);
+				channel_gone(queue, res);
 			return;
 		}
 	}
-	take_requests(q);
+	take_requests(queue);
 }
 
-static void arm_read(struct tr_queue *q)
+static void arm_read(struct tr_queue *queue)
 {
-	struct tr_req *r;
+	struct tr_req *req;
 
-	if (q->armed || q->ended)
+	if (queue->armed || queue->ended)
 		return;
-	r = slot_pop(q);
-	if (!r) {
-		__atomic_store_n(&q->starved, true, __ATOMIC_SEQ_CST); /* DEVFUSE-1 */
-		r = slot_pop(q);
-		if (!r)
+	req = slot_pop(queue);
+	if (!req) {
+		__atomic_store_n(&queue->starved, true, __ATOMIC_SEQ_CST); /* DEVFUSE-1 */
+		req = slot_pop(queue);
+		if (!req)
 			return; /* a returning slot arms */
 	}
 	/* The common case writes nothing: another thread that gives a slot back reads this line. */
-	if (__atomic_load_n(&q->starved, __ATOMIC_RELAXED))
-		__atomic_store_n(&q->starved, false, __ATOMIC_RELAXED);
-	struct io_uring_sqe *sqe = loop_sqe(q->loop);
-	io_uring_prep_read(sqe, LOOP_FILE_FUSE, message_of(r), MESSAGE_CAP, 0);
+	if (__atomic_load_n(&queue->starved, __ATOMIC_RELAXED))
+		__atomic_store_n(&queue->starved, false, __ATOMIC_RELAXED);
+	struct io_uring_sqe *sqe = loop_sqe(queue->loop);
+	io_uring_prep_read(sqe, LOOP_FILE_FUSE, message_of(req), MESSAGE_CAP, 0);
 	sqe->flags |= IOSQE_FIXED_FILE;
-	r->op.complete = read_done;
-	io_uring_sqe_set_data(sqe, &r->op);
-	q->armed = true;
+	req->op.complete = read_done;
+	io_uring_sqe_set_data(sqe, &req->op);
+	queue->armed = true;
 }
 
 /* Reads until there is nothing; false if the connection has ended. */
-static bool take_queued(struct tr_queue *q)
+static bool take_queued(struct tr_queue *queue)
 {
-	for (unsigned i = 0; i < TAKE_BATCH && !q->ended; i++) {
-		struct tr_req *r = slot_pop(q);
+	for (unsigned i = 0; i < TAKE_BATCH && !queue->ended; i++) {
+		struct tr_req *req = slot_pop(queue);
 
-		if (!r)
+		if (!req)
 			break;
-		ssize_t n = read(q->fd, message_of(r), MESSAGE_CAP);
+		ssize_t n = read(queue->fd, message_of(req), MESSAGE_CAP);
 		if (n >= 0) {
-			q->read_tries = 0;
-			got_message(r, (size_t)n);
+			queue->read_tries = 0;
+			got_message(req, (size_t)n);
 			continue;
 		}
 		int err = -errno;
-		slot_push(q, r);
+		slot_push(queue, req);
 		if (err == -EAGAIN || err == -ENOMEM)
 			break;
 		if (!is_transient(err)) {
-			channel_gone(q, err);
+			channel_gone(queue, err);
 			return false;
 		}
 	}
 	return true;
 }
 
-static void take_requests(struct tr_queue *q)
+static void take_requests(struct tr_queue *queue)
 {
-	q->taking = true;
-	bool more = take_queued(q);
-	q->taking = false;
+	queue->taking = true;
+	bool more = take_queued(queue);
+	queue->taking = false;
 	if (more)
-		arm_read(q);
+		arm_read(queue);
 }
 
-static void send_reply(struct tr_req *r, int fd)
+static void send_reply(struct tr_req *req, int fd)
 {
-	struct fuse_out_header oh = {
-		.len = (uint32_t)sizeof(oh) + r->reply_len,
-		.error = r->reply_err,
-		.unique = r->in.h.unique,
+	struct fuse_out_header header = {
+		.len = (uint32_t)sizeof(header) + req->reply_len,
+		.error = req->reply_err,
+		.unique = req->in.header.unique,
 	};
-	uint8_t *start = r->payload - sizeof(oh);
+	uint8_t *start = req->payload - sizeof(header);
 	unsigned tries = 0;
 	ssize_t n;
 
-	memcpy(start, &oh, sizeof(oh));
+	memcpy(start, &header, sizeof(header));
 	do
-		n = write(fd, start, oh.len);
+		n = write(fd, start, header.len);
 	while (n < 0 && tr_retry(-errno, &tries));
 	/* ENOENT at a second try: the first one got as far as ending the request, with an error. */
-	if (n == (ssize_t)oh.len)
+	if (n == (ssize_t)header.len)
 		return;
 	fdio_count(CTR_tr_reply_gone);
 	/* ENOENT: the client died and the kernel gave the request up. ENODEV: the mount is gone. */
 	if (n < 0 && errno != ENOENT && errno != ENODEV)
-		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(r->in.h.opcode), r->reply_err,
-				r->reply_len, strerror(errno));
+		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(req->in.header.opcode), req->reply_err,
+				req->reply_len, strerror(errno));
 }
 
 /* On the loop's thread. */
-static void slot_return(struct tr_req *r)
+static void slot_return(struct tr_req *req)
 {
-	struct tr_queue *q = tr_queue_of(r);
+	struct tr_queue *queue = tr_queue_of(req);
 
-	slot_push(q, r);
+	slot_push(queue, req);
 	/* Nothing is armed when the slots had run out, or while take_requests is at work, which arms at its end. */
-	if (!q->taking)
-		arm_read(q);
+	if (!queue->taking)
+		arm_read(queue);
 }
 
-static void starved_msg(struct loop_msg *m)
+static void starved_msg(struct loop_msg *msg)
 {
-	struct tr_queue *q = container_of(m, struct tr_queue, wake_msg);
+	struct tr_queue *queue = container_of(msg, struct tr_queue, wake_msg);
 
-	fdio_magic_check(q, MAGIC_TRANSPORT_QUEUE);
-	__atomic_store_n(&q->wake_posted, false, __ATOMIC_SEQ_CST); /* before arm_read takes what was returned */
-	arm_read(q);
+	fdio_magic_check(queue, MAGIC_TRANSPORT_QUEUE);
+	__atomic_store_n(&queue->wake_posted, false, __ATOMIC_SEQ_CST); /* before arm_read takes what was returned */
+	arm_read(queue);
 }
 
 /* On any other thread: no message and no wake-up unless the loop has run out of slots (DEVFUSE-1). */
-static void slot_return_remote(struct tr_req *r)
+static void slot_return_remote(struct tr_req *req)
 {
-	struct tr_queue *q = tr_queue_of(r);
-	struct tr_req *head = __atomic_load_n(&q->returned, __ATOMIC_RELAXED);
+	struct tr_queue *queue = tr_queue_of(req);
+	struct tr_req *head = __atomic_load_n(&queue->returned, __ATOMIC_RELAXED);
 
 	do
-		r->chan_priv = head;
-	while (!__atomic_compare_exchange_n(&q->returned, &head, r, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-	if (__atomic_load_n(&q->starved, __ATOMIC_SEQ_CST) && !__atomic_exchange_n(&q->wake_posted, true, __ATOMIC_SEQ_CST))
-		loop_post(q->loop, &q->wake_msg, starved_msg);
+		req->chan_priv = head;
+	while (!__atomic_compare_exchange_n(&queue->returned, &head, req, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+	if (__atomic_load_n(&queue->starved, __ATOMIC_SEQ_CST) && !__atomic_exchange_n(&queue->wake_posted, true, __ATOMIC_SEQ_CST))
+		loop_post(queue->loop, &queue->wake_msg, starved_msg);
 }
 
-static void devfuse_reply(struct tr_req *r)
+static void devfuse_reply(struct tr_req *req)
 {
-	struct tr_queue *q = tr_queue_of(r);
+	struct tr_queue *queue = tr_queue_of(req);
 
-	if (r->in.h.unique)
-		send_reply(r, q->fd);
-	if (loop_self() == r->loop)
-		slot_return(r);
+	if (req->in.header.unique)
+		send_reply(req, queue->fd);
+	if (loop_self() == req->loop)
+		slot_return(req);
 	else
-		slot_return_remote(r);
+		slot_return_remote(req);
 }
 
 static int clone_fd(int session_fd)
@@ -256,41 +256,41 @@ static int clone_fd(int session_fd)
 	return fd;
 }
 
-static void devfuse_close(struct tr *t)
+static void devfuse_close(struct tr *transport)
 {
-	for (unsigned i = 0; i < t->nr_queues; i++)
-		if (t->queues[i].fd >= 0) {
-			close(t->queues[i].fd);
-			t->queues[i].fd = -1;
+	for (unsigned i = 0; i < transport->nr_queues; i++)
+		if (transport->queues[i].fd >= 0) {
+			close(transport->queues[i].fd);
+			transport->queues[i].fd = -1;
 		}
 }
 
-static int devfuse_open(struct tr *t)
+static int devfuse_open(struct tr *transport)
 {
-	for (unsigned i = 0; i < t->nr_queues; i++) {
-		int fd = clone_fd(t->fd);
+	for (unsigned i = 0; i < transport->nr_queues; i++) {
+		int fd = clone_fd(transport->fd);
 
 		if (fd < 0) {
-			devfuse_close(t);
+			devfuse_close(transport);
 			return fd;
 		}
-		t->queues[i].fd = fd;
+		transport->queues[i].fd = fd;
 	}
 	return 0;
 }
 
-static void devfuse_arm(struct tr_queue *q)
+static void devfuse_arm(struct tr_queue *queue)
 {
-	int err = loop_register_file(q->loop, LOOP_FILE_FUSE, q->fd);
+	int err = loop_register_file(queue->loop, LOOP_FILE_FUSE, queue->fd);
 
 	if (err) {
-		channel_gone(q, err);
+		channel_gone(queue, err);
 		return;
 	}
 	/* Beside the ring, loop 0 reads here too. Without it a request wakes the loops of all CPUs, and polling only takes time from them. */
-	if (q->tr->chan == &tr_chan_devfuse || __atomic_load_n(&q->tr->fell_back, __ATOMIC_SEQ_CST))
-		loop_no_wander(q->loop);
-	take_requests(q);
+	if (queue->transport->chan == &tr_chan_devfuse || __atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))
+		loop_no_wander(queue->loop);
+	take_requests(queue);
 }
 
 const struct tr_chan_ops tr_chan_devfuse = {

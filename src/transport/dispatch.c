@@ -41,49 +41,49 @@ static inline void order_answer(void) { }
 static inline void order_release(uint32_t opcode) { (void)opcode; }
 #endif
 
-static void slot_busy(struct tr_req *r)
+static void slot_busy(struct tr_req *req)
 {
-	FDIO_ASSERT(r->state == SLOT_IDLE);
-	r->state = SLOT_BUSY;
-	__atomic_add_fetch(&tr_queue_of(r)->busy, 1, __ATOMIC_SEQ_CST);
+	FDIO_ASSERT(req->state == SLOT_IDLE);
+	req->state = SLOT_BUSY;
+	__atomic_add_fetch(&tr_queue_of(req)->busy, 1, __ATOMIC_SEQ_CST);
 }
 
-void tr_reply(struct tr_req *r, int err, uint32_t len)
+void tr_reply(struct tr_req *req, int err, uint32_t len)
 {
-	struct tr_queue *q = tr_queue_of(r);
+	struct tr_queue *queue = tr_queue_of(req);
 
-	fdio_magic_check(r, MAGIC_TRANSPORT_REQ);
-	FDIO_ASSERT(r->state == SLOT_BUSY); /* DISPATCH-1 */
-	FDIO_ASSERT(err <= 0 && len <= r->payload_cap);
-	r->state = SLOT_IDLE;
+	fdio_magic_check(req, MAGIC_TRANSPORT_REQ);
+	FDIO_ASSERT(req->state == SLOT_BUSY); /* DISPATCH-1 */
+	FDIO_ASSERT(err <= 0 && len <= req->payload_cap);
+	req->state = SLOT_IDLE;
 	fdio_count(CTR_tr_replies);
 	/* An errno that the protocol does not know would leave the request hanging. */
-	r->reply_err = err < -511 ? -EIO : err;
-	r->reply_len = err ? 0 : len;
+	req->reply_err = err < -511 ? -EIO : err;
+	req->reply_len = err ? 0 : len;
 	order_answer(); /* DISPATCH-3 */
-	r->tr->chan->reply(r);
-	/* r may be in use again. */
-	__atomic_sub_fetch(&q->busy, 1, __ATOMIC_SEQ_CST);
+	req->transport->chan->reply(req);
+	/* req may be in use again. */
+	__atomic_sub_fetch(&queue->busy, 1, __ATOMIC_SEQ_CST);
 }
 
-void tr_reply_data(struct tr_req *r, const void *data, uint32_t len)
+void tr_reply_data(struct tr_req *req, const void *data, uint32_t len)
 {
-	FDIO_ASSERT(len <= r->payload_cap);
-	memcpy(r->payload, data, len);
-	tr_reply(r, 0, len);
+	FDIO_ASSERT(len <= req->payload_cap);
+	memcpy(req->payload, data, len);
+	tr_reply(req, 0, len);
 }
 
-static void forget_batch(struct tr_req *r)
+static void forget_batch(struct tr_req *req)
 {
-	const struct fuse_batch_forget_in *b = r->in.arg;
-	uint32_t fits = r->in.data_len / sizeof(struct fuse_forget_one);
+	const struct fuse_batch_forget_in *b = req->in.arg;
+	uint32_t fits = req->in.data_len / sizeof(struct fuse_forget_one);
 	uint32_t n = FDIO_MIN(b->count, fits);
 
 	for (uint32_t i = 0; i < n; i++) {
 		struct fuse_forget_one one;
 
-		memcpy(&one, r->in.data + i * sizeof(one), sizeof(one));
-		r->tr->server.forget(r->tr->server.arg, one.nodeid, one.nlookup);
+		memcpy(&one, req->in.data + i * sizeof(one), sizeof(one));
+		req->transport->server.forget(req->transport->server.arg, one.nodeid, one.nlookup);
 	}
 }
 
@@ -93,57 +93,57 @@ static bool is_unanswered(uint32_t opcode)
 	return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT || opcode == FUSE_NOTIFY_REPLY;
 }
 
-static void take_unanswered(struct tr_req *r)
+static void take_unanswered(struct tr_req *req)
 {
-	struct tr *t = r->tr;
+	struct tr *transport = req->transport;
 
-	if (r->in.h.opcode == FUSE_FORGET)
-		t->server.forget(t->server.arg, r->in.h.nodeid, ((const struct fuse_forget_in *)r->in.arg)->nlookup);
-	else if (r->in.h.opcode == FUSE_BATCH_FORGET)
-		forget_batch(r);
+	if (req->in.header.opcode == FUSE_FORGET)
+		transport->server.forget(transport->server.arg, req->in.header.nodeid, ((const struct fuse_forget_in *)req->in.arg)->nlookup);
+	else if (req->in.header.opcode == FUSE_BATCH_FORGET)
+		forget_batch(req);
 }
 
-void tr_dispatch(struct tr_req *r, int err)
+void tr_dispatch(struct tr_req *req, int err)
 {
-	struct tr *t = r->tr;
+	struct tr *transport = req->transport;
 
 	fdio_count(CTR_tr_requests);
-	order_release(r->in.h.opcode);
-	slot_busy(r);
-	if (__atomic_load_n(&t->stopping, __ATOMIC_SEQ_CST) && r->in.h.opcode != FUSE_DESTROY) { /* DISPATCH-2 */
-		if (is_unanswered(r->in.h.opcode))
-			r->in.h.unique = 0;
-		tr_reply(r, -ENOTCONN, 0);
+	order_release(req->in.header.opcode);
+	slot_busy(req);
+	if (__atomic_load_n(&transport->stopping, __ATOMIC_SEQ_CST) && req->in.header.opcode != FUSE_DESTROY) { /* DISPATCH-2 */
+		if (is_unanswered(req->in.header.opcode))
+			req->in.header.unique = 0;
+		tr_reply(req, -ENOTCONN, 0);
 		return;
 	}
-	if (err != -EBADMSG && is_unanswered(r->in.h.opcode)) {
+	if (err != -EBADMSG && is_unanswered(req->in.header.opcode)) {
 		if (!err)
-			take_unanswered(r);
-		r->in.h.unique = 0; /* the channel sends nothing for it */
-		tr_reply(r, 0, 0);
+			take_unanswered(req);
+		req->in.header.unique = 0; /* the channel sends nothing for it */
+		tr_reply(req, 0, 0);
 		return;
 	}
 	if (err) {
 		if (err == -ENOSYS) { /* an operation that is not served: the kernel asks once and does without */
-			log_debug("FUSE %s (%u) is not served", pro_opcode_name(r->in.h.opcode), r->in.h.opcode);
+			log_debug("FUSE %s (%u) is not served", pro_opcode_name(req->in.header.opcode), req->in.header.opcode);
 		} else {
 			fdio_count(CTR_tr_bad_message);
-			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", pro_opcode_name(r->in.h.opcode),
-					r->in.h.len);
+			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", pro_opcode_name(req->in.header.opcode),
+					req->in.header.len);
 		}
-		tr_reply(r, err == -EBADMSG ? -EINVAL : err, 0);
+		tr_reply(req, err == -EBADMSG ? -EINVAL : err, 0);
 		return;
 	}
-	if (r->in.h.opcode == FUSE_DESTROY) {
-		tr_end(t, TR_DESTROY, r);
+	if (req->in.header.opcode == FUSE_DESTROY) {
+		tr_end(transport, TR_DESTROY, req);
 		return;
 	}
-	if (r->in.h.opcode == FUSE_INIT) {
-		tr_reply(r, -EINVAL, 0);
+	if (req->in.header.opcode == FUSE_INIT) {
+		tr_reply(req, -EINVAL, 0);
 		return;
 	}
-	struct tr_queue *q = tr_queue_of(r); /* r may be in use again afterwards */
-	__atomic_store_n(&q->handling, true, __ATOMIC_RELAXED); /* DISPATCH-4 */
-	t->server.handle(r, t->server.arg);
-	__atomic_store_n(&q->handling, false, __ATOMIC_RELEASE);
+	struct tr_queue *queue = tr_queue_of(req); /* req may be in use again afterwards */
+	__atomic_store_n(&queue->handling, true, __ATOMIC_RELAXED); /* DISPATCH-4 */
+	transport->server.handle(req, transport->server.arg);
+	__atomic_store_n(&queue->handling, false, __ATOMIC_RELEASE);
 }

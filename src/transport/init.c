@@ -25,45 +25,45 @@
 #define INIT_TIMEOUT_MS 10000
 #define DEFAULT_BACKGROUND 4096u
 
-static uint64_t wanted_flags(struct tr *t)
+static uint64_t wanted_flags(struct tr *transport)
 {
-	const struct tr_config *c = &t->cfg;
+	const struct tr_config *config = &transport->config;
 	char why[128];
 	uint64_t f = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
 		     FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
 		     FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_SETXATTR_EXT | PRO_INIT_EXT | PRO_CREATE_SUPP_GROUP |
 		     FUSE_DONT_MASK;
 
-	if (c->posix_acl)
+	if (config->posix_acl)
 		f |= FUSE_POSIX_ACL;
-	if (c->parallel_dio)
+	if (config->parallel_dio)
 		f |= PRO_DIRECT_IO_ALLOW_MMAP;
-	if (c->transport != TR_TRANSPORT_DEVFUSE && tr_uring_usable(t, FDIO_REASON(why)))
+	if (config->transport != TR_TRANSPORT_DEVFUSE && tr_uring_usable(transport, FDIO_REASON(why)))
 		f |= PRO_OVER_IO_URING;
-	f |= c->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : PRO_NO_EXPORT_SUPPORT;
+	f |= config->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : PRO_NO_EXPORT_SUPPORT;
 	return f;
 }
 
-static void fill_reply(struct tr *t, const struct fuse_init_in *in, struct fuse_init_out *out)
+static void fill_reply(struct tr *transport, const struct fuse_init_in *in, struct fuse_init_out *out)
 {
 	uint64_t offered = in->flags;
-	unsigned bg = t->cfg.max_background ? t->cfg.max_background : DEFAULT_BACKGROUND;
+	unsigned bg = transport->config.max_background ? transport->config.max_background : DEFAULT_BACKGROUND;
 
 	if (offered & PRO_INIT_EXT)
 		offered |= (uint64_t)in->flags2 << 32;
-	t->conn.flags = offered & wanted_flags(t);
-	t->chan = t->conn.flags & PRO_OVER_IO_URING ? &tr_chan_uring : &tr_chan_devfuse;
-	t->conn.kernel_minor = in->minor;
-	t->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
-	t->conn.max_write = t->conn.max_read = PRO_MAX_WRITE;
-	t->conn.max_pages = PRO_MAX_PAGES;
+	transport->conn.flags = offered & wanted_flags(transport);
+	transport->chan = transport->conn.flags & PRO_OVER_IO_URING ? &tr_chan_uring : &tr_chan_devfuse;
+	transport->conn.kernel_minor = in->minor;
+	transport->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
+	transport->conn.max_write = transport->conn.max_read = PRO_MAX_WRITE;
+	transport->conn.max_pages = PRO_MAX_PAGES;
 
 	memset(out, 0, sizeof(*out));
 	out->major = FUSE_KERNEL_VERSION;
 	out->minor = FUSE_KERNEL_MINOR_VERSION;
 	out->max_readahead = FDIO_MAX(in->max_readahead, 1u << 20);
-	out->flags = (uint32_t)t->conn.flags;
-	out->flags2 = (uint32_t)(t->conn.flags >> 32);
+	out->flags = (uint32_t)transport->conn.flags;
+	out->flags2 = (uint32_t)(transport->conn.flags >> 32);
 	out->max_background = (uint16_t)FDIO_MIN(bg, 65535u);
 	out->congestion_threshold = (uint16_t)(out->max_background * 3u / 4);
 	out->max_write = PRO_MAX_WRITE;
@@ -87,12 +87,12 @@ static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *
 	return 0;
 }
 
-static int refuse_no_ring(const struct tr *t, const struct fuse_init_in *in,
+static int refuse_no_ring(const struct tr *transport, const struct fuse_init_in *in,
 		struct fdio_reason *reason)
 {
 	bool offered = (in->flags & PRO_INIT_EXT) && (((uint64_t)in->flags2 << 32) & PRO_OVER_IO_URING);
 
-	if (t->cfg.transport != TR_TRANSPORT_URING || offered)
+	if (transport->config.transport != TR_TRANSPORT_URING || offered)
 		return 0;
 	fdio_reason_set(reason, "transport=uring: the kernel does not offer it; with Linux 6.14 or "
 			"newer write Y to "
@@ -100,9 +100,9 @@ static int refuse_no_ring(const struct tr *t, const struct fuse_init_in *in,
 	return -EPROTO;
 }
 
-static int read_init(struct tr *t, void *buf, size_t cap, struct fdio_reason *reason)
+static int read_init(struct tr *transport, void *buf, size_t cap, struct fdio_reason *reason)
 {
-	struct pollfd p = { .fd = t->fd, .events = POLLIN };
+	struct pollfd p = { .fd = transport->fd, .events = POLLIN };
 	ssize_t n;
 
 	if (poll(&p, 1, INIT_TIMEOUT_MS) != 1) {
@@ -111,7 +111,7 @@ static int read_init(struct tr *t, void *buf, size_t cap, struct fdio_reason *re
 		return -ETIMEDOUT;
 	}
 	do
-		n = read(t->fd, buf, cap);
+		n = read(transport->fd, buf, cap);
 	while (n < 0 && errno == EINTR);
 	if (n < 0) {
 		fdio_reason_set(reason, "cannot read FUSE INIT: %s", strerror(errno));
@@ -120,35 +120,35 @@ static int read_init(struct tr *t, void *buf, size_t cap, struct fdio_reason *re
 	return (int)n;
 }
 
-int tr_init_handshake(struct tr *t, struct fdio_reason *reason)
+int tr_init_handshake(struct tr *transport, struct fdio_reason *reason)
 {
 	/* Any slot's buffer is large enough for a message; nothing else uses them yet. */
-	uint8_t *buf = t->queues[0].arena;
+	uint8_t *buf = transport->queues[0].arena;
 	struct pro_in in;
 	struct fuse_init_out out;
-	struct fuse_out_header oh = { .len = sizeof(oh) + sizeof(out) };
-	struct iovec iov[2] = { { &oh, sizeof(oh) }, { &out, sizeof(out) } };
-	int n = read_init(t, buf, TR_SLOT_BYTES, reason);
+	struct fuse_out_header header = { .len = sizeof(header) + sizeof(out) };
+	struct iovec iov[2] = { { &header, sizeof(header) }, { &out, sizeof(out) } };
+	int n = read_init(transport, buf, TR_SLOT_BYTES, reason);
 
 	if (n < 0)
 		return n;
 	int err = pro_decode(buf, (size_t)n, &in);
-	if (err || in.h.opcode != FUSE_INIT) {
+	if (err || in.header.opcode != FUSE_INIT) {
 		fdio_reason_set(reason, "the kernel's first FUSE message is %s of %d bytes, not "
-				"INIT", pro_opcode_name(in.h.opcode), n);
+				"INIT", pro_opcode_name(in.header.opcode), n);
 		return -EPROTO;
 	}
-	oh.unique = in.h.unique;
+	header.unique = in.header.unique;
 	err = refuse_old_kernel(in.arg, reason);
 	if (!err)
-		err = refuse_no_ring(t, in.arg, reason);
+		err = refuse_no_ring(transport, in.arg, reason);
 	if (err) {
-		oh.error = err;
-		oh.len = sizeof(oh);
+		header.error = err;
+		header.len = sizeof(header);
 	} else {
-		fill_reply(t, in.arg, &out);
+		fill_reply(transport, in.arg, &out);
 	}
-	if (writev(t->fd, iov, err ? 1 : 2) < 0 && !err) {
+	if (writev(transport->fd, iov, err ? 1 : 2) < 0 && !err) {
 		err = -errno;
 		fdio_reason_set(reason, "cannot answer FUSE INIT: %s", strerror(-err));
 	}

@@ -33,7 +33,7 @@ static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list a
 }
 
 /* fusermount3, which mounts for those who are not root, writes its reason to stderr: it becomes part of our line too. */
-static int mount_heard(struct tr *t)
+static int mount_heard(struct tr *transport)
 {
 	int said = memfd_create("fusermount3", MFD_CLOEXEC), err = -1;
 	int out = said < 0 ? -1 : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
@@ -42,7 +42,7 @@ static int mount_heard(struct tr *t)
 
 	if (out >= 0)
 		dup2(said, STDERR_FILENO);
-	err = fuse_session_mount(t->se, t->mountpoint);
+	err = fuse_session_mount(transport->se, transport->mountpoint);
 	if (out >= 0) {
 		dup2(out, STDERR_FILENO);
 		n = pread(said, text, sizeof(text) - 1, 0);
@@ -58,7 +58,7 @@ static int mount_heard(struct tr *t)
 }
 
 /* Whether this kernel has FUSE at all: opening the device loads the module. 0 or -ENODEV. */
-static int check_fuse(const struct tr *t, struct fdio_reason *reason)
+static int check_fuse(const struct tr *transport, struct fdio_reason *reason)
 {
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
@@ -66,7 +66,7 @@ static int check_fuse(const struct tr *t, struct fdio_reason *reason)
 		close(fd);
 	else if (errno == ENOENT || errno == ENODEV || errno == ENXIO) {
 		fdio_reason_set(reason, "cannot mount on %s: /dev/fuse: %s: this system offers no "
-				"FUSE (modprobe fuse)", t->mountpoint,
+				"FUSE (modprobe fuse)", transport->mountpoint,
 			 strerror(errno));
 		return -ENODEV;
 	}
@@ -86,80 +86,80 @@ static void escape_into(char *out, size_t cap, const char *s)
 	out[n] = '\0';
 }
 
-static void build_options(const struct tr *t, char *out, size_t cap)
+static void build_options(const struct tr *transport, char *out, size_t cap)
 {
 	char fsname[1024];
 	int n;
 
-	escape_into(fsname, sizeof(fsname), t->source);
+	escape_into(fsname, sizeof(fsname), transport->source);
 	n = snprintf(out, cap, "fsname=%s,subtype=fusedio,default_permissions,max_read=%u", fsname, PRO_MAX_WRITE);
-	if (t->cfg.blkdev)
-		n += snprintf(out + n, cap - n, ",blkdev,blksize=%u", t->cfg.blksize);
-	if (t->mount_opts[0])
-		snprintf(out + n, cap - n, ",%s", t->mount_opts);
+	if (transport->config.blkdev)
+		n += snprintf(out + n, cap - n, ",blkdev,blksize=%u", transport->config.blksize);
+	if (transport->mount_opts[0])
+		snprintf(out + n, cap - n, ",%s", transport->mount_opts);
 }
 
-int tr_mount_libfuse(struct tr *t, struct fdio_reason *reason)
+int tr_mount_libfuse(struct tr *transport, struct fdio_reason *reason)
 {
 	static const struct fuse_lowlevel_ops none;
 	char opts[2048];
 	char *argv[] = { (char *)"fusedio", (char *)"-o", opts, NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
 
-	if (check_fuse(t, reason))
+	if (check_fuse(transport, reason))
 		return -ENODEV;
 	last_fuse_line[0] = '\0';
 	fuse_set_log_func(catch_fuse_log);
-	build_options(t, opts, sizeof(opts));
-	t->se = fuse_session_new(&args, &none, sizeof(none), NULL);
+	build_options(transport, opts, sizeof(opts));
+	transport->se = fuse_session_new(&args, &none, sizeof(none), NULL);
 	fuse_opt_free_args(&args);
-	if (!t->se) {
+	if (!transport->se) {
 		fdio_reason_set(reason, "libfuse refused the mount options: %s", last_fuse_line[0]
 				? last_fuse_line : opts);
 		return -EINVAL;
 	}
-	if (mount_heard(t)) {
-		fdio_reason_set(reason, "cannot mount on %s: %s", t->mountpoint,
+	if (mount_heard(transport)) {
+		fdio_reason_set(reason, "cannot mount on %s: %s", transport->mountpoint,
 			 last_fuse_line[0] ? last_fuse_line : "see the kernel log; is /dev/fuse there (modprobe fuse)?");
-		fuse_session_destroy(t->se);
-		t->se = NULL;
+		fuse_session_destroy(transport->se);
+		transport->se = NULL;
 		return -EIO;
 	}
-	t->fd = fuse_session_fd(t->se);
-	t->mounted = true;
+	transport->fd = fuse_session_fd(transport->se);
+	transport->mounted = true;
 	return 0;
 }
 
-void tr_umount_libfuse(struct tr *t)
+void tr_umount_libfuse(struct tr *transport)
 {
-	if (!t->se)
+	if (!transport->se)
 		return;
 	/* libfuse would do it itself, or start fusermount3: this process may do neither any more. */
-	if (t->mounted)
-		tr_umount_lazy(t);
-	t->mounted = false;
-	t->fd = -1;
-	fuse_session_destroy(t->se);
-	t->se = NULL;
+	if (transport->mounted)
+		tr_umount_lazy(transport);
+	transport->mounted = false;
+	transport->fd = -1;
+	fuse_session_destroy(transport->se);
+	transport->se = NULL;
 }
 
-int tr_umount_try(struct tr *t)
+int tr_umount_try(struct tr *transport)
 {
-	int err = t->cfg.umount(t->cfg.arg, false);
+	int err = transport->config.umount(transport->config.arg, false);
 
 	if (!err)
-		t->mounted = false;
+		transport->mounted = false;
 	return err;
 }
 
-void tr_umount_lazy(struct tr *t)
+void tr_umount_lazy(struct tr *transport)
 {
-	int err = t->cfg.umount(t->cfg.arg, true);
+	int err = transport->config.umount(transport->config.arg, true);
 
 	if (!err)
-		t->mounted = false;
+		transport->mounted = false;
 	else if (err == -EEXIST)
-		log_warn("%s is covered by another mount and stays there, dead: unmount it once that one is gone", t->mountpoint);
+		log_warn("%s is covered by another mount and stays there, dead: unmount it once that one is gone", transport->mountpoint);
 	else if (err != -EINVAL)
-		log_warn("cannot detach %s: %s", t->mountpoint, strerror(-err));
+		log_warn("cannot detach %s: %s", transport->mountpoint, strerror(-err));
 }

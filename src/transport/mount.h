@@ -14,12 +14,12 @@
 
 struct tr;
 
-int tr_mount_libfuse(struct tr *t, struct fdio_reason *reason) FDIO_BLOCKS;
+int tr_mount_libfuse(struct tr *transport, struct fdio_reason *reason) FDIO_BLOCKS;
 /* The mount may be gone already: then only frees. Closes the session's fd. */
-void tr_umount_libfuse(struct tr *t);
+void tr_umount_libfuse(struct tr *transport);
 /* umount(2) as a user would; -EBUSY when files are open. May wait for DESTROY: not on the control thread. */
-int tr_umount_try(struct tr *t);
+int tr_umount_try(struct tr *transport);
 /* Takes the mount out of the tree at once; open files keep the connection alive. */
-void tr_umount_lazy(struct tr *t);
+void tr_umount_lazy(struct tr *transport);
 
 #endif

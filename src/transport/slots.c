@@ -21,18 +21,18 @@
  */
 static bool is_spare(unsigned i) { return i > 0 && !loop_cpu_online(i); }
 
-static unsigned depth_for(const struct tr *t)
+static unsigned depth_for(const struct tr *transport)
 {
 	unsigned online = 0;
 
-	for (unsigned i = 0; i < t->nr_queues; i++)
+	for (unsigned i = 0; i < transport->nr_queues; i++)
 		online += !is_spare(i);
 	uint64_t fits = TR_ARENA_MAX / ((uint64_t)online * TR_SLOT_BYTES);
-	unsigned depth = t->cfg.queue_depth;
+	unsigned depth = transport->config.queue_depth;
 
 	if (depth > fits && depth > TR_DEPTH_MIN) {
 		depth = fits < TR_DEPTH_MIN ? TR_DEPTH_MIN : (unsigned)fits;
-		log_info("queue_depth lowered from %u to %u: %u loops would pin more than %llu MiB", t->cfg.queue_depth, depth,
+		log_info("queue_depth lowered from %u to %u: %u loops would pin more than %llu MiB", transport->config.queue_depth, depth,
 			 online, TR_ARENA_MAX >> 20);
 	}
 	return depth;
@@ -64,59 +64,59 @@ static void *arena_new(size_t bytes)
 	return arena;
 }
 
-static int queue_new(struct tr *t, unsigned i, unsigned depth)
+static int queue_new(struct tr *transport, unsigned i, unsigned depth)
 {
-	struct tr_queue *q = &t->queues[i];
+	struct tr_queue *queue = &transport->queues[i];
 	size_t bytes = (size_t)depth * TR_SLOT_BYTES;
 
-	fdio_magic_set(q, MAGIC_TRANSPORT_QUEUE);
-	q->tr = t;
-	q->loop = loop_set_get(t->cfg.loops, i);
-	q->fd = -1;
-	list_init(&q->free);
-	q->slots = fdio_alloc_aligned(FDIO_CACHELINE, depth * t->cfg.slot_size);
-	if (!q->slots)
+	fdio_magic_set(queue, MAGIC_TRANSPORT_QUEUE);
+	queue->transport = transport;
+	queue->loop = loop_set_get(transport->config.loops, i);
+	queue->fd = -1;
+	list_init(&queue->free);
+	queue->slots = fdio_alloc_aligned(FDIO_CACHELINE, depth * transport->config.slot_size);
+	if (!queue->slots)
 		return -ENOMEM;
 	void *arena = arena_new(bytes);
 	if (!arena)
 		return -ENOMEM;
-	q->arena = arena;
-	q->nr_slots = depth;
+	queue->arena = arena;
+	queue->nr_slots = depth;
 	for (unsigned s = 0; s < depth; s++) {
-		struct tr_req *r = tr_slot(q, s);
+		struct tr_req *req = tr_slot(queue, s);
 
-		fdio_magic_set(r, MAGIC_TRANSPORT_REQ);
-		r->tr = t;
-		r->loop = q->loop;
-		r->queue = i;
-		r->slot = s;
-		r->payload = q->arena + (size_t)s * TR_SLOT_BYTES + TR_HDR_BYTES;
-		r->payload_cap = PRO_MAX_WRITE;
-		r->buf_index = -1;
-		list_add_tail(&q->free, &r->link);
+		fdio_magic_set(req, MAGIC_TRANSPORT_REQ);
+		req->transport = transport;
+		req->loop = queue->loop;
+		req->queue = i;
+		req->slot = s;
+		req->payload = queue->arena + (size_t)s * TR_SLOT_BYTES + TR_HDR_BYTES;
+		req->payload_cap = PRO_MAX_WRITE;
+		req->buf_index = -1;
+		list_add_tail(&queue->free, &req->link);
 	}
 	return 0;
 }
 
-static struct iovec arena_of(const struct tr_queue *q)
+static struct iovec arena_of(const struct tr_queue *queue)
 {
-	return (struct iovec){ q->arena, arena_bytes((size_t)q->nr_slots * TR_SLOT_BYTES) };
+	return (struct iovec){ queue->arena, arena_bytes((size_t)queue->nr_slots * TR_SLOT_BYTES) };
 }
 
-static void set_buffers(struct tr_queue *q, int index)
+static void set_buffers(struct tr_queue *queue, int index)
 {
-	for (unsigned s = 0; s < q->nr_slots; s++)
-		tr_slot(q, s)->buf_index = index;
+	for (unsigned s = 0; s < queue->nr_slots; s++)
+		tr_slot(queue, s)->buf_index = index;
 }
 
-static void register_own(struct tr_queue *q)
+static void register_own(struct tr_queue *queue)
 {
-	struct iovec v = arena_of(q);
-	int err = loop_register_arenas(q->loop, &v, 1);
+	struct iovec v = arena_of(queue);
+	int err = loop_register_arenas(queue->loop, &v, 1);
 
 	if (!err)
-		set_buffers(q, 0);
-	else if (!q->tr->unregistered++)
+		set_buffers(queue, 0);
+	else if (!queue->transport->unregistered++)
 		log_info("serving without registered buffers, somewhat slower: %s; raise RLIMIT_MEMLOCK (ulimit -l) for full speed", strerror(-err));
 }
 
@@ -139,48 +139,48 @@ static bool register_both(struct tr_queue *a, struct tr_queue *b)
 }
 
 /* Neighbours help each other, where both CPUs are in use. */
-static void register_buffers(struct tr *t)
+static void register_buffers(struct tr *transport)
 {
-	for (unsigned i = 0; i < t->nr_queues; i++) {
-		struct tr_queue *q = &t->queues[i];
-		bool pair = t->cfg.transport != TR_TRANSPORT_DEVFUSE && i + 1 < t->nr_queues && !is_spare(i) && !is_spare(i + 1);
+	for (unsigned i = 0; i < transport->nr_queues; i++) {
+		struct tr_queue *queue = &transport->queues[i];
+		bool pair = transport->config.transport != TR_TRANSPORT_DEVFUSE && i + 1 < transport->nr_queues && !is_spare(i) && !is_spare(i + 1);
 
-		if (pair && register_both(q, q + 1))
+		if (pair && register_both(queue, queue + 1))
 			i++;
 		else
-			register_own(q);
+			register_own(queue);
 	}
 }
 
-int tr_slots_new(struct tr *t, struct fdio_reason *reason)
+int tr_slots_new(struct tr *transport, struct fdio_reason *reason)
 {
-	t->nr_queues = loop_set_count(t->cfg.loops);
-	unsigned depth = depth_for(t);
+	transport->nr_queues = loop_set_count(transport->config.loops);
+	unsigned depth = depth_for(transport);
 	int err = 0;
 
-	FDIO_ASSERT(t->cfg.slot_size >= sizeof(struct tr_req) && depth > 0);
-	t->queues = fdio_alloc_aligned(FDIO_CACHELINE, t->nr_queues * sizeof(*t->queues));
-	if (!t->queues)
+	FDIO_ASSERT(transport->config.slot_size >= sizeof(struct tr_req) && depth > 0);
+	transport->queues = fdio_alloc_aligned(FDIO_CACHELINE, transport->nr_queues * sizeof(*transport->queues));
+	if (!transport->queues)
 		err = -ENOMEM;
-	for (unsigned i = 0; i < t->nr_queues && !err; i++)
-		err = queue_new(t, i, is_spare(i) ? 1 : depth);
+	for (unsigned i = 0; i < transport->nr_queues && !err; i++)
+		err = queue_new(transport, i, is_spare(i) ? 1 : depth);
 	if (!err)
-		register_buffers(t);
+		register_buffers(transport);
 	else
 		fdio_reason_set(reason, "no memory for %u request slots of 1 MiB on each of %u "
-				"loops: lower queue_depth=", depth, t->nr_queues);
+				"loops: lower queue_depth=", depth, transport->nr_queues);
 	return err;
 }
 
-void tr_slots_free(struct tr *t)
+void tr_slots_free(struct tr *transport)
 {
-	for (unsigned i = 0; t->queues && i < t->nr_queues; i++) {
-		struct tr_queue *q = &t->queues[i];
+	for (unsigned i = 0; transport->queues && i < transport->nr_queues; i++) {
+		struct tr_queue *queue = &transport->queues[i];
 
-		if (q->arena)
-			munmap(q->arena, arena_bytes((size_t)q->nr_slots * TR_SLOT_BYTES));
-		free(q->slots);
+		if (queue->arena)
+			munmap(queue->arena, arena_bytes((size_t)queue->nr_slots * TR_SLOT_BYTES));
+		free(queue->slots);
 	}
-	free(t->queues);
-	t->queues = NULL;
+	free(transport->queues);
+	transport->queues = NULL;
 }

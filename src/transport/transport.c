@@ -33,75 +33,75 @@
 #define DRAIN_WARN_NS 5000000000ull
 #define LOG_BUSY_MAX 20u
 
-int tr_new(const struct tr_config *cfg, struct tr **ret, struct fdio_reason *reason)
+int tr_new(const struct tr_config *config, struct tr **ret, struct fdio_reason *reason)
 {
-	struct tr *t = calloc(1, sizeof(*t));
+	struct tr *transport = calloc(1, sizeof(*transport));
 	char why[128];
 	int err = -ENOMEM;
 
-	if (!t)
+	if (!transport)
 		goto nomem;
-	fdio_magic_set(t, MAGIC_TRANSPORT);
-	t->cfg = *cfg;
-	t->fd = -1;
-	fdio_mutex_init(&t->lock, RANK_LEAF);
-	fdio_cond_init(&t->changed);
-	t->source = strdup(cfg->source);
-	t->mountpoint = strdup(cfg->mountpoint);
-	t->mount_opts = strdup(cfg->mount_opts ? cfg->mount_opts : "");
-	if (!t->source || !t->mountpoint || !t->mount_opts)
+	fdio_magic_set(transport, MAGIC_TRANSPORT);
+	transport->config = *config;
+	transport->fd = -1;
+	fdio_mutex_init(&transport->lock, RANK_LEAF);
+	fdio_cond_init(&transport->changed);
+	transport->source = strdup(config->source);
+	transport->mountpoint = strdup(config->mountpoint);
+	transport->mount_opts = strdup(config->mount_opts ? config->mount_opts : "");
+	if (!transport->source || !transport->mountpoint || !transport->mount_opts)
 		goto nomem;
-	t->chan = &tr_chan_devfuse;
-	err = tr_slots_new(t, reason);
-	if (!err && cfg->transport == TR_TRANSPORT_URING && !tr_uring_usable(t, FDIO_REASON(why))) {
+	transport->chan = &tr_chan_devfuse;
+	err = tr_slots_new(transport, reason);
+	if (!err && config->transport == TR_TRANSPORT_URING && !tr_uring_usable(transport, FDIO_REASON(why))) {
 		fdio_reason_set(reason, "transport=uring cannot be used: %s", why);
 		err = -EINVAL;
 	}
 	if (err) {
-		tr_free(t);
+		tr_free(transport);
 		return err;
 	}
-	*ret = t;
+	*ret = transport;
 	return 0;
 nomem:
 	fdio_reason_set(reason, "out of memory while preparing the mount");
-	tr_free(t);
+	tr_free(transport);
 	return err;
 }
 
-int tr_mount(struct tr *t, struct fdio_reason *reason) { return tr_mount_libfuse(t, reason); }
+int tr_mount(struct tr *transport, struct fdio_reason *reason) { return tr_mount_libfuse(transport, reason); }
 
-void tr_set_server(struct tr *t, const struct tr_server *server) { t->server = *server; }
+void tr_set_server(struct tr *transport, const struct tr_server *server) { transport->server = *server; }
 
-const struct tr_conn *tr_conn(const struct tr *t) { return &t->conn; }
+const struct tr_conn *tr_conn(const struct tr *transport) { return &transport->conn; }
 
-unsigned tr_loop_slots(const struct tr *t, unsigned loop) { return t->queues[loop].nr_slots; }
+unsigned tr_loop_slots(const struct tr *transport, unsigned loop) { return transport->queues[loop].nr_slots; }
 
-void tr_end(struct tr *t, enum tr_end why, struct tr_req *r)
+void tr_end(struct tr *transport, enum tr_end why, struct tr_req *req)
 {
-	fdio_mutex_lock(&t->lock);
-	if (t->end == TR_RUNNING)
-		t->end = why;
-	if (r)
-		t->destroy_req = r;
-	pthread_cond_broadcast(&t->changed);
-	fdio_mutex_unlock(&t->lock);
+	fdio_mutex_lock(&transport->lock);
+	if (transport->end == TR_RUNNING)
+		transport->end = why;
+	if (req)
+		transport->destroy_req = req;
+	pthread_cond_broadcast(&transport->changed);
+	fdio_mutex_unlock(&transport->lock);
 }
 
-static unsigned busy_slots(struct tr *t)
+static unsigned busy_slots(struct tr *transport)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < t->nr_queues; i++)
-		n += __atomic_load_n(&t->queues[i].busy, __ATOMIC_SEQ_CST);
+	for (unsigned i = 0; i < transport->nr_queues; i++)
+		n += __atomic_load_n(&transport->queues[i].busy, __ATOMIC_SEQ_CST);
 	return n;
 }
 
 /* DISPATCH-4 in dispatch.c: asked after busy_slots. */
-static bool any_handling(struct tr *t)
+static bool any_handling(struct tr *transport)
 {
-	for (unsigned i = 0; i < t->nr_queues; i++)
-		if (__atomic_load_n(&t->queues[i].handling, __ATOMIC_ACQUIRE))
+	for (unsigned i = 0; i < transport->nr_queues; i++)
+		if (__atomic_load_n(&transport->queues[i].handling, __ATOMIC_ACQUIRE))
 			return true;
 	return false;
 }
@@ -111,46 +111,46 @@ static bool any_handling(struct tr *t)
  * leads into the slot whatever the moment.
  */
 #define LOOKS_ONLY __attribute__((no_sanitize("thread"), noinline))
-static void log_one(const struct tr_req *r) LOOKS_ONLY;
-static void log_one(const struct tr_req *r)
+static void log_one(const struct tr_req *req) LOOKS_ONLY;
+static void log_one(const struct tr_req *req)
 {
-	const struct fuse_write_in *io = r->in.arg; /* READ begins like it */
-	uint32_t op = r->in.h.opcode;
+	const struct fuse_write_in *io = req->in.arg; /* READ begins like it */
+	uint32_t op = req->in.header.opcode;
 	char where[64] = "";
 
 	if ((op == FUSE_READ || op == FUSE_WRITE) && io)
 		snprintf(where, sizeof(where), ", %u bytes at %llu", io->size, (unsigned long long)io->offset);
-	log_warn("no answer yet to %s of inode %llu%s (request %llu, process %u)", pro_opcode_name(op), (unsigned long long)r->in.h.nodeid,
-		 where, (unsigned long long)r->in.h.unique, r->in.h.pid);
+	log_warn("no answer yet to %s of inode %llu%s (request %llu, process %u)", pro_opcode_name(op), (unsigned long long)req->in.header.nodeid,
+		 where, (unsigned long long)req->in.header.unique, req->in.header.pid);
 }
 
-LOOKS_ONLY void tr_log_busy(struct tr *t)
+LOOKS_ONLY void tr_log_busy(struct tr *transport)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < t->nr_queues; i++)
-		for (unsigned s = 0; s < t->queues[i].nr_slots; s++) {
-			const struct tr_req *r = tr_slot(&t->queues[i], s);
-			if (__atomic_load_n(&r->state, __ATOMIC_RELAXED) && n++ < LOG_BUSY_MAX)
-				log_one(r);
+	for (unsigned i = 0; i < transport->nr_queues; i++)
+		for (unsigned s = 0; s < transport->queues[i].nr_slots; s++) {
+			const struct tr_req *req = tr_slot(&transport->queues[i], s);
+			if (__atomic_load_n(&req->state, __ATOMIC_RELAXED) && n++ < LOG_BUSY_MAX)
+				log_one(req);
 		}
 	log_warn("%u requests have no answer yet", n);
 }
 
 /* The requests of DESTROY itself stay busy: they are answered last. */
-static void drain_handlers(struct tr *t)
+static void drain_handlers(struct tr *transport)
 {
 	uint64_t warn_at = fdio_now_ns() + DRAIN_WARN_NS;
 	struct timespec nap = { .tv_nsec = DRAIN_POLL_NS };
 
 	for (;;) {
-		fdio_mutex_lock(&t->lock);
-		unsigned keep = t->destroy_req ? 1 : 0;
-		fdio_mutex_unlock(&t->lock);
-		if (busy_slots(t) <= keep && !any_handling(t))
+		fdio_mutex_lock(&transport->lock);
+		unsigned keep = transport->destroy_req ? 1 : 0;
+		fdio_mutex_unlock(&transport->lock);
+		if (busy_slots(transport) <= keep && !any_handling(transport))
 			return;
 		if (fdio_now_ns() > warn_at) {
-			tr_log_busy(t);
+			tr_log_busy(transport);
 			warn_at = UINT64_MAX;
 		}
 		nanosleep(&nap, NULL);
@@ -159,115 +159,115 @@ static void drain_handlers(struct tr *t)
 
 static void *control_main(void *arg)
 {
-	struct tr *t = arg;
+	struct tr *transport = arg;
 
-	fdio_magic_check(t, MAGIC_TRANSPORT);
-	fdio_mutex_lock(&t->lock);
-	while (t->end == TR_RUNNING)
-		fdio_cond_wait(&t->changed, &t->lock);
-	enum tr_end why = t->end;
-	fdio_mutex_unlock(&t->lock);
+	fdio_magic_check(transport, MAGIC_TRANSPORT);
+	fdio_mutex_lock(&transport->lock);
+	while (transport->end == TR_RUNNING)
+		fdio_cond_wait(&transport->changed, &transport->lock);
+	enum tr_end why = transport->end;
+	fdio_mutex_unlock(&transport->lock);
 
-	__atomic_store_n(&t->stopping, true, __ATOMIC_SEQ_CST); /* DISPATCH-2 in dispatch.c */
-	if (t->cfg.ending)
-		t->cfg.ending(t->cfg.arg);
-	drain_handlers(t);
-	t->cfg.destroy(t->cfg.arg, why == TR_ABORTED);
+	__atomic_store_n(&transport->stopping, true, __ATOMIC_SEQ_CST); /* DISPATCH-2 in dispatch.c */
+	if (transport->config.ending)
+		transport->config.ending(transport->config.arg);
+	drain_handlers(transport);
+	transport->config.destroy(transport->config.arg, why == TR_ABORTED);
 
-	fdio_mutex_lock(&t->lock);
-	struct tr_req *r = t->destroy_req;
-	t->destroy_req = NULL;
-	t->finished = true;
-	pthread_cond_broadcast(&t->changed);
-	fdio_mutex_unlock(&t->lock);
-	if (r)
-		tr_reply(r, 0, 0);
+	fdio_mutex_lock(&transport->lock);
+	struct tr_req *req = transport->destroy_req;
+	transport->destroy_req = NULL;
+	transport->finished = true;
+	pthread_cond_broadcast(&transport->changed);
+	fdio_mutex_unlock(&transport->lock);
+	if (req)
+		tr_reply(req, 0, 0);
 	return NULL;
 }
 
-static void start_queue(struct loop_msg *m)
+static void start_queue(struct loop_msg *msg)
 {
-	struct tr_queue *q = container_of(m, struct tr_queue, start_msg);
+	struct tr_queue *queue = container_of(msg, struct tr_queue, start_msg);
 
-	fdio_magic_check(q, MAGIC_TRANSPORT_QUEUE);
-	q->tr->chan->arm(q);
+	fdio_magic_check(queue, MAGIC_TRANSPORT_QUEUE);
+	queue->transport->chan->arm(queue);
 }
 
-static int start_control(struct tr *t)
+static int start_control(struct tr *transport)
 {
-	int err = thread_start(&t->control, "fusedio-ctl", control_main, t);
+	int err = thread_start(&transport->control, "fusedio-ctl", control_main, transport);
 
-	t->control_on = !err;
+	transport->control_on = !err;
 	return err;
 }
 
-int tr_start(struct tr *t, struct fdio_reason *reason)
+int tr_start(struct tr *transport, struct fdio_reason *reason)
 {
-	int err = tr_init_handshake(t, reason);
+	int err = tr_init_handshake(transport, reason);
 
 	if (err)
 		return err;
-	err = t->chan->open(t);
+	err = transport->chan->open(transport);
 	if (err) {
-		fdio_reason_set(reason, "cannot open the %s channel: %s", t->chan->name,
+		fdio_reason_set(reason, "cannot open the %s channel: %s", transport->chan->name,
 				strerror(-err));
 		return err;
 	}
-	__atomic_store_n(&t->conn.channel, t->chan->name, __ATOMIC_RELAXED);
-	err = start_control(t);
+	__atomic_store_n(&transport->conn.channel, transport->chan->name, __ATOMIC_RELAXED);
+	err = start_control(transport);
 	if (err) {
 		fdio_reason_set(reason, "cannot start the control thread: %s", strerror(-err));
 		return err;
 	}
-	log_info("FUSE 7.%u over %s, %u loops with %u slots each", t->conn.proto_minor, t->chan->name, t->nr_queues, t->queues[0].nr_slots);
-	for (unsigned i = 0; i < t->nr_queues; i++)
-		loop_post(t->queues[i].loop, &t->queues[i].start_msg, start_queue);
+	log_info("FUSE 7.%u over %s, %u loops with %u slots each", transport->conn.proto_minor, transport->chan->name, transport->nr_queues, transport->queues[0].nr_slots);
+	for (unsigned i = 0; i < transport->nr_queues; i++)
+		loop_post(transport->queues[i].loop, &transport->queues[i].start_msg, start_queue);
 	return 0;
 }
 
-void tr_unmount(struct tr *t)
+void tr_unmount(struct tr *transport)
 {
 	int err;
 
-	if (!t->mounted)
+	if (!transport->mounted)
 		return;
-	err = tr_umount_try(t);
+	err = tr_umount_try(transport);
 	if (!err || err == -EINVAL || err == -EEXIST) {
 		/* Unmounted: the channel ends by itself. A plain fuse mount says so on the clones. If it was no longer mounted, or is
 		 * out of reach, whoever still uses it gets errors. */
 		if (err)
-			tr_end(t, TR_GONE, NULL);
+			tr_end(transport, TR_GONE, NULL);
 		return;
 	}
-	log_info("%s is busy (%s): detaching it; open files get errors from now on", t->mountpoint, strerror(-err));
-	tr_umount_lazy(t);
-	tr_end(t, TR_GONE, NULL);
+	log_info("%s is busy (%s): detaching it; open files get errors from now on", transport->mountpoint, strerror(-err));
+	tr_umount_lazy(transport);
+	tr_end(transport, TR_GONE, NULL);
 }
 
-void tr_let_go(struct tr *t) { tr_end(t, TR_GONE, NULL); }
+void tr_let_go(struct tr *transport) { tr_end(transport, TR_GONE, NULL); }
 
-void tr_wait(struct tr *t)
+void tr_wait(struct tr *transport)
 {
-	if (!t->control_on)
+	if (!transport->control_on)
 		return;
-	pthread_join(t->control, NULL);
-	t->control_on = false;
+	pthread_join(transport->control, NULL);
+	transport->control_on = false;
 }
 
-void tr_free(struct tr *t)
+void tr_free(struct tr *transport)
 {
-	if (!t)
+	if (!transport)
 		return;
-	FDIO_ASSERT(!t->control_on);
-	if (t->chan && t->queues)
-		t->chan->close(t);
-	tr_umount_libfuse(t);
-	tr_slots_free(t);
-	free(t->source);
-	free(t->mountpoint);
-	free(t->mount_opts);
-	pthread_cond_destroy(&t->changed);
-	fdio_mutex_fini(&t->lock);
-	fdio_magic_clear(t, MAGIC_TRANSPORT);
-	free(t);
+	FDIO_ASSERT(!transport->control_on);
+	if (transport->chan && transport->queues)
+		transport->chan->close(transport);
+	tr_umount_libfuse(transport);
+	tr_slots_free(transport);
+	free(transport->source);
+	free(transport->mountpoint);
+	free(transport->mount_opts);
+	pthread_cond_destroy(&transport->changed);
+	fdio_mutex_fini(&transport->lock);
+	fdio_magic_clear(transport, MAGIC_TRANSPORT);
+	free(transport);
 }

@@ -30,7 +30,7 @@ struct tr_queue;
  */
 struct tr_req {
 	FDIO_MAGIC_FIELD;
-	struct tr *tr;
+	struct tr *transport;
 	struct loop *loop;         /* that serves it */
 	struct pro_in in;          /* decoded and validated header and fixed argument */
 	uint8_t *payload;
@@ -88,43 +88,43 @@ struct tr_config {
 };
 
 /* Allocates slots and buffers, registers arenas with the loops. Before loop_set_start. reason: one line. */
-int tr_new(const struct tr_config *cfg, struct tr **ret, struct fdio_reason *reason);
+int tr_new(const struct tr_config *config, struct tr **ret, struct fdio_reason *reason);
 /* mount(2) or fusermount3; -ENODEV: the kernel has no FUSE. The kernel's INIT is not answered before tr_start. */
-int tr_mount(struct tr *t, struct fdio_reason *reason) FDIO_BLOCKS;
+int tr_mount(struct tr *transport, struct fdio_reason *reason) FDIO_BLOCKS;
 /* Before tr_start. The server outlives the connection. */
-void tr_set_server(struct tr *t, const struct tr_server *server);
+void tr_set_server(struct tr *transport, const struct tr_server *server);
 /*
  * Answers INIT, opens the channel's clones of the connection, starts the control thread, and has
  * the running loops arm their slots. Main thread; waits at most ten seconds for INIT. -errno.
  */
-int tr_start(struct tr *t, struct fdio_reason *reason) FDIO_BLOCKS;
+int tr_start(struct tr *transport, struct fdio_reason *reason) FDIO_BLOCKS;
 /* Asks for an end as umount would (SIGTERM): unmounts lazily if busy. Any thread. */
-void tr_unmount(struct tr *t);
+void tr_unmount(struct tr *transport);
 /* Ends the connection although the kernel keeps it: the mount is gone from here, and somebody has it elsewhere. Any thread. */
-void tr_let_go(struct tr *t);
+void tr_let_go(struct tr *transport);
 /* Logs the requests that are not answered yet (at most 20), and how many there are. Any thread. */
-void tr_log_busy(struct tr *t);
+void tr_log_busy(struct tr *transport);
 /* Waits until the channel has ended and destroy has returned. */
-void tr_wait(struct tr *t) FDIO_BLOCKS;
-void tr_free(struct tr *t);
+void tr_wait(struct tr *transport) FDIO_BLOCKS;
+void tr_free(struct tr *transport);
 
-/* Replies: once a request, from any thread. len bytes of r->payload are the body; err < 0: no body. */
-void tr_reply(struct tr_req *r, int err, uint32_t len);
+/* Replies: once a request, from any thread. len bytes of req->payload are the body; err < 0: no body. */
+void tr_reply(struct tr_req *req, int err, uint32_t len);
 /* Body copied from elsewhere (small structs). */
-void tr_reply_data(struct tr_req *r, const void *data, uint32_t len);
+void tr_reply_data(struct tr_req *req, const void *data, uint32_t len);
 
 /*
  * Notifications to the kernel: block; never on a loop thread and with no lock that a FUSE request can wait for. -errno;
  * -ENOENT is normal.
  */
-int tr_notify_inval_inode(struct tr *t, uint64_t nodeid, int64_t off, int64_t len);
+int tr_notify_inval_inode(struct tr *transport, uint64_t nodeid, int64_t off, int64_t len);
 
 /* Slots of the loop with this index: fewer where the CPU was not in use at the mount. Any thread. */
-unsigned tr_loop_slots(const struct tr *t, unsigned loop);
+unsigned tr_loop_slots(const struct tr *transport, unsigned loop);
 
 /* Negotiated with the kernel, valid after tr_start. */
 /* kernel_minor: what the kernel knows, also beyond what we do. */
 struct tr_conn { uint32_t proto_minor, kernel_minor, max_write, max_read, max_pages; uint64_t flags; const char *channel; };
-const struct tr_conn *tr_conn(const struct tr *t);
+const struct tr_conn *tr_conn(const struct tr *transport);
 
 #endif

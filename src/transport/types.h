@@ -43,7 +43,7 @@ struct tr_deal {
 
 struct tr_queue {
 	FDIO_MAGIC_FIELD;
-	struct tr *tr;
+	struct tr *transport;
 	struct loop *loop;
 	int fd;                    /* this loop's clone of the connection, -1 before open */
 	struct loop_msg start_msg;
@@ -76,7 +76,7 @@ enum tr_end { TR_RUNNING = 0, TR_DESTROY, TR_GONE, TR_ABORTED };
 
 struct tr {
 	FDIO_MAGIC_FIELD;
-	struct tr_config cfg;
+	struct tr_config config;
 	struct tr_server server;
 	char *source, *mountpoint, *mount_opts;
 	struct fuse_session *se;
@@ -110,22 +110,22 @@ extern const struct tr_chan_ops tr_chan_devfuse;
 extern const struct tr_chan_ops tr_chan_uring;
 
 /* Of the loop that serves it, and whose slot it is. */
-static inline struct tr_queue *tr_queue_of(struct tr_req *r) { return &r->tr->queues[loop_index(r->loop)]; }
-static inline struct tr_queue *tr_home_of(struct tr_req *r) { return &r->tr->queues[r->queue]; }
+static inline struct tr_queue *tr_queue_of(struct tr_req *req) { return &req->transport->queues[loop_index(req->loop)]; }
+static inline struct tr_queue *tr_home_of(struct tr_req *req) { return &req->transport->queues[req->queue]; }
 
 /* slots.c */
-int tr_slots_new(struct tr *t, struct fdio_reason *reason);
-void tr_slots_free(struct tr *t);
-static inline struct tr_req *tr_slot(struct tr_queue *q, unsigned i)
+int tr_slots_new(struct tr *transport, struct fdio_reason *reason);
+void tr_slots_free(struct tr *transport);
+static inline struct tr_req *tr_slot(struct tr_queue *queue, unsigned i)
 {
-	return (struct tr_req *)(q->slots + (size_t)i * q->tr->cfg.slot_size);
+	return (struct tr_req *)(queue->slots + (size_t)i * queue->transport->config.slot_size);
 }
 
 /* init.c: reads INIT from the session's fd and answers it. */
-int tr_init_handshake(struct tr *t, struct fdio_reason *reason) FDIO_BLOCKS;
+int tr_init_handshake(struct tr *transport, struct fdio_reason *reason) FDIO_BLOCKS;
 
 /* uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why. */
-bool tr_uring_usable(struct tr *t, struct fdio_reason *reason);
+bool tr_uring_usable(struct tr *transport, struct fdio_reason *reason);
 
 /*
  * deal.c: whether the requests of a queue are dealt out to two loops. Pure arithmetic over samples of
@@ -133,12 +133,12 @@ bool tr_uring_usable(struct tr *t, struct fdio_reason *reason);
  */
 #define TR_DEAL_READAHEAD (128u << 10) /* what is smaller is served in the time that a message takes */
 /* A request has come: true if it is one of those that are to be sampled. */
-static inline bool tr_deal_due(struct tr_deal *d) { return ++d->arrivals % 8 == 0; }
+static inline bool tr_deal_due(struct tr_deal *deal) { return ++deal->arrivals % 8 == 0; }
 /*
  * mine: requests of the queue that are being served, other: those of the helper's own queue. on: are they dealt out now?
  * Should they be, from now on?
  */
-bool tr_deal_sample(struct tr_deal *d, bool on, unsigned mine, unsigned other);
+bool tr_deal_sample(struct tr_deal *deal, bool on, unsigned mine, unsigned other);
 
 /* Is this slot's entry one of those that go to the helper? Three of eight: the client itself is on the first loop's CPU. */
 static inline bool tr_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
@@ -148,11 +148,11 @@ static inline bool tr_deal_is_readahead(const struct pro_in *in)
 {
 	const struct fuse_read_in *read = in->arg;
 
-	return in->h.opcode == FUSE_READ && read->size >= TR_DEAL_READAHEAD && !(read->flags & O_DIRECT);
+	return in->header.opcode == FUSE_READ && read->size >= TR_DEAL_READAHEAD && !(read->flags & O_DIRECT);
 }
 
 /* dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the transport answers itself. */
-void tr_dispatch(struct tr_req *r, int err);
+void tr_dispatch(struct tr_req *req, int err);
 
 /*
  * channel.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more, sleeps for a millisecond unless
@@ -162,7 +162,7 @@ void tr_dispatch(struct tr_req *r, int err);
 #define TR_RETRY_AT_ONCE 8u
 bool tr_retry(int err, unsigned *tries);
 
-/* transport.c: the connection has ended or DESTROY came (r, else NULL). Any thread; the first reason counts. */
-void tr_end(struct tr *t, enum tr_end why, struct tr_req *r);
+/* transport.c: the connection has ended or DESTROY came (req, else NULL). Any thread; the first reason counts. */
+void tr_end(struct tr *transport, enum tr_end why, struct tr_req *req);
 
 #endif

@@ -51,22 +51,22 @@ struct entry {
 	struct fuse_uring_req_header h; /* the kernel writes requests into it and reads replies from it */
 	struct iovec iov[2];            /* read by the kernel while it registers the entry */
 	struct loop_op op;
-	struct tr_req *r;
+	struct tr_req *req;
 	uint32_t cmd;                   /* the last command */
 	unsigned tries;                 /* of it, after failures: tr_retry */
 };
 
 _Static_assert(sizeof(struct entry) + PRO_WRITE_HDR <= TR_HDR_BYTES, "both channels' headers fit in a slot's first page");
 
-static struct entry *entry_of(struct tr_req *r) { return (struct entry *)(void *)(r->payload - TR_HDR_BYTES); }
+static struct entry *entry_of(struct tr_req *req) { return (struct entry *)(void *)(req->payload - TR_HDR_BYTES); }
 
-static unsigned nr_ring(struct tr_queue *q) { return __atomic_load_n(&q->nr_ring, __ATOMIC_RELAXED); }
+static unsigned nr_ring(struct tr_queue *queue) { return __atomic_load_n(&queue->nr_ring, __ATOMIC_RELAXED); }
 
 /* ---- commands ---- */
 
-static struct io_uring_sqe *command_sqe(struct loop *l, uint32_t cmd, const struct fuse_uring_cmd_req *req)
+static struct io_uring_sqe *command_sqe(struct loop *loop, uint32_t cmd, const struct fuse_uring_cmd_req *req)
 {
-	struct io_uring_sqe *sqe = loop_sqe(l);
+	struct io_uring_sqe *sqe = loop_sqe(loop);
 
 	sqe->opcode = IORING_OP_URING_CMD;
 	sqe->fd = LOOP_FILE_FUSE;
@@ -77,18 +77,18 @@ static struct io_uring_sqe *command_sqe(struct loop *l, uint32_t cmd, const stru
 }
 
 /* On the loop that serves it: the entry waits on that one's ring for its next request. */
-static void submit_entry(struct entry *e)
+static void submit_entry(struct entry *entry)
 {
-	struct fuse_uring_cmd_req req = { .qid = (uint16_t)e->r->queue };
+	struct fuse_uring_cmd_req req = { .qid = (uint16_t)entry->req->queue };
 
-	if (e->cmd == FUSE_IO_URING_CMD_COMMIT_AND_FETCH)
-		req.commit_id = e->r->commit_id;
-	struct io_uring_sqe *sqe = command_sqe(e->r->loop, e->cmd, &req);
-	if (e->cmd == FUSE_IO_URING_CMD_REGISTER) {
-		sqe->addr = (uint64_t)(uintptr_t)e->iov;
+	if (entry->cmd == FUSE_IO_URING_CMD_COMMIT_AND_FETCH)
+		req.commit_id = entry->req->commit_id;
+	struct io_uring_sqe *sqe = command_sqe(entry->req->loop, entry->cmd, &req);
+	if (entry->cmd == FUSE_IO_URING_CMD_REGISTER) {
+		sqe->addr = (uint64_t)(uintptr_t)entry->iov;
 		sqe->len = 2;
 	}
-	io_uring_sqe_set_data(sqe, &e->op);
+	io_uring_sqe_set_data(sqe, &entry->op);
 }
 
 /* ---- falling back (URING-1) ---- */
@@ -100,65 +100,65 @@ static void ignore_done(struct loop_op *op, int res, unsigned cqe_flags)
 	(void)cqe_flags;
 }
 
-static void fall_back_queue(struct loop_msg *m)
+static void fall_back_queue(struct loop_msg *msg)
 {
-	struct tr_queue *q = container_of(m, struct tr_queue, fallback_msg);
-	unsigned n = nr_ring(q);
+	struct tr_queue *queue = container_of(msg, struct tr_queue, fallback_msg);
+	unsigned n = nr_ring(queue);
 
-	fdio_magic_check(q, MAGIC_TRANSPORT_QUEUE);
-	__atomic_store_n(&q->nr_ring, 0, __ATOMIC_RELAXED);
+	fdio_magic_check(queue, MAGIC_TRANSPORT_QUEUE);
+	__atomic_store_n(&queue->nr_ring, 0, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < n; i++)
-		list_add_tail(&q->free, &tr_slot(q, i)->link);
-	tr_chan_devfuse.arm(q);
+		list_add_tail(&queue->free, &tr_slot(queue, i)->link);
+	tr_chan_devfuse.arm(queue);
 }
 
-static void fall_back(struct tr_queue *q, int err)
+static void fall_back(struct tr_queue *queue, int err)
 {
 	static struct loop_op ignored = { ignore_done };
 	struct fuse_uring_cmd_req req = { .qid = IMPOSSIBLE_QUEUE };
-	struct tr *t = q->tr;
+	struct tr *transport = queue->transport;
 
-	if (__atomic_exchange_n(&t->fell_back, true, __ATOMIC_SEQ_CST))
+	if (__atomic_exchange_n(&transport->fell_back, true, __ATOMIC_SEQ_CST))
 		return;
 	log_warn("the kernel refused the request ring (%s): going on over %s", strerror(-err), tr_chan_devfuse.name);
-	__atomic_store_n(&t->conn.channel, tr_chan_devfuse.name, __ATOMIC_RELAXED);
-	struct io_uring_sqe *sqe = command_sqe(q->loop, FUSE_IO_URING_CMD_REGISTER, &req);
-	sqe->addr = (uint64_t)(uintptr_t)entry_of(tr_slot(q, 0))->iov;
+	__atomic_store_n(&transport->conn.channel, tr_chan_devfuse.name, __ATOMIC_RELAXED);
+	struct io_uring_sqe *sqe = command_sqe(queue->loop, FUSE_IO_URING_CMD_REGISTER, &req);
+	sqe->addr = (uint64_t)(uintptr_t)entry_of(tr_slot(queue, 0))->iov;
 	sqe->len = 2;
 	io_uring_sqe_set_data(sqe, &ignored);
-	for (unsigned i = 0; i < t->nr_queues; i++)
-		loop_post(t->queues[i].loop, &t->queues[i].fallback_msg, fall_back_queue);
+	for (unsigned i = 0; i < transport->nr_queues; i++)
+		loop_post(transport->queues[i].loop, &transport->queues[i].fallback_msg, fall_back_queue);
 }
 
 /* ---- completions ---- */
 
 static void add(unsigned *counter, unsigned n) { __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED); }
-static unsigned *serving(struct tr_req *r)
+static unsigned *serving(struct tr_req *req)
 {
-	struct tr_queue *q = tr_queue_of(r);
+	struct tr_queue *queue = tr_queue_of(req);
 
-	return r->loop == tr_home_of(r)->loop ? &q->serving_own : &q->serving_helping;
+	return req->loop == tr_home_of(req)->loop ? &queue->serving_own : &queue->serving_helping;
 }
 
-static void serve(struct tr_req *r, int err)
+static void serve(struct tr_req *req, int err)
 {
-	add(serving(r), 1);
-	tr_dispatch(r, err);
+	add(serving(req), 1);
+	tr_dispatch(req, err);
 }
 
-static void moved_msg(struct loop_msg *m) { serve(container_of(m, struct tr_req, msg), 0); }
+static void moved_msg(struct loop_msg *msg) { serve(container_of(msg, struct tr_req, msg), 0); }
 
-/* Requests of q's ring that are being served, wherever. */
-static unsigned depth(struct tr_queue *q)
+/* Requests of queue's ring that are being served, wherever. */
+static unsigned depth(struct tr_queue *queue)
 {
-	return __atomic_load_n(&q->serving_own, __ATOMIC_RELAXED) + __atomic_load_n(&q->helper->serving_helping, __ATOMIC_RELAXED);
+	return __atomic_load_n(&queue->serving_own, __ATOMIC_RELAXED) + __atomic_load_n(&queue->helper->serving_helping, __ATOMIC_RELAXED);
 }
 
 /* URING-3 */
-static struct loop *who_serves(struct tr_req *r)
+static struct loop *who_serves(struct tr_req *req)
 {
-	struct tr_queue *home = tr_home_of(r), *help = home->helper;
-	bool at_home = r->loop == home->loop;
+	struct tr_queue *home = tr_home_of(req), *help = home->helper;
+	bool at_home = req->loop == home->loop;
 
 	if (!help)
 		return home->loop;
@@ -173,28 +173,28 @@ static struct loop *who_serves(struct tr_req *r)
 			__atomic_store_n(&home->dealt, now, __ATOMIC_RELAXED);
 		}
 	}
-	if (unlikely(tr_deal_is_readahead(&r->in)) && !depth(help)) {
+	if (unlikely(tr_deal_is_readahead(&req->in)) && !depth(help)) {
 		fdio_count(CTR_tr_readahead);
 		return help->loop;
 	}
-	return dealt && tr_deal_slot(r->slot) ? help->loop : home->loop;
+	return dealt && tr_deal_slot(req->slot) ? help->loop : home->loop;
 }
 
-static void got_request(struct entry *e)
+static void got_request(struct entry *entry)
 {
-	struct tr_req *r = e->r;
-	struct fuse_in_header ih;
-	uint32_t n = e->h.ring_ent_in_out.payload_sz;
+	struct tr_req *req = entry->req;
+	struct fuse_in_header header;
+	uint32_t n = entry->h.ring_ent_in_out.payload_sz;
 
-	memcpy(&ih, e->h.in_out, sizeof(ih));
-	r->commit_id = e->h.ring_ent_in_out.commit_id;
-	int err = pro_decode_parts(&ih, e->h.op_in, r->payload, FDIO_MIN(n, TR_PAYLOAD_BYTES), &r->in);
-	struct loop *l = err ? r->loop : who_serves(r);
-	if (likely(l == r->loop)) {
-		serve(r, err);
+	memcpy(&header, entry->h.in_out, sizeof(header));
+	req->commit_id = entry->h.ring_ent_in_out.commit_id;
+	int err = pro_decode_parts(&header, entry->h.op_in, req->payload, FDIO_MIN(n, TR_PAYLOAD_BYTES), &req->in);
+	struct loop *loop = err ? req->loop : who_serves(req);
+	if (likely(loop == req->loop)) {
+		serve(req, err);
 	} else {
-		r->loop = l;
-		loop_post(l, &r->msg, moved_msg);
+		req->loop = loop;
+		loop_post(loop, &req->msg, moved_msg);
 	}
 }
 
@@ -203,137 +203,137 @@ static bool connection_over(int err)
 	return err == -ENOTCONN || err == -ECONNABORTED || err == -ECANCELED || err == -ENODEV;
 }
 
-static void entry_failed(struct tr_queue *q, struct entry *e, int err)
+static void entry_failed(struct tr_queue *queue, struct entry *entry, int err)
 {
-	if (e->cmd == FUSE_IO_URING_CMD_REGISTER) {
-		if (++q->nr_refused == nr_ring(q))
-			fall_back(q, err);
+	if (entry->cmd == FUSE_IO_URING_CMD_REGISTER) {
+		if (++queue->nr_refused == nr_ring(queue))
+			fall_back(queue, err);
 		return;
 	}
 	fdio_count(CTR_tr_reply_gone);
-	if (!q->ring_over)
-		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(e->r->in.h.opcode),
-				e->r->reply_err, e->r->reply_len, strerror(-err));
+	if (!queue->ring_over)
+		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(entry->req->in.header.opcode),
+				entry->req->reply_err, entry->req->reply_len, strerror(-err));
 }
 
 /* Without an entry the ring works as well, and without any /dev/fuse does (URING-1): registering is not worth a pause. A reply is. */
-static bool try_again(struct entry *e, int err)
+static bool try_again(struct entry *entry, int err)
 {
-	if (e->cmd == FUSE_IO_URING_CMD_REGISTER && (err == -ENOMEM || e->tries == TR_RETRY_AT_ONCE))
+	if (entry->cmd == FUSE_IO_URING_CMD_REGISTER && (err == -ENOMEM || entry->tries == TR_RETRY_AT_ONCE))
 		return false;
-	return tr_retry(err, &e->tries);
+	return tr_retry(err, &entry->tries);
 }
 
 static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 {
-	struct entry *e = container_of(op, struct entry, op);
-	struct tr_queue *q = tr_queue_of(e->r);
+	struct entry *entry = container_of(op, struct entry, op);
+	struct tr_queue *queue = tr_queue_of(entry->req);
 
 	(void)cqe_flags;
-	fdio_magic_check(e->r, MAGIC_TRANSPORT_REQ);
+	fdio_magic_check(entry->req, MAGIC_TRANSPORT_REQ);
 	if (likely(res == 0)) {
-		got_request(e);
-	} else if (try_again(e, res)) {
-		submit_entry(e);
+		got_request(entry);
+	} else if (try_again(entry, res)) {
+		submit_entry(entry);
 	} else if (connection_over(res)) {
-		q->ring_over = true; /* URING-2 */
+		queue->ring_over = true; /* URING-2 */
 	} else {
-		entry_failed(q, e, res);
+		entry_failed(queue, entry, res);
 	}
 }
 
 /* ---- replies ---- */
 
-static void commit(struct tr_req *r)
+static void commit(struct tr_req *req)
 {
-	struct entry *e = entry_of(r);
-	struct fuse_out_header oh = {
-		.len = (uint32_t)sizeof(oh) + r->reply_len,
-		.error = r->reply_err,
-		.unique = r->in.h.unique,
+	struct entry *entry = entry_of(req);
+	struct fuse_out_header header = {
+		.len = (uint32_t)sizeof(header) + req->reply_len,
+		.error = req->reply_err,
+		.unique = req->in.header.unique,
 	};
 
-	add(serving(r), -1u);
-	memcpy(e->h.in_out, &oh, sizeof(oh));
-	e->h.ring_ent_in_out.payload_sz = r->reply_len;
-	e->cmd = FUSE_IO_URING_CMD_COMMIT_AND_FETCH;
-	e->tries = 0;
-	submit_entry(e);
+	add(serving(req), -1u);
+	memcpy(entry->h.in_out, &header, sizeof(header));
+	entry->h.ring_ent_in_out.payload_sz = req->reply_len;
+	entry->cmd = FUSE_IO_URING_CMD_COMMIT_AND_FETCH;
+	entry->tries = 0;
+	submit_entry(entry);
 }
 
-static void commit_msg(struct loop_msg *m) { commit(container_of(m, struct tr_req, msg)); }
+static void commit_msg(struct loop_msg *msg) { commit(container_of(msg, struct tr_req, msg)); }
 
-static void uring_reply(struct tr_req *r)
+static void uring_reply(struct tr_req *req)
 {
-	if (unlikely(r->slot >= nr_ring(tr_home_of(r))))
-		tr_chan_devfuse.reply(r);
-	else if (loop_self() == r->loop)
-		commit(r);
+	if (unlikely(req->slot >= nr_ring(tr_home_of(req))))
+		tr_chan_devfuse.reply(req);
+	else if (loop_self() == req->loop)
+		commit(req);
 	else
-		loop_post(r->loop, &r->msg, commit_msg);
+		loop_post(req->loop, &req->msg, commit_msg);
 }
 
 /* ---- starting ---- */
 
-static void queue_prepare(struct tr_queue *q)
+static void queue_prepare(struct tr_queue *queue)
 {
 	unsigned others = 0;
 
-	if (loop_index(q->loop) == 0)
-		others = q->nr_slots > 2 * OTHER_SLOTS ? OTHER_SLOTS : 1;
-	q->nr_ring = q->nr_slots - others;
-	for (unsigned i = 0; i < q->nr_ring; i++) {
-		struct tr_req *r = tr_slot(q, i);
-		struct entry *e = entry_of(r);
+	if (loop_index(queue->loop) == 0)
+		others = queue->nr_slots > 2 * OTHER_SLOTS ? OTHER_SLOTS : 1;
+	queue->nr_ring = queue->nr_slots - others;
+	for (unsigned i = 0; i < queue->nr_ring; i++) {
+		struct tr_req *req = tr_slot(queue, i);
+		struct entry *entry = entry_of(req);
 
-		list_del(&r->link);
-		memset(e, 0, sizeof(*e));
-		e->r = r;
-		e->op.complete = entry_done;
-		e->iov[0].iov_base = &e->h;
-		e->iov[0].iov_len = sizeof(e->h);
-		e->iov[1].iov_base = r->payload;
-		e->iov[1].iov_len = TR_PAYLOAD_BYTES;
-		e->cmd = FUSE_IO_URING_CMD_REGISTER;
+		list_del(&req->link);
+		memset(entry, 0, sizeof(*entry));
+		entry->req = req;
+		entry->op.complete = entry_done;
+		entry->iov[0].iov_base = &entry->h;
+		entry->iov[0].iov_len = sizeof(entry->h);
+		entry->iov[1].iov_base = req->payload;
+		entry->iov[1].iov_len = TR_PAYLOAD_BYTES;
+		entry->cmd = FUSE_IO_URING_CMD_REGISTER;
 	}
 }
 
-static int uring_open(struct tr *t)
+static int uring_open(struct tr *transport)
 {
-	int err = tr_chan_devfuse.open(t);
+	int err = tr_chan_devfuse.open(transport);
 
-	for (unsigned i = 0; i < t->nr_queues && !err; i++)
-		queue_prepare(&t->queues[i]);
+	for (unsigned i = 0; i < transport->nr_queues && !err; i++)
+		queue_prepare(&transport->queues[i]);
 	return err;
 }
 
-static void uring_arm(struct tr_queue *q)
+static void uring_arm(struct tr_queue *queue)
 {
-	if (__atomic_load_n(&q->tr->fell_back, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))
 		return;
-	int err = loop_register_file(q->loop, LOOP_FILE_FUSE, q->fd);
+	int err = loop_register_file(queue->loop, LOOP_FILE_FUSE, queue->fd);
 	if (err) {
-		fall_back(q, err);
+		fall_back(queue, err);
 		return;
 	}
-	for (unsigned i = 0; i < nr_ring(q); i++)
-		submit_entry(entry_of(tr_slot(q, i)));
-	if (loop_index(q->loop) == 0)
-		tr_chan_devfuse.arm(q);
+	for (unsigned i = 0; i < nr_ring(queue); i++)
+		submit_entry(entry_of(tr_slot(queue, i)));
+	if (loop_index(queue->loop) == 0)
+		tr_chan_devfuse.arm(queue);
 }
 
-static void uring_close(struct tr *t) { tr_chan_devfuse.close(t); }
+static void uring_close(struct tr *transport) { tr_chan_devfuse.close(transport); }
 
-bool tr_uring_usable(struct tr *t, struct fdio_reason *reason)
+bool tr_uring_usable(struct tr *transport, struct fdio_reason *reason)
 {
-	const struct loop_config *lc = loop_set_config(t->cfg.loops);
+	const struct loop_config *config = loop_set_config(transport->config.loops);
 	unsigned cpus = loop_possible_cpus();
 
-	if (!lc->sqe128)
+	if (!config->sqe128)
 		fdio_reason_set(reason, "the loops' rings were made without room for its commands");
-	else if (cpus != t->nr_queues)
+	else if (cpus != transport->nr_queues)
 		fdio_reason_set(reason, "it needs a loop for each of the %u possible CPUs, there "
-				"are %u (run without -s)", cpus, t->nr_queues);
+				"are %u (run without -s)", cpus, transport->nr_queues);
 	else
 		return true;
 	return false;

@@ -39,11 +39,11 @@ extern bool crash_small_log;
 
 /* A recover for workloads on a volume: mounts c read-write and unmounts it. */
 struct x4_options;
-int crash_recover_volume(const struct x4_options *opt, struct fake_dev *c, char *why, size_t len);
+int crash_recover_volume(const struct x4_options *options, struct fake_dev *fake, char *why, size_t len);
 
 /* crash_kernel.c: the kernel's ext4 recovers c. Possible: as root, with loop devices; else false and the reason. */
 bool crash_kernel_possible(char *why, size_t len);
-int crash_kernel_replay(struct fake_dev *c, char *why, size_t len);
+int crash_kernel_replay(struct fake_dev *fake, char *why, size_t len);
 
 /* splitmix64: the same numbers everywhere */
 static inline uint64_t crash_rand(uint64_t *s)

@@ -17,12 +17,12 @@ struct dio_version {
 	unsigned durable;   /* after so many it was promised; UINT32_MAX: not */
 };
 
-struct dio_history { struct dio_version *v; unsigned nr, cap; };
+struct dio_history { struct dio_version *version; unsigned nr, cap; };
 
 struct dio_rec_file {
-	struct crash_run *r;
-	struct x4_inode *i;
-	struct dio_file *f;
+	struct crash_run *run;
+	struct x4_inode *inode;
+	struct dio_file *file;
 	struct dio_history unit[DIO_UNITS], size;
 	unsigned busy;      /* r->lock: requests in flight */
 	struct dio_sync sync;
@@ -30,16 +30,16 @@ struct dio_rec_file {
 
 /* One write in flight. */
 struct dio_rec_req {
-	struct dio_req r;
+	struct dio_req req;
 	struct dio_rec_file *file;
 	uint32_t first, nr;
 	uint8_t *buf;
 };
 
 struct crash_run {
-	struct fake_dev *f;
-	struct x4_vol *v;
-	struct dio *d;
+	struct fake_dev *fake;
+	struct x4_vol *vol;
+	struct dio *dio;
 	struct wq *workers, *syncers;
 	unsigned bs;
 	uint32_t gen;
@@ -59,8 +59,8 @@ extern const struct x4_options crash_dio_options;
 void crash_dio_fill(uint8_t *buf, unsigned file, uint32_t n, uint32_t gen);
 
 /* crash_dio_check.c */
-bool crash_dio_check(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len);
-bool crash_dio_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why,
+bool crash_dio_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len);
+bool crash_dio_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why,
 		      size_t len);
 
 #endif

@@ -37,8 +37,8 @@ struct slot {
 };
 
 struct crash_run {
-	struct fake_dev *f;
-	struct x4_vol *v;
+	struct fake_dev *fake;
+	struct x4_vol *vol;
 	struct x4_inode *dir[NDIRS]; /* 0 is the root */
 	unsigned bs;
 	uint32_t gen;
@@ -65,277 +65,277 @@ static void fill(uint8_t *buf, unsigned bs, unsigned slot, unsigned inc, uint32_
 	}
 }
 
-static unsigned name_of(char *buf, size_t len, unsigned slot, const struct file *f)
+static unsigned name_of(char *buf, size_t len, unsigned slot, const struct file *file)
 {
-	return (unsigned)snprintf(buf, len, "s%u.%u.%u", slot, f->inc, f->ren);
+	return (unsigned)snprintf(buf, len, "s%u.%u.%u", slot, file->inc, file->ren);
 }
 
 /* ---- operations; each returns 0 or -errno, and the model follows only on success ---- */
 
-static struct x4_inode *open_slot(struct crash_run *r, unsigned s)
+static struct x4_inode *open_slot(struct crash_run *run, unsigned s)
 {
-	struct x4_inode *i = NULL;
+	struct x4_inode *inode = NULL;
 	char name[64];
-	unsigned len = name_of(name, sizeof(name), s, &r->slot[s].file);
+	unsigned len = name_of(name, sizeof(name), s, &run->slot[s].file);
 
-	return x4_lookup(r->dir[r->slot[s].file.dir], name, len, &i) ? NULL : i;
+	return x4_lookup(run->dir[run->slot[s].file.dir], name, len, &inode) ? NULL : inode;
 }
 
-static void begin_op(struct crash_run *r, unsigned s)
+static void begin_op(struct crash_run *run, unsigned s)
 {
-	if (r->slot[s].ops < MAX_OPS)
-		r->slot[s].start[r->slot[s].ops++] = fake_rec_events(r->f);
+	if (run->slot[s].ops < MAX_OPS)
+		run->slot[s].start[run->slot[s].ops++] = fake_rec_events(run->fake);
 }
 
-static int op_create(struct crash_run *r, unsigned s)
+static int op_create(struct crash_run *run, unsigned s)
 {
-	struct slot *sl = &r->slot[s];
-	struct file next = { .exists = true, .inc = sl->file.inc + 1, .dir = crash_pick(&r->seed, NDIRS) };
-	struct x4_inode *i;
+	struct slot *sl = &run->slot[s];
+	struct file next = { .exists = true, .inc = sl->file.inc + 1, .dir = crash_pick(&run->seed, NDIRS) };
+	struct x4_inode *inode;
 	char name[64];
 	int ret;
 
-	begin_op(r, s);
-	ret = x4_create(r->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644, 0, &root_cred, &i);
+	begin_op(run, s);
+	ret = x4_create(run->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644, 0, &root_cred, &inode);
 	if (ret)
 		return ret;
-	x4_iput(i);
+	x4_iput(inode);
 	sl->file = next;
 	return 0;
 }
 
-static int write_block(struct crash_run *r, unsigned s, uint32_t lblk, uint64_t pblk, uint32_t gen)
+static int write_block(struct crash_run *run, unsigned s, uint32_t lblk, uint64_t pblk, uint32_t gen)
 {
 	static uint8_t buf[65536] __attribute__((aligned(4096)));
 
-	fill(buf, r->bs, s, r->slot[s].file.inc, lblk, gen);
-	return dev_write(fake_dev(r->f), buf, r->bs, pblk * r->bs, 0);
+	fill(buf, run->bs, s, run->slot[s].file.inc, lblk, gen);
+	return dev_write(fake_dev(run->fake), buf, run->bs, pblk * run->bs, 0);
 }
 
 /* Blocks behind the end, or a hole filled. The data is on the device before the extent is in the tree. */
-static int op_append(struct crash_run *r, unsigned s)
+static int op_append(struct crash_run *run, unsigned s)
 {
-	struct file *f = &r->slot[s].file;
-	uint32_t at = (uint32_t)fdio_div_up(f->size, r->bs) + (crash_pick(&r->seed, 4) ? 0 : crash_pick(&r->seed, 4));
-	uint32_t len = 1 + crash_pick(&r->seed, 6), gen = ++r->gen;
+	struct file *file = &run->slot[s].file;
+	uint32_t at = (uint32_t)fdio_div_up(file->size, run->bs) + (crash_pick(&run->seed, 4) ? 0 : crash_pick(&run->seed, 4));
+	uint32_t len = 1 + crash_pick(&run->seed, 6), gen = ++run->gen;
 	struct x4_resv resv;
-	struct x4_inode *i = open_slot(r, s);
+	struct x4_inode *inode = open_slot(run, s);
 	int ret;
 
-	if (!i)
+	if (!inode)
 		return -ENOENT;
 	if (at + len > MAX_BLOCKS) {
-		x4_iput(i);
+		x4_iput(inode);
 		return 0;
 	}
-	begin_op(r, s);
-	x4_inode_lock_excl(i);
-	ret = x4_map_load(i);
+	begin_op(run, s);
+	x4_inode_lock_excl(inode);
+	ret = x4_map_load(inode);
 	if (!ret)
-		ret = x4_resv_holes(i, at, len, false, &resv);
+		ret = x4_resv_holes(inode, at, len, false, &resv);
 	if (!ret) {
 		for (unsigned e = 0; e < resv.nr && !ret; e++)
 			for (uint32_t b = 0; b < resv.ext[e].len && !ret; b++)
-				ret = write_block(r, s, resv.ext[e].lblk + b, resv.ext[e].pblk + b, gen);
+				ret = write_block(run, s, resv.ext[e].lblk + b, resv.ext[e].pblk + b, gen);
 		if (!ret)
-			ret = x4_insert(i, &resv, 0, 0, (uint64_t)(at + len) * r->bs);
+			ret = x4_insert(inode, &resv, 0, 0, (uint64_t)(at + len) * run->bs);
 		x4_resv_free(&resv);
 	}
-	x4_inode_unlock(i);
-	x4_iput(i);
+	x4_inode_unlock(inode);
+	x4_iput(inode);
 	if (ret)
 		return ret;
 	for (uint32_t b = at; b < at + len; b++) {
-		f->gen[b] = gen;
-		f->valid[b] = r->bs;
+		file->gen[b] = gen;
+		file->valid[b] = run->bs;
 	}
-	f->size = (uint64_t)(at + len) * r->bs;
+	file->size = (uint64_t)(at + len) * run->bs;
 	return 0;
 }
 
-static int op_overwrite(struct crash_run *r, unsigned s)
+static int op_overwrite(struct crash_run *run, unsigned s)
 {
-	struct file *f = &r->slot[s].file;
-	uint32_t lblk = crash_pick(&r->seed, MAX_BLOCKS), gen = ++r->gen;
-	struct x4_inode *i;
-	struct x4_ext e;
+	struct file *file = &run->slot[s].file;
+	uint32_t lblk = crash_pick(&run->seed, MAX_BLOCKS), gen = ++run->gen;
+	struct x4_inode *inode;
+	struct x4_ext extent;
 	int ret;
 
-	if ((uint64_t)(lblk + 1) * r->bs > f->size || !f->gen[lblk])
+	if ((uint64_t)(lblk + 1) * run->bs > file->size || !file->gen[lblk])
 		return 0;
-	i = open_slot(r, s);
-	if (!i)
+	inode = open_slot(run, s);
+	if (!inode)
 		return -ENOENT;
-	begin_op(r, s);
-	x4_inode_lock_excl(i);
-	ret = x4_map_load(i);
+	begin_op(run, s);
+	x4_inode_lock_excl(inode);
+	ret = x4_map_load(inode);
 	if (!ret)
-		ret = x4_map_lookup(i, lblk, &e);
-	if (!ret && e.state != X4_EXT_WRITTEN)
+		ret = x4_map_lookup(inode, lblk, &extent);
+	if (!ret && extent.state != X4_EXT_WRITTEN)
 		ret = -EPROTO;
 	if (!ret)
-		ret = write_block(r, s, lblk, e.pblk, gen);
-	x4_touch_write(i);
-	x4_inode_unlock(i);
-	x4_iput(i);
+		ret = write_block(run, s, lblk, extent.pblk, gen);
+	x4_touch_write(inode);
+	x4_inode_unlock(inode);
+	x4_iput(inode);
 	if (!ret) {
-		f->gen[lblk] = gen;
-		f->valid[lblk] = r->bs;
+		file->gen[lblk] = gen;
+		file->valid[lblk] = run->bs;
 	}
 	return ret;
 }
 
-static int op_truncate(struct crash_run *r, unsigned s)
+static int op_truncate(struct crash_run *run, unsigned s)
 {
-	struct file *f = &r->slot[s].file;
-	uint64_t size = (uint64_t)crash_pick(&r->seed, (unsigned)(f->size / r->bs) + 1) * r->bs;
-	struct x4_inode *i = open_slot(r, s);
+	struct file *file = &run->slot[s].file;
+	uint64_t size = (uint64_t)crash_pick(&run->seed, (unsigned)(file->size / run->bs) + 1) * run->bs;
+	struct x4_inode *inode = open_slot(run, s);
 	int ret;
 
-	if (!i)
+	if (!inode)
 		return -ENOENT;
-	if (size && crash_pick(&r->seed, 2))
-		size -= 8 * (1 + crash_pick(&r->seed, 60));
-	begin_op(r, s);
-	x4_inode_lock_excl(i);
-	ret = x4_map_load(i);
+	if (size && crash_pick(&run->seed, 2))
+		size -= 8 * (1 + crash_pick(&run->seed, 60));
+	begin_op(run, s);
+	x4_inode_lock_excl(inode);
+	ret = x4_map_load(inode);
 	if (!ret)
-		ret = x4_truncate(i, size);
-	x4_inode_unlock(i);
-	x4_iput(i);
+		ret = x4_truncate(inode, size);
+	x4_inode_unlock(inode);
+	x4_iput(inode);
 	if (ret)
 		return ret;
-	f->size = size;
-	if (size % r->bs)
-		f->valid[size / r->bs] = FDIO_MIN(f->valid[size / r->bs], (uint32_t)(size % r->bs));
-	for (uint64_t b = fdio_div_up(size, r->bs); b < MAX_BLOCKS; b++)
-		f->gen[b] = 0;
+	file->size = size;
+	if (size % run->bs)
+		file->valid[size / run->bs] = FDIO_MIN(file->valid[size / run->bs], (uint32_t)(size % run->bs));
+	for (uint64_t b = fdio_div_up(size, run->bs); b < MAX_BLOCKS; b++)
+		file->gen[b] = 0;
 	return 0;
 }
 
-static int op_unlink(struct crash_run *r, unsigned s)
+static int op_unlink(struct crash_run *run, unsigned s)
 {
-	struct file *f = &r->slot[s].file;
+	struct file *file = &run->slot[s].file;
 	char name[64];
 	int ret;
 
-	begin_op(r, s);
-	ret = x4_unlink(r->dir[f->dir], name, name_of(name, sizeof(name), s, f));
+	begin_op(run, s);
+	ret = x4_unlink(run->dir[file->dir], name, name_of(name, sizeof(name), s, file));
 	if (!ret) {
-		f->exists = false;
-		f->size = 0;
-		memset(f->gen, 0, sizeof(f->gen));
+		file->exists = false;
+		file->size = 0;
+		memset(file->gen, 0, sizeof(file->gen));
 	}
 	return ret;
 }
 
-static int op_rename(struct crash_run *r, unsigned s)
+static int op_rename(struct crash_run *run, unsigned s)
 {
-	struct file *f = &r->slot[s].file, next = *f;
+	struct file *file = &run->slot[s].file, next = *file;
 	char from[64], to[64];
-	unsigned flen = name_of(from, sizeof(from), s, f), tlen;
+	unsigned flen = name_of(from, sizeof(from), s, file), tlen;
 	int ret;
 
 	next.ren++;
-	next.dir = crash_pick(&r->seed, NDIRS);
+	next.dir = crash_pick(&run->seed, NDIRS);
 	tlen = name_of(to, sizeof(to), s, &next);
-	begin_op(r, s);
-	ret = x4_rename(r->dir[f->dir], from, flen, r->dir[next.dir], to, tlen, 0, &root_cred);
+	begin_op(run, s);
+	ret = x4_rename(run->dir[file->dir], from, flen, run->dir[next.dir], to, tlen, 0, &root_cred);
 	if (!ret)
-		*f = next;
+		*file = next;
 	return ret;
 }
 
 /* ---- syncing ---- */
 
-static void ack(struct crash_run *r, unsigned s)
+static void ack(struct crash_run *run, unsigned s)
 {
-	if (r->nr_acks < MAX_ACKS)
-		r->acks[r->nr_acks++] = (struct ack){ .event = fake_rec_events(r->f), .slot = s, .ops = r->slot[s].ops,
-			.file = r->slot[s].file };
+	if (run->nr_acks < MAX_ACKS)
+		run->acks[run->nr_acks++] = (struct ack){ .event = fake_rec_events(run->fake), .slot = s, .ops = run->slot[s].ops,
+			.file = run->slot[s].file };
 }
 
-static int op_fsync(struct crash_run *r, unsigned s)
+static int op_fsync(struct crash_run *run, unsigned s)
 {
-	struct x4_inode *i = open_slot(r, s);
+	struct x4_inode *inode = open_slot(run, s);
 	bool flushed = false;
 	jnl_tid tid;
 	int ret = 0;
 
-	if (!i)
+	if (!inode)
 		return -ENOENT;
-	if (x4_sync_tid(i, false, &tid))
-		ret = jnl_commit_wait(x4_vol_jnl(r->v), tid, &flushed);
+	if (x4_sync_tid(inode, false, &tid))
+		ret = jnl_commit_wait(x4_vol_jnl(run->vol), tid, &flushed);
 	if (!ret && !flushed)
-		ret = dev_flush(fake_dev(r->f));
-	x4_iput(i);
+		ret = dev_flush(fake_dev(run->fake));
+	x4_iput(inode);
 	if (!ret)
-		ack(r, s);
+		ack(run, s);
 	return ret;
 }
 
-static int op_syncfs(struct crash_run *r)
+static int op_syncfs(struct crash_run *run)
 {
-	int ret = x4_vol_sync(r->v);
+	int ret = x4_vol_sync(run->vol);
 
 	for (unsigned s = 0; s < NS && !ret; s++)
-		ack(r, s);
+		ack(run, s);
 	return ret;
 }
 
-static int one_op(struct crash_run *r)
+static int one_op(struct crash_run *run)
 {
-	unsigned s = crash_pick(&r->seed, NS), what = crash_pick(&r->seed, 20);
+	unsigned s = crash_pick(&run->seed, NS), what = crash_pick(&run->seed, 20);
 	jnl_tid tid;
 
-	if (r->slot[s].ops >= MAX_OPS - 1)
+	if (run->slot[s].ops >= MAX_OPS - 1)
 		return 0;
-	if (!r->slot[s].file.exists)
-		return op_create(r, s);
+	if (!run->slot[s].file.exists)
+		return op_create(run, s);
 	if (what < 7)
-		return op_append(r, s);
+		return op_append(run, s);
 	if (what < 9)
-		return op_overwrite(r, s);
+		return op_overwrite(run, s);
 	if (what < 12)
-		return op_truncate(r, s);
+		return op_truncate(run, s);
 	if (what < 14)
-		return op_unlink(r, s);
+		return op_unlink(run, s);
 	if (what < 16)
-		return op_rename(r, s);
+		return op_rename(run, s);
 	if (what < 18)
-		return op_fsync(r, s);
+		return op_fsync(run, s);
 	if (what < 19)
-		return op_syncfs(r);
-	if (x4_sync_tid(r->dir[r->slot[s].file.dir], true, &tid))
-		jnl_commit_start(x4_vol_jnl(r->v), tid);
+		return op_syncfs(run);
+	if (x4_sync_tid(run->dir[run->slot[s].file.dir], true, &tid))
+		jnl_commit_start(x4_vol_jnl(run->vol), tid);
 	return 0;
 }
 
 /* ---- life ---- */
 
-static void close_dirs(struct crash_run *r)
+static void close_dirs(struct crash_run *run)
 {
 	for (unsigned d = 0; d < NDIRS; d++) {
-		x4_iput(r->dir[d]);
-		r->dir[d] = NULL;
+		x4_iput(run->dir[d]);
+		run->dir[d] = NULL;
 	}
 }
 
-static void files_free(struct crash_run *r)
+static void files_free(struct crash_run *run)
 {
-	if (r->v) {
-		close_dirs(r);
-		x4_vol_abandon(r->v);
+	if (run->vol) {
+		close_dirs(run);
+		x4_vol_abandon(run->vol);
 	}
-	if (r->f)
-		fake_free(r->f);
-	free(r->acks);
-	free(r);
+	if (run->fake)
+		fake_free(run->fake);
+	free(run->acks);
+	free(run);
 }
 
-static bool open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make)
+static bool open_dirs(struct x4_vol *vol, struct x4_inode **dir, bool make)
 {
-	if (x4_iget(v, X4_ROOT_INO, NULL, &dir[0]))
+	if (x4_iget(vol, X4_ROOT_INO, NULL, &dir[0]))
 		return false;
 	for (unsigned d = 1; d < NDIRS; d++) {
 		char name[16];
@@ -348,96 +348,96 @@ static bool open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make)
 	return true;
 }
 
-static bool setup(struct crash_run *r)
+static bool setup(struct crash_run *run)
 {
-	bool small = crash_pick(&r->seed, 3) != 0, csum = crash_pick(&r->seed, 4) != 0;
+	bool small = crash_pick(&run->seed, 3) != 0, csum = crash_pick(&run->seed, 4) != 0;
 	unsigned mib = small ? 1 : 4;
 	const char *reason;
 	char args[200], err[256] = "";
 
 	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,^resize_inode -N 128 -g 2048 -E nodiscard,lazy_itable_init=0 -J size=%u",
 		 small ? 1024 : 4096, csum ? "metadata_csum" : "^metadata_csum", mib);
-	r->f = fake_mkfs((uint64_t)mib * 4 << 20, args);
-	if (!r->f)
+	run->fake = fake_mkfs((uint64_t)mib * 4 << 20, args);
+	if (!run->fake)
 		return false;
-	r->bs = small ? 1024 : 4096;
-	if (x4_vol_open(fake_dev(r->f), &base_options, &r->v, &reason, FDIO_REASON(err))) {
+	run->bs = small ? 1024 : 4096;
+	if (x4_vol_open(fake_dev(run->fake), &base_options, &run->vol, &reason, FDIO_REASON(err))) {
 		fprintf(stderr, "x4_vol_open: %s\n", err);
 		return false;
 	}
-	return open_dirs(r->v, r->dir, true) && !x4_vol_sync(r->v);
+	return open_dirs(run->vol, run->dir, true) && !x4_vol_sync(run->vol);
 }
 
 static struct crash_run *files_run(uint64_t seed)
 {
-	struct crash_run *r = calloc(1, sizeof(*r));
+	struct crash_run *run = calloc(1, sizeof(*run));
 
-	FDIO_ASSERT(r);
-	r->seed = seed;
-	r->acks = calloc(MAX_ACKS, sizeof(*r->acks));
-	if (!r->acks || !setup(r)) {
-		files_free(r);
+	FDIO_ASSERT(run);
+	run->seed = seed;
+	run->acks = calloc(MAX_ACKS, sizeof(*run->acks));
+	if (!run->acks || !setup(run)) {
+		files_free(run);
 		return NULL;
 	}
-	fake_rec_start(r->f);
+	fake_rec_start(run->fake);
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		int ret = one_op(r);
+		int ret = one_op(run);
 
 		if (ret && ret != -ENOSPC) {
 			fprintf(stderr, "files workload: an operation failed with %d in round %u\n", ret, round);
-			files_free(r);
+			files_free(run);
 			return NULL;
 		}
 	}
-	if (crash_pick(&r->seed, 3) == 0) {
-		close_dirs(r);
-		if (x4_vol_close(r->v))
+	if (crash_pick(&run->seed, 3) == 0) {
+		close_dirs(run);
+		if (x4_vol_close(run->vol))
 			fprintf(stderr, "files workload: close failed\n");
-		r->v = NULL;
+		run->vol = NULL;
 		for (unsigned s = 0; s < NS; s++)
-			ack(r, s);
+			ack(run, s);
 	}
-	return r;
+	return run;
 }
 
-static struct fake_dev *files_device(struct crash_run *r)
+static struct fake_dev *files_device(struct crash_run *run)
 {
-	return r->f;
+	return run->fake;
 }
 
-int crash_recover_volume(const struct x4_options *opt, struct fake_dev *c, char *why, size_t len)
+int crash_recover_volume(const struct x4_options *options, struct fake_dev *fake, char *why, size_t len)
 {
 	const char *reason = NULL;
-	struct x4_vol *v;
-	int ret = x4_vol_open(fake_dev(c), opt, &v, &reason, FDIO_REASON_AT(why, len));
+	struct x4_vol *vol;
+	int ret = x4_vol_open(fake_dev(fake), options, &vol, &reason, FDIO_REASON_AT(why, len));
 
 	if (ret)
 		return ret;
 	if (reason) {
 		snprintf(why, len, "read-only: %s", reason);
-		x4_vol_abandon(v);
+		x4_vol_abandon(vol);
 		return -EROFS;
 	}
-	return x4_vol_close(v);
+	return x4_vol_close(vol);
 }
 
-static int files_recover(struct crash_run *r, struct fake_dev *c, char *why, size_t len)
+static int files_recover(struct crash_run *run, struct fake_dev *fake, char *why, size_t len)
 {
-	return crash_recover_volume(&base_options, c, why, len);
+	return crash_recover_volume(&base_options, fake, why, len);
 }
 
 /* ---- verdict ---- */
 
 struct look {
-	struct crash_run *r;
-	struct fake_dev *c;
+	struct crash_run *run;
+	struct fake_dev *fake;
 	char *why;
 	size_t len;
 };
 
-static bool complain(struct look *l, const char *what, const char *name)
+static bool complain(struct look *look, const char *what, const char *name)
 {
-	snprintf(l->why, l->len, "%s: %s", name, what);
+	snprintf(look->why, look->len, "%s: %s", name, what);
 	return false;
 }
 
@@ -468,65 +468,65 @@ static bool block_is_own(const uint8_t *got, unsigned n, unsigned slot, unsigned
 	return true;
 }
 
-static bool content_ok(struct look *l, struct x4_inode *i, const char *name, const struct file *want)
+static bool content_ok(struct look *look, struct x4_inode *inode, const char *name, const struct file *want)
 {
 	static uint8_t buf[65536];
-	uint64_t size = x4_inode_size(i);
-	unsigned slot, inc, ren, bs = l->r->bs;
+	uint64_t size = x4_inode_size(inode);
+	unsigned slot, inc, ren, bs = look->run->bs;
 
 	if (sscanf(name, "s%u.%u.%u", &slot, &inc, &ren) != 3)
 		return true;
 	if (want && size != want->size)
-		return complain(l, "size is wrong", name);
+		return complain(look, "size is wrong", name);
 	if (size > (uint64_t)MAX_BLOCKS * bs)
-		return complain(l, "size is impossible", name);
-	if (x4_map_load(i))
-		return complain(l, "map cannot be loaded", name);
+		return complain(look, "size is impossible", name);
+	if (x4_map_load(inode))
+		return complain(look, "map cannot be loaded", name);
 	for (uint32_t b = 0; (uint64_t)b * bs < size; b++) {
 		unsigned n = (unsigned)FDIO_MIN((uint64_t)bs, size - (uint64_t)b * bs);
-		struct x4_ext e;
+		struct x4_ext extent;
 
-		if (x4_map_lookup(i, b, &e))
-			return complain(l, "block cannot be looked up", name);
+		if (x4_map_lookup(inode, b, &extent))
+			return complain(look, "block cannot be looked up", name);
 		memset(buf, 0, bs);
-		if (e.state == X4_EXT_WRITTEN)
-			fake_peek(l->c, buf, bs, e.pblk * bs);
+		if (extent.state == X4_EXT_WRITTEN)
+			fake_peek(look->fake, buf, bs, extent.pblk * bs);
 		if (want ? !block_is(buf, n, slot, inc, b, want) : !block_is_own(buf, n, slot, inc, b))
-			return complain(l, want ? "synced bytes are not there" : "shows bytes that are not its own", name);
+			return complain(look, want ? "synced bytes are not there" : "shows bytes that are not its own", name);
 	}
 	return true;
 }
 
 struct names { char name[64][64]; unsigned nr; };
 
-static bool collect(void *arg, const struct x4_dirent *e)
+static bool collect(void *arg, const struct x4_dirent *entry)
 {
 	struct names *n = arg;
 
-	if (n->nr < ARRAY_SIZE(n->name) && e->name_len < sizeof(n->name[0]) && e->name[0] == 's')
-		snprintf(n->name[n->nr++], sizeof(n->name[0]), "%.*s", e->name_len, e->name);
+	if (n->nr < ARRAY_SIZE(n->name) && entry->name_len < sizeof(n->name[0]) && entry->name[0] == 's')
+		snprintf(n->name[n->nr++], sizeof(n->name[0]), "%.*s", entry->name_len, entry->name);
 	return true;
 }
 
 typedef bool (*file_fn)(struct look *l, struct x4_inode *i, const char *name, void *arg);
 
 /* fn for each file, until one says no. */
-static bool each_file(struct look *l, struct x4_inode **dir, file_fn fn, void *arg)
+static bool each_file(struct look *look, struct x4_inode **dir, file_fn fn, void *arg)
 {
 	static struct names names;
 
 	for (unsigned d = 0; d < NDIRS; d++) {
 		names.nr = 0;
 		if (x4_readdir(dir[d], 0, collect, &names))
-			return complain(l, "cannot be read", "directory");
+			return complain(look, "cannot be read", "directory");
 		for (unsigned n = 0; n < names.nr; n++) {
-			struct x4_inode *i;
+			struct x4_inode *inode;
 			bool ok;
 
-			if (x4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &i))
-				return complain(l, "is listed and cannot be found", names.name[n]);
-			ok = fn(l, i, names.name[n], arg);
-			x4_iput(i);
+			if (x4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &inode))
+				return complain(look, "is listed and cannot be found", names.name[n]);
+			ok = fn(look, inode, names.name[n], arg);
+			x4_iput(inode);
 			if (!ok)
 				return false;
 		}
@@ -535,107 +535,107 @@ static bool each_file(struct look *l, struct x4_inode **dir, file_fn fn, void *a
 }
 
 /* Whatever is there shows only its own bytes. */
-static bool clean_file(struct look *l, struct x4_inode *i, const char *name, void *arg) { return content_ok(l, i, name, NULL); }
+static bool clean_file(struct look *look, struct x4_inode *inode, const char *name, void *arg) { return content_ok(look, inode, name, NULL); }
 
 /* What was synced and not touched since is exactly there. */
-static bool slot_ok(struct look *l, struct x4_inode **dir, unsigned s, unsigned k)
+static bool slot_ok(struct look *look, struct x4_inode **dir, unsigned s, unsigned k)
 {
-	struct crash_run *r = l->r;
+	struct crash_run *run = look->run;
 	const struct ack *a = NULL;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	char name[64];
 	unsigned len;
 	bool ok;
 	int ret;
 
-	for (unsigned n = 0; n < r->nr_acks && r->acks[n].event <= k; n++)
-		if (r->acks[n].slot == s)
-			a = &r->acks[n];
-	if (!a || (a->ops < r->slot[s].ops && r->slot[s].start[a->ops] < k))
+	for (unsigned n = 0; n < run->nr_acks && run->acks[n].event <= k; n++)
+		if (run->acks[n].slot == s)
+			a = &run->acks[n];
+	if (!a || (a->ops < run->slot[s].ops && run->slot[s].start[a->ops] < k))
 		return true;
 	len = name_of(name, sizeof(name), s, &a->file);
-	ret = x4_lookup(dir[a->file.dir], name, len, &i);
+	ret = x4_lookup(dir[a->file.dir], name, len, &inode);
 	if (!a->file.exists) {
 		if (!ret)
-			x4_iput(i);
-		return ret == -ENOENT || complain(l, "was unlinked durably and is back", name);
+			x4_iput(inode);
+		return ret == -ENOENT || complain(look, "was unlinked durably and is back", name);
 	}
 	if (ret)
-		return complain(l, "was synced and is gone", name);
-	ok = content_ok(l, i, name, &a->file);
-	x4_iput(i);
+		return complain(look, "was synced and is gone", name);
+	ok = content_ok(look, inode, name, &a->file);
+	x4_iput(inode);
 	return ok;
 }
 
-static bool files_check(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len)
+static bool files_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len)
 {
-	struct x4_options opt = base_options;
-	struct look l = { .r = r, .c = c, .why = why, .len = len };
+	struct x4_options options = base_options;
+	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
 	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	bool ok;
 
-	opt.read_only = true;
-	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, FDIO_REASON_AT(why, len)))
+	options.read_only = true;
+	if (x4_vol_open(fake_dev(fake), &options, &vol, NULL, FDIO_REASON_AT(why, len)))
 		return false;
-	ok = open_dirs(v, dir, false) || complain(&l, "is missing", "directory");
+	ok = open_dirs(vol, dir, false) || complain(&look, "is missing", "directory");
 	if (ok)
-		ok = each_file(&l, dir, clean_file, NULL);
+		ok = each_file(&look, dir, clean_file, NULL);
 	for (unsigned s = 0; s < NS && ok; s++)
-		ok = slot_ok(&l, dir, s, k);
+		ok = slot_ok(&look, dir, s, k);
 	for (unsigned d = 0; d < NDIRS; d++)
 		x4_iput(dir[d]);
-	x4_vol_abandon(v);
+	x4_vol_abandon(vol);
 	return ok;
 }
 
 /* One file: name, kind, links, size and every byte (holes and unwritten extents are zeroes). */
-static bool digest_file(struct look *l, struct x4_inode *i, const char *name, void *arg)
+static bool digest_file(struct look *look, struct x4_inode *inode, const char *name, void *arg)
 {
 	static uint8_t buf[65536];
-	uint64_t size = x4_inode_size(i);
-	struct x4_attr a;
-	unsigned bs = l->r->bs;
+	uint64_t size = x4_inode_size(inode);
+	struct x4_attr attr;
+	unsigned bs = look->run->bs;
 	uint32_t crc;
 
-	x4_getattr(i, &a);
+	x4_getattr(inode, &attr);
 	crc = fdio_crc32c(~0u, name, strlen(name));
-	crc = fdio_crc32c(crc, &a.mode, sizeof(a.mode));
-	crc = fdio_crc32c(crc, &a.nlink, sizeof(a.nlink));
+	crc = fdio_crc32c(crc, &attr.mode, sizeof(attr.mode));
+	crc = fdio_crc32c(crc, &attr.nlink, sizeof(attr.nlink));
 	crc = fdio_crc32c(crc, &size, sizeof(size));
-	if (size > (uint64_t)MAX_BLOCKS * bs || x4_map_load(i))
-		return complain(l, "cannot be read", name);
+	if (size > (uint64_t)MAX_BLOCKS * bs || x4_map_load(inode))
+		return complain(look, "cannot be read", name);
 	for (uint32_t b = 0; (uint64_t)b * bs < size; b++) {
-		struct x4_ext e;
+		struct x4_ext extent;
 
-		if (x4_map_lookup(i, b, &e))
-			return complain(l, "block cannot be looked up", name);
+		if (x4_map_lookup(inode, b, &extent))
+			return complain(look, "block cannot be looked up", name);
 		memset(buf, 0, bs);
-		if (e.state == X4_EXT_WRITTEN)
-			fake_peek(l->c, buf, bs, e.pblk * bs);
+		if (extent.state == X4_EXT_WRITTEN)
+			fake_peek(look->fake, buf, bs, extent.pblk * bs);
 		crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)bs, size - (uint64_t)b * bs));
 	}
 	*(uint64_t *)arg += crc; /* whatever the order of the names */
 	return true;
 }
 
-static bool files_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why, size_t len)
+static bool files_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len)
 {
-	struct x4_options opt = base_options;
-	struct look l = { .r = r, .c = c, .why = why, .len = len };
+	struct x4_options options = base_options;
+	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
 	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	bool ok;
 
-	opt.read_only = true;
+	options.read_only = true;
 	*sum = 0;
-	if (x4_vol_open(fake_dev(c), &opt, &v, NULL, FDIO_REASON_AT(why, len)))
+	if (x4_vol_open(fake_dev(fake), &options, &vol, NULL, FDIO_REASON_AT(why, len)))
 		return false;
-	ok = open_dirs(v, dir, false) || complain(&l, "is missing", "directory");
-	ok = ok && each_file(&l, dir, digest_file, sum);
+	ok = open_dirs(vol, dir, false) || complain(&look, "is missing", "directory");
+	ok = ok && each_file(&look, dir, digest_file, sum);
 	for (unsigned d = 0; d < NDIRS; d++)
 		x4_iput(dir[d]);
-	x4_vol_abandon(v);
+	x4_vol_abandon(vol);
 	return ok;
 }
 

@@ -23,37 +23,37 @@
 	"[ $n -lt 50 ] || exit 7; sleep 0.1; done'; " \
 	"r=$?; cat $IMG.err; rm -f $IMG.err; rmdir $IMG.d; exit $r"
 
-static int mount_once(struct fake_dev *c, char *why, size_t len)
+static int mount_once(struct fake_dev *fake, char *why, size_t len)
 {
 	char out[512] = "";
-	int r = fake_run(c, MOUNT_AND_UMOUNT, out, sizeof(out), true);
+	int err = fake_run(fake, MOUNT_AND_UMOUNT, out, sizeof(out), true);
 
-	if (!r)
+	if (!err)
 		return 0;
-	snprintf(why, len, "%s (code %d): %.300s", r == 8 ? "mount refused" : r == 7 ? "umount failed" : "no end", r, out);
+	snprintf(why, len, "%s (code %d): %.300s", err == 8 ? "mount refused" : err == 7 ? "umount failed" : "no end", err, out);
 	return -EIO;
 }
 
 bool crash_kernel_possible(char *why, size_t len)
 {
-	struct fake_dev *f;
+	struct fake_dev *fake;
 	bool ok;
 
 	if (geteuid() != 0 || access("/dev/loop-control", R_OK | W_OK)) {
 		snprintf(why, len, "%s", geteuid() ? "not root" : "no /dev/loop-control");
 		return false;
 	}
-	f = fake_mkfs((uint64_t)8 << 20, "-t ext4 -b 1024");
-	if (!f) {
+	fake = fake_mkfs((uint64_t)8 << 20, "-t ext4 -b 1024");
+	if (!fake) {
 		snprintf(why, len, "mke2fs failed");
 		return false;
 	}
-	ok = !mount_once(f, why, len);
-	fake_free(f);
+	ok = !mount_once(fake, why, len);
+	fake_free(fake);
 	return ok;
 }
 
-int crash_kernel_replay(struct fake_dev *c, char *why, size_t len)
+int crash_kernel_replay(struct fake_dev *fake, char *why, size_t len)
 {
-	return mount_once(c, why, len);
+	return mount_once(fake, why, len);
 }

@@ -52,7 +52,7 @@ struct state {
 	bool kernel; /* the kernel recovers it too */
 };
 
-static void report(const struct state *s, struct fake_dev *c, const char *stage, const char *why)
+static void report(const struct state *state, struct fake_dev *fake, const char *stage, const char *why)
 {
 	const char *keep = getenv("CRASH_KEEP");
 	char path[512];
@@ -60,25 +60,25 @@ static void report(const struct state *s, struct fake_dev *c, const char *stage,
 	failed++;
 	if (quiet)
 		return;
-	printf("FAIL %s: %s; again with %sCRASH_STATE=%s:%llu:%u:%d:%llu\n", stage, why, crash_tiny ? "CRASH_TINY=1 " : "", s->w->name,
-	       (unsigned long long)s->seed, s->k, s->mode, (unsigned long long)s->cut_seed);
+	printf("FAIL %s: %s; again with %sCRASH_STATE=%s:%llu:%u:%d:%llu\n", stage, why, crash_tiny ? "CRASH_TINY=1 " : "", state->w->name,
+	       (unsigned long long)state->seed, state->k, state->mode, (unsigned long long)state->cut_seed);
 	if (keep) {
-		snprintf(path, sizeof(path), "%s/crash-%s-%llu-%u.img", keep, s->w->name, (unsigned long long)s->seed, s->k);
-		fake_save(c, path);
+		snprintf(path, sizeof(path), "%s/crash-%s-%llu-%u.img", keep, state->w->name, (unsigned long long)state->seed, state->k);
+		fake_save(fake, path);
 	}
 	fflush(stdout);
 }
 
-/* e2fsck repairs nothing but the log, then finds nothing. With reload, c becomes what it made. */
-static bool fsck(struct fake_dev *c, bool reload, char *why, size_t len)
+/* e2fsck repairs nothing but the log, then finds nothing. With reload, fake becomes what it made. */
+static bool fsck(struct fake_dev *fake, bool reload, char *why, size_t len)
 {
 	static char out[8192];
-	int r = fake_run(c, "e2fsck -fy $IMG >$IMG.log 2>&1; r=$?; if [ $r -gt 1 ]; then cat $IMG.log; rm -f $IMG.log; exit $r; fi; "
+	int err = fake_run(fake, "e2fsck -fy $IMG >$IMG.log 2>&1; r=$?; if [ $r -gt 1 ]; then cat $IMG.log; rm -f $IMG.log; exit $r; fi; "
 			 "rm -f $IMG.log; e2fsck -fn $IMG 2>&1", out, sizeof(out), reload);
 
-	if (r)
-		snprintf(why, len, "e2fsck: exit code %d: %.200s", r, out);
-	return r == 0;
+	if (err)
+		snprintf(why, len, "e2fsck: exit code %d: %.200s", err, out);
+	return err == 0;
 }
 
 static bool same(struct fake_dev *a, struct fake_dev *b)
@@ -104,29 +104,29 @@ static bool same(struct fake_dev *a, struct fake_dev *b)
  * complete it (ext4/core/superblock_torn.c) and go on as ever. The kernel refuses such a mount, and e2fsck begins from a backup, in
  * which nothing of the last mount is written: what they make of it is no measure, so they are asked after our recovery only.
  */
-static bool torn_superblock(struct fake_dev *c)
+static bool torn_superblock(struct fake_dev *fake)
 {
 	uint8_t sb[1024];
 	uint32_t csum;
 
-	fake_peek(c, sb, sizeof(sb), 1024);
+	fake_peek(fake, sb, sizeof(sb), 1024);
 	memcpy(&csum, sb + 0x3fc, 4);
 	return (sb[0x65] & 4) && le32toh(csum) != fdio_crc32c(~0u, sb, 0x3fc);
 }
 
 /* Recovery cut in the middle and started again ends where an undisturbed one does. */
-static bool again(const struct state *s, struct crash_run *r, struct fake_dev *cut, struct fake_dev *whole, char *why, size_t len)
+static bool again(const struct state *state, struct crash_run *run, struct fake_dev *cut, struct fake_dev *whole, char *why, size_t len)
 {
 	struct fake_dev *first = fake_clone(cut), *second;
-	uint64_t seed = s->cut_seed + 1;
+	uint64_t seed = state->cut_seed + 1;
 	bool ok;
 
 	fake_rec_start(first);
-	ok = !s->w->recover(r, first, why, len);
+	ok = !state->w->recover(run, first, why, len);
 	second = fake_rec_cut(first, crash_pick(&seed, fake_rec_events(first) + 1), FAKE_CUT_RANDOM, crash_rand(&seed));
-	ok = ok && !s->w->recover(r, second, why, len);
-	if (ok && !s->w->exact)
-		ok = s->w->check(r, second, s->k, why, len);
+	ok = ok && !state->w->recover(run, second, why, len);
+	if (ok && !state->w->exact)
+		ok = state->w->check(run, second, state->k, why, len);
 	else if (ok && !same(second, whole)) {
 		snprintf(why, len, "an interrupted recovery ends differently");
 		ok = false;
@@ -136,12 +136,12 @@ static bool again(const struct state *s, struct crash_run *r, struct fake_dev *c
 	return ok;
 }
 
-/* c, recovered by others, contains what own, recovered by us, contains. */
-static bool agrees(const struct state *s, struct crash_run *r, struct fake_dev *own, struct fake_dev *c, char *why, size_t len)
+/* fake, recovered by others, contains what own, recovered by us, contains. */
+static bool agrees(const struct state *state, struct crash_run *run, struct fake_dev *own, struct fake_dev *fake, char *why, size_t len)
 {
 	uint64_t ours, theirs;
 
-	if (!s->w->digest(r, own, &ours, why, len) || !s->w->digest(r, c, &theirs, why, len))
+	if (!state->w->digest(run, own, &ours, why, len) || !state->w->digest(run, fake, &theirs, why, len))
 		return false;
 	if (ours != theirs)
 		snprintf(why, len, "the contents differ from those after our recovery");
@@ -149,19 +149,19 @@ static bool agrees(const struct state *s, struct crash_run *r, struct fake_dev *
 }
 
 /* The kernel's recovery of the same cut: accepted, clean, as promised, and what ours is. */
-static bool kernel_ok(const struct state *s, struct crash_run *r, struct fake_dev *cut, struct fake_dev *own, char *why, size_t len)
+static bool kernel_ok(const struct state *state, struct crash_run *run, struct fake_dev *cut, struct fake_dev *own, char *why, size_t len)
 {
-	struct fake_dev *c = fake_clone(cut);
-	bool ok = !crash_kernel_replay(c, why, len) && fsck(c, false, why, len) && s->w->check(r, c, s->k, why, len) &&
-		  agrees(s, r, own, c, why, len);
+	struct fake_dev *fake = fake_clone(cut);
+	bool ok = !crash_kernel_replay(fake, why, len) && fsck(fake, false, why, len) && state->w->check(run, fake, state->k, why, len) &&
+		  agrees(state, run, own, fake, why, len);
 
 	by_kernel++;
-	fake_free(c);
+	fake_free(fake);
 	return ok;
 }
 
 /* True: this state is right. */
-static bool check_state(const struct state *s, struct crash_run *r, struct fake_dev *cut, enum depth depth)
+static bool check_state(const struct state *state, struct crash_run *run, struct fake_dev *cut, enum depth depth)
 {
 	struct fake_dev *own = fake_clone(cut), *theirs = fake_clone(cut);
 	bool torn = torn_superblock(cut);
@@ -169,14 +169,14 @@ static bool check_state(const struct state *s, struct crash_run *r, struct fake_
 	char why[512] = "";
 	bool ok;
 
-	ok = !s->w->recover(r, own, why, sizeof(why));
+	ok = !state->w->recover(run, own, why, sizeof(why));
 	if (ok) {
 		stage = "content";
-		ok = s->w->check(r, own, s->k, why, sizeof(why));
+		ok = state->w->check(run, own, state->k, why, sizeof(why));
 	}
 	if (ok && depth >= TWICE) {
 		stage = "second recovery";
-		ok = again(s, r, cut, own, why, sizeof(why));
+		ok = again(state, run, cut, own, why, sizeof(why));
 	}
 	if (ok && depth == ALL) {
 		stage = "e2fsck after our recovery";
@@ -189,26 +189,26 @@ static bool check_state(const struct state *s, struct crash_run *r, struct fake_
 	}
 	if (ok && depth == ALL && !torn) {
 		stage = "content after e2fsck";
-		ok = s->w->check(r, theirs, s->k, why, sizeof(why)) && agrees(s, r, own, theirs, why, sizeof(why));
+		ok = state->w->check(run, theirs, state->k, why, sizeof(why)) && agrees(state, run, own, theirs, why, sizeof(why));
 	}
-	if (ok && s->kernel && !torn) {
+	if (ok && state->kernel && !torn) {
 		stage = "the kernel's recovery";
-		ok = kernel_ok(s, r, cut, own, why, sizeof(why));
+		ok = kernel_ok(state, run, cut, own, why, sizeof(why));
 	}
 	if (ok)
 		passed++;
 	else
-		report(s, cut, stage, why);
+		report(state, cut, stage, why);
 	fake_free(own);
 	fake_free(theirs);
 	return ok;
 }
 
-static void one_state(const struct state *s, struct crash_run *r, enum depth depth)
+static void one_state(const struct state *state, struct crash_run *run, enum depth depth)
 {
-	struct fake_dev *cut = fake_rec_cut(s->w->device(r), s->k, s->mode, s->cut_seed);
+	struct fake_dev *cut = fake_rec_cut(state->w->device(run), state->k, state->mode, state->cut_seed);
 
-	check_state(s, r, cut, depth);
+	check_state(state, run, cut, depth);
 	fake_free(cut);
 }
 
@@ -227,26 +227,26 @@ static bool sampled(struct sample *p)
 /* One workload and n cuts of it. */
 static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, enum depth depth, struct sample *kernel)
 {
-	struct crash_run *r = w->run(seed);
+	struct crash_run *run = w->run(seed);
 	uint64_t rnd = seed ^ 0x5a5a;
 	unsigned events;
 
-	if (!r) {
+	if (!run) {
 		printf("FAIL setup of %s with seed %llu\n", w->name, (unsigned long long)seed);
 		failed++;
 		return;
 	}
-	events = fake_rec_events(w->device(r));
+	events = fake_rec_events(w->device(run));
 	for (unsigned i = 0; i < n; i++) {
 		static const enum fake_cut modes[4] = { FAKE_CUT_RANDOM, FAKE_CUT_RANDOM, FAKE_CUT_DROP, FAKE_CUT_KEEP };
-		struct state s = { .w = w, .seed = seed, .mode = modes[crash_pick(&rnd, 4)] };
+		struct state state = { .w = w, .seed = seed, .mode = modes[crash_pick(&rnd, 4)] };
 
-		s.k = w->moment ? w->moment(r, &rnd) : crash_pick(&rnd, events + 1);
-		s.cut_seed = crash_rand(&rnd);
-		s.kernel = kernel && sampled(kernel);
-		one_state(&s, r, depth);
+		state.k = w->moment ? w->moment(run, &rnd) : crash_pick(&rnd, events + 1);
+		state.cut_seed = crash_rand(&rnd);
+		state.kernel = kernel && sampled(kernel);
+		one_state(&state, run, depth);
 	}
-	w->free(r);
+	w->free(run);
 }
 
 /*
@@ -255,35 +255,35 @@ static void one_run(const struct crash_workload *w, uint64_t seed, unsigned n, e
  */
 static void run_exhaustive(uint64_t seed)
 {
-	struct state s = { .w = &crash_tree, .seed = seed };
+	struct state state = { .w = &crash_tree, .seed = seed };
 	uint64_t rnd = seed;
-	struct crash_run *r;
+	struct crash_run *run;
 	unsigned before = passed, events;
 
 	crash_tiny = true;
-	r = s.w->run(seed);
-	if (!r) {
+	run = state.w->run(seed);
+	if (!run) {
 		printf("FAIL setup of the short run with seed %llu\n", (unsigned long long)seed);
 		failed++;
 		crash_tiny = false;
 		return;
 	}
-	events = fake_rec_events(s.w->device(r));
-	for (s.k = 0; s.k <= events; s.k++) {
-		unsigned n = fake_rec_pending(s.w->device(r), s.k);
+	events = fake_rec_events(state.w->device(run));
+	for (state.k = 0; state.k <= events; state.k++) {
+		unsigned n = fake_rec_pending(state.w->device(run), state.k);
 		bool all = n <= EXHAUSTIVE_PENDING;
 
-		s.mode = FAKE_CUT_MASK;
+		state.mode = FAKE_CUT_MASK;
 		for (unsigned m = 0; m < 1u << FDIO_MIN(n, (unsigned)EXHAUSTIVE_PENDING); m++) {
-			s.cut_seed = all ? m : crash_rand(&rnd);
-			one_state(&s, r, (passed + failed) % EXHAUSTIVE_SAMPLE ? OWN : ALL);
+			state.cut_seed = all ? m : crash_rand(&rnd);
+			one_state(&state, run, (passed + failed) % EXHAUSTIVE_SAMPLE ? OWN : ALL);
 		}
-		s.mode = FAKE_CUT_RANDOM;
-		s.cut_seed = crash_rand(&rnd);
-		one_state(&s, r, OWN);
+		state.mode = FAKE_CUT_RANDOM;
+		state.cut_seed = crash_rand(&rnd);
+		one_state(&state, run, OWN);
 	}
 	printf("short run %llu: %u states, every cut\n", (unsigned long long)seed, passed - before);
-	s.w->free(r);
+	state.w->free(run);
 	crash_tiny = false;
 }
 
@@ -299,25 +299,25 @@ static bool reproduce(const char *text, bool kernel)
 {
 	const char *colon = strchr(text, ':');
 	unsigned long long seed, cut_seed;
-	struct state s = { 0 };
-	struct crash_run *r;
+	struct state state = { 0 };
+	struct crash_run *run;
 	int mode;
 
-	if (!colon || sscanf(colon, ":%llu:%u:%d:%llu", &seed, &s.k, &mode, &cut_seed) != 4)
+	if (!colon || sscanf(colon, ":%llu:%u:%d:%llu", &seed, &state.k, &mode, &cut_seed) != 4)
 		return false;
-	s.w = find_workload(text, (size_t)(colon - text));
-	if (!s.w || mode < FAKE_CUT_KEEP || mode > FAKE_CUT_MASK)
+	state.w = find_workload(text, (size_t)(colon - text));
+	if (!state.w || mode < FAKE_CUT_KEEP || mode > FAKE_CUT_MASK)
 		return false;
-	s.seed = seed;
-	s.cut_seed = cut_seed;
-	s.mode = (enum fake_cut)mode;
-	s.kernel = kernel;
-	r = s.w->run(s.seed);
-	if (!r)
+	state.seed = seed;
+	state.cut_seed = cut_seed;
+	state.mode = (enum fake_cut)mode;
+	state.kernel = kernel;
+	run = state.w->run(state.seed);
+	if (!run)
 		return false;
-	s.k = FDIO_MIN(s.k, fake_rec_events(s.w->device(r)));
-	one_state(&s, r, ALL);
-	s.w->free(r);
+	state.k = FDIO_MIN(state.k, fake_rec_events(state.w->device(run)));
+	one_state(&state, run, ALL);
+	state.w->free(run);
 	return true;
 }
 

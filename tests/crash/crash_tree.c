@@ -57,368 +57,368 @@ unsigned tree_text(char *buf, size_t len, unsigned worker, unsigned n)
 
 /* ---- the model ---- */
 
-static struct x4_inode *dir_of(struct crash_run *r, unsigned n) { return r->dir[n % NDIRS]; }
+static struct x4_inode *dir_of(struct crash_run *run, unsigned n) { return run->dir[n % NDIRS]; }
 
-static void touch_name(struct worker *w, struct name *n)
+static void touch_name(struct worker *worker, struct name *name)
 {
-	if (n->ops < MAX_OPS)
-		n->start[n->ops++] = fake_rec_events(w->r->f);
+	if (name->ops < MAX_OPS)
+		name->start[name->ops++] = fake_rec_events(worker->run->fake);
 }
 
 /* The file changes: so does what every name of it stands for. */
-static void touch_file(struct worker *w, struct file *f)
+static void touch_file(struct worker *worker, struct file *file)
 {
-	f->dirty = true;
+	file->dirty = true;
 	for (unsigned n = 0; n < NN; n++)
-		if (w->name[n].file == f)
-			touch_name(w, &w->name[n]);
+		if (worker->name[n].file == file)
+			touch_name(worker, &worker->name[n]);
 }
 
-static void give_name(struct name *n, struct file *f)
+static void give_name(struct name *name, struct file *file)
 {
-	n->file = f;
-	if (n->nr_ids < NF)
-		n->ids[n->nr_ids++] = f->id;
+	name->file = file;
+	if (name->nr_ids < NF)
+		name->ids[name->nr_ids++] = file->id;
 }
 
-static void ack(struct worker *w, struct name *n, bool content)
+static void ack(struct worker *worker, struct name *name, bool content)
 {
-	if (n->nr_acks == MAX_ACKS)
+	if (name->nr_acks == MAX_ACKS)
 		return;
-	n->acks[n->nr_acks] = (struct ack){ .event = fake_rec_events(w->r->f), .ops = n->ops, .content = content };
-	if (n->file)
-		n->acks[n->nr_acks].file = *n->file;
-	n->nr_acks++;
+	name->acks[name->nr_acks] = (struct ack){ .event = fake_rec_events(worker->run->fake), .ops = name->ops, .content = content };
+	if (name->file)
+		name->acks[name->nr_acks].file = *name->file;
+	name->nr_acks++;
 }
 
-static void ack_file(struct worker *w, struct file *f)
+static void ack_file(struct worker *worker, struct file *file)
 {
-	f->dirty = false;
+	file->dirty = false;
 	for (unsigned n = 0; n < NN; n++)
-		if (w->name[n].file == f)
-			ack(w, &w->name[n], true);
+		if (worker->name[n].file == file)
+			ack(worker, &worker->name[n], true);
 }
 
 /* ---- names; each operation returns 0 or -errno, and the model follows only on success ---- */
 
-static int op_make(struct worker *w, unsigned n, bool dir)
+static int op_make(struct worker *worker, unsigned n, bool dir)
 {
-	struct file *f = &w->file[w->nr_files];
-	struct x4_inode *i;
+	struct file *file = &worker->file[worker->nr_files];
+	struct x4_inode *inode;
 	char text[32];
 	int ret;
 
-	if (w->nr_files == NF)
+	if (worker->nr_files == NF)
 		return 0;
-	touch_name(w, &w->name[n]);
-	ret = x4_create(dir_of(w->r, n), text, tree_text(text, sizeof(text), w->nr, n), dir ? 040755 : 0100644, 0, &tree_cred, &i);
+	touch_name(worker, &worker->name[n]);
+	ret = x4_create(dir_of(worker->run, n), text, tree_text(text, sizeof(text), worker->nr, n), dir ? 040755 : 0100644, 0, &tree_cred, &inode);
 	if (ret)
 		return ret;
-	x4_iput(i);
-	*f = (struct file){ .id = w->nr << 16 | ++w->nr_files, .kind = dir ? K_DIR : K_FILE, .dirty = true };
-	give_name(&w->name[n], f);
+	x4_iput(inode);
+	*file = (struct file){ .id = worker->nr << 16 | ++worker->nr_files, .kind = dir ? K_DIR : K_FILE, .dirty = true };
+	give_name(&worker->name[n], file);
 	return 0;
 }
 
-static int op_remove(struct worker *w, unsigned n)
+static int op_remove(struct worker *worker, unsigned n)
 {
-	struct file *f = w->name[n].file;
+	struct file *file = worker->name[n].file;
 	char text[32];
-	unsigned len = tree_text(text, sizeof(text), w->nr, n);
+	unsigned len = tree_text(text, sizeof(text), worker->nr, n);
 	int ret;
 
-	touch_file(w, f);
-	ret = f->kind == K_DIR ? x4_rmdir(dir_of(w->r, n), text, len) : x4_unlink(dir_of(w->r, n), text, len);
+	touch_file(worker, file);
+	ret = file->kind == K_DIR ? x4_rmdir(dir_of(worker->run, n), text, len) : x4_unlink(dir_of(worker->run, n), text, len);
 	if (!ret)
-		w->name[n].file = NULL;
+		worker->name[n].file = NULL;
 	return ret;
 }
 
-static int op_link(struct worker *w, unsigned n, unsigned to, struct x4_inode *i)
+static int op_link(struct worker *worker, unsigned n, unsigned to, struct x4_inode *inode)
 {
-	struct file *f = w->name[n].file;
+	struct file *file = worker->name[n].file;
 	char text[32];
 	int ret;
 
-	if (w->name[to].file)
+	if (worker->name[to].file)
 		return 0;
-	touch_file(w, f);
-	touch_name(w, &w->name[to]);
-	ret = x4_link(dir_of(w->r, to), text, tree_text(text, sizeof(text), w->nr, to), i, true);
+	touch_file(worker, file);
+	touch_name(worker, &worker->name[to]);
+	ret = x4_link(dir_of(worker->run, to), text, tree_text(text, sizeof(text), worker->nr, to), inode, true);
 	if (!ret)
-		give_name(&w->name[to], f);
+		give_name(&worker->name[to], file);
 	return ret;
 }
 
-static int op_rename(struct worker *w, unsigned n, unsigned to)
+static int op_rename(struct worker *worker, unsigned n, unsigned to)
 {
-	struct file *f = w->name[n].file, *over = w->name[to].file;
+	struct file *file = worker->name[n].file, *over = worker->name[to].file;
 	char from_text[32], to_text[32];
-	unsigned from_len = tree_text(from_text, sizeof(from_text), w->nr, n), to_len = tree_text(to_text, sizeof(to_text), w->nr, to);
+	unsigned from_len = tree_text(from_text, sizeof(from_text), worker->nr, n), to_len = tree_text(to_text, sizeof(to_text), worker->nr, to);
 	int ret;
 
-	if (f == over || (over && over->kind != f->kind))
+	if (file == over || (over && over->kind != file->kind))
 		return 0;
-	touch_file(w, f);
+	touch_file(worker, file);
 	if (over)
-		touch_file(w, over);
+		touch_file(worker, over);
 	else
-		touch_name(w, &w->name[to]);
-	ret = x4_rename(dir_of(w->r, n), from_text, from_len, dir_of(w->r, to), to_text, to_len, 0, &tree_cred);
+		touch_name(worker, &worker->name[to]);
+	ret = x4_rename(dir_of(worker->run, n), from_text, from_len, dir_of(worker->run, to), to_text, to_len, 0, &tree_cred);
 	if (!ret) {
-		w->name[n].file = NULL;
-		give_name(&w->name[to], f);
+		worker->name[n].file = NULL;
+		give_name(&worker->name[to], file);
 	}
 	return ret;
 }
 
 /* ---- content; the inode is locked ---- */
 
-static int put_block(struct worker *w, struct file *f, uint32_t lblk, uint64_t pblk, unsigned flags)
+static int put_block(struct worker *worker, struct file *file, uint32_t lblk, uint64_t pblk, unsigned flags)
 {
-	tree_fill(w->buf, w->r->bs, f->id, lblk, w->gen);
-	return dev_write(fake_dev(w->r->f), w->buf, w->r->bs, pblk * w->r->bs, flags);
+	tree_fill(worker->buf, worker->run->bs, file->id, lblk, worker->gen);
+	return dev_write(fake_dev(worker->run->fake), worker->buf, worker->run->bs, pblk * worker->run->bs, flags);
 }
 
 /* The blocks that are there already, then those that were reserved. Data first, extents afterwards. */
-static int write_data(struct worker *w, struct file *f, struct x4_inode *i, const struct x4_resv *resv, uint32_t at, uint32_t len)
+static int write_data(struct worker *worker, struct file *file, struct x4_inode *inode, const struct x4_resv *resv, uint32_t at, uint32_t len)
 {
 	int ret = 0;
 
 	for (uint32_t b = at; b < at + len && !ret; b++) {
-		struct x4_ext e;
+		struct x4_ext extent;
 
-		ret = x4_map_lookup(i, b, &e);
-		if (!ret && e.state != X4_EXT_HOLE)
-			ret = put_block(w, f, b, e.pblk, 0);
+		ret = x4_map_lookup(inode, b, &extent);
+		if (!ret && extent.state != X4_EXT_HOLE)
+			ret = put_block(worker, file, b, extent.pblk, 0);
 	}
 	for (unsigned e = 0; e < resv->nr && !ret; e++)
 		for (uint32_t b = 0; b < resv->ext[e].len && !ret; b++)
-			ret = put_block(w, f, resv->ext[e].lblk + b, resv->ext[e].pblk + b, 0);
+			ret = put_block(worker, file, resv->ext[e].lblk + b, resv->ext[e].pblk + b, 0);
 	return ret;
 }
 
-static int op_write(struct worker *w, struct file *f, struct x4_inode *i)
+static int op_write(struct worker *worker, struct file *file, struct x4_inode *inode)
 {
-	uint32_t at = crash_pick(&w->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&w->seed, 6);
-	uint64_t end = (uint64_t)(at + len) * w->r->bs;
+	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&worker->seed, 6);
+	uint64_t end = (uint64_t)(at + len) * worker->run->bs;
 	struct x4_resv resv;
 	int ret;
 
-	w->gen++;
-	ret = x4_resv_holes(i, at, len, false, &resv);
+	worker->gen++;
+	ret = x4_resv_holes(inode, at, len, false, &resv);
 	if (ret)
 		return ret;
-	ret = write_data(w, f, i, &resv, at, len);
+	ret = write_data(worker, file, inode, &resv, at, len);
 	if (!ret)
-		ret = x4_insert(i, &resv, at, len, end > f->size ? end : 0);
+		ret = x4_insert(inode, &resv, at, len, end > file->size ? end : 0);
 	x4_resv_free(&resv);
 	for (uint32_t b = at; b < at + len && !ret; b++) {
-		f->gen[b] = w->gen;
-		f->valid[b] = w->r->bs;
+		file->gen[b] = worker->gen;
+		file->valid[b] = worker->run->bs;
 	}
 	if (!ret)
-		f->size = FDIO_MAX(f->size, end);
+		file->size = FDIO_MAX(file->size, end);
 	return ret;
 }
 
-static int op_truncate(struct worker *w, struct file *f, struct x4_inode *i)
+static int op_truncate(struct worker *worker, struct file *file, struct x4_inode *inode)
 {
-	unsigned bs = w->r->bs;
-	uint64_t size = (uint64_t)crash_pick(&w->seed, (unsigned)(f->size / bs) + 1) * bs;
+	unsigned bs = worker->run->bs;
+	uint64_t size = (uint64_t)crash_pick(&worker->seed, (unsigned)(file->size / bs) + 1) * bs;
 	int ret;
 
-	if (size && crash_pick(&w->seed, 2))
-		size -= 16 * (1 + crash_pick(&w->seed, 30));
-	ret = x4_truncate(i, size);
+	if (size && crash_pick(&worker->seed, 2))
+		size -= 16 * (1 + crash_pick(&worker->seed, 30));
+	ret = x4_truncate(inode, size);
 	if (ret)
 		return ret;
-	f->size = size;
+	file->size = size;
 	if (size % bs)
-		f->valid[size / bs] = FDIO_MIN(f->valid[size / bs], (uint32_t)(size % bs));
+		file->valid[size / bs] = FDIO_MIN(file->valid[size / bs], (uint32_t)(size % bs));
 	for (uint64_t b = fdio_div_up(size, bs); b < MAX_BLOCKS; b++)
-		f->gen[b] = 0;
+		file->gen[b] = 0;
 	return 0;
 }
 
-static int op_allocate(struct worker *w, struct file *f, struct x4_inode *i, bool punch)
+static int op_allocate(struct worker *worker, struct file *file, struct x4_inode *inode, bool punch)
 {
-	uint32_t at = crash_pick(&w->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&w->seed, 6);
-	uint64_t off = (uint64_t)at * w->r->bs, n = (uint64_t)len * w->r->bs;
-	bool keep = punch || crash_pick(&w->seed, 2);
-	int ret = x4_fallocate(i, (punch ? X4_FALLOC_PUNCH_HOLE : 0) | (keep ? X4_FALLOC_KEEP_SIZE : 0), off, n, false);
+	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&worker->seed, 6);
+	uint64_t off = (uint64_t)at * worker->run->bs, n = (uint64_t)len * worker->run->bs;
+	bool keep = punch || crash_pick(&worker->seed, 2);
+	int ret = x4_fallocate(inode, (punch ? X4_FALLOC_PUNCH_HOLE : 0) | (keep ? X4_FALLOC_KEEP_SIZE : 0), off, n, false);
 
 	if (ret)
 		return ret;
 	for (uint32_t b = at; b < at + len && punch; b++)
-		f->gen[b] = 0;
+		file->gen[b] = 0;
 	if (!keep)
-		f->size = FDIO_MAX(f->size, off + n);
+		file->size = FDIO_MAX(file->size, off + n);
 	return 0;
 }
 
-static int op_xattr(struct worker *w, struct file *f, struct x4_inode *i)
+static int op_xattr(struct worker *worker, struct file *file, struct x4_inode *inode)
 {
 	static __thread uint8_t value[TREE_XATTR_MAX];
-	uint32_t v = crash_pick(&w->seed, 4) ? ++w->gen : 0;
+	uint32_t v = crash_pick(&worker->seed, 4) ? ++worker->gen : 0;
 	int ret;
 
-	if (!v && !f->xattr)
+	if (!v && !file->xattr)
 		return 0;
-	ret = v ? x4_xattr_set(i, tree_xattr_name, value, tree_xattr_value(value, v), 0, false) : x4_xattr_remove(i, tree_xattr_name);
+	ret = v ? x4_xattr_set(inode, tree_xattr_name, value, tree_xattr_value(value, v), 0, false) : x4_xattr_remove(inode, tree_xattr_name);
 	if (!ret)
-		f->xattr = v;
+		file->xattr = v;
 	return ret;
 }
 
-static int change_content(struct worker *w, unsigned what, struct file *f, struct x4_inode *i)
+static int change_content(struct worker *worker, unsigned what, struct file *file, struct x4_inode *inode)
 {
 	int ret;
 
-	touch_file(w, f);
+	touch_file(worker, file);
 	if (what == 4)
-		return op_xattr(w, f, i);
-	x4_inode_lock_excl(i);
-	ret = x4_map_load(i);
+		return op_xattr(worker, file, inode);
+	x4_inode_lock_excl(inode);
+	ret = x4_map_load(inode);
 	if (!ret)
-		ret = what == 0 ? op_write(w, f, i) : what == 1 ? op_truncate(w, f, i) : op_allocate(w, f, i, what == 2);
-	x4_inode_unlock(i);
+		ret = what == 0 ? op_write(worker, file, inode) : what == 1 ? op_truncate(worker, file, inode) : op_allocate(worker, file, inode, what == 2);
+	x4_inode_unlock(inode);
 	return ret;
 }
 
 /* ---- syncing ---- */
 
 /* A written block again, O_DSYNC: one FUA write, and no commit if nothing else has changed. */
-static int op_dsync(struct worker *w, struct file *f, struct x4_inode *i)
+static int op_dsync(struct worker *worker, struct file *file, struct x4_inode *inode)
 {
-	uint32_t lblk = crash_pick(&w->seed, MAX_BLOCKS);
-	bool clean = !f->dirty;
-	struct x4_ext e;
+	uint32_t lblk = crash_pick(&worker->seed, MAX_BLOCKS);
+	bool clean = !file->dirty;
+	struct x4_ext extent;
 	jnl_tid tid;
 	int ret;
 
-	if ((uint64_t)(lblk + 1) * w->r->bs > f->size || !f->gen[lblk])
+	if ((uint64_t)(lblk + 1) * worker->run->bs > file->size || !file->gen[lblk])
 		return 0;
-	touch_file(w, f);
-	w->gen++;
-	x4_inode_lock_shared(i);
-	ret = x4_map_load(i);
+	touch_file(worker, file);
+	worker->gen++;
+	x4_inode_lock_shared(inode);
+	ret = x4_map_load(inode);
 	if (!ret)
-		ret = x4_map_lookup(i, lblk, &e);
+		ret = x4_map_lookup(inode, lblk, &extent);
 	if (!ret)
-		ret = e.state == X4_EXT_WRITTEN ? put_block(w, f, lblk, e.pblk, DEV_FUA) : -EPROTO;
-	x4_touch_write(i);
-	x4_inode_unlock(i);
-	if (!ret && x4_sync_tid(i, true, &tid))
-		ret = jnl_commit_wait(x4_vol_jnl(w->r->v), tid, NULL);
+		ret = extent.state == X4_EXT_WRITTEN ? put_block(worker, file, lblk, extent.pblk, DEV_FUA) : -EPROTO;
+	x4_touch_write(inode);
+	x4_inode_unlock(inode);
+	if (!ret && x4_sync_tid(inode, true, &tid))
+		ret = jnl_commit_wait(x4_vol_jnl(worker->run->vol), tid, NULL);
 	if (ret)
 		return ret;
-	f->gen[lblk] = w->gen;
-	f->valid[lblk] = w->r->bs;
+	file->gen[lblk] = worker->gen;
+	file->valid[lblk] = worker->run->bs;
 	if (clean)
-		ack_file(w, f);
+		ack_file(worker, file);
 	return 0;
 }
 
-static int sync_inode(struct worker *w, struct x4_inode *i)
+static int sync_inode(struct worker *worker, struct x4_inode *inode)
 {
 	bool flushed = false;
 	jnl_tid tid;
 	int ret = 0;
 
-	if (x4_sync_tid(i, false, &tid))
-		ret = jnl_commit_wait(x4_vol_jnl(w->r->v), tid, &flushed);
+	if (x4_sync_tid(inode, false, &tid))
+		ret = jnl_commit_wait(x4_vol_jnl(worker->run->vol), tid, &flushed);
 	if (!ret && !flushed)
-		ret = dev_flush(fake_dev(w->r->f));
+		ret = dev_flush(fake_dev(worker->run->fake));
 	return ret;
 }
 
-static int op_fsync(struct worker *w, struct file *f, struct x4_inode *i)
+static int op_fsync(struct worker *worker, struct file *file, struct x4_inode *inode)
 {
-	int ret = sync_inode(w, i);
+	int ret = sync_inode(worker, inode);
 
 	if (!ret)
-		ack_file(w, f);
+		ack_file(worker, file);
 	return ret;
 }
 
-static int op_fsync_dir(struct worker *w)
+static int op_fsync_dir(struct worker *worker)
 {
-	unsigned d = crash_pick(&w->seed, NDIRS);
-	int ret = sync_inode(w, w->r->dir[d]);
+	unsigned d = crash_pick(&worker->seed, NDIRS);
+	int ret = sync_inode(worker, worker->run->dir[d]);
 
 	for (unsigned n = d; n < NN && !ret; n += NDIRS)
-		ack(w, &w->name[n], false);
+		ack(worker, &worker->name[n], false);
 	return ret;
 }
 
-static int op_syncfs(struct worker *w)
+static int op_syncfs(struct worker *worker)
 {
-	int ret = x4_vol_sync(w->r->v);
+	int ret = x4_vol_sync(worker->run->vol);
 
 	for (unsigned n = 0; n < NN && !ret; n++) {
-		if (w->name[n].file)
-			w->name[n].file->dirty = false;
-		ack(w, &w->name[n], true);
+		if (worker->name[n].file)
+			worker->name[n].file->dirty = false;
+		ack(worker, &worker->name[n], true);
 	}
 	return ret;
 }
 
 /* ---- life ---- */
 
-static int on_file(struct worker *w, unsigned n, unsigned what)
+static int on_file(struct worker *worker, unsigned n, unsigned what)
 {
-	struct file *f = w->name[n].file;
-	struct x4_inode *i;
+	struct file *file = worker->name[n].file;
+	struct x4_inode *inode;
 	char text[32];
-	int ret = x4_lookup(dir_of(w->r, n), text, tree_text(text, sizeof(text), w->nr, n), &i);
+	int ret = x4_lookup(dir_of(worker->run, n), text, tree_text(text, sizeof(text), worker->nr, n), &inode);
 
 	if (ret)
 		return ret;
 	if (what < 7)
-		ret = change_content(w, 0, f, i);
+		ret = change_content(worker, 0, file, inode);
 	else if (what < 11)
-		ret = change_content(w, what - 6, f, i);
+		ret = change_content(worker, what - 6, file, inode);
 	else if (what < 13)
-		ret = op_link(w, n, crash_pick(&w->seed, NN), i);
+		ret = op_link(worker, n, crash_pick(&worker->seed, NN), inode);
 	else if (what < 16)
-		ret = op_dsync(w, f, i);
+		ret = op_dsync(worker, file, inode);
 	else
-		ret = op_fsync(w, f, i);
-	x4_iput(i);
+		ret = op_fsync(worker, file, inode);
+	x4_iput(inode);
 	return ret;
 }
 
-static int one_op(struct worker *w)
+static int one_op(struct worker *worker)
 {
-	unsigned n = crash_pick(&w->seed, NN), what = crash_pick(&w->seed, 27);
-	struct file *f = w->name[n].file;
+	unsigned n = crash_pick(&worker->seed, NN), what = crash_pick(&worker->seed, 27);
+	struct file *file = worker->name[n].file;
 
-	if (!f)
-		return op_make(w, n, crash_pick(&w->seed, 5) == 0);
+	if (!file)
+		return op_make(worker, n, crash_pick(&worker->seed, 5) == 0);
 	if (what >= 26)
-		return op_syncfs(w);
+		return op_syncfs(worker);
 	if (what >= 25)
-		return op_fsync_dir(w);
+		return op_fsync_dir(worker);
 	if (what >= 23)
-		return op_remove(w, n);
+		return op_remove(worker, n);
 	if (what >= 20)
-		return op_rename(w, n, crash_pick(&w->seed, NN));
-	if (f->kind == K_DIR)
-		return what < 3 ? op_remove(w, n) : op_fsync_dir(w);
-	return on_file(w, n, what);
+		return op_rename(worker, n, crash_pick(&worker->seed, NN));
+	if (file->kind == K_DIR)
+		return what < 3 ? op_remove(worker, n) : op_fsync_dir(worker);
+	return on_file(worker, n, what);
 }
 
 static void *work(void *arg)
 {
-	struct worker *w = arg;
+	struct worker *worker = arg;
 	unsigned rounds = crash_tiny ? ROUNDS_TINY : ROUNDS;
 
-	for (unsigned round = 0; round < rounds && !w->err; round++) {
-		int ret = one_op(w);
+	for (unsigned round = 0; round < rounds && !worker->err; round++) {
+		int ret = one_op(worker);
 
 		if (ret && ret != -ENOSPC)
-			w->err = ret;
+			worker->err = ret;
 	}
 	return NULL;
 }
@@ -431,9 +431,9 @@ void tree_close_dirs(struct x4_inode **dir)
 	}
 }
 
-bool tree_open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make)
+bool tree_open_dirs(struct x4_vol *vol, struct x4_inode **dir, bool make)
 {
-	if (x4_iget(v, X4_ROOT_INO, NULL, &dir[0]))
+	if (x4_iget(vol, X4_ROOT_INO, NULL, &dir[0]))
 		return false;
 	for (unsigned d = 1; d < NDIRS; d++) {
 		char text[16];
@@ -445,23 +445,23 @@ bool tree_open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make)
 	return true;
 }
 
-static void tree_free(struct crash_run *r)
+static void tree_free(struct crash_run *run)
 {
-	if (r->v) {
-		tree_close_dirs(r->dir);
-		x4_vol_abandon(r->v);
+	if (run->vol) {
+		tree_close_dirs(run->dir);
+		x4_vol_abandon(run->vol);
 	}
-	if (r->f)
-		fake_free(r->f);
+	if (run->fake)
+		fake_free(run->fake);
 	for (unsigned t = 0; t < NT; t++) {
 		for (unsigned n = 0; n < NN; n++)
-			free(r->w[t].name[n].acks);
-		free(r->w[t].buf);
+			free(run->worker[t].name[n].acks);
+		free(run->worker[t].buf);
 	}
-	free(r);
+	free(run);
 }
 
-static bool setup(struct crash_run *r, uint64_t seed)
+static bool setup(struct crash_run *run, uint64_t seed)
 {
 	bool small = crash_tiny || crash_pick(&seed, 3) != 0, csum = crash_pick(&seed, 4) != 0;
 	unsigned mib = small ? 1 : 4;
@@ -469,79 +469,79 @@ static bool setup(struct crash_run *r, uint64_t seed)
 
 	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,64bit,ea_inode,^resize_inode -N 256 -g 2048 -E nodiscard,lazy_itable_init=0 -J size=%u",
 		 small ? 1024 : 4096, csum ? "metadata_csum" : "^metadata_csum", mib);
-	r->f = fake_mkfs((uint64_t)mib * 6 << 20, args);
-	if (!r->f)
+	run->fake = fake_mkfs((uint64_t)mib * 6 << 20, args);
+	if (!run->fake)
 		return false;
-	r->bs = small ? 1024 : 4096;
-	r->nr_workers = crash_tiny ? 1 : NT;
-	for (unsigned t = 0; t < r->nr_workers; t++) {
-		struct worker *w = &r->w[t];
+	run->bs = small ? 1024 : 4096;
+	run->nr_workers = crash_tiny ? 1 : NT;
+	for (unsigned t = 0; t < run->nr_workers; t++) {
+		struct worker *worker = &run->worker[t];
 
-		w->r = r;
-		w->nr = t;
-		w->seed = seed + t * 7919;
-		w->buf = fdio_alloc_aligned(4096, 4096);
-		FDIO_ASSERT(w->buf);
+		worker->run = run;
+		worker->nr = t;
+		worker->seed = seed + t * 7919;
+		worker->buf = fdio_alloc_aligned(4096, 4096);
+		FDIO_ASSERT(worker->buf);
 		for (unsigned n = 0; n < NN; n++)
-			if (!(w->name[n].acks = calloc(MAX_ACKS, sizeof(struct ack))))
+			if (!(worker->name[n].acks = calloc(MAX_ACKS, sizeof(struct ack))))
 				return false;
 	}
-	if (x4_vol_open(fake_dev(r->f), &tree_options, &r->v, NULL, FDIO_REASON(err))) {
+	if (x4_vol_open(fake_dev(run->fake), &tree_options, &run->vol, NULL, FDIO_REASON(err))) {
 		fprintf(stderr, "x4_vol_open: %s\n", err);
 		return false;
 	}
-	return tree_open_dirs(r->v, r->dir, true) && !x4_vol_sync(r->v);
+	return tree_open_dirs(run->vol, run->dir, true) && !x4_vol_sync(run->vol);
 }
 
 /* All threads at once; false if an operation failed. */
-static bool work_all(struct crash_run *r)
+static bool work_all(struct crash_run *run)
 {
 	bool ok = true;
 
-	for (unsigned t = 1; t < r->nr_workers; t++)
-		FDIO_MUST(!pthread_create(&r->w[t].thread, NULL, work, &r->w[t]));
-	work(&r->w[0]);
-	for (unsigned t = 0; t < r->nr_workers; t++) {
+	for (unsigned t = 1; t < run->nr_workers; t++)
+		FDIO_MUST(!pthread_create(&run->worker[t].thread, NULL, work, &run->worker[t]));
+	work(&run->worker[0]);
+	for (unsigned t = 0; t < run->nr_workers; t++) {
 		if (t)
-			pthread_join(r->w[t].thread, NULL);
-		if (r->w[t].err)
-			fprintf(stderr, "tree workload: an operation of thread %u failed with %d\n", t, r->w[t].err);
-		ok = ok && !r->w[t].err;
+			pthread_join(run->worker[t].thread, NULL);
+		if (run->worker[t].err)
+			fprintf(stderr, "tree workload: an operation of thread %u failed with %d\n", t, run->worker[t].err);
+		ok = ok && !run->worker[t].err;
 	}
 	return ok;
 }
 
 static struct crash_run *tree_run(uint64_t seed)
 {
-	struct crash_run *r = calloc(1, sizeof(*r));
+	struct crash_run *run = calloc(1, sizeof(*run));
 
-	FDIO_ASSERT(r);
-	if (!setup(r, seed)) {
-		tree_free(r);
+	FDIO_ASSERT(run);
+	if (!setup(run, seed)) {
+		tree_free(run);
 		return NULL;
 	}
-	fake_rec_start(r->f);
-	if (!work_all(r)) {
-		tree_free(r);
+	fake_rec_start(run->fake);
+	if (!work_all(run)) {
+		tree_free(run);
 		return NULL;
 	}
 	if (seed % 3 == 0) {
-		tree_close_dirs(r->dir);
-		if (x4_vol_close(r->v))
+		tree_close_dirs(run->dir);
+		if (x4_vol_close(run->vol))
 			fprintf(stderr, "tree workload: close failed\n");
-		r->v = NULL;
-		for (unsigned t = 0; t < r->nr_workers; t++)
+		run->vol = NULL;
+		for (unsigned t = 0; t < run->nr_workers; t++)
 			for (unsigned n = 0; n < NN; n++)
-				ack(&r->w[t], &r->w[t].name[n], true);
+				ack(&run->worker[t], &run->worker[t].name[n], true);
 	}
-	return r;
+	return run;
 }
 
-static struct fake_dev *tree_device(struct crash_run *r) { return r->f; }
+static struct fake_dev *tree_device(struct crash_run *run) { return run->fake; }
 
-static int tree_recover(struct crash_run *r, struct fake_dev *c, char *why, size_t len)
+static int tree_recover(struct crash_run *run, struct fake_dev *fake, char *why, size_t len)
 {
-	return crash_recover_volume(&tree_options, c, why, len);
+	return crash_recover_volume(&tree_options, fake, why, len);
 }
 
 const struct crash_workload crash_tree = {

@@ -35,7 +35,7 @@ struct name {
 };
 
 struct worker {
-	struct crash_run *r;
+	struct crash_run *run;
 	pthread_t thread;
 	unsigned nr;
 	uint64_t seed;
@@ -48,11 +48,11 @@ struct worker {
 };
 
 struct crash_run {
-	struct fake_dev *f;
-	struct x4_vol *v;
+	struct fake_dev *fake;
+	struct x4_vol *vol;
 	struct x4_inode *dir[NDIRS]; /* 0 is the root */
 	unsigned bs, nr_workers;
-	struct worker w[NT];
+	struct worker worker[NT];
 };
 
 extern const struct x4_options tree_options;
@@ -67,11 +67,11 @@ void tree_fill(uint8_t *buf, unsigned bs, uint32_t id, uint32_t lblk, uint32_t g
 uint32_t tree_mix(uint32_t id, uint32_t lblk, unsigned off);
 /* The attribute's value; returns its length. */
 size_t tree_xattr_value(uint8_t *buf, uint32_t v);
-bool tree_open_dirs(struct x4_vol *v, struct x4_inode **dir, bool make);
+bool tree_open_dirs(struct x4_vol *vol, struct x4_inode **dir, bool make);
 void tree_close_dirs(struct x4_inode **dir);
 
 /* crash_tree_check.c */
-bool tree_check(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len);
-bool tree_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why, size_t len);
+bool tree_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len);
+bool tree_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len);
 
 #endif

@@ -12,27 +12,27 @@
 #include <string.h>
 
 struct look {
-	struct crash_run *r;
-	struct fake_dev *c;
+	struct crash_run *run;
+	struct fake_dev *fake;
 	const char *text;
 	char *why;
 	size_t len;
 };
 
-static bool complain(struct look *l, const char *what)
+static bool complain(struct look *look, const char *what)
 {
-	snprintf(l->why, l->len, "%s: %s", l->text, what);
+	snprintf(look->why, look->len, "%s: %s", look->text, what);
 	return false;
 }
 
-static int block_of(struct look *l, struct x4_inode *i, uint32_t lblk, uint8_t *buf)
+static int block_of(struct look *look, struct x4_inode *inode, uint32_t lblk, uint8_t *buf)
 {
-	struct x4_ext e;
-	int ret = x4_map_lookup(i, lblk, &e);
+	struct x4_ext extent;
+	int ret = x4_map_lookup(inode, lblk, &extent);
 
-	memset(buf, 0, l->r->bs);
-	if (!ret && e.state == X4_EXT_WRITTEN)
-		fake_peek(l->c, buf, l->r->bs, e.pblk * l->r->bs);
+	memset(buf, 0, look->run->bs);
+	if (!ret && extent.state == X4_EXT_WRITTEN)
+		fake_peek(look->fake, buf, look->run->bs, extent.pblk * look->run->bs);
 	return ret;
 }
 
@@ -66,167 +66,167 @@ static bool block_is_own(const uint8_t *got, unsigned n, uint32_t lblk, uint32_t
 	return true;
 }
 
-static bool had_name(const struct name *n, uint32_t id)
+static bool had_name(const struct name *name, uint32_t id)
 {
-	for (unsigned k = 0; k < n->nr_ids; k++)
-		if (n->ids[k] == id)
+	for (unsigned k = 0; k < name->nr_ids; k++)
+		if (name->ids[k] == id)
 			return true;
 	return false;
 }
 
 /* want NULL: nothing was promised but that nothing foreign is seen. */
-static bool content_ok(struct look *l, const struct name *n, struct x4_inode *i, const struct file *want)
+static bool content_ok(struct look *look, const struct name *name, struct x4_inode *inode, const struct file *want)
 {
 	static uint8_t buf[4096];
-	uint64_t size = x4_inode_size(i);
+	uint64_t size = x4_inode_size(inode);
 	uint32_t id = 0;
 
-	if (want ? size != want->size : size > (uint64_t)MAX_BLOCKS * l->r->bs)
-		return complain(l, "size is wrong");
-	if (x4_map_load(i))
-		return complain(l, "map cannot be loaded");
-	for (uint32_t b = 0; (uint64_t)b * l->r->bs < size; b++) {
-		unsigned some = (unsigned)FDIO_MIN((uint64_t)l->r->bs, size - (uint64_t)b * l->r->bs);
+	if (want ? size != want->size : size > (uint64_t)MAX_BLOCKS * look->run->bs)
+		return complain(look, "size is wrong");
+	if (x4_map_load(inode))
+		return complain(look, "map cannot be loaded");
+	for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
+		unsigned some = (unsigned)FDIO_MIN((uint64_t)look->run->bs, size - (uint64_t)b * look->run->bs);
 
-		if (block_of(l, i, b, buf))
-			return complain(l, "block cannot be looked up");
+		if (block_of(look, inode, b, buf))
+			return complain(look, "block cannot be looked up");
 		if (want && !block_is(buf, some, b, want))
-			return complain(l, "synced bytes are not there");
+			return complain(look, "synced bytes are not there");
 		if (!want && !block_is_own(buf, some, b, &id))
-			return complain(l, "shows bytes that are not its own");
+			return complain(look, "shows bytes that are not its own");
 	}
-	return !id || had_name(n, id) || complain(l, "shows the bytes of another file");
+	return !id || had_name(name, id) || complain(look, "shows the bytes of another file");
 }
 
-static bool xattr_ok(struct look *l, struct x4_inode *i, uint32_t v)
+static bool xattr_ok(struct look *look, struct x4_inode *inode, uint32_t v)
 {
 	static uint8_t want[TREE_XATTR_MAX], got[TREE_XATTR_MAX];
 	size_t len, n = 0;
-	int ret = x4_xattr_get(i, tree_xattr_name, got, sizeof(got), &n);
+	int ret = x4_xattr_get(inode, tree_xattr_name, got, sizeof(got), &n);
 
 	if (!v)
-		return ret == -ENODATA || complain(l, "has an attribute that was removed");
+		return ret == -ENODATA || complain(look, "has an attribute that was removed");
 	len = tree_xattr_value(want, v);
-	return (!ret && n == len && !memcmp(want, got, n)) || complain(l, "its attribute is not what was synced");
+	return (!ret && n == len && !memcmp(want, got, n)) || complain(look, "its attribute is not what was synced");
 }
 
-static bool ack_ok(struct look *l, const struct name *n, const struct ack *a, struct x4_inode *i)
+static bool ack_ok(struct look *look, const struct name *name, const struct ack *a, struct x4_inode *inode)
 {
 	if (a->file.kind == K_NONE)
-		return !i || complain(l, "was removed durably and is back");
-	if (!i)
-		return complain(l, "was synced and is gone");
-	if ((x4_inode_mode(i) & 0170000) != (a->file.kind == K_DIR ? 0040000u : 0100000u))
-		return complain(l, "is of another kind");
+		return !inode || complain(look, "was removed durably and is back");
+	if (!inode)
+		return complain(look, "was synced and is gone");
+	if ((x4_inode_mode(inode) & 0170000) != (a->file.kind == K_DIR ? 0040000u : 0100000u))
+		return complain(look, "is of another kind");
 	if (!a->content || a->file.kind == K_DIR)
 		return true;
-	return content_ok(l, n, i, &a->file) && xattr_ok(l, i, a->file.xattr);
+	return content_ok(look, name, inode, &a->file) && xattr_ok(look, inode, a->file.xattr);
 }
 
-static bool name_ok(struct look *l, const struct name *n, struct x4_inode *dir, unsigned k)
+static bool name_ok(struct look *look, const struct name *name, struct x4_inode *dir, unsigned k)
 {
-	struct x4_inode *i = NULL;
-	int ret = x4_lookup(dir, l->text, (unsigned)strlen(l->text), &i);
+	struct x4_inode *inode = NULL;
+	int ret = x4_lookup(dir, look->text, (unsigned)strlen(look->text), &inode);
 	bool ok = true;
 
 	if (ret && ret != -ENOENT)
-		return complain(l, "cannot be looked up");
-	if (i && (x4_inode_mode(i) & 0170000) == 0100000)
-		ok = content_ok(l, n, i, NULL);
-	for (unsigned a = 0; a < n->nr_acks && n->acks[a].event <= k && ok; a++)
-		if (n->acks[a].ops == n->ops || n->start[n->acks[a].ops] >= k)
-			ok = ack_ok(l, n, &n->acks[a], i);
-	x4_iput(i);
+		return complain(look, "cannot be looked up");
+	if (inode && (x4_inode_mode(inode) & 0170000) == 0100000)
+		ok = content_ok(look, name, inode, NULL);
+	for (unsigned a = 0; a < name->nr_acks && name->acks[a].event <= k && ok; a++)
+		if (name->acks[a].ops == name->ops || name->start[name->acks[a].ops] >= k)
+			ok = ack_ok(look, name, &name->acks[a], inode);
+	x4_iput(inode);
 	return ok;
 }
 
-static bool open_to_look(struct look *l, struct x4_vol **v, struct x4_inode **dir)
+static bool open_to_look(struct look *look, struct x4_vol **vol, struct x4_inode **dir)
 {
-	struct x4_options opt = tree_options;
+	struct x4_options options = tree_options;
 
-	opt.read_only = true;
-	if (x4_vol_open(fake_dev(l->c), &opt, v, NULL, FDIO_REASON_AT(l->why, l->len)))
+	options.read_only = true;
+	if (x4_vol_open(fake_dev(look->fake), &options, vol, NULL, FDIO_REASON_AT(look->why, look->len)))
 		return false;
-	if (tree_open_dirs(*v, dir, false))
+	if (tree_open_dirs(*vol, dir, false))
 		return true;
 	tree_close_dirs(dir);
-	x4_vol_abandon(*v);
-	return complain(l, "a directory is missing");
+	x4_vol_abandon(*vol);
+	return complain(look, "a directory is missing");
 }
 
-bool tree_check(struct crash_run *r, struct fake_dev *c, unsigned k, char *why, size_t len)
+bool tree_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len)
 {
-	struct look l = { .r = r, .c = c, .text = "tree", .why = why, .len = len };
+	struct look look = { .run = run, .fake = fake, .text = "tree", .why = why, .len = len };
 	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	bool ok = true;
 
-	if (!open_to_look(&l, &v, dir))
+	if (!open_to_look(&look, &vol, dir))
 		return false;
-	for (unsigned t = 0; t < r->nr_workers; t++) {
+	for (unsigned t = 0; t < run->nr_workers; t++) {
 		for (unsigned n = 0; n < NN && ok; n++) {
 			char text[32];
 
 			tree_text(text, sizeof(text), t, n);
-			l.text = text;
-			ok = name_ok(&l, &r->w[t].name[n], dir[n % NDIRS], k);
+			look.text = text;
+			ok = name_ok(&look, &run->worker[t].name[n], dir[n % NDIRS], k);
 		}
 	}
 	tree_close_dirs(dir);
-	x4_vol_abandon(v);
+	x4_vol_abandon(vol);
 	return ok;
 }
 
-static bool digest_name(struct look *l, struct x4_inode *i, uint64_t *sum)
+static bool digest_name(struct look *look, struct x4_inode *inode, uint64_t *sum)
 {
 	static uint8_t buf[4096];
-	uint64_t size = x4_inode_size(i);
+	uint64_t size = x4_inode_size(inode);
 	static uint8_t value[TREE_XATTR_MAX];
-	struct x4_attr a;
+	struct x4_attr attr;
 	size_t n = 0;
 	uint32_t crc;
 
-	x4_getattr(i, &a);
-	crc = fdio_crc32c(~0u, &a.mode, sizeof(a.mode));
-	crc = fdio_crc32c(crc, &a.nlink, sizeof(a.nlink));
-	if (!x4_xattr_get(i, tree_xattr_name, value, sizeof(value), &n))
+	x4_getattr(inode, &attr);
+	crc = fdio_crc32c(~0u, &attr.mode, sizeof(attr.mode));
+	crc = fdio_crc32c(crc, &attr.nlink, sizeof(attr.nlink));
+	if (!x4_xattr_get(inode, tree_xattr_name, value, sizeof(value), &n))
 		crc = fdio_crc32c(crc, value, n);
-	if ((a.mode & 0170000) == 0100000) {
+	if ((attr.mode & 0170000) == 0100000) {
 		crc = fdio_crc32c(crc, &size, sizeof(size));
-		if (size > (uint64_t)MAX_BLOCKS * l->r->bs || x4_map_load(i))
-			return complain(l, "cannot be read");
-		for (uint32_t b = 0; (uint64_t)b * l->r->bs < size; b++) {
-			if (block_of(l, i, b, buf))
-				return complain(l, "block cannot be looked up");
-			crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)l->r->bs, size - (uint64_t)b * l->r->bs));
+		if (size > (uint64_t)MAX_BLOCKS * look->run->bs || x4_map_load(inode))
+			return complain(look, "cannot be read");
+		for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
+			if (block_of(look, inode, b, buf))
+				return complain(look, "block cannot be looked up");
+			crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)look->run->bs, size - (uint64_t)b * look->run->bs));
 		}
 	}
 	*sum = *sum * 31 + crc;
 	return true;
 }
 
-bool tree_digest(struct crash_run *r, struct fake_dev *c, uint64_t *sum, char *why, size_t len)
+bool tree_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len)
 {
-	struct look l = { .r = r, .c = c, .text = "tree", .why = why, .len = len };
+	struct look look = { .run = run, .fake = fake, .text = "tree", .why = why, .len = len };
 	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	bool ok = true;
 
 	*sum = 0;
-	if (!open_to_look(&l, &v, dir))
+	if (!open_to_look(&look, &vol, dir))
 		return false;
-	for (unsigned at = 0; at < r->nr_workers * NN && ok; at++) {
-		struct x4_inode *i = NULL;
+	for (unsigned at = 0; at < run->nr_workers * NN && ok; at++) {
+		struct x4_inode *inode = NULL;
 		char text[32];
 		unsigned n = tree_text(text, sizeof(text), at / NN, at % NN);
 
 		*sum = *sum * 31 + at;
-		l.text = text;
-		if (!x4_lookup(dir[at % NN % NDIRS], text, n, &i))
-			ok = digest_name(&l, i, sum);
-		x4_iput(i);
+		look.text = text;
+		if (!x4_lookup(dir[at % NN % NDIRS], text, n, &inode))
+			ok = digest_name(&look, inode, sum);
+		x4_iput(inode);
 	}
 	tree_close_dirs(dir);
-	x4_vol_abandon(v);
+	x4_vol_abandon(vol);
 	return ok;
 }

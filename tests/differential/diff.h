@@ -26,9 +26,9 @@
 #define ARENA_BYTES (4u << 20)
 
 struct rng { uint64_t x; };
-uint64_t rnd(struct rng *r);
-unsigned below(struct rng *r, unsigned n);
-bool chance(struct rng *r, unsigned percent);
+uint64_t rnd(struct rng *rng);
+unsigned below(struct rng *rng, unsigned n);
+bool chance(struct rng *rng, unsigned percent);
 
 struct side {
 	const char *label;   /* "fusedio" or "ext4" */
@@ -79,68 +79,68 @@ struct outcome {
 };
 
 /* diff_gen.c */
-void diff_make_step(uint64_t seed, unsigned no, struct step *s);
-void diff_print_step(const struct step *s, char *buf, size_t cap);
+void diff_make_step(uint64_t seed, unsigned no, struct step *step);
+void diff_print_step(const struct step *step, char *buf, size_t cap);
 struct diff_cred { unsigned uid, gid, nr_groups; unsigned groups[2]; };
 extern const struct diff_cred diff_creds[];
 
 /* Shared by the steps: sets ret and err from a call's result; appends to the text. */
-void done(struct outcome *o, long r);
-void say(struct outcome *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void done(struct outcome *outcome, long r);
+void say(struct outcome *outcome, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 uint64_t hash_bytes(uint64_t h, const void *p, size_t n);
 void fill_bytes(uint8_t *p, size_t n, uint64_t seed);
 extern uint8_t *diff_arena; /* page-aligned, ARENA_BYTES */
-static inline int slot_fd(const struct side *d, const struct step *s, unsigned k) { return d->fd[s->slot[k]]; }
+static inline int slot_fd(const struct side *side, const struct step *step, unsigned k) { return side->fd[step->slot[k]]; }
 
 /* The steps: diff_file.c */
-void run_open(struct side *d, const struct step *s, struct outcome *o);
-void run_close(struct side *d, const struct step *s, struct outcome *o);
-void run_read(struct side *d, const struct step *s, struct outcome *o);
-void run_write(struct side *d, const struct step *s, struct outcome *o);
-void run_seek(struct side *d, const struct step *s, struct outcome *o);
-void run_ftruncate(struct side *d, const struct step *s, struct outcome *o);
-void run_truncate(struct side *d, const struct step *s, struct outcome *o);
-void run_fallocate(struct side *d, const struct step *s, struct outcome *o);
-void run_copy(struct side *d, const struct step *s, struct outcome *o);
-void run_mmap(struct side *d, const struct step *s, struct outcome *o);
-void run_map_grow(struct side *d, const struct step *s, struct outcome *o);
-void run_fsync(struct side *d, const struct step *s, struct outcome *o);
-void run_lock(struct side *d, const struct step *s, struct outcome *o);
-void run_setfl(struct side *d, const struct step *s, struct outcome *o);
-void run_fadvise(struct side *d, const struct step *s, struct outcome *o);
-void run_holes(struct side *d, const struct step *s, struct outcome *o);
-void run_rwf(struct side *d, const struct step *s, struct outcome *o);
+void run_open(struct side *side, const struct step *step, struct outcome *outcome);
+void run_close(struct side *side, const struct step *step, struct outcome *outcome);
+void run_read(struct side *side, const struct step *step, struct outcome *outcome);
+void run_write(struct side *side, const struct step *step, struct outcome *outcome);
+void run_seek(struct side *side, const struct step *step, struct outcome *outcome);
+void run_ftruncate(struct side *side, const struct step *step, struct outcome *outcome);
+void run_truncate(struct side *side, const struct step *step, struct outcome *outcome);
+void run_fallocate(struct side *side, const struct step *step, struct outcome *outcome);
+void run_copy(struct side *side, const struct step *step, struct outcome *outcome);
+void run_mmap(struct side *side, const struct step *step, struct outcome *outcome);
+void run_map_grow(struct side *side, const struct step *step, struct outcome *outcome);
+void run_fsync(struct side *side, const struct step *step, struct outcome *outcome);
+void run_lock(struct side *side, const struct step *step, struct outcome *outcome);
+void run_setfl(struct side *side, const struct step *step, struct outcome *outcome);
+void run_fadvise(struct side *side, const struct step *step, struct outcome *outcome);
+void run_holes(struct side *side, const struct step *step, struct outcome *outcome);
+void run_rwf(struct side *side, const struct step *step, struct outcome *outcome);
 /* diff_name.c */
-void run_mkdir(struct side *d, const struct step *s, struct outcome *o);
-void run_rmdir(struct side *d, const struct step *s, struct outcome *o);
-void run_unlink(struct side *d, const struct step *s, struct outcome *o);
-void run_link(struct side *d, const struct step *s, struct outcome *o);
-void run_link_fd(struct side *d, const struct step *s, struct outcome *o);
-void run_symlink(struct side *d, const struct step *s, struct outcome *o);
-void run_readlink(struct side *d, const struct step *s, struct outcome *o);
-void run_mknod(struct side *d, const struct step *s, struct outcome *o);
-void run_rename(struct side *d, const struct step *s, struct outcome *o);
-void run_readdir(struct side *d, const struct step *s, struct outcome *o);
-void run_handle(struct side *d, const struct step *s, struct outcome *o);
-void run_many(struct side *d, const struct step *s, struct outcome *o);
+void run_mkdir(struct side *side, const struct step *step, struct outcome *outcome);
+void run_rmdir(struct side *side, const struct step *step, struct outcome *outcome);
+void run_unlink(struct side *side, const struct step *step, struct outcome *outcome);
+void run_link(struct side *side, const struct step *step, struct outcome *outcome);
+void run_link_fd(struct side *side, const struct step *step, struct outcome *outcome);
+void run_symlink(struct side *side, const struct step *step, struct outcome *outcome);
+void run_readlink(struct side *side, const struct step *step, struct outcome *outcome);
+void run_mknod(struct side *side, const struct step *step, struct outcome *outcome);
+void run_rename(struct side *side, const struct step *step, struct outcome *outcome);
+void run_readdir(struct side *side, const struct step *step, struct outcome *outcome);
+void run_handle(struct side *side, const struct step *step, struct outcome *outcome);
+void run_many(struct side *side, const struct step *step, struct outcome *outcome);
 /* diff_attr.c */
-void run_stat(struct side *d, const struct step *s, struct outcome *o);
-void run_statfs(struct side *d, const struct step *s, struct outcome *o);
-void run_chmod(struct side *d, const struct step *s, struct outcome *o);
-void run_chown(struct side *d, const struct step *s, struct outcome *o);
-void run_utimens(struct side *d, const struct step *s, struct outcome *o);
-void run_access(struct side *d, const struct step *s, struct outcome *o);
-void run_setxattr(struct side *d, const struct step *s, struct outcome *o);
-void run_getxattr(struct side *d, const struct step *s, struct outcome *o);
-void run_listxattr(struct side *d, const struct step *s, struct outcome *o);
-void run_removexattr(struct side *d, const struct step *s, struct outcome *o);
-void run_setacl(struct side *d, const struct step *s, struct outcome *o);
-void run_getflags(struct side *d, const struct step *s, struct outcome *o);
-void run_setflags(struct side *d, const struct step *s, struct outcome *o);
-void run_fsxattr(struct side *d, const struct step *s, struct outcome *o);
+void run_stat(struct side *side, const struct step *step, struct outcome *outcome);
+void run_statfs(struct side *side, const struct step *step, struct outcome *outcome);
+void run_chmod(struct side *side, const struct step *step, struct outcome *outcome);
+void run_chown(struct side *side, const struct step *step, struct outcome *outcome);
+void run_utimens(struct side *side, const struct step *step, struct outcome *outcome);
+void run_access(struct side *side, const struct step *step, struct outcome *outcome);
+void run_setxattr(struct side *side, const struct step *step, struct outcome *outcome);
+void run_getxattr(struct side *side, const struct step *step, struct outcome *outcome);
+void run_listxattr(struct side *side, const struct step *step, struct outcome *outcome);
+void run_removexattr(struct side *side, const struct step *step, struct outcome *outcome);
+void run_setacl(struct side *side, const struct step *step, struct outcome *outcome);
+void run_getflags(struct side *side, const struct step *step, struct outcome *outcome);
+void run_setflags(struct side *side, const struct step *step, struct outcome *outcome);
+void run_fsxattr(struct side *side, const struct step *step, struct outcome *outcome);
 
 /* diff_compare.c: runs one step on both sides. False: they differ in a way that no rule allows; why tells. */
-bool diff_do_step(struct side *a, struct side *b, const struct step *s, bool verbose, char *why, size_t cap);
+bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool verbose, char *why, size_t cap);
 /* Differences that FUSE makes unavoidable: how often each was met. */
 struct diff_allowed { const char *name, *reason; unsigned met; };
 extern struct diff_allowed diff_allowed[];

@@ -17,163 +17,163 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static void say_statx(struct outcome *o, const struct statx *x)
+static void say_statx(struct outcome *outcome, const struct statx *x)
 {
-	say(o, "mode %o nlink %u uid %u gid %u rdev %u:%u blksize %u size %llu", x->stx_mode, x->stx_nlink, x->stx_uid, x->stx_gid,
+	say(outcome, "mode %o nlink %u uid %u gid %u rdev %u:%u blksize %u size %llu", x->stx_mode, x->stx_nlink, x->stx_uid, x->stx_gid,
 	    x->stx_rdev_major, x->stx_rdev_minor, x->stx_blksize, (unsigned long long)x->stx_size);
 }
 
-void run_stat(struct side *d, const struct step *s, struct outcome *o)
+void run_stat(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	unsigned mask = STATX_BASIC_STATS | (s->v[0] & 4 ? STATX_BTIME : 0);
-	int fl = (s->v[0] & 1 ? AT_SYMLINK_NOFOLLOW : 0) | (s->v[0] & 2 ? AT_STATX_FORCE_SYNC : 0);
+	unsigned mask = STATX_BASIC_STATS | (step->v[0] & 4 ? STATX_BTIME : 0);
+	int fl = (step->v[0] & 1 ? AT_SYMLINK_NOFOLLOW : 0) | (step->v[0] & 2 ? AT_STATX_FORCE_SYNC : 0);
 	struct statx x = { 0 };
 	struct stat st;
 
-	if (s->has_path[0] && !(s->v[0] & 6)) {
-		done(o, fstatat(d->root, s->path[0], &st, fl));
-		if (!o->ret)
-			say(o, "mode %o nlink %u uid %u gid %u rdev %u", st.st_mode, (unsigned)st.st_nlink, st.st_uid, st.st_gid, (unsigned)st.st_rdev);
+	if (step->has_path[0] && !(step->v[0] & 6)) {
+		done(outcome, fstatat(side->root, step->path[0], &st, fl));
+		if (!outcome->ret)
+			say(outcome, "mode %o nlink %u uid %u gid %u rdev %u", st.st_mode, (unsigned)st.st_nlink, st.st_uid, st.st_gid, (unsigned)st.st_rdev);
 		return;
 	}
-	if (s->has_path[0])
-		done(o, statx(d->root, s->path[0], fl, mask, &x));
+	if (step->has_path[0])
+		done(outcome, statx(side->root, step->path[0], fl, mask, &x));
 	else
-		done(o, statx(slot_fd(d, s, 0), "", fl | AT_EMPTY_PATH, mask, &x));
-	if (o->ret)
+		done(outcome, statx(slot_fd(side, step, 0), "", fl | AT_EMPTY_PATH, mask, &x));
+	if (outcome->ret)
 		return;
-	say_statx(o, &x);
+	say_statx(outcome, &x);
 	if (mask & STATX_BTIME)
-		say(o, " btime %d", !!(x.stx_mask & STATX_BTIME));
+		say(outcome, " btime %d", !!(x.stx_mask & STATX_BTIME));
 }
 
-void run_statfs(struct side *d, const struct step *s, struct outcome *o)
+void run_statfs(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	struct statfs f;
-	int fd = s->has_slot[0] ? slot_fd(d, s, 0) : openat(d->root, s->path[0], O_PATH | O_CLOEXEC | O_NOFOLLOW);
+	int fd = step->has_slot[0] ? slot_fd(side, step, 0) : openat(side->root, step->path[0], O_PATH | O_CLOEXEC | O_NOFOLLOW);
 
-	done(o, fd < 0 ? -1 : fstatfs(fd, &f));
-	if (s->has_path[0] && fd >= 0)
+	done(outcome, fd < 0 ? -1 : fstatfs(fd, &f));
+	if (step->has_path[0] && fd >= 0)
 		close(fd);
-	if (o->ret)
+	if (outcome->ret)
 		return;
-	say(o, "bsize %ld frsize %ld namelen %ld blocks %llu files %llu reserved %lld", (long)f.f_bsize, (long)f.f_frsize, (long)f.f_namelen,
+	say(outcome, "bsize %ld frsize %ld namelen %ld blocks %llu files %llu reserved %lld", (long)f.f_bsize, (long)f.f_frsize, (long)f.f_namelen,
 	    (unsigned long long)f.f_blocks, (unsigned long long)f.f_files, (long long)(f.f_bfree - f.f_bavail));
 }
 
-void run_chmod(struct side *d, const struct step *s, struct outcome *o)
+void run_chmod(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	if (s->has_path[0])
-		done(o, fchmodat(d->root, s->path[0], (mode_t)s->v[0], 0));
+	if (step->has_path[0])
+		done(outcome, fchmodat(side->root, step->path[0], (mode_t)step->v[0], 0));
 	else
-		done(o, fchmod(slot_fd(d, s, 0), (mode_t)s->v[0]));
+		done(outcome, fchmod(slot_fd(side, step, 0), (mode_t)step->v[0]));
 }
 
-void run_chown(struct side *d, const struct step *s, struct outcome *o)
+void run_chown(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	if (s->has_path[0])
-		done(o, fchownat(d->root, s->path[0], (uid_t)s->v[0], (gid_t)s->v[1], s->v[2] ? AT_SYMLINK_NOFOLLOW : 0));
+	if (step->has_path[0])
+		done(outcome, fchownat(side->root, step->path[0], (uid_t)step->v[0], (gid_t)step->v[1], step->v[2] ? AT_SYMLINK_NOFOLLOW : 0));
 	else
-		done(o, fchown(slot_fd(d, s, 0), (uid_t)s->v[0], (gid_t)s->v[1]));
+		done(outcome, fchown(slot_fd(side, step, 0), (uid_t)step->v[0], (gid_t)step->v[1]));
 }
 
-void run_utimens(struct side *d, const struct step *s, struct outcome *o)
+void run_utimens(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	struct timespec ts[2] = { { (time_t)s->v[0], (long)s->v[1] }, { (time_t)s->v[2], (long)s->v[3] } };
-	const struct timespec *t = s->v[4] ? ts : NULL;
+	struct timespec ts[2] = { { (time_t)step->v[0], (long)step->v[1] }, { (time_t)step->v[2], (long)step->v[3] } };
+	const struct timespec *t = step->v[4] ? ts : NULL;
 
 	/* The wrapper refuses a file without a name; the call takes it. */
-	if (s->has_path[0])
-		done(o, syscall(SYS_utimensat, d->root, s->path[0], t, s->v[4] == 1 ? AT_SYMLINK_NOFOLLOW : 0));
+	if (step->has_path[0])
+		done(outcome, syscall(SYS_utimensat, side->root, step->path[0], t, step->v[4] == 1 ? AT_SYMLINK_NOFOLLOW : 0));
 	else
-		done(o, syscall(SYS_utimensat, slot_fd(d, s, 0), NULL, t, 0));
+		done(outcome, syscall(SYS_utimensat, slot_fd(side, step, 0), NULL, t, 0));
 }
 
 #ifndef SYS_faccessat2
 #define SYS_faccessat2 439
 #endif
 
-void run_access(struct side *d, const struct step *s, struct outcome *o)
+void run_access(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	int fl = (s->v[1] & 1 ? AT_EACCESS : 0) | (s->v[1] & 2 ? AT_SYMLINK_NOFOLLOW : 0);
+	int fl = (step->v[1] & 1 ? AT_EACCESS : 0) | (step->v[1] & 2 ? AT_SYMLINK_NOFOLLOW : 0);
 
-	done(o, syscall(SYS_faccessat2, d->root, s->path[0], (int)s->v[0], fl));
+	done(outcome, syscall(SYS_faccessat2, side->root, step->path[0], (int)step->v[0], fl));
 }
 
 /* ------------------------------------------------------------------ extended attributes: there are no *at calls */
 
-static const char *at_path(struct side *d, const struct step *s, char *buf, size_t cap)
+static const char *at_path(struct side *side, const struct step *step, char *buf, size_t cap)
 {
-	snprintf(buf, cap, "%s", s->path[0]);
-	return fchdir(d->root) ? "" : buf;
+	snprintf(buf, cap, "%s", step->path[0]);
+	return fchdir(side->root) ? "" : buf;
 }
 
-void run_setxattr(struct side *d, const struct step *s, struct outcome *o)
+void run_setxattr(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	char path[PATH_CAP];
-	size_t len = (size_t)s->v[0];
+	size_t len = (size_t)step->v[0];
 
-	fill_bytes(diff_arena, len, s->seed);
-	if (!s->has_path[0])
-		done(o, fsetxattr(slot_fd(d, s, 0), s->name, diff_arena, len, (int)s->v[1]));
-	else if (s->v[2])
-		done(o, setxattr(at_path(d, s, path, sizeof(path)), s->name, diff_arena, len, (int)s->v[1]));
+	fill_bytes(diff_arena, len, step->seed);
+	if (!step->has_path[0])
+		done(outcome, fsetxattr(slot_fd(side, step, 0), step->name, diff_arena, len, (int)step->v[1]));
+	else if (step->v[2])
+		done(outcome, setxattr(at_path(side, step, path, sizeof(path)), step->name, diff_arena, len, (int)step->v[1]));
 	else
-		done(o, lsetxattr(at_path(d, s, path, sizeof(path)), s->name, diff_arena, len, (int)s->v[1]));
+		done(outcome, lsetxattr(at_path(side, step, path, sizeof(path)), step->name, diff_arena, len, (int)step->v[1]));
 }
 
-void run_getxattr(struct side *d, const struct step *s, struct outcome *o)
+void run_getxattr(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	char path[PATH_CAP];
-	size_t cap = (size_t)s->v[0];
+	size_t cap = (size_t)step->v[0];
 	ssize_t n;
 
-	if (!s->has_path[0])
-		n = fgetxattr(slot_fd(d, s, 0), s->name, diff_arena, cap);
-	else if (s->v[2])
-		n = getxattr(at_path(d, s, path, sizeof(path)), s->name, diff_arena, cap);
+	if (!step->has_path[0])
+		n = fgetxattr(slot_fd(side, step, 0), step->name, diff_arena, cap);
+	else if (step->v[2])
+		n = getxattr(at_path(side, step, path, sizeof(path)), step->name, diff_arena, cap);
 	else
-		n = lgetxattr(at_path(d, s, path, sizeof(path)), s->name, diff_arena, cap);
-	done(o, n);
+		n = lgetxattr(at_path(side, step, path, sizeof(path)), step->name, diff_arena, cap);
+	done(outcome, n);
 	if (n > 0 && cap)
-		say(o, "value %016" PRIx64, hash_bytes(1, diff_arena, (size_t)n));
+		say(outcome, "value %016" PRIx64, hash_bytes(1, diff_arena, (size_t)n));
 }
 
 /* The order of names is nobody's promise. */
-void run_listxattr(struct side *d, const struct step *s, struct outcome *o)
+void run_listxattr(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	char path[PATH_CAP];
-	size_t cap = (size_t)s->v[0];
+	size_t cap = (size_t)step->v[0];
 	ssize_t n;
 	uint64_t sum = 0;
 
-	if (!s->has_path[0])
-		n = flistxattr(slot_fd(d, s, 0), (char *)diff_arena, cap);
-	else if (s->v[2])
-		n = listxattr(at_path(d, s, path, sizeof(path)), (char *)diff_arena, cap);
+	if (!step->has_path[0])
+		n = flistxattr(slot_fd(side, step, 0), (char *)diff_arena, cap);
+	else if (step->v[2])
+		n = listxattr(at_path(side, step, path, sizeof(path)), (char *)diff_arena, cap);
 	else
-		n = llistxattr(at_path(d, s, path, sizeof(path)), (char *)diff_arena, cap);
-	done(o, n);
+		n = llistxattr(at_path(side, step, path, sizeof(path)), (char *)diff_arena, cap);
+	done(outcome, n);
 	if (n <= 0 || !cap)
 		return;
 	for (const char *p = (char *)diff_arena; p < (char *)diff_arena + n; p += strlen(p) + 1) {
 		sum += hash_bytes(1, p, strlen(p));
-		say(o, "%.30s ", p);
+		say(outcome, "%.30s ", p);
 	}
-	o->len = 0; /* names in any order: the sum is what counts */
-	say(o, "names %016" PRIx64, sum);
+	outcome->len = 0; /* names in any order: the sum is what counts */
+	say(outcome, "names %016" PRIx64, sum);
 }
 
-void run_removexattr(struct side *d, const struct step *s, struct outcome *o)
+void run_removexattr(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	char path[PATH_CAP];
 
-	if (!s->has_path[0])
-		done(o, fremovexattr(slot_fd(d, s, 0), s->name));
-	else if (s->v[2])
-		done(o, removexattr(at_path(d, s, path, sizeof(path)), s->name));
+	if (!step->has_path[0])
+		done(outcome, fremovexattr(slot_fd(side, step, 0), step->name));
+	else if (step->v[2])
+		done(outcome, removexattr(at_path(side, step, path, sizeof(path)), step->name));
 	else
-		done(o, lremovexattr(at_path(d, s, path, sizeof(path)), s->name));
+		done(outcome, lremovexattr(at_path(side, step, path, sizeof(path)), step->name));
 }
 
 static size_t acl_entry(uint8_t *p, unsigned tag, unsigned perm, uint32_t id)
@@ -187,15 +187,15 @@ static size_t acl_entry(uint8_t *p, unsigned tag, unsigned perm, uint32_t id)
 }
 
 /* An ACL of v[1]'s bits with v[3] named entries; v[2] makes it wrong in one of several ways. */
-static size_t make_acl(const struct step *s, uint8_t *p)
+static size_t make_acl(const struct step *step, uint8_t *p)
 {
-	uint32_t version = s->v[2] == 1 ? 3 : 2;
-	unsigned bits = (unsigned)s->v[1], named = (unsigned)s->v[3];
+	uint32_t version = step->v[2] == 1 ? 3 : 2;
+	unsigned bits = (unsigned)step->v[1], named = (unsigned)step->v[3];
 	size_t n = 4;
 
 	memcpy(p, &version, 4);
-	if (s->v[2] == 2)
-		return s->v[1] & 1 ? 4 : 0;
+	if (step->v[2] == 2)
+		return step->v[1] & 1 ? 4 : 0;
 	n += acl_entry(p + n, 1, bits & 7, UINT32_MAX);
 	for (unsigned k = 0; k < named; k++)
 		n += acl_entry(p + n, k & 1 ? 8 : 2, bits >> (3 * k) & 7, 0);
@@ -203,64 +203,64 @@ static size_t make_acl(const struct step *s, uint8_t *p)
 	n = 4 + 8;
 	for (unsigned k = 0; k < (named + 1) / 2; k++)
 		n += acl_entry(p + n, 2, bits >> (3 + 3 * k) & 7, 1001 + k);
-	n += acl_entry(p + n, 4, bits >> 9 & (s->v[2] == 3 ? 15 : 7), UINT32_MAX);
+	n += acl_entry(p + n, 4, bits >> 9 & (step->v[2] == 3 ? 15 : 7), UINT32_MAX);
 	for (unsigned k = 0; k < named / 2; k++)
 		n += acl_entry(p + n, 8, bits >> (12 + 3 * k) & 7, 2000 + k);
-	if ((named || bits & 0x800000) && s->v[2] != 4)
+	if ((named || bits & 0x800000) && step->v[2] != 4)
 		n += acl_entry(p + n, 0x10, bits >> 18 & 7, UINT32_MAX);
-	if (s->v[2] != 5)
+	if (step->v[2] != 5)
 		n += acl_entry(p + n, 0x20, bits >> 15 & 7, UINT32_MAX);
 	return n;
 }
 
-void run_setacl(struct side *d, const struct step *s, struct outcome *o)
+void run_setacl(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	const char *name = s->v[0] ? "system.posix_acl_default" : "system.posix_acl_access";
+	const char *name = step->v[0] ? "system.posix_acl_default" : "system.posix_acl_access";
 	char path[PATH_CAP];
-	size_t n = make_acl(s, diff_arena);
+	size_t n = make_acl(step, diff_arena);
 
-	if (!s->has_path[0])
-		done(o, fsetxattr(slot_fd(d, s, 0), name, diff_arena, n, 0));
+	if (!step->has_path[0])
+		done(outcome, fsetxattr(slot_fd(side, step, 0), name, diff_arena, n, 0));
 	else
-		done(o, setxattr(at_path(d, s, path, sizeof(path)), name, diff_arena, n, 0));
+		done(outcome, setxattr(at_path(side, step, path, sizeof(path)), name, diff_arena, n, 0));
 }
 
 /* ------------------------------------------------------------------ inode flags */
 
-void run_getflags(struct side *d, const struct step *s, struct outcome *o)
+void run_getflags(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	unsigned v = 0;
-	int fd = slot_fd(d, s, 0);
+	int fd = slot_fd(side, step, 0);
 
-	done(o, ioctl(fd, FS_IOC_GETFLAGS, &v));
-	if (!o->ret)
-		say(o, "flags %#x", v);
-	say(o, " version %d", ioctl(fd, FS_IOC_GETVERSION, &v));
+	done(outcome, ioctl(fd, FS_IOC_GETFLAGS, &v));
+	if (!outcome->ret)
+		say(outcome, "flags %#x", v);
+	say(outcome, " version %d", ioctl(fd, FS_IOC_GETVERSION, &v));
 }
 
-void run_setflags(struct side *d, const struct step *s, struct outcome *o)
+void run_setflags(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	unsigned v = 0;
-	int fd = slot_fd(d, s, 0);
+	int fd = slot_fd(side, step, 0);
 
 	/* What says how the file is stored stays; without FS_EXTENT_FL ext4 would convert it, which is not offered here. */
 	ioctl(fd, FS_IOC_GETFLAGS, &v);
-	v = (v & (FS_INDEX_FL | FS_EXTENT_FL | FS_HUGE_FILE_FL)) | (unsigned)s->v[0];
-	done(o, ioctl(fd, FS_IOC_SETFLAGS, &v));
+	v = (v & (FS_INDEX_FL | FS_EXTENT_FL | FS_HUGE_FILE_FL)) | (unsigned)step->v[0];
+	done(outcome, ioctl(fd, FS_IOC_SETFLAGS, &v));
 	v = 0;
 	if (!ioctl(fd, FS_IOC_GETFLAGS, &v))
-		say(o, "flags %#x", v);
+		say(outcome, "flags %#x", v);
 }
 
-void run_fsxattr(struct side *d, const struct step *s, struct outcome *o)
+void run_fsxattr(struct side *side, const struct step *step, struct outcome *outcome)
 {
 	struct fsxattr x = { 0 };
-	int fd = slot_fd(d, s, 0);
+	int fd = slot_fd(side, step, 0);
 
-	done(o, ioctl(fd, FS_IOC_FSGETXATTR, &x));
-	say(o, "get %ld: %#x %u %u %u", o->ret, x.fsx_xflags, x.fsx_extsize, x.fsx_projid, x.fsx_cowextsize);
-	if (s->v[3])
+	done(outcome, ioctl(fd, FS_IOC_FSGETXATTR, &x));
+	say(outcome, "get %ld: %#x %u %u %u", outcome->ret, x.fsx_xflags, x.fsx_extsize, x.fsx_projid, x.fsx_cowextsize);
+	if (step->v[3])
 		return;
-	x = (struct fsxattr){ .fsx_xflags = (unsigned)s->v[0], .fsx_projid = (unsigned)s->v[1], .fsx_extsize = (unsigned)s->v[2] };
-	done(o, ioctl(fd, FS_IOC_FSSETXATTR, &x));
+	x = (struct fsxattr){ .fsx_xflags = (unsigned)step->v[0], .fsx_projid = (unsigned)step->v[1], .fsx_extsize = (unsigned)step->v[2] };
+	done(outcome, ioctl(fd, FS_IOC_FSSETXATTR, &x));
 }

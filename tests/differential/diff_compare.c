@@ -76,21 +76,21 @@ static void become_root(void)
 	}
 }
 
-static void run_on(struct side *d, const struct step *s, struct outcome *o)
+static void run_on(struct side *side, const struct step *step, struct outcome *outcome)
 {
-	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY }, r = { s->fsize_limit, RLIM_INFINITY };
-	mode_t old = umask((mode_t)s->umask);
+	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY }, r = { step->fsize_limit, RLIM_INFINITY };
+	mode_t old = umask((mode_t)step->umask);
 
-	memset(o, 0, offsetof(struct outcome, text) + 1);
-	if (s->fsize_limit)
+	memset(outcome, 0, offsetof(struct outcome, text) + 1);
+	if (step->fsize_limit)
 		setrlimit(RLIMIT_FSIZE, &r);
-	if (s->cred)
-		become(&diff_creds[s->cred]);
+	if (step->cred)
+		become(&diff_creds[step->cred]);
 	errno = 0;
-	s->op->run(d, s, o);
-	if (s->cred)
+	step->op->run(side, step, outcome);
+	if (step->cred)
 		become_root();
-	if (s->fsize_limit)
+	if (step->fsize_limit)
 		setrlimit(RLIMIT_FSIZE, &unlimited);
 	umask(old);
 }
@@ -120,19 +120,19 @@ static void look(struct obj *o, int dirfd, const char *path, int flags)
 	o->there = !o->err;
 }
 
-static void look_all(struct side *d, const struct step *s, struct objs *all)
+static void look_all(struct side *side, const struct step *step, struct objs *all)
 {
 	char parent[PATH_CAP];
 
 	memset(all, 0, sizeof(*all));
 	for (unsigned k = 0; k < 2; k++) {
-		if (s->has_path[k] && s->path[k][0]) {
-			look(&all->o[2 * k], d->root, s->path[k], 0);
-			parent_of(s->path[k], parent, sizeof(parent));
-			look(&all->o[2 * k + 1], d->root, parent, 0);
+		if (step->has_path[k] && step->path[k][0]) {
+			look(&all->o[2 * k], side->root, step->path[k], 0);
+			parent_of(step->path[k], parent, sizeof(parent));
+			look(&all->o[2 * k + 1], side->root, parent, 0);
 		}
-		if (s->has_slot[k] && slot_fd(d, s, k) >= 0)
-			look(&all->o[4 + k], slot_fd(d, s, k), "", AT_EMPTY_PATH);
+		if (step->has_slot[k] && slot_fd(side, step, k) >= 0)
+			look(&all->o[4 + k], slot_fd(side, step, k), "", AT_EMPTY_PATH);
 	}
 }
 
@@ -151,29 +151,29 @@ struct when { enum how how; int64_t value; bool fresh, other; };
 
 static struct when when_of(const struct obj *b, struct statx_timestamp before, struct statx_timestamp after, bool same_file, int64_t t0, int64_t t1)
 {
-	struct when w = { VALUE, ns_of(after), false, !(b->there && same_file) };
+	struct when when = { VALUE, ns_of(after), false, !(b->there && same_file) };
 	int64_t start = diff_run_start.tv_sec * NS + diff_run_start.tv_nsec - SLACK_NS;
 	bool wild = after.tv_sec > 9000000000 || after.tv_sec < -9000000000;
 
 	if (wild)
-		w.value = after.tv_sec;
+		when.value = after.tv_sec;
 	if (b->there && same_file && before.tv_sec == after.tv_sec && before.tv_nsec == after.tv_nsec) {
-		w.how = SAME;
-		w.fresh = !wild && ns_of(before) > t0 - SLACK_NS && ns_of(before) < t1 + SLACK_NS;
-	} else if (!wild && w.value > t0 - SLACK_NS && w.value < t1 + SLACK_NS) {
-		w.how = NOW;
-	} else if (!wild && w.value > start && w.value < t1 + SLACK_NS) {
-		w.value = 1; /* some time of this run: another on each side */
+		when.how = SAME;
+		when.fresh = !wild && ns_of(before) > t0 - SLACK_NS && ns_of(before) < t1 + SLACK_NS;
+	} else if (!wild && when.value > t0 - SLACK_NS && when.value < t1 + SLACK_NS) {
+		when.how = NOW;
+	} else if (!wild && when.value > start && when.value < t1 + SLACK_NS) {
+		when.value = 1; /* some time of this run: another on each side */
 	}
-	return w;
+	return when;
 }
 
-static const char *when_text(struct when w, char *buf, size_t cap)
+static const char *when_text(struct when when, char *buf, size_t cap)
 {
-	if (w.how == VALUE)
-		snprintf(buf, cap, "%" PRId64, w.value);
+	if (when.how == VALUE)
+		snprintf(buf, cap, "%" PRId64, when.value);
 	else
-		snprintf(buf, cap, "%s", w.how == SAME ? "unchanged" : "now");
+		snprintf(buf, cap, "%s", when.how == SAME ? "unchanged" : "now");
 	return buf;
 }
 
@@ -205,66 +205,66 @@ static bool atime_undecided(const struct obj *b)
 	return b->there && (llabs(a - m) < SLACK_NS || llabs(a - c) < SLACK_NS);
 }
 
-struct both { const struct step *s; struct objs ba, aa, bb, ab; int64_t t0, t1, t2; bool failed; char *why; size_t cap; };
+struct both { const struct step *step; struct objs ba, aa, bb, ab; int64_t t0, t1, t2; bool failed; char *why; size_t cap; };
 
-static bool differ(struct both *w, unsigned k, const char *what, const char *a, const char *b)
+static bool differ(struct both *both, unsigned k, const char *what, const char *a, const char *b)
 {
-	snprintf(w->why, w->cap, "%s of the %s: fusedio %s, ext4 %s", what, obj_names[k], a, b);
+	snprintf(both->why, both->cap, "%s of the %s: fusedio %s, ext4 %s", what, obj_names[k], a, b);
 	return false;
 }
 
-static bool differ_num(struct both *w, unsigned k, const char *what, uint64_t a, uint64_t b)
+static bool differ_num(struct both *both, unsigned k, const char *what, uint64_t a, uint64_t b)
 {
 	char ta[32], tb[32];
 
 	snprintf(ta, sizeof(ta), "%" PRIu64 " (%#" PRIx64 ")", a, a);
 	snprintf(tb, sizeof(tb), "%" PRIu64 " (%#" PRIx64 ")", b, b);
-	return differ(w, k, what, ta, tb);
+	return differ(both, k, what, ta, tb);
 }
 
-static bool compare_times(struct both *w, unsigned k)
+static bool compare_times(struct both *both, unsigned k)
 {
 	static const char *const names[] = { "atime", "mtime", "ctime" };
-	const struct statx *xa = &w->aa.o[k].x, *xb = &w->ab.o[k].x, *ya = &w->ba.o[k].x, *yb = &w->bb.o[k].x;
+	const struct statx *xa = &both->aa.o[k].x, *xb = &both->ab.o[k].x, *ya = &both->ba.o[k].x, *yb = &both->bb.o[k].x;
 	const struct statx_timestamp after_a[] = { xa->stx_atime, xa->stx_mtime, xa->stx_ctime },
 		after_b[] = { xb->stx_atime, xb->stx_mtime, xb->stx_ctime }, before_a[] = { ya->stx_atime, ya->stx_mtime, ya->stx_ctime },
 		before_b[] = { yb->stx_atime, yb->stx_mtime, yb->stx_ctime };
 
 	for (unsigned t = 0; t < 3; t++) {
-		struct when a = when_of(&w->ba.o[k], before_a[t], after_a[t], xa->stx_ino == ya->stx_ino, w->t0, w->t1);
-		struct when b = when_of(&w->bb.o[k], before_b[t], after_b[t], xb->stx_ino == yb->stx_ino, w->t1, w->t2);
+		struct when a = when_of(&both->ba.o[k], before_a[t], after_a[t], xa->stx_ino == ya->stx_ino, both->t0, both->t1);
+		struct when b = when_of(&both->bb.o[k], before_b[t], after_b[t], xb->stx_ino == yb->stx_ino, both->t1, both->t2);
 		char ta[40], tb[40];
 
 		if (times_equal(a, b))
 			continue;
 		if (S_ISFIFO(xb->stx_mode) && diff_allow(ALLOW_FIFO_TIMES))
 			continue;
-		if (t == 0 && (atime_undecided(&w->ba.o[k]) || atime_undecided(&w->bb.o[k])))
+		if (t == 0 && (atime_undecided(&both->ba.o[k]) || atime_undecided(&both->bb.o[k])))
 			continue;
 		/* A read that one side has seen and the other not: now the other notes the next one. */
-		if (t == 0 && a.how == NOW && b.how == SAME && atime_due(&w->ba.o[k], w->t0) && !atime_due(&w->bb.o[k], w->t0) &&
+		if (t == 0 && a.how == NOW && b.how == SAME && atime_due(&both->ba.o[k], both->t0) && !atime_due(&both->bb.o[k], both->t0) &&
 		    diff_allow(ALLOW_ATIME_CACHE))
 			continue;
-		if (w->failed && a.how == SAME && b.how == NOW && (w->s->op->run == run_fallocate || w->s->op->run == run_rename) &&
+		if (both->failed && a.how == SAME && b.how == NOW && (both->step->op->run == run_fallocate || both->step->op->run == run_rename) &&
 		    diff_allow(ALLOW_FAILED_TIMES))
 			continue;
 		/* Once a read went unseen the two atimes have parted: only values that were set can be compared. */
 		if (t == 0 && a.how != NOW && (a.how == SAME || a.value == 1 || b.value == 1) &&
-		    ((w->s->op->flags & OP_READS) || S_ISLNK(xb->stx_mode) || b.how == VALUE || a.how == VALUE) && diff_allow(ALLOW_ATIME_CACHE))
+		    ((both->step->op->flags & OP_READS) || S_ISLNK(xb->stx_mode) || b.how == VALUE || a.how == VALUE) && diff_allow(ALLOW_ATIME_CACHE))
 			continue;
-		return differ(w, k, names[t], when_text(a, ta, sizeof(ta)), when_text(b, tb, sizeof(tb)));
+		return differ(both, k, names[t], when_text(a, ta, sizeof(ta)), when_text(b, tb, sizeof(tb)));
 	}
 	return true;
 }
 
-static bool compare_obj(struct both *w, unsigned k)
+static bool compare_obj(struct both *both, unsigned k)
 {
-	const struct obj *a = &w->aa.o[k], *b = &w->ab.o[k];
+	const struct obj *a = &both->aa.o[k], *b = &both->ab.o[k];
 	const struct statx *x = &a->x, *y = &b->x;
 	uint64_t more = x->stx_blocks > y->stx_blocks ? x->stx_blocks - y->stx_blocks : y->stx_blocks - x->stx_blocks;
 
 	if (a->there != b->there || a->err != b->err)
-		return differ(w, k, "existence", a->err ? strerror(a->err) : "there", b->err ? strerror(b->err) : "there");
+		return differ(both, k, "existence", a->err ? strerror(a->err) : "there", b->err ? strerror(b->err) : "there");
 	if (!a->there)
 		return true;
 	if (x->stx_mode != y->stx_mode) {
@@ -272,35 +272,35 @@ static bool compare_obj(struct both *w, unsigned k)
 
 		snprintf(ta, sizeof(ta), "%o", x->stx_mode);
 		snprintf(tb, sizeof(tb), "%o", y->stx_mode);
-		return differ(w, k, "mode", ta, tb);
+		return differ(both, k, "mode", ta, tb);
 	}
 	if (x->stx_nlink != y->stx_nlink)
-		return differ_num(w, k, "link count", x->stx_nlink, y->stx_nlink);
+		return differ_num(both, k, "link count", x->stx_nlink, y->stx_nlink);
 	if (x->stx_uid != y->stx_uid)
-		return differ_num(w, k, "owner", x->stx_uid, y->stx_uid);
+		return differ_num(both, k, "owner", x->stx_uid, y->stx_uid);
 	if (x->stx_gid != y->stx_gid)
-		return differ_num(w, k, "group", x->stx_gid, y->stx_gid);
+		return differ_num(both, k, "group", x->stx_gid, y->stx_gid);
 	if (x->stx_size != y->stx_size)
-		return differ_num(w, k, "size", x->stx_size, y->stx_size);
+		return differ_num(both, k, "size", x->stx_size, y->stx_size);
 	if (x->stx_rdev_major != y->stx_rdev_major || x->stx_rdev_minor != y->stx_rdev_minor)
-		return differ_num(w, k, "device", x->stx_rdev_minor, y->stx_rdev_minor);
+		return differ_num(both, k, "device", x->stx_rdev_minor, y->stx_rdev_minor);
 	if (more) {
 		if (!(S_ISREG(y->stx_mode) || S_ISDIR(y->stx_mode)) || more > 16)
-			return differ_num(w, k, "blocks", x->stx_blocks, y->stx_blocks);
+			return differ_num(both, k, "blocks", x->stx_blocks, y->stx_blocks);
 		diff_allow(ALLOW_TREE_BLOCKS);
 	}
-	return (w->s->op->flags & OP_NO_TIMES) || compare_times(w, k);
+	return (both->step->op->flags & OP_NO_TIMES) || compare_times(both, k);
 }
 
 /* ------------------------------------------------------------------ the step */
 
 /* Refused by FUSE before the daemon can see it: then the other side is not asked, so that both stay alike. */
-static bool limit_of_fuse(const struct step *s, const struct outcome *o)
+static bool limit_of_fuse(const struct step *step, const struct outcome *outcome)
 {
-	if (s->op->run == run_fallocate && o->err == EOPNOTSUPP &&
-	    (s->v[0] == FALLOC_FL_COLLAPSE_RANGE || s->v[0] == FALLOC_FL_INSERT_RANGE || s->v[0] == FALLOC_FL_UNSHARE_RANGE))
+	if (step->op->run == run_fallocate && outcome->err == EOPNOTSUPP &&
+	    (step->v[0] == FALLOC_FL_COLLAPSE_RANGE || step->v[0] == FALLOC_FL_INSERT_RANGE || step->v[0] == FALLOC_FL_UNSHARE_RANGE))
 		return diff_allow(ALLOW_FALLOC);
-	if (s->op->run == run_setflags && o->err == EOPNOTSUPP && (s->v[0] & FS_JOURNAL_DATA_FL))
+	if (step->op->run == run_setflags && outcome->err == EOPNOTSUPP && (step->v[0] & FS_JOURNAL_DATA_FL))
 		return diff_allow(ALLOW_FLAGS);
 	return false;
 }
@@ -309,75 +309,75 @@ static bool limit_of_fuse(const struct step *s, const struct outcome *o)
  * Refused by one side only: over a hole, which ext4 does not look at so closely; or up to an aligned end, which looks like the last
  * piece of a request that the kernel has split. Sets the position as the other side has it.
  */
-static bool dio_hole(struct side *x, struct side *y, const struct step *s, const struct outcome *a, const struct outcome *b)
+static bool dio_hole(struct side *x, struct side *y, const struct step *step, const struct outcome *a, const struct outcome *b)
 {
 	int fd;
 
-	if ((s->op->run != run_read && s->op->run != run_rwf) || (a->err ? a->err != EINVAL || b->err : b->err != EINVAL))
+	if ((step->op->run != run_read && step->op->run != run_rwf) || (a->err ? a->err != EINVAL || b->err : b->err != EINVAL))
 		return false;
-	fd = slot_fd(x, s, 0);
-	if (!(fcntl(fd, F_GETFL) & O_DIRECT) || !((s->v[1] | s->v[2] | lseek(fd, 0, SEEK_CUR)) & 511))
+	fd = slot_fd(x, step, 0);
+	if (!(fcntl(fd, F_GETFL) & O_DIRECT) || !((step->v[1] | step->v[2] | lseek(fd, 0, SEEK_CUR)) & 511))
 		return false;
-	lseek(fd, lseek(slot_fd(y, s, 0), 0, SEEK_CUR), SEEK_SET);
+	lseek(fd, lseek(slot_fd(y, step, 0), 0, SEEK_CUR), SEEK_SET);
 	return diff_allow(ALLOW_DIO_HOLE);
 }
 
 /* Takes back what only one side allowed. */
-static bool lost_append(struct side *x, struct side *y, const struct step *s, const struct outcome *a, const struct outcome *b)
+static bool lost_append(struct side *x, struct side *y, const struct step *step, const struct outcome *a, const struct outcome *b)
 {
-	if (s->op->run != run_setfl || a->err || b->err != EPERM)
+	if (step->op->run != run_setfl || a->err || b->err != EPERM)
 		return false;
-	fcntl(slot_fd(x, s, 0), F_SETFL, fcntl(slot_fd(y, s, 0), F_GETFL));
+	fcntl(slot_fd(x, step, 0), F_SETFL, fcntl(slot_fd(y, step, 0), F_GETFL));
 	return diff_allow(ALLOW_APPEND_FLAG);
 }
 
-static bool compare_outcome(struct both *w, const struct outcome *a, const struct outcome *b)
+static bool compare_outcome(struct both *both, const struct outcome *a, const struct outcome *b)
 {
 	if (a->ret == b->ret && a->err == b->err && !strcmp(a->text, b->text))
 		return true;
-	if ((w->s->op->run == run_setflags || w->s->op->run == run_fsxattr) && a->err == EPERM && b->err == ENOTTY)
+	if ((both->step->op->run == run_setflags || both->step->op->run == run_fsxattr) && a->err == EPERM && b->err == ENOTTY)
 		return diff_allow(ALLOW_IOCTL_SPECIAL);
 	if ((a->err == EACCES || a->err == ENOTDIR || a->err == EISDIR) && b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
 	/* A write of no bytes is one of these checks: with O_DIRECT the kernel answers it without the daemon. */
-	if (w->s->op->run == run_write && !w->s->v[2] && !a->err && !a->ret && b->err == EPERM)
+	if (both->step->op->run == run_write && !both->step->v[2] && !a->err && !a->ret && b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
 	/* access(2) says EPERM of immutable files alone; the kernel answers it by the mode, without the daemon. */
-	if (w->s->op->run == run_access && (w->s->v[0] & W_OK) && !a->err && b->err == EPERM)
+	if (both->step->op->run == run_access && (both->step->v[0] & W_OK) && !a->err && b->err == EPERM)
 		return diff_allow(ALLOW_IMMUTABLE_ORDER);
-	snprintf(w->why, w->cap, "fusedio: %ld (%s) %s\n      ext4: %ld (%s) %s", a->ret, a->err ? strerrorname_np(a->err) : "ok", a->text, b->ret,
+	snprintf(both->why, both->cap, "fusedio: %ld (%s) %s\n      ext4: %ld (%s) %s", a->ret, a->err ? strerrorname_np(a->err) : "ok", a->text, b->ret,
 		 b->err ? strerrorname_np(b->err) : "ok", b->text);
 	return false;
 }
 
-bool diff_do_step(struct side *a, struct side *b, const struct step *s, bool verbose, char *why, size_t cap)
+bool diff_do_step(struct side *a, struct side *b, const struct step *step, bool verbose, char *why, size_t cap)
 {
 	static struct outcome oa, ob;
-	static struct both w;
+	static struct both both;
 
-	w.s = s;
-	w.why = why;
-	w.cap = cap;
-	if (s->pause)
+	both.step = step;
+	both.why = why;
+	both.cap = cap;
+	if (step->pause)
 		nanosleep(&(struct timespec){ 0, SLACK_NS + 10000000 }, NULL);
-	look_all(a, s, &w.ba);
-	look_all(b, s, &w.bb);
-	w.t0 = now_ns();
-	run_on(a, s, &oa);
-	w.t1 = now_ns();
-	if (limit_of_fuse(s, &oa))
+	look_all(a, step, &both.ba);
+	look_all(b, step, &both.bb);
+	both.t0 = now_ns();
+	run_on(a, step, &oa);
+	both.t1 = now_ns();
+	if (limit_of_fuse(step, &oa))
 		return true;
-	run_on(b, s, &ob);
-	w.t2 = now_ns();
+	run_on(b, step, &ob);
+	both.t2 = now_ns();
 	if (verbose)
 		printf("      %ld (%s) %s\n", ob.ret, ob.err ? strerrorname_np(ob.err) : "ok", ob.text);
-	if (!dio_hole(a, b, s, &oa, &ob) && !lost_append(a, b, s, &oa, &ob) && !compare_outcome(&w, &oa, &ob))
+	if (!dio_hole(a, b, step, &oa, &ob) && !lost_append(a, b, step, &oa, &ob) && !compare_outcome(&both, &oa, &ob))
 		return false;
-	w.failed = oa.err;
-	look_all(a, s, &w.aa);
-	look_all(b, s, &w.ab);
+	both.failed = oa.err;
+	look_all(a, step, &both.aa);
+	look_all(b, step, &both.ab);
 	for (unsigned k = 0; k < NOBJ; k++)
-		if ((w.aa.o[k].there || w.aa.o[k].err || w.ab.o[k].there || w.ab.o[k].err) && !compare_obj(&w, k))
+		if ((both.aa.o[k].there || both.aa.o[k].err || both.ab.o[k].there || both.ab.o[k].err) && !compare_obj(&both, k))
 			return false;
 	return true;
 }

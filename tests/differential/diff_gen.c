@@ -15,17 +15,17 @@
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-uint64_t rnd(struct rng *r)
+uint64_t rnd(struct rng *rng)
 {
-	uint64_t z = r->x += 0x9e3779b97f4a7c15u;
+	uint64_t z = rng->x += 0x9e3779b97f4a7c15u;
 
 	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
 	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
 	return z ^ z >> 31;
 }
 
-unsigned below(struct rng *r, unsigned n) { return (unsigned)(rnd(r) % n); }
-bool chance(struct rng *r, unsigned percent) { return below(r, 100) < percent; }
+unsigned below(struct rng *rng, unsigned n) { return (unsigned)(rnd(rng) % n); }
+bool chance(struct rng *rng, unsigned percent) { return below(rng, 100) < percent; }
 
 const struct diff_cred diff_creds[] = {
 	{ 0, 0, 0, { 0, 0 } },
@@ -48,9 +48,9 @@ static const char *long_name(unsigned len)
 	return buf;
 }
 
-static void make_leaf(char *p, struct rng *r, const char *leaf)
+static void make_leaf(char *p, struct rng *rng, const char *leaf)
 {
-	unsigned k = below(r, COUNT(dirs) + 2);
+	unsigned k = below(rng, COUNT(dirs) + 2);
 
 	if (k < COUNT(dirs))
 		snprintf(p, PATH_CAP, "%s/%s", dirs[k], leaf);
@@ -58,19 +58,19 @@ static void make_leaf(char *p, struct rng *r, const char *leaf)
 		snprintf(p, PATH_CAP, "%s", leaf);
 }
 
-static void odd_path(char *p, struct rng *r)
+static void odd_path(char *p, struct rng *rng)
 {
-	const char *d = dirs[below(r, COUNT(dirs))], *l = leaves[below(r, COUNT(leaves))];
+	const char *d = dirs[below(rng, COUNT(dirs))], *l = leaves[below(rng, COUNT(leaves))];
 
-	switch (below(r, 12)) {
-	case 0: snprintf(p, PATH_CAP, "%s/%s/%s", d, l, leaves[below(r, COUNT(leaves))]); break;
+	switch (below(rng, 12)) {
+	case 0: snprintf(p, PATH_CAP, "%s/%s/%s", d, l, leaves[below(rng, COUNT(leaves))]); break;
 	case 1: snprintf(p, PATH_CAP, "%s/%s/", d, l); break;
 	case 2: snprintf(p, PATH_CAP, "%s/", d); break;
 	case 3: snprintf(p, PATH_CAP, "%s/.", d); break;
 	case 4: snprintf(p, PATH_CAP, "%s/..", d); break;
-	case 5: make_leaf(p, r, long_name(255)); break;
-	case 6: make_leaf(p, r, long_name(256)); break;
-	case 7: make_leaf(p, r, "\x01\xff\xfe \n"); break;
+	case 5: make_leaf(p, rng, long_name(255)); break;
+	case 6: make_leaf(p, rng, long_name(256)); break;
+	case 7: make_leaf(p, rng, "\x01\xff\xfe \n"); break;
 	case 8: p[0] = '\0'; break;
 	case 9: snprintf(p, PATH_CAP, "."); break;
 	case 10: snprintf(p, PATH_CAP, "%s/../%s", d, l); break;
@@ -78,409 +78,409 @@ static void odd_path(char *p, struct rng *r)
 	}
 }
 
-static void gen_path(struct step *s, struct rng *r, unsigned k)
+static void gen_path(struct step *step, struct rng *rng, unsigned k)
 {
-	unsigned x = below(r, 100);
+	unsigned x = below(rng, 100);
 
-	s->has_path[k] = true;
+	step->has_path[k] = true;
 	if (x < 70)
-		make_leaf(s->path[k], r, leaves[below(r, COUNT(leaves))]);
+		make_leaf(step->path[k], rng, leaves[below(rng, COUNT(leaves))]);
 	else if (x < 92)
-		snprintf(s->path[k], PATH_CAP, "%s", dirs[below(r, COUNT(dirs))]);
+		snprintf(step->path[k], PATH_CAP, "%s", dirs[below(rng, COUNT(dirs))]);
 	else
-		odd_path(s->path[k], r);
+		odd_path(step->path[k], rng);
 }
 
-static void gen_slot(struct step *s, struct rng *r, unsigned k)
+static void gen_slot(struct step *step, struct rng *rng, unsigned k)
 {
-	s->has_slot[k] = true;
-	s->slot[k] = below(r, NSLOTS);
+	step->has_slot[k] = true;
+	step->slot[k] = below(rng, NSLOTS);
 }
 
 /* Either a name or an open file. */
-static void gen_either(struct step *s, struct rng *r)
+static void gen_either(struct step *step, struct rng *rng)
 {
-	if (chance(r, 65))
-		gen_path(s, r, 0);
+	if (chance(rng, 65))
+		gen_path(step, rng, 0);
 	else
-		gen_slot(s, r, 0);
+		gen_slot(step, rng, 0);
 }
 
 /* ------------------------------------------------------------------ values */
 
-static int64_t pick_off(struct rng *r)
+static int64_t pick_off(struct rng *rng)
 {
 	static const int64_t edges[] = { 0, 1, 511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 8192, 12288, 16384, 65536, 131072 };
 
-	switch (below(r, 20)) {
-	case 0: return (int64_t)below(r, 1 << 20);
-	case 1: return (int64_t)below(r, 300) * 4096;
-	case 2: return ((int64_t)1 << (20 + below(r, 12))) + (int64_t)below(r, 3) - 1;
-	case 3: return (int64_t)below(r, 64) * 512;
-	default: return edges[below(r, COUNT(edges))] + (chance(r, 20) ? (int64_t)below(r, 5000) : 0);
+	switch (below(rng, 20)) {
+	case 0: return (int64_t)below(rng, 1 << 20);
+	case 1: return (int64_t)below(rng, 300) * 4096;
+	case 2: return ((int64_t)1 << (20 + below(rng, 12))) + (int64_t)below(rng, 3) - 1;
+	case 3: return (int64_t)below(rng, 64) * 512;
+	default: return edges[below(rng, COUNT(edges))] + (chance(rng, 20) ? (int64_t)below(rng, 5000) : 0);
 	}
 }
 
-static int64_t pick_len(struct rng *r)
+static int64_t pick_len(struct rng *rng)
 {
 	static const int64_t edges[] = { 0, 1, 2, 511, 512, 1000, 1024, 4095, 4096, 4097, 8192, 12288, 16384, 65536 };
 
-	if (chance(r, 4))
-		return (int64_t)below(r, 2 << 20);
-	return chance(r, 25) ? (int64_t)below(r, 20000) : edges[below(r, COUNT(edges))];
+	if (chance(rng, 4))
+		return (int64_t)below(rng, 2 << 20);
+	return chance(rng, 25) ? (int64_t)below(rng, 20000) : edges[below(rng, COUNT(edges))];
 }
 
 /* Where files may not end, and where they just may. */
-static int64_t pick_size(struct rng *r)
+static int64_t pick_size(struct rng *rng)
 {
 	static const int64_t far[] = { -1, INT64_MIN, INT64_MAX, INT64_MAX - 4096, 1LL << 40, 17592186040320, 17592186044415, 17592186044416,
 				       4398046511103, 4398046511104, 1LL << 45, 1LL << 33 };
 
-	return chance(r, 10) ? far[below(r, COUNT(far))] : pick_off(r);
+	return chance(rng, 10) ? far[below(rng, COUNT(far))] : pick_off(rng);
 }
 
-static int64_t pick_mode(struct rng *r)
+static int64_t pick_mode(struct rng *rng)
 {
 	static const int64_t modes[] = { 0644, 0600, 0755, 0777, 0, 04755, 02755, 06755, 02644, 01777, 02775, 0444, 0222, 0111, 07777, 0070, 0007 };
 
-	return modes[below(r, COUNT(modes))];
+	return modes[below(rng, COUNT(modes))];
 }
 
 /* ------------------------------------------------------------------ files */
 
-static void gen_open(struct step *s, struct rng *r)
+static void gen_open(struct step *step, struct rng *rng)
 {
 	static const int extra[] = { O_TRUNC, O_APPEND, O_DIRECT, O_NOFOLLOW, O_DIRECTORY, O_SYNC, O_DSYNC, O_NOATIME, O_PATH };
-	int64_t fl = below(r, 10) < 6 ? O_RDWR : below(r, 3);
+	int64_t fl = below(rng, 10) < 6 ? O_RDWR : below(rng, 3);
 
-	gen_path(s, r, 0);
-	gen_slot(s, r, 0);
-	if (chance(r, 60))
+	gen_path(step, rng, 0);
+	gen_slot(step, rng, 0);
+	if (chance(rng, 60))
 		fl |= O_CREAT;
-	if (chance(r, 12))
+	if (chance(rng, 12))
 		fl |= O_EXCL;
 	for (unsigned k = 0; k < COUNT(extra); k++)
-		if (chance(r, k < 3 ? 18 : 4))
+		if (chance(rng, k < 3 ? 18 : 4))
 			fl |= extra[k];
-	if (chance(r, 4))
-		fl = O_TMPFILE | (chance(r, 80) ? O_RDWR : O_RDONLY) | (chance(r, 30) ? O_EXCL : 0);
-	s->v[0] = fl | O_NONBLOCK | O_CLOEXEC;
-	s->v[1] = pick_mode(r);
+	if (chance(rng, 4))
+		fl = O_TMPFILE | (chance(rng, 80) ? O_RDWR : O_RDONLY) | (chance(rng, 30) ? O_EXCL : 0);
+	step->v[0] = fl | O_NONBLOCK | O_CLOEXEC;
+	step->v[1] = pick_mode(rng);
 }
 
-static void gen_fd(struct step *s, struct rng *r) { gen_slot(s, r, 0); }
+static void gen_fd(struct step *step, struct rng *rng) { gen_slot(step, rng, 0); }
 
-static void gen_io(struct step *s, struct rng *r)
+static void gen_io(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	s->v[0] = below(r, 4);               /* read, pread, readv, preadv */
-	s->v[1] = chance(r, 2) ? -1 : pick_off(r);
-	s->v[2] = pick_len(r);
-	s->v[3] = chance(r, 10) ? below(r, 600) : 0; /* misaligns the buffer */
-	if (chance(r, 60)) {
-		s->v[1] &= ~(int64_t)511;
-		s->v[2] = (s->v[2] + 511) & ~(int64_t)511;
+	gen_slot(step, rng, 0);
+	step->v[0] = below(rng, 4);               /* read, pread, readv, preadv */
+	step->v[1] = chance(rng, 2) ? -1 : pick_off(rng);
+	step->v[2] = pick_len(rng);
+	step->v[3] = chance(rng, 10) ? below(rng, 600) : 0; /* misaligns the buffer */
+	if (chance(rng, 60)) {
+		step->v[1] &= ~(int64_t)511;
+		step->v[2] = (step->v[2] + 511) & ~(int64_t)511;
 	}
 }
 
-static void gen_seek(struct step *s, struct rng *r)
+static void gen_seek(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	s->v[0] = chance(r, 5) ? -5 : pick_size(r);
-	s->v[1] = chance(r, 60) ? SEEK_DATA + (int)below(r, 2) : (int64_t)below(r, 6);
+	gen_slot(step, rng, 0);
+	step->v[0] = chance(rng, 5) ? -5 : pick_size(rng);
+	step->v[1] = chance(rng, 60) ? SEEK_DATA + (int)below(rng, 2) : (int64_t)below(rng, 6);
 }
 
-static void gen_ftruncate(struct step *s, struct rng *r)
+static void gen_ftruncate(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	s->v[0] = pick_size(r);
+	gen_slot(step, rng, 0);
+	step->v[0] = pick_size(rng);
 }
 
-static void gen_truncate(struct step *s, struct rng *r)
+static void gen_truncate(struct step *step, struct rng *rng)
 {
-	gen_path(s, r, 0);
-	s->v[0] = pick_size(r);
+	gen_path(step, rng, 0);
+	step->v[0] = pick_size(rng);
 }
 
-static void gen_fallocate(struct step *s, struct rng *r)
+static void gen_fallocate(struct step *step, struct rng *rng)
 {
 	static const int64_t modes[] = { 0, 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE,
 		FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_UNSHARE_RANGE, 0x4000, FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE };
 	static const int64_t far[] = { -1, INT64_MAX, 17592186040320, 17592186044415, 4398046511103, 1LL << 50 };
 
-	gen_slot(s, r, 0);
-	s->v[0] = modes[below(r, COUNT(modes))];
-	s->v[1] = pick_off(r);
-	s->v[2] = chance(r, 3) ? -1 : pick_len(r);
+	gen_slot(step, rng, 0);
+	step->v[0] = modes[below(rng, COUNT(modes))];
+	step->v[1] = pick_off(rng);
+	step->v[2] = chance(rng, 3) ? -1 : pick_len(rng);
 	/* What is out of range is found before or after privileges are taken away: by root none are. */
-	if (s->cred)
-		s->fsize_limit = 0;
-	else if (chance(r, 5))
-		s->v[1] = far[below(r, COUNT(far))];
+	if (step->cred)
+		step->fsize_limit = 0;
+	else if (chance(rng, 5))
+		step->v[1] = far[below(rng, COUNT(far))];
 }
 
-static void gen_copy(struct step *s, struct rng *r)
+static void gen_copy(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	gen_slot(s, r, 1);
-	s->v[0] = below(r, 4);               /* copy_file_range, sendfile, splice in, splice both */
-	s->v[1] = chance(r, 40) ? -1 : pick_off(r);
-	s->v[2] = chance(r, 40) ? -1 : pick_off(r);
-	s->v[3] = pick_len(r) & 0xffff;
+	gen_slot(step, rng, 0);
+	gen_slot(step, rng, 1);
+	step->v[0] = below(rng, 4);               /* copy_file_range, sendfile, splice in, splice both */
+	step->v[1] = chance(rng, 40) ? -1 : pick_off(rng);
+	step->v[2] = chance(rng, 40) ? -1 : pick_off(rng);
+	step->v[3] = pick_len(rng) & 0xffff;
 }
 
-static void gen_mmap(struct step *s, struct rng *r)
+static void gen_mmap(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	s->v[0] = below(r, 3);               /* read, write and msync, write privately */
-	s->v[1] = pick_off(r) & ~(int64_t)4095;
-	s->v[2] = 1 + (pick_len(r) & 0xffff);
+	gen_slot(step, rng, 0);
+	step->v[0] = below(rng, 3);               /* read, write and msync, write privately */
+	step->v[1] = pick_off(rng) & ~(int64_t)4095;
+	step->v[2] = 1 + (pick_len(rng) & 0xffff);
 }
 
-static void gen_map_grow(struct step *s, struct rng *r)
+static void gen_map_grow(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	s->v[0] = below(r, 4);               /* write, ftruncate, fallocate, append and then write */
-	s->v[1] = below(r, 4096 - 64);       /* what is stored, in the page that holds the end */
-	s->v[2] = 1 + (chance(r, 50) ? below(r, 4096) : below(r, 30000)); /* how far behind the end */
-	s->v[3] = 1 + below(r, 6000);        /* bytes written */
+	gen_slot(step, rng, 0);
+	step->v[0] = below(rng, 4);               /* write, ftruncate, fallocate, append and then write */
+	step->v[1] = below(rng, 4096 - 64);       /* what is stored, in the page that holds the end */
+	step->v[2] = 1 + (chance(rng, 50) ? below(rng, 4096) : below(rng, 30000)); /* how far behind the end */
+	step->v[3] = 1 + below(rng, 6000);        /* bytes written */
 }
 
-static void gen_fsync(struct step *s, struct rng *r)
+static void gen_fsync(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	s->v[0] = below(r, 10) < 9 ? below(r, 2) : 2;
+	gen_slot(step, rng, 0);
+	step->v[0] = below(rng, 10) < 9 ? below(rng, 2) : 2;
 }
 
-static void gen_lock(struct step *s, struct rng *r)
+static void gen_lock(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	s->v[0] = below(r, 9);
-	s->v[1] = pick_off(r);
-	s->v[2] = pick_len(r);
+	gen_slot(step, rng, 0);
+	step->v[0] = below(rng, 9);
+	step->v[1] = pick_off(rng);
+	step->v[2] = pick_len(rng);
 }
 
-static void gen_setfl(struct step *s, struct rng *r)
+static void gen_setfl(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	s->v[0] = (chance(r, 40) ? O_APPEND : 0) | (chance(r, 30) ? O_DIRECT : 0) | (chance(r, 10) ? O_NOATIME : 0);
+	gen_slot(step, rng, 0);
+	step->v[0] = (chance(rng, 40) ? O_APPEND : 0) | (chance(rng, 30) ? O_DIRECT : 0) | (chance(rng, 10) ? O_NOATIME : 0);
 }
 
-static void gen_rwf(struct step *s, struct rng *r)
+static void gen_rwf(struct step *step, struct rng *rng)
 {
 	static const int64_t flags[] = { 0x2 /* DSYNC */, 0x4 /* SYNC */, 0x10 /* APPEND */, 0x1 /* HIPRI */, 0x20 /* NOAPPEND */, 0x40000 };
 
-	gen_slot(s, r, 0);
-	s->v[0] = below(r, 2);
-	s->v[1] = chance(r, 20) ? -1 : pick_off(r);
-	s->v[2] = pick_len(r) & 0xffff;
-	s->v[3] = flags[below(r, COUNT(flags))];
+	gen_slot(step, rng, 0);
+	step->v[0] = below(rng, 2);
+	step->v[1] = chance(rng, 20) ? -1 : pick_off(rng);
+	step->v[2] = pick_len(rng) & 0xffff;
+	step->v[3] = flags[below(rng, COUNT(flags))];
 }
 
 /* ------------------------------------------------------------------ names */
 
-static void gen_one_path_mode(struct step *s, struct rng *r)
+static void gen_one_path_mode(struct step *step, struct rng *rng)
 {
-	gen_path(s, r, 0);
-	s->v[0] = pick_mode(r);
+	gen_path(step, rng, 0);
+	step->v[0] = pick_mode(rng);
 }
 
-static void gen_one_path(struct step *s, struct rng *r) { gen_path(s, r, 0); }
+static void gen_one_path(struct step *step, struct rng *rng) { gen_path(step, rng, 0); }
 
-static void gen_dirname(struct step *s, struct rng *r)
+static void gen_dirname(struct step *step, struct rng *rng)
 {
-	gen_one_path_mode(s, r);
-	if (chance(r, 55))
-		snprintf(s->path[0], PATH_CAP, "%s", dirs[below(r, COUNT(dirs))]);
+	gen_one_path_mode(step, rng);
+	if (chance(rng, 55))
+		snprintf(step->path[0], PATH_CAP, "%s", dirs[below(rng, COUNT(dirs))]);
 }
 
-static void gen_link(struct step *s, struct rng *r)
+static void gen_link(struct step *step, struct rng *rng)
 {
-	gen_path(s, r, 0);
-	gen_path(s, r, 1);
-	s->v[0] = chance(r, 30) ? AT_SYMLINK_FOLLOW : 0;
+	gen_path(step, rng, 0);
+	gen_path(step, rng, 1);
+	step->v[0] = chance(rng, 30) ? AT_SYMLINK_FOLLOW : 0;
 }
 
-static void gen_link_fd(struct step *s, struct rng *r)
+static void gen_link_fd(struct step *step, struct rng *rng)
 {
-	gen_slot(s, r, 0);
-	gen_path(s, r, 1);
-	s->v[0] = below(r, 2);
+	gen_slot(step, rng, 0);
+	gen_path(step, rng, 1);
+	step->v[0] = below(rng, 2);
 }
 
-static void gen_symlink(struct step *s, struct rng *r)
+static void gen_symlink(struct step *step, struct rng *rng)
 {
 	static const unsigned lens[] = { 1, 59, 60, 61, 255, 511, 512, 1023, 1024, 4095, 4096 };
 
-	gen_path(s, r, 0);
-	gen_path(s, r, 1);                       /* the target is this name, or a filler of v[0] bytes */
-	s->has_path[1] = false;
-	s->v[0] = chance(r, 15) ? (int64_t)lens[below(r, COUNT(lens))] : 0;
+	gen_path(step, rng, 0);
+	gen_path(step, rng, 1);                       /* the target is this name, or a filler of v[0] bytes */
+	step->has_path[1] = false;
+	step->v[0] = chance(rng, 15) ? (int64_t)lens[below(rng, COUNT(lens))] : 0;
 }
 
-static void gen_mknod(struct step *s, struct rng *r)
+static void gen_mknod(struct step *step, struct rng *rng)
 {
 	static const unsigned types[] = { S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK, 0, S_IFDIR, S_IFLNK };
 	static const unsigned devs[] = { 0, 0x103, 0xff00ff, 0xfffff, 0x12345, 0xffffffff };
 
-	gen_path(s, r, 0);
-	s->v[0] = pick_mode(r) | types[chance(r, 50) ? 3 : below(r, COUNT(types))];
-	s->v[1] = devs[below(r, COUNT(devs))];
+	gen_path(step, rng, 0);
+	step->v[0] = pick_mode(rng) | types[chance(rng, 50) ? 3 : below(rng, COUNT(types))];
+	step->v[1] = devs[below(rng, COUNT(devs))];
 }
 
-static void gen_rename(struct step *s, struct rng *r)
+static void gen_rename(struct step *step, struct rng *rng)
 {
-	gen_path(s, r, 0);
-	gen_path(s, r, 1);
-	s->v[0] = chance(r, 50) ? 0 : (int64_t)below(r, 9);
+	gen_path(step, rng, 0);
+	gen_path(step, rng, 1);
+	step->v[0] = chance(rng, 50) ? 0 : (int64_t)below(rng, 9);
 }
 
-static void gen_readdir(struct step *s, struct rng *r)
+static void gen_readdir(struct step *step, struct rng *rng)
 {
-	gen_path(s, r, 0);
-	if (chance(r, 80))
-		snprintf(s->path[0], PATH_CAP, "%s", chance(r, 20) ? "." : dirs[below(r, COUNT(dirs))]);
-	s->v[0] = below(r, 3);
-	s->v[1] = below(r, 40);
+	gen_path(step, rng, 0);
+	if (chance(rng, 80))
+		snprintf(step->path[0], PATH_CAP, "%s", chance(rng, 20) ? "." : dirs[below(rng, COUNT(dirs))]);
+	step->v[0] = below(rng, 3);
+	step->v[1] = below(rng, 40);
 }
 
-static void gen_many(struct step *s, struct rng *r)
+static void gen_many(struct step *step, struct rng *rng)
 {
-	s->has_path[0] = true;
-	snprintf(s->path[0], PATH_CAP, "%s", dirs[below(r, COUNT(dirs))]);
-	s->v[0] = below(r, 5);                  /* create, remove, mkdir, rmdir, rename */
-	s->v[1] = 20 + below(r, 100);
-	s->v[2] = 1 + below(r, 200);             /* length of the names */
+	step->has_path[0] = true;
+	snprintf(step->path[0], PATH_CAP, "%s", dirs[below(rng, COUNT(dirs))]);
+	step->v[0] = below(rng, 5);                  /* create, remove, mkdir, rmdir, rename */
+	step->v[1] = 20 + below(rng, 100);
+	step->v[2] = 1 + below(rng, 200);             /* length of the names */
 }
 
 /* ------------------------------------------------------------------ attributes */
 
-static void gen_stat(struct step *s, struct rng *r)
+static void gen_stat(struct step *step, struct rng *rng)
 {
-	gen_either(s, r);
-	s->v[0] = below(r, 8);
+	gen_either(step, rng);
+	step->v[0] = below(rng, 8);
 }
 
-static void gen_chmod(struct step *s, struct rng *r)
+static void gen_chmod(struct step *step, struct rng *rng)
 {
-	gen_either(s, r);
-	s->v[0] = pick_mode(r);
+	gen_either(step, rng);
+	step->v[0] = pick_mode(rng);
 }
 
-static void gen_chown(struct step *s, struct rng *r)
+static void gen_chown(struct step *step, struct rng *rng)
 {
 	static const int64_t ids[] = { -1, 0, 1001, 1002, 1003, 2000, 65534, 65535, 65536, 4294967294 };
 
-	gen_either(s, r);
-	s->v[0] = ids[below(r, COUNT(ids))];
-	s->v[1] = ids[below(r, COUNT(ids))];
-	s->v[2] = chance(r, 40);
+	gen_either(step, rng);
+	step->v[0] = ids[below(rng, COUNT(ids))];
+	step->v[1] = ids[below(rng, COUNT(ids))];
+	step->v[2] = chance(rng, 40);
 	/* FUSE does not tell chown(-1, -1) from other changes: by root it leaves privileges alone. */
-	if (s->v[0] == -1 && s->v[1] == -1)
-		s->v[1] = 0;
+	if (step->v[0] == -1 && step->v[1] == -1)
+		step->v[1] = 0;
 }
 
-static int64_t pick_sec(struct rng *r)
+static int64_t pick_sec(struct rng *rng)
 {
 	static const int64_t secs[] = { 0, 1, -1, -1577836800, INT32_MIN, INT32_MIN - 1LL, INT32_MAX, INT32_MAX + 1LL, 4294967295, 4294967296,
 		15032385535, 15032385536, INT64_MAX, INT64_MIN, 1000000000, 2208988800, 1600000000, 8589934592, 6442450943, 6442450944 };
 
-	return secs[below(r, COUNT(secs))];
+	return secs[below(rng, COUNT(secs))];
 }
 
-static int64_t pick_nsec(struct rng *r)
+static int64_t pick_nsec(struct rng *rng)
 {
 	static const int64_t ns[] = { 0, 1, 999999999, 123456789, UTIME_NOW, UTIME_OMIT, UTIME_NOW, UTIME_OMIT, 500, 1000000000, -1 };
 
-	return ns[below(r, chance(r, 4) ? COUNT(ns) : COUNT(ns) - 2)];
+	return ns[below(rng, chance(rng, 4) ? COUNT(ns) : COUNT(ns) - 2)];
 }
 
-static void gen_utimens(struct step *s, struct rng *r)
+static void gen_utimens(struct step *step, struct rng *rng)
 {
-	gen_either(s, r);
-	s->v[0] = pick_sec(r);
-	s->v[1] = pick_nsec(r);
-	s->v[2] = pick_sec(r);
-	s->v[3] = pick_nsec(r);
-	s->v[4] = below(r, 4);                  /* 0: NULL, which is now; 1: not through links; else plain */
+	gen_either(step, rng);
+	step->v[0] = pick_sec(rng);
+	step->v[1] = pick_nsec(rng);
+	step->v[2] = pick_sec(rng);
+	step->v[3] = pick_nsec(rng);
+	step->v[4] = below(rng, 4);                  /* 0: NULL, which is now; 1: not through links; else plain */
 }
 
-static void gen_access(struct step *s, struct rng *r)
+static void gen_access(struct step *step, struct rng *rng)
 {
-	gen_path(s, r, 0);
-	s->v[0] = below(r, 8);
-	s->v[1] = below(r, 4);
+	gen_path(step, rng, 0);
+	step->v[0] = below(rng, 8);
+	step->v[1] = below(rng, 4);
 }
 
-static void gen_xname(struct step *s, struct rng *r)
+static void gen_xname(struct step *step, struct rng *rng)
 {
 	static const char *const names[] = { "user.a", "user.b", "user.c", "user.dd", "trusted.t", "trusted.u", "security.foo", "security.capability",
 		"system.posix_acl_access", "system.posix_acl_default", "user.", "system.foo", "bogus.x", "user", "", "trusted." };
 
-	if (chance(r, 6)) {
-		unsigned n = 245 + below(r, 12);
+	if (chance(rng, 6)) {
+		unsigned n = 245 + below(rng, 12);
 
-		memcpy(s->name, "user.", 5);
-		memset(s->name + 5, 'n', n - 5);
-		s->name[n] = '\0';
+		memcpy(step->name, "user.", 5);
+		memset(step->name + 5, 'n', n - 5);
+		step->name[n] = '\0';
 	} else {
-		snprintf(s->name, sizeof(s->name), "%s", names[chance(r, 75) ? below(r, 7) : below(r, COUNT(names))]);
+		snprintf(step->name, sizeof(step->name), "%s", names[chance(rng, 75) ? below(rng, 7) : below(rng, COUNT(names))]);
 	}
 }
 
-static void gen_setxattr(struct step *s, struct rng *r)
+static void gen_setxattr(struct step *step, struct rng *rng)
 {
 	static const unsigned sizes[] = { 0, 1, 3, 4, 20, 24, 40, 60, 80, 100, 500, 900, 980, 1000, 2000, 3900, 4000, 4040, 4096, 65536, 65537 };
 
-	gen_either(s, r);
-	gen_xname(s, r);
-	s->v[0] = chance(r, 70) ? sizes[below(r, 11)] : sizes[below(r, COUNT(sizes))];
-	s->v[1] = chance(r, 60) ? 0 : below(r, 4);
-	s->v[2] = below(r, 2);
+	gen_either(step, rng);
+	gen_xname(step, rng);
+	step->v[0] = chance(rng, 70) ? sizes[below(rng, 11)] : sizes[below(rng, COUNT(sizes))];
+	step->v[1] = chance(rng, 60) ? 0 : below(rng, 4);
+	step->v[2] = below(rng, 2);
 }
 
-static void gen_xattr(struct step *s, struct rng *r)
+static void gen_xattr(struct step *step, struct rng *rng)
 {
 	static const int64_t caps[] = { 0, 1, 10, 100, 1000, 65536, 65536, 65536 };
 
-	gen_either(s, r);
-	gen_xname(s, r);
-	s->v[0] = caps[below(r, COUNT(caps))];
-	s->v[2] = below(r, 2);
+	gen_either(step, rng);
+	gen_xname(step, rng);
+	step->v[0] = caps[below(rng, COUNT(caps))];
+	step->v[2] = below(rng, 2);
 }
 
-static void gen_setacl(struct step *s, struct rng *r)
+static void gen_setacl(struct step *step, struct rng *rng)
 {
-	gen_either(s, r);
-	s->v[0] = chance(r, 30);                /* the default ACL */
-	s->v[1] = (int64_t)rnd(r) & 0xffffff;
-	s->v[2] = chance(r, 6) ? 1 + below(r, 5) : 0; /* a way to be wrong */
-	s->v[3] = below(r, 4);                  /* named entries */
-	if (chance(r, 40) && s->has_path[0])
-		snprintf(s->path[0], PATH_CAP, "%s", dirs[below(r, COUNT(dirs))]);
+	gen_either(step, rng);
+	step->v[0] = chance(rng, 30);                /* the default ACL */
+	step->v[1] = (int64_t)rnd(rng) & 0xffffff;
+	step->v[2] = chance(rng, 6) ? 1 + below(rng, 5) : 0; /* a way to be wrong */
+	step->v[3] = below(rng, 4);                  /* named entries */
+	if (chance(rng, 40) && step->has_path[0])
+		snprintf(step->path[0], PATH_CAP, "%s", dirs[below(rng, COUNT(dirs))]);
 }
 
-static void gen_flags(struct step *s, struct rng *r)
+static void gen_flags(struct step *step, struct rng *rng)
 {
 	static const int64_t fl[] = { FS_IMMUTABLE_FL, FS_APPEND_FL, FS_NODUMP_FL, FS_NOATIME_FL, FS_SYNC_FL, FS_DIRSYNC_FL, FS_TOPDIR_FL, FS_SECRM_FL,
 		FS_UNRM_FL, FS_COMPR_FL, FS_NOTAIL_FL, FS_JOURNAL_DATA_FL, FS_EXTENT_FL, FS_CASEFOLD_FL, FS_DAX_FL, FS_PROJINHERIT_FL, FS_VERITY_FL,
 		FS_INDEX_FL, FS_NOCOMP_FL, FS_ENCRYPT_FL, FS_HUGE_FILE_FL, FS_INLINE_DATA_FL, FS_NOCOW_FL };
 
-	gen_slot(s, r, 0);
-	s->v[0] = chance(r, 60) ? 0 : fl[chance(r, 75) ? below(r, 4) : below(r, COUNT(fl))];
+	gen_slot(step, rng, 0);
+	step->v[0] = chance(rng, 60) ? 0 : fl[chance(rng, 75) ? below(rng, 4) : below(rng, COUNT(fl))];
 }
 
-static void gen_fsxattr(struct step *s, struct rng *r)
+static void gen_fsxattr(struct step *step, struct rng *rng)
 {
 	static const int64_t fl[] = { FS_XFLAG_IMMUTABLE, FS_XFLAG_APPEND, FS_XFLAG_SYNC, FS_XFLAG_NOATIME, FS_XFLAG_NODUMP, FS_XFLAG_EXTSIZE,
 		FS_XFLAG_DAX, FS_XFLAG_PROJINHERIT, FS_XFLAG_HASATTR, FS_XFLAG_NOSYMLINKS, 0x40000000 };
 
-	gen_slot(s, r, 0);
-	s->v[0] = chance(r, 55) ? 0 : fl[chance(r, 60) ? below(r, 5) : below(r, COUNT(fl))];
-	s->v[1] = chance(r, 4) ? 7 : 0;          /* project */
-	s->v[2] = chance(r, 4) ? 4096 : 0;       /* extent size */
-	s->v[3] = chance(r, 40);                /* read only */
+	gen_slot(step, rng, 0);
+	step->v[0] = chance(rng, 55) ? 0 : fl[chance(rng, 60) ? below(rng, 5) : below(rng, COUNT(fl))];
+	step->v[1] = chance(rng, 4) ? 7 : 0;          /* project */
+	step->v[2] = chance(rng, 4) ? 4096 : 0;       /* extent size */
+	step->v[3] = chance(rng, 40);                /* read only */
 }
 
 const struct op diff_ops[] = {
@@ -538,13 +538,13 @@ static const struct op *op_named(const char *name)
 	return NULL;
 }
 
-static const struct op *pick_op(struct rng *r)
+static const struct op *pick_op(struct rng *rng)
 {
 	unsigned total = 0, x;
 
 	for (unsigned k = 0; k < diff_nr_ops; k++)
 		total += diff_ops[k].weight;
-	x = below(r, total);
+	x = below(rng, total);
 	for (unsigned k = 0; k < diff_nr_ops; k++) {
 		if (x < diff_ops[k].weight)
 			return &diff_ops[k];
@@ -554,46 +554,46 @@ static const struct op *pick_op(struct rng *r)
 }
 
 /* The directories that most names lie in: open to all, sticky, setgid, closed; the last with a default ACL. */
-static bool make_first(unsigned no, struct step *s)
+static bool make_first(unsigned no, struct step *step)
 {
 	static const unsigned modes[] = { 0777, 01777, 02777, 0755, 0777, 0777 };
 
 	if (no < COUNT(dirs)) {
-		s->op = op_named("mkdir");
-		s->v[0] = modes[no];
-		s->umask = 0;
+		step->op = op_named("mkdir");
+		step->v[0] = modes[no];
+		step->umask = 0;
 	} else if (no == COUNT(dirs)) {
-		s->op = op_named("setacl");
-		s->v[0] = 1;
-		s->v[1] = 0x7777;
-		s->v[3] = 2;
+		step->op = op_named("setacl");
+		step->v[0] = 1;
+		step->v[1] = 0x7777;
+		step->v[3] = 2;
 		no = 4;
 	} else {
 		return false;
 	}
-	s->cred = 0;
-	s->has_path[0] = true;
-	snprintf(s->path[0], PATH_CAP, "%s", dirs[no]);
+	step->cred = 0;
+	step->has_path[0] = true;
+	snprintf(step->path[0], PATH_CAP, "%s", dirs[no]);
 	return true;
 }
 
-void diff_make_step(uint64_t seed, unsigned no, struct step *s)
+void diff_make_step(uint64_t seed, unsigned no, struct step *step)
 {
 	static const unsigned umasks[] = { 022, 022, 0, 077, 027 };
-	struct rng r = { seed * 0x9e3779b97f4a7c15u ^ (uint64_t)no * 0xd1342543de82ef95u };
+	struct rng rng = { seed * 0x9e3779b97f4a7c15u ^ (uint64_t)no * 0xd1342543de82ef95u };
 
-	memset(s, 0, sizeof(*s));
-	s->no = no;
-	s->seed = rnd(&r);
-	s->cred = chance(&r, 55) ? 0 : 1 + below(&r, 3);
-	s->umask = umasks[below(&r, COUNT(umasks))];
-	if (chance(&r, 2))
-		s->fsize_limit = 1 + (uint64_t)pick_off(&r);
-	s->pause = chance(&r, 3);
-	if (make_first(no, s))
+	memset(step, 0, sizeof(*step));
+	step->no = no;
+	step->seed = rnd(&rng);
+	step->cred = chance(&rng, 55) ? 0 : 1 + below(&rng, 3);
+	step->umask = umasks[below(&rng, COUNT(umasks))];
+	if (chance(&rng, 2))
+		step->fsize_limit = 1 + (uint64_t)pick_off(&rng);
+	step->pause = chance(&rng, 3);
+	if (make_first(no, step))
 		return;
-	s->op = pick_op(&r);
-	s->op->gen(s, &r);
+	step->op = pick_op(&rng);
+	step->op->gen(step, &rng);
 }
 
 static size_t quote(char *buf, size_t cap, const char *s)
@@ -613,25 +613,25 @@ static size_t quote(char *buf, size_t cap, const char *s)
 	return n;
 }
 
-void diff_print_step(const struct step *s, char *buf, size_t cap)
+void diff_print_step(const struct step *step, char *buf, size_t cap)
 {
-	size_t n = (size_t)snprintf(buf, cap, "step %u: %s(", s->no, s->op->name);
+	size_t n = (size_t)snprintf(buf, cap, "step %u: %s(", step->no, step->op->name);
 
 	for (unsigned k = 0; k < 2 && n + 200 < cap; k++) {
-		if (s->path[k][0] || s->has_path[k]) {
-			n += quote(buf + n, cap - n, s->path[k]);
+		if (step->path[k][0] || step->has_path[k]) {
+			n += quote(buf + n, cap - n, step->path[k]);
 			n += (size_t)snprintf(buf + n, cap - n, " ");
 		}
-		if (s->has_slot[k])
-			n += (size_t)snprintf(buf + n, cap - n, "slot %u ", s->slot[k]);
+		if (step->has_slot[k])
+			n += (size_t)snprintf(buf + n, cap - n, "slot %u ", step->slot[k]);
 	}
-	if (s->name[0] && n + 200 < cap) {
-		n += quote(buf + n, cap - n, s->name);
+	if (step->name[0] && n + 200 < cap) {
+		n += quote(buf + n, cap - n, step->name);
 		n += (size_t)snprintf(buf + n, cap - n, " ");
 	}
 	for (unsigned k = 0; k < 6 && n + 60 < cap; k++)
-		n += (size_t)snprintf(buf + n, cap - n, "%s%" PRId64 "/%#" PRIx64, k ? " " : "", s->v[k], (uint64_t)s->v[k]);
-	n += (size_t)snprintf(buf + n, cap - n, ") as user %u umask %03o", diff_creds[s->cred].uid, s->umask);
-	if (s->fsize_limit)
-		snprintf(buf + n, cap - n, " RLIMIT_FSIZE %" PRIu64, s->fsize_limit);
+		n += (size_t)snprintf(buf + n, cap - n, "%s%" PRId64 "/%#" PRIx64, k ? " " : "", step->v[k], (uint64_t)step->v[k]);
+	n += (size_t)snprintf(buf + n, cap - n, ") as user %u umask %03o", diff_creds[step->cred].uid, step->umask);
+	if (step->fsize_limit)
+		snprintf(buf + n, cap - n, " RLIMIT_FSIZE %" PRIu64, step->fsize_limit);
 }

@@ -59,9 +59,9 @@ static int probe_attributes(int fd, int dir)
 static int probe_rwf(int fd, int flag)
 {
 	struct iovec iov = { diff_arena, 4096 };
-	int r = result(preadv2(fd, &iov, 1, 0, flag));
+	int err = result(preadv2(fd, &iov, 1, 0, flag));
 
-	return r == EAGAIN ? 0 : r;
+	return err == EAGAIN ? 0 : err;
 }
 
 static int probe_nowait(int fd, int dir) { return (void)dir, probe_rwf(fd, NOWAIT); }
@@ -71,35 +71,35 @@ static int probe_insert(int fd, int dir) { return (void)dir, result(fallocate(fd
 
 static int probe_seek_far(int fd, int dir)
 {
-	int r = result(lseek(fd, 1LL << 50, SEEK_SET));
+	int err = result(lseek(fd, 1LL << 50, SEEK_SET));
 
 	(void)dir;
 	lseek(fd, 0, SEEK_SET);
-	return r;
+	return err;
 }
 
 static int probe_memory(int fd, int dir)
 {
-	int direct = openat(dir, "limits", O_RDONLY | O_DIRECT | O_CLOEXEC), r = result(pread(direct, diff_arena + 3, 4096, 0));
+	int direct = openat(dir, "limits", O_RDONLY | O_DIRECT | O_CLOEXEC), err = result(pread(direct, diff_arena + 3, 4096, 0));
 
 	(void)fd;
 	close(direct);
-	return r;
+	return err;
 }
 
 static int with_flag(int fd, int dir, unsigned flag, int (*fn)(int fd, int dir))
 {
 	unsigned was = 0, now;
-	int r = result(ioctl(fd, FS_IOC_GETFLAGS, &was));
+	int err = result(ioctl(fd, FS_IOC_GETFLAGS, &was));
 
 	now = was | flag;
-	if (!r)
-		r = result(ioctl(fd, FS_IOC_SETFLAGS, &now));
-	if (r)
-		return r;
-	r = fn(fd, dir);
+	if (!err)
+		err = result(ioctl(fd, FS_IOC_SETFLAGS, &now));
+	if (err)
+		return err;
+	err = fn(fd, dir);
 	ioctl(fd, FS_IOC_SETFLAGS, &was);
-	return r;
+	return err;
 }
 
 static int try_access(int fd, int dir) { return (void)fd, result(faccessat(dir, "limits", W_OK, 0)); }
@@ -107,12 +107,12 @@ static int try_access(int fd, int dir) { return (void)fd, result(faccessat(dir, 
 static int try_map(int fd, int dir)
 {
 	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	int r = p == MAP_FAILED ? errno : 0;
+	int err = p == MAP_FAILED ? errno : 0;
 
 	(void)dir;
-	if (!r)
+	if (!err)
 		munmap(p, 4096);
-	return r;
+	return err;
 }
 
 static int probe_immutable(int fd, int dir) { return with_flag(fd, dir, FS_IMMUTABLE_FL, try_access); }
@@ -135,12 +135,12 @@ static int probe_fanotify(int fd, int dir)
 {
 	int n = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_CLOEXEC, 0);
 	unsigned how = FAN_MARK_ADD | FAN_MARK_FILESYSTEM;
-	int r = n < 0 ? errno : result(fanotify_mark(n, how, FAN_MODIFY, dir, "limits"));
+	int err = n < 0 ? errno : result(fanotify_mark(n, how, FAN_MODIFY, dir, "limits"));
 
 	(void)fd;
 	if (n >= 0)
 		close(n);
-	return r;
+	return err;
 }
 
 /* A user namespace that maps user and group 0 to 1000; a descriptor, or -1. */
@@ -181,19 +181,19 @@ static int user_namespace(void)
 static int probe_idmap(int fd, int dir)
 {
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP };
-	int ns = user_namespace(), r;
+	int ns = user_namespace(), err;
 	unsigned how = AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
 	long tree = syscall(SYS_open_tree, dir, "", how);
 
 	(void)fd;
 	attr.userns_fd = (uint64_t)ns;
-	r = ns < 0 || tree < 0 ? errno : result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH,
+	err = ns < 0 || tree < 0 ? errno : result(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH,
 							&attr, sizeof(attr)));
 	if (tree >= 0)
 		close((int)tree);
 	if (ns >= 0)
 		close(ns);
-	return r;
+	return err;
 }
 
 static const struct probe {

@@ -46,79 +46,79 @@ static void die(const char *what)
 	exit(2);
 }
 
-static void open_side(struct side *d, const char *mount, bool ours)
+static void open_side(struct side *side, const char *mount, bool ours)
 {
 	struct statfs f;
 
-	*d = (struct side){ .label = ours ? "fusedio" : "ext4", .mount = mount, .ours = ours, .root = -1 };
+	*side = (struct side){ .label = ours ? "fusedio" : "ext4", .mount = mount, .ours = ours, .root = -1 };
 	if (statfs(mount, &f))
 		die(mount);
-	d->max_file = (int64_t)f.f_bsize * UINT32_MAX;
-	d->top = open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (d->top < 0)
+	side->max_file = (int64_t)f.f_bsize * UINT32_MAX;
+	side->top = open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (side->top < 0)
 		die(mount);
 	for (unsigned k = 0; k < NSLOTS; k++)
-		d->fd[k] = -1;
+		side->fd[k] = -1;
 }
 
-static void begin_side(struct side *d, const char *name)
+static void begin_side(struct side *side, const char *name)
 {
-	if (mkdirat(d->top, name, 0777) || (d->root = openat(d->top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+	if (mkdirat(side->top, name, 0777) || (side->root = openat(side->top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
 		die(name);
-	if (fchmod(d->root, 0777))
+	if (fchmod(side->root, 0777))
 		die("chmod");
 }
 
-static void end_side(struct side *d, const char *name, bool keep)
+static void end_side(struct side *side, const char *name, bool keep)
 {
 	for (unsigned k = 0; k < NSLOTS; k++) {
-		if (d->fd[k] >= 0)
-			close(d->fd[k]);
-		d->fd[k] = -1;
+		if (side->fd[k] >= 0)
+			close(side->fd[k]);
+		side->fd[k] = -1;
 	}
 	if (chdir("/"))
 		die("/");
-	if (d->root >= 0)
-		close(d->root);
-	d->root = -1;
-	if (!keep && !diff_wipe(d->top, name))
-		fprintf(stderr, "%s: %s cannot be removed: %s\n", d->label, name, strerror(errno));
+	if (side->root >= 0)
+		close(side->root);
+	side->root = -1;
+	if (!keep && !diff_wipe(side->top, name))
+		fprintf(stderr, "%s: %s cannot be removed: %s\n", side->label, name, strerror(errno));
 }
 
 /* True: no difference. */
-static bool run_once(struct run *r, uint64_t seed, const char *tag, bool quiet)
+static bool run_once(struct run *run, uint64_t seed, const char *tag, bool quiet)
 {
 	static char text[2000];
 	char name[64];
 	bool same = true;
-	struct step s;
+	struct step step;
 
 	umask(022);
 	do /* earlier calls of the program left theirs */
-		snprintf(name, sizeof(name), "%s%" PRIu64 "-%u", tag, seed, r->serial++);
-	while (!faccessat(r->b.top, name, F_OK, 0));
-	begin_side(&r->a, name);
-	begin_side(&r->b, name);
+		snprintf(name, sizeof(name), "%s%" PRIu64 "-%u", tag, seed, run->serial++);
+	while (!faccessat(run->b.top, name, F_OK, 0));
+	begin_side(&run->a, name);
+	begin_side(&run->b, name);
 	clock_gettime(CLOCK_REALTIME, &diff_run_start);
-	for (unsigned k = 0; same && k < r->steps; k++) {
-		if (!r->wanted[k])
+	for (unsigned k = 0; same && k < run->steps; k++) {
+		if (!run->wanted[k])
 			continue;
-		diff_make_step(seed, k, &s);
-		if (r->verbose && !quiet) {
-			diff_print_step(&s, text, sizeof(text));
+		diff_make_step(seed, k, &step);
+		if (run->verbose && !quiet) {
+			diff_print_step(&step, text, sizeof(text));
 			printf("%s\n", text);
 		}
-		same = diff_do_step(&r->a, &r->b, &s, r->verbose && !quiet, r->why, sizeof(r->why));
+		same = diff_do_step(&run->a, &run->b, &step, run->verbose && !quiet, run->why, sizeof(run->why));
 		if (!same)
-			r->failed_at = k;
+			run->failed_at = k;
 	}
-	if (same && diff_trees(r->a.root, r->b.root, false)) {
-		snprintf(r->why, sizeof(r->why), "the trees at the end differ");
-		r->failed_at = r->steps;
+	if (same && diff_trees(run->a.root, run->b.root, false)) {
+		snprintf(run->why, sizeof(run->why), "the trees at the end differ");
+		run->failed_at = run->steps;
 		same = false;
 	}
-	end_side(&r->a, name, r->keep && !quiet);
-	end_side(&r->b, name, r->keep && !quiet);
+	end_side(&run->a, name, run->keep && !quiet);
+	end_side(&run->b, name, run->keep && !quiet);
 	return same;
 }
 
@@ -139,73 +139,73 @@ static bool same_kind(const char *x, const char *y)
 }
 
 /* Leaves out runs of steps, half as long each time, while the last one still differs in the same way. */
-static void minimize(struct run *r, uint64_t seed)
+static void minimize(struct run *run, uint64_t seed)
 {
-	unsigned last = r->failed_at, tries = 0;
+	unsigned last = run->failed_at, tries = 0;
 	double end = seconds() + MINIMIZE_S;
-	static char why[sizeof(r->why)];
+	static char why[sizeof(run->why)];
 	static uint8_t saved[MAX_STEPS];
 
-	memcpy(why, r->why, sizeof(why));
-	for (unsigned k = last + 1; k < r->steps; k++)
-		r->wanted[k] = 0;
+	memcpy(why, run->why, sizeof(why));
+	for (unsigned k = last + 1; k < run->steps; k++)
+		run->wanted[k] = 0;
 	for (unsigned len = last / 2 + 1; len; len = len == 1 ? 0 : (len + 1) / 2) {
 		for (unsigned at = PREAMBLE; at < last && seconds() < end; at += len) {
 			unsigned n = at + len > last ? last - at : len;
 			bool any = false;
 
-			memcpy(saved, r->wanted + at, n);
+			memcpy(saved, run->wanted + at, n);
 			for (unsigned k = 0; k < n; k++)
 				any |= saved[k];
 			if (!any)
 				continue;
-			memset(r->wanted + at, 0, n);
+			memset(run->wanted + at, 0, n);
 			tries++;
-			if (run_once(r, seed, "min", true) || r->failed_at != last || !same_kind(why, r->why))
-				memcpy(r->wanted + at, saved, n);
+			if (run_once(run, seed, "min", true) || run->failed_at != last || !same_kind(why, run->why))
+				memcpy(run->wanted + at, saved, n);
 		}
 	}
-	memcpy(r->why, why, sizeof(why));
-	r->failed_at = last;
+	memcpy(run->why, why, sizeof(why));
+	run->failed_at = last;
 	printf("  minimized in %u runs:\n", tries);
 }
 
-static void tell(struct run *r, uint64_t seed)
+static void tell(struct run *run, uint64_t seed)
 {
 	static char text[2000], list[4000];
-	struct step s;
+	struct step step;
 	size_t n = 0;
 
 	printf("seed %" PRIu64 ": DIFFERENCE\n", seed);
-	if (r->minimize) {
-		minimize(r, seed);
-		for (unsigned k = PREAMBLE; k <= r->failed_at && k < r->steps; k++) {
-			if (!r->wanted[k])
+	if (run->minimize) {
+		minimize(run, seed);
+		for (unsigned k = PREAMBLE; k <= run->failed_at && k < run->steps; k++) {
+			if (!run->wanted[k])
 				continue;
-			diff_make_step(seed, k, &s);
-			diff_print_step(&s, text, sizeof(text));
+			diff_make_step(seed, k, &step);
+			diff_print_step(&step, text, sizeof(text));
 			printf("    %s\n", text);
 			if (n + 12 < sizeof(list))
 				n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%u", n ? "," : "", k);
 		}
-	} else if (r->failed_at < r->steps) {
-		diff_make_step(seed, r->failed_at, &s);
-		diff_print_step(&s, text, sizeof(text));
+	} else if (run->failed_at < run->steps) {
+		diff_make_step(seed, run->failed_at, &step);
+		diff_print_step(&step, text, sizeof(text));
 		printf("  %s\n", text);
 	}
-	printf("  %s\n", r->why);
+	printf("  %s\n", run->why);
 	if (n)
-		printf("  again: differential --seed %" PRIu64 " --only %s -v %s %s\n", seed, list, r->a.mount, r->b.mount);
+		printf("  again: differential --seed %" PRIu64 " --only %s -v %s %s\n", seed, list, run->a.mount, run->b.mount);
 	else
-		printf("  again: differential --seed %" PRIu64 " --steps %u --minimize %s %s\n", seed, r->steps, r->a.mount, r->b.mount);
+		printf("  again: differential --seed %" PRIu64 " --steps %u --minimize %s %s\n", seed, run->steps, run->a.mount, run->b.mount);
 	fflush(stdout);
 }
 
-static void only(struct run *r, const char *list)
+static void only(struct run *run, const char *list)
 {
 	char *end;
 
-	memset(r->wanted + PREAMBLE, 0, MAX_STEPS - PREAMBLE);
+	memset(run->wanted + PREAMBLE, 0, MAX_STEPS - PREAMBLE);
 	for (const char *p = list; *p; p = *end ? end + 1 : end) {
 		unsigned long k = strtoul(p, &end, 10);
 
@@ -213,9 +213,9 @@ static void only(struct run *r, const char *list)
 			fprintf(stderr, "--only: %s is no list of steps\n", list);
 			exit(2);
 		}
-		r->wanted[k] = 1;
-		if (k >= r->steps)
-			r->steps = (unsigned)k + 1;
+		run->wanted[k] = 1;
+		if (k >= run->steps)
+			run->steps = (unsigned)k + 1;
 	}
 }
 
@@ -238,57 +238,57 @@ int main(int argc, char **argv)
 		{ "minimize", 0, NULL, 'm' }, { "trees", 0, NULL, 'T' }, { "keep", 0, NULL, 'k' }, { "limits", 0, NULL, 'L' }, { "seconds", 1, NULL, 'S' }, { NULL, 0, NULL, 0 },
 	};
 	uint64_t seed = 1, seeds = 1, k;
-	static struct run r = { .steps = 2000 };
+	static struct run run = { .steps = 2000 };
 	unsigned long limit = 0, bad = 0;
 	double begun = seconds();
 	bool trees = false, limits = false;
 	int c;
 
-	r.wanted = malloc(MAX_STEPS);
+	run.wanted = malloc(MAX_STEPS);
 	diff_arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (!r.wanted || diff_arena == MAP_FAILED)
+	if (!run.wanted || diff_arena == MAP_FAILED)
 		die("memory");
-	memset(r.wanted, 1, MAX_STEPS);
+	memset(run.wanted, 1, MAX_STEPS);
 	while ((c = getopt_long(argc, argv, "v", options, NULL)) != -1) {
 		switch (c) {
 		case 's': seed = number(optarg); break;
 		case 'n': seeds = number(optarg); break;
-		case 't': r.steps = (unsigned)number(optarg); break;
-		case 'u': r.steps = (unsigned)number(optarg) + 1; break;
-		case 'o': only(&r, optarg); break;
-		case 'm': r.minimize = true; break;
+		case 't': run.steps = (unsigned)number(optarg); break;
+		case 'u': run.steps = (unsigned)number(optarg) + 1; break;
+		case 'o': only(&run, optarg); break;
+		case 'm': run.minimize = true; break;
 		case 'T': trees = true; break;
 		case 'L': limits = true; break;
-		case 'k': r.keep = true; break;
+		case 'k': run.keep = true; break;
 		case 'S': limit = number(optarg); break;
-		case 'v': r.verbose = true; break;
+		case 'v': run.verbose = true; break;
 		default: return 2;
 		}
 	}
-	if (optind + 2 != argc || r.steps > MAX_STEPS) {
+	if (optind + 2 != argc || run.steps > MAX_STEPS) {
 		fprintf(stderr, "usage: differential [options] FUSEDIO-MOUNT EXT4-MOUNT\n");
 		return 2;
 	}
 	signal(SIGXFSZ, SIG_IGN);
 	signal(SIGIO, SIG_IGN);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	open_side(&r.a, argv[optind], true);
-	open_side(&r.b, argv[optind + 1], false);
+	open_side(&run.a, argv[optind], true);
+	open_side(&run.b, argv[optind + 1], false);
 	clock_gettime(CLOCK_REALTIME, &diff_run_start);
 	if (limits)
-		return diff_limits(&r.a, &r.b) ? 1 : 0;
+		return diff_limits(&run.a, &run.b) ? 1 : 0;
 	if (trees)
-		return diff_trees(r.a.top, r.b.top, true) ? 1 : 0;
+		return diff_trees(run.a.top, run.b.top, true) ? 1 : 0;
 	for (k = 0; k < seeds && (!limit || seconds() - begun < (double)limit); k++) {
-		if (run_once(&r, seed + k, "run", false))
+		if (run_once(&run, seed + k, "run", false))
 			continue;
 		bad++;
-		tell(&r, seed + k);
+		tell(&run, seed + k);
 		if (seeds > 1)
-			memset(r.wanted, 1, MAX_STEPS);
+			memset(run.wanted, 1, MAX_STEPS);
 	}
-	printf("differential: %" PRIu64 " seeds of %u steps from %" PRIu64 ", %lu with differences, %.0f steps a second\n", k, r.steps, seed, bad,
-	       (double)k * r.steps / (seconds() - begun));
+	printf("differential: %" PRIu64 " seeds of %u steps from %" PRIu64 ", %lu with differences, %.0f steps a second\n", k, run.steps, seed, bad,
+	       (double)k * run.steps / (seconds() - begun));
 	for (unsigned n = 0; n < diff_nr_allowed; n++)
 		printf("  allowed, %s: %u times (%s)\n", diff_allowed[n].name, diff_allowed[n].met, diff_allowed[n].reason);
 	return bad ? 1 : 0;

@@ -38,18 +38,18 @@ struct body {
 struct name {
 	char name[256];
 	struct name *dir;       /* NULL: the root directory */
-	struct body *b;         /* NULL: no such name */
+	struct body *body;         /* NULL: no such name */
 	unsigned version, acked;
 };
 
-struct treq { struct dio_req r; ssize_t res; unsigned done; };
+struct treq { struct dio_req req; ssize_t res; unsigned done; };
 
 struct run {
-	struct fault_case c;
-	struct fake_dev *f;
-	struct x4_vol *v;
+	struct fault_case test;
+	struct fake_dev *fake;
+	struct x4_vol *vol;
 	struct wq *workers, *syncers;
-	struct dio *d;
+	struct dio *dio;
 	bool faults_on;         /* planted: operations may fail once one has hit */
 	bool was_ro;            /* before the operation */
 	bool aborted;           /* has been seen read-only */
@@ -72,41 +72,41 @@ unsigned alloc_failed(void);
 
 /* ---- faults_main.c ---- */
 /* Prints why and how to repeat it, and ends the process. */
-void fail(struct run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
-uint64_t fault_hits(struct run *r);
+void fail(struct run *run, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
+uint64_t fault_hits(struct run *run);
 /* Mounts. 0, or the error if a fault explains it. */
-int vol_start(struct run *r);
-int vol_stop(struct run *r);
+int vol_start(struct run *run);
+int vol_stop(struct run *run);
 
 /* ---- faults_ops.c: each does one operation on volume and model, and judges the result ---- */
-struct name *name_of(struct run *r, struct name *dir, const char *name);
-int get(struct run *r, const struct name *n, struct x4_inode **ret); /* n NULL: the root directory */
-ssize_t request(struct run *r, struct dio_file *f, unsigned flags, uint64_t pos, void *buf, uint32_t len);
-void op_create(struct run *r, struct name *n, uint32_t mode, uint32_t rdev);
-void op_symlink(struct run *r, struct name *n, const char *target);
-void op_link(struct run *r, struct name *from, struct name *to);
-void op_tmpfile(struct run *r, struct name *to, uint32_t len); /* to NULL: it stays without a name, and goes */
-void op_unlink(struct run *r, struct name *n);
-void op_rename(struct run *r, struct name *from, struct name *to, unsigned flags);
-void op_write(struct run *r, struct name *n, unsigned flags, uint64_t pos, uint32_t len);
-void op_read(struct run *r, struct name *n, unsigned flags, uint64_t pos, uint32_t len);
-void op_truncate(struct run *r, struct name *n, uint64_t size);
-void op_fallocate(struct run *r, struct name *n, int mode, uint64_t off, uint64_t len);
-void op_chmod(struct run *r, struct name *n, uint32_t mode);
-void op_xattr(struct run *r, struct name *n, const char *name, unsigned len); /* len 0: removed */
-void op_acl(struct run *r, struct name *n, bool dflt);
-void op_fsync(struct run *r, struct name *n, bool datasync); /* n NULL: the volume */
-void op_trim(struct run *r);
-void op_readdir(struct run *r, struct name *n);
-void op_seek(struct run *r, struct name *n);
+struct name *name_of(struct run *run, struct name *dir, const char *name);
+int get(struct run *run, const struct name *name, struct x4_inode **ret); /* name NULL: the root directory */
+ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t pos, void *buf, uint32_t len);
+void op_create(struct run *run, struct name *name, uint32_t mode, uint32_t rdev);
+void op_symlink(struct run *run, struct name *name, const char *target);
+void op_link(struct run *run, struct name *from, struct name *to);
+void op_tmpfile(struct run *run, struct name *to, uint32_t len); /* to NULL: it stays without a name, and goes */
+void op_unlink(struct run *run, struct name *name);
+void op_rename(struct run *run, struct name *from, struct name *to, unsigned flags);
+void op_write(struct run *run, struct name *name, unsigned flags, uint64_t pos, uint32_t len);
+void op_read(struct run *run, struct name *name, unsigned flags, uint64_t pos, uint32_t len);
+void op_truncate(struct run *run, struct name *name, uint64_t size);
+void op_fallocate(struct run *run, struct name *name, int mode, uint64_t off, uint64_t len);
+void op_chmod(struct run *run, struct name *name, uint32_t mode);
+void op_xattr(struct run *run, struct name *n, const char *name, unsigned len); /* len 0: removed */
+void op_acl(struct run *run, struct name *name, bool dflt);
+void op_fsync(struct run *run, struct name *name, bool datasync); /* name NULL: the volume */
+void op_trim(struct run *run);
+void op_readdir(struct run *run, struct name *name);
+void op_seek(struct run *run, struct name *name);
 
 /* ---- faults_work.c ---- */
-void work_before(struct run *r); /* what is in the log when the run begins */
-void work_first(struct run *r);
-void work_second(struct run *r);
+void work_before(struct run *run); /* what is in the log when the run begins */
+void work_first(struct run *run);
+void work_second(struct run *run);
 
 /* ---- faults_verify.c ---- */
 /* What was acknowledged is there; full: everything is as the model says. Ends the process otherwise. */
-void verify(struct run *r, bool full);
+void verify(struct run *run, bool full);
 
 #endif

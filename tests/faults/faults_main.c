@@ -48,12 +48,12 @@ static struct totals *totals;
 static struct run *runs[ARRAY_SIZE(shapes)]; /* the state in which each case begins */
 static unsigned fsck_every, every_nth;
 
-static void spell(const struct fault_case *c, char *buf, size_t len)
+static void spell(const struct fault_case *test, char *buf, size_t len)
 {
-	snprintf(buf, len, "%s:%u:%s:%u", kind_names[c->kind], c->n, c->from_on ? "on" : "once", c->shape);
+	snprintf(buf, len, "%s:%u:%s:%u", kind_names[test->kind], test->n, test->from_on ? "on" : "once", test->shape);
 }
 
-void fail(struct run *r, const char *fmt, ...)
+void fail(struct run *run, const char *fmt, ...)
 {
 	char name[64], why[512];
 	va_list ap;
@@ -61,149 +61,149 @@ void fail(struct run *r, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(why, sizeof(why), fmt, ap);
 	va_end(ap);
-	spell(&r->c, name, sizeof(name));
-	printf("FAIL %s, step %u: %s; again with FAULTS_CASE=%s\n", r->stage, r->step, why, name);
+	spell(&run->test, name, sizeof(name));
+	printf("FAIL %s, step %u: %s; again with FAULTS_CASE=%s\n", run->stage, run->step, why, name);
 	fflush(stdout);
 	_exit(EXIT_FAILED);
 }
 
 /* ---- the volume ---- */
-uint64_t fault_hits(struct run *r) { return fake_fault_hits(r->f) + alloc_failed(); }
+uint64_t fault_hits(struct run *run) { return fake_fault_hits(run->fake) + alloc_failed(); }
 
-static void plan(struct run *r)
+static void plan(struct run *run)
 {
 	static const unsigned kinds[NR_KINDS] = { FAKE_READ, FAKE_WRITE, FAKE_WRITE, FAKE_FLUSH, FAKE_DISCARD, 0 };
-	struct fake_fault f = { .kinds = kinds[r->c.kind], .skip = r->c.n - 1, .repeat = r->c.from_on ? 0 : 1, .action = FAKE_ERROR,
-		.err = -EIO, .fua_only = r->c.kind == K_FUA, .plain_only = r->c.kind == K_WRITE };
+	struct fake_fault fault = { .kinds = kinds[run->test.kind], .skip = run->test.n - 1, .repeat = run->test.from_on ? 0 : 1, .action = FAKE_ERROR,
+		.err = -EIO, .fua_only = run->test.kind == K_FUA, .plain_only = run->test.kind == K_WRITE };
 
-	if (!r->c.n)
+	if (!run->test.n)
 		return;
-	if (r->c.kind == K_ALLOC)
-		alloc_plan(r->c.n, r->c.from_on);
+	if (run->test.kind == K_ALLOC)
+		alloc_plan(run->test.n, run->test.from_on);
 	else
-		fake_fault_add(r->f, &f);
+		fake_fault_add(run->fake, &fault);
 }
 
-static int engine_start(struct run *r)
+static int engine_start(struct run *run)
 {
-	struct dio_config c = { .dev = fake_dev(r->f), .vol = r->v, .nr_cpus = 1, .segs_per_loop = 4, .strict = true };
+	struct dio_config config = { .dev = fake_dev(run->fake), .vol = run->vol, .nr_cpus = 1, .segs_per_loop = 4, .strict = true };
 
-	r->workers = wq_new("worker", 0);
-	r->syncers = r->workers ? wq_new("syncer", 0) : NULL;
-	if (!r->syncers)
+	run->workers = wq_new("worker", 0);
+	run->syncers = run->workers ? wq_new("syncer", 0) : NULL;
+	if (!run->syncers)
 		return -ENOMEM;
-	c.workers = r->workers;
-	c.syncers = r->syncers;
-	return dio_new(&c, &r->d);
+	config.workers = run->workers;
+	config.syncers = run->syncers;
+	return dio_new(&config, &run->dio);
 }
 
-static void engine_stop(struct run *r)
+static void engine_stop(struct run *run)
 {
-	while (wq_run_one(r->workers) || wq_run_one(r->syncers))
+	while (wq_run_one(run->workers) || wq_run_one(run->syncers))
 		;
-	dio_drain(r->d);
+	dio_drain(run->dio);
 }
 
-static void engine_free(struct run *r)
+static void engine_free(struct run *run)
 {
-	if (r->d)
-		dio_free(r->d);
-	wq_free(r->workers);
-	wq_free(r->syncers);
-	r->d = NULL;
-	r->workers = r->syncers = NULL;
+	if (run->dio)
+		dio_free(run->dio);
+	wq_free(run->workers);
+	wq_free(run->syncers);
+	run->dio = NULL;
+	run->workers = run->syncers = NULL;
 }
 
-int vol_start(struct run *r)
+int vol_start(struct run *run)
 {
-	const struct shape *s = &shapes[r->c.shape];
-	struct x4_options opt = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 1 << 20,
+	const struct shape *s = &shapes[run->test.shape];
+	struct x4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 1 << 20,
 		.errors = s->errors, .discard = s->discard };
 	const char *why = NULL;
 	char msg[300] = "";
-	int err = x4_vol_open(fake_dev(r->f), &opt, &r->v, &why, FDIO_REASON(msg));
+	int err = x4_vol_open(fake_dev(run->fake), &options, &run->vol, &why, FDIO_REASON(msg));
 
 	__atomic_fetch_add(&totals->mounts, 1, __ATOMIC_RELAXED);
 	if (err) {
-		r->v = NULL;
-		if (!fault_hits(r))
-			fail(r, "mount: %s: %s", strerror(-err), msg);
+		run->vol = NULL;
+		if (!fault_hits(run))
+			fail(run, "mount: %s: %s", strerror(-err), msg);
 		return err;
 	}
-	if (why && !fault_hits(r))
-		fail(r, "mount: read-only: %s", why);
-	if (x4_vol_read_only(r->v))
-		r->aborted = true;
-	err = engine_start(r);
-	if (err && !fault_hits(r))
-		fail(r, "the engine does not start: %s", strerror(-err));
+	if (why && !fault_hits(run))
+		fail(run, "mount: read-only: %s", why);
+	if (x4_vol_read_only(run->vol))
+		run->aborted = true;
+	err = engine_start(run);
+	if (err && !fault_hits(run))
+		fail(run, "the engine does not start: %s", strerror(-err));
 	if (err) {
-		engine_free(r);
-		if (x4_vol_close(r->v))
-			r->aborted = true;
-		r->v = NULL;
+		engine_free(run);
+		if (x4_vol_close(run->vol))
+			run->aborted = true;
+		run->vol = NULL;
 	}
 	return err;
 }
 
-int vol_stop(struct run *r)
+int vol_stop(struct run *run)
 {
 	int err;
 
-	engine_stop(r);
-	if (x4_vol_read_only(r->v))
-		r->aborted = true;
-	err = x4_vol_close(r->v);
-	engine_free(r);
-	r->v = NULL;
+	engine_stop(run);
+	if (x4_vol_read_only(run->vol))
+		run->aborted = true;
+	err = x4_vol_close(run->vol);
+	engine_free(run);
+	run->vol = NULL;
 	epoch_drain();
-	if (err && !fault_hits(r))
-		fail(r, "unmount: %s, and there was no fault", strerror(-err));
+	if (err && !fault_hits(run))
+		fail(run, "unmount: %s, and there was no fault", strerror(-err));
 	if (err)
-		r->aborted = true;
+		run->aborted = true;
 	return err;
 }
 
 /* ---- one case ---- */
-/* Mounts f without faults: what must be there is. Takes f. */
-static void look(struct run *r, struct fake_dev *f, bool full, bool fsck, const char *stage)
+/* Mounts fake without faults: what must be there is. Takes fake. */
+static void look(struct run *run, struct fake_dev *fake, bool full, bool fsck, const char *stage)
 {
-	struct fake_dev *mine = r->f;
-	bool aborted = r->aborted;
+	struct fake_dev *mine = run->fake;
+	bool aborted = run->aborted;
 
-	r->stage = stage;
-	r->f = f;
-	if (vol_start(r) || r->aborted != aborted)
-		fail(r, "the mount after the fault fails");
-	verify(r, full);
-	if (vol_stop(r))
-		fail(r, "the unmount after the fault fails");
+	run->stage = stage;
+	run->fake = fake;
+	if (vol_start(run) || run->aborted != aborted)
+		fail(run, "the mount after the fault fails");
+	verify(run, full);
+	if (vol_stop(run))
+		fail(run, "the unmount after the fault fails");
 	if (fsck) {
 		__atomic_fetch_add(&totals->fscks, 1, __ATOMIC_RELAXED);
-		if (fake_e2fsck(f))
-			fail(r, "e2fsck finds something");
+		if (fake_e2fsck(fake))
+			fail(run, "e2fsck finds something");
 	}
-	if (fake_stats(f).violations)
-		fail(r, "a request outside the contract of the device");
-	fake_free(f);
-	r->f = mine;
+	if (fake_stats(fake).violations)
+		fail(run, "a request outside the contract of the device");
+	fake_free(fake);
+	run->fake = mine;
 }
 
 /* Faults off for what follows; a volume that lives must be as the model says at once. */
-static void part(struct run *r, void (*work)(struct run *), const char *stage)
+static void part(struct run *run, void (*work)(struct run *), const char *stage)
 {
-	r->stage = stage;
-	if (vol_start(r))
-		r->aborted = true;
+	run->stage = stage;
+	if (vol_start(run))
+		run->aborted = true;
 	else
-		work(r);
+		work(run);
 }
 
-static void answers(struct run *r)
+static void answers(struct run *run)
 {
-	for (unsigned k = 0; k < r->nr_reqs; k++)
-		if (r->req[k].done != 1)
-			fail(r, "a request has %u answers", r->req[k].done);
+	for (unsigned k = 0; k < run->nr_reqs; k++)
+		if (run->req[k].done != 1)
+			fail(run, "a request has %u answers", run->req[k].done);
 }
 
 /* Seconds in which the process could run: one that is frozen for a while does not hang. */
@@ -226,91 +226,91 @@ static void limit_time(void)
 	setitimer(ITIMER_REAL, &second, NULL);
 }
 
-static void run_case(const struct fault_case *c)
+static void run_case(const struct fault_case *test)
 {
-	struct run *r = runs[c->shape];
+	struct run *run = runs[test->shape];
 	struct fake_dev *cut = NULL;
-	bool fsck = (c->n - 1) / every_nth % fsck_every == 0, alive;
+	bool fsck = (test->n - 1) / every_nth % fsck_every == 0, alive;
 	uint64_t hits, grown, grown_again;
 
 	limit_time();
-	r->c = *c;
-	r->f = fake_clone(r->f);
+	run->test = *test;
+	run->fake = fake_clone(run->fake);
 	grown = fdio_counter_read(CTR_dio_grow);
 	grown_again = fdio_counter_read(CTR_dio_grow_again);
-	plan(r);
-	part(r, work_first, "the first part");
-	if (r->v)
-		vol_stop(r);
-	if (!r->aborted)
-		part(r, work_second, "the second part");
-	hits = fault_hits(r);
-	r->stage = "the end";
-	if (r->v) {
+	plan(run);
+	part(run, work_first, "the first part");
+	if (run->vol)
+		vol_stop(run);
+	if (!run->aborted)
+		part(run, work_second, "the second part");
+	hits = fault_hits(run);
+	run->stage = "the end";
+	if (run->vol) {
 		alloc_hold(true); /* the device of the test is no part of what may fail */
-		cut = fake_power_cut(r->f, FAKE_CUT_DROP, 0);
+		cut = fake_power_cut(run->fake, FAKE_CUT_DROP, 0);
 		alloc_hold(false);
-		vol_stop(r);
-		hits = fault_hits(r);
+		vol_stop(run);
+		hits = fault_hits(run);
 	}
-	answers(r);
+	answers(run);
 	grown = fdio_counter_read(CTR_dio_grow) - grown;
 	grown_again = fdio_counter_read(CTR_dio_grow_again) - grown_again;
 	if (!hits && !grown)
-		fail(r, "no write of the loop thread's own: the workload is not what it was");
-	alive = !r->aborted;
-	if (fake_stats(r->f).violations)
-		fail(r, "a request outside the contract of the device");
-	if (c->kind == K_ALLOC)
+		fail(run, "no write of the loop thread's own: the workload is not what it was");
+	alive = !run->aborted;
+	if (fake_stats(run->fake).violations)
+		fail(run, "a request outside the contract of the device");
+	if (test->kind == K_ALLOC)
 		alloc_plan(0, false);
 	if (cut)
-		look(r, cut, false, fsck, "after a power cut");
-	look(r, fake_power_cut(r->f, alive ? FAKE_CUT_DROP : FAKE_CUT_KEEP, 0), alive, fsck, "after the unmount");
-	__atomic_fetch_add(&totals->hits[c->kind], hits, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&totals->runs[c->kind], 1, __ATOMIC_RELAXED);
+		look(run, cut, false, fsck, "after a power cut");
+	look(run, fake_power_cut(run->fake, alive ? FAKE_CUT_DROP : FAKE_CUT_KEEP, 0), alive, fsck, "after the unmount");
+	__atomic_fetch_add(&totals->hits[test->kind], hits, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->runs[test->kind], 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&totals->grown, grown, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&totals->grown_again, grown_again, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&totals->cut_short, r->cut_short, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->cut_short, run->cut_short, __ATOMIC_RELAXED);
 	_exit(hits ? EXIT_MET : EXIT_NOT_MET);
 }
 
 /* The image and the model in which every case of a shape begins: synced and replayed, and something in the log. */
 static void prepare(unsigned shape)
 {
-	struct run *r = calloc(1, sizeof(*r));
-	struct fake_dev *f;
+	struct run *run = calloc(1, sizeof(*run));
+	struct fake_dev *fake;
 
-	FDIO_ASSERT(r);
-	r->buf = aligned_alloc(4096, FILE_MAX);
-	FDIO_ASSERT(r->buf);
-	r->c.shape = shape;
-	r->stage = "the preparation";
-	r->f = fake_mkfs_lbs(shape ? 24 << 20 : 10 << 20, shapes[shape].lbs, shapes[shape].mkfs);
-	if (!r->f)
+	FDIO_ASSERT(run);
+	run->buf = aligned_alloc(4096, FILE_MAX);
+	FDIO_ASSERT(run->buf);
+	run->test.shape = shape;
+	run->stage = "the preparation";
+	run->fake = fake_mkfs_lbs(shape ? 24 << 20 : 10 << 20, shapes[shape].lbs, shapes[shape].mkfs);
+	if (!run->fake)
 		exit(EXIT_FAILURE);
-	if (vol_start(r))
-		fail(r, "mount");
-	work_before(r);
-	engine_stop(r);
-	f = fake_power_cut(r->f, FAKE_CUT_DROP, 0);
+	if (vol_start(run))
+		fail(run, "mount");
+	work_before(run);
+	engine_stop(run);
+	fake = fake_power_cut(run->fake, FAKE_CUT_DROP, 0);
 	/* What was not synced is lost, and the model knows. */
-	struct name *never = name_of(r, NULL, "never");
-	never->b = NULL;
+	struct name *never = name_of(run, NULL, "never");
+	never->body = NULL;
 	never->acked = never->version;
-	x4_vol_abandon(r->v);
-	engine_free(r);
-	r->v = NULL;
+	x4_vol_abandon(run->vol);
+	engine_free(run);
+	run->vol = NULL;
 	epoch_drain();
-	fake_free(r->f);
-	r->f = f;
-	memset(r->req, 0, sizeof(r->req));
-	r->nr_reqs = 0;
-	r->step = 0;
-	runs[shape] = r;
+	fake_free(run->fake);
+	run->fake = fake;
+	memset(run->req, 0, sizeof(run->req));
+	run->nr_reqs = 0;
+	run->step = 0;
+	runs[shape] = run;
 }
 
 /* ---- the loop ---- */
-struct job { pid_t pid; struct fault_case c; };
+struct job { pid_t pid; struct fault_case test; };
 static struct job job[MAX_JOBS];
 static unsigned nr_jobs, max_jobs, passed, failed;
 
@@ -321,7 +321,7 @@ static unsigned env_number(const char *name, unsigned fallback)
 	return text && *text ? (unsigned)strtoul(text, NULL, 10) : fallback;
 }
 
-static void launch(const struct fault_case *c)
+static void launch(const struct fault_case *test)
 {
 	pid_t pid;
 
@@ -329,8 +329,8 @@ static void launch(const struct fault_case *c)
 	pid = fork();
 	FDIO_ASSERT(pid >= 0);
 	if (!pid)
-		run_case(c);
-	job[nr_jobs++] = (struct job){ .pid = pid, .c = *c };
+		run_case(test);
+	job[nr_jobs++] = (struct job){ .pid = pid, .test = *test };
 }
 
 /* Waits for one child; true: its fault was met. */
@@ -344,7 +344,7 @@ static bool reap(void)
 	for (k = 0; k < nr_jobs && job[k].pid != pid; k++)
 		;
 	FDIO_ASSERT(k < nr_jobs);
-	spell(&job[k].c, name, sizeof(name));
+	spell(&job[k].test, name, sizeof(name));
 	job[k] = job[--nr_jobs];
 	if (WIFEXITED(status) && (WEXITSTATUS(status) == EXIT_MET || WEXITSTATUS(status) == EXIT_NOT_MET)) {
 		passed++;
@@ -364,9 +364,9 @@ static void loop(enum fault_kind kind, bool from_on, unsigned shape, unsigned ev
 	bool met = true;
 
 	for (unsigned n = 1; met && failed < MAX_FAILURES; n += every) {
-		struct fault_case c = { .kind = kind, .n = n, .from_on = from_on, .shape = shape };
+		struct fault_case test = { .kind = kind, .n = n, .from_on = from_on, .shape = shape };
 
-		launch(&c);
+		launch(&test);
 		if (nr_jobs >= max_jobs)
 			met = reap();
 	}
@@ -386,19 +386,19 @@ static void reached(void)
 
 static bool one(const char *text)
 {
-	struct fault_case c = { 0 };
+	struct fault_case test = { 0 };
 	char kind[16], mode[8];
 
-	if (sscanf(text, "%15[a-z]:%u:%7[a-z]:%u", kind, &c.n, mode, &c.shape) != 4 || c.shape >= ARRAY_SIZE(shapes))
+	if (sscanf(text, "%15[a-z]:%u:%7[a-z]:%u", kind, &test.n, mode, &test.shape) != 4 || test.shape >= ARRAY_SIZE(shapes))
 		return false;
-	while (c.kind < NR_KINDS && strcmp(kind, kind_names[c.kind]))
-		c.kind++;
-	c.from_on = !strcmp(mode, "on");
-	if (c.kind == NR_KINDS)
+	while (test.kind < NR_KINDS && strcmp(kind, kind_names[test.kind]))
+		test.kind++;
+	test.from_on = !strcmp(mode, "on");
+	if (test.kind == NR_KINDS)
 		return false;
 	fdio_log_set_level(FDIO_LOG_INFO);
 	fsck_every = 1;
-	launch(&c);
+	launch(&test);
 	reap();
 	return true;
 }

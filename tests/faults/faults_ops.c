@@ -17,478 +17,478 @@
 
 static const struct x4_cred root_cred = { .cap_fsetid = true };
 
-struct name *name_of(struct run *r, struct name *dir, const char *name)
+struct name *name_of(struct run *run, struct name *dir, const char *name)
 {
 	struct name *n;
 
-	for (n = r->name; n < r->name + r->nr_names; n++)
+	for (n = run->name; n < run->name + run->nr_names; n++)
 		if (n->dir == dir && !strcmp(n->name, name))
 			return n;
-	FDIO_ASSERT(r->nr_names < MAX_NAMES);
-	r->nr_names++;
+	FDIO_ASSERT(run->nr_names < MAX_NAMES);
+	run->nr_names++;
 	n->dir = dir;
 	snprintf(n->name, sizeof(n->name), "%s", name);
 	return n;
 }
 
-static struct body *body_new(struct run *r, uint32_t mode)
+static struct body *body_new(struct run *run, uint32_t mode)
 {
-	struct body *b = &r->body[r->nr_bodies++];
+	struct body *body = &run->body[run->nr_bodies++];
 
-	FDIO_ASSERT(r->nr_bodies <= MAX_BODIES);
-	b->mode = mode;
-	b->xa = calloc(MAX_XATTRS, sizeof(*b->xa));
+	FDIO_ASSERT(run->nr_bodies <= MAX_BODIES);
+	body->mode = mode;
+	body->xa = calloc(MAX_XATTRS, sizeof(*body->xa));
 	if (S_ISREG(mode))
-		b->data = calloc(1, FILE_MAX);
-	FDIO_MUST(b->xa && (b->data || !S_ISREG(mode)));
-	b->version = b->dversion = ++r->clock;
-	return b;
+		body->data = calloc(1, FILE_MAX);
+	FDIO_MUST(body->xa && (body->data || !S_ISREG(mode)));
+	body->version = body->dversion = ++run->clock;
+	return body;
 }
 
-int get(struct run *r, const struct name *n, struct x4_inode **ret)
+int get(struct run *run, const struct name *name, struct x4_inode **ret)
 {
 	const struct name *path[8];
-	struct x4_inode *dir, *i;
+	struct x4_inode *dir, *inode;
 	unsigned depth = 0;
-	int err = x4_iget(r->v, X4_ROOT_INO, NULL, &dir);
+	int err = x4_iget(run->vol, X4_ROOT_INO, NULL, &dir);
 
-	for (; n; n = n->dir) {
+	for (; name; name = name->dir) {
 		FDIO_ASSERT(depth < ARRAY_SIZE(path));
-		path[depth++] = n;
+		path[depth++] = name;
 	}
 	while (!err && depth--) {
-		err = x4_lookup(dir, path[depth]->name, (unsigned)strlen(path[depth]->name), &i);
+		err = x4_lookup(dir, path[depth]->name, (unsigned)strlen(path[depth]->name), &inode);
 		x4_iput(dir);
-		dir = i;
+		dir = inode;
 	}
 	if (!err)
 		*ret = dir;
 	return err;
 }
 
-/* The names above n are there (their creation may have failed). */
-static bool dirs_there(const struct name *n)
+/* The names above name are there (their creation may have failed). */
+static bool dirs_there(const struct name *name)
 {
-	for (n = n->dir; n; n = n->dir)
-		if (!n->b)
+	for (name = name->dir; name; name = name->dir)
+		if (!name->body)
 			return false;
 	return true;
 }
 
-static void begin(struct run *r, struct name *n, struct body *b, bool data)
+static void begin(struct run *run, struct name *name, struct body *body, bool data)
 {
-	r->step++;
-	r->clock++;
-	r->was_ro = x4_vol_read_only(r->v);
-	if (n)
-		n->version = r->clock;
-	if (b && data)
-		b->dversion = r->clock;
-	if (b)
-		b->version = r->clock;
+	run->step++;
+	run->clock++;
+	run->was_ro = x4_vol_read_only(run->vol);
+	if (name)
+		name->version = run->clock;
+	if (body && data)
+		body->dversion = run->clock;
+	if (body)
+		body->version = run->clock;
 }
 
 /* True: it has succeeded. */
-static bool end(struct run *r, const char *what, int err, bool changes)
+static bool end(struct run *run, const char *what, int err, bool changes)
 {
-	if (err && !fault_hits(r))
-		fail(r, "%s: %s, and there was no fault", what, strerror(-err));
+	if (err && !fault_hits(run))
+		fail(run, "%s: %s, and there was no fault", what, strerror(-err));
 	if (err && err != -EIO && err != -EROFS && err != -ENOMEM)
-		fail(r, "%s: %d (%s) is not an error that the fault explains", what, err, strerror(-err));
-	if (r->was_ro && changes && !err)
-		fail(r, "%s: succeeds on a volume that is read-only", what);
-	if (r->was_ro && changes && !r->c.from_on && err != -EROFS)
-		fail(r, "%s: %s on a volume that is read-only", what, strerror(-err));
-	if (x4_vol_read_only(r->v))
-		r->aborted = true;
+		fail(run, "%s: %d (%s) is not an error that the fault explains", what, err, strerror(-err));
+	if (run->was_ro && changes && !err)
+		fail(run, "%s: succeeds on a volume that is read-only", what);
+	if (run->was_ro && changes && !run->test.from_on && err != -EROFS)
+		fail(run, "%s: %s on a volume that is read-only", what, strerror(-err));
+	if (x4_vol_read_only(run->vol))
+		run->aborted = true;
 	return !err;
 }
 
 /* ---- names ---- */
-void op_create(struct run *r, struct name *n, uint32_t mode, uint32_t rdev)
+void op_create(struct run *run, struct name *name, uint32_t mode, uint32_t rdev)
 {
-	struct x4_inode *dir, *i;
+	struct x4_inode *dir, *inode;
 	int err;
 
-	if (n->b || !dirs_there(n))
+	if (name->body || !dirs_there(name))
 		return;
-	begin(r, n, NULL, false);
-	err = get(r, n->dir, &dir);
+	begin(run, name, NULL, false);
+	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = x4_create(dir, n->name, (unsigned)strlen(n->name), mode, rdev, &root_cred, &i);
+		err = x4_create(dir, name->name, (unsigned)strlen(name->name), mode, rdev, &root_cred, &inode);
 		if (!err)
-			x4_iput(i);
+			x4_iput(inode);
 		x4_iput(dir);
 	}
-	if (!end(r, "create", err, true))
+	if (!end(run, "create", err, true))
 		return;
-	n->b = body_new(r, mode);
-	n->b->rdev = rdev;
-	n->b->mode_unknown = n->dir && n->dir->b->mode_unknown;
+	name->body = body_new(run, mode);
+	name->body->rdev = rdev;
+	name->body->mode_unknown = name->dir && name->dir->body->mode_unknown;
 }
 
-void op_symlink(struct run *r, struct name *n, const char *target)
+void op_symlink(struct run *run, struct name *name, const char *target)
 {
-	struct x4_inode *dir, *i;
+	struct x4_inode *dir, *inode;
 	int err;
 
-	if (n->b || !dirs_there(n))
+	if (name->body || !dirs_there(name))
 		return;
-	begin(r, n, NULL, false);
-	err = get(r, n->dir, &dir);
+	begin(run, name, NULL, false);
+	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = x4_symlink(dir, n->name, (unsigned)strlen(n->name), target, (unsigned)strlen(target), &root_cred, &i);
+		err = x4_symlink(dir, name->name, (unsigned)strlen(name->name), target, (unsigned)strlen(target), &root_cred, &inode);
 		if (!err)
-			x4_iput(i);
+			x4_iput(inode);
 		x4_iput(dir);
 	}
-	if (!end(r, "symlink", err, true))
+	if (!end(run, "symlink", err, true))
 		return;
-	n->b = body_new(r, S_IFLNK | 0777);
-	snprintf(n->b->target, sizeof(n->b->target), "%s", target);
+	name->body = body_new(run, S_IFLNK | 0777);
+	snprintf(name->body->target, sizeof(name->body->target), "%s", target);
 }
 
-void op_link(struct run *r, struct name *from, struct name *to)
+void op_link(struct run *run, struct name *from, struct name *to)
 {
-	struct x4_inode *dir, *i;
+	struct x4_inode *dir, *inode;
 	int err;
 
-	if (!from->b || to->b || !dirs_there(to) || !dirs_there(from))
+	if (!from->body || to->body || !dirs_there(to) || !dirs_there(from))
 		return;
-	begin(r, to, from->b, false);
-	err = get(r, to->dir, &dir);
+	begin(run, to, from->body, false);
+	err = get(run, to->dir, &dir);
 	if (!err) {
-		err = get(r, from, &i);
+		err = get(run, from, &inode);
 		if (!err) {
-			err = x4_link(dir, to->name, (unsigned)strlen(to->name), i, true);
-			x4_iput(i);
+			err = x4_link(dir, to->name, (unsigned)strlen(to->name), inode, true);
+			x4_iput(inode);
 		}
 		x4_iput(dir);
 	}
-	if (end(r, "link", err, true))
-		to->b = from->b;
+	if (end(run, "link", err, true))
+		to->body = from->body;
 }
 
-void op_unlink(struct run *r, struct name *n)
+void op_unlink(struct run *run, struct name *name)
 {
 	struct x4_inode *dir;
-	unsigned len = (unsigned)strlen(n->name);
+	unsigned len = (unsigned)strlen(name->name);
 	int err;
 
-	if (!n->b || !dirs_there(n))
+	if (!name->body || !dirs_there(name))
 		return;
-	begin(r, n, n->b, false);
-	err = get(r, n->dir, &dir);
+	begin(run, name, name->body, false);
+	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = S_ISDIR(n->b->mode) ? x4_rmdir(dir, n->name, len) : x4_unlink(dir, n->name, len);
+		err = S_ISDIR(name->body->mode) ? x4_rmdir(dir, name->name, len) : x4_unlink(dir, name->name, len);
 		x4_iput(dir);
 	}
-	if (err == -ENOTEMPTY && S_ISDIR(n->b->mode)) /* what was in it could not be unlinked */
-		for (struct name *k = r->name; k < r->name + r->nr_names; k++)
-			if (k->dir == n && k->b)
+	if (err == -ENOTEMPTY && S_ISDIR(name->body->mode)) /* what was in it could not be unlinked */
+		for (struct name *k = run->name; k < run->name + run->nr_names; k++)
+			if (k->dir == name && k->body)
 				return;
-	if (end(r, S_ISDIR(n->b->mode) ? "rmdir" : "unlink", err, true))
-		n->b = NULL;
+	if (end(run, S_ISDIR(name->body->mode) ? "rmdir" : "unlink", err, true))
+		name->body = NULL;
 }
 
-void op_rename(struct run *r, struct name *from, struct name *to, unsigned flags)
+void op_rename(struct run *run, struct name *from, struct name *to, unsigned flags)
 {
-	struct x4_inode *od, *nd;
+	struct x4_inode *old_dir, *new_dir;
 	int err;
 
-	if (!from->b || (flags == RENAME_EXCHANGE && !to->b) || !dirs_there(from) || !dirs_there(to))
+	if (!from->body || (flags == RENAME_EXCHANGE && !to->body) || !dirs_there(from) || !dirs_there(to))
 		return;
-	begin(r, from, from->b, false);
-	to->version = r->clock;
-	if (to->b)
-		to->b->version = r->clock;
-	err = get(r, from->dir, &od);
+	begin(run, from, from->body, false);
+	to->version = run->clock;
+	if (to->body)
+		to->body->version = run->clock;
+	err = get(run, from->dir, &old_dir);
 	if (!err) {
-		err = get(r, to->dir, &nd);
+		err = get(run, to->dir, &new_dir);
 		if (!err) {
-			err = x4_rename(od, from->name, (unsigned)strlen(from->name), nd, to->name, (unsigned)strlen(to->name), flags,
+			err = x4_rename(old_dir, from->name, (unsigned)strlen(from->name), new_dir, to->name, (unsigned)strlen(to->name), flags,
 					&root_cred);
-			x4_iput(nd);
+			x4_iput(new_dir);
 		}
-		x4_iput(od);
+		x4_iput(old_dir);
 	}
-	if (!end(r, "rename", err, true))
+	if (!end(run, "rename", err, true))
 		return;
-	struct body *b = to->b;
-	to->b = from->b;
-	from->b = flags == RENAME_EXCHANGE ? b : NULL;
+	struct body *body = to->body;
+	to->body = from->body;
+	from->body = flags == RENAME_EXCHANGE ? body : NULL;
 	/* What is in a directory goes with it. */
-	for (struct name *k = r->name; k < r->name + r->nr_names; k++) {
-		if (k->dir == from)
-			k->dir = to;
-		else if (flags == RENAME_EXCHANGE && k->dir == to)
-			k->dir = from;
+	for (struct name *name = run->name; name < run->name + run->nr_names; name++) {
+		if (name->dir == from)
+			name->dir = to;
+		else if (flags == RENAME_EXCHANGE && name->dir == to)
+			name->dir = from;
 	}
 }
 
 /* ---- data ---- */
-static void req_done(struct dio_req *q, ssize_t res)
+static void req_done(struct dio_req *req, ssize_t res)
 {
-	struct treq *t = container_of(q, struct treq, r);
+	struct treq *t = container_of(req, struct treq, req);
 
 	t->res = res;
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
 }
 
-static bool pump(struct run *r)
+static bool pump(struct run *run)
 {
 	bool any = false;
 
-	while (wq_run_one(r->workers) || wq_run_one(r->syncers))
+	while (wq_run_one(run->workers) || wq_run_one(run->syncers))
 		any = true;
 	return any;
 }
 
-ssize_t request(struct run *r, struct dio_file *f, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t pos, void *buf, uint32_t len)
 {
-	struct treq local = { .done = 0 }, *t = r->nr_reqs < MAX_REQS ? &r->req[r->nr_reqs++] : &local;
+	struct treq local = { .done = 0 }, *req = run->nr_reqs < MAX_REQS ? &run->req[run->nr_reqs++] : &local;
 
-	t->r = (struct dio_req){ .file = f, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .buf_cap = FILE_MAX, .done = req_done };
-	dio_submit(r->d, &t->r);
-	while (!__atomic_load_n(&t->done, __ATOMIC_ACQUIRE))
-		if (!pump(r))
+	req->req = (struct dio_req){ .file = file, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .buf_cap = FILE_MAX, .done = req_done };
+	dio_submit(run->dio, &req->req);
+	while (!__atomic_load_n(&req->done, __ATOMIC_ACQUIRE))
+		if (!pump(run))
 			usleep(100); /* ended by the alarm if nothing ever comes */
-	return t->res;
+	return req->res;
 }
 
-static int open_file(struct run *r, const struct name *n, struct x4_inode **i, struct dio_file **f)
+static int open_file(struct run *run, const struct name *name, struct x4_inode **inode, struct dio_file **file)
 {
-	int err = get(r, n, i);
+	int err = get(run, name, inode);
 
 	if (err)
 		return err;
-	err = dio_file_open(r->d, *i, f);
+	err = dio_file_open(run->dio, *inode, file);
 	if (err)
-		x4_iput(*i);
+		x4_iput(*inode);
 	return err;
 }
 
-static void close_file(struct run *r, struct x4_inode *i, struct dio_file *f)
+static void close_file(struct run *run, struct x4_inode *inode, struct dio_file *file)
 {
-	pump(r);
-	dio_file_close(f);
-	x4_iput(i);
-	pump(r);
+	pump(run);
+	dio_file_close(file);
+	x4_iput(inode);
+	pump(run);
 }
 
-static void fill(struct run *r, struct body *b, uint64_t pos, uint32_t len)
+static void fill(struct run *run, struct body *body, uint64_t pos, uint32_t len)
 {
 	for (uint32_t k = 0; k < len; k++)
-		r->buf[k] = (uint8_t)(1 + ((pos + k) * 7 + ((pos + k) >> 9) * 13 + r->clock * 31 + (size_t)(b - r->body)) % 0xa0);
+		run->buf[k] = (uint8_t)(1 + ((pos + k) * 7 + ((pos + k) >> 9) * 13 + run->clock * 31 + (size_t)(body - run->body)) % 0xa0);
 }
 
 /* What lies behind FILE_MAX is not remembered, only that the file is that long. */
-static void model_write(struct run *r, struct body *b, uint64_t pos, uint32_t len)
+static void model_write(struct run *run, struct body *body, uint64_t pos, uint32_t len)
 {
 	if (pos < FILE_MAX)
-		memcpy(b->data + pos, r->buf, FDIO_MIN((uint64_t)len, FILE_MAX - pos));
-	b->size = FDIO_MAX(b->size, pos + len);
+		memcpy(body->data + pos, run->buf, FDIO_MIN((uint64_t)len, FILE_MAX - pos));
+	body->size = FDIO_MAX(body->size, pos + len);
 }
 
-void op_write(struct run *r, struct name *n, unsigned flags, uint64_t pos, uint32_t len)
+void op_write(struct run *run, struct name *name, unsigned flags, uint64_t pos, uint32_t len)
 {
-	struct body *b = n->b;
-	struct x4_inode *i;
-	struct dio_file *f;
+	struct body *body = name->body;
+	struct x4_inode *inode;
+	struct dio_file *file;
 	int err;
 
-	if (!b || !dirs_there(n))
+	if (!body || !dirs_there(name))
 		return;
-	begin(r, NULL, b, true);
-	fill(r, b, pos, len);
-	err = open_file(r, n, &i, &f);
+	begin(run, NULL, body, true);
+	fill(run, body, pos, len);
+	err = open_file(run, name, &inode, &file);
 	if (!err) {
-		ssize_t done = request(r, f, flags | DIO_WRITE, pos, r->buf, len);
+		ssize_t done = request(run, file, flags | DIO_WRITE, pos, run->buf, len);
 
 		err = done < 0 ? (int)done : 0;
 		if (done >= 0 && done != len)
-			fail(r, "write: %zd of %u bytes without an error", done, len);
+			fail(run, "write: %zd of %u bytes without an error", done, len);
 		if (err)
-			b->blurred = true;
-		close_file(r, i, f);
+			body->blurred = true;
+		close_file(run, inode, file);
 	}
-	if (!end(r, "write", err, true))
+	if (!end(run, "write", err, true))
 		return;
-	model_write(r, b, pos, len);
+	model_write(run, body, pos, len);
 	if (flags & DIO_DSYNC)
-		b->dacked = b->dversion;
+		body->dacked = body->dversion;
 }
 
-void op_read(struct run *r, struct name *n, unsigned flags, uint64_t pos, uint32_t len)
+void op_read(struct run *run, struct name *name, unsigned flags, uint64_t pos, uint32_t len)
 {
-	struct body *b = n->b;
-	struct x4_inode *i;
-	struct dio_file *f;
+	struct body *body = name->body;
+	struct x4_inode *inode;
+	struct dio_file *file;
 	int err;
 
-	if (!b || !dirs_there(n))
+	if (!body || !dirs_there(name))
 		return;
-	begin(r, NULL, NULL, false);
-	memset(r->buf, 0xee, len);
-	err = open_file(r, n, &i, &f);
+	begin(run, NULL, NULL, false);
+	memset(run->buf, 0xee, len);
+	err = open_file(run, name, &inode, &file);
 	if (!err) {
-		uint64_t left = pos < b->size ? b->size - pos : 0;
-		ssize_t done = request(r, f, flags, pos, r->buf, len), want = (ssize_t)FDIO_MIN((uint64_t)len, left);
+		uint64_t left = pos < body->size ? body->size - pos : 0;
+		ssize_t done = request(run, file, flags, pos, run->buf, len), want = (ssize_t)FDIO_MIN((uint64_t)len, left);
 
 		err = done < 0 ? (int)done : 0;
-		if (done >= 0 && !b->blurred && (done != want || memcmp(r->buf, b->data + pos, (size_t)want)))
-			fail(r, "read: %zd bytes that are not what was written (%zd)", done, want);
-		close_file(r, i, f);
+		if (done >= 0 && !body->blurred && (done != want || memcmp(run->buf, body->data + pos, (size_t)want)))
+			fail(run, "read: %zd bytes that are not what was written (%zd)", done, want);
+		close_file(run, inode, file);
 	}
-	end(r, "read", err, false);
+	end(run, "read", err, false);
 }
 
 /* *cut: the size is the new one, even if it has failed: the rest of the truncate is to be finished by whoever extends the file. */
-static int gated(struct run *r, struct name *n, uint64_t size, int mode, uint64_t off, uint64_t len, bool *cut)
+static int gated(struct run *run, struct name *name, uint64_t size, int mode, uint64_t off, uint64_t len, bool *cut)
 {
-	struct x4_inode *i;
-	int err = get(r, n, &i);
+	struct x4_inode *inode;
+	int err = get(run, name, &inode);
 
 	if (err)
 		return err;
-	err = dio_gate_close(r->d, i, DIO_GATE_ALL);
+	err = dio_gate_close(run->dio, inode, DIO_GATE_ALL);
 	if (!err) {
-		n->b->blurred = true; /* until it has succeeded */
-		x4_inode_lock_excl(i);
-		err = mode < 0 ? x4_truncate(i, size) : x4_fallocate(i, mode, off, len, true);
-		*cut = mode < 0 && x4_inode_size(i) == size;
-		x4_inode_unlock(i);
-		dio_gate_open(r->d, i, DIO_GATE_ALL);
+		name->body->blurred = true; /* until it has succeeded */
+		x4_inode_lock_excl(inode);
+		err = mode < 0 ? x4_truncate(inode, size) : x4_fallocate(inode, mode, off, len, true);
+		*cut = mode < 0 && x4_inode_size(inode) == size;
+		x4_inode_unlock(inode);
+		dio_gate_open(run->dio, inode, DIO_GATE_ALL);
 	}
-	x4_iput(i);
+	x4_iput(inode);
 	return err;
 }
 
-void op_truncate(struct run *r, struct name *n, uint64_t size)
+void op_truncate(struct run *run, struct name *name, uint64_t size)
 {
-	struct body *b = n->b;
+	struct body *body = name->body;
 	bool blurred, cut = false;
 
-	if (!b || !dirs_there(n))
+	if (!body || !dirs_there(name))
 		return;
-	blurred = b->blurred;
-	begin(r, NULL, b, true);
-	bool done = end(r, "truncate", gated(r, n, size, -1, 0, 0, &cut), true);
-	if (!done && (!cut || size >= b->size))
+	blurred = body->blurred;
+	begin(run, NULL, body, true);
+	bool done = end(run, "truncate", gated(run, name, size, -1, 0, 0, &cut), true);
+	if (!done && (!cut || size >= body->size))
 		return;
 	if (!done)
-		r->cut_short++;
-	b->blurred = blurred;
-	if (size < b->size && size < FILE_MAX)
-		memset(b->data + size, 0, FILE_MAX - size);
-	b->size = size;
+		run->cut_short++;
+	body->blurred = blurred;
+	if (size < body->size && size < FILE_MAX)
+		memset(body->data + size, 0, FILE_MAX - size);
+	body->size = size;
 }
 
-void op_fallocate(struct run *r, struct name *n, int mode, uint64_t off, uint64_t len)
+void op_fallocate(struct run *run, struct name *name, int mode, uint64_t off, uint64_t len)
 {
-	struct body *b = n->b;
+	struct body *body = name->body;
 	bool blurred, unused;
 
-	if (!b || !dirs_there(n))
+	if (!body || !dirs_there(name))
 		return;
-	blurred = b->blurred;
-	begin(r, NULL, b, true);
-	if (!end(r, "fallocate", gated(r, n, 0, mode, off, len, &unused), true))
+	blurred = body->blurred;
+	begin(run, NULL, body, true);
+	if (!end(run, "fallocate", gated(run, name, 0, mode, off, len, &unused), true))
 		return;
-	b->blurred = blurred;
+	body->blurred = blurred;
 	if ((mode & (X4_FALLOC_PUNCH_HOLE | X4_FALLOC_ZERO_RANGE)) && off < FILE_MAX)
-		memset(b->data + off, 0, FDIO_MIN(len, FILE_MAX - off));
+		memset(body->data + off, 0, FDIO_MIN(len, FILE_MAX - off));
 	if (!(mode & X4_FALLOC_KEEP_SIZE))
-		b->size = FDIO_MAX(b->size, off + len);
+		body->size = FDIO_MAX(body->size, off + len);
 }
 
-void op_tmpfile(struct run *r, struct name *to, uint32_t len)
+void op_tmpfile(struct run *run, struct name *to, uint32_t len)
 {
-	struct x4_inode *root, *i;
-	struct dio_file *f;
-	struct body *b;
+	struct x4_inode *root, *inode;
+	struct dio_file *file;
+	struct body *body;
 	int err;
 
-	begin(r, to, NULL, false);
-	err = get(r, NULL, &root);
+	begin(run, to, NULL, false);
+	err = get(run, NULL, &root);
 	if (!err) {
-		err = x4_tmpfile(root, S_IFREG | 0600, &root_cred, &i);
+		err = x4_tmpfile(root, S_IFREG | 0600, &root_cred, &inode);
 		x4_iput(root);
 	}
-	if (!end(r, "tmpfile", err, true))
+	if (!end(run, "tmpfile", err, true))
 		return;
-	b = body_new(r, S_IFREG | 0600);
-	fill(r, b, 0, len);
-	err = dio_file_open(r->d, i, &f);
+	body = body_new(run, S_IFREG | 0600);
+	fill(run, body, 0, len);
+	err = dio_file_open(run->dio, inode, &file);
 	if (!err) {
-		ssize_t done = request(r, f, DIO_WRITE, 0, r->buf, len);
+		ssize_t done = request(run, file, DIO_WRITE, 0, run->buf, len);
 
 		err = done < 0 ? (int)done : 0;
-		dio_file_close(f);
+		dio_file_close(file);
 	}
-	if (!end(r, "write to a file without a name", err, r->was_ro) || !to) {
-		x4_iput(i);
-		pump(r);
+	if (!end(run, "write to a file without a name", err, run->was_ro) || !to) {
+		x4_iput(inode);
+		pump(run);
 		return;
 	}
-	model_write(r, b, 0, len);
-	begin(r, to, b, true);
-	err = get(r, NULL, &root);
+	model_write(run, body, 0, len);
+	begin(run, to, body, true);
+	err = get(run, NULL, &root);
 	if (!err) {
-		err = x4_link(root, to->name, (unsigned)strlen(to->name), i, true);
+		err = x4_link(root, to->name, (unsigned)strlen(to->name), inode, true);
 		x4_iput(root);
 	}
-	x4_iput(i);
-	pump(r);
-	if (end(r, "link of a file without a name", err, true))
-		to->b = b;
+	x4_iput(inode);
+	pump(run);
+	if (end(run, "link of a file without a name", err, true))
+		to->body = body;
 }
 
-void op_seek(struct run *r, struct name *n)
+void op_seek(struct run *run, struct name *name)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint64_t at;
 	int err;
 
-	if (!n->b || !dirs_there(n))
+	if (!name->body || !dirs_there(name))
 		return;
-	begin(r, NULL, NULL, false);
-	err = get(r, n, &i);
+	begin(run, NULL, NULL, false);
+	err = get(run, name, &inode);
 	if (!err) {
-		x4_inode_lock_shared(i);
-		err = x4_seek(i, 0, false, &at);
-		x4_inode_unlock(i);
-		if (err == -ENXIO && (!n->b->size || n->b->blurred))
+		x4_inode_lock_shared(inode);
+		err = x4_seek(inode, 0, false, &at);
+		x4_inode_unlock(inode);
+		if (err == -ENXIO && (!name->body->size || name->body->blurred))
 			err = 0;
-		x4_iput(i);
+		x4_iput(inode);
 	}
-	end(r, "seek", err, false);
+	end(run, "seek", err, false);
 }
 
 /* ---- attributes ---- */
-void op_chmod(struct run *r, struct name *n, uint32_t mode)
+void op_chmod(struct run *run, struct name *name, uint32_t mode)
 {
-	struct x4_attr a = { .mode = mode };
-	struct x4_inode *i;
+	struct x4_attr attr = { .mode = mode };
+	struct x4_inode *inode;
 	int err;
 
-	if (!n->b || !dirs_there(n))
+	if (!name->body || !dirs_there(name))
 		return;
-	begin(r, NULL, n->b, false);
-	err = get(r, n, &i);
+	begin(run, NULL, name->body, false);
+	err = get(run, name, &inode);
 	if (!err) {
-		err = x4_setattr(i, X4_SET_MODE, &a);
-		x4_iput(i);
+		err = x4_setattr(inode, X4_SET_MODE, &attr);
+		x4_iput(inode);
 	}
-	if (end(r, "chmod", err, true))
-		n->b->mode = (n->b->mode & S_IFMT) | mode;
+	if (end(run, "chmod", err, true))
+		name->body->mode = (name->body->mode & S_IFMT) | mode;
 }
 
 /* True: it is set. */
-static bool set_xattr(struct run *r, struct name *n, const char *name, const void *val, unsigned len)
+static bool set_xattr(struct run *run, struct name *n, const char *name, const void *val, unsigned len)
 {
-	struct xa *x = n->b->xa, *last = x + MAX_XATTRS;
-	struct x4_inode *i;
+	struct xa *x = n->body->xa, *last = x + MAX_XATTRS;
+	struct x4_inode *inode;
 	int err;
 
 	while (x < last && x->len && strcmp(x->name, name))
@@ -496,13 +496,13 @@ static bool set_xattr(struct run *r, struct name *n, const char *name, const voi
 	FDIO_ASSERT(x < last && len <= sizeof(x->val));
 	if (!len && !x->len)
 		return false;
-	begin(r, NULL, n->b, false);
-	err = get(r, n, &i);
+	begin(run, NULL, n->body, false);
+	err = get(run, n, &inode);
 	if (!err) {
-		err = len ? x4_xattr_set(i, name, val, len, 0, false) : x4_xattr_remove(i, name);
-		x4_iput(i);
+		err = len ? x4_xattr_set(inode, name, val, len, 0, false) : x4_xattr_remove(inode, name);
+		x4_iput(inode);
 	}
-	if (!end(r, len ? "setxattr" : "removexattr", err, true))
+	if (!end(run, len ? "setxattr" : "removexattr", err, true))
 		return false;
 	if (!len) {
 		memmove(x, x + 1, (size_t)(last - x - 1) * sizeof(*x));
@@ -515,118 +515,118 @@ static bool set_xattr(struct run *r, struct name *n, const char *name, const voi
 	return true;
 }
 
-void op_xattr(struct run *r, struct name *n, const char *name, unsigned len)
+void op_xattr(struct run *run, struct name *n, const char *name, unsigned len)
 {
-	if (!n->b || !dirs_there(n))
+	if (!n->body || !dirs_there(n))
 		return;
-	fill(r, n->b, 0, len);
-	set_xattr(r, n, name, r->buf, len);
+	fill(run, n->body, 0, len);
+	set_xattr(run, n, name, run->buf, len);
 }
 
 /* Read and write for the owner, read for others: the mode follows. */
-void op_acl(struct run *r, struct name *n, bool dflt)
+void op_acl(struct run *run, struct name *name, bool dflt)
 {
 	struct { uint32_t version; struct { uint16_t tag, perm; uint32_t id; } e[5]; } acl = { htole32(2), {
 		{ htole16(1), htole16(6), UINT32_MAX }, { htole16(2), htole16(4), htole32(1000) }, { htole16(4), htole16(4), UINT32_MAX },
 		{ htole16(16), htole16(4), UINT32_MAX }, { htole16(32), htole16(4), UINT32_MAX } } };
 
-	if (!n->b || !dirs_there(n))
+	if (!name->body || !dirs_there(name))
 		return;
 	if (dflt)
-		n->b->mode_unknown = true;
-	if (set_xattr(r, n, dflt ? "system.posix_acl_default" : "system.posix_acl_access", &acl, sizeof(acl)) && !dflt)
-		n->b->mode = (n->b->mode & S_IFMT) | 0644;
+		name->body->mode_unknown = true;
+	if (set_xattr(run, name, dflt ? "system.posix_acl_default" : "system.posix_acl_access", &acl, sizeof(acl)) && !dflt)
+		name->body->mode = (name->body->mode & S_IFMT) | 0644;
 }
 
 /* ---- durability and the rest ---- */
-struct tsync { struct dio_sync s; int err; unsigned done; };
+struct tsync { struct dio_sync sync; int err; unsigned done; };
 
-static void sync_done(struct dio_sync *s, int err)
+static void sync_done(struct dio_sync *sync, int err)
 {
-	struct tsync *t = container_of(s, struct tsync, s);
+	struct tsync *tsync = container_of(sync, struct tsync, sync);
 
-	t->err = err;
-	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
+	tsync->err = err;
+	__atomic_fetch_add(&tsync->done, 1, __ATOMIC_RELEASE);
 }
 
-static int do_sync(struct run *r, struct x4_inode *i, bool datasync)
+static int do_sync(struct run *run, struct x4_inode *inode, bool datasync)
 {
-	struct tsync t = { .s = { .inode = i, .datasync = datasync, .done = sync_done } };
+	struct tsync tsync = { .sync = { .inode = inode, .datasync = datasync, .done = sync_done } };
 
-	dio_fsync(r->d, &t.s);
-	while (!__atomic_load_n(&t.done, __ATOMIC_ACQUIRE))
-		if (!pump(r))
+	dio_fsync(run->dio, &tsync.sync);
+	while (!__atomic_load_n(&tsync.done, __ATOMIC_ACQUIRE))
+		if (!pump(run))
 			usleep(100);
-	if (t.done != 1)
-		fail(r, "fsync: %u answers", t.done);
-	return t.err;
+	if (tsync.done != 1)
+		fail(run, "fsync: %u answers", tsync.done);
+	return tsync.err;
 }
 
-static void ack_body(struct body *b, bool datasync)
+static void ack_body(struct body *body, bool datasync)
 {
-	b->dacked = b->dversion;
+	body->dacked = body->dversion;
 	if (!datasync)
-		b->acked = b->version;
+		body->acked = body->version;
 }
 
-static void ack(struct run *r, struct name *n, bool datasync)
+static void ack(struct run *run, struct name *name, bool datasync)
 {
-	for (struct name *k = r->name; k < r->name + r->nr_names; k++) {
-		if (!n || (k == n && !datasync))
+	for (struct name *k = run->name; k < run->name + run->nr_names; k++) {
+		if (!name || (k == name && !datasync))
 			k->acked = k->version;
-		if (k->b && (!n || k == n))
-			ack_body(k->b, datasync);
+		if (k->body && (!name || k == name))
+			ack_body(k->body, datasync);
 	}
 }
 
-void op_fsync(struct run *r, struct name *n, bool datasync)
+void op_fsync(struct run *run, struct name *name, bool datasync)
 {
-	struct x4_inode *i = NULL;
+	struct x4_inode *inode = NULL;
 	int err = 0;
 
-	if (n && (!n->b || !dirs_there(n)))
+	if (name && (!name->body || !dirs_there(name)))
 		return;
-	begin(r, NULL, NULL, false);
-	if (n)
-		err = get(r, n, &i);
+	begin(run, NULL, NULL, false);
+	if (name)
+		err = get(run, name, &inode);
 	if (!err)
-		err = do_sync(r, i, datasync);
-	x4_iput(i);
-	if (end(r, n ? "fsync" : "syncfs", err, false))
-		ack(r, n, datasync);
+		err = do_sync(run, inode, datasync);
+	x4_iput(inode);
+	if (end(run, name ? "fsync" : "syncfs", err, false))
+		ack(run, name, datasync);
 }
 
-void op_trim(struct run *r)
+void op_trim(struct run *run)
 {
 	uint64_t n;
 
-	begin(r, NULL, NULL, false);
-	end(r, "trim", x4_vol_trim(r->v, 0, UINT64_MAX, 0, &n), false);
+	begin(run, NULL, NULL, false);
+	end(run, "trim", x4_vol_trim(run->vol, 0, UINT64_MAX, 0, &n), false);
 }
 
-static bool count_entry(void *arg, const struct x4_dirent *e)
+static bool count_entry(void *arg, const struct x4_dirent *entry)
 {
-	(void)e;
+	(void)entry;
 	++*(unsigned *)arg;
 	return true;
 }
 
-void op_readdir(struct run *r, struct name *n)
+void op_readdir(struct run *run, struct name *name)
 {
-	struct x4_inode *i;
-	unsigned seen = 0, want = n ? 2 : 3; /* lost+found */
+	struct x4_inode *inode;
+	unsigned seen = 0, want = name ? 2 : 3; /* lost+found */
 	int err;
 
-	if (n && (!n->b || !dirs_there(n)))
+	if (name && (!name->body || !dirs_there(name)))
 		return;
-	for (struct name *k = r->name; k < r->name + r->nr_names; k++)
-		want += k->dir == n && k->b;
-	begin(r, NULL, NULL, false);
-	err = get(r, n, &i);
+	for (struct name *k = run->name; k < run->name + run->nr_names; k++)
+		want += k->dir == name && k->body;
+	begin(run, NULL, NULL, false);
+	err = get(run, name, &inode);
 	if (!err) {
-		err = x4_readdir(i, 0, count_entry, &seen);
-		x4_iput(i);
+		err = x4_readdir(inode, 0, count_entry, &seen);
+		x4_iput(inode);
 	}
-	if (end(r, "readdir", err, false) && seen != want)
-		fail(r, "readdir of %s: %u entries, not %u", n ? n->name : "/", seen, want);
+	if (end(run, "readdir", err, false) && seen != want)
+		fail(run, "readdir of %s: %u entries, not %u", name ? name->name : "/", seen, want);
 }

@@ -9,156 +9,156 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool certain(const struct name *n, bool full)
+static bool certain(const struct name *name, bool full)
 {
-	for (; n; n = n->dir)
-		if (!full && n->version != n->acked)
+	for (; name; name = name->dir)
+		if (!full && name->version != name->acked)
 			return false;
 	return true;
 }
 
-static bool parents(const struct name *n)
+static bool parents(const struct name *name)
 {
-	for (n = n->dir; n; n = n->dir)
-		if (!n->b)
+	for (name = name->dir; name; name = name->dir)
+		if (!name->body)
 			return false;
 	return true;
 }
 
-static void check_data(struct run *r, struct name *n, struct x4_inode *i)
+static void check_data(struct run *run, struct name *name, struct x4_inode *inode)
 {
-	struct body *b = n->b;
-	uint64_t known = FDIO_MIN(b->size, (uint64_t)FILE_MAX);
-	struct dio_file *f;
+	struct body *body = name->body;
+	uint64_t known = FDIO_MIN(body->size, (uint64_t)FILE_MAX);
+	struct dio_file *file;
 	ssize_t got;
 	int err;
 
-	if (x4_inode_size(i) != b->size)
-		fail(r, "%s: size %llu, not %llu", n->name, (unsigned long long)x4_inode_size(i), (unsigned long long)b->size);
-	err = dio_file_open(r->d, i, &f);
+	if (x4_inode_size(inode) != body->size)
+		fail(run, "%s: size %llu, not %llu", name->name, (unsigned long long)x4_inode_size(inode), (unsigned long long)body->size);
+	err = dio_file_open(run->dio, inode, &file);
 	if (err)
-		fail(r, "%s: cannot be opened: %s", n->name, strerror(-err));
-	memset(r->buf, 0xee, FILE_MAX);
-	got = request(r, f, 0, 0, r->buf, FILE_MAX);
-	dio_file_close(f);
+		fail(run, "%s: cannot be opened: %s", name->name, strerror(-err));
+	memset(run->buf, 0xee, FILE_MAX);
+	got = request(run, file, 0, 0, run->buf, FILE_MAX);
+	dio_file_close(file);
 	if (got != (ssize_t)known)
-		fail(r, "%s: a read returns %zd, not %llu", n->name, got, (unsigned long long)known);
+		fail(run, "%s: a read returns %zd, not %llu", name->name, got, (unsigned long long)known);
 	for (size_t k = 0; k < known; k++)
-		if (r->buf[k] != b->data[k])
-			fail(r, "%s: byte %zu is %#x, not %#x", n->name, k, r->buf[k], b->data[k]);
+		if (run->buf[k] != body->data[k])
+			fail(run, "%s: byte %zu is %#x, not %#x", name->name, k, run->buf[k], body->data[k]);
 }
 
-static void check_xattrs(struct run *r, struct name *n, struct x4_inode *i)
+static void check_xattrs(struct run *run, struct name *name, struct x4_inode *inode)
 {
 	static uint8_t val[sizeof(((struct xa *)0)->val)];
 
-	for (struct xa *x = n->b->xa; x < n->b->xa + MAX_XATTRS && x->len; x++) {
+	for (struct xa *x = name->body->xa; x < name->body->xa + MAX_XATTRS && x->len; x++) {
 		size_t len = 0;
-		int err = x4_xattr_get(i, x->name, val, sizeof(val), &len);
+		int err = x4_xattr_get(inode, x->name, val, sizeof(val), &len);
 
 		if (err || len != x->len)
-			fail(r, "%s: attribute %s: %d, %zu bytes, not %u", n->name, x->name, err, len, x->len);
+			fail(run, "%s: attribute %s: %d, %zu bytes, not %u", name->name, x->name, err, len, x->len);
 		if (strncmp(x->name, "system.", 7) && memcmp(val, x->val, len))
-			fail(r, "%s: attribute %s has another value", n->name, x->name);
+			fail(run, "%s: attribute %s has another value", name->name, x->name);
 	}
 }
 
-static unsigned links(struct run *r, const struct name *n)
+static unsigned links(struct run *run, const struct name *name)
 {
-	unsigned nr = S_ISDIR(n->b->mode) ? 2 : 0;
+	unsigned nr = S_ISDIR(name->body->mode) ? 2 : 0;
 
-	for (struct name *k = r->name; k < r->name + r->nr_names; k++) {
-		if (S_ISDIR(n->b->mode))
-			nr += k->dir == n && k->b && S_ISDIR(k->b->mode);
+	for (struct name *k = run->name; k < run->name + run->nr_names; k++) {
+		if (S_ISDIR(name->body->mode))
+			nr += k->dir == name && k->body && S_ISDIR(k->body->mode);
 		else
-			nr += k->b == n->b;
+			nr += k->body == name->body;
 	}
 	return nr;
 }
 
-static void check_attr(struct run *r, struct name *n, struct x4_inode *i, bool full)
+static void check_attr(struct run *run, struct name *name, struct x4_inode *inode, bool full)
 {
 	static char target[4097];
-	struct body *b = n->b;
-	struct x4_attr a;
+	struct body *body = name->body;
+	struct x4_attr attr;
 	unsigned len;
 
-	x4_getattr(i, &a);
-	if (b->mode_unknown ? (a.mode & S_IFMT) != (b->mode & S_IFMT) : a.mode != b->mode)
-		fail(r, "%s: mode %o, not %o", n->name, a.mode, b->mode);
-	if (a.rdev != b->rdev)
-		fail(r, "%s: device %#x, not %#x", n->name, a.rdev, b->rdev);
-	if (full && a.nlink != links(r, n))
-		fail(r, "%s: %u links, not %u", n->name, a.nlink, links(r, n));
-	if (!S_ISLNK(b->mode))
+	x4_getattr(inode, &attr);
+	if (body->mode_unknown ? (attr.mode & S_IFMT) != (body->mode & S_IFMT) : attr.mode != body->mode)
+		fail(run, "%s: mode %o, not %o", name->name, attr.mode, body->mode);
+	if (attr.rdev != body->rdev)
+		fail(run, "%s: device %#x, not %#x", name->name, attr.rdev, body->rdev);
+	if (full && attr.nlink != links(run, name))
+		fail(run, "%s: %u links, not %u", name->name, attr.nlink, links(run, name));
+	if (!S_ISLNK(body->mode))
 		return;
-	if (x4_readlink(i, target, sizeof(target), &len) || strcmp(target, b->target))
-		fail(r, "%s: has another target", n->name);
+	if (x4_readlink(inode, target, sizeof(target), &len) || strcmp(target, body->target))
+		fail(run, "%s: has another target", name->name);
 }
 
-static void check_name(struct run *r, struct name *n, bool full)
+static void check_name(struct run *run, struct name *name, bool full)
 {
-	struct x4_inode *i;
-	struct body *b = n->b;
+	struct x4_inode *inode;
+	struct body *body = name->body;
 	int err;
 
-	if (!parents(n) || !certain(n, full))
+	if (!parents(name) || !certain(name, full))
 		return;
-	err = get(r, n, &i);
-	if (!b) {
+	err = get(run, name, &inode);
+	if (!body) {
 		if (err != -ENOENT)
-			fail(r, "%s: was removed and is there (%d)", n->name, err);
+			fail(run, "%s: was removed and is there (%d)", name->name, err);
 		return;
 	}
 	if (err)
-		fail(r, "%s: cannot be found: %s", n->name, strerror(-err));
-	if (full || b->version == b->acked) {
-		check_attr(r, n, i, full);
-		check_xattrs(r, n, i);
+		fail(run, "%s: cannot be found: %s", name->name, strerror(-err));
+	if (full || body->version == body->acked) {
+		check_attr(run, name, inode, full);
+		check_xattrs(run, name, inode);
 	}
-	if (S_ISREG(b->mode) && !b->blurred && (full || b->dversion == b->dacked))
-		check_data(r, n, i);
-	x4_iput(i);
+	if (S_ISREG(body->mode) && !body->blurred && (full || body->dversion == body->dacked))
+		check_data(run, name, inode);
+	x4_iput(inode);
 }
 
-struct seen { struct run *r; struct name *dir; unsigned nr; };
+struct seen { struct run *run; struct name *dir; unsigned nr; };
 
-static bool known(void *arg, const struct x4_dirent *e)
+static bool known(void *arg, const struct x4_dirent *entry)
 {
-	struct seen *s = arg;
+	struct seen *seen = arg;
 
-	for (struct name *n = s->r->name; n < s->r->name + s->r->nr_names; n++)
-		if (n->dir == s->dir && n->b && strlen(n->name) == e->name_len && !memcmp(n->name, e->name, e->name_len))
-			s->nr++;
+	for (struct name *name = seen->run->name; name < seen->run->name + seen->run->nr_names; name++)
+		if (name->dir == seen->dir && name->body && strlen(name->name) == entry->name_len && !memcmp(name->name, entry->name, entry->name_len))
+			seen->nr++;
 	return true;
 }
 
 /* The entries are all of the model's; those that are too many have been looked up by check_name. */
-static void check_dir(struct run *r, struct name *dir)
+static void check_dir(struct run *run, struct name *dir)
 {
-	struct seen s = { .r = r, .dir = dir };
-	struct x4_inode *i;
+	struct seen seen = { .run = run, .dir = dir };
+	struct x4_inode *inode;
 	unsigned want = 0;
-	int err = get(r, dir, &i);
+	int err = get(run, dir, &inode);
 
 	if (!err) {
-		err = x4_readdir(i, 0, known, &s);
-		x4_iput(i);
+		err = x4_readdir(inode, 0, known, &seen);
+		x4_iput(inode);
 	}
-	for (struct name *n = r->name; n < r->name + r->nr_names; n++)
-		want += n->dir == dir && n->b;
-	if (err || s.nr != want)
-		fail(r, "%s: lists %u of %u names (%d)", dir ? dir->name : "/", s.nr, want, err);
+	for (struct name *name = run->name; name < run->name + run->nr_names; name++)
+		want += name->dir == dir && name->body;
+	if (err || seen.nr != want)
+		fail(run, "%s: lists %u of %u names (%d)", dir ? dir->name : "/", seen.nr, want, err);
 }
 
-void verify(struct run *r, bool full)
+void verify(struct run *run, bool full)
 {
-	for (struct name *n = r->name; n < r->name + r->nr_names; n++)
-		check_name(r, n, full);
+	for (struct name *name = run->name; name < run->name + run->nr_names; name++)
+		check_name(run, name, full);
 	if (!full)
 		return;
-	check_dir(r, NULL);
-	for (struct name *n = r->name; n < r->name + r->nr_names; n++)
-		if (n->b && S_ISDIR(n->b->mode) && parents(n))
-			check_dir(r, n);
+	check_dir(run, NULL);
+	for (struct name *name = run->name; name < run->name + run->nr_names; name++)
+		if (name->body && S_ISDIR(name->body->mode) && parents(name))
+			check_dir(run, name);
 }

@@ -14,9 +14,9 @@
 #define REG (S_IFREG | 0644)
 #define KIB 1024u
 
-static struct name *at(struct run *r, const char *name) { return name_of(r, NULL, name); }
+static struct name *at(struct run *run, const char *name) { return name_of(run, NULL, name); }
 
-static void many(struct run *r, struct name *dir, unsigned nr)
+static void many(struct run *run, struct name *dir, unsigned nr)
 {
 	char name[200];
 
@@ -25,7 +25,7 @@ static void many(struct run *r, struct name *dir, unsigned nr)
 		snprintf(name, sizeof(name), "%03u", k);
 		name[3] = '-';
 		name[150 + k % 40] = 0;
-		op_create(r, name_of(r, dir, name), REG, 0);
+		op_create(run, name_of(run, dir, name), REG, 0);
 	}
 }
 
@@ -33,235 +33,235 @@ static void many(struct run *r, struct name *dir, unsigned nr)
  * A tree of many leaves with little in each, so that to cut it off takes several transactions where blocks are small, and not many
  * allocations.
  */
-static void pieces(struct run *r)
+static void pieces(struct run *run)
 {
-	unsigned bs = r->c.shape ? 4 * KIB : KIB, nr = r->c.shape ? 40 : 3000;
-	struct name *p = at(r, "pieces");
+	unsigned bs = run->test.shape ? 4 * KIB : KIB, nr = run->test.shape ? 40 : 3000;
+	struct name *name = at(run, "pieces");
 
-	op_create(r, p, REG, 0);
+	op_create(run, name, REG, 0);
 	for (unsigned k = 0; k < nr; k++)
-		op_write(r, p, DIO_DIRECT, (uint64_t)k * 2 * bs, bs);
+		op_write(run, name, DIO_DIRECT, (uint64_t)k * 2 * bs, bs);
 	for (unsigned k = 50; k + 50 <= nr; k += 50)
-		op_fallocate(r, p, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * bs, 48 * 2 * bs);
+		op_fallocate(run, name, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * bs, 48 * 2 * bs);
 }
 
-void work_before(struct run *r)
+void work_before(struct run *run)
 {
-	struct name *d = at(r, "before"), *f = name_of(r, d, "data"), *g = at(r, "gone"), *big = at(r, "large");
+	struct name *d = at(run, "before"), *f = name_of(run, d, "data"), *g = at(run, "gone"), *big = at(run, "large");
 
-	op_create(r, d, S_IFDIR | 0755, 0);
-	op_create(r, f, REG, 0);
-	op_write(r, f, 0, 0, 20 * KIB);
-	op_create(r, g, REG, 0);
-	op_write(r, g, 0, 0, 64 * KIB);
-	op_create(r, big, S_IFDIR | 0755, 0);
-	many(r, big, 24);
-	pieces(r);
-	op_fsync(r, NULL, false);
-	op_unlink(r, g);
-	op_rename(r, f, name_of(r, d, "moved"), 0);
-	op_xattr(r, name_of(r, d, "moved"), "user.before", 300);
-	op_fsync(r, NULL, false);
-	op_create(r, at(r, "never"), REG, 0); /* not synced: whether it is there is open */
+	op_create(run, d, S_IFDIR | 0755, 0);
+	op_create(run, f, REG, 0);
+	op_write(run, f, 0, 0, 20 * KIB);
+	op_create(run, g, REG, 0);
+	op_write(run, g, 0, 0, 64 * KIB);
+	op_create(run, big, S_IFDIR | 0755, 0);
+	many(run, big, 24);
+	pieces(run);
+	op_fsync(run, NULL, false);
+	op_unlink(run, g);
+	op_rename(run, f, name_of(run, d, "moved"), 0);
+	op_xattr(run, name_of(run, d, "moved"), "user.before", 300);
+	op_fsync(run, NULL, false);
+	op_create(run, at(run, "never"), REG, 0); /* not synced: whether it is there is open */
 }
 
-static void data_first(struct run *r)
+static void data_first(struct run *run)
 {
-	struct name *a = at(r, "a"), *b = at(r, "b"), *s = at(r, "sync");
+	struct name *a = at(run, "a"), *b = at(run, "b"), *s = at(run, "sync");
 
-	op_create(r, a, REG, 0);
-	op_write(r, a, DIO_DIRECT, 0, 32 * KIB);
-	op_write(r, a, DIO_DIRECT, 8 * KIB, 8 * KIB);
-	op_write(r, a, 0, 1000, 3000);
-	op_write(r, a, 0, 40 * KIB + 17, 5000);
-	op_read(r, a, DIO_DIRECT, 0, 64 * KIB);
-	op_fsync(r, a, false);
-	op_create(r, b, REG, 0);
+	op_create(run, a, REG, 0);
+	op_write(run, a, DIO_DIRECT, 0, 32 * KIB);
+	op_write(run, a, DIO_DIRECT, 8 * KIB, 8 * KIB);
+	op_write(run, a, 0, 1000, 3000);
+	op_write(run, a, 0, 40 * KIB + 17, 5000);
+	op_read(run, a, DIO_DIRECT, 0, 64 * KIB);
+	op_fsync(run, a, false);
+	op_create(run, b, REG, 0);
 	for (unsigned k = 0; k < 6; k++)
-		op_write(r, b, 0, k * 16 * KIB, 4 * KIB);
-	op_write(r, b, DIO_DIRECT, 0, 96 * KIB); /* over extents and holes */
-	op_fsync(r, b, true);
-	op_truncate(r, b, 33 * KIB + 5);
-	op_truncate(r, b, 80 * KIB);
-	op_fsync(r, b, false);
-	op_create(r, s, REG, 0);
-	op_fsync(r, s, false);
+		op_write(run, b, 0, k * 16 * KIB, 4 * KIB);
+	op_write(run, b, DIO_DIRECT, 0, 96 * KIB); /* over extents and holes */
+	op_fsync(run, b, true);
+	op_truncate(run, b, 33 * KIB + 5);
+	op_truncate(run, b, 80 * KIB);
+	op_fsync(run, b, false);
+	op_create(run, s, REG, 0);
+	op_fsync(run, s, false);
 	for (unsigned k = 0; k < 4; k++)
-		op_write(r, s, DIO_DIRECT | DIO_DSYNC, k * 8 * KIB, 8 * KIB);
-	op_write(r, s, DIO_DIRECT | DIO_DSYNC | DIO_SYNC, 4 * KIB, 4 * KIB);
-	op_seek(r, b);
+		op_write(run, s, DIO_DIRECT | DIO_DSYNC, k * 8 * KIB, 8 * KIB);
+	op_write(run, s, DIO_DIRECT | DIO_DSYNC | DIO_SYNC, 4 * KIB, 4 * KIB);
+	op_seek(run, b);
 }
 
 /* What is cut off must not show when the file grows again, wherever the truncate has failed: three ways to grow. */
-static void cut_first(struct run *r)
+static void cut_first(struct run *run)
 {
-	struct name *p = at(r, "pieces");
+	struct name *name = at(run, "pieces");
 
-	op_truncate(r, p, 2 * KIB);
-	op_write(r, p, 0, 9 * KIB, 1 * KIB);
-	op_truncate(r, p, 30 * KIB);
-	op_fallocate(r, p, 0, 40 * KIB, 1 * KIB);
-	op_read(r, p, 0, 0, FILE_MAX);
-	op_fsync(r, p, false);
+	op_truncate(run, name, 2 * KIB);
+	op_write(run, name, 0, 9 * KIB, 1 * KIB);
+	op_truncate(run, name, 30 * KIB);
+	op_fallocate(run, name, 0, 40 * KIB, 1 * KIB);
+	op_read(run, name, 0, 0, FILE_MAX);
+	op_fsync(run, name, false);
 }
 
 /* Small files, written once and then at their ends: the loop thread does it (dio/append_small.c). */
-static void small_first(struct run *r)
+static void small_first(struct run *run)
 {
 	static const uint32_t sizes[] = { 100, 1536, 5000, 16 * KIB };
 	char name[] = "small0";
 
 	for (unsigned k = 0; k < ARRAY_SIZE(sizes); k++, name[5]++) {
-		struct name *n = at(r, name);
+		struct name *n = at(run, name);
 
-		op_create(r, n, REG, 0);
-		op_write(r, n, 0, 0, sizes[k]);
-		op_write(r, n, 0, sizes[k], 3000);
-		op_read(r, n, 0, 0, 32 * KIB);
+		op_create(run, n, REG, 0);
+		op_write(run, n, 0, 0, sizes[k]);
+		op_write(run, n, 0, sizes[k], 3000);
+		op_read(run, n, 0, 0, 32 * KIB);
 	}
-	op_fsync(r, at(r, "small1"), false);
-	op_fsync(r, at(r, "small3"), true);
+	op_fsync(run, at(run, "small1"), false);
+	op_fsync(run, at(run, "small3"), true);
 }
 
-static void alloc_first(struct run *r)
+static void alloc_first(struct run *run)
 {
-	struct name *p = at(r, "alloc");
+	struct name *name = at(run, "alloc");
 
-	op_create(r, p, REG, 0);
-	op_fallocate(r, p, 0, 0, 64 * KIB);
-	op_write(r, p, DIO_DIRECT, 8 * KIB, 8 * KIB);
-	op_write(r, p, 0, 30 * KIB + 3, 100);
-	op_fallocate(r, p, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 10 * KIB + 100, 9 * KIB);
-	op_fallocate(r, p, X4_FALLOC_ZERO_RANGE, 28 * KIB, 50 * KIB + 1);
-	op_fallocate(r, p, X4_FALLOC_KEEP_SIZE, 96 * KIB, 32 * KIB);
-	op_write(r, p, 0, 100 * KIB, 2 * KIB);
-	op_fsync(r, p, false);
-	op_read(r, p, 0, 0, FILE_MAX);
-	op_truncate(r, p, 3 * KIB);
+	op_create(run, name, REG, 0);
+	op_fallocate(run, name, 0, 0, 64 * KIB);
+	op_write(run, name, DIO_DIRECT, 8 * KIB, 8 * KIB);
+	op_write(run, name, 0, 30 * KIB + 3, 100);
+	op_fallocate(run, name, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 10 * KIB + 100, 9 * KIB);
+	op_fallocate(run, name, X4_FALLOC_ZERO_RANGE, 28 * KIB, 50 * KIB + 1);
+	op_fallocate(run, name, X4_FALLOC_KEEP_SIZE, 96 * KIB, 32 * KIB);
+	op_write(run, name, 0, 100 * KIB, 2 * KIB);
+	op_fsync(run, name, false);
+	op_read(run, name, 0, 0, FILE_MAX);
+	op_truncate(run, name, 3 * KIB);
 }
 
-static void names_first(struct run *r)
+static void names_first(struct run *run)
 {
-	struct name *d = at(r, "dir"), *e = at(r, "other"), *x = name_of(r, d, "x"), *y = name_of(r, e, "y");
+	struct name *d = at(run, "dir"), *e = at(run, "other"), *x = name_of(run, d, "x"), *y = name_of(run, e, "y");
 
-	op_create(r, d, S_IFDIR | 0755, 0);
-	op_create(r, e, S_IFDIR | 0755, 0);
-	op_create(r, x, REG, 0);
-	op_write(r, x, 0, 0, 5000);
-	op_create(r, y, REG, 0);
-	op_link(r, x, name_of(r, e, "x2"));
-	op_rename(r, x, y, RENAME_EXCHANGE);
-	op_rename(r, x, name_of(r, e, "z"), RENAME_NOREPLACE);
-	op_rename(r, y, name_of(r, e, "z"), 0);
-	op_rename(r, e, name_of(r, d, "sub"), 0);
-	op_symlink(r, name_of(r, d, "short"), "../a");
-	op_symlink(r, name_of(r, d, "long"), "a-target-that-is-longer-than-the-sixty-bytes-that-the-inode-has-room-for/and/some/more");
-	op_create(r, name_of(r, d, "fifo"), S_IFIFO | 0600, 0);
-	op_create(r, name_of(r, d, "dev"), S_IFCHR | 0600, 0x103);
-	op_fsync(r, NULL, false);
-	op_unlink(r, name_of(r, name_of(r, d, "sub"), "x2"));
-	op_unlink(r, name_of(r, d, "fifo"));
-	op_readdir(r, d);
+	op_create(run, d, S_IFDIR | 0755, 0);
+	op_create(run, e, S_IFDIR | 0755, 0);
+	op_create(run, x, REG, 0);
+	op_write(run, x, 0, 0, 5000);
+	op_create(run, y, REG, 0);
+	op_link(run, x, name_of(run, e, "x2"));
+	op_rename(run, x, y, RENAME_EXCHANGE);
+	op_rename(run, x, name_of(run, e, "z"), RENAME_NOREPLACE);
+	op_rename(run, y, name_of(run, e, "z"), 0);
+	op_rename(run, e, name_of(run, d, "sub"), 0);
+	op_symlink(run, name_of(run, d, "short"), "../a");
+	op_symlink(run, name_of(run, d, "long"), "a-target-that-is-longer-than-the-sixty-bytes-that-the-inode-has-room-for/and/some/more");
+	op_create(run, name_of(run, d, "fifo"), S_IFIFO | 0600, 0);
+	op_create(run, name_of(run, d, "dev"), S_IFCHR | 0600, 0x103);
+	op_fsync(run, NULL, false);
+	op_unlink(run, name_of(run, name_of(run, d, "sub"), "x2"));
+	op_unlink(run, name_of(run, d, "fifo"));
+	op_readdir(run, d);
 }
 
-static void attrs_first(struct run *r)
+static void attrs_first(struct run *run)
 {
-	struct name *x = at(r, "attrs"), *d = at(r, "acls");
+	struct name *x = at(run, "attrs"), *d = at(run, "acls");
 
-	op_create(r, x, REG, 0);
-	op_xattr(r, x, "user.small", 20);
-	op_xattr(r, x, "user.block", 600);
-	op_xattr(r, x, "trusted.t", 50);
-	op_xattr(r, x, "user.block", 500);
-	op_acl(r, x, false);
-	op_fsync(r, x, false);
-	op_xattr(r, x, "user.small", 0);
-	op_chmod(r, x, 0640);
-	op_create(r, d, S_IFDIR | 0755, 0);
-	op_acl(r, d, true);
-	op_create(r, name_of(r, d, "heir"), REG, 0);
-	op_create(r, name_of(r, d, "heirs"), S_IFDIR | 0755, 0);
-	op_tmpfile(r, NULL, 9000);
-	op_tmpfile(r, at(r, "named"), 7000);
-	op_fsync(r, NULL, false);
+	op_create(run, x, REG, 0);
+	op_xattr(run, x, "user.small", 20);
+	op_xattr(run, x, "user.block", 600);
+	op_xattr(run, x, "trusted.t", 50);
+	op_xattr(run, x, "user.block", 500);
+	op_acl(run, x, false);
+	op_fsync(run, x, false);
+	op_xattr(run, x, "user.small", 0);
+	op_chmod(run, x, 0640);
+	op_create(run, d, S_IFDIR | 0755, 0);
+	op_acl(run, d, true);
+	op_create(run, name_of(run, d, "heir"), REG, 0);
+	op_create(run, name_of(run, d, "heirs"), S_IFDIR | 0755, 0);
+	op_tmpfile(run, NULL, 9000);
+	op_tmpfile(run, at(run, "named"), 7000);
+	op_fsync(run, NULL, false);
 }
 
-void work_first(struct run *r)
+void work_first(struct run *run)
 {
-	op_readdir(r, at(r, "large"));
-	data_first(r);
-	small_first(r);
-	cut_first(r);
-	alloc_first(r);
-	names_first(r);
-	attrs_first(r);
-	op_unlink(r, at(r, "b"));
-	op_trim(r);
-	op_create(r, at(r, "late"), REG, 0);
-	op_write(r, at(r, "late"), 0, 0, 12 * KIB);
+	op_readdir(run, at(run, "large"));
+	data_first(run);
+	small_first(run);
+	cut_first(run);
+	alloc_first(run);
+	names_first(run);
+	attrs_first(run);
+	op_unlink(run, at(run, "b"));
+	op_trim(run);
+	op_create(run, at(run, "late"), REG, 0);
+	op_write(run, at(run, "late"), 0, 0, 12 * KIB);
 }
 
 /* A file that grows at its end: the append window. */
-static void append_second(struct run *r)
+static void append_second(struct run *run)
 {
-	struct name *l = at(r, "log");
+	struct name *name = at(run, "log");
 
-	op_create(r, l, REG, 0);
+	op_create(run, name, REG, 0);
 	for (unsigned k = 0; k < 8; k++)
-		op_write(r, l, DIO_DIRECT, k * 4 * KIB, 4 * KIB);
-	op_fsync(r, l, true);
+		op_write(run, name, DIO_DIRECT, k * 4 * KIB, 4 * KIB);
+	op_fsync(run, name, true);
 	for (unsigned k = 8; k < 12; k++)
-		op_write(r, l, DIO_DIRECT | (k & 1 ? DIO_DSYNC : 0), k * 4 * KIB, 4 * KIB);
-	op_truncate(r, l, 41 * KIB);
+		op_write(run, name, DIO_DIRECT | (k & 1 ? DIO_DSYNC : 0), k * 4 * KIB, 4 * KIB);
+	op_truncate(run, name, 41 * KIB);
 	for (unsigned k = 0; k < 5; k++)
-		op_write(r, l, 0, 41 * KIB + k * 700, 700);
-	op_fsync(r, l, false);
+		op_write(run, name, 0, 41 * KIB + k * 700, 700);
+	op_fsync(run, name, false);
 }
 
-static void names_second(struct run *r)
+static void names_second(struct run *run)
 {
-	struct name *big = at(r, "large"), *d = at(r, "dir"), *sub = name_of(r, d, "sub");
+	struct name *big = at(run, "large"), *d = at(run, "dir"), *sub = name_of(run, d, "sub");
 
-	many(r, big, 40);
-	op_fsync(r, NULL, false);
-	for (struct name *n = r->name; n < r->name + r->nr_names; n++)
-		if (n->dir == big && n->name[2] % 2)
-			op_unlink(r, n);
-	op_readdir(r, big);
-	op_rename(r, sub, at(r, "back"), 0);
-	op_create(r, at(r, "empty"), S_IFDIR | 0700, 0);
-	op_fsync(r, NULL, false);
-	op_unlink(r, at(r, "empty"));
+	many(run, big, 40);
+	op_fsync(run, NULL, false);
+	for (struct name *name = run->name; name < run->name + run->nr_names; name++)
+		if (name->dir == big && name->name[2] % 2)
+			op_unlink(run, name);
+	op_readdir(run, big);
+	op_rename(run, sub, at(run, "back"), 0);
+	op_create(run, at(run, "empty"), S_IFDIR | 0700, 0);
+	op_fsync(run, NULL, false);
+	op_unlink(run, at(run, "empty"));
 }
 
 /* Many extents, so that the tree has nodes of its own, and their removal. */
-static void extents_second(struct run *r)
+static void extents_second(struct run *run)
 {
-	struct name *x = at(r, "extents");
+	struct name *name = at(run, "extents");
 
-	op_create(r, x, REG, 0);
+	op_create(run, name, REG, 0);
 	for (unsigned k = 12; k-- > 0;)
-		op_write(r, x, DIO_DIRECT, k * 12 * KIB, 4 * KIB);
-	op_fsync(r, x, false);
-	op_fallocate(r, x, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 20 * KIB, 60 * KIB);
-	op_fsync(r, x, false);
-	op_truncate(r, x, 90 * KIB + 1);
-	op_read(r, x, 0, 0, FILE_MAX);
+		op_write(run, name, DIO_DIRECT, k * 12 * KIB, 4 * KIB);
+	op_fsync(run, name, false);
+	op_fallocate(run, name, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 20 * KIB, 60 * KIB);
+	op_fsync(run, name, false);
+	op_truncate(run, name, 90 * KIB + 1);
+	op_read(run, name, 0, 0, FILE_MAX);
 }
 
-void work_second(struct run *r)
+void work_second(struct run *run)
 {
-	op_read(r, at(r, "late"), 0, 0, 32 * KIB);
-	op_write(r, at(r, "a"), DIO_DIRECT, 4 * KIB, 16 * KIB);
-	op_fsync(r, at(r, "a"), true);
-	append_second(r);
-	extents_second(r);
-	op_xattr(r, at(r, "attrs"), "user.block", 700);
-	op_acl(r, at(r, "attrs"), false);
-	names_second(r);
-	op_trim(r);
-	op_unlink(r, at(r, "extents"));
-	op_fsync(r, at(r, "log"), false);
-	op_create(r, at(r, "last"), REG, 0);
-	op_write(r, at(r, "last"), 0, 0, 700);
+	op_read(run, at(run, "late"), 0, 0, 32 * KIB);
+	op_write(run, at(run, "a"), DIO_DIRECT, 4 * KIB, 16 * KIB);
+	op_fsync(run, at(run, "a"), true);
+	append_second(run);
+	extents_second(run);
+	op_xattr(run, at(run, "attrs"), "user.block", 700);
+	op_acl(run, at(run, "attrs"), false);
+	names_second(run);
+	op_trim(run);
+	op_unlink(run, at(run, "extents"));
+	op_fsync(run, at(run, "log"), false);
+	op_create(run, at(run, "last"), REG, 0);
+	op_write(run, at(run, "last"), 0, 0, 700);
 }

@@ -39,10 +39,10 @@ struct rnd {
 };
 
 static inline struct rnd rnd_seed(uint64_t seed) { return (struct rnd){ .state = seed * 0x9e3779b97f4a7c15ULL + 1 }; }
-uint64_t rnd_u64(struct rnd *r);
-static inline unsigned rnd_n(struct rnd *r, unsigned n) { return n ? (unsigned)(rnd_u64(r) % n) : 0; }
+uint64_t rnd_u64(struct rnd *rng);
+static inline unsigned rnd_n(struct rnd *rng, unsigned n) { return n ? (unsigned)(rnd_u64(rng) % n) : 0; }
 /* Data is used up: libFuzzer's cases end then. Never true with a seed. */
-static inline bool rnd_over(const struct rnd *r) { return r->data && !r->left; }
+static inline bool rnd_over(const struct rnd *rng) { return rng->data && !rng->left; }
 
 /* ---- a device that is a piece of memory (fuzz_dev.c) ---- */
 struct fuzz_dev {
@@ -55,9 +55,9 @@ struct fuzz_dev {
 };
 /* Takes over img, size bytes; base stays the caller's. */
 struct fuzz_dev *fuzz_dev_new(uint8_t *img, const uint8_t *base, uint64_t size);
-void fuzz_dev_free(struct fuzz_dev *d);
-void fuzz_dev_touch(struct fuzz_dev *d, uint64_t off, uint64_t len);
-void fuzz_dev_reset(struct fuzz_dev *d);
+void fuzz_dev_free(struct fuzz_dev *dev);
+void fuzz_dev_touch(struct fuzz_dev *dev, uint64_t off, uint64_t len);
+void fuzz_dev_reset(struct fuzz_dev *dev);
 
 /* ---- base images and the structures in them (fuzz_base.c, fuzz_scan.c) ---- */
 enum kind {
@@ -88,7 +88,7 @@ struct base {
 	bool csum, gdt_csum, read_only;
 	uint32_t seed, jseed;
 	uint8_t uuid[16];
-	struct target *t;
+	struct target *target;
 	unsigned nr, cap;
 	unsigned first[K_NR + 1]; /* targets are sorted by kind */
 	struct log_tag *tags;
@@ -104,10 +104,10 @@ bool bases_make(const char *only);
 unsigned bases_count(void);
 struct base *bases_get(unsigned i);
 struct base *bases_find(const char *name);
-/* Finds the structures of b->img. */
-bool base_scan(struct base *b);
+/* Finds the structures of base->img. */
+bool base_scan(struct base *base);
 /* Inode number of a path, 0 if there is none. */
-uint32_t base_path_ino(struct base *b, const char *path);
+uint32_t base_path_ino(struct base *base, const char *path);
 
 /* ---- mutations (fuzz_mutate.c) and checksums (fuzz_csum.c) ---- */
 enum mut_op { M_SET, M_ADD, M_XOR, M_FILL, M_COPY, M_ROWS };
@@ -120,26 +120,26 @@ struct mut {
 };
 #define MAX_MUTS 24
 struct image_case {
-	struct base *b;
+	struct base *base;
 	unsigned nr;
-	struct mut m[MAX_MUTS];
+	struct mut mut[MAX_MUTS];
 	bool fix;            /* checksums */
 	bool norecovery, read_only, abandon;
 	int errors;          /* enum x4_errors_policy */
 	uint64_t walk;       /* seed of what is done to the mounted volume */
 };
-void case_make(struct rnd *r, struct image_case *c);
-void case_apply(const struct image_case *c, struct fuzz_dev *d);
-void case_print(const struct image_case *c, FILE *f);
+void case_make(struct rnd *rng, struct image_case *test);
+void case_apply(const struct image_case *test, struct fuzz_dev *dev);
+void case_print(const struct image_case *test, FILE *f);
 /* A case as case_print writes it; "image" comes first. False with a message. */
-bool case_parse(const char *text, struct image_case *c);
-void target_fix(struct base *b, const struct target *t, uint8_t *img);
-void tags_fix(struct base *b, const struct image_case *c, uint8_t *img);
+bool case_parse(const char *text, struct image_case *test);
+void target_fix(struct base *base, const struct target *target, uint8_t *img);
+void tags_fix(struct base *base, const struct image_case *test, uint8_t *img);
 
 /* ---- a volume and what is done to it (fuzz_walk.c) ---- */
 struct walk_result { int mount; unsigned opened, ops, unclean; uint64_t work; };
 /* pristine: nothing was changed: no operation may find damage. */
-void walk_image(const struct image_case *c, struct fuzz_dev *d, bool pristine, struct walk_result *ret);
+void walk_image(const struct image_case *test, struct fuzz_dev *dev, bool pristine, struct walk_result *ret);
 
 /* ---- the driver (fuzz_driver.c) ---- */
 struct fuzz_target {
@@ -152,6 +152,6 @@ struct fuzz_target {
 	bool (*save)(struct rnd *r, const char *path);
 	uint64_t cpu_s, rss_kib;
 };
-int fuzz_main(const struct fuzz_target *t, int argc, char **argv);
+int fuzz_main(const struct fuzz_target *target, int argc, char **argv);
 
 #endif

@@ -71,32 +71,32 @@ struct base *bases_find(const char *name)
 
 static struct x4_inode *make(struct x4_inode *dir, const char *name, uint32_t mode)
 {
-	struct x4_inode *i = NULL;
+	struct x4_inode *inode = NULL;
 
-	MUST(!x4_create(dir, name, (unsigned)strlen(name), mode, makedev(8, 1), &cred, &i));
-	return i;
+	MUST(!x4_create(dir, name, (unsigned)strlen(name), mode, makedev(8, 1), &cred, &inode));
+	return inode;
 }
 
-static void data(struct x4_inode *i, uint32_t lblk, uint32_t len, uint64_t size)
+static void data(struct x4_inode *inode, uint32_t lblk, uint32_t len, uint64_t size)
 {
-	struct x4_vol *v = x4_inode_vol(i);
-	unsigned bits = x4_vol_block_bits(v);
+	struct x4_vol *vol = x4_inode_vol(inode);
+	unsigned bits = x4_vol_block_bits(vol);
 	uint8_t *buf = calloc(len, 1UL << bits);
-	struct x4_resv r;
+	struct x4_resv reservation;
 
 	MUST(buf);
 	memset(buf, 'd', (size_t)len << bits);
-	x4_inode_lock_excl(i);
-	MUST(!x4_map_load(i) && !x4_resv_holes(i, lblk, len, true, &r));
-	for (unsigned e = 0; e < r.nr; e++)
-		MUST(!dev_write(x4_vol_dev(v), buf, (size_t)r.ext[e].len << bits, r.ext[e].pblk << bits, 0));
-	MUST(!x4_insert(i, &r, 0, 0, size));
-	x4_resv_free(&r);
-	x4_inode_unlock(i);
+	x4_inode_lock_excl(inode);
+	MUST(!x4_map_load(inode) && !x4_resv_holes(inode, lblk, len, true, &reservation));
+	for (unsigned e = 0; e < reservation.nr; e++)
+		MUST(!dev_write(x4_vol_dev(vol), buf, (size_t)reservation.ext[e].len << bits, reservation.ext[e].pblk << bits, 0));
+	MUST(!x4_insert(inode, &reservation, 0, 0, size));
+	x4_resv_free(&reservation);
+	x4_inode_unlock(inode);
 	free(buf);
 }
 
-static void acl(struct x4_inode *i, const char *name, unsigned users)
+static void acl(struct x4_inode *inode, const char *name, unsigned users)
 {
 	uint8_t v[4 + 8 * 40], *p = v + 4;
 	const uint16_t ends[][2] = { { 0x01, 7 }, { 0x04, 5 }, { 0x10, 7 }, { 0x20, 5 } };
@@ -115,49 +115,49 @@ static void acl(struct x4_inode *i, const char *name, unsigned users)
 		memcpy(p + 4, &none, 4);
 		p += 8;
 	}
-	MUST(!x4_xattr_set(i, name, v, (size_t)(p - v), 0, false));
+	MUST(!x4_xattr_set(inode, name, v, (size_t)(p - v), 0, false));
 }
 
 static void big_dir(struct x4_inode *root, unsigned n, unsigned len)
 {
-	struct x4_inode *h = make(root, "htree", 0040755), *f = make(root, "linked", 0100644);
+	struct x4_inode *h = make(root, "htree", 0040755), *file = make(root, "linked", 0100644);
 	char name[256];
 
 	for (unsigned k = 0; k < n; k++) {
 		memset(name, 'a' + (int)(k % 26), sizeof(name));
 		snprintf(name + len - 6, 7, "%06u", k);
-		MUST(!x4_link(h, name, len, f, true));
+		MUST(!x4_link(h, name, len, file, true));
 	}
-	x4_iput(f);
+	x4_iput(file);
 	x4_iput(h);
 }
 
 static void deep_dirs(struct x4_inode *root)
 {
-	struct x4_inode *d = x4_iref(root);
+	struct x4_inode *dir = x4_iref(root);
 
 	for (unsigned k = 0; k < 12; k++) {
 		char name[16];
 		struct x4_inode *n;
 		snprintf(name, sizeof(name), "deep%u", k);
-		n = make(d, name, 0040755);
-		x4_iput(d);
-		d = n;
+		n = make(dir, name, 0040755);
+		x4_iput(dir);
+		dir = n;
 	}
-	x4_iput(d);
+	x4_iput(dir);
 }
 
 static void links_and_devices(struct x4_inode *root)
 {
 	static const uint32_t types[] = { 0020600, 0060600, 0010600, 0140600 };
 	char target[900];
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
 	memset(target, 't', sizeof(target));
-	MUST(!x4_symlink(root, "fast", 4, "deep0/deep1", 11, &cred, &i));
-	x4_iput(i);
-	MUST(!x4_symlink(root, "slow", 4, target, sizeof(target), &cred, &i));
-	x4_iput(i);
+	MUST(!x4_symlink(root, "fast", 4, "deep0/deep1", 11, &cred, &inode));
+	x4_iput(inode);
+	MUST(!x4_symlink(root, "slow", 4, target, sizeof(target), &cred, &inode));
+	x4_iput(inode);
 	for (unsigned k = 0; k < ARRAY_SIZE(types); k++) {
 		char name[8];
 		snprintf(name, sizeof(name), "dev%u", k);
@@ -167,67 +167,67 @@ static void links_and_devices(struct x4_inode *root)
 
 static void attributes(struct x4_inode *root)
 {
-	struct x4_inode *i = make(root, "attrs", 0100644), *d;
+	struct x4_inode *inode = make(root, "attrs", 0100644), *dir;
 	char value[700];
 
 	memset(value, 'v', sizeof(value));
-	MUST(!x4_xattr_set(i, "user.one", "1", 1, 0, false));
-	MUST(!x4_xattr_set(i, "user.block", value, sizeof(value), 0, false));
-	MUST(!x4_xattr_set(i, "trusted.two", "22", 2, 0, false));
-	MUST(!x4_xattr_set(i, "security.capability", "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, 0, false));
-	acl(i, "system.posix_acl_access", 3);
-	x4_iput(i);
-	d = make(root, "acldir", 0040755);
-	acl(d, "system.posix_acl_access", 20);
-	acl(d, "system.posix_acl_default", 20);
-	x4_iput(make(d, "heir", 0100644));
-	x4_iput(d);
+	MUST(!x4_xattr_set(inode, "user.one", "1", 1, 0, false));
+	MUST(!x4_xattr_set(inode, "user.block", value, sizeof(value), 0, false));
+	MUST(!x4_xattr_set(inode, "trusted.two", "22", 2, 0, false));
+	MUST(!x4_xattr_set(inode, "security.capability", "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, 0, false));
+	acl(inode, "system.posix_acl_access", 3);
+	x4_iput(inode);
+	dir = make(root, "acldir", 0040755);
+	acl(dir, "system.posix_acl_access", 20);
+	acl(dir, "system.posix_acl_default", 20);
+	x4_iput(make(dir, "heir", 0100644));
+	x4_iput(dir);
 }
 
 /* In inodes of their own, where the file system has that. */
 static void large_values(struct x4_inode *root)
 {
 	static char value[9000];
-	struct x4_inode *i = make(root, "values", 0100644);
+	struct x4_inode *inode = make(root, "values", 0100644);
 
 	memset(value, 'V', sizeof(value));
 	for (unsigned k = 0; k < 3; k++) {
-		int err = x4_xattr_set(i, k == 0 ? "user.large" : k == 1 ? "trusted.large" : "user.lesser", value, sizeof(value) - k * 500, 0, false);
+		int err = x4_xattr_set(inode, k == 0 ? "user.large" : k == 1 ? "trusted.large" : "user.lesser", value, sizeof(value) - k * 500, 0, false);
 
 		MUST(!err || err == -ENOSPC);
 	}
-	x4_iput(i);
+	x4_iput(inode);
 }
 
 static void files(struct x4_inode *root, unsigned bits)
 {
-	struct x4_inode *i = make(root, "frag", 0100644);
+	struct x4_inode *inode = make(root, "frag", 0100644);
 	unsigned n = bits == 10 ? 420 : 60;
 
 	for (unsigned k = 0; k < n; k++)
-		data(i, k * 2, 1, (uint64_t)(k * 2 + 1) << bits);
-	x4_iput(i);
-	i = make(root, "plain", 0100644);
-	data(i, 0, 20, (20ULL << bits) - 100);
-	x4_iput(i);
-	i = make(root, "sparse", 0100644);
-	data(i, 0xfffffff0U, 2, (uint64_t)0xfffffff2U << bits);
-	data(i, 77, 3, 0);
-	x4_iput(i);
-	i = make(root, "unwritten", 0100644);
-	x4_inode_lock_excl(i);
-	MUST(!x4_fallocate(i, 0, 0, 64ULL << bits, true));
-	x4_inode_unlock(i);
-	data(i, 200, 1, 201ULL << bits);
-	x4_iput(i);
+		data(inode, k * 2, 1, (uint64_t)(k * 2 + 1) << bits);
+	x4_iput(inode);
+	inode = make(root, "plain", 0100644);
+	data(inode, 0, 20, (20ULL << bits) - 100);
+	x4_iput(inode);
+	inode = make(root, "sparse", 0100644);
+	data(inode, 0xfffffff0U, 2, (uint64_t)0xfffffff2U << bits);
+	data(inode, 77, 3, 0);
+	x4_iput(inode);
+	inode = make(root, "unwritten", 0100644);
+	x4_inode_lock_excl(inode);
+	MUST(!x4_fallocate(inode, 0, 0, 64ULL << bits, true));
+	x4_inode_unlock(inode);
+	data(inode, 200, 1, 201ULL << bits);
+	x4_iput(inode);
 }
 
-static void populate(struct x4_vol *v)
+static void populate(struct x4_vol *vol)
 {
-	unsigned bits = x4_vol_block_bits(v);
+	unsigned bits = x4_vol_block_bits(vol);
 	struct x4_inode *root;
 
-	MUST(!x4_iget(v, X4_ROOT_INO, NULL, &root));
+	MUST(!x4_iget(vol, X4_ROOT_INO, NULL, &root));
 	deep_dirs(root);
 	big_dir(root, bits == 10 ? 560 : 160, 200);
 	files(root, bits);
@@ -238,69 +238,69 @@ static void populate(struct x4_vol *v)
 }
 
 /* Several transactions, revocations among them, and deletions that are still to be done. */
-static void change(struct x4_vol *v)
+static void change(struct x4_vol *vol)
 {
-	struct x4_inode *root, *i, *d, *t;
-	unsigned bits = x4_vol_block_bits(v);
+	struct x4_inode *root, *inode, *dir, *t;
+	unsigned bits = x4_vol_block_bits(vol);
 
-	MUST(!x4_iget(v, X4_ROOT_INO, NULL, &root));
-	d = make(root, "new", 0040755);
+	MUST(!x4_iget(vol, X4_ROOT_INO, NULL, &root));
+	dir = make(root, "new", 0040755);
 	for (unsigned k = 0; k < 6; k++) {
 		char name[16];
 		snprintf(name, sizeof(name), "n%u", k);
-		i = make(d, name, 0100644);
-		data(i, 0, k + 1, (uint64_t)(k + 1) << bits);
-		x4_iput(i);
+		inode = make(dir, name, 0100644);
+		data(inode, 0, k + 1, (uint64_t)(k + 1) << bits);
+		x4_iput(inode);
 		if (k & 1)
-			MUST(!x4_vol_sync(v));
+			MUST(!x4_vol_sync(vol));
 	}
-	MUST(!x4_unlink(root, "slow", 4) && !x4_lookup(root, "frag", 4, &i));
-	x4_inode_lock_excl(i);
-	MUST(!x4_truncate(i, 10ULL << bits));
-	x4_inode_unlock(i);
-	x4_iput(i);
-	MUST(!x4_vol_sync(v));
-	MUST(!x4_rename(d, "n0", 2, root, "moved", 5, 0, &cred));
+	MUST(!x4_unlink(root, "slow", 4) && !x4_lookup(root, "frag", 4, &inode));
+	x4_inode_lock_excl(inode);
+	MUST(!x4_truncate(inode, 10ULL << bits));
+	x4_inode_unlock(inode);
+	x4_iput(inode);
+	MUST(!x4_vol_sync(vol));
+	MUST(!x4_rename(dir, "n0", 2, root, "moved", 5, 0, &cred));
 	MUST(!x4_tmpfile(root, 0100600, &cred, &t));
 	data(t, 0, 9, 9ULL << bits);
-	MUST(!x4_lookup(d, "n1", 2, &i) && !x4_unlink(d, "n1", 2));
-	MUST(!x4_vol_sync(v));
-	/* t and i stay open: they are orphans when the power goes */
-	(void)i;
-	x4_iput(d);
+	MUST(!x4_lookup(dir, "n1", 2, &inode) && !x4_unlink(dir, "n1", 2));
+	MUST(!x4_vol_sync(vol));
+	/* t and inode stay open: they are orphans when the power goes */
+	(void)inode;
+	x4_iput(dir);
 	x4_iput(root);
 }
 
-static struct x4_vol *open_fake(struct fake_dev *f)
+static struct x4_vol *open_fake(struct fake_dev *fake)
 {
-	struct x4_vol *v = NULL;
+	struct x4_vol *vol = NULL;
 	char err[256] = "";
 	const char *why = NULL;
 
-	if (x4_vol_open(fake_dev(f), &opts, &v, &why, FDIO_REASON(err)) || why)
+	if (x4_vol_open(fake_dev(fake), &opts, &vol, &why, FDIO_REASON(err)) || why)
 		fprintf(stderr, "an image of our own cannot be opened: %s%s\n", err, why ? why : "");
-	MUST(v && !why);
-	return v;
+	MUST(vol && !why);
+	return vol;
 }
 
-static bool take(struct fake_dev *f, const char *name, const char *suffix, bool read_only)
+static bool take(struct fake_dev *fake, const char *name, const char *suffix, bool read_only)
 {
-	struct base *b = &bases[nr_bases];
+	struct base *base = &bases[nr_bases];
 	char full[64];
 
 	snprintf(full, sizeof(full), "%s%s", name, suffix);
-	b->name = strdup(full);
-	b->size = fake_dev(f)->caps.size_bytes;
-	b->read_only = read_only;
-	b->fd = memfd_create(full, MFD_CLOEXEC);
-	if (!b->name || b->fd < 0 || ftruncate(b->fd, (off_t)b->size))
+	base->name = strdup(full);
+	base->size = fake_dev(fake)->caps.size_bytes;
+	base->read_only = read_only;
+	base->fd = memfd_create(full, MFD_CLOEXEC);
+	if (!base->name || base->fd < 0 || ftruncate(base->fd, (off_t)base->size))
 		return false;
-	b->img = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED, b->fd, 0);
-	if (b->img == MAP_FAILED)
+	base->img = mmap(NULL, base->size, PROT_READ | PROT_WRITE, MAP_SHARED, base->fd, 0);
+	if (base->img == MAP_FAILED)
 		return false;
-	fake_peek(f, b->img, b->size, 0);
+	fake_peek(fake, base->img, base->size, 0);
 	nr_bases++;
-	return base_scan(b);
+	return base_scan(base);
 }
 
 /* What mke2fs -d fills the images with that we only read. */
@@ -312,42 +312,42 @@ static const char tree[] = "mkdir -p \"$IMG.d/sub/dir\"; echo inline >\"$IMG.d/s
 
 static struct fake_dev *format(const struct recipe *r)
 {
-	struct fake_dev *f = fake_new(r->mib << 20, 512);
+	struct fake_dev *fake = fake_new(r->mib << 20, 512);
 	char *cmd = NULL, out[2048] = "";
 
 	if (asprintf(&cmd, "E2FSPROGS_FAKE_TIME=1600000000; export E2FSPROGS_FAKE_TIME; %s mke2fs -q -F %s \"$IMG\" 2>&1 && { %s; }; "
 		     "rc=$?; rm -rf \"$IMG.d\"; exit $rc", strstr(r->mkfs, "-d ") ? tree : "", r->mkfs, r->tools ? r->tools : "true") < 0)
 		return NULL;
-	if (fake_run(f, cmd, out, sizeof(out), true)) {
+	if (fake_run(fake, cmd, out, sizeof(out), true)) {
 		fprintf(stderr, "cannot make the image %s: %s\n", r->name, out);
-		fake_free(f);
-		f = NULL;
+		fake_free(fake);
+		fake = NULL;
 	}
 	free(cmd);
-	return f;
+	return fake;
 }
 
 static bool base_make(const struct recipe *r)
 {
-	struct fake_dev *f = format(r);
+	struct fake_dev *fake = format(r);
 	bool ok;
 
-	if (!f)
+	if (!fake)
 		return false;
 	if (r->populate) {
-		struct x4_vol *v = open_fake(f);
-		populate(v);
-		MUST(!x4_vol_close(v));
-		MUST(!fake_e2fsck(f));
+		struct x4_vol *vol = open_fake(fake);
+		populate(vol);
+		MUST(!x4_vol_close(vol));
+		MUST(!fake_e2fsck(fake));
 	}
-	ok = take(f, r->name, "", !r->populate);
+	ok = take(fake, r->name, "", !r->populate);
 	if (ok && r->populate) {
-		struct x4_vol *v = open_fake(f);
-		change(v);
-		x4_vol_abandon(v);
-		ok = take(f, r->name, "-dirty", false);
+		struct x4_vol *vol = open_fake(fake);
+		change(vol);
+		x4_vol_abandon(vol);
+		ok = take(fake, r->name, "-dirty", false);
 	}
-	fake_free(f);
+	fake_free(fake);
 	epoch_drain();
 	return ok;
 }

@@ -21,32 +21,32 @@ ssize_t getrandom(void *buf, size_t len, unsigned flags)
 	return (ssize_t)len;
 }
 
-static struct fuzz_dev *of(struct dev *d) { return container_of(d, struct fuzz_dev, dev); }
+static struct fuzz_dev *of(struct dev *dev) { return container_of(dev, struct fuzz_dev, dev); }
 
-static void check(struct fuzz_dev *f, uint64_t off, uint64_t len)
+static void check(struct fuzz_dev *dev, uint64_t off, uint64_t len)
 {
-	MUST(off <= f->size && len <= f->size - off);
-	MUST(fdio_is_aligned(off | len, f->dev.caps.lbs));
+	MUST(off <= dev->size && len <= dev->size - off);
+	MUST(fdio_is_aligned(off | len, dev->dev.caps.sector_bytes));
 }
 
-void fuzz_dev_touch(struct fuzz_dev *f, uint64_t off, uint64_t len)
+void fuzz_dev_touch(struct fuzz_dev *dev, uint64_t off, uint64_t len)
 {
 	for (uint64_t p = off / 4096; len && p <= (off + len - 1) / 4096; p++)
-		__atomic_store_n(&f->touched[p], 1, __ATOMIC_RELAXED);
+		__atomic_store_n(&dev->touched[p], 1, __ATOMIC_RELAXED);
 }
 
-static int mem_read(struct dev *d, void *buf, size_t len, uint64_t off)
+static int mem_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 {
-	struct fuzz_dev *f = of(d);
+	struct fuzz_dev *f = of(dev);
 
 	check(f, off, len);
 	memcpy(buf, f->img + off, len);
 	return 0;
 }
 
-static int mem_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags)
+static int mem_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
-	struct fuzz_dev *f = of(d);
+	struct fuzz_dev *f = of(dev);
 
 	(void)flags;
 	check(f, off, len);
@@ -56,25 +56,25 @@ static int mem_write(struct dev *d, const void *buf, size_t len, uint64_t off, u
 	return 0;
 }
 
-static void mem_submit(struct dev *d, struct dev_io *io)
+static void mem_submit(struct dev *dev, struct dev_io *io)
 {
 	if (io->kind == DEV_READ)
-		mem_read(d, io->buf, io->len, io->off);
+		mem_read(dev, io->buf, io->len, io->off);
 	else
-		mem_write(d, io->buf, io->len, io->off, io->flags);
+		mem_write(dev, io->buf, io->len, io->off, io->flags);
 	io->result = (int)io->len;
 	io->done(io);
 }
 
-static int mem_flush(struct dev *d)
+static int mem_flush(struct dev *dev)
 {
-	(void)d;
+	(void)dev;
 	return 0;
 }
 
-static int mem_discard(struct dev *d, uint64_t off, uint64_t len)
+static int mem_discard(struct dev *dev, uint64_t off, uint64_t len)
 {
-	struct fuzz_dev *f = of(d);
+	struct fuzz_dev *f = of(dev);
 
 	check(f, off, len);
 	fuzz_dev_touch(f, off, len);
@@ -82,17 +82,17 @@ static int mem_discard(struct dev *d, uint64_t off, uint64_t len)
 	return 0;
 }
 
-static void mem_now(struct dev *d, struct timespec *ts)
+static void mem_now(struct dev *dev, struct timespec *ts)
 {
-	(void)d;
+	(void)dev;
 	*ts = (struct timespec){ .tv_sec = 1700000000 };
 }
 
-static void mem_close(struct dev *d)
+static void mem_close(struct dev *dev)
 {
-	struct fuzz_dev *f = of(d);
+	struct fuzz_dev *f = of(dev);
 
-	dev_fini(d);
+	dev_fini(dev);
 	munmap(f->img, f->size);
 	free(f->touched);
 	free(f);
@@ -105,27 +105,27 @@ static const struct dev_ops mem_ops = {
 
 struct fuzz_dev *fuzz_dev_new(uint8_t *img, const uint8_t *base, uint64_t size)
 {
-	struct fuzz_dev *f = calloc(1, sizeof(*f));
+	struct fuzz_dev *dev = calloc(1, sizeof(*dev));
 
-	MUST(f && !dev_init(&f->dev, &mem_ops, "image"));
-	f->dev.caps = (struct dev_caps){ .size_bytes = size, .lbs = 512, .pbs = 512, .max_io_bytes = 1 << 20, .mem_align = 1,
+	MUST(dev && !dev_init(&dev->dev, &mem_ops, "image"));
+	dev->dev.caps = (struct dev_caps){ .size_bytes = size, .sector_bytes = 512, .physical_bytes = 512, .max_io_bytes = 1 << 20, .mem_align = 1,
 		.fua = true, .discard = true, .is_block = true };
-	f->img = img;
-	f->base = base;
-	f->size = size;
-	f->touched = calloc(1, size / 4096 + 1);
-	MUST(f->touched);
-	return f;
+	dev->img = img;
+	dev->base = base;
+	dev->size = size;
+	dev->touched = calloc(1, size / 4096 + 1);
+	MUST(dev->touched);
+	return dev;
 }
 
-void fuzz_dev_free(struct fuzz_dev *f) { mem_close(&f->dev); }
+void fuzz_dev_free(struct fuzz_dev *dev) { mem_close(&dev->dev); }
 
-void fuzz_dev_reset(struct fuzz_dev *f)
+void fuzz_dev_reset(struct fuzz_dev *dev)
 {
-	for (uint64_t p = 0; p < f->size / 4096; p++)
-		if (f->touched[p]) {
-			memcpy(f->img + p * 4096, f->base + p * 4096, 4096);
-			f->touched[p] = 0;
+	for (uint64_t p = 0; p < dev->size / 4096; p++)
+		if (dev->touched[p]) {
+			memcpy(dev->img + p * 4096, dev->base + p * 4096, 4096);
+			dev->touched[p] = 0;
 		}
-	f->reads = f->writes = 0;
+	dev->reads = dev->writes = 0;
 }

@@ -87,11 +87,11 @@ static char *read_text(const char *path)
 
 static void child(uint64_t seed, const char *text)
 {
-	struct rnd r = rnd_seed(seed);
+	struct rnd rng = rnd_seed(seed);
 
 	limit();
 	fdio_log_set_level(verbose ? FDIO_LOG_DEBUG : 0);
-	target->run(&r, text, false);
+	target->run(&rng, text, false);
 	fflush(stdout);
 	_exit(0);
 }
@@ -127,9 +127,9 @@ static void one(uint64_t seed, const char *file)
 		return;
 	}
 	if (here) {
-		struct rnd r = rnd_seed(seed);
+		struct rnd rng = rnd_seed(seed);
 		fdio_log_set_level(verbose ? FDIO_LOG_DEBUG : 0);
-		target->run(&r, text, false);
+		target->run(&rng, text, false);
 		passed++;
 		free(text);
 		return;
@@ -215,12 +215,12 @@ int fuzz_main(const struct fuzz_target *t, int argc, char **argv)
 			seconds = strtoull(argv[++i], NULL, 0);
 			n = 0;
 		} else if (!strcmp(argv[i], "--show") && i + 1 < argc) {
-			struct rnd r = rnd_seed(strtoull(argv[++i], NULL, 0));
-			t->run(&r, NULL, true);
+			struct rnd rng = rnd_seed(strtoull(argv[++i], NULL, 0));
+			t->run(&rng, NULL, true);
 			return 0;
 		} else if (!strcmp(argv[i], "--save") && i + 2 < argc && t->save) {
-			struct rnd r = rnd_seed(strtoull(argv[++i], NULL, 0));
-			if (!t->save(&r, argv[++i]))
+			struct rnd rng = rnd_seed(strtoull(argv[++i], NULL, 0));
+			if (!t->save(&rng, argv[++i]))
 				return 1;
 			files = true;
 			passed++;

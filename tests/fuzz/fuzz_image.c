@@ -10,38 +10,38 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-static struct fuzz_dev *device(struct base *b)
+static struct fuzz_dev *device(struct base *base)
 {
-	static struct { struct base *b; struct fuzz_dev *d; } made[16];
+	static struct { struct base *base; struct fuzz_dev *dev; } made[16];
 	unsigned k = 0;
 
-	for (; k < ARRAY_SIZE(made) && made[k].b; k++)
-		if (made[k].b == b)
-			return made[k].d;
+	for (; k < ARRAY_SIZE(made) && made[k].base; k++)
+		if (made[k].base == base)
+			return made[k].dev;
 	MUST(k < ARRAY_SIZE(made));
-	uint8_t *img = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, b->fd, 0);
+	uint8_t *img = mmap(NULL, base->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, base->fd, 0);
 	MUST(img != MAP_FAILED);
-	made[k].b = b;
-	made[k].d = fuzz_dev_new(img, b->img, b->size);
-	return made[k].d;
+	made[k].base = base;
+	made[k].dev = fuzz_dev_new(img, base->img, base->size);
+	return made[k].dev;
 }
 
-static void run_case(const struct image_case *c, bool pristine)
+static void run_case(const struct image_case *test, bool pristine)
 {
-	struct fuzz_dev *d = device(c->b);
+	struct fuzz_dev *dev = device(test->base);
 	struct walk_result res;
-	struct image_case own = *c;
+	struct image_case own = *test;
 
-	fuzz_dev_reset(d);
-	case_apply(c, d);
+	fuzz_dev_reset(dev);
+	case_apply(test, dev);
 	/* A superblock that says panic on errors ends the process by design. */
-	if (c->errors == 0 && d->img[1024 + 0x3c] == 3)
+	if (test->errors == 0 && dev->img[1024 + 0x3c] == 3)
 		own.errors = 1;
-	walk_image(&own, d, pristine, &res);
+	walk_image(&own, dev, pristine, &res);
 	if (getenv("FUZZ_STATS"))
 		printf("%s: mount %d, opened %u, %u operations, %u met damage, "
 		       "%llu blocks by one\n",
-		       c->b->name, res.mount, res.opened, res.ops, res.unclean,
+		       test->base->name, res.mount, res.opened, res.ops, res.unclean,
 		       (unsigned long long)res.work);
 }
 
@@ -66,35 +66,35 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 static bool setup(void) { return bases_make(getenv("FUZZ_IMAGE")); }
 
-static void run(struct rnd *r, const char *text, bool show)
+static void run(struct rnd *rng, const char *text, bool show)
 {
-	struct image_case c;
+	struct image_case test;
 	bool pristine;
 
 	if (!text)
-		case_make(r, &c);
-	else if (!case_parse(text, &c))
+		case_make(rng, &test);
+	else if (!case_parse(text, &test))
 		exit(2);
 	/* Nothing is changed and nothing cut short: then nothing may be found either. */
-	pristine = !c.nr && !c.norecovery;
+	pristine = !test.nr && !test.norecovery;
 	if (show)
-		case_print(&c, stdout);
+		case_print(&test, stdout);
 	else
-		run_case(&c, pristine);
+		run_case(&test, pristine);
 }
 
-static bool save(struct rnd *r, const char *path)
+static bool save(struct rnd *rng, const char *path)
 {
-	struct image_case c;
-	struct fuzz_dev *d;
+	struct image_case test;
+	struct fuzz_dev *dev;
 	FILE *f = fopen(path, "we");
 	bool ok;
 
-	case_make(r, &c);
-	d = device(c.b);
-	fuzz_dev_reset(d);
-	case_apply(&c, d);
-	ok = f && fwrite(d->img, 1, d->size, f) == d->size;
+	case_make(rng, &test);
+	dev = device(test.base);
+	fuzz_dev_reset(dev);
+	case_apply(&test, dev);
+	ok = f && fwrite(dev->img, 1, dev->size, f) == dev->size;
 	if (f && fclose(f))
 		ok = false;
 	if (!ok)
@@ -104,10 +104,10 @@ static bool save(struct rnd *r, const char *path)
 
 int main(int argc, char **argv)
 {
-	static const struct fuzz_target t = {
+	static const struct fuzz_target target = {
 		.name = "fuzz_image", .setup = setup, .run = run, .suffix = ".case", .save = save, .cpu_s = 10, .rss_kib = 600 << 10,
 	};
-	return fuzz_main(&t, argc, argv);
+	return fuzz_main(&target, argc, argv);
 }
 
 #endif

@@ -36,7 +36,7 @@ struct world {
 	struct ops *ops;
 	struct wq *workers, *io, *syncers;
 	struct loop_set *loops;
-	struct tr tr;
+	struct tr transport;
 	struct tr_queue queue;
 	uint64_t handles[MAX_KNOWN], nodes[MAX_KNOWN];
 	unsigned nr_handles, nr_nodes;
@@ -53,39 +53,39 @@ static struct world *world;
 
 /* ---- the channel ---- */
 
-static void learn(struct world *w, const struct tr_req *r)
+static void learn(struct world *w, const struct tr_req *req)
 {
-	const struct fuse_entry_out *e = (const void *)r->payload;
+	const struct fuse_entry_out *entry = (const void *)req->payload;
 	const struct fuse_open_out *o = NULL;
-	uint32_t op = r->in.h.opcode;
+	uint32_t op = req->in.header.opcode;
 
-	if (r->reply_err)
+	if (req->reply_err)
 		return;
 	if (op == FUSE_LOOKUP || op == FUSE_MKDIR || op == FUSE_MKNOD || op == FUSE_CREATE || op == FUSE_LINK || op == FUSE_SYMLINK ||
 	    op == FUSE_TMPFILE)
-		w->nodes[w->nr_nodes++ % MAX_KNOWN] = e->nodeid;
+		w->nodes[w->nr_nodes++ % MAX_KNOWN] = entry->nodeid;
 	if (op == FUSE_OPEN || op == FUSE_OPENDIR)
-		o = (const void *)r->payload;
+		o = (const void *)req->payload;
 	else if (op == FUSE_CREATE || op == FUSE_TMPFILE)
-		o = (const void *)(e + 1);
+		o = (const void *)(entry + 1);
 	if (o)
 		w->handles[w->nr_handles++ % MAX_KNOWN] = o->fh;
 }
 
-static void chan_reply(struct tr_req *r)
+static void chan_reply(struct tr_req *req)
 {
 	struct world *w = world;
 
-	MUST(r->reply_len <= r->payload_cap && r->reply_err <= 0 && r->reply_err > -512);
+	MUST(req->reply_len <= req->payload_cap && req->reply_err <= 0 && req->reply_err > -512);
 	fdio_mutex_lock(&w->lock);
-	learn(w, r);
-	MUST(w->busy[r->slot]);
-	w->busy[r->slot] = false;
-	w->last_err = r->reply_err;
-	if (r->in.h.unique) {
-		MUST(r->in.h.unique == w->unique[r->slot]);
+	learn(w, req);
+	MUST(w->busy[req->slot]);
+	w->busy[req->slot] = false;
+	w->last_err = req->reply_err;
+	if (req->in.header.unique) {
+		MUST(req->in.header.unique == w->unique[req->slot]);
 		w->answered++;
-		w->fine += !r->reply_err;
+		w->fine += !req->reply_err;
 	}
 	fdio_mutex_unlock(&w->lock);
 }
@@ -114,155 +114,155 @@ static void wait_below(struct world *w, unsigned n)
 /* ---- messages ---- */
 struct message { uint32_t len; bool ring; uint8_t bytes[PRO_WRITE_HDR + 70000]; };
 
-static uint64_t number(struct rnd *r)
+static uint64_t number(struct rnd *rng)
 {
 	static const uint64_t some[] = { 0, 1, 2, 511, 512, 4095, 4096, 65535, 65536, 1 << 20, (1 << 20) - 4096, INT32_MAX, UINT32_MAX,
 		1ULL << 32, 1ULL << 44, INT64_MAX, 1ULL << 63, UINT64_MAX };
 
-	switch (rnd_n(r, 4)) {
-	case 0: return rnd_u64(r);
-	case 1: return rnd_n(r, 70000);
-	default: return some[rnd_n(r, ARRAY_SIZE(some))];
+	switch (rnd_n(rng, 4)) {
+	case 0: return rnd_u64(rng);
+	case 1: return rnd_n(rng, 70000);
+	default: return some[rnd_n(rng, ARRAY_SIZE(some))];
 	}
 }
 
-static uint64_t node(struct world *w, struct rnd *r)
+static uint64_t node(struct world *w, struct rnd *rng)
 {
 	unsigned n = FDIO_MIN(w->nr_nodes, (unsigned)MAX_KNOWN);
 
-	if (n && rnd_n(r, 3))
-		return w->nodes[rnd_n(r, n)];
-	return rnd_n(r, 4) ? FUSE_ROOT_ID : rnd_n(r, 2) ? rnd_n(r, 60) : number(r);
+	if (n && rnd_n(rng, 3))
+		return w->nodes[rnd_n(rng, n)];
+	return rnd_n(rng, 4) ? FUSE_ROOT_ID : rnd_n(rng, 2) ? rnd_n(rng, 60) : number(rng);
 }
 
-static uint64_t handle(struct world *w, struct rnd *r)
+static uint64_t handle(struct world *w, struct rnd *rng)
 {
 	unsigned n = FDIO_MIN(w->nr_handles, (unsigned)MAX_KNOWN);
 
-	if (n && rnd_n(r, 8))
-		return w->handles[rnd_n(r, n)];
-	return rnd_n(r, 2) ? number(r) : (uint64_t)(1 + 2 * rnd_n(r, 3)) << 32 | rnd_n(r, 20);
+	if (n && rnd_n(rng, 8))
+		return w->handles[rnd_n(rng, n)];
+	return rnd_n(rng, 2) ? number(rng) : (uint64_t)(1 + 2 * rnd_n(rng, 3)) << 32 | rnd_n(rng, 20);
 }
 
-static uint32_t name(struct rnd *r, uint8_t *p)
+static uint32_t name(struct rnd *rng, uint8_t *p)
 {
 	static const char *const known[] = { "htree", "frag", "plain", "attrs", "acldir", "deep0", "fast", "slow", "sparse", "unwritten", ".", "..",
 		"new", "linked", "user.one", "user.block", "system.posix_acl_access", "security.capability" };
 	uint32_t n;
 
-	if (rnd_n(r, 3)) {
-		const char *s = known[rnd_n(r, ARRAY_SIZE(known))];
+	if (rnd_n(rng, 3)) {
+		const char *s = known[rnd_n(rng, ARRAY_SIZE(known))];
 		strcpy((char *)p, s);
 		return (uint32_t)strlen(s) + 1;
 	}
-	n = rnd_n(r, rnd_n(r, 4) ? 30 : 5000);
-	memset(p, 'a' + (int)rnd_n(r, 4), n);
-	if (!rnd_n(r, 8) && n)
-		p[rnd_n(r, n)] = (uint8_t)rnd_n(r, 256);
+	n = rnd_n(rng, rnd_n(rng, 4) ? 30 : 5000);
+	memset(p, 'a' + (int)rnd_n(rng, 4), n);
+	if (!rnd_n(rng, 8) && n)
+		p[rnd_n(rng, n)] = (uint8_t)rnd_n(rng, 256);
 	p[n] = 0;
 	return n + 1;
 }
 
-static uint32_t some_opcode(struct rnd *r)
+static uint32_t some_opcode(struct rnd *rng)
 {
 	static const uint8_t often[] = { FUSE_LOOKUP, FUSE_OPEN, FUSE_READ, FUSE_WRITE, FUSE_CREATE, FUSE_SETATTR, FUSE_FALLOCATE,
 		FUSE_READDIR, FUSE_READDIRPLUS, FUSE_OPENDIR, FUSE_RENAME2, FUSE_UNLINK, FUSE_SETXATTR, FUSE_GETXATTR, FUSE_FORGET,
 		FUSE_BATCH_FORGET, FUSE_IOCTL, FUSE_RELEASE, FUSE_MKDIR, FUSE_LSEEK };
 
-	if (rnd_n(r, 2))
-		return often[rnd_n(r, ARRAY_SIZE(often))];
-	return rnd_n(r, 12) ? rnd_n(r, 60) : (uint32_t)number(r);
+	if (rnd_n(rng, 2))
+		return often[rnd_n(rng, ARRAY_SIZE(often))];
+	return rnd_n(rng, 12) ? rnd_n(rng, 60) : (uint32_t)number(rng);
 }
 
 /* The fixed argument: mostly numbers of the kinds that stand there. */
-static void fill_arg(struct world *w, struct rnd *r, uint32_t op, uint8_t *p, uint32_t size)
+static void fill_arg(struct world *w, struct rnd *rng, uint32_t op, uint8_t *p, uint32_t size)
 {
 	for (uint32_t at = 0; at + 4 <= size; at += 4) {
-		uint32_t v = (uint32_t)(rnd_n(r, 3) ? rnd_n(r, 4) ? 0 : rnd_n(r, 1024) : number(r));
+		uint32_t v = (uint32_t)(rnd_n(rng, 3) ? rnd_n(rng, 4) ? 0 : rnd_n(rng, 1024) : number(rng));
 		memcpy(p + at, &v, 4);
 	}
 	switch (op) {
 	case FUSE_READ: case FUSE_READDIR: case FUSE_READDIRPLUS: case FUSE_WRITE: case FUSE_RELEASE: case FUSE_RELEASEDIR: case FUSE_FLUSH:
 	case FUSE_FSYNC: case FUSE_FSYNCDIR: case FUSE_LSEEK: case FUSE_FALLOCATE: case FUSE_IOCTL: {
-		uint64_t fh = handle(w, r);
+		uint64_t fh = handle(w, rng);
 		memcpy(p, &fh, 8);
 		break;
 	}
 	default: break;
 	}
 	if (op == FUSE_READ || op == FUSE_READDIR || op == FUSE_READDIRPLUS) {
-		uint32_t n = rnd_n(r, 4) ? rnd_n(r, 40000) : (uint32_t)number(r);
+		uint32_t n = rnd_n(rng, 4) ? rnd_n(rng, 40000) : (uint32_t)number(rng);
 		memcpy(p + 16, &n, 4);
 	}
 	if (op == FUSE_IOCTL) {
 		static const uint32_t cmds[] = { FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR, FITRIM,
 			FS_IOC_GETVERSION, FS_IOC_GETFSLABEL, FS_IOC_SETFSLABEL, _IOR('X', 125, uint32_t), _IOW('X', 125, uint32_t) };
-		uint32_t cmd = cmds[rnd_n(r, ARRAY_SIZE(cmds) - (rnd_n(r, 20) ? 2 : 0))];
-		if (rnd_n(r, 5))
+		uint32_t cmd = cmds[rnd_n(rng, ARRAY_SIZE(cmds) - (rnd_n(rng, 20) ? 2 : 0))];
+		if (rnd_n(rng, 5))
 			memcpy(p + 12, &cmd, 4);
-		if (rnd_n(r, 3))
+		if (rnd_n(rng, 3))
 			memset(p + 8, 0, 4); /* flags: of a program with 64 bits */
 	}
 }
 
-static uint32_t fill_rest(struct rnd *r, uint32_t op, uint8_t *arg, uint8_t *p)
+static uint32_t fill_rest(struct rnd *rng, uint32_t op, uint8_t *arg, uint8_t *p)
 {
 	uint32_t n = 0, size;
 
 	switch (op) {
 	case FUSE_LOOKUP: case FUSE_UNLINK: case FUSE_RMDIR: case FUSE_MKDIR: case FUSE_MKNOD: case FUSE_CREATE: case FUSE_LINK:
-	case FUSE_GETXATTR: case FUSE_REMOVEXATTR: case FUSE_TMPFILE: return name(r, p);
+	case FUSE_GETXATTR: case FUSE_REMOVEXATTR: case FUSE_TMPFILE: return name(rng, p);
 	case FUSE_RENAME: case FUSE_RENAME2: case FUSE_SYMLINK:
-		n = name(r, p);
-		return n + name(r, p + n);
+		n = name(rng, p);
+		return n + name(rng, p + n);
 	case FUSE_WRITE:
-		size = rnd_n(r, rnd_n(r, 4) ? 5000 : 65536);
-		if (rnd_n(r, 8))
+		size = rnd_n(rng, rnd_n(rng, 4) ? 5000 : 65536);
+		if (rnd_n(rng, 8))
 			memcpy(arg + 16, &size, 4);
 		memset(p, 'w', size);
 		return size;
 	case FUSE_IOCTL:
-		size = rnd_n(r, 300);
-		if (rnd_n(r, 8)) {
-			uint32_t out = rnd_n(r, 5000);
+		size = rnd_n(rng, 300);
+		if (rnd_n(rng, 8)) {
+			uint32_t out = rnd_n(rng, 5000);
 
 			memcpy(arg + 24, &size, 4);
 			memcpy(arg + 28, &out, 4);
 		}
 		for (uint32_t k = 0; k < size; k++)
-			p[k] = (uint8_t)(rnd_n(r, 3) ? 0 : rnd_n(r, 256));
+			p[k] = (uint8_t)(rnd_n(rng, 3) ? 0 : rnd_n(rng, 256));
 		return size;
 	case FUSE_SETXATTR:
-		n = name(r, p);
-		size = rnd_n(r, 3000);
-		if (rnd_n(r, 8))
+		n = name(rng, p);
+		size = rnd_n(rng, 3000);
+		if (rnd_n(rng, 8))
 			memcpy(arg, &size, 4);
 		for (uint32_t k = 0; k < size; k++)
-			p[n + k] = (uint8_t)(rnd_n(r, 3) ? 0 : rnd_n(r, 256));
+			p[n + k] = (uint8_t)(rnd_n(rng, 3) ? 0 : rnd_n(rng, 256));
 		return n + size;
 	case FUSE_BATCH_FORGET:
-		size = rnd_n(r, 40) * 16;
+		size = rnd_n(rng, 40) * 16;
 		for (uint32_t k = 0; k < size; k += 8) {
-			uint64_t v = k & 8 ? rnd_n(r, 4) : rnd_n(r, 60);
+			uint64_t v = k & 8 ? rnd_n(rng, 4) : rnd_n(rng, 60);
 			memcpy(p + k, &v, 8);
 		}
 		return size;
 	default:
-		size = rnd_n(r, 100);
+		size = rnd_n(rng, 100);
 		for (uint32_t k = 0; k < size; k++)
-			p[k] = (uint8_t)rnd_n(r, 256);
+			p[k] = (uint8_t)rnd_n(rng, 256);
 		return size;
 	}
 }
 
 /* Supplementary groups and what else may hang behind. */
-static uint32_t fill_ext(struct rnd *r, uint8_t *p)
+static uint32_t fill_ext(struct rnd *rng, uint8_t *p)
 {
-	uint32_t v[12], n = 2 + rnd_n(r, 10);
+	uint32_t v[12], n = 2 + rnd_n(rng, 10);
 
 	for (uint32_t k = 0; k < n; k++)
-		v[k] = rnd_n(r, 3) ? rnd_n(r, 40) : (uint32_t)number(r);
-	if (rnd_n(r, 2)) {
+		v[k] = rnd_n(rng, 3) ? rnd_n(rng, 40) : (uint32_t)number(rng);
+	if (rnd_n(rng, 2)) {
 		v[0] = n * 4;
 		v[1] = PRO_EXT_GROUPS;
 	}
@@ -270,60 +270,60 @@ static uint32_t fill_ext(struct rnd *r, uint8_t *p)
 	return n * 4;
 }
 
-static void spoil(struct rnd *r, struct message *m)
+static void spoil(struct rnd *rng, struct message *message)
 {
-	switch (rnd_n(r, 5)) {
-	case 0: m->len = rnd_n(r, m->len + 1); break;
-	case 1: m->bytes[rnd_n(r, FDIO_MIN(m->len, 140U))] = (uint8_t)rnd_n(r, 256); break;
+	switch (rnd_n(rng, 5)) {
+	case 0: message->len = rnd_n(rng, message->len + 1); break;
+	case 1: message->bytes[rnd_n(rng, FDIO_MIN(message->len, 140U))] = (uint8_t)rnd_n(rng, 256); break;
 	case 2: {
-		uint32_t v = (uint32_t)number(r);
-		memcpy(m->bytes + 4 * rnd_n(r, FDIO_MIN(m->len, 160U) / 4), &v, 4);
+		uint32_t v = (uint32_t)number(rng);
+		memcpy(message->bytes + 4 * rnd_n(rng, FDIO_MIN(message->len, 160U) / 4), &v, 4);
 		break;
 	}
-	case 3: m->len = FDIO_MIN(m->len + rnd_n(r, 200), (uint32_t)sizeof(m->bytes)); break;
+	case 3: message->len = FDIO_MIN(message->len + rnd_n(rng, 200), (uint32_t)sizeof(message->bytes)); break;
 	default: {
-		uint32_t v = m->len + (rnd_n(r, 2) ? 1 : -1);
-		memcpy(m->bytes, &v, 4);
+		uint32_t v = message->len + (rnd_n(rng, 2) ? 1 : -1);
+		memcpy(message->bytes, &v, 4);
 		break;
 	}
 	}
 }
 
-static void make_message(struct world *w, struct rnd *r, struct message *m)
+static void make_message(struct world *w, struct rnd *rng, struct message *message)
 {
-	struct fuse_in_header h = { .opcode = some_opcode(r), .unique = 2 * ++w->sent, .nodeid = node(w, r) };
-	const struct pro_op *known = pro_op_lookup(h.opcode);
-	uint32_t arg = known ? known->arg_size : rnd_n(r, 100);
-	uint8_t *p = m->bytes + sizeof(h);
+	struct fuse_in_header header = { .opcode = some_opcode(rng), .unique = 2 * ++w->sent, .nodeid = node(w, rng) };
+	const struct pro_op *known = pro_op_lookup(header.opcode);
+	uint32_t arg = known ? known->arg_size : rnd_n(rng, 100);
+	uint8_t *p = message->bytes + sizeof(header);
 
-	memset(m->bytes, 0, 256);
-	h.uid = rnd_n(r, 3) ? 0 : 1000;
-	fill_arg(w, r, h.opcode, p, arg);
-	m->len = (uint32_t)sizeof(h) + arg;
-	m->len += fill_rest(r, h.opcode, p, p + arg);
-	if (!rnd_n(r, 6)) {
-		m->len = (uint32_t)fdio_round_up(m->len, 8);
-		uint32_t n = fill_ext(r, m->bytes + m->len);
-		m->len += n;
-		h.total_extlen = (uint16_t)(rnd_n(r, 4) ? n / 8 : number(r));
+	memset(message->bytes, 0, 256);
+	header.uid = rnd_n(rng, 3) ? 0 : 1000;
+	fill_arg(w, rng, header.opcode, p, arg);
+	message->len = (uint32_t)sizeof(header) + arg;
+	message->len += fill_rest(rng, header.opcode, p, p + arg);
+	if (!rnd_n(rng, 6)) {
+		message->len = (uint32_t)fdio_round_up(message->len, 8);
+		uint32_t n = fill_ext(rng, message->bytes + message->len);
+		message->len += n;
+		header.total_extlen = (uint16_t)(rnd_n(rng, 4) ? n / 8 : number(rng));
 	}
-	h.len = m->len;
-	memcpy(m->bytes, &h, sizeof(h));
-	m->ring = rnd_n(r, 2);
-	if (!rnd_n(r, 4))
-		spoil(r, m);
+	header.len = message->len;
+	memcpy(message->bytes, &header, sizeof(header));
+	message->ring = rnd_n(rng, 2);
+	if (!rnd_n(rng, 4))
+		spoil(rng, message);
 }
 
 /* ---- decoding alone, where any byte too many is noticed ---- */
-static void decode(const struct message *m)
+static void decode(const struct message *message)
 {
 	struct pro_in *in = malloc(sizeof(*in));
-	uint8_t *copy = malloc(m->len ? m->len : 1);
+	uint8_t *copy = malloc(message->len ? message->len : 1);
 
 	MUST(in && copy);
-	memcpy(copy, m->bytes, m->len);
-	if (!pro_decode(copy, m->len, in)) {
-		const uint8_t *end = copy + m->len;
+	memcpy(copy, message->bytes, message->len);
+	if (!pro_decode(copy, message->len, in)) {
+		const uint8_t *end = copy + message->len;
 		MUST(!in->name || (in->name_len && in->name[in->name_len] == 0 && (const uint8_t *)in->name + in->name_len < end));
 		MUST(!in->name2 || (in->name2_len && in->name2[in->name2_len] == 0 && (const uint8_t *)in->name2 + in->name2_len < end));
 		MUST(!in->data || in->data + in->data_len <= end);
@@ -336,87 +336,87 @@ static void decode(const struct message *m)
 /* ---- sending ---- */
 static struct tr_req *free_slot(struct world *w)
 {
-	struct tr_req *r = NULL;
+	struct tr_req *req = NULL;
 
 	wait_below(w, SLOTS);
 	fdio_mutex_lock(&w->lock);
-	for (unsigned s = 0; s < SLOTS && !r; s++)
+	for (unsigned s = 0; s < SLOTS && !req; s++)
 		if (!w->busy[s]) {
 			w->busy[s] = true;
-			r = tr_slot(&w->queue, s);
+			req = tr_slot(&w->queue, s);
 		}
 	fdio_mutex_unlock(&w->lock);
-	MUST(r);
-	return r;
+	MUST(req);
+	return req;
 }
 
-static void send_dev(struct tr_req *r, const struct message *m)
+static void send_dev(struct tr_req *req, const struct message *message)
 {
-	uint8_t *at = r->payload - PRO_WRITE_HDR;
+	uint8_t *at = req->payload - PRO_WRITE_HDR;
 
-	memcpy(at, m->bytes, m->len);
-	tr_dispatch(r, pro_decode(at, m->len, &r->in));
+	memcpy(at, message->bytes, message->len);
+	tr_dispatch(req, pro_decode(at, message->len, &req->in));
 }
 
 /* As the kernel fills an entry: header, argument and payload apart. */
-static void send_ring(struct tr_req *r, const struct message *m)
+static void send_ring(struct tr_req *req, const struct message *message)
 {
-	struct entry *e = entry_of(r);
+	struct entry *entry = entry_of(req);
 	uint32_t op, arg, rest;
 
-	memset(&e->h, 0, sizeof(e->h));
-	memcpy(e->h.in_out, m->bytes, FDIO_MIN(m->len, (uint32_t)sizeof(struct fuse_in_header)));
-	memcpy(&op, m->bytes + 4, 4);
+	memset(&entry->h, 0, sizeof(entry->h));
+	memcpy(entry->h.in_out, message->bytes, FDIO_MIN(message->len, (uint32_t)sizeof(struct fuse_in_header)));
+	memcpy(&op, message->bytes + 4, 4);
 	arg = pro_op_lookup(op) ? pro_op_lookup(op)->arg_size : 0;
 	rest = (uint32_t)sizeof(struct fuse_in_header) + arg;
-	if (m->len > rest) {
-		memcpy(r->payload, m->bytes + rest, m->len - rest);
-		e->h.ring_ent_in_out.payload_sz = m->len - rest;
+	if (message->len > rest) {
+		memcpy(req->payload, message->bytes + rest, message->len - rest);
+		entry->h.ring_ent_in_out.payload_sz = message->len - rest;
 	}
-	memcpy(e->h.op_in, m->bytes + sizeof(struct fuse_in_header), FDIO_MIN(arg, (uint32_t)sizeof(e->h.op_in)));
-	if (m->len % 16 == 7) /* a size that cannot be */
-		e->h.ring_ent_in_out.payload_sz = UINT32_MAX - m->len;
-	e->r = r;
-	entry_done(&e->op, 0, 0);
+	memcpy(entry->h.op_in, message->bytes + sizeof(struct fuse_in_header), FDIO_MIN(arg, (uint32_t)sizeof(entry->h.op_in)));
+	if (message->len % 16 == 7) /* a size that cannot be */
+		entry->h.ring_ent_in_out.payload_sz = UINT32_MAX - message->len;
+	entry->req = req;
+	entry_done(&entry->op, 0, 0);
 }
 
-static void send_message(struct world *w, const struct message *m)
+static void send_message(struct world *w, const struct message *message)
 {
-	struct fuse_in_header h = { 0 };
-	struct tr_req *r;
+	struct fuse_in_header header = { 0 };
+	struct tr_req *req;
 
-	memcpy(&h, m->bytes, FDIO_MIN(m->len, (uint32_t)sizeof(h)));
+	memcpy(&header, message->bytes, FDIO_MIN(message->len, (uint32_t)sizeof(header)));
 	/* DESTROY ends the mount; the control thread is not here. */
-	if (h.opcode == FUSE_DESTROY)
+	if (header.opcode == FUSE_DESTROY)
 		return;
-	if (h.opcode == FUSE_RELEASE || h.opcode == FUSE_RELEASEDIR)
+	if (header.opcode == FUSE_RELEASE || header.opcode == FUSE_RELEASEDIR)
 		wait_below(w, 1);
-	r = free_slot(w);
-	w->unique[r->slot] = m->ring || m->len >= sizeof(h) ? h.unique : 0;
-	if (m->ring)
-		send_ring(r, m);
+	req = free_slot(w);
+	w->unique[req->slot] = message->ring || message->len >= sizeof(header) ? header.unique : 0;
+	if (message->ring)
+		send_ring(req, message);
 	else
-		send_dev(r, m);
-	if (h.opcode == FUSE_RELEASE || h.opcode == FUSE_RELEASEDIR)
+		send_dev(req, message);
+	if (header.opcode == FUSE_RELEASE || header.opcode == FUSE_RELEASEDIR)
 		wait_below(w, 1);
 }
 
 /* ---- the world ---- */
 static void slots_new(struct world *w, size_t slot_size)
 {
-	struct tr *t = &w->tr;
+	struct tr *transport = &w->transport;
 
-	t->cfg.slot_size = slot_size;
-	tr_set_server(t, &(struct tr_server){ .handle = ops_handle, .forget = ops_forget, .arg = w->ops });
-	t->fd = -1;
-	t->chan = &chan;
-	t->nr_queues = 1;
-	t->queues = &w->queue;
-	fdio_mutex_init(&t->lock, RANK_LEAF);
-	fdio_cond_init(&t->changed);
-	fdio_magic_set(t, MAGIC_TRANSPORT);
+	transport->config.slot_size = slot_size;
+	tr_set_server(transport, &(struct tr_server){ .handle = ops_handle, .forget = ops_forget, .arg = w->ops });
+	transport->fd = -1;
+	transport->chan = &chan;
+	transport->nr_queues = 1;
+	transport->queues = &w->queue;
+	fdio_mutex_init(&transport->lock, RANK_LEAF);
+	fdio_cond_init(&transport->changed);
+	fdio_magic_set(transport, MAGIC_TRANSPORT);
 	fdio_magic_set(&w->queue, MAGIC_TRANSPORT_QUEUE);
-	w->queue.tr = t;
+	w->queue.transport = transport;
 	w->queue.loop = loop_set_get(w->loops, 0);
 	w->queue.fd = -1;
 	list_init(&w->queue.free);
@@ -424,14 +424,14 @@ static void slots_new(struct world *w, size_t slot_size)
 	w->queue.slots = fdio_alloc_aligned(FDIO_CACHELINE, SLOTS * slot_size);
 	MUST(w->queue.slots);
 	for (unsigned s = 0; s < SLOTS; s++) {
-		struct tr_req *r = tr_slot(&w->queue, s);
-		fdio_magic_set(r, MAGIC_TRANSPORT_REQ);
-		r->tr = t;
-		r->loop = w->queue.loop;
-		r->slot = s;
-		r->payload = (uint8_t *)fdio_alloc_aligned(4096, TR_SLOT_BYTES) + TR_HDR_BYTES;
-		r->payload_cap = PRO_MAX_WRITE;
-		r->buf_index = -1;
+		struct tr_req *req = tr_slot(&w->queue, s);
+		fdio_magic_set(req, MAGIC_TRANSPORT_REQ);
+		req->transport = transport;
+		req->loop = w->queue.loop;
+		req->slot = s;
+		req->payload = (uint8_t *)fdio_alloc_aligned(4096, TR_SLOT_BYTES) + TR_HDR_BYTES;
+		req->payload_cap = PRO_MAX_WRITE;
+		req->buf_index = -1;
 	}
 }
 
@@ -444,17 +444,17 @@ static bool some_are(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
 	return uid == 0;
 }
 
-static bool world_new(struct world *w, const struct image_case *c)
+static bool world_new(struct world *w, const struct image_case *test)
 {
-	struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .errors = (enum x4_errors_policy)c->errors };
-	struct loop_config lc = { .nr_loops = 1, .entries = 64, .nr_fixed_files = LOOP_NR_FILES };
+	struct x4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .errors = (enum x4_errors_policy)test->errors };
+	struct loop_config config = { .nr_loops = 1, .entries = 64, .nr_fixed_files = LOOP_NR_FILES };
 	char err[512];
 
 	fdio_mutex_init(&w->lock, RANK_LEAF);
 	w->work = work_so_far();
-	if (x4_vol_open(&w->dev->dev, &xo, &w->vol, NULL, FDIO_REASON(err)))
+	if (x4_vol_open(&w->dev->dev, &options, &w->vol, NULL, FDIO_REASON(err)))
 		return false;
-	MUST(!loop_set_new(&lc, &w->loops, FDIO_REASON(err)));
+	MUST(!loop_set_new(&config, &w->loops, FDIO_REASON(err)));
 	w->workers = wq_new("worker", 2);
 	w->io = wq_new("io", 1);
 	w->syncers = wq_new("syncer", 1);
@@ -465,7 +465,7 @@ static bool world_new(struct world *w, const struct image_case *c)
 		.strict = true, .inval = ops_inval, .inval_arg = w->ops };
 	MUST(!dio_new(&dc, &w->dio));
 	ops_set_dio(w->ops, w->dio);
-	ops_set_tr(w->ops, &w->tr);
+	ops_set_tr(w->ops, &w->transport);
 	slots_new(w, ops_req_size());
 	return true;
 }
@@ -495,29 +495,29 @@ static void world_end(struct world *w)
 }
 
 /* Something to talk about: names looked up, files and the root opened. */
-static void begin(struct world *w, struct message *m)
+static void begin(struct world *w, struct message *message)
 {
 	static const char *const names[] = { "frag", "plain", "attrs", "unwritten", "sparse", "htree", "acldir", "deep0" };
 
 	for (unsigned k = 0; k < 2 * ARRAY_SIZE(names) + 1; k++) {
-		struct fuse_in_header h = { .opcode = k < ARRAY_SIZE(names) ? FUSE_LOOKUP : FUSE_OPEN, .unique = 2 * ++w->sent, .nodeid = FUSE_ROOT_ID };
+		struct fuse_in_header header = { .opcode = k < ARRAY_SIZE(names) ? FUSE_LOOKUP : FUSE_OPEN, .unique = 2 * ++w->sent, .nodeid = FUSE_ROOT_ID };
 		struct fuse_open_in o = { .flags = O_RDWR | (k & 1 ? O_DIRECT : 0) };
 
-		m->ring = k & 1;
-		m->len = sizeof(h) + sizeof(o);
-		memset(m->bytes, 0, 512);
-		memcpy(m->bytes + sizeof(h), &o, sizeof(o));
+		message->ring = k & 1;
+		message->len = sizeof(header) + sizeof(o);
+		memset(message->bytes, 0, 512);
+		memcpy(message->bytes + sizeof(header), &o, sizeof(o));
 		if (k < ARRAY_SIZE(names)) {
-			strcpy((char *)m->bytes + sizeof(h), names[k]);
-			m->len = (uint32_t)(sizeof(h) + strlen(names[k]) + 1);
+			strcpy((char *)message->bytes + sizeof(header), names[k]);
+			message->len = (uint32_t)(sizeof(header) + strlen(names[k]) + 1);
 		} else if (k == 2 * ARRAY_SIZE(names)) {
-			h.opcode = FUSE_OPENDIR;
+			header.opcode = FUSE_OPENDIR;
 		} else if (k - ARRAY_SIZE(names) < w->nr_nodes) {
-			h.nodeid = w->nodes[k - ARRAY_SIZE(names)];
+			header.nodeid = w->nodes[k - ARRAY_SIZE(names)];
 		}
-		h.len = m->len;
-		memcpy(m->bytes, &h, sizeof(h));
-		send_message(w, m);
+		header.len = message->len;
+		memcpy(message->bytes, &header, sizeof(header));
+		send_message(w, message);
 		wait_below(w, 1);
 	}
 }
@@ -562,35 +562,35 @@ static uint32_t spelled(struct world *w, const char *word, uint8_t *to)
  * "send dev|ring OPCODE[+EXT] root|nK WORD... [= ERROR]": a header, with EXT extensions of 8 bytes announced, and what the words say,
  * about the root or the K-th node that was looked up; "raw dev|ring WORD... [= ERROR]": the words alone.
  */
-static void send_line(struct world *w, char *line, struct message *m)
+static void send_line(struct world *w, char *line, struct message *message)
 {
 	char *save, *kind = strtok_r(line, " ", &save), *way = strtok_r(NULL, " ", &save), *word;
-	struct fuse_in_header h = { .nodeid = FUSE_ROOT_ID, .unique = 2 * ++w->sent };
+	struct fuse_in_header header = { .nodeid = FUSE_ROOT_ID, .unique = 2 * ++w->sent };
 	bool raw = !strcmp(kind, "raw");
 
 	MUST(way && (raw || !strcmp(kind, "send")));
-	m->ring = !strcmp(way, "ring");
-	m->len = 0;
+	message->ring = !strcmp(way, "ring");
+	message->len = 0;
 	if (!raw) {
 		char *op = strtok_r(NULL, " ", &save), *node = strtok_r(NULL, " ", &save);
 
 		MUST(op && node);
-		h.opcode = (uint32_t)strtoul(op, &op, 10);
-		h.total_extlen = (uint16_t)(*op == '+' ? strtoul(op + 1, NULL, 10) : 0);
+		header.opcode = (uint32_t)strtoul(op, &op, 10);
+		header.total_extlen = (uint16_t)(*op == '+' ? strtoul(op + 1, NULL, 10) : 0);
 		if (*node == 'n')
-			h.nodeid = w->nodes[strtoul(node + 1, NULL, 10) % MAX_KNOWN];
-		m->len = sizeof(h);
+			header.nodeid = w->nodes[strtoul(node + 1, NULL, 10) % MAX_KNOWN];
+		message->len = sizeof(header);
 	}
 	while ((word = strtok_r(NULL, " ", &save)) && *word != '=') {
-		MUST(m->len < 2000 || *word != '"');
-		m->len += spelled(w, word, m->bytes + m->len);
-		MUST(m->len <= sizeof(m->bytes) - 4096);
+		MUST(message->len < 2000 || *word != '"');
+		message->len += spelled(w, word, message->bytes + message->len);
+		MUST(message->len <= sizeof(message->bytes) - 4096);
 	}
-	h.len = m->len;
+	header.len = message->len;
 	if (!raw)
-		memcpy(m->bytes, &h, sizeof(h));
-	decode(m);
-	send_message(w, m);
+		memcpy(message->bytes, &header, sizeof(header));
+	decode(message);
+	send_message(w, message);
 	wait_below(w, 1);
 	if (word) {
 		int want = atoi(strtok_r(NULL, " ", &save));
@@ -600,14 +600,14 @@ static void send_line(struct world *w, char *line, struct message *m)
 	}
 }
 
-static void send_script(struct world *w, const char *text, struct message *m)
+static void send_script(struct world *w, const char *text, struct message *message)
 {
 	char *copy = strdup(text), *save, *line;
 
 	MUST(copy);
 	for (line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		if (!strncmp(line, "send ", 5) || !strncmp(line, "raw ", 4))
-			send_line(w, line, m);
+			send_line(w, line, message);
 	free(copy);
 }
 
@@ -615,48 +615,48 @@ static void send_script(struct world *w, const char *text, struct message *m)
  * ---- cases: "seed N M" as text: seed and number of messages, those before may matter; "image NAME": that one, undamaged;
  * and what send_script takes ----
  */
-static void run_messages(struct rnd *r, const struct image_case *c, unsigned n, const char *text)
+static void run_messages(struct rnd *rng, const struct image_case *test, unsigned n, const char *text)
 {
 	static struct world w;
-	struct base *b = c->b;
-	struct message *m = malloc(sizeof(*m));
-	uint8_t *img = mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, b->fd, 0);
+	struct base *base = test->base;
+	struct message *message = malloc(sizeof(*message));
+	uint8_t *img = mmap(NULL, base->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, base->fd, 0);
 
-	MUST(m && img != MAP_FAILED);
+	MUST(message && img != MAP_FAILED);
 	memset(&w, 0, sizeof(w));
 	world = &w;
-	w.dev = fuzz_dev_new(img, b->img, b->size);
-	case_apply(c, w.dev);
-	if (world_new(&w, c)) {
-		begin(&w, m);
-		for (unsigned k = 0; k < n && !rnd_over(r); k++) {
-			make_message(&w, r, m);
-			decode(m);
-			send_message(&w, m);
+	w.dev = fuzz_dev_new(img, base->img, base->size);
+	case_apply(test, w.dev);
+	if (world_new(&w, test)) {
+		begin(&w, message);
+		for (unsigned k = 0; k < n && !rnd_over(rng); k++) {
+			make_message(&w, rng, message);
+			decode(message);
+			send_message(&w, message);
 		}
 		if (text)
-			send_script(&w, text, m);
+			send_script(&w, text, message);
 		if (getenv("FUZZ_STATS"))
-			printf("%s: %u messages, %u answered, %u with success, %u nodes, %u handles\n", b->name, w.sent, w.answered, w.fine,
+			printf("%s: %u messages, %u answered, %u with success, %u nodes, %u handles\n", base->name, w.sent, w.answered, w.fine,
 			       w.nr_nodes, w.nr_handles);
 		world_end(&w);
 	} else {
 		MUST(!text || !strstr(text, "\nimage "));
 	}
 	fuzz_dev_free(w.dev);
-	free(m);
+	free(message);
 }
 
-static void make_case(struct rnd *r, struct image_case *c)
+static void make_case(struct rnd *rng, struct image_case *test)
 {
-	bool damaged = !rnd_n(r, 4);
+	bool damaged = !rnd_n(rng, 4);
 
-	case_make(r, c);
+	case_make(rng, test);
 	if (!damaged)
-		c->nr = 0;
-	if (!c->errors)
-		c->errors = 1;
-	c->fix = true;
+		test->nr = 0;
+	if (!test->errors)
+		test->errors = 1;
+	test->fix = true;
 }
 
 #ifdef FUZZ_LIBFUZZER
@@ -678,9 +678,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 static bool setup(void) { return bases_make(getenv("FUZZ_IMAGE")); }
 
-static void run(struct rnd *r, const char *text, bool show)
+static void run(struct rnd *rng, const char *text, bool show)
 {
-	struct image_case c;
+	struct image_case test;
 	unsigned long long seed;
 	unsigned n = MESSAGES;
 
@@ -688,28 +688,28 @@ static void run(struct rnd *r, const char *text, bool show)
 		const char *at = strstr(text, "\nseed ");
 		if (!at || sscanf(at, " seed %llu %u", &seed, &n) < 1)
 			exit(2);
-		*r = rnd_seed(seed);
+		*rng = rnd_seed(seed);
 	}
-	make_case(r, &c);
+	make_case(rng, &test);
 	if (text && strstr(text, "\nimage ")) {
 		char name[32];
 		MUST(sscanf(strstr(text, "\nimage "), " image %31s", name) == 1);
-		c = (struct image_case) { .b = bases_find(name), .errors = 1 };
-		MUST(c.b);
+		test = (struct image_case) { .base = bases_find(name), .errors = 1 };
+		MUST(test.base);
 	}
 	if (show) {
-		case_print(&c, stdout);
+		case_print(&test, stdout);
 		return;
 	}
-	run_messages(r, &c, n, text);
+	run_messages(rng, &test, n, text);
 }
 
 int main(int argc, char **argv)
 {
-	static const struct fuzz_target t = {
+	static const struct fuzz_target target = {
 		.name = "fuzz_msg", .setup = setup, .run = run, .suffix = ".case", .cpu_s = 10, .rss_kib = 700 << 10,
 	};
-	return fuzz_main(&t, argc, argv);
+	return fuzz_main(&target, argc, argv);
 }
 
 #endif

@@ -40,184 +40,184 @@ void fake_image_copy(uint8_t *dst, const uint8_t *src, uint64_t size)
 			memcpy(dst + o, src + o, 4096);
 }
 
-struct fake_dev *fake_of(struct dev *d) { return container_of(d, struct fake_dev, dev); }
-struct dev *fake_dev(struct fake_dev *f) { return &f->dev; }
+struct fake_dev *fake_of(struct dev *dev) { return container_of(dev, struct fake_dev, dev); }
+struct dev *fake_dev(struct fake_dev *fake) { return &fake->dev; }
 
 static enum fake_kind kind_of(enum dev_op op) { return op == DEV_READ ? FAKE_READ : FAKE_WRITE; }
 
-/* ---- images; f->lock held ---- */
-static void pending_patch(struct fake_dev *f, const struct fake_pending *newer)
+/* ---- images; fake->lock held ---- */
+static void pending_patch(struct fake_dev *fake, const struct fake_pending *newer)
 {
-	struct fake_pending *p;
+	struct fake_pending *pending;
 
 	/* An older pending write must not come back over this one when it is flushed later. */
-	list_for_each(p, &f->pending, node) {
-		uint64_t lo = FDIO_MAX(p->off, newer->off), hi = FDIO_MIN(p->off + p->len, newer->off + newer->len);
-		if (p != newer && lo < hi)
-			memcpy(p->data + (lo - p->off), newer->data + (lo - newer->off), hi - lo);
+	list_for_each(pending, &fake->pending, node) {
+		uint64_t lo = FDIO_MAX(pending->off, newer->off), hi = FDIO_MIN(pending->off + pending->len, newer->off + newer->len);
+		if (pending != newer && lo < hi)
+			memcpy(pending->data + (lo - pending->off), newer->data + (lo - newer->off), hi - lo);
 	}
 }
 
 static struct fake_pending *pending_new(uint64_t off, uint32_t len, const void *data)
 {
-	struct fake_pending *p = malloc(sizeof(*p) + len);
+	struct fake_pending *pending = malloc(sizeof(*pending) + len);
 
-	FDIO_MUST(p);
-	list_init(&p->node);
-	p->off = off;
-	p->len = len;
-	memcpy(p->data, data, len);
-	return p;
+	FDIO_MUST(pending);
+	list_init(&pending->node);
+	pending->off = off;
+	pending->len = len;
+	memcpy(pending->data, data, len);
+	return pending;
 }
 
-void fake_image_write(struct fake_dev *f, const void *data, uint32_t len, uint64_t off, bool durable)
+void fake_image_write(struct fake_dev *fake, const void *data, uint32_t len, uint64_t off, bool durable)
 {
-	struct fake_pending *p;
+	struct fake_pending *pending;
 
 	if (!len)
 		return;
-	memcpy(f->now + off, data, len);
-	p = pending_new(off, len, data);
-	p->seq = ++f->seq;
+	memcpy(fake->now + off, data, len);
+	pending = pending_new(off, len, data);
+	pending->seq = ++fake->seq;
 	if (durable) {
-		memcpy(f->media + off, data, len);
-		pending_patch(f, p);
-		free(p);
+		memcpy(fake->media + off, data, len);
+		pending_patch(fake, pending);
+		free(pending);
 		return;
 	}
-	list_add_tail(&f->pending, &p->node);
+	list_add_tail(&fake->pending, &pending->node);
 }
 
-void fake_image_flush(struct fake_dev *f, uint64_t upto)
+void fake_image_flush(struct fake_dev *fake, uint64_t upto)
 {
 	struct fake_pending *p, *t;
 
-	list_for_each_safe(p, t, &f->pending, node) {
+	list_for_each_safe(p, t, &fake->pending, node) {
 		if (p->seq > upto)
 			break;
-		memcpy(f->media + p->off, p->data, p->len);
+		memcpy(fake->media + p->off, p->data, p->len);
 		list_del(&p->node);
 		free(p);
 	}
 }
 
-/* ---- faults; f->lock held ---- */
-static const struct fake_fault *fault_match(struct fake_dev *f, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
+/* ---- faults; fake->lock held ---- */
+static const struct fake_fault *fault_match(struct fake_dev *fake, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags,
 					    bool async)
 {
 	bool fua = flags & DEV_FUA;
 
-	for (unsigned i = 0; i < f->nr_faults; i++) {
-		struct fault_state *s = &f->faults[i];
-		if (!(s->f.kinds & kind) || (s->f.async_only && !async) || (s->f.sync_only && async))
+	for (unsigned i = 0; i < fake->nr_faults; i++) {
+		struct fault_state *s = &fake->faults[i];
+		if (!(s->fault.kinds & kind) || (s->fault.async_only && !async) || (s->fault.sync_only && async))
 			continue;
-		if (kind == FAKE_WRITE && ((s->f.fua_only && !fua) || (s->f.plain_only && fua)))
+		if (kind == FAKE_WRITE && ((s->fault.fua_only && !fua) || (s->fault.plain_only && fua)))
 			continue;
-		if (s->f.len && (off >= s->f.off + s->f.len || off + len <= s->f.off))
+		if (s->fault.len && (off >= s->fault.off + s->fault.len || off + len <= s->fault.off))
 			continue;
-		if (s->seen++ < s->f.skip || (s->f.repeat && s->hits >= s->f.repeat))
+		if (s->seen++ < s->fault.skip || (s->fault.repeat && s->hits >= s->fault.repeat))
 			continue;
 		s->hits++;
-		f->fault_hits++;
-		return &s->f;
+		fake->fault_hits++;
+		return &s->fault;
 	}
 	return NULL;
 }
 
-void fake_fault_add(struct fake_dev *f, const struct fake_fault *fault)
+void fake_fault_add(struct fake_dev *fake, const struct fake_fault *fault)
 {
-	fdio_mutex_lock(&f->lock);
-	FDIO_ASSERT(f->nr_faults < FAKE_FAULTS);
-	f->faults[f->nr_faults++] = (struct fault_state){ .f = *fault };
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	FDIO_ASSERT(fake->nr_faults < FAKE_FAULTS);
+	fake->faults[fake->nr_faults++] = (struct fault_state){ .fault = *fault };
+	fdio_mutex_unlock(&fake->lock);
 }
 
-void fake_fault_clear(struct fake_dev *f)
+void fake_fault_clear(struct fake_dev *fake)
 {
-	fdio_mutex_lock(&f->lock);
-	f->nr_faults = 0;
-	f->fault_hits = 0;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	fake->nr_faults = 0;
+	fake->fault_hits = 0;
+	fdio_mutex_unlock(&fake->lock);
 }
 
-uint64_t fake_fault_hits(struct fake_dev *f)
+uint64_t fake_fault_hits(struct fake_dev *fake)
 {
-	fdio_mutex_lock(&f->lock);
-	uint64_t n = f->fault_hits;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	uint64_t n = fake->fault_hits;
+	fdio_mutex_unlock(&fake->lock);
 	return n;
 }
 
 /* ---- doors and hooks ---- */
-static void door_locked(struct fake_dev *f, enum fake_kind kind)
+static void door_locked(struct fake_dev *fake, enum fake_kind kind)
 {
-	if (!(f->blocked_kinds & kind))
+	if (!(fake->blocked_kinds & kind))
 		return;
-	f->nr_blocked++;
-	pthread_cond_broadcast(&f->cond);
-	while (f->blocked_kinds & kind)
-		fdio_cond_wait(&f->cond, &f->lock);
-	f->nr_blocked--;
+	fake->nr_blocked++;
+	pthread_cond_broadcast(&fake->cond);
+	while (fake->blocked_kinds & kind)
+		fdio_cond_wait(&fake->cond, &fake->lock);
+	fake->nr_blocked--;
 }
 
-void fake_block(struct fake_dev *f, unsigned kinds)
+void fake_block(struct fake_dev *fake, unsigned kinds)
 {
-	fdio_mutex_lock(&f->lock);
-	f->blocked_kinds = kinds;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	fake->blocked_kinds = kinds;
+	fdio_mutex_unlock(&fake->lock);
 }
 
-void fake_unblock(struct fake_dev *f)
+void fake_unblock(struct fake_dev *fake)
 {
-	fdio_mutex_lock(&f->lock);
-	f->blocked_kinds = 0;
-	pthread_cond_broadcast(&f->cond);
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	fake->blocked_kinds = 0;
+	pthread_cond_broadcast(&fake->cond);
+	fdio_mutex_unlock(&fake->lock);
 }
 
-static bool wait_count(struct fake_dev *f, const unsigned *count, unsigned n)
+static bool wait_count(struct fake_dev *fake, const unsigned *count, unsigned n)
 {
 	uint64_t deadline = fdio_now_ns() + 10000000000ULL;
 	bool ok = true;
 
-	fdio_mutex_lock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
 	while (*count < n && ok)
-		ok = fdio_cond_timedwait(&f->cond, &f->lock, deadline);
+		ok = fdio_cond_timedwait(&fake->cond, &fake->lock, deadline);
 	ok = *count >= n;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_unlock(&fake->lock);
 	return ok;
 }
 
-bool fake_wait_blocked(struct fake_dev *f, unsigned n) { return wait_count(f, &f->nr_blocked, n); }
-bool fake_wait_held(struct fake_dev *f, unsigned n) { return wait_count(f, &f->nr_held, n); }
+bool fake_wait_blocked(struct fake_dev *fake, unsigned n) { return wait_count(fake, &fake->nr_blocked, n); }
+bool fake_wait_held(struct fake_dev *fake, unsigned n) { return wait_count(fake, &fake->nr_held, n); }
 
-void fake_set_hook(struct fake_dev *f, fake_hook fn, void *arg)
+void fake_set_hook(struct fake_dev *fake, fake_hook fn, void *arg)
 {
-	fdio_mutex_lock(&f->lock);
-	f->hook = fn;
-	f->hook_arg = arg;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	fake->hook = fn;
+	fake->hook_arg = arg;
+	fdio_mutex_unlock(&fake->lock);
 }
 
-static void hook_call(struct fake_dev *f, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
+static void hook_call(struct fake_dev *fake, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
-	fdio_mutex_lock(&f->lock);
-	fake_hook fn = f->hook;
-	void *arg = f->hook_arg;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	fake_hook fn = fake->hook;
+	void *arg = fake->hook_arg;
+	fdio_mutex_unlock(&fake->lock);
 	if (fn)
 		fn(arg, kind, off, len, flags, after);
 }
 
-/* ---- the contract; f->lock held ---- */
-static bool violates(struct fake_dev *f, enum fake_kind kind, const void *buf, uint64_t off, uint64_t len, bool async)
+/* ---- the contract; fake->lock held ---- */
+static bool violates(struct fake_dev *fake, enum fake_kind kind, const void *buf, uint64_t off, uint64_t len, bool async)
 {
-	const struct dev_caps *c = &f->dev.caps;
+	const struct dev_caps *c = &fake->dev.caps;
 	const char *why = NULL;
 
-	if (off > f->size || len > f->size - off)
+	if (off > fake->size || len > fake->size - off)
 		why = "outside the device";
-	else if ((kind == FAKE_WRITE || async) && (off % c->lbs || len % c->lbs))
+	else if ((kind == FAKE_WRITE || async) && (off % c->sector_bytes || len % c->sector_bytes))
 		why = "not aligned to the logical block size";
 	else if (async && (!len || len > c->max_io_bytes))
 		why = "empty or longer than max_io_bytes";
@@ -227,459 +227,459 @@ static bool violates(struct fake_dev *f, enum fake_kind kind, const void *buf, u
 		why = "a write to a read-only device";
 	if (!why)
 		return false;
-	f->stats.violations++;
+	fake->stats.violations++;
 	fprintf(stderr, "fake_dev: %s of %llu bytes at %llu: %s\n", kind == FAKE_READ ? "read" : "write", (unsigned long long)len,
 		(unsigned long long)off, why);
 	return true;
 }
 
-static void count(struct fake_dev *f, enum fake_kind kind, uint64_t len, unsigned flags, bool async)
+static void count(struct fake_dev *fake, enum fake_kind kind, uint64_t len, unsigned flags, bool async)
 {
-	f->stats.async += async;
-	f->stats.retried += async && (flags & DEV_ASYNC);
+	fake->stats.async += async;
+	fake->stats.retried += async && (flags & DEV_ASYNC);
 	switch (kind) {
 	case FAKE_READ:
-		f->stats.reads++;
-		f->stats.bytes_read += len;
+		fake->stats.reads++;
+		fake->stats.bytes_read += len;
 		break;
 	case FAKE_WRITE:
-		f->stats.writes++;
-		f->stats.bytes_written += len;
-		f->stats.fua += !!(flags & DEV_FUA);
+		fake->stats.writes++;
+		fake->stats.bytes_written += len;
+		fake->stats.fua += !!(flags & DEV_FUA);
 		break;
 	case FAKE_FLUSH:
-		f->stats.flushes++;
+		fake->stats.flushes++;
 		break;
 	default:
-		f->stats.discards++;
+		fake->stats.discards++;
 	}
 }
 
-struct fake_stats fake_stats(struct fake_dev *f)
+struct fake_stats fake_stats(struct fake_dev *fake)
 {
-	fdio_mutex_lock(&f->lock);
-	struct fake_stats s = f->stats;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	struct fake_stats s = fake->stats;
+	fdio_mutex_unlock(&fake->lock);
 	return s;
 }
 
-void fake_stats_reset(struct fake_dev *f)
+void fake_stats_reset(struct fake_dev *fake)
 {
-	fdio_mutex_lock(&f->lock);
-	memset(&f->stats, 0, sizeof(f->stats));
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	memset(&fake->stats, 0, sizeof(fake->stats));
+	fdio_mutex_unlock(&fake->lock);
 }
 
-static bool write_is_durable(struct fake_dev *f, unsigned flags) { return !f->dev.caps.volatile_cache || (flags & DEV_FUA); }
+static bool write_is_durable(struct fake_dev *fake, unsigned flags) { return !fake->dev.caps.volatile_cache || (flags & DEV_FUA); }
 
 /* ---- asynchronous ---- */
-static void held_submit_locked(struct fake_dev *f, struct held *h)
+static void held_submit_locked(struct fake_dev *fake, struct held *h)
 {
 	struct dev_io *io = h->io;
 
-	count(f, kind_of(io->kind), io->len, io->flags, true);
-	h->id = ++f->ids;
-	const struct fake_fault *fault = fault_match(f, kind_of(io->kind), io->off, io->len, io->flags, true);
+	count(fake, kind_of(io->kind), io->len, io->flags, true);
+	h->id = ++fake->ids;
+	const struct fake_fault *fault = fault_match(fake, kind_of(io->kind), io->off, io->len, io->flags, true);
 	h->has_fault = fault != NULL;
 	if (fault)
 		h->fault = *fault;
 	h->stuck = fault && fault->action == FAKE_STUCK;
-	h->bad = violates(f, kind_of(io->kind), io->buf, io->off, io->len, true);
+	h->bad = violates(fake, kind_of(io->kind), io->buf, io->off, io->len, true);
 	if (h->bad)
 		return;
 	if (io->kind == DEV_WRITE) {
 		struct held *o;
-		list_for_each(o, &f->held, node)
-			f->stats.overlaps += o != h && o->io->kind == DEV_WRITE && o->io->off < io->off + io->len &&
+		list_for_each(o, &fake->held, node)
+			fake->stats.overlaps += o != h && o->io->kind == DEV_WRITE && o->io->off < io->off + io->len &&
 					     io->off < o->io->off + o->io->len;
-		fake_rec_submit(f, h->id, FAKE_WRITE, io->off, io->len, io->flags, io->buf);
-	} else if (f->mode != FAKE_INLINE) {
+		fake_rec_submit(fake, h->id, FAKE_WRITE, io->off, io->len, io->flags, io->buf);
+	} else if (fake->mode != FAKE_INLINE) {
 		memset(io->buf, 0xdb, io->len);
 	}
 }
 
 /* Decides the result and moves the data. */
-static int held_transfer_locked(struct fake_dev *f, struct held *h)
+static int held_transfer_locked(struct fake_dev *fake, struct held *held)
 {
-	struct dev_io *io = h->io;
+	struct dev_io *io = held->io;
 	uint32_t n = io->len;
 	bool drop = false;
 
-	if (h->bad)
+	if (held->bad)
 		return -EINVAL;
-	if (h->has_fault && h->fault.action == FAKE_ERROR)
+	if (held->has_fault && held->fault.action == FAKE_ERROR)
 		n = 0;
-	else if (h->has_fault && h->fault.action == FAKE_SHORT)
-		n = io->len > h->fault.n ? io->len - h->fault.n : 0;
-	else if (h->has_fault && h->fault.action == FAKE_DROP)
+	else if (held->has_fault && held->fault.action == FAKE_SHORT)
+		n = io->len > held->fault.n ? io->len - held->fault.n : 0;
+	else if (held->has_fault && held->fault.action == FAKE_DROP)
 		drop = true;
 	if (io->kind == DEV_READ)
-		memcpy(io->buf, f->now + io->off, n);
+		memcpy(io->buf, fake->now + io->off, n);
 	else if (!drop)
-		fake_image_write(f, io->buf, n, io->off, write_is_durable(f, io->flags));
-	int res = h->has_fault && h->fault.action == FAKE_ERROR ? h->fault.err : (int)n;
+		fake_image_write(fake, io->buf, n, io->off, write_is_durable(fake, io->flags));
+	int res = held->has_fault && held->fault.action == FAKE_ERROR ? held->fault.err : (int)n;
 	if (io->kind == DEV_WRITE)
-		fake_rec_complete(f, h->id, FAKE_WRITE, io->off, drop ? 0 : n, io->flags, res);
+		fake_rec_complete(fake, held->id, FAKE_WRITE, io->off, drop ? 0 : n, io->flags, res);
 	return res == 0 ? -EIO : res; /* dev.h: 0 bytes is -EIO */
 }
 
-static void held_finish(struct fake_dev *f, struct held *h)
+static void held_finish(struct fake_dev *fake, struct held *held)
 {
-	struct dev_io *io = h->io;
+	struct dev_io *io = held->io;
 	enum fake_kind kind = kind_of(io->kind);
 	uint64_t off = io->off, len = io->len;
 	unsigned flags = io->flags;
 
-	hook_call(f, kind, off, len, flags, false);
-	fdio_mutex_lock(&f->lock);
-	io->result = held_transfer_locked(f, h);
-	fdio_mutex_unlock(&f->lock);
-	free(h);
-	hook_call(f, kind, off, len, flags, true);
+	hook_call(fake, kind, off, len, flags, false);
+	fdio_mutex_lock(&fake->lock);
+	io->result = held_transfer_locked(fake, held);
+	fdio_mutex_unlock(&fake->lock);
+	free(held);
+	hook_call(fake, kind, off, len, flags, true);
 	io->done(io); /* the last touch */
 }
 
-static void fake_submit(struct dev *d, struct dev_io *io)
+static void fake_submit(struct dev *dev, struct dev_io *io)
 {
-	struct fake_dev *f = fake_of(d);
-	struct held *h = calloc(1, sizeof(*h));
+	struct fake_dev *fake = fake_of(dev);
+	struct held *held = calloc(1, sizeof(*held));
 
-	FDIO_MUST(h);
-	h->io = io;
-	io->dev = d;
-	list_init(&h->node);
-	fdio_mutex_lock(&f->lock);
-	held_submit_locked(f, h);
-	if (f->mode != FAKE_INLINE || h->stuck) {
-		list_add_tail(&f->held, &h->node);
-		f->nr_held++;
-		pthread_cond_broadcast(&f->cond);
-		fdio_mutex_unlock(&f->lock);
+	FDIO_MUST(held);
+	held->io = io;
+	io->dev = dev;
+	list_init(&held->node);
+	fdio_mutex_lock(&fake->lock);
+	held_submit_locked(fake, held);
+	if (fake->mode != FAKE_INLINE || held->stuck) {
+		list_add_tail(&fake->held, &held->node);
+		fake->nr_held++;
+		pthread_cond_broadcast(&fake->cond);
+		fdio_mutex_unlock(&fake->lock);
 		return;
 	}
-	door_locked(f, kind_of(io->kind));
-	fdio_mutex_unlock(&f->lock);
-	held_finish(f, h);
+	door_locked(fake, kind_of(io->kind));
+	fdio_mutex_unlock(&fake->lock);
+	held_finish(fake, held);
 }
 
-static struct held *held_nth(struct fake_dev *f, unsigned k)
+static struct held *held_nth(struct fake_dev *fake, unsigned k)
 {
-	struct held *h;
+	struct held *held;
 
-	list_for_each(h, &f->held, node)
+	list_for_each(held, &fake->held, node)
 		if (k-- == 0)
-			return h;
+			return held;
 	return NULL;
 }
 
-unsigned fake_held(struct fake_dev *f)
+unsigned fake_held(struct fake_dev *fake)
 {
-	fdio_mutex_lock(&f->lock);
-	unsigned n = f->nr_held;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	unsigned n = fake->nr_held;
+	fdio_mutex_unlock(&fake->lock);
 	return n;
 }
 
-struct dev_io *fake_held_io(struct fake_dev *f, unsigned k)
+struct dev_io *fake_held_io(struct fake_dev *fake, unsigned k)
 {
-	fdio_mutex_lock(&f->lock);
-	struct held *h = held_nth(f, k);
-	fdio_mutex_unlock(&f->lock);
-	return h ? h->io : NULL;
+	fdio_mutex_lock(&fake->lock);
+	struct held *held = held_nth(fake, k);
+	fdio_mutex_unlock(&fake->lock);
+	return held ? held->io : NULL;
 }
 
 /* Takes the k-th out of the list if it can complete. */
-static struct held *held_take_locked(struct fake_dev *f, unsigned k)
+static struct held *held_take_locked(struct fake_dev *fake, unsigned k)
 {
-	struct held *h = held_nth(f, k);
+	struct held *held = held_nth(fake, k);
 
-	if (!h || h->stuck)
+	if (!held || held->stuck)
 		return NULL;
-	list_del(&h->node);
-	f->nr_held--;
-	return h;
+	list_del(&held->node);
+	fake->nr_held--;
+	return held;
 }
 
-bool fake_complete(struct fake_dev *f, unsigned k)
+bool fake_complete(struct fake_dev *fake, unsigned k)
 {
-	fdio_mutex_lock(&f->lock);
-	struct held *h = held_take_locked(f, k);
-	fdio_mutex_unlock(&f->lock);
-	if (h)
-		held_finish(f, h);
-	return h != NULL;
+	fdio_mutex_lock(&fake->lock);
+	struct held *held = held_take_locked(fake, k);
+	fdio_mutex_unlock(&fake->lock);
+	if (held)
+		held_finish(fake, held);
+	return held != NULL;
 }
 
 /* The k-th of those that are not stuck. */
-static struct held *held_take_free_locked(struct fake_dev *f, uint64_t *seed)
+static struct held *held_take_free_locked(struct fake_dev *fake, uint64_t *seed)
 {
-	struct held *h;
+	struct held *held;
 	unsigned n = 0, want;
 
-	list_for_each(h, &f->held, node)
-		n += !h->stuck;
+	list_for_each(held, &fake->held, node)
+		n += !held->stuck;
 	if (!n)
 		return NULL;
 	want = seed ? fake_rand(seed) % n : 0;
-	list_for_each(h, &f->held, node)
-		if (!h->stuck && want-- == 0)
+	list_for_each(held, &fake->held, node)
+		if (!held->stuck && want-- == 0)
 			break;
-	list_del(&h->node);
-	f->nr_held--;
-	return h;
+	list_del(&held->node);
+	fake->nr_held--;
+	return held;
 }
 
-static unsigned complete_until_empty(struct fake_dev *f, bool random)
+static unsigned complete_until_empty(struct fake_dev *fake, bool random)
 {
-	struct held *h;
+	struct held *held;
 	unsigned n = 0;
 
 	for (;; n++) {
-		fdio_mutex_lock(&f->lock);
-		h = held_take_free_locked(f, random ? &f->seed : NULL);
-		fdio_mutex_unlock(&f->lock);
-		if (!h)
+		fdio_mutex_lock(&fake->lock);
+		held = held_take_free_locked(fake, random ? &fake->seed : NULL);
+		fdio_mutex_unlock(&fake->lock);
+		if (!held)
 			return n;
-		held_finish(f, h);
+		held_finish(fake, held);
 	}
 }
 
-unsigned fake_complete_all(struct fake_dev *f) { return complete_until_empty(f, false); }
-unsigned fake_complete_random(struct fake_dev *f) { return complete_until_empty(f, true); }
+unsigned fake_complete_all(struct fake_dev *fake) { return complete_until_empty(fake, false); }
+unsigned fake_complete_random(struct fake_dev *fake) { return complete_until_empty(fake, true); }
 
-void fake_unstick(struct fake_dev *f)
+void fake_unstick(struct fake_dev *fake)
 {
-	struct held *h;
+	struct held *held;
 
-	fdio_mutex_lock(&f->lock);
-	list_for_each(h, &f->held, node)
-		h->stuck = false;
-	f->stuck_epoch++;
-	pthread_cond_broadcast(&f->cond);
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	list_for_each(held, &fake->held, node)
+		held->stuck = false;
+	fake->stuck_epoch++;
+	pthread_cond_broadcast(&fake->cond);
+	fdio_mutex_unlock(&fake->lock);
 }
 
 static void *completer(void *arg)
 {
-	struct fake_dev *f = arg;
-	struct held *h;
+	struct fake_dev *fake = arg;
+	struct held *held;
 
-	fdio_mutex_lock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
 	for (;;) {
-		h = held_take_free_locked(f, &f->seed);
-		if (h) {
-			fdio_mutex_unlock(&f->lock);
-			held_finish(f, h);
-			fdio_mutex_lock(&f->lock);
+		held = held_take_free_locked(fake, &fake->seed);
+		if (held) {
+			fdio_mutex_unlock(&fake->lock);
+			held_finish(fake, held);
+			fdio_mutex_lock(&fake->lock);
 			continue;
 		}
-		if (f->thread_stop)
+		if (fake->thread_stop)
 			break;
-		fdio_cond_wait(&f->cond, &f->lock);
+		fdio_cond_wait(&fake->cond, &fake->lock);
 	}
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_unlock(&fake->lock);
 	return NULL;
 }
 
-static void completer_stop(struct fake_dev *f)
+static void completer_stop(struct fake_dev *fake)
 {
-	if (f->mode != FAKE_THREAD)
+	if (fake->mode != FAKE_THREAD)
 		return;
-	fdio_mutex_lock(&f->lock);
-	f->thread_stop = true;
-	pthread_cond_broadcast(&f->cond);
-	fdio_mutex_unlock(&f->lock);
-	pthread_join(f->thread, NULL);
-	f->thread_stop = false;
+	fdio_mutex_lock(&fake->lock);
+	fake->thread_stop = true;
+	pthread_cond_broadcast(&fake->cond);
+	fdio_mutex_unlock(&fake->lock);
+	pthread_join(fake->thread, NULL);
+	fake->thread_stop = false;
 }
 
-void fake_set_mode(struct fake_dev *f, enum fake_mode mode, uint64_t seed)
+void fake_set_mode(struct fake_dev *fake, enum fake_mode mode, uint64_t seed)
 {
-	completer_stop(f);
-	fdio_mutex_lock(&f->lock);
-	FDIO_ASSERT(list_empty(&f->held));
-	f->mode = mode;
-	f->seed = seed;
-	fdio_mutex_unlock(&f->lock);
+	completer_stop(fake);
+	fdio_mutex_lock(&fake->lock);
+	FDIO_ASSERT(list_empty(&fake->held));
+	fake->mode = mode;
+	fake->seed = seed;
+	fdio_mutex_unlock(&fake->lock);
 	if (mode == FAKE_THREAD)
-		FDIO_MUST(pthread_create(&f->thread, NULL, completer, f) == 0);
+		FDIO_MUST(pthread_create(&fake->thread, NULL, completer, fake) == 0);
 }
 
 /* ---- synchronous ---- */
 /* Counts, checks, waits at the door; 1: go on, else the result. */
-static int sync_begin(struct fake_dev *f, enum fake_kind kind, const void *buf, uint64_t len, uint64_t off, unsigned flags,
+static int sync_begin(struct fake_dev *fake, enum fake_kind kind, const void *buf, uint64_t len, uint64_t off, unsigned flags,
 		      uint64_t *ret_id, bool *ret_drop)
 {
 	const struct fake_fault *fault;
-	int r = 1;
+	int err = 1;
 
-	hook_call(f, kind, off, len, flags, false);
-	fdio_mutex_lock(&f->lock);
-	count(f, kind, len, flags, false);
-	*ret_id = ++f->ids;
+	hook_call(fake, kind, off, len, flags, false);
+	fdio_mutex_lock(&fake->lock);
+	count(fake, kind, len, flags, false);
+	*ret_id = ++fake->ids;
 	*ret_drop = false;
-	if (kind != FAKE_FLUSH && violates(f, kind, buf, off, len, false)) {
-		r = -EINVAL;
+	if (kind != FAKE_FLUSH && violates(fake, kind, buf, off, len, false)) {
+		err = -EINVAL;
 		goto out;
 	}
-	fault = fault_match(f, kind, off, len, flags, false);
+	fault = fault_match(fake, kind, off, len, flags, false);
 	if (kind & (FAKE_WRITE | FAKE_FLUSH))
-		fake_rec_submit(f, *ret_id, kind, off, len, flags, buf);
+		fake_rec_submit(fake, *ret_id, kind, off, len, flags, buf);
 	if (fault && fault->action == FAKE_STUCK) {
-		unsigned e = f->stuck_epoch;
-		while (e == f->stuck_epoch)
-			fdio_cond_wait(&f->cond, &f->lock);
+		unsigned e = fake->stuck_epoch;
+		while (e == fake->stuck_epoch)
+			fdio_cond_wait(&fake->cond, &fake->lock);
 	} else if (fault && fault->action == FAKE_ERROR) {
-		r = fault->err;
+		err = fault->err;
 	} else if (fault && fault->action == FAKE_DROP) {
 		*ret_drop = true;
 	}
 out:
-	fdio_mutex_unlock(&f->lock);
-	return r;
+	fdio_mutex_unlock(&fake->lock);
+	return err;
 }
 
-static int fake_read(struct dev *d, void *buf, size_t len, uint64_t off)
+static int fake_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 {
-	struct fake_dev *f = fake_of(d);
+	struct fake_dev *fake = fake_of(dev);
 	uint64_t id;
 	bool drop;
-	int r = sync_begin(f, FAKE_READ, buf, len, off, 0, &id, &drop);
+	int err = sync_begin(fake, FAKE_READ, buf, len, off, 0, &id, &drop);
 
-	fdio_mutex_lock(&f->lock);
-	door_locked(f, FAKE_READ);
-	if (r == 1) {
-		memcpy(buf, f->now + off, len);
-		r = 0;
+	fdio_mutex_lock(&fake->lock);
+	door_locked(fake, FAKE_READ);
+	if (err == 1) {
+		memcpy(buf, fake->now + off, len);
+		err = 0;
 	}
-	fdio_mutex_unlock(&f->lock);
-	hook_call(f, FAKE_READ, off, len, 0, true);
-	return r;
+	fdio_mutex_unlock(&fake->lock);
+	hook_call(fake, FAKE_READ, off, len, 0, true);
+	return err;
 }
 
-static int fake_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags)
+static int fake_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
-	struct fake_dev *f = fake_of(d);
+	struct fake_dev *fake = fake_of(dev);
 	uint64_t id;
 	bool drop;
-	int r = sync_begin(f, FAKE_WRITE, buf, len, off, flags, &id, &drop);
+	int err = sync_begin(fake, FAKE_WRITE, buf, len, off, flags, &id, &drop);
 
-	fdio_mutex_lock(&f->lock);
-	door_locked(f, FAKE_WRITE);
-	if (r == 1) {
+	fdio_mutex_lock(&fake->lock);
+	door_locked(fake, FAKE_WRITE);
+	if (err == 1) {
 		if (!drop)
-			fake_image_write(f, buf, len, off, write_is_durable(f, flags));
-		r = 0;
+			fake_image_write(fake, buf, len, off, write_is_durable(fake, flags));
+		err = 0;
 	}
-	fake_rec_complete(f, id, FAKE_WRITE, off, drop || r ? 0 : len, flags, r ? r : (int)len);
-	fdio_mutex_unlock(&f->lock);
-	hook_call(f, FAKE_WRITE, off, len, flags, true);
-	return r;
+	fake_rec_complete(fake, id, FAKE_WRITE, off, drop || err ? 0 : len, flags, err ? err : (int)len);
+	fdio_mutex_unlock(&fake->lock);
+	hook_call(fake, FAKE_WRITE, off, len, flags, true);
+	return err;
 }
 
-static int fake_write_many(struct dev *d, struct dev_vec *v, unsigned n)
+static int fake_write_many(struct dev *dev, struct dev_vec *vec, unsigned n)
 {
 	int first = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		v[i].result = fake_write(d, v[i].buf, v[i].len, v[i].off, 0);
-		if (v[i].result && !first)
-			first = v[i].result;
+		vec[i].result = fake_write(dev, vec[i].buf, vec[i].len, vec[i].off, 0);
+		if (vec[i].result && !first)
+			first = vec[i].result;
 	}
 	return first;
 }
 
-static int fake_flush(struct dev *d)
+static int fake_flush(struct dev *dev)
 {
-	struct fake_dev *f = fake_of(d);
+	struct fake_dev *fake = fake_of(dev);
 	uint64_t id, upto;
 	bool drop;
 
-	fdio_mutex_lock(&f->lock);
-	upto = f->seq; /* writes that complete from here on are not covered */
-	fdio_mutex_unlock(&f->lock);
-	int r = sync_begin(f, FAKE_FLUSH, NULL, 0, 0, 0, &id, &drop);
-	fdio_mutex_lock(&f->lock);
-	door_locked(f, FAKE_FLUSH);
-	if (r == 1) {
+	fdio_mutex_lock(&fake->lock);
+	upto = fake->seq; /* writes that complete from here on are not covered */
+	fdio_mutex_unlock(&fake->lock);
+	int err = sync_begin(fake, FAKE_FLUSH, NULL, 0, 0, 0, &id, &drop);
+	fdio_mutex_lock(&fake->lock);
+	door_locked(fake, FAKE_FLUSH);
+	if (err == 1) {
 		if (!drop)
-			fake_image_flush(f, upto);
-		r = 0;
+			fake_image_flush(fake, upto);
+		err = 0;
 	}
-	fake_rec_complete(f, id, FAKE_FLUSH, 0, 0, drop, r);
-	fdio_mutex_unlock(&f->lock);
-	hook_call(f, FAKE_FLUSH, 0, 0, 0, true);
-	return r;
+	fake_rec_complete(fake, id, FAKE_FLUSH, 0, 0, drop, err);
+	fdio_mutex_unlock(&fake->lock);
+	hook_call(fake, FAKE_FLUSH, 0, 0, 0, true);
+	return err;
 }
 
-static int fake_discard(struct dev *d, uint64_t off, uint64_t len)
+static int fake_discard(struct dev *dev, uint64_t off, uint64_t len)
 {
-	struct fake_dev *f = fake_of(d);
+	struct fake_dev *fake = fake_of(dev);
 	uint64_t id;
 	bool drop;
-	int r = sync_begin(f, FAKE_DISCARD, NULL, len, off, 0, &id, &drop);
+	int err = sync_begin(fake, FAKE_DISCARD, NULL, len, off, 0, &id, &drop);
 
-	if (r != 1)
-		return r;
+	if (err != 1)
+		return err;
 	/* The worst a device may do: other data at once, and for good. */
-	fdio_mutex_lock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
 	for (uint64_t o = off; o < off + len; o++)
-		f->now[o] = f->media[o] = 0xd1;
-	struct fake_pending *p;
-	list_for_each(p, &f->pending, node) {
-		uint64_t lo = FDIO_MAX(p->off, off), hi = FDIO_MIN(p->off + p->len, off + len);
+		fake->now[o] = fake->media[o] = 0xd1;
+	struct fake_pending *pending;
+	list_for_each(pending, &fake->pending, node) {
+		uint64_t lo = FDIO_MAX(pending->off, off), hi = FDIO_MIN(pending->off + pending->len, off + len);
 		if (lo < hi)
-			memset(p->data + (lo - p->off), 0xd1, hi - lo);
+			memset(pending->data + (lo - pending->off), 0xd1, hi - lo);
 	}
-	fdio_mutex_unlock(&f->lock);
-	hook_call(f, FAKE_DISCARD, off, len, 0, true);
+	fdio_mutex_unlock(&fake->lock);
+	hook_call(fake, FAKE_DISCARD, off, len, 0, true);
 	return 0;
 }
 
-static void fake_now(struct dev *d, struct timespec *ts)
+static void fake_now(struct dev *dev, struct timespec *ts)
 {
-	struct fake_dev *f = fake_of(d);
+	struct fake_dev *fake = fake_of(dev);
 
-	fdio_mutex_lock(&f->lock);
-	if (f->clock_set)
-		*ts = f->clock;
+	fdio_mutex_lock(&fake->lock);
+	if (fake->clock_set)
+		*ts = fake->clock;
 	else
 		clock_gettime(CLOCK_REALTIME, ts);
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_unlock(&fake->lock);
 }
 
-void fake_set_now(struct fake_dev *f, const struct timespec *ts)
+void fake_set_now(struct fake_dev *fake, const struct timespec *ts)
 {
-	fdio_mutex_lock(&f->lock);
-	f->clock_set = ts != NULL;
+	fdio_mutex_lock(&fake->lock);
+	fake->clock_set = ts != NULL;
 	if (ts)
-		f->clock = *ts;
-	fdio_mutex_unlock(&f->lock);
+		fake->clock = *ts;
+	fdio_mutex_unlock(&fake->lock);
 }
 
 /* ---- life ---- */
-static void fake_close(struct dev *d)
+static void fake_close(struct dev *dev)
 {
-	struct fake_dev *f = fake_of(d);
-	struct fake_pending *p, *pt;
-	struct held *h, *ht;
+	struct fake_dev *fake = fake_of(dev);
+	struct fake_pending *pending, *pt;
+	struct held *held, *ht;
 
-	if (f->mode == FAKE_THREAD) {
-		fake_unstick(f);
-		completer_stop(f);
+	if (fake->mode == FAKE_THREAD) {
+		fake_unstick(fake);
+		completer_stop(fake);
 	}
-	list_for_each_safe(h, ht, &f->held, node)
-		free(h);
-	list_for_each_safe(p, pt, &f->pending, node)
-		free(p);
-	list_init(&f->pending);
-	fake_rec_stop(f);
-	dev_fini(&f->dev);
-	fake_image_free(f->now, f->size);
-	fake_image_free(f->media, f->size);
-	pthread_cond_destroy(&f->cond);
-	fdio_mutex_fini(&f->lock);
-	free(f);
+	list_for_each_safe(held, ht, &fake->held, node)
+		free(held);
+	list_for_each_safe(pending, pt, &fake->pending, node)
+		free(pending);
+	list_init(&fake->pending);
+	fake_rec_stop(fake);
+	dev_fini(&fake->dev);
+	fake_image_free(fake->now, fake->size);
+	fake_image_free(fake->media, fake->size);
+	pthread_cond_destroy(&fake->cond);
+	fdio_mutex_fini(&fake->lock);
+	free(fake);
 }
 
 static const struct dev_ops fake_ops = {
@@ -696,41 +696,41 @@ static const struct dev_ops fake_ops = {
 
 struct fake_dev *fake_new(uint64_t size, uint32_t lbs)
 {
-	struct fake_dev *f = calloc(1, sizeof(*f));
+	struct fake_dev *fake = calloc(1, sizeof(*fake));
 
-	FDIO_MUST(f && dev_init(&f->dev, &fake_ops, "fake") == 0);
-	f->size = fdio_round_up(size, 4096);
-	f->dev.caps = (struct dev_caps){
-		.size_bytes = f->size, .lbs = lbs, .pbs = lbs, .max_io_bytes = 1 << 20, .mem_align = 512,
+	FDIO_MUST(fake && dev_init(&fake->dev, &fake_ops, "fake") == 0);
+	fake->size = fdio_round_up(size, 4096);
+	fake->dev.caps = (struct dev_caps){
+		.size_bytes = fake->size, .sector_bytes = lbs, .physical_bytes = lbs, .max_io_bytes = 1 << 20, .mem_align = 512,
 		.volatile_cache = true, .fua = true, .discard = true, .is_block = true,
 	};
-	f->now = fake_image_new(f->size);
-	f->media = fake_image_new(f->size);
-	list_init(&f->pending);
-	list_init(&f->held);
-	fdio_mutex_init(&f->lock, RANK_LEAF);
-	fdio_cond_init(&f->cond);
-	return f;
+	fake->now = fake_image_new(fake->size);
+	fake->media = fake_image_new(fake->size);
+	list_init(&fake->pending);
+	list_init(&fake->held);
+	fdio_mutex_init(&fake->lock, RANK_LEAF);
+	fdio_cond_init(&fake->cond);
+	return fake;
 }
 
-void fake_free(struct fake_dev *f)
+void fake_free(struct fake_dev *fake)
 {
-	if (f)
-		fake_close(&f->dev);
+	if (fake)
+		fake_close(&fake->dev);
 }
 
-void fake_fill(struct fake_dev *f, uint8_t byte)
+void fake_fill(struct fake_dev *fake, uint8_t byte)
 {
-	fdio_mutex_lock(&f->lock);
-	fake_image_flush(f, UINT64_MAX);
-	memset(f->now, byte, f->size);
-	memset(f->media, byte, f->size);
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	fake_image_flush(fake, UINT64_MAX);
+	memset(fake->now, byte, fake->size);
+	memset(fake->media, byte, fake->size);
+	fdio_mutex_unlock(&fake->lock);
 }
 
 struct fake_dev *fake_clone(struct fake_dev *f)
 {
-	struct fake_dev *c = fake_new(f->size, f->dev.caps.lbs);
+	struct fake_dev *c = fake_new(f->size, f->dev.caps.sector_bytes);
 
 	fdio_mutex_lock(&f->lock);
 	c->dev.caps = f->dev.caps;
@@ -740,26 +740,26 @@ struct fake_dev *fake_clone(struct fake_dev *f)
 	return c;
 }
 
-void fake_peek(struct fake_dev *f, void *buf, size_t len, uint64_t off)
+void fake_peek(struct fake_dev *fake, void *buf, size_t len, uint64_t off)
 {
-	fdio_mutex_lock(&f->lock);
-	FDIO_ASSERT(off <= f->size && len <= f->size - off);
-	memcpy(buf, f->now + off, len);
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	FDIO_ASSERT(off <= fake->size && len <= fake->size - off);
+	memcpy(buf, fake->now + off, len);
+	fdio_mutex_unlock(&fake->lock);
 }
 
-void fake_peek_media(struct fake_dev *f, void *buf, size_t len, uint64_t off)
+void fake_peek_media(struct fake_dev *fake, void *buf, size_t len, uint64_t off)
 {
-	fdio_mutex_lock(&f->lock);
-	FDIO_ASSERT(off <= f->size && len <= f->size - off);
-	memcpy(buf, f->media + off, len);
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	FDIO_ASSERT(off <= fake->size && len <= fake->size - off);
+	memcpy(buf, fake->media + off, len);
+	fdio_mutex_unlock(&fake->lock);
 }
 
-void fake_poke(struct fake_dev *f, const void *buf, size_t len, uint64_t off)
+void fake_poke(struct fake_dev *fake, const void *buf, size_t len, uint64_t off)
 {
-	fdio_mutex_lock(&f->lock);
-	FDIO_ASSERT(off <= f->size && len <= f->size - off);
-	fake_image_write(f, buf, len, off, true);
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	FDIO_ASSERT(off <= fake->size && len <= fake->size - off);
+	fake_image_write(fake, buf, len, off, true);
+	fdio_mutex_unlock(&fake->lock);
 }

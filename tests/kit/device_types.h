@@ -18,7 +18,7 @@ struct fake_pending {
 };
 
 struct fault_state {
-	struct fake_fault f;
+	struct fake_fault fault;
 	unsigned seen, hits;
 };
 
@@ -69,10 +69,10 @@ void *fake_image_new(uint64_t size);
 void fake_image_free(void *img, uint64_t size);
 void fake_image_copy(uint8_t *dst, const uint8_t *src, uint64_t size);
 /* Lock held. */
-void fake_image_write(struct fake_dev *f, const void *data, uint32_t len, uint64_t off, bool durable);
-void fake_image_flush(struct fake_dev *f, uint64_t upto);
-void fake_rec_submit(struct fake_dev *f, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags,
+void fake_image_write(struct fake_dev *fake, const void *data, uint32_t len, uint64_t off, bool durable);
+void fake_image_flush(struct fake_dev *fake, uint64_t upto);
+void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags,
 		     const void *data);
-void fake_rec_complete(struct fake_dev *f, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags, int result);
+void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags, int result);
 
 #endif

@@ -13,72 +13,72 @@ static const char *const names[] = { "f", "g", "h", "stale" };
 
 struct x4_inode *engine_file(struct engine *e, const char *name)
 {
-	struct x4_inode *i = NULL;
+	struct x4_inode *inode = NULL;
 
 	for (unsigned k = 0; k < ARRAY_SIZE(names); k++)
 		if (!strcmp(name, names[k]))
-			ck_assert_int_eq(x4_iget(e->vol, FIRST_INO + k, NULL, &i), 0);
-	ck_assert_ptr_nonnull(i);
-	return i;
+			ck_assert_int_eq(x4_iget(e->vol, FIRST_INO + k, NULL, &inode), 0);
+	ck_assert_ptr_nonnull(inode);
+	return inode;
 }
 
-void engine_truncate(struct engine *e, struct x4_inode *i, uint64_t size)
+void engine_truncate(struct engine *e, struct x4_inode *inode, uint64_t size)
 {
-	ck_assert_int_eq(dio_gate_close(e->d, i, DIO_GATE_ALL), 0);
-	x4_inode_lock_excl(i);
-	ck_assert_int_eq(x4_truncate(i, size), 0);
-	x4_inode_unlock(i);
-	dio_gate_open(e->d, i, DIO_GATE_ALL);
+	ck_assert_int_eq(dio_gate_close(e->dio, inode, DIO_GATE_ALL), 0);
+	x4_inode_lock_excl(inode);
+	ck_assert_int_eq(x4_truncate(inode, size), 0);
+	x4_inode_unlock(inode);
+	dio_gate_open(e->dio, inode, DIO_GATE_ALL);
 }
 
 void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len)
 {
-	ck_assert_int_eq(dio_gate_close(e->d, e->i, DIO_GATE_ALL), 0);
-	x4_inode_lock_excl(e->i);
-	ck_assert_int_eq(x4_fallocate(e->i, mode, off, len, true), 0);
-	x4_inode_unlock(e->i);
-	dio_gate_open(e->d, e->i, DIO_GATE_ALL);
+	ck_assert_int_eq(dio_gate_close(e->dio, e->inode, DIO_GATE_ALL), 0);
+	x4_inode_lock_excl(e->inode);
+	ck_assert_int_eq(x4_fallocate(e->inode, mode, off, len, true), 0);
+	x4_inode_unlock(e->inode);
+	dio_gate_open(e->dio, e->inode, DIO_GATE_ALL);
 }
 
-struct engine *engine_on(struct fake_dev *f, const struct engine_opt *opt)
+struct engine *engine_on(struct fake_dev *fake, const struct engine_opt *opt)
 {
 	static const struct engine_opt none;
 	struct engine *e = calloc(1, sizeof(*e));
 
-	ck_assert_ptr_nonnull(f);
+	ck_assert_ptr_nonnull(fake);
 	e->opt = opt ? *opt : none;
-	e->f = f;
+	e->fake = fake;
 	if (e->opt.no_fua) /* an image file: for a block device the block layer would write and flush */
-		fake_dev(f)->caps.fua = fake_dev(f)->caps.is_block = false;
-	e->vol = testvol_mount(f);
+		fake_dev(fake)->caps.fua = fake_dev(fake)->caps.is_block = false;
+	e->vol = testvol_mount(fake);
 	e->workers = wq_new("worker", e->opt.threads);
 	e->syncers = wq_new("syncer", e->opt.threads);
-	struct dio_config c = {
-		.dev = fake_dev(f), .vol = e->vol, .nr_cpus = 1, .workers = e->workers, .syncers = e->syncers,
+	struct dio_config config = {
+		.dev = fake_dev(fake), .vol = e->vol, .nr_cpus = 1, .workers = e->workers, .syncers = e->syncers,
 		.segs_per_loop = e->opt.segs ? e->opt.segs : 8, .strict = !e->opt.relaxed,
 		.inval = e->opt.inval, .inval_arg = e->opt.inval_arg,
 	};
-	ck_assert_int_eq(dio_new(&c, &e->d), 0);
-	e->i = engine_file(e, "f");
-	ck_assert_int_eq(dio_file_open(e->d, e->i, &e->file), 0);
+	ck_assert_int_eq(dio_new(&config, &e->dio), 0);
+	e->inode = engine_file(e, "f");
+	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &e->file), 0);
 	return e;
 }
 
 /* Every free block holds 0xa5 afterwards. */
 static void make_stale(struct engine *e)
 {
-	struct x4_inode *i = engine_file(e, "stale");
-	struct dio_file *f;
+	struct x4_inode *inode = engine_file(e, "stale");
+	struct dio_file *file;
 	uint32_t len = 256 * 1024;
 	void *buf = buf_new(len);
-	struct treq t;
+	struct treq req;
 	uint64_t pos = 0;
 
 	memset(buf, 0xa5, len);
-	ck_assert_int_eq(dio_file_open(e->d, i, &f), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, inode, &file), 0);
 	while (len >= BS) {
-		req_submit(e, f, &t, DIO_WRITE | DIO_ROOT, pos, buf, len);
-		ssize_t n = req_wait(e, &t);
+		req_submit(e, file, &req, DIO_WRITE | DIO_ROOT, pos, buf, len);
+		ssize_t n = req_wait(e, &req);
 		if (n == -ENOSPC) {
 			len /= 2;
 			continue;
@@ -86,9 +86,9 @@ static void make_stale(struct engine *e)
 		ck_assert_int_eq(n, len);
 		pos += len;
 	}
-	dio_file_close(f);
-	engine_truncate(e, i, 0);
-	x4_iput(i);
+	dio_file_close(file);
+	engine_truncate(e, inode, 0);
+	x4_iput(inode);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	free(buf);
 }
@@ -102,11 +102,11 @@ void engine_use_template(TCase *t)
 
 struct engine *engine_new(const struct engine_opt *opt)
 {
-	struct fake_dev *f = testvol_copy();
+	struct fake_dev *fake = testvol_copy();
 
 	if (opt && opt->lbs)
-		fake_dev(f)->caps.lbs = fake_dev(f)->caps.pbs = opt->lbs;
-	struct engine *e = engine_on(f, opt);
+		fake_dev(fake)->caps.sector_bytes = fake_dev(fake)->caps.physical_bytes = opt->lbs;
+	struct engine *e = engine_on(fake, opt);
 	if (e->opt.stale)
 		make_stale(e);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
@@ -118,27 +118,27 @@ struct engine *engine_cut(struct engine *e, enum fake_cut mode, uint64_t seed)
 	struct engine_opt o = e->opt;
 
 	o.stale = false;
-	return engine_on(fake_power_cut(e->f, mode, seed), &o);
+	return engine_on(fake_power_cut(e->fake, mode, seed), &o);
 }
 
 static void close_all(struct engine *e, bool check)
 {
 	engine_pump(e);
-	dio_drain(e->d);
+	dio_drain(e->dio);
 	if (e->file)
 		dio_file_close(e->file);
-	x4_iput(e->i);
+	x4_iput(e->inode);
 	engine_pump(e);
 	int aborted = jnl_error(x4_vol_jnl(e->vol));
 	ck_assert_int_eq(x4_vol_close(e->vol), aborted ? -EIO : 0);
-	dio_free(e->d);
+	dio_free(e->dio);
 	wq_free(e->workers);
 	wq_free(e->syncers);
 	if (check) {
-		ck_assert_uint_eq(fake_stats(e->f).violations, 0);
-		ck_assert_int_eq(fake_e2fsck(e->f), 0);
+		ck_assert_uint_eq(fake_stats(e->fake).violations, 0);
+		ck_assert_int_eq(fake_e2fsck(e->fake), 0);
 	}
-	fake_free(e->f);
+	fake_free(e->fake);
 	epoch_drain();
 	free(e);
 }
@@ -171,21 +171,21 @@ bool all_bytes(const void *buf, int byte, size_t len)
 
 bool no_byte(const void *buf, int byte, size_t len) { return !memchr(buf, byte, len); }
 
-static void req_done(struct dio_req *r, ssize_t res)
+static void req_done(struct dio_req *req, ssize_t res)
 {
-	struct treq *t = container_of(r, struct treq, r);
+	struct treq *t = container_of(req, struct treq, req);
 
 	t->res = res;
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
 }
 
-bool req_is_done(struct treq *t) { return __atomic_load_n(&t->done, __ATOMIC_ACQUIRE); }
+bool req_is_done(struct treq *req) { return __atomic_load_n(&req->done, __ATOMIC_ACQUIRE); }
 
-void req_submit(struct engine *e, struct dio_file *f, struct treq *t, unsigned flags, uint64_t pos, void *buf, uint32_t len)
+void req_submit(struct engine *e, struct dio_file *file, struct treq *req, unsigned flags, uint64_t pos, void *buf, uint32_t len)
 {
-	memset(t, 0, sizeof(*t));
-	t->r = (struct dio_req){ .file = f, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .done = req_done };
-	dio_submit(e->d, &t->r);
+	memset(req, 0, sizeof(*req));
+	req->req = (struct dio_req){ .file = file, .pos = pos, .len = len, .flags = flags, .buf = buf, .buf_index = -1, .done = req_done };
+	dio_submit(e->dio, &req->req);
 }
 
 bool engine_pump(struct engine *e)
@@ -199,9 +199,9 @@ bool engine_pump(struct engine *e)
 	return any;
 }
 
-ssize_t req_wait(struct engine *e, struct treq *t)
+ssize_t req_wait(struct engine *e, struct treq *req)
 {
-	for (unsigned k = 0; !req_is_done(t); k++) {
+	for (unsigned k = 0; !req_is_done(req); k++) {
 		if (!e->opt.threads) {
 			ck_assert_msg(engine_pump(e), "the request is not done and nothing is left to run");
 			continue;
@@ -209,16 +209,16 @@ ssize_t req_wait(struct engine *e, struct treq *t)
 		ck_assert_msg(k < 100000, "the request is not done after 10 s");
 		usleep(100);
 	}
-	ck_assert_uint_eq(__atomic_load_n(&t->done, __ATOMIC_ACQUIRE), 1);
-	return t->res;
+	ck_assert_uint_eq(__atomic_load_n(&req->done, __ATOMIC_ACQUIRE), 1);
+	return req->res;
 }
 
 ssize_t io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len)
 {
-	struct treq t;
+	struct treq req;
 
-	req_submit(e, e->file, &t, flags, pos, buf, len);
-	return req_wait(e, &t);
+	req_submit(e, e->file, &req, flags, pos, buf, len);
+	return req_wait(e, &req);
 }
 
 void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len)
@@ -246,57 +246,57 @@ void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len)
 	free(want);
 }
 
-static void sync_done(struct dio_sync *s, int err)
+static void sync_done(struct dio_sync *sync, int err)
 {
-	struct tsync *t = container_of(s, struct tsync, s);
+	struct tsync *tsync = container_of(sync, struct tsync, sync);
 
-	t->err = err;
-	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
+	tsync->err = err;
+	__atomic_fetch_add(&tsync->done, 1, __ATOMIC_RELEASE);
 }
 
-void sync_start(struct engine *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync)
+void sync_start(struct engine *e, struct tsync *tsync, struct x4_inode *inode, struct dio_file *file, bool datasync)
 {
-	*t = (struct tsync){ .s = { .inode = i, .file = f, .datasync = datasync, .done = sync_done } };
-	dio_fsync(e->d, &t->s);
+	*tsync = (struct tsync){ .sync = { .inode = inode, .file = file, .datasync = datasync, .done = sync_done } };
+	dio_fsync(e->dio, &tsync->sync);
 }
 
-static int fsync_as(struct engine *e, struct x4_inode *i, struct dio_file *f, bool datasync)
+static int fsync_as(struct engine *e, struct x4_inode *inode, struct dio_file *file, bool datasync)
 {
-	struct tsync t;
+	struct tsync tsync;
 
-	sync_start(e, &t, i, f, datasync);
-	while (!__atomic_load_n(&t.done, __ATOMIC_ACQUIRE))
+	sync_start(e, &tsync, inode, file, datasync);
+	while (!__atomic_load_n(&tsync.done, __ATOMIC_ACQUIRE))
 		if (!engine_pump(e))
 			usleep(100);
-	return t.err;
+	return tsync.err;
 }
 
-int engine_fsync(struct engine *e, struct x4_inode *i, bool datasync) { return fsync_as(e, i, NULL, datasync); }
+int engine_fsync(struct engine *e, struct x4_inode *inode, bool datasync) { return fsync_as(e, inode, NULL, datasync); }
 
-int engine_fsync_file(struct engine *e, struct dio_file *f) { return fsync_as(e, dio_file_inode(f), f, true); }
+int engine_fsync_file(struct engine *e, struct dio_file *file) { return fsync_as(e, dio_file_inode(file), file, true); }
 
 void make_extents(struct engine *e, unsigned n)
 {
-	struct x4_ext x;
+	struct x4_ext extent;
 
 	/* Backwards, so that the allocator's running goal cannot join them. */
 	for (unsigned k = n; k-- > 0;)
 		write_ok(e, DIO_DIRECT, (uint64_t)k * BS, 1, BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	for (unsigned k = 0; k < n; k++) {
-		ck_assert_int_eq(x4_map_lookup(e->i, k, &x), 0);
-		ck_assert_int_eq(x.state, X4_EXT_WRITTEN);
-		ck_assert_uint_eq(x.len, 1);
+		ck_assert_int_eq(x4_map_lookup(e->inode, k, &extent), 0);
+		ck_assert_int_eq(extent.state, X4_EXT_WRITTEN);
+		ck_assert_uint_eq(extent.len, 1);
 	}
 }
 
 uint64_t dev_addr(struct engine *e, uint64_t pos)
 {
-	struct x4_ext x;
+	struct x4_ext extent;
 
-	ck_assert_int_eq(x4_map_lookup(e->i, pos / BS, &x), 0);
-	ck_assert_int_ne(x.state, X4_EXT_HOLE);
-	return x.pblk * BS + pos % BS;
+	ck_assert_int_eq(x4_map_lookup(e->inode, pos / BS, &extent), 0);
+	ck_assert_int_ne(extent.state, X4_EXT_HOLE);
+	return extent.pblk * BS + pos % BS;
 }
 
 uint64_t counter(enum fdio_counter c) { return fdio_counter_read(c); }

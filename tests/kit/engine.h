@@ -29,22 +29,22 @@ struct engine_opt {
 
 struct engine {
 	struct engine_opt opt;
-	struct fake_dev *f;
+	struct fake_dev *fake;
 	struct x4_vol *vol;
 	struct wq *workers, *syncers;
-	struct dio *d;
-	struct x4_inode *i;   /* the file "f" */
+	struct dio *dio;
+	struct x4_inode *inode;   /* the file "f" */
 	struct dio_file *file;
 };
 
 struct treq {
-	struct dio_req r;
+	struct dio_req req;
 	ssize_t res;
 	unsigned done;        /* atomic */
 };
 
 struct tsync {
-	struct dio_sync s;
+	struct dio_sync sync;
 	int err;
 	unsigned done;        /* atomic */
 };
@@ -52,8 +52,8 @@ struct tsync {
 /* For each case: formats once what engine_new copies. */
 void engine_use_template(TCase *t);
 struct engine *engine_new(const struct engine_opt *opt);       /* opt NULL: all defaults */
-/* The same over a device that holds a volume already; takes f. */
-struct engine *engine_on(struct fake_dev *f, const struct engine_opt *opt);
+/* The same over a device that holds a volume already; takes fake. */
+struct engine *engine_on(struct fake_dev *fake, const struct engine_opt *opt);
 /* A power cut now, and a new environment on what is left. e is still to be closed. */
 struct engine *engine_cut(struct engine *e, enum fake_cut mode, uint64_t seed);
 /* Closes everything; nothing outside the contract was sent, and e2fsck finds nothing. */
@@ -63,7 +63,7 @@ void engine_close_nocheck(struct engine *e);
 /* "f", "g" or "h": empty at first. A reference. */
 struct x4_inode *engine_file(struct engine *e, const char *name);
 /* As ops does it: gate, drain, lock. */
-void engine_truncate(struct engine *e, struct x4_inode *i, uint64_t size);
+void engine_truncate(struct engine *e, struct x4_inode *inode, uint64_t size);
 void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len);
 
 void *buf_new(size_t len);
@@ -71,17 +71,17 @@ void pattern(void *buf, unsigned seed, uint64_t pos, size_t len); /* never 0 and
 bool all_bytes(const void *buf, int byte, size_t len);
 bool no_byte(const void *buf, int byte, size_t len);
 
-void req_submit(struct engine *e, struct dio_file *f, struct treq *t, unsigned flags, uint64_t pos, void *buf, uint32_t len);
+void req_submit(struct engine *e, struct dio_file *file, struct treq *req, unsigned flags, uint64_t pos, void *buf, uint32_t len);
 bool engine_pump(struct engine *e); /* manual: everything queued; false if there was nothing */
-ssize_t req_wait(struct engine *e, struct treq *t);
-bool req_is_done(struct treq *t);
+ssize_t req_wait(struct engine *e, struct treq *req);
+bool req_is_done(struct treq *req);
 /* Submit and wait. */
 ssize_t io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);
 void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len); /* pattern(seed) */
 void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len); /* reads and compares */
-void sync_start(struct engine *e, struct tsync *t, struct x4_inode *i, struct dio_file *f, bool datasync);
-int engine_fsync(struct engine *e, struct x4_inode *i, bool datasync); /* i NULL: syncfs */
-int engine_fsync_file(struct engine *e, struct dio_file *f);           /* fdatasync of who has f */
+void sync_start(struct engine *e, struct tsync *tsync, struct x4_inode *inode, struct dio_file *file, bool datasync);
+int engine_fsync(struct engine *e, struct x4_inode *inode, bool datasync); /* inode NULL: syncfs */
+int engine_fsync_file(struct engine *e, struct dio_file *file);           /* fdatasync of who has file */
 
 /* Blocks 0..n-1 of the file written with pattern(1) as n extents of one block. The volume is synced. */
 void make_extents(struct engine *e, unsigned n);

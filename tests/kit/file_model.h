@@ -17,18 +17,18 @@ struct model {
 	unsigned stamp;          /* what the next write writes */
 };
 
-void model_init(struct model *m, struct onefile *t, uint32_t blocks, uint64_t seed);
-void model_fini(struct model *m);
-uint64_t model_rnd(struct model *m, uint64_t below);
+void model_init(struct model *model, struct onefile *t, uint32_t blocks, uint64_t seed);
+void model_fini(struct model *model);
+uint64_t model_rnd(struct model *model, uint64_t below);
 /* Each returns what the call on the volume returned; the model follows only when that was 0. */
-int model_write(struct model *m, uint64_t off, uint64_t len);
-int model_truncate(struct model *m, uint64_t size);
-int model_fallocate(struct model *m, int mode, uint64_t off, uint64_t len);
-int model_random_op(struct model *m);
-void model_compare(struct model *m);
+int model_write(struct model *model, uint64_t off, uint64_t len);
+int model_truncate(struct model *model, uint64_t size);
+int model_fallocate(struct model *model, int mode, uint64_t off, uint64_t len);
+int model_random_op(struct model *model);
+void model_compare(struct model *model);
 /* Loads the map again from the tree and requires the same runs. */
-void model_compare_reloaded(struct model *m);
+void model_compare_reloaded(struct model *model);
 /* Runs of the file's map, contiguous ones joined; malloc'd. */
-struct x4_ext *model_runs(struct x4_inode *i, unsigned *ret_n);
+struct x4_ext *model_runs(struct x4_inode *inode, unsigned *ret_n);
 
 #endif

@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-int fake_load(struct fake_dev *f, const char *path)
+int fake_load(struct fake_dev *fake, const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	uint64_t o = 0;
@@ -23,14 +23,14 @@ int fake_load(struct fake_dev *f, const char *path)
 
 	if (fd < 0)
 		return -errno;
-	img = fake_image_new(f->size);
+	img = fake_image_new(fake->size);
 	/* Through the holes with SEEK_DATA, so that they stay holes in memory. */
-	while (o < f->size) {
+	while (o < fake->size) {
 		off_t data = lseek(fd, o, SEEK_DATA);
-		if (data < 0 || (uint64_t)data >= f->size)
+		if (data < 0 || (uint64_t)data >= fake->size)
 			break;
 		off_t end = lseek(fd, data, SEEK_HOLE);
-		uint64_t hi = end < 0 || (uint64_t)end > f->size ? f->size : (uint64_t)end;
+		uint64_t hi = end < 0 || (uint64_t)end > fake->size ? fake->size : (uint64_t)end;
 		for (o = data; o < hi; o += n) {
 			n = pread(fd, img + o, hi - o, o);
 			if (n <= 0)
@@ -38,14 +38,14 @@ int fake_load(struct fake_dev *f, const char *path)
 		}
 	}
 out:
-	fdio_mutex_lock(&f->lock);
-	fake_image_flush(f, UINT64_MAX);
-	fake_image_free(f->now, f->size);
-	fake_image_free(f->media, f->size);
-	f->now = img;
-	f->media = fake_image_new(f->size);
-	fake_image_copy(f->media, f->now, f->size);
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	fake_image_flush(fake, UINT64_MAX);
+	fake_image_free(fake->now, fake->size);
+	fake_image_free(fake->media, fake->size);
+	fake->now = img;
+	fake->media = fake_image_new(fake->size);
+	fake_image_copy(fake->media, fake->now, fake->size);
+	fdio_mutex_unlock(&fake->lock);
 	close(fd);
 	return n < 0 ? -EIO : 0;
 }
@@ -61,24 +61,24 @@ static bool all_zero(const uint8_t *p, size_t n)
 	return true;
 }
 
-int fake_save(struct fake_dev *f, const char *path)
+int fake_save(struct fake_dev *fake, const char *path)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	int r = 0;
+	int err = 0;
 
 	if (fd < 0)
 		return -errno;
-	fdio_mutex_lock(&f->lock);
-	if (ftruncate(fd, f->size))
-		r = -errno;
-	for (uint64_t o = 0; o < f->size && !r; o += 65536) {
-		size_t n = FDIO_MIN(f->size - o, (uint64_t)65536);
-		if (!all_zero(f->now + o, n) && pwrite(fd, f->now + o, n, o) != (ssize_t)n)
-			r = -EIO;
+	fdio_mutex_lock(&fake->lock);
+	if (ftruncate(fd, fake->size))
+		err = -errno;
+	for (uint64_t o = 0; o < fake->size && !err; o += 65536) {
+		size_t n = FDIO_MIN(fake->size - o, (uint64_t)65536);
+		if (!all_zero(fake->now + o, n) && pwrite(fd, fake->now + o, n, o) != (ssize_t)n)
+			err = -EIO;
 	}
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_unlock(&fake->lock);
 	close(fd);
-	return r;
+	return err;
 }
 
 static int temp_name(char *path, size_t cap)
@@ -123,54 +123,54 @@ static int shell(const char *img, const char *cmd, char *out, size_t cap)
 	return st >= 0 && WIFEXITED(st) ? WEXITSTATUS(st) : -1;
 }
 
-int fake_run(struct fake_dev *f, const char *cmd, char *out, size_t cap, bool reload)
+int fake_run(struct fake_dev *fake, const char *cmd, char *out, size_t cap, bool reload)
 {
 	char path[256];
-	int r;
+	int err;
 
 	if (temp_name(path, sizeof(path)))
 		return -1;
-	r = fake_save(f, path) ? -1 : shell(path, cmd, out, cap);
-	if (reload && fake_load(f, path))
-		r = -1;
+	err = fake_save(fake, path) ? -1 : shell(path, cmd, out, cap);
+	if (reload && fake_load(fake, path))
+		err = -1;
 	unlink(path);
-	return r;
+	return err;
 }
 
-static int check_with(struct fake_dev *f, const char *cmd)
+static int check_with(struct fake_dev *fake, const char *cmd)
 {
 	char *out = calloc(1, 65536);
-	int r;
+	int err;
 
 	FDIO_MUST(out);
-	r = fake_run(f, cmd, out, 65536, false);
-	if (r)
-		fprintf(stderr, "e2fsck: exit code %d\n%s\n", r, out);
+	err = fake_run(fake, cmd, out, 65536, false);
+	if (err)
+		fprintf(stderr, "e2fsck: exit code %d\n%s\n", err, out);
 	free(out);
-	return r;
+	return err;
 }
 
-int fake_e2fsck(struct fake_dev *f) { return check_with(f, "e2fsck -fn \"$IMG\" 2>&1"); }
+int fake_e2fsck(struct fake_dev *fake) { return check_with(fake, "e2fsck -fn \"$IMG\" 2>&1"); }
 
-int fake_e2fsck_replay(struct fake_dev *f)
+int fake_e2fsck_replay(struct fake_dev *fake)
 {
-	return check_with(f, "e2fsck -E journal_only -y \"$IMG\" 2>&1; e2fsck -fn \"$IMG\" 2>&1");
+	return check_with(fake, "e2fsck -E journal_only -y \"$IMG\" 2>&1; e2fsck -fn \"$IMG\" 2>&1");
 }
 
 struct fake_dev *fake_mkfs_lbs(uint64_t size, uint32_t lbs, const char *args)
 {
-	struct fake_dev *f = fake_new(size, lbs);
+	struct fake_dev *fake = fake_new(size, lbs);
 	char cmd[1024], out[2048] = "";
-	int r;
+	int err;
 
 	snprintf(cmd, sizeof(cmd), "mke2fs -q -F %s \"$IMG\" 2>&1", args ? args : "");
-	r = fake_run(f, cmd, out, sizeof(out), true);
-	if (r) {
-		fprintf(stderr, "mke2fs %s: exit code %d\n%s\n", args ? args : "", r, out);
-		fake_free(f);
+	err = fake_run(fake, cmd, out, sizeof(out), true);
+	if (err) {
+		fprintf(stderr, "mke2fs %s: exit code %d\n%s\n", args ? args : "", err, out);
+		fake_free(fake);
 		return NULL;
 	}
-	return f;
+	return fake;
 }
 
 struct fake_dev *fake_mkfs(uint64_t size, const char *args) { return fake_mkfs_lbs(size, 512, args); }

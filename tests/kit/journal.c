@@ -20,13 +20,13 @@ const struct testlog_format testlog_formats[4] = {
 	{ "4k-wide", 4096, false, true },
 };
 
-static void seal_cb(void *arg, struct jnl_handle *h)
+static void seal_cb(void *arg, struct jnl_handle *handle)
 {
 	struct testlog *e = arg;
 
 	e->seals++;
 	if (e->seal)
-		e->seal(e, h);
+		e->seal(e, handle);
 }
 
 static void aborted_cb(void *arg, int err)
@@ -44,7 +44,7 @@ static void find_log(struct testlog *e)
 	static char out[1 << 20];
 	unsigned n = 0;
 
-	ck_assert_int_eq(fake_run(e->f, "debugfs -R 'blocks <8>' $IMG 2>/dev/null", out, sizeof(out), false), 0);
+	ck_assert_int_eq(fake_run(e->fake, "debugfs -R 'blocks <8>' $IMG 2>/dev/null", out, sizeof(out), false), 0);
 	for (char *s = strtok(out, " \n"); s; s = strtok(NULL, " \n")) {
 		uint64_t blk = strtoull(s, NULL, 10);
 
@@ -56,8 +56,8 @@ static void find_log(struct testlog *e)
 		e->log[n++] = (struct jnl_extent){ .pblk = blk, .len = 1 };
 	}
 	ck_assert_uint_gt(n, 0);
-	e->p.log = e->log;
-	e->p.nr_log = n;
+	e->params.log = e->log;
+	e->params.nr_log = n;
 }
 
 /* As the volume code does before it starts the journal. */
@@ -66,12 +66,12 @@ static void set_needs_recovery(struct testlog *e)
 	uint8_t sb[1024];
 	uint32_t v;
 
-	fake_peek(e->f, sb, sizeof(sb), 1024);
+	fake_peek(e->fake, sb, sizeof(sb), 1024);
 	sb[0x60] |= 4;
 	v = htole32(fdio_crc32c(~0u, sb, 0x3fc));
-	if (e->p.metadata_csum)
+	if (e->params.metadata_csum)
 		memcpy(sb + 0x3fc, &v, 4);
-	fake_poke(e->f, sb, sizeof(sb), 1024);
+	fake_poke(e->fake, sb, sizeof(sb), 1024);
 }
 
 void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib)
@@ -82,21 +82,21 @@ void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigne
 	memset(e, 0, sizeof(*e));
 	snprintf(args, sizeof(args), "-t ext4 -b %u -O %s,%s,^resize_inode -E lazy_itable_init=0,nodiscard -J size=%u", fmt->bs,
 		 fmt->csum ? "metadata_csum" : "^metadata_csum", fmt->wide ? "64bit" : "^64bit", log_mib);
-	e->f = fake_mkfs(size, args);
-	ck_assert_ptr_nonnull(e->f);
-	e->p = (struct jnl_params){ .dev = fake_dev(e->f), .block_size = fmt->bs, .nr_blocks = size / fmt->bs,
+	e->fake = fake_mkfs(size, args);
+	ck_assert_ptr_nonnull(e->fake);
+	e->params = (struct jnl_params){ .dev = fake_dev(e->fake), .block_size = fmt->bs, .nr_blocks = size / fmt->bs,
 		.metadata_csum = fmt->csum, .has_64bit = fmt->wide, .commit_interval_s = 3600, .seal = seal_cb,
 		.aborted = aborted_cb, .arg = e };
 	find_log(e);
 	set_needs_recovery(e);
 	/* The last mebibyte of the file system is free. */
 	e->base = (size - (1 << 20)) / fmt->bs;
-	if (e->base <= e->log[e->p.nr_log - 1].pblk + e->log[e->p.nr_log - 1].len)
+	if (e->base <= e->log[e->params.nr_log - 1].pblk + e->log[e->params.nr_log - 1].len)
 		e->base = (size / 2) / fmt->bs;
-	while (e->base && e->base + 256 < e->p.nr_blocks) {
+	while (e->base && e->base + 256 < e->params.nr_blocks) {
 		bool clash = false;
 
-		for (unsigned i = 0; i < e->p.nr_log; i++)
+		for (unsigned i = 0; i < e->params.nr_log; i++)
 			clash |= e->log[i].pblk < e->base + 256 && e->base < e->log[i].pblk + e->log[i].len;
 		if (!clash)
 			break;
@@ -109,14 +109,14 @@ void testlog_open(struct testlog *e)
 	char err[256] = "";
 	int r;
 
-	e->p.dev = fake_dev(e->f);
-	r = jnl_open(&e->p, &e->j, FDIO_REASON(err));
+	e->params.dev = fake_dev(e->fake);
+	r = jnl_open(&e->params, &e->journal, FDIO_REASON(err));
 	ck_assert_msg(r == 0, "jnl_open: %d %s", r, err);
 }
 
 void testlog_start(struct testlog *e)
 {
-	ck_assert_int_eq(jnl_start(e->j), 0);
+	ck_assert_int_eq(jnl_start(e->journal), 0);
 }
 
 void testlog_up_as(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib)
@@ -128,50 +128,50 @@ void testlog_up_as(struct testlog *e, const struct testlog_format *fmt, unsigned
 
 void testlog_up(struct testlog *e) { testlog_up_as(e, &testlog_formats[0], 4); }
 
-void testlog_sync(struct testlog *e) { ck_assert_int_eq(jnl_sync(e->j), 0); }
+void testlog_sync(struct testlog *e) { ck_assert_int_eq(jnl_sync(e->journal), 0); }
 
 void testlog_down(struct testlog *e)
 {
-	ck_assert_int_eq(jnl_stop(e->j), 0);
+	ck_assert_int_eq(jnl_stop(e->journal), 0);
 	testlog_drop(e);
 }
 
 void testlog_drop(struct testlog *e)
 {
-	if (e->j) {
-		jnl_stop(e->j);
-		jnl_close(e->j);
+	if (e->journal) {
+		jnl_stop(e->journal);
+		jnl_close(e->journal);
 	}
-	e->j = NULL;
-	if (e->f)
-		fake_free(e->f);
-	e->f = NULL;
+	e->journal = NULL;
+	if (e->fake)
+		fake_free(e->fake);
+	e->fake = NULL;
 }
 
 void testlog_cut(struct testlog *e, enum fake_cut mode, uint64_t seed)
 {
-	struct fake_dev *left = fake_power_cut(e->f, mode, seed);
+	struct fake_dev *left = fake_power_cut(e->fake, mode, seed);
 
 	testlog_drop(e);
-	e->f = left;
-	e->p.dev = fake_dev(left);
+	e->fake = left;
+	e->params.dev = fake_dev(left);
 }
 
-void testlog_replay(struct testlog *e, struct jnl_replay_stats *st)
+void testlog_replay(struct testlog *e, struct jnl_replay_stats *stats)
 {
 	struct jnl_replay_stats dummy;
 	char err[256] = "";
 	int r;
 
 	testlog_open(e);
-	r = jnl_replay(e->j, st ? st : &dummy, FDIO_REASON(err));
+	r = jnl_replay(e->journal, stats ? stats : &dummy, FDIO_REASON(err));
 	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
 }
 
-void testlog_crash(struct testlog *e, struct jnl_replay_stats *st)
+void testlog_crash(struct testlog *e, struct jnl_replay_stats *stats)
 {
 	testlog_cut(e, FAKE_CUT_DROP, 0);
-	testlog_replay(e, st);
+	testlog_replay(e, stats);
 }
 
 /* ---- patterns ---- */
@@ -199,44 +199,44 @@ int64_t testlog_parse(const uint8_t *buf, unsigned bs, uint64_t blk)
 	return same ? (int64_t)value : -1;
 }
 
-void testlog_fill(struct testlog *e, struct jnl_handle *h, uint64_t blk, uint32_t value)
+void testlog_fill(struct testlog *e, struct jnl_handle *handle, uint64_t blk, uint32_t value)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 
-	ck_assert_int_eq(jnl_bread(e->j, blk, &b), 0);
-	ck_assert_int_eq(jnl_get_write(h, b), 0);
-	testlog_pattern(b->data, e->p.block_size, blk, value);
-	jnl_brelse(b);
+	ck_assert_int_eq(jnl_bread(e->journal, blk, &buffer), 0);
+	ck_assert_int_eq(jnl_get_write(handle, buffer), 0);
+	testlog_pattern(buffer->data, e->params.block_size, blk, value);
+	jnl_brelse(buffer);
 }
 
 jnl_tid testlog_write(struct testlog *e, uint64_t blk, uint32_t value)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(e->j, 1, &h), 0);
-	testlog_fill(e, h, blk, value);
-	return jnl_end(h);
+	ck_assert_int_eq(jnl_begin(e->journal, 1, &handle), 0);
+	testlog_fill(e, handle, blk, value);
+	return jnl_end(handle);
 }
 
 int64_t testlog_value(struct testlog *e, uint64_t blk)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	int64_t v;
 
-	ck_assert_int_eq(jnl_bread(e->j, blk, &b), 0);
-	v = testlog_parse(b->data, e->p.block_size, blk);
-	jnl_brelse(b);
+	ck_assert_int_eq(jnl_bread(e->journal, blk, &buffer), 0);
+	v = testlog_parse(buffer->data, e->params.block_size, blk);
+	jnl_brelse(buffer);
 	return v;
 }
 
 int64_t testlog_home(struct testlog *e, uint64_t blk)
 {
-	uint8_t *buf = malloc(e->p.block_size);
+	uint8_t *buf = malloc(e->params.block_size);
 	int64_t v;
 
 	ck_assert_ptr_nonnull(buf);
-	fake_peek(e->f, buf, e->p.block_size, blk * e->p.block_size);
-	v = testlog_parse(buf, e->p.block_size, blk);
+	fake_peek(e->fake, buf, e->params.block_size, blk * e->params.block_size);
+	v = testlog_parse(buf, e->params.block_size, blk);
 	free(buf);
 	return v;
 }

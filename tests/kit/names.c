@@ -8,12 +8,12 @@ const struct x4_cred names_cred = { .umask = 022, .cap_fsetid = true };
 
 int n_create(struct x4_inode *dir, const char *name, uint32_t mode)
 {
-	struct x4_inode *i = NULL;
-	int r = x4_create(dir, name, (unsigned)strlen(name), mode, 0, &names_cred, &i);
+	struct x4_inode *inode = NULL;
+	int err = x4_create(dir, name, (unsigned)strlen(name), mode, 0, &names_cred, &inode);
 
-	if (r == 0)
-		x4_iput(i);
-	return r;
+	if (err == 0)
+		x4_iput(inode);
+	return err;
 }
 
 int n_unlink(struct x4_inode *dir, const char *name) { return x4_unlink(dir, name, (unsigned)strlen(name)); }
@@ -24,37 +24,37 @@ int n_link(struct x4_inode *dir, const char *name, struct x4_inode *target)
 	return x4_link(dir, name, (unsigned)strlen(name), target, false);
 }
 
-int n_rename(struct x4_inode *od, const char *on, struct x4_inode *nd, const char *nn, unsigned flags)
+int n_rename(struct x4_inode *old_dir, const char *on, struct x4_inode *new_dir, const char *nn, unsigned flags)
 {
-	return x4_rename(od, on, (unsigned)strlen(on), nd, nn, (unsigned)strlen(nn), flags, &names_cred);
+	return x4_rename(old_dir, on, (unsigned)strlen(on), new_dir, nn, (unsigned)strlen(nn), flags, &names_cred);
 }
 
 int n_ino(struct x4_inode *dir, const char *name)
 {
-	struct x4_inode *i;
-	int r = x4_lookup(dir, name, (unsigned)strlen(name), &i);
+	struct x4_inode *inode;
+	int err = x4_lookup(dir, name, (unsigned)strlen(name), &inode);
 
-	if (r)
-		return r;
-	r = (int)x4_inode_ino(i);
-	x4_iput(i);
-	return r;
+	if (err)
+		return err;
+	err = (int)x4_inode_ino(inode);
+	x4_iput(inode);
+	return err;
 }
 
 struct x4_inode *n_get(struct x4_inode *dir, const char *name)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
-	must_eq(x4_lookup(dir, name, (unsigned)strlen(name), &i), 0);
-	return i;
+	must_eq(x4_lookup(dir, name, (unsigned)strlen(name), &inode), 0);
+	return inode;
 }
 
-unsigned n_nlink(struct x4_inode *i)
+unsigned n_nlink(struct x4_inode *inode)
 {
-	struct x4_attr a;
+	struct x4_attr attr;
 
-	x4_getattr(i, &a);
-	return a.nlink;
+	x4_getattr(inode, &attr);
+	return attr.nlink;
 }
 
 uint32_t n_rand(uint64_t *state)

@@ -15,10 +15,10 @@ int n_create(struct x4_inode *dir, const char *name, uint32_t mode);
 int n_unlink(struct x4_inode *dir, const char *name);
 int n_rmdir(struct x4_inode *dir, const char *name);
 int n_link(struct x4_inode *dir, const char *name, struct x4_inode *target);
-int n_rename(struct x4_inode *od, const char *on, struct x4_inode *nd, const char *nn, unsigned flags);
+int n_rename(struct x4_inode *old_dir, const char *on, struct x4_inode *new_dir, const char *nn, unsigned flags);
 int n_ino(struct x4_inode *dir, const char *name); /* or -errno */
 struct x4_inode *n_get(struct x4_inode *dir, const char *name); /* a reference */
-unsigned n_nlink(struct x4_inode *i);
+unsigned n_nlink(struct x4_inode *inode);
 /* Deterministic numbers. */
 uint32_t n_rand(uint64_t *state);
 

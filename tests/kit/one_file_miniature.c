@@ -19,10 +19,10 @@ uint64_t mini_limit_free = UINT64_MAX;
 /* META: the cached content is what counts; USED: what is on the device. */
 enum bstate { B_FREE, B_USED, B_META, B_RESERVED };
 
-struct before { struct jnl_buf *b; uint8_t *data; uint32_t verified; };
+struct before { struct jnl_buf *buffer; uint8_t *data; uint32_t verified; };
 
 struct jnl_handle {
-	struct jnl *j;
+	struct jnl *journal;
 	bool on;
 	unsigned credits, used;
 	struct before *bufs;
@@ -33,16 +33,16 @@ struct jnl_handle {
 	uint64_t size;
 	bool inode_begun, inode_dirtied;
 	struct jnl_callback *undo;
-	struct piece *mem;
+	struct piece *arena;
 };
 
 struct jnl {
 	struct dev *dev;
-	uint32_t bs;
+	uint32_t block_size;
 	uint64_t nr;
 	struct jnl_buf **buf;    /* by block */
-	struct jnl_handle h;
-	uint8_t *state;
+	struct jnl_handle handle;
+	uint8_t *state_lock;
 	uint8_t *before;         /* the running handle's copy of state */
 	uint8_t *initial;        /* B_USED at the start: not ours */
 	uint64_t seed, meta_held;
@@ -64,166 +64,166 @@ static uint64_t rnd(void)
 
 /* ---- journal ---- */
 
-int jnl_bread(struct jnl *j, uint64_t blk, struct jnl_buf **ret)
+int jnl_bread(struct jnl *journal, uint64_t blk, struct jnl_buf **ret)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 
-	must(blk < j->nr);
+	must(blk < journal->nr);
 	if (fails())
 		return -EIO;
-	if (!j->buf[blk]) {
-		b = calloc(1, sizeof(*b));
-		b->blk = blk;
-		b->data = malloc(j->bs);
-		must(dev_read(j->dev, b->data, j->bs, blk * j->bs) == 0);
-		j->buf[blk] = b;
+	if (!journal->buf[blk]) {
+		buffer = calloc(1, sizeof(*buffer));
+		buffer->blk = blk;
+		buffer->data = malloc(journal->block_size);
+		must(dev_read(journal->dev, buffer->data, journal->block_size, blk * journal->block_size) == 0);
+		journal->buf[blk] = buffer;
 	}
-	*ret = j->buf[blk];
+	*ret = journal->buf[blk];
 	return 0;
 }
 
-void jnl_readahead(struct jnl *j, uint64_t blk, unsigned n)
+void jnl_readahead(struct jnl *journal, uint64_t blk, unsigned n)
 {
-	must(blk + n <= j->nr);
+	must(blk + n <= journal->nr);
 }
 
-void jnl_brelse(struct jnl_buf *b) { (void)b; }
+void jnl_brelse(struct jnl_buf *buffer) { (void)buffer; }
 
-static void charge(struct jnl_handle *h)
+static void charge(struct jnl_handle *handle)
 {
-	h->used++;
-	must_msg(h->used <= h->credits, "handle of %u credits exceeded", h->credits);
+	handle->used++;
+	must_msg(handle->used <= handle->credits, "handle of %u credits exceeded", handle->credits);
 }
 
-int jnl_get_write(struct jnl_handle *h, struct jnl_buf *b)
+int jnl_get_write(struct jnl_handle *handle, struct jnl_buf *buffer)
 {
-	must(h->on);
+	must(handle->on);
 	if (fails())
 		return -EIO;
-	for (unsigned k = 0; k < h->nr_bufs; k++)
-		if (h->bufs[k].b == b)
+	for (unsigned k = 0; k < handle->nr_bufs; k++)
+		if (handle->bufs[k].buffer == buffer)
 			return 0;
-	charge(h);
-	h->bufs = realloc(h->bufs, (h->nr_bufs + 1) * sizeof(*h->bufs));
-	h->j->state[b->blk] = B_META;
-	h->bufs[h->nr_bufs] = (struct before) { b, malloc(h->j->bs), b->verified };
-	memcpy(h->bufs[h->nr_bufs++].data, b->data, h->j->bs);
+	charge(handle);
+	handle->bufs = realloc(handle->bufs, (handle->nr_bufs + 1) * sizeof(*handle->bufs));
+	handle->journal->state_lock[buffer->blk] = B_META;
+	handle->bufs[handle->nr_bufs] = (struct before) { buffer, malloc(handle->journal->block_size), buffer->verified };
+	memcpy(handle->bufs[handle->nr_bufs++].data, buffer->data, handle->journal->block_size);
 	return 0;
 }
 
-int jnl_bnew(struct jnl_handle *h, uint64_t blk, struct jnl_buf **ret)
+int jnl_bnew(struct jnl_handle *handle, uint64_t blk, struct jnl_buf **ret)
 {
-	int r = jnl_bread(h->j, blk, ret);
+	int err = jnl_bread(handle->journal, blk, ret);
 
-	must(h->j->state[blk] == B_USED);
-	if (!r)
-		r = jnl_get_write(h, *ret);
-	if (!r) {
-		memset((*ret)->data, 0, h->j->bs);
+	must(handle->journal->state_lock[blk] == B_USED);
+	if (!err)
+		err = jnl_get_write(handle, *ret);
+	if (!err) {
+		memset((*ret)->data, 0, handle->journal->block_size);
 		(*ret)->verified = 0;
 	}
-	return r;
+	return err;
 }
 
-unsigned jnl_max_credits(struct jnl *j) { (void)j; return 96; }
-jnl_tid jnl_handle_tid(struct jnl_handle *h) { (void)h; return 1; }
-uint64_t jnl_forgets_left(struct jnl_handle *h) { (void)h; return 1000; }
-unsigned jnl_credits_left(struct jnl_handle *h) { return h->credits - h->used; }
+unsigned jnl_max_credits(struct jnl *journal) { (void)journal; return 96; }
+jnl_tid jnl_handle_tid(struct jnl_handle *handle) { (void)handle; return 1; }
+uint64_t jnl_forgets_left(struct jnl_handle *handle) { (void)handle; return 1000; }
+unsigned jnl_credits_left(struct jnl_handle *handle) { return handle->credits - handle->used; }
 
-int jnl_begin(struct jnl *j, unsigned credits, struct jnl_handle **ret)
+int jnl_begin(struct jnl *journal, unsigned credits, struct jnl_handle **ret)
 {
-	struct jnl_handle *h = &j->h;
+	struct jnl_handle *handle = &journal->handle;
 
-	must(!h->on);
+	must(!handle->on);
 	if (fails())
 		return -EIO;
-	if (credits > jnl_max_credits(j))
+	if (credits > jnl_max_credits(journal))
 		return -ENOSPC;
-	*h = (struct jnl_handle) { .j = j, .on = true, .credits = credits };
-	h->state = j->before;
-	memcpy(h->state, j->state, j->nr);
-	h->groups = calloc(1, V->nr_groups);
-	*ret = h;
+	*handle = (struct jnl_handle) { .journal = journal, .on = true, .credits = credits };
+	handle->state = journal->before;
+	memcpy(handle->state, journal->state_lock, journal->nr);
+	handle->groups = calloc(1, V->nr_groups);
+	*ret = handle;
 	return 0;
 }
 
-void jnl_on_undo(struct jnl_handle *h, struct jnl_callback *cb)
+void jnl_on_undo(struct jnl_handle *handle, struct jnl_callback *callback)
 {
-	cb->next = h->undo;
-	h->undo = cb;
+	callback->next = handle->undo;
+	handle->undo = callback;
 }
 
 /* Each record a piece of its own. */
 struct piece { struct piece *next; max_align_t mem[]; };
 
-void *jnl_handle_mem(struct jnl_handle *h, size_t size)
+void *jnl_handle_mem(struct jnl_handle *handle, size_t size)
 {
 	struct piece *p = fails() ? NULL : malloc(sizeof(*p) + size);
 
-	must(h->on);
+	must(handle->on);
 	if (!p)
 		return NULL;
-	p->next = h->mem;
-	h->mem = p;
+	p->next = handle->arena;
+	handle->arena = p;
 	return p->mem;
 }
 
-static void run_undo(struct jnl_handle *h, int ended)
+static void run_undo(struct jnl_handle *handle, int ended)
 {
-	struct jnl_callback *cb = h->undo, *next;
+	struct jnl_callback *callback = handle->undo, *next;
 
-	for (; cb; cb = next) {
-		next = cb->next;
-		cb->fn(cb, ended);
+	for (; callback; callback = next) {
+		next = callback->next;
+		callback->fn(callback, ended);
 	}
 }
 
-static void handle_free(struct jnl_handle *h)
+static void handle_free(struct jnl_handle *handle)
 {
-	for (unsigned k = 0; k < h->nr_bufs; k++)
-		free(h->bufs[k].data);
-	free(h->bufs);
-	free(h->groups);
-	for (struct piece *p = h->mem, *next; p; p = next) {
+	for (unsigned k = 0; k < handle->nr_bufs; k++)
+		free(handle->bufs[k].data);
+	free(handle->bufs);
+	free(handle->groups);
+	for (struct piece *p = handle->arena, *next; p; p = next) {
 		next = p->next;
 		free(p);
 	}
-	h->on = false;
+	handle->on = false;
 }
 
-jnl_tid jnl_end(struct jnl_handle *h)
+jnl_tid jnl_end(struct jnl_handle *handle)
 {
-	must(!h->inode_begun || h->inode_dirtied);
-	run_undo(h, 1);
-	handle_free(h);
+	must(!handle->inode_begun || handle->inode_dirtied);
+	run_undo(handle, 1);
+	handle_free(handle);
 	return 1;
 }
 
-void jnl_cancel(struct jnl_handle *h)
+void jnl_cancel(struct jnl_handle *handle)
 {
-	run_undo(h, 0);
-	for (unsigned k = h->nr_bufs; k-- > 0;) {
-		memcpy(h->bufs[k].b->data, h->bufs[k].data, h->j->bs);
-		h->bufs[k].b->verified = h->bufs[k].verified;
+	run_undo(handle, 0);
+	for (unsigned k = handle->nr_bufs; k-- > 0;) {
+		memcpy(handle->bufs[k].buffer->data, handle->bufs[k].data, handle->journal->block_size);
+		handle->bufs[k].buffer->verified = handle->bufs[k].verified;
 	}
-	memcpy(h->j->state, h->state, h->j->nr);
-	if (h->inode_begun) {
-		memcpy(I->raw, h->raw, V->inode_size);
-		I->size = h->size;
+	memcpy(handle->journal->state_lock, handle->state, handle->journal->nr);
+	if (handle->inode_begun) {
+		memcpy(I->raw, handle->raw, V->inode_size);
+		I->size = handle->size;
 		x4_map_drop(I);
 	}
-	handle_free(h);
+	handle_free(handle);
 }
 
 /* ---- allocator ---- */
 
-static void charge_group(struct jnl_handle *h, uint64_t blk)
+static void charge_group(struct jnl_handle *handle, uint64_t blk)
 {
-	uint32_t g = (blk - V->first_data_block) / V->blocks_per_group;
+	uint32_t group = (blk - V->first_data_block) / V->blocks_per_group;
 
-	if (!h->groups[g]) {
-		h->groups[g] = 1;
-		charge(h);
+	if (!handle->groups[group]) {
+		handle->groups[group] = 1;
+		charge(handle);
 	}
 }
 
@@ -232,7 +232,7 @@ uint64_t mini_free_blocks(void)
 	uint64_t n = 0;
 
 	for (uint64_t b = 0; b < J->nr; b++)
-		n += J->state[b] == B_FREE;
+		n += J->state_lock[b] == B_FREE;
 	return n;
 }
 
@@ -247,111 +247,111 @@ static int find_free(uint64_t goal, uint32_t n, bool keep_meta, uint64_t *ret_bl
 	}
 	if (mini_limit_free != UINT64_MAX) {
 		for (uint64_t b = 0; b < J->nr; b++)
-			used += J->state[b] != B_FREE && !J->initial[b];
+			used += J->state_lock[b] != B_FREE && !J->initial[b];
 		if (used + n + (keep_meta ? J->meta_held : 0) > mini_limit_free)
 			return -ENOSPC;
 	}
 	for (uint64_t k = 0; k < J->nr; k++) {
 		uint64_t b = (start + k) % J->nr;
 
-		if (J->state[b] != B_FREE)
+		if (J->state_lock[b] != B_FREE)
 			continue;
 		*ret_blk = b;
-		for (*ret_n = 1; *ret_n < n && b + *ret_n < J->nr && J->state[b + *ret_n] == B_FREE; ++*ret_n)
+		for (*ret_n = 1; *ret_n < n && b + *ret_n < J->nr && J->state_lock[b + *ret_n] == B_FREE; ++*ret_n)
 			;
 		return 0;
 	}
 	return -ENOSPC;
 }
 
-int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
+int x4_balloc(struct jnl_handle *handle, struct x4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
-	int r;
+	int err;
 
-	(void)i;
+	(void)inode;
 	if (fails())
 		return -ENOSPC;
-	r = find_free(goal, n, false, ret_blk, ret_n);
-	for (uint32_t k = 0; !r && k < *ret_n; k++) {
-		charge_group(h, *ret_blk + k);
-		J->state[*ret_blk + k] = B_USED;
+	err = find_free(goal, n, false, ret_blk, ret_n);
+	for (uint32_t k = 0; !err && k < *ret_n; k++) {
+		charge_group(handle, *ret_blk + k);
+		J->state_lock[*ret_blk + k] = B_USED;
 	}
-	return r;
+	return err;
 }
 
-int x4_bfree(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n, bool metadata)
+int x4_bfree(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
 {
-	(void)i;
+	(void)inode;
 	if (fails())
 		return -EIO;
 	for (uint32_t k = 0; k < n; k++) {
-		must(J->state[blk + k] == B_USED || (J->state[blk + k] == B_META && metadata));
+		must(J->state_lock[blk + k] == B_USED || (J->state_lock[blk + k] == B_META && metadata));
 		must(!J->initial[blk + k]);
-		charge_group(h, blk + k);
-		J->state[blk + k] = B_FREE;
+		charge_group(handle, blk + k);
+		J->state_lock[blk + k] = B_FREE;
 	}
 	return 0;
 }
 
-int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk,
+int x4_balloc_reserve(struct x4_vol *vol, struct x4_inode *inode, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk,
 		      uint32_t *ret_n)
 {
-	int r;
+	int err;
 
-	(void)v;
-	(void)i;
+	(void)vol;
+	(void)inode;
 	(void)root;
-	must(!J->h.on);
+	must(!J->handle.on);
 	if (fails())
 		return -ENOSPC;
-	r = find_free(goal, n, true, ret_blk, ret_n);
-	for (uint32_t k = 0; !r && k < *ret_n; k++)
-		J->state[*ret_blk + k] = B_RESERVED;
-	return r;
+	err = find_free(goal, n, true, ret_blk, ret_n);
+	for (uint32_t k = 0; !err && k < *ret_n; k++)
+		J->state_lock[*ret_blk + k] = B_RESERVED;
+	return err;
 }
 
-void x4_balloc_unreserve(struct x4_vol *v, uint64_t blk, uint32_t n)
+void x4_balloc_unreserve(struct x4_vol *vol, uint64_t blk, uint32_t n)
 {
-	(void)v;
+	(void)vol;
 	for (uint32_t k = 0; k < n; k++) {
-		must(J->state[blk + k] == B_RESERVED);
-		J->state[blk + k] = B_FREE;
+		must(J->state_lock[blk + k] == B_RESERVED);
+		J->state_lock[blk + k] = B_FREE;
 	}
 }
 
 /* No append window is opened here. */
-uint64_t x4_balloc_available(struct x4_vol *v, bool root)
+uint64_t x4_balloc_available(struct x4_vol *vol, bool root)
 {
-	(void)v;
+	(void)vol;
 	(void)root;
 	return 0;
 }
 
-void x4_balloc_next(struct x4_inode *i, uint64_t blk) { i->alloc.next = blk; }
+void x4_balloc_next(struct x4_inode *inode, uint64_t blk) { inode->alloc.next = blk; }
 
-void x4_iput_n(struct x4_inode *i, uint64_t n)
+void x4_iput_n(struct x4_inode *inode, uint64_t n)
 {
-	(void)i;
+	(void)inode;
 	(void)n;
 	must(false);
 }
 
-int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n)
+int x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
 {
-	(void)i;
+	(void)inode;
 	if (fails())
 		return -EIO;
 	for (uint32_t k = 0; k < n; k++) {
-		must(J->state[blk + k] == B_RESERVED);
-		charge_group(h, blk + k);
-		J->state[blk + k] = B_USED;
+		must(J->state_lock[blk + k] == B_RESERVED);
+		charge_group(handle, blk + k);
+		J->state_lock[blk + k] = B_USED;
 	}
 	return 0;
 }
 
-int x4_meta_reserve(struct x4_vol *v, unsigned n, enum x4_asks who)
+int x4_meta_reserve(struct x4_vol *vol, unsigned n, enum x4_asks who)
 {
-	(void)v;
+	(void)vol;
 	(void)who;
 	if (fails())
 		return -ENOSPC;
@@ -359,53 +359,53 @@ int x4_meta_reserve(struct x4_vol *v, unsigned n, enum x4_asks who)
 	return 0;
 }
 
-void x4_meta_unreserve(struct x4_vol *v, unsigned n)
+void x4_meta_unreserve(struct x4_vol *vol, unsigned n)
 {
-	(void)v;
+	(void)vol;
 	must(J->meta_held >= n);
 	J->meta_held -= n;
 }
 
 /* ---- inode ---- */
 
-int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i)
+int x4_inode_begin(struct jnl_handle *handle, struct x4_inode *inode)
 {
 	if (fails())
 		return -EIO;
-	if (!h->inode_begun) {
-		memcpy(h->raw, i->raw, V->inode_size);
-		h->size = i->size;
-		h->inode_begun = true;
+	if (!handle->inode_begun) {
+		memcpy(handle->raw, inode->raw, V->inode_size);
+		handle->size = inode->size;
+		handle->inode_begun = true;
 	}
 	return 0;
 }
 
-int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
+int x4_inode_dirty(struct jnl_handle *handle, struct x4_inode *inode, bool data_needed)
 {
-	(void)i;
+	(void)inode;
 	(void)data_needed;
 	if (fails())
 		return -EIO;
-	if (!h->inode_dirtied)
-		charge(h);
-	h->inode_dirtied = true;
+	if (!handle->inode_dirtied)
+		charge(handle);
+	handle->inode_dirtied = true;
 	return 0;
 }
 
-uint64_t x4_inode_size(const struct x4_inode *i) { return i->size; }
-struct timespec x4_now(struct x4_vol *v) { (void)v; return (struct timespec) { .tv_sec = 1000 }; }
-void x4_raw_set_time(struct x4_inode *i, unsigned which, struct timespec ts) { (void)i; (void)which; (void)ts; }
-int x4_orphan_add(struct jnl_handle *h, struct x4_inode *i) { (void)h; i->inode.on_orphans = true; return fails() ? -EIO : 0; }
-int x4_orphan_del(struct jnl_handle *h, struct x4_inode *i) { (void)h; i->inode.on_orphans = false; return fails() ? -EIO : 0; }
-bool x4_blk_valid(struct x4_vol *v, uint64_t blk, uint64_t n)
+uint64_t x4_inode_size(const struct x4_inode *inode) { return inode->size; }
+struct timespec x4_now(struct x4_vol *vol) { (void)vol; return (struct timespec) { .tv_sec = 1000 }; }
+void x4_raw_set_time(struct x4_inode *inode, unsigned which, struct timespec ts) { (void)inode; (void)which; (void)ts; }
+int x4_orphan_add(struct jnl_handle *handle, struct x4_inode *inode) { (void)handle; inode->inode.on_orphans = true; return fails() ? -EIO : 0; }
+int x4_orphan_del(struct jnl_handle *handle, struct x4_inode *inode) { (void)handle; inode->inode.on_orphans = false; return fails() ? -EIO : 0; }
+bool x4_blk_valid(struct x4_vol *vol, uint64_t blk, uint64_t n)
 {
-	return blk >= v->first_data_block && n && blk < v->nr_blocks && n <= v->nr_blocks - blk;
+	return blk >= vol->first_data_block && n && blk < vol->nr_blocks && n <= vol->nr_blocks - blk;
 }
-bool x4_vol_read_only(const struct x4_vol *v) { return v->read_only; }
+bool x4_vol_read_only(const struct x4_vol *vol) { return vol->read_only; }
 int x4_from_ext2_err(long err) { (void)err; return -EIO; }
-int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+int x4_corrupt(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 {
-	(void)v;
+	(void)vol;
 	(void)ino;
 	(void)blk;
 	(void)func;
@@ -424,18 +424,18 @@ static char *image_path(struct onefile *t)
 	return path;
 }
 
-static void vol_fill(struct x4_vol *v, ext2_filsys fs)
+static void vol_fill(struct x4_vol *vol, ext2_filsys fs)
 {
-	v->fs = fs;
-	v->block_bits = EXT2_BLOCK_SIZE_BITS(fs->super);
-	v->block_size = fs->blocksize;
-	v->inode_size = EXT2_INODE_SIZE(fs->super);
-	v->nr_blocks = ext2fs_blocks_count(fs->super);
-	v->nr_groups = fs->group_desc_count;
-	v->first_data_block = fs->super->s_first_data_block;
-	v->blocks_per_group = fs->super->s_blocks_per_group;
-	v->has_csum = ext2fs_has_feature_metadata_csum(fs->super);
-	v->csum_seed = fs->csum_seed;
+	vol->fs = fs;
+	vol->block_bits = EXT2_BLOCK_SIZE_BITS(fs->super);
+	vol->block_size = fs->blocksize;
+	vol->inode_size = EXT2_INODE_SIZE(fs->super);
+	vol->nr_blocks = ext2fs_blocks_count(fs->super);
+	vol->nr_groups = fs->group_desc_count;
+	vol->first_data_block = fs->super->s_first_data_block;
+	vol->blocks_per_group = fs->super->s_blocks_per_group;
+	vol->has_csum = ext2fs_has_feature_metadata_csum(fs->super);
+	vol->checksum_seed = fs->csum_seed;
 }
 
 static uint32_t inode_seed(ext2_filsys fs, uint32_t ino, uint32_t gen)
@@ -449,38 +449,38 @@ static uint32_t inode_seed(ext2_filsys fs, uint32_t ino, uint32_t gen)
 static void load(struct onefile *t)
 {
 	char *path = image_path(t);
-	struct x4_vol *v = calloc(1, sizeof(*v));
-	struct x4_inode *i = calloc(1, sizeof(*i));
+	struct x4_vol *vol = calloc(1, sizeof(*vol));
+	struct x4_inode *inode = calloc(1, sizeof(*inode));
 	ext2_filsys fs;
 
 	must(ext2fs_open(path, EXT2_FLAG_64BITS, 0, 0, unix_io_manager, &fs) == 0);
 	must(ext2fs_read_bitmaps(fs) == 0);
 	unlink(path);
-	vol_fill(v, fs);
-	v->dev = t->dev;
+	vol_fill(vol, fs);
+	vol->dev = t->dev;
 	J = calloc(1, sizeof(*J));
-	*J = (struct jnl) { .dev = t->dev, .bs = v->block_size, .nr = v->nr_blocks, .seed = 88172645463325252ull };
+	*J = (struct jnl) { .dev = t->dev, .block_size = vol->block_size, .nr = vol->nr_blocks, .seed = 88172645463325252ull };
 	J->buf = calloc(J->nr, sizeof(*J->buf));
-	J->state = calloc(1, J->nr);
+	J->state_lock = calloc(1, J->nr);
 	J->initial = calloc(1, J->nr);
 	J->before = calloc(1, J->nr);
 	for (uint64_t b = 0; b < J->nr; b++)
-		if (b < v->first_data_block || ext2fs_test_block_bitmap2(fs->block_map, b))
-			J->state[b] = J->initial[b] = B_USED;
-	v->jnl = J;
-	i->vol = v;
-	i->ino = t->ino;
-	i->raw = calloc(1, 1024);
-	must(ext2fs_read_inode_full(fs, t->ino, (struct ext2_inode *)i->raw, v->inode_size) == 0);
-	i->gen = i->raw->i_generation;
-	i->csum_seed = inode_seed(fs, t->ino, i->gen);
-	i->size = x4_raw_size(i);
-	i->mode = i->raw->i_mode;
-	fdio_rwlock_init(&i->rw, RANK_X4_INODE);
-	fdio_mutex_init(&i->map_lock, RANK_X4_MAP);
-	fdio_mutex_init(&i->attr, RANK_X4_ATTR);
-	t->v = V = v;
-	t->i = I = i;
+		if (b < vol->first_data_block || ext2fs_test_block_bitmap2(fs->block_map, b))
+			J->state_lock[b] = J->initial[b] = B_USED;
+	vol->jnl = J;
+	inode->vol = vol;
+	inode->ino = t->ino;
+	inode->raw = calloc(1, 1024);
+	must(ext2fs_read_inode_full(fs, t->ino, (struct ext2_inode *)inode->raw, vol->inode_size) == 0);
+	inode->gen = inode->raw->i_generation;
+	inode->checksum_seed = inode_seed(fs, t->ino, inode->gen);
+	inode->size = x4_raw_size(inode);
+	inode->mode = inode->raw->i_mode;
+	fdio_rwlock_init(&inode->rw, RANK_X4_INODE);
+	fdio_mutex_init(&inode->map_lock, RANK_X4_MAP);
+	fdio_mutex_init(&inode->attr, RANK_X4_ATTR);
+	t->vol = V = vol;
+	t->inode = I = inode;
 }
 
 static int mark_owned(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t ref, int off, void *arg)
@@ -496,7 +496,7 @@ static int mark_owned(ext2_filsys fs, blk64_t *blk, e2_blkcnt_t lblk, blk64_t re
 /* The file's own blocks may be freed by the test. */
 static void own(struct onefile *t)
 {
-	ext2fs_block_iterate3(t->v->fs, t->ino, BLOCK_FLAG_READ_ONLY, NULL, mark_owned, J->initial);
+	ext2fs_block_iterate3(t->vol->fs, t->ino, BLOCK_FLAG_READ_ONLY, NULL, mark_owned, J->initial);
 }
 
 static void store(struct onefile *t)
@@ -504,19 +504,19 @@ static void store(struct onefile *t)
 	char *path;
 	ext2_filsys fs;
 
-	must(!J->h.on);
+	must(!J->handle.on);
 	must(J->meta_held == 0);
 	for (uint64_t b = 0; b < J->nr; b++)
-		if (J->buf[b] && J->state[b] == B_META)
-			must(dev_write(t->dev, J->buf[b]->data, J->bs, b * J->bs, 0) == 0);
+		if (J->buf[b] && J->state_lock[b] == B_META)
+			must(dev_write(t->dev, J->buf[b]->data, J->block_size, b * J->block_size, 0) == 0);
 	path = image_path(t);
 	must(ext2fs_open(path, EXT2_FLAG_64BITS | EXT2_FLAG_RW, 0, 0, unix_io_manager, &fs) == 0);
 	must(ext2fs_read_bitmaps(fs) == 0);
 	for (uint64_t b = V->first_data_block; b < J->nr; b++) {
 		bool was = ext2fs_test_block_bitmap2(fs->block_map, b);
 
-		must(J->state[b] != B_RESERVED);
-		if (was != (J->state[b] != B_FREE))
+		must(J->state_lock[b] != B_RESERVED);
+		if (was != (J->state_lock[b] != B_FREE))
 			ext2fs_block_alloc_stats2(fs, b, was ? -1 : 1);
 	}
 	must(ext2fs_write_inode_full(fs, t->ino, (struct ext2_inode *)I->raw, V->inode_size) == 0);
@@ -535,7 +535,7 @@ static void unload(void)
 		free(J->buf[b]);
 	}
 	free(J->buf);
-	free(J->state);
+	free(J->state_lock);
 	free(J->initial);
 	free(J->before);
 	free(J);

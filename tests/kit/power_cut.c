@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct rec_event {
-	struct fake_event e;
+	struct fake_event event;
 	bool durable;   /* completion of a write that needs no flush */
 	uint8_t *data;
 };
@@ -52,106 +52,106 @@ static void cut_apply(uint8_t *img, uint64_t off, const uint8_t *data, uint32_t 
 
 struct fake_dev *fake_power_cut(struct fake_dev *f, enum fake_cut mode, uint64_t seed)
 {
-	struct fake_dev *c = fake_new(f->size, f->dev.caps.lbs);
-	struct fake_pending *p;
-	struct held *h;
+	struct fake_dev *c = fake_new(f->size, f->dev.caps.sector_bytes);
+	struct fake_pending *pending;
+	struct held *held;
 
 	fdio_mutex_lock(&f->lock);
 	c->dev.caps = f->dev.caps;
 	fake_image_copy(c->now, f->media, f->size);
-	list_for_each(p, &f->pending, node)
-		cut_apply(c->now, p->off, p->data, p->len, mode, &seed);
-	list_for_each(h, &f->held, node)
-		if (h->io->kind == DEV_WRITE && !h->bad)
-			cut_apply(c->now, h->io->off, h->io->buf, h->io->len, mode, &seed);
+	list_for_each(pending, &f->pending, node)
+		cut_apply(c->now, pending->off, pending->data, pending->len, mode, &seed);
+	list_for_each(held, &f->held, node)
+		if (held->io->kind == DEV_WRITE && !held->bad)
+			cut_apply(c->now, held->io->off, held->io->buf, held->io->len, mode, &seed);
 	fake_image_copy(c->media, c->now, f->size);
 	fdio_mutex_unlock(&f->lock);
 	return c;
 }
 
-/* ---- recorder; f->lock held ---- */
-static struct rec_event *rec_add(struct fake_dev *f)
+/* ---- recorder; fake->lock held ---- */
+static struct rec_event *rec_add(struct fake_dev *fake)
 {
-	struct fake_record *r = f->rec;
+	struct fake_record *record = fake->rec;
 
-	if (r->nr == r->cap) {
-		r->cap = r->cap ? r->cap * 2 : 256;
-		r->ev = realloc(r->ev, r->cap * sizeof(*r->ev));
-		FDIO_MUST(r->ev);
+	if (record->nr == record->cap) {
+		record->cap = record->cap ? record->cap * 2 : 256;
+		record->ev = realloc(record->ev, record->cap * sizeof(*record->ev));
+		FDIO_MUST(record->ev);
 	}
-	memset(&r->ev[r->nr], 0, sizeof(*r->ev));
-	return &r->ev[r->nr++];
+	memset(&record->ev[record->nr], 0, sizeof(*record->ev));
+	return &record->ev[record->nr++];
 }
 
-void fake_rec_submit(struct fake_dev *f, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags,
+void fake_rec_submit(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags,
 		     const void *data)
 {
-	if (!f->rec)
+	if (!fake->rec)
 		return;
-	struct rec_event *e = rec_add(f);
-	e->e = (struct fake_event){ .ev = FAKE_EV_SUBMIT, .kind = kind, .flags = flags, .id = id, .off = off, .len = len };
+	struct rec_event *e = rec_add(fake);
+	e->event = (struct fake_event){ .ev = FAKE_EV_SUBMIT, .kind = kind, .flags = flags, .id = id, .off = off, .len = len };
 	if (kind == FAKE_WRITE) {
 		e->data = malloc(len ? len : 1);
 		FDIO_MUST(e->data);
 		memcpy(e->data, data, len);
-		e->e.data = e->data;
+		e->event.data = e->data;
 	}
 }
 
-void fake_rec_complete(struct fake_dev *f, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags, int result)
+void fake_rec_complete(struct fake_dev *fake, uint64_t id, enum fake_kind kind, uint64_t off, uint32_t len, unsigned flags, int result)
 {
-	if (!f->rec)
+	if (!fake->rec)
 		return;
-	struct rec_event *e = rec_add(f);
-	e->e = (struct fake_event){ .ev = FAKE_EV_COMPLETE, .kind = kind, .flags = flags, .id = id, .off = off, .len = len,
+	struct rec_event *e = rec_add(fake);
+	e->event = (struct fake_event){ .ev = FAKE_EV_COMPLETE, .kind = kind, .flags = flags, .id = id, .off = off, .len = len,
 				    .result = result };
-	e->durable = kind == FAKE_WRITE && (!f->dev.caps.volatile_cache || (flags & DEV_FUA));
+	e->durable = kind == FAKE_WRITE && (!fake->dev.caps.volatile_cache || (flags & DEV_FUA));
 }
 
-void fake_rec_start(struct fake_dev *f)
+void fake_rec_start(struct fake_dev *fake)
 {
-	fake_rec_stop(f);
-	struct fake_record *r = calloc(1, sizeof(*r));
+	fake_rec_stop(fake);
+	struct fake_record *record = calloc(1, sizeof(*record));
 
-	FDIO_MUST(r);
-	fdio_mutex_lock(&f->lock);
-	fake_image_flush(f, UINT64_MAX);
-	r->base = fake_image_new(f->size);
-	fake_image_copy(r->base, f->now, f->size);
-	f->rec = r;
-	fdio_mutex_unlock(&f->lock);
+	FDIO_MUST(record);
+	fdio_mutex_lock(&fake->lock);
+	fake_image_flush(fake, UINT64_MAX);
+	record->base = fake_image_new(fake->size);
+	fake_image_copy(record->base, fake->now, fake->size);
+	fake->rec = record;
+	fdio_mutex_unlock(&fake->lock);
 }
 
-void fake_rec_stop(struct fake_dev *f)
+void fake_rec_stop(struct fake_dev *fake)
 {
-	fdio_mutex_lock(&f->lock);
-	struct fake_record *r = f->rec;
-	f->rec = NULL;
-	fdio_mutex_unlock(&f->lock);
-	if (!r)
+	fdio_mutex_lock(&fake->lock);
+	struct fake_record *record = fake->rec;
+	fake->rec = NULL;
+	fdio_mutex_unlock(&fake->lock);
+	if (!record)
 		return;
-	for (unsigned i = 0; i < r->nr; i++)
-		free(r->ev[i].data);
-	free(r->ev);
-	fake_image_free(r->base, f->size);
-	free(r);
+	for (unsigned i = 0; i < record->nr; i++)
+		free(record->ev[i].data);
+	free(record->ev);
+	fake_image_free(record->base, fake->size);
+	free(record);
 }
 
-unsigned fake_rec_events(struct fake_dev *f)
+unsigned fake_rec_events(struct fake_dev *fake)
 {
-	fdio_mutex_lock(&f->lock);
-	unsigned n = f->rec ? f->rec->nr : 0;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_lock(&fake->lock);
+	unsigned n = fake->rec ? fake->rec->nr : 0;
+	fdio_mutex_unlock(&fake->lock);
 	return n;
 }
 
-struct fake_event fake_rec_event(struct fake_dev *f, unsigned k)
+struct fake_event fake_rec_event(struct fake_dev *fake, unsigned k)
 {
-	fdio_mutex_lock(&f->lock);
-	FDIO_ASSERT(f->rec && k < f->rec->nr);
-	struct fake_event e = f->rec->ev[k].e;
-	fdio_mutex_unlock(&f->lock);
-	return e;
+	fdio_mutex_lock(&fake->lock);
+	FDIO_ASSERT(fake->rec && k < fake->rec->nr);
+	struct fake_event event = fake->rec->ev[k].event;
+	fdio_mutex_unlock(&fake->lock);
+	return event;
 }
 
 /* ---- cuts in the record ---- */
@@ -160,61 +160,61 @@ struct cut_state {
 	unsigned nr;
 };
 
-static const struct rec_event *submission_of(const struct fake_record *r, unsigned before, uint64_t id)
+static const struct rec_event *submission_of(const struct fake_record *record, unsigned before, uint64_t id)
 {
 	for (unsigned i = before; i-- > 0;)
-		if (r->ev[i].e.ev == FAKE_EV_SUBMIT && r->ev[i].e.id == id)
-			return &r->ev[i];
+		if (record->ev[i].event.ev == FAKE_EV_SUBMIT && record->ev[i].event.id == id)
+			return &record->ev[i];
 	return NULL; /* submitted before the recording started */
 }
 
 /* Marks safe what completed before the flush with this id was submitted. */
-static void cut_flushed(const struct fake_record *r, unsigned at, uint64_t id, struct cut_state *s)
+static void cut_flushed(const struct fake_record *record, unsigned at, uint64_t id, struct cut_state *s)
 {
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < at; i++) {
-		if (r->ev[i].e.ev == FAKE_EV_SUBMIT && r->ev[i].e.id == id)
+		if (record->ev[i].event.ev == FAKE_EV_SUBMIT && record->ev[i].event.id == id)
 			break;
-		n += r->ev[i].e.ev == FAKE_EV_COMPLETE && r->ev[i].e.kind == FAKE_WRITE && submission_of(r, i, r->ev[i].e.id);
+		n += record->ev[i].event.ev == FAKE_EV_COMPLETE && record->ev[i].event.kind == FAKE_WRITE && submission_of(record, i, record->ev[i].event.id);
 	}
 	for (unsigned i = 0; i < n; i++)
 		s->w[i].safe = true;
 }
 
-static bool is_complete(const struct fake_record *r, unsigned k, uint64_t id)
+static bool is_complete(const struct fake_record *record, unsigned k, uint64_t id)
 {
 	for (unsigned i = 0; i < k; i++)
-		if (r->ev[i].e.ev == FAKE_EV_COMPLETE && r->ev[i].e.id == id)
+		if (record->ev[i].event.ev == FAKE_EV_COMPLETE && record->ev[i].event.id == id)
 			return true;
 	return false;
 }
 
-static void cut_collect(const struct fake_record *r, unsigned k, struct cut_state *s)
+static void cut_collect(const struct fake_record *record, unsigned k, struct cut_state *s)
 {
 	for (unsigned i = 0; i < k; i++) {
-		const struct rec_event *e = &r->ev[i];
-		if (e->e.ev != FAKE_EV_COMPLETE)
+		const struct rec_event *e = &record->ev[i];
+		if (e->event.ev != FAKE_EV_COMPLETE)
 			continue;
-		if (e->e.kind == FAKE_FLUSH) {
-			if (!e->e.result && !e->e.flags) /* flags: a flush that lied, see FAKE_DROP */
-				cut_flushed(r, i, e->e.id, s);
+		if (e->event.kind == FAKE_FLUSH) {
+			if (!e->event.result && !e->event.flags) /* flags: a flush that lied, see FAKE_DROP */
+				cut_flushed(record, i, e->event.id, s);
 			continue;
 		}
-		const struct rec_event *sub = submission_of(r, i, e->e.id);
+		const struct rec_event *sub = submission_of(record, i, e->event.id);
 		if (sub)
-			s->w[s->nr++] = (struct cut_write){ .sub = sub, .safe = e->durable, .completed = true, .len = e->e.len };
+			s->w[s->nr++] = (struct cut_write){ .sub = sub, .safe = e->durable, .completed = true, .len = e->event.len };
 	}
 	for (unsigned i = 0; i < k; i++) {
-		const struct rec_event *e = &r->ev[i];
-		if (e->e.ev == FAKE_EV_SUBMIT && e->e.kind == FAKE_WRITE && !is_complete(r, k, e->e.id))
-			s->w[s->nr++] = (struct cut_write){ .sub = e, .len = e->e.len };
+		const struct rec_event *e = &record->ev[i];
+		if (e->event.ev == FAKE_EV_SUBMIT && e->event.kind == FAKE_WRITE && !is_complete(record, k, e->event.id))
+			s->w[s->nr++] = (struct cut_write){ .sub = e, .len = e->event.len };
 	}
 }
 
 struct fake_dev *fake_rec_cut(struct fake_dev *f, unsigned k, enum fake_cut mode, uint64_t seed)
 {
-	struct fake_dev *c = fake_new(f->size, f->dev.caps.lbs);
+	struct fake_dev *c = fake_new(f->size, f->dev.caps.sector_bytes);
 	struct cut_state s = { .w = calloc(k + 1, sizeof(*s.w)) };
 
 	fdio_mutex_lock(&f->lock);
@@ -224,24 +224,24 @@ struct fake_dev *fake_rec_cut(struct fake_dev *f, unsigned k, enum fake_cut mode
 	cut_collect(f->rec, k, &s);
 	/* In order of completion: a later write that is lost does not uncover an earlier one that is safe, and the reverse. */
 	for (unsigned i = 0; i < s.nr; i++)
-		cut_apply(c->now, s.w[i].sub->e.off, s.w[i].sub->data, s.w[i].len, s.w[i].safe ? FAKE_CUT_KEEP : mode, &seed);
+		cut_apply(c->now, s.w[i].sub->event.off, s.w[i].sub->data, s.w[i].len, s.w[i].safe ? FAKE_CUT_KEEP : mode, &seed);
 	fake_image_copy(c->media, c->now, f->size);
 	fdio_mutex_unlock(&f->lock);
 	free(s.w);
 	return c;
 }
 
-unsigned fake_rec_pending(struct fake_dev *f, unsigned k)
+unsigned fake_rec_pending(struct fake_dev *fake, unsigned k)
 {
 	struct cut_state s = { .w = calloc(k + 1, sizeof(*s.w)) };
 	unsigned n = 0;
 
-	fdio_mutex_lock(&f->lock);
-	FDIO_ASSERT(f->rec && k <= f->rec->nr && s.w);
-	cut_collect(f->rec, k, &s);
+	fdio_mutex_lock(&fake->lock);
+	FDIO_ASSERT(fake->rec && k <= fake->rec->nr && s.w);
+	cut_collect(fake->rec, k, &s);
 	for (unsigned i = 0; i < s.nr; i++)
 		n += !s.w[i].safe;
-	fdio_mutex_unlock(&f->lock);
+	fdio_mutex_unlock(&fake->lock);
 	free(s.w);
 	return n;
 }

@@ -21,10 +21,10 @@ const unsigned nr_testvol_shapes = ARRAY_SIZE(testvol_shapes);
 
 struct fake_dev *testvol_shape(unsigned n)
 {
-	struct fake_dev *f = fake_mkfs(32 << 20, testvol_shapes[n]);
+	struct fake_dev *fake = fake_mkfs(32 << 20, testvol_shapes[n]);
 
-	ck_assert_ptr_nonnull(f);
-	return f;
+	ck_assert_ptr_nonnull(fake);
+	return fake;
 }
 
 static struct {
@@ -59,193 +59,193 @@ struct x4_options testvol_options(void)
 				    .cache_bytes = 16 << 20 };
 }
 
-struct x4_vol *testvol_mount_any(struct fake_dev *f, const struct x4_options *opt, const char **why)
+struct x4_vol *testvol_mount_any(struct fake_dev *fake, const struct x4_options *options, const char **why)
 {
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300] = "";
 	int err;
 
 	*why = NULL;
-	err = x4_vol_open(fake_dev(f), opt, &v, why, FDIO_REASON(msg));
+	err = x4_vol_open(fake_dev(fake), options, &vol, why, FDIO_REASON(msg));
 	ck_assert_msg(!err, "open: %d %s", err, msg);
-	return v;
+	return vol;
 }
 
-struct x4_vol *testvol_mount_with(struct fake_dev *f, const struct x4_options *opt)
+struct x4_vol *testvol_mount_with(struct fake_dev *fake, const struct x4_options *options)
 {
 	const char *why;
-	struct x4_vol *v = testvol_mount_any(f, opt, &why);
+	struct x4_vol *vol = testvol_mount_any(fake, options, &why);
 
 	ck_assert_msg(!why, "read-only: %s", why);
-	return v;
+	return vol;
 }
 
-struct x4_vol *testvol_mount(struct fake_dev *f)
+struct x4_vol *testvol_mount(struct fake_dev *fake)
 {
-	struct x4_options opt = testvol_options();
+	struct x4_options options = testvol_options();
 
-	return testvol_mount_with(f, &opt);
+	return testvol_mount_with(fake, &options);
 }
 
-void testvol_unmount_check(struct x4_vol *v, struct fake_dev *f)
+void testvol_unmount_check(struct x4_vol *vol, struct fake_dev *fake)
 {
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
 	epoch_drain();
-	ck_assert_int_eq(fake_e2fsck(f), 0);
+	ck_assert_int_eq(fake_e2fsck(fake), 0);
 }
 
-void testvol_mounts_clean(struct fake_dev *f)
+void testvol_mounts_clean(struct fake_dev *fake)
 {
-	testvol_unmount_check(testvol_mount(f), f);
-	fake_free(f);
+	testvol_unmount_check(testvol_mount(fake), fake);
+	fake_free(fake);
 }
 
-void testvol_super(struct fake_dev *f, struct ext2_super_block *sb) { fake_peek(f, sb, sizeof(*sb), SUPERBLOCK_OFFSET); }
+void testvol_super(struct fake_dev *fake, struct ext2_super_block *sb) { fake_peek(fake, sb, sizeof(*sb), SUPERBLOCK_OFFSET); }
 
-void testvol_poke_super(struct fake_dev *f, struct ext2_super_block *sb)
+void testvol_poke_super(struct fake_dev *fake, struct ext2_super_block *sb)
 {
 	x4_super_csum_set(sb);
-	fake_poke(f, sb, sizeof(*sb), SUPERBLOCK_OFFSET);
+	fake_poke(fake, sb, sizeof(*sb), SUPERBLOCK_OFFSET);
 }
 
-struct x4_inode *testvol_root(struct x4_vol *v)
+struct x4_inode *testvol_root(struct x4_vol *vol)
 {
 	struct x4_inode *root;
 
-	ck_assert_int_eq(x4_iget(v, X4_ROOT_INO, NULL, &root), 0);
+	ck_assert_int_eq(x4_iget(vol, X4_ROOT_INO, NULL, &root), 0);
 	return root;
 }
 
-struct x4_inode *testvol_tmpfile(struct x4_vol *v, uint32_t mode)
+struct x4_inode *testvol_tmpfile(struct x4_vol *vol, uint32_t mode)
 {
-	struct x4_cred c = { .uid = 1000, .gid = 100000 };
-	struct x4_inode *root = testvol_root(v), *i;
-	struct jnl_handle *h;
+	struct x4_cred credentials = { .uid = 1000, .gid = 100000 };
+	struct x4_inode *root = testvol_root(vol), *inode;
+	struct jnl_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN, &h), 0);
-	ck_assert_int_eq(x4_inode_new(h, root, mode, &c, &i), 0);
-	x4_raw_set_nlink(i, 0);
-	ck_assert_int_eq(x4_orphan_add(h, i), 0);
-	ck_assert_int_eq(x4_inode_dirty(h, i, true), 0);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(vol->jnl, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN, &handle), 0);
+	ck_assert_int_eq(x4_inode_new(handle, root, mode, &credentials, &inode), 0);
+	x4_raw_set_nlink(inode, 0);
+	ck_assert_int_eq(x4_orphan_add(handle, inode), 0);
+	ck_assert_int_eq(x4_inode_dirty(handle, inode, true), 0);
+	jnl_end(handle);
 	x4_iput(root);
-	return i;
+	return inode;
 }
 
-int testvol_fill(struct x4_inode *i, uint32_t lblk, uint32_t n)
+int testvol_fill(struct x4_inode *inode, uint32_t lblk, uint32_t n)
 {
-	struct x4_resv r;
+	struct x4_resv reservation;
 	int err;
 
-	x4_inode_lock_excl(i);
-	err = x4_resv_holes(i, lblk, n, false, &r);
+	x4_inode_lock_excl(inode);
+	err = x4_resv_holes(inode, lblk, n, false, &reservation);
 	if (!err) {
-		err = x4_insert(i, &r, 0, 0, (uint64_t)(lblk + n) << i->vol->block_bits);
-		x4_resv_free(&r);
+		err = x4_insert(inode, &reservation, 0, 0, (uint64_t)(lblk + n) << inode->vol->block_bits);
+		x4_resv_free(&reservation);
 	}
-	x4_inode_unlock(i);
+	x4_inode_unlock(inode);
 	return err;
 }
 
-void testvol_open(struct testvol *t)
+void testvol_open(struct testvol *volume)
 {
-	struct x4_options opt = testvol_options();
+	struct x4_options options = testvol_options();
 	const char *why;
 
-	t->v = testvol_mount_any(t->fake, &opt, &why);
-	must_msg(!why || t->may_be_ro, "read-only: %s", why);
-	t->root = testvol_root(t->v);
+	volume->vol = testvol_mount_any(volume->fake, &options, &why);
+	must_msg(!why || volume->may_be_ro, "read-only: %s", why);
+	volume->root = testvol_root(volume->vol);
 }
 
-void testvol_make(struct testvol *t, uint64_t size, const char *mkfs_args)
+void testvol_make(struct testvol *volume, uint64_t size, const char *mkfs_args)
 {
 	char args[256];
 
 	snprintf(args, sizeof args, "-t ext4 -E lazy_itable_init=0,hash_seed=0e1bbe08-5a3c-4ef0-9f0f-1c1a7e0d2a31 %s", mkfs_args);
-	t->fake = fake_mkfs(size, args);
-	must(t->fake);
-	testvol_open(t);
+	volume->fake = fake_mkfs(size, args);
+	must(volume->fake);
+	testvol_open(volume);
 }
 
-void testvol_close(struct testvol *t)
+void testvol_close(struct testvol *volume)
 {
-	x4_iput(t->root);
+	x4_iput(volume->root);
 	must_eq(fdio_counter_read(CTR_x4_corrupt), 0); /* what we wrote ourselves is never damaged */
-	must_eq(x4_vol_close(t->v), 0);
-	t->v = NULL;
+	must_eq(x4_vol_close(volume->vol), 0);
+	volume->vol = NULL;
 }
 
-void testvol_check(struct testvol *t)
+void testvol_check(struct testvol *volume)
 {
-	testvol_close(t);
-	must_eq(fake_e2fsck(t->fake), 0);
+	testvol_close(volume);
+	must_eq(fake_e2fsck(volume->fake), 0);
 }
 
-void testvol_done(struct testvol *t)
+void testvol_done(struct testvol *volume)
 {
-	testvol_check(t);
-	fake_free(t->fake);
+	testvol_check(volume);
+	fake_free(volume->fake);
 }
 
-static void check_group(struct x4_vol *v, uint32_t g)
+static void check_group(struct x4_vol *vol, uint32_t group)
 {
-	struct x4_group *grp = &v->alloc.groups[g];
+	struct x4_group *grp = &vol->alloc.groups[group];
 	uint32_t disk = 0;
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 
 	ck_assert(!grp->bad);
 	if (!grp->alloc) {
-		ck_assert_uint_eq(grp->free_alloc, grp->d.free_blocks);
+		ck_assert_uint_eq(grp->free_alloc, grp->desc.free_blocks);
 		return;
 	}
 	ck_assert_uint_eq(x4_bits_clear_count(grp->alloc, grp->nbits), grp->free_alloc);
 	ck_assert_uint_le(grp->first_free, x4_bits_next(grp->alloc, grp->nbits, 0, false));
-	if (grp->d.flags & EXT2_BG_BLOCK_UNINIT)
+	if (grp->desc.flags & EXT2_BG_BLOCK_UNINIT)
 		return;
-	ck_assert_int_eq(jnl_bread(v->jnl, grp->bb, &b), 0);
+	ck_assert_int_eq(jnl_bread(vol->jnl, grp->block_bitmap, &buffer), 0);
 	for (uint32_t n = 0; n < grp->nbits; n++) {
-		disk += !x4_bit(b->data, n);
+		disk += !x4_bit(buffer->data, n);
 		/* The image has everything the disk has. */
-		ck_assert(x4_bit(grp->alloc, n) || !x4_bit(b->data, n));
+		ck_assert(x4_bit(grp->alloc, n) || !x4_bit(buffer->data, n));
 	}
-	jnl_brelse(b);
-	ck_assert_uint_eq(disk, grp->d.free_blocks);
+	jnl_brelse(buffer);
+	ck_assert_uint_eq(disk, grp->desc.free_blocks);
 }
 
 /* The sums of regions, and that no group has a longer free run than its region may have. */
-static void check_region(struct x4_vol *v, uint32_t r)
+static void check_region(struct x4_vol *vol, uint32_t r)
 {
 	uint32_t first = r << X4_REGION_BITS;
 	struct x4_region sum = { 0 };
 
-	for (uint32_t g = first; g < x4_region_end(v, first); g++) {
-		const struct x4_group *grp = &v->alloc.groups[g];
+	for (uint32_t group = first; group < x4_region_end(vol, first); group++) {
+		const struct x4_group *grp = &vol->alloc.groups[group];
 
-		sum.free_inodes += grp->d.free_inodes;
-		sum.free_blocks += grp->d.free_blocks;
-		sum.used_dirs += grp->d.used_dirs;
+		sum.free_inodes += grp->desc.free_inodes;
+		sum.free_blocks += grp->desc.free_blocks;
+		sum.used_dirs += grp->desc.used_dirs;
 		for (uint32_t s = 0, e = 0; grp->alloc && s < grp->nbits; s = e) {
 			s = x4_bits_next(grp->alloc, grp->nbits, s, false);
 			e = x4_bits_next(grp->alloc, grp->nbits, s, true);
-			ck_assert_uint_le(e - s, FDIO_MIN(v->alloc.regions[r].longest, grp->max_run));
+			ck_assert_uint_le(e - s, FDIO_MIN(vol->alloc.regions[r].longest, grp->max_run));
 		}
 	}
-	ck_assert_uint_eq(sum.free_inodes, v->alloc.regions[r].free_inodes);
-	ck_assert_uint_eq(sum.free_blocks, v->alloc.regions[r].free_blocks);
-	ck_assert_uint_eq(sum.used_dirs, v->alloc.regions[r].used_dirs);
+	ck_assert_uint_eq(sum.free_inodes, vol->alloc.regions[r].free_inodes);
+	ck_assert_uint_eq(sum.free_blocks, vol->alloc.regions[r].free_blocks);
+	ck_assert_uint_eq(sum.used_dirs, vol->alloc.regions[r].used_dirs);
 }
 
-void testvol_check_groups(struct x4_vol *v)
+void testvol_check_groups(struct x4_vol *vol)
 {
 	uint64_t free_blocks = 0, free_inodes = 0;
 
-	for (uint32_t g = 0; g < v->nr_groups; g++) {
-		check_group(v, g);
-		free_blocks += v->alloc.groups[g].free_alloc;
-		free_inodes += v->alloc.groups[g].d.free_inodes;
+	for (uint32_t group = 0; group < vol->nr_groups; group++) {
+		check_group(vol, group);
+		free_blocks += vol->alloc.groups[group].free_alloc;
+		free_inodes += vol->alloc.groups[group].desc.free_inodes;
 	}
-	for (uint32_t r = 0; r < v->alloc.nr_regions; r++)
-		check_region(v, r);
-	ck_assert_uint_eq(free_blocks, v->alloc.free_blocks);
-	ck_assert_uint_eq(free_inodes, v->core.free_inodes);
+	for (uint32_t r = 0; r < vol->alloc.nr_regions; r++)
+		check_region(vol, r);
+	ck_assert_uint_eq(free_blocks, vol->alloc.free_blocks);
+	ck_assert_uint_eq(free_inodes, vol->core.free_inodes);
 }

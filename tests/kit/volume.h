@@ -29,45 +29,45 @@ void testvol_use_template(TCase *t, uint64_t size, const char *mkfs_args, const 
 struct fake_dev *testvol_copy(void);
 
 /* The superblock on the device; poke writes it, with its checksum. */
-void testvol_super(struct fake_dev *f, struct ext2_super_block *sb);
-void testvol_poke_super(struct fake_dev *f, struct ext2_super_block *sb);
+void testvol_super(struct fake_dev *fake, struct ext2_super_block *sb);
+void testvol_poke_super(struct fake_dev *fake, struct ext2_super_block *sb);
 
 /* ---- opening and closing ---- */
 
 /* ACLs, user attributes, and no commit that the test has not asked for. */
 struct x4_options testvol_options(void);
 /* Opens it, for writing; the first with testvol_options. */
-struct x4_vol *testvol_mount(struct fake_dev *f);
-struct x4_vol *testvol_mount_with(struct fake_dev *f, const struct x4_options *opt);
+struct x4_vol *testvol_mount(struct fake_dev *fake);
+struct x4_vol *testvol_mount_with(struct fake_dev *fake, const struct x4_options *options);
 /* The same, but *why says so where it can only be read; NULL otherwise. */
-struct x4_vol *testvol_mount_any(struct fake_dev *f, const struct x4_options *opt, const char **why);
+struct x4_vol *testvol_mount_any(struct fake_dev *fake, const struct x4_options *options, const char **why);
 /* Closes, and e2fsck -fn must find nothing. */
-void testvol_unmount_check(struct x4_vol *v, struct fake_dev *f);
-/* Both, one after the other, for the last look at what a test has left; frees f. */
-void testvol_mounts_clean(struct fake_dev *f);
+void testvol_unmount_check(struct x4_vol *vol, struct fake_dev *fake);
+/* Both, one after the other, for the last look at what a test has left; frees fake. */
+void testvol_mounts_clean(struct fake_dev *fake);
 
 /* The same as one thing, with the root directory, for tests that have one volume. */
 struct testvol {
 	struct fake_dev *fake;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	struct x4_inode *root;
 	bool may_be_ro; /* such a volume is not necessarily served for writing */
 };
 
-void testvol_make(struct testvol *t, uint64_t size, const char *mkfs_args);
-void testvol_open(struct testvol *t);       /* of t->fake */
-void testvol_close(struct testvol *t);      /* clean, nothing found damaged; the device stays */
-void testvol_check(struct testvol *t);      /* close and e2fsck -fn, which must find nothing */
-void testvol_done(struct testvol *t);       /* testvol_check and the end of it */
+void testvol_make(struct testvol *volume, uint64_t size, const char *mkfs_args);
+void testvol_open(struct testvol *volume);       /* of volume->fake */
+void testvol_close(struct testvol *volume);      /* clean, nothing found damaged; the device stays */
+void testvol_check(struct testvol *volume);      /* close and e2fsck -fn, which must find nothing */
+void testvol_done(struct testvol *volume);       /* testvol_check and the end of it */
 
 /* ---- inodes and blocks ---- */
 
-struct x4_inode *testvol_root(struct x4_vol *v); /* a reference */
+struct x4_inode *testvol_root(struct x4_vol *vol); /* a reference */
 /* A regular file without a name, on the orphan list, referenced. */
-struct x4_inode *testvol_tmpfile(struct x4_vol *v, uint32_t mode);
-/* Reserves, claims and maps blocks [lblk, lblk+n) of i. 0 or -errno. */
-int testvol_fill(struct x4_inode *i, uint32_t lblk, uint32_t n);
+struct x4_inode *testvol_tmpfile(struct x4_vol *vol, uint32_t mode);
+/* Reserves, claims and maps blocks [lblk, lblk+n) of inode. 0 or -errno. */
+int testvol_fill(struct x4_inode *inode, uint32_t lblk, uint32_t n);
 /* Fails the test if free counts in memory, in descriptors and in bitmaps differ anywhere. */
-void testvol_check_groups(struct x4_vol *v);
+void testvol_check_groups(struct x4_vol *vol);
 
 #endif

@@ -122,24 +122,24 @@ void all_equal(const unsigned char *p, size_t n, int byte, const char *what, off
 
 /* ------------------------------------------------------------------ asynchronous I/O, two ways */
 
-void queue_init(struct queue *q, int by_ring)
+void queue_init(struct queue *queue, int by_ring)
 {
-	memset(q, 0, sizeof *q);
-	q->by_ring = by_ring;
+	memset(queue, 0, sizeof *queue);
+	queue->by_ring = by_ring;
 	if (by_ring) {
-		if (io_uring_queue_init(MAX_JOBS, &q->ring, 0))
+		if (io_uring_queue_init(MAX_JOBS, &queue->ring, 0))
 			die("io_uring_queue_init");
-	} else if (syscall(SYS_io_setup, MAX_JOBS, &q->aio)) {
+	} else if (syscall(SYS_io_setup, MAX_JOBS, &queue->aio)) {
 		die("io_setup");
 	}
 }
 
-void queue_add(struct queue *q, unsigned slot, int fd, int is_write, void *buf, size_t len, off_t off)
+void queue_add(struct queue *queue, unsigned slot, int fd, int is_write, void *buf, size_t len, off_t off)
 {
-	struct iocb *cb = &q->cb[slot], *list[1] = { cb };
+	struct iocb *cb = &queue->cb[slot], *list[1] = { cb };
 
-	if (q->by_ring) {
-		struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+	if (queue->by_ring) {
+		struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring);
 
 		if (!sqe)
 			die("the ring is full");
@@ -148,7 +148,7 @@ void queue_add(struct queue *q, unsigned slot, int fd, int is_write, void *buf, 
 		else
 			io_uring_prep_read(sqe, fd, buf, (unsigned)len, (uint64_t)off);
 		io_uring_sqe_set_data64(sqe, slot);
-		if (io_uring_submit(&q->ring) != 1)
+		if (io_uring_submit(&queue->ring) != 1)
 			die("io_uring_submit");
 		return;
 	}
@@ -159,25 +159,25 @@ void queue_add(struct queue *q, unsigned slot, int fd, int is_write, void *buf, 
 	cb->aio_nbytes = len;
 	cb->aio_offset = off;
 	cb->aio_data = slot;
-	if (syscall(SYS_io_submit, q->aio, 1L, list) != 1)
+	if (syscall(SYS_io_submit, queue->aio, 1L, list) != 1)
 		die("io_submit");
 }
 
-unsigned queue_wait(struct queue *q, long *res)
+unsigned queue_wait(struct queue *queue, long *res)
 {
 	struct io_event ev;
 	struct io_uring_cqe *cqe;
 	unsigned slot;
 
-	if (q->by_ring) {
-		if (ring_reap(&q->ring, &cqe))
+	if (queue->by_ring) {
+		if (ring_reap(&queue->ring, &cqe))
 			die("io_uring_wait_cqe");
 		slot = (unsigned)cqe->user_data;
 		*res = cqe->res;
-		io_uring_cqe_seen(&q->ring, cqe);
+		io_uring_cqe_seen(&queue->ring, cqe);
 		return slot;
 	}
-	if (aio_reap(q->aio, 1, 1, &ev) != 1)
+	if (aio_reap(queue->aio, 1, 1, &ev) != 1)
 		die("io_getevents");
 	*res = (long)ev.res;
 	return (unsigned)ev.data;
@@ -203,7 +203,7 @@ static void *cache_filler(void *arg)
 /* While others pull pages into the cache, asynchronous direct writes replace them. Whoever reads after a completion sees it. */
 static void run_stale(int by_ring)
 {
-	static struct queue q;
+	static struct queue queue;
 	size_t each = STALE_SIZE / STALE_JOBS, len[STALE_JOBS];
 	off_t off[STALE_JOBS];
 	unsigned char *buf[STALE_JOBS], *got = pages(STALE_SIZE), *map;
@@ -212,7 +212,7 @@ static void run_stale(int by_ring)
 	long res;
 
 	size_to(STALE_SIZE);
-	queue_init(&q, by_ring);
+	queue_init(&queue, by_ring);
 	int direct = opened(O_RDWR | O_DIRECT), cached = opened(O_RDONLY);
 	map = mmap(NULL, STALE_SIZE, PROT_READ, MAP_SHARED, cached, 0);
 	if (map == MAP_FAILED)
@@ -226,10 +226,10 @@ static void run_stale(int by_ring)
 			len[i] = (1 + rnd(&seed) % (each / SECTOR / 2)) * SECTOR;
 			off[i] = (off_t)(i * each + rnd(&seed) % ((each - len[i]) / SECTOR) * SECTOR);
 			memset(buf[i], round + (int)i, len[i]);
-			queue_add(&q, i, direct, 1, buf[i], len[i], off[i]);
+			queue_add(&queue, i, direct, 1, buf[i], len[i], off[i]);
 		}
 		for (int n = 0; n < STALE_JOBS; n++) {
-			unsigned i = queue_wait(&q, &res);
+			unsigned i = queue_wait(&queue, &res);
 
 			if (res != (long)len[i])
 				die("asynchronous write of %zu: %ld", len[i], res);
@@ -302,15 +302,15 @@ enum { SELF_HALF = 256 << 10 };
 /* Full, or EFAULT: never a hang, and the bytes are right. Whole ranges that overlap may also be EBUSY with parallel_dio. */
 static const char *self_one(int direct, unsigned char *map, off_t mem, off_t file, int is_write, int by_aio)
 {
-	static struct queue q;
+	static struct queue queue;
 	static int ready;
 	long res;
 
 	if (!ready++)
-		queue_init(&q, 0);
+		queue_init(&queue, 0);
 	if (by_aio) {
-		queue_add(&q, 0, direct, is_write, map + mem, SELF_HALF, file);
-		queue_wait(&q, &res);
+		queue_add(&queue, 0, direct, is_write, map + mem, SELF_HALF, file);
+		queue_wait(&queue, &res);
 	} else {
 		res = is_write ? pwrite(direct, map + mem, SELF_HALF, file) : pread(direct, map + mem, SELF_HALF, file);
 		if (res < 0)
@@ -381,19 +381,19 @@ static unsigned char tail_byte(size_t at)
 
 static void *tail_writer(void *arg)
 {
-	static struct queue q;
+	static struct queue queue;
 	int aio = !strcmp(tail_writer_kind, "aio"), direct = aio || !strcmp(tail_writer_kind, "direct");
 	int fd = opened(O_WRONLY | (direct ? O_DIRECT : 0));
 	unsigned char *p = pages(TAIL_STEP);
 	long res;
 
-	queue_init(&q, 0);
+	queue_init(&queue, 0);
 	for (size_t at = 0; at < TAIL_TOTAL; at += TAIL_STEP) {
 		for (size_t i = 0; i < TAIL_STEP; i++)
 			p[i] = tail_byte(at + i);
 		if (aio) {
-			queue_add(&q, 0, fd, 1, p, TAIL_STEP, (off_t)at);
-			queue_wait(&q, &res);
+			queue_add(&queue, 0, fd, 1, p, TAIL_STEP, (off_t)at);
+			queue_wait(&queue, &res);
 			if (res != TAIL_STEP)
 				die("asynchronous append: %ld", res);
 		} else {
@@ -458,7 +458,7 @@ static void run_tail(const char *writer, const char *reader)
 
 static void run_fork(void)
 {
-	static struct queue q;
+	static struct queue queue;
 	enum { N = 32, LEN = 16 << 10 };
 	unsigned char *buf = pages(N * LEN);
 	int status;
@@ -470,13 +470,13 @@ static void run_fork(void)
 		memset(buf, i + 1, PAGE);
 		full_write(fd, buf, PAGE, (off_t)i * PAGE);
 	}
-	queue_init(&q, 0);
+	queue_init(&queue, 0);
 	for (int round = 0; round < 20; round++) {
 		pid_t child;
 
 		memset(buf, 0, N * LEN);
 		for (unsigned i = 0; i < N; i++)
-			queue_add(&q, i, direct, 0, buf + i * LEN, LEN, (off_t)i * LEN);
+			queue_add(&queue, i, direct, 0, buf + i * LEN, LEN, (off_t)i * LEN);
 		child = fork();
 		if (child < 0)
 			die("fork");
@@ -486,7 +486,7 @@ static void run_fork(void)
 		}
 		buf[0] = buf[0]; /* the parent's pages are written after the fork as well */
 		for (int i = 0; i < N; i++) {
-			queue_wait(&q, &res);
+			queue_wait(&queue, &res);
 			if (res != LEN)
 				die("read: %ld", res);
 		}
@@ -503,20 +503,20 @@ static void run_fork(void)
 /* One after the other, no race: each way to write is seen by each way to read, from a descriptor that was open all the time. */
 static void run_lockstep(void)
 {
-	static struct queue q;
+	static struct queue queue;
 	enum { LEN = 48 << 10, AT = 20 << 10 };
 	unsigned char *p = pages(LEN), *got = pages(LEN);
 	uint64_t seed = 3;
 	long res;
 
 	size_to(1 << 20);
-	queue_init(&q, 0);
+	queue_init(&queue, 0);
 	int fd = opened(O_RDWR), direct = opened(O_RDWR | O_DIRECT), other = opened(O_RDWR);
 	unsigned char *map = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
 	if (map == MAP_FAILED)
 		die("mmap");
 	for (int n = 0; n < 400; n++) {
-		int w = (int)(rnd(&seed) % 4), r = n % 4;
+		int w = (int)(rnd(&seed) % 4), err = n % 4;
 		off_t at = AT + rnd(&seed) % 16 * SECTOR;
 		size_t len = (1 + rnd(&seed) % (LEN / SECTOR - 16)) * SECTOR;
 
@@ -526,21 +526,21 @@ static void run_lockstep(void)
 		} else if (w == 1) {
 			full_write(direct, p, len, at);
 		} else if (w == 2) {
-			queue_add(&q, 0, direct, 1, p, len, at);
-			queue_wait(&q, &res);
+			queue_add(&queue, 0, direct, 1, p, len, at);
+			queue_wait(&queue, &res);
 			if (res != (long)len)
 				die("asynchronous write: %ld", res);
 		} else {
 			memcpy(map + at, p, len);
 		}
 		memset(got, 0, len);
-		if (r == 0) {
+		if (err == 0) {
 			full_read(fd, got, len, at);
-		} else if (r == 1) {
+		} else if (err == 1) {
 			full_read(direct, got, len, at);
-		} else if (r == 2) {
-			queue_add(&q, 0, direct, 0, got, len, at);
-			queue_wait(&q, &res);
+		} else if (err == 2) {
+			queue_add(&queue, 0, direct, 0, got, len, at);
+			queue_wait(&queue, &res);
 			if (res != (long)len)
 				die("asynchronous read: %ld", res);
 		} else {
@@ -551,7 +551,7 @@ static void run_lockstep(void)
 
 			while (got[i] == p[i])
 				i++;
-			die("round %d: written way %d, read way %d, %02x at %lld, not %02x", n, w, r, got[i], (long long)at + (long long)i, p[i]);
+			die("round %d: written way %d, read way %d, %02x at %lld, not %02x", n, w, err, got[i], (long long)at + (long long)i, p[i]);
 		}
 	}
 	puts("ok");

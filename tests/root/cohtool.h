@@ -36,10 +36,10 @@ struct queue {
 	struct iocb cb[MAX_JOBS];
 };
 
-void queue_init(struct queue *q, int by_ring);
+void queue_init(struct queue *queue, int by_ring);
 /* Slots are the caller's numbers, below MAX_JOBS; one is free again when queue_wait has returned it. */
-void queue_add(struct queue *q, unsigned slot, int fd, int is_write, void *buf, size_t len, off_t off);
-unsigned queue_wait(struct queue *q, long *res);
+void queue_add(struct queue *queue, unsigned slot, int fd, int is_write, void *buf, size_t len, off_t off);
+unsigned queue_wait(struct queue *queue, long *res);
 
 /* foreign_byte: what other files consisted of, whose blocks may be in this one. */
 void run_append(int direct);

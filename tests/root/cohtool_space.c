@@ -91,7 +91,7 @@ void run_append(int direct)
 
 void run_sectors(void)
 {
-	static struct queue q;
+	static struct queue queue;
 	enum { BLOCKS = 48, NR = BLOCKS * 8 };
 	unsigned char *buf = pages(MAX_JOBS * SECTOR), *all = pages(NR * SECTOR);
 	unsigned char byte[NR] = { 0 };
@@ -99,7 +99,7 @@ void run_sectors(void)
 	uint64_t seed = 99;
 	long res;
 
-	queue_init(&q, 0);
+	queue_init(&queue, 0);
 	for (int round = 0; round < 6; round++) {
 		int fd = opened(O_RDWR | O_CREAT | O_TRUNC);
 
@@ -126,9 +126,9 @@ void run_sectors(void)
 
 				byte[at] = (unsigned char)(1 + at % 250 + (unsigned)round % 5);
 				memset(buf + s * SECTOR, byte[at], SECTOR);
-				queue_add(&q, s, direct, 1, buf + s * SECTOR, SECTOR, (off_t)at * SECTOR);
+				queue_add(&queue, s, direct, 1, buf + s * SECTOR, SECTOR, (off_t)at * SECTOR);
 			}
-			unsigned s = queue_wait(&q, &res);
+			unsigned s = queue_wait(&queue, &res);
 			if (res != SECTOR)
 				die("write of a sector: %ld", res);
 			free_slot[nr_free++] = s;
@@ -203,13 +203,13 @@ static int foreign;
 
 static void *shrink_writer(void *arg)
 {
-	static _Thread_local struct queue q;
+	static _Thread_local struct queue queue;
 	int fd = opened(O_RDWR | O_DIRECT);
 	unsigned char *p = pages(8 * 8192);
 	uint64_t seed = (uintptr_t)arg;
 	long res;
 
-	queue_init(&q, (int)((uintptr_t)arg & 1));
+	queue_init(&queue, (int)((uintptr_t)arg & 1));
 	while (!stop) {
 		for (unsigned i = 0; i < 8; i++) {
 			off_t at = rnd(&seed) % (SHRINK_SIZE / SECTOR - 16) * SECTOR;
@@ -217,10 +217,10 @@ static void *shrink_writer(void *arg)
 
 			for (size_t k = 0; k < len; k++)
 				p[i * 8192 + k] = (unsigned char)(1 + (at + (off_t)k) / SECTOR % 100);
-			queue_add(&q, i, fd, 1, p + i * 8192, len, at);
+			queue_add(&queue, i, fd, 1, p + i * 8192, len, at);
 		}
 		for (int i = 0; i < 8; i++) {
-			queue_wait(&q, &res);
+			queue_wait(&queue, &res);
 			if (res <= 0)
 				die("write while the file shrinks: %ld", res);
 		}

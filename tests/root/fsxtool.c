@@ -219,7 +219,7 @@ struct job {
 	ssize_t res;
 };
 
-static void run_aio(struct job *j, int n, int is_write)
+static void run_aio(struct job *job, int n, int is_write)
 {
 	struct iocb cb[ASYNC], *list[ASYNC];
 	struct io_event ev[ASYNC];
@@ -229,9 +229,9 @@ static void run_aio(struct job *j, int n, int is_write)
 		memset(&cb[i], 0, sizeof cb[i]);
 		cb[i].aio_lio_opcode = is_write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD;
 		cb[i].aio_fildes = (uint32_t)fd_direct();
-		cb[i].aio_buf = (uintptr_t)j[i].buf;
-		cb[i].aio_nbytes = j[i].len;
-		cb[i].aio_offset = (int64_t)j[i].off;
+		cb[i].aio_buf = (uintptr_t)job[i].buf;
+		cb[i].aio_nbytes = job[i].len;
+		cb[i].aio_offset = (int64_t)job[i].off;
 		cb[i].aio_data = (uint64_t)i;
 		list[i] = &cb[i];
 	}
@@ -240,11 +240,11 @@ static void run_aio(struct job *j, int n, int is_write)
 	for (done = 0; done < n; done += k) {
 		must((k = aio_reap(aio, 1, n - done, ev)) > 0, "io_getevents");
 		for (i = 0; i < k; i++)
-			j[ev[i].data].res = (ssize_t)ev[i].res;
+			job[ev[i].data].res = (ssize_t)ev[i].res;
 	}
 }
 
-static void run_ring(struct job *j, int n, int is_write)
+static void run_ring(struct job *job, int n, int is_write)
 {
 	struct io_uring_cqe *cqe;
 	int i;
@@ -253,15 +253,15 @@ static void run_ring(struct job *j, int n, int is_write)
 		struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
 
 		if (is_write)
-			io_uring_prep_write(sqe, fd_direct(), j[i].buf, (unsigned)j[i].len, j[i].off);
+			io_uring_prep_write(sqe, fd_direct(), job[i].buf, (unsigned)job[i].len, job[i].off);
 		else
-			io_uring_prep_read(sqe, fd_direct(), j[i].buf, (unsigned)j[i].len, j[i].off);
+			io_uring_prep_read(sqe, fd_direct(), job[i].buf, (unsigned)job[i].len, job[i].off);
 		io_uring_sqe_set_data64(sqe, (uint64_t)i);
 	}
 	must(io_uring_submit(&ring) == n, "io_uring_submit");
 	for (i = 0; i < n; i++) {
 		must(ring_reap(&ring, &cqe) == 0, "io_uring_wait_cqe");
-		j[cqe->user_data].res = cqe->res;
+		job[cqe->user_data].res = cqe->res;
 		io_uring_cqe_seen(&ring, cqe);
 	}
 }
@@ -269,7 +269,7 @@ static void run_ring(struct job *j, int n, int is_write)
 /* Several at once, in places that do not overlap but share blocks. */
 static void op_async(int is_write)
 {
-	struct job j[ASYNC];
+	struct job job[ASYNC];
 	int n = 1 + (int)below(ASYNC), i, used = 0;
 	size_t each = MAX_IO / ASYNC / align * align;
 	size_t off = below(max_len) / align * align, gap = below(4) ? 0 : below(9000) / align * align;
@@ -282,25 +282,25 @@ static void op_async(int is_write)
 			len = align;
 		if (off + len > max_len)
 			break;
-		j[used] = (struct job){ .off = off, .len = len, .buf = io + (size_t)i * each };
+		job[used] = (struct job){ .off = off, .len = len, .buf = io + (size_t)i * each };
 		if (is_write)
-			fill(j[used].buf, off, len);
+			fill(job[used].buf, off, len);
 		used++;
 		off += len + gap;
 	}
-	note("%s %s x%d %zu+%zu gap %zu", by_ring ? "ring" : "aio", is_write ? "write" : "read", used, used ? j[0].off : 0,
-	     used ? j[0].len : 0, gap);
-	(by_ring ? run_ring : run_aio)(j, used, is_write);
+	note("%s %s x%d %zu+%zu gap %zu", by_ring ? "ring" : "aio", is_write ? "write" : "read", used, used ? job[0].off : 0,
+	     used ? job[0].len : 0, gap);
+	(by_ring ? run_ring : run_aio)(job, used, is_write);
 	for (i = 0; i < used; i++) {
-		ssize_t want = is_write ? (ssize_t)j[i].len : (ssize_t)readable(j[i].off, j[i].len);
+		ssize_t want = is_write ? (ssize_t)job[i].len : (ssize_t)readable(job[i].off, job[i].len);
 
-		if (j[i].res != want)
+		if (job[i].res != want)
 			failed("asynchronous %s %d at %zu, %zu bytes: %zd, not %zd; the size is %zu", is_write ? "write" : "read", i,
-			       j[i].off, j[i].len, j[i].res, want, size);
+			       job[i].off, job[i].len, job[i].res, want, size);
 		if (is_write)
-			wrote(j[i].off, j[i].len);
+			wrote(job[i].off, job[i].len);
 		else
-			compare(j[i].buf, j[i].off, (size_t)want, "asynchronous read");
+			compare(job[i].buf, job[i].off, (size_t)want, "asynchronous read");
 	}
 }
 

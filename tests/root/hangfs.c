@@ -62,17 +62,17 @@ static uint64_t now_ms(void)
 }
 
 /* With the lock held: writes are on the disk when they are answered, not before. */
-static void answer(struct later *l)
+static void answer(struct later *later)
 {
-	if (l->kind == 'r') {
-		fuse_reply_buf(l->req, (char *)disk + l->off, l->len);
-	} else if (l->kind == 'w') {
-		memcpy(disk + l->off, l->data, l->len);
-		fuse_reply_write(l->req, l->len);
+	if (later->kind == 'r') {
+		fuse_reply_buf(later->req, (char *)disk + later->off, later->len);
+	} else if (later->kind == 'w') {
+		memcpy(disk + later->off, later->data, later->len);
+		fuse_reply_write(later->req, later->len);
 	} else {
-		fuse_reply_err(l->req, 0);
+		fuse_reply_err(later->req, 0);
 	}
-	free(l);
+	free(later);
 }
 
 static void *answerer(void *arg)
@@ -114,38 +114,38 @@ static bool unlucky(unsigned kind)
 static void take(fuse_req_t req, char kind, uint64_t off, size_t len, const char *data)
 {
 	unsigned k = (unsigned)(strchr(kinds, kind) - kinds);
-	struct later *l;
+	struct later *later;
 
 	if (off > disk_size)
 		off = disk_size;
 	if (len > disk_size - off)
 		len = disk_size - off;
-	l = malloc(sizeof(*l) + (data ? len : 0));
-	if (!l) {
+	later = malloc(sizeof(*later) + (data ? len : 0));
+	if (!later) {
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	*l = (struct later){ .req = req, .kind = kind, .off = off, .len = len };
+	*later = (struct later){ .req = req, .kind = kind, .off = off, .len = len };
 	if (data)
-		memcpy(l->data, data, len);
+		memcpy(later->data, data, len);
 	pthread_mutex_lock(&lock);
 	if (unlucky(k)) {
 		failed++;
 		fuse_reply_err(req, EIO);
 		pthread_mutex_unlock(&lock);
-		free(l);
+		free(later);
 		return;
 	}
 	if (hold[k].on && off < hold[k].to && off + len > hold[k].from)
-		l->due = NEVER;
+		later->due = NEVER;
 	else if (slow_ms)
-		l->due = now_ms() + slow_ms;
-	if (l->due) {
-		*tail = l;
-		tail = &l->next;
+		later->due = now_ms() + slow_ms;
+	if (later->due) {
+		*tail = later;
+		tail = &later->next;
 		pthread_cond_signal(&changed);
 	} else {
-		answer(l);
+		answer(later);
 	}
 	pthread_mutex_unlock(&lock);
 }
@@ -219,10 +219,10 @@ static void let_go(void)
 	memset(fail_one_of, 0, sizeof(fail_one_of));
 	slow_ms = 0;
 	while (list) {
-		struct later *l = list;
+		struct later *later = list;
 
-		list = l->next;
-		answer(l);
+		list = later->next;
+		answer(later);
 	}
 	tail = &list;
 }
@@ -231,8 +231,8 @@ static unsigned held(void)
 {
 	unsigned n = 0;
 
-	for (struct later *l = list; l; l = l->next)
-		n += l->due == NEVER;
+	for (struct later *later = list; later; later = later->next)
+		n += later->due == NEVER;
 	return n;
 }
 

@@ -53,16 +53,16 @@ ssize_t read(int fd, void *buf, size_t n)
 	if (!next_read)
 		init();
 	ssize_t got = next_read(fd, buf, n);
-	struct fuse_in_header h;
+	struct fuse_in_header header;
 	struct fuse_init_in in;
 
-	if (!refuse_offer || got < (ssize_t)(sizeof(h) + sizeof(in)))
+	if (!refuse_offer || got < (ssize_t)(sizeof(header) + sizeof(in)))
 		return got;
-	memcpy(&h, buf, sizeof(h));
-	memcpy(&in, (char *)buf + sizeof(h), sizeof(in));
-	if (h.opcode == FUSE_INIT && h.len == got) {
+	memcpy(&header, buf, sizeof(header));
+	memcpy(&in, (char *)buf + sizeof(header), sizeof(in));
+	if (header.opcode == FUSE_INIT && header.len == got) {
 		in.flags2 &= ~(uint32_t)(PRO_OVER_IO_URING >> 32);
-		memcpy((char *)buf + sizeof(h), &in, sizeof(in));
+		memcpy((char *)buf + sizeof(header), &in, sizeof(in));
 	}
 	return got;
 }
@@ -83,26 +83,26 @@ static void refuse(struct io_uring_sqe *sqe)
 	sqe->user_data = data;
 }
 
-static void look_through(struct io_uring *r)
+static void look_through(struct io_uring *ring)
 {
-	if (!refuse_register || !(r->flags & IORING_SETUP_SQE128))
+	if (!refuse_register || !(ring->flags & IORING_SETUP_SQE128))
 		return;
-	for (unsigned i = r->sq.sqe_head; i != r->sq.sqe_tail; i++) {
-		struct io_uring_sqe *sqe = &r->sq.sqes[(size_t)(i & *r->sq.kring_mask) * 2];
+	for (unsigned i = ring->sq.sqe_head; i != ring->sq.sqe_tail; i++) {
+		struct io_uring_sqe *sqe = &ring->sq.sqes[(size_t)(i & *ring->sq.kring_mask) * 2];
 
 		if (sqe->opcode == IORING_OP_URING_CMD && sqe->cmd_op == FUSE_IO_URING_CMD_REGISTER)
 			refuse(sqe);
 	}
 }
 
-int io_uring_submit(struct io_uring *r)
+int io_uring_submit(struct io_uring *ring)
 {
-	look_through(r);
-	return next_submit(r);
+	look_through(ring);
+	return next_submit(ring);
 }
 
-int io_uring_submit_and_wait(struct io_uring *r, unsigned n)
+int io_uring_submit_and_wait(struct io_uring *ring, unsigned n)
 {
-	look_through(r);
-	return next_submit_and_wait(r, n);
+	look_through(ring);
+	return next_submit_and_wait(ring, n);
 }

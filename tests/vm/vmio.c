@@ -87,43 +87,43 @@ static void fill(unsigned char *buf, size_t len, unsigned long step, unsigned lo
 static int write_range(int fd, unsigned long off, size_t len, size_t block, unsigned long step)
 {
 	unsigned char *buf = block_memory();
-	int r = 0;
+	int err = 0;
 
-	for (size_t done = 0; done < len && !r;) {
+	for (size_t done = 0; done < len && !err;) {
 		size_t n = len - done < block ? len - done : block;
 
 		fill(buf, n, step, off + done);
 		errno = 0;
 		ssize_t w = pwrite(fd, buf, n, (off_t)(off + done));
 		if (w <= 0)
-			r = failed("write");
+			err = failed("write");
 		done += w > 0 ? (size_t)w : 0;
 	}
 	free(buf);
-	return r;
+	return err;
 }
 
 static int read_range(int fd, unsigned long off, size_t len, size_t block, unsigned long step)
 {
 	unsigned char *want = block_memory(), *buf = block_memory();
-	int r = 0;
+	int err = 0;
 
-	for (size_t done = 0; done < len && !r; done += block) {
+	for (size_t done = 0; done < len && !err; done += block) {
 		size_t n = len - done < block ? len - done : block;
 
 		fill(want, n, step, off + done);
 		errno = 0;
 		ssize_t got = pread(fd, buf, n, (off_t)(off + done));
 		if (got < 0)
-			r = failed("read");
+			err = failed("read");
 		else if ((size_t)got != n)
-			r = failed("short read");
+			err = failed("short read");
 		else if (memcmp(want, buf, n))
-			r = failed("compare");
+			err = failed("compare");
 	}
 	free(want);
 	free(buf);
-	return r;
+	return err;
 }
 
 static int open_modes(const char *path, int flags, const char *modes)
@@ -136,13 +136,13 @@ static int open_modes(const char *path, int flags, const char *modes)
 static int do_write(const char *path, unsigned long off, size_t len, size_t block, unsigned long step, const char *modes)
 {
 	int fd = open_modes(path, O_WRONLY, modes);
-	int r = fd < 0 ? -1 : write_range(fd, off, len, block, step);
+	int err = fd < 0 ? -1 : write_range(fd, off, len, block, step);
 
-	if (!r && has_mode(modes, "fsync") && fsync(fd))
-		r = failed("fsync");
-	if (fd >= 0 && close(fd) && !r)
-		r = failed("close");
-	return r;
+	if (!err && has_mode(modes, "fsync") && fsync(fd))
+		err = failed("fsync");
+	if (fd >= 0 && close(fd) && !err)
+		err = failed("close");
+	return err;
 }
 
 static int do_range(int argc, char **argv)
@@ -356,37 +356,37 @@ static int do_mapped(const char *file, const char *how)
 	if (m == MAP_FAILED)
 		return failed("mmap");
 	memset(m + STORED, 0xee, SHORT);
-	int r = grow(fd, how);
+	int err = grow(fd, how);
 	munmap(m, 4096);
 	close(fd);
-	return r ? r : do_zeroes(file);
+	return err ? err : do_zeroes(file);
 }
 
 int main(int argc, char **argv)
 {
-	int r = -2;
+	int err = -2;
 
 	if (argc > 1 && (!strcmp(argv[1], "write") || !strcmp(argv[1], "read"))) {
-		r = do_range(argc, argv);
+		err = do_range(argc, argv);
 	} else if (argc > 1 && !strcmp(argv[1], "steps")) {
-		r = do_steps(argc, argv);
-		if (!r)
+		err = do_steps(argc, argv);
+		if (!err)
 			return 0;
 	} else if (argc == 4 && !strcmp(argv[1], "mapped")) {
-		r = do_mapped(argv[2], argv[3]);
+		err = do_mapped(argv[2], argv[3]);
 	} else if (argc == 3 && !strcmp(argv[1], "zeroes")) {
-		r = do_zeroes(argv[2]);
+		err = do_zeroes(argv[2]);
 	} else if (argc == 3 || argc == 4) {
-		r = do_call(argv[1], argv[2], argc == 4 ? argv[3] : NULL);
-		if (r == -1) {
+		err = do_call(argv[1], argv[2], argc == 4 ? argv[3] : NULL);
+		if (err == -1) {
 			puts(strerrorname_np(errno));
 			return 1;
 		}
 	}
-	if (r == -2) {
+	if (err == -2) {
 		fprintf(stderr, "vmio: wrong arguments\n");
 		return 2;
 	}
-	print_result(r);
-	return r ? 1 : 0;
+	print_result(err);
+	return err ? 1 : 0;
 }

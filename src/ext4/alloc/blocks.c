@@ -25,44 +25,44 @@
 #define SEARCH_GROUPS 64U
 #define SMALL_RUN 16U      /* up to so many blocks a new file is small */
 /* Room left for a growing file: 8 MiB with blocks of 4 KiB, but several files to a group. */
-static uint32_t stream_step(const struct x4_vol *v) { return FDIO_MIN(2048U, v->blocks_per_group / 16); }
+static uint32_t stream_step(const struct x4_vol *vol) { return FDIO_MIN(2048U, vol->blocks_per_group / 16); }
 
-static uint64_t available(const struct x4_vol *v, enum x4_asks who)
+static uint64_t available(const struct x4_vol *vol, enum x4_asks who)
 {
-	uint64_t keep = v->alloc.meta_held;
+	uint64_t keep = vol->alloc.meta_held;
 
 	/* What is set aside comes out of what is kept for metadata, while that lasts: others do not see it as ENOSPC. */
 	if (who != X4_ASKS_SYSTEM)
-		keep = FDIO_MAX(keep, v->alloc.resv_blocks);
+		keep = FDIO_MAX(keep, vol->alloc.resv_blocks);
 	if (who == X4_ASKS_USER)
-		keep += v->alloc.root_blocks;
-	return v->alloc.free_blocks > keep ? v->alloc.free_blocks - keep : 0;
+		keep += vol->alloc.root_blocks;
+	return vol->alloc.free_blocks > keep ? vol->alloc.free_blocks - keep : 0;
 }
 
 /* alloc_lock held, dropped meanwhile. True if blocks came back, which somebody else may have taken by now: look again. */
-static bool wait_for_frees(struct x4_vol *v)
+static bool wait_for_frees(struct x4_vol *vol)
 {
-	uint64_t before = v->alloc.nr_given_back;
-	jnl_tid tid = v->alloc.last_free_tid;
+	uint64_t before = vol->alloc.nr_given_back;
+	jnl_tid tid = vol->alloc.last_free_tid;
 
-	if (!v->alloc.pending_free || x4_vol_read_only(v))
+	if (!vol->alloc.pending_free || x4_vol_read_only(vol))
 		return false;
 	if (nowait_on()) {
 		nowait_miss();
 		return false;
 	}
-	fdio_mutex_unlock(&v->alloc.lock);
-	x4_discard_hurry(v); /* somebody waits for what is to be discarded first */
-	(void)jnl_commit_wait(v->jnl, tid, NULL);
-	fdio_mutex_lock(&v->alloc.lock);
+	fdio_mutex_unlock(&vol->alloc.lock);
+	x4_discard_hurry(vol); /* somebody waits for what is to be discarded first */
+	(void)jnl_commit_wait(vol->jnl, tid, NULL);
+	fdio_mutex_lock(&vol->alloc.lock);
 	/* The callbacks that give them back may run a moment after the commit is announced. Others free and take meanwhile. */
-	for (int n = 0; n < 100 && v->alloc.nr_given_back == before && v->alloc.pending_free && !jnl_error(v->jnl); n++)
-		fdio_cond_timedwait(&v->alloc.cond, &v->alloc.lock, fdio_now_ns() + 20 * 1000000ULL);
-	return v->alloc.nr_given_back != before;
+	for (int n = 0; n < 100 && vol->alloc.nr_given_back == before && vol->alloc.pending_free && !jnl_error(vol->jnl); n++)
+		fdio_cond_timedwait(&vol->alloc.cond, &vol->alloc.lock, fdio_now_ns() + 20 * 1000000ULL);
+	return vol->alloc.nr_given_back != before;
 }
 
 /* ------------------------------------------------------------------ search */
-struct run { uint32_t g, bit, len; };
+struct run { uint32_t group, bit, len; };
 
 static uint32_t run_at(const struct x4_group *grp, uint32_t bit, uint32_t max)
 {
@@ -72,7 +72,7 @@ static uint32_t run_at(const struct x4_group *grp, uint32_t bit, uint32_t max)
 }
 
 /* First run of at least want from bit on, else false; *best grows. */
-static bool scan(const struct x4_group *grp, uint32_t g, uint32_t bit, uint32_t want, struct run *best, uint32_t *longest)
+static bool scan(const struct x4_group *grp, uint32_t group, uint32_t bit, uint32_t want, struct run *best, uint32_t *longest)
 {
 	while (bit < grp->nbits) {
 		uint32_t s = x4_bits_next(grp->alloc, grp->nbits, bit, false), e;
@@ -82,9 +82,9 @@ static bool scan(const struct x4_group *grp, uint32_t g, uint32_t bit, uint32_t 
 		e = x4_bits_next(grp->alloc, grp->nbits, s, true);
 		*longest = FDIO_MAX(*longest, e - s);
 		if (e - s > best->len)
-			*best = (struct run){ g, s, e - s };
+			*best = (struct run){ group, s, e - s };
 		if (e - s >= want) {
-			*best = (struct run){ g, s, e - s };
+			*best = (struct run){ group, s, e - s };
 			return true;
 		}
 		bit = e;
@@ -92,40 +92,40 @@ static bool scan(const struct x4_group *grp, uint32_t g, uint32_t bit, uint32_t 
 	return false;
 }
 
-static bool scan_group(struct x4_group *grp, uint32_t g, uint32_t from, uint32_t want, struct run *best)
+static bool scan_group(struct x4_group *grp, uint32_t group, uint32_t from, uint32_t want, struct run *best)
 {
 	uint32_t longest = 0;
 
 	if (from >= grp->nbits)
 		from = 0;
-	if (scan(grp, g, from, want, best, &longest))
+	if (scan(grp, group, from, want, best, &longest))
 		return true;
-	if (from > grp->first_free && scan(grp, g, grp->first_free, want, best, &longest))
+	if (from > grp->first_free && scan(grp, group, grp->first_free, want, best, &longest))
 		return true;
 	grp->max_run = longest;
 	return false;
 }
 
 /*
- * alloc_lock held: no group of g's region has a run of want clear bits. *looked grows by the
+ * alloc_lock held: no group of group's region has a run of want clear bits. *looked grows by the
  * groups and regions that were looked at for that.
  */
-static bool region_full(struct x4_vol *v, uint32_t g, uint32_t want, uint32_t *looked)
+static bool region_full(struct x4_vol *vol, uint32_t group, uint32_t want, uint32_t *looked)
 {
-	struct x4_region *r = x4_region_of(v, g);
+	struct x4_region *region = x4_region_of(vol, group);
 	uint32_t longest = 0;
 
 	++*looked;
-	if (r->longest < want)
+	if (region->longest < want)
 		return true;
-	for (uint32_t k = x4_region_first(g); k < x4_region_end(v, g); k++) {
-		uint32_t most = FDIO_MIN(v->alloc.groups[k].free_alloc, v->alloc.groups[k].max_run);
+	for (uint32_t k = x4_region_first(group); k < x4_region_end(vol, group); k++) {
+		uint32_t most = FDIO_MIN(vol->alloc.groups[k].free_alloc, vol->alloc.groups[k].max_run);
 
 		longest = FDIO_MAX(longest, most);
 	}
 	*looked += X4_REGION_GROUPS;
 	fdio_count(CTR_x4_region_scan);
-	r->longest = longest;
+	region->longest = longest;
 	return longest < want;
 }
 
@@ -133,27 +133,27 @@ static bool region_full(struct x4_vol *v, uint32_t g, uint32_t want, uint32_t *l
  * Goes through the groups from g0 on, all once; *k counts them. Full regions are passed over.
  * False: the end.
  */
-static bool next_group(struct x4_vol *v, uint32_t g0, uint32_t want, uint32_t *k, uint32_t *looked)
+static bool next_group(struct x4_vol *vol, uint32_t g0, uint32_t want, uint32_t *k, uint32_t *looked)
 {
-	while (*k < v->nr_groups) {
-		uint32_t g = (uint32_t)(((uint64_t)g0 + *k) % v->nr_groups);
+	while (*k < vol->nr_groups) {
+		uint32_t group = (uint32_t)(((uint64_t)g0 + *k) % vol->nr_groups);
 
-		if ((*k && g != x4_region_first(g)) || !region_full(v, g, want, looked))
+		if ((*k && group != x4_region_first(group)) || !region_full(vol, group, want, looked))
 			return true;
-		*k += x4_region_end(v, g) - g;
+		*k += x4_region_end(vol, group) - group;
 	}
 	return false;
 }
 
 /* Any run of at least want, near group g0; otherwise the longest seen. alloc_lock held (dropped while loading). */
-static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, bool stream, struct run *best)
+static bool search(struct x4_vol *vol, uint32_t g0, uint32_t bit0, uint32_t want, bool stream, struct run *best)
 {
 	uint32_t looked = 0;
 	unsigned scanned = 0;
 
-	for (uint32_t k = 0; next_group(v, g0, want, &k, &looked); k++) {
-		uint32_t g = (uint32_t)(((uint64_t)g0 + k) % v->nr_groups);
-		struct x4_group *grp = &v->alloc.groups[g];
+	for (uint32_t k = 0; next_group(vol, g0, want, &k, &looked); k++) {
+		uint32_t group = (uint32_t)(((uint64_t)g0 + k) % vol->nr_groups);
+		struct x4_group *grp = &vol->alloc.groups[group];
 
 		if (nowait_on() && looked >= X4_NOWAIT_GROUPS) {
 			nowait_miss();
@@ -163,9 +163,9 @@ static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, 
 			continue;
 		if (scanned++ >= SEARCH_GROUPS && best->len)
 			return false;
-		if (x4_group_load(v, g))
+		if (x4_group_load(vol, group))
 			continue;
-		if (scan_group(grp, g, stream ? FDIO_MAX(grp->cursor, k ? 0 : bit0) : grp->first_free, want, best))
+		if (scan_group(grp, group, stream ? FDIO_MAX(grp->cursor, k ? 0 : bit0) : grp->first_free, want, best))
 			return true;
 	}
 	return false;
@@ -175,77 +175,77 @@ static bool search(struct x4_vol *v, uint32_t g0, uint32_t bit0, uint32_t want, 
  * The longest run of the first group that has anything: nothing better was found, or it has gone meanwhile. Full is only what
  * could be looked at: a bitmap that could not be read now is the error. Damaged groups are out of use.
  */
-static int search_any(struct x4_vol *v, uint32_t g0, struct run *best)
+static int search_any(struct x4_vol *vol, uint32_t g0, struct run *best)
 {
 	uint32_t looked = 0;
 	int err = -ENOSPC;
 
-	for (uint32_t k = 0; next_group(v, g0, 1, &k, &looked); k++) {
-		uint32_t g = (uint32_t)(((uint64_t)g0 + k) % v->nr_groups);
-		struct x4_group *grp = &v->alloc.groups[g];
+	for (uint32_t k = 0; next_group(vol, g0, 1, &k, &looked); k++) {
+		uint32_t group = (uint32_t)(((uint64_t)g0 + k) % vol->nr_groups);
+		struct x4_group *grp = &vol->alloc.groups[group];
 		int r;
 
 		*best = (struct run){ 0, 0, 0 };
 		if (!grp->free_alloc)
 			continue;
-		r = x4_group_load(v, g);
+		r = x4_group_load(vol, group);
 		if (r) {
 			if (err == -ENOSPC && r != -EUCLEAN)
 				err = r;
 			continue;
 		}
-		scan_group(grp, g, grp->first_free, UINT32_MAX, best);
+		scan_group(grp, group, grp->first_free, UINT32_MAX, best);
 		if (best->len)
 			return 0;
 	}
 	return err;
 }
 
-/* Where to look for blocks of i without a goal: its inode's group. */
-static uint64_t default_goal(struct x4_vol *v, const struct x4_inode *i)
+/* Where to look for blocks of inode without a goal: its inode's group. */
+static uint64_t default_goal(struct x4_vol *vol, const struct x4_inode *inode)
 {
-	uint32_t g = i ? (i->ino - 1) / v->inodes_per_group : 0;
+	uint32_t group = inode ? (inode->ino - 1) / vol->inodes_per_group : 0;
 
-	return x4_group_start(v, g < v->nr_groups ? g : 0);
+	return x4_group_start(vol, group < vol->nr_groups ? group : 0);
 }
 
 /* alloc_lock held. Finds and takes 1..n contiguous blocks. */
-static int take_run(struct x4_vol *v, const struct x4_inode *i, uint64_t goal, uint32_t n, struct run *ret)
+static int take_run(struct x4_vol *vol, const struct x4_inode *inode, uint64_t goal, uint32_t n, struct run *ret)
 {
-	bool exact = goal >= v->first_data_block && goal < v->nr_blocks, stream = exact || n > SMALL_RUN;
-	uint64_t near = exact ? goal : default_goal(v, i);
-	uint32_t g0 = x4_group_of(v, near), bit0 = x4_group_bit(v, near), want;
+	bool exact = goal >= vol->first_data_block && goal < vol->nr_blocks, stream = exact || n > SMALL_RUN;
+	uint64_t near = exact ? goal : default_goal(vol, inode);
+	uint32_t g0 = x4_group_of(vol, near), bit0 = x4_group_bit(vol, near), want;
 	struct run best = { 0, 0, 0 };
 	int err;
 
-	n = FDIO_MIN(n, v->blocks_per_group / 2);
-	if (exact && !x4_group_load(v, g0)) {
-		best = (struct run){ g0, bit0, run_at(&v->alloc.groups[g0], bit0, n) };
+	n = FDIO_MIN(n, vol->blocks_per_group / 2);
+	if (exact && !x4_group_load(vol, g0)) {
+		best = (struct run){ g0, bit0, run_at(&vol->alloc.groups[g0], bit0, n) };
 		if (best.len)
 			goto take;
 	}
 	want = stream && n < 512 ? FDIO_MAX(8 * n, 64U) : n;
-	want = FDIO_MIN(want, v->blocks_per_group / 2);
-	if (search(v, g0, bit0, want, stream, &best)) {
+	want = FDIO_MIN(want, vol->blocks_per_group / 2);
+	if (search(vol, g0, bit0, want, stream, &best)) {
 		if (stream)
-			v->alloc.groups[best.g].cursor = best.bit + FDIO_MAX(n, stream_step(v));
+			vol->alloc.groups[best.group].cursor = best.bit + FDIO_MAX(n, stream_step(vol));
 		goto take;
 	}
 	/* The best may have been taken while a bitmap was read, and its image given up. */
 	if (best.len < n)
-		search(v, g0, bit0, n, false, &best);
-	if (best.len && x4_group_load(v, best.g))
+		search(vol, g0, bit0, n, false, &best);
+	if (best.len && x4_group_load(vol, best.group))
 		best.len = 0;
 	if (best.len)
-		best.len = run_at(&v->alloc.groups[best.g], best.bit, best.len);
+		best.len = run_at(&vol->alloc.groups[best.group], best.bit, best.len);
 	if (!best.len) {
-		err = search_any(v, g0, &best);
+		err = search_any(vol, g0, &best);
 		if (err)
 			return err;
 	}
 take:
 	best.len = FDIO_MIN(best.len, n);
-	x4_image_take(v, best.g, best.bit, best.len);
+	x4_image_take(vol, best.group, best.bit, best.len);
 	*ret = best;
 	return 0;
 }
@@ -255,59 +255,59 @@ take:
  * says: it may be a node on the very path that this allocation is for. Then nothing of that group
  * is believed any more, and another one is asked. alloc_lock is dropped meanwhile.
  */
-static int take_unused(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint32_t n,
+static int take_unused(struct x4_vol *vol, struct x4_inode *inode, uint64_t goal, uint32_t n,
 		       struct run *ret)
 {
 	bool refused = false;
 
 	for (;;) {
-		int err = take_run(v, i, goal, n, ret);
+		int err = take_run(vol, inode, goal, n, ret);
 		uint64_t blk;
 
 		if (err)
 			return err == -ENOSPC && refused ? -EUCLEAN : err;
-		blk = x4_group_start(v, ret->g) + ret->bit;
-		fdio_mutex_unlock(&v->alloc.lock);
-		if (jnl_verified(v->jnl, blk, ret->len))
-			err = X4_CORRUPT(v, i ? i->ino : 0, blk,
-					 "group %u: blocks in use are marked free", ret->g);
-		fdio_mutex_lock(&v->alloc.lock);
+		blk = x4_group_start(vol, ret->group) + ret->bit;
+		fdio_mutex_unlock(&vol->alloc.lock);
+		if (jnl_verified(vol->jnl, blk, ret->len))
+			err = X4_CORRUPT(vol, inode ? inode->ino : 0, blk,
+					 "group %u: blocks in use are marked free", ret->group);
+		fdio_mutex_lock(&vol->alloc.lock);
 		if (!err)
 			return 0;
 		refused = true;
 		if (err != -EUCLEAN) { /* for a worker */
-			x4_image_give(v, ret->g, ret->bit, ret->len);
+			x4_image_give(vol, ret->group, ret->bit, ret->len);
 			return err;
 		}
-		x4_group_distrust(v, ret->g);
+		x4_group_distrust(vol, ret->group);
 	}
 }
 
 /* ------------------------------------------------------------------ reservations */
-int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n)
+int x4_balloc_reserve(struct x4_vol *vol, struct x4_inode *inode, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n)
 {
-	struct run r;
+	struct run run;
 	uint64_t avail;
 	int err;
 
 	FDIO_ASSERT(n > 0);
-	fdio_mutex_lock(&v->alloc.lock);
+	fdio_mutex_lock(&vol->alloc.lock);
 	for (;;) {
-		avail = available(v, x4_asks(root));
-		if (!goal && i)
-			goal = i->alloc.next;
+		avail = available(vol, x4_asks(root));
+		if (!goal && inode)
+			goal = inode->alloc.next;
 		err = !avail ? -ENOSPC :
-			take_unused(v, i, goal, (uint32_t)FDIO_MIN((uint64_t)n, avail), &r);
-		if (err != -ENOSPC || !wait_for_frees(v))
+			take_unused(vol, inode, goal, (uint32_t)FDIO_MIN((uint64_t)n, avail), &run);
+		if (err != -ENOSPC || !wait_for_frees(vol))
 			break;
 	}
 	if (!err) {
-		*ret_blk = x4_group_start(v, r.g) + r.bit;
-		*ret_n = r.len;
-		if (i)
-			i->alloc.next = *ret_blk + r.len;
+		*ret_blk = x4_group_start(vol, run.group) + run.bit;
+		*ret_n = run.len;
+		if (inode)
+			inode->alloc.next = *ret_blk + run.len;
 	}
-	fdio_mutex_unlock(&v->alloc.lock);
+	fdio_mutex_unlock(&vol->alloc.lock);
 	return err;
 }
 
@@ -320,124 +320,124 @@ int x4_balloc_reserve(struct x4_vol *v, struct x4_inode *i, uint64_t goal, uint3
 		      bit = x4_group_bit((v), (blk)),                                    \
 		      len = FDIO_MIN((n), (v)->blocks_per_group - bit))
 
-void x4_balloc_unreserve(struct x4_vol *v, uint64_t blk, uint32_t n)
+void x4_balloc_unreserve(struct x4_vol *vol, uint64_t blk, uint32_t n)
 {
-	fdio_mutex_lock(&v->alloc.lock);
-	for_each_part(v, blk, n, g, bit, len)
-		x4_image_give(v, g, bit, len);
-	pthread_cond_broadcast(&v->alloc.cond);
-	fdio_mutex_unlock(&v->alloc.lock);
+	fdio_mutex_lock(&vol->alloc.lock);
+	for_each_part(vol, blk, n, group, bit, len)
+		x4_image_give(vol, group, bit, len);
+	pthread_cond_broadcast(&vol->alloc.cond);
+	fdio_mutex_unlock(&vol->alloc.lock);
 }
 
-uint64_t x4_balloc_available(struct x4_vol *v, bool root)
+uint64_t x4_balloc_available(struct x4_vol *vol, bool root)
 {
 	uint64_t n;
 
-	fdio_mutex_lock(&v->alloc.lock);
-	n = available(v, x4_asks(root));
-	fdio_mutex_unlock(&v->alloc.lock);
+	fdio_mutex_lock(&vol->alloc.lock);
+	n = available(vol, x4_asks(root));
+	fdio_mutex_unlock(&vol->alloc.lock);
 	return n;
 }
 
-void x4_balloc_next(struct x4_inode *i, uint64_t blk)
+void x4_balloc_next(struct x4_inode *inode, uint64_t blk)
 {
-	fdio_mutex_lock(&i->vol->alloc.lock);
-	i->alloc.next = blk;
-	fdio_mutex_unlock(&i->vol->alloc.lock);
+	fdio_mutex_lock(&inode->vol->alloc.lock);
+	inode->alloc.next = blk;
+	fdio_mutex_unlock(&inode->vol->alloc.lock);
 }
 
-int x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n)
+int x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 
-	for_each_part(v, blk, n, g, bit, len) {
-		int err = x4_gop_begin(h, v, g, X4_GOP_CLAIM, bit, len);
+	for_each_part(vol, blk, n, group, bit, len) {
+		int err = x4_gop_begin(handle, vol, group, X4_GOP_CLAIM, bit, len);
 
 		if (!err)
-			err = x4_group_disk_bits(h, v, g, bit, len, true);
+			err = x4_group_disk_bits(handle, vol, group, bit, len, true);
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-int x4_meta_reserve(struct x4_vol *v, unsigned n, enum x4_asks who)
+int x4_meta_reserve(struct x4_vol *vol, unsigned n, enum x4_asks who)
 {
 	int err = 0;
 
-	fdio_mutex_lock(&v->alloc.lock);
-	while (available(v, who) < n)
-		if (!wait_for_frees(v)) {
+	fdio_mutex_lock(&vol->alloc.lock);
+	while (available(vol, who) < n)
+		if (!wait_for_frees(vol)) {
 			err = -ENOSPC;
 			break;
 		}
 	if (!err)
-		v->alloc.meta_held += n;
-	fdio_mutex_unlock(&v->alloc.lock);
+		vol->alloc.meta_held += n;
+	fdio_mutex_unlock(&vol->alloc.lock);
 	return err;
 }
 
-void x4_meta_unreserve(struct x4_vol *v, unsigned n)
+void x4_meta_unreserve(struct x4_vol *vol, unsigned n)
 {
-	fdio_mutex_lock(&v->alloc.lock);
-	FDIO_ASSERT(v->alloc.meta_held >= n);
-	v->alloc.meta_held -= n;
-	fdio_mutex_unlock(&v->alloc.lock);
+	fdio_mutex_lock(&vol->alloc.lock);
+	FDIO_ASSERT(vol->alloc.meta_held >= n);
+	vol->alloc.meta_held -= n;
+	fdio_mutex_unlock(&vol->alloc.lock);
 }
 
 /* ------------------------------------------------------------------ inside handles */
-int x4_balloc(struct jnl_handle *h, struct x4_inode *i, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
+int x4_balloc(struct jnl_handle *handle, struct x4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
-	struct x4_vol *v = i->vol;
-	struct run r;
+	struct x4_vol *vol = inode->vol;
+	struct run run;
 	int err;
 
 	FDIO_ASSERT(n > 0);
-	fdio_mutex_lock(&v->alloc.lock);
+	fdio_mutex_lock(&vol->alloc.lock);
 	/* With a reservation outstanding this allocation is what it was made for. */
-	if (!v->alloc.meta_held && !available(v, X4_ASKS_SYSTEM))
+	if (!vol->alloc.meta_held && !available(vol, X4_ASKS_SYSTEM))
 		err = -ENOSPC;
 	else
-		err = take_unused(v, i, goal, n, &r);
-	fdio_mutex_unlock(&v->alloc.lock);
+		err = take_unused(vol, inode, goal, n, &run);
+	fdio_mutex_unlock(&vol->alloc.lock);
 	if (err)
 		return err;
-	err = x4_gop_begin(h, v, r.g, X4_GOP_ALLOC, r.bit, r.len);
+	err = x4_gop_begin(handle, vol, run.group, X4_GOP_ALLOC, run.bit, run.len);
 	if (err) {
-		x4_balloc_unreserve(v, x4_group_start(v, r.g) + r.bit, r.len);
+		x4_balloc_unreserve(vol, x4_group_start(vol, run.group) + run.bit, run.len);
 		return err;
 	}
 	/* From here on the undo record gives the blocks back. */
-	err = x4_group_disk_bits(h, v, r.g, r.bit, r.len, true);
+	err = x4_group_disk_bits(handle, vol, run.group, run.bit, run.len, true);
 	if (err)
 		return err;
-	*ret_blk = x4_group_start(v, r.g) + r.bit;
-	*ret_n = r.len;
+	*ret_blk = x4_group_start(vol, run.group) + run.bit;
+	*ret_n = run.len;
 	return 0;
 }
 
-static int free_part(struct jnl_handle *h, struct x4_inode *i, uint32_t g, uint32_t bit, uint32_t n)
+static int free_part(struct jnl_handle *handle, struct x4_inode *inode, uint32_t group, uint32_t bit, uint32_t n)
 {
-	struct x4_vol *v = i->vol;
-	int err = x4_gop_begin(h, v, g, X4_GOP_FREE, bit, n);
+	struct x4_vol *vol = inode->vol;
+	int err = x4_gop_begin(handle, vol, group, X4_GOP_FREE, bit, n);
 
-	return err ? err : x4_group_disk_bits(h, v, g, bit, n, false);
+	return err ? err : x4_group_disk_bits(handle, vol, group, bit, n, false);
 }
 
-int x4_bfree(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n, bool metadata)
+int x4_bfree(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 	int err;
 
-	if (!x4_blk_valid(v, blk, n))
-		return X4_CORRUPT(v, i->ino, blk, "it owns %u blocks that are not data", n);
+	if (!x4_blk_valid(vol, blk, n))
+		return X4_CORRUPT(vol, inode->ino, blk, "it owns %u blocks that are not data", n);
 	if (metadata) {
-		err = jnl_forget(h, blk, n);
+		err = jnl_forget(handle, blk, n);
 		if (err)
 			return err;
 	}
-	for_each_part(v, blk, n, g, bit, len) {
-		err = free_part(h, i, g, bit, len);
+	for_each_part(vol, blk, n, group, bit, len) {
+		err = free_part(handle, inode, group, bit, len);
 		if (err)
 			return err;
 	}

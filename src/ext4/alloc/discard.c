@@ -31,117 +31,117 @@ struct x4_discard {
 
 struct freed_run {
 	struct list node;
-	uint32_t g, bit, n;
+	uint32_t group, bit, n;
 };
 
-static void discard_run(struct x4_vol *v, const struct freed_run *r)
+static void discard_run(struct x4_vol *vol, const struct freed_run *run)
 {
-	uint64_t off = (x4_group_start(v, r->g) + r->bit) << v->block_bits;
+	uint64_t off = (x4_group_start(vol, run->group) + run->bit) << vol->block_bits;
 
-	if (!__atomic_load_n(&v->alloc.discard->hurry, __ATOMIC_RELAXED) && !x4_vol_read_only(v) &&
-	    dev_discard(v->dev, off, (uint64_t)r->n << v->block_bits))
-		log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", v->dev->name);
-	x4_group_give_freed(v, r->g, r->bit, r->n);
+	if (!__atomic_load_n(&vol->alloc.discard->hurry, __ATOMIC_RELAXED) && !x4_vol_read_only(vol) &&
+	    dev_discard(vol->dev, off, (uint64_t)run->n << vol->block_bits))
+		log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", vol->dev->name);
+	x4_group_give_freed(vol, run->group, run->bit, run->n);
 }
 
 static void *discard_main(void *arg)
 {
-	struct x4_vol *v = arg;
-	struct x4_discard *d = v->alloc.discard;
+	struct x4_vol *vol = arg;
+	struct x4_discard *discard = vol->alloc.discard;
 
-	fdio_magic_check(v, MAGIC_EXT4_VOLUME);
-	fdio_mutex_lock(&d->lock);
+	fdio_magic_check(vol, MAGIC_EXT4_VOLUME);
+	fdio_mutex_lock(&discard->lock);
 	for (;;) {
-		struct freed_run *r;
+		struct freed_run *run;
 
-		if (list_empty(&d->runs))
-			__atomic_store_n(&d->hurry, false, __ATOMIC_RELAXED);
-		while (list_empty(&d->runs) && !d->stop)
-			fdio_cond_wait(&d->cond, &d->lock);
-		if (list_empty(&d->runs))
+		if (list_empty(&discard->runs))
+			__atomic_store_n(&discard->hurry, false, __ATOMIC_RELAXED);
+		while (list_empty(&discard->runs) && !discard->stop)
+			fdio_cond_wait(&discard->cond, &discard->lock);
+		if (list_empty(&discard->runs))
 			break;
-		r = list_first(&d->runs, struct freed_run, node);
-		list_del(&r->node);
-		d->nr--;
-		fdio_mutex_unlock(&d->lock);
-		discard_run(v, r);
-		free(r);
-		fdio_mutex_lock(&d->lock);
+		run = list_first(&discard->runs, struct freed_run, node);
+		list_del(&run->node);
+		discard->nr--;
+		fdio_mutex_unlock(&discard->lock);
+		discard_run(vol, run);
+		free(run);
+		fdio_mutex_lock(&discard->lock);
 	}
-	fdio_mutex_unlock(&d->lock);
+	fdio_mutex_unlock(&discard->lock);
 	return NULL;
 }
 
-bool x4_discard_later(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n)
+bool x4_discard_later(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n)
 {
-	struct x4_discard *d = v->alloc.discard;
-	struct freed_run *r = d ? malloc(sizeof(*r)) : NULL;
+	struct x4_discard *discard = vol->alloc.discard;
+	struct freed_run *run = discard ? malloc(sizeof(*run)) : NULL;
 	bool room;
 
-	if (!r)
+	if (!run)
 		return false;
-	*r = (struct freed_run){ .g = g, .bit = bit, .n = n };
-	fdio_mutex_lock(&d->lock);
-	room = d->nr < QUEUE_MAX;
+	*run = (struct freed_run){ .group = group, .bit = bit, .n = n };
+	fdio_mutex_lock(&discard->lock);
+	room = discard->nr < QUEUE_MAX;
 	if (room) {
-		list_add_tail(&d->runs, &r->node);
-		d->nr++;
-		pthread_cond_signal(&d->cond);
+		list_add_tail(&discard->runs, &run->node);
+		discard->nr++;
+		pthread_cond_signal(&discard->cond);
 	}
-	fdio_mutex_unlock(&d->lock);
+	fdio_mutex_unlock(&discard->lock);
 	if (!room) {
 		fdio_count(CTR_x4_discard_skipped);
-		free(r);
+		free(run);
 	}
 	return room;
 }
 
-void x4_discard_hurry(struct x4_vol *v)
+void x4_discard_hurry(struct x4_vol *vol)
 {
-	if (v->alloc.discard)
-		__atomic_store_n(&v->alloc.discard->hurry, true, __ATOMIC_RELAXED);
+	if (vol->alloc.discard)
+		__atomic_store_n(&vol->alloc.discard->hurry, true, __ATOMIC_RELAXED);
 }
 
-static void discard_free(struct x4_vol *v)
+static void discard_free(struct x4_vol *vol)
 {
-	struct x4_discard *d = v->alloc.discard;
+	struct x4_discard *discard = vol->alloc.discard;
 
-	v->alloc.discard = NULL;
-	pthread_cond_destroy(&d->cond);
-	fdio_mutex_fini(&d->lock);
-	free(d);
+	vol->alloc.discard = NULL;
+	pthread_cond_destroy(&discard->cond);
+	fdio_mutex_fini(&discard->lock);
+	free(discard);
 }
 
-int x4_discard_start(struct x4_vol *v)
+int x4_discard_start(struct x4_vol *vol)
 {
-	struct x4_discard *d;
+	struct x4_discard *discard;
 	int err;
 
-	if (!v->opt.discard || !v->dev->caps.discard)
+	if (!vol->options.discard || !vol->dev->caps.discard)
 		return 0;
-	d = calloc(1, sizeof(*d));
-	if (!d)
+	discard = calloc(1, sizeof(*discard));
+	if (!discard)
 		return -ENOMEM;
-	fdio_mutex_init(&d->lock, RANK_LEAF);
-	fdio_cond_init(&d->cond);
-	list_init(&d->runs);
-	v->alloc.discard = d;
-	err = thread_start(&d->thread, "fdio-discard", discard_main, v);
+	fdio_mutex_init(&discard->lock, RANK_LEAF);
+	fdio_cond_init(&discard->cond);
+	list_init(&discard->runs);
+	vol->alloc.discard = discard;
+	err = thread_start(&discard->thread, "fdio-discard", discard_main, vol);
 	if (err)
-		discard_free(v);
+		discard_free(vol);
 	return err;
 }
 
-void x4_discard_stop(struct x4_vol *v)
+void x4_discard_stop(struct x4_vol *vol)
 {
-	struct x4_discard *d = v->alloc.discard;
+	struct x4_discard *discard = vol->alloc.discard;
 
-	if (!d)
+	if (!discard)
 		return;
-	fdio_mutex_lock(&d->lock);
-	d->stop = true;
-	pthread_cond_signal(&d->cond);
-	fdio_mutex_unlock(&d->lock);
-	pthread_join(d->thread, NULL);
-	discard_free(v);
+	fdio_mutex_lock(&discard->lock);
+	discard->stop = true;
+	pthread_cond_signal(&discard->cond);
+	fdio_mutex_unlock(&discard->lock);
+	pthread_join(discard->thread, NULL);
+	discard_free(vol);
 }

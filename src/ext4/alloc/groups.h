@@ -33,8 +33,8 @@ struct x4_gdesc {
 
 struct x4_group {
 	uint8_t *alloc;             /* the allocation image; NULL: not loaded, then nothing is reserved in it */
-	uint64_t bb, ib, itable;    /* where the bitmaps and the inode table are: validated at mount; 0: nowhere (v->nr_bad_groups) */
-	struct x4_gdesc d;
+	uint64_t block_bitmap, inode_bitmap, itable;    /* where the bitmaps and the inode table are: validated at mount; 0: nowhere (v->nr_bad_groups) */
+	struct x4_gdesc desc;
 	uint32_t nbits;             /* blocks in this group: fewer in the last */
 	uint32_t free_alloc;        /* clear bits of alloc; d.free_blocks while not loaded */
 	uint32_t first_free;        /* no clear bit below */
@@ -60,73 +60,73 @@ struct x4_region {
 	uint32_t used_dirs, longest;
 };
 
-static inline struct x4_region *x4_region_of(const struct x4_vol *v, uint32_t g)
+static inline struct x4_region *x4_region_of(const struct x4_vol *vol, uint32_t group)
 {
-	return &v->alloc.regions[g >> X4_REGION_BITS];
+	return &vol->alloc.regions[group >> X4_REGION_BITS];
 }
-static inline uint32_t x4_region_first(uint32_t g) { return g & ~(X4_REGION_GROUPS - 1); }
-static inline uint32_t x4_region_end(const struct x4_vol *v, uint32_t g)
+static inline uint32_t x4_region_first(uint32_t group) { return group & ~(X4_REGION_GROUPS - 1); }
+static inline uint32_t x4_region_end(const struct x4_vol *vol, uint32_t group)
 {
-	return FDIO_MIN(x4_region_first(g) + X4_REGION_GROUPS, v->nr_groups);
+	return FDIO_MIN(x4_region_first(group) + X4_REGION_GROUPS, vol->nr_groups);
 }
 
-static inline uint32_t x4_group_of(const struct x4_vol *v, uint64_t blk)
+static inline uint32_t x4_group_of(const struct x4_vol *vol, uint64_t blk)
 {
-	return (uint32_t)((blk - v->first_data_block) / v->blocks_per_group);
+	return (uint32_t)((blk - vol->first_data_block) / vol->blocks_per_group);
 }
-static inline uint32_t x4_group_bit(const struct x4_vol *v, uint64_t blk)
+static inline uint32_t x4_group_bit(const struct x4_vol *vol, uint64_t blk)
 {
-	return (uint32_t)((blk - v->first_data_block) % v->blocks_per_group);
+	return (uint32_t)((blk - vol->first_data_block) % vol->blocks_per_group);
 }
-static inline uint64_t x4_group_start(const struct x4_vol *v, uint32_t g)
+static inline uint64_t x4_group_start(const struct x4_vol *vol, uint32_t group)
 {
-	return v->first_data_block + (uint64_t)g * v->blocks_per_group;
+	return vol->first_data_block + (uint64_t)group * vol->blocks_per_group;
 }
 
 /*
  * alloc_lock held; dropped and retaken while it reads. 0 when the image is there, which it is
  * until the lock is dropped or another one is loaded.
  */
-int x4_group_load(struct x4_vol *v, uint32_t g) FDIO_MAY_MISS;
+int x4_group_load(struct x4_vol *vol, uint32_t group) FDIO_MAY_MISS;
 /* The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and hints. */
-void x4_image_take(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
-void x4_image_give(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+void x4_image_take(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
+void x4_image_give(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 /*
  * Freed blocks, durably and discarded if that is wanted, become reusable; the pin of their freeing
  * goes.
  */
-void x4_group_give_freed(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+void x4_group_give_freed(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 /*
  * alloc/discard.c: they are discarded first, and then given. False: not discarded, the caller gives
  * them.
  */
-bool x4_discard_later(struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n);
+bool x4_discard_later(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 /* Who would get ENOSPC waits: what is queued is given back without being discarded. Any lock may be held. */
-void x4_discard_hurry(struct x4_vol *v);
-/* The bitmap of g, loaded, called blocks free that are not: what else it calls free is not given
+void x4_discard_hurry(struct x4_vol *vol);
+/* The bitmap of group, loaded, called blocks free that are not: what else it calls free is not given
  * out. alloc_lock held. */
-void x4_group_distrust(struct x4_vol *v, uint32_t g);
+void x4_group_distrust(struct x4_vol *vol, uint32_t group);
 /* The bitmap of a group that was never used, as the format defines it; map has block_size bytes. */
-void x4_group_synth_blocks(struct x4_vol *v, uint32_t g, uint8_t *map);
+void x4_group_synth_blocks(struct x4_vol *vol, uint32_t group, uint8_t *map);
 
 enum x4_gop_kind { X4_GOP_ALLOC, X4_GOP_CLAIM, X4_GOP_FREE, X4_GOP_DESC };
 /*
- * Remembers how to undo what h is going to do to group g, and for FREE what to do once it is
+ * Remembers how to undo what handle is going to do to group group, and for FREE what to do once it is
  * durable; FREE loads the group.
  */
-int x4_gop_begin(struct jnl_handle *h, struct x4_vol *v, uint32_t g, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
+int x4_gop_begin(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
 	FDIO_MAY_MISS;
-/* The descriptor's mirror of g has changed in a handle: its totals follow, it is sealed with the transaction. */
-void x4_group_set_desc(struct x4_vol *v, uint32_t g, const struct x4_gdesc *d);
-/* The disk bitmap of g in h: bits [bit, bit+n) must all be !set and become set. The group is loaded. */
-int x4_group_disk_bits(struct jnl_handle *h, struct x4_vol *v, uint32_t g, uint32_t bit, uint32_t n, bool set)
+/* The descriptor's mirror of group has changed in a handle: its totals follow, it is sealed with the transaction. */
+void x4_group_set_desc(struct x4_vol *vol, uint32_t group, const struct x4_gdesc *desc);
+/* The disk bitmap of group in handle: bits [bit, bit+n) must all be !set and become set. The group is loaded. */
+int x4_group_disk_bits(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n, bool set)
 	FDIO_MAY_MISS;
-/* Gives a BLOCK_UNINIT group its bitmap on disk, in h. Nothing to do for others. */
-int x4_group_init_disk(struct jnl_handle *h, struct x4_vol *v, uint32_t g) FDIO_MAY_MISS;
+/* Gives a BLOCK_UNINIT group its bitmap on disk, in handle. Nothing to do for others. */
+int x4_group_init_disk(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group) FDIO_MAY_MISS;
 
-/* Blocks of group g that its own static metadata takes: super, descriptors and reserved descriptors: [start, start+n). */
-unsigned x4_group_base_ranges(struct x4_vol *v, uint32_t g, struct jnl_extent ret[3]);
+/* Blocks of group group that its own static metadata takes: super, descriptors and reserved descriptors: [start, start+n). */
+unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct jnl_extent ret[3]);
 /* The bitmap map of nbits blocks from start marks all that must never be given to a file: bitmaps, tables, descriptors, the log. */
-bool x4_zones_marked(struct x4_vol *v, uint64_t start, uint32_t nbits, const uint8_t *map);
+bool x4_zones_marked(struct x4_vol *vol, uint64_t start, uint32_t nbits, const uint8_t *map);
 
 #endif

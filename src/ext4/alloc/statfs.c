@@ -7,50 +7,50 @@
 #include "ext4/alloc/alloc.h"
 
 /* The log's size without looking for its blocks, which norecovery does not. */
-static uint64_t log_blocks(struct x4_vol *v)
+static uint64_t log_blocks(struct x4_vol *vol)
 {
-	struct ext2_super_block *sb = v->fs->super;
+	struct ext2_super_block *sb = vol->fs->super;
 	struct ext2_inode i;
 
-	if (!ext2fs_has_feature_journal(sb) || !sb->s_journal_inum || ext2fs_read_inode(v->fs, sb->s_journal_inum, &i))
+	if (!ext2fs_has_feature_journal(sb) || !sb->s_journal_inum || ext2fs_read_inode(vol->fs, sb->s_journal_inum, &i))
 		return 0;
-	return EXT2_I_SIZE(&i) >> v->block_bits;
+	return EXT2_I_SIZE(&i) >> vol->block_bits;
 }
 
 /*
  * As the kernel: what mke2fs has noted is believed only where blocks go by clusters, of which several structures may share one.
  * tune2fs -I leaves the old number behind.
  */
-static uint64_t overhead(struct x4_vol *v)
+static uint64_t overhead(struct x4_vol *vol)
 {
-	uint64_t noted = (uint64_t)v->fs->super->s_overhead_clusters << v->fs->cluster_ratio_bits;
+	uint64_t noted = (uint64_t)vol->fs->super->s_overhead_clusters << vol->fs->cluster_ratio_bits;
 
-	if (v->fs->cluster_ratio_bits && noted && noted <= v->nr_blocks)
+	if (vol->fs->cluster_ratio_bits && noted && noted <= vol->nr_blocks)
 		return noted;
-	return FDIO_MIN(v->alloc.static_blocks + log_blocks(v), v->nr_blocks);
+	return FDIO_MIN(vol->alloc.static_blocks + log_blocks(vol), vol->nr_blocks);
 }
 
-void x4_vol_statfs(struct x4_vol *v, struct x4_statfs *ret)
+void x4_vol_statfs(struct x4_vol *vol, struct x4_statfs *ret)
 {
 	uint64_t keep;
 
-	fdio_mutex_lock(&v->alloc.lock);
-	ret->bfree = v->alloc.free_blocks + v->alloc.pending_free;
-	ret->ffree = x4_free_inodes(v);
-	keep = v->alloc.root_blocks + v->alloc.resv_blocks;
-	fdio_mutex_unlock(&v->alloc.lock);
-	ret->blocks = v->nr_blocks - v->alloc.overhead;
+	fdio_mutex_lock(&vol->alloc.lock);
+	ret->bfree = vol->alloc.free_blocks + vol->alloc.pending_free;
+	ret->ffree = x4_free_inodes(vol);
+	keep = vol->alloc.root_blocks + vol->alloc.resv_blocks;
+	fdio_mutex_unlock(&vol->alloc.lock);
+	ret->blocks = vol->nr_blocks - vol->alloc.overhead;
 	ret->bavail = ret->bfree > keep ? ret->bfree - keep : 0;
-	ret->files = v->nr_inodes;
-	ret->bsize = v->block_size;
+	ret->files = vol->nr_inodes;
+	ret->bsize = vol->block_size;
 	ret->namelen = X4_NAME_MAX;
 }
 
-void x4_alloc_limits(struct x4_vol *v, uint64_t for_root)
+void x4_alloc_limits(struct x4_vol *vol, uint64_t for_root)
 {
-	unsigned cluster = (unsigned)v->fs->cluster_ratio_bits;
+	unsigned cluster = (unsigned)vol->fs->cluster_ratio_bits;
 
-	v->alloc.overhead = overhead(v);
-	v->alloc.root_blocks = FDIO_MIN(for_root, v->nr_blocks);
-	v->alloc.resv_blocks = v->has_extents ? FDIO_MIN((v->nr_blocks >> cluster) / 50, (uint64_t)4096) << cluster : 0;
+	vol->alloc.overhead = overhead(vol);
+	vol->alloc.root_blocks = FDIO_MIN(for_root, vol->nr_blocks);
+	vol->alloc.resv_blocks = vol->has_extents ? FDIO_MIN((vol->nr_blocks >> cluster) / 50, (uint64_t)4096) << cluster : 0;
 }

@@ -9,9 +9,9 @@
 #include <errno.h>
 
 /* The next run of at least min blocks in [from, end) of the loaded group, taken. alloc_lock held. */
-static bool take_next(struct x4_vol *v, uint32_t g, uint32_t *from, uint32_t end, uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
+static bool take_next(struct x4_vol *vol, uint32_t group, uint32_t *from, uint32_t end, uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
 {
-	struct x4_group *grp = &v->alloc.groups[g];
+	struct x4_group *grp = &vol->alloc.groups[group];
 
 	while (*from < end) {
 		uint32_t s = x4_bits_next(grp->alloc, end, *from, false), e;
@@ -22,7 +22,7 @@ static bool take_next(struct x4_vol *v, uint32_t g, uint32_t *from, uint32_t end
 		*from = e;
 		if (e - s < min)
 			continue;
-		x4_image_take(v, g, s, e - s);
+		x4_image_take(vol, group, s, e - s);
 		*ret_bit = s;
 		*ret_n = e - s;
 		return true;
@@ -30,53 +30,53 @@ static bool take_next(struct x4_vol *v, uint32_t g, uint32_t *from, uint32_t end
 	return false;
 }
 
-static int trim_group(struct x4_vol *v, uint32_t g, uint32_t from, uint32_t end, uint32_t min, uint64_t *trimmed)
+static int trim_group(struct x4_vol *vol, uint32_t group, uint32_t from, uint32_t end, uint32_t min, uint64_t *trimmed)
 {
 	uint32_t bit, n;
 	int err;
 
-	fdio_mutex_lock(&v->alloc.lock);
-	err = v->alloc.groups[g].free_alloc >= min ? x4_group_load(v, g) : -EUCLEAN;
+	fdio_mutex_lock(&vol->alloc.lock);
+	err = vol->alloc.groups[group].free_alloc >= min ? x4_group_load(vol, group) : -EUCLEAN;
 	if (err) {
 		/* Nothing to trim here, or nothing to be trusted: the next group may do. */
-		fdio_mutex_unlock(&v->alloc.lock);
+		fdio_mutex_unlock(&vol->alloc.lock);
 		return err == -EUCLEAN ? 0 : err;
 	}
-	while (!err && take_next(v, g, &from, end, min, &bit, &n)) {
-		fdio_mutex_unlock(&v->alloc.lock);
-		err = dev_discard(v->dev, (x4_group_start(v, g) + bit) << v->block_bits, (uint64_t)n << v->block_bits);
-		fdio_mutex_lock(&v->alloc.lock);
-		x4_image_give(v, g, bit, n);
-		pthread_cond_broadcast(&v->alloc.cond);
+	while (!err && take_next(vol, group, &from, end, min, &bit, &n)) {
+		fdio_mutex_unlock(&vol->alloc.lock);
+		err = dev_discard(vol->dev, (x4_group_start(vol, group) + bit) << vol->block_bits, (uint64_t)n << vol->block_bits);
+		fdio_mutex_lock(&vol->alloc.lock);
+		x4_image_give(vol, group, bit, n);
+		pthread_cond_broadcast(&vol->alloc.cond);
 		if (!err)
-			*trimmed += (uint64_t)n << v->block_bits;
+			*trimmed += (uint64_t)n << vol->block_bits;
 	}
-	fdio_mutex_unlock(&v->alloc.lock);
+	fdio_mutex_unlock(&vol->alloc.lock);
 	return err;
 }
 
-int x4_vol_trim(struct x4_vol *v, uint64_t off, uint64_t len, uint64_t minlen, uint64_t *ret_trimmed)
+int x4_vol_trim(struct x4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen, uint64_t *ret_trimmed)
 {
-	uint64_t first = off >> v->block_bits, last, min = FDIO_MAX(fdio_blocks(minlen, v->block_bits), (uint64_t)1);
+	uint64_t first = off >> vol->block_bits, last, min = FDIO_MAX(fdio_blocks(minlen, vol->block_bits), (uint64_t)1);
 	int err = 0;
 
 	*ret_trimmed = 0;
-	if (!v->dev->caps.discard)
+	if (!vol->dev->caps.discard)
 		return -EOPNOTSUPP;
-	if (x4_vol_read_only(v))
+	if (x4_vol_read_only(vol))
 		return -EROFS;
-	if (first >= v->nr_blocks || len < v->block_size || minlen > (uint64_t)v->blocks_per_group << v->block_bits)
+	if (first >= vol->nr_blocks || len < vol->block_size || minlen > (uint64_t)vol->blocks_per_group << vol->block_bits)
 		return -EINVAL;
-	last = len >> v->block_bits > v->nr_blocks - first ? v->nr_blocks : first + (len >> v->block_bits);
-	first = FDIO_MAX(first, (uint64_t)v->first_data_block);
+	last = len >> vol->block_bits > vol->nr_blocks - first ? vol->nr_blocks : first + (len >> vol->block_bits);
+	first = FDIO_MAX(first, (uint64_t)vol->first_data_block);
 	/* What was freed lately may be given away only once that is durable. */
-	err = jnl_sync(v->jnl);
+	err = jnl_sync(vol->jnl);
 	while (first < last && !err) {
-		uint32_t g = x4_group_of(v, first), from = x4_group_bit(v, first);
-		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)v->alloc.groups[g].nbits, last - x4_group_start(v, g));
+		uint32_t group = x4_group_of(vol, first), from = x4_group_bit(vol, first);
+		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)vol->alloc.groups[group].nbits, last - x4_group_start(vol, group));
 
-		err = trim_group(v, g, from, end, (uint32_t)min, ret_trimmed);
-		first = x4_group_start(v, g) + v->alloc.groups[g].nbits;
+		err = trim_group(vol, group, from, end, (uint32_t)min, ret_trimmed);
+		first = x4_group_start(vol, group) + vol->alloc.groups[group].nbits;
 	}
 	return err;
 }

@@ -59,45 +59,45 @@ struct x4_options {
 };
 
 /* ---- any thread, never blocks ---- */
-bool x4_vol_read_only(const struct x4_vol *v); /* any thread, never blocks */
-bool x4_vol_is_shut_down(const struct x4_vol *v); /* any thread, never blocks */
-struct dev *x4_vol_dev(struct x4_vol *v);
-struct jnl *x4_vol_jnl(struct x4_vol *v);
-unsigned x4_vol_block_bits(const struct x4_vol *v);
-bool x4_vol_has_inline(const struct x4_vol *v); /* there may be such inodes */
+bool x4_vol_read_only(const struct x4_vol *vol); /* any thread, never blocks */
+bool x4_vol_is_shut_down(const struct x4_vol *vol); /* any thread, never blocks */
+struct dev *x4_vol_dev(struct x4_vol *vol);
+struct jnl *x4_vol_jnl(struct x4_vol *vol);
+unsigned x4_vol_block_bits(const struct x4_vol *vol);
+bool x4_vol_has_inline(const struct x4_vol *vol); /* there may be such inodes */
 /* The label, not terminated if it is as long as can be. Setting waits until it is durable. */
 #define X4_LABEL_MAX 16
-void x4_vol_label(struct x4_vol *v, char ret[X4_LABEL_MAX]);
-int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX]) FDIO_BLOCKS;
+void x4_vol_label(struct x4_vol *vol, char ret[X4_LABEL_MAX]);
+int x4_vol_set_label(struct x4_vol *vol, const char label[X4_LABEL_MAX]) FDIO_BLOCKS;
 
 /* ------------------------------------------------------------------ inside ext4 */
-struct timespec x4_now(struct x4_vol *v);
+struct timespec x4_now(struct x4_vol *vol);
 
 /* ---- errors.c ---- */
 /* Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any thread, no locks needed. */
-int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+int x4_corrupt(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6))) FDIO_MAY_MISS;
 /* jnl_bread of what the whole file system rests on: inode tables, bitmaps, descriptors. An I/O error is noted and treated like damage,
  * as the kernel does; one in a single file's own blocks is that file's. */
-int x4_bread(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret)
+int x4_bread(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret)
 	FDIO_MAY_MISS;
 #define X4_BREAD(v, ino, blk, ret) x4_bread((v), (ino), (blk), __func__, (ret))
 #define X4_CORRUPT(v, ino, blk, ...) x4_corrupt((v), (ino), (blk), __func__, __VA_ARGS__)
 int x4_from_ext2_err(long err); /* libext2fs code -> -errno (core/errors.c) */
 /* core/errors.c */
-void x4_error_init(struct x4_vol *v);
+void x4_error_init(struct x4_vol *vol);
 /* Writes noted errors into the superblock: through a handle if the journal lives, else straight. May block. */
-void x4_error_write(struct x4_vol *v) FDIO_BLOCKS;
+void x4_error_write(struct x4_vol *vol) FDIO_BLOCKS;
 /* The same at unmount: what could not be written before, too. */
-void x4_error_write_last(struct x4_vol *v) FDIO_BLOCKS;
+void x4_error_write_last(struct x4_vol *vol) FDIO_BLOCKS;
 /* The journal aborts with err: noted for the superblock, and read-only from now on. Any thread, no lock of rank leaf. */
-void x4_error_aborted(struct x4_vol *v, int err);
+void x4_error_aborted(struct x4_vol *vol, int err);
 
 /* ---- superblock.c: workers, but for opening and closing ---- */
 /* The superblock in a handle: returns the mapped 1024 bytes inside the cached block; call x4_super_end to set its checksum. */
-int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret)
+int x4_super_begin(struct x4_vol *vol, struct jnl_handle *handle, struct ext2_super_block **ret)
 	FDIO_MAY_MISS;
-void x4_super_end(struct x4_vol *v, struct jnl_handle *h);
+void x4_super_end(struct x4_vol *vol, struct jnl_handle *handle);
 /* The superblock straight from the device, 1024 bytes; checks magic and checksum. */
 int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;
@@ -116,10 +116,10 @@ bool x4_super_csum_ok(const struct ext2_super_block *sb);
 long x4_io_open_fs(struct dev *dev, struct struct_ext2_filsys **ret);
 
 /* Free inodes, as alloc counts them and the superblock says them. */
-uint32_t x4_free_inodes(const struct x4_vol *v);
-void x4_free_inodes_set(struct x4_vol *v, uint32_t n);
-/* The label of v->fs is the volume's. While it opens. */
-void x4_label_init(struct x4_vol *v);
-void x4_error_fini(struct x4_vol *v);
+uint32_t x4_free_inodes(const struct x4_vol *vol);
+void x4_free_inodes_set(struct x4_vol *vol, uint32_t n);
+/* The label of vol->fs is the volume's. While it opens. */
+void x4_label_init(struct x4_vol *vol);
+void x4_error_fini(struct x4_vol *vol);
 
 #endif

@@ -25,23 +25,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-void x4_error_init(struct x4_vol *v) { fdio_mutex_init(&v->core.lock, RANK_LEAF); }
-void x4_error_fini(struct x4_vol *v) { fdio_mutex_fini(&v->core.lock); }
+void x4_error_init(struct x4_vol *vol) { fdio_mutex_init(&vol->core.lock, RANK_LEAF); }
+void x4_error_fini(struct x4_vol *vol) { fdio_mutex_fini(&vol->core.lock); }
 
-static void go_read_only(struct x4_vol *v, const char *why)
+static void go_read_only(struct x4_vol *vol, const char *why)
 {
-	if (__atomic_exchange_n(&v->read_only, true, __ATOMIC_SEQ_CST))
+	if (__atomic_exchange_n(&vol->read_only, true, __ATOMIC_SEQ_CST))
 		return;
-	log_err("%s: now read-only: %s", v->dev->name, why);
-	if (v->opt.went_read_only)
-		v->opt.went_read_only(v->opt.arg, why);
+	log_err("%s: now read-only: %s", vol->dev->name, why);
+	if (vol->options.went_read_only)
+		vol->options.went_read_only(vol->options.arg, why);
 }
 
-static enum x4_errors_policy policy(const struct x4_vol *v)
+static enum x4_errors_policy policy(const struct x4_vol *vol)
 {
-	if (v->opt.errors != X4_ERRORS_DEFAULT)
-		return v->opt.errors;
-	switch (v->fs->super->s_errors) {
+	if (vol->options.errors != X4_ERRORS_DEFAULT)
+		return vol->options.errors;
+	switch (vol->fs->super->s_errors) {
 	case EXT2_ERRORS_RO: return X4_ERRORS_RO;
 	case EXT2_ERRORS_PANIC: return X4_ERRORS_PANIC;
 	default: return X4_ERRORS_CONTINUE;
@@ -62,40 +62,40 @@ static uint8_t code_of(int err)
 	}
 }
 
-static void note(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, int err)
+static void note(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, int err)
 {
-	struct x4_error_note *e = &v->core.err_last;
-	uint32_t now = (uint32_t)x4_now(v).tv_sec;
+	struct x4_error_note *note = &vol->core.err_last;
+	uint32_t now = (uint32_t)x4_now(vol).tv_sec;
 
-	fdio_mutex_lock(&v->core.lock);
-	e->count++;
-	e->ino = ino;
-	e->blk = blk;
-	e->time = now;
-	e->code = code_of(err);
-	snprintf(e->func, sizeof(e->func), "%s", func);
-	if (e->count == 1)
-		v->core.err_first = *e;
-	fdio_mutex_unlock(&v->core.lock);
-	__atomic_store_n(&v->core.err_pending, true, __ATOMIC_RELEASE);
+	fdio_mutex_lock(&vol->core.lock);
+	note->count++;
+	note->ino = ino;
+	note->blk = blk;
+	note->time = now;
+	note->code = code_of(err);
+	snprintf(note->func, sizeof(note->func), "%s", func);
+	if (note->count == 1)
+		vol->core.err_first = *note;
+	fdio_mutex_unlock(&vol->core.lock);
+	__atomic_store_n(&vol->core.err_pending, true, __ATOMIC_RELEASE);
 }
 
 /* Noted; and if the policy says so, the journal ends. */
-static int found(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, int err)
+static int found(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, int err)
 {
-	note(v, ino, blk, func, err);
-	if (v->mounting || x4_vol_read_only(v))
+	note(vol, ino, blk, func, err);
+	if (vol->mounting || x4_vol_read_only(vol))
 		return err;
-	if (policy(v) != X4_ERRORS_CONTINUE) {
-		__atomic_store_n(&v->core.err_damaged, true, __ATOMIC_RELEASE);
-		jnl_abort(v->jnl, err);
+	if (policy(vol) != X4_ERRORS_CONTINUE) {
+		__atomic_store_n(&vol->core.err_damaged, true, __ATOMIC_RELEASE);
+		jnl_abort(vol->jnl, err);
 	}
 	return err;
 }
 
-int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+int x4_corrupt(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 {
-	static struct fdio_ratelimit rl;
+	static struct fdio_ratelimit limit;
 	char msg[200];
 	va_list ap;
 
@@ -106,40 +106,40 @@ int x4_corrupt(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, c
 	vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
 	fdio_count(CTR_x4_corrupt);
-	if (fdio_ratelimit_ok(&rl))
-		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck", v->dev->name, ino,
+	if (fdio_ratelimit_ok(&limit))
+		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck", vol->dev->name, ino,
 			(unsigned long long)blk, msg, func);
-	return found(v, ino, blk, func, -EUCLEAN);
+	return found(vol, ino, blk, func, -EUCLEAN);
 }
 
-int x4_bread(struct x4_vol *v, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret)
+int x4_bread(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret)
 {
-	int err = jnl_bread(v->jnl, blk, ret);
+	int err = jnl_bread(vol->jnl, blk, ret);
 
 	/* The journal has logged it. */
-	return unlikely(err == -EIO) ? found(v, ino, blk, func, err) : err;
+	return unlikely(err == -EIO) ? found(vol, ino, blk, func, err) : err;
 }
 
-void x4_error_aborted(struct x4_vol *v, int err)
+void x4_error_aborted(struct x4_vol *vol, int err)
 {
-	bool damaged = __atomic_load_n(&v->core.err_damaged, __ATOMIC_ACQUIRE);
+	bool damaged = __atomic_load_n(&vol->core.err_damaged, __ATOMIC_ACQUIRE);
 
 	if (!damaged)
-		note(v, 0, 0, "journal", err);
-	go_read_only(v, damaged ? "the file system is damaged: run e2fsck" : "the journal has aborted");
+		note(vol, 0, 0, "journal", err);
+	go_read_only(vol, damaged ? "the file system is damaged: run e2fsck" : "the journal has aborted");
 }
 
 /* Adds what is noted to sb. Returns how many errors that were. */
-static uint32_t fill(struct x4_vol *v, struct ext2_super_block *sb)
+static uint32_t fill(struct x4_vol *vol, struct ext2_super_block *sb)
 {
 	struct x4_error_note first, last;
 
-	fdio_mutex_lock(&v->core.lock);
-	first = v->core.err_first;
-	last = v->core.err_last;
-	fdio_mutex_unlock(&v->core.lock);
+	fdio_mutex_lock(&vol->core.lock);
+	first = vol->core.err_first;
+	last = vol->core.err_last;
+	fdio_mutex_unlock(&vol->core.lock);
 	sb->s_state |= EXT2_ERROR_FS;
-	v->mount_state |= EXT2_ERROR_FS;
+	vol->mount_state |= EXT2_ERROR_FS;
 	if (!last.count)
 		return 0;
 	if (!sb->s_first_error_time) {
@@ -161,83 +161,83 @@ static uint32_t fill(struct x4_vol *v, struct ext2_super_block *sb)
 }
 
 /* So many of the notes are in the superblock, durable. */
-static void written(struct x4_vol *v, uint32_t count)
+static void written(struct x4_vol *vol, uint32_t count)
 {
-	fdio_mutex_lock(&v->core.lock);
-	v->core.err_last.count -= count;
-	if (v->core.err_last.count)
-		v->core.err_first = v->core.err_last;
-	fdio_mutex_unlock(&v->core.lock);
+	fdio_mutex_lock(&vol->core.lock);
+	vol->core.err_last.count -= count;
+	if (vol->core.err_last.count)
+		vol->core.err_first = vol->core.err_last;
+	fdio_mutex_unlock(&vol->core.lock);
 }
 
-struct raw_fill { struct x4_vol *v; uint32_t count; };
+struct raw_fill { struct x4_vol *vol; uint32_t count; };
 
 static void fill_cb(struct ext2_super_block *sb, void *arg)
 {
 	struct raw_fill *f = arg;
 
-	f->count = fill(f->v, sb);
+	f->count = fill(f->vol, sb);
 }
 
-static int write_raw(struct x4_vol *v)
+static int write_raw(struct x4_vol *vol)
 {
-	struct raw_fill f = { .v = v };
-	int err = x4_super_update_raw(v->dev, fill_cb, &f);
+	struct raw_fill fill = { .vol = vol };
+	int err = x4_super_update_raw(vol->dev, fill_cb, &fill);
 
 	if (!err)
-		written(v, f.count);
+		written(vol, fill.count);
 	return err;
 }
 
-static int write_through_handle(struct x4_vol *v)
+static int write_through_handle(struct x4_vol *vol)
 {
 	struct ext2_super_block *sb;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	uint32_t count;
-	int err = jnl_begin(v->jnl, 1, &h);
+	int err = jnl_begin(vol->jnl, 1, &handle);
 
 	if (err)
 		return err;
-	err = x4_super_begin(v, h, &sb);
+	err = x4_super_begin(vol, handle, &sb);
 	if (err) {
-		jnl_cancel(h);
+		jnl_cancel(handle);
 		return err;
 	}
-	count = fill(v, sb);
-	x4_super_end(v, h);
-	err = jnl_commit_wait(v->jnl, jnl_end(h), NULL);
+	count = fill(vol, sb);
+	x4_super_end(vol, handle);
+	err = jnl_commit_wait(vol->jnl, jnl_end(handle), NULL);
 	if (!err)
-		written(v, count);
+		written(vol, count);
 	return err;
 }
 
-void x4_error_write_last(struct x4_vol *v)
+void x4_error_write_last(struct x4_vol *vol)
 {
-	fdio_mutex_lock(&v->core.lock);
-	if (v->core.err_last.count)
-		__atomic_store_n(&v->core.err_pending, true, __ATOMIC_RELEASE);
-	fdio_mutex_unlock(&v->core.lock);
-	x4_error_write(v);
+	fdio_mutex_lock(&vol->core.lock);
+	if (vol->core.err_last.count)
+		__atomic_store_n(&vol->core.err_pending, true, __ATOMIC_RELEASE);
+	fdio_mutex_unlock(&vol->core.lock);
+	x4_error_write(vol);
 }
 
-void x4_error_write(struct x4_vol *v)
+void x4_error_write(struct x4_vol *vol)
 {
 	int err = -EROFS;
 
-	if (!__atomic_exchange_n(&v->core.err_pending, false, __ATOMIC_ACQ_REL))
+	if (!__atomic_exchange_n(&vol->core.err_pending, false, __ATOMIC_ACQ_REL))
 		return;
 	/* Nor what another host writes to by now, nor what was shut down. */
-	if (v->dev->caps.read_only || __atomic_load_n(&v->mmp_lost, __ATOMIC_ACQUIRE) || x4_vol_is_shut_down(v))
+	if (vol->dev->caps.read_only || __atomic_load_n(&vol->mmp_lost, __ATOMIC_ACQUIRE) || x4_vol_is_shut_down(vol))
 		return;
-	if (!x4_vol_read_only(v) && !jnl_error(v->jnl))
-		err = write_through_handle(v);
+	if (!x4_vol_read_only(vol) && !jnl_error(vol->jnl))
+		err = write_through_handle(vol);
 	/* A file system that was mounted read-only on purpose is not written to; one that broke is. */
-	if (err && !v->opt.read_only && jnl_error(v->jnl))
-		err = write_raw(v);
-	if (err && !v->opt.read_only)
-		log_warn("%s: the error could not be noted in the superblock: %s", v->dev->name, strerror(-err));
-	if (policy(v) == X4_ERRORS_PANIC && !v->mounting) {
-		log_err("%s: errors=panic: ending the process", v->dev->name);
+	if (err && !vol->options.read_only && jnl_error(vol->jnl))
+		err = write_raw(vol);
+	if (err && !vol->options.read_only)
+		log_warn("%s: the error could not be noted in the superblock: %s", vol->dev->name, strerror(-err));
+	if (policy(vol) == X4_ERRORS_PANIC && !vol->mounting) {
+		log_err("%s: errors=panic: ending the process", vol->dev->name);
 		abort();
 	}
 }

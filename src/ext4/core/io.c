@@ -89,14 +89,14 @@ static errcode_t io_set_blksize(io_channel c, int size)
 /* A negative count is a length in bytes. */
 static errcode_t io_read64(io_channel c, unsigned long long blk, int count, void *data)
 {
-	struct dev *d = c->private_data;
+	struct dev *dev = c->private_data;
 	uint64_t len = count < 0 ? (uint64_t)-(int64_t)count : (uint64_t)count * (unsigned)c->block_size;
 	uint64_t off;
 
-	if (__builtin_mul_overflow(blk, (unsigned long long)c->block_size, &off) || off > d->caps.size_bytes ||
-	    len > d->caps.size_bytes - off)
+	if (__builtin_mul_overflow(blk, (unsigned long long)c->block_size, &off) || off > dev->caps.size_bytes ||
+	    len > dev->caps.size_bytes - off)
 		return EXT2_ET_SHORT_READ;
-	return dev_read(d, data, len, off) ? EXT2_ET_SHORT_READ : 0;
+	return dev_read(dev, data, len, off) ? EXT2_ET_SHORT_READ : 0;
 }
 
 /* The library prints some complaints itself: they belong in the log, and not in a flood. */

@@ -6,35 +6,35 @@
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
 
-bool x4_vol_read_only(const struct x4_vol *v) { return __atomic_load_n(&v->read_only, __ATOMIC_ACQUIRE); }
+bool x4_vol_read_only(const struct x4_vol *vol) { return __atomic_load_n(&vol->read_only, __ATOMIC_ACQUIRE); }
 
-bool x4_vol_is_shut_down(const struct x4_vol *v) { return __atomic_load_n(&v->shut_down, __ATOMIC_ACQUIRE); }
+bool x4_vol_is_shut_down(const struct x4_vol *vol) { return __atomic_load_n(&vol->shut_down, __ATOMIC_ACQUIRE); }
 
-struct dev *x4_vol_dev(struct x4_vol *v) { return v->dev; }
+struct dev *x4_vol_dev(struct x4_vol *vol) { return vol->dev; }
 
-struct jnl *x4_vol_jnl(struct x4_vol *v) { return v->jnl; }
+struct jnl *x4_vol_jnl(struct x4_vol *vol) { return vol->jnl; }
 
-unsigned x4_vol_block_bits(const struct x4_vol *v) { return v->block_bits; }
+unsigned x4_vol_block_bits(const struct x4_vol *vol) { return vol->block_bits; }
 
-bool x4_vol_has_inline(const struct x4_vol *v)
+bool x4_vol_has_inline(const struct x4_vol *vol)
 {
-	return ext2fs_has_feature_inline_data(v->fs->super);
+	return ext2fs_has_feature_inline_data(vol->fs->super);
 }
 
-struct timespec x4_now(struct x4_vol *v)
+struct timespec x4_now(struct x4_vol *vol)
 {
 	struct timespec ts;
 
-	dev_now(v->dev, &ts);
+	dev_now(vol->dev, &ts);
 	return ts;
 }
 
-uint32_t x4_free_inodes(const struct x4_vol *v)
+uint32_t x4_free_inodes(const struct x4_vol *vol)
 {
-	return __atomic_load_n(&v->core.free_inodes, __ATOMIC_RELAXED);
+	return __atomic_load_n(&vol->core.free_inodes, __ATOMIC_RELAXED);
 }
 
-void x4_free_inodes_set(struct x4_vol *v, uint32_t n)
+void x4_free_inodes_set(struct x4_vol *vol, uint32_t n)
 {
-	__atomic_store_n(&v->core.free_inodes, n, __ATOMIC_RELAXED);
+	__atomic_store_n(&vol->core.free_inodes, n, __ATOMIC_RELAXED);
 }

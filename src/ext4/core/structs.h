@@ -27,7 +27,7 @@ struct x4_vol {
 	struct dev *dev;
 	struct jnl *jnl;
 	ext2_filsys fs;             /* opened read-only through io.c; for super, group_desc, geometry, dirhash */
-	struct x4_options opt;
+	struct x4_options options;
 
 	/* Geometry and features: set while the volume opens, constant then. */
 	unsigned block_bits;        /* log2 of the block size */
@@ -39,7 +39,7 @@ struct x4_vol {
 	bool has_gdt_csum;          /* uninit_bg: crc16 of descriptors only */
 	bool has_64bit, has_filetype, has_dir_index, has_large_dir, has_dir_nlink, has_extents, has_ea_inode;
 	bool has_ext_attr;          /* attributes are there, says the superblock; changed and read inside handles only */
-	uint32_t csum_seed;
+	uint32_t checksum_seed;
 	uint64_t sb_blk;            /* the block that holds the primary superblock, and where in it */
 	uint32_t sb_off;
 
@@ -64,7 +64,7 @@ struct x4_inode {
 	struct x4_vol *vol;
 	uint32_t ino;
 	uint32_t gen;
-	uint32_t csum_seed;         /* crc32c(crc32c(fs seed, ino), gen): inode, extent block and dir block checksums */
+	uint32_t checksum_seed;         /* crc32c(crc32c(fs seed, ino), gen): inode, extent block and dir block checksums */
 
 	struct fdio_rwlock rw;      /* RANK_X4_INODE, see x4_inode_lock_* */
 	struct fdio_mutex map_lock; /* RANK_X4_MAP: changes of the extent tree and of map */
@@ -77,7 +77,7 @@ struct x4_inode {
 	 */
 	struct ext2_inode_large *raw;
 	uint64_t size;              /* atomic copy of i_size: readers on loop threads */
-	uint64_t win_pub;           /* atomic: size that an append window has published, which size is never below */
+	uint64_t window_published;           /* atomic: size that an append window has published, which size is never below */
 	uint32_t mode;              /* atomic copy of i_mode */
 	uint32_t live_flags;        /* atomic copy of X4_LIVE_FLAGS of i_flags */
 	uint32_t nlink;             /* atomic copy of i_links_count (x4_raw_set_nlink) */

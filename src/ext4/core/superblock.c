@@ -67,7 +67,7 @@ int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_rea
 int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
 		       void *arg)
 {
-	uint64_t lbs = FDIO_MAX(dev->caps.lbs, 512U);
+	uint64_t lbs = FDIO_MAX(dev->caps.sector_bytes, 512U);
 	uint64_t start = fdio_round_down(SUPERBLOCK_OFFSET, lbs);
 	uint64_t len = fdio_round_up(SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE, lbs) - start;
 	struct ext2_super_block *sb;
@@ -101,70 +101,70 @@ int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block 
 	return x4_super_write_raw(dev, NULL, change, arg);
 }
 
-int x4_super_begin(struct x4_vol *v, struct jnl_handle *h, struct ext2_super_block **ret)
+int x4_super_begin(struct x4_vol *vol, struct jnl_handle *handle, struct ext2_super_block **ret)
 {
-	struct jnl_buf *b;
-	int err = jnl_bread(v->jnl, v->sb_blk, &b);
+	struct jnl_buf *buffer;
+	int err = jnl_bread(vol->jnl, vol->sb_blk, &buffer);
 
 	if (err)
 		return err;
-	err = jnl_get_write(h, b);
+	err = jnl_get_write(handle, buffer);
 	if (!err)
-		*ret = (struct ext2_super_block *)(void *)(b->data + v->sb_off);
-	jnl_brelse(b); /* the handle keeps it */
+		*ret = (struct ext2_super_block *)(void *)(buffer->data + vol->sb_off);
+	jnl_brelse(buffer); /* the handle keeps it */
 	return err;
 }
 
-void x4_super_end(struct x4_vol *v, struct jnl_handle *h)
+void x4_super_end(struct x4_vol *vol, struct jnl_handle *handle)
 {
 	struct ext2_super_block *sb;
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 
 	/* It is in the transaction, so it is in memory. */
-	if (jnl_bread_cached(v->jnl, v->sb_blk, &b)) {
+	if (jnl_bread_cached(vol->jnl, vol->sb_blk, &buffer)) {
 		/* It is in the running transaction, hence in memory. */
-		jnl_abort(v->jnl, -EIO);
+		jnl_abort(vol->jnl, -EIO);
 		return;
 	}
-	sb = (struct ext2_super_block *)(void *)(b->data + v->sb_off);
-	sb->s_free_inodes_count = x4_free_inodes(v);
-	sb->s_wtime = (uint32_t)x4_now(v).tv_sec;
+	sb = (struct ext2_super_block *)(void *)(buffer->data + vol->sb_off);
+	sb->s_free_inodes_count = x4_free_inodes(vol);
+	sb->s_wtime = (uint32_t)x4_now(vol).tv_sec;
 	x4_super_csum_set(sb);
-	jnl_brelse(b);
+	jnl_brelse(buffer);
 }
 
 /* ------------------------------------------------------------------ label */
-void x4_label_init(struct x4_vol *v)
+void x4_label_init(struct x4_vol *vol)
 {
-	memcpy(v->core.label, v->fs->super->s_volume_name, sizeof(v->core.label));
+	memcpy(vol->core.label, vol->fs->super->s_volume_name, sizeof(vol->core.label));
 }
 
-void x4_vol_label(struct x4_vol *v, char ret[X4_LABEL_MAX])
+void x4_vol_label(struct x4_vol *vol, char ret[X4_LABEL_MAX])
 {
-	fdio_mutex_lock(&v->core.lock);
-	memcpy(ret, v->core.label, X4_LABEL_MAX);
-	fdio_mutex_unlock(&v->core.lock);
+	fdio_mutex_lock(&vol->core.lock);
+	memcpy(ret, vol->core.label, X4_LABEL_MAX);
+	fdio_mutex_unlock(&vol->core.lock);
 }
 
 /* Only in the first superblock, as the times and counts are. */
-int x4_vol_set_label(struct x4_vol *v, const char label[X4_LABEL_MAX])
+int x4_vol_set_label(struct x4_vol *vol, const char label[X4_LABEL_MAX])
 {
 	struct ext2_super_block *sb;
-	struct jnl_handle *h;
-	int err = x4_vol_read_only(v) ? -EROFS : jnl_begin(v->jnl, 1, &h);
+	struct jnl_handle *handle;
+	int err = x4_vol_read_only(vol) ? -EROFS : jnl_begin(vol->jnl, 1, &handle);
 
 	if (err)
 		return err;
-	err = x4_super_begin(v, h, &sb);
+	err = x4_super_begin(vol, handle, &sb);
 	if (err) {
-		jnl_cancel(h);
+		jnl_cancel(handle);
 		return err;
 	}
-	fdio_mutex_lock(&v->core.lock);
-	memset(v->core.label, 0, sizeof(v->core.label));
-	memcpy(v->core.label, label, strnlen(label, sizeof(v->core.label)));
-	memcpy(sb->s_volume_name, v->core.label, sizeof(sb->s_volume_name));
-	fdio_mutex_unlock(&v->core.lock);
-	x4_super_end(v, h);
-	return jnl_commit_wait(v->jnl, jnl_end(h), NULL);
+	fdio_mutex_lock(&vol->core.lock);
+	memset(vol->core.label, 0, sizeof(vol->core.label));
+	memcpy(vol->core.label, label, strnlen(label, sizeof(vol->core.label)));
+	memcpy(sb->s_volume_name, vol->core.label, sizeof(sb->s_volume_name));
+	fdio_mutex_unlock(&vol->core.lock);
+	x4_super_end(vol, handle);
+	return jnl_commit_wait(vol->jnl, jnl_end(handle), NULL);
 }

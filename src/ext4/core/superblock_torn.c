@@ -45,17 +45,17 @@ static bool same_file_system(const struct ext2_super_block *a, const struct ext2
 	       !memcmp(a->s_hash_seed, b->s_hash_seed, sizeof(a->s_hash_seed)) && same_features(a, b);
 }
 
-/* Whether group g holds a valid backup that fits. */
-static bool backup_fits(struct dev *dev, const struct ext2_super_block *sb, uint32_t g, struct ext2_super_block *backup)
+/* Whether group group holds a valid backup that fits. */
+static bool backup_fits(struct dev *dev, const struct ext2_super_block *sb, uint32_t group, struct ext2_super_block *backup)
 {
-	uint64_t blk = sb->s_first_data_block + (uint64_t)g * sb->s_blocks_per_group;
+	uint64_t blk = sb->s_first_data_block + (uint64_t)group * sb->s_blocks_per_group;
 	uint64_t off = blk << (10 + sb->s_log_block_size);
 
-	if (!g || off < 2 * SUPERBLOCK_OFFSET || off > dev->caps.size_bytes - SUPERBLOCK_SIZE || off % dev->caps.lbs)
+	if (!group || off < 2 * SUPERBLOCK_OFFSET || off > dev->caps.size_bytes - SUPERBLOCK_SIZE || off % dev->caps.sector_bytes)
 		return false;
 	if (dev_read(dev, backup, SUPERBLOCK_SIZE, off))
 		return false;
-	return backup->s_block_group_nr == (uint16_t)g && x4_super_csum_ok(backup) && same_file_system(sb, backup);
+	return backup->s_block_group_nr == (uint16_t)group && x4_super_csum_ok(backup) && same_file_system(sb, backup);
 }
 
 static void keep(struct ext2_super_block *sb, void *arg)
@@ -71,7 +71,7 @@ int x4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb)
 	int err = -EUCLEAN;
 
 	/* One sector is written whole or not at all. With mmp another host may be writing it this very moment. */
-	if (dev->caps.lbs >= SUPERBLOCK_SIZE * 2 || (sb->s_feature_incompat & EXT4_FEATURE_INCOMPAT_MMP) || dev->caps.read_only || sb->s_log_block_size > 6)
+	if (dev->caps.sector_bytes >= SUPERBLOCK_SIZE * 2 || (sb->s_feature_incompat & EXT4_FEATURE_INCOMPAT_MMP) || dev->caps.read_only || sb->s_log_block_size > 6)
 		return err;
 	backup = fdio_alloc_aligned(4096, 4096);
 	if (!backup)

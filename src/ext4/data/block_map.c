@@ -41,71 +41,71 @@ static unsigned slot_level(unsigned slot) { return slot < EXT2_NDIR_BLOCKS ? 0 :
 /* ---- loading ---- */
 
 struct load {
-	struct x4_inode *i;
-	struct x4_map_builder *b;
+	struct x4_inode *inode;
+	struct x4_map_builder *builder;
 	uint64_t per, seen;
 };
 
-static int load_data(struct load *ld, uint32_t blk, uint64_t lblk)
+static int load_data(struct load *load, uint32_t blk, uint64_t lblk)
 {
-	struct x4_ext x = { lblk, 1, blk, X4_EXT_WRITTEN };
+	struct x4_ext extent = { lblk, 1, blk, X4_EXT_WRITTEN };
 
-	return x4_map_builder_add(ld->b, &x);
+	return x4_map_builder_add(load->builder, &extent);
 }
 
-static int load_check(struct load *ld, uint32_t blk, uint64_t lblk)
+static int load_check(struct load *load, uint32_t blk, uint64_t lblk)
 {
-	struct x4_vol *v = ld->i->vol;
+	struct x4_vol *vol = load->inode->vol;
 
-	if (lblk >= X4_LBLK_END || !x4_blk_valid(v, blk, 1))
-		return X4_CORRUPT(v, ld->i->ino, blk, "block pointer of block %llu outside the data area", (unsigned long long)lblk);
-	if (++ld->seen > v->nr_blocks)
-		return X4_CORRUPT(v, ld->i->ino, blk, "indirect blocks map more than the file system holds");
+	if (lblk >= X4_LBLK_END || !x4_blk_valid(vol, blk, 1))
+		return X4_CORRUPT(vol, load->inode->ino, blk, "block pointer of block %llu outside the data area", (unsigned long long)lblk);
+	if (++load->seen > vol->nr_blocks)
+		return X4_CORRUPT(vol, load->inode->ino, blk, "indirect blocks map more than the file system holds");
 	return 0;
 }
 
 /* At most LEVELS deep. */
-static int load_pointer(struct load *ld, uint32_t blk, unsigned level, uint64_t lblk)
+static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_t lblk)
 {
-	uint64_t span = level_span(ld->per, level ? level - 1 : 0);
-	struct jnl_buf *b;
+	uint64_t span = level_span(load->per, level ? level - 1 : 0);
+	struct jnl_buf *buffer;
 	const uint32_t *p;
-	int r;
+	int err;
 
 	if (!blk)
 		return 0;
-	r = load_check(ld, blk, lblk);
-	if (r || !level)
-		return r ? r : load_data(ld, blk, lblk);
-	r = x4_map_builder_node(ld->b, blk);
-	if (r == -EUCLEAN)
-		r = X4_CORRUPT(ld->i->vol, ld->i->ino, blk, "an indirect block is there twice");
-	if (!r)
-		r = jnl_bread(ld->i->vol->jnl, blk, &b);
-	if (r)
-		return r;
-	p = (const uint32_t *)b->data;
-	for (uint64_t k = 0; k < ld->per && !r; k++)
-		r = load_pointer(ld, le32toh(p[k]), level - 1, lblk + k * span);
-	jnl_brelse(b);
-	return r;
+	err = load_check(load, blk, lblk);
+	if (err || !level)
+		return err ? err : load_data(load, blk, lblk);
+	err = x4_map_builder_node(load->builder, blk);
+	if (err == -EUCLEAN)
+		err = X4_CORRUPT(load->inode->vol, load->inode->ino, blk, "an indirect block is there twice");
+	if (!err)
+		err = jnl_bread(load->inode->vol->jnl, blk, &buffer);
+	if (err)
+		return err;
+	p = (const uint32_t *)buffer->data;
+	for (uint64_t k = 0; k < load->per && !err; k++)
+		err = load_pointer(load, le32toh(p[k]), level - 1, lblk + k * span);
+	jnl_brelse(buffer);
+	return err;
 }
 
-int x4_ind_load(struct x4_inode *i, struct x4_map_builder *b)
+int x4_ind_load(struct x4_inode *inode, struct x4_map_builder *builder)
 {
-	struct load ld = { .i = i, .b = b, .per = i->vol->block_size / 4 };
-	int r = 0;
+	struct load load = { .inode = inode, .builder = builder, .per = inode->vol->block_size / 4 };
+	int err = 0;
 
-	for (unsigned s = 0; s < EXT2_N_BLOCKS && !r; s++)
-		r = load_pointer(&ld, le32toh(i->raw->i_block[s]), slot_level(s), slot_start(ld.per, s));
-	return r;
+	for (unsigned s = 0; s < EXT2_N_BLOCKS && !err; s++)
+		err = load_pointer(&load, le32toh(inode->raw->i_block[s]), slot_level(s), slot_start(load.per, s));
+	return err;
 }
 
 /* ---- freeing ---- */
 
 struct unmap {
-	struct jnl_handle *h;
-	struct x4_inode *i;
+	struct jnl_handle *handle;
+	struct x4_inode *inode;
 	uint64_t per, from, to;
 	uint64_t run;    /* data blocks [run, run + n) wait to be freed in one go */
 	uint32_t n;
@@ -113,117 +113,117 @@ struct unmap {
 };
 
 /* A step may touch one bitmap for the waiting run, one for an indirect block, an indirect block per level, inode, orphans. */
-static bool credits_low(struct unmap *u)
+static bool credits_low(struct unmap *unmap)
 {
-	return jnl_credits_left(u->h) < 4 + LEVELS + X4_CREDITS_INODE + X4_CREDITS_ORPHAN ||
-	       x4_meta_frees_left(u->h) <= (u->metadata ? u->n : 0);
+	return jnl_credits_left(unmap->handle) < 4 + LEVELS + X4_CREDITS_INODE + X4_CREDITS_ORPHAN ||
+	       x4_meta_frees_left(unmap->handle) <= (unmap->metadata ? unmap->n : 0);
 }
 
-static int run_free(struct unmap *u)
+static int run_free(struct unmap *unmap)
 {
-	uint32_t n = u->n;
+	uint32_t n = unmap->n;
 
-	u->n = 0;
+	unmap->n = 0;
 	if (!n)
 		return 0;
-	int r = x4_bfree(u->h, u->i, u->run, n, u->metadata);
-	return r ? r : x4_raw_add_blocks(u->i, -(int64_t)n);
+	int err = x4_bfree(unmap->handle, unmap->inode, unmap->run, n, unmap->metadata);
+	return err ? err : x4_raw_add_blocks(unmap->inode, -(int64_t)n);
 }
 
-static int data_free(struct unmap *u, uint32_t blk)
+static int data_free(struct unmap *unmap, uint32_t blk)
 {
-	int r = 0;
+	int err = 0;
 
-	if (!x4_blk_valid(u->i->vol, blk, 1))
-		return X4_CORRUPT(u->i->vol, u->i->ino, blk, "block pointer outside the data area");
-	if (u->n && (uint64_t)blk + 1 == u->run && blk % u->i->vol->blocks_per_group) {
-		u->run--;
-		u->n++;
+	if (!x4_blk_valid(unmap->inode->vol, blk, 1))
+		return X4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "block pointer outside the data area");
+	if (unmap->n && (uint64_t)blk + 1 == unmap->run && blk % unmap->inode->vol->blocks_per_group) {
+		unmap->run--;
+		unmap->n++;
 		return 0;
 	}
-	r = run_free(u);
-	u->run = blk;
-	u->n = 1;
-	return r;
+	err = run_free(unmap);
+	unmap->run = blk;
+	unmap->n = 1;
+	return err;
 }
 
-static int pointer_free(struct unmap *u, uint32_t *slot, unsigned level, uint64_t lblk, struct jnl_buf *holder);
+static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk, struct jnl_buf *holder);
 
 /* The pointers of one indirect block, last first. */
-static int children_free(struct unmap *u, uint32_t blk, unsigned level, uint64_t lblk)
+static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint64_t lblk)
 {
-	uint64_t span = level_span(u->per, level - 1);
-	struct jnl_buf *b;
-	int r;
+	uint64_t span = level_span(unmap->per, level - 1);
+	struct jnl_buf *buffer;
+	int err;
 
-	if (!x4_blk_valid(u->i->vol, blk, 1))
-		return X4_CORRUPT(u->i->vol, u->i->ino, blk, "indirect block outside the data area");
-	r = jnl_bread(u->i->vol->jnl, blk, &b);
-	if (r)
-		return r;
-	for (uint64_t k = u->per; k-- > 0 && !r && !u->more;) {
+	if (!x4_blk_valid(unmap->inode->vol, blk, 1))
+		return X4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "indirect block outside the data area");
+	err = jnl_bread(unmap->inode->vol->jnl, blk, &buffer);
+	if (err)
+		return err;
+	for (uint64_t k = unmap->per; k-- > 0 && !err && !unmap->more;) {
 		uint64_t at = lblk + k * span;
 
-		if (at >= u->to)
+		if (at >= unmap->to)
 			continue;
-		if (at + span <= u->from)
+		if (at + span <= unmap->from)
 			break;
-		r = pointer_free(u, (uint32_t *)b->data + k, level - 1, at, b);
+		err = pointer_free(unmap, (uint32_t *)buffer->data + k, level - 1, at, buffer);
 	}
-	jnl_brelse(b);
-	return r;
+	jnl_brelse(buffer);
+	return err;
 }
 
 /* What the pointer reaches in [from, to), and itself when all of that is gone. At most LEVELS deep. */
-static int pointer_free(struct unmap *u, uint32_t *slot, unsigned level, uint64_t lblk, struct jnl_buf *holder)
+static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk, struct jnl_buf *holder)
 {
 	uint32_t blk = le32toh(*slot);
-	int r = 0;
+	int err = 0;
 
 	if (!blk)
 		return 0;
-	if (credits_low(u)) {
-		u->more = true;
+	if (credits_low(unmap)) {
+		unmap->more = true;
 		return 0;
 	}
 	if (level) {
-		r = children_free(u, blk, level, lblk);
-		if (r || u->more || lblk < u->from || lblk + level_span(u->per, level) > u->to)
-			return r;
-		r = run_free(u);
-		if (!r)
-			r = x4_bfree(u->h, u->i, blk, 1, true);
-		if (!r)
-			r = x4_raw_add_blocks(u->i, -1);
+		err = children_free(unmap, blk, level, lblk);
+		if (err || unmap->more || lblk < unmap->from || lblk + level_span(unmap->per, level) > unmap->to)
+			return err;
+		err = run_free(unmap);
+		if (!err)
+			err = x4_bfree(unmap->handle, unmap->inode, blk, 1, true);
+		if (!err)
+			err = x4_raw_add_blocks(unmap->inode, -1);
 	} else {
-		r = data_free(u, blk);
+		err = data_free(unmap, blk);
 	}
-	if (!r && holder) {
-		r = jnl_get_write(u->h, holder);
+	if (!err && holder) {
+		err = jnl_get_write(unmap->handle, holder);
 		/* Another inode may have it too, and as something that it is checked to be once. */
 		__atomic_store_n(&holder->verified, 0, __ATOMIC_RELAXED);
 	}
-	if (!r)
+	if (!err)
 		*slot = 0;
-	return r;
+	return err;
 }
 
-int x4_ind_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
+int x4_ind_remove(struct jnl_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
 {
-	struct unmap u = { .h = h, .i = i, .per = i->vol->block_size / 4, .from = from, .to = to, .metadata = metadata };
-	int r = 0;
+	struct unmap unmap = { .handle = handle, .inode = inode, .per = inode->vol->block_size / 4, .from = from, .to = to, .metadata = metadata };
+	int err = 0;
 
 	/* To the end of the file means all that the pointers can reach, also beyond what a size can say. */
 	if (to == X4_LBLK_END)
-		u.to = UINT64_MAX;
-	for (unsigned s = EXT2_N_BLOCKS; s-- > 0 && !r && !u.more;) {
-		uint64_t start = slot_start(u.per, s);
+		unmap.to = UINT64_MAX;
+	for (unsigned s = EXT2_N_BLOCKS; s-- > 0 && !err && !unmap.more;) {
+		uint64_t start = slot_start(unmap.per, s);
 
-		if (start < u.to && start + level_span(u.per, slot_level(s)) > u.from)
-			r = pointer_free(&u, &i->raw->i_block[s], slot_level(s), start, NULL);
+		if (start < unmap.to && start + level_span(unmap.per, slot_level(s)) > unmap.from)
+			err = pointer_free(&unmap, &inode->raw->i_block[s], slot_level(s), start, NULL);
 	}
-	if (!r)
-		r = run_free(&u);
-	*ret_more = u.more;
-	return r;
+	if (!err)
+		err = run_free(&unmap);
+	*ret_more = unmap.more;
+	return err;
 }

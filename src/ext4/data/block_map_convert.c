@@ -22,148 +22,148 @@
 #define LEVELS 3
 
 struct convert {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	struct x4_ext run[X4_EXT_ROOT_MAX];
 	unsigned nr_runs;
 	uint32_t ind[X4_IND_MOST]; /* indirect blocks, to be freed */
 	unsigned nr_ind;
 };
 
-static bool has_extents(const struct x4_vol *v) { return ext2fs_has_feature_extents(v->fs->super); }
+static bool has_extents(const struct x4_vol *vol) { return ext2fs_has_feature_extents(vol->fs->super); }
 
-static int add_run(struct convert *c, const struct x4_ext *x)
+static int add_run(struct convert *convert, const struct x4_ext *extent)
 {
-	for (uint32_t done = 0; done < x->len;) {
-		uint32_t n = FDIO_MIN(x->len - done, X4_EXT_WRITTEN_MAX);
+	for (uint32_t done = 0; done < extent->len;) {
+		uint32_t n = FDIO_MIN(extent->len - done, X4_EXT_WRITTEN_MAX);
 
-		if (c->nr_runs == X4_EXT_ROOT_MAX)
+		if (convert->nr_runs == X4_EXT_ROOT_MAX)
 			return -EOPNOTSUPP;
-		c->run[c->nr_runs++] =
-			(struct x4_ext){ x->lblk + done, n, x->pblk + done, x->state };
+		convert->run[convert->nr_runs++] =
+			(struct x4_ext){ extent->lblk + done, n, extent->pblk + done, extent->state };
 		done += n;
 	}
 	return 0;
 }
 
-static int collect_runs(struct convert *c)
+static int collect_runs(struct convert *convert)
 {
 	uint64_t at = 0;
-	struct x4_ext x;
-	int r = x4_map_load_locked(c->i);
+	struct x4_ext extent;
+	int err = x4_map_load_locked(convert->inode);
 
-	while (!r && at < X4_LBLK_END) {
-		r = x4_map_lookup(c->i, (uint32_t)at, &x);
-		if (!r && x.state != X4_EXT_HOLE)
-			r = add_run(c, &x);
-		at = x4_ext_end(&x);
+	while (!err && at < X4_LBLK_END) {
+		err = x4_map_lookup(convert->inode, (uint32_t)at, &extent);
+		if (!err && extent.state != X4_EXT_HOLE)
+			err = add_run(convert, &extent);
+		at = x4_ext_end(&extent);
 	}
-	return r;
+	return err;
 }
 
 /* The block and those below it that are no data. At most LEVELS deep, and X4_IND_MOST of them. */
-static int collect_ind(struct convert *c, uint32_t blk, unsigned level)
+static int collect_ind(struct convert *convert, uint32_t blk, unsigned level)
 {
-	struct x4_vol *v = c->i->vol;
-	struct jnl_buf *b;
-	int r = 0;
+	struct x4_vol *vol = convert->inode->vol;
+	struct jnl_buf *buffer;
+	int err = 0;
 
 	if (!blk)
 		return 0;
-	if (!x4_blk_valid(v, blk, 1))
-		return X4_CORRUPT(v, c->i->ino, blk, "indirect block outside the data area");
-	if (c->nr_ind == ARRAY_SIZE(c->ind))
+	if (!x4_blk_valid(vol, blk, 1))
+		return X4_CORRUPT(vol, convert->inode->ino, blk, "indirect block outside the data area");
+	if (convert->nr_ind == ARRAY_SIZE(convert->ind))
 		return -EOPNOTSUPP;
-	c->ind[c->nr_ind++] = blk;
+	convert->ind[convert->nr_ind++] = blk;
 	if (level == 1)
 		return 0;
-	r = jnl_bread(v->jnl, blk, &b);
-	if (r)
-		return r;
-	for (uint32_t k = 0; k < v->block_size / 4 && !r; k++)
-		r = collect_ind(c, le32toh(((const uint32_t *)b->data)[k]), level - 1);
-	jnl_brelse(b);
-	return r;
+	err = jnl_bread(vol->jnl, blk, &buffer);
+	if (err)
+		return err;
+	for (uint32_t k = 0; k < vol->block_size / 4 && !err; k++)
+		err = collect_ind(convert, le32toh(((const uint32_t *)buffer->data)[k]), level - 1);
+	jnl_brelse(buffer);
+	return err;
 }
 
-static int collect(struct convert *c)
+static int collect(struct convert *convert)
 {
-	int r = has_extents(c->i->vol) ? collect_runs(c) : -EOPNOTSUPP;
+	int err = has_extents(convert->inode->vol) ? collect_runs(convert) : -EOPNOTSUPP;
 
-	for (unsigned level = 1; level <= LEVELS && !r; level++)
-		r = collect_ind(c, le32toh(c->i->raw->i_block[EXT2_IND_BLOCK + level - 1]), level);
-	return r;
+	for (unsigned level = 1; level <= LEVELS && !err; level++)
+		err = collect_ind(convert, le32toh(convert->inode->raw->i_block[EXT2_IND_BLOCK + level - 1]), level);
+	return err;
 }
 
 /* In the handle: the indirect blocks go, the runs stand in the inode. */
-static int apply(struct jnl_handle *h, struct convert *c)
+static int apply(struct jnl_handle *handle, struct convert *convert)
 {
 	struct ext3_extent_header *root;
-	int r = 0;
+	int err = 0;
 
-	for (unsigned k = 0; k < c->nr_ind && !r; k++)
-		r = x4_bfree(h, c->i, c->ind[k], 1, true);
-	if (!r && c->nr_ind)
-		r = x4_raw_add_blocks(c->i, -(int64_t)c->nr_ind);
-	if (r)
-		return r;
-	x4_extent_init(c->i);
-	root = x4_ext_root(c->i);
-	root->eh_entries = htole16(c->nr_runs);
-	for (unsigned k = 0; k < c->nr_runs; k++)
-		x4_ext_encode(&x4_eh_ext(root)[k], &c->run[k]);
+	for (unsigned k = 0; k < convert->nr_ind && !err; k++)
+		err = x4_bfree(handle, convert->inode, convert->ind[k], 1, true);
+	if (!err && convert->nr_ind)
+		err = x4_raw_add_blocks(convert->inode, -(int64_t)convert->nr_ind);
+	if (err)
+		return err;
+	x4_extent_init(convert->inode);
+	root = x4_ext_root(convert->inode);
+	root->eh_entries = htole16(convert->nr_runs);
+	for (unsigned k = 0; k < convert->nr_runs; k++)
+		x4_ext_encode(&x4_eh_ext(root)[k], &convert->run[k]);
 	fdio_count(CTR_x4_ind_convert);
 	return 0;
 }
 
-int x4_ind_convert(struct jnl_handle *h, struct x4_inode *i)
+int x4_ind_convert(struct jnl_handle *handle, struct x4_inode *inode)
 {
-	struct convert c = { .i = i };
-	int r;
+	struct convert convert = { .inode = inode };
+	int err;
 
-	if (x4_map_kind(i) != X4_MAPPED_INDIRECT)
-		return x4_map_kind(i) == X4_MAPPED_EXTENTS ? 0 : -EOPNOTSUPP;
-	r = collect(&c);
-	if (!r)
-		return apply(h, &c);
-	if (r == -EOPNOTSUPP && !nowait_on())
+	if (x4_map_kind(inode) != X4_MAPPED_INDIRECT)
+		return x4_map_kind(inode) == X4_MAPPED_EXTENTS ? 0 : -EOPNOTSUPP;
+	err = collect(&convert);
+	if (!err)
+		return apply(handle, &convert);
+	if (err == -EOPNOTSUPP && !nowait_on())
 		log_ratelimited(FDIO_LOG_WARN,
 				"inode %u has a block map and cannot get new blocks: unmount, then "
-				"run e2fsck -f -E bmap2extent %s", i->ino, i->vol->dev->name);
-	return r;
+				"run e2fsck -f -E bmap2extent %s", inode->ino, inode->vol->dev->name);
+	return err;
 }
 
-int x4_ind_convert_file(struct x4_inode *i)
+int x4_ind_convert_file(struct x4_inode *inode)
 {
-	struct jnl_handle *h;
-	int r;
+	struct jnl_handle *handle;
+	int err;
 
-	if (x4_map_kind(i) != X4_MAPPED_INDIRECT)
+	if (x4_map_kind(inode) != X4_MAPPED_INDIRECT)
 		return 0;
 	if (nowait_on())
 		return nowait_miss();
-	fdio_mutex_lock(&i->map_lock);
-	r = jnl_begin(i->vol->jnl, X4_IND_CREDITS + X4_CREDITS_INODE, &h);
-	if (!r) {
-		r = x4_inode_begin(h, i);
-		if (!r)
-			r = x4_ind_convert(h, i);
-		if (!r)
-			r = x4_inode_dirty(h, i, true);
-		if (r)
-			jnl_cancel(h);
+	fdio_mutex_lock(&inode->map_lock);
+	err = jnl_begin(inode->vol->jnl, X4_IND_CREDITS + X4_CREDITS_INODE, &handle);
+	if (!err) {
+		err = x4_inode_begin(handle, inode);
+		if (!err)
+			err = x4_ind_convert(handle, inode);
+		if (!err)
+			err = x4_inode_dirty(handle, inode, true);
+		if (err)
+			jnl_cancel(handle);
 		else
-			jnl_end(h);
+			jnl_end(handle);
 	}
-	fdio_mutex_unlock(&i->map_lock);
-	return r;
+	fdio_mutex_unlock(&inode->map_lock);
+	return err;
 }
 
-void x4_ind_emptied(struct x4_inode *i)
+void x4_ind_emptied(struct x4_inode *inode)
 {
-	if (x4_map_kind(i) != X4_MAPPED_INDIRECT || !has_extents(i->vol))
+	if (x4_map_kind(inode) != X4_MAPPED_INDIRECT || !has_extents(inode->vol))
 		return;
 	for (unsigned k = 0; k < EXT2_N_BLOCKS; k++)
-		if (i->raw->i_block[k])
+		if (inode->raw->i_block[k])
 			return;
-	x4_extent_init(i);
+	x4_extent_init(inode);
 }

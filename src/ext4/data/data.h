@@ -35,11 +35,11 @@ struct x4_ext {
  * worker. Any thread, never blocks, no lock; brackets itself with epoch_enter/epoch_exit unless the caller is inside
  * already (the result is a copy). The length of a hole never makes lblk + len exceed UINT32_MAX. What keeps the blocks from being freed under an I/O in flight is the dio gate.
  */
-int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret);
+int x4_map_lookup(struct x4_inode *inode, uint32_t lblk, struct x4_ext *ret);
 /* Brings the whole map into memory. Blocks. -EUCLEAN for a broken tree. */
-int x4_map_load(struct x4_inode *i) FDIO_MAY_MISS;
+int x4_map_load(struct x4_inode *inode) FDIO_MAY_MISS;
 /* SEEK_DATA / SEEK_HOLE: byte offsets; -ENXIO beyond the end. */
-int x4_seek(struct x4_inode *i, uint64_t off, bool want_data, uint64_t *ret) FDIO_MAY_MISS;
+int x4_seek(struct x4_inode *inode, uint64_t off, bool want_data, uint64_t *ret) FDIO_MAY_MISS;
 
 /* ---- changing ---- */
 /*
@@ -58,104 +58,104 @@ struct x4_resv {
 };
 /* Reserves blocks for every hole in [lblk, lblk+len). -ENOSPC with nothing taken. Caller holds x4_inode_lock (either mode)
  * and excludes other reservations of the same blocks (range lock). root: may use the reserved blocks. */
-int x4_resv_holes(struct x4_inode *i, uint32_t lblk, uint32_t len, bool root, struct x4_resv *r)
+int x4_resv_holes(struct x4_inode *inode, uint32_t lblk, uint32_t len, bool root, struct x4_resv *reservation)
 	FDIO_MAY_MISS;
-void x4_resv_free(struct x4_resv *r);
+void x4_resv_free(struct x4_resv *reservation);
 /*
- * The data of r's blocks and of [conv_lblk, +conv_len) is on the device (completed): inserts r's extents, converts
+ * The data of reservation's blocks and of [conv_lblk, +conv_len) is on the device (completed): inserts reservation's extents, converts
  * unwritten extents in the conv range (len 0: none) to written, and publishes new_size if it is larger than i_size
  * (0: no change), mtime and ctime too. One or more transactions, each leaves a checkable file system; size last.
  * -EIO if x4_truncate_finish should have come first; so also of x4_publish_size.
  */
-int x4_insert(struct x4_inode *i, struct x4_resv *r, uint32_t conv_lblk, uint32_t conv_len, uint64_t new_size)
+int x4_insert(struct x4_inode *inode, struct x4_resv *reservation, uint32_t conv_lblk, uint32_t conv_len, uint64_t new_size)
 	FDIO_MAY_MISS;
 /* Size only (extending a file within allocated blocks or as a hole). */
-int x4_publish_size(struct x4_inode *i, uint64_t new_size) FDIO_MAY_MISS;
+int x4_publish_size(struct x4_inode *inode, uint64_t new_size) FDIO_MAY_MISS;
 
 /* ---- append windows ---- */
 /*
  * Append windows (data/append_window.c): blocks ahead of a file that grows at its end by whole blocks, mapped as written behind the size.
  * Opened with the inode lock held exclusively, at the end of the file; at most bytes. -ENOSPC: no window, nothing else is wrong.
  */
-int x4_window_open(struct x4_inode *i, uint64_t bytes, bool root) FDIO_BLOCKS;
+int x4_window_open(struct x4_inode *inode, uint64_t bytes, bool root) FDIO_BLOCKS;
 /* Byte where the window ends, 0 without one; appends up to there are overwrites of mapped blocks. Any thread, never blocks. */
-uint64_t x4_window_end(const struct x4_inode *i);
+uint64_t x4_window_end(const struct x4_inode *inode);
 /* Everything before size (a multiple of blocks, in the window) is on the device: readers may see it. In ascending order. Any
  * thread, never blocks. */
-void x4_window_publish(struct x4_inode *i, uint64_t size);
+void x4_window_publish(struct x4_inode *inode, uint64_t size);
 /* Blocks that were published but are not in the tree: fsync settles before x4_sync_tid. Any thread. */
-uint32_t x4_window_unsettled(const struct x4_inode *i);
-int x4_window_settle(struct x4_inode *i) FDIO_BLOCKS;
+uint32_t x4_window_unsettled(const struct x4_inode *inode);
+int x4_window_settle(struct x4_inode *inode) FDIO_BLOCKS;
 /* Settles and gives the rest back. Inode lock held exclusively, no append in flight (gate closed for writes). Whoever moves
  * the size or maps blocks behind it does this first. The window is closed whatever the result:
  * after an error drain (NULL: no read is in flight either) is called before the blocks are given
  * back, and returns when nobody reads what is no longer mapped. */
-int x4_window_close(struct x4_inode *i, void (*drain)(void *arg), void *arg) FDIO_BLOCKS;
+int x4_window_close(struct x4_inode *inode, void (*drain)(void *arg), void *arg) FDIO_BLOCKS;
 /* What closing a window gave up and nobody was told yet: its error, once; clear false: it stays. Any thread, never blocks. */
-int x4_window_lost(struct x4_inode *i, bool clear);
+int x4_window_lost(struct x4_inode *inode, bool clear);
 /* All windows of the volume; the next of them in turn with a reference, NULL if there is none. */
-int x4_windows_settle(struct x4_vol *v) FDIO_BLOCKS;
-unsigned x4_windows_count(struct x4_vol *v);
-struct x4_inode *x4_windows_next(struct x4_vol *v);
+int x4_windows_settle(struct x4_vol *vol) FDIO_BLOCKS;
+unsigned x4_windows_count(struct x4_vol *vol);
+struct x4_inode *x4_windows_next(struct x4_vol *vol);
 /* fn closes all windows for x4_eviction_since, on a worker that holds no lock; true if there were any. NULL: nobody. Set while nothing runs. */
-void x4_windows_set_reclaim(struct x4_vol *v, bool (*fn)(void *arg), void *arg);
+void x4_windows_set_reclaim(struct x4_vol *vol, bool (*fn)(void *arg), void *arg);
 
 /* Shrinks or grows; zeroes the tail of the last block on disk; frees blocks beyond, also preallocated ones.
  * Bounded transactions, orphan list in between. */
-int x4_truncate(struct x4_inode *i, uint64_t size) FDIO_BLOCKS;
+int x4_truncate(struct x4_inode *inode, uint64_t size) FDIO_BLOCKS;
 /*
  * Frees data behind the end of the file, if there is any: a truncate that failed half-way leaves it
  * there, or a crash, or whoever made the image. Comes before anything is written behind the end or the
  * size grows, because the old contents must not show. Looks once for each inode in memory. Workers, the
  * inode locked exclusively, the gate closed for writes; no append window, or one that was opened before.
  */
-int x4_truncate_finish(struct x4_inode *i) FDIO_BLOCKS;
+int x4_truncate_finish(struct x4_inode *inode) FDIO_BLOCKS;
 enum { X4_FALLOC_KEEP_SIZE = 1, X4_FALLOC_PUNCH_HOLE = 2, X4_FALLOC_ZERO_RANGE = 0x10 }; /* as FALLOC_FL_* */
-int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool root) FDIO_BLOCKS;
+int x4_fallocate(struct x4_inode *inode, int mode, uint64_t off, uint64_t len, bool root) FDIO_BLOCKS;
 
 /* ------------------------------------------------------------------ inside ext4 */
 /* The rooms above the cache tell it what they do to an inode. First of all. */
-void x4_data_init(struct x4_vol *v);
+void x4_data_init(struct x4_vol *vol);
 /* data/map_memory.c: memory of maps and of reservations (x4_resv), from a reserve when there is none else. -ENOMEM. */
 int x4_map_mem_init(void);
 /*
  * data/map_evict.c: gives up maps until they fit the budget. On a thread that may block and holds no
  * lock. False: all are in use.
  */
-bool x4_maps_shrink(struct x4_vol *v) FDIO_MAY_WAIT;
+bool x4_maps_shrink(struct x4_vol *vol) FDIO_MAY_WAIT;
 /* fn is called, on any thread, not blocking but for leaf locks, when x4_maps_shrink has something to do. NULL: no more. */
-void x4_maps_set_crowded(struct x4_vol *v, void (*fn)(struct x4_vol *v));
+void x4_maps_set_crowded(struct x4_vol *vol, void (*fn)(struct x4_vol *vol));
 /* Closes append windows; true if there were any. On a worker that holds no lock. */
-bool x4_windows_reclaim(struct x4_vol *v);
+bool x4_windows_reclaim(struct x4_vol *vol);
 /* Old blocks lie behind the size, because a truncate failed on the way or a crash came; the latter said, at mount. */
-bool x4_truncate_pending(const struct x4_inode *i);
-void x4_truncate_interrupted(struct x4_inode *i);
+bool x4_truncate_pending(const struct x4_inode *inode);
+void x4_truncate_interrupted(struct x4_inode *inode);
 /* The log's blocks; the block cache is open without it. *ret is malloc'd. */
-int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret,
+int x4_map_log_extents(struct x4_vol *vol, uint32_t journal_ino, struct jnl_extent **ret,
 		       unsigned *ret_n) FDIO_MAY_MISS;
 /* Directories, symbolic links, attribute values. */
-/* i is a symbolic link whose target lies in the inode itself. */
-bool x4_link_is_fast(const struct x4_inode *i);
-/* For directories and symlinks: block lblk of i; loads the map if needed. -EUCLEAN for a hole. Blocks. The caller holds i.rw
+/* inode is a symbolic link whose target lies in the inode itself. */
+bool x4_link_is_fast(const struct x4_inode *inode);
+/* For directories and symlinks: block lblk of inode; loads the map if needed. -EUCLEAN for a hole. Blocks. The caller holds inode.rw
  * (any mode), which is what guards the tree of a directory or symlink; so it may be called inside a handle. */
-int x4_bmap(struct x4_inode *i, uint32_t lblk, uint64_t *ret_blk) FDIO_MAY_MISS;
+int x4_bmap(struct x4_inode *inode, uint32_t lblk, uint64_t *ret_blk) FDIO_MAY_MISS;
 enum x4_map_kind { X4_MAPPED_NOT, X4_MAPPED_EXTENTS, X4_MAPPED_INDIRECT };
-enum x4_map_kind x4_map_kind(const struct x4_inode *i);
+enum x4_map_kind x4_map_kind(const struct x4_inode *inode);
 /* Worst case credits and metadata blocks of one insert or convert: depth + splits. */
-unsigned x4_extent_credits(struct x4_inode *i);
-unsigned x4_extent_meta_blocks(struct x4_inode *i);
-/* A directory or new symlink grows by one block in h: allocated, zeroed, mapped at lblk, open for writing; size not changed. The
- * caller holds i.rw exclusively (or i is new and nobody else can reach it), has called x4_inode_begin and calls x4_inode_dirty. */
-int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, struct jnl_buf **ret)
+unsigned x4_extent_credits(struct x4_inode *inode);
+unsigned x4_extent_meta_blocks(struct x4_inode *inode);
+/* A directory or new symlink grows by one block in handle: allocated, zeroed, mapped at lblk, open for writing; size not changed. The
+ * caller holds inode.rw exclusively (or inode is new and nobody else can reach it), has called x4_inode_begin and calls x4_inode_dirty. */
+int x4_append_meta_block(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, struct jnl_buf **ret)
 	FDIO_MAY_MISS;
 #define X4_IND_MOST 8 /* indirect blocks: a directory that grows has credits for no more */
 #define X4_IND_CREDITS X4_IND_MOST
 /* Eviction. */
 /* Eviction: frees all blocks of an inode with nlink 0 in bounded transactions (metadata: directory or symlink blocks are revoked). */
-int x4_free_all_blocks(struct x4_inode *i) FDIO_BLOCKS;
+int x4_free_all_blocks(struct x4_inode *inode) FDIO_BLOCKS;
 /* The same inside h if the inode itself says where they are (extents in its root); map_lock held. -ENOSPC: not in one handle. */
-bool x4_blocks_in_root(struct x4_inode *i);
-unsigned x4_free_root_credits(struct x4_inode *i);
-int x4_free_root_blocks(struct jnl_handle *h, struct x4_inode *i) FDIO_MAY_MISS;
+bool x4_blocks_in_root(struct x4_inode *inode);
+unsigned x4_free_root_credits(struct x4_inode *inode);
+int x4_free_root_blocks(struct jnl_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
 
 #endif

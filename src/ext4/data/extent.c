@@ -19,9 +19,9 @@
 
 /* ---- what edits cost ---- */
 
-static unsigned tree_depth(struct x4_inode *i)
+static unsigned tree_depth(struct x4_inode *inode)
 {
-	unsigned depth = x4_map_kind(i) == X4_MAPPED_EXTENTS ? x4_eh_depth(x4_ext_root(i)) : 3;
+	unsigned depth = x4_map_kind(inode) == X4_MAPPED_EXTENTS ? x4_eh_depth(x4_ext_root(inode)) : 3;
 
 	return FDIO_MIN(depth, (unsigned)X4_EXT_MAX_DEPTH);
 }
@@ -30,30 +30,30 @@ static unsigned tree_depth(struct x4_inode *i)
  * Each level: the node, its new sibling, the bitmap of the sibling; one level more for a new root; freed nodes and the
  * neighbour of a join with their bitmaps; the inode.
  */
-unsigned x4_extent_credits(struct x4_inode *i)
+unsigned x4_extent_credits(struct x4_inode *inode)
 {
-	return 4 * (tree_depth(i) + 1) + 4 + X4_CREDITS_INODE;
+	return 4 * (tree_depth(inode) + 1) + 4 + X4_CREDITS_INODE;
 }
 
-unsigned x4_extent_meta_blocks(struct x4_inode *i)
+unsigned x4_extent_meta_blocks(struct x4_inode *inode)
 {
-	return tree_depth(i) + 1;
+	return tree_depth(inode) + 1;
 }
 
-unsigned x4_extent_meta_for(struct x4_inode *i, unsigned n)
+unsigned x4_extent_meta_for(struct x4_inode *inode, unsigned n)
 {
-	return 3 * (n / x4_ext_cap(i->vol)) + 2 * (tree_depth(i) + 2) + 1;
+	return 3 * (n / x4_ext_cap(inode->vol)) + 2 * (tree_depth(inode) + 2) + 1;
 }
 
 /* Removing one extent at worst: the tree, and the bitmaps of all groups that an extent can lie in. */
-static unsigned remove_credits(struct x4_inode *i)
+static unsigned remove_credits(struct x4_inode *inode)
 {
-	return x4_extent_credits(i) + X4_EXT_WRITTEN_MAX / i->vol->blocks_per_group + 2;
+	return x4_extent_credits(inode) + X4_EXT_WRITTEN_MAX / inode->vol->blocks_per_group + 2;
 }
 
-unsigned x4_extent_batch_credits(struct x4_inode *i)
+unsigned x4_extent_batch_credits(struct x4_inode *inode)
 {
-	unsigned least = x4_extent_credits(i) + remove_credits(i) + X4_CREDITS_ORPHAN + 8, most = jnl_max_credits(i->vol->jnl);
+	unsigned least = x4_extent_credits(inode) + remove_credits(inode) + X4_CREDITS_ORPHAN + 8, most = jnl_max_credits(inode->vol->jnl);
 
 	unsigned share = FDIO_MIN(most / 4, 128u), credits = FDIO_MAX(least, share);
 
@@ -68,216 +68,216 @@ unsigned x4_extent_batch_credits(struct x4_inode *i)
  * a size that grows with it, follow in jnl_end, which cannot fail.
  */
 struct x4_map_note {
-	struct jnl_callback cb;
-	struct x4_inode *i;
-	struct x4_ext *x, few[4];
+	struct jnl_callback callback;
+	struct x4_inode *inode;
+	struct x4_ext *extent, few[4];
 	unsigned n, cap;
 	bool sized;
 };
 
-static void note_done(struct jnl_callback *cb, int ended)
+static void note_done(struct jnl_callback *callback, int ended)
 {
-	struct x4_map_note *note = container_of(cb, struct x4_map_note, cb);
-	struct x4_inode *i = note->i;
+	struct x4_map_note *note = container_of(callback, struct x4_map_note, callback);
+	struct x4_inode *inode = note->inode;
 
-	i->data.map_note = NULL;
+	inode->data.map_note = NULL;
 	for (unsigned k = 0; k < note->n && ended; k++)
-		x4_map_apply(i, &note->x[k]);
+		x4_map_apply(inode, &note->extent[k]);
 	if (note->sized && ended) {
-		fdio_mutex_lock(&i->attr);
-		x4_size_store(i, x4_raw_size(i));
-		fdio_mutex_unlock(&i->attr);
+		fdio_mutex_lock(&inode->attr);
+		x4_size_store(inode, x4_raw_size(inode));
+		fdio_mutex_unlock(&inode->attr);
 	}
 }
 
-static struct x4_map_note *note_of(struct jnl_handle *h, struct x4_inode *i)
+static struct x4_map_note *note_of(struct jnl_handle *handle, struct x4_inode *inode)
 {
-	struct x4_map_note *note = i->data.map_note;
+	struct x4_map_note *note = inode->data.map_note;
 
 	if (note)
 		return note;
-	note = jnl_handle_mem(h, sizeof(*note));
+	note = jnl_handle_mem(handle, sizeof(*note));
 	if (!note)
 		return NULL;
-	*note = (struct x4_map_note){ .cb = { .fn = note_done }, .i = i, .cap = ARRAY_SIZE(note->few) };
-	note->x = note->few;
-	i->data.map_note = note;
-	jnl_on_undo(h, &note->cb);
+	*note = (struct x4_map_note){ .callback = { .fn = note_done }, .inode = inode, .cap = ARRAY_SIZE(note->few) };
+	note->extent = note->few;
+	inode->data.map_note = note;
+	jnl_on_undo(handle, &note->callback);
 	return note;
 }
 
 /* The room that has become too small goes with the handle. */
-static int note_room(struct jnl_handle *h, struct x4_map_note *note)
+static int note_room(struct jnl_handle *handle, struct x4_map_note *note)
 {
 	unsigned cap = note->cap * 2;
-	struct x4_ext *x;
+	struct x4_ext *extent;
 
 	if (note->n < note->cap)
 		return 0;
-	x = jnl_handle_mem(h, cap * sizeof(*x));
-	if (!x)
+	extent = jnl_handle_mem(handle, cap * sizeof(*extent));
+	if (!extent)
 		return -ENOMEM;
-	memcpy(x, note->x, note->n * sizeof(*x));
-	note->x = x;
+	memcpy(extent, note->extent, note->n * sizeof(*extent));
+	note->extent = extent;
 	note->cap = cap;
 	return 0;
 }
 
 /* Nobody but the holder of its lock reads a directory's map or an attribute value's, and the handle goes on with what it mapped. */
-static bool read_by_loops(const struct x4_inode *i)
+static bool read_by_loops(const struct x4_inode *inode)
 {
-	return S_ISREG(le16toh(i->raw->i_mode)) && !(le32toh(i->raw->i_flags) & EXT4_EA_INODE_FL);
+	return S_ISREG(le16toh(inode->raw->i_mode)) && !(le32toh(inode->raw->i_flags) & EXT4_EA_INODE_FL);
 }
 
 /*
  * A loop thread answers O_DSYNC once the write is on the device unless there is a transaction to wait for: so that is known before
  * the map has the block.
  */
-static int map_becomes(struct jnl_handle *h, struct x4_inode *i, const struct x4_ext *x)
+static int map_becomes(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_ext *extent)
 {
 	struct x4_map_note *note;
-	int r;
+	int err;
 
-	x4_inode_note_tid(h, i, true);
-	if (!read_by_loops(i)) {
-		x4_map_apply(i, x);
+	x4_inode_note_tid(handle, inode, true);
+	if (!read_by_loops(inode)) {
+		x4_map_apply(inode, extent);
 		return 0;
 	}
-	note = note_of(h, i);
-	r = note ? note_room(h, note) : -ENOMEM;
-	if (!r)
-		note->x[note->n++] = *x;
-	return r;
+	note = note_of(handle, inode);
+	err = note ? note_room(handle, note) : -ENOMEM;
+	if (!err)
+		note->extent[note->n++] = *extent;
+	return err;
 }
 
-bool x4_size_waits(struct x4_inode *i)
+bool x4_size_waits(struct x4_inode *inode)
 {
-	if (i->data.map_note)
-		i->data.map_note->sized = true;
-	return i->data.map_note;
+	if (inode->data.map_note)
+		inode->data.map_note->sized = true;
+	return inode->data.map_note;
 }
 
 /* ---- insert ---- */
 
-static int insert_one(struct jnl_handle *h, struct x4_inode *i, const struct x4_ext *x)
+static int insert_one(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_ext *extent)
 {
 	for (unsigned round = 0; round < MAX_ROUNDS; round++) {
-		struct x4_path p;
+		struct x4_path path;
 		struct x4_ext prev;
-		int r = x4_path_find(i, x->lblk, &p), at;
+		int err = x4_path_find(inode, extent->lblk, &path), at;
 
-		if (r)
-			return r;
-		at = p.lv[p.depth].at;
+		if (err)
+			return err;
+		at = path.level[path.depth].at;
 		if (at >= 0)
-			x4_ext_decode(&x4_eh_ext(p.lv[p.depth].h)[at], &prev);
-		if ((at >= 0 && x4_ext_end(&prev) > x->lblk) || x4_path_next(&p) < x4_ext_end(x)) {
-			x4_path_release(&p);
+			x4_ext_decode(&x4_eh_ext(path.level[path.depth].header)[at], &prev);
+		if ((at >= 0 && x4_ext_end(&prev) > extent->lblk) || x4_path_next(&path) < x4_ext_end(extent)) {
+			x4_path_release(&path);
 			return -EEXIST;
 		}
-		r = x4_leaf_edit(h, i, &p, at + 1, 0, x, 1);
-		if (r != -EAGAIN) {
-			x4_path_release(&p);
-			return r;
+		err = x4_leaf_edit(handle, inode, &path, at + 1, 0, extent, 1);
+		if (err != -EAGAIN) {
+			x4_path_release(&path);
+			return err;
 		}
-		r = x4_tree_make_room(h, i, &p, 1);
-		if (r)
-			return r;
+		err = x4_tree_make_room(handle, inode, &path, 1);
+		if (err)
+			return err;
 	}
-	return X4_CORRUPT(i->vol, i->ino, 0, "extent tree does not get room for block %u", x->lblk);
+	return X4_CORRUPT(inode->vol, inode->ino, 0, "extent tree does not get room for block %u", extent->lblk);
 }
 
-int x4_extent_insert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten)
+int x4_extent_insert(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten)
 {
 	struct x4_ext all = { lblk, len, pblk, unwritten ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN };
-	int r;
+	int err;
 
-	if (x4_map_kind(i) != X4_MAPPED_EXTENTS)
+	if (x4_map_kind(inode) != X4_MAPPED_EXTENTS)
 		return -EOPNOTSUPP;
 	if (!len || x4_ext_end(&all) > X4_LBLK_END)
 		return -EFBIG;
 	for (uint32_t done = 0; done < len;) {
-		struct x4_ext x = { lblk + done, FDIO_MIN(len - done, x4_ext_limit(all.state)), pblk + done, all.state };
+		struct x4_ext extent = { lblk + done, FDIO_MIN(len - done, x4_ext_limit(all.state)), pblk + done, all.state };
 
-		r = insert_one(h, i, &x);
-		if (r)
-			return r;
-		done += x.len;
+		err = insert_one(handle, inode, &extent);
+		if (err)
+			return err;
+		done += extent.len;
 	}
-	r = x4_raw_add_blocks(i, len);
-	if (r)
-		return r;
-	r = map_becomes(h, i, &all);
-	if (r)
-		return r;
+	err = x4_raw_add_blocks(inode, len);
+	if (err)
+		return err;
+	err = map_becomes(handle, inode, &all);
+	if (err)
+		return err;
 	/* Extents that were filled in out of order have merged: a tree that fits the inode again goes back there. */
-	return x4_tree_collapse(h, i);
+	return x4_tree_collapse(handle, inode);
 }
 
 /* ---- convert ---- */
 
 /* Converts the part of the extent at the path's place that lies in [lblk, end). *ret_next: behind it. */
-static int convert_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, uint32_t lblk, uint32_t end,
+static int convert_here(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, uint32_t lblk, uint32_t end,
 			enum x4_ext_state to, uint32_t *ret_next)
 {
-	int at = p->lv[p->depth].at, r;
-	struct x4_ext x, part[3], mid;
+	int at = path->level[path->depth].at, err;
+	struct x4_ext extent, part[3], mid;
 	uint64_t stop;
 	unsigned n = 0;
 
-	*ret_next = FDIO_MIN(x4_path_next(p), end);
+	*ret_next = FDIO_MIN(x4_path_next(path), end);
 	if (at < 0)
 		return 0;
-	x4_ext_decode(&x4_eh_ext(p->lv[p->depth].h)[at], &x);
-	if (x4_ext_end(&x) <= lblk)
+	x4_ext_decode(&x4_eh_ext(path->level[path->depth].header)[at], &extent);
+	if (x4_ext_end(&extent) <= lblk)
 		return 0;
-	mid.lblk = FDIO_MAX(lblk, x.lblk);
-	stop = FDIO_MIN(x4_ext_end(&x), (uint64_t)end);
+	mid.lblk = FDIO_MAX(lblk, extent.lblk);
+	stop = FDIO_MIN(x4_ext_end(&extent), (uint64_t)end);
 	mid.len = FDIO_MIN(stop - mid.lblk, (uint64_t)x4_ext_limit(to));
-	mid.pblk = x.pblk + (mid.lblk - x.lblk);
+	mid.pblk = extent.pblk + (mid.lblk - extent.lblk);
 	mid.state = to;
 	*ret_next = x4_ext_end(&mid);
-	if (x.state == to) {
+	if (extent.state == to) {
 		*ret_next = stop;
 		return 0;
 	}
-	if (mid.lblk > x.lblk)
-		part[n++] = (struct x4_ext) { x.lblk, mid.lblk - x.lblk, x.pblk, x.state };
+	if (mid.lblk > extent.lblk)
+		part[n++] = (struct x4_ext) { extent.lblk, mid.lblk - extent.lblk, extent.pblk, extent.state };
 	part[n++] = mid;
-	if (x4_ext_end(&mid) < x4_ext_end(&x))
-		part[n++] = (struct x4_ext) { x4_ext_end(&mid), x4_ext_end(&x) - x4_ext_end(&mid), mid.pblk + mid.len, x.state };
-	r = x4_leaf_edit(h, i, p, at, 1, part, n);
-	return r ? r : map_becomes(h, i, &mid);
+	if (x4_ext_end(&mid) < x4_ext_end(&extent))
+		part[n++] = (struct x4_ext) { x4_ext_end(&mid), x4_ext_end(&extent) - x4_ext_end(&mid), mid.pblk + mid.len, extent.state };
+	err = x4_leaf_edit(handle, inode, path, at, 1, part, n);
+	return err ? err : map_becomes(handle, inode, &mid);
 }
 
-int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, uint32_t end, enum x4_ext_state to,
+int x4_extent_convert(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x4_ext_state to,
 		      uint32_t *ret_next)
 {
-	unsigned need = x4_extent_credits(i), rounds = 0;
+	unsigned need = x4_extent_credits(inode), rounds = 0;
 
-	if (x4_map_kind(i) != X4_MAPPED_EXTENTS)
+	if (x4_map_kind(inode) != X4_MAPPED_EXTENTS)
 		return -EOPNOTSUPP;
-	while (lblk < end && jnl_credits_left(h) >= need) {
-		struct x4_path p;
-		int r = x4_path_find(i, lblk, &p);
+	while (lblk < end && jnl_credits_left(handle) >= need) {
+		struct x4_path path;
+		int err = x4_path_find(inode, lblk, &path);
 
-		if (r)
-			return r;
-		r = convert_here(h, i, &p, lblk, end, to, ret_next);
-		if (r == -EAGAIN && ++rounds < MAX_ROUNDS) {
-			r = x4_tree_make_room(h, i, &p, 2);
-			if (r)
-				return r;
+		if (err)
+			return err;
+		err = convert_here(handle, inode, &path, lblk, end, to, ret_next);
+		if (err == -EAGAIN && ++rounds < MAX_ROUNDS) {
+			err = x4_tree_make_room(handle, inode, &path, 2);
+			if (err)
+				return err;
 			continue;
 		}
-		x4_path_release(&p);
-		if (r)
-			return r == -EAGAIN ? X4_CORRUPT(i->vol, i->ino, 0, "extent tree does not get room at %u", lblk) : r;
+		x4_path_release(&path);
+		if (err)
+			return err == -EAGAIN ? X4_CORRUPT(inode->vol, inode->ino, 0, "extent tree does not get room at %u", lblk) : err;
 		lblk = *ret_next;
 		rounds = 0;
 	}
 	*ret_next = lblk;
-	return x4_tree_collapse(h, i);
+	return x4_tree_collapse(handle, inode);
 }
 
 /* ---- remove ---- */
@@ -285,18 +285,18 @@ int x4_extent_convert(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, u
 /* What freeing one run may revoke beside it: nodes of the tree that become empty, are joined or pulled into the root. */
 #define REVOKES_KEPT 32u
 
-uint64_t x4_meta_frees_left(struct jnl_handle *h)
+uint64_t x4_meta_frees_left(struct jnl_handle *handle)
 {
-	uint64_t left = jnl_forgets_left(h);
+	uint64_t left = jnl_forgets_left(handle);
 
 	return left > REVOKES_KEPT ? left - REVOKES_KEPT : 0;
 }
 
 /* Removes the part of the last extent before *to that lies in [from, *to); of metadata as much as the transaction can revoke. */
-static int remove_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, uint32_t from, bool metadata, uint32_t *to)
+static int remove_here(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, uint32_t from, bool metadata, uint32_t *to)
 {
-	int at = p->lv[p->depth].at, r;
-	struct x4_ext x, part[2];
+	int at = path->level[path->depth].at, err;
+	struct x4_ext extent, part[2];
 	uint64_t start, end;
 	unsigned n = 0;
 
@@ -304,100 +304,100 @@ static int remove_here(struct jnl_handle *h, struct x4_inode *i, struct x4_path 
 		*to = from;
 		return 0;
 	}
-	x4_ext_decode(&x4_eh_ext(p->lv[p->depth].h)[at], &x);
-	start = FDIO_MAX(from, x.lblk);
-	end = FDIO_MIN((uint64_t)*to, x4_ext_end(&x));
+	x4_ext_decode(&x4_eh_ext(path->level[path->depth].header)[at], &extent);
+	start = FDIO_MAX(from, extent.lblk);
+	end = FDIO_MIN((uint64_t)*to, x4_ext_end(&extent));
 	if (start >= end) {
 		*to = from;
 		return 0;
 	}
-	if (metadata && end - start > x4_meta_frees_left(h))
-		start = end - x4_meta_frees_left(h);
-	if (start > x.lblk)
-		part[n++] = (struct x4_ext) { x.lblk, start - x.lblk, x.pblk, x.state };
-	if (end < x4_ext_end(&x))
-		part[n++] = (struct x4_ext) { end, x4_ext_end(&x) - end, x.pblk + (end - x.lblk), x.state };
-	r = x4_leaf_edit(h, i, p, at, 1, part, n);
-	if (r)
-		return r;
-	r = x4_bfree(h, i, x.pblk + (start - x.lblk), end - start, metadata);
-	if (!r)
-		r = x4_raw_add_blocks(i, -(int64_t)(end - start));
-	if (!r)
+	if (metadata && end - start > x4_meta_frees_left(handle))
+		start = end - x4_meta_frees_left(handle);
+	if (start > extent.lblk)
+		part[n++] = (struct x4_ext) { extent.lblk, start - extent.lblk, extent.pblk, extent.state };
+	if (end < x4_ext_end(&extent))
+		part[n++] = (struct x4_ext) { end, x4_ext_end(&extent) - end, extent.pblk + (end - extent.lblk), extent.state };
+	err = x4_leaf_edit(handle, inode, path, at, 1, part, n);
+	if (err)
+		return err;
+	err = x4_bfree(handle, inode, extent.pblk + (start - extent.lblk), end - start, metadata);
+	if (!err)
+		err = x4_raw_add_blocks(inode, -(int64_t)(end - start));
+	if (!err)
 		*to = start;
-	return r;
+	return err;
 }
 
-int x4_extent_remove(struct jnl_handle *h, struct x4_inode *i, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to)
+int x4_extent_remove(struct jnl_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to)
 {
 	/* The caller puts the inode and perhaps the orphan list into the same handle. */
-	unsigned need = remove_credits(i) + X4_CREDITS_ORPHAN + X4_CREDITS_INODE, rounds = 0;
+	unsigned need = remove_credits(inode) + X4_CREDITS_ORPHAN + X4_CREDITS_INODE, rounds = 0;
 	uint32_t was = to;
-	int r = 0;
+	int err = 0;
 
-	while (to > from && jnl_credits_left(h) >= need && x4_meta_frees_left(h)) {
-		struct x4_path p;
+	while (to > from && jnl_credits_left(handle) >= need && x4_meta_frees_left(handle)) {
+		struct x4_path path;
 
-		r = x4_path_find(i, to - 1, &p);
-		if (r)
-			return r;
-		r = remove_here(h, i, &p, from, metadata, &to);
-		if (r == -EAGAIN && ++rounds < MAX_ROUNDS) {
-			r = x4_tree_make_room(h, i, &p, 1);
-			if (r)
-				return r;
+		err = x4_path_find(inode, to - 1, &path);
+		if (err)
+			return err;
+		err = remove_here(handle, inode, &path, from, metadata, &to);
+		if (err == -EAGAIN && ++rounds < MAX_ROUNDS) {
+			err = x4_tree_make_room(handle, inode, &path, 1);
+			if (err)
+				return err;
 			continue;
 		}
-		x4_path_release(&p);
-		if (r)
-			return r == -EAGAIN ? X4_CORRUPT(i->vol, i->ino, 0, "extent tree does not get room at %u", to) : r;
+		x4_path_release(&path);
+		if (err)
+			return err == -EAGAIN ? X4_CORRUPT(inode->vol, inode->ino, 0, "extent tree does not get room at %u", to) : err;
 	}
 	if (to < was) {
-		x4_map_apply(i, &(struct x4_ext) { .lblk = to, .len = was - to, .state = X4_EXT_HOLE });
-		r = x4_tree_collapse(h, i);
+		x4_map_apply(inode, &(struct x4_ext) { .lblk = to, .len = was - to, .state = X4_EXT_HOLE });
+		err = x4_tree_collapse(handle, inode);
 	}
 	*ret_to = to;
-	return r;
+	return err;
 }
 
 /* ---- directories, symlinks ---- */
 
-int x4_bmap(struct x4_inode *i, uint32_t lblk, uint64_t *ret_blk)
+int x4_bmap(struct x4_inode *inode, uint32_t lblk, uint64_t *ret_blk)
 {
-	struct x4_ext x;
-	int r = x4_map_lookup(i, lblk, &x);
+	struct x4_ext extent;
+	int err = x4_map_lookup(inode, lblk, &extent);
 
 	/* It may be given up again at any time, but not for ever. */
-	for (unsigned tries = 0; r == -EAGAIN && tries < 8; tries++) {
-		r = x4_map_load_locked(i);
-		if (!r)
-			r = x4_map_lookup(i, lblk, &x);
+	for (unsigned tries = 0; err == -EAGAIN && tries < 8; tries++) {
+		err = x4_map_load_locked(inode);
+		if (!err)
+			err = x4_map_lookup(inode, lblk, &extent);
 	}
-	if (r)
-		return r;
-	if (x.state != X4_EXT_WRITTEN)
-		return X4_CORRUPT(i->vol, i->ino, 0, "block %u is not mapped", lblk);
-	*ret_blk = x.pblk;
+	if (err)
+		return err;
+	if (extent.state != X4_EXT_WRITTEN)
+		return X4_CORRUPT(inode->vol, inode->ino, 0, "block %u is not mapped", lblk);
+	*ret_blk = extent.pblk;
 	return 0;
 }
 
-int x4_append_meta_block(struct jnl_handle *h, struct x4_inode *i, uint32_t lblk, struct jnl_buf **ret)
+int x4_append_meta_block(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, struct jnl_buf **ret)
 {
 	uint64_t goal = 0, blk;
-	struct x4_ext x;
+	struct x4_ext extent;
 	uint32_t n;
-	int r;
+	int err;
 
-	r = x4_ind_convert(h, i);
-	if (!r)
-		r = x4_map_load_locked(i);
-	if (r)
-		return r;
-	if (lblk && !x4_map_lookup(i, lblk - 1, &x) && x.state != X4_EXT_HOLE)
-		goal = x.pblk + 1;
-	r = x4_balloc(h, i, goal, 1, &blk, &n);
-	if (r)
-		return r;
-	r = x4_extent_insert(h, i, lblk, 1, blk, false);
-	return r ? r : jnl_bnew(h, blk, ret);
+	err = x4_ind_convert(handle, inode);
+	if (!err)
+		err = x4_map_load_locked(inode);
+	if (err)
+		return err;
+	if (lblk && !x4_map_lookup(inode, lblk - 1, &extent) && extent.state != X4_EXT_HOLE)
+		goal = extent.pblk + 1;
+	err = x4_balloc(handle, inode, goal, 1, &blk, &n);
+	if (err)
+		return err;
+	err = x4_extent_insert(handle, inode, lblk, 1, blk, false);
+	return err ? err : jnl_bnew(handle, blk, ret);
 }

@@ -28,303 +28,303 @@
  * not count. Where values can lie in inodes their blocks are counted too, so that the size alone
  * decides. As in the kernel.
  */
-bool x4_link_is_fast(const struct x4_inode *i)
+bool x4_link_is_fast(const struct x4_inode *inode)
 {
-	uint64_t acl = le32toh(i->raw->i_file_acl) |
-		       (uint64_t)le16toh(i->raw->osd2.linux2.l_i_file_acl_high) << 32;
-	uint64_t own = acl ? (i->vol->block_size / 512) * EXT2FS_CLUSTER_RATIO(i->vol->fs) : 0;
+	uint64_t acl = le32toh(inode->raw->i_file_acl) |
+		       (uint64_t)le16toh(inode->raw->osd2.linux2.l_i_file_acl_high) << 32;
+	uint64_t own = acl ? (inode->vol->block_size / 512) * EXT2FS_CLUSTER_RATIO(inode->vol->fs) : 0;
 
-	if (!S_ISLNK(le16toh(i->raw->i_mode)) || x4_inode_inline(i))
+	if (!S_ISLNK(le16toh(inode->raw->i_mode)) || x4_inode_inline(inode))
 		return false;
-	return x4_raw_size(i) < sizeof(i->raw->i_block) &&
-	       (i->vol->has_ea_inode || x4_raw_blocks_512(i) <= own);
+	return x4_raw_size(inode) < sizeof(inode->raw->i_block) &&
+	       (inode->vol->has_ea_inode || x4_raw_blocks_512(inode) <= own);
 }
 
-enum x4_map_kind x4_map_kind(const struct x4_inode *i)
+enum x4_map_kind x4_map_kind(const struct x4_inode *inode)
 {
-	uint32_t flags = le32toh(i->raw->i_flags), mode = le16toh(i->raw->i_mode);
+	uint32_t flags = le32toh(inode->raw->i_flags), mode = le16toh(inode->raw->i_mode);
 
-	if (x4_inode_inline(i))
+	if (x4_inode_inline(inode))
 		return X4_MAPPED_NOT;
 	if (!S_ISREG(mode) && !S_ISDIR(mode) && !S_ISLNK(mode))
 		return X4_MAPPED_NOT;
-	if (x4_link_is_fast(i))
+	if (x4_link_is_fast(inode))
 		return X4_MAPPED_NOT;
 	if (flags & EXT4_EXTENTS_FL)
 		return X4_MAPPED_EXTENTS;
 	return X4_MAPPED_INDIRECT;
 }
 
-void x4_ext_decode(const struct ext3_extent *e, struct x4_ext *ret)
+void x4_ext_decode(const struct ext3_extent *extent, struct x4_ext *ret)
 {
-	uint32_t len = le16toh(e->ee_len);
+	uint32_t len = le16toh(extent->ee_len);
 
-	ret->lblk = le32toh(e->ee_block);
+	ret->lblk = le32toh(extent->ee_block);
 	ret->state = len > X4_EXT_WRITTEN_MAX ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN;
 	ret->len = len > X4_EXT_WRITTEN_MAX ? len - X4_EXT_WRITTEN_MAX : len;
-	ret->pblk = le32toh(e->ee_start) | (uint64_t)le16toh(e->ee_start_hi) << 32;
+	ret->pblk = le32toh(extent->ee_start) | (uint64_t)le16toh(extent->ee_start_hi) << 32;
 }
 
-void x4_ext_encode(struct ext3_extent *e, const struct x4_ext *x)
+void x4_ext_encode(struct ext3_extent *extent, const struct x4_ext *x)
 {
 	FDIO_ASSERT(x->len && x->len <= x4_ext_limit(x->state));
-	e->ee_block = htole32(x->lblk);
-	e->ee_len = htole16(x->state == X4_EXT_UNWRITTEN ? x->len + X4_EXT_WRITTEN_MAX : x->len);
-	e->ee_start = htole32((uint32_t)x->pblk);
-	e->ee_start_hi = htole16(x->pblk >> 32);
+	extent->ee_block = htole32(x->lblk);
+	extent->ee_len = htole16(x->state == X4_EXT_UNWRITTEN ? x->len + X4_EXT_WRITTEN_MAX : x->len);
+	extent->ee_start = htole32((uint32_t)x->pblk);
+	extent->ee_start_hi = htole16(x->pblk >> 32);
 }
 
 /* The checksum stands right behind the last possible entry: in the block, whatever the header says.
  * */
-static size_t csum_at(const struct x4_inode *i, const uint8_t *data)
+static size_t csum_at(const struct x4_inode *inode, const uint8_t *data)
 {
-	const struct ext3_extent_header *h = (const void *)data;
+	const struct ext3_extent_header *header = (const void *)data;
 
-	return sizeof(*h) + FDIO_MIN(x4_eh_max(h), x4_ext_cap(i->vol)) * sizeof(struct ext3_extent);
+	return sizeof(*header) + FDIO_MIN(x4_eh_max(header), x4_ext_cap(inode->vol)) * sizeof(struct ext3_extent);
 }
 
-static uint32_t node_csum(const struct x4_inode *i, const uint8_t *data)
+static uint32_t node_csum(const struct x4_inode *inode, const uint8_t *data)
 {
-	return fdio_crc32c(i->csum_seed, data, csum_at(i, data));
+	return fdio_crc32c(inode->checksum_seed, data, csum_at(inode, data));
 }
 
-void x4_ext_node_csum(struct x4_inode *i, struct jnl_buf *b)
+void x4_ext_node_csum(struct x4_inode *inode, struct jnl_buf *buffer)
 {
 	uint32_t c;
 
 	/* As a node and as nothing else: what it was read as before may have been another owner's
 	 * directory. */
-	__atomic_store_n(&b->verified, X4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
-	if (!i->vol->has_csum)
+	__atomic_store_n(&buffer->verified, X4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
+	if (!inode->vol->has_csum)
 		return;
-	c = htole32(node_csum(i, b->data));
-	memcpy(b->data + csum_at(i, b->data), &c, sizeof(c));
+	c = htole32(node_csum(inode, buffer->data));
+	memcpy(buffer->data + csum_at(inode, buffer->data), &c, sizeof(c));
 }
 
-static bool node_csum_ok(const struct x4_inode *i, uint8_t *data)
+static bool node_csum_ok(const struct x4_inode *inode, uint8_t *data)
 {
 	uint32_t c;
 
-	if (!i->vol->has_csum)
+	if (!inode->vol->has_csum)
 		return true;
-	memcpy(&c, data + csum_at(i, data), sizeof(c));
-	return le32toh(c) == node_csum(i, data);
+	memcpy(&c, data + csum_at(inode, data), sizeof(c));
+	return le32toh(c) == node_csum(inode, data);
 }
 
 /* What must hold before any entry is looked at. */
-static bool header_ok(const struct ext3_extent_header *h, unsigned depth, unsigned max, bool root)
+static bool header_ok(const struct ext3_extent_header *header, unsigned depth, unsigned max, bool root)
 {
-	return le16toh(h->eh_magic) == EXT3_EXT_MAGIC && x4_eh_depth(h) == depth && x4_eh_max(h) <= max &&
-	       x4_eh_max(h) >= X4_EXT_ROOT_MAX && x4_eh_entries(h) <= x4_eh_max(h) &&
-	       (x4_eh_entries(h) || (root && !depth));
+	return le16toh(header->eh_magic) == EXT3_EXT_MAGIC && x4_eh_depth(header) == depth && x4_eh_max(header) <= max &&
+	       x4_eh_max(header) >= X4_EXT_ROOT_MAX && x4_eh_entries(header) <= x4_eh_max(header) &&
+	       (x4_eh_entries(header) || (root && !depth));
 }
 
-static bool leaf_ok(struct x4_vol *v, struct ext3_extent_header *h)
+static bool leaf_ok(struct x4_vol *vol, struct ext3_extent_header *header)
 {
 	uint64_t end = 0;
 
-	for (unsigned k = 0; k < x4_eh_entries(h); k++) {
-		struct x4_ext x;
+	for (unsigned k = 0; k < x4_eh_entries(header); k++) {
+		struct x4_ext extent;
 
-		x4_ext_decode(&x4_eh_ext(h)[k], &x);
-		if (!x.len || x.lblk < end || x4_ext_end(&x) > X4_LBLK_END || !x4_blk_valid(v, x.pblk, x.len))
+		x4_ext_decode(&x4_eh_ext(header)[k], &extent);
+		if (!extent.len || extent.lblk < end || x4_ext_end(&extent) > X4_LBLK_END || !x4_blk_valid(vol, extent.pblk, extent.len))
 			return false;
-		end = x4_ext_end(&x);
+		end = x4_ext_end(&extent);
 	}
 	return true;
 }
 
-static bool index_ok(struct x4_vol *v, struct ext3_extent_header *h)
+static bool index_ok(struct x4_vol *vol, struct ext3_extent_header *header)
 {
-	for (unsigned k = 0; k < x4_eh_entries(h); k++) {
-		const struct ext3_extent_idx *x = &x4_eh_idx(h)[k];
+	for (unsigned k = 0; k < x4_eh_entries(header); k++) {
+		const struct ext3_extent_idx *idx = &x4_eh_idx(header)[k];
 
-		if (!x4_blk_valid(v, x4_idx_blk(x), 1))
+		if (!x4_blk_valid(vol, x4_idx_blk(idx), 1))
 			return false;
-		if (k && le32toh(x[0].ei_block) <= le32toh(x[-1].ei_block))
+		if (k && le32toh(idx[0].ei_block) <= le32toh(idx[-1].ei_block))
 			return false;
 	}
 	return true;
 }
 
-static bool entries_ok(struct x4_vol *v, struct ext3_extent_header *h)
+static bool entries_ok(struct x4_vol *vol, struct ext3_extent_header *header)
 {
-	return x4_eh_depth(h) ? index_ok(v, h) : leaf_ok(v, h);
+	return x4_eh_depth(header) ? index_ok(vol, header) : leaf_ok(vol, header);
 }
 
-int x4_ext_check_root(struct x4_inode *i)
+int x4_ext_check_root(struct x4_inode *inode)
 {
-	struct ext3_extent_header *h = x4_ext_root(i);
+	struct ext3_extent_header *header = x4_ext_root(inode);
 
-	if (x4_eh_depth(h) > X4_EXT_MAX_DEPTH || !header_ok(h, x4_eh_depth(h), X4_EXT_ROOT_MAX, true) || !entries_ok(i->vol, h))
-		return X4_CORRUPT(i->vol, i->ino, 0, "bad extent tree root (magic %#x, depth %u, %u of %u entries)",
-				  le16toh(h->eh_magic), x4_eh_depth(h), x4_eh_entries(h), x4_eh_max(h));
+	if (x4_eh_depth(header) > X4_EXT_MAX_DEPTH || !header_ok(header, x4_eh_depth(header), X4_EXT_ROOT_MAX, true) || !entries_ok(inode->vol, header))
+		return X4_CORRUPT(inode->vol, inode->ino, 0, "bad extent tree root (magic %#x, depth %u, %u of %u entries)",
+				  le16toh(header->eh_magic), x4_eh_depth(header), x4_eh_entries(header), x4_eh_max(header));
 	return 0;
 }
 
-int x4_ext_node_read(struct x4_inode *i, uint64_t blk, unsigned depth, struct jnl_buf **ret)
+int x4_ext_node_read(struct x4_inode *inode, uint64_t blk, unsigned depth, struct jnl_buf **ret)
 {
-	struct x4_vol *v = i->vol;
-	struct ext3_extent_header *h;
-	struct jnl_buf *b;
-	int r;
+	struct x4_vol *vol = inode->vol;
+	struct ext3_extent_header *header;
+	struct jnl_buf *buffer;
+	int err;
 
-	if (!x4_blk_valid(v, blk, 1))
-		return X4_CORRUPT(v, i->ino, blk, "extent tree block outside the file system's data area");
-	r = jnl_bread(v->jnl, blk, &b);
-	if (r)
-		return r;
-	h = (struct ext3_extent_header *)b->data;
-	if (!header_ok(h, depth, x4_ext_cap(v), false)) {
-		r = X4_CORRUPT(v, i->ino, blk, "bad extent tree node (magic %#x, depth %u instead of %u, %u of %u entries)",
-			       le16toh(h->eh_magic), x4_eh_depth(h), depth, x4_eh_entries(h), x4_eh_max(h));
+	if (!x4_blk_valid(vol, blk, 1))
+		return X4_CORRUPT(vol, inode->ino, blk, "extent tree block outside the file system's data area");
+	err = jnl_bread(vol->jnl, blk, &buffer);
+	if (err)
+		return err;
+	header = (struct ext3_extent_header *)buffer->data;
+	if (!header_ok(header, depth, x4_ext_cap(vol), false)) {
+		err = X4_CORRUPT(vol, inode->ino, blk, "bad extent tree node (magic %#x, depth %u instead of %u, %u of %u entries)",
+			       le16toh(header->eh_magic), x4_eh_depth(header), depth, x4_eh_entries(header), x4_eh_max(header));
 		goto fail;
 	}
-	if (!(__atomic_load_n(&b->verified, __ATOMIC_RELAXED) & X4_VERIFIED_EXTENT)) {
-		if (!node_csum_ok(i, b->data)) {
-			r = X4_CORRUPT(v, i->ino, blk, "extent tree node has a wrong checksum");
+	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & X4_VERIFIED_EXTENT)) {
+		if (!node_csum_ok(inode, buffer->data)) {
+			err = X4_CORRUPT(vol, inode->ino, blk, "extent tree node has a wrong checksum");
 			goto fail;
 		}
-		if (!entries_ok(v, h)) {
-			r = X4_CORRUPT(v, i->ino, blk, "extent tree node has entries out of order or out of range");
+		if (!entries_ok(vol, header)) {
+			err = X4_CORRUPT(vol, inode->ino, blk, "extent tree node has entries out of order or out of range");
 			goto fail;
 		}
-		__atomic_fetch_or(&b->verified, X4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
+		__atomic_fetch_or(&buffer->verified, X4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
 	}
-	*ret = b;
+	*ret = buffer;
 	return 0;
 fail:
-	jnl_brelse(b);
-	return r;
+	jnl_brelse(buffer);
+	return err;
 }
 
 /* ---- loading ---- */
 
 /* Children that lie next to each other on the device are read in one go. */
-static void readahead_children(struct x4_inode *i, struct ext3_extent_header *h, unsigned from)
+static void readahead_children(struct x4_inode *inode, struct ext3_extent_header *header, unsigned from)
 {
-	uint64_t first = x4_idx_blk(&x4_eh_idx(h)[from]);
+	uint64_t first = x4_idx_blk(&x4_eh_idx(header)[from]);
 	unsigned n = 1;
 
-	if (from && x4_idx_blk(&x4_eh_idx(h)[from - 1]) + 1 == first)
+	if (from && x4_idx_blk(&x4_eh_idx(header)[from - 1]) + 1 == first)
 		return; /* read with the run that it belongs to */
-	while (from + n < x4_eh_entries(h) && x4_idx_blk(&x4_eh_idx(h)[from + n]) == first + n)
+	while (from + n < x4_eh_entries(header) && x4_idx_blk(&x4_eh_idx(header)[from + n]) == first + n)
 		n++;
-	if (x4_blk_valid(i->vol, first, n))
-		jnl_readahead(i->vol->jnl, first, n);
+	if (x4_blk_valid(inode->vol, first, n))
+		jnl_readahead(inode->vol->jnl, first, n);
 }
 
 /* The runs of a leaf, all of which lie in [lo, hi). */
-static int load_leaf(struct x4_inode *i, struct ext3_extent_header *h, uint64_t lo, uint64_t hi, struct x4_map_builder *b)
+static int load_leaf(struct x4_inode *inode, struct ext3_extent_header *header, uint64_t lo, uint64_t hi, struct x4_map_builder *builder)
 {
-	for (unsigned k = 0; k < x4_eh_entries(h); k++) {
-		struct x4_ext x;
-		int r;
+	for (unsigned k = 0; k < x4_eh_entries(header); k++) {
+		struct x4_ext extent;
+		int err;
 
-		x4_ext_decode(&x4_eh_ext(h)[k], &x);
-		if (x.lblk < lo || x4_ext_end(&x) > hi || !x.len)
-			return X4_CORRUPT(i->vol, i->ino, x.pblk, "extent at block %u lies outside its parent's range", x.lblk);
-		lo = x4_ext_end(&x);
-		r = x4_map_builder_add(b, &x);
-		if (r)
-			return r;
+		x4_ext_decode(&x4_eh_ext(header)[k], &extent);
+		if (extent.lblk < lo || x4_ext_end(&extent) > hi || !extent.len)
+			return X4_CORRUPT(inode->vol, inode->ino, extent.pblk, "extent at block %u lies outside its parent's range", extent.lblk);
+		lo = x4_ext_end(&extent);
+		err = x4_map_builder_add(builder, &extent);
+		if (err)
+			return err;
 	}
 	return 0;
 }
 
 /* Bounded by the depth in the root, which each level checks. */
-static int load_node(struct x4_inode *i, struct ext3_extent_header *h, uint64_t lo, uint64_t hi, struct x4_map_builder *b)
+static int load_node(struct x4_inode *inode, struct ext3_extent_header *header, uint64_t lo, uint64_t hi, struct x4_map_builder *builder)
 {
-	unsigned n = x4_eh_entries(h), depth = x4_eh_depth(h);
+	unsigned n = x4_eh_entries(header), depth = x4_eh_depth(header);
 
 	if (!depth)
-		return load_leaf(i, h, lo, hi, b);
+		return load_leaf(inode, header, lo, hi, builder);
 	for (unsigned k = 0; k < n; k++) {
-		struct ext3_extent_idx *x = &x4_eh_idx(h)[k];
-		uint64_t key = le32toh(x->ei_block), next = k + 1 < n ? le32toh(x[1].ei_block) : hi;
+		struct ext3_extent_idx *idx = &x4_eh_idx(header)[k];
+		uint64_t key = le32toh(idx->ei_block), next = k + 1 < n ? le32toh(idx[1].ei_block) : hi;
 		struct jnl_buf *child;
-		int r;
+		int err;
 
 		if (key < lo || next > hi || key >= next)
-			return X4_CORRUPT(i->vol, i->ino, x4_idx_blk(x), "extent index key %u out of order", (unsigned)key);
-		readahead_children(i, h, k);
-		r = x4_ext_node_read(i, x4_idx_blk(x), depth - 1, &child);
-		if (r)
-			return r;
-		r = x4_map_builder_node(b, x4_idx_blk(x));
-		if (!r)
-			r = load_node(i, (struct ext3_extent_header *)child->data, key, next, b);
+			return X4_CORRUPT(inode->vol, inode->ino, x4_idx_blk(idx), "extent index key %u out of order", (unsigned)key);
+		readahead_children(inode, header, k);
+		err = x4_ext_node_read(inode, x4_idx_blk(idx), depth - 1, &child);
+		if (err)
+			return err;
+		err = x4_map_builder_node(builder, x4_idx_blk(idx));
+		if (!err)
+			err = load_node(inode, (struct ext3_extent_header *)child->data, key, next, builder);
 		jnl_brelse(child);
-		if (r)
-			return r;
+		if (err)
+			return err;
 	}
 	return 0;
 }
 
-int x4_ext_load(struct x4_inode *i, struct x4_map_builder *b)
+int x4_ext_load(struct x4_inode *inode, struct x4_map_builder *builder)
 {
-	int r = x4_ext_check_root(i);
+	int err = x4_ext_check_root(inode);
 
-	return r ? r : load_node(i, x4_ext_root(i), 0, X4_LBLK_END, b);
+	return err ? err : load_node(inode, x4_ext_root(inode), 0, X4_LBLK_END, builder);
 }
 
 /* On a file system with shared_blocks, which is only read, files may have a block twice. */
-static int check_twice(struct x4_inode *i, struct x4_map_builder *b)
+static int check_twice(struct x4_inode *inode, struct x4_map_builder *builder)
 {
-	bool shared = ext2fs_has_feature_shared_blocks(i->vol->fs->super);
+	bool shared = ext2fs_has_feature_shared_blocks(inode->vol->fs->super);
 	uint64_t blk = 0;
-	int r = shared && S_ISREG(le16toh(i->raw->i_mode)) ? 0 : x4_map_builder_check(b, &blk);
+	int err = shared && S_ISREG(le16toh(inode->raw->i_mode)) ? 0 : x4_map_builder_check(builder, &blk);
 
-	return r == -EUCLEAN ? X4_CORRUPT(i->vol, i->ino, blk, "it has the block twice") : r;
+	return err == -EUCLEAN ? X4_CORRUPT(inode->vol, inode->ino, blk, "it has the block twice") : err;
 }
 
-int x4_map_load_locked(struct x4_inode *i)
+int x4_map_load_locked(struct x4_inode *inode)
 {
-	struct x4_map_builder b = { 0 };
-	int r = -EINVAL;
+	struct x4_map_builder builder = { 0 };
+	int err = -EINVAL;
 
-	if (__atomic_load_n(&i->data.map, __ATOMIC_ACQUIRE))
+	if (__atomic_load_n(&inode->data.map, __ATOMIC_ACQUIRE))
 		return 0;
 	/* Small enough for a loop thread is what lies in the inode. */
-	if (nowait_on() && (x4_map_kind(i) != X4_MAPPED_EXTENTS || x4_eh_depth(x4_ext_root(i))))
+	if (nowait_on() && (x4_map_kind(inode) != X4_MAPPED_EXTENTS || x4_eh_depth(x4_ext_root(inode))))
 		return nowait_miss();
-	switch (x4_map_kind(i)) {
+	switch (x4_map_kind(inode)) {
 	case X4_MAPPED_EXTENTS:
-		r = x4_ext_load(i, &b);
+		err = x4_ext_load(inode, &builder);
 		break;
 	case X4_MAPPED_INDIRECT:
-		r = x4_ind_load(i, &b);
+		err = x4_ind_load(inode, &builder);
 		break;
 	case X4_MAPPED_NOT:
-		r = -EINVAL;
-		if (x4_inode_inline(i) && ext2fs_has_feature_inline_data(i->vol->fs->super))
-			r = -EOPNOTSUPP; /* x4_inline_read */
-		else if (x4_inode_inline(i))
-			r = X4_CORRUPT(i->vol, i->ino, 0,
+		err = -EINVAL;
+		if (x4_inode_inline(inode) && ext2fs_has_feature_inline_data(inode->vol->fs->super))
+			err = -EOPNOTSUPP; /* x4_inline_read */
+		else if (x4_inode_inline(inode))
+			err = X4_CORRUPT(inode->vol, inode->ino, 0,
 				       "inline data, which the file system does not have");
 		break;
 	}
-	if (!r)
-		r = check_twice(i, &b);
-	if (!r && i->data.win_len) /* behind everything else: WINDOW-1, WINDOW-3 */
-		r = x4_map_builder_add(&b, &(struct x4_ext){ i->data.win_lblk, i->data.win_len, i->data.win_pblk, X4_EXT_WRITTEN });
-	if (r) {
-		x4_map_builder_free(&b);
-		return r;
+	if (!err)
+		err = check_twice(inode, &builder);
+	if (!err && inode->data.win_len) /* behind everything else: WINDOW-1, WINDOW-3 */
+		err = x4_map_builder_add(&builder, &(struct x4_ext){ inode->data.win_lblk, inode->data.win_len, inode->data.win_pblk, X4_EXT_WRITTEN });
+	if (err) {
+		x4_map_builder_free(&builder);
+		return err;
 	}
-	r = x4_map_builder_publish(&b, i);
-	__atomic_store_n(&i->vol->data.map_newest, i->ino, __ATOMIC_RELAXED);
-	x4_map_mem_check(i->vol);
-	return r;
+	err = x4_map_builder_publish(&builder, inode);
+	__atomic_store_n(&inode->vol->data.map_newest, inode->ino, __ATOMIC_RELAXED);
+	x4_map_mem_check(inode->vol);
+	return err;
 }
 
-int x4_map_load(struct x4_inode *i)
+int x4_map_load(struct x4_inode *inode)
 {
-	int r = fdio_mutex_enter(&i->map_lock);
+	int err = fdio_mutex_enter(&inode->map_lock);
 
-	if (r)
-		return r;
-	r = x4_map_load_locked(i);
-	fdio_mutex_unlock(&i->map_lock);
-	return r;
+	if (err)
+		return err;
+	err = x4_map_load_locked(inode);
+	fdio_mutex_unlock(&inode->map_lock);
+	return err;
 }

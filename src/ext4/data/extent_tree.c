@@ -18,23 +18,23 @@
 
 /* ---- paths ---- */
 
-void x4_path_release(struct x4_path *p)
+void x4_path_release(struct x4_path *path)
 {
-	for (unsigned l = 0; l <= p->depth; l++) {
-		jnl_brelse(p->lv[l].b);
-		p->lv[l].b = NULL;
+	for (unsigned l = 0; l <= path->depth; l++) {
+		jnl_brelse(path->level[l].buffer);
+		path->level[l].buffer = NULL;
 	}
 }
 
 /* Last entry of a node that starts at or before lblk, -1 if none does. Index and leaf entries begin with their block alike. */
-static int entry_find(struct ext3_extent_header *h, uint32_t lblk)
+static int entry_find(struct ext3_extent_header *header, uint32_t lblk)
 {
-	int lo = 0, hi = x4_eh_entries(h);
+	int lo = 0, hi = x4_eh_entries(header);
 
 	while (lo < hi) {
 		int mid = lo + (hi - lo) / 2;
 
-		if (le32toh(x4_eh_ext(h)[mid].ee_block) <= lblk)
+		if (le32toh(x4_eh_ext(header)[mid].ee_block) <= lblk)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -42,266 +42,266 @@ static int entry_find(struct ext3_extent_header *h, uint32_t lblk)
 	return lo - 1;
 }
 
-int x4_path_find(struct x4_inode *i, uint32_t lblk, struct x4_path *p)
+int x4_path_find(struct x4_inode *inode, uint32_t lblk, struct x4_path *path)
 {
-	int r;
+	int err;
 
-	memset(p, 0, sizeof(*p));
-	r = x4_ext_check_root(i);
-	if (r)
-		return r;
-	p->lv[0].h = x4_ext_root(i);
-	for (unsigned depth = x4_eh_depth(p->lv[0].h); depth; depth--) {
-		unsigned l = p->depth;
-		int at = FDIO_MAX(entry_find(p->lv[l].h, lblk), 0); /* before the first key: the first child takes it */
+	memset(path, 0, sizeof(*path));
+	err = x4_ext_check_root(inode);
+	if (err)
+		return err;
+	path->level[0].header = x4_ext_root(inode);
+	for (unsigned depth = x4_eh_depth(path->level[0].header); depth; depth--) {
+		unsigned l = path->depth;
+		int at = FDIO_MAX(entry_find(path->level[l].header, lblk), 0); /* before the first key: the first child takes it */
 
-		p->lv[l].at = at;
-		r = x4_ext_node_read(i, x4_idx_blk(&x4_eh_idx(p->lv[l].h)[at]), depth - 1, &p->lv[l + 1].b);
-		if (r) {
-			x4_path_release(p);
-			return r;
+		path->level[l].at = at;
+		err = x4_ext_node_read(inode, x4_idx_blk(&x4_eh_idx(path->level[l].header)[at]), depth - 1, &path->level[l + 1].buffer);
+		if (err) {
+			x4_path_release(path);
+			return err;
 		}
-		p->lv[l + 1].h = (struct ext3_extent_header *)p->lv[l + 1].b->data;
-		p->depth++;
+		path->level[l + 1].header = (struct ext3_extent_header *)path->level[l + 1].buffer->data;
+		path->depth++;
 	}
-	p->lv[p->depth].at = entry_find(p->lv[p->depth].h, lblk);
+	path->level[path->depth].at = entry_find(path->level[path->depth].header, lblk);
 	return 0;
 }
 
-uint32_t x4_path_next(const struct x4_path *p)
+uint32_t x4_path_next(const struct x4_path *path)
 {
-	for (unsigned l = p->depth + 1; l-- > 0;) {
-		int next = p->lv[l].at + 1;
+	for (unsigned l = path->depth + 1; l-- > 0;) {
+		int next = path->level[l].at + 1;
 
-		if (next < (int)x4_eh_entries(p->lv[l].h))
-			return le32toh(x4_eh_ext(p->lv[l].h)[next].ee_block);
+		if (next < (int)x4_eh_entries(path->level[l].header))
+			return le32toh(x4_eh_ext(path->level[l].header)[next].ee_block);
 	}
 	return X4_LBLK_END;
 }
 
 /* ---- single nodes ---- */
 
-static int node_write(struct jnl_handle *h, struct x4_path *p, unsigned l)
+static int node_write(struct jnl_handle *handle, struct x4_path *path, unsigned l)
 {
-	return p->lv[l].b ? jnl_get_write(h, p->lv[l].b) : 0;
+	return path->level[l].buffer ? jnl_get_write(handle, path->level[l].buffer) : 0;
 }
 
-static void node_changed(struct x4_inode *i, struct x4_path *p, unsigned l)
+static void node_changed(struct x4_inode *inode, struct x4_path *path, unsigned l)
 {
-	if (p->lv[l].b)
-		x4_ext_node_csum(i, p->lv[l].b);
+	if (path->level[l].buffer)
+		x4_ext_node_csum(inode, path->level[l].buffer);
 }
 
-static void set_entries(struct ext3_extent_header *h, unsigned n) { h->eh_entries = htole16(n); }
+static void set_entries(struct ext3_extent_header *header, unsigned n) { header->eh_entries = htole16(n); }
 
 /* Makes n entries of del at pos, moving what follows; the header's count follows too. */
-static void entries_resize(struct ext3_extent_header *h, unsigned pos, unsigned del, unsigned n)
+static void entries_resize(struct ext3_extent_header *header, unsigned pos, unsigned del, unsigned n)
 {
-	struct ext3_extent *e = x4_eh_ext(h);
-	unsigned all = x4_eh_entries(h);
+	struct ext3_extent *extent = x4_eh_ext(header);
+	unsigned all = x4_eh_entries(header);
 
-	FDIO_ASSERT(pos + del <= all && all - del + n <= x4_eh_max(h));
-	memmove(&e[pos + n], &e[pos + del], (all - pos - del) * ENTRY_SIZE);
+	FDIO_ASSERT(pos + del <= all && all - del + n <= x4_eh_max(header));
+	memmove(&extent[pos + n], &extent[pos + del], (all - pos - del) * ENTRY_SIZE);
 	if (n < del)
-		memset(&e[all - del + n], 0, (del - n) * ENTRY_SIZE);
-	set_entries(h, all - del + n);
+		memset(&extent[all - del + n], 0, (del - n) * ENTRY_SIZE);
+	set_entries(header, all - del + n);
 }
 
-static void idx_set(struct ext3_extent_idx *x, uint32_t key, uint64_t blk)
+static void idx_set(struct ext3_extent_idx *idx, uint32_t key, uint64_t blk)
 {
-	x->ei_block = htole32(key);
-	x->ei_leaf = htole32((uint32_t)blk);
-	x->ei_leaf_hi = htole16(blk >> 32);
-	x->ei_unused = 0;
+	idx->ei_block = htole32(key);
+	idx->ei_leaf = htole32((uint32_t)blk);
+	idx->ei_leaf_hi = htole16(blk >> 32);
+	idx->ei_unused = 0;
 }
 
 /* The first block of level l's node changed: so do the keys that lead to it. */
-static int keys_fix(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, unsigned l)
+static int keys_fix(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned l)
 {
-	uint32_t key = x4_eh_ext(p->lv[l].h)[0].ee_block; /* little-endian, copied as it is */
+	uint32_t key = x4_eh_ext(path->level[l].header)[0].ee_block; /* little-endian, copied as it is */
 
 	while (l-- > 0) {
-		struct ext3_extent_idx *x = &x4_eh_idx(p->lv[l].h)[p->lv[l].at];
-		int r;
+		struct ext3_extent_idx *idx = &x4_eh_idx(path->level[l].header)[path->level[l].at];
+		int err;
 
-		if (x->ei_block == key)
+		if (idx->ei_block == key)
 			break;
-		r = node_write(h, p, l);
-		if (r)
-			return r;
-		x->ei_block = key;
-		node_changed(i, p, l);
-		if (p->lv[l].at)
+		err = node_write(handle, path, l);
+		if (err)
+			return err;
+		idx->ei_block = key;
+		node_changed(inode, path, l);
+		if (path->level[l].at)
 			break;
 	}
 	return 0;
 }
 
 /* A fresh tree block near the node given, counted in i_blocks. */
-static int node_new(struct jnl_handle *h, struct x4_inode *i, uint64_t near, struct jnl_buf **ret)
+static int node_new(struct jnl_handle *handle, struct x4_inode *inode, uint64_t near, struct jnl_buf **ret)
 {
 	uint64_t blk;
 	uint32_t n;
-	int r = x4_balloc(h, i, near, 1, &blk, &n);
+	int err = x4_balloc(handle, inode, near, 1, &blk, &n);
 
-	if (r)
-		return r;
-	r = x4_raw_add_blocks(i, 1);
-	if (r)
-		return r;
-	r = jnl_bnew(h, blk, ret);
-	if (r)
-		return r;
+	if (err)
+		return err;
+	err = x4_raw_add_blocks(inode, 1);
+	if (err)
+		return err;
+	err = jnl_bnew(handle, blk, ret);
+	if (err)
+		return err;
 	__atomic_store_n(&(*ret)->verified, X4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
 	return 0;
 }
 
-static int node_free(struct jnl_handle *h, struct x4_inode *i, uint64_t blk)
+static int node_free(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk)
 {
-	int r = x4_bfree(h, i, blk, 1, true);
+	int err = x4_bfree(handle, inode, blk, 1, true);
 
-	return r ? r : x4_raw_add_blocks(i, -1);
+	return err ? err : x4_raw_add_blocks(inode, -1);
 }
 
-static void node_init(struct x4_inode *i, struct jnl_buf *b, unsigned depth, const struct ext3_extent *from, unsigned n)
+static void node_init(struct x4_inode *inode, struct jnl_buf *buffer, unsigned depth, const struct ext3_extent *from, unsigned n)
 {
-	struct ext3_extent_header *h = (struct ext3_extent_header *)b->data;
+	struct ext3_extent_header *header = (struct ext3_extent_header *)buffer->data;
 
-	h->eh_magic = htole16(EXT3_EXT_MAGIC);
-	h->eh_max = htole16(x4_ext_cap(i->vol));
-	h->eh_depth = htole16(depth);
-	h->eh_generation = 0;
-	set_entries(h, n);
-	memcpy(x4_eh_ext(h), from, n * ENTRY_SIZE);
-	x4_ext_node_csum(i, b);
+	header->eh_magic = htole16(EXT3_EXT_MAGIC);
+	header->eh_max = htole16(x4_ext_cap(inode->vol));
+	header->eh_depth = htole16(depth);
+	header->eh_generation = 0;
+	set_entries(header, n);
+	memcpy(x4_eh_ext(header), from, n * ENTRY_SIZE);
+	x4_ext_node_csum(inode, buffer);
 }
 
 /* ---- growing ---- */
 
-static int tree_grow(struct jnl_handle *h, struct x4_inode *i)
+static int tree_grow(struct jnl_handle *handle, struct x4_inode *inode)
 {
-	struct ext3_extent_header *root = x4_ext_root(i);
+	struct ext3_extent_header *root = x4_ext_root(inode);
 	unsigned depth = x4_eh_depth(root), n = x4_eh_entries(root);
 	uint32_t key = le32toh(x4_eh_ext(root)[0].ee_block);
-	struct jnl_buf *b;
-	int r;
+	struct jnl_buf *buffer;
+	int err;
 
 	if (depth == X4_EXT_MAX_DEPTH)
-		return X4_CORRUPT(i->vol, i->ino, 0, "extent tree is full at its greatest depth");
-	r = node_new(h, i, 0, &b);
-	if (r)
-		return r;
-	node_init(i, b, depth, x4_eh_ext(root), n);
+		return X4_CORRUPT(inode->vol, inode->ino, 0, "extent tree is full at its greatest depth");
+	err = node_new(handle, inode, 0, &buffer);
+	if (err)
+		return err;
+	node_init(inode, buffer, depth, x4_eh_ext(root), n);
 	memset(x4_eh_ext(root), 0, X4_EXT_ROOT_MAX * ENTRY_SIZE);
-	idx_set(&x4_eh_idx(root)[0], key, b->blk);
+	idx_set(&x4_eh_idx(root)[0], key, buffer->blk);
 	set_entries(root, 1);
 	root->eh_max = htole16(X4_EXT_ROOT_MAX);
 	root->eh_depth = htole16(depth + 1);
-	jnl_brelse(b);
+	jnl_brelse(buffer);
 	return 0;
 }
 
 /* Splits the node of level l >= 1; its parent has room. */
-static int node_split(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, unsigned l)
+static int node_split(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned l)
 {
-	struct ext3_extent_header *old = p->lv[l].h, *parent = p->lv[l - 1].h;
+	struct ext3_extent_header *old = path->level[l].header, *parent = path->level[l - 1].header;
 	unsigned n = x4_eh_entries(old);
 	/* Growing at its end, a file leaves full nodes behind; elsewhere both halves get room. */
-	unsigned moved = p->lv[l].at + 1 >= (int)n ? 1 : n / 2;
+	unsigned moved = path->level[l].at + 1 >= (int)n ? 1 : n / 2;
 	struct ext3_extent *from = &x4_eh_ext(old)[n - moved];
 	uint32_t key = le32toh(from->ee_block);
-	struct jnl_buf *b;
-	int r;
+	struct jnl_buf *buffer;
+	int err;
 
-	r = node_write(h, p, l);
-	if (!r)
-		r = node_write(h, p, l - 1);
-	if (!r)
-		r = node_new(h, i, p->lv[l].b->blk + 1, &b);
-	if (r)
-		return r;
-	node_init(i, b, x4_eh_depth(old), from, moved);
+	err = node_write(handle, path, l);
+	if (!err)
+		err = node_write(handle, path, l - 1);
+	if (!err)
+		err = node_new(handle, inode, path->level[l].buffer->blk + 1, &buffer);
+	if (err)
+		return err;
+	node_init(inode, buffer, x4_eh_depth(old), from, moved);
 	memset(from, 0, moved * ENTRY_SIZE);
 	set_entries(old, n - moved);
-	node_changed(i, p, l);
-	entries_resize(parent, p->lv[l - 1].at + 1, 0, 1);
-	idx_set(&x4_eh_idx(parent)[p->lv[l - 1].at + 1], key, b->blk);
-	node_changed(i, p, l - 1);
-	jnl_brelse(b);
+	node_changed(inode, path, l);
+	entries_resize(parent, path->level[l - 1].at + 1, 0, 1);
+	idx_set(&x4_eh_idx(parent)[path->level[l - 1].at + 1], key, buffer->blk);
+	node_changed(inode, path, l - 1);
+	jnl_brelse(buffer);
 	return 0;
 }
 
-int x4_tree_make_room(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, unsigned need)
+int x4_tree_make_room(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned need)
 {
-	unsigned l = p->depth;
-	int r;
+	unsigned l = path->depth;
+	int err;
 
 	/* The leaf is full: the lowest ancestor with room takes a second half of the child on the path. */
-	if (x4_eh_entries(p->lv[l].h) + need <= x4_eh_max(p->lv[l].h)) {
-		x4_path_release(p);
+	if (x4_eh_entries(path->level[l].header) + need <= x4_eh_max(path->level[l].header)) {
+		x4_path_release(path);
 		return 0;
 	}
-	while (l > 0 && x4_eh_entries(p->lv[l - 1].h) >= x4_eh_max(p->lv[l - 1].h))
+	while (l > 0 && x4_eh_entries(path->level[l - 1].header) >= x4_eh_max(path->level[l - 1].header))
 		l--;
-	r = l ? node_split(h, i, p, l) : tree_grow(h, i);
-	x4_path_release(p);
-	return r;
+	err = l ? node_split(handle, inode, path, l) : tree_grow(handle, inode);
+	x4_path_release(path);
+	return err;
 }
 
 /* ---- shrinking ---- */
 
 /* The leaf of the path has lost its last entry: it and every ancestor that becomes empty are freed. */
-static int tree_prune(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p)
+static int tree_prune(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path)
 {
-	for (unsigned l = p->depth; l > 0; l--) {
-		struct ext3_extent_header *parent = p->lv[l - 1].h;
-		int r = node_free(h, i, p->lv[l].b->blk);
+	for (unsigned l = path->depth; l > 0; l--) {
+		struct ext3_extent_header *parent = path->level[l - 1].header;
+		int err = node_free(handle, inode, path->level[l].buffer->blk);
 
-		if (r)
-			return r;
+		if (err)
+			return err;
 		if (x4_eh_entries(parent) == 1 && l > 1)
 			continue; /* the parent goes as a whole */
-		r = node_write(h, p, l - 1);
-		if (r)
-			return r;
-		entries_resize(parent, p->lv[l - 1].at, 1, 0);
+		err = node_write(handle, path, l - 1);
+		if (err)
+			return err;
+		entries_resize(parent, path->level[l - 1].at, 1, 0);
 		if (!x4_eh_entries(parent)) {
 			parent->eh_depth = 0; /* the empty root */
 			return 0;
 		}
-		node_changed(i, p, l - 1);
-		return p->lv[l - 1].at == 0 ? keys_fix(h, i, p, l - 1) : 0;
+		node_changed(inode, path, l - 1);
+		return path->level[l - 1].at == 0 ? keys_fix(handle, inode, path, l - 1) : 0;
 	}
 	return 0;
 }
 
-int x4_tree_collapse(struct jnl_handle *h, struct x4_inode *i)
+int x4_tree_collapse(struct jnl_handle *handle, struct x4_inode *inode)
 {
-	struct ext3_extent_header *root = x4_ext_root(i);
+	struct ext3_extent_header *root = x4_ext_root(inode);
 
 	while (x4_eh_depth(root) && x4_eh_entries(root) == 1) {
 		struct ext3_extent_header *child;
-		struct jnl_buf *b;
+		struct jnl_buf *buffer;
 		uint64_t blk = x4_idx_blk(x4_eh_idx(root));
 		unsigned n;
-		int r = x4_ext_node_read(i, blk, x4_eh_depth(root) - 1, &b);
+		int err = x4_ext_node_read(inode, blk, x4_eh_depth(root) - 1, &buffer);
 
-		if (r)
-			return r;
-		child = (struct ext3_extent_header *)b->data;
+		if (err)
+			return err;
+		child = (struct ext3_extent_header *)buffer->data;
 		n = x4_eh_entries(child);
 		if (n > X4_EXT_ROOT_MAX) {
-			jnl_brelse(b);
+			jnl_brelse(buffer);
 			return 0;
 		}
 		memset(x4_eh_ext(root), 0, X4_EXT_ROOT_MAX * ENTRY_SIZE);
 		memcpy(x4_eh_ext(root), x4_eh_ext(child), n * ENTRY_SIZE);
 		set_entries(root, n);
 		root->eh_depth = child->eh_depth;
-		jnl_brelse(b);
-		r = node_free(h, i, blk);
-		if (r)
-			return r;
+		jnl_brelse(buffer);
+		err = node_free(handle, inode, blk);
+		if (err)
+			return err;
 	}
 	return 0;
 }
@@ -310,43 +310,43 @@ int x4_tree_collapse(struct jnl_handle *h, struct x4_inode *i)
  * A leaf that has become sparse joins its neighbour under the same parent when both together fill no more than half a node, so
  * that a file punched full of holes does not keep a block for every extent that is left.
  */
-static int leaf_join(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p)
+static int leaf_join(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path)
 {
-	unsigned l = p->depth, n = x4_eh_entries(p->lv[l].h), at;
+	unsigned l = path->depth, n = x4_eh_entries(path->level[l].header), at;
 	struct ext3_extent_header *parent, *left, *right;
 	struct jnl_buf *other;
 	bool with_next;
-	int r;
+	int err;
 
-	if (!l || n > x4_eh_max(p->lv[l].h) / 4)
+	if (!l || n > x4_eh_max(path->level[l].header) / 4)
 		return 0;
-	parent = p->lv[l - 1].h;
-	at = p->lv[l - 1].at;
+	parent = path->level[l - 1].header;
+	at = path->level[l - 1].at;
 	with_next = at + 1 < x4_eh_entries(parent);
 	if (!with_next && !at)
 		return 0;
-	r = x4_ext_node_read(i, x4_idx_blk(&x4_eh_idx(parent)[with_next ? at + 1 : at - 1]), 0, &other);
-	if (r)
-		return r;
-	left = with_next ? p->lv[l].h : (struct ext3_extent_header *)other->data;
-	right = with_next ? (struct ext3_extent_header *)other->data : p->lv[l].h;
+	err = x4_ext_node_read(inode, x4_idx_blk(&x4_eh_idx(parent)[with_next ? at + 1 : at - 1]), 0, &other);
+	if (err)
+		return err;
+	left = with_next ? path->level[l].header : (struct ext3_extent_header *)other->data;
+	right = with_next ? (struct ext3_extent_header *)other->data : path->level[l].header;
 	if (x4_eh_entries(left) + x4_eh_entries(right) > x4_eh_max(left) / 2)
 		goto out;
-	r = jnl_get_write(h, with_next ? p->lv[l].b : other);
-	if (!r)
-		r = node_write(h, p, l - 1);
-	if (r)
+	err = jnl_get_write(handle, with_next ? path->level[l].buffer : other);
+	if (!err)
+		err = node_write(handle, path, l - 1);
+	if (err)
 		goto out;
 	n = x4_eh_entries(left);
 	memcpy(&x4_eh_ext(left)[n], x4_eh_ext(right), x4_eh_entries(right) * ENTRY_SIZE);
 	set_entries(left, n + x4_eh_entries(right));
-	x4_ext_node_csum(i, with_next ? p->lv[l].b : other);
+	x4_ext_node_csum(inode, with_next ? path->level[l].buffer : other);
 	entries_resize(parent, with_next ? at + 1 : at, 1, 0);
-	node_changed(i, p, l - 1);
-	r = node_free(h, i, with_next ? other->blk : p->lv[l].b->blk);
+	node_changed(inode, path, l - 1);
+	err = node_free(handle, inode, with_next ? other->blk : path->level[l].buffer->blk);
 out:
 	jnl_brelse(other);
-	return r;
+	return err;
 }
 
 /* ---- leaves ---- */
@@ -359,68 +359,68 @@ static bool ext_merge(const struct x4_ext *a, const struct x4_ext *b)
 
 /* The replacement after merging inside itself and with the neighbours in the leaf. */
 struct replacement {
-	struct x4_ext x[5];
+	struct x4_ext extent[5];
 	unsigned n, pos, del;
 };
 
-static void replacement_add(struct replacement *rp, const struct x4_ext *x)
+static void replacement_add(struct replacement *replacement, const struct x4_ext *extent)
 {
-	if (rp->n && ext_merge(&rp->x[rp->n - 1], x))
-		rp->x[rp->n - 1].len += x->len;
+	if (replacement->n && ext_merge(&replacement->extent[replacement->n - 1], extent))
+		replacement->extent[replacement->n - 1].len += extent->len;
 	else
-		rp->x[rp->n++] = *x;
+		replacement->extent[replacement->n++] = *extent;
 }
 
-static void replacement_make(struct replacement *rp, struct ext3_extent_header *leaf, unsigned pos, unsigned ndel,
+static void replacement_make(struct replacement *replacement, struct ext3_extent_header *leaf, unsigned pos, unsigned ndel,
 			     const struct x4_ext *new, unsigned nnew)
 {
 	struct x4_ext side;
 
-	*rp = (struct replacement) { .pos = pos, .del = ndel };
+	*replacement = (struct replacement) { .pos = pos, .del = ndel };
 	if (pos && nnew) {
 		x4_ext_decode(&x4_eh_ext(leaf)[pos - 1], &side);
 		if (ext_merge(&side, &new[0])) {
-			rp->pos--;
-			rp->del++;
-			replacement_add(rp, &side);
+			replacement->pos--;
+			replacement->del++;
+			replacement_add(replacement, &side);
 		}
 	}
 	for (unsigned k = 0; k < nnew; k++)
-		replacement_add(rp, &new[k]);
+		replacement_add(replacement, &new[k]);
 	if (nnew && pos + ndel < x4_eh_entries(leaf)) {
 		x4_ext_decode(&x4_eh_ext(leaf)[pos + ndel], &side);
-		if (ext_merge(&rp->x[rp->n - 1], &side)) {
-			rp->del++;
-			replacement_add(rp, &side);
+		if (ext_merge(&replacement->extent[replacement->n - 1], &side)) {
+			replacement->del++;
+			replacement_add(replacement, &side);
 		}
 	}
 }
 
-int x4_leaf_edit(struct jnl_handle *h, struct x4_inode *i, struct x4_path *p, int pos, unsigned ndel, const struct x4_ext *new,
+int x4_leaf_edit(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, int pos, unsigned ndel, const struct x4_ext *new,
 		 unsigned nnew)
 {
-	unsigned l = p->depth;
-	struct ext3_extent_header *leaf = p->lv[l].h;
-	struct replacement rp;
-	int r;
+	unsigned l = path->depth;
+	struct ext3_extent_header *leaf = path->level[l].header;
+	struct replacement replacement;
+	int err;
 
 	FDIO_ASSERT(nnew <= 3 && pos >= 0);
-	replacement_make(&rp, leaf, pos, ndel, new, nnew);
-	if (x4_eh_entries(leaf) - rp.del + rp.n > x4_eh_max(leaf))
+	replacement_make(&replacement, leaf, pos, ndel, new, nnew);
+	if (x4_eh_entries(leaf) - replacement.del + replacement.n > x4_eh_max(leaf))
 		return -EAGAIN;
-	if (l && x4_eh_entries(leaf) - rp.del + rp.n == 0)
-		return tree_prune(h, i, p);
-	r = node_write(h, p, l);
-	if (r)
-		return r;
-	entries_resize(leaf, rp.pos, rp.del, rp.n);
-	for (unsigned k = 0; k < rp.n; k++)
-		x4_ext_encode(&x4_eh_ext(leaf)[rp.pos + k], &rp.x[k]);
-	node_changed(i, p, l);
-	if (rp.pos == 0) {
-		r = keys_fix(h, i, p, l);
-		if (r)
-			return r;
+	if (l && x4_eh_entries(leaf) - replacement.del + replacement.n == 0)
+		return tree_prune(handle, inode, path);
+	err = node_write(handle, path, l);
+	if (err)
+		return err;
+	entries_resize(leaf, replacement.pos, replacement.del, replacement.n);
+	for (unsigned k = 0; k < replacement.n; k++)
+		x4_ext_encode(&x4_eh_ext(leaf)[replacement.pos + k], &replacement.extent[k]);
+	node_changed(inode, path, l);
+	if (replacement.pos == 0) {
+		err = keys_fix(handle, inode, path, l);
+		if (err)
+			return err;
 	}
-	return rp.n < rp.del ? leaf_join(h, i, p) : 0;
+	return replacement.n < replacement.del ? leaf_join(handle, inode, path) : 0;
 }

@@ -19,9 +19,9 @@ struct range {
 	uint32_t out_first, out_end; /* blocks touched */
 };
 
-static struct range range_of(struct x4_inode *i, uint64_t off, uint64_t end)
+static struct range range_of(struct x4_inode *inode, uint64_t off, uint64_t end)
 {
-	unsigned bits = i->vol->block_bits;
+	unsigned bits = inode->vol->block_bits;
 
 	return (struct range) {
 		.off = off, .end = end,
@@ -31,114 +31,114 @@ static struct range range_of(struct x4_inode *i, uint64_t off, uint64_t end)
 }
 
 /* The parts of the range that do not cover a whole block. */
-static int zero_edges(struct x4_inode *i, const struct range *rg)
+static int zero_edges(struct x4_inode *inode, const struct range *range)
 {
-	unsigned bits = i->vol->block_bits;
-	uint64_t first = (uint64_t)rg->in_first << bits, last = (uint64_t)rg->in_end << bits;
-	int r;
+	unsigned bits = inode->vol->block_bits;
+	uint64_t first = (uint64_t)range->in_first << bits, last = (uint64_t)range->in_end << bits;
+	int err;
 
-	if (rg->in_first > rg->in_end)
-		return x4_zero_in_block(i, rg->off, rg->end);
-	r = x4_zero_in_block(i, rg->off, first);
-	return r ? r : x4_zero_in_block(i, last, rg->end);
+	if (range->in_first > range->in_end)
+		return x4_zero_in_block(inode, range->off, range->end);
+	err = x4_zero_in_block(inode, range->off, first);
+	return err ? err : x4_zero_in_block(inode, last, range->end);
 }
 
-static int stamp_only(struct x4_inode *i) { return x4_publish_size(i, 0); }
+static int stamp_only(struct x4_inode *inode) { return x4_publish_size(inode, 0); }
 
 /* Unwritten blocks for every hole; the size with the last transaction. */
-static int preallocate(struct x4_inode *i, const struct range *rg, uint64_t new_size, bool root)
+static int preallocate(struct x4_inode *inode, const struct range *range, uint64_t new_size, bool root)
 {
-	struct x4_resv r;
+	struct x4_resv reservation;
 	bool any;
-	int err = x4_resv_range(i, rg->out_first, rg->out_end - rg->out_first, root, X4_EXT_UNWRITTEN, &r);
+	int err = x4_resv_range(inode, range->out_first, range->out_end - range->out_first, root, X4_EXT_UNWRITTEN, &reservation);
 
 	if (err)
 		return err;
-	any = r.nr;
+	any = reservation.nr;
 	if (new_size)
-		err = x4_zero_tail(i, x4_raw_size(i));
+		err = x4_zero_tail(inode, x4_raw_size(inode));
 	if (!err && any) {
-		fdio_mutex_lock(&i->map_lock);
-		err = x4_resv_insert(i, &r, new_size, true);
-		fdio_mutex_unlock(&i->map_lock);
+		fdio_mutex_lock(&inode->map_lock);
+		err = x4_resv_insert(inode, &reservation, new_size, true);
+		fdio_mutex_unlock(&inode->map_lock);
 	}
 	if (!err && !any)
-		err = x4_publish_size(i, new_size);
-	x4_resv_free(&r);
+		err = x4_publish_size(inode, new_size);
+	x4_resv_free(&reservation);
 	return err;
 }
 
-static int punch(struct x4_inode *i, uint64_t off, uint64_t len)
+static int punch(struct x4_inode *inode, uint64_t off, uint64_t len)
 {
-	uint64_t size = x4_raw_size(i), end = off + len;
-	struct range rg;
+	uint64_t size = x4_raw_size(inode), end = off + len;
+	struct range range;
 	unsigned meta = 0;
-	int r;
+	int err;
 
 	if (off >= size)
-		return stamp_only(i); /* nothing to free, but it counts as a change */
+		return stamp_only(inode); /* nothing to free, but it counts as a change */
 	if (end > size)
-		end = fdio_round_up(size, i->vol->block_size);
-	rg = range_of(i, off, end);
-	if (x4_map_kind(i) == X4_MAPPED_EXTENTS) {
+		end = fdio_round_up(size, inode->vol->block_size);
+	range = range_of(inode, off, end);
+	if (x4_map_kind(inode) == X4_MAPPED_EXTENTS) {
 		/* Cutting an extent in two may split a node; the range frees blocks, so it may use what is kept back. */
-		meta = x4_extent_meta_for(i, 1);
-		r = x4_meta_reserve(i->vol, meta, X4_ASKS_SYSTEM);
-		if (r)
-			return r;
+		meta = x4_extent_meta_for(inode, 1);
+		err = x4_meta_reserve(inode->vol, meta, X4_ASKS_SYSTEM);
+		if (err)
+			return err;
 	}
-	r = zero_edges(i, &rg);
-	if (!r)
-		r = rg.in_first < rg.in_end ? x4_remove_range(i, rg.in_first, rg.in_end, false, true) : stamp_only(i);
+	err = zero_edges(inode, &range);
+	if (!err)
+		err = range.in_first < range.in_end ? x4_remove_range(inode, range.in_first, range.in_end, false, true) : stamp_only(inode);
 	if (meta)
-		x4_meta_unreserve(i->vol, meta);
-	return r;
+		x4_meta_unreserve(inode->vol, meta);
+	return err;
 }
 
-static int zero_convert(struct x4_inode *i, const struct range *rg, struct x4_resv *r, uint64_t new_size)
+static int zero_convert(struct x4_inode *inode, const struct range *range, struct x4_resv *reservation, uint64_t new_size)
 {
 	int err = 0;
 
-	fdio_mutex_lock(&i->map_lock);
-	if (r->nr)
-		err = x4_resv_insert(i, r, 0, false);
-	if (!err && rg->in_first < rg->in_end)
-		err = x4_convert_range(i, rg->in_first, rg->in_end, X4_EXT_UNWRITTEN, 0);
-	fdio_mutex_unlock(&i->map_lock);
-	return err ? err : x4_publish_size(i, new_size);
+	fdio_mutex_lock(&inode->map_lock);
+	if (reservation->nr)
+		err = x4_resv_insert(inode, reservation, 0, false);
+	if (!err && range->in_first < range->in_end)
+		err = x4_convert_range(inode, range->in_first, range->in_end, X4_EXT_UNWRITTEN, 0);
+	fdio_mutex_unlock(&inode->map_lock);
+	return err ? err : x4_publish_size(inode, new_size);
 }
 
-static int zero_range(struct x4_inode *i, const struct range *rg, uint64_t new_size, bool root)
+static int zero_range(struct x4_inode *inode, const struct range *range, uint64_t new_size, bool root)
 {
-	struct x4_resv r;
+	struct x4_resv reservation;
 	unsigned meta;
-	int err = x4_resv_range(i, rg->out_first, rg->out_end - rg->out_first, root, X4_EXT_UNWRITTEN, &r);
+	int err = x4_resv_range(inode, range->out_first, range->out_end - range->out_first, root, X4_EXT_UNWRITTEN, &reservation);
 
 	if (err)
 		return err;
-	meta = x4_extent_meta_for(i, 2 + (rg->out_end - rg->out_first) / X4_EXT_UNWRITTEN_MAX);
-	err = x4_meta_reserve(i->vol, meta, root ? X4_ASKS_SYSTEM : X4_ASKS_USER);
+	meta = x4_extent_meta_for(inode, 2 + (range->out_end - range->out_first) / X4_EXT_UNWRITTEN_MAX);
+	err = x4_meta_reserve(inode->vol, meta, root ? X4_ASKS_SYSTEM : X4_ASKS_USER);
 	if (err) {
-		x4_resv_free(&r);
+		x4_resv_free(&reservation);
 		return err;
 	}
 	if (new_size)
-		err = x4_zero_tail(i, x4_raw_size(i));
+		err = x4_zero_tail(inode, x4_raw_size(inode));
 	if (!err)
-		err = zero_edges(i, rg);
+		err = zero_edges(inode, range);
 	if (!err)
-		err = zero_convert(i, rg, &r, new_size);
-	x4_meta_unreserve(i->vol, meta);
-	x4_resv_free(&r);
+		err = zero_convert(inode, range, &reservation, new_size);
+	x4_meta_unreserve(inode->vol, meta);
+	x4_resv_free(&reservation);
 	return err;
 }
 
-static int check(struct x4_inode *i, int mode, uint64_t off, uint64_t len)
+static int check(struct x4_inode *inode, int mode, uint64_t off, uint64_t len)
 {
-	uint32_t flags = le32toh(i->raw->i_flags), type = le16toh(i->raw->i_mode) & S_IFMT;
+	uint32_t flags = le32toh(inode->raw->i_flags), type = le16toh(inode->raw->i_mode) & S_IFMT;
 	int how = mode & ~X4_FALLOC_KEEP_SIZE;
 
-	if (x4_vol_read_only(i->vol))
+	if (x4_vol_read_only(inode->vol))
 		return -EROFS; /* before the device is written */
 	if (type != S_IFREG)
 		return type == S_IFDIR ? -EISDIR : -ENODEV;
@@ -150,30 +150,30 @@ static int check(struct x4_inode *i, int mode, uint64_t off, uint64_t len)
 		return -EOPNOTSUPP;
 	if (flags & EXT2_IMMUTABLE_FL || (how && flags & EXT2_APPEND_FL))
 		return -EPERM;
-	if (off + len < off || off + len > x4_max_size(i))
+	if (off + len < off || off + len > x4_max_size(inode))
 		return -EFBIG;
-	if (x4_map_kind(i) == X4_MAPPED_NOT)
+	if (x4_map_kind(inode) == X4_MAPPED_NOT)
 		return -EOPNOTSUPP;
-	return how == X4_FALLOC_PUNCH_HOLE ? 0 : x4_ind_convert_file(i); /* unwritten blocks need extents */
+	return how == X4_FALLOC_PUNCH_HOLE ? 0 : x4_ind_convert_file(inode); /* unwritten blocks need extents */
 }
 
-int x4_fallocate(struct x4_inode *i, int mode, uint64_t off, uint64_t len, bool root)
+int x4_fallocate(struct x4_inode *inode, int mode, uint64_t off, uint64_t len, bool root)
 {
-	struct range rg;
+	struct range range;
 	uint64_t new_size;
-	int r = check(i, mode, off, len);
+	int err = check(inode, mode, off, len);
 
-	if (!r)
-		r = x4_window_close(i, NULL, NULL);
-	if (!r)
-		r = x4_truncate_finish(i);
-	if (r)
-		return r;
+	if (!err)
+		err = x4_window_close(inode, NULL, NULL);
+	if (!err)
+		err = x4_truncate_finish(inode);
+	if (err)
+		return err;
 	if (mode & X4_FALLOC_PUNCH_HOLE)
-		return punch(i, off, len);
-	rg = range_of(i, off, off + len);
-	new_size = !(mode & X4_FALLOC_KEEP_SIZE) && rg.end > x4_raw_size(i) ? rg.end : 0;
+		return punch(inode, off, len);
+	range = range_of(inode, off, off + len);
+	new_size = !(mode & X4_FALLOC_KEEP_SIZE) && range.end > x4_raw_size(inode) ? range.end : 0;
 	if (mode & X4_FALLOC_ZERO_RANGE)
-		return zero_range(i, &rg, new_size, root);
-	return preallocate(i, &rg, new_size, root);
+		return zero_range(inode, &range, new_size, root);
+	return preallocate(inode, &range, new_size, root);
 }

@@ -11,66 +11,66 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-struct log_walk { struct jnl_extent *e; unsigned n, cap; };
+struct log_walk { struct jnl_extent *extent; unsigned n, cap; };
 
-static int log_add(struct log_walk *w, const struct x4_ext *x)
+static int log_add(struct log_walk *walk, const struct x4_ext *extent)
 {
-	if (w->n == w->cap) {
-		unsigned cap = w->cap ? w->cap * 2 : 16;
-		struct jnl_extent *e = realloc(w->e, cap * sizeof(*e));
+	if (walk->n == walk->cap) {
+		unsigned cap = walk->cap ? walk->cap * 2 : 16;
+		struct jnl_extent *e = realloc(walk->extent, cap * sizeof(*e));
 
 		if (!e)
 			return -ENOMEM;
-		w->e = e;
-		w->cap = cap;
+		walk->extent = e;
+		walk->cap = cap;
 	}
-	w->e[w->n++] = (struct jnl_extent) { x->pblk, x->len };
+	walk->extent[walk->n++] = (struct jnl_extent) { extent->pblk, extent->len };
 	return 0;
 }
 
 /* From the first block to the first hole, behind which there is nothing. */
-static int log_collect(struct x4_inode *i, struct log_walk *w)
+static int log_collect(struct x4_inode *inode, struct log_walk *walk)
 {
 	uint32_t lblk = 0;
 
 	for (;;) {
-		struct x4_ext x;
-		int r = x4_map_lookup(i, lblk, &x);
+		struct x4_ext extent;
+		int err = x4_map_lookup(inode, lblk, &extent);
 
-		if (!r && x.state == X4_EXT_HOLE && lblk && x4_ext_end(&x) == UINT32_MAX)
+		if (!err && extent.state == X4_EXT_HOLE && lblk && x4_ext_end(&extent) == UINT32_MAX)
 			return 0;
-		if (!r && x.state != X4_EXT_WRITTEN)
-			r = X4_CORRUPT(i->vol, i->ino, 0, "block %u of the log is missing", lblk);
-		if (!r)
-			r = log_add(w, &x);
-		if (r)
-			return r;
-		lblk += x.len;
+		if (!err && extent.state != X4_EXT_WRITTEN)
+			err = X4_CORRUPT(inode->vol, inode->ino, 0, "block %u of the log is missing", lblk);
+		if (!err)
+			err = log_add(walk, &extent);
+		if (err)
+			return err;
+		lblk += extent.len;
 	}
 }
 
-int x4_map_log_extents(struct x4_vol *v, uint32_t journal_ino, struct jnl_extent **ret,
+int x4_map_log_extents(struct x4_vol *vol, uint32_t journal_ino, struct jnl_extent **ret,
 		       unsigned *ret_n)
 {
-	struct log_walk w = { 0 };
-	struct x4_inode *i;
-	int r = x4_iget_special(v, journal_ino, &i);
+	struct log_walk walk = { 0 };
+	struct x4_inode *inode;
+	int err = x4_iget_special(vol, journal_ino, &inode);
 
-	if (r)
-		return r;
+	if (err)
+		return err;
 	/* As the kernel: deleted, it is no journal; nor is it deleted for that here. */
-	if (!i->raw->i_links_count)
-		x4_inode_set_bad(i);
-	r = S_ISREG(le16toh(i->raw->i_mode)) && !x4_inode_is_bad(i) ? x4_map_load(i) : -EUCLEAN;
-	if (!r)
-		r = log_collect(i, &w);
-	x4_map_drop(i);
-	x4_iput(i);
-	if (r) {
-		free(w.e);
-		return r;
+	if (!inode->raw->i_links_count)
+		x4_inode_set_bad(inode);
+	err = S_ISREG(le16toh(inode->raw->i_mode)) && !x4_inode_is_bad(inode) ? x4_map_load(inode) : -EUCLEAN;
+	if (!err)
+		err = log_collect(inode, &walk);
+	x4_map_drop(inode);
+	x4_iput(inode);
+	if (err) {
+		free(walk.extent);
+		return err;
 	}
-	*ret = w.e;
-	*ret_n = w.n;
+	*ret = walk.extent;
+	*ret_n = walk.n;
 	return 0;
 }

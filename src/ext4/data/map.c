@@ -33,7 +33,7 @@ struct chunk {
 };
 
 struct slot {
-	struct chunk *c; /* atomic */
+	struct chunk *chunk; /* atomic */
 	uint32_t key;
 };
 
@@ -43,13 +43,13 @@ struct x4_map {
 	struct slot slot[];
 };
 
-static uint32_t run_len(const struct x4_map_run *r) { return __atomic_load_n(&r->len, __ATOMIC_ACQUIRE); }
-static uint64_t run_end(const struct x4_map_run *r) { return (uint64_t)r->lblk + run_len(r); }
-static uint32_t chunk_n(const struct chunk *c) { return __atomic_load_n(&c->n, __ATOMIC_ACQUIRE); }
+static uint32_t run_len(const struct x4_map_run *run) { return __atomic_load_n(&run->len, __ATOMIC_ACQUIRE); }
+static uint64_t run_end(const struct x4_map_run *run) { return (uint64_t)run->lblk + run_len(run); }
+static uint32_t chunk_n(const struct chunk *chunk) { return __atomic_load_n(&chunk->n, __ATOMIC_ACQUIRE); }
 
-static struct chunk *slot_chunk(const struct x4_map *m, uint32_t k)
+static struct chunk *slot_chunk(const struct x4_map *map, uint32_t k)
 {
-	return __atomic_load_n(&m->slot[k].c, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&map->slot[k].chunk, __ATOMIC_ACQUIRE);
 }
 
 static bool runs_merge(const struct x4_map_run *a, const struct x4_map_run *b)
@@ -57,11 +57,11 @@ static bool runs_merge(const struct x4_map_run *a, const struct x4_map_run *b)
 	return run_end(a) == b->lblk && a->where + run_len(a) == b->where;
 }
 
-static struct x4_map_run run_of(const struct x4_ext *x)
+static struct x4_map_run run_of(const struct x4_ext *extent)
 {
 	return (struct x4_map_run) {
-		.lblk = x->lblk, .len = x->len,
-		.where = x->pblk | (x->state == X4_EXT_UNWRITTEN ? X4_RUN_UNWRITTEN : 0),
+		.lblk = extent->lblk, .len = extent->len,
+		.where = extent->pblk | (extent->state == X4_EXT_UNWRITTEN ? X4_RUN_UNWRITTEN : 0),
 	};
 }
 
@@ -69,15 +69,15 @@ static struct x4_map_run run_of(const struct x4_ext *x)
 
 static struct chunk *chunk_new(const struct x4_map_run *run, uint32_t n, uint32_t cap)
 {
-	struct chunk *c = x4_map_mem(sizeof(*c) + (size_t)cap * sizeof(c->run[0]));
+	struct chunk *chunk = x4_map_mem(sizeof(*chunk) + (size_t)cap * sizeof(chunk->run[0]));
 
-	if (!c)
+	if (!chunk)
 		return NULL;
-	c->n = n;
-	c->cap = cap;
+	chunk->n = n;
+	chunk->cap = cap;
 	if (n)
-		memcpy(c->run, run, n * sizeof(*run));
-	return c;
+		memcpy(chunk->run, run, n * sizeof(*run));
+	return chunk;
 }
 
 /* What the last chunk, which grows in place, is made to hold. */
@@ -90,41 +90,41 @@ static uint32_t tail_cap(uint32_t n)
 
 static struct x4_map *top_new(uint32_t nr)
 {
-	struct x4_map *m = x4_map_mem(sizeof(*m) + (size_t)nr * sizeof(m->slot[0]));
+	struct x4_map *map = x4_map_mem(sizeof(*map) + (size_t)nr * sizeof(map->slot[0]));
 
-	if (m)
-		m->nr = nr;
-	return m;
+	if (map)
+		map->nr = nr;
+	return map;
 }
 
-static void chunk_free_cb(struct epoch_node *n) { x4_map_mem_free(container_of(n, struct chunk, node)); }
-static void top_free_cb(struct epoch_node *n) { x4_map_mem_free(container_of(n, struct x4_map, node)); }
+static void chunk_free_cb(struct epoch_node *node) { x4_map_mem_free(container_of(node, struct chunk, node)); }
+static void top_free_cb(struct epoch_node *node) { x4_map_mem_free(container_of(node, struct x4_map, node)); }
 
 /* The top and every chunk that it still points at. */
-static void map_free_cb(struct epoch_node *n)
+static void map_free_cb(struct epoch_node *node)
 {
-	struct x4_map *m = container_of(n, struct x4_map, node);
+	struct x4_map *map = container_of(node, struct x4_map, node);
 
-	for (uint32_t k = 0; k < m->nr; k++)
-		x4_map_mem_free(m->slot[k].c);
-	x4_map_mem_free(m);
+	for (uint32_t k = 0; k < map->nr; k++)
+		x4_map_mem_free(map->slot[k].chunk);
+	x4_map_mem_free(map);
 }
 
-static void note_edit(struct x4_inode *i) { x4_inode_map_edited(i); }
+static void note_edit(struct x4_inode *inode) { x4_inode_map_edited(inode); }
 
-struct epoch_node *x4_map_detach(struct x4_inode *i)
+struct epoch_node *x4_map_detach(struct x4_inode *inode)
 {
-	note_edit(i);
-	struct x4_map *m = __atomic_exchange_n(&i->data.map, NULL, __ATOMIC_ACQ_REL);
+	note_edit(inode);
+	struct x4_map *map = __atomic_exchange_n(&inode->data.map, NULL, __ATOMIC_ACQ_REL);
 
-	return m ? &m->node : NULL;
+	return map ? &map->node : NULL;
 }
 
 void x4_map_retire(struct epoch_node *map) { epoch_retire(map, map_free_cb); }
 
-void x4_map_drop(struct x4_inode *i)
+void x4_map_drop(struct x4_inode *inode)
 {
-	struct epoch_node *map = x4_map_detach(i);
+	struct epoch_node *map = x4_map_detach(inode);
 
 	if (map)
 		x4_map_retire(map);
@@ -133,14 +133,14 @@ void x4_map_drop(struct x4_inode *i)
 /* ---- lookup ---- */
 
 /* The slot whose range holds lblk. */
-static uint32_t slot_find(const struct x4_map *m, uint32_t lblk)
+static uint32_t slot_find(const struct x4_map *map, uint32_t lblk)
 {
-	uint32_t lo = 0, hi = m->nr;
+	uint32_t lo = 0, hi = map->nr;
 
 	while (hi - lo > 1) {
 		uint32_t mid = lo + (hi - lo) / 2;
 
-		if (m->slot[mid].key <= lblk)
+		if (map->slot[mid].key <= lblk)
 			lo = mid;
 		else
 			hi = mid;
@@ -149,14 +149,14 @@ static uint32_t slot_find(const struct x4_map *m, uint32_t lblk)
 }
 
 /* Number of runs that start at or before lblk. */
-static uint32_t run_upper(const struct chunk *c, uint32_t n, uint32_t lblk)
+static uint32_t run_upper(const struct chunk *chunk, uint32_t n, uint32_t lblk)
 {
 	uint32_t lo = 0, hi = n;
 
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
 
-		if (c->run[mid].lblk <= lblk)
+		if (chunk->run[mid].lblk <= lblk)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -164,87 +164,87 @@ static uint32_t run_upper(const struct chunk *c, uint32_t n, uint32_t lblk)
 	return lo;
 }
 
-static void map_search(const struct x4_map *m, uint32_t lblk, struct x4_ext *ret)
+static void map_search(const struct x4_map *map, uint32_t lblk, struct x4_ext *ret)
 {
-	uint32_t k = slot_find(m, lblk);
-	const struct chunk *c = slot_chunk(m, k);
-	uint32_t n = chunk_n(c), up = run_upper(c, n, lblk), next = UINT32_MAX;
+	uint32_t k = slot_find(map, lblk);
+	const struct chunk *chunk = slot_chunk(map, k);
+	uint32_t n = chunk_n(chunk), up = run_upper(chunk, n, lblk), next = UINT32_MAX;
 
 	if (up) {
-		const struct x4_map_run *r = &c->run[up - 1];
-		uint32_t len = run_len(r), skip = lblk - r->lblk;
+		const struct x4_map_run *run = &chunk->run[up - 1];
+		uint32_t len = run_len(run), skip = lblk - run->lblk;
 
 		if (skip < len) {
 			ret->lblk = lblk;
 			ret->len = len - skip;
-			ret->pblk = (r->where & ~X4_RUN_UNWRITTEN) + skip;
-			ret->state = r->where & X4_RUN_UNWRITTEN ? X4_EXT_UNWRITTEN :
+			ret->pblk = (run->where & ~X4_RUN_UNWRITTEN) + skip;
+			ret->state = run->where & X4_RUN_UNWRITTEN ? X4_EXT_UNWRITTEN :
 						   X4_EXT_WRITTEN;
 			return;
 		}
 	}
 	if (up < n) {
-		next = c->run[up].lblk;
+		next = chunk->run[up].lblk;
 	} else {
-		while (++k < m->nr) {
-			c = slot_chunk(m, k);
-			if (!chunk_n(c))
+		while (++k < map->nr) {
+			chunk = slot_chunk(map, k);
+			if (!chunk_n(chunk))
 				continue;
-			next = c->run[0].lblk;
+			next = chunk->run[0].lblk;
 			break;
 		}
 	}
 	*ret = (struct x4_ext) { .lblk = lblk, .len = next > lblk ? next - lblk : 1, .state = X4_EXT_HOLE };
 }
 
-int x4_map_lookup(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret)
+int x4_map_lookup(struct x4_inode *inode, uint32_t lblk, struct x4_ext *ret)
 {
 	bool inside = epoch_inside();
-	const struct x4_map *m;
+	const struct x4_map *map;
 
 	/*
 	 * Stored only after data/map_evict.c has looked, so that readers do not fight for the line.
 	 */
-	if (unlikely(!__atomic_load_n(&i->data.map_used, __ATOMIC_RELAXED)))
-		__atomic_store_n(&i->data.map_used, true, __ATOMIC_RELAXED);
+	if (unlikely(!__atomic_load_n(&inode->data.map_used, __ATOMIC_RELAXED)))
+		__atomic_store_n(&inode->data.map_used, true, __ATOMIC_RELAXED);
 	if (!inside)
 		epoch_enter();
-	m = __atomic_load_n(&i->data.map, __ATOMIC_ACQUIRE);
-	if (m)
-		map_search(m, lblk, ret);
+	map = __atomic_load_n(&inode->data.map, __ATOMIC_ACQUIRE);
+	if (map)
+		map_search(map, lblk, ret);
 	if (!inside)
 		epoch_exit();
-	return m ? 0 : -EAGAIN;
+	return map ? 0 : -EAGAIN;
 }
 
-int x4_map_lookup_load(struct x4_inode *i, uint32_t lblk, struct x4_ext *ret)
+int x4_map_lookup_load(struct x4_inode *inode, uint32_t lblk, struct x4_ext *ret)
 {
-	int r;
+	int err;
 
-	while ((r = x4_map_lookup(i, lblk, ret)) == -EAGAIN) {
-		r = x4_map_load(i);
-		if (r)
+	while ((err = x4_map_lookup(inode, lblk, ret)) == -EAGAIN) {
+		err = x4_map_load(inode);
+		if (err)
 			break;
 	}
-	return r;
+	return err;
 }
 
-int x4_map_count(struct x4_inode *i, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks)
+int x4_map_count(struct x4_inode *inode, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks)
 {
-	struct x4_ext x;
+	struct x4_ext extent;
 
 	*ret_runs = 0;
 	*ret_blocks = 0;
 	while (*ret_runs < limit && lblk < UINT32_MAX) {
-		int r = x4_map_lookup(i, lblk, &x);
+		int err = x4_map_lookup(inode, lblk, &extent);
 
-		if (r)
-			return r;
-		if (x.state != X4_EXT_HOLE) {
+		if (err)
+			return err;
+		if (extent.state != X4_EXT_HOLE) {
 			++*ret_runs;
-			*ret_blocks += x.len;
+			*ret_blocks += extent.len;
 		}
-		lblk += x.len;
+		lblk += extent.len;
 	}
 	return 0;
 }
@@ -254,67 +254,67 @@ int x4_map_count(struct x4_inode *i, uint32_t lblk, unsigned limit, unsigned *re
 static struct x4_map *map_layout(const struct x4_map_run *run, size_t n)
 {
 	uint32_t nr = n ? fdio_div_up(n, CHUNK_FILL) : 1;
-	struct x4_map *m = top_new(nr);
+	struct x4_map *map = top_new(nr);
 
-	if (!m)
+	if (!map)
 		return NULL;
 	for (uint32_t k = 0; k < nr; k++) {
 		size_t from = (size_t)k * CHUNK_FILL, cnt = FDIO_MIN(n - from, (size_t)CHUNK_FILL);
 		/* The last chunk is where appends go. */
 		uint32_t cap = k + 1 == nr ? tail_cap(cnt) : cnt;
 
-		m->slot[k].c = chunk_new(n ? run + from : NULL, cnt, cap);
-		if (!m->slot[k].c) {
-			m->nr = k;
-			map_free_cb(&m->node);
+		map->slot[k].chunk = chunk_new(n ? run + from : NULL, cnt, cap);
+		if (!map->slot[k].chunk) {
+			map->nr = k;
+			map_free_cb(&map->node);
 			return NULL;
 		}
-		m->slot[k].key = k ? run[from].lblk : 0;
+		map->slot[k].key = k ? run[from].lblk : 0;
 	}
-	return m;
+	return map;
 }
 
-int x4_map_builder_add(struct x4_map_builder *b, const struct x4_ext *x)
+int x4_map_builder_add(struct x4_map_builder *builder, const struct x4_ext *extent)
 {
-	struct x4_map_run r = run_of(x);
+	struct x4_map_run r = run_of(extent);
 
-	if (b->n && runs_merge(&b->e[b->n - 1], &r)) {
-		b->e[b->n - 1].len += r.len;
+	if (builder->n && runs_merge(&builder->run[builder->n - 1], &r)) {
+		builder->run[builder->n - 1].len += r.len;
 		return 0;
 	}
-	if (b->n == b->cap) {
-		size_t cap = b->cap ? b->cap * 2 : 64;
+	if (builder->n == builder->cap) {
+		size_t cap = builder->cap ? builder->cap * 2 : 64;
 		struct x4_map_run *e = x4_map_mem(cap * sizeof(*e));
 
 		if (!e)
 			return -ENOMEM;
-		if (b->n)
-			memcpy(e, b->e, b->n * sizeof(*e));
-		x4_map_mem_free(b->e);
-		b->e = e;
-		b->cap = cap;
+		if (builder->n)
+			memcpy(e, builder->run, builder->n * sizeof(*e));
+		x4_map_mem_free(builder->run);
+		builder->run = e;
+		builder->cap = cap;
 	}
-	b->e[b->n++] = r;
+	builder->run[builder->n++] = r;
 	return 0;
 }
 
-void x4_map_builder_free(struct x4_map_builder *b)
+void x4_map_builder_free(struct x4_map_builder *builder)
 {
-	x4_map_mem_free(b->e);
-	x4_map_mem_free(b->node);
-	*b = (struct x4_map_builder) { 0 };
+	x4_map_mem_free(builder->run);
+	x4_map_mem_free(builder->node);
+	*builder = (struct x4_map_builder) { 0 };
 }
 
-int x4_map_builder_publish(struct x4_map_builder *b, struct x4_inode *i)
+int x4_map_builder_publish(struct x4_map_builder *builder, struct x4_inode *inode)
 {
-	struct x4_map *m = map_layout(b->e, b->n), *none = NULL;
+	struct x4_map *map = map_layout(builder->run, builder->n), *none = NULL;
 
-	x4_map_builder_free(b);
-	if (!m)
+	x4_map_builder_free(builder);
+	if (!map)
 		return -ENOMEM;
 	/* Two readers of a directory may load it at once: they read the same tree, either map will do. */
-	if (!__atomic_compare_exchange_n(&i->data.map, &none, m, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		map_free_cb(&m->node);
+	if (!__atomic_compare_exchange_n(&inode->data.map, &none, map, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		map_free_cb(&map->node);
 	return 0;
 }
 
@@ -322,27 +322,27 @@ int x4_map_builder_publish(struct x4_map_builder *b, struct x4_inode *i)
 
 /* An edit in progress: slots [first, last] of m are rewritten as run[0..n). */
 struct edit {
-	struct x4_map *m;
+	struct x4_map *map;
 	uint32_t first, last;
 	struct x4_map_run *run;
 	uint32_t n;
 	bool append; /* the new run became the very last of the map */
 };
 
-static void edit_emit(struct edit *e, struct x4_map_run r)
+static void edit_emit(struct edit *edit, struct x4_map_run run)
 {
-	if (!r.len)
+	if (!run.len)
 		return;
-	if (e->n && runs_merge(&e->run[e->n - 1], &r))
-		e->run[e->n - 1].len += r.len;
+	if (edit->n && runs_merge(&edit->run[edit->n - 1], &run))
+		edit->run[edit->n - 1].len += run.len;
 	else
-		e->run[e->n++] = r;
+		edit->run[edit->n++] = run;
 }
 
-/* Everything of r in front of end (clipped), then what is behind start. */
-static struct x4_map_run run_before(const struct x4_map_run *r, uint64_t end)
+/* Everything of run in front of end (clipped), then what is behind start. */
+static struct x4_map_run run_before(const struct x4_map_run *run, uint64_t end)
 {
-	struct x4_map_run out = { r->lblk, run_len(r), r->where };
+	struct x4_map_run out = { run->lblk, run_len(run), run->where };
 
 	if (out.lblk >= end)
 		out.len = 0;
@@ -351,10 +351,10 @@ static struct x4_map_run run_before(const struct x4_map_run *r, uint64_t end)
 	return out;
 }
 
-static struct x4_map_run run_behind(const struct x4_map_run *r, uint64_t start)
+static struct x4_map_run run_behind(const struct x4_map_run *run, uint64_t start)
 {
-	struct x4_map_run out = { r->lblk, run_len(r), r->where };
-	uint64_t end = run_end(r);
+	struct x4_map_run out = { run->lblk, run_len(run), run->where };
+	uint64_t end = run_end(run);
 
 	if (end <= start) {
 		out.len = 0;
@@ -366,138 +366,138 @@ static struct x4_map_run run_behind(const struct x4_map_run *r, uint64_t start)
 	return out;
 }
 
-static void edit_merge(struct edit *e, const struct x4_ext *x)
+static void edit_merge(struct edit *edit, const struct x4_ext *extent)
 {
-	uint64_t end = (uint64_t)x->lblk + x->len;
-	bool placed = x->state == X4_EXT_HOLE;
+	uint64_t end = (uint64_t)extent->lblk + extent->len;
+	bool placed = extent->state == X4_EXT_HOLE;
 
-	for (uint32_t k = e->first; k <= e->last; k++) {
-		const struct chunk *c = slot_chunk(e->m, k);
+	for (uint32_t k = edit->first; k <= edit->last; k++) {
+		const struct chunk *chunk = slot_chunk(edit->map, k);
 
-		for (uint32_t j = 0; j < c->n; j++) {
-			edit_emit(e, run_before(&c->run[j], x->lblk));
-			if (!placed && run_end(&c->run[j]) > x->lblk) {
-				edit_emit(e, run_of(x));
+		for (uint32_t j = 0; j < chunk->n; j++) {
+			edit_emit(edit, run_before(&chunk->run[j], extent->lblk));
+			if (!placed && run_end(&chunk->run[j]) > extent->lblk) {
+				edit_emit(edit, run_of(extent));
 				placed = true;
 			}
-			edit_emit(e, run_behind(&c->run[j], end));
+			edit_emit(edit, run_behind(&chunk->run[j], end));
 		}
 	}
 	if (!placed) {
-		edit_emit(e, run_of(x));
-		e->append = e->last + 1 == e->m->nr;
+		edit_emit(edit, run_of(extent));
+		edit->append = edit->last + 1 == edit->map->nr;
 	}
 }
 
 /* The chunk in slot k is replaced by the edited runs. */
-static int edit_one_chunk(struct edit *e)
+static int edit_one_chunk(struct edit *edit)
 {
-	struct chunk *old = slot_chunk(e->m, e->first), *c;
-	uint32_t cap = e->first + 1 == e->m->nr ? tail_cap(e->n) : FDIO_MAX(e->n, 1u);
+	struct chunk *old = slot_chunk(edit->map, edit->first), *chunk;
+	uint32_t cap = edit->first + 1 == edit->map->nr ? tail_cap(edit->n) : FDIO_MAX(edit->n, 1u);
 
-	c = chunk_new(e->run, e->n, cap);
-	if (!c)
+	chunk = chunk_new(edit->run, edit->n, cap);
+	if (!chunk)
 		return -ENOMEM;
-	__atomic_store_n(&e->m->slot[e->first].c, c, __ATOMIC_RELEASE);
+	__atomic_store_n(&edit->map->slot[edit->first].chunk, chunk, __ATOMIC_RELEASE);
 	epoch_retire(&old->node, chunk_free_cb);
 	return 0;
 }
 
-/* Lays the edited runs out as chunks into t from slot k on; number of chunks, 0 when out of memory (those made are freed). */
-static uint32_t edit_layout(struct edit *e, struct x4_map *t, uint32_t k, uint32_t pieces, uint32_t per)
+/* Lays the edited runs out as chunks into map from slot k on; number of chunks, 0 when out of memory (those made are freed). */
+static uint32_t edit_layout(struct edit *edit, struct x4_map *map, uint32_t k, uint32_t pieces, uint32_t per)
 {
 	for (uint32_t p = 0; p < pieces; p++) {
-		uint32_t from = p * per, cnt = FDIO_MIN(per, e->n - from);
-		bool last = k + p + 1 == t->nr;
-		struct chunk *c = chunk_new(e->run + from, cnt, last ? CHUNK_MAX : FDIO_MAX(cnt, 1u));
+		uint32_t from = p * per, cnt = FDIO_MIN(per, edit->n - from);
+		bool last = k + p + 1 == map->nr;
+		struct chunk *chunk = chunk_new(edit->run + from, cnt, last ? CHUNK_MAX : FDIO_MAX(cnt, 1u));
 
-		if (!c) {
+		if (!chunk) {
 			while (p)
-				x4_map_mem_free(t->slot[k + --p].c);
+				x4_map_mem_free(map->slot[k + --p].chunk);
 			return 0;
 		}
-		t->slot[k + p] = (struct slot) { c, p ? e->run[from].lblk : e->m->slot[e->first].key };
+		map->slot[k + p] = (struct slot) { chunk, p ? edit->run[from].lblk : edit->map->slot[edit->first].key };
 	}
 	return pieces;
 }
 
-static int edit_new_top(struct edit *e, struct x4_inode *i)
+static int edit_new_top(struct edit *edit, struct x4_inode *inode)
 {
-	struct x4_map *m = e->m, *t;
-	uint32_t gone = e->last - e->first + 1, per, pieces, behind = m->nr - e->last - 1;
+	struct x4_map *m = edit->map, *t;
+	uint32_t gone = edit->last - edit->first + 1, per, pieces, behind = m->nr - edit->last - 1;
 
-	if (e->n)
-		pieces = fdio_div_up(e->n, e->append ? CHUNK_MAX : e->n <= CHUNK_MAX ? CHUNK_MAX : CHUNK_FILL);
+	if (edit->n)
+		pieces = fdio_div_up(edit->n, edit->append ? CHUNK_MAX : edit->n <= CHUNK_MAX ? CHUNK_MAX : CHUNK_FILL);
 	else
 		pieces = gone == m->nr ? 1 : 0;
-	per = e->append ? CHUNK_MAX : pieces ? fdio_div_up(e->n, pieces) : 0;
-	if (e->n)
-		pieces = fdio_div_up(e->n, per);
+	per = edit->append ? CHUNK_MAX : pieces ? fdio_div_up(edit->n, pieces) : 0;
+	if (edit->n)
+		pieces = fdio_div_up(edit->n, per);
 	t = top_new(m->nr - gone + pieces);
 	if (!t)
 		return -ENOMEM;
-	if (pieces && !edit_layout(e, t, e->first, pieces, per)) {
+	if (pieces && !edit_layout(edit, t, edit->first, pieces, per)) {
 		x4_map_mem_free(t);
 		return -ENOMEM;
 	}
-	memcpy(t->slot, m->slot, e->first * sizeof(t->slot[0]));
-	memcpy(t->slot + e->first + pieces, m->slot + e->last + 1, behind * sizeof(t->slot[0]));
+	memcpy(t->slot, m->slot, edit->first * sizeof(t->slot[0]));
+	memcpy(t->slot + edit->first + pieces, m->slot + edit->last + 1, behind * sizeof(t->slot[0]));
 	t->slot[0].key = 0;
-	__atomic_store_n(&i->data.map, t, __ATOMIC_RELEASE);
-	for (uint32_t k = e->first; k <= e->last; k++)
-		epoch_retire(&m->slot[k].c->node, chunk_free_cb);
+	__atomic_store_n(&inode->data.map, t, __ATOMIC_RELEASE);
+	for (uint32_t k = edit->first; k <= edit->last; k++)
+		epoch_retire(&m->slot[k].chunk->node, chunk_free_cb);
 	epoch_retire(&m->node, top_free_cb);
 	return 0;
 }
 
 /* The cheap cases of a file that grows at its end. */
-static bool append_in_place(struct x4_map *m, const struct x4_ext *x)
+static bool append_in_place(struct x4_map *map, const struct x4_ext *extent)
 {
-	struct chunk *c = slot_chunk(m, m->nr - 1);
-	struct x4_map_run r = run_of(x), *last = c->n ? &c->run[c->n - 1] : NULL;
+	struct chunk *chunk = slot_chunk(map, map->nr - 1);
+	struct x4_map_run run = run_of(extent), *last = chunk->n ? &chunk->run[chunk->n - 1] : NULL;
 
-	if (x->state == X4_EXT_HOLE || x->lblk < m->slot[m->nr - 1].key || (last && run_end(last) > x->lblk))
+	if (extent->state == X4_EXT_HOLE || extent->lblk < map->slot[map->nr - 1].key || (last && run_end(last) > extent->lblk))
 		return false;
-	if (last && runs_merge(last, &r)) {
-		__atomic_store_n(&last->len, last->len + r.len, __ATOMIC_RELEASE);
+	if (last && runs_merge(last, &run)) {
+		__atomic_store_n(&last->len, last->len + run.len, __ATOMIC_RELEASE);
 		return true;
 	}
-	if (c->n == c->cap)
+	if (chunk->n == chunk->cap)
 		return false;
-	c->run[c->n] = r;
-	__atomic_store_n(&c->n, c->n + 1, __ATOMIC_RELEASE);
+	chunk->run[chunk->n] = run;
+	__atomic_store_n(&chunk->n, chunk->n + 1, __ATOMIC_RELEASE);
 	return true;
 }
 
-static int map_edit(struct x4_inode *i, struct x4_map *m, const struct x4_ext *x)
+static int map_edit(struct x4_inode *inode, struct x4_map *map, const struct x4_ext *extent)
 {
-	struct edit e = { .m = m };
+	struct edit edit = { .map = map };
 	size_t max = 2;
-	int r;
+	int err;
 
-	e.first = slot_find(m, x->lblk);
-	e.last = slot_find(m, (uint32_t)(x->lblk + (uint64_t)x->len - 1));
-	for (uint32_t k = e.first; k <= e.last; k++)
-		max += slot_chunk(m, k)->n;
-	e.run = x4_map_mem(max * sizeof(*e.run));
-	if (!e.run)
+	edit.first = slot_find(map, extent->lblk);
+	edit.last = slot_find(map, (uint32_t)(extent->lblk + (uint64_t)extent->len - 1));
+	for (uint32_t k = edit.first; k <= edit.last; k++)
+		max += slot_chunk(map, k)->n;
+	edit.run = x4_map_mem(max * sizeof(*edit.run));
+	if (!edit.run)
 		return -ENOMEM;
-	edit_merge(&e, x);
-	if (e.first == e.last && e.n <= CHUNK_MAX && (e.n || m->nr == 1))
-		r = edit_one_chunk(&e);
+	edit_merge(&edit, extent);
+	if (edit.first == edit.last && edit.n <= CHUNK_MAX && (edit.n || map->nr == 1))
+		err = edit_one_chunk(&edit);
 	else
-		r = edit_new_top(&e, i);
-	x4_map_mem_free(e.run);
-	return r;
+		err = edit_new_top(&edit, inode);
+	x4_map_mem_free(edit.run);
+	return err;
 }
 
-void x4_map_apply(struct x4_inode *i, const struct x4_ext *x)
+void x4_map_apply(struct x4_inode *inode, const struct x4_ext *extent)
 {
-	struct x4_map *m = __atomic_load_n(&i->data.map, __ATOMIC_ACQUIRE);
+	struct x4_map *map = __atomic_load_n(&inode->data.map, __ATOMIC_ACQUIRE);
 
-	note_edit(i);
-	if (!m || !x->len || append_in_place(m, x))
+	note_edit(inode);
+	if (!map || !extent->len || append_in_place(map, extent))
 		return;
-	if (map_edit(i, m, x))
-		x4_map_drop(i);
+	if (map_edit(inode, map, extent))
+		x4_map_drop(inode);
 }

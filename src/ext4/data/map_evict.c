@@ -25,16 +25,16 @@
 /* Where all maps are in use, the next look is not sooner. */
 #define REST_NS 1000000000u
 
-static void drop_one(struct x4_inode *i)
+static void drop_one(struct x4_inode *inode)
 {
-	if (!fdio_rwlock_trywrlock(&i->rw))
+	if (!fdio_rwlock_trywrlock(&inode->rw))
 		return;
-	if (fdio_mutex_trylock(&i->map_lock)) {
-		x4_map_drop(i);
+	if (fdio_mutex_trylock(&inode->map_lock)) {
+		x4_map_drop(inode);
 		fdio_count(CTR_x4_map_evicted);
-		fdio_mutex_unlock(&i->map_lock);
+		fdio_mutex_unlock(&inode->map_lock);
 	}
-	fdio_rwlock_unlock(&i->rw);
+	fdio_rwlock_unlock(&inode->rw);
 }
 
 /* Which maps a pass looks for. */
@@ -47,34 +47,34 @@ struct pass {
 	struct epoch_node *gone; /* maps of inodes that nobody refers to */
 };
 
-static bool unused(struct x4_inode *i)
+static bool unused(struct x4_inode *inode)
 {
-	return !__atomic_exchange_n(&i->data.map_used, false, __ATOMIC_RELAXED);
+	return !__atomic_exchange_n(&inode->data.map_used, false, __ATOMIC_RELAXED);
 }
 
 /* Where it matters whether it was used, it counts as unused from now on. */
-static bool wanted(struct x4_inode *i, bool referenced, void *arg)
+static bool wanted(struct x4_inode *inode, bool referenced, void *arg)
 {
 	const struct pass *p = arg;
-	bool open = x4_inode_nr_open(i);
-	bool newest = i->ino == __atomic_load_n(&i->vol->data.map_newest, __ATOMIC_RELAXED);
+	bool open = x4_inode_nr_open(inode);
+	bool newest = inode->ino == __atomic_load_n(&inode->vol->data.map_newest, __ATOMIC_RELAXED);
 
-	if (!__atomic_load_n(&i->data.map, __ATOMIC_RELAXED))
+	if (!__atomic_load_n(&inode->data.map, __ATOMIC_RELAXED))
 		return false;
 	switch (p->pick) {
 	case PICK_UNREFERENCED: return !referenced;
-	case PICK_CLOSED_UNUSED: return !open && unused(i);
-	case PICK_OPEN_UNUSED: return open && unused(i);
+	case PICK_CLOSED_UNUSED: return !open && unused(inode);
+	case PICK_OPEN_UNUSED: return open && unused(inode);
 	case PICK_CLOSED: return !open && !newest;
 	case PICK_OPEN: return !newest;
 	}
 	return false;
 }
 
-static void detach(struct x4_inode *i, void *arg)
+static void detach(struct x4_inode *inode, void *arg)
 {
 	struct pass *p = arg;
-	struct epoch_node *map = x4_map_detach(i);
+	struct epoch_node *map = x4_map_detach(inode);
 
 	map->next = p->gone;
 	p->gone = map;
@@ -92,15 +92,15 @@ static void retire_all(struct epoch_node *map)
 }
 
 /* Once through the inodes at most. */
-static void pass(struct x4_vol *v, enum map_pick pick, size_t down_to)
+static void pass(struct x4_vol *vol, enum map_pick pick, size_t down_to)
 {
-	uint32_t left = x4_icache_walk_length(v);
+	uint32_t left = x4_icache_walk_length(vol);
 
 	while (left && x4_map_mem_used() > down_to) {
 		struct pass p = { .pick = pick };
 		const struct x4_walk walk = { wanted, detach, &p };
 		struct x4_inode *found[BATCH];
-		unsigned n = x4_icache_walk(v, &walk, &left, found, BATCH);
+		unsigned n = x4_icache_walk(vol, &walk, &left, found, BATCH);
 
 		for (unsigned k = 0; k < n; k++) {
 			drop_one(found[k]);
@@ -111,29 +111,29 @@ static void pass(struct x4_vol *v, enum map_pick pick, size_t down_to)
 	}
 }
 
-bool x4_maps_shrink(struct x4_vol *v)
+bool x4_maps_shrink(struct x4_vol *vol)
 {
-	size_t budget = v->data.map_budget, down_to = budget - budget / 4;
+	size_t budget = vol->data.map_budget, down_to = budget - budget / 4;
 
 	if (likely(x4_map_mem_used() <= budget))
 		return true;
-	pass(v, PICK_UNREFERENCED, down_to);
-	pass(v, PICK_CLOSED_UNUSED, down_to);
-	pass(v, PICK_OPEN_UNUSED, down_to);
+	pass(vol, PICK_UNREFERENCED, down_to);
+	pass(vol, PICK_CLOSED_UNUSED, down_to);
+	pass(vol, PICK_OPEN_UNUSED, down_to);
 	if (x4_map_mem_used() / 2 > budget) {
-		pass(v, PICK_CLOSED, down_to);
-		pass(v, PICK_OPEN, down_to);
+		pass(vol, PICK_CLOSED, down_to);
+		pass(vol, PICK_OPEN, down_to);
 	}
 	(void)malloc_trim(0); /* maps are many small pieces: the system gets their pages back */
 	if (x4_map_mem_used() <= budget)
 		return true;
-	__atomic_store_n(&v->data.map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);
+	__atomic_store_n(&vol->data.map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);
 	return false;
 }
 
-void x4_data_init(struct x4_vol *v)
+void x4_data_init(struct x4_vol *vol)
 {
-	v->data.map_budget = X4_MAP_BUDGET;
-	list_init(&v->data.windows);
-	x4_icache_set_forget_map(v, x4_map_drop);
+	vol->data.map_budget = X4_MAP_BUDGET;
+	list_init(&vol->data.windows);
+	x4_icache_set_forget_map(vol, x4_map_drop);
 }

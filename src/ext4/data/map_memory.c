@@ -53,27 +53,27 @@ static bool of_reserve(const void *p)
 void *x4_map_mem(size_t size)
 {
 	void *p = malloc(size);
-	struct piece *c;
+	struct piece *piece;
 
 	if (likely(p))
 		__atomic_add_fetch(&used, malloc_usable_size(p), __ATOMIC_RELAXED);
 	if (likely(p) || size > PIECE || !pieces)
 		return p;
 	fdio_mutex_lock(&lock);
-	c = unused;
-	if (c)
-		unused = c->next;
+	piece = unused;
+	if (piece)
+		unused = piece->next;
 	fdio_mutex_unlock(&lock);
-	if (c) {
-		fdio_unpoison(c, size);
+	if (piece) {
+		fdio_unpoison(piece, size);
 		fdio_count(CTR_x4_map_reserve);
 	}
-	return c;
+	return piece;
 }
 
 void x4_map_mem_free(void *p)
 {
-	struct piece *c = p;
+	struct piece *piece = p;
 
 	if (likely(!of_reserve(p))) {
 		if (p)
@@ -82,31 +82,31 @@ void x4_map_mem_free(void *p)
 		return;
 	}
 	fdio_mutex_lock(&lock);
-	fdio_unpoison(c, PIECE);
-	c->next = unused;
-	unused = c;
-	fdio_poison(c->rest, sizeof(c->rest));
+	fdio_unpoison(piece, PIECE);
+	piece->next = unused;
+	unused = piece;
+	fdio_poison(piece->rest, sizeof(piece->rest));
 	fdio_mutex_unlock(&lock);
 }
 
 size_t x4_map_mem_used(void) { return __atomic_load_n(&used, __ATOMIC_RELAXED); }
 
-void x4_map_mem_check(struct x4_vol *v)
+void x4_map_mem_check(struct x4_vol *vol)
 {
 	size_t now = x4_map_mem_used();
 
-	void (*crowded)(struct x4_vol *v) = __atomic_load_n(&v->data.crowded, __ATOMIC_ACQUIRE);
+	void (*crowded)(struct x4_vol *vol) = __atomic_load_n(&vol->data.crowded, __ATOMIC_ACQUIRE);
 
-	if (likely(now <= v->data.map_budget) || !crowded)
+	if (likely(now <= vol->data.map_budget) || !crowded)
 		return;
 	/* It has just found them all in use. */
-	if (now / 2 <= v->data.map_budget &&
-	    fdio_now_ns() < __atomic_load_n(&v->data.map_rest_ns, __ATOMIC_RELAXED))
+	if (now / 2 <= vol->data.map_budget &&
+	    fdio_now_ns() < __atomic_load_n(&vol->data.map_rest_ns, __ATOMIC_RELAXED))
 		return;
-	crowded(v);
+	crowded(vol);
 }
 
-void x4_maps_set_crowded(struct x4_vol *v, void (*fn)(struct x4_vol *v))
+void x4_maps_set_crowded(struct x4_vol *vol, void (*fn)(struct x4_vol *vol))
 {
-	__atomic_store_n(&v->data.crowded, fn, __ATOMIC_RELEASE);
+	__atomic_store_n(&vol->data.crowded, fn, __ATOMIC_RELEASE);
 }

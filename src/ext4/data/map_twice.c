@@ -34,73 +34,73 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static int nodes_sort(struct x4_map_builder *b, uint64_t *ret_blk)
+static int nodes_sort(struct x4_map_builder *builder, uint64_t *ret_blk)
 {
-	qsort(b->node, b->nodes, sizeof(*b->node), by_number);
-	for (size_t k = 1; k < b->nodes; k++)
-		if (b->node[k - 1] == b->node[k]) {
-			*ret_blk = b->node[k];
+	qsort(builder->node, builder->nodes, sizeof(*builder->node), by_number);
+	for (size_t k = 1; k < builder->nodes; k++)
+		if (builder->node[k - 1] == builder->node[k]) {
+			*ret_blk = builder->node[k];
 			return -EUCLEAN;
 		}
 	return 0;
 }
 
-int x4_map_builder_node(struct x4_map_builder *b, uint64_t blk)
+int x4_map_builder_node(struct x4_map_builder *builder, uint64_t blk)
 {
 	uint64_t *bigger, twice;
 	size_t cap;
 
-	if (b->nodes == b->node_cap) {
-		int r = b->nodes ? nodes_sort(b, &twice) : 0;
+	if (builder->nodes == builder->node_cap) {
+		int err = builder->nodes ? nodes_sort(builder, &twice) : 0;
 
-		if (r)
-			return r;
-		cap = b->node_cap ? b->node_cap * 2 : 16;
+		if (err)
+			return err;
+		cap = builder->node_cap ? builder->node_cap * 2 : 16;
 		bigger = x4_map_mem(cap * sizeof(*bigger));
 		if (!bigger)
 			return -ENOMEM;
-		if (b->nodes)
-			memcpy(bigger, b->node, b->nodes * sizeof(*bigger));
-		x4_map_mem_free(b->node);
-		b->node = bigger;
-		b->node_cap = cap;
+		if (builder->nodes)
+			memcpy(bigger, builder->node, builder->nodes * sizeof(*bigger));
+		x4_map_mem_free(builder->node);
+		builder->node = bigger;
+		builder->node_cap = cap;
 	}
-	b->node[b->nodes++] = blk;
+	builder->node[builder->nodes++] = blk;
 	return 0;
 }
 
-static uint64_t run_start(const struct x4_map_run *r) { return r->where & ~X4_RUN_UNWRITTEN; }
+static uint64_t run_start(const struct x4_map_run *run) { return run->where & ~X4_RUN_UNWRITTEN; }
 
 /* As most files are: each run lies behind the one before, and there are no nodes. */
-static bool ascending(const struct x4_map_builder *b)
+static bool ascending(const struct x4_map_builder *builder)
 {
-	for (size_t k = 1; k < b->n; k++)
-		if (run_start(&b->e[k]) < run_start(&b->e[k - 1]) + b->e[k - 1].len)
+	for (size_t k = 1; k < builder->n; k++)
+		if (run_start(&builder->run[k]) < run_start(&builder->run[k - 1]) + builder->run[k - 1].len)
 			return false;
-	return !b->nodes;
+	return !builder->nodes;
 }
 
-int x4_map_builder_check(struct x4_map_builder *b, uint64_t *ret_blk)
+int x4_map_builder_check(struct x4_map_builder *builder, uint64_t *ret_blk)
 {
-	size_t n = b->n + b->nodes;
-	struct place *p;
-	int r = 0;
+	size_t n = builder->n + builder->nodes;
+	struct place *place;
+	int err = 0;
 
-	if (ascending(b))
+	if (ascending(builder))
 		return 0;
-	p = x4_map_mem(n * sizeof(*p));
-	if (!p)
+	place = x4_map_mem(n * sizeof(*place));
+	if (!place)
 		return -ENOMEM;
-	for (size_t k = 0; k < b->n; k++)
-		p[k] = (struct place){ run_start(&b->e[k]), run_start(&b->e[k]) + b->e[k].len };
-	for (size_t k = 0; k < b->nodes; k++)
-		p[b->n + k] = (struct place){ b->node[k], b->node[k] + 1 };
-	qsort(p, n, sizeof(*p), by_start);
-	for (size_t k = 1; k < n && !r; k++)
-		if (p[k - 1].end > p[k].start) {
-			*ret_blk = p[k].start;
-			r = -EUCLEAN;
+	for (size_t k = 0; k < builder->n; k++)
+		place[k] = (struct place){ run_start(&builder->run[k]), run_start(&builder->run[k]) + builder->run[k].len };
+	for (size_t k = 0; k < builder->nodes; k++)
+		place[builder->n + k] = (struct place){ builder->node[k], builder->node[k] + 1 };
+	qsort(place, n, sizeof(*place), by_start);
+	for (size_t k = 1; k < n && !err; k++)
+		if (place[k - 1].end > place[k].start) {
+			*ret_blk = place[k].start;
+			err = -EUCLEAN;
 		}
-	x4_map_mem_free(p);
-	return r;
+	x4_map_mem_free(place);
+	return err;
 }

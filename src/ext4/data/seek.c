@@ -7,28 +7,28 @@
 
 #include <errno.h>
 
-int x4_seek(struct x4_inode *i, uint64_t off, bool want_data, uint64_t *ret)
+int x4_seek(struct x4_inode *inode, uint64_t off, bool want_data, uint64_t *ret)
 {
-	uint64_t size = x4_inode_size(i), at = off;
-	unsigned bits = i->vol->block_bits;
+	uint64_t size = x4_inode_size(inode), at = off;
+	unsigned bits = inode->vol->block_bits;
 
 	if (off >= size)
 		return -ENXIO;
-	if (x4_inode_inline(i)) {
+	if (x4_inode_inline(inode)) {
 		*ret = want_data ? off : size;
 		return 0;
 	}
 	while (at < size && at >> bits < X4_LBLK_END) {
-		struct x4_ext x;
-		int r = x4_map_lookup_load(i, at >> bits, &x);
+		struct x4_ext extent;
+		int err = x4_map_lookup_load(inode, at >> bits, &extent);
 
-		if (r)
-			return r;
-		if ((x.state == X4_EXT_WRITTEN) == want_data) {
+		if (err)
+			return err;
+		if ((extent.state == X4_EXT_WRITTEN) == want_data) {
 			*ret = at;
 			return 0;
 		}
-		at = x4_ext_end(&x) << bits;
+		at = x4_ext_end(&extent) << bits;
 	}
 	if (want_data)
 		return -ENXIO;

@@ -44,63 +44,63 @@ static void put16(uint8_t *p, uint16_t v)
 }
 
 /* 16 bits do not hold the length of an entry that fills a 64 KiB block: its two low bits carry the high ones. */
-static unsigned decode_rec_len(const struct x4_vol *v, uint16_t raw)
+static unsigned decode_rec_len(const struct x4_vol *vol, uint16_t raw)
 {
-	if (v->block_size < 65536)
+	if (vol->block_size < 65536)
 		return raw;
 	if (raw == 65535 || raw == 0)
 		return 65536;
 	return (raw & 65532u) | ((raw & 3u) << 16);
 }
 
-static uint16_t encode_rec_len(const struct x4_vol *v, unsigned len)
+static uint16_t encode_rec_len(const struct x4_vol *vol, unsigned len)
 {
 	if (len < 65536)
 		return (uint16_t)len;
-	return v->block_size == 65536 ? 65535 : (uint16_t)((len & 65532u) | ((len >> 16) & 3u));
+	return vol->block_size == 65536 ? 65535 : (uint16_t)((len & 65532u) | ((len >> 16) & 3u));
 }
 
-unsigned dirb_limit(const struct x4_vol *v)
+unsigned dirb_limit(const struct x4_vol *vol)
 {
-	return v->block_size - (v->has_csum ? DIR_TAIL_LEN : 0);
+	return vol->block_size - (vol->has_csum ? DIR_TAIL_LEN : 0);
 }
 
-bool dirb_get(const struct x4_vol *v, const uint8_t *data, unsigned limit, unsigned off, struct dirb_ent *ret)
+bool dirb_get(const struct x4_vol *vol, const uint8_t *data, unsigned limit, unsigned off, struct dirb_ent *ret)
 {
 	if (off + DIR_ENT_MIN > limit)
 		return false;
 	ret->off = off;
 	ret->ino = get32(data + off);
-	ret->rec_len = decode_rec_len(v, get16(data + off + 4));
+	ret->rec_len = decode_rec_len(vol, get16(data + off + 4));
 	ret->name_len = data[off + 6];
-	ret->ft = v->has_filetype ? data[off + 7] : 0;
+	ret->file_type = vol->has_filetype ? data[off + 7] : 0;
 	ret->name = (const char *)data + off + DIR_ENT_HEAD;
 	return ret->rec_len >= DIR_ENT_MIN && ret->rec_len % 4 == 0 && ret->rec_len <= limit - off &&
 	       (ret->ino == 0 || dir_rec_len(ret->name_len) <= ret->rec_len);
 }
 
-void dirb_put(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len)
+void dirb_put(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len)
 {
 	put32(data + off, ino);
-	put16(data + off + 4, encode_rec_len(v, rec_len));
+	put16(data + off + 4, encode_rec_len(vol, rec_len));
 	data[off + 6] = (uint8_t)len;
-	data[off + 7] = v->has_filetype ? ft : 0;
+	data[off + 7] = vol->has_filetype ? ft : 0;
 	memcpy(data + off + DIR_ENT_HEAD, name, len);
 	/* The bytes between the name and its alignment are on disk too: nothing old may stay there. */
 	memset(data + off + DIR_ENT_HEAD + len, 0, dir_rec_len(len) - DIR_ENT_HEAD - len);
 }
 
-void dirb_stretch(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned rec_len)
+void dirb_stretch(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len)
 {
-	put16(data + off + 4, encode_rec_len(v, rec_len));
+	put16(data + off + 4, encode_rec_len(vol, rec_len));
 }
 
-void dirb_init(const struct x4_vol *v, uint8_t *data)
+void dirb_init(const struct x4_vol *vol, uint8_t *data)
 {
-	memset(data, 0, v->block_size);
-	put16(data + 4, encode_rec_len(v, dirb_limit(v)));
-	if (v->has_csum) {
-		uint8_t *tail = data + v->block_size - DIR_TAIL_LEN;
+	memset(data, 0, vol->block_size);
+	put16(data + 4, encode_rec_len(vol, dirb_limit(vol)));
+	if (vol->has_csum) {
+		uint8_t *tail = data + vol->block_size - DIR_TAIL_LEN;
 
 		put16(tail + 4, DIR_TAIL_LEN);
 		tail[7] = EXT2_DIR_NAME_LEN_CSUM >> 8;
@@ -109,38 +109,38 @@ void dirb_init(const struct x4_vol *v, uint8_t *data)
 
 static uint32_t leaf_csum(struct x4_inode *dir, const uint8_t *data)
 {
-	return fdio_crc32c(dir->csum_seed, data, dir->vol->block_size - DIR_TAIL_LEN);
+	return fdio_crc32c(dir->checksum_seed, data, dir->vol->block_size - DIR_TAIL_LEN);
 }
 
-void dirb_seal(struct x4_inode *dir, struct jnl_buf *b)
+void dirb_seal(struct x4_inode *dir, struct jnl_buf *buffer)
 {
 	if (dir->vol->has_csum)
-		put32(b->data + dir->vol->block_size - 4, leaf_csum(dir, b->data));
-	__atomic_store_n(&b->verified, X4_VERIFIED_DIR, __ATOMIC_RELAXED);
+		put32(buffer->data + dir->vol->block_size - 4, leaf_csum(dir, buffer->data));
+	__atomic_store_n(&buffer->verified, X4_VERIFIED_DIR, __ATOMIC_RELAXED);
 }
 
 /* ---- index blocks ---- */
-unsigned dxb_offset(const struct x4_vol *v, const uint8_t *data)
+unsigned dxb_offset(const struct x4_vol *vol, const uint8_t *data)
 {
-	unsigned rec_len = decode_rec_len(v, get16(data + 4));
+	unsigned rec_len = decode_rec_len(vol, get16(data + 4));
 
-	if (get32(data) == 0 && data[6] == 0 && rec_len == v->block_size)
+	if (get32(data) == 0 && data[6] == 0 && rec_len == vol->block_size)
 		return 8;
-	if (rec_len == 12 && decode_rec_len(v, get16(data + 12 + 4)) == v->block_size - 12 && get32(data + 24) == 0 && data[29] == 8)
+	if (rec_len == 12 && decode_rec_len(vol, get16(data + 12 + 4)) == vol->block_size - 12 && get32(data + 24) == 0 && data[29] == 8)
 		return 32;
 	return 0;
 }
 
-unsigned dxb_limit(const struct x4_vol *v, unsigned ofs)
+unsigned dxb_limit(const struct x4_vol *vol, unsigned ofs)
 {
-	return (v->block_size - ofs - (v->has_csum ? 8 : 0)) / 8;
+	return (vol->block_size - ofs - (vol->has_csum ? 8 : 0)) / 8;
 }
 
 unsigned dxb_count(const uint8_t *data, unsigned ofs) { return get16(data + ofs + 2); }
 
-void dxb_set_count(const struct x4_vol *v, uint8_t *data, unsigned ofs, unsigned count)
+void dxb_set_count(const struct x4_vol *vol, uint8_t *data, unsigned ofs, unsigned count)
 {
-	put16(data + ofs, (uint16_t)dxb_limit(v, ofs));
+	put16(data + ofs, (uint16_t)dxb_limit(vol, ofs));
 	put16(data + ofs + 2, (uint16_t)count);
 }
 
@@ -164,76 +164,76 @@ static uint32_t index_csum(struct x4_inode *dir, const uint8_t *data, unsigned o
 {
 	static const uint8_t zero[4];
 	unsigned count = FDIO_MIN(dxb_count(data, ofs), dxb_limit(dir->vol, ofs));
-	uint32_t c = fdio_crc32c(dir->csum_seed, data, ofs + 8 * count);
+	uint32_t c = fdio_crc32c(dir->checksum_seed, data, ofs + 8 * count);
 
 	c = fdio_crc32c(c, data + ofs + 8 * dxb_limit(dir->vol, ofs), 4);
 	return fdio_crc32c(c, zero, 4);
 }
 
-void dxb_seal(struct x4_inode *dir, struct jnl_buf *b)
+void dxb_seal(struct x4_inode *dir, struct jnl_buf *buffer)
 {
-	unsigned ofs = dxb_offset(dir->vol, b->data);
+	unsigned ofs = dxb_offset(dir->vol, buffer->data);
 
 	if (dir->vol->has_csum)
-		put32(b->data + ofs + 8 * dxb_limit(dir->vol, ofs) + 4, index_csum(dir, b->data, ofs));
-	__atomic_store_n(&b->verified, X4_VERIFIED_HTREE, __ATOMIC_RELAXED);
+		put32(buffer->data + ofs + 8 * dxb_limit(dir->vol, ofs) + 4, index_csum(dir, buffer->data, ofs));
+	__atomic_store_n(&buffer->verified, X4_VERIFIED_HTREE, __ATOMIC_RELAXED);
 }
 
 /* ---- reading ---- */
 int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
 		       unsigned from, unsigned to)
 {
-	struct x4_vol *v = dir->vol;
-	struct dirb_ent e;
+	struct x4_vol *vol = dir->vol;
+	struct dirb_ent entry;
 
-	for (unsigned off = from; off < to; off += e.rec_len) {
-		if (!dirb_get(v, data, to, off, &e))
-			return X4_CORRUPT(v, dir->ino, blk, "directory block %u: bad entry at %u",
+	for (unsigned off = from; off < to; off += entry.rec_len) {
+		if (!dirb_get(vol, data, to, off, &entry))
+			return X4_CORRUPT(vol, dir->ino, blk, "directory block %u: bad entry at %u",
 					  lblk, off);
-		if (e.ino == 0)
+		if (entry.ino == 0)
 			continue;
-		if (e.ino > v->nr_inodes)
-			return X4_CORRUPT(v, dir->ino, blk,
+		if (entry.ino > vol->nr_inodes)
+			return X4_CORRUPT(vol, dir->ino, blk,
 					  "directory block %u: inode %u at %u does not exist", lblk,
-					  e.ino, off);
-		if (e.name_len == 0 || memchr(e.name, '/', e.name_len) ||
-		    memchr(e.name, 0, e.name_len))
-			return X4_CORRUPT(v, dir->ino, blk,
+					  entry.ino, off);
+		if (entry.name_len == 0 || memchr(entry.name, '/', entry.name_len) ||
+		    memchr(entry.name, 0, entry.name_len))
+			return X4_CORRUPT(vol, dir->ino, blk,
 					  "directory block %u: impossible name at %u", lblk, off);
 	}
 	return 0;
 }
 
-static int verify_leaf(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *b)
+static int verify_leaf(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *buffer)
 {
-	struct x4_vol *v = dir->vol;
+	struct x4_vol *vol = dir->vol;
 
-	if (v->has_csum) {
-		const uint8_t *tail = b->data + v->block_size - DIR_TAIL_LEN;
+	if (vol->has_csum) {
+		const uint8_t *tail = buffer->data + vol->block_size - DIR_TAIL_LEN;
 
 		if (get32(tail) || get16(tail + 4) != DIR_TAIL_LEN || get16(tail + 6) != EXT2_DIR_NAME_LEN_CSUM)
-			return X4_CORRUPT(v, dir->ino, b->blk, "directory block %u has no checksum", lblk);
-		if (get32(tail + 8) != leaf_csum(dir, b->data))
-			return X4_CORRUPT(v, dir->ino, b->blk, "directory block %u: wrong checksum", lblk);
+			return X4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u has no checksum", lblk);
+		if (get32(tail + 8) != leaf_csum(dir, buffer->data))
+			return X4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u: wrong checksum", lblk);
 	}
-	return dirb_check_entries(dir, lblk, b->blk, b->data, 0, dirb_limit(v));
+	return dirb_check_entries(dir, lblk, buffer->blk, buffer->data, 0, dirb_limit(vol));
 }
 
-static int verify_index(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *b)
+static int verify_index(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *buffer)
 {
-	struct x4_vol *v = dir->vol;
-	unsigned ofs = dxb_offset(v, b->data), n, count;
+	struct x4_vol *vol = dir->vol;
+	unsigned ofs = dxb_offset(vol, buffer->data), n, count;
 
 	if (ofs == 0 || (ofs == 32) != (lblk == 0))
-		return X4_CORRUPT(v, dir->ino, b->blk, "directory block %u should be an index block", lblk);
-	count = dxb_count(b->data, ofs);
-	if (get16(b->data + ofs) != dxb_limit(v, ofs) || count < 1 || count > dxb_limit(v, ofs))
-		return X4_CORRUPT(v, dir->ino, b->blk, "index block %u: %u entries of %u", lblk, count, get16(b->data + ofs));
-	if (v->has_csum && get32(b->data + ofs + 8 * dxb_limit(v, ofs) + 4) != index_csum(dir, b->data, ofs))
-		return X4_CORRUPT(v, dir->ino, b->blk, "index block %u: wrong checksum", lblk);
+		return X4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u should be an index block", lblk);
+	count = dxb_count(buffer->data, ofs);
+	if (get16(buffer->data + ofs) != dxb_limit(vol, ofs) || count < 1 || count > dxb_limit(vol, ofs))
+		return X4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: %u entries of %u", lblk, count, get16(buffer->data + ofs));
+	if (vol->has_csum && get32(buffer->data + ofs + 8 * dxb_limit(vol, ofs) + 4) != index_csum(dir, buffer->data, ofs))
+		return X4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: wrong checksum", lblk);
 	for (n = 2; n < count; n++)
-		if (dxb_hash(b->data, ofs, n) < dxb_hash(b->data, ofs, n - 1))
-			return X4_CORRUPT(v, dir->ino, b->blk, "index block %u is out of order", lblk);
+		if (dxb_hash(buffer->data, ofs, n) < dxb_hash(buffer->data, ofs, n - 1))
+			return X4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u is out of order", lblk);
 	return 0;
 }
 
@@ -249,33 +249,33 @@ bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data)
 
 int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret)
 {
-	struct x4_vol *v = dir->vol;
-	struct jnl_buf *b;
+	struct x4_vol *vol = dir->vol;
+	struct jnl_buf *buffer;
 	uint64_t blk;
 	uint32_t bit;
-	int r;
+	int err;
 
 	if (x4_inode_inline(dir))
 		return -EOPNOTSUPP; /* not damaged: it has no blocks */
 	if (lblk >= dir_nr_blocks(dir))
-		return X4_CORRUPT(v, dir->ino, 0, "block %u is beyond the directory", lblk);
-	r = x4_bmap(dir, lblk, &blk);
-	if (r == 0)
-		r = jnl_bread(v->jnl, blk, &b);
-	if (r)
-		return r;
+		return X4_CORRUPT(vol, dir->ino, 0, "block %u is beyond the directory", lblk);
+	err = x4_bmap(dir, lblk, &blk);
+	if (err == 0)
+		err = jnl_bread(vol->jnl, blk, &buffer);
+	if (err)
+		return err;
 	if (kind == DIRB_ANY)
-		kind = dirb_is_index(dir, lblk, b->data) ? DIRB_INDEX : DIRB_LEAF;
+		kind = dirb_is_index(dir, lblk, buffer->data) ? DIRB_INDEX : DIRB_LEAF;
 	bit = kind == DIRB_INDEX ? X4_VERIFIED_HTREE : X4_VERIFIED_DIR;
-	if (!(__atomic_load_n(&b->verified, __ATOMIC_RELAXED) & bit)) {
-		r = kind == DIRB_INDEX ? verify_index(dir, lblk, b) : verify_leaf(dir, lblk, b);
-		if (r) {
-			jnl_brelse(b);
-			return r;
+	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & bit)) {
+		err = kind == DIRB_INDEX ? verify_index(dir, lblk, buffer) : verify_leaf(dir, lblk, buffer);
+		if (err) {
+			jnl_brelse(buffer);
+			return err;
 		}
-		__atomic_or_fetch(&b->verified, bit, __ATOMIC_RELAXED);
+		__atomic_or_fetch(&buffer->verified, bit, __ATOMIC_RELAXED);
 	}
-	*ret = b;
+	*ret = buffer;
 	return 0;
 }
 
@@ -285,12 +285,12 @@ int dirb_pass_over(int r, unsigned *bad)
 }
 
 /* ---- inside a leaf ---- */
-bool dirb_find(const struct x4_vol *v, const uint8_t *data, const char *name, unsigned len, struct dirb_ent *ret, unsigned *ret_prev)
+bool dirb_find(const struct x4_vol *vol, const uint8_t *data, const char *name, unsigned len, struct dirb_ent *ret, unsigned *ret_prev)
 {
-	unsigned off = 0, limit = dirb_limit(v);
+	unsigned off = 0, limit = dirb_limit(vol);
 
 	*ret_prev = UINT_MAX;
-	while (dirb_get(v, data, limit, off, ret)) {
+	while (dirb_get(vol, data, limit, off, ret)) {
 		if (ret->ino && ret->name_len == len && memcmp(ret->name, name, len) == 0)
 			return true;
 		*ret_prev = off;
@@ -300,70 +300,70 @@ bool dirb_find(const struct x4_vol *v, const uint8_t *data, const char *name, un
 }
 
 /* What is free in an entry: all of an unused one, what is behind the name of one in use. */
-static unsigned slack(const struct dirb_ent *e)
+static unsigned slack(const struct dirb_ent *entry)
 {
-	return e->ino ? e->rec_len - dir_rec_len(e->name_len) : e->rec_len;
+	return entry->ino ? entry->rec_len - dir_rec_len(entry->name_len) : entry->rec_len;
 }
 
-unsigned dirb_find_gap(const struct x4_vol *v, const uint8_t *data, unsigned need)
+unsigned dirb_find_gap(const struct x4_vol *vol, const uint8_t *data, unsigned need)
 {
-	unsigned off = 0, limit = dirb_limit(v);
-	struct dirb_ent e;
+	unsigned off = 0, limit = dirb_limit(vol);
+	struct dirb_ent entry;
 
-	for (; dirb_get(v, data, limit, off, &e); off += e.rec_len)
-		if (slack(&e) >= need)
+	for (; dirb_get(vol, data, limit, off, &entry); off += entry.rec_len)
+		if (slack(&entry) >= need)
 			return off;
 	return UINT_MAX;
 }
 
-unsigned dirb_max_gap(const struct x4_vol *v, const uint8_t *data)
+unsigned dirb_max_gap(const struct x4_vol *vol, const uint8_t *data)
 {
-	unsigned off = 0, limit = dirb_limit(v), max = 0;
-	struct dirb_ent e;
+	unsigned off = 0, limit = dirb_limit(vol), max = 0;
+	struct dirb_ent entry;
 
-	for (; dirb_get(v, data, limit, off, &e); off += e.rec_len)
-		max = FDIO_MAX(max, slack(&e));
+	for (; dirb_get(vol, data, limit, off, &entry); off += entry.rec_len)
+		max = FDIO_MAX(max, slack(&entry));
 	return max;
 }
 
-unsigned dirb_insert(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len)
+unsigned dirb_insert(const struct x4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len)
 {
 	unsigned used, rec_len;
-	struct dirb_ent e;
+	struct dirb_ent entry;
 
-	FDIO_MUST(dirb_get(v, data, dirb_limit(v), off, &e) && slack(&e) >= dir_rec_len(len));
-	rec_len = e.rec_len;
-	if (e.ino) {
-		used = dir_rec_len(e.name_len);
-		put16(data + off + 4, encode_rec_len(v, used));
+	FDIO_MUST(dirb_get(vol, data, dirb_limit(vol), off, &entry) && slack(&entry) >= dir_rec_len(len));
+	rec_len = entry.rec_len;
+	if (entry.ino) {
+		used = dir_rec_len(entry.name_len);
+		put16(data + off + 4, encode_rec_len(vol, used));
 		off += used;
 		rec_len -= used;
 	}
-	dirb_put(v, data, off, rec_len, ino, ft, name, len);
+	dirb_put(vol, data, off, rec_len, ino, ft, name, len);
 	return off;
 }
 
-void dirb_delete(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned prev)
+void dirb_delete(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned prev)
 {
-	unsigned limit = dirb_limit(v);
+	unsigned limit = dirb_limit(vol);
 	struct dirb_ent e, p;
 
-	FDIO_MUST(dirb_get(v, data, limit, off, &e));
+	FDIO_MUST(dirb_get(vol, data, limit, off, &e));
 	/* The name goes too: whoever may read the block later must not see what was deleted. */
 	if (prev == UINT_MAX) {
 		put32(data + off, 0);
 		memset(data + off + 6, 0, dir_rec_len(e.name_len) - 6);
 		return;
 	}
-	FDIO_MUST(dirb_get(v, data, limit, prev, &p) && prev + p.rec_len == off);
-	put16(data + prev + 4, encode_rec_len(v, p.rec_len + e.rec_len));
+	FDIO_MUST(dirb_get(vol, data, limit, prev, &p) && prev + p.rec_len == off);
+	put16(data + prev + 4, encode_rec_len(vol, p.rec_len + e.rec_len));
 	memset(data + off, 0, dir_rec_len(e.name_len));
 }
 
-void dirb_set(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft)
+void dirb_set(const struct x4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft)
 {
 	put32(data + off, ino);
-	if (v->has_filetype)
+	if (vol->has_filetype)
 		data[off + 7] = ft;
 }
 

@@ -42,54 +42,54 @@ static bool is_dots(const char *name, unsigned len)
 static int find_dots(struct x4_inode *dir, unsigned len, struct dir_pos *ret)
 {
 	unsigned limit = dir->vol->block_size, off = 0;
-	struct dirb_ent e;
-	struct jnl_buf *b;
-	int r = dirb_read(dir, 0, dir_is_dx(dir) ? DIRB_INDEX : DIRB_ANY, &b);
+	struct dirb_ent entry;
+	struct jnl_buf *buffer;
+	int err = dirb_read(dir, 0, dir_is_dx(dir) ? DIRB_INDEX : DIRB_ANY, &buffer);
 
-	if (r)
-		return r;
-	for (unsigned n = 1; n <= len; n++, off += e.rec_len) {
-		if (!dirb_get(dir->vol, b->data, limit, off, &e) || !e.ino || e.ino > dir->vol->nr_inodes || e.name_len != n ||
-		    memcmp(e.name, "..", n)) {
-			r = X4_CORRUPT(dir->vol, dir->ino, b->blk, "the directory does not begin with \".\" and \"..\"");
+	if (err)
+		return err;
+	for (unsigned n = 1; n <= len; n++, off += entry.rec_len) {
+		if (!dirb_get(dir->vol, buffer->data, limit, off, &entry) || !entry.ino || entry.ino > dir->vol->nr_inodes || entry.name_len != n ||
+		    memcmp(entry.name, "..", n)) {
+			err = X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "the directory does not begin with \".\" and \"..\"");
 			break;
 		}
-		*ret = (struct dir_pos){ 0, off, e.ino, e.ft };
+		*ret = (struct dir_pos){ 0, off, entry.ino, entry.file_type };
 	}
-	jnl_brelse(b);
-	return r;
+	jnl_brelse(buffer);
+	return err;
 }
 
 bool dir_index_lost(struct x4_inode *dir)
 {
-	struct jnl_buf *b;
-	int r = dirb_read(dir, 0, DIRB_INDEX, &b);
+	struct jnl_buf *buffer;
+	int err = dirb_read(dir, 0, DIRB_INDEX, &buffer);
 
-	if (!r)
-		jnl_brelse(b);
-	return r == -EUCLEAN;
+	if (!err)
+		jnl_brelse(buffer);
+	return err == -EUCLEAN;
 }
 
 static int scan(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
 	uint32_t nr = dir_nr_blocks(dir);
 	unsigned bad = 0;
-	struct dirb_ent e;
-	struct jnl_buf *b;
+	struct dirb_ent entry;
+	struct jnl_buf *buffer;
 	unsigned prev;
 	bool hit;
-	int r;
+	int err;
 
 	for (uint32_t lblk = 0; lblk < nr; lblk++) {
-		r = dirb_read(dir, lblk, DIRB_ANY, &b);
-		if (r && !dirb_pass_over(r, &bad))
+		err = dirb_read(dir, lblk, DIRB_ANY, &buffer);
+		if (err && !dirb_pass_over(err, &bad))
 			continue;
-		if (r)
-			return r;
-		hit = !dirb_is_index(dir, lblk, b->data) && dirb_find(dir->vol, b->data, name, len, &e, &prev);
+		if (err)
+			return err;
+		hit = !dirb_is_index(dir, lblk, buffer->data) && dirb_find(dir->vol, buffer->data, name, len, &entry, &prev);
 		if (hit)
-			*ret = (struct dir_pos){ lblk, e.off, e.ino, e.ft };
-		jnl_brelse(b);
+			*ret = (struct dir_pos){ lblk, entry.off, entry.ino, entry.file_type };
+		jnl_brelse(buffer);
 		if (hit)
 			return 0;
 	}
@@ -104,33 +104,33 @@ static bool may_have_state(struct x4_inode *dir)
 
 int dir_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
-	struct x4_dirstate *ds = NULL;
-	int r = 0;
+	struct x4_dirstate *state = NULL;
+	int err = 0;
 
 	if (x4_inode_inline(dir))
 		return dir_inline_find(dir, name, len, ret);
 	if (is_dots(name, len))
 		return find_dots(dir, len, ret);
 	if (dir_is_dx(dir)) {
-		r = dx_find(dir, name, len, ret);
-		return r == -EUCLEAN && dir_index_lost(dir) ? scan(dir, name, len, ret) : r;
+		err = dx_find(dir, name, len, ret);
+		return err == -EUCLEAN && dir_index_lost(dir) ? scan(dir, name, len, ret) : err;
 	}
 	if (may_have_state(dir))
-		ds = dirstate_get(dir, &r);
-	if (r)
-		return r;
-	return ds ? dirstate_find(dir, ds, name, len, ret) : scan(dir, name, len, ret);
+		state = dirstate_get(dir, &err);
+	if (err)
+		return err;
+	return state ? dirstate_find(dir, state, name, len, ret) : scan(dir, name, len, ret);
 }
 
-static bool block_is_empty(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *b)
+static bool block_is_empty(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *buffer)
 {
 	unsigned off = 0, limit = dirb_limit(dir->vol);
-	struct dirb_ent e;
+	struct dirb_ent entry;
 
-	if (dirb_is_index(dir, lblk, b->data))
+	if (dirb_is_index(dir, lblk, buffer->data))
 		return true;
-	for (; dirb_get(dir->vol, b->data, limit, off, &e); off += e.rec_len)
-		if (e.ino && !(lblk == 0 && is_dots(e.name, e.name_len)))
+	for (; dirb_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
+		if (entry.ino && !(lblk == 0 && is_dots(entry.name, entry.name_len)))
 			return false;
 	return true;
 }
@@ -138,20 +138,20 @@ static bool block_is_empty(struct x4_inode *dir, uint32_t lblk, const struct jnl
 int dir_is_empty(struct x4_inode *dir)
 {
 	uint32_t nr = dir_nr_blocks(dir);
-	struct jnl_buf *b;
-	int r = 1;
+	struct jnl_buf *buffer;
+	int err = 1;
 
 	if (nowait_on() && nr > DIR_NOWAIT_BLOCKS)
 		return nowait_miss();
 
-	for (uint32_t lblk = 0; r == 1 && lblk < nr; lblk++) {
-		r = dirb_read(dir, lblk, DIRB_ANY, &b);
-		if (r)
-			return r;
-		r = block_is_empty(dir, lblk, b);
-		jnl_brelse(b);
+	for (uint32_t lblk = 0; err == 1 && lblk < nr; lblk++) {
+		err = dirb_read(dir, lblk, DIRB_ANY, &buffer);
+		if (err)
+			return err;
+		err = block_is_empty(dir, lblk, buffer);
+		jnl_brelse(buffer);
 	}
-	return r;
+	return err;
 }
 
 /* ---- insertion ---- */
@@ -160,27 +160,27 @@ int dir_is_empty(struct x4_inode *dir)
 static int find_room(struct x4_inode *dir, unsigned need, uint32_t *ret_lblk, uint32_t *ret_off)
 {
 	uint32_t nr = dir_nr_blocks(dir), lblk = 0;
-	struct x4_dirstate *ds = NULL;
-	struct jnl_buf *b;
+	struct x4_dirstate *state = NULL;
+	struct jnl_buf *buffer;
 	unsigned off;
-	int r = 0;
+	int err = 0;
 
 	if (may_have_state(dir))
-		ds = dirstate_get(dir, &r);
-	if (r)
-		return r;
+		state = dirstate_get(dir, &err);
+	if (err)
+		return err;
 	if (nowait_on() && nr > DIR_NOWAIT_SCAN)
 		return nowait_miss();
-	if (ds) {
-		lblk = dirstate_find_gap(ds, need);
+	if (state) {
+		lblk = dirstate_find_gap(state, need);
 		nr = lblk == UINT32_MAX ? 0 : lblk + 1;
 	}
 	for (; lblk < nr; lblk++) {
-		r = dirb_read(dir, lblk, DIRB_ANY, &b);
-		if (r)
-			return r;
-		off = dirb_is_index(dir, lblk, b->data) ? UINT_MAX : dirb_find_gap(dir->vol, b->data, need);
-		jnl_brelse(b);
+		err = dirb_read(dir, lblk, DIRB_ANY, &buffer);
+		if (err)
+			return err;
+		off = dirb_is_index(dir, lblk, buffer->data) ? UINT_MAX : dirb_find_gap(dir->vol, buffer->data, need);
+		jnl_brelse(buffer);
 		if (off == UINT_MAX)
 			continue;
 		*ret_lblk = lblk;
@@ -190,75 +190,75 @@ static int find_room(struct x4_inode *dir, unsigned need, uint32_t *ret_lblk, ui
 	return 0;
 }
 
-int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *p)
+int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *add)
 {
 	unsigned grow = 1;
-	int r;
+	int err;
 
-	*p = (struct dir_add){ .name = name, .len = len, .credits = DIR_CREDITS_CHANGE };
+	*add = (struct dir_add){ .name = name, .len = len, .credits = DIR_CREDITS_CHANGE };
 	if (dir_is_dx(dir))
-		return dx_plan_add(dir, p);
-	r = find_room(dir, dir_rec_len(len), &p->lblk, &p->off);
-	if (r < 0)
-		return r;
-	if (r) {
-		p->how = DIR_ADD_SLOT;
+		return dx_plan_add(dir, add);
+	err = find_room(dir, dir_rec_len(len), &add->lblk, &add->off);
+	if (err < 0)
+		return err;
+	if (err) {
+		add->how = DIR_ADD_SLOT;
 		return 0;
 	}
-	p->how = DIR_ADD_APPEND;
+	add->how = DIR_ADD_APPEND;
 	if (dir->vol->has_dir_index && dir_nr_blocks(dir) == 1) {
-		p->how = DIR_ADD_CONVERT;
+		add->how = DIR_ADD_CONVERT;
 		grow = 2; /* the leaf that takes the entries, and its other half */
 	}
 	if (!dir_can_grow(dir, grow))
 		return -ENOSPC;
-	p->credits += grow * dir_append_credits(dir);
-	p->blocks = grow * dir_append_blocks(dir);
+	add->credits += grow * dir_append_credits(dir);
+	add->blocks = grow * dir_append_blocks(dir);
 	return 0;
 }
 
-static int put_at(struct jnl_handle *h, struct x4_inode *dir, struct jnl_buf *b, const struct dir_add *p, uint32_t lblk, uint32_t ino,
+static int put_at(struct jnl_handle *handle, struct x4_inode *dir, struct jnl_buf *buffer, const struct dir_add *add, uint32_t lblk, uint32_t ino,
 		  uint8_t ft)
 {
-	unsigned off, gap = dirb_find_gap(dir->vol, b->data, dir_rec_len(p->len));
-	int r;
+	unsigned off, gap = dirb_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
+	int err;
 
 	/* The plan found it: only a block that another directory owns too can have lost it since. */
 	if (gap == UINT_MAX)
-		return X4_CORRUPT(dir->vol, dir->ino, b->blk, "directory block %u changes by itself", lblk);
-	r = jnl_get_write(h, b);
-	if (r)
-		return r;
-	off = dirb_insert(dir->vol, b->data, gap, ino, ft, p->name, p->len);
-	dirb_seal(dir, b);
-	dirstate_added(dir, lblk, b->data, off, p->name, p->len);
+		return X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u changes by itself", lblk);
+	err = jnl_get_write(handle, buffer);
+	if (err)
+		return err;
+	off = dirb_insert(dir->vol, buffer->data, gap, ino, ft, add->name, add->len);
+	dirb_seal(dir, buffer);
+	dirstate_added(dir, lblk, buffer->data, off, add->name, add->len);
 	return 0;
 }
 
-static int add_slot(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft)
+static int add_slot(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	struct jnl_buf *b;
-	int r = dirb_read(dir, p->lblk, DIRB_LEAF, &b);
+	struct jnl_buf *buffer;
+	int err = dirb_read(dir, add->lblk, DIRB_LEAF, &buffer);
 
-	if (r)
-		return r;
-	r = put_at(h, dir, b, p, p->lblk, ino, ft);
-	jnl_brelse(b);
-	return r;
+	if (err)
+		return err;
+	err = put_at(handle, dir, buffer, add, add->lblk, ino, ft);
+	jnl_brelse(buffer);
+	return err;
 }
 
-static int add_append(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft)
+static int add_append(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	uint32_t lblk;
-	int r = dir_append(h, dir, &lblk, &b);
+	int err = dir_append(handle, dir, &lblk, &buffer);
 
-	if (r)
-		return r;
-	dirb_init(dir->vol, b->data);
-	r = put_at(h, dir, b, p, lblk, ino, ft);
-	jnl_brelse(b);
-	return r;
+	if (err)
+		return err;
+	dirb_init(dir->vol, buffer->data);
+	err = put_at(handle, dir, buffer, add, lblk, ino, ft);
+	jnl_brelse(buffer);
+	return err;
 }
 
 /* A volume without dir_index: an index that somebody left would not know the new name. With checksums its blocks could
@@ -274,95 +274,95 @@ static void forget_index(struct x4_inode *dir)
 	fdio_mutex_unlock(&dir->attr);
 }
 
-int dir_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft)
+int dir_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	int r;
+	int err;
 
-	switch (p->how) {
+	switch (add->how) {
 	case DIR_ADD_SLOT:
-		r = add_slot(h, dir, p, ino, ft);
+		err = add_slot(handle, dir, add, ino, ft);
 		break;
 	case DIR_ADD_APPEND:
-		r = add_append(h, dir, p, ino, ft);
+		err = add_append(handle, dir, add, ino, ft);
 		break;
 	case DIR_ADD_CONVERT:
-		r = dx_do_convert(h, dir);
-		if (r)
-			return r;
-		return dx_do_add(h, dir, p, ino, ft);
+		err = dx_do_convert(handle, dir);
+		if (err)
+			return err;
+		return dx_do_add(handle, dir, add, ino, ft);
 	case DIR_ADD_DX:
-		return dx_do_add(h, dir, p, ino, ft);
+		return dx_do_add(handle, dir, add, ino, ft);
 	default:
 		return -EINVAL;
 	}
-	if (r == 0)
+	if (err == 0)
 		forget_index(dir);
-	return r;
+	return err;
 }
 
 /* ---- the other changes ---- */
-int dir_do_remove(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len)
+int dir_do_remove(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len)
 {
 	struct dir_pos pos;
-	struct dirb_ent e;
-	struct jnl_buf *b;
+	struct dirb_ent entry;
+	struct jnl_buf *buffer;
 	unsigned prev;
-	int r = dir_find(dir, name, len, &pos);
+	int err = dir_find(dir, name, len, &pos);
 
-	if (r == 0)
-		r = dirb_read(dir, pos.lblk, DIRB_LEAF, &b);
-	if (r)
-		return r;
-	if (!dirb_find(dir->vol, b->data, name, len, &e, &prev) || e.off != pos.off)
-		r = X4_CORRUPT(dir->vol, dir->ino, b->blk, "directory block %u has a name twice", pos.lblk);
-	if (r == 0)
-		r = jnl_get_write(h, b);
-	if (r == 0) {
-		dirb_delete(dir->vol, b->data, e.off, prev);
-		dirb_seal(dir, b);
-		dirstate_removed(dir, pos.lblk, b->data, e.off, name, len);
+	if (err == 0)
+		err = dirb_read(dir, pos.lblk, DIRB_LEAF, &buffer);
+	if (err)
+		return err;
+	if (!dirb_find(dir->vol, buffer->data, name, len, &entry, &prev) || entry.off != pos.off)
+		err = X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u has a name twice", pos.lblk);
+	if (err == 0)
+		err = jnl_get_write(handle, buffer);
+	if (err == 0) {
+		dirb_delete(dir->vol, buffer->data, entry.off, prev);
+		dirb_seal(dir, buffer);
+		dirstate_removed(dir, pos.lblk, buffer->data, entry.off, name, len);
 		forget_index(dir);
 	}
-	jnl_brelse(b);
-	return r;
+	jnl_brelse(buffer);
+	return err;
 }
 
-int dir_do_set(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
+int dir_do_set(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
 {
 	struct dir_pos pos;
-	struct jnl_buf *b;
-	int r = dir_find(dir, name, len, &pos);
+	struct jnl_buf *buffer;
+	int err = dir_find(dir, name, len, &pos);
 
-	if (r == 0)
-		r = dirb_read(dir, pos.lblk, DIRB_ANY, &b);
-	if (r)
-		return r;
-	r = jnl_get_write(h, b);
-	if (r == 0) {
-		dirb_set(dir->vol, b->data, pos.off, ino, ft);
-		if (dirb_is_index(dir, pos.lblk, b->data))
-			dxb_seal(dir, b);
+	if (err == 0)
+		err = dirb_read(dir, pos.lblk, DIRB_ANY, &buffer);
+	if (err)
+		return err;
+	err = jnl_get_write(handle, buffer);
+	if (err == 0) {
+		dirb_set(dir->vol, buffer->data, pos.off, ino, ft);
+		if (dirb_is_index(dir, pos.lblk, buffer->data))
+			dxb_seal(dir, buffer);
 		else
-			dirb_seal(dir, b);
+			dirb_seal(dir, buffer);
 	}
-	jnl_brelse(b);
-	return r;
+	jnl_brelse(buffer);
+	return err;
 }
 
-int dir_do_init(struct jnl_handle *h, struct x4_inode *dir, uint32_t parent)
+int dir_do_init(struct jnl_handle *handle, struct x4_inode *dir, uint32_t parent)
 {
-	struct x4_vol *v = dir->vol;
-	struct jnl_buf *b;
+	struct x4_vol *vol = dir->vol;
+	struct jnl_buf *buffer;
 	uint32_t lblk;
-	int r = dir_append(h, dir, &lblk, &b);
+	int err = dir_append(handle, dir, &lblk, &buffer);
 
-	if (r)
-		return r;
-	dirb_init(v, b->data);
-	dirb_put(v, b->data, 0, DIR_ENT_MIN, dir->ino, EXT2_FT_DIR, ".", 1);
-	dirb_put(v, b->data, DIR_ENT_MIN, dirb_limit(v) - DIR_ENT_MIN, parent, EXT2_FT_DIR, "..", 2);
-	dirb_seal(dir, b);
-	jnl_brelse(b);
+	if (err)
+		return err;
+	dirb_init(vol, buffer->data);
+	dirb_put(vol, buffer->data, 0, DIR_ENT_MIN, dir->ino, EXT2_FT_DIR, ".", 1);
+	dirb_put(vol, buffer->data, DIR_ENT_MIN, dirb_limit(vol) - DIR_ENT_MIN, parent, EXT2_FT_DIR, "..", 2);
+	dirb_seal(dir, buffer);
+	jnl_brelse(buffer);
 	return 0;
 }
 

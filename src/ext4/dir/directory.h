@@ -38,14 +38,14 @@ static inline unsigned dir_rec_len(unsigned name_len) { return (name_len + DIR_E
 struct dirb_ent {
 	unsigned off, rec_len;
 	uint32_t ino;
-	uint8_t name_len, ft;
+	uint8_t name_len, file_type;
 	const char *name;
 };
 
 enum dirb_kind { DIRB_LEAF, DIRB_INDEX, DIRB_ANY };
 
 /* Bytes of a leaf that hold entries. */
-unsigned dirb_limit(const struct x4_vol *v);
+unsigned dirb_limit(const struct x4_vol *vol);
 /* Block lblk of dir, verified as kind; ANY finds out by content. -EUCLEAN, -EIO. */
 int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret)
 	FDIO_MAY_MISS;
@@ -59,34 +59,34 @@ int dirb_pass_over(int r, unsigned *bad);
 /* The block is an index block (root or node) by content; for what dirb_read returned for ANY. */
 bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data);
 /* The entry at off, bounds-checked against limit. False at the end or when it does not make sense. */
-bool dirb_get(const struct x4_vol *v, const uint8_t *data, unsigned limit, unsigned off, struct dirb_ent *ret);
+bool dirb_get(const struct x4_vol *vol, const uint8_t *data, unsigned limit, unsigned off, struct dirb_ent *ret);
 /* True and its place if the name is in the leaf; *ret_prev: the entry before it, or UINT_MAX. */
-bool dirb_find(const struct x4_vol *v, const uint8_t *data, const char *name, unsigned len, struct dirb_ent *ret, unsigned *ret_prev);
+bool dirb_find(const struct x4_vol *vol, const uint8_t *data, const char *name, unsigned len, struct dirb_ent *ret, unsigned *ret_prev);
 /* Where an entry of need bytes can go, or UINT_MAX. */
-unsigned dirb_find_gap(const struct x4_vol *v, const uint8_t *data, unsigned need);
+unsigned dirb_find_gap(const struct x4_vol *vol, const uint8_t *data, unsigned need);
 /* The largest rec_len that dirb_find_gap would find. */
-unsigned dirb_max_gap(const struct x4_vol *v, const uint8_t *data);
+unsigned dirb_max_gap(const struct x4_vol *vol, const uint8_t *data);
 /* The changes below are for blocks open in the caller's handle; dirb_seal afterwards. */
-void dirb_init(const struct x4_vol *v, uint8_t *data);
-void dirb_put(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len);
+void dirb_init(const struct x4_vol *vol, uint8_t *data);
+void dirb_put(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len);
 /* At the gap found at off. Returns where the entry begins: behind the one that gave the space, if there was one. */
-unsigned dirb_insert(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len);
+unsigned dirb_insert(const struct x4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len);
 /* Only the length of the entry at off. */
-void dirb_stretch(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned rec_len);
-void dirb_delete(const struct x4_vol *v, uint8_t *data, unsigned off, unsigned prev);
-void dirb_set(const struct x4_vol *v, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft);
+void dirb_stretch(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len);
+void dirb_delete(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned prev);
+void dirb_set(const struct x4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft);
 /* Checksum; the content counts as verified, as a leaf and as nothing else. */
-void dirb_seal(struct x4_inode *dir, struct jnl_buf *b);
+void dirb_seal(struct x4_inode *dir, struct jnl_buf *buffer);
 
 /* Index blocks: where {limit, count} stands (0: not an index block), and the entries behind it. */
-unsigned dxb_offset(const struct x4_vol *v, const uint8_t *data);
-unsigned dxb_limit(const struct x4_vol *v, unsigned ofs);
+unsigned dxb_offset(const struct x4_vol *vol, const uint8_t *data);
+unsigned dxb_limit(const struct x4_vol *vol, unsigned ofs);
 unsigned dxb_count(const uint8_t *data, unsigned ofs);
-void dxb_set_count(const struct x4_vol *v, uint8_t *data, unsigned ofs, unsigned count);
+void dxb_set_count(const struct x4_vol *vol, uint8_t *data, unsigned ofs, unsigned count);
 uint32_t dxb_hash(const uint8_t *data, unsigned ofs, unsigned n);
 uint32_t dxb_block(const uint8_t *data, unsigned ofs, unsigned n);
 void dxb_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t block);
-void dxb_seal(struct x4_inode *dir, struct jnl_buf *b);
+void dxb_seal(struct x4_inode *dir, struct jnl_buf *buffer);
 
 /* The entries of [from, to) fill it and make sense; lblk and blk: what the message says. */
 int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
@@ -96,14 +96,14 @@ int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const 
 /* Its content, malloc'd, with entries that have been checked. */
 int dir_inline_load(struct x4_inode *dir, uint8_t **ret, uint32_t *ret_len) FDIO_MAY_MISS;
 /* The entry at *off (0: the first), which moves on; false at the end. */
-bool dir_inline_next(const struct x4_vol *v, const uint8_t *data, uint32_t len, uint32_t *off,
+bool dir_inline_next(const struct x4_vol *vol, const uint8_t *data, uint32_t len, uint32_t *off,
 		     struct dirb_ent *ret);
 struct dir_pos;
 int dir_inline_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 	FDIO_MAY_MISS;
 
 /* ---- a directory (dir/dir.c) ---- */
-struct dir_pos { uint32_t lblk, off, ino; uint8_t ft; };
+struct dir_pos { uint32_t lblk, off, ino; uint8_t file_type; };
 
 /* Every 32nd block of a walk in order: one device read for the neighbours that are contiguous on disk. */
 void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr) FDIO_MAY_WAIT;
@@ -131,19 +131,19 @@ struct dir_add {
 	unsigned credits;       /* without the directory's inode */
 	unsigned blocks;        /* for x4_meta_reserve */
 };
-int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *p)
+int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *add)
 	FDIO_MAY_MISS;
-/* In h, x4_inode_begin(dir) done, x4_inode_dirty(dir) to follow. */
-int dir_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft)
+/* In handle, x4_inode_begin(dir) done, x4_inode_dirty(dir) to follow. */
+int dir_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 	FDIO_MAY_MISS;
 #define DIR_CREDITS_CHANGE 1
-int dir_do_remove(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len)
+int dir_do_remove(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len)
 	FDIO_MAY_MISS;
 /* Another inode behind the same name ("." and ".." too). */
-int dir_do_set(struct jnl_handle *h, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
+int dir_do_set(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
 	FDIO_MAY_MISS;
 /* First block of a new directory: "." and "..". Credits and blocks as for one append. */
-int dir_do_init(struct jnl_handle *h, struct x4_inode *dir, uint32_t parent) FDIO_MAY_MISS;
+int dir_do_init(struct jnl_handle *handle, struct x4_inode *dir, uint32_t parent) FDIO_MAY_MISS;
 /* ---- one more block at the end (dir/growth.c) ---- */
 /* It may have so many blocks more. */
 bool dir_can_grow(const struct x4_inode *dir, unsigned blocks);
@@ -151,7 +151,7 @@ bool dir_can_grow(const struct x4_inode *dir, unsigned blocks);
 unsigned dir_append_credits(struct x4_inode *dir);
 unsigned dir_append_blocks(struct x4_inode *dir);
 /* One more block at the end; size grows. Not initialised. */
-int dir_append(struct jnl_handle *h, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
+int dir_append(struct jnl_handle *handle, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
 	FDIO_MAY_MISS;
 /* A handle that changed dir was cancelled: forgets what is remembered about it. */
 void dir_cancelled(struct x4_inode *dir);
@@ -164,16 +164,16 @@ struct dir_seen { /* all zeroes: none */
 	uint32_t few[DIR_SEEN_FEW];
 };
 /* 1: it is new; 0: the walk has been there; -ENOMEM. */
-int dir_seen_add(struct dir_seen *s, uint32_t lblk);
-void dir_seen_clear(struct dir_seen *s);
+int dir_seen_add(struct dir_seen *seen, uint32_t lblk);
+void dir_seen_clear(struct dir_seen *seen);
 
 /* ---- in-memory hash of a linear directory (dir/linear.c) ---- */
 /* NULL: none (small directory, no memory, or *ret_err). */
 struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err) FDIO_MAY_WAIT;
-int dirstate_find(struct x4_inode *dir, struct x4_dirstate *ds, const char *name, unsigned len, struct dir_pos *ret)
+int dirstate_find(struct x4_inode *dir, struct x4_dirstate *state, const char *name, unsigned len, struct dir_pos *ret)
 	FDIO_MAY_MISS;
 /* Block with a gap of need bytes, or UINT32_MAX. */
-uint32_t dirstate_find_gap(const struct x4_dirstate *ds, unsigned need);
+uint32_t dirstate_find_gap(const struct x4_dirstate *state, unsigned need);
 /* The three below are told what happened; they drop the state when there is no memory. data: of block lblk after the change. */
 void dirstate_added(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len);
 void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len);
@@ -181,43 +181,43 @@ void dirstate_drop(struct x4_inode *dir);
 
 /* ---- hash index (dir/index.c) ---- */
 struct dx_frame {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	unsigned ofs, at, count, limit;
 };
 struct dx_path {
 	unsigned levels;
 	uint8_t version;
-	struct dx_frame f[DIR_DX_MAX_LEVELS];
+	struct dx_frame frame[DIR_DX_MAX_LEVELS];
 	struct dir_seen seen; /* leaves that dx_next has left */
 };
 /* Hash of a name; minor decides among equal hashes where listing needs an order. */
-void dx_hash(const struct x4_vol *v, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor);
+void dx_hash(const struct x4_vol *vol, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor);
 /* The version that a new index of this volume gets. */
-uint8_t dx_default_version(const struct x4_vol *v);
-unsigned dx_max_levels(const struct x4_vol *v);
+uint8_t dx_default_version(const struct x4_vol *vol);
+unsigned dx_max_levels(const struct x4_vol *vol);
 /* Path to the first leaf that may hold hash; dx_release it also after an error. name NULL: hash is given in *hash. */
-int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *p)
+int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *path)
 	FDIO_MAY_MISS;
-uint32_t dx_leaf(const struct dx_path *p);
+uint32_t dx_leaf(const struct dx_path *path);
 /* Moves to the next leaf: 1 and its hash with the continuation bit, 0 if there is none. -EUCLEAN
  * where an index names a leaf twice. */
-int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash) FDIO_MAY_MISS;
-void dx_release(struct dx_path *p);
+int dx_next(struct x4_inode *dir, struct dx_path *path, uint32_t *ret_hash) FDIO_MAY_MISS;
+void dx_release(struct dx_path *path);
 int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 	FDIO_MAY_MISS;
-int dx_plan_add(struct x4_inode *dir, struct dir_add *p) FDIO_MAY_MISS;
-int dx_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *p, uint32_t ino, uint8_t ft)
+int dx_plan_add(struct x4_inode *dir, struct dir_add *add) FDIO_MAY_MISS;
+int dx_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 	FDIO_MAY_MISS;
-int dx_do_convert(struct jnl_handle *h, struct x4_inode *dir) FDIO_MAY_MISS;
+int dx_do_convert(struct jnl_handle *handle, struct x4_inode *dir) FDIO_MAY_MISS;
 
 /* ---- operations (dir/names.c) ---- */
 /* A handle with set-aside blocks. */
 struct dir_op {
-	struct x4_vol *v;
-	struct jnl_handle *h;
+	struct x4_vol *vol;
+	struct jnl_handle *handle;
 	unsigned reserved;
 };
-int dir_op_begin(struct x4_vol *v, unsigned credits, unsigned blocks, bool root, struct dir_op *op)
+int dir_op_begin(struct x4_vol *vol, unsigned credits, unsigned blocks, bool root, struct dir_op *op)
 	FDIO_MAY_MISS;
 /* r 0: well, unless something missed on the way (nowait.h). Else undoes everything; a and b (may be NULL) are the directories
  * that were being changed. What became of it. */
@@ -231,22 +231,22 @@ int dir_check_change(struct x4_inode *dir);
 int dir_check_remove(struct x4_inode *dir, struct x4_inode *child);
 /* The inode behind an entry; what cannot be is the image's fault. */
 int dir_iget(struct x4_inode *dir, const struct dir_pos *pos, struct x4_inode **ret) FDIO_MAY_MISS;
-void dir_touch(struct x4_inode *i, unsigned what, struct timespec now);
+void dir_touch(struct x4_inode *inode, unsigned what, struct timespec now);
 /* dir gains or loses a subdirectory, by the dir_nlink rule. */
 bool dir_nlink_full(const struct x4_inode *dir);
 void dir_nlink_inc(struct x4_inode *dir);
 void dir_nlink_dec(struct x4_inode *dir);
-/* A name of i is gone: link count, ctime, orphan list at 0. Inside h after x4_inode_begin(i); dirties i. */
-int dir_drop_link(struct jnl_handle *h, struct x4_inode *i, struct timespec now) FDIO_MAY_MISS;
+/* A name of inode is gone: link count, ctime, orphan list at 0. Inside handle after x4_inode_begin(inode); dirties inode. */
+int dir_drop_link(struct jnl_handle *handle, struct x4_inode *inode, struct timespec now) FDIO_MAY_MISS;
 /* Common body of create, mkdir and symlink: dir locked exclusively inside. fill (may be NULL) finishes the inode in h. */
 struct dir_new {
 	uint32_t mode, rdev;
-	const struct x4_cred *cred;
+	const struct x4_cred *credentials;
 	unsigned credits, blocks; /* for fill */
 	int (*fill)(struct jnl_handle *h, struct x4_inode *i, void *arg);
 	void *arg;
 };
-int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struct dir_new *n, struct x4_inode **ret)
+int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struct dir_new *fresh, struct x4_inode **ret)
 	FDIO_MAY_MISS;
 
 #endif

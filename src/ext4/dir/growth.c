@@ -25,16 +25,16 @@ unsigned dir_append_credits(struct x4_inode *dir)
 
 unsigned dir_append_blocks(struct x4_inode *dir) { return 1 + x4_extent_meta_blocks(dir); }
 
-int dir_append(struct jnl_handle *h, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
+int dir_append(struct jnl_handle *handle, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
 {
 	uint32_t lblk = dir_nr_blocks(dir);
-	int r;
+	int err;
 
 	if (!dir_can_grow(dir, 1))
 		return -ENOSPC;
-	r = x4_append_meta_block(h, dir, lblk, ret);
-	if (r)
-		return r;
+	err = x4_append_meta_block(handle, dir, lblk, ret);
+	if (err)
+		return err;
 	fdio_mutex_lock(&dir->attr);
 	x4_raw_set_size(dir, ((uint64_t)lblk + 1) << dir->vol->block_bits);
 	fdio_mutex_unlock(&dir->attr);

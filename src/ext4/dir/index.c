@@ -25,22 +25,22 @@
 #define DX_ROOT_LEVELS 30u
 #define DX_HASH_EOF 0xfffffffeu /* stands for "behind everything" in listing positions, so no name may have it */
 
-uint8_t dx_default_version(const struct x4_vol *v)
+uint8_t dx_default_version(const struct x4_vol *vol)
 {
-	uint8_t def = v->fs->super->s_def_hash_version;
+	uint8_t def = vol->fs->super->s_def_hash_version;
 
 	return def <= EXT2_HASH_TEA ? def : EXT2_HASH_HALF_MD4;
 }
 
-unsigned dx_max_levels(const struct x4_vol *v) { return v->has_large_dir ? DIR_DX_MAX_LEVELS : DIR_DX_MAX_LEVELS - 1; }
+unsigned dx_max_levels(const struct x4_vol *vol) { return vol->has_large_dir ? DIR_DX_MAX_LEVELS : DIR_DX_MAX_LEVELS - 1; }
 
-void dx_hash(const struct x4_vol *v, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor)
+void dx_hash(const struct x4_vol *vol, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor)
 {
-	int how = version + (v->fs->super->s_flags & EXT2_FLAGS_UNSIGNED_HASH ? 3 : 0);
+	int how = version + (vol->fs->super->s_flags & EXT2_FLAGS_UNSIGNED_HASH ? 3 : 0);
 	ext2_dirhash_t hash = 0, minor = 0;
 
 	/* Fails only for versions that verify_root has refused. */
-	ext2fs_dirhash2(how, name, (int)len, NULL, 0, v->fs->super->s_hash_seed, &hash, &minor);
+	ext2fs_dirhash2(how, name, (int)len, NULL, 0, vol->fs->super->s_hash_seed, &hash, &minor);
 	hash &= ~1u;
 	*ret_hash = hash == DX_HASH_EOF ? DX_HASH_EOF - 2 : hash;
 	/* The legacy hash has no second half, so listing takes another hash of the name to tell its many equals apart. */
@@ -48,48 +48,48 @@ void dx_hash(const struct x4_vol *v, uint8_t version, const char *name, unsigned
 }
 
 /* ---- search ---- */
-void dx_release(struct dx_path *p)
+void dx_release(struct dx_path *path)
 {
 	for (unsigned n = 0; n < DIR_DX_MAX_LEVELS; n++)
-		jnl_brelse(p->f[n].b);
-	memset(p->f, 0, sizeof p->f);
-	dir_seen_clear(&p->seen);
+		jnl_brelse(path->frame[n].buffer);
+	memset(path->frame, 0, sizeof path->frame);
+	dir_seen_clear(&path->seen);
 }
 
-uint32_t dx_leaf(const struct dx_path *p)
+uint32_t dx_leaf(const struct dx_path *path)
 {
-	const struct dx_frame *f = &p->f[p->levels - 1];
+	const struct dx_frame *frame = &path->frame[path->levels - 1];
 
-	return dxb_block(f->b->data, f->ofs, f->at);
+	return dxb_block(frame->buffer->data, frame->ofs, frame->at);
 }
 
-static int frame_load(struct x4_inode *dir, uint32_t lblk, struct dx_frame *f)
+static int frame_load(struct x4_inode *dir, uint32_t lblk, struct dx_frame *frame)
 {
-	struct x4_vol *v = dir->vol;
-	int r = dirb_read(dir, lblk, DIRB_INDEX, &f->b);
+	struct x4_vol *vol = dir->vol;
+	int err = dirb_read(dir, lblk, DIRB_INDEX, &frame->buffer);
 
-	if (r) {
-		f->b = NULL;
-		return r;
+	if (err) {
+		frame->buffer = NULL;
+		return err;
 	}
-	f->ofs = dxb_offset(v, f->b->data);
-	f->at = 0;
-	f->limit = f->ofs ? dxb_limit(v, f->ofs) : 0;
-	f->count = f->ofs ? dxb_count(f->b->data, f->ofs) : 0;
-	if (f->count < 1 || f->count > f->limit || (f->ofs == DX_ROOT_OFS) != (lblk == 0))
-		return X4_CORRUPT(v, dir->ino, f->b->blk, "block %u is not a sound index block", lblk);
+	frame->ofs = dxb_offset(vol, frame->buffer->data);
+	frame->at = 0;
+	frame->limit = frame->ofs ? dxb_limit(vol, frame->ofs) : 0;
+	frame->count = frame->ofs ? dxb_count(frame->buffer->data, frame->ofs) : 0;
+	if (frame->count < 1 || frame->count > frame->limit || (frame->ofs == DX_ROOT_OFS) != (lblk == 0))
+		return X4_CORRUPT(vol, dir->ino, frame->buffer->blk, "block %u is not a sound index block", lblk);
 	return 0;
 }
 
 /* The last pair with a hash not above the wanted one. */
-static unsigned frame_search(const struct dx_frame *f, uint32_t hash)
+static unsigned frame_search(const struct dx_frame *frame, uint32_t hash)
 {
-	unsigned lo = 1, hi = f->count;
+	unsigned lo = 1, hi = frame->count;
 
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 
-		if (dxb_hash(f->b->data, f->ofs, mid) > hash)
+		if (dxb_hash(frame->buffer->data, frame->ofs, mid) > hash)
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -97,78 +97,78 @@ static unsigned frame_search(const struct dx_frame *f, uint32_t hash)
 	return lo - 1;
 }
 
-static int verify_root(struct x4_inode *dir, struct dx_path *p)
+static int verify_root(struct x4_inode *dir, struct dx_path *path)
 {
-	const uint8_t *data = p->f[0].b->data;
+	const uint8_t *data = path->frame[0].buffer->data;
 
-	p->version = data[DX_ROOT_VERSION];
-	p->levels = data[DX_ROOT_LEVELS] + 1u;
-	if (p->version > EXT2_HASH_TEA)
-		return X4_CORRUPT(dir->vol, dir->ino, p->f[0].b->blk, "unknown directory hash %u", p->version);
-	if (p->levels > dx_max_levels(dir->vol))
-		return X4_CORRUPT(dir->vol, dir->ino, p->f[0].b->blk, "directory index is %u levels deep", p->levels);
+	path->version = data[DX_ROOT_VERSION];
+	path->levels = data[DX_ROOT_LEVELS] + 1u;
+	if (path->version > EXT2_HASH_TEA)
+		return X4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk, "unknown directory hash %u", path->version);
+	if (path->levels > dx_max_levels(dir->vol))
+		return X4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk, "directory index is %u levels deep", path->levels);
 	return 0;
 }
 
-int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *p)
+int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *path)
 {
 	uint32_t lblk = 0, minor;
-	int r;
+	int err;
 
-	memset(p, 0, sizeof *p);
-	r = frame_load(dir, 0, &p->f[0]);
-	if (r == 0)
-		r = verify_root(dir, p);
-	if (r)
-		return r;
+	memset(path, 0, sizeof *path);
+	err = frame_load(dir, 0, &path->frame[0]);
+	if (err == 0)
+		err = verify_root(dir, path);
+	if (err)
+		return err;
 	if (name)
-		dx_hash(dir->vol, p->version, name, len, hash, &minor);
-	for (unsigned n = 0; n < p->levels; n++) {
-		struct dx_frame *f = &p->f[n];
+		dx_hash(dir->vol, path->version, name, len, hash, &minor);
+	for (unsigned n = 0; n < path->levels; n++) {
+		struct dx_frame *frame = &path->frame[n];
 
-		if (n && (r = frame_load(dir, lblk, f)))
-			return r;
-		f->at = frame_search(f, *hash);
-		lblk = dxb_block(f->b->data, f->ofs, f->at);
+		if (n && (err = frame_load(dir, lblk, frame)))
+			return err;
+		frame->at = frame_search(frame, *hash);
+		lblk = dxb_block(frame->buffer->data, frame->ofs, frame->at);
 		if (lblk == 0)
-			return X4_CORRUPT(dir->vol, dir->ino, f->b->blk, "directory index points at its root");
+			return X4_CORRUPT(dir->vol, dir->ino, frame->buffer->blk, "directory index points at its root");
 	}
 	return 0;
 }
 
 /* The leaf that the path stands on is done with. An index that comes back to one would never end.
  * */
-static int leave_leaf(struct x4_inode *dir, struct dx_path *p)
+static int leave_leaf(struct x4_inode *dir, struct dx_path *path)
 {
-	int r = dir_seen_add(&p->seen, dx_leaf(p));
+	int err = dir_seen_add(&path->seen, dx_leaf(path));
 
-	if (r < 0)
-		return r;
-	return r ? 0 : X4_CORRUPT(dir->vol, dir->ino, 0, "directory index leads to block %u twice",
-				  dx_leaf(p));
+	if (err < 0)
+		return err;
+	return err ? 0 : X4_CORRUPT(dir->vol, dir->ino, 0, "directory index leads to block %u twice",
+				  dx_leaf(path));
 }
 
-int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash)
+int dx_next(struct x4_inode *dir, struct dx_path *path, uint32_t *ret_hash)
 {
-	unsigned n = p->levels;
-	int r = leave_leaf(dir, p);
+	unsigned n = path->levels;
+	int err = leave_leaf(dir, path);
 
-	if (r)
-		return r;
-	while (n > 0 && p->f[n - 1].at + 1 >= p->f[n - 1].count)
+	if (err)
+		return err;
+	while (n > 0 && path->frame[n - 1].at + 1 >= path->frame[n - 1].count)
 		n--;
 	if (n == 0)
 		return 0;
-	p->f[n - 1].at++;
-	*ret_hash = dxb_hash(p->f[n - 1].b->data, p->f[n - 1].ofs, p->f[n - 1].at);
-	for (; n < p->levels; n++) {
-		uint32_t lblk = dxb_block(p->f[n - 1].b->data, p->f[n - 1].ofs, p->f[n - 1].at);
+	path->frame[n - 1].at++;
+	*ret_hash = dxb_hash(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
+	for (; n < path->levels; n++) {
+		uint32_t lblk = dxb_block(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
 
-		jnl_brelse(p->f[n].b);
-		p->f[n].b = NULL;
-		r = frame_load(dir, lblk, &p->f[n]);
-		if (r)
-			return r;
+		jnl_brelse(path->frame[n].buffer);
+		path->frame[n].buffer = NULL;
+		err = frame_load(dir, lblk, &path->frame[n]);
+		if (err)
+			return err;
 	}
 	return 1;
 }
@@ -176,65 +176,65 @@ int dx_next(struct x4_inode *dir, struct dx_path *p, uint32_t *ret_hash)
 int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
 	uint32_t hash, next;
-	struct dx_path p;
-	struct dirb_ent e;
-	struct jnl_buf *b;
+	struct dx_path path;
+	struct dirb_ent entry;
+	struct jnl_buf *buffer;
 	unsigned prev;
-	int r = dx_probe(dir, name, len, &hash, &p);
+	int err = dx_probe(dir, name, len, &hash, &path);
 
-	for (bool hit = false; r == 0 && !hit;) {
-		uint32_t lblk = dx_leaf(&p);
+	for (bool hit = false; err == 0 && !hit;) {
+		uint32_t lblk = dx_leaf(&path);
 
-		r = dirb_read(dir, lblk, DIRB_LEAF, &b);
-		if (r)
+		err = dirb_read(dir, lblk, DIRB_LEAF, &buffer);
+		if (err)
 			break;
-		hit = dirb_find(dir->vol, b->data, name, len, &e, &prev);
+		hit = dirb_find(dir->vol, buffer->data, name, len, &entry, &prev);
 		if (hit)
-			*ret = (struct dir_pos){ lblk, e.off, e.ino, e.ft };
-		jnl_brelse(b);
+			*ret = (struct dir_pos){ lblk, entry.off, entry.ino, entry.file_type };
+		jnl_brelse(buffer);
 		if (hit)
 			break;
-		r = dx_next(dir, &p, &next);
-		if (r == 0 || (r == 1 && next != (hash | 1)))
-			r = -ENOENT;
-		else if (r == 1)
-			r = 0;
+		err = dx_next(dir, &path, &next);
+		if (err == 0 || (err == 1 && next != (hash | 1)))
+			err = -ENOENT;
+		else if (err == 1)
+			err = 0;
 	}
-	dx_release(&p);
-	return r;
+	dx_release(&path);
+	return err;
 }
 
 /* ---- plan ---- */
-int dx_plan_add(struct x4_inode *dir, struct dir_add *p)
+int dx_plan_add(struct x4_inode *dir, struct dir_add *add)
 {
-	unsigned need = dir_rec_len(p->len), n, new_blocks = 0;
+	unsigned need = dir_rec_len(add->len), n, new_blocks = 0;
 	struct dx_path path;
-	struct jnl_buf *b = NULL;
-	int r = dx_probe(dir, p->name, p->len, &p->hash, &path);
+	struct jnl_buf *buffer = NULL;
+	int err = dx_probe(dir, add->name, add->len, &add->hash, &path);
 
-	if (r == 0)
-		r = dirb_read(dir, dx_leaf(&path), DIRB_LEAF, &b);
-	if (r)
+	if (err == 0)
+		err = dirb_read(dir, dx_leaf(&path), DIRB_LEAF, &buffer);
+	if (err)
 		goto out;
-	p->lblk = dx_leaf(&path);
-	p->off = dirb_find_gap(dir->vol, b->data, need);
-	p->how = p->off != UINT_MAX ? DIR_ADD_SLOT : DIR_ADD_DX;
-	if (p->how == DIR_ADD_DX) {
+	add->lblk = dx_leaf(&path);
+	add->off = dirb_find_gap(dir->vol, buffer->data, need);
+	add->how = add->off != UINT_MAX ? DIR_ADD_SLOT : DIR_ADD_DX;
+	if (add->how == DIR_ADD_DX) {
 		new_blocks = 1;
-		for (n = path.levels; n > 0 && path.f[n - 1].count == path.f[n - 1].limit; n--)
+		for (n = path.levels; n > 0 && path.frame[n - 1].count == path.frame[n - 1].limit; n--)
 			new_blocks++;
 		/* All full: the root is not split but moved down, which takes as many blocks. */
 		if (n == 0 && path.levels == dx_max_levels(dir->vol))
-			r = -ENOSPC;
+			err = -ENOSPC;
 		/* The leaf, the nodes that get a sibling, and the node that gets the pair. */
-		p->credits += 1 + path.levels;
+		add->credits += 1 + path.levels;
 	}
-	p->credits += new_blocks * dir_append_credits(dir);
-	p->blocks = new_blocks * dir_append_blocks(dir);
+	add->credits += new_blocks * dir_append_credits(dir);
+	add->blocks = new_blocks * dir_append_blocks(dir);
 out:
-	jnl_brelse(b);
+	jnl_brelse(buffer);
 	dx_release(&path);
-	return r;
+	return err;
 }
 
 /* ---- leaves ---- */
@@ -255,31 +255,31 @@ static int map_cmp_off(const void *a, const void *b) { return (int)((const struc
 static unsigned map_leaf(const struct x4_inode *dir, uint8_t version, const uint8_t *data, struct leaf_map *map)
 {
 	unsigned n = 0, off = 0, limit = dirb_limit(dir->vol);
-	struct dirb_ent e;
+	struct dirb_ent entry;
 	uint32_t minor;
 
-	for (; dirb_get(dir->vol, data, limit, off, &e); off += e.rec_len) {
-		if (!e.ino)
+	for (; dirb_get(dir->vol, data, limit, off, &entry); off += entry.rec_len) {
+		if (!entry.ino)
 			continue;
-		dx_hash(dir->vol, version, e.name, e.name_len, &map[n].hash, &minor);
+		dx_hash(dir->vol, version, entry.name, entry.name_len, &map[n].hash, &minor);
 		map[n].off = (uint16_t)off;
-		map[n].rec_len = (uint16_t)e.rec_len;
-		map[n++].size = (uint16_t)dir_rec_len(e.name_len);
+		map[n].rec_len = (uint16_t)entry.rec_len;
+		map[n++].size = (uint16_t)dir_rec_len(entry.name_len);
 	}
 	qsort(map, n, sizeof *map, map_cmp);
 	return n;
 }
 
 /* Writes the mapped entries of src one behind the other into dst (another buffer). */
-static void pack(const struct x4_vol *v, uint8_t *dst, const uint8_t *src, const struct leaf_map *map, unsigned n)
+static void pack(const struct x4_vol *vol, uint8_t *dst, const uint8_t *src, const struct leaf_map *map, unsigned n)
 {
-	unsigned off = 0, limit = dirb_limit(v);
-	struct dirb_ent e;
+	unsigned off = 0, limit = dirb_limit(vol);
+	struct dirb_ent entry;
 
-	dirb_init(v, dst);
+	dirb_init(vol, dst);
 	for (unsigned k = 0; k < n; k++) {
-		FDIO_MUST(dirb_get(v, src, limit, map[k].off, &e));
-		dirb_put(v, dst, off, k + 1 == n ? limit - off : map[k].size, e.ino, e.ft, e.name, e.name_len);
+		FDIO_MUST(dirb_get(vol, src, limit, map[k].off, &entry));
+		dirb_put(vol, dst, off, k + 1 == n ? limit - off : map[k].size, entry.ino, entry.file_type, entry.name, entry.name_len);
 		off += map[k].size;
 	}
 }
@@ -298,238 +298,238 @@ static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned bl
 	return k ? k : n / 2;
 }
 
-static void index_insert(struct x4_inode *dir, struct dx_frame *f, uint32_t hash, uint32_t lblk)
+static void index_insert(struct x4_inode *dir, struct dx_frame *frame, uint32_t hash, uint32_t lblk)
 {
-	uint8_t *base = f->b->data + f->ofs;
-	unsigned at = f->at + 1;
+	uint8_t *base = frame->buffer->data + frame->ofs;
+	unsigned at = frame->at + 1;
 
-	FDIO_ASSERT(f->count < f->limit);
-	memmove(base + 8 * (at + 1), base + 8 * at, 8 * (f->count - at));
-	dxb_set(f->b->data, f->ofs, at, hash, lblk);
-	dxb_set_count(dir->vol, f->b->data, f->ofs, ++f->count);
-	dxb_seal(dir, f->b);
+	FDIO_ASSERT(frame->count < frame->limit);
+	memmove(base + 8 * (at + 1), base + 8 * at, 8 * (frame->count - at));
+	dxb_set(frame->buffer->data, frame->ofs, at, hash, lblk);
+	dxb_set_count(dir->vol, frame->buffer->data, frame->ofs, ++frame->count);
+	dxb_seal(dir, frame->buffer);
 }
 
 /* ---- index nodes ---- */
-static void node_init(const struct x4_vol *v, uint8_t *data)
+static void node_init(const struct x4_vol *vol, uint8_t *data)
 {
-	struct x4_vol no_csum = { .block_size = v->block_size };
+	struct x4_vol no_csum = { .block_size = vol->block_size };
 
 	dirb_init(&no_csum, data); /* an empty entry over the whole block */
 }
 
 /* The full root's pairs go to a new node, the root keeps one pair that covers everything. */
-static int grow_root(struct jnl_handle *h, struct x4_inode *dir, struct dx_path *p)
+static int grow_root(struct jnl_handle *handle, struct x4_inode *dir, struct dx_path *path)
 {
-	struct dx_frame *root = &p->f[0], *node = &p->f[1];
-	struct jnl_buf *b;
+	struct dx_frame *root = &path->frame[0], *node = &path->frame[1];
+	struct jnl_buf *buffer;
 	uint32_t lblk;
-	int r = dir_append(h, dir, &lblk, &b);
+	int err = dir_append(handle, dir, &lblk, &buffer);
 
-	if (r)
-		return r;
-	r = jnl_get_write(h, root->b);
-	if (r) {
-		jnl_brelse(b);
-		return r;
+	if (err)
+		return err;
+	err = jnl_get_write(handle, root->buffer);
+	if (err) {
+		jnl_brelse(buffer);
+		return err;
 	}
-	memmove(&p->f[2], &p->f[1], (DIR_DX_MAX_LEVELS - 2) * sizeof p->f[0]);
-	*node = (struct dx_frame){ b, DX_NODE_OFS, root->at, root->count, dxb_limit(dir->vol, DX_NODE_OFS) };
-	node_init(dir->vol, b->data);
-	memcpy(b->data + node->ofs, root->b->data + root->ofs, 8 * root->count);
-	dxb_set_count(dir->vol, b->data, node->ofs, node->count);
-	dxb_seal(dir, b);
-	p->levels++;
+	memmove(&path->frame[2], &path->frame[1], (DIR_DX_MAX_LEVELS - 2) * sizeof path->frame[0]);
+	*node = (struct dx_frame){ buffer, DX_NODE_OFS, root->at, root->count, dxb_limit(dir->vol, DX_NODE_OFS) };
+	node_init(dir->vol, buffer->data);
+	memcpy(buffer->data + node->ofs, root->buffer->data + root->ofs, 8 * root->count);
+	dxb_set_count(dir->vol, buffer->data, node->ofs, node->count);
+	dxb_seal(dir, buffer);
+	path->levels++;
 	root->at = 0;
 	root->count = 1;
-	root->b->data[DX_ROOT_LEVELS] = (uint8_t)(p->levels - 1);
-	memset(root->b->data + root->ofs + 8, 0, 8 * (root->limit - 1));
-	dxb_set(root->b->data, root->ofs, 0, 0, lblk);
-	dxb_set_count(dir->vol, root->b->data, root->ofs, 1);
-	dxb_seal(dir, root->b);
+	root->buffer->data[DX_ROOT_LEVELS] = (uint8_t)(path->levels - 1);
+	memset(root->buffer->data + root->ofs + 8, 0, 8 * (root->limit - 1));
+	dxb_set(root->buffer->data, root->ofs, 0, 0, lblk);
+	dxb_set_count(dir->vol, root->buffer->data, root->ofs, 1);
+	dxb_seal(dir, root->buffer);
 	return 0;
 }
 
 /* The upper half of a full node goes to a new one; its parent has room. The path follows the pair it stands on. */
-static int split_node(struct jnl_handle *h, struct x4_inode *dir, struct dx_frame *parent, struct dx_frame *f)
+static int split_node(struct jnl_handle *handle, struct x4_inode *dir, struct dx_frame *parent, struct dx_frame *frame)
 {
-	unsigned keep = f->count / 2, moved = f->count - keep;
-	struct jnl_buf *b;
-	uint32_t lblk, hash = dxb_hash(f->b->data, f->ofs, keep);
-	int r = jnl_get_write(h, f->b);
+	unsigned keep = frame->count / 2, moved = frame->count - keep;
+	struct jnl_buf *buffer;
+	uint32_t lblk, hash = dxb_hash(frame->buffer->data, frame->ofs, keep);
+	int err = jnl_get_write(handle, frame->buffer);
 
-	if (r == 0)
-		r = jnl_get_write(h, parent->b);
-	if (r == 0)
-		r = dir_append(h, dir, &lblk, &b);
-	if (r)
-		return r;
-	node_init(dir->vol, b->data);
-	memcpy(b->data + DX_NODE_OFS, f->b->data + f->ofs + 8 * keep, 8 * moved);
-	dxb_set_count(dir->vol, b->data, DX_NODE_OFS, moved);
-	dxb_seal(dir, b);
-	memset(f->b->data + f->ofs + 8 * keep, 0, 8 * moved);
-	dxb_set_count(dir->vol, f->b->data, f->ofs, keep);
-	dxb_seal(dir, f->b);
+	if (err == 0)
+		err = jnl_get_write(handle, parent->buffer);
+	if (err == 0)
+		err = dir_append(handle, dir, &lblk, &buffer);
+	if (err)
+		return err;
+	node_init(dir->vol, buffer->data);
+	memcpy(buffer->data + DX_NODE_OFS, frame->buffer->data + frame->ofs + 8 * keep, 8 * moved);
+	dxb_set_count(dir->vol, buffer->data, DX_NODE_OFS, moved);
+	dxb_seal(dir, buffer);
+	memset(frame->buffer->data + frame->ofs + 8 * keep, 0, 8 * moved);
+	dxb_set_count(dir->vol, frame->buffer->data, frame->ofs, keep);
+	dxb_seal(dir, frame->buffer);
 	index_insert(dir, parent, hash, lblk);
-	f->count = keep;
-	if (f->at < keep) {
-		jnl_brelse(b);
+	frame->count = keep;
+	if (frame->at < keep) {
+		jnl_brelse(buffer);
 		return 0;
 	}
-	jnl_brelse(f->b);
+	jnl_brelse(frame->buffer);
 	parent->at++;
-	*f = (struct dx_frame){ b, DX_NODE_OFS, f->at - keep, moved, f->limit };
+	*frame = (struct dx_frame){ buffer, DX_NODE_OFS, frame->at - keep, moved, frame->limit };
 	return 0;
 }
 
 /* Afterwards the node above the leaf has room for one pair. */
-static int make_index_room(struct jnl_handle *h, struct x4_inode *dir, struct dx_path *p)
+static int make_index_room(struct jnl_handle *handle, struct x4_inode *dir, struct dx_path *path)
 {
-	unsigned n = p->levels;
-	int r;
+	unsigned n = path->levels;
+	int err;
 
-	while (n > 0 && p->f[n - 1].count == p->f[n - 1].limit)
+	while (n > 0 && path->frame[n - 1].count == path->frame[n - 1].limit)
 		n--;
 	if (n == 0) {
-		if (p->levels == dx_max_levels(dir->vol))
+		if (path->levels == dx_max_levels(dir->vol))
 			return -ENOSPC;
-		r = grow_root(h, dir, p);
-		if (r)
-			return r;
+		err = grow_root(handle, dir, path);
+		if (err)
+			return err;
 		n = 2; /* a node holds more than a root: the new one is not full */
 	}
-	for (; n < p->levels; n++) {
-		r = split_node(h, dir, &p->f[n - 1], &p->f[n]);
-		if (r)
-			return r;
+	for (; n < path->levels; n++) {
+		err = split_node(handle, dir, &path->frame[n - 1], &path->frame[n]);
+		if (err)
+			return err;
 	}
-	return jnl_get_write(h, p->f[p->levels - 1].b);
+	return jnl_get_write(handle, path->frame[path->levels - 1].buffer);
 }
 
 /* ---- insertion ---- */
 struct split_work { struct leaf_map *map; uint8_t *copy; };
 
-static int split_leaf(struct jnl_handle *h, struct x4_inode *dir, struct dx_path *p, struct jnl_buf *leaf, struct leaf_map *map, unsigned n,
+static int split_leaf(struct jnl_handle *handle, struct x4_inode *dir, struct dx_path *path, struct jnl_buf *leaf, struct leaf_map *map, unsigned n,
 		      const uint8_t *copy, uint32_t *ret_hash, struct jnl_buf **ret)
 {
 	unsigned keep = choose_split(map, n, dir->vol->block_size);
 	uint32_t lblk, hash = map[keep].hash, below = map[keep - 1].hash;
-	struct jnl_buf *b;
-	int r = make_index_room(h, dir, p);
+	struct jnl_buf *buffer;
+	int err = make_index_room(handle, dir, path);
 
-	if (r == 0)
-		r = dir_append(h, dir, &lblk, &b);
-	if (r)
-		return r;
-	pack(dir->vol, b->data, copy, map + keep, n - keep);
-	dirb_seal(dir, b);
+	if (err == 0)
+		err = dir_append(handle, dir, &lblk, &buffer);
+	if (err)
+		return err;
+	pack(dir->vol, buffer->data, copy, map + keep, n - keep);
+	dirb_seal(dir, buffer);
 	/* What moves is laid out by hash, what stays keeps its order: later gaps are then where ext4 has them. */
 	qsort(map, keep, sizeof *map, map_cmp_off);
 	pack(dir->vol, leaf->data, copy, map, keep);
 	dirb_seal(dir, leaf);
-	index_insert(dir, &p->f[p->levels - 1], hash | (below == hash), lblk);
+	index_insert(dir, &path->frame[path->levels - 1], hash | (below == hash), lblk);
 	*ret_hash = hash;
-	*ret = b;
+	*ret = buffer;
 	return 0;
 }
 
-static int put_in(struct x4_inode *dir, struct jnl_buf *b, const struct dir_add *a, uint32_t ino, uint8_t ft)
+static int put_in(struct x4_inode *dir, struct jnl_buf *buffer, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	unsigned off = dirb_find_gap(dir->vol, b->data, dir_rec_len(a->len));
+	unsigned off = dirb_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
 
 	/* Halves of a block of sane entries always have room; this is for a block another inode shares. */
 	if (off == UINT_MAX)
-		return X4_CORRUPT(dir->vol, dir->ino, b->blk, "a half-empty directory block is full");
-	dirb_insert(dir->vol, b->data, off, ino, ft, a->name, a->len);
-	dirb_seal(dir, b);
+		return X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "a half-empty directory block is full");
+	dirb_insert(dir->vol, buffer->data, off, ino, ft, add->name, add->len);
+	dirb_seal(dir, buffer);
 	return 0;
 }
 
-static int make_room_and_put(struct jnl_handle *h, struct x4_inode *dir, struct dx_path *p, struct jnl_buf *leaf, const struct dir_add *a,
+static int make_room_and_put(struct jnl_handle *handle, struct x4_inode *dir, struct dx_path *path, struct jnl_buf *leaf, const struct dir_add *add,
 			     uint32_t hash, uint32_t ino, uint8_t ft)
 {
-	struct x4_vol *v = dir->vol;
+	struct x4_vol *vol = dir->vol;
 	unsigned n;
 	uint32_t split_hash;
-	struct leaf_map *map = malloc((v->block_size / DIR_ENT_MIN + 1) * sizeof *map);
-	uint8_t *copy = malloc(v->block_size);
+	struct leaf_map *map = malloc((vol->block_size / DIR_ENT_MIN + 1) * sizeof *map);
+	uint8_t *copy = malloc(vol->block_size);
 	struct jnl_buf *other = NULL;
-	int r = -ENOMEM;
+	int err = -ENOMEM;
 
 	if (!map || !copy)
 		goto out;
-	memcpy(copy, leaf->data, v->block_size);
-	n = map_leaf(dir, p->version, copy, map);
-	r = 0;
+	memcpy(copy, leaf->data, vol->block_size);
+	n = map_leaf(dir, path->version, copy, map);
+	err = 0;
 	if (n < 2) { /* nothing to split; only another file system leaves a block like that */
-		pack(v, leaf->data, copy, map, n);
-		r = put_in(dir, leaf, a, ino, ft);
+		pack(vol, leaf->data, copy, map, n);
+		err = put_in(dir, leaf, add, ino, ft);
 		goto out;
 	}
-	r = split_leaf(h, dir, p, leaf, map, n, copy, &split_hash, &other);
-	if (r == 0)
-		r = put_in(dir, hash >= split_hash ? other : leaf, a, ino, ft);
+	err = split_leaf(handle, dir, path, leaf, map, n, copy, &split_hash, &other);
+	if (err == 0)
+		err = put_in(dir, hash >= split_hash ? other : leaf, add, ino, ft);
 out:
 	jnl_brelse(other);
 	free(map);
 	free(copy);
-	return r;
+	return err;
 }
 
-int dx_do_add(struct jnl_handle *h, struct x4_inode *dir, const struct dir_add *a, uint32_t ino, uint8_t ft)
+int dx_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	struct dx_path p;
+	struct dx_path path;
 	struct jnl_buf *leaf = NULL;
 	uint32_t hash;
-	int r = dx_probe(dir, a->name, a->len, &hash, &p);
+	int err = dx_probe(dir, add->name, add->len, &hash, &path);
 
-	if (r == 0)
-		r = dirb_read(dir, dx_leaf(&p), DIRB_LEAF, &leaf);
-	if (r == 0)
-		r = jnl_get_write(h, leaf);
-	if (r)
+	if (err == 0)
+		err = dirb_read(dir, dx_leaf(&path), DIRB_LEAF, &leaf);
+	if (err == 0)
+		err = jnl_get_write(handle, leaf);
+	if (err)
 		goto out;
-	if (a->how != DIR_ADD_CONVERT && dirb_find_gap(dir->vol, leaf->data, dir_rec_len(a->len)) != UINT_MAX)
-		r = put_in(dir, leaf, a, ino, ft);
+	if (add->how != DIR_ADD_CONVERT && dirb_find_gap(dir->vol, leaf->data, dir_rec_len(add->len)) != UINT_MAX)
+		err = put_in(dir, leaf, add, ino, ft);
 	else
-		r = make_room_and_put(h, dir, &p, leaf, a, hash, ino, ft);
+		err = make_room_and_put(handle, dir, &path, leaf, add, hash, ino, ft);
 out:
 	jnl_brelse(leaf);
-	dx_release(&p);
-	return r;
+	dx_release(&path);
+	return err;
 }
 
 /* ---- conversion ---- */
 static void root_init(struct x4_inode *dir, uint8_t *data, uint32_t parent, uint32_t leaf)
 {
-	struct x4_vol *v = dir->vol;
+	struct x4_vol *vol = dir->vol;
 
-	memset(data, 0, v->block_size);
-	dirb_put(v, data, 0, 12, dir->ino, EXT2_FT_DIR, ".", 1);
-	dirb_put(v, data, 12, v->block_size - 12, parent, EXT2_FT_DIR, "..", 2);
-	data[DX_ROOT_VERSION] = dx_default_version(v);
+	memset(data, 0, vol->block_size);
+	dirb_put(vol, data, 0, 12, dir->ino, EXT2_FT_DIR, ".", 1);
+	dirb_put(vol, data, 12, vol->block_size - 12, parent, EXT2_FT_DIR, "..", 2);
+	data[DX_ROOT_VERSION] = dx_default_version(vol);
 	data[29] = 8; /* length of the root's own information */
 	dxb_set(data, DX_ROOT_OFS, 0, 0, leaf);
-	dxb_set_count(v, data, DX_ROOT_OFS, 1);
+	dxb_set_count(vol, data, DX_ROOT_OFS, 1);
 }
 
 /* Moves what follows "." and ".." in from to the leaf to, as it lies; *ret_parent is what ".." says. */
 static int move_entries(struct x4_inode *dir, const uint8_t *from, uint8_t *to, uint32_t *ret_parent)
 {
 	unsigned off = 0, first, last = UINT_MAX, limit = dirb_limit(dir->vol);
-	struct dirb_ent e;
+	struct dirb_ent entry;
 
-	for (unsigned n = 0; n < 2; n++, off += e.rec_len)
-		if (!dirb_get(dir->vol, from, limit, off, &e) || !e.ino || e.name_len != n + 1 || memcmp(e.name, "..", n + 1))
+	for (unsigned n = 0; n < 2; n++, off += entry.rec_len)
+		if (!dirb_get(dir->vol, from, limit, off, &entry) || !entry.ino || entry.name_len != n + 1 || memcmp(entry.name, "..", n + 1))
 			return -EUCLEAN;
-	*ret_parent = e.ino;
+	*ret_parent = entry.ino;
 	first = off;
 	dirb_init(dir->vol, to);
 	if (first == limit)
 		return 0;
 	memcpy(to, from + first, limit - first);
-	for (; dirb_get(dir->vol, from, limit, off, &e); off += e.rec_len)
+	for (; dirb_get(dir->vol, from, limit, off, &entry); off += entry.rec_len)
 		last = off - first;
 	if (last == UINT_MAX)
 		return -EUCLEAN;
@@ -537,21 +537,21 @@ static int move_entries(struct x4_inode *dir, const uint8_t *from, uint8_t *to, 
 	return 0;
 }
 
-int dx_do_convert(struct jnl_handle *h, struct x4_inode *dir)
+int dx_do_convert(struct jnl_handle *handle, struct x4_inode *dir)
 {
 	struct jnl_buf *root, *leaf = NULL;
 	uint32_t lblk, parent = 0;
-	int r = dirb_read(dir, 0, DIRB_LEAF, &root);
+	int err = dirb_read(dir, 0, DIRB_LEAF, &root);
 
-	if (r)
-		return r;
-	r = jnl_get_write(h, root);
-	if (r == 0)
-		r = dir_append(h, dir, &lblk, &leaf);
-	if (r)
+	if (err)
+		return err;
+	err = jnl_get_write(handle, root);
+	if (err == 0)
+		err = dir_append(handle, dir, &lblk, &leaf);
+	if (err)
 		goto out;
 	if (move_entries(dir, root->data, leaf->data, &parent)) {
-		r = X4_CORRUPT(dir->vol, dir->ino, root->blk, "the directory does not begin with \".\" and \"..\"");
+		err = X4_CORRUPT(dir->vol, dir->ino, root->blk, "the directory does not begin with \".\" and \"..\"");
 		goto out;
 	}
 	dirb_seal(dir, leaf);
@@ -564,5 +564,5 @@ int dx_do_convert(struct jnl_handle *h, struct x4_inode *dir)
 out:
 	jnl_brelse(leaf);
 	jnl_brelse(root);
-	return r;
+	return err;
 }

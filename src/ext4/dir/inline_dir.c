@@ -29,12 +29,12 @@ int dir_inline_load(struct x4_inode *dir, uint8_t **ret, uint32_t *ret_len)
 	return err;
 }
 
-bool dir_inline_next(const struct x4_vol *v, const uint8_t *data, uint32_t len, uint32_t *off,
+bool dir_inline_next(const struct x4_vol *vol, const uint8_t *data, uint32_t len, uint32_t *off,
 		     struct dirb_ent *ret)
 {
 	uint32_t at = FDIO_MAX(*off, PARENT_LEN);
 
-	if (!dirb_get(v, data, len, at, ret))
+	if (!dirb_get(vol, data, len, at, ret))
 		return false;
 	*off = at + ret->rec_len;
 	return true;
@@ -49,14 +49,14 @@ static int find_dots(struct x4_inode *dir, const uint8_t *data, unsigned len, st
 	if (!parent || parent > dir->vol->nr_inodes)
 		return X4_CORRUPT(dir->vol, dir->ino, 0, "the parent of the directory is inode %u",
 				  parent);
-	*ret = (struct dir_pos){ .ino = len == 1 ? dir->ino : parent, .ft = EXT2_FT_DIR };
+	*ret = (struct dir_pos){ .ino = len == 1 ? dir->ino : parent, .file_type = EXT2_FT_DIR };
 	return 0;
 }
 
 int dir_inline_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
 	uint32_t end, off = 0;
-	struct dirb_ent e;
+	struct dirb_ent entry;
 	uint8_t *data;
 	int err = dir_inline_load(dir, &data, &end);
 
@@ -67,9 +67,9 @@ int dir_inline_find(struct x4_inode *dir, const char *name, unsigned len, struct
 		goto out;
 	}
 	err = -ENOENT;
-	while (err && dir_inline_next(dir->vol, data, end, &off, &e))
-		if (e.ino && e.name_len == len && !memcmp(e.name, name, len)) {
-			*ret = (struct dir_pos){ 0, e.off, e.ino, e.ft };
+	while (err && dir_inline_next(dir->vol, data, end, &off, &entry))
+		if (entry.ino && entry.name_len == len && !memcmp(entry.name, name, len)) {
+			*ret = (struct dir_pos){ 0, entry.off, entry.ino, entry.file_type };
 			err = 0;
 		}
 out:

@@ -43,15 +43,15 @@ struct x4_dirstate {
 	struct x4_vol *vol;      /* whose budget the places are on */
 };
 
-static void dirstate_free(struct x4_dirstate *ds)
+static void dirstate_free(struct x4_dirstate *state)
 {
-	if (!ds)
+	if (!state)
 		return;
-	__atomic_sub_fetch(&ds->vol->dir.places, ds->cap, __ATOMIC_RELAXED);
-	free(ds->gap);
-	free(ds->place);
-	free(ds->chain);
-	free(ds);
+	__atomic_sub_fetch(&state->vol->dir.places, state->cap, __ATOMIC_RELAXED);
+	free(state->gap);
+	free(state->place);
+	free(state->chain);
+	free(state);
 }
 
 void dirstate_drop(struct x4_inode *dir)
@@ -61,214 +61,214 @@ void dirstate_drop(struct x4_inode *dir)
 
 static uint32_t name_hash(const char *name, unsigned len) { return fdio_crc32c(~0u, name, len); }
 
-static void chain_in(struct x4_dirstate *ds, uint32_t n)
+static void chain_in(struct x4_dirstate *state, uint32_t n)
 {
-	uint32_t *first = &ds->chain[ds->place[n].hash & (ds->cap - 1)];
+	uint32_t *first = &state->chain[state->place[n].hash & (state->cap - 1)];
 
-	ds->place[n].next = *first;
+	state->place[n].next = *first;
 	*first = n;
 }
 
-/* n more for a directory of v, if its budget allows that. */
-static bool places_take(struct x4_vol *v, uint32_t n)
+/* n more for a directory of vol, if its budget allows that. */
+static bool places_take(struct x4_vol *vol, uint32_t n)
 {
-	if (__atomic_add_fetch(&v->dir.places, n, __ATOMIC_RELAXED) <= v->dir.budget)
+	if (__atomic_add_fetch(&vol->dir.places, n, __ATOMIC_RELAXED) <= vol->dir.budget)
 		return true;
-	__atomic_sub_fetch(&v->dir.places, n, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&vol->dir.places, n, __ATOMIC_RELAXED);
 	return false;
 }
 
 /* Only when every place is in use. */
-static bool places_grow(struct x4_dirstate *ds)
+static bool places_grow(struct x4_dirstate *state)
 {
-	uint32_t cap = ds->cap ? ds->cap * 2 : 1024, more = cap - ds->cap, *chain;
+	uint32_t cap = state->cap ? state->cap * 2 : 1024, more = cap - state->cap, *chain;
 	struct place *place;
 
-	if (!places_take(ds->vol, more))
+	if (!places_take(state->vol, more))
 		return false;
 	chain = malloc(cap * sizeof *chain);
-	place = chain ? realloc(ds->place, cap * sizeof *place) : NULL;
+	place = chain ? realloc(state->place, cap * sizeof *place) : NULL;
 	if (!place) {
 		free(chain);
-		__atomic_sub_fetch(&ds->vol->dir.places, more, __ATOMIC_RELAXED);
+		__atomic_sub_fetch(&state->vol->dir.places, more, __ATOMIC_RELAXED);
 		return false;
 	}
-	free(ds->chain);
-	ds->place = place;
-	ds->chain = chain;
-	ds->cap = cap;
+	free(state->chain);
+	state->place = place;
+	state->chain = chain;
+	state->cap = cap;
 	memset(chain, 0xff, cap * sizeof *chain);
-	for (uint32_t n = 0; n < ds->nr; n++)
-		chain_in(ds, n);
+	for (uint32_t n = 0; n < state->nr; n++)
+		chain_in(state, n);
 	return true;
 }
 
-static bool place_add(struct x4_dirstate *ds, const char *name, unsigned len, uint32_t lblk,
+static bool place_add(struct x4_dirstate *state, const char *name, unsigned len, uint32_t lblk,
 		      uint32_t off)
 {
-	uint32_t n = ds->unused;
+	uint32_t n = state->unused;
 
-	if (n == NONE && ds->nr == ds->cap && !places_grow(ds))
+	if (n == NONE && state->nr == state->cap && !places_grow(state))
 		return false;
 	if (n == NONE)
-		n = ds->nr++;
+		n = state->nr++;
 	else
-		ds->unused = ds->place[n].next;
-	ds->place[n] = (struct place){ .hash = name_hash(name, len), .lblk = lblk, .off = off };
-	chain_in(ds, n);
+		state->unused = state->place[n].next;
+	state->place[n] = (struct place){ .hash = name_hash(name, len), .lblk = lblk, .off = off };
+	chain_in(state, n);
 	return true;
 }
 
-static bool gap_set(const struct x4_vol *v, struct x4_dirstate *ds, uint32_t lblk, const uint8_t *data)
+static bool gap_set(const struct x4_vol *vol, struct x4_dirstate *state, uint32_t lblk, const uint8_t *data)
 {
-	if (lblk >= ds->cap_blocks) {
+	if (lblk >= state->cap_blocks) {
 		size_t cap = FDIO_MAX((size_t)64, (size_t)lblk + lblk / 2 + 1);
-		uint16_t *g = cap <= UINT32_MAX ? realloc(ds->gap, cap * sizeof *g) : NULL;
+		uint16_t *g = cap <= UINT32_MAX ? realloc(state->gap, cap * sizeof *g) : NULL;
 
 		if (!g)
 			return false;
-		memset(g + ds->cap_blocks, 0, (cap - ds->cap_blocks) * sizeof *g);
-		ds->gap = g;
-		ds->cap_blocks = (uint32_t)cap;
+		memset(g + state->cap_blocks, 0, (cap - state->cap_blocks) * sizeof *g);
+		state->gap = g;
+		state->cap_blocks = (uint32_t)cap;
 	}
-	ds->nr_blocks = FDIO_MAX(ds->nr_blocks, lblk + 1);
-	ds->gap[lblk] = (uint16_t)FDIO_MIN(dirb_max_gap(v, data), 65535u);
+	state->nr_blocks = FDIO_MAX(state->nr_blocks, lblk + 1);
+	state->gap[lblk] = (uint16_t)FDIO_MIN(dirb_max_gap(vol, data), 65535u);
 	return true;
 }
 
-static int load_block(struct x4_inode *dir, struct x4_dirstate *ds, uint32_t lblk)
+static int load_block(struct x4_inode *dir, struct x4_dirstate *state, uint32_t lblk)
 {
 	unsigned limit = dirb_limit(dir->vol), off = 0;
-	struct dirb_ent e;
-	struct jnl_buf *b;
-	int r = dirb_read(dir, lblk, DIRB_LEAF, &b);
+	struct dirb_ent entry;
+	struct jnl_buf *buffer;
+	int err = dirb_read(dir, lblk, DIRB_LEAF, &buffer);
 
-	if (r)
-		return r;
-	if (!gap_set(dir->vol, ds, lblk, b->data))
-		r = -ENOMEM;
-	for (; r == 0 && dirb_get(dir->vol, b->data, limit, off, &e); off += e.rec_len)
-		if (e.ino && !place_add(ds, e.name, e.name_len, lblk, off))
-			r = -ENOMEM;
-	jnl_brelse(b);
-	return r;
+	if (err)
+		return err;
+	if (!gap_set(dir->vol, state, lblk, buffer->data))
+		err = -ENOMEM;
+	for (; err == 0 && dirb_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
+		if (entry.ino && !place_add(state, entry.name, entry.name_len, lblk, off))
+			err = -ENOMEM;
+	jnl_brelse(buffer);
+	return err;
 }
 
 static int build(struct x4_inode *dir, struct x4_dirstate **ret)
 {
 	uint32_t nr = dir_nr_blocks(dir);
-	struct x4_dirstate *ds = calloc(1, sizeof *ds);
-	int r = 0;
+	struct x4_dirstate *state = calloc(1, sizeof *state);
+	int err = 0;
 
-	if (!ds)
+	if (!state)
 		return -ENOMEM;
-	ds->unused = NONE;
-	ds->vol = dir->vol;
-	for (uint32_t lblk = 0; r == 0 && lblk < nr; lblk++) {
+	state->unused = NONE;
+	state->vol = dir->vol;
+	for (uint32_t lblk = 0; err == 0 && lblk < nr; lblk++) {
 		dir_readahead(dir, lblk, nr);
-		r = dirb_pass_over(load_block(dir, ds, lblk), &ds->bad);
+		err = dirb_pass_over(load_block(dir, state, lblk), &state->bad);
 	}
-	if (r) {
-		dirstate_free(ds);
-		return r;
+	if (err) {
+		dirstate_free(state);
+		return err;
 	}
-	*ret = ds;
+	*ret = state;
 	return 0;
 }
 
 struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
 {
-	struct x4_dirstate *ds = __atomic_load_n(&dir->dir.dirstate, __ATOMIC_ACQUIRE), *winner = NULL;
-	int r;
+	struct x4_dirstate *state = __atomic_load_n(&dir->dir.dirstate, __ATOMIC_ACQUIRE), *winner = NULL;
+	int err;
 
 	*ret_err = 0;
-	if (ds || dir_nr_blocks(dir) < STATE_MIN_BLOCKS)
-		return ds;
+	if (state || dir_nr_blocks(dir) < STATE_MIN_BLOCKS)
+		return state;
 	if (nowait_on()) { /* reading the whole directory is for a worker */
 		*ret_err = nowait_miss();
 		return NULL;
 	}
-	r = build(dir, &ds);
-	if (r) {
-		*ret_err = r == -ENOMEM ? 0 : r;
+	err = build(dir, &state);
+	if (err) {
+		*ret_err = err == -ENOMEM ? 0 : err;
 		return NULL;
 	}
-	if (__atomic_compare_exchange_n(&dir->dir.dirstate, &winner, ds, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		return ds;
-	dirstate_free(ds);
+	if (__atomic_compare_exchange_n(&dir->dir.dirstate, &winner, state, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return state;
+	dirstate_free(state);
 	return winner;
 }
 
-int dirstate_find(struct x4_inode *dir, struct x4_dirstate *ds, const char *name, unsigned len, struct dir_pos *ret)
+int dirstate_find(struct x4_inode *dir, struct x4_dirstate *state, const char *name, unsigned len, struct dir_pos *ret)
 {
-	uint32_t hash = name_hash(name, len), n = ds->cap ? ds->chain[hash & (ds->cap - 1)] : NONE;
-	struct dirb_ent e;
-	struct jnl_buf *b;
+	uint32_t hash = name_hash(name, len), n = state->cap ? state->chain[hash & (state->cap - 1)] : NONE;
+	struct dirb_ent entry;
+	struct jnl_buf *buffer;
 	bool hit;
-	int r;
+	int err;
 
-	for (; n != NONE; n = ds->place[n].next) {
-		const struct place *p = &ds->place[n];
+	for (; n != NONE; n = state->place[n].next) {
+		const struct place *place = &state->place[n];
 
-		if (p->hash != hash)
+		if (place->hash != hash)
 			continue;
-		r = dirb_read(dir, p->lblk, DIRB_LEAF, &b);
-		if (r)
-			return r;
-		hit = dirb_get(dir->vol, b->data, dirb_limit(dir->vol), p->off, &e) && e.ino &&
-		      e.name_len == len && memcmp(e.name, name, len) == 0;
+		err = dirb_read(dir, place->lblk, DIRB_LEAF, &buffer);
+		if (err)
+			return err;
+		hit = dirb_get(dir->vol, buffer->data, dirb_limit(dir->vol), place->off, &entry) && entry.ino &&
+		      entry.name_len == len && memcmp(entry.name, name, len) == 0;
 		if (hit)
-			*ret = (struct dir_pos){ p->lblk, e.off, e.ino, e.ft };
-		jnl_brelse(b);
+			*ret = (struct dir_pos){ place->lblk, entry.off, entry.ino, entry.file_type };
+		jnl_brelse(buffer);
 		if (hit)
 			return 0;
 	}
-	return ds->bad ? -EUCLEAN : -ENOENT;
+	return state->bad ? -EUCLEAN : -ENOENT;
 }
 
-uint32_t dirstate_find_gap(const struct x4_dirstate *ds, unsigned need)
+uint32_t dirstate_find_gap(const struct x4_dirstate *state, unsigned need)
 {
-	for (uint32_t n = 0; n < ds->nr_blocks; n++)
-		if (ds->gap[n] >= need)
+	for (uint32_t n = 0; n < state->nr_blocks; n++)
+		if (state->gap[n] >= need)
 			return n;
 	return UINT32_MAX;
 }
 
 void dirstate_added(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
 {
-	struct x4_dirstate *ds = dir->dir.dirstate;
+	struct x4_dirstate *state = dir->dir.dirstate;
 
-	if (ds && (!gap_set(dir->vol, ds, lblk, data) || !place_add(ds, name, len, lblk, off)))
+	if (state && (!gap_set(dir->vol, state, lblk, data) || !place_add(state, name, len, lblk, off)))
 		dirstate_drop(dir);
 }
 
 void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
 {
-	struct x4_dirstate *ds = dir->dir.dirstate;
+	struct x4_dirstate *state = dir->dir.dirstate;
 	uint32_t *link, n;
 
-	if (!ds)
+	if (!state)
 		return;
-	link = ds->cap ? &ds->chain[name_hash(name, len) & (ds->cap - 1)] : &ds->unused;
-	while (*link != NONE && (ds->place[*link].lblk != lblk || ds->place[*link].off != off))
-		link = &ds->place[*link].next;
+	link = state->cap ? &state->chain[name_hash(name, len) & (state->cap - 1)] : &state->unused;
+	while (*link != NONE && (state->place[*link].lblk != lblk || state->place[*link].off != off))
+		link = &state->place[*link].next;
 	n = *link;
-	if (n == NONE || !gap_set(dir->vol, ds, lblk, data)) {
+	if (n == NONE || !gap_set(dir->vol, state, lblk, data)) {
 		dirstate_drop(dir);
 		return;
 	}
-	*link = ds->place[n].next;
-	ds->place[n].next = ds->unused;
-	ds->unused = n;
+	*link = state->place[n].next;
+	state->place[n].next = state->unused;
+	state->unused = n;
 }
 
-static void forget_names(struct x4_inode *i) { dirstate_free(i->dir.dirstate); }
+static void forget_names(struct x4_inode *inode) { dirstate_free(inode->dir.dirstate); }
 
-void x4_dir_init(struct x4_vol *v)
+void x4_dir_init(struct x4_vol *vol)
 {
-	v->dir.budget = X4_DIR_BUDGET;
-	fdio_mutex_init(&v->dir.rename_lock, RANK_X4_RENAME);
-	x4_icache_set_forget_names(v, forget_names);
+	vol->dir.budget = X4_DIR_BUDGET;
+	fdio_mutex_init(&vol->dir.rename_lock, RANK_X4_RENAME);
+	x4_icache_set_forget_names(vol, forget_names);
 }
 
-void x4_dir_fini(struct x4_vol *v) { fdio_mutex_fini(&v->dir.rename_lock); }
+void x4_dir_fini(struct x4_vol *vol) { fdio_mutex_fini(&vol->dir.rename_lock); }

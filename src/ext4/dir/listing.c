@@ -58,96 +58,96 @@ static uint8_t dt_of_ft(uint8_t ft)
 }
 
 /* Without the feature, or where an old tool left the type out, the inode knows. */
-static uint8_t type_of(struct listing *l, uint32_t ino, uint8_t ft)
+static uint8_t type_of(struct listing *listing, uint32_t ino, uint8_t ft)
 {
 	struct dir_pos pos = { .ino = ino };
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint8_t dt = dt_of_ft(ft);
 
-	if (dt != DT_UNKNOWN || dir_iget(l->dir, &pos, &i))
+	if (dt != DT_UNKNOWN || dir_iget(listing->dir, &pos, &inode))
 		return dt;
-	dt = dt_of_ft(dir_ft_of_mode(x4_inode_mode(i)));
-	x4_iput(i);
+	dt = dt_of_ft(dir_ft_of_mode(x4_inode_mode(inode)));
+	x4_iput(inode);
 	return dt;
 }
 
-static bool give(struct listing *l, const char *name, unsigned len, uint32_t ino, uint8_t type, uint64_t next)
+static bool give(struct listing *listing, const char *name, unsigned len, uint32_t ino, uint8_t type, uint64_t next)
 {
-	struct x4_dirent d = { .ino = ino, .type = type, .name_len = (uint8_t)len, .name = name, .next_cookie = next };
+	struct x4_dirent entry = { .ino = ino, .type = type, .name_len = (uint8_t)len, .name = name, .next_cookie = next };
 
-	l->stopped = !l->emit(l->arg, &d);
-	l->given |= !l->stopped;
-	return !l->stopped;
+	listing->stopped = !listing->emit(listing->arg, &entry);
+	listing->given |= !listing->stopped;
+	return !listing->stopped;
 }
 
-static int give_dots(struct listing *l, uint64_t cookie)
+static int give_dots(struct listing *listing, uint64_t cookie)
 {
 	struct dir_pos pos;
-	int r;
+	int err;
 
-	if (cookie == 0 && !give(l, ".", 1, l->dir->ino, DT_DIR, COOKIE_DOTDOT))
+	if (cookie == 0 && !give(listing, ".", 1, listing->dir->ino, DT_DIR, COOKIE_DOTDOT))
 		return 0;
 	if (cookie >= COOKIE_NAMES)
 		return 0;
-	r = dir_find(l->dir, "..", 2, &pos);
-	if (r == 0)
-		give(l, "..", 2, pos.ino, DT_DIR, COOKIE_NAMES);
-	return dirb_pass_over(r, &l->bad);
+	err = dir_find(listing->dir, "..", 2, &pos);
+	if (err == 0)
+		give(listing, "..", 2, pos.ino, DT_DIR, COOKIE_NAMES);
+	return dirb_pass_over(err, &listing->bad);
 }
 
-static bool is_dots(const struct dirb_ent *e)
+static bool is_dots(const struct dirb_ent *entry)
 {
-	return e->name[0] == '.' && (e->name_len == 1 || (e->name_len == 2 && e->name[1] == '.'));
+	return entry->name[0] == '.' && (entry->name_len == 1 || (entry->name_len == 2 && entry->name[1] == '.'));
 }
 
 /* ---- in the order of blocks ---- */
-static int list_linear_block(struct listing *l, uint32_t lblk, uint64_t from)
+static int list_linear_block(struct listing *listing, uint32_t lblk, uint64_t from)
 {
-	struct x4_vol *v = l->dir->vol;
-	uint64_t base = (uint64_t)lblk << v->block_bits;
-	unsigned off = 0, limit = dirb_limit(v);
-	struct dirb_ent e;
-	struct jnl_buf *b;
-	int r = dirb_read(l->dir, lblk, DIRB_ANY, &b);
+	struct x4_vol *vol = listing->dir->vol;
+	uint64_t base = (uint64_t)lblk << vol->block_bits;
+	unsigned off = 0, limit = dirb_limit(vol);
+	struct dirb_ent entry;
+	struct jnl_buf *buffer;
+	int err = dirb_read(listing->dir, lblk, DIRB_ANY, &buffer);
 
-	if (r)
-		return r;
-	if (dirb_is_index(l->dir, lblk, b->data))
+	if (err)
+		return err;
+	if (dirb_is_index(listing->dir, lblk, buffer->data))
 		limit = 0;
-	for (; !l->stopped && dirb_get(v, b->data, limit, off, &e); off += e.rec_len)
-		if (e.ino && base + off >= from && !(lblk == 0 && is_dots(&e)))
-			give(l, e.name, e.name_len, e.ino, type_of(l, e.ino, e.ft), base + off + 1 + COOKIE_BASE);
-	jnl_brelse(b);
+	for (; !listing->stopped && dirb_get(vol, buffer->data, limit, off, &entry); off += entry.rec_len)
+		if (entry.ino && base + off >= from && !(lblk == 0 && is_dots(&entry)))
+			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type), base + off + 1 + COOKIE_BASE);
+	jnl_brelse(buffer);
 	return 0;
 }
 
-static int list_linear(struct listing *l, uint64_t from)
+static int list_linear(struct listing *listing, uint64_t from)
 {
-	uint32_t nr = dir_nr_blocks(l->dir);
-	int r = 0;
+	uint32_t nr = dir_nr_blocks(listing->dir);
+	int err = 0;
 
-	for (uint64_t lblk = from >> l->dir->vol->block_bits; r == 0 && !l->stopped && lblk < nr; lblk++) {
-		dir_readahead(l->dir, (uint32_t)lblk, nr);
-		r = dirb_pass_over(list_linear_block(l, (uint32_t)lblk, from), &l->bad);
+	for (uint64_t lblk = from >> listing->dir->vol->block_bits; err == 0 && !listing->stopped && lblk < nr; lblk++) {
+		dir_readahead(listing->dir, (uint32_t)lblk, nr);
+		err = dirb_pass_over(list_linear_block(listing, (uint32_t)lblk, from), &listing->bad);
 	}
-	return r;
+	return err;
 }
 
 /* What lies in the inode: a position is a place there. */
-static int list_inline(struct listing *l, uint64_t from)
+static int list_inline(struct listing *listing, uint64_t from)
 {
-	struct x4_vol *v = l->dir->vol;
+	struct x4_vol *vol = listing->dir->vol;
 	uint32_t len, off = 0;
-	struct dirb_ent e;
+	struct dirb_ent entry;
 	uint8_t *data;
-	int r = dir_inline_load(l->dir, &data, &len);
+	int err = dir_inline_load(listing->dir, &data, &len);
 
-	if (r)
-		return r;
-	while (!l->stopped && dir_inline_next(v, data, len, &off, &e))
-		if (e.ino && e.off >= from)
-			give(l, e.name, e.name_len, e.ino, type_of(l, e.ino, e.ft),
-			     e.off + 1 + COOKIE_BASE);
+	if (err)
+		return err;
+	while (!listing->stopped && dir_inline_next(vol, data, len, &off, &entry))
+		if (entry.ino && entry.off >= from)
+			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type),
+			     entry.off + 1 + COOKIE_BASE);
 	free(data);
 	return 0;
 }
@@ -169,148 +169,148 @@ static int item_cmp(const void *a, const void *b)
 }
 
 /* Keeps the lowest BATCH, but never a part of a group of equals. */
-static void cut_items(struct listing *l)
+static void cut_items(struct listing *listing)
 {
 	unsigned n = BATCH;
 
-	qsort(l->item, l->nr, sizeof *l->item, item_cmp);
-	while (n > 0 && l->item[n - 1].pos == l->item[n].pos)
+	qsort(listing->item, listing->nr, sizeof *listing->item, item_cmp);
+	while (n > 0 && listing->item[n - 1].pos == listing->item[n].pos)
 		n--;
 	if (n == 0) /* a group larger than the buffer: no position could tell its members apart anyway */
 		n = BATCH;
-	l->cut = true;
-	l->cut_pos = l->item[n].pos;
-	l->nr = n;
+	listing->cut = true;
+	listing->cut_pos = listing->item[n].pos;
+	listing->nr = n;
 }
 
-static int collect_block(struct listing *l, uint32_t lblk, const uint8_t *data, uint64_t from)
+static int collect_block(struct listing *listing, uint32_t lblk, const uint8_t *data, uint64_t from)
 {
-	struct x4_vol *v = l->dir->vol;
-	unsigned off = 0, limit = dirb_limit(v);
+	struct x4_vol *vol = listing->dir->vol;
+	unsigned off = 0, limit = dirb_limit(vol);
 	uint32_t hash, minor;
-	struct dirb_ent e;
+	struct dirb_ent entry;
 	uint64_t pos;
 
-	for (; dirb_get(v, data, limit, off, &e); off += e.rec_len) {
-		if (!e.ino || (lblk == 0 && is_dots(&e)))
+	for (; dirb_get(vol, data, limit, off, &entry); off += entry.rec_len) {
+		if (!entry.ino || (lblk == 0 && is_dots(&entry)))
 			continue;
-		dx_hash(v, l->version, e.name, e.name_len, &hash, &minor);
+		dx_hash(vol, listing->version, entry.name, entry.name_len, &hash, &minor);
 		pos = pos_of_hash(hash) | (uint64_t)(minor >> (32 - MINOR_BITS)) << ORD_BITS;
-		if (pos < (from & ~ORD_MASK) || (l->cut && pos >= l->cut_pos))
+		if (pos < (from & ~ORD_MASK) || (listing->cut && pos >= listing->cut_pos))
 			continue;
-		if (l->nr == l->cap)
-			return X4_CORRUPT(v, l->dir->ino, 0, "more names than there is room for");
-		l->item[l->nr++] = (struct item){ pos, lblk, off };
-		if (l->nr == 2 * BATCH)
-			cut_items(l);
+		if (listing->nr == listing->cap)
+			return X4_CORRUPT(vol, listing->dir->ino, 0, "more names than there is room for");
+		listing->item[listing->nr++] = (struct item){ pos, lblk, off };
+		if (listing->nr == 2 * BATCH)
+			cut_items(listing);
 	}
 	return 0;
 }
 
-static int collect_leaf(struct listing *l, uint32_t lblk, uint64_t from)
+static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
 {
-	struct jnl_buf *b;
-	int r = dir_seen_add(&l->seen, lblk);
+	struct jnl_buf *buffer;
+	int err = dir_seen_add(&listing->seen, lblk);
 
-	if (r == 0)
-		return X4_CORRUPT(l->dir->vol, l->dir->ino, 0,
+	if (err == 0)
+		return X4_CORRUPT(listing->dir->vol, listing->dir->ino, 0,
 				  "directory index leads to block %u twice", lblk);
-	r = r < 0 ? r : dirb_read(l->dir, lblk, DIRB_LEAF, &b);
-	if (r)
-		return r;
-	r = collect_block(l, lblk, b->data, from);
-	jnl_brelse(b);
-	return r;
+	err = err < 0 ? err : dirb_read(listing->dir, lblk, DIRB_LEAF, &buffer);
+	if (err)
+		return err;
+	err = collect_block(listing, lblk, buffer->data, from);
+	jnl_brelse(buffer);
+	return err;
 }
 
 /* The leaves whose names have to be sorted together, from the one that from lies in. *ret_end: everything below is in. */
-static int collect_dx(struct listing *l, uint64_t from, uint64_t *ret_end)
+static int collect_dx(struct listing *listing, uint64_t from, uint64_t *ret_end)
 {
 	uint32_t hash = hash_of_pos(from), next;
-	struct dx_path p;
-	int r = dx_probe(l->dir, NULL, 0, &hash, &p);
+	struct dx_path path;
+	int err = dx_probe(listing->dir, NULL, 0, &hash, &path);
 
 	*ret_end = POS_END;
-	if (r == 0)
-		l->version = p.version;
-	for (r = r ? r : 1; r == 1;) {
-		r = dirb_pass_over(collect_leaf(l, dx_leaf(&p), from), &l->bad);
-		if (r)
+	if (err == 0)
+		listing->version = path.version;
+	for (err = err ? err : 1; err == 1;) {
+		err = dirb_pass_over(collect_leaf(listing, dx_leaf(&path), from), &listing->bad);
+		if (err)
 			break;
-		r = dx_next(l->dir, &p, &next);
-		if (r != 1)
+		err = dx_next(listing->dir, &path, &next);
+		if (err != 1)
 			break;
 		if (!(next & 1) && next > hash) {
 			*ret_end = pos_of_hash(next);
-			r = 0;
+			err = 0;
 		} else if (!(next & 1)) {
-			r = X4_CORRUPT(l->dir->vol, l->dir->ino, 0, "directory index is out of order");
+			err = X4_CORRUPT(listing->dir->vol, listing->dir->ino, 0, "directory index is out of order");
 		}
 	}
-	dx_release(&p);
-	return r;
+	dx_release(&path);
+	return err;
 }
 
 /* Gives out what was collected. */
-static int give_items(struct listing *l, uint64_t from)
+static int give_items(struct listing *listing, uint64_t from)
 {
-	struct x4_vol *v = l->dir->vol;
+	struct x4_vol *vol = listing->dir->vol;
 	uint64_t ord = 0, last = UINT64_MAX, pos;
-	struct dirb_ent e;
-	struct jnl_buf *b;
-	int r;
+	struct dirb_ent entry;
+	struct jnl_buf *buffer;
+	int err;
 
-	qsort(l->item, l->nr, sizeof *l->item, item_cmp);
-	for (unsigned n = 0; n < l->nr && !l->stopped; n++) {
-		ord = l->item[n].pos == last ? FDIO_MIN(ord + 1, ORD_MASK) : 0;
-		last = l->item[n].pos;
+	qsort(listing->item, listing->nr, sizeof *listing->item, item_cmp);
+	for (unsigned n = 0; n < listing->nr && !listing->stopped; n++) {
+		ord = listing->item[n].pos == last ? FDIO_MIN(ord + 1, ORD_MASK) : 0;
+		last = listing->item[n].pos;
 		pos = last | ord;
 		if (pos < from)
 			continue;
-		r = dirb_read(l->dir, l->item[n].lblk, DIRB_LEAF, &b);
-		if (r)
-			return r;
-		if (dirb_get(v, b->data, dirb_limit(v), l->item[n].off, &e) && e.ino)
-			give(l, e.name, e.name_len, e.ino, type_of(l, e.ino, e.ft), pos + 1 + COOKIE_BASE);
-		jnl_brelse(b);
+		err = dirb_read(listing->dir, listing->item[n].lblk, DIRB_LEAF, &buffer);
+		if (err)
+			return err;
+		if (dirb_get(vol, buffer->data, dirb_limit(vol), listing->item[n].off, &entry) && entry.ino)
+			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type), pos + 1 + COOKIE_BASE);
+		jnl_brelse(buffer);
 	}
 	return 0;
 }
 
 /* Where the listing goes on: behind from in any case, also where more names are equal in both
  * hashes than the buffer holds. */
-static uint64_t next_from(struct listing *l, uint64_t from, uint64_t end)
+static uint64_t next_from(struct listing *listing, uint64_t from, uint64_t end)
 {
-	if (!l->cut)
+	if (!listing->cut)
 		return end;
-	dir_seen_clear(&l->seen); /* the leaves are read again for the rest */
-	return l->cut_pos > from ? l->cut_pos : (from | ORD_MASK) + 1;
+	dir_seen_clear(&listing->seen); /* the leaves are read again for the rest */
+	return listing->cut_pos > from ? listing->cut_pos : (from | ORD_MASK) + 1;
 }
 
-static int list_hashed(struct listing *l, uint64_t from)
+static int list_hashed(struct listing *listing, uint64_t from)
 {
-	bool dx = dir_is_dx(l->dir);
+	bool dx = dir_is_dx(listing->dir);
 	uint64_t end = POS_END, room;
-	int r = 0;
+	int err = 0;
 
-	l->version = dx_default_version(l->dir->vol);
+	listing->version = dx_default_version(listing->dir->vol);
 	/* A small directory has not so many names. */
-	room = ((uint64_t)dir_nr_blocks(l->dir) << l->dir->vol->block_bits) / DIR_ENT_MIN + 1;
-	l->cap = (unsigned)FDIO_MIN(room, (uint64_t)2 * BATCH);
-	l->item = malloc(l->cap * sizeof *l->item);
-	if (!l->item)
+	room = ((uint64_t)dir_nr_blocks(listing->dir) << listing->dir->vol->block_bits) / DIR_ENT_MIN + 1;
+	listing->cap = (unsigned)FDIO_MIN(room, (uint64_t)2 * BATCH);
+	listing->item = malloc(listing->cap * sizeof *listing->item);
+	if (!listing->item)
 		return -ENOMEM;
-	while (r == 0 && !l->stopped && from < POS_END - COOKIE_BASE) {
-		l->nr = 0;
-		l->cut = false;
-		r = dx ? collect_dx(l, from, &end) : dirb_pass_over(collect_leaf(l, 0, from), &l->bad);
-		if (r == 0)
-			r = give_items(l, from);
-		from = next_from(l, from, end);
+	while (err == 0 && !listing->stopped && from < POS_END - COOKIE_BASE) {
+		listing->nr = 0;
+		listing->cut = false;
+		err = dx ? collect_dx(listing, from, &end) : dirb_pass_over(collect_leaf(listing, 0, from), &listing->bad);
+		if (err == 0)
+			err = give_items(listing, from);
+		from = next_from(listing, from, end);
 	}
-	dir_seen_clear(&l->seen);
-	free(l->item);
-	return r;
+	dir_seen_clear(&listing->seen);
+	free(listing->item);
+	return err;
 }
 
 /* Positions in hash order for this directory; false also if its index has no beginning. */
@@ -321,34 +321,34 @@ static bool by_hash(struct x4_inode *dir)
 	return !dir_index_lost(dir);
 }
 
-int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct x4_dirent *e), void *arg)
+int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct x4_dirent *entry), void *arg)
 {
-	struct listing l = { .dir = dir, .emit = emit, .arg = arg };
+	struct listing listing = { .dir = dir, .emit = emit, .arg = arg };
 	uint64_t from = cookie > COOKIE_BASE ? cookie - COOKIE_BASE : 0;
-	int r;
+	int err;
 
-	r = x4_inode_enter_shared(dir);
-	if (r)
-		return r;
-	r = dir_check_search(dir);
-	if (r == 0 && nowait_on() && dir_nr_blocks(dir) > DIR_NOWAIT_BLOCKS)
-		r = nowait_miss();
-	if (r == 0 && cookie < COOKIE_NAMES)
-		r = give_dots(&l, cookie);
-	if (r == 0 && !l.stopped) {
+	err = x4_inode_enter_shared(dir);
+	if (err)
+		return err;
+	err = dir_check_search(dir);
+	if (err == 0 && nowait_on() && dir_nr_blocks(dir) > DIR_NOWAIT_BLOCKS)
+		err = nowait_miss();
+	if (err == 0 && cookie < COOKIE_NAMES)
+		err = give_dots(&listing, cookie);
+	if (err == 0 && !listing.stopped) {
 		if (x4_inode_inline(dir))
-			r = list_inline(&l, from);
+			err = list_inline(&listing, from);
 		else if (by_hash(dir))
-			r = list_hashed(&l, from);
+			err = list_hashed(&listing, from);
 		else
-			r = list_linear(&l, from);
+			err = list_linear(&listing, from);
 	}
 	x4_inode_unlock(dir);
 	/* What was found before it is delivered; whoever goes on meets it again. */
-	if (r == -EUCLEAN && l.given)
+	if (err == -EUCLEAN && listing.given)
 		return 0;
 	/* A deleted directory is empty for whoever still has it open. */
-	return r == -ENOENT ? 0 : r;
+	return err == -ENOENT ? 0 : err;
 }
 
 bool x4_dir_moved(struct x4_inode *dir) { return __atomic_exchange_n(&dir->dir.moved, false, __ATOMIC_ACQ_REL); }

@@ -23,8 +23,8 @@ struct ren {
 	struct x4_inode *odir, *ndir;
 	const char *oname, *nname;
 	unsigned olen, nlen, flags;
-	const struct x4_cred *cred;
-	struct x4_inode *oi, *ni;   /* behind the names; ni NULL: the new name is free */
+	const struct x4_cred *credentials;
+	struct x4_inode *old_inode, *new_inode;   /* behind the names; ni NULL: the new name is free */
 	uint32_t below_odir;        /* child of odir on the way to ndir; 0: ndir is not below odir */
 	uint32_t below_ndir;        /* the same, the other way round */
 	struct x4_inode *locked[2];
@@ -33,7 +33,7 @@ struct ren {
 	struct dir_add add;
 };
 
-static bool is_dir(const struct x4_inode *i) { return S_ISDIR(x4_inode_mode(i)); }
+static bool is_dir(const struct x4_inode *inode) { return S_ISDIR(x4_inode_mode(inode)); }
 
 /*
  * Walks from low up to the root. *ret_child: the child of high on the way, 0 if high is not on it.
@@ -45,12 +45,12 @@ static int find_on_path(struct x4_inode *low, const struct x4_inode *high, uint3
 	struct x4_inode *cur = x4_iref(low), *up;
 	uint64_t steps = 0, renew = 1;
 	uint32_t mark = low->ino;
-	int r = 0;
+	int err = 0;
 
 	*ret_child = 0;
 	while (cur->ino != X4_ROOT_INO) {
-		r = x4_lookup_parent(cur, &up);
-		if (r)
+		err = x4_lookup_parent(cur, &up);
+		if (err)
 			break;
 		if (up == high)
 			*ret_child = cur->ino;
@@ -59,7 +59,7 @@ static int find_on_path(struct x4_inode *low, const struct x4_inode *high, uint3
 		if (up == high)
 			break;
 		if (up->ino == mark) {
-			r = X4_CORRUPT(low->vol, low->ino, 0, "directories form a loop");
+			err = X4_CORRUPT(low->vol, low->ino, 0, "directories form a loop");
 			break;
 		}
 		if (++steps == renew) {
@@ -68,317 +68,317 @@ static int find_on_path(struct x4_inode *low, const struct x4_inode *high, uint3
 		}
 	}
 	x4_iput(cur);
-	return r;
+	return err;
 }
 
-static int lock_dirs(struct ren *n)
+static int lock_dirs(struct ren *names)
 {
-	struct x4_inode *first = n->odir, *second = n->ndir;
-	int r;
+	struct x4_inode *first = names->odir, *second = names->ndir;
+	int err;
 
-	if (n->odir == n->ndir)
-		return x4_inode_enter_excl(n->odir);
+	if (names->odir == names->ndir)
+		return x4_inode_enter_excl(names->odir);
 	if (nowait_on()) /* the ways up may be long */
 		return nowait_miss();
-	fdio_mutex_lock(&n->odir->vol->dir.rename_lock);
-	r = find_on_path(n->ndir, n->odir, &n->below_odir);
-	if (r == 0 && !n->below_odir)
-		r = find_on_path(n->odir, n->ndir, &n->below_ndir);
-	if (r) {
-		fdio_mutex_unlock(&n->odir->vol->dir.rename_lock);
-		return r;
+	fdio_mutex_lock(&names->odir->vol->dir.rename_lock);
+	err = find_on_path(names->ndir, names->odir, &names->below_odir);
+	if (err == 0 && !names->below_odir)
+		err = find_on_path(names->odir, names->ndir, &names->below_ndir);
+	if (err) {
+		fdio_mutex_unlock(&names->odir->vol->dir.rename_lock);
+		return err;
 	}
-	if (n->below_ndir || (!n->below_odir && n->ndir->ino < n->odir->ino)) {
-		first = n->ndir;
-		second = n->odir;
+	if (names->below_ndir || (!names->below_odir && names->ndir->ino < names->odir->ino)) {
+		first = names->ndir;
+		second = names->odir;
 	}
 	x4_inode_lock_excl(first);
 	x4_inode_lock_excl(second);
 	return 0;
 }
 
-static void unlock_dirs(struct ren *n)
+static void unlock_dirs(struct ren *names)
 {
-	x4_inode_unlock(n->odir);
-	if (n->odir == n->ndir)
+	x4_inode_unlock(names->odir);
+	if (names->odir == names->ndir)
 		return;
-	x4_inode_unlock(n->ndir);
-	fdio_mutex_unlock(&n->odir->vol->dir.rename_lock);
+	x4_inode_unlock(names->ndir);
+	fdio_mutex_unlock(&names->odir->vol->dir.rename_lock);
 }
 
-static int find_inodes(struct ren *n)
+static int find_inodes(struct ren *names)
 {
 	struct dir_pos pos;
-	int r = dir_find(n->odir, n->oname, n->olen, &pos);
+	int err = dir_find(names->odir, names->oname, names->olen, &pos);
 
-	if (r == 0)
-		r = dir_iget(n->odir, &pos, &n->oi);
-	if (r) {
-		n->oi = NULL;
-		return r;
+	if (err == 0)
+		err = dir_iget(names->odir, &pos, &names->old_inode);
+	if (err) {
+		names->old_inode = NULL;
+		return err;
 	}
-	r = dir_find(n->ndir, n->nname, n->nlen, &pos);
-	if (r == -ENOENT)
-		return n->flags & RENAME_EXCHANGE ? r : 0;
-	if (r == 0 && (n->flags & RENAME_NOREPLACE))
+	err = dir_find(names->ndir, names->nname, names->nlen, &pos);
+	if (err == -ENOENT)
+		return names->flags & RENAME_EXCHANGE ? err : 0;
+	if (err == 0 && (names->flags & RENAME_NOREPLACE))
 		return -EEXIST;
-	if (r == 0)
-		r = dir_iget(n->ndir, &pos, &n->ni);
-	if (r)
-		n->ni = NULL;
-	return r;
+	if (err == 0)
+		err = dir_iget(names->ndir, &pos, &names->new_inode);
+	if (err)
+		names->new_inode = NULL;
+	return err;
 }
 
 /* What must hold before the inodes are locked, because the locks depend on it. */
-static int check_loops(const struct ren *n)
+static int check_loops(const struct ren *names)
 {
-	if (is_dir(n->oi) && (n->oi == n->ndir || n->oi->ino == n->below_odir))
+	if (is_dir(names->old_inode) && (names->old_inode == names->ndir || names->old_inode->ino == names->below_odir))
 		return -EINVAL;
-	if (!n->ni || !is_dir(n->ni) || !(n->ni == n->odir || n->ni->ino == n->below_ndir))
+	if (!names->new_inode || !is_dir(names->new_inode) || !(names->new_inode == names->odir || names->new_inode->ino == names->below_ndir))
 		return 0;
-	return n->flags & RENAME_EXCHANGE ? -EINVAL : -ENOTEMPTY;
+	return names->flags & RENAME_EXCHANGE ? -EINVAL : -ENOTEMPTY;
 }
 
-static int lock_inodes(struct ren *n)
+static int lock_inodes(struct ren *names)
 {
-	struct x4_inode *a = n->oi, *b = n->ni == n->oi ? NULL : n->ni;
-	int r;
+	struct x4_inode *a = names->old_inode, *b = names->new_inode == names->old_inode ? NULL : names->new_inode;
+	int err;
 
 	if (b && (is_dir(b) != is_dir(a) ? is_dir(b) : b->ino < a->ino)) {
-		a = n->ni;
-		b = n->oi;
+		a = names->new_inode;
+		b = names->old_inode;
 	}
-	r = x4_inode_enter_excl(a);
-	if (r)
-		return r;
-	n->locked[0] = a;
-	r = b ? x4_inode_enter_excl(b) : 0;
-	if (r == 0)
-		n->locked[1] = b;
-	return r;
+	err = x4_inode_enter_excl(a);
+	if (err)
+		return err;
+	names->locked[0] = a;
+	err = b ? x4_inode_enter_excl(b) : 0;
+	if (err == 0)
+		names->locked[1] = b;
+	return err;
 }
 
-static void unlock_inodes(struct ren *n)
+static void unlock_inodes(struct ren *names)
 {
 	for (unsigned k = 0; k < 2; k++)
-		if (n->locked[k])
-			x4_inode_unlock(n->locked[k]);
+		if (names->locked[k])
+			x4_inode_unlock(names->locked[k]);
 }
 
-static int check_replace(struct ren *n)
+static int check_replace(struct ren *names)
 {
-	int r;
+	int err;
 
-	if (is_dir(n->ni) && !is_dir(n->oi))
+	if (is_dir(names->new_inode) && !is_dir(names->old_inode))
 		return -EISDIR;
-	if (!is_dir(n->ni) && is_dir(n->oi))
+	if (!is_dir(names->new_inode) && is_dir(names->old_inode))
 		return -ENOTDIR;
-	if (!is_dir(n->ni))
+	if (!is_dir(names->new_inode))
 		return 0;
-	r = dir_is_empty(n->ni);
-	return r < 0 ? r : r ? 0 : -ENOTEMPTY;
+	err = dir_is_empty(names->new_inode);
+	return err < 0 ? err : err ? 0 : -ENOTEMPTY;
 }
 
-static int check_locked(struct ren *n)
+static int check_locked(struct ren *names)
 {
-	bool cross = n->odir != n->ndir;
-	int r = dir_check_remove(n->odir, n->oi);
+	bool cross = names->odir != names->ndir;
+	int err = dir_check_remove(names->odir, names->old_inode);
 
-	if (r == 0 && n->ni)
-		r = dir_check_remove(n->ndir, n->ni);
-	if (r)
-		return r;
-	if (n->oi->ino == X4_ROOT_INO || (n->ni && n->ni->ino == X4_ROOT_INO))
-		return X4_CORRUPT(n->odir->vol, n->odir->ino, 0, "an entry leads to the root directory");
-	if (n->flags & RENAME_EXCHANGE) {
-		if (cross && is_dir(n->oi) && !is_dir(n->ni) && dir_nlink_full(n->ndir))
+	if (err == 0 && names->new_inode)
+		err = dir_check_remove(names->ndir, names->new_inode);
+	if (err)
+		return err;
+	if (names->old_inode->ino == X4_ROOT_INO || (names->new_inode && names->new_inode->ino == X4_ROOT_INO))
+		return X4_CORRUPT(names->odir->vol, names->odir->ino, 0, "an entry leads to the root directory");
+	if (names->flags & RENAME_EXCHANGE) {
+		if (cross && is_dir(names->old_inode) && !is_dir(names->new_inode) && dir_nlink_full(names->ndir))
 			return -EMLINK;
-		return cross && is_dir(n->ni) && !is_dir(n->oi) && dir_nlink_full(n->odir) ? -EMLINK : 0;
+		return cross && is_dir(names->new_inode) && !is_dir(names->old_inode) && dir_nlink_full(names->odir) ? -EMLINK : 0;
 	}
-	if (n->ni)
-		return check_replace(n);
-	return cross && is_dir(n->oi) && dir_nlink_full(n->ndir) ? -EMLINK : 0;
+	if (names->new_inode)
+		return check_replace(names);
+	return cross && is_dir(names->old_inode) && dir_nlink_full(names->ndir) ? -EMLINK : 0;
 }
 
 /* ---- in the handle ---- */
-/* i is now in dir: its ".." and its ctime. */
-static int moved(struct jnl_handle *h, struct ren *n, struct x4_inode *i, struct x4_inode *from, struct x4_inode *to)
+/* inode is now in dir: its ".." and its ctime. */
+static int moved(struct jnl_handle *handle, struct ren *names, struct x4_inode *inode, struct x4_inode *from, struct x4_inode *to)
 {
-	int r = 0;
+	int err = 0;
 
-	if (is_dir(i) && from != to) {
-		r = dir_do_set(h, i, "..", 2, to->ino, EXT2_FT_DIR);
-		__atomic_store_n(&i->dir.moved, true, __ATOMIC_RELEASE); /* if the handle is cancelled, needlessly */
-		if (r)
-			return r;
+	if (is_dir(inode) && from != to) {
+		err = dir_do_set(handle, inode, "..", 2, to->ino, EXT2_FT_DIR);
+		__atomic_store_n(&inode->dir.moved, true, __ATOMIC_RELEASE); /* if the handle is cancelled, needlessly */
+		if (err)
+			return err;
 		/* One directory for another: a count that is at its limit must not even go there and back. */
-		if (!(n->flags & RENAME_EXCHANGE) || !is_dir(n->oi) || !is_dir(n->ni)) {
+		if (!(names->flags & RENAME_EXCHANGE) || !is_dir(names->old_inode) || !is_dir(names->new_inode)) {
 			dir_nlink_dec(from);
 			dir_nlink_inc(to);
 		}
 	}
-	dir_touch(i, X4_SET_CTIME, n->now);
-	return x4_inode_dirty(h, i, is_dir(i));
+	dir_touch(inode, X4_SET_CTIME, names->now);
+	return x4_inode_dirty(handle, inode, is_dir(inode));
 }
 
-static int do_exchange(struct jnl_handle *h, struct ren *n)
+static int do_exchange(struct jnl_handle *handle, struct ren *names)
 {
-	int r = dir_do_set(h, n->odir, n->oname, n->olen, n->ni->ino, dir_ft_of_mode(x4_inode_mode(n->ni)));
+	int err = dir_do_set(handle, names->odir, names->oname, names->olen, names->new_inode->ino, dir_ft_of_mode(x4_inode_mode(names->new_inode)));
 
-	if (r == 0)
-		r = dir_do_set(h, n->ndir, n->nname, n->nlen, n->oi->ino, dir_ft_of_mode(x4_inode_mode(n->oi)));
-	if (r == 0)
-		r = moved(h, n, n->oi, n->odir, n->ndir);
-	return r ? r : moved(h, n, n->ni, n->ndir, n->odir);
+	if (err == 0)
+		err = dir_do_set(handle, names->ndir, names->nname, names->nlen, names->old_inode->ino, dir_ft_of_mode(x4_inode_mode(names->old_inode)));
+	if (err == 0)
+		err = moved(handle, names, names->old_inode, names->odir, names->ndir);
+	return err ? err : moved(handle, names, names->new_inode, names->ndir, names->odir);
 }
 
-static int make_whiteout(struct jnl_handle *h, struct ren *n)
+static int make_whiteout(struct jnl_handle *handle, struct ren *names)
 {
-	int r = x4_inode_new(h, n->odir, S_IFCHR, n->cred, &n->white);
+	int err = x4_inode_new(handle, names->odir, S_IFCHR, names->credentials, &names->white);
 	uint32_t mode = S_IFCHR;
 	bool had_default;
 
-	if (r) {
-		n->white = NULL;
-		return r;
+	if (err) {
+		names->white = NULL;
+		return err;
 	}
 	/* A new file of its directory like any other. */
-	r = x4_acl_inherit(h, n->odir, n->white, &mode, &had_default);
-	if (r)
-		return r;
-	fdio_mutex_lock(&n->white->attr);
-	x4_raw_set_born(n->white, n->now);
-	fdio_mutex_unlock(&n->white->attr);
-	x4_raw_set_rdev(n->white, 0);
-	return x4_inode_dirty(h, n->white, true);
+	err = x4_acl_inherit(handle, names->odir, names->white, &mode, &had_default);
+	if (err)
+		return err;
+	fdio_mutex_lock(&names->white->attr);
+	x4_raw_set_born(names->white, names->now);
+	fdio_mutex_unlock(&names->white->attr);
+	x4_raw_set_rdev(names->white, 0);
+	return x4_inode_dirty(handle, names->white, true);
 }
 
-static int do_move(struct jnl_handle *h, struct ren *n)
+static int do_move(struct jnl_handle *handle, struct ren *names)
 {
-	uint8_t ft = dir_ft_of_mode(x4_inode_mode(n->oi));
-	int r;
+	uint8_t ft = dir_ft_of_mode(x4_inode_mode(names->old_inode));
+	int err;
 
-	if (n->ni)
-		r = dir_do_set(h, n->ndir, n->nname, n->nlen, n->oi->ino, ft);
+	if (names->new_inode)
+		err = dir_do_set(handle, names->ndir, names->nname, names->nlen, names->old_inode->ino, ft);
 	else
-		r = dir_do_add(h, n->ndir, &n->add, n->oi->ino, ft);
-	if (r == 0 && (n->flags & RENAME_WHITEOUT)) {
-		r = make_whiteout(h, n);
-		if (r == 0)
-			r = dir_do_set(h, n->odir, n->oname, n->olen, n->white->ino, EXT2_FT_CHRDEV);
-	} else if (r == 0) {
-		r = dir_do_remove(h, n->odir, n->oname, n->olen);
+		err = dir_do_add(handle, names->ndir, &names->add, names->old_inode->ino, ft);
+	if (err == 0 && (names->flags & RENAME_WHITEOUT)) {
+		err = make_whiteout(handle, names);
+		if (err == 0)
+			err = dir_do_set(handle, names->odir, names->oname, names->olen, names->white->ino, EXT2_FT_CHRDEV);
+	} else if (err == 0) {
+		err = dir_do_remove(handle, names->odir, names->oname, names->olen);
 	}
-	if (r == 0 && n->ni) {
-		if (is_dir(n->ni))
-			dir_nlink_dec(n->ndir);
-		r = dir_drop_link(h, n->ni, n->now);
+	if (err == 0 && names->new_inode) {
+		if (is_dir(names->new_inode))
+			dir_nlink_dec(names->ndir);
+		err = dir_drop_link(handle, names->new_inode, names->now);
 	}
-	return r ? r : moved(h, n, n->oi, n->odir, n->ndir);
+	return err ? err : moved(handle, names, names->old_inode, names->odir, names->ndir);
 }
 
-static int change(struct jnl_handle *h, struct ren *n)
+static int change(struct jnl_handle *handle, struct ren *names)
 {
-	struct x4_inode *all[] = { n->odir, n->ndir, n->oi, n->ni };
-	int r = 0;
+	struct x4_inode *all[] = { names->odir, names->ndir, names->old_inode, names->new_inode };
+	int err = 0;
 
-	for (unsigned k = 0; r == 0 && k < ARRAY_SIZE(all); k++)
+	for (unsigned k = 0; err == 0 && k < ARRAY_SIZE(all); k++)
 		if (all[k])
-			r = x4_inode_begin(h, all[k]);
-	if (r == 0)
-		r = n->flags & RENAME_EXCHANGE ? do_exchange(h, n) : do_move(h, n);
-	if (r)
-		return r;
-	dir_touch(n->odir, X4_SET_MTIME | X4_SET_CTIME, n->now);
-	dir_touch(n->ndir, X4_SET_MTIME | X4_SET_CTIME, n->now);
-	r = x4_inode_dirty(h, n->odir, true);
-	return r || n->odir == n->ndir ? r : x4_inode_dirty(h, n->ndir, true);
+			err = x4_inode_begin(handle, all[k]);
+	if (err == 0)
+		err = names->flags & RENAME_EXCHANGE ? do_exchange(handle, names) : do_move(handle, names);
+	if (err)
+		return err;
+	dir_touch(names->odir, X4_SET_MTIME | X4_SET_CTIME, names->now);
+	dir_touch(names->ndir, X4_SET_MTIME | X4_SET_CTIME, names->now);
+	err = x4_inode_dirty(handle, names->odir, true);
+	return err || names->odir == names->ndir ? err : x4_inode_dirty(handle, names->ndir, true);
 }
 
-static int transact(struct ren *n)
+static int transact(struct ren *names)
 {
 	/* Two entries, two "..", four inodes, the orphan list. */
 	unsigned credits = 4 * DIR_CREDITS_CHANGE + 4 * X4_CREDITS_INODE + X4_CREDITS_ORPHAN, blocks = 0;
 	struct dir_op op;
-	int r;
+	int err;
 
-	if (!n->ni) {
-		r = dir_plan_add(n->ndir, n->nname, n->nlen, &n->add);
-		if (r)
-			return r;
-		credits += n->add.credits;
-		blocks = n->add.blocks;
+	if (!names->new_inode) {
+		err = dir_plan_add(names->ndir, names->nname, names->nlen, &names->add);
+		if (err)
+			return err;
+		credits += names->add.credits;
+		blocks = names->add.blocks;
 	}
-	if (n->flags & RENAME_WHITEOUT) {
-		credits += X4_CREDITS_INODE_NEW + X4_CREDITS_XATTR + x4_acl_inherit_credits(n->odir);
-		blocks += x4_acl_inherit_blocks(n->odir, S_IFCHR);
+	if (names->flags & RENAME_WHITEOUT) {
+		credits += X4_CREDITS_INODE_NEW + X4_CREDITS_XATTR + x4_acl_inherit_credits(names->odir);
+		blocks += x4_acl_inherit_blocks(names->odir, S_IFCHR);
 	}
-	r = dir_op_begin(n->odir->vol, credits, blocks, n->cred->root, &op);
-	if (r)
-		return r;
-	return dir_op_end(&op, change(op.h, n), n->odir, n->ndir);
+	err = dir_op_begin(names->odir->vol, credits, blocks, names->credentials->root, &op);
+	if (err)
+		return err;
+	return dir_op_end(&op, change(op.handle, names), names->odir, names->ndir);
 }
 
-static int with_dirs_locked(struct ren *n)
+static int with_dirs_locked(struct ren *names)
 {
-	int r = dir_check_search(n->odir);
+	int err = dir_check_search(names->odir);
 
-	if (r == 0)
-		r = dir_check_search(n->ndir);
-	if (r == 0)
-		r = dir_check_change(n->odir);
-	if (r == 0)
-		r = dir_check_change(n->ndir);
-	if (r == 0)
-		r = find_inodes(n);
-	if (r == 0)
-		r = check_loops(n);
+	if (err == 0)
+		err = dir_check_search(names->ndir);
+	if (err == 0)
+		err = dir_check_change(names->odir);
+	if (err == 0)
+		err = dir_check_change(names->ndir);
+	if (err == 0)
+		err = find_inodes(names);
+	if (err == 0)
+		err = check_loops(names);
 	/* Two names of one inode: there is nothing to do, says POSIX. */
-	if (r || n->oi == n->ni)
-		return r;
-	r = lock_inodes(n);
-	if (r == 0)
-		r = check_locked(n);
-	if (r == 0)
-		r = transact(n);
-	unlock_inodes(n);
-	return r;
+	if (err || names->old_inode == names->new_inode)
+		return err;
+	err = lock_inodes(names);
+	if (err == 0)
+		err = check_locked(names);
+	if (err == 0)
+		err = transact(names);
+	unlock_inodes(names);
+	return err;
 }
 
-static int check_args(const struct ren *n)
+static int check_args(const struct ren *names)
 {
 	const unsigned known = RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT;
-	int r = dir_check_name(n->oname, n->olen);
+	int err = dir_check_name(names->oname, names->olen);
 
-	if (r == 0)
-		r = dir_check_name(n->nname, n->nlen);
-	if (r)
-		return r;
-	if ((n->flags & ~known) || ((n->flags & RENAME_EXCHANGE) && n->flags != RENAME_EXCHANGE))
+	if (err == 0)
+		err = dir_check_name(names->nname, names->nlen);
+	if (err)
+		return err;
+	if ((names->flags & ~known) || ((names->flags & RENAME_EXCHANGE) && names->flags != RENAME_EXCHANGE))
 		return -EINVAL;
-	if ((n->olen <= 2 && !memcmp(n->oname, "..", n->olen)) || (n->nlen <= 2 && !memcmp(n->nname, "..", n->nlen)))
+	if ((names->olen <= 2 && !memcmp(names->oname, "..", names->olen)) || (names->nlen <= 2 && !memcmp(names->nname, "..", names->nlen)))
 		return -EBUSY;
 	return 0;
 }
 
 int x4_rename(struct x4_inode *odir, const char *oname, unsigned olen, struct x4_inode *ndir, const char *nname, unsigned nlen,
-	      unsigned flags, const struct x4_cred *c)
+	      unsigned flags, const struct x4_cred *credentials)
 {
-	struct ren n = { .odir = odir, .ndir = ndir, .oname = oname, .olen = olen, .nname = nname, .nlen = nlen, .flags = flags,
-			 .cred = c, .now = x4_now(odir->vol) };
-	int r;
+	struct ren names = { .odir = odir, .ndir = ndir, .oname = oname, .olen = olen, .nname = nname, .nlen = nlen, .flags = flags,
+			 .credentials = credentials, .now = x4_now(odir->vol) };
+	int err;
 
 	if (odir->vol != ndir->vol)
 		return -EXDEV;
-	r = check_args(&n);
-	if (r == 0)
-		r = lock_dirs(&n);
-	if (r)
-		return r;
-	r = with_dirs_locked(&n);
-	unlock_dirs(&n);
-	x4_iput(n.white);
-	x4_iput(n.oi);
-	x4_iput(n.ni);
-	return r;
+	err = check_args(&names);
+	if (err == 0)
+		err = lock_dirs(&names);
+	if (err)
+		return err;
+	err = with_dirs_locked(&names);
+	unlock_dirs(&names);
+	x4_iput(names.white);
+	x4_iput(names.old_inode);
+	x4_iput(names.new_inode);
+	return err;
 }

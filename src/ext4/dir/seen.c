@@ -22,46 +22,46 @@ static bool put(uint32_t *slot, unsigned cap, uint32_t lblk)
 	return true;
 }
 
-static int grow(struct dir_seen *s)
+static int grow(struct dir_seen *seen)
 {
-	unsigned cap = s->cap ? s->cap * 2 : 4 * DIR_SEEN_FEW;
+	unsigned cap = seen->cap ? seen->cap * 2 : 4 * DIR_SEEN_FEW;
 	uint32_t *slot = calloc(cap, sizeof *slot);
 
 	if (!slot)
 		return -ENOMEM;
-	for (unsigned n = 0; n < s->cap; n++)
-		if (s->slot[n])
-			put(slot, cap, s->slot[n] - 1);
-	for (unsigned n = 0; !s->cap && n < s->nr; n++)
-		put(slot, cap, s->few[n]);
-	free(s->slot);
-	s->slot = slot;
-	s->cap = cap;
+	for (unsigned n = 0; n < seen->cap; n++)
+		if (seen->slot[n])
+			put(slot, cap, seen->slot[n] - 1);
+	for (unsigned n = 0; !seen->cap && n < seen->nr; n++)
+		put(slot, cap, seen->few[n]);
+	free(seen->slot);
+	seen->slot = slot;
+	seen->cap = cap;
 	return 0;
 }
 
-int dir_seen_add(struct dir_seen *s, uint32_t lblk)
+int dir_seen_add(struct dir_seen *seen, uint32_t lblk)
 {
-	if (!s->cap) {
-		for (unsigned n = 0; n < s->nr; n++)
-			if (s->few[n] == lblk)
+	if (!seen->cap) {
+		for (unsigned n = 0; n < seen->nr; n++)
+			if (seen->few[n] == lblk)
 				return 0;
-		if (s->nr < DIR_SEEN_FEW) {
-			s->few[s->nr++] = lblk;
+		if (seen->nr < DIR_SEEN_FEW) {
+			seen->few[seen->nr++] = lblk;
 			return 1;
 		}
 	}
-	if (s->nr >= s->cap / 2 && grow(s))
+	if (seen->nr >= seen->cap / 2 && grow(seen))
 		return -ENOMEM;
-	if (!put(s->slot, s->cap, lblk))
+	if (!put(seen->slot, seen->cap, lblk))
 		return 0;
-	s->nr++;
+	seen->nr++;
 	return 1;
 }
 
-void dir_seen_clear(struct dir_seen *s)
+void dir_seen_clear(struct dir_seen *seen)
 {
-	free(s->slot);
-	s->slot = NULL;
-	s->cap = s->nr = 0;
+	free(seen->slot);
+	seen->slot = NULL;
+	seen->cap = seen->nr = 0;
 }

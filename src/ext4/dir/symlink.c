@@ -13,89 +13,89 @@
 
 struct target { const char *path; unsigned len; };
 
-static int fill_symlink(struct jnl_handle *h, struct x4_inode *i, void *arg)
+static int fill_symlink(struct jnl_handle *handle, struct x4_inode *inode, void *arg)
 {
-	const struct target *t = arg;
-	struct jnl_buf *b;
-	int r;
+	const struct target *target = arg;
+	struct jnl_buf *buffer;
+	int err;
 
-	if (t->len < FAST_MAX) {
-		fdio_mutex_lock(&i->attr);
-		i->raw->i_flags &= ~ext2fs_cpu_to_le32(EXT4_EXTENTS_FL);
-		memset(i->raw->i_block, 0, sizeof i->raw->i_block);
-		memcpy(i->raw->i_block, t->path, t->len);
-		x4_raw_set_size(i, t->len);
-		fdio_mutex_unlock(&i->attr);
+	if (target->len < FAST_MAX) {
+		fdio_mutex_lock(&inode->attr);
+		inode->raw->i_flags &= ~ext2fs_cpu_to_le32(EXT4_EXTENTS_FL);
+		memset(inode->raw->i_block, 0, sizeof inode->raw->i_block);
+		memcpy(inode->raw->i_block, target->path, target->len);
+		x4_raw_set_size(inode, target->len);
+		fdio_mutex_unlock(&inode->attr);
 		return 0;
 	}
-	x4_extent_init(i);
+	x4_extent_init(inode);
 	/* First: an empty link without blocks would be a fast one. */
-	fdio_mutex_lock(&i->attr);
-	x4_raw_set_size(i, t->len);
-	fdio_mutex_unlock(&i->attr);
-	r = x4_append_meta_block(h, i, 0, &b);
-	if (r)
-		return r;
-	memcpy(b->data, t->path, t->len);
-	jnl_brelse(b);
+	fdio_mutex_lock(&inode->attr);
+	x4_raw_set_size(inode, target->len);
+	fdio_mutex_unlock(&inode->attr);
+	err = x4_append_meta_block(handle, inode, 0, &buffer);
+	if (err)
+		return err;
+	memcpy(buffer->data, target->path, target->len);
+	jnl_brelse(buffer);
 	return 0;
 }
 
 int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
-	       const struct x4_cred *c, struct x4_inode **ret)
+	       const struct x4_cred *credentials, struct x4_inode **ret)
 {
 	struct target t = { target, target_len };
-	struct dir_new n = { .mode = S_IFLNK | 0777, .cred = c, .fill = fill_symlink, .arg = &t };
+	struct dir_new fresh = { .mode = S_IFLNK | 0777, .credentials = credentials, .fill = fill_symlink, .arg = &t };
 
 	if (target_len == 0)
 		return -ENOENT;
 	if (target_len > TARGET_MAX || target_len >= dir->vol->block_size)
 		return -ENAMETOOLONG;
 	if (target_len >= FAST_MAX) {
-		n.credits = dir_append_credits(dir);
-		n.blocks = 1;
+		fresh.credits = dir_append_credits(dir);
+		fresh.blocks = 1;
 	}
-	return dir_create(dir, name, len, &n, ret);
+	return dir_create(dir, name, len, &fresh, ret);
 }
 
-static int read_slow(struct x4_inode *i, char *buf, uint64_t size)
+static int read_slow(struct x4_inode *inode, char *buf, uint64_t size)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	uint64_t blk;
-	int r = x4_bmap(i, 0, &blk);
+	int err = x4_bmap(inode, 0, &blk);
 
-	if (r == 0)
-		r = jnl_bread(i->vol->jnl, blk, &b);
-	if (r)
-		return r;
-	memcpy(buf, b->data, size);
-	jnl_brelse(b);
+	if (err == 0)
+		err = jnl_bread(inode->vol->jnl, blk, &buffer);
+	if (err)
+		return err;
+	memcpy(buf, buffer->data, size);
+	jnl_brelse(buffer);
 	return 0;
 }
 
-int x4_readlink(struct x4_inode *i, char *buf, size_t cap, unsigned *ret_len)
+int x4_readlink(struct x4_inode *inode, char *buf, size_t cap, unsigned *ret_len)
 {
 	uint64_t size;
-	int r = 0;
+	int err = 0;
 
-	if (!S_ISLNK(x4_inode_mode(i)))
+	if (!S_ISLNK(x4_inode_mode(inode)))
 		return -EINVAL;
-	r = x4_inode_enter_shared(i);
-	if (r)
-		return r;
-	size = x4_raw_size(i);
-	if (size == 0 || size > TARGET_MAX || size >= cap || size > i->vol->block_size)
-		r = size && size <= TARGET_MAX && size <= i->vol->block_size ? -ERANGE :
-			X4_CORRUPT(i->vol, i->ino, 0, "symbolic link of %llu bytes", (unsigned long long)size);
-	else if (x4_link_is_fast(i))
-		memcpy(buf, i->raw->i_block, size);
-	else if (x4_inode_inline(i))
-		r = x4_inline_link(i, buf, size);
+	err = x4_inode_enter_shared(inode);
+	if (err)
+		return err;
+	size = x4_raw_size(inode);
+	if (size == 0 || size > TARGET_MAX || size >= cap || size > inode->vol->block_size)
+		err = size && size <= TARGET_MAX && size <= inode->vol->block_size ? -ERANGE :
+			X4_CORRUPT(inode->vol, inode->ino, 0, "symbolic link of %llu bytes", (unsigned long long)size);
+	else if (x4_link_is_fast(inode))
+		memcpy(buf, inode->raw->i_block, size);
+	else if (x4_inode_inline(inode))
+		err = x4_inline_link(inode, buf, size);
 	else
-		r = read_slow(i, buf, size);
-	x4_inode_unlock(i);
-	if (r)
-		return r;
+		err = read_slow(inode, buf, size);
+	x4_inode_unlock(inode);
+	if (err)
+		return err;
 	/* What is behind a NUL is no path. */
 	buf[size] = 0;
 	*ret_len = (unsigned)strlen(buf);

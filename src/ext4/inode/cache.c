@@ -28,132 +28,132 @@
 #define NOWAIT_EVICTIONS 8u
 #define NOWAIT_EVICT_NS 200000u
 
-static struct list *bucket(struct x4_vol *v, uint32_t ino)
+static struct list *bucket(struct x4_vol *vol, uint32_t ino)
 {
-	return &v->inode.hash[(ino * 2654435761U) >> (32 - v->inode.hash_bits)];
+	return &vol->inode.hash[(ino * 2654435761U) >> (32 - vol->inode.hash_bits)];
 }
 
-int x4_icache_init(struct x4_vol *v)
+int x4_icache_init(struct x4_vol *vol)
 {
-	v->inode.hash_bits = IHASH_BITS;
-	v->inode.hash = calloc((size_t)1 << IHASH_BITS, sizeof(*v->inode.hash));
-	if (!v->inode.hash)
+	vol->inode.hash_bits = IHASH_BITS;
+	vol->inode.hash = calloc((size_t)1 << IHASH_BITS, sizeof(*vol->inode.hash));
+	if (!vol->inode.hash)
 		return -ENOMEM;
 	for (size_t n = 0; n < (size_t)1 << IHASH_BITS; n++)
-		list_init(&v->inode.hash[n]);
-	list_init(&v->inode.lru);
-	list_init(&v->inode.reap);
-	v->inode.nr_cached = v->inode.lru_len = 0;
-	v->inode.lru_max = (unsigned)FDIO_MIN(v->opt.cache_bytes / 4096 + 1024, (size_t)65536);
+		list_init(&vol->inode.hash[n]);
+	list_init(&vol->inode.lru);
+	list_init(&vol->inode.reap);
+	vol->inode.nr_cached = vol->inode.lru_len = 0;
+	vol->inode.lru_max = (unsigned)FDIO_MIN(vol->options.cache_bytes / 4096 + 1024, (size_t)65536);
 	return 0;
 }
 
-struct x4_inode *x4_inode_alloc(struct x4_vol *v, uint32_t ino)
+struct x4_inode *x4_inode_alloc(struct x4_vol *vol, uint32_t ino)
 {
-	struct x4_inode *i = calloc(1, sizeof(*i));
+	struct x4_inode *inode = calloc(1, sizeof(*inode));
 
-	if (!i)
+	if (!inode)
 		return NULL;
-	i->raw = calloc(1, FDIO_MAX(v->inode_size, 256U));
-	if (!i->raw) {
-		free(i);
+	inode->raw = calloc(1, FDIO_MAX(vol->inode_size, 256U));
+	if (!inode->raw) {
+		free(inode);
 		return NULL;
 	}
-	fdio_magic_set(i, MAGIC_EXT4_INODE);
-	i->vol = v;
-	i->ino = ino;
-	i->inode.refs = 1;
-	list_init(&i->inode.hash);
-	list_init(&i->inode.lru);
-	list_init(&i->inode.orphan);
-	fdio_rwlock_init(&i->rw, RANK_X4_INODE);
-	fdio_mutex_init(&i->map_lock, RANK_X4_MAP);
-	fdio_mutex_init(&i->attr, RANK_X4_ATTR);
-	return i;
+	fdio_magic_set(inode, MAGIC_EXT4_INODE);
+	inode->vol = vol;
+	inode->ino = ino;
+	inode->inode.refs = 1;
+	list_init(&inode->inode.hash);
+	list_init(&inode->inode.lru);
+	list_init(&inode->inode.orphan);
+	fdio_rwlock_init(&inode->rw, RANK_X4_INODE);
+	fdio_mutex_init(&inode->map_lock, RANK_X4_MAP);
+	fdio_mutex_init(&inode->attr, RANK_X4_ATTR);
+	return inode;
 }
 
 /* No lock held: the destructor of the rooms above may take theirs. */
-void x4_inode_free(struct x4_inode *i)
+void x4_inode_free(struct x4_inode *inode)
 {
-	void *upper = __atomic_load_n(&i->inode.upper, __ATOMIC_ACQUIRE);
+	void *upper = __atomic_load_n(&inode->inode.upper, __ATOMIC_ACQUIRE);
 
-	fdio_magic_clear(i, MAGIC_EXT4_INODE);
-	if (upper && i->inode.upper_dtor)
-		i->inode.upper_dtor(upper);
-	i->vol->inode.forget_map(i);
-	i->vol->inode.forget_names(i);
-	fdio_rwlock_fini(&i->rw);
-	fdio_mutex_fini(&i->map_lock);
-	fdio_mutex_fini(&i->attr);
-	free(i->raw);
-	free(i);
+	fdio_magic_clear(inode, MAGIC_EXT4_INODE);
+	if (upper && inode->inode.upper_dtor)
+		inode->inode.upper_dtor(upper);
+	inode->vol->inode.forget_map(inode);
+	inode->vol->inode.forget_names(inode);
+	fdio_rwlock_fini(&inode->rw);
+	fdio_mutex_fini(&inode->map_lock);
+	fdio_mutex_fini(&inode->attr);
+	free(inode->raw);
+	free(inode);
 }
 
 /* ------------------------------------------------------------------ hash; icache_lock held */
-static struct x4_inode *find(struct x4_vol *v, uint32_t ino)
+static struct x4_inode *find(struct x4_vol *vol, uint32_t ino)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
-	list_for_each(i, bucket(v, ino), inode.hash)
-		if (i->ino == ino)
-			return i;
+	list_for_each(inode, bucket(vol, ino), inode.hash)
+		if (inode->ino == ino)
+			return inode;
 	return NULL;
 }
 
-static void hash_add(struct x4_inode *i)
+static void hash_add(struct x4_inode *inode)
 {
-	list_add(bucket(i->vol, i->ino), &i->inode.hash);
-	i->vol->inode.nr_cached++;
+	list_add(bucket(inode->vol, inode->ino), &inode->inode.hash);
+	inode->vol->inode.nr_cached++;
 }
 
-static void hash_del(struct x4_inode *i)
+static void hash_del(struct x4_inode *inode)
 {
-	if (list_empty(&i->inode.hash))
+	if (list_empty(&inode->inode.hash))
 		return;
-	list_del(&i->inode.hash);
-	i->vol->inode.nr_cached--;
-	pthread_cond_broadcast(&i->vol->inode.cond);
+	list_del(&inode->inode.hash);
+	inode->vol->inode.nr_cached--;
+	pthread_cond_broadcast(&inode->vol->inode.cond);
 }
 
-static void ref_locked(struct x4_inode *i)
+static void ref_locked(struct x4_inode *inode)
 {
-	if (i->inode.refs++ == 0 && !list_empty(&i->inode.lru)) {
-		list_del(&i->inode.lru);
-		i->vol->inode.lru_len--;
+	if (inode->inode.refs++ == 0 && !list_empty(&inode->inode.lru)) {
+		list_del(&inode->inode.lru);
+		inode->vol->inode.lru_len--;
 	}
 }
 
 /* True if the caller frees it; false: the stack of lazy times still holds it. */
-static bool may_free(struct x4_inode *i)
+static bool may_free(struct x4_inode *inode)
 {
-	hash_del(i);
-	i->inode.zombie = __atomic_load_n(&i->inode.lazy_queued, __ATOMIC_SEQ_CST) != 0;
-	return !i->inode.zombie;
+	hash_del(inode);
+	inode->inode.zombie = __atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) != 0;
+	return !inode->inode.zombie;
 }
 
-void x4_inode_unhash(struct x4_inode *i)
+void x4_inode_unhash(struct x4_inode *inode)
 {
-	fdio_mutex_lock(&i->vol->inode.lock);
-	hash_del(i);
-	fdio_mutex_unlock(&i->vol->inode.lock);
+	fdio_mutex_lock(&inode->vol->inode.lock);
+	hash_del(inode);
+	fdio_mutex_unlock(&inode->vol->inode.lock);
 }
 
-int x4_inode_hash_new(struct x4_inode *i)
+int x4_inode_hash_new(struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 	struct x4_inode *old;
 
-	fdio_mutex_lock(&v->inode.lock);
+	fdio_mutex_lock(&vol->inode.lock);
 	/*
 	 * Its predecessor is unhashed before the handle that frees the number ends; what may still be there is a
 	 * reader that is about to find the number unused: a loop thread does not wait for it.
 	 */
-	while ((old = find(v, i->ino)) && old->inode.loading && !nowait_on())
-		fdio_cond_wait(&v->inode.cond, &v->inode.lock);
+	while ((old = find(vol, inode->ino)) && old->inode.loading && !nowait_on())
+		fdio_cond_wait(&vol->inode.cond, &vol->inode.lock);
 	if (!old)
-		hash_add(i);
-	fdio_mutex_unlock(&v->inode.lock);
-	return old ? X4_CORRUPT(v, i->ino, 0, "the inode is in use, but free in the bitmap") : 0;
+		hash_add(inode);
+	fdio_mutex_unlock(&vol->inode.lock);
+	return old ? X4_CORRUPT(vol, inode->ino, 0, "the inode is in use, but free in the bitmap") : 0;
 }
 
 /*
@@ -161,107 +161,107 @@ int x4_inode_hash_new(struct x4_inode *i)
  * whatever is read again waits for the newest of these, fdatasync too: data that was not flushed is older than the times written
  * for it.
  */
-static void tid_leaves(const struct x4_inode *i)
+static void tid_leaves(const struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 
-	if (!i->inode.has_sync_tid || (v->inode.has_gone_tid && jnl_tid_geq(v->inode.gone_tid, i->inode.sync_tid)))
+	if (!inode->inode.has_sync_tid || (vol->inode.has_gone_tid && jnl_tid_geq(vol->inode.gone_tid, inode->inode.sync_tid)))
 		return;
-	v->inode.gone_tid = i->inode.sync_tid;
-	v->inode.has_gone_tid = true;
+	vol->inode.gone_tid = inode->inode.sync_tid;
+	vol->inode.has_gone_tid = true;
 }
 
-static void tid_inherits(struct x4_inode *i)
+static void tid_inherits(struct x4_inode *inode)
 {
-	i->inode.sync_tid = i->inode.datasync_tid = i->vol->inode.gone_tid;
-	i->inode.has_sync_tid = i->inode.has_datasync_tid = i->vol->inode.has_gone_tid;
+	inode->inode.sync_tid = inode->inode.datasync_tid = inode->vol->inode.gone_tid;
+	inode->inode.has_sync_tid = inode->inode.has_datasync_tid = inode->vol->inode.has_gone_tid;
 }
 
 /* Frees the oldest unreferenced inodes beyond the bound. icache_lock held; collects them in dead. */
-static void shrink(struct x4_vol *v, struct list *dead)
+static void shrink(struct x4_vol *vol, struct list *dead)
 {
-	unsigned look = v->inode.lru_len;
+	unsigned look = vol->inode.lru_len;
 
-	while (v->inode.lru_len > v->inode.lru_max && look-- > 0) {
-		struct x4_inode *i = list_first(&v->inode.lru, struct x4_inode, inode.lru);
+	while (vol->inode.lru_len > vol->inode.lru_max && look-- > 0) {
+		struct x4_inode *inode = list_first(&vol->inode.lru, struct x4_inode, inode.lru);
 
 		/* Its times are not written yet, or the orphan list goes through it: later. */
-		if (__atomic_load_n(&i->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_load_n(&i->inode.on_orphans, __ATOMIC_RELAXED)) {
-			list_move_tail(&v->inode.lru, &i->inode.lru);
+		if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED)) {
+			list_move_tail(&vol->inode.lru, &inode->inode.lru);
 			continue;
 		}
-		list_del(&i->inode.lru);
-		v->inode.lru_len--;
-		tid_leaves(i);
-		hash_del(i);
-		list_add_tail(dead, &i->inode.lru);
+		list_del(&inode->inode.lru);
+		vol->inode.lru_len--;
+		tid_leaves(inode);
+		hash_del(inode);
+		list_add_tail(dead, &inode->inode.lru);
 	}
 }
 
 static void free_list(struct list *dead)
 {
 	while (!list_empty(dead)) {
-		struct x4_inode *i = list_first(dead, struct x4_inode, inode.lru);
+		struct x4_inode *inode = list_first(dead, struct x4_inode, inode.lru);
 
-		list_del(&i->inode.lru);
-		x4_inode_free(i);
+		list_del(&inode->inode.lru);
+		x4_inode_free(inode);
 	}
 }
 
 /* ------------------------------------------------------------------ get */
-/* icache_lock held, i found: a reference once it is loaded. Drops the lock. */
-static int get_found(struct x4_vol *v, struct x4_inode *i, struct x4_inode **ret)
+/* icache_lock held, inode found: a reference once it is loaded. Drops the lock. */
+static int get_found(struct x4_vol *vol, struct x4_inode *inode, struct x4_inode **ret)
 {
 	bool bad;
 
-	if (i->inode.evicting) {
-		fdio_mutex_unlock(&v->inode.lock);
+	if (inode->inode.evicting) {
+		fdio_mutex_unlock(&vol->inode.lock);
 		return -ENOENT;
 	}
-	if (i->inode.loading && nowait_on()) {
-		fdio_mutex_unlock(&v->inode.lock);
+	if (inode->inode.loading && nowait_on()) {
+		fdio_mutex_unlock(&vol->inode.lock);
 		return nowait_miss();
 	}
-	ref_locked(i);
-	while (i->inode.loading)
-		fdio_cond_wait(&v->inode.cond, &v->inode.lock);
-	bad = i->inode.bad;
-	fdio_mutex_unlock(&v->inode.lock);
+	ref_locked(inode);
+	while (inode->inode.loading)
+		fdio_cond_wait(&vol->inode.cond, &vol->inode.lock);
+	bad = inode->inode.bad;
+	fdio_mutex_unlock(&vol->inode.lock);
 	if (bad) {
-		x4_iput(i);
+		x4_iput(inode);
 		return -ENOENT;
 	}
-	*ret = i;
+	*ret = inode;
 	return 0;
 }
 
-static int load(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **ret)
+static int load(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode **ret)
 {
-	struct x4_inode *i, *mine = x4_inode_alloc(v, ino);
+	struct x4_inode *inode, *mine = x4_inode_alloc(vol, ino);
 	int err;
 
 	if (!mine)
 		return -ENOMEM;
 	mine->inode.loading = true;
-	fdio_mutex_lock(&v->inode.lock);
-	i = find(v, ino);
-	if (i) {
-		err = get_found(v, i, ret);
+	fdio_mutex_lock(&vol->inode.lock);
+	inode = find(vol, ino);
+	if (inode) {
+		err = get_found(vol, inode, ret);
 		x4_inode_free(mine);
 		return err;
 	}
 	tid_inherits(mine);
 	hash_add(mine);
-	fdio_mutex_unlock(&v->inode.lock);
+	fdio_mutex_unlock(&vol->inode.lock);
 	err = x4_inode_read(mine, special);
-	fdio_mutex_lock(&v->inode.lock);
+	fdio_mutex_lock(&vol->inode.lock);
 	mine->inode.loading = false;
 	if (err) {
 		mine->inode.bad = true;
 		hash_del(mine);
 	}
-	pthread_cond_broadcast(&v->inode.cond);
-	fdio_mutex_unlock(&v->inode.lock);
+	pthread_cond_broadcast(&vol->inode.cond);
+	fdio_mutex_unlock(&vol->inode.lock);
 	if (err)
 		x4_iput(mine);
 	else
@@ -269,39 +269,39 @@ static int load(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **
 	return err;
 }
 
-static int get(struct x4_vol *v, uint32_t ino, bool special, struct x4_inode **ret)
+static int get(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode **ret)
 {
 	struct jnl_buf *pin = NULL;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint32_t off;
 	int err;
 
-	fdio_mutex_lock(&v->inode.lock);
-	i = find(v, ino);
-	if (i)
-		return get_found(v, i, ret);
-	fdio_mutex_unlock(&v->inode.lock);
+	fdio_mutex_lock(&vol->inode.lock);
+	inode = find(vol, ino);
+	if (inode)
+		return get_found(vol, inode, ret);
+	fdio_mutex_unlock(&vol->inode.lock);
 	/* Who waits for a number that is being loaded takes a failure for damage: so before that it is made sure that nothing misses. */
 	if (nowait_on())
-		err = x4_above_mark(v, ino) ? nowait_miss() : jnl_bread(v->jnl, x4_itable_place(v, ino, &off), &pin);
+		err = x4_above_mark(vol, ino) ? nowait_miss() : jnl_bread(vol->jnl, x4_itable_place(vol, ino, &off), &pin);
 	else
 		err = 0;
 	if (!err)
-		err = load(v, ino, special, ret);
+		err = load(vol, ino, special, ret);
 	jnl_brelse(pin);
 	return err;
 }
 
 /* Of an extended attribute: no file that anybody may reach. */
-static bool holds_value(struct x4_inode *i) { return i->vol->has_ea_inode && (x4_inode_flags(i) & EXT4_EA_INODE_FL); }
+static bool holds_value(struct x4_inode *inode) { return inode->vol->has_ea_inode && (x4_inode_flags(inode) & EXT4_EA_INODE_FL); }
 
-int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode **ret)
+int x4_iget(struct x4_vol *vol, uint32_t ino, const uint32_t *gen, struct x4_inode **ret)
 {
 	int err;
 
-	if (ino == 0 || ino > v->nr_inodes || (ino < v->first_ino && ino != X4_ROOT_INO && !v->mounting))
+	if (ino == 0 || ino > vol->nr_inodes || (ino < vol->first_ino && ino != X4_ROOT_INO && !vol->mounting))
 		return -ENOENT;
-	err = get(v, ino, v->mounting, ret);
+	err = get(vol, ino, vol->mounting, ret);
 	if (!err && ((gen && (*ret)->gen != *gen) || holds_value(*ret))) {
 		x4_iput(*ret);
 		return -ESTALE;
@@ -309,100 +309,100 @@ int x4_iget(struct x4_vol *v, uint32_t ino, const uint32_t *gen, struct x4_inode
 	return err;
 }
 
-int x4_iget_special(struct x4_vol *v, uint32_t ino, struct x4_inode **ret)
+int x4_iget_special(struct x4_vol *vol, uint32_t ino, struct x4_inode **ret)
 {
-	return ino == 0 || ino > v->nr_inodes ? -ENOENT : get(v, ino, true, ret);
+	return ino == 0 || ino > vol->nr_inodes ? -ENOENT : get(vol, ino, true, ret);
 }
 
-static bool nameless(const struct x4_inode *i)
+static bool nameless(const struct x4_inode *inode)
 {
-	return !i->inode.bad && !i->inode.loading && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) == 0;
+	return !inode->inode.bad && !inode->inode.loading && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) == 0;
 }
 
-int x4_iget_value(struct x4_vol *v, uint32_t ino, struct x4_inode **ret)
+int x4_iget_value(struct x4_vol *vol, uint32_t ino, struct x4_inode **ret)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	bool gone;
 
-	if (ino < v->first_ino || ino > v->nr_inodes)
+	if (ino < vol->first_ino || ino > vol->nr_inodes)
 		return -ENOENT;
-	fdio_mutex_lock(&v->inode.lock);
-	i = find(v, ino);
-	gone = i && nameless(i);
-	fdio_mutex_unlock(&v->inode.lock);
-	return gone ? -ENOENT : get(v, ino, false, ret);
+	fdio_mutex_lock(&vol->inode.lock);
+	inode = find(vol, ino);
+	gone = inode && nameless(inode);
+	fdio_mutex_unlock(&vol->inode.lock);
+	return gone ? -ENOENT : get(vol, ino, false, ret);
 }
 
-struct x4_inode *x4_iget_cached(struct x4_vol *v, uint32_t ino)
+struct x4_inode *x4_iget_cached(struct x4_vol *vol, uint32_t ino)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
-	fdio_mutex_lock(&v->inode.lock);
-	i = find(v, ino);
-	if (i && (i->inode.loading || i->inode.evicting || i->inode.bad))
-		i = NULL;
-	if (i)
-		ref_locked(i);
-	fdio_mutex_unlock(&v->inode.lock);
-	return i;
+	fdio_mutex_lock(&vol->inode.lock);
+	inode = find(vol, ino);
+	if (inode && (inode->inode.loading || inode->inode.evicting || inode->inode.bad))
+		inode = NULL;
+	if (inode)
+		ref_locked(inode);
+	fdio_mutex_unlock(&vol->inode.lock);
+	return inode;
 }
 
-struct x4_inode *x4_iref(struct x4_inode *i)
+struct x4_inode *x4_iref(struct x4_inode *inode)
 {
-	fdio_mutex_lock(&i->vol->inode.lock);
-	FDIO_ASSERT(i->inode.refs > 0);
-	i->inode.refs++;
-	fdio_mutex_unlock(&i->vol->inode.lock);
-	return i;
+	fdio_mutex_lock(&inode->vol->inode.lock);
+	FDIO_ASSERT(inode->inode.refs > 0);
+	inode->inode.refs++;
+	fdio_mutex_unlock(&inode->vol->inode.lock);
+	return inode;
 }
 
-void x4_lookups_add(struct x4_inode *i, uint64_t n) { __atomic_add_fetch(&i->inode.lookups, n, __ATOMIC_RELAXED); }
+void x4_lookups_add(struct x4_inode *inode, uint64_t n) { __atomic_add_fetch(&inode->inode.lookups, n, __ATOMIC_RELAXED); }
 
-uint64_t x4_lookups_sub(struct x4_inode *i, uint64_t n)
+uint64_t x4_lookups_sub(struct x4_inode *inode, uint64_t n)
 {
-	uint64_t have = __atomic_load_n(&i->inode.lookups, __ATOMIC_RELAXED);
+	uint64_t have = __atomic_load_n(&inode->inode.lookups, __ATOMIC_RELAXED);
 
-	while (!__atomic_compare_exchange_n(&i->inode.lookups, &have, have - FDIO_MIN(have, n), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	while (!__atomic_compare_exchange_n(&inode->inode.lookups, &have, have - FDIO_MIN(have, n), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 	return FDIO_MIN(have, n);
 }
 
 /* ------------------------------------------------------------------ put */
 /* The deletion is over (or had to be left to the next mount): the struct goes. */
-static void after_evict(struct x4_inode *i)
+static void after_evict(struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 	bool mine;
 
-	fdio_mutex_lock(&v->inode.lock);
-	mine = may_free(i);
-	fdio_mutex_unlock(&v->inode.lock);
+	fdio_mutex_lock(&vol->inode.lock);
+	mine = may_free(inode);
+	fdio_mutex_unlock(&vol->inode.lock);
 	if (mine)
-		x4_inode_free(i);
+		x4_inode_free(inode);
 }
 
-static void evict_over(struct x4_inode *i)
+static void evict_over(struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 
-	__atomic_add_fetch(&v->inode.nr_evicted, 1, __ATOMIC_SEQ_CST);
-	__atomic_sub_fetch(&v->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&vol->inode.nr_evicted, 1, __ATOMIC_SEQ_CST);
+	__atomic_sub_fetch(&vol->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
 	/* On failure it stays on the orphan list on disk, where the next mount finds it. */
-	if (!__atomic_load_n(&i->inode.on_orphans, __ATOMIC_RELAXED))
-		after_evict(i);
+	if (!__atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED))
+		after_evict(inode);
 }
 
 /* Life has said how. */
-static int evict(struct x4_inode *i) { return i->vol->inode.evict(i); }
+static int evict(struct x4_inode *inode) { return inode->vol->inode.evict(inode); }
 
-static void evict_now(struct x4_inode *i)
+static void evict_now(struct x4_inode *inode)
 {
-	nowait_ignore(evict(i));
-	evict_over(i);
+	nowait_ignore(evict(inode));
+	evict_over(inode);
 }
 
 /* A loop thread deletes what is small and in memory, a few in a while; a worker the others. Whether or not is nothing to its caller (NOWAIT-4). */
-static bool evict_tried(struct x4_inode *i)
+static bool evict_tried(struct x4_inode *inode)
 {
 	static __thread uint64_t since;
 	static __thread unsigned nr;
@@ -417,247 +417,247 @@ static bool evict_tried(struct x4_inode *i)
 	if (nr++ >= NOWAIT_EVICTIONS)
 		return false;
 	nowait_self.missed = false;
-	err = evict(i);
+	err = evict(inode);
 	err = nowait_err(err);
 	nowait_restore(saved);
 	if (err == -EAGAIN)
 		return false;
-	evict_over(i);
+	evict_over(inode);
 	return true;
 }
 
-static void evict_soon(struct x4_inode *i)
+static void evict_soon(struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 	bool wake;
 
-	if (evict_tried(i))
+	if (evict_tried(inode))
 		return;
 	fdio_count(CTR_x4_reaped);
-	fdio_mutex_lock(&v->inode.lock);
-	wake = list_empty(&v->inode.reap);
-	list_add_tail(&v->inode.reap, &i->inode.lru);
-	__atomic_add_fetch(&v->inode.nr_reap, 1, __ATOMIC_SEQ_CST);
-	fdio_mutex_unlock(&v->inode.lock);
-	if (wake && v->inode.reaper)
-		v->inode.reaper(v->inode.reaper_arg);
+	fdio_mutex_lock(&vol->inode.lock);
+	wake = list_empty(&vol->inode.reap);
+	list_add_tail(&vol->inode.reap, &inode->inode.lru);
+	__atomic_add_fetch(&vol->inode.nr_reap, 1, __ATOMIC_SEQ_CST);
+	fdio_mutex_unlock(&vol->inode.lock);
+	if (wake && vol->inode.reaper)
+		vol->inode.reaper(vol->inode.reaper_arg);
 }
 
-void x4_iput_n(struct x4_inode *i, uint64_t n)
+void x4_iput_n(struct x4_inode *inode, uint64_t n)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 	struct list dead;
 	bool evict = false, drop = false;
 
 	list_init(&dead);
-	fdio_mutex_lock(&v->inode.lock);
-	FDIO_ASSERT(i->inode.refs >= n);
-	i->inode.refs -= n;
-	if (i->inode.refs == 0) {
-		if (i->inode.bad) {
-			drop = may_free(i);
-		} else if (nameless(i) && !x4_vol_read_only(v)) {
-			evict = i->inode.evicting = true;
-			__atomic_add_fetch(&v->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
+	fdio_mutex_lock(&vol->inode.lock);
+	FDIO_ASSERT(inode->inode.refs >= n);
+	inode->inode.refs -= n;
+	if (inode->inode.refs == 0) {
+		if (inode->inode.bad) {
+			drop = may_free(inode);
+		} else if (nameless(inode) && !x4_vol_read_only(vol)) {
+			evict = inode->inode.evicting = true;
+			__atomic_add_fetch(&vol->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
 		} else {
-			list_add_tail(&v->inode.lru, &i->inode.lru);
-			v->inode.lru_len++;
-			shrink(v, &dead);
+			list_add_tail(&vol->inode.lru, &inode->inode.lru);
+			vol->inode.lru_len++;
+			shrink(vol, &dead);
 		}
 	}
-	fdio_mutex_unlock(&v->inode.lock);
+	fdio_mutex_unlock(&vol->inode.lock);
 	free_list(&dead);
 	if (drop)
-		x4_inode_free(i);
+		x4_inode_free(inode);
 	if (evict && !nowait_on())
-		evict_now(i);
+		evict_now(inode);
 	else if (evict)
-		evict_soon(i);
+		evict_soon(inode);
 }
 
-void x4_vol_set_reaper(struct x4_vol *v, void (*fn)(void *arg), void *arg)
+void x4_vol_set_reaper(struct x4_vol *vol, void (*fn)(void *arg), void *arg)
 {
-	v->inode.reaper_arg = arg;
-	v->inode.reaper = fn;
+	vol->inode.reaper_arg = arg;
+	vol->inode.reaper = fn;
 }
 
-void x4_vol_reap(struct x4_vol *v)
+void x4_vol_reap(struct x4_vol *vol)
 {
 	for (;;) {
-		struct x4_inode *i = NULL;
+		struct x4_inode *inode = NULL;
 		bool more;
 
-		if (!__atomic_load_n(&v->inode.nr_reap, __ATOMIC_SEQ_CST))
+		if (!__atomic_load_n(&vol->inode.nr_reap, __ATOMIC_SEQ_CST))
 			return;
-		fdio_mutex_lock(&v->inode.lock);
-		if (!list_empty(&v->inode.reap)) {
-			i = list_first(&v->inode.reap, struct x4_inode, inode.lru);
-			list_del(&i->inode.lru);
-			__atomic_sub_fetch(&v->inode.nr_reap, 1, __ATOMIC_SEQ_CST);
+		fdio_mutex_lock(&vol->inode.lock);
+		if (!list_empty(&vol->inode.reap)) {
+			inode = list_first(&vol->inode.reap, struct x4_inode, inode.lru);
+			list_del(&inode->inode.lru);
+			__atomic_sub_fetch(&vol->inode.nr_reap, 1, __ATOMIC_SEQ_CST);
 		}
-		more = !list_empty(&v->inode.reap);
-		fdio_mutex_unlock(&v->inode.lock);
-		if (more && v->inode.reaper) /* this one may be large */
-			v->inode.reaper(v->inode.reaper_arg);
-		if (i)
-			evict_now(i);
+		more = !list_empty(&vol->inode.reap);
+		fdio_mutex_unlock(&vol->inode.lock);
+		if (more && vol->inode.reaper) /* this one may be large */
+			vol->inode.reaper(vol->inode.reaper_arg);
+		if (inode)
+			evict_now(inode);
 	}
 }
 
 /* ------------------------------------------------------------------ a walk */
 /* icache_lock held. */
-static bool walks_to(struct x4_inode *i)
+static bool walks_to(struct x4_inode *inode)
 {
-	if (i->inode.loading || i->inode.evicting || i->inode.bad)
+	if (inode->inode.loading || inode->inode.evicting || inode->inode.bad)
 		return false;
 	/* A new inode is changed without its locks: nobody else knows it, but for this list. */
-	return !__atomic_load_n(&i->inode.begun, __ATOMIC_ACQUIRE);
+	return !__atomic_load_n(&inode->inode.begun, __ATOMIC_ACQUIRE);
 }
 
-unsigned x4_icache_walk(struct x4_vol *v, const struct x4_walk *w, uint32_t *left,
+unsigned x4_icache_walk(struct x4_vol *vol, const struct x4_walk *w, uint32_t *left,
 			struct x4_inode **ret, unsigned max)
 {
 	unsigned n = 0, looked = 0;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
-	fdio_mutex_lock(&v->inode.lock);
+	fdio_mutex_lock(&vol->inode.lock);
 	for (; *left && n < max && looked++ < WALK_LOOK; --*left) {
-		list_for_each(i, &v->inode.hash[v->inode.walk_hand], inode.hash) {
+		list_for_each(inode, &vol->inode.hash[vol->inode.walk_hand], inode.hash) {
 			looked++;
-			if (n == max || !walks_to(i) || !w->wanted(i, i->inode.refs > 0, w->arg))
+			if (n == max || !walks_to(inode) || !w->wanted(inode, inode->inode.refs > 0, w->arg))
 				continue;
-			if (i->inode.refs) {
-				ref_locked(i);
-				ret[n++] = i;
+			if (inode->inode.refs) {
+				ref_locked(inode);
+				ret[n++] = inode;
 				continue;
 			}
 			/* Nobody can come to it but through here. */
-			w->unreferenced(i, w->arg);
+			w->unreferenced(inode, w->arg);
 		}
-		v->inode.walk_hand = (v->inode.walk_hand + 1) & ((1U << v->inode.hash_bits) - 1);
+		vol->inode.walk_hand = (vol->inode.walk_hand + 1) & ((1U << vol->inode.hash_bits) - 1);
 	}
-	fdio_mutex_unlock(&v->inode.lock);
+	fdio_mutex_unlock(&vol->inode.lock);
 	return n;
 }
 
-uint32_t x4_icache_walk_length(const struct x4_vol *v) { return 1U << v->inode.hash_bits; }
+uint32_t x4_icache_walk_length(const struct x4_vol *vol) { return 1U << vol->inode.hash_bits; }
 
 /* ------------------------------------------------------------------ end of the volume */
 /* The next inode that nobody has deleted yet although it has no name; marked as being evicted. */
-static struct x4_inode *next_nameless(struct x4_vol *v)
+static struct x4_inode *next_nameless(struct x4_vol *vol)
 {
-	struct x4_inode *i, *found = NULL;
+	struct x4_inode *inode, *found = NULL;
 
-	fdio_mutex_lock(&v->inode.lock);
-	for (size_t n = 0; n < (size_t)1 << v->inode.hash_bits && !found; n++)
-		list_for_each(i, &v->inode.hash[n], inode.hash)
-			if (nameless(i) && !i->inode.evicting) {
-				i->inode.evicting = true;
-				found = i;
+	fdio_mutex_lock(&vol->inode.lock);
+	for (size_t n = 0; n < (size_t)1 << vol->inode.hash_bits && !found; n++)
+		list_for_each(inode, &vol->inode.hash[n], inode.hash)
+			if (nameless(inode) && !inode->inode.evicting) {
+				inode->inode.evicting = true;
+				found = inode;
 				break;
 			}
-	fdio_mutex_unlock(&v->inode.lock);
+	fdio_mutex_unlock(&vol->inode.lock);
 	return found;
 }
 
-void x4_icache_evict_unlinked(struct x4_vol *v)
+void x4_icache_evict_unlinked(struct x4_vol *vol)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
-	while (!x4_vol_read_only(v) && (i = next_nameless(v)) != NULL) {
-		if (!list_empty(&i->inode.lru)) {
-			list_del(&i->inode.lru);
-			v->inode.lru_len--;
+	while (!x4_vol_read_only(vol) && (inode = next_nameless(vol)) != NULL) {
+		if (!list_empty(&inode->inode.lru)) {
+			list_del(&inode->inode.lru);
+			vol->inode.lru_len--;
 		}
-		nowait_ignore(evict(i));
-		if (!__atomic_load_n(&i->inode.on_orphans, __ATOMIC_RELAXED))
-			after_evict(i);
+		nowait_ignore(evict(inode));
+		if (!__atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED))
+			after_evict(inode);
 	}
 }
 
 /* Single-threaded: everyone else has gone. */
-void x4_icache_fini(struct x4_vol *v)
+void x4_icache_fini(struct x4_vol *vol)
 {
-	struct x4_inode *i, *next;
+	struct x4_inode *inode, *next;
 
-	if (!v->inode.hash)
+	if (!vol->inode.hash)
 		return;
 	/* Zombies are in no hash: the stack is the only way to them. */
-	for (i = __atomic_exchange_n(&v->inode.lazy_head, NULL, __ATOMIC_ACQUIRE); i; i = next) {
-		next = i->inode.lazy_next;
-		i->inode.lazy_queued = 0;
-		if (i->inode.zombie)
-			x4_inode_free(i);
+	for (inode = __atomic_exchange_n(&vol->inode.lazy_head, NULL, __ATOMIC_ACQUIRE); inode; inode = next) {
+		next = inode->inode.lazy_next;
+		inode->inode.lazy_queued = 0;
+		if (inode->inode.zombie)
+			x4_inode_free(inode);
 	}
-	for (size_t n = 0; n < (size_t)1 << v->inode.hash_bits; n++)
-		list_for_each_safe(i, next, &v->inode.hash[n], inode.hash) {
-			list_del(&i->inode.hash);
-			list_del(&i->inode.lru);
-			x4_inode_free(i);
+	for (size_t n = 0; n < (size_t)1 << vol->inode.hash_bits; n++)
+		list_for_each_safe(inode, next, &vol->inode.hash[n], inode.hash) {
+			list_del(&inode->inode.hash);
+			list_del(&inode->inode.lru);
+			x4_inode_free(inode);
 		}
-	free(v->inode.hash);
-	v->inode.hash = NULL;
+	free(vol->inode.hash);
+	vol->inode.hash = NULL;
 }
 
 /* ------------------------------------------------------------------ plain access */
-uint32_t x4_inode_ino(const struct x4_inode *i) { return i->ino; }
-uint32_t x4_inode_gen(const struct x4_inode *i) { return i->gen; }
-uint32_t x4_inode_mode(const struct x4_inode *i) { return __atomic_load_n(&i->mode, __ATOMIC_RELAXED); }
-uint64_t x4_inode_size(const struct x4_inode *i) { return __atomic_load_n(&i->size, __ATOMIC_ACQUIRE); }
-struct x4_vol *x4_inode_vol(struct x4_inode *i) { return i->vol; }
+uint32_t x4_inode_ino(const struct x4_inode *inode) { return inode->ino; }
+uint32_t x4_inode_gen(const struct x4_inode *inode) { return inode->gen; }
+uint32_t x4_inode_mode(const struct x4_inode *inode) { return __atomic_load_n(&inode->mode, __ATOMIC_RELAXED); }
+uint64_t x4_inode_size(const struct x4_inode *inode) { return __atomic_load_n(&inode->size, __ATOMIC_ACQUIRE); }
+struct x4_vol *x4_inode_vol(struct x4_inode *inode) { return inode->vol; }
 
-uint32_t x4_inode_live_flags(const struct x4_inode *i) { return __atomic_load_n(&i->live_flags, __ATOMIC_RELAXED); }
+uint32_t x4_inode_live_flags(const struct x4_inode *inode) { return __atomic_load_n(&inode->live_flags, __ATOMIC_RELAXED); }
 
-uint32_t x4_inode_flags(struct x4_inode *i)
+uint32_t x4_inode_flags(struct x4_inode *inode)
 {
 	uint32_t f;
 
-	fdio_mutex_lock(&i->attr);
-	f = i->raw->i_flags;
-	fdio_mutex_unlock(&i->attr);
+	fdio_mutex_lock(&inode->attr);
+	f = inode->raw->i_flags;
+	fdio_mutex_unlock(&inode->attr);
 	return f;
 }
 
-void *x4_inode_upper(struct x4_inode *i) { return __atomic_load_n(&i->inode.upper, __ATOMIC_ACQUIRE); }
+void *x4_inode_upper(struct x4_inode *inode) { return __atomic_load_n(&inode->inode.upper, __ATOMIC_ACQUIRE); }
 
-void *x4_inode_set_upper(struct x4_inode *i, void *p, void (*dtor)(void *))
+void *x4_inode_set_upper(struct x4_inode *inode, void *p, void (*dtor)(void *))
 {
 	void *winner;
 
-	fdio_mutex_lock(&i->attr);
-	winner = __atomic_load_n(&i->inode.upper, __ATOMIC_RELAXED);
+	fdio_mutex_lock(&inode->attr);
+	winner = __atomic_load_n(&inode->inode.upper, __ATOMIC_RELAXED);
 	if (!winner) {
-		i->inode.upper_dtor = dtor;
-		__atomic_store_n(&i->inode.upper, p, __ATOMIC_RELEASE);
+		inode->inode.upper_dtor = dtor;
+		__atomic_store_n(&inode->inode.upper, p, __ATOMIC_RELEASE);
 		winner = p;
 	}
-	fdio_mutex_unlock(&i->attr);
+	fdio_mutex_unlock(&inode->attr);
 	return winner;
 }
 
-void x4_inode_lock_shared(struct x4_inode *i) { fdio_rwlock_rdlock(&i->rw); }
-void x4_inode_lock_excl(struct x4_inode *i) { fdio_rwlock_wrlock(&i->rw); }
-int x4_inode_enter_shared(struct x4_inode *i) { return fdio_rwlock_rdenter(&i->rw); }
-int x4_inode_enter_excl(struct x4_inode *i) { return fdio_rwlock_wrenter(&i->rw); }
-void x4_inode_unlock(struct x4_inode *i) { fdio_rwlock_unlock(&i->rw); }
+void x4_inode_lock_shared(struct x4_inode *inode) { fdio_rwlock_rdlock(&inode->rw); }
+void x4_inode_lock_excl(struct x4_inode *inode) { fdio_rwlock_wrlock(&inode->rw); }
+int x4_inode_enter_shared(struct x4_inode *inode) { return fdio_rwlock_rdenter(&inode->rw); }
+int x4_inode_enter_excl(struct x4_inode *inode) { return fdio_rwlock_wrenter(&inode->rw); }
+void x4_inode_unlock(struct x4_inode *inode) { fdio_rwlock_unlock(&inode->rw); }
 
 /* ------------------------------------------------------------------ the room */
-void x4_inodes_init(struct x4_vol *v)
+void x4_inodes_init(struct x4_vol *vol)
 {
-	fdio_mutex_init(&v->inode.lock, RANK_X4_ICACHE);
-	fdio_cond_init(&v->inode.cond);
-	list_init(&v->inode.orphans);
+	fdio_mutex_init(&vol->inode.lock, RANK_X4_ICACHE);
+	fdio_cond_init(&vol->inode.cond);
+	list_init(&vol->inode.orphans);
 }
 
-void x4_inodes_fini(struct x4_vol *v)
+void x4_inodes_fini(struct x4_vol *vol)
 {
-	fdio_mutex_fini(&v->inode.lock);
-	pthread_cond_destroy(&v->inode.cond);
+	fdio_mutex_fini(&vol->inode.lock);
+	pthread_cond_destroy(&vol->inode.cond);
 }
 
-void x4_opened(struct x4_inode *i, int n)
+void x4_opened(struct x4_inode *inode, int n)
 {
 	if (n < 0)
-		__atomic_store_n(&i->inode.left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
-	__atomic_add_fetch(&i->inode.nr_open, (uint32_t)n, __ATOMIC_RELAXED);
+		__atomic_store_n(&inode->inode.left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
+	__atomic_add_fetch(&inode->inode.nr_open, (uint32_t)n, __ATOMIC_RELAXED);
 }

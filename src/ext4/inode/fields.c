@@ -13,135 +13,135 @@
 
 #include <ext2fs/ext3_extents.h>
 
-void x4_size_store(struct x4_inode *i, uint64_t size)
+void x4_size_store(struct x4_inode *inode, uint64_t size)
 {
 	uint64_t want;
 
 	/* A publisher stores win_pub first: either that is seen here, or its store to size comes after ours (WINDOW-4). */
 	do {
-		want = FDIO_MAX(size, __atomic_load_n(&i->win_pub, __ATOMIC_SEQ_CST));
-		__atomic_store_n(&i->size, want, __ATOMIC_SEQ_CST);
-	} while (__atomic_load_n(&i->win_pub, __ATOMIC_SEQ_CST) > want);
+		want = FDIO_MAX(size, __atomic_load_n(&inode->window_published, __ATOMIC_SEQ_CST));
+		__atomic_store_n(&inode->size, want, __ATOMIC_SEQ_CST);
+	} while (__atomic_load_n(&inode->window_published, __ATOMIC_SEQ_CST) > want);
 }
 
-uint64_t x4_raw_size(const struct x4_inode *i)
+uint64_t x4_raw_size(const struct x4_inode *inode)
 {
-	uint64_t hi = S_ISREG(i->raw->i_mode) || (S_ISDIR(i->raw->i_mode) && i->vol->has_large_dir) ? i->raw->i_size_high : 0;
+	uint64_t hi = S_ISREG(inode->raw->i_mode) || (S_ISDIR(inode->raw->i_mode) && inode->vol->has_large_dir) ? inode->raw->i_size_high : 0;
 
-	return hi << 32 | i->raw->i_size;
+	return hi << 32 | inode->raw->i_size;
 }
 
-void x4_raw_put_size(struct x4_inode *i, uint64_t size)
+void x4_raw_put_size(struct x4_inode *inode, uint64_t size)
 {
-	i->raw->i_size = (uint32_t)size;
-	i->raw->i_size_high = (uint32_t)(size >> 32);
+	inode->raw->i_size = (uint32_t)size;
+	inode->raw->i_size_high = (uint32_t)(size >> 32);
 }
 
-void x4_raw_set_size(struct x4_inode *i, uint64_t size)
+void x4_raw_set_size(struct x4_inode *inode, uint64_t size)
 {
-	x4_raw_put_size(i, size);
-	x4_size_store(i, size);
+	x4_raw_put_size(inode, size);
+	x4_size_store(inode, size);
 }
 
-void x4_raw_set_mode(struct x4_inode *i, uint32_t mode)
+void x4_raw_set_mode(struct x4_inode *inode, uint32_t mode)
 {
-	i->raw->i_mode = (uint16_t)mode;
-	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->inode.killpriv_cache, 0, __ATOMIC_RELAXED);
+	inode->raw->i_mode = (uint16_t)mode;
+	__atomic_store_n(&inode->mode, inode->raw->i_mode, __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.killpriv_cache, 0, __ATOMIC_RELAXED);
 }
 
-void x4_raw_set_nlink(struct x4_inode *i, uint32_t nlink)
+void x4_raw_set_nlink(struct x4_inode *inode, uint32_t nlink)
 {
-	fdio_mutex_lock(&i->attr);
-	i->raw->i_links_count = (uint16_t)nlink;
-	__atomic_store_n(&i->nlink, nlink, __ATOMIC_RELAXED);
-	fdio_mutex_unlock(&i->attr);
+	fdio_mutex_lock(&inode->attr);
+	inode->raw->i_links_count = (uint16_t)nlink;
+	__atomic_store_n(&inode->nlink, nlink, __ATOMIC_RELAXED);
+	fdio_mutex_unlock(&inode->attr);
 }
 
 /* Small numbers in the 16-bit form that old kernels read, others in the 32-bit one. */
-void x4_raw_set_rdev(struct x4_inode *i, uint32_t rdev)
+void x4_raw_set_rdev(struct x4_inode *inode, uint32_t rdev)
 {
 	uint32_t major = rdev >> 8 & 0xfff, minor = (rdev & 0xff) | (rdev >> 12 & 0xfff00);
 
-	fdio_mutex_lock(&i->attr);
+	fdio_mutex_lock(&inode->attr);
 	if (major < 256 && minor < 256) {
-		i->raw->i_block[0] = major << 8 | minor;
-		i->raw->i_block[1] = 0;
+		inode->raw->i_block[0] = major << 8 | minor;
+		inode->raw->i_block[1] = 0;
 	} else {
-		i->raw->i_block[0] = 0;
-		i->raw->i_block[1] = rdev;
-		i->raw->i_block[2] = 0;
+		inode->raw->i_block[0] = 0;
+		inode->raw->i_block[1] = rdev;
+		inode->raw->i_block[2] = 0;
 	}
-	fdio_mutex_unlock(&i->attr);
+	fdio_mutex_unlock(&inode->attr);
 }
 
-uint32_t x4_raw_rdev(const struct x4_inode *i)
+uint32_t x4_raw_rdev(const struct x4_inode *inode)
 {
-	if (!S_ISCHR(i->raw->i_mode) && !S_ISBLK(i->raw->i_mode))
+	if (!S_ISCHR(inode->raw->i_mode) && !S_ISBLK(inode->raw->i_mode))
 		return 0;
 	/* The old form is the new one for numbers below 256. */
-	return i->raw->i_block[0] ? i->raw->i_block[0] & 0xffff : i->raw->i_block[1];
+	return inode->raw->i_block[0] ? inode->raw->i_block[0] & 0xffff : inode->raw->i_block[1];
 }
 
-uint64_t x4_raw_blocks_512(const struct x4_inode *i)
+uint64_t x4_raw_blocks_512(const struct x4_inode *inode)
 {
-	uint64_t n = i->raw->i_blocks;
+	uint64_t n = inode->raw->i_blocks;
 
-	if (!ext2fs_has_feature_huge_file(i->vol->fs->super))
+	if (!ext2fs_has_feature_huge_file(inode->vol->fs->super))
 		return n;
-	n |= (uint64_t)i->raw->osd2.linux2.l_i_blocks_hi << 32;
-	return i->raw->i_flags & EXT4_HUGE_FILE_FL ? n << (i->vol->block_bits - 9) : n;
+	n |= (uint64_t)inode->raw->osd2.linux2.l_i_blocks_hi << 32;
+	return inode->raw->i_flags & EXT4_HUGE_FILE_FL ? n << (inode->vol->block_bits - 9) : n;
 }
 
-int x4_raw_add_blocks(struct x4_inode *i, int64_t fs_blocks)
+int x4_raw_add_blocks(struct x4_inode *inode, int64_t fs_blocks)
 {
-	bool huge = ext2fs_has_feature_huge_file(i->vol->fs->super), in_blocks = huge && (i->raw->i_flags & EXT4_HUGE_FILE_FL);
-	uint64_t n = x4_raw_blocks_512(i), delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks) << (i->vol->block_bits - 9);
+	bool huge = ext2fs_has_feature_huge_file(inode->vol->fs->super), in_blocks = huge && (inode->raw->i_flags & EXT4_HUGE_FILE_FL);
+	uint64_t n = x4_raw_blocks_512(inode), delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks) << (inode->vol->block_bits - 9);
 	int err = 0;
 
 	if (fs_blocks < 0 && delta > n)
-		return X4_CORRUPT(i->vol, i->ino, 0, "it owns more blocks than i_blocks says");
+		return X4_CORRUPT(inode->vol, inode->ino, 0, "it owns more blocks than i_blocks says");
 	n = fs_blocks < 0 ? n - delta : n + delta;
 	if (in_blocks)
-		n >>= i->vol->block_bits - 9;
+		n >>= inode->vol->block_bits - 9;
 	if (n >> (huge ? 48 : 32))
 		return -EFBIG;
-	fdio_mutex_lock(&i->attr);
-	i->raw->i_blocks = (uint32_t)n;
+	fdio_mutex_lock(&inode->attr);
+	inode->raw->i_blocks = (uint32_t)n;
 	if (huge)
-		i->raw->osd2.linux2.l_i_blocks_hi = (uint16_t)(n >> 32);
-	fdio_mutex_unlock(&i->attr);
+		inode->raw->osd2.linux2.l_i_blocks_hi = (uint16_t)(n >> 32);
+	fdio_mutex_unlock(&inode->attr);
 	return err;
 }
 
-bool x4_inode_inline(const struct x4_inode *i)
+bool x4_inode_inline(const struct x4_inode *inode)
 {
-	return le32toh(i->raw->i_flags) & EXT4_INLINE_DATA_FL;
+	return le32toh(inode->raw->i_flags) & EXT4_INLINE_DATA_FL;
 }
 
-void x4_extent_init(struct x4_inode *i)
+void x4_extent_init(struct x4_inode *inode)
 {
-	struct ext3_extent_header *h = (struct ext3_extent_header *)i->raw->i_block;
-	const size_t room = sizeof(i->raw->i_block) - sizeof(*h);
+	struct ext3_extent_header *header = (struct ext3_extent_header *)inode->raw->i_block;
+	const size_t room = sizeof(inode->raw->i_block) - sizeof(*header);
 
-	memset(i->raw->i_block, 0, sizeof(i->raw->i_block));
-	h->eh_magic = htole16(EXT3_EXT_MAGIC);
-	h->eh_max = htole16(room / sizeof(struct ext3_extent));
-	i->raw->i_flags = htole32(le32toh(i->raw->i_flags) | EXT4_EXTENTS_FL);
+	memset(inode->raw->i_block, 0, sizeof(inode->raw->i_block));
+	header->eh_magic = htole16(EXT3_EXT_MAGIC);
+	header->eh_max = htole16(room / sizeof(struct ext3_extent));
+	inode->raw->i_flags = htole32(le32toh(inode->raw->i_flags) | EXT4_EXTENTS_FL);
 }
 
-void x4_inode_note_tid(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
+void x4_inode_note_tid(struct jnl_handle *handle, struct x4_inode *inode, bool data_needed)
 {
-	jnl_tid tid = jnl_handle_tid(h);
+	jnl_tid tid = jnl_handle_tid(handle);
 
-	__atomic_store_n(&i->inode.sync_tid, tid, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->inode.has_sync_tid, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&inode->inode.sync_tid, tid, __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.has_sync_tid, true, __ATOMIC_RELEASE);
 	if (data_needed) {
-		__atomic_store_n(&i->inode.datasync_tid, tid, __ATOMIC_RELAXED);
-		__atomic_store_n(&i->inode.has_datasync_tid, true, __ATOMIC_RELEASE);
+		__atomic_store_n(&inode->inode.datasync_tid, tid, __ATOMIC_RELAXED);
+		__atomic_store_n(&inode->inode.has_datasync_tid, true, __ATOMIC_RELEASE);
 	}
 }
 
-bool x4_killpriv_none(const struct x4_inode *i) { return __atomic_load_n(&i->inode.killpriv_cache, __ATOMIC_ACQUIRE) == 1; }
-void x4_killpriv_set_none(struct x4_inode *i) { __atomic_store_n(&i->inode.killpriv_cache, 1, __ATOMIC_RELEASE); }
-void x4_killpriv_forget(struct x4_inode *i) { __atomic_store_n(&i->inode.killpriv_cache, 0, __ATOMIC_RELEASE); }
+bool x4_killpriv_none(const struct x4_inode *inode) { return __atomic_load_n(&inode->inode.killpriv_cache, __ATOMIC_ACQUIRE) == 1; }
+void x4_killpriv_set_none(struct x4_inode *inode) { __atomic_store_n(&inode->inode.killpriv_cache, 1, __ATOMIC_RELEASE); }
+void x4_killpriv_forget(struct x4_inode *inode) { __atomic_store_n(&inode->inode.killpriv_cache, 0, __ATOMIC_RELEASE); }

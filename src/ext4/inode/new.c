@@ -21,53 +21,53 @@
 #define REG_NOT (EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL)
 
 struct new_undo {
-	struct jnl_callback cb;
-	struct x4_inode *i;
+	struct jnl_callback callback;
+	struct x4_inode *inode;
 	bool lone; /* making it failed: nobody else has it */
 };
 
-static void new_undo(struct jnl_callback *cb, int ended)
+static void new_undo(struct jnl_callback *callback, int ended)
 {
-	struct new_undo *u = container_of(cb, struct new_undo, cb);
-	struct x4_vol *v = u->i->vol;
+	struct new_undo *undo = container_of(callback, struct new_undo, callback);
+	struct x4_vol *vol = undo->inode->vol;
 
-	if (u->lone) {
-		x4_inode_free(u->i);
+	if (undo->lone) {
+		x4_inode_free(undo->inode);
 	} else if (!ended) {
-		fdio_mutex_lock(&v->inode.lock);
-		u->i->inode.bad = true;
-		fdio_mutex_unlock(&v->inode.lock);
-		x4_inode_unhash(u->i);
+		fdio_mutex_lock(&vol->inode.lock);
+		undo->inode->inode.bad = true;
+		fdio_mutex_unlock(&vol->inode.lock);
+		x4_inode_unhash(undo->inode);
 	}
 }
 
-static bool in_group(const struct x4_cred *c, uint32_t gid)
+static bool in_group(const struct x4_cred *credentials, uint32_t gid)
 {
-	if (c->gid == gid)
+	if (credentials->gid == gid)
 		return true;
-	for (unsigned n = 0; n < c->nr_groups; n++)
-		if (c->groups[n] == gid)
+	for (unsigned n = 0; n < credentials->nr_groups; n++)
+		if (credentials->groups[n] == gid)
 			return true;
 	return false;
 }
 
 /* A directory with the setgid bit hands its group down, and to directories the bit as well. */
-static void set_owner(struct x4_inode *i, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c)
+static void set_owner(struct x4_inode *inode, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials)
 {
 	const struct ext2_inode_large *d = dir->raw;
-	uint32_t gid = c->gid;
+	uint32_t gid = credentials->gid;
 
-	if ((d->i_mode & S_ISGID) || i->vol->opt.grpid)
+	if ((d->i_mode & S_ISGID) || inode->vol->options.grpid)
 		gid = d->i_gid | (uint32_t)d->osd2.linux2.l_i_gid_high << 16;
 	if ((d->i_mode & S_ISGID) && S_ISDIR(mode))
 		mode |= S_ISGID;
-	else if (!S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !in_group(c, gid) && !c->cap_fsetid)
+	else if (!S_ISDIR(mode) && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !in_group(credentials, gid) && !credentials->cap_fsetid)
 		mode &= ~(uint32_t)S_ISGID;
-	i->raw->i_mode = (uint16_t)mode;
-	i->raw->i_uid = (uint16_t)c->uid;
-	i->raw->osd2.linux2.l_i_uid_high = (uint16_t)(c->uid >> 16);
-	i->raw->i_gid = (uint16_t)gid;
-	i->raw->osd2.linux2.l_i_gid_high = (uint16_t)(gid >> 16);
+	inode->raw->i_mode = (uint16_t)mode;
+	inode->raw->i_uid = (uint16_t)credentials->uid;
+	inode->raw->osd2.linux2.l_i_uid_high = (uint16_t)(credentials->uid >> 16);
+	inode->raw->i_gid = (uint16_t)gid;
+	inode->raw->osd2.linux2.l_i_gid_high = (uint16_t)(gid >> 16);
 }
 
 static uint32_t inherited(const struct x4_inode *dir, uint32_t mode)
@@ -79,87 +79,87 @@ static uint32_t inherited(const struct x4_inode *dir, uint32_t mode)
 	return S_ISREG(mode) ? f & ~(uint32_t)REG_NOT : f & (EXT2_NODUMP_FL | EXT2_NOATIME_FL);
 }
 
-uint16_t x4_extra_isize(const struct x4_vol *v)
+uint16_t x4_extra_isize(const struct x4_vol *vol)
 {
 	uint32_t want = sizeof(struct ext2_inode_large) - 128;
 
-	if (v->inode_size <= 128)
+	if (vol->inode_size <= 128)
 		return 0;
-	want = FDIO_MAX(want, (uint32_t)v->fs->super->s_want_extra_isize);
-	want = FDIO_MAX(want, (uint32_t)v->fs->super->s_min_extra_isize);
-	return (uint16_t)((want & 3) || want > v->inode_size - 128 ? sizeof(struct ext2_inode_large) - 128 : want);
+	want = FDIO_MAX(want, (uint32_t)vol->fs->super->s_want_extra_isize);
+	want = FDIO_MAX(want, (uint32_t)vol->fs->super->s_min_extra_isize);
+	return (uint16_t)((want & 3) || want > vol->inode_size - 128 ? sizeof(struct ext2_inode_large) - 128 : want);
 }
 
-static void init_raw(struct x4_inode *i, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c)
+static void init_raw(struct x4_inode *inode, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials)
 {
-	struct timespec now = x4_now(i->vol);
+	struct timespec now = x4_now(inode->vol);
 
-	memset(i->raw, 0, FDIO_MAX(i->vol->inode_size, 256U));
-	if (getrandom(&i->raw->i_generation, sizeof(i->raw->i_generation), GRND_NONBLOCK) < 0)
-		i->raw->i_generation = (uint32_t)now.tv_nsec ^ i->ino;
-	set_owner(i, dir, mode, c);
-	i->raw->i_links_count = 1;
-	i->raw->i_flags = inherited(dir, mode);
-	if (i->vol->inode_size > 128)
-		i->raw->i_extra_isize = x4_extra_isize(i->vol);
-	x4_inode_set_seed(i);
-	x4_raw_set_born(i, now);
+	memset(inode->raw, 0, FDIO_MAX(inode->vol->inode_size, 256U));
+	if (getrandom(&inode->raw->i_generation, sizeof(inode->raw->i_generation), GRND_NONBLOCK) < 0)
+		inode->raw->i_generation = (uint32_t)now.tv_nsec ^ inode->ino;
+	set_owner(inode, dir, mode, credentials);
+	inode->raw->i_links_count = 1;
+	inode->raw->i_flags = inherited(dir, mode);
+	if (inode->vol->inode_size > 128)
+		inode->raw->i_extra_isize = x4_extra_isize(inode->vol);
+	x4_inode_set_seed(inode);
+	x4_raw_set_born(inode, now);
 	if (S_ISREG(mode) || S_ISDIR(mode))
-		x4_extent_init(i);
-	x4_inode_sync_copies(i);
+		x4_extent_init(inode);
+	x4_inode_sync_copies(inode);
 }
 
 /* The table block of a fresh inode was never written: it begins as zeroes. */
-static int start_table_block(struct jnl_handle *h, struct x4_inode *i)
+static int start_table_block(struct jnl_handle *handle, struct x4_inode *inode)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	uint32_t off;
-	int err = jnl_bnew(h, x4_itable_place(i->vol, i->ino, &off), &b);
+	int err = jnl_bnew(handle, x4_itable_place(inode->vol, inode->ino, &off), &buffer);
 
 	if (!err)
-		jnl_brelse(b);
+		jnl_brelse(buffer);
 	return err;
 }
 
-int x4_inode_new(struct jnl_handle *h, struct x4_inode *dir, uint32_t mode, const struct x4_cred *c, struct x4_inode **ret)
+int x4_inode_new(struct jnl_handle *handle, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials, struct x4_inode **ret)
 {
-	struct x4_vol *v = dir->vol;
-	struct new_undo *u = NULL;
-	struct x4_inode *i = NULL;
+	struct x4_vol *vol = dir->vol;
+	struct new_undo *undo = NULL;
+	struct x4_inode *inode = NULL;
 	uint32_t ino;
 	bool fresh;
-	int err = x4_ialloc(h, dir, mode, &ino, &fresh);
+	int err = x4_ialloc(handle, dir, mode, &ino, &fresh);
 
 	if (err)
 		return err;
-	i = x4_inode_alloc(v, ino);
-	u = jnl_handle_mem(h, sizeof(*u));
-	if (!i || !u) {
+	inode = x4_inode_alloc(vol, ino);
+	undo = jnl_handle_mem(handle, sizeof(*undo));
+	if (!inode || !undo) {
 		err = -ENOMEM;
 		goto fail;
 	}
-	err = fresh ? start_table_block(h, i) : 0;
+	err = fresh ? start_table_block(handle, inode) : 0;
 	if (err)
 		goto fail;
-	u->i = i;
-	u->lone = true;
-	u->cb.fn = new_undo;
-	jnl_on_undo(h, &u->cb); /* before x4_inode_begin, whose own undo comes first then and still finds i */
-	err = x4_inode_begin(h, i);
+	undo->inode = inode;
+	undo->lone = true;
+	undo->callback.fn = new_undo;
+	jnl_on_undo(handle, &undo->callback); /* before x4_inode_begin, whose own undo comes first then and still finds inode */
+	err = x4_inode_begin(handle, inode);
 	if (err)
 		return err;
-	init_raw(i, dir, mode, c);
-	err = x4_inode_hash_new(i);
+	init_raw(inode, dir, mode, credentials);
+	err = x4_inode_hash_new(inode);
 	if (err) {
 		if (err == -EUCLEAN)
-			x4_ialloc_distrust(v, ino);
+			x4_ialloc_distrust(vol, ino);
 		return err;
 	}
-	u->lone = false;
-	*ret = i;
+	undo->lone = false;
+	*ret = inode;
 	return 0;
 fail:
-	if (i)
-		x4_inode_free(i);
+	if (inode)
+		x4_inode_free(inode);
 	return err;
 }

@@ -20,14 +20,14 @@
 static uint16_t *csum_lo(struct ext2_inode_large *raw) { return &raw->osd2.linux2.l_i_checksum_lo; }
 
 /* The high half is there if the large part reaches that far. */
-static bool has_csum_hi(const struct x4_vol *v, const struct ext2_inode_large *raw)
+static bool has_csum_hi(const struct x4_vol *vol, const struct ext2_inode_large *raw)
 {
-	return v->inode_size > OLD_SIZE &&
+	return vol->inode_size > OLD_SIZE &&
 	       raw->i_extra_isize >= offsetof(struct ext2_inode_large, i_checksum_hi) + sizeof(raw->i_checksum_hi) - OLD_SIZE;
 }
 
 /* The sum runs over the inode with its checksum fields zero. */
-static uint32_t csum(const struct x4_vol *v, uint32_t seed, const struct ext2_inode_large *raw)
+static uint32_t csum(const struct x4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
 {
 	static const uint8_t zero[2];
 	const uint8_t *p = (const uint8_t *)raw;
@@ -37,55 +37,55 @@ static uint32_t csum(const struct x4_vol *v, uint32_t seed, const struct ext2_in
 
 	c = fdio_crc32c(c, zero, 2);
 	at = lo + 2;
-	if (has_csum_hi(v, raw)) {
+	if (has_csum_hi(vol, raw)) {
 		c = fdio_crc32c(c, p + at, hi - at);
 		c = fdio_crc32c(c, zero, 2);
 		at = hi + 2;
 	}
-	return fdio_crc32c(c, p + at, v->inode_size - at);
+	return fdio_crc32c(c, p + at, vol->inode_size - at);
 }
 
-bool x4_inode_csum_ok(struct x4_vol *v, uint32_t seed, const struct ext2_inode_large *raw)
+bool x4_inode_csum_ok(struct x4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
 {
 	uint32_t c;
 
-	if (!v->has_csum)
+	if (!vol->has_csum)
 		return true;
-	c = csum(v, seed, raw);
+	c = csum(vol, seed, raw);
 	if ((uint16_t)c != raw->osd2.linux2.l_i_checksum_lo)
 		return false;
-	return !has_csum_hi(v, raw) || (uint16_t)(c >> 16) == raw->i_checksum_hi;
+	return !has_csum_hi(vol, raw) || (uint16_t)(c >> 16) == raw->i_checksum_hi;
 }
 
-void x4_inode_csum_set(struct x4_vol *v, uint32_t seed, struct ext2_inode_large *raw)
+void x4_inode_csum_set(struct x4_vol *vol, uint32_t seed, struct ext2_inode_large *raw)
 {
 	uint32_t c;
 
-	if (!v->has_csum)
+	if (!vol->has_csum)
 		return;
-	c = csum(v, seed, raw);
+	c = csum(vol, seed, raw);
 	*csum_lo(raw) = (uint16_t)c;
-	if (has_csum_hi(v, raw))
+	if (has_csum_hi(vol, raw))
 		raw->i_checksum_hi = (uint16_t)(c >> 16);
 }
 
-void x4_inode_set_seed(struct x4_inode *i)
+void x4_inode_set_seed(struct x4_inode *inode)
 {
-	uint32_t ino = i->ino;
+	uint32_t ino = inode->ino;
 
-	i->gen = i->raw->i_generation;
-	i->csum_seed = fdio_crc32c(fdio_crc32c(i->vol->csum_seed, &ino, 4), &i->gen, 4);
+	inode->gen = inode->raw->i_generation;
+	inode->checksum_seed = fdio_crc32c(fdio_crc32c(inode->vol->checksum_seed, &ino, 4), &inode->gen, 4);
 }
 
-void x4_inode_sync_copies(struct x4_inode *i)
+void x4_inode_sync_copies(struct x4_inode *inode)
 {
-	x4_size_store(i, x4_raw_size(i));
-	__atomic_store_n(&i->mode, i->raw->i_mode, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->live_flags, i->raw->i_flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->nlink, i->raw->i_links_count, __ATOMIC_RELAXED);
-	__atomic_store_n(&i->inode.atime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_ATIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&i->inode.mtime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_MTIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&i->inode.ctime_ns, x4_time_ns(x4_raw_get_time(i, X4_SET_CTIME)), __ATOMIC_RELAXED);
+	x4_size_store(inode, x4_raw_size(inode));
+	__atomic_store_n(&inode->mode, inode->raw->i_mode, __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->live_flags, inode->raw->i_flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->nlink, inode->raw->i_links_count, __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.atime_ns, x4_time_ns(x4_raw_get_time(inode, X4_SET_ATIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.mtime_ns, x4_time_ns(x4_raw_get_time(inode, X4_SET_MTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.ctime_ns, x4_time_ns(x4_raw_get_time(inode, X4_SET_CTIME)), __ATOMIC_RELAXED);
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -96,92 +96,92 @@ void x4_inode_sync_copies(struct x4_inode *i)
  * lost. The group gets no new ones, which would be given table blocks without looking at what is
  * there.
  */
-static bool used_above_mark(struct x4_inode *i)
+static bool used_above_mark(struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 
-	if (!i->raw->i_mode || !i->raw->i_links_count)
+	if (!inode->raw->i_mode || !inode->raw->i_links_count)
 		return false;
-	if (v->has_csum ? !x4_inode_csum_ok(v, i->csum_seed, i->raw)
-			: !x4_vol_read_only(v) && x4_inode_in_use(v, i->ino) != 1)
+	if (vol->has_csum ? !x4_inode_csum_ok(vol, inode->checksum_seed, inode->raw)
+			: !x4_vol_read_only(vol) && x4_inode_in_use(vol, inode->ino) != 1)
 		return false;
 	log_ratelimited(FDIO_LOG_WARN,
 			"%s: inode %u is in use above the mark of its group's table: run e2fsck",
-			v->dev->name, i->ino);
-	x4_ialloc_distrust(v, i->ino);
+			vol->dev->name, inode->ino);
+	x4_ialloc_distrust(vol, inode->ino);
 	return true;
 }
 
 /* What every later reader relies on. */
 /* As the kernel: 2^32 - 1 blocks; without huge_file no more than i_blocks can count in sectors. */
-static uint64_t largest_size(const struct x4_vol *v)
+static uint64_t largest_size(const struct x4_vol *vol)
 {
 	uint64_t blocks = UINT32_MAX;
 
-	if (!ext2fs_has_feature_huge_file(v->fs->super))
-		blocks >>= v->block_bits - 9;
-	return blocks << v->block_bits;
+	if (!ext2fs_has_feature_huge_file(vol->fs->super))
+		blocks >>= vol->block_bits - 9;
+	return blocks << vol->block_bits;
 }
 
-static int check_raw(struct x4_inode *i, bool special)
+static int check_raw(struct x4_inode *inode, bool special)
 {
-	struct x4_vol *v = i->vol;
-	const struct ext2_inode_large *raw = i->raw;
-	uint64_t size = x4_raw_size(i);
+	struct x4_vol *vol = inode->vol;
+	const struct ext2_inode_large *raw = inode->raw;
+	uint64_t size = x4_raw_size(inode);
 
-	if (!x4_inode_csum_ok(v, i->csum_seed, raw))
-		return X4_CORRUPT(v, i->ino, 0, "wrong checksum of the inode");
-	if (v->inode_size > OLD_SIZE && raw->i_extra_isize &&
-	    (raw->i_extra_isize > v->inode_size - OLD_SIZE || (raw->i_extra_isize & 3)))
-		return X4_CORRUPT(v, i->ino, 0, "impossible i_extra_isize %u", raw->i_extra_isize);
+	if (!x4_inode_csum_ok(vol, inode->checksum_seed, raw))
+		return X4_CORRUPT(vol, inode->ino, 0, "wrong checksum of the inode");
+	if (vol->inode_size > OLD_SIZE && raw->i_extra_isize &&
+	    (raw->i_extra_isize > vol->inode_size - OLD_SIZE || (raw->i_extra_isize & 3)))
+		return X4_CORRUPT(vol, inode->ino, 0, "impossible i_extra_isize %u", raw->i_extra_isize);
 	if (special)
 		return 0;
 	switch (raw->i_mode & S_IFMT) {
 	case S_IFREG: case S_IFDIR: case S_IFLNK: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: break;
-	default: return X4_CORRUPT(v, i->ino, 0, "impossible file type %#o", raw->i_mode);
+	default: return X4_CORRUPT(vol, inode->ino, 0, "impossible file type %#o", raw->i_mode);
 	}
-	if (size > largest_size(v) || (S_ISDIR(raw->i_mode) && (size & (v->block_size - 1)) &&
+	if (size > largest_size(vol) || (S_ISDIR(raw->i_mode) && (size & (vol->block_size - 1)) &&
 				       !(raw->i_flags & EXT4_INLINE_DATA_FL)))
-		return X4_CORRUPT(v, i->ino, 0, "impossible size %llu", (unsigned long long)size);
-	if (i->ino == X4_ROOT_INO && !S_ISDIR(raw->i_mode))
-		return X4_CORRUPT(v, i->ino, 0, "the root is not a directory");
+		return X4_CORRUPT(vol, inode->ino, 0, "impossible size %llu", (unsigned long long)size);
+	if (inode->ino == X4_ROOT_INO && !S_ISDIR(raw->i_mode))
+		return X4_CORRUPT(vol, inode->ino, 0, "the root is not a directory");
 	return 0;
 }
 
-int x4_inode_read(struct x4_inode *i, bool special)
+int x4_inode_read(struct x4_inode *inode, bool special)
 {
-	struct x4_vol *v = i->vol;
-	struct jnl_buf *b;
+	struct x4_vol *vol = inode->vol;
+	struct jnl_buf *buffer;
 	uint32_t off;
 	uint64_t blk;
 	int err;
 
-	bool above = x4_above_mark(v, i->ino);
+	bool above = x4_above_mark(vol, inode->ino);
 
-	blk = x4_itable_place(v, i->ino, &off);
+	blk = x4_itable_place(vol, inode->ino, &off);
 	if (!blk)
-		return X4_CORRUPT(v, i->ino, 0,
+		return X4_CORRUPT(vol, inode->ino, 0,
 				  "the descriptor of its group does not say where it is");
-	err = X4_BREAD(v, i->ino, blk, &b);
+	err = X4_BREAD(vol, inode->ino, blk, &buffer);
 	if (err)
 		return err;
-	memcpy(i->raw, b->data + off, v->inode_size);
-	jnl_brelse(b);
-	x4_inode_set_seed(i);
-	if (above && !used_above_mark(i))
+	memcpy(inode->raw, buffer->data + off, vol->inode_size);
+	jnl_brelse(buffer);
+	x4_inode_set_seed(inode);
+	if (above && !used_above_mark(inode))
 		return -ENOENT;
-	if (!special && i->raw->i_links_count == 0)
+	if (!special && inode->raw->i_links_count == 0)
 		return -ENOENT;
-	err = check_raw(i, special);
+	err = check_raw(inode, special);
 	if (!err)
-		x4_inode_sync_copies(i);
+		x4_inode_sync_copies(inode);
 	return err;
 }
 
 /* ------------------------------------------------------------------ changing */
 struct inode_undo {
-	struct jnl_callback cb;
-	struct x4_inode *i;
+	struct jnl_callback callback;
+	struct x4_inode *inode;
 	uint64_t lazy_wtime_ns, lazy_atime_ns;
 	uint32_t map_edits;
 	uint8_t raw[];
@@ -195,69 +195,69 @@ static void put_back_lazy(uint64_t *to, uint64_t ns)
 		(void)__atomic_compare_exchange_n(to, &none, ns, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-static void inode_undo(struct jnl_callback *cb, int ended)
+static void inode_undo(struct jnl_callback *callback, int ended)
 {
-	struct inode_undo *u = container_of(cb, struct inode_undo, cb);
-	struct x4_inode *i = u->i;
+	struct inode_undo *undo = container_of(callback, struct inode_undo, callback);
+	struct x4_inode *inode = undo->inode;
 
-	__atomic_store_n(&i->inode.begun, NULL, __ATOMIC_RELEASE);
+	__atomic_store_n(&inode->inode.begun, NULL, __ATOMIC_RELEASE);
 	if (!ended) {
-		fdio_mutex_lock(&i->attr);
-		memcpy(i->raw, u->raw, i->vol->inode_size);
-		x4_inode_sync_copies(i);
-		fdio_mutex_unlock(&i->attr);
-		put_back_lazy(&i->inode.lazy_wtime_ns, u->lazy_wtime_ns);
-		put_back_lazy(&i->inode.lazy_atime_ns, u->lazy_atime_ns);
+		fdio_mutex_lock(&inode->attr);
+		memcpy(inode->raw, undo->raw, inode->vol->inode_size);
+		x4_inode_sync_copies(inode);
+		fdio_mutex_unlock(&inode->attr);
+		put_back_lazy(&inode->inode.lazy_wtime_ns, undo->lazy_wtime_ns);
+		put_back_lazy(&inode->inode.lazy_atime_ns, undo->lazy_atime_ns);
 		/* A handle that only tried to change names or times costs the next direct write no detour. */
-		if (__atomic_load_n(&i->inode.map_edits, __ATOMIC_RELAXED) != u->map_edits)
-			i->vol->inode.forget_map(i);
+		if (__atomic_load_n(&inode->inode.map_edits, __ATOMIC_RELAXED) != undo->map_edits)
+			inode->vol->inode.forget_map(inode);
 	}
 }
 
-int x4_inode_begin(struct jnl_handle *h, struct x4_inode *i)
+int x4_inode_begin(struct jnl_handle *handle, struct x4_inode *inode)
 {
-	struct inode_undo *u;
+	struct inode_undo *undo;
 
-	if (i->inode.begun == h)
+	if (inode->inode.begun == handle)
 		return 0;
-	FDIO_ASSERT(!i->inode.begun);
-	u = jnl_handle_mem(h, sizeof(*u) + i->vol->inode_size);
-	if (!u)
+	FDIO_ASSERT(!inode->inode.begun);
+	undo = jnl_handle_mem(handle, sizeof(*undo) + inode->vol->inode_size);
+	if (!undo)
 		return -ENOMEM;
-	u->i = i;
-	u->cb.fn = inode_undo;
-	u->map_edits = __atomic_load_n(&i->inode.map_edits, __ATOMIC_RELAXED); /* those of this handle come after */
-	fdio_mutex_lock(&i->attr);
-	memcpy(u->raw, i->raw, i->vol->inode_size);
-	u->lazy_wtime_ns = __atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
-	u->lazy_atime_ns = __atomic_load_n(&i->inode.lazy_atime_ns, __ATOMIC_RELAXED);
-	x4_fold_lazy(i);
-	fdio_mutex_unlock(&i->attr);
-	__atomic_store_n(&i->inode.begun, h, __ATOMIC_RELEASE); /* maps of what a handle has open are not given up */
-	jnl_on_undo(h, &u->cb);
+	undo->inode = inode;
+	undo->callback.fn = inode_undo;
+	undo->map_edits = __atomic_load_n(&inode->inode.map_edits, __ATOMIC_RELAXED); /* those of this handle come after */
+	fdio_mutex_lock(&inode->attr);
+	memcpy(undo->raw, inode->raw, inode->vol->inode_size);
+	undo->lazy_wtime_ns = __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	undo->lazy_atime_ns = __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
+	x4_fold_lazy(inode);
+	fdio_mutex_unlock(&inode->attr);
+	__atomic_store_n(&inode->inode.begun, handle, __ATOMIC_RELEASE); /* maps of what a handle has open are not given up */
+	jnl_on_undo(handle, &undo->callback);
 	return 0;
 }
 
-int x4_inode_dirty(struct jnl_handle *h, struct x4_inode *i, bool data_needed)
+int x4_inode_dirty(struct jnl_handle *handle, struct x4_inode *inode, bool data_needed)
 {
-	struct x4_vol *v = i->vol;
-	struct jnl_buf *b;
+	struct x4_vol *vol = inode->vol;
+	struct jnl_buf *buffer;
 	uint32_t off;
-	uint64_t blk = x4_itable_place(v, i->ino, &off);
+	uint64_t blk = x4_itable_place(vol, inode->ino, &off);
 	int err;
 
-	FDIO_ASSERT(i->inode.begun == h);
-	err = X4_BREAD(v, i->ino, blk, &b);
+	FDIO_ASSERT(inode->inode.begun == handle);
+	err = X4_BREAD(vol, inode->ino, blk, &buffer);
 	if (err)
 		return err;
-	err = jnl_get_write(h, b);
+	err = jnl_get_write(handle, buffer);
 	if (!err) {
-		x4_inode_csum_set(v, i->csum_seed, i->raw);
-		memcpy(b->data + off, i->raw, v->inode_size);
+		x4_inode_csum_set(vol, inode->checksum_seed, inode->raw);
+		memcpy(buffer->data + off, inode->raw, vol->inode_size);
 	}
-	jnl_brelse(b);
+	jnl_brelse(buffer);
 	if (err)
 		return err;
-	x4_inode_note_tid(h, i, data_needed);
+	x4_inode_note_tid(handle, inode, data_needed);
 	return 0;
 }

@@ -24,237 +24,237 @@
 /* Where the parts of a time are; extra is NULL where i_extra_isize does not reach. */
 struct time_place { uint32_t *sec, *extra; };
 
-static struct time_place place(const struct x4_inode *i, unsigned which)
+static struct time_place place(const struct x4_inode *inode, unsigned which)
 {
-	struct ext2_inode_large *raw = i->raw;
-	struct time_place p = { &raw->i_crtime, &raw->i_crtime_extra };
+	struct ext2_inode_large *raw = inode->raw;
+	struct time_place when = { &raw->i_crtime, &raw->i_crtime_extra };
 
 	if (which == X4_SET_ATIME)
-		p = (struct time_place){ &raw->i_atime, &raw->i_atime_extra };
+		when = (struct time_place){ &raw->i_atime, &raw->i_atime_extra };
 	else if (which == X4_SET_MTIME)
-		p = (struct time_place){ &raw->i_mtime, &raw->i_mtime_extra };
+		when = (struct time_place){ &raw->i_mtime, &raw->i_mtime_extra };
 	else if (which == X4_SET_CTIME)
-		p = (struct time_place){ &raw->i_ctime, &raw->i_ctime_extra };
-	if (i->vol->inode_size <= 128 || (size_t)((uint8_t *)(p.extra + 1) - (uint8_t *)raw) > 128U + raw->i_extra_isize)
-		p.extra = NULL;
-	if ((size_t)((uint8_t *)(p.sec + 1) - (uint8_t *)raw) > (i->vol->inode_size <= 128 ? 128U : 128U + raw->i_extra_isize))
-		p.sec = NULL;
-	return p;
+		when = (struct time_place){ &raw->i_ctime, &raw->i_ctime_extra };
+	if (inode->vol->inode_size <= 128 || (size_t)((uint8_t *)(when.extra + 1) - (uint8_t *)raw) > 128U + raw->i_extra_isize)
+		when.extra = NULL;
+	if ((size_t)((uint8_t *)(when.sec + 1) - (uint8_t *)raw) > (inode->vol->inode_size <= 128 ? 128U : 128U + raw->i_extra_isize))
+		when.sec = NULL;
+	return when;
 }
 
 /* which 0: the creation time. */
-struct timespec x4_raw_get_time(const struct x4_inode *i, unsigned which)
+struct timespec x4_raw_get_time(const struct x4_inode *inode, unsigned which)
 {
-	struct time_place p = place(i, which);
+	struct time_place when = place(inode, which);
 	struct timespec ts = { 0, 0 };
 
-	if (!p.sec)
+	if (!when.sec)
 		return ts;
-	ts.tv_sec = (int32_t)*p.sec;
-	if (p.extra) {
-		ts.tv_sec += (int64_t)(*p.extra & 3) << 32;
-		ts.tv_nsec = *p.extra >> 2;
+	ts.tv_sec = (int32_t)*when.sec;
+	if (when.extra) {
+		ts.tv_sec += (int64_t)(*when.extra & 3) << 32;
+		ts.tv_nsec = *when.extra >> 2;
 		if (ts.tv_nsec >= NS_PER_S)
 			ts.tv_nsec = 0;
 	}
 	return ts;
 }
 
-static void encode_time(const struct x4_inode *i, unsigned which, struct timespec ts)
+static void encode_time(const struct x4_inode *inode, unsigned which, struct timespec ts)
 {
-	struct time_place p = place(i, which);
-	int64_t max = p.extra ? (int64_t)INT32_MAX + (3LL << 32) : INT32_MAX;
+	struct time_place when = place(inode, which);
+	int64_t max = when.extra ? (int64_t)INT32_MAX + (3LL << 32) : INT32_MAX;
 
-	if (!p.sec)
+	if (!when.sec)
 		return;
 	/* At the ends of what can be stored there are no fractions: as the kernel has it. */
 	if (ts.tv_sec <= INT32_MIN)
 		ts = (struct timespec){ INT32_MIN, 0 };
 	if (ts.tv_sec >= max)
 		ts = (struct timespec){ (time_t)max, 0 };
-	*p.sec = (uint32_t)(int32_t)ts.tv_sec;
-	if (p.extra)
-		*p.extra = (uint32_t)(((ts.tv_sec - (int32_t)ts.tv_sec) >> 32) & 3) | (uint32_t)ts.tv_nsec << 2;
+	*when.sec = (uint32_t)(int32_t)ts.tv_sec;
+	if (when.extra)
+		*when.extra = (uint32_t)(((ts.tv_sec - (int32_t)ts.tv_sec) >> 32) & 3) | (uint32_t)ts.tv_nsec << 2;
 }
 
-static int64_t *copy_of(struct x4_inode *i, unsigned which)
+static int64_t *copy_of(struct x4_inode *inode, unsigned which)
 {
-	return which == X4_SET_ATIME ? &i->inode.atime_ns : which == X4_SET_MTIME ? &i->inode.mtime_ns : &i->inode.ctime_ns;
+	return which == X4_SET_ATIME ? &inode->inode.atime_ns : which == X4_SET_MTIME ? &inode->inode.mtime_ns : &inode->inode.ctime_ns;
 }
 
 /* attr held */
-static void store_time(struct x4_inode *i, unsigned which, struct timespec ts)
+static void store_time(struct x4_inode *inode, unsigned which, struct timespec ts)
 {
-	encode_time(i, which, ts);
+	encode_time(inode, which, ts);
 	if (which) {
-		ts = x4_raw_get_time(i, which); /* clamped */
-		__atomic_store_n(copy_of(i, which), x4_time_ns(ts), __ATOMIC_RELAXED);
+		ts = x4_raw_get_time(inode, which); /* clamped */
+		__atomic_store_n(copy_of(inode, which), x4_time_ns(ts), __ATOMIC_RELAXED);
 	}
 }
 
-void x4_raw_set_time(struct x4_inode *i, unsigned which, struct timespec ts)
+void x4_raw_set_time(struct x4_inode *inode, unsigned which, struct timespec ts)
 {
 	for (unsigned bit = X4_SET_ATIME; bit <= X4_SET_CTIME; bit <<= 1)
 		if (which & bit)
-			store_time(i, bit, ts);
+			store_time(inode, bit, ts);
 	/* What was noted lazily before is older than this. */
 	if (which & X4_SET_MTIME)
-		__atomic_store_n(&i->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&inode->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
 	if (which & X4_SET_ATIME)
-		__atomic_store_n(&i->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&inode->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
 	if (which == 0)
-		store_time(i, 0, ts);
+		store_time(inode, 0, ts);
 }
 
-void x4_raw_set_born(struct x4_inode *i, struct timespec ts)
+void x4_raw_set_born(struct x4_inode *inode, struct timespec ts)
 {
-	x4_raw_set_time(i, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, ts);
-	x4_raw_set_time(i, 0, ts);
+	x4_raw_set_time(inode, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, ts);
+	x4_raw_set_time(inode, 0, ts);
 }
 
 /* ------------------------------------------------------------------ lazy times */
-bool x4_has_lazy(const struct x4_inode *i)
+bool x4_has_lazy(const struct x4_inode *inode)
 {
-	return __atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_RELAXED) || __atomic_load_n(&i->inode.lazy_atime_ns, __ATOMIC_RELAXED);
+	return __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED) || __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 }
 
-bool x4_fold_lazy(struct x4_inode *i)
+bool x4_fold_lazy(struct x4_inode *inode)
 {
-	uint64_t w = __atomic_exchange_n(&i->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
-	uint64_t a = __atomic_exchange_n(&i->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
+	uint64_t w = __atomic_exchange_n(&inode->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
+	uint64_t a = __atomic_exchange_n(&inode->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
 
 	if (w) {
-		store_time(i, X4_SET_MTIME, x4_time_from_ns(w));
-		store_time(i, X4_SET_CTIME, x4_time_from_ns(w));
+		store_time(inode, X4_SET_MTIME, x4_time_from_ns(w));
+		store_time(inode, X4_SET_CTIME, x4_time_from_ns(w));
 	}
 	if (a)
-		store_time(i, X4_SET_ATIME, x4_time_from_ns(a));
+		store_time(inode, X4_SET_ATIME, x4_time_from_ns(a));
 	return w || a;
 }
 
-static void queue_lazy(struct x4_inode *i)
+static void queue_lazy(struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 	struct x4_inode *head;
 
-	if (__atomic_load_n(&i->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_exchange_n(&i->inode.lazy_queued, 1, __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_exchange_n(&inode->inode.lazy_queued, 1, __ATOMIC_SEQ_CST))
 		return;
-	head = __atomic_load_n(&v->inode.lazy_head, __ATOMIC_RELAXED);
+	head = __atomic_load_n(&vol->inode.lazy_head, __ATOMIC_RELAXED);
 	do
-		i->inode.lazy_next = head;
-	while (!__atomic_compare_exchange_n(&v->inode.lazy_head, &head, i, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+		inode->inode.lazy_next = head;
+	while (!__atomic_compare_exchange_n(&vol->inode.lazy_head, &head, inode, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
 
-void x4_touch_write(struct x4_inode *i)
+void x4_touch_write(struct x4_inode *inode)
 {
 	struct timespec now;
 	int64_t ns, old;
 
-	if (x4_vol_read_only(i->vol))
+	if (x4_vol_read_only(inode->vol))
 		return;
-	now = x4_now(i->vol);
+	now = x4_now(inode->vol);
 	ns = x4_time_ns(now);
-	old = (int64_t)__atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_SEQ_CST);
+	old = (int64_t)__atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_SEQ_CST);
 	if (old && ns >= old && ns - old < LAZY_STEP_NS)
 		return;
-	__atomic_store_n(&i->inode.lazy_wtime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
-	queue_lazy(i);
+	__atomic_store_n(&inode->inode.lazy_wtime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
+	queue_lazy(inode);
 }
 
 /* relatime: only if it would be older than the last change, or a day old. */
-static bool atime_wanted(struct x4_inode *i, int64_t ns)
+static bool atime_wanted(struct x4_inode *inode, int64_t ns)
 {
-	int64_t a = __atomic_load_n(&i->inode.atime_ns, __ATOMIC_RELAXED), w = (int64_t)__atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
-	int64_t lazy = (int64_t)__atomic_load_n(&i->inode.lazy_atime_ns, __ATOMIC_RELAXED);
+	int64_t a = __atomic_load_n(&inode->inode.atime_ns, __ATOMIC_RELAXED), w = (int64_t)__atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	int64_t lazy = (int64_t)__atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 
 	if (lazy)
 		a = lazy;
-	if (i->vol->opt.atime == X4_ATIME_STRICT)
+	if (inode->vol->options.atime == X4_ATIME_STRICT)
 		return a <= ns - LAZY_STEP_NS || ns < a;
-	return a <= __atomic_load_n(&i->inode.mtime_ns, __ATOMIC_RELAXED) || a <= __atomic_load_n(&i->inode.ctime_ns, __ATOMIC_RELAXED) ||
+	return a <= __atomic_load_n(&inode->inode.mtime_ns, __ATOMIC_RELAXED) || a <= __atomic_load_n(&inode->inode.ctime_ns, __ATOMIC_RELAXED) ||
 	       (w && a <= w) || a <= ns - 86400 * NS_PER_S;
 }
 
-void x4_touch_read(struct x4_inode *i)
+void x4_touch_read(struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 	struct timespec now;
 	int64_t ns;
 
-	if (v->opt.atime == X4_ATIME_NOATIME || x4_vol_read_only(v) || (v->opt.nodiratime && S_ISDIR(x4_inode_mode(i))))
+	if (vol->options.atime == X4_ATIME_NOATIME || x4_vol_read_only(vol) || (vol->options.nodiratime && S_ISDIR(x4_inode_mode(inode))))
 		return;
-	now = x4_now(v);
+	now = x4_now(vol);
 	ns = x4_time_ns(now);
-	if (!atime_wanted(i, ns) || (x4_inode_flags(i) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
+	if (!atime_wanted(inode, ns) || (x4_inode_flags(inode) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
 		return;
-	__atomic_store_n(&i->inode.lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
-	queue_lazy(i);
+	__atomic_store_n(&inode->inode.lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
+	queue_lazy(inode);
 }
 
 /*
  * Takes the stack. What comes back is referenced and chained by lazy_next; zombies are freed. lazy_queued is
  * cleared last: from then on the inode may be queued again, so the chain is kept in an array by the caller.
  */
-static unsigned take_batch(struct x4_vol *v, struct x4_inode **rest, struct x4_inode *batch[TIME_BATCH])
+static unsigned take_batch(struct x4_vol *vol, struct x4_inode **rest, struct x4_inode *batch[TIME_BATCH])
 {
 	unsigned n = 0;
 
 	while (*rest && n < TIME_BATCH) {
-		struct x4_inode *i = *rest;
+		struct x4_inode *inode = *rest;
 		bool zombie, mine;
 
-		*rest = i->inode.lazy_next;
-		fdio_mutex_lock(&v->inode.lock);
-		zombie = i->inode.zombie;
+		*rest = inode->inode.lazy_next;
+		fdio_mutex_lock(&vol->inode.lock);
+		zombie = inode->inode.zombie;
 		/* One that is being deleted needs no times, and whoever deletes it frees it. */
-		mine = !zombie && !i->inode.evicting && !i->inode.bad;
-		if (mine && i->inode.refs++ == 0 && !list_empty(&i->inode.lru)) {
-			list_del(&i->inode.lru);
-			v->inode.lru_len--;
+		mine = !zombie && !inode->inode.evicting && !inode->inode.bad;
+		if (mine && inode->inode.refs++ == 0 && !list_empty(&inode->inode.lru)) {
+			list_del(&inode->inode.lru);
+			vol->inode.lru_len--;
 		}
-		__atomic_store_n(&i->inode.lazy_queued, 0, __ATOMIC_SEQ_CST);
-		fdio_mutex_unlock(&v->inode.lock);
+		__atomic_store_n(&inode->inode.lazy_queued, 0, __ATOMIC_SEQ_CST);
+		fdio_mutex_unlock(&vol->inode.lock);
 		if (zombie)
-			x4_inode_free(i);
+			x4_inode_free(inode);
 		else if (mine)
-			batch[n++] = i;
+			batch[n++] = inode;
 	}
 	return n;
 }
 
 /* One handle for the batch. An inode that is being deleted needs no times. */
-static int write_batch(struct x4_vol *v, struct x4_inode **batch, unsigned n)
+static int write_batch(struct x4_vol *vol, struct x4_inode **batch, unsigned n)
 {
-	struct jnl_handle *h;
-	int err = jnl_begin(v->jnl, n * X4_CREDITS_INODE, &h);
+	struct jnl_handle *handle;
+	int err = jnl_begin(vol->jnl, n * X4_CREDITS_INODE, &handle);
 
 	if (err)
 		return err;
 	for (unsigned k = 0; k < n && !err; k++) {
 		if (!x4_has_lazy(batch[k]) || !__atomic_load_n(&batch[k]->nlink, __ATOMIC_RELAXED))
 			continue;
-		err = x4_inode_begin(h, batch[k]);
+		err = x4_inode_begin(handle, batch[k]);
 		if (!err)
-			err = x4_inode_dirty(h, batch[k], false);
+			err = x4_inode_dirty(handle, batch[k], false);
 	}
 	if (err)
-		jnl_cancel(h);
+		jnl_cancel(handle);
 	else
-		jnl_end(h);
+		jnl_end(handle);
 	return err;
 }
 
-int x4_vol_write_times(struct x4_vol *v)
+int x4_vol_write_times(struct x4_vol *vol)
 {
 	struct x4_inode *rest, *batch[TIME_BATCH];
 	int err = 0;
 
-	if (x4_vol_read_only(v))
+	if (x4_vol_read_only(vol))
 		return 0;
-	rest = __atomic_exchange_n(&v->inode.lazy_head, NULL, __ATOMIC_ACQUIRE);
+	rest = __atomic_exchange_n(&vol->inode.lazy_head, NULL, __ATOMIC_ACQUIRE);
 	while (rest) {
-		unsigned n = take_batch(v, &rest, batch);
-		int e = n ? write_batch(v, batch, n) : 0;
+		unsigned n = take_batch(vol, &rest, batch);
+		int e = n ? write_batch(vol, batch, n) : 0;
 
 		err = err ? err : e;
 		for (unsigned k = 0; k < n; k++) {
@@ -267,34 +267,34 @@ int x4_vol_write_times(struct x4_vol *v)
 }
 
 /* ------------------------------------------------------------------ what fsync waits for */
-bool x4_sync_tid_noted(struct x4_inode *i, bool datasync, jnl_tid *ret)
+bool x4_sync_tid_noted(struct x4_inode *inode, bool datasync, jnl_tid *ret)
 {
-	if (!__atomic_load_n(datasync ? &i->inode.has_datasync_tid : &i->inode.has_sync_tid, __ATOMIC_ACQUIRE))
+	if (!__atomic_load_n(datasync ? &inode->inode.has_datasync_tid : &inode->inode.has_sync_tid, __ATOMIC_ACQUIRE))
 		return false;
-	*ret = __atomic_load_n(datasync ? &i->inode.datasync_tid : &i->inode.sync_tid, __ATOMIC_RELAXED);
+	*ret = __atomic_load_n(datasync ? &inode->inode.datasync_tid : &inode->inode.sync_tid, __ATOMIC_RELAXED);
 	return true;
 }
 
-bool x4_times_pending(struct x4_inode *i)
+bool x4_times_pending(struct x4_inode *inode)
 {
-	return x4_has_lazy(i) && __atomic_load_n(&i->nlink, __ATOMIC_RELAXED) && !x4_vol_read_only(i->vol);
+	return x4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) && !x4_vol_read_only(inode->vol);
 }
 
-bool x4_sync_tid(struct x4_inode *i, bool datasync, jnl_tid *ret)
+bool x4_sync_tid(struct x4_inode *inode, bool datasync, jnl_tid *ret)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
-	if (!datasync && x4_times_pending(i) && !jnl_begin(i->vol->jnl, X4_CREDITS_INODE, &h)) {
-		if (x4_inode_begin(h, i) || x4_inode_dirty(h, i, false))
-			jnl_cancel(h);
+	if (!datasync && x4_times_pending(inode) && !jnl_begin(inode->vol->jnl, X4_CREDITS_INODE, &handle)) {
+		if (x4_inode_begin(handle, inode) || x4_inode_dirty(handle, inode, false))
+			jnl_cancel(handle);
 		else
-			jnl_end(h);
+			jnl_end(handle);
 	}
-	return x4_sync_tid_noted(i, datasync, ret);
+	return x4_sync_tid_noted(inode, datasync, ret);
 }
 
-void x4_lazy_times(const struct x4_inode *i, uint64_t *ret_write, uint64_t *ret_access)
+void x4_lazy_times(const struct x4_inode *inode, uint64_t *ret_write, uint64_t *ret_access)
 {
-	*ret_write = __atomic_load_n(&i->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
-	*ret_access = __atomic_load_n(&i->inode.lazy_atime_ns, __ATOMIC_RELAXED);
+	*ret_write = __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
+	*ret_access = __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 }

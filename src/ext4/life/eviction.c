@@ -15,99 +15,99 @@
 #include <string.h>
 
 /* Everything it owned is free: the number too, and a date instead of a link. */
-static int release_number(struct jnl_handle *h, struct x4_inode *i)
+static int release_number(struct jnl_handle *handle, struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
-	bool is_dir = S_ISDIR(i->raw->i_mode);
-	int err = x4_inode_begin(h, i);
+	struct x4_vol *vol = inode->vol;
+	bool is_dir = S_ISDIR(inode->raw->i_mode);
+	int err = x4_inode_begin(handle, inode);
 
 	if (!err)
-		err = x4_orphan_del(h, i);
+		err = x4_orphan_del(handle, inode);
 	if (!err)
-		err = x4_ifree(h, v, i->ino, is_dir);
+		err = x4_ifree(handle, vol, inode->ino, is_dir);
 	if (err)
 		return err;
-	fdio_mutex_lock(&i->attr);
-	x4_raw_set_size(i, 0);
-	fdio_mutex_unlock(&i->attr);
-	i->raw->i_dtime = (uint32_t)x4_now(v).tv_sec;
-	return x4_inode_dirty(h, i, false);
+	fdio_mutex_lock(&inode->attr);
+	x4_raw_set_size(inode, 0);
+	fdio_mutex_unlock(&inode->attr);
+	inode->raw->i_dtime = (uint32_t)x4_now(vol).tv_sec;
+	return x4_inode_dirty(handle, inode, false);
 }
 
-static int finish_evict(struct jnl_handle *h, struct x4_inode *i, int err)
+static int finish_evict(struct jnl_handle *handle, struct x4_inode *inode, int err)
 {
 	if (!err)
-		err = release_number(h, i);
+		err = release_number(handle, inode);
 	err = nowait_err(err);
 	if (err) {
-		jnl_cancel(h);
+		jnl_cancel(handle);
 		return err;
 	}
 	/* Before the handle ends: the number may be taken again by the next one. */
-	x4_inode_unhash(i);
-	jnl_end(h);
+	x4_inode_unhash(inode);
+	jnl_end(handle);
 	return 0;
 }
 
 /* What it owns is few runs of blocks and at most a block of attributes. */
-static bool is_small(struct x4_inode *i)
+static bool is_small(struct x4_inode *inode)
 {
-	const uint64_t most = S_ISDIR(i->raw->i_mode) ? 8 : 2048;
+	const uint64_t most = S_ISDIR(inode->raw->i_mode) ? 8 : 2048;
 
-	return !i->vol->has_ea_inode && x4_raw_blocks_512(i) <= most << (i->vol->block_bits - 9) && x4_blocks_in_root(i);
+	return !inode->vol->has_ea_inode && x4_raw_blocks_512(inode) <= most << (inode->vol->block_bits - 9) && x4_blocks_in_root(inode);
 }
 
 /* In one transaction. */
-static int evict_small(struct x4_inode *i)
+static int evict_small(struct x4_inode *inode)
 {
-	unsigned credits = x4_free_root_credits(i) + X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2;
-	struct jnl_handle *h;
-	int err = fdio_mutex_enter(&i->map_lock);
+	unsigned credits = x4_free_root_credits(inode) + X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2;
+	struct jnl_handle *handle;
+	int err = fdio_mutex_enter(&inode->map_lock);
 
 	if (err)
 		return err;
-	credits += x4_raw_file_acl(i) ? X4_CREDITS_XATTR : 0;
-	err = jnl_begin(i->vol->jnl, credits, &h);
+	credits += x4_raw_file_acl(inode) ? X4_CREDITS_XATTR : 0;
+	err = jnl_begin(inode->vol->jnl, credits, &handle);
 	if (!err) {
-		err = x4_inode_begin(h, i);
+		err = x4_inode_begin(handle, inode);
 		if (!err)
-			err = x4_free_root_blocks(h, i);
+			err = x4_free_root_blocks(handle, inode);
 		if (!err)
-			err = x4_xattr_drop_block(h, i);
-		err = finish_evict(h, i, err);
+			err = x4_xattr_drop_block(handle, inode);
+		err = finish_evict(handle, inode, err);
 	}
-	fdio_mutex_unlock(&i->map_lock);
+	fdio_mutex_unlock(&inode->map_lock);
 	return err;
 }
 
-static int evict_steps(struct x4_inode *i)
+static int evict_steps(struct x4_inode *inode)
 {
-	struct x4_vol *v = i->vol;
-	struct jnl_handle *h;
-	int err = x4_free_all_blocks(i);
+	struct x4_vol *vol = inode->vol;
+	struct jnl_handle *handle;
+	int err = x4_free_all_blocks(inode);
 
 	if (!err)
-		err = x4_xattr_free_all(i);
+		err = x4_xattr_free_all(inode);
 	if (!err)
-		err = jnl_begin(v->jnl, X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2, &h);
-	return err ? err : finish_evict(h, i, 0);
+		err = jnl_begin(vol->jnl, X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2, &handle);
+	return err ? err : finish_evict(handle, inode, 0);
 }
 
-/* Deletes i: blocks, attributes, number. i->evicting is set, nobody else has it. 0 if it is unhashed now. */
-static int x4_evict(struct x4_inode *i)
+/* Deletes inode: blocks, attributes, number. inode->evicting is set, nobody else has it. 0 if it is unhashed now. */
+static int x4_evict(struct x4_inode *inode)
 {
-	int err = x4_inode_enter_excl(i);
+	int err = x4_inode_enter_excl(inode);
 
 	if (err)
 		return err;
-	err = is_small(i) ? evict_small(i) : -ENOSPC;
+	err = is_small(inode) ? evict_small(inode) : -ENOSPC;
 	if (err == -ENOSPC) /* too much for one transaction */
-		err = nowait_on() ? nowait_miss() : evict_steps(i);
-	x4_inode_unlock(i);
+		err = nowait_on() ? nowait_miss() : evict_steps(inode);
+	x4_inode_unlock(inode);
 	if (err && err != -EROFS && !nowait_missed())
-		log_ratelimited(FDIO_LOG_WARN, "%s: inode %u could not be deleted (%s): the next mount will do it", i->vol->dev->name,
-				i->ino, strerror(-err));
+		log_ratelimited(FDIO_LOG_WARN, "%s: inode %u could not be deleted (%s): the next mount will do it", inode->vol->dev->name,
+				inode->ino, strerror(-err));
 	return err;
 }
 
-void x4_life_init(struct x4_vol *v) { x4_icache_set_evict(v, x4_evict); }
+void x4_life_init(struct x4_vol *vol) { x4_icache_set_evict(vol, x4_evict); }

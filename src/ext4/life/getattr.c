@@ -6,31 +6,31 @@
 #include "ext4/core/structs.h"
 #include "ext4/life/life.h"
 
-void x4_getattr(struct x4_inode *i, struct x4_attr *ret)
+void x4_getattr(struct x4_inode *inode, struct x4_attr *ret)
 {
-	const struct ext2_inode_large *raw = i->raw;
+	const struct ext2_inode_large *raw = inode->raw;
 	uint64_t w, a;
 
-	fdio_mutex_lock(&i->attr);
-	ret->ino = i->ino;
-	ret->gen = i->gen;
+	fdio_mutex_lock(&inode->attr);
+	ret->ino = inode->ino;
+	ret->gen = inode->gen;
 	ret->mode = raw->i_mode;
 	ret->nlink = raw->i_links_count;
 	ret->uid = raw->i_uid | (uint32_t)raw->osd2.linux2.l_i_uid_high << 16;
 	ret->gid = raw->i_gid | (uint32_t)raw->osd2.linux2.l_i_gid_high << 16;
-	ret->rdev = x4_raw_rdev(i);
-	ret->size = x4_inode_size(i);
-	ret->blocks_512 = x4_raw_blocks_512(i) + ((uint64_t)x4_window_unsettled(i) << (i->vol->block_bits - 9));
+	ret->rdev = x4_raw_rdev(inode);
+	ret->size = x4_inode_size(inode);
+	ret->blocks_512 = x4_raw_blocks_512(inode) + ((uint64_t)x4_window_unsettled(inode) << (inode->vol->block_bits - 9));
 	/* As the kernel: it has no blocks, but programs take a file without any for one hole. */
-	if (S_ISREG(ret->mode) && x4_inode_inline(i))
+	if (S_ISREG(ret->mode) && x4_inode_inline(inode))
 		ret->blocks_512 += fdio_div_up(ret->size, 512);
-	ret->atime = x4_raw_get_time(i, X4_SET_ATIME);
-	ret->mtime = x4_raw_get_time(i, X4_SET_MTIME);
-	ret->ctime = x4_raw_get_time(i, X4_SET_CTIME);
-	ret->btime = x4_raw_get_time(i, 0);
+	ret->atime = x4_raw_get_time(inode, X4_SET_ATIME);
+	ret->mtime = x4_raw_get_time(inode, X4_SET_MTIME);
+	ret->ctime = x4_raw_get_time(inode, X4_SET_CTIME);
+	ret->btime = x4_raw_get_time(inode, 0);
 	ret->flags = raw->i_flags;
-	x4_lazy_times(i, &w, &a);
-	fdio_mutex_unlock(&i->attr);
+	x4_lazy_times(inode, &w, &a);
+	fdio_mutex_unlock(&inode->attr);
 	if (w)
 		ret->mtime = ret->ctime = x4_time_from_ns(w);
 	if (a)

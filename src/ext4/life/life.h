@@ -21,34 +21,34 @@ struct x4_attr {
 	struct timespec atime, mtime, ctime, btime;
 	uint32_t flags;                                  /* EXT4_*_FL */
 };
-void x4_getattr(struct x4_inode *i, struct x4_attr *ret); /* any thread; takes only the attr mutex */
+void x4_getattr(struct x4_inode *inode, struct x4_attr *ret); /* any thread; takes only the attr mutex */
 /* Everything but size (x4_truncate). ctime is set to now unless X4_SET_CTIME. One transaction. Takes the inode lock
  * exclusively: the caller holds it in no mode. KILL_SUIDGID alone with nothing to kill changes nothing. */
-int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a) FDIO_MAY_MISS;
+int x4_setattr(struct x4_inode *inode, unsigned what, const struct x4_attr *attr) FDIO_MAY_MISS;
 /* suid/sgid/capabilities need killing before a write by an unprivileged process. Any thread; may say true needlessly. */
-bool x4_needs_killpriv(struct x4_inode *i);
+bool x4_needs_killpriv(struct x4_inode *inode);
 /* Looks, and remembers for the above: true if there is nothing to kill, whoever writes. The inode is locked, in either mode. */
-bool x4_nothing_to_kill(struct x4_inode *i) FDIO_MAY_WAIT;
+bool x4_nothing_to_kill(struct x4_inode *inode) FDIO_MAY_WAIT;
 
 /*
  * A file without names is deleted when the last reference goes, and over FUSE the kernel gives its own up some time after
  * unlink(2) or close(2) has returned. Who finds no space asks first whether some of that is still on its way:
- *   uint64_t since = x4_evictions(v); do err = ...; while (err == -ENOSPC && x4_eviction_since(v, &since));
+ *   uint64_t since = x4_evictions(vol); do err = ...; while (err == -ENOSPC && x4_eviction_since(vol, &since));
  * x4_eviction_since has append windows closed, once; then it waits for deletions that have begun, for those whose FORGET is on
  * its way, and, shortly after an unlink or a close, for files whose RELEASE or its answer may be; true if one has ended since.
  * Workers.
  */
-bool x4_eviction_since(struct x4_vol *v, uint64_t *since) FDIO_MAY_WAIT;
+bool x4_eviction_since(struct x4_vol *vol, uint64_t *since) FDIO_MAY_WAIT;
 /* fn says whether the kernel still has the inode ino itself: no, and its FORGET is on its way. On a worker that holds no lock.
  * Set before anything runs. */
-void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void *arg);
+void x4_vol_set_held(struct x4_vol *vol, bool (*fn)(void *arg, uint32_t ino), void *arg);
 
 /* ------------------------------------------------------------------ inside ext4 */
-void x4_life_init(struct x4_vol *v);
+void x4_life_init(struct x4_vol *vol);
 /* life/orphans.c */
-int x4_orphans_process(struct x4_vol *v) FDIO_BLOCKS;
+int x4_orphans_process(struct x4_vol *vol) FDIO_BLOCKS;
 /* life/orphan_file.c: what a kernel mount left in the orphan file. */
-int x4_orphan_file_process(struct x4_vol *v) FDIO_BLOCKS;
-void x4_orphan_finish(struct x4_vol *v, struct x4_inode *i) FDIO_BLOCKS; /* delete or truncate one; drops the reference */
+int x4_orphan_file_process(struct x4_vol *vol) FDIO_BLOCKS;
+void x4_orphan_finish(struct x4_vol *vol, struct x4_inode *inode) FDIO_BLOCKS; /* delete or truncate one; drops the reference */
 
 #endif

@@ -23,129 +23,129 @@
 
 struct ob_tail { uint32_t magic, checksum; };
 
-static unsigned nr_slots(const struct x4_vol *v) { return (v->block_size - sizeof(struct ob_tail)) / 4; }
+static unsigned nr_slots(const struct x4_vol *vol) { return (vol->block_size - sizeof(struct ob_tail)) / 4; }
 
-static uint32_t ob_csum(const struct x4_inode *f, const struct jnl_buf *b)
+static uint32_t ob_csum(const struct x4_inode *file, const struct jnl_buf *buffer)
 {
-	uint64_t blk = b->blk;
+	uint64_t blk = buffer->blk;
 
-	return fdio_crc32c(fdio_crc32c(f->csum_seed, &blk, 8), b->data, nr_slots(f->vol) * 4U);
+	return fdio_crc32c(fdio_crc32c(file->checksum_seed, &blk, 8), buffer->data, nr_slots(file->vol) * 4U);
 }
 
-static struct ob_tail *tail_of(const struct x4_vol *v, struct jnl_buf *b)
+static struct ob_tail *tail_of(const struct x4_vol *vol, struct jnl_buf *buffer)
 {
-	return (struct ob_tail *)(void *)(b->data + v->block_size - sizeof(struct ob_tail));
+	return (struct ob_tail *)(void *)(buffer->data + vol->block_size - sizeof(struct ob_tail));
 }
 
-static int check_block(struct x4_inode *f, struct jnl_buf *b)
+static int check_block(struct x4_inode *file, struct jnl_buf *buffer)
 {
-	struct ob_tail *t = tail_of(f->vol, b);
+	struct ob_tail *t = tail_of(file->vol, buffer);
 
 	if (t->magic != OB_MAGIC)
-		return X4_CORRUPT(f->vol, f->ino, b->blk, "orphan file: wrong magic");
-	if (f->vol->has_csum && t->checksum != ob_csum(f, b))
-		return X4_CORRUPT(f->vol, f->ino, b->blk, "orphan file: wrong checksum");
+		return X4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong magic");
+	if (file->vol->has_csum && t->checksum != ob_csum(file, buffer))
+		return X4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong checksum");
 	return 0;
 }
 
 /* The entry moves from the file to the list in one transaction, then is finished like any other. */
-static int work_off(struct x4_inode *f, struct jnl_buf *b, unsigned slot)
+static int work_off(struct x4_inode *file, struct jnl_buf *buffer, unsigned slot)
 {
-	struct x4_vol *v = f->vol;
-	uint32_t *e = (uint32_t *)(void *)b->data + slot, ino = *e;
-	struct x4_inode *i = NULL;
-	struct jnl_handle *h;
+	struct x4_vol *vol = file->vol;
+	uint32_t *e = (uint32_t *)(void *)buffer->data + slot, ino = *e;
+	struct x4_inode *inode = NULL;
+	struct jnl_handle *handle;
 	int err;
 
-	if (ino >= v->first_ino && ino <= v->nr_inodes && x4_inode_in_use(v, ino) == 1)
-		err = x4_iget_special(v, ino, &i);
+	if (ino >= vol->first_ino && ino <= vol->nr_inodes && x4_inode_in_use(vol, ino) == 1)
+		err = x4_iget_special(vol, ino, &inode);
 	else
-		err = X4_CORRUPT(v, ino, b->blk, "orphan file: impossible entry");
+		err = X4_CORRUPT(vol, ino, buffer->blk, "orphan file: impossible entry");
 	if (err == -ENOMEM || err == -EIO)
 		return err;
-	err = jnl_begin(v->jnl, 1 + X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &h);
+	err = jnl_begin(vol->jnl, 1 + X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
 	if (err)
 		goto out;
-	err = jnl_get_write(h, b);
+	err = jnl_get_write(handle, buffer);
 	if (!err) {
 		*e = 0;
-		tail_of(v, b)->checksum = v->has_csum ? ob_csum(f, b) : tail_of(v, b)->checksum;
-		err = i ? x4_orphan_add(h, i) : 0;
+		tail_of(vol, buffer)->checksum = vol->has_csum ? ob_csum(file, buffer) : tail_of(vol, buffer)->checksum;
+		err = inode ? x4_orphan_add(handle, inode) : 0;
 	}
 	if (err)
-		jnl_cancel(h);
+		jnl_cancel(handle);
 	else
-		jnl_end(h);
+		jnl_end(handle);
 out:
-	if (i && !err)
-		x4_orphan_finish(v, i);
-	else if (i)
-		x4_iput(i);
+	if (inode && !err)
+		x4_orphan_finish(vol, inode);
+	else if (inode)
+		x4_iput(inode);
 	return err;
 }
 
-static int work_off_block(struct x4_inode *f, uint32_t lblk, unsigned *done)
+static int work_off_block(struct x4_inode *file, uint32_t lblk, unsigned *done)
 {
-	struct x4_vol *v = f->vol;
-	struct jnl_buf *b;
+	struct x4_vol *vol = file->vol;
+	struct jnl_buf *buffer;
 	uint64_t blk;
-	int err = x4_bmap(f, lblk, &blk);
+	int err = x4_bmap(file, lblk, &blk);
 
 	if (!err)
-		err = jnl_bread(v->jnl, blk, &b);
+		err = jnl_bread(vol->jnl, blk, &buffer);
 	if (err)
 		return err;
-	err = check_block(f, b);
-	for (unsigned s = 0; s < nr_slots(v) && !err; s++)
-		if (((uint32_t *)(void *)b->data)[s]) {
-			err = work_off(f, b, s);
+	err = check_block(file, buffer);
+	for (unsigned s = 0; s < nr_slots(vol) && !err; s++)
+		if (((uint32_t *)(void *)buffer->data)[s]) {
+			err = work_off(file, buffer, s);
 			++*done;
 		}
-	jnl_brelse(b);
+	jnl_brelse(buffer);
 	return err;
 }
 
-static int clear_present(struct x4_vol *v)
+static int clear_present(struct x4_vol *vol)
 {
 	struct ext2_super_block *sb;
-	struct jnl_handle *h;
-	int err = jnl_begin(v->jnl, 1, &h);
+	struct jnl_handle *handle;
+	int err = jnl_begin(vol->jnl, 1, &handle);
 
 	if (err)
 		return err;
-	err = x4_super_begin(v, h, &sb);
+	err = x4_super_begin(vol, handle, &sb);
 	if (err) {
-		jnl_cancel(h);
+		jnl_cancel(handle);
 		return err;
 	}
 	sb->s_feature_ro_compat &= ~(uint32_t)EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
-	x4_super_end(v, h);
-	jnl_end(h);
+	x4_super_end(vol, handle);
+	jnl_end(handle);
 	return 0;
 }
 
-int x4_orphan_file_process(struct x4_vol *v)
+int x4_orphan_file_process(struct x4_vol *vol)
 {
-	struct x4_inode *f;
+	struct x4_inode *file;
 	unsigned done = 0;
 	uint64_t size;
 	int err;
 
-	if (!(v->fs->super->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT))
+	if (!(vol->fs->super->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT))
 		return 0;
-	if (!ext2fs_has_feature_orphan_file(v->fs->super) || !v->fs->super->s_orphan_file_inum)
-		return clear_present(v);
-	err = x4_iget_special(v, v->fs->super->s_orphan_file_inum, &f);
+	if (!ext2fs_has_feature_orphan_file(vol->fs->super) || !vol->fs->super->s_orphan_file_inum)
+		return clear_present(vol);
+	err = x4_iget_special(vol, vol->fs->super->s_orphan_file_inum, &file);
 	if (err)
 		return err;
-	size = x4_raw_size(f);
-	if (size > MAX_BYTES && size > (uint64_t)MAX_BLOCKS << v->block_bits)
-		err = X4_CORRUPT(v, f->ino, 0, "an orphan file of %llu bytes",
+	size = x4_raw_size(file);
+	if (size > MAX_BYTES && size > (uint64_t)MAX_BLOCKS << vol->block_bits)
+		err = X4_CORRUPT(vol, file->ino, 0, "an orphan file of %llu bytes",
 				 (unsigned long long)size);
-	for (uint32_t l = 0; !err && l < fdio_blocks(size, v->block_bits); l++)
-		err = work_off_block(f, l, &done);
-	x4_iput(f);
+	for (uint32_t l = 0; !err && l < fdio_blocks(size, vol->block_bits); l++)
+		err = work_off_block(file, l, &done);
+	x4_iput(file);
 	if (done)
-		log_info("%s: %u entries of the orphan file have been worked off", v->dev->name, done);
-	return err ? err : clear_present(v);
+		log_info("%s: %u entries of the orphan file have been worked off", vol->dev->name, done);
+	return err ? err : clear_present(vol);
 }

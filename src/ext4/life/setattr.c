@@ -31,9 +31,9 @@
 #define VISIBLE_FLAGS 0x725bdfffU
 
 /* -EPERM: an immutable file stays as it is, but for that flag. The inode is locked. */
-static int check_flags(struct x4_inode *i, uint32_t flags)
+static int check_flags(struct x4_inode *inode, uint32_t flags)
 {
-	uint32_t old = i->raw->i_flags, mode = x4_inode_mode(i), allowed = UINT32_MAX;
+	uint32_t old = inode->raw->i_flags, mode = x4_inode_mode(inode), allowed = UINT32_MAX;
 
 	if (!S_ISDIR(mode))
 		allowed = S_ISREG(mode) ? ~(uint32_t)(EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | EXT4_CASEFOLD_FL | EXT4_PROJINHERIT_FL) :
@@ -45,31 +45,31 @@ static int check_flags(struct x4_inode *i, uint32_t flags)
 	return (old ^ flags) & REFUSED_FLAGS ? -EOPNOTSUPP : 0;
 }
 
-static int set_flags(struct x4_inode *i, uint32_t flags)
+static int set_flags(struct x4_inode *inode, uint32_t flags)
 {
-	int err = check_flags(i, flags);
+	int err = check_flags(inode, flags);
 
 	if (err)
 		return err;
-	fdio_mutex_lock(&i->attr);
-	i->raw->i_flags = (i->raw->i_flags & ~SETTABLE_FLAGS) | (flags & SETTABLE_FLAGS);
-	__atomic_store_n(&i->live_flags, flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
-	fdio_mutex_unlock(&i->attr);
+	fdio_mutex_lock(&inode->attr);
+	inode->raw->i_flags = (inode->raw->i_flags & ~SETTABLE_FLAGS) | (flags & SETTABLE_FLAGS);
+	__atomic_store_n(&inode->live_flags, flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
+	fdio_mutex_unlock(&inode->attr);
 	return 0;
 }
 
-static void set_owner(struct x4_inode *i, unsigned what, const struct x4_attr *a)
+static void set_owner(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
 {
-	fdio_mutex_lock(&i->attr);
+	fdio_mutex_lock(&inode->attr);
 	if (what & X4_SET_UID) {
-		i->raw->i_uid = (uint16_t)a->uid;
-		i->raw->osd2.linux2.l_i_uid_high = (uint16_t)(a->uid >> 16);
+		inode->raw->i_uid = (uint16_t)attr->uid;
+		inode->raw->osd2.linux2.l_i_uid_high = (uint16_t)(attr->uid >> 16);
 	}
 	if (what & X4_SET_GID) {
-		i->raw->i_gid = (uint16_t)a->gid;
-		i->raw->osd2.linux2.l_i_gid_high = (uint16_t)(a->gid >> 16);
+		inode->raw->i_gid = (uint16_t)attr->gid;
+		inode->raw->osd2.linux2.l_i_gid_high = (uint16_t)(attr->gid >> 16);
 	}
-	fdio_mutex_unlock(&i->attr);
+	fdio_mutex_unlock(&inode->attr);
 }
 
 static uint32_t killed_mode(uint32_t mode, bool sgid)
@@ -80,128 +80,128 @@ static uint32_t killed_mode(uint32_t mode, bool sgid)
 	return mode & ~(S_ISUID | (sgid || (mode & S_IXGRP) ? (uint32_t)S_ISGID : 0U));
 }
 
-static int kill_privs(struct jnl_handle *h, struct x4_inode *i, bool sgid)
+static int kill_privs(struct jnl_handle *handle, struct x4_inode *inode, bool sgid)
 {
-	uint32_t mode = x4_inode_mode(i);
+	uint32_t mode = x4_inode_mode(inode);
 
-	fdio_mutex_lock(&i->attr);
+	fdio_mutex_lock(&inode->attr);
 	if (killed_mode(mode, sgid) != mode)
-		x4_raw_set_mode(i, killed_mode(mode, sgid));
-	fdio_mutex_unlock(&i->attr);
-	return x4_xattr_kill_caps(h, i);
+		x4_raw_set_mode(inode, killed_mode(mode, sgid));
+	fdio_mutex_unlock(&inode->attr);
+	return x4_xattr_kill_caps(handle, inode);
 }
 
-static void set_times(struct x4_inode *i, unsigned what, const struct x4_attr *a)
+static void set_times(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
 {
-	struct timespec now = x4_now(i->vol);
+	struct timespec now = x4_now(inode->vol);
 
-	fdio_mutex_lock(&i->attr);
+	fdio_mutex_lock(&inode->attr);
 	if (what & X4_SET_ATIME)
-		x4_raw_set_time(i, X4_SET_ATIME, a->atime);
+		x4_raw_set_time(inode, X4_SET_ATIME, attr->atime);
 	if (what & X4_SET_ATIME_NOW)
-		x4_raw_set_time(i, X4_SET_ATIME, now);
+		x4_raw_set_time(inode, X4_SET_ATIME, now);
 	if (what & X4_SET_MTIME)
-		x4_raw_set_time(i, X4_SET_MTIME, a->mtime);
+		x4_raw_set_time(inode, X4_SET_MTIME, attr->mtime);
 	if (what & X4_SET_MTIME_NOW)
-		x4_raw_set_time(i, X4_SET_MTIME, now);
-	x4_raw_set_time(i, X4_SET_CTIME, (what & X4_SET_CTIME) ? a->ctime : now);
-	fdio_mutex_unlock(&i->attr);
+		x4_raw_set_time(inode, X4_SET_MTIME, now);
+	x4_raw_set_time(inode, X4_SET_CTIME, (what & X4_SET_CTIME) ? attr->ctime : now);
+	fdio_mutex_unlock(&inode->attr);
 }
 
-static int apply(struct jnl_handle *h, struct x4_inode *i, unsigned what, const struct x4_attr *a)
+static int apply(struct jnl_handle *handle, struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
 {
-	int err = x4_inode_begin(h, i);
+	int err = x4_inode_begin(handle, inode);
 
 	if (!err && (what & X4_SET_FLAGS))
-		err = set_flags(i, a->flags);
+		err = set_flags(inode, attr->flags);
 	if (!err && (what & X4_KILL_SUIDGID))
-		err = kill_privs(h, i, what & X4_KILL_SGID);
+		err = kill_privs(handle, inode, what & X4_KILL_SGID);
 	else if (!err && (what & X4_KILL_CAPS))
-		err = x4_xattr_kill_caps(h, i);
+		err = x4_xattr_kill_caps(handle, inode);
 	if (!err && (what & X4_SET_MODE)) {
-		uint32_t mode = (x4_inode_mode(i) & S_IFMT) | (a->mode & 07777);
+		uint32_t mode = (x4_inode_mode(inode) & S_IFMT) | (attr->mode & 07777);
 
-		fdio_mutex_lock(&i->attr);
-		x4_raw_set_mode(i, mode);
-		fdio_mutex_unlock(&i->attr);
-		if (i->vol->opt.acl && !S_ISLNK(mode))
-			err = x4_acl_chmod(h, i, mode);
+		fdio_mutex_lock(&inode->attr);
+		x4_raw_set_mode(inode, mode);
+		fdio_mutex_unlock(&inode->attr);
+		if (inode->vol->options.acl && !S_ISLNK(mode))
+			err = x4_acl_chmod(handle, inode, mode);
 	}
 	if (err)
 		return err;
-	set_owner(i, what, a);
-	set_times(i, what, a);
-	return x4_inode_dirty(h, i, false);
+	set_owner(inode, what, attr);
+	set_times(inode, what, attr);
+	return x4_inode_dirty(handle, inode, false);
 }
 
 /* True if KILL_SUIDGID has nothing to do; remembers it, if that holds whoever asks. The inode is locked. */
-static bool nothing_to_kill(struct x4_inode *i, bool sgid)
+static bool nothing_to_kill(struct x4_inode *inode, bool sgid)
 {
-	uint32_t mode = x4_inode_mode(i);
+	uint32_t mode = x4_inode_mode(inode);
 	bool none;
 
-	if (x4_killpriv_none(i))
+	if (x4_killpriv_none(inode))
 		return true;
-	none = killed_mode(mode, sgid) == mode && !x4_xattr_has_caps(i);
+	none = killed_mode(mode, sgid) == mode && !x4_xattr_has_caps(inode);
 	if (none && killed_mode(mode, true) == mode)
-		x4_killpriv_set_none(i);
+		x4_killpriv_set_none(inode);
 	return none;
 }
 
-bool x4_nothing_to_kill(struct x4_inode *i) { return nothing_to_kill(i, true); }
+bool x4_nothing_to_kill(struct x4_inode *inode) { return nothing_to_kill(inode, true); }
 
 /* Blocks that it may need: for an ACL that moves out of a block of several inodes, or what is left there. */
-static int setattr_reserve(struct x4_inode *i, unsigned what, unsigned *ret_blocks)
+static int setattr_reserve(struct x4_inode *inode, unsigned what, unsigned *ret_blocks)
 {
 	enum x4_asks who = what & X4_SET_MODE ? x4_asks(what & X4_BY_ROOT) : X4_ASKS_SYSTEM;
 	int err;
 
-	*ret_blocks = what & X4_SET_MODE ? x4_acl_chmod_blocks(i) : 0;
+	*ret_blocks = what & X4_SET_MODE ? x4_acl_chmod_blocks(inode) : 0;
 	if (what & (X4_KILL_SUIDGID | X4_KILL_CAPS))
-		*ret_blocks += x4_xattr_remove_blocks(i);
-	err = *ret_blocks ? x4_meta_reserve(i->vol, *ret_blocks, who) : 0;
+		*ret_blocks += x4_xattr_remove_blocks(inode);
+	err = *ret_blocks ? x4_meta_reserve(inode->vol, *ret_blocks, who) : 0;
 	if (err)
 		*ret_blocks = 0;
 	return err;
 }
 
-static int setattr_locked(struct x4_inode *i, unsigned what, const struct x4_attr *a)
+static int setattr_locked(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	unsigned blocks;
-	int err = setattr_reserve(i, what, &blocks);
+	int err = setattr_reserve(inode, what, &blocks);
 
 	if (!err)
-		err = jnl_begin(i->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(i), &h);
+		err = jnl_begin(inode->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(inode), &handle);
 	if (!err) {
-		err = nowait_err(apply(h, i, what, a));
+		err = nowait_err(apply(handle, inode, what, attr));
 		if (err)
-			jnl_cancel(h);
+			jnl_cancel(handle);
 		else
-			jnl_end(h);
+			jnl_end(handle);
 	}
 	if (blocks)
-		x4_meta_unreserve(i->vol, blocks);
+		x4_meta_unreserve(inode->vol, blocks);
 	return err;
 }
 
-int x4_setattr(struct x4_inode *i, unsigned what, const struct x4_attr *a)
+int x4_setattr(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
 {
 	int err = 0;
 
-	if (x4_vol_read_only(i->vol))
+	if (x4_vol_read_only(inode->vol))
 		return -EROFS;
-	err = x4_inode_enter_excl(i);
+	err = x4_inode_enter_excl(inode);
 	if (err)
 		return err;
-	if ((what & X4_KILL_SUIDGID) && nothing_to_kill(i, what & X4_KILL_SGID))
+	if ((what & X4_KILL_SUIDGID) && nothing_to_kill(inode, what & X4_KILL_SGID))
 		what &= ~(unsigned)X4_KILL_SUIDGID;
-	if ((what & X4_KILL_CAPS) && (nothing_to_kill(i, true) || !x4_xattr_has_caps(i)))
+	if ((what & X4_KILL_CAPS) && (nothing_to_kill(inode, true) || !x4_xattr_has_caps(inode)))
 		what &= ~(unsigned)X4_KILL_CAPS;
 	if (what & ~(unsigned)(X4_KILL_SGID | X4_BY_ROOT))
-		err = setattr_locked(i, what, a);
-	x4_inode_unlock(i);
+		err = setattr_locked(inode, what, attr);
+	x4_inode_unlock(inode);
 	return err;
 }
 
-bool x4_needs_killpriv(struct x4_inode *i) { return !x4_killpriv_none(i); }
+bool x4_needs_killpriv(struct x4_inode *inode) { return !x4_killpriv_none(inode); }

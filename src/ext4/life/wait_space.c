@@ -28,10 +28,10 @@ enum { RELEASE_MS = 50, ANSWER_MS = 250, FORGET_MS = 2000 };
 /* So many inodes are asked about, those that lost their names last. */
 enum { ASK_MOST = 16 };
 
-void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void *arg)
+void x4_vol_set_held(struct x4_vol *vol, bool (*fn)(void *arg, uint32_t ino), void *arg)
 {
-	v->life.held_arg = arg;
-	v->life.held = fn;
+	vol->life.held_arg = arg;
+	vol->life.held = fn;
 }
 
 /*
@@ -40,68 +40,68 @@ void x4_vol_set_held(struct x4_vol *v, bool (*fn)(void *arg, uint32_t ino), void
  */
 struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool leaving; };
 
-static bool leaving(const struct x4_inode *i, bool open)
+static bool leaving(const struct x4_inode *inode, bool open)
 {
-	uint64_t left = x4_inode_left_ns(i);
+	uint64_t left = x4_inode_left_ns(inode);
 
 	return left && fdio_now_ns() - left < (open ? RELEASE_MS : ANSWER_MS) * 1000000ull;
 }
 
-static void look_at(struct x4_inode *i, void *arg)
+static void look_at(struct x4_inode *inode, void *arg)
 {
 	struct nameless *ret = arg;
-	bool open = x4_inode_nr_open(i);
+	bool open = x4_inode_nr_open(inode);
 
-	if (__atomic_load_n(&i->nlink, __ATOMIC_RELAXED))
+	if (__atomic_load_n(&inode->nlink, __ATOMIC_RELAXED))
 		return;
-	ret->leaving = ret->leaving || leaving(i, open);
-	if (!open && x4_lookups(i) && ret->n < ASK_MOST)
-		ret->ino[ret->n++] = i->ino;
+	ret->leaving = ret->leaving || leaving(inode, open);
+	if (!open && x4_lookups(inode) && ret->n < ASK_MOST)
+		ret->ino[ret->n++] = inode->ino;
 }
 
-static void look(struct x4_vol *v, struct nameless *ret)
+static void look(struct x4_vol *vol, struct nameless *ret)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
 	*ret = (struct nameless) { .n = 0 };
-	if (jnl_begin(v->jnl, 0, &h))
+	if (jnl_begin(vol->jnl, 0, &handle))
 		return;
-	x4_orphans_each(v, look_at, ret);
-	jnl_end(h);
+	x4_orphans_each(vol, look_at, ret);
+	jnl_end(handle);
 }
 
 /* The FORGET of one of them is on its way. */
-static bool forget_comes(struct x4_vol *v, const struct nameless *w)
+static bool forget_comes(struct x4_vol *vol, const struct nameless *nameless)
 {
 	bool comes = false;
 
-	if (!v->life.held || !w->n)
+	if (!vol->life.held || !nameless->n)
 		return false;
-	if (__atomic_exchange_n(&v->life.asking, true, __ATOMIC_ACQUIRE))
+	if (__atomic_exchange_n(&vol->life.asking, true, __ATOMIC_ACQUIRE))
 		return true; /* look again when the other has its answer */
-	for (unsigned k = 0; k < w->n && !comes; k++)
-		comes = !v->life.held(v->life.held_arg, w->ino[k]);
-	__atomic_store_n(&v->life.asking, false, __ATOMIC_RELEASE);
+	for (unsigned k = 0; k < nameless->n && !comes; k++)
+		comes = !vol->life.held(vol->life.held_arg, nameless->ino[k]);
+	__atomic_store_n(&vol->life.asking, false, __ATOMIC_RELEASE);
 	return comes;
 }
 
-static bool deletion_comes(struct x4_vol *v)
+static bool deletion_comes(struct x4_vol *vol)
 {
-	struct nameless w;
+	struct nameless nameless;
 
-	look(v, &w);
-	return w.leaving || forget_comes(v, &w);
+	look(vol, &nameless);
+	return nameless.leaving || forget_comes(vol, &nameless);
 }
 
-static bool windows_closed(struct x4_vol *v, uint64_t *since)
+static bool windows_closed(struct x4_vol *vol, uint64_t *since)
 {
 	if (*since & RECLAIMED)
 		return false;
 	*since |= RECLAIMED;
-	return x4_windows_reclaim(v);
+	return x4_windows_reclaim(vol);
 }
 
-bool x4_eviction_since(struct x4_vol *v, uint64_t *since)
+bool x4_eviction_since(struct x4_vol *vol, uint64_t *since)
 {
 	struct timespec nap = { .tv_nsec = 1000000 };
 	unsigned ms = 0;
@@ -110,20 +110,20 @@ bool x4_eviction_since(struct x4_vol *v, uint64_t *since)
 		nowait_miss();
 		return false;
 	}
-	if (windows_closed(v, since))
+	if (windows_closed(vol, since))
 		return true;
 	for (;;) {
-		x4_vol_reap(v); /* those that have begun must not wait for who waits here */
-		bool any = x4_orphans_count(v) > 0;
-		bool begun = x4_evictions_running(v);
-		uint64_t now = x4_evictions(v);
+		x4_vol_reap(vol); /* those that have begun must not wait for who waits here */
+		bool any = x4_orphans_count(vol) > 0;
+		bool begun = x4_evictions_running(vol);
+		uint64_t now = x4_evictions(vol);
 
 		if (now != (*since & ~RECLAIMED)) {
 			*since = now | RECLAIMED;
 			return true;
 		}
 		/* What is left otherwise are files that are in use, maybe for long. */
-		if (!begun && (!any || ms++ >= FORGET_MS || !deletion_comes(v)))
+		if (!begun && (!any || ms++ >= FORGET_MS || !deletion_comes(vol)))
 			return false;
 		nanosleep(&nap, NULL);
 	}

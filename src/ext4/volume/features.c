@@ -59,18 +59,18 @@ static const struct feature ro_compat[] = {
 };
 
 /* The worst verdict of the bits that are set; *why belongs to it. */
-static enum x4_verdict check_set(const struct feature *f, size_t nr, uint32_t set, enum x4_verdict unknown, uint32_t *ret_unknown,
+static enum x4_verdict check_set(const struct feature *feature, size_t nr, uint32_t set, enum x4_verdict unknown, uint32_t *ret_unknown,
 				 const char **why)
 {
 	enum x4_verdict worst = X4_SERVE_RW;
 
 	for (size_t n = 0; n < nr; n++) {
-		if (!(set & f[n].bit))
+		if (!(set & feature[n].bit))
 			continue;
-		set &= ~f[n].bit;
-		if (f[n].verdict > worst) {
-			worst = f[n].verdict;
-			*why = f[n].why;
+		set &= ~feature[n].bit;
+		if (feature[n].verdict > worst) {
+			worst = feature[n].verdict;
+			*why = feature[n].why;
 		}
 	}
 	*ret_unknown = set;

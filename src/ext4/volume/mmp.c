@@ -34,12 +34,12 @@
 #define SETTLE_NS 1000000000ULL
 
 struct x4_mmp {
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	struct dev *dev;
 	uint64_t off;              /* of the block on the device */
 	uint32_t len;              /* what is read and written: a block */
 	bool has_csum;
-	uint32_t csum_seed;
+	uint32_t checksum_seed;
 	uint32_t interval_s, check_s;
 	uint32_t seq;
 	struct mmp_struct *block;  /* len bytes, disk order */
@@ -50,36 +50,36 @@ struct x4_mmp {
 };
 
 /* ---- the block ---- */
-static uint32_t checksum(const struct x4_mmp *m)
+static uint32_t checksum(const struct x4_mmp *mmp)
 {
-	return fdio_crc32c(m->csum_seed, m->block, offsetof(struct mmp_struct, mmp_checksum));
+	return fdio_crc32c(mmp->checksum_seed, mmp->block, offsetof(struct mmp_struct, mmp_checksum));
 }
 
-static int read_block(struct x4_mmp *m)
+static int read_block(struct x4_mmp *mmp)
 {
-	int err = dev_read(m->dev, m->block, m->len, m->off);
+	int err = dev_read(mmp->dev, mmp->block, mmp->len, mmp->off);
 
 	if (err)
 		return err;
-	if (m->block->mmp_magic != EXT4_MMP_MAGIC || (m->has_csum && m->block->mmp_checksum != checksum(m)))
+	if (mmp->block->mmp_magic != EXT4_MMP_MAGIC || (mmp->has_csum && mmp->block->mmp_checksum != checksum(mmp)))
 		return -EUCLEAN;
 	return 0;
 }
 
-static int write_block(struct x4_mmp *m, uint32_t seq)
+static int write_block(struct x4_mmp *mmp, uint32_t seq)
 {
-	char node[sizeof(m->block->mmp_nodename) + 1] = "";
+	char node[sizeof(mmp->block->mmp_nodename) + 1] = "";
 
 	gethostname(node, sizeof(node) - 1);
-	memcpy(m->block->mmp_nodename, node, sizeof(m->block->mmp_nodename));
-	memset(m->block->mmp_bdevname, 0, sizeof(m->block->mmp_bdevname));
-	memcpy(m->block->mmp_bdevname, m->dev->name, strnlen(m->dev->name, sizeof(m->block->mmp_bdevname) - 1));
-	m->block->mmp_seq = seq;
-	m->block->mmp_time = (uint64_t)x4_now(m->v).tv_sec;
-	m->block->mmp_check_interval = (uint16_t)m->check_s;
-	if (m->has_csum)
-		m->block->mmp_checksum = checksum(m);
-	return dev_write(m->dev, m->block, m->len, m->off, DEV_FUA);
+	memcpy(mmp->block->mmp_nodename, node, sizeof(mmp->block->mmp_nodename));
+	memset(mmp->block->mmp_bdevname, 0, sizeof(mmp->block->mmp_bdevname));
+	memcpy(mmp->block->mmp_bdevname, mmp->dev->name, strnlen(mmp->dev->name, sizeof(mmp->block->mmp_bdevname) - 1));
+	mmp->block->mmp_seq = seq;
+	mmp->block->mmp_time = (uint64_t)x4_now(mmp->vol).tv_sec;
+	mmp->block->mmp_check_interval = (uint16_t)mmp->check_s;
+	if (mmp->has_csum)
+		mmp->block->mmp_checksum = checksum(mmp);
+	return dev_write(mmp->dev, mmp->block, mmp->len, mmp->off, DEV_FUA);
 }
 
 static uint32_t new_seq(void)
@@ -94,206 +94,206 @@ static uint32_t new_seq(void)
 }
 
 /* ---- keeping it ---- */
-void x4_mmp_lost(struct x4_vol *v)
+void x4_mmp_lost(struct x4_vol *vol)
 {
-	if (v->jnl)
-		jnl_abort(v->jnl, -ESHUTDOWN); /* the kind that writes nothing any more */
-	if (v->opt.went_read_only)
-		v->opt.went_read_only(v->opt.arg, "another host has mounted it");
+	if (vol->jnl)
+		jnl_abort(vol->jnl, -ESHUTDOWN); /* the kind that writes nothing any more */
+	if (vol->options.went_read_only)
+		vol->options.went_read_only(vol->options.arg, "another host has mounted it");
 }
 
 /* Another host has it: MMP-3. */
-static void lost(struct x4_mmp *m)
+static void lost(struct x4_mmp *mmp)
 {
-	m->lost = true;
+	mmp->lost = true;
 	log_err("%s: host %.64s has mounted it too (device %.32s): nothing more is written here; unmount it on both and run e2fsck",
-		m->dev->name, (const char *)m->block->mmp_nodename, (const char *)m->block->mmp_bdevname);
-	__atomic_store_n(&m->v->mmp_lost, true, __ATOMIC_SEQ_CST);
+		mmp->dev->name, (const char *)mmp->block->mmp_nodename, (const char *)mmp->block->mmp_bdevname);
+	__atomic_store_n(&mmp->vol->mmp_lost, true, __ATOMIC_SEQ_CST);
 	/* While it is being mounted there may be no journal yet: mount_volume looks at mmp_lost when it is through. */
-	if (!__atomic_load_n(&m->v->mounting, __ATOMIC_SEQ_CST))
-		x4_mmp_lost(m->v);
+	if (!__atomic_load_n(&mmp->vol->mounting, __ATOMIC_SEQ_CST))
+		x4_mmp_lost(mmp->vol);
 }
 
-static void update(struct x4_mmp *m)
+static void update(struct x4_mmp *mmp)
 {
-	int err = read_block(m);
+	int err = read_block(mmp);
 
-	if (!err && m->block->mmp_seq != m->seq) {
-		lost(m);
+	if (!err && mmp->block->mmp_seq != mmp->seq) {
+		lost(mmp);
 		return;
 	}
-	m->seq = m->seq >= EXT4_MMP_SEQ_MAX ? 1 : m->seq + 1;
+	mmp->seq = mmp->seq >= EXT4_MMP_SEQ_MAX ? 1 : mmp->seq + 1;
 	if (!err)
-		err = write_block(m, m->seq);
+		err = write_block(mmp, mmp->seq);
 	if (err)
-		log_ratelimited(FDIO_LOG_ERR, "%s: cannot renew the mount's mark (mmp): %s", m->dev->name, strerror(-err));
+		log_ratelimited(FDIO_LOG_ERR, "%s: cannot renew the mount's mark (mmp): %s", mmp->dev->name, strerror(-err));
 }
 
-static bool wait_until(struct x4_mmp *m, uint64_t when)
+static bool wait_until(struct x4_mmp *mmp, uint64_t when)
 {
 	bool stop;
 
-	fdio_mutex_lock(&m->lock);
-	while (!m->stop && fdio_now_ns() < when)
-		fdio_cond_timedwait(&m->cond, &m->lock, when);
-	stop = m->stop;
-	fdio_mutex_unlock(&m->lock);
+	fdio_mutex_lock(&mmp->lock);
+	while (!mmp->stop && fdio_now_ns() < when)
+		fdio_cond_timedwait(&mmp->cond, &mmp->lock, when);
+	stop = mmp->stop;
+	fdio_mutex_unlock(&mmp->lock);
 	return !stop;
 }
 
 static void *keeper(void *arg)
 {
-	struct x4_mmp *m = arg;
+	struct x4_mmp *mmp = arg;
 
-	while (!m->lost && wait_until(m, fdio_now_ns() + m->interval_s * 1000000000ULL))
-		update(m);
+	while (!mmp->lost && wait_until(mmp, fdio_now_ns() + mmp->interval_s * 1000000000ULL))
+		update(mmp);
 	return NULL;
 }
 
 /* ---- taking and giving back ---- */
-static int in_use(const struct x4_mmp *m, struct fdio_reason *reason)
+static int in_use(const struct x4_mmp *mmp, struct fdio_reason *reason)
 {
 	fdio_reason_set(reason, "%s: in use by host %.64s (device %.32s): unmount it there first; "
 			"if that host does not run any more, "
-		 "e2fsck clears the mark", m->dev->name, (const char *)m->block->mmp_nodename, (const char *)m->block->mmp_bdevname);
+		 "e2fsck clears the mark", mmp->dev->name, (const char *)mmp->block->mmp_nodename, (const char *)mmp->block->mmp_bdevname);
 	return -EBUSY;
 }
 
 /* MMP-1 */
-static int wait_for_owner(struct x4_mmp *m, struct fdio_reason *reason)
+static int wait_for_owner(struct x4_mmp *mmp, struct fdio_reason *reason)
 {
-	uint32_t seq = m->block->mmp_seq, wait_s = FDIO_MIN(m->check_s * 2 + 1, m->check_s + 60);
+	uint32_t seq = mmp->block->mmp_seq, wait_s = FDIO_MIN(mmp->check_s * 2 + 1, mmp->check_s + 60);
 	int err;
 
 	if (seq == EXT4_MMP_SEQ_CLEAN)
 		return 0;
 	if (seq == EXT4_MMP_SEQ_FSCK || seq > EXT4_MMP_SEQ_MAX) {
 		fdio_reason_set(reason, "%s: e2fsck is running on it, or was interrupted: run "
-				"e2fsck %s", m->dev->name, m->dev->name);
+				"e2fsck %s", mmp->dev->name, mmp->dev->name);
 		return -EBUSY;
 	}
-	log_info("%s: not unmounted cleanly, or in use by host %.64s: watching it for %u seconds (mmp)", m->dev->name,
-		 (const char *)m->block->mmp_nodename, wait_s);
+	log_info("%s: not unmounted cleanly, or in use by host %.64s: watching it for %u seconds (mmp)", mmp->dev->name,
+		 (const char *)mmp->block->mmp_nodename, wait_s);
 	if (fdio_stop_wait(fdio_now_ns() + wait_s * 1000000000ULL)) {
 		fdio_reason_set(reason, "%s: told to end while watching whether another host uses "
-				"it (mmp)", m->dev->name);
+				"it (mmp)", mmp->dev->name);
 		return -EINTR;
 	}
-	err = read_block(m);
+	err = read_block(mmp);
 	if (err)
 		return err;
-	return m->block->mmp_seq == seq ? 0 : in_use(m, reason);
+	return mmp->block->mmp_seq == seq ? 0 : in_use(mmp, reason);
 }
 
-static int take(struct x4_mmp *m, struct fdio_reason *reason)
+static int take(struct x4_mmp *mmp, struct fdio_reason *reason)
 {
-	int err = read_block(m);
+	int err = read_block(mmp);
 
 	/* Who has it may promise more than the superblock says. */
 	if (err)
 		return err;
-	m->check_s = FDIO_MAX(m->interval_s * CHECK_MULT, MIN_CHECK_S);
-	m->check_s = FDIO_MAX(m->check_s, (uint32_t)m->block->mmp_check_interval);
-	m->check_s = FDIO_MIN(m->check_s, MAX_CHECK_S);
-	err = wait_for_owner(m, reason);
+	mmp->check_s = FDIO_MAX(mmp->interval_s * CHECK_MULT, MIN_CHECK_S);
+	mmp->check_s = FDIO_MAX(mmp->check_s, (uint32_t)mmp->block->mmp_check_interval);
+	mmp->check_s = FDIO_MIN(mmp->check_s, MAX_CHECK_S);
+	err = wait_for_owner(mmp, reason);
 	if (err)
 		return err;
-	m->seq = new_seq();
-	err = write_block(m, m->seq);
+	mmp->seq = new_seq();
+	err = write_block(mmp, mmp->seq);
 	if (err)
 		return err;
-	wait_until(m, fdio_now_ns() + SETTLE_NS); /* MMP-2 */
-	err = read_block(m);
+	wait_until(mmp, fdio_now_ns() + SETTLE_NS); /* MMP-2 */
+	err = read_block(mmp);
 	if (err)
 		return err;
-	return m->block->mmp_seq == m->seq ? 0 : in_use(m, reason);
+	return mmp->block->mmp_seq == mmp->seq ? 0 : in_use(mmp, reason);
 }
 
-static void mmp_free(struct x4_mmp *m)
+static void mmp_free(struct x4_mmp *mmp)
 {
-	if (!m)
+	if (!mmp)
 		return;
-	pthread_cond_destroy(&m->cond);
-	fdio_mutex_fini(&m->lock);
-	free(m->block);
-	free(m);
+	pthread_cond_destroy(&mmp->cond);
+	fdio_mutex_fini(&mmp->lock);
+	free(mmp->block);
+	free(mmp);
 }
 
-static struct x4_mmp *mmp_new(struct x4_vol *v)
+static struct x4_mmp *mmp_new(struct x4_vol *vol)
 {
-	struct x4_mmp *m = calloc(1, sizeof(*m));
-	const struct ext2_super_block *sb = v->fs->super;
+	struct x4_mmp *mmp = calloc(1, sizeof(*mmp));
+	const struct ext2_super_block *sb = vol->fs->super;
 
-	if (!m)
+	if (!mmp)
 		return NULL;
-	m->v = v;
-	m->dev = v->dev;
-	m->off = sb->s_mmp_block << v->block_bits;
-	m->len = v->block_size;
-	m->has_csum = v->has_csum;
-	m->csum_seed = v->csum_seed;
-	m->interval_s = FDIO_MAX((uint32_t)sb->s_mmp_update_interval, 1u);
-	m->interval_s = FDIO_MIN(m->interval_s, MAX_CHECK_S);
-	m->block = fdio_alloc_aligned(4096, FDIO_MAX(m->len, (uint32_t)sizeof(*m->block)));
-	fdio_mutex_init(&m->lock, RANK_LEAF);
-	fdio_cond_init(&m->cond);
-	if (!m->block) {
-		mmp_free(m);
+	mmp->vol = vol;
+	mmp->dev = vol->dev;
+	mmp->off = sb->s_mmp_block << vol->block_bits;
+	mmp->len = vol->block_size;
+	mmp->has_csum = vol->has_csum;
+	mmp->checksum_seed = vol->checksum_seed;
+	mmp->interval_s = FDIO_MAX((uint32_t)sb->s_mmp_update_interval, 1u);
+	mmp->interval_s = FDIO_MIN(mmp->interval_s, MAX_CHECK_S);
+	mmp->block = fdio_alloc_aligned(4096, FDIO_MAX(mmp->len, (uint32_t)sizeof(*mmp->block)));
+	fdio_mutex_init(&mmp->lock, RANK_LEAF);
+	fdio_cond_init(&mmp->cond);
+	if (!mmp->block) {
+		mmp_free(mmp);
 		return NULL;
 	}
-	return m;
+	return mmp;
 }
 
-int x4_mmp_start(struct x4_vol *v, struct fdio_reason *reason)
+int x4_mmp_start(struct x4_vol *vol, struct fdio_reason *reason)
 {
-	uint64_t blk = v->fs->super->s_mmp_block;
-	struct x4_mmp *m;
+	uint64_t blk = vol->fs->super->s_mmp_block;
+	struct x4_mmp *mmp;
 	int err;
 
-	if (v->volume.mmp || !ext2fs_has_feature_mmp(v->fs->super))
+	if (vol->volume.mmp || !ext2fs_has_feature_mmp(vol->fs->super))
 		return 0;
-	if (blk <= v->first_data_block || blk >= v->nr_blocks) {
+	if (blk <= vol->first_data_block || blk >= vol->nr_blocks) {
 		fdio_reason_set(reason, "%s: the block for multiple mount protection is not in the "
 				"file system: run e2fsck %s",
-			 v->dev->name, v->dev->name);
+			 vol->dev->name, vol->dev->name);
 		return -EUCLEAN;
 	}
-	m = mmp_new(v);
-	if (!m)
+	mmp = mmp_new(vol);
+	if (!mmp)
 		return -ENOMEM;
-	err = take(m, reason);
+	err = take(mmp, reason);
 	if (!err) {
-		err = thread_start(&m->thread, "ext4-mmp", keeper, m);
-		m->on = !err;
+		err = thread_start(&mmp->thread, "ext4-mmp", keeper, mmp);
+		mmp->on = !err;
 	}
 	if (err && !fdio_reason_is_set(reason))
 		fdio_reason_set(reason, "%s: multiple mount protection: %s: run e2fsck %s",
-				v->dev->name, strerror(-err), v->dev->name);
+				vol->dev->name, strerror(-err), vol->dev->name);
 	if (err)
-		mmp_free(m);
+		mmp_free(mmp);
 	else
-		v->volume.mmp = m;
+		vol->volume.mmp = mmp;
 	return err;
 }
 
-void x4_mmp_stop(struct x4_vol *v)
+void x4_mmp_stop(struct x4_vol *vol)
 {
-	struct x4_mmp *m = v->volume.mmp;
+	struct x4_mmp *mmp = vol->volume.mmp;
 	int err;
 
-	if (!m)
+	if (!mmp)
 		return;
-	fdio_mutex_lock(&m->lock);
-	m->stop = true;
-	pthread_cond_broadcast(&m->cond);
-	fdio_mutex_unlock(&m->lock);
-	pthread_join(m->thread, NULL);
-	if (!m->lost) {
-		err = write_block(m, EXT4_MMP_SEQ_CLEAN); /* MMP-4 */
+	fdio_mutex_lock(&mmp->lock);
+	mmp->stop = true;
+	pthread_cond_broadcast(&mmp->cond);
+	fdio_mutex_unlock(&mmp->lock);
+	pthread_join(mmp->thread, NULL);
+	if (!mmp->lost) {
+		err = write_block(mmp, EXT4_MMP_SEQ_CLEAN); /* MMP-4 */
 		if (err)
-			log_err("%s: cannot take back the mount's mark (mmp): %s: the next mount will wait for this one", m->dev->name,
+			log_err("%s: cannot take back the mount's mark (mmp): %s: the next mount will wait for this one", mmp->dev->name,
 				strerror(-err));
 	}
-	v->volume.mmp = NULL;
-	mmp_free(m);
+	vol->volume.mmp = NULL;
+	mmp_free(mmp);
 }

@@ -14,73 +14,73 @@
 
 #define SECOND_NS 1000000000ull
 
-static void settle(struct x4_vol *v)
+static void settle(struct x4_vol *vol)
 {
-	if (!x4_vol_read_only(v))
-		(void)x4_windows_settle(v); /* who syncs the file hears of an error */
-	if (!v->opt.lazytime)
-		nowait_ignore(x4_vol_write_times(v));
+	if (!x4_vol_read_only(vol))
+		(void)x4_windows_settle(vol); /* who syncs the file hears of an error */
+	if (!vol->options.lazytime)
+		nowait_ignore(x4_vol_write_times(vol));
 }
 
 static void *ticker(void *arg)
 {
-	struct x4_vol *v = arg;
-	uint64_t interval = (v->opt.commit_interval_s ? v->opt.commit_interval_s : 5) * SECOND_NS;
+	struct x4_vol *vol = arg;
+	uint64_t interval = (vol->options.commit_interval_s ? vol->options.commit_interval_s : 5) * SECOND_NS;
 	uint64_t last = fdio_now_ns();
 
-	fdio_magic_check(v, MAGIC_EXT4_VOLUME);
-	fdio_mutex_lock(&v->volume.ticker_lock);
-	while (!v->volume.ticker_stop) {
-		if (!v->volume.map_wanted)
-			fdio_cond_timedwait(&v->volume.ticker_cond, &v->volume.ticker_lock,
+	fdio_magic_check(vol, MAGIC_EXT4_VOLUME);
+	fdio_mutex_lock(&vol->volume.ticker_lock);
+	while (!vol->volume.ticker_stop) {
+		if (!vol->volume.map_wanted)
+			fdio_cond_timedwait(&vol->volume.ticker_cond, &vol->volume.ticker_lock,
 					    fdio_now_ns() + SECOND_NS);
-		v->volume.map_wanted = false;
-		fdio_mutex_unlock(&v->volume.ticker_lock);
-		if (v->volume.ticker_writes && fdio_now_ns() - last >= interval) {
+		vol->volume.map_wanted = false;
+		fdio_mutex_unlock(&vol->volume.ticker_lock);
+		if (vol->volume.ticker_writes && fdio_now_ns() - last >= interval) {
 			last = fdio_now_ns();
-			settle(v);
+			settle(vol);
 		}
-		if (v->volume.ticker_writes) {
-			x4_error_write(v);
-			x4_ea_settle(v);
+		if (vol->volume.ticker_writes) {
+			x4_error_write(vol);
+			x4_ea_settle(vol);
 		}
-		(void)x4_maps_shrink(v);
-		fdio_mutex_lock(&v->volume.ticker_lock);
+		(void)x4_maps_shrink(vol);
+		fdio_mutex_lock(&vol->volume.ticker_lock);
 	}
-	fdio_mutex_unlock(&v->volume.ticker_lock);
+	fdio_mutex_unlock(&vol->volume.ticker_lock);
 	return NULL;
 }
 
 /* Any thread: maps take too much. */
-static void crowded(struct x4_vol *v)
+static void crowded(struct x4_vol *vol)
 {
-	fdio_mutex_lock(&v->volume.ticker_lock);
-	v->volume.map_wanted = true;
-	pthread_cond_signal(&v->volume.ticker_cond);
-	fdio_mutex_unlock(&v->volume.ticker_lock);
+	fdio_mutex_lock(&vol->volume.ticker_lock);
+	vol->volume.map_wanted = true;
+	pthread_cond_signal(&vol->volume.ticker_cond);
+	fdio_mutex_unlock(&vol->volume.ticker_lock);
 }
 
-int x4_ticker_start(struct x4_vol *v)
+int x4_ticker_start(struct x4_vol *vol)
 {
 	int err;
 
-	v->volume.ticker_writes = !x4_vol_read_only(v);
-	err = thread_start(&v->volume.ticker, "ext4-ticker", ticker, v);
-	v->volume.ticker_on = !err;
+	vol->volume.ticker_writes = !x4_vol_read_only(vol);
+	err = thread_start(&vol->volume.ticker, "ext4-ticker", ticker, vol);
+	vol->volume.ticker_on = !err;
 	if (!err)
-		x4_maps_set_crowded(v, crowded);
+		x4_maps_set_crowded(vol, crowded);
 	return err;
 }
 
-void x4_ticker_end(struct x4_vol *v)
+void x4_ticker_end(struct x4_vol *vol)
 {
-	if (!v->volume.ticker_on)
+	if (!vol->volume.ticker_on)
 		return;
-	fdio_mutex_lock(&v->volume.ticker_lock);
-	v->volume.ticker_stop = true;
-	pthread_cond_broadcast(&v->volume.ticker_cond);
-	fdio_mutex_unlock(&v->volume.ticker_lock);
-	pthread_join(v->volume.ticker, NULL);
-	v->volume.ticker_on = false;
-	x4_maps_set_crowded(v, NULL);
+	fdio_mutex_lock(&vol->volume.ticker_lock);
+	vol->volume.ticker_stop = true;
+	pthread_cond_broadcast(&vol->volume.ticker_cond);
+	fdio_mutex_unlock(&vol->volume.ticker_lock);
+	pthread_join(vol->volume.ticker, NULL);
+	vol->volume.ticker_on = false;
+	x4_maps_set_crowded(vol, NULL);
 }

@@ -29,57 +29,57 @@
 /* Outlives the handle (VALUE-2), so it is allocated. Write-out takes none: it changes no attributes. */
 struct ea_ref { struct list link; struct x4_inode *ea; };
 
-unsigned x4_ea_blocks(const struct x4_vol *v, size_t len)
+unsigned x4_ea_blocks(const struct x4_vol *vol, size_t len)
 {
 	/* The tree of a value in many pieces has one node. */
-	return v->has_ea_inode && len ? (unsigned)fdio_blocks(len, v->block_bits) + 1 : 0;
+	return vol->has_ea_inode && len ? (unsigned)fdio_blocks(len, vol->block_bits) + 1 : 0;
 }
 
-unsigned x4_ea_credits_new(const struct x4_vol *v, size_t len)
+unsigned x4_ea_credits_new(const struct x4_vol *vol, size_t len)
 {
 	/* Each block may be in a group of its own. */
-	return v->has_ea_inode && len ? X4_CREDITS_INODE_NEW + X4_CREDITS_INODE + (1 + X4_CREDITS_ALLOC) * x4_ea_blocks(v, len) : 0;
+	return vol->has_ea_inode && len ? X4_CREDITS_INODE_NEW + X4_CREDITS_INODE + (1 + X4_CREDITS_ALLOC) * x4_ea_blocks(vol, len) : 0;
 }
 
 /* ------------------------------------------------------------------ references */
 
 /* VALUE-2 */
-static void keep(struct ea_ref *r, struct x4_inode *ea)
+static void keep(struct ea_ref *ref, struct x4_inode *ea)
 {
-	r->ea = ea;
-	list_add_tail(&ea->vol->xattr.ea_refs, &r->link);
+	ref->ea = ea;
+	list_add_tail(&ea->vol->xattr.ea_refs, &ref->link);
 	__atomic_store_n(&ea->vol->xattr.ea_refs_kept, true, __ATOMIC_RELEASE);
 }
 
-void x4_ea_settle(struct x4_vol *v)
+void x4_ea_settle(struct x4_vol *vol)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct list mine;
 
-	if (!__atomic_load_n(&v->xattr.ea_refs_kept, __ATOMIC_ACQUIRE) || jnl_begin(v->jnl, 0, &h))
+	if (!__atomic_load_n(&vol->xattr.ea_refs_kept, __ATOMIC_ACQUIRE) || jnl_begin(vol->jnl, 0, &handle))
 		return;
 	list_init(&mine);
-	list_splice_tail(&mine, &v->xattr.ea_refs);
-	__atomic_store_n(&v->xattr.ea_refs_kept, false, __ATOMIC_RELEASE);
-	jnl_end(h);
+	list_splice_tail(&mine, &vol->xattr.ea_refs);
+	__atomic_store_n(&vol->xattr.ea_refs_kept, false, __ATOMIC_RELEASE);
+	jnl_end(handle);
 	while (!list_empty(&mine)) {
-		struct ea_ref *r = list_first(&mine, struct ea_ref, link);
+		struct ea_ref *ref = list_first(&mine, struct ea_ref, link);
 
-		list_del(&r->link);
-		x4_iput(r->ea);
-		free(r);
+		list_del(&ref->link);
+		x4_iput(ref->ea);
+		free(ref);
 	}
 }
 
-void x4_ea_fini(struct x4_vol *v)
+void x4_ea_fini(struct x4_vol *vol)
 {
-	while (!list_empty(&v->xattr.ea_refs)) {
-		struct ea_ref *r = list_first(&v->xattr.ea_refs, struct ea_ref, link);
+	while (!list_empty(&vol->xattr.ea_refs)) {
+		struct ea_ref *ref = list_first(&vol->xattr.ea_refs, struct ea_ref, link);
 
-		list_del(&r->link);
-		if (x4_inode_is_bad(r->ea)) /* in no hash: nobody else finds it */
-			x4_inode_free(r->ea);
-		free(r);
+		list_del(&ref->link);
+		if (x4_inode_is_bad(ref->ea)) /* in no hash: nobody else finds it */
+			x4_inode_free(ref->ea);
+		free(ref);
 	}
 }
 
@@ -90,22 +90,22 @@ static bool holds_value(struct x4_inode *ea)
 	       ea->raw->i_links_count && !x4_xattr_any(ea);
 }
 
-/* The inode that holds x, an attribute of i. */
-static int get(struct x4_inode *i, const struct x4_xattr *x, struct x4_inode **ret)
+/* The inode that holds xattr, an attribute of inode. */
+static int get(struct x4_inode *inode, const struct x4_xattr *xattr, struct x4_inode **ret)
 {
-	int err = x->inum == i->ino ? -ENOENT : x4_iget_value(i->vol, x->inum, ret);
+	int err = xattr->inum == inode->ino ? -ENOENT : x4_iget_value(inode->vol, xattr->inum, ret);
 
 	if (!err && !holds_value(*ret)) {
 		x4_iput(*ret); /* VALUE-4 */
 		err = -ENOENT;
 	}
-	return err == -ENOENT ? X4_CORRUPT(i->vol, i->ino, 0, "inode %u does not hold an attribute value", x->inum) : err;
+	return err == -ENOENT ? X4_CORRUPT(inode->vol, inode->ino, 0, "inode %u does not hold an attribute value", xattr->inum) : err;
 }
 
 /* An older kind has one owner and says so with its number in place of a time: neither count nor checksum are kept. */
-static bool is_lustre(const struct x4_inode *i, const struct x4_inode *ea)
+static bool is_lustre(const struct x4_inode *inode, const struct x4_inode *ea)
 {
-	return ea->raw->i_mtime == i->ino && ea->raw->i_generation == i->raw->i_generation;
+	return ea->raw->i_mtime == inode->ino && ea->raw->i_generation == inode->raw->i_generation;
 }
 
 static uint64_t owners(const struct ext2_inode_large *raw)
@@ -121,92 +121,92 @@ static void set_owners(struct x4_inode *ea, uint64_t n)
 	fdio_mutex_unlock(&ea->attr);
 }
 
-/* The inode that holds x, open for change in h, which keeps the reference. */
-static int begin(struct jnl_handle *h, struct x4_inode *i, const struct x4_xattr *x, struct x4_inode **ret)
+/* The inode that holds xattr, open for change in handle, which keeps the reference. */
+static int begin(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr, struct x4_inode **ret)
 {
-	struct ea_ref *r = malloc(sizeof(*r));
-	int err = r ? get(i, x, ret) : -ENOMEM;
+	struct ea_ref *ref = malloc(sizeof(*ref));
+	int err = ref ? get(inode, xattr, ret) : -ENOMEM;
 
 	if (err) {
-		free(r);
+		free(ref);
 		return err;
 	}
-	keep(r, *ret);
-	return x4_inode_begin(h, *ret);
+	keep(ref, *ret);
+	return x4_inode_begin(handle, *ret);
 }
 
-int x4_ea_ref(struct jnl_handle *h, struct x4_inode *i, const struct x4_xattr *x)
+int x4_ea_ref(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr)
 {
 	struct x4_inode *ea;
-	int err = begin(h, i, x, &ea);
+	int err = begin(handle, inode, xattr, &ea);
 
 	if (err)
 		return err;
-	if (is_lustre(i, ea) || owners(ea->raw) == UINT64_MAX)
-		return X4_CORRUPT(i->vol, i->ino, 0, "the attribute value in inode %u cannot be shared", ea->ino);
+	if (is_lustre(inode, ea) || owners(ea->raw) == UINT64_MAX)
+		return X4_CORRUPT(inode->vol, inode->ino, 0, "the attribute value in inode %u cannot be shared", ea->ino);
 	set_owners(ea, owners(ea->raw) + 1);
-	return x4_inode_dirty(h, ea, false);
+	return x4_inode_dirty(handle, ea, false);
 }
 
-int x4_ea_unref(struct jnl_handle *h, struct x4_inode *i, const struct x4_xattr *x)
+int x4_ea_unref(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr)
 {
 	struct x4_inode *ea;
 	uint64_t n;
-	int err = begin(h, i, x, &ea);
+	int err = begin(handle, inode, xattr, &ea);
 
 	if (err)
 		return err;
-	n = is_lustre(i, ea) ? 1 : owners(ea->raw);
+	n = is_lustre(inode, ea) ? 1 : owners(ea->raw);
 	n -= n > 0;
 	set_owners(ea, n);
 	if (!n) {
 		x4_raw_set_nlink(ea, 0);
-		err = x4_orphan_add(h, ea);
+		err = x4_orphan_add(handle, ea);
 	}
-	return err ? err : x4_inode_dirty(h, ea, false);
+	return err ? err : x4_inode_dirty(handle, ea, false);
 }
 
 /* ------------------------------------------------------------------ content */
 
-static uint32_t checksum(const struct x4_vol *v, const void *value, uint32_t len) { return fdio_crc32c(v->csum_seed, value, len); }
+static uint32_t checksum(const struct x4_vol *vol, const void *value, uint32_t len) { return fdio_crc32c(vol->checksum_seed, value, len); }
 
-int x4_ea_read(struct x4_inode *i, const struct x4_xattr *x, uint8_t *buf)
+int x4_ea_read(struct x4_inode *inode, const struct x4_xattr *xattr, uint8_t *buf)
 {
-	struct x4_vol *v = i->vol;
+	struct x4_vol *vol = inode->vol;
 	struct x4_inode *ea;
 	/* Up to 64 KiB, and buf must not be half an answer. */
-	int err = nowait_on() ? nowait_miss() : get(i, x, &ea);
+	int err = nowait_on() ? nowait_miss() : get(inode, xattr, &ea);
 
 	if (err)
 		return err;
-	if (x4_inode_size(ea) != x->size)
-		err = X4_CORRUPT(v, i->ino, 0, "inode %u does not hold an attribute value of %u bytes", x->inum, x->size);
-	for (uint32_t at = 0; at < x->size && !err; at += v->block_size) {
-		struct jnl_buf *b;
+	if (x4_inode_size(ea) != xattr->size)
+		err = X4_CORRUPT(vol, inode->ino, 0, "inode %u does not hold an attribute value of %u bytes", xattr->inum, xattr->size);
+	for (uint32_t at = 0; at < xattr->size && !err; at += vol->block_size) {
+		struct jnl_buf *buffer;
 		uint64_t pblk;
 
-		err = x4_bmap(ea, at >> v->block_bits, &pblk); /* VALUE-1 */
+		err = x4_bmap(ea, at >> vol->block_bits, &pblk); /* VALUE-1 */
 		if (!err)
-			err = jnl_bread(v->jnl, pblk, &b);
+			err = jnl_bread(vol->jnl, pblk, &buffer);
 		if (err)
 			break;
-		memcpy(buf + at, b->data, FDIO_MIN(v->block_size, x->size - at));
-		jnl_brelse(b);
+		memcpy(buf + at, buffer->data, FDIO_MIN(vol->block_size, xattr->size - at));
+		jnl_brelse(buffer);
 	}
-	if (!err && !is_lustre(i, ea) && ea->raw->i_atime != checksum(v, buf, x->size))
-		err = X4_CORRUPT(v, i->ino, 0, "the attribute value in inode %u has a wrong checksum", x->inum);
+	if (!err && !is_lustre(inode, ea) && ea->raw->i_atime != checksum(vol, buf, xattr->size))
+		err = X4_CORRUPT(vol, inode->ino, 0, "the attribute value in inode %u has a wrong checksum", xattr->inum);
 	x4_iput(ea);
 	return err;
 }
 
-int x4_ea_copy(struct x4_inode *i, const struct x4_xattr *x, uint8_t **ret)
+int x4_ea_copy(struct x4_inode *inode, const struct x4_xattr *xattr, uint8_t **ret)
 {
 	int err;
 
-	*ret = malloc(FDIO_MAX(x->size, 1u));
+	*ret = malloc(FDIO_MAX(xattr->size, 1u));
 	if (!*ret)
 		return -ENOMEM;
-	err = x4_ea_read(i, x, *ret);
+	err = x4_ea_read(inode, xattr, *ret);
 	if (err) {
 		free(*ret);
 		*ret = NULL;
@@ -214,18 +214,18 @@ int x4_ea_copy(struct x4_inode *i, const struct x4_xattr *x, uint8_t **ret)
 	return err;
 }
 
-static int write_value(struct jnl_handle *h, struct x4_inode *ea, const uint8_t *value, uint32_t len)
+static int write_value(struct jnl_handle *handle, struct x4_inode *ea, const uint8_t *value, uint32_t len)
 {
 	uint32_t bs = ea->vol->block_size;
 
 	for (uint32_t at = 0; at < len; at += bs) {
-		struct jnl_buf *b;
-		int err = x4_append_meta_block(h, ea, at >> ea->vol->block_bits, &b);
+		struct jnl_buf *buffer;
+		int err = x4_append_meta_block(handle, ea, at >> ea->vol->block_bits, &buffer);
 
 		if (err)
 			return err;
-		memcpy(b->data, value + at, FDIO_MIN(bs, len - at));
-		jnl_brelse(b);
+		memcpy(buffer->data, value + at, FDIO_MIN(bs, len - at));
+		jnl_brelse(buffer);
 	}
 	return 0;
 }
@@ -245,42 +245,42 @@ static void init_raw(struct x4_inode *ea, uint32_t len, uint32_t sum)
 }
 
 /* The hash of an entry covers the name and, for such values, their checksum. */
-static uint32_t entry_hash(const struct x4_xattr *x, uint32_t sum)
+static uint32_t entry_hash(const struct x4_xattr *xattr, uint32_t sum)
 {
-	struct { struct ext2_ext_attr_entry e; char name[256]; } n = { .e = { .e_name_len = x->name_len, .e_value_size = sizeof(sum) } };
+	struct { struct ext2_ext_attr_entry entry; char name[256]; } n = { .entry = { .e_name_len = xattr->name_len, .e_value_size = sizeof(sum) } };
 
-	memcpy(n.name, x->name, x->name_len);
-	return ext2fs_ext_attr_hash_entry(&n.e, &sum);
+	memcpy(n.name, xattr->name, xattr->name_len);
+	return ext2fs_ext_attr_hash_entry(&n.entry, &sum);
 }
 
-int x4_ea_new(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr *x)
+int x4_ea_new(struct jnl_handle *handle, struct x4_inode *inode, struct x4_xattr *xattr)
 {
-	const struct ext2_inode_large *raw = i->raw;
-	struct x4_cred c = {
+	const struct ext2_inode_large *raw = inode->raw;
+	struct x4_cred credentials = {
 		.uid = raw->i_uid | (uint32_t)raw->osd2.linux2.l_i_uid_high << 16,
 		.gid = raw->i_gid | (uint32_t)raw->osd2.linux2.l_i_gid_high << 16,
 	};
-	uint32_t sum = checksum(i->vol, x->value, x->size);
-	struct ea_ref *r = malloc(sizeof(*r));
+	uint32_t sum = checksum(inode->vol, xattr->value, xattr->size);
+	struct ea_ref *ref = malloc(sizeof(*ref));
 	struct x4_inode *ea;
-	int err = r ? x4_inode_new(h, i, S_IFREG | 0600, &c, &ea) : -ENOMEM;
+	int err = ref ? x4_inode_new(handle, inode, S_IFREG | 0600, &credentials, &ea) : -ENOMEM;
 
 	if (err) {
-		free(r);
+		free(ref);
 		return err;
 	}
-	keep(r, ea);
-	init_raw(ea, x->size, sum);
-	err = write_value(h, ea, x->value, x->size);
+	keep(ref, ea);
+	init_raw(ea, xattr->size, sum);
+	err = write_value(handle, ea, xattr->value, xattr->size);
 	if (!err)
-		err = x4_inode_dirty(h, ea, true);
+		err = x4_inode_dirty(handle, ea, true);
 	if (err)
 		return err;
-	x->inum = ea->ino;
-	x->hash = entry_hash(x, sum);
-	x->value = NULL;
+	xattr->inum = ea->ino;
+	xattr->hash = entry_hash(xattr, sum);
+	xattr->value = NULL;
 	/* Each owner has the blocks of the value on its account. */
-	return x4_raw_add_blocks(i, (int64_t)fdio_blocks(x->size, i->vol->block_bits));
+	return x4_raw_add_blocks(inode, (int64_t)fdio_blocks(xattr->size, inode->vol->block_bits));
 }
 
-void x4_ea_init(struct x4_vol *v) { list_init(&v->xattr.ea_refs); }
+void x4_ea_init(struct x4_vol *vol) { list_init(&vol->xattr.ea_refs); }

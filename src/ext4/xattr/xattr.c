@@ -29,31 +29,31 @@ static const struct prefix {
 
 static bool is_acl(uint8_t index) { return index == X4_XI_ACL_ACCESS || index == X4_XI_ACL_DEFAULT; }
 
-static bool index_served(const struct x4_vol *v, uint8_t index)
+static bool index_served(const struct x4_vol *vol, uint8_t index)
 {
 	if (is_acl(index))
-		return v->opt.acl;
-	return index != X4_XI_USER || v->opt.user_xattr;
+		return vol->options.acl;
+	return index != X4_XI_USER || vol->options.user_xattr;
 }
 
 /* Splits a full name. -EOPNOTSUPP for a prefix that this mount does not serve. */
-static int split_name(const struct x4_vol *v, const char *name, uint8_t *ret_index, const char **ret_rest, unsigned *ret_len)
+static int split_name(const struct x4_vol *vol, const char *name, uint8_t *ret_index, const char **ret_rest, unsigned *ret_len)
 {
 	for (size_t k = 0; k < ARRAY_SIZE(prefixes); k++) {
-		const struct prefix *p = &prefixes[k];
+		const struct prefix *prefix = &prefixes[k];
 		size_t len = strlen(name);
 
-		if (p->whole ? strcmp(name, p->text) != 0 : strncmp(name, p->text, p->len) != 0)
+		if (prefix->whole ? strcmp(name, prefix->text) != 0 : strncmp(name, prefix->text, prefix->len) != 0)
 			continue;
-		if (!index_served(v, p->index))
+		if (!index_served(vol, prefix->index))
 			return -EOPNOTSUPP;
-		len -= p->len;
-		if (!p->whole && !len)
+		len -= prefix->len;
+		if (!prefix->whole && !len)
 			return -EINVAL;
 		if (len > 255)
 			return -ERANGE;
-		*ret_index = p->index;
-		*ret_rest = name + p->len;
+		*ret_index = prefix->index;
+		*ret_rest = name + prefix->len;
 		*ret_len = (unsigned)len;
 		return 0;
 	}
@@ -62,30 +62,30 @@ static int split_name(const struct x4_vol *v, const char *name, uint8_t *ret_ind
 
 /* ------------------------------------------------------------------ reading */
 
-static int copy_acl(struct x4_inode *i, const struct x4_xattr *x, void *buf, size_t size, size_t *ret_len)
+static int copy_acl(struct x4_inode *inode, const struct x4_xattr *xattr, void *buf, size_t size, size_t *ret_len)
 {
 	uint8_t *value = NULL;
-	int err = x->inum ? x4_ea_copy(i, x, &value) : 0;
+	int err = xattr->inum ? x4_ea_copy(inode, xattr, &value) : 0;
 
 	if (!err)
-		err = x4_acl_to_user(i, x->inum ? value : x->value, x->size, buf, size, ret_len);
+		err = x4_acl_to_user(inode, xattr->inum ? value : xattr->value, xattr->size, buf, size, ret_len);
 	free(value);
 	return err;
 }
 
-static int copy_value(struct x4_inode *i, const struct x4_xattr *x, void *buf, size_t size, size_t *ret_len)
+static int copy_value(struct x4_inode *inode, const struct x4_xattr *xattr, void *buf, size_t size, size_t *ret_len)
 {
-	if (is_acl(x->index))
-		return copy_acl(i, x, buf, size, ret_len);
-	*ret_len = x->size;
+	if (is_acl(xattr->index))
+		return copy_acl(inode, xattr, buf, size, ret_len);
+	*ret_len = xattr->size;
 	if (!size)
 		return 0;
-	if (size < x->size)
+	if (size < xattr->size)
 		return -ERANGE;
-	if (x->inum)
-		return x4_ea_read(i, x, buf);
-	if (x->size)
-		memcpy(buf, x->value, x->size);
+	if (xattr->inum)
+		return x4_ea_read(inode, xattr, buf);
+	if (xattr->size)
+		memcpy(buf, xattr->value, xattr->size);
 	return 0;
 }
 
@@ -96,30 +96,30 @@ static bool is_caps(uint8_t index, const char *rest, unsigned len)
 	return index == X4_XI_SECURITY && len == sizeof(CAPS) - 1 && !memcmp(rest, CAPS, len);
 }
 
-int x4_xattr_get(struct x4_inode *i, const char *name, void *buf, size_t size, size_t *ret_len)
+int x4_xattr_get(struct x4_inode *inode, const char *name, void *buf, size_t size, size_t *ret_len)
 {
-	struct x4_xattr_set s;
-	struct x4_xattr *x;
+	struct x4_xattr_set set;
+	struct x4_xattr *xattr;
 	const char *rest;
 	unsigned len;
 	uint8_t index;
-	int err = split_name(i->vol, name, &index, &rest, &len);
+	int err = split_name(inode->vol, name, &index, &rest, &len);
 
 	if (err)
 		return err;
 	/* The kernel asks before each write of a file that may have capabilities: nothing to kill means there are none. */
-	if (is_caps(index, rest, len) && x4_killpriv_none(i))
+	if (is_caps(index, rest, len) && x4_killpriv_none(inode))
 		return -ENODATA;
-	err = x4_inode_enter_shared(i);
+	err = x4_inode_enter_shared(inode);
 	if (err)
 		return err;
-	err = x4_xattr_load(i, &s);
+	err = x4_xattr_load(inode, &set);
 	if (!err) {
-		x = x4_xattr_find(&s, index, rest, len);
-		err = x ? copy_value(i, x, buf, size, ret_len) : -ENODATA;
-		x4_xattr_set_fini(&s);
+		xattr = x4_xattr_find(&set, index, rest, len);
+		err = xattr ? copy_value(inode, xattr, buf, size, ret_len) : -ENODATA;
+		x4_xattr_set_fini(&set);
 	}
-	x4_inode_unlock(i);
+	x4_inode_unlock(inode);
 	return err;
 }
 
@@ -131,23 +131,23 @@ static const struct prefix *prefix_of(uint8_t index)
 	return NULL; /* not for user space: system.data, encryption, or unknown */
 }
 
-static int list_set(struct x4_inode *i, const struct x4_xattr_set *s, bool trusted, char *buf, size_t size, size_t *ret_len)
+static int list_set(struct x4_inode *inode, const struct x4_xattr_set *set, bool trusted, char *buf, size_t size, size_t *ret_len)
 {
 	size_t n = 0;
 
-	for (unsigned k = 0; k < s->nr; k++) {
-		const struct x4_xattr *x = &s->e[k];
-		const struct prefix *p = prefix_of(x->index);
+	for (unsigned k = 0; k < set->nr; k++) {
+		const struct x4_xattr *xattr = &set->xattr[k];
+		const struct prefix *prefix = prefix_of(xattr->index);
 
-		if (!p || !index_served(i->vol, x->index) || (p->whole && x->name_len) ||
-		    (x->index == X4_XI_TRUSTED && !trusted))
+		if (!prefix || !index_served(inode->vol, xattr->index) || (prefix->whole && xattr->name_len) ||
+		    (xattr->index == X4_XI_TRUSTED && !trusted))
 			continue;
-		size_t need = (size_t)p->len + x->name_len + 1;
+		size_t need = (size_t)prefix->len + xattr->name_len + 1;
 		if (size) {
 			if (need > size - n)
 				return -ERANGE;
-			memcpy(buf + n, p->text, p->len);
-			memcpy(buf + n + p->len, x->name, x->name_len);
+			memcpy(buf + n, prefix->text, prefix->len);
+			memcpy(buf + n + prefix->len, xattr->name, xattr->name_len);
 			buf[n + need - 1] = '\0';
 		}
 		n += need;
@@ -156,124 +156,124 @@ static int list_set(struct x4_inode *i, const struct x4_xattr_set *s, bool trust
 	return 0;
 }
 
-int x4_xattr_list(struct x4_inode *i, bool trusted, char *buf, size_t size, size_t *ret_len)
+int x4_xattr_list(struct x4_inode *inode, bool trusted, char *buf, size_t size, size_t *ret_len)
 {
-	struct x4_xattr_set s;
-	int err = x4_inode_enter_shared(i);
+	struct x4_xattr_set set;
+	int err = x4_inode_enter_shared(inode);
 
 	if (err)
 		return err;
-	err = x4_xattr_load(i, &s);
+	err = x4_xattr_load(inode, &set);
 	if (!err) {
-		err = list_set(i, &s, trusted, buf, size, ret_len);
-		x4_xattr_set_fini(&s);
+		err = list_set(inode, &set, trusted, buf, size, ret_len);
+		x4_xattr_set_fini(&set);
 	}
-	x4_inode_unlock(i);
+	x4_inode_unlock(inode);
 	return err;
 }
 
 /* ------------------------------------------------------------------ changing */
 
-/* Gives up the value of x if it lies in an inode of its own. i has been begun in h. */
-static int leave_value(struct jnl_handle *h, struct x4_inode *i, const struct x4_xattr_set *s, const struct x4_xattr *x)
+/* Gives up the value of xattr if it lies in an inode of its own. inode has been begun in handle. */
+static int leave_value(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr_set *set, const struct x4_xattr *xattr)
 {
 	int err = 0;
 
-	if (!x->inum)
+	if (!xattr->inum)
 		return 0;
-	if (!(x->was_in_block && s->block_shared)) /* XATTR-3 */
-		err = x4_ea_unref(h, i, x);
-	return err ? err : x4_raw_add_blocks(i, -(int64_t)fdio_blocks(x->size, i->vol->block_bits));
+	if (!(xattr->was_in_block && set->block_shared)) /* XATTR-3 */
+		err = x4_ea_unref(handle, inode, xattr);
+	return err ? err : x4_raw_add_blocks(inode, -(int64_t)fdio_blocks(xattr->size, inode->vol->block_bits));
 }
 
-static int change_set(struct jnl_handle *h, struct x4_inode *i, struct x4_xattr_set *s, const struct x4_xattr *fresh, bool remove)
+static int change_set(struct jnl_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set, const struct x4_xattr *fresh, bool remove)
 {
-	struct x4_xattr *x = x4_xattr_find(s, fresh->index, fresh->name, fresh->name_len);
+	struct x4_xattr *xattr = x4_xattr_find(set, fresh->index, fresh->name, fresh->name_len);
 	int err = 0;
 
-	if (remove && !x)
+	if (remove && !xattr)
 		return -ENODATA;
-	if (!remove && x && !x->inum && x->size == fresh->size && (!x->size || !memcmp(x->value, fresh->value, x->size)))
+	if (!remove && xattr && !xattr->inum && xattr->size == fresh->size && (!xattr->size || !memcmp(xattr->value, fresh->value, xattr->size)))
 		return X4_XATTR_SAME;
-	if (x)
-		err = leave_value(h, i, s, x);
+	if (xattr)
+		err = leave_value(handle, inode, set, xattr);
 	if (err)
 		return err;
 	if (remove) {
-		*x = s->e[--s->nr];
+		*xattr = set->xattr[--set->nr];
 	} else {
-		if (!x)
-			x = &s->e[s->nr++];
-		*x = *fresh;
+		if (!xattr)
+			xattr = &set->xattr[set->nr++];
+		*xattr = *fresh;
 	}
-	return x4_xattr_store(h, i, s);
+	return x4_xattr_store(handle, inode, set);
 }
 
-int x4_xattr_change(struct jnl_handle *h, struct x4_inode *i, uint8_t index, const char *name, unsigned name_len, const void *value,
+int x4_xattr_change(struct jnl_handle *handle, struct x4_inode *inode, uint8_t index, const char *name, unsigned name_len, const void *value,
 		    size_t len)
 {
 	struct x4_xattr fresh = { .index = index, .name_len = (uint8_t)name_len, .name = name, .value = value, .size = (uint32_t)len,
 				  .fresh = true };
-	struct x4_xattr_set s;
-	int err = x4_xattr_load(i, &s);
+	struct x4_xattr_set set;
+	int err = x4_xattr_load(inode, &set);
 
 	if (err)
 		return err;
-	err = x4_inode_begin(h, i);
+	err = x4_inode_begin(handle, inode);
 	if (!err)
-		err = change_set(h, i, &s, &fresh, !value);
-	x4_xattr_set_fini(&s);
-	x4_killpriv_forget(i);
+		err = change_set(handle, inode, &set, &fresh, !value);
+	x4_xattr_set_fini(&set);
+	x4_killpriv_forget(inode);
 	return err;
 }
 
 /* Values of the set that a copy of the block would own. */
-static unsigned shared_values(const struct x4_xattr_set *s)
+static unsigned shared_values(const struct x4_xattr_set *set)
 {
 	unsigned n = 0;
 
-	for (unsigned k = 0; k < s->nr; k++)
-		n += s->block_shared && s->e[k].was_in_block && s->e[k].inum;
+	for (unsigned k = 0; k < set->nr; k++)
+		n += set->block_shared && set->xattr[k].was_in_block && set->xattr[k].inum;
 	return n;
 }
 
-unsigned x4_xattr_credits(struct x4_inode *i, size_t len)
+unsigned x4_xattr_credits(struct x4_inode *inode, size_t len)
 {
-	struct x4_xattr_set s;
+	struct x4_xattr_set set;
 	unsigned n;
 
-	if (!i->vol->has_ea_inode || x4_xattr_load(i, &s)) /* the change will find the error */
+	if (!inode->vol->has_ea_inode || x4_xattr_load(inode, &set)) /* the change will find the error */
 		return 0;
-	n = x4_ea_credits_new(i->vol, len) + X4_CREDITS_EA_UNREF + shared_values(&s) * X4_CREDITS_INODE;
-	x4_xattr_set_fini(&s);
+	n = x4_ea_credits_new(inode->vol, len) + X4_CREDITS_EA_UNREF + shared_values(&set) * X4_CREDITS_INODE;
+	x4_xattr_set_fini(&set);
 	return n;
 }
 
-unsigned x4_xattr_remove_blocks(struct x4_inode *i)
+unsigned x4_xattr_remove_blocks(struct x4_inode *inode)
 {
-	struct x4_xattr_set s;
+	struct x4_xattr_set set;
 	unsigned n;
 
-	if (!x4_raw_file_acl(i) || x4_xattr_load(i, &s))
+	if (!x4_raw_file_acl(inode) || x4_xattr_load(inode, &set))
 		return 0;
-	n = s.block_shared;
-	x4_xattr_set_fini(&s);
+	n = set.block_shared;
+	x4_xattr_set_fini(&set);
 	return n;
 }
 
 /* XATTR_CREATE and XATTR_REPLACE are judged before a transaction is opened. */
-static int check_flags(struct x4_inode *i, uint8_t index, const char *rest, unsigned len, int flags)
+static int check_flags(struct x4_inode *inode, uint8_t index, const char *rest, unsigned len, int flags)
 {
-	struct x4_xattr_set s;
+	struct x4_xattr_set set;
 	int err;
 
 	if (!flags)
 		return 0;
-	err = x4_xattr_load(i, &s);
+	err = x4_xattr_load(inode, &set);
 	if (err)
 		return err;
-	bool there = x4_xattr_find(&s, index, rest, len);
-	x4_xattr_set_fini(&s);
+	bool there = x4_xattr_find(&set, index, rest, len);
+	x4_xattr_set_fini(&set);
 	if (there && (flags & XATTR_CREATE))
 		return -EEXIST;
 	return !there && (flags & XATTR_REPLACE) ? -ENODATA : 0;
@@ -288,213 +288,213 @@ struct change {
 	unsigned how; /* X4_XATTR_* */
 };
 
-static int change_in_handle(struct jnl_handle *h, struct x4_inode *i, const struct change *c)
+static int change_in_handle(struct jnl_handle *handle, struct x4_inode *inode, const struct change *change)
 {
-	int err = x4_inode_begin(h, i);
+	int err = x4_inode_begin(handle, inode);
 
 	if (err)
 		return err;
-	if (is_acl(c->index))
-		err = x4_acl_store(h, i, c->index, c->value, c->len, c->how & X4_XATTR_KILL_SGID);
+	if (is_acl(change->index))
+		err = x4_acl_store(handle, inode, change->index, change->value, change->len, change->how & X4_XATTR_KILL_SGID);
 	else
-		err = x4_xattr_change(h, i, c->index, c->rest, c->rest_len, c->value, c->len);
+		err = x4_xattr_change(handle, inode, change->index, change->rest, change->rest_len, change->value, change->len);
 	if (err)
 		return err == X4_XATTR_SAME ? 0 : err; /* and no time changes either */
-	fdio_mutex_lock(&i->attr);
-	x4_raw_set_time(i, X4_SET_CTIME, x4_now(i->vol));
-	fdio_mutex_unlock(&i->attr);
-	return x4_inode_dirty(h, i, false);
+	fdio_mutex_lock(&inode->attr);
+	x4_raw_set_time(inode, X4_SET_CTIME, x4_now(inode->vol));
+	fdio_mutex_unlock(&inode->attr);
+	return x4_inode_dirty(handle, inode, false);
 }
 
 /* Whether setting it takes no new block. (An ACL is shorter on disk than as it was handed in.) */
-static bool fits_as_it_is(struct x4_inode *i, const struct change *c)
+static bool fits_as_it_is(struct x4_inode *inode, const struct change *change)
 {
-	struct x4_xattr fresh = { .index = c->index, .name_len = (uint8_t)c->rest_len, .name = c->rest, .value = c->value,
-				  .size = (uint32_t)c->len, .fresh = true };
-	struct x4_xattr_set s;
-	struct x4_xattr *x;
+	struct x4_xattr fresh = { .index = change->index, .name_len = (uint8_t)change->rest_len, .name = change->rest, .value = change->value,
+				  .size = (uint32_t)change->len, .fresh = true };
+	struct x4_xattr_set set;
+	struct x4_xattr *xattr;
 	bool fits;
 
-	if (x4_xattr_load(i, &s))
+	if (x4_xattr_load(inode, &set))
 		return false;
-	x = x4_xattr_find(&s, c->index, c->rest, c->rest_len);
-	*(x ? x : &s.e[s.nr++]) = fresh;
-	fits = x4_xattr_fits(i, &s);
-	x4_xattr_set_fini(&s);
+	xattr = x4_xattr_find(&set, change->index, change->rest, change->rest_len);
+	*(xattr ? xattr : &set.xattr[set.nr++]) = fresh;
+	fits = x4_xattr_fits(inode, &set);
+	x4_xattr_set_fini(&set);
 	return fits;
 }
 
 /* The inode is locked exclusively. */
-static int change_locked(struct x4_inode *i, const struct change *c)
+static int change_locked(struct x4_inode *inode, const struct change *change)
 {
-	unsigned blocks = c->value ? 1 + x4_ea_blocks(i->vol, c->len) : x4_xattr_remove_blocks(i);
-	struct jnl_handle *h;
+	unsigned blocks = change->value ? 1 + x4_ea_blocks(inode->vol, change->len) : x4_xattr_remove_blocks(inode);
+	struct jnl_handle *handle;
 	int err = 0;
 
 	if (blocks)
-		err = x4_meta_reserve(i->vol, blocks, c->value ? x4_asks(c->how & X4_XATTR_ROOT) : X4_ASKS_SYSTEM);
-	if (err == -ENOSPC && c->value && fits_as_it_is(i, c)) {
+		err = x4_meta_reserve(inode->vol, blocks, change->value ? x4_asks(change->how & X4_XATTR_ROOT) : X4_ASKS_SYSTEM);
+	if (err == -ENOSPC && change->value && fits_as_it_is(inode, change)) {
 		blocks = 0;
 		err = 0;
 	}
 	if (err)
 		return err;
-	err = jnl_begin(i->vol->jnl, X4_CREDITS_XATTR + x4_xattr_credits(i, c->value ? c->len : 0), &h);
+	err = jnl_begin(inode->vol->jnl, X4_CREDITS_XATTR + x4_xattr_credits(inode, change->value ? change->len : 0), &handle);
 	if (!err) {
-		err = change_in_handle(h, i, c);
+		err = change_in_handle(handle, inode, change);
 		if (err)
-			jnl_cancel(h);
+			jnl_cancel(handle);
 		else
-			jnl_end(h);
+			jnl_end(handle);
 	}
 	if (blocks)
-		x4_meta_unreserve(i->vol, blocks);
+		x4_meta_unreserve(inode->vol, blocks);
 	return err;
 }
 
-static int may_change(struct x4_inode *i)
+static int may_change(struct x4_inode *inode)
 {
-	if (x4_vol_read_only(i->vol))
+	if (x4_vol_read_only(inode->vol))
 		return -EROFS;
-	if (x4_inode_flags(i) & (EXT2_IMMUTABLE_FL | EXT2_APPEND_FL))
+	if (x4_inode_flags(inode) & (EXT2_IMMUTABLE_FL | EXT2_APPEND_FL))
 		return -EPERM;
 	return 0;
 }
 
-int x4_xattr_set(struct x4_inode *i, const char *name, const void *value, size_t len, int flags, unsigned how)
+int x4_xattr_set(struct x4_inode *inode, const char *name, const void *value, size_t len, int flags, unsigned how)
 {
-	struct change c = { .value = value ? value : "", .len = len, .how = how };
+	struct change change = { .value = value ? value : "", .len = len, .how = how };
 	int err;
 
-	x4_inode_lock_excl(i);
-	err = may_change(i);
+	x4_inode_lock_excl(inode);
+	err = may_change(inode);
 	if (!err)
-		err = split_name(i->vol, name, &c.index, &c.rest, &c.rest_len);
+		err = split_name(inode->vol, name, &change.index, &change.rest, &change.rest_len);
 	if (!err && len > X4_XATTR_VALUE_MAX)
 		err = -E2BIG;
 	if (!err)
-		err = check_flags(i, c.index, c.rest, c.rest_len, flags);
+		err = check_flags(inode, change.index, change.rest, change.rest_len, flags);
 	if (!err)
-		err = change_locked(i, &c);
-	x4_inode_unlock(i);
-	x4_ea_settle(i->vol);
+		err = change_locked(inode, &change);
+	x4_inode_unlock(inode);
+	x4_ea_settle(inode->vol);
 	return err;
 }
 
-int x4_xattr_remove(struct x4_inode *i, const char *name)
+int x4_xattr_remove(struct x4_inode *inode, const char *name)
 {
-	struct change c = { .value = NULL };
+	struct change change = { .value = NULL };
 	int err;
 
-	x4_inode_lock_excl(i);
-	err = may_change(i);
+	x4_inode_lock_excl(inode);
+	err = may_change(inode);
 	if (!err)
-		err = split_name(i->vol, name, &c.index, &c.rest, &c.rest_len);
+		err = split_name(inode->vol, name, &change.index, &change.rest, &change.rest_len);
 	if (!err)
-		err = change_locked(i, &c);
-	x4_inode_unlock(i);
-	x4_ea_settle(i->vol);
+		err = change_locked(inode, &change);
+	x4_inode_unlock(inode);
+	x4_ea_settle(inode->vol);
 	return err;
 }
 
 /* ------------------------------------------------------------------ for the other parts */
 
-bool x4_xattr_has_caps(struct x4_inode *i)
+bool x4_xattr_has_caps(struct x4_inode *inode)
 {
-	struct x4_xattr_set s;
+	struct x4_xattr_set set;
 
 	/* What cannot be read may hold capabilities: say so, and the write that asks will find the error. */
-	if (x4_xattr_load(i, &s))
+	if (x4_xattr_load(inode, &set))
 		return true;
-	bool has = x4_xattr_find(&s, X4_XI_SECURITY, CAPS, sizeof(CAPS) - 1);
-	x4_xattr_set_fini(&s);
+	bool has = x4_xattr_find(&set, X4_XI_SECURITY, CAPS, sizeof(CAPS) - 1);
+	x4_xattr_set_fini(&set);
 	return has;
 }
 
-int x4_xattr_kill_caps(struct jnl_handle *h, struct x4_inode *i)
+int x4_xattr_kill_caps(struct jnl_handle *handle, struct x4_inode *inode)
 {
-	int err = x4_xattr_change(h, i, X4_XI_SECURITY, CAPS, sizeof(CAPS) - 1, NULL, 0);
+	int err = x4_xattr_change(handle, inode, X4_XI_SECURITY, CAPS, sizeof(CAPS) - 1, NULL, 0);
 
 	return err == -ENODATA ? 0 : err;
 }
 
-/* The first attribute of s whose value i has to give up itself: not those of a shared block. */
-static struct x4_xattr *next_value(struct x4_xattr_set *s)
+/* The first attribute of set whose value i has to give up itself: not those of a shared block. */
+static struct x4_xattr *next_value(struct x4_xattr_set *set)
 {
-	for (unsigned k = 0; k < s->nr; k++)
-		if (s->e[k].inum && !(s->e[k].was_in_block && s->block_shared))
-			return &s->e[k];
+	for (unsigned k = 0; k < set->nr; k++)
+		if (set->xattr[k].inum && !(set->xattr[k].was_in_block && set->block_shared))
+			return &set->xattr[k];
 	return NULL;
 }
 
-static void forget_block(struct x4_xattr_set *s)
+static void forget_block(struct x4_xattr_set *set)
 {
 	unsigned n = 0;
 
-	for (unsigned k = 0; k < s->nr; k++)
-		if (!s->e[k].was_in_block)
-			s->e[n++] = s->e[k];
-	s->nr = n;
-	s->block_shared = false;
+	for (unsigned k = 0; k < set->nr; k++)
+		if (!set->xattr[k].was_in_block)
+			set->xattr[n++] = set->xattr[k];
+	set->nr = n;
+	set->block_shared = false;
 }
 
 /* An inode that holds a value has none itself (VALUE-3): on an image that says otherwise nothing
  * descends. */
-static bool may_own_values(struct x4_inode *i)
+static bool may_own_values(struct x4_inode *inode)
 {
-	return i->vol->has_ea_inode && !(x4_inode_flags(i) & EXT4_EA_INODE_FL);
+	return inode->vol->has_ea_inode && !(x4_inode_flags(inode) & EXT4_EA_INODE_FL);
 }
 
 /* One value, or, when there is none left, the block. */
-static int free_step(struct jnl_handle *h, struct x4_inode *i, bool *ret_more)
+static int free_step(struct jnl_handle *handle, struct x4_inode *inode, bool *ret_more)
 {
-	struct x4_xattr_set s = { 0 };
-	struct x4_xattr *x = NULL;
-	int err = x4_inode_begin(h, i);
+	struct x4_xattr_set set = { 0 };
+	struct x4_xattr *xattr = NULL;
+	int err = x4_inode_begin(handle, inode);
 
-	if (!err && may_own_values(i))
-		err = x4_xattr_load(i, &s);
+	if (!err && may_own_values(inode))
+		err = x4_xattr_load(inode, &set);
 	if (err)
 		return err;
-	x = next_value(&s);
-	*ret_more = x;
-	if (x) {
-		err = leave_value(h, i, &s, x);
-		*x = s.e[--s.nr];
+	xattr = next_value(&set);
+	*ret_more = xattr;
+	if (xattr) {
+		err = leave_value(handle, inode, &set, xattr);
+		*xattr = set.xattr[--set.nr];
 		/* What is in a shared block is not copied, but left to the others. */
-		if (!err && s.block_shared)
-			err = x4_xattr_drop_block(h, i);
-		if (s.block_shared)
-			forget_block(&s);
+		if (!err && set.block_shared)
+			err = x4_xattr_drop_block(handle, inode);
+		if (set.block_shared)
+			forget_block(&set);
 		if (!err)
-			err = x4_xattr_store(h, i, &s);
+			err = x4_xattr_store(handle, inode, &set);
 	} else {
-		err = x4_xattr_drop_block(h, i);
+		err = x4_xattr_drop_block(handle, inode);
 	}
-	x4_xattr_set_fini(&s);
-	return err ? err : x4_inode_dirty(h, i, false);
+	x4_xattr_set_fini(&set);
+	return err ? err : x4_inode_dirty(handle, inode, false);
 }
 
-int x4_xattr_free_all(struct x4_inode *i)
+int x4_xattr_free_all(struct x4_inode *inode)
 {
-	bool values = may_own_values(i), more = true;
-	struct jnl_handle *h;
+	bool values = may_own_values(inode), more = true;
+	struct jnl_handle *handle;
 	int err = 0;
 
-	if (!x4_raw_file_acl(i) && !values)
+	if (!x4_raw_file_acl(inode) && !values)
 		return 0;
 	while (more && !err) {
 		more = false;
-		err = jnl_begin(i->vol->jnl, X4_CREDITS_XATTR + (values ? X4_CREDITS_EA_UNREF : 0), &h);
+		err = jnl_begin(inode->vol->jnl, X4_CREDITS_XATTR + (values ? X4_CREDITS_EA_UNREF : 0), &handle);
 		if (err)
 			break;
-		err = free_step(h, i, &more);
+		err = free_step(handle, inode, &more);
 		if (err)
-			jnl_cancel(h);
+			jnl_cancel(handle);
 		else
-			jnl_end(h);
+			jnl_end(handle);
 	}
 	if (values) /* deletes inodes that hold values: they come here, too, but no further */
-		x4_ea_settle(i->vol);
+		x4_ea_settle(inode->vol);
 	return err;
 }

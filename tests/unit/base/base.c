@@ -117,15 +117,15 @@ START_TEST(list_keeps_order)
 }
 END_TEST
 
-struct job { struct work w; struct wq *q; unsigned *sum; int again; };
+struct job { struct work work; struct wq *queue; unsigned *sum; int again; };
 
-static void job_fn(struct work *w)
+static void job_fn(struct work *work)
 {
-	struct job *j = container_of(w, struct job, w);
+	struct job *job = container_of(work, struct job, work);
 
-	__atomic_add_fetch(j->sum, 1, __ATOMIC_RELAXED);
-	if (j->again-- > 0)
-		wq_queue(j->q, &j->w, job_fn);
+	__atomic_add_fetch(job->sum, 1, __ATOMIC_RELAXED);
+	if (job->again-- > 0)
+		wq_queue(job->queue, &job->work, job_fn);
 }
 
 START_TEST(wq_runs_everything_once)
@@ -133,17 +133,17 @@ START_TEST(wq_runs_everything_once)
 	enum { N = 1000 };
 	static struct job jobs[N];
 	unsigned sum = 0;
-	struct wq *q = wq_new("test", 3);
+	struct wq *queue = wq_new("test", 3);
 
-	ck_assert_ptr_nonnull(q);
+	ck_assert_ptr_nonnull(queue);
 	for (int i = 0; i < N; i++) {
-		jobs[i] = (struct job){ .q = q, .sum = &sum, .again = i % 3 };
-		wq_queue(q, &jobs[i].w, job_fn);
+		jobs[i] = (struct job){ .queue = queue, .sum = &sum, .again = i % 3 };
+		wq_queue(queue, &jobs[i].work, job_fn);
 	}
-	wq_drain(q);
+	wq_drain(queue);
 	/* i % 3 requeues each: 0 + 1 + 2 for every three jobs, 0 for the last */
 	ck_assert_uint_eq(sum, N + 333 * 3);
-	wq_free(q);
+	wq_free(queue);
 }
 END_TEST
 
@@ -152,39 +152,39 @@ static unsigned slow_signal, signal_returned;
 
 int pthread_cond_signal(pthread_cond_t *c)
 {
-	int r = pthread_cond_broadcast(c);
+	int err = pthread_cond_broadcast(c);
 
 	if (__atomic_load_n(&slow_signal, __ATOMIC_SEQ_CST)) {
 		nanosleep(&(struct timespec){ .tv_nsec = 50 * 1000 * 1000 }, NULL);
 		__atomic_store_n(&signal_returned, 1, __ATOMIC_SEQ_CST);
 	}
-	return r;
+	return err;
 }
 
-struct late { struct work w; struct wq *q; unsigned done; };
+struct late { struct work work; struct wq *queue; unsigned done; };
 
-static void late_fn(struct work *w) { __atomic_store_n(&container_of(w, struct late, w)->done, 1, __ATOMIC_SEQ_CST); }
+static void late_fn(struct work *work) { __atomic_store_n(&container_of(work, struct late, work)->done, 1, __ATOMIC_SEQ_CST); }
 
 static void *late_queue(void *arg)
 {
-	struct late *l = arg;
+	struct late *late = arg;
 
-	wq_queue(l->q, &l->w, late_fn);
+	wq_queue(late->queue, &late->work, late_fn);
 	return NULL;
 }
 
 /* The work is done, and who queued it is still about to return: the queue stays until then. */
 START_TEST(wq_free_waits_for_who_is_waking)
 {
-	struct late l = { .q = wq_new("late", 1) };
+	struct late late = { .queue = wq_new("late", 1) };
 	pthread_t t;
 
 	nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000 * 1000 }, NULL); /* so that the worker sleeps and has to be woken */
 	__atomic_store_n(&slow_signal, 1, __ATOMIC_SEQ_CST);
-	ck_assert_int_eq(pthread_create(&t, NULL, late_queue, &l), 0);
-	while (!__atomic_load_n(&l.done, __ATOMIC_SEQ_CST))
+	ck_assert_int_eq(pthread_create(&t, NULL, late_queue, &late), 0);
+	while (!__atomic_load_n(&late.done, __ATOMIC_SEQ_CST))
 		sched_yield();
-	wq_free(l.q);
+	wq_free(late.queue);
 	ck_assert_uint_eq(__atomic_load_n(&signal_returned, __ATOMIC_SEQ_CST), 1);
 	pthread_join(t, NULL);
 }
@@ -193,35 +193,35 @@ END_TEST
 START_TEST(wq_manual_runs_in_order_and_only_when_told)
 {
 	unsigned sum = 0;
-	struct wq *q = wq_new("manual", 0);
-	struct job a = { .q = q, .sum = &sum }, b = { .q = q, .sum = &sum };
+	struct wq *queue = wq_new("manual", 0);
+	struct job a = { .queue = queue, .sum = &sum }, b = { .queue = queue, .sum = &sum };
 
-	wq_queue(q, &a.w, job_fn);
-	wq_queue(q, &b.w, job_fn);
+	wq_queue(queue, &a.work, job_fn);
+	wq_queue(queue, &b.work, job_fn);
 	ck_assert_uint_eq(sum, 0);
-	ck_assert(wq_run_one(q));
+	ck_assert(wq_run_one(queue));
 	ck_assert_uint_eq(sum, 1);
-	ck_assert(wq_run_one(q));
-	ck_assert(!wq_run_one(q));
+	ck_assert(wq_run_one(queue));
+	ck_assert(!wq_run_one(queue));
 	ck_assert_uint_eq(sum, 2);
-	wq_free(q);
+	wq_free(queue);
 }
 END_TEST
 
 /* Epochs: readers dereference what a writer keeps replacing; a freed object is poisoned, so use after free shows. */
 #define LIVE 0x600DF00Du
-struct thing { struct epoch_node e; uint32_t magic; };
+struct thing { struct epoch_node node; uint32_t magic; };
 static struct thing *published;
 static bool readers_stop;
 static unsigned nr_freed;
 
-static void thing_free(struct epoch_node *n)
+static void thing_free(struct epoch_node *node)
 {
-	struct thing *t = container_of(n, struct thing, e);
+	struct thing *thing = container_of(node, struct thing, node);
 
-	__atomic_store_n(&t->magic, 0xDEADu, __ATOMIC_RELAXED);
+	__atomic_store_n(&thing->magic, 0xDEADu, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&nr_freed, 1, __ATOMIC_RELAXED);
-	free(t);
+	free(thing);
 }
 
 static void *reader(void *arg)
@@ -231,9 +231,9 @@ static void *reader(void *arg)
 	(void)arg;
 	while (!__atomic_load_n(&readers_stop, __ATOMIC_RELAXED)) {
 		epoch_enter();
-		struct thing *t = __atomic_load_n(&published, __ATOMIC_ACQUIRE);
+		struct thing *thing = __atomic_load_n(&published, __ATOMIC_ACQUIRE);
 		for (int i = 0; i < 20; i++)
-			bad += __atomic_load_n(&t->magic, __ATOMIC_RELAXED) != LIVE;
+			bad += __atomic_load_n(&thing->magic, __ATOMIC_RELAXED) != LIVE;
 		epoch_exit();
 	}
 	return (void *)bad;
@@ -241,11 +241,11 @@ static void *reader(void *arg)
 
 static struct thing *thing_new(void)
 {
-	struct thing *t = calloc(1, sizeof(*t));
+	struct thing *thing = calloc(1, sizeof(*thing));
 
-	ck_assert_ptr_nonnull(t);
-	t->magic = LIVE;
-	return t;
+	ck_assert_ptr_nonnull(thing);
+	thing->magic = LIVE;
+	return thing;
 }
 
 START_TEST(epoch_never_frees_under_a_reader)
@@ -261,7 +261,7 @@ START_TEST(epoch_never_frees_under_a_reader)
 		ck_assert_int_eq(pthread_create(&th[i], NULL, reader, NULL), 0);
 	for (int i = 0; i < ROUNDS; i++) {
 		struct thing *old = __atomic_exchange_n(&published, thing_new(), __ATOMIC_SEQ_CST);
-		epoch_retire(&old->e, thing_free);
+		epoch_retire(&old->node, thing_free);
 	}
 	__atomic_store_n(&readers_stop, true, __ATOMIC_RELAXED);
 	for (int i = 0; i < 3; i++) {
@@ -288,7 +288,7 @@ static void *hold_bracket(void *arg)
 
 START_TEST(epoch_waits_for_an_open_bracket)
 {
-	struct thing *t = thing_new();
+	struct thing *thing = thing_new();
 	pthread_t th;
 
 	nr_freed = 0;
@@ -296,7 +296,7 @@ START_TEST(epoch_waits_for_an_open_bracket)
 	pthread_barrier_init(&may_leave, NULL, 2);
 	ck_assert_int_eq(pthread_create(&th, NULL, hold_bracket, NULL), 0);
 	pthread_barrier_wait(&entered);
-	epoch_retire(&t->e, thing_free);
+	epoch_retire(&thing->node, thing_free);
 	epoch_drain();
 	ck_assert_uint_eq(nr_freed, 0); /* the other thread may still look at it */
 	pthread_barrier_wait(&may_leave);
@@ -405,11 +405,11 @@ END_TEST
 
 START_TEST(ratelimit_lets_ten_through)
 {
-	struct fdio_ratelimit rl = { 0, 0 };
+	struct fdio_ratelimit limit = { 0, 0 };
 	int ok = 0;
 
 	for (int i = 0; i < 50; i++)
-		ok += fdio_ratelimit_ok(&rl);
+		ok += fdio_ratelimit_ok(&limit);
 	/* 20 if the window happened to turn over in the middle */
 	ck_assert(ok == 10 || ok == 20);
 }
@@ -417,18 +417,18 @@ END_TEST
 
 START_TEST(cond_times_out)
 {
-	struct fdio_mutex m;
+	struct fdio_mutex mutex;
 	pthread_cond_t c;
 
-	fdio_mutex_init(&m, RANK_LEAF);
+	fdio_mutex_init(&mutex, RANK_LEAF);
 	fdio_cond_init(&c);
-	fdio_mutex_lock(&m);
-	ck_assert(!fdio_cond_timedwait(&c, &m, fdio_now_ns() + 1000000));
-	fdio_mutex_unlock(&m);
-	ck_assert(fdio_mutex_trylock(&m));
-	fdio_mutex_unlock(&m);
+	fdio_mutex_lock(&mutex);
+	ck_assert(!fdio_cond_timedwait(&c, &mutex, fdio_now_ns() + 1000000));
+	fdio_mutex_unlock(&mutex);
+	ck_assert(fdio_mutex_trylock(&mutex));
+	fdio_mutex_unlock(&mutex);
 	pthread_cond_destroy(&c);
-	fdio_mutex_fini(&m);
+	fdio_mutex_fini(&mutex);
 }
 END_TEST
 

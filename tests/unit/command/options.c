@@ -24,7 +24,7 @@ static const struct row rows[] = {
 
 static char err[512];
 
-static int parse(struct options *o, const char *prog, ...)
+static int parse(struct options *options, const char *prog, ...)
 {
 	char *argv[32] = { (char *)prog };
 	int argc = 1;
@@ -36,66 +36,66 @@ static int parse(struct options *o, const char *prog, ...)
 		argv[argc++] = (char *)a;
 	va_end(ap);
 	err[0] = '\0';
-	return options_parse(argc, argv, o, FDIO_REASON(err));
+	return options_parse(argc, argv, options, FDIO_REASON(err));
 }
 
-static int list(struct options *o, const char *l)
+static int list(struct options *options, const char *l)
 {
 	err[0] = '\0';
-	return options_parse_list(o, l, false, FDIO_REASON(err));
+	return options_parse_list(options, l, false, FDIO_REASON(err));
 }
 
 /* What is wrong is named. */
 START_TEST(names_the_wrong_word)
 {
-	struct options o;
+	struct options options;
 
-	ck_assert_int_eq(parse(&o, "fusedio", "-x", "/dev/x", "/mnt", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "-x", "/dev/x", "/mnt", NULL), EXIT_USAGE);
 	ck_assert_msg(strstr(err, "unknown option -x"), "%s", err);
-	ck_assert_int_eq(parse(&o, "fusedio", "/dev/x", "/mnt", "-fy", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "/dev/x", "/mnt", "-fy", NULL), EXIT_USAGE);
 	ck_assert_msg(strstr(err, "unknown option -y"), "%s", err);
-	ck_assert_int_eq(parse(&o, "fusedio", "/dev/x", "--foo", "/mnt", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "/dev/x", "--foo", "/mnt", NULL), EXIT_USAGE);
 	ck_assert_msg(strstr(err, "unknown option --foo"), "%s", err);
-	ck_assert_int_eq(parse(&o, "fusedio", "-f", "--foo=bar", "/dev/x", "/mnt", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "-f", "--foo=bar", "/dev/x", "/mnt", NULL), EXIT_USAGE);
 	ck_assert_msg(strstr(err, "unknown option --foo=bar"), "%s", err);
-	ck_assert_int_eq(parse(&o, "fusedio", "/dev/x", "/mnt", "-o", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "/dev/x", "/mnt", "-o", NULL), EXIT_USAGE);
 	ck_assert_msg(strstr(err, "option -o needs an argument"), "%s", err);
-	ck_assert_int_eq(parse(&o, "mount.fusedio", "/dev/x", "/mnt", "-t", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-t", NULL), EXIT_USAGE);
 	ck_assert_msg(strstr(err, "option -t needs an argument"), "%s", err);
 }
 END_TEST
 
 START_TEST(own_grammar)
 {
-	struct options o;
+	struct options options;
 
-	ck_assert_int_eq(parse(&o, "fusedio", "-f", "-s", "-o", "ro,commit=7", "/dev/x", "/mnt", NULL), 0);
-	ck_assert(o.foreground && o.single_loop && !o.helper && !o.fake && !o.sloppy);
-	ck_assert_str_eq(o.device, "/dev/x");
-	ck_assert_str_eq(o.mountpoint, "/mnt");
-	ck_assert_int_eq(o.read_only, 1);
-	ck_assert_int_eq(o.commit, 7);
+	ck_assert_int_eq(parse(&options, "fusedio", "-f", "-s", "-o", "ro,commit=7", "/dev/x", "/mnt", NULL), 0);
+	ck_assert(options.foreground && options.single_loop && !options.helper && !options.fake && !options.sloppy);
+	ck_assert_str_eq(options.device, "/dev/x");
+	ck_assert_str_eq(options.mountpoint, "/mnt");
+	ck_assert_int_eq(options.read_only, 1);
+	ck_assert_int_eq(options.commit, 7);
 	/* the device first and options after, as mount.fuse calls it */
-	ck_assert_int_eq(parse(&o, "/usr/sbin/fusedio", "/dev/x", "/mnt", "-o", "rw,noatime", NULL), 0);
-	ck_assert_int_eq(o.atime, OPT_ATIME_NO);
-	ck_assert_int_eq(parse(&o, "fusedio", "-d", "a", "b", NULL), 0);
-	ck_assert(o.foreground);
-	ck_assert_int_eq(o.log, 3);
+	ck_assert_int_eq(parse(&options, "/usr/sbin/fusedio", "/dev/x", "/mnt", "-o", "rw,noatime", NULL), 0);
+	ck_assert_int_eq(options.atime, OPT_ATIME_NO);
+	ck_assert_int_eq(parse(&options, "fusedio", "-d", "a", "b", NULL), 0);
+	ck_assert(options.foreground);
+	ck_assert_int_eq(options.log, 3);
 }
 END_TEST
 
 START_TEST(helper_grammar)
 {
-	struct options o;
+	struct options options;
 
-	ck_assert_int_eq(parse(&o, "/sbin/mount.fusedio", "/dev/x", "/mnt", "-f", "-n", "-v", "-N", "12", "-t", "fuse.fusedio", "-o", "rw", NULL), 0);
-	ck_assert(o.helper && o.fake && !o.foreground && !o.sloppy);
-	ck_assert_str_eq(o.ns, "12");
-	ck_assert_int_eq(parse(&o, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "never_heard_of,ro", NULL), 0);
-	ck_assert(o.sloppy && !o.single_loop);
-	ck_assert_int_eq(o.read_only, 1);
+	ck_assert_int_eq(parse(&options, "/sbin/mount.fusedio", "/dev/x", "/mnt", "-f", "-n", "-v", "-N", "12", "-t", "fuse.fusedio", "-o", "rw", NULL), 0);
+	ck_assert(options.helper && options.fake && !options.foreground && !options.sloppy);
+	ck_assert_str_eq(options.ns, "12");
+	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "never_heard_of,ro", NULL), 0);
+	ck_assert(options.sloppy && !options.single_loop);
+	ck_assert_int_eq(options.read_only, 1);
 	/* sloppy does not excuse what is known to be a lie */
-	ck_assert_int_eq(parse(&o, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "nobarrier", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "mount.fusedio", "/dev/x", "/mnt", "-s", "-o", "nobarrier", NULL), EXIT_USAGE);
 }
 END_TEST
 
@@ -123,38 +123,38 @@ START_TEST(values_have_their_names)
 		{ "noatime", offsetof(struct options, atime), OPT_ATIME_NO },
 		{ "strictatime", offsetof(struct options, atime), OPT_ATIME_STRICT },
 	};
-	struct options o;
+	struct options options;
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-		options_defaults(&o, true);
-		ck_assert_int_eq(list(&o, known[i].option), 0);
-		ck_assert_int_eq(*(int *)((char *)&o + known[i].field), known[i].value);
+		options_defaults(&options, true);
+		ck_assert_int_eq(list(&options, known[i].option), 0);
+		ck_assert_int_eq(*(int *)((char *)&options + known[i].field), known[i].value);
 	}
 }
 END_TEST
 
 START_TEST(usage_errors)
 {
-	struct options o;
+	struct options options;
 	char lengthy[1000] = "";
 
-	ck_assert_int_eq(parse(&o, "fusedio", NULL), EXIT_USAGE);
-	ck_assert_int_eq(parse(&o, "fusedio", "a", NULL), EXIT_USAGE);
-	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "c", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "a", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "a", "b", "c", NULL), EXIT_USAGE);
 	ck_assert_ptr_nonnull(strstr(err, "too many"));
-	ck_assert_int_eq(parse(&o, "fusedio", "-q", "a", "b", NULL), EXIT_USAGE);
-	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "-o", NULL), EXIT_USAGE);
-	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "-o", "bogus", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "-q", "a", "b", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "a", "b", "-o", NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "a", "b", "-o", "bogus", NULL), EXIT_USAGE);
 	ck_assert_ptr_nonnull(strstr(err, "bogus"));
 	ck_assert_ptr_null(strchr(err, '\n'));
 	/* a long one does not push the rest out of the line */
 	memset(lengthy, 'x', sizeof(lengthy) - 1);
-	ck_assert_int_eq(parse(&o, "fusedio", "a", "b", "-o", lengthy, NULL), EXIT_USAGE);
+	ck_assert_int_eq(parse(&options, "fusedio", "a", "b", "-o", lengthy, NULL), EXIT_USAGE);
 	ck_assert_ptr_nonnull(strstr(err, "see fusedio --help"));
-	ck_assert_int_eq(parse(&o, "fusedio", "--help", NULL), 0);
-	ck_assert(o.help);
-	ck_assert_int_eq(parse(&o, "fusedio", "-V", NULL), 0);
-	ck_assert(o.version);
+	ck_assert_int_eq(parse(&options, "fusedio", "--help", NULL), 0);
+	ck_assert(options.help);
+	ck_assert_int_eq(parse(&options, "fusedio", "-V", NULL), 0);
+	ck_assert(options.version);
 }
 END_TEST
 
@@ -162,18 +162,18 @@ START_TEST(values)
 {
 	static const char *const bad[] = { "commit", "commit=", "commit=0", "commit=301", "commit=5x", "commit=99999999999999999999", "dio",
 					   "dio=", "dio=stric", "dio=strictly", "queue_depth=-1", "commit= 5", "commit=+5", "commit=0x10", "errors=|", "log=loud", "fsname=", "ro=1" };
-	struct options o;
+	struct options options;
 
-	options_defaults(&o, true);
+	options_defaults(&options, true);
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
-		ck_assert_msg(list(&o, bad[i]) != 0, "%s was accepted", bad[i]);
-	ck_assert_int_eq(list(&o, "commit=300,dio=relaxed,errors=remount-ro,,log=err,fsname=a\\,b"), 0);
-	ck_assert_int_eq(o.commit, 300);
-	ck_assert_int_eq(o.dio, OPT_DIO_RELAXED);
-	ck_assert_int_eq(o.errors, OPT_ERRORS_REMOUNT_RO);
-	ck_assert_int_eq(o.log, 0);
-	ck_assert_str_eq(o.fsname, "a,b");
-	options_free(&o);
+		ck_assert_msg(list(&options, bad[i]) != 0, "%s was accepted", bad[i]);
+	ck_assert_int_eq(list(&options, "commit=300,dio=relaxed,errors=remount-ro,,log=err,fsname=a\\,b"), 0);
+	ck_assert_int_eq(options.commit, 300);
+	ck_assert_int_eq(options.dio, OPT_DIO_RELAXED);
+	ck_assert_int_eq(options.errors, OPT_ERRORS_REMOUNT_RO);
+	ck_assert_int_eq(options.log, 0);
+	ck_assert_str_eq(options.fsname, "a,b");
+	options_free(&options);
 }
 END_TEST
 
@@ -197,46 +197,46 @@ static void example(const struct row *r, char *out, size_t cap)
 START_TEST(every_option)
 {
 	char opt[128];
-	struct options o;
+	struct options options;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
-		options_defaults(&o, false);
+		options_defaults(&options, false);
 		example(&rows[i], opt, sizeof(opt));
 		if (rows[i].kind == 'r') {
-			ck_assert_msg(list(&o, opt) != 0, "%s was accepted", opt);
+			ck_assert_msg(list(&options, opt) != 0, "%s was accepted", opt);
 			ck_assert_msg(strstr(err, "refused"), "%s: %s", opt, err);
 		} else {
-			ck_assert_msg(list(&o, opt) == 0, "%s: %s", opt, err);
+			ck_assert_msg(list(&options, opt) == 0, "%s: %s", opt, err);
 		}
-		options_free(&o);
+		options_free(&options);
 	}
 }
 END_TEST
 
 START_TEST(negations)
 {
-	struct options o;
+	struct options options;
 
-	options_defaults(&o, true);
-	ck_assert_int_eq(o.allow_other, 1);
-	ck_assert_int_eq(list(&o, "ro,rw,noatime,relatime,nosuid,suid,sync,async,noallow_other,noacl,acl,parallel_dio,noparallel_dio"), 0);
-	ck_assert(!o.read_only && !o.atime && !o.nosuid && !o.sync && !o.allow_other && o.acl && !o.parallel_dio);
+	options_defaults(&options, true);
+	ck_assert_int_eq(options.allow_other, 1);
+	ck_assert_int_eq(list(&options, "ro,rw,noatime,relatime,nosuid,suid,sync,async,noallow_other,noacl,acl,parallel_dio,noparallel_dio"), 0);
+	ck_assert(!options.read_only && !options.atime && !options.nosuid && !options.sync && !options.allow_other && options.acl && !options.parallel_dio);
 }
 END_TEST
 
 START_TEST(mount_list)
 {
-	struct options o;
+	struct options options;
 	char l[256];
 
-	options_defaults(&o, true);
-	options_mount_list(&o, true, l, sizeof(l));
+	options_defaults(&options, true);
+	options_mount_list(&options, true, l, sizeof(l));
 	ck_assert_str_eq(l, "rw,suid,dev,allow_other");
-	ck_assert_int_eq(list(&o, "ro,nosuid,nodev,noexec,sync,dirsync,noatime,nodiratime,noallow_other"), 0);
-	options_mount_list(&o, true, l, sizeof(l));
+	ck_assert_int_eq(list(&options, "ro,nosuid,nodev,noexec,sync,dirsync,noatime,nodiratime,noallow_other"), 0);
+	options_mount_list(&options, true, l, sizeof(l));
 	ck_assert_str_eq(l, "ro,nosuid,nodev,noexec,sync,dirsync,noatime");
-	options_defaults(&o, false);
-	options_mount_list(&o, false, l, sizeof(l));
+	options_defaults(&options, false);
+	options_mount_list(&options, false, l, sizeof(l));
 	ck_assert_str_eq(l, "rw");
 }
 END_TEST

@@ -164,16 +164,16 @@ static int filtered(bool unmounter, int (*fn)(const void *), const void *arg)
 
 static int run_attack(const void *arg)
 {
-	const struct attack *a = arg;
+	const struct attack *attack = arg;
 
 	errno = 0;
-	return a->fn() != -1 || errno != EPERM;
+	return attack->fn() != -1 || errno != EPERM;
 }
 
-static void expect_refused(bool unmounter, const struct attack *a, size_t nr)
+static void expect_refused(bool unmounter, const struct attack *attack, size_t nr)
 {
 	for (size_t i = 0; i < nr; i++)
-		ck_assert_msg(!filtered(unmounter, run_attack, &a[i]), "%s: %s is not refused", a[i].call, a[i].what);
+		ck_assert_msg(!filtered(unmounter, run_attack, &attack[i]), "%s: %s is not refused", attack[i].call, attack[i].what);
 }
 
 START_TEST(others_cannot_be_named)
@@ -190,10 +190,10 @@ START_TEST(unmounter_only_reads_and_unmounts)
 }
 END_TEST
 
-static bool has_attack(const struct attack *a, size_t nr, const char *name)
+static bool has_attack(const struct attack *attack, size_t nr, const char *name)
 {
 	for (size_t i = 0; i < nr; i++)
-		if (!strcmp(a[i].call, name))
+		if (!strcmp(attack[i].call, name))
 			return true;
 	return false;
 }
@@ -201,16 +201,16 @@ static bool has_attack(const struct attack *a, size_t nr, const char *name)
 START_TEST(each_call_is_known_here)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
-		const struct call *c = &calls[i];
+		const struct call *call = &calls[i];
 		bool known;
 
-		if (c->rule)
-			known = c->unmounter ? has_attack(attacks_of_unmounter, ARRAY_SIZE(attacks_of_unmounter), c->name)
-					     : has_attack(attacks, ARRAY_SIZE(attacks), c->name);
+		if (call->rule)
+			known = call->unmounter ? has_attack(attacks_of_unmounter, ARRAY_SIZE(attacks_of_unmounter), call->name)
+					     : has_attack(attacks, ARRAY_SIZE(attacks), call->name);
 		else
-			known = c->unmounter ? listed(harmless_for_unmounter, ARRAY_SIZE(harmless_for_unmounter), c->name)
-					     : listed(harmless, ARRAY_SIZE(harmless), c->name);
-		ck_assert_msg(known, "%s is allowed, and this test knows nothing about it", c->name);
+			known = call->unmounter ? listed(harmless_for_unmounter, ARRAY_SIZE(harmless_for_unmounter), call->name)
+					     : listed(harmless, ARRAY_SIZE(harmless), call->name);
+		ck_assert_msg(known, "%s is allowed, and this test knows nothing about it", call->name);
 	}
 }
 END_TEST

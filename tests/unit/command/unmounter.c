@@ -66,7 +66,7 @@ static unsigned mounts_there(void)
 
 static struct unmounter *start(void)
 {
-	struct unmounter *u;
+	struct unmounter *unmounter;
 	char err[300];
 
 #ifdef FDIO_SANITIZED
@@ -75,66 +75,66 @@ static struct unmounter *start(void)
 	const bool filter = true;
 #endif
 
-	return unmounter_new(point, filter, &u, FDIO_REASON(err)) ? NULL : u;
+	return unmounter_new(point, filter, &unmounter, FDIO_REASON(err)) ? NULL : unmounter;
 }
 
 /* One mount is there already. */
 static int takes_away_its_own(void)
 {
-	struct unmounter *u = start();
+	struct unmounter *unmounter = start();
 
-	MUST(u && unmounter_do(u, true) < 0 && mounts_there() == 1); /* it was not told of any */
-	unmounter_mounted(u);
-	MUST(unmounter_do(u, true) == 0 && mounts_there() == 0);
-	MUST(unmounter_do(u, true) < 0);
-	unmounter_free(u);
+	MUST(unmounter && unmounter_do(unmounter, true) < 0 && mounts_there() == 1); /* it was not told of any */
+	unmounter_mounted(unmounter);
+	MUST(unmounter_do(unmounter, true) == 0 && mounts_there() == 0);
+	MUST(unmounter_do(unmounter, true) < 0);
+	unmounter_free(unmounter);
 	return 0;
 }
 
 /* What was mounted over it later is another's, whatever the daemon says then. */
 static int is_told_once(void)
 {
-	struct unmounter *u = start();
+	struct unmounter *unmounter = start();
 
-	MUST(u);
-	unmounter_mounted(u);
+	MUST(unmounter);
+	unmounter_mounted(unmounter);
 	MUST(!mount("others", point, "tmpfs", 0, NULL) && mounts_there() == 2);
-	MUST(unmounter_do(u, true) < 0 && mounts_there() == 2);
-	unmounter_mounted(u);
-	MUST(unmounter_do(u, true) < 0 && mounts_there() == 2);
-	unmounter_free(u);
+	MUST(unmounter_do(unmounter, true) < 0 && mounts_there() == 2);
+	unmounter_mounted(unmounter);
+	MUST(unmounter_do(unmounter, true) < 0 && mounts_there() == 2);
+	unmounter_free(unmounter);
 	return 0;
 }
 
 /* When ours is gone the kernel gives its numbers to the next mount, which is another's. */
 static int knows_its_own_when_numbers_return(void)
 {
-	struct unmounter *u = start();
+	struct unmounter *unmounter = start();
 
-	MUST(u);
-	unmounter_mounted(u);
+	MUST(unmounter);
+	unmounter_mounted(unmounter);
 	MUST(!umount(point) && !mount("others", point, "tmpfs", 0, NULL));
-	MUST(unmounter_do(u, true) < 0 && mounts_there() == 1);
-	unmounter_free(u);
+	MUST(unmounter_do(unmounter, true) < 0 && mounts_there() == 1);
+	unmounter_free(unmounter);
 	return 0;
 }
 
 /* We ourselves have the capability, by our own number, as the user that we are. */
 static int knows_capabilities(void)
 {
-	struct unmounter *u = start();
+	struct unmounter *unmounter = start();
 	uint32_t me = (uint32_t)getpid();
 
-	MUST(u);
-	MUST(unmounter_capable(u, me, geteuid(), CAP_SYS_ADMIN));
-	MUST(!unmounter_capable(u, me, geteuid() + 1, CAP_SYS_ADMIN));
-	MUST(!unmounter_capable(u, me, geteuid(), 63) && !unmounter_capable(u, me, geteuid(), 64));
-	MUST(!unmounter_capable(u, 0, geteuid(), CAP_SYS_ADMIN));
+	MUST(unmounter);
+	MUST(unmounter_capable(unmounter, me, geteuid(), CAP_SYS_ADMIN));
+	MUST(!unmounter_capable(unmounter, me, geteuid() + 1, CAP_SYS_ADMIN));
+	MUST(!unmounter_capable(unmounter, me, geteuid(), 63) && !unmounter_capable(unmounter, me, geteuid(), 64));
+	MUST(!unmounter_capable(unmounter, 0, geteuid(), CAP_SYS_ADMIN));
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct none[2] = { { 0 } };
 	MUST(!syscall(SYS_capset, &head, none));
-	MUST(!unmounter_capable(u, me, geteuid(), CAP_SYS_ADMIN));
-	unmounter_free(u);
+	MUST(!unmounter_capable(unmounter, me, geteuid(), CAP_SYS_ADMIN));
+	unmounter_free(unmounter);
 	return 0;
 }
 

@@ -37,26 +37,26 @@ static void check_request(const void *buf, size_t len, uint64_t off)
 		g.misaligned++;
 }
 
-static int g_read(struct dev *d, void *buf, size_t len, uint64_t off)
+static int g_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 {
-	(void)d;
+	(void)dev;
 	check_request(buf, len, off);
 	memcpy(buf, g.mem + off, len);
 	return 0;
 }
 
-static int g_write(struct dev *d, const void *buf, size_t len, uint64_t off, unsigned flags)
+static int g_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsigned flags)
 {
-	(void)d;
+	(void)dev;
 	(void)flags;
 	check_request(buf, len, off);
 	memcpy(g.mem + off, buf, len);
 	return 0;
 }
 
-static int g_flush(struct dev *d)
+static int g_flush(struct dev *dev)
 {
-	(void)d;
+	(void)dev;
 	pthread_mutex_lock(&g.lock);
 	unsigned mine = g.flushes_started++;
 	pthread_cond_broadcast(&g.cond);
@@ -66,7 +66,7 @@ static int g_flush(struct dev *d)
 	return mine < ARRAY_SIZE(g.flush_result) ? g.flush_result[mine] : 0;
 }
 
-static void g_close(struct dev *d) { dev_fini(d); }
+static void g_close(struct dev *dev) { dev_fini(dev); }
 
 static const struct dev_ops g_ops = { .name = "gated", .read = g_read, .write = g_write, .flush = g_flush, .close = g_close };
 
@@ -76,7 +76,7 @@ static void g_open(void)
 	pthread_mutex_init(&g.lock, NULL);
 	pthread_cond_init(&g.cond, NULL);
 	ck_assert_int_eq(dev_init(&g.dev, &g_ops, "gated"), 0);
-	g.dev.caps = (struct dev_caps){ .size_bytes = MEM_SIZE, .lbs = 512, .pbs = 512, .max_io_bytes = 65536, .mem_align = 512,
+	g.dev.caps = (struct dev_caps){ .size_bytes = MEM_SIZE, .sector_bytes = 512, .physical_bytes = 512, .max_io_bytes = 65536, .mem_align = 512,
 					.volatile_cache = true };
 }
 
@@ -148,20 +148,20 @@ END_TEST
 START_TEST(batches)
 {
 	static uint8_t buf[4096 + 1] __attribute__((aligned(4096)));
-	struct dev_vec v[3] = { { .off = 0, .buf = buf, .len = 512 }, { .off = 8192, .buf = buf + 1, .len = 1024 },
+	struct dev_vec vec[3] = { { .off = 0, .buf = buf, .len = 512 }, { .off = 8192, .buf = buf + 1, .len = 1024 },
 				{ .off = MEM_SIZE, .buf = buf, .len = 512 } };
 
 	g_open();
 	memset(g.mem, 0xa5, MEM_SIZE);
 	memset(buf, 0x11, sizeof(buf));
 	/* The last piece is outside: the others are written all the same. */
-	ck_assert_int_lt(dev_write_many(&g.dev, v, 3), 0);
-	ck_assert_int_eq(v[0].result, 0);
-	ck_assert_int_eq(v[1].result, 0);
-	ck_assert_int_lt(v[2].result, 0);
+	ck_assert_int_lt(dev_write_many(&g.dev, vec, 3), 0);
+	ck_assert_int_eq(vec[0].result, 0);
+	ck_assert_int_eq(vec[1].result, 0);
+	ck_assert_int_lt(vec[2].result, 0);
 	ck_assert_uint_eq(g.mem[0], 0x11);
 	ck_assert_uint_eq(g.mem[8192 + 1023], 0x11);
-	ck_assert_int_eq(dev_write_many(&g.dev, v, 2), 0);
+	ck_assert_int_eq(dev_write_many(&g.dev, vec, 2), 0);
 	ck_assert_uint_eq(g.misaligned, 0);
 	g.dev.ops->close(&g.dev);
 }
@@ -243,11 +243,11 @@ static char image[64];
 
 static struct dev *image_open(unsigned flags)
 {
-	struct dev *d = NULL;
+	struct dev *dev = NULL;
 	char err[256] = "";
 
-	ck_assert_msg(dev_uring_open(image, flags, &d, FDIO_REASON(err)) == 0, "%s", err);
-	return d;
+	ck_assert_msg(dev_uring_open(image, flags, &dev, FDIO_REASON(err)) == 0, "%s", err);
+	return dev;
 }
 
 static void image_make(off_t size)
@@ -264,30 +264,30 @@ static void image_make(off_t size)
 START_TEST(image_sync)
 {
 	enum { N = 150 };
-	struct dev_vec v[N];
+	struct dev_vec vec[N];
 	uint8_t *data = fdio_alloc_aligned(4096, N * 4096), *back = fdio_alloc_aligned(4096, N * 4096 + 4096);
 
 	image_make(8 << 20);
-	struct dev *d = image_open(DEV_OPEN_EXCL);
-	ck_assert_uint_eq(d->caps.size_bytes, 8 << 20);
-	ck_assert(!d->caps.is_block && !d->caps.read_only && d->caps.lbs >= 512);
+	struct dev *dev = image_open(DEV_OPEN_EXCL);
+	ck_assert_uint_eq(dev->caps.size_bytes, 8 << 20);
+	ck_assert(!dev->caps.is_block && !dev->caps.read_only && dev->caps.sector_bytes >= 512);
 	for (unsigned i = 0; i < N * 4096; i++)
 		data[i] = (uint8_t)(i * 13 + i / 4096);
 	for (unsigned i = 0; i < N; i++)
-		v[i] = (struct dev_vec){ .off = (uint64_t)(N - 1 - i) * 8192, .buf = data + i * 4096, .len = 4096, .result = 1 };
-	ck_assert_int_eq(dev_write_many(d, v, N), 0);
+		vec[i] = (struct dev_vec){ .off = (uint64_t)(N - 1 - i) * 8192, .buf = data + i * 4096, .len = 4096, .result = 1 };
+	ck_assert_int_eq(dev_write_many(dev, vec, N), 0);
 	for (unsigned i = 0; i < N; i++) {
-		ck_assert_int_eq(v[i].result, 0);
-		ck_assert_int_eq(dev_read(d, back + 1, 4096, v[i].off), 0);
+		ck_assert_int_eq(vec[i].result, 0);
+		ck_assert_int_eq(dev_read(dev, back + 1, 4096, vec[i].off), 0);
 		ck_assert_mem_eq(back + 1, data + i * 4096, 4096);
 	}
-	ck_assert_int_eq(dev_write(d, data, N * 4096, 4 << 20, DEV_FUA), 0);
-	ck_assert_int_eq(dev_read(d, back, N * 4096, 4 << 20), 0);
+	ck_assert_int_eq(dev_write(dev, data, N * 4096, 4 << 20, DEV_FUA), 0);
+	ck_assert_int_eq(dev_read(dev, back, N * 4096, 4 << 20), 0);
 	ck_assert_mem_eq(back, data, N * 4096);
-	ck_assert_int_eq(dev_flush(d), 0);
-	int err = dev_discard(d, 0, 4096);
+	ck_assert_int_eq(dev_flush(dev), 0);
+	int err = dev_discard(dev, 0, 4096);
 	ck_assert(err == 0 || err == -EOPNOTSUPP);
-	dev_close(d);
+	dev_close(dev);
 	unlink(image);
 	free(data);
 	free(back);
@@ -320,32 +320,32 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned wait)
 START_TEST(rings_that_are_given_up)
 {
 	enum { N = 100 };
-	struct dev_vec v[N];
+	struct dev_vec vec[N];
 	uint8_t *data = fdio_alloc_aligned(4096, N * 4096);
 	uint8_t *back = fdio_alloc_aligned(4096, N * 4096);
 	int err;
 
 	fdio_log_set_sink(no_log);
 	image_make(8 << 20);
-	struct dev *d = image_open(DEV_OPEN_EXCL);
-	d->caps.volatile_cache = true; /* so that FUA means something */
+	struct dev *dev = image_open(DEV_OPEN_EXCL);
+	dev->caps.volatile_cache = true; /* so that FUA means something */
 	for (unsigned round = 0; round < 6; round++) {
 		memset(data, (int)round + 1, N * 4096);
 		for (unsigned i = 0; i < N; i++)
-			v[i] = (struct dev_vec){ .off = i * 4096, .buf = data + i * 4096, .len = 4096 };
+			vec[i] = (struct dev_vec){ .off = i * 4096, .buf = data + i * 4096, .len = 4096 };
 		submits_pass = round == 1;
 		submits_fail = 1;
 		if (round == 3)
-			err = dev_write(d, data, N * 4096, 0, DEV_FUA);
+			err = dev_write(dev, data, N * 4096, 0, DEV_FUA);
 		else
-			err = dev_write_many(d, v, N);
+			err = dev_write_many(dev, vec, N);
 		ck_assert_int_eq(err, 0);
 		ck_assert_uint_eq(submits_fail, round < 4 ? 0 : 1);
-		ck_assert_int_eq(dev_read(d, back, N * 4096, 0), 0);
+		ck_assert_int_eq(dev_read(dev, back, N * 4096, 0), 0);
 		ck_assert_mem_eq(back, data, N * 4096);
 	}
 	submits_fail = 0;
-	dev_close(d);
+	dev_close(dev);
 	unlink(image);
 	free(data);
 	free(back);
@@ -358,17 +358,17 @@ START_TEST(image_is_locked)
 	char err[256] = "";
 
 	image_make(1 << 20);
-	struct dev *d = image_open(DEV_OPEN_EXCL);
+	struct dev *dev = image_open(DEV_OPEN_EXCL);
 	ck_assert_int_eq(dev_uring_open(image, DEV_OPEN_EXCL, &second, FDIO_REASON(err)), -EBUSY);
 	ck_assert_ptr_nonnull(strstr(err, image));
 	ck_assert_ptr_nonnull(strstr(err, "in use"));
 	ck_assert_ptr_null(strchr(err, '\n'));
-	dev_close(d);
-	d = image_open(DEV_OPEN_RDONLY | DEV_OPEN_EXCL);
-	ck_assert(d->caps.read_only);
+	dev_close(dev);
+	dev = image_open(DEV_OPEN_RDONLY | DEV_OPEN_EXCL);
+	ck_assert(dev->caps.read_only);
 	second = image_open(DEV_OPEN_RDONLY | DEV_OPEN_EXCL); /* readers share */
 	dev_close(second);
-	dev_close(d);
+	dev_close(dev);
 	unlink(image);
 	ck_assert_int_eq(dev_uring_open(image, DEV_OPEN_EXCL, &second, FDIO_REASON(err)), -ENOENT);
 	ck_assert_int_eq(dev_uring_open("/", DEV_OPEN_EXCL, &second, FDIO_REASON(err)), -ENOTBLK);
@@ -377,7 +377,7 @@ START_TEST(image_is_locked)
 END_TEST
 
 static struct async {
-	struct loop_msg m;
+	struct loop_msg msg;
 	struct dev *dev;
 	struct dev_io io[64];
 	unsigned nr, completed; /* completed: atomic */
@@ -389,51 +389,51 @@ static void as_done(struct dev_io *io)
 	__atomic_add_fetch(&as.completed, 1, __ATOMIC_RELEASE);
 }
 
-static void as_submit(struct loop_msg *m)
+static void as_submit(struct loop_msg *msg)
 {
-	(void)m;
+	(void)msg;
 	for (unsigned i = 0; i < as.nr; i++) {
 		as.io[i].done = as_done;
 		dev_submit(as.dev, &as.io[i]);
 	}
 }
 
-static void as_run(struct loop_set *s, unsigned nr)
+static void as_run(struct loop_set *set, unsigned nr)
 {
 	as.nr = nr;
 	as.completed = 0;
-	loop_post(loop_set_get(s, 0), &as.m, as_submit);
+	loop_post(loop_set_get(set, 0), &as.msg, as_submit);
 	while (__atomic_load_n(&as.completed, __ATOMIC_ACQUIRE) < nr)
 		usleep(200);
 }
 
 START_TEST(image_async)
 {
-	struct loop_config cfg = { .nr_loops = 1, .entries = 16, .sqe128 = true };
-	struct loop_set *s = NULL;
+	struct loop_config config = { .nr_loops = 1, .entries = 16, .sqe128 = true };
+	struct loop_set *set = NULL;
 	char err[256] = "";
 	uint8_t *arena = fdio_alloc_aligned(4096, 64 * 4096);
 
 	image_make(1 << 20);
 	as.dev = image_open(DEV_OPEN_EXCL);
-	ck_assert_msg(loop_set_new(&cfg, &s, FDIO_REASON(err)) == 0, "%s", err);
+	ck_assert_msg(loop_set_new(&config, &set, FDIO_REASON(err)) == 0, "%s", err);
 	struct iovec whole = { arena, 64 * 4096 };
-	int index = loop_register_arenas(loop_set_get(s, 0), &whole, 1) ? -1 : 0;
-	ck_assert_int_eq(dev_uring_attach(as.dev, s), 0);
-	ck_assert_int_eq(loop_set_start(s), 0);
+	int index = loop_register_arenas(loop_set_get(set, 0), &whole, 1) ? -1 : 0;
+	ck_assert_int_eq(dev_uring_attach(as.dev, set), 0);
+	ck_assert_int_eq(loop_set_start(set), 0);
 	for (unsigned i = 0; i < 64; i++) {
 		memset(arena + i * 4096, (int)i + 1, 4096);
 		as.io[i] = (struct dev_io){ .kind = DEV_WRITE, .off = i * 4096, .len = 4096, .buf = arena + i * 4096,
 					    .buf_index = i & 1 ? index : -1, .flags = (i & 2 ? DEV_FUA : 0) | (i & 4 ? DEV_ASYNC : 0) };
 	}
-	as_run(s, 64);
+	as_run(set, 64);
 	for (unsigned i = 0; i < 64; i++)
 		ck_assert_int_eq(as.io[i].result, 4096);
 	memset(arena, 0, 64 * 4096);
 	for (unsigned i = 0; i < 64; i++)
 		as.io[i] = (struct dev_io){ .kind = DEV_READ, .off = i * 4096, .len = 4096, .buf = arena + i * 4096,
 					    .buf_index = i & 1 ? -1 : index };
-	as_run(s, 64);
+	as_run(set, 64);
 	for (unsigned i = 0; i < 64; i++) {
 		ck_assert_int_eq(as.io[i].result, 4096);
 		ck_assert(arena[i * 4096] == i + 1 && arena[i * 4096 + 4095] == i + 1);
@@ -441,11 +441,11 @@ START_TEST(image_async)
 	/* Across the end: fewer bytes; past it: an error, never 0. */
 	as.io[0] = (struct dev_io){ .kind = DEV_READ, .off = (1 << 20) - 4096, .len = 8192, .buf = arena, .buf_index = -1 };
 	as.io[1] = (struct dev_io){ .kind = DEV_READ, .off = 2 << 20, .len = 4096, .buf = arena + 8192, .buf_index = -1 };
-	as_run(s, 2);
+	as_run(set, 2);
 	ck_assert_int_eq(as.io[0].result, 4096);
 	ck_assert_int_eq(as.io[1].result, -EIO);
-	loop_set_stop(s);
-	loop_set_free(s);
+	loop_set_stop(set);
+	loop_set_free(set);
 	dev_close(as.dev);
 	unlink(image);
 	free(arena);

@@ -18,23 +18,23 @@ static struct engine *with_window(const struct engine_opt *o, unsigned n)
 
 	for (unsigned k = 0; k < n; k++)
 		write_ok(e, 0, k * BS, 1, BS);
-	ck_assert_uint_gt(x4_window_end(e->i), x4_inode_size(e->i));
+	ck_assert_uint_gt(x4_window_end(e->inode), x4_inode_size(e->inode));
 	return e;
 }
 
 static uint64_t blocks_512(struct engine *e)
 {
-	struct x4_attr a;
+	struct x4_attr attr;
 
-	x4_getattr(e->i, &a);
-	return a.blocks_512;
+	x4_getattr(e->inode, &attr);
+	return attr.blocks_512;
 }
 
 static void *truncate_thread(void *arg)
 {
 	struct engine *e = arg;
 
-	engine_truncate(e, e->i, BS);
+	engine_truncate(e, e->inode, BS);
 	return NULL;
 }
 
@@ -43,17 +43,17 @@ struct load {
 	bool stop; /* atomic */
 };
 
-static bool stopped(struct load *l) { return __atomic_load_n(&l->stop, __ATOMIC_ACQUIRE); }
+static bool stopped(struct load *load) { return __atomic_load_n(&load->stop, __ATOMIC_ACQUIRE); }
 
 static void *syncing_thread(void *arg)
 {
-	struct load *l = arg;
-	struct x4_attr a;
+	struct load *load = arg;
+	struct x4_attr attr;
 
-	while (!stopped(l)) {
-		ck_assert_int_eq(engine_fsync(l->e, l->e->i, true), 0);
-		ck_assert_int_eq(x4_windows_settle(l->e->vol), 0);
-		x4_getattr(l->e->i, &a);
+	while (!stopped(load)) {
+		ck_assert_int_eq(engine_fsync(load->e, load->e->inode, true), 0);
+		ck_assert_int_eq(x4_windows_settle(load->e->vol), 0);
+		x4_getattr(load->e->inode, &attr);
 		usleep(500);
 	}
 	return NULL;
@@ -61,11 +61,11 @@ static void *syncing_thread(void *arg)
 
 static void *cutting_thread(void *arg)
 {
-	struct load *l = arg;
+	struct load *load = arg;
 
-	while (!stopped(l)) {
-		engine_truncate(l->e, l->e->i, x4_inode_size(l->e->i) / 2);
-		nowait_ignore(x4_setattr(l->e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }));
+	while (!stopped(load)) {
+		engine_truncate(load->e, load->e->inode, x4_inode_size(load->e->inode) / 2);
+		nowait_ignore(x4_setattr(load->e->inode, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }));
 		usleep(3000);
 	}
 	return NULL;
@@ -75,22 +75,22 @@ START_TEST(one_device_request_and_no_handle)
 {
 	struct engine *e = with_window(NULL, 2);
 	uint64_t slow = counter(CTR_dio_write_slow), settled = counter(CTR_x4_window_settled);
-	uint64_t writes = fake_stats(e->f).writes;
+	uint64_t writes = fake_stats(e->fake).writes;
 
 	for (unsigned k = 2; k < 10; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
-	ck_assert_uint_eq(fake_stats(e->f).writes - writes, 8);
+	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, 8);
 	ck_assert_uint_eq(counter(CTR_x4_window_settled), settled);
-	ck_assert_uint_eq(x4_inode_size(e->i), 10 * BS);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 10 * BS);
 	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
 	expect(e, 0, 1, 10 * BS);
 	/* A lost map is built from the tree and the window. */
-	x4_map_drop(e->i);
+	x4_map_drop(e->inode);
 	expect(e, 0, 1, 10 * BS);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert_uint_eq(counter(CTR_x4_window_settled), settled + 1);
-	ck_assert_uint_eq(x4_window_unsettled(e->i), 0);
+	ck_assert_uint_eq(x4_window_unsettled(e->inode), 0);
 	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
 	engine_close(e);
 }
@@ -106,16 +106,16 @@ START_TEST(closed_by_a_loop_thread)
 
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
-	ck_assert_uint_eq(x4_window_unsettled(e->i), 4);
+	ck_assert_uint_eq(x4_window_unsettled(e->inode), 4);
 	nowait_begin();
 	nowait_self.fail_at = 1; /* a lock that is taken, or room in the log */
 	dio_file_close(e->file);
 	nowait_self.fail_at = 0;
 	ck_assert(!nowait_end());
-	ck_assert_uint_eq(x4_inode_size(e->i), 6 * BS);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 6 * BS);
 	engine_pump(e);
-	ck_assert_uint_eq(x4_window_end(e->i), 0);
-	ck_assert_int_eq(dio_file_open(e->d, e->i, &e->file), 0);
+	ck_assert_uint_eq(x4_window_end(e->inode), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &e->file), 0);
 	expect(e, 0, 1, 6 * BS);
 	engine_close(e);
 }
@@ -127,18 +127,18 @@ START_TEST(what_is_given_up_is_told)
 {
 	struct engine *e = with_window(NULL, 2);
 
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
-	x4_inode_lock_excl(e->i);
+	x4_inode_lock_excl(e->inode);
 	nowait_begin();
 	nowait_self.fail_at = 1; /* the journal would have to be waited for */
-	ck_assert_int_eq(x4_window_close(e->i, NULL, NULL), -EAGAIN);
+	ck_assert_int_eq(x4_window_close(e->inode, NULL, NULL), -EAGAIN);
 	nowait_end();
-	x4_inode_unlock(e->i);
-	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), -EIO);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
+	x4_inode_unlock(e->inode);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EIO);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	expect(e, 0, 1, 2 * BS);
 	engine_close(e);
 }
@@ -146,15 +146,15 @@ END_TEST
 #endif
 
 /* As without memory (the linker sends x4_balloc_claim here). */
-int __real_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
-int __wrap_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n);
+int __real_x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n);
+int __wrap_x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n);
 static bool claim_fails; /* atomic */
 
-int __wrap_x4_balloc_claim(struct jnl_handle *h, struct x4_inode *i, uint64_t blk, uint32_t n)
+int __wrap_x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
 {
 	if (__atomic_load_n(&claim_fails, __ATOMIC_SEQ_CST))
 		return -ENOMEM;
-	return __real_x4_balloc_claim(h, i, blk, n);
+	return __real_x4_balloc_claim(handle, inode, blk, n);
 }
 
 static void *reclaim_thread(void *arg)
@@ -175,15 +175,15 @@ START_TEST(what_is_given_up_is_not_read)
 	uint64_t held = e->vol->data.win_blocks, available = x4_balloc_available(e->vol, true);
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	uint8_t *b = buf_new(BS), *want = buf_new(BS), *w = buf_new(BS);
-	struct treq t, tw;
+	struct treq req, tw;
 	pthread_t th;
 
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, 0, k * BS, 1, BS);
 	pattern(want, 1, 3 * BS, BS);
-	fake_set_mode(e->f, FAKE_HELD, 0);
-	req_submit(e, e->file, &t, 0, 3 * BS, b, BS);
-	ck_assert_uint_eq(fake_held(e->f), 1);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	req_submit(e, e->file, &req, 0, 3 * BS, b, BS);
+	ck_assert_uint_eq(fake_held(e->fake), 1);
 	__atomic_store_n(&claim_fails, true, __ATOMIC_SEQ_CST);
 	if (_i)
 		ck_assert_int_eq(pthread_create(&th, NULL, reclaim_thread, e), 0);
@@ -192,18 +192,18 @@ START_TEST(what_is_given_up_is_not_read)
 	wait_counter(CTR_dio_gate_wait, waits + 1);
 	ck_assert_uint_eq(e->vol->data.win_blocks, held);
 	ck_assert_uint_eq(x4_balloc_available(e->vol, true), available);
-	fake_complete(e->f, 0);
+	fake_complete(e->fake, 0);
 	if (_i)
 		pthread_join(th, NULL);
 	else
 		ck_assert_int_eq(req_wait(e, &tw), -ENOMEM);
 	__atomic_store_n(&claim_fails, false, __ATOMIC_SEQ_CST);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	ck_assert_int_eq(req_wait(e, &t), BS);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &req), BS);
 	ck_assert_mem_eq(b, want, BS);
 	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
 	ck_assert_uint_gt(x4_balloc_available(e->vol, true), available);
-	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
 	free(b);
 	free(want);
 	free(w);
@@ -219,18 +219,18 @@ START_TEST(published_in_order)
 	struct treq t1, t2;
 
 	pattern(b, 1, 2 * BS, 4 * BS);
-	fake_set_mode(e->f, FAKE_HELD, 0);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
 	req_submit(e, e->file, &t1, DIO_WRITE, 2 * BS, b, 3 * BS);
 	req_submit(e, e->file, &t2, DIO_WRITE, 5 * BS, b + 3 * BS, BS);
-	ck_assert_uint_eq(fake_held(e->f), 2);
-	fake_complete(e->f, 1);
+	ck_assert_uint_eq(fake_held(e->fake), 2);
+	fake_complete(e->fake, 1);
 	ck_assert(!req_is_done(&t2));
-	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
 	ck_assert_int_eq(io(e, 0, 2 * BS, r, BS), 0);
-	fake_complete(e->f, 0);
+	fake_complete(e->fake, 0);
 	ck_assert(req_is_done(&t1) && req_is_done(&t2));
-	ck_assert_uint_eq(x4_inode_size(e->i), 6 * BS);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 6 * BS);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	expect(e, 0, 1, 6 * BS);
 	free(b);
 	free(r);
@@ -243,24 +243,24 @@ START_TEST(failure_in_the_middle)
 {
 	struct engine *e = with_window(NULL, 2);
 	uint8_t *b = buf_new(3 * BS), *r = buf_new(BS);
-	struct treq t[3];
+	struct treq req[3];
 
 	pattern(b, 1, 2 * BS, 3 * BS);
 	uint64_t addr = dev_addr(e, 2 * BS);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO, .off = addr, .len = BS, .repeat = 1 });
-	fake_set_mode(e->f, FAKE_HELD, 0);
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO, .off = addr, .len = BS, .repeat = 1 });
+	fake_set_mode(e->fake, FAKE_HELD, 0);
 	for (unsigned k = 0; k < 3; k++)
-		req_submit(e, e->file, &t[k], DIO_WRITE, (2 + k) * BS, b + k * BS, BS);
-	ck_assert_uint_eq(fake_held(e->f), 3);
-	fake_complete(e->f, 2);
-	fake_complete(e->f, 0);
-	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
-	fake_complete(e->f, 0);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	ck_assert_int_eq(req_wait(e, &t[0]), -EIO);
-	ck_assert_int_eq(req_wait(e, &t[1]), BS);
-	ck_assert_int_eq(req_wait(e, &t[2]), BS);
-	ck_assert_uint_eq(x4_inode_size(e->i), 5 * BS);
+		req_submit(e, e->file, &req[k], DIO_WRITE, (2 + k) * BS, b + k * BS, BS);
+	ck_assert_uint_eq(fake_held(e->fake), 3);
+	fake_complete(e->fake, 2);
+	fake_complete(e->fake, 0);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
+	fake_complete(e->fake, 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &req[0]), -EIO);
+	ck_assert_int_eq(req_wait(e, &req[1]), BS);
+	ck_assert_int_eq(req_wait(e, &req[2]), BS);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 5 * BS);
 	ck_assert_int_eq(io(e, 0, 2 * BS, r, BS), BS);
 	ck_assert(all_bytes(r, 0, BS));
 	expect(e, 3 * BS, 1, 2 * BS);
@@ -279,13 +279,13 @@ START_TEST(durable_when_synced)
 
 		write_ok(e, how == 2 ? DIO_DSYNC : how == 3 ? DIO_SYNC | DIO_DSYNC : 0, 2 * BS, 1, 2 * BS);
 		if (how < 2)
-			ck_assert_int_eq(engine_fsync(e, e->i, how == 1), 0);
+			ck_assert_int_eq(engine_fsync(e, e->inode, how == 1), 0);
 		/* An overwrite of what may not be in the tree yet. */
 		write_ok(e, 0, 4 * BS, 1, BS);
 		write_ok(e, DIO_DSYNC, 4 * BS, 2, BS);
 		write_ok(e, 0, 5 * BS, 3, BS);
 		struct engine *n = engine_cut(e, FAKE_CUT_DROP, how);
-		ck_assert_uint_eq(x4_inode_size(n->i), 5 * BS);
+		ck_assert_uint_eq(x4_inode_size(n->inode), 5 * BS);
 		expect(n, 0, 1, 4 * BS);
 		expect(n, 4 * BS, 2, BS);
 		engine_close(n);
@@ -299,16 +299,16 @@ START_TEST(cut_anywhere)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
 
-	fake_rec_start(e->f);
+	fake_rec_start(e->fake);
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, 0, k * BS, 1, BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	write_ok(e, 0, 6 * BS, 1, BS);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
-	unsigned events = fake_rec_events(e->f);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
+	unsigned events = fake_rec_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *n = engine_on(fake_rec_cut(e->f, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
-		uint64_t size = x4_inode_size(n->i);
+		struct engine *n = engine_on(fake_rec_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
+		uint64_t size = x4_inode_size(n->inode);
 		ck_assert(size % BS == 0 && size <= 7 * BS);
 		if (size)
 			expect(n, 0, 1, size);
@@ -316,7 +316,7 @@ START_TEST(cut_anywhere)
 			ck_assert_uint_eq(size, 7 * BS);
 		engine_close(n);
 	}
-	fake_rec_stop(e->f);
+	fake_rec_stop(e->fake);
 	engine_close(e);
 }
 END_TEST
@@ -330,16 +330,16 @@ START_TEST(ended_by_other_changes)
 
 		write_ok(e, 0, 3 * BS, 1, BS);
 		switch (how) {
-		case 0: engine_truncate(e, e->i, 2 * BS + 100); break;
-		case 1: engine_truncate(e, e->i, 8 * BS + 100); break;
+		case 0: engine_truncate(e, e->inode, 2 * BS + 100); break;
+		case 1: engine_truncate(e, e->inode, 8 * BS + 100); break;
 		case 2: engine_fallocate(e, 0, 2 * BS, 6 * BS); break;
 		case 3: engine_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 3 * BS, BS); break;
 		case 4: write_ok(e, 0, 4 * BS, 1, 100); break;
 		case 5: write_ok(e, 0, 7 * BS + 5, 1, 100); break;
 		case 6: write_ok(e, 0, 7 * BS, 1, BS); break; /* whole blocks, in the window, but not at the end */
 		}
-		ck_assert_uint_eq(x4_window_end(e->i), 0);
-		uint64_t size = x4_inode_size(e->i), same = how == 0 ? size : how == 3 ? 3 * BS : 4 * BS;
+		ck_assert_uint_eq(x4_window_end(e->inode), 0);
+		uint64_t size = x4_inode_size(e->inode), same = how == 0 ? size : how == 3 ? 3 * BS : 4 * BS;
 		expect(e, 0, 1, same);
 		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), size);
 		if (how == 4)
@@ -350,7 +350,7 @@ START_TEST(ended_by_other_changes)
 			ck_assert(all_bytes(r + 4 * BS, 0, 3 * BS));
 		else
 			ck_assert(all_bytes(r + same, 0, size - same));
-		engine_truncate(e, e->i, 12 * BS);
+		engine_truncate(e, e->inode, 12 * BS);
 		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), 12 * BS);
 		ck_assert(all_bytes(r + size, 0, 12 * BS - size));
 		free(r);
@@ -368,18 +368,18 @@ START_TEST(a_gap_behind_an_append)
 	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
 	uint64_t slow = counter(CTR_dio_write_slow);
 	uint8_t *b = buf_new(2 * BS), *r = buf_new(BS);
-	struct treq t[2];
+	struct treq req[2];
 
 	pattern(b, 1, 2 * BS, BS);
 	pattern(b + BS, 1, 5 * BS, BS);
-	fake_set_mode(e->f, FAKE_HELD, 0);
-	req_submit(e, e->file, &t[0], DIO_WRITE, 2 * BS, b, BS);
-	req_submit(e, e->file, &t[1], DIO_WRITE, 5 * BS, b + BS, BS);
-	ck_assert_uint_eq(fake_held(e->f), 1);
-	fake_complete(e->f, 0);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	ck_assert_int_eq(req_wait(e, &t[0]), BS);
-	ck_assert_int_eq(req_wait(e, &t[1]), BS);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	req_submit(e, e->file, &req[0], DIO_WRITE, 2 * BS, b, BS);
+	req_submit(e, e->file, &req[1], DIO_WRITE, 5 * BS, b + BS, BS);
+	ck_assert_uint_eq(fake_held(e->fake), 1);
+	fake_complete(e->fake, 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &req[0]), BS);
+	ck_assert_int_eq(req_wait(e, &req[1]), BS);
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow + 1);
 	for (unsigned k = 3; k < 5; k++) {
 		ck_assert_int_eq(io(e, 0, k * BS, r, BS), BS);
@@ -410,15 +410,15 @@ START_TEST(no_window_over_preallocated_blocks)
 	for (unsigned k = 1; k < 12; k++) {
 		write_ok(e, 0, k * BS, 1, BS);
 		if (k < 9)
-			ck_assert_uint_eq(x4_window_end(e->i), 0);
+			ck_assert_uint_eq(x4_window_end(e->inode), 0);
 		if (k == 4)
-			ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+			ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	}
-	ck_assert_uint_gt(x4_window_end(e->i), 0); /* behind them there is one again */
+	ck_assert_uint_gt(x4_window_end(e->inode), 0); /* behind them there is one again */
 	expect(e, 0, 1, 12 * BS);
-	x4_map_drop(e->i);
+	x4_map_drop(e->inode);
 	expect(e, 0, 1, 12 * BS);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	expect(n, 0, 1, 12 * BS);
 	engine_close(n);
@@ -433,21 +433,21 @@ START_TEST(truncate_waits)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .threads = 1 }, 2);
 	uint8_t *b = buf_new(BS);
-	struct treq t;
+	struct treq req;
 	pthread_t th;
 
 	pattern(b, 1, 2 * BS, BS);
-	fake_set_mode(e->f, FAKE_HELD, 0);
-	req_submit(e, e->file, &t, DIO_WRITE, 2 * BS, b, BS);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	req_submit(e, e->file, &req, DIO_WRITE, 2 * BS, b, BS);
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
-	ck_assert_uint_eq(x4_inode_size(e->i), 2 * BS);
-	fake_complete(e->f, 0);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
+	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
-	ck_assert_int_eq(req_wait(e, &t), BS);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	ck_assert_uint_eq(x4_inode_size(e->i), BS);
+	ck_assert_int_eq(req_wait(e, &req), BS);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	ck_assert_uint_eq(x4_inode_size(e->inode), BS);
 	expect(e, 0, 1, BS);
 	free(b);
 	engine_close(e);
@@ -458,28 +458,28 @@ END_TEST
 START_TEST(reclaimed_when_full)
 {
 	struct engine *e = with_window(NULL, 2);
-	struct x4_inode *g = engine_file(e, "g");
+	struct x4_inode *inode = engine_file(e, "g");
 	struct dio_file *gf;
 	uint8_t *b = buf_new(BS);
-	struct treq t;
-	struct x4_statfs st;
+	struct treq req;
+	struct x4_statfs stats;
 	uint64_t pos = 0;
 
-	ck_assert_int_eq(dio_file_open(e->d, g, &gf), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, inode, &gf), 0);
 	memset(b, 'g', BS);
 	for (;;) { /* every other block: no stream, no window */
-		req_submit(e, gf, &t, DIO_WRITE | DIO_ROOT, pos, b, BS);
-		if (req_wait(e, &t) != BS)
+		req_submit(e, gf, &req, DIO_WRITE | DIO_ROOT, pos, b, BS);
+		if (req_wait(e, &req) != BS)
 			break;
 		pos += 2 * BS;
 	}
-	ck_assert_int_eq(t.res, -ENOSPC);
-	ck_assert_uint_eq(x4_window_end(e->i), 0);
-	x4_vol_statfs(e->vol, &st);
-	ck_assert_uint_lt(st.bfree, 128); /* what is kept for the tree */
+	ck_assert_int_eq(req.res, -ENOSPC);
+	ck_assert_uint_eq(x4_window_end(e->inode), 0);
+	x4_vol_statfs(e->vol, &stats);
+	ck_assert_uint_lt(stats.bfree, 128); /* what is kept for the tree */
 	expect(e, 0, 1, 2 * BS);
 	dio_file_close(gf);
-	x4_iput(g);
+	x4_iput(inode);
 	free(b);
 	engine_close(e);
 }
@@ -490,48 +490,48 @@ START_TEST(many_windows_hold_little)
 {
 	enum { FILES = 60 };
 	struct engine *e = engine_new(NULL);
-	const struct x4_cred cred = { .cap_fsetid = true };
-	struct x4_inode *root, *i[FILES], *dir;
-	struct dio_file *f[FILES];
+	const struct x4_cred credentials = { .cap_fsetid = true };
+	struct x4_inode *root, *inode[FILES], *dir;
+	struct dio_file *file[FILES];
 	uint8_t *b = buf_new(BS);
 	uint64_t since = x4_evictions(e->vol), available = x4_balloc_available(e->vol, true);
 	unsigned windows = 0;
-	struct treq t;
+	struct treq req;
 	char name[16];
-	int r = 0;
+	int err = 0;
 
 	ck_assert_int_eq(x4_iget(e->vol, X4_ROOT_INO, NULL, &root), 0);
 	memset(b, 'w', BS);
 	for (unsigned k = 0; k < FILES; k++) {
 		snprintf(name, sizeof(name), "w%u", k);
-		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &cred, &i[k]), 0);
-		ck_assert_int_eq(dio_file_open(e->d, i[k], &f[k]), 0);
+		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &credentials, &inode[k]), 0);
+		ck_assert_int_eq(dio_file_open(e->dio, inode[k], &file[k]), 0);
 		for (unsigned n = 0; n < 3; n++) {
-			req_submit(e, f[k], &t, DIO_WRITE | DIO_ROOT, n * BS, b, BS);
-			ck_assert_int_eq(req_wait(e, &t), BS);
+			req_submit(e, file[k], &req, DIO_WRITE | DIO_ROOT, n * BS, b, BS);
+			ck_assert_int_eq(req_wait(e, &req), BS);
 		}
-		windows += x4_window_end(i[k]) != 0;
+		windows += x4_window_end(inode[k]) != 0;
 	}
 	ck_assert_uint_gt(windows, 4);
 	ck_assert_uint_lt(windows, FILES);
 	ck_assert_uint_le(e->vol->data.win_blocks, available / 8);
-	for (unsigned n = 0; !r; n++) {
+	for (unsigned n = 0; !err; n++) {
 		snprintf(name, sizeof(name), "d%u", n);
-		r = x4_create(root, name, (unsigned)strlen(name), 040755, 0, &cred, &dir);
-		if (!r)
+		err = x4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials, &dir);
+		if (!err)
 			x4_iput(dir);
 	}
-	ck_assert_int_eq(r, -ENOSPC);
+	ck_assert_int_eq(err, -ENOSPC);
 	ck_assert_uint_gt(e->vol->data.win_blocks, 0);
 	ck_assert(x4_eviction_since(e->vol, &since));
 	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
-	ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 040755, 0, &cred, &dir), 0);
+	ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials, &dir), 0);
 	x4_iput(dir);
 	ck_assert(!x4_eviction_since(e->vol, &since)); /* asked once */
 	for (unsigned k = 0; k < FILES; k++) {
-		ck_assert_uint_eq(x4_inode_size(i[k]), 3 * BS);
-		dio_file_close(f[k]);
-		x4_iput(i[k]);
+		ck_assert_uint_eq(x4_inode_size(inode[k]), 3 * BS);
+		dio_file_close(file[k]);
+		x4_iput(inode[k]);
 	}
 	x4_iput(root);
 	free(b);
@@ -544,31 +544,31 @@ START_TEST(parallel_files_stay_whole)
 {
 	struct engine *e = engine_new(NULL);
 	static const char *const names[] = { "f", "g", "h" };
-	struct x4_inode *i[3];
-	struct dio_file *f[3];
+	struct x4_inode *inode[3];
+	struct dio_file *file[3];
 	uint8_t *b = buf_new(4 * BS);
-	struct treq t;
+	struct treq req;
 
 	for (unsigned k = 0; k < 3; k++) {
-		i[k] = engine_file(e, names[k]);
-		ck_assert_int_eq(dio_file_open(e->d, i[k], &f[k]), 0);
+		inode[k] = engine_file(e, names[k]);
+		ck_assert_int_eq(dio_file_open(e->dio, inode[k], &file[k]), 0);
 	}
 	for (unsigned n = 0; n < 100; n++)
 		for (unsigned k = 0; k < 3; k++) {
-			req_submit(e, f[k], &t, DIO_WRITE, n * 4 * BS, b, 4 * BS);
-			ck_assert_int_eq(req_wait(e, &t), 4 * BS);
+			req_submit(e, file[k], &req, DIO_WRITE, n * 4 * BS, b, 4 * BS);
+			ck_assert_int_eq(req_wait(e, &req), 4 * BS);
 		}
 	for (unsigned k = 0; k < 3; k++) {
-		struct x4_ext x;
+		struct x4_ext extent;
 		unsigned runs = 0;
 
-		for (uint32_t l = 0; l < 400; l += x.len, runs++)
-			ck_assert(!x4_map_lookup(i[k], l, &x) && x.state == X4_EXT_WRITTEN);
+		for (uint32_t l = 0; l < 400; l += extent.len, runs++)
+			ck_assert(!x4_map_lookup(inode[k], l, &extent) && extent.state == X4_EXT_WRITTEN);
 		ck_assert_uint_le(runs, 8);
-		dio_file_close(f[k]);
-		if (k) /* "f" is open once more */
-			ck_assert_uint_eq(x4_window_end(i[k]), 0);
-		x4_iput(i[k]);
+		dio_file_close(file[k]);
+		if (k) /* "file" is open once more */
+			ck_assert_uint_eq(x4_window_end(inode[k]), 0);
+		x4_iput(inode[k]);
 	}
 	free(b);
 	engine_close(e);
@@ -579,29 +579,29 @@ END_TEST
 START_TEST(threads_together)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
-	struct load l = { .e = e };
+	struct load load = { .e = e };
 	pthread_t th[2];
 
-	fake_set_mode(e->f, FAKE_THREAD, 5);
-	ck_assert_int_eq(pthread_create(&th[0], NULL, syncing_thread, &l), 0);
-	ck_assert_int_eq(pthread_create(&th[1], NULL, cutting_thread, &l), 0);
+	fake_set_mode(e->fake, FAKE_THREAD, 5);
+	ck_assert_int_eq(pthread_create(&th[0], NULL, syncing_thread, &load), 0);
+	ck_assert_int_eq(pthread_create(&th[1], NULL, cutting_thread, &load), 0);
 	uint8_t *b = buf_new(8 * BS);
-	struct treq t[2];
+	struct treq req[2];
 	for (unsigned n = 0; n < 300; n++) {
-		uint64_t pos = fdio_round_up(x4_inode_size(e->i), BS);
+		uint64_t pos = fdio_round_up(x4_inode_size(e->inode), BS);
 		if (pos > 1024 * BS)
 			pos = 0;
 		pattern(b, 1, pos, 8 * BS);
-		req_submit(e, e->file, &t[0], DIO_WRITE, pos, b, 5 * BS);
-		req_submit(e, e->file, &t[1], DIO_WRITE, pos + 5 * BS, b + 5 * BS, 3 * BS);
-		ck_assert_int_eq(req_wait(e, &t[0]), 5 * BS);
-		ck_assert_int_eq(req_wait(e, &t[1]), 3 * BS);
+		req_submit(e, e->file, &req[0], DIO_WRITE, pos, b, 5 * BS);
+		req_submit(e, e->file, &req[1], DIO_WRITE, pos + 5 * BS, b + 5 * BS, 3 * BS);
+		ck_assert_int_eq(req_wait(e, &req[0]), 5 * BS);
+		ck_assert_int_eq(req_wait(e, &req[1]), 3 * BS);
 	}
-	__atomic_store_n(&l.stop, true, __ATOMIC_RELEASE);
+	__atomic_store_n(&load.stop, true, __ATOMIC_RELEASE);
 	pthread_join(th[0], NULL);
 	pthread_join(th[1], NULL);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	uint64_t size = x4_inode_size(e->i);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	uint64_t size = x4_inode_size(e->inode);
 	uint8_t *r = buf_new(size + 1), *want = buf_new(size + 1);
 	ck_assert_int_eq(io(e, 0, 0, r, size), size);
 	pattern(want, 1, 0, size);

@@ -9,17 +9,17 @@
 
 static void fail_flush(struct engine *e)
 {
-	fake_fault_clear(e->f);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_clear(e->fake);
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 }
 
-static void write_file(struct engine *e, struct dio_file *f, uint64_t pos)
+static void write_file(struct engine *e, struct dio_file *file, uint64_t pos)
 {
 	uint8_t *b = buf_new(BS);
-	struct treq t;
+	struct treq req;
 
-	req_submit(e, f, &t, DIO_DIRECT | DIO_WRITE, pos, b, BS);
-	ck_assert_int_eq(req_wait(e, &t), BS);
+	req_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, b, BS);
+	ck_assert_int_eq(req_wait(e, &req), BS);
 	free(b);
 }
 
@@ -38,7 +38,7 @@ START_TEST(sync_writes_survive)
 			write_ok(e, DIO_DIRECT | sync, BS, 7, BS);        /* overwrites */
 		}
 		struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-		ck_assert_uint_eq(x4_inode_size(n->i), 4 * BS);
+		ck_assert_uint_eq(x4_inode_size(n->inode), 4 * BS);
 		expect(n, 0, 7, 4 * BS);
 		engine_close(n);
 		engine_close(e);
@@ -53,11 +53,11 @@ START_TEST(o_sync_keeps_mtime)
 
 	make_extents(e, 1);
 	struct timespec later = { .tv_sec = 2000000000 };
-	fake_set_now(e->f, &later);
+	fake_set_now(e->fake, &later);
 	write_ok(e, DIO_DIRECT | DIO_SYNC, 0, 7, BS);
-	x4_getattr(e->i, &a);
+	x4_getattr(e->inode, &a);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	x4_getattr(n->i, &b);
+	x4_getattr(n->inode, &b);
 	ck_assert_int_eq(a.mtime.tv_sec, b.mtime.tv_sec);
 	engine_close(n);
 	engine_close(e);
@@ -71,24 +71,24 @@ START_TEST(fua_or_one_flush)
 	struct fake_stats st;
 
 	make_extents(e, 5);
-	fake_stats_reset(e->f);
+	fake_stats_reset(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BS);
-	st = fake_stats(e->f);
+	st = fake_stats(e->fake);
 	ck_assert_uint_eq(st.fua, 5);
 	ck_assert_uint_eq(st.writes, 5);
 	ck_assert_uint_eq(st.flushes, 0);
 	uint64_t fua = counter(CTR_dio_fua);
-	fake_stats_reset(e->f);
+	fake_stats_reset(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 8 * BS, 2, BS);
 	ck_assert_uint_eq(counter(CTR_dio_fua), fua);
-	ck_assert_uint_ge(fake_stats(e->f).flushes, 1);
+	ck_assert_uint_ge(fake_stats(e->fake).flushes, 1);
 	engine_close(e);
 
 	e = engine_new(&(struct engine_opt){ .no_fua = true });
 	make_extents(e, 5);
-	fake_stats_reset(e->f);
+	fake_stats_reset(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 5 * BS);
-	st = fake_stats(e->f);
+	st = fake_stats(e->fake);
 	ck_assert_uint_eq(st.fua, 0);
 	ck_assert_uint_eq(st.writes, 5);
 	ck_assert_uint_eq(st.flushes, 1);
@@ -105,9 +105,9 @@ static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len,
 	(void)len;
 	if (kind != FAKE_WRITE || after)
 		return;
-	fake_set_hook(e->f, NULL, NULL);
+	fake_set_hook(e->fake, NULL, NULL);
 	ck_assert(flags & DEV_FUA);
-	x4_map_drop(e->i);
+	x4_map_drop(e->inode);
 }
 
 START_TEST(remainder_of_a_fua_write_is_flushed)
@@ -117,12 +117,12 @@ START_TEST(remainder_of_a_fua_write_is_flushed)
 
 	make_extents(e, 3);
 	uint64_t slow = counter(CTR_dio_write_slow);
-	fake_set_hook(e->f, drop_map, e);
+	fake_set_hook(e->fake, drop_map, e);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 3 * BS);
 	ck_assert_uint_eq(counter(CTR_dio_write_slow) - slow, 1);
 	for (unsigned k = 0; k < 3; k++) {
 		pattern(want, 2, k * BS, BS);
-		fake_peek_media(e->f, media, BS, dev_addr(e, k * BS));
+		fake_peek_media(e->fake, media, BS, dev_addr(e, k * BS));
 		ck_assert_mem_eq(media, want, BS);
 	}
 	engine_close(e);
@@ -135,19 +135,19 @@ START_TEST(times_force_no_commit)
 	struct engine *e = engine_new(NULL);
 
 	make_extents(e, 2);
-	uint64_t commits = counter(CTR_jnl_commit), flushes = fake_stats(e->f).flushes;
+	uint64_t commits = counter(CTR_jnl_commit), flushes = fake_stats(e->fake).flushes;
 	write_ok(e, DIO_DIRECT, 0, 2, BS); /* the new mtime is in memory only */
-	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
-	ck_assert_uint_eq(fake_stats(e->f).flushes - flushes, 1); /* fdatasync's; O_DSYNC is FUA */
-	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0); /* and now it is in the running transaction */
+	ck_assert_uint_eq(fake_stats(e->fake).flushes - flushes, 1); /* fdatasync's; O_DSYNC is FUA */
+	ck_assert_int_eq(x4_setattr(e->inode, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0); /* and now it is in the running transaction */
 	write_ok(e, DIO_DIRECT, BS, 4, BS);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
-	flushes = fake_stats(e->f).flushes;
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
+	flushes = fake_stats(e->fake).flushes;
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, BS, 5, BS);
-	ck_assert_uint_eq(fake_stats(e->f).flushes, flushes);
+	ck_assert_uint_eq(fake_stats(e->fake).flushes, flushes);
 	ck_assert_uint_eq(counter(CTR_jnl_commit), commits);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert_uint_eq(counter(CTR_jnl_commit), commits + 1);
 	engine_close(e);
 }
@@ -160,16 +160,16 @@ START_TEST(fsync_of_times_alone)
 {
 	struct engine *e = engine_new(NULL);
 	struct timespec later = { .tv_sec = 2000000000 };
-	struct x4_attr a;
+	struct x4_attr attr;
 
 	make_extents(e, 1);
-	fake_set_now(e->f, &later);
+	fake_set_now(e->fake, &later);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	x4_getattr(n->i, &a);
-	ck_assert_int_eq(a.mtime.tv_sec, later.tv_sec);
+	x4_getattr(n->inode, &attr);
+	ck_assert_int_eq(attr.mtime.tv_sec, later.tv_sec);
 	engine_close(n);
 	engine_close(e);
 }
@@ -180,58 +180,58 @@ END_TEST
  * jnl_commit_turn here) ----
  */
 
-void __real_jnl_commit_turn(struct jnl *j, jnl_tid tid);
-void __wrap_jnl_commit_turn(struct jnl *j, jnl_tid tid);
+void __real_jnl_commit_turn(struct jnl *journal, jnl_tid tid);
+void __wrap_jnl_commit_turn(struct jnl *journal, jnl_tid tid);
 
 static void (*at_turn)(void);
 static struct join {
 	struct engine *e;
-	struct x4_inode *g;
+	struct x4_inode *inode;
 	struct dio_file *gf;
 	struct tsync sync;
 } joiner;
 
-void __wrap_jnl_commit_turn(struct jnl *j, jnl_tid tid)
+void __wrap_jnl_commit_turn(struct jnl *journal, jnl_tid tid)
 {
 	void (*fn)(void) = at_turn;
 
 	at_turn = NULL;
 	if (fn) {
-		ck_assert_int_eq(jnl_commit_wait(j, tid, NULL), 0); /* by somebody else */
+		ck_assert_int_eq(jnl_commit_wait(journal, tid, NULL), 0); /* by somebody else */
 		fn();
 	}
-	__real_jnl_commit_turn(j, tid);
+	__real_jnl_commit_turn(journal, tid);
 }
 
 static void join_batch(void)
 {
-	struct join *w = &joiner;
+	struct join *join = &joiner;
 	uint8_t *b = buf_new(BS);
-	struct treq t;
+	struct treq req;
 
 	pattern(b, 9, 0, BS);
-	req_submit(w->e, w->gf, &t, DIO_DIRECT | DIO_WRITE, 0, b, BS);
-	while (!req_is_done(&t))
-		ck_assert(wq_run_one(w->e->workers));
-	ck_assert_int_eq(t.res, BS);
-	sync_start(w->e, &w->sync, w->g, w->gf, true);
+	req_submit(join->e, join->gf, &req, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	while (!req_is_done(&req))
+		ck_assert(wq_run_one(join->e->workers));
+	ck_assert_int_eq(req.res, BS);
+	sync_start(join->e, &join->sync, join->inode, join->gf, true);
 	free(b);
 }
 
 static void expect_g(struct engine *e)
 {
-	struct x4_inode *g = engine_file(e, "g");
+	struct x4_inode *inode = engine_file(e, "g");
 	uint8_t *b = buf_new(BS), *want = buf_new(BS);
-	struct dio_file *f;
-	struct treq t;
+	struct dio_file *file;
+	struct treq req;
 
-	ck_assert_int_eq(dio_file_open(e->d, g, &f), 0);
-	req_submit(e, f, &t, 0, 0, b, BS);
-	ck_assert_int_eq(req_wait(e, &t), BS);
+	ck_assert_int_eq(dio_file_open(e->dio, inode, &file), 0);
+	req_submit(e, file, &req, 0, 0, b, BS);
+	ck_assert_int_eq(req_wait(e, &req), BS);
 	pattern(want, 9, 0, BS);
 	ck_assert_mem_eq(b, want, BS);
-	dio_file_close(f);
-	x4_iput(g);
+	dio_file_close(file);
+	x4_iput(inode);
 	free(b);
 	free(want);
 }
@@ -244,23 +244,23 @@ START_TEST(who_joins_is_served)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 
-	joiner = (struct join){ .e = e, .g = engine_file(e, "g") };
-	ck_assert_int_eq(dio_file_open(e->d, joiner.g, &joiner.gf), 0);
+	joiner = (struct join){ .e = e, .inode = engine_file(e, "g") };
+	ck_assert_int_eq(dio_file_open(e->dio, joiner.inode, &joiner.gf), 0);
 	if (_i == 0)
 		write_file(e, joiner.gf, 0);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync_file(e, joiner.gf), 0);
 	/* The batch itself has nothing to flush. */
-	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MODE, &(struct x4_attr){ .mode = 0600 }), 0);
+	ck_assert_int_eq(x4_setattr(e->inode, X4_SET_MODE, &(struct x4_attr){ .mode = 0600 }), 0);
 	at_turn = join_batch;
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert(joiner.sync.done);
 	ck_assert_int_eq(joiner.sync.err, 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	expect_g(n);
 	engine_close(n);
 	dio_file_close(joiner.gf);
-	x4_iput(joiner.g);
+	x4_iput(joiner.inode);
 	engine_close(e);
 }
 END_TEST
@@ -272,27 +272,27 @@ END_TEST
 START_TEST(flush_beside_a_failed_commit)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	struct join *w = &joiner;
-	struct tsync t;
+	struct join *join = &joiner;
+	struct tsync tsync;
 
-	*w = (struct join){ .e = e, .g = engine_file(e, "g") };
-	ck_assert_int_eq(dio_file_open(e->d, w->g, &w->gf), 0);
-	write_file(e, w->gf, 0);
+	*join = (struct join){ .e = e, .inode = engine_file(e, "g") };
+	ck_assert_int_eq(dio_file_open(e->dio, join->inode, &join->gf), 0);
+	write_file(e, join->gf, 0);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
-	sync_start(e, &t, e->i, e->file, true);
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	sync_start(e, &tsync, e->inode, e->file, true);
 	join_batch();
 	engine_pump(e);
-	ck_assert(t.done && w->sync.done);
-	ck_assert_int_eq(t.err, -EIO);
-	ck_assert_int_eq(w->sync.err, 0);
-	fake_fault_clear(e->f);
+	ck_assert(tsync.done && join->sync.done);
+	ck_assert_int_eq(tsync.err, -EIO);
+	ck_assert_int_eq(join->sync.err, 0);
+	fake_fault_clear(e->fake);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
 	expect_g(n);
 	engine_close(n);
-	dio_file_close(w->gf);
-	x4_iput(w->g);
+	dio_file_close(join->gf);
+	x4_iput(join->inode);
 	engine_close_nocheck(e);
 }
 END_TEST
@@ -304,27 +304,27 @@ START_TEST(no_flush_without_data)
 	void *b = buf_new(BS);
 
 	make_extents(e, 1);
-	fake_stats_reset(e->f);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO });
+	fake_stats_reset(e->fake);
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, BS), -EIO);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE | DIO_DSYNC, 0, b, 0), 0);
-	fake_fault_clear(e->f);
-	ck_assert_uint_eq(fake_stats(e->f).flushes, 0);
+	fake_fault_clear(e->fake);
+	ck_assert_uint_eq(fake_stats(e->fake).flushes, 0);
 	free(b);
 	engine_close(e);
 
 	/* fsync of a file without unflushed data */
 	e = engine_new(NULL);
 	make_extents(e, 1);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
-	fake_stats_reset(e->f);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
+	fake_stats_reset(e->fake);
 	uint64_t clean = counter(CTR_dio_sync_clean);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
-	ck_assert_uint_eq(fake_stats(e->f).flushes, 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
+	ck_assert_uint_eq(fake_stats(e->fake).flushes, 0);
 	ck_assert_uint_eq(counter(CTR_dio_sync_clean) - clean, 1);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), 0);
-	ck_assert_uint_eq(fake_stats(e->f).flushes, 1);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
+	ck_assert_uint_eq(fake_stats(e->fake).flushes, 1);
 	engine_close(e);
 }
 END_TEST
@@ -335,14 +335,14 @@ static struct engine *many_env;
 static uint64_t many_addr[MANY];
 static unsigned many_done;
 static struct treq many[MANY];
-static void many_finished(struct dio_req *r, ssize_t res)
+static void many_finished(struct dio_req *req, ssize_t res)
 {
-	unsigned k = container_of(r, struct treq, r) - many;
+	unsigned k = container_of(req, struct treq, req) - many;
 	uint8_t media[512];
 
 	ck_assert_int_eq(res, BS);
-	fake_peek_media(many_env->f, media, 512, many_addr[k]);
-	ck_assert_mem_eq(media, r->buf, 512); /* durable when answered */
+	fake_peek_media(many_env->fake, media, 512, many_addr[k]);
+	ck_assert_mem_eq(media, req->buf, 512); /* durable when answered */
 	many_done++;
 }
 
@@ -356,24 +356,24 @@ START_TEST(flushes_are_shared)
 	many_env = e;
 	many_done = 0;
 	pattern(b, 2, 0, MANY * BS);
-	fake_set_mode(e->f, FAKE_HELD, 77);
+	fake_set_mode(e->fake, FAKE_HELD, 77);
 	for (unsigned k = 0; k < MANY; k++) {
 		many_addr[k] = dev_addr(e, k * BS);
-		many[k].r = (struct dio_req){ .file = e->file, .pos = k * BS, .len = BS, .flags = DIO_DIRECT | DIO_WRITE | DIO_DSYNC,
+		many[k].req = (struct dio_req){ .file = e->file, .pos = k * BS, .len = BS, .flags = DIO_DIRECT | DIO_WRITE | DIO_DSYNC,
 					      .buf = b + k * BS, .buf_index = -1, .done = many_finished };
-		dio_submit(e->d, &many[k].r);
+		dio_submit(e->dio, &many[k].req);
 	}
-	ck_assert_uint_eq(fake_held(e->f), MANY);
-	fake_stats_reset(e->f);
+	ck_assert_uint_eq(fake_held(e->fake), MANY);
+	fake_stats_reset(e->fake);
 	for (unsigned k = 0; k < MANY; k++) {
-		fake_complete(e->f, (k * 37) % fake_held(e->f));
+		fake_complete(e->fake, (k * 37) % fake_held(e->fake));
 		if (k % 25 == 20)
 			engine_pump(e); /* a batch starts while others are still in flight */
 	}
 	engine_pump(e);
 	ck_assert_uint_eq(many_done, MANY);
-	ck_assert_uint_le(fake_stats(e->f).flushes, 5);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_uint_le(fake_stats(e->fake).flushes, 5);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
 	engine_close(e);
 }
@@ -388,8 +388,8 @@ START_TEST(flush_failure_reaches_the_covered)
 	struct treq t[6], o;
 	uint8_t *b = buf_new(8 * BS);
 
-	ck_assert_int_eq(dio_file_open(e->d, i2, &f2), 0);
-	ck_assert_int_eq(dio_file_open(e->d, i3, &f3), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, i2, &f2), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, i3, &f3), 0);
 	write_ok(e, DIO_DIRECT, 0, 1, 8 * BS);
 	req_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	ck_assert_int_eq(req_wait(e, &o), BS);
@@ -401,7 +401,7 @@ START_TEST(flush_failure_reaches_the_covered)
 	/* i2 has an unflushed overwrite nobody waits for. */
 	req_submit(e, f2, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	ck_assert_int_eq(req_wait(e, &o), BS);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	for (unsigned k = 0; k < 3; k++)
 		req_submit(e, e->file, &t[k], DIO_DIRECT | DIO_WRITE | DIO_DSYNC, k * BS, b, BS);
 	engine_pump(e);
@@ -413,7 +413,7 @@ START_TEST(flush_failure_reaches_the_covered)
 	ck_assert_int_eq(engine_fsync(e, i2, true), -EIO);
 	ck_assert_int_eq(engine_fsync(e, i2, true), 0);
 	ck_assert_int_eq(engine_fsync(e, i3, true), 0);
-	fake_fault_clear(e->f);
+	fake_fault_clear(e->fake);
 	dio_file_close(f2);
 	dio_file_close(f3);
 	x4_iput(i2);
@@ -430,8 +430,8 @@ START_TEST(each_failure_has_its_own_victims)
 	struct x4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
 
-	ck_assert_int_eq(dio_file_open(e->d, i2, &f2), 0);
-	ck_assert_int_eq(dio_file_open(e->d, i3, &f3), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, i2, &f2), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, i3, &f3), 0);
 	write_file(e, e->file, 0);
 	write_file(e, f2, 0);
 	write_file(e, f3, 0);
@@ -471,24 +471,24 @@ END_TEST
 START_TEST(each_opener_is_told_once)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	struct dio_file *f[3];
+	struct dio_file *file[3];
 
 	make_extents(e, 1);
-	ck_assert_int_eq(dio_file_open(e->d, e->i, &f[0]), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &file[0]), 0);
 	write_file(e, e->file, 0);
 	fail_flush(e);
-	ck_assert_int_eq(dev_flush(fake_dev(e->f)), -EIO); /* somebody else's */
-	ck_assert_int_eq(dio_file_open(e->d, e->i, &f[1]), 0);
+	ck_assert_int_eq(dev_flush(fake_dev(e->fake)), -EIO); /* somebody else's */
+	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &file[1]), 0);
 	for (unsigned k = 0; k < 2; k++) {
-		ck_assert_int_eq(engine_fsync_file(e, f[k]), -EIO);
-		ck_assert_int_eq(engine_fsync_file(e, f[k]), 0);
+		ck_assert_int_eq(engine_fsync_file(e, file[k]), -EIO);
+		ck_assert_int_eq(engine_fsync_file(e, file[k]), 0);
 	}
-	ck_assert_int_eq(dio_file_open(e->d, e->i, &f[2]), 0);
-	ck_assert_int_eq(engine_fsync_file(e, f[2]), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &file[2]), 0);
+	ck_assert_int_eq(engine_fsync_file(e, file[2]), 0);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	for (unsigned k = 0; k < 3; k++)
-		dio_file_close(f[k]);
+		dio_file_close(file[k]);
 	engine_close(e);
 }
 END_TEST
@@ -498,17 +498,17 @@ START_TEST(a_write_in_flight_may_be_lost)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
 	uint8_t *b = buf_new(BS);
-	struct treq t;
+	struct treq req;
 
 	make_extents(e, 1);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
-	fake_set_mode(e->f, FAKE_HELD, 0);
-	req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, 0, b, BS);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	fail_flush(e);
-	ck_assert_int_eq(dev_flush(fake_dev(e->f)), -EIO);
-	fake_complete_all(e->f);
-	ck_assert_int_eq(req_wait(e, &t), BS);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_int_eq(dev_flush(fake_dev(e->fake)), -EIO);
+	fake_complete_all(e->fake);
+	ck_assert_int_eq(req_wait(e, &req), BS);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), -EIO);
 	ck_assert_int_eq(engine_fsync_file(e, e->file), 0);
 	free(b);
@@ -520,19 +520,19 @@ END_TEST
 START_TEST(flush_failure_of_the_journal)
 {
 	struct engine *e = engine_new(NULL);
-	struct x4_inode *g = engine_file(e, "g");
+	struct x4_inode *inode = engine_file(e, "g");
 
 	make_extents(e, 2);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
-	ck_assert_int_eq(engine_fsync(e, g, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
+	ck_assert_int_eq(engine_fsync(e, inode, false), 0);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(x4_vol_sync(e->vol), -EIO);
-	ck_assert_uint_eq(fake_fault_hits(e->f), 1);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), -EIO);
-	ck_assert_int_eq(engine_fsync(e, e->i, true), -EROFS); /* once; the journal has aborted */
-	ck_assert_int_eq(engine_fsync(e, g, true), -EROFS);
-	x4_iput(g);
+	ck_assert_uint_eq(fake_fault_hits(e->fake), 1);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EIO);
+	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EROFS); /* once; the journal has aborted */
+	ck_assert_int_eq(engine_fsync(e, inode, true), -EROFS);
+	x4_iput(inode);
 	engine_close_nocheck(e);
 }
 END_TEST
@@ -548,7 +548,7 @@ START_TEST(fsync_after_the_abort)
 	ck_assert_int_eq(engine_fsync(e, h, false), 0);
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
 	jnl_abort(x4_vol_jnl(e->vol), -EIO);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), -EIO);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), -EIO);
 	ck_assert_int_eq(engine_fsync(e, h, false), -EROFS);
 	ck_assert_int_eq(engine_fsync(e, g, true), -EROFS);
 	expect(e, 0, 1, BS); /* reads go on */

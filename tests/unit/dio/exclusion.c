@@ -24,22 +24,22 @@ START_TEST(writers_of_one_block_serialise)
 	memset(a, 'a', 256);
 	memset(b, 'b', 256);
 	uint64_t waits = counter(CTR_dio_range_wait);
-	fake_block(e->f, FAKE_READ); /* both would read the old sector now */
+	fake_block(e->fake, FAKE_READ); /* both would read the old sector now */
 	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 256);
 	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 256, b, 256);
 	wait_counter(CTR_dio_range_wait, waits + 1);
-	fake_unblock(e->f);
+	fake_unblock(e->fake);
 	ck_assert_int_eq(req_wait(e, &ta), 256);
 	ck_assert_int_eq(req_wait(e, &tb), 256);
 	ck_assert_int_eq(io(e, 0, 0, r, BS), BS);
 	ck_assert(all_bytes(r, 'a', 256));
 	ck_assert(all_bytes(r + 256, 'b', 256));
 	/* Different blocks: both are at the device at once. */
-	fake_block(e->f, FAKE_READ);
+	fake_block(e->fake, FAKE_READ);
 	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, BS + 100, a, 256);
 	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 2 * BS + 100, b, 256);
-	ck_assert(fake_wait_blocked(e->f, 2));
-	fake_unblock(e->f);
+	ck_assert(fake_wait_blocked(e->fake, 2));
+	fake_unblock(e->fake);
 	ck_assert_int_eq(req_wait(e, &ta), 256);
 	ck_assert_int_eq(req_wait(e, &tb), 256);
 	free(a);
@@ -59,16 +59,16 @@ START_TEST(sub_sector_write_drains_fast_writes)
 	write_ok(e, 0, 0, 1, BS);
 	memset(a, 'a', 512);
 	memset(b, 'b', 100);
-	fake_set_mode(e->f, FAKE_HELD, 0);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 512);
 	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 50, b, 100);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
 	ck_assert(!req_is_done(&tb));
-	fake_complete(e->f, 0);
+	fake_complete(e->fake, 0);
 	ck_assert_int_eq(req_wait(e, &ta), 512);
 	ck_assert_int_eq(req_wait(e, &tb), 100);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(io(e, 0, 0, r, 512), 512);
 	ck_assert(all_bytes(r, 'a', 50) && all_bytes(r + 50, 'b', 100) && all_bytes(r + 150, 'a', 362));
 	free(a);
@@ -81,7 +81,7 @@ END_TEST
 /* After a cut at any recorded event: only what check allows is visible, and the volume is clean. */
 static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct engine *n))
 {
-	unsigned events = fake_rec_events(e->f);
+	unsigned events = fake_rec_events(e->fake);
 	static const enum fake_cut modes[] = { FAKE_CUT_DROP, FAKE_CUT_KEEP, FAKE_CUT_RANDOM };
 
 	ck_assert_uint_gt(events, 2);
@@ -89,7 +89,7 @@ static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct
 		for (unsigned m = 0; m < 3; m++) {
 			struct engine_opt o = e->opt;
 			o.stale = false;
-			struct engine *n = engine_on(fake_rec_cut(e->f, k, modes[m], k * 7 + 1), &o);
+			struct engine *n = engine_on(fake_rec_cut(e->fake, k, modes[m], k * 7 + 1), &o);
 			check(n);
 			if ((k * 3 + m) % step == 0)
 				engine_close(n);
@@ -100,7 +100,7 @@ static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct
 
 static void check_not_stale(struct engine *n)
 {
-	uint64_t size = x4_inode_size(n->i);
+	uint64_t size = x4_inode_size(n->inode);
 	uint8_t *b = buf_new(16 * BS), *want = buf_new(16 * BS);
 
 	ck_assert_uint_le(size, 16 * BS);
@@ -121,13 +121,13 @@ START_TEST(edges_of_new_blocks_are_zero)
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(16 * BS);
 
-	fake_rec_start(e->f);
+	fake_rec_start(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 512, 7, 512);      /* extends, head and tail */
 	write_ok(e, DIO_DIRECT, BS + 1024, 7, BS);                      /* two blocks inside the size */
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 2048, 7, 512);     /* gap in the block that held the end */
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 9 * BS + 3584, 7, 512);
 	cut_everywhere(e, 16, check_not_stale);
-	fake_rec_stop(e->f);
+	fake_rec_stop(e->fake);
 	ck_assert_int_eq(io(e, 0, 0, b, 16 * BS), 10 * BS);
 	ck_assert(no_byte(b, 0xa5, 10 * BS));
 	expect(e, 3 * BS + 512, 7, 512);
@@ -153,9 +153,9 @@ START_TEST(gap_after_a_short_block)
 	/* Behind the end the block holds what others left there. */
 	memset(b, 0xa5, BS);
 	write_ok(e, 0, 0, 7, 700);
-	fake_poke(e->f, b, BS - 700, dev_addr(e, 0) + 700);
+	fake_poke(e->fake, b, BS - 700, dev_addr(e, 0) + 700);
 	write_ok(e, 0, 1500, 7, 10);
-	fake_poke(e->f, b, BS - 1510, dev_addr(e, 0) + 1510);
+	fake_poke(e->fake, b, BS - 1510, dev_addr(e, 0) + 1510);
 	write_ok(e, 0, 3 * BS + 5, 7, 20);
 	ck_assert_int_eq(io(e, 0, 0, b, 8 * BS), 3 * BS + 25);
 	ck_assert(all_bytes(b + 700, 0, 800));
@@ -172,23 +172,23 @@ END_TEST
 START_TEST(conversion_follows_the_data)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	struct x4_ext x;
+	struct x4_ext extent;
 
 	engine_fallocate(e, 0, 0, 8 * BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-	ck_assert_int_eq(x4_map_lookup(e->i, 2, &x), 0);
-	ck_assert_int_eq(x.state, X4_EXT_UNWRITTEN);
-	fake_rec_start(e->f);
+	ck_assert_int_eq(x4_map_lookup(e->inode, 2, &extent), 0);
+	ck_assert_int_eq(extent.state, X4_EXT_UNWRITTEN);
+	fake_rec_start(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 2 * BS, 7, 2 * BS);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 5 * BS + 512, 7, 1024);
 	cut_everywhere(e, 16, check_not_stale);
-	fake_rec_stop(e->f);
+	fake_rec_stop(e->fake);
 	expect(e, 2 * BS, 7, 2 * BS);
 	expect(e, 5 * BS + 512, 7, 1024);
-	ck_assert_int_eq(x4_map_lookup(e->i, 2, &x), 0);
-	ck_assert_int_eq(x.state, X4_EXT_WRITTEN);
-	ck_assert_int_eq(x4_map_lookup(e->i, 6, &x), 0);
-	ck_assert_int_eq(x.state, X4_EXT_UNWRITTEN);
+	ck_assert_int_eq(x4_map_lookup(e->inode, 2, &extent), 0);
+	ck_assert_int_eq(extent.state, X4_EXT_WRITTEN);
+	ck_assert_int_eq(x4_map_lookup(e->inode, 6, &extent), 0);
+	ck_assert_int_eq(extent.state, X4_EXT_UNWRITTEN);
 	engine_close(e);
 }
 END_TEST
@@ -198,7 +198,7 @@ static uint64_t watch_size_max;
 static unsigned watch_calls;
 static void watch_size(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
-	uint64_t s = x4_inode_size(watch_env->i);
+	uint64_t s = x4_inode_size(watch_env->inode);
 
 	watch_size_max = FDIO_MAX(watch_size_max, s);
 	watch_calls++;
@@ -208,14 +208,14 @@ static pthread_barrier_t extend_barrier;
 struct extender { struct engine *e; uint64_t pos; uint32_t len; };
 static void *extend(void *arg)
 {
-	struct extender *x = arg;
-	void *b = buf_new(x->len);
-	struct treq t;
+	struct extender *extender = arg;
+	void *b = buf_new(extender->len);
+	struct treq req;
 
-	pattern(b, 1, x->pos, x->len);
+	pattern(b, 1, extender->pos, extender->len);
 	pthread_barrier_wait(&extend_barrier);
-	req_submit(x->e, x->e->file, &t, DIO_DIRECT | DIO_WRITE, x->pos, b, x->len);
-	ck_assert_int_eq(req_wait(x->e, &t), x->len);
+	req_submit(extender->e, extender->e->file, &req, DIO_DIRECT | DIO_WRITE, extender->pos, b, extender->len);
+	ck_assert_int_eq(req_wait(extender->e, &req), extender->len);
 	free(b);
 	return NULL;
 }
@@ -228,17 +228,17 @@ START_TEST(size_follows_the_data)
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
 	watch_env = e;
 	watch_size_max = watch_calls = 0;
-	fake_set_hook(e->f, watch_size, NULL); /* before and after each data write */
+	fake_set_hook(e->fake, watch_size, NULL); /* before and after each data write */
 	write_ok(e, DIO_DIRECT, BS, 1, 8 * BS);
-	fake_set_hook(e->f, NULL, NULL);
+	fake_set_hook(e->fake, NULL, NULL);
 	ck_assert_uint_gt(watch_calls, 1);
 	ck_assert_uint_eq(watch_size_max, BS);
-	ck_assert_uint_eq(x4_inode_size(e->i), 9 * BS);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 9 * BS);
 	engine_close(e);
 
 	e = engine_new(&(struct engine_opt){ .threads = 2 });
 	for (unsigned k = 0; k < 20; k++) {
-		uint64_t base = x4_inode_size(e->i);
+		uint64_t base = x4_inode_size(e->inode);
 		struct extender a = { e, base, 2 * BS }, b = { e, base + 2 * BS, 6 * BS };
 		pthread_t t;
 		pthread_barrier_init(&extend_barrier, NULL, 2);
@@ -246,7 +246,7 @@ START_TEST(size_follows_the_data)
 		extend(&b);
 		pthread_join(t, NULL);
 		pthread_barrier_destroy(&extend_barrier);
-		ck_assert_uint_eq(x4_inode_size(e->i), base + 8 * BS);
+		ck_assert_uint_eq(x4_inode_size(e->inode), base + 8 * BS);
 		expect(e, base, 1, 8 * BS);
 	}
 	engine_close(e);
@@ -256,10 +256,10 @@ END_TEST
 struct truncer { struct engine *e; uint64_t size; unsigned done; };
 static void *truncate_thread(void *arg)
 {
-	struct truncer *t = arg;
+	struct truncer *truncer = arg;
 
-	engine_truncate(t->e, t->e->i, t->size);
-	__atomic_store_n(&t->done, 1, __ATOMIC_RELEASE);
+	engine_truncate(truncer->e, truncer->e->inode, truncer->size);
+	__atomic_store_n(&truncer->done, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
 
@@ -273,11 +273,11 @@ START_TEST(truncate_drains)
 	pthread_t th;
 
 	make_extents(e, 4);
-	fake_set_mode(e->f, FAKE_HELD, 0);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
 	pattern(b, 2, 0, 4 * BS);
 	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, 4 * BS);
 	req_submit(e, e->file, &r, DIO_DIRECT, 0, c, BS);
-	ck_assert_uint_eq(fake_held(e->f), 5);
+	ck_assert_uint_eq(fake_held(e->fake), 5);
 	uint64_t waits = counter(CTR_dio_gate_wait), diverted = counter(CTR_dio_gate_diverted);
 	pthread_create(&th, NULL, truncate_thread, &tr);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
@@ -288,16 +288,16 @@ START_TEST(truncate_drains)
 	ck_assert_int_eq(req_wait(e, &late), BS); /* by a worker: the truncate is not there yet */
 	for (unsigned k = 0; k < 4; k++) {
 		ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
-		fake_complete(e->f, 1); /* all but the first */
+		fake_complete(e->fake, 1); /* all but the first */
 	}
 	usleep(2000);
 	ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
-	fake_complete(e->f, 0);
+	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
 	ck_assert_int_eq(req_wait(e, &w), 4 * BS);
 	ck_assert_int_eq(req_wait(e, &r), BS);
-	ck_assert_uint_eq(x4_inode_size(e->i), 0);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
 	free(c);
 	free(lb);
@@ -311,24 +311,24 @@ START_TEST(truncate_waits_for_a_read)
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
 	struct truncer tr = { .e = e };
 	uint8_t *b = buf_new(BS), *want = buf_new(BS);
-	struct treq r;
+	struct treq req;
 	pthread_t th;
 
 	make_extents(e, 4);
-	fake_set_mode(e->f, FAKE_HELD, 0);
-	req_submit(e, e->file, &r, DIO_DIRECT, 2 * BS, b, BS);
-	ck_assert_uint_eq(fake_held(e->f), 1);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	req_submit(e, e->file, &req, DIO_DIRECT, 2 * BS, b, BS);
+	ck_assert_uint_eq(fake_held(e->fake), 1);
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	pthread_create(&th, NULL, truncate_thread, &tr);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
-	ck_assert_uint_eq(x4_inode_size(e->i), 4 * BS);
-	fake_complete(e->f, 0);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 4 * BS);
+	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
-	ck_assert_int_eq(req_wait(e, &r), BS);
+	ck_assert_int_eq(req_wait(e, &req), BS);
 	pattern(want, 1, 2 * BS, BS);
 	ck_assert_mem_eq(b, want, BS);
-	ck_assert_uint_eq(x4_inode_size(e->i), 0);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
 	free(want);
 	engine_close(e);
@@ -343,19 +343,19 @@ START_TEST(closed_for_writes)
 	struct treq w, r;
 
 	make_extents(e, 2);
-	ck_assert_int_eq(dio_gate_close(e->d, e->i, DIO_GATE_WRITES), 0);
+	ck_assert_int_eq(dio_gate_close(e->dio, e->inode, DIO_GATE_WRITES), 0);
 	uint64_t diverted = counter(CTR_dio_gate_diverted);
-	fake_set_mode(e->f, FAKE_HELD, 0);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
 	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, BS);
-	ck_assert_uint_eq(fake_held(e->f), 0);
+	ck_assert_uint_eq(fake_held(e->fake), 0);
 	ck_assert_uint_eq(counter(CTR_dio_gate_diverted) - diverted, 1);
 	req_submit(e, e->file, &r, DIO_DIRECT, BS, c, BS);
-	ck_assert_uint_eq(fake_held(e->f), 1);
-	fake_complete(e->f, 0);
+	ck_assert_uint_eq(fake_held(e->fake), 1);
+	fake_complete(e->fake, 0);
 	ck_assert(req_is_done(&r) && !req_is_done(&w));
-	dio_gate_open(e->d, e->i, DIO_GATE_WRITES);
+	dio_gate_open(e->dio, e->inode, DIO_GATE_WRITES);
 	ck_assert_int_eq(req_wait(e, &w), BS);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
 	free(c);
 	engine_close(e);
@@ -366,30 +366,30 @@ END_TEST
 START_TEST(gate_storm)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
-	struct treq t[8];
+	struct treq req[8];
 	void *b = buf_new(BS);
 	struct truncer tr;
 	pthread_t th;
 
 	make_extents(e, 1);
-	fake_set_mode(e->f, FAKE_THREAD, 5);
+	fake_set_mode(e->fake, FAKE_THREAD, 5);
 	for (unsigned k = 0; k < 200; k++) {
 		tr = (struct truncer){ .e = e, .size = BS };
 		pthread_create(&th, NULL, truncate_thread, &tr);
 		for (unsigned n = 0; n < 8; n++)
-			req_submit(e, e->file, &t[n], DIO_DIRECT, 0, b, BS);
+			req_submit(e, e->file, &req[n], DIO_DIRECT, 0, b, BS);
 		for (unsigned n = 0; n < 8; n++)
-			ck_assert_int_eq(req_wait(e, &t[n]), BS);
+			ck_assert_int_eq(req_wait(e, &req[n]), BS);
 		pthread_join(th, NULL);
 	}
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
 	engine_close(e);
 }
 END_TEST
 
 static sem_t hold_in, hold_out;
-static void hold_worker(struct work *w)
+static void hold_worker(struct work *work)
 {
 	sem_post(&hold_in);
 	sem_wait(&hold_out);
@@ -411,12 +411,12 @@ START_TEST(the_loop_never_waits)
 	pattern(b, 1, 8 * BS, BS);
 	req_submit(e, e->file, &slow, DIO_DIRECT | DIO_WRITE, 8 * BS, b, BS);
 	for (unsigned k = 0; k < 20; k++) {
-		struct treq t;
+		struct treq req;
 		void *c = buf_new(2 * BS);
 		pattern(c, 1, 0, 2 * BS);
-		req_submit(e, e->file, &t, DIO_DIRECT | (k & 1 ? DIO_WRITE : 0), 0, c, 2 * BS);
-		ck_assert_uint_eq(t.done, 1);
-		ck_assert_int_eq(t.res, 2 * BS);
+		req_submit(e, e->file, &req, DIO_DIRECT | (k & 1 ? DIO_WRITE : 0), 0, c, 2 * BS);
+		ck_assert_uint_eq(req.done, 1);
+		ck_assert_int_eq(req.res, 2 * BS);
 		free(c);
 	}
 	ck_assert(!req_is_done(&slow));
@@ -429,45 +429,45 @@ END_TEST
 
 static struct {
 	struct engine *e;
-	struct treq *t;
+	struct treq *req;
 	unsigned calls;
 	uint64_t size, off, len;
 	uint8_t byte;
-	struct work *w;
+	struct work *work;
 	void (*done)(struct work *);
 } inv;
 
-static void inval_check(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
+static void inval_check(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
 {
 	uint8_t b[512];
 
 	inv.calls++;
 	inv.off = off;
 	inv.len = len;
-	ck_assert(!req_is_done(inv.t));                      /* before the answer */
-	ck_assert_uint_eq(x4_inode_size(i), inv.size);       /* after the size */
-	fake_peek(inv.e->f, b, 512, dev_addr(inv.e, off));
+	ck_assert(!req_is_done(inv.req));                      /* before the answer */
+	ck_assert_uint_eq(x4_inode_size(inode), inv.size);       /* after the size */
+	fake_peek(inv.e->fake, b, 512, dev_addr(inv.e, off));
 	ck_assert(all_bytes(b, inv.byte, 512));              /* after the data */
-	ck_assert_int_eq(dio_gate_close(inv.e->d, i, DIO_GATE_ALL), 0); /* nothing in flight is counted */
-	x4_inode_lock_excl(i);                               /* and no lock is held */
-	x4_inode_unlock(i);
-	dio_gate_open(inv.e->d, i, DIO_GATE_ALL);
-	done(w);
+	ck_assert_int_eq(dio_gate_close(inv.e->dio, inode, DIO_GATE_ALL), 0); /* nothing in flight is counted */
+	x4_inode_lock_excl(inode);                               /* and no lock is held */
+	x4_inode_unlock(inode);
+	dio_gate_open(inv.e->dio, inode, DIO_GATE_ALL);
+	done(work);
 }
 
 static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t size_after, unsigned calls)
 {
-	struct treq t;
+	struct treq req;
 	void *b = buf_new(2 * BS);
 
 	memset(b, byte, 2 * BS);
 	inv.calls = 0;
 	inv.e = e;
-	inv.t = &t;
+	inv.req = &req;
 	inv.size = size_after;
 	inv.byte = byte;
-	req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, pos, b, 2 * BS);
-	ck_assert_int_eq(req_wait(e, &t), 2 * BS);
+	req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, pos, b, 2 * BS);
+	ck_assert_int_eq(req_wait(e, &req), 2 * BS);
 	ck_assert_uint_eq(inv.calls, calls);
 	if (calls) {
 		ck_assert_uint_eq(inv.off, pos);
@@ -501,22 +501,22 @@ struct forget {
 	bool late, read_between;
 };
 
-static void inval_forget(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
+static void inval_forget(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
 {
-	struct forget *g = arg;
+	struct forget *forget = arg;
 	uint8_t *b = buf_new(BS);
 
-	(void)i;
-	g->calls++;
+	(void)inode;
+	forget->calls++;
 	if (!off && len == INT64_MAX) {
-		g->all++;
-		if (g->read_between)
-			ck_assert_int_eq(io(g->e, 0, 0, b, BS), BS);
-		if (g->late)
-			dio_inval_late(w);
+		forget->all++;
+		if (forget->read_between)
+			ck_assert_int_eq(io(forget->e, 0, 0, b, BS), BS);
+		if (forget->late)
+			dio_inval_late(work);
 	}
 	free(b);
-	done(w);
+	done(work);
 }
 
 /* Nobody has used the page cache for a while: all pages are forgotten once, and later writes need not ask. Not if somebody read
@@ -524,43 +524,43 @@ static void inval_forget(void *arg, struct x4_inode *i, uint64_t off, uint64_t l
 START_TEST(files_that_left_the_page_cache)
 {
 	for (unsigned how = 0; how < 3; how++) {
-		struct forget g = { .late = how == 1, .read_between = how == 2 };
-		struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_forget, .inval_arg = &g });
+		struct forget forget = { .late = how == 1, .read_between = how == 2 };
+		struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_forget, .inval_arg = &forget });
 
-		g.e = e;
+		forget.e = e;
 		write_ok(e, 0, 0, 1, BS);
 		for (unsigned k = 0; k < 40; k++)
 			write_ok(e, DIO_DIRECT, 0, k, BS);
-		ck_assert_uint_eq(g.calls, how ? 40 : 33);
-		ck_assert_uint_eq(g.all, how == 0 ? 1 : how == 1 ? 8 : 1);
+		ck_assert_uint_eq(forget.calls, how ? 40 : 33);
+		ck_assert_uint_eq(forget.all, how == 0 ? 1 : how == 1 ? 8 : 1);
 		write_ok(e, 0, 0, 1, BS); /* back in the page cache */
 		write_ok(e, DIO_DIRECT, 0, 2, BS);
-		ck_assert_uint_eq(g.calls, how ? 41 : 34);
+		ck_assert_uint_eq(forget.calls, how ? 41 : 34);
 		engine_close(e);
 	}
 }
 END_TEST
 
-static void late_read_done(struct dio_req *r, ssize_t res)
+static void late_read_done(struct dio_req *req, ssize_t res)
 {
-	struct treq *t = container_of(r, struct treq, r);
+	struct treq *t = container_of(req, struct treq, req);
 
 	t->res = res;
 	__atomic_fetch_add(&t->done, 1, __ATOMIC_RELEASE);
-	inv.done(inv.w);
+	inv.done(inv.work);
 }
 
 static struct treq kernel_read;
-static void inval_reads(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *))
+static void inval_reads(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
 {
 	/* The kernel holds a page locked by a read of the same range, and the notification waits for it. */
 	inv.calls++;
-	inv.w = w;
+	inv.work = work;
 	inv.done = done;
 	memset(&kernel_read, 0, sizeof(kernel_read));
-	kernel_read.r = (struct dio_req){ .file = inv.e->file, .pos = off + 1, .len = 100, .buf = arg, .buf_index = -1,
+	kernel_read.req = (struct dio_req){ .file = inv.e->file, .pos = off + 1, .len = 100, .buf = arg, .buf_index = -1,
 					  .done = late_read_done };
-	dio_submit(inv.e->d, &kernel_read.r);
+	dio_submit(inv.e->dio, &kernel_read.req);
 }
 
 /* The notification may wait for a read of the same range: no deadlock, with a single worker, on either path. */
@@ -568,7 +568,7 @@ START_TEST(notify_waits_for_a_read)
 {
 	uint8_t page[128];
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .inval = inval_reads, .inval_arg = page });
-	struct treq t;
+	struct treq req;
 	void *b = buf_new(2 * BS);
 
 	inv.e = e;
@@ -576,8 +576,8 @@ START_TEST(notify_waits_for_a_read)
 	for (unsigned k = 0; k < 2; k++) {
 		memset(b, 'n' + k, 2 * BS);
 		inv.calls = 0;
-		req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, k * 4 * BS, b, 2 * BS); /* overwrite; then extension */
-		ck_assert_int_eq(req_wait(e, &t), 2 * BS);
+		req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, k * 4 * BS, b, 2 * BS); /* overwrite; then extension */
+		ck_assert_int_eq(req_wait(e, &req), 2 * BS);
 		ck_assert_uint_eq(inv.calls, 1);
 		ck_assert_int_eq(kernel_read.res, 100);
 		ck_assert(all_bytes(page, 'n' + k, 100)); /* the newest data */
@@ -591,36 +591,36 @@ END_TEST
 START_TEST(progress_without_segments)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .segs = 1 });
-	struct treq t[6];
+	struct treq req[6];
 	uint8_t *b = buf_new(6 * 8 * BS);
 
 	make_extents(e, 8);
 	uint64_t reserve = counter(CTR_dio_reserve_used), wait = counter(CTR_dio_pool_wait);
 	for (unsigned seed = 1; seed <= 20; seed++) {
-		fake_set_mode(e->f, FAKE_HELD, seed);
+		fake_set_mode(e->fake, FAKE_HELD, seed);
 		for (unsigned k = 0; k < 6; k++)
-			req_submit(e, e->file, &t[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
-		fake_complete_random(e->f);
+			req_submit(e, e->file, &req[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
+		fake_complete_random(e->fake);
 		for (unsigned k = 0; k < 6; k++) {
-			ck_assert_int_eq(req_wait(e, &t[k]), 8 * BS);
+			ck_assert_int_eq(req_wait(e, &req[k]), 8 * BS);
 			ck_assert_mem_eq(b + k * 8 * BS, b, 8 * BS);
 		}
 	}
 	ck_assert_uint_gt(counter(CTR_dio_reserve_used), reserve);
 	ck_assert_uint_gt(counter(CTR_dio_pool_wait), wait);
 	/* An error while others wait. */
-	fake_set_mode(e->f, FAKE_HELD, 3);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, 2 * BS), .len = 1, .repeat = 2,
+	fake_set_mode(e->fake, FAKE_HELD, 3);
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, 2 * BS), .len = 1, .repeat = 2,
 						   .action = FAKE_ERROR, .err = -EIO });
 	for (unsigned k = 0; k < 6; k++)
-		req_submit(e, e->file, &t[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
-	fake_complete_random(e->f);
+		req_submit(e, e->file, &req[k], DIO_DIRECT, 0, b + k * 8 * BS, 8 * BS);
+	fake_complete_random(e->fake);
 	unsigned bad = 0;
 	for (unsigned k = 0; k < 6; k++)
-		bad += req_wait(e, &t[k]) == -EIO;
+		bad += req_wait(e, &req[k]) == -EIO;
 	ck_assert_uint_eq(bad, 2);
-	fake_fault_clear(e->f);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	fake_fault_clear(e->fake);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	expect(e, 0, 1, 8 * BS);
 	free(b);
 	engine_close(e);
@@ -631,14 +631,14 @@ END_TEST
 START_TEST(killpriv)
 {
 	struct engine *e = engine_new(NULL);
-	struct x4_attr a = { .mode = S_IFREG | 04755 };
+	struct x4_attr attr = { .mode = S_IFREG | 04755 };
 
 	make_extents(e, 1);
-	ck_assert_int_eq(x4_setattr(e->i, X4_SET_MODE, &a), 0);
+	ck_assert_int_eq(x4_setattr(e->inode, X4_SET_MODE, &attr), 0);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
-	ck_assert_uint_eq(x4_inode_mode(e->i) & 07777, 04755);
+	ck_assert_uint_eq(x4_inode_mode(e->inode) & 07777, 04755);
 	write_ok(e, DIO_DIRECT | DIO_KILLPRIV, 0, 3, BS);
-	ck_assert_uint_eq(x4_inode_mode(e->i) & 07777, 0755);
+	ck_assert_uint_eq(x4_inode_mode(e->inode) & 07777, 0755);
 	engine_close(e);
 }
 END_TEST
@@ -668,9 +668,9 @@ static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t
 		ck_assert_int_eq(io(e, rnd(s) % 2 ? DIO_DIRECT : 0, pos, b, len), want);
 		ck_assert_mem_eq(b, model + pos, want);
 	} else {
-		struct truncer t = { .e = e, .size = pos };
+		struct truncer truncer = { .e = e, .size = pos };
 		if (rnd(s) % 2) {
-			truncate_thread(&t);
+			truncate_thread(&truncer);
 			if (pos < *size)
 				memset(model + pos, 0, *size - pos);
 			*size = pos;
@@ -694,11 +694,11 @@ START_TEST(model_random)
 
 	for (unsigned k = 0; k < 300; k++) {
 		model_step(e, model, &size, b, &seed);
-		ck_assert_uint_eq(x4_inode_size(e->i), size);
+		ck_assert_uint_eq(x4_inode_size(e->inode), size);
 	}
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	ck_assert_uint_eq(x4_inode_size(n->i), size);
+	ck_assert_uint_eq(x4_inode_size(n->inode), size);
 	if (size) {
 		ck_assert_int_eq(io(n, 0, 0, b, size), size);
 		ck_assert_mem_eq(b, model, size);

@@ -10,15 +10,15 @@
 
 #include <pthread.h>
 
-static void submit(struct engine *e, struct treq *t, unsigned flags, uint64_t pos, uint8_t *b, uint32_t len)
+static void submit(struct engine *e, struct treq *req, unsigned flags, uint64_t pos, uint8_t *b, uint32_t len)
 {
-	memset(t, 0, sizeof(*t));
-	req_submit(e, e->file, t, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
-	void (*done)(struct dio_req *, ssize_t) = t->r.done;
-	memset(t, 0, sizeof(*t));
-	t->r = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags | DIO_WRITE, .buf = b, .buf_index = -1,
+	memset(req, 0, sizeof(*req));
+	req_submit(e, e->file, req, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
+	void (*done)(struct dio_req *, ssize_t) = req->req.done;
+	memset(req, 0, sizeof(*req));
+	req->req = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags | DIO_WRITE, .buf = b, .buf_index = -1,
 				 .buf_cap = fdio_round_up(len, BS) + BS, .done = done };
-	dio_submit(e->d, &t->r);
+	dio_submit(e->dio, &req->req);
 }
 
 static uint8_t *data(uint64_t pos, uint32_t len)
@@ -32,20 +32,20 @@ static uint8_t *data(uint64_t pos, uint32_t len)
 static void grow(struct engine *e, unsigned flags, uint64_t pos, uint32_t len)
 {
 	uint8_t *b = data(pos, len);
-	struct treq t;
+	struct treq req;
 
-	submit(e, &t, flags, pos, b, len);
-	ck_assert_int_eq(req_wait(e, &t), len);
+	submit(e, &req, flags, pos, b, len);
+	ck_assert_int_eq(req_wait(e, &req), len);
 	free(b);
 }
 
 static uint64_t free_blocks(struct engine *e)
 {
-	struct x4_statfs st;
+	struct x4_statfs stats;
 
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-	x4_vol_statfs(e->vol, &st);
-	return st.bfree;
+	x4_vol_statfs(e->vol, &stats);
+	return stats.bfree;
 }
 
 /* Sizes as tar writes them: from one multiple of 512 to the next. */
@@ -53,23 +53,23 @@ START_TEST(no_worker)
 {
 	static const uint32_t len[] = { 3584, 512, 8704, 10240, 700 };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
-	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow), pos = 0, writes = fake_stats(e->f).writes;
+	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow), pos = 0, writes = fake_stats(e->fake).writes;
 	uint8_t *r = buf_new(16 * BS);
 
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++])
 		grow(e, DIO_KILLCAPS, pos, len[k]);
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(len));
-	ck_assert_uint_eq(fake_stats(e->f).writes - writes, ARRAY_SIZE(len)); /* one request each, where the blocks follow each other */
-	ck_assert_uint_eq(x4_inode_size(e->i), pos);
+	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, ARRAY_SIZE(len)); /* one request each, where the blocks follow each other */
+	ck_assert_uint_eq(x4_inode_size(e->inode), pos);
 	expect(e, 0, 1, pos);
-	x4_map_drop(e->i);
+	x4_map_drop(e->inode);
 	expect(e, 0, 1, pos);
 	/* The end is in mid-sector: not without reading. */
 	grow(e, 0, pos, 100);
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow + 1);
 	expect(e, 0, 1, pos + 100);
-	engine_truncate(e, e->i, 10 * BS);
+	engine_truncate(e, e->inode, 10 * BS);
 	ck_assert_int_eq(io(e, 0, pos + 100, r, 16 * BS), 10 * BS - pos - 100);
 	ck_assert(all_bytes(r, 0, 10 * BS - pos - 100));
 	free(r);
@@ -86,13 +86,13 @@ START_TEST(not_this_way)
 	write_ok(e, 0, 0, 1, 1000);
 	grow(e, 0, BS, 1000);
 	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
-	engine_truncate(e, e->i, 2 * BS);
+	engine_truncate(e, e->inode, 2 * BS);
 	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
 	grow(e, 0, 2 * BS, 1000);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
 	expect(e, 2 * BS, 1, 1000);
 	/* A hole, but with blocks set aside behind it. */
-	engine_truncate(e, e->i, 2 * BS);
+	engine_truncate(e, e->inode, 2 * BS);
 	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
 	grow(e, 0, 2 * BS, 1000);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
@@ -109,7 +109,7 @@ START_TEST(a_stream_gets_a_window)
 	grow(e, 0, 0, BS);
 	grow(e, 0, BS, BS);
 	grow(e, 0, 2 * BS, BS);
-	ck_assert_uint_gt(x4_window_end(e->i), x4_inode_size(e->i));
+	ck_assert_uint_gt(x4_window_end(e->inode), x4_inode_size(e->inode));
 	expect(e, 0, 1, 3 * BS);
 	engine_close(e);
 }
@@ -152,19 +152,19 @@ START_TEST(error_of_the_device)
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t was;
 	uint8_t *b = data(BS, 2 * BS);
-	struct treq t;
+	struct treq req;
 
 	grow(e, 0, 0, BS - 512);
 	was = free_blocks(e);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO, .off = dev_addr(e, 0) + BS - 512,
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_ERROR, .err = -EIO, .off = dev_addr(e, 0) + BS - 512,
 						    .len = BS, .repeat = 1 });
 	pattern(b, 1, BS - 512, 2 * BS);
-	submit(e, &t, 0, BS - 512, b, 2 * BS);
-	ck_assert_int_eq(req_wait(e, &t), -EIO);
-	ck_assert_uint_eq(x4_inode_size(e->i), BS - 512);
+	submit(e, &req, 0, BS - 512, b, 2 * BS);
+	ck_assert_int_eq(req_wait(e, &req), -EIO);
+	ck_assert_uint_eq(x4_inode_size(e->inode), BS - 512);
 	ck_assert_uint_eq(free_blocks(e), was);
-	submit(e, &t, 0, BS - 512, b, 2 * BS);
-	ck_assert_int_eq(req_wait(e, &t), 2 * BS);
+	submit(e, &req, 0, BS - 512, b, 2 * BS);
+	ck_assert_int_eq(req_wait(e, &req), 2 * BS);
 	expect(e, 0, 1, 3 * BS - 512);
 	free(b);
 	engine_close(e);
@@ -177,7 +177,7 @@ START_TEST(short_write)
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint64_t grown = counter(CTR_dio_grow);
 
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_SHORT, .n = 1024, .repeat = 1 });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_SHORT, .n = 1024, .repeat = 1 });
 	grow(e, 0, 0, 2 * BS);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown + 1);
 	expect(e, 0, 1, 2 * BS);
@@ -189,7 +189,7 @@ static void *truncate_thread(void *arg)
 {
 	struct engine *e = arg;
 
-	engine_truncate(e, e->i, BS);
+	engine_truncate(e, e->inode, BS);
 	return NULL;
 }
 
@@ -198,21 +198,21 @@ START_TEST(others_wait)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .stale = true });
 	uint8_t *b = data(0, 3 * BS), *r = buf_new(BS);
-	struct treq t, t2;
+	struct treq req, t2;
 	pthread_t th;
 
-	fake_set_mode(e->f, FAKE_HELD, 0);
-	submit(e, &t, 0, 0, b, 2 * BS);
-	ck_assert_uint_eq(fake_held(e->f), 1);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	submit(e, &req, 0, 0, b, 2 * BS);
+	ck_assert_uint_eq(fake_held(e->fake), 1);
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	submit(e, &t2, 0, 0, b, 3 * BS);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
 	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
 	wait_counter(CTR_dio_gate_wait, waits + 2);
 	ck_assert_int_eq(io(e, 0, 0, r, BS), 0);
-	fake_complete(e->f, 0);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	ck_assert_int_eq(req_wait(e, &t), 2 * BS);
+	fake_complete(e->fake, 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	ck_assert_int_eq(req_wait(e, &req), 2 * BS);
 	ck_assert_int_eq(req_wait(e, &t2), 3 * BS);
 	pthread_join(th, NULL);
 	expect(e, 0, 1, BS);
@@ -225,23 +225,23 @@ END_TEST
 START_TEST(no_space)
 {
 	struct engine *e = engine_new(NULL);
-	struct x4_inode *g = engine_file(e, "g");
+	struct x4_inode *inode = engine_file(e, "g");
 	struct dio_file *gf;
 	uint8_t *b = data(0, 2 * BS);
-	struct treq t;
+	struct treq req;
 	uint64_t pos = 0;
 
-	ck_assert_int_eq(dio_file_open(e->d, g, &gf), 0);
+	ck_assert_int_eq(dio_file_open(e->dio, inode, &gf), 0);
 	do {
-		req_submit(e, gf, &t, DIO_WRITE | DIO_ROOT, pos, b, BS);
+		req_submit(e, gf, &req, DIO_WRITE | DIO_ROOT, pos, b, BS);
 		pos += 2 * BS;
-	} while (req_wait(e, &t) == BS);
-	ck_assert_int_eq(t.res, -ENOSPC);
-	submit(e, &t, DIO_ROOT, 0, b, 2 * BS);
-	ck_assert_int_eq(req_wait(e, &t), -ENOSPC);
-	ck_assert_uint_eq(x4_inode_size(e->i), 0);
+	} while (req_wait(e, &req) == BS);
+	ck_assert_int_eq(req.res, -ENOSPC);
+	submit(e, &req, DIO_ROOT, 0, b, 2 * BS);
+	ck_assert_int_eq(req_wait(e, &req), -ENOSPC);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 0);
 	dio_file_close(gf);
-	x4_iput(g);
+	x4_iput(inode);
 	free(b);
 	engine_close(e);
 }
@@ -255,17 +255,17 @@ START_TEST(cut_anywhere)
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t pos = 0, grown = counter(CTR_dio_grow);
 
-	fake_rec_start(e->f);
+	fake_rec_start(e->fake);
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++]) {
 		grow(e, flags, pos, len[k]);
-		done_at[k] = fake_rec_events(e->f);
+		done_at[k] = fake_rec_events(e->fake);
 	}
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(len));
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-	unsigned events = fake_rec_events(e->f);
+	unsigned events = fake_rec_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
-		struct engine *n = engine_on(fake_rec_cut(e->f, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
-		uint64_t size = x4_inode_size(n->i), sum = 0, least = 0;
+		struct engine *n = engine_on(fake_rec_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
+		uint64_t size = x4_inode_size(n->inode), sum = 0, least = 0;
 		bool found = size == 0;
 
 		for (unsigned w = 0; w < ARRAY_SIZE(len); w++) {
@@ -280,7 +280,7 @@ START_TEST(cut_anywhere)
 			expect(n, 0, 1, size);
 		engine_close(n);
 	}
-	fake_rec_stop(e->f);
+	fake_rec_stop(e->fake);
 	engine_close(e);
 }
 END_TEST

@@ -44,7 +44,7 @@ void *__wrap_erealloc(void *p, size_t len) { return realloc(p, len); }
 static void memory(bool on) { __atomic_store_n(&no_memory, !on, __ATOMIC_SEQ_CST); }
 
 /* What was written is there, also after a power cut. */
-static void finish(struct engine *e, const struct write *w, unsigned n)
+static void finish(struct engine *e, const struct write *write, unsigned n)
 {
 	struct engine *after;
 
@@ -52,8 +52,8 @@ static void finish(struct engine *e, const struct write *w, unsigned n)
 	memory(true);
 	after = engine_cut(e, FAKE_CUT_DROP, 1);
 	for (unsigned k = 0; k < n; k++) {
-		expect(e, w[k].pos, 1, w[k].len);
-		expect(after, w[k].pos, 1, w[k].len);
+		expect(e, write[k].pos, 1, write[k].len);
+		expect(after, write[k].pos, 1, write[k].len);
 	}
 	engine_close(after);
 	engine_close(e);
@@ -64,48 +64,48 @@ static void finish(struct engine *e, const struct write *w, unsigned n)
 static void grow(struct engine *e, uint64_t pos, uint32_t len)
 {
 	uint8_t *b = buf_new(fdio_round_up(len, BS) + BS);
-	struct treq t;
+	struct treq req;
 
 	pattern(b, 1, pos, len);
-	memset(&t, 0, sizeof(t));
-	req_submit(e, e->file, &t, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
-	void (*done)(struct dio_req *, ssize_t) = t.r.done;
-	memset(&t, 0, sizeof(t));
-	t.r = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = DIO_WRITE, .buf = b, .buf_index = -1,
+	memset(&req, 0, sizeof(req));
+	req_submit(e, e->file, &req, DIO_NOATIME, 0, b, 0); /* the callback is the environment's */
+	void (*done)(struct dio_req *, ssize_t) = req.req.done;
+	memset(&req, 0, sizeof(req));
+	req.req = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = DIO_WRITE, .buf = b, .buf_index = -1,
 				.buf_cap = fdio_round_up(len, BS) + BS, .done = done };
-	dio_submit(e->d, &t.r);
-	ck_assert_int_eq(req_wait(e, &t), len);
+	dio_submit(e->dio, &req.req);
+	ck_assert_int_eq(req_wait(e, &req), len);
 	free(b);
 }
 
 START_TEST(at_the_end_on_the_loop)
 {
-	static const struct write w[] = { { 0, 3584 }, { 3584, 512 }, { 4096, 8704 }, { 12800, 10240 }, { 23040, 700 } };
+	static const struct write write[] = { { 0, 3584 }, { 3584, 512 }, { 4096, 8704 }, { 12800, 10240 }, { 23040, 700 } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow);
 
 	memory(false);
-	for (unsigned k = 0; k < ARRAY_SIZE(w); k++) {
-		grow(e, w[k].pos, w[k].len);
+	for (unsigned k = 0; k < ARRAY_SIZE(write); k++) {
+		grow(e, write[k].pos, write[k].len);
 		ck_assert_int_eq(x4_vol_sync(e->vol), 0); /* each time another transaction */
 	}
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
-	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(w));
-	finish(e, w, ARRAY_SIZE(w));
+	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(write));
+	finish(e, write, ARRAY_SIZE(write));
 }
 END_TEST
 
 /* Through the append window, which opens on the way. */
 START_TEST(at_the_end_in_a_stream)
 {
-	static const struct write w[] = { { 0, 200 * BS } };
+	static const struct write write[] = { { 0, 200 * BS } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	memory(false);
 	for (unsigned k = 0; k < 200; k++)
 		write_ok(e, 0, (uint64_t)k * BS, 1, BS);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
-	finish(e, w, 1);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
+	finish(e, write, 1);
 }
 END_TEST
 
@@ -114,10 +114,10 @@ enum { SPOTS = 500 };
 /* Into holes, so that the tree gets two levels; then into those between, so that it fits the inode again and its nodes are freed. */
 START_TEST(into_holes)
 {
-	static const struct write w[] = { { 0, 2 * SPOTS * BS } };
+	static const struct write write[] = { { 0, 2 * SPOTS * BS } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
-	engine_truncate(e, e->i, 2 * SPOTS * BS);
+	engine_truncate(e, e->inode, 2 * SPOTS * BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	memory(false);
 	for (unsigned k = 0; k < SPOTS; k++) {
@@ -130,13 +130,13 @@ START_TEST(into_holes)
 		if (k % 100 == 99)
 			ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	}
-	finish(e, w, 1);
+	finish(e, write, 1);
 }
 END_TEST
 
 START_TEST(into_what_is_preallocated)
 {
-	static const struct write w[] = { { 0, 2 * SPOTS * BS } };
+	static const struct write write[] = { { 0, 2 * SPOTS * BS } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	engine_fallocate(e, 0, 0, 2 * SPOTS * BS);
@@ -145,50 +145,50 @@ START_TEST(into_what_is_preallocated)
 	for (unsigned half = 0; half < 2; half++)
 		for (unsigned k = 0; k < SPOTS; k++)
 			write_ok(e, 0, (uint64_t)(k * 37 % SPOTS) * 2 * BS + half * BS, 1, BS);
-	finish(e, w, 1);
+	finish(e, write, 1);
 }
 END_TEST
 
 /* One request that gets its blocks in many pieces. */
 START_TEST(in_many_pieces)
 {
-	static const struct write w[] = { { 0, 100 * BS } };
+	static const struct write write[] = { { 0, 100 * BS } };
 	struct engine *e = engine_new(NULL);
-	struct x4_inode *g = engine_file(e, "g"), *f = e->i;
-	struct x4_statfs st;
+	struct x4_inode *g = engine_file(e, "g"), *file = e->inode;
+	struct x4_statfs stats;
 
 	/* The other file has all space but every other block at its beginning. */
-	x4_vol_statfs(e->vol, &st);
-	e->i = g;
-	engine_fallocate(e, 0, 0, (st.bfree - 200) * BS);
+	x4_vol_statfs(e->vol, &stats);
+	e->inode = g;
+	engine_fallocate(e, 0, 0, (stats.bfree - 200) * BS);
 	for (unsigned k = 0; k < 250; k++)
 		engine_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * BS, BS);
-	x4_vol_statfs(e->vol, &st);
+	x4_vol_statfs(e->vol, &stats);
 	engine_fallocate(e, 0, x4_inode_size(g), 190 * BS);
-	e->i = f;
+	e->inode = file;
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	memory(false);
 	write_ok(e, DIO_ROOT, 0, 1, 100 * BS);
 	ck_assert_uint_gt(counter(CTR_x4_map_reserve), 1);
 	x4_iput(g);
-	finish(e, w, 1);
+	finish(e, write, 1);
 }
 END_TEST
 
 /* The map was dropped earlier; the size only follows; a gap is zeroed. */
 START_TEST(without_a_map)
 {
-	static const struct write w[] = { { 0, BS }, { 2 * BS, 8 * BS }, { 100 * BS, BS } };
+	static const struct write write[] = { { 0, BS }, { 2 * BS, 8 * BS }, { 100 * BS, BS } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	write_ok(e, 0, 0, 1, BS);
 	memory(false);
-	x4_map_drop(e->i);
-	for (unsigned k = 1; k < ARRAY_SIZE(w); k++) {
-		write_ok(e, 0, w[k].pos, 1, w[k].len);
-		x4_map_drop(e->i);
+	x4_map_drop(e->inode);
+	for (unsigned k = 1; k < ARRAY_SIZE(write); k++) {
+		write_ok(e, 0, write[k].pos, 1, write[k].len);
+		x4_map_drop(e->inode);
 	}
-	finish(e, w, ARRAY_SIZE(w));
+	finish(e, write, ARRAY_SIZE(write));
 }
 END_TEST
 
@@ -197,37 +197,37 @@ END_TEST
 /* Others free so much in one transaction that there is no room for their records: then another transaction begins. */
 START_TEST(beside_much_that_is_freed)
 {
-	static const struct write w[] = { { 0, BS } };
+	static const struct write write[] = { { 0, BS } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	memory(false);
 	for (unsigned k = 0; k < 1500; k++) {
 		write_ok(e, 0, 0, 1, BS);
-		engine_truncate(e, e->i, 0);
+		engine_truncate(e, e->inode, 0);
 	}
 	ck_assert_uint_gt(counter(CTR_jnl_mem_closed), 0);
 	write_ok(e, 0, 0, 1, BS);
-	finish(e, w, 1);
+	finish(e, write, 1);
 }
 END_TEST
 
 /* The block cache cannot grow: blocks that nobody uses go. */
 START_TEST(with_a_full_cache)
 {
-	static const struct write w[] = { { 0, BS } };
+	static const struct write write[] = { { 0, BS } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint64_t shed = counter(CTR_jnl_cache_shed);
 
 	memory(false);
 	for (uint64_t blk = 1; blk < ENGINE_IMAGE_SIZE / BS; blk++) {
-		struct jnl_buf *b;
+		struct jnl_buf *buffer;
 
-		ck_assert_int_eq(jnl_bread(e->vol->jnl, blk, &b), 0);
-		jnl_brelse(b);
+		ck_assert_int_eq(jnl_bread(e->vol->jnl, blk, &buffer), 0);
+		jnl_brelse(buffer);
 	}
 	ck_assert_uint_gt(counter(CTR_jnl_cache_shed), shed);
 	write_ok(e, 0, 0, 1, BS);
-	finish(e, w, 1);
+	finish(e, write, 1);
 }
 END_TEST
 

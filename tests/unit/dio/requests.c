@@ -13,24 +13,24 @@ START_TEST(one_answer_when_all_complete_inside_submit)
 {
 	for (unsigned n = 1; n <= 16; n += n < 4 ? 1 : 4) {
 		struct engine *e = engine_new(NULL);
-		struct treq t;
+		struct treq req;
 		void *b = buf_new(16 * BS);
 
 		make_extents(e, n);
 		uint64_t simple = counter(CTR_dio_read_simple), multi = counter(CTR_dio_read_multi);
-		req_submit(e, e->file, &t, DIO_DIRECT, 0, b, n * BS);
-		ck_assert_uint_eq(t.done, 1); /* inside submit */
-		ck_assert_int_eq(t.res, n * BS);
+		req_submit(e, e->file, &req, DIO_DIRECT, 0, b, n * BS);
+		ck_assert_uint_eq(req.done, 1); /* inside submit */
+		ck_assert_int_eq(req.res, n * BS);
 		ck_assert_uint_eq(counter(CTR_dio_read_simple) - simple, n == 1);
 		ck_assert_uint_eq(counter(CTR_dio_read_multi) - multi, n != 1);
 		expect(e, 0, 1, n * BS);
 		pattern(b, 2, 0, n * BS);
-		req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, 0, b, n * BS);
-		ck_assert_uint_eq(t.done, 1);
-		ck_assert_int_eq(t.res, n * BS);
+		req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, b, n * BS);
+		ck_assert_uint_eq(req.done, 1);
+		ck_assert_int_eq(req.res, n * BS);
 		expect(e, 0, 2, n * BS);
 		engine_pump(e);
-		ck_assert_uint_eq(t.done, 1);
+		ck_assert_uint_eq(req.done, 1);
 		free(b);
 		engine_close(e);
 	}
@@ -39,7 +39,7 @@ END_TEST
 
 /* Requests on the heap that poison themselves when answered, and must stay so. */
 struct hreq {
-	struct dio_req r;
+	struct dio_req req;
 	unsigned *left; /* atomic */
 	ssize_t want;
 	unsigned *wrong; /* atomic */
@@ -58,14 +58,14 @@ static void grave_check(void)
 	nr_grave = 0;
 }
 
-static void heap_done(struct dio_req *r, ssize_t res)
+static void heap_done(struct dio_req *req, ssize_t res)
 {
-	struct hreq *h = container_of(r, struct hreq, r);
+	struct hreq *h = container_of(req, struct hreq, req);
 	unsigned *left = h->left, at = __atomic_fetch_add(&nr_grave, 1, __ATOMIC_RELAXED);
 
 	if (res != h->want)
 		__atomic_fetch_add(h->wrong, 1, __ATOMIC_RELAXED);
-	free(h->r.buf);
+	free(h->req.buf);
 	memset(h, 0xdd, sizeof(*h));
 	ck_assert_uint_lt(at, ARRAY_SIZE(grave));
 	grave[at] = h;
@@ -74,14 +74,14 @@ static void heap_done(struct dio_req *r, ssize_t res)
 
 static void heap_submit(struct engine *e, unsigned flags, uint64_t pos, uint32_t len, unsigned *left, unsigned *wrong)
 {
-	struct hreq *h = malloc(sizeof(*h));
+	struct hreq *req = malloc(sizeof(*req));
 
-	*h = (struct hreq){ .left = left, .wrong = wrong, .want = len };
-	h->r = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags, .buf = buf_new(len), .buf_index = -1,
+	*req = (struct hreq){ .left = left, .wrong = wrong, .want = len };
+	req->req = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags, .buf = buf_new(len), .buf_index = -1,
 				 .done = heap_done };
-	pattern(h->r.buf, 1, pos, len);
+	pattern(req->req.buf, 1, pos, len);
 	__atomic_fetch_add(left, 1, __ATOMIC_RELAXED);
-	dio_submit(e->d, &h->r);
+	dio_submit(e->dio, &req->req);
 }
 
 /* After dropping its reference nobody touches the request; completions come on another thread. */
@@ -91,7 +91,7 @@ START_TEST(nobody_touches_a_finished_request)
 	unsigned left = 0, wrong = 0;
 
 	make_extents(e, 8);
-	fake_set_mode(e->f, FAKE_THREAD, 42);
+	fake_set_mode(e->fake, FAKE_THREAD, 42);
 	for (unsigned k = 0; k < 400; k++) {
 		unsigned n = 1 + k % 8;
 		heap_submit(e, DIO_DIRECT | (k % 3 ? 0 : DIO_WRITE), (k % (9 - n)) * BS, n * BS, &left, &wrong);
@@ -101,9 +101,9 @@ START_TEST(nobody_touches_a_finished_request)
 	while (__atomic_load_n(&left, __ATOMIC_ACQUIRE))
 		usleep(50);
 	ck_assert_uint_eq(wrong, 0);
-	dio_drain(e->d);
+	dio_drain(e->dio);
 	grave_check();
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	expect(e, 0, 1, 8 * BS);
 	engine_close(e);
 }
@@ -114,25 +114,25 @@ START_TEST(one_answer_wherever_it_fails)
 {
 	struct engine *e = engine_new(NULL);
 	void *b = buf_new(6 * BS);
-	struct treq t;
+	struct treq req;
 
 	make_extents(e, 6);
 	for (unsigned w = 0; w < 2; w++)
 		for (unsigned k = 0; k <= 6; k++) {
 			pattern(b, 1, 0, 6 * BS);
-			fake_fault_add(e->f, &(struct fake_fault){ .kinds = w ? FAKE_WRITE : FAKE_READ, .skip = k, .repeat = 1,
+			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = w ? FAKE_WRITE : FAKE_READ, .skip = k, .repeat = 1,
 								   .async_only = true, .action = FAKE_ERROR, .err = -EIO });
-			req_submit(e, e->file, &t, DIO_DIRECT | (w ? DIO_WRITE : 0), 0, b, 6 * BS);
-			ck_assert_int_eq(req_wait(e, &t), k < 6 ? -EIO : (ssize_t)(6 * BS));
+			req_submit(e, e->file, &req, DIO_DIRECT | (w ? DIO_WRITE : 0), 0, b, 6 * BS);
+			ck_assert_int_eq(req_wait(e, &req), k < 6 ? -EIO : (ssize_t)(6 * BS));
 			engine_pump(e);
-			ck_assert_uint_eq(t.done, 1);
-			fake_fault_clear(e->f);
+			ck_assert_uint_eq(req.done, 1);
+			fake_fault_clear(e->fake);
 		}
-	fake_stats_reset(e->f);
-	req_submit(e, e->file, &t, DIO_DIRECT, 100, b, 512);
-	ck_assert_uint_eq(t.done, 1);
-	ck_assert_int_eq(t.res, -EINVAL);
-	ck_assert_uint_eq(fake_stats(e->f).async, 0);
+	fake_stats_reset(e->fake);
+	req_submit(e, e->file, &req, DIO_DIRECT, 100, b, 512);
+	ck_assert_uint_eq(req.done, 1);
+	ck_assert_int_eq(req.res, -EINVAL);
+	ck_assert_uint_eq(fake_stats(e->fake).async, 0);
 	expect(e, 0, 1, 6 * BS);
 	free(b);
 	engine_close(e);
@@ -144,7 +144,7 @@ static unsigned watched_min;
 
 static void watch_refs(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
-	uint32_t refs = __atomic_load_n(&dio_own(&watched->r)->refs, __ATOMIC_ACQUIRE);
+	uint32_t refs = __atomic_load_n(&dio_own(&watched->req)->refs, __ATOMIC_ACQUIRE);
 
 	if (!after && refs < watched_min)
 		watched_min = refs;
@@ -155,23 +155,23 @@ START_TEST(counted_only_from_the_second_piece_on)
 {
 	struct engine *e = engine_new(NULL);
 	void *b = buf_new(4 * BS);
-	struct treq t;
+	struct treq req;
 
 	make_extents(e, 4);
-	fake_set_mode(e->f, FAKE_HELD, 0);
-	req_submit(e, e->file, &t, DIO_DIRECT, 0, b, BS);
-	ck_assert_uint_eq(dio_own(&t.r)->refs, 0);
-	ck_assert_uint_eq(fake_held(e->f), 1);
-	ck_assert_ptr_eq(fake_held_io(e->f, 0), &dio_own(&t.r)->io); /* the embedded one */
-	fake_complete(e->f, 0);
-	ck_assert_int_eq(t.res, BS);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	watched = &t;
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	req_submit(e, e->file, &req, DIO_DIRECT, 0, b, BS);
+	ck_assert_uint_eq(dio_own(&req.req)->refs, 0);
+	ck_assert_uint_eq(fake_held(e->fake), 1);
+	ck_assert_ptr_eq(fake_held_io(e->fake, 0), &dio_own(&req.req)->io); /* the embedded one */
+	fake_complete(e->fake, 0);
+	ck_assert_int_eq(req.res, BS);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	watched = &req;
 	watched_min = 99;
-	fake_set_hook(e->f, watch_refs, NULL);
-	req_submit(e, e->file, &t, DIO_DIRECT, 0, b, 4 * BS);
-	fake_set_hook(e->f, NULL, NULL);
-	ck_assert_int_eq(t.res, 4 * BS);
+	fake_set_hook(e->fake, watch_refs, NULL);
+	req_submit(e, e->file, &req, DIO_DIRECT, 0, b, 4 * BS);
+	fake_set_hook(e->fake, NULL, NULL);
+	ck_assert_int_eq(req.res, 4 * BS);
 	/* Each piece completed inside its submit while the splitter still held its own reference. */
 	ck_assert_uint_eq(watched_min, 2);
 	free(b);
@@ -208,50 +208,50 @@ START_TEST(first_error_in_every_order)
 	};
 	struct engine *e = engine_new(NULL);
 	void *b = buf_new(4 * BS);
-	struct treq t;
+	struct treq req;
 
 	make_extents(e, 4);
 	pattern(b, 1, 0, 4 * BS);
 	for (unsigned bad = 0; bad < 4; bad++)
 		for (unsigned o = 0; o < 48; o++) {
 			struct dev_io *p[4];
-			fake_set_mode(e->f, FAKE_HELD, 0);
-			fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ | FAKE_WRITE, .off = dev_addr(e, bad * BS), .len = 1,
+			fake_set_mode(e->fake, FAKE_HELD, 0);
+			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ | FAKE_WRITE, .off = dev_addr(e, bad * BS), .len = 1,
 								   .action = FAKE_ERROR, .err = -EIO });
-			req_submit(e, e->file, &t, DIO_DIRECT | (o >= 24 ? DIO_WRITE : 0), 0, b, 4 * BS);
-			ck_assert_uint_eq(fake_held(e->f), 4);
+			req_submit(e, e->file, &req, DIO_DIRECT | (o >= 24 ? DIO_WRITE : 0), 0, b, 4 * BS);
+			ck_assert_uint_eq(fake_held(e->fake), 4);
 			for (unsigned k = 0; k < 4; k++)
-				p[k] = fake_held_io(e->f, k);
+				p[k] = fake_held_io(e->fake, k);
 			for (unsigned k = 0; k < 4; k++) {
 				unsigned at = 0;
-				ck_assert(!req_is_done(&t));
-				while (fake_held_io(e->f, at) != p[orders[o % 24][k]])
+				ck_assert(!req_is_done(&req));
+				while (fake_held_io(e->fake, at) != p[orders[o % 24][k]])
 					at++;
-				fake_complete(e->f, at);
+				fake_complete(e->fake, at);
 			}
-			ck_assert_int_eq(req_wait(e, &t), -EIO);
-			fake_fault_clear(e->f);
+			ck_assert_int_eq(req_wait(e, &req), -EIO);
+			fake_fault_clear(e->fake);
 			pattern(b, 1, 0, 4 * BS);
 		}
 	/* Two fail, each in its own way. */
 	for (unsigned o = 0; o < 2; o++) {
 		static const int errs[] = { -EIO, -ENOMEM };
-		fake_set_mode(e->f, FAKE_HELD, 0);
+		fake_set_mode(e->fake, FAKE_HELD, 0);
 		for (unsigned k = 0; k < 2; k++)
-			fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, (1 + k) * BS), .len = 1,
+			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, (1 + k) * BS), .len = 1,
 								   .action = FAKE_ERROR, .err = errs[k] });
-		req_submit(e, e->file, &t, DIO_DIRECT, 0, b, 4 * BS);
-		fake_complete(e->f, 1 + o);
-		fake_complete(e->f, 1);
-		fake_complete_all(e->f);
-		ck_assert_int_eq(req_wait(e, &t), errs[o]);
-		fake_fault_clear(e->f);
+		req_submit(e, e->file, &req, DIO_DIRECT, 0, b, 4 * BS);
+		fake_complete(e->fake, 1 + o);
+		fake_complete(e->fake, 1);
+		fake_complete_all(e->fake);
+		ck_assert_int_eq(req_wait(e, &req), errs[o]);
+		fake_fault_clear(e->fake);
 	}
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 4 * BS, b, 4 * BS), -EIO);
-	fake_fault_clear(e->f);
-	ck_assert_uint_eq(x4_inode_size(e->i), 4 * BS);
+	fake_fault_clear(e->fake);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 4 * BS);
 	expect(e, 0, 1, 4 * BS);
 	free(b);
 	engine_close(e);
@@ -265,15 +265,15 @@ START_TEST(stops_after_an_error)
 	uint8_t *b = buf_new(16 * BS);
 
 	make_extents(e, 6);
-	fake_stats_reset(e->f);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_stats_reset(e->fake);
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, 6 * BS), -EIO);
-	ck_assert_uint_eq(fake_stats(e->f).writes, 1);
-	fake_fault_clear(e->f);
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_uint_eq(fake_stats(e->fake).writes, 1);
+	fake_fault_clear(e->fake);
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 8 * BS, b, 2 * BS), -EIO);
-	fake_fault_clear(e->f);
-	ck_assert_uint_eq(x4_inode_size(e->i), 6 * BS);
+	fake_fault_clear(e->fake);
+	ck_assert_uint_eq(x4_inode_size(e->inode), 6 * BS);
 	write_ok(e, DIO_DIRECT, 12 * BS, 1, BS);
 	ck_assert_int_eq(io(e, DIO_DIRECT, 6 * BS, b, 6 * BS), 6 * BS);
 	ck_assert(all_bytes(b, 0, 6 * BS));
@@ -292,13 +292,13 @@ START_TEST(end_of_file_matrix)
 
 	memset(stale, 0xa5, BS);
 	for (unsigned s = 0; s < ARRAY_SIZE(sizes); s++) {
-		engine_truncate(e, e->i, 0);
+		engine_truncate(e, e->inode, 0);
 		memset(model, 0, 32768);
 		if (sizes[s])
 			write_ok(e, 0, 0, 3, sizes[s]);
 		pattern(model, 3, 0, sizes[s]);
 		if (sizes[s] % BS) /* what others may have left behind the end */
-			fake_poke(e->f, stale, BS - sizes[s] % BS, dev_addr(e, sizes[s]));
+			fake_poke(e->fake, stale, BS - sizes[s] % BS, dev_addr(e, sizes[s]));
 		for (unsigned off = 0; off <= 8192 + 1024; off += 256)
 			for (unsigned l = 0; l < ARRAY_SIZE(lens); l++) {
 				unsigned want = off >= sizes[s] ? 0 : FDIO_MIN(lens[l], sizes[s] - off);
@@ -310,10 +310,10 @@ START_TEST(end_of_file_matrix)
 	}
 	/* A hole: no device request. */
 	write_ok(e, 0, 64 * BS, 3, BS);
-	fake_stats_reset(e->f);
+	fake_stats_reset(e->fake);
 	ck_assert_int_eq(io(e, DIO_DIRECT, 32 * BS, b, 4 * BS), 4 * BS);
 	ck_assert(all_bytes(b, 0, 4 * BS));
-	ck_assert_uint_eq(fake_stats(e->f).reads, 0);
+	ck_assert_uint_eq(fake_stats(e->fake).reads, 0);
 	free(b);
 	free(model);
 	free(stale);
@@ -330,22 +330,22 @@ START_TEST(short_transfers_are_continued)
 	make_extents(e, 3);
 	for (unsigned cut = 512; cut < BS; cut += 700)
 		for (unsigned k = 0; k < 3; k++) {
-			struct fake_fault f = { .kinds = FAKE_READ | FAKE_WRITE, .async_only = true, .skip = k, .repeat = 1, .action = FAKE_SHORT,
+			struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE, .async_only = true, .skip = k, .repeat = 1, .action = FAKE_SHORT,
 						.n = cut };
 			uint64_t before = counter(CTR_dio_short_resubmit);
-			fake_fault_add(e->f, &f);
+			fake_fault_add(e->fake, &fault);
 			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, 4 * BS), 3 * BS);
-			fake_fault_clear(e->f);
-			fake_fault_add(e->f, &f);
+			fake_fault_clear(e->fake);
+			fake_fault_add(e->fake, &fault);
 			pattern(b, 5, 0, 3 * BS);
 			ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, 3 * BS), 3 * BS);
-			fake_fault_clear(e->f);
+			fake_fault_clear(e->fake);
 			ck_assert_uint_eq(counter(CTR_dio_short_resubmit) - before, 2);
 			expect(e, 0, 5, 3 * BS);
 			/* One piece. */
-			fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ, .repeat = 1, .action = FAKE_SHORT, .n = cut });
+			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .repeat = 1, .action = FAKE_SHORT, .n = cut });
 			expect(e, BS, 5, BS);
-			fake_fault_clear(e->f);
+			fake_fault_clear(e->fake);
 		}
 	free(b);
 	engine_close(e);
@@ -373,15 +373,15 @@ START_TEST(enospc_changes_nothing)
 		if (sf.bavail < 40)
 			break;
 	}
-	uint64_t size = x4_inode_size(e->i);
+	uint64_t size = x4_inode_size(e->inode);
 	x4_vol_statfs(e->vol, &sf);
-	fake_stats_reset(e->f);
+	fake_stats_reset(e->fake);
 	pattern(b, 9, 0, 64 * BS);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, size - BS, b, 64 * BS), -ENOSPC);
 	x4_vol_statfs(e->vol, &sf2);
 	ck_assert_uint_eq(sf2.bfree, sf.bfree);
-	ck_assert_uint_eq(x4_inode_size(e->i), size);
-	ck_assert_uint_eq(fake_stats(e->f).writes, 0);
+	ck_assert_uint_eq(x4_inode_size(e->inode), size);
+	ck_assert_uint_eq(fake_stats(e->fake).writes, 0);
 	expect(e, 0, 1, 2 * BS);
 	/* The mapped block before the hole was not touched either. */
 	ck_assert_int_eq(io(e, DIO_DIRECT, size - BS, b, BS), BS);
@@ -400,21 +400,21 @@ START_TEST(again_is_retried)
 	make_extents(e, 3);
 	for (unsigned k = 0; k < 2; k++)
 		for (unsigned n = 1; n <= 3; n += 2) {
-			struct fake_fault f = { .kinds = FAKE_ANY, .async_only = true, .repeat = 1, .action = FAKE_ERROR, .err = errs[k] };
-			fake_stats_reset(e->f);
-			fake_fault_add(e->f, &f);
+			struct fake_fault fault = { .kinds = FAKE_ANY, .async_only = true, .repeat = 1, .action = FAKE_ERROR, .err = errs[k] };
+			fake_stats_reset(e->fake);
+			fake_fault_add(e->fake, &fault);
 			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, n * BS), n * BS);
-			ck_assert_uint_eq(fake_stats(e->f).retried, 1);
-			fake_fault_clear(e->f);
-			f.repeat = 0;
-			fake_fault_add(e->f, &f);
+			ck_assert_uint_eq(fake_stats(e->fake).retried, 1);
+			fake_fault_clear(e->fake);
+			fault.repeat = 0;
+			fake_fault_add(e->fake, &fault);
 			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, n * BS), -EIO);
-			ck_assert_uint_lt(fake_stats(e->f).async, 100);
-			fake_fault_clear(e->f);
+			ck_assert_uint_lt(fake_stats(e->fake).async, 100);
+			fake_fault_clear(e->fake);
 		}
-	fake_fault_add(e->f, &(struct fake_fault){ .kinds = FAKE_READ, .async_only = true, .action = FAKE_SHORT, .n = BS });
+	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .async_only = true, .action = FAKE_SHORT, .n = BS });
 	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), -EIO);
-	fake_fault_clear(e->f);
+	fake_fault_clear(e->fake);
 	expect(e, 0, 1, 3 * BS);
 	free(b);
 	engine_close(e);
@@ -429,14 +429,14 @@ START_TEST(unaligned_write_touches_its_sectors_once)
 
 	write_ok(e, 0, 0, 1, 4 * BS);
 	pattern(want, 1, 0, 4 * BS);
-	fake_stats_reset(e->f);
+	fake_stats_reset(e->fake);
 	uint64_t rmw = counter(CTR_dio_write_rmw);
 	pattern(b, 2, 0, 3 * BS);
 	memcpy(want + 100, b, 3 * BS);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 100, b, 3 * BS), 3 * BS);
 	ck_assert_uint_eq(counter(CTR_dio_write_rmw) - rmw, 2);
-	ck_assert_uint_eq(fake_stats(e->f).bytes_written, fdio_round_up(100 + 3 * BS, 512));
-	ck_assert_uint_eq(fake_stats(e->f).bytes_read, 1024);
+	ck_assert_uint_eq(fake_stats(e->fake).bytes_written, fdio_round_up(100 + 3 * BS, 512));
+	ck_assert_uint_eq(fake_stats(e->fake).bytes_read, 1024);
 	ck_assert_int_eq(io(e, 0, 0, b, 4 * BS), 4 * BS);
 	ck_assert_mem_eq(b, want, 4 * BS);
 	free(b);
@@ -458,26 +458,26 @@ START_TEST(remainder_only)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 	uint8_t *b = buf_new(8 * BS);
-	struct treq t;
+	struct treq req;
 
 	write_ok(e, DIO_DIRECT, 0, 1, 4 * BS);
 	write_ok(e, DIO_DIRECT, 8 * BS, 1, BS);
 	seen_lo = dev_addr(e, 0);
 	seen_hi = seen_lo + 4 * BS;
 	seen_writes = 0;
-	fake_set_hook(e->f, watch_range, NULL);
+	fake_set_hook(e->fake, watch_range, NULL);
 	uint64_t rem = counter(CTR_dio_write_remainder);
 	pattern(b, 2, 0, 8 * BS);
-	fake_set_mode(e->f, FAKE_HELD, 0);
-	req_submit(e, e->file, &t, DIO_DIRECT | DIO_WRITE, 0, b, 8 * BS);
-	ck_assert_uint_eq(fake_held(e->f), 1);
-	ck_assert_uint_eq(fake_held_io(e->f, 0)->len, 4 * BS);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
+	req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, b, 8 * BS);
+	ck_assert_uint_eq(fake_held(e->fake), 1);
+	ck_assert_uint_eq(fake_held_io(e->fake, 0)->len, 4 * BS);
 	ck_assert(!wq_run_one(e->workers)); /* the rest waits for exactly that */
-	fake_complete(e->f, 0);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
+	fake_complete(e->fake, 0);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert(wq_run_one(e->workers));
-	ck_assert_int_eq(req_wait(e, &t), 8 * BS);
-	fake_set_hook(e->f, NULL, NULL);
+	ck_assert_int_eq(req_wait(e, &req), 8 * BS);
+	fake_set_hook(e->fake, NULL, NULL);
 	ck_assert_uint_eq(seen_writes, 1);
 	ck_assert_uint_eq(counter(CTR_dio_write_remainder) - rem, 1);
 	expect(e, 0, 2, 8 * BS);
@@ -498,7 +498,7 @@ START_TEST(the_kernels_splits)
 			write_ok(e, DIO_DIRECT, pos, 4, l[k]);
 		expect(e, 0, 4, 1048576);
 		expect(e, 1048576, 4, pos - 1048576);
-		ck_assert_uint_eq(x4_inode_size(e->i), pos);
+		ck_assert_uint_eq(x4_inode_size(e->inode), pos);
 		pos = 0;
 		for (unsigned k = 0; k < 4; pos += l[k++])
 			write_ok(e, DIO_DIRECT, pos, 5, l[k]);

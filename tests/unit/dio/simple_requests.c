@@ -65,28 +65,28 @@ int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *l)
 struct shared { const void *p; size_t len; uint8_t *was; const char *name; };
 enum { NR_SHARED = 4 };
 
-static void shared_save(struct engine *e, struct shared *s)
+static void shared_save(struct engine *e, struct shared *shared)
 {
-	s[0] = (struct shared){ e->i, sizeof(*e->i), NULL, "the inode" };
-	s[1] = (struct shared){ e->file->di, offsetof(struct dio_inode, counts), NULL, "the engine's part of the inode" };
-	s[2] = (struct shared){ e->file, sizeof(*e->file), NULL, "the open file" };
-	s[3] = (struct shared){ e->d, sizeof(*e->d), NULL, "the engine" };
+	shared[0] = (struct shared){ e->inode, sizeof(*e->inode), NULL, "the inode" };
+	shared[1] = (struct shared){ e->file->dinode, offsetof(struct dio_inode, counts), NULL, "the engine's part of the inode" };
+	shared[2] = (struct shared){ e->file, sizeof(*e->file), NULL, "the open file" };
+	shared[3] = (struct shared){ e->dio, sizeof(*e->dio), NULL, "the engine" };
 	for (unsigned k = 0; k < NR_SHARED; k++) {
-		s[k].was = malloc(s[k].len);
-		memcpy(s[k].was, s[k].p, s[k].len);
+		shared[k].was = malloc(shared[k].len);
+		memcpy(shared[k].was, shared[k].p, shared[k].len);
 	}
 }
 
-static void shared_same(const struct shared *s, const char *when)
+static void shared_same(const struct shared *shared, const char *when)
 {
 	for (unsigned k = 0; k < NR_SHARED; k++)
-		ck_assert_msg(!memcmp(s[k].was, s[k].p, s[k].len), "%s was written to %s", s[k].name, when);
+		ck_assert_msg(!memcmp(shared[k].was, shared[k].p, shared[k].len), "%s was written to %s", shared[k].name, when);
 }
 
-static void shared_forget(struct shared *s)
+static void shared_forget(struct shared *shared)
 {
 	for (unsigned k = 0; k < NR_SHARED; k++)
-		free(s[k].was);
+		free(shared[k].was);
 }
 
 /* ------------------------------------------------------------------ */
@@ -104,9 +104,9 @@ static void measure_device(struct engine *e, void *buf, unsigned flags, unsigned
 
 	nr_allocs = nr_locks = 0;
 	counting = true;
-	dev_submit(fake_dev(e->f), &io);
-	fake_complete(e->f, 0);
-	dev_now(fake_dev(e->f), &now);
+	dev_submit(fake_dev(e->fake), &io);
+	fake_complete(e->fake, 0);
+	dev_now(fake_dev(e->fake), &now);
 	counting = false;
 	*ret_allocs = nr_allocs;
 	*ret_locks = nr_locks;
@@ -126,40 +126,40 @@ START_TEST(costs_nothing_that_others_pay_for)
 	struct timespec now = { .tv_sec = 4000000000 };
 	unsigned allocs, locks;
 	uint8_t *b = buf_new(BS);
-	struct shared s[NR_SHARED];
-	struct treq t;
+	struct shared shared[NR_SHARED];
+	struct treq req;
 
 	write_ok(e, DIO_DIRECT, 0, 1, BS + 1000 / 512 * 512);
 	write_ok(e, 0, BS, 1, 1000);
-	ck_assert_int_eq(engine_fsync(e, e->i, false), 0);
+	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	/* Within one step of the clock; the first requests note the times, and register this thread where threads are known. */
-	fake_set_now(e->f, &now);
+	fake_set_now(e->fake, &now);
 	pattern(b, 1, 0, BS);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, BS), BS);
 	now.tv_nsec = 10000;
-	fake_set_now(e->f, &now);
+	fake_set_now(e->fake, &now);
 	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), BS);
-	fake_set_mode(e->f, FAKE_HELD, 0);
+	fake_set_mode(e->fake, FAKE_HELD, 0);
 	measure_device(e, b, simple[_i].flags, &allocs, &locks);
-	shared_save(e, s);
+	shared_save(e, shared);
 	nr_allocs = nr_locks = 0;
-	memset(&t, 0, sizeof(t));
+	memset(&req, 0, sizeof(req));
 	counting = true;
-	req_submit(e, e->file, &t, simple[_i].flags, simple[_i].pos, b, simple[_i].len);
+	req_submit(e, e->file, &req, simple[_i].flags, simple[_i].pos, b, simple[_i].len);
 	counting = false;
-	shared_same(s, "when it was submitted");
-	ck_assert_uint_eq(fake_held(e->f), 1);
+	shared_same(shared, "when it was submitted");
+	ck_assert_uint_eq(fake_held(e->fake), 1);
 	counting = true;
-	fake_complete(e->f, 0);
+	fake_complete(e->fake, 0);
 	counting = false;
-	ck_assert_int_eq(t.done, 1);
-	ck_assert_int_eq(t.res, simple[_i].want);
-	shared_same(s, "when it was completed");
+	ck_assert_int_eq(req.done, 1);
+	ck_assert_int_eq(req.res, simple[_i].want);
+	shared_same(shared, "when it was completed");
 	ck_assert_msg(nr_allocs == allocs, "%s: %u allocations", simple[_i].name, nr_allocs - allocs);
 	ck_assert_msg(nr_locks == locks, "%s: %u locks were taken", simple[_i].name, nr_locks - locks);
-	shared_forget(s);
-	fake_set_mode(e->f, FAKE_INLINE, 0);
-	fake_set_now(e->f, NULL);
+	shared_forget(shared);
+	fake_set_mode(e->fake, FAKE_INLINE, 0);
+	fake_set_now(e->fake, NULL);
 	free(b);
 	engine_close(e);
 }

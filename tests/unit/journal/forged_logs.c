@@ -19,86 +19,86 @@ struct hand { struct testlog *e; uint32_t pos, tid; };
 
 enum { FIRST_TID = 100 };
 
-static void hand_begin(struct hand *w, struct testlog *e, unsigned log_mib)
+static void hand_begin(struct hand *hand, struct testlog *e, unsigned log_mib)
 {
 	testlog_format(e, &testlog_formats[1], log_mib);
 	testlog_open(e);
-	*w = (struct hand){ .e = e, .pos = e->j->log.first, .tid = FIRST_TID };
+	*hand = (struct hand){ .e = e, .pos = e->journal->log.first, .tid = FIRST_TID };
 	fdio_log_set_level(0);
 }
 
-static void hand_put(struct hand *w, const void *blk)
+static void hand_put(struct hand *hand, const void *blk)
 {
-	ck_assert_uint_lt(w->pos, w->e->j->log.maxlen);
-	fake_poke(w->e->f, blk, 4096, jlog_map(w->e->j, w->pos++, NULL));
+	ck_assert_uint_lt(hand->pos, hand->e->journal->log.end);
+	fake_poke(hand->e->fake, blk, 4096, jlog_map(hand->e->journal, hand->pos++, NULL));
 }
 
 /* A descriptor and the image of one block. */
-static void hand_image(struct hand *w, uint64_t blk, uint32_t value)
+static void hand_image(struct hand *hand, uint64_t blk, uint32_t value)
 {
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	jf_put_header(buf, JF_DESCRIPTOR, w->tid);
+	jf_put_header(buf, JF_DESCRIPTOR, hand->tid);
 	fdio_put_be32(buf, JF_H_BYTES, (uint32_t)blk);
 	fdio_put_be16(buf, JF_H_BYTES + 6, JF_TAG_LAST);
-	hand_put(w, buf);
+	hand_put(hand, buf);
 	testlog_pattern(buf, 4096, blk, value);
-	hand_put(w, buf);
+	hand_put(hand, buf);
 }
 
 /* Revocations of n blocks from blk on. */
-static void hand_revoke(struct hand *w, uint64_t blk, unsigned n)
+static void hand_revoke(struct hand *hand, uint64_t blk, unsigned n)
 {
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	jf_put_header(buf, JF_REVOKE, w->tid);
+	jf_put_header(buf, JF_REVOKE, hand->tid);
 	fdio_put_be32(buf, JF_REVOKE_COUNT, JF_REVOKE_HEADER + 4 * n);
 	for (unsigned k = 0; k < n; k++)
 		fdio_put_be32(buf, JF_REVOKE_HEADER + 4 * k, (uint32_t)blk + k);
-	hand_put(w, buf);
+	hand_put(hand, buf);
 }
 
-static void hand_commit(struct hand *w)
+static void hand_commit(struct hand *hand)
 {
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	jf_put_header(buf, JF_COMMIT, w->tid++);
-	hand_put(w, buf);
+	jf_put_header(buf, JF_COMMIT, hand->tid++);
+	hand_put(hand, buf);
 }
 
-static void hand_replay(struct hand *w, struct jnl_replay_stats *st)
+static void hand_replay(struct hand *hand, struct jnl_replay_stats *stats)
 {
-	struct jnl *j = w->e->j;
+	struct jnl *journal = hand->e->journal;
 	char err[256] = "";
 	int r;
 
-	ck_assert_int_eq(jlog_write_sb(j, FIRST_TID, j->log.first, DEV_FUA), 0);
-	r = jnl_replay(j, st, FDIO_REASON(err));
+	ck_assert_int_eq(jlog_write_sb(journal, FIRST_TID, journal->log.first, DEV_FUA), 0);
+	r = jnl_replay(journal, stats, FDIO_REASON(err));
 	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
-	ck_assert_uint_eq(st->transactions, w->tid - FIRST_TID);
+	ck_assert_uint_eq(stats->transactions, hand->tid - FIRST_TID);
 }
 
 /* A revocation kills images of its own transaction, wherever in it they stand. */
 START_TEST(revoked_in_its_own_transaction)
 {
-	struct jnl_replay_stats st;
-	struct hand w;
+	struct jnl_replay_stats stats;
+	struct hand hand;
 	struct testlog e;
 
-	hand_begin(&w, &e, 4);
+	hand_begin(&hand, &e, 4);
 	if (_i)
-		hand_revoke(&w, e.base, 1);
-	hand_image(&w, e.base, 1);
-	hand_image(&w, e.base + 1, 2);
+		hand_revoke(&hand, e.base, 1);
+	hand_image(&hand, e.base, 1);
+	hand_image(&hand, e.base + 1, 2);
 	if (!_i)
-		hand_revoke(&w, e.base, 1);
-	hand_commit(&w);
-	hand_replay(&w, &st);
-	ck_assert_uint_eq(st.revoked, 1);
-	ck_assert_uint_eq(st.blocks, 1);
+		hand_revoke(&hand, e.base, 1);
+	hand_commit(&hand);
+	hand_replay(&hand, &stats);
+	ck_assert_uint_eq(stats.revoked, 1);
+	ck_assert_uint_eq(stats.blocks, 1);
 	ck_assert_int_ne(testlog_home(&e, e.base), 1);
 	ck_assert_int_eq(testlog_home(&e, e.base + 1), 2);
 	testlog_drop(&e);
@@ -108,28 +108,28 @@ END_TEST
 /* Of earlier ones too, and none of later ones. */
 START_TEST(revoked_before_and_after)
 {
-	struct jnl_replay_stats st;
-	struct hand w;
+	struct jnl_replay_stats stats;
+	struct hand hand;
 	struct testlog e;
 
-	hand_begin(&w, &e, 4);
+	hand_begin(&hand, &e, 4);
 	for (unsigned k = 0; k < 3; k++) {
-		hand_image(&w, e.base, 10 + k); /* of all three the newest */
+		hand_image(&hand, e.base, 10 + k); /* of all three the newest */
 		if (k < 2)
-			hand_image(&w, e.base + 1, 20 + k); /* none: revoked by the third */
+			hand_image(&hand, e.base + 1, 20 + k); /* none: revoked by the third */
 		if (k < 1)
-			hand_image(&w, e.base + 2, 30); /* none: revoked by the second */
+			hand_image(&hand, e.base + 2, 30); /* none: revoked by the second */
 		if (k == 1)
-			hand_revoke(&w, e.base + 2, 1);
+			hand_revoke(&hand, e.base + 2, 1);
 		if (k == 2)
-			hand_revoke(&w, e.base + 1, 1);
+			hand_revoke(&hand, e.base + 1, 1);
 		if (k == 1)
-			hand_revoke(&w, e.base, 1); /* does not matter: the third has it again */
-		hand_commit(&w);
+			hand_revoke(&hand, e.base, 1); /* does not matter: the third has it again */
+		hand_commit(&hand);
 	}
-	hand_replay(&w, &st);
-	ck_assert_uint_eq(st.revoked, 2);
-	ck_assert_uint_eq(st.blocks, 1);
+	hand_replay(&hand, &stats);
+	ck_assert_uint_eq(stats.revoked, 2);
+	ck_assert_uint_eq(stats.blocks, 1);
 	ck_assert_int_eq(testlog_home(&e, e.base), 12);
 	ck_assert_int_lt(testlog_home(&e, e.base + 1), 20);
 	ck_assert_int_lt(testlog_home(&e, e.base + 2), 30);
@@ -140,18 +140,18 @@ END_TEST
 /* More of the same images than the list takes at first: it is made shorter, and the newest stay. */
 START_TEST(images_again_and_again)
 {
-	struct jnl_replay_stats st;
-	struct hand w;
+	struct jnl_replay_stats stats;
+	struct hand hand;
 	struct testlog e;
 
-	hand_begin(&w, &e, 32);
+	hand_begin(&hand, &e, 32);
 	for (unsigned k = 0; k < 2500; k++) {
-		hand_image(&w, e.base + k % 7, 1000 + k);
+		hand_image(&hand, e.base + k % 7, 1000 + k);
 		if (k % 100 == 99)
-			hand_commit(&w);
+			hand_commit(&hand);
 	}
-	hand_replay(&w, &st);
-	ck_assert_uint_eq(st.blocks, 7);
+	hand_replay(&hand, &stats);
+	ck_assert_uint_eq(stats.blocks, 7);
 	for (unsigned k = 2493; k < 2500; k++)
 		ck_assert_int_eq(testlog_home(&e, e.base + k % 7), 1000 + k);
 	testlog_drop(&e);
@@ -176,23 +176,23 @@ static size_t data_bytes(void)
 START_TEST(revocations_take_no_memory)
 {
 	enum { BLOCKS = 2000, EACH = 1000 };
-	struct jnl_replay_stats st;
+	struct jnl_replay_stats stats;
 	struct rlimit lim;
-	struct hand w;
+	struct hand hand;
 	struct testlog e;
 
-	hand_begin(&w, &e, 16);
-	hand_image(&w, e.base, 1);
+	hand_begin(&hand, &e, 16);
+	hand_image(&hand, e.base, 1);
 	for (unsigned k = 0; k < BLOCKS; k++)
-		hand_revoke(&w, 1000000 + (uint64_t)(k % (BLOCKS / 2)) * EACH, EACH);
-	hand_commit(&w);
+		hand_revoke(&hand, 1000000 + (uint64_t)(k % (BLOCKS / 2)) * EACH, EACH);
+	hand_commit(&hand);
 	ck_assert_int_eq(getrlimit(RLIMIT_DATA, &lim), 0);
 	lim.rlim_cur = data_bytes() + (4 << 20);
 	if (!FDIO_ASAN)
 		ck_assert_int_eq(setrlimit(RLIMIT_DATA, &lim), 0);
-	hand_replay(&w, &st);
-	ck_assert_uint_eq(st.blocks, 1);
-	ck_assert_uint_eq(st.revoked, 0);
+	hand_replay(&hand, &stats);
+	ck_assert_uint_eq(stats.blocks, 1);
+	ck_assert_uint_eq(stats.revoked, 0);
 	testlog_drop(&e);
 }
 END_TEST
@@ -207,14 +207,14 @@ START_TEST(block_twice_in_the_log)
 	struct testlog e;
 
 	testlog_format(&e, &testlog_formats[1], 4);
-	more = &e.log[e.p.nr_log];
+	more = &e.log[e.params.nr_log];
 	more[0] = (struct jnl_extent){ .pblk = e.base, .len = 10 };
 	more[1] = (struct jnl_extent){ .pblk = e.base + 9, .len = 10 };
 	if (_i)
 		more[1].pblk = e.log[0].pblk + e.log[0].len - 1;
-	e.p.nr_log += 2;
+	e.params.nr_log += 2;
 	fdio_log_set_level(0);
-	ck_assert_int_eq(jnl_open(&e.p, &e.j, FDIO_REASON(err)), -EUCLEAN);
+	ck_assert_int_eq(jnl_open(&e.params, &e.journal, FDIO_REASON(err)), -EUCLEAN);
 	ck_assert_ptr_nonnull(strstr(err, "twice"));
 	more[1].pblk = e.base + 10;
 	testlog_open(&e);
@@ -232,16 +232,16 @@ START_TEST(log_in_many_pieces)
 
 	ck_assert_ptr_nonnull(log);
 	testlog_format(&e, &testlog_formats[1], 4);
-	real = e.p.nr_log;
-	memcpy(log, e.log, e.p.nr_log * sizeof(*log));
-	for (unsigned k = e.p.nr_log; k < PIECES; k++)
+	real = e.params.nr_log;
+	memcpy(log, e.log, e.params.nr_log * sizeof(*log));
+	for (unsigned k = e.params.nr_log; k < PIECES; k++)
 		log[k] = (struct jnl_extent){ .pblk = FIRST + 3ul * (PIECES - k), .len = 2 };
-	e.p.log = log;
-	e.p.nr_log = PIECES;
-	e.p.nr_blocks = FIRST + 4 * PIECES;
+	e.params.log = log;
+	e.params.nr_log = PIECES;
+	e.params.nr_blocks = FIRST + 4 * PIECES;
 	testlog_open(&e);
 	for (uint64_t blk = FIRST; blk < FIRST + 3 * PIECES; blk++)
-		found += jnl_is_log_block(e.j, blk);
+		found += jnl_is_log_block(e.journal, blk);
 	ck_assert_uint_eq(found, 2 * (PIECES - real));
 	testlog_drop(&e);
 	free(log);
@@ -259,12 +259,12 @@ START_TEST(start_of_the_log)
 
 	testlog_format(&e, &testlog_formats[1], 4);
 	testlog_open(&e);
-	start = _i ? e.j->log.maxlen - 2 + (uint32_t)_i : e.j->log.first;
-	fdio_put_be32(e.j->log.sb, JF_SB_START, start);
-	fake_poke(e.f, e.j->log.sb, 4096, jlog_map(e.j, 0, NULL));
-	jnl_close(e.j);
-	e.j = NULL;
-	r = jnl_open(&e.p, &e.j, FDIO_REASON(err));
+	start = _i ? e.journal->log.end - 2 + (uint32_t)_i : e.journal->log.first;
+	fdio_put_be32(e.journal->log.superblock, JF_SB_START, start);
+	fake_poke(e.fake, e.journal->log.superblock, 4096, jlog_map(e.journal, 0, NULL));
+	jnl_close(e.journal);
+	e.journal = NULL;
+	r = jnl_open(&e.params, &e.journal, FDIO_REASON(err));
 	ck_assert_int_eq(r, good ? 0 : -EUCLEAN);
 	if (r)
 		ck_assert_ptr_nonnull(strstr(err, "start lies outside"));

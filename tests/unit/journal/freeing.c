@@ -10,11 +10,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct cb { struct jnl_callback cb; int err; unsigned calls; };
+struct cb { struct jnl_callback callback; int err; unsigned calls; };
 
-static void on_commit(struct jnl_callback *c, int err)
+static void on_commit(struct jnl_callback *callback, int err)
 {
-	struct cb *cb = container_of(c, struct cb, cb);
+	struct cb *cb = container_of(callback, struct cb, callback);
 
 	cb->err = err;
 	__atomic_add_fetch(&cb->calls, 1, __ATOMIC_SEQ_CST);
@@ -26,34 +26,34 @@ static void poke_data(struct testlog *e, uint64_t blk, uint32_t value)
 {
 	static uint8_t pat[4096];
 
-	testlog_pattern(pat, e->p.block_size, blk, value);
-	ck_assert_int_eq(dev_write(fake_dev(e->f), pat, e->p.block_size, blk * e->p.block_size, DEV_FUA), 0);
+	testlog_pattern(pat, e->params.block_size, blk, value);
+	ck_assert_int_eq(dev_write(fake_dev(e->fake), pat, e->params.block_size, blk * e->params.block_size, DEV_FUA), 0);
 }
 
 static jnl_tid forget(struct testlog *e, uint64_t blk)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(e->j, 1, &h), 0);
-	ck_assert_int_eq(jnl_forget(h, blk, 1), 0);
-	return jnl_end(h);
+	ck_assert_int_eq(jnl_begin(e->journal, 1, &handle), 0);
+	ck_assert_int_eq(jnl_forget(handle, blk, 1), 0);
+	return jnl_end(handle);
 }
 
 START_TEST(freed_block_is_not_replayed_over_data)
 {
 	struct testlog e;
-	struct jnl_replay_stats st;
+	struct jnl_replay_stats stats;
 
 	testlog_up_as(&e, &testlog_formats[_i], 4);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 2);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
+	ck_assert_int_eq(jnl_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
 	poke_data(&e, e.base, 42);
 	/* The stale buffer is gone as well. */
 	ck_assert_int_eq(testlog_value(&e, e.base), 42);
-	testlog_crash(&e, &st);
-	ck_assert_uint_eq(st.revoked, 1);
+	testlog_crash(&e, &stats);
+	ck_assert_uint_eq(stats.revoked, 1);
 	ck_assert_int_eq(testlog_home(&e, e.base), 42);
 	ck_assert_int_eq(testlog_home(&e, e.base + 1), 2);
 	testlog_drop(&e);
@@ -67,9 +67,9 @@ START_TEST(freed_block_is_not_checkpointed_over_data)
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
+	ck_assert_int_eq(jnl_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
 	poke_data(&e, e.base, 42);
-	ck_assert_int_eq(jnl_stop(e.j), 0);
+	ck_assert_int_eq(jnl_stop(e.journal), 0);
 	ck_assert_int_eq(testlog_home(&e, e.base), 42);
 	testlog_drop(&e);
 }
@@ -78,16 +78,16 @@ END_TEST
 START_TEST(forgotten_before_its_first_commit_is_not_logged)
 {
 	struct testlog e;
-	struct jnl_replay_stats st;
+	struct jnl_replay_stats stats;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 2);
 	forget(&e, e.base);
-	ck_assert_uint_eq(e.j->running->nr, 1);
+	ck_assert_uint_eq(e.journal->running->nr_buffers, 1);
 	testlog_sync(&e);
-	testlog_crash(&e, &st);
-	ck_assert_uint_eq(st.blocks, 1);
+	testlog_crash(&e, &stats);
+	ck_assert_uint_eq(stats.blocks, 1);
 	ck_assert_int_ne(testlog_home(&e, e.base), 1);
 	testlog_drop(&e);
 }
@@ -96,22 +96,22 @@ END_TEST
 START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke)
 {
 	struct testlog e;
-	struct jnl_handle *h;
-	struct jnl_buf *b;
-	struct jnl_replay_stats st;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
+	struct jnl_replay_stats stats;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
-	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
-	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
-	testlog_pattern(b->data, 4096, e.base, 2);
-	jnl_brelse(b);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(jnl_forget(handle, e.base, 1), 0);
+	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
+	testlog_pattern(buffer->data, 4096, e.base, 2);
+	jnl_brelse(buffer);
+	jnl_end(handle);
 	testlog_sync(&e);
-	testlog_crash(&e, &st);
-	ck_assert_uint_eq(st.revoked, 0);
+	testlog_crash(&e, &stats);
+	ck_assert_uint_eq(stats.revoked, 0);
 	ck_assert_int_eq(testlog_value(&e, e.base), 2);
 	testlog_drop(&e);
 }
@@ -124,7 +124,7 @@ START_TEST(revoke_kills_older_not_younger)
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_commit_wait(e.j, forget(&e, e.base), NULL), 0);
+	ck_assert_int_eq(jnl_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
 	testlog_write(&e, e.base, 3);
 	testlog_sync(&e);
 	testlog_crash(&e, NULL);
@@ -136,24 +136,24 @@ END_TEST
 START_TEST(cancel_takes_a_forget_back)
 {
 	struct testlog e;
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
 	testlog_write(&e, e.base + 1, 2);
-	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
-	testlog_fill(&e, h, e.base, 50);
-	ck_assert_int_eq(jnl_forget(h, e.base, 3), 0);     /* the third is not cached */
-	ck_assert_int_eq(jnl_bnew(h, e.base + 1, &b), 0);  /* and one comes back */
-	jnl_brelse(b);
-	ck_assert_int_eq(jnl_forget(h, e.base + 1, 1), 0); /* and goes again */
-	ck_assert_int_eq(jnl_forget(h, e.p.nr_blocks - 1, 2), -EUCLEAN);
-	jnl_cancel(h);
-	ck_assert_uint_eq(e.j->running->kit->revokes.nr, 0);
-	ck_assert_uint_eq(e.j->running->nr_forgets, 0);
-	ck_assert_uint_eq(e.j->running->nr, 1);
+	ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
+	testlog_fill(&e, handle, e.base, 50);
+	ck_assert_int_eq(jnl_forget(handle, e.base, 3), 0);     /* the third is not cached */
+	ck_assert_int_eq(jnl_bnew(handle, e.base + 1, &buffer), 0);  /* and one comes back */
+	jnl_brelse(buffer);
+	ck_assert_int_eq(jnl_forget(handle, e.base + 1, 1), 0); /* and goes again */
+	ck_assert_int_eq(jnl_forget(handle, e.params.nr_blocks - 1, 2), -EUCLEAN);
+	jnl_cancel(handle);
+	ck_assert_uint_eq(e.journal->running->kit->revokes.nr, 0);
+	ck_assert_uint_eq(e.journal->running->nr_forgets, 0);
+	ck_assert_uint_eq(e.journal->running->nr_buffers, 1);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
 	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
 	testlog_sync(&e);
@@ -167,15 +167,15 @@ END_TEST
 START_TEST(many_revokes_fill_several_blocks)
 {
 	struct testlog e;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	unsigned n = 3000;
 
 	testlog_up_as(&e, &testlog_formats[_i], 4);
 	testlog_write(&e, e.base + 17, 1);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	ck_assert_int_eq(jnl_forget(h, e.base + 17 - n / 2, n / 2 + 200), 0);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(jnl_forget(handle, e.base + 17 - n / 2, n / 2 + 200), 0);
+	jnl_end(handle);
 	testlog_sync(&e);
 	poke_data(&e, e.base + 17, 42);
 	testlog_crash(&e, NULL);
@@ -188,38 +188,38 @@ END_TEST
 
 static void expect_aborted(struct testlog *e, struct cb *cb)
 {
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 	uint8_t sb[1024];
 
-	ck_assert_int_ne(jnl_error(e->j), 0);
-	ck_assert_int_eq(jnl_begin(e->j, 1, &h), -EROFS);
-	ck_assert_int_eq(jnl_sync(e->j), -EIO);
-	fake_fault_clear(e->f);
-	ck_assert_int_eq(jnl_bread(e->j, e->base + 100, &b), 0); /* reads go on */
-	jnl_brelse(b);
-	ck_assert_int_eq(jnl_stop(e->j), jnl_error(e->j));
+	ck_assert_int_ne(jnl_error(e->journal), 0);
+	ck_assert_int_eq(jnl_begin(e->journal, 1, &handle), -EROFS);
+	ck_assert_int_eq(jnl_sync(e->journal), -EIO);
+	fake_fault_clear(e->fake);
+	ck_assert_int_eq(jnl_bread(e->journal, e->base + 100, &buffer), 0); /* reads go on */
+	jnl_brelse(buffer);
+	ck_assert_int_eq(jnl_stop(e->journal), jnl_error(e->journal));
 	ck_assert_uint_eq(e->aborted, 1);
-	ck_assert_int_eq(e->aborted_err, jnl_error(e->j));
+	ck_assert_int_eq(e->aborted_err, jnl_error(e->journal));
 	ck_assert_uint_eq(cb->calls, 1);
 	ck_assert_int_eq(cb->err, -EIO);
-	fake_peek(e->f, sb, sizeof(sb), e->log[0].pblk * 4096);
-	ck_assert_int_eq((int32_t)fdio_get_be32(sb, JF_SB_ERRNO), jnl_error(e->j));
+	fake_peek(e->fake, sb, sizeof(sb), e->log[0].pblk * 4096);
+	ck_assert_int_eq((int32_t)fdio_get_be32(sb, JF_SB_ERRNO), jnl_error(e->journal));
 	ck_assert(jlog_sb_csum_ok(sb));
 }
 
 static void start_failing(struct testlog *e, struct cb *cb)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
 	testlog_up(e);
 	fdio_log_set_level(0);
 	testlog_write(e, e->base, 1);
-	ck_assert_int_eq(jnl_sync(e->j), 0);
-	ck_assert_int_eq(jnl_begin(e->j, 1, &h), 0);
-	testlog_fill(e, h, e->base, 2);
-	jnl_on_commit(h, &cb->cb);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_sync(e->journal), 0);
+	ck_assert_int_eq(jnl_begin(e->journal, 1, &handle), 0);
+	testlog_fill(e, handle, e->base, 2);
+	jnl_on_commit(handle, &cb->callback);
+	jnl_end(handle);
 }
 
 START_TEST(failed_log_write_aborts)
@@ -229,9 +229,9 @@ START_TEST(failed_log_write_aborts)
 
 	start_failing(&e, &cb);
 	/* The log, not its superblock: the error must be recorded. */
-	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = (e.log[0].pblk + 1) * 4096, .len = 4096 * 100,
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = (e.log[0].pblk + 1) * 4096, .len = 4096 * 100,
 		.skip = _i, .action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(jnl_sync(e.j), -EIO);
+	ck_assert_int_eq(jnl_sync(e.journal), -EIO);
 	expect_aborted(&e, &cb);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -245,8 +245,8 @@ START_TEST(failed_flush_aborts)
 	struct cb cb = { { .fn = on_commit } };
 
 	start_failing(&e, &cb);
-	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(jnl_sync(e.j), -EIO);
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	ck_assert_int_eq(jnl_sync(e.journal), -EIO);
 	expect_aborted(&e, &cb);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -262,9 +262,9 @@ START_TEST(failed_home_write_aborts_and_the_log_keeps_it)
 	fdio_log_set_level(0);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 4096, .len = 4096, .action = FAKE_ERROR,
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 4096, .len = 4096, .action = FAKE_ERROR,
 		.err = -EIO });
-	ck_assert_int_eq(jnl_stop(e.j), -EIO);
+	ck_assert_int_eq(jnl_stop(e.journal), -EIO);
 	ck_assert_uint_eq(e.aborted, 1);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -275,23 +275,23 @@ END_TEST
 START_TEST(abort_inside_a_handle)
 {
 	struct testlog e;
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 	struct cb cb = { { .fn = on_commit } };
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
-	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
-	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
-	testlog_fill(&e, h, e.base + 1, 2);
-	jnl_on_commit(h, &cb.cb);
-	jnl_abort(e.j, -EUCLEAN);
-	jnl_abort(e.j, -EIO); /* the first error stays */
-	ck_assert_int_eq(jnl_get_write(h, b), -EROFS);
-	ck_assert_int_eq(jnl_forget(h, e.base, 1), -EROFS);
-	jnl_end(h);
-	ck_assert_int_eq(jnl_error(e.j), -EUCLEAN);
-	jnl_brelse(b);
+	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
+	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
+	testlog_fill(&e, handle, e.base + 1, 2);
+	jnl_on_commit(handle, &cb.callback);
+	jnl_abort(e.journal, -EUCLEAN);
+	jnl_abort(e.journal, -EIO); /* the first error stays */
+	ck_assert_int_eq(jnl_get_write(handle, buffer), -EROFS);
+	ck_assert_int_eq(jnl_forget(handle, e.base, 1), -EROFS);
+	jnl_end(handle);
+	ck_assert_int_eq(jnl_error(e.journal), -EUCLEAN);
+	jnl_brelse(buffer);
 	expect_aborted(&e, &cb);
 	testlog_drop(&e);
 }

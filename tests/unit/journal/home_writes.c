@@ -12,29 +12,29 @@
 /* The checkpoint thread works while somebody waits for space in the log. */
 static void press(struct testlog *e, int by)
 {
-	fdio_mutex_lock(&e->j->state);
-	e->j->space_waiters += by;
-	pthread_cond_signal(&e->j->cp_cv);
-	fdio_mutex_unlock(&e->j->state);
+	fdio_mutex_lock(&e->journal->state_lock);
+	e->journal->space_waiters += by;
+	pthread_cond_signal(&e->journal->checkpoint_cv);
+	fdio_mutex_unlock(&e->journal->state_lock);
 }
 
 /* A block that an open transaction has changed again stays where it is, although its last commit is due. */
 START_TEST(uncommitted_stays_away_from_home)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct testlog e;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 5);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	testlog_fill(&e, h, e.base, 2);
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	testlog_fill(&e, handle, e.base, 2);
 	press(&e, 1);
 	unit_wait_until(testlog_home(&e, e.base + 1) == 5);
 	ck_assert_int_ne(testlog_home(&e, e.base), 2);
 	press(&e, -1);
-	jnl_end(h);
+	jnl_end(handle);
 	testlog_down(&e);
 }
 END_TEST
@@ -46,18 +46,18 @@ START_TEST(younger_image_is_still_due)
 	struct fake_fault stuck = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_STUCK };
 
 	testlog_up(&e);
-	stuck.off = e.base * e.p.block_size;
-	stuck.len = e.p.block_size;
+	stuck.off = e.base * e.params.block_size;
+	stuck.len = e.params.block_size;
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	fake_fault_add(e.f, &stuck);
+	fake_fault_add(e.fake, &stuck);
 	press(&e, 1);
-	unit_wait_until(fake_fault_hits(e.f));
+	unit_wait_until(fake_fault_hits(e.fake));
 	testlog_write(&e, e.base, 2);
 	testlog_sync(&e);
 	press(&e, -1);
-	fake_unstick(e.f);
-	ck_assert_int_eq(jnl_stop(e.j), 0);
+	fake_unstick(e.fake);
+	ck_assert_int_eq(jnl_stop(e.journal), 0);
 	ck_assert_int_eq(testlog_home(&e, e.base), 2);
 	testlog_drop(&e);
 }

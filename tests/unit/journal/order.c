@@ -20,41 +20,41 @@ static void small_log(struct testlog *e)
 	testlog_format(e, &testlog_formats[2], 1);
 	testlog_open(e);
 	testlog_start(e);
-	ck_assert_uint_ge(jnl_max_credits(e->j), BIG);
+	ck_assert_uint_ge(jnl_max_credits(e->journal), BIG);
 }
 
 /* One transaction of BIG blocks that no other call has, not committed. */
 static jnl_tid write_big(struct testlog *e, unsigned round)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(e->j, BIG, &h), 0);
+	ck_assert_int_eq(jnl_begin(e->journal, BIG, &handle), 0);
 	for (unsigned k = 0; k < BIG; k++)
-		testlog_fill(e, h, e->base + 1 + round * BIG + k, round);
-	return jnl_end(h);
+		testlog_fill(e, handle, e->base + 1 + round * BIG + k, round);
+	return jnl_end(handle);
 }
 
 struct committer { struct testlog *e; jnl_tid tid; int done; };
 
 static void *commit(void *arg)
 {
-	struct committer *c = arg;
-	int r = jnl_commit_wait(c->e->j, c->tid, NULL);
+	struct committer *committer = arg;
+	int err = jnl_commit_wait(committer->e->journal, committer->tid, NULL);
 
-	__atomic_store_n(&c->done, r ? r : 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&committer->done, err ? err : 1, __ATOMIC_RELEASE);
 	return NULL;
 }
 
-static void start_commit(struct committer *c, pthread_t *t)
+static void start_commit(struct committer *committer, pthread_t *t)
 {
-	ck_assert_int_eq(thread_start(t, "committer", commit, c), 0);
+	ck_assert_int_eq(thread_start(t, "committer", commit, committer), 0);
 }
 
 /* A block that is freed while its home write is on the way: the commit waits for that. */
 START_TEST(commit_waits_for_home_write_of_freed_block)
 {
-	struct jnl_handle *h;
-	struct committer c;
+	struct jnl_handle *handle;
+	struct committer committer;
 	struct testlog e;
 	uint64_t fua;
 	pthread_t t;
@@ -62,31 +62,31 @@ START_TEST(commit_waits_for_home_write_of_freed_block)
 	small_log(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 1024,
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 1024,
 		.len = 1024, .action = FAKE_STUCK });
 	for (unsigned round = 0; round < 3; round++)
-		ck_assert_int_eq(jnl_commit_wait(e.j, write_big(&e, round), NULL), 0);
-	for (unsigned n = 0; !fake_fault_hits(e.f); n++) {
+		ck_assert_int_eq(jnl_commit_wait(e.journal, write_big(&e, round), NULL), 0);
+	for (unsigned n = 0; !fake_fault_hits(e.fake); n++) {
 		ck_assert_uint_lt(n, 2000);
 		unit_pause_ms(10);
 	}
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
-	fua = fake_stats(e.f).fua;
-	c = (struct committer){ .e = &e, .tid = jnl_end(h) };
-	start_commit(&c, &t);
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(jnl_forget(handle, e.base, 1), 0);
+	fua = fake_stats(e.fake).fua;
+	committer = (struct committer){ .e = &e, .tid = jnl_end(handle) };
+	start_commit(&committer, &t);
 	/* Its commit block is there, but who waits is not told. */
-	for (unsigned n = 0; fake_stats(e.f).fua == fua; n++) {
+	for (unsigned n = 0; fake_stats(e.fake).fua == fua; n++) {
 		ck_assert_uint_lt(n, 2000);
 		unit_pause_ms(10);
 	}
 	unit_pause_ms(300);
-	ck_assert_int_eq(__atomic_load_n(&c.done, __ATOMIC_ACQUIRE), 0);
-	ck_assert(!jnl_tid_durable(e.j, c.tid));
-	fake_fault_clear(e.f);
-	fake_unstick(e.f);
+	ck_assert_int_eq(__atomic_load_n(&committer.done, __ATOMIC_ACQUIRE), 0);
+	ck_assert(!jnl_tid_durable(e.journal, committer.tid));
+	fake_fault_clear(e.fake);
+	fake_unstick(e.fake);
 	pthread_join(t, NULL);
-	ck_assert_int_eq(c.done, 1);
+	ck_assert_int_eq(committer.done, 1);
 	testlog_down(&e);
 }
 END_TEST
@@ -97,7 +97,7 @@ END_TEST
  */
 START_TEST(tail_stays_before_what_is_not_home)
 {
-	struct committer c;
+	struct committer committer;
 	struct testlog e, cut;
 	pthread_t t;
 	unsigned n;
@@ -105,28 +105,28 @@ START_TEST(tail_stays_before_what_is_not_home)
 	small_log(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	fake_rec_start(e.f);
+	fake_rec_start(e.fake);
 	for (unsigned round = 0; round < 2; round++)
-		ck_assert_int_eq(jnl_commit_wait(e.j, write_big(&e, round), NULL), 0);
+		ck_assert_int_eq(jnl_commit_wait(e.journal, write_big(&e, round), NULL), 0);
 	/* The third is held at its flush until the block is in the transaction after it. */
-	fake_block(e.f, FAKE_FLUSH); /* first: such a transaction is committed at once */
-	c = (struct committer){ .e = &e, .tid = write_big(&e, 2) };
-	start_commit(&c, &t);
-	ck_assert(fake_wait_blocked(e.f, 1));
+	fake_block(e.fake, FAKE_FLUSH); /* first: such a transaction is committed at once */
+	committer = (struct committer){ .e = &e, .tid = write_big(&e, 2) };
+	start_commit(&committer, &t);
+	ck_assert(fake_wait_blocked(e.fake, 1));
 	testlog_write(&e, e.base, 2);
-	fake_unblock(e.f);
+	fake_unblock(e.fake);
 	pthread_join(t, NULL);
-	ck_assert_int_eq(c.done, 1);
+	ck_assert_int_eq(committer.done, 1);
 	/* The checkpoint forces the commit of the rest. */
-	for (n = 0; __atomic_load_n(&e.j->log.free, __ATOMIC_RELAXED) < e.j->log.len / 2; n++) {
+	for (n = 0; __atomic_load_n(&e.journal->log.free, __ATOMIC_RELAXED) < e.journal->log.len / 2; n++) {
 		ck_assert_uint_lt(n, 2000);
 		unit_pause_ms(10);
 	}
-	n = fake_rec_events(e.f);
+	n = fake_rec_events(e.fake);
 	for (unsigned k = 0; k <= n; k++) {
 		cut = e;
-		cut.j = NULL;
-		cut.f = fake_rec_cut(e.f, k, FAKE_CUT_DROP, 0);
+		cut.journal = NULL;
+		cut.fake = fake_rec_cut(e.fake, k, FAKE_CUT_DROP, 0);
 		testlog_replay(&cut, NULL);
 		ck_assert_msg(testlog_home(&cut, e.base) == 1 || testlog_home(&cut, e.base) == 2,
 			      "cut after %u of %u", k, n);
@@ -142,26 +142,26 @@ END_TEST
  */
 START_TEST(cancel_brings_back_the_revocation)
 {
-	struct jnl_replay_stats st;
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct jnl_replay_stats stats;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 	struct testlog e;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 2);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	ck_assert_int_eq(jnl_forget(h, e.base, 1), 0);
-	jnl_end(h);
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
-	jnl_brelse(b);
-	jnl_cancel(h);
-	ck_assert(jset_has(&e.j->running->kit->revokes, e.base));
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(jnl_forget(handle, e.base, 1), 0);
+	jnl_end(handle);
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
+	jnl_brelse(buffer);
+	jnl_cancel(handle);
+	ck_assert(jset_has(&e.journal->running->kit->revokes, e.base));
 	testlog_sync(&e);
-	testlog_crash(&e, &st);
-	ck_assert_uint_eq(st.revoked, 1);
+	testlog_crash(&e, &stats);
+	ck_assert_uint_eq(stats.revoked, 1);
 	ck_assert_int_ne(testlog_home(&e, e.base), 1);
 	ck_assert_int_eq(testlog_home(&e, e.base + 1), 2);
 	testlog_drop(&e);
@@ -174,20 +174,20 @@ END_TEST
  */
 START_TEST(nearly_full_transaction_is_committed)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	unsigned n, blocks;
 	struct testlog e;
 	jnl_tid tid;
 
 	small_log(&e);
-	blocks = jnl_max_credits(e.j) / 4 * 3 + (_i ? 1 : 0);
-	ck_assert_int_eq(jnl_begin(e.j, blocks, &h), 0);
+	blocks = jnl_max_credits(e.journal) / 4 * 3 + (_i ? 1 : 0);
+	ck_assert_int_eq(jnl_begin(e.journal, blocks, &handle), 0);
 	for (unsigned k = 0; k < blocks; k++)
-		testlog_fill(&e, h, e.base + k, 7);
-	tid = jnl_end(h);
-	for (n = 0; n < (_i ? 2000u : 20u) && !jnl_tid_durable(e.j, tid); n++)
+		testlog_fill(&e, handle, e.base + k, 7);
+	tid = jnl_end(handle);
+	for (n = 0; n < (_i ? 2000u : 20u) && !jnl_tid_durable(e.journal, tid); n++)
 		unit_pause_ms(10);
-	ck_assert_int_eq(jnl_tid_durable(e.j, tid), _i);
+	ck_assert_int_eq(jnl_tid_durable(e.journal, tid), _i);
 	testlog_down(&e);
 }
 END_TEST

@@ -20,56 +20,56 @@ struct worker {
 	int result;
 };
 
-static void run(struct testlog *e, struct worker *w, unsigned rounds, void *(*fn)(void *))
+static void run(struct testlog *e, struct worker *worker, unsigned rounds, void *(*fn)(void *))
 {
 	for (unsigned i = 0; i < NT; i++) {
-		w[i] = (struct worker){ .e = e, .id = i, .rounds = rounds };
-		ck_assert_int_eq(pthread_create(&w[i].thread, NULL, fn, &w[i]), 0);
+		worker[i] = (struct worker){ .e = e, .id = i, .rounds = rounds };
+		ck_assert_int_eq(pthread_create(&worker[i].thread, NULL, fn, &worker[i]), 0);
 	}
 }
 
-static void join(struct worker *w)
+static void join(struct worker *worker)
 {
 	for (unsigned i = 0; i < NT; i++)
-		pthread_join(w[i].thread, NULL);
+		pthread_join(worker[i].thread, NULL);
 }
 
 /* Plain calls only: check's assertions are for the main thread. */
 static int change(struct testlog *e, uint64_t blk, uint32_t value, jnl_tid *ret_tid)
 {
-	struct jnl_handle *h;
-	struct jnl_buf *b;
-	int r = jnl_begin(e->j, 2, &h);
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
+	int err = jnl_begin(e->journal, 2, &handle);
 
-	if (r)
-		return r;
-	r = jnl_bread(e->j, blk, &b);
-	if (!r) {
-		r = jnl_get_write(h, b);
-		if (!r)
-			testlog_pattern(b->data, e->p.block_size, blk, value);
-		jnl_brelse(b);
+	if (err)
+		return err;
+	err = jnl_bread(e->journal, blk, &buffer);
+	if (!err) {
+		err = jnl_get_write(handle, buffer);
+		if (!err)
+			testlog_pattern(buffer->data, e->params.block_size, blk, value);
+		jnl_brelse(buffer);
 	}
-	if (r) {
-		jnl_cancel(h);
-		return r;
+	if (err) {
+		jnl_cancel(handle);
+		return err;
 	}
-	*ret_tid = jnl_end(h);
+	*ret_tid = jnl_end(handle);
 	return 0;
 }
 
 static void *fsyncer(void *arg)
 {
-	struct worker *w = arg;
+	struct worker *worker = arg;
 
-	for (unsigned i = 0; i < w->rounds && !w->result; i++) {
+	for (unsigned i = 0; i < worker->rounds && !worker->result; i++) {
 		jnl_tid tid;
 
-		w->result = change(w->e, w->e->base + w->id, i, &tid);
-		if (!w->result)
-			w->result = jnl_commit_wait(w->e->j, tid, NULL);
-		if (!w->result && !jnl_tid_durable(w->e->j, tid))
-			w->result = -EPROTO;
+		worker->result = change(worker->e, worker->e->base + worker->id, i, &tid);
+		if (!worker->result)
+			worker->result = jnl_commit_wait(worker->e->journal, tid, NULL);
+		if (!worker->result && !jnl_tid_durable(worker->e->journal, tid))
+			worker->result = -EPROTO;
 	}
 	return NULL;
 }
@@ -77,29 +77,29 @@ static void *fsyncer(void *arg)
 START_TEST(waiters_share_a_commit)
 {
 	struct testlog e;
-	struct worker w[NT];
+	struct worker worker[NT];
 	uint64_t before;
 
 	testlog_up(&e);
 	before = fdio_counter_read(CTR_jnl_commit);
 	/* The first commit hangs in its flush; everybody else must meet in the next. */
-	fake_block(e.f, FAKE_FLUSH);
-	run(&e, w, 1, fsyncer);
-	ck_assert(fake_wait_blocked(e.f, 1));
+	fake_block(e.fake, FAKE_FLUSH);
+	run(&e, worker, 1, fsyncer);
+	ck_assert(fake_wait_blocked(e.fake, 1));
 	for (unsigned i = 0; i < 1000; i++) {
 		unsigned n;
 
-		fdio_mutex_lock(&e.j->state);
-		n = (e.j->committing ? e.j->committing->nr : 0) + (e.j->running ? e.j->running->nr : 0);
-		fdio_mutex_unlock(&e.j->state);
+		fdio_mutex_lock(&e.journal->state_lock);
+		n = (e.journal->committing ? e.journal->committing->nr_buffers : 0) + (e.journal->running ? e.journal->running->nr_buffers : 0);
+		fdio_mutex_unlock(&e.journal->state_lock);
 		if (n == NT)
 			break;
 		unit_pause_ms(1);
 	}
-	fake_unblock(e.f);
-	join(w);
+	fake_unblock(e.fake);
+	join(worker);
 	for (unsigned i = 0; i < NT; i++)
-		ck_assert_int_eq(w[i].result, 0);
+		ck_assert_int_eq(worker[i].result, 0);
 	ck_assert_uint_le(fdio_counter_read(CTR_jnl_commit) - before, 2);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < NT; i++)
@@ -119,27 +119,27 @@ static void *unblocker(void *arg)
 START_TEST(turn_comes_after_the_commit_before)
 {
 	struct testlog e;
-	struct worker w = { .rounds = 1 };
+	struct worker worker = { .rounds = 1 };
 	pthread_t t;
 	jnl_tid tid;
 
 	testlog_up(&e);
-	w.e = &e;
-	fake_block(e.f, FAKE_FLUSH);
-	ck_assert_int_eq(pthread_create(&w.thread, NULL, fsyncer, &w), 0);
-	ck_assert(fake_wait_blocked(e.f, 1));
+	worker.e = &e;
+	fake_block(e.fake, FAKE_FLUSH);
+	ck_assert_int_eq(pthread_create(&worker.thread, NULL, fsyncer, &worker), 0);
+	ck_assert(fake_wait_blocked(e.fake, 1));
 	ck_assert_int_eq(change(&e, e.base + 1, 0, &tid), 0);
-	jnl_commit_turn(e.j, tid - 1);
-	ck_assert(!jnl_tid_durable(e.j, tid - 1));
-	ck_assert_int_eq(pthread_create(&t, NULL, unblocker, e.f), 0);
-	jnl_commit_turn(e.j, tid);
-	ck_assert(jnl_tid_durable(e.j, tid - 1));
-	ck_assert(!jnl_tid_durable(e.j, tid));
+	jnl_commit_turn(e.journal, tid - 1);
+	ck_assert(!jnl_tid_durable(e.journal, tid - 1));
+	ck_assert_int_eq(pthread_create(&t, NULL, unblocker, e.fake), 0);
+	jnl_commit_turn(e.journal, tid);
+	ck_assert(jnl_tid_durable(e.journal, tid - 1));
+	ck_assert(!jnl_tid_durable(e.journal, tid));
 	pthread_join(t, NULL);
-	pthread_join(w.thread, NULL);
-	ck_assert_int_eq(w.result, 0);
-	jnl_commit_turn(e.j, tid); /* nothing is being committed */
-	ck_assert_int_eq(jnl_commit_wait(e.j, tid, NULL), 0);
+	pthread_join(worker.thread, NULL);
+	ck_assert_int_eq(worker.result, 0);
+	jnl_commit_turn(e.journal, tid); /* nothing is being committed */
+	ck_assert_int_eq(jnl_commit_wait(e.journal, tid, NULL), 0);
 	testlog_crash(&e, NULL);
 	testlog_drop(&e);
 }
@@ -155,24 +155,24 @@ static void slow_flush(void *arg, enum fake_kind kind, uint64_t off, uint64_t le
 START_TEST(threads_get_more_than_one)
 {
 	enum { ROUNDS = 30 };
-	struct worker w[NT];
+	struct worker worker[NT];
 	struct testlog e;
 	uint64_t before;
 
 	testlog_up(&e);
-	fake_set_hook(e.f, slow_flush, NULL);
+	fake_set_hook(e.fake, slow_flush, NULL);
 	before = fdio_counter_read(CTR_jnl_commit);
-	w[0] = (struct worker){ .e = &e, .rounds = ROUNDS };
-	fsyncer(&w[0]);
-	ck_assert_int_eq(w[0].result, 0);
+	worker[0] = (struct worker){ .e = &e, .rounds = ROUNDS };
+	fsyncer(&worker[0]);
+	ck_assert_int_eq(worker[0].result, 0);
 	ck_assert_uint_eq(fdio_counter_read(CTR_jnl_commit) - before, ROUNDS);
 	before = fdio_counter_read(CTR_jnl_commit);
-	run(&e, w, ROUNDS, fsyncer);
-	join(w);
+	run(&e, worker, ROUNDS, fsyncer);
+	join(worker);
 	for (unsigned i = 0; i < NT; i++)
-		ck_assert_int_eq(w[i].result, 0);
+		ck_assert_int_eq(worker[i].result, 0);
 	ck_assert_uint_le((fdio_counter_read(CTR_jnl_commit) - before) * 2, NT * ROUNDS);
-	fake_set_hook(e.f, NULL, NULL);
+	fake_set_hook(e.fake, NULL, NULL);
 	testlog_down(&e);
 }
 END_TEST
@@ -180,17 +180,17 @@ END_TEST
 START_TEST(fsync_storm)
 {
 	struct testlog e;
-	struct worker w[NT];
+	struct worker worker[NT];
 	uint64_t before;
 
 	testlog_format(&e, &testlog_formats[_i ? 2 : 0], _i ? 1 : 4); /* the small log wraps under it */
 	testlog_open(&e);
 	testlog_start(&e);
 	before = fdio_counter_read(CTR_jnl_commit);
-	run(&e, w, 300, fsyncer);
-	join(w);
+	run(&e, worker, 300, fsyncer);
+	join(worker);
 	for (unsigned i = 0; i < NT; i++)
-		ck_assert_int_eq(w[i].result, 0);
+		ck_assert_int_eq(worker[i].result, 0);
 	ck_assert_uint_le(fdio_counter_read(CTR_jnl_commit) - before, NT * 300);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < NT; i++)
@@ -202,43 +202,43 @@ END_TEST
 /* Each thread owns 64 bytes in shared blocks, as inodes share a block; half of its handles are cancelled. */
 static void *neighbour(void *arg)
 {
-	struct worker *w = arg;
-	struct jnl *j = w->e->j;
-	unsigned seed = w->id + 1;
+	struct worker *worker = arg;
+	struct jnl *journal = worker->e->journal;
+	unsigned seed = worker->id + 1;
 	uint64_t mine[4] = { 0 };
 	jnl_tid tid = 0;
 
-	for (unsigned i = 1; i <= w->rounds && !w->result; i++) {
+	for (unsigned i = 1; i <= worker->rounds && !worker->result; i++) {
 		unsigned blk = rand_r(&seed) % 4;
-		struct jnl_handle *h;
-		struct jnl_buf *b;
+		struct jnl_handle *handle;
+		struct jnl_buf *buffer;
 		uint64_t v = i, got;
 
-		w->result = jnl_bread(j, w->e->base + blk, &b);
-		if (w->result)
+		worker->result = jnl_bread(journal, worker->e->base + blk, &buffer);
+		if (worker->result)
 			break;
-		memcpy(&got, b->data + w->id * 64, 8); /* nobody else writes here */
+		memcpy(&got, buffer->data + worker->id * 64, 8); /* nobody else writes here */
 		if (got != mine[blk])
-			w->result = -EPROTO;
-		if (!w->result)
-			w->result = jnl_begin(j, 3, &h);
-		if (w->result) {
-			jnl_brelse(b);
+			worker->result = -EPROTO;
+		if (!worker->result)
+			worker->result = jnl_begin(journal, 3, &handle);
+		if (worker->result) {
+			jnl_brelse(buffer);
 			break;
 		}
-		w->result = jnl_get_write(h, b);
-		memcpy(b->data + w->id * 64, &v, 8);
+		worker->result = jnl_get_write(handle, buffer);
+		memcpy(buffer->data + worker->id * 64, &v, 8);
 		if (rand_r(&seed) % 2) {
-			jnl_cancel(h);
+			jnl_cancel(handle);
 		} else {
-			tid = jnl_end(h);
+			tid = jnl_end(handle);
 			mine[blk] = v;
 		}
-		jnl_brelse(b);
+		jnl_brelse(buffer);
 		if (i % 50 == 0)
-			jnl_commit_start(j, tid);
+			jnl_commit_start(journal, tid);
 		if (i % 97 == 0)
-			w->result = jnl_sync(j);
+			worker->result = jnl_sync(journal);
 	}
 	return NULL;
 }
@@ -246,33 +246,33 @@ static void *neighbour(void *arg)
 START_TEST(neighbours_in_a_block)
 {
 	struct testlog e;
-	struct worker w[NT];
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct worker worker[NT];
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 
 	testlog_up(&e);
-	ck_assert_int_eq(jnl_begin(e.j, 4, &h), 0);
+	ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
 	for (unsigned i = 0; i < 4; i++) {
-		ck_assert_int_eq(jnl_bnew(h, e.base + i, &b), 0);
-		jnl_brelse(b);
+		ck_assert_int_eq(jnl_bnew(handle, e.base + i, &buffer), 0);
+		jnl_brelse(buffer);
 	}
-	jnl_end(h);
-	run(&e, w, 2000, neighbour);
-	join(w);
+	jnl_end(handle);
+	run(&e, worker, 2000, neighbour);
+	join(worker);
 	for (unsigned i = 0; i < NT; i++)
-		ck_assert_int_eq(w[i].result, 0);
+		ck_assert_int_eq(worker[i].result, 0);
 	testlog_down(&e);
 }
 END_TEST
 
 static void *presser(void *arg)
 {
-	struct worker *w = arg;
-	unsigned seed = w->id;
+	struct worker *worker = arg;
+	unsigned seed = worker->id;
 	jnl_tid tid;
 
-	for (unsigned i = 0; i < w->rounds && !w->result; i++)
-		w->result = change(w->e, w->e->base + w->id * 16 + rand_r(&seed) % 16, i, &tid);
+	for (unsigned i = 0; i < worker->rounds && !worker->result; i++)
+		worker->result = change(worker->e, worker->e->base + worker->id * 16 + rand_r(&seed) % 16, i, &tid);
 	return NULL;
 }
 
@@ -286,14 +286,14 @@ START_TEST(abort_wakes_everybody)
 	run(&e, w, 1000000, fsyncer);
 	run(&e, p, 100000000, presser);
 	unit_pause_ms(50);
-	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	join(w);
 	join(p);
 	for (unsigned i = 0; i < NT; i++) {
 		ck_assert(w[i].result == -EIO || w[i].result == -EROFS);
 		ck_assert_int_eq(p[i].result, -EROFS);
 	}
-	ck_assert_int_eq(jnl_stop(e.j), -EIO);
+	ck_assert_int_eq(jnl_stop(e.journal), -EIO);
 	ck_assert_uint_eq(e.aborted, 1);
 	testlog_drop(&e);
 }
@@ -305,7 +305,7 @@ START_TEST(pressers_and_fsyncers)
 	struct worker w[NT], p[NT];
 
 	testlog_format(&e, &testlog_formats[2], 1);
-	e.p.cache_bytes = 256 << 10;
+	e.params.cache_bytes = 256 << 10;
 	testlog_open(&e);
 	testlog_start(&e);
 	run(&e, w, 100, fsyncer);
@@ -323,27 +323,27 @@ END_TEST
 /* Changes or syncs until that fails; *result is then the error, or -EPROTO if the owner had not been told yet. */
 static void *until_told(void *arg)
 {
-	struct worker *w = arg;
+	struct worker *worker = arg;
 
-	while (!w->result) {
+	while (!worker->result) {
 		jnl_tid tid;
 
-		w->result = change(w->e, w->e->base + w->id, ++w->rounds, &tid);
-		if (!w->result && w->id % 2)
-			w->result = jnl_sync(w->e->j);
-		else if (!w->result)
-			w->result = jnl_commit_wait(w->e->j, tid, NULL);
+		worker->result = change(worker->e, worker->e->base + worker->id, ++worker->rounds, &tid);
+		if (!worker->result && worker->id % 2)
+			worker->result = jnl_sync(worker->e->journal);
+		else if (!worker->result)
+			worker->result = jnl_commit_wait(worker->e->journal, tid, NULL);
 	}
-	if (!__atomic_load_n(&w->e->aborted, __ATOMIC_SEQ_CST))
-		w->result = -EPROTO;
+	if (!__atomic_load_n(&worker->e->aborted, __ATOMIC_SEQ_CST))
+		worker->result = -EPROTO;
 	return NULL;
 }
 
-struct told_cb { struct jnl_callback cb; struct testlog *e; int err; bool owner_knew; };
+struct told_cb { struct jnl_callback callback; struct testlog *e; int err; bool owner_knew; };
 
-static void told(struct jnl_callback *cb, int err)
+static void told(struct jnl_callback *callback, int err)
 {
-	struct told_cb *t = container_of(cb, struct told_cb, cb);
+	struct told_cb *t = container_of(callback, struct told_cb, callback);
 
 	t->err = err;
 	t->owner_knew = __atomic_load_n(&t->e->aborted, __ATOMIC_SEQ_CST) != 0;
@@ -353,29 +353,29 @@ static void told(struct jnl_callback *cb, int err)
 START_TEST(owner_is_told_first)
 {
 	struct testlog e;
-	struct worker w[NT];
+	struct worker worker[NT];
 	struct told_cb cb = { { .fn = told }, &e };
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
 	e.aborted_ms = 50;
-	run(&e, w, 0, until_told);
+	run(&e, worker, 0, until_told);
 	unit_pause_ms(10);
 	if (_i) {
-		fake_fault_add(e.f, &(struct fake_fault){ .kinds = _i == 1 ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
+		fake_fault_add(e.fake, &(struct fake_fault){ .kinds = _i == 1 ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	} else {
-		ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-		testlog_fill(&e, h, e.base + NT, 1);
+		ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+		testlog_fill(&e, handle, e.base + NT, 1);
 		cb.e = &e;
-		jnl_on_commit(h, &cb.cb);
-		jnl_end(h);
-		jnl_abort(e.j, -EUCLEAN);
+		jnl_on_commit(handle, &cb.callback);
+		jnl_end(handle);
+		jnl_abort(e.journal, -EUCLEAN);
 	}
-	join(w);
+	join(worker);
 	for (unsigned i = 0; i < NT; i++)
-		ck_assert(w[i].result == -EIO || w[i].result == -EROFS);
-	(void)jnl_stop(e.j);
+		ck_assert(worker[i].result == -EIO || worker[i].result == -EROFS);
+	(void)jnl_stop(e.journal);
 	ck_assert(_i || !cb.err || (cb.err == -EIO && cb.owner_knew));
 	ck_assert_uint_eq(e.aborted, 1);
 	testlog_drop(&e);

@@ -21,22 +21,22 @@ START_TEST(bread_reads_and_caches)
 {
 	struct testlog e;
 	static uint8_t pat[4096];
-	struct jnl_buf *b, *c;
+	struct jnl_buf *buffer, *c;
 
 	testlog_up(&e);
 	testlog_pattern(pat, 4096, e.base, 7);
-	fake_poke(e.f, pat, 4096, e.base * 4096);
-	ck_assert_int_eq(jnl_bread_cached(e.j, e.base, &b), -EAGAIN);
-	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
-	ck_assert_int_eq(testlog_parse(b->data, 4096, e.base), 7);
-	ck_assert_uint_eq((uintptr_t)b->data % 4096, 0);
-	ck_assert_int_eq(jnl_bread_cached(e.j, e.base, &c), 0);
-	ck_assert_ptr_eq(b, c);
-	jnl_brelse(b);
+	fake_poke(e.fake, pat, 4096, e.base * 4096);
+	ck_assert_int_eq(jnl_bread_cached(e.journal, e.base, &buffer), -EAGAIN);
+	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
+	ck_assert_int_eq(testlog_parse(buffer->data, 4096, e.base), 7);
+	ck_assert_uint_eq((uintptr_t)buffer->data % 4096, 0);
+	ck_assert_int_eq(jnl_bread_cached(e.journal, e.base, &c), 0);
+	ck_assert_ptr_eq(buffer, c);
+	jnl_brelse(buffer);
 	jnl_brelse(c);
 	jnl_brelse(NULL);
-	ck_assert_int_eq(jnl_bread(e.j, e.p.nr_blocks, &b), -EUCLEAN);
-	ck_assert_int_eq(jnl_bread_cached(e.j, UINT64_MAX, &b), -EUCLEAN);
+	ck_assert_int_eq(jnl_bread(e.journal, e.params.nr_blocks, &buffer), -EUCLEAN);
+	ck_assert_int_eq(jnl_bread_cached(e.journal, UINT64_MAX, &buffer), -EUCLEAN);
 	testlog_down(&e);
 }
 END_TEST
@@ -44,15 +44,15 @@ END_TEST
 START_TEST(bread_error_is_not_cached)
 {
 	struct testlog e;
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
-	fake_fault_add(e.f, &(struct fake_fault){ .kinds = FAKE_READ, .off = e.base * 4096, .len = 4096, .repeat = 1,
+	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = e.base * 4096, .len = 4096, .repeat = 1,
 		.action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), -EIO);
-	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
-	jnl_brelse(b);
+	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), -EIO);
+	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
+	jnl_brelse(buffer);
 	testlog_down(&e);
 }
 END_TEST
@@ -60,18 +60,18 @@ END_TEST
 START_TEST(readahead_is_one_read)
 {
 	struct testlog e;
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 
 	testlog_up(&e);
-	fake_stats_reset(e.f);
-	jnl_readahead(e.j, e.base, 16);
-	ck_assert_uint_eq(fake_stats(e.f).reads, 1);
+	fake_stats_reset(e.fake);
+	jnl_readahead(e.journal, e.base, 16);
+	ck_assert_uint_eq(fake_stats(e.fake).reads, 1);
 	for (unsigned i = 0; i < 16; i++) {
-		ck_assert_int_eq(jnl_bread_cached(e.j, e.base + i, &b), 0);
-		jnl_brelse(b);
+		ck_assert_int_eq(jnl_bread_cached(e.journal, e.base + i, &buffer), 0);
+		jnl_brelse(buffer);
 	}
 	/* Past the end of the file system: ignored. */
-	jnl_readahead(e.j, e.p.nr_blocks - 2, 16);
+	jnl_readahead(e.journal, e.params.nr_blocks - 2, 16);
 	testlog_down(&e);
 }
 END_TEST
@@ -79,21 +79,21 @@ END_TEST
 START_TEST(cache_stays_near_its_limit)
 {
 	struct testlog e;
-	struct jnl_buf *pinned, *b;
+	struct jnl_buf *pinned, *buffer;
 
 	testlog_format(&e, &testlog_formats[0], 4);
-	e.p.cache_bytes = 1 << 20; /* 256 blocks */
+	e.params.cache_bytes = 1 << 20; /* 256 blocks */
 	testlog_open(&e);
 	testlog_start(&e);
-	ck_assert_int_eq(jnl_bread(e.j, 1, &pinned), 0);
-	for (uint64_t blk = 2; blk < e.p.nr_blocks; blk++) {
-		ck_assert_int_eq(jnl_bread(e.j, blk, &b), 0);
-		jnl_brelse(b);
+	ck_assert_int_eq(jnl_bread(e.journal, 1, &pinned), 0);
+	for (uint64_t blk = 2; blk < e.params.nr_blocks; blk++) {
+		ck_assert_int_eq(jnl_bread(e.journal, blk, &buffer), 0);
+		jnl_brelse(buffer);
 	}
-	ck_assert_uint_le(e.j->nr_bufs, 256 + 2 * JNL_SHARDS);
-	ck_assert_int_eq(jnl_bread_cached(e.j, 1, &b), 0);
-	ck_assert_ptr_eq(b, pinned);
-	jnl_brelse(b);
+	ck_assert_uint_le(e.journal->nr_buffers, 256 + 2 * JNL_SHARDS);
+	ck_assert_int_eq(jnl_bread_cached(e.journal, 1, &buffer), 0);
+	ck_assert_ptr_eq(buffer, pinned);
+	jnl_brelse(buffer);
 	jnl_brelse(pinned);
 	testlog_down(&e);
 }
@@ -102,11 +102,11 @@ END_TEST
 /* ---- handles ---- */
 
 static unsigned undone[4], nr_undone, ended;
-struct cb { struct jnl_callback cb; unsigned id; int err; unsigned calls; };
+struct cb { struct jnl_callback callback; unsigned id; int err; unsigned calls; };
 
-static void on_undo(struct jnl_callback *c, int err)
+static void on_undo(struct jnl_callback *callback, int err)
 {
-	struct cb *cb = container_of(c, struct cb, cb);
+	struct cb *cb = container_of(callback, struct cb, callback);
 
 	if (err)
 		ended++;
@@ -114,9 +114,9 @@ static void on_undo(struct jnl_callback *c, int err)
 		undone[nr_undone++] = cb->id;
 }
 
-static void on_commit(struct jnl_callback *c, int err)
+static void on_commit(struct jnl_callback *callback, int err)
 {
-	struct cb *cb = container_of(c, struct cb, cb);
+	struct cb *cb = container_of(callback, struct cb, callback);
 
 	cb->err = err;
 	__atomic_add_fetch(&cb->calls, 1, __ATOMIC_SEQ_CST);
@@ -125,39 +125,39 @@ static void on_commit(struct jnl_callback *c, int err)
 START_TEST(cancel_restores_everything)
 {
 	struct testlog e;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct cb cb[3] = { { { .fn = on_undo }, 0 }, { { .fn = on_undo }, 1 }, { { .fn = on_commit }, 2 } };
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 
 	testlog_up(&e);
 	nr_undone = ended = 0;
 	testlog_write(&e, e.base, 1);          /* in the running transaction */
 	testlog_sync(&e);
 	testlog_write(&e, e.base + 1, 2);      /* again */
-	ck_assert_int_eq(jnl_bread(e.j, e.base + 2, &b), 0);
-	b->verified = 5;
+	ck_assert_int_eq(jnl_bread(e.journal, e.base + 2, &buffer), 0);
+	buffer->verified = 5;
 
-	ck_assert_int_eq(jnl_begin(e.j, 10, &h), 0);
-	jnl_on_undo(h, &cb[0].cb);
-	jnl_on_undo(h, &cb[1].cb);
-	jnl_on_commit(h, &cb[2].cb);
-	testlog_fill(&e, h, e.base, 11);
-	testlog_fill(&e, h, e.base + 1, 12);
-	testlog_fill(&e, h, e.base + 2, 13);
-	b->verified = 6;
-	ck_assert_uint_eq(jnl_credits_left(h), 7);
-	jnl_cancel(h);
+	ck_assert_int_eq(jnl_begin(e.journal, 10, &handle), 0);
+	jnl_on_undo(handle, &cb[0].callback);
+	jnl_on_undo(handle, &cb[1].callback);
+	jnl_on_commit(handle, &cb[2].callback);
+	testlog_fill(&e, handle, e.base, 11);
+	testlog_fill(&e, handle, e.base + 1, 12);
+	testlog_fill(&e, handle, e.base + 2, 13);
+	buffer->verified = 6;
+	ck_assert_uint_eq(jnl_credits_left(handle), 7);
+	jnl_cancel(handle);
 
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
 	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
 	ck_assert_int_eq(testlog_value(&e, e.base + 2), testlog_home(&e, e.base + 2));
-	ck_assert_uint_eq(b->verified, 5);
-	jnl_brelse(b);
+	ck_assert_uint_eq(buffer->verified, 5);
+	jnl_brelse(buffer);
 	ck_assert_uint_eq(nr_undone, 2);
 	ck_assert_uint_eq(undone[0], 1); /* newest first */
 	ck_assert_uint_eq(undone[1], 0);
 	/* Only what earlier handles changed is still in the transaction. */
-	ck_assert_uint_eq(e.j->running->nr, 1);
+	ck_assert_uint_eq(e.journal->running->nr_buffers, 1);
 	testlog_sync(&e);
 	ck_assert_uint_eq(cb[2].calls, 0);
 	testlog_crash(&e, NULL);
@@ -170,14 +170,14 @@ END_TEST
 START_TEST(end_runs_undo_callbacks_with_one)
 {
 	struct testlog e;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct cb cb = { { .fn = on_undo }, 0 };
 
 	testlog_up(&e);
 	nr_undone = ended = 0;
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	jnl_on_undo(h, &cb.cb);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	jnl_on_undo(handle, &cb.callback);
+	jnl_end(handle);
 	ck_assert_uint_eq(ended, 1);
 	ck_assert_uint_eq(nr_undone, 0);
 	testlog_down(&e);
@@ -187,30 +187,30 @@ END_TEST
 START_TEST(credits_are_a_limit)
 {
 	struct testlog e;
-	struct jnl_handle *h;
-	struct jnl_buf *b[3];
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer[3];
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
 	for (unsigned i = 0; i < 3; i++)
-		ck_assert_int_eq(jnl_bread(e.j, e.base + i, &b[i]), 0);
-	ck_assert_int_eq(jnl_begin(e.j, jnl_max_credits(e.j) + 1, &h), -ENOSPC);
-	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
-	ck_assert_int_eq(jnl_get_write(h, b[0]), 0);
-	ck_assert_int_eq(jnl_get_write(h, b[0]), 0); /* counts once */
-	ck_assert_int_eq(jnl_get_write(h, b[1]), 0);
-	ck_assert_int_eq(jnl_get_write(h, b[2]), -ENOSPC);
-	jnl_cancel(h);
-	ck_assert_int_eq(jnl_begin(e.j, jnl_max_credits(e.j), &h), 0);
-	jnl_cancel(h);
+		ck_assert_int_eq(jnl_bread(e.journal, e.base + i, &buffer[i]), 0);
+	ck_assert_int_eq(jnl_begin(e.journal, jnl_max_credits(e.journal) + 1, &handle), -ENOSPC);
+	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(jnl_get_write(handle, buffer[0]), 0);
+	ck_assert_int_eq(jnl_get_write(handle, buffer[0]), 0); /* counts once */
+	ck_assert_int_eq(jnl_get_write(handle, buffer[1]), 0);
+	ck_assert_int_eq(jnl_get_write(handle, buffer[2]), -ENOSPC);
+	jnl_cancel(handle);
+	ck_assert_int_eq(jnl_begin(e.journal, jnl_max_credits(e.journal), &handle), 0);
+	jnl_cancel(handle);
 	for (unsigned i = 0; i < 3; i++)
-		jnl_brelse(b[i]);
+		jnl_brelse(buffer[i]);
 	testlog_down(&e);
 }
 END_TEST
 
 /* The block whose content is being put back, made read-only so that it is seen when that happens. */
-static struct { struct jbuf *b; void *page; unsigned hits; bool in_txn, held; } guarded;
+static struct { struct jbuf *buffer; void *page; unsigned hits; bool in_txn, held; } guarded;
 
 static void on_write(int sig, siginfo_t *si, void *ctx)
 {
@@ -219,8 +219,8 @@ static void on_write(int sig, siginfo_t *si, void *ctx)
 	if (at < (uint8_t *)guarded.page || at >= (uint8_t *)guarded.page + 4096)
 		_exit(99);
 	guarded.hits++;
-	guarded.in_txn = guarded.b->txn != NULL;
-	guarded.held = guarded.b->refs > 0;
+	guarded.in_txn = guarded.buffer->running != NULL;
+	guarded.held = guarded.buffer->refs > 0;
 	mprotect(guarded.page, 4096, PROT_READ | PROT_WRITE);
 }
 
@@ -231,8 +231,8 @@ static void on_write(int sig, siginfo_t *si, void *ctx)
 START_TEST(cancel_restores_content_before_the_block_leaves)
 {
 	struct sigaction sa = { .sa_sigaction = on_write, .sa_flags = SA_SIGINFO }, old;
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 	struct testlog e;
 
 	testlog_up(&e);
@@ -240,17 +240,17 @@ START_TEST(cancel_restores_content_before_the_block_leaves)
 		testlog_write(&e, e.base, 1);
 		testlog_sync(&e);
 	}
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
-	ck_assert_int_eq(jnl_get_write(h, b), 0);
-	memset(b->data, 0xee, 4096);
-	guarded.b = (struct jbuf *)(void *)b;
-	guarded.page = b->data;
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
+	ck_assert_int_eq(jnl_get_write(handle, buffer), 0);
+	memset(buffer->data, 0xee, 4096);
+	guarded.buffer = (struct jbuf *)(void *)buffer;
+	guarded.page = buffer->data;
 	guarded.hits = 0;
-	jnl_brelse(b); /* as the callers do: the handle keeps it */
+	jnl_brelse(buffer); /* as the callers do: the handle keeps it */
 	ck_assert_int_eq(sigaction(SIGSEGV, &sa, &old), 0);
 	ck_assert_int_eq(mprotect(guarded.page, 4096, PROT_READ), 0);
-	jnl_cancel(h);
+	jnl_cancel(handle);
 	ck_assert_int_eq(sigaction(SIGSEGV, &old, NULL), 0);
 	ck_assert_uint_eq(guarded.hits, 1);
 	ck_assert(guarded.in_txn);
@@ -262,33 +262,33 @@ START_TEST(cancel_restores_content_before_the_block_leaves)
 END_TEST
 
 /* As many blocks again as the transaction holds. */
-static void seal_as_many(struct testlog *e, struct jnl_handle *h)
+static void seal_as_many(struct testlog *e, struct jnl_handle *handle)
 {
-	unsigned n = e->j->running->nr;
+	unsigned n = e->journal->running->nr_buffers;
 
 	for (unsigned k = 0; k < n; k++)
-		testlog_fill(e, h, e->base + 512 + k, 7);
+		testlog_fill(e, handle, e->base + 512 + k, 7);
 }
 
 /* A full transaction in which every block makes the owner add one when it closes: that fits, however small the log is. */
 START_TEST(full_transaction_is_sealed)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct testlog e;
 	unsigned most;
 
 	testlog_format(&e, &testlog_formats[2], 1);
-	e.p.seal_blocks = 500;
+	e.params.seal_blocks = 500;
 	e.seal = seal_as_many;
 	testlog_open(&e);
 	testlog_start(&e);
-	most = jnl_max_credits(e.j);
+	most = jnl_max_credits(e.journal);
 	ck_assert_uint_ge(most, 100);
 	for (unsigned round = 0; round < 3; round++) {
-		ck_assert_int_eq(jnl_begin(e.j, most, &h), 0);
+		ck_assert_int_eq(jnl_begin(e.journal, most, &handle), 0);
 		for (unsigned k = 0; k < most; k++)
-			testlog_fill(&e, h, e.base + k, round);
-		jnl_end(h);
+			testlog_fill(&e, handle, e.base + k, round);
+		jnl_end(handle);
 		testlog_sync(&e);
 	}
 	ck_assert_uint_eq(e.aborted, 0);
@@ -299,35 +299,35 @@ END_TEST
 START_TEST(bnew_does_not_read_and_cancel_forgets_it)
 {
 	struct testlog e;
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 	static uint8_t pat[4096];
 
 	testlog_up(&e);
 	testlog_pattern(pat, 4096, e.base, 9);
-	fake_poke(e.f, pat, 4096, e.base * 4096);
-	fake_stats_reset(e.f);
-	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
-	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
-	ck_assert_uint_eq(fake_stats(e.f).reads, 0);
+	fake_poke(e.fake, pat, 4096, e.base * 4096);
+	fake_stats_reset(e.fake);
+	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
+	ck_assert_uint_eq(fake_stats(e.fake).reads, 0);
 	for (unsigned i = 0; i < 4096; i++)
-		ck_assert_uint_eq(b->data[i], 0);
-	memset(b->data, 0x55, 4096);
-	jnl_cancel(h);
-	jnl_brelse(b);
+		ck_assert_uint_eq(buffer->data[i], 0);
+	memset(buffer->data, 0x55, 4096);
+	jnl_cancel(handle);
+	jnl_brelse(buffer);
 	/* The buffer that never was is gone: the next reader sees the device. */
 	ck_assert_int_eq(testlog_value(&e, e.base), 9);
 
 	/* A cached block gets its content back. */
-	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
-	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
-	ck_assert_uint_eq(b->data[0], 0);
-	jnl_brelse(b);
-	jnl_cancel(h);
+	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
+	ck_assert_uint_eq(buffer->data[0], 0);
+	jnl_brelse(buffer);
+	jnl_cancel(handle);
 	ck_assert_int_eq(testlog_value(&e, e.base), 9);
-	ck_assert_int_eq(jnl_begin(e.j, 2, &h), 0);
-	ck_assert_int_eq(jnl_bnew(h, e.p.nr_blocks, &b), -EUCLEAN);
-	jnl_cancel(h);
+	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(jnl_bnew(handle, e.params.nr_blocks, &buffer), -EUCLEAN);
+	jnl_cancel(handle);
 	testlog_down(&e);
 }
 END_TEST
@@ -335,29 +335,29 @@ END_TEST
 START_TEST(empty_handles_cost_no_transaction)
 {
 	struct testlog e;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	jnl_tid tid;
 	uint64_t before;
 	bool flushed;
 
 	testlog_up(&e);
 	before = fdio_counter_read(CTR_jnl_commit);
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	tid = jnl_end(h);
-	ck_assert(jnl_tid_durable(e.j, tid));
-	ck_assert_int_eq(jnl_commit_wait(e.j, tid, &flushed), 0);
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	tid = jnl_end(handle);
+	ck_assert(jnl_tid_durable(e.journal, tid));
+	ck_assert_int_eq(jnl_commit_wait(e.journal, tid, &flushed), 0);
 	ck_assert(!flushed);
-	fake_stats_reset(e.f);
-	ck_assert_int_eq(jnl_commit_wait(e.j, tid + 1, &flushed), 0);
+	fake_stats_reset(e.fake);
+	ck_assert_int_eq(jnl_commit_wait(e.journal, tid + 1, &flushed), 0);
 	ck_assert(flushed);
-	ck_assert_uint_eq(fake_stats(e.f).flushes, 1);
-	ck_assert_uint_eq(fake_stats(e.f).writes, 0);
+	ck_assert_uint_eq(fake_stats(e.fake).flushes, 1);
+	ck_assert_uint_eq(fake_stats(e.fake).writes, 0);
 	ck_assert_uint_eq(fdio_counter_read(CTR_jnl_commit), before);
 	tid = testlog_write(&e, e.base, 1);
-	ck_assert(!jnl_tid_durable(e.j, tid));
-	ck_assert_int_eq(jnl_commit_wait(e.j, tid, &flushed), 0);
+	ck_assert(!jnl_tid_durable(e.journal, tid));
+	ck_assert_int_eq(jnl_commit_wait(e.journal, tid, &flushed), 0);
 	ck_assert(flushed);
-	ck_assert(jnl_tid_durable(e.j, tid));
+	ck_assert(jnl_tid_durable(e.journal, tid));
 	testlog_down(&e);
 }
 END_TEST
@@ -367,7 +367,7 @@ END_TEST
 START_TEST(committed_survives_uncommitted_does_not)
 {
 	struct testlog e;
-	struct jnl_replay_stats st;
+	struct jnl_replay_stats stats;
 
 	testlog_up_as(&e, &testlog_formats[_i], 4);
 	for (unsigned i = 0; i < 200; i++)
@@ -375,11 +375,11 @@ START_TEST(committed_survives_uncommitted_does_not)
 	testlog_sync(&e);
 	testlog_sync(&e);
 	testlog_write(&e, e.base, 999);
-	testlog_crash(&e, &st);
-	ck_assert_uint_ge(st.transactions, 1);
+	testlog_crash(&e, &stats);
+	ck_assert_uint_ge(stats.transactions, 1);
 	for (unsigned i = 0; i < 200; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 100 + i);
-	ck_assert(!jnl_needs_replay(e.j));
+	ck_assert(!jnl_needs_replay(e.journal));
 	testlog_drop(&e);
 }
 END_TEST
@@ -391,12 +391,12 @@ START_TEST(stop_leaves_nothing_in_the_log)
 	testlog_up(&e);
 	for (unsigned i = 0; i < 50; i++)
 		testlog_write(&e, e.base + i, i);
-	ck_assert_int_eq(jnl_stop(e.j), 0);
+	ck_assert_int_eq(jnl_stop(e.journal), 0);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	for (unsigned i = 0; i < 50; i++)
 		ck_assert_int_eq(testlog_home(&e, e.base + i), i);
 	testlog_open(&e);
-	ck_assert(!jnl_needs_replay(e.j));
+	ck_assert(!jnl_needs_replay(e.journal));
 	testlog_start(&e); /* and it can go on */
 	testlog_write(&e, e.base, 77);
 	testlog_down(&e);
@@ -415,13 +415,13 @@ START_TEST(old_image_is_logged_when_block_changes_during_commit)
 	for (unsigned i = 0; i < 2 * N; i++)
 		testlog_write(&e, e.base + i - (i < N ? 0 : N + BASE2), i);
 	tid = testlog_write(&e, e.base, 0);
-	fake_block(e.f, FAKE_WRITE);
-	jnl_commit_start(e.j, tid);
-	ck_assert(fake_wait_blocked(e.f, 1));
+	fake_block(e.fake, FAKE_WRITE);
+	jnl_commit_start(e.journal, tid);
+	ck_assert(fake_wait_blocked(e.fake, 1));
 	testlog_write(&e, e.base - BASE2 + 200, 5000);
 	ck_assert_uint_gt(fdio_counter_read(CTR_jnl_frozen), frozen);
-	fake_unblock(e.f);
-	ck_assert_int_eq(jnl_commit_wait(e.j, tid, NULL), 0);
+	fake_unblock(e.fake);
+	ck_assert_int_eq(jnl_commit_wait(e.journal, tid, NULL), 0);
 	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), 5000);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), N + 200);
@@ -432,25 +432,25 @@ END_TEST
 START_TEST(magic_is_escaped)
 {
 	struct testlog e;
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 
 	testlog_up_as(&e, &testlog_formats[_i], 4);
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	ck_assert_int_eq(jnl_bnew(h, e.base, &b), 0);
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
 	/* As a log block of this very transaction would look. */
-	jf_put_header(b->data, JF_COMMIT, jnl_handle_tid(h));
-	memset(b->data + 12, 0xab, 100);
-	jnl_brelse(b);
-	jnl_end(h);
+	jf_put_header(buffer->data, JF_COMMIT, jnl_handle_tid(handle));
+	memset(buffer->data + 12, 0xab, 100);
+	jnl_brelse(buffer);
+	jnl_end(handle);
 	testlog_write(&e, e.base + 1, 3);
 	testlog_sync(&e);
 	testlog_crash(&e, NULL);
-	ck_assert_int_eq(jnl_bread(e.j, e.base, &b), 0);
-	ck_assert_uint_eq(fdio_get_be32(b->data, 0), JF_MAGIC);
-	ck_assert_uint_eq(fdio_get_be32(b->data, 4), JF_COMMIT);
-	ck_assert_uint_eq(b->data[50], 0xab);
-	jnl_brelse(b);
+	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
+	ck_assert_uint_eq(fdio_get_be32(buffer->data, 0), JF_MAGIC);
+	ck_assert_uint_eq(fdio_get_be32(buffer->data, 4), JF_COMMIT);
+	ck_assert_uint_eq(buffer->data[50], 0xab);
+	jnl_brelse(buffer);
 	ck_assert_int_eq(testlog_value(&e, e.base + 1), 3);
 	testlog_drop(&e);
 }
@@ -459,14 +459,14 @@ END_TEST
 START_TEST(commit_callbacks_run_once)
 {
 	struct testlog e;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct cb cb = { { .fn = on_commit } };
 
 	testlog_up(&e);
-	ck_assert_int_eq(jnl_begin(e.j, 1, &h), 0);
-	testlog_fill(&e, h, e.base, 1);
-	jnl_on_commit(h, &cb.cb);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	testlog_fill(&e, handle, e.base, 1);
+	jnl_on_commit(handle, &cb.callback);
+	jnl_end(handle);
 	ck_assert_uint_eq(cb.calls, 0);
 	testlog_sync(&e);
 	ck_assert_uint_eq(cb.calls, 1);
@@ -476,9 +476,9 @@ START_TEST(commit_callbacks_run_once)
 }
 END_TEST
 
-static void seal_writes(struct testlog *e, struct jnl_handle *h)
+static void seal_writes(struct testlog *e, struct jnl_handle *handle)
 {
-	testlog_fill(e, h, e->base + 200, e->seals);
+	testlog_fill(e, handle, e->base + 200, e->seals);
 }
 
 START_TEST(seal_joins_the_closing_transaction)
@@ -503,13 +503,13 @@ START_TEST(periodic_commit)
 	jnl_tid tid;
 
 	testlog_format(&e, &testlog_formats[0], 4);
-	e.p.commit_interval_s = 1;
+	e.params.commit_interval_s = 1;
 	testlog_open(&e);
 	testlog_start(&e);
 	tid = testlog_write(&e, e.base, 1);
-	for (unsigned i = 0; i < 500 && !jnl_tid_durable(e.j, tid); i++)
+	for (unsigned i = 0; i < 500 && !jnl_tid_durable(e.journal, tid); i++)
 		unit_pause_ms(10);
-	ck_assert(jnl_tid_durable(e.j, tid));
+	ck_assert(jnl_tid_durable(e.journal, tid));
 	testlog_down(&e);
 }
 END_TEST
@@ -535,7 +535,7 @@ START_TEST(log_wraps_and_space_is_reused)
 			tid = testlog_write(&e, e.base + i, round * 100 + k);
 			last[i] = round * 100 + k;
 		}
-		jnl_commit_start(e.j, tid);
+		jnl_commit_start(e.journal, tid);
 		if (round % 50 == 0)
 			testlog_sync(&e);
 	}
@@ -552,14 +552,14 @@ END_TEST
 START_TEST(log_pressure_without_waiting)
 {
 	struct testlog e;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
 	testlog_up(&e);
 	for (unsigned round = 0; round < 300; round++) {
-		ck_assert_int_eq(jnl_begin(e.j, jnl_max_credits(e.j), &h), 0);
-		for (unsigned i = 0; i < jnl_max_credits(e.j); i++)
-			testlog_fill(&e, h, e.base + i, round);
-		jnl_end(h);
+		ck_assert_int_eq(jnl_begin(e.journal, jnl_max_credits(e.journal), &handle), 0);
+		for (unsigned i = 0; i < jnl_max_credits(e.journal); i++)
+			testlog_fill(&e, handle, e.base + i, round);
+		jnl_end(handle);
 	}
 	testlog_sync(&e);
 	testlog_crash(&e, NULL);
@@ -575,7 +575,7 @@ struct order { struct testlog *e; unsigned dirty_log, dirty_home, dirty_jsb, bad
 static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
 	struct order *o = arg;
-	bool log = jnl_is_log_block(o->e->j, off / 4096), jsb = off / 4096 == o->e->log[0].pblk;
+	bool log = jnl_is_log_block(o->e->journal, off / 4096), jsb = off / 4096 == o->e->log[0].pblk;
 
 	if (!after)
 		return;
@@ -605,13 +605,13 @@ START_TEST(device_sees_the_required_order) /* One thread at a time, so the hook 
 	struct order o = { .e = &e };
 
 	testlog_up(&e);
-	fake_set_hook(e.f, watch_order, &o);
+	fake_set_hook(e.fake, watch_order, &o);
 	for (unsigned i = 0; i < 5; i++) {
 		testlog_write(&e, e.base + i, i);
 		testlog_sync(&e);
 	}
-	ck_assert_int_eq(jnl_stop(e.j), 0);
-	fake_set_hook(e.f, NULL, NULL);
+	ck_assert_int_eq(jnl_stop(e.journal), 0);
+	fake_set_hook(e.fake, NULL, NULL);
 	ck_assert_uint_eq(o.commits, 5);
 	ck_assert_uint_eq(o.bad, 0);
 	testlog_drop(&e);
@@ -627,12 +627,12 @@ START_TEST(commit_times_never_decrease)
 
 	testlog_up(&e);
 	for (int i = 0; i < 4; i++) {
-		fake_set_now(e.f, &(struct timespec){ .tv_sec = 1000000 - i * 100, .tv_nsec = i });
+		fake_set_now(e.fake, &(struct timespec){ .tv_sec = 1000000 - i * 100, .tv_nsec = i });
 		testlog_write(&e, e.base, i);
 		testlog_sync(&e);
 	}
 	for (uint32_t i = 1; i < 40; i++) {
-		fake_peek(e.f, blk, 4096, (e.log[0].pblk + i) * 4096);
+		fake_peek(e.fake, blk, 4096, (e.log[0].pblk + i) * 4096);
 		if (fdio_get_be32(blk, 0) != JF_MAGIC || fdio_get_be32(blk, 4) != JF_COMMIT)
 			continue;
 		ck_assert_uint_ge(fdio_get_be64(blk, JF_C_SEC), prev);
@@ -640,7 +640,7 @@ START_TEST(commit_times_never_decrease)
 		seen++;
 	}
 	ck_assert_uint_eq(seen, 4);
-	fake_set_now(e.f, NULL);
+	fake_set_now(e.fake, NULL);
 	testlog_down(&e);
 }
 END_TEST
@@ -650,37 +650,37 @@ END_TEST
 START_TEST(read_only_and_refusals)
 {
 	struct testlog e;
-	struct jnl_handle *h;
-	struct jnl *j;
+	struct jnl_handle *handle;
+	struct jnl *journal;
 	char err[256];
-	struct jnl_params p;
+	struct jnl_params params;
 	uint8_t sb[1024];
 
 	testlog_format(&e, &testlog_formats[0], 4);
-	p = e.p;
-	p.nr_log = 0;
-	ck_assert_int_eq(jnl_open(&p, &j, FDIO_REASON(err)), -EROFS);
-	p.read_only = true;
-	ck_assert_int_eq(jnl_open(&p, &j, FDIO_REASON(err)), 0);
-	ck_assert_int_eq(jnl_start(j), -EROFS);
-	ck_assert_int_eq(jnl_begin(j, 1, &h), -EROFS);
-	ck_assert_int_eq(jnl_sync(j), 0);
-	ck_assert_int_eq(jnl_stop(j), 0);
-	jnl_close(j);
+	params = e.params;
+	params.nr_log = 0;
+	ck_assert_int_eq(jnl_open(&params, &journal, FDIO_REASON(err)), -EROFS);
+	params.read_only = true;
+	ck_assert_int_eq(jnl_open(&params, &journal, FDIO_REASON(err)), 0);
+	ck_assert_int_eq(jnl_start(journal), -EROFS);
+	ck_assert_int_eq(jnl_begin(journal, 1, &handle), -EROFS);
+	ck_assert_int_eq(jnl_sync(journal), 0);
+	ck_assert_int_eq(jnl_stop(journal), 0);
+	jnl_close(journal);
 
-	p = e.p;
-	e.log[0].pblk = p.nr_blocks - 2;
-	ck_assert_int_eq(jnl_open(&p, &j, FDIO_REASON(err)), -EUCLEAN);
+	params = e.params;
+	e.log[0].pblk = params.nr_blocks - 2;
+	ck_assert_int_eq(jnl_open(&params, &journal, FDIO_REASON(err)), -EUCLEAN);
 	testlog_drop(&e);
 	for (unsigned i = 0; i < 6; i++) {
 		static const struct { unsigned off; uint32_t v; } bad[6] = { { 0, 1 }, { JF_SB_BLOCKSIZE, 512 },
 			{ JF_SB_MAXLEN, 100000 }, { JF_SB_FIRST, 0 }, { JF_SB_START, 5000 }, { JF_SB_INCOMPAT, 0x4000 } };
 
 		testlog_format(&e, &testlog_formats[0], 4);
-		fake_peek(e.f, sb, 1024, e.log[0].pblk * 4096);
+		fake_peek(e.fake, sb, 1024, e.log[0].pblk * 4096);
 		fdio_put_be32(sb, bad[i].off, bad[i].v);
-		fake_poke(e.f, sb, 1024, e.log[0].pblk * 4096);
-		ck_assert_int_lt(jnl_open(&e.p, &j, FDIO_REASON(err)), 0);
+		fake_poke(e.fake, sb, 1024, e.log[0].pblk * 4096);
+		ck_assert_int_lt(jnl_open(&e.params, &journal, FDIO_REASON(err)), 0);
 		ck_assert(err[0]);
 		testlog_drop(&e);
 	}

@@ -44,60 +44,60 @@ END_TEST
 /* An older cached write must not undo a newer FUA write when the cache is flushed. */
 START_TEST(fake_fua_is_not_undone)
 {
-	struct fake_dev *f = fake_new(1 << 20, 512);
+	struct fake_dev *fake = fake_new(1 << 20, 512);
 	char a[1024], b[512], r[1024];
 
 	memset(a, 'a', sizeof(a));
 	memset(b, 'b', sizeof(b));
-	dev_write(fake_dev(f), a, 1024, 0, 0);
-	dev_write(fake_dev(f), b, 512, 0, DEV_FUA);
-	dev_flush(fake_dev(f));
-	fake_peek_media(f, r, 1024, 0);
+	dev_write(fake_dev(fake), a, 1024, 0, 0);
+	dev_write(fake_dev(fake), b, 512, 0, DEV_FUA);
+	dev_flush(fake_dev(fake));
+	fake_peek_media(fake, r, 1024, 0);
 	ck_assert_int_eq(r[0], 'b');
 	ck_assert_int_eq(r[512], 'a');
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 START_TEST(fake_held_any_order_and_faults)
 {
-	struct fake_dev *f = fake_new(1 << 20, 512);
+	struct fake_dev *fake = fake_new(1 << 20, 512);
 	char *buf = aligned_alloc(4096, 16384);
 	struct dev_io io[4];
 
 	memset(buf, 7, 16384);
-	fake_set_mode(f, FAKE_HELD, 1);
-	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = 4096, .len = 1, .action = FAKE_ERROR, .err = -EIO });
-	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = 8192, .len = 1, .action = FAKE_SHORT, .n = 1024 });
+	fake_set_mode(fake, FAKE_HELD, 1);
+	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = 4096, .len = 1, .action = FAKE_ERROR, .err = -EIO });
+	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = 8192, .len = 1, .action = FAKE_SHORT, .n = 1024 });
 	for (unsigned k = 0; k < 3; k++) {
 		io[k] = io_make(DEV_WRITE, k * 4096, 4096, buf + k * 4096, 0);
-		dev_submit(fake_dev(f), &io[k]);
+		dev_submit(fake_dev(fake), &io[k]);
 	}
-	ck_assert_uint_eq(fake_held(f), 3);
-	ck_assert(fake_complete(f, 2));
-	ck_assert(fake_complete(f, 0));
-	ck_assert(fake_complete(f, 0));
-	ck_assert(!fake_complete(f, 0));
+	ck_assert_uint_eq(fake_held(fake), 3);
+	ck_assert(fake_complete(fake, 2));
+	ck_assert(fake_complete(fake, 0));
+	ck_assert(fake_complete(fake, 0));
+	ck_assert(!fake_complete(fake, 0));
 	ck_assert_int_eq(results[0], 3072);
 	ck_assert_int_eq(results[1], 4096);
 	ck_assert_int_eq(results[2], -EIO);
-	ck_assert_uint_eq(fake_fault_hits(f), 2);
-	fake_free(f);
+	ck_assert_uint_eq(fake_fault_hits(fake), 2);
+	fake_free(fake);
 	free(buf);
 }
 END_TEST
 
 START_TEST(fake_violations_are_refused)
 {
-	struct fake_dev *f = fake_new(1 << 20, 512);
+	struct fake_dev *fake = fake_new(1 << 20, 512);
 	char *buf = aligned_alloc(4096, 4096);
 	struct dev_io io = io_make(DEV_READ, 100, 512, buf, 0);
 
 	nr_results = 0;
-	dev_submit(fake_dev(f), &io);
+	dev_submit(fake_dev(fake), &io);
 	ck_assert_int_eq(results[0], -EINVAL);
-	ck_assert_uint_eq(fake_stats(f).violations, 1);
-	fake_free(f);
+	ck_assert_uint_eq(fake_stats(fake).violations, 1);
+	fake_free(fake);
 	free(buf);
 }
 END_TEST

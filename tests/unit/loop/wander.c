@@ -35,23 +35,23 @@ static unsigned live_with_cure(unsigned windows)
 }
 
 /* A window of batches each of which comes after another loop's; how long the loop polls then. */
-static unsigned polls_after_a_window(struct loop *l)
+static unsigned polls_after_a_window(struct loop *loop)
 {
-	l->window_start_ns = 0;
+	loop->window_start_ns = 0;
 	for (unsigned i = 0; i < BATCHES; i++) {
-		l->set->last = 1;
-		loop_place_note(l, 1);
+		loop->set->last = 1;
+		loop_place_note(loop, 1);
 	}
-	return l->poll_ns;
+	return loop->poll_ns;
 }
 
 START_TEST(a_loop_may_be_left_out)
 {
 	static struct loop two[2];
-	static struct loop_set s = { .cfg = { .poll_auto_ns = 100000, .poll_ns = 7 }, .nr = 2, .loops = two };
+	static struct loop_set set = { .config = { .poll_auto_ns = 100000, .poll_ns = 7 }, .nr = 2, .loops = two };
 
 	memset(two, 0, sizeof(two));
-	two[0].set = &s;
+	two[0].set = &set;
 	two[0].placed = true;
 	ck_assert_uint_eq(polls_after_a_window(&two[0]), 100000);
 	loop_no_wander(&two[0]);

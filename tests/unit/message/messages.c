@@ -12,17 +12,17 @@
 static uint8_t *message(uint32_t opcode, const void *arg, size_t arg_len, const void *rest, size_t rest_len, uint16_t extlen8,
 			size_t *ret_len)
 {
-	struct fuse_in_header h = { .len = sizeof(h) + arg_len + rest_len, .opcode = opcode, .unique = 7, .nodeid = 1 };
-	uint8_t *m = malloc(h.len);
+	struct fuse_in_header header = { .len = sizeof(header) + arg_len + rest_len, .opcode = opcode, .unique = 7, .nodeid = 1 };
+	uint8_t *m = malloc(header.len);
 
 	ck_assert_ptr_nonnull(m);
-	memcpy((uint8_t *)&h + 36, &extlen8, 2);
-	memcpy(m, &h, sizeof(h));
+	memcpy((uint8_t *)&header + 36, &extlen8, 2);
+	memcpy(m, &header, sizeof(header));
 	if (arg_len)
-		memcpy(m + sizeof(h), arg, arg_len);
+		memcpy(m + sizeof(header), arg, arg_len);
 	if (rest_len)
-		memcpy(m + sizeof(h) + arg_len, rest, rest_len);
-	*ret_len = h.len;
+		memcpy(m + sizeof(header) + arg_len, rest, rest_len);
+	*ret_len = header.len;
 	return m;
 }
 
@@ -43,7 +43,7 @@ START_TEST(names)
 	ck_assert_int_eq(decode(FUSE_LOOKUP, NULL, 0, "file", 5, 0, &in, &m), 0);
 	ck_assert_str_eq(in.name, "file");
 	ck_assert_uint_eq(in.name_len, 4);
-	ck_assert_uint_eq(in.h.unique, 7);
+	ck_assert_uint_eq(in.header.unique, 7);
 	free(m);
 	ck_assert_int_eq(decode(FUSE_LOOKUP, NULL, 0, "file", 4, 0, &in, &m), -EINVAL); /* no NUL */
 	free(m);
@@ -74,13 +74,13 @@ START_TEST(length_is_the_messages)
 	struct pro_in in;
 	size_t len;
 	uint8_t *m = message(FUSE_LOOKUP, NULL, 0, "file", 5, 0, &len);
-	struct fuse_in_header h;
+	struct fuse_in_header header;
 
 	ck_assert_int_eq(pro_decode(m, len, &in), 0);
 	for (int by = -1; by <= 1; by += 2) {
-		memcpy(&h, m, sizeof(h));
-		h.len = (uint32_t)((int)len + by);
-		memcpy(m, &h, sizeof(h));
+		memcpy(&header, m, sizeof(header));
+		header.len = (uint32_t)((int)len + by);
+		memcpy(m, &header, sizeof(header));
 		ck_assert_int_eq(pro_decode(m, len, &in), -EINVAL);
 	}
 	free(m);
@@ -157,16 +157,16 @@ END_TEST
 
 START_TEST(short_and_unknown)
 {
-	struct fuse_in_header h = { .len = 40, .opcode = 999, .unique = 1 };
-	struct pro_in in = { .h.unique = 7 }; /* of the message before */
+	struct fuse_in_header header = { .len = 40, .opcode = 999, .unique = 1 };
+	struct pro_in in = { .header.unique = 7 }; /* of the message before */
 
-	ck_assert_int_eq(pro_decode(&h, 39, &in), -EBADMSG);
-	ck_assert_uint_eq(in.h.unique, 0);
-	ck_assert_int_eq(pro_decode(&h, 40, &in), -ENOSYS);
-	h.opcode = FUSE_READ;
-	ck_assert_int_eq(pro_decode(&h, 40, &in), -EINVAL);
-	h.len = 41;
-	ck_assert_int_eq(pro_decode(&h, 40, &in), -EINVAL);
+	ck_assert_int_eq(pro_decode(&header, 39, &in), -EBADMSG);
+	ck_assert_uint_eq(in.header.unique, 0);
+	ck_assert_int_eq(pro_decode(&header, 40, &in), -ENOSYS);
+	header.opcode = FUSE_READ;
+	ck_assert_int_eq(pro_decode(&header, 40, &in), -EINVAL);
+	header.len = 41;
+	ck_assert_int_eq(pro_decode(&header, 40, &in), -EINVAL);
 	ck_assert_ptr_null(pro_op_lookup(999));
 	ck_assert_uint_eq(pro_op_lookup(FUSE_READ)->arg_size, 40);
 	ck_assert_str_eq(pro_opcode_name(FUSE_STATX), "STATX");
@@ -207,15 +207,15 @@ END_TEST
 START_TEST(parts_equal_whole)
 {
 	struct fuse_write_in w = { .fh = 9, .offset = 1, .size = 4 };
-	struct fuse_in_header h = { .len = 84, .opcode = FUSE_WRITE, .unique = 3 };
+	struct fuse_in_header header = { .len = 84, .opcode = FUSE_WRITE, .unique = 3 };
 	uint8_t area[128] = { 0 };
 	struct pro_in in;
 
 	memcpy(area, &w, sizeof(w));
-	ck_assert_int_eq(pro_decode_parts(&h, area, "data", 4, &in), 0);
+	ck_assert_int_eq(pro_decode_parts(&header, area, "data", 4, &in), 0);
 	ck_assert_uint_eq(((const struct fuse_write_in *)in.arg)->fh, 9);
 	ck_assert_uint_eq(in.data_len, 4);
-	ck_assert_int_eq(pro_decode_parts(&h, area, "dat", 3, &in), -EINVAL);
+	ck_assert_int_eq(pro_decode_parts(&header, area, "dat", 3, &in), -EINVAL);
 }
 END_TEST
 
@@ -235,12 +235,12 @@ START_TEST(dirents_fit_exactly)
 	ck_assert_uint_eq(d->off, 2);
 	ck_assert_uint_eq(d->namelen, 8);
 
-	struct fuse_entry_out e = { .nodeid = 5 };
+	struct fuse_entry_out entry = { .nodeid = 5 };
 	uint8_t plus[400];
 	off = 0;
-	ck_assert(pro_add_direntplus(plus, sizeof(plus), &off, &e, 5, 1, 4, "dir", 3));
-	ck_assert_uint_eq(off, sizeof(e) + 32);
-	ck_assert(!pro_add_direntplus(plus, off + 10, &off, &e, 5, 1, 4, "dir", 3));
+	ck_assert(pro_add_direntplus(plus, sizeof(plus), &off, &entry, 5, 1, 4, "dir", 3));
+	ck_assert_uint_eq(off, sizeof(entry) + 32);
+	ck_assert(!pro_add_direntplus(plus, off + 10, &off, &entry, 5, 1, 4, "dir", 3));
 }
 END_TEST
 

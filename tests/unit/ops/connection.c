@@ -23,13 +23,13 @@
 #define IMAGE_BYTES (16u << 20)
 
 
-struct file { struct fuse_entry_out e; uint64_t node, fh; };
+struct file { struct fuse_entry_out entry; uint64_t node, fh; };
 
 static struct fake_kernel *start(void)
 {
-	struct fk_options o = { .parallel_dio = true };
+	struct fk_options options = { .parallel_dio = true };
 
-	return fk_new(testvol_copy(), &o);
+	return fk_new(testvol_copy(), &options);
 }
 
 static void fill(uint8_t *buf, uint8_t seed, uint32_t len)
@@ -39,47 +39,47 @@ static void fill(uint8_t *buf, uint8_t seed, uint32_t len)
 }
 
 /* A file of n written blocks, open for direct I/O. */
-static struct file new_file(struct fake_kernel *k, const char *name, unsigned blocks)
+static struct file new_file(struct fake_kernel *kernel, const char *name, unsigned blocks)
 {
 	static uint8_t buf[16 * BS];
-	struct file f;
+	struct file file;
 
 	ck_assert_uint_le(blocks, 16);
-	ck_assert_int_eq(fk_create(k, ROOT, name, O_RDWR | O_DIRECT, 0644, &f.e, &f.fh), 0);
-	f.node = f.e.nodeid;
+	ck_assert_int_eq(fk_create(kernel, ROOT, name, O_RDWR | O_DIRECT, 0644, &file.entry, &file.fh), 0);
+	file.node = file.entry.nodeid;
 	fill(buf, 1, blocks * BS);
 	if (blocks)
-		ck_assert_int_eq(fk_write(k, f.node, f.fh, 0, buf, blocks * BS, O_RDWR | O_DIRECT), (int)(blocks * BS));
-	ck_assert_int_eq(fk_fsync(k, f.node, f.fh, false), 0);
-	return f;
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, 0, buf, blocks * BS, O_RDWR | O_DIRECT), (int)(blocks * BS));
+	ck_assert_int_eq(fk_fsync(kernel, file.node, file.fh, false), 0);
+	return file;
 }
 
-static unsigned send_block(struct fake_kernel *k, const struct file *f, unsigned block, uint8_t seed)
+static unsigned send_block(struct fake_kernel *kernel, const struct file *file, unsigned block, uint8_t seed)
 {
 	static uint8_t buf[BS];
 
 	fill(buf, seed, BS);
-	return fk_send_write(k, f->node, f->fh, (uint64_t)block * BS, buf, BS, O_RDWR | O_DIRECT, 0);
+	return fk_send_write(kernel, file->node, file->fh, (uint64_t)block * BS, buf, BS, O_RDWR | O_DIRECT, 0);
 }
 
-static void expect_block(struct fake_kernel *k, const struct file *f, unsigned block, uint8_t seed)
+static void expect_block(struct fake_kernel *kernel, const struct file *file, unsigned block, uint8_t seed)
 {
 	static uint8_t want[BS], got[BS];
 
 	fill(want, seed, BS);
-	ck_assert_int_eq(fk_read(k, f->node, f->fh, (uint64_t)block * BS, got, BS, O_RDWR | O_DIRECT), (int)BS);
+	ck_assert_int_eq(fk_read(kernel, file->node, file->fh, (uint64_t)block * BS, got, BS, O_RDWR | O_DIRECT), (int)BS);
 	ck_assert_mem_eq(want, got, BS);
 }
 
 /* Long enough that what can happen wrongly would have happened; a wrong program fails here, a right one never does. */
 static void a_while(void) { unit_pause_ms(30); }
 
-static struct ext2_super_block media_super(struct fake_dev *f)
+static struct ext2_super_block media_super(struct fake_dev *fake)
 {
 	static uint8_t b[4096];
 	struct ext2_super_block sb;
 
-	fake_peek_media(f, b, sizeof(b), 0);
+	fake_peek_media(fake, b, sizeof(b), 0);
 	memcpy(&sb, b + 1024, sizeof(sb));
 	return sb;
 }
@@ -97,23 +97,23 @@ static void see_flags(void *arg, enum fake_kind kind, uint64_t off, uint64_t len
 
 START_TEST(no_ring_polls)
 {
-	struct loop_config lc = { .nr_loops = 2, .entries = 16, .poll_ns = 1000, .nr_fixed_files = LOOP_NR_FILES };
-	struct loop_set *s;
+	struct loop_config config = { .nr_loops = 2, .entries = 16, .poll_ns = 1000, .nr_fixed_files = LOOP_NR_FILES };
+	struct loop_set *set;
 	char err[256];
 
-	ck_assert_int_eq(loop_set_new(&lc, &s, FDIO_REASON(err)), 0);
+	ck_assert_int_eq(loop_set_new(&config, &set, FDIO_REASON(err)), 0);
 	for (unsigned n = 0; n < 2; n++)
-		ck_assert_uint_eq(loop_set_get(s, n)->ring.flags & IORING_SETUP_IOPOLL, 0);
-	loop_set_free(s);
+		ck_assert_uint_eq(loop_set_get(set, n)->ring.flags & IORING_SETUP_IOPOLL, 0);
+	loop_set_free(set);
 
-	struct fake_kernel *k = start();
-	fake_set_hook(fk_dev(k), see_flags, NULL);
-	struct file f = new_file(k, "f", 4);
-	fk_wait(k, fk_send_write(k, f.node, f.fh, 0, "x", 1, O_RDWR, 0));
-	expect_block(k, &f, 1, 1 + BS / 512);
+	struct fake_kernel *kernel = start();
+	fake_set_hook(fk_dev(kernel), see_flags, NULL);
+	struct file file = new_file(kernel, "f", 4);
+	fk_wait(kernel, fk_send_write(kernel, file.node, file.fh, 0, "x", 1, O_RDWR, 0));
+	expect_block(kernel, &file, 1, 1 + BS / 512);
 	ck_assert_uint_eq(flags_seen & ~(unsigned)(DEV_FUA | DEV_ASYNC), 0);
-	fake_set_hook(fk_dev(k), NULL, NULL);
-	fk_close(k);
+	fake_set_hook(fk_dev(kernel), NULL, NULL);
+	fk_close(kernel);
 }
 END_TEST
 
@@ -121,75 +121,75 @@ END_TEST
 
 START_TEST(abort_waits_for_the_device)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 4);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 4);
 	unsigned w[3];
 
-	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
+	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
 	for (unsigned n = 0; n < 3; n++)
-		w[n] = send_block(k, &f, n, (uint8_t)(40 + n));
-	ck_assert(fake_wait_held(fk_dev(k), 3));
-	fk_abort(k);
+		w[n] = send_block(kernel, &file, n, (uint8_t)(40 + n));
+	ck_assert(fake_wait_held(fk_dev(kernel), 3));
+	fk_abort(kernel);
 	/* The device still has three buffers of ours: nothing is taken down under it. */
 	a_while();
-	ck_assert(!fk_destroying(k));
+	ck_assert(!fk_destroying(kernel));
 	for (unsigned n = 0; n < 3; n++)
-		ck_assert(!fk_answered(k, w[n]));
-	while (!fk_ended(k)) {
-		fake_complete_all(fk_dev(k));
-		if (!fake_held(fk_dev(k)) && fk_wait_ended(k))
+		ck_assert(!fk_answered(kernel, w[n]));
+	while (!fk_ended(kernel)) {
+		fake_complete_all(fk_dev(kernel));
+		if (!fake_held(fk_dev(kernel)) && fk_wait_ended(kernel))
 			break;
 	}
 	for (unsigned n = 0; n < 3; n++)
-		ck_assert_int_eq(fk_wait(k, w[n])->err, 0); /* answered; that nobody listens is the channel's to tolerate */
-	ck_assert_uint_eq(media_super(fk_dev(k)).s_state & EXT2_VALID_FS, EXT2_VALID_FS);
-	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
-	fk_close(k);
+		ck_assert_int_eq(fk_wait(kernel, w[n])->err, 0); /* answered; that nobody listens is the channel's to tolerate */
+	ck_assert_uint_eq(media_super(fk_dev(kernel)).s_state & EXT2_VALID_FS, EXT2_VALID_FS);
+	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	fk_close(kernel);
 }
 END_TEST
 
 START_TEST(no_request_starts_after_an_abort)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 2);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 2);
 
-	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
-	unsigned w = send_block(k, &f, 0, 7);
-	ck_assert(fake_wait_held(fk_dev(k), 1));
-	fk_abort(k);
+	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	unsigned w = send_block(kernel, &file, 0, 7);
+	ck_assert(fake_wait_held(fk_dev(kernel), 1));
+	fk_abort(kernel);
 	/* Until the control thread has taken notice, requests are served. */
 	unsigned late;
 	do {
-		late = fk_send_read(k, f.node, f.fh, 8 * BS, BS, O_RDWR | O_DIRECT); /* beyond the end: no device */
-	} while (fk_wait(k, late)->err == 0);
-	ck_assert_int_eq(fk_wait(k, late)->err, -ENOTCONN);
-	ck_assert(!fk_answered(k, w));
-	fake_complete_all(fk_dev(k));
-	ck_assert(fk_wait_ended(k));
-	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
-	fk_close(k);
+		late = fk_send_read(kernel, file.node, file.fh, 8 * BS, BS, O_RDWR | O_DIRECT); /* beyond the end: no device */
+	} while (fk_wait(kernel, late)->err == 0);
+	ck_assert_int_eq(fk_wait(kernel, late)->err, -ENOTCONN);
+	ck_assert(!fk_answered(kernel, w));
+	fake_complete_all(fk_dev(kernel));
+	ck_assert(fk_wait_ended(kernel));
+	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	fk_close(kernel);
 }
 END_TEST
 
 START_TEST(interrupt_cancels_nothing)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 2);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 2);
 	struct fuse_interrupt_in in = { 0 };
 
-	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
-	unsigned w = send_block(k, &f, 1, 99);
-	ck_assert(fake_wait_held(fk_dev(k), 1));
+	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	unsigned w = send_block(kernel, &file, 1, 99);
+	ck_assert(fake_wait_held(fk_dev(kernel), 1));
 	in.unique = 2 * (w + 1ull);
-	fk_wait(k, fk_send(k, FUSE_INTERRUPT, 0, &in, sizeof(in), NULL, 0));
+	fk_wait(kernel, fk_send(kernel, FUSE_INTERRUPT, 0, &in, sizeof(in), NULL, 0));
 	a_while();
-	ck_assert(!fk_answered(k, w));
-	ck_assert_uint_eq(fake_held(fk_dev(k)), 1);
-	fake_complete_all(fk_dev(k));
-	ck_assert_int_eq(fk_wait(k, w)->err, 0);
-	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
-	expect_block(k, &f, 1, 99);
-	fk_close(k);
+	ck_assert(!fk_answered(kernel, w));
+	ck_assert_uint_eq(fake_held(fk_dev(kernel)), 1);
+	fake_complete_all(fk_dev(kernel));
+	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
+	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	expect_block(kernel, &file, 1, 99);
+	fk_close(kernel);
 }
 END_TEST
 
@@ -197,149 +197,149 @@ END_TEST
 
 START_TEST(destroy_is_answered_last)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 4);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 4);
 
-	ck_assert_uint_ne(media_super(fk_dev(k)).s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
-	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
-	unsigned w = send_block(k, &f, 2, 55);
-	ck_assert(fake_wait_held(fk_dev(k), 1));
-	unsigned d = fk_send(k, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	ck_assert_uint_ne(media_super(fk_dev(kernel)).s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
+	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	unsigned w = send_block(kernel, &file, 2, 55);
+	ck_assert(fake_wait_held(fk_dev(kernel), 1));
+	unsigned d = fk_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
 	a_while();
-	ck_assert(!fk_answered(k, d) && !fk_destroying(k));
-	fake_complete_all(fk_dev(k));
-	ck_assert(fk_wait_ended(k));
-	ck_assert_int_eq(fk_wait(k, d)->err, 0);
-	ck_assert_int_eq(fk_wait(k, w)->err, 0);
-	ck_assert_uint_lt(fk_wait(k, w)->order, fk_wait(k, d)->order);
+	ck_assert(!fk_answered(kernel, d) && !fk_destroying(kernel));
+	fake_complete_all(fk_dev(kernel));
+	ck_assert(fk_wait_ended(kernel));
+	ck_assert_int_eq(fk_wait(kernel, d)->err, 0);
+	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
+	ck_assert_uint_lt(fk_wait(kernel, w)->order, fk_wait(kernel, d)->order);
 	/* What umount's caller may rely on: the data is on the media, and the file system is clean there. */
-	struct ext2_super_block sb = media_super(fk_dev(k));
+	struct ext2_super_block sb = media_super(fk_dev(kernel));
 	ck_assert_uint_eq(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER, 0);
 	ck_assert_uint_eq(sb.s_state & EXT2_VALID_FS, EXT2_VALID_FS);
-	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
-	struct fake_dev *after = fake_power_cut(fk_dev(k), FAKE_CUT_DROP, 1);
-	fk_close(k);
-	k = fk_new(after, NULL);
-	ck_assert_int_eq(fk_lookup(k, ROOT, "f", &f.e), 0);
+	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	struct fake_dev *after = fake_power_cut(fk_dev(kernel), FAKE_CUT_DROP, 1);
+	fk_close(kernel);
+	kernel = fk_new(after, NULL);
+	ck_assert_int_eq(fk_lookup(kernel, ROOT, "f", &file.entry), 0);
 	struct fuse_open_out o;
-	ck_assert_int_eq(fk_open(k, f.e.nodeid, O_RDWR | O_DIRECT, &o), 0);
-	f.node = f.e.nodeid;
-	f.fh = o.fh;
-	expect_block(k, &f, 2, 55);
-	fk_close(k);
+	ck_assert_int_eq(fk_open(kernel, file.entry.nodeid, O_RDWR | O_DIRECT, &o), 0);
+	file.node = file.entry.nodeid;
+	file.fh = o.fh;
+	expect_block(kernel, &file, 2, 55);
+	fk_close(kernel);
 }
 END_TEST
 
 /* A handler on a worker, in the middle of a commit: nothing is closed under it. */
 START_TEST(destroy_waits_for_workers)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 1);
-	struct fuse_fsync_in in = { .fh = f.fh };
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 1);
+	struct fuse_fsync_in in = { .fh = file.fh };
 	struct fuse_setattr_in chmod = { .valid = FATTR_MODE, .mode = S_IFREG | 0600 };
 
-	ck_assert_int_eq(fk_setattr(k, f.node, &chmod, NULL), 0);
-	fake_block(fk_dev(k), FAKE_FLUSH);
-	unsigned s = fk_send(k, FUSE_FSYNC, f.node, &in, sizeof(in), NULL, 0);
-	ck_assert(fake_wait_blocked(fk_dev(k), 1));
-	unsigned d = fk_send(k, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	ck_assert_int_eq(fk_setattr(kernel, file.node, &chmod, NULL), 0);
+	fake_block(fk_dev(kernel), FAKE_FLUSH);
+	unsigned s = fk_send(kernel, FUSE_FSYNC, file.node, &in, sizeof(in), NULL, 0);
+	ck_assert(fake_wait_blocked(fk_dev(kernel), 1));
+	unsigned d = fk_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
 	a_while();
-	ck_assert(!fk_answered(k, s) && !fk_destroying(k));
-	fake_unblock(fk_dev(k));
-	ck_assert_int_eq(fk_wait(k, d)->err, 0);
-	ck_assert_uint_lt(fk_wait(k, s)->order, fk_wait(k, d)->order);
-	fk_close(k);
+	ck_assert(!fk_answered(kernel, s) && !fk_destroying(kernel));
+	fake_unblock(fk_dev(kernel));
+	ck_assert_int_eq(fk_wait(kernel, d)->err, 0);
+	ck_assert_uint_lt(fk_wait(kernel, s)->order, fk_wait(kernel, d)->order);
+	fk_close(kernel);
 }
 END_TEST
 
 /* A handler on a loop has answered and is not through: what it lets go of last must still be there. */
 START_TEST(destroy_waits_for_who_has_answered)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 1);
-	struct fuse_release_in in = { .fh = f.fh };
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 1);
+	struct fuse_release_in in = { .fh = file.fh };
 
-	fk_linger(k, true);
-	unsigned r = fk_send(k, FUSE_RELEASE, f.node, &in, sizeof(in), NULL, 0);
-	ck_assert_int_eq(fk_wait(k, r)->err, 0);
-	fk_abort(k);
+	fk_linger(kernel, true);
+	unsigned r = fk_send(kernel, FUSE_RELEASE, file.node, &in, sizeof(in), NULL, 0);
+	ck_assert_int_eq(fk_wait(kernel, r)->err, 0);
+	fk_abort(kernel);
 	a_while();
-	ck_assert(!fk_destroying(k));
-	fk_linger(k, false);
-	ck_assert(fk_wait_ended(k));
-	fk_close(k);
+	ck_assert(!fk_destroying(kernel));
+	fk_linger(kernel, false);
+	ck_assert(fk_wait_ended(kernel));
+	fk_close(kernel);
 }
 END_TEST
 
 /* Of a write that was answered before it: what the transport is made of must be there until it has been sent. */
 START_TEST(destroy_waits_for_notifications)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 1);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 1);
 	struct fuse_open_out o;
 	static uint8_t buf[BS];
 
-	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
-	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
-	unsigned before = fk_invalidations(k);
-	fk_set_slots(k, 1);
-	fk_hold_notifications(k);
-	unsigned w = send_block(k, &f, 0, 50);
-	ck_assert_int_eq(fk_wait(k, w)->err, 0);
-	unsigned d = fk_send(k, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
+	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	unsigned before = fk_invalidations(kernel);
+	fk_set_slots(kernel, 1);
+	fk_hold_notifications(kernel);
+	unsigned w = send_block(kernel, &file, 0, 50);
+	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
+	unsigned d = fk_send(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0);
 	a_while();
-	ck_assert(!fk_answered(k, d));
-	fk_release_notifications(k);
-	ck_assert_int_eq(fk_wait(k, d)->err, 0);
-	ck_assert_uint_eq(fk_invalidations(k), before + 1);
-	fk_close(k);
+	ck_assert(!fk_answered(kernel, d));
+	fk_release_notifications(kernel);
+	ck_assert_int_eq(fk_wait(kernel, d)->err, 0);
+	ck_assert_uint_eq(fk_invalidations(kernel), before + 1);
+	fk_close(kernel);
 }
 END_TEST
 
 /* ---- times of a write ---- */
 
-static struct fuse_attr attr_at(struct fake_kernel *k, uint64_t node)
+static struct fuse_attr attr_at(struct fake_kernel *kernel, uint64_t node)
 {
 	struct fuse_attr a;
 
-	ck_assert_int_eq(fk_getattr(k, node, &a), 0);
+	ck_assert_int_eq(fk_getattr(kernel, node, &a), 0);
 	return a;
 }
 
 START_TEST(times_of_a_write)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 4);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 4);
 	struct timespec t = { .tv_sec = 2000000000, .tv_nsec = 123456789 };
 	static uint8_t buf[BS];
 
-	fake_set_now(fk_dev(k), &t);
-	fk_wait(k, send_block(k, &f, 0, 9));
-	struct fuse_attr a = attr_at(k, f.node);
+	fake_set_now(fk_dev(kernel), &t);
+	fk_wait(kernel, send_block(kernel, &file, 0, 9));
+	struct fuse_attr a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000000);
 	ck_assert_uint_eq(a.mtimensec, 123456789);
 	ck_assert_uint_eq(a.ctime, a.mtime);
 	ck_assert_uint_eq(a.ctimensec, a.mtimensec);
 	/* A read moves neither; what a failed write leaves is the old time. */
 	t.tv_sec++;
-	fake_set_now(fk_dev(k), &t);
-	ck_assert_int_eq(fk_read(k, f.node, f.fh, 0, buf, BS, O_RDWR | O_DIRECT), (int)BS);
-	a = attr_at(k, f.node);
+	fake_set_now(fk_dev(kernel), &t);
+	ck_assert_int_eq(fk_read(kernel, file.node, file.fh, 0, buf, BS, O_RDWR | O_DIRECT), (int)BS);
+	a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000000);
 	ck_assert_uint_eq(a.ctime, 2000000000);
 	/* Extending, then a crash after fsync: the times are what GETATTR said. */
-	fk_wait(k, send_block(k, &f, 4, 9));
-	a = attr_at(k, f.node);
+	fk_wait(kernel, send_block(kernel, &file, 4, 9));
+	a = attr_at(kernel, file.node);
 	ck_assert_uint_eq(a.mtime, 2000000001);
-	ck_assert_int_eq(fk_fsync(k, f.node, f.fh, false), 0);
-	struct fake_dev *after = fake_power_cut(fk_dev(k), FAKE_CUT_DROP, 1);
-	fk_close(k);
-	k = fk_new(after, NULL);
-	ck_assert_int_eq(fk_lookup(k, ROOT, "f", &f.e), 0);
-	ck_assert_uint_eq(f.e.attr.mtime, 2000000001);
-	ck_assert_uint_eq(f.e.attr.mtimensec, 123456789);
-	ck_assert_uint_eq(f.e.attr.size, 5 * BS);
-	fk_close(k);
+	ck_assert_int_eq(fk_fsync(kernel, file.node, file.fh, false), 0);
+	struct fake_dev *after = fake_power_cut(fk_dev(kernel), FAKE_CUT_DROP, 1);
+	fk_close(kernel);
+	kernel = fk_new(after, NULL);
+	ck_assert_int_eq(fk_lookup(kernel, ROOT, "f", &file.entry), 0);
+	ck_assert_uint_eq(file.entry.attr.mtime, 2000000001);
+	ck_assert_uint_eq(file.entry.attr.mtimensec, 123456789);
+	ck_assert_uint_eq(file.entry.attr.size, 5 * BS);
+	fk_close(kernel);
 }
 END_TEST
 
@@ -347,187 +347,187 @@ END_TEST
 
 START_TEST(truncate_waits_for_writes_in_flight)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 8);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 8);
 	struct fuse_setattr_in in = { .valid = FATTR_SIZE, .size = BS };
 
-	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
-	unsigned w = send_block(k, &f, 6, 3);
-	ck_assert(fake_wait_held(fk_dev(k), 1));
-	unsigned s = fk_send(k, FUSE_SETATTR, f.node, &in, sizeof(in), NULL, 0);
+	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	unsigned w = send_block(kernel, &file, 6, 3);
+	ck_assert(fake_wait_held(fk_dev(kernel), 1));
+	unsigned s = fk_send(kernel, FUSE_SETATTR, file.node, &in, sizeof(in), NULL, 0);
 	a_while();
-	ck_assert(!fk_answered(k, s));
-	while (!fk_answered(k, s))
-		fake_complete_all(fk_dev(k));
-	ck_assert_int_eq(fk_wait(k, w)->err, 0);
-	ck_assert_int_eq(fk_wait(k, s)->err, 0);
-	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
-	ck_assert_uint_eq(attr_at(k, f.node).size, BS);
-	fk_close(k);
+	ck_assert(!fk_answered(kernel, s));
+	while (!fk_answered(kernel, s))
+		fake_complete_all(fk_dev(kernel));
+	ck_assert_int_eq(fk_wait(kernel, w)->err, 0);
+	ck_assert_int_eq(fk_wait(kernel, s)->err, 0);
+	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	ck_assert_uint_eq(attr_at(kernel, file.node).size, BS);
+	fk_close(kernel);
 }
 END_TEST
 
 START_TEST(others_go_on_beside_held_io)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 8), g = new_file(k, "g", 8);
-	struct fuse_entry_out e;
+	struct fake_kernel *kernel = start();
+	struct file f = new_file(kernel, "f", 8), g = new_file(kernel, "g", 8);
+	struct fuse_entry_out entry;
 	uint64_t fh;
 
-	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
-	unsigned r = fk_send_read(k, f.node, f.fh, 0, BS, O_RDWR | O_DIRECT);
-	unsigned w = send_block(k, &f, 2, 77);
-	ck_assert(fake_wait_held(fk_dev(k), 2));
+	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	unsigned r = fk_send_read(kernel, f.node, f.fh, 0, BS, O_RDWR | O_DIRECT);
+	unsigned w = send_block(kernel, &f, 2, 77);
+	ck_assert(fake_wait_held(fk_dev(kernel), 2));
 	/* Names, attributes, new files: nothing of the held file's I/O is in their way. */
-	ck_assert_int_eq(fk_lookup(k, ROOT, "g", &e), 0);
-	ck_assert_int_eq(fk_getattr(k, f.node, &e.attr), 0);
-	ck_assert_int_eq(fk_create(k, ROOT, "h", O_RDWR, 0600, &e, &fh), 0);
-	ck_assert_int_eq(fk_rename(k, ROOT, "h", ROOT, "i", 0), 0);
-	ck_assert_int_eq(fk_unlink(k, ROOT, "f"), 0);
-	ck_assert(!fk_answered(k, r) && !fk_answered(k, w));
-	while (!fk_answered(k, r) || !fk_answered(k, w))
-		fake_complete_all(fk_dev(k));
-	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
-	expect_block(k, &f, 2, 77); /* unlinked, but open */
-	expect_block(k, &g, 0, 1);
-	fk_close(k);
+	ck_assert_int_eq(fk_lookup(kernel, ROOT, "g", &entry), 0);
+	ck_assert_int_eq(fk_getattr(kernel, f.node, &entry.attr), 0);
+	ck_assert_int_eq(fk_create(kernel, ROOT, "h", O_RDWR, 0600, &entry, &fh), 0);
+	ck_assert_int_eq(fk_rename(kernel, ROOT, "h", ROOT, "i", 0), 0);
+	ck_assert_int_eq(fk_unlink(kernel, ROOT, "f"), 0);
+	ck_assert(!fk_answered(kernel, r) && !fk_answered(kernel, w));
+	while (!fk_answered(kernel, r) || !fk_answered(kernel, w))
+		fake_complete_all(fk_dev(kernel));
+	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	expect_block(kernel, &f, 2, 77); /* unlinked, but open */
+	expect_block(kernel, &g, 0, 1);
+	fk_close(kernel);
 }
 END_TEST
 
 START_TEST(fsync_waits_for_the_flush)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 4);
-	struct fuse_fsync_in in = { .fh = f.fh, .fsync_flags = FUSE_FSYNC_FDATASYNC };
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 4);
+	struct fuse_fsync_in in = { .fh = file.fh, .fsync_flags = FUSE_FSYNC_FDATASYNC };
 	static uint8_t got[BS];
 
-	fk_wait(k, send_block(k, &f, 1, 5));
-	fake_block(fk_dev(k), FAKE_FLUSH);
-	unsigned s = fk_send(k, FUSE_FSYNC, f.node, &in, sizeof(in), NULL, 0);
-	ck_assert(fake_wait_blocked(fk_dev(k), 1));
-	ck_assert(!fk_answered(k, s));
+	fk_wait(kernel, send_block(kernel, &file, 1, 5));
+	fake_block(fk_dev(kernel), FAKE_FLUSH);
+	unsigned s = fk_send(kernel, FUSE_FSYNC, file.node, &in, sizeof(in), NULL, 0);
+	ck_assert(fake_wait_blocked(fk_dev(kernel), 1));
+	ck_assert(!fk_answered(kernel, s));
 	/* The loop does not wait with it. */
-	ck_assert_int_eq(fk_read(k, f.node, f.fh, BS, got, BS, O_RDWR | O_DIRECT), (int)BS);
-	ck_assert(!fk_answered(k, s));
-	fake_unblock(fk_dev(k));
-	ck_assert_int_eq(fk_wait(k, s)->err, 0);
-	fk_close(k);
+	ck_assert_int_eq(fk_read(kernel, file.node, file.fh, BS, got, BS, O_RDWR | O_DIRECT), (int)BS);
+	ck_assert(!fk_answered(kernel, s));
+	fake_unblock(fk_dev(kernel));
+	ck_assert_int_eq(fk_wait(kernel, s)->err, 0);
+	fk_close(kernel);
 }
 END_TEST
 
 START_TEST(flush_error_reaches_fsync)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 4);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 4);
 	struct fake_fault bad = { .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 
-	fk_wait(k, send_block(k, &f, 1, 5));
-	fake_fault_add(fk_dev(k), &bad);
-	ck_assert_int_eq(fk_fsync(k, f.node, f.fh, true), -EIO);
-	ck_assert_uint_eq(fake_fault_hits(fk_dev(k)), 1);
-	fake_fault_clear(fk_dev(k));
-	fk_close(k);
+	fk_wait(kernel, send_block(kernel, &file, 1, 5));
+	fake_fault_add(fk_dev(kernel), &bad);
+	ck_assert_int_eq(fk_fsync(kernel, file.node, file.fh, true), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(fk_dev(kernel)), 1);
+	fake_fault_clear(fk_dev(kernel));
+	fk_close(kernel);
 }
 END_TEST
 
-static void set_sync_flag(struct fake_kernel *k, const struct file *f)
+static void set_sync_flag(struct fake_kernel *kernel, const struct file *file)
 {
 	uint32_t flags = FS_SYNC_FL | FS_EXTENT_FL;
-	struct fuse_ioctl_in in = { .fh = f->fh, .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
+	struct fuse_ioctl_in in = { .fh = file->fh, .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
 
-	ck_assert_int_eq(fk_call(k, FUSE_IOCTL, f->node, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
+	ck_assert_int_eq(fk_call(kernel, FUSE_IOCTL, file->node, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
 }
 
-static int resize(struct fake_kernel *k, const struct file *f, unsigned how)
+static int resize(struct fake_kernel *kernel, const struct file *file, unsigned how)
 {
-	struct fuse_fallocate_in fallocate = { .fh = f->fh, .length = BS };
+	struct fuse_fallocate_in fallocate = { .fh = file->fh, .length = BS };
 	struct fuse_setattr_in setattr = { .valid = FATTR_SIZE, .size = BS };
 
-	return how ? fk_call(k, FUSE_FALLOCATE, f->node, &fallocate, sizeof(fallocate), NULL, 0, NULL)
-		   : fk_setattr(k, f->node, &setattr, NULL);
+	return how ? fk_call(kernel, FUSE_FALLOCATE, file->node, &fallocate, sizeof(fallocate), NULL, 0, NULL)
+		   : fk_setattr(kernel, file->node, &setattr, NULL);
 }
 
 /* The size has changed and the answer is an error: the kernel, which keeps attributes for a day, is told to ask for them. */
 START_TEST(size_that_failed_is_told)
 {
-	struct fk_options o = { .breaks = true };
-	struct fake_kernel *k = fk_new(testvol_copy(), &o);
-	struct file f = new_file(k, "f", _i ? 0 : 4);
+	struct fk_options options = { .breaks = true };
+	struct fake_kernel *kernel = fk_new(testvol_copy(), &options);
+	struct file file = new_file(kernel, "f", _i ? 0 : 4);
 	struct fake_fault bad = { .kinds = FAKE_FLUSH, .action = FAKE_ERROR, .err = -EIO };
 	struct fuse_open_out again;
 
-	set_sync_flag(k, &f);
+	set_sync_flag(kernel, &file);
 	if (_i) {
-		ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &again), 0); /* with the flag */
-		f.fh = again.fh;
+		ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &again), 0); /* with the flag */
+		file.fh = again.fh;
 	}
-	unsigned before = fk_invalidations(k);
-	fake_fault_add(fk_dev(k), &bad);
-	ck_assert_int_eq(resize(k, &f, _i), -EIO);
-	ck_assert_uint_eq(attr_at(k, f.node).size, BS);
-	ck_assert_uint_eq(fk_invalidations(k), before + 1);
-	fake_fault_clear(fk_dev(k));
-	fk_close(k);
+	unsigned before = fk_invalidations(kernel);
+	fake_fault_add(fk_dev(kernel), &bad);
+	ck_assert_int_eq(resize(kernel, &file, _i), -EIO);
+	ck_assert_uint_eq(attr_at(kernel, file.node).size, BS);
+	ck_assert_uint_eq(fk_invalidations(kernel), before + 1);
+	fake_fault_clear(fk_dev(kernel));
+	fk_close(kernel);
 }
 END_TEST
 
 /* ---- references ---- */
 
-static uint64_t free_inodes(struct fake_kernel *k)
+static uint64_t free_inodes(struct fake_kernel *kernel)
 {
-	const struct fk_answer *a;
+	const struct fk_answer *answer;
 
-	ck_assert_int_eq(fk_call(k, FUSE_STATFS, ROOT, NULL, 0, NULL, 0, &a), 0);
-	return ((const struct fuse_statfs_out *)a->data)->st.ffree;
+	ck_assert_int_eq(fk_call(kernel, FUSE_STATFS, ROOT, NULL, 0, NULL, 0, &answer), 0);
+	return ((const struct fuse_statfs_out *)answer->data)->st.ffree;
 }
 
 START_TEST(an_inode_lives_until_it_is_forgotten)
 {
-	struct fake_kernel *k = start();
-	uint64_t before = free_inodes(k);
-	struct file f = new_file(k, "f", 1);
-	struct fuse_entry_out e;
+	struct fake_kernel *kernel = start();
+	uint64_t before = free_inodes(kernel);
+	struct file file = new_file(kernel, "f", 1);
+	struct fuse_entry_out entry;
 
 	for (unsigned n = 0; n < 9; n++)
-		ck_assert_int_eq(fk_lookup(k, ROOT, "f", &e), 0);
-	ck_assert_uint_eq(e.nodeid, f.node);
-	ck_assert_int_eq(fk_release(k, f.node, f.fh), 0);
-	ck_assert_int_eq(fk_unlink(k, ROOT, "f"), 0);
-	ck_assert_int_eq(fk_lookup(k, ROOT, "f", &e), -ENOENT);
-	fk_forget(k, f.node, 9); /* of ten: nine lookups and the create */
-	ck_assert_uint_eq(attr_at(k, f.node).nlink, 0);
-	ck_assert_uint_eq(free_inodes(k), before - 1);
-	fk_forget(k, f.node, 1);
+		ck_assert_int_eq(fk_lookup(kernel, ROOT, "f", &entry), 0);
+	ck_assert_uint_eq(entry.nodeid, file.node);
+	ck_assert_int_eq(fk_release(kernel, file.node, file.fh), 0);
+	ck_assert_int_eq(fk_unlink(kernel, ROOT, "f"), 0);
+	ck_assert_int_eq(fk_lookup(kernel, ROOT, "f", &entry), -ENOENT);
+	fk_forget(kernel, file.node, 9); /* of ten: nine lookups and the create */
+	ck_assert_uint_eq(attr_at(kernel, file.node).nlink, 0);
+	ck_assert_uint_eq(free_inodes(kernel), before - 1);
+	fk_forget(kernel, file.node, 1);
 	/* More than was given is not an underflow. */
-	fk_forget(k, f.node, 1000);
-	for (unsigned n = 0; free_inodes(k) != before; n++) {
+	fk_forget(kernel, file.node, 1000);
+	for (unsigned n = 0; free_inodes(kernel) != before; n++) {
 		ck_assert_uint_lt(n, 1000);
 		unit_pause_ms(1);
 	}
-	ck_assert_int_eq(fk_getattr(k, f.node, &e.attr), -ESTALE);
-	fk_close(k);
+	ck_assert_int_eq(fk_getattr(kernel, file.node, &entry.attr), -ESTALE);
+	fk_close(kernel);
 }
 END_TEST
 
 START_TEST(an_open_unlinked_file_keeps_its_blocks)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 8), g;
+	struct fake_kernel *kernel = start();
+	struct file f = new_file(kernel, "f", 8), g;
 
-	ck_assert_int_eq(fk_unlink(k, ROOT, "f"), 0);
-	fk_forget(k, f.node, 1);
-	fake_set_mode(fk_dev(k), FAKE_HELD, 1);
-	unsigned w = send_block(k, &f, 3, 200);
-	ck_assert(fake_wait_held(fk_dev(k), 1));
+	ck_assert_int_eq(fk_unlink(kernel, ROOT, "f"), 0);
+	fk_forget(kernel, f.node, 1);
+	fake_set_mode(fk_dev(kernel), FAKE_HELD, 1);
+	unsigned w = send_block(kernel, &f, 3, 200);
+	ck_assert(fake_wait_held(fk_dev(kernel), 1));
 	/* What is released with a write under way is another handle's business; here it is the last one's, after its write. */
-	while (!fk_answered(k, w))
-		fake_complete_all(fk_dev(k));
-	fake_set_mode(fk_dev(k), FAKE_INLINE, 0);
-	expect_block(k, &f, 3, 200);
-	ck_assert_int_eq(fk_release(k, f.node, f.fh), 0);
-	g = new_file(k, "g", 16);
-	expect_block(k, &g, 0, 1);
-	fk_close(k);
+	while (!fk_answered(kernel, w))
+		fake_complete_all(fk_dev(kernel));
+	fake_set_mode(fk_dev(kernel), FAKE_INLINE, 0);
+	expect_block(kernel, &f, 3, 200);
+	ck_assert_int_eq(fk_release(kernel, f.node, f.fh), 0);
+	g = new_file(kernel, "g", 16);
+	expect_block(kernel, &g, 0, 1);
+	fk_close(kernel);
 }
 END_TEST
 
@@ -535,101 +535,101 @@ END_TEST
 
 START_TEST(names_and_handles_that_cannot_be)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 1);
-	struct fuse_entry_out e;
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 1);
+	struct fuse_entry_out entry;
 	struct fuse_open_out o;
 	char name[257];
 	uint64_t fh;
 
 	memset(name, 'n', 256);
 	name[256] = '\0';
-	ck_assert_int_eq(fk_lookup(k, ROOT, name, &e), -ENAMETOOLONG);
-	ck_assert_int_eq(fk_create(k, ROOT, name, O_RDWR, 0644, &e, &fh), -ENAMETOOLONG);
+	ck_assert_int_eq(fk_lookup(kernel, ROOT, name, &entry), -ENAMETOOLONG);
+	ck_assert_int_eq(fk_create(kernel, ROOT, name, O_RDWR, 0644, &entry, &fh), -ENAMETOOLONG);
 	name[255] = '\0';
-	ck_assert_int_eq(fk_create(k, ROOT, name, O_RDWR, 0644, &e, &fh), 0);
-	ck_assert_int_eq(fk_create(k, f.node, "x", O_RDWR, 0644, &e, &fh), -ENOTDIR);
-	ck_assert_int_eq(fk_create(k, ROOT, "f", O_RDWR | O_EXCL, 0644, &e, &fh), -EEXIST);
-	ck_assert_int_eq(fk_rmdir(k, ROOT, "f"), -ENOTDIR);
-	ck_assert_int_eq(fk_mkdir(k, ROOT, "d", 0755, &e), 0);
-	ck_assert_int_eq(fk_unlink(k, ROOT, "d"), -EISDIR);
-	ck_assert_int_eq(fk_rename(k, ROOT, "d", e.nodeid, "e", 0), -EINVAL);
-	ck_assert_int_eq(fk_release(k, f.node, f.fh + 1000), -EBADF);
-	ck_assert_int_eq(fk_open(k, 999999, O_RDWR, &o), -ESTALE);
-	ck_assert_int_eq(fk_open(k, 8, O_RDWR, &o), -ESTALE); /* the journal */
-	ck_assert_int_eq(fk_open(k, 1ull << 32 | f.node, O_RDWR, &o), -ESTALE);
-	ck_assert_int_eq(fk_write(k, f.node, f.fh, 1, "abc", 3, O_RDWR | O_DIRECT), -EINVAL); /* dio=strict */
-	fk_close(k);
+	ck_assert_int_eq(fk_create(kernel, ROOT, name, O_RDWR, 0644, &entry, &fh), 0);
+	ck_assert_int_eq(fk_create(kernel, file.node, "x", O_RDWR, 0644, &entry, &fh), -ENOTDIR);
+	ck_assert_int_eq(fk_create(kernel, ROOT, "f", O_RDWR | O_EXCL, 0644, &entry, &fh), -EEXIST);
+	ck_assert_int_eq(fk_rmdir(kernel, ROOT, "f"), -ENOTDIR);
+	ck_assert_int_eq(fk_mkdir(kernel, ROOT, "d", 0755, &entry), 0);
+	ck_assert_int_eq(fk_unlink(kernel, ROOT, "d"), -EISDIR);
+	ck_assert_int_eq(fk_rename(kernel, ROOT, "d", entry.nodeid, "e", 0), -EINVAL);
+	ck_assert_int_eq(fk_release(kernel, file.node, file.fh + 1000), -EBADF);
+	ck_assert_int_eq(fk_open(kernel, 999999, O_RDWR, &o), -ESTALE);
+	ck_assert_int_eq(fk_open(kernel, 8, O_RDWR, &o), -ESTALE); /* the journal */
+	ck_assert_int_eq(fk_open(kernel, 1ull << 32 | file.node, O_RDWR, &o), -ESTALE);
+	ck_assert_int_eq(fk_write(kernel, file.node, file.fh, 1, "abc", 3, O_RDWR | O_DIRECT), -EINVAL); /* dio=strict */
+	fk_close(kernel);
 }
 END_TEST
 
 /* A direct write to a file with cached pages tells the kernel to drop them, before the answer. */
 START_TEST(invalidation_comes_before_the_answer)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 4);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 4);
 	struct fuse_open_out o;
 	static uint8_t buf[BS];
 
-	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
-	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
-	unsigned before = fk_invalidations(k);
-	fk_wait(k, send_block(k, &f, 0, 31));
-	ck_assert_uint_gt(fk_invalidations(k), before);
-	fk_close(k);
+	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	unsigned before = fk_invalidations(kernel);
+	fk_wait(kernel, send_block(kernel, &file, 0, 31));
+	ck_assert_uint_gt(fk_invalidations(kernel), before);
+	fk_close(kernel);
 }
 END_TEST
 
-static int fallocate_err(struct fake_kernel *k, const struct file *f, uint64_t off, uint64_t len)
+static int fallocate_err(struct fake_kernel *kernel, const struct file *file, uint64_t off, uint64_t len)
 {
-	struct fuse_fallocate_in in = { .fh = f->fh, .offset = off, .length = len };
+	struct fuse_fallocate_in in = { .fh = file->fh, .offset = off, .length = len };
 
-	return fk_call(k, FUSE_FALLOCATE, f->node, &in, sizeof(in), NULL, 0, NULL);
+	return fk_call(kernel, FUSE_FALLOCATE, file->node, &in, sizeof(in), NULL, 0, NULL);
 }
 
 /* Offsets and lengths at 2^63 and beyond: their sums are not computed, and nothing changes. */
 START_TEST(offsets_at_the_end_of_the_numbers)
 {
 	const uint64_t max = INT64_MAX, over = (uint64_t)INT64_MAX + 1, all = UINT64_MAX;
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 2);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 2);
 	static uint8_t buf[BS];
-	struct fuse_lseek_in seek = { .fh = f.fh, .offset = all, .whence = SEEK_DATA };
+	struct fuse_lseek_in seek = { .fh = file.fh, .offset = all, .whence = SEEK_DATA };
 	struct fuse_attr at;
 	int fl = O_RDWR | O_DIRECT;
 
 	for (unsigned direct = 0; direct < 2; direct++) {
 		fl = direct ? O_RDWR | O_DIRECT : O_RDWR;
-		ck_assert_int_eq(fk_read(k, f.node, f.fh, max - BS + 1, buf, BS - 512, fl), 0); /* behind the end */
-		ck_assert_int_eq(fk_read(k, f.node, f.fh, max - 511, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_read(k, f.node, f.fh, over, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_read(k, f.node, f.fh, all - 511, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_write(k, f.node, f.fh, max - BS + 1, buf, BS - 512, fl), -EFBIG);
-		ck_assert_int_eq(fk_write(k, f.node, f.fh, max - 511, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_write(k, f.node, f.fh, over, buf, BS, fl), -EINVAL);
-		ck_assert_int_eq(fk_write(k, f.node, f.fh, all - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, max - BS + 1, buf, BS - 512, fl), 0); /* behind the end */
+		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, max - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, over, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_read(kernel, file.node, file.fh, all - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, max - BS + 1, buf, BS - 512, fl), -EFBIG);
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, max - 511, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, over, buf, BS, fl), -EINVAL);
+		ck_assert_int_eq(fk_write(kernel, file.node, file.fh, all - 511, buf, BS, fl), -EINVAL);
 	}
-	ck_assert_int_eq(fallocate_err(k, &f, max, 1), -EFBIG);
-	ck_assert_int_eq(fallocate_err(k, &f, max - 1, 1), -EFBIG);
-	ck_assert_int_eq(fallocate_err(k, &f, 0, all), -EFBIG);
-	ck_assert_int_eq(fallocate_err(k, &f, over, 1), -EINVAL);
-	ck_assert_int_eq(fallocate_err(k, &f, all, all), -EINVAL);
-	ck_assert_int_eq(fk_call(k, FUSE_LSEEK, f.node, &seek, sizeof(seek), NULL, 0, NULL), -ENXIO);
-	ck_assert_int_eq(fk_setattr(k, f.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = max }, NULL), -EFBIG);
-	ck_assert_int_eq(fk_setattr(k, f.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = all }, NULL), -EFBIG);
-	ck_assert_int_eq(fk_getattr(k, f.node, &at), 0);
+	ck_assert_int_eq(fallocate_err(kernel, &file, max, 1), -EFBIG);
+	ck_assert_int_eq(fallocate_err(kernel, &file, max - 1, 1), -EFBIG);
+	ck_assert_int_eq(fallocate_err(kernel, &file, 0, all), -EFBIG);
+	ck_assert_int_eq(fallocate_err(kernel, &file, over, 1), -EINVAL);
+	ck_assert_int_eq(fallocate_err(kernel, &file, all, all), -EINVAL);
+	ck_assert_int_eq(fk_call(kernel, FUSE_LSEEK, file.node, &seek, sizeof(seek), NULL, 0, NULL), -ENXIO);
+	ck_assert_int_eq(fk_setattr(kernel, file.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = max }, NULL), -EFBIG);
+	ck_assert_int_eq(fk_setattr(kernel, file.node, &(struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = all }, NULL), -EFBIG);
+	ck_assert_int_eq(fk_getattr(kernel, file.node, &at), 0);
 	ck_assert_uint_eq(at.size, 2 * BS);
-	expect_block(k, &f, 1, 1 + BS / 512);
-	fk_close(k);
+	expect_block(kernel, &file, 1, 1 + BS / 512);
+	fk_close(kernel);
 }
 END_TEST
 
-static unsigned nr_answered(struct fake_kernel *k, const unsigned *w, unsigned n)
+static unsigned nr_answered(struct fake_kernel *kernel, const unsigned *w, unsigned n)
 {
 	unsigned nr = 0;
 
 	for (unsigned m = 0; m < n; m++)
-		nr += fk_answered(k, w[m]);
+		nr += fk_answered(kernel, w[m]);
 	return nr;
 }
 
@@ -639,29 +639,29 @@ static unsigned nr_answered(struct fake_kernel *k, const unsigned *w, unsigned n
  */
 static void writes_beside_held_notifications(unsigned slots, unsigned may_wait)
 {
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 16);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 16);
 	struct fuse_open_out o;
 	static uint8_t buf[BS];
 	unsigned w[16], n = may_wait + 2;
 
-	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
-	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
 	if (slots)
-		fk_set_slots(k, slots);
-	fk_hold_notifications(k);
+		fk_set_slots(kernel, slots);
+	fk_hold_notifications(kernel);
 	for (unsigned m = 0; m < n; m++)
-		w[m] = send_block(k, &f, m, 50);
-	for (unsigned tries = 0; nr_answered(k, w, n) < 2; tries++) {
-		ck_assert_msg(tries < 300, "%u of %u writes were answered, 2 should be", nr_answered(k, w, n), n);
+		w[m] = send_block(kernel, &file, m, 50);
+	for (unsigned tries = 0; nr_answered(kernel, w, n) < 2; tries++) {
+		ck_assert_msg(tries < 300, "%u of %u writes were answered, 2 should be", nr_answered(kernel, w, n), n);
 		a_while();
 	}
 	a_while();
-	ck_assert_uint_eq(nr_answered(k, w, n), 2);
-	while (nr_answered(k, w, n) < n)
-		fk_release_notifications(k);
-	fk_release_notifications(k);
-	fk_close(k);
+	ck_assert_uint_eq(nr_answered(kernel, w, n), 2);
+	while (nr_answered(kernel, w, n) < n)
+		fk_release_notifications(kernel);
+	fk_release_notifications(kernel);
+	fk_close(kernel);
 }
 
 START_TEST(few_writes_wait_for_invalidations) { writes_beside_held_notifications(0, (FK_REQUESTS - 2) / 2); }
@@ -674,24 +674,24 @@ END_TEST
 START_TEST(joined_invalidations_are_of_all)
 {
 	static const unsigned order[] = { 4, 9, 2, 13, 6 };
-	struct fake_kernel *k = start();
-	struct file f = new_file(k, "f", 16);
+	struct fake_kernel *kernel = start();
+	struct file file = new_file(kernel, "f", 16);
 	struct fuse_open_out o;
 	static uint8_t buf[BS];
 
-	ck_assert_int_eq(fk_open(k, f.node, O_RDWR, &o), 0);
-	ck_assert_int_eq(fk_read(k, f.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
-	fk_set_slots(k, 1); /* so no write waits */
-	fk_hold_notifications(k);
+	ck_assert_int_eq(fk_open(kernel, file.node, O_RDWR, &o), 0);
+	ck_assert_int_eq(fk_read(kernel, file.node, o.fh, 0, buf, BS, O_RDWR), (int)BS); /* now in the page cache */
+	fk_set_slots(kernel, 1); /* so no write waits */
+	fk_hold_notifications(kernel);
 	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
-		ck_assert_int_eq(fk_wait(k, send_block(k, &f, order[n], 50))->err, 0);
-	fk_release_notifications(k);
+		ck_assert_int_eq(fk_wait(kernel, send_block(kernel, &file, order[n], 50))->err, 0);
+	fk_release_notifications(kernel);
 	for (unsigned n = 0; n < ARRAY_SIZE(order); n++)
-		for (unsigned tries = 0; !fk_invalidated(k, f.node, order[n] * BS, BS); tries++) {
+		for (unsigned tries = 0; !fk_invalidated(kernel, file.node, order[n] * BS, BS); tries++) {
 			ck_assert_msg(tries < 300, "block %u was never invalidated", order[n]);
 			a_while();
 		}
-	fk_close(k);
+	fk_close(kernel);
 }
 END_TEST
 

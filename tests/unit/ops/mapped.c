@@ -31,11 +31,11 @@ static void stop(void) { fk_close(k); }
 /* A file of so many bytes, open; its last page is read through the page cache. */
 static void file_of(uint32_t size, uint32_t flags)
 {
-	struct fuse_entry_out e;
+	struct fuse_entry_out entry;
 
 	memset(buf, 'a', sizeof(buf));
-	ck_assert_int_eq(fk_create(k, ROOT, "f", flags, 0644, &e, &fh), 0);
-	node = e.nodeid;
+	ck_assert_int_eq(fk_create(k, ROOT, "f", flags, 0644, &entry, &fh), 0);
+	node = entry.nodeid;
 	ck_assert_int_eq(fk_write(k, node, fh, 0, buf, size, flags), (int)size);
 	ck_assert_int_eq(fk_read(k, node, fh, size / PAGE * PAGE, buf, PAGE, flags),
 			 (int)(size % PAGE));

@@ -30,7 +30,7 @@ static void teardown(void)
 
 START_TEST(find_and_forget)
 {
-	struct ops_file f;
+	struct ops_file file;
 	uint32_t index = 0;
 	uint64_t a, b, a2;
 
@@ -40,17 +40,17 @@ START_TEST(find_and_forget)
 	ck_assert_ptr_eq(ops_file_get(o, a)->inode, inode(1));
 	ck_assert_uint_eq(ops_file_get(o, a)->open_flags, O_RDWR);
 	ck_assert_ptr_eq(ops_file_get(o, b)->inode, inode(2));
-	ck_assert(ops_file_remove(o, a, &f));
-	ck_assert_ptr_eq(f.inode, inode(1));
+	ck_assert(ops_file_remove(o, a, &file));
+	ck_assert_ptr_eq(file.inode, inode(1));
 	ck_assert_ptr_null(ops_file_get(o, a));
-	ck_assert(!ops_file_remove(o, a, &f));
+	ck_assert(!ops_file_remove(o, a, &file));
 	/* the slot is used again: the old handle still finds nothing */
 	ck_assert_int_eq(ops_file_add(o, inode(3), NULL, 0, &a2), 0);
 	ck_assert_uint_eq((uint32_t)a2, (uint32_t)a);
 	ck_assert_ptr_null(ops_file_get(o, a));
 	ck_assert_ptr_eq(ops_file_get(o, a2)->inode, inode(3));
 	ck_assert_uint_eq(o->nr_open, 2);
-	while (ops_file_remove_next(o, &index, &f))
+	while (ops_file_remove_next(o, &index, &file))
 		;
 	ck_assert_uint_eq(o->nr_open, 0);
 	ck_assert_ptr_null(ops_file_get(o, b));
@@ -61,7 +61,7 @@ START_TEST(invented_handles)
 {
 	static const uint64_t bad[] = { 0, 1, UINT64_MAX, 1ull << 32, 2ull << 32, (1ull << 32) | 1, (1ull << 32) | (OPS_FILES_CHUNK - 1),
 					(1ull << 32) | (OPS_FILES_CHUNK * OPS_FILES_CHUNKS), (1ull << 32) | UINT32_MAX };
-	struct ops_file f;
+	struct ops_file file;
 	uint64_t a;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
@@ -70,9 +70,9 @@ START_TEST(invented_handles)
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
 		if (bad[i] != a) {
 			ck_assert_ptr_null(ops_file_get(o, bad[i]));
-			ck_assert(!ops_file_remove(o, bad[i], &f));
+			ck_assert(!ops_file_remove(o, bad[i], &file));
 		}
-	ck_assert(ops_file_remove(o, a, &f));
+	ck_assert(ops_file_remove(o, a, &file));
 }
 END_TEST
 
@@ -80,7 +80,7 @@ START_TEST(grows)
 {
 	enum { N = 3 * OPS_FILES_CHUNK + 7 };
 	uint64_t *fh = calloc(N, sizeof(*fh));
-	struct ops_file f, *first;
+	struct ops_file file, *first;
 
 	ck_assert_ptr_nonnull(fh);
 	for (unsigned i = 0; i < N; i++)
@@ -90,7 +90,7 @@ START_TEST(grows)
 		ck_assert_ptr_eq(ops_file_get(o, fh[i])->inode, inode(i));
 	ck_assert_ptr_eq(first, ops_file_get(o, fh[0])); /* entries never move */
 	for (unsigned i = 0; i < N; i += 2)
-		ck_assert(ops_file_remove(o, fh[i], &f));
+		ck_assert(ops_file_remove(o, fh[i], &file));
 	for (unsigned i = 0; i < N; i++)
 		ck_assert(!!ops_file_get(o, fh[i]) == (i & 1));
 	ck_assert_uint_eq(o->nr_open, N / 2);
@@ -105,7 +105,7 @@ END_TEST
 START_TEST(closing_all_is_one_walk)
 {
 	enum { N = 400 * OPS_FILES_CHUNK };
-	struct ops_file f;
+	struct ops_file file;
 	uint32_t index = 0;
 	uint64_t fh;
 
@@ -113,10 +113,10 @@ START_TEST(closing_all_is_one_walk)
 		if (ops_file_add(o, inode(i % 4096), NULL, 0, &fh))
 			ck_abort_msg("%u handles and no more", i);
 	for (uint32_t i = 0; i < N; i++)
-		if (!ops_file_remove_next(o, &index, &f) || f.index != i || index != i + 1)
+		if (!ops_file_remove_next(o, &index, &file) || file.index != i || index != i + 1)
 			ck_abort_msg("handle %u: index %u, the next look begins at %u", i,
-				     (unsigned)f.index, index);
-	ck_assert(!ops_file_remove_next(o, &index, &f));
+				     (unsigned)file.index, index);
+	ck_assert(!ops_file_remove_next(o, &index, &file));
 	ck_assert_uint_eq(o->nr_open, 0);
 }
 END_TEST

@@ -24,135 +24,135 @@ enum option { NONE, MOUNT_SYNC, MOUNT_DIRSYNC, FLAG_SYNC, FLAG_DIRSYNC, NR_OPTIO
 
 /* The tree: d (with f, and what the operations on names need) and d/e get the flag, p does not. */
 struct ctx {
-	struct fake_kernel *k;
+	struct fake_kernel *kernel;
 	uint64_t d, e, p, f, fh; /* node ids; fh: f, opened before it got its flag */
 };
 
 /* What a power cut has left. */
 struct look {
 	struct fake_dev *cut;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	struct x4_inode *root;
 };
 
 /* ---- looking ---- */
 
 /* NULL: no such name. */
-static struct x4_inode *at(struct look *l, const char *path)
+static struct x4_inode *at(struct look *look, const char *path)
 {
-	struct x4_inode *i = x4_iref(l->root), *next;
+	struct x4_inode *inode = x4_iref(look->root), *next;
 
-	while (i && *path) {
+	while (inode && *path) {
 		unsigned n = (unsigned)strcspn(path, "/");
-		int err = x4_lookup(i, path, n, &next);
+		int err = x4_lookup(inode, path, n, &next);
 
-		x4_iput(i);
-		i = err ? NULL : next;
+		x4_iput(inode);
+		inode = err ? NULL : next;
 		path += n + (path[n] == '/');
 	}
-	return i;
+	return inode;
 }
 
-static bool is_there(struct look *l, const char *path)
+static bool is_there(struct look *look, const char *path)
 {
-	struct x4_inode *i = at(l, path);
+	struct x4_inode *inode = at(look, path);
 
-	x4_iput(i);
-	return i;
+	x4_iput(inode);
+	return inode;
 }
 
-static struct x4_attr attr(struct look *l, const char *path)
+static struct x4_attr attr(struct look *look, const char *path)
 {
-	struct x4_inode *i = at(l, path);
-	struct x4_attr a;
+	struct x4_inode *inode = at(look, path);
+	struct x4_attr attr;
 
-	ck_assert_ptr_nonnull(i);
-	x4_getattr(i, &a);
-	x4_iput(i);
-	return a;
+	ck_assert_ptr_nonnull(inode);
+	x4_getattr(inode, &attr);
+	x4_iput(inode);
+	return attr;
 }
 
-static bool has_xattr(struct look *l, const char *path, const char *name, size_t len)
+static bool has_xattr(struct look *look, const char *path, const char *name, size_t len)
 {
 	static char value[BIG_XATTR];
-	struct x4_inode *i = at(l, path);
+	struct x4_inode *inode = at(look, path);
 	size_t n = 0;
 	int err;
 
-	ck_assert_ptr_nonnull(i);
-	err = x4_xattr_get(i, name, value, sizeof(value), &n);
-	x4_iput(i);
+	ck_assert_ptr_nonnull(inode);
+	err = x4_xattr_get(inode, name, value, sizeof(value), &n);
+	x4_iput(inode);
 	for (size_t k = 0; k < n && !strncmp(name, "user.", 5); k++)
 		ck_assert_int_eq(value[k], 'v');
 	return !err && n == len;
 }
 
 /* The block of f holds this byte throughout. */
-static bool block_is(struct look *l, uint32_t lblk, uint8_t byte)
+static bool block_is(struct look *look, uint32_t lblk, uint8_t byte)
 {
-	struct x4_inode *i = at(l, "d/f");
+	struct x4_inode *inode = at(look, "d/f");
 	static uint8_t b[BS];
-	struct x4_ext x;
+	struct x4_ext extent;
 	bool ok;
 
-	ck_assert_ptr_nonnull(i);
-	ck_assert_int_eq(x4_map_load(i), 0);
-	ok = (uint64_t)(lblk + 1) * BS <= x4_inode_size(i) && !x4_map_lookup(i, lblk, &x) &&
-	     x.state == X4_EXT_WRITTEN;
+	ck_assert_ptr_nonnull(inode);
+	ck_assert_int_eq(x4_map_load(inode), 0);
+	ok = (uint64_t)(lblk + 1) * BS <= x4_inode_size(inode) && !x4_map_lookup(inode, lblk, &extent) &&
+	     extent.state == X4_EXT_WRITTEN;
 	if (ok)
-		fake_peek(l->cut, b, BS, x.pblk * BS);
+		fake_peek(look->cut, b, BS, extent.pblk * BS);
 	for (unsigned k = 0; k < BS && ok; k++)
 		ok = b[k] == byte;
-	x4_iput(i);
+	x4_iput(inode);
 	return ok;
 }
 
 /* ---- changing ---- */
 
-static uint64_t node(struct ctx *c, uint64_t dir, const char *name)
+static uint64_t node(struct ctx *ctx, uint64_t dir, const char *name)
 {
-	struct fuse_entry_out e;
+	struct fuse_entry_out entry;
 
-	ck_assert_int_eq(fk_lookup(c->k, dir, name, &e), 0);
-	return e.nodeid;
+	ck_assert_int_eq(fk_lookup(ctx->kernel, dir, name, &entry), 0);
+	return entry.nodeid;
 }
 
-static void make(struct ctx *c, uint64_t dir, const char *name, uint32_t flags)
+static void make(struct ctx *ctx, uint64_t dir, const char *name, uint32_t flags)
 {
-	struct fuse_entry_out e;
+	struct fuse_entry_out entry;
 	uint64_t fh;
 
-	ck_assert_int_eq(fk_create(c->k, dir, name, flags, 0644, &e, &fh), 0);
-	ck_assert_int_eq(fk_release(c->k, e.nodeid, fh), 0);
+	ck_assert_int_eq(fk_create(ctx->kernel, dir, name, flags, 0644, &entry, &fh), 0);
+	ck_assert_int_eq(fk_release(ctx->kernel, entry.nodeid, fh), 0);
 }
 
-static void make_dir(struct ctx *c, uint64_t dir, const char *name)
+static void make_dir(struct ctx *ctx, uint64_t dir, const char *name)
 {
-	struct fuse_entry_out e;
+	struct fuse_entry_out entry;
 
-	ck_assert_int_eq(fk_mkdir(c->k, dir, name, 0755, &e), 0);
+	ck_assert_int_eq(fk_mkdir(ctx->kernel, dir, name, 0755, &entry), 0);
 }
 
-static void move(struct ctx *c, uint64_t from, const char *name, uint64_t to, const char *name2,
+static void move(struct ctx *ctx, uint64_t from, const char *name, uint64_t to, const char *name2,
 		 uint32_t flags)
 {
-	ck_assert_int_eq(fk_rename(c->k, from, name, to, name2, flags), 0);
+	ck_assert_int_eq(fk_rename(ctx->kernel, from, name, to, name2, flags), 0);
 }
 
-static void put(struct ctx *c, uint32_t lblk, uint8_t byte, uint32_t flags)
+static void put(struct ctx *ctx, uint32_t lblk, uint8_t byte, uint32_t flags)
 {
 	static uint8_t b[BS];
 
 	memset(b, byte, BS);
-	ck_assert_int_eq(fk_write(c->k, c->f, c->fh, (uint64_t)lblk * BS, b, BS, O_RDWR | flags), (int)BS);
+	ck_assert_int_eq(fk_write(ctx->kernel, ctx->f, ctx->fh, (uint64_t)lblk * BS, b, BS, O_RDWR | flags), (int)BS);
 }
 
-static void set_attr(struct ctx *c, uint64_t n, struct fuse_setattr_in in)
+static void set_attr(struct ctx *ctx, uint64_t n, struct fuse_setattr_in in)
 {
-	ck_assert_int_eq(fk_setattr(c->k, n, &in, NULL), 0);
+	ck_assert_int_eq(fk_setattr(ctx->kernel, n, &in, NULL), 0);
 }
 
-static void set_xattr(struct ctx *c, uint64_t n, const char *name, const void *value, uint32_t len)
+static void set_xattr(struct ctx *ctx, uint64_t n, const char *name, const void *value, uint32_t len)
 {
 	static char tail[BIG_XATTR + 64];
 	struct fuse_setxattr_in in = { .size = len };
@@ -163,222 +163,222 @@ static void set_xattr(struct ctx *c, uint64_t n, const char *name, const void *v
 		memcpy(tail + m, value, len);
 	else
 		memset(tail + m, 'v', len);
-	ck_assert_int_eq(fk_call(c->k, FUSE_SETXATTR, n, &in, sizeof(in), tail, m + len, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SETXATTR, n, &in, sizeof(in), tail, m + len, NULL), 0);
 }
 
-static void set_flags(struct ctx *c, uint64_t n, uint32_t flags)
+static void set_flags(struct ctx *ctx, uint64_t n, uint32_t flags)
 {
 	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_SETFLAGS, .in_size = sizeof(flags) };
 
 	flags |= FS_EXTENT_FL;
-	ck_assert_int_eq(fk_call(c->k, FUSE_IOCTL, n, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, n, &in, sizeof(in), &flags, sizeof(flags), NULL), 0);
 }
 
-static uint32_t get_flags(struct ctx *c, uint64_t n)
+static uint32_t get_flags(struct ctx *ctx, uint64_t n)
 {
 	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_GETFLAGS, .out_size = 4 };
-	const struct fk_answer *a;
+	const struct fk_answer *answer;
 	uint32_t flags;
 
-	ck_assert_int_eq(fk_call(c->k, FUSE_IOCTL, n, &in, sizeof(in), NULL, 0, &a), 0);
-	memcpy(&flags, a->data + sizeof(struct fuse_ioctl_out), 4);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, n, &in, sizeof(in), NULL, 0, &answer), 0);
+	memcpy(&flags, answer->data + sizeof(struct fuse_ioctl_out), 4);
 	return flags;
 }
 
-static void fallocate_(struct ctx *c, uint64_t off, uint64_t len, uint32_t mode)
+static void fallocate_(struct ctx *ctx, uint64_t off, uint64_t len, uint32_t mode)
 {
-	struct fuse_fallocate_in in = { .fh = c->fh, .offset = off, .length = len, .mode = mode };
+	struct fuse_fallocate_in in = { .fh = ctx->fh, .offset = off, .length = len, .mode = mode };
 
-	ck_assert_int_eq(fk_call(c->k, FUSE_FALLOCATE, c->f, &in, sizeof(in), NULL, 0, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_FALLOCATE, ctx->f, &in, sizeof(in), NULL, 0, NULL), 0);
 }
 
 /* ---- the operations: what is done, and whether it can be seen ---- */
 
-static void do_create(struct ctx *c) { make(c, c->d, "new", O_RDWR); }
-static bool see_create(struct look *l) { return is_there(l, "d/new"); }
+static void do_create(struct ctx *ctx) { make(ctx, ctx->d, "new", O_RDWR); }
+static bool see_create(struct look *look) { return is_there(look, "d/new"); }
 
-static void do_mknod(struct ctx *c)
+static void do_mknod(struct ctx *ctx)
 {
 	struct fuse_mknod_in in = { .mode = S_IFIFO | 0644 };
 
-	ck_assert_int_eq(fk_call(c->k, FUSE_MKNOD, c->d, &in, sizeof(in), "fifo", 5, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_MKNOD, ctx->d, &in, sizeof(in), "fifo", 5, NULL), 0);
 }
-static bool see_mknod(struct look *l) { return is_there(l, "d/fifo"); }
+static bool see_mknod(struct look *look) { return is_there(look, "d/fifo"); }
 
-static void do_mkdir(struct ctx *c) { make_dir(c, c->d, "sub"); }
-static bool see_mkdir(struct look *l) { return is_there(l, "d/sub"); }
+static void do_mkdir(struct ctx *ctx) { make_dir(ctx, ctx->d, "sub"); }
+static bool see_mkdir(struct look *look) { return is_there(look, "d/sub"); }
 
-static void do_symlink(struct ctx *c)
+static void do_symlink(struct ctx *ctx)
 {
 	static const char text[] = "link\0target";
 
-	ck_assert_int_eq(fk_call(c->k, FUSE_SYMLINK, c->d, NULL, 0, text, sizeof(text), NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text), NULL), 0);
 }
-static bool see_symlink(struct look *l) { return is_there(l, "d/link"); }
+static bool see_symlink(struct look *look) { return is_there(look, "d/link"); }
 
-static void do_long_symlink(struct ctx *c)
+static void do_long_symlink(struct ctx *ctx)
 {
 	char text[1000];
 
 	memset(text, 't', sizeof(text));
 	memcpy(text, "long", 5);
 	text[sizeof(text) - 1] = '\0';
-	ck_assert_int_eq(fk_call(c->k, FUSE_SYMLINK, c->d, NULL, 0, text, sizeof(text), NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYMLINK, ctx->d, NULL, 0, text, sizeof(text), NULL), 0);
 }
 
-static bool see_long_symlink(struct look *l)
+static bool see_long_symlink(struct look *look)
 {
-	struct x4_inode *i = at(l, "d/long");
+	struct x4_inode *inode = at(look, "d/long");
 	char text[1000] = "";
 	unsigned len = 0;
 
-	if (!i)
+	if (!inode)
 		return false;
-	ck_assert_int_eq(x4_readlink(i, text, sizeof(text), &len), 0);
+	ck_assert_int_eq(x4_readlink(inode, text, sizeof(text), &len), 0);
 	ck_assert_uint_eq(len, sizeof(text) - 6);
 	ck_assert_int_eq(text[0], 't');
-	x4_iput(i);
+	x4_iput(inode);
 	return true;
 }
 
-static void do_link(struct ctx *c)
+static void do_link(struct ctx *ctx)
 {
-	struct fuse_link_in in = { .oldnodeid = c->f };
+	struct fuse_link_in in = { .oldnodeid = ctx->f };
 
-	ck_assert_int_eq(fk_call(c->k, FUSE_LINK, c->d, &in, sizeof(in), "f2", 3, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_LINK, ctx->d, &in, sizeof(in), "f2", 3, NULL), 0);
 }
-static bool see_link(struct look *l) { return is_there(l, "d/f2") && attr(l, "d/f").nlink == 2; }
+static bool see_link(struct look *look) { return is_there(look, "d/f2") && attr(look, "d/f").nlink == 2; }
 
-static void do_unlink(struct ctx *c) { ck_assert_int_eq(fk_unlink(c->k, c->d, "u"), 0); }
-static bool see_unlink(struct look *l) { return !is_there(l, "d/u"); }
+static void do_unlink(struct ctx *ctx) { ck_assert_int_eq(fk_unlink(ctx->kernel, ctx->d, "u"), 0); }
+static bool see_unlink(struct look *look) { return !is_there(look, "d/u"); }
 
-static void do_rmdir(struct ctx *c) { ck_assert_int_eq(fk_rmdir(c->k, c->d, "r"), 0); }
-static bool see_rmdir(struct look *l) { return !is_there(l, "d/r"); }
+static void do_rmdir(struct ctx *ctx) { ck_assert_int_eq(fk_rmdir(ctx->kernel, ctx->d, "r"), 0); }
+static bool see_rmdir(struct look *look) { return !is_there(look, "d/r"); }
 
-static void do_rename(struct ctx *c) { move(c, c->d, "a1", c->d, "b1", 0); }
-static bool see_rename(struct look *l) { return !is_there(l, "d/a1") && is_there(l, "d/b1"); }
+static void do_rename(struct ctx *ctx) { move(ctx, ctx->d, "a1", ctx->d, "b1", 0); }
+static bool see_rename(struct look *look) { return !is_there(look, "d/a1") && is_there(look, "d/b1"); }
 
-static void do_rename_over(struct ctx *c) { move(c, c->d, "a2", c->d, "u2", 0); }
-static bool see_rename_over(struct look *l) { return !is_there(l, "d/a2") && is_there(l, "d/u2"); }
+static void do_rename_over(struct ctx *ctx) { move(ctx, ctx->d, "a2", ctx->d, "u2", 0); }
+static bool see_rename_over(struct look *look) { return !is_there(look, "d/a2") && is_there(look, "d/u2"); }
 
-static void do_rename_out(struct ctx *c) { move(c, c->d, "a3", c->p, "b3", 0); }
-static bool see_rename_out(struct look *l) { return !is_there(l, "d/a3") && is_there(l, "p/b3"); }
+static void do_rename_out(struct ctx *ctx) { move(ctx, ctx->d, "a3", ctx->p, "b3", 0); }
+static bool see_rename_out(struct look *look) { return !is_there(look, "d/a3") && is_there(look, "p/b3"); }
 
-static void do_rename_in(struct ctx *c) { move(c, c->p, "a4", c->d, "b4", 0); }
-static bool see_rename_in(struct look *l) { return !is_there(l, "p/a4") && is_there(l, "d/b4"); }
+static void do_rename_in(struct ctx *ctx) { move(ctx, ctx->p, "a4", ctx->d, "b4", 0); }
+static bool see_rename_in(struct look *look) { return !is_there(look, "p/a4") && is_there(look, "d/b4"); }
 
-static void do_exchange(struct ctx *c) { move(c, c->p, "x", c->d, "x", RENAME_EXCHANGE); }
-static bool see_exchange(struct look *l)
+static void do_exchange(struct ctx *ctx) { move(ctx, ctx->p, "x", ctx->d, "x", RENAME_EXCHANGE); }
+static bool see_exchange(struct look *look)
 {
-	return S_ISDIR(attr(l, "d/x").mode) && S_ISREG(attr(l, "p/x").mode);
+	return S_ISDIR(attr(look, "d/x").mode) && S_ISREG(attr(look, "p/x").mode);
 }
 
-static void do_chmod(struct ctx *c)
+static void do_chmod(struct ctx *ctx)
 {
-	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFREG | 0600 });
+	set_attr(ctx, ctx->f, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFREG | 0600 });
 }
-static bool see_chmod(struct look *l) { return (attr(l, "d/f").mode & 07777) == 0600; }
+static bool see_chmod(struct look *look) { return (attr(look, "d/f").mode & 07777) == 0600; }
 
-static void do_chmod_dir(struct ctx *c)
+static void do_chmod_dir(struct ctx *ctx)
 {
-	set_attr(c, c->e, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFDIR | 0700 });
+	set_attr(ctx, ctx->e, (struct fuse_setattr_in){ .valid = FATTR_MODE, .mode = S_IFDIR | 0700 });
 }
-static bool see_chmod_dir(struct look *l) { return (attr(l, "d/e").mode & 07777) == 0700; }
+static bool see_chmod_dir(struct look *look) { return (attr(look, "d/e").mode & 07777) == 0700; }
 
-static void do_chown(struct ctx *c)
+static void do_chown(struct ctx *ctx)
 {
-	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_UID | FATTR_GID, .uid = 7, .gid = 8 });
+	set_attr(ctx, ctx->f, (struct fuse_setattr_in){ .valid = FATTR_UID | FATTR_GID, .uid = 7, .gid = 8 });
 }
-static bool see_chown(struct look *l) { return attr(l, "d/f").uid == 7; }
+static bool see_chown(struct look *look) { return attr(look, "d/f").uid == 7; }
 
-static void do_utimes(struct ctx *c)
+static void do_utimes(struct ctx *ctx)
 {
-	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_MTIME, .mtime = 1234567 });
+	set_attr(ctx, ctx->f, (struct fuse_setattr_in){ .valid = FATTR_MTIME, .mtime = 1234567 });
 }
-static bool see_utimes(struct look *l) { return attr(l, "d/f").mtime.tv_sec == 1234567; }
+static bool see_utimes(struct look *look) { return attr(look, "d/f").mtime.tv_sec == 1234567; }
 
-static void do_overwrite(struct ctx *c) { put(c, 0, 'o', 0); }
-static bool see_overwrite(struct look *l) { return block_is(l, 0, 'o'); }
+static void do_overwrite(struct ctx *ctx) { put(ctx, 0, 'o', 0); }
+static bool see_overwrite(struct look *look) { return block_is(look, 0, 'o'); }
 
-static void do_direct(struct ctx *c) { put(c, 1, 'd', O_DIRECT); }
-static bool see_direct(struct look *l) { return block_is(l, 1, 'd'); }
+static void do_direct(struct ctx *ctx) { put(ctx, 1, 'd', O_DIRECT); }
+static bool see_direct(struct look *look) { return block_is(look, 1, 'd'); }
 
-static void do_append(struct ctx *c) { put(c, 4, 'a', 0); }
-static bool see_append(struct look *l) { return block_is(l, 4, 'a'); }
+static void do_append(struct ctx *ctx) { put(ctx, 4, 'a', 0); }
+static bool see_append(struct look *look) { return block_is(look, 4, 'a'); }
 
-static void do_hole(struct ctx *c) { put(c, 8, 'h', O_DIRECT); }
-static bool see_hole(struct look *l) { return block_is(l, 8, 'h'); }
+static void do_hole(struct ctx *ctx) { put(ctx, 8, 'h', O_DIRECT); }
+static bool see_hole(struct look *look) { return block_is(look, 8, 'h'); }
 
-static void do_grow(struct ctx *c)
+static void do_grow(struct ctx *ctx)
 {
-	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 20 * BS });
+	set_attr(ctx, ctx->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 20 * BS });
 }
-static bool see_grow(struct look *l) { return attr(l, "d/f").size == 20 * BS; }
+static bool see_grow(struct look *look) { return attr(look, "d/f").size == 20 * BS; }
 
-static void do_allocate(struct ctx *c) { fallocate_(c, 0, 24 * BS, 0); }
-static bool see_allocate(struct look *l) { return attr(l, "d/f").size == 24 * BS; }
+static void do_allocate(struct ctx *ctx) { fallocate_(ctx, 0, 24 * BS, 0); }
+static bool see_allocate(struct look *look) { return attr(look, "d/f").size == 24 * BS; }
 
-static void do_punch(struct ctx *c) { fallocate_(c, 0, BS, 3); }
-static bool see_punch(struct look *l) { return !block_is(l, 0, 1) && !block_is(l, 0, 'o'); }
+static void do_punch(struct ctx *ctx) { fallocate_(ctx, 0, BS, 3); }
+static bool see_punch(struct look *look) { return !block_is(look, 0, 1) && !block_is(look, 0, 'o'); }
 
-static void do_shrink(struct ctx *c)
+static void do_shrink(struct ctx *ctx)
 {
-	set_attr(c, c->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 2 * BS });
+	set_attr(ctx, ctx->f, (struct fuse_setattr_in){ .valid = FATTR_SIZE, .size = 2 * BS });
 }
-static bool see_shrink(struct look *l) { return attr(l, "d/f").size == 2 * BS; }
+static bool see_shrink(struct look *look) { return attr(look, "d/f").size == 2 * BS; }
 
-static void do_open_trunc(struct ctx *c)
+static void do_open_trunc(struct ctx *ctx)
 {
 	struct fuse_open_out o;
-	uint64_t n = node(c, c->d, "t1");
+	uint64_t n = node(ctx, ctx->d, "t1");
 
-	ck_assert_int_eq(fk_open(c->k, n, O_RDWR | O_TRUNC, &o), 0);
-	ck_assert_int_eq(fk_release(c->k, n, o.fh), 0);
+	ck_assert_int_eq(fk_open(ctx->kernel, n, O_RDWR | O_TRUNC, &o), 0);
+	ck_assert_int_eq(fk_release(ctx->kernel, n, o.fh), 0);
 }
-static bool see_open_trunc(struct look *l) { return attr(l, "d/t1").size == 0; }
+static bool see_open_trunc(struct look *look) { return attr(look, "d/t1").size == 0; }
 
-static void do_creat(struct ctx *c) { make(c, c->d, "t2", O_RDWR | O_TRUNC); }
-static bool see_creat(struct look *l) { return attr(l, "d/t2").size == 0; }
+static void do_creat(struct ctx *ctx) { make(ctx, ctx->d, "t2", O_RDWR | O_TRUNC); }
+static bool see_creat(struct look *look) { return attr(look, "d/t2").size == 0; }
 
-static void do_xattr(struct ctx *c) { set_xattr(c, c->f, "user.a", NULL, 20); }
-static bool see_xattr(struct look *l) { return has_xattr(l, "d/f", "user.a", 20); }
+static void do_xattr(struct ctx *ctx) { set_xattr(ctx, ctx->f, "user.a", NULL, 20); }
+static bool see_xattr(struct look *look) { return has_xattr(look, "d/f", "user.a", 20); }
 
-static void do_block_xattr(struct ctx *c) { set_xattr(c, c->f, "user.b", NULL, 1000); }
-static bool see_block_xattr(struct look *l) { return has_xattr(l, "d/f", "user.b", 1000); }
+static void do_block_xattr(struct ctx *ctx) { set_xattr(ctx, ctx->f, "user.b", NULL, 1000); }
+static bool see_block_xattr(struct look *look) { return has_xattr(look, "d/f", "user.b", 1000); }
 
-static void do_big_xattr(struct ctx *c) { set_xattr(c, c->f, "user.c", NULL, BIG_XATTR); }
-static bool see_big_xattr(struct look *l) { return has_xattr(l, "d/f", "user.c", BIG_XATTR); }
+static void do_big_xattr(struct ctx *ctx) { set_xattr(ctx, ctx->f, "user.c", NULL, BIG_XATTR); }
+static bool see_big_xattr(struct look *look) { return has_xattr(look, "d/f", "user.c", BIG_XATTR); }
 
-static void do_xattr_dir(struct ctx *c) { set_xattr(c, c->e, "user.a", NULL, 20); }
-static bool see_xattr_dir(struct look *l) { return has_xattr(l, "d/e", "user.a", 20); }
+static void do_xattr_dir(struct ctx *ctx) { set_xattr(ctx, ctx->e, "user.a", NULL, 20); }
+static bool see_xattr_dir(struct look *look) { return has_xattr(look, "d/e", "user.a", 20); }
 
-static void do_remove_xattr(struct ctx *c)
+static void do_remove_xattr(struct ctx *ctx)
 {
-	ck_assert_int_eq(fk_call(c->k, FUSE_REMOVEXATTR, c->f, NULL, 0, "user.old", 9, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_REMOVEXATTR, ctx->f, NULL, 0, "user.old", 9, NULL), 0);
 }
-static bool see_remove_xattr(struct look *l) { return !has_xattr(l, "d/f", "user.old", 20); }
+static bool see_remove_xattr(struct look *look) { return !has_xattr(look, "d/f", "user.old", 20); }
 
-static void do_acl(struct ctx *c)
+static void do_acl(struct ctx *ctx)
 {
 	/* version 2; user::rw-, user:5:r--, group::r--, mask::r--, other::--- */
 	static const uint8_t acl[] = { 2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 5, 0, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255,
 				       16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255 };
 
-	set_xattr(c, c->f, "system.posix_acl_access", acl, sizeof(acl));
+	set_xattr(ctx, ctx->f, "system.posix_acl_access", acl, sizeof(acl));
 }
-static bool see_acl(struct look *l) { return has_xattr(l, "d/f", "system.posix_acl_access", 44); }
+static bool see_acl(struct look *look) { return has_xattr(look, "d/f", "system.posix_acl_access", 44); }
 
-static void do_flags(struct ctx *c) { set_flags(c, c->f, get_flags(c, c->f) | FS_NODUMP_FL); }
-static bool see_flags(struct look *l) { return attr(l, "d/f").flags & FS_NODUMP_FL; }
+static void do_flags(struct ctx *ctx) { set_flags(ctx, ctx->f, get_flags(ctx, ctx->f) | FS_NODUMP_FL); }
+static bool see_flags(struct look *look) { return attr(look, "d/f").flags & FS_NODUMP_FL; }
 
-static void do_xflags(struct ctx *c)
+static void do_xflags(struct ctx *ctx)
 {
 	struct fuse_ioctl_in in = { .cmd = (uint32_t)FS_IOC_FSSETXATTR, .in_size = sizeof(struct fsxattr) };
-	struct fsxattr x = { .fsx_xflags = FS_XFLAG_NOATIME | (get_flags(c, c->f) & FS_SYNC_FL ? FS_XFLAG_SYNC : 0) };
+	struct fsxattr x = { .fsx_xflags = FS_XFLAG_NOATIME | (get_flags(ctx, ctx->f) & FS_SYNC_FL ? FS_XFLAG_SYNC : 0) };
 
-	ck_assert_int_eq(fk_call(c->k, FUSE_IOCTL, c->f, &in, sizeof(in), &x, sizeof(x), NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_IOCTL, ctx->f, &in, sizeof(in), &x, sizeof(x), NULL), 0);
 }
-static bool see_xflags(struct look *l) { return attr(l, "d/f").flags & FS_NOATIME_FL; }
+static bool see_xflags(struct look *look) { return attr(look, "d/f").flags & FS_NOATIME_FL; }
 
 enum { NAMES = 1, CONTENT = 2 };
 #define OP(covered, name) { #name, covered, do_##name, see_##name }
@@ -399,70 +399,70 @@ static const struct op {
 
 /* ---- running ---- */
 
-static void fill(struct ctx *c, const char *name)
+static void fill(struct ctx *ctx, const char *name)
 {
-	struct fuse_entry_out e;
+	struct fuse_entry_out entry;
 	static uint8_t b[4 * BS];
 	uint64_t fh;
 
 	memset(b, 1, sizeof(b));
-	ck_assert_int_eq(fk_create(c->k, c->d, name, O_RDWR, 0644, &e, &fh), 0);
-	ck_assert_int_eq(fk_write(c->k, e.nodeid, fh, 0, b, sizeof(b), O_RDWR), (int)sizeof(b));
+	ck_assert_int_eq(fk_create(ctx->kernel, ctx->d, name, O_RDWR, 0644, &entry, &fh), 0);
+	ck_assert_int_eq(fk_write(ctx->kernel, entry.nodeid, fh, 0, b, sizeof(b), O_RDWR), (int)sizeof(b));
 	if (strcmp(name, "f")) {
-		ck_assert_int_eq(fk_release(c->k, e.nodeid, fh), 0);
+		ck_assert_int_eq(fk_release(ctx->kernel, entry.nodeid, fh), 0);
 		return;
 	}
-	c->f = e.nodeid;
-	c->fh = fh;
+	ctx->f = entry.nodeid;
+	ctx->fh = fh;
 }
 
-static void prepare(struct ctx *c, enum option o)
+static void prepare(struct ctx *ctx, enum option o)
 {
 	static const char *const files[] = { "u", "u2", "a1", "a2", "a3", "x" };
 	struct fuse_syncfs_in in = { 0 };
 	uint32_t flag = o == FLAG_SYNC ? FS_SYNC_FL : FS_DIRSYNC_FL;
 
-	make_dir(c, FUSE_ROOT_ID, "d");
-	make_dir(c, FUSE_ROOT_ID, "p");
-	c->d = node(c, FUSE_ROOT_ID, "d");
-	c->p = node(c, FUSE_ROOT_ID, "p");
-	make_dir(c, c->d, "e");
-	make_dir(c, c->d, "r");
-	make_dir(c, c->p, "x");
-	c->e = node(c, c->d, "e");
+	make_dir(ctx, FUSE_ROOT_ID, "d");
+	make_dir(ctx, FUSE_ROOT_ID, "p");
+	ctx->d = node(ctx, FUSE_ROOT_ID, "d");
+	ctx->p = node(ctx, FUSE_ROOT_ID, "p");
+	make_dir(ctx, ctx->d, "e");
+	make_dir(ctx, ctx->d, "r");
+	make_dir(ctx, ctx->p, "x");
+	ctx->e = node(ctx, ctx->d, "e");
 	for (unsigned n = 0; n < ARRAY_SIZE(files); n++)
-		make(c, c->d, files[n], O_RDWR);
-	make(c, c->p, "a4", O_RDWR);
-	fill(c, "f");
-	fill(c, "t1");
-	fill(c, "t2");
-	set_xattr(c, c->f, "user.old", NULL, 20);
+		make(ctx, ctx->d, files[n], O_RDWR);
+	make(ctx, ctx->p, "a4", O_RDWR);
+	fill(ctx, "f");
+	fill(ctx, "t1");
+	fill(ctx, "t2");
+	set_xattr(ctx, ctx->f, "user.old", NULL, 20);
 	if (o == FLAG_SYNC || o == FLAG_DIRSYNC) {
-		set_flags(c, c->d, flag);
-		set_flags(c, c->e, flag);
+		set_flags(ctx, ctx->d, flag);
+		set_flags(ctx, ctx->e, flag);
 	}
 	if (o == FLAG_SYNC) {
-		set_flags(c, c->f, flag);
-		set_flags(c, node(c, c->d, "t1"), flag);
-		set_flags(c, node(c, c->d, "t2"), flag);
+		set_flags(ctx, ctx->f, flag);
+		set_flags(ctx, node(ctx, ctx->d, "t1"), flag);
+		set_flags(ctx, node(ctx, ctx->d, "t2"), flag);
 	}
-	ck_assert_int_eq(fk_call(c->k, FUSE_SYNCFS, FUSE_ROOT_ID, &in, sizeof(in), NULL, 0, NULL), 0);
+	ck_assert_int_eq(fk_call(ctx->kernel, FUSE_SYNCFS, FUSE_ROOT_ID, &in, sizeof(in), NULL, 0, NULL), 0);
 }
 
 /* What the media hold now, after recovery. */
-static bool survives(struct fake_kernel *k, const struct op *op)
+static bool survives(struct fake_kernel *kernel, const struct op *op)
 {
-	static const struct x4_options xo = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
-	struct look l = { .cut = fake_power_cut(fk_dev(k), FAKE_CUT_DROP, 1) };
+	static const struct x4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+	struct look look = { .cut = fake_power_cut(fk_dev(kernel), FAKE_CUT_DROP, 1) };
 	char err[256] = "";
 	bool seen;
 
-	ck_assert_msg(!x4_vol_open(fake_dev(l.cut), &xo, &l.v, NULL, FDIO_REASON(err)), "%s", err);
-	ck_assert_int_eq(x4_iget(l.v, X4_ROOT_INO, NULL, &l.root), 0);
-	seen = op->seen(&l);
-	x4_iput(l.root);
-	x4_vol_abandon(l.v);
-	fake_free(l.cut);
+	ck_assert_msg(!x4_vol_open(fake_dev(look.cut), &options, &look.vol, NULL, FDIO_REASON(err)), "%s", err);
+	ck_assert_int_eq(x4_iget(look.vol, X4_ROOT_INO, NULL, &look.root), 0);
+	seen = op->seen(&look);
+	x4_iput(look.root);
+	x4_vol_abandon(look.vol);
+	fake_free(look.cut);
 	return seen;
 }
 
@@ -471,36 +471,36 @@ static const char *const option_names[NR_OPTIONS] = { "no option", "sync", "dirs
 START_TEST(durable_at_return)
 {
 	enum option o = (enum option)_i;
-	struct fk_options fo = { .parallel_dio = true, .sync = o == MOUNT_SYNC, .dirsync = o == MOUNT_DIRSYNC };
-	struct ctx c = { .k = fk_new(testvol_copy(), &fo) };
+	struct fk_options options = { .parallel_dio = true, .sync = o == MOUNT_SYNC, .dirsync = o == MOUNT_DIRSYNC };
+	struct ctx ctx = { .kernel = fk_new(testvol_copy(), &options) };
 	int covered = o == NONE ? 0 : o == MOUNT_SYNC || o == FLAG_SYNC ? NAMES | CONTENT : NAMES;
 
-	prepare(&c, o);
+	prepare(&ctx, o);
 	for (unsigned n = 0; n < ARRAY_SIZE(ops); n++) {
-		ops[n].run(&c);
-		ck_assert_msg(survives(c.k, &ops[n]) == !!(ops[n].what & covered), "%s, %s: %s",
+		ops[n].run(&ctx);
+		ck_assert_msg(survives(ctx.kernel, &ops[n]) == !!(ops[n].what & covered), "%s, %s: %s",
 			      option_names[o], ops[n].name,
 			      ops[n].what & covered ? "lost by a power cut"
 						    : "on the media although nobody asked");
 	}
-	fk_close(c.k);
+	fk_close(ctx.kernel);
 }
 END_TEST
 
 /* chattr +S is itself the first change under it, and its removal the last. */
 START_TEST(the_flag_itself)
 {
-	struct ctx c = { .k = fk_new(testvol_copy(), NULL) };
+	struct ctx ctx = { .kernel = fk_new(testvol_copy(), NULL) };
 	static const struct op has = { .seen = see_flags };
 
-	prepare(&c, NONE);
-	set_flags(&c, c.f, FS_SYNC_FL | FS_NODUMP_FL);
-	ck_assert(survives(c.k, &has));
-	set_flags(&c, c.f, 0);
-	ck_assert(!survives(c.k, &has));
-	put(&c, 0, 'o', 0);
-	ck_assert(!survives(c.k, &(struct op){ .seen = see_overwrite })); /* and then it is over */
-	fk_close(c.k);
+	prepare(&ctx, NONE);
+	set_flags(&ctx, ctx.f, FS_SYNC_FL | FS_NODUMP_FL);
+	ck_assert(survives(ctx.kernel, &has));
+	set_flags(&ctx, ctx.f, 0);
+	ck_assert(!survives(ctx.kernel, &has));
+	put(&ctx, 0, 'o', 0);
+	ck_assert(!survives(ctx.kernel, &(struct op){ .seen = see_overwrite })); /* and then it is over */
+	fk_close(ctx.kernel);
 }
 END_TEST
 

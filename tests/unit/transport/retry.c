@@ -38,9 +38,9 @@ ssize_t __real_write(int fd, const void *buf, size_t len);
 ssize_t __wrap_read(int fd, void *buf, size_t len);
 ssize_t __real_read(int fd, void *buf, size_t len);
 int __wrap_nanosleep(const struct timespec *req, struct timespec *rem);
-struct io_uring_sqe *__wrap_loop_sqe(struct loop *l);
+struct io_uring_sqe *__wrap_loop_sqe(struct loop *loop);
 struct loop *__wrap_loop_self(void);
-int __wrap_loop_register_file(struct loop *l, unsigned slot, int fd);
+int __wrap_loop_register_file(struct loop *loop, unsigned slot, int fd);
 
 ssize_t __wrap_write(int fd, const void *buf, size_t len)
 {
@@ -74,9 +74,9 @@ int __wrap_nanosleep(const struct timespec *req, struct timespec *rem)
 	return 0;
 }
 
-struct io_uring_sqe *__wrap_loop_sqe(struct loop *l)
+struct io_uring_sqe *__wrap_loop_sqe(struct loop *loop)
 {
-	ck_assert_ptr_eq(l, q->loop);
+	ck_assert_ptr_eq(loop, q->loop);
 	submitted++;
 	memset(sqe, 0, sizeof(sqe));
 	return sqe;
@@ -84,34 +84,34 @@ struct io_uring_sqe *__wrap_loop_sqe(struct loop *l)
 
 struct loop *__wrap_loop_self(void) { return q ? q->loop : NULL; }
 
-int __wrap_loop_register_file(struct loop *l, unsigned slot, int fd)
+int __wrap_loop_register_file(struct loop *loop, unsigned slot, int fd)
 {
-	(void)l, (void)fd;
+	(void)loop, (void)fd;
 	ck_assert_uint_eq(slot, LOOP_FILE_FUSE);
 	return 0;
 }
 
 /* In place of transport.c, which has a name in common with the test library. */
-void tr_end(struct tr *x, enum tr_end why, struct tr_req *r)
+void tr_end(struct tr *transport, enum tr_end why, struct tr_req *req)
 {
-	(void)r;
-	if (x->end == TR_RUNNING)
-		x->end = why;
+	(void)req;
+	if (transport->end == TR_RUNNING)
+		transport->end = why;
 }
 
 /* Beside the ring: nothing comes over it here. */
-static int beside_open(struct tr *x)
+static int beside_open(struct tr *transport)
 {
-	(void)x;
+	(void)transport;
 	return 0;
 }
-static void beside_arm(struct tr_queue *x) { (void)x; }
+static void beside_arm(struct tr_queue *queue) { (void)queue; }
 extern const struct tr_chan_ops __real_tr_chan_devfuse, __wrap_tr_chan_devfuse;
 const struct tr_chan_ops __wrap_tr_chan_devfuse = { .name = "beside", .open = beside_open, .arm = beside_arm };
 
 static unsigned left_out;
-void __wrap_loop_no_wander(struct loop *l);
-void __wrap_loop_no_wander(struct loop *l) { left_out += l == q->loop; }
+void __wrap_loop_no_wander(struct loop *loop);
+void __wrap_loop_no_wander(struct loop *loop) { left_out += loop == q->loop; }
 
 /* What was put on the ring last ends with res. */
 static void complete(int res)
@@ -123,14 +123,14 @@ static void complete(int res)
 
 static void setup(void)
 {
-	struct loop_config lc = { .nr_loops = 1, .entries = 8, .sqe128 = true };
+	struct loop_config config = { .nr_loops = 1, .entries = 8, .sqe128 = true };
 	char err[256];
 	int fds[2];
 
 	memset(&t, 0, sizeof(t));
-	ck_assert_msg(!loop_set_new(&lc, &loops, FDIO_REASON(err)), "%s", err);
+	ck_assert_msg(!loop_set_new(&config, &loops, FDIO_REASON(err)), "%s", err);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
-	t.cfg = (struct tr_config){ .loops = loops, .queue_depth = 2, .slot_size = sizeof(struct tr_req), .transport = TR_TRANSPORT_DEVFUSE };
+	t.config = (struct tr_config){ .loops = loops, .queue_depth = 2, .slot_size = sizeof(struct tr_req), .transport = TR_TRANSPORT_DEVFUSE };
 	t.chan = &__real_tr_chan_devfuse;
 	ck_assert_msg(!tr_slots_new(&t, FDIO_REASON(err)), "%s", err);
 	q = &t.queues[0];
@@ -153,28 +153,28 @@ static void teardown(void)
 /* A handler's answer to a request with this number. */
 static void answer(uint64_t unique)
 {
-	struct tr_req *r = list_first(&q->free, struct tr_req, link);
+	struct tr_req *req = list_first(&q->free, struct tr_req, link);
 
-	list_del(&r->link);
-	r->in.h.unique = unique;
-	r->reply_err = -ENOENT;
-	r->reply_len = 0;
-	__real_tr_chan_devfuse.reply(r);
+	list_del(&req->link);
+	req->in.header.unique = unique;
+	req->reply_err = -ENOENT;
+	req->reply_len = 0;
+	__real_tr_chan_devfuse.reply(req);
 }
 
 static const int passing[] = { ENOMEM, EAGAIN, EINTR };
 
 START_TEST(reply_is_written_again)
 {
-	struct fuse_out_header oh;
+	struct fuse_out_header header;
 	uint64_t before = fdio_counter_read(CTR_tr_retry);
 
 	fail_with = -passing[_i];
 	fail_times = 20;
 	answer(7);
-	ck_assert_int_eq(recv(kernel, &oh, sizeof(oh), 0), sizeof(oh));
-	ck_assert_uint_eq(oh.unique, 7);
-	ck_assert_int_eq(oh.error, -ENOENT);
+	ck_assert_int_eq(recv(kernel, &header, sizeof(header), 0), sizeof(header));
+	ck_assert_uint_eq(header.unique, 7);
+	ck_assert_int_eq(header.error, -ENOENT);
 	ck_assert_uint_eq(writes, 21);
 	ck_assert_uint_gt(pauses, 10);
 	ck_assert_uint_eq(fdio_counter_read(CTR_tr_retry) - before, 20);
@@ -184,7 +184,7 @@ END_TEST
 /* Not for ever; and the slot comes back. */
 START_TEST(reply_is_given_up)
 {
-	struct fuse_out_header oh;
+	struct fuse_out_header header;
 	uint64_t before = fdio_counter_read(CTR_tr_reply_gone);
 
 	fail_with = -passing[_i];
@@ -196,8 +196,8 @@ START_TEST(reply_is_given_up)
 	fail_times = 0;
 	for (unsigned n = 1; n <= 2 * q->nr_slots; n++) {
 		answer(n);
-		ck_assert_int_eq(recv(kernel, &oh, sizeof(oh), 0), sizeof(oh));
-		ck_assert_uint_eq(oh.unique, n);
+		ck_assert_int_eq(recv(kernel, &header, sizeof(header), 0), sizeof(header));
+		ck_assert_uint_eq(header.unique, n);
 	}
 }
 END_TEST
@@ -269,18 +269,18 @@ START_TEST(what_is_queued_is_left_to_the_ring)
 }
 END_TEST
 
-static void serve(struct tr_req *r, void *arg)
+static void serve(struct tr_req *req, void *arg)
 {
 	(void)arg;
-	tr_reply(r, served_with, 0);
+	tr_reply(req, served_with, 0);
 }
 
 static void from_kernel(uint32_t opcode, const void *body, size_t len)
 {
-	struct fuse_in_header h = { .len = sizeof(h) + len, .opcode = opcode, .unique = 7, .nodeid = 1 };
-	struct iovec iov[2] = { { &h, sizeof(h) }, { (void *)(uintptr_t)body, len } };
+	struct fuse_in_header header = { .len = sizeof(header) + len, .opcode = opcode, .unique = 7, .nodeid = 1 };
+	struct iovec iov[2] = { { &header, sizeof(header) }, { (void *)(uintptr_t)body, len } };
 
-	ck_assert_int_eq(writev(kernel, iov, 2), h.len);
+	ck_assert_int_eq(writev(kernel, iov, 2), header.len);
 	__real_tr_chan_devfuse.arm(q);
 	complete(-EAGAIN); /* whoever waits on the ring did not get it: it is read at once */
 }
@@ -290,14 +290,14 @@ START_TEST(errors_that_the_protocol_does_not_know)
 {
 	static const int given[] = { -ENOENT, -511, -512, -600, -4095 };
 	static const int sent[] = { -ENOENT, -511, -EIO, -EIO, -EIO };
-	struct fuse_out_header oh;
+	struct fuse_out_header header;
 
 	t.server.handle = serve;
 	for (unsigned k = 0; k < ARRAY_SIZE(given); k++) {
 		served_with = given[k];
 		from_kernel(FUSE_STATFS, NULL, 0);
-		ck_assert_int_eq(read(kernel, &oh, sizeof(oh)), sizeof(oh));
-		ck_assert_int_eq(oh.error, sent[k]);
+		ck_assert_int_eq(read(kernel, &header, sizeof(header)), sizeof(header));
+		ck_assert_int_eq(header.error, sent[k]);
 	}
 }
 END_TEST
@@ -343,9 +343,9 @@ static struct fuse_uring_cmd_req command(void)
 static void reply_on_the_ring(uint64_t commit_id)
 {
 	struct fuse_uring_req_header *h = (void *)(tr_slot(q, 0)->payload - TR_HDR_BYTES);
-	struct fuse_in_header ih = { .len = sizeof(ih), .opcode = FUSE_STATFS, .unique = 7, .nodeid = 1 };
+	struct fuse_in_header header = { .len = sizeof(header), .opcode = FUSE_STATFS, .unique = 7, .nodeid = 1 };
 
-	memcpy(h->in_out, &ih, sizeof(ih));
+	memcpy(h->in_out, &header, sizeof(header));
 	h->ring_ent_in_out.payload_sz = 0;
 	h->ring_ent_in_out.commit_id = commit_id;
 	complete(0);

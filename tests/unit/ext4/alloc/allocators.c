@@ -31,12 +31,12 @@ static void finish(void)
 
 static bool on_disk(uint64_t blk)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	bool set;
 
-	ck_assert_int_eq(jnl_bread(v->jnl, v->alloc.groups[x4_group_of(v, blk)].bb, &b), 0);
-	set = x4_bit(b->data, x4_group_bit(v, blk));
-	jnl_brelse(b);
+	ck_assert_int_eq(jnl_bread(v->jnl, v->alloc.groups[x4_group_of(v, blk)].block_bitmap, &buffer), 0);
+	set = x4_bit(buffer->data, x4_group_bit(v, blk));
+	jnl_brelse(buffer);
 	return set;
 }
 
@@ -64,52 +64,52 @@ END_TEST
 
 START_TEST(reserved_then_claimed_or_given_back)
 {
-	struct x4_inode *i;
-	struct jnl_handle *h;
+	struct x4_inode *inode;
+	struct jnl_handle *handle;
 	uint64_t blk, free_blocks;
 	uint32_t n;
 
 	setup((unsigned)_i);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	free_blocks = v->alloc.free_blocks;
-	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 100, false, &blk, &n), 0);
+	ck_assert_int_eq(x4_balloc_reserve(v, inode, 0, 100, false, &blk, &n), 0);
 	ck_assert_uint_eq(n, 100); /* a fresh file system has such a run */
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
-	ck_assert(v->alloc.groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	ck_assert(v->alloc.groups[x4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
 	testvol_check_groups(v);
 
 	/* A claim that is cancelled leaves the reservation. */
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
-	ck_assert_int_eq(x4_balloc_claim(h, i, blk, 100), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(x4_balloc_claim(handle, inode, blk, 100), 0);
 	ck_assert(on_disk(blk) && on_disk(blk + 99));
-	jnl_cancel(h);
-	ck_assert(v->alloc.groups[x4_group_of(v, blk)].d.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	jnl_cancel(handle);
+	ck_assert(v->alloc.groups[x4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
 	testvol_check_groups(v);
 
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
-	ck_assert_int_eq(x4_balloc_claim(h, i, blk, 60), 0);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(x4_balloc_claim(handle, inode, blk, 60), 0);
+	jnl_end(handle);
 	x4_balloc_unreserve(v, blk + 60, 40);
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 60);
 	ck_assert(on_disk(blk + 59) && !on_disk(blk + 60));
 	testvol_check_groups(v);
 
 	/* A free that is cancelled leaves the allocation; one that is not returns them only with the commit. */
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
-	ck_assert_int_eq(x4_bfree(h, i, blk, 60, false), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(x4_bfree(handle, inode, blk, 60, false), 0);
 	ck_assert_uint_eq(v->alloc.pending_free, 60);
-	jnl_cancel(h);
+	jnl_cancel(handle);
 	ck_assert_uint_eq(v->alloc.pending_free, 0);
 	ck_assert(on_disk(blk));
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
-	ck_assert_int_eq(x4_bfree(h, i, blk, 60, false), 0);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(x4_bfree(handle, inode, blk, 60, false), 0);
+	jnl_end(handle);
 	ck_assert(!on_disk(blk));
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 60);
 	testvol_check_groups(v);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	x4_iput(i);
+	x4_iput(inode);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	finish();
 }
@@ -119,27 +119,27 @@ END_TEST
 START_TEST(cancelled_handle_gives_blocks_back)
 {
 	uint64_t blk[40], free_blocks, free_inodes;
-	struct x4_inode *i, *root, *made;
-	struct jnl_handle *h;
+	struct x4_inode *inode, *root, *made;
+	struct jnl_handle *handle;
 	uint32_t n, dirs;
 
 	setup((unsigned)_i);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	root = testvol_root(v);
 	free_blocks = v->alloc.free_blocks;
 	free_inodes = v->core.free_inodes;
 	dirs = v->alloc.nr_dirs;
 	for (unsigned round = 0; round < 3; round++) {
-		struct x4_cred c = { 0 };
+		struct x4_cred credentials = { 0 };
 
-		ck_assert_int_eq(jnl_begin(v->jnl, 60, &h), 0);
+		ck_assert_int_eq(jnl_begin(v->jnl, 60, &handle), 0);
 		for (unsigned k = 0; k < 40; k++)
-			ck_assert_int_eq(x4_balloc(h, i, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
-		ck_assert_int_eq(x4_inode_new(h, root, S_IFDIR | 0755, &c, &made), 0);
+			ck_assert_int_eq(x4_balloc(handle, inode, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
+		ck_assert_int_eq(x4_inode_new(handle, root, S_IFDIR | 0755, &credentials, &made), 0);
 		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 40);
 		ck_assert_uint_eq(v->core.free_inodes, free_inodes - 1);
 		ck_assert_uint_eq(v->alloc.nr_dirs, dirs + 1);
-		jnl_cancel(h);
+		jnl_cancel(handle);
 		x4_iput(made);
 		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks);
 		ck_assert_uint_eq(v->core.free_inodes, free_inodes);
@@ -147,37 +147,37 @@ START_TEST(cancelled_handle_gives_blocks_back)
 		testvol_check_groups(v);
 	}
 	x4_iput(root);
-	x4_iput(i);
+	x4_iput(inode);
 	finish();
 }
 END_TEST
 
 START_TEST(freed_blocks_wait_for_the_commit)
 {
-	struct x4_inode *i;
-	struct jnl_handle *h;
+	struct x4_inode *inode;
+	struct jnl_handle *handle;
 	uint64_t blk, again;
 	uint32_t n;
 
 	setup(0);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
-	ck_assert_int_eq(x4_balloc(h, i, 0, 1, &blk, &n), 0);
-	jnl_end(h);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(x4_balloc(handle, inode, 0, 1, &blk, &n), 0);
+	jnl_end(handle);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
-	ck_assert_int_eq(x4_bfree(h, i, blk, 1, false), 0);
-	jnl_end(h);
-	ck_assert_int_eq(x4_balloc_reserve(v, i, blk, 1, false, &again, &n), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(x4_bfree(handle, inode, blk, 1, false), 0);
+	jnl_end(handle);
+	ck_assert_int_eq(x4_balloc_reserve(v, inode, blk, 1, false, &again, &n), 0);
 	ck_assert_uint_ne(again, blk);
 	x4_balloc_unreserve(v, again, 1);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	while (v->alloc.pending_free) /* the callback runs a moment after the commit is announced */
 		;
-	ck_assert_int_eq(x4_balloc_reserve(v, i, blk, 1, false, &again, &n), 0);
+	ck_assert_int_eq(x4_balloc_reserve(v, inode, blk, 1, false, &again, &n), 0);
 	ck_assert_uint_eq(again, blk);
 	x4_balloc_unreserve(v, again, 1);
-	x4_iput(i);
+	x4_iput(inode);
 	finish();
 }
 END_TEST
@@ -185,15 +185,15 @@ END_TEST
 /* Everything can be had, but not the parts kept for root and for metadata; frees bring it back through a forced commit. */
 START_TEST(full_for_users_not_for_root_and_metadata)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint64_t blk;
 	uint32_t n, step = 3000, at = 0;
 	int err;
 
 	setup((unsigned)_i);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	for (;;) {
-		err = testvol_fill(i, at, step);
+		err = testvol_fill(inode, at, step);
 		if (!err)
 			at += step;
 		else if (err == -ENOSPC && step > 1)
@@ -204,21 +204,21 @@ START_TEST(full_for_users_not_for_root_and_metadata)
 	ck_assert_int_eq(err, -ENOSPC);
 	ck_assert_uint_ge(v->alloc.free_blocks, v->alloc.root_blocks + v->alloc.resv_blocks);
 	ck_assert_uint_le(v->alloc.free_blocks, v->alloc.root_blocks + v->alloc.resv_blocks + 8);
-	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 1, true, &blk, &n), 0);
+	ck_assert_int_eq(x4_balloc_reserve(v, inode, 0, 1, true, &blk, &n), 0);
 	x4_balloc_unreserve(v, blk, n);
 	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_USER), -ENOSPC);
 	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_ROOT), 0);
 	x4_meta_unreserve(v, 10);
 	testvol_check_groups(v);
 
-	x4_inode_lock_excl(i);
-	ck_assert_int_eq(x4_truncate(i, 0), 0);
-	x4_inode_unlock(i);
+	x4_inode_lock_excl(inode);
+	ck_assert_int_eq(x4_truncate(inode, 0), 0);
+	x4_inode_unlock(inode);
 	ck_assert_uint_gt(v->alloc.pending_free, 1000);
 	/* No commit was asked for: the allocator does it. */
-	ck_assert_int_eq(testvol_fill(i, 0, 1000), 0);
+	ck_assert_int_eq(testvol_fill(inode, 0, 1000), 0);
 	testvol_check_groups(v);
-	x4_iput(i);
+	x4_iput(inode);
 	finish();
 }
 END_TEST
@@ -227,7 +227,7 @@ END_TEST
 START_TEST(two_growing_files_stay_in_long_pieces)
 {
 	struct x4_inode *a, *b;
-	struct x4_ext e;
+	struct x4_ext extent;
 	unsigned pieces = 0;
 
 	setup(2);
@@ -238,11 +238,11 @@ START_TEST(two_growing_files_stay_in_long_pieces)
 		ck_assert_int_eq(testvol_fill(b, n, 4), 0);
 	}
 	ck_assert_int_eq(x4_map_load(a), 0);
-	for (uint32_t n = 0; n < 400; n += e.len, pieces++) {
+	for (uint32_t n = 0; n < 400; n += extent.len, pieces++) {
 		epoch_enter();
-		ck_assert_int_eq(x4_map_lookup(a, n, &e), 0);
+		ck_assert_int_eq(x4_map_lookup(a, n, &extent), 0);
 		epoch_exit();
-		ck_assert_int_eq(e.state, X4_EXT_WRITTEN);
+		ck_assert_int_eq(extent.state, X4_EXT_WRITTEN);
 	}
 	ck_assert_uint_le(pieces, 4);
 	x4_iput(a);
@@ -299,9 +299,9 @@ END_TEST
 
 START_TEST(every_inode_can_be_had_once)
 {
-	struct x4_cred c = { 0 };
+	struct x4_cred credentials = { 0 };
 	struct x4_inode **all, *root;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	uint32_t nr, free_inodes;
 	int err;
 
@@ -314,9 +314,9 @@ START_TEST(every_inode_can_be_had_once)
 		all[nr] = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_uint_eq(v->core.free_inodes, 0);
 	root = testvol_root(v);
-	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW, &h), 0);
-	err = x4_inode_new(h, root, S_IFREG | 0600, &c, &all[nr]);
-	jnl_cancel(h);
+	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW, &handle), 0);
+	err = x4_inode_new(handle, root, S_IFREG | 0600, &credentials, &all[nr]);
+	jnl_cancel(handle);
 	ck_assert_int_eq(err, -ENOSPC);
 	x4_iput(root);
 	for (nr = 0; nr < free_inodes; nr++)
@@ -330,7 +330,7 @@ END_TEST
 /* A damaged bitmap takes its group out of use, and only that. */
 START_TEST(damaged_bitmap_takes_its_group_only)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint64_t blk, free_blocks;
 	uint32_t n;
 	uint8_t byte;
@@ -338,17 +338,17 @@ START_TEST(damaged_bitmap_takes_its_group_only)
 	setup(2);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	v = testvol_mount(f);
-	fake_peek(f, &byte, 1, (v->alloc.groups[0].bb << v->block_bits) + 200);
+	fake_peek(f, &byte, 1, (v->alloc.groups[0].block_bitmap << v->block_bits) + 200);
 	byte ^= 0x10;
-	fake_poke(f, &byte, 1, (v->alloc.groups[0].bb << v->block_bits) + 200);
+	fake_poke(f, &byte, 1, (v->alloc.groups[0].block_bitmap << v->block_bits) + 200);
 	free_blocks = v->alloc.free_blocks;
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(x4_balloc_reserve(v, i, v->alloc.groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(x4_balloc_reserve(v, inode, v->alloc.groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
 	ck_assert_uint_ne(x4_group_of(v, blk), 0);
 	ck_assert(v->alloc.groups[0].bad);
 	ck_assert_uint_lt(v->alloc.free_blocks, free_blocks);
 	x4_balloc_unreserve(v, blk, n);
-	x4_iput(i);
+	x4_iput(inode);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	ck_assert_int_eq(fake_run(f, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
 	ck_assert_int_eq(fake_e2fsck(f), 0);
@@ -359,23 +359,23 @@ END_TEST
 /* Frees of what is not the file's: refused, nothing changes. */
 START_TEST(free_of_what_is_not_the_files_is_refused)
 {
-	struct x4_inode *i;
-	struct jnl_handle *h;
+	struct x4_inode *inode;
+	struct jnl_handle *handle;
 	uint64_t blk;
 	uint32_t n;
 
 	setup(0);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(x4_balloc_reserve(v, i, 0, 1, false, &blk, &n), 0);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(x4_balloc_reserve(v, inode, 0, 1, false, &blk, &n), 0);
 	x4_balloc_unreserve(v, blk, 1);
-	ck_assert_int_eq(jnl_begin(v->jnl, 8, &h), 0);
-	ck_assert_int_eq(x4_bfree(h, i, v->alloc.groups[0].itable, 1, false), -EUCLEAN);
-	ck_assert_int_eq(x4_bfree(h, i, 1, 1, false), -EUCLEAN);
-	ck_assert_int_eq(x4_bfree(h, i, v->nr_blocks, 1, false), -EUCLEAN);
-	ck_assert_int_eq(x4_bfree(h, i, blk, 1, false), -EUCLEAN); /* free already */
-	jnl_cancel(h);
+	ck_assert_int_eq(jnl_begin(v->jnl, 8, &handle), 0);
+	ck_assert_int_eq(x4_bfree(handle, inode, v->alloc.groups[0].itable, 1, false), -EUCLEAN);
+	ck_assert_int_eq(x4_bfree(handle, inode, 1, 1, false), -EUCLEAN);
+	ck_assert_int_eq(x4_bfree(handle, inode, v->nr_blocks, 1, false), -EUCLEAN);
+	ck_assert_int_eq(x4_bfree(handle, inode, blk, 1, false), -EUCLEAN); /* free already */
+	jnl_cancel(handle);
 	testvol_check_groups(v);
-	x4_iput(i);
+	x4_iput(inode);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	fake_free(f);
 }
@@ -398,33 +398,33 @@ static void wait_given_back(void)
 /* With the option discard, freed blocks go to the device as discards once their freeing is durable, and not before. */
 START_TEST(discards_come_after_the_commit)
 {
-	struct x4_options opt = testvol_options();
-	struct x4_inode *i;
-	struct x4_ext x;
+	struct x4_options options = testvol_options();
+	struct x4_inode *inode;
+	struct x4_ext extent;
 	uint64_t room;
 	uint8_t want[512], got[512];
 
 	f = testvol_shape((unsigned)_i);
-	opt.discard = true;
-	v = testvol_mount_with(f, &opt);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(testvol_fill(i, 0, 64), 0);
+	options.discard = true;
+	v = testvol_mount_with(f, &options);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(testvol_fill(inode, 0, 64), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	ck_assert_int_eq(x4_map_lookup(i, 0, &x), 0);
-	fake_peek(f, want, sizeof(want), x.pblk << v->block_bits);
+	ck_assert_int_eq(x4_map_lookup(inode, 0, &extent), 0);
+	fake_peek(f, want, sizeof(want), extent.pblk << v->block_bits);
 	fake_stats_reset(f);
-	x4_inode_lock_excl(i);
-	ck_assert_int_eq(x4_truncate(i, 0), 0);
-	x4_inode_unlock(i);
+	x4_inode_lock_excl(inode);
+	ck_assert_int_eq(x4_truncate(inode, 0), 0);
+	x4_inode_unlock(inode);
 	ck_assert_uint_eq(fake_stats(f).discards, 0);
 	room = v->alloc.free_blocks;
-	fake_peek(f, got, sizeof(got), x.pblk << v->block_bits);
+	fake_peek(f, got, sizeof(got), extent.pblk << v->block_bits);
 	ck_assert_mem_eq(got, want, sizeof(got)); /* a power cut now brings the file back */
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	wait_given_back();
 	ck_assert_uint_gt(fake_stats(f).discards, 0);
 	ck_assert_uint_ge(v->alloc.free_blocks, room + 64);
-	x4_iput(i);
+	x4_iput(inode);
 	finish();
 }
 END_TEST
@@ -435,24 +435,24 @@ END_TEST
  */
 START_TEST(slow_discard_delays_no_commit)
 {
-	struct x4_options opt = testvol_options();
-	struct x4_inode *i;
+	struct x4_options options = testvol_options();
+	struct x4_inode *inode;
 	uint64_t room;
 
 	f = testvol_shape((unsigned)_i);
-	opt.discard = true;
-	v = testvol_mount_with(f, &opt);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(testvol_fill(i, 0, 64), 0);
+	options.discard = true;
+	v = testvol_mount_with(f, &options);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(testvol_fill(inode, 0, 64), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_DISCARD, .action = FAKE_STUCK });
 	fake_stats_reset(f);
-	x4_inode_lock_excl(i);
-	ck_assert_int_eq(x4_truncate(i, 0), 0);
-	x4_inode_unlock(i);
+	x4_inode_lock_excl(inode);
+	ck_assert_int_eq(x4_truncate(inode, 0), 0);
+	x4_inode_unlock(inode);
 	room = v->alloc.free_blocks;
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	ck_assert_int_eq(testvol_fill(i, 0, 4), 0);
+	ck_assert_int_eq(testvol_fill(inode, 0, 4), 0);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
 	ck_assert_uint_lt(v->alloc.free_blocks, room);
 	for (unsigned n = 0; fake_stats(f).discards < 1; n++) {
@@ -463,7 +463,7 @@ START_TEST(slow_discard_delays_no_commit)
 	fake_unstick(f);
 	wait_given_back();
 	ck_assert_uint_ge(v->alloc.free_blocks, room + 60);
-	x4_iput(i);
+	x4_iput(inode);
 	finish();
 }
 END_TEST

@@ -47,26 +47,26 @@ static size_t large_acl(uint8_t *p)
 	return at;
 }
 
-static int make(struct x4_inode *d, const char *name, uint32_t mode, const struct x4_cred *c)
+static int make(struct x4_inode *d, const char *name, uint32_t mode, const struct x4_cred *credentials)
 {
-	struct x4_inode *i;
-	int err = x4_create(d, name, (unsigned)strlen(name), mode, 0, c, &i);
+	struct x4_inode *inode;
+	int err = x4_create(d, name, (unsigned)strlen(name), mode, 0, credentials, &inode);
 
 	if (!err)
-		x4_iput(i);
+		x4_iput(inode);
 	return err;
 }
 
-static int slow_link(const char *name, const struct x4_cred *c)
+static int slow_link(const char *name, const struct x4_cred *credentials)
 {
 	char target[200];
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	int err;
 
 	memset(target, 't', sizeof(target));
-	err = x4_symlink(top, name, (unsigned)strlen(name), target, sizeof(target), c, &i);
+	err = x4_symlink(top, name, (unsigned)strlen(name), target, sizeof(target), credentials, &inode);
 	if (!err)
-		x4_iput(i);
+		x4_iput(inode);
 	return err;
 }
 
@@ -127,7 +127,7 @@ static void finish(void)
 
 START_TEST(create_needs_blocks_for_users)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
 	setup((unsigned)_i);
 	fill();
@@ -138,9 +138,9 @@ START_TEST(create_needs_blocks_for_users)
 	/* A file whose ACL takes a block. */
 	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &user), -ENOSPC);
 	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &root), 0);
-	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &user, &i), -ENOSPC);
-	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &root, &i), 0);
-	x4_iput(i);
+	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &user, &inode), -ENOSPC);
+	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &root, &inode), 0);
+	x4_iput(inode);
 	/* What takes no block works for everybody. */
 	ck_assert_int_eq(make(top, "f", S_IFREG | 0666, &user), 0);
 	finish();
@@ -195,18 +195,18 @@ END_TEST
 /* The attribute block of a becomes b's as well. */
 static void share_block(struct x4_inode *a, struct x4_inode *b)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct jnl_buf *buf;
 
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
 	ck_assert_int_eq(jnl_bread(v->jnl, a->raw->i_file_acl, &buf), 0);
-	ck_assert_int_eq(jnl_get_write(h, buf), 0);
+	ck_assert_int_eq(jnl_get_write(handle, buf), 0);
 	((struct ext2_ext_attr_header *)(void *)buf->data)->h_refcount = 2;
-	ck_assert_int_eq(x4_inode_begin(h, b), 0);
+	ck_assert_int_eq(x4_inode_begin(handle, b), 0);
 	b->raw->i_file_acl = a->raw->i_file_acl;
 	ck_assert_int_eq(x4_raw_add_blocks(b, 1), 0);
-	ck_assert_int_eq(x4_inode_dirty(h, b, true), 0);
-	jnl_end(h);
+	ck_assert_int_eq(x4_inode_dirty(handle, b, true), 0);
+	jnl_end(handle);
 	jnl_brelse(buf);
 }
 
@@ -216,20 +216,20 @@ START_TEST(changing_a_shared_attribute_block_needs_a_copy)
 	struct x4_attr mode = { .mode = 0640 };
 	uint8_t acl[4 + 8 * ACL_ENTRIES];
 	size_t len = large_acl(acl);
-	struct x4_inode *a;
+	struct x4_inode *inode;
 
 	setup(PLAIN);
 	ck_assert_int_eq(x4_xattr_set(file, "system.posix_acl_access", acl, len, 0, 0), 0);
 	ck_assert_int_eq(x4_xattr_set(file, "security.capability", acl, 300, 0, 0), 0);
-	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &a), 0);
-	share_block(file, a);
+	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &inode), 0);
+	share_block(file, inode);
 	fill();
-	ck_assert_int_eq(x4_setattr(a, X4_SET_MODE, &mode), -ENOSPC);
-	ck_assert_uint_eq(x4_inode_mode(a) & 0777, 0666);
-	ck_assert_int_eq(x4_setattr(a, X4_SET_MODE | X4_BY_ROOT, &mode), 0);
-	ck_assert_uint_eq(x4_inode_mode(a) & 0777, 0640);
-	ck_assert_uint_ne(a->raw->i_file_acl, file->raw->i_file_acl);
-	x4_iput(a);
+	ck_assert_int_eq(x4_setattr(inode, X4_SET_MODE, &mode), -ENOSPC);
+	ck_assert_uint_eq(x4_inode_mode(inode) & 0777, 0666);
+	ck_assert_int_eq(x4_setattr(inode, X4_SET_MODE | X4_BY_ROOT, &mode), 0);
+	ck_assert_uint_eq(x4_inode_mode(inode) & 0777, 0640);
+	ck_assert_uint_ne(inode->raw->i_file_acl, file->raw->i_file_acl);
+	x4_iput(inode);
 	finish();
 }
 END_TEST
@@ -238,7 +238,7 @@ END_TEST
 START_TEST(removing_attributes_always_works)
 {
 	static const struct x4_attr none;
-	struct x4_inode *a;
+	struct x4_inode *inode;
 	char value[600];
 
 	setup(PLAIN);
@@ -246,15 +246,15 @@ START_TEST(removing_attributes_always_works)
 	ck_assert_int_eq(x4_xattr_set(file, "user.a", value, sizeof(value), 0, 0), 0);
 	ck_assert_int_eq(x4_xattr_set(file, "user.b", value, sizeof(value), 0, 0), 0);
 	ck_assert_int_eq(x4_xattr_set(file, "security.capability", value, 300, 0, 0), 0);
-	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &a), 0);
-	share_block(file, a);
+	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &inode), 0);
+	share_block(file, inode);
 	fill();
 	if (_i)
-		ck_assert_int_eq(x4_setattr(a, X4_KILL_CAPS, &none), 0);
+		ck_assert_int_eq(x4_setattr(inode, X4_KILL_CAPS, &none), 0);
 	else
-		ck_assert_int_eq(x4_xattr_remove(a, "user.a"), 0);
-	ck_assert_uint_ne(a->raw->i_file_acl, file->raw->i_file_acl);
-	x4_iput(a);
+		ck_assert_int_eq(x4_xattr_remove(inode, "user.a"), 0);
+	ck_assert_uint_ne(inode->raw->i_file_acl, file->raw->i_file_acl);
+	x4_iput(inode);
 	finish();
 }
 END_TEST
@@ -348,24 +348,24 @@ struct taker { uint64_t bitmap, blk; uint32_t n, got; };
 
 static void take_meanwhile(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
-	struct taker *t = arg;
+	struct taker *taker = arg;
 	uint64_t blk;
 
 	(void)flags;
-	if (kind != FAKE_READ || after || t->got || off > t->bitmap || off + len <= t->bitmap)
+	if (kind != FAKE_READ || after || taker->got || off > taker->bitmap || off + len <= taker->bitmap)
 		return;
-	ck_assert_int_eq(x4_balloc_reserve(v, NULL, t->blk, t->n, true, &blk, &t->got), 0);
-	ck_assert_uint_eq(blk, t->blk);
-	ck_assert_uint_eq(t->got, t->n);
+	ck_assert_int_eq(x4_balloc_reserve(v, NULL, taker->blk, taker->n, true, &blk, &taker->got), 0);
+	ck_assert_uint_eq(blk, taker->blk);
+	ck_assert_uint_eq(taker->got, taker->n);
 }
 
 static void punch(uint64_t blk, uint32_t n)
 {
-	struct x4_ext x;
+	struct x4_ext extent;
 
-	for (uint32_t at = 0; x4_map_lookup_load(filler, at, &x) == 0 && x4_ext_end(&x) < UINT32_MAX; at = (uint32_t)x4_ext_end(&x))
-		if (x.state != X4_EXT_HOLE && x.pblk <= blk && blk + n <= x.pblk + x.len) {
-			uint64_t off = (uint64_t)(x.lblk + (blk - x.pblk)) << v->block_bits;
+	for (uint32_t at = 0; x4_map_lookup_load(filler, at, &extent) == 0 && x4_ext_end(&extent) < UINT32_MAX; at = (uint32_t)x4_ext_end(&extent))
+		if (extent.state != X4_EXT_HOLE && extent.pblk <= blk && blk + n <= extent.pblk + extent.len) {
+			uint64_t off = (uint64_t)(extent.lblk + (blk - extent.pblk)) << v->block_bits;
 
 			x4_inode_lock_excl(filler);
 			ck_assert_int_eq(x4_fallocate(filler, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, off,
@@ -379,7 +379,7 @@ static void punch(uint64_t blk, uint32_t n)
 /* Ten blocks of one group in a piece, and thirty of the next one by one: a search for sixteen looks at both. */
 START_TEST(longest_run_is_found)
 {
-	struct taker t = { .n = 10 };
+	struct taker taker = { .n = 10 };
 	uint64_t blk;
 	uint32_t n;
 
@@ -389,24 +389,24 @@ START_TEST(longest_run_is_found)
 	x4_inode_lock_excl(filler);
 	ck_assert_int_eq(x4_truncate(filler, x4_inode_size(filler) - 8 * v->block_size), 0); /* for what punching needs */
 	x4_inode_unlock(filler);
-	t.blk = x4_group_start(v, 2) + 1500;
-	punch(t.blk, t.n);
+	taker.blk = x4_group_start(v, 2) + 1500;
+	punch(taker.blk, taker.n);
 	for (unsigned k = 0; k < 30; k++) {
-		punch(t.blk + 100 + 2 * k, 1);
+		punch(taker.blk + 100 + 2 * k, 1);
 		punch(x4_group_start(v, 3) + 1500 + 2 * k, 1);
 	}
 	drop();
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	v = testvol_mount(f);
 	v->alloc.resv_blocks = v->alloc.root_blocks = 0;
-	t.bitmap = v->alloc.groups[3].bb << v->block_bits;
-	fake_set_hook(f, take_meanwhile, &t);
+	taker.bitmap = v->alloc.groups[3].block_bitmap << v->block_bits;
+	fake_set_hook(f, take_meanwhile, &taker);
 	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 16, true, &blk, &n), 0);
 	fake_set_hook(f, NULL, NULL);
-	ck_assert_uint_eq(t.got, t.n);
-	ck_assert(blk + n <= t.blk || blk >= t.blk + t.n);
+	ck_assert_uint_eq(taker.got, taker.n);
+	ck_assert(blk + n <= taker.blk || blk >= taker.blk + taker.n);
 	x4_balloc_unreserve(v, blk, n);
-	x4_balloc_unreserve(v, t.blk, t.n);
+	x4_balloc_unreserve(v, taker.blk, taker.n);
 	finish();
 }
 END_TEST
@@ -432,30 +432,30 @@ static bool kernel_has(void *arg, uint32_t ino)
 START_TEST(forgotten_files_are_waited_for)
 {
 	uint64_t since, begun;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
 	setup(2);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	x4_vol_set_held(v, kernel_has, v);
 	since = x4_evictions(v);
 	/* Nobody outside knows of it: there is nothing to ask, and nothing to wait for. */
 	ck_assert(!x4_eviction_since(v, &since));
 	ck_assert_uint_eq(asked, 0);
 	/* Somebody holds it: one question, and that is that. */
-	x4_lookups_add(i, 1);
+	x4_lookups_add(inode, 1);
 	ck_assert(!x4_eviction_since(v, &since));
 	ck_assert_uint_eq(asked, 1);
 	/* It was closed just now: the kernel may not have seen the answer, and keeps it until then. */
 	asked = 0;
-	x4_opened(i, 1);
-	x4_opened(i, -1);
+	x4_opened(inode, 1);
+	x4_opened(inode, -1);
 	begun = fdio_now_ns();
 	ck_assert(!x4_eviction_since(v, &since));
 	ck_assert_uint_gt(fdio_now_ns() - begun, 200000000);
 	ck_assert_uint_eq(asked, 1);
 	/* The kernel has let go of it. */
 	asked = 0;
-	forgotten = i;
+	forgotten = inode;
 	ck_assert(x4_eviction_since(v, &since));
 	ck_assert_uint_eq(asked, 3);
 	finish();

@@ -26,16 +26,16 @@ static void open_many(void)
 static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
 {
 	struct x4_inode *dir;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	uint32_t ino = 0;
 	bool fresh;
 	int err;
 
 	ck_assert_int_eq(x4_iget_special(v, dir_ino, &dir), 0);
-	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &h), 0);
-	err = x4_ialloc(h, dir, mode, &ino, &fresh);
+	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &handle), 0);
+	err = x4_ialloc(handle, dir, mode, &ino, &fresh);
 	*ret_g = (ino - 1) / v->inodes_per_group;
-	jnl_end(h);
+	jnl_end(handle);
 	x4_iput(dir);
 	return err;
 }
@@ -80,23 +80,23 @@ START_TEST(directories_further_down)
 	struct ext2_inode_large raw = { .i_mode = S_IFDIR | 0755 };
 	struct x4_inode dir = { .raw = &raw };
 	uint32_t parent, ino;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	bool fresh;
 
 	open_many();
 	parent = 3 * X4_REGION_GROUPS + 5;
 	for (uint32_t k = 0; k < v->nr_groups; k++) { /* as if all were crowded */
-		struct x4_gdesc d = v->alloc.groups[k].d;
+		struct x4_gdesc desc = v->alloc.groups[k].desc;
 
-		d.used_dirs = 1000;
-		x4_group_set_desc(v, k, &d);
+		desc.used_dirs = 1000;
+		x4_group_set_desc(v, k, &desc);
 	}
 	v->alloc.nr_dirs = 0;
 	dir.vol = v;
 	dir.ino = parent * v->inodes_per_group + 1;
-	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &h), 0);
-	ck_assert_int_eq(x4_ialloc(h, &dir, S_IFDIR | 0755, &ino, &fresh), 0);
-	jnl_end(h);
+	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &handle), 0);
+	ck_assert_int_eq(x4_ialloc(handle, &dir, S_IFDIR | 0755, &ino, &fresh), 0);
+	jnl_end(handle);
 	ck_assert_uint_ge((ino - 1) / v->inodes_per_group, parent);
 	ck_assert_uint_lt((ino - 1) / v->inodes_per_group, x4_region_end(v, parent));
 	ck_assert_uint_le(fdio_counter_read(CTR_x4_place_look) - before, 10 * X4_REGION_GROUPS);
@@ -109,15 +109,15 @@ END_TEST
 static void fill_groups(uint32_t first, uint32_t end)
 {
 	fdio_mutex_lock(&v->alloc.lock);
-	for (uint32_t g = first; g < end; g++) {
-		struct x4_group *grp = &v->alloc.groups[g];
+	for (uint32_t group = first; group < end; group++) {
+		struct x4_group *grp = &v->alloc.groups[group];
 
-		ck_assert_int_eq(x4_group_load(v, g), 0);
+		ck_assert_int_eq(x4_group_load(v, group), 0);
 		while (grp->free_alloc) {
 			uint32_t from = x4_bits_next(grp->alloc, grp->nbits, 0, false);
 			uint32_t to = x4_bits_next(grp->alloc, grp->nbits, from, true);
 
-			x4_image_take(v, g, from, to - from);
+			x4_image_take(v, group, from, to - from);
 		}
 	}
 	fdio_mutex_unlock(&v->alloc.lock);
@@ -127,7 +127,7 @@ static void fill_groups(uint32_t first, uint32_t end)
 START_TEST(full_regions_are_passed_over)
 {
 	uint64_t before, goal, blk;
-	uint32_t far, n, g;
+	uint32_t far, n, group;
 
 	open_many();
 	far = x4_region_first(v->nr_groups - X4_REGION_GROUPS);
@@ -142,11 +142,11 @@ START_TEST(full_regions_are_passed_over)
 	/* One for each full region, and the one that has room each time. */
 	ck_assert_uint_le(fdio_counter_read(CTR_x4_region_scan) - before, v->alloc.nr_regions + 200);
 	/* What is given back is found. */
-	for (g = 2 * X4_REGION_GROUPS; v->alloc.groups[g].d.free_blocks < v->alloc.groups[g].nbits;)
-		g++;
-	x4_balloc_unreserve(v, x4_group_start(v, g) + 100, 140);
+	for (group = 2 * X4_REGION_GROUPS; v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nbits;)
+		group++;
+	x4_balloc_unreserve(v, x4_group_start(v, group) + 100, 140);
 	ck_assert_int_eq(x4_balloc_reserve(v, NULL, goal, 40, true, &blk, &n), 0);
-	ck_assert_uint_eq(x4_group_of(v, blk), g);
+	ck_assert_uint_eq(x4_group_of(v, blk), group);
 	testvol_check_groups(v);
 	x4_vol_abandon(v);
 	fake_free(f);
@@ -158,20 +158,20 @@ START_TEST(all_inode_bitmaps_damaged)
 {
 	static uint8_t bad[1024];
 	uint64_t before;
-	uint32_t g;
+	uint32_t group;
 
 	open_many();
 	memset(bad, 0x5a, sizeof(bad));
 	for (uint32_t k = 0; k < v->nr_groups; k++) {
-		struct x4_gdesc d = v->alloc.groups[k].d;
+		struct x4_gdesc desc = v->alloc.groups[k].desc;
 
-		d.flags &= (uint16_t)~EXT2_BG_INODE_UNINIT;
-		x4_group_set_desc(v, k, &d);
-		fake_poke(f, bad, sizeof(bad), v->alloc.groups[k].ib << v->block_bits);
+		desc.flags &= (uint16_t)~EXT2_BG_INODE_UNINIT;
+		x4_group_set_desc(v, k, &desc);
+		fake_poke(f, bad, sizeof(bad), v->alloc.groups[k].inode_bitmap << v->block_bits);
 	}
 	fdio_log_set_level(0);
 	before = fdio_counter_read(CTR_x4_corrupt);
-	ck_assert_int_eq(place(X4_ROOT_INO, S_IFDIR | 0755, &g), -EUCLEAN);
+	ck_assert_int_eq(place(X4_ROOT_INO, S_IFDIR | 0755, &group), -EUCLEAN);
 	ck_assert_uint_ge(fdio_counter_read(CTR_x4_corrupt) - before, 2);
 	ck_assert_uint_le(fdio_counter_read(CTR_x4_corrupt) - before, 64);
 	x4_vol_abandon(v);

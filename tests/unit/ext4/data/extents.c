@@ -17,29 +17,29 @@ static const char *const formats[] = {
 START_TEST(random_operations)
 {
 	struct onefile t;
-	struct model m;
+	struct model model;
 
 	onefile_open(&t, 24 << 20, formats[_i], NULL);
 	mini_fragment = 5;
-	model_init(&m, &t, _i == 1 ? 1200 : 4000, _i + 1);
+	model_init(&model, &t, _i == 1 ? 1200 : 4000, _i + 1);
 	for (unsigned n = 1; n <= 2400; n++) {
-		int r = model_random_op(&m);
+		int err = model_random_op(&model);
 
-		must_msg(r == 0, "operation %u: %d", n, r);
+		must_msg(err == 0, "operation %u: %d", n, err);
 		if (n % 200 == 0)
-			model_compare_reloaded(&m);
+			model_compare_reloaded(&model);
 		if (n % 400 == 0)
-			model_compare(&m);
+			model_compare(&model);
 		if (n % 800 == 0)
 			onefile_recheck(&t);
 	}
-	model_compare(&m);
+	model_compare(&model);
 	uint64_t before = mini_free_blocks();
-	must(model_truncate(&m, 0) == 0);
+	must(model_truncate(&model, 0) == 0);
 	must(mini_free_blocks() > before);
-	must(le32toh(t.i->raw->i_blocks) == 0);
+	must(le32toh(t.inode->raw->i_blocks) == 0);
 	onefile_recheck(&t);
-	model_fini(&m);
+	model_fini(&model);
 	onefile_close(&t);
 }
 END_TEST
@@ -53,20 +53,20 @@ START_TEST(every_call_fails)
 	onefile_open(&t, 24 << 20, formats[_i], NULL);
 	mini_fragment = 3;
 	for (unsigned n = 0; n < 300; n++) {
-		struct model m;
-		int r;
+		struct model model;
+		int err;
 
-		model_init(&m, &t, 3000, n + 7);
-		m.size = x4_inode_size(t.i);
-		mini_fail_in = 1 + model_rnd(&m, 40);
-		r = model_random_op(&m);
-		hits += r != 0;
+		model_init(&model, &t, 3000, n + 7);
+		model.size = x4_inode_size(t.inode);
+		mini_fail_in = 1 + model_rnd(&model, 40);
+		err = model_random_op(&model);
+		hits += err != 0;
 		mini_fail_in = 0;
 		/* The content is unknown after a failure; the tree must be readable and the map agree with it. */
-		model_compare_reloaded(&m);
+		model_compare_reloaded(&model);
 		if (n % 60 == 59)
 			onefile_recheck(&t);
-		model_fini(&m);
+		model_fini(&model);
 	}
 	must(hits > 20);
 	onefile_close(&t);
@@ -75,12 +75,12 @@ END_TEST
 
 static int insert_at(struct onefile *t, uint32_t lblk, bool unwritten)
 {
-	struct x4_resv r;
-	int err = x4_resv_range(t->i, lblk, 1, false, unwritten ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN, &r);
+	struct x4_resv reservation;
+	int err = x4_resv_range(t->inode, lblk, 1, false, unwritten ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN, &reservation);
 
 	if (!err)
-		err = x4_insert(t->i, &r, 0, 0, ((uint64_t)lblk + 1) << t->v->block_bits);
-	x4_resv_free(&r);
+		err = x4_insert(t->inode, &reservation, 0, 0, ((uint64_t)lblk + 1) << t->vol->block_bits);
+	x4_resv_free(&reservation);
 	return err;
 }
 
@@ -88,49 +88,49 @@ static int insert_at(struct onefile *t, uint32_t lblk, bool unwritten)
 static void nothing_old(struct onefile *t, uint32_t kept, uint32_t n)
 {
 	for (uint32_t at = kept; at < n;) {
-		struct x4_ext x;
+		struct x4_ext extent;
 
-		must(x4_map_lookup_load(t->i, at, &x) == 0);
-		must_msg(x.state != X4_EXT_WRITTEN, "block %u shows what was cut off", at);
-		at += FDIO_MIN(x.len, n - at);
+		must(x4_map_lookup_load(t->inode, at, &extent) == 0);
+		must_msg(extent.state != X4_EXT_WRITTEN, "block %u shows what was cut off", at);
+		at += FDIO_MIN(extent.len, n - at);
 	}
 }
 
 static int extend(struct onefile *t, unsigned how, uint32_t n)
 {
-	uint64_t end = (uint64_t)n << t->v->block_bits;
-	int r;
+	uint64_t end = (uint64_t)n << t->vol->block_bits;
+	int err;
 
 	switch (how) {
 	case 0:
-		return x4_truncate(t->i, end);
+		return x4_truncate(t->inode, end);
 	case 1:
-		return x4_fallocate(t->i, 0, end - 1, 1, false);
+		return x4_fallocate(t->inode, 0, end - 1, 1, false);
 	case 2:
-		return x4_fallocate(t->i, X4_FALLOC_ZERO_RANGE, end - 1, 1, false);
+		return x4_fallocate(t->inode, X4_FALLOC_ZERO_RANGE, end - 1, 1, false);
 	default: /* as a write of nothing that is new: refused until the truncate is finished */
-		r = x4_publish_size(t->i, end);
-		if (r == -EIO && !mini_fail_in) {
-			must(x4_inode_size(t->i) < end);
-			r = x4_truncate_finish(t->i);
+		err = x4_publish_size(t->inode, end);
+		if (err == -EIO && !mini_fail_in) {
+			must(x4_inode_size(t->inode) < end);
+			err = x4_truncate_finish(t->inode);
 		}
-		return r ? r : x4_publish_size(t->i, end);
+		return err ? err : x4_publish_size(t->inode, end);
 	}
 }
 
 /* Cuts a file of many extents down; the k-th call of those that may fail does. *ret_calls: how many there were. */
 static int cut_down(struct onefile *t, uint32_t runs, uint64_t size, unsigned k, unsigned *ret_calls)
 {
-	int r;
+	int err;
 
-	must(x4_truncate(t->i, 0) == 0);
+	must(x4_truncate(t->inode, 0) == 0);
 	for (uint32_t at = 0; at < runs; at++)
 		must(insert_at(t, at * 2, false) == 0);
 	mini_fail_in = k;
-	r = x4_truncate(t->i, size);
+	err = x4_truncate(t->inode, size);
 	*ret_calls = k - mini_fail_in;
 	mini_fail_in = 0;
-	return r;
+	return err;
 }
 
 /* A truncate that fails half-way, and what extends the file afterwards, which fails too at first. */
@@ -142,21 +142,21 @@ START_TEST(truncate_fails_half_way)
 	unsigned calls, halves = 0;
 
 	onefile_open(&t, 24 << 20, formats[0], NULL);
-	size = (uint64_t)KEPT << t.v->block_bits;
+	size = (uint64_t)KEPT << t.vol->block_bits;
 	must(cut_down(&t, RUNS, size, 1000000, &calls) == 0);
 	for (unsigned n = 4; n < 8; n++) {
 		unsigned k = calls * n / 8, unused;
-		int r;
+		int err;
 
 		must(cut_down(&t, RUNS, size, k, &unused) == -EIO);
-		if (x4_inode_size(t.i) != size)
+		if (x4_inode_size(t.inode) != size)
 			continue;
 		halves++;
 		mini_fail_in = 5 + 20 * n;
-		r = extend(&t, _i, RUNS * 2);
+		err = extend(&t, _i, RUNS * 2);
 		mini_fail_in = 0;
-		if (r && x4_inode_size(t.i) > size)
-			nothing_old(&t, KEPT, x4_inode_size(t.i) >> t.v->block_bits);
+		if (err && x4_inode_size(t.inode) > size)
+			nothing_old(&t, KEPT, x4_inode_size(t.inode) >> t.vol->block_bits);
 		must(extend(&t, _i, RUNS * 2) == 0);
 		nothing_old(&t, KEPT, RUNS * 2);
 	}
@@ -171,39 +171,39 @@ START_TEST(deep_tree)
 {
 	enum { RUNS = 21000 };
 	struct onefile t;
-	struct model m;
+	struct model model;
 	unsigned n;
 
 	onefile_open(&t, 64 << 20, formats[0], NULL);
-	model_init(&m, &t, 16, 1);
+	model_init(&model, &t, 16, 1);
 	for (uint32_t k = 0; k < RUNS; k++) {
 		uint32_t slot = _i == 0 ? k : _i == 1 ? RUNS - 1 - k : (uint32_t)((uint64_t)k * 7919 % RUNS);
 
 		must(insert_at(&t, 2 * slot, true) == 0);
 	}
 	if (_i)
-		must(x4_eh_depth(x4_ext_root(t.i)) >= 3);
+		must(x4_eh_depth(x4_ext_root(t.inode)) >= 3);
 	else
-		must(x4_eh_depth(x4_ext_root(t.i)) >= 2);
-	free(model_runs(t.i, &n));
+		must(x4_eh_depth(x4_ext_root(t.inode)) >= 2);
+	free(model_runs(t.inode, &n));
 	must(n == RUNS);
-	model_compare_reloaded(&m);
+	model_compare_reloaded(&model);
 	onefile_recheck(&t);
 	for (uint32_t k = 0; k < RUNS; k += 2)
-		must(x4_remove_range(t.i, 2 * k, 2 * k + 1, false, false) == 0);
-	model_compare_reloaded(&m);
+		must(x4_remove_range(t.inode, 2 * k, 2 * k + 1, false, false) == 0);
+	model_compare_reloaded(&model);
 	onefile_recheck(&t);
-	free(model_runs(t.i, &n));
+	free(model_runs(t.inode, &n));
 	must(n == RUNS / 2);
-	must(x4_truncate(t.i, 20 << t.v->block_bits) == 0);
-	free(model_runs(t.i, &n));
+	must(x4_truncate(t.inode, 20 << t.vol->block_bits) == 0);
+	free(model_runs(t.inode, &n));
 	must(n == 5);
-	must(x4_eh_depth(x4_ext_root(t.i)) <= 1);
+	must(x4_eh_depth(x4_ext_root(t.inode)) <= 1);
 	onefile_recheck(&t);
-	must(x4_free_all_blocks(t.i) == 0);
-	must(x4_eh_depth(x4_ext_root(t.i)) == 0);
-	must(le32toh(t.i->raw->i_blocks) == 0);
-	model_fini(&m);
+	must(x4_free_all_blocks(t.inode) == 0);
+	must(x4_eh_depth(x4_ext_root(t.inode)) == 0);
+	must(le32toh(t.inode->raw->i_blocks) == 0);
+	model_fini(&model);
 	onefile_close(&t);
 }
 END_TEST
@@ -212,27 +212,27 @@ END_TEST
 START_TEST(long_extents)
 {
 	struct onefile t;
-	struct x4_ext x;
+	struct x4_ext extent;
 	unsigned n;
 
 	/* No backups of the superblock in between, so extents can be as long as the format allows. */
 	onefile_open(&t, 100 << 20, "-t ext4 -b 1024 -O ^resize_inode,^has_journal,sparse_super2 -E num_backup_sb=0", NULL);
-	must(x4_fallocate(t.i, X4_FALLOC_KEEP_SIZE, 0, 70000 << 10, false) == 0);
-	free(model_runs(t.i, &n));
+	must(x4_fallocate(t.inode, X4_FALLOC_KEEP_SIZE, 0, 70000 << 10, false) == 0);
+	free(model_runs(t.inode, &n));
 	must(n <= 3);
-	must(x4_insert(t.i, NULL, 100, 60000, 70000 << 10) == 0);
-	must(x4_map_lookup(t.i, 99, &x) == 0);
-	must(x.state == X4_EXT_UNWRITTEN);
-	must(x4_map_lookup(t.i, 60099, &x) == 0);
-	must(x.state == X4_EXT_WRITTEN);
-	must(x.len == 1);
+	must(x4_insert(t.inode, NULL, 100, 60000, 70000 << 10) == 0);
+	must(x4_map_lookup(t.inode, 99, &extent) == 0);
+	must(extent.state == X4_EXT_UNWRITTEN);
+	must(x4_map_lookup(t.inode, 60099, &extent) == 0);
+	must(extent.state == X4_EXT_WRITTEN);
+	must(extent.len == 1);
 	onefile_recheck(&t);
-	must(x4_fallocate(t.i, X4_FALLOC_ZERO_RANGE, 0, 70000 << 10, false) == 0);
-	must(x4_map_lookup_load(t.i, 100, &x) == 0);
-	must(x.state == X4_EXT_UNWRITTEN);
+	must(x4_fallocate(t.inode, X4_FALLOC_ZERO_RANGE, 0, 70000 << 10, false) == 0);
+	must(x4_map_lookup_load(t.inode, 100, &extent) == 0);
+	must(extent.state == X4_EXT_UNWRITTEN);
 	onefile_recheck(&t);
-	must(x4_fallocate(t.i, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 1 << 10, 69998 << 10, false) == 0);
-	must(le32toh(t.i->raw->i_blocks) == 4);
+	must(x4_fallocate(t.inode, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 1 << 10, 69998 << 10, false) == 0);
+	must(le32toh(t.inode->raw->i_blocks) == 4);
 	onefile_recheck(&t);
 	onefile_close(&t);
 }
@@ -241,29 +241,29 @@ END_TEST
 START_TEST(full_file_system)
 {
 	struct onefile t;
-	struct model m;
+	struct model model;
 	uint64_t free_before;
 	unsigned full = 0;
 
 	onefile_open(&t, 24 << 20, formats[0], NULL);
-	model_init(&m, &t, 8000, 5);
+	model_init(&model, &t, 8000, 5);
 	mini_fragment = 2;
 	mini_limit_free = 1500;
 	for (unsigned n = 0; n < 1500; n++) {
-		int r;
+		int err;
 
 		free_before = mini_free_blocks();
-		r = model_random_op(&m);
-		must(r == 0 || r == -ENOSPC);
-		if (r) {
+		err = model_random_op(&model);
+		must(err == 0 || err == -ENOSPC);
+		if (err) {
 			full++;
 			must(mini_free_blocks() == free_before);
 		}
 	}
 	must(full > 10);
-	model_compare(&m);
+	model_compare(&model);
 	onefile_recheck(&t);
-	model_fini(&m);
+	model_fini(&model);
 	onefile_close(&t);
 }
 END_TEST
@@ -271,31 +271,31 @@ END_TEST
 START_TEST(zero_behind_the_end)
 {
 	struct onefile t;
-	struct model m;
+	struct model model;
 
 	onefile_open(&t, 24 << 20, formats[1], NULL);
-	model_init(&m, &t, 64, 5);
-	must(model_write(&m, 0, 40000) == 0);
-	must(model_truncate(&m, 10001) == 0);
-	must(model_truncate(&m, 60000) == 0);
-	model_compare(&m);
+	model_init(&model, &t, 64, 5);
+	must(model_write(&model, 0, 40000) == 0);
+	must(model_truncate(&model, 10001) == 0);
+	must(model_truncate(&model, 60000) == 0);
+	model_compare(&model);
 	/* What another writer left behind the end does not show either. */
-	must(model_truncate(&m, 10001) == 0);
-	struct x4_ext x;
+	must(model_truncate(&model, 10001) == 0);
+	struct x4_ext extent;
 	static uint8_t dirt[4096];
-	must(x4_map_lookup(t.i, 2, &x) == 0);
-	must(dev_read(t.dev, dirt, 4096, x.pblk * 4096) == 0);
+	must(x4_map_lookup(t.inode, 2, &extent) == 0);
+	must(dev_read(t.dev, dirt, 4096, extent.pblk * 4096) == 0);
 	memset(dirt + 10001 - 8192, 0xee, 4096 - (10001 - 8192));
-	must(dev_write(t.dev, dirt, 4096, x.pblk * 4096, 0) == 0);
-	must(model_truncate(&m, 12000) == 0);
-	model_compare(&m);
-	must(x4_truncate(t.i, 1ull << 44) == -EFBIG);
-	must(x4_truncate(t.i, (1ull << 44) - 4096) == 0);
+	must(dev_write(t.dev, dirt, 4096, extent.pblk * 4096, 0) == 0);
+	must(model_truncate(&model, 12000) == 0);
+	model_compare(&model);
+	must(x4_truncate(t.inode, 1ull << 44) == -EFBIG);
+	must(x4_truncate(t.inode, (1ull << 44) - 4096) == 0);
 	onefile_recheck(&t);
-	t.v->read_only = true;
-	must(x4_truncate(t.i, 1) == -EROFS);
-	must(x4_fallocate(t.i, 0, 0, 1, false) == -EROFS);
-	model_fini(&m);
+	t.vol->read_only = true;
+	must(x4_truncate(t.inode, 1) == -EROFS);
+	must(x4_fallocate(t.inode, 0, 0, 1, false) == -EROFS);
+	model_fini(&model);
 	onefile_close(&t);
 }
 END_TEST
@@ -303,28 +303,28 @@ END_TEST
 START_TEST(seeking)
 {
 	struct onefile t;
-	struct model m;
+	struct model model;
 	uint64_t at;
 
 	onefile_open(&t, 24 << 20, formats[0], NULL);
-	model_init(&m, &t, 64, 5);
-	must(x4_seek(t.i, 0, true, &at) == -ENXIO);
-	must(model_write(&m, 4096, 2048) == 0);
-	must(model_fallocate(&m, 0, 8192, 4096) == 0);
-	must(x4_seek(t.i, 0, true, &at) == 0);
+	model_init(&model, &t, 64, 5);
+	must(x4_seek(t.inode, 0, true, &at) == -ENXIO);
+	must(model_write(&model, 4096, 2048) == 0);
+	must(model_fallocate(&model, 0, 8192, 4096) == 0);
+	must(x4_seek(t.inode, 0, true, &at) == 0);
 	must(at == 4096);
-	must(x4_seek(t.i, 4500, true, &at) == 0);
+	must(x4_seek(t.inode, 4500, true, &at) == 0);
 	must(at == 4500);
-	must(x4_seek(t.i, 4500, false, &at) == 0);
+	must(x4_seek(t.inode, 4500, false, &at) == 0);
 	must(at == 6144);
-	must(x4_seek(t.i, 6144, true, &at) == -ENXIO);
-	must(x4_seek(t.i, 0, false, &at) == 0);
+	must(x4_seek(t.inode, 6144, true, &at) == -ENXIO);
+	must(x4_seek(t.inode, 0, false, &at) == 0);
 	must(at == 0);
-	must(x4_seek(t.i, 12288, false, &at) == -ENXIO);
-	must(model_write(&m, 12288, 100) == 0);
-	must(x4_seek(t.i, 12288, false, &at) == 0);
+	must(x4_seek(t.inode, 12288, false, &at) == -ENXIO);
+	must(model_write(&model, 12288, 100) == 0);
+	must(x4_seek(t.inode, 12288, false, &at) == 0);
 	must(at == 12388);
-	model_fini(&m);
+	model_fini(&model);
 	onefile_close(&t);
 }
 END_TEST
@@ -333,72 +333,72 @@ END_TEST
 START_TEST(damaged_trees)
 {
 	struct onefile t;
-	struct x4_ext x;
+	struct x4_ext extent;
 	unsigned refused = 0;
 
 	onefile_open(&t, 24 << 20, formats[_i ? 2 : 0], NULL);
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 600; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
-	must(x4_eh_depth(x4_ext_root(t.i)) >= 1);
+	must(x4_eh_depth(x4_ext_root(t.inode)) >= 1);
 	for (unsigned n = 0; n < 4000; n++) {
-		struct jnl_buf *b;
+		struct jnl_buf *buffer;
 		uint8_t *p, old;
-		int r;
+		int err;
 
-		must(jnl_bread(t.v->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.i))), &b) == 0);
-		p = n % 4 ? b->data + (n * 31) % 200 : (uint8_t *)t.i->raw->i_block + (n * 7) % 60;
+		must(jnl_bread(t.vol->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.inode))), &buffer) == 0);
+		p = n % 4 ? buffer->data + (n * 31) % 200 : (uint8_t *)t.inode->raw->i_block + (n * 7) % 60;
 		old = *p;
 		*p ^= 1 << n % 8;
-		b->verified = 0;
-		x4_map_drop(t.i);
-		r = x4_map_load(t.i);
-		must(r == 0 || r == -EUCLEAN);
-		refused += r != 0;
-		if (!r)
-			must(x4_map_lookup(t.i, n, &x) == 0);
+		buffer->verified = 0;
+		x4_map_drop(t.inode);
+		err = x4_map_load(t.inode);
+		must(err == 0 || err == -EUCLEAN);
+		refused += err != 0;
+		if (!err)
+			must(x4_map_lookup(t.inode, n, &extent) == 0);
 		*p = old;
-		b->verified = 0;
+		buffer->verified = 0;
 		if (n % 200 == 0)
 			epoch_drain();
 	}
 	must(refused > 1000);
-	x4_map_drop(t.i);
-	must(x4_map_load(t.i) == 0);
+	x4_map_drop(t.inode);
+	must(x4_map_load(t.inode) == 0);
 	onefile_close(&t);
 }
 END_TEST
 
 static int reload(struct onefile *t)
 {
-	x4_map_drop(t->i);
-	return x4_map_load(t->i);
+	x4_map_drop(t->inode);
+	return x4_map_load(t->inode);
 }
 
 /* A block that the file maps twice, or maps and has as a node of its tree, is damage. */
 START_TEST(extent_twice)
 {
-	struct ext3_extent *e;
+	struct ext3_extent *extent;
 	struct onefile t;
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	uint32_t old;
 
 	onefile_open(&t, 24 << 20, formats[2], NULL);
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 150; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
-	must(jnl_bread(t.v->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.i))), &b) == 0);
-	must(x4_eh_depth((void *)b->data) == 0);
+	must(jnl_bread(t.vol->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.inode))), &buffer) == 0);
+	must(x4_eh_depth((void *)buffer->data) == 0);
 	must(reload(&t) == 0);
-	e = x4_eh_ext((void *)b->data);
-	old = e[3].ee_start;
-	e[3].ee_start = _i ? htole32((uint32_t)b->blk) : e[40].ee_start;
+	extent = x4_eh_ext((void *)buffer->data);
+	old = extent[3].ee_start;
+	extent[3].ee_start = _i ? htole32((uint32_t)buffer->blk) : extent[40].ee_start;
 	must(reload(&t) == -EUCLEAN);
 	/* Where files may share blocks, one may do so with itself. */
-	ext2fs_set_feature_shared_blocks(t.v->fs->super);
+	ext2fs_set_feature_shared_blocks(t.vol->fs->super);
 	must(reload(&t) == 0);
-	ext2fs_clear_feature_shared_blocks(t.v->fs->super);
-	e[3].ee_start = old;
+	ext2fs_clear_feature_shared_blocks(t.vol->fs->super);
+	extent[3].ee_start = old;
 	must(reload(&t) == 0);
 	onefile_close(&t);
 }
@@ -410,34 +410,34 @@ static const char *indirect_setup =
 START_TEST(indirect_file)
 {
 	struct onefile t;
-	struct x4_ext x;
-	struct x4_resv r;
+	struct x4_ext extent;
+	struct x4_resv reservation;
 	unsigned n;
 	char buf[1024];
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
-	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
+	must(x4_map_kind(t.inode) == X4_MAPPED_INDIRECT);
 	for (uint32_t l = 0; l < 878; l += 97) {
-		must(x4_map_lookup_load(t.i, l, &x) == 0);
-		must(x.state == X4_EXT_WRITTEN);
-		must(dev_read(t.dev, buf, 1024, x.pblk * 1024) == 0);
+		must(x4_map_lookup_load(t.inode, l, &extent) == 0);
+		must(extent.state == X4_EXT_WRITTEN);
+		must(dev_read(t.dev, buf, 1024, extent.pblk * 1024) == 0);
 		for (unsigned k = 0; k < 1024; k++)
 			must(buf[k] == "0123456789abcdef\n"[(l * 1024 + k) % 17]);
 	}
-	must(x4_resv_holes(t.i, 2000, 1, false, &r) == -EOPNOTSUPP);
-	must(x4_fallocate(t.i, 0, 0, 4096, false) == -EOPNOTSUPP);
-	must(x4_fallocate(t.i, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 100 << 10, 300 << 10, false) == 0);
-	must(x4_map_lookup_load(t.i, 100, &x) == 0);
-	must(x.state == X4_EXT_HOLE);
-	must(x.len == 300);
+	must(x4_resv_holes(t.inode, 2000, 1, false, &reservation) == -EOPNOTSUPP);
+	must(x4_fallocate(t.inode, 0, 0, 4096, false) == -EOPNOTSUPP);
+	must(x4_fallocate(t.inode, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 100 << 10, 300 << 10, false) == 0);
+	must(x4_map_lookup_load(t.inode, 100, &extent) == 0);
+	must(extent.state == X4_EXT_HOLE);
+	must(extent.len == 300);
 	onefile_recheck(&t);
-	must(x4_truncate(t.i, 5000) == 0);
-	free(model_runs(t.i, &n));
+	must(x4_truncate(t.inode, 5000) == 0);
+	free(model_runs(t.inode, &n));
 	must(n >= 1);
-	must(le32toh(t.i->raw->i_blocks) == 10);
+	must(le32toh(t.inode->raw->i_blocks) == 10);
 	onefile_recheck(&t);
-	must(x4_free_all_blocks(t.i) == 0);
-	must(le32toh(t.i->raw->i_blocks) == 0);
+	must(x4_free_all_blocks(t.inode) == 0);
+	must(le32toh(t.inode->raw->i_blocks) == 0);
 	onefile_close(&t);
 }
 END_TEST
@@ -450,30 +450,30 @@ static const char *map_holes = "for k in 0 2 4 6 8 10; do printf x | dd of=big.$
 
 static void reserve_one(struct onefile *t, uint32_t lblk)
 {
-	struct x4_resv r;
+	struct x4_resv reservation;
 
-	must(x4_resv_holes(t->i, lblk, 1, false, &r) == 0);
-	must(x4_insert(t->i, &r, 0, 0, (lblk + 1) * 1024ull) == 0);
-	x4_resv_free(&r);
+	must(x4_resv_holes(t->inode, lblk, 1, false, &reservation) == 0);
+	must(x4_insert(t->inode, &reservation, 0, 0, (lblk + 1) * 1024ull) == 0);
+	x4_resv_free(&reservation);
 }
 
 START_TEST(block_map_becomes_extents)
 {
-	struct x4_ext before, x;
+	struct x4_ext before, extent;
 	struct onefile t;
 	unsigned n;
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", map_small);
-	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
-	must(x4_map_lookup_load(t.i, 300, &before) == 0);
-	must(le32toh(t.i->raw->i_blocks) == 2 * (391 + 3)); /* an indirect block, and one above another */
+	must(x4_map_kind(t.inode) == X4_MAPPED_INDIRECT);
+	must(x4_map_lookup_load(t.inode, 300, &before) == 0);
+	must(le32toh(t.inode->raw->i_blocks) == 2 * (391 + 3)); /* an indirect block, and one above another */
 	reserve_one(&t, 391);
-	must(x4_map_kind(t.i) == X4_MAPPED_EXTENTS);
-	must(le32toh(t.i->raw->i_blocks) == 2 * 392);
+	must(x4_map_kind(t.inode) == X4_MAPPED_EXTENTS);
+	must(le32toh(t.inode->raw->i_blocks) == 2 * 392);
 	onefile_recheck(&t);
-	must(x4_map_lookup_load(t.i, 300, &x) == 0);
-	must(x.pblk == before.pblk && x.state == X4_EXT_WRITTEN);
-	free(model_runs(t.i, &n));
+	must(x4_map_lookup_load(t.inode, 300, &extent) == 0);
+	must(extent.pblk == before.pblk && extent.state == X4_EXT_WRITTEN);
+	free(model_runs(t.inode, &n));
 	must(n >= 1);
 	onefile_close(&t);
 }
@@ -482,17 +482,17 @@ END_TEST
 START_TEST(block_map_that_does_not_fit)
 {
 	struct onefile t;
-	struct x4_resv r;
+	struct x4_resv reservation;
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", map_holes);
-	must(x4_map_kind(t.i) == X4_MAPPED_INDIRECT);
-	must(x4_resv_holes(t.i, 1, 1, false, &r) == -EOPNOTSUPP);
-	must(x4_fallocate(t.i, 0, 0, 4096, false) == -EOPNOTSUPP);
-	must(x4_inode_size(t.i) == 10 * 1024 + 1);
+	must(x4_map_kind(t.inode) == X4_MAPPED_INDIRECT);
+	must(x4_resv_holes(t.inode, 1, 1, false, &reservation) == -EOPNOTSUPP);
+	must(x4_fallocate(t.inode, 0, 0, 4096, false) == -EOPNOTSUPP);
+	must(x4_inode_size(t.inode) == 10 * 1024 + 1);
 	onefile_recheck(&t);
 	/* Without blocks it is a file like any other. */
-	must(x4_truncate(t.i, 0) == 0);
-	must(x4_map_kind(t.i) == X4_MAPPED_EXTENTS);
+	must(x4_truncate(t.inode, 0) == 0);
+	must(x4_map_kind(t.inode) == X4_MAPPED_EXTENTS);
 	onefile_recheck(&t);
 	reserve_one(&t, 7);
 	onefile_close(&t);
@@ -503,21 +503,21 @@ END_TEST
 START_TEST(indirect_twice)
 {
 	struct onefile t;
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	uint32_t *p, *slot, old[256];
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
 	must(reload(&t) == 0);
-	must(jnl_bread(t.v->jnl, le32toh(t.i->raw->i_block[EXT2_DIND_BLOCK]), &b) == 0);
-	p = (uint32_t *)b->data;
-	slot = &t.i->raw->i_block[_i == 0 ? 5 : EXT2_TIND_BLOCK];
+	must(jnl_bread(t.vol->jnl, le32toh(t.inode->raw->i_block[EXT2_DIND_BLOCK]), &buffer) == 0);
+	p = (uint32_t *)buffer->data;
+	slot = &t.inode->raw->i_block[_i == 0 ? 5 : EXT2_TIND_BLOCK];
 	old[0] = *slot;
-	*slot = _i == 0 ? t.i->raw->i_block[9] : t.i->raw->i_block[EXT2_DIND_BLOCK];
+	*slot = _i == 0 ? t.inode->raw->i_block[9] : t.inode->raw->i_block[EXT2_DIND_BLOCK];
 	must(reload(&t) == -EUCLEAN);
 	*slot = old[0];
 	memcpy(old, p, sizeof(old));
 	for (unsigned k = 0; k < 256; k++)
-		p[k] = _i == 2 ? htole32((uint32_t)b->blk) : p[0];
+		p[k] = _i == 2 ? htole32((uint32_t)buffer->blk) : p[0];
 	must(reload(&t) == -EUCLEAN);
 	memcpy(p, old, sizeof(old));
 	must(reload(&t) == 0);
@@ -531,15 +531,15 @@ END_TEST
  */
 START_TEST(nodes_are_compared_early)
 {
-	struct x4_map_builder b = { 0 };
+	struct x4_map_builder builder = { 0 };
 	unsigned n = 0;
-	int r = 0;
+	int err = 0;
 
-	while (!r && n < 1000)
-		r = x4_map_builder_node(&b, 1000 - n++ % 100);
-	must(r == -EUCLEAN);
+	while (!err && n < 1000)
+		err = x4_map_builder_node(&builder, 1000 - n++ % 100);
+	must(err == -EUCLEAN);
 	must(n <= 2 * 128 + 1);
-	x4_map_builder_free(&b);
+	x4_map_builder_free(&builder);
 }
 END_TEST
 

@@ -15,72 +15,72 @@ static const char *const formats[] = {
 START_TEST(random_operations)
 {
 	struct onefile t;
-	struct model m;
+	struct model model;
 
 	onefile_open(&t, 64 << 20, formats[_i], NULL);
-	model_init(&m, &t, _i == 1 ? 1200 : 4000, _i + 1);
+	model_init(&model, &t, _i == 1 ? 1200 : 4000, _i + 1);
 	for (unsigned n = 1; n <= 1500; n++) {
-		int r;
+		int err;
 
-		x4_inode_lock_excl(t.i);
-		r = model_random_op(&m);
-		x4_inode_unlock(t.i);
-		must_msg(r == 0, "operation %u: %d", n, r);
+		x4_inode_lock_excl(t.inode);
+		err = model_random_op(&model);
+		x4_inode_unlock(t.inode);
+		must_msg(err == 0, "operation %u: %d", n, err);
 		if (n % 250 == 0)
-			model_compare_reloaded(&m);
+			model_compare_reloaded(&model);
 		if (n % 500 == 0)
-			model_compare(&m);
+			model_compare(&model);
 		if (n % 750 == 0)
 			onefile_recheck(&t);
 	}
-	model_compare(&m);
-	x4_inode_lock_excl(t.i);
-	must(model_truncate(&m, 0) == 0);
-	x4_inode_unlock(t.i);
-	model_fini(&m);
+	model_compare(&model);
+	x4_inode_lock_excl(t.inode);
+	must(model_truncate(&model, 0) == 0);
+	x4_inode_unlock(t.inode);
+	model_fini(&model);
 	onefile_close(&t);
 }
 END_TEST
 
 static bool must_wait(struct onefile *t)
 {
-	struct x4_ext x;
+	struct x4_ext extent;
 	jnl_tid tid;
 
-	must(x4_map_lookup(t->i, 1, &x) == 0);
-	return x.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->i, true, &tid) && !jnl_tid_durable(t->v->jnl, tid);
+	must(x4_map_lookup(t->inode, 1, &extent) == 0);
+	return extent.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->inode, true, &tid) && !jnl_tid_durable(t->vol->jnl, tid);
 }
 
 static struct jnl_handle *map_four(struct onefile *t, bool convert)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	uint32_t next, n;
 	uint64_t blk;
 
-	must(jnl_begin(t->v->jnl, 60, &h) == 0);
-	must(x4_inode_begin(h, t->i) == 0);
+	must(jnl_begin(t->vol->jnl, 60, &handle) == 0);
+	must(x4_inode_begin(handle, t->inode) == 0);
 	if (convert) {
-		must(x4_extent_convert(h, t->i, 0, 4, X4_EXT_WRITTEN, &next) == 0);
+		must(x4_extent_convert(handle, t->inode, 0, 4, X4_EXT_WRITTEN, &next) == 0);
 	} else {
-		must(x4_balloc(h, t->i, 0, 4, &blk, &n) == 0 && n == 4);
-		must(x4_extent_insert(h, t->i, 0, 4, blk, false) == 0);
+		must(x4_balloc(handle, t->inode, 0, 4, &blk, &n) == 0 && n == 4);
+		must(x4_extent_insert(handle, t->inode, 0, 4, blk, false) == 0);
 	}
-	x4_stamp(t->i, 5 * 4096);
-	must(x4_inode_dirty(h, t->i, true) == 0);
-	return h;
+	x4_stamp(t->inode, 5 * 4096);
+	must(x4_inode_dirty(handle, t->inode, true) == 0);
+	return handle;
 }
 
 static void opened_with_four(struct onefile *t, bool unwritten)
 {
 	onefile_open(t, 32 << 20, formats[1], NULL);
-	x4_inode_lock_excl(t->i);
+	x4_inode_lock_excl(t->inode);
 	if (unwritten)
-		must(x4_fallocate(t->i, 0, 0, 4 * 4096, true) == 0);
+		must(x4_fallocate(t->inode, 0, 0, 4 * 4096, true) == 0);
 	else
-		must(x4_truncate(t->i, 4 * 4096) == 0);
-	must(x4_map_load(t->i) == 0);
-	must(x4_vol_sync(t->v) == 0);
-	fdio_mutex_lock(&t->i->map_lock);
+		must(x4_truncate(t->inode, 4 * 4096) == 0);
+	must(x4_map_load(t->inode) == 0);
+	must(x4_vol_sync(t->vol) == 0);
+	fdio_mutex_lock(&t->inode->map_lock);
 }
 
 /*
@@ -90,23 +90,23 @@ static void opened_with_four(struct onefile *t, bool unwritten)
 START_TEST(map_waits_for_the_handle)
 {
 	enum x4_ext_state before = _i ? X4_EXT_UNWRITTEN : X4_EXT_HOLE;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct onefile t;
-	struct x4_ext x;
+	struct x4_ext extent;
 
 	opened_with_four(&t, _i);
-	h = map_four(&t, _i);
-	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == before);
-	must(x4_inode_size(t.i) == 4 * 4096);
-	jnl_cancel(h);
-	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == before);
-	must(x4_inode_size(t.i) == 4 * 4096);
-	h = map_four(&t, _i);
-	jnl_end(h);
-	must(x4_map_lookup(t.i, 1, &x) == 0 && x.state == X4_EXT_WRITTEN);
-	must(x4_inode_size(t.i) == 5 * 4096);
-	fdio_mutex_unlock(&t.i->map_lock);
-	x4_inode_unlock(t.i);
+	handle = map_four(&t, _i);
+	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
+	must(x4_inode_size(t.inode) == 4 * 4096);
+	jnl_cancel(handle);
+	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
+	must(x4_inode_size(t.inode) == 4 * 4096);
+	handle = map_four(&t, _i);
+	jnl_end(handle);
+	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == X4_EXT_WRITTEN);
+	must(x4_inode_size(t.inode) == 5 * 4096);
+	fdio_mutex_unlock(&t.inode->map_lock);
+	x4_inode_unlock(t.inode);
 	onefile_close(&t);
 }
 END_TEST
@@ -117,18 +117,18 @@ END_TEST
  */
 START_TEST(map_is_not_ahead_of_the_transaction)
 {
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	struct onefile t;
 
 	opened_with_four(&t, _i);
-	h = map_four(&t, _i);
+	handle = map_four(&t, _i);
 	must(!must_wait(&t));
-	jnl_end(h);
-	fdio_mutex_unlock(&t.i->map_lock);
+	jnl_end(handle);
+	fdio_mutex_unlock(&t.inode->map_lock);
 	must(must_wait(&t));
-	must(x4_vol_sync(t.v) == 0);
+	must(x4_vol_sync(t.vol) == 0);
 	must(!must_wait(&t));
-	x4_inode_unlock(t.i);
+	x4_inode_unlock(t.inode);
 	onefile_close(&t);
 }
 END_TEST
@@ -140,31 +140,31 @@ START_TEST(power_cuts)
 
 	onefile_open(&t, 64 << 20, formats[_i % 2], NULL);
 	for (unsigned round = 0; round < 6; round++) {
-		struct model m;
+		struct model model;
 
-		model_init(&m, &t, 2000, 31 * _i + round + 1);
-		x4_inode_lock_excl(t.i);
-		must(x4_truncate(t.i, 0) == 0);
+		model_init(&model, &t, 2000, 31 * _i + round + 1);
+		x4_inode_lock_excl(t.inode);
+		must(x4_truncate(t.inode, 0) == 0);
 		for (unsigned n = 0; n < 60; n++)
-			must(model_random_op(&m) == 0);
-		must(x4_vol_sync(t.v) == 0);
+			must(model_random_op(&model) == 0);
+		must(x4_vol_sync(t.vol) == 0);
 		if (round % 2)
 			for (unsigned n = 0; n < 40; n++) {
 				struct model other;
 
 				/* Done to the volume only. */
 				model_init(&other, &t, 2000, 1000 + n);
-				other.size = x4_inode_size(t.i);
+				other.size = x4_inode_size(t.inode);
 				must(model_random_op(&other) == 0);
 				model_fini(&other);
 			}
-		x4_inode_unlock(t.i);
+		x4_inode_unlock(t.inode);
 		onefile_power_cut(&t, round + 1);
 		if (round % 2 == 0)
-			model_compare(&m);
+			model_compare(&model);
 		else
-			must(x4_map_load(t.i) == 0);
-		model_fini(&m);
+			must(x4_map_load(t.inode) == 0);
+		model_fini(&model);
 	}
 	onefile_close(&t);
 }
@@ -182,9 +182,9 @@ static void sink(int level, const char *line)
 /* Every other run of so many blocks becomes written, the rest stays unwritten: 2 * runs extents. */
 static void alternate(struct onefile *t, uint32_t runs, uint32_t step, uint32_t blocks)
 {
-	must(x4_fallocate(t->i, 0, 0, (uint64_t)runs * 2 * blocks << t->v->block_bits, false) == 0);
+	must(x4_fallocate(t->inode, 0, 0, (uint64_t)runs * 2 * blocks << t->vol->block_bits, false) == 0);
 	for (uint32_t k = 0; k < runs; k++)
-		must(x4_insert(t->i, NULL, (uint32_t)((uint64_t)k * step % runs * 2 * blocks), blocks, 0) == 0);
+		must(x4_insert(t->inode, NULL, (uint32_t)((uint64_t)k * step % runs * 2 * blocks), blocks, 0) == 0);
 }
 
 /* The first transactions of a long truncate, as x4_truncate makes them, each made durable. */
@@ -193,19 +193,19 @@ static void truncate_begin(struct onefile *t, uint64_t size, unsigned steps)
 	uint32_t to = X4_LBLK_END;
 
 	for (unsigned k = 0; k < steps; k++) {
-		struct jnl_handle *h;
+		struct jnl_handle *handle;
 		jnl_tid tid;
 
-		fdio_mutex_lock(&t->i->map_lock);
-		must(jnl_begin(t->v->jnl, 2 * x4_extent_credits(t->i) + 4, &h) == 0);
-		must(x4_inode_begin(h, t->i) == 0);
-		x4_stamp(t->i, size);
-		must(x4_remove_step(h, t->i, fdio_blocks(size, t->v->block_bits), &to, false) == 0);
-		must(x4_orphan_add(h, t->i) == 0);
-		must(x4_inode_dirty(h, t->i, true) == 0);
-		tid = jnl_end(h);
-		fdio_mutex_unlock(&t->i->map_lock);
-		must(jnl_commit_wait(t->v->jnl, tid, NULL) == 0);
+		fdio_mutex_lock(&t->inode->map_lock);
+		must(jnl_begin(t->vol->jnl, 2 * x4_extent_credits(t->inode) + 4, &handle) == 0);
+		must(x4_inode_begin(handle, t->inode) == 0);
+		x4_stamp(t->inode, size);
+		must(x4_remove_step(handle, t->inode, fdio_blocks(size, t->vol->block_bits), &to, false) == 0);
+		must(x4_orphan_add(handle, t->inode) == 0);
+		must(x4_inode_dirty(handle, t->inode, true) == 0);
+		tid = jnl_end(handle);
+		fdio_mutex_unlock(&t->inode->map_lock);
+		must(jnl_commit_wait(t->vol->jnl, tid, NULL) == 0);
 	}
 }
 
@@ -217,17 +217,17 @@ START_TEST(interrupted_truncate)
 	unsigned n;
 
 	onefile_open(&t, 64 << 20, "-t ext4 -b 1024", NULL);
-	x4_inode_lock_excl(t.i);
+	x4_inode_lock_excl(t.inode);
 	alternate(&t, RUNS, 1, 1);
-	must(x4_vol_sync(t.v) == 0);
+	must(x4_vol_sync(t.vol) == 0);
 	truncate_begin(&t, 100 << 10, 1 + _i);
-	free(model_runs(t.i, &n));
+	free(model_runs(t.inode, &n));
 	must(n > 100 && n < 2 * RUNS);
-	x4_inode_unlock(t.i);
+	x4_inode_unlock(t.inode);
 	onefile_power_cut(&t, 1);
-	free(model_runs(t.i, &n));
+	free(model_runs(t.inode, &n));
 	must(n == 100);
-	must(x4_inode_size(t.i) == 100 << 10);
+	must(x4_inode_size(t.inode) == 100 << 10);
 	must(orphans_seen > 0);
 	onefile_close(&t);
 }
@@ -236,26 +236,26 @@ END_TEST
 /* Ways to extend a file whose truncate has failed on the way. */
 static int extend(struct onefile *t, unsigned how, uint64_t size)
 {
-	int r;
+	int err;
 
 	switch (how) {
 	case 0:
-		return x4_truncate(t->i, size);
+		return x4_truncate(t->inode, size);
 	case 1:
-		return x4_fallocate(t->i, 0, size - 1, 1, false);
+		return x4_fallocate(t->inode, 0, size - 1, 1, false);
 	default:
-		r = x4_truncate_finish(t->i);
-		return r ? r : x4_publish_size(t->i, size);
+		err = x4_truncate_finish(t->inode);
+		return err ? err : x4_publish_size(t->inode, size);
 	}
 }
 
 static void nothing_old(struct onefile *t, unsigned event, uint32_t kept, uint64_t end)
 {
-	struct x4_ext x;
+	struct x4_ext extent;
 
-	for (uint64_t at = kept; at < end >> t->v->block_bits; at = x4_ext_end(&x)) {
-		must(x4_map_lookup_load(t->i, (uint32_t)at, &x) == 0);
-		must_msg(x.state != X4_EXT_WRITTEN, "cut at %u: block %u shows what was cut off", event, (unsigned)at);
+	for (uint64_t at = kept; at < end >> t->vol->block_bits; at = x4_ext_end(&extent)) {
+		must(x4_map_lookup_load(t->inode, (uint32_t)at, &extent) == 0);
+		must_msg(extent.state != X4_EXT_WRITTEN, "cut at %u: block %u shows what was cut off", event, (unsigned)at);
 	}
 }
 
@@ -273,13 +273,13 @@ static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, u
 
 		must(fake_e2fsck_replay(o.fake) == 0);
 		onefile_attach(&o);
-		size = x4_inode_size(o.i);
-		must_msg(size == before || size == (uint64_t)kept << o.v->block_bits || size == after, "cut at %u: size %llu", k,
+		size = x4_inode_size(o.inode);
+		must_msg(size == before || size == (uint64_t)kept << o.vol->block_bits || size == after, "cut at %u: size %llu", k,
 			 (unsigned long long)size);
 		halves += size < before;
-		x4_inode_lock_excl(o.i);
+		x4_inode_lock_excl(o.inode);
 		must(extend(&o, how, after) == 0);
-		x4_inode_unlock(o.i);
+		x4_inode_unlock(o.inode);
 		if (size != before)
 			nothing_old(&o, k, kept, after);
 		onefile_close(&o);
@@ -293,30 +293,30 @@ START_TEST(failed_truncate_and_cuts)
 	enum { RUNS = 2500, WIDE = 4, KEPT = 100 }; /* as above, but in several groups */
 	struct onefile t;
 	uint64_t before, after, bitmap;
-	struct x4_ext x;
+	struct x4_ext extent;
 
 	onefile_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=1", NULL);
-	before = (uint64_t)RUNS * 2 * WIDE << t.v->block_bits;
+	before = (uint64_t)RUNS * 2 * WIDE << t.vol->block_bits;
 	after = before + 1024;
-	x4_inode_lock_excl(t.i);
+	x4_inode_lock_excl(t.inode);
 	alternate(&t, RUNS, 1, WIDE);
-	x4_inode_unlock(t.i);
+	x4_inode_unlock(t.inode);
 	onefile_recheck(&t);
-	x4_inode_lock_excl(t.i);
-	must(x4_map_lookup_load(t.i, KEPT, &x) == 0 && x.state != X4_EXT_HOLE);
-	bitmap = ext2fs_block_bitmap_loc(t.v->fs, (x.pblk - 1) / 8192) << 10;
+	x4_inode_lock_excl(t.inode);
+	must(x4_map_lookup_load(t.inode, KEPT, &extent) == 0 && extent.state != X4_EXT_HOLE);
+	bitmap = ext2fs_block_bitmap_loc(t.vol->fs, (extent.pblk - 1) / 8192) << 10;
 	fake_rec_start(t.fake);
 	fake_fault_add(t.fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = bitmap, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
-	must(x4_truncate(t.i, KEPT << 10) == -EIO);
-	must(x4_inode_size(t.i) == KEPT << 10);
-	must(x4_vol_sync(t.v) == 0);
+	must(x4_truncate(t.inode, KEPT << 10) == -EIO);
+	must(x4_inode_size(t.inode) == KEPT << 10);
+	must(x4_vol_sync(t.vol) == 0);
 	must(extend(&t, _i, after) == -EIO);
-	must(x4_inode_size(t.i) == KEPT << 10);
-	must(x4_vol_sync(t.v) == 0);
+	must(x4_inode_size(t.inode) == KEPT << 10);
+	must(x4_vol_sync(t.vol) == 0);
 	fake_fault_clear(t.fake);
 	must(extend(&t, _i, after) == 0);
-	must(x4_vol_sync(t.v) == 0);
-	x4_inode_unlock(t.i);
+	must(x4_vol_sync(t.vol) == 0);
+	x4_inode_unlock(t.inode);
 	must(cut_everywhere(&t, _i, KEPT, before, after) > 3);
 	nothing_old(&t, 0, KEPT, after);
 	fake_rec_stop(t.fake);
@@ -326,18 +326,18 @@ END_TEST
 
 static void map_new(struct onefile *t, uint32_t lblk, uint32_t n, uint64_t size)
 {
-	struct x4_resv r;
+	struct x4_resv reservation;
 
-	must(x4_resv_holes(t->i, lblk, n, false, &r) == 0);
-	must(x4_insert(t->i, &r, 0, 0, size) == 0);
-	x4_resv_free(&r);
+	must(x4_resv_holes(t->inode, lblk, n, false, &reservation) == 0);
+	must(x4_insert(t->inode, &reservation, 0, 0, size) == 0);
+	x4_resv_free(&reservation);
 }
 
 static int grow(struct onefile *t, unsigned how, uint64_t size)
 {
 	if (how == 0 || how == 3) /* 3: as a write behind the end does it */
 		return extend(t, how ? 2 : 0, size);
-	return x4_fallocate(t->i, how == 1 ? 0 : X4_FALLOC_ZERO_RANGE, size - 10, 10, false);
+	return x4_fallocate(t->inode, how == 1 ? 0 : X4_FALLOC_ZERO_RANGE, size - 10, 10, false);
 }
 
 /* The rest of the last block, and whole blocks that a crash has left behind the end, must not become part of a file that grows. */
@@ -345,24 +345,24 @@ START_TEST(growing_shows_nothing_old)
 {
 	uint8_t block[1024], zero[1024] = { 0 };
 	struct onefile t;
-	struct x4_ext x;
+	struct x4_ext extent;
 
 	onefile_open(&t, 32 << 20, formats[0], NULL);
-	x4_inode_lock_excl(t.i);
+	x4_inode_lock_excl(t.inode);
 	map_new(&t, 0, 1, 100);
 	if (_i < 4)
 		map_new(&t, 1, 4, 0);
-	must(x4_inode_size(t.i) == 100);
-	must(x4_map_lookup_load(t.i, 0, &x) == 0 && x.state == X4_EXT_WRITTEN);
+	must(x4_inode_size(t.inode) == 100);
+	must(x4_map_lookup_load(t.inode, 0, &extent) == 0 && extent.state == X4_EXT_WRITTEN);
 	memset(block, 0xee, sizeof(block));
 	for (unsigned k = 0; k < 5; k++)
-		fake_poke(t.fake, block, sizeof(block), (x.pblk + k) << 10);
+		fake_poke(t.fake, block, sizeof(block), (extent.pblk + k) << 10);
 	must(grow(&t, _i % 4, 8 << 10) == 0);
-	must(x4_inode_size(t.i) == 8 << 10);
-	fake_peek(t.fake, block, sizeof(block), x.pblk << 10);
+	must(x4_inode_size(t.inode) == 8 << 10);
+	fake_peek(t.fake, block, sizeof(block), extent.pblk << 10);
 	must(block[0] == 0xee && block[99] == 0xee && !memcmp(block + 100, zero, sizeof(block) - 100));
 	nothing_old(&t, 0, 1, 8 << 10);
-	x4_inode_unlock(t.i);
+	x4_inode_unlock(t.inode);
 	onefile_close(&t);
 }
 END_TEST
@@ -370,22 +370,22 @@ END_TEST
 START_TEST(many_fragments)
 {
 	struct onefile t;
-	struct model m;
+	struct model model;
 	unsigned n;
 
 	onefile_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=4", NULL);
-	model_init(&m, &t, 16, 1);
-	x4_inode_lock_excl(t.i);
+	model_init(&model, &t, 16, 1);
+	x4_inode_lock_excl(t.inode);
 	alternate(&t, 20000, 7919, 1);
-	free(model_runs(t.i, &n));
+	free(model_runs(t.inode, &n));
 	must(n >= 40000);
-	model_compare_reloaded(&m);
+	model_compare_reloaded(&model);
 	for (uint32_t k = 0; k < 20000; k++)
-		must(x4_insert(t.i, NULL, 2 * k + 1, 1, 0) == 0);
-	free(model_runs(t.i, &n));
+		must(x4_insert(t.inode, NULL, 2 * k + 1, 1, 0) == 0);
+	free(model_runs(t.inode, &n));
 	must(n < 30);
-	x4_inode_unlock(t.i);
-	model_fini(&m);
+	x4_inode_unlock(t.inode);
+	model_fini(&model);
 	onefile_close(&t);
 }
 END_TEST

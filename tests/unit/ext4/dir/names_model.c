@@ -20,7 +20,7 @@
 #define NR_NAMES 1500
 
 struct model {
-	struct testvol t;
+	struct testvol volume;
 	struct x4_inode *dir[NR_DIRS];
 	char *name[NR_NAMES];            /* the same names in each directory */
 	uint32_t ino[NR_DIRS][NR_NAMES]; /* 0: not there */
@@ -53,7 +53,7 @@ static void model_names(void)
 static void model_open_dirs(void)
 {
 	for (unsigned d = 0; d < NR_DIRS; d++)
-		m.dir[d] = n_get(m.t.root, dir_names[d]);
+		m.dir[d] = n_get(m.volume.root, dir_names[d]);
 }
 
 static void model_close_dirs(void)
@@ -73,19 +73,19 @@ static unsigned name_index(const char *name, unsigned len)
 
 static unsigned expect_d;
 
-static bool check_entry(void *arg, const struct x4_dirent *e)
+static bool check_entry(void *arg, const struct x4_dirent *entry)
 {
 	unsigned n;
 
-	if (e->name[0] == '.') {
+	if (entry->name[0] == '.') {
 		(*(unsigned *)arg)++;
-		must_eq(e->type, DT_DIR);
+		must_eq(entry->type, DT_DIR);
 		return true;
 	}
-	n = name_index(e->name, e->name_len);
-	must(n < NR_NAMES && strlen(m.name[n]) == e->name_len && !memcmp(m.name[n], e->name, e->name_len));
-	must_eq(e->ino, m.ino[expect_d][n]);
-	must_eq(e->type, DT_REG);
+	n = name_index(entry->name, entry->name_len);
+	must(n < NR_NAMES && strlen(m.name[n]) == entry->name_len && !memcmp(m.name[n], entry->name, entry->name_len));
+	must_eq(entry->ino, m.ino[expect_d][n]);
+	must_eq(entry->type, DT_REG);
 	m.seen[n]++;
 	return true;
 }
@@ -112,14 +112,14 @@ static void model_rename(unsigned d, unsigned n)
 	static const unsigned how[] = { 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE };
 	unsigned flags = how[n_rand(&m.rnd) % 4];
 	uint32_t *from = &m.ino[d][n], *to = &m.ino[d2][n2], was = *from;
-	int r = n_rename(m.dir[d], m.name[n], m.dir[d2], m.name[n2], flags);
+	int err = n_rename(m.dir[d], m.name[n], m.dir[d2], m.name[n2], flags);
 
 	if (!*from || (flags == RENAME_EXCHANGE && !*to)) {
-		must_eq(r, -ENOENT);
+		must_eq(err, -ENOENT);
 	} else if (flags == RENAME_NOREPLACE && *to) {
-		must_eq(r, -EEXIST);
+		must_eq(err, -EEXIST);
 	} else {
-		must_eq(r, 0);
+		must_eq(err, 0);
 		if (flags == RENAME_EXCHANGE) {
 			*from = *to;
 			*to = was;
@@ -133,15 +133,15 @@ static void model_rename(unsigned d, unsigned n)
 static void model_link(unsigned d, unsigned n)
 {
 	unsigned d2 = n_rand(&m.rnd) % NR_DIRS, n2 = n_rand(&m.rnd) % NR_NAMES;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
 	if (!m.ino[d][n])
 		return;
-	i = n_get(m.dir[d], m.name[n]);
-	must_eq(n_link(m.dir[d2], m.name[n2], i), m.ino[d2][n2] ? -EEXIST : 0);
+	inode = n_get(m.dir[d], m.name[n]);
+	must_eq(n_link(m.dir[d2], m.name[n2], inode), m.ino[d2][n2] ? -EEXIST : 0);
 	if (!m.ino[d2][n2])
 		m.ino[d2][n2] = m.ino[d][n];
-	x4_iput(i);
+	x4_iput(inode);
 }
 
 static void model_step(unsigned bias)
@@ -172,9 +172,9 @@ START_TEST(against_a_table)
 	memset(&m, 0, sizeof m);
 	m.rnd = 42 + (uint64_t)_i;
 	model_names();
-	testvol_make(&m.t, 48 << 20, volumes[_i]);
+	testvol_make(&m.volume, 48 << 20, volumes[_i]);
 	for (unsigned d = 0; d < NR_DIRS; d++)
-		must_eq(n_create(m.t.root, dir_names[d], S_IFDIR | 0755), 0);
+		must_eq(n_create(m.volume.root, dir_names[d], S_IFDIR | 0755), 0);
 	model_open_dirs();
 	for (unsigned round = 0; round < 3; round++) {
 		static const unsigned bias[] = { 6, 4, 1 };
@@ -183,13 +183,13 @@ START_TEST(against_a_table)
 			model_step(bias[round]);
 		model_verify();
 		model_close_dirs();
-		testvol_check(&m.t);
-		testvol_open(&m.t);
+		testvol_check(&m.volume);
+		testvol_open(&m.volume);
 		model_open_dirs();
 		model_verify();
 	}
 	model_close_dirs();
-	testvol_done(&m.t);
+	testvol_done(&m.volume);
 	for (unsigned n = 0; n < NR_NAMES; n++)
 		free(m.name[n]);
 }
@@ -200,7 +200,7 @@ END_TEST
 
 struct walk { uint64_t cookie; unsigned left; unsigned seen[STABLE]; };
 
-static bool walk_entry(void *arg, const struct x4_dirent *e)
+static bool walk_entry(void *arg, const struct x4_dirent *entry)
 {
 	struct walk *w = arg;
 	unsigned n;
@@ -208,8 +208,8 @@ static bool walk_entry(void *arg, const struct x4_dirent *e)
 	if (w->left == 0)
 		return false;
 	w->left--;
-	w->cookie = e->next_cookie;
-	if (sscanf(e->name, "stable%4u", &n) == 1) {
+	w->cookie = entry->next_cookie;
+	if (sscanf(entry->name, "stable%4u", &n) == 1) {
 		must(n < STABLE);
 		w->seen[n]++;
 	}
@@ -223,50 +223,50 @@ START_TEST(listing_while_names_come_and_go)
 {
 	static const char *const args[] = { "-b 1024", "-b 1024 -O ^dir_index", "-b 4096" };
 	uint64_t rnd = 7;
-	struct x4_inode *d, *one;
-	struct testvol t = { 0 };
+	struct x4_inode *dir, *one;
+	struct testvol volume = { 0 };
 	char name[40];
 
 	memset(&walk, 0, sizeof walk);
-	testvol_make(&t, 48 << 20, args[_i]);
-	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
-	d = n_get(t.root, "d");
-	must_eq(n_create(d, "one", S_IFREG | 0644), 0);
-	one = n_get(d, "one");
+	testvol_make(&volume, 48 << 20, args[_i]);
+	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = n_get(volume.root, "d");
+	must_eq(n_create(dir, "one", S_IFREG | 0644), 0);
+	one = n_get(dir, "one");
 	/* Begin when the directory is small, so that it is indexed in the middle of the walk. */
 	for (unsigned n = 0; n < STABLE; n++) {
 		snprintf(name, sizeof name, "stable%04u", n);
-		must_eq(n_link(d, name, one), 0);
+		must_eq(n_link(dir, name, one), 0);
 	}
 	walk.left = 5;
-	must_eq(x4_readdir(d, 0, walk_entry, &walk), 0);
+	must_eq(x4_readdir(dir, 0, walk_entry, &walk), 0);
 	for (unsigned round = 0; walk.left == 0; round++) {
 		for (unsigned k = 0; k < 40; k++) {
 			unsigned x = n_rand(&rnd) % 2000;
 
 			snprintf(name, sizeof name, "%08x-x%u", x * 2654435761u, x);
-			if (n_link(d, name, one) == -EEXIST)
-				must_eq(n_unlink(d, name), 0);
+			if (n_link(dir, name, one) == -EEXIST)
+				must_eq(n_unlink(dir, name), 0);
 		}
 		walk.left = 5;
-		must_eq(x4_readdir(d, walk.cookie, walk_entry, &walk), 0);
+		must_eq(x4_readdir(dir, walk.cookie, walk_entry, &walk), 0);
 		must(round < 5000);
 	}
 	for (unsigned n = 0; n < STABLE; n++)
 		must_eq(walk.seen[n], 1);
 	x4_iput(one);
-	x4_iput(d);
-	testvol_done(&t);
+	x4_iput(dir);
+	testvol_done(&volume);
 }
 END_TEST
 
 /* ---- size ---- */
 static uint64_t accesses(void) { return fdio_counter_read(CTR_jnl_cache_hit) + fdio_counter_read(CTR_jnl_cache_miss); }
 
-static bool count_entry(void *arg, const struct x4_dirent *e)
+static bool count_entry(void *arg, const struct x4_dirent *entry)
 {
 	(*(unsigned *)arg)++;
-	return e->name_len > 0;
+	return entry->name_len > 0;
 }
 
 #ifdef FDIO_DEBUG_LOCKS /* sanitizers: the same with fewer names */
@@ -277,23 +277,23 @@ static bool count_entry(void *arg, const struct x4_dirent *e)
 
 START_TEST(a_large_directory)
 {
-	struct x4_inode *d, *f[2];
+	struct x4_inode *dir, *file[2];
 	uint64_t before, early = 0;
 	unsigned n, count = 0;
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	char name[40];
 
-	testvol_make(&t, 96 << 20, "-b 1024 -O large_dir");
-	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
-	d = n_get(t.root, "d");
-	must_eq(n_create(t.root, "f0", S_IFREG | 0644), 0);
-	must_eq(n_create(t.root, "f1", S_IFREG | 0644), 0);
-	f[0] = n_get(t.root, "f0");
-	f[1] = n_get(t.root, "f1");
+	testvol_make(&volume, 96 << 20, "-b 1024 -O large_dir");
+	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = n_get(volume.root, "d");
+	must_eq(n_create(volume.root, "f0", S_IFREG | 0644), 0);
+	must_eq(n_create(volume.root, "f1", S_IFREG | 0644), 0);
+	file[0] = n_get(volume.root, "f0");
+	file[1] = n_get(volume.root, "f1");
 	before = accesses();
 	for (n = 0; n < MANY; n++) {
 		snprintf(name, sizeof name, "a name like many others %u", n);
-		must_eq(n_link(d, name, f[n & 1]), 0);
+		must_eq(n_link(dir, name, file[n & 1]), 0);
 		if (n == 1999)
 			early = accesses() - before;
 		if (n == MANY - 2001)
@@ -305,28 +305,28 @@ START_TEST(a_large_directory)
 	before = accesses();
 	for (n = 0; n < MANY; n += MANY / 1000) {
 		snprintf(name, sizeof name, "a name like many others %u", n);
-		must_eq(n_ino(d, name), x4_inode_ino(f[n & 1]));
+		must_eq(n_ino(dir, name), x4_inode_ino(file[n & 1]));
 	}
 	must(accesses() - before <= 6 * 1000);
-	must_eq(x4_readdir(d, 0, count_entry, &count), 0);
+	must_eq(x4_readdir(dir, 0, count_entry, &count), 0);
 	must_eq(count, MANY + 2);
-	x4_iput(d);
-	x4_iput(f[0]);
-	x4_iput(f[1]);
-	testvol_done(&t);
+	x4_iput(dir);
+	x4_iput(file[0]);
+	x4_iput(file[1]);
+	testvol_done(&volume);
 }
 END_TEST
 
-static unsigned index_levels(struct x4_inode *d)
+static unsigned index_levels(struct x4_inode *dir)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	unsigned levels;
 	uint64_t blk;
 
-	must_eq(x4_bmap(d, 0, &blk), 0);
-	must_eq(jnl_bread(d->vol->jnl, blk, &b), 0);
-	levels = b->data[30];
-	jnl_brelse(b);
+	must_eq(x4_bmap(dir, 0, &blk), 0);
+	must_eq(jnl_bread(dir->vol->jnl, blk, &buffer), 0);
+	levels = buffer->data[30];
+	jnl_brelse(buffer);
 	return levels;
 }
 
@@ -334,38 +334,38 @@ static unsigned index_levels(struct x4_inode *d)
 START_TEST(the_deepest_index)
 {
 	static const char *const args[] = { "-b 1024", "-b 1024 -O large_dir,^metadata_csum" };
-	struct x4_inode *d, *f;
+	struct x4_inode *dir, *file;
 	unsigned n, last = _i ? 50000 : 60000;
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	char name[256];
-	int r = 0;
+	int err = 0;
 
 	memset(name, 'l', 255);
 	name[255] = 0;
-	testvol_make(&t, 96 << 20, args[_i]);
-	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
-	d = n_get(t.root, "d");
-	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
-	f = n_get(t.root, "f");
+	testvol_make(&volume, 96 << 20, args[_i]);
+	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = n_get(volume.root, "d");
+	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
+	file = n_get(volume.root, "f");
 	for (n = 0; n < last; n++) {
 		snprintf(name + 200, 11, "%010u", n);
 		name[210] = 'l';
-		r = n_link(d, name, f);
-		if (r)
+		err = n_link(dir, name, file);
+		if (err)
 			break;
 	}
-	must_eq(r, _i ? 0 : -ENOSPC);
-	must_eq(index_levels(d), _i ? 2 : 1);
+	must_eq(err, _i ? 0 : -ENOSPC);
+	must_eq(index_levels(dir), _i ? 2 : 1);
 	must(n > 15000);
-	must_eq(n_nlink(f), n + 1);
+	must_eq(n_nlink(file), n + 1);
 	for (unsigned k = 0; k < n; k += 2) {
 		snprintf(name + 200, 11, "%010u", k);
 		name[210] = 'l';
-		must_eq(n_unlink(d, name), 0);
+		must_eq(n_unlink(dir, name), 0);
 	}
-	x4_iput(d);
-	x4_iput(f);
-	testvol_done(&t);
+	x4_iput(dir);
+	x4_iput(file);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -374,8 +374,8 @@ static void quiet(int level, const char *line) { (void)level; (void)line; }
 
 static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_t *blk, unsigned nr)
 {
-	struct testvol t = { .fake = fake_clone(pristine) };
-	struct x4_inode *d;
+	struct testvol volume = { .fake = fake_clone(pristine) };
+	struct x4_inode *dir;
 	unsigned count = 0;
 	char name[64];
 	uint8_t byte;
@@ -385,55 +385,55 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 		uint64_t at = blk[n_rand(rnd) % nr] * 1024 + n_rand(rnd) % (n_rand(rnd) % 2 ? 48 : 1024);
 
 		byte = (uint8_t)n_rand(rnd);
-		fake_poke(t.fake, &byte, 1, at);
+		fake_poke(volume.fake, &byte, 1, at);
 	}
-	testvol_open(&t);
-	if (x4_lookup(t.root, "d", 1, &d) == 0) {
-		nowait_ignore(x4_readdir(d, 0, count_entry, &count));
+	testvol_open(&volume);
+	if (x4_lookup(volume.root, "d", 1, &dir) == 0) {
+		nowait_ignore(x4_readdir(dir, 0, count_entry, &count));
 		for (unsigned n = 0; n < 40; n++) {
 			snprintf(name, sizeof name, "file %u with a name of some length", n * 10);
-			n_ino(d, name);
+			n_ino(dir, name);
 			if (n % 3 == 0)
-				n_unlink(d, name);
+				n_unlink(dir, name);
 			snprintf(name, sizeof name, "new %u with a name of some length", n);
-			n_create(d, name, S_IFREG | 0600);
-			n_rename(d, name, t.root, name, 0);
+			n_create(dir, name, S_IFREG | 0600);
+			n_rename(dir, name, volume.root, name, 0);
 		}
-		n_rmdir(t.root, "d");
-		x4_iput(d);
+		n_rmdir(volume.root, "d");
+		x4_iput(dir);
 	}
-	x4_iput(t.root);
-	x4_vol_abandon(t.v);
-	fake_free(t.fake);
+	x4_iput(volume.root);
+	x4_vol_abandon(volume.vol);
+	fake_free(volume.fake);
 }
 
 START_TEST(damaged_directories)
 {
 	static const char *const args[] = { "-b 1024 -O ^metadata_csum", "-b 1024 -O ^metadata_csum,^dir_index" };
 	uint64_t rnd = 99, blk[64];
-	struct x4_inode *d;
+	struct x4_inode *dir;
 	unsigned nr = 0;
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	char name[64];
 
-	testvol_make(&t, 16 << 20, args[_i]);
-	must_eq(n_create(t.root, "d", S_IFDIR | 0755), 0);
-	d = n_get(t.root, "d");
+	testvol_make(&volume, 16 << 20, args[_i]);
+	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
+	dir = n_get(volume.root, "d");
 	for (unsigned n = 0; n < 400; n++) {
 		snprintf(name, sizeof name, "file %u with a name of some length", n);
-		must_eq(n_create(d, name, S_IFREG | 0644), 0);
+		must_eq(n_create(dir, name, S_IFREG | 0644), 0);
 	}
-	while (nr < 64 && nr < x4_inode_size(d) / 1024) {
-		must_eq(x4_bmap(d, nr, &blk[nr]), 0);
+	while (nr < 64 && nr < x4_inode_size(dir) / 1024) {
+		must_eq(x4_bmap(dir, nr, &blk[nr]), 0);
 		nr++;
 	}
-	x4_iput(d);
-	testvol_close(&t);
+	x4_iput(dir);
+	testvol_close(&volume);
 	fdio_log_set_sink(quiet);
 	for (unsigned round = 0; round < 150; round++)
-		damage_round(t.fake, &rnd, blk, nr);
+		damage_round(volume.fake, &rnd, blk, nr);
 	fdio_log_set_sink(NULL);
-	fake_free(t.fake);
+	fake_free(volume.fake);
 }
 END_TEST
 

@@ -26,7 +26,7 @@ static struct testvol t;
 
 /* ------------------------------------------------------------------ what must not change */
 struct seen {
-	struct x4_statfs st;
+	struct x4_statfs stats;
 	uint32_t orphans, dirs, free_inodes;
 	uint64_t free_blocks, meta_held, pending_free, refs;
 	unsigned nr_cached;
@@ -44,81 +44,81 @@ static uint64_t mix(uint64_t h, const void *p, size_t n)
 
 struct walk { uint64_t h; uint32_t ino[64]; unsigned nr; };
 
-static bool note(void *arg, const struct x4_dirent *e)
+static bool note(void *arg, const struct x4_dirent *entry)
 {
-	struct walk *w = arg;
+	struct walk *walk = arg;
 
-	w->h = mix(w->h, e->name, e->name_len);
-	w->h = mix(w->h, &e->ino, sizeof(e->ino));
-	if (w->nr < ARRAY_SIZE(w->ino))
-		w->ino[w->nr++] = e->ino;
+	walk->h = mix(walk->h, entry->name, entry->name_len);
+	walk->h = mix(walk->h, &entry->ino, sizeof(entry->ino));
+	if (walk->nr < ARRAY_SIZE(walk->ino))
+		walk->ino[walk->nr++] = entry->ino;
 	return true;
 }
 
-static uint64_t attrs(uint64_t h, struct x4_inode *i)
+static uint64_t attrs(uint64_t h, struct x4_inode *inode)
 {
-	struct x4_attr a;
+	struct x4_attr attr;
 
-	memset(&a, 0, sizeof(a));
-	x4_getattr(i, &a);
-	h = mix(h, &a.mode, sizeof(a.mode));
-	h = mix(h, &a.nlink, sizeof(a.nlink));
-	h = mix(h, &a.uid, sizeof(a.uid));
-	h = mix(h, &a.size, sizeof(a.size));
-	h = mix(h, &a.blocks_512, sizeof(a.blocks_512));
-	h = mix(h, &a.mtime, sizeof(a.mtime));
-	h = mix(h, &a.ctime, sizeof(a.ctime));
-	return mix(h, i->raw, t.v->inode_size);
+	memset(&attr, 0, sizeof(attr));
+	x4_getattr(inode, &attr);
+	h = mix(h, &attr.mode, sizeof(attr.mode));
+	h = mix(h, &attr.nlink, sizeof(attr.nlink));
+	h = mix(h, &attr.uid, sizeof(attr.uid));
+	h = mix(h, &attr.size, sizeof(attr.size));
+	h = mix(h, &attr.blocks_512, sizeof(attr.blocks_512));
+	h = mix(h, &attr.mtime, sizeof(attr.mtime));
+	h = mix(h, &attr.ctime, sizeof(attr.ctime));
+	return mix(h, inode->raw, t.vol->inode_size);
 }
 
 static uint64_t tree(uint64_t h, struct x4_inode *dir, unsigned depth)
 {
-	struct walk w = { .h = h };
+	struct walk walk = { .h = h };
 
-	must_eq(x4_readdir(dir, 0, note, &w), 0);
-	h = attrs(w.h, dir);
-	for (unsigned k = 0; k < w.nr; k++) {
-		struct x4_inode *i;
+	must_eq(x4_readdir(dir, 0, note, &walk), 0);
+	h = attrs(walk.h, dir);
+	for (unsigned k = 0; k < walk.nr; k++) {
+		struct x4_inode *inode;
 
-		if (w.ino[k] == dir->ino || w.ino[k] < t.v->first_ino)
+		if (walk.ino[k] == dir->ino || walk.ino[k] < t.vol->first_ino)
 			continue;
-		must_eq(x4_iget(t.v, w.ino[k], NULL, &i), 0);
-		h = depth && S_ISDIR(x4_inode_mode(i)) && k > 1 ? tree(h, i, depth - 1) : attrs(h, i);
-		x4_iput(i);
+		must_eq(x4_iget(t.vol, walk.ino[k], NULL, &inode), 0);
+		h = depth && S_ISDIR(x4_inode_mode(inode)) && k > 1 ? tree(h, inode, depth - 1) : attrs(h, inode);
+		x4_iput(inode);
 	}
 	return h;
 }
 
 static uint64_t groups(uint64_t h)
 {
-	for (uint32_t g = 0; g < t.v->nr_groups; g++) {
-		struct x4_group *grp = &t.v->alloc.groups[g];
+	for (uint32_t group = 0; group < t.vol->nr_groups; group++) {
+		struct x4_group *grp = &t.vol->alloc.groups[group];
 
-		h = mix(h, &grp->d, sizeof(grp->d));
+		h = mix(h, &grp->desc, sizeof(grp->desc));
 		h = mix(h, &grp->free_alloc, sizeof(grp->free_alloc));
 		if (grp->alloc)
-			h = mix(h, grp->alloc, t.v->block_size);
+			h = mix(h, grp->alloc, t.vol->block_size);
 	}
 	return h;
 }
 
-static void look(struct seen *s)
+static void look(struct seen *seen)
 {
-	memset(s, 0, sizeof(*s));
-	x4_vol_statfs(t.v, &s->st);
-	s->orphans = t.v->inode.nr_orphans;
-	s->dirs = t.v->alloc.nr_dirs;
-	s->free_inodes = t.v->core.free_inodes;
-	s->free_blocks = t.v->alloc.free_blocks;
-	s->meta_held = t.v->alloc.meta_held;
-	s->pending_free = t.v->alloc.pending_free;
-	s->hash = tree(groups(14695981039346656037ull), t.root, 2);
-	s->nr_cached = t.v->inode.nr_cached;
-	for (size_t n = 0; n < (size_t)1 << t.v->inode.hash_bits; n++) {
-		struct x4_inode *i;
+	memset(seen, 0, sizeof(*seen));
+	x4_vol_statfs(t.vol, &seen->stats);
+	seen->orphans = t.vol->inode.nr_orphans;
+	seen->dirs = t.vol->alloc.nr_dirs;
+	seen->free_inodes = t.vol->core.free_inodes;
+	seen->free_blocks = t.vol->alloc.free_blocks;
+	seen->meta_held = t.vol->alloc.meta_held;
+	seen->pending_free = t.vol->alloc.pending_free;
+	seen->hash = tree(groups(14695981039346656037ull), t.root, 2);
+	seen->nr_cached = t.vol->inode.nr_cached;
+	for (size_t n = 0; n < (size_t)1 << t.vol->inode.hash_bits; n++) {
+		struct x4_inode *inode;
 
-		list_for_each(i, &t.v->inode.hash[n], inode.hash)
-			s->refs += i->inode.refs;
+		list_for_each(inode, &t.vol->inode.hash[n], inode.hash)
+			seen->refs += inode->inode.refs;
 	}
 }
 
@@ -149,14 +149,14 @@ static int do_exchange(void) { return n_rename(dir, "f4", dir, "sub", 2); }
 static int do_symlink(const char *name, unsigned len)
 {
 	static char target[200];
-	struct x4_inode *i = NULL;
-	int r;
+	struct x4_inode *inode = NULL;
+	int err;
 
 	memset(target, 't', sizeof(target));
-	r = x4_symlink(dir, name, (unsigned)strlen(name), target, len, &names_cred, &i);
-	if (!r)
-		x4_iput(i);
-	return r;
+	err = x4_symlink(dir, name, (unsigned)strlen(name), target, len, &names_cred, &inode);
+	if (!err)
+		x4_iput(inode);
+	return err;
 }
 
 static int do_fast_symlink(void) { return do_symlink("fast", 20); }
@@ -164,40 +164,40 @@ static int do_slow_symlink(void) { return do_symlink("slow", 150); }
 
 static int do_tmpfile(void)
 {
-	struct x4_inode *i = NULL;
-	int r = x4_tmpfile(dir, 0600, &names_cred, &i);
+	struct x4_inode *inode = NULL;
+	int err = x4_tmpfile(dir, 0600, &names_cred, &inode);
 
-	if (!r)
-		x4_iput(i);
-	return r;
+	if (!err)
+		x4_iput(inode);
+	return err;
 }
 
 static int do_chmod(void)
 {
-	struct x4_attr a = { .mode = 0700 };
+	struct x4_attr attr = { .mode = 0700 };
 
-	return x4_setattr(file, X4_SET_MODE, &a);
+	return x4_setattr(file, X4_SET_MODE, &attr);
 }
 
 static int do_chown(void)
 {
-	struct x4_attr a = { .uid = 7, .gid = 8 };
+	struct x4_attr attr = { .uid = 7, .gid = 8 };
 
-	return x4_setattr(file, X4_SET_UID | X4_SET_GID | X4_KILL_SUIDGID | X4_SET_MTIME_NOW, &a);
+	return x4_setattr(file, X4_SET_UID | X4_SET_GID | X4_KILL_SUIDGID | X4_SET_MTIME_NOW, &attr);
 }
 
 static int do_lookup(void)
 {
-	int r = n_ino(dir, "f5");
+	int err = n_ino(dir, "f5");
 
-	return r > 0 ? 0 : r;
+	return err > 0 ? 0 : err;
 }
 
 static int do_readdir(void)
 {
-	struct walk w = { 0 };
+	struct walk walk = { 0 };
 
-	return x4_readdir(sub, 0, note, &w);
+	return x4_readdir(sub, 0, note, &walk);
 }
 
 static int do_getxattr(void)
@@ -213,20 +213,20 @@ static int do_grow(void)
 {
 	struct x4_resv resv;
 	uint64_t size = x4_inode_size(file);
-	int r = x4_inode_enter_shared(file);
+	int err = x4_inode_enter_shared(file);
 
-	if (r)
-		return r;
-	r = x4_resv_holes(file, (uint32_t)(size >> t.v->block_bits), 3, true, &resv);
+	if (err)
+		return err;
+	err = x4_resv_holes(file, (uint32_t)(size >> t.vol->block_bits), 3, true, &resv);
 	x4_inode_unlock(file);
-	if (!r)
-		r = x4_inode_enter_excl(file);
-	if (!r) {
-		r = x4_insert(file, &resv, 0, 0, size + 3 * t.v->block_size);
+	if (!err)
+		err = x4_inode_enter_excl(file);
+	if (!err) {
+		err = x4_insert(file, &resv, 0, 0, size + 3 * t.vol->block_size);
 		x4_inode_unlock(file);
 	}
 	x4_resv_free(&resv);
-	return r;
+	return err;
 }
 
 static const struct { const char *name; int (*fn)(void); } ops[] = {
@@ -254,26 +254,26 @@ static void fill(struct x4_inode *d, unsigned nr)
 /* What nobody has looked at before something is allocated or loses its name: bitmaps, inode tables, the superblock. */
 static void warm_tables(void)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 
-	must_eq(jnl_bread(t.v->jnl, t.v->sb_blk, &b), 0);
-	jnl_brelse(b);
-	for (uint32_t g = 0; g < t.v->nr_groups; g++) {
-		for (uint32_t k = 0; k < t.v->itable_blocks; k++) {
-			must_eq(jnl_bread(t.v->jnl, t.v->alloc.groups[g].itable + k, &b), 0);
-			jnl_brelse(b);
+	must_eq(jnl_bread(t.vol->jnl, t.vol->sb_blk, &buffer), 0);
+	jnl_brelse(buffer);
+	for (uint32_t group = 0; group < t.vol->nr_groups; group++) {
+		for (uint32_t k = 0; k < t.vol->itable_blocks; k++) {
+			must_eq(jnl_bread(t.vol->jnl, t.vol->alloc.groups[group].itable + k, &buffer), 0);
+			jnl_brelse(buffer);
 		}
-		fdio_mutex_lock(&t.v->alloc.lock);
-		must_eq(x4_group_load(t.v, g), 0);
-		fdio_mutex_unlock(&t.v->alloc.lock);
+		fdio_mutex_lock(&t.vol->alloc.lock);
+		must_eq(x4_group_load(t.vol, group), 0);
+		fdio_mutex_unlock(&t.vol->alloc.lock);
 	}
 }
 
 static void warm(void)
 {
 	warm_tables();
-	for (uint32_t g = 0; g < t.v->nr_groups; g++)
-		must(x4_inode_in_use(t.v, g * t.v->inodes_per_group + 1) >= 0);
+	for (uint32_t group = 0; group < t.vol->nr_groups; group++)
+		must(x4_inode_in_use(t.vol, group * t.vol->inodes_per_group + 1) >= 0);
 }
 
 static void names_make(const char *args, unsigned nr)
@@ -307,35 +307,35 @@ static void names_done(void)
 
 static int attempt(int (*fn)(void), unsigned fail_at)
 {
-	int r;
+	int err;
 	bool missed;
 
 	nowait_begin();
 	nowait_self.fail_at = fail_at;
-	r = fn();
+	err = fn();
 	nowait_self.fail_at = 0;
-	must(!nowait_self.missed || !nowait_self.done || r == 0);
+	must(!nowait_self.missed || !nowait_self.done || err == 0);
 	missed = nowait_end();
-	return missed && r ? -EAGAIN : r;
+	return missed && err ? -EAGAIN : err;
 }
 
 static void every_miss(unsigned op)
 {
 	struct seen before, after;
 	unsigned n = 1;
-	int r;
+	int err;
 
 	/* What is left from before is out of the way, and everything is in memory. */
-	x4_vol_reap(t.v);
-	must_eq(x4_vol_sync(t.v), 0);
+	x4_vol_reap(t.vol);
+	must_eq(x4_vol_sync(t.vol), 0);
 	look(&before);
-	for (; (r = attempt(ops[op].fn, n)) == -EAGAIN; n++) {
+	for (; (err = attempt(ops[op].fn, n)) == -EAGAIN; n++) {
 		look(&after);
 		must_be_same(&before, &after, ops[op].name, n);
 		if (n == 300)
 			ck_abort_msg("%s always misses", ops[op].name);
 	}
-	must_eq(r, 0);
+	must_eq(err, 0);
 	must(n > 1);
 }
 
@@ -357,24 +357,24 @@ START_TEST(miss_while_growing)
 
 	names_make("-b 1024 -N 2048", 8);
 	for (unsigned n = 0; n < 700; n++) {
-		struct x4_inode *i = NULL;
+		struct x4_inode *inode = NULL;
 		unsigned at = 1;
-		int r;
+		int err;
 
 		snprintf(name, sizeof(name), "%0*u", 20 + (int)(n % 7) * 30, n);
 		do {
 			nowait_begin();
 			nowait_self.fail_at = at++;
-			r = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &i);
+			err = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &inode);
 			nowait_self.fail_at = 0;
 			nowait_end();
-			missed += r == -EAGAIN;
-			if (r == -EAGAIN && at > 60) /* nothing to read can be missing; a full transaction is for a worker */
-				r = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &i);
-		} while (r == -EAGAIN);
-		must_eq(r, 0);
-		must_eq(n_ino(sub, name), x4_inode_ino(i));
-		x4_iput(i);
+			missed += err == -EAGAIN;
+			if (err == -EAGAIN && at > 60) /* nothing to read can be missing; a full transaction is for a worker */
+				err = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &inode);
+		} while (err == -EAGAIN);
+		must_eq(err, 0);
+		must_eq(n_ino(sub, name), x4_inode_ino(inode));
+		x4_iput(inode);
 	}
 	must(missed > 700);
 	names_done();
@@ -386,7 +386,7 @@ START_TEST(not_in_memory)
 {
 	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++) {
 		uint64_t reads;
-		int r;
+		int err;
 
 		names_make(shapes[_i], 60);
 		x4_iput(file);
@@ -398,10 +398,10 @@ START_TEST(not_in_memory)
 		sub = n_get(dir, "sub");
 		file = n_get(dir, "f6");
 		reads = fdio_counter_read(CTR_jnl_cache_miss);
-		r = attempt(ops[op].fn, 0);
+		err = attempt(ops[op].fn, 0);
 		must_eq(fdio_counter_read(CTR_jnl_cache_miss), reads);
-		must(r == -EAGAIN || r == 0);
-		if (r)
+		must(err == -EAGAIN || err == 0);
+		if (err)
 			must_eq(ops[op].fn(), 0);
 		names_done();
 	}
@@ -412,20 +412,20 @@ struct contended { unsigned op; int result; };
 
 static void *try_it(void *arg)
 {
-	struct contended *c = arg;
+	struct contended *contended = arg;
 
-	c->result = attempt(ops[c->op].fn, 0);
+	contended->result = attempt(ops[contended->op].fn, 0);
 	return NULL;
 }
 
 static int from_thread(unsigned op)
 {
-	struct contended c = { .op = op };
+	struct contended contended = { .op = op };
 	pthread_t th;
 
-	must_eq(pthread_create(&th, NULL, try_it, &c), 0);
+	must_eq(pthread_create(&th, NULL, try_it, &contended), 0);
 	pthread_join(th, NULL);
-	return c.result;
+	return contended.result;
 }
 
 static bool changes(unsigned op)
@@ -436,7 +436,7 @@ static bool changes(unsigned op)
 START_TEST(locks_taken)
 {
 	struct seen before, after;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 
 	names_make("-b 4096", 60);
 	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++) {
@@ -449,9 +449,9 @@ START_TEST(locks_taken)
 		x4_inode_unlock(sub);
 		x4_inode_unlock(dir);
 		if (changes(op)) {
-			must_eq(jnl_begin(t.v->jnl, 1, &h), 0);
+			must_eq(jnl_begin(t.vol->jnl, 1, &handle), 0);
 			must_eq(from_thread(op), -EAGAIN);
-			jnl_cancel(h);
+			jnl_cancel(handle);
 		}
 		look(&after);
 		must_be_same(&before, &after, ops[op].name, 0);
@@ -467,19 +467,19 @@ START_TEST(full_transaction)
 	unsigned most;
 
 	names_make("-b 1024 -J size=1", 8);
-	most = jnl_max_credits(t.v->jnl);
+	most = jnl_max_credits(t.vol->jnl);
 	fake_block(t.fake, FAKE_WRITE); /* a commit that begins does not end */
 	for (unsigned n = 0;; n++) {
 		char name[32];
-		int r;
+		int err;
 
 		snprintf(name, sizeof(name), "n%u", n);
 		nowait_begin();
-		r = n_create(dir, name, S_IFDIR | 0755);
+		err = n_create(dir, name, S_IFDIR | 0755);
 		nowait_end();
-		if (r == -EAGAIN)
+		if (err == -EAGAIN)
 			break;
-		must_eq(r, 0);
+		must_eq(err, 0);
 		must(n < 2 * most);
 	}
 	fake_unblock(t.fake);
@@ -497,19 +497,19 @@ static void reaper(void *arg)
 
 static struct x4_inode *unlinked(unsigned blocks)
 {
-	struct x4_inode *i = NULL;
+	struct x4_inode *inode = NULL;
 	struct x4_resv resv;
 
-	must_eq(x4_create(dir, "gone", 4, S_IFREG | 0600, 0, &names_cred, &i), 0);
+	must_eq(x4_create(dir, "gone", 4, S_IFREG | 0600, 0, &names_cred, &inode), 0);
 	for (unsigned n = 0; n < blocks; n++) { /* every second block */
-		x4_inode_lock_excl(i);
-		must_eq(x4_resv_holes(i, 2 * n, 1, true, &resv), 0);
-		must_eq(x4_insert(i, &resv, 0, 0, (uint64_t)(2 * n + 1) << t.v->block_bits), 0);
+		x4_inode_lock_excl(inode);
+		must_eq(x4_resv_holes(inode, 2 * n, 1, true, &resv), 0);
+		must_eq(x4_insert(inode, &resv, 0, 0, (uint64_t)(2 * n + 1) << t.vol->block_bits), 0);
 		x4_resv_free(&resv);
-		x4_inode_unlock(i);
+		x4_inode_unlock(inode);
 	}
 	must_eq(n_unlink(dir, "gone"), 0);
-	return i;
+	return inode;
 }
 
 /* The last reference on a loop thread: small files go at once, with a miss at any place or a large one a worker has to. */
@@ -519,39 +519,39 @@ START_TEST(last_reference)
 	struct x4_statfs before, after;
 
 	names_make("-b 1024", 10);
-	x4_vol_set_reaper(t.v, reaper, NULL);
-	must_eq(x4_vol_sync(t.v), 0);
-	x4_vol_statfs(t.v, &before);
+	x4_vol_set_reaper(t.vol, reaper, NULL);
+	must_eq(x4_vol_sync(t.vol), 0);
+	x4_vol_statfs(t.vol, &before);
 	for (unsigned k = 0; k < ARRAY_SIZE(blocks); k++) {
 		bool by_reaper = true;
 
 		for (unsigned n = 1; by_reaper && n < 100; n++) {
-			struct x4_inode *i = unlinked(blocks[k]);
-			uint32_t ino = x4_inode_ino(i);
+			struct x4_inode *inode = unlinked(blocks[k]);
+			uint32_t ino = x4_inode_ino(inode);
 			struct timespec nap = { .tv_nsec = 300000 };
 
 			nanosleep(&nap, NULL); /* so many in a while */
-			must_eq(t.v->inode.nr_orphans, 1);
+			must_eq(t.vol->inode.nr_orphans, 1);
 			reaper_calls = 0;
 			nowait_begin();
 			nowait_self.fail_at = n;
-			x4_iput(i);
+			x4_iput(inode);
 			nowait_self.fail_at = 0;
 			must(!nowait_end());
 			by_reaper = reaper_calls;
-			must_eq(t.v->inode.nr_orphans, by_reaper);
-			must_eq(t.v->inode.nr_evicting, by_reaper);
-			must_eq(x4_iget(t.v, ino, NULL, &i), -ENOENT);
-			x4_vol_reap(t.v);
-			must_eq(t.v->inode.nr_orphans, 0);
-			must_eq(t.v->inode.nr_evicting, 0);
+			must_eq(t.vol->inode.nr_orphans, by_reaper);
+			must_eq(t.vol->inode.nr_evicting, by_reaper);
+			must_eq(x4_iget(t.vol, ino, NULL, &inode), -ENOENT);
+			x4_vol_reap(t.vol);
+			must_eq(t.vol->inode.nr_orphans, 0);
+			must_eq(t.vol->inode.nr_evicting, 0);
 			if (blocks[k] > 4)
 				break;
 		}
 		must_eq(by_reaper, blocks[k] > 4);
 	}
-	must_eq(x4_vol_sync(t.v), 0);
-	x4_vol_statfs(t.v, &after);
+	must_eq(x4_vol_sync(t.vol), 0);
+	x4_vol_statfs(t.vol, &after);
 	must_eq(before.bfree, after.bfree);
 	must_eq(before.ffree, after.ffree);
 	names_done();
@@ -561,15 +561,15 @@ END_TEST
 /* Damage is told by the thread that may wait, once. */
 START_TEST(damage_is_a_miss)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint64_t blk;
 	uint32_t off;
 	uint8_t byte;
 
 	names_make("-b 4096", 10);
-	i = n_get(dir, "f5");
-	blk = x4_itable_place(t.v, x4_inode_ino(i), &off);
-	x4_iput(i);
+	inode = n_get(dir, "f5");
+	blk = x4_itable_place(t.vol, x4_inode_ino(inode), &off);
+	x4_iput(inode);
 	x4_iput(file);
 	x4_iput(sub);
 	x4_iput(dir);
@@ -587,7 +587,7 @@ START_TEST(damage_is_a_miss)
 	x4_iput(file);
 	x4_iput(dir);
 	x4_iput(t.root);
-	x4_vol_abandon(t.v);
+	x4_vol_abandon(t.vol);
 	fake_free(t.fake);
 }
 END_TEST
@@ -596,8 +596,8 @@ static uint32_t bad_groups(void)
 {
 	uint32_t n = 0;
 
-	for (uint32_t g = 0; g < t.v->nr_groups; g++)
-		n += t.v->alloc.groups[g].ib_bad;
+	for (uint32_t group = 0; group < t.vol->nr_groups; group++)
+		n += t.vol->alloc.groups[group].ib_bad;
 	return n;
 }
 
@@ -611,7 +611,7 @@ START_TEST(number_is_being_looked_up)
 	must_eq(do_create(), 0);
 	ino = (uint32_t)n_ino(dir, "new");
 	must_eq(n_unlink(dir, "new"), 0); /* the next file gets this number again */
-	reader = x4_inode_alloc(t.v, ino);
+	reader = x4_inode_alloc(t.vol, ino);
 	must(reader);
 	must_eq(x4_inode_hash_new(reader), 0);
 	reader->inode.loading = true;
@@ -629,12 +629,12 @@ END_TEST
 /* A bitmap that a loop thread finds damaged is still told of: it is not put out of use before. */
 START_TEST(damaged_inode_bitmap)
 {
-	struct jnl_buf *b;
+	struct jnl_buf *buffer;
 	uint8_t byte;
 	uint64_t ib;
 
 	names_make("-b 4096", 10);
-	ib = t.v->alloc.groups[0].ib;
+	ib = t.vol->alloc.groups[0].inode_bitmap;
 	x4_iput(file);
 	x4_iput(sub);
 	x4_iput(dir);
@@ -646,17 +646,17 @@ START_TEST(damaged_inode_bitmap)
 	dir = n_get(t.root, "dir");
 	warm_tables();
 	must_eq(n_ino(dir, "new"), -ENOENT);
-	must_eq(jnl_bread(t.v->jnl, ib, &b), 0);
+	must_eq(jnl_bread(t.vol->jnl, ib, &buffer), 0);
 	must_eq(attempt(do_create, 0), -EAGAIN);
 	must_eq(bad_groups(), 0);
 	must_eq(fdio_counter_read(CTR_x4_corrupt), 0);
 	(void)do_create(); /* by the policy for errors it may find another group or not */
 	must_eq(bad_groups(), 1);
 	must(fdio_counter_read(CTR_x4_corrupt) > 0);
-	jnl_brelse(b);
+	jnl_brelse(buffer);
 	x4_iput(dir);
 	x4_iput(t.root);
-	x4_vol_abandon(t.v);
+	x4_vol_abandon(t.vol);
 	fake_free(t.fake);
 }
 END_TEST

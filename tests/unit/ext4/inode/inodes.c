@@ -77,17 +77,17 @@ static void dtor(void *p) { dtors += *(unsigned *)p; }
 START_TEST(upper_part_ends_with_the_inode)
 {
 	unsigned one = 1, two = 2;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint32_t ino;
 
 	setup(0, &ino);
 	dtors = 0;
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
-	ck_assert_ptr_null(x4_inode_upper(i));
-	ck_assert_ptr_eq(x4_inode_set_upper(i, &one, dtor), &one);
-	ck_assert_ptr_eq(x4_inode_set_upper(i, &two, dtor), &one);
-	ck_assert_ptr_eq(x4_inode_upper(i), &one);
-	x4_iput(i);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
+	ck_assert_ptr_null(x4_inode_upper(inode));
+	ck_assert_ptr_eq(x4_inode_set_upper(inode, &one, dtor), &one);
+	ck_assert_ptr_eq(x4_inode_set_upper(inode, &two, dtor), &one);
+	ck_assert_ptr_eq(x4_inode_upper(inode), &one);
+	x4_iput(inode);
 	ck_assert_uint_eq(dtors, 0);
 	finish();
 	ck_assert_uint_eq(dtors, 1);
@@ -97,7 +97,7 @@ END_TEST
 /* More files than the bound are touched: the cache stays small, what is referenced stays. */
 START_TEST(cache_gives_up_the_oldest)
 {
-	struct x4_inode *i, *kept[20];
+	struct x4_inode *inode, *kept[20];
 	uint32_t ino;
 
 	setup(0, &ino);
@@ -110,16 +110,16 @@ START_TEST(cache_gives_up_the_oldest)
 		x4_iput(kept[n]);
 	ck_assert_uint_ge(v->inode.nr_cached, 20);
 	for (unsigned n = 0; n < 20; n++) {
-		i = x4_iget_cached(v, kept[n]->ino);
-		ck_assert_ptr_eq(i, kept[n]);
-		x4_raw_set_nlink(i, 0);
-		x4_iput(i);
+		inode = x4_iget_cached(v, kept[n]->ino);
+		ck_assert_ptr_eq(inode, kept[n]);
+		x4_raw_set_nlink(inode, 0);
+		x4_iput(inode);
 	}
 	ck_assert_uint_le(v->inode.lru_len, 10);
 	for (uint32_t n = 3; n < v->first_ino; n++)
-		if (n != 8 && !x4_iget_special(v, n, &i)) {
-			i->nlink = 1;
-			x4_iput(i);
+		if (n != 8 && !x4_iget_special(v, n, &inode)) {
+			inode->nlink = 1;
+			x4_iput(inode);
 		}
 	ck_assert_uint_le(v->inode.lru_len, 10);
 	finish();
@@ -145,7 +145,7 @@ static const struct { int64_t sec; long nsec; int64_t want; bool narrow; } times
 START_TEST(times_in_all_encodings)
 {
 	bool narrow = _i == 1; /* 128-byte inodes: seconds only, until 2038 */
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	struct x4_attr a, b;
 	uint32_t ino;
 
@@ -153,23 +153,23 @@ START_TEST(times_in_all_encodings)
 	for (unsigned n = 0; n < ARRAY_SIZE(times); n++) {
 		int64_t want = narrow && times[n].narrow ? INT32_MAX : times[n].want;
 
-		ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
+		ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
 		memset(&a, 0, sizeof(a));
 		a.atime = a.mtime = a.ctime = (struct timespec){ times[n].sec, times[n].nsec };
-		ck_assert_int_eq(x4_setattr(i, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, &a), 0);
-		x4_getattr(i, &b);
+		ck_assert_int_eq(x4_setattr(inode, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, &a), 0);
+		x4_getattr(inode, &b);
 		ck_assert_int_eq(b.mtime.tv_sec, want);
-		x4_iput(i);
+		x4_iput(inode);
 		if (n % 4 == 0)
 			reopen();
-		ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
-		x4_getattr(i, &b);
+		ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
+		x4_getattr(inode, &b);
 		ck_assert_int_eq(b.atime.tv_sec, want);
 		ck_assert_int_eq(b.mtime.tv_sec, want);
 		ck_assert_int_eq(b.ctime.tv_sec, want);
 		if (want == times[n].sec)
 			ck_assert_int_eq(b.ctime.tv_nsec, narrow || want == LAST_SECOND ? 0 : times[n].nsec);
-		x4_iput(i);
+		x4_iput(inode);
 	}
 	finish();
 }
@@ -178,20 +178,20 @@ END_TEST
 START_TEST(attributes_survive_a_remount)
 {
 	struct x4_attr a = { .mode = 04751, .uid = 70000, .gid = 80000 }, b;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint32_t ino;
 
 	setup((unsigned)_i, &ino);
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
-	ck_assert_int_eq(x4_setattr(i, X4_SET_MODE | X4_SET_UID | X4_SET_GID, &a), 0);
-	a.flags = x4_inode_flags(i) | EXT2_NODUMP_FL | EXT2_NOATIME_FL;
-	ck_assert_int_eq(x4_setattr(i, X4_SET_FLAGS, &a), 0);
-	a.flags = x4_inode_flags(i) ^ EXT4_EXTENTS_FL;
-	ck_assert_int_eq(x4_setattr(i, X4_SET_FLAGS, &a), -EOPNOTSUPP);
-	x4_iput(i);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
+	ck_assert_int_eq(x4_setattr(inode, X4_SET_MODE | X4_SET_UID | X4_SET_GID, &a), 0);
+	a.flags = x4_inode_flags(inode) | EXT2_NODUMP_FL | EXT2_NOATIME_FL;
+	ck_assert_int_eq(x4_setattr(inode, X4_SET_FLAGS, &a), 0);
+	a.flags = x4_inode_flags(inode) ^ EXT4_EXTENTS_FL;
+	ck_assert_int_eq(x4_setattr(inode, X4_SET_FLAGS, &a), -EOPNOTSUPP);
+	x4_iput(inode);
 	reopen();
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
-	x4_getattr(i, &b);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
+	x4_getattr(inode, &b);
 	ck_assert_uint_eq(b.mode, S_IFREG | 04751);
 	ck_assert_uint_eq(b.uid, 70000);
 	ck_assert_uint_eq(b.gid, 80000);
@@ -201,21 +201,21 @@ START_TEST(attributes_survive_a_remount)
 	ck_assert((b.flags & (EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT4_EXTENTS_FL)) ==
 		  (EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT4_EXTENTS_FL));
 
-	ck_assert(x4_needs_killpriv(i));
-	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID, &a), 0);
-	ck_assert_uint_eq(x4_inode_mode(i), S_IFREG | 0751);
-	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID, &a), 0);
-	ck_assert(!x4_needs_killpriv(i));
+	ck_assert(x4_needs_killpriv(inode));
+	ck_assert_int_eq(x4_setattr(inode, X4_KILL_SUIDGID, &a), 0);
+	ck_assert_uint_eq(x4_inode_mode(inode), S_IFREG | 0751);
+	ck_assert_int_eq(x4_setattr(inode, X4_KILL_SUIDGID, &a), 0);
+	ck_assert(!x4_needs_killpriv(inode));
 	a.mode = 02700; /* without group execution it is mandatory locking, not a privilege */
-	ck_assert_int_eq(x4_setattr(i, X4_SET_MODE, &a), 0);
-	ck_assert(x4_needs_killpriv(i));
-	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID, &a), 0);
-	ck_assert_uint_eq(x4_inode_mode(i), S_IFREG | 02700);
+	ck_assert_int_eq(x4_setattr(inode, X4_SET_MODE, &a), 0);
+	ck_assert(x4_needs_killpriv(inode));
+	ck_assert_int_eq(x4_setattr(inode, X4_KILL_SUIDGID, &a), 0);
+	ck_assert_uint_eq(x4_inode_mode(inode), S_IFREG | 02700);
 	/* That a member of the group leaves it is not remembered for those who are none. */
-	ck_assert(x4_needs_killpriv(i));
-	ck_assert_int_eq(x4_setattr(i, X4_KILL_SUIDGID | X4_KILL_SGID, &a), 0);
-	ck_assert_uint_eq(x4_inode_mode(i), S_IFREG | 0700);
-	x4_iput(i);
+	ck_assert(x4_needs_killpriv(inode));
+	ck_assert_int_eq(x4_setattr(inode, X4_KILL_SUIDGID | X4_KILL_SGID, &a), 0);
+	ck_assert_uint_eq(x4_inode_mode(inode), S_IFREG | 0700);
+	x4_iput(inode);
 	finish();
 }
 END_TEST
@@ -223,69 +223,69 @@ END_TEST
 START_TEST(lazy_times_are_written_in_the_end)
 {
 	struct timespec now = { 2000000000, 5 };
-	struct x4_inode *i;
-	struct x4_attr a;
+	struct x4_inode *inode;
+	struct x4_attr attr;
 	jnl_tid tid;
 	uint32_t ino;
 
 	setup((unsigned)_i, &ino);
 	fake_set_now(f, &now);
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
-	ck_assert(!x4_sync_tid(i, false, &tid));
-	x4_touch_write(i);
-	x4_getattr(i, &a);
-	ck_assert_int_eq(a.mtime.tv_sec, now.tv_sec);
-	ck_assert_int_eq(a.ctime.tv_sec, now.tv_sec);
-	ck_assert_uint_ne(i->raw->i_mtime, (uint32_t)now.tv_sec);
-	ck_assert(!x4_sync_tid(i, true, &tid)); /* fdatasync does not care */
-	ck_assert(x4_sync_tid(i, false, &tid)); /* fsync writes them */
-	ck_assert_uint_eq(i->raw->i_mtime, (uint32_t)now.tv_sec);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
+	ck_assert(!x4_sync_tid(inode, false, &tid));
+	x4_touch_write(inode);
+	x4_getattr(inode, &attr);
+	ck_assert_int_eq(attr.mtime.tv_sec, now.tv_sec);
+	ck_assert_int_eq(attr.ctime.tv_sec, now.tv_sec);
+	ck_assert_uint_ne(inode->raw->i_mtime, (uint32_t)now.tv_sec);
+	ck_assert(!x4_sync_tid(inode, true, &tid)); /* fdatasync does not care */
+	ck_assert(x4_sync_tid(inode, false, &tid)); /* fsync writes them */
+	ck_assert_uint_eq(inode->raw->i_mtime, (uint32_t)now.tv_sec);
 
 	/* Unreferenced and not written yet: it must not get lost. */
 	now.tv_sec += 10;
 	fake_set_now(f, &now);
-	x4_touch_write(i);
-	x4_touch_read(i);
-	x4_iput(i);
+	x4_touch_write(inode);
+	x4_touch_read(inode);
+	x4_iput(inode);
 	reopen();
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
-	x4_getattr(i, &a);
-	ck_assert_int_eq(a.mtime.tv_sec, now.tv_sec);
-	ck_assert_int_eq(a.atime.tv_sec, now.tv_sec);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
+	x4_getattr(inode, &attr);
+	ck_assert_int_eq(attr.mtime.tv_sec, now.tv_sec);
+	ck_assert_int_eq(attr.atime.tv_sec, now.tv_sec);
 
 	/* relatime: not again on the same day, unless it was changed; after a day, yes. */
 	now.tv_sec += 100;
 	fake_set_now(f, &now);
-	nowait_ignore(x4_setattr(i, X4_SET_ATIME_NOW, &a));
+	nowait_ignore(x4_setattr(inode, X4_SET_ATIME_NOW, &attr));
 	now.tv_sec += 100;
 	fake_set_now(f, &now);
-	x4_touch_read(i);
-	x4_getattr(i, &a);
-	ck_assert_int_eq(a.atime.tv_sec, now.tv_sec); /* ctime was as new as atime */
+	x4_touch_read(inode);
+	x4_getattr(inode, &attr);
+	ck_assert_int_eq(attr.atime.tv_sec, now.tv_sec); /* ctime was as new as atime */
 	now.tv_sec += 100;
 	fake_set_now(f, &now);
-	x4_touch_read(i);
-	x4_getattr(i, &a);
-	ck_assert_int_eq(a.atime.tv_sec, now.tv_sec - 100);
+	x4_touch_read(inode);
+	x4_getattr(inode, &attr);
+	ck_assert_int_eq(attr.atime.tv_sec, now.tv_sec - 100);
 	now.tv_sec += 86400;
 	fake_set_now(f, &now);
-	x4_touch_read(i);
-	x4_getattr(i, &a);
-	ck_assert_int_eq(a.atime.tv_sec, now.tv_sec);
+	x4_touch_read(inode);
+	x4_getattr(inode, &attr);
+	ck_assert_int_eq(attr.atime.tv_sec, now.tv_sec);
 
 	/* An explicit time wins over one noted before, and a write after it wins again. */
-	x4_touch_write(i);
-	a.mtime = (struct timespec){ 3000000000LL, 0 };
-	ck_assert_int_eq(x4_setattr(i, X4_SET_MTIME, &a), 0);
-	x4_getattr(i, &a);
-	ck_assert_int_eq(a.mtime.tv_sec, v->inode_size > 128 ? 3000000000LL : INT32_MAX);
+	x4_touch_write(inode);
+	attr.mtime = (struct timespec){ 3000000000LL, 0 };
+	ck_assert_int_eq(x4_setattr(inode, X4_SET_MTIME, &attr), 0);
+	x4_getattr(inode, &attr);
+	ck_assert_int_eq(attr.mtime.tv_sec, v->inode_size > 128 ? 3000000000LL : INT32_MAX);
 	now.tv_sec += 5;
 	fake_set_now(f, &now);
-	x4_touch_write(i);
+	x4_touch_write(inode);
 	ck_assert_int_eq(x4_vol_write_times(v), 0);
-	x4_getattr(i, &a);
-	ck_assert_int_eq(a.mtime.tv_sec, now.tv_sec);
-	x4_iput(i);
+	x4_getattr(inode, &attr);
+	ck_assert_int_eq(attr.mtime.tv_sec, now.tv_sec);
+	x4_iput(inode);
 	fake_set_now(f, NULL);
 	finish();
 }
@@ -294,33 +294,33 @@ END_TEST
 START_TEST(cancelled_handle_restores_the_inode)
 {
 	struct x4_attr before, after;
-	struct jnl_handle *h;
-	struct x4_inode *i;
+	struct jnl_handle *handle;
+	struct x4_inode *inode;
 	uint32_t ino;
 
 	memset(&before, 0, sizeof(before)); /* the padding is compared too */
 	memset(&after, 0, sizeof(after));
 	setup((unsigned)_i, &ino);
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), 0);
-	x4_touch_write(i);
-	x4_getattr(i, &before);
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &h), 0);
-	ck_assert_int_eq(x4_inode_begin(h, i), 0);
-	ck_assert_int_eq(x4_inode_begin(h, i), 0);
-	fdio_mutex_lock(&i->attr);
-	x4_raw_set_size(i, 1ULL << 40);
-	x4_raw_set_mode(i, S_IFREG | 07777);
-	x4_raw_set_time(i, X4_SET_MTIME, (struct timespec){ 1, 1 });
-	fdio_mutex_unlock(&i->attr);
-	x4_raw_set_nlink(i, 77);
-	ck_assert_int_eq(x4_raw_add_blocks(i, 1000), 0);
-	ck_assert_int_eq(x4_inode_dirty(h, i, true), 0);
-	ck_assert_uint_eq(x4_inode_size(i), 1ULL << 40);
-	jnl_cancel(h);
-	x4_getattr(i, &after);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
+	x4_touch_write(inode);
+	x4_getattr(inode, &before);
+	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(x4_inode_begin(handle, inode), 0);
+	ck_assert_int_eq(x4_inode_begin(handle, inode), 0);
+	fdio_mutex_lock(&inode->attr);
+	x4_raw_set_size(inode, 1ULL << 40);
+	x4_raw_set_mode(inode, S_IFREG | 07777);
+	x4_raw_set_time(inode, X4_SET_MTIME, (struct timespec){ 1, 1 });
+	fdio_mutex_unlock(&inode->attr);
+	x4_raw_set_nlink(inode, 77);
+	ck_assert_int_eq(x4_raw_add_blocks(inode, 1000), 0);
+	ck_assert_int_eq(x4_inode_dirty(handle, inode, true), 0);
+	ck_assert_uint_eq(x4_inode_size(inode), 1ULL << 40);
+	jnl_cancel(handle);
+	x4_getattr(inode, &after);
 	ck_assert_int_eq(memcmp(&before, &after, sizeof(before)), 0);
-	ck_assert_uint_eq(x4_inode_size(i), before.size);
-	x4_iput(i);
+	ck_assert_uint_eq(x4_inode_size(inode), before.size);
+	x4_iput(inode);
 	finish();
 }
 END_TEST
@@ -328,45 +328,45 @@ END_TEST
 START_TEST(new_inodes_inherit_and_are_placed)
 {
 	uint32_t groups[] = { 5, 80000 };
-	struct x4_cred c = { .uid = 65536, .gid = 7, .groups = groups, .nr_groups = 2 };
-	struct x4_inode *root, *i;
-	struct jnl_handle *h;
-	struct x4_attr a = { .mode = 02777, .gid = 90000 };
+	struct x4_cred credentials = { .uid = 65536, .gid = 7, .groups = groups, .nr_groups = 2 };
+	struct x4_inode *root, *inode;
+	struct jnl_handle *handle;
+	struct x4_attr attr = { .mode = 02777, .gid = 90000 };
 	uint32_t ino;
 
 	setup((unsigned)_i, &ino);
 	root = testvol_root(v);
-	ck_assert_int_eq(x4_setattr(root, X4_SET_MODE | X4_SET_GID, &a), 0);
-	ck_assert_int_eq(jnl_begin(v->jnl, 30, &h), 0);
-	ck_assert_int_eq(x4_inode_new(h, root, S_IFREG | 02775, &c, &i), 0);
-	x4_getattr(i, &a);
-	ck_assert_uint_eq(a.uid, 65536);
-	ck_assert_uint_eq(a.gid, 90000);
-	ck_assert_uint_eq(a.mode, S_IFREG | 0775); /* not in that group: no setgid executable for it */
-	ck_assert_uint_eq(a.nlink, 1);
-	ck_assert(a.flags & EXT4_EXTENTS_FL);
+	ck_assert_int_eq(x4_setattr(root, X4_SET_MODE | X4_SET_GID, &attr), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, 30, &handle), 0);
+	ck_assert_int_eq(x4_inode_new(handle, root, S_IFREG | 02775, &credentials, &inode), 0);
+	x4_getattr(inode, &attr);
+	ck_assert_uint_eq(attr.uid, 65536);
+	ck_assert_uint_eq(attr.gid, 90000);
+	ck_assert_uint_eq(attr.mode, S_IFREG | 0775); /* not in that group: no setgid executable for it */
+	ck_assert_uint_eq(attr.nlink, 1);
+	ck_assert(attr.flags & EXT4_EXTENTS_FL);
 	if (v->inode_size > 128)
-		ck_assert_int_ne(a.btime.tv_sec, 0);
-	ino = i->ino;
-	jnl_cancel(h);
-	x4_iput(i);
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -ENOENT);
+		ck_assert_int_ne(attr.btime.tv_sec, 0);
+	ino = inode->ino;
+	jnl_cancel(handle);
+	x4_iput(inode);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), -ENOENT);
 
-	ck_assert_int_eq(jnl_begin(v->jnl, 30, &h), 0);
-	ck_assert_int_eq(x4_inode_new(h, root, S_IFDIR | 0700, &c, &i), 0);
-	ck_assert_uint_eq(x4_inode_mode(i), S_IFDIR | 02700);
-	jnl_cancel(h);
-	x4_iput(i);
-	ck_assert_int_eq(jnl_begin(v->jnl, 30, &h), 0);
-	ck_assert_int_eq(x4_inode_new(h, root, S_IFCHR | 0600, &c, &i), 0);
-	x4_raw_set_rdev(i, 0x0103);
-	ck_assert_uint_eq(x4_raw_rdev(i), 0x0103);
-	ck_assert_uint_eq(i->raw->i_block[0], 0x0103);
-	x4_raw_set_rdev(i, 0x12345678);
-	ck_assert_uint_eq(x4_raw_rdev(i), 0x12345678);
-	ck_assert_uint_eq(i->raw->i_block[0], 0);
-	jnl_cancel(h);
-	x4_iput(i);
+	ck_assert_int_eq(jnl_begin(v->jnl, 30, &handle), 0);
+	ck_assert_int_eq(x4_inode_new(handle, root, S_IFDIR | 0700, &credentials, &inode), 0);
+	ck_assert_uint_eq(x4_inode_mode(inode), S_IFDIR | 02700);
+	jnl_cancel(handle);
+	x4_iput(inode);
+	ck_assert_int_eq(jnl_begin(v->jnl, 30, &handle), 0);
+	ck_assert_int_eq(x4_inode_new(handle, root, S_IFCHR | 0600, &credentials, &inode), 0);
+	x4_raw_set_rdev(inode, 0x0103);
+	ck_assert_uint_eq(x4_raw_rdev(inode), 0x0103);
+	ck_assert_uint_eq(inode->raw->i_block[0], 0x0103);
+	x4_raw_set_rdev(inode, 0x12345678);
+	ck_assert_uint_eq(x4_raw_rdev(inode), 0x12345678);
+	ck_assert_uint_eq(inode->raw->i_block[0], 0);
+	jnl_cancel(handle);
+	x4_iput(inode);
 	x4_iput(root);
 	finish();
 }
@@ -378,7 +378,7 @@ START_TEST(orphan_list_in_any_order)
 	struct x4_inode *o[10];
 	unsigned rnd = 99 + (unsigned)_i, left = 10;
 	struct ext2_super_block *sb;
-	struct jnl_handle *h;
+	struct jnl_handle *handle;
 	uint32_t ino;
 
 	setup(0, &ino);
@@ -386,26 +386,26 @@ START_TEST(orphan_list_in_any_order)
 		o[n] = testvol_tmpfile(v, S_IFREG | 0600);
 	while (left) {
 		unsigned k = (unsigned)rand_r(&rnd) % left;
-		struct x4_inode *i = o[k];
+		struct x4_inode *inode = o[k];
 
 		if (rand_r(&rnd) % 3 == 0) {
-			ck_assert_int_eq(jnl_begin(v->jnl, 8, &h), 0);
-			ck_assert_int_eq(x4_orphan_del(h, i), 0);
-			ck_assert(!i->inode.on_orphans);
-			jnl_cancel(h);
-			ck_assert(i->inode.on_orphans);
+			ck_assert_int_eq(jnl_begin(v->jnl, 8, &handle), 0);
+			ck_assert_int_eq(x4_orphan_del(handle, inode), 0);
+			ck_assert(!inode->inode.on_orphans);
+			jnl_cancel(handle);
+			ck_assert(inode->inode.on_orphans);
 		}
-		x4_iput(i);
+		x4_iput(inode);
 		o[k] = o[--left];
 		if (rand_r(&rnd) % 4 == 0) {
 			ck_assert_int_eq(x4_vol_sync(v), 0);
 			ck_assert_int_eq(fake_e2fsck_replay(f), 0);
 		}
 	}
-	ck_assert_int_eq(jnl_begin(v->jnl, 1, &h), 0);
-	ck_assert_int_eq(x4_super_begin(v, h, &sb), 0);
+	ck_assert_int_eq(jnl_begin(v->jnl, 1, &handle), 0);
+	ck_assert_int_eq(x4_super_begin(v, handle, &sb), 0);
 	ck_assert_uint_eq(sb->s_last_orphan, 0);
-	jnl_cancel(h);
+	jnl_cancel(handle);
 	finish();
 }
 END_TEST
@@ -414,14 +414,14 @@ END_TEST
 START_TEST(unmount_deletes_what_is_still_open)
 {
 	struct x4_statfs before, after;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint32_t ino;
 
 	setup((unsigned)_i, &ino);
 	x4_vol_statfs(v, &before);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(testvol_fill(i, 0, 50), 0);
-	x4_iref(i);
+	inode = testvol_tmpfile(v, S_IFREG | 0600);
+	ck_assert_int_eq(testvol_fill(inode, 0, 50), 0);
+	x4_iref(inode);
 	reopen();
 	x4_vol_statfs(v, &after);
 	ck_assert_uint_eq(after.bfree, before.bfree);
@@ -433,20 +433,20 @@ END_TEST
 /* A number is used again at once, in the same transaction, with another generation. */
 START_TEST(number_is_used_again_with_another_generation)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint32_t ino, gen, first = 0, same = 0;
 
 	setup(0, &ino);
 	for (unsigned n = 0; n < 50; n++) {
-		i = testvol_tmpfile(v, S_IFREG | 0600);
+		inode = testvol_tmpfile(v, S_IFREG | 0600);
 		if (!n)
-			first = i->ino;
-		ck_assert_uint_eq(i->ino, first);
-		same += n && gen == i->gen;
-		gen = i->gen;
-		x4_touch_write(i); /* queued for its times when it goes */
-		x4_iput(i);
-		ck_assert_int_eq(x4_iget(v, first, &gen, &i), -ENOENT);
+			first = inode->ino;
+		ck_assert_uint_eq(inode->ino, first);
+		same += n && gen == inode->gen;
+		gen = inode->gen;
+		x4_touch_write(inode); /* queued for its times when it goes */
+		x4_iput(inode);
+		ck_assert_int_eq(x4_iget(v, first, &gen, &inode), -ENOENT);
 		if (n == 25)
 			ck_assert_int_eq(x4_vol_write_times(v), 0);
 	}
@@ -457,7 +457,7 @@ END_TEST
 
 START_TEST(damaged_inodes_are_refused)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	uint32_t ino, off;
 	uint64_t blk;
 	uint8_t byte;
@@ -467,8 +467,8 @@ START_TEST(damaged_inodes_are_refused)
 	fake_peek(f, &byte, 1, (blk << v->block_bits) + off + 50);
 	byte ^= 1;
 	fake_poke(f, &byte, 1, (blk << v->block_bits) + off + 50);
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -EUCLEAN);
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -EUCLEAN);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), -EUCLEAN);
+	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), -EUCLEAN);
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	fake_free(f);
 }
@@ -478,21 +478,21 @@ END_TEST
 static void *churn(void *arg)
 {
 	unsigned rnd = (unsigned)(uintptr_t)arg;
-	struct x4_attr a;
+	struct x4_attr attr;
 
 	for (unsigned n = 0; n < 60; n++) {
-		struct x4_inode *i = testvol_tmpfile(v, S_IFREG | 0600), *root = testvol_root(v);
+		struct x4_inode *inode = testvol_tmpfile(v, S_IFREG | 0600), *root = testvol_root(v);
 
-		ck_assert_int_eq(testvol_fill(i, 0, 1 + (unsigned)rand_r(&rnd) % 40), 0);
-		x4_touch_write(i);
+		ck_assert_int_eq(testvol_fill(inode, 0, 1 + (unsigned)rand_r(&rnd) % 40), 0);
+		x4_touch_write(inode);
 		x4_touch_read(root);
-		x4_getattr(i, &a);
-		a.mode = 0640;
-		ck_assert_int_eq(x4_setattr(rand_r(&rnd) % 2 ? i : root, X4_SET_MODE | X4_SET_MTIME_NOW, &a), 0);
+		x4_getattr(inode, &attr);
+		attr.mode = 0640;
+		ck_assert_int_eq(x4_setattr(rand_r(&rnd) % 2 ? inode : root, X4_SET_MODE | X4_SET_MTIME_NOW, &attr), 0);
 		x4_iput(root);
 		if (rand_r(&rnd) % 2)
-			x4_touch_write(i);
-		x4_iput(i);
+			x4_touch_write(inode);
+		x4_iput(inode);
 	}
 	return NULL;
 }
@@ -505,7 +505,7 @@ START_TEST(size_that_no_file_can_have_is_damage)
 		{ "", 10, (uint64_t)UINT32_MAX << 10 },
 		{ "-O ^huge_file", 12, (uint64_t)(UINT32_MAX >> 3) << 12 },
 	};
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	char cmd[300];
 
 	snprintf(cmd, sizeof(cmd), "-t ext4 -J size=4 -b %u %s", 1 << t[_i / 2].bits,
@@ -519,11 +519,11 @@ START_TEST(size_that_no_file_can_have_is_damage)
 	v = testvol_mount(f);
 	fdio_log_set_level(0);
 	if (_i & 1) {
-		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &i), -EUCLEAN);
+		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &inode), -EUCLEAN);
 	} else {
-		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &i), 0);
-		ck_assert_uint_eq(x4_inode_size(i), t[_i / 2].size);
-		x4_iput(i);
+		ck_assert_int_eq(x4_iget(v, v->first_ino + 1, NULL, &inode), 0);
+		ck_assert_uint_eq(x4_inode_size(inode), t[_i / 2].size);
+		x4_iput(inode);
 	}
 	ck_assert_int_eq(x4_vol_close(v), 0);
 	fake_free(f);

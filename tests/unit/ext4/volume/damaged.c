@@ -16,7 +16,7 @@
 #define SIZE (32u << 20)
 
 /* debugfs commands, one a line; "write" takes $IMG.src, which holds "hello". */
-static void debugfs(struct fake_dev *f, const char *commands)
+static void debugfs(struct fake_dev *fake, const char *commands)
 {
 	char cmd[1024];
 
@@ -24,38 +24,38 @@ static void debugfs(struct fake_dev *f, const char *commands)
 		 "echo hello > $IMG.src; debugfs -w $IMG >/dev/null 2>&1 <<EOF\n%s\nEOF\nrm -f "
 		 "$IMG.src",
 		 commands);
-	ck_assert_int_eq(fake_run(f, cmd, NULL, 0, true), 0);
+	ck_assert_int_eq(fake_run(fake, cmd, NULL, 0, true), 0);
 }
 
-static int try_open(struct fake_dev *f, bool ro, bool norecovery, struct x4_vol **v, char *msg,
+static int try_open(struct fake_dev *fake, bool ro, bool norecovery, struct x4_vol **vol, char *msg,
 		    size_t len)
 {
-	struct x4_options opt = testvol_options();
+	struct x4_options options = testvol_options();
 	const char *why;
 
-	opt.read_only = ro;
-	opt.norecovery = norecovery;
-	return x4_vol_open(fake_dev(f), &opt, v, &why, FDIO_REASON_AT(msg, len));
+	options.read_only = ro;
+	options.norecovery = norecovery;
+	return x4_vol_open(fake_dev(fake), &options, vol, &why, FDIO_REASON_AT(msg, len));
 }
 
 /* Nobody can have it, and nothing was written. */
-static void must_be_refused(struct fake_dev *f, bool ro_too, const char *says)
+static void must_be_refused(struct fake_dev *fake, bool ro_too, const char *says)
 {
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[400];
 
-	fake_stats_reset(f);
+	fake_stats_reset(fake);
 	for (int ro = 0; ro <= ro_too; ro++) {
-		ck_assert_int_lt(try_open(f, ro, false, &v, msg, sizeof(msg)), 0);
+		ck_assert_int_lt(try_open(fake, ro, false, &vol, msg, sizeof(msg)), 0);
 		ck_assert_msg(strstr(msg, says), "%s", msg);
 		ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
 	}
-	ck_assert_uint_eq(fake_stats(f).writes, 0);
+	ck_assert_uint_eq(fake_stats(fake).writes, 0);
 }
 
-static int look_up(struct x4_vol *v, const char *dir, const char *name, struct x4_inode **ret)
+static int look_up(struct x4_vol *vol, const char *dir, const char *name, struct x4_inode **ret)
 {
-	struct x4_inode *d = testvol_root(v), *up = d;
+	struct x4_inode *d = testvol_root(vol), *up = d;
 	int err = dir ? x4_lookup(up, dir, (unsigned)strlen(dir), &d) : 0;
 
 	if (dir)
@@ -67,28 +67,28 @@ static int look_up(struct x4_vol *v, const char *dir, const char *name, struct x
 	return err;
 }
 
-static bool has_name(struct x4_vol *v, const char *dir, const char *name)
+static bool has_name(struct x4_vol *vol, const char *dir, const char *name)
 {
-	struct x4_inode *i;
+	struct x4_inode *inode;
 
-	if (look_up(v, dir, name, &i))
+	if (look_up(vol, dir, name, &inode))
 		return false;
-	x4_iput(i);
+	x4_iput(inode);
 	return true;
 }
 
-static bool count_name(void *arg, const struct x4_dirent *e)
+static bool count_name(void *arg, const struct x4_dirent *entry)
 {
-	*(unsigned *)arg += e->name_len > 2;
+	*(unsigned *)arg += entry->name_len > 2;
 	return true;
 }
 
-static unsigned names_in(struct x4_vol *v, const char *dir)
+static unsigned names_in(struct x4_vol *vol, const char *dir)
 {
 	struct x4_inode *d;
 	unsigned n = 0;
 
-	ck_assert_int_eq(look_up(v, NULL, dir, &d), 0);
+	ck_assert_int_eq(look_up(vol, NULL, dir, &d), 0);
 	ck_assert_int_eq(x4_readdir(d, 0, count_name, &n), 0);
 	x4_iput(d);
 	return n;
@@ -96,19 +96,19 @@ static unsigned names_in(struct x4_vol *v, const char *dir)
 
 
 /* Flips a byte of the disk inode, so that its checksum does not fit. */
-static void break_inode(struct fake_dev *f, uint32_t ino)
+static void break_inode(struct fake_dev *fake, uint32_t ino)
 {
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	uint32_t off;
 	uint64_t at;
 	uint8_t c;
 
-	ck_assert_int_eq(try_open(f, true, true, &v, NULL, 0), 0);
-	at = (x4_itable_place(v, ino, &off) << v->block_bits) + 17; /* of a time */
-	x4_vol_abandon(v);
-	fake_peek(f, &c, 1, at + off);
+	ck_assert_int_eq(try_open(fake, true, true, &vol, NULL, 0), 0);
+	at = (x4_itable_place(vol, ino, &off) << vol->block_bits) + 17; /* of a time */
+	x4_vol_abandon(vol);
+	fake_peek(fake, &c, 1, at + off);
 	c ^= 0x55;
-	fake_poke(f, &c, 1, at + off);
+	fake_poke(fake, &c, 1, at + off);
 }
 
 static const char *const roots[] = {
@@ -121,31 +121,31 @@ static const char *const roots[] = {
 
 START_TEST(no_root_directory_is_refused)
 {
-	struct fake_dev *f = testvol_shape(0);
+	struct fake_dev *fake = testvol_shape(0);
 
 	if (roots[_i])
-		debugfs(f, roots[_i]);
+		debugfs(fake, roots[_i]);
 	else
-		break_inode(f, X4_ROOT_INO);
-	must_be_refused(f, true, "root directory");
-	fake_free(f);
+		break_inode(fake, X4_ROOT_INO);
+	must_be_refused(fake, true, "root directory");
+	fake_free(fake);
 }
 END_TEST
 
 /* The descriptor of a group: its checksum alone, or where the inode table is. */
-static void break_descriptor(struct fake_dev *f, uint32_t g, unsigned field)
+static void break_descriptor(struct fake_dev *fake, uint32_t group, unsigned field)
 {
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	uint64_t at;
 	uint8_t c;
 
-	ck_assert_int_eq(try_open(f, true, true, &v, NULL, 0), 0);
-	at = ((uint64_t)v->first_data_block + 1) * v->block_size + (uint64_t)g * v->desc_size +
+	ck_assert_int_eq(try_open(fake, true, true, &vol, NULL, 0), 0);
+	at = ((uint64_t)vol->first_data_block + 1) * vol->block_size + (uint64_t)group * vol->desc_size +
 	     field;
-	x4_vol_abandon(v);
-	fake_peek(f, &c, 1, at);
+	x4_vol_abandon(vol);
+	fake_peek(fake, &c, 1, at);
 	c ^= 0x55;
-	fake_poke(f, &c, 1, at);
+	fake_poke(fake, &c, 1, at);
 }
 
 #define DESC_TABLE_TOP 11u /* highest byte of the inode table's place */
@@ -154,48 +154,48 @@ static void break_descriptor(struct fake_dev *f, uint32_t g, unsigned field)
 /* A damaged descriptor of the last group but one; a file in the first. */
 START_TEST(damaged_descriptor_costs_its_group_only)
 {
-	struct fake_dev *f = testvol_shape(_i & 1 ? 4 : 0);
+	struct fake_dev *fake = testvol_shape(_i & 1 ? 4 : 0);
 	struct ext2_super_block sb;
-	struct x4_inode *i;
-	struct x4_vol *v;
-	uint32_t g;
+	struct x4_inode *inode;
+	struct x4_vol *vol;
+	uint32_t group;
 	int err;
 
-	debugfs(f, "write $IMG.src here");
-	testvol_super(f, &sb);
-	g = sb.s_inodes_count / sb.s_inodes_per_group - 2;
-	break_descriptor(f, g, _i & 2 ? DESC_TABLE_TOP : DESC_CSUM);
-	must_be_refused(f, false, "group descriptors");
+	debugfs(fake, "write $IMG.src here");
+	testvol_super(fake, &sb);
+	group = sb.s_inodes_count / sb.s_inodes_per_group - 2;
+	break_descriptor(fake, group, _i & 2 ? DESC_TABLE_TOP : DESC_CSUM);
+	must_be_refused(fake, false, "group descriptors");
 	for (int norecovery = 0; norecovery < 2; norecovery++) {
 		char msg[300] = "";
 
-		ck_assert_msg(!try_open(f, true, norecovery, &v, msg, sizeof(msg)), "%s", msg);
-		ck_assert(has_name(v, NULL, "here"));
-		err = x4_iget(v, g * v->inodes_per_group + 5, NULL, &i);
+		ck_assert_msg(!try_open(fake, true, norecovery, &vol, msg, sizeof(msg)), "%s", msg);
+		ck_assert(has_name(vol, NULL, "here"));
+		err = x4_iget(vol, group * vol->inodes_per_group + 5, NULL, &inode);
 		ck_assert_int_eq(err, _i & 2 ? -EUCLEAN : -ENOENT);
-		ck_assert_int_eq(x4_vol_close(v), 0);
+		ck_assert_int_eq(x4_vol_close(vol), 0);
 	}
-	ck_assert_uint_eq(fake_stats(f).writes, 0);
-	fake_free(f);
+	ck_assert_uint_eq(fake_stats(fake).writes, 0);
+	fake_free(fake);
 }
 END_TEST
 
 /* A crash tore a descriptor, and the log has it: it is replayed before anything is judged. */
 START_TEST(log_is_replayed_before_descriptors_are_judged)
 {
-	struct fake_dev *f = testvol_shape(0), *cut;
-	struct x4_vol *v = testvol_mount(f);
-	struct x4_inode *i = testvol_tmpfile(v, S_IFREG | 0600);
+	struct fake_dev *fake = testvol_shape(0), *cut;
+	struct x4_vol *vol = testvol_mount(fake);
+	struct x4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0600);
 	uint64_t at;
 	uint8_t c;
 
-	at = ((uint64_t)v->first_data_block + 1) * v->block_size + DESC_CSUM;
-	ck_assert_int_eq(testvol_fill(i, 0, 10), 0);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	cut = fake_power_cut(f, FAKE_CUT_KEEP, 1);
-	x4_iput(i);
-	x4_vol_abandon(v);
-	fake_free(f);
+	at = ((uint64_t)vol->first_data_block + 1) * vol->block_size + DESC_CSUM;
+	ck_assert_int_eq(testvol_fill(inode, 0, 10), 0);
+	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	cut = fake_power_cut(fake, FAKE_CUT_KEEP, 1);
+	x4_iput(inode);
+	x4_vol_abandon(vol);
+	fake_free(fake);
 	fake_peek(cut, &c, 1, at);
 	c ^= 0x55;
 	fake_poke(cut, &c, 1, at);
@@ -212,25 +212,25 @@ static void name_of(char name[32], unsigned n)
 	snprintf(name, 32, "a-name-of-some-length-%u", n);
 }
 
-static void make_names(struct fake_dev *f, uint64_t *ret_blk, uint32_t lblk)
+static void make_names(struct fake_dev *fake, uint64_t *ret_blk, uint32_t lblk)
 {
-	struct x4_cred c = { .umask = 022 };
-	struct x4_vol *v = testvol_mount(f);
-	struct x4_inode *root = testvol_root(v), *d, *i;
+	struct x4_cred credentials = { .umask = 022 };
+	struct x4_vol *vol = testvol_mount(fake);
+	struct x4_inode *root = testvol_root(vol), *dir, *inode;
 	char name[32];
 
-	ck_assert_int_eq(x4_create(root, "dir", 3, S_IFDIR | 0755, 0, &c, &d), 0);
+	ck_assert_int_eq(x4_create(root, "dir", 3, S_IFDIR | 0755, 0, &credentials, &dir), 0);
 	for (unsigned n = 0; n < NAMES; n++) {
 		name_of(name, n);
 		ck_assert_int_eq(
-			x4_create(d, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &c, &i), 0);
-		x4_iput(i);
+			x4_create(dir, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &credentials, &inode), 0);
+		x4_iput(inode);
 	}
-	ck_assert_int_eq(x4_bmap(d, lblk, ret_blk), 0);
-	*ret_blk <<= v->block_bits;
-	x4_iput(d);
+	ck_assert_int_eq(x4_bmap(dir, lblk, ret_blk), 0);
+	*ret_blk <<= vol->block_bits;
+	x4_iput(dir);
 	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
 }
 
 static const struct shape {
@@ -252,17 +252,17 @@ static const struct shape {
 START_TEST(bad_directory_block_costs_its_names_only)
 {
 	const struct shape *t = &shapes[_i];
-	struct fake_dev *f = fake_mkfs(SIZE, t->mkfs);
+	struct fake_dev *fake = fake_mkfs(SIZE, t->mkfs);
 	uint8_t zero[64] = { 0 };
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	unsigned found = 0, got = 0;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	uint64_t at;
 
-	make_names(f, &at, t->lblk);
-	fake_poke(f, zero, sizeof(zero), at); /* rec_len 0 */
-	ck_assert_int_eq(try_open(f, true, false, &v, NULL, 0), 0);
-	got = names_in(v, "dir");
+	make_names(fake, &at, t->lblk);
+	fake_poke(fake, zero, sizeof(zero), at); /* rec_len 0 */
+	ck_assert_int_eq(try_open(fake, true, false, &vol, NULL, 0), 0);
+	got = names_in(vol, "dir");
 	ck_assert_uint_ge(got + t->most, NAMES);
 	ck_assert_uint_le(got, NAMES);
 	if (t->most)
@@ -271,12 +271,12 @@ START_TEST(bad_directory_block_costs_its_names_only)
 		char name[32];
 
 		name_of(name, n);
-		found += has_name(v, "dir", name);
+		found += has_name(vol, "dir", name);
 	}
 	ck_assert_uint_eq(found, got);
-	ck_assert_int_eq(look_up(v, "dir", "b", &i), t->unknown);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	fake_free(f);
+	ck_assert_int_eq(look_up(vol, "dir", "b", &inode), t->unknown);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	fake_free(fake);
 }
 END_TEST
 
@@ -284,31 +284,31 @@ END_TEST
  * its attributes. */
 START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 {
-	struct fake_dev *f = fake_mkfs(
+	struct fake_dev *fake = fake_mkfs(
 		SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C 16384 -I 128" : testvol_shapes[0]);
-	struct x4_inode *i;
-	struct x4_vol *v;
+	struct x4_inode *inode;
+	struct x4_vol *vol;
 	char buf[200];
 	unsigned len;
 
-	debugfs(f, _i ? "symlink link target\nea_set link trusted.a value"
+	debugfs(fake, _i ? "symlink link target\nea_set link trusted.a value"
 		      : "symlink link target\nset_inode_field link flags 0x80000");
-	ck_assert_int_eq(try_open(f, true, false, &v, NULL, 0), 0);
-	ck_assert_int_eq(look_up(v, NULL, "link", &i), 0);
+	ck_assert_int_eq(try_open(fake, true, false, &vol, NULL, 0), 0);
+	ck_assert_int_eq(look_up(vol, NULL, "link", &inode), 0);
 	if (_i)
-		ck_assert_uint_ne(i->raw->i_file_acl, 0);
-	ck_assert_int_eq(x4_readlink(i, buf, sizeof(buf), &len), 0);
+		ck_assert_uint_ne(inode->raw->i_file_acl, 0);
+	ck_assert_int_eq(x4_readlink(inode, buf, sizeof(buf), &len), 0);
 	ck_assert_str_eq(buf, "target");
-	x4_iput(i);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	x4_iput(inode);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
 	if (!_i) { /* and it can be deleted */
-		v = testvol_mount(f);
-		i = testvol_root(v);
-		ck_assert_int_eq(x4_unlink(i, "link", 4), 0);
-		x4_iput(i);
-		testvol_unmount_check(v, f);
+		vol = testvol_mount(fake);
+		inode = testvol_root(vol);
+		ck_assert_int_eq(x4_unlink(inode, "link", 4), 0);
+		x4_iput(inode);
+		testvol_unmount_check(vol, fake);
 	}
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
@@ -316,49 +316,49 @@ END_TEST
  * stays. */
 START_TEST(inode_in_the_unused_part_stays)
 {
-	struct fake_dev *f = testvol_shape(_i ? 4 : 0);
-	struct x4_cred c = { .umask = 022 };
-	struct x4_inode *root, *i;
-	struct x4_vol *v;
+	struct fake_dev *fake = testvol_shape(_i ? 4 : 0);
+	struct x4_cred credentials = { .umask = 022 };
+	struct x4_inode *root, *inode;
+	struct x4_vol *vol;
 	char cmd[200];
 	uint32_t ino;
 
 	/* The last of several: the next new one would share its block of the table. */
-	debugfs(f, "write $IMG.src f1\nwrite $IMG.src f2\nwrite $IMG.src f3\n"
+	debugfs(fake, "write $IMG.src f1\nwrite $IMG.src f2\nwrite $IMG.src f3\n"
 		   "write $IMG.src f4\nwrite $IMG.src f5\nwrite $IMG.src here");
-	v = testvol_mount(f);
-	ck_assert_int_eq(look_up(v, NULL, "here", &i), 0);
-	ino = i->ino;
+	vol = testvol_mount(fake);
+	ck_assert_int_eq(look_up(vol, NULL, "here", &inode), 0);
+	ino = inode->ino;
 	snprintf(cmd, sizeof(cmd), "set_bg 0 itable_unused %u\nset_bg 0 checksum calc",
-		 v->inodes_per_group - 11);
-	x4_iput(i);
-	testvol_unmount_check(v, f);
+		 vol->inodes_per_group - 11);
+	x4_iput(inode);
+	testvol_unmount_check(vol, fake);
 	ck_assert_uint_gt(ino, 11);
-	debugfs(f, cmd);
-	v = testvol_mount(f);
-	root = testvol_root(v);
-	ck_assert_int_eq(look_up(v, NULL, "here", &i), 0);
-	ck_assert_uint_eq(i->ino, ino);
-	x4_iput(i);
+	debugfs(fake, cmd);
+	vol = testvol_mount(fake);
+	root = testvol_root(vol);
+	ck_assert_int_eq(look_up(vol, NULL, "here", &inode), 0);
+	ck_assert_uint_eq(inode->ino, ino);
+	x4_iput(inode);
 	for (unsigned n = 0; n < 40; n++) {
 		char name[32];
 
 		name_of(name, n);
 		ck_assert_int_eq(
-			x4_create(root, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &c, &i),
+			x4_create(root, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &credentials, &inode),
 			0);
-		x4_iput(i);
+		x4_iput(inode);
 	}
 	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	ck_assert_int_le(fake_run(f, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
-	v = testvol_mount(f);
-	ck_assert_int_eq(look_up(v, NULL, "here", &i), 0);
-	ck_assert_uint_eq(x4_inode_size(i), 6);
-	x4_iput(i);
-	ck_assert(has_name(v, NULL, "a-name-of-some-length-39"));
-	testvol_unmount_check(v, f);
-	fake_free(f);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_le(fake_run(fake, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
+	vol = testvol_mount(fake);
+	ck_assert_int_eq(look_up(vol, NULL, "here", &inode), 0);
+	ck_assert_uint_eq(x4_inode_size(inode), 6);
+	x4_iput(inode);
+	ck_assert(has_name(vol, NULL, "a-name-of-some-length-39"));
+	testvol_unmount_check(vol, fake);
+	fake_free(fake);
 }
 END_TEST
 

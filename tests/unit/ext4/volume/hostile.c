@@ -22,56 +22,56 @@
 #define SMALL (16u << 20)
 #define PLAIN "-O ^metadata_csum,^64bit,^uninit_bg "
 
-static void peek(struct testvol *t, void *buf, size_t len, uint64_t off)
+static void peek(struct testvol *volume, void *buf, size_t len, uint64_t off)
 {
-	fake_peek(t->fake, buf, len, off);
+	fake_peek(volume->fake, buf, len, off);
 }
 
-static void poke(struct testvol *t, const void *buf, size_t len, uint64_t off)
+static void poke(struct testvol *volume, const void *buf, size_t len, uint64_t off)
 {
-	fake_poke(t->fake, buf, len, off);
+	fake_poke(volume->fake, buf, len, off);
 }
 
-static void poke16(struct testvol *t, uint64_t off, uint16_t v) { poke(t, &v, 2, off); }
-static void poke32(struct testvol *t, uint64_t off, uint32_t v) { poke(t, &v, 4, off); }
+static void poke16(struct testvol *volume, uint64_t off, uint16_t v) { poke(volume, &v, 2, off); }
+static void poke32(struct testvol *volume, uint64_t off, uint32_t v) { poke(volume, &v, 4, off); }
 
 static uint64_t blocks_read(void)
 {
 	return fdio_counter_read(CTR_jnl_cache_hit) + fdio_counter_read(CTR_jnl_cache_miss);
 }
 
-/* Where block lblk of i is on the device, in bytes. */
-static uint64_t at(struct x4_inode *i, uint32_t lblk)
+/* Where block lblk of inode is on the device, in bytes. */
+static uint64_t at(struct x4_inode *inode, uint32_t lblk)
 {
 	uint64_t blk;
 
-	must_eq(x4_bmap(i, lblk, &blk), 0);
-	return blk << i->vol->block_bits;
+	must_eq(x4_bmap(inode, lblk, &blk), 0);
+	return blk << inode->vol->block_bits;
 }
 
-static uint64_t inode_at(struct x4_vol *v, uint32_t ino)
+static uint64_t inode_at(struct x4_vol *vol, uint32_t ino)
 {
 	uint32_t off;
-	uint64_t blk = x4_itable_place(v, ino, &off);
+	uint64_t blk = x4_itable_place(vol, ino, &off);
 
-	return (blk << v->block_bits) + off;
+	return (blk << vol->block_bits) + off;
 }
 
 /* Damage is found by now: not testvol_close. */
-static void end(struct testvol *t)
+static void end(struct testvol *volume)
 {
-	x4_iput(t->root);
-	(void)x4_vol_close(t->v);
-	fake_free(t->fake);
+	x4_iput(volume->root);
+	(void)x4_vol_close(volume->vol);
+	fake_free(volume->fake);
 }
 
-static struct x4_inode *fill_dir(struct testvol *t, const char *dir, unsigned names, unsigned len)
+static struct x4_inode *fill_dir(struct testvol *volume, const char *dir, unsigned names, unsigned len)
 {
 	struct x4_inode *d;
 	char name[256];
 
-	must_eq(n_create(t->root, dir, S_IFDIR | 0755), 0);
-	d = n_get(t->root, dir);
+	must_eq(n_create(volume->root, dir, S_IFDIR | 0755), 0);
+	d = n_get(volume->root, dir);
 	for (unsigned k = 0; k < names; k++) {
 		memset(name, 'n', len);
 		snprintf(name + len - 5, 6, "%05u", k);
@@ -101,75 +101,75 @@ static unsigned full_leaf(uint8_t *b, uint32_t bs, uint32_t ino, bool same)
 }
 
 /* The pairs of the index block at off: n of them, of hash and the block that next says. */
-static void pairs(struct testvol *t, uint64_t off, unsigned n, uint32_t hash, uint32_t first,
+static void pairs(struct testvol *volume, uint64_t off, unsigned n, uint32_t hash, uint32_t first,
 		  uint32_t step)
 {
-	poke16(t, off + 2, (uint16_t)n);
+	poke16(volume, off + 2, (uint16_t)n);
 	for (unsigned k = 0; k < n; k++) {
 		if (k)
-			poke32(t, off + 8 * k, hash);
-		poke32(t, off + 8 * k + 4, first + k * step);
+			poke32(volume, off + 8 * k, hash);
+		poke32(volume, off + 8 * k + 4, first + k * step);
 	}
 }
 
 struct count { unsigned nr, stop; uint64_t next; };
 
-static bool counted(void *arg, const struct x4_dirent *e)
+static bool counted(void *arg, const struct x4_dirent *entry)
 {
-	struct count *c = arg;
+	struct count *count = arg;
 
-	c->next = e->next_cookie;
-	return ++c->nr < c->stop;
+	count->next = entry->next_cookie;
+	return ++count->nr < count->stop;
 }
 
 /* As readdir(3) does: to the end or an error. */
-static int list(struct x4_inode *d, struct count *c)
+static int list(struct x4_inode *dir, struct count *count)
 {
 	unsigned before;
-	int r;
+	int err;
 
-	*c = (struct count){ .stop = 100000 };
+	*count = (struct count){ .stop = 100000 };
 	do {
-		before = c->nr;
-		r = x4_readdir(d, c->next, counted, c);
-	} while (!r && c->nr > before && c->nr < c->stop);
-	return r;
+		before = count->nr;
+		err = x4_readdir(dir, count->next, counted, count);
+	} while (!err && count->nr > before && count->nr < count->stop);
+	return err;
 }
 
 /* ---- directories ---- */
 
 /* Closes, and what the device holds then is known. */
-static void settle(struct testvol *t, struct x4_inode *i)
+static void settle(struct testvol *volume, struct x4_inode *inode)
 {
-	x4_iput(i);
-	testvol_close(t);
+	x4_iput(inode);
+	testvol_close(volume);
 }
 
 /* The names of all visits to one leaf were written behind the end of an array made for the
  * directory's size. */
 START_TEST(index_names_a_leaf_again)
 {
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	uint8_t leaf[1024];
-	struct x4_inode *d;
-	struct count c;
+	struct x4_inode *dir;
+	struct count count;
 	uint64_t root, first;
 
-	testvol_make(&t, SMALL, "-b 1024 " PLAIN);
-	d = fill_dir(&t, "h", 120, 5);
-	must(dir_is_dx(d) && dir_nr_blocks(d) < 6);
-	full_leaf(leaf, sizeof leaf, x4_inode_ino(d), false);
-	root = at(d, 0);
-	first = at(d, 1);
-	settle(&t, d);
-	poke(&t, leaf, sizeof leaf, first);
-	pairs(&t, root + 32, 120, 1, 1, 0);
-	testvol_open(&t);
-	d = n_get(t.root, "h");
-	must_eq(list(d, &c), -EUCLEAN);
-	must_eq(c.nr, 2); /* "." and ".." */
-	x4_iput(d);
-	end(&t);
+	testvol_make(&volume, SMALL, "-b 1024 " PLAIN);
+	dir = fill_dir(&volume, "h", 120, 5);
+	must(dir_is_dx(dir) && dir_nr_blocks(dir) < 6);
+	full_leaf(leaf, sizeof leaf, x4_inode_ino(dir), false);
+	root = at(dir, 0);
+	first = at(dir, 1);
+	settle(&volume, dir);
+	poke(&volume, leaf, sizeof leaf, first);
+	pairs(&volume, root + 32, 120, 1, 1, 0);
+	testvol_open(&volume);
+	dir = n_get(volume.root, "h");
+	must_eq(list(dir, &count), -EUCLEAN);
+	must_eq(count.nr, 2); /* "." and ".." */
+	x4_iput(dir);
+	end(&volume);
 }
 END_TEST
 
@@ -178,40 +178,40 @@ END_TEST
 START_TEST(index_leads_round_in_circles)
 {
 	uint32_t hash, minor;
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	uint8_t leaf[1024], node[1024] = { 0 };
-	struct x4_inode *d, *f;
+	struct x4_inode *dir, *file;
 	uint64_t place[4], inode, before;
-	struct count c;
+	struct count count;
 
-	testvol_make(&t, SMALL, "-b 1024 " PLAIN "-O large_dir");
-	d = fill_dir(&t, "h", 300, 5);
-	must(dir_is_dx(d) && dir_nr_blocks(d) > 4);
+	testvol_make(&volume, SMALL, "-b 1024 " PLAIN "-O large_dir");
+	dir = fill_dir(&volume, "h", 300, 5);
+	must(dir_is_dx(dir) && dir_nr_blocks(dir) > 4);
 	for (unsigned k = 0; k < 4; k++)
-		place[k] = at(d, k);
-	inode = inode_at(t.v, x4_inode_ino(d));
-	full_leaf(leaf, sizeof leaf, x4_inode_ino(d), false);
-	dx_hash(t.v, dx_default_version(t.v), "zzz", 3, &hash, &minor);
-	settle(&t, d);
+		place[k] = at(dir, k);
+	inode = inode_at(volume.vol, x4_inode_ino(dir));
+	full_leaf(leaf, sizeof leaf, x4_inode_ino(dir), false);
+	dx_hash(volume.vol, dx_default_version(volume.vol), "zzz", 3, &hash, &minor);
+	settle(&volume, dir);
 	memcpy(node + 4, (uint16_t[]){ 1024 }, 2);
 	memcpy(node + 8, (uint16_t[]){ 127 }, 2);
-	poke(&t, node, sizeof node, place[1]);
-	poke(&t, node, sizeof node, place[2]);
-	poke(&t, leaf, sizeof leaf, place[3]);
-	poke(&t, (uint8_t[]){ 2 }, 1, place[0] + 30);
-	pairs(&t, place[0] + 32, 124, hash | 1, 1, 0);
-	pairs(&t, place[1] + 8, 127, hash | 1, 2, 0);
-	pairs(&t, place[2] + 8, 127, hash | 1, 3, 0);
-	poke32(&t, inode + 4, 0xfffffc00); /* a size that allows it */
-	poke32(&t, inode + 0x6c, 0x3f);
-	testvol_open(&t);
-	d = n_get(t.root, "h");
+	poke(&volume, node, sizeof node, place[1]);
+	poke(&volume, node, sizeof node, place[2]);
+	poke(&volume, leaf, sizeof leaf, place[3]);
+	poke(&volume, (uint8_t[]){ 2 }, 1, place[0] + 30);
+	pairs(&volume, place[0] + 32, 124, hash | 1, 1, 0);
+	pairs(&volume, place[1] + 8, 127, hash | 1, 2, 0);
+	pairs(&volume, place[2] + 8, 127, hash | 1, 3, 0);
+	poke32(&volume, inode + 4, 0xfffffc00); /* a size that allows it */
+	poke32(&volume, inode + 0x6c, 0x3f);
+	testvol_open(&volume);
+	dir = n_get(volume.root, "h");
 	before = blocks_read();
-	must_eq(x4_lookup(d, "zzz", 3, &f), -EUCLEAN);
-	must_eq(list(d, &c), -EUCLEAN);
+	must_eq(x4_lookup(dir, "zzz", 3, &file), -EUCLEAN);
+	must_eq(list(dir, &count), -EUCLEAN);
 	ck_assert_uint_lt(blocks_read() - before, 1000);
-	x4_iput(d);
-	end(&t);
+	x4_iput(dir);
+	end(&volume);
 }
 END_TEST
 
@@ -220,29 +220,29 @@ END_TEST
 START_TEST(listing_of_equal_names_ends)
 {
 	uint32_t hash, minor;
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	uint8_t leaf[2048];
-	struct x4_inode *d;
-	struct count c;
+	struct x4_inode *dir;
+	struct count count;
 	uint64_t place[121];
 
-	testvol_make(&t, SMALL, "-b 2048 " PLAIN);
-	d = fill_dir(&t, "h", 1000, 250);
-	must(dir_is_dx(d) && dir_nr_blocks(d) > ARRAY_SIZE(place));
+	testvol_make(&volume, SMALL, "-b 2048 " PLAIN);
+	dir = fill_dir(&volume, "h", 1000, 250);
+	must(dir_is_dx(dir) && dir_nr_blocks(dir) > ARRAY_SIZE(place));
 	for (unsigned k = 0; k < ARRAY_SIZE(place); k++)
-		place[k] = at(d, k);
-	dx_hash(t.v, dx_default_version(t.v), "aaa", 3, &hash, &minor);
-	full_leaf(leaf, sizeof leaf, x4_inode_ino(d), true);
-	settle(&t, d);
+		place[k] = at(dir, k);
+	dx_hash(volume.vol, dx_default_version(volume.vol), "aaa", 3, &hash, &minor);
+	full_leaf(leaf, sizeof leaf, x4_inode_ino(dir), true);
+	settle(&volume, dir);
 	for (unsigned k = 1; k < ARRAY_SIZE(place); k++)
-		poke(&t, leaf, sizeof leaf, place[k]);
-	pairs(&t, place[0] + 32, ARRAY_SIZE(place) - 1, hash | 1, 1, 1);
-	testvol_open(&t);
-	d = n_get(t.root, "h");
-	must_eq(list(d, &c), 0);
-	ck_assert_uint_lt(c.nr, c.stop);
-	x4_iput(d);
-	end(&t);
+		poke(&volume, leaf, sizeof leaf, place[k]);
+	pairs(&volume, place[0] + 32, ARRAY_SIZE(place) - 1, hash | 1, 1, 1);
+	testvol_open(&volume);
+	dir = n_get(volume.root, "h");
+	must_eq(list(dir, &count), 0);
+	ck_assert_uint_lt(count.nr, count.stop);
+	x4_iput(dir);
+	end(&volume);
 }
 END_TEST
 
@@ -255,9 +255,9 @@ static uint64_t cpu_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t cost_of_lookup(struct testvol *t, const char *dir)
+static uint64_t cost_of_lookup(struct testvol *volume, const char *dir)
 {
-	struct x4_inode *d = n_get(t->root, dir);
+	struct x4_inode *d = n_get(volume->root, dir);
 	uint64_t begun = cpu_ns();
 
 	must_eq(n_ino(d, "zzz"), -ENOENT);
@@ -273,22 +273,22 @@ START_TEST(equal_blocks_without_index)
 	enum { BLOCKS = 1500 };
 	static uint64_t place[2][BLOCKS];
 	static const char *const name[2] = { "equal", "different" };
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	uint8_t leaf[1024];
 	uint64_t cost[2];
 	uint32_t ino = 0;
 
-	testvol_make(&t, 64u << 20, "-b 1024 -N 12000 " PLAIN "-O ^dir_index");
+	testvol_make(&volume, 64u << 20, "-b 1024 -N 12000 " PLAIN "-O ^dir_index");
 	for (unsigned n = 0; n < 2; n++) {
-		struct x4_inode *d = fill_dir(&t, name[n], 3 * BLOCKS + 2, 250);
+		struct x4_inode *dir = fill_dir(&volume, name[n], 3 * BLOCKS + 2, 250);
 
-		must(dir_nr_blocks(d) > BLOCKS);
+		must(dir_nr_blocks(dir) > BLOCKS);
 		for (unsigned k = 0; k < BLOCKS; k++)
-			place[n][k] = at(d, k);
-		ino = x4_inode_ino(d);
-		x4_iput(d);
+			place[n][k] = at(dir, k);
+		ino = x4_inode_ino(dir);
+		x4_iput(dir);
 	}
-	testvol_close(&t);
+	testvol_close(&volume);
 	for (unsigned n = 0; n < 2; n++)
 		for (unsigned k = 1; k < BLOCKS; k++) {
 			unsigned names = full_leaf(leaf, sizeof leaf, ino, false);
@@ -301,14 +301,14 @@ START_TEST(equal_blocks_without_index)
 				memcpy(leaf + 12 * e + 8, own, 4);
 				leaf[12 * e + 6] = 4;
 			}
-			poke(&t, leaf, sizeof leaf, place[n][k]);
+			poke(&volume, leaf, sizeof leaf, place[n][k]);
 		}
-	testvol_open(&t);
+	testvol_open(&volume);
 	for (unsigned n = 0; n < 2; n++)
-		cost[n] = cost_of_lookup(&t, name[n]);
+		cost[n] = cost_of_lookup(&volume, name[n]);
 	ck_assert_msg(cost[0] < 4 * cost[1], "%llu us for equal names, %llu for others",
 		      (unsigned long long)cost[0] / 1000, (unsigned long long)cost[1] / 1000);
-	end(&t);
+	end(&volume);
 }
 END_TEST
 
@@ -316,77 +316,77 @@ END_TEST
 START_TEST(tables_of_names_are_bounded)
 {
 	static const char *const name[2] = { "first", "second" };
-	struct testvol t = { 0 };
-	struct x4_inode *d[2];
+	struct testvol volume = { 0 };
+	struct x4_inode *dir[2];
 
-	testvol_make(&t, SMALL, "-b 1024 -N 4000 " PLAIN "-O ^dir_index");
-	t.v->dir.budget = 3000;
+	testvol_make(&volume, SMALL, "-b 1024 -N 4000 " PLAIN "-O ^dir_index");
+	volume.vol->dir.budget = 3000;
 	for (unsigned n = 0; n < 2; n++) {
-		d[n] = fill_dir(&t, name[n], 1500, 5);
-		must(n_ino(d[n], "00000") > 0);
-		must(n_ino(d[n], "01499") > 0);
-		must_eq(n_ino(d[n], "01500"), -ENOENT);
+		dir[n] = fill_dir(&volume, name[n], 1500, 5);
+		must(n_ino(dir[n], "00000") > 0);
+		must(n_ino(dir[n], "01499") > 0);
+		must_eq(n_ino(dir[n], "01500"), -ENOENT);
 	}
-	must_eq(t.v->dir.places, 2048);
-	must(d[0]->dir.dirstate && !d[1]->dir.dirstate);
-	must_eq(n_unlink(d[1], "01000"), 0);
-	must_eq(n_ino(d[1], "01000"), -ENOENT);
-	x4_iput(d[0]);
-	x4_iput(d[1]);
-	testvol_done(&t);
+	must_eq(volume.vol->dir.places, 2048);
+	must(dir[0]->dir.dirstate && !dir[1]->dir.dirstate);
+	must_eq(n_unlink(dir[1], "01000"), 0);
+	must_eq(n_ino(dir[1], "01000"), -ENOENT);
+	x4_iput(dir[0]);
+	x4_iput(dir[1]);
+	testvol_done(&volume);
 }
 END_TEST
 
-/* ".." of a and b leads to c, of c to d, of d to c: as many steps as there are inodes, with the
+/* ".." of a and b leads to c, of c to dir, of dir to c: as many steps as there are inodes, with the
  * lock for renames held. */
 START_TEST(parents_in_a_circle)
 {
 	static const char names[] = "abcd", up[] = "ccdc";
-	struct testvol t = { 0 };
-	struct x4_inode *d[4];
+	struct testvol volume = { 0 };
+	struct x4_inode *dir[4];
 	uint64_t place[4], before;
 	uint32_t ino[4];
 
-	testvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 40000 " PLAIN);
+	testvol_make(&volume, 32u << 20, "-b 1024 -I 128 -N 40000 " PLAIN);
 	for (unsigned k = 0; k < 4; k++) {
-		d[k] = fill_dir(&t, (char[]){ names[k], 0 }, 1, 5);
-		place[k] = at(d[k], 0);
-		ino[k] = x4_inode_ino(d[k]);
-		x4_iput(d[k]);
+		dir[k] = fill_dir(&volume, (char[]){ names[k], 0 }, 1, 5);
+		place[k] = at(dir[k], 0);
+		ino[k] = x4_inode_ino(dir[k]);
+		x4_iput(dir[k]);
 	}
-	testvol_close(&t);
+	testvol_close(&volume);
 	for (unsigned k = 0; k < 4; k++)
-		poke32(&t, place[k] + 12, ino[up[k] - 'a']);
-	testvol_open(&t);
-	d[0] = n_get(t.root, "a");
-	d[1] = n_get(t.root, "b");
+		poke32(&volume, place[k] + 12, ino[up[k] - 'a']);
+	testvol_open(&volume);
+	dir[0] = n_get(volume.root, "a");
+	dir[1] = n_get(volume.root, "b");
 	before = blocks_read();
-	must_eq(n_rename(d[0], "00000", d[1], "f", 0), -EUCLEAN);
+	must_eq(n_rename(dir[0], "00000", dir[1], "f", 0), -EUCLEAN);
 	ck_assert_uint_lt(blocks_read() - before, 100);
-	x4_iput(d[0]);
-	x4_iput(d[1]);
-	end(&t);
+	x4_iput(dir[0]);
+	x4_iput(dir[1]);
+	end(&volume);
 }
 END_TEST
 
 /* A way up of some thousand steps is no circle. */
 START_TEST(parents_a_long_way_up)
 {
-	struct testvol t = { 0 };
-	struct x4_inode *d, *next;
+	struct testvol volume = { 0 };
+	struct x4_inode *dir, *next;
 
-	testvol_make(&t, SMALL, "-b 1024 -I 128 -N 4000 " PLAIN);
-	d = x4_iref(t.root);
+	testvol_make(&volume, SMALL, "-b 1024 -I 128 -N 4000 " PLAIN);
+	dir = x4_iref(volume.root);
 	for (unsigned k = 0; k < 3000; k++) {
-		must_eq(n_create(d, "d", S_IFDIR | 0755), 0);
-		next = n_get(d, "d");
-		x4_iput(d);
-		d = next;
+		must_eq(n_create(dir, "d", S_IFDIR | 0755), 0);
+		next = n_get(dir, "d");
+		x4_iput(dir);
+		dir = next;
 	}
-	must_eq(n_create(d, "f", S_IFREG | 0644), 0);
-	must_eq(n_rename(d, "f", t.root, "f", 0), 0);
-	x4_iput(d);
-	testvol_done(&t);
+	must_eq(n_create(dir, "f", S_IFREG | 0644), 0);
+	must_eq(n_rename(dir, "f", volume.root, "f", 0), 0);
+	x4_iput(dir);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -410,41 +410,41 @@ START_TEST(orphans_without_number)
 	enum { NR = 30000 };
 	static uint8_t raw[128], map[1024];
 	static uint64_t place[NR], bitmap[64];
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	uint32_t first, ipg, groups;
 
-	testvol_make(&t, 32u << 20, "-b 1024 -I 128 -N 32768 " PLAIN);
-	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
-	first = (uint32_t)n_ino(t.root, "f") + 1;
-	peek(&t, raw, sizeof raw, inode_at(t.v, first - 1));
+	testvol_make(&volume, 32u << 20, "-b 1024 -I 128 -N 32768 " PLAIN);
+	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
+	first = (uint32_t)n_ino(volume.root, "f") + 1;
+	peek(&volume, raw, sizeof raw, inode_at(volume.vol, first - 1));
 	for (uint32_t k = 0; k < NR; k++)
-		place[k] = inode_at(t.v, first + k);
-	ipg = t.v->inodes_per_group;
-	groups = t.v->nr_groups;
-	for (uint32_t g = 0; g < groups; g++)
-		bitmap[g] = (uint64_t)ext2fs_inode_bitmap_loc(t.v->fs, g) << 10;
-	testvol_close(&t);
-	peek(&t, raw, sizeof raw, place[0] - sizeof raw);
+		place[k] = inode_at(volume.vol, first + k);
+	ipg = volume.vol->inodes_per_group;
+	groups = volume.vol->nr_groups;
+	for (uint32_t group = 0; group < groups; group++)
+		bitmap[group] = (uint64_t)ext2fs_inode_bitmap_loc(volume.vol->fs, group) << 10;
+	testvol_close(&volume);
+	peek(&volume, raw, sizeof raw, place[0] - sizeof raw);
 	raw[0x1a] = raw[0x1b] = 0;
 	for (uint32_t k = 0; k < NR; k++) {
 		uint32_t next = k + 1 < NR ? first + k + 1 : 0;
 
 		memcpy(raw + 0x14, &next, 4);
-		poke(&t, raw, sizeof raw, place[k]);
+		poke(&volume, raw, sizeof raw, place[k]);
 	}
-	for (uint32_t g = 0; g < groups; g++) {
+	for (uint32_t group = 0; group < groups; group++) {
 		memset(map, 0xff, sizeof map);
-		poke(&t, map, ipg / 8, bitmap[g]);
-		poke16(&t, 2048 + 32 * g + 0xe, 0);
+		poke(&volume, map, ipg / 8, bitmap[group]);
+		poke16(&volume, 2048 + 32 * group + 0xe, 0);
 	}
-	poke32(&t, 1024 + 0xe8, first);
-	fake_set_hook(t.fake, sample, NULL);
-	testvol_open(&t);
-	fake_set_hook(t.fake, NULL, NULL);
-	must_eq(t.v->inode.nr_orphans, 0);
-	ck_assert_uint_eq(x4_inode_in_use(t.v, first + NR - 1), 0);
+	poke32(&volume, 1024 + 0xe8, first);
+	fake_set_hook(volume.fake, sample, NULL);
+	testvol_open(&volume);
+	fake_set_hook(volume.fake, NULL, NULL);
+	must_eq(volume.vol->inode.nr_orphans, 0);
+	ck_assert_uint_eq(x4_inode_in_use(volume.vol, first + NR - 1), 0);
 	ck_assert_uint_lt(peak - least, 16u << 20);
-	end(&t);
+	end(&volume);
 }
 END_TEST
 
@@ -455,50 +455,50 @@ END_TEST
 START_TEST(orphan_file_too_large)
 {
 	enum { BLOCKS = 9000 };
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	struct ext2_super_block sb;
 	uint64_t inode, before;
 	uint8_t block[1024] = { 0 };
-	struct x4_inode *f, *o;
-	struct x4_ext x;
-	struct x4_resv r;
+	struct x4_inode *file, *o;
+	struct x4_ext extent;
+	struct x4_resv reservation;
 
-	testvol_make(&t, 32u << 20, "-b 1024 " PLAIN "-O orphan_file");
-	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
-	f = n_get(t.root, "f");
-	x4_inode_lock_excl(f);
-	must_eq(x4_map_load(f), 0);
-	must_eq(x4_resv_holes(f, 0, BLOCKS, true, &r), 0);
-	must_eq(x4_insert(f, &r, 0, 0, (uint64_t)BLOCKS << 10), 0);
-	x4_resv_free(&r);
+	testvol_make(&volume, 32u << 20, "-b 1024 " PLAIN "-O orphan_file");
+	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
+	file = n_get(volume.root, "f");
+	x4_inode_lock_excl(file);
+	must_eq(x4_map_load(file), 0);
+	must_eq(x4_resv_holes(file, 0, BLOCKS, true, &reservation), 0);
+	must_eq(x4_insert(file, &reservation, 0, 0, (uint64_t)BLOCKS << 10), 0);
+	x4_resv_free(&reservation);
 	memcpy(block + 1016, (uint32_t[]){ 0x0b10ca04 }, 4);
-	for (uint32_t l = 0; l < BLOCKS; l += x.len) {
-		must_eq(x4_map_lookup(f, l, &x), 0);
-		for (uint32_t k = 0; k < x.len; k++)
-			poke(&t, block, sizeof block, (x.pblk + k) << 10);
+	for (uint32_t l = 0; l < BLOCKS; l += extent.len) {
+		must_eq(x4_map_lookup(file, l, &extent), 0);
+		for (uint32_t k = 0; k < extent.len; k++)
+			poke(&volume, block, sizeof block, (extent.pblk + k) << 10);
 	}
-	x4_inode_unlock(f);
-	must_eq(x4_iget_special(t.v, t.v->fs->super->s_orphan_file_inum, &o), 0);
-	inode = inode_at(t.v, o->ino);
+	x4_inode_unlock(file);
+	must_eq(x4_iget_special(volume.vol, volume.vol->fs->super->s_orphan_file_inum, &o), 0);
+	inode = inode_at(volume.vol, o->ino);
 	x4_iput(o);
-	/* The inode of f in place of the orphan file's. */
-	must_eq(x4_vol_sync(t.v), 0);
+	/* The inode of file in place of the orphan file's. */
+	must_eq(x4_vol_sync(volume.vol), 0);
 	{
 		uint8_t raw[256];
-		uint64_t from = inode_at(t.v, x4_inode_ino(f));
+		uint64_t from = inode_at(volume.vol, x4_inode_ino(file));
 
-		settle(&t, f);
-		peek(&t, raw, sizeof raw, from);
-		poke(&t, raw, sizeof raw, inode);
+		settle(&volume, file);
+		peek(&volume, raw, sizeof raw, from);
+		poke(&volume, raw, sizeof raw, inode);
 	}
-	peek(&t, &sb, sizeof sb, 1024);
+	peek(&volume, &sb, sizeof sb, 1024);
 	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
-	poke(&t, &sb, sizeof sb, 1024);
+	poke(&volume, &sb, sizeof sb, 1024);
 	before = blocks_read();
-	testvol_open(&t);
+	testvol_open(&volume);
 	ck_assert_uint_lt(blocks_read() - before, 2000);
 	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
-	end(&t);
+	end(&volume);
 }
 END_TEST
 
@@ -508,14 +508,14 @@ enum { CHAIN = 2000, STACK = 512 << 10 };
 
 static void *unlink_and_close(void *arg)
 {
-	struct testvol *t = arg;
+	struct testvol *volume = arg;
 
-	must_eq(n_unlink(t->root, "f"), 0);
-	end(t);
+	must_eq(n_unlink(volume->root, "f"), 0);
+	end(volume);
 	return NULL;
 }
 
-static void attr_block(struct testvol *t, uint64_t off, uint32_t inum)
+static void attr_block(struct testvol *volume, uint64_t off, uint32_t inum)
 {
 	uint8_t b[1024] = { 0 };
 
@@ -523,65 +523,65 @@ static void attr_block(struct testvol *t, uint64_t off, uint32_t inum)
 	b[32] = b[33] = 1;
 	memcpy(b + 36, &inum, 4);
 	b[48] = 'a';
-	poke(t, b, sizeof b, off);
+	poke(volume, b, sizeof b, off);
 }
 
 /* Values in inodes that have values in inodes of their own: each deletion began the next, and the
  * stack was not enough. */
 START_TEST(values_that_have_values)
 {
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	static uint64_t inode[CHAIN], block[CHAIN + 1];
 	static uint32_t ino[CHAIN];
 	uint64_t holder;
-	struct x4_inode *f, *p;
+	struct x4_inode *file, *p;
 	pthread_attr_t attr;
-	struct x4_resv r;
-	struct x4_ext x;
+	struct x4_resv reservation;
+	struct x4_ext extent;
 	pthread_t th;
 	char name[16];
 
-	testvol_make(&t, 32u << 20, "-b 1024 -I 256 -N 4000 " PLAIN "-O ea_inode");
-	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
-	must_eq(n_create(t.root, "blocks", S_IFREG | 0644), 0);
-	f = n_get(t.root, "f");
-	holder = inode_at(t.v, x4_inode_ino(f));
-	x4_iput(f);
-	p = n_get(t.root, "blocks");
+	testvol_make(&volume, 32u << 20, "-b 1024 -I 256 -N 4000 " PLAIN "-O ea_inode");
+	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(volume.root, "blocks", S_IFREG | 0644), 0);
+	file = n_get(volume.root, "f");
+	holder = inode_at(volume.vol, x4_inode_ino(file));
+	x4_iput(file);
+	p = n_get(volume.root, "blocks");
 	x4_inode_lock_excl(p);
 	must_eq(x4_map_load(p), 0);
-	must_eq(x4_resv_holes(p, 0, CHAIN + 1, true, &r), 0);
-	must_eq(x4_insert(p, &r, 0, 0, (CHAIN + 1) << 10), 0);
-	x4_resv_free(&r);
+	must_eq(x4_resv_holes(p, 0, CHAIN + 1, true, &reservation), 0);
+	must_eq(x4_insert(p, &reservation, 0, 0, (CHAIN + 1) << 10), 0);
+	x4_resv_free(&reservation);
 	for (uint32_t k = 0; k <= CHAIN; k++) {
-		must_eq(x4_map_lookup(p, k, &x), 0);
-		block[k] = x.pblk;
+		must_eq(x4_map_lookup(p, k, &extent), 0);
+		block[k] = extent.pblk;
 	}
 	x4_inode_unlock(p);
 	for (unsigned k = 0; k < CHAIN; k++) {
 		snprintf(name, sizeof name, "v%u", k);
-		must_eq(n_create(t.root, name, S_IFREG | 0600), 0);
-		ino[k] = (uint32_t)n_ino(t.root, name);
-		inode[k] = inode_at(t.v, ino[k]);
+		must_eq(n_create(volume.root, name, S_IFREG | 0600), 0);
+		ino[k] = (uint32_t)n_ino(volume.root, name);
+		inode[k] = inode_at(volume.vol, ino[k]);
 	}
-	settle(&t, p);
+	settle(&volume, p);
 	for (unsigned k = 0; k < CHAIN; k++) {
-		poke32(&t, inode[k] + 0x20, EXT4_EXTENTS_FL | EXT4_EA_INODE_FL);
-		poke32(&t, inode[k] + 0x24, 1);
-		poke32(&t, inode[k] + 0xc, 0);
+		poke32(&volume, inode[k] + 0x20, EXT4_EXTENTS_FL | EXT4_EA_INODE_FL);
+		poke32(&volume, inode[k] + 0x24, 1);
+		poke32(&volume, inode[k] + 0xc, 0);
 		if (k + 1 < CHAIN) {
-			poke32(&t, inode[k] + 0x1c, 2);
-			poke32(&t, inode[k] + 0x68, (uint32_t)block[k]);
-			attr_block(&t, block[k] << 10, ino[k + 1]);
+			poke32(&volume, inode[k] + 0x1c, 2);
+			poke32(&volume, inode[k] + 0x68, (uint32_t)block[k]);
+			attr_block(&volume, block[k] << 10, ino[k + 1]);
 		}
 	}
-	attr_block(&t, block[CHAIN] << 10, ino[0]);
-	poke32(&t, holder + 0x1c, 2);
-	poke32(&t, holder + 0x68, (uint32_t)block[CHAIN]);
-	testvol_open(&t);
+	attr_block(&volume, block[CHAIN] << 10, ino[0]);
+	poke32(&volume, holder + 0x1c, 2);
+	poke32(&volume, holder + 0x68, (uint32_t)block[CHAIN]);
+	testvol_open(&volume);
 	must_eq(pthread_attr_init(&attr), 0);
 	must_eq(pthread_attr_setstacksize(&attr, STACK), 0);
-	must_eq(pthread_create(&th, &attr, unlink_and_close, &t), 0);
+	must_eq(pthread_create(&th, &attr, unlink_and_close, &volume), 0);
 	must_eq(pthread_join(th, NULL), 0);
 	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
 	pthread_attr_destroy(&attr);
@@ -591,27 +591,27 @@ END_TEST
 /* A value in an inode that was deleted: letting it go deleted it again, in a handle in a handle. */
 START_TEST(value_in_a_deleted_inode)
 {
-	struct testvol t = { 0 };
-	struct x4_inode *f;
+	struct testvol volume = { 0 };
+	struct x4_inode *file;
 	uint64_t holder;
 	uint32_t gone, block;
 
-	testvol_make(&t, SMALL, "-b 1024 -I 128 " PLAIN "-O ea_inode");
-	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
-	must_eq(n_create(t.root, "gone", S_IFREG | 0644), 0);
-	gone = (uint32_t)n_ino(t.root, "gone");
-	f = n_get(t.root, "f");
-	must_eq(x4_xattr_set(f, "user.b", "value", 5, 0, 0), 0);
-	must_eq(n_unlink(t.root, "gone"), 0);
-	holder = inode_at(t.v, x4_inode_ino(f));
-	settle(&t, f);
-	peek(&t, &block, 4, holder + 0x68);
-	attr_block(&t, (uint64_t)block << 10, gone);
-	testvol_open(&t);
-	f = n_get(t.root, "f");
-	must_eq(x4_xattr_remove(f, "user.a"), -EUCLEAN);
-	x4_iput(f);
-	end(&t);
+	testvol_make(&volume, SMALL, "-b 1024 -I 128 " PLAIN "-O ea_inode");
+	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
+	must_eq(n_create(volume.root, "gone", S_IFREG | 0644), 0);
+	gone = (uint32_t)n_ino(volume.root, "gone");
+	file = n_get(volume.root, "f");
+	must_eq(x4_xattr_set(file, "user.b", "value", 5, 0, 0), 0);
+	must_eq(n_unlink(volume.root, "gone"), 0);
+	holder = inode_at(volume.vol, x4_inode_ino(file));
+	settle(&volume, file);
+	peek(&volume, &block, 4, holder + 0x68);
+	attr_block(&volume, (uint64_t)block << 10, gone);
+	testvol_open(&volume);
+	file = n_get(volume.root, "f");
+	must_eq(x4_xattr_remove(file, "user.a"), -EUCLEAN);
+	x4_iput(file);
+	end(&volume);
 }
 END_TEST
 
@@ -619,25 +619,25 @@ END_TEST
 
 enum { RUNS = 200, RUN = 3 };
 
-static void map_runs(struct x4_inode *i)
+static void map_runs(struct x4_inode *inode)
 {
-	struct x4_resv r;
+	struct x4_resv reservation;
 
-	x4_inode_lock_excl(i);
-	must_eq(x4_map_load(i), 0);
+	x4_inode_lock_excl(inode);
+	must_eq(x4_map_load(inode), 0);
 	for (uint32_t k = 0; k < RUNS; k++) {
-		must_eq(x4_resv_holes(i, 2 * k * RUN, RUN, true, &r), 0);
-		must_eq(x4_insert(i, &r, 0, 0, (uint64_t)(2 * k + 1) * RUN << 10), 0);
-		x4_resv_free(&r);
+		must_eq(x4_resv_holes(inode, 2 * k * RUN, RUN, true, &reservation), 0);
+		must_eq(x4_insert(inode, &reservation, 0, 0, (uint64_t)(2 * k + 1) * RUN << 10), 0);
+		x4_resv_free(&reservation);
 	}
-	x4_inode_unlock(i);
+	x4_inode_unlock(inode);
 }
 
 /* A leaf of the extent tree that the next one lies right behind: its block, and the first run in
  * it. */
-static uint64_t node_before_next(const struct x4_inode *i, uint32_t *ret_run)
+static uint64_t node_before_next(const struct x4_inode *inode, uint32_t *ret_run)
 {
-	const uint8_t *root = (const uint8_t *)i->raw->i_block;
+	const uint8_t *root = (const uint8_t *)inode->raw->i_block;
 	uint32_t idx[2][3];
 
 	must_eq(root[6], 1);
@@ -654,15 +654,15 @@ static uint64_t node_before_next(const struct x4_inode *i, uint32_t *ret_run)
 
 /* In the first group everything is in use but blk; in the second every other block that was free
  * is, so that no two lie together. */
-static void lie(struct testvol *t, uint64_t blk)
+static void lie(struct testvol *volume, uint64_t blk)
 {
 	uint8_t map[2][1024];
 	uint16_t nr_free = 0;
 	uint32_t bb[2];
 
 	for (unsigned g = 0; g < 2; g++) {
-		peek(t, &bb[g], 4, 2048 + 32 * g);
-		peek(t, map[g], sizeof map[g], (uint64_t)bb[g] << 10);
+		peek(volume, &bb[g], 4, 2048 + 32 * g);
+		peek(volume, map[g], sizeof map[g], (uint64_t)bb[g] << 10);
 	}
 	memset(map[0], 0xff, sizeof map[0]);
 	map[0][(blk - 1) / 8] &= (uint8_t)~(1u << ((blk - 1) % 8));
@@ -672,70 +672,70 @@ static void lie(struct testvol *t, uint64_t blk)
 	}
 	map[1][1023] = 0xff;
 	for (unsigned g = 0; g < 2; g++) {
-		poke(t, map[g], sizeof map[g], (uint64_t)bb[g] << 10);
-		poke16(t, 2048 + 32 * g + 0xc, g ? nr_free : 1);
+		poke(volume, map[g], sizeof map[g], (uint64_t)bb[g] << 10);
+		poke16(volume, 2048 + 32 * g + 0xc, g ? nr_free : 1);
 	}
 }
 
 /* A leaf was split, and its sibling, free in the bitmap, was allocated and overwritten. */
 START_TEST(tree_node_marked_free)
 {
-	struct testvol t = { 0 };
-	struct x4_inode *f;
+	struct testvol volume = { 0 };
+	struct x4_inode *file;
 	uint32_t run, first;
-	struct x4_ext x;
+	struct x4_ext extent;
 	uint64_t node;
-	int r = 0;
+	int err = 0;
 
-	testvol_make(&t, (16u << 20) + 1024, "-b 1024 -N 64 -J size=1 " PLAIN);
-	must_eq(n_create(t.root, "f", S_IFREG | 0644), 0);
-	f = n_get(t.root, "f");
-	map_runs(f);
-	node = node_before_next(f, &first);
-	settle(&t, f);
-	lie(&t, node + 1);
-	testvol_open(&t);
-	f = n_get(t.root, "f");
-	x4_inode_lock_excl(f);
-	must_eq(x4_map_load(f), 0);
+	testvol_make(&volume, (16u << 20) + 1024, "-b 1024 -N 64 -J size=1 " PLAIN);
+	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
+	file = n_get(volume.root, "f");
+	map_runs(file);
+	node = node_before_next(file, &first);
+	settle(&volume, file);
+	lie(&volume, node + 1);
+	testvol_open(&volume);
+	file = n_get(volume.root, "f");
+	x4_inode_lock_excl(file);
+	must_eq(x4_map_load(file), 0);
 	/* A hole in the middle of each run, until the leaf is full and must be split. */
-	for (run = first; run < first + 4 && !r; run++)
-		r = x4_fallocate(f, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE,
+	for (run = first; run < first + 4 && !err; run++)
+		err = x4_fallocate(file, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE,
 				 (uint64_t)(2 * run * RUN + 1) << 10, 1024, true);
-	must(r == 0 || r == -EUCLEAN);
+	must(err == 0 || err == -EUCLEAN);
 	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
-	x4_map_drop(f);
-	must_eq(x4_map_load(f), 0);
+	x4_map_drop(file);
+	must_eq(x4_map_load(file), 0);
 	for (uint32_t k = 0; k < RUNS * RUN; k++) {
 		if (k / RUN >= first && k / RUN < run)
 			continue;
-		must_eq(x4_map_lookup(f, k / RUN * 2 * RUN + k % RUN, &x), 0);
-		must_eq(x.state, X4_EXT_WRITTEN);
+		must_eq(x4_map_lookup(file, k / RUN * 2 * RUN + k % RUN, &extent), 0);
+		must_eq(extent.state, X4_EXT_WRITTEN);
 	}
-	x4_inode_unlock(f);
-	x4_iput(f);
-	end(&t);
+	x4_inode_unlock(file);
+	x4_iput(file);
+	end(&volume);
 }
 END_TEST
 
 /* A sparse file of 32 GiB that claims a group for each 8 KiB: refused before memory is taken for them. */
 START_TEST(groups_without_number)
 {
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	struct ext2_super_block sb;
 	const char *why;
 	char msg[200];
 
-	testvol_make(&t, SMALL, PLAIN "-b 1024");
-	testvol_close(&t);
-	peek(&t, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
+	testvol_make(&volume, SMALL, PLAIN "-b 1024");
+	testvol_close(&volume);
+	peek(&volume, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
 	must_eq(x4_features_check(&sb, "image", &why, FDIO_REASON(msg)), X4_SERVE_RW);
 	sb.s_blocks_per_group = 8;
 	sb.s_blocks_count = 32 << 20;
 	must_eq(x4_features_check(&sb, "image", &why, FDIO_REASON(msg)), X4_REFUSE);
 	must(strstr(msg, "block groups"));
-	testvol_open(&t);
-	testvol_done(&t);
+	testvol_open(&volume);
+	testvol_done(&volume);
 }
 END_TEST
 

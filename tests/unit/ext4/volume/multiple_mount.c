@@ -18,111 +18,111 @@ static const char *const kinds[] = {
 	"-t ext4 -b 4096 -J size=4 -O mmp,^metadata_csum -E mmp_update_interval=1",
 };
 
-struct set { struct fake_dev *f; uint64_t off; struct mmp_struct mmp; bool csum; };
+struct set { struct fake_dev *fake; uint64_t off; struct mmp_struct mmp; bool csum; };
 
-static void look(struct set *s) { fake_peek(s->f, &s->mmp, sizeof(s->mmp), s->off); }
+static void look(struct set *set) { fake_peek(set->fake, &set->mmp, sizeof(set->mmp), set->off); }
 
-static void put(struct set *s, uint32_t seq)
+static void put(struct set *set, uint32_t seq)
 {
 	struct ext2_super_block sb;
 
-	testvol_super(s->f, &sb);
-	s->mmp.mmp_seq = seq;
-	if (s->csum)
-		s->mmp.mmp_checksum = fdio_crc32c(fdio_crc32c(~0U, sb.s_uuid, 16), &s->mmp, offsetof(struct mmp_struct, mmp_checksum));
-	fake_poke(s->f, &s->mmp, sizeof(s->mmp), s->off);
+	testvol_super(set->fake, &sb);
+	set->mmp.mmp_seq = seq;
+	if (set->csum)
+		set->mmp.mmp_checksum = fdio_crc32c(fdio_crc32c(~0U, sb.s_uuid, 16), &set->mmp, offsetof(struct mmp_struct, mmp_checksum));
+	fake_poke(set->fake, &set->mmp, sizeof(set->mmp), set->off);
 }
 
 static struct set make(unsigned n)
 {
-	struct set s = { .f = fake_mkfs(32 << 20, kinds[n]), .csum = n == 0 };
+	struct set set = { .fake = fake_mkfs(32 << 20, kinds[n]), .csum = n == 0 };
 	struct ext2_super_block sb;
 
-	ck_assert_ptr_nonnull(s.f);
-	testvol_super(s.f, &sb);
+	ck_assert_ptr_nonnull(set.fake);
+	testvol_super(set.fake, &sb);
 	ck_assert(sb.s_feature_incompat & EXT4_FEATURE_INCOMPAT_MMP);
-	s.off = sb.s_mmp_block << (10 + sb.s_log_block_size);
-	look(&s);
-	ck_assert_uint_eq(s.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
-	return s;
+	set.off = sb.s_mmp_block << (10 + sb.s_log_block_size);
+	look(&set);
+	ck_assert_uint_eq(set.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
+	return set;
 }
 
 START_TEST(kept_up)
 {
-	struct set s = make((unsigned)_i);
-	struct x4_vol *v = testvol_mount(s.f);
+	struct set set = make((unsigned)_i);
+	struct x4_vol *vol = testvol_mount(set.fake);
 	uint32_t first;
 
-	look(&s);
-	first = s.mmp.mmp_seq;
+	look(&set);
+	first = set.mmp.mmp_seq;
 	ck_assert_uint_le(first, EXT4_MMP_SEQ_MAX);
-	ck_assert_uint_ge(s.mmp.mmp_check_interval, 5);
+	ck_assert_uint_ge(set.mmp.mmp_check_interval, 5);
 	usleep(2500000);
-	look(&s);
-	ck_assert_uint_gt(s.mmp.mmp_seq, first);
-	ck_assert_uint_le(s.mmp.mmp_seq, first + 3);
-	testvol_unmount_check(v, s.f);
-	look(&s);
-	ck_assert_uint_eq(s.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
-	fake_free(s.f);
+	look(&set);
+	ck_assert_uint_gt(set.mmp.mmp_seq, first);
+	ck_assert_uint_le(set.mmp.mmp_seq, first + 3);
+	testvol_unmount_check(vol, set.fake);
+	look(&set);
+	ck_assert_uint_eq(set.mmp.mmp_seq, EXT4_MMP_SEQ_CLEAN);
+	fake_free(set.fake);
 }
 END_TEST
 
-static void refused(struct set *s, int want, const char *says)
+static void refused(struct set *set, int want, const char *says)
 {
-	struct x4_options opt = testvol_options();
-	struct fake_stats before = fake_stats(s->f), after;
+	struct x4_options options = testvol_options();
+	struct fake_stats before = fake_stats(set->fake), after;
 	const char *why = NULL;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300];
 
-	ck_assert_int_eq(x4_vol_open(fake_dev(s->f), &opt, &v, &why, FDIO_REASON(msg)), want);
+	ck_assert_int_eq(x4_vol_open(fake_dev(set->fake), &options, &vol, &why, FDIO_REASON(msg)), want);
 	ck_assert_msg(strstr(msg, says), "%s", msg);
-	after = fake_stats(s->f);
+	after = fake_stats(set->fake);
 	ck_assert_uint_eq(after.writes, before.writes);
 }
 
 START_TEST(checked_by_fsck)
 {
-	struct set s = make((unsigned)_i);
+	struct set set = make((unsigned)_i);
 
-	put(&s, EXT4_MMP_SEQ_FSCK);
-	refused(&s, -EBUSY, "e2fsck is running on it, or was interrupted: run e2fsck");
-	put(&s, EXT4_MMP_SEQ_MAX + 5);
-	refused(&s, -EBUSY, "run e2fsck");
-	s.mmp.mmp_magic ^= 1;
-	put(&s, EXT4_MMP_SEQ_CLEAN);
-	refused(&s, -EUCLEAN, "multiple mount protection");
-	fake_free(s.f);
+	put(&set, EXT4_MMP_SEQ_FSCK);
+	refused(&set, -EBUSY, "e2fsck is running on it, or was interrupted: run e2fsck");
+	put(&set, EXT4_MMP_SEQ_MAX + 5);
+	refused(&set, -EBUSY, "run e2fsck");
+	set.mmp.mmp_magic ^= 1;
+	put(&set, EXT4_MMP_SEQ_CLEAN);
+	refused(&set, -EUCLEAN, "multiple mount protection");
+	fake_free(set.fake);
 }
 END_TEST
 
 START_TEST(damaged_checksum)
 {
-	struct set s = make(0);
+	struct set set = make(0);
 
-	s.mmp.mmp_checksum ^= 1;
-	fake_poke(s.f, &s.mmp, sizeof(s.mmp), s.off);
-	refused(&s, -EUCLEAN, "multiple mount protection");
-	fake_free(s.f);
+	set.mmp.mmp_checksum ^= 1;
+	fake_poke(set.fake, &set.mmp, sizeof(set.mmp), set.off);
+	refused(&set, -EUCLEAN, "multiple mount protection");
+	fake_free(set.fake);
 }
 END_TEST
 
 /* Nobody who only reads takes the file system, or needs to. */
 START_TEST(read_only)
 {
-	struct set s = make(0);
-	struct x4_options opt = testvol_options();
-	struct x4_vol *v;
+	struct set set = make(0);
+	struct x4_options options = testvol_options();
+	struct x4_vol *vol;
 
-	opt.read_only = true;
-	put(&s, EXT4_MMP_SEQ_FSCK);
-	v = testvol_mount_with(s.f, &opt);
-	ck_assert_uint_eq(fake_stats(s.f).writes, 0);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	look(&s);
-	ck_assert_uint_eq(s.mmp.mmp_seq, EXT4_MMP_SEQ_FSCK);
-	fake_free(s.f);
+	options.read_only = true;
+	put(&set, EXT4_MMP_SEQ_FSCK);
+	vol = testvol_mount_with(set.fake, &options);
+	ck_assert_uint_eq(fake_stats(set.fake).writes, 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	look(&set);
+	ck_assert_uint_eq(set.mmp.mmp_seq, EXT4_MMP_SEQ_FSCK);
+	fake_free(set.fake);
 }
 END_TEST
 
@@ -132,36 +132,36 @@ static void went_ro(void *arg, const char *why) { __atomic_store_n(&said, why, _
 /* Another host takes it while it is mounted: read-only at once, and not a byte is written any more. */
 START_TEST(taken_away)
 {
-	struct set s = make((unsigned)_i);
-	struct x4_options opt = testvol_options();
+	struct set set = make((unsigned)_i);
+	struct x4_options options = testvol_options();
 	struct ext2_super_block sb, sb2;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	struct x4_inode *root;
 	unsigned writes;
 
 	said = NULL;
-	opt.went_read_only = went_ro;
-	v = testvol_mount_with(s.f, &opt);
-	root = testvol_root(v);
+	options.went_read_only = went_ro;
+	vol = testvol_mount_with(set.fake, &options);
+	root = testvol_root(vol);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
-	look(&s);
-	memcpy(s.mmp.mmp_nodename, "other", 6);
-	put(&s, s.mmp.mmp_seq ^ 0x40000);
+	look(&set);
+	memcpy(set.mmp.mmp_nodename, "other", 6);
+	put(&set, set.mmp.mmp_seq ^ 0x40000);
 	for (int n = 0; n < 500 && !__atomic_load_n(&said, __ATOMIC_SEQ_CST); n++)
 		usleep(10000);
 	ck_assert_str_eq(said, "another host has mounted it");
-	ck_assert(x4_vol_read_only(v));
-	writes = (unsigned)fake_stats(s.f).writes;
-	testvol_super(s.f, &sb);
+	ck_assert(x4_vol_read_only(vol));
+	writes = (unsigned)fake_stats(set.fake).writes;
+	testvol_super(set.fake, &sb);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
 	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(v), -EIO);
-	ck_assert_uint_eq(fake_stats(s.f).writes, writes);
-	testvol_super(s.f, &sb2);
+	ck_assert_int_eq(x4_vol_close(vol), -EIO);
+	ck_assert_uint_eq(fake_stats(set.fake).writes, writes);
+	testvol_super(set.fake, &sb2);
 	ck_assert_int_eq(memcmp(&sb, &sb2, sizeof(sb)), 0);
-	look(&s);
-	ck_assert_str_eq((char *)s.mmp.mmp_nodename, "other");
-	fake_free(s.f);
+	look(&set);
+	ck_assert_str_eq((char *)set.mmp.mmp_nodename, "other");
+	fake_free(set.fake);
 }
 END_TEST
 

@@ -15,68 +15,68 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static int try_open(struct fake_dev *f, struct x4_options *opt, struct x4_vol **v, const char **why, char *msg, size_t len)
+static int try_open(struct fake_dev *fake, struct x4_options *options, struct x4_vol **vol, const char **why, char *msg, size_t len)
 {
-	*v = NULL;
+	*vol = NULL;
 	*why = NULL;
-	return x4_vol_open(fake_dev(f), opt, v, why, FDIO_REASON_AT(msg, len));
+	return x4_vol_open(fake_dev(fake), options, vol, why, FDIO_REASON_AT(msg, len));
 }
 
 START_TEST(every_shape_opens_and_closes_clean)
 {
-	struct fake_dev *f = testvol_shape((unsigned)_i);
+	struct fake_dev *fake = testvol_shape((unsigned)_i);
 	struct ext2_super_block before, during, after;
-	struct x4_vol *v;
-	struct x4_statfs st;
+	struct x4_vol *vol;
+	struct x4_statfs stats;
 
-	testvol_super(f, &before);
-	v = testvol_mount(f);
-	testvol_super(f, &during);
+	testvol_super(fake, &before);
+	vol = testvol_mount(fake);
+	testvol_super(fake, &during);
 	ck_assert(during.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
 	ck_assert(during.s_state & EXT2_VALID_FS);
 	ck_assert_uint_eq(during.s_mnt_count, before.s_mnt_count + 1);
-	x4_vol_statfs(v, &st);
-	ck_assert_uint_eq(st.bfree, before.s_free_blocks_count);
-	ck_assert_uint_eq(st.files, before.s_inodes_count);
-	ck_assert_uint_eq(st.ffree, before.s_free_inodes_count);
-	ck_assert_uint_lt(st.blocks, v->nr_blocks);
-	ck_assert_uint_ge(st.blocks, st.bfree);
-	ck_assert_uint_eq(st.bavail, st.bfree - before.s_r_blocks_count - FDIO_MIN(v->nr_blocks / 50, (uint64_t)4096));
-	ck_assert_uint_eq(st.bsize, v->block_size);
-	testvol_unmount_check(v, f);
-	testvol_super(f, &after);
+	x4_vol_statfs(vol, &stats);
+	ck_assert_uint_eq(stats.bfree, before.s_free_blocks_count);
+	ck_assert_uint_eq(stats.files, before.s_inodes_count);
+	ck_assert_uint_eq(stats.ffree, before.s_free_inodes_count);
+	ck_assert_uint_lt(stats.blocks, vol->nr_blocks);
+	ck_assert_uint_ge(stats.blocks, stats.bfree);
+	ck_assert_uint_eq(stats.bavail, stats.bfree - before.s_r_blocks_count - FDIO_MIN(vol->nr_blocks / 50, (uint64_t)4096));
+	ck_assert_uint_eq(stats.bsize, vol->block_size);
+	testvol_unmount_check(vol, fake);
+	testvol_super(fake, &after);
 	ck_assert(!(after.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER));
 	ck_assert(after.s_state & EXT2_VALID_FS);
 	ck_assert_uint_eq(after.s_free_blocks_count, before.s_free_blocks_count);
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 START_TEST(read_only_writes_nothing)
 {
-	struct fake_dev *f = testvol_shape(0);
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0);
+	struct x4_options options = testvol_options();
 	const char *why;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	struct x4_inode *root;
 	struct fake_stats st;
 	char msg[300];
 
-	opt.read_only = true;
-	fake_stats_reset(f);
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(v));
-	root = testvol_root(v);
+	options.read_only = true;
+	fake_stats_reset(fake);
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(vol));
+	root = testvol_root(vol);
 	x4_touch_read(root);
 	x4_touch_write(root);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
 	x4_iput(root);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	st = fake_stats(f);
+	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	st = fake_stats(fake);
 	ck_assert_uint_eq(st.writes, 0);
 	ck_assert_uint_eq(st.discards, 0);
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
@@ -103,75 +103,75 @@ static const struct verdict {
 
 START_TEST(every_feature_has_its_verdict)
 {
-	const struct verdict *t = &verdicts[_i];
-	struct fake_dev *f = fake_mkfs(32 << 20, t->args);
-	struct x4_options opt = testvol_options();
+	const struct verdict *verdict = &verdicts[_i];
+	struct fake_dev *fake = fake_mkfs(32 << 20, verdict->args);
+	struct x4_options options = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300];
 	int err;
 
-	ck_assert_ptr_nonnull(f);
-	testvol_super(f, &sb);
-	sb.s_feature_incompat |= t->incompat;
-	sb.s_feature_ro_compat |= t->ro_compat;
-	testvol_poke_super(f, &sb);
-	fake_stats_reset(f);
-	err = try_open(f, &opt, &v, &why, msg, sizeof(msg));
-	if (t->refused) {
+	ck_assert_ptr_nonnull(fake);
+	testvol_super(fake, &sb);
+	sb.s_feature_incompat |= verdict->incompat;
+	sb.s_feature_ro_compat |= verdict->ro_compat;
+	testvol_poke_super(fake, &sb);
+	fake_stats_reset(fake);
+	err = try_open(fake, &options, &vol, &why, msg, sizeof(msg));
+	if (verdict->refused) {
 		ck_assert_int_lt(err, 0);
-		ck_assert_msg(strstr(msg, t->says), "%s", msg);
+		ck_assert_msg(strstr(msg, verdict->says), "%s", msg);
 	} else {
 		ck_assert_msg(!err, "%s", msg);
-		ck_assert(x4_vol_read_only(v));
+		ck_assert(x4_vol_read_only(vol));
 		ck_assert_ptr_nonnull(why);
-		ck_assert_msg(strstr(why, t->says), "%s", why);
-		ck_assert_int_eq(x4_vol_close(v), 0);
+		ck_assert_msg(strstr(why, verdict->says), "%s", why);
+		ck_assert_int_eq(x4_vol_close(vol), 0);
 	}
-	ck_assert_uint_eq(fake_stats(f).writes, 0);
-	fake_free(f);
+	ck_assert_uint_eq(fake_stats(fake).writes, 0);
+	fake_free(fake);
 }
 END_TEST
 
 START_TEST(what_is_no_file_system_is_refused)
 {
-	struct fake_dev *f = testvol_shape(0);
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0);
+	struct x4_options options = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300];
 
-	testvol_super(f, &sb);
+	testvol_super(fake, &sb);
 	sb.s_magic = 0;
-	fake_poke(f, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EINVAL);
+	fake_poke(fake, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), -EINVAL);
 	ck_assert(strstr(msg, "no ext4 file system"));
 	sb.s_magic = EXT2_SUPER_MAGIC;
 	sb.s_hash_seed[0] ^= 1; /* the checksum does not fit any more, and no backup has it */
-	fake_poke(f, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	fake_poke(fake, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), -EUCLEAN);
 	ck_assert(strstr(msg, "e2fsck"));
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 START_TEST(file_system_larger_than_device_is_refused)
 {
-	struct fake_dev *f = testvol_shape(0), *small = fake_new(16 << 20, 512);
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0), *small = fake_new(16 << 20, 512);
+	struct x4_options options = testvol_options();
 	uint8_t *buf = malloc(16 << 20);
 	const char *why;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300];
 
-	fake_peek(f, buf, 16 << 20, 0);
+	fake_peek(fake, buf, 16 << 20, 0);
 	fake_poke(small, buf, 16 << 20, 0);
-	ck_assert_int_lt(try_open(small, &opt, &v, &why, msg, sizeof(msg)), 0);
+	ck_assert_int_lt(try_open(small, &options, &vol, &why, msg, sizeof(msg)), 0);
 	ck_assert_msg(strstr(msg, "larger than the device"), "%s", msg);
 	free(buf);
-	fake_free(f);
+	fake_free(fake);
 	fake_free(small);
 }
 END_TEST
@@ -179,32 +179,32 @@ END_TEST
 /* A crash with an unlinked open file and an interrupted change: replay, then the orphan is deleted. */
 START_TEST(crash_is_replayed_and_orphans_deleted)
 {
-	struct fake_dev *f = testvol_shape((unsigned)_i), *cut;
+	struct fake_dev *fake = testvol_shape((unsigned)_i), *cut;
 	struct x4_statfs before, after;
 	struct ext2_super_block sb;
-	struct x4_inode *i;
-	struct x4_vol *v = testvol_mount(f);
+	struct x4_inode *inode;
+	struct x4_vol *vol = testvol_mount(fake);
 	uint32_t ino;
 
-	x4_vol_statfs(v, &before);
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ino = i->ino;
-	ck_assert_int_eq(testvol_fill(i, 0, 300), 0);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
-	x4_vol_abandon(v);
+	x4_vol_statfs(vol, &before);
+	inode = testvol_tmpfile(vol, S_IFREG | 0600);
+	ino = inode->ino;
+	ck_assert_int_eq(testvol_fill(inode, 0, 300), 0);
+	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
+	x4_vol_abandon(vol);
 	epoch_drain();
-	fake_free(f);
+	fake_free(fake);
 	ck_assert_int_eq(fake_e2fsck_replay(cut), 0);
 
-	v = testvol_mount(cut);
-	ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -ENOENT);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	x4_vol_statfs(v, &after);
+	vol = testvol_mount(cut);
+	ck_assert_int_eq(x4_iget(vol, ino, NULL, &inode), -ENOENT);
+	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	x4_vol_statfs(vol, &after);
 	ck_assert_uint_eq(after.bfree, before.bfree);
 	ck_assert_uint_eq(after.ffree, before.ffree);
-	testvol_check_groups(v);
-	testvol_unmount_check(v, cut);
+	testvol_check_groups(vol);
+	testvol_unmount_check(vol, cut);
 	testvol_super(cut, &sb);
 	ck_assert_uint_eq(sb.s_last_orphan, 0);
 	fake_free(cut);
@@ -214,12 +214,12 @@ END_TEST
 /* needs_recovery, but nothing in the log: the crash came before the first commit. */
 START_TEST(crash_before_the_first_commit)
 {
-	struct fake_dev *f = testvol_shape(2), *cut;
-	struct x4_vol *v = testvol_mount(f);
+	struct fake_dev *fake = testvol_shape(2), *cut;
+	struct x4_vol *vol = testvol_mount(fake);
 
-	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
-	x4_vol_abandon(v);
-	fake_free(f);
+	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
+	x4_vol_abandon(vol);
+	fake_free(fake);
 	testvol_mounts_clean(cut);
 }
 END_TEST
@@ -227,35 +227,35 @@ END_TEST
 /* A device that cannot be written is served with norecovery only; ro on one that can replays, and finishes deletions. */
 START_TEST(recovery_of_what_is_read_only)
 {
-	struct fake_dev *f = testvol_shape(0), *cut, *copy, *sick;
+	struct fake_dev *fake = testvol_shape(0), *cut, *copy, *sick;
 	struct ext2_super_block sb;
 	uint64_t orphan_at;
 	uint32_t off;
 	unsigned mounted;
 	bool fsck;
-	struct x4_options opt = testvol_options();
-	struct x4_inode *i;
+	struct x4_options options = testvol_options();
+	struct x4_inode *inode;
 	const char *why;
-	struct x4_vol *v = testvol_mount(f);
+	struct x4_vol *vol = testvol_mount(fake);
 	char msg[300];
 
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
-	orphan_at = x4_itable_place(v, i->ino, &off) << 10;
-	x4_iput(i);
-	testvol_unmount_check(v, f);
-	fake_free(f);
+	inode = testvol_tmpfile(vol, S_IFREG | 0600);
+	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
+	orphan_at = x4_itable_place(vol, inode->ino, &off) << 10;
+	x4_iput(inode);
+	testvol_unmount_check(vol, fake);
+	fake_free(fake);
 
 	fake_dev(cut)->caps.read_only = true;
 	fake_stats_reset(cut);
-	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), -EROFS);
+	ck_assert_int_eq(try_open(cut, &options, &vol, &why, msg, sizeof(msg)), -EROFS);
 	ck_assert_msg(strstr(msg, "norecovery"), "%s", msg);
-	opt.norecovery = true;
-	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(v));
+	options.norecovery = true;
+	ck_assert_int_eq(try_open(cut, &options, &vol, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(vol));
 	ck_assert_msg(strstr(why, "not replayed"), "%s", why);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
 	ck_assert_uint_eq(fake_stats(cut).writes, 0);
 	fake_dev(cut)->caps.read_only = false;
 
@@ -276,10 +276,10 @@ START_TEST(recovery_of_what_is_read_only)
 	fake_fault_add(sick, &(struct fake_fault){ .kinds = FAKE_READ, .off = orphan_at, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(x4_vol_recover(fake_dev(sick), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_uint_gt(fake_fault_hits(sick), 0);
-	opt = testvol_options();
-	opt.read_only = true;
-	ck_assert_int_eq(try_open(sick, &opt, &v, &why, msg, sizeof(msg)), 0);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	options = testvol_options();
+	options.read_only = true;
+	ck_assert_int_eq(try_open(sick, &options, &vol, &why, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
 	fake_free(sick);
 
 	/* And before a read-only mount, which could not finish what was interrupted. */
@@ -294,11 +294,11 @@ START_TEST(recovery_of_what_is_read_only)
 	fake_free(copy);
 
 	/* A read-only mount replays as well, and leaves the log empty. */
-	opt.norecovery = false;
-	opt.read_only = true;
-	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(v));
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	options.norecovery = false;
+	options.read_only = true;
+	ck_assert_int_eq(try_open(cut, &options, &vol, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(vol));
+	ck_assert_int_eq(x4_vol_close(vol), 0);
 	ck_assert_int_eq(fake_e2fsck(cut), 0);
 	testvol_mounts_clean(cut);
 }
@@ -307,24 +307,24 @@ END_TEST
 /* The log is not empty although needs_recovery is clear: the kernel would throw it away, we do not guess. */
 START_TEST(log_without_its_bit_is_not_guessed_about)
 {
-	struct fake_dev *f = testvol_shape(0), *cut;
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0), *cut;
+	struct x4_options options = testvol_options();
 	struct ext2_super_block sb;
-	struct x4_inode *i;
+	struct x4_inode *inode;
 	const char *why;
-	struct x4_vol *v = testvol_mount(f);
+	struct x4_vol *vol = testvol_mount(fake);
 	char msg[300];
 
-	i = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	cut = fake_power_cut(f, FAKE_CUT_DROP, 1);
-	x4_iput(i);
-	testvol_unmount_check(v, f);
-	fake_free(f);
+	inode = testvol_tmpfile(vol, S_IFREG | 0600);
+	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
+	x4_iput(inode);
+	testvol_unmount_check(vol, fake);
+	fake_free(fake);
 	testvol_super(cut, &sb);
 	sb.s_feature_incompat &= ~(uint32_t)EXT3_FEATURE_INCOMPAT_RECOVER;
 	testvol_poke_super(cut, &sb);
-	ck_assert_int_eq(try_open(cut, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert_int_eq(try_open(cut, &options, &vol, &why, msg, sizeof(msg)), -EUCLEAN);
 	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
 	fake_free(cut);
 }
@@ -336,24 +336,24 @@ END_TEST
  */
 START_TEST(torn_superblock_is_completed_from_a_backup)
 {
-	struct fake_dev *f = testvol_shape(0);
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0);
+	struct x4_options options = testvol_options();
 	static struct ext2_super_block s[3], torn, sb;
 	unsigned old = (unsigned)_i / 2;
 	struct fake_dev *cut[3];
 	const char *why;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300];
 	uint64_t backup;
 
-	testvol_super(f, &s[0]);
-	cut[0] = fake_clone(f);
-	v = testvol_mount(f);
-	testvol_super(f, &s[1]);
-	cut[1] = fake_clone(f);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	testvol_super(f, &s[2]);
-	fake_free(f);
+	testvol_super(fake, &s[0]);
+	cut[0] = fake_clone(fake);
+	vol = testvol_mount(fake);
+	testvol_super(fake, &s[1]);
+	cut[1] = fake_clone(fake);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	testvol_super(fake, &s[2]);
+	fake_free(fake);
 	/* What is torn is written last in both cases; the rest of the device is as it was before. */
 	memcpy(&torn, &s[old + _i % 2], 512);
 	memcpy((char *)&torn + 512, (char *)&s[old + 1 - _i % 2] + 512, 512);
@@ -361,25 +361,25 @@ START_TEST(torn_superblock_is_completed_from_a_backup)
 	fake_poke(cut[old], &torn, sizeof(torn), SUPERBLOCK_OFFSET);
 
 	fake_dev(cut[old])->caps.read_only = true;
-	ck_assert_int_eq(try_open(cut[old], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert_int_eq(try_open(cut[old], &options, &vol, &why, msg, sizeof(msg)), -EUCLEAN);
 	fake_dev(cut[old])->caps.read_only = false;
-	opt.norecovery = true;
-	ck_assert_int_eq(try_open(cut[old], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
-	opt.norecovery = false;
+	options.norecovery = true;
+	ck_assert_int_eq(try_open(cut[old], &options, &vol, &why, msg, sizeof(msg)), -EUCLEAN);
+	options.norecovery = false;
 	cut[2] = fake_clone(cut[old]);
 	for (unsigned g = 1; g < 10; g += 2) {
 		backup = (s[0].s_first_data_block + (uint64_t)g * s[0].s_blocks_per_group) << (10 + s[0].s_log_block_size);
 		if (backup < 32 << 20)
 			fake_poke(cut[2], "\1\2\3\4", 4, backup + offsetof(struct ext2_super_block, s_uuid));
 	}
-	ck_assert_int_eq(try_open(cut[2], &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	ck_assert_int_eq(try_open(cut[2], &options, &vol, &why, msg, sizeof(msg)), -EUCLEAN);
 	ck_assert_msg(strstr(msg, "e2fsck"), "%s", msg);
 	fake_free(cut[2]);
 
-	v = testvol_mount(cut[old]);
+	vol = testvol_mount(cut[old]);
 	testvol_super(cut[old], &sb);
 	ck_assert(x4_super_csum_ok(&sb));
-	testvol_unmount_check(v, cut[old]);
+	testvol_unmount_check(vol, cut[old]);
 	fake_free(cut[0]);
 	fake_free(cut[1]);
 }
@@ -388,103 +388,103 @@ END_TEST
 /* What a kernel leaves that was not unmounted: an entry in the orphan file. */
 START_TEST(orphan_file_of_a_kernel_is_emptied)
 {
-	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O orphan_file,metadata_csum");
-	struct x4_inode *of, *i;
+	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O orphan_file,metadata_csum");
+	struct x4_inode *of, *inode;
 	struct ext2_super_block sb;
 	uint32_t block[256], ino, seed;
 	uint64_t blk;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 
-	ck_assert_ptr_nonnull(f);
-	ck_assert_int_eq(fake_run(f, "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
+	ck_assert_ptr_nonnull(fake);
+	ck_assert_int_eq(fake_run(fake, "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
 				     "debugfs -w -R 'unlink lost' $IMG 2>/dev/null", NULL, 0, true), 0);
 	/* The file without a name has the first free number; as a crash leaves it, its link count is 0. */
-	testvol_super(f, &sb);
+	testvol_super(fake, &sb);
 	ino = sb.s_orphan_file_inum + 1;
 	ck_assert_uint_eq(ino, 13);
-	ck_assert_int_eq(fake_run(f, "debugfs -w -R 'set_inode_field <13> links_count 0' $IMG 2>/dev/null", NULL, 0, true), 0);
-	testvol_super(f, &sb);
-	v = testvol_mount(f);
-	ck_assert_int_eq(x4_iget_special(v, sb.s_orphan_file_inum, &of), 0);
+	ck_assert_int_eq(fake_run(fake, "debugfs -w -R 'set_inode_field <13> links_count 0' $IMG 2>/dev/null", NULL, 0, true), 0);
+	testvol_super(fake, &sb);
+	vol = testvol_mount(fake);
+	ck_assert_int_eq(x4_iget_special(vol, sb.s_orphan_file_inum, &of), 0);
 	ck_assert_int_eq(x4_bmap(of, 0, &blk), 0);
-	seed = of->csum_seed;
+	seed = of->checksum_seed;
 	x4_iput(of);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
 	epoch_drain();
 
-	fake_peek(f, block, sizeof(block), blk << 10);
+	fake_peek(fake, block, sizeof(block), blk << 10);
 	ck_assert_uint_eq(block[254], 0x0b10ca04);
 	block[5] = ino;
 	block[255] = fdio_crc32c(fdio_crc32c(seed, &blk, 8), block, 254 * 4);
-	fake_poke(f, block, sizeof(block), blk << 10);
-	testvol_super(f, &sb);
+	fake_poke(fake, block, sizeof(block), blk << 10);
+	testvol_super(fake, &sb);
 	sb.s_feature_ro_compat |= EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
-	testvol_poke_super(f, &sb);
+	testvol_poke_super(fake, &sb);
 
-	v = testvol_mount(f);
-	ck_assert_int_eq(x4_iget_special(v, ino, &i), 0);
-	ck_assert_uint_ne(i->raw->i_dtime, 0);
-	i->inode.bad = true; /* a look at a deleted inode: not to be deleted again */
-	x4_iput(i);
-	testvol_unmount_check(v, f);
-	testvol_super(f, &sb);
+	vol = testvol_mount(fake);
+	ck_assert_int_eq(x4_iget_special(vol, ino, &inode), 0);
+	ck_assert_uint_ne(inode->raw->i_dtime, 0);
+	inode->inode.bad = true; /* a look at a deleted inode: not to be deleted again */
+	x4_iput(inode);
+	testvol_unmount_check(vol, fake);
+	testvol_super(fake, &sb);
 	ck_assert(!(sb.s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT));
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 /* An orphan list that leads nowhere is cut, noted, and the rest is served. */
 START_TEST(damaged_orphan_list_is_cut)
 {
-	struct fake_dev *f = testvol_shape(0);
+	struct fake_dev *fake = testvol_shape(0);
 	struct ext2_super_block sb;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 
-	testvol_super(f, &sb);
+	testvol_super(fake, &sb);
 	sb.s_last_orphan = _i == 0 ? 0x7fffffff : _i == 1 ? 500 : 8;
-	testvol_poke_super(f, &sb);
-	v = testvol_mount(f);
-	ck_assert(!x4_vol_read_only(v));
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	testvol_super(f, &sb);
+	testvol_poke_super(fake, &sb);
+	vol = testvol_mount(fake);
+	ck_assert(!x4_vol_read_only(vol));
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	testvol_super(fake, &sb);
 	ck_assert_uint_eq(sb.s_last_orphan, 0);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_gt(sb.s_error_count, 0);
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 /* Inode 8 says that the log has every block twice, or a hole, or that it is deleted. */
 START_TEST(damaged_log_inode_is_refused)
 {
-	struct fake_dev *f = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 "
+	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 "
 						 "-O ^metadata_csum,^64bit,^uninit_bg");
-	struct x4_options opt = testvol_options();
+	struct x4_options options = testvol_options();
 	struct ext2_inode_large raw;
-	struct ext3_extent_header *h = (void *)raw.i_block;
-	struct ext3_extent *e = (void *)(h + 1);
+	struct ext3_extent_header *header = (void *)raw.i_block;
+	struct ext3_extent *extent = (void *)(header + 1);
 	uint64_t at, before;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	const char *why;
 	char msg[300];
 
-	ck_assert_ptr_nonnull(f);
-	v = testvol_mount(f);
-	at = (v->alloc.groups[0].itable << v->block_bits) + 7 * v->inode_size;
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	fake_peek(f, &raw, sizeof(raw), at);
-	ck_assert_uint_eq(h->eh_depth, 0);
-	before = h->eh_entries++;
+	ck_assert_ptr_nonnull(fake);
+	vol = testvol_mount(fake);
+	at = (vol->alloc.groups[0].itable << vol->block_bits) + 7 * vol->inode_size;
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	fake_peek(fake, &raw, sizeof(raw), at);
+	ck_assert_uint_eq(header->eh_depth, 0);
+	before = header->eh_entries++;
 	ck_assert_uint_lt(before, 4);
-	e[before] = e[before - 1];
-	e[before].ee_block += e[before].ee_len + (_i == 1);
+	extent[before] = extent[before - 1];
+	extent[before].ee_block += extent[before].ee_len + (_i == 1);
 	if (_i == 1)
-		e[before].ee_start = 20;
+		extent[before].ee_start = 20;
 	raw.i_links_count = _i != 2;
-	fake_poke(f, &raw, sizeof(raw), at);
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), -EUCLEAN);
+	fake_poke(fake, &raw, sizeof(raw), at);
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), -EUCLEAN);
 	ck_assert(strstr(msg, "the journal's inode is damaged"));
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
@@ -499,23 +499,23 @@ static void went_ro(void *arg, const char *why)
 
 START_TEST(errors_option_is_followed)
 {
-	struct fake_dev *f = testvol_shape(0);
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0);
+	struct x4_options options = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300];
 	bool ro = _i == 1;
 
 	ro_said = NULL;
-	opt.errors = ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
-	opt.went_read_only = went_ro;
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	ck_assert_int_eq(X4_CORRUPT(v, 12, 34, "made up"), -EUCLEAN);
-	ck_assert_int_eq(x4_vol_read_only(v), ro);
+	options.errors = ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
+	options.went_read_only = went_ro;
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(X4_CORRUPT(vol, 12, 34, "made up"), -EUCLEAN);
+	ck_assert_int_eq(x4_vol_read_only(vol), ro);
 	ck_assert_int_eq(ro_said != NULL, ro);
-	ck_assert_int_eq(x4_vol_close(v), ro ? -EIO : 0);
-	testvol_super(f, &sb);
+	ck_assert_int_eq(x4_vol_close(vol), ro ? -EIO : 0);
+	testvol_super(fake, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_eq(sb.s_error_count, 1);
 	ck_assert_uint_eq(sb.s_first_error_ino, 12);
@@ -523,9 +523,9 @@ START_TEST(errors_option_is_followed)
 	ck_assert_uint_eq(sb.s_last_error_errcode, 5); /* corrupted */
 	ck_assert(x4_super_csum_ok(&sb));
 	/* With errors it is mounted all the same, as the kernel does. */
-	v = testvol_mount(f);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	fake_free(f);
+	vol = testvol_mount(fake);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	fake_free(fake);
 }
 END_TEST
 
@@ -533,44 +533,44 @@ END_TEST
 START_TEST(read_errors_of_metadata_are_noted)
 {
 	static const struct { bool noted, ro; } want[3] = { { true, false }, { true, true }, { false, false } };
-	struct fake_dev *f = testvol_shape(0);
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0);
+	struct x4_options options = testvol_options();
 	struct ext2_super_block sb;
-	struct x4_inode *root, *i;
+	struct x4_inode *root, *inode;
 	uint64_t blk, at;
 	uint32_t off, ino;
 	const char *why;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300], name[16];
 
-	v = testvol_mount(f);
-	root = testvol_root(v);
+	vol = testvol_mount(fake);
+	root = testvol_root(vol);
 	for (unsigned n = 0; n < 40; n++) { /* the last does not share a block of the table with the root */
 		snprintf(name, sizeof(name), "f%u", n);
-		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &(struct x4_cred){ 0 }, &i), 0);
-		ino = x4_inode_ino(i);
-		x4_iput(i);
+		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &(struct x4_cred){ 0 }, &inode), 0);
+		ino = x4_inode_ino(inode);
+		x4_iput(inode);
 	}
-	blk = x4_itable_place(v, ino, &off);
+	blk = x4_itable_place(vol, ino, &off);
 	ck_assert_int_eq(x4_bmap(root, 0, &at), 0);
 	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
 
-	opt.errors = want[_i].ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	root = testvol_root(v);
-	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_READ, .off = (_i == 2 ? at : blk) * v->block_size, .len = v->block_size,
+	options.errors = want[_i].ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
+	root = testvol_root(vol);
+	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = (_i == 2 ? at : blk) * vol->block_size, .len = vol->block_size,
 						.action = FAKE_ERROR, .err = -EIO });
 	if (_i == 2)
-		ck_assert_int_eq(x4_lookup(root, "f1", 2, &i), -EIO);
+		ck_assert_int_eq(x4_lookup(root, "f1", 2, &inode), -EIO);
 	else
-		ck_assert_int_eq(x4_iget(v, ino, NULL, &i), -EIO);
-	ck_assert_uint_gt(fake_fault_hits(f), 0);
-	fake_fault_clear(f);
-	ck_assert_int_eq(x4_vol_read_only(v), want[_i].ro);
+		ck_assert_int_eq(x4_iget(vol, ino, NULL, &inode), -EIO);
+	ck_assert_uint_gt(fake_fault_hits(fake), 0);
+	fake_fault_clear(fake);
+	ck_assert_int_eq(x4_vol_read_only(vol), want[_i].ro);
 	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(v), want[_i].ro ? -EIO : 0);
-	testvol_super(f, &sb);
+	ck_assert_int_eq(x4_vol_close(vol), want[_i].ro ? -EIO : 0);
+	testvol_super(fake, &sb);
 	ck_assert_int_eq(!!(sb.s_state & EXT2_ERROR_FS), want[_i].noted);
 	ck_assert_uint_eq(sb.s_error_count, want[_i].noted);
 	if (want[_i].noted) {
@@ -578,216 +578,216 @@ START_TEST(read_errors_of_metadata_are_noted)
 		ck_assert_uint_eq(sb.s_last_error_block, blk);
 		ck_assert_uint_eq(sb.s_last_error_errcode, 2); /* an I/O error */
 	}
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 /* A write to the log or a flush fails: read-only, the waiter is told, the superblock says so, reads go on. */
 START_TEST(failed_log_write_makes_read_only)
 {
-	struct fake_dev *f = testvol_shape(0);
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0);
+	struct x4_options options = testvol_options();
 	struct fake_fault fault = { .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
-	struct x4_inode *root, *i;
-	struct x4_vol *v;
+	struct x4_inode *root, *inode;
+	struct x4_vol *vol;
 	const char *why;
 	char msg[300];
 
 	ro_said = NULL;
-	opt.went_read_only = went_ro;
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	root = testvol_root(v);
+	options.went_read_only = went_ro;
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
+	root = testvol_root(vol);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
-	fake_fault_add(f, &fault);
-	ck_assert_int_eq(x4_vol_sync(v), -EIO);
-	ck_assert_uint_eq(fake_fault_hits(f), 1);
-	ck_assert(x4_vol_read_only(v));
+	fake_fault_add(fake, &fault);
+	ck_assert_int_eq(x4_vol_sync(vol), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(fake), 1);
+	ck_assert(x4_vol_read_only(vol));
 	ck_assert_ptr_nonnull(ro_said);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
-	ck_assert_int_eq(x4_lookup(root, "lost+found", 10, &i), 0);
-	x4_iput(i);
+	ck_assert_int_eq(x4_lookup(root, "lost+found", 10, &inode), 0);
+	x4_iput(inode);
 	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(v), -EIO);
-	testvol_super(f, &sb);
+	ck_assert_int_eq(x4_vol_close(vol), -EIO);
+	testvol_super(fake, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
 	ck_assert_uint_eq(sb.s_error_count, 1);
 	ck_assert_uint_eq(sb.s_first_error_errcode, 2); /* an I/O error */
 	ck_assert(x4_super_csum_ok(&sb));
 	/* e2fsck has nothing to do but replay, and clear the mark. */
-	ck_assert_int_le(fake_run(f, "e2fsck -p $IMG >/dev/null 2>&1", NULL, 0, true), 1);
-	ck_assert_int_eq(fake_e2fsck(f), 0);
-	testvol_mounts_clean(f);
+	ck_assert_int_le(fake_run(fake, "e2fsck -p $IMG >/dev/null 2>&1", NULL, 0, true), 1);
+	ck_assert_int_eq(fake_e2fsck(fake), 0);
+	testvol_mounts_clean(fake);
 }
 END_TEST
 
 /* An error is noted, and the journal aborts before the note is durable: both are in the superblock all the same. */
 START_TEST(note_of_an_error_survives_the_abort)
 {
-	struct fake_dev *f = testvol_shape(0);
-	struct x4_options opt = testvol_options();
+	struct fake_dev *fake = testvol_shape(0);
+	struct x4_options options = testvol_options();
 	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
 	const char *why;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	char msg[300];
 
-	opt.errors = X4_ERRORS_CONTINUE;
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	fake_fault_add(f, &fault);
-	ck_assert_int_eq(X4_CORRUPT(v, 12, 34, "made up"), -EUCLEAN);
+	options.errors = X4_ERRORS_CONTINUE;
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
+	fake_fault_add(fake, &fault);
+	ck_assert_int_eq(X4_CORRUPT(vol, 12, 34, "made up"), -EUCLEAN);
 	if (_i) /* the ticker finds it */
-		for (int n = 0; n < 1000 && !x4_vol_read_only(v); n++)
+		for (int n = 0; n < 1000 && !x4_vol_read_only(vol); n++)
 			unit_pause_ms(10);
-	ck_assert_int_eq(x4_vol_close(v), -EIO);
-	ck_assert_uint_eq(fake_fault_hits(f), 1);
-	testvol_super(f, &sb);
+	ck_assert_int_eq(x4_vol_close(vol), -EIO);
+	ck_assert_uint_eq(fake_fault_hits(fake), 1);
+	testvol_super(fake, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_eq(sb.s_error_count, 2);
 	ck_assert_uint_eq(sb.s_first_error_ino, 12);
 	ck_assert_uint_eq(sb.s_first_error_errcode, 5);
 	ck_assert_uint_eq(sb.s_last_error_errcode, 2);
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 /* The log holds a superblock from before the abort: replaying it does not take the error back. */
 START_TEST(replay_takes_no_error_back)
 {
-	struct fake_dev *f = testvol_shape(0);
+	struct fake_dev *fake = testvol_shape(0);
 	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
-	struct x4_inode *root, *i;
-	struct x4_vol *v = testvol_mount(f);
+	struct x4_inode *root, *inode;
+	struct x4_vol *vol = testvol_mount(fake);
 	char msg[300];
 	bool fsck;
 
-	i = testvol_tmpfile(v, S_IFREG | 0600); /* the list of orphans begins in the superblock */
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	root = testvol_root(v);
+	inode = testvol_tmpfile(vol, S_IFREG | 0600); /* the list of orphans begins in the superblock */
+	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	root = testvol_root(vol);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
 	x4_iput(root);
-	fake_fault_add(f, &fault);
-	ck_assert_int_eq(x4_vol_sync(v), -EIO);
-	x4_iput(i);
-	ck_assert_int_eq(x4_vol_close(v), -EIO);
+	fake_fault_add(fake, &fault);
+	ck_assert_int_eq(x4_vol_sync(vol), -EIO);
+	x4_iput(inode);
+	ck_assert_int_eq(x4_vol_close(vol), -EIO);
 	if (_i) { /* even if the note was lost, the journal says so */
-		testvol_super(f, &sb);
+		testvol_super(fake, &sb);
 		sb.s_state &= (uint16_t)~EXT2_ERROR_FS;
 		sb.s_error_count = 0;
-		testvol_poke_super(f, &sb);
+		testvol_poke_super(fake, &sb);
 	}
-	ck_assert_int_eq(x4_vol_recover(fake_dev(f), false, &fsck, FDIO_REASON(msg)), 0);
-	testvol_super(f, &sb);
+	ck_assert_int_eq(x4_vol_recover(fake_dev(fake), false, &fsck, FDIO_REASON(msg)), 0);
+	testvol_super(fake, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_eq(sb.s_error_count, _i ? 0 : 1);
 	if (!_i)
 		ck_assert_uint_eq(sb.s_first_error_errcode, 2);
 	ck_assert(x4_super_csum_ok(&sb));
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 /* What the library says has words. */
 START_TEST(errors_of_the_library_have_words)
 {
-	struct x4_options opt = testvol_options();
-	struct fake_dev *f = testvol_shape(2);
+	struct x4_options options = testvol_options();
+	struct fake_dev *fake = testvol_shape(2);
 	struct ext2_super_block sb;
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	const char *why;
 	char msg[300];
 
-	testvol_super(f, &sb);
+	testvol_super(fake, &sb);
 	sb.s_first_data_block = 0x7fffffff;
-	testvol_poke_super(f, &sb);
-	ck_assert_int_lt(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
+	testvol_poke_super(fake, &sb);
+	ck_assert_int_lt(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
 	ck_assert_msg(!strstr(msg, "nknown code") && strstr(msg, "superblock"), "%s", msg);
-	fake_free(f);
+	fake_free(fake);
 }
 END_TEST
 
 /* Blocks larger than a page are read, and it is said. */
 START_TEST(blocks_larger_than_a_page_are_read_only)
 {
-	struct x4_options opt = testvol_options();
-	struct fake_dev *f = fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
-	struct x4_vol *v;
+	struct x4_options options = testvol_options();
+	struct fake_dev *fake = fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
+	struct x4_vol *vol;
 	const char *why;
 	char msg[300];
 
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(v));
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
+	ck_assert(x4_vol_read_only(vol));
 	ck_assert_msg(why && strstr(why, "larger than 4096 bytes"), "%s", why);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	fake_free(f);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	fake_free(fake);
 }
 END_TEST
 
 /* Every block number that matters is refused, and none that belongs to files. */
 START_TEST(metadata_blocks_are_nobodys_data)
 {
-	struct fake_dev *f = testvol_shape((unsigned)_i);
-	struct x4_vol *v = testvol_mount(f);
+	struct fake_dev *fake = testvol_shape((unsigned)_i);
+	struct x4_vol *vol = testvol_mount(fake);
 	uint64_t free_blk, n;
 	uint32_t got;
 
-	ck_assert(!x4_blk_valid(v, 0, 1));
-	ck_assert(!x4_blk_valid(v, v->nr_blocks, 1));
-	ck_assert(!x4_blk_valid(v, v->nr_blocks - 1, 2));
-	ck_assert(!x4_blk_valid(v, UINT64_MAX, 1));
-	ck_assert(!x4_blk_valid(v, v->nr_blocks - 1, UINT64_MAX));
-	for (uint32_t g = 0; g < v->nr_groups; g++) {
-		ck_assert(!x4_blk_valid(v, v->alloc.groups[g].bb, 1));
-		ck_assert(!x4_blk_valid(v, v->alloc.groups[g].ib, 1));
-		ck_assert(!x4_blk_valid(v, v->alloc.groups[g].itable, 1));
-		ck_assert(!x4_blk_valid(v, v->alloc.groups[g].itable + v->itable_blocks - 1, 1));
+	ck_assert(!x4_blk_valid(vol, 0, 1));
+	ck_assert(!x4_blk_valid(vol, vol->nr_blocks, 1));
+	ck_assert(!x4_blk_valid(vol, vol->nr_blocks - 1, 2));
+	ck_assert(!x4_blk_valid(vol, UINT64_MAX, 1));
+	ck_assert(!x4_blk_valid(vol, vol->nr_blocks - 1, UINT64_MAX));
+	for (uint32_t group = 0; group < vol->nr_groups; group++) {
+		ck_assert(!x4_blk_valid(vol, vol->alloc.groups[group].block_bitmap, 1));
+		ck_assert(!x4_blk_valid(vol, vol->alloc.groups[group].inode_bitmap, 1));
+		ck_assert(!x4_blk_valid(vol, vol->alloc.groups[group].itable, 1));
+		ck_assert(!x4_blk_valid(vol, vol->alloc.groups[group].itable + vol->itable_blocks - 1, 1));
 	}
 	for (n = 0; n < 200; n++) {
-		ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 7, false, &free_blk, &got), 0);
-		ck_assert(x4_blk_valid(v, free_blk, got));
-		x4_balloc_unreserve(v, free_blk, got);
+		ck_assert_int_eq(x4_balloc_reserve(vol, NULL, 0, 7, false, &free_blk, &got), 0);
+		ck_assert(x4_blk_valid(vol, free_blk, got));
+		x4_balloc_unreserve(vol, free_blk, got);
 	}
-	testvol_unmount_check(v, f);
-	fake_free(f);
+	testvol_unmount_check(vol, fake);
+	fake_free(fake);
 }
 END_TEST
 
 /* An I/O error at every read and write of mount, work and unmount: an error, never a crash, and e2fsck can repair. */
 START_TEST(io_error_anywhere_is_an_error)
 {
-	struct x4_options opt = testvol_options();
+	struct x4_options options = testvol_options();
 	unsigned skip = (unsigned)_i * 3;
 
-	struct fake_dev *f = testvol_shape(0);
+	struct fake_dev *fake = testvol_shape(0);
 	struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE | FAKE_FLUSH, .skip = skip, .repeat = 1, .action = FAKE_ERROR,
 				    .err = -EIO };
-	struct x4_vol *v;
+	struct x4_vol *vol;
 	const char *why;
 	char msg[300];
 
-	fake_fault_add(f, &fault);
-	if (!try_open(f, &opt, &v, &why, msg, sizeof(msg))) {
+	fake_fault_add(fake, &fault);
+	if (!try_open(fake, &options, &vol, &why, msg, sizeof(msg))) {
 		struct x4_inode *root;
 
-		if (!x4_iget(v, X4_ROOT_INO, NULL, &root)) {
+		if (!x4_iget(vol, X4_ROOT_INO, NULL, &root)) {
 			nowait_ignore(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }));
 			x4_iput(root);
 		}
-		(void)x4_vol_sync(v);
-		(void)x4_vol_close(v);
+		(void)x4_vol_sync(vol);
+		(void)x4_vol_close(vol);
 		epoch_drain();
 	} else {
 		ck_assert_uint_gt(strlen(msg), 0);
 	}
-	fake_fault_clear(f);
-	ck_assert_int_eq(try_open(f, &opt, &v, &why, msg, sizeof(msg)), 0);
-	ck_assert_int_eq(x4_vol_close(v), 0);
-	ck_assert_int_le(fake_run(f, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
-	ck_assert_int_eq(fake_e2fsck(f), 0);
-	fake_free(f);
+	fake_fault_clear(fake);
+	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
+	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_le(fake_run(fake, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
+	ck_assert_int_eq(fake_e2fsck(fake), 0);
+	fake_free(fake);
 }
 END_TEST
 

@@ -11,18 +11,18 @@
 
 #define SMALL (16u << 20)
 
-static uint64_t blocks_of(struct x4_inode *i)
+static uint64_t blocks_of(struct x4_inode *inode)
 {
-	struct x4_attr a;
+	struct x4_attr attr;
 
-	x4_getattr(i, &a);
-	return a.blocks_512;
+	x4_getattr(inode, &attr);
+	return attr.blocks_512;
 }
 
-static struct x4_inode *make(struct testvol *t, const char *name, uint32_t mode)
+static struct x4_inode *make(struct testvol *volume, const char *name, uint32_t mode)
 {
-	must_eq(n_create(t->root, name, mode), 0);
-	return n_get(t->root, name);
+	must_eq(n_create(volume->root, name, mode), 0);
+	return n_get(volume->root, name);
 }
 
 static void put(struct x4_inode **a, struct x4_inode **b)
@@ -38,48 +38,48 @@ static void put(struct x4_inode **a, struct x4_inode **b)
 START_TEST(limits_and_errors)
 {
 	static char big[65537], buf[2048];
-	struct x4_inode *i;
-	struct testvol t = { 0 };
+	struct x4_inode *inode;
+	struct testvol volume = { 0 };
 	size_t len;
 
-	testvol_make(&t, SMALL, "-b 1024");
-	i = make(&t, "f", S_IFREG | 0644);
-	must_eq(x4_xattr_get(i, "user.a", NULL, 0, &len), -ENODATA);
-	must_eq(x4_xattr_remove(i, "user.a"), -ENODATA);
-	must_eq(x4_xattr_set(i, "user.a", "x", 1, XATTR_REPLACE, false), -ENODATA);
-	must_eq(x4_xattr_set(i, "user.a", "hello", 5, XATTR_CREATE, false), 0);
-	must_eq(x4_xattr_set(i, "user.a", "hello", 5, XATTR_CREATE, false), -EEXIST);
-	must_eq(x4_xattr_get(i, "user.a", NULL, 0, &len), 0);
+	testvol_make(&volume, SMALL, "-b 1024");
+	inode = make(&volume, "f", S_IFREG | 0644);
+	must_eq(x4_xattr_get(inode, "user.a", NULL, 0, &len), -ENODATA);
+	must_eq(x4_xattr_remove(inode, "user.a"), -ENODATA);
+	must_eq(x4_xattr_set(inode, "user.a", "x", 1, XATTR_REPLACE, false), -ENODATA);
+	must_eq(x4_xattr_set(inode, "user.a", "hello", 5, XATTR_CREATE, false), 0);
+	must_eq(x4_xattr_set(inode, "user.a", "hello", 5, XATTR_CREATE, false), -EEXIST);
+	must_eq(x4_xattr_get(inode, "user.a", NULL, 0, &len), 0);
 	must_eq(len, 5);
-	must_eq(x4_xattr_get(i, "user.a", buf, 4, &len), -ERANGE);
-	must_eq(x4_xattr_get(i, "user.a", buf, 5, &len), 0);
+	must_eq(x4_xattr_get(inode, "user.a", buf, 4, &len), -ERANGE);
+	must_eq(x4_xattr_get(inode, "user.a", buf, 5, &len), 0);
 	must(!memcmp(buf, "hello", 5));
-	must_eq(x4_xattr_set(i, "user.empty", NULL, 0, 0, false), 0);
-	must_eq(x4_xattr_get(i, "user.empty", buf, 5, &len), 0);
+	must_eq(x4_xattr_set(inode, "user.empty", NULL, 0, 0, false), 0);
+	must_eq(x4_xattr_get(inode, "user.empty", buf, 5, &len), 0);
 	must_eq(len, 0);
-	must_eq(x4_xattr_set(i, "system.data", "x", 1, 0, false), -EOPNOTSUPP);
-	must_eq(x4_xattr_set(i, "other.data", "x", 1, 0, false), -EOPNOTSUPP);
-	must_eq(x4_xattr_set(i, "user.big", big, sizeof big, 0, false), -E2BIG);
-	must_eq(x4_xattr_set(i, "user.big", big, 1000, 0, false), -ENOSPC);
-	must_eq(x4_xattr_set(i, "trusted.t", "1", 1, 0, false), 0);
-	must_eq(x4_xattr_list(i, true, NULL, 0, &len), 0);
+	must_eq(x4_xattr_set(inode, "system.data", "x", 1, 0, false), -EOPNOTSUPP);
+	must_eq(x4_xattr_set(inode, "other.data", "x", 1, 0, false), -EOPNOTSUPP);
+	must_eq(x4_xattr_set(inode, "user.big", big, sizeof big, 0, false), -E2BIG);
+	must_eq(x4_xattr_set(inode, "user.big", big, 1000, 0, false), -ENOSPC);
+	must_eq(x4_xattr_set(inode, "trusted.t", "1", 1, 0, false), 0);
+	must_eq(x4_xattr_list(inode, true, NULL, 0, &len), 0);
 	must_eq(len, sizeof "user.a" + sizeof "user.empty" + sizeof "trusted.t");
-	must_eq(x4_xattr_list(i, true, buf, len - 1, &len), -ERANGE);
-	must_eq(blocks_of(i), 0);
-	must_eq(x4_xattr_set(i, "user.big", big, 900, 0, false), 0);
-	must_eq(blocks_of(i), 2);
-	must_eq(x4_xattr_remove(i, "user.big"), 0);
-	must_eq(blocks_of(i), 0);
-	must_eq(x4_xattr_set(i, "user.big", big, 900, 0, false), 0);
-	x4_iput(i);
-	testvol_check(&t);
-	testvol_open(&t);
-	i = n_get(t.root, "f");
-	must_eq(x4_xattr_get(i, "user.big", NULL, 0, &len), 0);
+	must_eq(x4_xattr_list(inode, true, buf, len - 1, &len), -ERANGE);
+	must_eq(blocks_of(inode), 0);
+	must_eq(x4_xattr_set(inode, "user.big", big, 900, 0, false), 0);
+	must_eq(blocks_of(inode), 2);
+	must_eq(x4_xattr_remove(inode, "user.big"), 0);
+	must_eq(blocks_of(inode), 0);
+	must_eq(x4_xattr_set(inode, "user.big", big, 900, 0, false), 0);
+	x4_iput(inode);
+	testvol_check(&volume);
+	testvol_open(&volume);
+	inode = n_get(volume.root, "f");
+	must_eq(x4_xattr_get(inode, "user.big", NULL, 0, &len), 0);
 	must_eq(len, 900);
-	x4_iput(i);
-	must_eq(n_unlink(t.root, "f"), 0);
-	testvol_done(&t);
+	x4_iput(inode);
+	must_eq(n_unlink(volume.root, "f"), 0);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -96,7 +96,7 @@ static void xname(char *buf, size_t cap, unsigned n)
 	snprintf(buf, cap, "%s.%.*s%u", prefix[n % 3], (int)(n * 5), "a-long-tail-of-a-name-that-takes-room-in-an-inode-and-in-a-block", n);
 }
 
-static void verify(struct x4_inode *i, unsigned f)
+static void verify(struct x4_inode *inode, unsigned f)
 {
 	static char list[4096];
 	uint8_t buf[400];
@@ -104,40 +104,40 @@ static void verify(struct x4_inode *i, unsigned f)
 	char name[128];
 
 	for (unsigned n = 0; n < NAMES; n++) {
-		int r;
+		int err;
 
 		xname(name, sizeof name, n);
-		r = x4_xattr_get(i, name, buf, sizeof buf, &len);
-		must_eq(r, table[f][n].len < 0 ? -ENODATA : 0);
-		if (r)
+		err = x4_xattr_get(inode, name, buf, sizeof buf, &len);
+		must_eq(err, table[f][n].len < 0 ? -ENODATA : 0);
+		if (err)
 			continue;
 		must_eq(len, table[f][n].len);
 		must(!memcmp(buf, table[f][n].v, len));
 		names += strlen(name) + 1;
 	}
-	must_eq(x4_xattr_list(i, true, list, sizeof list, &len), 0);
+	must_eq(x4_xattr_list(inode, true, list, sizeof list, &len), 0);
 	must_eq(len, names);
 }
 
-static void step(struct x4_inode *i, unsigned f, uint64_t *rnd)
+static void step(struct x4_inode *inode, unsigned f, uint64_t *rnd)
 {
 	unsigned n = n_rand(rnd) % NAMES, len = n_rand(rnd) % (n_rand(rnd) % 4 ? 40 : 400);
 	uint8_t value[400];
 	char name[128];
-	int r;
+	int err;
 
 	xname(name, sizeof name, n);
 	if (n_rand(rnd) % 3 == 0) {
-		must_eq(x4_xattr_remove(i, name), table[f][n].len < 0 ? -ENODATA : 0);
+		must_eq(x4_xattr_remove(inode, name), table[f][n].len < 0 ? -ENODATA : 0);
 		table[f][n].len = -1;
 		return;
 	}
 	for (unsigned k = 0; k < len; k++)
 		value[k] = (uint8_t)n_rand(rnd);
-	r = x4_xattr_set(i, name, value, len, 0, false);
-	if (r == -ENOSPC)
+	err = x4_xattr_set(inode, name, value, len, 0, false);
+	if (err == -ENOSPC)
 		return; /* and the old value is still there, as verify will see */
-	must_eq(r, 0);
+	must_eq(err, 0);
 	table[f][n].len = (int)len;
 	memcpy(table[f][n].v, value, len);
 }
@@ -146,76 +146,76 @@ static const char *const volumes[] = { "-b 1024", "-b 4096", "-b 1024 -I 128 -O 
 
 START_TEST(against_a_table)
 {
-	struct x4_inode *i[FILES];
+	struct x4_inode *inode[FILES];
 	uint64_t rnd = 5;
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	char name[8];
 
-	testvol_make(&t, SMALL, volumes[_i]);
+	testvol_make(&volume, SMALL, volumes[_i]);
 	for (unsigned f = 0; f < FILES; f++) {
 		snprintf(name, sizeof name, "f%u", f);
-		x4_iput(make(&t, name, f ? S_IFREG | 0600 : S_IFDIR | 0700));
+		x4_iput(make(&volume, name, f ? S_IFREG | 0600 : S_IFDIR | 0700));
 		for (unsigned n = 0; n < NAMES; n++)
 			table[f][n].len = -1;
 	}
 	for (unsigned round = 0; round < 4; round++) {
 		for (unsigned f = 0; f < FILES; f++) {
 			snprintf(name, sizeof name, "f%u", f);
-			i[f] = n_get(t.root, name);
-			verify(i[f], f);
+			inode[f] = n_get(volume.root, name);
+			verify(inode[f], f);
 		}
 		for (unsigned k = 0; k < 800; k++)
-			step(i[k % FILES], k % FILES, &rnd);
+			step(inode[k % FILES], k % FILES, &rnd);
 		for (unsigned f = 0; f < FILES; f++) {
-			verify(i[f], f);
-			x4_iput(i[f]);
+			verify(inode[f], f);
+			x4_iput(inode[f]);
 		}
-		testvol_check(&t);
-		testvol_open(&t);
+		testvol_check(&volume);
+		testvol_open(&volume);
 	}
-	testvol_done(&t);
+	testvol_done(&volume);
 }
 END_TEST
 
 /* ---- a block with two owners ---- */
-static void share_block(struct testvol *t, struct x4_inode *from, struct x4_inode *to, unsigned value_blocks)
+static void share_block(struct testvol *volume, struct x4_inode *from, struct x4_inode *to, unsigned value_blocks)
 {
 	uint32_t blk = from->raw->i_file_acl;
-	struct jnl_handle *h;
-	struct jnl_buf *b;
+	struct jnl_handle *handle;
+	struct jnl_buf *buffer;
 	uint32_t two = htole32(2), sum;
 	uint64_t le = blk;
 
 	must(blk);
-	must_eq(jnl_begin(x4_vol_jnl(t->v), 10, &h), 0);
-	must_eq(x4_inode_begin(h, to), 0);
+	must_eq(jnl_begin(x4_vol_jnl(volume->vol), 10, &handle), 0);
+	must_eq(x4_inode_begin(handle, to), 0);
 	to->raw->i_file_acl = blk;
 	must_eq(x4_raw_add_blocks(to, 1 + value_blocks), 0);
-	must_eq(x4_inode_dirty(h, to, false), 0);
-	must_eq(jnl_bread(x4_vol_jnl(t->v), blk, &b), 0);
-	must_eq(jnl_get_write(h, b), 0);
-	memcpy(b->data + 4, &two, 4);
-	memset(b->data + 16, 0, 4);
-	sum = ext2fs_crc32c_le(t->v->csum_seed, (uint8_t *)&le, 8);
-	sum = htole32(ext2fs_crc32c_le(sum, b->data, t->v->block_size));
-	memcpy(b->data + 16, &sum, 4);
-	jnl_brelse(b);
-	jnl_end(h);
+	must_eq(x4_inode_dirty(handle, to, false), 0);
+	must_eq(jnl_bread(x4_vol_jnl(volume->vol), blk, &buffer), 0);
+	must_eq(jnl_get_write(handle, buffer), 0);
+	memcpy(buffer->data + 4, &two, 4);
+	memset(buffer->data + 16, 0, 4);
+	sum = ext2fs_crc32c_le(volume->vol->checksum_seed, (uint8_t *)&le, 8);
+	sum = htole32(ext2fs_crc32c_le(sum, buffer->data, volume->vol->block_size));
+	memcpy(buffer->data + 16, &sum, 4);
+	jnl_brelse(buffer);
+	jnl_end(handle);
 }
 
 START_TEST(a_shared_block_is_copied)
 {
 	struct x4_inode *a, *b;
 	char value[300], buf[300];
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	size_t len;
 
-	testvol_make(&t, SMALL, "-b 1024");
-	a = make(&t, "a", S_IFREG | 0644);
-	b = make(&t, "b", S_IFREG | 0644);
+	testvol_make(&volume, SMALL, "-b 1024");
+	a = make(&volume, "a", S_IFREG | 0644);
+	b = make(&volume, "b", S_IFREG | 0644);
 	memset(value, 'v', sizeof value);
 	must_eq(x4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
-	share_block(&t, a, b, 0);
+	share_block(&volume, a, b, 0);
 	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	value[0] = 'w';
 	must_eq(x4_xattr_set(b, "user.v", value, sizeof value, 0, false), 0);
@@ -225,30 +225,30 @@ START_TEST(a_shared_block_is_copied)
 	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must_eq(buf[0], 'w');
 	must_eq(x4_xattr_remove(b, "user.v"), 0);
-	share_block(&t, a, b, 0);
-	must_eq(n_unlink(t.root, "a"), 0);
+	share_block(&volume, a, b, 0);
+	must_eq(n_unlink(volume.root, "a"), 0);
 	x4_iput(a);
 	x4_iput(b);
-	testvol_check(&t);
-	testvol_open(&t);
-	b = n_get(t.root, "b");
+	testvol_check(&volume);
+	testvol_open(&volume);
+	b = n_get(volume.root, "b");
 	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must_eq(buf[0], 'v');
 	x4_iput(b);
-	testvol_done(&t);
+	testvol_done(&volume);
 }
 END_TEST
 
 /* ---- ACLs: as user space writes them, version 2 ---- */
 struct acl_entry { uint16_t tag, perm; uint32_t id; };
 
-static size_t acl_make(uint8_t *buf, const struct acl_entry *e, unsigned n)
+static size_t acl_make(uint8_t *buf, const struct acl_entry *entry, unsigned n)
 {
 	uint32_t version = htole32(2);
 
 	memcpy(buf, &version, 4);
-	memcpy(buf + 4, e, n * sizeof *e);
-	return 4 + n * sizeof *e;
+	memcpy(buf + 4, entry, n * sizeof *entry);
+	return 4 + n * sizeof *entry;
 }
 
 #define NOBODY UINT32_MAX
@@ -262,74 +262,74 @@ static const struct acl_entry no_mask[] = { { 1, 7, NOBODY }, { 2, 5, 1000 }, { 
 START_TEST(acls_and_modes)
 {
 	uint8_t buf[256], got[256];
-	struct x4_attr at = { .mode = 0640 };
-	struct x4_inode *f, *d, *sub;
-	struct testvol t = { 0 };
+	struct x4_attr attr = { .mode = 0640 };
+	struct x4_inode *file, *dir, *sub;
+	struct testvol volume = { 0 };
 	size_t len, n;
 
-	testvol_make(&t, SMALL, "-b 1024");
-	f = make(&t, "f", S_IFREG | 02755);
+	testvol_make(&volume, SMALL, "-b 1024");
+	file = make(&volume, "f", S_IFREG | 02755);
 	n = acl_make(buf, full, 5);
-	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, false), 0);
-	must_eq(x4_inode_mode(f) & 07777, 02774);
-	must_eq(x4_xattr_get(f, ACCESS, got, sizeof got, &len), 0);
+	must_eq(x4_xattr_set(file, ACCESS, buf, n, 0, false), 0);
+	must_eq(x4_inode_mode(file) & 07777, 02774);
+	must_eq(x4_xattr_get(file, ACCESS, got, sizeof got, &len), 0);
 	must_eq(len, n);
 	must(!memcmp(buf, got, n));
-	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, true), 0);
-	must_eq(x4_inode_mode(f) & 07777, 0774);
-	must_eq(x4_setattr(f, X4_SET_MODE, &at), 0);
-	must_eq(x4_xattr_get(f, ACCESS, got, sizeof got, &len), 0);
+	must_eq(x4_xattr_set(file, ACCESS, buf, n, 0, true), 0);
+	must_eq(x4_inode_mode(file) & 07777, 0774);
+	must_eq(x4_setattr(file, X4_SET_MODE, &attr), 0);
+	must_eq(x4_xattr_get(file, ACCESS, got, sizeof got, &len), 0);
 	must_eq(got[4 + 3 * 8 + 2], 4); /* the mask follows the group bits */
 	n = acl_make(buf, plain, 3);
-	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, false), 0);
-	must_eq(x4_xattr_get(f, ACCESS, got, sizeof got, &len), -ENODATA);
-	must_eq(x4_inode_mode(f) & 07777, 0640);
+	must_eq(x4_xattr_set(file, ACCESS, buf, n, 0, false), 0);
+	must_eq(x4_xattr_get(file, ACCESS, got, sizeof got, &len), -ENODATA);
+	must_eq(x4_inode_mode(file) & 07777, 0640);
 	n = acl_make(buf, no_mask, 4);
-	must_eq(x4_xattr_set(f, ACCESS, buf, n, 0, false), -EINVAL);
-	must_eq(x4_xattr_set(f, ACCESS, buf, 7, 0, false), -EINVAL);
+	must_eq(x4_xattr_set(file, ACCESS, buf, n, 0, false), -EINVAL);
+	must_eq(x4_xattr_set(file, ACCESS, buf, 7, 0, false), -EINVAL);
 	n = acl_make(buf, full, 5);
-	must_eq(x4_xattr_set(f, DEFAULT, buf, n, 0, false), -EACCES);
-	d = make(&t, "d", S_IFDIR | 0755);
-	must_eq(x4_xattr_set(d, DEFAULT, buf, n, 0, false), 0);
-	must_eq(n_create(d, "file", S_IFREG | 0666), 0);
-	must_eq(n_create(d, "sub", S_IFDIR | 0777), 0);
-	sub = n_get(d, "file");
+	must_eq(x4_xattr_set(file, DEFAULT, buf, n, 0, false), -EACCES);
+	dir = make(&volume, "d", S_IFDIR | 0755);
+	must_eq(x4_xattr_set(dir, DEFAULT, buf, n, 0, false), 0);
+	must_eq(n_create(dir, "file", S_IFREG | 0666), 0);
+	must_eq(n_create(dir, "sub", S_IFDIR | 0777), 0);
+	sub = n_get(dir, "file");
 	/* No umask where there is a default ACL: owner 6, mask 6, others 4. */
 	must_eq(x4_inode_mode(sub) & 0777, 0664);
 	must_eq(x4_xattr_get(sub, ACCESS, got, sizeof got, &len), 0);
 	must_eq(x4_xattr_get(sub, DEFAULT, got, sizeof got, &len), -ENODATA);
 	x4_iput(sub);
-	sub = n_get(d, "sub");
+	sub = n_get(dir, "sub");
 	must_eq(x4_inode_mode(sub) & 0777, 0774);
 	must_eq(x4_xattr_get(sub, DEFAULT, got, sizeof got, &len), 0);
 	must_eq(len, n);
 	x4_iput(sub);
-	x4_iput(d);
-	x4_iput(f);
-	testvol_done(&t);
+	x4_iput(dir);
+	x4_iput(file);
+	testvol_done(&volume);
 }
 END_TEST
 
 START_TEST(capabilities_are_killed)
 {
-	struct x4_inode *f;
-	struct testvol t = { 0 };
+	struct x4_inode *file;
+	struct testvol volume = { 0 };
 	size_t len;
 
-	testvol_make(&t, SMALL, "-b 1024");
-	f = make(&t, "f", S_IFREG | 0755);
-	must_eq(x4_xattr_set(f, "security.capability", "0123456789", 10, 0, false), 0);
-	must(x4_needs_killpriv(f));
-	must_eq(x4_setattr(f, X4_KILL_SUIDGID, &(struct x4_attr){ 0 }), 0);
-	must_eq(x4_xattr_get(f, "security.capability", NULL, 0, &len), -ENODATA);
-	must_eq(x4_setattr(f, X4_KILL_SUIDGID, &(struct x4_attr){ 0 }), 0);
-	must(!x4_needs_killpriv(f));
-	must_eq(x4_xattr_get(f, "security.capability", NULL, 0, &len), -ENODATA);
-	must_eq(x4_xattr_set(f, "security.capability", "0123456789", 10, 0, false), 0);
-	must(x4_needs_killpriv(f));
-	must_eq(x4_xattr_get(f, "security.capability", NULL, 0, &len), 0);
-	x4_iput(f);
-	testvol_done(&t);
+	testvol_make(&volume, SMALL, "-b 1024");
+	file = make(&volume, "f", S_IFREG | 0755);
+	must_eq(x4_xattr_set(file, "security.capability", "0123456789", 10, 0, false), 0);
+	must(x4_needs_killpriv(file));
+	must_eq(x4_setattr(file, X4_KILL_SUIDGID, &(struct x4_attr){ 0 }), 0);
+	must_eq(x4_xattr_get(file, "security.capability", NULL, 0, &len), -ENODATA);
+	must_eq(x4_setattr(file, X4_KILL_SUIDGID, &(struct x4_attr){ 0 }), 0);
+	must(!x4_needs_killpriv(file));
+	must_eq(x4_xattr_get(file, "security.capability", NULL, 0, &len), -ENODATA);
+	must_eq(x4_xattr_set(file, "security.capability", "0123456789", 10, 0, false), 0);
+	must(x4_needs_killpriv(file));
+	must_eq(x4_xattr_get(file, "security.capability", NULL, 0, &len), 0);
+	x4_iput(file);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -339,34 +339,34 @@ END_TEST
 START_TEST(values_in_inodes)
 {
 	static char buf[10000];
-	struct x4_inode *f;
-	struct testvol t = { 0 };
+	struct x4_inode *file;
+	struct testvol volume = { 0 };
 	size_t len;
 
-	testvol_make(&t, SMALL, "-b 1024 -O ea_inode");
-	testvol_close(&t);
-	must_eq(fake_run(t.fake, "head -c 10000 /dev/zero | tr '\\0' q > $IMG.q; for f in f g; do "
+	testvol_make(&volume, SMALL, "-b 1024 -O ea_inode");
+	testvol_close(&volume);
+	must_eq(fake_run(volume.fake, "head -c 10000 /dev/zero | tr '\\0' q > $IMG.q; for f in f g; do "
 			 "debugfs -w -R \"write /dev/null $f\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f user.big\" $IMG; debugfs -w -R \"ea_set -f $IMG.q /$f user.too\" $IMG; "
 			 "done >/dev/null 2>&1; rm $IMG.q; e2fsck -fy $IMG >/dev/null 2>&1; true", NULL, 0, true), 0);
-	must_eq(fake_e2fsck(t.fake), 0);
-	testvol_open(&t);
-	must(!x4_vol_read_only(t.v));
-	f = n_get(t.root, "f");
-	must_eq(x4_xattr_get(f, "user.big", buf, sizeof buf, &len), 0);
+	must_eq(fake_e2fsck(volume.fake), 0);
+	testvol_open(&volume);
+	must(!x4_vol_read_only(volume.vol));
+	file = n_get(volume.root, "f");
+	must_eq(x4_xattr_get(file, "user.big", buf, sizeof buf, &len), 0);
 	must_eq(len, 1024); /* the tool takes no more than a block */
 	must(buf[0] == 'q' && buf[1023] == 'q');
-	must_eq(x4_xattr_set(f, "user.too", "small", 5, 0, false), 0);
-	must_eq(x4_xattr_remove(f, "user.big"), 0);
-	must_eq(x4_xattr_get(f, "user.big", buf, sizeof buf, &len), -ENODATA);
-	must_eq(x4_xattr_get(f, "user.too", buf, sizeof buf, &len), 0);
+	must_eq(x4_xattr_set(file, "user.too", "small", 5, 0, false), 0);
+	must_eq(x4_xattr_remove(file, "user.big"), 0);
+	must_eq(x4_xattr_get(file, "user.big", buf, sizeof buf, &len), -ENODATA);
+	must_eq(x4_xattr_get(file, "user.too", buf, sizeof buf, &len), 0);
 	must_eq(len, 5);
-	must_eq(blocks_of(f), 0);
-	x4_iput(f);
-	must_eq(n_unlink(t.root, "g"), 0);
-	testvol_check(&t);
-	testvol_open(&t);
-	must_eq(n_unlink(t.root, "f"), 0);
-	testvol_done(&t);
+	must_eq(blocks_of(file), 0);
+	x4_iput(file);
+	must_eq(n_unlink(volume.root, "g"), 0);
+	testvol_check(&volume);
+	testvol_open(&volume);
+	must_eq(n_unlink(volume.root, "f"), 0);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -386,13 +386,13 @@ static void value_fill(uint8_t *p, unsigned len, unsigned salt)
 		p[k] = (uint8_t)(k * 31 + (k >> 8) * 7 + salt);
 }
 
-static uint64_t blocks_free(struct testvol *t)
+static uint64_t blocks_free(struct testvol *volume)
 {
-	struct x4_statfs s;
+	struct x4_statfs stats;
 
-	must_eq(x4_vol_sync(t->v), 0); /* what was freed counts when it is durable */
-	x4_vol_statfs(t->v, &s);
-	return s.bfree;
+	must_eq(x4_vol_sync(volume->vol), 0); /* what was freed counts when it is durable */
+	x4_vol_statfs(volume->vol, &stats);
+	return stats.bfree;
 }
 
 static const char *const ea_volumes[] = { "-b 1024 -O ea_inode", "-b 4096 -O ea_inode", "-b 1024 -I 128 -O ea_inode,^metadata_csum",
@@ -404,46 +404,46 @@ START_TEST(values_of_any_size)
 	static const unsigned sizes[] = { 0, 20, 300, 968, 969, 1024, 4040, 4041, 5000, 20000, 65535, 65536 };
 	static uint8_t want[VALUES][65536], got[65536];
 	unsigned have[VALUES] = { 0 };
-	struct testvol t = { 0 };
-	struct x4_inode *f;
+	struct testvol volume = { 0 };
+	struct x4_inode *file;
 	uint64_t before, rnd = 11;
 	size_t len;
 
-	testvol_make(&t, SMALL, ea_volumes[_i]);
-	before = blocks_free(&t);
-	f = make(&t, "f", S_IFREG | 0644);
+	testvol_make(&volume, SMALL, ea_volumes[_i]);
+	before = blocks_free(&volume);
+	file = make(&volume, "f", S_IFREG | 0644);
 	for (unsigned round = 0; round < 3; round++) {
 		for (unsigned n = 0; n < 150; n++) {
 			unsigned k = n_rand(&rnd) % VALUES, size = sizes[n_rand(&rnd) % ARRAY_SIZE(sizes)];
-			int r;
+			int err;
 
 			if (n_rand(&rnd) % 4 == 0) {
-				must_eq(x4_xattr_remove(f, value_name(k)), have[k] ? 0 : -ENODATA);
+				must_eq(x4_xattr_remove(file, value_name(k)), have[k] ? 0 : -ENODATA);
 				have[k] = 0;
 				continue;
 			}
 			value_fill(want[k], size, n);
-			r = x4_xattr_set(f, value_name(k), want[k], size, 0, false);
-			must_eq(r, 0); /* the names always fit */
+			err = x4_xattr_set(file, value_name(k), want[k], size, 0, false);
+			must_eq(err, 0); /* the names always fit */
 			have[k] = size + 1;
 			if (n % 7)
 				continue;
 			for (unsigned j = 0; j < VALUES; j++) {
-				r = x4_xattr_get(f, value_name(j), got, sizeof got, &len);
-				must_eq(r, have[j] ? 0 : -ENODATA);
-				must(r || (len == have[j] - 1 && !memcmp(got, want[j], len)));
+				err = x4_xattr_get(file, value_name(j), got, sizeof got, &len);
+				must_eq(err, have[j] ? 0 : -ENODATA);
+				must(err || (len == have[j] - 1 && !memcmp(got, want[j], len)));
 			}
 		}
-		x4_iput(f);
-		testvol_check(&t);
-		testvol_open(&t);
-		f = n_get(t.root, "f");
+		x4_iput(file);
+		testvol_check(&volume);
+		testvol_open(&volume);
+		file = n_get(volume.root, "f");
 	}
-	must_eq(x4_xattr_set(f, "user.0", want[0], 65537, 0, false), -E2BIG);
-	x4_iput(f);
-	must_eq(n_unlink(t.root, "f"), 0);
-	must_eq(blocks_free(&t), before);
-	testvol_done(&t);
+	must_eq(x4_xattr_set(file, "user.0", want[0], 65537, 0, false), -E2BIG);
+	x4_iput(file);
+	must_eq(n_unlink(volume.root, "f"), 0);
+	must_eq(blocks_free(&volume), before);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -452,23 +452,23 @@ START_TEST(a_value_of_a_shared_block)
 {
 	static uint8_t value[9000], buf[9000];
 	struct x4_inode *a, *b;
-	struct testvol t = { 0 };
+	struct testvol volume = { 0 };
 	uint64_t before;
 	size_t len;
 
-	testvol_make(&t, SMALL, "-b 1024 -I 128 -O ea_inode"); /* no room in the inode */
-	before = blocks_free(&t);
-	a = make(&t, "a", S_IFREG | 0644);
-	b = make(&t, "b", S_IFREG | 0644);
+	testvol_make(&volume, SMALL, "-b 1024 -I 128 -O ea_inode"); /* no room in the inode */
+	before = blocks_free(&volume);
+	a = make(&volume, "a", S_IFREG | 0644);
+	b = make(&volume, "b", S_IFREG | 0644);
 	value_fill(value, sizeof value, 1);
 	must_eq(x4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
 	must_eq(x4_xattr_set(a, "user.w", value, sizeof value, 0, false), 0);
-	share_block(&t, a, b, 18);
+	share_block(&volume, a, b, 18);
 	put(&a, &b);
-	testvol_check(&t);
-	testvol_open(&t);
-	a = n_get(t.root, "a");
-	b = n_get(t.root, "b");
+	testvol_check(&volume);
+	testvol_open(&volume);
+	a = n_get(volume.root, "a");
+	b = n_get(volume.root, "b");
 	if (_i == 0) { /* one changes another attribute: a copy of the block owns the values as well */
 		must_eq(x4_xattr_set(b, "user.x", "1", 1, 0, false), 0);
 		must_eq(x4_xattr_remove(a, "user.v"), 0);
@@ -476,23 +476,23 @@ START_TEST(a_value_of_a_shared_block)
 		must_eq(x4_xattr_remove(a, "user.v"), 0);
 	} else { /* one goes */
 		put(&a, NULL);
-		must_eq(n_unlink(t.root, "a"), 0);
-		must_eq(n_create(t.root, "a", S_IFREG | 0600), 0);
-		a = n_get(t.root, "a");
+		must_eq(n_unlink(volume.root, "a"), 0);
+		must_eq(n_create(volume.root, "a", S_IFREG | 0600), 0);
+		a = n_get(volume.root, "a");
 	}
 	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must(len == sizeof value && !memcmp(buf, value, len));
 	must_eq(x4_xattr_get(b, "user.w", buf, sizeof buf, &len), 0);
 	must_eq(x4_xattr_get(a, "user.v", buf, sizeof buf, &len), -ENODATA);
 	put(&a, &b);
-	testvol_check(&t);
-	testvol_open(&t);
-	must_eq(n_unlink(t.root, "a"), 0);
-	testvol_check(&t);
-	testvol_open(&t);
-	must_eq(n_unlink(t.root, "b"), 0);
-	must_eq(blocks_free(&t), before);
-	testvol_done(&t);
+	testvol_check(&volume);
+	testvol_open(&volume);
+	must_eq(n_unlink(volume.root, "a"), 0);
+	testvol_check(&volume);
+	testvol_open(&volume);
+	must_eq(n_unlink(volume.root, "b"), 0);
+	must_eq(blocks_free(&volume), before);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -500,16 +500,16 @@ END_TEST
 START_TEST(a_large_acl)
 {
 	static uint8_t acl[4 + 8 * 304], got[sizeof acl];
-	struct x4_inode *d, *e;
-	struct testvol t = { 0 };
+	struct x4_inode *dir, *e;
+	struct testvol volume = { 0 };
 	uint64_t before;
 	uint8_t *p = acl;
 	size_t len;
 
-	testvol_make(&t, SMALL, "-b 1024 -O ea_inode");
-	before = blocks_free(&t);
-	must_eq(n_create(t.root, "d", S_IFDIR | 0777), 0);
-	d = n_get(t.root, "d");
+	testvol_make(&volume, SMALL, "-b 1024 -O ea_inode");
+	before = blocks_free(&volume);
+	must_eq(n_create(volume.root, "d", S_IFDIR | 0777), 0);
+	dir = n_get(volume.root, "d");
 	memcpy(p, &(uint32_t){ htole32(2) }, 4);
 	p += 4;
 	for (unsigned k = 0; k < 304; k++, p += 8) {
@@ -520,10 +520,10 @@ START_TEST(a_large_acl)
 		memcpy(p + 2, &perm, 2);
 		memcpy(p + 4, &id, 4);
 	}
-	must_eq(x4_xattr_set(d, "system.posix_acl_default", acl, sizeof acl, 0, false), 0);
-	must_eq(n_create(d, "e", S_IFDIR | 0777), 0);
-	must_eq(n_create(d, "f", S_IFREG | 0666), 0);
-	e = n_get(d, "e");
+	must_eq(x4_xattr_set(dir, "system.posix_acl_default", acl, sizeof acl, 0, false), 0);
+	must_eq(n_create(dir, "e", S_IFDIR | 0777), 0);
+	must_eq(n_create(dir, "f", S_IFREG | 0666), 0);
+	e = n_get(dir, "e");
 	must_eq(x4_xattr_get(e, "system.posix_acl_default", got, sizeof got, &len), 0);
 	must(len == sizeof acl && !memcmp(got, acl, len));
 	must_eq(x4_setattr(e, X4_SET_MODE, &(struct x4_attr){ .mode = 0705 }), 0);
@@ -532,16 +532,16 @@ START_TEST(a_large_acl)
 	must_eq(got[4 + 8 * 302 + 2], 0); /* the mask */
 	must_eq(got[4 + 8 * 303 + 2], 5);
 	x4_iput(e);
-	x4_iput(d);
-	testvol_check(&t);
-	testvol_open(&t);
-	d = n_get(t.root, "d");
-	must_eq(n_unlink(d, "f"), 0);
-	must_eq(n_rmdir(d, "e"), 0);
-	x4_iput(d);
-	must_eq(n_rmdir(t.root, "d"), 0);
-	must_eq(blocks_free(&t), before);
-	testvol_done(&t);
+	x4_iput(dir);
+	testvol_check(&volume);
+	testvol_open(&volume);
+	dir = n_get(volume.root, "d");
+	must_eq(n_unlink(dir, "f"), 0);
+	must_eq(n_rmdir(dir, "e"), 0);
+	x4_iput(dir);
+	must_eq(n_rmdir(volume.root, "d"), 0);
+	must_eq(blocks_free(&volume), before);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -549,43 +549,43 @@ END_TEST
 START_TEST(no_room_for_a_value)
 {
 	static uint8_t value[65536], buf[65536];
-	struct testvol t = { 0 };
-	struct x4_inode *f;
+	struct testvol volume = { 0 };
+	struct x4_inode *file;
 	unsigned n = 0;
 	char name[32];
 	size_t len;
-	int r;
+	int err;
 
-	testvol_make(&t, 4u << 20, "-b 1024 -O ea_inode -J size=1");
+	testvol_make(&volume, 4u << 20, "-b 1024 -O ea_inode -J size=1");
 	value_fill(value, sizeof value, 3);
 	do {
 		snprintf(name, sizeof name, "f%u", n++);
-		must_eq(n_create(t.root, name, S_IFREG | 0644), 0);
-		f = n_get(t.root, name);
-		r = x4_xattr_set(f, "user.v", value, sizeof value, 0, false);
-		if (r) {
-			must_eq(r, -ENOSPC);
-			must_eq(x4_xattr_set(f, "user.s", "small", 5, 0, false), 0);
-			must_eq(x4_xattr_set(f, "user.s", value, sizeof value, 0, false), -ENOSPC);
-			must_eq(x4_xattr_get(f, "user.s", buf, sizeof buf, &len), 0);
+		must_eq(n_create(volume.root, name, S_IFREG | 0644), 0);
+		file = n_get(volume.root, name);
+		err = x4_xattr_set(file, "user.v", value, sizeof value, 0, false);
+		if (err) {
+			must_eq(err, -ENOSPC);
+			must_eq(x4_xattr_set(file, "user.s", "small", 5, 0, false), 0);
+			must_eq(x4_xattr_set(file, "user.s", value, sizeof value, 0, false), -ENOSPC);
+			must_eq(x4_xattr_get(file, "user.s", buf, sizeof buf, &len), 0);
 			must_eq(len, 5);
 		}
-		x4_iput(f);
-	} while (!r);
+		x4_iput(file);
+	} while (!err);
 	must(n > 10);
-	testvol_check(&t);
-	testvol_open(&t);
-	f = n_get(t.root, "f0");
-	must_eq(x4_xattr_get(f, "user.v", buf, sizeof buf, &len), 0);
+	testvol_check(&volume);
+	testvol_open(&volume);
+	file = n_get(volume.root, "f0");
+	must_eq(x4_xattr_get(file, "user.v", buf, sizeof buf, &len), 0);
 	must(!memcmp(buf, value, len));
-	x4_iput(f);
-	must_eq(n_unlink(t.root, "f0"), 0);
-	must_eq(x4_vol_sync(t.v), 0);
+	x4_iput(file);
+	must_eq(n_unlink(volume.root, "f0"), 0);
+	must_eq(x4_vol_sync(volume.vol), 0);
 	snprintf(name, sizeof name, "f%u", n - 1);
-	f = n_get(t.root, name);
-	must_eq(x4_xattr_set(f, "user.s", value, 60000, 0, false), 0);
-	x4_iput(f);
-	testvol_done(&t);
+	file = n_get(volume.root, name);
+	must_eq(x4_xattr_set(file, "user.s", value, 60000, 0, false), 0);
+	x4_iput(file);
+	testvol_done(&volume);
 }
 END_TEST
 
@@ -593,23 +593,23 @@ END_TEST
 START_TEST(a_link_with_a_large_value)
 {
 	static char value[4000];
-	struct x4_inode *i = NULL;
-	struct testvol t = { 0 };
-	struct x4_attr a;
+	struct x4_inode *inode = NULL;
+	struct testvol volume = { 0 };
+	struct x4_attr attr;
 	char target[100];
 	unsigned len;
 
-	testvol_make(&t, SMALL, "-b 1024 -O ea_inode");
+	testvol_make(&volume, SMALL, "-b 1024 -O ea_inode");
 	memset(value, 'v', sizeof(value));
-	must_eq(x4_symlink(t.root, "l", 1, "d/target", 8, &names_cred, &i), 0);
-	must_eq(x4_xattr_set(i, "trusted.u", value, sizeof(value), 0, false), 0);
-	x4_getattr(i, &a);
-	must(a.blocks_512 >= 8);
-	must_eq(x4_readlink(i, target, sizeof(target), &len), 0);
+	must_eq(x4_symlink(volume.root, "l", 1, "d/target", 8, &names_cred, &inode), 0);
+	must_eq(x4_xattr_set(inode, "trusted.u", value, sizeof(value), 0, false), 0);
+	x4_getattr(inode, &attr);
+	must(attr.blocks_512 >= 8);
+	must_eq(x4_readlink(inode, target, sizeof(target), &len), 0);
 	must(len == 8 && !memcmp(target, "d/target", 8));
-	must_eq(n_unlink(t.root, "l"), 0);
-	x4_iput(i);
-	testvol_done(&t);
+	must_eq(n_unlink(volume.root, "l"), 0);
+	x4_iput(inode);
+	testvol_done(&volume);
 }
 END_TEST
 
