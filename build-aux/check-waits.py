@@ -39,14 +39,14 @@ PRIMITIVES = {
     "pthread_join", "sem_wait", "nanosleep", "usleep", "poll", "waitpid",
 }
 # Locks that may be held across I/O. fdio_mutex_lock on these waits; on others it is short.
-LONG_RANKS = {"RANK_X4_RENAME", "RANK_X4_MAP", "RANK_JNL_HANDLE"}
+LONG_RANKS = {"RANK_X4_RENAME", "RANK_X4_MAP", "RANK_JOURNAL_HANDLE"}
 LOCK = "fdio_mutex_lock"
 
 # Calls that are not made, or do not count. Names are those of callgraph.py.
 NEVER = {
     ("tr_retry", "nanosleep"): "a nap of a millisecond, when the kernel has no memory for a reply",
     ("read_inline", "x4_inline_read"): "a volume with inline data is only read: damage stops nothing",
-    ("x4_super_end", "jnl_abort"): "the superblock is in the transaction, hence in memory",
+    ("x4_super_end", "journal_abort"): "the superblock is in the transaction, hence in memory",
 }
 # Calls that the compiler sees and that are not made in the mode.
 NOT_IN_THE_MODE = {
@@ -67,7 +67,7 @@ POINTERS = {
     "x4_inode_free": ["inode_free", "x4_map_drop", "forget_names"],
     "x4_map_mem_check": ["volume/ticker.c:crowded"],
     "free_chain": ["chunk_free_cb", "map_free_cb", "top_free_cb"],
-    "jnl_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo",
+    "journal_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo",
                           "feature_undo", "gop_undo"],
     "dev_now": [],        # the device's clock, which only tests have
     "fdio_log_emit": [],  # where the log goes

@@ -25,7 +25,7 @@ static bool rank_may_repeat(enum fdio_lock_rank r) { return r == RANK_X4_INODE; 
 static void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting)
 {
 	if (waiting)
-		FDIO_ASSERT(!nowait_on() || rank == RANK_OPS_FILES || rank > RANK_JNL_HANDLE);
+		FDIO_ASSERT(!nowait_on() || rank == RANK_OPS_FILES || rank > RANK_JOURNAL_HANDLE);
 	if (waiting)
 		for (unsigned i = 0; i < nr_held; i++) {
 			FDIO_ASSERT(held[i].lock != lock);
@@ -82,7 +82,7 @@ bool fdio_mutex_trylock(struct fdio_mutex *mutex)
 
 int fdio_mutex_enter(struct fdio_mutex *mutex)
 {
-	unsigned spins = mutex->rank == RANK_JNL_HANDLE ? ENTER_SPINS : 1;
+	unsigned spins = mutex->rank == RANK_JOURNAL_HANDLE ? ENTER_SPINS : 1;
 
 	if (!nowait_on()) {
 		fdio_mutex_lock(mutex);

@@ -23,12 +23,12 @@ enum fdio_lock_rank {
 	RANK_X4_INODE,      /* ext4: x4_inode.rw; several at once in ascending inode number, ancestors first */
 	RANK_DIO_RANGE,     /* dio: range locks (the list's mutex; never held while waiting for I/O) */
 	RANK_X4_MAP,        /* ext4: x4_inode.map_lock, changes of the extent map */
-	RANK_JNL_HANDLE,    /* journal: the one running handle */
+	RANK_JOURNAL_HANDLE,    /* journal: the one running handle */
 	RANK_X4_ALLOC,      /* ext4: allocator bitmaps and counters */
 	RANK_X4_ICACHE,     /* ext4: inode hash and its LRU */
 	RANK_X4_ATTR,       /* ext4: x4_inode.attr, never held across I/O */
-	RANK_JNL_STATE,     /* journal: transactions, cache lists */
-	RANK_JNL_BUF,       /* journal: content of one cached block */
+	RANK_JOURNAL_STATE,     /* journal: transactions, cache lists */
+	RANK_JOURNAL_BUF,       /* journal: content of one cached block */
 	RANK_DEV,           /* dev: flush sequencer, sync rings */
 	RANK_OPS_NOTIFY,    /* ops: records of page-cache invalidations */
 	RANK_WORK,          /* base: work queues */
@@ -58,7 +58,7 @@ void fdio_cond_init(pthread_cond_t *c);
 
 /*
  * For what may run in the mode of nowait.h: takes the lock and returns 0; in that mode -EAGAIN if somebody has it. Locks that
- * may be held across I/O, which are those up to RANK_JNL_HANDLE but for RANK_OPS_FILES, are taken with these there.
+ * may be held across I/O, which are those up to RANK_JOURNAL_HANDLE but for RANK_OPS_FILES, are taken with these there.
  */
 int fdio_mutex_enter(struct fdio_mutex *mutex) FDIO_MAY_MISS;
 

@@ -27,10 +27,10 @@ enum fdio_magic {
 	MAGIC_DEV,                     /* dev: struct dev */
 	MAGIC_EXT4_VOLUME,             /* ext4: struct x4_vol */
 	MAGIC_EXT4_INODE,              /* struct x4_inode */
-	MAGIC_JOURNAL,                 /* journal: struct jnl */
-	MAGIC_JOURNAL_HANDLE,          /* struct jnl_handle, while it is open */
-	MAGIC_JOURNAL_TRANSACTION,     /* struct jtxn */
-	MAGIC_JOURNAL_BUFFER,          /* struct jbuf */
+	MAGIC_JOURNAL,                 /* journal: struct journal */
+	MAGIC_JOURNAL_HANDLE,          /* struct journal_handle, while it is open */
+	MAGIC_JOURNAL_TRANSACTION,     /* struct journal_transaction */
+	MAGIC_JOURNAL_BUFFER,          /* struct journal_cache_buffer */
 	MAGIC_TRANSPORT,               /* transport: struct tr */
 	MAGIC_TRANSPORT_QUEUE,         /* struct tr_queue */
 	MAGIC_TRANSPORT_REQ,           /* struct tr_req */

@@ -89,7 +89,7 @@ static bool may_fua(struct dio_req *req)
 	struct dio *dio = dio_own(req)->dio;
 	struct x4_inode *inode = req->file->inode;
 	struct dio_piece piece;
-	jnl_tid tid;
+	journal_tid tid;
 
 	if (!(req->flags & DIO_DSYNC) || (req->flags & DIO_SYNC) || !dio->fua_ok ||
 	    dio_own(req)->stage == DIO_AT_APPEND)
@@ -100,7 +100,7 @@ static bool may_fua(struct dio_req *req)
 		if (dio_piece_at(dio, inode, req->pos + at, req->len - at, &piece) || piece.state != X4_EXT_WRITTEN ||
 		    (!dio->fua_multi && piece.len < req->len))
 			return false;
-	return !x4_sync_tid_noted(inode, true, &tid) || jnl_tid_durable(x4_vol_jnl(dio->config.vol), tid);
+	return !x4_sync_tid_noted(inode, true, &tid) || journal_tid_durable(x4_vol_jnl(dio->config.vol), tid);
 }
 
 static void simple_done(struct dev_io *io)

@@ -33,7 +33,7 @@ struct batch {
 	struct list reqs, calls;
 	uint64_t epoch;
 	bool need_commit, need_flush;
-	jnl_tid tid;
+	journal_tid tid;
 	int commit_err, flush_err;
 	bool vol_asked; /* for syncfs, once a batch: */
 	int vol_err;
@@ -177,7 +177,7 @@ static int clean_error(struct dio *dio, struct x4_inode *inode, struct dio_file 
 {
 	int err = untold_error(x4_inode_upper(inode), file);
 
-	return err ? err : jnl_error(x4_vol_jnl(dio->config.vol)) ? -EROFS : 0;
+	return err ? err : journal_error(x4_vol_jnl(dio->config.vol)) ? -EROFS : 0;
 }
 
 /*
@@ -186,13 +186,13 @@ static int clean_error(struct dio *dio, struct x4_inode *inode, struct dio_file 
  */
 static bool is_clean(struct dio *dio, struct x4_inode *inode, bool datasync)
 {
-	jnl_tid tid;
+	journal_tid tid;
 
 	if (x4_window_unsettled(inode) || x4_window_lost(inode, false) ||
 	    (!datasync && x4_times_pending(inode)) || is_dirty(dio, x4_inode_upper(inode)))
 		return false;
 	return !x4_sync_tid_noted(inode, datasync, &tid) ||
-	       jnl_tid_durable(x4_vol_jnl(dio->config.vol), tid);
+	       journal_tid_durable(x4_vol_jnl(dio->config.vol), tid);
 }
 
 void dio_fsync(struct dio *dio, struct dio_sync *sync)
@@ -213,11 +213,11 @@ void dio_fsync(struct dio *dio, struct dio_sync *sync)
 /* The transaction that must be durable for this waiter, if any is not yet. */
 static bool needs_commit(struct batch *batch, struct x4_inode *inode, bool datasync)
 {
-	jnl_tid tid;
+	journal_tid tid;
 
-	if (!x4_sync_tid(inode, datasync, &tid) || jnl_tid_durable(x4_vol_jnl(batch->dio->config.vol), tid))
+	if (!x4_sync_tid(inode, datasync, &tid) || journal_tid_durable(x4_vol_jnl(batch->dio->config.vol), tid))
 		return false;
-	if (!batch->need_commit || !jnl_tid_geq(batch->tid, tid))
+	if (!batch->need_commit || !journal_tid_geq(batch->tid, tid))
 		batch->tid = tid;
 	batch->need_commit = true;
 	return true;
@@ -300,7 +300,7 @@ static void make_durable(struct batch *batch)
 	bool flushed = false;
 
 	if (batch->need_commit)
-		batch->commit_err = jnl_commit_wait(x4_vol_jnl(dio->config.vol), batch->tid, &flushed);
+		batch->commit_err = journal_commit_wait(x4_vol_jnl(dio->config.vol), batch->tid, &flushed);
 	if (!batch->need_flush)
 		return;
 	if (!flushed)
@@ -405,12 +405,12 @@ static void join(struct batch *batch)
 
 	if (!batch->need_commit)
 		return;
-	jnl_commit_turn(x4_vol_jnl(batch->dio->config.vol), batch->tid);
+	journal_commit_wait_turn(x4_vol_jnl(batch->dio->config.vol), batch->tid);
 	if (!take(batch->dio, NULL, &more))
 		return;
 	list_splice_tail(&batch->reqs, &more.reqs);
 	list_splice_tail(&batch->calls, &more.calls);
-	if (more.need_commit && !jnl_tid_geq(batch->tid, more.tid))
+	if (more.need_commit && !journal_tid_geq(batch->tid, more.tid))
 		batch->tid = more.tid;
 	batch->need_flush |= more.need_flush;
 	batch->epoch = more.epoch;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory for small records that end together: those of a handle (jnl_handle_mem) and of a
- * transaction (jnl_txn_mem). A chunk that is there from the start serves all that is usual; more is
+ * Memory for small records that end together: those of a handle (journal_handle_alloc) and of a
+ * transaction (journal_transaction_alloc). A chunk that is there from the start serves all that is usual; more is
  * allocated, and freed again with what it was for. So no handle of the write-out path asks the
  * system for memory.
  *
@@ -18,39 +18,39 @@
 
 enum { ALIGN = alignof(max_align_t), GAP = FDIO_ASAN ? ALIGN : 0 };
 
-struct jmem_chunk {
-	struct jmem_chunk *older;
+struct journal_arena_chunk {
+	struct journal_arena_chunk *older;
 	size_t size, used;
 	alignas(max_align_t) uint8_t mem[];
 };
 
-static struct jmem_chunk *chunk_new(size_t size)
+static struct journal_arena_chunk *chunk_new(size_t size)
 {
-	struct jmem_chunk *chunk = malloc(sizeof(*chunk) + size);
+	struct journal_arena_chunk *chunk = malloc(sizeof(*chunk) + size);
 
 	if (!chunk)
 		return NULL;
-	*chunk = (struct jmem_chunk){ .size = size };
+	*chunk = (struct journal_arena_chunk){ .size = size };
 	fdio_poison(chunk->mem, size);
 	return chunk;
 }
 
-static void chunk_free(struct jmem_chunk *chunk)
+static void chunk_free(struct journal_arena_chunk *chunk)
 {
 	fdio_unpoison(chunk->mem, chunk->size);
 	free(chunk);
 }
 
-int jmem_init(struct jmem *arena, size_t size)
+int journal_arena_init(struct journal_arena *arena, size_t size)
 {
 	arena->more = size;
 	arena->top = chunk_new(size);
 	return arena->top ? 0 : -ENOMEM;
 }
 
-void jmem_fini(struct jmem *arena)
+void journal_arena_fini(struct journal_arena *arena)
 {
-	struct jmem_chunk *chunk, *older;
+	struct journal_arena_chunk *chunk, *older;
 
 	for (chunk = arena->top; chunk; chunk = older) {
 		older = chunk->older;
@@ -59,9 +59,9 @@ void jmem_fini(struct jmem *arena)
 	arena->top = NULL;
 }
 
-int jmem_ensure(struct jmem *arena, size_t size)
+int journal_arena_ensure(struct journal_arena *arena, size_t size)
 {
-	struct jmem_chunk *chunk = arena->top;
+	struct journal_arena_chunk *chunk = arena->top;
 
 	if (likely(chunk->size - chunk->used >= size))
 		return 0;
@@ -70,19 +70,19 @@ int jmem_ensure(struct jmem *arena, size_t size)
 		return -ENOMEM;
 	chunk->older = arena->top;
 	arena->top = chunk;
-	fdio_count(CTR_jnl_mem_more);
+	fdio_count(CTR_journal_mem_more);
 	return 0;
 }
 
-void *jmem_alloc(struct jmem *arena, size_t size)
+void *journal_arena_alloc(struct journal_arena *arena, size_t size)
 {
-	struct jmem_chunk *chunk;
+	struct journal_arena_chunk *chunk;
 	void *p;
 
 	if (size > SIZE_MAX / 2)
 		return NULL;
 	size = fdio_round_up(size, ALIGN) + GAP;
-	if (jmem_ensure(arena, size))
+	if (journal_arena_ensure(arena, size))
 		return NULL;
 	chunk = arena->top;
 	p = chunk->mem + chunk->used;
@@ -91,15 +91,15 @@ void *jmem_alloc(struct jmem *arena, size_t size)
 	return p;
 }
 
-struct jmem_mark jmem_mark(const struct jmem *arena)
+struct journal_arena_mark journal_arena_mark(const struct journal_arena *arena)
 {
-	return (struct jmem_mark){ arena->top, arena->top->used };
+	return (struct journal_arena_mark){ arena->top, arena->top->used };
 }
 
-void jmem_cut(struct jmem *arena, struct jmem_mark to)
+void journal_arena_cut(struct journal_arena *arena, struct journal_arena_mark to)
 {
 	while (arena->top != to.chunk) {
-		struct jmem_chunk *chunk = arena->top;
+		struct journal_arena_chunk *chunk = arena->top;
 
 		arena->top = chunk->older;
 		chunk_free(chunk);
@@ -108,11 +108,11 @@ void jmem_cut(struct jmem *arena, struct jmem_mark to)
 	arena->top->used = to.used;
 }
 
-void jmem_clear(struct jmem *arena)
+void journal_arena_clear(struct journal_arena *arena)
 {
-	struct jmem_chunk *chunk = arena->top;
+	struct journal_arena_chunk *chunk = arena->top;
 
 	while (chunk->older)
 		chunk = chunk->older;
-	jmem_cut(arena, (struct jmem_mark){ chunk, 0 });
+	journal_arena_cut(arena, (struct journal_arena_mark){ chunk, 0 });
 }

@@ -9,12 +9,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static unsigned set_home(const struct jset *set, uint64_t key)
+static unsigned set_home(const struct journal_block_set *set, uint64_t key)
 {
 	return (unsigned)((key * 0x9e3779b97f4a7c15ULL) >> 32) & (set->cap - 1);
 }
 
-static unsigned set_find(const struct jset *set, uint64_t key)
+static unsigned set_find(const struct journal_block_set *set, uint64_t key)
 {
 	unsigned i = set_home(set, key);
 
@@ -23,9 +23,9 @@ static unsigned set_find(const struct jset *set, uint64_t key)
 	return i;
 }
 
-static int set_resize(struct jset *set, unsigned cap)
+static int set_resize(struct journal_block_set *set, unsigned cap)
 {
-	struct jset bigger = { .cap = cap };
+	struct journal_block_set bigger = { .cap = cap };
 
 	bigger.slot = calloc(bigger.cap, sizeof(*bigger.slot));
 	if (!bigger.slot)
@@ -39,7 +39,7 @@ static int set_resize(struct jset *set, unsigned cap)
 	return 0;
 }
 
-int jset_reserve(struct jset *set, unsigned n)
+int journal_block_set_reserve(struct journal_block_set *set, unsigned n)
 {
 	unsigned cap = FDIO_MAX(set->cap, 64u);
 
@@ -48,14 +48,14 @@ int jset_reserve(struct jset *set, unsigned n)
 	return cap == set->cap ? 0 : set_resize(set, cap);
 }
 
-int jset_add(struct jset *set, uint64_t blk)
+int journal_block_set_add(struct journal_block_set *set, uint64_t blk)
 {
 	unsigned i;
 	int err;
 
-	if (jset_has(set, blk))
+	if (journal_block_set_has(set, blk))
 		return 0;
-	err = jset_reserve(set, 1);
+	err = journal_block_set_reserve(set, 1);
 	if (err)
 		return err;
 	i = set_find(set, blk + 1);
@@ -64,12 +64,12 @@ int jset_add(struct jset *set, uint64_t blk)
 	return 1;
 }
 
-bool jset_has(const struct jset *set, uint64_t blk)
+bool journal_block_set_has(const struct journal_block_set *set, uint64_t blk)
 {
 	return set->nr && set->slot[set_find(set, blk + 1)];
 }
 
-bool jset_del(struct jset *set, uint64_t blk)
+bool journal_block_set_remove(struct journal_block_set *set, uint64_t blk)
 {
 	unsigned hole, i;
 
@@ -92,14 +92,14 @@ bool jset_del(struct jset *set, uint64_t blk)
 	return true;
 }
 
-void jset_clear(struct jset *set)
+void journal_block_set_clear(struct journal_block_set *set)
 {
 	if (set->nr)
 		memset(set->slot, 0, set->cap * sizeof(*set->slot));
 	set->nr = 0;
 }
 
-void jset_fini(struct jset *set)
+void journal_block_set_fini(struct journal_block_set *set)
 {
 	free(set->slot);
 	memset(set, 0, sizeof(*set));

@@ -2,15 +2,15 @@
 /*
  * The metadata block cache: 64 shards, each a hash table with a clock hand.
  *
- * Threads: any. jnl_bread_cached, jnl_bref and jnl_brelse are for loop threads, too: they never
- * block on I/O, and a release is one atomic subtraction. jnl_bread reads from the device, or misses
+ * Threads: any. journal_read_cached, journal_buffer_ref and journal_buffer_release are for loop threads, too: they never
+ * block on I/O, and a release is one atomic subtraction. journal_read_block reads from the device, or misses
  * in the mode of nowait.h. Each shard has a lock, which guards its table and its clock; a buffer's
  * count and state are atomic.
  *
  * A block number has at most one buffer in the hash. A buffer with references, or in a transaction
  * or on a checkpoint list (each holds a reference), is never evicted. A buffer's content is defined
- * once its state has left JB_READING. Eviction and look-up both hold the shard lock, so a buffer
- * found is a buffer referenced. Taken out of the hash, it carries JB_DEAD in its count, and the
+ * once its state has left JOURNAL_BUFFER_READING. Eviction and look-up both hold the shard lock, so a buffer
+ * found is a buffer referenced. Taken out of the hash, it carries JOURNAL_BUFFER_DEAD in its count, and the
  * last reference frees it. The limit is soft: what is pinned may exceed it.
  *
  * Failure: -EIO for an unreadable block (it is not cached, so the next reader tries again),
@@ -26,50 +26,50 @@
 
 enum { CLOCK_SCAN = 32, READAHEAD_BLOCKS = 64, SHED_TRIES = 4 };
 
-static struct jshard *shard_of(struct jnl *journal, uint64_t blk)
+static struct journal_cache_shard *shard_of(struct journal *journal, uint64_t blk)
 {
 	return &journal->shards[(blk * 0x9e3779b97f4a7c15ULL) >> 58];
 }
 
-static struct jbuf **bucket_of(struct jshard *shard, uint64_t blk)
+static struct journal_cache_buffer **bucket_of(struct journal_cache_shard *shard, uint64_t blk)
 {
 	return &shard->bucket[(unsigned)((blk * 0x9e3779b97f4a7c15ULL) >> 24) & shard->mask];
 }
 
-int jcache_init(struct jnl *journal)
+int journal_cache_init(struct journal *journal)
 {
 	size_t bytes = journal->params.cache_bytes ? journal->params.cache_bytes : 64u << 20;
 	unsigned per_shard, nr_buckets = 16;
 
 	bytes = FDIO_MIN(bytes / journal->block_size, (size_t)1 << 26);
-	journal->max_buffers = (uint32_t)FDIO_MAX(bytes, (size_t)JNL_SHARDS * 4);
-	per_shard = journal->max_buffers / JNL_SHARDS;
+	journal->max_buffers = (uint32_t)FDIO_MAX(bytes, (size_t)JOURNAL_CACHE_SHARDS * 4);
+	per_shard = journal->max_buffers / JOURNAL_CACHE_SHARDS;
 	while (nr_buckets < per_shard)
 		nr_buckets *= 2;
-	journal->shards = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*journal->shards) * JNL_SHARDS);
+	journal->shards = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*journal->shards) * JOURNAL_CACHE_SHARDS);
 	if (!journal->shards)
 		return -ENOMEM;
-	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		struct jshard *shard = &journal->shards[i];
+	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
+		struct journal_cache_shard *shard = &journal->shards[i];
 
-		fdio_mutex_init(&shard->lock, RANK_JNL_BUF);
+		fdio_mutex_init(&shard->lock, RANK_JOURNAL_BUF);
 		fdio_cond_init(&shard->read_done);
 		list_init(&shard->clock);
 		shard->mask = nr_buckets - 1;
 	}
-	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		journal->shards[i].bucket = calloc(nr_buckets, sizeof(struct jbuf *));
+	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
+		journal->shards[i].bucket = calloc(nr_buckets, sizeof(struct journal_cache_buffer *));
 		if (!journal->shards[i].bucket)
 			return -ENOMEM;
 	}
 	return 0;
 }
 
-void jcache_fini(struct jnl *journal)
+void journal_cache_fini(struct journal *journal)
 {
 	if (!journal->shards)
 		return;
-	for (unsigned i = 0; i < JNL_SHARDS; i++) {
+	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
 		free(journal->shards[i].bucket);
 		pthread_cond_destroy(&journal->shards[i].read_done);
 		fdio_mutex_fini(&journal->shards[i].lock);
@@ -78,52 +78,52 @@ void jcache_fini(struct jnl *journal)
 	journal->shards = NULL;
 }
 
-void jbuf_ref(struct jbuf *buffer)
+void journal_cache_ref(struct journal_cache_buffer *buffer)
 {
 	uint32_t old = __atomic_fetch_add(&buffer->refs, 1, __ATOMIC_RELAXED);
 
-	FDIO_ASSERT((old & ~JB_DEAD) < 0x7ffffff0u);
+	FDIO_ASSERT((old & ~JOURNAL_BUFFER_DEAD) < 0x7ffffff0u);
 }
 
-static void buf_free(struct jbuf *buffer)
+static void buffer_free(struct journal_cache_buffer *buffer)
 {
-	struct jnl *journal = buffer->journal;
+	struct journal *journal = buffer->journal;
 
 	FDIO_ASSERT(!buffer->running && !buffer->committing && !buffer->checkpoint && !buffer->forget_count && !buffer->frozen);
 	fdio_magic_clear(buffer, MAGIC_JOURNAL_BUFFER);
-	jslab_free(&journal->data_slab, buffer->public.data);
-	jslab_free(&journal->buffer_slab, buffer);
+	journal_slab_free(&journal->data_slab, buffer->public.data);
+	journal_slab_free(&journal->buffer_slab, buffer);
 	__atomic_sub_fetch(&journal->nr_buffers, 1, __ATOMIC_RELAXED);
 }
 
-void jbuf_put(struct jbuf *buffer)
+void journal_cache_put(struct journal_cache_buffer *buffer)
 {
 	uint32_t old = __atomic_fetch_sub(&buffer->refs, 1, __ATOMIC_ACQ_REL);
 
-	FDIO_ASSERT(old & ~JB_DEAD);
+	FDIO_ASSERT(old & ~JOURNAL_BUFFER_DEAD);
 	/* A live buffer may be evicted from here on: buffer must not be touched unless it is dead, hence ours. */
-	if (old == (JB_DEAD | 1))
-		buf_free(buffer);
+	if (old == (JOURNAL_BUFFER_DEAD | 1))
+		buffer_free(buffer);
 }
 
 /* Shard lock held. */
-static struct jbuf *shard_find(struct jshard *shard, uint64_t blk)
+static struct journal_cache_buffer *shard_find(struct journal_cache_shard *shard, uint64_t blk)
 {
-	struct jbuf *buffer = *bucket_of(shard, blk);
+	struct journal_cache_buffer *buffer = *bucket_of(shard, blk);
 
 	while (buffer && buffer->public.blk != blk)
 		buffer = buffer->hash_next;
 	if (buffer) {
-		jbuf_ref(buffer);
+		journal_cache_ref(buffer);
 		__atomic_store_n(&buffer->recent, 1, __ATOMIC_RELAXED);
 	}
 	return buffer;
 }
 
 /* Shard lock held. */
-static void shard_unlink(struct jshard *shard, struct jbuf *buffer)
+static void shard_unlink(struct journal_cache_shard *shard, struct journal_cache_buffer *buffer)
 {
-	struct jbuf **link = bucket_of(shard, buffer->public.blk);
+	struct journal_cache_buffer **link = bucket_of(shard, buffer->public.blk);
 
 	while (*link != buffer)
 		link = &(*link)->hash_next;
@@ -134,60 +134,60 @@ static void shard_unlink(struct jshard *shard, struct jbuf *buffer)
 }
 
 /* Shard lock held: looks at so many buffers, gives up to max back that nobody uses. */
-static unsigned shard_drop(struct jshard *shard, unsigned scan, unsigned max)
+static unsigned shard_drop(struct journal_cache_shard *shard, unsigned scan, unsigned max)
 {
 	unsigned freed = 0;
 
 	while (scan-- > 0 && freed < max) {
-		struct jbuf *buffer = list_first(&shard->clock, struct jbuf, clock);
+		struct journal_cache_buffer *buffer = list_first(&shard->clock, struct journal_cache_buffer, clock);
 
 		if (__atomic_load_n(&buffer->refs, __ATOMIC_ACQUIRE) || __atomic_exchange_n(&buffer->recent, 0, __ATOMIC_RELAXED)) {
 			list_move_tail(&shard->clock, &buffer->clock);
 			continue;
 		}
 		shard_unlink(shard, buffer);
-		buf_free(buffer);
+		buffer_free(buffer);
 		freed++;
 	}
 	return freed;
 }
 
 /* Shard lock held: if the cache is over its limit. */
-static void shard_evict(struct jnl *journal, struct jshard *shard)
+static void shard_evict(struct journal *journal, struct journal_cache_shard *shard)
 {
 	if (__atomic_load_n(&journal->nr_buffers, __ATOMIC_RELAXED) >= journal->max_buffers)
 		shard_drop(shard, FDIO_MIN(shard->nr_buffers, (unsigned)CLOCK_SCAN), 2);
 }
 
-int jcache_reserve(struct jnl *journal)
+int journal_cache_reserve(struct journal *journal)
 {
 	unsigned n = journal->max_buffers / 16;
 
-	return jslab_reserve(&journal->buffer_slab, n) || jslab_reserve(&journal->data_slab, n) ? -ENOMEM : 0;
+	return journal_slab_reserve(&journal->buffer_slab, n) || journal_slab_reserve(&journal->data_slab, n) ? -ENOMEM : 0;
 }
 
-bool jcache_shed(struct jnl *journal)
+bool journal_cache_shed(struct journal *journal)
 {
 	/* Two rounds of each: the first may only find that all were used a short time ago. */
-	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		struct jshard *shard = &journal->shards[__atomic_fetch_add(&journal->shed_at, 1, __ATOMIC_RELAXED) % JNL_SHARDS];
+	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
+		struct journal_cache_shard *shard = &journal->shards[__atomic_fetch_add(&journal->shed_at, 1, __ATOMIC_RELAXED) % JOURNAL_CACHE_SHARDS];
 		unsigned freed;
 
 		fdio_mutex_lock(&shard->lock);
 		freed = shard_drop(shard, shard->nr_buffers * 2, 1);
 		fdio_mutex_unlock(&shard->lock);
 		if (freed) {
-			fdio_count(CTR_jnl_cache_shed);
+			fdio_count(CTR_journal_cache_shed);
 			return true;
 		}
 	}
 	return false;
 }
 
-struct jbuf *jcache_peek(struct jnl *journal, uint64_t blk)
+struct journal_cache_buffer *journal_cache_peek(struct journal *journal, uint64_t blk)
 {
-	struct jshard *shard = shard_of(journal, blk);
-	struct jbuf *buffer;
+	struct journal_cache_shard *shard = shard_of(journal, blk);
+	struct journal_cache_buffer *buffer;
 
 	fdio_mutex_lock(&shard->lock);
 	buffer = shard_find(shard, blk);
@@ -195,38 +195,38 @@ struct jbuf *jcache_peek(struct jnl *journal, uint64_t blk)
 	return buffer;
 }
 
-bool jnl_verified(struct jnl *journal, uint64_t blk, uint64_t n)
+bool journal_any_verified(struct journal *journal, uint64_t blk, uint64_t n)
 {
 	bool any = false;
 
 	for (; n-- > 0 && !any; blk++) {
-		struct jbuf *buffer = jcache_peek(journal, blk);
+		struct journal_cache_buffer *buffer = journal_cache_peek(journal, blk);
 
 		if (!buffer)
 			continue;
 		any = __atomic_load_n(&buffer->public.verified, __ATOMIC_RELAXED);
-		jbuf_put(buffer);
+		journal_cache_put(buffer);
 	}
 	return any;
 }
 
-static struct jbuf *buf_new(struct jnl *journal, uint64_t blk)
+static struct journal_cache_buffer *buffer_new(struct journal *journal, uint64_t blk)
 {
-	struct jbuf *buffer = jslab_alloc(&journal->buffer_slab);
+	struct journal_cache_buffer *buffer = journal_slab_alloc(&journal->buffer_slab);
 
 	if (!buffer)
 		return NULL;
 	memset(buffer, 0, sizeof(*buffer));
-	buffer->public.data = jslab_alloc(&journal->data_slab);
+	buffer->public.data = journal_slab_alloc(&journal->data_slab);
 	if (!buffer->public.data) {
-		jslab_free(&journal->buffer_slab, buffer);
+		journal_slab_free(&journal->buffer_slab, buffer);
 		return NULL;
 	}
 	fdio_magic_set(buffer, MAGIC_JOURNAL_BUFFER);
 	buffer->public.blk = blk;
 	buffer->journal = journal;
 	buffer->refs = 1;
-	buffer->state = JB_READING;
+	buffer->state = JOURNAL_BUFFER_READING;
 	list_init(&buffer->clock);
 	list_init(&buffer->checkpoint_node);
 	__atomic_add_fetch(&journal->nr_buffers, 1, __ATOMIC_RELAXED);
@@ -234,12 +234,12 @@ static struct jbuf *buf_new(struct jnl *journal, uint64_t blk)
 }
 
 /* Shard lock held. */
-static struct jbuf *shard_add(struct jnl *journal, struct jshard *shard, uint64_t blk)
+static struct journal_cache_buffer *shard_add(struct journal *journal, struct journal_cache_shard *shard, uint64_t blk)
 {
-	struct jbuf **head = bucket_of(shard, blk), *buffer;
+	struct journal_cache_buffer **head = bucket_of(shard, blk), *buffer;
 
 	shard_evict(journal, shard);
-	buffer = buf_new(journal, blk);
+	buffer = buffer_new(journal, blk);
 	if (!buffer)
 		return NULL;
 	buffer->hash_next = *head;
@@ -249,10 +249,10 @@ static struct jbuf *shard_add(struct jnl *journal, struct jshard *shard, uint64_
 	return buffer;
 }
 
-int jcache_get(struct jnl *journal, uint64_t blk, struct jbuf **ret, bool *ret_created)
+int journal_cache_get(struct journal *journal, uint64_t blk, struct journal_cache_buffer **ret, bool *ret_created)
 {
-	struct jshard *shard = shard_of(journal, blk);
-	struct jbuf *buffer;
+	struct journal_cache_shard *shard = shard_of(journal, blk);
+	struct journal_cache_buffer *buffer;
 
 	*ret_created = false;
 	if (blk >= journal->params.nr_blocks)
@@ -266,109 +266,109 @@ int jcache_get(struct jnl *journal, uint64_t blk, struct jbuf **ret, bool *ret_c
 			*ret_created = buffer;
 		}
 		fdio_mutex_unlock(&shard->lock);
-		if (likely(buffer) || !jcache_shed(journal))
+		if (likely(buffer) || !journal_cache_shed(journal))
 			break;
 	}
 	*ret = buffer;
 	return buffer ? 0 : -ENOMEM;
 }
 
-void jcache_unhash(struct jbuf *buffer)
+void journal_cache_unhash(struct journal_cache_buffer *buffer)
 {
-	struct jshard *shard = shard_of(buffer->journal, buffer->public.blk);
+	struct journal_cache_shard *shard = shard_of(buffer->journal, buffer->public.blk);
 
 	fdio_mutex_lock(&shard->lock);
-	if (!(__atomic_load_n(&buffer->refs, __ATOMIC_RELAXED) & JB_DEAD)) {
+	if (!(__atomic_load_n(&buffer->refs, __ATOMIC_RELAXED) & JOURNAL_BUFFER_DEAD)) {
 		shard_unlink(shard, buffer);
-		__atomic_or_fetch(&buffer->refs, JB_DEAD, __ATOMIC_ACQ_REL);
+		__atomic_or_fetch(&buffer->refs, JOURNAL_BUFFER_DEAD, __ATOMIC_ACQ_REL);
 	}
 	fdio_mutex_unlock(&shard->lock);
 }
 
-void jcache_set_state(struct jbuf *buffer, int state)
+void journal_cache_set_state(struct journal_cache_buffer *buffer, int state)
 {
-	struct jshard *shard = shard_of(buffer->journal, buffer->public.blk);
+	struct journal_cache_shard *shard = shard_of(buffer->journal, buffer->public.blk);
 
-	if (state == JB_ERROR)
-		jcache_unhash(buffer);
+	if (state == JOURNAL_BUFFER_ERROR)
+		journal_cache_unhash(buffer);
 	fdio_mutex_lock(&shard->lock);
 	__atomic_store_n(&buffer->state, (uint8_t)state, __ATOMIC_RELEASE);
 	pthread_cond_broadcast(&shard->read_done);
 	fdio_mutex_unlock(&shard->lock);
 }
 
-int jcache_wait(struct jbuf *buffer)
+int journal_cache_wait(struct journal_cache_buffer *buffer)
 {
 	uint8_t state = __atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE);
 
-	if (unlikely(state == JB_READING)) {
-		struct jshard *shard = shard_of(buffer->journal, buffer->public.blk);
+	if (unlikely(state == JOURNAL_BUFFER_READING)) {
+		struct journal_cache_shard *shard = shard_of(buffer->journal, buffer->public.blk);
 
 		if (nowait_on())
 			return nowait_miss();
 
 		fdio_mutex_lock(&shard->lock);
-		while ((state = __atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE)) == JB_READING)
+		while ((state = __atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE)) == JOURNAL_BUFFER_READING)
 			fdio_cond_wait(&shard->read_done, &shard->lock);
 		fdio_mutex_unlock(&shard->lock);
 	}
-	return state == JB_VALID ? 0 : -EIO;
+	return state == JOURNAL_BUFFER_VALID ? 0 : -EIO;
 }
 
-int jnl_bread(struct jnl *journal, uint64_t blk, struct jnl_buf **ret)
+int journal_read_block(struct journal *journal, uint64_t blk, struct journal_buffer **ret)
 {
-	struct jbuf *buffer;
+	struct journal_cache_buffer *buffer;
 	bool created;
 	int err;
 
 	*ret = NULL;
 	if (nowait_on()) {
-		err = nowait_point() ? -EAGAIN : jnl_bread_cached(journal, blk, ret);
+		err = nowait_point() ? -EAGAIN : journal_read_cached(journal, blk, ret);
 		return err == -EAGAIN ? nowait_miss() : err;
 	}
-	err = jcache_get(journal, blk, &buffer, &created);
+	err = journal_cache_get(journal, blk, &buffer, &created);
 	if (err)
 		return err;
 	if (created) {
-		fdio_count(CTR_jnl_cache_miss);
+		fdio_count(CTR_journal_cache_miss);
 		err = dev_read(journal->dev, buffer->public.data, journal->block_size, blk * journal->block_size);
 		if (err)
 			log_ratelimited(FDIO_LOG_ERR, "cannot read metadata block %llu: error %d", (unsigned long long)blk, -err);
-		jcache_set_state(buffer, err ? JB_ERROR : JB_VALID);
+		journal_cache_set_state(buffer, err ? JOURNAL_BUFFER_ERROR : JOURNAL_BUFFER_VALID);
 		err = err ? -EIO : 0;
 	} else {
-		fdio_count(CTR_jnl_cache_hit);
-		err = jcache_wait(buffer);
+		fdio_count(CTR_journal_cache_hit);
+		err = journal_cache_wait(buffer);
 	}
 	if (err) {
-		jbuf_put(buffer);
+		journal_cache_put(buffer);
 		return err;
 	}
 	*ret = &buffer->public;
 	return 0;
 }
 
-int jnl_bread_cached(struct jnl *journal, uint64_t blk, struct jnl_buf **ret)
+int journal_read_cached(struct journal *journal, uint64_t blk, struct journal_buffer **ret)
 {
-	struct jbuf *buffer;
+	struct journal_cache_buffer *buffer;
 
 	*ret = NULL;
 	if (blk >= journal->params.nr_blocks)
 		return -EUCLEAN;
-	buffer = jcache_peek(journal, blk);
+	buffer = journal_cache_peek(journal, blk);
 	if (!buffer)
 		return -EAGAIN;
-	if (__atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE) != JB_VALID) {
-		jbuf_put(buffer);
+	if (__atomic_load_n(&buffer->state, __ATOMIC_ACQUIRE) != JOURNAL_BUFFER_VALID) {
+		journal_cache_put(buffer);
 		return -EAGAIN;
 	}
-	fdio_count(CTR_jnl_cache_hit);
+	fdio_count(CTR_journal_cache_hit);
 	*ret = &buffer->public;
 	return 0;
 }
 
-/* Reads the run of n buffers, all in JB_READING and ours, with one device request. */
-static void readahead_run(struct jnl *journal, struct jbuf **buffer, unsigned n)
+/* Reads the run of n buffers, all in JOURNAL_BUFFER_READING and ours, with one device request. */
+static void readahead_run(struct journal *journal, struct journal_cache_buffer **buffer, unsigned n)
 {
 	uint8_t *tmp = n > 1 ? fdio_alloc_aligned(4096, (size_t)n * journal->block_size) : NULL;
 	bool whole = tmp && !dev_read(journal->dev, tmp, (size_t)n * journal->block_size, buffer[0]->public.blk * journal->block_size);
@@ -381,15 +381,15 @@ static void readahead_run(struct jnl *journal, struct jbuf **buffer, unsigned n)
 			memcpy(buffer[i]->public.data, tmp + (size_t)i * journal->block_size, journal->block_size);
 		else
 			err = dev_read(journal->dev, buffer[i]->public.data, journal->block_size, buffer[i]->public.blk * journal->block_size);
-		jcache_set_state(buffer[i], err ? JB_ERROR : JB_VALID);
-		jbuf_put(buffer[i]);
+		journal_cache_set_state(buffer[i], err ? JOURNAL_BUFFER_ERROR : JOURNAL_BUFFER_VALID);
+		journal_cache_put(buffer[i]);
 	}
 	free(tmp);
 }
 
-void jnl_readahead(struct jnl *journal, uint64_t blk, unsigned n)
+void journal_readahead(struct journal *journal, uint64_t blk, unsigned n)
 {
-	struct jbuf *run[READAHEAD_BLOCKS];
+	struct journal_cache_buffer *run[READAHEAD_BLOCKS];
 	unsigned nr = 0;
 
 	if (nowait_on())
@@ -399,13 +399,13 @@ void jnl_readahead(struct jnl *journal, uint64_t blk, unsigned n)
 	for (; n > 0 && blk < journal->params.nr_blocks; n--, blk++) {
 		bool created;
 
-		if (jcache_get(journal, blk, &run[nr], &created))
+		if (journal_cache_get(journal, blk, &run[nr], &created))
 			break;
 		if (created) {
-			fdio_count(CTR_jnl_cache_miss);
+			fdio_count(CTR_journal_cache_miss);
 			nr++;
 		} else {
-			jbuf_put(run[nr]);
+			journal_cache_put(run[nr]);
 		}
 		if (nr && (!created || nr == READAHEAD_BLOCKS)) {
 			readahead_run(journal, run, nr);
@@ -416,30 +416,30 @@ void jnl_readahead(struct jnl *journal, uint64_t blk, unsigned n)
 		readahead_run(journal, run, nr);
 }
 
-void jnl_brelse(struct jnl_buf *buffer)
+void journal_buffer_release(struct journal_buffer *buffer)
 {
 	if (buffer)
-		jbuf_put(to_jbuf(buffer));
+		journal_cache_put(to_cache_buffer(buffer));
 }
 
-struct jnl_buf *jnl_bref(struct jnl_buf *buffer)
+struct journal_buffer *journal_buffer_ref(struct journal_buffer *buffer)
 {
-	jbuf_ref(to_jbuf(buffer));
+	journal_cache_ref(to_cache_buffer(buffer));
 	return buffer;
 }
 
-void jcache_drop_all(struct jnl *journal)
+void journal_cache_drop_all(struct journal *journal)
 {
-	for (unsigned i = 0; i < JNL_SHARDS; i++) {
-		struct jshard *shard = &journal->shards[i];
-		struct jbuf *buffer, *tmp;
+	for (unsigned i = 0; i < JOURNAL_CACHE_SHARDS; i++) {
+		struct journal_cache_shard *shard = &journal->shards[i];
+		struct journal_cache_buffer *buffer, *tmp;
 
 		fdio_mutex_lock(&shard->lock);
 		list_for_each_safe(buffer, tmp, &shard->clock, clock) {
 			if (__atomic_load_n(&buffer->refs, __ATOMIC_ACQUIRE))
 				continue;
 			shard_unlink(shard, buffer);
-			buf_free(buffer);
+			buffer_free(buffer);
 		}
 		fdio_mutex_unlock(&shard->lock);
 	}

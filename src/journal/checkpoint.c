@@ -3,7 +3,7 @@
  * The checkpoint thread: writes committed images home and moves the tail of the log behind them, in
  * the background when half the log is used or half the cache is pinned, at once when a handle waits
  * for space. It is the only writer of home locations while the journal runs, so two home writes of
- * one block cannot overtake each other. jcheckpoint_all does the same at the end, when that thread
+ * one block cannot overtake each other. journal_checkpoint_all does the same at the end, when that thread
  * is gone.
  *
  * The state lock guards the checkpoint lists. It is held to choose blocks and to copy each of them,
@@ -28,26 +28,26 @@ enum { BATCH = 256, BATCH_SCAN = 4096 };
 /* Committed transactions go home after this long even without pressure, to keep a replay short. */
 #define AGE_NS (30ull * 1000000000ull)
 
-struct jcp_item {
-	struct jbuf *buffer;
-	struct jtxn *transaction;
+struct journal_checkpoint_item {
+	struct journal_cache_buffer *buffer;
+	struct journal_transaction *transaction;
 	uint64_t blk;
 };
 
-int jcheckpoint_init(struct jnl *journal)
+int journal_checkpoint_init(struct journal *journal)
 {
 	journal->checkpoint_items = calloc(BATCH, sizeof(*journal->checkpoint_items));
 	journal->checkpoint_stage = fdio_alloc_aligned(4096, (size_t)BATCH * journal->block_size);
 	return journal->checkpoint_items && journal->checkpoint_stage ? 0 : -ENOMEM;
 }
 
-void jcheckpoint_fini(struct jnl *journal)
+void journal_checkpoint_fini(struct journal *journal)
 {
 	free(journal->checkpoint_items);
 	free(journal->checkpoint_stage);
 }
 
-void jcheckpoint_add(struct jnl *journal, struct jtxn *transaction, struct jbuf *buffer)
+void journal_checkpoint_add(struct journal *journal, struct journal_transaction *transaction, struct journal_cache_buffer *buffer)
 {
 	FDIO_ASSERT(!buffer->checkpoint);
 	buffer->checkpoint = transaction;
@@ -55,46 +55,46 @@ void jcheckpoint_add(struct jnl *journal, struct jtxn *transaction, struct jbuf 
 	journal->nr_checkpoint++;
 }
 
-void jcheckpoint_drop(struct jnl *journal, struct jbuf *buffer)
+void journal_checkpoint_drop(struct journal *journal, struct journal_cache_buffer *buffer)
 {
 	if (!buffer->checkpoint)
 		return;
 	buffer->checkpoint = NULL;
 	list_del(&buffer->checkpoint_node);
 	journal->nr_checkpoint--;
-	jbuf_put(buffer);
+	journal_cache_put(buffer);
 }
 
-bool jcheckpoint_due(const struct jnl *journal)
+bool journal_checkpoint_due(const struct journal *journal)
 {
 	uint32_t avail = __atomic_load_n(&journal->log.free, __ATOMIC_RELAXED);
 
 	if (list_empty(&journal->committed))
 		return false;
-	if (JNL_LAZY)
+	if (JOURNAL_LAZY)
 		return journal->space_waiters;
 	return journal->space_waiters || avail < journal->log.len / 2 || journal->nr_checkpoint > journal->max_buffers / 2;
 }
 
 /* State lock held (JOURNAL-6). */
-static bool may_go_home(const struct jbuf *buffer)
+static bool may_go_home(const struct journal_cache_buffer *buffer)
 {
 	return !buffer->running && !buffer->committing && !buffer->forget_count;
 }
 
 static int by_block(const void *a, const void *b)
 {
-	uint64_t x = ((const struct jcp_item *)a)->blk, y = ((const struct jcp_item *)b)->blk;
+	uint64_t x = ((const struct journal_checkpoint_item *)a)->blk, y = ((const struct journal_checkpoint_item *)b)->blk;
 
 	return x < y ? -1 : x > y;
 }
 
 /* State lock held: the oldest blocks that may be written, sorted. Each gets a reference. */
-static unsigned gather(struct jnl *journal)
+static unsigned gather(struct journal *journal)
 {
 	unsigned n = 0, scanned = 0;
-	struct jtxn *transaction;
-	struct jbuf *buffer;
+	struct journal_transaction *transaction;
+	struct journal_cache_buffer *buffer;
 
 	list_for_each(transaction, &journal->committed, node) {
 		list_for_each(buffer, &transaction->checkpoint_list, checkpoint_node) {
@@ -102,8 +102,8 @@ static unsigned gather(struct jnl *journal)
 				goto out;
 			if (!may_go_home(buffer))
 				continue;
-			jbuf_ref(buffer);
-			journal->checkpoint_items[n++] = (struct jcp_item){ .buffer = buffer, .transaction = transaction, .blk = buffer->public.blk };
+			journal_cache_ref(buffer);
+			journal->checkpoint_items[n++] = (struct journal_checkpoint_item){ .buffer = buffer, .transaction = transaction, .blk = buffer->public.blk };
 		}
 	}
 out:
@@ -112,12 +112,12 @@ out:
 }
 
 /* Copies what may still go home to the stage, a short hold of the state lock each; drops the rest. */
-static unsigned copy_items(struct jnl *journal, unsigned n)
+static unsigned copy_items(struct journal *journal, unsigned n)
 {
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		struct jcp_item *item = &journal->checkpoint_items[i];
+		struct journal_checkpoint_item *item = &journal->checkpoint_items[i];
 		bool ok;
 
 		fdio_mutex_lock(&journal->state_lock);
@@ -130,12 +130,12 @@ static unsigned copy_items(struct jnl *journal, unsigned n)
 		if (ok)
 			journal->checkpoint_items[kept++] = *item;
 		else
-			jbuf_put(item->buffer);
+			journal_cache_put(item->buffer);
 	}
 	return kept;
 }
 
-static int write_items(struct jnl *journal, unsigned n)
+static int write_items(struct journal *journal, unsigned n)
 {
 	uint32_t max_run = FDIO_MAX(journal->dev->caps.max_io_bytes / journal->block_size, 1u);
 	enum { MAX_VEC = 32 };
@@ -157,30 +157,30 @@ static int write_items(struct jnl *journal, unsigned n)
 		}
 		err = dev_write_many(journal->dev, vec, nr);
 	}
-	fdio_count_add(CTR_jnl_checkpoint, n);
+	fdio_count_add(CTR_journal_checkpoint, n);
 	return err;
 }
 
-static void items_done(struct jnl *journal, unsigned n, bool written)
+static void items_done(struct journal *journal, unsigned n, bool written)
 {
 	fdio_mutex_lock(&journal->state_lock);
 	for (unsigned i = 0; i < n; i++) {
-		struct jcp_item *item = &journal->checkpoint_items[i];
+		struct journal_checkpoint_item *item = &journal->checkpoint_items[i];
 
 		item->buffer->home_write_in_flight = false;
 		/* A younger commit may have moved item meanwhile: then its newer image is still due. */
 		if (written && item->buffer->checkpoint == item->transaction)
-			jcheckpoint_drop(journal, item->buffer);
-		jbuf_put(item->buffer);
+			journal_checkpoint_drop(journal, item->buffer);
+		journal_cache_put(item->buffer);
 	}
 	pthread_cond_broadcast(&journal->done_cv);
 	fdio_mutex_unlock(&journal->state_lock);
 }
 
 /* JOURNAL-7. Frees the log space of the oldest transactions that are completely home. Returns -errno, or how many. */
-static int move_tail(struct jnl *journal)
+static int move_tail(struct journal *journal)
 {
-	struct jtxn *transaction, *tmp, *last = NULL;
+	struct journal_transaction *transaction, *tmp, *last = NULL;
 	struct list gone = LIST_INIT(gone);
 	uint32_t freed = 0;
 	int err, n = 0;
@@ -189,7 +189,7 @@ static int move_tail(struct jnl *journal)
 	list_for_each_safe(transaction, tmp, &journal->committed, node) {
 		if (!list_empty(&transaction->checkpoint_list))
 			break;
-		jtxn_set_state(transaction, JT_HOME);
+		journal_transaction_set_state(transaction, JOURNAL_TRANSACTION_HOME);
 		list_move_tail(&gone, &transaction->node);
 		freed += transaction->log_len;
 		last = transaction;
@@ -198,10 +198,10 @@ static int move_tail(struct jnl *journal)
 	fdio_mutex_unlock(&journal->state_lock);
 	if (!last)
 		return 0;
-	err = JNL_MUTATED(JM_NO_TAIL_FLUSH) ? 0 : dev_flush(journal->dev);
+	err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_TAIL_FLUSH) ? 0 : dev_flush(journal->dev);
 	if (!err)
-		err = jlog_write_sb(journal, last->tid + 1, jlog_wrap(&journal->log, (uint64_t)last->log_start + last->log_len),
-				  JNL_MUTATED(JM_NO_TAIL_FUA) ? 0 : DEV_FUA);
+		err = journal_log_write_superblock(journal, last->tid + 1, journal_log_wrap(&journal->log, (uint64_t)last->log_start + last->log_len),
+				  JOURNAL_MUTATED(JOURNAL_MUTATION_NO_TAIL_FUA) ? 0 : DEV_FUA);
 	fdio_mutex_lock(&journal->state_lock);
 	if (!err) {
 		__atomic_add_fetch(&journal->log.free, freed, __ATOMIC_RELAXED);
@@ -209,27 +209,27 @@ static int move_tail(struct jnl *journal)
 	}
 	list_for_each_safe(transaction, tmp, &gone, node) {
 		list_del(&transaction->node);
-		jtxn_free(journal, transaction);
+		journal_transaction_free(journal, transaction);
 	}
 	fdio_mutex_unlock(&journal->state_lock);
-	fdio_count(CTR_jnl_tail);
+	fdio_count(CTR_journal_tail);
 	return err ? err : n;
 }
 
 /* The oldest transaction has only blocks that are in use: their next commit sets it free. */
-static void force_commit(struct jnl *journal)
+static void force_commit(struct journal *journal)
 {
-	jnl_tid tid;
+	journal_tid tid;
 
-	fdio_count(CTR_jnl_cp_forced);
+	fdio_count(CTR_journal_cp_forced);
 	fdio_mutex_lock(&journal->state_lock);
 	tid = journal->head_tid;
 	fdio_mutex_unlock(&journal->state_lock);
-	jnl_commit_wait(journal, tid, NULL);
+	journal_commit_wait(journal, tid, NULL);
 }
 
 /* One batch home. Returns -errno, or the number of blocks written. */
-static int one_batch(struct jnl *journal)
+static int one_batch(struct journal *journal)
 {
 	unsigned n;
 	int err;
@@ -240,12 +240,12 @@ static int one_batch(struct jnl *journal)
 	n = copy_items(journal, n);
 	if (!n)
 		return 0;
-	err = jnl_err(journal) ? -EIO : write_items(journal, n);
+	err = journal_abort_error(journal) ? -EIO : write_items(journal, n);
 	items_done(journal, n, !err);
 	return err ? err : (int)n;
 }
 
-int jcheckpoint_all(struct jnl *journal)
+int journal_checkpoint_all(struct journal *journal)
 {
 	int err;
 
@@ -255,7 +255,7 @@ int jcheckpoint_all(struct jnl *journal)
 	if (!err)
 		err = move_tail(journal);
 	if (err < 0) {
-		jnl_abort(journal, err);
+		journal_abort(journal, err);
 		return err;
 	}
 	FDIO_ASSERT(list_empty(&journal->committed));
@@ -263,22 +263,22 @@ int jcheckpoint_all(struct jnl *journal)
 }
 
 /* Batches until enough of the log is free again, the tail following each. */
-static void relieve(struct jnl *journal)
+static void relieve(struct journal *journal)
 {
 	bool more = true;
 
-	while (more && !jnl_err(journal)) {
+	while (more && !journal_abort_error(journal)) {
 		int written = one_batch(journal), moved = written < 0 ? 0 : move_tail(journal);
 		bool stuck;
 
 		if (written < 0 || moved < 0) {
-			jnl_abort(journal, written < 0 ? written : moved);
+			journal_abort(journal, written < 0 ? written : moved);
 			return;
 		}
 		fdio_mutex_lock(&journal->state_lock);
 		stuck = !written && !moved && !list_empty(&journal->committed);
 		more = !journal->stop_checkpoint && !list_empty(&journal->committed) &&
-			(journal->space_waiters || (!JNL_LAZY && (journal->log.free < journal->log.len / 4 * 3 || journal->nr_checkpoint > journal->max_buffers / 4)));
+			(journal->space_waiters || (!JOURNAL_LAZY && (journal->log.free < journal->log.len / 4 * 3 || journal->nr_checkpoint > journal->max_buffers / 4)));
 		fdio_mutex_unlock(&journal->state_lock);
 		if (stuck && more)
 			force_commit(journal);
@@ -286,14 +286,14 @@ static void relieve(struct jnl *journal)
 }
 
 /* State lock held. */
-static bool aged(struct jnl *journal)
+static bool aged(struct journal *journal)
 {
 	if (list_empty(&journal->committed))
 		return false;
-	return fdio_now_ns() - list_first(&journal->committed, struct jtxn, node)->commit_ns > AGE_NS;
+	return fdio_now_ns() - list_first(&journal->committed, struct journal_transaction, node)->commit_ns > AGE_NS;
 }
 
-static void write_aged(struct jnl *journal)
+static void write_aged(struct journal *journal)
 {
 	int err = one_batch(journal);
 
@@ -302,17 +302,17 @@ static void write_aged(struct jnl *journal)
 	if (!err)
 		err = move_tail(journal);
 	if (err < 0)
-		jnl_abort(journal, err);
+		journal_abort(journal, err);
 }
 
-void *jcheckpoint_thread(void *arg)
+void *journal_checkpoint_thread(void *arg)
 {
-	struct jnl *journal = arg;
+	struct journal *journal = arg;
 
 	fdio_magic_check(journal, MAGIC_JOURNAL);
 	fdio_mutex_lock(&journal->state_lock);
-	while (!journal->stop_checkpoint && !jnl_err(journal)) {
-		void (*work)(struct jnl *) = jcheckpoint_due(journal) ? relieve : aged(journal) ? write_aged : NULL;
+	while (!journal->stop_checkpoint && !journal_abort_error(journal)) {
+		void (*work)(struct journal *) = journal_checkpoint_due(journal) ? relieve : aged(journal) ? write_aged : NULL;
 
 		if (!work) {
 			fdio_cond_timedwait(&journal->checkpoint_cv, &journal->state_lock, fdio_now_ns() + AGE_NS / 3);

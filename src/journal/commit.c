@@ -3,18 +3,18 @@
  * Commits: which transaction is written, when, and by whom. How it is written is in commit_write.c.
  *
  * Threads: the commit thread commits every few seconds, and for those who do not wait. A thread that
- * waits for a transaction which nobody commits yet does it itself (jnl_commit_wait), which saves two
+ * waits for a transaction which nobody commits yet does it itself (journal_commit_wait), which saves two
  * changes of thread an fsync. One transaction is written at a time, and all who ask meanwhile share the
- * next (group commit). What the one who commits is at (enum jcommit_state), changed by set_commit_state
+ * next (group commit). What the one who commits is at (enum journal_commit_state), changed by set_commit_state
  * under the state lock:
  *
  *   state       event                                     next        function
- *   IDLE        somebody asks, or the interval is over    CLOSING     jcommit_now
+ *   IDLE        somebody asks, or the interval is over    CLOSING     journal_commit_now
  *   CLOSING     the running transaction has changes       WRITING     make_committing
  *   CLOSING     nothing has changed                       ONLY_FLUSH  empty_round
- *   CLOSING     the journal has aborted                   IDLE        jcommit_now, end_commit
+ *   CLOSING     the journal has aborted                   IDLE        journal_commit_now, end_commit
  *   WRITING     the commit block is durable               CALLBACKS   finish
- *   WRITING     the journal aborts                        IDLE        jcommit_now, end_commit
+ *   WRITING     the journal aborts                        IDLE        journal_commit_now, end_commit
  *   ONLY_FLUSH  the flush has ended, well or not          IDLE        empty_round, end_commit
  *   CALLBACKS   all callbacks have run                    IDLE        finish, end_commit
  *
@@ -31,11 +31,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#ifdef FDIO_JNL_MUTATE
-enum jnl_mutation jnl_mutation;
-bool jnl_test_lazy;
+#ifdef FDIO_JOURNAL_MUTATE
+enum journal_mutation journal_mutation;
+bool journal_test_lazy;
 
-void jnl_test_pause(void)
+void journal_test_pause(void)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 }
@@ -44,14 +44,14 @@ void jnl_test_pause(void)
 /* ---- states ---- */
 
 /* State lock held. */
-static void set_commit_state(struct jnl *journal, enum jcommit_state next)
+static void set_commit_state(struct journal *journal, enum journal_commit_state next)
 {
 	static const uint8_t allowed[] = {
-		[JC_IDLE] = 1 << JC_CLOSING,
-		[JC_CLOSING] = 1 << JC_WRITING | 1 << JC_ONLY_FLUSH | 1 << JC_IDLE,
-		[JC_WRITING] = 1 << JC_CALLBACKS | 1 << JC_IDLE,
-		[JC_ONLY_FLUSH] = 1 << JC_IDLE,
-		[JC_CALLBACKS] = 1 << JC_IDLE,
+		[JOURNAL_COMMIT_IDLE] = 1 << JOURNAL_COMMIT_CLOSING,
+		[JOURNAL_COMMIT_CLOSING] = 1 << JOURNAL_COMMIT_WRITING | 1 << JOURNAL_COMMIT_ONLY_FLUSH | 1 << JOURNAL_COMMIT_IDLE,
+		[JOURNAL_COMMIT_WRITING] = 1 << JOURNAL_COMMIT_CALLBACKS | 1 << JOURNAL_COMMIT_IDLE,
+		[JOURNAL_COMMIT_ONLY_FLUSH] = 1 << JOURNAL_COMMIT_IDLE,
+		[JOURNAL_COMMIT_CALLBACKS] = 1 << JOURNAL_COMMIT_IDLE,
 	};
 
 	FDIO_ASSERT(allowed[journal->commit_state] & 1 << next);
@@ -59,18 +59,18 @@ static void set_commit_state(struct jnl *journal, enum jcommit_state next)
 }
 
 /* State lock held: the next commit may begin. */
-static void end_commit(struct jnl *journal)
+static void end_commit(struct journal *journal)
 {
-	set_commit_state(journal, JC_IDLE);
+	set_commit_state(journal, JOURNAL_COMMIT_IDLE);
 	pthread_cond_broadcast(&journal->done_cv);
-	if (journal->commit_requested || journal->stop_commit || jnl_err(journal))
+	if (journal->commit_requested || journal->stop_commit || journal_abort_error(journal))
 		pthread_cond_signal(&journal->commit_cv);
 }
 
 /* ---- closing ---- */
 
 /* What the seal callback may still change: limited by the log space that was reserved and the image list. */
-static unsigned seal_credits(struct jnl *journal, struct jtxn *transaction)
+static unsigned seal_credits(struct journal *journal, struct journal_transaction *transaction)
 {
 	uint32_t avail = __atomic_load_n(&journal->log.free, __ATOMIC_RELAXED);
 	uint32_t fixed = journal->revoke_slack + 2;
@@ -81,36 +81,36 @@ static unsigned seal_credits(struct jnl *journal, struct jtxn *transaction)
 	return FDIO_MIN(avail, journal->image_limit) - transaction->nr_buffers;
 }
 
-static void seal(struct jnl *journal, struct jtxn *transaction)
+static void seal(struct journal *journal, struct journal_transaction *transaction)
 {
-	jhandle_open(journal, seal_credits(journal, transaction));
+	journal_handle_open(journal, seal_credits(journal, transaction));
 	journal->params.seal(journal->params.arg, &journal->handle);
-	jhandle_close(journal);
-	jnl_run_callbacks(journal->handle.undo_callbacks, 1);
-	jhandle_done(journal);
+	journal_handle_close(journal);
+	journal_run_callbacks(journal->handle.undo_callbacks, 1);
+	journal_handle_done(journal);
 }
 
 /* State lock held, no handle open: the transaction gets its place in the log (JOURNAL-3, JOURNAL-9). */
-static void make_committing(struct jnl *journal, struct jtxn *transaction)
+static void make_committing(struct journal *journal, struct journal_transaction *transaction)
 {
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 
 	FDIO_ASSERT(!journal->committing && transaction->tid == journal->head_tid);
 	transaction->log_start = log->head;
-	transaction->log_len = jlog_need(log, transaction->nr_buffers, jtxn_revoke_blocks(journal, transaction));
+	transaction->log_len = journal_log_blocks_needed(log, transaction->nr_buffers, journal_transaction_revoke_blocks(journal, transaction));
 	FDIO_ASSERT(transaction->log_len <= log->free); /* JOURNAL-3 */
 	__atomic_sub_fetch(&log->free, transaction->log_len, __ATOMIC_RELAXED);
-	log->head = jlog_wrap(log, (uint64_t)log->head + transaction->log_len);
+	log->head = journal_log_wrap(log, (uint64_t)log->head + transaction->log_len);
 	for (unsigned i = 0; i < transaction->nr_buffers; i++) {
-		struct jbuf *buffer = transaction->kit->buffers[i];
+		struct journal_cache_buffer *buffer = transaction->kit->buffers[i];
 
 		FDIO_ASSERT(buffer->running == transaction && !buffer->committing && !buffer->frozen);
 		buffer->running = NULL;
 		buffer->committing = transaction;
 		buffer->copied = false;
 	}
-	jtxn_set_state(transaction, JT_WRITING);
-	set_commit_state(journal, JC_WRITING);
+	journal_transaction_set_state(transaction, JOURNAL_TRANSACTION_WRITING);
+	set_commit_state(journal, JOURNAL_COMMIT_WRITING);
 	journal->running = NULL;
 	journal->committing = transaction;
 	journal->head_tid++;
@@ -118,16 +118,16 @@ static void make_committing(struct jnl *journal, struct jtxn *transaction)
 }
 
 /* The closed transaction, or NULL when there is nothing to commit. */
-static struct jtxn *close_running(struct jnl *journal)
+static struct journal_transaction *close_running(struct journal *journal)
 {
-	struct jtxn *transaction;
+	struct journal_transaction *transaction;
 
 	__atomic_store_n(&journal->close_pending, 1, __ATOMIC_RELAXED);
 	fdio_mutex_lock(&journal->handle_lock);
 	transaction = journal->running;
-	if (transaction && jtxn_empty(transaction))
+	if (transaction && journal_transaction_is_empty(transaction))
 		__atomic_store_n(&transaction->dirty_ns, 0, __ATOMIC_RELAXED);
-	if (transaction && (jtxn_empty(transaction) || jnl_err(journal)))
+	if (transaction && (journal_transaction_is_empty(transaction) || journal_abort_error(journal)))
 		transaction = NULL;
 	if (transaction) {
 		if (journal->params.seal)
@@ -145,55 +145,55 @@ static struct jtxn *close_running(struct jnl *journal)
 /* ---- afterwards ---- */
 
 /* State lock held. JOURNAL-8: no home write of a block that this transaction frees may still be in flight. */
-static void drop_forgotten(struct jnl *journal, struct jtxn *transaction)
+static void drop_forgotten(struct journal *journal, struct journal_transaction *transaction)
 {
 	for (unsigned i = 0; i < transaction->nr_forgets; i++)
 		while (transaction->kit->forgets[i]->home_write_in_flight)
 			fdio_cond_wait(&journal->done_cv, &journal->state_lock);
 	for (unsigned i = 0; i < transaction->nr_forgets; i++) {
-		struct jbuf *buffer = transaction->kit->forgets[i];
+		struct journal_cache_buffer *buffer = transaction->kit->forgets[i];
 
 		buffer->forget_count--;
 		if (buffer->forgotten_by == transaction)
 			buffer->forgotten_by = NULL;
-		jcheckpoint_drop(journal, buffer);
+		journal_checkpoint_drop(journal, buffer);
 		/* Its next life starts from the device or from zeroes, never from here. */
 		if (!buffer->running && !buffer->forget_count)
-			jcache_unhash(buffer);
-		jbuf_put(buffer);
+			journal_cache_unhash(buffer);
+		journal_cache_put(buffer);
 	}
 	transaction->nr_forgets = 0;
 }
 
 /* State lock held: the images now wait to be written home. */
-static void to_checkpoint(struct jnl *journal, struct jtxn *transaction)
+static void to_checkpoint(struct journal *journal, struct journal_transaction *transaction)
 {
 	for (unsigned i = 0; i < transaction->nr_buffers; i++) {
-		struct jbuf *buffer = transaction->kit->buffers[i];
+		struct journal_cache_buffer *buffer = transaction->kit->buffers[i];
 
 		FDIO_ASSERT(buffer->committing == transaction && buffer->copied && !buffer->frozen);
 		buffer->committing = NULL;
 		buffer->copied = false;
-		jcheckpoint_drop(journal, buffer);
-		jcheckpoint_add(journal, transaction, buffer);
+		journal_checkpoint_drop(journal, buffer);
+		journal_checkpoint_add(journal, transaction, buffer);
 	}
-	fdio_count_add(CTR_jnl_blocks_logged, transaction->nr_buffers);
+	fdio_count_add(CTR_journal_blocks_logged, transaction->nr_buffers);
 	transaction->nr_buffers = 0;
 }
 
-static void finish(struct jnl *journal, struct jtxn *transaction)
+static void finish(struct journal *journal, struct journal_transaction *transaction)
 {
-	struct jnl_callback *callbacks = transaction->callbacks;
-	struct jkit *kit = transaction->kit;
+	struct journal_callback *callbacks = transaction->callbacks;
+	struct journal_kit *kit = transaction->kit;
 
-	fdio_count(CTR_jnl_commit);
+	fdio_count(CTR_journal_commit);
 	fdio_mutex_lock(&journal->state_lock);
 	drop_forgotten(journal, transaction);
 	to_checkpoint(journal, transaction);
 	transaction->callbacks = NULL;
 	transaction->commit_ns = fdio_now_ns();
-	jtxn_set_state(transaction, JT_COMMITTED);
-	set_commit_state(journal, JC_CALLBACKS);
+	journal_transaction_set_state(transaction, JOURNAL_TRANSACTION_COMMITTED);
+	set_commit_state(journal, JOURNAL_COMMIT_CALLBACKS);
 	list_add_tail(&journal->committed, &transaction->node);
 	journal->committing = NULL;
 	transaction->kit = NULL;
@@ -201,13 +201,13 @@ static void finish(struct jnl *journal, struct jtxn *transaction)
 	fdio_mutex_unlock(&journal->state_lock);
 
 	/* transaction may be gone from here on: the checkpoint thread owns it. */
-	jnl_run_callbacks(callbacks, 0);
-	jtxn_clear_kit(kit); /* only now: the callbacks lie in its memory */
+	journal_run_callbacks(callbacks, 0);
+	journal_transaction_clear_kit(kit); /* only now: the callbacks lie in its memory */
 	fdio_mutex_lock(&journal->state_lock);
-	jtxn_return_kit(journal, kit);
+	journal_transaction_return_kit(journal, kit);
 	journal->done_tid = journal->durable_tid;
 	end_commit(journal);
-	if (jcheckpoint_due(journal))
+	if (journal_checkpoint_due(journal))
 		pthread_cond_signal(&journal->checkpoint_cv);
 	fdio_mutex_unlock(&journal->state_lock);
 }
@@ -215,19 +215,19 @@ static void finish(struct jnl *journal, struct jtxn *transaction)
 /* ---- the thread ---- */
 
 /* Someone asked for a commit of nothing: what they are owed is the flush. */
-static void empty_round(struct jnl *journal)
+static void empty_round(struct journal *journal)
 {
 	uint64_t round;
 	int err;
 
-	fdio_count(CTR_jnl_flush_only);
+	fdio_count(CTR_journal_flush_only);
 	fdio_mutex_lock(&journal->state_lock);
-	set_commit_state(journal, JC_ONLY_FLUSH);
+	set_commit_state(journal, JOURNAL_COMMIT_ONLY_FLUSH);
 	round = ++journal->empty_started;
 	fdio_mutex_unlock(&journal->state_lock);
 	err = dev_flush(journal->dev);
 	if (err)
-		jnl_abort(journal, err);
+		journal_abort(journal, err);
 	fdio_mutex_lock(&journal->state_lock);
 	journal->empty_done = round;
 	end_commit(journal);
@@ -235,30 +235,30 @@ static void empty_round(struct jnl *journal)
 }
 
 /* False: the journal has aborted, and the commit is still to be ended. */
-static bool commit_closed(struct jnl *journal)
+static bool commit_closed(struct journal *journal)
 {
-	struct jtxn *transaction = close_running(journal);
+	struct journal_transaction *transaction = close_running(journal);
 	int err;
 
-	if (jnl_err(journal))
+	if (journal_abort_error(journal))
 		return false;
 	if (!transaction) {
 		empty_round(journal);
 		return true;
 	}
-	jnl_test_pause();
-	err = jcommit_write(journal, transaction);
+	journal_test_pause();
+	err = journal_commit_write(journal, transaction);
 	if (err) {
-		jnl_abort(journal, err);
+		journal_abort(journal, err);
 		return false;
 	}
 	finish(journal, transaction);
 	return true;
 }
 
-void jcommit_now(struct jnl *journal)
+void journal_commit_now(struct journal *journal)
 {
-	set_commit_state(journal, JC_CLOSING);
+	set_commit_state(journal, JOURNAL_COMMIT_CLOSING);
 	fdio_mutex_unlock(&journal->state_lock);
 	bool ended = commit_closed(journal);
 	fdio_mutex_lock(&journal->state_lock);
@@ -267,9 +267,9 @@ void jcommit_now(struct jnl *journal)
 }
 
 /* After an abort: nothing that was not durable will become so. Taking handle_lock waits for the last open handle. */
-static void fail_callbacks(struct jnl *journal)
+static void fail_callbacks(struct journal *journal)
 {
-	struct jnl_callback *callbacks[2] = { NULL, NULL };
+	struct journal_callback *callbacks[2] = { NULL, NULL };
 
 	__atomic_store_n(&journal->close_pending, 1, __ATOMIC_RELAXED);
 	fdio_mutex_lock(&journal->handle_lock);
@@ -285,23 +285,23 @@ static void fail_callbacks(struct jnl *journal)
 	__atomic_store_n(&journal->close_pending, 0, __ATOMIC_RELAXED);
 	pthread_cond_broadcast(&journal->handle_cv);
 	fdio_mutex_unlock(&journal->handle_lock);
-	jnl_run_callbacks(callbacks[0], -EIO);
-	jnl_run_callbacks(callbacks[1], -EIO);
+	journal_run_callbacks(callbacks[0], -EIO);
+	journal_run_callbacks(callbacks[1], -EIO);
 }
 
 /*
  * State lock held: whether to commit now; else *ret_deadline says when to look again. Nobody wakes the thread for a transaction
  * that has just begun: one whole interval from now none of these is due yet.
  */
-static bool commit_due(struct jnl *journal, uint64_t *ret_deadline)
+static bool commit_due(struct journal *journal, uint64_t *ret_deadline)
 {
 	uint64_t dirty = journal->running ? __atomic_load_n(&journal->running->dirty_ns, __ATOMIC_RELAXED) : 0, now = fdio_now_ns();
 	uint64_t interval = (uint64_t)journal->params.commit_interval_s * 1000000000ull;
 
 	*ret_deadline = now + interval;
-	if (journal->commit_state != JC_IDLE)
+	if (journal->commit_state != JOURNAL_COMMIT_IDLE)
 		return false;
-	if (journal->commit_requested && !jnl_tid_geq(journal->done_tid, journal->commit_request)) {
+	if (journal->commit_requested && !journal_tid_geq(journal->done_tid, journal->commit_request)) {
 		journal->commit_requested = false;
 		return true;
 	}
@@ -312,26 +312,26 @@ static bool commit_due(struct jnl *journal, uint64_t *ret_deadline)
 	return journal->stop_commit || now >= *ret_deadline;
 }
 
-void *jcommit_thread(void *arg)
+void *journal_commit_thread(void *arg)
 {
-	struct jnl *journal = arg;
+	struct journal *journal = arg;
 	uint64_t deadline;
 	bool aborted;
 
 	fdio_magic_check(journal, MAGIC_JOURNAL);
 	fdio_mutex_lock(&journal->state_lock);
-	while (!jnl_err(journal)) {
+	while (!journal_abort_error(journal)) {
 		if (commit_due(journal, &deadline))
-			jcommit_now(journal);
-		else if (journal->stop_commit && journal->commit_state == JC_IDLE)
+			journal_commit_now(journal);
+		else if (journal->stop_commit && journal->commit_state == JOURNAL_COMMIT_IDLE)
 			break;
 		else
 			fdio_cond_timedwait(&journal->commit_cv, &journal->state_lock, deadline);
 	}
-	aborted = jnl_err(journal);
+	aborted = journal_abort_error(journal);
 	if (aborted)
-		jabort_wait_told(journal);
-	while (journal->commit_state != JC_IDLE)
+		journal_abort_wait_told(journal);
+	while (journal->commit_state != JOURNAL_COMMIT_IDLE)
 		fdio_cond_wait(&journal->done_cv, &journal->state_lock);
 	fdio_mutex_unlock(&journal->state_lock);
 	if (aborted)

@@ -17,16 +17,16 @@
 
 /* Log blocks gathered for one big write. */
 struct stage {
-	struct jnl *journal;
+	struct journal *journal;
 	uint32_t pos; /* log block of the first */
 	unsigned nr_blocks;
 };
 
 static int stage_flush(struct stage *stage)
 {
-	int err = stage->nr_blocks ? jlog_write(stage->journal, stage->pos, stage->nr_blocks, stage->journal->log.stage) : 0;
+	int err = stage->nr_blocks ? journal_log_write(stage->journal, stage->pos, stage->nr_blocks, stage->journal->log.stage) : 0;
 
-	stage->pos = jlog_wrap(&stage->journal->log, (uint64_t)stage->pos + stage->nr_blocks);
+	stage->pos = journal_log_wrap(&stage->journal->log, (uint64_t)stage->pos + stage->nr_blocks);
 	stage->nr_blocks = 0;
 	return err;
 }
@@ -43,16 +43,16 @@ static uint8_t *stage_next(struct stage *stage)
 	return stage->journal->log.stage + (size_t)stage->nr_blocks++ * stage->journal->block_size;
 }
 
-static void set_tail_csum(struct jnl *journal, uint8_t *blk)
+static void set_tail_checksum(struct journal *journal, uint8_t *blk)
 {
-	if (jf_has_csum(journal->log.incompat))
-		fdio_put_be32(blk, journal->block_size - JF_TAIL_BYTES, jlog_tail_csum(journal, blk));
+	if (journal_format_has_checksums(journal->log.incompat))
+		fdio_put_be32(blk, journal->block_size - JOURNAL_TAIL_BYTES, journal_log_tail_checksum(journal, blk));
 }
 
-static int write_revokes(struct stage *stage, struct jtxn *transaction)
+static int write_revokes(struct stage *stage, struct journal_transaction *transaction)
 {
-	struct jnl *journal = stage->journal;
-	unsigned rec = journal->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4, left = transaction->kit->revokes.nr, used = 0;
+	struct journal *journal = stage->journal;
+	unsigned rec = journal->log.incompat & JOURNAL_INCOMPAT_64BIT ? 8 : 4, left = transaction->kit->revokes.nr, used = 0;
 	uint8_t *blk = NULL;
 
 	for (unsigned i = 0; i < transaction->kit->revokes.cap && left; i++) {
@@ -65,8 +65,8 @@ static int write_revokes(struct stage *stage, struct jtxn *transaction)
 				return err;
 			blk = stage_next(stage);
 			memset(blk, 0, journal->block_size);
-			jf_put_header(blk, JF_REVOKE, transaction->tid);
-			used = JF_REVOKE_HEADER;
+			journal_format_put_header(blk, JOURNAL_BLOCK_REVOKE, transaction->tid);
+			used = JOURNAL_REVOKE_HEADER_BYTES;
 		}
 		if (rec == 8)
 			fdio_put_be64(blk, used, transaction->kit->revokes.slot[i] - 1);
@@ -74,9 +74,9 @@ static int write_revokes(struct stage *stage, struct jtxn *transaction)
 			fdio_put_be32(blk, used, (uint32_t)(transaction->kit->revokes.slot[i] - 1));
 		used += rec;
 		left--;
-		if (!left || used == JF_REVOKE_HEADER + journal->log.revokes_per_block * rec) {
-			fdio_put_be32(blk, JF_REVOKE_COUNT, used);
-			set_tail_csum(journal, blk);
+		if (!left || used == JOURNAL_REVOKE_HEADER_BYTES + journal->log.revokes_per_block * rec) {
+			fdio_put_be32(blk, JOURNAL_REVOKE_COUNT, used);
+			set_tail_checksum(journal, blk);
 			blk = NULL;
 		}
 	}
@@ -84,7 +84,7 @@ static int write_revokes(struct stage *stage, struct jtxn *transaction)
 }
 
 /* JOURNAL-2: the block as it was when the transaction closed. */
-static void copy_image(struct jnl *journal, struct jbuf *buffer, uint8_t *dst)
+static void copy_image(struct journal *journal, struct journal_cache_buffer *buffer, uint8_t *dst)
 {
 	uint8_t *frozen;
 
@@ -97,38 +97,38 @@ static void copy_image(struct jnl *journal, struct jbuf *buffer, uint8_t *dst)
 	fdio_mutex_unlock(&journal->state_lock);
 	if (frozen) {
 		memcpy(dst, frozen, journal->block_size);
-		jslab_free(&journal->data_slab, frozen);
+		journal_slab_free(&journal->data_slab, frozen);
 	}
 }
 
-static void put_tag(struct jnl *journal, uint8_t *tag, struct jtxn *transaction, uint64_t blk, uint32_t flags, const uint8_t *image)
+static void put_tag(struct journal *journal, uint8_t *tag, struct journal_transaction *transaction, uint64_t blk, uint32_t flags, const uint8_t *image)
 {
 	fdio_put_be32(tag, 0, (uint32_t)blk);
-	if (journal->log.incompat & JF_INCOMPAT_CSUM_V3) {
+	if (journal->log.incompat & JOURNAL_INCOMPAT_CSUM_V3) {
 		fdio_put_be32(tag, 4, flags);
 		fdio_put_be32(tag, 8, (uint32_t)(blk >> 32));
-		fdio_put_be32(tag, 12, jlog_tag_csum(journal, transaction->tid, image));
+		fdio_put_be32(tag, 12, journal_log_tag_checksum(journal, transaction->tid, image));
 		return;
 	}
 	fdio_put_be16(tag, 4, 0);
 	fdio_put_be16(tag, 6, (uint16_t)flags);
-	if (journal->log.incompat & JF_INCOMPAT_64BIT)
+	if (journal->log.incompat & JOURNAL_INCOMPAT_64BIT)
 		fdio_put_be32(tag, 8, (uint32_t)(blk >> 32));
 }
 
 /* An image that begins with the log's magic number would be taken for a log block. */
 static bool escape(uint8_t *image)
 {
-	if (fdio_get_be32(image, 0) != JF_MAGIC || JNL_MUTATED(JM_NO_ESCAPE))
+	if (fdio_get_be32(image, 0) != JOURNAL_MAGIC || JOURNAL_MUTATED(JOURNAL_MUTATION_NO_ESCAPE))
 		return false;
 	fdio_put_be32(image, 0, 0);
 	return true;
 }
 
 /* One descriptor and its n images. */
-static int write_group(struct stage *stage, struct jtxn *transaction, struct jbuf **buffers, unsigned n)
+static int write_group(struct stage *stage, struct journal_transaction *transaction, struct journal_cache_buffer **buffers, unsigned n)
 {
-	struct jnl *journal = stage->journal;
+	struct journal *journal = stage->journal;
 	uint8_t *desc, *tag;
 	int err = stage_room(stage, n + 1);
 
@@ -136,31 +136,31 @@ static int write_group(struct stage *stage, struct jtxn *transaction, struct jbu
 		return err;
 	desc = stage_next(stage);
 	memset(desc, 0, journal->block_size);
-	jf_put_header(desc, JF_DESCRIPTOR, transaction->tid);
-	tag = desc + JF_H_BYTES;
+	journal_format_put_header(desc, JOURNAL_BLOCK_DESCRIPTOR, transaction->tid);
+	tag = desc + JOURNAL_HEADER_BYTES;
 	for (unsigned i = 0; i < n; i++) {
 		uint8_t *image = stage_next(stage);
-		uint32_t flags = (i ? JF_TAG_SAME_UUID : 0) | (i == n - 1 ? JF_TAG_LAST : 0);
+		uint32_t flags = (i ? JOURNAL_TAG_SAME_UUID : 0) | (i == n - 1 ? JOURNAL_TAG_LAST : 0);
 
 		copy_image(journal, buffers[i], image);
 		if (escape(image))
-			flags |= JF_TAG_ESCAPE;
+			flags |= JOURNAL_TAG_ESCAPE;
 		put_tag(journal, tag, transaction, buffers[i]->public.blk, flags, image);
 		tag += journal->log.tag_bytes;
 		if (!i) {
-			memcpy(tag, journal->log.superblock + JF_SB_UUID, JF_UUID_BYTES);
-			tag += JF_UUID_BYTES;
+			memcpy(tag, journal->log.superblock + JOURNAL_SB_UUID, JOURNAL_UUID_BYTES);
+			tag += JOURNAL_UUID_BYTES;
 		}
 	}
-	set_tail_csum(journal, desc);
+	set_tail_checksum(journal, desc);
 	return 0;
 }
 
 /* Everything but the commit block. Returns its log position. */
-static int write_body(struct jnl *journal, struct jtxn *transaction, uint32_t *ret_pos)
+static int write_body(struct journal *journal, struct journal_transaction *transaction, uint32_t *ret_pos)
 {
 	struct stage stage = { .journal = journal, .pos = transaction->log_start };
-	int err = JNL_MUTATED(JM_NO_REVOKE) ? 0 : write_revokes(&stage, transaction);
+	int err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE) ? 0 : write_revokes(&stage, transaction);
 
 	for (unsigned i = 0; i < transaction->nr_buffers && !err; i += journal->log.tags_per_descriptor)
 		err = write_group(&stage, transaction, transaction->kit->buffers + i, FDIO_MIN(transaction->nr_buffers - i, journal->log.tags_per_descriptor));
@@ -170,7 +170,7 @@ static int write_body(struct jnl *journal, struct jtxn *transaction, uint32_t *r
 	return err;
 }
 
-static int write_commit_block(struct jnl *journal, struct jtxn *transaction, uint32_t pos)
+static int write_commit_block(struct journal *journal, struct journal_transaction *transaction, uint32_t pos)
 {
 	uint8_t *blk = journal->log.stage;
 	struct timespec now;
@@ -182,25 +182,25 @@ static int write_commit_block(struct jnl *journal, struct jtxn *transaction, uin
 		now = journal->last_commit;
 	journal->last_commit = now;
 	memset(blk, 0, journal->block_size);
-	jf_put_header(blk, JF_COMMIT, transaction->tid);
-	fdio_put_be64(blk, JF_C_SEC, (uint64_t)now.tv_sec);
-	fdio_put_be32(blk, JF_C_NSEC, (uint32_t)now.tv_nsec);
-	if (jf_has_csum(journal->log.incompat))
-		fdio_put_be32(blk, JF_C_CSUM, jlog_commit_csum(journal, blk, journal->block_size));
-	return dev_write(journal->dev, blk, journal->block_size, jlog_map(journal, pos, NULL), JNL_MUTATED(JM_NO_FUA) ? 0 : DEV_FUA);
+	journal_format_put_header(blk, JOURNAL_BLOCK_COMMIT, transaction->tid);
+	fdio_put_be64(blk, JOURNAL_COMMIT_SECONDS, (uint64_t)now.tv_sec);
+	fdio_put_be32(blk, JOURNAL_COMMIT_NANOSECONDS, (uint32_t)now.tv_nsec);
+	if (journal_format_has_checksums(journal->log.incompat))
+		fdio_put_be32(blk, JOURNAL_COMMIT_CHECKSUM, journal_log_commit_checksum(journal, blk, journal->block_size));
+	return dev_write(journal->dev, blk, journal->block_size, journal_log_map(journal, pos, NULL), JOURNAL_MUTATED(JOURNAL_MUTATION_NO_FUA) ? 0 : DEV_FUA);
 }
 
 /* JOURNAL-5 */
-static int start_log(struct jnl *journal, struct jtxn *transaction)
+static int start_log(struct journal *journal, struct journal_transaction *transaction)
 {
-	int err = journal->log.active ? 0 : jlog_write_sb(journal, transaction->tid, transaction->log_start, 0);
+	int err = journal->log.active ? 0 : journal_log_write_superblock(journal, transaction->tid, transaction->log_start, 0);
 
 	journal->log.active = !err;
 	return err;
 }
 
 /* JOURNAL-4, JOURNAL-5 */
-int jcommit_write(struct jnl *journal, struct jtxn *transaction)
+int journal_commit_write(struct journal *journal, struct journal_transaction *transaction)
 {
 	uint32_t pos;
 	int err;
@@ -208,19 +208,19 @@ int jcommit_write(struct jnl *journal, struct jtxn *transaction)
 	err = write_body(journal, transaction, &pos);
 	if (err)
 		return err;
-	err = JNL_MUTATED(JM_LATE_START) ? 0 : start_log(journal, transaction);
+	err = JOURNAL_MUTATED(JOURNAL_MUTATION_LATE_START) ? 0 : start_log(journal, transaction);
 	if (err)
 		return err;
-	if (!JNL_MUTATED(JM_NO_REVOKE))
-		FDIO_ASSERT(jlog_wrap(&journal->log, (uint64_t)pos + 1) == jlog_wrap(&journal->log, (uint64_t)transaction->log_start + transaction->log_len));
+	if (!JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REVOKE))
+		FDIO_ASSERT(journal_log_wrap(&journal->log, (uint64_t)pos + 1) == journal_log_wrap(&journal->log, (uint64_t)transaction->log_start + transaction->log_len));
 	fdio_mutex_lock(&journal->state_lock);
-	jtxn_set_state(transaction, JT_FLUSHING);
+	journal_transaction_set_state(transaction, JOURNAL_TRANSACTION_FLUSHING);
 	fdio_mutex_unlock(&journal->state_lock);
-	err = JNL_MUTATED(JM_NO_PREFLUSH) ? 0 : dev_flush(journal->dev);
+	err = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_PREFLUSH) ? 0 : dev_flush(journal->dev);
 	if (err)
 		return err;
-	if (jnl_err(journal))
+	if (journal_abort_error(journal))
 		return -EIO; /* JOURNAL-10 */
 	err = write_commit_block(journal, transaction, pos);
-	return JNL_MUTATED(JM_LATE_START) && !err ? start_log(journal, transaction) : err;
+	return JOURNAL_MUTATED(JOURNAL_MUTATION_LATE_START) && !err ? start_log(journal, transaction) : err;
 }

@@ -20,11 +20,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DEFAULT_COMMIT_S = 5, LIMIT_MAX = 16384, BUFS_PER_CHUNK = 256, TXNS_PER_CHUNK = 64 };
+enum { DEFAULT_COMMIT_SECONDS = 5, LIMIT_MAX = 16384, BUFFERS_PER_CHUNK = 256, TRANSACTIONS_PER_CHUNK = 64 };
 
 /* ---- open and close ---- */
 
-static int check_params(const struct jnl_params *params, struct fdio_reason *reason)
+static int check_params(const struct journal_params *params, struct fdio_reason *reason)
 {
 	const char *why = NULL;
 	int err = -EINVAL;
@@ -43,22 +43,22 @@ static int check_params(const struct jnl_params *params, struct fdio_reason *rea
 	return err;
 }
 
-static void init_locks(struct jnl *journal)
+static void init_locks(struct journal *journal)
 {
-	fdio_mutex_init(&journal->handle_lock, RANK_JNL_HANDLE);
+	fdio_mutex_init(&journal->handle_lock, RANK_JOURNAL_HANDLE);
 	fdio_cond_init(&journal->handle_cv);
-	fdio_mutex_init(&journal->state_lock, RANK_JNL_STATE);
+	fdio_mutex_init(&journal->state_lock, RANK_JOURNAL_STATE);
 	fdio_cond_init(&journal->commit_cv);
 	fdio_cond_init(&journal->done_cv);
 	fdio_cond_init(&journal->checkpoint_cv);
 	fdio_cond_init(&journal->space_cv);
-	fdio_mutex_init(&journal->log.superblock_lock, RANK_JNL_BUF);
+	fdio_mutex_init(&journal->log.superblock_lock, RANK_JOURNAL_BUF);
 	list_init(&journal->committed);
 }
 
-int jnl_open(const struct jnl_params *params, struct jnl **ret, struct fdio_reason *reason)
+int journal_open(const struct journal_params *params, struct journal **ret, struct fdio_reason *reason)
 {
-	struct jnl *journal;
+	struct journal *journal;
 	int err;
 
 	*ret = NULL;
@@ -75,38 +75,38 @@ int jnl_open(const struct jnl_params *params, struct jnl **ret, struct fdio_reas
 	journal->dev = params->dev;
 	journal->block_size = params->block_size;
 	if (!journal->params.commit_interval_s)
-		journal->params.commit_interval_s = DEFAULT_COMMIT_S;
+		journal->params.commit_interval_s = DEFAULT_COMMIT_SECONDS;
 	init_locks(journal);
-	jslab_init(&journal->buffer_slab, sizeof(struct jbuf), 16, BUFS_PER_CHUNK);
-	jslab_init(&journal->transaction_slab, sizeof(struct jtxn), alignof(struct jtxn), TXNS_PER_CHUNK);
-	jslab_init(&journal->data_slab, journal->block_size, FDIO_MIN(journal->block_size, 4096u), FDIO_MAX((1u << 20) / journal->block_size, 16u));
-	err = jcache_init(journal);
+	journal_slab_init(&journal->buffer_slab, sizeof(struct journal_cache_buffer), 16, BUFFERS_PER_CHUNK);
+	journal_slab_init(&journal->transaction_slab, sizeof(struct journal_transaction), alignof(struct journal_transaction), TRANSACTIONS_PER_CHUNK);
+	journal_slab_init(&journal->data_slab, journal->block_size, FDIO_MIN(journal->block_size, 4096u), FDIO_MAX((1u << 20) / journal->block_size, 16u));
+	err = journal_cache_init(journal);
 	if (err)
 		fdio_reason_set(reason, "out of memory");
 	else if (params->nr_log)
-		err = jlog_open(journal, reason);
+		err = journal_log_open(journal, reason);
 	journal->params.log = NULL; /* the caller's; copied */
 	if (err) {
-		jnl_close(journal);
+		journal_close(journal);
 		return err;
 	}
 	*ret = journal;
 	return 0;
 }
 
-void jnl_close(struct jnl *journal)
+void journal_close(struct journal *journal)
 {
 	FDIO_ASSERT(!journal->started);
 	fdio_magic_clear(journal, MAGIC_JOURNAL);
-	jtxn_fini_kits(journal);
-	jcheckpoint_fini(journal);
-	jhandle_fini(journal);
-	jlog_close(journal);
-	jcache_fini(journal);
+	journal_transaction_fini_kits(journal);
+	journal_checkpoint_fini(journal);
+	journal_handle_fini(journal);
+	journal_log_close(journal);
+	journal_cache_fini(journal);
 	/* Transactions, buffers and images, in use or not, live in the slabs. */
-	jslab_fini(&journal->transaction_slab);
-	jslab_fini(&journal->buffer_slab);
-	jslab_fini(&journal->data_slab);
+	journal_slab_fini(&journal->transaction_slab);
+	journal_slab_fini(&journal->buffer_slab);
+	journal_slab_fini(&journal->data_slab);
 	pthread_cond_destroy(&journal->handle_cv);
 	pthread_cond_destroy(&journal->commit_cv);
 	pthread_cond_destroy(&journal->done_cv);
@@ -129,7 +129,7 @@ static uint32_t first_tid(uint32_t sequence, uint32_t maxlen)
 	return tid;
 }
 
-static void set_limits(struct jnl *journal)
+static void set_limits(struct journal *journal)
 {
 	journal->image_limit = FDIO_MIN(journal->log.len / 4, (unsigned)LIMIT_MAX);
 	/* On a large file system with a small log each bitmap may bring a block of descriptors with it. */
@@ -138,28 +138,28 @@ static void set_limits(struct jnl *journal)
 	journal->seal_reserve = FDIO_MAX(journal->seal_reserve, 8u);
 	journal->credit_limit = journal->image_limit - journal->seal_reserve;
 	journal->revoke_slack = FDIO_MAX(journal->image_limit / 8, 2u);
-	FDIO_ASSERT(jlog_need(&journal->log, journal->image_limit, journal->revoke_slack) < journal->log.len / 2);
+	FDIO_ASSERT(journal_log_blocks_needed(&journal->log, journal->image_limit, journal->revoke_slack) < journal->log.len / 2);
 }
 
 /* The log is empty: the features this writer uses, a fresh start position, the id jumped. */
-static int reset_log(struct jnl *journal)
+static int reset_log(struct journal *journal)
 {
-	struct jlog *log = &journal->log;
-	uint32_t tid = first_tid(fdio_get_be32(log->superblock, JF_SB_SEQUENCE), log->end);
+	struct journal_log *log = &journal->log;
+	uint32_t tid = first_tid(fdio_get_be32(log->superblock, JOURNAL_SB_SEQUENCE), log->end);
 	int err;
 
-	log->incompat = JF_INCOMPAT_REVOKE | (journal->params.has_64bit ? JF_INCOMPAT_64BIT : 0) |
-		(journal->params.metadata_csum ? JF_INCOMPAT_CSUM_V3 : 0);
-	jlog_set_format(journal);
+	log->incompat = JOURNAL_INCOMPAT_REVOKE | (journal->params.has_64bit ? JOURNAL_INCOMPAT_64BIT : 0) |
+		(journal->params.metadata_csum ? JOURNAL_INCOMPAT_CSUM_V3 : 0);
+	journal_log_set_format(journal);
 	fdio_mutex_lock(&log->superblock_lock);
-	fdio_put_be32(log->superblock, JF_SB_COMPAT, fdio_get_be32(log->superblock, JF_SB_COMPAT) & ~(uint32_t)JF_COMPAT_CHECKSUM);
-	fdio_put_be32(log->superblock, JF_SB_INCOMPAT, log->incompat);
-	fdio_put_be32(log->superblock, JF_SB_ERRNO, 0);
-	log->superblock[JF_SB_CSUM_TYPE] = journal->params.metadata_csum ? JF_CSUM_CRC32C : 0;
+	fdio_put_be32(log->superblock, JOURNAL_SB_COMPAT, fdio_get_be32(log->superblock, JOURNAL_SB_COMPAT) & ~(uint32_t)JOURNAL_COMPAT_CHECKSUM);
+	fdio_put_be32(log->superblock, JOURNAL_SB_INCOMPAT, log->incompat);
+	fdio_put_be32(log->superblock, JOURNAL_SB_ERRNO, 0);
+	log->superblock[JOURNAL_SB_CHECKSUM_TYPE] = journal->params.metadata_csum ? JOURNAL_CHECKSUM_CRC32C : 0;
 	if (!journal->params.metadata_csum)
-		fdio_put_be32(log->superblock, JF_SB_CSUM, 0);
+		fdio_put_be32(log->superblock, JOURNAL_SB_CHECKSUM, 0);
 	fdio_mutex_unlock(&log->superblock_lock);
-	err = jlog_write_sb(journal, tid, 0, DEV_FUA);
+	err = journal_log_write_superblock(journal, tid, 0, DEV_FUA);
 	log->head = log->first;
 	log->free = log->len - 1;
 	log->active = false;
@@ -168,15 +168,15 @@ static int reset_log(struct jnl *journal)
 	return err;
 }
 
-static int start_threads(struct jnl *journal)
+static int start_threads(struct journal *journal)
 {
 	int err;
 
 	journal->stop_commit = journal->stop_checkpoint = false;
-	err = thread_start(&journal->commit_thread, "jnl-commit", jcommit_thread, journal);
+	err = thread_start(&journal->commit_thread, "journal-commit", journal_commit_thread, journal);
 	if (err)
 		return err;
-	err = thread_start(&journal->checkpoint_thread, "jnl-checkpoint", jcheckpoint_thread, journal);
+	err = thread_start(&journal->checkpoint_thread, "journal-checkpoint", journal_checkpoint_thread, journal);
 	if (err) {
 		fdio_mutex_lock(&journal->state_lock);
 		journal->stop_commit = true;
@@ -188,27 +188,27 @@ static int start_threads(struct jnl *journal)
 	return 0;
 }
 
-int jnl_start(struct jnl *journal)
+int journal_start(struct journal *journal)
 {
 	int err;
 
 	FDIO_ASSERT(!journal->started);
 	if (journal->params.read_only || !journal->log.superblock)
 		return -EROFS;
-	if (jnl_needs_replay(journal))
+	if (journal_needs_replay(journal))
 		return -EUCLEAN;
 	/* The log is empty: what fast commits had is part of it from now on. */
-	if (!jlog_set_end(journal))
+	if (!journal_log_set_end(journal))
 		return -EUCLEAN;
 	set_limits(journal);
-	err = jcheckpoint_init(journal);
+	err = journal_checkpoint_init(journal);
 	if (err)
 		return err;
-	err = jcache_reserve(journal);
+	err = journal_cache_reserve(journal);
 	if (!err)
-		err = jtxn_init_kits(journal);
+		err = journal_transaction_init_kits(journal);
 	if (!err)
-		err = jhandle_init(journal);
+		err = journal_handle_init(journal);
 	if (err)
 		return err;
 	err = reset_log(journal);
@@ -218,7 +218,7 @@ int jnl_start(struct jnl *journal)
 	return err;
 }
 
-static void stop_thread(struct jnl *journal, bool *flag, pthread_cond_t *cv, pthread_t thread)
+static void stop_thread(struct journal *journal, bool *flag, pthread_cond_t *cv, pthread_t thread)
 {
 	fdio_mutex_lock(&journal->state_lock);
 	*flag = true;
@@ -227,46 +227,46 @@ static void stop_thread(struct jnl *journal, bool *flag, pthread_cond_t *cv, pth
 	pthread_join(thread, NULL);
 }
 
-void jabort_wait_told(struct jnl *journal)
+void journal_abort_wait_told(struct journal *journal)
 {
 	while (!journal->abort_told)
 		fdio_cond_wait(&journal->done_cv, &journal->state_lock);
 }
 
 /* 0, or the error of the abort once the owner knows of it. */
-int jabort_error(struct jnl *journal)
+int journal_abort_error_told(struct journal *journal)
 {
-	if (likely(!jnl_err(journal)))
+	if (likely(!journal_abort_error(journal)))
 		return 0;
 	if (nowait_on())
 		return nowait_miss();
 	fdio_mutex_lock(&journal->state_lock);
-	jabort_wait_told(journal);
+	journal_abort_wait_told(journal);
 	fdio_mutex_unlock(&journal->state_lock);
-	return jnl_err(journal);
+	return journal_abort_error(journal);
 }
 
-int jnl_stop(struct jnl *journal)
+int journal_stop(struct journal *journal)
 {
 	int err;
 
 	if (!journal->started)
-		return jabort_error(journal);
+		return journal_abort_error_told(journal);
 	/* The checkpoint thread may wait for a commit, so it ends first. */
 	stop_thread(journal, &journal->stop_checkpoint, &journal->checkpoint_cv, journal->checkpoint_thread);
 	stop_thread(journal, &journal->stop_commit, &journal->commit_cv, journal->commit_thread);
 	journal->started = false;
-	err = jabort_error(journal);
+	err = journal_abort_error_told(journal);
 	if (err)
 		return err;
 	/* JOURNAL-11 */
-	err = jcheckpoint_all(journal);
+	err = journal_checkpoint_all(journal);
 	if (!err)
 		err = dev_flush(journal->dev);
 	if (!err)
-		err = jlog_write_sb(journal, journal->head_tid, 0, DEV_FUA);
+		err = journal_log_write_superblock(journal, journal->head_tid, 0, DEV_FUA);
 	if (err)
-		jnl_abort(journal, err);
+		journal_abort(journal, err);
 	else
 		journal->log.active = false;
 	return err;
@@ -275,17 +275,17 @@ int jnl_stop(struct jnl *journal)
 /* ---- durability ---- */
 
 /* State lock held. */
-static void request(struct jnl *journal, jnl_tid tid)
+static void request(struct journal *journal, journal_tid tid)
 {
-	if (jnl_tid_geq(tid, journal->head_tid))
+	if (journal_tid_geq(tid, journal->head_tid))
 		tid = journal->head_tid;
-	if (!journal->commit_requested || jnl_tid_geq(tid, journal->commit_request))
+	if (!journal->commit_requested || journal_tid_geq(tid, journal->commit_request))
 		journal->commit_request = tid;
 	journal->commit_requested = true;
 	pthread_cond_signal(&journal->commit_cv);
 }
 
-int jnl_commit_wait(struct jnl *journal, jnl_tid tid, bool *ret_flushed)
+int journal_commit_wait(struct journal *journal, journal_tid tid, bool *ret_flushed)
 {
 	bool flushed = false;
 	uint64_t round;
@@ -294,22 +294,22 @@ int jnl_commit_wait(struct jnl *journal, jnl_tid tid, bool *ret_flushed)
 	if (ret_flushed)
 		*ret_flushed = false;
 	if (!journal->started)
-		return jabort_error(journal) ? -EIO : 0;
+		return journal_abort_error_told(journal) ? -EIO : 0;
 	fdio_mutex_lock(&journal->state_lock);
-	if (!jnl_tid_geq(journal->done_tid, tid) && !jnl_err(journal)) {
-		if (jnl_tid_geq(tid, journal->head_tid))
+	if (!journal_tid_geq(journal->done_tid, tid) && !journal_abort_error(journal)) {
+		if (journal_tid_geq(tid, journal->head_tid))
 			tid = journal->head_tid;
 		round = journal->empty_started + 1;
-		flushed = tid == journal->head_tid || (journal->committing && journal->committing->tid == tid && journal->committing->state == JT_WRITING);
-		while (!jnl_tid_geq(journal->done_tid, tid) && journal->empty_done < round && !jnl_err(journal)) {
-			if (tid == journal->head_tid && journal->commit_state == JC_IDLE)
-				jcommit_now(journal);
+		flushed = tid == journal->head_tid || (journal->committing && journal->committing->tid == tid && journal->committing->state == JOURNAL_TRANSACTION_WRITING);
+		while (!journal_tid_geq(journal->done_tid, tid) && journal->empty_done < round && !journal_abort_error(journal)) {
+			if (tid == journal->head_tid && journal->commit_state == JOURNAL_COMMIT_IDLE)
+				journal_commit_now(journal);
 			else
 				fdio_cond_wait(&journal->done_cv, &journal->state_lock);
 		}
 	}
-	if (jnl_err(journal)) {
-		jabort_wait_told(journal);
+	if (journal_abort_error(journal)) {
+		journal_abort_wait_told(journal);
 		err = -EIO;
 	}
 	fdio_mutex_unlock(&journal->state_lock);
@@ -318,51 +318,51 @@ int jnl_commit_wait(struct jnl *journal, jnl_tid tid, bool *ret_flushed)
 	return err;
 }
 
-void jnl_commit_turn(struct jnl *journal, jnl_tid tid)
+void journal_commit_wait_turn(struct journal *journal, journal_tid tid)
 {
 	if (!journal->started)
 		return;
 	fdio_mutex_lock(&journal->state_lock);
-	while (journal->commit_state != JC_IDLE && jnl_tid_geq(tid, journal->head_tid) && !jnl_err(journal))
+	while (journal->commit_state != JOURNAL_COMMIT_IDLE && journal_tid_geq(tid, journal->head_tid) && !journal_abort_error(journal))
 		fdio_cond_wait(&journal->done_cv, &journal->state_lock);
 	fdio_mutex_unlock(&journal->state_lock);
 }
 
-void jnl_commit_start(struct jnl *journal, jnl_tid tid)
+void journal_commit_start(struct journal *journal, journal_tid tid)
 {
 	if (!journal->started)
 		return;
 	fdio_mutex_lock(&journal->state_lock);
-	if (jnl_tid_geq(tid, journal->head_tid) && journal->running && __atomic_load_n(&journal->running->dirty_ns, __ATOMIC_RELAXED))
+	if (journal_tid_geq(tid, journal->head_tid) && journal->running && __atomic_load_n(&journal->running->dirty_ns, __ATOMIC_RELAXED))
 		request(journal, tid);
 	fdio_mutex_unlock(&journal->state_lock);
 }
 
-int jnl_sync(struct jnl *journal)
+int journal_sync(struct journal *journal)
 {
-	jnl_tid tid;
+	journal_tid tid;
 
 	if (!journal->started)
-		return jabort_error(journal) ? -EIO : 0;
+		return journal_abort_error_told(journal) ? -EIO : 0;
 	fdio_mutex_lock(&journal->state_lock);
 	tid = journal->head_tid;
 	fdio_mutex_unlock(&journal->state_lock);
-	return jnl_commit_wait(journal, tid, NULL);
+	return journal_commit_wait(journal, tid, NULL);
 }
 
-bool jnl_tid_durable(struct jnl *journal, jnl_tid tid)
+bool journal_tid_durable(struct journal *journal, journal_tid tid)
 {
-	return !journal->started || jnl_tid_geq(__atomic_load_n(&journal->durable_tid, __ATOMIC_ACQUIRE), tid);
+	return !journal->started || journal_tid_geq(__atomic_load_n(&journal->durable_tid, __ATOMIC_ACQUIRE), tid);
 }
 
 /* ---- abort ---- */
 
-int jnl_error(struct jnl *journal)
+int journal_error(struct journal *journal)
 {
-	return jnl_err(journal);
+	return journal_abort_error(journal);
 }
 
-void jnl_abort(struct jnl *journal, int err)
+void journal_abort(struct journal *journal, int err)
 {
 	int none = 0;
 
@@ -383,5 +383,5 @@ void jnl_abort(struct jnl *journal, int err)
 	pthread_cond_broadcast(&journal->space_cv);
 	fdio_mutex_unlock(&journal->state_lock);
 	if (err != -ESHUTDOWN)
-		jlog_write_errno(journal, err);
+		journal_log_write_error(journal, err);
 }

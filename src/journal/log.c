@@ -30,15 +30,15 @@ static int fail(struct fdio_reason *reason, int r, const char *text)
 
 static int by_place(const void *a, const void *b)
 {
-	const struct jnl_extent *x = a, *y = b;
+	const struct journal_extent *x = a, *y = b;
 
 	return x->pblk < y->pblk ? -1 : x->pblk > y->pblk;
 }
 
 /* The extents by their place. A block that is there twice would make a short log look long. */
-static int sort_places(struct jnl *journal)
+static int sort_places(struct journal *journal)
 {
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 
 	memcpy(log->places, journal->params.log, journal->params.nr_log * sizeof(*log->places));
 	qsort(log->places, journal->params.nr_log, sizeof(*log->places), by_place);
@@ -48,9 +48,9 @@ static int sort_places(struct jnl *journal)
 	return 0;
 }
 
-static int copy_extents(struct jnl *journal, uint64_t *ret_blocks)
+static int copy_extents(struct journal *journal, uint64_t *ret_blocks)
 {
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 	uint64_t lblk = 0;
 
 	log->extents = calloc(journal->params.nr_log, sizeof(*log->extents));
@@ -58,11 +58,11 @@ static int copy_extents(struct jnl *journal, uint64_t *ret_blocks)
 	if (!log->extents || !log->places)
 		return -ENOMEM;
 	for (unsigned i = 0; i < journal->params.nr_log; i++) {
-		const struct jnl_extent *extent = &journal->params.log[i];
+		const struct journal_extent *extent = &journal->params.log[i];
 
 		if (!extent->len || extent->pblk >= journal->params.nr_blocks || extent->len > journal->params.nr_blocks - extent->pblk || lblk + extent->len > UINT32_MAX / 2)
 			return -EUCLEAN;
-		log->extents[i] = (struct jlog_extent){ .lblk = (uint32_t)lblk, .len = extent->len, .pblk = extent->pblk };
+		log->extents[i] = (struct journal_log_extent){ .lblk = (uint32_t)lblk, .len = extent->len, .pblk = extent->pblk };
 		lblk += extent->len;
 	}
 	log->nr_extents = journal->params.nr_log;
@@ -70,18 +70,18 @@ static int copy_extents(struct jnl *journal, uint64_t *ret_blocks)
 	return sort_places(journal);
 }
 
-bool jlog_set_end(struct jnl *journal)
+bool journal_log_set_end(struct journal *journal)
 {
 	enum { MIN_LOG_BLOCKS = 64 };
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 
 	log->fast_commit_blocks = 0;
-	if ((log->incompat & JF_INCOMPAT_FAST_COMMIT) && fdio_get_be32(log->superblock, JF_SB_START)) {
-		log->fast_commit_blocks = fdio_get_be32(log->superblock, JF_SB_NUM_FC);
+	if ((log->incompat & JOURNAL_INCOMPAT_FAST_COMMIT) && fdio_get_be32(log->superblock, JOURNAL_SB_START)) {
+		log->fast_commit_blocks = fdio_get_be32(log->superblock, JOURNAL_SB_FAST_COMMIT_BLOCKS);
 		if (!log->fast_commit_blocks)
-			log->fast_commit_blocks = JF_FC_BLOCKS_DEFAULT;
+			log->fast_commit_blocks = JOURNAL_FAST_COMMIT_BLOCKS_DEFAULT;
 	}
-	log->end = fdio_get_be32(log->superblock, JF_SB_MAXLEN);
+	log->end = fdio_get_be32(log->superblock, JOURNAL_SB_MAXLEN);
 	if (log->fast_commit_blocks >= log->end || log->first < 1 || log->end - log->fast_commit_blocks < log->first + (uint64_t)MIN_LOG_BLOCKS)
 		return false;
 	log->end -= log->fast_commit_blocks;
@@ -89,33 +89,33 @@ bool jlog_set_end(struct jnl *journal)
 	return true;
 }
 
-static int check_sb(struct jnl *journal, uint64_t blocks, struct fdio_reason *reason)
+static int check_superblock(struct journal *journal, uint64_t blocks, struct fdio_reason *reason)
 {
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 	const uint8_t *sb = log->superblock;
-	uint32_t start = fdio_get_be32(sb, JF_SB_START);
+	uint32_t start = fdio_get_be32(sb, JOURNAL_SB_START);
 
-	if (fdio_get_be32(sb, JF_H_MAGIC) != JF_MAGIC)
+	if (fdio_get_be32(sb, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC)
 		return fail(reason, -EUCLEAN, "no superblock in the journal (run e2fsck)");
-	if (fdio_get_be32(sb, JF_H_TYPE) != JF_SB_V2)
+	if (fdio_get_be32(sb, JOURNAL_HEADER_TYPE) != JOURNAL_BLOCK_SUPERBLOCK_V2)
 		return fail(reason, -EOPNOTSUPP, "superblock version is not 2");
-	log->incompat = fdio_get_be32(sb, JF_SB_INCOMPAT);
-	if (log->incompat & ~(uint32_t)JF_INCOMPAT_KNOWN || fdio_get_be32(sb, JF_SB_ROCOMPAT))
+	log->incompat = fdio_get_be32(sb, JOURNAL_SB_INCOMPAT);
+	if (log->incompat & ~(uint32_t)JOURNAL_INCOMPAT_KNOWN || fdio_get_be32(sb, JOURNAL_SB_ROCOMPAT))
 		return fail(reason, -EOPNOTSUPP, "unknown features");
-	if (!jlog_sb_csum_ok(sb))
+	if (!journal_log_superblock_checksum_ok(sb))
 		return fail(reason, -EUCLEAN, "superblock checksum is wrong (run e2fsck)");
-	log->first = fdio_get_be32(sb, JF_SB_FIRST);
-	if (fdio_get_be32(sb, JF_SB_BLOCKSIZE) != journal->block_size || fdio_get_be32(sb, JF_SB_MAXLEN) > blocks || !jlog_set_end(journal))
+	log->first = fdio_get_be32(sb, JOURNAL_SB_FIRST);
+	if (fdio_get_be32(sb, JOURNAL_SB_BLOCKSIZE) != journal->block_size || fdio_get_be32(sb, JOURNAL_SB_MAXLEN) > blocks || !journal_log_set_end(journal))
 		return fail(reason, -EUCLEAN, "impossible geometry (run e2fsck)");
 	if (start && (start < log->first || start >= log->end))
 		return fail(reason, -EUCLEAN, "start lies outside the log (run e2fsck)");
-	log->checksum_seed = fdio_crc32c(~0u, sb + JF_SB_UUID, JF_UUID_BYTES);
+	log->checksum_seed = fdio_crc32c(~0u, sb + JOURNAL_SB_UUID, JOURNAL_UUID_BYTES);
 	return 0;
 }
 
-int jlog_open(struct jnl *journal, struct fdio_reason *reason)
+int journal_log_open(struct journal *journal, struct fdio_reason *reason)
 {
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 	uint64_t blocks;
 	int err;
 
@@ -128,20 +128,20 @@ int jlog_open(struct jnl *journal, struct fdio_reason *reason)
 	log->stage = fdio_alloc_aligned(4096, (size_t)log->stage_blocks * journal->block_size);
 	if (!log->superblock || !log->stage)
 		return fail(reason, -ENOMEM, "out of memory");
-	err = jlog_read(journal, 0, 1, log->superblock);
+	err = journal_log_read(journal, 0, 1, log->superblock);
 	if (err)
 		return fail(reason, err, "its superblock cannot be read");
-	err = check_sb(journal, blocks, reason);
+	err = check_superblock(journal, blocks, reason);
 	if (err)
 		return err;
-	if (fdio_get_be32(log->superblock, JF_SB_ERRNO))
-		log_warn("the journal was aborted with error %d the last time", -(int32_t)fdio_get_be32(log->superblock, JF_SB_ERRNO));
-	jlog_set_format(journal);
+	if (fdio_get_be32(log->superblock, JOURNAL_SB_ERRNO))
+		log_warn("the journal was aborted with error %d the last time", -(int32_t)fdio_get_be32(log->superblock, JOURNAL_SB_ERRNO));
+	journal_log_set_format(journal);
 	log->head = log->first;
 	return 0;
 }
 
-void jlog_close(struct jnl *journal)
+void journal_log_close(struct journal *journal)
 {
 	free(journal->log.extents);
 	free(journal->log.places);
@@ -150,21 +150,21 @@ void jlog_close(struct jnl *journal)
 	fdio_mutex_fini(&journal->log.superblock_lock);
 }
 
-void jlog_set_format(struct jnl *journal)
+void journal_log_set_format(struct journal *journal)
 {
-	struct jlog *log = &journal->log;
-	unsigned tail = jf_has_csum(log->incompat) ? JF_TAIL_BYTES : 0;
+	struct journal_log *log = &journal->log;
+	unsigned tail = journal_format_has_checksums(log->incompat) ? JOURNAL_TAIL_BYTES : 0;
 
-	log->tag_bytes = jf_tag_bytes(log->incompat);
-	log->tags_per_descriptor = (journal->block_size - JF_H_BYTES - JF_UUID_BYTES - tail) / log->tag_bytes;
+	log->tag_bytes = journal_format_tag_bytes(log->incompat);
+	log->tags_per_descriptor = (journal->block_size - JOURNAL_HEADER_BYTES - JOURNAL_UUID_BYTES - tail) / log->tag_bytes;
 	/* A descriptor and its images are staged together. */
 	log->tags_per_descriptor = FDIO_MIN(log->tags_per_descriptor, log->stage_blocks - 1);
-	log->revokes_per_block = (journal->block_size - JF_REVOKE_HEADER - tail) / (log->incompat & JF_INCOMPAT_64BIT ? 8 : 4);
+	log->revokes_per_block = (journal->block_size - JOURNAL_REVOKE_HEADER_BYTES - tail) / (log->incompat & JOURNAL_INCOMPAT_64BIT ? 8 : 4);
 }
 
-uint64_t jlog_map(const struct jnl *journal, uint32_t lblk, uint32_t *ret_run)
+uint64_t journal_log_map(const struct journal *journal, uint32_t lblk, uint32_t *ret_run)
 {
-	const struct jlog *log = &journal->log;
+	const struct journal_log *log = &journal->log;
 	unsigned lo = 0, hi = log->nr_extents - 1;
 
 	while (lo < hi) {
@@ -181,9 +181,9 @@ uint64_t jlog_map(const struct jnl *journal, uint32_t lblk, uint32_t *ret_run)
 	return (log->extents[lo].pblk + (lblk - log->extents[lo].lblk)) * journal->block_size;
 }
 
-bool jnl_is_log_block(struct jnl *journal, uint64_t blk)
+bool journal_is_log_block(struct journal *journal, uint64_t blk)
 {
-	const struct jnl_extent *extent = journal->log.places;
+	const struct journal_extent *extent = journal->log.places;
 	unsigned lo = 0, hi = journal->log.nr_extents;
 
 	/* The first that begins behind blk: it can only be in the one before. */
@@ -200,16 +200,16 @@ bool jnl_is_log_block(struct jnl *journal, uint64_t blk)
 
 /* ---- reading and writing ---- */
 
-static uint32_t until_wrap(const struct jlog *log, uint32_t lblk)
+static uint32_t until_wrap(const struct journal_log *log, uint32_t lblk)
 {
 	return lblk < log->first ? 1 : log->end - lblk;
 }
 
-int jlog_read(struct jnl *journal, uint32_t lblk, unsigned n, uint8_t *buf)
+int journal_log_read(struct journal *journal, uint32_t lblk, unsigned n, uint8_t *buf)
 {
 	while (n > 0) {
 		uint32_t run;
-		uint64_t off = jlog_map(journal, lblk, &run);
+		uint64_t off = journal_log_map(journal, lblk, &run);
 		int err;
 
 		if (lblk)
@@ -222,12 +222,12 @@ int jlog_read(struct jnl *journal, uint32_t lblk, unsigned n, uint8_t *buf)
 		n -= run;
 		lblk += run;
 		if (n)
-			lblk = jlog_wrap(&journal->log, lblk);
+			lblk = journal_log_wrap(&journal->log, lblk);
 	}
 	return 0;
 }
 
-int jlog_write(struct jnl *journal, uint32_t lblk, unsigned n, uint8_t *buf)
+int journal_log_write(struct journal *journal, uint32_t lblk, unsigned n, uint8_t *buf)
 {
 	enum { MAX_VEC = 64 };
 	struct dev_vec vec[MAX_VEC];
@@ -242,14 +242,14 @@ int jlog_write(struct jnl *journal, uint32_t lblk, unsigned n, uint8_t *buf)
 			uint64_t off;
 
 			FDIO_ASSERT(lblk >= journal->log.first && lblk < journal->log.end);
-			off = jlog_map(journal, lblk, &run);
+			off = journal_log_map(journal, lblk, &run);
 			run = FDIO_MIN(run, until_wrap(&journal->log, lblk));
 			run = FDIO_MIN(run, max_run);
 			run = FDIO_MIN(run, n);
 			vec[nr] = (struct dev_vec){ .off = off, .buf = buf, .len = run * journal->block_size };
 			buf += (size_t)run * journal->block_size;
 			n -= run;
-			lblk = jlog_wrap(&journal->log, lblk + run);
+			lblk = journal_log_wrap(&journal->log, lblk + run);
 		}
 		err = nr == 1 ? dev_write(journal->dev, vec[0].buf, vec[0].len, vec[0].off, 0) : dev_write_many(journal->dev, vec, nr);
 	}
@@ -258,50 +258,50 @@ int jlog_write(struct jnl *journal, uint32_t lblk, unsigned n, uint8_t *buf)
 
 /* ---- superblock ---- */
 
-static uint32_t sb_csum(const uint8_t *sb)
+static uint32_t superblock_checksum(const uint8_t *sb)
 {
 	static const uint8_t zero[4];
-	uint32_t c = fdio_crc32c(~0u, sb, JF_SB_CSUM);
+	uint32_t c = fdio_crc32c(~0u, sb, JOURNAL_SB_CHECKSUM);
 
 	c = fdio_crc32c(c, zero, sizeof(zero));
-	return fdio_crc32c(c, sb + JF_SB_CSUM + 4, JF_SB_BYTES - JF_SB_CSUM - 4);
+	return fdio_crc32c(c, sb + JOURNAL_SB_CHECKSUM + 4, JOURNAL_SB_BYTES - JOURNAL_SB_CHECKSUM - 4);
 }
 
-bool jlog_sb_csum_ok(const uint8_t *sb)
+bool journal_log_superblock_checksum_ok(const uint8_t *sb)
 {
-	if (!jf_has_csum(fdio_get_be32(sb, JF_SB_INCOMPAT)))
+	if (!journal_format_has_checksums(fdio_get_be32(sb, JOURNAL_SB_INCOMPAT)))
 		return true;
-	return sb[JF_SB_CSUM_TYPE] == JF_CSUM_CRC32C && fdio_get_be32(sb, JF_SB_CSUM) == sb_csum(sb);
+	return sb[JOURNAL_SB_CHECKSUM_TYPE] == JOURNAL_CHECKSUM_CRC32C && fdio_get_be32(sb, JOURNAL_SB_CHECKSUM) == superblock_checksum(sb);
 }
 
 /* jsb_lock held */
-static int write_sb_locked(struct jnl *journal, unsigned flags)
+static int write_superblock_locked(struct journal *journal, unsigned flags)
 {
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 
-	if (jf_has_csum(fdio_get_be32(log->superblock, JF_SB_INCOMPAT)))
-		fdio_put_be32(log->superblock, JF_SB_CSUM, sb_csum(log->superblock));
-	return dev_write(journal->dev, log->superblock, journal->block_size, jlog_map(journal, 0, NULL), flags);
+	if (journal_format_has_checksums(fdio_get_be32(log->superblock, JOURNAL_SB_INCOMPAT)))
+		fdio_put_be32(log->superblock, JOURNAL_SB_CHECKSUM, superblock_checksum(log->superblock));
+	return dev_write(journal->dev, log->superblock, journal->block_size, journal_log_map(journal, 0, NULL), flags);
 }
 
-int jlog_write_sb(struct jnl *journal, uint32_t sequence, uint32_t start, unsigned flags)
+int journal_log_write_superblock(struct journal *journal, uint32_t sequence, uint32_t start, unsigned flags)
 {
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 	int err;
 
 	FDIO_ASSERT(!start || (start >= log->first && start < log->end));
 	fdio_mutex_lock(&log->superblock_lock);
-	fdio_put_be32(log->superblock, JF_SB_SEQUENCE, sequence);
-	fdio_put_be32(log->superblock, JF_SB_START, start);
+	fdio_put_be32(log->superblock, JOURNAL_SB_SEQUENCE, sequence);
+	fdio_put_be32(log->superblock, JOURNAL_SB_START, start);
 	/* JOURNAL-10: after an abort only the error is written. */
-	err = jnl_err(journal) ? -EIO : write_sb_locked(journal, flags);
+	err = journal_abort_error(journal) ? -EIO : write_superblock_locked(journal, flags);
 	fdio_mutex_unlock(&log->superblock_lock);
 	return err;
 }
 
-void jlog_write_errno(struct jnl *journal, int err)
+void journal_log_write_error(struct journal *journal, int err)
 {
-	struct jlog *log = &journal->log;
+	struct journal_log *log = &journal->log;
 	uint8_t *disk;
 
 	if (!log->superblock || journal->params.read_only)
@@ -311,10 +311,10 @@ void jlog_write_errno(struct jnl *journal, int err)
 		return;
 	fdio_mutex_lock(&log->superblock_lock);
 	/* Only the error changes: positions that were not written before the abort stay unwritten. */
-	if (!jlog_read(journal, 0, 1, disk) && fdio_get_be32(disk, JF_H_MAGIC) == JF_MAGIC) {
+	if (!journal_log_read(journal, 0, 1, disk) && fdio_get_be32(disk, JOURNAL_HEADER_MAGIC) == JOURNAL_MAGIC) {
 		memcpy(log->superblock, disk, journal->block_size);
-		fdio_put_be32(log->superblock, JF_SB_ERRNO, (uint32_t)err);
-		if (write_sb_locked(journal, DEV_FUA))
+		fdio_put_be32(log->superblock, JOURNAL_SB_ERRNO, (uint32_t)err);
+		if (write_superblock_locked(journal, DEV_FUA))
 			log_err("the journal's error could not be recorded on the device");
 	}
 	fdio_mutex_unlock(&log->superblock_lock);
@@ -323,27 +323,27 @@ void jlog_write_errno(struct jnl *journal, int err)
 
 /* ---- checksums ---- */
 
-uint32_t jlog_tail_csum(const struct jnl *journal, const uint8_t *blk)
+uint32_t journal_log_tail_checksum(const struct journal *journal, const uint8_t *blk)
 {
-	static const uint8_t zero[JF_TAIL_BYTES];
-	uint32_t c = fdio_crc32c(journal->log.checksum_seed, blk, journal->block_size - JF_TAIL_BYTES);
+	static const uint8_t zero[JOURNAL_TAIL_BYTES];
+	uint32_t c = fdio_crc32c(journal->log.checksum_seed, blk, journal->block_size - JOURNAL_TAIL_BYTES);
 
 	return fdio_crc32c(c, zero, sizeof(zero));
 }
 
-uint32_t jlog_commit_csum(const struct jnl *journal, const uint8_t *blk, size_t meaningful)
+uint32_t journal_log_commit_checksum(const struct journal *journal, const uint8_t *blk, size_t meaningful)
 {
 	static const uint8_t zero[512];
-	uint32_t c = fdio_crc32c(journal->log.checksum_seed, blk, JF_C_CSUM);
+	uint32_t c = fdio_crc32c(journal->log.checksum_seed, blk, JOURNAL_COMMIT_CHECKSUM);
 
 	c = fdio_crc32c(c, zero, 4);
-	c = fdio_crc32c(c, blk + JF_C_CSUM + 4, meaningful - JF_C_CSUM - 4);
+	c = fdio_crc32c(c, blk + JOURNAL_COMMIT_CHECKSUM + 4, meaningful - JOURNAL_COMMIT_CHECKSUM - 4);
 	for (size_t done = meaningful; done < journal->block_size; done += FDIO_MIN(sizeof(zero), journal->block_size - done))
 		c = fdio_crc32c(c, zero, FDIO_MIN(sizeof(zero), journal->block_size - done));
 	return c;
 }
 
-uint32_t jlog_tag_csum(const struct jnl *journal, uint32_t tid, const uint8_t *image)
+uint32_t journal_log_tag_checksum(const struct journal *journal, uint32_t tid, const uint8_t *image)
 {
 	uint8_t be[4];
 

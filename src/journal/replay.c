@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Replay: brings home what a crashed writer (this one, or a kernel) left in the log. Called once at
- * mount, before jnl_start, on one thread; blocks on the device. No locks but the superblock's.
+ * mount, before journal_start, on one thread; blocks on the device. No locks but the superblock's.
  *
  * Three passes. The first walks the log (replay_log.c), verifies every checksum and finds where the
  * committed part ends; nothing has been written when it fails. The second lists the newest image of
@@ -32,11 +32,11 @@ enum { WRITE_BATCH = 128 };
 
 static int scan_image(struct replay *replay, uint32_t tid, const struct tag *tag, uint32_t pos)
 {
-	const uint8_t *image = jreplay_block(replay, pos);
+	const uint8_t *image = journal_replay_block(replay, pos);
 
 	if (!image)
 		return -EIO;
-	if (!jreplay_tag_csum_ok(replay->journal, tag, tid, image))
+	if (!journal_replay_tag_checksum_ok(replay->journal, tag, tid, image))
 		return -EBADMSG;
 	return 0;
 }
@@ -52,7 +52,7 @@ static int pass_scan(struct replay *replay)
 	struct walk walk = { .pos = replay->start_pos, .tid = replay->start_tid };
 
 	for (;;) {
-		int ret = jreplay_walk(replay, &walk, &visitor);
+		int ret = journal_replay_walk(replay, &walk, &visitor);
 
 		if (ret)
 			return ret;
@@ -68,7 +68,7 @@ static int pass_scan(struct replay *replay)
 
 static int by_image(const void *a, const void *b)
 {
-	const struct rimage *x = a, *y = b;
+	const struct replay_image *x = a, *y = b;
 
 	if (x->blk != y->blk)
 		return x->blk < y->blk ? -1 : 1;
@@ -94,7 +94,7 @@ static void sort_images(struct replay *replay)
 static int make_room(struct replay *replay)
 {
 	size_t cap = replay->cap_images ? replay->cap_images * 2 : 1024;
-	struct rimage *bigger;
+	struct replay_image *bigger;
 
 	sort_images(replay);
 	if (replay->nr_images < replay->cap_images / 2)
@@ -109,16 +109,16 @@ static int make_room(struct replay *replay)
 
 static int take_image(struct replay *replay, uint32_t tid, const struct tag *tag, uint32_t pos)
 {
-	if (tag->blk >= replay->journal->params.nr_blocks || jnl_is_log_block(replay->journal, tag->blk))
-		return jreplay_damaged(replay, "block number outside the file system", tid);
+	if (tag->blk >= replay->journal->params.nr_blocks || journal_is_log_block(replay->journal, tag->blk))
+		return journal_replay_damaged(replay, "block number outside the file system", tid);
 	if (replay->nr_images == replay->cap_images) {
 		int ret = make_room(replay);
 
 		if (ret)
 			return ret;
 	}
-	replay->images[replay->nr_images++] = (struct rimage){ .blk = tag->blk, .sequence = replay->sequence++, .pos = pos,
-		.tid = tid, .escaped = tag->flags & JF_TAG_ESCAPE };
+	replay->images[replay->nr_images++] = (struct replay_image){ .blk = tag->blk, .sequence = replay->sequence++, .pos = pos,
+		.tid = tid, .escaped = tag->flags & JOURNAL_TAG_ESCAPE };
 	return 0;
 }
 
@@ -150,20 +150,20 @@ static void strike_out(struct replay *replay, uint64_t blk, uint32_t tid)
 		else
 			hi = mid;
 	}
-	if (lo < replay->nr_images && replay->images[lo].blk == blk && jnl_tid_geq(tid, replay->images[lo].tid))
+	if (lo < replay->nr_images && replay->images[lo].blk == blk && journal_tid_geq(tid, replay->images[lo].tid))
 		replay->images[lo].revoked = true;
 }
 
 static int take_revoke(struct replay *replay, uint32_t tid, const uint8_t *blk)
 {
-	struct jnl *journal = replay->journal;
-	unsigned rec = journal->log.incompat & JF_INCOMPAT_64BIT ? 8 : 4;
-	unsigned end = journal->block_size - (jf_has_csum(journal->log.incompat) ? JF_TAIL_BYTES : 0);
-	uint32_t used = fdio_get_be32(blk, JF_REVOKE_COUNT);
+	struct journal *journal = replay->journal;
+	unsigned rec = journal->log.incompat & JOURNAL_INCOMPAT_64BIT ? 8 : 4;
+	unsigned end = journal->block_size - (journal_format_has_checksums(journal->log.incompat) ? JOURNAL_TAIL_BYTES : 0);
+	uint32_t used = fdio_get_be32(blk, JOURNAL_REVOKE_COUNT);
 
-	if (used < JF_REVOKE_HEADER || used > end)
-		return jreplay_damaged(replay, "impossible revoke block", tid);
-	for (unsigned off = JF_REVOKE_HEADER; off + rec <= used; off += rec)
+	if (used < JOURNAL_REVOKE_HEADER_BYTES || used > end)
+		return journal_replay_damaged(replay, "impossible revoke block", tid);
+	for (unsigned off = JOURNAL_REVOKE_HEADER_BYTES; off + rec <= used; off += rec)
 		strike_out(replay, rec == 8 ? fdio_get_be64(blk, off) : fdio_get_be32(blk, off), tid);
 	return 0;
 }
@@ -188,12 +188,12 @@ static int pass(struct replay *replay, const struct visitor *visitor)
 
 	replay->walked = 0;
 	for (uint32_t i = 0; i < replay->nr_transactions; i++) {
-		int ret = jreplay_walk(replay, &walk, visitor);
+		int ret = journal_replay_walk(replay, &walk, visitor);
 
 		if (ret)
 			return ret;
 		if (!walk.complete)
-			return jreplay_damaged(replay, "log changed while it was read", walk.tid);
+			return journal_replay_damaged(replay, "log changed while it was read", walk.tid);
 		walk.complete = false;
 		walk.tid++;
 	}
@@ -202,19 +202,19 @@ static int pass(struct replay *replay, const struct visitor *visitor)
 
 static int write_batch(struct replay *replay, size_t first, unsigned n, uint8_t *buf)
 {
-	struct jnl *journal = replay->journal;
+	struct journal *journal = replay->journal;
 	struct dev_vec *vec = calloc(n, sizeof(*vec));
 	int ret = 0;
 
 	if (!vec)
 		return -ENOMEM;
 	for (unsigned i = 0; i < n && !ret; i++) {
-		struct rimage *image = &replay->images[first + i];
+		struct replay_image *image = &replay->images[first + i];
 		uint8_t *dst = buf + (size_t)i * journal->block_size;
 
-		ret = jlog_read(journal, image->pos, 1, dst);
+		ret = journal_log_read(journal, image->pos, 1, dst);
 		if (image->escaped)
-			fdio_put_be32(dst, 0, JF_MAGIC);
+			fdio_put_be32(dst, 0, JOURNAL_MAGIC);
 		vec[i] = (struct dev_vec){ .off = image->blk * journal->block_size, .buf = dst, .len = journal->block_size };
 	}
 	if (!ret)
@@ -232,7 +232,7 @@ static int write_home(struct replay *replay)
 		return -ENOMEM;
 	for (size_t i = 0; i < replay->nr_images && !ret; i += WRITE_BATCH)
 		ret = fdio_stop_asked() ? -EINTR : write_batch(replay, i, (unsigned)FDIO_MIN(replay->nr_images - i, (size_t)WRITE_BATCH), buf);
-	if (ret && !jreplay_stopped(replay))
+	if (ret && !journal_replay_stopped(replay))
 		fdio_reason_set(replay->reason, "journal: replay could not write a block home (error %d)", -ret);
 	else
 		replay->stats.blocks = (uint32_t)replay->nr_images;
@@ -242,28 +242,28 @@ static int write_home(struct replay *replay)
 
 /* ---- entry ---- */
 
-bool jnl_needs_replay(struct jnl *journal)
+bool journal_needs_replay(struct journal *journal)
 {
-	return journal->log.superblock && fdio_get_be32(journal->log.superblock, JF_SB_START) != 0;
+	return journal->log.superblock && fdio_get_be32(journal->log.superblock, JOURNAL_SB_START) != 0;
 }
 
-int jnl_past_error(struct jnl *journal)
+int journal_past_error(struct journal *journal)
 {
-	return journal->log.superblock ? (int32_t)fdio_get_be32(journal->log.superblock, JF_SB_ERRNO) : 0;
+	return journal->log.superblock ? (int32_t)fdio_get_be32(journal->log.superblock, JOURNAL_SB_ERRNO) : 0;
 }
 
-bool jnl_may_have_fast_commits(struct jnl *journal)
+bool journal_may_have_fast_commits(struct journal *journal)
 {
-	return jnl_needs_replay(journal) && (journal->log.incompat & JF_INCOMPAT_FAST_COMMIT);
+	return journal_needs_replay(journal) && (journal->log.incompat & JOURNAL_INCOMPAT_FAST_COMMIT);
 }
 
-const char *jnl_replay_obstacle(struct jnl *journal)
+const char *journal_replay_obstacle(struct journal *journal)
 {
-	if (!jnl_needs_replay(journal))
+	if (!journal_needs_replay(journal))
 		return NULL;
-	if (journal->log.incompat & JF_INCOMPAT_ASYNC)
+	if (journal->log.incompat & JOURNAL_INCOMPAT_ASYNC)
 		return "the journal was written with async commit";
-	if (fdio_get_be32(journal->log.superblock, JF_SB_COMPAT) & JF_COMPAT_CHECKSUM)
+	if (fdio_get_be32(journal->log.superblock, JOURNAL_SB_COMPAT) & JOURNAL_COMPAT_CHECKSUM)
 		return "the journal has version 1 checksums";
 	return NULL;
 }
@@ -271,16 +271,16 @@ const char *jnl_replay_obstacle(struct jnl *journal)
 /* Whether fast commits of the transaction tid begin in this log block: 1, 0 or -errno. */
 static int fast_commit_head(struct replay *replay, uint32_t lblk, uint32_t tid)
 {
-	struct jnl *journal = replay->journal;
-	int ret = dev_read(journal->dev, replay->window, journal->block_size, jlog_map(journal, lblk, NULL));
+	struct journal *journal = replay->journal;
+	int ret = dev_read(journal->dev, replay->window, journal->block_size, journal_log_map(journal, lblk, NULL));
 
 	replay->window_blocks = 0;
 	if (ret) {
 		fdio_reason_set(replay->reason, "journal: the area of fast commits cannot be read");
 		return ret;
 	}
-	return fdio_get_le16(replay->window, 0) == JF_FC_TAG_HEAD &&
-		fdio_get_le32(replay->window, JF_FC_TID) == tid;
+	return fdio_get_le16(replay->window, 0) == JOURNAL_FAST_COMMIT_TAG_HEAD &&
+		fdio_get_le32(replay->window, JOURNAL_FAST_COMMIT_TID) == tid;
 }
 
 /*
@@ -327,30 +327,30 @@ static int run_passes(struct replay *replay)
 /* JOURNAL-12: only after everything is home and flushed. */
 static int empty_log(struct replay *replay)
 {
-	struct jlog *log = &replay->journal->log;
-	int ret = JNL_MUTATED(JM_NO_REPLAY_FLUSH) ? 0 : dev_flush(replay->journal->dev);
+	struct journal_log *log = &replay->journal->log;
+	int ret = JOURNAL_MUTATED(JOURNAL_MUTATION_NO_REPLAY_FLUSH) ? 0 : dev_flush(replay->journal->dev);
 
 	/* As the kernel: an empty log has no fast commits. */
 	fdio_mutex_lock(&log->superblock_lock);
-	fdio_put_be32(log->superblock, JF_SB_INCOMPAT, fdio_get_be32(log->superblock, JF_SB_INCOMPAT) & ~(uint32_t)JF_INCOMPAT_FAST_COMMIT);
+	fdio_put_be32(log->superblock, JOURNAL_SB_INCOMPAT, fdio_get_be32(log->superblock, JOURNAL_SB_INCOMPAT) & ~(uint32_t)JOURNAL_INCOMPAT_FAST_COMMIT);
 	fdio_mutex_unlock(&log->superblock_lock);
 	if (!ret)
-		ret = jlog_write_sb(replay->journal, replay->start_tid + replay->nr_transactions, 0, DEV_FUA);
+		ret = journal_log_write_superblock(replay->journal, replay->start_tid + replay->nr_transactions, 0, DEV_FUA);
 	if (ret)
 		fdio_reason_set(replay->reason, "journal: replay could not empty the log (error %d)",
 				-ret);
 	return ret;
 }
 
-int jnl_replay(struct jnl *journal, struct jnl_replay_stats *ret_stats, struct fdio_reason *reason)
+int journal_replay(struct journal *journal, struct journal_replay_stats *ret_stats, struct fdio_reason *reason)
 {
-	const char *obstacle = jnl_replay_obstacle(journal);
+	const char *obstacle = journal_replay_obstacle(journal);
 	struct replay replay = { .journal = journal, .reason = reason };
 	int ret;
 
 	FDIO_ASSERT(!journal->started);
 	memset(ret_stats, 0, sizeof(*ret_stats));
-	if (!jnl_needs_replay(journal))
+	if (!journal_needs_replay(journal))
 		return 0;
 	fdio_reason_set(reason, "journal: replay failed");
 	if (obstacle) {
@@ -362,14 +362,14 @@ int jnl_replay(struct jnl *journal, struct jnl_replay_stats *ret_stats, struct f
 				"written");
 		return -EROFS;
 	}
-	replay.start_pos = fdio_get_be32(journal->log.superblock, JF_SB_START);
-	replay.start_tid = fdio_get_be32(journal->log.superblock, JF_SB_SEQUENCE);
+	replay.start_pos = fdio_get_be32(journal->log.superblock, JOURNAL_SB_START);
+	replay.start_tid = fdio_get_be32(journal->log.superblock, JOURNAL_SB_SEQUENCE);
 	replay.window = fdio_alloc_aligned(4096, (size_t)WINDOW_BLOCKS * journal->block_size);
 	ret = replay.window ? run_passes(&replay) : -ENOMEM;
 	if (!ret)
 		ret = empty_log(&replay);
 	/* What was cached before is not what is on the device now. */
-	jcache_drop_all(journal);
+	journal_cache_drop_all(journal);
 	replay.stats.transactions = replay.nr_transactions;
 	*ret_stats = replay.stats;
 	free(replay.window);

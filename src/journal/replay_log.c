@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Reading the log for the replay: a window of log blocks, the tags of a descriptor, the checksums, and
- * the walk through one transaction that all passes share. On the thread of jnl_replay; blocks on the
+ * the walk through one transaction that all passes share. On the thread of journal_replay; blocks on the
  * device. No locks.
  *
  * Where the log ends: at the first block that has not the expected id, or inside a transaction that has
@@ -17,22 +17,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-int jreplay_damaged(struct replay *replay, const char *what, uint32_t tid)
+int journal_replay_damaged(struct replay *replay, const char *what, uint32_t tid)
 {
 	fdio_reason_set(replay->reason, "journal: %s in transaction %u (run e2fsck)", what, tid);
 	return -EUCLEAN;
 }
 
-const uint8_t *jreplay_block(struct replay *replay, uint32_t pos)
+const uint8_t *journal_replay_block(struct replay *replay, uint32_t pos)
 {
-	struct jlog *log = &replay->journal->log;
+	struct journal_log *log = &replay->journal->log;
 	uint32_t dist = pos >= replay->window_pos ? pos - replay->window_pos : pos + log->len - replay->window_pos;
 
 	if (!replay->window_blocks || dist >= replay->window_blocks) {
 		uint32_t n = FDIO_MIN((uint32_t)WINDOW_BLOCKS, log->len);
 
 		replay->window_blocks = 0;
-		if (jlog_read(replay->journal, pos, n, replay->window)) {
+		if (journal_log_read(replay->journal, pos, n, replay->window)) {
 			fdio_reason_set(replay->reason, "journal: log block %u cannot be read", pos);
 			return NULL;
 		}
@@ -46,50 +46,50 @@ const uint8_t *jreplay_block(struct replay *replay, uint32_t pos)
 /* ---- tags ---- */
 
 /* Parses the tag at *off of a descriptor and moves *off behind it. False at the end of the block. */
-static bool next_tag(const struct jnl *journal, const uint8_t *desc, unsigned *off, struct tag *tag)
+static bool next_tag(const struct journal *journal, const uint8_t *desc, unsigned *off, struct tag *tag)
 {
 	uint32_t inc = journal->log.incompat;
-	unsigned end = journal->block_size - (jf_has_csum(inc) ? JF_TAIL_BYTES : 0);
+	unsigned end = journal->block_size - (journal_format_has_checksums(inc) ? JOURNAL_TAIL_BYTES : 0);
 	const uint8_t *p = desc + *off;
 
 	if (*off + journal->log.tag_bytes > end)
 		return false;
 	tag->blk = fdio_get_be32(p, 0);
-	if (inc & JF_INCOMPAT_CSUM_V3) {
+	if (inc & JOURNAL_INCOMPAT_CSUM_V3) {
 		tag->flags = fdio_get_be32(p, 4);
 		tag->checksum = fdio_get_be32(p, 12);
 	} else {
 		tag->checksum = fdio_get_be16(p, 4);
 		tag->flags = fdio_get_be16(p, 6);
 	}
-	if (inc & JF_INCOMPAT_64BIT)
+	if (inc & JOURNAL_INCOMPAT_64BIT)
 		tag->blk |= (uint64_t)fdio_get_be32(p, 8) << 32;
-	*off += journal->log.tag_bytes + (tag->flags & JF_TAG_SAME_UUID ? 0 : JF_UUID_BYTES);
+	*off += journal->log.tag_bytes + (tag->flags & JOURNAL_TAG_SAME_UUID ? 0 : JOURNAL_UUID_BYTES);
 	return true;
 }
 
-bool jreplay_tag_csum_ok(const struct jnl *journal, const struct tag *tag, uint32_t tid, const uint8_t *image)
+bool journal_replay_tag_checksum_ok(const struct journal *journal, const struct tag *tag, uint32_t tid, const uint8_t *image)
 {
 	uint32_t c;
 
-	if (!jf_has_csum(journal->log.incompat))
+	if (!journal_format_has_checksums(journal->log.incompat))
 		return true;
-	c = jlog_tag_csum(journal, tid, image);
-	return tag->checksum == (journal->log.incompat & JF_INCOMPAT_CSUM_V3 ? c : (c & 0xffff));
+	c = journal_log_tag_checksum(journal, tid, image);
+	return tag->checksum == (journal->log.incompat & JOURNAL_INCOMPAT_CSUM_V3 ? c : (c & 0xffff));
 }
 
-static bool tail_csum_ok(const struct jnl *journal, const uint8_t *blk)
+static bool tail_checksum_ok(const struct journal *journal, const uint8_t *blk)
 {
-	return !jf_has_csum(journal->log.incompat) || fdio_get_be32(blk, journal->block_size - JF_TAIL_BYTES) == jlog_tail_csum(journal, blk);
+	return !journal_format_has_checksums(journal->log.incompat) || fdio_get_be32(blk, journal->block_size - JOURNAL_TAIL_BYTES) == journal_log_tail_checksum(journal, blk);
 }
 
 /* A commit block torn after its first sector is as good as whole: what follows means nothing. */
-static bool commit_csum_ok(const struct jnl *journal, const uint8_t *blk)
+static bool commit_checksum_ok(const struct journal *journal, const uint8_t *blk)
 {
-	if (!jf_has_csum(journal->log.incompat))
+	if (!journal_format_has_checksums(journal->log.incompat))
 		return true;
-	return fdio_get_be32(blk, JF_C_CSUM) == jlog_commit_csum(journal, blk, journal->block_size) ||
-		fdio_get_be32(blk, JF_C_CSUM) == jlog_commit_csum(journal, blk, 512);
+	return fdio_get_be32(blk, JOURNAL_COMMIT_CHECKSUM) == journal_log_commit_checksum(journal, blk, journal->block_size) ||
+		fdio_get_be32(blk, JOURNAL_COMMIT_CHECKSUM) == journal_log_commit_checksum(journal, blk, 512);
 }
 
 /* ---- the walk that all passes share ---- */
@@ -97,17 +97,17 @@ static bool commit_csum_ok(const struct jnl *journal, const uint8_t *blk)
 static uint32_t step(struct replay *replay, uint32_t pos)
 {
 	replay->walked++;
-	return jlog_wrap(&replay->journal->log, (uint64_t)pos + 1);
+	return journal_log_wrap(&replay->journal->log, (uint64_t)pos + 1);
 }
 
 static int walk_descriptor(struct replay *replay, struct walk *walk, const struct visitor *visitor, uint8_t *desc)
 {
-	struct jnl *journal = replay->journal;
-	unsigned off = JF_H_BYTES;
+	struct journal *journal = replay->journal;
+	unsigned off = JOURNAL_HEADER_BYTES;
 	struct tag tag;
 	int ret = 0;
 
-	if (!tail_csum_ok(journal, desc))
+	if (!tail_checksum_ok(journal, desc))
 		walk->bad = true;
 	walk->pos = step(replay, walk->pos);
 	while (!ret && replay->walked <= journal->log.len && next_tag(journal, desc, &off, &tag)) {
@@ -117,7 +117,7 @@ static int walk_descriptor(struct replay *replay, struct walk *walk, const struc
 			ret = 0;
 		}
 		walk->pos = step(replay, walk->pos);
-		if (tag.flags & JF_TAG_LAST)
+		if (tag.flags & JOURNAL_TAG_LAST)
 			break;
 	}
 	return ret;
@@ -125,46 +125,46 @@ static int walk_descriptor(struct replay *replay, struct walk *walk, const struc
 
 static int walk_commit(struct replay *replay, struct walk *walk, const uint8_t *blk)
 {
-	if (!commit_csum_ok(replay->journal, blk))
-		return jreplay_damaged(replay, "commit block with a wrong checksum", walk->tid);
+	if (!commit_checksum_ok(replay->journal, blk))
+		return journal_replay_damaged(replay, "commit block with a wrong checksum", walk->tid);
 	walk->pos = step(replay, walk->pos);
 	walk->complete = true;
-	return walk->bad ? jreplay_damaged(replay, "block with a wrong checksum", walk->tid) : 0;
+	return walk->bad ? journal_replay_damaged(replay, "block with a wrong checksum", walk->tid) : 0;
 }
 
-bool jreplay_stopped(struct replay *replay)
+bool journal_replay_stopped(struct replay *replay)
 {
 	if (fdio_stop_asked())
 		fdio_reason_set(replay->reason, "journal: told to end during replay");
 	return fdio_stop_asked();
 }
 
-int jreplay_walk(struct replay *replay, struct walk *walk, const struct visitor *visitor)
+int journal_replay_walk(struct replay *replay, struct walk *walk, const struct visitor *visitor)
 {
-	struct jnl *journal = replay->journal;
+	struct journal *journal = replay->journal;
 	uint8_t *copy = malloc(journal->block_size);
 	int ret = 0;
 
 	if (!copy)
 		return -ENOMEM;
 	while (!ret && !walk->complete && replay->walked <= journal->log.len) {
-		const uint8_t *blk = fdio_stop_asked() ? NULL : jreplay_block(replay, walk->pos);
+		const uint8_t *blk = fdio_stop_asked() ? NULL : journal_replay_block(replay, walk->pos);
 		uint32_t type;
 
 		if (!blk) {
-			ret = jreplay_stopped(replay) ? -EINTR : -EIO;
+			ret = journal_replay_stopped(replay) ? -EINTR : -EIO;
 			break;
 		}
-		if (fdio_get_be32(blk, JF_H_MAGIC) != JF_MAGIC || fdio_get_be32(blk, JF_H_TID) != walk->tid)
+		if (fdio_get_be32(blk, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC || fdio_get_be32(blk, JOURNAL_HEADER_TID) != walk->tid)
 			break;
-		type = fdio_get_be32(blk, JF_H_TYPE);
-		if (type == JF_DESCRIPTOR) {
+		type = fdio_get_be32(blk, JOURNAL_HEADER_TYPE);
+		if (type == JOURNAL_BLOCK_DESCRIPTOR) {
 			memcpy(copy, blk, journal->block_size); /* the images' blocks move the window */
 			ret = walk_descriptor(replay, walk, visitor, copy);
-		} else if (type == JF_COMMIT) {
+		} else if (type == JOURNAL_BLOCK_COMMIT) {
 			ret = walk_commit(replay, walk, blk);
-		} else if (type == JF_REVOKE) {
-			if (!tail_csum_ok(journal, blk))
+		} else if (type == JOURNAL_BLOCK_REVOKE) {
+			if (!tail_checksum_ok(journal, blk))
 				walk->bad = true;
 			ret = visitor->revoke(replay, walk->tid, blk);
 			walk->pos = step(replay, walk->pos);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the two files of the replay share: replay.c (the passes) and replay_log.c (walking the log). All
- * of it lives for one call of jnl_replay, on one thread, without locks.
+ * of it lives for one call of journal_replay, on one thread, without locks.
  */
 #ifndef FDIO_JOURNAL_REPLAY_TYPES_H
 #define FDIO_JOURNAL_REPLAY_TYPES_H
@@ -11,19 +11,19 @@
 #include "journal/journal_types.h"
 
 /* An image in the log; seq: the order of images. */
-struct rimage { uint64_t blk; uint32_t sequence, pos, tid; bool escaped, revoked; };
+struct replay_image { uint64_t blk; uint32_t sequence, pos, tid; bool escaped, revoked; };
 
 struct replay {
-	struct jnl *journal;
+	struct journal *journal;
 	uint8_t *window;     /* log blocks win_pos .. win_pos + win_n - 1, wrapping */
 	uint32_t window_pos, window_blocks;
 	uint32_t start_pos, start_tid;
 	uint32_t nr_transactions;    /* committed, in a row from start_tid */
 	uint32_t walked;     /* log blocks so far, to stop a log that bites its tail */
-	struct rimage *images; /* after the second pass sorted by block */
+	struct replay_image *images; /* after the second pass sorted by block */
 	size_t nr_images, cap_images;
 	uint32_t sequence;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	struct fdio_reason *reason;
 };
 
@@ -46,13 +46,13 @@ struct walk {
 enum { WINDOW_BLOCKS = 128 };
 
 /* -EUCLEAN, with what it found in reason. */
-int jreplay_damaged(struct replay *replay, const char *what, uint32_t tid);
+int journal_replay_damaged(struct replay *replay, const char *what, uint32_t tid);
 /* The log block at pos, valid until the next call. NULL when it cannot be read. */
-const uint8_t *jreplay_block(struct replay *replay, uint32_t pos) FDIO_BLOCKS;
-bool jreplay_tag_csum_ok(const struct jnl *journal, const struct tag *tag, uint32_t tid, const uint8_t *image);
+const uint8_t *journal_replay_block(struct replay *replay, uint32_t pos) FDIO_BLOCKS;
+bool journal_replay_tag_checksum_ok(const struct journal *journal, const struct tag *tag, uint32_t tid, const uint8_t *image);
 /* Told to end: the next replay begins anew, whatever is home by now. */
-bool jreplay_stopped(struct replay *replay);
+bool journal_replay_stopped(struct replay *replay);
 /* Walks one transaction from walk->pos. Not complete: the log ends here. -errno, of the visitor too. */
-int jreplay_walk(struct replay *replay, struct walk *walk, const struct visitor *visitor) FDIO_BLOCKS;
+int journal_replay_walk(struct replay *replay, struct walk *walk, const struct visitor *visitor) FDIO_BLOCKS;
 
 #endif

@@ -13,7 +13,7 @@
 /* With AddressSanitizer every object is a piece of memory of its own, and out of bounds while it is free. */
 #define LONE_OBJECTS FDIO_ASAN
 
-void jslab_init(struct jslab *slab, size_t size, size_t align, unsigned per_chunk)
+void journal_slab_init(struct journal_slab *slab, size_t size, size_t align, unsigned per_chunk)
 {
 	memset(slab, 0, sizeof(*slab));
 	fdio_mutex_init(&slab->lock, RANK_LEAF);
@@ -23,10 +23,10 @@ void jslab_init(struct jslab *slab, size_t size, size_t align, unsigned per_chun
 }
 
 /* All but the link of the free list. */
-static void hide(struct jslab *slab, void *obj) { fdio_poison((uint8_t *)obj + sizeof(void *), slab->size - sizeof(void *)); }
-static void show(struct jslab *slab, void *obj) { fdio_unpoison(obj, slab->size); }
+static void hide(struct journal_slab *slab, void *obj) { fdio_poison((uint8_t *)obj + sizeof(void *), slab->size - sizeof(void *)); }
+static void show(struct journal_slab *slab, void *obj) { fdio_unpoison(obj, slab->size); }
 
-void jslab_fini(struct jslab *slab)
+void journal_slab_fini(struct journal_slab *slab)
 {
 	for (unsigned i = 0; i < slab->nr_chunks; i++)
 		free(slab->chunks[i]);
@@ -34,7 +34,7 @@ void jslab_fini(struct jslab *slab)
 	fdio_mutex_fini(&slab->lock);
 }
 
-static bool slab_grow(struct jslab *slab)
+static bool slab_grow(struct journal_slab *slab)
 {
 	uint8_t *chunk;
 
@@ -61,7 +61,7 @@ static bool slab_grow(struct jslab *slab)
 	return true;
 }
 
-void *jslab_alloc(struct jslab *slab)
+void *journal_slab_alloc(struct journal_slab *slab)
 {
 	void *obj = NULL;
 
@@ -75,7 +75,7 @@ void *jslab_alloc(struct jslab *slab)
 	return obj;
 }
 
-int jslab_reserve(struct jslab *slab, unsigned n)
+int journal_slab_reserve(struct journal_slab *slab, unsigned n)
 {
 	bool ok = true;
 
@@ -86,7 +86,7 @@ int jslab_reserve(struct jslab *slab, unsigned n)
 	return ok ? 0 : -ENOMEM;
 }
 
-void jslab_free(struct jslab *slab, void *p)
+void journal_slab_free(struct journal_slab *slab, void *p)
 {
 	if (!p)
 		return;

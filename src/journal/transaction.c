@@ -3,14 +3,14 @@
  * Transactions as containers: which blocks they hold, which they have forgotten and revoked. Handles
  * change the running one with handle lock and state lock held; whoever commits has the closed one to
  * itself. The list of images has a fixed size given by the log (JOURNAL-3), so adding to it cannot fail;
- * forgetting can, with -ENOMEM and nothing changed. Lists and tables are those of a kit (struct jkit).
+ * forgetting can, with -ENOMEM and nothing changed. Lists and tables are those of a kit (struct journal_kit).
  *
- * The states of a transaction (enum jtxn_state), changed by jtxn_set_state under the state lock:
+ * The states of a transaction (enum journal_transaction_state), changed by journal_transaction_set_state under the state lock:
  *
  *   state      event                                        next       function
  *   NONE       a handle begins and none is running          RUNNING    get_running (handle.c)
  *   RUNNING    it is closed: it has its place in the log    WRITING    make_committing (commit.c)
- *   WRITING    its log blocks have completed                FLUSHING   jcommit_write (commit_write.c)
+ *   WRITING    its log blocks have completed                FLUSHING   journal_commit_write (commit_write.c)
  *   FLUSHING   its commit block is durable                  COMMITTED  finish (commit.c)
  *   COMMITTED  all blocks are home, the tail moves over it  HOME       move_tail (checkpoint.c)
  *
@@ -24,46 +24,46 @@
 #include <stdlib.h>
 
 /*
- * KIT_MEM: records of freed blocks (jnl_txn_mem), some 600 of them. ROOM_MEM, FREES: what a handle of
+ * KIT_ARENA_BYTES: records of freed blocks (journal_transaction_alloc), some 600 of them. ROOM_ARENA_BYTES, FREES: what a handle of
  * the write-out path may free at most, nodes of an extent tree, with room to spare. FREES_READY: what
- * the tables are made for; beyond FREES_KEPT they are not kept. TXNS_READY: transactions whose blocks
+ * the tables are made for; beyond FREES_KEPT they are not kept. TRANSACTIONS_READY: transactions whose blocks
  * are still to be written home.
  */
-enum { KIT_MEM = 64 << 10, ROOM_MEM = 8 << 10, FREES = 64, FREES_READY = 512, FREES_KEPT = 8192, TXNS_READY = 2048 };
+enum { KIT_ARENA_BYTES = 64 << 10, ROOM_ARENA_BYTES = 8 << 10, FREES = 64, FREES_READY = 512, FREES_KEPT = 8192, TRANSACTIONS_READY = 2048 };
 
-int jtxn_init_kits(struct jnl *journal)
+int journal_transaction_init_kits(struct journal *journal)
 {
-	if (jslab_reserve(&journal->transaction_slab, FDIO_MIN(journal->log.len / 6, (unsigned)TXNS_READY) + 4))
+	if (journal_slab_reserve(&journal->transaction_slab, FDIO_MIN(journal->log.len / 6, (unsigned)TRANSACTIONS_READY) + 4))
 		return -ENOMEM;
 	for (unsigned i = 0; i < ARRAY_SIZE(journal->kits); i++) {
-		struct jkit *kit = &journal->kits[i];
+		struct journal_kit *kit = &journal->kits[i];
 
 		kit->buffers = calloc(journal->image_limit, sizeof(*kit->buffers));
 		kit->forgets = calloc(FREES_READY, sizeof(*kit->forgets));
 		kit->cap_forgets = FREES_READY;
-		if (!kit->buffers || !kit->forgets || jset_reserve(&kit->revokes, FREES_READY) || jmem_init(&kit->arena, KIT_MEM))
+		if (!kit->buffers || !kit->forgets || journal_block_set_reserve(&kit->revokes, FREES_READY) || journal_arena_init(&kit->arena, KIT_ARENA_BYTES))
 			return -ENOMEM;
 		journal->kits_free[i] = kit;
 	}
 	return 0;
 }
 
-void jtxn_fini_kits(struct jnl *journal)
+void journal_transaction_fini_kits(struct journal *journal)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(journal->kits); i++) {
-		struct jkit *kit = &journal->kits[i];
+		struct journal_kit *kit = &journal->kits[i];
 
 		free(kit->buffers);
 		free(kit->forgets);
-		jset_fini(&kit->revokes);
-		jmem_fini(&kit->arena);
+		journal_block_set_fini(&kit->revokes);
+		journal_arena_fini(&kit->arena);
 	}
 }
 
-struct jtxn *jtxn_new(struct jnl *journal)
+struct journal_transaction *journal_transaction_new(struct journal *journal)
 {
-	struct jkit *kit = journal->kits_free[0] ? journal->kits_free[0] : journal->kits_free[1];
-	struct jtxn *transaction = kit ? jslab_alloc(&journal->transaction_slab) : NULL;
+	struct journal_kit *kit = journal->kits_free[0] ? journal->kits_free[0] : journal->kits_free[1];
+	struct journal_transaction *transaction = kit ? journal_slab_alloc(&journal->transaction_slab) : NULL;
 
 	if (!transaction)
 		return NULL;
@@ -73,19 +73,19 @@ struct jtxn *jtxn_new(struct jnl *journal)
 	list_init(&transaction->checkpoint_list);
 	transaction->callbacks_tail = &transaction->callbacks;
 	transaction->kit = kit;
-	transaction->state = JT_NONE;
+	transaction->state = JOURNAL_TRANSACTION_NONE;
 	journal->kits_free[kit == &journal->kits[1]] = NULL;
 	return transaction;
 }
 
 /* What a large truncation needed is given back, unless there is no memory for smaller tables. */
-static void shrink_kit(struct jkit *kit)
+static void shrink_kit(struct journal_kit *kit)
 {
-	struct jset small = { 0 };
-	struct jbuf **smaller;
+	struct journal_block_set small = { 0 };
+	struct journal_cache_buffer **smaller;
 
-	if (kit->revokes.cap > FREES_KEPT && !jset_reserve(&small, FREES_READY)) {
-		jset_fini(&kit->revokes);
+	if (kit->revokes.cap > FREES_KEPT && !journal_block_set_reserve(&small, FREES_READY)) {
+		journal_block_set_fini(&kit->revokes);
 		kit->revokes = small;
 	}
 	if (kit->cap_forgets > FREES_KEPT && (smaller = realloc(kit->forgets, FREES_READY * sizeof(*smaller)))) {
@@ -94,20 +94,20 @@ static void shrink_kit(struct jkit *kit)
 	}
 }
 
-void jtxn_clear_kit(struct jkit *kit)
+void journal_transaction_clear_kit(struct journal_kit *kit)
 {
-	jset_clear(&kit->revokes);
-	jmem_clear(&kit->arena);
+	journal_block_set_clear(&kit->revokes);
+	journal_arena_clear(&kit->arena);
 	shrink_kit(kit);
 }
 
-void jtxn_return_kit(struct jnl *journal, struct jkit *kit) { journal->kits_free[kit == &journal->kits[1]] = kit; }
+void journal_transaction_return_kit(struct journal *journal, struct journal_kit *kit) { journal->kits_free[kit == &journal->kits[1]] = kit; }
 
-static int forgets_reserve(struct jtxn *transaction, unsigned n)
+static int forgets_reserve(struct journal_transaction *transaction, unsigned n)
 {
-	struct jkit *kit = transaction->kit;
+	struct journal_kit *kit = transaction->kit;
 	unsigned cap = kit->cap_forgets;
-	struct jbuf **bigger;
+	struct journal_cache_buffer **bigger;
 
 	if (transaction->nr_forgets + n <= cap)
 		return 0;
@@ -121,54 +121,54 @@ static int forgets_reserve(struct jtxn *transaction, unsigned n)
 	return 0;
 }
 
-bool jtxn_has_room(struct jtxn *transaction)
+bool journal_transaction_has_room(struct journal_transaction *transaction)
 {
-	struct jkit *kit = transaction->kit;
+	struct journal_kit *kit = transaction->kit;
 
-	return !jmem_ensure(&kit->arena, ROOM_MEM) && !jset_reserve(&kit->revokes, FREES) && !forgets_reserve(transaction, FREES);
+	return !journal_arena_ensure(&kit->arena, ROOM_ARENA_BYTES) && !journal_block_set_reserve(&kit->revokes, FREES) && !forgets_reserve(transaction, FREES);
 }
 
-void jtxn_set_state(struct jtxn *transaction, enum jtxn_state next)
+void journal_transaction_set_state(struct journal_transaction *transaction, enum journal_transaction_state next)
 {
 	fdio_magic_check(transaction, MAGIC_JOURNAL_TRANSACTION);
 	/* There is one way through the states, and no way back. */
-	FDIO_ASSERT(next == transaction->state + 1 && next <= JT_HOME);
+	FDIO_ASSERT(next == transaction->state + 1 && next <= JOURNAL_TRANSACTION_HOME);
 	transaction->state = next;
 }
 
-void jtxn_free(struct jnl *journal, struct jtxn *transaction)
+void journal_transaction_free(struct journal *journal, struct journal_transaction *transaction)
 {
-	FDIO_ASSERT(transaction->state == JT_HOME && list_empty(&transaction->checkpoint_list) && !transaction->kit);
+	FDIO_ASSERT(transaction->state == JOURNAL_TRANSACTION_HOME && list_empty(&transaction->checkpoint_list) && !transaction->kit);
 	fdio_magic_clear(transaction, MAGIC_JOURNAL_TRANSACTION);
-	jslab_free(&journal->transaction_slab, transaction);
+	journal_slab_free(&journal->transaction_slab, transaction);
 }
 
-void jtxn_add(struct jtxn *transaction, struct jbuf *buffer)
+void journal_transaction_add(struct journal_transaction *transaction, struct journal_cache_buffer *buffer)
 {
 	FDIO_ASSERT(!buffer->running && transaction->nr_buffers < buffer->journal->image_limit);
-	jbuf_ref(buffer);
+	journal_cache_ref(buffer);
 	buffer->running = transaction;
 	buffer->index = transaction->nr_buffers;
 	transaction->kit->buffers[transaction->nr_buffers++] = buffer;
 }
 
-void jtxn_remove(struct jtxn *transaction, struct jbuf *buffer)
+void journal_transaction_remove(struct journal_transaction *transaction, struct journal_cache_buffer *buffer)
 {
-	struct jbuf **buffers = transaction->kit->buffers, *last = buffers[transaction->nr_buffers - 1];
+	struct journal_cache_buffer **buffers = transaction->kit->buffers, *last = buffers[transaction->nr_buffers - 1];
 
 	FDIO_ASSERT(buffer->running == transaction && buffers[buffer->index] == buffer);
 	buffers[buffer->index] = last;
 	last->index = buffer->index;
 	transaction->nr_buffers--;
 	buffer->running = NULL;
-	jbuf_put(buffer);
+	journal_cache_put(buffer);
 }
 
-int jtxn_forget(struct jtxn *transaction, struct jbuf *buffer)
+int journal_transaction_forget(struct journal_transaction *transaction, struct journal_cache_buffer *buffer)
 {
 	if (forgets_reserve(transaction, 1))
 		return -ENOMEM;
-	jbuf_ref(buffer);
+	journal_cache_ref(buffer);
 	buffer->forgotten_by = transaction;
 	buffer->forget_index = transaction->nr_forgets;
 	buffer->forget_count++;
@@ -176,9 +176,9 @@ int jtxn_forget(struct jtxn *transaction, struct jbuf *buffer)
 	return 0;
 }
 
-void jtxn_unforget(struct jtxn *transaction, struct jbuf *buffer)
+void journal_transaction_unforget(struct journal_transaction *transaction, struct journal_cache_buffer *buffer)
 {
-	struct jbuf *last = transaction->kit->forgets[transaction->nr_forgets - 1];
+	struct journal_cache_buffer *last = transaction->kit->forgets[transaction->nr_forgets - 1];
 
 	FDIO_ASSERT(buffer->forgotten_by == transaction && transaction->kit->forgets[buffer->forget_index] == buffer);
 	transaction->kit->forgets[buffer->forget_index] = last;
@@ -186,10 +186,10 @@ void jtxn_unforget(struct jtxn *transaction, struct jbuf *buffer)
 	transaction->nr_forgets--;
 	buffer->forgotten_by = NULL;
 	buffer->forget_count--;
-	jbuf_put(buffer);
+	journal_cache_put(buffer);
 }
 
-unsigned jtxn_revoke_blocks(const struct jnl *journal, const struct jtxn *transaction)
+unsigned journal_transaction_revoke_blocks(const struct journal *journal, const struct journal_transaction *transaction)
 {
 	return (unsigned)fdio_div_up(transaction->kit->revokes.nr, journal->log.revokes_per_block);
 }

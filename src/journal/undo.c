@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a handle changes, and how it is taken back. jnl_get_write and jnl_bnew declare blocks that will
- * change, jnl_forget those that are freed; each leaves a record in the handle's undo log, and
- * jnl_cancel walks the log backwards (JOURNAL-1).
+ * What a handle changes, and how it is taken back. journal_get_write and journal_new_block declare blocks that will
+ * change, journal_forget those that are freed; each leaves a record in the handle's undo log, and
+ * journal_cancel walks the log backwards (JOURNAL-1).
  *
  * Threads: whoever has the handle. Locks: the undo log and the before images are guarded by
  * handle_lock; the transaction's lists, and the fields of blocks that say which transaction has them,
@@ -26,30 +26,30 @@
  * IMAGES_KEPT: before images kept for the next handle; what a larger handle needed beyond that is given
  * back. The others are there from the start: images, undo records, bytes for the records of callers.
  */
-enum { IMAGES_KEPT = 256, IMAGES_READY = 64, UNDO_READY = 512, HANDLE_MEM = 64 << 10 };
+enum { IMAGES_KEPT = 256, IMAGES_READY = 64, UNDO_READY = 512, HANDLE_ARENA_BYTES = 64 << 10 };
 
 /* ---- the undo log and the before images ---- */
 
-static void trim_images(struct jnl_handle *handle)
+static void trim_images(struct journal_handle *handle)
 {
 	for (unsigned i = IMAGES_KEPT; i < handle->nr_images; i++) {
-		jslab_free(&handle->journal->data_slab, handle->images[i]);
+		journal_slab_free(&handle->journal->data_slab, handle->images[i]);
 		handle->images[i] = NULL;
 	}
 }
 
-void jundo_end(struct jnl_handle *handle)
+void journal_undo_end(struct journal_handle *handle)
 {
 	/* The references that undo records hold. */
 	for (unsigned i = 0; i < handle->nr_undo; i++)
-		if (handle->undo[i].kind == JU_NEW || (handle->undo[i].kind == JU_FORGET && handle->undo[i].buffer))
-			jbuf_put(handle->undo[i].buffer);
+		if (handle->undo[i].kind == JOURNAL_UNDO_NEW || (handle->undo[i].kind == JOURNAL_UNDO_FORGET && handle->undo[i].buffer))
+			journal_cache_put(handle->undo[i].buffer);
 	trim_images(handle);
 }
 
-static int undo_grow(struct jnl_handle *handle, unsigned cap)
+static int undo_grow(struct journal_handle *handle, unsigned cap)
 {
-	struct jundo *bigger = realloc(handle->undo, cap * sizeof(*bigger));
+	struct journal_undo *bigger = realloc(handle->undo, cap * sizeof(*bigger));
 
 	if (!bigger)
 		return -ENOMEM;
@@ -59,7 +59,7 @@ static int undo_grow(struct jnl_handle *handle, unsigned cap)
 }
 
 /* Room for one more undo record; the caller fills it and counts it once nothing can fail any more. */
-static struct jundo *undo_slot(struct jnl_handle *handle)
+static struct journal_undo *undo_slot(struct journal_handle *handle)
 {
 	if (unlikely(handle->nr_undo == handle->cap_undo) && undo_grow(handle, handle->cap_undo * 2))
 		return NULL;
@@ -67,7 +67,7 @@ static struct jundo *undo_slot(struct jnl_handle *handle)
 	return &handle->undo[handle->nr_undo];
 }
 
-static int images_grow(struct jnl_handle *handle, unsigned cap)
+static int images_grow(struct journal_handle *handle, unsigned cap)
 {
 	uint8_t **bigger = realloc(handle->images, cap * sizeof(*bigger));
 
@@ -79,31 +79,31 @@ static int images_grow(struct jnl_handle *handle, unsigned cap)
 	return 0;
 }
 
-uint8_t *jimage_alloc(struct jnl *journal)
+uint8_t *journal_image_alloc(struct journal *journal)
 {
-	uint8_t *image = jslab_alloc(&journal->data_slab);
+	uint8_t *image = journal_slab_alloc(&journal->data_slab);
 
-	return likely(image) || !jcache_shed(journal) ? image : jslab_alloc(&journal->data_slab);
+	return likely(image) || !journal_cache_shed(journal) ? image : journal_slab_alloc(&journal->data_slab);
 }
 
-static uint8_t *next_image(struct jnl_handle *handle)
+static uint8_t *next_image(struct journal_handle *handle)
 {
 	if (unlikely(handle->nr_images == handle->cap_images) && images_grow(handle, handle->cap_images * 2))
 		return NULL;
 	if (unlikely(!handle->images[handle->nr_images]))
-		handle->images[handle->nr_images] = jimage_alloc(handle->journal);
+		handle->images[handle->nr_images] = journal_image_alloc(handle->journal);
 	return handle->images[handle->nr_images];
 }
 
 /* What a handle of usual size needs is there from the start. */
-int jhandle_init(struct jnl *journal)
+int journal_handle_init(struct journal *journal)
 {
-	struct jnl_handle *handle = &journal->handle;
+	struct journal_handle *handle = &journal->handle;
 
-	if (undo_grow(handle, UNDO_READY) || images_grow(handle, IMAGES_KEPT) || jmem_init(&handle->arena, HANDLE_MEM))
+	if (undo_grow(handle, UNDO_READY) || images_grow(handle, IMAGES_KEPT) || journal_arena_init(&handle->arena, HANDLE_ARENA_BYTES))
 		return -ENOMEM;
 	for (unsigned i = 0; i < IMAGES_READY; i++) {
-		handle->images[i] = jslab_alloc(&journal->data_slab);
+		handle->images[i] = journal_slab_alloc(&journal->data_slab);
 		if (!handle->images[i])
 			return -ENOMEM;
 	}
@@ -113,9 +113,9 @@ int jhandle_init(struct jnl *journal)
 /* ---- changing blocks ---- */
 
 /* JOURNAL-1: the before image. */
-static int take_image(struct jnl_handle *handle, struct jbuf *buffer)
+static int take_image(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {
-	struct jundo *undo;
+	struct journal_undo *undo;
 	uint8_t *image;
 
 	if (!handle->credits) {
@@ -127,7 +127,7 @@ static int take_image(struct jnl_handle *handle, struct jbuf *buffer)
 	if (!undo || !image)
 		return -ENOMEM;
 	memcpy(image, buffer->public.data, handle->journal->block_size);
-	*undo = (struct jundo){ .kind = JU_IMAGE, .buffer = buffer, .before = image,
+	*undo = (struct journal_undo){ .kind = JOURNAL_UNDO_IMAGE, .buffer = buffer, .before = image,
 		.verified = __atomic_load_n(&buffer->public.verified, __ATOMIC_RELAXED) };
 	handle->nr_undo++;
 	handle->nr_images++;
@@ -137,39 +137,39 @@ static int take_image(struct jnl_handle *handle, struct jbuf *buffer)
 }
 
 /* State lock held. JOURNAL-2: the committer still needs the block as it is. */
-static int freeze(struct jbuf *buffer)
+static int freeze(struct journal_cache_buffer *buffer)
 {
-	if (!buffer->committing || buffer->copied || buffer->frozen || JNL_MUTATED(JM_NO_FREEZE))
+	if (!buffer->committing || buffer->copied || buffer->frozen || JOURNAL_MUTATED(JOURNAL_MUTATION_NO_FREEZE))
 		return 0;
-	buffer->frozen = jimage_alloc(buffer->journal);
+	buffer->frozen = journal_image_alloc(buffer->journal);
 	if (!buffer->frozen)
 		return -ENOMEM;
 	memcpy(buffer->frozen, buffer->public.data, buffer->journal->block_size);
-	fdio_count(CTR_jnl_frozen);
+	fdio_count(CTR_journal_frozen);
 	return 0;
 }
 
 /* Into the running transaction. A revocation made earlier in the same transaction must not kill the new image (JOURNAL-8). */
-static int join(struct jnl_handle *handle, struct jbuf *buffer)
+static int join(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {
-	struct jnl *journal = handle->journal;
-	struct jtxn *transaction = handle->transaction;
-	struct jundo *undo = undo_slot(handle);
+	struct journal *journal = handle->journal;
+	struct journal_transaction *transaction = handle->transaction;
+	struct journal_undo *undo = undo_slot(handle);
 	int err;
 
 	if (!undo)
 		return -ENOMEM;
-	undo->kind = JU_JOIN;
+	undo->kind = JOURNAL_UNDO_JOIN;
 	undo->buffer = buffer;
 	undo->blk = buffer->public.blk;
 	fdio_mutex_lock(&journal->state_lock);
 	err = freeze(buffer);
 	if (!err) {
-		jtxn_add(transaction, buffer);
-		undo->was_revoked = jset_del(&transaction->kit->revokes, buffer->public.blk);
+		journal_transaction_add(transaction, buffer);
+		undo->was_revoked = journal_block_set_remove(&transaction->kit->revokes, buffer->public.blk);
 		undo->forgot = buffer->forgotten_by == transaction;
 		if (undo->forgot)
-			jtxn_unforget(transaction, buffer);
+			journal_transaction_unforget(transaction, buffer);
 		handle->nr_undo++;
 	}
 	fdio_mutex_unlock(&journal->state_lock);
@@ -177,7 +177,7 @@ static int join(struct jnl_handle *handle, struct jbuf *buffer)
 }
 
 /* The image just taken of a block that could not join: nothing changes it, and the handle has no reference. */
-static void drop_image(struct jnl_handle *handle, struct jbuf *buffer)
+static void drop_image(struct journal_handle *handle, struct journal_cache_buffer *buffer)
 {
 	handle->nr_undo--;
 	handle->nr_images--;
@@ -185,16 +185,16 @@ static void drop_image(struct jnl_handle *handle, struct jbuf *buffer)
 	buffer->handle_sequence = 0;
 }
 
-int jnl_get_write(struct jnl_handle *handle, struct jnl_buf *public)
+int journal_get_write(struct journal_handle *handle, struct journal_buffer *public)
 {
-	struct jbuf *buffer = to_jbuf(public);
+	struct journal_cache_buffer *buffer = to_cache_buffer(public);
 	bool first;
 	int err;
 
 	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
 	if (likely(buffer->handle_sequence == handle->sequence && buffer->running == handle->transaction))
 		return 0;
-	if (unlikely(jabort_error(handle->journal)))
+	if (unlikely(journal_abort_error_told(handle->journal)))
 		return -EROFS;
 	first = buffer->handle_sequence != handle->sequence;
 	if (first) {
@@ -208,44 +208,44 @@ int jnl_get_write(struct jnl_handle *handle, struct jnl_buf *public)
 	return err;
 }
 
-int jnl_bnew(struct jnl_handle *handle, uint64_t blk, struct jnl_buf **ret)
+int journal_new_block(struct journal_handle *handle, uint64_t blk, struct journal_buffer **ret)
 {
-	struct jbuf *buffer;
+	struct journal_cache_buffer *buffer;
 	bool created;
 	int err;
 
 	*ret = NULL;
-	err = jcache_get(handle->journal, blk, &buffer, &created);
+	err = journal_cache_get(handle->journal, blk, &buffer, &created);
 	if (err)
 		return err;
-	if (!created && jcache_wait(buffer)) {
+	if (!created && journal_cache_wait(buffer)) {
 		/* Another thread failed to read it: what was there does not matter. */
-		jbuf_put(buffer);
-		err = jcache_get(handle->journal, blk, &buffer, &created);
+		journal_cache_put(buffer);
+		err = journal_cache_get(handle->journal, blk, &buffer, &created);
 		if (err)
 			return err;
-		if (!created && jcache_wait(buffer)) {
-			jbuf_put(buffer);
+		if (!created && journal_cache_wait(buffer)) {
+			journal_cache_put(buffer);
 			return -EIO;
 		}
 	}
 	if (created) {
-		struct jundo *undo = undo_slot(handle);
+		struct journal_undo *undo = undo_slot(handle);
 
 		memset(buffer->public.data, 0, handle->journal->block_size);
-		jcache_set_state(buffer, undo ? JB_VALID : JB_ERROR);
+		journal_cache_set_state(buffer, undo ? JOURNAL_BUFFER_VALID : JOURNAL_BUFFER_ERROR);
 		if (!undo) {
-			jbuf_put(buffer);
+			journal_cache_put(buffer);
 			return -ENOMEM;
 		}
-		undo->kind = JU_NEW;
+		undo->kind = JOURNAL_UNDO_NEW;
 		undo->buffer = buffer;
-		jbuf_ref(buffer);
+		journal_cache_ref(buffer);
 		handle->nr_undo++;
 	}
-	err = jnl_get_write(handle, &buffer->public);
+	err = journal_get_write(handle, &buffer->public);
 	if (err) {
-		jbuf_put(buffer);
+		journal_cache_put(buffer);
 		return err;
 	}
 	memset(buffer->public.data, 0, handle->journal->block_size);
@@ -256,39 +256,39 @@ int jnl_bnew(struct jnl_handle *handle, uint64_t blk, struct jnl_buf **ret)
 
 /* ---- forgetting ---- */
 
-static int forget_one(struct jnl_handle *handle, uint64_t blk)
+static int forget_one(struct journal_handle *handle, uint64_t blk)
 {
-	struct jnl *journal = handle->journal;
-	struct jtxn *transaction = handle->transaction;
-	struct jundo *undo = undo_slot(handle);
-	struct jbuf *buffer;
+	struct journal *journal = handle->journal;
+	struct journal_transaction *transaction = handle->transaction;
+	struct journal_undo *undo = undo_slot(handle);
+	struct journal_cache_buffer *buffer;
 	int err;
 
 	if (!undo)
 		return -ENOMEM;
 	fdio_mutex_lock(&journal->state_lock);
-	err = jset_add(&transaction->kit->revokes, blk);
-	if (err > 0 && jtxn_revoke_blocks(journal, transaction) > journal->revoke_slack) {
-		jset_del(&transaction->kit->revokes, blk);
+	err = journal_block_set_add(&transaction->kit->revokes, blk);
+	if (err > 0 && journal_transaction_revoke_blocks(journal, transaction) > journal->revoke_slack) {
+		journal_block_set_remove(&transaction->kit->revokes, blk);
 		err = -ENOSPC;
 	}
 	if (err < 0)
 		goto out;
-	*undo = (struct jundo){ .kind = JU_FORGET, .blk = blk, .revoked = err > 0 };
+	*undo = (struct journal_undo){ .kind = JOURNAL_UNDO_FORGET, .blk = blk, .revoked = err > 0 };
 	err = 0;
-	buffer = jcache_peek(journal, blk);
+	buffer = journal_cache_peek(journal, blk);
 	if (buffer && buffer->forgotten_by != transaction) {
-		err = jtxn_forget(transaction, buffer);
+		err = journal_transaction_forget(transaction, buffer);
 		if (err) {
 			if (undo->revoked)
-				jset_del(&transaction->kit->revokes, blk);
-			jbuf_put(buffer);
+				journal_block_set_remove(&transaction->kit->revokes, blk);
+			journal_cache_put(buffer);
 			goto out;
 		}
 		undo->forgot = true;
 	}
 	if (buffer && buffer->running == transaction) {
-		jtxn_remove(transaction, buffer);
+		journal_transaction_remove(transaction, buffer);
 		undo->was_running = true;
 	}
 	if (buffer)
@@ -300,12 +300,12 @@ out:
 	return err;
 }
 
-int jnl_forget(struct jnl_handle *handle, uint64_t blk, uint64_t n)
+int journal_forget(struct journal_handle *handle, uint64_t blk, uint64_t n)
 {
 	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
 	if (blk >= handle->journal->params.nr_blocks || n > handle->journal->params.nr_blocks - blk)
 		return -EUCLEAN;
-	if (unlikely(jabort_error(handle->journal)))
+	if (unlikely(journal_abort_error_told(handle->journal)))
 		return -EROFS;
 	for (; n > 0; n--, blk++) {
 		int err = forget_one(handle, blk);
@@ -317,9 +317,9 @@ int jnl_forget(struct jnl_handle *handle, uint64_t blk, uint64_t n)
 }
 
 /* What is revoked changes only inside handles. */
-uint64_t jnl_forgets_left(struct jnl_handle *handle)
+uint64_t journal_forgets_left(struct journal_handle *handle)
 {
-	const struct jnl *journal = handle->journal;
+	const struct journal *journal = handle->journal;
 	uint64_t most = (uint64_t)journal->revoke_slack * journal->log.revokes_per_block;
 
 	return most > handle->transaction->kit->revokes.nr ? most - handle->transaction->kit->revokes.nr : 0;
@@ -328,7 +328,7 @@ uint64_t jnl_forgets_left(struct jnl_handle *handle)
 /* ---- taking it back ---- */
 
 /* Only lines that differ are written: readers of neighbouring inodes in the block hold no lock of ours. */
-static void restore_image(struct jnl *journal, struct jundo *undo)
+static void restore_image(struct journal *journal, struct journal_undo *undo)
 {
 	for (unsigned off = 0; off < journal->block_size; off += 64)
 		if (memcmp(undo->buffer->public.data + off, undo->before + off, 64))
@@ -337,80 +337,80 @@ static void restore_image(struct jnl *journal, struct jundo *undo)
 }
 
 /* State lock held. The set had the block before, and the list the entry, so neither grows. */
-static void undo_join(struct jtxn *transaction, struct jundo *undo)
+static void undo_join(struct journal_transaction *transaction, struct journal_undo *undo)
 {
 	int err;
 
 	if (undo->forgot) {
-		err = jtxn_forget(transaction, undo->buffer);
+		err = journal_transaction_forget(transaction, undo->buffer);
 		FDIO_ASSERT(!err);
 	}
 	if (undo->was_revoked) {
-		err = jset_add(&transaction->kit->revokes, undo->blk);
+		err = journal_block_set_add(&transaction->kit->revokes, undo->blk);
 		FDIO_ASSERT(err == 1);
 	}
-	jtxn_remove(transaction, undo->buffer);
+	journal_transaction_remove(transaction, undo->buffer);
 }
 
 /* State lock held. */
-static void undo_forget(struct jtxn *transaction, struct jundo *undo)
+static void undo_forget(struct journal_transaction *transaction, struct journal_undo *undo)
 {
 	if (undo->was_running)
-		jtxn_add(transaction, undo->buffer);
+		journal_transaction_add(transaction, undo->buffer);
 	if (undo->forgot)
-		jtxn_unforget(transaction, undo->buffer);
+		journal_transaction_unforget(transaction, undo->buffer);
 	if (undo->revoked)
-		jset_del(&transaction->kit->revokes, undo->blk);
+		journal_block_set_remove(&transaction->kit->revokes, undo->blk);
 }
 
 /*
  * Before any block leaves the transaction, which is what keeps its content from being written home (JOURNAL-6) and its buffer from being
  * evicted. A block that was forgotten in the handle is kept by that.
  */
-static void restore_images(struct jnl_handle *handle)
+static void restore_images(struct journal_handle *handle)
 {
 	for (unsigned i = handle->nr_undo; i-- > 0;)
-		if (handle->undo[i].kind == JU_IMAGE && !JNL_MUTATED(JM_NO_ROLLBACK))
+		if (handle->undo[i].kind == JOURNAL_UNDO_IMAGE && !JOURNAL_MUTATED(JOURNAL_MUTATION_NO_ROLLBACK))
 			restore_image(handle->journal, &handle->undo[i]);
 }
 
-static void undo_one(struct jnl *journal, struct jtxn *transaction, struct jundo *undo)
+static void undo_one(struct journal *journal, struct journal_transaction *transaction, struct journal_undo *undo)
 {
-	if (undo->kind == JU_IMAGE)
+	if (undo->kind == JOURNAL_UNDO_IMAGE)
 		return;
 	fdio_mutex_lock(&journal->state_lock);
-	if (undo->kind == JU_JOIN)
+	if (undo->kind == JOURNAL_UNDO_JOIN)
 		undo_join(transaction, undo);
-	else if (undo->kind == JU_FORGET)
+	else if (undo->kind == JOURNAL_UNDO_FORGET)
 		undo_forget(transaction, undo);
 	fdio_mutex_unlock(&journal->state_lock);
-	if (undo->kind == JU_NEW)
-		jcache_unhash(undo->buffer);
+	if (undo->kind == JOURNAL_UNDO_NEW)
+		journal_cache_unhash(undo->buffer);
 }
 
-void jnl_cancel(struct jnl_handle *handle)
+void journal_cancel(struct journal_handle *handle)
 {
-	struct jnl *journal = handle->journal;
+	struct journal *journal = handle->journal;
 
 	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
-	fdio_count(CTR_jnl_rollback);
+	fdio_count(CTR_journal_rollback);
 	restore_images(handle);
 	for (unsigned i = handle->nr_undo; i-- > 0;)
 		undo_one(journal, handle->transaction, &handle->undo[i]);
-	jnl_run_callbacks(handle->undo_callbacks, 0);
+	journal_run_callbacks(handle->undo_callbacks, 0);
 	handle->callbacks = NULL;
-	jmem_cut(&handle->transaction->kit->arena, handle->arena_mark);
-	jhandle_close(journal);
-	jhandle_done(journal);
+	journal_arena_cut(&handle->transaction->kit->arena, handle->arena_mark);
+	journal_handle_close(journal);
+	journal_handle_done(journal);
 	fdio_mutex_unlock(&journal->handle_lock);
-	/* Perhaps it is cancelled because jnl_get_write met an abort that is under way: its caller must find the owner told. JOURNAL-10 */
+	/* Perhaps it is cancelled because journal_get_write met an abort that is under way: its caller must find the owner told. JOURNAL-10 */
 	if (!nowait_on())
-		nowait_ignore(jabort_error(journal));
+		nowait_ignore(journal_abort_error_told(journal));
 }
 
-void jhandle_fini(struct jnl *journal)
+void journal_handle_fini(struct journal *journal)
 {
 	free(journal->handle.undo);
 	free(journal->handle.images); /* the images themselves belong to the slab */
-	jmem_fini(&journal->handle.arena);
+	journal_arena_fini(&journal->handle.arena);
 }

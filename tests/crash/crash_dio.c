@@ -316,7 +316,7 @@ static void op_syncfs(struct crash_run *run)
 static int one_op(struct crash_run *run)
 {
 	unsigned n = crash_pick(&run->seed, DIO_FILES), what = crash_pick(&run->seed, 24);
-	jnl_tid tid;
+	journal_tid tid;
 
 	wait_idle(run, n);
 	if (what < 8)
@@ -336,7 +336,7 @@ static int one_op(struct crash_run *run)
 	else if (what < 23)
 		return x4_windows_settle(run->vol);
 	else if (x4_sync_tid(run->file[n].inode, true, &tid))
-		jnl_commit_start(x4_vol_jnl(run->vol), tid);
+		journal_commit_start(x4_vol_jnl(run->vol), tid);
 	return 0;
 }
 

@@ -259,13 +259,13 @@ static int op_fsync(struct crash_run *run, unsigned s)
 {
 	struct x4_inode *inode = open_slot(run, s);
 	bool flushed = false;
-	jnl_tid tid;
+	journal_tid tid;
 	int ret = 0;
 
 	if (!inode)
 		return -ENOENT;
 	if (x4_sync_tid(inode, false, &tid))
-		ret = jnl_commit_wait(x4_vol_jnl(run->vol), tid, &flushed);
+		ret = journal_commit_wait(x4_vol_jnl(run->vol), tid, &flushed);
 	if (!ret && !flushed)
 		ret = dev_flush(fake_dev(run->fake));
 	x4_iput(inode);
@@ -286,7 +286,7 @@ static int op_syncfs(struct crash_run *run)
 static int one_op(struct crash_run *run)
 {
 	unsigned s = crash_pick(&run->seed, NS), what = crash_pick(&run->seed, 20);
-	jnl_tid tid;
+	journal_tid tid;
 
 	if (run->slot[s].ops >= MAX_OPS - 1)
 		return 0;
@@ -307,7 +307,7 @@ static int one_op(struct crash_run *run)
 	if (what < 19)
 		return op_syncfs(run);
 	if (x4_sync_tid(run->dir[run->slot[s].file.dir], true, &tid))
-		jnl_commit_start(x4_vol_jnl(run->vol), tid);
+		journal_commit_start(x4_vol_jnl(run->vol), tid);
 	return 0;
 }
 

@@ -34,7 +34,7 @@ enum { STATES = 1200, STATES_SHORT = 600, KERNEL_STATES = 60, KERNEL_STATES_SHOR
 static const struct crash_workload *const workloads[] = {
 	&crash_raw, &crash_files, &crash_tree, &crash_dio,
 };
-static const char *const mutation_names[JM_NR] = { "none", "no-preflush", "no-fua", "no-revoke", "no-escape", "no-tail-flush",
+static const char *const mutation_names[JOURNAL_MUTATION_COUNT] = { "none", "no-preflush", "no-fua", "no-revoke", "no-escape", "no-tail-flush",
 	"no-freeze", "no-rollback", "early-reuse", "no-tail-fua", "late-start", "no-replay-flush" };
 
 static unsigned passed, failed, skipped;
@@ -329,31 +329,31 @@ static unsigned env_number(const char *name, unsigned fallback)
 }
 
 /* Up to so many runs of the raw workload with mistake m, until one is noticed. Half of them have a small log. */
-static void mutated_runs(enum jnl_mutation m, unsigned seed, unsigned runs)
+static void mutated_runs(enum journal_mutation m, unsigned seed, unsigned runs)
 {
-	jnl_mutation = m;
+	journal_mutation = m;
 	passed = failed = 0;
 	for (unsigned run = 0; run < runs && !failed; run++) {
 		crash_small_log = run % 2;
-		one_run(&crash_raw, seed + run, 4 * STATES_PER_RUN, m == JM_NO_REPLAY_FLUSH ? TWICE : OWN, NULL);
+		one_run(&crash_raw, seed + run, 4 * STATES_PER_RUN, m == JOURNAL_MUTATION_NO_REPLAY_FLUSH ? TWICE : OWN, NULL);
 	}
 	crash_small_log = false;
-	jnl_mutation = JM_NONE;
+	journal_mutation = JOURNAL_MUTATION_NONE;
 }
 
 /* Each deliberate mistake must be noticed, or the checker checks nothing; and none where there is none. */
 static int run_mutations(unsigned seed)
 {
-	unsigned right = 0, wrong = 0, only = jnl_mutation;
+	unsigned right = 0, wrong = 0, only = journal_mutation;
 
 	quiet = true;
-	for (unsigned m = JM_NONE; m < JM_NR; m++) {
+	for (unsigned m = JOURNAL_MUTATION_NONE; m < JOURNAL_MUTATION_COUNT; m++) {
 		bool ok;
 
 		if (only && m != only)
 			continue;
-		mutated_runs((enum jnl_mutation)m, seed, m == JM_NONE ? MUTATION_RUNS / 12 : MUTATION_RUNS);
-		ok = m == JM_NONE ? !failed : failed;
+		mutated_runs((enum journal_mutation)m, seed, m == JOURNAL_MUTATION_NONE ? MUTATION_RUNS / 12 : MUTATION_RUNS);
+		ok = m == JOURNAL_MUTATION_NONE ? !failed : failed;
 		printf("mutation %s: %s after %u states\n", mutation_names[m], ok ? m ? "caught" : "nothing found" : m ? "MISSED" : "FOUND SOMETHING",
 		       passed + failed);
 		fflush(stdout);
@@ -369,9 +369,9 @@ static bool set_mutation(void)
 
 	if (!name || !*name)
 		return true;
-	for (unsigned m = 0; m < JM_NR; m++) {
+	for (unsigned m = 0; m < JOURNAL_MUTATION_COUNT; m++) {
 		if (!strcmp(name, mutation_names[m])) {
-			jnl_mutation = (enum jnl_mutation)m;
+			journal_mutation = (enum journal_mutation)m;
 			return true;
 		}
 	}

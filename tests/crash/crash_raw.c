@@ -33,7 +33,7 @@ struct data_version { uint32_t value, h; unsigned submitted, durable; };
 
 struct block {
 	struct crash_run *run;
-	struct jnl_callback callback;
+	struct journal_callback callback;
 	enum role role;      /* R_FREEING -> R_FREE on the commit thread: atomic */
 	struct version *version;
 	unsigned nr, cap;
@@ -45,9 +45,9 @@ struct ack { unsigned event; uint32_t h; };
 
 struct crash_run {
 	struct fake_dev *fake;
-	struct jnl *journal;
-	struct jnl_params params;
-	struct jnl_extent log[MAX_EXT];
+	struct journal *journal;
+	struct journal_params params;
+	struct journal_extent log[MAX_EXT];
 	uint64_t base;       /* the marker; block i is base + 1 + i */
 	uint32_t h;          /* handles so far */
 	struct block block[NB];
@@ -65,7 +65,7 @@ static void pattern(uint8_t *buf, unsigned bs, uint64_t blk, uint32_t value)
 	}
 	/* Every fourth begins as a log block would (escaping), with an id that no transaction has. */
 	if (value % 4 == 3)
-		jf_put_header(buf, JF_COMMIT, value | FORGED);
+		journal_format_put_header(buf, JOURNAL_BLOCK_COMMIT, value | FORGED);
 }
 
 static bool has_pattern(struct crash_run *run, struct fake_dev *fake, uint64_t blk, uint32_t value)
@@ -92,7 +92,7 @@ static bool find_log(struct crash_run *run)
 		if (n && run->log[n - 1].pblk + run->log[n - 1].len == blk)
 			run->log[n - 1].len++;
 		else if (n < MAX_EXT)
-			run->log[n++] = (struct jnl_extent){ .pblk = blk, .len = 1 };
+			run->log[n++] = (struct journal_extent){ .pblk = blk, .len = 1 };
 		else
 			return false;
 	}
@@ -120,7 +120,7 @@ static void shorten_log(struct crash_run *run)
 	uint8_t len[4];
 
 	fdio_put_be32(len, 0, SMALL_LOG);
-	fake_poke(run->fake, len, sizeof(len), run->log[0].pblk * run->params.block_size + JF_SB_MAXLEN);
+	fake_poke(run->fake, len, sizeof(len), run->log[0].pblk * run->params.block_size + JOURNAL_SB_MAXLEN);
 }
 
 static bool setup(struct crash_run *run)
@@ -135,26 +135,26 @@ static bool setup(struct crash_run *run)
 	run->fake = fake_mkfs((uint64_t)mib * 3 << 20, args);
 	if (!run->fake)
 		return false;
-	run->params = (struct jnl_params){ .dev = fake_dev(run->fake), .block_size = bs, .nr_blocks = ((uint64_t)mib * 3 << 20) / bs,
+	run->params = (struct journal_params){ .dev = fake_dev(run->fake), .block_size = bs, .nr_blocks = ((uint64_t)mib * 3 << 20) / bs,
 		.metadata_csum = csum, .has_64bit = wide, .commit_interval_s = 3600 };
 	if (!find_log(run))
 		return false;
 	set_needs_recovery(run);
 	if (crash_small_log)
 		shorten_log(run);
-	jnl_test_lazy = crash_small_log;
+	journal_test_lazy = crash_small_log;
 	/* Free space: behind the log or the very end, whichever mke2fs left. */
 	run->base = run->params.nr_blocks - NB - 8;
 	for (unsigned i = 0; i < run->params.nr_log; i++)
 		if (run->log[i].pblk + run->log[i].len > run->base && run->log[i].pblk < run->base + NB + 1)
 			return false;
-	ret = jnl_open(&run->params, &run->journal, FDIO_REASON(err));
+	ret = journal_open(&run->params, &run->journal, FDIO_REASON(err));
 	if (ret) {
-		fprintf(stderr, "jnl_open: %s\n", err);
+		fprintf(stderr, "journal_open: %s\n", err);
 		return false;
 	}
 	fake_rec_start(run->fake);
-	return jnl_start(run->journal) == 0;
+	return journal_start(run->journal) == 0;
 }
 
 /* ---- the workload ---- */
@@ -174,7 +174,7 @@ static uint64_t blk_of(struct crash_run *run, struct block *block)
 	return run->base + 1 + (uint64_t)(block - run->block);
 }
 
-static void freed(struct jnl_callback *callback, int err)
+static void freed(struct journal_callback *callback, int err)
 {
 	struct block *block = container_of(callback, struct block, callback);
 
@@ -182,20 +182,20 @@ static void freed(struct jnl_callback *callback, int err)
 		__atomic_store_n(&block->role, R_FREE, __ATOMIC_SEQ_CST);
 }
 
-static void fill(struct crash_run *run, struct jnl_handle *handle, uint64_t blk, uint32_t value, bool is_new)
+static void fill(struct crash_run *run, struct journal_handle *handle, uint64_t blk, uint32_t value, bool is_new)
 {
-	struct jnl_buf *buf;
-	int ret = is_new ? jnl_bnew(handle, blk, &buf) : jnl_bread(run->journal, blk, &buf);
+	struct journal_buffer *buf;
+	int ret = is_new ? journal_new_block(handle, blk, &buf) : journal_read_block(run->journal, blk, &buf);
 
 	FDIO_ASSERT(!ret);
-	ret = jnl_get_write(handle, buf);
+	ret = journal_get_write(handle, buf);
 	FDIO_ASSERT(!ret);
 	pattern(buf->data, run->params.block_size, blk, value);
-	jnl_brelse(buf);
+	journal_buffer_release(buf);
 }
 
 /* One random change of one block inside handle handle; kept: else the handle will be cancelled. */
-static void change(struct crash_run *run, struct jnl_handle *handle, bool kept)
+static void change(struct crash_run *run, struct journal_handle *handle, bool kept)
 {
 	struct block *block = &run->block[crash_pick(&run->seed, NB)];
 	enum role role = __atomic_load_n(&block->role, __ATOMIC_SEQ_CST);
@@ -211,13 +211,13 @@ static void change(struct crash_run *run, struct jnl_handle *handle, bool kept)
 			add_version(block, run->h, value);
 		}
 	} else if (role == R_META && crash_pick(&run->seed, 4) == 0) {
-		int ret = jnl_forget(handle, blk_of(run, block), 1);
+		int ret = journal_forget(handle, blk_of(run, block), 1);
 
 		FDIO_ASSERT(!ret);
 		if (kept) {
 			block->callback.fn = freed;
 			block->role = R_FREEING;
-			jnl_on_commit(handle, &block->callback);
+			journal_on_commit(handle, &block->callback);
 			add_version(block, run->h, 0);
 		}
 	} else if (role == R_META) {
@@ -264,30 +264,30 @@ static void synced(struct crash_run *run)
 static void one_handle(struct crash_run *run)
 {
 	bool kept = crash_pick(&run->seed, 5) != 0;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	unsigned n = 1 + crash_pick(&run->seed, 6);
-	jnl_tid tid;
+	journal_tid tid;
 
-	FDIO_MUST(!jnl_begin(run->journal, n + 1, &handle));
+	FDIO_MUST(!journal_begin(run->journal, n + 1, &handle));
 	run->h++;
 	for (unsigned i = 0; i < n; i++)
 		change(run, handle, kept);
 	fill(run, handle, run->base, run->h, false);
 	if (!kept) {
-		jnl_cancel(handle);
+		journal_cancel(handle);
 		return;
 	}
-	tid = jnl_end(handle);
+	tid = journal_end(handle);
 	if ((run->seed >> 7) % 3 == 0 && !crash_small_log)
-		jnl_commit_start(run->journal, tid);
+		journal_commit_start(run->journal, tid);
 }
 
 static void raw_free(struct crash_run *run)
 {
 	if (run->journal) {
 		if (run->journal->started)
-			jnl_stop(run->journal);
-		jnl_close(run->journal);
+			journal_stop(run->journal);
+		journal_close(run->journal);
 	}
 	if (run->fake)
 		fake_free(run->fake);
@@ -314,13 +314,13 @@ static struct crash_run *raw_run(uint64_t seed)
 		write_data(run);
 		/* In a small log transactions are large, so that one reaches into space that was freed for it. */
 		if (crash_pick(&run->seed, crash_small_log ? 6 : 2) == 0) {
-			FDIO_MUST(!jnl_sync(run->journal));
+			FDIO_MUST(!journal_sync(run->journal));
 			synced(run);
 		}
 	}
 	/* Half of the runs end cleanly, so that cuts meet the checkpoint and the stop too. */
 	if (crash_pick(&run->seed, 2)) {
-		FDIO_MUST(!jnl_stop(run->journal));
+		FDIO_MUST(!journal_stop(run->journal));
 		synced(run);
 	}
 	return run;
@@ -363,18 +363,18 @@ static struct fake_dev *raw_device(struct crash_run *run)
 
 static int raw_recover(struct crash_run *run, struct fake_dev *fake, char *why, size_t len)
 {
-	struct jnl_params params = run->params;
-	struct jnl_replay_stats stats;
-	struct jnl *journal;
+	struct journal_params params = run->params;
+	struct journal_replay_stats stats;
+	struct journal *journal;
 	int ret;
 
 	params.dev = fake_dev(fake);
 	params.log = run->log;
-	ret = jnl_open(&params, &journal, FDIO_REASON_AT(why, len));
+	ret = journal_open(&params, &journal, FDIO_REASON_AT(why, len));
 	if (ret)
 		return ret;
-	ret = jnl_replay(journal, &stats, FDIO_REASON_AT(why, len));
-	jnl_close(journal);
+	ret = journal_replay(journal, &stats, FDIO_REASON_AT(why, len));
+	journal_close(journal);
 	return ret;
 }
 
@@ -427,12 +427,12 @@ static bool check_block(struct crash_run *run, struct fake_dev *fake, struct blo
 static bool check_escaped(struct crash_run *run, struct fake_dev *fake, char *why, size_t len)
 {
 	unsigned bs = run->params.block_size;
-	uint8_t head[JF_H_BYTES];
+	uint8_t head[JOURNAL_HEADER_BYTES];
 
 	for (unsigned i = 0; i < run->params.nr_log; i++) {
 		for (uint64_t blk = run->log[i].pblk; blk < run->log[i].pblk + run->log[i].len; blk++) {
 			fake_peek(fake, head, sizeof(head), blk * bs);
-			if (fdio_get_be32(head, JF_H_MAGIC) != JF_MAGIC || !(fdio_get_be32(head, JF_H_TID) & FORGED))
+			if (fdio_get_be32(head, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC || !(fdio_get_be32(head, JOURNAL_HEADER_TID) & FORGED))
 				continue;
 			snprintf(why, len, "log block %llu is an image that was not escaped", (unsigned long long)blk);
 			return false;

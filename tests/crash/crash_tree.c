@@ -294,7 +294,7 @@ static int op_dsync(struct worker *worker, struct file *file, struct x4_inode *i
 	uint32_t lblk = crash_pick(&worker->seed, MAX_BLOCKS);
 	bool clean = !file->dirty;
 	struct x4_ext extent;
-	jnl_tid tid;
+	journal_tid tid;
 	int ret;
 
 	if ((uint64_t)(lblk + 1) * worker->run->bs > file->size || !file->gen[lblk])
@@ -310,7 +310,7 @@ static int op_dsync(struct worker *worker, struct file *file, struct x4_inode *i
 	x4_touch_write(inode);
 	x4_inode_unlock(inode);
 	if (!ret && x4_sync_tid(inode, true, &tid))
-		ret = jnl_commit_wait(x4_vol_jnl(worker->run->vol), tid, NULL);
+		ret = journal_commit_wait(x4_vol_jnl(worker->run->vol), tid, NULL);
 	if (ret)
 		return ret;
 	file->gen[lblk] = worker->gen;
@@ -323,11 +323,11 @@ static int op_dsync(struct worker *worker, struct file *file, struct x4_inode *i
 static int sync_inode(struct worker *worker, struct x4_inode *inode)
 {
 	bool flushed = false;
-	jnl_tid tid;
+	journal_tid tid;
 	int ret = 0;
 
 	if (x4_sync_tid(inode, false, &tid))
-		ret = jnl_commit_wait(x4_vol_jnl(worker->run->vol), tid, &flushed);
+		ret = journal_commit_wait(x4_vol_jnl(worker->run->vol), tid, &flushed);
 	if (!ret && !flushed)
 		ret = dev_flush(fake_dev(worker->run->fake));
 	return ret;

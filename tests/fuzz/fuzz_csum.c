@@ -137,14 +137,14 @@ void target_fix(struct base *base, const struct target *target, uint8_t *img)
 
 	switch (target->kind) {
 	case K_JSB:
-		fdio_put_be32(p, JF_SB_CSUM, 0);
-		fdio_put_be32(p, JF_SB_CSUM, fdio_crc32c(~0U, p, JF_SB_BYTES));
+		fdio_put_be32(p, JOURNAL_SB_CHECKSUM, 0);
+		fdio_put_be32(p, JOURNAL_SB_CHECKSUM, fdio_crc32c(~0U, p, JOURNAL_SB_BYTES));
 		break;
 	case K_JDESC:
 	case K_JREVOKE: fix_log_tail(base, p); break;
 	case K_JCOMMIT:
-		fdio_put_be32(p, JF_C_CSUM, 0);
-		fdio_put_be32(p, JF_C_CSUM, fdio_crc32c(base->jseed, p, base->bs));
+		fdio_put_be32(p, JOURNAL_COMMIT_CHECKSUM, 0);
+		fdio_put_be32(p, JOURNAL_COMMIT_CHECKSUM, fdio_crc32c(base->jseed, p, base->bs));
 		break;
 	case K_GD:
 		if (base->csum || base->gdt_csum)

@@ -135,20 +135,20 @@ static void add_copies(struct base *base, uint64_t home, uint64_t image, int tag
 static unsigned scan_tags(struct base *base, const struct logmap *map, unsigned at, uint32_t incompat, unsigned nr_home)
 {
 	const uint8_t *p = base->img + map->blk[at] * base->bs;
-	uint32_t off = JF_H_BYTES, end = base->bs - (jf_has_csum(incompat) ? JF_TAIL_BYTES : 0), flags = 0;
+	uint32_t off = JOURNAL_HEADER_BYTES, end = base->bs - (journal_format_has_checksums(incompat) ? JOURNAL_TAIL_BYTES : 0), flags = 0;
 	unsigned n = at;
 
-	while (!(flags & JF_TAG_LAST) && off + jf_tag_bytes(incompat) <= end && n + 1 < map->nr) {
+	while (!(flags & JOURNAL_TAG_LAST) && off + journal_format_tag_bytes(incompat) <= end && n + 1 < map->nr) {
 		uint64_t home = fdio_get_be32(p, off);
 
-		flags = incompat & JF_INCOMPAT_CSUM_V3 ? fdio_get_be32(p, off + 4) : fdio_get_be16(p, off + 6);
+		flags = incompat & JOURNAL_INCOMPAT_CSUM_V3 ? fdio_get_be32(p, off + 4) : fdio_get_be16(p, off + 6);
 		n++;
 		base->tags = reallocarray(base->tags, base->nr_tags + 1, sizeof(*base->tags));
 		MUST(base->tags);
 		base->tags[base->nr_tags] = (struct log_tag){ .desc_off = map->blk[at] * base->bs, .image_off = map->blk[n] * base->bs, .tag_off = off,
-			.tid = fdio_get_be32(p, JF_H_TID) };
+			.tid = fdio_get_be32(p, JOURNAL_HEADER_TID) };
 		add_copies(base, home, map->blk[n], (int)base->nr_tags++, nr_home);
-		off += jf_tag_bytes(incompat) + (flags & JF_TAG_SAME_UUID ? 0 : JF_UUID_BYTES);
+		off += journal_format_tag_bytes(incompat) + (flags & JOURNAL_TAG_SAME_UUID ? 0 : JOURNAL_UUID_BYTES);
 	}
 	return n;
 }
@@ -163,24 +163,24 @@ static void scan_log(struct base *base, ext2_filsys fs)
 	if (ext2fs_block_iterate3(fs, base->journal_ino, BLOCK_FLAG_READ_ONLY, NULL, log_block, &map) || !map.nr)
 		goto out;
 	const uint8_t *jsb = base->img + map.blk[0] * base->bs;
-	uint32_t incompat = fdio_get_be32(jsb, JF_SB_INCOMPAT);
-	base->jseed = fdio_crc32c(~0U, jsb + JF_SB_UUID, 16);
-	add(base, K_JSB, map.blk[0] * base->bs, JF_SB_BYTES, 0, -1, map.blk[0]);
+	uint32_t incompat = fdio_get_be32(jsb, JOURNAL_SB_INCOMPAT);
+	base->jseed = fdio_crc32c(~0U, jsb + JOURNAL_SB_UUID, 16);
+	add(base, K_JSB, map.blk[0] * base->bs, JOURNAL_SB_BYTES, 0, -1, map.blk[0]);
 	/* Only what is live: stale blocks of earlier rounds are never read. */
-	if (!fdio_get_be32(jsb, JF_SB_START))
+	if (!fdio_get_be32(jsb, JOURNAL_SB_START))
 		goto out;
-	for (unsigned n = fdio_get_be32(jsb, JF_SB_START); n < map.nr; n++) {
+	for (unsigned n = fdio_get_be32(jsb, JOURNAL_SB_START); n < map.nr; n++) {
 		const uint8_t *p = base->img + map.blk[n] * base->bs;
 
-		if (fdio_get_be32(p, JF_H_MAGIC) != JF_MAGIC)
+		if (fdio_get_be32(p, JOURNAL_HEADER_MAGIC) != JOURNAL_MAGIC)
 			break;
-		switch (fdio_get_be32(p, JF_H_TYPE)) {
-		case JF_DESCRIPTOR:
+		switch (fdio_get_be32(p, JOURNAL_HEADER_TYPE)) {
+		case JOURNAL_BLOCK_DESCRIPTOR:
 			add(base, K_JDESC, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]);
 			n = scan_tags(base, &map, n, incompat, nr_home);
 			break;
-		case JF_REVOKE: add(base, K_JREVOKE, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]); break;
-		case JF_COMMIT: add(base, K_JCOMMIT, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]); break;
+		case JOURNAL_BLOCK_REVOKE: add(base, K_JREVOKE, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]); break;
+		case JOURNAL_BLOCK_COMMIT: add(base, K_JCOMMIT, map.blk[n] * base->bs, base->bs, n, -1, map.blk[n]); break;
 		default: break;
 		}
 	}

@@ -70,7 +70,7 @@ static void make_stale(struct engine *e)
 	struct x4_inode *inode = engine_file(e, "stale");
 	struct dio_file *file;
 	uint32_t len = 256 * 1024;
-	void *buf = buf_new(len);
+	void *buf = buffer_new(len);
 	struct treq req;
 	uint64_t pos = 0;
 
@@ -129,7 +129,7 @@ static void close_all(struct engine *e, bool check)
 		dio_file_close(e->file);
 	x4_iput(e->inode);
 	engine_pump(e);
-	int aborted = jnl_error(x4_vol_jnl(e->vol));
+	int aborted = journal_error(x4_vol_jnl(e->vol));
 	ck_assert_int_eq(x4_vol_close(e->vol), aborted ? -EIO : 0);
 	dio_free(e->dio);
 	wq_free(e->workers);
@@ -146,7 +146,7 @@ static void close_all(struct engine *e, bool check)
 void engine_close(struct engine *e) { close_all(e, true); }
 void engine_close_nocheck(struct engine *e) { close_all(e, false); }
 
-void *buf_new(size_t len)
+void *buffer_new(size_t len)
 {
 	void *p = aligned_alloc(4096, fdio_round_up(len, 4096));
 
@@ -223,7 +223,7 @@ ssize_t io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t l
 
 void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len)
 {
-	void *b = buf_new(len);
+	void *b = buffer_new(len);
 
 	pattern(b, seed, pos, len);
 	ck_assert_int_eq(io(e, flags | DIO_WRITE, pos, b, len), len);
@@ -232,7 +232,7 @@ void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uin
 
 void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len)
 {
-	uint8_t *b = buf_new(len), *want = buf_new(len);
+	uint8_t *b = buffer_new(len), *want = buffer_new(len);
 
 	pattern(want, seed, pos, len);
 	ck_assert_int_eq(io(e, 0, pos, b, len), len);

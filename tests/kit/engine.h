@@ -66,7 +66,7 @@ struct x4_inode *engine_file(struct engine *e, const char *name);
 void engine_truncate(struct engine *e, struct x4_inode *inode, uint64_t size);
 void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len);
 
-void *buf_new(size_t len);
+void *buffer_new(size_t len);
 void pattern(void *buf, unsigned seed, uint64_t pos, size_t len); /* never 0 and never 0xa5 */
 bool all_bytes(const void *buf, int byte, size_t len);
 bool no_byte(const void *buf, int byte, size_t len);

@@ -20,7 +20,7 @@ const struct testlog_format testlog_formats[4] = {
 	{ "4k-wide", 4096, false, true },
 };
 
-static void seal_cb(void *arg, struct jnl_handle *handle)
+static void seal_cb(void *arg, struct journal_handle *handle)
 {
 	struct testlog *e = arg;
 
@@ -53,7 +53,7 @@ static void find_log(struct testlog *e)
 			continue;
 		}
 		ck_assert_uint_lt(n, TESTLOG_MAX_EXTENTS);
-		e->log[n++] = (struct jnl_extent){ .pblk = blk, .len = 1 };
+		e->log[n++] = (struct journal_extent){ .pblk = blk, .len = 1 };
 	}
 	ck_assert_uint_gt(n, 0);
 	e->params.log = e->log;
@@ -84,7 +84,7 @@ void testlog_format(struct testlog *e, const struct testlog_format *fmt, unsigne
 		 fmt->csum ? "metadata_csum" : "^metadata_csum", fmt->wide ? "64bit" : "^64bit", log_mib);
 	e->fake = fake_mkfs(size, args);
 	ck_assert_ptr_nonnull(e->fake);
-	e->params = (struct jnl_params){ .dev = fake_dev(e->fake), .block_size = fmt->bs, .nr_blocks = size / fmt->bs,
+	e->params = (struct journal_params){ .dev = fake_dev(e->fake), .block_size = fmt->bs, .nr_blocks = size / fmt->bs,
 		.metadata_csum = fmt->csum, .has_64bit = fmt->wide, .commit_interval_s = 3600, .seal = seal_cb,
 		.aborted = aborted_cb, .arg = e };
 	find_log(e);
@@ -110,13 +110,13 @@ void testlog_open(struct testlog *e)
 	int r;
 
 	e->params.dev = fake_dev(e->fake);
-	r = jnl_open(&e->params, &e->journal, FDIO_REASON(err));
-	ck_assert_msg(r == 0, "jnl_open: %d %s", r, err);
+	r = journal_open(&e->params, &e->journal, FDIO_REASON(err));
+	ck_assert_msg(r == 0, "journal_open: %d %s", r, err);
 }
 
 void testlog_start(struct testlog *e)
 {
-	ck_assert_int_eq(jnl_start(e->journal), 0);
+	ck_assert_int_eq(journal_start(e->journal), 0);
 }
 
 void testlog_up_as(struct testlog *e, const struct testlog_format *fmt, unsigned log_mib)
@@ -128,19 +128,19 @@ void testlog_up_as(struct testlog *e, const struct testlog_format *fmt, unsigned
 
 void testlog_up(struct testlog *e) { testlog_up_as(e, &testlog_formats[0], 4); }
 
-void testlog_sync(struct testlog *e) { ck_assert_int_eq(jnl_sync(e->journal), 0); }
+void testlog_sync(struct testlog *e) { ck_assert_int_eq(journal_sync(e->journal), 0); }
 
 void testlog_down(struct testlog *e)
 {
-	ck_assert_int_eq(jnl_stop(e->journal), 0);
+	ck_assert_int_eq(journal_stop(e->journal), 0);
 	testlog_drop(e);
 }
 
 void testlog_drop(struct testlog *e)
 {
 	if (e->journal) {
-		jnl_stop(e->journal);
-		jnl_close(e->journal);
+		journal_stop(e->journal);
+		journal_close(e->journal);
 	}
 	e->journal = NULL;
 	if (e->fake)
@@ -157,18 +157,18 @@ void testlog_cut(struct testlog *e, enum fake_cut mode, uint64_t seed)
 	e->params.dev = fake_dev(left);
 }
 
-void testlog_replay(struct testlog *e, struct jnl_replay_stats *stats)
+void testlog_replay(struct testlog *e, struct journal_replay_stats *stats)
 {
-	struct jnl_replay_stats dummy;
+	struct journal_replay_stats dummy;
 	char err[256] = "";
 	int r;
 
 	testlog_open(e);
-	r = jnl_replay(e->journal, stats ? stats : &dummy, FDIO_REASON(err));
-	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
+	r = journal_replay(e->journal, stats ? stats : &dummy, FDIO_REASON(err));
+	ck_assert_msg(r == 0, "journal_replay: %d %s", r, err);
 }
 
-void testlog_crash(struct testlog *e, struct jnl_replay_stats *stats)
+void testlog_crash(struct testlog *e, struct journal_replay_stats *stats)
 {
 	testlog_cut(e, FAKE_CUT_DROP, 0);
 	testlog_replay(e, stats);
@@ -199,33 +199,33 @@ int64_t testlog_parse(const uint8_t *buf, unsigned bs, uint64_t blk)
 	return same ? (int64_t)value : -1;
 }
 
-void testlog_fill(struct testlog *e, struct jnl_handle *handle, uint64_t blk, uint32_t value)
+void testlog_fill(struct testlog *e, struct journal_handle *handle, uint64_t blk, uint32_t value)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 
-	ck_assert_int_eq(jnl_bread(e->journal, blk, &buffer), 0);
-	ck_assert_int_eq(jnl_get_write(handle, buffer), 0);
+	ck_assert_int_eq(journal_read_block(e->journal, blk, &buffer), 0);
+	ck_assert_int_eq(journal_get_write(handle, buffer), 0);
 	testlog_pattern(buffer->data, e->params.block_size, blk, value);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 }
 
-jnl_tid testlog_write(struct testlog *e, uint64_t blk, uint32_t value)
+journal_tid testlog_write(struct testlog *e, uint64_t blk, uint32_t value)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(e->journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_begin(e->journal, 1, &handle), 0);
 	testlog_fill(e, handle, blk, value);
-	return jnl_end(handle);
+	return journal_end(handle);
 }
 
 int64_t testlog_value(struct testlog *e, uint64_t blk)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int64_t v;
 
-	ck_assert_int_eq(jnl_bread(e->journal, blk, &buffer), 0);
+	ck_assert_int_eq(journal_read_block(e->journal, blk, &buffer), 0);
 	v = testlog_parse(buffer->data, e->params.block_size, blk);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return v;
 }
 

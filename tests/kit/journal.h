@@ -12,14 +12,14 @@ enum { TESTLOG_MAX_EXTENTS = 32 };
 /* A file system with a journal of jblocks blocks; its free blocks serve as metadata of no meaning. */
 struct testlog {
 	struct fake_dev *fake;
-	struct jnl *journal;
-	struct jnl_params params;
-	struct jnl_extent log[TESTLOG_MAX_EXTENTS];
+	struct journal *journal;
+	struct journal_params params;
+	struct journal_extent log[TESTLOG_MAX_EXTENTS];
 	uint64_t base;       /* first of a run of free blocks */
 	unsigned aborted;    /* calls of the aborted callback */
 	int aborted_err;
 	unsigned aborted_ms; /* how long that callback takes */
-	void (*seal)(struct testlog *e, struct jnl_handle *h);
+	void (*seal)(struct testlog *e, struct journal_handle *h);
 	unsigned seals;
 };
 
@@ -40,13 +40,13 @@ void testlog_drop(struct testlog *e);  /* close without writing, device freed; a
 /* Stops using e's device as a power cut would and puts e on what is left (not opened). */
 void testlog_cut(struct testlog *e, enum fake_cut mode, uint64_t seed);
 /* As testlog_cut(FAKE_CUT_DROP), then opens and replays. */
-void testlog_crash(struct testlog *e, struct jnl_replay_stats *stats);
-void testlog_replay(struct testlog *e, struct jnl_replay_stats *stats);
+void testlog_crash(struct testlog *e, struct journal_replay_stats *stats);
+void testlog_replay(struct testlog *e, struct journal_replay_stats *stats);
 
 /* One handle that fills the block with a pattern of value. Returns its tid. */
-jnl_tid testlog_write(struct testlog *e, uint64_t blk, uint32_t value);
+journal_tid testlog_write(struct testlog *e, uint64_t blk, uint32_t value);
 /* The same inside an open handle. */
-void testlog_fill(struct testlog *e, struct jnl_handle *handle, uint64_t blk, uint32_t value);
+void testlog_fill(struct testlog *e, struct journal_handle *handle, uint64_t blk, uint32_t value);
 /* The pattern value in the cache or, on a device not opened, at home; -1 if the block is not one pattern. */
 int64_t testlog_value(struct testlog *e, uint64_t blk);
 int64_t testlog_home(struct testlog *e, uint64_t blk);

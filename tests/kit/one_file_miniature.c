@@ -19,10 +19,10 @@ uint64_t mini_limit_free = UINT64_MAX;
 /* META: the cached content is what counts; USED: what is on the device. */
 enum bstate { B_FREE, B_USED, B_META, B_RESERVED };
 
-struct before { struct jnl_buf *buffer; uint8_t *data; uint32_t verified; };
+struct before { struct journal_buffer *buffer; uint8_t *data; uint32_t verified; };
 
-struct jnl_handle {
-	struct jnl *journal;
+struct journal_handle {
+	struct journal *journal;
 	bool on;
 	unsigned credits, used;
 	struct before *bufs;
@@ -32,23 +32,23 @@ struct jnl_handle {
 	uint8_t raw[1024];
 	uint64_t size;
 	bool inode_begun, inode_dirtied;
-	struct jnl_callback *undo;
+	struct journal_callback *undo;
 	struct piece *arena;
 };
 
-struct jnl {
+struct journal {
 	struct dev *dev;
 	uint32_t block_size;
 	uint64_t nr;
-	struct jnl_buf **buf;    /* by block */
-	struct jnl_handle handle;
+	struct journal_buffer **buf;    /* by block */
+	struct journal_handle handle;
 	uint8_t *state_lock;
 	uint8_t *before;         /* the running handle's copy of state */
 	uint8_t *initial;        /* B_USED at the start: not ours */
 	uint64_t seed, meta_held;
 };
 
-static struct jnl *J;
+static struct journal *J;
 static struct x4_inode *I;
 static struct x4_vol *V;
 
@@ -64,9 +64,9 @@ static uint64_t rnd(void)
 
 /* ---- journal ---- */
 
-int jnl_bread(struct jnl *journal, uint64_t blk, struct jnl_buf **ret)
+int journal_read_block(struct journal *journal, uint64_t blk, struct journal_buffer **ret)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 
 	must(blk < journal->nr);
 	if (fails())
@@ -82,20 +82,20 @@ int jnl_bread(struct jnl *journal, uint64_t blk, struct jnl_buf **ret)
 	return 0;
 }
 
-void jnl_readahead(struct jnl *journal, uint64_t blk, unsigned n)
+void journal_readahead(struct journal *journal, uint64_t blk, unsigned n)
 {
 	must(blk + n <= journal->nr);
 }
 
-void jnl_brelse(struct jnl_buf *buffer) { (void)buffer; }
+void journal_buffer_release(struct journal_buffer *buffer) { (void)buffer; }
 
-static void charge(struct jnl_handle *handle)
+static void charge(struct journal_handle *handle)
 {
 	handle->used++;
 	must_msg(handle->used <= handle->credits, "handle of %u credits exceeded", handle->credits);
 }
 
-int jnl_get_write(struct jnl_handle *handle, struct jnl_buf *buffer)
+int journal_get_write(struct journal_handle *handle, struct journal_buffer *buffer)
 {
 	must(handle->on);
 	if (fails())
@@ -111,13 +111,13 @@ int jnl_get_write(struct jnl_handle *handle, struct jnl_buf *buffer)
 	return 0;
 }
 
-int jnl_bnew(struct jnl_handle *handle, uint64_t blk, struct jnl_buf **ret)
+int journal_new_block(struct journal_handle *handle, uint64_t blk, struct journal_buffer **ret)
 {
-	int err = jnl_bread(handle->journal, blk, ret);
+	int err = journal_read_block(handle->journal, blk, ret);
 
 	must(handle->journal->state_lock[blk] == B_USED);
 	if (!err)
-		err = jnl_get_write(handle, *ret);
+		err = journal_get_write(handle, *ret);
 	if (!err) {
 		memset((*ret)->data, 0, handle->journal->block_size);
 		(*ret)->verified = 0;
@@ -125,21 +125,21 @@ int jnl_bnew(struct jnl_handle *handle, uint64_t blk, struct jnl_buf **ret)
 	return err;
 }
 
-unsigned jnl_max_credits(struct jnl *journal) { (void)journal; return 96; }
-jnl_tid jnl_handle_tid(struct jnl_handle *handle) { (void)handle; return 1; }
-uint64_t jnl_forgets_left(struct jnl_handle *handle) { (void)handle; return 1000; }
-unsigned jnl_credits_left(struct jnl_handle *handle) { return handle->credits - handle->used; }
+unsigned journal_max_credits(struct journal *journal) { (void)journal; return 96; }
+journal_tid journal_handle_tid(struct journal_handle *handle) { (void)handle; return 1; }
+uint64_t journal_forgets_left(struct journal_handle *handle) { (void)handle; return 1000; }
+unsigned journal_credits_left(struct journal_handle *handle) { return handle->credits - handle->used; }
 
-int jnl_begin(struct jnl *journal, unsigned credits, struct jnl_handle **ret)
+int journal_begin(struct journal *journal, unsigned credits, struct journal_handle **ret)
 {
-	struct jnl_handle *handle = &journal->handle;
+	struct journal_handle *handle = &journal->handle;
 
 	must(!handle->on);
 	if (fails())
 		return -EIO;
-	if (credits > jnl_max_credits(journal))
+	if (credits > journal_max_credits(journal))
 		return -ENOSPC;
-	*handle = (struct jnl_handle) { .journal = journal, .on = true, .credits = credits };
+	*handle = (struct journal_handle) { .journal = journal, .on = true, .credits = credits };
 	handle->state = journal->before;
 	memcpy(handle->state, journal->state_lock, journal->nr);
 	handle->groups = calloc(1, V->nr_groups);
@@ -147,7 +147,7 @@ int jnl_begin(struct jnl *journal, unsigned credits, struct jnl_handle **ret)
 	return 0;
 }
 
-void jnl_on_undo(struct jnl_handle *handle, struct jnl_callback *callback)
+void journal_on_undo(struct journal_handle *handle, struct journal_callback *callback)
 {
 	callback->next = handle->undo;
 	handle->undo = callback;
@@ -156,7 +156,7 @@ void jnl_on_undo(struct jnl_handle *handle, struct jnl_callback *callback)
 /* Each record a piece of its own. */
 struct piece { struct piece *next; max_align_t mem[]; };
 
-void *jnl_handle_mem(struct jnl_handle *handle, size_t size)
+void *journal_handle_alloc(struct journal_handle *handle, size_t size)
 {
 	struct piece *p = fails() ? NULL : malloc(sizeof(*p) + size);
 
@@ -168,9 +168,9 @@ void *jnl_handle_mem(struct jnl_handle *handle, size_t size)
 	return p->mem;
 }
 
-static void run_undo(struct jnl_handle *handle, int ended)
+static void run_undo(struct journal_handle *handle, int ended)
 {
-	struct jnl_callback *callback = handle->undo, *next;
+	struct journal_callback *callback = handle->undo, *next;
 
 	for (; callback; callback = next) {
 		next = callback->next;
@@ -178,7 +178,7 @@ static void run_undo(struct jnl_handle *handle, int ended)
 	}
 }
 
-static void handle_free(struct jnl_handle *handle)
+static void handle_free(struct journal_handle *handle)
 {
 	for (unsigned k = 0; k < handle->nr_bufs; k++)
 		free(handle->bufs[k].data);
@@ -191,7 +191,7 @@ static void handle_free(struct jnl_handle *handle)
 	handle->on = false;
 }
 
-jnl_tid jnl_end(struct jnl_handle *handle)
+journal_tid journal_end(struct journal_handle *handle)
 {
 	must(!handle->inode_begun || handle->inode_dirtied);
 	run_undo(handle, 1);
@@ -199,7 +199,7 @@ jnl_tid jnl_end(struct jnl_handle *handle)
 	return 1;
 }
 
-void jnl_cancel(struct jnl_handle *handle)
+void journal_cancel(struct journal_handle *handle)
 {
 	run_undo(handle, 0);
 	for (unsigned k = handle->nr_bufs; k-- > 0;) {
@@ -217,7 +217,7 @@ void jnl_cancel(struct jnl_handle *handle)
 
 /* ---- allocator ---- */
 
-static void charge_group(struct jnl_handle *handle, uint64_t blk)
+static void charge_group(struct journal_handle *handle, uint64_t blk)
 {
 	uint32_t group = (blk - V->first_data_block) / V->blocks_per_group;
 
@@ -264,7 +264,7 @@ static int find_free(uint64_t goal, uint32_t n, bool keep_meta, uint64_t *ret_bl
 	return -ENOSPC;
 }
 
-int x4_balloc(struct jnl_handle *handle, struct x4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
+int x4_balloc(struct journal_handle *handle, struct x4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	int err;
 
@@ -279,7 +279,7 @@ int x4_balloc(struct jnl_handle *handle, struct x4_inode *inode, uint64_t goal, 
 	return err;
 }
 
-int x4_bfree(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
+int x4_bfree(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
 {
 	(void)inode;
 	if (fails())
@@ -336,7 +336,7 @@ void x4_iput_n(struct x4_inode *inode, uint64_t n)
 	must(false);
 }
 
-int x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
+int x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
 {
 	(void)inode;
 	if (fails())
@@ -368,7 +368,7 @@ void x4_meta_unreserve(struct x4_vol *vol, unsigned n)
 
 /* ---- inode ---- */
 
-int x4_inode_begin(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_inode_begin(struct journal_handle *handle, struct x4_inode *inode)
 {
 	if (fails())
 		return -EIO;
@@ -380,7 +380,7 @@ int x4_inode_begin(struct jnl_handle *handle, struct x4_inode *inode)
 	return 0;
 }
 
-int x4_inode_dirty(struct jnl_handle *handle, struct x4_inode *inode, bool data_needed)
+int x4_inode_dirty(struct journal_handle *handle, struct x4_inode *inode, bool data_needed)
 {
 	(void)inode;
 	(void)data_needed;
@@ -395,8 +395,8 @@ int x4_inode_dirty(struct jnl_handle *handle, struct x4_inode *inode, bool data_
 uint64_t x4_inode_size(const struct x4_inode *inode) { return inode->size; }
 struct timespec x4_now(struct x4_vol *vol) { (void)vol; return (struct timespec) { .tv_sec = 1000 }; }
 void x4_raw_set_time(struct x4_inode *inode, unsigned which, struct timespec ts) { (void)inode; (void)which; (void)ts; }
-int x4_orphan_add(struct jnl_handle *handle, struct x4_inode *inode) { (void)handle; inode->inode.on_orphans = true; return fails() ? -EIO : 0; }
-int x4_orphan_del(struct jnl_handle *handle, struct x4_inode *inode) { (void)handle; inode->inode.on_orphans = false; return fails() ? -EIO : 0; }
+int x4_orphan_add(struct journal_handle *handle, struct x4_inode *inode) { (void)handle; inode->inode.on_orphans = true; return fails() ? -EIO : 0; }
+int x4_orphan_del(struct journal_handle *handle, struct x4_inode *inode) { (void)handle; inode->inode.on_orphans = false; return fails() ? -EIO : 0; }
 bool x4_blk_valid(struct x4_vol *vol, uint64_t blk, uint64_t n)
 {
 	return blk >= vol->first_data_block && n && blk < vol->nr_blocks && n <= vol->nr_blocks - blk;
@@ -459,7 +459,7 @@ static void load(struct onefile *t)
 	vol_fill(vol, fs);
 	vol->dev = t->dev;
 	J = calloc(1, sizeof(*J));
-	*J = (struct jnl) { .dev = t->dev, .block_size = vol->block_size, .nr = vol->nr_blocks, .seed = 88172645463325252ull };
+	*J = (struct journal) { .dev = t->dev, .block_size = vol->block_size, .nr = vol->nr_blocks, .seed = 88172645463325252ull };
 	J->buf = calloc(J->nr, sizeof(*J->buf));
 	J->state_lock = calloc(1, J->nr);
 	J->initial = calloc(1, J->nr);
@@ -467,7 +467,7 @@ static void load(struct onefile *t)
 	for (uint64_t b = 0; b < J->nr; b++)
 		if (b < vol->first_data_block || ext2fs_test_block_bitmap2(fs->block_map, b))
 			J->state_lock[b] = J->initial[b] = B_USED;
-	vol->jnl = J;
+	vol->journal = J;
 	inode->vol = vol;
 	inode->ino = t->ino;
 	inode->raw = calloc(1, 1024);

@@ -120,14 +120,14 @@ struct x4_inode *testvol_tmpfile(struct x4_vol *vol, uint32_t mode)
 {
 	struct x4_cred credentials = { .uid = 1000, .gid = 100000 };
 	struct x4_inode *root = testvol_root(vol), *inode;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(vol->jnl, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN, &handle), 0);
+	ck_assert_int_eq(journal_begin(vol->journal, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN, &handle), 0);
 	ck_assert_int_eq(x4_inode_new(handle, root, mode, &credentials, &inode), 0);
 	x4_raw_set_nlink(inode, 0);
 	ck_assert_int_eq(x4_orphan_add(handle, inode), 0);
 	ck_assert_int_eq(x4_inode_dirty(handle, inode, true), 0);
-	jnl_end(handle);
+	journal_end(handle);
 	x4_iput(root);
 	return inode;
 }
@@ -191,7 +191,7 @@ static void check_group(struct x4_vol *vol, uint32_t group)
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
 	uint32_t disk = 0;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 
 	ck_assert(!grp->bad);
 	if (!grp->alloc) {
@@ -202,13 +202,13 @@ static void check_group(struct x4_vol *vol, uint32_t group)
 	ck_assert_uint_le(grp->first_free, x4_bits_next(grp->alloc, grp->nbits, 0, false));
 	if (grp->desc.flags & EXT2_BG_BLOCK_UNINIT)
 		return;
-	ck_assert_int_eq(jnl_bread(vol->jnl, grp->block_bitmap, &buffer), 0);
+	ck_assert_int_eq(journal_read_block(vol->journal, grp->block_bitmap, &buffer), 0);
 	for (uint32_t n = 0; n < grp->nbits; n++) {
 		disk += !x4_bit(buffer->data, n);
 		/* The image has everything the disk has. */
 		ck_assert(x4_bit(grp->alloc, n) || !x4_bit(buffer->data, n));
 	}
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	ck_assert_uint_eq(disk, grp->desc.free_blocks);
 }
 

@@ -23,7 +23,7 @@ struct x4_alloc_state {
 	uint64_t free_blocks, meta_held, pending_free;
 	uint64_t nr_given_back;     /* of those that were freed: reusable, ever; only grows */
 	uint64_t root_blocks, resv_blocks; /* only for root; only for metadata */
-	jnl_tid last_free_tid;
+	journal_tid last_free_tid;
 	uint32_t nr_dirs;
 	uint32_t nr_bad_groups, first_bad_group; /* of damaged descriptors: then the volume is only read; from mount on */
 	struct x4_zone *zones;      /* zones.c: ranges of blocks that no file may own; sorted, disjoint */

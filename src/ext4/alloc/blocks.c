@@ -43,7 +43,7 @@ static uint64_t available(const struct x4_vol *vol, enum x4_asks who)
 static bool wait_for_frees(struct x4_vol *vol)
 {
 	uint64_t before = vol->alloc.nr_given_back;
-	jnl_tid tid = vol->alloc.last_free_tid;
+	journal_tid tid = vol->alloc.last_free_tid;
 
 	if (!vol->alloc.pending_free || x4_vol_read_only(vol))
 		return false;
@@ -53,10 +53,10 @@ static bool wait_for_frees(struct x4_vol *vol)
 	}
 	fdio_mutex_unlock(&vol->alloc.lock);
 	x4_discard_hurry(vol); /* somebody waits for what is to be discarded first */
-	(void)jnl_commit_wait(vol->jnl, tid, NULL);
+	(void)journal_commit_wait(vol->journal, tid, NULL);
 	fdio_mutex_lock(&vol->alloc.lock);
 	/* The callbacks that give them back may run a moment after the commit is announced. Others free and take meanwhile. */
-	for (int n = 0; n < 100 && vol->alloc.nr_given_back == before && vol->alloc.pending_free && !jnl_error(vol->jnl); n++)
+	for (int n = 0; n < 100 && vol->alloc.nr_given_back == before && vol->alloc.pending_free && !journal_error(vol->journal); n++)
 		fdio_cond_timedwait(&vol->alloc.cond, &vol->alloc.lock, fdio_now_ns() + 20 * 1000000ULL);
 	return vol->alloc.nr_given_back != before;
 }
@@ -268,7 +268,7 @@ static int take_unused(struct x4_vol *vol, struct x4_inode *inode, uint64_t goal
 			return err == -ENOSPC && refused ? -EUCLEAN : err;
 		blk = x4_group_start(vol, ret->group) + ret->bit;
 		fdio_mutex_unlock(&vol->alloc.lock);
-		if (jnl_verified(vol->jnl, blk, ret->len))
+		if (journal_any_verified(vol->journal, blk, ret->len))
 			err = X4_CORRUPT(vol, inode ? inode->ino : 0, blk,
 					 "group %u: blocks in use are marked free", ret->group);
 		fdio_mutex_lock(&vol->alloc.lock);
@@ -346,7 +346,7 @@ void x4_balloc_next(struct x4_inode *inode, uint64_t blk)
 	fdio_mutex_unlock(&inode->vol->alloc.lock);
 }
 
-int x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
+int x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
 {
 	struct x4_vol *vol = inode->vol;
 
@@ -386,7 +386,7 @@ void x4_meta_unreserve(struct x4_vol *vol, unsigned n)
 }
 
 /* ------------------------------------------------------------------ inside handles */
-int x4_balloc(struct jnl_handle *handle, struct x4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
+int x4_balloc(struct journal_handle *handle, struct x4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	struct x4_vol *vol = inode->vol;
 	struct run run;
@@ -416,7 +416,7 @@ int x4_balloc(struct jnl_handle *handle, struct x4_inode *inode, uint64_t goal, 
 	return 0;
 }
 
-static int free_part(struct jnl_handle *handle, struct x4_inode *inode, uint32_t group, uint32_t bit, uint32_t n)
+static int free_part(struct journal_handle *handle, struct x4_inode *inode, uint32_t group, uint32_t bit, uint32_t n)
 {
 	struct x4_vol *vol = inode->vol;
 	int err = x4_gop_begin(handle, vol, group, X4_GOP_FREE, bit, n);
@@ -424,7 +424,7 @@ static int free_part(struct jnl_handle *handle, struct x4_inode *inode, uint32_t
 	return err ? err : x4_group_disk_bits(handle, vol, group, bit, n, false);
 }
 
-int x4_bfree(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
+int x4_bfree(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
 {
 	struct x4_vol *vol = inode->vol;
 	int err;
@@ -432,7 +432,7 @@ int x4_bfree(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, ui
 	if (!x4_blk_valid(vol, blk, n))
 		return X4_CORRUPT(vol, inode->ino, blk, "it owns %u blocks that are not data", n);
 	if (metadata) {
-		err = jnl_forget(handle, blk, n);
+		err = journal_forget(handle, blk, n);
 		if (err)
 			return err;
 	}

@@ -38,7 +38,7 @@ static void mark_if_inside(struct x4_vol *vol, uint32_t group, uint8_t *map, uin
 void x4_group_synth_blocks(struct x4_vol *vol, uint32_t group, uint8_t *map)
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
-	struct jnl_extent base[3];
+	struct journal_extent base[3];
 	unsigned nr = x4_group_base_ranges(vol, group, base);
 
 	memset(map, 0, vol->block_size);
@@ -87,7 +87,7 @@ static int read_image(struct x4_vol *vol, uint32_t group, const struct x4_gdesc 
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
 	uint8_t *map;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = 0;
 
 	if (vol->blocks_per_group > vol->block_size * 8)
@@ -101,7 +101,7 @@ static int read_image(struct x4_vol *vol, uint32_t group, const struct x4_gdesc 
 		err = X4_BREAD(vol, 0, grp->block_bitmap, &buffer);
 		if (!err) {
 			memcpy(map, buffer->data, vol->block_size);
-			jnl_brelse(buffer);
+			journal_buffer_release(buffer);
 		}
 	}
 	if (!err)
@@ -214,7 +214,7 @@ void x4_image_give(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n)
 
 /* ------------------------------------------------------------------ undo and commit */
 struct gop {
-	struct jnl_callback undo, commit;
+	struct journal_callback undo, commit;
 	struct x4_vol *vol;
 	struct x4_gdesc before;
 	enum x4_gop_kind kind;
@@ -239,7 +239,7 @@ void x4_group_give_freed(struct x4_vol *vol, uint32_t group, uint32_t bit, uint3
 }
 
 /* The transaction that freed the blocks is durable: now they may belong to someone else. */
-static void gop_committed(struct jnl_callback *callback, int err)
+static void gop_committed(struct journal_callback *callback, int err)
 {
 	struct gop *op = container_of(callback, struct gop, commit);
 
@@ -249,7 +249,7 @@ static void gop_committed(struct jnl_callback *callback, int err)
 		x4_group_give_freed(op->vol, op->group, op->bit, op->n);
 }
 
-static void gop_undo(struct jnl_callback *callback, int ended)
+static void gop_undo(struct journal_callback *callback, int ended)
 {
 	struct gop *op = container_of(callback, struct gop, undo);
 	struct x4_vol *vol = op->vol;
@@ -270,7 +270,7 @@ static void gop_undo(struct jnl_callback *callback, int ended)
 }
 
 /* Keeps the image of the group that op is going to change; what is freed goes there later. */
-static int pin(struct gop *op, jnl_tid tid)
+static int pin(struct gop *op, journal_tid tid)
 {
 	struct x4_vol *vol = op->vol;
 	int err = 0;
@@ -289,10 +289,10 @@ static int pin(struct gop *op, jnl_tid tid)
 	return err;
 }
 
-int x4_gop_begin(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
+int x4_gop_begin(struct journal_handle *handle, struct x4_vol *vol, uint32_t group, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
 {
 	/* What is freed is given back once that is durable. Write-out frees too: nodes of a tree that has become smaller. */
-	struct gop *op = kind == X4_GOP_FREE ? jnl_txn_mem(handle, sizeof(*op)) : jnl_handle_mem(handle, sizeof(*op));
+	struct gop *op = kind == X4_GOP_FREE ? journal_transaction_alloc(handle, sizeof(*op)) : journal_handle_alloc(handle, sizeof(*op));
 	int err;
 
 	if (!op)
@@ -301,12 +301,12 @@ int x4_gop_begin(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, 
 			    .n = n };
 	op->undo.fn = gop_undo;
 	op->commit.fn = gop_committed;
-	err = kind == X4_GOP_DESC ? 0 : pin(op, jnl_handle_tid(handle));
+	err = kind == X4_GOP_DESC ? 0 : pin(op, journal_handle_tid(handle));
 	if (err)
 		return err;
-	jnl_on_undo(handle, &op->undo);
+	journal_on_undo(handle, &op->undo);
 	if (kind == X4_GOP_FREE)
-		jnl_on_commit(handle, &op->commit);
+		journal_on_commit(handle, &op->commit);
 	return 0;
 }
 
@@ -328,21 +328,21 @@ void x4_group_set_desc(struct x4_vol *vol, uint32_t group, const struct x4_gdesc
 }
 
 /* ------------------------------------------------------------------ disk image */
-int x4_group_init_disk(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group)
+int x4_group_init_disk(struct journal_handle *handle, struct x4_vol *vol, uint32_t group)
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
 	struct x4_gdesc desc = grp->desc;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	if (!(desc.flags & EXT2_BG_BLOCK_UNINIT))
 		return 0;
-	err = jnl_bnew(handle, grp->block_bitmap, &buffer);
+	err = journal_new_block(handle, grp->block_bitmap, &buffer);
 	if (err)
 		return err;
 	/* Not a copy of the image, which may hold reservations. */
 	x4_group_synth_blocks(vol, group, buffer->data);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	desc.flags &= (uint16_t)~EXT2_BG_BLOCK_UNINIT;
 	fdio_mutex_lock(&vol->alloc.lock);
 	x4_group_set_desc(vol, group, &desc);
@@ -351,11 +351,11 @@ int x4_group_init_disk(struct jnl_handle *handle, struct x4_vol *vol, uint32_t g
 	return 0;
 }
 
-int x4_group_disk_bits(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n, bool set)
+int x4_group_disk_bits(struct journal_handle *handle, struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n, bool set)
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
 	struct x4_gdesc desc;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = x4_group_init_disk(handle, vol, group);
 
 	if (err)
@@ -363,7 +363,7 @@ int x4_group_disk_bits(struct jnl_handle *handle, struct x4_vol *vol, uint32_t g
 	err = X4_BREAD(vol, 0, grp->block_bitmap, &buffer);
 	if (err)
 		return err;
-	err = jnl_get_write(handle, buffer);
+	err = journal_get_write(handle, buffer);
 	if (err)
 		goto out;
 	if (!x4_bits_all(buffer->data, bit, n, !set)) {
@@ -378,21 +378,21 @@ int x4_group_disk_bits(struct jnl_handle *handle, struct x4_vol *vol, uint32_t g
 	grp->bb_dirty = true;
 	fdio_mutex_unlock(&vol->alloc.lock);
 out:
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
 /* ------------------------------------------------------------------ seal */
 static int seal_bitmap(struct x4_vol *vol, uint64_t blk, uint32_t bytes, uint16_t *lo, uint16_t *hi)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t sum;
 	int err = X4_BREAD(vol, 0, blk, &buffer);
 
 	if (err)
 		return err;
 	sum = fdio_crc32c(vol->checksum_seed, buffer->data, bytes);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	*lo = (uint16_t)sum;
 	if (vol->desc_size >= 64)
 		*hi = (uint16_t)(sum >> 16);
@@ -400,26 +400,26 @@ static int seal_bitmap(struct x4_vol *vol, uint64_t blk, uint32_t bytes, uint16_
 }
 
 /* The descriptor as libext2fs keeps it in memory is the image of the one on disk. */
-static int seal_desc(struct x4_vol *vol, struct jnl_handle *handle, uint32_t group)
+static int seal_desc(struct x4_vol *vol, struct journal_handle *handle, uint32_t group)
 {
 	uint32_t per_block = vol->block_size / vol->desc_size;
 	uint64_t blk = ext2fs_descriptor_block_loc2(vol->fs, vol->first_data_block, group / per_block);
 	size_t at = (size_t)(group % per_block) * vol->desc_size;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = X4_BREAD(vol, 0, blk, &buffer);
 
 	if (err)
 		return err;
 	if (memcmp(buffer->data + at, raw_desc(vol, group), vol->desc_size)) {
-		err = jnl_get_write(handle, buffer);
+		err = journal_get_write(handle, buffer);
 		if (!err)
 			memcpy(buffer->data + at, raw_desc(vol, group), vol->desc_size);
 	}
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
-static int seal_group(struct x4_vol *vol, struct jnl_handle *handle, uint32_t group)
+static int seal_group(struct x4_vol *vol, struct journal_handle *handle, uint32_t group)
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
 	struct ext4_group_desc *rd = raw_desc(vol, group);
@@ -444,7 +444,7 @@ static int seal_group(struct x4_vol *vol, struct jnl_handle *handle, uint32_t gr
 	return seal_desc(vol, handle, group);
 }
 
-void x4_groups_seal(void *vol, struct jnl_handle *handle)
+void x4_groups_seal(void *vol, struct journal_handle *handle)
 {
 	struct x4_vol *v = vol;
 
@@ -455,7 +455,7 @@ void x4_groups_seal(void *vol, struct jnl_handle *handle)
 		if (err) {
 			/* The transaction would be inconsistent: it must not become durable. */
 			log_err("%s: cannot write group descriptors: %s", v->dev->name, strerror(-err));
-			jnl_abort(v->jnl, err);
+			journal_abort(v->journal, err);
 			return;
 		}
 		list_del(&grp->dirty_node);

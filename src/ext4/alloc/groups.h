@@ -114,18 +114,18 @@ enum x4_gop_kind { X4_GOP_ALLOC, X4_GOP_CLAIM, X4_GOP_FREE, X4_GOP_DESC };
  * Remembers how to undo what handle is going to do to group group, and for FREE what to do once it is
  * durable; FREE loads the group.
  */
-int x4_gop_begin(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
+int x4_gop_begin(struct journal_handle *handle, struct x4_vol *vol, uint32_t group, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
 	FDIO_MAY_MISS;
 /* The descriptor's mirror of group has changed in a handle: its totals follow, it is sealed with the transaction. */
 void x4_group_set_desc(struct x4_vol *vol, uint32_t group, const struct x4_gdesc *desc);
 /* The disk bitmap of group in handle: bits [bit, bit+n) must all be !set and become set. The group is loaded. */
-int x4_group_disk_bits(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n, bool set)
+int x4_group_disk_bits(struct journal_handle *handle, struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n, bool set)
 	FDIO_MAY_MISS;
 /* Gives a BLOCK_UNINIT group its bitmap on disk, in handle. Nothing to do for others. */
-int x4_group_init_disk(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group) FDIO_MAY_MISS;
+int x4_group_init_disk(struct journal_handle *handle, struct x4_vol *vol, uint32_t group) FDIO_MAY_MISS;
 
 /* Blocks of group group that its own static metadata takes: super, descriptors and reserved descriptors: [start, start+n). */
-unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct jnl_extent ret[3]);
+unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct journal_extent ret[3]);
 /* The bitmap map of nbits blocks from start marks all that must never be given to a file: bitmaps, tables, descriptors, the log. */
 bool x4_zones_marked(struct x4_vol *vol, uint64_t start, uint32_t nbits, const uint8_t *map);
 

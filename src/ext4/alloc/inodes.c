@@ -32,7 +32,7 @@ static int ib_damaged(struct x4_group *grp, int err)
 }
 
 /* The inode bitmap of group for reading; verified once. */
-static int read_bitmap(struct x4_vol *vol, uint32_t group, struct jnl_buf **ret)
+static int read_bitmap(struct x4_vol *vol, uint32_t group, struct journal_buffer **ret)
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
 	struct ext4_group_desc *rd = (struct ext4_group_desc *)(void *)ext2fs_group_desc(vol->fs, vol->fs->group_desc, group);
@@ -47,7 +47,7 @@ static int read_bitmap(struct x4_vol *vol, uint32_t group, struct jnl_buf **ret)
 	sum = vol->has_csum ? fdio_crc32c(vol->checksum_seed, (*ret)->data, vol->inodes_per_group / 8) : 0;
 	if (vol->has_csum && ((uint16_t)sum != rd->bg_inode_bitmap_csum_lo ||
 			    (vol->desc_size >= 64 && (uint16_t)(sum >> 16) != rd->bg_inode_bitmap_csum_hi))) {
-		jnl_brelse(*ret);
+		journal_buffer_release(*ret);
 		return ib_damaged(grp, X4_CORRUPT(vol, 0, grp->inode_bitmap, "group %u: wrong checksum of the inode bitmap", group));
 	}
 	__atomic_store_n(&grp->ib_checked, true, __ATOMIC_RELAXED);
@@ -55,7 +55,7 @@ static int read_bitmap(struct x4_vol *vol, uint32_t group, struct jnl_buf **ret)
 }
 
 /* For reading and changing in handle; an uninitialised one is made. */
-static int write_bitmap(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, struct jnl_buf **ret)
+static int write_bitmap(struct journal_handle *handle, struct x4_vol *vol, uint32_t group, struct journal_buffer **ret)
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
 	struct x4_gdesc desc = grp->desc;
@@ -65,12 +65,12 @@ static int write_bitmap(struct jnl_handle *handle, struct x4_vol *vol, uint32_t 
 		err = read_bitmap(vol, group, ret);
 		if (err)
 			return err;
-		err = jnl_get_write(handle, *ret);
+		err = journal_get_write(handle, *ret);
 		if (err)
-			jnl_brelse(*ret);
+			journal_buffer_release(*ret);
 		return err;
 	}
-	err = jnl_bnew(handle, grp->inode_bitmap, ret);
+	err = journal_new_block(handle, grp->inode_bitmap, ret);
 	if (err)
 		return err;
 	memset((*ret)->data, 0, vol->block_size);
@@ -86,7 +86,7 @@ static int write_bitmap(struct jnl_handle *handle, struct x4_vol *vol, uint32_t 
 int x4_inode_in_use(struct x4_vol *vol, uint32_t ino)
 {
 	uint32_t group = (ino - 1) / vol->inodes_per_group;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	if (ino == 0 || ino > vol->nr_inodes)
@@ -97,7 +97,7 @@ int x4_inode_in_use(struct x4_vol *vol, uint32_t ino)
 	if (err)
 		return err;
 	err = x4_bit(buffer->data, (ino - 1) % vol->inodes_per_group);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
@@ -247,24 +247,24 @@ static uint32_t pick_group(struct x4_vol *vol, struct x4_inode *dir, bool is_dir
 }
 
 /* ------------------------------------------------------------------ take and give back */
-static int take_bit(struct jnl_handle *handle, struct x4_vol *vol, uint32_t group, bool is_dir, uint32_t *ret_bit, bool *ret_fresh)
+static int take_bit(struct journal_handle *handle, struct x4_vol *vol, uint32_t group, bool is_dir, uint32_t *ret_bit, bool *ret_fresh)
 {
 	struct x4_group *grp = &vol->alloc.groups[group];
 	uint32_t from = group == 0 ? vol->first_ino - 1 : 0, bit, used;
 	struct x4_gdesc desc;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = write_bitmap(handle, vol, group, &buffer);
 
 	if (err)
 		return err;
 	bit = x4_bits_next(buffer->data, vol->inodes_per_group, from, false);
 	if (bit >= vol->inodes_per_group) {
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		return ib_damaged(grp, X4_CORRUPT(vol, 0, grp->inode_bitmap, "group %u: no free inode in the bitmap, %u in the descriptor", group,
 						  grp->desc.free_inodes));
 	}
 	x4_bits_fill(buffer->data, bit, 1, true);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	desc = grp->desc;
 	used = vol->inodes_per_group - desc.itable_unused;
 	/* The whole table block is above the mark: nothing in it was ever used. */
@@ -286,7 +286,7 @@ void x4_ialloc_distrust(struct x4_vol *vol, uint32_t ino)
 	__atomic_store_n(&vol->alloc.groups[(ino - 1) / vol->inodes_per_group].ib_bad, true, __ATOMIC_RELAXED);
 }
 
-int x4_ialloc(struct jnl_handle *handle, struct x4_inode *dir, uint32_t mode, uint32_t *ret_ino, bool *ret_fresh)
+int x4_ialloc(struct journal_handle *handle, struct x4_inode *dir, uint32_t mode, uint32_t *ret_ino, bool *ret_fresh)
 {
 	struct x4_vol *vol = dir->vol;
 	bool is_dir = S_ISDIR(mode);
@@ -318,12 +318,12 @@ int x4_ialloc(struct jnl_handle *handle, struct x4_inode *dir, uint32_t mode, ui
 	return err;
 }
 
-int x4_ifree(struct jnl_handle *handle, struct x4_vol *vol, uint32_t ino, bool is_dir)
+int x4_ifree(struct journal_handle *handle, struct x4_vol *vol, uint32_t ino, bool is_dir)
 {
 	uint32_t group = (ino - 1) / vol->inodes_per_group, bit = (ino - 1) % vol->inodes_per_group;
 	struct x4_group *grp = &vol->alloc.groups[group];
 	struct x4_gdesc desc;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = x4_gop_begin(handle, vol, group, X4_GOP_DESC, 0, 0);
 
 	if (!err)
@@ -331,11 +331,11 @@ int x4_ifree(struct jnl_handle *handle, struct x4_vol *vol, uint32_t ino, bool i
 	if (err)
 		return err;
 	if (!x4_bit(buffer->data, bit)) {
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		return X4_CORRUPT(vol, ino, grp->inode_bitmap, "freed, but not in use according to the bitmap");
 	}
 	x4_bits_fill(buffer->data, bit, 1, false);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	desc = grp->desc;
 	desc.free_inodes++;
 	if (is_dir && desc.used_dirs)

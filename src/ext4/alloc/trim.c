@@ -70,7 +70,7 @@ int x4_vol_trim(struct x4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen,
 	last = len >> vol->block_bits > vol->nr_blocks - first ? vol->nr_blocks : first + (len >> vol->block_bits);
 	first = FDIO_MAX(first, (uint64_t)vol->first_data_block);
 	/* What was freed lately may be given away only once that is durable. */
-	err = jnl_sync(vol->jnl);
+	err = journal_sync(vol->journal);
 	while (first < last && !err) {
 		uint32_t group = x4_group_of(vol, first), from = x4_group_bit(vol, first);
 		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)vol->alloc.groups[group].nbits, last - x4_group_start(vol, group));

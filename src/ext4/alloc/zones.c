@@ -18,7 +18,7 @@ static int zone_cmp(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct jnl_extent ret[3])
+unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct journal_extent ret[3])
 {
 	blk64_t super = 0, old_desc = 0, new_desc = 0;
 	uint32_t old_blocks = vol->fs->desc_blocks;
@@ -29,11 +29,11 @@ unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct jnl_ext
 	old_blocks += vol->fs->super->s_reserved_gdt_blocks;
 	ext2fs_super_and_bgd_loc2(vol->fs, group, &super, &old_desc, &new_desc, NULL);
 	if (super || group == 0)
-		ret[nr++] = (struct jnl_extent){ super, 1 };
+		ret[nr++] = (struct journal_extent){ super, 1 };
 	if (old_desc && old_blocks)
-		ret[nr++] = (struct jnl_extent){ old_desc, old_blocks };
+		ret[nr++] = (struct journal_extent){ old_desc, old_blocks };
 	if (new_desc)
-		ret[nr++] = (struct jnl_extent){ new_desc, 1 };
+		ret[nr++] = (struct journal_extent){ new_desc, 1 };
 	return nr;
 }
 
@@ -95,7 +95,7 @@ static int zone_add(struct zone_build *build, enum zone_kind kind, uint64_t star
 static int zones_of_group(struct x4_vol *vol, struct zone_build *build, uint32_t group)
 {
 	const struct x4_group *grp = &vol->alloc.groups[group];
-	struct jnl_extent base[3];
+	struct journal_extent base[3];
 	unsigned nr = x4_group_base_ranges(vol, group, base);
 	int err = 0;
 
@@ -138,7 +138,7 @@ int x4_zones_init(struct x4_vol *vol)
 	return zones_take(vol, &build, err);
 }
 
-int x4_zones_add_log(struct x4_vol *vol, const struct jnl_extent *log, unsigned nr_log)
+int x4_zones_add_log(struct x4_vol *vol, const struct journal_extent *log, unsigned nr_log)
 {
 	struct zone_build build = { .zone = vol->alloc.zones, .nr = vol->alloc.nr_zones, .cap = vol->alloc.nr_zones };
 	int err = 0;

@@ -13,7 +13,7 @@
  *
  * Errors are negative errno. What an image can be blamed for is -EUCLEAN, logged, and recorded in the superblock
  * (x4_corrupt); I/O errors are -EIO. Lock order in ext4: rename < inode.rw < inode.map_lock < journal handle <
- * alloc < icache < attr. So: lock inodes, then jnl_begin, then change. Nobody takes inode.rw or map_lock inside
+ * alloc < icache < attr. So: lock inodes, then journal_begin, then change. Nobody takes inode.rw or map_lock inside
  * a handle.
  */
 #ifndef FDIO_EXT4_CORE_CORE_H
@@ -62,7 +62,7 @@ struct x4_options {
 bool x4_vol_read_only(const struct x4_vol *vol); /* any thread, never blocks */
 bool x4_vol_is_shut_down(const struct x4_vol *vol); /* any thread, never blocks */
 struct dev *x4_vol_dev(struct x4_vol *vol);
-struct jnl *x4_vol_jnl(struct x4_vol *vol);
+struct journal *x4_vol_jnl(struct x4_vol *vol);
 unsigned x4_vol_block_bits(const struct x4_vol *vol);
 bool x4_vol_has_inline(const struct x4_vol *vol); /* there may be such inodes */
 /* The label, not terminated if it is as long as can be. Setting waits until it is durable. */
@@ -77,9 +77,9 @@ struct timespec x4_now(struct x4_vol *vol);
 /* Notes an inconsistency: log line, superblock error fields, errors= policy. Returns -EUCLEAN. Any thread, no locks needed. */
 int x4_corrupt(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6))) FDIO_MAY_MISS;
-/* jnl_bread of what the whole file system rests on: inode tables, bitmaps, descriptors. An I/O error is noted and treated like damage,
+/* journal_read_block of what the whole file system rests on: inode tables, bitmaps, descriptors. An I/O error is noted and treated like damage,
  * as the kernel does; one in a single file's own blocks is that file's. */
-int x4_bread(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret)
+int x4_bread(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct journal_buffer **ret)
 	FDIO_MAY_MISS;
 #define X4_BREAD(v, ino, blk, ret) x4_bread((v), (ino), (blk), __func__, (ret))
 #define X4_CORRUPT(v, ino, blk, ...) x4_corrupt((v), (ino), (blk), __func__, __VA_ARGS__)
@@ -95,9 +95,9 @@ void x4_error_aborted(struct x4_vol *vol, int err);
 
 /* ---- superblock.c: workers, but for opening and closing ---- */
 /* The superblock in a handle: returns the mapped 1024 bytes inside the cached block; call x4_super_end to set its checksum. */
-int x4_super_begin(struct x4_vol *vol, struct jnl_handle *handle, struct ext2_super_block **ret)
+int x4_super_begin(struct x4_vol *vol, struct journal_handle *handle, struct ext2_super_block **ret)
 	FDIO_MAY_MISS;
-void x4_super_end(struct x4_vol *vol, struct jnl_handle *handle);
+void x4_super_end(struct x4_vol *vol, struct journal_handle *handle);
 /* The superblock straight from the device, 1024 bytes; checks magic and checksum. */
 int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
 	FDIO_BLOCKS;

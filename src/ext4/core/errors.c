@@ -88,7 +88,7 @@ static int found(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *fun
 		return err;
 	if (policy(vol) != X4_ERRORS_CONTINUE) {
 		__atomic_store_n(&vol->core.err_damaged, true, __ATOMIC_RELEASE);
-		jnl_abort(vol->jnl, err);
+		journal_abort(vol->journal, err);
 	}
 	return err;
 }
@@ -112,9 +112,9 @@ int x4_corrupt(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func,
 	return found(vol, ino, blk, func, -EUCLEAN);
 }
 
-int x4_bread(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct jnl_buf **ret)
+int x4_bread(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct journal_buffer **ret)
 {
-	int err = jnl_bread(vol->jnl, blk, ret);
+	int err = journal_read_block(vol->journal, blk, ret);
 
 	/* The journal has logged it. */
 	return unlikely(err == -EIO) ? found(vol, ino, blk, func, err) : err;
@@ -192,20 +192,20 @@ static int write_raw(struct x4_vol *vol)
 static int write_through_handle(struct x4_vol *vol)
 {
 	struct ext2_super_block *sb;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint32_t count;
-	int err = jnl_begin(vol->jnl, 1, &handle);
+	int err = journal_begin(vol->journal, 1, &handle);
 
 	if (err)
 		return err;
 	err = x4_super_begin(vol, handle, &sb);
 	if (err) {
-		jnl_cancel(handle);
+		journal_cancel(handle);
 		return err;
 	}
 	count = fill(vol, sb);
 	x4_super_end(vol, handle);
-	err = jnl_commit_wait(vol->jnl, jnl_end(handle), NULL);
+	err = journal_commit_wait(vol->journal, journal_end(handle), NULL);
 	if (!err)
 		written(vol, count);
 	return err;
@@ -229,10 +229,10 @@ void x4_error_write(struct x4_vol *vol)
 	/* Nor what another host writes to by now, nor what was shut down. */
 	if (vol->dev->caps.read_only || __atomic_load_n(&vol->mmp_lost, __ATOMIC_ACQUIRE) || x4_vol_is_shut_down(vol))
 		return;
-	if (!x4_vol_read_only(vol) && !jnl_error(vol->jnl))
+	if (!x4_vol_read_only(vol) && !journal_error(vol->journal))
 		err = write_through_handle(vol);
 	/* A file system that was mounted read-only on purpose is not written to; one that broke is. */
-	if (err && !vol->options.read_only && jnl_error(vol->jnl))
+	if (err && !vol->options.read_only && journal_error(vol->journal))
 		err = write_raw(vol);
 	if (err && !vol->options.read_only)
 		log_warn("%s: the error could not be noted in the superblock: %s", vol->dev->name, strerror(-err));

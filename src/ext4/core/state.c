@@ -12,7 +12,7 @@ bool x4_vol_is_shut_down(const struct x4_vol *vol) { return __atomic_load_n(&vol
 
 struct dev *x4_vol_dev(struct x4_vol *vol) { return vol->dev; }
 
-struct jnl *x4_vol_jnl(struct x4_vol *vol) { return vol->jnl; }
+struct journal *x4_vol_jnl(struct x4_vol *vol) { return vol->journal; }
 
 unsigned x4_vol_block_bits(const struct x4_vol *vol) { return vol->block_bits; }
 

@@ -25,7 +25,7 @@
 struct x4_vol {
 	FDIO_MAGIC_FIELD;
 	struct dev *dev;
-	struct jnl *jnl;
+	struct journal *journal;
 	ext2_filsys fs;             /* opened read-only through io.c; for super, group_desc, geometry, dirhash */
 	struct x4_options options;
 
@@ -88,7 +88,7 @@ struct x4_inode {
 	struct x4_dir_inode dir;
 };
 
-/* Bits of jnl_buf.verified: which kind of block its content has been checked as. */
+/* Bits of journal_buffer.verified: which kind of block its content has been checked as. */
 enum {
 	X4_VERIFIED_EXTENT = 1 << 0, X4_VERIFIED_DIR = 1 << 1, X4_VERIFIED_HTREE = 1 << 2, X4_VERIFIED_XATTR = 1 << 3,
 	X4_VERIFIED_BITMAP = 1 << 4, X4_VERIFIED_ITABLE = 1 << 5,

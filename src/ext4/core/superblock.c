@@ -101,36 +101,36 @@ int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block 
 	return x4_super_write_raw(dev, NULL, change, arg);
 }
 
-int x4_super_begin(struct x4_vol *vol, struct jnl_handle *handle, struct ext2_super_block **ret)
+int x4_super_begin(struct x4_vol *vol, struct journal_handle *handle, struct ext2_super_block **ret)
 {
-	struct jnl_buf *buffer;
-	int err = jnl_bread(vol->jnl, vol->sb_blk, &buffer);
+	struct journal_buffer *buffer;
+	int err = journal_read_block(vol->journal, vol->sb_blk, &buffer);
 
 	if (err)
 		return err;
-	err = jnl_get_write(handle, buffer);
+	err = journal_get_write(handle, buffer);
 	if (!err)
 		*ret = (struct ext2_super_block *)(void *)(buffer->data + vol->sb_off);
-	jnl_brelse(buffer); /* the handle keeps it */
+	journal_buffer_release(buffer); /* the handle keeps it */
 	return err;
 }
 
-void x4_super_end(struct x4_vol *vol, struct jnl_handle *handle)
+void x4_super_end(struct x4_vol *vol, struct journal_handle *handle)
 {
 	struct ext2_super_block *sb;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 
 	/* It is in the transaction, so it is in memory. */
-	if (jnl_bread_cached(vol->jnl, vol->sb_blk, &buffer)) {
+	if (journal_read_cached(vol->journal, vol->sb_blk, &buffer)) {
 		/* It is in the running transaction, hence in memory. */
-		jnl_abort(vol->jnl, -EIO);
+		journal_abort(vol->journal, -EIO);
 		return;
 	}
 	sb = (struct ext2_super_block *)(void *)(buffer->data + vol->sb_off);
 	sb->s_free_inodes_count = x4_free_inodes(vol);
 	sb->s_wtime = (uint32_t)x4_now(vol).tv_sec;
 	x4_super_csum_set(sb);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 }
 
 /* ------------------------------------------------------------------ label */
@@ -150,14 +150,14 @@ void x4_vol_label(struct x4_vol *vol, char ret[X4_LABEL_MAX])
 int x4_vol_set_label(struct x4_vol *vol, const char label[X4_LABEL_MAX])
 {
 	struct ext2_super_block *sb;
-	struct jnl_handle *handle;
-	int err = x4_vol_read_only(vol) ? -EROFS : jnl_begin(vol->jnl, 1, &handle);
+	struct journal_handle *handle;
+	int err = x4_vol_read_only(vol) ? -EROFS : journal_begin(vol->journal, 1, &handle);
 
 	if (err)
 		return err;
 	err = x4_super_begin(vol, handle, &sb);
 	if (err) {
-		jnl_cancel(handle);
+		journal_cancel(handle);
 		return err;
 	}
 	fdio_mutex_lock(&vol->core.lock);
@@ -166,5 +166,5 @@ int x4_vol_set_label(struct x4_vol *vol, const char label[X4_LABEL_MAX])
 	memcpy(sb->s_volume_name, vol->core.label, sizeof(sb->s_volume_name));
 	fdio_mutex_unlock(&vol->core.lock);
 	x4_super_end(vol, handle);
-	return jnl_commit_wait(vol->jnl, jnl_end(handle), NULL);
+	return journal_commit_wait(vol->journal, journal_end(handle), NULL);
 }

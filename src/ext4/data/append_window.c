@@ -205,14 +205,14 @@ static int settle_locked(struct x4_inode *inode)
 {
 	struct x4_vol *vol = inode->vol;
 	struct x4_ext extent = { inode->data.win_lblk, x4_window_unsettled(inode), inode->data.win_pblk, X4_EXT_WRITTEN };
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err;
 
 	if (!extent.len)
 		return 0;
 	FDIO_ASSERT(extent.len <= inode->data.win_len);
 	refresh_meta(inode);
-	err = jnl_begin(vol->jnl, x4_insert_credits(inode, &extent), &handle);
+	err = journal_begin(vol->journal, x4_insert_credits(inode, &extent), &handle);
 	if (err)
 		return err;
 	err = x4_inode_begin(handle, inode);
@@ -228,13 +228,13 @@ static int settle_locked(struct x4_inode *inode)
 		err = x4_inode_dirty(handle, inode, true);
 	}
 	if (err) {
-		jnl_cancel(handle);
+		journal_cancel(handle);
 		return err;
 	}
 	__atomic_store_n(&inode->data.win_lblk, extent.lblk + extent.len, __ATOMIC_RELEASE);
 	inode->data.win_len -= extent.len;
 	inode->data.win_pblk += extent.len;
-	jnl_end(handle);
+	journal_end(handle);
 	__atomic_sub_fetch(&vol->data.win_blocks, extent.len, __ATOMIC_RELAXED);
 	fdio_count(CTR_x4_window_settled);
 	return 0;

@@ -68,7 +68,7 @@ static int load_check(struct load *load, uint32_t blk, uint64_t lblk)
 static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_t lblk)
 {
 	uint64_t span = level_span(load->per, level ? level - 1 : 0);
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	const uint32_t *p;
 	int err;
 
@@ -81,13 +81,13 @@ static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_
 	if (err == -EUCLEAN)
 		err = X4_CORRUPT(load->inode->vol, load->inode->ino, blk, "an indirect block is there twice");
 	if (!err)
-		err = jnl_bread(load->inode->vol->jnl, blk, &buffer);
+		err = journal_read_block(load->inode->vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	p = (const uint32_t *)buffer->data;
 	for (uint64_t k = 0; k < load->per && !err; k++)
 		err = load_pointer(load, le32toh(p[k]), level - 1, lblk + k * span);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
@@ -104,7 +104,7 @@ int x4_ind_load(struct x4_inode *inode, struct x4_map_builder *builder)
 /* ---- freeing ---- */
 
 struct unmap {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct x4_inode *inode;
 	uint64_t per, from, to;
 	uint64_t run;    /* data blocks [run, run + n) wait to be freed in one go */
@@ -115,7 +115,7 @@ struct unmap {
 /* A step may touch one bitmap for the waiting run, one for an indirect block, an indirect block per level, inode, orphans. */
 static bool credits_low(struct unmap *unmap)
 {
-	return jnl_credits_left(unmap->handle) < 4 + LEVELS + X4_CREDITS_INODE + X4_CREDITS_ORPHAN ||
+	return journal_credits_left(unmap->handle) < 4 + LEVELS + X4_CREDITS_INODE + X4_CREDITS_ORPHAN ||
 	       x4_meta_frees_left(unmap->handle) <= (unmap->metadata ? unmap->n : 0);
 }
 
@@ -147,18 +147,18 @@ static int data_free(struct unmap *unmap, uint32_t blk)
 	return err;
 }
 
-static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk, struct jnl_buf *holder);
+static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk, struct journal_buffer *holder);
 
 /* The pointers of one indirect block, last first. */
 static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint64_t lblk)
 {
 	uint64_t span = level_span(unmap->per, level - 1);
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	if (!x4_blk_valid(unmap->inode->vol, blk, 1))
 		return X4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "indirect block outside the data area");
-	err = jnl_bread(unmap->inode->vol->jnl, blk, &buffer);
+	err = journal_read_block(unmap->inode->vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	for (uint64_t k = unmap->per; k-- > 0 && !err && !unmap->more;) {
@@ -170,12 +170,12 @@ static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint
 			break;
 		err = pointer_free(unmap, (uint32_t *)buffer->data + k, level - 1, at, buffer);
 	}
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
 /* What the pointer reaches in [from, to), and itself when all of that is gone. At most LEVELS deep. */
-static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk, struct jnl_buf *holder)
+static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uint64_t lblk, struct journal_buffer *holder)
 {
 	uint32_t blk = le32toh(*slot);
 	int err = 0;
@@ -199,7 +199,7 @@ static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uin
 		err = data_free(unmap, blk);
 	}
 	if (!err && holder) {
-		err = jnl_get_write(unmap->handle, holder);
+		err = journal_get_write(unmap->handle, holder);
 		/* Another inode may have it too, and as something that it is checked to be once. */
 		__atomic_store_n(&holder->verified, 0, __ATOMIC_RELAXED);
 	}
@@ -208,7 +208,7 @@ static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uin
 	return err;
 }
 
-int x4_ind_remove(struct jnl_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
+int x4_ind_remove(struct journal_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
 {
 	struct unmap unmap = { .handle = handle, .inode = inode, .per = inode->vol->block_size / 4, .from = from, .to = to, .metadata = metadata };
 	int err = 0;

@@ -64,7 +64,7 @@ static int collect_runs(struct convert *convert)
 static int collect_ind(struct convert *convert, uint32_t blk, unsigned level)
 {
 	struct x4_vol *vol = convert->inode->vol;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = 0;
 
 	if (!blk)
@@ -76,12 +76,12 @@ static int collect_ind(struct convert *convert, uint32_t blk, unsigned level)
 	convert->ind[convert->nr_ind++] = blk;
 	if (level == 1)
 		return 0;
-	err = jnl_bread(vol->jnl, blk, &buffer);
+	err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	for (uint32_t k = 0; k < vol->block_size / 4 && !err; k++)
 		err = collect_ind(convert, le32toh(((const uint32_t *)buffer->data)[k]), level - 1);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
@@ -95,7 +95,7 @@ static int collect(struct convert *convert)
 }
 
 /* In the handle: the indirect blocks go, the runs stand in the inode. */
-static int apply(struct jnl_handle *handle, struct convert *convert)
+static int apply(struct journal_handle *handle, struct convert *convert)
 {
 	struct ext3_extent_header *root;
 	int err = 0;
@@ -115,7 +115,7 @@ static int apply(struct jnl_handle *handle, struct convert *convert)
 	return 0;
 }
 
-int x4_ind_convert(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_ind_convert(struct journal_handle *handle, struct x4_inode *inode)
 {
 	struct convert convert = { .inode = inode };
 	int err;
@@ -134,7 +134,7 @@ int x4_ind_convert(struct jnl_handle *handle, struct x4_inode *inode)
 
 int x4_ind_convert_file(struct x4_inode *inode)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err;
 
 	if (x4_map_kind(inode) != X4_MAPPED_INDIRECT)
@@ -142,7 +142,7 @@ int x4_ind_convert_file(struct x4_inode *inode)
 	if (nowait_on())
 		return nowait_miss();
 	fdio_mutex_lock(&inode->map_lock);
-	err = jnl_begin(inode->vol->jnl, X4_IND_CREDITS + X4_CREDITS_INODE, &handle);
+	err = journal_begin(inode->vol->journal, X4_IND_CREDITS + X4_CREDITS_INODE, &handle);
 	if (!err) {
 		err = x4_inode_begin(handle, inode);
 		if (!err)
@@ -150,9 +150,9 @@ int x4_ind_convert_file(struct x4_inode *inode)
 		if (!err)
 			err = x4_inode_dirty(handle, inode, true);
 		if (err)
-			jnl_cancel(handle);
+			journal_cancel(handle);
 		else
-			jnl_end(handle);
+			journal_end(handle);
 	}
 	fdio_mutex_unlock(&inode->map_lock);
 	return err;

@@ -131,7 +131,7 @@ bool x4_windows_reclaim(struct x4_vol *vol);
 bool x4_truncate_pending(const struct x4_inode *inode);
 void x4_truncate_interrupted(struct x4_inode *inode);
 /* The log's blocks; the block cache is open without it. *ret is malloc'd. */
-int x4_map_log_extents(struct x4_vol *vol, uint32_t journal_ino, struct jnl_extent **ret,
+int x4_map_log_extents(struct x4_vol *vol, uint32_t journal_ino, struct journal_extent **ret,
 		       unsigned *ret_n) FDIO_MAY_MISS;
 /* Directories, symbolic links, attribute values. */
 /* inode is a symbolic link whose target lies in the inode itself. */
@@ -146,7 +146,7 @@ unsigned x4_extent_credits(struct x4_inode *inode);
 unsigned x4_extent_meta_blocks(struct x4_inode *inode);
 /* A directory or new symlink grows by one block in handle: allocated, zeroed, mapped at lblk, open for writing; size not changed. The
  * caller holds inode.rw exclusively (or inode is new and nobody else can reach it), has called x4_inode_begin and calls x4_inode_dirty. */
-int x4_append_meta_block(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, struct jnl_buf **ret)
+int x4_append_meta_block(struct journal_handle *handle, struct x4_inode *inode, uint32_t lblk, struct journal_buffer **ret)
 	FDIO_MAY_MISS;
 #define X4_IND_MOST 8 /* indirect blocks: a directory that grows has credits for no more */
 #define X4_IND_CREDITS X4_IND_MOST
@@ -156,6 +156,6 @@ int x4_free_all_blocks(struct x4_inode *inode) FDIO_BLOCKS;
 /* The same inside h if the inode itself says where they are (extents in its root); map_lock held. -ENOSPC: not in one handle. */
 bool x4_blocks_in_root(struct x4_inode *inode);
 unsigned x4_free_root_credits(struct x4_inode *inode);
-int x4_free_root_blocks(struct jnl_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
+int x4_free_root_blocks(struct journal_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
 
 #endif

@@ -53,7 +53,7 @@ static unsigned remove_credits(struct x4_inode *inode)
 
 unsigned x4_extent_batch_credits(struct x4_inode *inode)
 {
-	unsigned least = x4_extent_credits(inode) + remove_credits(inode) + X4_CREDITS_ORPHAN + 8, most = jnl_max_credits(inode->vol->jnl);
+	unsigned least = x4_extent_credits(inode) + remove_credits(inode) + X4_CREDITS_ORPHAN + 8, most = journal_max_credits(inode->vol->journal);
 
 	unsigned share = FDIO_MIN(most / 4, 128u), credits = FDIO_MAX(least, share);
 
@@ -65,17 +65,17 @@ unsigned x4_extent_batch_credits(struct x4_inode *inode)
 /*
  * Loop threads write to a block as soon as the map has it. If the handle is cancelled after that, the block is free or unwritten again:
  * a write in flight would land in what another file has been given, and one that was answered would be gone. So the map, and
- * a size that grows with it, follow in jnl_end, which cannot fail.
+ * a size that grows with it, follow in journal_end, which cannot fail.
  */
 struct x4_map_note {
-	struct jnl_callback callback;
+	struct journal_callback callback;
 	struct x4_inode *inode;
 	struct x4_ext *extent, few[4];
 	unsigned n, cap;
 	bool sized;
 };
 
-static void note_done(struct jnl_callback *callback, int ended)
+static void note_done(struct journal_callback *callback, int ended)
 {
 	struct x4_map_note *note = container_of(callback, struct x4_map_note, callback);
 	struct x4_inode *inode = note->inode;
@@ -90,31 +90,31 @@ static void note_done(struct jnl_callback *callback, int ended)
 	}
 }
 
-static struct x4_map_note *note_of(struct jnl_handle *handle, struct x4_inode *inode)
+static struct x4_map_note *note_of(struct journal_handle *handle, struct x4_inode *inode)
 {
 	struct x4_map_note *note = inode->data.map_note;
 
 	if (note)
 		return note;
-	note = jnl_handle_mem(handle, sizeof(*note));
+	note = journal_handle_alloc(handle, sizeof(*note));
 	if (!note)
 		return NULL;
 	*note = (struct x4_map_note){ .callback = { .fn = note_done }, .inode = inode, .cap = ARRAY_SIZE(note->few) };
 	note->extent = note->few;
 	inode->data.map_note = note;
-	jnl_on_undo(handle, &note->callback);
+	journal_on_undo(handle, &note->callback);
 	return note;
 }
 
 /* The room that has become too small goes with the handle. */
-static int note_room(struct jnl_handle *handle, struct x4_map_note *note)
+static int note_room(struct journal_handle *handle, struct x4_map_note *note)
 {
 	unsigned cap = note->cap * 2;
 	struct x4_ext *extent;
 
 	if (note->n < note->cap)
 		return 0;
-	extent = jnl_handle_mem(handle, cap * sizeof(*extent));
+	extent = journal_handle_alloc(handle, cap * sizeof(*extent));
 	if (!extent)
 		return -ENOMEM;
 	memcpy(extent, note->extent, note->n * sizeof(*extent));
@@ -133,7 +133,7 @@ static bool read_by_loops(const struct x4_inode *inode)
  * A loop thread answers O_DSYNC once the write is on the device unless there is a transaction to wait for: so that is known before
  * the map has the block.
  */
-static int map_becomes(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_ext *extent)
+static int map_becomes(struct journal_handle *handle, struct x4_inode *inode, const struct x4_ext *extent)
 {
 	struct x4_map_note *note;
 	int err;
@@ -159,7 +159,7 @@ bool x4_size_waits(struct x4_inode *inode)
 
 /* ---- insert ---- */
 
-static int insert_one(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_ext *extent)
+static int insert_one(struct journal_handle *handle, struct x4_inode *inode, const struct x4_ext *extent)
 {
 	for (unsigned round = 0; round < MAX_ROUNDS; round++) {
 		struct x4_path path;
@@ -187,7 +187,7 @@ static int insert_one(struct jnl_handle *handle, struct x4_inode *inode, const s
 	return X4_CORRUPT(inode->vol, inode->ino, 0, "extent tree does not get room for block %u", extent->lblk);
 }
 
-int x4_extent_insert(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten)
+int x4_extent_insert(struct journal_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten)
 {
 	struct x4_ext all = { lblk, len, pblk, unwritten ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN };
 	int err;
@@ -217,7 +217,7 @@ int x4_extent_insert(struct jnl_handle *handle, struct x4_inode *inode, uint32_t
 /* ---- convert ---- */
 
 /* Converts the part of the extent at the path's place that lies in [lblk, end). *ret_next: behind it. */
-static int convert_here(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, uint32_t lblk, uint32_t end,
+static int convert_here(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, uint32_t lblk, uint32_t end,
 			enum x4_ext_state to, uint32_t *ret_next)
 {
 	int at = path->level[path->depth].at, err;
@@ -250,14 +250,14 @@ static int convert_here(struct jnl_handle *handle, struct x4_inode *inode, struc
 	return err ? err : map_becomes(handle, inode, &mid);
 }
 
-int x4_extent_convert(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x4_ext_state to,
+int x4_extent_convert(struct journal_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x4_ext_state to,
 		      uint32_t *ret_next)
 {
 	unsigned need = x4_extent_credits(inode), rounds = 0;
 
 	if (x4_map_kind(inode) != X4_MAPPED_EXTENTS)
 		return -EOPNOTSUPP;
-	while (lblk < end && jnl_credits_left(handle) >= need) {
+	while (lblk < end && journal_credits_left(handle) >= need) {
 		struct x4_path path;
 		int err = x4_path_find(inode, lblk, &path);
 
@@ -285,15 +285,15 @@ int x4_extent_convert(struct jnl_handle *handle, struct x4_inode *inode, uint32_
 /* What freeing one run may revoke beside it: nodes of the tree that become empty, are joined or pulled into the root. */
 #define REVOKES_KEPT 32u
 
-uint64_t x4_meta_frees_left(struct jnl_handle *handle)
+uint64_t x4_meta_frees_left(struct journal_handle *handle)
 {
-	uint64_t left = jnl_forgets_left(handle);
+	uint64_t left = journal_forgets_left(handle);
 
 	return left > REVOKES_KEPT ? left - REVOKES_KEPT : 0;
 }
 
 /* Removes the part of the last extent before *to that lies in [from, *to); of metadata as much as the transaction can revoke. */
-static int remove_here(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, uint32_t from, bool metadata, uint32_t *to)
+static int remove_here(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, uint32_t from, bool metadata, uint32_t *to)
 {
 	int at = path->level[path->depth].at, err;
 	struct x4_ext extent, part[2];
@@ -328,14 +328,14 @@ static int remove_here(struct jnl_handle *handle, struct x4_inode *inode, struct
 	return err;
 }
 
-int x4_extent_remove(struct jnl_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to)
+int x4_extent_remove(struct journal_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to)
 {
 	/* The caller puts the inode and perhaps the orphan list into the same handle. */
 	unsigned need = remove_credits(inode) + X4_CREDITS_ORPHAN + X4_CREDITS_INODE, rounds = 0;
 	uint32_t was = to;
 	int err = 0;
 
-	while (to > from && jnl_credits_left(handle) >= need && x4_meta_frees_left(handle)) {
+	while (to > from && journal_credits_left(handle) >= need && x4_meta_frees_left(handle)) {
 		struct x4_path path;
 
 		err = x4_path_find(inode, to - 1, &path);
@@ -381,7 +381,7 @@ int x4_bmap(struct x4_inode *inode, uint32_t lblk, uint64_t *ret_blk)
 	return 0;
 }
 
-int x4_append_meta_block(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, struct jnl_buf **ret)
+int x4_append_meta_block(struct journal_handle *handle, struct x4_inode *inode, uint32_t lblk, struct journal_buffer **ret)
 {
 	uint64_t goal = 0, blk;
 	struct x4_ext extent;
@@ -399,5 +399,5 @@ int x4_append_meta_block(struct jnl_handle *handle, struct x4_inode *inode, uint
 	if (err)
 		return err;
 	err = x4_extent_insert(handle, inode, lblk, 1, blk, false);
-	return err ? err : jnl_bnew(handle, blk, ret);
+	return err ? err : journal_new_block(handle, blk, ret);
 }

@@ -24,7 +24,7 @@
 struct x4_path {
 	unsigned depth;
 	struct {
-		struct jnl_buf *buffer;           /* NULL: the root, in the inode */
+		struct journal_buffer *buffer;           /* NULL: the root, in the inode */
 		struct ext3_extent_header *header;
 		int at;                      /* entry that covers the block; in the leaf -1 if the first starts behind it */
 	} level[X4_EXT_MAX_DEPTH + 1];
@@ -60,10 +60,10 @@ void x4_ext_encode(struct ext3_extent *extent, const struct x4_ext *x);
 /* -EUCLEAN (recorded) unless the root in the inode is sound. */
 int x4_ext_check_root(struct x4_inode *inode) FDIO_MAY_MISS;
 /* A tree block, verified: place, checksum, header of the expected depth, order of the entries. */
-int x4_ext_node_read(struct x4_inode *inode, uint64_t blk, unsigned depth, struct jnl_buf **ret)
+int x4_ext_node_read(struct x4_inode *inode, uint64_t blk, unsigned depth, struct journal_buffer **ret)
 	FDIO_MAY_MISS;
 /* Sets the checksum of a node after a change; it counts as verified. */
-void x4_ext_node_csum(struct x4_inode *inode, struct jnl_buf *buffer);
+void x4_ext_node_csum(struct x4_inode *inode, struct journal_buffer *buffer);
 /* Appends every run of the tree to builder. */
 int x4_ext_load(struct x4_inode *inode, struct x4_map_builder *builder) FDIO_MAY_MISS;
 
@@ -76,23 +76,23 @@ uint32_t x4_path_next(const struct x4_path *path);
  * Replaces ndel entries of the leaf from pos on by new[0..nnew), nnew <= 3, merging with the neighbours in the leaf. Keys of
  * parents follow; an empty leaf is freed. -EAGAIN: the leaf is full, nothing was changed: x4_tree_make_room, then again.
  */
-int x4_leaf_edit(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, int pos, unsigned ndel, const struct x4_ext *new,
+int x4_leaf_edit(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, int pos, unsigned ndel, const struct x4_ext *new,
 		 unsigned nnew) FDIO_MAY_MISS;
 /* One step towards room for need more entries in the leaf: one node split or one level more. The path is stale afterwards. */
-int x4_tree_make_room(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned need)
+int x4_tree_make_room(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned need)
 	FDIO_MAY_MISS;
 /* Pulls an only child that fits into the root, as often as that goes. */
-int x4_tree_collapse(struct jnl_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
+int x4_tree_collapse(struct journal_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
 
 /* ---- ranges (data/extent.c) ---- */
 /* Converts what is mapped in [lblk, end) to the state, as far as handle's credits reach; *ret_next is where it stopped. */
-int x4_extent_convert(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x4_ext_state to,
+int x4_extent_convert(struct journal_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x4_ext_state to,
 		      uint32_t *ret_next) FDIO_MAY_MISS;
 /* Unmaps and frees [from, to) from its end downwards, as far as handle's credits reach; *ret_to is the new end, from when done. */
-int x4_extent_remove(struct jnl_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to)
+int x4_extent_remove(struct journal_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, uint32_t *ret_to)
 	FDIO_MAY_MISS;
 /* Metadata blocks that one handle may still free here: each is revoked, and a transaction takes only so many. */
-uint64_t x4_meta_frees_left(struct jnl_handle *handle);
+uint64_t x4_meta_frees_left(struct journal_handle *handle);
 /* Credits for a handle of a long removal or conversion. */
 unsigned x4_extent_batch_credits(struct x4_inode *inode);
 /* Tree blocks that n inserts of neighbouring runs may need at worst. */
@@ -101,13 +101,13 @@ unsigned x4_extent_meta_for(struct x4_inode *inode, unsigned n);
 /* ---- indirect blocks (data/block_map.c) ---- */
 int x4_ind_load(struct x4_inode *inode, struct x4_map_builder *builder) FDIO_MAY_MISS;
 /* As x4_extent_remove, but only says whether there is more. */
-int x4_ind_remove(struct jnl_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
+int x4_ind_remove(struct journal_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
 	FDIO_MAY_MISS;
 /*
  * inode, which needs a block, gets extents instead of its block map if that fits into the inode (data/block_map_convert.c):
  * -EOPNOTSUPP if not, logged. In a handle with X4_IND_CREDITS for it, the inode open; what has extents stays as it is.
  */
-int x4_ind_convert(struct jnl_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
+int x4_ind_convert(struct journal_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
 /* The same for a file, in a handle of its own; takes map_lock. */
 int x4_ind_convert_file(struct x4_inode *inode) FDIO_MAY_MISS;
 /* In a handle: an inode whose last block has gone gets extents from now on. */
@@ -119,7 +119,7 @@ uint64_t x4_max_size(const struct x4_inode *inode);
 int x4_remove_range(struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool stamp)
 	FDIO_BLOCKS;
 /* What one handle of it can do; the inode is open in handle, map_lock held. *to comes down, to from when all is done. */
-int x4_remove_step(struct jnl_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t *to, bool metadata)
+int x4_remove_step(struct journal_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t *to, bool metadata)
 	FDIO_MAY_MISS;
 /* Zeroes bytes [from, to), within one block, on the device if that block is written. */
 int x4_zero_in_block(struct x4_inode *inode, uint64_t from, uint64_t to) FDIO_BLOCKS;
@@ -145,7 +145,7 @@ int x4_convert_range(struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x
 
 /* Inside handle, map_lock held: inserts one mapped run, merging with neighbours; allocates tree nodes with x4_balloc; updates
  * i_blocks, raw and the map snapshot. The caller has called x4_inode_begin and calls x4_inode_dirty. */
-int x4_extent_insert(struct jnl_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten)
+int x4_extent_insert(struct journal_handle *handle, struct x4_inode *inode, uint32_t lblk, uint32_t len, uint64_t pblk, bool unwritten)
 	FDIO_MAY_MISS;
 
 #endif

@@ -9,7 +9,7 @@
  * capacity, and ascending entries; the load further requires every entry to lie between its
  * parent's key and the next one, so that no node can be visited twice, and no block to be there
  * twice (data/map_twice.c). The checks of a block's content are done once per read from the device
- * (jnl_buf.verified); the header is looked at each time, because a damaged image can make two
+ * (journal_buffer.verified); the header is looked at each time, because a damaged image can make two
  * structures share a block.
  *
  * Damage is recorded (X4_CORRUPT) and is -EUCLEAN.
@@ -88,7 +88,7 @@ static uint32_t node_csum(const struct x4_inode *inode, const uint8_t *data)
 	return fdio_crc32c(inode->checksum_seed, data, csum_at(inode, data));
 }
 
-void x4_ext_node_csum(struct x4_inode *inode, struct jnl_buf *buffer)
+void x4_ext_node_csum(struct x4_inode *inode, struct journal_buffer *buffer)
 {
 	uint32_t c;
 
@@ -162,16 +162,16 @@ int x4_ext_check_root(struct x4_inode *inode)
 	return 0;
 }
 
-int x4_ext_node_read(struct x4_inode *inode, uint64_t blk, unsigned depth, struct jnl_buf **ret)
+int x4_ext_node_read(struct x4_inode *inode, uint64_t blk, unsigned depth, struct journal_buffer **ret)
 {
 	struct x4_vol *vol = inode->vol;
 	struct ext3_extent_header *header;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	if (!x4_blk_valid(vol, blk, 1))
 		return X4_CORRUPT(vol, inode->ino, blk, "extent tree block outside the file system's data area");
-	err = jnl_bread(vol->jnl, blk, &buffer);
+	err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	header = (struct ext3_extent_header *)buffer->data;
@@ -194,7 +194,7 @@ int x4_ext_node_read(struct x4_inode *inode, uint64_t blk, unsigned depth, struc
 	*ret = buffer;
 	return 0;
 fail:
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
@@ -211,7 +211,7 @@ static void readahead_children(struct x4_inode *inode, struct ext3_extent_header
 	while (from + n < x4_eh_entries(header) && x4_idx_blk(&x4_eh_idx(header)[from + n]) == first + n)
 		n++;
 	if (x4_blk_valid(inode->vol, first, n))
-		jnl_readahead(inode->vol->jnl, first, n);
+		journal_readahead(inode->vol->journal, first, n);
 }
 
 /* The runs of a leaf, all of which lie in [lo, hi). */
@@ -242,7 +242,7 @@ static int load_node(struct x4_inode *inode, struct ext3_extent_header *header, 
 	for (unsigned k = 0; k < n; k++) {
 		struct ext3_extent_idx *idx = &x4_eh_idx(header)[k];
 		uint64_t key = le32toh(idx->ei_block), next = k + 1 < n ? le32toh(idx[1].ei_block) : hi;
-		struct jnl_buf *child;
+		struct journal_buffer *child;
 		int err;
 
 		if (key < lo || next > hi || key >= next)
@@ -254,7 +254,7 @@ static int load_node(struct x4_inode *inode, struct ext3_extent_header *header, 
 		err = x4_map_builder_node(builder, x4_idx_blk(idx));
 		if (!err)
 			err = load_node(inode, (struct ext3_extent_header *)child->data, key, next, builder);
-		jnl_brelse(child);
+		journal_buffer_release(child);
 		if (err)
 			return err;
 	}

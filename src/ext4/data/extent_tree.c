@@ -21,7 +21,7 @@
 void x4_path_release(struct x4_path *path)
 {
 	for (unsigned l = 0; l <= path->depth; l++) {
-		jnl_brelse(path->level[l].buffer);
+		journal_buffer_release(path->level[l].buffer);
 		path->level[l].buffer = NULL;
 	}
 }
@@ -81,9 +81,9 @@ uint32_t x4_path_next(const struct x4_path *path)
 
 /* ---- single nodes ---- */
 
-static int node_write(struct jnl_handle *handle, struct x4_path *path, unsigned l)
+static int node_write(struct journal_handle *handle, struct x4_path *path, unsigned l)
 {
-	return path->level[l].buffer ? jnl_get_write(handle, path->level[l].buffer) : 0;
+	return path->level[l].buffer ? journal_get_write(handle, path->level[l].buffer) : 0;
 }
 
 static void node_changed(struct x4_inode *inode, struct x4_path *path, unsigned l)
@@ -116,7 +116,7 @@ static void idx_set(struct ext3_extent_idx *idx, uint32_t key, uint64_t blk)
 }
 
 /* The first block of level l's node changed: so do the keys that lead to it. */
-static int keys_fix(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned l)
+static int keys_fix(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned l)
 {
 	uint32_t key = x4_eh_ext(path->level[l].header)[0].ee_block; /* little-endian, copied as it is */
 
@@ -138,7 +138,7 @@ static int keys_fix(struct jnl_handle *handle, struct x4_inode *inode, struct x4
 }
 
 /* A fresh tree block near the node given, counted in i_blocks. */
-static int node_new(struct jnl_handle *handle, struct x4_inode *inode, uint64_t near, struct jnl_buf **ret)
+static int node_new(struct journal_handle *handle, struct x4_inode *inode, uint64_t near, struct journal_buffer **ret)
 {
 	uint64_t blk;
 	uint32_t n;
@@ -149,21 +149,21 @@ static int node_new(struct jnl_handle *handle, struct x4_inode *inode, uint64_t 
 	err = x4_raw_add_blocks(inode, 1);
 	if (err)
 		return err;
-	err = jnl_bnew(handle, blk, ret);
+	err = journal_new_block(handle, blk, ret);
 	if (err)
 		return err;
 	__atomic_store_n(&(*ret)->verified, X4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
 	return 0;
 }
 
-static int node_free(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk)
+static int node_free(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk)
 {
 	int err = x4_bfree(handle, inode, blk, 1, true);
 
 	return err ? err : x4_raw_add_blocks(inode, -1);
 }
 
-static void node_init(struct x4_inode *inode, struct jnl_buf *buffer, unsigned depth, const struct ext3_extent *from, unsigned n)
+static void node_init(struct x4_inode *inode, struct journal_buffer *buffer, unsigned depth, const struct ext3_extent *from, unsigned n)
 {
 	struct ext3_extent_header *header = (struct ext3_extent_header *)buffer->data;
 
@@ -178,12 +178,12 @@ static void node_init(struct x4_inode *inode, struct jnl_buf *buffer, unsigned d
 
 /* ---- growing ---- */
 
-static int tree_grow(struct jnl_handle *handle, struct x4_inode *inode)
+static int tree_grow(struct journal_handle *handle, struct x4_inode *inode)
 {
 	struct ext3_extent_header *root = x4_ext_root(inode);
 	unsigned depth = x4_eh_depth(root), n = x4_eh_entries(root);
 	uint32_t key = le32toh(x4_eh_ext(root)[0].ee_block);
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	if (depth == X4_EXT_MAX_DEPTH)
@@ -197,12 +197,12 @@ static int tree_grow(struct jnl_handle *handle, struct x4_inode *inode)
 	set_entries(root, 1);
 	root->eh_max = htole16(X4_EXT_ROOT_MAX);
 	root->eh_depth = htole16(depth + 1);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return 0;
 }
 
 /* Splits the node of level l >= 1; its parent has room. */
-static int node_split(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned l)
+static int node_split(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned l)
 {
 	struct ext3_extent_header *old = path->level[l].header, *parent = path->level[l - 1].header;
 	unsigned n = x4_eh_entries(old);
@@ -210,7 +210,7 @@ static int node_split(struct jnl_handle *handle, struct x4_inode *inode, struct 
 	unsigned moved = path->level[l].at + 1 >= (int)n ? 1 : n / 2;
 	struct ext3_extent *from = &x4_eh_ext(old)[n - moved];
 	uint32_t key = le32toh(from->ee_block);
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	err = node_write(handle, path, l);
@@ -227,11 +227,11 @@ static int node_split(struct jnl_handle *handle, struct x4_inode *inode, struct 
 	entries_resize(parent, path->level[l - 1].at + 1, 0, 1);
 	idx_set(&x4_eh_idx(parent)[path->level[l - 1].at + 1], key, buffer->blk);
 	node_changed(inode, path, l - 1);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return 0;
 }
 
-int x4_tree_make_room(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned need)
+int x4_tree_make_room(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned need)
 {
 	unsigned l = path->depth;
 	int err;
@@ -251,7 +251,7 @@ int x4_tree_make_room(struct jnl_handle *handle, struct x4_inode *inode, struct 
 /* ---- shrinking ---- */
 
 /* The leaf of the path has lost its last entry: it and every ancestor that becomes empty are freed. */
-static int tree_prune(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path)
+static int tree_prune(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path)
 {
 	for (unsigned l = path->depth; l > 0; l--) {
 		struct ext3_extent_header *parent = path->level[l - 1].header;
@@ -275,13 +275,13 @@ static int tree_prune(struct jnl_handle *handle, struct x4_inode *inode, struct 
 	return 0;
 }
 
-int x4_tree_collapse(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_tree_collapse(struct journal_handle *handle, struct x4_inode *inode)
 {
 	struct ext3_extent_header *root = x4_ext_root(inode);
 
 	while (x4_eh_depth(root) && x4_eh_entries(root) == 1) {
 		struct ext3_extent_header *child;
-		struct jnl_buf *buffer;
+		struct journal_buffer *buffer;
 		uint64_t blk = x4_idx_blk(x4_eh_idx(root));
 		unsigned n;
 		int err = x4_ext_node_read(inode, blk, x4_eh_depth(root) - 1, &buffer);
@@ -291,14 +291,14 @@ int x4_tree_collapse(struct jnl_handle *handle, struct x4_inode *inode)
 		child = (struct ext3_extent_header *)buffer->data;
 		n = x4_eh_entries(child);
 		if (n > X4_EXT_ROOT_MAX) {
-			jnl_brelse(buffer);
+			journal_buffer_release(buffer);
 			return 0;
 		}
 		memset(x4_eh_ext(root), 0, X4_EXT_ROOT_MAX * ENTRY_SIZE);
 		memcpy(x4_eh_ext(root), x4_eh_ext(child), n * ENTRY_SIZE);
 		set_entries(root, n);
 		root->eh_depth = child->eh_depth;
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		err = node_free(handle, inode, blk);
 		if (err)
 			return err;
@@ -310,11 +310,11 @@ int x4_tree_collapse(struct jnl_handle *handle, struct x4_inode *inode)
  * A leaf that has become sparse joins its neighbour under the same parent when both together fill no more than half a node, so
  * that a file punched full of holes does not keep a block for every extent that is left.
  */
-static int leaf_join(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path)
+static int leaf_join(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path)
 {
 	unsigned l = path->depth, n = x4_eh_entries(path->level[l].header), at;
 	struct ext3_extent_header *parent, *left, *right;
-	struct jnl_buf *other;
+	struct journal_buffer *other;
 	bool with_next;
 	int err;
 
@@ -332,7 +332,7 @@ static int leaf_join(struct jnl_handle *handle, struct x4_inode *inode, struct x
 	right = with_next ? (struct ext3_extent_header *)other->data : path->level[l].header;
 	if (x4_eh_entries(left) + x4_eh_entries(right) > x4_eh_max(left) / 2)
 		goto out;
-	err = jnl_get_write(handle, with_next ? path->level[l].buffer : other);
+	err = journal_get_write(handle, with_next ? path->level[l].buffer : other);
 	if (!err)
 		err = node_write(handle, path, l - 1);
 	if (err)
@@ -345,7 +345,7 @@ static int leaf_join(struct jnl_handle *handle, struct x4_inode *inode, struct x
 	node_changed(inode, path, l - 1);
 	err = node_free(handle, inode, with_next ? other->blk : path->level[l].buffer->blk);
 out:
-	jnl_brelse(other);
+	journal_buffer_release(other);
 	return err;
 }
 
@@ -396,7 +396,7 @@ static void replacement_make(struct replacement *replacement, struct ext3_extent
 	}
 }
 
-int x4_leaf_edit(struct jnl_handle *handle, struct x4_inode *inode, struct x4_path *path, int pos, unsigned ndel, const struct x4_ext *new,
+int x4_leaf_edit(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, int pos, unsigned ndel, const struct x4_ext *new,
 		 unsigned nnew)
 {
 	unsigned l = path->depth;

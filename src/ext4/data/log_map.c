@@ -11,20 +11,20 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-struct log_walk { struct jnl_extent *extent; unsigned n, cap; };
+struct log_walk { struct journal_extent *extent; unsigned n, cap; };
 
 static int log_add(struct log_walk *walk, const struct x4_ext *extent)
 {
 	if (walk->n == walk->cap) {
 		unsigned cap = walk->cap ? walk->cap * 2 : 16;
-		struct jnl_extent *e = realloc(walk->extent, cap * sizeof(*e));
+		struct journal_extent *e = realloc(walk->extent, cap * sizeof(*e));
 
 		if (!e)
 			return -ENOMEM;
 		walk->extent = e;
 		walk->cap = cap;
 	}
-	walk->extent[walk->n++] = (struct jnl_extent) { extent->pblk, extent->len };
+	walk->extent[walk->n++] = (struct journal_extent) { extent->pblk, extent->len };
 	return 0;
 }
 
@@ -49,7 +49,7 @@ static int log_collect(struct x4_inode *inode, struct log_walk *walk)
 	}
 }
 
-int x4_map_log_extents(struct x4_vol *vol, uint32_t journal_ino, struct jnl_extent **ret,
+int x4_map_log_extents(struct x4_vol *vol, uint32_t journal_ino, struct journal_extent **ret,
 		       unsigned *ret_n)
 {
 	struct log_walk walk = { 0 };

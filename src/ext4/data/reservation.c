@@ -61,14 +61,14 @@ static bool over_untrimmed(const struct x4_inode *inode, uint64_t new_size)
 
 int x4_publish_size(struct x4_inode *inode, uint64_t new_size)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err;
 
 	if (new_size > x4_max_size(inode))
 		return -EFBIG;
 	if (over_untrimmed(inode, new_size))
 		return -EIO;
-	err = jnl_begin(inode->vol->jnl, X4_CREDITS_INODE, &handle);
+	err = journal_begin(inode->vol->journal, X4_CREDITS_INODE, &handle);
 	if (err)
 		return err;
 	err = x4_inode_begin(handle, inode);
@@ -78,9 +78,9 @@ int x4_publish_size(struct x4_inode *inode, uint64_t new_size)
 	}
 	err = nowait_err(err);
 	if (err)
-		jnl_cancel(handle);
+		journal_cancel(handle);
 	else
-		jnl_end(handle);
+		journal_end(handle);
 	return err;
 }
 
@@ -215,15 +215,15 @@ void x4_resv_free(struct x4_resv *reservation)
 /* ---- inserting ---- */
 
 /* Ends a handle well or not. */
-static int finish(struct jnl_handle *handle, struct x4_inode *inode, int err)
+static int finish(struct journal_handle *handle, struct x4_inode *inode, int err)
 {
 	if (!err)
 		err = x4_inode_dirty(handle, inode, true);
 	err = nowait_err(err);
 	if (err)
-		jnl_cancel(handle);
+		journal_cancel(handle);
 	else
-		jnl_end(handle);
+		journal_end(handle);
 	return err;
 }
 
@@ -243,17 +243,17 @@ static int insert_batch(struct x4_inode *inode, const struct x4_ext *ext, unsign
 			unsigned *ret_done)
 {
 	unsigned credits = FDIO_MAX(x4_extent_batch_credits(inode), x4_insert_credits(inode, &ext[0])), done = 0;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err;
 
 	/* One extent, the usual case, does not ask for a large share of the log. */
 	if (n == 1)
 		credits = x4_insert_credits(inode, &ext[0]);
-	err = jnl_begin(inode->vol->jnl, credits, &handle);
+	err = journal_begin(inode->vol->journal, credits, &handle);
 	if (err)
 		return err;
 	err = x4_inode_begin(handle, inode);
-	while (!err && done < n && (!done || jnl_credits_left(handle) >= x4_insert_credits(inode, &ext[done]))) {
+	while (!err && done < n && (!done || journal_credits_left(handle) >= x4_insert_credits(inode, &ext[done]))) {
 		const struct x4_ext *extent = &ext[done++];
 
 		err = x4_balloc_claim(handle, inode, extent->pblk, extent->len);
@@ -285,9 +285,9 @@ int x4_resv_insert(struct x4_inode *inode, struct x4_resv *reservation, uint64_t
 int x4_convert_range(struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x4_ext_state to, uint64_t new_size)
 {
 	while (lblk < end) {
-		struct jnl_handle *handle;
+		struct journal_handle *handle;
 		uint32_t next = lblk;
-		int err = jnl_begin(inode->vol->jnl, x4_extent_batch_credits(inode), &handle);
+		int err = journal_begin(inode->vol->journal, x4_extent_batch_credits(inode), &handle);
 
 		if (err)
 			return err;

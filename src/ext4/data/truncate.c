@@ -56,7 +56,7 @@ int x4_zero_tail(struct x4_inode *inode, uint64_t pos)
 
 /* ---- freeing ---- */
 
-int x4_remove_step(struct jnl_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t *to, bool metadata)
+int x4_remove_step(struct journal_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t *to, bool metadata)
 {
 	uint32_t was = *to;
 	bool more = false;
@@ -86,14 +86,14 @@ int x4_remove_step(struct jnl_handle *handle, struct x4_inode *inode, uint32_t f
 	return 0;
 }
 
-static int finish(struct jnl_handle *handle, struct x4_inode *inode, int err)
+static int finish(struct journal_handle *handle, struct x4_inode *inode, int err)
 {
 	if (!err)
 		err = x4_inode_dirty(handle, inode, true);
 	if (err)
-		jnl_cancel(handle);
+		journal_cancel(handle);
 	else
-		jnl_end(handle);
+		journal_end(handle);
 	return err;
 }
 
@@ -103,9 +103,9 @@ int x4_remove_range(struct x4_inode *inode, uint32_t from, uint32_t to, bool met
 
 	fdio_mutex_lock(&inode->map_lock);
 	while (to > from && !err) {
-		struct jnl_handle *handle;
+		struct journal_handle *handle;
 
-		err = jnl_begin(inode->vol->jnl, x4_extent_batch_credits(inode), &handle);
+		err = journal_begin(inode->vol->journal, x4_extent_batch_credits(inode), &handle);
 		if (err)
 			break;
 		err = x4_inode_begin(handle, inode);
@@ -142,7 +142,7 @@ bool x4_blocks_in_root(struct x4_inode *inode)
 
 unsigned x4_free_root_credits(struct x4_inode *inode) { return nothing_mapped(inode) ? 0 : x4_extent_batch_credits(inode); }
 
-int x4_free_root_blocks(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_free_root_blocks(struct journal_handle *handle, struct x4_inode *inode)
 {
 	uint32_t to = X4_LBLK_END;
 	int err;
@@ -168,10 +168,10 @@ int x4_free_all_blocks(struct x4_inode *inode)
 /* One transaction of a truncate: the size with the first, the orphan list where it takes more than one. */
 static int trunc_step(struct x4_inode *inode, uint64_t size, bool first, uint32_t from, uint32_t *to)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	bool unlinked = !inode->raw->i_links_count;
 	uint32_t end = *to;
-	int err = jnl_begin(inode->vol->jnl, end > from ? x4_extent_batch_credits(inode) : X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
+	int err = journal_begin(inode->vol->journal, end > from ? x4_extent_batch_credits(inode) : X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
 
 	if (err)
 		return err;

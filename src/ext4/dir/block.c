@@ -112,7 +112,7 @@ static uint32_t leaf_csum(struct x4_inode *dir, const uint8_t *data)
 	return fdio_crc32c(dir->checksum_seed, data, dir->vol->block_size - DIR_TAIL_LEN);
 }
 
-void dirb_seal(struct x4_inode *dir, struct jnl_buf *buffer)
+void dirb_seal(struct x4_inode *dir, struct journal_buffer *buffer)
 {
 	if (dir->vol->has_csum)
 		put32(buffer->data + dir->vol->block_size - 4, leaf_csum(dir, buffer->data));
@@ -170,7 +170,7 @@ static uint32_t index_csum(struct x4_inode *dir, const uint8_t *data, unsigned o
 	return fdio_crc32c(c, zero, 4);
 }
 
-void dxb_seal(struct x4_inode *dir, struct jnl_buf *buffer)
+void dxb_seal(struct x4_inode *dir, struct journal_buffer *buffer)
 {
 	unsigned ofs = dxb_offset(dir->vol, buffer->data);
 
@@ -204,7 +204,7 @@ int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const 
 	return 0;
 }
 
-static int verify_leaf(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *buffer)
+static int verify_leaf(struct x4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
 {
 	struct x4_vol *vol = dir->vol;
 
@@ -219,7 +219,7 @@ static int verify_leaf(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf
 	return dirb_check_entries(dir, lblk, buffer->blk, buffer->data, 0, dirb_limit(vol));
 }
 
-static int verify_index(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *buffer)
+static int verify_index(struct x4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
 {
 	struct x4_vol *vol = dir->vol;
 	unsigned ofs = dxb_offset(vol, buffer->data), n, count;
@@ -247,10 +247,10 @@ bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data)
 	return dir->vol->has_csum && dxb_offset(dir->vol, data) == 8;
 }
 
-int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret)
+int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct journal_buffer **ret)
 {
 	struct x4_vol *vol = dir->vol;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint64_t blk;
 	uint32_t bit;
 	int err;
@@ -261,7 +261,7 @@ int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct j
 		return X4_CORRUPT(vol, dir->ino, 0, "block %u is beyond the directory", lblk);
 	err = x4_bmap(dir, lblk, &blk);
 	if (err == 0)
-		err = jnl_bread(vol->jnl, blk, &buffer);
+		err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	if (kind == DIRB_ANY)
@@ -270,7 +270,7 @@ int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct j
 	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & bit)) {
 		err = kind == DIRB_INDEX ? verify_index(dir, lblk, buffer) : verify_leaf(dir, lblk, buffer);
 		if (err) {
-			jnl_brelse(buffer);
+			journal_buffer_release(buffer);
 			return err;
 		}
 		__atomic_or_fetch(&buffer->verified, bit, __ATOMIC_RELAXED);
@@ -384,5 +384,5 @@ void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr)
 	while (n < 32 && lblk + n < nr && x4_bmap(dir, lblk + n, &next) == 0 && next == first + n)
 		n++;
 	if (n > 1)
-		jnl_readahead(dir->vol->jnl, first, n);
+		journal_readahead(dir->vol->journal, first, n);
 }

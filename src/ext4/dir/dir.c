@@ -43,7 +43,7 @@ static int find_dots(struct x4_inode *dir, unsigned len, struct dir_pos *ret)
 {
 	unsigned limit = dir->vol->block_size, off = 0;
 	struct dirb_ent entry;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = dirb_read(dir, 0, dir_is_dx(dir) ? DIRB_INDEX : DIRB_ANY, &buffer);
 
 	if (err)
@@ -56,17 +56,17 @@ static int find_dots(struct x4_inode *dir, unsigned len, struct dir_pos *ret)
 		}
 		*ret = (struct dir_pos){ 0, off, entry.ino, entry.file_type };
 	}
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
 bool dir_index_lost(struct x4_inode *dir)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = dirb_read(dir, 0, DIRB_INDEX, &buffer);
 
 	if (!err)
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	return err == -EUCLEAN;
 }
 
@@ -75,7 +75,7 @@ static int scan(struct x4_inode *dir, const char *name, unsigned len, struct dir
 	uint32_t nr = dir_nr_blocks(dir);
 	unsigned bad = 0;
 	struct dirb_ent entry;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	unsigned prev;
 	bool hit;
 	int err;
@@ -89,7 +89,7 @@ static int scan(struct x4_inode *dir, const char *name, unsigned len, struct dir
 		hit = !dirb_is_index(dir, lblk, buffer->data) && dirb_find(dir->vol, buffer->data, name, len, &entry, &prev);
 		if (hit)
 			*ret = (struct dir_pos){ lblk, entry.off, entry.ino, entry.file_type };
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		if (hit)
 			return 0;
 	}
@@ -122,7 +122,7 @@ int dir_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_po
 	return state ? dirstate_find(dir, state, name, len, ret) : scan(dir, name, len, ret);
 }
 
-static bool block_is_empty(struct x4_inode *dir, uint32_t lblk, const struct jnl_buf *buffer)
+static bool block_is_empty(struct x4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
 {
 	unsigned off = 0, limit = dirb_limit(dir->vol);
 	struct dirb_ent entry;
@@ -138,7 +138,7 @@ static bool block_is_empty(struct x4_inode *dir, uint32_t lblk, const struct jnl
 int dir_is_empty(struct x4_inode *dir)
 {
 	uint32_t nr = dir_nr_blocks(dir);
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = 1;
 
 	if (nowait_on() && nr > DIR_NOWAIT_BLOCKS)
@@ -149,7 +149,7 @@ int dir_is_empty(struct x4_inode *dir)
 		if (err)
 			return err;
 		err = block_is_empty(dir, lblk, buffer);
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	}
 	return err;
 }
@@ -161,7 +161,7 @@ static int find_room(struct x4_inode *dir, unsigned need, uint32_t *ret_lblk, ui
 {
 	uint32_t nr = dir_nr_blocks(dir), lblk = 0;
 	struct x4_dirstate *state = NULL;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	unsigned off;
 	int err = 0;
 
@@ -180,7 +180,7 @@ static int find_room(struct x4_inode *dir, unsigned need, uint32_t *ret_lblk, ui
 		if (err)
 			return err;
 		off = dirb_is_index(dir, lblk, buffer->data) ? UINT_MAX : dirb_find_gap(dir->vol, buffer->data, need);
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		if (off == UINT_MAX)
 			continue;
 		*ret_lblk = lblk;
@@ -217,7 +217,7 @@ int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct di
 	return 0;
 }
 
-static int put_at(struct jnl_handle *handle, struct x4_inode *dir, struct jnl_buf *buffer, const struct dir_add *add, uint32_t lblk, uint32_t ino,
+static int put_at(struct journal_handle *handle, struct x4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add, uint32_t lblk, uint32_t ino,
 		  uint8_t ft)
 {
 	unsigned off, gap = dirb_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
@@ -226,7 +226,7 @@ static int put_at(struct jnl_handle *handle, struct x4_inode *dir, struct jnl_bu
 	/* The plan found it: only a block that another directory owns too can have lost it since. */
 	if (gap == UINT_MAX)
 		return X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u changes by itself", lblk);
-	err = jnl_get_write(handle, buffer);
+	err = journal_get_write(handle, buffer);
 	if (err)
 		return err;
 	off = dirb_insert(dir->vol, buffer->data, gap, ino, ft, add->name, add->len);
@@ -235,21 +235,21 @@ static int put_at(struct jnl_handle *handle, struct x4_inode *dir, struct jnl_bu
 	return 0;
 }
 
-static int add_slot(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int add_slot(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = dirb_read(dir, add->lblk, DIRB_LEAF, &buffer);
 
 	if (err)
 		return err;
 	err = put_at(handle, dir, buffer, add, add->lblk, ino, ft);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
-static int add_append(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int add_append(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t lblk;
 	int err = dir_append(handle, dir, &lblk, &buffer);
 
@@ -257,7 +257,7 @@ static int add_append(struct jnl_handle *handle, struct x4_inode *dir, const str
 		return err;
 	dirb_init(dir->vol, buffer->data);
 	err = put_at(handle, dir, buffer, add, lblk, ino, ft);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
@@ -274,7 +274,7 @@ static void forget_index(struct x4_inode *dir)
 	fdio_mutex_unlock(&dir->attr);
 }
 
-int dir_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+int dir_do_add(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	int err;
 
@@ -301,11 +301,11 @@ int dir_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir
 }
 
 /* ---- the other changes ---- */
-int dir_do_remove(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len)
+int dir_do_remove(struct journal_handle *handle, struct x4_inode *dir, const char *name, unsigned len)
 {
 	struct dir_pos pos;
 	struct dirb_ent entry;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	unsigned prev;
 	int err = dir_find(dir, name, len, &pos);
 
@@ -316,28 +316,28 @@ int dir_do_remove(struct jnl_handle *handle, struct x4_inode *dir, const char *n
 	if (!dirb_find(dir->vol, buffer->data, name, len, &entry, &prev) || entry.off != pos.off)
 		err = X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u has a name twice", pos.lblk);
 	if (err == 0)
-		err = jnl_get_write(handle, buffer);
+		err = journal_get_write(handle, buffer);
 	if (err == 0) {
 		dirb_delete(dir->vol, buffer->data, entry.off, prev);
 		dirb_seal(dir, buffer);
 		dirstate_removed(dir, pos.lblk, buffer->data, entry.off, name, len);
 		forget_index(dir);
 	}
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
-int dir_do_set(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
+int dir_do_set(struct journal_handle *handle, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
 {
 	struct dir_pos pos;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = dir_find(dir, name, len, &pos);
 
 	if (err == 0)
 		err = dirb_read(dir, pos.lblk, DIRB_ANY, &buffer);
 	if (err)
 		return err;
-	err = jnl_get_write(handle, buffer);
+	err = journal_get_write(handle, buffer);
 	if (err == 0) {
 		dirb_set(dir->vol, buffer->data, pos.off, ino, ft);
 		if (dirb_is_index(dir, pos.lblk, buffer->data))
@@ -345,14 +345,14 @@ int dir_do_set(struct jnl_handle *handle, struct x4_inode *dir, const char *name
 		else
 			dirb_seal(dir, buffer);
 	}
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
-int dir_do_init(struct jnl_handle *handle, struct x4_inode *dir, uint32_t parent)
+int dir_do_init(struct journal_handle *handle, struct x4_inode *dir, uint32_t parent)
 {
 	struct x4_vol *vol = dir->vol;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t lblk;
 	int err = dir_append(handle, dir, &lblk, &buffer);
 
@@ -362,7 +362,7 @@ int dir_do_init(struct jnl_handle *handle, struct x4_inode *dir, uint32_t parent
 	dirb_put(vol, buffer->data, 0, DIR_ENT_MIN, dir->ino, EXT2_FT_DIR, ".", 1);
 	dirb_put(vol, buffer->data, DIR_ENT_MIN, dirb_limit(vol) - DIR_ENT_MIN, parent, EXT2_FT_DIR, "..", 2);
 	dirb_seal(dir, buffer);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return 0;
 }
 

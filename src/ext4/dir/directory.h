@@ -12,7 +12,7 @@
  * Locks: everything here is called with dir->rw held; exclusively by what takes a handle. A directory's blocks change
  * only in a handle of the thread that holds rw exclusively, so readers under rw see whole blocks.
  *
- * Blocks are verified once after they came from the device (jnl_buf.verified); every step through one is bounds-checked
+ * Blocks are verified once after they came from the device (journal_buffer.verified); every step through one is bounds-checked
  * all the same, because a hostile image can make two directories share a block.
  */
 #ifndef FDIO_EXT4_DIR_DIRECTORY_H
@@ -47,7 +47,7 @@ enum dirb_kind { DIRB_LEAF, DIRB_INDEX, DIRB_ANY };
 /* Bytes of a leaf that hold entries. */
 unsigned dirb_limit(const struct x4_vol *vol);
 /* Block lblk of dir, verified as kind; ANY finds out by content. -EUCLEAN, -EIO. */
-int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct jnl_buf **ret)
+int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct journal_buffer **ret)
 	FDIO_MAY_MISS;
 /*
  * The result of looking at one block of a walk: damage is passed over (0) and counted in *bad, at
@@ -76,7 +76,7 @@ void dirb_stretch(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigne
 void dirb_delete(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned prev);
 void dirb_set(const struct x4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft);
 /* Checksum; the content counts as verified, as a leaf and as nothing else. */
-void dirb_seal(struct x4_inode *dir, struct jnl_buf *buffer);
+void dirb_seal(struct x4_inode *dir, struct journal_buffer *buffer);
 
 /* Index blocks: where {limit, count} stands (0: not an index block), and the entries behind it. */
 unsigned dxb_offset(const struct x4_vol *vol, const uint8_t *data);
@@ -86,7 +86,7 @@ void dxb_set_count(const struct x4_vol *vol, uint8_t *data, unsigned ofs, unsign
 uint32_t dxb_hash(const uint8_t *data, unsigned ofs, unsigned n);
 uint32_t dxb_block(const uint8_t *data, unsigned ofs, unsigned n);
 void dxb_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t block);
-void dxb_seal(struct x4_inode *dir, struct jnl_buf *buffer);
+void dxb_seal(struct x4_inode *dir, struct journal_buffer *buffer);
 
 /* The entries of [from, to) fill it and make sense; lblk and blk: what the message says. */
 int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
@@ -134,16 +134,16 @@ struct dir_add {
 int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *add)
 	FDIO_MAY_MISS;
 /* In handle, x4_inode_begin(dir) done, x4_inode_dirty(dir) to follow. */
-int dir_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+int dir_do_add(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 	FDIO_MAY_MISS;
 #define DIR_CREDITS_CHANGE 1
-int dir_do_remove(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len)
+int dir_do_remove(struct journal_handle *handle, struct x4_inode *dir, const char *name, unsigned len)
 	FDIO_MAY_MISS;
 /* Another inode behind the same name ("." and ".." too). */
-int dir_do_set(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
+int dir_do_set(struct journal_handle *handle, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
 	FDIO_MAY_MISS;
 /* First block of a new directory: "." and "..". Credits and blocks as for one append. */
-int dir_do_init(struct jnl_handle *handle, struct x4_inode *dir, uint32_t parent) FDIO_MAY_MISS;
+int dir_do_init(struct journal_handle *handle, struct x4_inode *dir, uint32_t parent) FDIO_MAY_MISS;
 /* ---- one more block at the end (dir/growth.c) ---- */
 /* It may have so many blocks more. */
 bool dir_can_grow(const struct x4_inode *dir, unsigned blocks);
@@ -151,7 +151,7 @@ bool dir_can_grow(const struct x4_inode *dir, unsigned blocks);
 unsigned dir_append_credits(struct x4_inode *dir);
 unsigned dir_append_blocks(struct x4_inode *dir);
 /* One more block at the end; size grows. Not initialised. */
-int dir_append(struct jnl_handle *handle, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
+int dir_append(struct journal_handle *handle, struct x4_inode *dir, uint32_t *ret_lblk, struct journal_buffer **ret)
 	FDIO_MAY_MISS;
 /* A handle that changed dir was cancelled: forgets what is remembered about it. */
 void dir_cancelled(struct x4_inode *dir);
@@ -181,7 +181,7 @@ void dirstate_drop(struct x4_inode *dir);
 
 /* ---- hash index (dir/index.c) ---- */
 struct dx_frame {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	unsigned ofs, at, count, limit;
 };
 struct dx_path {
@@ -206,15 +206,15 @@ void dx_release(struct dx_path *path);
 int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 	FDIO_MAY_MISS;
 int dx_plan_add(struct x4_inode *dir, struct dir_add *add) FDIO_MAY_MISS;
-int dx_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+int dx_do_add(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 	FDIO_MAY_MISS;
-int dx_do_convert(struct jnl_handle *handle, struct x4_inode *dir) FDIO_MAY_MISS;
+int dx_do_convert(struct journal_handle *handle, struct x4_inode *dir) FDIO_MAY_MISS;
 
 /* ---- operations (dir/names.c) ---- */
 /* A handle with set-aside blocks. */
 struct dir_op {
 	struct x4_vol *vol;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	unsigned reserved;
 };
 int dir_op_begin(struct x4_vol *vol, unsigned credits, unsigned blocks, bool root, struct dir_op *op)
@@ -237,13 +237,13 @@ bool dir_nlink_full(const struct x4_inode *dir);
 void dir_nlink_inc(struct x4_inode *dir);
 void dir_nlink_dec(struct x4_inode *dir);
 /* A name of inode is gone: link count, ctime, orphan list at 0. Inside handle after x4_inode_begin(inode); dirties inode. */
-int dir_drop_link(struct jnl_handle *handle, struct x4_inode *inode, struct timespec now) FDIO_MAY_MISS;
+int dir_drop_link(struct journal_handle *handle, struct x4_inode *inode, struct timespec now) FDIO_MAY_MISS;
 /* Common body of create, mkdir and symlink: dir locked exclusively inside. fill (may be NULL) finishes the inode in h. */
 struct dir_new {
 	uint32_t mode, rdev;
 	const struct x4_cred *credentials;
 	unsigned credits, blocks; /* for fill */
-	int (*fill)(struct jnl_handle *h, struct x4_inode *i, void *arg);
+	int (*fill)(struct journal_handle *h, struct x4_inode *i, void *arg);
 	void *arg;
 };
 int dir_create(struct x4_inode *dir, const char *name, unsigned len, const struct dir_new *fresh, struct x4_inode **ret)

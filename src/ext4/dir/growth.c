@@ -25,7 +25,7 @@ unsigned dir_append_credits(struct x4_inode *dir)
 
 unsigned dir_append_blocks(struct x4_inode *dir) { return 1 + x4_extent_meta_blocks(dir); }
 
-int dir_append(struct jnl_handle *handle, struct x4_inode *dir, uint32_t *ret_lblk, struct jnl_buf **ret)
+int dir_append(struct journal_handle *handle, struct x4_inode *dir, uint32_t *ret_lblk, struct journal_buffer **ret)
 {
 	uint32_t lblk = dir_nr_blocks(dir);
 	int err;

@@ -51,7 +51,7 @@ void dx_hash(const struct x4_vol *vol, uint8_t version, const char *name, unsign
 void dx_release(struct dx_path *path)
 {
 	for (unsigned n = 0; n < DIR_DX_MAX_LEVELS; n++)
-		jnl_brelse(path->frame[n].buffer);
+		journal_buffer_release(path->frame[n].buffer);
 	memset(path->frame, 0, sizeof path->frame);
 	dir_seen_clear(&path->seen);
 }
@@ -164,7 +164,7 @@ int dx_next(struct x4_inode *dir, struct dx_path *path, uint32_t *ret_hash)
 	for (; n < path->levels; n++) {
 		uint32_t lblk = dxb_block(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
 
-		jnl_brelse(path->frame[n].buffer);
+		journal_buffer_release(path->frame[n].buffer);
 		path->frame[n].buffer = NULL;
 		err = frame_load(dir, lblk, &path->frame[n]);
 		if (err)
@@ -178,7 +178,7 @@ int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos
 	uint32_t hash, next;
 	struct dx_path path;
 	struct dirb_ent entry;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	unsigned prev;
 	int err = dx_probe(dir, name, len, &hash, &path);
 
@@ -191,7 +191,7 @@ int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos
 		hit = dirb_find(dir->vol, buffer->data, name, len, &entry, &prev);
 		if (hit)
 			*ret = (struct dir_pos){ lblk, entry.off, entry.ino, entry.file_type };
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		if (hit)
 			break;
 		err = dx_next(dir, &path, &next);
@@ -209,7 +209,7 @@ int dx_plan_add(struct x4_inode *dir, struct dir_add *add)
 {
 	unsigned need = dir_rec_len(add->len), n, new_blocks = 0;
 	struct dx_path path;
-	struct jnl_buf *buffer = NULL;
+	struct journal_buffer *buffer = NULL;
 	int err = dx_probe(dir, add->name, add->len, &add->hash, &path);
 
 	if (err == 0)
@@ -232,7 +232,7 @@ int dx_plan_add(struct x4_inode *dir, struct dir_add *add)
 	add->credits += new_blocks * dir_append_credits(dir);
 	add->blocks = new_blocks * dir_append_blocks(dir);
 out:
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	dx_release(&path);
 	return err;
 }
@@ -319,18 +319,18 @@ static void node_init(const struct x4_vol *vol, uint8_t *data)
 }
 
 /* The full root's pairs go to a new node, the root keeps one pair that covers everything. */
-static int grow_root(struct jnl_handle *handle, struct x4_inode *dir, struct dx_path *path)
+static int grow_root(struct journal_handle *handle, struct x4_inode *dir, struct dx_path *path)
 {
 	struct dx_frame *root = &path->frame[0], *node = &path->frame[1];
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t lblk;
 	int err = dir_append(handle, dir, &lblk, &buffer);
 
 	if (err)
 		return err;
-	err = jnl_get_write(handle, root->buffer);
+	err = journal_get_write(handle, root->buffer);
 	if (err) {
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		return err;
 	}
 	memmove(&path->frame[2], &path->frame[1], (DIR_DX_MAX_LEVELS - 2) * sizeof path->frame[0]);
@@ -351,15 +351,15 @@ static int grow_root(struct jnl_handle *handle, struct x4_inode *dir, struct dx_
 }
 
 /* The upper half of a full node goes to a new one; its parent has room. The path follows the pair it stands on. */
-static int split_node(struct jnl_handle *handle, struct x4_inode *dir, struct dx_frame *parent, struct dx_frame *frame)
+static int split_node(struct journal_handle *handle, struct x4_inode *dir, struct dx_frame *parent, struct dx_frame *frame)
 {
 	unsigned keep = frame->count / 2, moved = frame->count - keep;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t lblk, hash = dxb_hash(frame->buffer->data, frame->ofs, keep);
-	int err = jnl_get_write(handle, frame->buffer);
+	int err = journal_get_write(handle, frame->buffer);
 
 	if (err == 0)
-		err = jnl_get_write(handle, parent->buffer);
+		err = journal_get_write(handle, parent->buffer);
 	if (err == 0)
 		err = dir_append(handle, dir, &lblk, &buffer);
 	if (err)
@@ -374,17 +374,17 @@ static int split_node(struct jnl_handle *handle, struct x4_inode *dir, struct dx
 	index_insert(dir, parent, hash, lblk);
 	frame->count = keep;
 	if (frame->at < keep) {
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		return 0;
 	}
-	jnl_brelse(frame->buffer);
+	journal_buffer_release(frame->buffer);
 	parent->at++;
 	*frame = (struct dx_frame){ buffer, DX_NODE_OFS, frame->at - keep, moved, frame->limit };
 	return 0;
 }
 
 /* Afterwards the node above the leaf has room for one pair. */
-static int make_index_room(struct jnl_handle *handle, struct x4_inode *dir, struct dx_path *path)
+static int make_index_room(struct journal_handle *handle, struct x4_inode *dir, struct dx_path *path)
 {
 	unsigned n = path->levels;
 	int err;
@@ -404,18 +404,18 @@ static int make_index_room(struct jnl_handle *handle, struct x4_inode *dir, stru
 		if (err)
 			return err;
 	}
-	return jnl_get_write(handle, path->frame[path->levels - 1].buffer);
+	return journal_get_write(handle, path->frame[path->levels - 1].buffer);
 }
 
 /* ---- insertion ---- */
 struct split_work { struct leaf_map *map; uint8_t *copy; };
 
-static int split_leaf(struct jnl_handle *handle, struct x4_inode *dir, struct dx_path *path, struct jnl_buf *leaf, struct leaf_map *map, unsigned n,
-		      const uint8_t *copy, uint32_t *ret_hash, struct jnl_buf **ret)
+static int split_leaf(struct journal_handle *handle, struct x4_inode *dir, struct dx_path *path, struct journal_buffer *leaf, struct leaf_map *map, unsigned n,
+		      const uint8_t *copy, uint32_t *ret_hash, struct journal_buffer **ret)
 {
 	unsigned keep = choose_split(map, n, dir->vol->block_size);
 	uint32_t lblk, hash = map[keep].hash, below = map[keep - 1].hash;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = make_index_room(handle, dir, path);
 
 	if (err == 0)
@@ -434,7 +434,7 @@ static int split_leaf(struct jnl_handle *handle, struct x4_inode *dir, struct dx
 	return 0;
 }
 
-static int put_in(struct x4_inode *dir, struct jnl_buf *buffer, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int put_in(struct x4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	unsigned off = dirb_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
 
@@ -446,7 +446,7 @@ static int put_in(struct x4_inode *dir, struct jnl_buf *buffer, const struct dir
 	return 0;
 }
 
-static int make_room_and_put(struct jnl_handle *handle, struct x4_inode *dir, struct dx_path *path, struct jnl_buf *leaf, const struct dir_add *add,
+static int make_room_and_put(struct journal_handle *handle, struct x4_inode *dir, struct dx_path *path, struct journal_buffer *leaf, const struct dir_add *add,
 			     uint32_t hash, uint32_t ino, uint8_t ft)
 {
 	struct x4_vol *vol = dir->vol;
@@ -454,7 +454,7 @@ static int make_room_and_put(struct jnl_handle *handle, struct x4_inode *dir, st
 	uint32_t split_hash;
 	struct leaf_map *map = malloc((vol->block_size / DIR_ENT_MIN + 1) * sizeof *map);
 	uint8_t *copy = malloc(vol->block_size);
-	struct jnl_buf *other = NULL;
+	struct journal_buffer *other = NULL;
 	int err = -ENOMEM;
 
 	if (!map || !copy)
@@ -471,23 +471,23 @@ static int make_room_and_put(struct jnl_handle *handle, struct x4_inode *dir, st
 	if (err == 0)
 		err = put_in(dir, hash >= split_hash ? other : leaf, add, ino, ft);
 out:
-	jnl_brelse(other);
+	journal_buffer_release(other);
 	free(map);
 	free(copy);
 	return err;
 }
 
-int dx_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+int dx_do_add(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	struct dx_path path;
-	struct jnl_buf *leaf = NULL;
+	struct journal_buffer *leaf = NULL;
 	uint32_t hash;
 	int err = dx_probe(dir, add->name, add->len, &hash, &path);
 
 	if (err == 0)
 		err = dirb_read(dir, dx_leaf(&path), DIRB_LEAF, &leaf);
 	if (err == 0)
-		err = jnl_get_write(handle, leaf);
+		err = journal_get_write(handle, leaf);
 	if (err)
 		goto out;
 	if (add->how != DIR_ADD_CONVERT && dirb_find_gap(dir->vol, leaf->data, dir_rec_len(add->len)) != UINT_MAX)
@@ -495,7 +495,7 @@ int dx_do_add(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_
 	else
 		err = make_room_and_put(handle, dir, &path, leaf, add, hash, ino, ft);
 out:
-	jnl_brelse(leaf);
+	journal_buffer_release(leaf);
 	dx_release(&path);
 	return err;
 }
@@ -537,15 +537,15 @@ static int move_entries(struct x4_inode *dir, const uint8_t *from, uint8_t *to, 
 	return 0;
 }
 
-int dx_do_convert(struct jnl_handle *handle, struct x4_inode *dir)
+int dx_do_convert(struct journal_handle *handle, struct x4_inode *dir)
 {
-	struct jnl_buf *root, *leaf = NULL;
+	struct journal_buffer *root, *leaf = NULL;
 	uint32_t lblk, parent = 0;
 	int err = dirb_read(dir, 0, DIRB_LEAF, &root);
 
 	if (err)
 		return err;
-	err = jnl_get_write(handle, root);
+	err = journal_get_write(handle, root);
 	if (err == 0)
 		err = dir_append(handle, dir, &lblk, &leaf);
 	if (err)
@@ -562,7 +562,7 @@ int dx_do_convert(struct jnl_handle *handle, struct x4_inode *dir)
 	fdio_mutex_unlock(&dir->attr);
 	dirstate_drop(dir);
 out:
-	jnl_brelse(leaf);
-	jnl_brelse(root);
+	journal_buffer_release(leaf);
+	journal_buffer_release(root);
 	return err;
 }

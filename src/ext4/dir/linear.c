@@ -140,7 +140,7 @@ static int load_block(struct x4_inode *dir, struct x4_dirstate *state, uint32_t 
 {
 	unsigned limit = dirb_limit(dir->vol), off = 0;
 	struct dirb_ent entry;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = dirb_read(dir, lblk, DIRB_LEAF, &buffer);
 
 	if (err)
@@ -150,7 +150,7 @@ static int load_block(struct x4_inode *dir, struct x4_dirstate *state, uint32_t 
 	for (; err == 0 && dirb_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
 		if (entry.ino && !place_add(state, entry.name, entry.name_len, lblk, off))
 			err = -ENOMEM;
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
@@ -203,7 +203,7 @@ int dirstate_find(struct x4_inode *dir, struct x4_dirstate *state, const char *n
 {
 	uint32_t hash = name_hash(name, len), n = state->cap ? state->chain[hash & (state->cap - 1)] : NONE;
 	struct dirb_ent entry;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	bool hit;
 	int err;
 
@@ -219,7 +219,7 @@ int dirstate_find(struct x4_inode *dir, struct x4_dirstate *state, const char *n
 		      entry.name_len == len && memcmp(entry.name, name, len) == 0;
 		if (hit)
 			*ret = (struct dir_pos){ place->lblk, entry.off, entry.ino, entry.file_type };
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		if (hit)
 			return 0;
 	}

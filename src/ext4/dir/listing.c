@@ -107,7 +107,7 @@ static int list_linear_block(struct listing *listing, uint32_t lblk, uint64_t fr
 	uint64_t base = (uint64_t)lblk << vol->block_bits;
 	unsigned off = 0, limit = dirb_limit(vol);
 	struct dirb_ent entry;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = dirb_read(listing->dir, lblk, DIRB_ANY, &buffer);
 
 	if (err)
@@ -117,7 +117,7 @@ static int list_linear_block(struct listing *listing, uint32_t lblk, uint64_t fr
 	for (; !listing->stopped && dirb_get(vol, buffer->data, limit, off, &entry); off += entry.rec_len)
 		if (entry.ino && base + off >= from && !(lblk == 0 && is_dots(&entry)))
 			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type), base + off + 1 + COOKIE_BASE);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return 0;
 }
 
@@ -209,7 +209,7 @@ static int collect_block(struct listing *listing, uint32_t lblk, const uint8_t *
 
 static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = dir_seen_add(&listing->seen, lblk);
 
 	if (err == 0)
@@ -219,7 +219,7 @@ static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
 	if (err)
 		return err;
 	err = collect_block(listing, lblk, buffer->data, from);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
@@ -257,7 +257,7 @@ static int give_items(struct listing *listing, uint64_t from)
 	struct x4_vol *vol = listing->dir->vol;
 	uint64_t ord = 0, last = UINT64_MAX, pos;
 	struct dirb_ent entry;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	qsort(listing->item, listing->nr, sizeof *listing->item, item_cmp);
@@ -272,7 +272,7 @@ static int give_items(struct listing *listing, uint64_t from)
 			return err;
 		if (dirb_get(vol, buffer->data, dirb_limit(vol), listing->item[n].off, &entry) && entry.ino)
 			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type), pos + 1 + COOKIE_BASE);
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	}
 	return 0;
 }

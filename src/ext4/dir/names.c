@@ -27,7 +27,7 @@ int dir_op_begin(struct x4_vol *vol, unsigned credits, unsigned blocks, bool roo
 	err = blocks ? x4_meta_reserve(vol, blocks, x4_asks(root)) : 0;
 	if (err)
 		return err;
-	err = jnl_begin(vol->jnl, credits, &op->handle);
+	err = journal_begin(vol->journal, credits, &op->handle);
 	if (err && blocks)
 		x4_meta_unreserve(vol, blocks);
 	return err;
@@ -41,9 +41,9 @@ int dir_op_end(struct dir_op *op, int r, struct x4_inode *a, struct x4_inode *b)
 			dir_cancelled(a);
 		if (b)
 			dir_cancelled(b);
-		jnl_cancel(op->handle);
+		journal_cancel(op->handle);
 	} else {
-		jnl_end(op->handle);
+		journal_end(op->handle);
 	}
 	if (op->reserved)
 		x4_meta_unreserve(op->vol, op->reserved);
@@ -126,7 +126,7 @@ void dir_nlink_dec(struct x4_inode *dir)
 		x4_raw_set_nlink(dir, n - 1);
 }
 
-int dir_drop_link(struct jnl_handle *handle, struct x4_inode *inode, struct timespec now)
+int dir_drop_link(struct journal_handle *handle, struct x4_inode *inode, struct timespec now)
 {
 	unsigned n = nlink_of(inode);
 	int err;
@@ -217,7 +217,7 @@ static int check_add(struct x4_inode *dir, const char *name, unsigned len)
 }
 
 /* The new inode complete in handle but for its name: owner, mode by umask or default ACL, content by fill. */
-static int new_inode(struct jnl_handle *handle, struct x4_inode *dir, const struct dir_new *fresh, struct timespec now, struct x4_inode **ret)
+static int new_inode(struct journal_handle *handle, struct x4_inode *dir, const struct dir_new *fresh, struct timespec now, struct x4_inode **ret)
 {
 	bool had_default = false;
 	struct x4_inode *inode;
@@ -299,7 +299,7 @@ out:
 	return err;
 }
 
-static int fill_dir(struct jnl_handle *handle, struct x4_inode *inode, void *arg)
+static int fill_dir(struct journal_handle *handle, struct x4_inode *inode, void *arg)
 {
 	int err = dir_do_init(handle, inode, *(uint32_t *)arg);
 
@@ -371,7 +371,7 @@ static int check_link(struct x4_inode *dir, struct x4_inode *target)
 	return n >= DIR_LINK_MAX ? -EMLINK : 0;
 }
 
-static int link_in(struct jnl_handle *handle, struct x4_inode *dir, struct x4_inode *target, const struct dir_add *add)
+static int link_in(struct journal_handle *handle, struct x4_inode *dir, struct x4_inode *target, const struct dir_add *add)
 {
 	struct timespec now = x4_now(dir->vol);
 	unsigned n = nlink_of(target);
@@ -433,7 +433,7 @@ int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inod
 }
 
 /* ---- removal ---- */
-static int remove_in(struct jnl_handle *handle, struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *child)
+static int remove_in(struct journal_handle *handle, struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *child)
 {
 	struct timespec now = x4_now(dir->vol);
 	int err = x4_inode_begin(handle, dir);

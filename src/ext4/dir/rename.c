@@ -202,7 +202,7 @@ static int check_locked(struct ren *names)
 
 /* ---- in the handle ---- */
 /* inode is now in dir: its ".." and its ctime. */
-static int moved(struct jnl_handle *handle, struct ren *names, struct x4_inode *inode, struct x4_inode *from, struct x4_inode *to)
+static int moved(struct journal_handle *handle, struct ren *names, struct x4_inode *inode, struct x4_inode *from, struct x4_inode *to)
 {
 	int err = 0;
 
@@ -221,7 +221,7 @@ static int moved(struct jnl_handle *handle, struct ren *names, struct x4_inode *
 	return x4_inode_dirty(handle, inode, is_dir(inode));
 }
 
-static int do_exchange(struct jnl_handle *handle, struct ren *names)
+static int do_exchange(struct journal_handle *handle, struct ren *names)
 {
 	int err = dir_do_set(handle, names->odir, names->oname, names->olen, names->new_inode->ino, dir_ft_of_mode(x4_inode_mode(names->new_inode)));
 
@@ -232,7 +232,7 @@ static int do_exchange(struct jnl_handle *handle, struct ren *names)
 	return err ? err : moved(handle, names, names->new_inode, names->ndir, names->odir);
 }
 
-static int make_whiteout(struct jnl_handle *handle, struct ren *names)
+static int make_whiteout(struct journal_handle *handle, struct ren *names)
 {
 	int err = x4_inode_new(handle, names->odir, S_IFCHR, names->credentials, &names->white);
 	uint32_t mode = S_IFCHR;
@@ -253,7 +253,7 @@ static int make_whiteout(struct jnl_handle *handle, struct ren *names)
 	return x4_inode_dirty(handle, names->white, true);
 }
 
-static int do_move(struct jnl_handle *handle, struct ren *names)
+static int do_move(struct journal_handle *handle, struct ren *names)
 {
 	uint8_t ft = dir_ft_of_mode(x4_inode_mode(names->old_inode));
 	int err;
@@ -277,7 +277,7 @@ static int do_move(struct jnl_handle *handle, struct ren *names)
 	return err ? err : moved(handle, names, names->old_inode, names->odir, names->ndir);
 }
 
-static int change(struct jnl_handle *handle, struct ren *names)
+static int change(struct journal_handle *handle, struct ren *names)
 {
 	struct x4_inode *all[] = { names->odir, names->ndir, names->old_inode, names->new_inode };
 	int err = 0;

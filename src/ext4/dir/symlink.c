@@ -13,10 +13,10 @@
 
 struct target { const char *path; unsigned len; };
 
-static int fill_symlink(struct jnl_handle *handle, struct x4_inode *inode, void *arg)
+static int fill_symlink(struct journal_handle *handle, struct x4_inode *inode, void *arg)
 {
 	const struct target *target = arg;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	if (target->len < FAST_MAX) {
@@ -37,7 +37,7 @@ static int fill_symlink(struct jnl_handle *handle, struct x4_inode *inode, void 
 	if (err)
 		return err;
 	memcpy(buffer->data, target->path, target->len);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return 0;
 }
 
@@ -60,16 +60,16 @@ int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char 
 
 static int read_slow(struct x4_inode *inode, char *buf, uint64_t size)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint64_t blk;
 	int err = x4_bmap(inode, 0, &blk);
 
 	if (err == 0)
-		err = jnl_bread(inode->vol->jnl, blk, &buffer);
+		err = journal_read_block(inode->vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	memcpy(buf, buffer->data, size);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return 0;
 }
 

@@ -165,7 +165,7 @@ static void tid_leaves(const struct x4_inode *inode)
 {
 	struct x4_vol *vol = inode->vol;
 
-	if (!inode->inode.has_sync_tid || (vol->inode.has_gone_tid && jnl_tid_geq(vol->inode.gone_tid, inode->inode.sync_tid)))
+	if (!inode->inode.has_sync_tid || (vol->inode.has_gone_tid && journal_tid_geq(vol->inode.gone_tid, inode->inode.sync_tid)))
 		return;
 	vol->inode.gone_tid = inode->inode.sync_tid;
 	vol->inode.has_gone_tid = true;
@@ -271,7 +271,7 @@ static int load(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode 
 
 static int get(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode **ret)
 {
-	struct jnl_buf *pin = NULL;
+	struct journal_buffer *pin = NULL;
 	struct x4_inode *inode;
 	uint32_t off;
 	int err;
@@ -283,12 +283,12 @@ static int get(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode *
 	fdio_mutex_unlock(&vol->inode.lock);
 	/* Who waits for a number that is being loaded takes a failure for damage: so before that it is made sure that nothing misses. */
 	if (nowait_on())
-		err = x4_above_mark(vol, ino) ? nowait_miss() : jnl_bread(vol->jnl, x4_itable_place(vol, ino, &off), &pin);
+		err = x4_above_mark(vol, ino) ? nowait_miss() : journal_read_block(vol->journal, x4_itable_place(vol, ino, &off), &pin);
 	else
 		err = 0;
 	if (!err)
 		err = load(vol, ino, special, ret);
-	jnl_brelse(pin);
+	journal_buffer_release(pin);
 	return err;
 }
 

@@ -130,9 +130,9 @@ void x4_extent_init(struct x4_inode *inode)
 	inode->raw->i_flags = htole32(le32toh(inode->raw->i_flags) | EXT4_EXTENTS_FL);
 }
 
-void x4_inode_note_tid(struct jnl_handle *handle, struct x4_inode *inode, bool data_needed)
+void x4_inode_note_tid(struct journal_handle *handle, struct x4_inode *inode, bool data_needed)
 {
-	jnl_tid tid = jnl_handle_tid(handle);
+	journal_tid tid = journal_handle_tid(handle);
 
 	__atomic_store_n(&inode->inode.sync_tid, tid, __ATOMIC_RELAXED);
 	__atomic_store_n(&inode->inode.has_sync_tid, true, __ATOMIC_RELEASE);

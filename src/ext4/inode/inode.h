@@ -84,9 +84,9 @@ void x4_touch_read(struct x4_inode *inode);
 int x4_vol_write_times(struct x4_vol *vol) FDIO_MAY_MISS;
 /* Transaction that fsync (datasync: fdatasync, O_DSYNC) of this inode has to wait for; false if none. Writes lazily
  * changed times into a transaction first unless datasync. */
-bool x4_sync_tid(struct x4_inode *inode, bool datasync, jnl_tid *ret) FDIO_MAY_WAIT;
+bool x4_sync_tid(struct x4_inode *inode, bool datasync, journal_tid *ret) FDIO_MAY_WAIT;
 /* The same without writing times (x4_times_pending: there are some). Any thread, never block. */
-bool x4_sync_tid_noted(struct x4_inode *inode, bool datasync, jnl_tid *ret);
+bool x4_sync_tid_noted(struct x4_inode *inode, bool datasync, journal_tid *ret);
 bool x4_times_pending(struct x4_inode *inode);
 
 /* Who creates: for ownership of the new inode (setgid directories are handled inside). */
@@ -154,12 +154,12 @@ uint32_t x4_icache_walk_length(const struct x4_vol *vol); /* buckets of all of i
 
 /* ---- table.c ---- */
 /* Opens raw for change in handle: on cancel raw, size, mode are put back and map is dropped. Idempotent within a handle. */
-int x4_inode_begin(struct jnl_handle *handle, struct x4_inode *inode);
+int x4_inode_begin(struct journal_handle *handle, struct x4_inode *inode);
 /* Copies raw with its checksum into the inode table block; sets sync_tid, and datasync_tid if data_needed (size, extents). */
-int x4_inode_dirty(struct jnl_handle *handle, struct x4_inode *inode, bool data_needed) FDIO_MAY_MISS;
+int x4_inode_dirty(struct journal_handle *handle, struct x4_inode *inode, bool data_needed) FDIO_MAY_MISS;
 #define X4_CREDITS_INODE 1
 /* fsync, and fdatasync if data_needed, wait for handle's transaction from now on. If handle is cancelled, needlessly. */
-void x4_inode_note_tid(struct jnl_handle *handle, struct x4_inode *inode, bool data_needed);
+void x4_inode_note_tid(struct journal_handle *handle, struct x4_inode *inode, bool data_needed);
 
 /* ---- fields.c and times.c ---- */
 /* Whether a write has anything to kill (set-ID bits, capabilities): known to be nothing; noted so; unknown again. */
@@ -196,17 +196,17 @@ void x4_extent_init(struct x4_inode *inode); /* empty root in raw, EXTENTS_FL */
  * generation, extent header and EXTENTS_FL for regular files and directories; a slow symlink calls x4_extent_init itself;
  * x4_raw_set_rdev for devices), in the cache with one reference. Not locked: nobody can reach it yet. Open for change
  * (x4_inode_begin) but not yet written: the caller calls x4_inode_dirty. On cancel it is freed and becomes bad; the
- * caller still drops its reference, after jnl_cancel.
+ * caller still drops its reference, after journal_cancel.
  */
 uint16_t x4_extra_isize(const struct x4_vol *vol); /* its i_extra_isize */
-int x4_inode_new(struct jnl_handle *handle, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials, struct x4_inode **ret)
+int x4_inode_new(struct journal_handle *handle, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials, struct x4_inode **ret)
 	FDIO_MAY_MISS;
 #define X4_CREDITS_INODE_NEW 4 /* bitmap, descriptor (at seal), table block, superblock */
 
 /* ---- orphan_list.c ---- */
 /* nlink went to 0 or a truncate is pending. Idempotent. */
-int x4_orphan_add(struct jnl_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
-int x4_orphan_del(struct jnl_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
+int x4_orphan_add(struct journal_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
+int x4_orphan_del(struct journal_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
 /* Any thread: it is on the list; how many are. */
 bool x4_orphan_listed(const struct x4_inode *inode);
 uint32_t x4_orphans_count(const struct x4_vol *vol);

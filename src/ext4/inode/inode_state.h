@@ -22,7 +22,7 @@ struct x4_inode_state {
 	void *reaper_arg;
 	pthread_cond_t cond;
 	uint32_t walk_hand;         /* bucket of hash where x4_icache_walk goes on */
-	jnl_tid gone_tid;           /* newest transaction that changed an inode which has left memory since */
+	journal_tid gone_tid;           /* newest transaction that changed an inode which has left memory since */
 	bool has_gone_tid;
 	uint32_t nr_evicting;       /* atomic: deletions under way */
 	uint64_t nr_evicted;        /* atomic: deletions that have ended */
@@ -52,7 +52,7 @@ struct x4_inode_own {
 	uint64_t left_ns;           /* atomic: when it was closed, or lost its last name while it was open; 0: never */
 	struct list orphan;         /* on the list of orphans */
 	bool on_orphans;            /* atomic: it is on that list */
-	struct jnl_handle *begun;   /* the handle that has raw open (x4_inode_begin) */
+	struct journal_handle *begun;   /* the handle that has raw open (x4_inode_begin) */
 	uint32_t map_edits;         /* atomic; edits of the tree that the map was told of, and drops */
 	uint32_t killpriv_cache;    /* atomic: 0 unknown, 1 nothing to kill, 2 something may be */
 	void *upper;                /* atomic; rooms above */
@@ -65,7 +65,7 @@ struct x4_inode_own {
 	uint32_t lazy_queued;       /* atomic: on lazy_head */
 	struct x4_inode *lazy_next;
 
-	jnl_tid sync_tid, datasync_tid; /* atomic: what fsync and fdatasync wait for */
+	journal_tid sync_tid, datasync_tid; /* atomic: what fsync and fdatasync wait for */
 	bool has_sync_tid, has_datasync_tid;
 };
 

@@ -21,12 +21,12 @@
 #define REG_NOT (EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL)
 
 struct new_undo {
-	struct jnl_callback callback;
+	struct journal_callback callback;
 	struct x4_inode *inode;
 	bool lone; /* making it failed: nobody else has it */
 };
 
-static void new_undo(struct jnl_callback *callback, int ended)
+static void new_undo(struct journal_callback *callback, int ended)
 {
 	struct new_undo *undo = container_of(callback, struct new_undo, callback);
 	struct x4_vol *vol = undo->inode->vol;
@@ -110,18 +110,18 @@ static void init_raw(struct x4_inode *inode, struct x4_inode *dir, uint32_t mode
 }
 
 /* The table block of a fresh inode was never written: it begins as zeroes. */
-static int start_table_block(struct jnl_handle *handle, struct x4_inode *inode)
+static int start_table_block(struct journal_handle *handle, struct x4_inode *inode)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t off;
-	int err = jnl_bnew(handle, x4_itable_place(inode->vol, inode->ino, &off), &buffer);
+	int err = journal_new_block(handle, x4_itable_place(inode->vol, inode->ino, &off), &buffer);
 
 	if (!err)
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	return err;
 }
 
-int x4_inode_new(struct jnl_handle *handle, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials, struct x4_inode **ret)
+int x4_inode_new(struct journal_handle *handle, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials, struct x4_inode **ret)
 {
 	struct x4_vol *vol = dir->vol;
 	struct new_undo *undo = NULL;
@@ -133,7 +133,7 @@ int x4_inode_new(struct jnl_handle *handle, struct x4_inode *dir, uint32_t mode,
 	if (err)
 		return err;
 	inode = x4_inode_alloc(vol, ino);
-	undo = jnl_handle_mem(handle, sizeof(*undo));
+	undo = journal_handle_alloc(handle, sizeof(*undo));
 	if (!inode || !undo) {
 		err = -ENOMEM;
 		goto fail;
@@ -144,7 +144,7 @@ int x4_inode_new(struct jnl_handle *handle, struct x4_inode *dir, uint32_t mode,
 	undo->inode = inode;
 	undo->lone = true;
 	undo->callback.fn = new_undo;
-	jnl_on_undo(handle, &undo->callback); /* before x4_inode_begin, whose own undo comes first then and still finds inode */
+	journal_on_undo(handle, &undo->callback); /* before x4_inode_begin, whose own undo comes first then and still finds inode */
 	err = x4_inode_begin(handle, inode);
 	if (err)
 		return err;

@@ -14,7 +14,7 @@
 #define COLLECT_MAX 1024u
 
 struct orphan_undo {
-	struct jnl_callback callback;
+	struct journal_callback callback;
 	struct x4_inode *inode;
 	struct list *after; /* for a deletion: where it stood */
 };
@@ -26,7 +26,7 @@ static void set_on_orphans(struct x4_inode *inode, bool on)
 	__atomic_store_n(&inode->inode.on_orphans, on, __ATOMIC_RELAXED);
 }
 
-static void orphan_undo(struct jnl_callback *callback, int ended)
+static void orphan_undo(struct journal_callback *callback, int ended)
 {
 	struct orphan_undo *undo = container_of(callback, struct orphan_undo, callback);
 
@@ -40,18 +40,18 @@ static void orphan_undo(struct jnl_callback *callback, int ended)
 	}
 }
 
-static int remember(struct jnl_handle *handle, struct x4_inode *inode, struct list *after)
+static int remember(struct journal_handle *handle, struct x4_inode *inode, struct list *after)
 {
-	struct orphan_undo *undo = jnl_handle_mem(handle, sizeof(*undo));
+	struct orphan_undo *undo = journal_handle_alloc(handle, sizeof(*undo));
 
 	if (!undo)
 		return -ENOMEM;
 	*undo = (struct orphan_undo){ .callback = { .fn = orphan_undo }, .inode = inode, .after = after };
-	jnl_on_undo(handle, &undo->callback);
+	journal_on_undo(handle, &undo->callback);
 	return 0;
 }
 
-int x4_orphan_add(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_orphan_add(struct journal_handle *handle, struct x4_inode *inode)
 {
 	struct x4_vol *vol = inode->vol;
 	struct ext2_super_block *sb;
@@ -77,7 +77,7 @@ int x4_orphan_add(struct jnl_handle *handle, struct x4_inode *inode)
 }
 
 /* The link that points at inode: the superblock's, or that of the inode before it. */
-static int relink(struct jnl_handle *handle, struct x4_inode *inode, uint32_t next)
+static int relink(struct journal_handle *handle, struct x4_inode *inode, uint32_t next)
 {
 	struct x4_vol *vol = inode->vol;
 	struct ext2_super_block *sb;
@@ -100,7 +100,7 @@ static int relink(struct jnl_handle *handle, struct x4_inode *inode, uint32_t ne
 	return x4_inode_dirty(handle, prev, false);
 }
 
-int x4_orphan_del(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_orphan_del(struct journal_handle *handle, struct x4_inode *inode)
 {
 	uint32_t next;
 	int err;
@@ -175,8 +175,8 @@ int x4_orphans_collect(struct x4_vol *vol, bool *ret_cut)
 int x4_orphans_cut(struct x4_vol *vol)
 {
 	struct ext2_super_block *sb;
-	struct jnl_handle *handle;
-	int err = jnl_begin(vol->jnl, X4_CREDITS_ORPHAN, &handle);
+	struct journal_handle *handle;
+	int err = journal_begin(vol->journal, X4_CREDITS_ORPHAN, &handle);
 
 	if (err)
 		return err;
@@ -196,9 +196,9 @@ int x4_orphans_cut(struct x4_vol *vol)
 		}
 	}
 	if (err)
-		jnl_cancel(handle);
+		journal_cancel(handle);
 	else
-		jnl_end(handle);
+		journal_end(handle);
 	return err;
 }
 

@@ -151,7 +151,7 @@ static int check_raw(struct x4_inode *inode, bool special)
 int x4_inode_read(struct x4_inode *inode, bool special)
 {
 	struct x4_vol *vol = inode->vol;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t off;
 	uint64_t blk;
 	int err;
@@ -166,7 +166,7 @@ int x4_inode_read(struct x4_inode *inode, bool special)
 	if (err)
 		return err;
 	memcpy(inode->raw, buffer->data + off, vol->inode_size);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	x4_inode_set_seed(inode);
 	if (above && !used_above_mark(inode))
 		return -ENOENT;
@@ -180,7 +180,7 @@ int x4_inode_read(struct x4_inode *inode, bool special)
 
 /* ------------------------------------------------------------------ changing */
 struct inode_undo {
-	struct jnl_callback callback;
+	struct journal_callback callback;
 	struct x4_inode *inode;
 	uint64_t lazy_wtime_ns, lazy_atime_ns;
 	uint32_t map_edits;
@@ -195,7 +195,7 @@ static void put_back_lazy(uint64_t *to, uint64_t ns)
 		(void)__atomic_compare_exchange_n(to, &none, ns, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
-static void inode_undo(struct jnl_callback *callback, int ended)
+static void inode_undo(struct journal_callback *callback, int ended)
 {
 	struct inode_undo *undo = container_of(callback, struct inode_undo, callback);
 	struct x4_inode *inode = undo->inode;
@@ -214,14 +214,14 @@ static void inode_undo(struct jnl_callback *callback, int ended)
 	}
 }
 
-int x4_inode_begin(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_inode_begin(struct journal_handle *handle, struct x4_inode *inode)
 {
 	struct inode_undo *undo;
 
 	if (inode->inode.begun == handle)
 		return 0;
 	FDIO_ASSERT(!inode->inode.begun);
-	undo = jnl_handle_mem(handle, sizeof(*undo) + inode->vol->inode_size);
+	undo = journal_handle_alloc(handle, sizeof(*undo) + inode->vol->inode_size);
 	if (!undo)
 		return -ENOMEM;
 	undo->inode = inode;
@@ -234,14 +234,14 @@ int x4_inode_begin(struct jnl_handle *handle, struct x4_inode *inode)
 	x4_fold_lazy(inode);
 	fdio_mutex_unlock(&inode->attr);
 	__atomic_store_n(&inode->inode.begun, handle, __ATOMIC_RELEASE); /* maps of what a handle has open are not given up */
-	jnl_on_undo(handle, &undo->callback);
+	journal_on_undo(handle, &undo->callback);
 	return 0;
 }
 
-int x4_inode_dirty(struct jnl_handle *handle, struct x4_inode *inode, bool data_needed)
+int x4_inode_dirty(struct journal_handle *handle, struct x4_inode *inode, bool data_needed)
 {
 	struct x4_vol *vol = inode->vol;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t off;
 	uint64_t blk = x4_itable_place(vol, inode->ino, &off);
 	int err;
@@ -250,12 +250,12 @@ int x4_inode_dirty(struct jnl_handle *handle, struct x4_inode *inode, bool data_
 	err = X4_BREAD(vol, inode->ino, blk, &buffer);
 	if (err)
 		return err;
-	err = jnl_get_write(handle, buffer);
+	err = journal_get_write(handle, buffer);
 	if (!err) {
 		x4_inode_csum_set(vol, inode->checksum_seed, inode->raw);
 		memcpy(buffer->data + off, inode->raw, vol->inode_size);
 	}
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	if (err)
 		return err;
 	x4_inode_note_tid(handle, inode, data_needed);

@@ -225,8 +225,8 @@ static unsigned take_batch(struct x4_vol *vol, struct x4_inode **rest, struct x4
 /* One handle for the batch. An inode that is being deleted needs no times. */
 static int write_batch(struct x4_vol *vol, struct x4_inode **batch, unsigned n)
 {
-	struct jnl_handle *handle;
-	int err = jnl_begin(vol->jnl, n * X4_CREDITS_INODE, &handle);
+	struct journal_handle *handle;
+	int err = journal_begin(vol->journal, n * X4_CREDITS_INODE, &handle);
 
 	if (err)
 		return err;
@@ -238,9 +238,9 @@ static int write_batch(struct x4_vol *vol, struct x4_inode **batch, unsigned n)
 			err = x4_inode_dirty(handle, batch[k], false);
 	}
 	if (err)
-		jnl_cancel(handle);
+		journal_cancel(handle);
 	else
-		jnl_end(handle);
+		journal_end(handle);
 	return err;
 }
 
@@ -267,7 +267,7 @@ int x4_vol_write_times(struct x4_vol *vol)
 }
 
 /* ------------------------------------------------------------------ what fsync waits for */
-bool x4_sync_tid_noted(struct x4_inode *inode, bool datasync, jnl_tid *ret)
+bool x4_sync_tid_noted(struct x4_inode *inode, bool datasync, journal_tid *ret)
 {
 	if (!__atomic_load_n(datasync ? &inode->inode.has_datasync_tid : &inode->inode.has_sync_tid, __ATOMIC_ACQUIRE))
 		return false;
@@ -280,15 +280,15 @@ bool x4_times_pending(struct x4_inode *inode)
 	return x4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) && !x4_vol_read_only(inode->vol);
 }
 
-bool x4_sync_tid(struct x4_inode *inode, bool datasync, jnl_tid *ret)
+bool x4_sync_tid(struct x4_inode *inode, bool datasync, journal_tid *ret)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
-	if (!datasync && x4_times_pending(inode) && !jnl_begin(inode->vol->jnl, X4_CREDITS_INODE, &handle)) {
+	if (!datasync && x4_times_pending(inode) && !journal_begin(inode->vol->journal, X4_CREDITS_INODE, &handle)) {
 		if (x4_inode_begin(handle, inode) || x4_inode_dirty(handle, inode, false))
-			jnl_cancel(handle);
+			journal_cancel(handle);
 		else
-			jnl_end(handle);
+			journal_end(handle);
 	}
 	return x4_sync_tid_noted(inode, datasync, ret);
 }

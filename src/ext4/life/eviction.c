@@ -15,7 +15,7 @@
 #include <string.h>
 
 /* Everything it owned is free: the number too, and a date instead of a link. */
-static int release_number(struct jnl_handle *handle, struct x4_inode *inode)
+static int release_number(struct journal_handle *handle, struct x4_inode *inode)
 {
 	struct x4_vol *vol = inode->vol;
 	bool is_dir = S_ISDIR(inode->raw->i_mode);
@@ -34,18 +34,18 @@ static int release_number(struct jnl_handle *handle, struct x4_inode *inode)
 	return x4_inode_dirty(handle, inode, false);
 }
 
-static int finish_evict(struct jnl_handle *handle, struct x4_inode *inode, int err)
+static int finish_evict(struct journal_handle *handle, struct x4_inode *inode, int err)
 {
 	if (!err)
 		err = release_number(handle, inode);
 	err = nowait_err(err);
 	if (err) {
-		jnl_cancel(handle);
+		journal_cancel(handle);
 		return err;
 	}
 	/* Before the handle ends: the number may be taken again by the next one. */
 	x4_inode_unhash(inode);
-	jnl_end(handle);
+	journal_end(handle);
 	return 0;
 }
 
@@ -61,13 +61,13 @@ static bool is_small(struct x4_inode *inode)
 static int evict_small(struct x4_inode *inode)
 {
 	unsigned credits = x4_free_root_credits(inode) + X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err = fdio_mutex_enter(&inode->map_lock);
 
 	if (err)
 		return err;
 	credits += x4_raw_file_acl(inode) ? X4_CREDITS_XATTR : 0;
-	err = jnl_begin(inode->vol->jnl, credits, &handle);
+	err = journal_begin(inode->vol->journal, credits, &handle);
 	if (!err) {
 		err = x4_inode_begin(handle, inode);
 		if (!err)
@@ -83,13 +83,13 @@ static int evict_small(struct x4_inode *inode)
 static int evict_steps(struct x4_inode *inode)
 {
 	struct x4_vol *vol = inode->vol;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err = x4_free_all_blocks(inode);
 
 	if (!err)
 		err = x4_xattr_free_all(inode);
 	if (!err)
-		err = jnl_begin(vol->jnl, X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2, &handle);
+		err = journal_begin(vol->journal, X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2, &handle);
 	return err ? err : finish_evict(handle, inode, 0);
 }
 

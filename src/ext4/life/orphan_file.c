@@ -25,19 +25,19 @@ struct ob_tail { uint32_t magic, checksum; };
 
 static unsigned nr_slots(const struct x4_vol *vol) { return (vol->block_size - sizeof(struct ob_tail)) / 4; }
 
-static uint32_t ob_csum(const struct x4_inode *file, const struct jnl_buf *buffer)
+static uint32_t ob_csum(const struct x4_inode *file, const struct journal_buffer *buffer)
 {
 	uint64_t blk = buffer->blk;
 
 	return fdio_crc32c(fdio_crc32c(file->checksum_seed, &blk, 8), buffer->data, nr_slots(file->vol) * 4U);
 }
 
-static struct ob_tail *tail_of(const struct x4_vol *vol, struct jnl_buf *buffer)
+static struct ob_tail *tail_of(const struct x4_vol *vol, struct journal_buffer *buffer)
 {
 	return (struct ob_tail *)(void *)(buffer->data + vol->block_size - sizeof(struct ob_tail));
 }
 
-static int check_block(struct x4_inode *file, struct jnl_buf *buffer)
+static int check_block(struct x4_inode *file, struct journal_buffer *buffer)
 {
 	struct ob_tail *t = tail_of(file->vol, buffer);
 
@@ -49,12 +49,12 @@ static int check_block(struct x4_inode *file, struct jnl_buf *buffer)
 }
 
 /* The entry moves from the file to the list in one transaction, then is finished like any other. */
-static int work_off(struct x4_inode *file, struct jnl_buf *buffer, unsigned slot)
+static int work_off(struct x4_inode *file, struct journal_buffer *buffer, unsigned slot)
 {
 	struct x4_vol *vol = file->vol;
 	uint32_t *e = (uint32_t *)(void *)buffer->data + slot, ino = *e;
 	struct x4_inode *inode = NULL;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err;
 
 	if (ino >= vol->first_ino && ino <= vol->nr_inodes && x4_inode_in_use(vol, ino) == 1)
@@ -63,19 +63,19 @@ static int work_off(struct x4_inode *file, struct jnl_buf *buffer, unsigned slot
 		err = X4_CORRUPT(vol, ino, buffer->blk, "orphan file: impossible entry");
 	if (err == -ENOMEM || err == -EIO)
 		return err;
-	err = jnl_begin(vol->jnl, 1 + X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
+	err = journal_begin(vol->journal, 1 + X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
 	if (err)
 		goto out;
-	err = jnl_get_write(handle, buffer);
+	err = journal_get_write(handle, buffer);
 	if (!err) {
 		*e = 0;
 		tail_of(vol, buffer)->checksum = vol->has_csum ? ob_csum(file, buffer) : tail_of(vol, buffer)->checksum;
 		err = inode ? x4_orphan_add(handle, inode) : 0;
 	}
 	if (err)
-		jnl_cancel(handle);
+		journal_cancel(handle);
 	else
-		jnl_end(handle);
+		journal_end(handle);
 out:
 	if (inode && !err)
 		x4_orphan_finish(vol, inode);
@@ -87,12 +87,12 @@ out:
 static int work_off_block(struct x4_inode *file, uint32_t lblk, unsigned *done)
 {
 	struct x4_vol *vol = file->vol;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint64_t blk;
 	int err = x4_bmap(file, lblk, &blk);
 
 	if (!err)
-		err = jnl_bread(vol->jnl, blk, &buffer);
+		err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	err = check_block(file, buffer);
@@ -101,26 +101,26 @@ static int work_off_block(struct x4_inode *file, uint32_t lblk, unsigned *done)
 			err = work_off(file, buffer, s);
 			++*done;
 		}
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return err;
 }
 
 static int clear_present(struct x4_vol *vol)
 {
 	struct ext2_super_block *sb;
-	struct jnl_handle *handle;
-	int err = jnl_begin(vol->jnl, 1, &handle);
+	struct journal_handle *handle;
+	int err = journal_begin(vol->journal, 1, &handle);
 
 	if (err)
 		return err;
 	err = x4_super_begin(vol, handle, &sb);
 	if (err) {
-		jnl_cancel(handle);
+		journal_cancel(handle);
 		return err;
 	}
 	sb->s_feature_ro_compat &= ~(uint32_t)EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
 	x4_super_end(vol, handle);
-	jnl_end(handle);
+	journal_end(handle);
 	return 0;
 }
 

@@ -17,20 +17,20 @@
 /* A file that still has a name: its truncate is finished. */
 static int finish_truncate(struct x4_inode *inode)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err = 0;
 
 	x4_inode_lock_excl(inode);
 	if (S_ISREG(inode->raw->i_mode))
 		err = x4_truncate(inode, x4_raw_size(inode));
 	if (!err && x4_orphan_listed(inode)) {
-		err = jnl_begin(inode->vol->jnl, X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
+		err = journal_begin(inode->vol->journal, X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
 		if (!err) {
 			err = x4_orphan_del(handle, inode);
 			if (err)
-				jnl_cancel(handle);
+				journal_cancel(handle);
 			else
-				jnl_end(handle);
+				journal_end(handle);
 		}
 	}
 	x4_inode_unlock(inode);

@@ -80,7 +80,7 @@ static uint32_t killed_mode(uint32_t mode, bool sgid)
 	return mode & ~(S_ISUID | (sgid || (mode & S_IXGRP) ? (uint32_t)S_ISGID : 0U));
 }
 
-static int kill_privs(struct jnl_handle *handle, struct x4_inode *inode, bool sgid)
+static int kill_privs(struct journal_handle *handle, struct x4_inode *inode, bool sgid)
 {
 	uint32_t mode = x4_inode_mode(inode);
 
@@ -108,7 +108,7 @@ static void set_times(struct x4_inode *inode, unsigned what, const struct x4_att
 	fdio_mutex_unlock(&inode->attr);
 }
 
-static int apply(struct jnl_handle *handle, struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
+static int apply(struct journal_handle *handle, struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
 {
 	int err = x4_inode_begin(handle, inode);
 
@@ -167,18 +167,18 @@ static int setattr_reserve(struct x4_inode *inode, unsigned what, unsigned *ret_
 
 static int setattr_locked(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	unsigned blocks;
 	int err = setattr_reserve(inode, what, &blocks);
 
 	if (!err)
-		err = jnl_begin(inode->vol->jnl, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(inode), &handle);
+		err = journal_begin(inode->vol->journal, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(inode), &handle);
 	if (!err) {
 		err = nowait_err(apply(handle, inode, what, attr));
 		if (err)
-			jnl_cancel(handle);
+			journal_cancel(handle);
 		else
-			jnl_end(handle);
+			journal_end(handle);
 	}
 	if (blocks)
 		x4_meta_unreserve(inode->vol, blocks);

@@ -61,13 +61,13 @@ static void look_at(struct x4_inode *inode, void *arg)
 
 static void look(struct x4_vol *vol, struct nameless *ret)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
 	*ret = (struct nameless) { .n = 0 };
-	if (jnl_begin(vol->jnl, 0, &handle))
+	if (journal_begin(vol->journal, 0, &handle))
 		return;
 	x4_orphans_each(vol, look_at, ret);
-	jnl_end(handle);
+	journal_end(handle);
 }
 
 /* The FORGET of one of them is on its way. */

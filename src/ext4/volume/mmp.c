@@ -96,8 +96,8 @@ static uint32_t new_seq(void)
 /* ---- keeping it ---- */
 void x4_mmp_lost(struct x4_vol *vol)
 {
-	if (vol->jnl)
-		jnl_abort(vol->jnl, -ESHUTDOWN); /* the kind that writes nothing any more */
+	if (vol->journal)
+		journal_abort(vol->journal, -ESHUTDOWN); /* the kind that writes nothing any more */
 	if (vol->options.went_read_only)
 		vol->options.went_read_only(vol->options.arg, "another host has mounted it");
 }

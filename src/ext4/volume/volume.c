@@ -23,7 +23,7 @@
 struct opening {
 	struct x4_vol *vol;
 	struct ext2_super_block sb;
-	struct jnl_extent *log;
+	struct journal_extent *log;
 	unsigned nr_log;
 	bool *ret_fsck;
 	const char *ro_why;
@@ -143,7 +143,7 @@ static int load(struct opening *opening)
 }
 
 /* ------------------------------------------------------------------ journal */
-static void journal_aborted(void *arg, int err)
+static void note_journal_abort(void *arg, int err)
 {
 	struct x4_vol *vol = arg;
 
@@ -154,10 +154,10 @@ static void journal_aborted(void *arg, int err)
 		x4_error_aborted(vol, err);
 }
 
-static int journal_open(struct opening *opening, bool with_log, bool ro)
+static int open_journal(struct opening *opening, bool with_log, bool ro)
 {
 	struct x4_vol *vol = opening->vol;
-	struct jnl_params params = {
+	struct journal_params params = {
 		.dev = vol->dev,
 		.block_size = vol->block_size,
 		.nr_blocks = vol->nr_blocks,
@@ -170,17 +170,17 @@ static int journal_open(struct opening *opening, bool with_log, bool ro)
 		.cache_bytes = vol->options.cache_bytes,
 		.seal = x4_groups_seal,
 		.seal_blocks = vol->fs->desc_blocks,
-		.aborted = journal_aborted,
+		.aborted = note_journal_abort,
 		.arg = vol,
 	};
-	return jnl_open(&params, &vol->jnl, opening->reason);
+	return journal_open(&params, &vol->journal, opening->reason);
 }
 
-static void journal_close(struct x4_vol *vol)
+static void close_journal(struct x4_vol *vol)
 {
-	if (vol->jnl)
-		jnl_close(vol->jnl);
-	vol->jnl = NULL;
+	if (vol->journal)
+		journal_close(vol->journal);
+	vol->journal = NULL;
 }
 
 /* e2fsck knows journals that we do not replay. It wants the device for itself, so the caller runs it. */
@@ -205,11 +205,11 @@ static int map_log(struct opening *opening)
 
 	free(opening->log);
 	opening->log = NULL;
-	err = journal_open(opening, false, true);
+	err = open_journal(opening, false, true);
 	if (err)
 		return err;
 	err = x4_map_log_extents(vol, vol->fs->super->s_journal_inum, &opening->log, &opening->nr_log);
-	journal_close(vol);
+	close_journal(vol);
 	if (err)
 		return refuse(opening, err, "%s: the journal's inode is damaged: run e2fsck %s; -o ro,norecovery serves the rest "
 			      "until then", dev_name(opening), dev_name(opening));
@@ -259,21 +259,21 @@ static int restore_errors(struct opening *opening, bool aborted)
 static int replay(struct opening *opening, bool *again)
 {
 	struct x4_vol *vol = opening->vol;
-	const char *obstacle = jnl_replay_obstacle(vol->jnl);
-	struct jnl_replay_stats stats;
+	const char *obstacle = journal_replay_obstacle(vol->journal);
+	struct journal_replay_stats stats;
 	bool aborted;
 	int err;
 
 	*again = true;
 	if (obstacle) {
-		bool fast = jnl_may_have_fast_commits(vol->jnl);
+		bool fast = journal_may_have_fast_commits(vol->journal);
 
-		journal_close(vol);
+		close_journal(vol);
 		return fast ? refuse_fast_commits(opening) : ask_for_e2fsck(opening, obstacle);
 	}
-	aborted = jnl_past_error(vol->jnl) != 0;
-	err = jnl_replay(vol->jnl, &stats, opening->reason);
-	journal_close(vol);
+	aborted = journal_past_error(vol->journal) != 0;
+	err = journal_replay(vol->journal, &stats, opening->reason);
+	close_journal(vol);
 	if (stats.fast_commits)
 		return refuse_fast_commits(opening);
 	if (err)
@@ -288,11 +288,11 @@ static int recover(struct opening *opening, bool *again)
 	struct x4_vol *vol = opening->vol;
 	int err;
 
-	if (jnl_needs_replay(vol->jnl))
+	if (journal_needs_replay(vol->journal))
 		return replay(opening, again);
 	/* A crash between mount and the first commit, or at the very end of an unmount: nothing to replay. */
 	err = x4_super_update_raw(vol->dev, clear_recover, NULL);
-	journal_close(vol);
+	close_journal(vol);
 	*again = true;
 	return err ? refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening), strerror(-err)) : 0;
 }
@@ -320,15 +320,15 @@ static int check_journal(struct opening *opening, bool *again)
 			      "writable, or mount with -o norecovery (the latest changes are missing then)", dev_name(opening));
 	err = map_log(opening);
 	if (!err)
-		err = journal_open(opening, true, true);
+		err = open_journal(opening, true, true);
 	if (err)
 		return err;
 	if (needs)
 		return recover(opening, again);
-	if (jnl_needs_replay(vol->jnl))
+	if (journal_needs_replay(vol->journal))
 		err = refuse(opening, -EUCLEAN, "%s: the journal holds transactions, but the superblock says it is empty: run e2fsck %s",
 			     dev_name(opening), dev_name(opening));
-	journal_close(vol);
+	close_journal(vol);
 	return err;
 }
 
@@ -377,7 +377,7 @@ static int start_rw(struct opening *opening, void (*mark)(struct ext2_super_bloc
 		return refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening), strerror(-err));
 	err = x4_discard_start(vol);
 	if (!err)
-		err = jnl_start(vol->jnl);
+		err = journal_start(vol->journal);
 	return err ? refuse(opening, err, "%s: cannot start the journal: %s", dev_name(opening), strerror(-err)) : 0;
 }
 
@@ -428,12 +428,12 @@ static void vol_free(struct x4_vol *vol)
 {
 	x4_ticker_end(vol);
 	/* First: its threads call x4_groups_seal. */
-	if (vol->jnl && !vol->options.read_only)
-		jnl_abort(vol->jnl, -ESHUTDOWN);
-	if (vol->jnl)
-		(void)jnl_stop(vol->jnl);
+	if (vol->journal && !vol->options.read_only)
+		journal_abort(vol->journal, -ESHUTDOWN);
+	if (vol->journal)
+		(void)journal_stop(vol->journal);
 	x4_discard_stop(vol); /* before the journal goes: it asks whether that has aborted */
-	journal_close(vol);
+	close_journal(vol);
 	x4_mmp_stop(vol);
 	unload(vol);
 	x4_dir_fini(vol);
@@ -518,7 +518,7 @@ static int close_rw(struct x4_vol *vol)
 	(void)x4_windows_settle(vol); /* none, if all files were closed */
 	err = x4_vol_write_times(vol);
 	x4_error_write(vol);
-	e = jnl_stop(vol->jnl);
+	e = journal_stop(vol->journal);
 	x4_discard_stop(vol);
 	if (e || x4_vol_read_only(vol)) {
 		/* What the log holds is for the next mount to replay: needs_recovery stays. */
@@ -570,7 +570,7 @@ static int finish_before_read_only(struct opening *opening)
 		return 0;
 	err = x4_mmp_start(vol, opening->reason);
 	if (!err)
-		err = journal_open(opening, true, false);
+		err = open_journal(opening, true, false);
 	if (!err)
 		err = check_root(opening);
 	if (!err)
@@ -579,7 +579,7 @@ static int finish_before_read_only(struct opening *opening)
 		return err;
 	err = finish_interrupted(opening);
 	closed = close_rw(vol);
-	journal_close(vol);
+	close_journal(vol);
 	/* Reading is possible all the same. */
 	if (err || closed)
 		log_warn("%s: interrupted deletions could not be finished: %s", dev_name(opening), strerror(err ? -err : -closed));
@@ -604,7 +604,7 @@ static int mount_volume(struct opening *opening)
 	warn_state(vol);
 	if (x4_bad_groups(vol, NULL))
 		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(opening), x4_bad_groups(vol, NULL));
-	err = journal_open(opening, !vol->read_only, vol->read_only);
+	err = open_journal(opening, !vol->read_only, vol->read_only);
 	if (!err)
 		err = check_root(opening);
 	if (!err && !vol->read_only)
@@ -668,11 +668,11 @@ int x4_vol_sync(struct x4_vol *vol)
 	int err, e;
 
 	if (x4_vol_read_only(vol))
-		return jnl_error(vol->jnl) ? -EIO : 0;
+		return journal_error(vol->journal) ? -EIO : 0;
 	err = x4_windows_settle(vol);
 	e = x4_vol_write_times(vol);
 	err = err ? err : e;
-	e = jnl_sync(vol->jnl);
+	e = journal_sync(vol->journal);
 	return err ? err : e;
 }
 
@@ -684,8 +684,8 @@ int x4_vol_close(struct x4_vol *vol)
 	x4_ticker_end(vol);
 	if (!x4_vol_read_only(vol)) {
 		err = close_rw(vol);
-	} else if (jnl_error(vol->jnl)) {
-		(void)jnl_stop(vol->jnl);
+	} else if (journal_error(vol->journal)) {
+		(void)journal_stop(vol->journal);
 		x4_error_write_last(vol);
 		err = x4_vol_is_shut_down(vol) ? 0 : -EIO;
 	}
@@ -709,8 +709,8 @@ int x4_vol_shutdown(struct x4_vol *vol, enum x4_shutdown how)
 	if (x4_vol_read_only(vol))
 		return 0;
 	if (how == X4_SHUTDOWN_LOGFLUSH)
-		(void)jnl_sync(vol->jnl); /* whatever became of it, this is the end */
-	jnl_abort(vol->jnl, -ESHUTDOWN);
+		(void)journal_sync(vol->journal); /* whatever became of it, this is the end */
+	journal_abort(vol->journal, -ESHUTDOWN);
 	log_warn("%s: shut down by request: everything but unmounting fails from now on", vol->dev->name);
 	return 0;
 }

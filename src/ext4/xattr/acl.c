@@ -242,7 +242,7 @@ static void set_mode(struct acl *acl, uint32_t mode)
 /* The mode bits say it all. */
 static bool is_plain(const struct acl *acl) { return acl->nr == 3; }
 
-static int write_acl(struct jnl_handle *handle, struct x4_inode *inode, uint8_t index, const struct acl *acl)
+static int write_acl(struct journal_handle *handle, struct x4_inode *inode, uint8_t index, const struct acl *acl)
 {
 	uint8_t *disk = NULL;
 	size_t len = 0;
@@ -257,7 +257,7 @@ static int write_acl(struct jnl_handle *handle, struct x4_inode *inode, uint8_t 
 	return err == -ENODATA && !acl ? X4_XATTR_SAME : err;
 }
 
-int x4_acl_store(struct jnl_handle *handle, struct x4_inode *inode, uint8_t index, const void *value, size_t len, bool kill_sgid)
+int x4_acl_store(struct journal_handle *handle, struct x4_inode *inode, uint8_t index, const void *value, size_t len, bool kill_sgid)
 {
 	uint32_t mode = inode->raw->i_mode, old = mode;
 	struct acl *acl = NULL;
@@ -363,7 +363,7 @@ unsigned x4_acl_inherit_blocks(struct x4_inode *dir, uint32_t mode)
 	return 1 + nr * x4_ea_blocks(dir->vol, size);
 }
 
-int x4_acl_chmod(struct jnl_handle *handle, struct x4_inode *inode, uint32_t mode)
+int x4_acl_chmod(struct journal_handle *handle, struct x4_inode *inode, uint32_t mode)
 {
 	struct acl *acl;
 	int err = read_acl(inode, X4_XI_ACL_ACCESS, &acl);
@@ -376,7 +376,7 @@ int x4_acl_chmod(struct jnl_handle *handle, struct x4_inode *inode, uint32_t mod
 	return err == X4_XATTR_SAME ? 0 : err;
 }
 
-int x4_acl_inherit(struct jnl_handle *handle, struct x4_inode *dir, struct x4_inode *inode, uint32_t *mode, bool *ret_had_default)
+int x4_acl_inherit(struct journal_handle *handle, struct x4_inode *dir, struct x4_inode *inode, uint32_t *mode, bool *ret_had_default)
 {
 	struct acl *acl = NULL;
 	int err = 0;

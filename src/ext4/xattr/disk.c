@@ -145,15 +145,15 @@ static uint32_t block_csum(struct x4_vol *vol, uint64_t blk, const uint8_t *data
 	return fdio_crc32c(c, data + at + 4, vol->block_size - at - 4);
 }
 
-static int read_block(struct x4_inode *inode, uint64_t blk, struct jnl_buf **ret)
+static int read_block(struct x4_inode *inode, uint64_t blk, struct journal_buffer **ret)
 {
 	struct x4_vol *vol = inode->vol;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	if (!x4_blk_valid(vol, blk, 1))
 		return X4_CORRUPT(vol, inode->ino, blk, "impossible extended attribute block");
-	err = jnl_bread(vol->jnl, blk, &buffer);
+	err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
 	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & X4_VERIFIED_XATTR)) {
@@ -165,7 +165,7 @@ static int read_block(struct x4_inode *inode, uint64_t blk, struct jnl_buf **ret
 		else if (vol->has_csum && header->h_checksum != block_csum(vol, blk, buffer->data))
 			wrong = "wrong checksum of the extended attribute block";
 		if (wrong) {
-			jnl_brelse(buffer);
+			journal_buffer_release(buffer);
 			return X4_CORRUPT(vol, inode->ino, blk, "%s", wrong);
 		}
 		__atomic_fetch_or(&buffer->verified, X4_VERIFIED_XATTR, __ATOMIC_RELAXED);
@@ -224,14 +224,14 @@ out:
 
 static int load_block(struct x4_inode *inode, struct x4_xattr_set *set, uint64_t blk)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err = read_block(inode, blk, &buffer);
 
 	if (err)
 		return err;
 	set->block_copy = copy_of(buffer->data, inode->vol->block_size);
 	set->block_shared = ((struct ext2_ext_attr_header *)buffer->data)->h_refcount > 1;
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	if (!set->block_copy)
 		return -ENOMEM;
 	return parse(inode, set, set->block_copy, set->block_copy + BLOCK_HDR, set->block_copy + inode->vol->block_size, blk);
@@ -433,11 +433,11 @@ static void fill_block(struct x4_vol *vol, uint64_t blk, uint8_t *data, const st
 		header->h_checksum = block_csum(vol, blk, data);
 }
 
-int x4_xattr_drop_block(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_xattr_drop_block(struct journal_handle *handle, struct x4_inode *inode)
 {
 	struct x4_vol *vol = inode->vol;
 	uint64_t blk = x4_raw_file_acl(inode);
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	int err;
 
 	if (!blk)
@@ -447,15 +447,15 @@ int x4_xattr_drop_block(struct jnl_handle *handle, struct x4_inode *inode)
 		return err;
 	struct ext2_ext_attr_header *header = (void *)buffer->data;
 	if (header->h_refcount > 1) { /* XATTR-2 */
-		err = jnl_get_write(handle, buffer);
+		err = journal_get_write(handle, buffer);
 		if (!err) {
 			header->h_refcount--;
 			if (vol->has_csum)
 				header->h_checksum = block_csum(vol, blk, buffer->data);
 		}
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	} else {
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		err = x4_bfree(handle, inode, blk, 1, true);
 	}
 	if (err)
@@ -465,7 +465,7 @@ int x4_xattr_drop_block(struct jnl_handle *handle, struct x4_inode *inode)
 }
 
 /* The block that the set may be written to, open for writing: the inode's own, or a new one. */
-static int own_block(struct jnl_handle *handle, struct x4_inode *inode, struct jnl_buf **ret)
+static int own_block(struct journal_handle *handle, struct x4_inode *inode, struct journal_buffer **ret)
 {
 	uint64_t blk = x4_raw_file_acl(inode);
 	uint32_t n;
@@ -476,25 +476,25 @@ static int own_block(struct jnl_handle *handle, struct x4_inode *inode, struct j
 		if (err)
 			return err;
 		if (((struct ext2_ext_attr_header *)(*ret)->data)->h_refcount == 1) {
-			err = jnl_get_write(handle, *ret);
+			err = journal_get_write(handle, *ret);
 			if (err)
-				jnl_brelse(*ret);
+				journal_buffer_release(*ret);
 			return err;
 		}
-		jnl_brelse(*ret);
+		journal_buffer_release(*ret);
 		err = x4_xattr_drop_block(handle, inode);
 		if (err)
 			return err;
 	}
 	err = x4_balloc(handle, inode, 0, 1, &blk, &n);
 	if (!err)
-		err = jnl_bnew(handle, blk, ret);
+		err = journal_new_block(handle, blk, ret);
 	if (err)
 		return err;
 	raw_set_file_acl(inode, blk);
 	err = x4_raw_add_blocks(inode, 1);
 	if (err)
-		jnl_brelse(*ret);
+		journal_buffer_release(*ret);
 	return err;
 }
 
@@ -518,7 +518,7 @@ bool x4_xattr_fresh_fits(const struct x4_vol *vol, uint32_t nr, uint32_t size)
 }
 
 /* Values that go to inodes of their own; and a copy of a shared block owns those of the entries that it keeps. */
-static int place_values(struct jnl_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set)
+static int place_values(struct journal_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set)
 {
 	int err = 0;
 
@@ -534,16 +534,16 @@ static int place_values(struct jnl_handle *handle, struct x4_inode *inode, struc
 	return err;
 }
 
-struct feature_undo { struct jnl_callback callback; struct x4_vol *vol; };
+struct feature_undo { struct journal_callback callback; struct x4_vol *vol; };
 
-static void feature_undo(struct jnl_callback *callback, int ended)
+static void feature_undo(struct journal_callback *callback, int ended)
 {
 	if (!ended)
 		container_of(callback, struct feature_undo, callback)->vol->has_ext_attr = false;
 }
 
 /* The first attribute of a file system says so in the superblock, as with the kernel. */
-static int set_feature(struct jnl_handle *handle, struct x4_vol *vol)
+static int set_feature(struct journal_handle *handle, struct x4_vol *vol)
 {
 	struct feature_undo *undo;
 	struct ext2_super_block *sb;
@@ -554,20 +554,20 @@ static int set_feature(struct jnl_handle *handle, struct x4_vol *vol)
 	err = x4_super_begin(vol, handle, &sb);
 	if (err)
 		return err;
-	undo = jnl_handle_mem(handle, sizeof(*undo));
+	undo = journal_handle_alloc(handle, sizeof(*undo));
 	if (!undo)
 		return -ENOMEM;
 	*undo = (struct feature_undo){ .callback = { .fn = feature_undo }, .vol = vol };
-	jnl_on_undo(handle, &undo->callback);
+	journal_on_undo(handle, &undo->callback);
 	ext2fs_set_feature_xattr(sb);
 	x4_super_end(vol, handle);
 	vol->has_ext_attr = true;
 	return 0;
 }
 
-int x4_xattr_store(struct jnl_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set)
+int x4_xattr_store(struct journal_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	bool block;
 	int err = assign_places(inode, set, &block);
 
@@ -586,7 +586,7 @@ int x4_xattr_store(struct jnl_handle *handle, struct x4_inode *inode, struct x4_
 			return err;
 		fill_block(inode->vol, buffer->blk, buffer->data, set);
 		__atomic_store_n(&buffer->verified, X4_VERIFIED_XATTR, __ATOMIC_RELAXED);
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	} else {
 		err = x4_xattr_drop_block(handle, inode);
 		if (err)

@@ -52,7 +52,7 @@ struct x4_xattr *x4_xattr_find(struct x4_xattr_set *set, uint8_t index, const ch
 /* Writes the set back in handle: each attribute stays where it is; a fresh one goes to the inode if it fits, else to
  * the block of its own (a shared one is left to its other owners), or its value to an inode of its own, as ext4 places them.
  * -ENOSPC when there is no room. Ends with x4_inode_dirty. Credits: X4_CREDITS_XATTR, and x4_xattr_credits for values in inodes. */
-int x4_xattr_store(struct jnl_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set) FDIO_MAY_MISS;
+int x4_xattr_store(struct journal_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set) FDIO_MAY_MISS;
 /* Whether x4_xattr_store would take no new block. set is for nothing else afterwards. */
 bool x4_xattr_fits(struct x4_inode *inode, struct x4_xattr_set *set);
 /* Whether nr attributes without a name, each of size bytes, fit into a new inode itself. */
@@ -62,7 +62,7 @@ bool x4_xattr_any(const struct x4_inode *inode);
 /* Sets (value NULL: removes) one attribute inside h. -ENODATA when removing what is not there; X4_XATTR_SAME, with nothing
  * changed, when it has this value already. */
 #define X4_XATTR_SAME 1
-int x4_xattr_change(struct jnl_handle *handle, struct x4_inode *inode, uint8_t index, const char *name, unsigned name_len, const void *value,
+int x4_xattr_change(struct journal_handle *handle, struct x4_inode *inode, uint8_t index, const char *name, unsigned name_len, const void *value,
 		    size_t len) FDIO_MAY_MISS;
 
 /* Credits beside X4_CREDITS_XATTR for setting an attribute of len bytes or removing one; 0 without ea_inode. inode is locked. */
@@ -72,17 +72,17 @@ unsigned x4_xattr_credits(struct x4_inode *inode, size_t len) FDIO_MAY_WAIT;
 unsigned x4_ea_blocks(const struct x4_vol *vol, size_t len);
 unsigned x4_ea_credits_new(const struct x4_vol *vol, size_t len);
 /* The value of xattr goes to an inode of its own, which is put into xattr; inode, which has been begun in handle, gets its blocks on its account. */
-int x4_ea_new(struct jnl_handle *handle, struct x4_inode *inode, struct x4_xattr *xattr) FDIO_MAY_MISS;
+int x4_ea_new(struct journal_handle *handle, struct x4_inode *inode, struct x4_xattr *xattr) FDIO_MAY_MISS;
 /* One owner more or less of the value of xattr, an attribute of inode. The last one gone, it is deleted later. */
-int x4_ea_ref(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr) FDIO_MAY_MISS;
-int x4_ea_unref(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr) FDIO_MAY_MISS;
+int x4_ea_ref(struct journal_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr) FDIO_MAY_MISS;
+int x4_ea_unref(struct journal_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr) FDIO_MAY_MISS;
 #define X4_CREDITS_EA_UNREF (X4_CREDITS_INODE + X4_CREDITS_ORPHAN)
 /* Reads the whole value of xattr, checked; also inside handles. copy: malloc'd. */
 int x4_ea_read(struct x4_inode *inode, const struct x4_xattr *xattr, uint8_t *buf) FDIO_MAY_MISS;
 int x4_ea_copy(struct x4_inode *inode, const struct x4_xattr *xattr, uint8_t **ret) FDIO_MAY_MISS;
 
 /* xattr/acl.c: the whole set or remove of an ACL attribute, with what it does to the mode, inside handle. X4_XATTR_SAME: all was so. */
-int x4_acl_store(struct jnl_handle *handle, struct x4_inode *inode, uint8_t index, const void *value, size_t len, bool kill_sgid)
+int x4_acl_store(struct journal_handle *handle, struct x4_inode *inode, uint8_t index, const void *value, size_t len, bool kill_sgid)
 	FDIO_MAY_MISS;
 /* Disk form to the xattr form that user space knows; -ERANGE if cap is too small (0: only the length). */
 int x4_acl_to_user(struct x4_inode *inode, const uint8_t *disk, size_t len, void *buf, size_t cap, size_t *ret_len)

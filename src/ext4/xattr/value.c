@@ -53,15 +53,15 @@ static void keep(struct ea_ref *ref, struct x4_inode *ea)
 
 void x4_ea_settle(struct x4_vol *vol)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct list mine;
 
-	if (!__atomic_load_n(&vol->xattr.ea_refs_kept, __ATOMIC_ACQUIRE) || jnl_begin(vol->jnl, 0, &handle))
+	if (!__atomic_load_n(&vol->xattr.ea_refs_kept, __ATOMIC_ACQUIRE) || journal_begin(vol->journal, 0, &handle))
 		return;
 	list_init(&mine);
 	list_splice_tail(&mine, &vol->xattr.ea_refs);
 	__atomic_store_n(&vol->xattr.ea_refs_kept, false, __ATOMIC_RELEASE);
-	jnl_end(handle);
+	journal_end(handle);
 	while (!list_empty(&mine)) {
 		struct ea_ref *ref = list_first(&mine, struct ea_ref, link);
 
@@ -122,7 +122,7 @@ static void set_owners(struct x4_inode *ea, uint64_t n)
 }
 
 /* The inode that holds xattr, open for change in handle, which keeps the reference. */
-static int begin(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr, struct x4_inode **ret)
+static int begin(struct journal_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr, struct x4_inode **ret)
 {
 	struct ea_ref *ref = malloc(sizeof(*ref));
 	int err = ref ? get(inode, xattr, ret) : -ENOMEM;
@@ -135,7 +135,7 @@ static int begin(struct jnl_handle *handle, struct x4_inode *inode, const struct
 	return x4_inode_begin(handle, *ret);
 }
 
-int x4_ea_ref(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr)
+int x4_ea_ref(struct journal_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr)
 {
 	struct x4_inode *ea;
 	int err = begin(handle, inode, xattr, &ea);
@@ -148,7 +148,7 @@ int x4_ea_ref(struct jnl_handle *handle, struct x4_inode *inode, const struct x4
 	return x4_inode_dirty(handle, ea, false);
 }
 
-int x4_ea_unref(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr)
+int x4_ea_unref(struct journal_handle *handle, struct x4_inode *inode, const struct x4_xattr *xattr)
 {
 	struct x4_inode *ea;
 	uint64_t n;
@@ -182,16 +182,16 @@ int x4_ea_read(struct x4_inode *inode, const struct x4_xattr *xattr, uint8_t *bu
 	if (x4_inode_size(ea) != xattr->size)
 		err = X4_CORRUPT(vol, inode->ino, 0, "inode %u does not hold an attribute value of %u bytes", xattr->inum, xattr->size);
 	for (uint32_t at = 0; at < xattr->size && !err; at += vol->block_size) {
-		struct jnl_buf *buffer;
+		struct journal_buffer *buffer;
 		uint64_t pblk;
 
 		err = x4_bmap(ea, at >> vol->block_bits, &pblk); /* VALUE-1 */
 		if (!err)
-			err = jnl_bread(vol->jnl, pblk, &buffer);
+			err = journal_read_block(vol->journal, pblk, &buffer);
 		if (err)
 			break;
 		memcpy(buf + at, buffer->data, FDIO_MIN(vol->block_size, xattr->size - at));
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	}
 	if (!err && !is_lustre(inode, ea) && ea->raw->i_atime != checksum(vol, buf, xattr->size))
 		err = X4_CORRUPT(vol, inode->ino, 0, "the attribute value in inode %u has a wrong checksum", xattr->inum);
@@ -214,18 +214,18 @@ int x4_ea_copy(struct x4_inode *inode, const struct x4_xattr *xattr, uint8_t **r
 	return err;
 }
 
-static int write_value(struct jnl_handle *handle, struct x4_inode *ea, const uint8_t *value, uint32_t len)
+static int write_value(struct journal_handle *handle, struct x4_inode *ea, const uint8_t *value, uint32_t len)
 {
 	uint32_t bs = ea->vol->block_size;
 
 	for (uint32_t at = 0; at < len; at += bs) {
-		struct jnl_buf *buffer;
+		struct journal_buffer *buffer;
 		int err = x4_append_meta_block(handle, ea, at >> ea->vol->block_bits, &buffer);
 
 		if (err)
 			return err;
 		memcpy(buffer->data, value + at, FDIO_MIN(bs, len - at));
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	}
 	return 0;
 }
@@ -253,7 +253,7 @@ static uint32_t entry_hash(const struct x4_xattr *xattr, uint32_t sum)
 	return ext2fs_ext_attr_hash_entry(&n.entry, &sum);
 }
 
-int x4_ea_new(struct jnl_handle *handle, struct x4_inode *inode, struct x4_xattr *xattr)
+int x4_ea_new(struct journal_handle *handle, struct x4_inode *inode, struct x4_xattr *xattr)
 {
 	const struct ext2_inode_large *raw = inode->raw;
 	struct x4_cred credentials = {

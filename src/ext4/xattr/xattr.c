@@ -175,7 +175,7 @@ int x4_xattr_list(struct x4_inode *inode, bool trusted, char *buf, size_t size, 
 /* ------------------------------------------------------------------ changing */
 
 /* Gives up the value of xattr if it lies in an inode of its own. inode has been begun in handle. */
-static int leave_value(struct jnl_handle *handle, struct x4_inode *inode, const struct x4_xattr_set *set, const struct x4_xattr *xattr)
+static int leave_value(struct journal_handle *handle, struct x4_inode *inode, const struct x4_xattr_set *set, const struct x4_xattr *xattr)
 {
 	int err = 0;
 
@@ -186,7 +186,7 @@ static int leave_value(struct jnl_handle *handle, struct x4_inode *inode, const 
 	return err ? err : x4_raw_add_blocks(inode, -(int64_t)fdio_blocks(xattr->size, inode->vol->block_bits));
 }
 
-static int change_set(struct jnl_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set, const struct x4_xattr *fresh, bool remove)
+static int change_set(struct journal_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set, const struct x4_xattr *fresh, bool remove)
 {
 	struct x4_xattr *xattr = x4_xattr_find(set, fresh->index, fresh->name, fresh->name_len);
 	int err = 0;
@@ -209,7 +209,7 @@ static int change_set(struct jnl_handle *handle, struct x4_inode *inode, struct 
 	return x4_xattr_store(handle, inode, set);
 }
 
-int x4_xattr_change(struct jnl_handle *handle, struct x4_inode *inode, uint8_t index, const char *name, unsigned name_len, const void *value,
+int x4_xattr_change(struct journal_handle *handle, struct x4_inode *inode, uint8_t index, const char *name, unsigned name_len, const void *value,
 		    size_t len)
 {
 	struct x4_xattr fresh = { .index = index, .name_len = (uint8_t)name_len, .name = name, .value = value, .size = (uint32_t)len,
@@ -288,7 +288,7 @@ struct change {
 	unsigned how; /* X4_XATTR_* */
 };
 
-static int change_in_handle(struct jnl_handle *handle, struct x4_inode *inode, const struct change *change)
+static int change_in_handle(struct journal_handle *handle, struct x4_inode *inode, const struct change *change)
 {
 	int err = x4_inode_begin(handle, inode);
 
@@ -328,7 +328,7 @@ static bool fits_as_it_is(struct x4_inode *inode, const struct change *change)
 static int change_locked(struct x4_inode *inode, const struct change *change)
 {
 	unsigned blocks = change->value ? 1 + x4_ea_blocks(inode->vol, change->len) : x4_xattr_remove_blocks(inode);
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err = 0;
 
 	if (blocks)
@@ -339,13 +339,13 @@ static int change_locked(struct x4_inode *inode, const struct change *change)
 	}
 	if (err)
 		return err;
-	err = jnl_begin(inode->vol->jnl, X4_CREDITS_XATTR + x4_xattr_credits(inode, change->value ? change->len : 0), &handle);
+	err = journal_begin(inode->vol->journal, X4_CREDITS_XATTR + x4_xattr_credits(inode, change->value ? change->len : 0), &handle);
 	if (!err) {
 		err = change_in_handle(handle, inode, change);
 		if (err)
-			jnl_cancel(handle);
+			journal_cancel(handle);
 		else
-			jnl_end(handle);
+			journal_end(handle);
 	}
 	if (blocks)
 		x4_meta_unreserve(inode->vol, blocks);
@@ -411,7 +411,7 @@ bool x4_xattr_has_caps(struct x4_inode *inode)
 	return has;
 }
 
-int x4_xattr_kill_caps(struct jnl_handle *handle, struct x4_inode *inode)
+int x4_xattr_kill_caps(struct journal_handle *handle, struct x4_inode *inode)
 {
 	int err = x4_xattr_change(handle, inode, X4_XI_SECURITY, CAPS, sizeof(CAPS) - 1, NULL, 0);
 
@@ -446,7 +446,7 @@ static bool may_own_values(struct x4_inode *inode)
 }
 
 /* One value, or, when there is none left, the block. */
-static int free_step(struct jnl_handle *handle, struct x4_inode *inode, bool *ret_more)
+static int free_step(struct journal_handle *handle, struct x4_inode *inode, bool *ret_more)
 {
 	struct x4_xattr_set set = { 0 };
 	struct x4_xattr *xattr = NULL;
@@ -478,21 +478,21 @@ static int free_step(struct jnl_handle *handle, struct x4_inode *inode, bool *re
 int x4_xattr_free_all(struct x4_inode *inode)
 {
 	bool values = may_own_values(inode), more = true;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	int err = 0;
 
 	if (!x4_raw_file_acl(inode) && !values)
 		return 0;
 	while (more && !err) {
 		more = false;
-		err = jnl_begin(inode->vol->jnl, X4_CREDITS_XATTR + (values ? X4_CREDITS_EA_UNREF : 0), &handle);
+		err = journal_begin(inode->vol->journal, X4_CREDITS_XATTR + (values ? X4_CREDITS_EA_UNREF : 0), &handle);
 		if (err)
 			break;
 		err = free_step(handle, inode, &more);
 		if (err)
-			jnl_cancel(handle);
+			journal_cancel(handle);
 		else
-			jnl_end(handle);
+			journal_end(handle);
 	}
 	if (values) /* deletes inodes that hold values: they come here, too, but no further */
 		x4_ea_settle(inode->vol);

@@ -53,15 +53,15 @@ void x4_ea_fini(struct x4_vol *vol); /* at the end, alone: forgets them */
 /* Eviction: drops the xattr block (refcount) and ea_inodes, in transactions of its own. */
 int x4_xattr_free_all(struct x4_inode *inode) FDIO_MAY_MISS;
 /* Takes the block away: one owner less, or freed. inode is begun, and dirtied by the caller. */
-int x4_xattr_drop_block(struct jnl_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
+int x4_xattr_drop_block(struct journal_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
 uint64_t x4_raw_file_acl(const struct x4_inode *inode);
 /* create: default ACL of dir to the new inode in handle; *mode is adjusted. *ret_had_default: umask does not apply. */
-int x4_acl_inherit(struct jnl_handle *handle, struct x4_inode *dir, struct x4_inode *inode, uint32_t *mode, bool *ret_had_default)
+int x4_acl_inherit(struct journal_handle *handle, struct x4_inode *dir, struct x4_inode *inode, uint32_t *mode, bool *ret_had_default)
 	FDIO_MAY_MISS;
 /* chmod: the access ACL follows the mode, inside handle. */
-int x4_acl_chmod(struct jnl_handle *handle, struct x4_inode *inode, uint32_t mode) FDIO_MAY_MISS;
+int x4_acl_chmod(struct journal_handle *handle, struct x4_inode *inode, uint32_t mode) FDIO_MAY_MISS;
 /* KILL_SUIDGID: removes security.capability in handle if there is one. */
-int x4_xattr_kill_caps(struct jnl_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
+int x4_xattr_kill_caps(struct journal_handle *handle, struct x4_inode *inode) FDIO_MAY_MISS;
 /* Blocks; the caller holds rw in any mode. */
 bool x4_xattr_has_caps(struct x4_inode *inode) FDIO_MAY_WAIT;
 /* Content of an inode with inline data: malloc'd, checked as far as its place goes. And a link's

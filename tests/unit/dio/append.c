@@ -146,11 +146,11 @@ END_TEST
 #endif
 
 /* As without memory (the linker sends x4_balloc_claim here). */
-int __real_x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n);
-int __wrap_x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n);
+int __real_x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n);
+int __wrap_x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n);
 static bool claim_fails; /* atomic */
 
-int __wrap_x4_balloc_claim(struct jnl_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
+int __wrap_x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
 {
 	if (__atomic_load_n(&claim_fails, __ATOMIC_SEQ_CST))
 		return -ENOMEM;
@@ -174,7 +174,7 @@ START_TEST(what_is_given_up_is_not_read)
 	struct engine *e = with_window(&(struct engine_opt){ .threads = 1, .relaxed = true }, 2);
 	uint64_t held = e->vol->data.win_blocks, available = x4_balloc_available(e->vol, true);
 	uint64_t waits = counter(CTR_dio_gate_wait);
-	uint8_t *b = buf_new(BS), *want = buf_new(BS), *w = buf_new(BS);
+	uint8_t *b = buffer_new(BS), *want = buffer_new(BS), *w = buffer_new(BS);
 	struct treq req, tw;
 	pthread_t th;
 
@@ -215,7 +215,7 @@ END_TEST
 START_TEST(published_in_order)
 {
 	struct engine *e = with_window(NULL, 2);
-	uint8_t *b = buf_new(4 * BS), *r = buf_new(BS);
+	uint8_t *b = buffer_new(4 * BS), *r = buffer_new(BS);
 	struct treq t1, t2;
 
 	pattern(b, 1, 2 * BS, 4 * BS);
@@ -242,7 +242,7 @@ END_TEST
 START_TEST(failure_in_the_middle)
 {
 	struct engine *e = with_window(NULL, 2);
-	uint8_t *b = buf_new(3 * BS), *r = buf_new(BS);
+	uint8_t *b = buffer_new(3 * BS), *r = buffer_new(BS);
 	struct treq req[3];
 
 	pattern(b, 1, 2 * BS, 3 * BS);
@@ -326,7 +326,7 @@ START_TEST(ended_by_other_changes)
 {
 	for (unsigned how = 0; how < 7; how++) {
 		struct engine *e = with_window(&(struct engine_opt){ .relaxed = true, .stale = true }, 3);
-		uint8_t *r = buf_new(16 * BS);
+		uint8_t *r = buffer_new(16 * BS);
 
 		write_ok(e, 0, 3 * BS, 1, BS);
 		switch (how) {
@@ -367,7 +367,7 @@ START_TEST(a_gap_behind_an_append)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
 	uint64_t slow = counter(CTR_dio_write_slow);
-	uint8_t *b = buf_new(2 * BS), *r = buf_new(BS);
+	uint8_t *b = buffer_new(2 * BS), *r = buffer_new(BS);
 	struct treq req[2];
 
 	pattern(b, 1, 2 * BS, BS);
@@ -432,7 +432,7 @@ END_TEST
 START_TEST(truncate_waits)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .threads = 1 }, 2);
-	uint8_t *b = buf_new(BS);
+	uint8_t *b = buffer_new(BS);
 	struct treq req;
 	pthread_t th;
 
@@ -460,7 +460,7 @@ START_TEST(reclaimed_when_full)
 	struct engine *e = with_window(NULL, 2);
 	struct x4_inode *inode = engine_file(e, "g");
 	struct dio_file *gf;
-	uint8_t *b = buf_new(BS);
+	uint8_t *b = buffer_new(BS);
 	struct treq req;
 	struct x4_statfs stats;
 	uint64_t pos = 0;
@@ -493,7 +493,7 @@ START_TEST(many_windows_hold_little)
 	const struct x4_cred credentials = { .cap_fsetid = true };
 	struct x4_inode *root, *inode[FILES], *dir;
 	struct dio_file *file[FILES];
-	uint8_t *b = buf_new(BS);
+	uint8_t *b = buffer_new(BS);
 	uint64_t since = x4_evictions(e->vol), available = x4_balloc_available(e->vol, true);
 	unsigned windows = 0;
 	struct treq req;
@@ -546,7 +546,7 @@ START_TEST(parallel_files_stay_whole)
 	static const char *const names[] = { "f", "g", "h" };
 	struct x4_inode *inode[3];
 	struct dio_file *file[3];
-	uint8_t *b = buf_new(4 * BS);
+	uint8_t *b = buffer_new(4 * BS);
 	struct treq req;
 
 	for (unsigned k = 0; k < 3; k++) {
@@ -585,7 +585,7 @@ START_TEST(threads_together)
 	fake_set_mode(e->fake, FAKE_THREAD, 5);
 	ck_assert_int_eq(pthread_create(&th[0], NULL, syncing_thread, &load), 0);
 	ck_assert_int_eq(pthread_create(&th[1], NULL, cutting_thread, &load), 0);
-	uint8_t *b = buf_new(8 * BS);
+	uint8_t *b = buffer_new(8 * BS);
 	struct treq req[2];
 	for (unsigned n = 0; n < 300; n++) {
 		uint64_t pos = fdio_round_up(x4_inode_size(e->inode), BS);
@@ -602,7 +602,7 @@ START_TEST(threads_together)
 	pthread_join(th[1], NULL);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	uint64_t size = x4_inode_size(e->inode);
-	uint8_t *r = buf_new(size + 1), *want = buf_new(size + 1);
+	uint8_t *r = buffer_new(size + 1), *want = buffer_new(size + 1);
 	ck_assert_int_eq(io(e, 0, 0, r, size), size);
 	pattern(want, 1, 0, size);
 	uint64_t k = 0;

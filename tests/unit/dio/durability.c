@@ -15,7 +15,7 @@ static void fail_flush(struct engine *e)
 
 static void write_file(struct engine *e, struct dio_file *file, uint64_t pos)
 {
-	uint8_t *b = buf_new(BS);
+	uint8_t *b = buffer_new(BS);
 	struct treq req;
 
 	req_submit(e, file, &req, DIO_DIRECT | DIO_WRITE, pos, b, BS);
@@ -135,7 +135,7 @@ START_TEST(times_force_no_commit)
 	struct engine *e = engine_new(NULL);
 
 	make_extents(e, 2);
-	uint64_t commits = counter(CTR_jnl_commit), flushes = fake_stats(e->fake).flushes;
+	uint64_t commits = counter(CTR_journal_commit), flushes = fake_stats(e->fake).flushes;
 	write_ok(e, DIO_DIRECT, 0, 2, BS); /* the new mtime is in memory only */
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
@@ -146,9 +146,9 @@ START_TEST(times_force_no_commit)
 	flushes = fake_stats(e->fake).flushes;
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, BS, 5, BS);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, flushes);
-	ck_assert_uint_eq(counter(CTR_jnl_commit), commits);
+	ck_assert_uint_eq(counter(CTR_journal_commit), commits);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	ck_assert_uint_eq(counter(CTR_jnl_commit), commits + 1);
+	ck_assert_uint_eq(counter(CTR_journal_commit), commits + 1);
 	engine_close(e);
 }
 END_TEST
@@ -177,11 +177,11 @@ END_TEST
 
 /*
  * ---- who joins a batch: something happens between its beginning and the commit (the linker sends
- * jnl_commit_turn here) ----
+ * journal_commit_wait_turn here) ----
  */
 
-void __real_jnl_commit_turn(struct jnl *journal, jnl_tid tid);
-void __wrap_jnl_commit_turn(struct jnl *journal, jnl_tid tid);
+void __real_journal_commit_wait_turn(struct journal *journal, journal_tid tid);
+void __wrap_journal_commit_wait_turn(struct journal *journal, journal_tid tid);
 
 static void (*at_turn)(void);
 static struct join {
@@ -191,22 +191,22 @@ static struct join {
 	struct tsync sync;
 } joiner;
 
-void __wrap_jnl_commit_turn(struct jnl *journal, jnl_tid tid)
+void __wrap_journal_commit_wait_turn(struct journal *journal, journal_tid tid)
 {
 	void (*fn)(void) = at_turn;
 
 	at_turn = NULL;
 	if (fn) {
-		ck_assert_int_eq(jnl_commit_wait(journal, tid, NULL), 0); /* by somebody else */
+		ck_assert_int_eq(journal_commit_wait(journal, tid, NULL), 0); /* by somebody else */
 		fn();
 	}
-	__real_jnl_commit_turn(journal, tid);
+	__real_journal_commit_wait_turn(journal, tid);
 }
 
 static void join_batch(void)
 {
 	struct join *join = &joiner;
-	uint8_t *b = buf_new(BS);
+	uint8_t *b = buffer_new(BS);
 	struct treq req;
 
 	pattern(b, 9, 0, BS);
@@ -221,7 +221,7 @@ static void join_batch(void)
 static void expect_g(struct engine *e)
 {
 	struct x4_inode *inode = engine_file(e, "g");
-	uint8_t *b = buf_new(BS), *want = buf_new(BS);
+	uint8_t *b = buffer_new(BS), *want = buffer_new(BS);
 	struct dio_file *file;
 	struct treq req;
 
@@ -301,7 +301,7 @@ END_TEST
 START_TEST(no_flush_without_data)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	void *b = buf_new(BS);
+	void *b = buffer_new(BS);
 
 	make_extents(e, 1);
 	fake_stats_reset(e->fake);
@@ -349,7 +349,7 @@ static void many_finished(struct dio_req *req, ssize_t res)
 START_TEST(flushes_are_shared)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	uint8_t *b = buf_new(MANY * BS);
+	uint8_t *b = buffer_new(MANY * BS);
 
 	write_ok(e, DIO_DIRECT, 0, 1, MANY * BS);
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
@@ -386,7 +386,7 @@ START_TEST(flush_failure_reaches_the_covered)
 	struct x4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
 	struct treq t[6], o;
-	uint8_t *b = buf_new(8 * BS);
+	uint8_t *b = buffer_new(8 * BS);
 
 	ck_assert_int_eq(dio_file_open(e->dio, i2, &f2), 0);
 	ck_assert_int_eq(dio_file_open(e->dio, i3, &f3), 0);
@@ -497,7 +497,7 @@ END_TEST
 START_TEST(a_write_in_flight_may_be_lost)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	uint8_t *b = buf_new(BS);
+	uint8_t *b = buffer_new(BS);
 	struct treq req;
 
 	make_extents(e, 1);
@@ -547,7 +547,7 @@ START_TEST(fsync_after_the_abort)
 	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync(e, h, false), 0);
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
-	jnl_abort(x4_vol_jnl(e->vol), -EIO);
+	journal_abort(x4_vol_jnl(e->vol), -EIO);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), -EIO);
 	ck_assert_int_eq(engine_fsync(e, h, false), -EROFS);
 	ck_assert_int_eq(engine_fsync(e, g, true), -EROFS);

@@ -17,7 +17,7 @@
 START_TEST(writers_of_one_block_serialise)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .relaxed = true });
-	uint8_t *a = buf_new(256), *b = buf_new(256), *r = buf_new(BS);
+	uint8_t *a = buffer_new(256), *b = buffer_new(256), *r = buffer_new(BS);
 	struct treq ta, tb;
 
 	write_ok(e, 0, 0, 1, 4 * BS);
@@ -53,7 +53,7 @@ END_TEST
 START_TEST(sub_sector_write_drains_fast_writes)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .relaxed = true });
-	uint8_t *a = buf_new(512), *b = buf_new(100), *r = buf_new(BS);
+	uint8_t *a = buffer_new(512), *b = buffer_new(100), *r = buffer_new(BS);
 	struct treq ta, tb;
 
 	write_ok(e, 0, 0, 1, BS);
@@ -101,7 +101,7 @@ static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct
 static void check_not_stale(struct engine *n)
 {
 	uint64_t size = x4_inode_size(n->inode);
-	uint8_t *b = buf_new(16 * BS), *want = buf_new(16 * BS);
+	uint8_t *b = buffer_new(16 * BS), *want = buffer_new(16 * BS);
 
 	ck_assert_uint_le(size, 16 * BS);
 	ck_assert_int_eq(io(n, 0, 0, b, 16 * BS), size);
@@ -119,7 +119,7 @@ static void check_not_stale(struct engine *n)
 START_TEST(edges_of_new_blocks_are_zero)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint8_t *b = buf_new(16 * BS);
+	uint8_t *b = buffer_new(16 * BS);
 
 	fake_rec_start(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 3 * BS + 512, 7, 512);      /* extends, head and tail */
@@ -148,7 +148,7 @@ END_TEST
 START_TEST(gap_after_a_short_block)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint8_t *b = buf_new(8 * BS);
+	uint8_t *b = buffer_new(8 * BS);
 
 	/* Behind the end the block holds what others left there. */
 	memset(b, 0xa5, BS);
@@ -209,7 +209,7 @@ struct extender { struct engine *e; uint64_t pos; uint32_t len; };
 static void *extend(void *arg)
 {
 	struct extender *extender = arg;
-	void *b = buf_new(extender->len);
+	void *b = buffer_new(extender->len);
 	struct treq req;
 
 	pattern(b, 1, extender->pos, extender->len);
@@ -267,7 +267,7 @@ static void *truncate_thread(void *arg)
 START_TEST(truncate_drains)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
-	void *b = buf_new(4 * BS), *c = buf_new(BS);
+	void *b = buffer_new(4 * BS), *c = buffer_new(BS);
 	struct truncer tr = { .e = e };
 	struct treq w, r, late;
 	pthread_t th;
@@ -282,7 +282,7 @@ START_TEST(truncate_drains)
 	pthread_create(&th, NULL, truncate_thread, &tr);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
 	ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
-	void *lb = buf_new(BS);
+	void *lb = buffer_new(BS);
 	req_submit(e, e->file, &late, DIO_DIRECT, 0, lb, BS);
 	ck_assert_uint_eq(counter(CTR_dio_gate_diverted) - diverted, 1);
 	ck_assert_int_eq(req_wait(e, &late), BS); /* by a worker: the truncate is not there yet */
@@ -310,7 +310,7 @@ START_TEST(truncate_waits_for_a_read)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
 	struct truncer tr = { .e = e };
-	uint8_t *b = buf_new(BS), *want = buf_new(BS);
+	uint8_t *b = buffer_new(BS), *want = buffer_new(BS);
 	struct treq req;
 	pthread_t th;
 
@@ -339,7 +339,7 @@ END_TEST
 START_TEST(closed_for_writes)
 {
 	struct engine *e = engine_new(NULL);
-	uint8_t *b = buf_new(BS), *c = buf_new(BS);
+	uint8_t *b = buffer_new(BS), *c = buffer_new(BS);
 	struct treq w, r;
 
 	make_extents(e, 2);
@@ -367,7 +367,7 @@ START_TEST(gate_storm)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2 });
 	struct treq req[8];
-	void *b = buf_new(BS);
+	void *b = buffer_new(BS);
 	struct truncer tr;
 	pthread_t th;
 
@@ -401,7 +401,7 @@ START_TEST(the_loop_never_waits)
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1 });
 	struct work hold;
 	struct treq slow;
-	void *b = buf_new(BS);
+	void *b = buffer_new(BS);
 
 	make_extents(e, 2);
 	sem_init(&hold_in, 0, 0);
@@ -412,7 +412,7 @@ START_TEST(the_loop_never_waits)
 	req_submit(e, e->file, &slow, DIO_DIRECT | DIO_WRITE, 8 * BS, b, BS);
 	for (unsigned k = 0; k < 20; k++) {
 		struct treq req;
-		void *c = buf_new(2 * BS);
+		void *c = buffer_new(2 * BS);
 		pattern(c, 1, 0, 2 * BS);
 		req_submit(e, e->file, &req, DIO_DIRECT | (k & 1 ? DIO_WRITE : 0), 0, c, 2 * BS);
 		ck_assert_uint_eq(req.done, 1);
@@ -458,7 +458,7 @@ static void inval_check(void *arg, struct x4_inode *inode, uint64_t off, uint64_
 static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t size_after, unsigned calls)
 {
 	struct treq req;
-	void *b = buf_new(2 * BS);
+	void *b = buffer_new(2 * BS);
 
 	memset(b, byte, 2 * BS);
 	inv.calls = 0;
@@ -480,7 +480,7 @@ static void inval_write(struct engine *e, uint64_t pos, uint8_t byte, uint64_t s
 START_TEST(order_of_invalidation)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .inval = inval_check });
-	void *b = buf_new(BS);
+	void *b = buffer_new(BS);
 
 	inval_write(e, 0, 1, 2 * BS, 0);         /* nothing was ever cached */
 	ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, BS), BS);
@@ -504,7 +504,7 @@ struct forget {
 static void inval_forget(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
 {
 	struct forget *forget = arg;
-	uint8_t *b = buf_new(BS);
+	uint8_t *b = buffer_new(BS);
 
 	(void)inode;
 	forget->calls++;
@@ -569,7 +569,7 @@ START_TEST(notify_waits_for_a_read)
 	uint8_t page[128];
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 1, .inval = inval_reads, .inval_arg = page });
 	struct treq req;
-	void *b = buf_new(2 * BS);
+	void *b = buffer_new(2 * BS);
 
 	inv.e = e;
 	write_ok(e, 0, 0, 1, 2 * BS);
@@ -592,7 +592,7 @@ START_TEST(progress_without_segments)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .segs = 1 });
 	struct treq req[6];
-	uint8_t *b = buf_new(6 * 8 * BS);
+	uint8_t *b = buffer_new(6 * 8 * BS);
 
 	make_extents(e, 8);
 	uint64_t reserve = counter(CTR_dio_reserve_used), wait = counter(CTR_dio_pool_wait);
@@ -689,7 +689,7 @@ static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t
 START_TEST(model_random)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true, .stale = true, .lbs = _i % 3 == 2 ? 4096 : 512, .segs = 2 });
-	uint8_t *model = calloc(1, 64 * BS), *b = buf_new(64 * BS);
+	uint8_t *model = calloc(1, 64 * BS), *b = buffer_new(64 * BS);
 	uint64_t size = 0, seed = _i + 1;
 
 	for (unsigned k = 0; k < 300; k++) {

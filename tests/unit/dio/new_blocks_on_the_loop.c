@@ -23,7 +23,7 @@ static void submit(struct engine *e, struct treq *req, unsigned flags, uint64_t 
 
 static uint8_t *data(uint64_t pos, uint32_t len)
 {
-	uint8_t *b = buf_new(fdio_round_up(len, BS) + BS);
+	uint8_t *b = buffer_new(fdio_round_up(len, BS) + BS);
 
 	pattern(b, 1, pos, len);
 	return b;
@@ -54,7 +54,7 @@ START_TEST(no_worker)
 	static const uint32_t len[] = { 3584, 512, 8704, 10240, 700 };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
 	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow), pos = 0, writes = fake_stats(e->fake).writes;
-	uint8_t *r = buf_new(16 * BS);
+	uint8_t *r = buffer_new(16 * BS);
 
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++])
 		grow(e, DIO_KILLCAPS, pos, len[k]);
@@ -197,7 +197,7 @@ static void *truncate_thread(void *arg)
 START_TEST(others_wait)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .threads = 2, .stale = true });
-	uint8_t *b = data(0, 3 * BS), *r = buf_new(BS);
+	uint8_t *b = data(0, 3 * BS), *r = buffer_new(BS);
 	struct treq req, t2;
 	pthread_t th;
 

@@ -63,7 +63,7 @@ static void finish(struct engine *e, const struct write *write, unsigned n)
 
 static void grow(struct engine *e, uint64_t pos, uint32_t len)
 {
-	uint8_t *b = buf_new(fdio_round_up(len, BS) + BS);
+	uint8_t *b = buffer_new(fdio_round_up(len, BS) + BS);
 	struct treq req;
 
 	pattern(b, 1, pos, len);
@@ -205,7 +205,7 @@ START_TEST(beside_much_that_is_freed)
 		write_ok(e, 0, 0, 1, BS);
 		engine_truncate(e, e->inode, 0);
 	}
-	ck_assert_uint_gt(counter(CTR_jnl_mem_closed), 0);
+	ck_assert_uint_gt(counter(CTR_journal_mem_closed), 0);
 	write_ok(e, 0, 0, 1, BS);
 	finish(e, write, 1);
 }
@@ -216,16 +216,16 @@ START_TEST(with_a_full_cache)
 {
 	static const struct write write[] = { { 0, BS } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint64_t shed = counter(CTR_jnl_cache_shed);
+	uint64_t shed = counter(CTR_journal_cache_shed);
 
 	memory(false);
 	for (uint64_t blk = 1; blk < ENGINE_IMAGE_SIZE / BS; blk++) {
-		struct jnl_buf *buffer;
+		struct journal_buffer *buffer;
 
-		ck_assert_int_eq(jnl_bread(e->vol->jnl, blk, &buffer), 0);
-		jnl_brelse(buffer);
+		ck_assert_int_eq(journal_read_block(e->vol->journal, blk, &buffer), 0);
+		journal_buffer_release(buffer);
 	}
-	ck_assert_uint_gt(counter(CTR_jnl_cache_shed), shed);
+	ck_assert_uint_gt(counter(CTR_journal_cache_shed), shed);
 	write_ok(e, 0, 0, 1, BS);
 	finish(e, write, 1);
 }

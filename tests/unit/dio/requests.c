@@ -14,7 +14,7 @@ START_TEST(one_answer_when_all_complete_inside_submit)
 	for (unsigned n = 1; n <= 16; n += n < 4 ? 1 : 4) {
 		struct engine *e = engine_new(NULL);
 		struct treq req;
-		void *b = buf_new(16 * BS);
+		void *b = buffer_new(16 * BS);
 
 		make_extents(e, n);
 		uint64_t simple = counter(CTR_dio_read_simple), multi = counter(CTR_dio_read_multi);
@@ -77,7 +77,7 @@ static void heap_submit(struct engine *e, unsigned flags, uint64_t pos, uint32_t
 	struct hreq *req = malloc(sizeof(*req));
 
 	*req = (struct hreq){ .left = left, .wrong = wrong, .want = len };
-	req->req = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags, .buf = buf_new(len), .buf_index = -1,
+	req->req = (struct dio_req){ .file = e->file, .pos = pos, .len = len, .flags = flags, .buf = buffer_new(len), .buf_index = -1,
 				 .done = heap_done };
 	pattern(req->req.buf, 1, pos, len);
 	__atomic_fetch_add(left, 1, __ATOMIC_RELAXED);
@@ -113,7 +113,7 @@ END_TEST
 START_TEST(one_answer_wherever_it_fails)
 {
 	struct engine *e = engine_new(NULL);
-	void *b = buf_new(6 * BS);
+	void *b = buffer_new(6 * BS);
 	struct treq req;
 
 	make_extents(e, 6);
@@ -154,7 +154,7 @@ static void watch_refs(void *arg, enum fake_kind kind, uint64_t off, uint64_t le
 START_TEST(counted_only_from_the_second_piece_on)
 {
 	struct engine *e = engine_new(NULL);
-	void *b = buf_new(4 * BS);
+	void *b = buffer_new(4 * BS);
 	struct treq req;
 
 	make_extents(e, 4);
@@ -207,7 +207,7 @@ START_TEST(first_error_in_every_order)
 		{2,0,1,3},{2,0,3,1},{2,1,0,3},{2,1,3,0},{2,3,0,1},{2,3,1,0},{3,0,1,2},{3,0,2,1},{3,1,0,2},{3,1,2,0},{3,2,0,1},{3,2,1,0},
 	};
 	struct engine *e = engine_new(NULL);
-	void *b = buf_new(4 * BS);
+	void *b = buffer_new(4 * BS);
 	struct treq req;
 
 	make_extents(e, 4);
@@ -262,7 +262,7 @@ END_TEST
 START_TEST(stops_after_an_error)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint8_t *b = buf_new(16 * BS);
+	uint8_t *b = buffer_new(16 * BS);
 
 	make_extents(e, 6);
 	fake_stats_reset(e->fake);
@@ -288,7 +288,7 @@ START_TEST(end_of_file_matrix)
 	static const unsigned sizes[] = { 0, 1, 511, 512, 513, 4095, 4096, 4097, 8192 + 100 };
 	static const unsigned lens[] = { 1, 511, 512, 4096, 8192, 12288 };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint8_t *b = buf_new(16384), *model = buf_new(32768), *stale = buf_new(BS);
+	uint8_t *b = buffer_new(16384), *model = buffer_new(32768), *stale = buffer_new(BS);
 
 	memset(stale, 0xa5, BS);
 	for (unsigned s = 0; s < ARRAY_SIZE(sizes); s++) {
@@ -325,7 +325,7 @@ END_TEST
 START_TEST(short_transfers_are_continued)
 {
 	struct engine *e = engine_new(NULL);
-	uint8_t *b = buf_new(4 * BS);
+	uint8_t *b = buffer_new(4 * BS);
 
 	make_extents(e, 3);
 	for (unsigned cut = 512; cut < BS; cut += 700)
@@ -356,7 +356,7 @@ END_TEST
 START_TEST(enospc_changes_nothing)
 {
 	struct engine *e = engine_new(NULL);
-	uint8_t *b = buf_new(64 * BS);
+	uint8_t *b = buffer_new(64 * BS);
 	struct x4_statfs sf, sf2;
 	unsigned at = 2;
 
@@ -395,7 +395,7 @@ START_TEST(again_is_retried)
 {
 	static const int errs[] = { -EAGAIN, -EINTR };
 	struct engine *e = engine_new(NULL);
-	uint8_t *b = buf_new(4 * BS);
+	uint8_t *b = buffer_new(4 * BS);
 
 	make_extents(e, 3);
 	for (unsigned k = 0; k < 2; k++)
@@ -425,7 +425,7 @@ END_TEST
 START_TEST(unaligned_write_touches_its_sectors_once)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true });
-	uint8_t *b = buf_new(4 * BS), *want = buf_new(4 * BS);
+	uint8_t *b = buffer_new(4 * BS), *want = buffer_new(4 * BS);
 
 	write_ok(e, 0, 0, 1, 4 * BS);
 	pattern(want, 1, 0, 4 * BS);
@@ -457,7 +457,7 @@ static void watch_range(void *arg, enum fake_kind kind, uint64_t off, uint64_t l
 START_TEST(remainder_only)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint8_t *b = buf_new(8 * BS);
+	uint8_t *b = buffer_new(8 * BS);
 	struct treq req;
 
 	write_ok(e, DIO_DIRECT, 0, 1, 4 * BS);
@@ -506,7 +506,7 @@ START_TEST(the_kernels_splits)
 		engine_close(e);
 	}
 	struct engine *e = engine_new(NULL);
-	void *b = buf_new(BS);
+	void *b = buffer_new(BS);
 	/* 1 MiB at 512 from memory that is not aligned comes in two: the first ends at any byte, the last ends aligned. */
 	write_ok(e, DIO_DIRECT, 512, 4, 1048576 - 77);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 512 + 1048576 - 77, b, 77 + 512), 77 + 512);

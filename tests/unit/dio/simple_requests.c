@@ -125,7 +125,7 @@ START_TEST(costs_nothing_that_others_pay_for)
 	struct engine *e = engine_new(NULL);
 	struct timespec now = { .tv_sec = 4000000000 };
 	unsigned allocs, locks;
-	uint8_t *b = buf_new(BS);
+	uint8_t *b = buffer_new(BS);
 	struct shared shared[NR_SHARED];
 	struct treq req;
 

@@ -30,7 +30,7 @@ static void hand_begin(struct hand *hand, struct testlog *e, unsigned log_mib)
 static void hand_put(struct hand *hand, const void *blk)
 {
 	ck_assert_uint_lt(hand->pos, hand->e->journal->log.end);
-	fake_poke(hand->e->fake, blk, 4096, jlog_map(hand->e->journal, hand->pos++, NULL));
+	fake_poke(hand->e->fake, blk, 4096, journal_log_map(hand->e->journal, hand->pos++, NULL));
 }
 
 /* A descriptor and the image of one block. */
@@ -39,9 +39,9 @@ static void hand_image(struct hand *hand, uint64_t blk, uint32_t value)
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	jf_put_header(buf, JF_DESCRIPTOR, hand->tid);
-	fdio_put_be32(buf, JF_H_BYTES, (uint32_t)blk);
-	fdio_put_be16(buf, JF_H_BYTES + 6, JF_TAG_LAST);
+	journal_format_put_header(buf, JOURNAL_BLOCK_DESCRIPTOR, hand->tid);
+	fdio_put_be32(buf, JOURNAL_HEADER_BYTES, (uint32_t)blk);
+	fdio_put_be16(buf, JOURNAL_HEADER_BYTES + 6, JOURNAL_TAG_LAST);
 	hand_put(hand, buf);
 	testlog_pattern(buf, 4096, blk, value);
 	hand_put(hand, buf);
@@ -53,10 +53,10 @@ static void hand_revoke(struct hand *hand, uint64_t blk, unsigned n)
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	jf_put_header(buf, JF_REVOKE, hand->tid);
-	fdio_put_be32(buf, JF_REVOKE_COUNT, JF_REVOKE_HEADER + 4 * n);
+	journal_format_put_header(buf, JOURNAL_BLOCK_REVOKE, hand->tid);
+	fdio_put_be32(buf, JOURNAL_REVOKE_COUNT, JOURNAL_REVOKE_HEADER_BYTES + 4 * n);
 	for (unsigned k = 0; k < n; k++)
-		fdio_put_be32(buf, JF_REVOKE_HEADER + 4 * k, (uint32_t)blk + k);
+		fdio_put_be32(buf, JOURNAL_REVOKE_HEADER_BYTES + 4 * k, (uint32_t)blk + k);
 	hand_put(hand, buf);
 }
 
@@ -65,26 +65,26 @@ static void hand_commit(struct hand *hand)
 	static uint8_t buf[4096];
 
 	memset(buf, 0, sizeof(buf));
-	jf_put_header(buf, JF_COMMIT, hand->tid++);
+	journal_format_put_header(buf, JOURNAL_BLOCK_COMMIT, hand->tid++);
 	hand_put(hand, buf);
 }
 
-static void hand_replay(struct hand *hand, struct jnl_replay_stats *stats)
+static void hand_replay(struct hand *hand, struct journal_replay_stats *stats)
 {
-	struct jnl *journal = hand->e->journal;
+	struct journal *journal = hand->e->journal;
 	char err[256] = "";
 	int r;
 
-	ck_assert_int_eq(jlog_write_sb(journal, FIRST_TID, journal->log.first, DEV_FUA), 0);
-	r = jnl_replay(journal, stats, FDIO_REASON(err));
-	ck_assert_msg(r == 0, "jnl_replay: %d %s", r, err);
+	ck_assert_int_eq(journal_log_write_superblock(journal, FIRST_TID, journal->log.first, DEV_FUA), 0);
+	r = journal_replay(journal, stats, FDIO_REASON(err));
+	ck_assert_msg(r == 0, "journal_replay: %d %s", r, err);
 	ck_assert_uint_eq(stats->transactions, hand->tid - FIRST_TID);
 }
 
 /* A revocation kills images of its own transaction, wherever in it they stand. */
 START_TEST(revoked_in_its_own_transaction)
 {
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	struct hand hand;
 	struct testlog e;
 
@@ -108,7 +108,7 @@ END_TEST
 /* Of earlier ones too, and none of later ones. */
 START_TEST(revoked_before_and_after)
 {
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	struct hand hand;
 	struct testlog e;
 
@@ -140,7 +140,7 @@ END_TEST
 /* More of the same images than the list takes at first: it is made shorter, and the newest stay. */
 START_TEST(images_again_and_again)
 {
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	struct hand hand;
 	struct testlog e;
 
@@ -176,7 +176,7 @@ static size_t data_bytes(void)
 START_TEST(revocations_take_no_memory)
 {
 	enum { BLOCKS = 2000, EACH = 1000 };
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	struct rlimit lim;
 	struct hand hand;
 	struct testlog e;
@@ -202,19 +202,19 @@ END_TEST
 /* A log is as long as the blocks that it has, each once. */
 START_TEST(block_twice_in_the_log)
 {
-	struct jnl_extent *more;
+	struct journal_extent *more;
 	char err[256];
 	struct testlog e;
 
 	testlog_format(&e, &testlog_formats[1], 4);
 	more = &e.log[e.params.nr_log];
-	more[0] = (struct jnl_extent){ .pblk = e.base, .len = 10 };
-	more[1] = (struct jnl_extent){ .pblk = e.base + 9, .len = 10 };
+	more[0] = (struct journal_extent){ .pblk = e.base, .len = 10 };
+	more[1] = (struct journal_extent){ .pblk = e.base + 9, .len = 10 };
 	if (_i)
 		more[1].pblk = e.log[0].pblk + e.log[0].len - 1;
 	e.params.nr_log += 2;
 	fdio_log_set_level(0);
-	ck_assert_int_eq(jnl_open(&e.params, &e.journal, FDIO_REASON(err)), -EUCLEAN);
+	ck_assert_int_eq(journal_open(&e.params, &e.journal, FDIO_REASON(err)), -EUCLEAN);
 	ck_assert_ptr_nonnull(strstr(err, "twice"));
 	more[1].pblk = e.base + 10;
 	testlog_open(&e);
@@ -226,7 +226,7 @@ END_TEST
 START_TEST(log_in_many_pieces)
 {
 	enum { PIECES = 200000, FIRST = 1 << 20 };
-	struct jnl_extent *log = calloc(PIECES, sizeof(*log));
+	struct journal_extent *log = calloc(PIECES, sizeof(*log));
 	unsigned found = 0, real;
 	struct testlog e;
 
@@ -235,13 +235,13 @@ START_TEST(log_in_many_pieces)
 	real = e.params.nr_log;
 	memcpy(log, e.log, e.params.nr_log * sizeof(*log));
 	for (unsigned k = e.params.nr_log; k < PIECES; k++)
-		log[k] = (struct jnl_extent){ .pblk = FIRST + 3ul * (PIECES - k), .len = 2 };
+		log[k] = (struct journal_extent){ .pblk = FIRST + 3ul * (PIECES - k), .len = 2 };
 	e.params.log = log;
 	e.params.nr_log = PIECES;
 	e.params.nr_blocks = FIRST + 4 * PIECES;
 	testlog_open(&e);
 	for (uint64_t blk = FIRST; blk < FIRST + 3 * PIECES; blk++)
-		found += jnl_is_log_block(e.journal, blk);
+		found += journal_is_log_block(e.journal, blk);
 	ck_assert_uint_eq(found, 2 * (PIECES - real));
 	testlog_drop(&e);
 	free(log);
@@ -260,11 +260,11 @@ START_TEST(start_of_the_log)
 	testlog_format(&e, &testlog_formats[1], 4);
 	testlog_open(&e);
 	start = _i ? e.journal->log.end - 2 + (uint32_t)_i : e.journal->log.first;
-	fdio_put_be32(e.journal->log.superblock, JF_SB_START, start);
-	fake_poke(e.fake, e.journal->log.superblock, 4096, jlog_map(e.journal, 0, NULL));
-	jnl_close(e.journal);
+	fdio_put_be32(e.journal->log.superblock, JOURNAL_SB_START, start);
+	fake_poke(e.fake, e.journal->log.superblock, 4096, journal_log_map(e.journal, 0, NULL));
+	journal_close(e.journal);
 	e.journal = NULL;
-	r = jnl_open(&e.params, &e.journal, FDIO_REASON(err));
+	r = journal_open(&e.params, &e.journal, FDIO_REASON(err));
 	ck_assert_int_eq(r, good ? 0 : -EUCLEAN);
 	if (r)
 		ck_assert_ptr_nonnull(strstr(err, "start lies outside"));

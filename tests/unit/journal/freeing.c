@@ -10,9 +10,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct cb { struct jnl_callback callback; int err; unsigned calls; };
+struct cb { struct journal_callback callback; int err; unsigned calls; };
 
-static void on_commit(struct jnl_callback *callback, int err)
+static void on_commit(struct journal_callback *callback, int err)
 {
 	struct cb *cb = container_of(callback, struct cb, callback);
 
@@ -30,25 +30,25 @@ static void poke_data(struct testlog *e, uint64_t blk, uint32_t value)
 	ck_assert_int_eq(dev_write(fake_dev(e->fake), pat, e->params.block_size, blk * e->params.block_size, DEV_FUA), 0);
 }
 
-static jnl_tid forget(struct testlog *e, uint64_t blk)
+static journal_tid forget(struct testlog *e, uint64_t blk)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(e->journal, 1, &handle), 0);
-	ck_assert_int_eq(jnl_forget(handle, blk, 1), 0);
-	return jnl_end(handle);
+	ck_assert_int_eq(journal_begin(e->journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_forget(handle, blk, 1), 0);
+	return journal_end(handle);
 }
 
 START_TEST(freed_block_is_not_replayed_over_data)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 
 	testlog_up_as(&e, &testlog_formats[_i], 4);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 2);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
+	ck_assert_int_eq(journal_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
 	poke_data(&e, e.base, 42);
 	/* The stale buffer is gone as well. */
 	ck_assert_int_eq(testlog_value(&e, e.base), 42);
@@ -67,9 +67,9 @@ START_TEST(freed_block_is_not_checkpointed_over_data)
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
+	ck_assert_int_eq(journal_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
 	poke_data(&e, e.base, 42);
-	ck_assert_int_eq(jnl_stop(e.journal), 0);
+	ck_assert_int_eq(journal_stop(e.journal), 0);
 	ck_assert_int_eq(testlog_home(&e, e.base), 42);
 	testlog_drop(&e);
 }
@@ -78,7 +78,7 @@ END_TEST
 START_TEST(forgotten_before_its_first_commit_is_not_logged)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
@@ -96,19 +96,19 @@ END_TEST
 START_TEST(block_logged_again_in_the_same_transaction_cancels_the_revoke)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
-	struct jnl_replay_stats stats;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
+	struct journal_replay_stats stats;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
-	ck_assert_int_eq(jnl_forget(handle, e.base, 1), 0);
-	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(journal_forget(handle, e.base, 1), 0);
+	ck_assert_int_eq(journal_new_block(handle, e.base, &buffer), 0);
 	testlog_pattern(buffer->data, 4096, e.base, 2);
-	jnl_brelse(buffer);
-	jnl_end(handle);
+	journal_buffer_release(buffer);
+	journal_end(handle);
 	testlog_sync(&e);
 	testlog_crash(&e, &stats);
 	ck_assert_uint_eq(stats.revoked, 0);
@@ -124,7 +124,7 @@ START_TEST(revoke_kills_older_not_younger)
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
+	ck_assert_int_eq(journal_commit_wait(e.journal, forget(&e, e.base), NULL), 0);
 	testlog_write(&e, e.base, 3);
 	testlog_sync(&e);
 	testlog_crash(&e, NULL);
@@ -136,21 +136,21 @@ END_TEST
 START_TEST(cancel_takes_a_forget_back)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_sync(&e);
 	testlog_write(&e, e.base + 1, 2);
-	ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 	testlog_fill(&e, handle, e.base, 50);
-	ck_assert_int_eq(jnl_forget(handle, e.base, 3), 0);     /* the third is not cached */
-	ck_assert_int_eq(jnl_bnew(handle, e.base + 1, &buffer), 0);  /* and one comes back */
-	jnl_brelse(buffer);
-	ck_assert_int_eq(jnl_forget(handle, e.base + 1, 1), 0); /* and goes again */
-	ck_assert_int_eq(jnl_forget(handle, e.params.nr_blocks - 1, 2), -EUCLEAN);
-	jnl_cancel(handle);
+	ck_assert_int_eq(journal_forget(handle, e.base, 3), 0);     /* the third is not cached */
+	ck_assert_int_eq(journal_new_block(handle, e.base + 1, &buffer), 0);  /* and one comes back */
+	journal_buffer_release(buffer);
+	ck_assert_int_eq(journal_forget(handle, e.base + 1, 1), 0); /* and goes again */
+	ck_assert_int_eq(journal_forget(handle, e.params.nr_blocks - 1, 2), -EUCLEAN);
+	journal_cancel(handle);
 	ck_assert_uint_eq(e.journal->running->kit->revokes.nr, 0);
 	ck_assert_uint_eq(e.journal->running->nr_forgets, 0);
 	ck_assert_uint_eq(e.journal->running->nr_buffers, 1);
@@ -167,15 +167,15 @@ END_TEST
 START_TEST(many_revokes_fill_several_blocks)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	unsigned n = 3000;
 
 	testlog_up_as(&e, &testlog_formats[_i], 4);
 	testlog_write(&e, e.base + 17, 1);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	ck_assert_int_eq(jnl_forget(handle, e.base + 17 - n / 2, n / 2 + 200), 0);
-	jnl_end(handle);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_forget(handle, e.base + 17 - n / 2, n / 2 + 200), 0);
+	journal_end(handle);
 	testlog_sync(&e);
 	poke_data(&e, e.base + 17, 42);
 	testlog_crash(&e, NULL);
@@ -188,38 +188,38 @@ END_TEST
 
 static void expect_aborted(struct testlog *e, struct cb *cb)
 {
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 	uint8_t sb[1024];
 
-	ck_assert_int_ne(jnl_error(e->journal), 0);
-	ck_assert_int_eq(jnl_begin(e->journal, 1, &handle), -EROFS);
-	ck_assert_int_eq(jnl_sync(e->journal), -EIO);
+	ck_assert_int_ne(journal_error(e->journal), 0);
+	ck_assert_int_eq(journal_begin(e->journal, 1, &handle), -EROFS);
+	ck_assert_int_eq(journal_sync(e->journal), -EIO);
 	fake_fault_clear(e->fake);
-	ck_assert_int_eq(jnl_bread(e->journal, e->base + 100, &buffer), 0); /* reads go on */
-	jnl_brelse(buffer);
-	ck_assert_int_eq(jnl_stop(e->journal), jnl_error(e->journal));
+	ck_assert_int_eq(journal_read_block(e->journal, e->base + 100, &buffer), 0); /* reads go on */
+	journal_buffer_release(buffer);
+	ck_assert_int_eq(journal_stop(e->journal), journal_error(e->journal));
 	ck_assert_uint_eq(e->aborted, 1);
-	ck_assert_int_eq(e->aborted_err, jnl_error(e->journal));
+	ck_assert_int_eq(e->aborted_err, journal_error(e->journal));
 	ck_assert_uint_eq(cb->calls, 1);
 	ck_assert_int_eq(cb->err, -EIO);
 	fake_peek(e->fake, sb, sizeof(sb), e->log[0].pblk * 4096);
-	ck_assert_int_eq((int32_t)fdio_get_be32(sb, JF_SB_ERRNO), jnl_error(e->journal));
-	ck_assert(jlog_sb_csum_ok(sb));
+	ck_assert_int_eq((int32_t)fdio_get_be32(sb, JOURNAL_SB_ERRNO), journal_error(e->journal));
+	ck_assert(journal_log_superblock_checksum_ok(sb));
 }
 
 static void start_failing(struct testlog *e, struct cb *cb)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
 	testlog_up(e);
 	fdio_log_set_level(0);
 	testlog_write(e, e->base, 1);
-	ck_assert_int_eq(jnl_sync(e->journal), 0);
-	ck_assert_int_eq(jnl_begin(e->journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_sync(e->journal), 0);
+	ck_assert_int_eq(journal_begin(e->journal, 1, &handle), 0);
 	testlog_fill(e, handle, e->base, 2);
-	jnl_on_commit(handle, &cb->callback);
-	jnl_end(handle);
+	journal_on_commit(handle, &cb->callback);
+	journal_end(handle);
 }
 
 START_TEST(failed_log_write_aborts)
@@ -231,7 +231,7 @@ START_TEST(failed_log_write_aborts)
 	/* The log, not its superblock: the error must be recorded. */
 	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = (e.log[0].pblk + 1) * 4096, .len = 4096 * 100,
 		.skip = _i, .action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(jnl_sync(e.journal), -EIO);
+	ck_assert_int_eq(journal_sync(e.journal), -EIO);
 	expect_aborted(&e, &cb);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -246,7 +246,7 @@ START_TEST(failed_flush_aborts)
 
 	start_failing(&e, &cb);
 	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(jnl_sync(e.journal), -EIO);
+	ck_assert_int_eq(journal_sync(e.journal), -EIO);
 	expect_aborted(&e, &cb);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -264,7 +264,7 @@ START_TEST(failed_home_write_aborts_and_the_log_keeps_it)
 	testlog_sync(&e);
 	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 4096, .len = 4096, .action = FAKE_ERROR,
 		.err = -EIO });
-	ck_assert_int_eq(jnl_stop(e.journal), -EIO);
+	ck_assert_int_eq(journal_stop(e.journal), -EIO);
 	ck_assert_uint_eq(e.aborted, 1);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
@@ -275,23 +275,23 @@ END_TEST
 START_TEST(abort_inside_a_handle)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 	struct cb cb = { { .fn = on_commit } };
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
-	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
-	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 2, &handle), 0);
 	testlog_fill(&e, handle, e.base + 1, 2);
-	jnl_on_commit(handle, &cb.callback);
-	jnl_abort(e.journal, -EUCLEAN);
-	jnl_abort(e.journal, -EIO); /* the first error stays */
-	ck_assert_int_eq(jnl_get_write(handle, buffer), -EROFS);
-	ck_assert_int_eq(jnl_forget(handle, e.base, 1), -EROFS);
-	jnl_end(handle);
-	ck_assert_int_eq(jnl_error(e.journal), -EUCLEAN);
-	jnl_brelse(buffer);
+	journal_on_commit(handle, &cb.callback);
+	journal_abort(e.journal, -EUCLEAN);
+	journal_abort(e.journal, -EIO); /* the first error stays */
+	ck_assert_int_eq(journal_get_write(handle, buffer), -EROFS);
+	ck_assert_int_eq(journal_forget(handle, e.base, 1), -EROFS);
+	journal_end(handle);
+	ck_assert_int_eq(journal_error(e.journal), -EUCLEAN);
+	journal_buffer_release(buffer);
 	expect_aborted(&e, &cb);
 	testlog_drop(&e);
 }

@@ -21,20 +21,20 @@ static void press(struct testlog *e, int by)
 /* A block that an open transaction has changed again stays where it is, although its last commit is due. */
 START_TEST(uncommitted_stays_away_from_home)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct testlog e;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 5);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
 	testlog_fill(&e, handle, e.base, 2);
 	press(&e, 1);
 	unit_wait_until(testlog_home(&e, e.base + 1) == 5);
 	ck_assert_int_ne(testlog_home(&e, e.base), 2);
 	press(&e, -1);
-	jnl_end(handle);
+	journal_end(handle);
 	testlog_down(&e);
 }
 END_TEST
@@ -57,7 +57,7 @@ START_TEST(younger_image_is_still_due)
 	testlog_sync(&e);
 	press(&e, -1);
 	fake_unstick(e.fake);
-	ck_assert_int_eq(jnl_stop(e.journal), 0);
+	ck_assert_int_eq(journal_stop(e.journal), 0);
 	ck_assert_int_eq(testlog_home(&e, e.base), 2);
 	testlog_drop(&e);
 }

@@ -20,26 +20,26 @@ static void small_log(struct testlog *e)
 	testlog_format(e, &testlog_formats[2], 1);
 	testlog_open(e);
 	testlog_start(e);
-	ck_assert_uint_ge(jnl_max_credits(e->journal), BIG);
+	ck_assert_uint_ge(journal_max_credits(e->journal), BIG);
 }
 
 /* One transaction of BIG blocks that no other call has, not committed. */
-static jnl_tid write_big(struct testlog *e, unsigned round)
+static journal_tid write_big(struct testlog *e, unsigned round)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(e->journal, BIG, &handle), 0);
+	ck_assert_int_eq(journal_begin(e->journal, BIG, &handle), 0);
 	for (unsigned k = 0; k < BIG; k++)
 		testlog_fill(e, handle, e->base + 1 + round * BIG + k, round);
-	return jnl_end(handle);
+	return journal_end(handle);
 }
 
-struct committer { struct testlog *e; jnl_tid tid; int done; };
+struct committer { struct testlog *e; journal_tid tid; int done; };
 
 static void *commit(void *arg)
 {
 	struct committer *committer = arg;
-	int err = jnl_commit_wait(committer->e->journal, committer->tid, NULL);
+	int err = journal_commit_wait(committer->e->journal, committer->tid, NULL);
 
 	__atomic_store_n(&committer->done, err ? err : 1, __ATOMIC_RELEASE);
 	return NULL;
@@ -53,7 +53,7 @@ static void start_commit(struct committer *committer, pthread_t *t)
 /* A block that is freed while its home write is on the way: the commit waits for that. */
 START_TEST(commit_waits_for_home_write_of_freed_block)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct committer committer;
 	struct testlog e;
 	uint64_t fua;
@@ -65,15 +65,15 @@ START_TEST(commit_waits_for_home_write_of_freed_block)
 	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .off = e.base * 1024,
 		.len = 1024, .action = FAKE_STUCK });
 	for (unsigned round = 0; round < 3; round++)
-		ck_assert_int_eq(jnl_commit_wait(e.journal, write_big(&e, round), NULL), 0);
+		ck_assert_int_eq(journal_commit_wait(e.journal, write_big(&e, round), NULL), 0);
 	for (unsigned n = 0; !fake_fault_hits(e.fake); n++) {
 		ck_assert_uint_lt(n, 2000);
 		unit_pause_ms(10);
 	}
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	ck_assert_int_eq(jnl_forget(handle, e.base, 1), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_forget(handle, e.base, 1), 0);
 	fua = fake_stats(e.fake).fua;
-	committer = (struct committer){ .e = &e, .tid = jnl_end(handle) };
+	committer = (struct committer){ .e = &e, .tid = journal_end(handle) };
 	start_commit(&committer, &t);
 	/* Its commit block is there, but who waits is not told. */
 	for (unsigned n = 0; fake_stats(e.fake).fua == fua; n++) {
@@ -82,7 +82,7 @@ START_TEST(commit_waits_for_home_write_of_freed_block)
 	}
 	unit_pause_ms(300);
 	ck_assert_int_eq(__atomic_load_n(&committer.done, __ATOMIC_ACQUIRE), 0);
-	ck_assert(!jnl_tid_durable(e.journal, committer.tid));
+	ck_assert(!journal_tid_durable(e.journal, committer.tid));
 	fake_fault_clear(e.fake);
 	fake_unstick(e.fake);
 	pthread_join(t, NULL);
@@ -107,7 +107,7 @@ START_TEST(tail_stays_before_what_is_not_home)
 	testlog_sync(&e);
 	fake_rec_start(e.fake);
 	for (unsigned round = 0; round < 2; round++)
-		ck_assert_int_eq(jnl_commit_wait(e.journal, write_big(&e, round), NULL), 0);
+		ck_assert_int_eq(journal_commit_wait(e.journal, write_big(&e, round), NULL), 0);
 	/* The third is held at its flush until the block is in the transaction after it. */
 	fake_block(e.fake, FAKE_FLUSH); /* first: such a transaction is committed at once */
 	committer = (struct committer){ .e = &e, .tid = write_big(&e, 2) };
@@ -142,23 +142,23 @@ END_TEST
  */
 START_TEST(cancel_brings_back_the_revocation)
 {
-	struct jnl_replay_stats stats;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_replay_stats stats;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 	struct testlog e;
 
 	testlog_up(&e);
 	testlog_write(&e, e.base, 1);
 	testlog_write(&e, e.base + 1, 2);
 	testlog_sync(&e);
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	ck_assert_int_eq(jnl_forget(handle, e.base, 1), 0);
-	jnl_end(handle);
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
-	jnl_brelse(buffer);
-	jnl_cancel(handle);
-	ck_assert(jset_has(&e.journal->running->kit->revokes, e.base));
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_forget(handle, e.base, 1), 0);
+	journal_end(handle);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_new_block(handle, e.base, &buffer), 0);
+	journal_buffer_release(buffer);
+	journal_cancel(handle);
+	ck_assert(journal_block_set_has(&e.journal->running->kit->revokes, e.base));
 	testlog_sync(&e);
 	testlog_crash(&e, &stats);
 	ck_assert_uint_eq(stats.revoked, 1);
@@ -174,20 +174,20 @@ END_TEST
  */
 START_TEST(nearly_full_transaction_is_committed)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	unsigned n, blocks;
 	struct testlog e;
-	jnl_tid tid;
+	journal_tid tid;
 
 	small_log(&e);
-	blocks = jnl_max_credits(e.journal) / 4 * 3 + (_i ? 1 : 0);
-	ck_assert_int_eq(jnl_begin(e.journal, blocks, &handle), 0);
+	blocks = journal_max_credits(e.journal) / 4 * 3 + (_i ? 1 : 0);
+	ck_assert_int_eq(journal_begin(e.journal, blocks, &handle), 0);
 	for (unsigned k = 0; k < blocks; k++)
 		testlog_fill(&e, handle, e.base + k, 7);
-	tid = jnl_end(handle);
-	for (n = 0; n < (_i ? 2000u : 20u) && !jnl_tid_durable(e.journal, tid); n++)
+	tid = journal_end(handle);
+	for (n = 0; n < (_i ? 2000u : 20u) && !journal_tid_durable(e.journal, tid); n++)
 		unit_pause_ms(10);
-	ck_assert_int_eq(jnl_tid_durable(e.journal, tid), _i);
+	ck_assert_int_eq(journal_tid_durable(e.journal, tid), _i);
 	testlog_down(&e);
 }
 END_TEST

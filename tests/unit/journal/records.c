@@ -40,37 +40,37 @@ static void pieces_and_a_mark(unsigned kept)
 {
 	enum { NR = 400 };
 	static struct { uint8_t *p; size_t len; } a[NR];
-	struct jmem_mark mark = { 0 }, behind = { 0 };
-	struct jmem arena;
-	uint64_t more = counter(CTR_jnl_mem_more);
+	struct journal_arena_mark mark = { 0 }, behind = { 0 };
+	struct journal_arena arena;
+	uint64_t more = counter(CTR_journal_mem_more);
 	unsigned wrong = 0;
 
-	ck_assert_int_eq(jmem_init(&arena, 4096), 0);
+	ck_assert_int_eq(journal_arena_init(&arena, 4096), 0);
 	for (unsigned k = 0; k < NR; k++) {
 		if (k == kept)
-			mark = jmem_mark(&arena);
+			mark = journal_arena_mark(&arena);
 		a[k].len = k % 97 == 96 ? 10000 : k % 60;
-		a[k].p = jmem_alloc(&arena, a[k].len);
+		a[k].p = journal_arena_alloc(&arena, a[k].len);
 		wrong += !a[k].p || (uintptr_t)a[k].p % alignof(max_align_t);
 		memset(a[k].p, (int)k, a[k].len);
 		if (k == kept)
-			behind = jmem_mark(&arena);
+			behind = journal_arena_mark(&arena);
 	}
-	ck_assert_uint_ge(counter(CTR_jnl_mem_more), more + 4);
+	ck_assert_uint_ge(counter(CTR_journal_mem_more), more + 4);
 	for (unsigned k = 0; k < NR; k++)
 		wrong += !is_all(a[k].p, (uint8_t)k, a[k].len);
-	jmem_cut(&arena, mark);
+	journal_arena_cut(&arena, mark);
 	for (unsigned k = 0; k < kept; k++)
 		wrong += !is_all(a[k].p, (uint8_t)k, a[k].len);
 	ck_assert_uint_eq(wrong, 0);
 	/* What comes next comes where the mark was. */
 	if (behind.chunk == mark.chunk)
-		ck_assert_ptr_eq(jmem_alloc(&arena, a[kept].len), a[kept].p);
-	jmem_clear(&arena);
-	ck_assert_ptr_eq(jmem_alloc(&arena, 1), a[0].p);
-	ck_assert_ptr_null(jmem_alloc(&arena, SIZE_MAX - 8));
-	jmem_fini(&arena);
-	jmem_fini(&arena);
+		ck_assert_ptr_eq(journal_arena_alloc(&arena, a[kept].len), a[kept].p);
+	journal_arena_clear(&arena);
+	ck_assert_ptr_eq(journal_arena_alloc(&arena, 1), a[0].p);
+	ck_assert_ptr_null(journal_arena_alloc(&arena, SIZE_MAX - 8));
+	journal_arena_fini(&arena);
+	journal_arena_fini(&arena);
 }
 
 START_TEST(pieces_and_marks)
@@ -82,11 +82,11 @@ END_TEST
 
 /* ---- handles ---- */
 
-struct rec { struct jnl_callback callback; unsigned id; };
+struct rec { struct journal_callback callback; unsigned id; };
 
 static unsigned seen[8], nr_seen, nr_ended;
 
-static void on_undo(struct jnl_callback *callback, int ended)
+static void on_undo(struct journal_callback *callback, int ended)
 {
 	struct rec *r = container_of(callback, struct rec, callback);
 
@@ -94,7 +94,7 @@ static void on_undo(struct jnl_callback *callback, int ended)
 	seen[nr_seen++] = r->id;
 }
 
-static void on_commit(struct jnl_callback *callback, int err)
+static void on_commit(struct journal_callback *callback, int err)
 {
 	struct rec *r = container_of(callback, struct rec, callback);
 
@@ -102,48 +102,48 @@ static void on_commit(struct jnl_callback *callback, int err)
 	seen[nr_seen++] = r->id;
 }
 
-static struct rec *remember(struct jnl_handle *handle, unsigned id, bool txn)
+static struct rec *remember(struct journal_handle *handle, unsigned id, bool txn)
 {
-	struct rec *r = txn ? jnl_txn_mem(handle, sizeof(*r)) : jnl_handle_mem(handle, sizeof(*r));
+	struct rec *r = txn ? journal_transaction_alloc(handle, sizeof(*r)) : journal_handle_alloc(handle, sizeof(*r));
 
 	ck_assert_ptr_nonnull(r);
 	*r = (struct rec){ .callback = { .fn = txn ? on_commit : on_undo }, .id = id };
 	if (txn)
-		jnl_on_commit(handle, &r->callback);
+		journal_on_commit(handle, &r->callback);
 	else
-		jnl_on_undo(handle, &r->callback);
+		journal_on_undo(handle, &r->callback);
 	return r;
 }
 
 /* The records are there when the callbacks run, newest first, and not after them. */
 START_TEST(records_of_a_handle)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct rec *r[4];
 	struct testlog e;
 
 	testlog_up(&e);
 	nr_seen = nr_ended = 0;
-	ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 	for (unsigned k = 0; k < 4; k++) {
 		r[k] = remember(handle, k, false);
 		if (k == 2) /* more than is set aside, between them */
 			for (unsigned n = 0; n < 100; n++)
-				memset(jnl_handle_mem(handle, 4000), 1, 4000);
+				memset(journal_handle_alloc(handle, 4000), 1, 4000);
 	}
 	if (_i)
-		jnl_cancel(handle);
+		journal_cancel(handle);
 	else
-		jnl_end(handle);
+		journal_end(handle);
 	ck_assert_uint_eq(nr_seen, 4);
 	for (unsigned k = 0; k < 4; k++)
 		ck_assert_uint_eq(seen[k], 3 - k);
 	ck_assert_uint_eq(nr_ended, _i ? 0 : 4);
 	ck_assert(gone(r[0]));
 	/* The next begins where this one did. */
-	ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
-	ck_assert_ptr_eq(jnl_handle_mem(handle, sizeof(struct rec)), r[0]);
-	jnl_end(handle);
+	ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
+	ck_assert_ptr_eq(journal_handle_alloc(handle, sizeof(struct rec)), r[0]);
+	journal_end(handle);
 	testlog_down(&e);
 }
 END_TEST
@@ -154,26 +154,26 @@ END_TEST
 START_TEST(records_of_a_transaction)
 {
 	struct rec *first, *cancelled, *next;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct testlog e;
 
 	testlog_up(&e);
 	nr_seen = 0;
 	for (unsigned round = 0; round < 5; round++) { /* both kits, more than once */
 		nr_seen = 0;
-		ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
+		ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 		first = remember(handle, 1, true);
-		jnl_end(handle);
-		ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
+		journal_end(handle);
+		ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 		cancelled = remember(handle, 2, true);
 		for (unsigned n = 0; n < 100; n++)
-			memset(jnl_txn_mem(handle, 4000), 1, 4000);
-		jnl_cancel(handle);
+			memset(journal_transaction_alloc(handle, 4000), 1, 4000);
+		journal_cancel(handle);
 		ck_assert(gone(cancelled));
-		ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
+		ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 		next = remember(handle, 3, true);
 		ck_assert_ptr_eq(next, cancelled);
-		jnl_end(handle);
+		journal_end(handle);
 		testlog_write(&e, e.base + round, round);
 		ck_assert_uint_eq(first->id, 1);
 		testlog_sync(&e);
@@ -186,38 +186,38 @@ START_TEST(records_of_a_transaction)
 }
 END_TEST
 
-static struct jnl *meanwhile;
+static struct journal *meanwhile;
 static void *meanwhile_got;
 
-static void on_commit_begin(struct jnl_callback *callback, int err)
+static void on_commit_begin(struct journal_callback *callback, int err)
 {
 	struct rec *r = container_of(callback, struct rec, callback);
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
 	(void)err;
 	/* A handle of the next transaction does not get what this record lies in. */
-	ck_assert_int_eq(jnl_begin(meanwhile, 1, &handle), 0);
-	meanwhile_got = jnl_txn_mem(handle, sizeof(*r));
+	ck_assert_int_eq(journal_begin(meanwhile, 1, &handle), 0);
+	meanwhile_got = journal_transaction_alloc(handle, sizeof(*r));
 	memset(meanwhile_got, 0xff, sizeof(*r));
-	jnl_end(handle);
+	journal_end(handle);
 	ck_assert_uint_eq(r->id, 7);
 	nr_seen++;
 }
 
 START_TEST(commit_callbacks_beside_the_next_transaction)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct rec *r;
 	struct testlog e;
 
 	testlog_up(&e);
 	meanwhile = e.journal;
 	nr_seen = 0;
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	r = jnl_txn_mem(handle, sizeof(*r));
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	r = journal_transaction_alloc(handle, sizeof(*r));
 	*r = (struct rec){ .callback = { .fn = on_commit_begin }, .id = 7 };
-	jnl_on_commit(handle, &r->callback);
-	jnl_end(handle);
+	journal_on_commit(handle, &r->callback);
+	journal_end(handle);
 	testlog_sync(&e);
 	ck_assert_uint_eq(nr_seen, 1);
 	ck_assert_ptr_ne(meanwhile_got, r);
@@ -229,16 +229,16 @@ END_TEST
 START_TEST(tables_of_a_large_transaction)
 {
 	enum { MANY = 9000 };
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct testlog e;
 
 	testlog_up_as(&e, &testlog_formats[2], 16); /* 1 KiB blocks: the file system has many */
 	for (unsigned round = 0; round < 4; round++) {
-		ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-		ck_assert_uint_ge(jnl_forgets_left(handle), MANY);
-		ck_assert_int_eq(jnl_forget(handle, e.base - MANY, MANY), 0);
+		ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+		ck_assert_uint_ge(journal_forgets_left(handle), MANY);
+		ck_assert_int_eq(journal_forget(handle, e.base - MANY, MANY), 0);
 		ck_assert_uint_gt(e.journal->running->kit->revokes.cap, 8192);
-		jnl_end(handle);
+		journal_end(handle);
 		testlog_sync(&e);
 		testlog_write(&e, e.base + round, round + 1);
 		ck_assert_int_eq(e.journal->running->kit->revokes.nr, 0);

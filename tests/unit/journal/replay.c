@@ -15,23 +15,23 @@
 static void workload(struct testlog *e, unsigned seed, unsigned rounds)
 {
 	for (unsigned round = 0; round < rounds; round++) {
-		struct jnl_handle *handle;
+		struct journal_handle *handle;
 
 		for (unsigned k = 0; k <= (unsigned)rand_r(&seed) % 12; k++)
 			testlog_write(e, e->base + rand_r(&seed) % 64, round * 100 + k);
-		ck_assert_int_eq(jnl_begin(e->journal, 4, &handle), 0);
+		ck_assert_int_eq(journal_begin(e->journal, 4, &handle), 0);
 		if (rand_r(&seed) % 3 == 0) {
 			uint64_t blk = e->base + rand_r(&seed) % 64;
 
-			ck_assert_int_eq(jnl_forget(handle, blk, 1 + rand_r(&seed) % 2), 0);
+			ck_assert_int_eq(journal_forget(handle, blk, 1 + rand_r(&seed) % 2), 0);
 			if (rand_r(&seed) % 2)
 				testlog_fill(e, handle, blk, 50000 + round);
 		}
-		jnl_end(handle);
+		journal_end(handle);
 		if (rand_r(&seed) % 4 == 0)
-			ck_assert_int_eq(jnl_sync(e->journal), 0);
+			ck_assert_int_eq(journal_sync(e->journal), 0);
 	}
-	ck_assert_int_eq(jnl_sync(e->journal), 0);
+	ck_assert_int_eq(journal_sync(e->journal), 0);
 }
 
 static bool is_sb_or_log(struct testlog *e, uint64_t blk)
@@ -85,7 +85,7 @@ START_TEST(twice_is_once)
 {
 	struct testlog e;
 	struct fake_dev *again;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	char err[256];
 
 	testlog_up(&e);
@@ -97,10 +97,10 @@ START_TEST(twice_is_once)
 	fdio_log_set_level(0);
 	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .skip = _i ? 0 : 7, .action = FAKE_ERROR,
 		.err = -EIO });
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), -EIO);
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EIO);
 	fake_fault_clear(e.fake);
-	ck_assert(jnl_needs_replay(e.journal));
-	jnl_close(e.journal);
+	ck_assert(journal_needs_replay(e.journal));
+	journal_close(e.journal);
 	e.journal = NULL;
 	testlog_cut(&e, FAKE_CUT_RANDOM, 17);
 	testlog_replay(&e, &stats);
@@ -111,7 +111,7 @@ START_TEST(twice_is_once)
 	b.journal = NULL;
 	testlog_replay(&b, NULL);
 	ck_assert_uint_eq(differing(&e, b.fake), 0);
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), 0);
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(stats.transactions, 0);
 	testlog_drop(&b);
 	testlog_drop(&e);
@@ -121,7 +121,7 @@ END_TEST
 /* The k-th log block (from 1) on the device. */
 static uint64_t log_off(struct testlog *e, uint32_t k)
 {
-	return jlog_map(e->journal, k, NULL);
+	return journal_log_map(e->journal, k, NULL);
 }
 
 /* Two transactions of one block; blocks 1..3 and 4..6 are descriptor, image, commit. The device after a cut, opened. */
@@ -129,9 +129,9 @@ static void two_transactions(struct testlog *e)
 {
 	testlog_up(e);
 	testlog_write(e, e->base, 1);
-	ck_assert_int_eq(jnl_sync(e->journal), 0);
+	ck_assert_int_eq(journal_sync(e->journal), 0);
 	testlog_write(e, e->base, 2);
-	ck_assert_int_eq(jnl_sync(e->journal), 0);
+	ck_assert_int_eq(journal_sync(e->journal), 0);
 	testlog_cut(e, FAKE_CUT_DROP, 0);
 	testlog_open(e);
 	fdio_log_set_level(0);
@@ -141,7 +141,7 @@ static void two_transactions(struct testlog *e)
 START_TEST(told_to_end)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	char err[256];
 	sigset_t set;
 	int sig;
@@ -154,11 +154,11 @@ START_TEST(told_to_end)
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	raise(SIGTERM);
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), -EINTR);
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EINTR);
 	ck_assert_msg(strstr(err, "told to end"), "%s", err);
-	ck_assert(jnl_needs_replay(e.journal));
+	ck_assert(journal_needs_replay(e.journal));
 	ck_assert_int_eq(sigwait(&set, &sig), 0);
-	jnl_close(e.journal);
+	journal_close(e.journal);
 	e.journal = NULL;
 	testlog_replay(&e, &stats);
 	ck_assert_uint_gt(stats.blocks, 0);
@@ -169,7 +169,7 @@ END_TEST
 START_TEST(damage_is_refused_and_nothing_is_written)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	char err[256] = "";
 	uint8_t byte;
 
@@ -178,10 +178,10 @@ START_TEST(damage_is_refused_and_nothing_is_written)
 	byte ^= 0x10;
 	fake_poke(e.fake, &byte, 1, log_off(&e, 1 + _i) + 70);
 	fake_stats_reset(e.fake);
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), -EUCLEAN);
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EUCLEAN);
 	ck_assert_ptr_nonnull(strstr(err, "checksum"));
 	ck_assert_uint_eq(fake_stats(e.fake).writes, 0);
-	ck_assert(jnl_needs_replay(e.journal));
+	ck_assert(journal_needs_replay(e.journal));
 	testlog_drop(&e);
 }
 END_TEST
@@ -190,7 +190,7 @@ END_TEST
 START_TEST(unfinished_transaction_is_ignored)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	static const uint8_t zero[4096];
 	char err[256];
 
@@ -198,7 +198,7 @@ START_TEST(unfinished_transaction_is_ignored)
 	fake_poke(e.fake, zero, 4096, log_off(&e, 6)); /* no commit block */
 	if (_i)
 		fake_poke(e.fake, zero, _i == 1 ? 4096 : 512, log_off(&e, _i == 1 ? 5 : 4) + (_i == 2 ? 512 : 0));
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), 0);
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(stats.transactions, 1);
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
 	testlog_drop(&e);
@@ -209,14 +209,14 @@ END_TEST
 START_TEST(torn_commit_block_counts)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	static uint8_t old[3584];
 	char err[256];
 
 	two_transactions(&e);
 	memset(old, 0x77, sizeof(old));
 	fake_poke(e.fake, old, sizeof(old), log_off(&e, 6) + 512);
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), 0);
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
 	ck_assert_uint_eq(stats.transactions, 2);
 	ck_assert_int_eq(testlog_value(&e, e.base), 2);
 	testlog_drop(&e);
@@ -228,28 +228,28 @@ static void rewrite_sb(struct testlog *e, unsigned off, uint32_t bits)
 	uint8_t *sb = e->journal->log.superblock;
 
 	fdio_put_be32(sb, off, fdio_get_be32(sb, off) | bits);
-	ck_assert_int_eq(jlog_write_sb(e->journal, fdio_get_be32(sb, JF_SB_SEQUENCE), fdio_get_be32(sb, JF_SB_START), DEV_FUA), 0);
-	jnl_close(e->journal);
+	ck_assert_int_eq(journal_log_write_superblock(e->journal, fdio_get_be32(sb, JOURNAL_SB_SEQUENCE), fdio_get_be32(sb, JOURNAL_SB_START), DEV_FUA), 0);
+	journal_close(e->journal);
 	e->journal = NULL;
 	testlog_open(e);
 }
 
 START_TEST(obstacles_are_named)
 {
-	static const struct { unsigned off; uint32_t bits; } t[2] = { { JF_SB_INCOMPAT, JF_INCOMPAT_ASYNC }, { JF_SB_COMPAT, JF_COMPAT_CHECKSUM } };
+	static const struct { unsigned off; uint32_t bits; } t[2] = { { JOURNAL_SB_INCOMPAT, JOURNAL_INCOMPAT_ASYNC }, { JOURNAL_SB_COMPAT, JOURNAL_COMPAT_CHECKSUM } };
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	char err[256];
 
 	two_transactions(&e);
-	ck_assert_ptr_null(jnl_replay_obstacle(e.journal));
+	ck_assert_ptr_null(journal_replay_obstacle(e.journal));
 	rewrite_sb(&e, t[_i].off, t[_i].bits);
-	ck_assert_ptr_nonnull(jnl_replay_obstacle(e.journal));
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), -EOPNOTSUPP);
-	ck_assert_int_eq(jnl_start(e.journal), -EUCLEAN);
+	ck_assert_ptr_nonnull(journal_replay_obstacle(e.journal));
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EOPNOTSUPP);
+	ck_assert_int_eq(journal_start(e.journal), -EUCLEAN);
 	/* On an empty log the same features are no obstacle, and the start removes them. */
-	ck_assert_int_eq(jlog_write_sb(e.journal, 1, 0, DEV_FUA), 0);
-	ck_assert_ptr_null(jnl_replay_obstacle(e.journal));
+	ck_assert_int_eq(journal_log_write_superblock(e.journal, 1, 0, DEV_FUA), 0);
+	ck_assert_ptr_null(journal_replay_obstacle(e.journal));
 	testlog_start(&e);
 	ck_assert_uint_eq(fdio_get_be32(e.journal->log.superblock, t[_i].off) & t[_i].bits, 0);
 	testlog_down(&e);
@@ -263,14 +263,14 @@ END_TEST
 START_TEST(fast_commits_are_not_skipped)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	uint32_t tid, last, head[4];
 	char err[256];
 
 	two_transactions(&e);
-	last = fdio_get_be32(e.journal->log.superblock, JF_SB_SEQUENCE) + 1;
-	fdio_put_be32(e.journal->log.superblock, JF_SB_NUM_FC, _i == 3 ? 0 : 64);
-	rewrite_sb(&e, JF_SB_INCOMPAT, JF_INCOMPAT_FAST_COMMIT);
+	last = fdio_get_be32(e.journal->log.superblock, JOURNAL_SB_SEQUENCE) + 1;
+	fdio_put_be32(e.journal->log.superblock, JOURNAL_SB_FAST_COMMIT_BLOCKS, _i == 3 ? 0 : 64);
+	rewrite_sb(&e, JOURNAL_SB_INCOMPAT, JOURNAL_INCOMPAT_FAST_COMMIT);
 	ck_assert_uint_eq(e.journal->log.fast_commit_blocks, _i == 3 ? 256 : 64);
 	tid = _i == 1 ? last : last + 1;
 	memcpy(head, (uint32_t[]){ htole32(9 | 8 << 16), 0, htole32(tid), 0 }, sizeof(head));
@@ -278,20 +278,20 @@ START_TEST(fast_commits_are_not_skipped)
 		fake_poke(e.fake, head, sizeof(head), log_off(&e, e.journal->log.end + (_i != 3)));
 	fake_stats_reset(e.fake);
 	if (_i < 2) {
-		ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), 0);
+		ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), 0);
 		ck_assert(!stats.fast_commits);
 		ck_assert_uint_eq(stats.transactions, 2);
 		ck_assert_int_eq(testlog_value(&e, e.base), 2);
-		ck_assert_uint_eq(fdio_get_be32(e.journal->log.superblock, JF_SB_INCOMPAT) & JF_INCOMPAT_FAST_COMMIT, 0);
+		ck_assert_uint_eq(fdio_get_be32(e.journal->log.superblock, JOURNAL_SB_INCOMPAT) & JOURNAL_INCOMPAT_FAST_COMMIT, 0);
 		testlog_start(&e);
-		ck_assert_uint_eq(e.journal->log.end, fdio_get_be32(e.journal->log.superblock, JF_SB_MAXLEN));
+		ck_assert_uint_eq(e.journal->log.end, fdio_get_be32(e.journal->log.superblock, JOURNAL_SB_MAXLEN));
 		testlog_down(&e);
 		return;
 	}
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), -EOPNOTSUPP);
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EOPNOTSUPP);
 	ck_assert(stats.fast_commits);
 	ck_assert_uint_eq(fake_stats(e.fake).writes, 0);
-	ck_assert(jnl_needs_replay(e.journal));
+	ck_assert(journal_needs_replay(e.journal));
 	testlog_drop(&e);
 }
 END_TEST
@@ -299,7 +299,7 @@ END_TEST
 START_TEST(tag_outside_the_file_system_is_refused)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	static uint8_t desc[4096];
 	char err[256];
 
@@ -309,9 +309,9 @@ START_TEST(tag_outside_the_file_system_is_refused)
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	testlog_open(&e);
 	fake_peek(e.fake, desc, 4096, log_off(&e, 1));
-	fdio_put_be32(desc, JF_H_BYTES, _i ? (uint32_t)e.log[0].pblk : 0xfffffff0u);
+	fdio_put_be32(desc, JOURNAL_HEADER_BYTES, _i ? (uint32_t)e.log[0].pblk : 0xfffffff0u);
 	fake_poke(e.fake, desc, 4096, log_off(&e, 1));
-	ck_assert_int_eq(jnl_replay(e.journal, &stats, FDIO_REASON(err)), -EUCLEAN);
+	ck_assert_int_eq(journal_replay(e.journal, &stats, FDIO_REASON(err)), -EUCLEAN);
 	testlog_drop(&e);
 }
 END_TEST
@@ -319,14 +319,14 @@ END_TEST
 START_TEST(stale_transactions_are_not_taken_for_new_ones)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 
 	testlog_up(&e);
 	for (unsigned i = 0; i < 20; i++) {
 		testlog_write(&e, e.base + i, 1);
 		testlog_sync(&e);
 	}
-	ck_assert_int_eq(jnl_stop(e.journal), 0);
+	ck_assert_int_eq(journal_stop(e.journal), 0);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	testlog_open(&e);
 	testlog_start(&e);
@@ -342,7 +342,7 @@ END_TEST
 START_TEST(random_garbage_never_crashes)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 	unsigned seed = 1 + _i;
 	char err[256];
 
@@ -359,7 +359,7 @@ START_TEST(random_garbage_never_crashes)
 			v[b] = (uint8_t)(rand_r(&seed) % 3 ? rand_r(&seed) : 0);
 		fake_poke(e.fake, v, 4, log_off(&e, blk) + (rand_r(&seed) % 2 ? 12 + rand_r(&seed) % 64 : rand_r(&seed) % 1000));
 	}
-	jnl_replay(e.journal, &stats, FDIO_REASON(err)); /* any answer */
+	journal_replay(e.journal, &stats, FDIO_REASON(err)); /* any answer */
 	testlog_drop(&e);
 }
 END_TEST

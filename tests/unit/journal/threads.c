@@ -35,26 +35,26 @@ static void join(struct worker *worker)
 }
 
 /* Plain calls only: check's assertions are for the main thread. */
-static int change(struct testlog *e, uint64_t blk, uint32_t value, jnl_tid *ret_tid)
+static int change(struct testlog *e, uint64_t blk, uint32_t value, journal_tid *ret_tid)
 {
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
-	int err = jnl_begin(e->journal, 2, &handle);
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
+	int err = journal_begin(e->journal, 2, &handle);
 
 	if (err)
 		return err;
-	err = jnl_bread(e->journal, blk, &buffer);
+	err = journal_read_block(e->journal, blk, &buffer);
 	if (!err) {
-		err = jnl_get_write(handle, buffer);
+		err = journal_get_write(handle, buffer);
 		if (!err)
 			testlog_pattern(buffer->data, e->params.block_size, blk, value);
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 	}
 	if (err) {
-		jnl_cancel(handle);
+		journal_cancel(handle);
 		return err;
 	}
-	*ret_tid = jnl_end(handle);
+	*ret_tid = journal_end(handle);
 	return 0;
 }
 
@@ -63,12 +63,12 @@ static void *fsyncer(void *arg)
 	struct worker *worker = arg;
 
 	for (unsigned i = 0; i < worker->rounds && !worker->result; i++) {
-		jnl_tid tid;
+		journal_tid tid;
 
 		worker->result = change(worker->e, worker->e->base + worker->id, i, &tid);
 		if (!worker->result)
-			worker->result = jnl_commit_wait(worker->e->journal, tid, NULL);
-		if (!worker->result && !jnl_tid_durable(worker->e->journal, tid))
+			worker->result = journal_commit_wait(worker->e->journal, tid, NULL);
+		if (!worker->result && !journal_tid_durable(worker->e->journal, tid))
 			worker->result = -EPROTO;
 	}
 	return NULL;
@@ -81,7 +81,7 @@ START_TEST(waiters_share_a_commit)
 	uint64_t before;
 
 	testlog_up(&e);
-	before = fdio_counter_read(CTR_jnl_commit);
+	before = fdio_counter_read(CTR_journal_commit);
 	/* The first commit hangs in its flush; everybody else must meet in the next. */
 	fake_block(e.fake, FAKE_FLUSH);
 	run(&e, worker, 1, fsyncer);
@@ -100,7 +100,7 @@ START_TEST(waiters_share_a_commit)
 	join(worker);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(worker[i].result, 0);
-	ck_assert_uint_le(fdio_counter_read(CTR_jnl_commit) - before, 2);
+	ck_assert_uint_le(fdio_counter_read(CTR_journal_commit) - before, 2);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 0);
@@ -121,7 +121,7 @@ START_TEST(turn_comes_after_the_commit_before)
 	struct testlog e;
 	struct worker worker = { .rounds = 1 };
 	pthread_t t;
-	jnl_tid tid;
+	journal_tid tid;
 
 	testlog_up(&e);
 	worker.e = &e;
@@ -129,17 +129,17 @@ START_TEST(turn_comes_after_the_commit_before)
 	ck_assert_int_eq(pthread_create(&worker.thread, NULL, fsyncer, &worker), 0);
 	ck_assert(fake_wait_blocked(e.fake, 1));
 	ck_assert_int_eq(change(&e, e.base + 1, 0, &tid), 0);
-	jnl_commit_turn(e.journal, tid - 1);
-	ck_assert(!jnl_tid_durable(e.journal, tid - 1));
+	journal_commit_wait_turn(e.journal, tid - 1);
+	ck_assert(!journal_tid_durable(e.journal, tid - 1));
 	ck_assert_int_eq(pthread_create(&t, NULL, unblocker, e.fake), 0);
-	jnl_commit_turn(e.journal, tid);
-	ck_assert(jnl_tid_durable(e.journal, tid - 1));
-	ck_assert(!jnl_tid_durable(e.journal, tid));
+	journal_commit_wait_turn(e.journal, tid);
+	ck_assert(journal_tid_durable(e.journal, tid - 1));
+	ck_assert(!journal_tid_durable(e.journal, tid));
 	pthread_join(t, NULL);
 	pthread_join(worker.thread, NULL);
 	ck_assert_int_eq(worker.result, 0);
-	jnl_commit_turn(e.journal, tid); /* nothing is being committed */
-	ck_assert_int_eq(jnl_commit_wait(e.journal, tid, NULL), 0);
+	journal_commit_wait_turn(e.journal, tid); /* nothing is being committed */
+	ck_assert_int_eq(journal_commit_wait(e.journal, tid, NULL), 0);
 	testlog_crash(&e, NULL);
 	testlog_drop(&e);
 }
@@ -161,17 +161,17 @@ START_TEST(threads_get_more_than_one)
 
 	testlog_up(&e);
 	fake_set_hook(e.fake, slow_flush, NULL);
-	before = fdio_counter_read(CTR_jnl_commit);
+	before = fdio_counter_read(CTR_journal_commit);
 	worker[0] = (struct worker){ .e = &e, .rounds = ROUNDS };
 	fsyncer(&worker[0]);
 	ck_assert_int_eq(worker[0].result, 0);
-	ck_assert_uint_eq(fdio_counter_read(CTR_jnl_commit) - before, ROUNDS);
-	before = fdio_counter_read(CTR_jnl_commit);
+	ck_assert_uint_eq(fdio_counter_read(CTR_journal_commit) - before, ROUNDS);
+	before = fdio_counter_read(CTR_journal_commit);
 	run(&e, worker, ROUNDS, fsyncer);
 	join(worker);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(worker[i].result, 0);
-	ck_assert_uint_le((fdio_counter_read(CTR_jnl_commit) - before) * 2, NT * ROUNDS);
+	ck_assert_uint_le((fdio_counter_read(CTR_journal_commit) - before) * 2, NT * ROUNDS);
 	fake_set_hook(e.fake, NULL, NULL);
 	testlog_down(&e);
 }
@@ -186,12 +186,12 @@ START_TEST(fsync_storm)
 	testlog_format(&e, &testlog_formats[_i ? 2 : 0], _i ? 1 : 4); /* the small log wraps under it */
 	testlog_open(&e);
 	testlog_start(&e);
-	before = fdio_counter_read(CTR_jnl_commit);
+	before = fdio_counter_read(CTR_journal_commit);
 	run(&e, worker, 300, fsyncer);
 	join(worker);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(worker[i].result, 0);
-	ck_assert_uint_le(fdio_counter_read(CTR_jnl_commit) - before, NT * 300);
+	ck_assert_uint_le(fdio_counter_read(CTR_journal_commit) - before, NT * 300);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 299);
@@ -203,42 +203,42 @@ END_TEST
 static void *neighbour(void *arg)
 {
 	struct worker *worker = arg;
-	struct jnl *journal = worker->e->journal;
+	struct journal *journal = worker->e->journal;
 	unsigned seed = worker->id + 1;
 	uint64_t mine[4] = { 0 };
-	jnl_tid tid = 0;
+	journal_tid tid = 0;
 
 	for (unsigned i = 1; i <= worker->rounds && !worker->result; i++) {
 		unsigned blk = rand_r(&seed) % 4;
-		struct jnl_handle *handle;
-		struct jnl_buf *buffer;
+		struct journal_handle *handle;
+		struct journal_buffer *buffer;
 		uint64_t v = i, got;
 
-		worker->result = jnl_bread(journal, worker->e->base + blk, &buffer);
+		worker->result = journal_read_block(journal, worker->e->base + blk, &buffer);
 		if (worker->result)
 			break;
 		memcpy(&got, buffer->data + worker->id * 64, 8); /* nobody else writes here */
 		if (got != mine[blk])
 			worker->result = -EPROTO;
 		if (!worker->result)
-			worker->result = jnl_begin(journal, 3, &handle);
+			worker->result = journal_begin(journal, 3, &handle);
 		if (worker->result) {
-			jnl_brelse(buffer);
+			journal_buffer_release(buffer);
 			break;
 		}
-		worker->result = jnl_get_write(handle, buffer);
+		worker->result = journal_get_write(handle, buffer);
 		memcpy(buffer->data + worker->id * 64, &v, 8);
 		if (rand_r(&seed) % 2) {
-			jnl_cancel(handle);
+			journal_cancel(handle);
 		} else {
-			tid = jnl_end(handle);
+			tid = journal_end(handle);
 			mine[blk] = v;
 		}
-		jnl_brelse(buffer);
+		journal_buffer_release(buffer);
 		if (i % 50 == 0)
-			jnl_commit_start(journal, tid);
+			journal_commit_start(journal, tid);
 		if (i % 97 == 0)
-			worker->result = jnl_sync(journal);
+			worker->result = journal_sync(journal);
 	}
 	return NULL;
 }
@@ -247,16 +247,16 @@ START_TEST(neighbours_in_a_block)
 {
 	struct testlog e;
 	struct worker worker[NT];
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 
 	testlog_up(&e);
-	ck_assert_int_eq(jnl_begin(e.journal, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 4, &handle), 0);
 	for (unsigned i = 0; i < 4; i++) {
-		ck_assert_int_eq(jnl_bnew(handle, e.base + i, &buffer), 0);
-		jnl_brelse(buffer);
+		ck_assert_int_eq(journal_new_block(handle, e.base + i, &buffer), 0);
+		journal_buffer_release(buffer);
 	}
-	jnl_end(handle);
+	journal_end(handle);
 	run(&e, worker, 2000, neighbour);
 	join(worker);
 	for (unsigned i = 0; i < NT; i++)
@@ -269,7 +269,7 @@ static void *presser(void *arg)
 {
 	struct worker *worker = arg;
 	unsigned seed = worker->id;
-	jnl_tid tid;
+	journal_tid tid;
 
 	for (unsigned i = 0; i < worker->rounds && !worker->result; i++)
 		worker->result = change(worker->e, worker->e->base + worker->id * 16 + rand_r(&seed) % 16, i, &tid);
@@ -293,7 +293,7 @@ START_TEST(abort_wakes_everybody)
 		ck_assert(w[i].result == -EIO || w[i].result == -EROFS);
 		ck_assert_int_eq(p[i].result, -EROFS);
 	}
-	ck_assert_int_eq(jnl_stop(e.journal), -EIO);
+	ck_assert_int_eq(journal_stop(e.journal), -EIO);
 	ck_assert_uint_eq(e.aborted, 1);
 	testlog_drop(&e);
 }
@@ -326,22 +326,22 @@ static void *until_told(void *arg)
 	struct worker *worker = arg;
 
 	while (!worker->result) {
-		jnl_tid tid;
+		journal_tid tid;
 
 		worker->result = change(worker->e, worker->e->base + worker->id, ++worker->rounds, &tid);
 		if (!worker->result && worker->id % 2)
-			worker->result = jnl_sync(worker->e->journal);
+			worker->result = journal_sync(worker->e->journal);
 		else if (!worker->result)
-			worker->result = jnl_commit_wait(worker->e->journal, tid, NULL);
+			worker->result = journal_commit_wait(worker->e->journal, tid, NULL);
 	}
 	if (!__atomic_load_n(&worker->e->aborted, __ATOMIC_SEQ_CST))
 		worker->result = -EPROTO;
 	return NULL;
 }
 
-struct told_cb { struct jnl_callback callback; struct testlog *e; int err; bool owner_knew; };
+struct told_cb { struct journal_callback callback; struct testlog *e; int err; bool owner_knew; };
 
-static void told(struct jnl_callback *callback, int err)
+static void told(struct journal_callback *callback, int err)
 {
 	struct told_cb *t = container_of(callback, struct told_cb, callback);
 
@@ -355,7 +355,7 @@ START_TEST(owner_is_told_first)
 	struct testlog e;
 	struct worker worker[NT];
 	struct told_cb cb = { { .fn = told }, &e };
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
@@ -365,17 +365,17 @@ START_TEST(owner_is_told_first)
 	if (_i) {
 		fake_fault_add(e.fake, &(struct fake_fault){ .kinds = _i == 1 ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
 	} else {
-		ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+		ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
 		testlog_fill(&e, handle, e.base + NT, 1);
 		cb.e = &e;
-		jnl_on_commit(handle, &cb.callback);
-		jnl_end(handle);
-		jnl_abort(e.journal, -EUCLEAN);
+		journal_on_commit(handle, &cb.callback);
+		journal_end(handle);
+		journal_abort(e.journal, -EUCLEAN);
 	}
 	join(worker);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert(worker[i].result == -EIO || worker[i].result == -EROFS);
-	(void)jnl_stop(e.journal);
+	(void)journal_stop(e.journal);
 	ck_assert(_i || !cb.err || (cb.err == -EIO && cb.owner_knew));
 	ck_assert_uint_eq(e.aborted, 1);
 	testlog_drop(&e);

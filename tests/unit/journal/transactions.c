@@ -21,22 +21,22 @@ START_TEST(bread_reads_and_caches)
 {
 	struct testlog e;
 	static uint8_t pat[4096];
-	struct jnl_buf *buffer, *c;
+	struct journal_buffer *buffer, *c;
 
 	testlog_up(&e);
 	testlog_pattern(pat, 4096, e.base, 7);
 	fake_poke(e.fake, pat, 4096, e.base * 4096);
-	ck_assert_int_eq(jnl_bread_cached(e.journal, e.base, &buffer), -EAGAIN);
-	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
+	ck_assert_int_eq(journal_read_cached(e.journal, e.base, &buffer), -EAGAIN);
+	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), 0);
 	ck_assert_int_eq(testlog_parse(buffer->data, 4096, e.base), 7);
 	ck_assert_uint_eq((uintptr_t)buffer->data % 4096, 0);
-	ck_assert_int_eq(jnl_bread_cached(e.journal, e.base, &c), 0);
+	ck_assert_int_eq(journal_read_cached(e.journal, e.base, &c), 0);
 	ck_assert_ptr_eq(buffer, c);
-	jnl_brelse(buffer);
-	jnl_brelse(c);
-	jnl_brelse(NULL);
-	ck_assert_int_eq(jnl_bread(e.journal, e.params.nr_blocks, &buffer), -EUCLEAN);
-	ck_assert_int_eq(jnl_bread_cached(e.journal, UINT64_MAX, &buffer), -EUCLEAN);
+	journal_buffer_release(buffer);
+	journal_buffer_release(c);
+	journal_buffer_release(NULL);
+	ck_assert_int_eq(journal_read_block(e.journal, e.params.nr_blocks, &buffer), -EUCLEAN);
+	ck_assert_int_eq(journal_read_cached(e.journal, UINT64_MAX, &buffer), -EUCLEAN);
 	testlog_down(&e);
 }
 END_TEST
@@ -44,15 +44,15 @@ END_TEST
 START_TEST(bread_error_is_not_cached)
 {
 	struct testlog e;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
 	fake_fault_add(e.fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = e.base * 4096, .len = 4096, .repeat = 1,
 		.action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), -EIO);
-	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
-	jnl_brelse(buffer);
+	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), -EIO);
+	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), 0);
+	journal_buffer_release(buffer);
 	testlog_down(&e);
 }
 END_TEST
@@ -60,18 +60,18 @@ END_TEST
 START_TEST(readahead_is_one_read)
 {
 	struct testlog e;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 
 	testlog_up(&e);
 	fake_stats_reset(e.fake);
-	jnl_readahead(e.journal, e.base, 16);
+	journal_readahead(e.journal, e.base, 16);
 	ck_assert_uint_eq(fake_stats(e.fake).reads, 1);
 	for (unsigned i = 0; i < 16; i++) {
-		ck_assert_int_eq(jnl_bread_cached(e.journal, e.base + i, &buffer), 0);
-		jnl_brelse(buffer);
+		ck_assert_int_eq(journal_read_cached(e.journal, e.base + i, &buffer), 0);
+		journal_buffer_release(buffer);
 	}
 	/* Past the end of the file system: ignored. */
-	jnl_readahead(e.journal, e.params.nr_blocks - 2, 16);
+	journal_readahead(e.journal, e.params.nr_blocks - 2, 16);
 	testlog_down(&e);
 }
 END_TEST
@@ -79,22 +79,22 @@ END_TEST
 START_TEST(cache_stays_near_its_limit)
 {
 	struct testlog e;
-	struct jnl_buf *pinned, *buffer;
+	struct journal_buffer *pinned, *buffer;
 
 	testlog_format(&e, &testlog_formats[0], 4);
 	e.params.cache_bytes = 1 << 20; /* 256 blocks */
 	testlog_open(&e);
 	testlog_start(&e);
-	ck_assert_int_eq(jnl_bread(e.journal, 1, &pinned), 0);
+	ck_assert_int_eq(journal_read_block(e.journal, 1, &pinned), 0);
 	for (uint64_t blk = 2; blk < e.params.nr_blocks; blk++) {
-		ck_assert_int_eq(jnl_bread(e.journal, blk, &buffer), 0);
-		jnl_brelse(buffer);
+		ck_assert_int_eq(journal_read_block(e.journal, blk, &buffer), 0);
+		journal_buffer_release(buffer);
 	}
-	ck_assert_uint_le(e.journal->nr_buffers, 256 + 2 * JNL_SHARDS);
-	ck_assert_int_eq(jnl_bread_cached(e.journal, 1, &buffer), 0);
+	ck_assert_uint_le(e.journal->nr_buffers, 256 + 2 * JOURNAL_CACHE_SHARDS);
+	ck_assert_int_eq(journal_read_cached(e.journal, 1, &buffer), 0);
 	ck_assert_ptr_eq(buffer, pinned);
-	jnl_brelse(buffer);
-	jnl_brelse(pinned);
+	journal_buffer_release(buffer);
+	journal_buffer_release(pinned);
 	testlog_down(&e);
 }
 END_TEST
@@ -102,9 +102,9 @@ END_TEST
 /* ---- handles ---- */
 
 static unsigned undone[4], nr_undone, ended;
-struct cb { struct jnl_callback callback; unsigned id; int err; unsigned calls; };
+struct cb { struct journal_callback callback; unsigned id; int err; unsigned calls; };
 
-static void on_undo(struct jnl_callback *callback, int err)
+static void on_undo(struct journal_callback *callback, int err)
 {
 	struct cb *cb = container_of(callback, struct cb, callback);
 
@@ -114,7 +114,7 @@ static void on_undo(struct jnl_callback *callback, int err)
 		undone[nr_undone++] = cb->id;
 }
 
-static void on_commit(struct jnl_callback *callback, int err)
+static void on_commit(struct journal_callback *callback, int err)
 {
 	struct cb *cb = container_of(callback, struct cb, callback);
 
@@ -125,34 +125,34 @@ static void on_commit(struct jnl_callback *callback, int err)
 START_TEST(cancel_restores_everything)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct cb cb[3] = { { { .fn = on_undo }, 0 }, { { .fn = on_undo }, 1 }, { { .fn = on_commit }, 2 } };
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 
 	testlog_up(&e);
 	nr_undone = ended = 0;
 	testlog_write(&e, e.base, 1);          /* in the running transaction */
 	testlog_sync(&e);
 	testlog_write(&e, e.base + 1, 2);      /* again */
-	ck_assert_int_eq(jnl_bread(e.journal, e.base + 2, &buffer), 0);
+	ck_assert_int_eq(journal_read_block(e.journal, e.base + 2, &buffer), 0);
 	buffer->verified = 5;
 
-	ck_assert_int_eq(jnl_begin(e.journal, 10, &handle), 0);
-	jnl_on_undo(handle, &cb[0].callback);
-	jnl_on_undo(handle, &cb[1].callback);
-	jnl_on_commit(handle, &cb[2].callback);
+	ck_assert_int_eq(journal_begin(e.journal, 10, &handle), 0);
+	journal_on_undo(handle, &cb[0].callback);
+	journal_on_undo(handle, &cb[1].callback);
+	journal_on_commit(handle, &cb[2].callback);
 	testlog_fill(&e, handle, e.base, 11);
 	testlog_fill(&e, handle, e.base + 1, 12);
 	testlog_fill(&e, handle, e.base + 2, 13);
 	buffer->verified = 6;
-	ck_assert_uint_eq(jnl_credits_left(handle), 7);
-	jnl_cancel(handle);
+	ck_assert_uint_eq(journal_credits_left(handle), 7);
+	journal_cancel(handle);
 
 	ck_assert_int_eq(testlog_value(&e, e.base), 1);
 	ck_assert_int_eq(testlog_value(&e, e.base + 1), 2);
 	ck_assert_int_eq(testlog_value(&e, e.base + 2), testlog_home(&e, e.base + 2));
 	ck_assert_uint_eq(buffer->verified, 5);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	ck_assert_uint_eq(nr_undone, 2);
 	ck_assert_uint_eq(undone[0], 1); /* newest first */
 	ck_assert_uint_eq(undone[1], 0);
@@ -170,14 +170,14 @@ END_TEST
 START_TEST(end_runs_undo_callbacks_with_one)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct cb cb = { { .fn = on_undo }, 0 };
 
 	testlog_up(&e);
 	nr_undone = ended = 0;
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	jnl_on_undo(handle, &cb.callback);
-	jnl_end(handle);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	journal_on_undo(handle, &cb.callback);
+	journal_end(handle);
 	ck_assert_uint_eq(ended, 1);
 	ck_assert_uint_eq(nr_undone, 0);
 	testlog_down(&e);
@@ -187,30 +187,30 @@ END_TEST
 START_TEST(credits_are_a_limit)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer[3];
+	struct journal_handle *handle;
+	struct journal_buffer *buffer[3];
 
 	testlog_up(&e);
 	fdio_log_set_level(0);
 	for (unsigned i = 0; i < 3; i++)
-		ck_assert_int_eq(jnl_bread(e.journal, e.base + i, &buffer[i]), 0);
-	ck_assert_int_eq(jnl_begin(e.journal, jnl_max_credits(e.journal) + 1, &handle), -ENOSPC);
-	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
-	ck_assert_int_eq(jnl_get_write(handle, buffer[0]), 0);
-	ck_assert_int_eq(jnl_get_write(handle, buffer[0]), 0); /* counts once */
-	ck_assert_int_eq(jnl_get_write(handle, buffer[1]), 0);
-	ck_assert_int_eq(jnl_get_write(handle, buffer[2]), -ENOSPC);
-	jnl_cancel(handle);
-	ck_assert_int_eq(jnl_begin(e.journal, jnl_max_credits(e.journal), &handle), 0);
-	jnl_cancel(handle);
+		ck_assert_int_eq(journal_read_block(e.journal, e.base + i, &buffer[i]), 0);
+	ck_assert_int_eq(journal_begin(e.journal, journal_max_credits(e.journal) + 1, &handle), -ENOSPC);
+	ck_assert_int_eq(journal_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(journal_get_write(handle, buffer[0]), 0);
+	ck_assert_int_eq(journal_get_write(handle, buffer[0]), 0); /* counts once */
+	ck_assert_int_eq(journal_get_write(handle, buffer[1]), 0);
+	ck_assert_int_eq(journal_get_write(handle, buffer[2]), -ENOSPC);
+	journal_cancel(handle);
+	ck_assert_int_eq(journal_begin(e.journal, journal_max_credits(e.journal), &handle), 0);
+	journal_cancel(handle);
 	for (unsigned i = 0; i < 3; i++)
-		jnl_brelse(buffer[i]);
+		journal_buffer_release(buffer[i]);
 	testlog_down(&e);
 }
 END_TEST
 
 /* The block whose content is being put back, made read-only so that it is seen when that happens. */
-static struct { struct jbuf *buffer; void *page; unsigned hits; bool in_txn, held; } guarded;
+static struct { struct journal_cache_buffer *buffer; void *page; unsigned hits; bool in_txn, held; } guarded;
 
 static void on_write(int sig, siginfo_t *si, void *ctx)
 {
@@ -231,8 +231,8 @@ static void on_write(int sig, siginfo_t *si, void *ctx)
 START_TEST(cancel_restores_content_before_the_block_leaves)
 {
 	struct sigaction sa = { .sa_sigaction = on_write, .sa_flags = SA_SIGINFO }, old;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 	struct testlog e;
 
 	testlog_up(&e);
@@ -240,17 +240,17 @@ START_TEST(cancel_restores_content_before_the_block_leaves)
 		testlog_write(&e, e.base, 1);
 		testlog_sync(&e);
 	}
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
-	ck_assert_int_eq(jnl_get_write(handle, buffer), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), 0);
+	ck_assert_int_eq(journal_get_write(handle, buffer), 0);
 	memset(buffer->data, 0xee, 4096);
-	guarded.buffer = (struct jbuf *)(void *)buffer;
+	guarded.buffer = (struct journal_cache_buffer *)(void *)buffer;
 	guarded.page = buffer->data;
 	guarded.hits = 0;
-	jnl_brelse(buffer); /* as the callers do: the handle keeps it */
+	journal_buffer_release(buffer); /* as the callers do: the handle keeps it */
 	ck_assert_int_eq(sigaction(SIGSEGV, &sa, &old), 0);
 	ck_assert_int_eq(mprotect(guarded.page, 4096, PROT_READ), 0);
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	ck_assert_int_eq(sigaction(SIGSEGV, &old, NULL), 0);
 	ck_assert_uint_eq(guarded.hits, 1);
 	ck_assert(guarded.in_txn);
@@ -262,7 +262,7 @@ START_TEST(cancel_restores_content_before_the_block_leaves)
 END_TEST
 
 /* As many blocks again as the transaction holds. */
-static void seal_as_many(struct testlog *e, struct jnl_handle *handle)
+static void seal_as_many(struct testlog *e, struct journal_handle *handle)
 {
 	unsigned n = e->journal->running->nr_buffers;
 
@@ -273,7 +273,7 @@ static void seal_as_many(struct testlog *e, struct jnl_handle *handle)
 /* A full transaction in which every block makes the owner add one when it closes: that fits, however small the log is. */
 START_TEST(full_transaction_is_sealed)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct testlog e;
 	unsigned most;
 
@@ -282,13 +282,13 @@ START_TEST(full_transaction_is_sealed)
 	e.seal = seal_as_many;
 	testlog_open(&e);
 	testlog_start(&e);
-	most = jnl_max_credits(e.journal);
+	most = journal_max_credits(e.journal);
 	ck_assert_uint_ge(most, 100);
 	for (unsigned round = 0; round < 3; round++) {
-		ck_assert_int_eq(jnl_begin(e.journal, most, &handle), 0);
+		ck_assert_int_eq(journal_begin(e.journal, most, &handle), 0);
 		for (unsigned k = 0; k < most; k++)
 			testlog_fill(&e, handle, e.base + k, round);
-		jnl_end(handle);
+		journal_end(handle);
 		testlog_sync(&e);
 	}
 	ck_assert_uint_eq(e.aborted, 0);
@@ -299,35 +299,35 @@ END_TEST
 START_TEST(bnew_does_not_read_and_cancel_forgets_it)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 	static uint8_t pat[4096];
 
 	testlog_up(&e);
 	testlog_pattern(pat, 4096, e.base, 9);
 	fake_poke(e.fake, pat, 4096, e.base * 4096);
 	fake_stats_reset(e.fake);
-	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
-	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(journal_new_block(handle, e.base, &buffer), 0);
 	ck_assert_uint_eq(fake_stats(e.fake).reads, 0);
 	for (unsigned i = 0; i < 4096; i++)
 		ck_assert_uint_eq(buffer->data[i], 0);
 	memset(buffer->data, 0x55, 4096);
-	jnl_cancel(handle);
-	jnl_brelse(buffer);
+	journal_cancel(handle);
+	journal_buffer_release(buffer);
 	/* The buffer that never was is gone: the next reader sees the device. */
 	ck_assert_int_eq(testlog_value(&e, e.base), 9);
 
 	/* A cached block gets its content back. */
-	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
-	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(journal_new_block(handle, e.base, &buffer), 0);
 	ck_assert_uint_eq(buffer->data[0], 0);
-	jnl_brelse(buffer);
-	jnl_cancel(handle);
+	journal_buffer_release(buffer);
+	journal_cancel(handle);
 	ck_assert_int_eq(testlog_value(&e, e.base), 9);
-	ck_assert_int_eq(jnl_begin(e.journal, 2, &handle), 0);
-	ck_assert_int_eq(jnl_bnew(handle, e.params.nr_blocks, &buffer), -EUCLEAN);
-	jnl_cancel(handle);
+	ck_assert_int_eq(journal_begin(e.journal, 2, &handle), 0);
+	ck_assert_int_eq(journal_new_block(handle, e.params.nr_blocks, &buffer), -EUCLEAN);
+	journal_cancel(handle);
 	testlog_down(&e);
 }
 END_TEST
@@ -335,29 +335,29 @@ END_TEST
 START_TEST(empty_handles_cost_no_transaction)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
-	jnl_tid tid;
+	struct journal_handle *handle;
+	journal_tid tid;
 	uint64_t before;
 	bool flushed;
 
 	testlog_up(&e);
-	before = fdio_counter_read(CTR_jnl_commit);
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	tid = jnl_end(handle);
-	ck_assert(jnl_tid_durable(e.journal, tid));
-	ck_assert_int_eq(jnl_commit_wait(e.journal, tid, &flushed), 0);
+	before = fdio_counter_read(CTR_journal_commit);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	tid = journal_end(handle);
+	ck_assert(journal_tid_durable(e.journal, tid));
+	ck_assert_int_eq(journal_commit_wait(e.journal, tid, &flushed), 0);
 	ck_assert(!flushed);
 	fake_stats_reset(e.fake);
-	ck_assert_int_eq(jnl_commit_wait(e.journal, tid + 1, &flushed), 0);
+	ck_assert_int_eq(journal_commit_wait(e.journal, tid + 1, &flushed), 0);
 	ck_assert(flushed);
 	ck_assert_uint_eq(fake_stats(e.fake).flushes, 1);
 	ck_assert_uint_eq(fake_stats(e.fake).writes, 0);
-	ck_assert_uint_eq(fdio_counter_read(CTR_jnl_commit), before);
+	ck_assert_uint_eq(fdio_counter_read(CTR_journal_commit), before);
 	tid = testlog_write(&e, e.base, 1);
-	ck_assert(!jnl_tid_durable(e.journal, tid));
-	ck_assert_int_eq(jnl_commit_wait(e.journal, tid, &flushed), 0);
+	ck_assert(!journal_tid_durable(e.journal, tid));
+	ck_assert_int_eq(journal_commit_wait(e.journal, tid, &flushed), 0);
 	ck_assert(flushed);
-	ck_assert(jnl_tid_durable(e.journal, tid));
+	ck_assert(journal_tid_durable(e.journal, tid));
 	testlog_down(&e);
 }
 END_TEST
@@ -367,7 +367,7 @@ END_TEST
 START_TEST(committed_survives_uncommitted_does_not)
 {
 	struct testlog e;
-	struct jnl_replay_stats stats;
+	struct journal_replay_stats stats;
 
 	testlog_up_as(&e, &testlog_formats[_i], 4);
 	for (unsigned i = 0; i < 200; i++)
@@ -379,7 +379,7 @@ START_TEST(committed_survives_uncommitted_does_not)
 	ck_assert_uint_ge(stats.transactions, 1);
 	for (unsigned i = 0; i < 200; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 100 + i);
-	ck_assert(!jnl_needs_replay(e.journal));
+	ck_assert(!journal_needs_replay(e.journal));
 	testlog_drop(&e);
 }
 END_TEST
@@ -391,12 +391,12 @@ START_TEST(stop_leaves_nothing_in_the_log)
 	testlog_up(&e);
 	for (unsigned i = 0; i < 50; i++)
 		testlog_write(&e, e.base + i, i);
-	ck_assert_int_eq(jnl_stop(e.journal), 0);
+	ck_assert_int_eq(journal_stop(e.journal), 0);
 	testlog_cut(&e, FAKE_CUT_DROP, 0);
 	for (unsigned i = 0; i < 50; i++)
 		ck_assert_int_eq(testlog_home(&e, e.base + i), i);
 	testlog_open(&e);
-	ck_assert(!jnl_needs_replay(e.journal));
+	ck_assert(!journal_needs_replay(e.journal));
 	testlog_start(&e); /* and it can go on */
 	testlog_write(&e, e.base, 77);
 	testlog_down(&e);
@@ -406,9 +406,9 @@ END_TEST
 START_TEST(old_image_is_logged_when_block_changes_during_commit)
 {
 	struct testlog e;
-	uint64_t frozen = fdio_counter_read(CTR_jnl_frozen);
+	uint64_t frozen = fdio_counter_read(CTR_journal_frozen);
 	enum { N = 250, BASE2 = 256 };
-	jnl_tid tid;
+	journal_tid tid;
 
 	/* More images than are gathered for one write (256 log blocks), so that the last are not copied yet. */
 	testlog_up_as(&e, &testlog_formats[0], 32);
@@ -416,12 +416,12 @@ START_TEST(old_image_is_logged_when_block_changes_during_commit)
 		testlog_write(&e, e.base + i - (i < N ? 0 : N + BASE2), i);
 	tid = testlog_write(&e, e.base, 0);
 	fake_block(e.fake, FAKE_WRITE);
-	jnl_commit_start(e.journal, tid);
+	journal_commit_start(e.journal, tid);
 	ck_assert(fake_wait_blocked(e.fake, 1));
 	testlog_write(&e, e.base - BASE2 + 200, 5000);
-	ck_assert_uint_gt(fdio_counter_read(CTR_jnl_frozen), frozen);
+	ck_assert_uint_gt(fdio_counter_read(CTR_journal_frozen), frozen);
 	fake_unblock(e.fake);
-	ck_assert_int_eq(jnl_commit_wait(e.journal, tid, NULL), 0);
+	ck_assert_int_eq(journal_commit_wait(e.journal, tid, NULL), 0);
 	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), 5000);
 	testlog_crash(&e, NULL);
 	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), N + 200);
@@ -432,25 +432,25 @@ END_TEST
 START_TEST(magic_is_escaped)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 
 	testlog_up_as(&e, &testlog_formats[_i], 4);
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
-	ck_assert_int_eq(jnl_bnew(handle, e.base, &buffer), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_new_block(handle, e.base, &buffer), 0);
 	/* As a log block of this very transaction would look. */
-	jf_put_header(buffer->data, JF_COMMIT, jnl_handle_tid(handle));
+	journal_format_put_header(buffer->data, JOURNAL_BLOCK_COMMIT, journal_handle_tid(handle));
 	memset(buffer->data + 12, 0xab, 100);
-	jnl_brelse(buffer);
-	jnl_end(handle);
+	journal_buffer_release(buffer);
+	journal_end(handle);
 	testlog_write(&e, e.base + 1, 3);
 	testlog_sync(&e);
 	testlog_crash(&e, NULL);
-	ck_assert_int_eq(jnl_bread(e.journal, e.base, &buffer), 0);
-	ck_assert_uint_eq(fdio_get_be32(buffer->data, 0), JF_MAGIC);
-	ck_assert_uint_eq(fdio_get_be32(buffer->data, 4), JF_COMMIT);
+	ck_assert_int_eq(journal_read_block(e.journal, e.base, &buffer), 0);
+	ck_assert_uint_eq(fdio_get_be32(buffer->data, 0), JOURNAL_MAGIC);
+	ck_assert_uint_eq(fdio_get_be32(buffer->data, 4), JOURNAL_BLOCK_COMMIT);
 	ck_assert_uint_eq(buffer->data[50], 0xab);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	ck_assert_int_eq(testlog_value(&e, e.base + 1), 3);
 	testlog_drop(&e);
 }
@@ -459,14 +459,14 @@ END_TEST
 START_TEST(commit_callbacks_run_once)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct cb cb = { { .fn = on_commit } };
 
 	testlog_up(&e);
-	ck_assert_int_eq(jnl_begin(e.journal, 1, &handle), 0);
+	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
 	testlog_fill(&e, handle, e.base, 1);
-	jnl_on_commit(handle, &cb.callback);
-	jnl_end(handle);
+	journal_on_commit(handle, &cb.callback);
+	journal_end(handle);
 	ck_assert_uint_eq(cb.calls, 0);
 	testlog_sync(&e);
 	ck_assert_uint_eq(cb.calls, 1);
@@ -476,7 +476,7 @@ START_TEST(commit_callbacks_run_once)
 }
 END_TEST
 
-static void seal_writes(struct testlog *e, struct jnl_handle *handle)
+static void seal_writes(struct testlog *e, struct journal_handle *handle)
 {
 	testlog_fill(e, handle, e->base + 200, e->seals);
 }
@@ -500,16 +500,16 @@ END_TEST
 START_TEST(periodic_commit)
 {
 	struct testlog e;
-	jnl_tid tid;
+	journal_tid tid;
 
 	testlog_format(&e, &testlog_formats[0], 4);
 	e.params.commit_interval_s = 1;
 	testlog_open(&e);
 	testlog_start(&e);
 	tid = testlog_write(&e, e.base, 1);
-	for (unsigned i = 0; i < 500 && !jnl_tid_durable(e.journal, tid); i++)
+	for (unsigned i = 0; i < 500 && !journal_tid_durable(e.journal, tid); i++)
 		unit_pause_ms(10);
-	ck_assert(jnl_tid_durable(e.journal, tid));
+	ck_assert(journal_tid_durable(e.journal, tid));
 	testlog_down(&e);
 }
 END_TEST
@@ -521,8 +521,8 @@ START_TEST(log_wraps_and_space_is_reused)
 	struct testlog e;
 	uint32_t last[200] = { 0 };
 	unsigned seed = 4711 + _i;
-	jnl_tid tid = 0;
-	uint64_t tails = fdio_counter_read(CTR_jnl_tail);
+	journal_tid tid = 0;
+	uint64_t tails = fdio_counter_read(CTR_journal_tail);
 
 	testlog_format(&e, &testlog_formats[_i], _i == 2 ? 1 : 4);
 	testlog_open(&e);
@@ -535,11 +535,11 @@ START_TEST(log_wraps_and_space_is_reused)
 			tid = testlog_write(&e, e.base + i, round * 100 + k);
 			last[i] = round * 100 + k;
 		}
-		jnl_commit_start(e.journal, tid);
+		journal_commit_start(e.journal, tid);
 		if (round % 50 == 0)
 			testlog_sync(&e);
 	}
-	ck_assert_uint_gt(fdio_counter_read(CTR_jnl_tail), tails);
+	ck_assert_uint_gt(fdio_counter_read(CTR_journal_tail), tails);
 	testlog_sync(&e);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < 200; i++)
@@ -552,14 +552,14 @@ END_TEST
 START_TEST(log_pressure_without_waiting)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
 	testlog_up(&e);
 	for (unsigned round = 0; round < 300; round++) {
-		ck_assert_int_eq(jnl_begin(e.journal, jnl_max_credits(e.journal), &handle), 0);
-		for (unsigned i = 0; i < jnl_max_credits(e.journal); i++)
+		ck_assert_int_eq(journal_begin(e.journal, journal_max_credits(e.journal), &handle), 0);
+		for (unsigned i = 0; i < journal_max_credits(e.journal); i++)
 			testlog_fill(&e, handle, e.base + i, round);
-		jnl_end(handle);
+		journal_end(handle);
 	}
 	testlog_sync(&e);
 	testlog_crash(&e, NULL);
@@ -575,7 +575,7 @@ struct order { struct testlog *e; unsigned dirty_log, dirty_home, dirty_jsb, bad
 static void watch_order(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
 	struct order *o = arg;
-	bool log = jnl_is_log_block(o->e->journal, off / 4096), jsb = off / 4096 == o->e->log[0].pblk;
+	bool log = journal_is_log_block(o->e->journal, off / 4096), jsb = off / 4096 == o->e->log[0].pblk;
 
 	if (!after)
 		return;
@@ -610,7 +610,7 @@ START_TEST(device_sees_the_required_order) /* One thread at a time, so the hook 
 		testlog_write(&e, e.base + i, i);
 		testlog_sync(&e);
 	}
-	ck_assert_int_eq(jnl_stop(e.journal), 0);
+	ck_assert_int_eq(journal_stop(e.journal), 0);
 	fake_set_hook(e.fake, NULL, NULL);
 	ck_assert_uint_eq(o.commits, 5);
 	ck_assert_uint_eq(o.bad, 0);
@@ -633,10 +633,10 @@ START_TEST(commit_times_never_decrease)
 	}
 	for (uint32_t i = 1; i < 40; i++) {
 		fake_peek(e.fake, blk, 4096, (e.log[0].pblk + i) * 4096);
-		if (fdio_get_be32(blk, 0) != JF_MAGIC || fdio_get_be32(blk, 4) != JF_COMMIT)
+		if (fdio_get_be32(blk, 0) != JOURNAL_MAGIC || fdio_get_be32(blk, 4) != JOURNAL_BLOCK_COMMIT)
 			continue;
-		ck_assert_uint_ge(fdio_get_be64(blk, JF_C_SEC), prev);
-		prev = fdio_get_be64(blk, JF_C_SEC);
+		ck_assert_uint_ge(fdio_get_be64(blk, JOURNAL_COMMIT_SECONDS), prev);
+		prev = fdio_get_be64(blk, JOURNAL_COMMIT_SECONDS);
 		seen++;
 	}
 	ck_assert_uint_eq(seen, 4);
@@ -650,37 +650,37 @@ END_TEST
 START_TEST(read_only_and_refusals)
 {
 	struct testlog e;
-	struct jnl_handle *handle;
-	struct jnl *journal;
+	struct journal_handle *handle;
+	struct journal *journal;
 	char err[256];
-	struct jnl_params params;
+	struct journal_params params;
 	uint8_t sb[1024];
 
 	testlog_format(&e, &testlog_formats[0], 4);
 	params = e.params;
 	params.nr_log = 0;
-	ck_assert_int_eq(jnl_open(&params, &journal, FDIO_REASON(err)), -EROFS);
+	ck_assert_int_eq(journal_open(&params, &journal, FDIO_REASON(err)), -EROFS);
 	params.read_only = true;
-	ck_assert_int_eq(jnl_open(&params, &journal, FDIO_REASON(err)), 0);
-	ck_assert_int_eq(jnl_start(journal), -EROFS);
-	ck_assert_int_eq(jnl_begin(journal, 1, &handle), -EROFS);
-	ck_assert_int_eq(jnl_sync(journal), 0);
-	ck_assert_int_eq(jnl_stop(journal), 0);
-	jnl_close(journal);
+	ck_assert_int_eq(journal_open(&params, &journal, FDIO_REASON(err)), 0);
+	ck_assert_int_eq(journal_start(journal), -EROFS);
+	ck_assert_int_eq(journal_begin(journal, 1, &handle), -EROFS);
+	ck_assert_int_eq(journal_sync(journal), 0);
+	ck_assert_int_eq(journal_stop(journal), 0);
+	journal_close(journal);
 
 	params = e.params;
 	e.log[0].pblk = params.nr_blocks - 2;
-	ck_assert_int_eq(jnl_open(&params, &journal, FDIO_REASON(err)), -EUCLEAN);
+	ck_assert_int_eq(journal_open(&params, &journal, FDIO_REASON(err)), -EUCLEAN);
 	testlog_drop(&e);
 	for (unsigned i = 0; i < 6; i++) {
-		static const struct { unsigned off; uint32_t v; } bad[6] = { { 0, 1 }, { JF_SB_BLOCKSIZE, 512 },
-			{ JF_SB_MAXLEN, 100000 }, { JF_SB_FIRST, 0 }, { JF_SB_START, 5000 }, { JF_SB_INCOMPAT, 0x4000 } };
+		static const struct { unsigned off; uint32_t v; } bad[6] = { { 0, 1 }, { JOURNAL_SB_BLOCKSIZE, 512 },
+			{ JOURNAL_SB_MAXLEN, 100000 }, { JOURNAL_SB_FIRST, 0 }, { JOURNAL_SB_START, 5000 }, { JOURNAL_SB_INCOMPAT, 0x4000 } };
 
 		testlog_format(&e, &testlog_formats[0], 4);
 		fake_peek(e.fake, sb, 1024, e.log[0].pblk * 4096);
 		fdio_put_be32(sb, bad[i].off, bad[i].v);
 		fake_poke(e.fake, sb, 1024, e.log[0].pblk * 4096);
-		ck_assert_int_lt(jnl_open(&e.params, &journal, FDIO_REASON(err)), 0);
+		ck_assert_int_lt(journal_open(&e.params, &journal, FDIO_REASON(err)), 0);
 		ck_assert(err[0]);
 		testlog_drop(&e);
 	}

@@ -31,12 +31,12 @@ static void finish(void)
 
 static bool on_disk(uint64_t blk)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	bool set;
 
-	ck_assert_int_eq(jnl_bread(v->jnl, v->alloc.groups[x4_group_of(v, blk)].block_bitmap, &buffer), 0);
+	ck_assert_int_eq(journal_read_block(v->journal, v->alloc.groups[x4_group_of(v, blk)].block_bitmap, &buffer), 0);
 	set = x4_bit(buffer->data, x4_group_bit(v, blk));
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return set;
 }
 
@@ -65,7 +65,7 @@ END_TEST
 START_TEST(reserved_then_claimed_or_given_back)
 {
 	struct x4_inode *inode;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint64_t blk, free_blocks;
 	uint32_t n;
 
@@ -79,32 +79,32 @@ START_TEST(reserved_then_claimed_or_given_back)
 	testvol_check_groups(v);
 
 	/* A claim that is cancelled leaves the reservation. */
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(x4_balloc_claim(handle, inode, blk, 100), 0);
 	ck_assert(on_disk(blk) && on_disk(blk + 99));
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	ck_assert(v->alloc.groups[x4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
 	testvol_check_groups(v);
 
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(x4_balloc_claim(handle, inode, blk, 60), 0);
-	jnl_end(handle);
+	journal_end(handle);
 	x4_balloc_unreserve(v, blk + 60, 40);
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 60);
 	ck_assert(on_disk(blk + 59) && !on_disk(blk + 60));
 	testvol_check_groups(v);
 
 	/* A free that is cancelled leaves the allocation; one that is not returns them only with the commit. */
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(x4_bfree(handle, inode, blk, 60, false), 0);
 	ck_assert_uint_eq(v->alloc.pending_free, 60);
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	ck_assert_uint_eq(v->alloc.pending_free, 0);
 	ck_assert(on_disk(blk));
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(x4_bfree(handle, inode, blk, 60, false), 0);
-	jnl_end(handle);
+	journal_end(handle);
 	ck_assert(!on_disk(blk));
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 60);
 	testvol_check_groups(v);
@@ -120,7 +120,7 @@ START_TEST(cancelled_handle_gives_blocks_back)
 {
 	uint64_t blk[40], free_blocks, free_inodes;
 	struct x4_inode *inode, *root, *made;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint32_t n, dirs;
 
 	setup((unsigned)_i);
@@ -132,14 +132,14 @@ START_TEST(cancelled_handle_gives_blocks_back)
 	for (unsigned round = 0; round < 3; round++) {
 		struct x4_cred credentials = { 0 };
 
-		ck_assert_int_eq(jnl_begin(v->jnl, 60, &handle), 0);
+		ck_assert_int_eq(journal_begin(v->journal, 60, &handle), 0);
 		for (unsigned k = 0; k < 40; k++)
 			ck_assert_int_eq(x4_balloc(handle, inode, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
 		ck_assert_int_eq(x4_inode_new(handle, root, S_IFDIR | 0755, &credentials, &made), 0);
 		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 40);
 		ck_assert_uint_eq(v->core.free_inodes, free_inodes - 1);
 		ck_assert_uint_eq(v->alloc.nr_dirs, dirs + 1);
-		jnl_cancel(handle);
+		journal_cancel(handle);
 		x4_iput(made);
 		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks);
 		ck_assert_uint_eq(v->core.free_inodes, free_inodes);
@@ -155,19 +155,19 @@ END_TEST
 START_TEST(freed_blocks_wait_for_the_commit)
 {
 	struct x4_inode *inode;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint64_t blk, again;
 	uint32_t n;
 
 	setup(0);
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(x4_balloc(handle, inode, 0, 1, &blk, &n), 0);
-	jnl_end(handle);
+	journal_end(handle);
 	ck_assert_int_eq(x4_vol_sync(v), 0);
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(x4_bfree(handle, inode, blk, 1, false), 0);
-	jnl_end(handle);
+	journal_end(handle);
 	ck_assert_int_eq(x4_balloc_reserve(v, inode, blk, 1, false, &again, &n), 0);
 	ck_assert_uint_ne(again, blk);
 	x4_balloc_unreserve(v, again, 1);
@@ -301,7 +301,7 @@ START_TEST(every_inode_can_be_had_once)
 {
 	struct x4_cred credentials = { 0 };
 	struct x4_inode **all, *root;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint32_t nr, free_inodes;
 	int err;
 
@@ -314,9 +314,9 @@ START_TEST(every_inode_can_be_had_once)
 		all[nr] = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_uint_eq(v->core.free_inodes, 0);
 	root = testvol_root(v);
-	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, X4_CREDITS_INODE_NEW, &handle), 0);
 	err = x4_inode_new(handle, root, S_IFREG | 0600, &credentials, &all[nr]);
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	ck_assert_int_eq(err, -ENOSPC);
 	x4_iput(root);
 	for (nr = 0; nr < free_inodes; nr++)
@@ -360,7 +360,7 @@ END_TEST
 START_TEST(free_of_what_is_not_the_files_is_refused)
 {
 	struct x4_inode *inode;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint64_t blk;
 	uint32_t n;
 
@@ -368,12 +368,12 @@ START_TEST(free_of_what_is_not_the_files_is_refused)
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(x4_balloc_reserve(v, inode, 0, 1, false, &blk, &n), 0);
 	x4_balloc_unreserve(v, blk, 1);
-	ck_assert_int_eq(jnl_begin(v->jnl, 8, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 8, &handle), 0);
 	ck_assert_int_eq(x4_bfree(handle, inode, v->alloc.groups[0].itable, 1, false), -EUCLEAN);
 	ck_assert_int_eq(x4_bfree(handle, inode, 1, 1, false), -EUCLEAN);
 	ck_assert_int_eq(x4_bfree(handle, inode, v->nr_blocks, 1, false), -EUCLEAN);
 	ck_assert_int_eq(x4_bfree(handle, inode, blk, 1, false), -EUCLEAN); /* free already */
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	testvol_check_groups(v);
 	x4_iput(inode);
 	ck_assert_int_eq(x4_vol_close(v), 0);

@@ -195,19 +195,19 @@ END_TEST
 /* The attribute block of a becomes b's as well. */
 static void share_block(struct x4_inode *a, struct x4_inode *b)
 {
-	struct jnl_handle *handle;
-	struct jnl_buf *buf;
+	struct journal_handle *handle;
+	struct journal_buffer *buf;
 
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
-	ck_assert_int_eq(jnl_bread(v->jnl, a->raw->i_file_acl, &buf), 0);
-	ck_assert_int_eq(jnl_get_write(handle, buf), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
+	ck_assert_int_eq(journal_read_block(v->journal, a->raw->i_file_acl, &buf), 0);
+	ck_assert_int_eq(journal_get_write(handle, buf), 0);
 	((struct ext2_ext_attr_header *)(void *)buf->data)->h_refcount = 2;
 	ck_assert_int_eq(x4_inode_begin(handle, b), 0);
 	b->raw->i_file_acl = a->raw->i_file_acl;
 	ck_assert_int_eq(x4_raw_add_blocks(b, 1), 0);
 	ck_assert_int_eq(x4_inode_dirty(handle, b, true), 0);
-	jnl_end(handle);
-	jnl_brelse(buf);
+	journal_end(handle);
+	journal_buffer_release(buf);
 }
 
 /* An access ACL and another attribute in a block that two files have: who changes one of them needs a copy. */

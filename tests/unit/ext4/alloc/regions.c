@@ -26,16 +26,16 @@ static void open_many(void)
 static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
 {
 	struct x4_inode *dir;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint32_t ino = 0;
 	bool fresh;
 	int err;
 
 	ck_assert_int_eq(x4_iget_special(v, dir_ino, &dir), 0);
-	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, X4_CREDITS_INODE_NEW + 4, &handle), 0);
 	err = x4_ialloc(handle, dir, mode, &ino, &fresh);
 	*ret_g = (ino - 1) / v->inodes_per_group;
-	jnl_end(handle);
+	journal_end(handle);
 	x4_iput(dir);
 	return err;
 }
@@ -80,7 +80,7 @@ START_TEST(directories_further_down)
 	struct ext2_inode_large raw = { .i_mode = S_IFDIR | 0755 };
 	struct x4_inode dir = { .raw = &raw };
 	uint32_t parent, ino;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	bool fresh;
 
 	open_many();
@@ -94,9 +94,9 @@ START_TEST(directories_further_down)
 	v->alloc.nr_dirs = 0;
 	dir.vol = v;
 	dir.ino = parent * v->inodes_per_group + 1;
-	ck_assert_int_eq(jnl_begin(v->jnl, X4_CREDITS_INODE_NEW + 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, X4_CREDITS_INODE_NEW + 4, &handle), 0);
 	ck_assert_int_eq(x4_ialloc(handle, &dir, S_IFDIR | 0755, &ino, &fresh), 0);
-	jnl_end(handle);
+	journal_end(handle);
 	ck_assert_uint_ge((ino - 1) / v->inodes_per_group, parent);
 	ck_assert_uint_lt((ino - 1) / v->inodes_per_group, x4_region_end(v, parent));
 	ck_assert_uint_le(fdio_counter_read(CTR_x4_place_look) - before, 10 * X4_REGION_GROUPS);

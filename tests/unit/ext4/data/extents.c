@@ -342,11 +342,11 @@ START_TEST(damaged_trees)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
 	must(x4_eh_depth(x4_ext_root(t.inode)) >= 1);
 	for (unsigned n = 0; n < 4000; n++) {
-		struct jnl_buf *buffer;
+		struct journal_buffer *buffer;
 		uint8_t *p, old;
 		int err;
 
-		must(jnl_bread(t.vol->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.inode))), &buffer) == 0);
+		must(journal_read_block(t.vol->journal, x4_idx_blk(x4_eh_idx(x4_ext_root(t.inode))), &buffer) == 0);
 		p = n % 4 ? buffer->data + (n * 31) % 200 : (uint8_t *)t.inode->raw->i_block + (n * 7) % 60;
 		old = *p;
 		*p ^= 1 << n % 8;
@@ -380,14 +380,14 @@ START_TEST(extent_twice)
 {
 	struct ext3_extent *extent;
 	struct onefile t;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t old;
 
 	onefile_open(&t, 24 << 20, formats[2], NULL);
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 150; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
-	must(jnl_bread(t.vol->jnl, x4_idx_blk(x4_eh_idx(x4_ext_root(t.inode))), &buffer) == 0);
+	must(journal_read_block(t.vol->journal, x4_idx_blk(x4_eh_idx(x4_ext_root(t.inode))), &buffer) == 0);
 	must(x4_eh_depth((void *)buffer->data) == 0);
 	must(reload(&t) == 0);
 	extent = x4_eh_ext((void *)buffer->data);
@@ -503,12 +503,12 @@ END_TEST
 START_TEST(indirect_twice)
 {
 	struct onefile t;
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint32_t *p, *slot, old[256];
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
 	must(reload(&t) == 0);
-	must(jnl_bread(t.vol->jnl, le32toh(t.inode->raw->i_block[EXT2_DIND_BLOCK]), &buffer) == 0);
+	must(journal_read_block(t.vol->journal, le32toh(t.inode->raw->i_block[EXT2_DIND_BLOCK]), &buffer) == 0);
 	p = (uint32_t *)buffer->data;
 	slot = &t.inode->raw->i_block[_i == 0 ? 5 : EXT2_TIND_BLOCK];
 	old[0] = *slot;

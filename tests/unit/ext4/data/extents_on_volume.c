@@ -45,19 +45,19 @@ END_TEST
 static bool must_wait(struct onefile *t)
 {
 	struct x4_ext extent;
-	jnl_tid tid;
+	journal_tid tid;
 
 	must(x4_map_lookup(t->inode, 1, &extent) == 0);
-	return extent.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->inode, true, &tid) && !jnl_tid_durable(t->vol->jnl, tid);
+	return extent.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->inode, true, &tid) && !journal_tid_durable(t->vol->journal, tid);
 }
 
-static struct jnl_handle *map_four(struct onefile *t, bool convert)
+static struct journal_handle *map_four(struct onefile *t, bool convert)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint32_t next, n;
 	uint64_t blk;
 
-	must(jnl_begin(t->vol->jnl, 60, &handle) == 0);
+	must(journal_begin(t->vol->journal, 60, &handle) == 0);
 	must(x4_inode_begin(handle, t->inode) == 0);
 	if (convert) {
 		must(x4_extent_convert(handle, t->inode, 0, 4, X4_EXT_WRITTEN, &next) == 0);
@@ -90,7 +90,7 @@ static void opened_with_four(struct onefile *t, bool unwritten)
 START_TEST(map_waits_for_the_handle)
 {
 	enum x4_ext_state before = _i ? X4_EXT_UNWRITTEN : X4_EXT_HOLE;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct onefile t;
 	struct x4_ext extent;
 
@@ -98,11 +98,11 @@ START_TEST(map_waits_for_the_handle)
 	handle = map_four(&t, _i);
 	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
 	must(x4_inode_size(t.inode) == 4 * 4096);
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
 	must(x4_inode_size(t.inode) == 4 * 4096);
 	handle = map_four(&t, _i);
-	jnl_end(handle);
+	journal_end(handle);
 	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == X4_EXT_WRITTEN);
 	must(x4_inode_size(t.inode) == 5 * 4096);
 	fdio_mutex_unlock(&t.inode->map_lock);
@@ -117,13 +117,13 @@ END_TEST
  */
 START_TEST(map_is_not_ahead_of_the_transaction)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct onefile t;
 
 	opened_with_four(&t, _i);
 	handle = map_four(&t, _i);
 	must(!must_wait(&t));
-	jnl_end(handle);
+	journal_end(handle);
 	fdio_mutex_unlock(&t.inode->map_lock);
 	must(must_wait(&t));
 	must(x4_vol_sync(t.vol) == 0);
@@ -193,19 +193,19 @@ static void truncate_begin(struct onefile *t, uint64_t size, unsigned steps)
 	uint32_t to = X4_LBLK_END;
 
 	for (unsigned k = 0; k < steps; k++) {
-		struct jnl_handle *handle;
-		jnl_tid tid;
+		struct journal_handle *handle;
+		journal_tid tid;
 
 		fdio_mutex_lock(&t->inode->map_lock);
-		must(jnl_begin(t->vol->jnl, 2 * x4_extent_credits(t->inode) + 4, &handle) == 0);
+		must(journal_begin(t->vol->journal, 2 * x4_extent_credits(t->inode) + 4, &handle) == 0);
 		must(x4_inode_begin(handle, t->inode) == 0);
 		x4_stamp(t->inode, size);
 		must(x4_remove_step(handle, t->inode, fdio_blocks(size, t->vol->block_bits), &to, false) == 0);
 		must(x4_orphan_add(handle, t->inode) == 0);
 		must(x4_inode_dirty(handle, t->inode, true) == 0);
-		tid = jnl_end(handle);
+		tid = journal_end(handle);
 		fdio_mutex_unlock(&t->inode->map_lock);
-		must(jnl_commit_wait(t->vol->jnl, tid, NULL) == 0);
+		must(journal_commit_wait(t->vol->journal, tid, NULL) == 0);
 	}
 }
 

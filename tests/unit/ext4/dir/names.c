@@ -117,10 +117,10 @@ START_TEST(lookup_in_memory)
 	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
 	testvol_close(&volume);
 	testvol_open(&volume);
-	reads = fdio_counter_read(CTR_jnl_cache_miss);
+	reads = fdio_counter_read(CTR_journal_cache_miss);
 	must_eq(cached(volume.root, "f"), -EAGAIN);
 	must_eq(cached(volume.root, "g"), -EAGAIN);
-	must_eq(fdio_counter_read(CTR_jnl_cache_miss), reads);
+	must_eq(fdio_counter_read(CTR_journal_cache_miss), reads);
 	file = n_get(volume.root, "f");
 	must_eq(cached(volume.root, "f"), x4_inode_ino(file));
 	must_eq(cached(volume.root, "g"), -ENOENT);
@@ -526,8 +526,8 @@ END_TEST
 static bool waits_for(struct testvol *volume, const char *name, bool datasync)
 {
 	struct x4_inode *inode = n_get(volume->root, name);
-	jnl_tid tid;
-	bool waits = x4_sync_tid_noted(inode, datasync, &tid) && !jnl_tid_durable(volume->vol->jnl, tid);
+	journal_tid tid;
+	bool waits = x4_sync_tid_noted(inode, datasync, &tid) && !journal_tid_durable(volume->vol->journal, tid);
 
 	x4_iput(inode);
 	return waits;

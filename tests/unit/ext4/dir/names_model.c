@@ -261,7 +261,7 @@ START_TEST(listing_while_names_come_and_go)
 END_TEST
 
 /* ---- size ---- */
-static uint64_t accesses(void) { return fdio_counter_read(CTR_jnl_cache_hit) + fdio_counter_read(CTR_jnl_cache_miss); }
+static uint64_t accesses(void) { return fdio_counter_read(CTR_journal_cache_hit) + fdio_counter_read(CTR_journal_cache_miss); }
 
 static bool count_entry(void *arg, const struct x4_dirent *entry)
 {
@@ -319,14 +319,14 @@ END_TEST
 
 static unsigned index_levels(struct x4_inode *dir)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	unsigned levels;
 	uint64_t blk;
 
 	must_eq(x4_bmap(dir, 0, &blk), 0);
-	must_eq(jnl_bread(dir->vol->jnl, blk, &buffer), 0);
+	must_eq(journal_read_block(dir->vol->journal, blk, &buffer), 0);
 	levels = buffer->data[30];
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	return levels;
 }
 

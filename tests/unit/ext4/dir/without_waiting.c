@@ -254,14 +254,14 @@ static void fill(struct x4_inode *d, unsigned nr)
 /* What nobody has looked at before something is allocated or loses its name: bitmaps, inode tables, the superblock. */
 static void warm_tables(void)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 
-	must_eq(jnl_bread(t.vol->jnl, t.vol->sb_blk, &buffer), 0);
-	jnl_brelse(buffer);
+	must_eq(journal_read_block(t.vol->journal, t.vol->sb_blk, &buffer), 0);
+	journal_buffer_release(buffer);
 	for (uint32_t group = 0; group < t.vol->nr_groups; group++) {
 		for (uint32_t k = 0; k < t.vol->itable_blocks; k++) {
-			must_eq(jnl_bread(t.vol->jnl, t.vol->alloc.groups[group].itable + k, &buffer), 0);
-			jnl_brelse(buffer);
+			must_eq(journal_read_block(t.vol->journal, t.vol->alloc.groups[group].itable + k, &buffer), 0);
+			journal_buffer_release(buffer);
 		}
 		fdio_mutex_lock(&t.vol->alloc.lock);
 		must_eq(x4_group_load(t.vol, group), 0);
@@ -344,7 +344,7 @@ START_TEST(miss_at_each_place)
 	names_make(shapes[_i], 60);
 	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++)
 		every_miss(op);
-	must(fdio_counter_read(CTR_jnl_rollback) > 0);
+	must(fdio_counter_read(CTR_journal_rollback) > 0);
 	names_done();
 }
 END_TEST
@@ -397,9 +397,9 @@ START_TEST(not_in_memory)
 		dir = n_get(t.root, "dir");
 		sub = n_get(dir, "sub");
 		file = n_get(dir, "f6");
-		reads = fdio_counter_read(CTR_jnl_cache_miss);
+		reads = fdio_counter_read(CTR_journal_cache_miss);
 		err = attempt(ops[op].fn, 0);
-		must_eq(fdio_counter_read(CTR_jnl_cache_miss), reads);
+		must_eq(fdio_counter_read(CTR_journal_cache_miss), reads);
 		must(err == -EAGAIN || err == 0);
 		if (err)
 			must_eq(ops[op].fn(), 0);
@@ -436,7 +436,7 @@ static bool changes(unsigned op)
 START_TEST(locks_taken)
 {
 	struct seen before, after;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
 	names_make("-b 4096", 60);
 	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++) {
@@ -449,9 +449,9 @@ START_TEST(locks_taken)
 		x4_inode_unlock(sub);
 		x4_inode_unlock(dir);
 		if (changes(op)) {
-			must_eq(jnl_begin(t.vol->jnl, 1, &handle), 0);
+			must_eq(journal_begin(t.vol->journal, 1, &handle), 0);
 			must_eq(from_thread(op), -EAGAIN);
-			jnl_cancel(handle);
+			journal_cancel(handle);
 		}
 		look(&after);
 		must_be_same(&before, &after, ops[op].name, 0);
@@ -467,7 +467,7 @@ START_TEST(full_transaction)
 	unsigned most;
 
 	names_make("-b 1024 -J size=1", 8);
-	most = jnl_max_credits(t.vol->jnl);
+	most = journal_max_credits(t.vol->journal);
 	fake_block(t.fake, FAKE_WRITE); /* a commit that begins does not end */
 	for (unsigned n = 0;; n++) {
 		char name[32];
@@ -629,7 +629,7 @@ END_TEST
 /* A bitmap that a loop thread finds damaged is still told of: it is not put out of use before. */
 START_TEST(damaged_inode_bitmap)
 {
-	struct jnl_buf *buffer;
+	struct journal_buffer *buffer;
 	uint8_t byte;
 	uint64_t ib;
 
@@ -646,14 +646,14 @@ START_TEST(damaged_inode_bitmap)
 	dir = n_get(t.root, "dir");
 	warm_tables();
 	must_eq(n_ino(dir, "new"), -ENOENT);
-	must_eq(jnl_bread(t.vol->jnl, ib, &buffer), 0);
+	must_eq(journal_read_block(t.vol->journal, ib, &buffer), 0);
 	must_eq(attempt(do_create, 0), -EAGAIN);
 	must_eq(bad_groups(), 0);
 	must_eq(fdio_counter_read(CTR_x4_corrupt), 0);
 	(void)do_create(); /* by the policy for errors it may find another group or not */
 	must_eq(bad_groups(), 1);
 	must(fdio_counter_read(CTR_x4_corrupt) > 0);
-	jnl_brelse(buffer);
+	journal_buffer_release(buffer);
 	x4_iput(dir);
 	x4_iput(t.root);
 	x4_vol_abandon(t.vol);

@@ -225,7 +225,7 @@ START_TEST(lazy_times_are_written_in_the_end)
 	struct timespec now = { 2000000000, 5 };
 	struct x4_inode *inode;
 	struct x4_attr attr;
-	jnl_tid tid;
+	journal_tid tid;
 	uint32_t ino;
 
 	setup((unsigned)_i, &ino);
@@ -294,7 +294,7 @@ END_TEST
 START_TEST(cancelled_handle_restores_the_inode)
 {
 	struct x4_attr before, after;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct x4_inode *inode;
 	uint32_t ino;
 
@@ -304,7 +304,7 @@ START_TEST(cancelled_handle_restores_the_inode)
 	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), 0);
 	x4_touch_write(inode);
 	x4_getattr(inode, &before);
-	ck_assert_int_eq(jnl_begin(v->jnl, 4, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
 	ck_assert_int_eq(x4_inode_begin(handle, inode), 0);
 	ck_assert_int_eq(x4_inode_begin(handle, inode), 0);
 	fdio_mutex_lock(&inode->attr);
@@ -316,7 +316,7 @@ START_TEST(cancelled_handle_restores_the_inode)
 	ck_assert_int_eq(x4_raw_add_blocks(inode, 1000), 0);
 	ck_assert_int_eq(x4_inode_dirty(handle, inode, true), 0);
 	ck_assert_uint_eq(x4_inode_size(inode), 1ULL << 40);
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	x4_getattr(inode, &after);
 	ck_assert_int_eq(memcmp(&before, &after, sizeof(before)), 0);
 	ck_assert_uint_eq(x4_inode_size(inode), before.size);
@@ -330,14 +330,14 @@ START_TEST(new_inodes_inherit_and_are_placed)
 	uint32_t groups[] = { 5, 80000 };
 	struct x4_cred credentials = { .uid = 65536, .gid = 7, .groups = groups, .nr_groups = 2 };
 	struct x4_inode *root, *inode;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	struct x4_attr attr = { .mode = 02777, .gid = 90000 };
 	uint32_t ino;
 
 	setup((unsigned)_i, &ino);
 	root = testvol_root(v);
 	ck_assert_int_eq(x4_setattr(root, X4_SET_MODE | X4_SET_GID, &attr), 0);
-	ck_assert_int_eq(jnl_begin(v->jnl, 30, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 30, &handle), 0);
 	ck_assert_int_eq(x4_inode_new(handle, root, S_IFREG | 02775, &credentials, &inode), 0);
 	x4_getattr(inode, &attr);
 	ck_assert_uint_eq(attr.uid, 65536);
@@ -348,16 +348,16 @@ START_TEST(new_inodes_inherit_and_are_placed)
 	if (v->inode_size > 128)
 		ck_assert_int_ne(attr.btime.tv_sec, 0);
 	ino = inode->ino;
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	x4_iput(inode);
 	ck_assert_int_eq(x4_iget(v, ino, NULL, &inode), -ENOENT);
 
-	ck_assert_int_eq(jnl_begin(v->jnl, 30, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 30, &handle), 0);
 	ck_assert_int_eq(x4_inode_new(handle, root, S_IFDIR | 0700, &credentials, &inode), 0);
 	ck_assert_uint_eq(x4_inode_mode(inode), S_IFDIR | 02700);
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	x4_iput(inode);
-	ck_assert_int_eq(jnl_begin(v->jnl, 30, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 30, &handle), 0);
 	ck_assert_int_eq(x4_inode_new(handle, root, S_IFCHR | 0600, &credentials, &inode), 0);
 	x4_raw_set_rdev(inode, 0x0103);
 	ck_assert_uint_eq(x4_raw_rdev(inode), 0x0103);
@@ -365,7 +365,7 @@ START_TEST(new_inodes_inherit_and_are_placed)
 	x4_raw_set_rdev(inode, 0x12345678);
 	ck_assert_uint_eq(x4_raw_rdev(inode), 0x12345678);
 	ck_assert_uint_eq(inode->raw->i_block[0], 0);
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	x4_iput(inode);
 	x4_iput(root);
 	finish();
@@ -378,7 +378,7 @@ START_TEST(orphan_list_in_any_order)
 	struct x4_inode *o[10];
 	unsigned rnd = 99 + (unsigned)_i, left = 10;
 	struct ext2_super_block *sb;
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint32_t ino;
 
 	setup(0, &ino);
@@ -389,10 +389,10 @@ START_TEST(orphan_list_in_any_order)
 		struct x4_inode *inode = o[k];
 
 		if (rand_r(&rnd) % 3 == 0) {
-			ck_assert_int_eq(jnl_begin(v->jnl, 8, &handle), 0);
+			ck_assert_int_eq(journal_begin(v->journal, 8, &handle), 0);
 			ck_assert_int_eq(x4_orphan_del(handle, inode), 0);
 			ck_assert(!inode->inode.on_orphans);
-			jnl_cancel(handle);
+			journal_cancel(handle);
 			ck_assert(inode->inode.on_orphans);
 		}
 		x4_iput(inode);
@@ -402,10 +402,10 @@ START_TEST(orphan_list_in_any_order)
 			ck_assert_int_eq(fake_e2fsck_replay(f), 0);
 		}
 	}
-	ck_assert_int_eq(jnl_begin(v->jnl, 1, &handle), 0);
+	ck_assert_int_eq(journal_begin(v->journal, 1, &handle), 0);
 	ck_assert_int_eq(x4_super_begin(v, handle, &sb), 0);
 	ck_assert_uint_eq(sb->s_last_orphan, 0);
-	jnl_cancel(handle);
+	journal_cancel(handle);
 	finish();
 }
 END_TEST

@@ -37,7 +37,7 @@ static void poke32(struct testvol *volume, uint64_t off, uint32_t v) { poke(volu
 
 static uint64_t blocks_read(void)
 {
-	return fdio_counter_read(CTR_jnl_cache_hit) + fdio_counter_read(CTR_jnl_cache_miss);
+	return fdio_counter_read(CTR_journal_cache_hit) + fdio_counter_read(CTR_journal_cache_miss);
 }
 
 /* Where block lblk of inode is on the device, in bytes. */

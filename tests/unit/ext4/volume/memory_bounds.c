@@ -143,14 +143,14 @@ END_TEST
 /* With a link, so that a mount leaves it alone; no directory has it. */
 static void keep_file(struct x4_inode *inode)
 {
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 
-	ck_assert_int_eq(jnl_begin(inode->vol->jnl, X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle), 0);
+	ck_assert_int_eq(journal_begin(inode->vol->journal, X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle), 0);
 	ck_assert_int_eq(x4_inode_begin(handle, inode), 0);
 	x4_raw_set_nlink(inode, 1);
 	ck_assert_int_eq(x4_orphan_del(handle, inode), 0);
 	ck_assert_int_eq(x4_inode_dirty(handle, inode, true), 0);
-	jnl_end(handle);
+	journal_end(handle);
 }
 
 /* Loading beyond the budget is enough: the ticker comes, on a read-only mount too. */
@@ -334,16 +334,16 @@ START_TEST(cancelled_with_other_bitmaps)
 	struct fake_dev *fake = many_groups();
 	struct x4_vol *vol = testvol_mount(fake);
 	struct x4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0644);
-	struct jnl_handle *handle;
+	struct journal_handle *handle;
 	uint64_t blk, old;
 	uint32_t n, group;
 
-	ck_assert_int_eq(jnl_begin(vol->jnl, 20, &handle), 0);
+	ck_assert_int_eq(journal_begin(vol->journal, 20, &handle), 0);
 	ck_assert_int_eq(x4_balloc(handle, inode, 0, 1, &old, &n), 0);
-	jnl_end(handle);
-	ck_assert_int_eq(jnl_sync(vol->jnl), 0);
+	journal_end(handle);
+	ck_assert_int_eq(journal_sync(vol->journal), 0);
 	vol->alloc.max_images = 2;
-	ck_assert_int_eq(jnl_begin(vol->jnl, 20, &handle), 0);
+	ck_assert_int_eq(journal_begin(vol->journal, 20, &handle), 0);
 	if (_i == 0)
 		ck_assert_int_eq(x4_balloc(handle, inode, vol->nr_blocks / 2, 1, &blk, &n), 0);
 	else
@@ -353,16 +353,16 @@ START_TEST(cancelled_with_other_bitmaps)
 		ck_assert_int_eq(x4_group_load(vol, group), 0);
 	fdio_mutex_unlock(&vol->alloc.lock);
 	if (_i < 2)
-		jnl_cancel(handle);
+		journal_cancel(handle);
 	else
-		jnl_end(handle);
+		journal_end(handle);
 	testvol_check_groups(vol);
-	ck_assert_int_eq(jnl_sync(vol->jnl), 0);
+	ck_assert_int_eq(journal_sync(vol->journal), 0);
 	testvol_check_groups(vol);
 	if (_i < 2) {
-		ck_assert_int_eq(jnl_begin(vol->jnl, 20, &handle), 0);
+		ck_assert_int_eq(journal_begin(vol->journal, 20, &handle), 0);
 		ck_assert_int_eq(x4_bfree(handle, inode, old, 1, false), 0);
-		jnl_end(handle);
+		journal_end(handle);
 	}
 	x4_iput(inode);
 	testvol_unmount_check(vol, fake);

@@ -181,26 +181,26 @@ END_TEST
 static void share_block(struct testvol *volume, struct x4_inode *from, struct x4_inode *to, unsigned value_blocks)
 {
 	uint32_t blk = from->raw->i_file_acl;
-	struct jnl_handle *handle;
-	struct jnl_buf *buffer;
+	struct journal_handle *handle;
+	struct journal_buffer *buffer;
 	uint32_t two = htole32(2), sum;
 	uint64_t le = blk;
 
 	must(blk);
-	must_eq(jnl_begin(x4_vol_jnl(volume->vol), 10, &handle), 0);
+	must_eq(journal_begin(x4_vol_jnl(volume->vol), 10, &handle), 0);
 	must_eq(x4_inode_begin(handle, to), 0);
 	to->raw->i_file_acl = blk;
 	must_eq(x4_raw_add_blocks(to, 1 + value_blocks), 0);
 	must_eq(x4_inode_dirty(handle, to, false), 0);
-	must_eq(jnl_bread(x4_vol_jnl(volume->vol), blk, &buffer), 0);
-	must_eq(jnl_get_write(handle, buffer), 0);
+	must_eq(journal_read_block(x4_vol_jnl(volume->vol), blk, &buffer), 0);
+	must_eq(journal_get_write(handle, buffer), 0);
 	memcpy(buffer->data + 4, &two, 4);
 	memset(buffer->data + 16, 0, 4);
 	sum = ext2fs_crc32c_le(volume->vol->checksum_seed, (uint8_t *)&le, 8);
 	sum = htole32(ext2fs_crc32c_le(sum, buffer->data, volume->vol->block_size));
 	memcpy(buffer->data + 16, &sum, 4);
-	jnl_brelse(buffer);
-	jnl_end(handle);
+	journal_buffer_release(buffer);
+	journal_end(handle);
 }
 
 START_TEST(a_shared_block_is_copied)
