@@ -23,25 +23,25 @@ BOUNDED = {
     ("write_fua", "uring_write"):
         "without the flag that leads back here",
     ("load_node", "load_node"):
-        "each child is checked to be one level lower; a root is at most X4_EXT_MAX_DEPTH high",
+        "each child is checked to be one level lower; a root is at most EXT4_EXTENT_MAX_DEPTH high",
     ("load_pointer", "load_pointer"):
         "the level falls from 3",
     ("pointer_free", "children_free"):
         "the level falls from 3",
     ("collect_ind", "collect_ind"):
         "the level falls from 3",
-    ("get_found", "x4_iput"):
+    ("get_found", "ext4_inode_put"):
         "an inode that could not be read is not deleted",
-    ("load", "x4_iput"):
+    ("load", "ext4_inode_put"):
         "an inode that could not be read is not deleted",
-    ("get", "x4_iput"):
+    ("get", "ext4_inode_put"):
         "V4: has a name, so it is not deleted",
-    ("x4_ea_settle", "x4_iput"):
+    ("ext4_ea_settle", "ext4_inode_put"):
         "V3: what is deleted holds a value, and so has none itself",
 }
 
 # Who calls whom through a pointer, followed all the same.
-FOLLOWED = [("inode/cache.c:evict", "x4_evict")]
+FOLLOWED = [("inode/cache.c:evict", "ext4_evict")]
 
 
 def follow(graph, caller, callee):

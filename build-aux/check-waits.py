@@ -45,27 +45,27 @@ LOCK = "fdio_mutex_lock"
 # Calls that are not made, or do not count. Names are those of callgraph.py.
 NEVER = {
     ("tr_retry", "nanosleep"): "a nap of a millisecond, when the kernel has no memory for a reply",
-    ("read_inline", "x4_inline_read"): "a volume with inline data is only read: damage stops nothing",
-    ("x4_super_end", "journal_abort"): "the superblock is in the transaction, hence in memory",
+    ("read_inline", "ext4_inline_read"): "a volume with inline data is only read: damage stops nothing",
+    ("ext4_super_end", "journal_abort"): "the superblock is in the transaction, hence in memory",
 }
 # Calls that the compiler sees and that are not made in the mode.
 NOT_IN_THE_MODE = {
     ("get_found", "fdio_cond_wait"): "it has missed before, if the inode is being loaded",
-    ("x4_group_load", "fdio_cond_wait"): "it has missed before, if somebody else loads the bitmap",
-    ("x4_bread", "found"): "what is in memory has been read without an error",
+    ("ext4_group_load", "fdio_cond_wait"): "it has missed before, if somebody else loads the bitmap",
+    ("ext4_read_block", "found"): "what is in memory has been read without an error",
 }
 # Who is called through pointers: by functions that are tried.
 POINTERS = {
     "tr_reply": ["devfuse_reply", "uring_reply"],
     "uring_reply": ["devfuse_reply"],
-    "remove_name": ["x4_unlink", "x4_rmdir"],
+    "remove_name": ["ext4_unlink", "ext4_rmdir"],
     "give": ["emit"],
     "new_inode": ["fill_dir", "fill_symlink"],
     "evict_soon": ["reap_due"],
-    "inode/cache.c:evict": ["x4_evict"],
-    "inode_undo": ["x4_map_drop"],
-    "x4_inode_free": ["inode_free", "x4_map_drop", "forget_names"],
-    "x4_map_mem_check": ["volume/ticker.c:crowded"],
+    "inode/cache.c:evict": ["ext4_evict"],
+    "inode_undo": ["ext4_map_drop"],
+    "ext4_inode_free": ["inode_free", "ext4_map_drop", "forget_names"],
+    "ext4_map_mem_check": ["volume/ticker.c:crowded"],
     "free_chain": ["chunk_free_cb", "map_free_cb", "top_free_cb"],
     "journal_run_callbacks": ["orphan_undo", "new_undo", "note_done", "inode_undo",
                           "feature_undo", "gop_undo"],

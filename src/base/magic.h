@@ -25,8 +25,8 @@ enum fdio_magic {
 	MAGIC_LOOP = 0xfd100001,       /* loop: struct loop */
 	MAGIC_LOOP_SET,
 	MAGIC_DEV,                     /* dev: struct dev */
-	MAGIC_EXT4_VOLUME,             /* ext4: struct x4_vol */
-	MAGIC_EXT4_INODE,              /* struct x4_inode */
+	MAGIC_EXT4_VOLUME,             /* ext4: struct ext4_vol */
+	MAGIC_EXT4_INODE,              /* struct ext4_inode */
 	MAGIC_JOURNAL,                 /* journal: struct journal */
 	MAGIC_JOURNAL_HANDLE,          /* struct journal_handle, while it is open */
 	MAGIC_JOURNAL_TRANSACTION,     /* struct journal_transaction */

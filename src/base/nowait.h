@@ -5,7 +5,7 @@
  *
  * NOWAIT-1 What would wait calls nowait_miss: a block that is not in memory, a lock that may be held across I/O and is taken
  *    (fdio_mutex_enter and its like in lock.h), a condition, room in the log. So does what would take long, and damage
- *    (x4_corrupt), so that it is told once and by a thread that may write it down.
+ *    (ext4_corrupt), so that it is told once and by a thread that may write it down.
  * NOWAIT-2 A miss sticks. Whoever takes an error for something else on the way changes nothing: a handle does not end well after a
  *    miss (nowait_err), and no answer is given.
  * NOWAIT-3 An operation that has missed leaves nothing behind: its handle is cancelled, its references are dropped.

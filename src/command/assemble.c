@@ -21,7 +21,7 @@
 
 #define RING_ENTRIES 256
 /*
- * What the volume may keep (x4_options.cache_bytes): 17,408 idle inodes among it, about 14 MiB.
+ * What the volume may keep (ext4_options.cache_bytes): 17,408 idle inodes among it, about 14 MiB.
  * Walking a tree of 20,000 files again after the kernel had forgotten it took 0.16 s instead of
  * 0.19 s with the least, 1,024, and the process was no larger: it neither frees nor reads them.
  */
@@ -78,13 +78,13 @@ static void on_read_only(void *arg, const char *why)
 }
 
 #define SAME(option, number) _Static_assert((int)(option) == (int)(number), "one list of values")
-SAME(OPT_ERRORS_DEFAULT, X4_ERRORS_DEFAULT);
-SAME(OPT_ERRORS_CONTINUE, X4_ERRORS_CONTINUE);
-SAME(OPT_ERRORS_REMOUNT_RO, X4_ERRORS_RO);
-SAME(OPT_ERRORS_PANIC, X4_ERRORS_PANIC);
-SAME(OPT_ATIME_RELATIVE, X4_ATIME_RELATIME);
-SAME(OPT_ATIME_NO, X4_ATIME_NOATIME);
-SAME(OPT_ATIME_STRICT, X4_ATIME_STRICT);
+SAME(OPT_ERRORS_DEFAULT, EXT4_ERRORS_DEFAULT);
+SAME(OPT_ERRORS_CONTINUE, EXT4_ERRORS_CONTINUE);
+SAME(OPT_ERRORS_REMOUNT_RO, EXT4_ERRORS_RO);
+SAME(OPT_ERRORS_PANIC, EXT4_ERRORS_PANIC);
+SAME(OPT_ATIME_RELATIVE, EXT4_ATIME_RELATIME);
+SAME(OPT_ATIME_NO, EXT4_ATIME_NOATIME);
+SAME(OPT_ATIME_STRICT, EXT4_ATIME_STRICT);
 SAME(OPT_TRANSPORT_AUTO, TR_TRANSPORT_AUTO);
 SAME(OPT_TRANSPORT_URING, TR_TRANSPORT_URING);
 SAME(OPT_TRANSPORT_DEVFUSE, TR_TRANSPORT_DEVFUSE);
@@ -93,12 +93,12 @@ int assemble_volume(struct session *session)
 {
 	const struct options *options = &session->options;
 	const char *why = NULL;
-	struct x4_options xo = {
+	struct ext4_options xo = {
 		.read_only = session->read_only,
 		.norecovery = options->norecovery,
 		.discard = options->discard,
-		.errors = (enum x4_errors_policy)options->errors,
-		.atime = (enum x4_atime_policy)options->atime,
+		.errors = (enum ext4_errors_policy)options->errors,
+		.atime = (enum ext4_atime_policy)options->atime,
 		.nodiratime = options->nodiratime,
 		.lazytime = options->lazytime,
 		.acl = options->acl,
@@ -110,9 +110,9 @@ int assemble_volume(struct session *session)
 		.arg = session,
 	};
 
-	if (x4_vol_open(session->dev, &xo, &session->vol, &why, &session->reason))
+	if (ext4_vol_open(session->dev, &xo, &session->vol, &why, &session->reason))
 		return EXIT_MOUNT;
-	if (x4_vol_read_only(session->vol) && !session->read_only) {
+	if (ext4_vol_read_only(session->vol) && !session->read_only) {
 		log_warn("%s is served read-only: %s", session->probe.path,
 			 why ? why : "the file system asks for it");
 		session->read_only = true;

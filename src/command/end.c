@@ -65,7 +65,7 @@ void session_destroy(void *arg, bool aborted)
 	dio_drain(session->dio);
 	wq_drain(session->io);
 	wq_drain(session->syncers);
-	session->result = x4_vol_close(session->vol);
+	session->result = ext4_vol_close(session->vol);
 	session->vol = NULL;
 	say_result(session);
 }
@@ -90,7 +90,7 @@ void session_free(struct session *session)
 		ops_shutdown(session->ops);
 	/* Only when starting failed: otherwise the volume was closed while the umount waited. */
 	if (session->vol)
-		x4_vol_close(session->vol);
+		ext4_vol_close(session->vol);
 	unmounter_free(session->unmounter);
 	wq_free(session->workers);
 	wq_free(session->io);

@@ -107,7 +107,7 @@ static int try_once(const struct probe *probe, bool orphans, bool may_fsck, bool
 	*ret_fsck = false;
 	if (err)
 		return err;
-	err = x4_vol_recover(dev, orphans, &wanted, reason);
+	err = ext4_vol_recover(dev, orphans, &wanted, reason);
 	if (!err || !wanted || !may_fsck) {
 		dev_close(dev);
 		return err;

@@ -40,7 +40,7 @@ struct session {
 	struct loop_set *loops;
 	bool loops_on;             /* their threads run */
 	struct wq *workers, *io, *syncers;
-	struct x4_vol *vol;        /* NULL again once it is closed */
+	struct ext4_vol *vol;        /* NULL again once it is closed */
 	struct dio *dio;
 	struct ops *ops;
 	struct tr *transport;

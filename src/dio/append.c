@@ -25,7 +25,7 @@
 
 enum dio_way dio_append_way(struct dio_req *req, bool direct)
 {
-	uint64_t window = x4_window_end(req->file->inode);
+	uint64_t window = ext4_window_end(req->file->inode);
 
 	if (window)
 		return direct && req->pos + req->len <= window ? DIO_WAY_WINDOW : DIO_WAY_SLOW;

@@ -53,7 +53,7 @@ bool dio_grow_fits(const struct dio_req *req)
 
 	if (req->len > GROW_MAX || span > req->buf_cap || span > dio->max_io)
 		return false;
-	if (req->pos != x4_inode_size(req->file->inode))
+	if (req->pos != ext4_inode_size(req->file->inode))
 		return false;
 	if (((uintptr_t)req->buf & (dio->mem_align - 1)) || (req->pos & (dio->sector_bytes - 1)))
 		return false;
@@ -74,7 +74,7 @@ static int find_head(struct dio_req *req)
 	if (!in)
 		return 0;
 	err = dio_piece_at(o->dio, req->file->inode, req->pos, o->dio->block_size - in, &piece);
-	if (err || piece.state != X4_EXT_WRITTEN || piece.len != o->dio->block_size - in)
+	if (err || piece.state != EXT4_EXTENT_WRITTEN || piece.len != o->dio->block_size - in)
 		return -EAGAIN;
 	o->grow_head = piece.len;
 	o->grow_off = piece.dev_off;
@@ -84,47 +84,47 @@ static int find_head(struct dio_req *req)
 static int reserve(struct dio_req *req)
 {
 	struct dio_own *o = dio_own(req);
-	struct x4_inode *inode = req->file->inode;
+	struct ext4_inode *inode = req->file->inode;
 	uint64_t first = (req->pos + o->grow_head) >> o->dio->block_bits;
 	uint32_t n = (o->span - o->grow_head) >> o->dio->block_bits;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	int err;
 
 	if (!n)
 		return 0;
 	if (first + n > UINT32_MAX)
 		return -EAGAIN;
-	err = x4_map_lookup(inode, (uint32_t)first, &extent);
-	if (err || extent.state != X4_EXT_HOLE || (uint64_t)extent.lblk + extent.len < UINT32_MAX)
+	err = ext4_map_lookup(inode, (uint32_t)first, &extent);
+	if (err || extent.state != EXT4_EXTENT_HOLE || (uint64_t)extent.lblk + extent.len < UINT32_MAX)
 		return -EAGAIN;
-	err = x4_resv_holes(inode, (uint32_t)first, n, req->flags & DIO_ROOT, &o->resv);
+	err = ext4_reserve_holes(inode, (uint32_t)first, n, req->flags & DIO_ROOT, &o->resv);
 	return !err && (o->resv.nr != 1 || o->resv.ext[0].len != n) ? -EAGAIN : err;
 }
 
 /* GROW-3 */
 static int prepare(struct dio_req *req)
 {
-	struct x4_inode *inode = req->file->inode;
-	int err = x4_inode_enter_shared(inode);
+	struct ext4_inode *inode = req->file->inode;
+	int err = ext4_inode_enter_shared(inode);
 
 	if (err)
 		return err;
-	if (req->pos != x4_inode_size(inode) || x4_window_end(inode) ||
+	if (req->pos != ext4_inode_size(inode) || ext4_window_end(inode) ||
 	    (is_whole(req) && dio_append_is_stream(req->file->dinode)) ||
-	    ((req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) && !x4_nothing_to_kill(inode)))
+	    ((req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) && !ext4_nothing_to_kill(inode)))
 		err = -EAGAIN;
 	if (!err)
 		err = find_head(req);
 	if (!err)
 		err = reserve(req);
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	return err;
 }
 
 /* Gives everything back; the gate last. */
 static void let_go(struct dio_req *req)
 {
-	x4_resv_free(&dio_own(req)->resv);
+	ext4_reservation_free(&dio_own(req)->resv);
 	__atomic_store_n(&req->file->dinode->growing, false, __ATOMIC_RELEASE);
 	dio_leave(req);
 }
@@ -135,7 +135,7 @@ static void let_go(struct dio_req *req)
 static void send_piece(struct dio_req *req)
 {
 	struct dio_own *o = dio_own(req);
-	struct dio_piece piece = { .state = X4_EXT_WRITTEN };
+	struct dio_piece piece = { .state = EXT4_EXTENT_WRITTEN };
 	uint32_t at = o->nr_done;
 
 	if (at < o->grow_head) {
@@ -185,15 +185,15 @@ bool dio_grow_start(struct dio_req *req)
 /* The data is on the device. */
 static int publish(struct dio_req *req)
 {
-	struct x4_inode *inode = req->file->inode;
-	int err = x4_inode_enter_excl(inode);
+	struct ext4_inode *inode = req->file->inode;
+	int err = ext4_inode_enter_exclusive(inode);
 
 	if (err)
 		return err;
-	err = x4_insert(inode, &dio_own(req)->resv, 0, 0, req->pos + req->len);
+	err = ext4_insert(inode, &dio_own(req)->resv, 0, 0, req->pos + req->len);
 	if (!err)
 		dio_append_count(req->file->dinode, is_whole(req));
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	return err;
 }
 

@@ -32,15 +32,15 @@ bool dio_append_start(struct dio_req *req)
 {
 	struct dio_own *o = dio_own(req);
 	struct dio_inode *dinode = req->file->dinode;
-	struct x4_inode *inode = req->file->inode;
-	uint64_t end = req->pos + req->len, window = x4_window_end(inode);
+	struct ext4_inode *inode = req->file->inode;
+	uint64_t end = req->pos + req->len, window = ext4_window_end(inode);
 	bool ok;
 
 	if (!window || ((req->pos | req->len) & (o->dio->block_size - 1)))
 		return false;
 	fdio_mutex_lock(&dinode->app_lock);
 	ok = !dinode->app_broken && end <= window &&
-	     req->pos == (list_empty(&dinode->app_reqs) ? x4_inode_size(inode) : dinode->app_end);
+	     req->pos == (list_empty(&dinode->app_reqs) ? ext4_inode_size(inode) : dinode->app_end);
 	if (ok) {
 		list_add_tail(&dinode->app_reqs, &o->app_link);
 		dinode->app_end = end;
@@ -66,7 +66,7 @@ static void take_through(struct dio_inode *dinode, struct list *done)
 		if (o->error || o->direct_len < o->want)
 			dinode->app_broken = true;
 		if (!dinode->app_broken)
-			x4_window_publish(req->file->inode, req->pos + req->len);
+			ext4_window_publish(req->file->inode, req->pos + req->len);
 		else if (!o->error)
 			/* the slow path writes all of it, where it then belongs */
 			o->direct_len = 0;
@@ -102,7 +102,7 @@ void dio_append_count(struct dio_inode *dinode, bool whole)
 bool dio_append_fits(const struct dio_slow *slow)
 {
 	return slow->pos == slow->size && !((slow->pos | slow->end) & (slow->dio->block_size - 1)) &&
-	       slow->end <= x4_window_end(slow->inode);
+	       slow->end <= ext4_window_end(slow->inode);
 }
 
 void dio_append_refill(struct dio_slow *slow)
@@ -118,21 +118,21 @@ void dio_append_refill(struct dio_slow *slow)
 	bytes = FDIO_MAX((uint64_t)len * WINDOW_REQUESTS, (uint64_t)WINDOW_MIN);
 	bytes = FDIO_MAX((uint64_t)dinode->app_window * 2, bytes);
 	dinode->app_window = FDIO_MIN(bytes, (uint64_t)WINDOW_MAX);
-	(void)x4_window_open(slow->inode, dinode->app_window, slow->req->flags & DIO_ROOT); /* best effort */
+	(void)ext4_window_open(slow->inode, dinode->app_window, slow->req->flags & DIO_ROOT); /* best effort */
 }
 
-static void stop(struct dio_inode *dinode, struct x4_inode *inode)
+static void stop(struct dio_inode *dinode, struct ext4_inode *inode)
 {
 	dio_gate_shut(dinode, DIO_GATE_WRITES);
-	x4_inode_lock_excl(inode);
-	(void)x4_window_close(inode, dio_gate_drain, dinode); /* logged */
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);
+	(void)ext4_window_close(inode, dio_gate_drain, dinode); /* logged */
+	ext4_inode_unlock(inode);
 	dio_gate_unshut(dinode, DIO_GATE_WRITES);
 }
 
-void dio_append_stop(struct dio_inode *dinode, struct x4_inode *inode)
+void dio_append_stop(struct dio_inode *dinode, struct ext4_inode *inode)
 {
-	if (x4_window_end(inode))
+	if (ext4_window_end(inode))
 		stop(dinode, inode);
 }
 
@@ -140,43 +140,43 @@ static void stop_work(struct work *work)
 {
 	struct dio_inode *dinode = container_of(work, struct dio_inode, stop_work);
 	/* From here on it can be queued again. */
-	struct x4_inode *inode = __atomic_exchange_n(&dinode->stop_inode, NULL, __ATOMIC_SEQ_CST);
+	struct ext4_inode *inode = __atomic_exchange_n(&dinode->stop_inode, NULL, __ATOMIC_SEQ_CST);
 
 	dio_append_stop(dinode, inode);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }
 
-void dio_append_stop_later(struct dio_inode *dinode, struct x4_inode *inode)
+void dio_append_stop_later(struct dio_inode *dinode, struct ext4_inode *inode)
 {
-	struct x4_inode *none = NULL;
+	struct ext4_inode *none = NULL;
 
-	if (!x4_window_end(inode))
+	if (!ext4_window_end(inode))
 		return;
-	x4_iref(inode);
+	ext4_inode_ref(inode);
 	if (__atomic_compare_exchange_n(&dinode->stop_inode, &none, inode, false, __ATOMIC_SEQ_CST,
 					__ATOMIC_SEQ_CST))
 		wq_queue(dinode->dio->config.workers, &dinode->stop_work, stop_work);
 	else
-		x4_iput(inode); /* the caller has one, too */
+		ext4_inode_put(inode); /* the caller has one, too */
 }
 
 bool dio_reclaim(void *arg)
 {
 	struct dio *dio = arg;
-	unsigned n = x4_windows_count(dio->config.vol);
+	unsigned n = ext4_windows_count(dio->config.vol);
 	bool any = false;
 
 	while (n--) {
-		struct x4_inode *inode = x4_windows_next(dio->config.vol);
+		struct ext4_inode *inode = ext4_windows_next(dio->config.vol);
 
 		if (!inode)
 			break;
-		struct dio_inode *dinode = x4_inode_upper(inode);
+		struct dio_inode *dinode = ext4_inode_upper(inode);
 		if (dinode) {
 			any = true;
 			dio_append_stop(dinode, inode);
 		}
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	return any;
 }

@@ -36,7 +36,7 @@ static void end_direct(struct dio_req *req)
 	if (unlikely(o->span > o->want))
 		memset((uint8_t *)req->buf + o->want, 0, o->span - o->want);
 	if (likely(!(req->flags & DIO_NOATIME)))
-		x4_touch_read(req->file->inode);
+		ext4_touch_read(req->file->inode);
 	dio_req_end(req);
 }
 
@@ -58,7 +58,7 @@ void dio_direct_finished(struct dio_req *req)
 	if (req->flags & DIO_WRITE) {
 		if (!(dio_own(req)->bits & DIO_R_FUA))
 			dio_mark_dirty(dio_own(req)->dio, req->file->dinode);
-		x4_touch_write(req->file->inode);
+		ext4_touch_write(req->file->inode);
 		if (dio_own(req)->stage == DIO_AT_APPEND) {
 			end_appends(req);
 			return;

@@ -38,7 +38,7 @@ struct dio_file;
 
 struct dio_config {
 	struct dev *dev;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	/* NULL in tests: requests are submitted from the test's thread as if it were loop 0. */
 	struct loop_set *loops;
 	unsigned nr_cpus;          /* loops, >= 1 */
@@ -48,7 +48,7 @@ struct dio_config {
 	unsigned segs_per_loop;
 	bool strict;               /* dio=strict: EINVAL for unaligned DIO_DIRECT */
 	/*
-	 * X4_KILL_SGID if who writes is not of the file's group, else 0: asked on a worker for
+	 * EXT4_KILL_SGID if who writes is not of the file's group, else 0: asked on a worker for
 	 * requests with DIO_KILLPRIV on files that may have privileges. NULL: 0.
 	 */
 	unsigned (*kill_sgid)(const struct dio_req *r);
@@ -56,14 +56,14 @@ struct dio_config {
 	 * Invalidate the kernel's page cache of a byte range, then call done(done_work) on any
 	 * thread. Workers, never blocks. NULL: no page cache above.
 	 */
-	void (*inval)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len,
+	void (*inval)(void *arg, struct ext4_inode *i, uint64_t off, uint64_t len,
 		      struct work *done_work, void (*done)(struct work *));
 	/*
 	 * Have the kernel write back and forget its pages of a byte range, then call
 	 * done(done_work), at the latest after ms milliseconds (late). Any thread, never blocks.
 	 * NULL: no page cache above.
 	 */
-	void (*launder)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, unsigned ms,
+	void (*launder)(void *arg, struct ext4_inode *i, uint64_t off, uint64_t len, unsigned ms,
 			struct work *done_work, void (*done)(struct work *, bool late));
 	void *inval_arg;      /* of both */
 };
@@ -85,10 +85,10 @@ void dio_free(struct dio *dio) FDIO_BLOCKS;
  * The file takes a reference of inode of its own. Workers; opening, and closing what does not wait,
  * also on loop threads in the mode of nowait.h.
  */
-int dio_file_open(struct dio *dio, struct x4_inode *inode, struct dio_file **ret) FDIO_MAY_WAIT;
+int dio_file_open(struct dio *dio, struct ext4_inode *inode, struct dio_file **ret) FDIO_MAY_WAIT;
 bool dio_file_close_waits(const struct dio_file *file); /* any thread */
 void dio_file_close(struct dio_file *file) FDIO_MAY_WAIT; /* no request of file is in flight */
-struct x4_inode *dio_file_inode(struct dio_file *file);
+struct ext4_inode *dio_file_inode(struct dio_file *file);
 
 /* The file is open for reading and writing: stores through mappings may come, untold. */
 void dio_file_may_map(struct dio_file *file);
@@ -104,17 +104,17 @@ struct dio_cached {
 	enum dio_cached_what what;
 	uint64_t off, end;
 };
-bool dio_cached_maybe(struct x4_inode *inode, enum dio_cached_what what, uint64_t size);
-bool dio_cached_take(struct x4_inode *inode, enum dio_cached_what what, uint64_t size,
+bool dio_cached_maybe(struct ext4_inode *inode, enum dio_cached_what what, uint64_t size);
+bool dio_cached_take(struct ext4_inode *inode, enum dio_cached_what what, uint64_t size,
 		     struct dio_cached *ret);
-void dio_cached_done(struct x4_inode *inode, const struct dio_cached *cached, bool late);
+void dio_cached_done(struct ext4_inode *inode, const struct dio_cached *cached, bool late);
 /*
  * Truncate is about to change the size: what pages hold behind the old end is not written back any
  * more. True if that makes a difference: then dio_mask_undo must follow if truncate fails and
  * leaves the old size. The inode is locked.
  */
-bool dio_mask_set(struct x4_inode *inode, uint64_t old, uint64_t size);
-void dio_mask_undo(struct x4_inode *inode, uint64_t old);
+bool dio_mask_set(struct ext4_inode *inode, uint64_t old, uint64_t size);
+void dio_mask_undo(struct ext4_inode *inode, uint64_t old);
 
 /*
  * Bytes that the engine needs in a request and in a sync for itself; what is there is in types.h.
@@ -162,8 +162,8 @@ void dio_submit(struct dio *dio, struct dio_req *req);
  * -ENOMEM.
  */
 enum dio_gate_kind { DIO_GATE_WRITES = 1, DIO_GATE_ALL = 2 };
-int dio_gate_close(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind kind) FDIO_BLOCKS;
-void dio_gate_open(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind kind);
+int dio_gate_close(struct dio *dio, struct ext4_inode *inode, enum dio_gate_kind kind) FDIO_BLOCKS;
+void dio_gate_open(struct dio *dio, struct ext4_inode *inode, enum dio_gate_kind kind);
 
 /*
  * fsync and fdatasync: done once everything written to i before the call is durable (whole batches
@@ -171,7 +171,7 @@ void dio_gate_open(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind k
  * Any thread.
  */
 struct dio_sync {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	/* Of inode, or NULL: an error is told once for each file, and once for those without. */
 	struct dio_file *file;
 	bool datasync;

@@ -19,13 +19,13 @@ int dio_new(const struct dio_config *config, struct dio **ret)
 	if (!config->dev || !config->vol || !config->workers || !config->syncers || !config->nr_cpus)
 		return -EINVAL;
 	/* A block smaller than a sector could not be written alone. */
-	if ((1u << x4_vol_block_bits(config->vol)) < config->dev->caps.sector_bytes)
+	if ((1u << ext4_vol_block_bits(config->vol)) < config->dev->caps.sector_bytes)
 		return -EINVAL;
 	dio = fdio_alloc_aligned(FDIO_CACHELINE, sizeof(*dio));
 	if (!dio)
 		return -ENOMEM;
 	dio->config = *config;
-	dio->block_bits = x4_vol_block_bits(config->vol);
+	dio->block_bits = ext4_vol_block_bits(config->vol);
 	dio->block_size = 1u << dio->block_bits;
 	dio->sector_bytes = config->dev->caps.sector_bytes;
 	dio->max_io = config->dev->caps.max_io_bytes;
@@ -46,7 +46,7 @@ int dio_new(const struct dio_config *config, struct dio **ret)
 		dio_free(dio);
 		return err;
 	}
-	x4_windows_set_reclaim(config->vol, dio_reclaim, dio);
+	ext4_windows_set_reclaim(config->vol, dio_reclaim, dio);
 	dev_on_flush_failure(config->dev, dio_sync_flush_failed, dio);
 	*ret = dio;
 	return 0;

@@ -81,13 +81,13 @@ static void split(struct dio_req *req, struct dio_seg *seg)
 	while (o->nr_done < o->span && !__atomic_load_n(&o->error, __ATOMIC_ACQUIRE)) {
 		err = dio_piece_at(o->dio, req->file->inode, req->pos + o->nr_done,
 				   o->span - o->nr_done, &piece);
-		if (err == -EAGAIN || (!err && (req->flags & DIO_WRITE) && piece.state != X4_EXT_WRITTEN))
+		if (err == -EAGAIN || (!err && (req->flags & DIO_WRITE) && piece.state != EXT4_EXTENT_WRITTEN))
 			break; /* the rest is for a worker */
 		if (err) {
 			record_error(req, err);
 			break;
 		}
-		if (piece.state != X4_EXT_WRITTEN) {
+		if (piece.state != EXT4_EXTENT_WRITTEN) {
 			memset((uint8_t *)req->buf + o->nr_done, 0, piece.len);
 			o->nr_done += piece.len;
 			continue;

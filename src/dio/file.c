@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int dio_file_open(struct dio *dio, struct x4_inode *inode, struct dio_file **ret)
+int dio_file_open(struct dio *dio, struct ext4_inode *inode, struct dio_file **ret)
 {
 	struct dio_file *file = calloc(1, sizeof(*file));
 	struct nowait saved;
@@ -28,8 +28,8 @@ int dio_file_open(struct dio *dio, struct x4_inode *inode, struct dio_file **ret
 	file->dio = dio;
 	file->errs_seen = dio_sync_errs_at_open(file->dinode);
 	__atomic_fetch_add(&file->dinode->nr_files, 1, __ATOMIC_RELAXED);
-	file->inode = x4_iref(inode);
-	x4_opened(inode, 1);
+	file->inode = ext4_inode_ref(inode);
+	ext4_opened(inode, 1);
 	file->reserve.is_reserve = true;
 	file->reserve.file = file;
 	list_init(&file->reserve.link);
@@ -38,8 +38,8 @@ int dio_file_open(struct dio *dio, struct x4_inode *inode, struct dio_file **ret
 	 * open succeeds anyway: what is wrong with the map is told to the requests that need it.
 	 */
 	saved = nowait_save();
-	if (x4_map_load(inode))
-		log_debug("inode %u: map not loaded at open", x4_inode_ino(inode));
+	if (ext4_map_load(inode))
+		log_debug("inode %u: map not loaded at open", ext4_inode_ino(inode));
 	nowait_restore(saved);
 	*ret = file;
 	return 0;
@@ -52,7 +52,7 @@ void dio_file_may_map(struct dio_file *file)
 	file->may_map = true;
 }
 
-bool dio_file_close_waits(const struct dio_file *file) { return x4_window_end(file->inode); }
+bool dio_file_close_waits(const struct dio_file *file) { return ext4_window_end(file->inode); }
 
 void dio_file_close(struct dio_file *file)
 {
@@ -72,9 +72,9 @@ void dio_file_close(struct dio_file *file)
 		else
 			dio_append_stop(file->dinode, file->inode);
 	}
-	x4_opened(file->inode, -1);
-	x4_iput(file->inode);
+	ext4_opened(file->inode, -1);
+	ext4_inode_put(file->inode);
 	free(file);
 }
 
-struct x4_inode *dio_file_inode(struct dio_file *file) { return file->inode; }
+struct ext4_inode *dio_file_inode(struct dio_file *file) { return file->inode; }

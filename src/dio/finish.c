@@ -91,7 +91,7 @@ static __attribute__((noinline)) bool forget_gap(struct dio_req *req)
 {
 	struct dio_own *o = dio_own(req);
 	const struct dio_config *config = &o->dio->config;
-	struct x4_inode *inode = req->file->inode;
+	struct ext4_inode *inode = req->file->inode;
 	uint64_t gap = o->gap;
 	struct dio_cached cached;
 	bool same_page;
@@ -136,7 +136,7 @@ static void fail_work(struct work *work)
 
 	fdio_count(CTR_dio_io_error);
 	log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
-			x4_inode_ino(req->file->inode), req->flags & DIO_WRITE ? "write" : "read",
+			ext4_inode_ino(req->file->inode), req->flags & DIO_WRITE ? "write" : "read",
 			req->len, (unsigned long long)req->pos, strerror(-dio_own(req)->error));
 	/* Parts of a write may be on the device: the page cache must not hide them. */
 	if (req->flags & DIO_WRITE)

@@ -109,7 +109,7 @@ void dio_gate_drain(void *arg)
 	dio_gate_unshut(arg, DIO_GATE_ALL);
 }
 
-int dio_gate_close(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind kind)
+int dio_gate_close(struct dio *dio, struct ext4_inode *inode, enum dio_gate_kind kind)
 {
 	struct dio_inode *dinode;
 	int err = dio_inode_attach(dio, inode, &dinode);
@@ -119,9 +119,9 @@ int dio_gate_close(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind k
 	return err;
 }
 
-void dio_gate_open(struct dio *dio, struct x4_inode *inode, enum dio_gate_kind kind)
+void dio_gate_open(struct dio *dio, struct ext4_inode *inode, enum dio_gate_kind kind)
 {
-	struct dio_inode *dinode = x4_inode_upper(inode);
+	struct dio_inode *dinode = ext4_inode_upper(inode);
 
 	FDIO_ASSERT(dinode && dinode->dio == dio);
 	dio_gate_unshut(dinode, kind);

@@ -22,9 +22,9 @@ static void inode_free(void *p)
 	free(dinode);
 }
 
-int dio_inode_attach(struct dio *dio, struct x4_inode *inode, struct dio_inode **ret)
+int dio_inode_attach(struct dio *dio, struct ext4_inode *inode, struct dio_inode **ret)
 {
-	struct dio_inode *dinode = x4_inode_upper(inode), *winner;
+	struct dio_inode *dinode = ext4_inode_upper(inode), *winner;
 
 	if (dinode) {
 		*ret = dinode;
@@ -44,7 +44,7 @@ int dio_inode_attach(struct dio *dio, struct x4_inode *inode, struct dio_inode *
 	fdio_mutex_lock(&dio->inodes_lock);
 	list_add_tail(&dio->inodes, &dinode->link);
 	fdio_mutex_unlock(&dio->inodes_lock);
-	winner = x4_inode_set_upper(inode, dinode, inode_free);
+	winner = ext4_inode_set_upper(inode, dinode, inode_free);
 	if (winner != dinode)
 		inode_free(dinode);
 	*ret = winner;

@@ -58,7 +58,7 @@ static bool reads_hole(struct dio_req *req, uint64_t end)
 		int err = dio_piece_at(dio_own(req)->dio, req->file->inode, pos, (uint32_t)(end - pos),
 				       &piece);
 
-		if (err || piece.state != X4_EXT_WRITTEN)
+		if (err || piece.state != EXT4_EXTENT_WRITTEN)
 			return true;
 	}
 	return false;
@@ -68,7 +68,7 @@ static bool reads_hole(struct dio_req *req, uint64_t end)
 void dio_cached_note(struct dio_req *req)
 {
 	struct dio_inode *dinode = req->file->dinode;
-	uint64_t size = x4_inode_size(req->file->inode), end = FDIO_MIN(req->pos + req->len, size);
+	uint64_t size = ext4_inode_size(req->file->inode), end = FDIO_MIN(req->pos + req->len, size);
 	uint64_t tail = tail_of(dio_own(req)->dio, size);
 
 	if (!(req->flags & DIO_WRITEBACK) && !__atomic_load_n(&dinode->has_pages, SEQ))
@@ -88,9 +88,9 @@ static bool has_holes(struct dio_inode *dinode)
 	       __atomic_load_n(&dinode->hole_hi, SEQ) || __atomic_load_n(&dinode->laundering, SEQ);
 }
 
-bool dio_cached_maybe(struct x4_inode *inode, enum dio_cached_what what, uint64_t size)
+bool dio_cached_maybe(struct ext4_inode *inode, enum dio_cached_what what, uint64_t size)
 {
-	struct dio_inode *dinode = x4_inode_upper(inode);
+	struct dio_inode *dinode = ext4_inode_upper(inode);
 
 	if (!dinode || !has_mappings(dinode))
 		return false;
@@ -121,10 +121,10 @@ static void take_holes(struct dio_inode *dinode, struct dio_cached *cached)
 	cached->end = lo < hi ? fdio_round_up(hi, dinode->dio->page_size) : INT64_MAX;
 }
 
-bool dio_cached_take(struct x4_inode *inode, enum dio_cached_what what, uint64_t size,
+bool dio_cached_take(struct ext4_inode *inode, enum dio_cached_what what, uint64_t size,
 		     struct dio_cached *cached)
 {
-	struct dio_inode *dinode = x4_inode_upper(inode);
+	struct dio_inode *dinode = ext4_inode_upper(inode);
 	uint64_t tail;
 
 	if (!dio_cached_maybe(inode, what, size))
@@ -147,9 +147,9 @@ bool dio_cached_take(struct x4_inode *inode, enum dio_cached_what what, uint64_t
 	return __atomic_exchange_n(&dinode->has_pages, false, SEQ);
 }
 
-void dio_cached_done(struct x4_inode *inode, const struct dio_cached *cached, bool late)
+void dio_cached_done(struct ext4_inode *inode, const struct dio_cached *cached, bool late)
 {
-	struct dio_inode *dinode = x4_inode_upper(inode);
+	struct dio_inode *dinode = ext4_inode_upper(inode);
 
 	switch (cached->what) {
 	case DIO_CACHED_TAIL:
@@ -179,9 +179,9 @@ static void mask_store(struct dio_inode *dinode, uint64_t from, uint64_t to)
 /*
  * With another size the kernel forgets all pages; without, it keeps them, and what is noted stays.
  */
-bool dio_mask_set(struct x4_inode *inode, uint64_t old, uint64_t size)
+bool dio_mask_set(struct ext4_inode *inode, uint64_t old, uint64_t size)
 {
-	struct dio_inode *dinode = x4_inode_upper(inode);
+	struct dio_inode *dinode = ext4_inode_upper(inode);
 	struct dio_cached cached;
 	bool grows = size > old && dio_cached_take(inode, DIO_CACHED_TAIL, old, &cached);
 
@@ -192,9 +192,9 @@ bool dio_mask_set(struct x4_inode *inode, uint64_t old, uint64_t size)
 	return grows;
 }
 
-void dio_mask_undo(struct x4_inode *inode, uint64_t old)
+void dio_mask_undo(struct ext4_inode *inode, uint64_t old)
 {
-	struct dio_inode *dinode = x4_inode_upper(inode);
+	struct dio_inode *dinode = ext4_inode_upper(inode);
 
 	__atomic_store_n(&dinode->tail_page, tail_of(dinode->dio, old), SEQ);
 	mask_store(dinode, 0, 0);

@@ -12,13 +12,13 @@
 
 #include <errno.h>
 
-int dio_piece_at(struct dio *dio, struct x4_inode *inode, uint64_t pos, uint32_t max,
+int dio_piece_at(struct dio *dio, struct ext4_inode *inode, uint64_t pos, uint32_t max,
 		 struct dio_piece *ret)
 {
 	uint32_t in = pos & (dio->block_size - 1);
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	uint64_t run;
-	int err = x4_map_lookup(inode, pos >> dio->block_bits, &extent);
+	int err = ext4_map_lookup(inode, pos >> dio->block_bits, &extent);
 
 	if (err)
 		return err;
@@ -28,9 +28,9 @@ int dio_piece_at(struct dio *dio, struct x4_inode *inode, uint64_t pos, uint32_t
 	ret->len = FDIO_MIN(run, (uint64_t)max);
 	ret->state = extent.state;
 	ret->dev_off = 0;
-	if (extent.state == X4_EXT_HOLE)
+	if (extent.state == EXT4_EXTENT_HOLE)
 		return 0;
-	if (extent.state == X4_EXT_WRITTEN)
+	if (extent.state == EXT4_EXTENT_WRITTEN)
 		ret->len = FDIO_MIN(ret->len, dio->max_io);
 	ret->dev_off = (extent.pblk << dio->block_bits) + in;
 	if (unlikely(ret->dev_off + ret->len > dio->config.dev->caps.size_bytes))

@@ -28,9 +28,9 @@ static int slow_read(struct dio_req *req)
 	int err = 0;
 
 	fdio_count(CTR_dio_read_slow);
-	x4_inode_lock_shared(slow.inode);
+	ext4_inode_lock_shared(slow.inode);
 	/* The size may have shrunk since submission; what was read already stays. */
-	size = x4_inode_size(slow.inode);
+	size = ext4_inode_size(slow.inode);
 	end = FDIO_MIN(end, size);
 	end = FDIO_MAX(end, pos);
 	for (; pos < end && !err; pos += piece.len) {
@@ -38,15 +38,15 @@ static int slow_read(struct dio_req *req)
 		err = dio_slow_piece(&slow, pos, end, &piece);
 		if (err)
 			break;
-		if (piece.state == X4_EXT_WRITTEN)
+		if (piece.state == EXT4_EXTENT_WRITTEN)
 			err = dev_read(slow.dio->config.dev, b, piece.len, piece.dev_off);
 		else
 			memset(b, 0, piece.len);
 	}
-	x4_inode_unlock(slow.inode);
+	ext4_inode_unlock(slow.inode);
 	dio_own(req)->want = end - req->pos;
 	if (!err && !(req->flags & DIO_NOATIME))
-		x4_touch_read(slow.inode);
+		ext4_touch_read(slow.inode);
 	return err;
 }
 
@@ -59,11 +59,11 @@ static int reserve(struct dio_slow *slow)
 		err = dio_slow_piece(slow, pos, slow->end, &piece);
 		if (err)
 			return err;
-		if (piece.state == X4_EXT_WRITTEN)
+		if (piece.state == EXT4_EXTENT_WRITTEN)
 			continue;
 		uint64_t first = slow->pos >> slow->dio->block_bits,
 			 last = (slow->end - 1) >> slow->dio->block_bits;
-		err = x4_resv_holes(slow->inode, first, last - first + 1, slow->req->flags & DIO_ROOT, &slow->reservation);
+		err = ext4_reserve_holes(slow->inode, first, last - first + 1, slow->req->flags & DIO_ROOT, &slow->reservation);
 		slow->has_resv = !err;
 		return err;
 	}
@@ -76,15 +76,15 @@ static int publish(struct dio_slow *slow)
 	uint32_t conv = slow->conv_first < slow->conv_end ? slow->conv_end - slow->conv_first : 0;
 
 	if (slow->append) {
-		x4_window_publish(slow->inode, slow->end);
-		x4_touch_write(slow->inode);
+		ext4_window_publish(slow->inode, slow->end);
+		ext4_touch_write(slow->inode);
 		return 0;
 	}
 	if (slow->has_resv)
-		return x4_insert(slow->inode, &slow->reservation, conv ? slow->conv_first : 0, conv, new_size);
+		return ext4_insert(slow->inode, &slow->reservation, conv ? slow->conv_first : 0, conv, new_size);
 	if (new_size)
-		return x4_publish_size(slow->inode, new_size);
-	x4_touch_write(slow->inode);
+		return ext4_publish_size(slow->inode, new_size);
+	ext4_touch_write(slow->inode);
 	return 0;
 }
 
@@ -93,9 +93,9 @@ static int write_locked(struct dio_slow *slow)
 	int err = 0;
 
 	if (slow->end > slow->size && !(slow->append = dio_append_fits(slow)))
-		err = x4_window_close(slow->inode, dio_gate_drain, slow->dinode);
+		err = ext4_window_close(slow->inode, dio_gate_drain, slow->dinode);
 	if (!err && slow->end > slow->size)
-		err = x4_truncate_finish(slow->inode);
+		err = ext4_truncate_finish(slow->inode);
 	if (!err && slow->pos > slow->size) {
 		dio_own(slow->req)->gap = slow->size & (slow->dio->page_size - 1) ? slow->size : 0;
 		err = dio_slow_zero_gap(slow);
@@ -107,7 +107,7 @@ static int write_locked(struct dio_slow *slow)
 	if (!err)
 		err = publish(slow);
 	if (slow->has_resv)
-		x4_resv_free(&slow->reservation);
+		ext4_reservation_free(&slow->reservation);
 	if (!err && slow->end > slow->size && !slow->append)
 		dio_append_refill(slow);
 	return err;
@@ -119,30 +119,30 @@ static int write_locked(struct dio_slow *slow)
  */
 static void lock_inode(struct dio_slow *slow)
 {
-	x4_inode_lock_shared(slow->inode);
-	slow->size = x4_inode_size(slow->inode);
+	ext4_inode_lock_shared(slow->inode);
+	slow->size = ext4_inode_size(slow->inode);
 	if (slow->end <= slow->size)
 		return;
-	x4_inode_unlock(slow->inode);
+	ext4_inode_unlock(slow->inode);
 	if (!slow->shut)
 		dio_gate_shut(slow->dinode, DIO_GATE_WRITES);
 	slow->shut = true;
-	x4_inode_lock_excl(slow->inode);
-	slow->size = x4_inode_size(slow->inode);
+	ext4_inode_lock_exclusive(slow->inode);
+	slow->size = ext4_inode_size(slow->inode);
 }
 
 static int kill_privileges(struct dio_req *req)
 {
 	const struct dio_config *config = &dio_own(req)->dio->config;
-	struct x4_inode *inode = req->file->inode;
-	const struct x4_attr none = { 0 };
+	struct ext4_inode *inode = req->file->inode;
+	const struct ext4_attr none = { 0 };
 
-	if (!(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(inode))
+	if (!(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !ext4_needs_killpriv(inode))
 		return 0;
 	if (req->flags & DIO_KILLPRIV)
-		return x4_setattr(inode, X4_KILL_SUIDGID | (config->kill_sgid ? config->kill_sgid(req) : 0),
+		return ext4_setattr(inode, EXT4_KILL_SUIDGID | (config->kill_sgid ? config->kill_sgid(req) : 0),
 				  &none);
-	return x4_setattr(inode, X4_KILL_CAPS, &none);
+	return ext4_setattr(inode, EXT4_KILL_CAPS, &none);
 }
 
 static int slow_write(struct dio_req *req)
@@ -175,7 +175,7 @@ static int slow_write(struct dio_req *req)
 	dio_mark_dirty(slow.dio, slow.dinode);
 	__atomic_sub_fetch(&slow.dinode->slow_writes, 1, __ATOMIC_SEQ_CST);
 	dio_range_unlock(slow.dinode, &range);
-	x4_inode_unlock(slow.inode);
+	ext4_inode_unlock(slow.inode);
 	if (slow.shut)
 		dio_gate_unshut(slow.dinode, DIO_GATE_WRITES);
 	dio_bounce_put(slow.dio, slow.bounce);
@@ -186,18 +186,18 @@ static void slow_work(struct work *work)
 {
 	struct dio_req *req = dio_req_of_work(work);
 	struct dio_own *o = dio_own(req);
-	struct x4_vol *vol = o->dio->config.vol;
+	struct ext4_vol *vol = o->dio->config.vol;
 	bool write = req->flags & DIO_WRITE;
-	uint64_t since = x4_evictions(vol);
+	uint64_t since = ext4_evictions(vol);
 
 	o->error = write ? slow_write(req) : slow_read(req);
-	while (write && o->error == -ENOSPC && x4_eviction_since(vol, &since))
+	while (write && o->error == -ENOSPC && ext4_eviction_since(vol, &since))
 		o->error = slow_write(req);
 	if (o->error) {
 		fdio_count(CTR_dio_io_error);
 		if (o->error != -ENOSPC)
 			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
-					x4_inode_ino(req->file->inode), write ? "write" : "read",
+					ext4_inode_ino(req->file->inode), write ? "write" : "read",
 					req->len, (unsigned long long)req->pos, strerror(-o->error));
 	}
 	if (write)

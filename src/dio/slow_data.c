@@ -24,7 +24,7 @@ static int piece_reserved(struct dio_slow *slow, uint64_t pos, struct dio_piece 
 	uint64_t lblk = pos >> slow->dio->block_bits;
 
 	for (unsigned k = 0; slow->has_resv && k < slow->reservation.nr; k++) {
-		const struct x4_ext *extent = &slow->reservation.ext[k];
+		const struct ext4_extent *extent = &slow->reservation.ext[k];
 		if (lblk < extent->lblk || lblk >= (uint64_t)extent->lblk + extent->len)
 			continue;
 		uint64_t in = pos - ((uint64_t)extent->lblk << slow->dio->block_bits);
@@ -44,7 +44,7 @@ int dio_slow_piece(struct dio_slow *slow, uint64_t pos, uint64_t end, struct dio
 		err = dio_piece_at(slow->dio, slow->inode, pos, FDIO_MIN(end - pos, (uint64_t)UINT32_MAX), ret);
 		if (err != -EAGAIN)
 			return err;
-		err = x4_map_load(slow->inode);
+		err = ext4_map_load(slow->inode);
 		if (err)
 			return err;
 	}
@@ -130,13 +130,13 @@ int dio_slow_data(struct dio_slow *slow)
 	slow->conv_first = UINT64_MAX;
 	while (pos < slow->end) {
 		err = dio_slow_piece(slow, pos, slow->end, &piece);
-		if (!err && piece.state == X4_EXT_HOLE)
+		if (!err && piece.state == EXT4_EXTENT_HOLE)
 			err = piece_reserved(slow, pos, &piece);
 		if (!err)
-			err = add_run(slow, pos, pos + piece.len, piece.dev_off, piece.state == X4_EXT_WRITTEN);
+			err = add_run(slow, pos, pos + piece.len, piece.dev_off, piece.state == EXT4_EXTENT_WRITTEN);
 		if (err)
 			return err;
-		if (piece.state == X4_EXT_UNWRITTEN) {
+		if (piece.state == EXT4_EXTENT_UNWRITTEN) {
 			slow->conv_first = FDIO_MIN(slow->conv_first, pos >> slow->dio->block_bits);
 			slow->conv_end = fdio_blocks(pos + piece.len, slow->dio->block_bits);
 		}
@@ -162,7 +162,7 @@ int dio_slow_zero_gap(struct dio_slow *slow)
 	if (from >= to)
 		return 0;
 	err = dio_slow_piece(slow, lo, hi, &piece);
-	if (err || piece.state != X4_EXT_WRITTEN)
+	if (err || piece.state != EXT4_EXTENT_WRITTEN)
 		return err;
 	FDIO_ASSERT(piece.len == hi - lo); /* within one block */
 	err = dev_read(slow->dio->config.dev, b, hi - lo, piece.dev_off);

@@ -35,7 +35,7 @@ static bool is_misaligned(const struct dio *dio, const struct dio_req *req)
 		return false;
 	/* A read may stop anywhere behind the end of the file, and begin there. */
 	if (!(req->flags & DIO_WRITE)) {
-		uint64_t size = x4_inode_size(req->file->inode);
+		uint64_t size = ext4_inode_size(req->file->inode);
 
 		if (req->pos >= size || (!(req->pos & mask) && end >= fdio_round_up(size, dio->sector_bytes)))
 			return false;
@@ -59,7 +59,7 @@ static int validate(struct dio *dio, struct dio_req *req)
 		return req->flags & DIO_WRITE ? -EFBIG : -EINVAL;
 	o->want = req->len;
 	if (req->flags & DIO_WRITE) {
-		if (x4_vol_read_only(dio->config.vol))
+		if (ext4_vol_read_only(dio->config.vol))
 			return -EROFS;
 		/*
 		 * As write(2) does it: what fits is written. (FUSE makes EIO of a short direct
@@ -68,7 +68,7 @@ static int validate(struct dio *dio, struct dio_req *req)
 		if (!(req->flags & DIO_DIRECT) && req->pos < most && req->len > most - req->pos)
 			o->want = req->len = (uint32_t)(most - req->pos);
 	} else {
-		size = x4_inode_size(req->file->inode);
+		size = ext4_inode_size(req->file->inode);
 		if (req->pos >= size)
 			return 0;
 		o->want = FDIO_MIN((uint64_t)req->len, size - req->pos);
@@ -87,20 +87,20 @@ static int validate(struct dio *dio, struct dio_req *req)
 static bool may_fua(struct dio_req *req)
 {
 	struct dio *dio = dio_own(req)->dio;
-	struct x4_inode *inode = req->file->inode;
+	struct ext4_inode *inode = req->file->inode;
 	struct dio_piece piece;
 	journal_tid tid;
 
 	if (!(req->flags & DIO_DSYNC) || (req->flags & DIO_SYNC) || !dio->fua_ok ||
 	    dio_own(req)->stage == DIO_AT_APPEND)
 		return false;
-	if (x4_window_unsettled(inode)) /* the way to it may be in memory only */
+	if (ext4_window_unsettled(inode)) /* the way to it may be in memory only */
 		return false;
 	for (uint32_t at = 0; at < req->len; at += piece.len)
-		if (dio_piece_at(dio, inode, req->pos + at, req->len - at, &piece) || piece.state != X4_EXT_WRITTEN ||
+		if (dio_piece_at(dio, inode, req->pos + at, req->len - at, &piece) || piece.state != EXT4_EXTENT_WRITTEN ||
 		    (!dio->fua_multi && piece.len < req->len))
 			return false;
-	return !x4_sync_tid_noted(inode, true, &tid) || journal_tid_durable(x4_vol_jnl(dio->config.vol), tid);
+	return !ext4_sync_tid_noted(inode, true, &tid) || journal_tid_durable(ext4_vol_journal(dio->config.vol), tid);
 }
 
 static void simple_done(struct dev_io *io)
@@ -137,14 +137,14 @@ static void plan(struct dio_req *req)
 
 	while (at < o->span) {
 		err = dio_piece_at(o->dio, req->file->inode, req->pos + at, o->span - at, &piece);
-		if (err == -EAGAIN || (!err && write && piece.state != X4_EXT_WRITTEN))
+		if (err == -EAGAIN || (!err && write && piece.state != EXT4_EXTENT_WRITTEN))
 			break;
 		if (unlikely(err)) {
 			o->error = err;
 			dio_direct_finished(req);
 			return;
 		}
-		if (piece.state != X4_EXT_WRITTEN) {
+		if (piece.state != EXT4_EXTENT_WRITTEN) {
 			memset((uint8_t *)req->buf + at, 0, piece.len);
 		} else if (have) {
 			dio_multi_start(req, &first, first_at, at);
@@ -178,7 +178,7 @@ static void start_direct(struct dio_req *req)
 	o->stage = DIO_AT_DIRECT;
 	if (req->flags & DIO_WRITE) {
 		/* Again, inside the gate: a truncate may have run between. */
-		if (req->pos + req->len > x4_inode_size(req->file->inode) && !dio_append_start(req)) {
+		if (req->pos + req->len > ext4_inode_size(req->file->inode) && !dio_append_start(req)) {
 			dio_direct_nothing(req);
 			return;
 		}
@@ -203,14 +203,14 @@ static bool fits(struct dio_req *req)
 		return o->span <= req->len; /* the tail may be read up to the device block's end */
 	if (o->span != req->len)
 		return false;
-	return !(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !x4_needs_killpriv(req->file->inode);
+	return !(req->flags & (DIO_KILLPRIV | DIO_KILLCAPS)) || !ext4_needs_killpriv(req->file->inode);
 }
 
 static enum dio_way choose(struct dio_req *req)
 {
 	bool direct = fits(req);
 
-	if ((req->flags & DIO_WRITE) && req->pos + req->len > x4_inode_size(req->file->inode))
+	if ((req->flags & DIO_WRITE) && req->pos + req->len > ext4_inode_size(req->file->inode))
 		return dio_append_way(req, direct);
 	return direct ? DIO_WAY_DIRECT : DIO_WAY_SLOW;
 }

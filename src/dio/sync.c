@@ -18,7 +18,7 @@
  * of the failure, and so before durable_epoch moves on). Each open file, each inode for callers
  * without one, and the volume for syncfs, remembers up to where it was told: everybody hears of
  * each failure once, and who opens the file later, too, if nobody has been told until then. What an
- * append window had to give up (x4_window_lost) is counted in the same way.
+ * append window had to give up (ext4_window_lost) is counted in the same way.
  *
  * dio_mark_dirty, dio_sync_req and dio_fsync run on loop threads too and do not block; batches are
  * worked on by syncers. Locks: sync_lock for the lists and the states of the syncers, inodes_lock
@@ -173,26 +173,26 @@ static int untold_error(struct dio_inode *dinode, struct dio_file *file)
  * What a file hears that lost nothing itself, where nothing can become durable any more: as the
  * kernel's ext4.
  */
-static int clean_error(struct dio *dio, struct x4_inode *inode, struct dio_file *file)
+static int clean_error(struct dio *dio, struct ext4_inode *inode, struct dio_file *file)
 {
-	int err = untold_error(x4_inode_upper(inode), file);
+	int err = untold_error(ext4_inode_upper(inode), file);
 
-	return err ? err : journal_error(x4_vol_jnl(dio->config.vol)) ? -EROFS : 0;
+	return err ? err : journal_error(ext4_vol_journal(dio->config.vol)) ? -EROFS : 0;
 }
 
 /*
  * Nothing to write, commit or flush: answered at once, on the loop. O_DSYNC writes of synchronous
  * callers are followed by such.
  */
-static bool is_clean(struct dio *dio, struct x4_inode *inode, bool datasync)
+static bool is_clean(struct dio *dio, struct ext4_inode *inode, bool datasync)
 {
 	journal_tid tid;
 
-	if (x4_window_unsettled(inode) || x4_window_lost(inode, false) ||
-	    (!datasync && x4_times_pending(inode)) || is_dirty(dio, x4_inode_upper(inode)))
+	if (ext4_window_unsettled(inode) || ext4_window_lost(inode, false) ||
+	    (!datasync && ext4_times_pending(inode)) || is_dirty(dio, ext4_inode_upper(inode)))
 		return false;
-	return !x4_sync_tid_noted(inode, datasync, &tid) ||
-	       journal_tid_durable(x4_vol_jnl(dio->config.vol), tid);
+	return !ext4_sync_tid_noted(inode, datasync, &tid) ||
+	       journal_tid_durable(ext4_vol_journal(dio->config.vol), tid);
 }
 
 void dio_fsync(struct dio *dio, struct dio_sync *sync)
@@ -211,11 +211,11 @@ void dio_fsync(struct dio *dio, struct dio_sync *sync)
 }
 
 /* The transaction that must be durable for this waiter, if any is not yet. */
-static bool needs_commit(struct batch *batch, struct x4_inode *inode, bool datasync)
+static bool needs_commit(struct batch *batch, struct ext4_inode *inode, bool datasync)
 {
 	journal_tid tid;
 
-	if (!x4_sync_tid(inode, datasync, &tid) || journal_tid_durable(x4_vol_jnl(batch->dio->config.vol), tid))
+	if (!ext4_sync_tid(inode, datasync, &tid) || journal_tid_durable(ext4_vol_journal(batch->dio->config.vol), tid))
 		return false;
 	if (!batch->need_commit || !journal_tid_geq(batch->tid, tid))
 		batch->tid = tid;
@@ -227,15 +227,15 @@ static bool needs_commit(struct batch *batch, struct x4_inode *inode, bool datas
  * What was appended is put into the tree; what had to be given up before is an error for all who
  * have the file open.
  */
-static int settle(struct x4_inode *inode)
+static int settle(struct ext4_inode *inode)
 {
-	struct dio_inode *dinode = x4_inode_upper(inode);
-	int err = x4_window_settle(inode), lost = x4_window_lost(inode, false);
+	struct dio_inode *dinode = ext4_inode_upper(inode);
+	int err = ext4_window_settle(inode), lost = ext4_window_lost(inode, false);
 
 	/* Counted before it is forgotten: who asks meanwhile finds the one or the other. */
 	if (lost) {
 		__atomic_add_fetch(&dinode->errors, 1, __ATOMIC_SEQ_CST);
-		(void)x4_window_lost(inode, true);
+		(void)ext4_window_lost(inode, true);
 	}
 	return err ? err : lost;
 }
@@ -260,7 +260,7 @@ static void survey_call(struct batch *batch, struct dio_sync *sync)
 		return;
 	o->err = settle(sync->inode);
 	o->need_commit = needs_commit(batch, sync->inode, sync->datasync);
-	o->need_flush = is_dirty(batch->dio, x4_inode_upper(sync->inode));
+	o->need_flush = is_dirty(batch->dio, ext4_inode_upper(sync->inode));
 	batch->need_flush |= o->need_flush;
 	if (!o->need_commit && !o->need_flush) {
 		fdio_count(CTR_dio_sync_clean);
@@ -300,7 +300,7 @@ static void make_durable(struct batch *batch)
 	bool flushed = false;
 
 	if (batch->need_commit)
-		batch->commit_err = journal_commit_wait(x4_vol_jnl(dio->config.vol), batch->tid, &flushed);
+		batch->commit_err = journal_commit_wait(ext4_vol_journal(dio->config.vol), batch->tid, &flushed);
 	if (!batch->need_flush)
 		return;
 	if (!flushed)
@@ -309,11 +309,11 @@ static void make_durable(struct batch *batch)
 		note_durable(batch);
 }
 
-static int outcome(const struct batch *batch, struct x4_inode *inode, struct dio_file *file, bool commit,
+static int outcome(const struct batch *batch, struct ext4_inode *inode, struct dio_file *file, bool commit,
 		   bool flush, int err)
 {
 	/* Asked for in any case: who hears of an error now does not hear of it again. */
-	int untold = untold_error(x4_inode_upper(inode), file);
+	int untold = untold_error(ext4_inode_upper(inode), file);
 
 	if (!err && commit)
 		err = batch->commit_err;
@@ -325,7 +325,7 @@ static int outcome(const struct batch *batch, struct x4_inode *inode, struct dio
 /* syncfs hears of each failure, whoever lost by it. */
 static int sync_volume(struct dio *dio)
 {
-	int err = x4_vol_sync(dio->config.vol);
+	int err = ext4_vol_sync(dio->config.vol);
 	bool untold = grow_to(&dio->errs_seen, __atomic_load_n(&dio->errors, __ATOMIC_SEQ_CST));
 
 	return !err && untold ? -EIO : err;
@@ -405,7 +405,7 @@ static void join(struct batch *batch)
 
 	if (!batch->need_commit)
 		return;
-	journal_commit_wait_turn(x4_vol_jnl(batch->dio->config.vol), batch->tid);
+	journal_commit_wait_turn(ext4_vol_journal(batch->dio->config.vol), batch->tid);
 	if (!take(batch->dio, NULL, &more))
 		return;
 	list_splice_tail(&batch->reqs, &more.reqs);

@@ -131,7 +131,7 @@ struct dio_own {
 	 */
 	uint32_t grow_head;
 	uint64_t grow_off;
-	struct x4_resv resv;
+	struct ext4_reservation resv;
 	uint64_t cache_seq;        /* of the file when its invalidation began */
 	/* a write that began behind it: where the file ended, if inside a page; else 0 */
 	uint64_t gap;
@@ -253,7 +253,7 @@ enum dio_gate_state { DIO_GATE_OPEN, DIO_GATE_NO_WRITES, DIO_GATE_SHUT };
 #define DIO_GATE_ALL_MASK 0xffffu
 #define DIO_GATE_WRITES_ONE 0x10000u
 
-/* What the engine keeps for an inode: x4_inode_upper. Lives as long as the inode is in memory. */
+/* What the engine keeps for an inode: ext4_inode_upper. Lives as long as the inode is in memory. */
 struct dio_inode {
 	struct dio *dio;
 	/* atomic: closers of all in the low half, of writes in the high half */
@@ -292,7 +292,7 @@ struct dio_inode {
 	uint32_t nr_files;      /* atomic: dio_file_open without dio_file_close */
 	/* a loop thread has left the window to a worker; queued with a reference of stop_inode */
 	struct work stop_work;
-	struct x4_inode *stop_inode; /* atomic; NULL: not queued */
+	struct ext4_inode *stop_inode; /* atomic; NULL: not queued */
 	unsigned app_streak;    /* inode lock exclusive: slow appends in a row */
 	uint32_t app_window;    /* the same: bytes of the last window */
 	struct fdio_mutex range_lock;
@@ -303,7 +303,7 @@ struct dio_inode {
 
 struct dio_file {
 	struct dio *dio;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct dio_inode *dinode;
 	struct dio_seg reserve;
 	uint32_t reserve_busy;  /* atomic */
@@ -321,7 +321,7 @@ struct dio_range {
 struct dio_piece {
 	uint64_t dev_off;
 	uint32_t len;
-	enum x4_ext_state state;
+	enum ext4_extent_state state;
 };
 
 /* ---- request.c ---- */
@@ -330,14 +330,14 @@ void dio_req_end(struct dio_req *req);
 
 /* ---- inode.c ---- */
 /* Any thread. -ENOMEM. */
-int dio_inode_attach(struct dio *dio, struct x4_inode *inode, struct dio_inode **ret);
+int dio_inode_attach(struct dio *dio, struct ext4_inode *inode, struct dio_inode **ret);
 
 /* ---- piece.c: any thread, never blocks ---- */
 /*
  * The run of bytes at pos, at most max (and one device request if written). 0, -EAGAIN: map not in
  * memory, -EUCLEAN.
  */
-int dio_piece_at(struct dio *dio, struct x4_inode *inode, uint64_t pos, uint32_t max,
+int dio_piece_at(struct dio *dio, struct ext4_inode *inode, uint64_t pos, uint32_t max,
 		 struct dio_piece *ret);
 /* The device request for piece, whose first byte is byte at of req. */
 void dio_io_fill(struct dio_req *req, struct dev_io *io, uint32_t at, const struct dio_piece *piece,
@@ -417,7 +417,7 @@ void dio_req_slow(struct dio_req *req);
 struct dio_slow {
 	struct dio_req *req;
 	struct dio *dio;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct dio_inode *dinode;
 	uint64_t pos, end;      /* bytes that are left to write */
 	uint64_t size;          /* of the file under the lock */
@@ -425,7 +425,7 @@ struct dio_slow {
 	unsigned nr_bounce;     /* of bounce->buf, in use */
 	bool shut;              /* the gate is closed for writes */
 	bool append;            /* into the append window */
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 	bool has_resv;
 	uint64_t conv_first, conv_end; /* blocks to convert; empty: first >= end */
 	unsigned nv;
@@ -481,9 +481,9 @@ void dio_append_refill(struct dio_slow *slow) FDIO_BLOCKS;
  */
 bool dio_reclaim(void *arg) FDIO_BLOCKS;
 /* Closes the window. Workers, no lock held. */
-void dio_append_stop(struct dio_inode *dinode, struct x4_inode *inode) FDIO_BLOCKS;
+void dio_append_stop(struct dio_inode *dinode, struct ext4_inode *inode) FDIO_BLOCKS;
 /* As dio_append_stop, but callable from a loop thread: a worker closes the window later. */
-void dio_append_stop_later(struct dio_inode *dinode, struct x4_inode *inode) FDIO_MAY_WAIT;
+void dio_append_stop_later(struct dio_inode *dinode, struct ext4_inode *inode) FDIO_MAY_WAIT;
 
 /* ---- append_small.c: loop threads ---- */
 /*

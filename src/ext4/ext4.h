@@ -4,8 +4,8 @@
  * nothing that stands behind "inside ext4" in one of these. The only room that includes <ext2fs/...>.
  * Everything here may block and runs on workers, except what says "any thread, never blocks", and "nowait": in the
  * mode of base/nowait.h these run on loop threads as well and fail with -EAGAIN, having changed nothing, where they
- * would block: x4_iget, names but for renames across directories, x4_setattr, attributes but for changes,
- * x4_readlink, x4_readdir of a small directory, x4_map_load of a small map.
+ * would block: ext4_inode_get, names but for renames across directories, ext4_setattr, attributes but for changes,
+ * ext4_readlink, ext4_readdir of a small directory, ext4_map_load of a small map.
  *
  * The rooms inside, from the bottom up; each header is the contract of its room. A room calls those below it only;
  * what has to lead up is a function that the upper room registers (inode_state.h, data_state.h).

@@ -6,7 +6,7 @@
  */
 #include "ops/types.h"
 
-static void reply_attr(struct ops_req *req, struct x4_inode *inode)
+static void reply_attr(struct ops_req *req, struct ext4_inode *inode)
 {
 	struct fuse_attr_out out = { .attr_valid = ops_attr_valid(inode) };
 
@@ -16,7 +16,7 @@ static void reply_attr(struct ops_req *req, struct x4_inode *inode)
 
 void ops_getattr(struct ops_req *req)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (err) {
@@ -25,7 +25,7 @@ void ops_getattr(struct ops_req *req)
 	}
 	if (!ops_launder_first(req, inode, DIO_CACHED_HOLES))
 		reply_attr(req, inode);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }
 
 static struct fuse_sx_time sx_time(struct timespec t)
@@ -33,13 +33,13 @@ static struct fuse_sx_time sx_time(struct timespec t)
 	return (struct fuse_sx_time){ .tv_sec = t.tv_sec, .tv_nsec = (uint32_t)t.tv_nsec };
 }
 
-static void fill_statx(struct ops *ops, struct x4_inode *inode, struct fuse_statx *s)
+static void fill_statx(struct ops *ops, struct ext4_inode *inode, struct fuse_statx *s)
 {
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	s->mask = STATX_BASIC_STATS | STATX_BTIME;
-	s->blksize = 1u << x4_vol_block_bits(ops->vol);
+	s->blksize = 1u << ext4_vol_block_bits(ops->vol);
 	s->attributes_mask = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP;
 	s->attributes = (attr.flags & OPS_FL_IMMUTABLE ? STATX_ATTR_IMMUTABLE : 0) |
 			(attr.flags & OPS_FL_APPEND ? STATX_ATTR_APPEND : 0) |
@@ -63,7 +63,7 @@ static void fill_statx(struct ops *ops, struct x4_inode *inode, struct fuse_stat
 void ops_statx(struct ops_req *req)
 {
 	struct fuse_statx_out out = { 0 };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (err) {
@@ -71,23 +71,23 @@ void ops_statx(struct ops_req *req)
 		return;
 	}
 	if (ops_launder_first(req, inode, DIO_CACHED_HOLES)) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		return;
 	}
 	out.attr_valid = ops_attr_valid(inode);
 	fill_statx(req->ops, inode, &out.stat);
 	ops_reply_data(req, &out, sizeof(out));
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }
 
-int ops_set_size(struct ops *ops, struct x4_inode *inode, uint64_t size)
+int ops_set_size(struct ops *ops, struct ext4_inode *inode, uint64_t size)
 {
 	uint64_t old;
 	bool masked;
 	int err;
 
-	if (!S_ISREG(x4_inode_mode(inode)))
-		return S_ISDIR(x4_inode_mode(inode)) ? -EISDIR : -EINVAL;
+	if (!S_ISREG(ext4_inode_mode(inode)))
+		return S_ISDIR(ext4_inode_mode(inode)) ? -EISDIR : -EINVAL;
 	if (size > INT64_MAX)
 		return -EFBIG;
 	if (nowait_on())
@@ -95,40 +95,40 @@ int ops_set_size(struct ops *ops, struct x4_inode *inode, uint64_t size)
 	err = dio_gate_close(ops->dio, inode, DIO_GATE_ALL);
 	if (err)
 		return err;
-	x4_inode_lock_excl(inode);
-	old = x4_inode_size(inode);
+	ext4_inode_lock_exclusive(inode);
+	old = ext4_inode_size(inode);
 	masked = !ops_kernel_clears_tail(ops) && dio_mask_set(inode, old, size);
-	err = x4_truncate(inode, size);
+	err = ext4_truncate(inode, size);
 	if (err && masked)
 		dio_mask_undo(inode, old);
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	dio_gate_open(ops->dio, inode, DIO_GATE_ALL);
 	return err;
 }
 
-static unsigned setattr_what(const struct fuse_setattr_in *in, struct x4_attr *attr)
+static unsigned setattr_what(const struct fuse_setattr_in *in, struct ext4_attr *attr)
 {
 	static const struct {
 		uint32_t fuse;
 		unsigned x4;
 	} map[] = {
-		{ FATTR_MODE, X4_SET_MODE },
-		{ FATTR_UID, X4_SET_UID },
-		{ FATTR_GID, X4_SET_GID },
-		{ FATTR_ATIME, X4_SET_ATIME },
-		{ FATTR_MTIME, X4_SET_MTIME },
-		{ FATTR_CTIME, X4_SET_CTIME },
-		{ FATTR_KILL_SUIDGID, X4_KILL_SUIDGID },
+		{ FATTR_MODE, EXT4_SET_MODE },
+		{ FATTR_UID, EXT4_SET_UID },
+		{ FATTR_GID, EXT4_SET_GID },
+		{ FATTR_ATIME, EXT4_SET_ATIME },
+		{ FATTR_MTIME, EXT4_SET_MTIME },
+		{ FATTR_CTIME, EXT4_SET_CTIME },
+		{ FATTR_KILL_SUIDGID, EXT4_KILL_SUIDGID },
 	};
 	unsigned what = 0;
 
 	for (unsigned k = 0; k < ARRAY_SIZE(map); k++)
 		if (in->valid & map[k].fuse)
 			what |= map[k].x4;
-	if ((in->valid & FATTR_ATIME_NOW) && (what & X4_SET_ATIME))
-		what = (what & ~X4_SET_ATIME) | X4_SET_ATIME_NOW;
-	if ((in->valid & FATTR_MTIME_NOW) && (what & X4_SET_MTIME))
-		what = (what & ~X4_SET_MTIME) | X4_SET_MTIME_NOW;
+	if ((in->valid & FATTR_ATIME_NOW) && (what & EXT4_SET_ATIME))
+		what = (what & ~EXT4_SET_ATIME) | EXT4_SET_ATIME_NOW;
+	if ((in->valid & FATTR_MTIME_NOW) && (what & EXT4_SET_MTIME))
+		what = (what & ~EXT4_SET_MTIME) | EXT4_SET_MTIME_NOW;
 	attr->mode = in->mode & 07777;
 	attr->uid = in->uid;
 	attr->gid = in->gid;
@@ -138,10 +138,10 @@ static unsigned setattr_what(const struct fuse_setattr_in *in, struct x4_attr *a
 	return what;
 }
 
-static int setattr_inode(struct ops_req *req, struct x4_inode *inode, const struct fuse_setattr_in *in)
+static int setattr_inode(struct ops_req *req, struct ext4_inode *inode, const struct fuse_setattr_in *in)
 {
 	struct ops *ops = req->ops;
-	struct x4_attr attr = { 0 };
+	struct ext4_attr attr = { 0 };
 	unsigned what = setattr_what(in, &attr);
 	int err = ops_setattr_allowed(inode, in);
 
@@ -155,28 +155,28 @@ static int setattr_inode(struct ops_req *req, struct x4_inode *inode, const stru
 	 * root writes.
 	 */
 	if (!what && !(in->valid & FATTR_SIZE))
-		what = X4_TOUCH_CTIME | (req->tr.in.header.uid == 0 ? 0 : X4_KILL_SUIDGID);
+		what = EXT4_TOUCH_CTIME | (req->tr.in.header.uid == 0 ? 0 : EXT4_KILL_SUIDGID);
 	/*
 	 * The kernel leaves it to us to take the privileges away when a file changes hands, whoever
 	 * does it.
 	 */
-	if (what & (X4_SET_UID | X4_SET_GID))
-		what |= X4_KILL_SUIDGID;
-	if (S_ISDIR(x4_inode_mode(inode)))
-		what &= ~(unsigned)X4_KILL_SUIDGID;
-	if (what & X4_KILL_SUIDGID)
+	if (what & (EXT4_SET_UID | EXT4_SET_GID))
+		what |= EXT4_KILL_SUIDGID;
+	if (S_ISDIR(ext4_inode_mode(inode)))
+		what &= ~(unsigned)EXT4_KILL_SUIDGID;
+	if (what & EXT4_KILL_SUIDGID)
 		what |= ops_kill_what(req, inode);
 	if (in->valid & FATTR_SIZE)
 		err = ops_set_size(ops, inode, in->size);
 	if (!err && what)
-		err = x4_setattr(inode, what | (ops_may_use_reserved(req) ? X4_BY_ROOT : 0), &attr);
+		err = ext4_setattr(inode, what | (ops_may_use_reserved(req) ? EXT4_BY_ROOT : 0), &attr);
 	return ops_inode_durable(ops, inode, err);
 }
 
 void ops_setattr(struct ops_req *req)
 {
 	const struct fuse_setattr_in *in = ops_arg(req);
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 	uint64_t size;
 
@@ -187,10 +187,10 @@ void ops_setattr(struct ops_req *req)
 	/* What was stored before would otherwise be written back later, and change the time. */
 	if ((in->valid & (FATTR_MTIME | FATTR_MTIME_NOW | FATTR_SIZE)) == FATTR_MTIME &&
 	    ops_launder_first(req, inode, DIO_CACHED_ALL)) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		return;
 	}
-	size = x4_inode_size(inode);
+	size = ext4_inode_size(inode);
 	err = setattr_inode(req, inode, in);
 	if (err) {
 		ops_size_failed(req->ops, inode, size);
@@ -198,5 +198,5 @@ void ops_setattr(struct ops_req *req)
 	} else {
 		reply_attr(req, inode);
 	}
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }

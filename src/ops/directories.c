@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * OPENDIR, READDIR, READDIRPLUS: OPS_TRY; a large directory is for workers. Cookies are
- * x4_readdir's: an entry that stays is seen once whatever happens beside it. READDIRPLUS collects
+ * ext4_readdir's: an entry that stays is seen once whatever happens beside it. READDIRPLUS collects
  * the entries first and looks at the inodes afterwards, so that the directory is not locked while
  * inodes are read; names cannot change inode meanwhile because the kernel holds the directory.
  */
@@ -16,7 +16,7 @@ struct fill {
 	bool plus;
 };
 
-static bool emit(void *arg, const struct x4_dirent *entry)
+static bool emit(void *arg, const struct ext4_dirent *entry)
 {
 	struct fill *fill = arg;
 	struct fuse_entry_out none = { 0 };
@@ -53,7 +53,7 @@ static void add_inodes(struct ops *ops, uint8_t *buf, uint32_t len)
 {
 	for (uint32_t off = 0; off + FUSE_NAME_OFFSET_DIRENTPLUS <= len && !nowait_missed();) {
 		struct fuse_direntplus *d = (struct fuse_direntplus *)(void *)(buf + off);
-		struct x4_inode *inode;
+		struct ext4_inode *inode;
 
 		off += (uint32_t)FUSE_DIRENTPLUS_SIZE(d);
 		if (is_dot(&d->dirent) || d->dirent.ino < OPS_FIRST_INO ||
@@ -76,14 +76,14 @@ static void readdir_common(struct ops_req *req, bool plus)
 		return;
 	}
 	fill.cap = FDIO_MIN(in->size, req->tr.payload_cap);
-	err = x4_readdir(file->inode, cookie, emit, &fill);
+	err = ext4_readdir(file->inode, cookie, emit, &fill);
 	if (!err && plus)
 		add_inodes(req->ops, fill.buf, fill.off);
 	if (!err && plus && nowait_missed())
 		drop_inodes(req->ops, fill.buf, fill.off);
 	err = nowait_err(err);
 	if (!err && !(in->flags & O_NOATIME))
-		x4_touch_read(file->inode);
+		ext4_touch_read(file->inode);
 	ops_reply(req, err, err ? 0 : fill.off);
 }
 
@@ -93,25 +93,25 @@ void ops_readdirplus(struct ops_req *req) { readdir_common(req, true); }
 void ops_opendir(struct ops_req *req)
 {
 	struct fuse_open_out out = { .open_flags = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR };
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (err)
 		goto fail;
-	err = S_ISDIR(x4_inode_mode(inode)) ? ops_file_add(req->ops, inode, NULL, 0, &out.fh) : -ENOTDIR;
+	err = S_ISDIR(ext4_inode_mode(inode)) ? ops_file_add(req->ops, inode, NULL, 0, &out.fh) : -ENOTDIR;
 	if (err)
 		goto put;
-	x4_opened(inode, 1);
+	ext4_opened(inode, 1);
 	/*
 	 * The kernel knows that its copy of the listing is old by the directory's mtime, which
 	 * another ".." does not change.
 	 */
-	if (x4_dir_moved(inode))
+	if (ext4_dir_moved(inode))
 		out.open_flags &= ~(uint32_t)FOPEN_KEEP_CACHE;
 	ops_reply_data(req, &out, sizeof(out));
 	return;
 put:
-	x4_iput(inode);
+	ext4_inode_put(inode);
 fail:
 	ops_reply_err(req, err);
 }

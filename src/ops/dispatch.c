@@ -83,11 +83,11 @@ void ops_handle(struct tr_req *req, void *arg)
 		ops_reply_err(q, -ENOSYS);
 		return;
 	}
-	if (unlikely(x4_vol_is_shut_down(ops->vol)) && !(handler->flags & OPS_SHUT)) {
+	if (unlikely(ext4_vol_is_shut_down(ops->vol)) && !(handler->flags & OPS_SHUT)) {
 		ops_reply_err(q, -EIO);
 		return;
 	}
-	if ((handler->flags & OPS_CHANGE) && x4_vol_read_only(ops->vol)) {
+	if ((handler->flags & OPS_CHANGE) && ext4_vol_read_only(ops->vol)) {
 		ops_reply_err(q, -EROFS);
 		return;
 	}

@@ -26,7 +26,7 @@ static void durable_done(struct dio_sync *sync, int err)
 	fdio_mutex_unlock(&wait->lock);
 }
 
-int ops_wait_durable(struct ops *ops, struct x4_inode *inode, bool datasync)
+int ops_wait_durable(struct ops *ops, struct ext4_inode *inode, bool datasync)
 {
 	struct durable_wait wait = {
 		.sync = { .inode = inode, .datasync = datasync, .done = durable_done }
@@ -44,19 +44,19 @@ int ops_wait_durable(struct ops *ops, struct x4_inode *inode, bool datasync)
 	return wait.err;
 }
 
-bool ops_is_sync(struct ops *ops, struct x4_inode *inode)
+bool ops_is_sync(struct ops *ops, struct ext4_inode *inode)
 {
-	return ops->config.sync || (x4_inode_live_flags(inode) & X4_LIVE_SYNC);
+	return ops->config.sync || (ext4_inode_live_flags(inode) & EXT4_LIVE_SYNC);
 }
 
-static bool names_are_sync(struct ops *ops, struct x4_inode *dir)
+static bool names_are_sync(struct ops *ops, struct ext4_inode *dir)
 {
-	return ops_is_sync(ops, dir) || ops->config.dirsync || (x4_inode_flags(dir) & OPS_FL_DIRSYNC);
+	return ops_is_sync(ops, dir) || ops->config.dirsync || (ext4_inode_flags(dir) & OPS_FL_DIRSYNC);
 }
 
-int ops_may_change(struct ops *ops, struct x4_inode *inode)
+int ops_may_change(struct ops *ops, struct ext4_inode *inode)
 {
-	bool sync = S_ISDIR(x4_inode_mode(inode)) ? names_are_sync(ops, inode) : ops_is_sync(ops, inode);
+	bool sync = S_ISDIR(ext4_inode_mode(inode)) ? names_are_sync(ops, inode) : ops_is_sync(ops, inode);
 
 	return nowait_on() && sync ? nowait_miss() : 0;
 }
@@ -65,12 +65,12 @@ int ops_may_change(struct ops *ops, struct x4_inode *inode)
  * A loop thread has asked before; somebody may have set the flag since, and then this change came
  * first.
  */
-int ops_inode_durable(struct ops *ops, struct x4_inode *inode, int err)
+int ops_inode_durable(struct ops *ops, struct ext4_inode *inode, int err)
 {
 	return err || nowait_on() || !ops_is_sync(ops, inode) ? err : ops_wait_durable(ops, inode, false);
 }
 
-int ops_dir_durable(struct ops *ops, struct x4_inode *dir, int err)
+int ops_dir_durable(struct ops *ops, struct ext4_inode *dir, int err)
 {
 	return err || nowait_on() || !names_are_sync(ops, dir) ? err
 							     : ops_wait_durable(ops, dir, false);

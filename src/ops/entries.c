@@ -5,11 +5,11 @@
  */
 #include "ops/types.h"
 
-void ops_fill_attr(struct ops *ops, struct x4_inode *inode, struct fuse_attr *out)
+void ops_fill_attr(struct ops *ops, struct ext4_inode *inode, struct fuse_attr *out)
 {
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	*out = (struct fuse_attr){
 		.ino = attr.ino,
 		.size = attr.size,
@@ -25,39 +25,39 @@ void ops_fill_attr(struct ops *ops, struct x4_inode *inode, struct fuse_attr *ou
 		.uid = attr.uid,
 		.gid = attr.gid,
 		.rdev = attr.rdev,
-		.blksize = 1u << x4_vol_block_bits(ops->vol),
+		.blksize = 1u << ext4_vol_block_bits(ops->vol),
 	};
 }
 
 /*
  * Blocks come to a file whose holes may be mapped without our knowing: to be asked for each time.
  */
-uint64_t ops_attr_valid(struct x4_inode *inode)
+uint64_t ops_attr_valid(struct ext4_inode *inode)
 {
-	return S_ISREG(x4_inode_mode(inode)) && unlikely(dio_cached_maybe(inode, DIO_CACHED_HOLES, 0))
+	return S_ISREG(ext4_inode_mode(inode)) && unlikely(dio_cached_maybe(inode, DIO_CACHED_HOLES, 0))
 		       ? 0
 		       : OPS_VALID_S;
 }
 
-void ops_fill_entry(struct ops *ops, struct x4_inode *inode, struct fuse_entry_out *out)
+void ops_fill_entry(struct ops *ops, struct ext4_inode *inode, struct fuse_entry_out *out)
 {
 	*out = (struct fuse_entry_out){
 		.nodeid = ops_nodeid(inode),
-		.generation = x4_inode_gen(inode),
+		.generation = ext4_inode_gen(inode),
 		.entry_valid = OPS_VALID_S,
 		.attr_valid = ops_attr_valid(inode),
 	};
 	ops_fill_attr(ops, inode, &out->attr);
 	if (out->nodeid != FUSE_ROOT_ID)
-		x4_lookups_add(inode, 1); /* before anybody can forget it */
+		ext4_lookups_add(inode, 1); /* before anybody can forget it */
 }
 
-void ops_reply_entry(struct ops_req *req, int err, struct x4_inode *inode)
+void ops_reply_entry(struct ops_req *req, int err, struct ext4_inode *inode)
 {
 	struct fuse_entry_out entry;
 
 	if (!err && nowait_missed()) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		err = -EAGAIN;
 	}
 	if (err) {
@@ -67,6 +67,6 @@ void ops_reply_entry(struct ops_req *req, int err, struct x4_inode *inode)
 	ops_fill_entry(req->ops, inode, &entry);
 	/* The kernel does not count lookups of its root, so they must not keep references. */
 	if (entry.nodeid == FUSE_ROOT_ID)
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	ops_reply_data(req, &entry, sizeof(entry));
 }

@@ -10,16 +10,16 @@
 
 #include <fcntl.h>
 
-int ops_open_allowed(struct ops *ops, struct x4_inode *inode, uint32_t flags)
+int ops_open_allowed(struct ops *ops, struct ext4_inode *inode, uint32_t flags)
 {
-	uint32_t fl = x4_inode_flags(inode);
+	uint32_t fl = ext4_inode_flags(inode);
 	bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
 
-	if (S_ISDIR(x4_inode_mode(inode)))
+	if (S_ISDIR(ext4_inode_mode(inode)))
 		return -EISDIR;
-	if (!S_ISREG(x4_inode_mode(inode)))
+	if (!S_ISREG(ext4_inode_mode(inode)))
 		return -ENXIO; /* the kernel opens devices, pipes and sockets itself */
-	if (writes && x4_vol_read_only(ops->vol))
+	if (writes && ext4_vol_read_only(ops->vol))
 		return -EROFS;
 	if (writes && (fl & OPS_FL_IMMUTABLE))
 		return -EPERM;
@@ -29,9 +29,9 @@ int ops_open_allowed(struct ops *ops, struct x4_inode *inode, uint32_t flags)
 }
 
 /* Immutable: nothing changes. Append-only: no truncation, no attributes but times to now. */
-int ops_setattr_allowed(struct x4_inode *inode, const struct fuse_setattr_in *in)
+int ops_setattr_allowed(struct ext4_inode *inode, const struct fuse_setattr_in *in)
 {
-	uint32_t fl = x4_inode_flags(inode);
+	uint32_t fl = ext4_inode_flags(inode);
 	uint32_t v = in->valid &
 		     (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME);
 
@@ -48,7 +48,7 @@ int ops_setattr_allowed(struct x4_inode *inode, const struct fuse_setattr_in *in
 }
 
 /* ext4 forbids it only where the rename takes a name away there. */
-int ops_rename_into_allowed(struct x4_inode *dir)
+int ops_rename_into_allowed(struct ext4_inode *dir)
 {
-	return x4_inode_flags(dir) & OPS_FL_APPEND ? -EPERM : 0;
+	return ext4_inode_flags(dir) & OPS_FL_APPEND ? -EPERM : 0;
 }

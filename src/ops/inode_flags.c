@@ -9,15 +9,15 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 
-int ops_set_inode_flags(struct ops_req *req, struct x4_inode *inode, uint32_t want)
+int ops_set_inode_flags(struct ops_req *req, struct ext4_inode *inode, uint32_t want)
 {
-	struct x4_attr attr = { .flags = want };
+	struct ext4_attr attr = { .flags = want };
 	bool sync = ops_is_sync(req->ops, inode);
 	int err;
 
-	if (((want ^ x4_inode_flags(inode)) & FS_JOURNAL_DATA_FL) && !ops_capable(req, CAP_SYS_RESOURCE))
+	if (((want ^ ext4_inode_flags(inode)) & FS_JOURNAL_DATA_FL) && !ops_capable(req, CAP_SYS_RESOURCE))
 		return -EPERM;
-	err = x4_setattr(inode, X4_SET_FLAGS, &attr);
+	err = ext4_setattr(inode, EXT4_SET_FLAGS, &attr);
 	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
 	if (!err && req->ops->transport)
 		tr_notify_inval_inode(req->ops->transport, ops_nodeid(inode), -1, 0);
@@ -41,9 +41,9 @@ static const struct {
 };
 
 /* What has no flag here is ignored, as ext4 does; projects are another feature. */
-int ops_set_xflags(struct ops_req *req, struct x4_inode *inode, const struct fsxattr *x)
+int ops_set_xflags(struct ops_req *req, struct ext4_inode *inode, const struct fsxattr *x)
 {
-	uint32_t want = x4_inode_flags(inode) & OPS_FL_VISIBLE;
+	uint32_t want = ext4_inode_flags(inode) & OPS_FL_VISIBLE;
 	int err;
 
 	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)
@@ -53,9 +53,9 @@ int ops_set_xflags(struct ops_req *req, struct x4_inode *inode, const struct fsx
 	return !err && x->fsx_projid ? -EOPNOTSUPP : err;
 }
 
-void ops_get_xflags(struct x4_inode *inode, struct fsxattr *x)
+void ops_get_xflags(struct ext4_inode *inode, struct fsxattr *x)
 {
-	uint32_t fl = x4_inode_flags(inode);
+	uint32_t fl = ext4_inode_flags(inode);
 
 	*x = (struct fsxattr){ 0 };
 	for (unsigned k = 0; k < ARRAY_SIZE(xflag_map); k++)

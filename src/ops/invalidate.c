@@ -77,7 +77,7 @@ static struct notify_rec *find_queued(struct ops_notify *notify, uint64_t nodeid
 	return NULL;
 }
 
-void ops_inval(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work,
+void ops_inval(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work,
 	       void (*done)(struct work *))
 {
 	struct ops *ops = arg;
@@ -129,18 +129,18 @@ void ops_inval(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, st
 }
 
 /* No pages are named, so this waits for none and needs no other thread. */
-void ops_size_failed(struct ops *ops, struct x4_inode *inode, uint64_t before)
+void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before)
 {
 	int err;
 
-	if (likely(nowait_on() || x4_inode_size(inode) == before))
+	if (likely(nowait_on() || ext4_inode_size(inode) == before))
 		return;
 	fdio_count(CTR_ops_inval_attr);
 	err = tr_notify_inval_inode(ops->transport, ops_nodeid(inode), -1, 0);
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_WARN,
 				"inode %u: the kernel was not told of its new size: %s",
-				x4_inode_ino(inode), strerror(-err));
+				ext4_inode_ino(inode), strerror(-err));
 }
 
 int ops_notify_new(struct ops *ops)

@@ -30,7 +30,7 @@ static void reply_ioctl(struct ops_req *req, const void *data, uint32_t len)
 static int trim(struct ops_req *req, struct fstrim_range *r)
 {
 	uint64_t done = 0;
-	int err = x4_vol_trim(req->ops->vol, r->start, r->len, r->minlen, &done);
+	int err = ext4_vol_trim(req->ops->vol, r->start, r->len, r->minlen, &done);
 
 	r->len = done;
 	return err;
@@ -60,13 +60,13 @@ static void forget_pages(struct ops *ops)
 
 static int shut_down(struct ops_req *req, uint32_t flags)
 {
-	static const enum x4_shutdown how[] = { X4_SHUTDOWN_DEFAULT, X4_SHUTDOWN_LOGFLUSH,
-						X4_SHUTDOWN_NOLOGFLUSH };
+	static const enum ext4_shutdown how[] = { EXT4_SHUTDOWN_DEFAULT, EXT4_SHUTDOWN_LOGFLUSH,
+						EXT4_SHUTDOWN_NOLOGFLUSH };
 	int err;
 
 	if (flags >= ARRAY_SIZE(how))
 		return -EINVAL;
-	err = x4_vol_shutdown(req->ops->vol, how[flags]);
+	err = ext4_vol_shutdown(req->ops->vol, how[flags]);
 	if (!err)
 		forget_pages(req->ops);
 	return err;
@@ -83,68 +83,68 @@ union ioctl_data {
 	uint8_t raw[FSLABEL_MAX];
 };
 
-static int get_flags(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int get_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	(void)req;
-	d->v = x4_inode_flags(inode) & OPS_FL_VISIBLE;
+	d->v = ext4_inode_flags(inode) & OPS_FL_VISIBLE;
 	return 0;
 }
 
-static int put_flags(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int put_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	return ops_set_inode_flags(req, inode, d->v);
 }
 
-static int get_version(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int get_version(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	(void)req;
-	d->v = x4_inode_gen(inode);
+	d->v = ext4_inode_gen(inode);
 	return 0;
 }
 
-static int get_fsx(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int get_fsx(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	(void)req;
 	ops_get_xflags(inode, &d->x);
 	return 0;
 }
 
-static int put_fsx(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int put_fsx(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	return ops_set_xflags(req, inode, &d->x);
 }
 
-static int get_label(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int get_label(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	(void)inode;
 	memset(d->label, 0, sizeof(d->label));
-	x4_vol_label(req->ops->vol, d->label);
+	ext4_vol_label(req->ops->vol, d->label);
 	return 0;
 }
 
 /* A name that fills the field is not terminated there. */
-static int put_label(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int put_label(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	(void)inode;
-	if (strnlen(d->label, sizeof(d->label)) > X4_LABEL_MAX)
+	if (strnlen(d->label, sizeof(d->label)) > EXT4_LABEL_MAX)
 		return -EINVAL;
-	return x4_vol_set_label(req->ops->vol, d->label);
+	return ext4_vol_set_label(req->ops->vol, d->label);
 }
 
-static int do_trim(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int do_trim(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	(void)inode;
 	return trim(req, &d->t);
 }
 
-static int do_shutdown(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int do_shutdown(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	(void)inode;
 	(void)d;
 	return shut_down(req, 0);
 }
 
-static int do_shutdown_flags(struct ops_req *req, struct x4_inode *inode, union ioctl_data *d)
+static int do_shutdown_flags(struct ops_req *req, struct ext4_inode *inode, union ioctl_data *d)
 {
 	(void)inode;
 	return shut_down(req, d->v);
@@ -169,7 +169,7 @@ struct ioctl_def {
 	uint8_t form, who;
 	bool change;          /* EROFS where nothing can be changed */
 	uint16_t in, out;     /* bytes that it takes and gives */
-	int (*fn)(struct ops_req *q, struct x4_inode *i, union ioctl_data *d);
+	int (*fn)(struct ops_req *q, struct ext4_inode *i, union ioctl_data *d);
 };
 
 #define FSX sizeof(struct fsxattr)
@@ -212,21 +212,21 @@ static const struct ioctl_def *find_ioctl(const struct fuse_ioctl_in *in)
 	return NULL;
 }
 
-static bool may(const struct ops_req *req, struct x4_inode *inode, enum who who)
+static bool may(const struct ops_req *req, struct ext4_inode *inode, enum who who)
 {
 	uint32_t uid = req->tr.in.header.uid;
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
 	switch (who) {
 	case OWNER:
-		x4_getattr(inode, &attr);
+		ext4_getattr(inode, &attr);
 		return uid == 0 || uid == attr.uid || ops_capable(req, CAP_FOWNER);
 	case ADMIN: return ops_capable(req, CAP_SYS_ADMIN);
 	default: return true;
 	}
 }
 
-static int run_ioctl(struct ops_req *req, struct x4_inode *inode, const struct fuse_ioctl_in *in,
+static int run_ioctl(struct ops_req *req, struct ext4_inode *inode, const struct fuse_ioctl_in *in,
 		     union ioctl_data *d, uint32_t *ret_len)
 {
 	const struct ioctl_def *def = find_ioctl(in);
@@ -238,7 +238,7 @@ static int run_ioctl(struct ops_req *req, struct x4_inode *inode, const struct f
 		return -EINVAL;
 	if (!may(req, inode, (enum who)def->who))
 		return -EPERM;
-	if (def->change && x4_vol_read_only(req->ops->vol))
+	if (def->change && ext4_vol_read_only(req->ops->vol))
 		return -EROFS;
 	*ret_len = def->out;
 	return def->fn(req, inode, d);
@@ -248,7 +248,7 @@ void ops_ioctl(struct ops_req *req)
 {
 	const struct fuse_ioctl_in *in = ops_arg(req);
 	union ioctl_data data = { .raw = { 0 } };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint32_t len;
 	int err;
 
@@ -264,7 +264,7 @@ void ops_ioctl(struct ops_req *req)
 	err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 	if (!err) {
 		err = run_ioctl(req, inode, in, &data, &len);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	if (err)
 		ops_reply_err(req, err);

@@ -117,7 +117,7 @@ static void *run_clock(void *arg)
 	return NULL;
 }
 
-static void launder(struct ops *ops, struct x4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
+static void launder(struct ops *ops, struct ext4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
 		    struct work *work, void (*done)(struct work *, bool late))
 {
 	struct ops_launder *launder = ops->launder;
@@ -140,7 +140,7 @@ static void launder(struct ops *ops, struct x4_inode *inode, uint64_t off, uint6
 		done(work, true);
 }
 
-void ops_launder_pages(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
+void ops_launder_pages(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
 		       struct work *work, void (*done)(struct work *, bool late))
 {
 	struct ops *ops = arg;
@@ -158,7 +158,7 @@ static void again_on_worker(struct work *work)
 	struct ops_req *req = container_of(work, struct ops_req, work);
 
 	dio_cached_done(req->inode, &req->cached, req->cached_late);
-	x4_iput(req->inode);
+	ext4_inode_put(req->inode);
 	req->inode = NULL;
 	req->handler->fn(req);
 }
@@ -171,9 +171,9 @@ static void go_on(struct work *work, bool late)
 	wq_queue(req->ops->config.workers, &req->work, again_on_worker);
 }
 
-bool ops_launder_first(struct ops_req *req, struct x4_inode *inode, enum dio_cached_what what)
+bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_cached_what what)
 {
-	if (likely(req->laundered || !S_ISREG(x4_inode_mode(inode)) || !dio_cached_maybe(inode, what, 0)))
+	if (likely(req->laundered || !S_ISREG(ext4_inode_mode(inode)) || !dio_cached_maybe(inode, what, 0)))
 		return false;
 	if (nowait_on()) {
 		nowait_miss();
@@ -182,7 +182,7 @@ bool ops_launder_first(struct ops_req *req, struct x4_inode *inode, enum dio_cac
 	if (!dio_cached_take(inode, what, 0, &req->cached))
 		return false;
 	req->laundered = true;
-	req->inode = x4_iref(inode);
+	req->inode = ext4_inode_ref(inode);
 	launder(req->ops, inode, req->cached.off, req->cached.end - req->cached.off, WAIT_MS, &req->work, go_on);
 	return true;
 }
@@ -195,7 +195,7 @@ static void tail_gone(struct work *work, bool late)
 	ops_reply_err(req, 0);
 }
 
-bool ops_launder_tail(struct ops_req *req, struct x4_inode *inode, uint64_t old_size)
+bool ops_launder_tail(struct ops_req *req, struct ext4_inode *inode, uint64_t old_size)
 {
 	struct dio_cached *cached = &req->cached;
 

@@ -16,7 +16,7 @@ int ops_new(const struct ops_config *config, struct ops **ret)
 		return -ENOMEM;
 	ops->config = *config;
 	ops->vol = config->vol;
-	ops->has_inline = x4_vol_has_inline(ops->vol);
+	ops->has_inline = ext4_vol_has_inline(ops->vol);
 	fdio_mutex_init(&ops->files_lock, RANK_OPS_FILES);
 	err = ops_notify_new(ops);
 	if (!err)
@@ -44,7 +44,7 @@ void ops_shutdown(struct ops *ops)
 	while (ops_file_remove_next(ops, &index, &file)) {
 		if (file.file)
 			dio_file_close(file.file);
-		x4_iput(file.inode);
+		ext4_inode_put(file.inode);
 	}
 	wq_drain(ops->config.workers);
 	ops_launder_drain(ops);

@@ -7,7 +7,7 @@ static bool name_is(const struct pro_in *in, const char *s)
 	return in->name_len == strlen(s) && !memcmp(in->name, s, in->name_len);
 }
 
-static void reply_lookup(struct ops_req *req, int err, struct x4_inode *inode)
+static void reply_lookup(struct ops_req *req, int err, struct ext4_inode *inode)
 {
 	struct fuse_entry_out none = { .entry_valid = OPS_VALID_S };
 
@@ -18,7 +18,7 @@ static void reply_lookup(struct ops_req *req, int err, struct x4_inode *inode)
 		ops_reply_entry(req, err, inode);
 }
 
-static int lookup(struct ops_req *req, struct x4_inode *dir, struct x4_inode **ret)
+static int lookup(struct ops_req *req, struct ext4_inode *dir, struct ext4_inode **ret)
 {
 	const struct pro_in *in = &req->tr.in;
 	int err;
@@ -28,15 +28,15 @@ static int lookup(struct ops_req *req, struct x4_inode *dir, struct x4_inode **r
 	 * server; "." of any file.
 	 */
 	if (name_is(in, ".")) {
-		*ret = x4_iref(dir);
+		*ret = ext4_inode_ref(dir);
 		return 0;
 	}
-	if (!S_ISDIR(x4_inode_mode(dir)))
+	if (!S_ISDIR(ext4_inode_mode(dir)))
 		return -ENOTDIR;
-	err = name_is(in, "..") ? x4_lookup_parent(dir, ret)
-				: x4_lookup(dir, in->name, in->name_len, ret);
-	if (!err && (x4_inode_flags(*ret) & OPS_FL_EA_INODE)) {
-		x4_iput(*ret);
+	err = name_is(in, "..") ? ext4_lookup_parent(dir, ret)
+				: ext4_lookup(dir, in->name, in->name_len, ret);
+	if (!err && (ext4_inode_flags(*ret) & OPS_FL_EA_INODE)) {
+		ext4_inode_put(*ret);
 		err = -ESTALE;
 	}
 	return err;
@@ -45,9 +45,9 @@ static int lookup(struct ops_req *req, struct x4_inode *dir, struct x4_inode **r
 void ops_lookup(struct ops_req *req)
 {
 	const struct pro_in *in = &req->tr.in;
-	struct x4_inode *dir, *inode = NULL;
+	struct ext4_inode *dir, *inode = NULL;
 	bool parent = name_is(in, "..");
-	int err = in->name_len > X4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, in->header.nodeid, &dir);
+	int err = in->name_len > EXT4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, in->header.nodeid, &dir);
 
 	if (err) {
 		ops_reply_err(req, err);
@@ -58,5 +58,5 @@ void ops_lookup(struct ops_req *req)
 		ops_reply_entry(req, err, inode);
 	else
 		reply_lookup(req, err, inode);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 }

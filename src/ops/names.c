@@ -11,22 +11,22 @@
 #include <stdlib.h>
 
 /* The directory of the request and its name, checked. */
-static int start(struct ops_req *req, struct x4_inode **ret_dir)
+static int start(struct ops_req *req, struct ext4_inode **ret_dir)
 {
 	const struct pro_in *in = &req->tr.in;
 	int err;
 
-	if (in->name_len > X4_NAME_MAX)
+	if (in->name_len > EXT4_NAME_MAX)
 		return -ENAMETOOLONG;
 	err = ops_iget(req->ops, in->header.nodeid, ret_dir);
 	if (err)
 		return err;
-	if (!S_ISDIR(x4_inode_mode(*ret_dir)))
+	if (!S_ISDIR(ext4_inode_mode(*ret_dir)))
 		err = -ENOTDIR;
 	else
 		err = ops_may_change(req->ops, *ret_dir);
 	if (err)
-		x4_iput(*ret_dir);
+		ext4_inode_put(*ret_dir);
 	return err;
 }
 
@@ -34,23 +34,23 @@ static int start(struct ops_req *req, struct x4_inode **ret_dir)
  * The end of all that make a new inode: durable where need be, then the entry. Drops dir, takes
  * over inode.
  */
-static void reply_new(struct ops_req *req, struct x4_inode *dir, int err, struct x4_inode *inode)
+static void reply_new(struct ops_req *req, struct ext4_inode *dir, int err, struct ext4_inode *inode)
 {
 	if (!err) {
 		err = ops_dir_durable(req->ops, dir, 0);
 		if (err)
-			x4_iput(inode);
+			ext4_inode_put(inode);
 	}
 	ops_reply_entry(req, err, inode);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 }
 
 static void create_node(struct ops_req *req, uint32_t mode, uint32_t rdev, uint32_t umask)
 {
 	const struct pro_in *in = &req->tr.in;
-	struct x4_inode *dir, *inode = NULL;
-	struct x4_cred credentials;
-	uint64_t since = x4_evictions(req->ops->vol);
+	struct ext4_inode *dir, *inode = NULL;
+	struct ext4_credentials credentials;
+	uint64_t since = ext4_evictions(req->ops->vol);
 	int err = start(req, &dir);
 
 	if (err) {
@@ -59,8 +59,8 @@ static void create_node(struct ops_req *req, uint32_t mode, uint32_t rdev, uint3
 	}
 	ops_cred(req, umask, &credentials);
 	do {
-		err = x4_create(dir, in->name, in->name_len, mode, rdev, &credentials, &inode);
-	} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+		err = ext4_create(dir, in->name, in->name_len, mode, rdev, &credentials, &inode);
+	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 	reply_new(req, dir, err, inode);
 }
 
@@ -86,9 +86,9 @@ void ops_mkdir(struct ops_req *req)
 void ops_symlink(struct ops_req *req)
 {
 	const struct pro_in *in = &req->tr.in;
-	struct x4_inode *dir, *inode = NULL;
-	struct x4_cred credentials;
-	uint64_t since = x4_evictions(req->ops->vol);
+	struct ext4_inode *dir, *inode = NULL;
+	struct ext4_credentials credentials;
+	uint64_t since = ext4_evictions(req->ops->vol);
 	int err = start(req, &dir);
 
 	if (err) {
@@ -97,8 +97,8 @@ void ops_symlink(struct ops_req *req)
 	}
 	ops_cred(req, 0, &credentials);
 	do {
-		err = x4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len, &credentials, &inode);
-	} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+		err = ext4_symlink(dir, in->name, in->name_len, in->name2, in->name2_len, &credentials, &inode);
+	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 	reply_new(req, dir, err, inode);
 }
 
@@ -106,8 +106,8 @@ void ops_link(struct ops_req *req)
 {
 	const struct fuse_link_in *l = ops_arg(req);
 	const struct pro_in *in = &req->tr.in;
-	struct x4_inode *dir, *inode;
-	uint64_t since = x4_evictions(req->ops->vol);
+	struct ext4_inode *dir, *inode;
+	uint64_t since = ext4_evictions(req->ops->vol);
 	int err = start(req, &dir);
 
 	if (err) {
@@ -118,24 +118,24 @@ void ops_link(struct ops_req *req)
 	if (err)
 		goto out;
 	do {
-		err = x4_link(dir, in->name, in->name_len, inode, ops_may_use_reserved(req));
-	} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+		err = ext4_link(dir, in->name, in->name_len, inode, ops_may_use_reserved(req));
+	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 	err = ops_dir_durable(req->ops, dir, err);
 	if (err)
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	ops_reply_entry(req, err, inode); /* the reference becomes the kernel's */
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	return;
 out:
 	ops_reply_err(req, err);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 }
 
 static void remove_name(struct ops_req *req,
-			int (*fn)(struct x4_inode *dir, const char *name, unsigned len))
+			int (*fn)(struct ext4_inode *dir, const char *name, unsigned len))
 {
 	const struct pro_in *in = &req->tr.in;
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	int err = start(req, &dir);
 
 	if (err) {
@@ -145,25 +145,25 @@ static void remove_name(struct ops_req *req,
 	err = fn(dir, in->name, in->name_len);
 	err = ops_dir_durable(req->ops, dir, err);
 	ops_reply_err(req, err);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 }
 
-void ops_unlink(struct ops_req *req) { remove_name(req, x4_unlink); }
-void ops_rmdir(struct ops_req *req) { remove_name(req, x4_rmdir); }
+void ops_unlink(struct ops_req *req) { remove_name(req, ext4_unlink); }
+void ops_rmdir(struct ops_req *req) { remove_name(req, ext4_rmdir); }
 
 static void rename_common(struct ops_req *req, uint64_t newdir, uint32_t flags)
 {
 	const struct pro_in *in = &req->tr.in;
-	struct x4_inode *odir, *ndir;
-	uint64_t since = x4_evictions(req->ops->vol);
-	struct x4_cred credentials;
+	struct ext4_inode *odir, *ndir;
+	uint64_t since = ext4_evictions(req->ops->vol);
+	struct ext4_credentials credentials;
 	int err;
 
 	if (flags & ~(uint32_t)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) {
 		ops_reply_err(req, -EINVAL);
 		return;
 	}
-	err = in->name2_len > X4_NAME_MAX ? -ENAMETOOLONG : start(req, &odir);
+	err = in->name2_len > EXT4_NAME_MAX ? -ENAMETOOLONG : start(req, &odir);
 	if (err) {
 		ops_reply_err(req, err);
 		return;
@@ -172,21 +172,21 @@ static void rename_common(struct ops_req *req, uint64_t newdir, uint32_t flags)
 	if (err)
 		goto out;
 	ops_cred(req, 0, &credentials);
-	err = S_ISDIR(x4_inode_mode(ndir)) ? ops_rename_into_allowed(ndir) : -ENOTDIR;
+	err = S_ISDIR(ext4_inode_mode(ndir)) ? ops_rename_into_allowed(ndir) : -ENOTDIR;
 	if (!err)
 		err = ops_may_change(req->ops, ndir);
 	if (!err) {
 		do {
-			err = x4_rename(odir, in->name, in->name_len, ndir, in->name2,
+			err = ext4_rename(odir, in->name, in->name_len, ndir, in->name2,
 					in->name2_len, flags, &credentials);
-		} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+		} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 	}
 	err = ops_dir_durable(req->ops, odir, err);
 	err = ops_dir_durable(req->ops, ndir, err);
-	x4_iput(ndir);
+	ext4_inode_put(ndir);
 out:
 	ops_reply_err(req, err);
-	x4_iput(odir);
+	ext4_inode_put(odir);
 }
 
 void ops_rename(struct ops_req *req)
@@ -205,17 +205,17 @@ void ops_rename2(struct ops_req *req)
 
 void ops_readlink(struct ops_req *req)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	unsigned len = 0;
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (!err) {
-		err = S_ISLNK(x4_inode_mode(inode))
-			      ? x4_readlink(inode, (char *)req->tr.payload, req->tr.payload_cap, &len)
+		err = S_ISLNK(ext4_inode_mode(inode))
+			      ? ext4_readlink(inode, (char *)req->tr.payload, req->tr.payload_cap, &len)
 			      : -EINVAL;
 		if (!err)
-			x4_touch_read(inode);
-		x4_iput(inode);
+			ext4_touch_read(inode);
+		ext4_inode_put(inode);
 	}
 	ops_reply(req, err, err ? 0 : len);
 }

@@ -10,7 +10,7 @@
 static int nodeid_to_ino(uint64_t nodeid, uint32_t *ret)
 {
 	if (nodeid == FUSE_ROOT_ID)
-		*ret = X4_ROOT_INO;
+		*ret = EXT4_ROOT_INO;
 	else if (nodeid >= OPS_FIRST_INO && nodeid <= UINT32_MAX)
 		*ret = (uint32_t)nodeid;
 	else
@@ -18,30 +18,30 @@ static int nodeid_to_ino(uint64_t nodeid, uint32_t *ret)
 	return 0;
 }
 
-int ops_iget(struct ops *ops, uint64_t nodeid, struct x4_inode **ret)
+int ops_iget(struct ops *ops, uint64_t nodeid, struct ext4_inode **ret)
 {
 	uint32_t ino;
 	int err = nodeid_to_ino(nodeid, &ino);
 
 	if (err)
 		return err;
-	err = x4_iget(ops->vol, ino, NULL, ret);
+	err = ext4_inode_get(ops->vol, ino, NULL, ret);
 	return err == -ENOENT ? -ESTALE : err;
 }
 
 void ops_unlookup(struct ops *ops, uint64_t nodeid, uint64_t nlookup)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint32_t ino;
 
 	/* The root's reference is the volume's own; the kernel's lookups of it are not counted. */
 	if (nodeid == FUSE_ROOT_ID || !nlookup || nodeid_to_ino(nodeid, &ino))
 		return;
-	inode = x4_iget_cached(ops->vol, ino);
+	inode = ext4_inode_get_cached(ops->vol, ino);
 	if (!inode)
 		return;
 	/* Never more than the kernel was given; and the one just taken. */
-	x4_iput_n(inode, x4_lookups_sub(inode, nlookup) + 1);
+	ext4_inode_put_many(inode, ext4_lookups_sub(inode, nlookup) + 1);
 }
 
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup)
@@ -59,7 +59,7 @@ static void reap_on_worker(struct work *work)
 
 	/* from here on it can be queued again */
 	__atomic_store_n(&ops->reap_queued, false, __ATOMIC_SEQ_CST);
-	x4_vol_reap(ops->vol);
+	ext4_vol_reap(ops->vol);
 }
 
 static void reap_due(void *arg)
@@ -79,12 +79,12 @@ static bool kernel_holds(void *arg, uint32_t ino)
 	struct ops *ops = arg;
 
 	fdio_count(CTR_ops_held_asked);
-	return !ops->transport || tr_notify_inval_inode(ops->transport, ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
+	return !ops->transport || tr_notify_inval_inode(ops->transport, ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
 					       0) != -ENOENT;
 }
 
 void ops_nodes_init(struct ops *ops)
 {
-	x4_vol_set_reaper(ops->vol, reap_due, ops);
-	x4_vol_set_held(ops->vol, kernel_holds, ops);
+	ext4_vol_set_reaper(ops->vol, reap_due, ops);
+	ext4_vol_set_held(ops->vol, kernel_holds, ops);
 }

@@ -20,12 +20,12 @@ static uint32_t fopen_flags(const struct ops *ops, uint32_t flags)
  * Opens inode for the flags: takes its own reference. Workers, OPS_TRY; without O_TRUNC it does not
  * miss.
  */
-static int open_inode(struct ops_req *req, struct x4_inode *inode, uint32_t flags, uint32_t open_flags,
+static int open_inode(struct ops_req *req, struct ext4_inode *inode, uint32_t flags, uint32_t open_flags,
 		      struct fuse_open_out *out)
 {
 	struct ops *ops = req->ops;
-	struct x4_attr none = { 0 };
-	uint64_t size = x4_inode_size(inode);
+	struct ext4_attr none = { 0 };
+	uint64_t size = ext4_inode_size(inode);
 	struct dio_file *file;
 	int err = ops_open_allowed(ops, inode, flags);
 
@@ -39,14 +39,14 @@ static int open_inode(struct ops_req *req, struct x4_inode *inode, uint32_t flag
 	if (flags & O_TRUNC)
 		err = ops_set_size(ops, inode, 0);
 	if (!err && (open_flags & FUSE_OPEN_KILL_SUIDGID) && (flags & O_TRUNC))
-		err = x4_setattr(inode, ops_kill_what(req, inode), &none);
+		err = ext4_setattr(inode, ops_kill_what(req, inode), &none);
 	if (flags & O_TRUNC)
 		err = ops_inode_durable(ops, inode, err);
 	if (err)
 		goto close;
-	err = ops_file_add(ops, x4_iref(inode), file, flags, &out->fh);
+	err = ops_file_add(ops, ext4_inode_ref(inode), file, flags, &out->fh);
 	if (err) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		goto close;
 	}
 	if ((flags & O_ACCMODE) == O_RDWR)
@@ -63,12 +63,12 @@ void ops_open(struct ops_req *req)
 {
 	const struct fuse_open_in *in = ops_arg(req);
 	struct fuse_open_out out = { 0 };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (!err) {
 		err = open_inode(req, inode, in->flags, in->open_flags, &out);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	if (err)
 		ops_reply_err(req, err);
@@ -77,7 +77,7 @@ void ops_open(struct ops_req *req)
 }
 
 /* Both replies of a creating open in one. Takes over the reference of inode. */
-static void reply_created(struct ops_req *req, int err, struct x4_inode *inode,
+static void reply_created(struct ops_req *req, int err, struct ext4_inode *inode,
 			  const struct fuse_open_in *open)
 {
 	struct { struct fuse_entry_out entry; struct fuse_open_out o; } out = { 0 };
@@ -86,7 +86,7 @@ static void reply_created(struct ops_req *req, int err, struct x4_inode *inode,
 	if (!err)
 		err = open_inode(req, inode, open->flags, open->open_flags, &out.o);
 	if (err) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		ops_reply_err(req, err);
 		return;
 	}
@@ -99,10 +99,10 @@ void ops_create(struct ops_req *req)
 	const struct fuse_create_in *in = ops_arg(req);
 	const struct pro_in *p = &req->tr.in;
 	struct fuse_open_in open = { .flags = in->flags, .open_flags = in->open_flags };
-	struct x4_inode *dir, *inode = NULL;
-	struct x4_cred credentials;
-	uint64_t since = x4_evictions(req->ops->vol);
-	int err = p->name_len > X4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, p->header.nodeid, &dir);
+	struct ext4_inode *dir, *inode = NULL;
+	struct ext4_credentials credentials;
+	uint64_t since = ext4_evictions(req->ops->vol);
+	int err = p->name_len > EXT4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, p->header.nodeid, &dir);
 
 	if (err) {
 		ops_reply_err(req, err);
@@ -113,29 +113,29 @@ void ops_create(struct ops_req *req)
 		err = ops_may_change(req->ops, dir);
 		if (err)
 			break;
-		err = x4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &credentials, &inode);
-	} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+		err = ext4_create(dir, p->name, p->name_len, (in->mode & 07777) | S_IFREG, 0, &credentials, &inode);
+	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 	if (!err)
 		/* a new file is empty, and its mode does not bind who made it */
 		open.flags &= ~(uint32_t)(O_TRUNC | O_EXCL);
 	else if (err == -EEXIST && !(in->flags & O_EXCL))
-		err = x4_lookup(dir, p->name, p->name_len, &inode);
+		err = ext4_lookup(dir, p->name, p->name_len, &inode);
 	err = ops_dir_durable(req->ops, dir, err);
 	if (err) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		inode = NULL;
 	}
 	reply_created(req, err, inode, &open);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 }
 
 void ops_tmpfile(struct ops_req *req)
 {
 	const struct fuse_create_in *in = ops_arg(req);
 	struct fuse_open_in open = { .flags = in->flags & ~(uint32_t)(O_TRUNC | O_EXCL) };
-	struct x4_inode *dir, *inode = NULL;
-	struct x4_cred credentials;
-	uint64_t since = x4_evictions(req->ops->vol);
+	struct ext4_inode *dir, *inode = NULL;
+	struct ext4_credentials credentials;
+	uint64_t since = ext4_evictions(req->ops->vol);
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &dir);
 
 	if (err) {
@@ -144,10 +144,10 @@ void ops_tmpfile(struct ops_req *req)
 	}
 	ops_cred(req, in->umask, &credentials);
 	do {
-		err = x4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &credentials, &inode);
-	} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+		err = ext4_tmpfile(dir, (in->mode & 07777) | S_IFREG, &credentials, &inode);
+	} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 	reply_created(req, err, err ? NULL : inode, &open);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 }
 
 /* Files and directories. */
@@ -165,7 +165,7 @@ void ops_release(struct ops_req *req)
 	if (file.file)
 		dio_file_close(file.file);
 	else
-		x4_opened(file.inode, -1);
+		ext4_opened(file.inode, -1);
 	ops_reply_err(req, 0);
-	x4_iput(file.inode);
+	ext4_inode_put(file.inode);
 }

@@ -41,7 +41,7 @@ static int grow(struct ops *ops)
 	return 0;
 }
 
-int ops_file_add(struct ops *ops, struct x4_inode *inode, struct dio_file *file, unsigned open_flags,
+int ops_file_add(struct ops *ops, struct ext4_inode *inode, struct dio_file *file, unsigned open_flags,
 		 uint64_t *ret_fh)
 {
 	struct ops_file *f;

@@ -18,7 +18,7 @@
 struct ops;
 
 struct ops_config {
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	/* everything that may block; not the engine's queues, which these operations wait for */
 	struct wq *workers;
 	unsigned nr_requests;    /* slots of all loops: bounds what can wait for an invalidation */
@@ -52,10 +52,10 @@ void ops_handle(struct tr_req *req, void *arg);
 /* tr_server.forget; arg is the struct ops. Any thread, never blocks. */
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup);
 /* dio_config.inval; arg is the struct ops. Any thread, never blocks. */
-void ops_inval(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work,
+void ops_inval(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work,
 	       void (*done)(struct work *));
 /* dio_config.launder; arg is the struct ops. Any thread, never blocks. */
-void ops_launder_pages(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
+void ops_launder_pages(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, unsigned ms,
 		       struct work *work, void (*done)(struct work *, bool late));
 /* dio_config.kill_sgid. Workers. */
 unsigned ops_kill_sgid(const struct dio_req *req);

@@ -45,7 +45,7 @@ static void submit(struct ops_req *req, struct ops_file *file, uint64_t pos, uin
 /* What lies in the inode is in memory. The kernel serves O_DIRECT so too, of any alignment. */
 static void read_inline(struct ops_req *req, struct ops_file *file, const struct fuse_read_in *in)
 {
-	ssize_t n = x4_inline_read(file->inode, in->offset, req->tr.payload, in->size);
+	ssize_t n = ext4_inline_read(file->inode, in->offset, req->tr.payload, in->size);
 
 	ops_reply(req, n < 0 ? (int)n : 0, n < 0 ? 0 : (uint32_t)n);
 }
@@ -64,7 +64,7 @@ void ops_read(struct ops_req *req)
 		ops_reply_err(req, -EINVAL);
 		return;
 	}
-	if (unlikely(req->ops->has_inline) && x4_inode_inline(file->inode)) {
+	if (unlikely(req->ops->has_inline) && ext4_inode_inline(file->inode)) {
 		read_inline(req, file, in);
 		return;
 	}
@@ -80,7 +80,7 @@ static unsigned write_flags(const struct ops_req *req, uint32_t live, const stru
 {
 	unsigned flags = DIO_WRITE;
 
-	if (unlikely(req->ops->config.sync || (live & X4_LIVE_SYNC)))
+	if (unlikely(req->ops->config.sync || (live & EXT4_LIVE_SYNC)))
 		flags |= DIO_DSYNC | DIO_SYNC;
 	if (in->write_flags & FUSE_WRITE_CACHE)
 		/* accepted long ago: refusing it now would lose it */
@@ -120,8 +120,8 @@ void ops_write(struct ops_req *req)
 	 * Also through a descriptor from before the flag; but not what the page cache took on
 	 * before.
 	 */
-	live = x4_inode_live_flags(file->inode);
-	if (unlikely((live & X4_LIVE_IMMUTABLE) && !(in->write_flags & FUSE_WRITE_CACHE))) {
+	live = ext4_inode_live_flags(file->inode);
+	if (unlikely((live & EXT4_LIVE_IMMUTABLE) && !(in->write_flags & FUSE_WRITE_CACHE))) {
 		ops_reply_err(req, -EPERM);
 		return;
 	}

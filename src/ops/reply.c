@@ -34,7 +34,7 @@ static bool withhold(void)
 void ops_reply(struct ops_req *req, int err, uint32_t len)
 {
 	/* What was under way when the volume was shut down met an aborted journal. */
-	if (unlikely(err == -EROFS) && x4_vol_is_shut_down(req->ops->vol))
+	if (unlikely(err == -EROFS) && ext4_vol_is_shut_down(req->ops->vol))
 		err = -EIO;
 	if (!withhold())
 		tr_reply(&req->tr, err, len);

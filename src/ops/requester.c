@@ -15,11 +15,11 @@ bool ops_may_use_reserved(const struct ops_req *req)
 	return header->uid == 0 || header->uid == config->resuid || (config->resgid && header->gid == config->resgid);
 }
 
-void ops_cred(struct ops_req *req, uint32_t umask, struct x4_cred *credentials)
+void ops_cred(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials)
 {
 	const struct pro_in *in = &req->tr.in;
 
-	*credentials = (struct x4_cred){
+	*credentials = (struct ext4_credentials){
 		.uid = in->header.uid,
 		.gid = in->header.gid,
 		.umask = umask & 07777,
@@ -57,18 +57,18 @@ bool ops_capable(const struct ops_req *req, unsigned cap)
 	return config->capable && config->capable(config->arg, header->pid, header->uid, cap);
 }
 
-unsigned ops_kill_what(const struct ops_req *req, struct x4_inode *inode)
+unsigned ops_kill_what(const struct ops_req *req, struct ext4_inode *inode)
 {
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	if (!(attr.mode & S_ISGID) || (attr.mode & S_IXGRP) || in_group(req, attr.gid))
-		return X4_KILL_SUIDGID;
-	return X4_KILL_SUIDGID | X4_KILL_SGID;
+		return EXT4_KILL_SUIDGID;
+	return EXT4_KILL_SUIDGID | EXT4_KILL_SGID;
 }
 
 unsigned ops_kill_sgid(const struct dio_req *req)
 {
 	return ops_kill_what(container_of(req, struct ops_req, dio), dio_file_inode(req->file)) &
-	       X4_KILL_SGID;
+	       EXT4_KILL_SGID;
 }

@@ -23,9 +23,9 @@ void ops_lseek(struct ops_req *req)
 	else if (ops_launder_first(req, file->inode, DIO_CACHED_HOLES))
 		return;
 	else {
-		x4_inode_lock_shared(file->inode);
-		err = x4_seek(file->inode, in->offset, in->whence == SEEK_DATA, &out.offset);
-		x4_inode_unlock(file->inode);
+		ext4_inode_lock_shared(file->inode);
+		err = ext4_seek(file->inode, in->offset, in->whence == SEEK_DATA, &out.offset);
+		ext4_inode_unlock(file->inode);
 	}
 	if (err)
 		ops_reply_err(req, err);
@@ -40,32 +40,32 @@ static int falloc_mode(uint32_t mode, int *ret)
 		*ret = 0;
 		return 0;
 	case FALLOC_FL_KEEP_SIZE:
-		*ret = X4_FALLOC_KEEP_SIZE;
+		*ret = EXT4_FALLOC_KEEP_SIZE;
 		return 0;
 	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-		*ret = X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE;
+		*ret = EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE;
 		return 0;
 	case FALLOC_FL_ZERO_RANGE:
-		*ret = X4_FALLOC_ZERO_RANGE;
+		*ret = EXT4_FALLOC_ZERO_RANGE;
 		return 0;
 	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
-		*ret = X4_FALLOC_ZERO_RANGE | X4_FALLOC_KEEP_SIZE;
+		*ret = EXT4_FALLOC_ZERO_RANGE | EXT4_FALLOC_KEEP_SIZE;
 		return 0;
 	default:
 		return -EOPNOTSUPP;
 	}
 }
 
-static int fallocate_gated(struct ops *ops, struct x4_inode *inode, int mode,
+static int fallocate_gated(struct ops *ops, struct ext4_inode *inode, int mode,
 			   const struct fuse_fallocate_in *in, bool root)
 {
 	int err = dio_gate_close(ops->dio, inode, DIO_GATE_ALL);
 
 	if (err)
 		return err;
-	x4_inode_lock_excl(inode);
-	err = x4_fallocate(inode, mode, in->offset, in->length, root);
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);
+	err = ext4_fallocate(inode, mode, in->offset, in->length, root);
+	ext4_inode_unlock(inode);
 	dio_gate_open(ops->dio, inode, DIO_GATE_ALL);
 	return err;
 }
@@ -75,8 +75,8 @@ void ops_fallocate(struct ops_req *req)
 	const struct fuse_fallocate_in *in = ops_arg(req);
 	struct ops *ops = req->ops;
 	struct ops_file *file = ops_file_get(ops, in->fh);
-	struct x4_attr none = { 0 };
-	uint64_t since = x4_evictions(ops->vol), size;
+	struct ext4_attr none = { 0 };
+	uint64_t since = ext4_evictions(ops->vol), size;
 	int mode = 0, err = falloc_mode(in->mode, &mode);
 
 	if (!err && (!file || !file->file))
@@ -85,18 +85,18 @@ void ops_fallocate(struct ops_req *req)
 		err = in->length && in->offset <= INT64_MAX ? -EFBIG : -EINVAL;
 	if (err)
 		goto out;
-	size = x4_inode_size(file->inode);
+	size = ext4_inode_size(file->inode);
 	err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
-	while (err == -ENOSPC && x4_eviction_since(ops->vol, &since))
+	while (err == -ENOSPC && ext4_eviction_since(ops->vol, &since))
 		err = fallocate_gated(ops, file->inode, mode, in, ops_may_use_reserved(req));
 	/* As a write by the same process would. */
-	if (!err && req->tr.in.header.uid != 0 && x4_needs_killpriv(file->inode))
-		err = x4_setattr(file->inode, ops_kill_what(req, file->inode), &none);
+	if (!err && req->tr.in.header.uid != 0 && ext4_needs_killpriv(file->inode))
+		err = ext4_setattr(file->inode, ops_kill_what(req, file->inode), &none);
 	if (!err && (ops_is_sync(ops, file->inode) || (file->open_flags & (O_DSYNC | O_SYNC))))
 		err = ops_wait_durable(ops, file->inode, false);
 	if (err)
 		ops_size_failed(ops, file->inode, size);
-	else if (x4_inode_size(file->inode) > size && ops_launder_tail(req, file->inode, size))
+	else if (ext4_inode_size(file->inode) > size && ops_launder_tail(req, file->inode, size))
 		return;
 out:
 	ops_reply_err(req, err);

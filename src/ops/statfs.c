@@ -5,9 +5,9 @@
 void ops_statfs(struct ops_req *req)
 {
 	struct fuse_statfs_out out = { 0 };
-	struct x4_statfs stats;
+	struct ext4_statfs stats;
 
-	x4_vol_statfs(req->ops->vol, &stats);
+	ext4_vol_statfs(req->ops->vol, &stats);
 	out.st = (struct fuse_kstatfs){
 		.blocks = stats.blocks,
 		.bfree = stats.bfree,

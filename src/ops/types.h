@@ -50,7 +50,7 @@ typedef void (*ops_fn)(struct ops_req *q);
 enum {
 	OPS_LOOP = 1 << 0,   /* runs on the loop thread */
 	OPS_CHANGE = 1 << 1, /* refused with EROFS on a read-only volume */
-	/* served after x4_vol_shutdown too, as ext4 does; all else is EIO then */
+	/* served after ext4_vol_shutdown too, as ext4 does; all else is EIO then */
 	OPS_SHUT = 1 << 2,
 	OPS_TRY = 1 << 3,    /* runs on the loop thread if it need not wait there */
 };
@@ -63,7 +63,7 @@ struct ops_req {
 	struct work work;
 	struct ops *ops;
 	const struct ops_handler *handler;
-	struct x4_inode *inode; /* reference that the asynchronous end of the request drops */
+	struct ext4_inode *inode; /* reference that the asynchronous end of the request drops */
 	/* launder.c: pages that are being forgotten before the request goes on */
 	struct dio_cached cached;
 	bool laundered, cached_late;
@@ -79,7 +79,7 @@ struct ops_file {
 	uint32_t gen;        /* atomic */
 	uint32_t next_free;  /* index + 1; files_lock */
 	struct dio_file *file; /* NULL for directories */
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	unsigned open_flags;
 	uint64_t index;
 };
@@ -92,7 +92,7 @@ struct ops_launder;
 
 struct ops {
 	struct ops_config config;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	struct dio *dio;
 	struct tr *transport;
 	bool has_inline;                           /* there may be files inside inodes */
@@ -134,26 +134,26 @@ void ops_nodes_init(struct ops *ops);
 /*
  * The inode of a node id, with a reference: -ESTALE for what no node id can be. Workers, OPS_TRY.
  */
-int ops_iget(struct ops *ops, uint64_t nodeid, struct x4_inode **ret) FDIO_MAY_MISS;
-static inline uint64_t ops_nodeid(const struct x4_inode *inode)
+int ops_iget(struct ops *ops, uint64_t nodeid, struct ext4_inode **ret) FDIO_MAY_MISS;
+static inline uint64_t ops_nodeid(const struct ext4_inode *inode)
 {
-	uint32_t ino = x4_inode_ino(inode);
+	uint32_t ino = ext4_inode_ino(inode);
 
-	return ino == X4_ROOT_INO ? FUSE_ROOT_ID : ino;
+	return ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino;
 }
 /* The kernel gives back, or never was given, so many lookups. Workers, OPS_TRY. */
 void ops_unlookup(struct ops *ops, uint64_t nodeid, uint64_t nlookup) FDIO_MAY_WAIT;
 
 /* ---- requester.c ---- */
 /* Any thread. */
-void ops_cred(struct ops_req *req, uint32_t umask, struct x4_cred *credentials);
+void ops_cred(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials);
 /* The requester may use the blocks that are kept back from ordinary users. Any thread. */
 bool ops_may_use_reserved(const struct ops_req *req);
 /*
- * What X4_KILL_* a change by the requester means for inode: FUSE leaves the judgement to us, without
+ * What EXT4_KILL_* a change by the requester means for inode: FUSE leaves the judgement to us, without
  * the groups. Workers, OPS_TRY.
  */
-unsigned ops_kill_what(const struct ops_req *req, struct x4_inode *inode) FDIO_MAY_WAIT;
+unsigned ops_kill_what(const struct ops_req *req, struct ext4_inode *inode) FDIO_MAY_WAIT;
 /*
  * Whether the requester, who waits for the answer, has this capability (CAP_*); no if it cannot be
  * proved. Workers.
@@ -162,44 +162,44 @@ bool ops_capable(const struct ops_req *req, unsigned cap);
 
 /* ---- durable.c ---- */
 /* Waits until what was done to inode is durable. Workers. */
-int ops_wait_durable(struct ops *ops, struct x4_inode *inode, bool datasync) FDIO_BLOCKS;
+int ops_wait_durable(struct ops *ops, struct ext4_inode *inode, bool datasync) FDIO_BLOCKS;
 /*
  * Changes of inode wait until they are durable: its content and its attributes with the mount option
  * sync or chattr +S. Any thread.
  */
-bool ops_is_sync(struct ops *ops, struct x4_inode *inode);
+bool ops_is_sync(struct ops *ops, struct ext4_inode *inode);
 /*
  * Waits if changes of inode, or of the names in dir (with dirsync and chattr +D as well), are such.
  * Returns err unless it is 0 and the wait fails. Workers, OPS_TRY after ops_may_change.
  */
-int ops_inode_durable(struct ops *ops, struct x4_inode *inode, int err) FDIO_MAY_WAIT;
-int ops_dir_durable(struct ops *ops, struct x4_inode *dir, int err) FDIO_MAY_WAIT;
+int ops_inode_durable(struct ops *ops, struct ext4_inode *inode, int err) FDIO_MAY_WAIT;
+int ops_dir_durable(struct ops *ops, struct ext4_inode *dir, int err) FDIO_MAY_WAIT;
 /* Before such a change: -EAGAIN (a miss) on a loop thread. */
-int ops_may_change(struct ops *ops, struct x4_inode *inode) FDIO_MAY_MISS;
+int ops_may_change(struct ops *ops, struct ext4_inode *inode) FDIO_MAY_MISS;
 
 /* ---- immutable.c: -EPERM and the like; any thread ---- */
 /*
  * Opening inode with these flags of open(2); also -EISDIR, -ENXIO, -EROFS for what cannot be opened so.
  */
-int ops_open_allowed(struct ops *ops, struct x4_inode *inode, uint32_t flags);
-int ops_setattr_allowed(struct x4_inode *inode, const struct fuse_setattr_in *in);
-int ops_rename_into_allowed(struct x4_inode *dir);
+int ops_open_allowed(struct ops *ops, struct ext4_inode *inode, uint32_t flags);
+int ops_setattr_allowed(struct ext4_inode *inode, const struct fuse_setattr_in *in);
+int ops_rename_into_allowed(struct ext4_inode *dir);
 
 /* ---- entries.c: any thread ---- */
 /* Seconds that the kernel may keep attributes of inode. */
-uint64_t ops_attr_valid(struct x4_inode *inode);
-void ops_fill_attr(struct ops *ops, struct x4_inode *inode, struct fuse_attr *out);
+uint64_t ops_attr_valid(struct ext4_inode *inode);
+void ops_fill_attr(struct ops *ops, struct ext4_inode *inode, struct fuse_attr *out);
 /* Gives the kernel the caller's reference of inode, but for the root. */
-void ops_fill_entry(struct ops *ops, struct x4_inode *inode, struct fuse_entry_out *out);
+void ops_fill_entry(struct ops *ops, struct ext4_inode *inode, struct fuse_entry_out *out);
 /* Answers with the entry and keeps inode's reference for the kernel; err != 0: inode is NULL. */
-void ops_reply_entry(struct ops_req *req, int err, struct x4_inode *inode) FDIO_MAY_WAIT;
+void ops_reply_entry(struct ops_req *req, int err, struct ext4_inode *inode) FDIO_MAY_WAIT;
 
 /* ---- attributes.c ---- */
 /* Truncates or grows inode. Workers; misses on loop threads. */
-int ops_set_size(struct ops *ops, struct x4_inode *inode, uint64_t size) FDIO_MAY_MISS;
+int ops_set_size(struct ops *ops, struct ext4_inode *inode, uint64_t size) FDIO_MAY_MISS;
 
 /* ---- open_files.c ---- */
-int ops_file_add(struct ops *ops, struct x4_inode *inode, struct dio_file *file, unsigned open_flags,
+int ops_file_add(struct ops *ops, struct ext4_inode *inode, struct dio_file *file, unsigned open_flags,
 		 uint64_t *ret_fh);
 /* NULL for a handle that is not open. Any thread, no lock. */
 struct ops_file *ops_file_get(struct ops *ops, uint64_t fh);
@@ -216,9 +216,9 @@ void ops_files_free(struct ops *ops);
 
 /* ---- inode_flags.c: workers ---- */
 struct fsxattr;
-int ops_set_inode_flags(struct ops_req *req, struct x4_inode *inode, uint32_t want) FDIO_BLOCKS;
-int ops_set_xflags(struct ops_req *req, struct x4_inode *inode, const struct fsxattr *x) FDIO_BLOCKS;
-void ops_get_xflags(struct x4_inode *inode, struct fsxattr *x);
+int ops_set_inode_flags(struct ops_req *req, struct ext4_inode *inode, uint32_t want) FDIO_BLOCKS;
+int ops_set_xflags(struct ops_req *req, struct ext4_inode *inode, const struct fsxattr *x) FDIO_BLOCKS;
+void ops_get_xflags(struct ext4_inode *inode, struct fsxattr *x);
 
 /* ---- file_map.c: workers ---- */
 void ops_reply_map(struct ops_req *req, const struct fuse_ioctl_in *in) FDIO_BLOCKS;
@@ -230,7 +230,7 @@ int ops_notify_new(struct ops *ops) FDIO_BLOCKS;
  * truncate takes several transactions), the kernel is told to ask. It would otherwise go on with
  * the size it knew for as long as attributes are valid.
  */
-void ops_size_failed(struct ops *ops, struct x4_inode *inode, uint64_t before);
+void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before);
 /* Waits until every notification has been sent. No request that could send one may be under way. */
 void ops_notify_drain(struct ops *ops) FDIO_BLOCKS;
 void ops_notify_free(struct ops *ops) FDIO_BLOCKS;
@@ -244,13 +244,13 @@ void ops_launder_free(struct ops *ops) FDIO_BLOCKS;
  * it back first. Then the handler, which has changed nothing yet, returns without an answer, and is
  * called again on a worker. Misses on loop threads.
  */
-bool ops_launder_first(struct ops_req *req, struct x4_inode *inode, enum dio_cached_what what)
+bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_cached_what what)
 	FDIO_MAY_WAIT;
 /*
  * The file has grown from old_size: true if req will be answered, with success, once the page of the
  * old end is forgotten.
  */
-bool ops_launder_tail(struct ops_req *req, struct x4_inode *inode, uint64_t old_size);
+bool ops_launder_tail(struct ops_req *req, struct ext4_inode *inode, uint64_t old_size);
 /* Nothing need be done for that: the kernel clears what lies behind the end. After INIT. */
 bool ops_kernel_clears_tail(const struct ops *ops);
 

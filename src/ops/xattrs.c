@@ -13,19 +13,19 @@ void ops_setxattr(struct ops_req *req)
 {
 	const struct fuse_setxattr_in *in = ops_arg(req);
 	const struct pro_in *p = &req->tr.in;
-	uint64_t since = x4_evictions(req->ops->vol);
-	unsigned how = ops_may_use_reserved(req) ? X4_XATTR_ROOT : 0;
-	struct x4_inode *inode;
-	int err = p->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(req->ops, p->header.nodeid, &inode);
+	uint64_t since = ext4_evictions(req->ops->vol);
+	unsigned how = ops_may_use_reserved(req) ? EXT4_XATTR_ROOT : 0;
+	struct ext4_inode *inode;
+	int err = p->name_len > EXT4_NAME_MAX ? -ERANGE : ops_iget(req->ops, p->header.nodeid, &inode);
 
 	if (in->setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
-		how |= X4_XATTR_KILL_SGID;
+		how |= EXT4_XATTR_KILL_SGID;
 	if (!err) {
 		do {
-			err = x4_xattr_set(inode, p->name, p->data, p->data_len, (int)in->flags, how);
-		} while (err == -ENOSPC && x4_eviction_since(req->ops->vol, &since));
+			err = ext4_xattr_set(inode, p->name, p->data, p->data_len, (int)in->flags, how);
+		} while (err == -ENOSPC && ext4_eviction_since(req->ops->vol, &since));
 		err = ops_inode_durable(req->ops, inode, err);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	ops_reply_err(req, err);
 }
@@ -33,13 +33,13 @@ void ops_setxattr(struct ops_req *req)
 void ops_removexattr(struct ops_req *req)
 {
 	const struct pro_in *in = &req->tr.in;
-	struct x4_inode *inode;
-	int err = in->name_len > X4_NAME_MAX ? -ERANGE : ops_iget(req->ops, in->header.nodeid, &inode);
+	struct ext4_inode *inode;
+	int err = in->name_len > EXT4_NAME_MAX ? -ERANGE : ops_iget(req->ops, in->header.nodeid, &inode);
 
 	if (!err) {
-		err = x4_xattr_remove(inode, in->name);
+		err = ext4_xattr_remove(inode, in->name);
 		err = ops_inode_durable(req->ops, inode, err);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	ops_reply_err(req, err);
 }
@@ -62,7 +62,7 @@ void ops_getxattr(struct ops_req *req)
 	const struct fuse_getxattr_in *in = ops_arg(req);
 	const struct pro_in *p = &req->tr.in;
 	uint32_t size = FDIO_MIN(in->size, req->tr.payload_cap);
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	char name[NAME_CAP];
 	size_t len = 0;
 	int err;
@@ -75,8 +75,8 @@ void ops_getxattr(struct ops_req *req)
 	name[p->name_len] = '\0';
 	err = ops_iget(req->ops, p->header.nodeid, &inode);
 	if (!err) {
-		err = x4_xattr_get(inode, name, size ? req->tr.payload : NULL, size, &len);
-		x4_iput(inode);
+		err = ext4_xattr_get(inode, name, size ? req->tr.payload : NULL, size, &len);
+		ext4_inode_put(inode);
 		if (nowait_missed()) /* the worker that does it again finds its name where it was */
 			memcpy((char *)(uintptr_t)p->name, name, p->name_len + 1);
 	}
@@ -87,14 +87,14 @@ void ops_listxattr(struct ops_req *req)
 {
 	const struct fuse_getxattr_in *in = ops_arg(req);
 	uint32_t size = FDIO_MIN(in->size, req->tr.payload_cap);
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	size_t len = 0;
 	int err = ops_iget(req->ops, req->tr.in.header.nodeid, &inode);
 
 	if (!err) {
-		err = x4_xattr_list(inode, req->tr.in.header.uid == 0, size ? (char *)req->tr.payload : NULL,
+		err = ext4_xattr_list(inode, req->tr.in.header.uid == 0, size ? (char *)req->tr.payload : NULL,
 				    size, &len);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	reply_value(req, err, size, len);
 }

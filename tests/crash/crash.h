@@ -38,8 +38,8 @@ extern bool crash_tiny;
 extern bool crash_small_log;
 
 /* A recover for workloads on a volume: mounts c read-write and unmounts it. */
-struct x4_options;
-int crash_recover_volume(const struct x4_options *options, struct fake_dev *fake, char *why, size_t len);
+struct ext4_options;
+int crash_recover_volume(const struct ext4_options *options, struct fake_dev *fake, char *why, size_t len);
 
 /* crash_kernel.c: the kernel's ext4 recovers c. Possible: as root, with loop devices; else false and the reason. */
 bool crash_kernel_possible(char *why, size_t len);

@@ -18,10 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-const struct x4_options crash_dio_options = {
+const struct ext4_options crash_dio_options = {
 	.acl = true, .user_xattr = true, .commit_interval_s = 3600,
 };
-static const struct x4_cred cred = { .cap_fsetid = true };
+static const struct ext4_credentials cred = { .cap_fsetid = true };
 
 void crash_dio_fill(uint8_t *buf, unsigned file, uint32_t n, uint32_t gen)
 {
@@ -235,14 +235,14 @@ static void op_append(struct crash_run *run, unsigned n)
 
 static int change(struct crash_run *run, unsigned n, int mode, uint64_t off, uint64_t len)
 {
-	struct x4_inode *inode = run->file[n].inode;
+	struct ext4_inode *inode = run->file[n].inode;
 	int err = dio_gate_close(run->dio, inode, DIO_GATE_ALL);
 
 	if (err)
 		return err;
-	x4_inode_lock_excl(inode);
-	err = mode < 0 ? x4_truncate(inode, off) : x4_fallocate(inode, mode, off, len, true);
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);
+	err = mode < 0 ? ext4_truncate(inode, off) : ext4_fallocate(inode, mode, off, len, true);
+	ext4_inode_unlock(inode);
 	dio_gate_open(run->dio, inode, DIO_GATE_ALL);
 	return err;
 }
@@ -271,11 +271,11 @@ static int op_allocate(struct crash_run *run, unsigned n)
 {
 	struct dio_rec_file *f = &run->file[n];
 	uint32_t first = crash_pick(&run->seed, DIO_UNITS - 40), end = first + pick_units(run, 30);
-	static const int modes[] = { X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, X4_FALLOC_KEEP_SIZE, 0 };
+	static const int modes[] = { EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, EXT4_FALLOC_KEEP_SIZE, 0 };
 	int mode = modes[crash_pick(&run->seed, 3)];
 
 	fdio_mutex_lock(&run->lock);
-	if (mode & X4_FALLOC_PUNCH_HOLE)
+	if (mode & EXT4_FALLOC_PUNCH_HOLE)
 		zero_units(f, first, end);
 	else if (!mode)
 		grow(f, end);
@@ -334,9 +334,9 @@ static int one_op(struct crash_run *run)
 	else if (what < 22)
 		op_syncfs(run);
 	else if (what < 23)
-		return x4_windows_settle(run->vol);
-	else if (x4_sync_tid(run->file[n].inode, true, &tid))
-		journal_commit_start(x4_vol_jnl(run->vol), tid);
+		return ext4_windows_settle(run->vol);
+	else if (ext4_sync_tid(run->file[n].inode, true, &tid))
+		journal_commit_start(ext4_vol_journal(run->vol), tid);
 	return 0;
 }
 
@@ -347,7 +347,7 @@ static void close_files(struct crash_run *run)
 	for (unsigned n = 0; n < DIO_FILES; n++) {
 		dio_file_close(run->file[n].file);
 		run->file[n].file = NULL;
-		x4_iput(run->file[n].inode);
+		ext4_inode_put(run->file[n].inode);
 		run->file[n].inode = NULL;
 	}
 	if (run->dio)
@@ -358,7 +358,7 @@ static void free_run(struct crash_run *run)
 {
 	close_files(run);
 	if (run->vol)
-		x4_vol_abandon(run->vol);
+		ext4_vol_abandon(run->vol);
 	dio_free(run->dio);
 	wq_free(run->workers);
 	wq_free(run->syncers);
@@ -378,8 +378,8 @@ static void free_run(struct crash_run *run)
 
 static bool open_files(struct crash_run *run)
 {
-	struct x4_inode *root;
-	bool ok = !x4_iget(run->vol, X4_ROOT_INO, NULL, &root);
+	struct ext4_inode *root;
+	bool ok = !ext4_inode_get(run->vol, EXT4_ROOT_INO, NULL, &root);
 
 	for (unsigned n = 0; n < DIO_FILES && ok; n++) {
 		struct dio_rec_file *f = &run->file[n];
@@ -387,7 +387,7 @@ static bool open_files(struct crash_run *run)
 		unsigned len = (unsigned)snprintf(name, sizeof(name), "f%u", n);
 
 		f->run = run;
-		ok = !x4_create(root, name, len, 0100644, 0, &cred, &f->inode) &&
+		ok = !ext4_create(root, name, len, 0100644, 0, &cred, &f->inode) &&
 		     !dio_file_open(run->dio, f->inode, &f->file);
 		for (unsigned k = 0; k < DIO_REQS && ok; k++) {
 			run->req[n][k].buf = fdio_alloc_aligned(4096, DIO_BUF);
@@ -395,8 +395,8 @@ static bool open_files(struct crash_run *run)
 		}
 	}
 	if (root)
-		x4_iput(root);
-	return ok && !x4_vol_sync(run->vol);
+		ext4_inode_put(root);
+	return ok && !ext4_vol_sync(run->vol);
 }
 
 static bool setup(struct crash_run *run)
@@ -414,8 +414,8 @@ static bool setup(struct crash_run *run)
 		return false;
 	if (!fua)
 		fake_dev(run->fake)->caps.fua = fake_dev(run->fake)->caps.is_block = false;
-	if (x4_vol_open(fake_dev(run->fake), &crash_dio_options, &run->vol, NULL, FDIO_REASON(err))) {
-		fprintf(stderr, "x4_vol_open: %s\n", err);
+	if (ext4_vol_open(fake_dev(run->fake), &crash_dio_options, &run->vol, NULL, FDIO_REASON(err))) {
+		fprintf(stderr, "ext4_vol_open: %s\n", err);
 		return false;
 	}
 	config.dev = fake_dev(run->fake);
@@ -452,7 +452,7 @@ static struct crash_run *dio_run(uint64_t seed)
 	}
 	if (seed % 3 == 0) {
 		close_files(run);
-		if (x4_vol_close(run->vol))
+		if (ext4_vol_close(run->vol))
 			fprintf(stderr, "dio workload: close failed\n");
 		run->vol = NULL;
 		for (unsigned n = 0; n < DIO_FILES; n++)

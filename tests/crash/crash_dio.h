@@ -21,7 +21,7 @@ struct dio_history { struct dio_version *version; unsigned nr, cap; };
 
 struct dio_rec_file {
 	struct crash_run *run;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct dio_file *file;
 	struct dio_history unit[DIO_UNITS], size;
 	unsigned busy;      /* r->lock: requests in flight */
@@ -38,7 +38,7 @@ struct dio_rec_req {
 
 struct crash_run {
 	struct fake_dev *fake;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	struct dio *dio;
 	struct wq *workers, *syncers;
 	unsigned bs;
@@ -53,7 +53,7 @@ struct crash_run {
 	struct dio_sync sync; /* of all */
 };
 
-extern const struct x4_options crash_dio_options;
+extern const struct ext4_options crash_dio_options;
 
 /* crash_dio.c: unit n of a file, in one generation. */
 void crash_dio_fill(uint8_t *buf, unsigned file, uint32_t n, uint32_t gen);

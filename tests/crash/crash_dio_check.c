@@ -72,30 +72,30 @@ static int64_t generation(const uint8_t *got, unsigned file, uint32_t n)
 	return memcmp(got, want, DIO_UNIT) ? -1 : (int64_t)gen;
 }
 
-static bool read_block(struct look *look, struct x4_inode *inode, uint32_t lblk, uint8_t *buf)
+static bool read_block(struct look *look, struct ext4_inode *inode, uint32_t lblk, uint8_t *buf)
 {
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
 	memset(buf, 0, look->run->bs);
-	if (x4_map_lookup(inode, lblk, &extent))
+	if (ext4_map_lookup(inode, lblk, &extent))
 		return false;
-	if (extent.state == X4_EXT_WRITTEN)
+	if (extent.state == EXT4_EXTENT_WRITTEN)
 		fake_peek(look->fake, buf, look->run->bs, extent.pblk * look->run->bs);
 	return true;
 }
 
-static bool file_ok(struct look *look, struct x4_inode *inode, unsigned file, unsigned k)
+static bool file_ok(struct look *look, struct ext4_inode *inode, unsigned file, unsigned k)
 {
 	static uint8_t buf[4096];
 	const struct dio_rec_file *f = &look->run->file[file];
-	uint64_t size = x4_inode_size(inode);
+	uint64_t size = ext4_inode_size(inode);
 	uint32_t per = look->run->bs / DIO_UNIT;
 
 	if (!size_allowed(&f->size, k, size)) {
 		snprintf(look->why, look->len, "f%u: the size is %llu", file, (unsigned long long)size);
 		return false;
 	}
-	if (x4_map_load(inode)) {
+	if (ext4_map_load(inode)) {
 		snprintf(look->why, look->len, "f%u: the map cannot be loaded", file);
 		return false;
 	}
@@ -116,37 +116,37 @@ static bool file_ok(struct look *look, struct x4_inode *inode, unsigned file, un
 	return true;
 }
 
-typedef bool (*file_fn)(struct look *l, struct x4_inode *i, unsigned file, void *arg);
+typedef bool (*file_fn)(struct look *l, struct ext4_inode *i, unsigned file, void *arg);
 
 static bool each_file(struct look *look, file_fn fn, void *arg)
 {
-	struct x4_options options = crash_dio_options;
-	struct x4_inode *root = NULL, *inode;
-	struct x4_vol *vol;
+	struct ext4_options options = crash_dio_options;
+	struct ext4_inode *root = NULL, *inode;
+	struct ext4_vol *vol;
 	bool ok;
 
 	options.read_only = true;
-	if (x4_vol_open(fake_dev(look->fake), &options, &vol, NULL, FDIO_REASON_AT(look->why, look->len)))
+	if (ext4_vol_open(fake_dev(look->fake), &options, &vol, NULL, FDIO_REASON_AT(look->why, look->len)))
 		return false;
-	ok = !x4_iget(vol, X4_ROOT_INO, NULL, &root);
+	ok = !ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &root);
 	for (unsigned n = 0; n < DIO_FILES && ok; n++) {
 		char name[8];
 		unsigned len = (unsigned)snprintf(name, sizeof(name), "f%u", n);
 
-		if (x4_lookup(root, name, len, &inode)) {
+		if (ext4_lookup(root, name, len, &inode)) {
 			snprintf(look->why, look->len, "%s: is gone", name);
 			ok = false;
 			break;
 		}
 		ok = fn(look, inode, n, arg);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
-	x4_iput(root);
-	x4_vol_abandon(vol);
+	ext4_inode_put(root);
+	ext4_vol_abandon(vol);
 	return ok;
 }
 
-static bool check_file(struct look *look, struct x4_inode *inode, unsigned file, void *arg)
+static bool check_file(struct look *look, struct ext4_inode *inode, unsigned file, void *arg)
 {
 	return file_ok(look, inode, file, *(unsigned *)arg);
 }
@@ -158,13 +158,13 @@ bool crash_dio_check(struct crash_run *run, struct fake_dev *fake, unsigned k, c
 	return each_file(&look, check_file, &k);
 }
 
-static bool digest_file(struct look *look, struct x4_inode *inode, unsigned file, void *arg)
+static bool digest_file(struct look *look, struct ext4_inode *inode, unsigned file, void *arg)
 {
 	static uint8_t buf[4096];
-	uint64_t size = x4_inode_size(inode), *sum = arg;
+	uint64_t size = ext4_inode_size(inode), *sum = arg;
 	uint32_t crc = fdio_crc32c(~file, &size, sizeof(size));
 
-	if (size > (uint64_t)DIO_UNITS * DIO_UNIT || x4_map_load(inode)) {
+	if (size > (uint64_t)DIO_UNITS * DIO_UNIT || ext4_map_load(inode)) {
 		snprintf(look->why, look->len, "f%u: cannot be read", file);
 		return false;
 	}

@@ -38,8 +38,8 @@ struct slot {
 
 struct crash_run {
 	struct fake_dev *fake;
-	struct x4_vol *vol;
-	struct x4_inode *dir[NDIRS]; /* 0 is the root */
+	struct ext4_vol *vol;
+	struct ext4_inode *dir[NDIRS]; /* 0 is the root */
 	unsigned bs;
 	uint32_t gen;
 	struct slot slot[NS];
@@ -48,8 +48,8 @@ struct crash_run {
 	uint64_t seed;
 };
 
-static const struct x4_options base_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
-static const struct x4_cred root_cred = { .cap_fsetid = true };
+static const struct ext4_options base_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+static const struct ext4_credentials root_cred = { .cap_fsetid = true };
 
 static uint32_t word_of(unsigned slot, unsigned inc, uint32_t lblk, unsigned off)
 {
@@ -72,13 +72,13 @@ static unsigned name_of(char *buf, size_t len, unsigned slot, const struct file 
 
 /* ---- operations; each returns 0 or -errno, and the model follows only on success ---- */
 
-static struct x4_inode *open_slot(struct crash_run *run, unsigned s)
+static struct ext4_inode *open_slot(struct crash_run *run, unsigned s)
 {
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 	char name[64];
 	unsigned len = name_of(name, sizeof(name), s, &run->slot[s].file);
 
-	return x4_lookup(run->dir[run->slot[s].file.dir], name, len, &inode) ? NULL : inode;
+	return ext4_lookup(run->dir[run->slot[s].file.dir], name, len, &inode) ? NULL : inode;
 }
 
 static void begin_op(struct crash_run *run, unsigned s)
@@ -91,15 +91,15 @@ static int op_create(struct crash_run *run, unsigned s)
 {
 	struct slot *sl = &run->slot[s];
 	struct file next = { .exists = true, .inc = sl->file.inc + 1, .dir = crash_pick(&run->seed, NDIRS) };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	char name[64];
 	int ret;
 
 	begin_op(run, s);
-	ret = x4_create(run->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644, 0, &root_cred, &inode);
+	ret = ext4_create(run->dir[next.dir], name, name_of(name, sizeof(name), s, &next), 0100644, 0, &root_cred, &inode);
 	if (ret)
 		return ret;
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	sl->file = next;
 	return 0;
 }
@@ -118,31 +118,31 @@ static int op_append(struct crash_run *run, unsigned s)
 	struct file *file = &run->slot[s].file;
 	uint32_t at = (uint32_t)fdio_div_up(file->size, run->bs) + (crash_pick(&run->seed, 4) ? 0 : crash_pick(&run->seed, 4));
 	uint32_t len = 1 + crash_pick(&run->seed, 6), gen = ++run->gen;
-	struct x4_resv resv;
-	struct x4_inode *inode = open_slot(run, s);
+	struct ext4_reservation resv;
+	struct ext4_inode *inode = open_slot(run, s);
 	int ret;
 
 	if (!inode)
 		return -ENOENT;
 	if (at + len > MAX_BLOCKS) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		return 0;
 	}
 	begin_op(run, s);
-	x4_inode_lock_excl(inode);
-	ret = x4_map_load(inode);
+	ext4_inode_lock_exclusive(inode);
+	ret = ext4_map_load(inode);
 	if (!ret)
-		ret = x4_resv_holes(inode, at, len, false, &resv);
+		ret = ext4_reserve_holes(inode, at, len, false, &resv);
 	if (!ret) {
 		for (unsigned e = 0; e < resv.nr && !ret; e++)
 			for (uint32_t b = 0; b < resv.ext[e].len && !ret; b++)
 				ret = write_block(run, s, resv.ext[e].lblk + b, resv.ext[e].pblk + b, gen);
 		if (!ret)
-			ret = x4_insert(inode, &resv, 0, 0, (uint64_t)(at + len) * run->bs);
-		x4_resv_free(&resv);
+			ret = ext4_insert(inode, &resv, 0, 0, (uint64_t)(at + len) * run->bs);
+		ext4_reservation_free(&resv);
 	}
-	x4_inode_unlock(inode);
-	x4_iput(inode);
+	ext4_inode_unlock(inode);
+	ext4_inode_put(inode);
 	if (ret)
 		return ret;
 	for (uint32_t b = at; b < at + len; b++) {
@@ -157,8 +157,8 @@ static int op_overwrite(struct crash_run *run, unsigned s)
 {
 	struct file *file = &run->slot[s].file;
 	uint32_t lblk = crash_pick(&run->seed, MAX_BLOCKS), gen = ++run->gen;
-	struct x4_inode *inode;
-	struct x4_ext extent;
+	struct ext4_inode *inode;
+	struct ext4_extent extent;
 	int ret;
 
 	if ((uint64_t)(lblk + 1) * run->bs > file->size || !file->gen[lblk])
@@ -167,17 +167,17 @@ static int op_overwrite(struct crash_run *run, unsigned s)
 	if (!inode)
 		return -ENOENT;
 	begin_op(run, s);
-	x4_inode_lock_excl(inode);
-	ret = x4_map_load(inode);
+	ext4_inode_lock_exclusive(inode);
+	ret = ext4_map_load(inode);
 	if (!ret)
-		ret = x4_map_lookup(inode, lblk, &extent);
-	if (!ret && extent.state != X4_EXT_WRITTEN)
+		ret = ext4_map_lookup(inode, lblk, &extent);
+	if (!ret && extent.state != EXT4_EXTENT_WRITTEN)
 		ret = -EPROTO;
 	if (!ret)
 		ret = write_block(run, s, lblk, extent.pblk, gen);
-	x4_touch_write(inode);
-	x4_inode_unlock(inode);
-	x4_iput(inode);
+	ext4_touch_write(inode);
+	ext4_inode_unlock(inode);
+	ext4_inode_put(inode);
 	if (!ret) {
 		file->gen[lblk] = gen;
 		file->valid[lblk] = run->bs;
@@ -189,7 +189,7 @@ static int op_truncate(struct crash_run *run, unsigned s)
 {
 	struct file *file = &run->slot[s].file;
 	uint64_t size = (uint64_t)crash_pick(&run->seed, (unsigned)(file->size / run->bs) + 1) * run->bs;
-	struct x4_inode *inode = open_slot(run, s);
+	struct ext4_inode *inode = open_slot(run, s);
 	int ret;
 
 	if (!inode)
@@ -197,12 +197,12 @@ static int op_truncate(struct crash_run *run, unsigned s)
 	if (size && crash_pick(&run->seed, 2))
 		size -= 8 * (1 + crash_pick(&run->seed, 60));
 	begin_op(run, s);
-	x4_inode_lock_excl(inode);
-	ret = x4_map_load(inode);
+	ext4_inode_lock_exclusive(inode);
+	ret = ext4_map_load(inode);
 	if (!ret)
-		ret = x4_truncate(inode, size);
-	x4_inode_unlock(inode);
-	x4_iput(inode);
+		ret = ext4_truncate(inode, size);
+	ext4_inode_unlock(inode);
+	ext4_inode_put(inode);
 	if (ret)
 		return ret;
 	file->size = size;
@@ -220,7 +220,7 @@ static int op_unlink(struct crash_run *run, unsigned s)
 	int ret;
 
 	begin_op(run, s);
-	ret = x4_unlink(run->dir[file->dir], name, name_of(name, sizeof(name), s, file));
+	ret = ext4_unlink(run->dir[file->dir], name, name_of(name, sizeof(name), s, file));
 	if (!ret) {
 		file->exists = false;
 		file->size = 0;
@@ -240,7 +240,7 @@ static int op_rename(struct crash_run *run, unsigned s)
 	next.dir = crash_pick(&run->seed, NDIRS);
 	tlen = name_of(to, sizeof(to), s, &next);
 	begin_op(run, s);
-	ret = x4_rename(run->dir[file->dir], from, flen, run->dir[next.dir], to, tlen, 0, &root_cred);
+	ret = ext4_rename(run->dir[file->dir], from, flen, run->dir[next.dir], to, tlen, 0, &root_cred);
 	if (!ret)
 		*file = next;
 	return ret;
@@ -257,18 +257,18 @@ static void ack(struct crash_run *run, unsigned s)
 
 static int op_fsync(struct crash_run *run, unsigned s)
 {
-	struct x4_inode *inode = open_slot(run, s);
+	struct ext4_inode *inode = open_slot(run, s);
 	bool flushed = false;
 	journal_tid tid;
 	int ret = 0;
 
 	if (!inode)
 		return -ENOENT;
-	if (x4_sync_tid(inode, false, &tid))
-		ret = journal_commit_wait(x4_vol_jnl(run->vol), tid, &flushed);
+	if (ext4_sync_tid(inode, false, &tid))
+		ret = journal_commit_wait(ext4_vol_journal(run->vol), tid, &flushed);
 	if (!ret && !flushed)
 		ret = dev_flush(fake_dev(run->fake));
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	if (!ret)
 		ack(run, s);
 	return ret;
@@ -276,7 +276,7 @@ static int op_fsync(struct crash_run *run, unsigned s)
 
 static int op_syncfs(struct crash_run *run)
 {
-	int ret = x4_vol_sync(run->vol);
+	int ret = ext4_vol_sync(run->vol);
 
 	for (unsigned s = 0; s < NS && !ret; s++)
 		ack(run, s);
@@ -306,8 +306,8 @@ static int one_op(struct crash_run *run)
 		return op_fsync(run, s);
 	if (what < 19)
 		return op_syncfs(run);
-	if (x4_sync_tid(run->dir[run->slot[s].file.dir], true, &tid))
-		journal_commit_start(x4_vol_jnl(run->vol), tid);
+	if (ext4_sync_tid(run->dir[run->slot[s].file.dir], true, &tid))
+		journal_commit_start(ext4_vol_journal(run->vol), tid);
 	return 0;
 }
 
@@ -316,7 +316,7 @@ static int one_op(struct crash_run *run)
 static void close_dirs(struct crash_run *run)
 {
 	for (unsigned d = 0; d < NDIRS; d++) {
-		x4_iput(run->dir[d]);
+		ext4_inode_put(run->dir[d]);
 		run->dir[d] = NULL;
 	}
 }
@@ -325,7 +325,7 @@ static void files_free(struct crash_run *run)
 {
 	if (run->vol) {
 		close_dirs(run);
-		x4_vol_abandon(run->vol);
+		ext4_vol_abandon(run->vol);
 	}
 	if (run->fake)
 		fake_free(run->fake);
@@ -333,14 +333,14 @@ static void files_free(struct crash_run *run)
 	free(run);
 }
 
-static bool open_dirs(struct x4_vol *vol, struct x4_inode **dir, bool make)
+static bool open_dirs(struct ext4_vol *vol, struct ext4_inode **dir, bool make)
 {
-	if (x4_iget(vol, X4_ROOT_INO, NULL, &dir[0]))
+	if (ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &dir[0]))
 		return false;
 	for (unsigned d = 1; d < NDIRS; d++) {
 		char name[16];
 		unsigned len = (unsigned)snprintf(name, sizeof(name), "dir%u", d);
-		int ret = make ? x4_create(dir[0], name, len, 040755, 0, &root_cred, &dir[d]) : x4_lookup(dir[0], name, len, &dir[d]);
+		int ret = make ? ext4_create(dir[0], name, len, 040755, 0, &root_cred, &dir[d]) : ext4_lookup(dir[0], name, len, &dir[d]);
 
 		if (ret)
 			return false;
@@ -361,11 +361,11 @@ static bool setup(struct crash_run *run)
 	if (!run->fake)
 		return false;
 	run->bs = small ? 1024 : 4096;
-	if (x4_vol_open(fake_dev(run->fake), &base_options, &run->vol, &reason, FDIO_REASON(err))) {
-		fprintf(stderr, "x4_vol_open: %s\n", err);
+	if (ext4_vol_open(fake_dev(run->fake), &base_options, &run->vol, &reason, FDIO_REASON(err))) {
+		fprintf(stderr, "ext4_vol_open: %s\n", err);
 		return false;
 	}
-	return open_dirs(run->vol, run->dir, true) && !x4_vol_sync(run->vol);
+	return open_dirs(run->vol, run->dir, true) && !ext4_vol_sync(run->vol);
 }
 
 static struct crash_run *files_run(uint64_t seed)
@@ -391,7 +391,7 @@ static struct crash_run *files_run(uint64_t seed)
 	}
 	if (crash_pick(&run->seed, 3) == 0) {
 		close_dirs(run);
-		if (x4_vol_close(run->vol))
+		if (ext4_vol_close(run->vol))
 			fprintf(stderr, "files workload: close failed\n");
 		run->vol = NULL;
 		for (unsigned s = 0; s < NS; s++)
@@ -405,20 +405,20 @@ static struct fake_dev *files_device(struct crash_run *run)
 	return run->fake;
 }
 
-int crash_recover_volume(const struct x4_options *options, struct fake_dev *fake, char *why, size_t len)
+int crash_recover_volume(const struct ext4_options *options, struct fake_dev *fake, char *why, size_t len)
 {
 	const char *reason = NULL;
-	struct x4_vol *vol;
-	int ret = x4_vol_open(fake_dev(fake), options, &vol, &reason, FDIO_REASON_AT(why, len));
+	struct ext4_vol *vol;
+	int ret = ext4_vol_open(fake_dev(fake), options, &vol, &reason, FDIO_REASON_AT(why, len));
 
 	if (ret)
 		return ret;
 	if (reason) {
 		snprintf(why, len, "read-only: %s", reason);
-		x4_vol_abandon(vol);
+		ext4_vol_abandon(vol);
 		return -EROFS;
 	}
-	return x4_vol_close(vol);
+	return ext4_vol_close(vol);
 }
 
 static int files_recover(struct crash_run *run, struct fake_dev *fake, char *why, size_t len)
@@ -468,10 +468,10 @@ static bool block_is_own(const uint8_t *got, unsigned n, unsigned slot, unsigned
 	return true;
 }
 
-static bool content_ok(struct look *look, struct x4_inode *inode, const char *name, const struct file *want)
+static bool content_ok(struct look *look, struct ext4_inode *inode, const char *name, const struct file *want)
 {
 	static uint8_t buf[65536];
-	uint64_t size = x4_inode_size(inode);
+	uint64_t size = ext4_inode_size(inode);
 	unsigned slot, inc, ren, bs = look->run->bs;
 
 	if (sscanf(name, "s%u.%u.%u", &slot, &inc, &ren) != 3)
@@ -480,16 +480,16 @@ static bool content_ok(struct look *look, struct x4_inode *inode, const char *na
 		return complain(look, "size is wrong", name);
 	if (size > (uint64_t)MAX_BLOCKS * bs)
 		return complain(look, "size is impossible", name);
-	if (x4_map_load(inode))
+	if (ext4_map_load(inode))
 		return complain(look, "map cannot be loaded", name);
 	for (uint32_t b = 0; (uint64_t)b * bs < size; b++) {
 		unsigned n = (unsigned)FDIO_MIN((uint64_t)bs, size - (uint64_t)b * bs);
-		struct x4_ext extent;
+		struct ext4_extent extent;
 
-		if (x4_map_lookup(inode, b, &extent))
+		if (ext4_map_lookup(inode, b, &extent))
 			return complain(look, "block cannot be looked up", name);
 		memset(buf, 0, bs);
-		if (extent.state == X4_EXT_WRITTEN)
+		if (extent.state == EXT4_EXTENT_WRITTEN)
 			fake_peek(look->fake, buf, bs, extent.pblk * bs);
 		if (want ? !block_is(buf, n, slot, inc, b, want) : !block_is_own(buf, n, slot, inc, b))
 			return complain(look, want ? "synced bytes are not there" : "shows bytes that are not its own", name);
@@ -499,7 +499,7 @@ static bool content_ok(struct look *look, struct x4_inode *inode, const char *na
 
 struct names { char name[64][64]; unsigned nr; };
 
-static bool collect(void *arg, const struct x4_dirent *entry)
+static bool collect(void *arg, const struct ext4_dirent *entry)
 {
 	struct names *n = arg;
 
@@ -508,25 +508,25 @@ static bool collect(void *arg, const struct x4_dirent *entry)
 	return true;
 }
 
-typedef bool (*file_fn)(struct look *l, struct x4_inode *i, const char *name, void *arg);
+typedef bool (*file_fn)(struct look *l, struct ext4_inode *i, const char *name, void *arg);
 
 /* fn for each file, until one says no. */
-static bool each_file(struct look *look, struct x4_inode **dir, file_fn fn, void *arg)
+static bool each_file(struct look *look, struct ext4_inode **dir, file_fn fn, void *arg)
 {
 	static struct names names;
 
 	for (unsigned d = 0; d < NDIRS; d++) {
 		names.nr = 0;
-		if (x4_readdir(dir[d], 0, collect, &names))
+		if (ext4_readdir(dir[d], 0, collect, &names))
 			return complain(look, "cannot be read", "directory");
 		for (unsigned n = 0; n < names.nr; n++) {
-			struct x4_inode *inode;
+			struct ext4_inode *inode;
 			bool ok;
 
-			if (x4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &inode))
+			if (ext4_lookup(dir[d], names.name[n], (unsigned)strlen(names.name[n]), &inode))
 				return complain(look, "is listed and cannot be found", names.name[n]);
 			ok = fn(look, inode, names.name[n], arg);
-			x4_iput(inode);
+			ext4_inode_put(inode);
 			if (!ok)
 				return false;
 		}
@@ -535,14 +535,14 @@ static bool each_file(struct look *look, struct x4_inode **dir, file_fn fn, void
 }
 
 /* Whatever is there shows only its own bytes. */
-static bool clean_file(struct look *look, struct x4_inode *inode, const char *name, void *arg) { return content_ok(look, inode, name, NULL); }
+static bool clean_file(struct look *look, struct ext4_inode *inode, const char *name, void *arg) { return content_ok(look, inode, name, NULL); }
 
 /* What was synced and not touched since is exactly there. */
-static bool slot_ok(struct look *look, struct x4_inode **dir, unsigned s, unsigned k)
+static bool slot_ok(struct look *look, struct ext4_inode **dir, unsigned s, unsigned k)
 {
 	struct crash_run *run = look->run;
 	const struct ack *a = NULL;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	char name[64];
 	unsigned len;
 	bool ok;
@@ -554,29 +554,29 @@ static bool slot_ok(struct look *look, struct x4_inode **dir, unsigned s, unsign
 	if (!a || (a->ops < run->slot[s].ops && run->slot[s].start[a->ops] < k))
 		return true;
 	len = name_of(name, sizeof(name), s, &a->file);
-	ret = x4_lookup(dir[a->file.dir], name, len, &inode);
+	ret = ext4_lookup(dir[a->file.dir], name, len, &inode);
 	if (!a->file.exists) {
 		if (!ret)
-			x4_iput(inode);
+			ext4_inode_put(inode);
 		return ret == -ENOENT || complain(look, "was unlinked durably and is back", name);
 	}
 	if (ret)
 		return complain(look, "was synced and is gone", name);
 	ok = content_ok(look, inode, name, &a->file);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return ok;
 }
 
 static bool files_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len)
 {
-	struct x4_options options = base_options;
+	struct ext4_options options = base_options;
 	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
-	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *vol;
+	struct ext4_inode *dir[NDIRS] = { NULL };
+	struct ext4_vol *vol;
 	bool ok;
 
 	options.read_only = true;
-	if (x4_vol_open(fake_dev(fake), &options, &vol, NULL, FDIO_REASON_AT(why, len)))
+	if (ext4_vol_open(fake_dev(fake), &options, &vol, NULL, FDIO_REASON_AT(why, len)))
 		return false;
 	ok = open_dirs(vol, dir, false) || complain(&look, "is missing", "directory");
 	if (ok)
@@ -584,34 +584,34 @@ static bool files_check(struct crash_run *run, struct fake_dev *fake, unsigned k
 	for (unsigned s = 0; s < NS && ok; s++)
 		ok = slot_ok(&look, dir, s, k);
 	for (unsigned d = 0; d < NDIRS; d++)
-		x4_iput(dir[d]);
-	x4_vol_abandon(vol);
+		ext4_inode_put(dir[d]);
+	ext4_vol_abandon(vol);
 	return ok;
 }
 
 /* One file: name, kind, links, size and every byte (holes and unwritten extents are zeroes). */
-static bool digest_file(struct look *look, struct x4_inode *inode, const char *name, void *arg)
+static bool digest_file(struct look *look, struct ext4_inode *inode, const char *name, void *arg)
 {
 	static uint8_t buf[65536];
-	uint64_t size = x4_inode_size(inode);
-	struct x4_attr attr;
+	uint64_t size = ext4_inode_size(inode);
+	struct ext4_attr attr;
 	unsigned bs = look->run->bs;
 	uint32_t crc;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	crc = fdio_crc32c(~0u, name, strlen(name));
 	crc = fdio_crc32c(crc, &attr.mode, sizeof(attr.mode));
 	crc = fdio_crc32c(crc, &attr.nlink, sizeof(attr.nlink));
 	crc = fdio_crc32c(crc, &size, sizeof(size));
-	if (size > (uint64_t)MAX_BLOCKS * bs || x4_map_load(inode))
+	if (size > (uint64_t)MAX_BLOCKS * bs || ext4_map_load(inode))
 		return complain(look, "cannot be read", name);
 	for (uint32_t b = 0; (uint64_t)b * bs < size; b++) {
-		struct x4_ext extent;
+		struct ext4_extent extent;
 
-		if (x4_map_lookup(inode, b, &extent))
+		if (ext4_map_lookup(inode, b, &extent))
 			return complain(look, "block cannot be looked up", name);
 		memset(buf, 0, bs);
-		if (extent.state == X4_EXT_WRITTEN)
+		if (extent.state == EXT4_EXTENT_WRITTEN)
 			fake_peek(look->fake, buf, bs, extent.pblk * bs);
 		crc = fdio_crc32c(crc, buf, FDIO_MIN((uint64_t)bs, size - (uint64_t)b * bs));
 	}
@@ -621,21 +621,21 @@ static bool digest_file(struct look *look, struct x4_inode *inode, const char *n
 
 static bool files_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len)
 {
-	struct x4_options options = base_options;
+	struct ext4_options options = base_options;
 	struct look look = { .run = run, .fake = fake, .why = why, .len = len };
-	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *vol;
+	struct ext4_inode *dir[NDIRS] = { NULL };
+	struct ext4_vol *vol;
 	bool ok;
 
 	options.read_only = true;
 	*sum = 0;
-	if (x4_vol_open(fake_dev(fake), &options, &vol, NULL, FDIO_REASON_AT(why, len)))
+	if (ext4_vol_open(fake_dev(fake), &options, &vol, NULL, FDIO_REASON_AT(why, len)))
 		return false;
 	ok = open_dirs(vol, dir, false) || complain(&look, "is missing", "directory");
 	ok = ok && each_file(&look, dir, digest_file, sum);
 	for (unsigned d = 0; d < NDIRS; d++)
-		x4_iput(dir[d]);
-	x4_vol_abandon(vol);
+		ext4_inode_put(dir[d]);
+	ext4_vol_abandon(vol);
 	return ok;
 }
 

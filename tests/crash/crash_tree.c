@@ -19,8 +19,8 @@
 
 bool crash_tiny;
 
-const struct x4_options tree_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
-static const struct x4_cred tree_cred = { .cap_fsetid = true };
+const struct ext4_options tree_options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+static const struct ext4_credentials tree_cred = { .cap_fsetid = true };
 const char tree_xattr_name[] = "user.crash";
 
 /* ---- bytes ---- */
@@ -57,7 +57,7 @@ unsigned tree_text(char *buf, size_t len, unsigned worker, unsigned n)
 
 /* ---- the model ---- */
 
-static struct x4_inode *dir_of(struct crash_run *run, unsigned n) { return run->dir[n % NDIRS]; }
+static struct ext4_inode *dir_of(struct crash_run *run, unsigned n) { return run->dir[n % NDIRS]; }
 
 static void touch_name(struct worker *worker, struct name *name)
 {
@@ -104,17 +104,17 @@ static void ack_file(struct worker *worker, struct file *file)
 static int op_make(struct worker *worker, unsigned n, bool dir)
 {
 	struct file *file = &worker->file[worker->nr_files];
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	char text[32];
 	int ret;
 
 	if (worker->nr_files == NF)
 		return 0;
 	touch_name(worker, &worker->name[n]);
-	ret = x4_create(dir_of(worker->run, n), text, tree_text(text, sizeof(text), worker->nr, n), dir ? 040755 : 0100644, 0, &tree_cred, &inode);
+	ret = ext4_create(dir_of(worker->run, n), text, tree_text(text, sizeof(text), worker->nr, n), dir ? 040755 : 0100644, 0, &tree_cred, &inode);
 	if (ret)
 		return ret;
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	*file = (struct file){ .id = worker->nr << 16 | ++worker->nr_files, .kind = dir ? K_DIR : K_FILE, .dirty = true };
 	give_name(&worker->name[n], file);
 	return 0;
@@ -128,13 +128,13 @@ static int op_remove(struct worker *worker, unsigned n)
 	int ret;
 
 	touch_file(worker, file);
-	ret = file->kind == K_DIR ? x4_rmdir(dir_of(worker->run, n), text, len) : x4_unlink(dir_of(worker->run, n), text, len);
+	ret = file->kind == K_DIR ? ext4_rmdir(dir_of(worker->run, n), text, len) : ext4_unlink(dir_of(worker->run, n), text, len);
 	if (!ret)
 		worker->name[n].file = NULL;
 	return ret;
 }
 
-static int op_link(struct worker *worker, unsigned n, unsigned to, struct x4_inode *inode)
+static int op_link(struct worker *worker, unsigned n, unsigned to, struct ext4_inode *inode)
 {
 	struct file *file = worker->name[n].file;
 	char text[32];
@@ -144,7 +144,7 @@ static int op_link(struct worker *worker, unsigned n, unsigned to, struct x4_ino
 		return 0;
 	touch_file(worker, file);
 	touch_name(worker, &worker->name[to]);
-	ret = x4_link(dir_of(worker->run, to), text, tree_text(text, sizeof(text), worker->nr, to), inode, true);
+	ret = ext4_link(dir_of(worker->run, to), text, tree_text(text, sizeof(text), worker->nr, to), inode, true);
 	if (!ret)
 		give_name(&worker->name[to], file);
 	return ret;
@@ -164,7 +164,7 @@ static int op_rename(struct worker *worker, unsigned n, unsigned to)
 		touch_file(worker, over);
 	else
 		touch_name(worker, &worker->name[to]);
-	ret = x4_rename(dir_of(worker->run, n), from_text, from_len, dir_of(worker->run, to), to_text, to_len, 0, &tree_cred);
+	ret = ext4_rename(dir_of(worker->run, n), from_text, from_len, dir_of(worker->run, to), to_text, to_len, 0, &tree_cred);
 	if (!ret) {
 		worker->name[n].file = NULL;
 		give_name(&worker->name[to], file);
@@ -181,15 +181,15 @@ static int put_block(struct worker *worker, struct file *file, uint32_t lblk, ui
 }
 
 /* The blocks that are there already, then those that were reserved. Data first, extents afterwards. */
-static int write_data(struct worker *worker, struct file *file, struct x4_inode *inode, const struct x4_resv *resv, uint32_t at, uint32_t len)
+static int write_data(struct worker *worker, struct file *file, struct ext4_inode *inode, const struct ext4_reservation *resv, uint32_t at, uint32_t len)
 {
 	int ret = 0;
 
 	for (uint32_t b = at; b < at + len && !ret; b++) {
-		struct x4_ext extent;
+		struct ext4_extent extent;
 
-		ret = x4_map_lookup(inode, b, &extent);
-		if (!ret && extent.state != X4_EXT_HOLE)
+		ret = ext4_map_lookup(inode, b, &extent);
+		if (!ret && extent.state != EXT4_EXTENT_HOLE)
 			ret = put_block(worker, file, b, extent.pblk, 0);
 	}
 	for (unsigned e = 0; e < resv->nr && !ret; e++)
@@ -198,21 +198,21 @@ static int write_data(struct worker *worker, struct file *file, struct x4_inode 
 	return ret;
 }
 
-static int op_write(struct worker *worker, struct file *file, struct x4_inode *inode)
+static int op_write(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
 	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&worker->seed, 6);
 	uint64_t end = (uint64_t)(at + len) * worker->run->bs;
-	struct x4_resv resv;
+	struct ext4_reservation resv;
 	int ret;
 
 	worker->gen++;
-	ret = x4_resv_holes(inode, at, len, false, &resv);
+	ret = ext4_reserve_holes(inode, at, len, false, &resv);
 	if (ret)
 		return ret;
 	ret = write_data(worker, file, inode, &resv, at, len);
 	if (!ret)
-		ret = x4_insert(inode, &resv, at, len, end > file->size ? end : 0);
-	x4_resv_free(&resv);
+		ret = ext4_insert(inode, &resv, at, len, end > file->size ? end : 0);
+	ext4_reservation_free(&resv);
 	for (uint32_t b = at; b < at + len && !ret; b++) {
 		file->gen[b] = worker->gen;
 		file->valid[b] = worker->run->bs;
@@ -222,7 +222,7 @@ static int op_write(struct worker *worker, struct file *file, struct x4_inode *i
 	return ret;
 }
 
-static int op_truncate(struct worker *worker, struct file *file, struct x4_inode *inode)
+static int op_truncate(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
 	unsigned bs = worker->run->bs;
 	uint64_t size = (uint64_t)crash_pick(&worker->seed, (unsigned)(file->size / bs) + 1) * bs;
@@ -230,7 +230,7 @@ static int op_truncate(struct worker *worker, struct file *file, struct x4_inode
 
 	if (size && crash_pick(&worker->seed, 2))
 		size -= 16 * (1 + crash_pick(&worker->seed, 30));
-	ret = x4_truncate(inode, size);
+	ret = ext4_truncate(inode, size);
 	if (ret)
 		return ret;
 	file->size = size;
@@ -241,12 +241,12 @@ static int op_truncate(struct worker *worker, struct file *file, struct x4_inode
 	return 0;
 }
 
-static int op_allocate(struct worker *worker, struct file *file, struct x4_inode *inode, bool punch)
+static int op_allocate(struct worker *worker, struct file *file, struct ext4_inode *inode, bool punch)
 {
 	uint32_t at = crash_pick(&worker->seed, MAX_BLOCKS - 6), len = 1 + crash_pick(&worker->seed, 6);
 	uint64_t off = (uint64_t)at * worker->run->bs, n = (uint64_t)len * worker->run->bs;
 	bool keep = punch || crash_pick(&worker->seed, 2);
-	int ret = x4_fallocate(inode, (punch ? X4_FALLOC_PUNCH_HOLE : 0) | (keep ? X4_FALLOC_KEEP_SIZE : 0), off, n, false);
+	int ret = ext4_fallocate(inode, (punch ? EXT4_FALLOC_PUNCH_HOLE : 0) | (keep ? EXT4_FALLOC_KEEP_SIZE : 0), off, n, false);
 
 	if (ret)
 		return ret;
@@ -257,7 +257,7 @@ static int op_allocate(struct worker *worker, struct file *file, struct x4_inode
 	return 0;
 }
 
-static int op_xattr(struct worker *worker, struct file *file, struct x4_inode *inode)
+static int op_xattr(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
 	static __thread uint8_t value[TREE_XATTR_MAX];
 	uint32_t v = crash_pick(&worker->seed, 4) ? ++worker->gen : 0;
@@ -265,35 +265,35 @@ static int op_xattr(struct worker *worker, struct file *file, struct x4_inode *i
 
 	if (!v && !file->xattr)
 		return 0;
-	ret = v ? x4_xattr_set(inode, tree_xattr_name, value, tree_xattr_value(value, v), 0, false) : x4_xattr_remove(inode, tree_xattr_name);
+	ret = v ? ext4_xattr_set(inode, tree_xattr_name, value, tree_xattr_value(value, v), 0, false) : ext4_xattr_remove(inode, tree_xattr_name);
 	if (!ret)
 		file->xattr = v;
 	return ret;
 }
 
-static int change_content(struct worker *worker, unsigned what, struct file *file, struct x4_inode *inode)
+static int change_content(struct worker *worker, unsigned what, struct file *file, struct ext4_inode *inode)
 {
 	int ret;
 
 	touch_file(worker, file);
 	if (what == 4)
 		return op_xattr(worker, file, inode);
-	x4_inode_lock_excl(inode);
-	ret = x4_map_load(inode);
+	ext4_inode_lock_exclusive(inode);
+	ret = ext4_map_load(inode);
 	if (!ret)
 		ret = what == 0 ? op_write(worker, file, inode) : what == 1 ? op_truncate(worker, file, inode) : op_allocate(worker, file, inode, what == 2);
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	return ret;
 }
 
 /* ---- syncing ---- */
 
 /* A written block again, O_DSYNC: one FUA write, and no commit if nothing else has changed. */
-static int op_dsync(struct worker *worker, struct file *file, struct x4_inode *inode)
+static int op_dsync(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
 	uint32_t lblk = crash_pick(&worker->seed, MAX_BLOCKS);
 	bool clean = !file->dirty;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	journal_tid tid;
 	int ret;
 
@@ -301,16 +301,16 @@ static int op_dsync(struct worker *worker, struct file *file, struct x4_inode *i
 		return 0;
 	touch_file(worker, file);
 	worker->gen++;
-	x4_inode_lock_shared(inode);
-	ret = x4_map_load(inode);
+	ext4_inode_lock_shared(inode);
+	ret = ext4_map_load(inode);
 	if (!ret)
-		ret = x4_map_lookup(inode, lblk, &extent);
+		ret = ext4_map_lookup(inode, lblk, &extent);
 	if (!ret)
-		ret = extent.state == X4_EXT_WRITTEN ? put_block(worker, file, lblk, extent.pblk, DEV_FUA) : -EPROTO;
-	x4_touch_write(inode);
-	x4_inode_unlock(inode);
-	if (!ret && x4_sync_tid(inode, true, &tid))
-		ret = journal_commit_wait(x4_vol_jnl(worker->run->vol), tid, NULL);
+		ret = extent.state == EXT4_EXTENT_WRITTEN ? put_block(worker, file, lblk, extent.pblk, DEV_FUA) : -EPROTO;
+	ext4_touch_write(inode);
+	ext4_inode_unlock(inode);
+	if (!ret && ext4_sync_tid(inode, true, &tid))
+		ret = journal_commit_wait(ext4_vol_journal(worker->run->vol), tid, NULL);
 	if (ret)
 		return ret;
 	file->gen[lblk] = worker->gen;
@@ -320,20 +320,20 @@ static int op_dsync(struct worker *worker, struct file *file, struct x4_inode *i
 	return 0;
 }
 
-static int sync_inode(struct worker *worker, struct x4_inode *inode)
+static int sync_inode(struct worker *worker, struct ext4_inode *inode)
 {
 	bool flushed = false;
 	journal_tid tid;
 	int ret = 0;
 
-	if (x4_sync_tid(inode, false, &tid))
-		ret = journal_commit_wait(x4_vol_jnl(worker->run->vol), tid, &flushed);
+	if (ext4_sync_tid(inode, false, &tid))
+		ret = journal_commit_wait(ext4_vol_journal(worker->run->vol), tid, &flushed);
 	if (!ret && !flushed)
 		ret = dev_flush(fake_dev(worker->run->fake));
 	return ret;
 }
 
-static int op_fsync(struct worker *worker, struct file *file, struct x4_inode *inode)
+static int op_fsync(struct worker *worker, struct file *file, struct ext4_inode *inode)
 {
 	int ret = sync_inode(worker, inode);
 
@@ -354,7 +354,7 @@ static int op_fsync_dir(struct worker *worker)
 
 static int op_syncfs(struct worker *worker)
 {
-	int ret = x4_vol_sync(worker->run->vol);
+	int ret = ext4_vol_sync(worker->run->vol);
 
 	for (unsigned n = 0; n < NN && !ret; n++) {
 		if (worker->name[n].file)
@@ -369,9 +369,9 @@ static int op_syncfs(struct worker *worker)
 static int on_file(struct worker *worker, unsigned n, unsigned what)
 {
 	struct file *file = worker->name[n].file;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	char text[32];
-	int ret = x4_lookup(dir_of(worker->run, n), text, tree_text(text, sizeof(text), worker->nr, n), &inode);
+	int ret = ext4_lookup(dir_of(worker->run, n), text, tree_text(text, sizeof(text), worker->nr, n), &inode);
 
 	if (ret)
 		return ret;
@@ -385,7 +385,7 @@ static int on_file(struct worker *worker, unsigned n, unsigned what)
 		ret = op_dsync(worker, file, inode);
 	else
 		ret = op_fsync(worker, file, inode);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return ret;
 }
 
@@ -423,23 +423,23 @@ static void *work(void *arg)
 	return NULL;
 }
 
-void tree_close_dirs(struct x4_inode **dir)
+void tree_close_dirs(struct ext4_inode **dir)
 {
 	for (unsigned d = 0; d < NDIRS; d++) {
-		x4_iput(dir[d]);
+		ext4_inode_put(dir[d]);
 		dir[d] = NULL;
 	}
 }
 
-bool tree_open_dirs(struct x4_vol *vol, struct x4_inode **dir, bool make)
+bool tree_open_dirs(struct ext4_vol *vol, struct ext4_inode **dir, bool make)
 {
-	if (x4_iget(vol, X4_ROOT_INO, NULL, &dir[0]))
+	if (ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &dir[0]))
 		return false;
 	for (unsigned d = 1; d < NDIRS; d++) {
 		char text[16];
 		unsigned len = (unsigned)snprintf(text, sizeof(text), "dir%u", d);
 
-		if (make ? x4_create(dir[0], text, len, 040755, 0, &tree_cred, &dir[d]) : x4_lookup(dir[0], text, len, &dir[d]))
+		if (make ? ext4_create(dir[0], text, len, 040755, 0, &tree_cred, &dir[d]) : ext4_lookup(dir[0], text, len, &dir[d]))
 			return false;
 	}
 	return true;
@@ -449,7 +449,7 @@ static void tree_free(struct crash_run *run)
 {
 	if (run->vol) {
 		tree_close_dirs(run->dir);
-		x4_vol_abandon(run->vol);
+		ext4_vol_abandon(run->vol);
 	}
 	if (run->fake)
 		fake_free(run->fake);
@@ -486,11 +486,11 @@ static bool setup(struct crash_run *run, uint64_t seed)
 			if (!(worker->name[n].acks = calloc(MAX_ACKS, sizeof(struct ack))))
 				return false;
 	}
-	if (x4_vol_open(fake_dev(run->fake), &tree_options, &run->vol, NULL, FDIO_REASON(err))) {
-		fprintf(stderr, "x4_vol_open: %s\n", err);
+	if (ext4_vol_open(fake_dev(run->fake), &tree_options, &run->vol, NULL, FDIO_REASON(err))) {
+		fprintf(stderr, "ext4_vol_open: %s\n", err);
 		return false;
 	}
-	return tree_open_dirs(run->vol, run->dir, true) && !x4_vol_sync(run->vol);
+	return tree_open_dirs(run->vol, run->dir, true) && !ext4_vol_sync(run->vol);
 }
 
 /* All threads at once; false if an operation failed. */
@@ -527,7 +527,7 @@ static struct crash_run *tree_run(uint64_t seed)
 	}
 	if (seed % 3 == 0) {
 		tree_close_dirs(run->dir);
-		if (x4_vol_close(run->vol))
+		if (ext4_vol_close(run->vol))
 			fprintf(stderr, "tree workload: close failed\n");
 		run->vol = NULL;
 		for (unsigned t = 0; t < run->nr_workers; t++)

@@ -49,13 +49,13 @@ struct worker {
 
 struct crash_run {
 	struct fake_dev *fake;
-	struct x4_vol *vol;
-	struct x4_inode *dir[NDIRS]; /* 0 is the root */
+	struct ext4_vol *vol;
+	struct ext4_inode *dir[NDIRS]; /* 0 is the root */
 	unsigned bs, nr_workers;
 	struct worker worker[NT];
 };
 
-extern const struct x4_options tree_options;
+extern const struct ext4_options tree_options;
 #define TREE_XATTR_MAX 5000
 extern const char tree_xattr_name[];
 
@@ -67,8 +67,8 @@ void tree_fill(uint8_t *buf, unsigned bs, uint32_t id, uint32_t lblk, uint32_t g
 uint32_t tree_mix(uint32_t id, uint32_t lblk, unsigned off);
 /* The attribute's value; returns its length. */
 size_t tree_xattr_value(uint8_t *buf, uint32_t v);
-bool tree_open_dirs(struct x4_vol *vol, struct x4_inode **dir, bool make);
-void tree_close_dirs(struct x4_inode **dir);
+bool tree_open_dirs(struct ext4_vol *vol, struct ext4_inode **dir, bool make);
+void tree_close_dirs(struct ext4_inode **dir);
 
 /* crash_tree_check.c */
 bool tree_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len);

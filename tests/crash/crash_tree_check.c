@@ -25,13 +25,13 @@ static bool complain(struct look *look, const char *what)
 	return false;
 }
 
-static int block_of(struct look *look, struct x4_inode *inode, uint32_t lblk, uint8_t *buf)
+static int block_of(struct look *look, struct ext4_inode *inode, uint32_t lblk, uint8_t *buf)
 {
-	struct x4_ext extent;
-	int ret = x4_map_lookup(inode, lblk, &extent);
+	struct ext4_extent extent;
+	int ret = ext4_map_lookup(inode, lblk, &extent);
 
 	memset(buf, 0, look->run->bs);
-	if (!ret && extent.state == X4_EXT_WRITTEN)
+	if (!ret && extent.state == EXT4_EXTENT_WRITTEN)
 		fake_peek(look->fake, buf, look->run->bs, extent.pblk * look->run->bs);
 	return ret;
 }
@@ -75,15 +75,15 @@ static bool had_name(const struct name *name, uint32_t id)
 }
 
 /* want NULL: nothing was promised but that nothing foreign is seen. */
-static bool content_ok(struct look *look, const struct name *name, struct x4_inode *inode, const struct file *want)
+static bool content_ok(struct look *look, const struct name *name, struct ext4_inode *inode, const struct file *want)
 {
 	static uint8_t buf[4096];
-	uint64_t size = x4_inode_size(inode);
+	uint64_t size = ext4_inode_size(inode);
 	uint32_t id = 0;
 
 	if (want ? size != want->size : size > (uint64_t)MAX_BLOCKS * look->run->bs)
 		return complain(look, "size is wrong");
-	if (x4_map_load(inode))
+	if (ext4_map_load(inode))
 		return complain(look, "map cannot be loaded");
 	for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
 		unsigned some = (unsigned)FDIO_MIN((uint64_t)look->run->bs, size - (uint64_t)b * look->run->bs);
@@ -98,11 +98,11 @@ static bool content_ok(struct look *look, const struct name *name, struct x4_ino
 	return !id || had_name(name, id) || complain(look, "shows the bytes of another file");
 }
 
-static bool xattr_ok(struct look *look, struct x4_inode *inode, uint32_t v)
+static bool xattr_ok(struct look *look, struct ext4_inode *inode, uint32_t v)
 {
 	static uint8_t want[TREE_XATTR_MAX], got[TREE_XATTR_MAX];
 	size_t len, n = 0;
-	int ret = x4_xattr_get(inode, tree_xattr_name, got, sizeof(got), &n);
+	int ret = ext4_xattr_get(inode, tree_xattr_name, got, sizeof(got), &n);
 
 	if (!v)
 		return ret == -ENODATA || complain(look, "has an attribute that was removed");
@@ -110,55 +110,55 @@ static bool xattr_ok(struct look *look, struct x4_inode *inode, uint32_t v)
 	return (!ret && n == len && !memcmp(want, got, n)) || complain(look, "its attribute is not what was synced");
 }
 
-static bool ack_ok(struct look *look, const struct name *name, const struct ack *a, struct x4_inode *inode)
+static bool ack_ok(struct look *look, const struct name *name, const struct ack *a, struct ext4_inode *inode)
 {
 	if (a->file.kind == K_NONE)
 		return !inode || complain(look, "was removed durably and is back");
 	if (!inode)
 		return complain(look, "was synced and is gone");
-	if ((x4_inode_mode(inode) & 0170000) != (a->file.kind == K_DIR ? 0040000u : 0100000u))
+	if ((ext4_inode_mode(inode) & 0170000) != (a->file.kind == K_DIR ? 0040000u : 0100000u))
 		return complain(look, "is of another kind");
 	if (!a->content || a->file.kind == K_DIR)
 		return true;
 	return content_ok(look, name, inode, &a->file) && xattr_ok(look, inode, a->file.xattr);
 }
 
-static bool name_ok(struct look *look, const struct name *name, struct x4_inode *dir, unsigned k)
+static bool name_ok(struct look *look, const struct name *name, struct ext4_inode *dir, unsigned k)
 {
-	struct x4_inode *inode = NULL;
-	int ret = x4_lookup(dir, look->text, (unsigned)strlen(look->text), &inode);
+	struct ext4_inode *inode = NULL;
+	int ret = ext4_lookup(dir, look->text, (unsigned)strlen(look->text), &inode);
 	bool ok = true;
 
 	if (ret && ret != -ENOENT)
 		return complain(look, "cannot be looked up");
-	if (inode && (x4_inode_mode(inode) & 0170000) == 0100000)
+	if (inode && (ext4_inode_mode(inode) & 0170000) == 0100000)
 		ok = content_ok(look, name, inode, NULL);
 	for (unsigned a = 0; a < name->nr_acks && name->acks[a].event <= k && ok; a++)
 		if (name->acks[a].ops == name->ops || name->start[name->acks[a].ops] >= k)
 			ok = ack_ok(look, name, &name->acks[a], inode);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return ok;
 }
 
-static bool open_to_look(struct look *look, struct x4_vol **vol, struct x4_inode **dir)
+static bool open_to_look(struct look *look, struct ext4_vol **vol, struct ext4_inode **dir)
 {
-	struct x4_options options = tree_options;
+	struct ext4_options options = tree_options;
 
 	options.read_only = true;
-	if (x4_vol_open(fake_dev(look->fake), &options, vol, NULL, FDIO_REASON_AT(look->why, look->len)))
+	if (ext4_vol_open(fake_dev(look->fake), &options, vol, NULL, FDIO_REASON_AT(look->why, look->len)))
 		return false;
 	if (tree_open_dirs(*vol, dir, false))
 		return true;
 	tree_close_dirs(dir);
-	x4_vol_abandon(*vol);
+	ext4_vol_abandon(*vol);
 	return complain(look, "a directory is missing");
 }
 
 bool tree_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *why, size_t len)
 {
 	struct look look = { .run = run, .fake = fake, .text = "tree", .why = why, .len = len };
-	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *vol;
+	struct ext4_inode *dir[NDIRS] = { NULL };
+	struct ext4_vol *vol;
 	bool ok = true;
 
 	if (!open_to_look(&look, &vol, dir))
@@ -173,27 +173,27 @@ bool tree_check(struct crash_run *run, struct fake_dev *fake, unsigned k, char *
 		}
 	}
 	tree_close_dirs(dir);
-	x4_vol_abandon(vol);
+	ext4_vol_abandon(vol);
 	return ok;
 }
 
-static bool digest_name(struct look *look, struct x4_inode *inode, uint64_t *sum)
+static bool digest_name(struct look *look, struct ext4_inode *inode, uint64_t *sum)
 {
 	static uint8_t buf[4096];
-	uint64_t size = x4_inode_size(inode);
+	uint64_t size = ext4_inode_size(inode);
 	static uint8_t value[TREE_XATTR_MAX];
-	struct x4_attr attr;
+	struct ext4_attr attr;
 	size_t n = 0;
 	uint32_t crc;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	crc = fdio_crc32c(~0u, &attr.mode, sizeof(attr.mode));
 	crc = fdio_crc32c(crc, &attr.nlink, sizeof(attr.nlink));
-	if (!x4_xattr_get(inode, tree_xattr_name, value, sizeof(value), &n))
+	if (!ext4_xattr_get(inode, tree_xattr_name, value, sizeof(value), &n))
 		crc = fdio_crc32c(crc, value, n);
 	if ((attr.mode & 0170000) == 0100000) {
 		crc = fdio_crc32c(crc, &size, sizeof(size));
-		if (size > (uint64_t)MAX_BLOCKS * look->run->bs || x4_map_load(inode))
+		if (size > (uint64_t)MAX_BLOCKS * look->run->bs || ext4_map_load(inode))
 			return complain(look, "cannot be read");
 		for (uint32_t b = 0; (uint64_t)b * look->run->bs < size; b++) {
 			if (block_of(look, inode, b, buf))
@@ -208,25 +208,25 @@ static bool digest_name(struct look *look, struct x4_inode *inode, uint64_t *sum
 bool tree_digest(struct crash_run *run, struct fake_dev *fake, uint64_t *sum, char *why, size_t len)
 {
 	struct look look = { .run = run, .fake = fake, .text = "tree", .why = why, .len = len };
-	struct x4_inode *dir[NDIRS] = { NULL };
-	struct x4_vol *vol;
+	struct ext4_inode *dir[NDIRS] = { NULL };
+	struct ext4_vol *vol;
 	bool ok = true;
 
 	*sum = 0;
 	if (!open_to_look(&look, &vol, dir))
 		return false;
 	for (unsigned at = 0; at < run->nr_workers * NN && ok; at++) {
-		struct x4_inode *inode = NULL;
+		struct ext4_inode *inode = NULL;
 		char text[32];
 		unsigned n = tree_text(text, sizeof(text), at / NN, at % NN);
 
 		*sum = *sum * 31 + at;
 		look.text = text;
-		if (!x4_lookup(dir[at % NN % NDIRS], text, n, &inode))
+		if (!ext4_lookup(dir[at % NN % NDIRS], text, n, &inode))
 			ok = digest_name(&look, inode, sum);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	tree_close_dirs(dir);
-	x4_vol_abandon(vol);
+	ext4_vol_abandon(vol);
 	return ok;
 }

@@ -47,7 +47,7 @@ struct treq { struct dio_req req; ssize_t res; unsigned done; };
 struct run {
 	struct fault_case test;
 	struct fake_dev *fake;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	struct wq *workers, *syncers;
 	struct dio *dio;
 	bool faults_on;         /* planted: operations may fail once one has hit */
@@ -80,7 +80,7 @@ int vol_stop(struct run *run);
 
 /* ---- faults_ops.c: each does one operation on volume and model, and judges the result ---- */
 struct name *name_of(struct run *run, struct name *dir, const char *name);
-int get(struct run *run, const struct name *name, struct x4_inode **ret); /* name NULL: the root directory */
+int get(struct run *run, const struct name *name, struct ext4_inode **ret); /* name NULL: the root directory */
 ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t pos, void *buf, uint32_t len);
 void op_create(struct run *run, struct name *name, uint32_t mode, uint32_t rdev);
 void op_symlink(struct run *run, struct name *name, const char *target);

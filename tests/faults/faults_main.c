@@ -35,11 +35,11 @@ enum { EXIT_MET = 0, EXIT_FAILED = 1, EXIT_NOT_MET = 42, SHORT_EVERY = 29, LIMIT
 
 static const char *const kind_names[NR_KINDS] = { "read", "write", "fua", "flush", "discard", "alloc" };
 
-static const struct shape { const char *mkfs; uint32_t lbs; bool discard; enum x4_errors_policy errors; } shapes[] = {
+static const struct shape { const char *mkfs; uint32_t lbs; bool discard; enum ext4_errors_policy errors; } shapes[] = {
 	{ "-t ext4 -b 1024 -O metadata_csum,64bit,^resize_inode -N 256 -J size=1 -E nodiscard,lazy_itable_init=0", 512, false,
-	  X4_ERRORS_CONTINUE },
+	  EXT4_ERRORS_CONTINUE },
 	{ "-t ext4 -b 4096 -O ^metadata_csum,^resize_inode,orphan_file -N 256 -J size=4 -E nodiscard,lazy_itable_init=0", 4096, true,
-	  X4_ERRORS_RO },
+	  EXT4_ERRORS_RO },
 };
 
 /* Counted over all cases, in memory that the children share. */
@@ -117,11 +117,11 @@ static void engine_free(struct run *run)
 int vol_start(struct run *run)
 {
 	const struct shape *s = &shapes[run->test.shape];
-	struct x4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 1 << 20,
+	struct ext4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .cache_bytes = 1 << 20,
 		.errors = s->errors, .discard = s->discard };
 	const char *why = NULL;
 	char msg[300] = "";
-	int err = x4_vol_open(fake_dev(run->fake), &options, &run->vol, &why, FDIO_REASON(msg));
+	int err = ext4_vol_open(fake_dev(run->fake), &options, &run->vol, &why, FDIO_REASON(msg));
 
 	__atomic_fetch_add(&totals->mounts, 1, __ATOMIC_RELAXED);
 	if (err) {
@@ -132,14 +132,14 @@ int vol_start(struct run *run)
 	}
 	if (why && !fault_hits(run))
 		fail(run, "mount: read-only: %s", why);
-	if (x4_vol_read_only(run->vol))
+	if (ext4_vol_read_only(run->vol))
 		run->aborted = true;
 	err = engine_start(run);
 	if (err && !fault_hits(run))
 		fail(run, "the engine does not start: %s", strerror(-err));
 	if (err) {
 		engine_free(run);
-		if (x4_vol_close(run->vol))
+		if (ext4_vol_close(run->vol))
 			run->aborted = true;
 		run->vol = NULL;
 	}
@@ -151,9 +151,9 @@ int vol_stop(struct run *run)
 	int err;
 
 	engine_stop(run);
-	if (x4_vol_read_only(run->vol))
+	if (ext4_vol_read_only(run->vol))
 		run->aborted = true;
-	err = x4_vol_close(run->vol);
+	err = ext4_vol_close(run->vol);
 	engine_free(run);
 	run->vol = NULL;
 	epoch_drain();
@@ -297,7 +297,7 @@ static void prepare(unsigned shape)
 	struct name *never = name_of(run, NULL, "never");
 	never->body = NULL;
 	never->acked = never->version;
-	x4_vol_abandon(run->vol);
+	ext4_vol_abandon(run->vol);
 	engine_free(run);
 	run->vol = NULL;
 	epoch_drain();

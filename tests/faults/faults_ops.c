@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const struct x4_cred root_cred = { .cap_fsetid = true };
+static const struct ext4_credentials root_cred = { .cap_fsetid = true };
 
 struct name *name_of(struct run *run, struct name *dir, const char *name)
 {
@@ -45,20 +45,20 @@ static struct body *body_new(struct run *run, uint32_t mode)
 	return body;
 }
 
-int get(struct run *run, const struct name *name, struct x4_inode **ret)
+int get(struct run *run, const struct name *name, struct ext4_inode **ret)
 {
 	const struct name *path[8];
-	struct x4_inode *dir, *inode;
+	struct ext4_inode *dir, *inode;
 	unsigned depth = 0;
-	int err = x4_iget(run->vol, X4_ROOT_INO, NULL, &dir);
+	int err = ext4_inode_get(run->vol, EXT4_ROOT_INO, NULL, &dir);
 
 	for (; name; name = name->dir) {
 		FDIO_ASSERT(depth < ARRAY_SIZE(path));
 		path[depth++] = name;
 	}
 	while (!err && depth--) {
-		err = x4_lookup(dir, path[depth]->name, (unsigned)strlen(path[depth]->name), &inode);
-		x4_iput(dir);
+		err = ext4_lookup(dir, path[depth]->name, (unsigned)strlen(path[depth]->name), &inode);
+		ext4_inode_put(dir);
 		dir = inode;
 	}
 	if (!err)
@@ -79,7 +79,7 @@ static void begin(struct run *run, struct name *name, struct body *body, bool da
 {
 	run->step++;
 	run->clock++;
-	run->was_ro = x4_vol_read_only(run->vol);
+	run->was_ro = ext4_vol_read_only(run->vol);
 	if (name)
 		name->version = run->clock;
 	if (body && data)
@@ -99,7 +99,7 @@ static bool end(struct run *run, const char *what, int err, bool changes)
 		fail(run, "%s: succeeds on a volume that is read-only", what);
 	if (run->was_ro && changes && !run->test.from_on && err != -EROFS)
 		fail(run, "%s: %s on a volume that is read-only", what, strerror(-err));
-	if (x4_vol_read_only(run->vol))
+	if (ext4_vol_read_only(run->vol))
 		run->aborted = true;
 	return !err;
 }
@@ -107,7 +107,7 @@ static bool end(struct run *run, const char *what, int err, bool changes)
 /* ---- names ---- */
 void op_create(struct run *run, struct name *name, uint32_t mode, uint32_t rdev)
 {
-	struct x4_inode *dir, *inode;
+	struct ext4_inode *dir, *inode;
 	int err;
 
 	if (name->body || !dirs_there(name))
@@ -115,10 +115,10 @@ void op_create(struct run *run, struct name *name, uint32_t mode, uint32_t rdev)
 	begin(run, name, NULL, false);
 	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = x4_create(dir, name->name, (unsigned)strlen(name->name), mode, rdev, &root_cred, &inode);
+		err = ext4_create(dir, name->name, (unsigned)strlen(name->name), mode, rdev, &root_cred, &inode);
 		if (!err)
-			x4_iput(inode);
-		x4_iput(dir);
+			ext4_inode_put(inode);
+		ext4_inode_put(dir);
 	}
 	if (!end(run, "create", err, true))
 		return;
@@ -129,7 +129,7 @@ void op_create(struct run *run, struct name *name, uint32_t mode, uint32_t rdev)
 
 void op_symlink(struct run *run, struct name *name, const char *target)
 {
-	struct x4_inode *dir, *inode;
+	struct ext4_inode *dir, *inode;
 	int err;
 
 	if (name->body || !dirs_there(name))
@@ -137,10 +137,10 @@ void op_symlink(struct run *run, struct name *name, const char *target)
 	begin(run, name, NULL, false);
 	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = x4_symlink(dir, name->name, (unsigned)strlen(name->name), target, (unsigned)strlen(target), &root_cred, &inode);
+		err = ext4_symlink(dir, name->name, (unsigned)strlen(name->name), target, (unsigned)strlen(target), &root_cred, &inode);
 		if (!err)
-			x4_iput(inode);
-		x4_iput(dir);
+			ext4_inode_put(inode);
+		ext4_inode_put(dir);
 	}
 	if (!end(run, "symlink", err, true))
 		return;
@@ -150,7 +150,7 @@ void op_symlink(struct run *run, struct name *name, const char *target)
 
 void op_link(struct run *run, struct name *from, struct name *to)
 {
-	struct x4_inode *dir, *inode;
+	struct ext4_inode *dir, *inode;
 	int err;
 
 	if (!from->body || to->body || !dirs_there(to) || !dirs_there(from))
@@ -160,10 +160,10 @@ void op_link(struct run *run, struct name *from, struct name *to)
 	if (!err) {
 		err = get(run, from, &inode);
 		if (!err) {
-			err = x4_link(dir, to->name, (unsigned)strlen(to->name), inode, true);
-			x4_iput(inode);
+			err = ext4_link(dir, to->name, (unsigned)strlen(to->name), inode, true);
+			ext4_inode_put(inode);
 		}
-		x4_iput(dir);
+		ext4_inode_put(dir);
 	}
 	if (end(run, "link", err, true))
 		to->body = from->body;
@@ -171,7 +171,7 @@ void op_link(struct run *run, struct name *from, struct name *to)
 
 void op_unlink(struct run *run, struct name *name)
 {
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	unsigned len = (unsigned)strlen(name->name);
 	int err;
 
@@ -180,8 +180,8 @@ void op_unlink(struct run *run, struct name *name)
 	begin(run, name, name->body, false);
 	err = get(run, name->dir, &dir);
 	if (!err) {
-		err = S_ISDIR(name->body->mode) ? x4_rmdir(dir, name->name, len) : x4_unlink(dir, name->name, len);
-		x4_iput(dir);
+		err = S_ISDIR(name->body->mode) ? ext4_rmdir(dir, name->name, len) : ext4_unlink(dir, name->name, len);
+		ext4_inode_put(dir);
 	}
 	if (err == -ENOTEMPTY && S_ISDIR(name->body->mode)) /* what was in it could not be unlinked */
 		for (struct name *k = run->name; k < run->name + run->nr_names; k++)
@@ -193,7 +193,7 @@ void op_unlink(struct run *run, struct name *name)
 
 void op_rename(struct run *run, struct name *from, struct name *to, unsigned flags)
 {
-	struct x4_inode *old_dir, *new_dir;
+	struct ext4_inode *old_dir, *new_dir;
 	int err;
 
 	if (!from->body || (flags == RENAME_EXCHANGE && !to->body) || !dirs_there(from) || !dirs_there(to))
@@ -206,11 +206,11 @@ void op_rename(struct run *run, struct name *from, struct name *to, unsigned fla
 	if (!err) {
 		err = get(run, to->dir, &new_dir);
 		if (!err) {
-			err = x4_rename(old_dir, from->name, (unsigned)strlen(from->name), new_dir, to->name, (unsigned)strlen(to->name), flags,
+			err = ext4_rename(old_dir, from->name, (unsigned)strlen(from->name), new_dir, to->name, (unsigned)strlen(to->name), flags,
 					&root_cred);
-			x4_iput(new_dir);
+			ext4_inode_put(new_dir);
 		}
-		x4_iput(old_dir);
+		ext4_inode_put(old_dir);
 	}
 	if (!end(run, "rename", err, true))
 		return;
@@ -256,7 +256,7 @@ ssize_t request(struct run *run, struct dio_file *file, unsigned flags, uint64_t
 	return req->res;
 }
 
-static int open_file(struct run *run, const struct name *name, struct x4_inode **inode, struct dio_file **file)
+static int open_file(struct run *run, const struct name *name, struct ext4_inode **inode, struct dio_file **file)
 {
 	int err = get(run, name, inode);
 
@@ -264,15 +264,15 @@ static int open_file(struct run *run, const struct name *name, struct x4_inode *
 		return err;
 	err = dio_file_open(run->dio, *inode, file);
 	if (err)
-		x4_iput(*inode);
+		ext4_inode_put(*inode);
 	return err;
 }
 
-static void close_file(struct run *run, struct x4_inode *inode, struct dio_file *file)
+static void close_file(struct run *run, struct ext4_inode *inode, struct dio_file *file)
 {
 	pump(run);
 	dio_file_close(file);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	pump(run);
 }
 
@@ -293,7 +293,7 @@ static void model_write(struct run *run, struct body *body, uint64_t pos, uint32
 void op_write(struct run *run, struct name *name, unsigned flags, uint64_t pos, uint32_t len)
 {
 	struct body *body = name->body;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct dio_file *file;
 	int err;
 
@@ -322,7 +322,7 @@ void op_write(struct run *run, struct name *name, unsigned flags, uint64_t pos, 
 void op_read(struct run *run, struct name *name, unsigned flags, uint64_t pos, uint32_t len)
 {
 	struct body *body = name->body;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct dio_file *file;
 	int err;
 
@@ -346,7 +346,7 @@ void op_read(struct run *run, struct name *name, unsigned flags, uint64_t pos, u
 /* *cut: the size is the new one, even if it has failed: the rest of the truncate is to be finished by whoever extends the file. */
 static int gated(struct run *run, struct name *name, uint64_t size, int mode, uint64_t off, uint64_t len, bool *cut)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	int err = get(run, name, &inode);
 
 	if (err)
@@ -354,13 +354,13 @@ static int gated(struct run *run, struct name *name, uint64_t size, int mode, ui
 	err = dio_gate_close(run->dio, inode, DIO_GATE_ALL);
 	if (!err) {
 		name->body->blurred = true; /* until it has succeeded */
-		x4_inode_lock_excl(inode);
-		err = mode < 0 ? x4_truncate(inode, size) : x4_fallocate(inode, mode, off, len, true);
-		*cut = mode < 0 && x4_inode_size(inode) == size;
-		x4_inode_unlock(inode);
+		ext4_inode_lock_exclusive(inode);
+		err = mode < 0 ? ext4_truncate(inode, size) : ext4_fallocate(inode, mode, off, len, true);
+		*cut = mode < 0 && ext4_inode_size(inode) == size;
+		ext4_inode_unlock(inode);
 		dio_gate_open(run->dio, inode, DIO_GATE_ALL);
 	}
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return err;
 }
 
@@ -396,15 +396,15 @@ void op_fallocate(struct run *run, struct name *name, int mode, uint64_t off, ui
 	if (!end(run, "fallocate", gated(run, name, 0, mode, off, len, &unused), true))
 		return;
 	body->blurred = blurred;
-	if ((mode & (X4_FALLOC_PUNCH_HOLE | X4_FALLOC_ZERO_RANGE)) && off < FILE_MAX)
+	if ((mode & (EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_ZERO_RANGE)) && off < FILE_MAX)
 		memset(body->data + off, 0, FDIO_MIN(len, FILE_MAX - off));
-	if (!(mode & X4_FALLOC_KEEP_SIZE))
+	if (!(mode & EXT4_FALLOC_KEEP_SIZE))
 		body->size = FDIO_MAX(body->size, off + len);
 }
 
 void op_tmpfile(struct run *run, struct name *to, uint32_t len)
 {
-	struct x4_inode *root, *inode;
+	struct ext4_inode *root, *inode;
 	struct dio_file *file;
 	struct body *body;
 	int err;
@@ -412,8 +412,8 @@ void op_tmpfile(struct run *run, struct name *to, uint32_t len)
 	begin(run, to, NULL, false);
 	err = get(run, NULL, &root);
 	if (!err) {
-		err = x4_tmpfile(root, S_IFREG | 0600, &root_cred, &inode);
-		x4_iput(root);
+		err = ext4_tmpfile(root, S_IFREG | 0600, &root_cred, &inode);
+		ext4_inode_put(root);
 	}
 	if (!end(run, "tmpfile", err, true))
 		return;
@@ -427,7 +427,7 @@ void op_tmpfile(struct run *run, struct name *to, uint32_t len)
 		dio_file_close(file);
 	}
 	if (!end(run, "write to a file without a name", err, run->was_ro) || !to) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		pump(run);
 		return;
 	}
@@ -435,10 +435,10 @@ void op_tmpfile(struct run *run, struct name *to, uint32_t len)
 	begin(run, to, body, true);
 	err = get(run, NULL, &root);
 	if (!err) {
-		err = x4_link(root, to->name, (unsigned)strlen(to->name), inode, true);
-		x4_iput(root);
+		err = ext4_link(root, to->name, (unsigned)strlen(to->name), inode, true);
+		ext4_inode_put(root);
 	}
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	pump(run);
 	if (end(run, "link of a file without a name", err, true))
 		to->body = body;
@@ -446,7 +446,7 @@ void op_tmpfile(struct run *run, struct name *to, uint32_t len)
 
 void op_seek(struct run *run, struct name *name)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint64_t at;
 	int err;
 
@@ -455,12 +455,12 @@ void op_seek(struct run *run, struct name *name)
 	begin(run, NULL, NULL, false);
 	err = get(run, name, &inode);
 	if (!err) {
-		x4_inode_lock_shared(inode);
-		err = x4_seek(inode, 0, false, &at);
-		x4_inode_unlock(inode);
+		ext4_inode_lock_shared(inode);
+		err = ext4_seek(inode, 0, false, &at);
+		ext4_inode_unlock(inode);
 		if (err == -ENXIO && (!name->body->size || name->body->blurred))
 			err = 0;
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	end(run, "seek", err, false);
 }
@@ -468,8 +468,8 @@ void op_seek(struct run *run, struct name *name)
 /* ---- attributes ---- */
 void op_chmod(struct run *run, struct name *name, uint32_t mode)
 {
-	struct x4_attr attr = { .mode = mode };
-	struct x4_inode *inode;
+	struct ext4_attr attr = { .mode = mode };
+	struct ext4_inode *inode;
 	int err;
 
 	if (!name->body || !dirs_there(name))
@@ -477,8 +477,8 @@ void op_chmod(struct run *run, struct name *name, uint32_t mode)
 	begin(run, NULL, name->body, false);
 	err = get(run, name, &inode);
 	if (!err) {
-		err = x4_setattr(inode, X4_SET_MODE, &attr);
-		x4_iput(inode);
+		err = ext4_setattr(inode, EXT4_SET_MODE, &attr);
+		ext4_inode_put(inode);
 	}
 	if (end(run, "chmod", err, true))
 		name->body->mode = (name->body->mode & S_IFMT) | mode;
@@ -488,7 +488,7 @@ void op_chmod(struct run *run, struct name *name, uint32_t mode)
 static bool set_xattr(struct run *run, struct name *n, const char *name, const void *val, unsigned len)
 {
 	struct xa *x = n->body->xa, *last = x + MAX_XATTRS;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	int err;
 
 	while (x < last && x->len && strcmp(x->name, name))
@@ -499,8 +499,8 @@ static bool set_xattr(struct run *run, struct name *n, const char *name, const v
 	begin(run, NULL, n->body, false);
 	err = get(run, n, &inode);
 	if (!err) {
-		err = len ? x4_xattr_set(inode, name, val, len, 0, false) : x4_xattr_remove(inode, name);
-		x4_iput(inode);
+		err = len ? ext4_xattr_set(inode, name, val, len, 0, false) : ext4_xattr_remove(inode, name);
+		ext4_inode_put(inode);
 	}
 	if (!end(run, len ? "setxattr" : "removexattr", err, true))
 		return false;
@@ -549,7 +549,7 @@ static void sync_done(struct dio_sync *sync, int err)
 	__atomic_fetch_add(&tsync->done, 1, __ATOMIC_RELEASE);
 }
 
-static int do_sync(struct run *run, struct x4_inode *inode, bool datasync)
+static int do_sync(struct run *run, struct ext4_inode *inode, bool datasync)
 {
 	struct tsync tsync = { .sync = { .inode = inode, .datasync = datasync, .done = sync_done } };
 
@@ -581,7 +581,7 @@ static void ack(struct run *run, struct name *name, bool datasync)
 
 void op_fsync(struct run *run, struct name *name, bool datasync)
 {
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 	int err = 0;
 
 	if (name && (!name->body || !dirs_there(name)))
@@ -591,7 +591,7 @@ void op_fsync(struct run *run, struct name *name, bool datasync)
 		err = get(run, name, &inode);
 	if (!err)
 		err = do_sync(run, inode, datasync);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	if (end(run, name ? "fsync" : "syncfs", err, false))
 		ack(run, name, datasync);
 }
@@ -601,10 +601,10 @@ void op_trim(struct run *run)
 	uint64_t n;
 
 	begin(run, NULL, NULL, false);
-	end(run, "trim", x4_vol_trim(run->vol, 0, UINT64_MAX, 0, &n), false);
+	end(run, "trim", ext4_vol_trim(run->vol, 0, UINT64_MAX, 0, &n), false);
 }
 
-static bool count_entry(void *arg, const struct x4_dirent *entry)
+static bool count_entry(void *arg, const struct ext4_dirent *entry)
 {
 	(void)entry;
 	++*(unsigned *)arg;
@@ -613,7 +613,7 @@ static bool count_entry(void *arg, const struct x4_dirent *entry)
 
 void op_readdir(struct run *run, struct name *name)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	unsigned seen = 0, want = name ? 2 : 3; /* lost+found */
 	int err;
 
@@ -624,8 +624,8 @@ void op_readdir(struct run *run, struct name *name)
 	begin(run, NULL, NULL, false);
 	err = get(run, name, &inode);
 	if (!err) {
-		err = x4_readdir(inode, 0, count_entry, &seen);
-		x4_iput(inode);
+		err = ext4_readdir(inode, 0, count_entry, &seen);
+		ext4_inode_put(inode);
 	}
 	if (end(run, "readdir", err, false) && seen != want)
 		fail(run, "readdir of %s: %u entries, not %u", name ? name->name : "/", seen, want);

@@ -25,7 +25,7 @@ static bool parents(const struct name *name)
 	return true;
 }
 
-static void check_data(struct run *run, struct name *name, struct x4_inode *inode)
+static void check_data(struct run *run, struct name *name, struct ext4_inode *inode)
 {
 	struct body *body = name->body;
 	uint64_t known = FDIO_MIN(body->size, (uint64_t)FILE_MAX);
@@ -33,8 +33,8 @@ static void check_data(struct run *run, struct name *name, struct x4_inode *inod
 	ssize_t got;
 	int err;
 
-	if (x4_inode_size(inode) != body->size)
-		fail(run, "%s: size %llu, not %llu", name->name, (unsigned long long)x4_inode_size(inode), (unsigned long long)body->size);
+	if (ext4_inode_size(inode) != body->size)
+		fail(run, "%s: size %llu, not %llu", name->name, (unsigned long long)ext4_inode_size(inode), (unsigned long long)body->size);
 	err = dio_file_open(run->dio, inode, &file);
 	if (err)
 		fail(run, "%s: cannot be opened: %s", name->name, strerror(-err));
@@ -48,13 +48,13 @@ static void check_data(struct run *run, struct name *name, struct x4_inode *inod
 			fail(run, "%s: byte %zu is %#x, not %#x", name->name, k, run->buf[k], body->data[k]);
 }
 
-static void check_xattrs(struct run *run, struct name *name, struct x4_inode *inode)
+static void check_xattrs(struct run *run, struct name *name, struct ext4_inode *inode)
 {
 	static uint8_t val[sizeof(((struct xa *)0)->val)];
 
 	for (struct xa *x = name->body->xa; x < name->body->xa + MAX_XATTRS && x->len; x++) {
 		size_t len = 0;
-		int err = x4_xattr_get(inode, x->name, val, sizeof(val), &len);
+		int err = ext4_xattr_get(inode, x->name, val, sizeof(val), &len);
 
 		if (err || len != x->len)
 			fail(run, "%s: attribute %s: %d, %zu bytes, not %u", name->name, x->name, err, len, x->len);
@@ -76,14 +76,14 @@ static unsigned links(struct run *run, const struct name *name)
 	return nr;
 }
 
-static void check_attr(struct run *run, struct name *name, struct x4_inode *inode, bool full)
+static void check_attr(struct run *run, struct name *name, struct ext4_inode *inode, bool full)
 {
 	static char target[4097];
 	struct body *body = name->body;
-	struct x4_attr attr;
+	struct ext4_attr attr;
 	unsigned len;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	if (body->mode_unknown ? (attr.mode & S_IFMT) != (body->mode & S_IFMT) : attr.mode != body->mode)
 		fail(run, "%s: mode %o, not %o", name->name, attr.mode, body->mode);
 	if (attr.rdev != body->rdev)
@@ -92,13 +92,13 @@ static void check_attr(struct run *run, struct name *name, struct x4_inode *inod
 		fail(run, "%s: %u links, not %u", name->name, attr.nlink, links(run, name));
 	if (!S_ISLNK(body->mode))
 		return;
-	if (x4_readlink(inode, target, sizeof(target), &len) || strcmp(target, body->target))
+	if (ext4_readlink(inode, target, sizeof(target), &len) || strcmp(target, body->target))
 		fail(run, "%s: has another target", name->name);
 }
 
 static void check_name(struct run *run, struct name *name, bool full)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct body *body = name->body;
 	int err;
 
@@ -118,12 +118,12 @@ static void check_name(struct run *run, struct name *name, bool full)
 	}
 	if (S_ISREG(body->mode) && !body->blurred && (full || body->dversion == body->dacked))
 		check_data(run, name, inode);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }
 
 struct seen { struct run *run; struct name *dir; unsigned nr; };
 
-static bool known(void *arg, const struct x4_dirent *entry)
+static bool known(void *arg, const struct ext4_dirent *entry)
 {
 	struct seen *seen = arg;
 
@@ -137,13 +137,13 @@ static bool known(void *arg, const struct x4_dirent *entry)
 static void check_dir(struct run *run, struct name *dir)
 {
 	struct seen seen = { .run = run, .dir = dir };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	unsigned want = 0;
 	int err = get(run, dir, &inode);
 
 	if (!err) {
-		err = x4_readdir(inode, 0, known, &seen);
-		x4_iput(inode);
+		err = ext4_readdir(inode, 0, known, &seen);
+		ext4_inode_put(inode);
 	}
 	for (struct name *name = run->name; name < run->name + run->nr_names; name++)
 		want += name->dir == dir && name->body;

@@ -42,7 +42,7 @@ static void pieces(struct run *run)
 	for (unsigned k = 0; k < nr; k++)
 		op_write(run, name, DIO_DIRECT, (uint64_t)k * 2 * bs, bs);
 	for (unsigned k = 50; k + 50 <= nr; k += 50)
-		op_fallocate(run, name, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * bs, 48 * 2 * bs);
+		op_fallocate(run, name, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * bs, 48 * 2 * bs);
 }
 
 void work_before(struct run *run)
@@ -131,9 +131,9 @@ static void alloc_first(struct run *run)
 	op_fallocate(run, name, 0, 0, 64 * KIB);
 	op_write(run, name, DIO_DIRECT, 8 * KIB, 8 * KIB);
 	op_write(run, name, 0, 30 * KIB + 3, 100);
-	op_fallocate(run, name, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 10 * KIB + 100, 9 * KIB);
-	op_fallocate(run, name, X4_FALLOC_ZERO_RANGE, 28 * KIB, 50 * KIB + 1);
-	op_fallocate(run, name, X4_FALLOC_KEEP_SIZE, 96 * KIB, 32 * KIB);
+	op_fallocate(run, name, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 10 * KIB + 100, 9 * KIB);
+	op_fallocate(run, name, EXT4_FALLOC_ZERO_RANGE, 28 * KIB, 50 * KIB + 1);
+	op_fallocate(run, name, EXT4_FALLOC_KEEP_SIZE, 96 * KIB, 32 * KIB);
 	op_write(run, name, 0, 100 * KIB, 2 * KIB);
 	op_fsync(run, name, false);
 	op_read(run, name, 0, 0, FILE_MAX);
@@ -243,7 +243,7 @@ static void extents_second(struct run *run)
 	for (unsigned k = 12; k-- > 0;)
 		op_write(run, name, DIO_DIRECT, k * 12 * KIB, 4 * KIB);
 	op_fsync(run, name, false);
-	op_fallocate(run, name, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 20 * KIB, 60 * KIB);
+	op_fallocate(run, name, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 20 * KIB, 60 * KIB);
 	op_fsync(run, name, false);
 	op_truncate(run, name, 90 * KIB + 1);
 	op_read(run, name, 0, 0, FILE_MAX);

@@ -125,7 +125,7 @@ struct image_case {
 	struct mut mut[MAX_MUTS];
 	bool fix;            /* checksums */
 	bool norecovery, read_only, abandon;
-	int errors;          /* enum x4_errors_policy */
+	int errors;          /* enum ext4_errors_policy */
 	uint64_t walk;       /* seed of what is done to the mounted volume */
 };
 void case_make(struct rnd *rng, struct image_case *test);

@@ -53,8 +53,8 @@ static const struct recipe recipes[] = {
 
 static struct base bases[MAX_BASES];
 static unsigned nr_bases;
-static const struct x4_cred cred = { .cap_fsetid = true };
-static const struct x4_options opts = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+static const struct ext4_credentials cred = { .cap_fsetid = true };
+static const struct ext4_options opts = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
 
 unsigned bases_count(void) { return nr_bases; }
 struct base *bases_get(unsigned i) { return &bases[i % nr_bases]; }
@@ -69,34 +69,34 @@ struct base *bases_find(const char *name)
 
 /* ---- contents; every step must work: these are our own images ---- */
 
-static struct x4_inode *make(struct x4_inode *dir, const char *name, uint32_t mode)
+static struct ext4_inode *make(struct ext4_inode *dir, const char *name, uint32_t mode)
 {
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 
-	MUST(!x4_create(dir, name, (unsigned)strlen(name), mode, makedev(8, 1), &cred, &inode));
+	MUST(!ext4_create(dir, name, (unsigned)strlen(name), mode, makedev(8, 1), &cred, &inode));
 	return inode;
 }
 
-static void data(struct x4_inode *inode, uint32_t lblk, uint32_t len, uint64_t size)
+static void data(struct ext4_inode *inode, uint32_t lblk, uint32_t len, uint64_t size)
 {
-	struct x4_vol *vol = x4_inode_vol(inode);
-	unsigned bits = x4_vol_block_bits(vol);
+	struct ext4_vol *vol = ext4_inode_vol(inode);
+	unsigned bits = ext4_vol_block_bits(vol);
 	uint8_t *buf = calloc(len, 1UL << bits);
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 
 	MUST(buf);
 	memset(buf, 'd', (size_t)len << bits);
-	x4_inode_lock_excl(inode);
-	MUST(!x4_map_load(inode) && !x4_resv_holes(inode, lblk, len, true, &reservation));
+	ext4_inode_lock_exclusive(inode);
+	MUST(!ext4_map_load(inode) && !ext4_reserve_holes(inode, lblk, len, true, &reservation));
 	for (unsigned e = 0; e < reservation.nr; e++)
-		MUST(!dev_write(x4_vol_dev(vol), buf, (size_t)reservation.ext[e].len << bits, reservation.ext[e].pblk << bits, 0));
-	MUST(!x4_insert(inode, &reservation, 0, 0, size));
-	x4_resv_free(&reservation);
-	x4_inode_unlock(inode);
+		MUST(!dev_write(ext4_vol_dev(vol), buf, (size_t)reservation.ext[e].len << bits, reservation.ext[e].pblk << bits, 0));
+	MUST(!ext4_insert(inode, &reservation, 0, 0, size));
+	ext4_reservation_free(&reservation);
+	ext4_inode_unlock(inode);
 	free(buf);
 }
 
-static void acl(struct x4_inode *inode, const char *name, unsigned users)
+static void acl(struct ext4_inode *inode, const char *name, unsigned users)
 {
 	uint8_t v[4 + 8 * 40], *p = v + 4;
 	const uint16_t ends[][2] = { { 0x01, 7 }, { 0x04, 5 }, { 0x10, 7 }, { 0x20, 5 } };
@@ -115,169 +115,169 @@ static void acl(struct x4_inode *inode, const char *name, unsigned users)
 		memcpy(p + 4, &none, 4);
 		p += 8;
 	}
-	MUST(!x4_xattr_set(inode, name, v, (size_t)(p - v), 0, false));
+	MUST(!ext4_xattr_set(inode, name, v, (size_t)(p - v), 0, false));
 }
 
-static void big_dir(struct x4_inode *root, unsigned n, unsigned len)
+static void big_dir(struct ext4_inode *root, unsigned n, unsigned len)
 {
-	struct x4_inode *h = make(root, "htree", 0040755), *file = make(root, "linked", 0100644);
+	struct ext4_inode *h = make(root, "htree", 0040755), *file = make(root, "linked", 0100644);
 	char name[256];
 
 	for (unsigned k = 0; k < n; k++) {
 		memset(name, 'a' + (int)(k % 26), sizeof(name));
 		snprintf(name + len - 6, 7, "%06u", k);
-		MUST(!x4_link(h, name, len, file, true));
+		MUST(!ext4_link(h, name, len, file, true));
 	}
-	x4_iput(file);
-	x4_iput(h);
+	ext4_inode_put(file);
+	ext4_inode_put(h);
 }
 
-static void deep_dirs(struct x4_inode *root)
+static void deep_dirs(struct ext4_inode *root)
 {
-	struct x4_inode *dir = x4_iref(root);
+	struct ext4_inode *dir = ext4_inode_ref(root);
 
 	for (unsigned k = 0; k < 12; k++) {
 		char name[16];
-		struct x4_inode *n;
+		struct ext4_inode *n;
 		snprintf(name, sizeof(name), "deep%u", k);
 		n = make(dir, name, 0040755);
-		x4_iput(dir);
+		ext4_inode_put(dir);
 		dir = n;
 	}
-	x4_iput(dir);
+	ext4_inode_put(dir);
 }
 
-static void links_and_devices(struct x4_inode *root)
+static void links_and_devices(struct ext4_inode *root)
 {
 	static const uint32_t types[] = { 0020600, 0060600, 0010600, 0140600 };
 	char target[900];
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	memset(target, 't', sizeof(target));
-	MUST(!x4_symlink(root, "fast", 4, "deep0/deep1", 11, &cred, &inode));
-	x4_iput(inode);
-	MUST(!x4_symlink(root, "slow", 4, target, sizeof(target), &cred, &inode));
-	x4_iput(inode);
+	MUST(!ext4_symlink(root, "fast", 4, "deep0/deep1", 11, &cred, &inode));
+	ext4_inode_put(inode);
+	MUST(!ext4_symlink(root, "slow", 4, target, sizeof(target), &cred, &inode));
+	ext4_inode_put(inode);
 	for (unsigned k = 0; k < ARRAY_SIZE(types); k++) {
 		char name[8];
 		snprintf(name, sizeof(name), "dev%u", k);
-		x4_iput(make(root, name, types[k]));
+		ext4_inode_put(make(root, name, types[k]));
 	}
 }
 
-static void attributes(struct x4_inode *root)
+static void attributes(struct ext4_inode *root)
 {
-	struct x4_inode *inode = make(root, "attrs", 0100644), *dir;
+	struct ext4_inode *inode = make(root, "attrs", 0100644), *dir;
 	char value[700];
 
 	memset(value, 'v', sizeof(value));
-	MUST(!x4_xattr_set(inode, "user.one", "1", 1, 0, false));
-	MUST(!x4_xattr_set(inode, "user.block", value, sizeof(value), 0, false));
-	MUST(!x4_xattr_set(inode, "trusted.two", "22", 2, 0, false));
-	MUST(!x4_xattr_set(inode, "security.capability", "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, 0, false));
+	MUST(!ext4_xattr_set(inode, "user.one", "1", 1, 0, false));
+	MUST(!ext4_xattr_set(inode, "user.block", value, sizeof(value), 0, false));
+	MUST(!ext4_xattr_set(inode, "trusted.two", "22", 2, 0, false));
+	MUST(!ext4_xattr_set(inode, "security.capability", "\1\0\0\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20, 0, false));
 	acl(inode, "system.posix_acl_access", 3);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	dir = make(root, "acldir", 0040755);
 	acl(dir, "system.posix_acl_access", 20);
 	acl(dir, "system.posix_acl_default", 20);
-	x4_iput(make(dir, "heir", 0100644));
-	x4_iput(dir);
+	ext4_inode_put(make(dir, "heir", 0100644));
+	ext4_inode_put(dir);
 }
 
 /* In inodes of their own, where the file system has that. */
-static void large_values(struct x4_inode *root)
+static void large_values(struct ext4_inode *root)
 {
 	static char value[9000];
-	struct x4_inode *inode = make(root, "values", 0100644);
+	struct ext4_inode *inode = make(root, "values", 0100644);
 
 	memset(value, 'V', sizeof(value));
 	for (unsigned k = 0; k < 3; k++) {
-		int err = x4_xattr_set(inode, k == 0 ? "user.large" : k == 1 ? "trusted.large" : "user.lesser", value, sizeof(value) - k * 500, 0, false);
+		int err = ext4_xattr_set(inode, k == 0 ? "user.large" : k == 1 ? "trusted.large" : "user.lesser", value, sizeof(value) - k * 500, 0, false);
 
 		MUST(!err || err == -ENOSPC);
 	}
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }
 
-static void files(struct x4_inode *root, unsigned bits)
+static void files(struct ext4_inode *root, unsigned bits)
 {
-	struct x4_inode *inode = make(root, "frag", 0100644);
+	struct ext4_inode *inode = make(root, "frag", 0100644);
 	unsigned n = bits == 10 ? 420 : 60;
 
 	for (unsigned k = 0; k < n; k++)
 		data(inode, k * 2, 1, (uint64_t)(k * 2 + 1) << bits);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	inode = make(root, "plain", 0100644);
 	data(inode, 0, 20, (20ULL << bits) - 100);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	inode = make(root, "sparse", 0100644);
 	data(inode, 0xfffffff0U, 2, (uint64_t)0xfffffff2U << bits);
 	data(inode, 77, 3, 0);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	inode = make(root, "unwritten", 0100644);
-	x4_inode_lock_excl(inode);
-	MUST(!x4_fallocate(inode, 0, 0, 64ULL << bits, true));
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);
+	MUST(!ext4_fallocate(inode, 0, 0, 64ULL << bits, true));
+	ext4_inode_unlock(inode);
 	data(inode, 200, 1, 201ULL << bits);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }
 
-static void populate(struct x4_vol *vol)
+static void populate(struct ext4_vol *vol)
 {
-	unsigned bits = x4_vol_block_bits(vol);
-	struct x4_inode *root;
+	unsigned bits = ext4_vol_block_bits(vol);
+	struct ext4_inode *root;
 
-	MUST(!x4_iget(vol, X4_ROOT_INO, NULL, &root));
+	MUST(!ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &root));
 	deep_dirs(root);
 	big_dir(root, bits == 10 ? 560 : 160, 200);
 	files(root, bits);
 	attributes(root);
 	links_and_devices(root);
 	large_values(root);
-	x4_iput(root);
+	ext4_inode_put(root);
 }
 
 /* Several transactions, revocations among them, and deletions that are still to be done. */
-static void change(struct x4_vol *vol)
+static void change(struct ext4_vol *vol)
 {
-	struct x4_inode *root, *inode, *dir, *t;
-	unsigned bits = x4_vol_block_bits(vol);
+	struct ext4_inode *root, *inode, *dir, *t;
+	unsigned bits = ext4_vol_block_bits(vol);
 
-	MUST(!x4_iget(vol, X4_ROOT_INO, NULL, &root));
+	MUST(!ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &root));
 	dir = make(root, "new", 0040755);
 	for (unsigned k = 0; k < 6; k++) {
 		char name[16];
 		snprintf(name, sizeof(name), "n%u", k);
 		inode = make(dir, name, 0100644);
 		data(inode, 0, k + 1, (uint64_t)(k + 1) << bits);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		if (k & 1)
-			MUST(!x4_vol_sync(vol));
+			MUST(!ext4_vol_sync(vol));
 	}
-	MUST(!x4_unlink(root, "slow", 4) && !x4_lookup(root, "frag", 4, &inode));
-	x4_inode_lock_excl(inode);
-	MUST(!x4_truncate(inode, 10ULL << bits));
-	x4_inode_unlock(inode);
-	x4_iput(inode);
-	MUST(!x4_vol_sync(vol));
-	MUST(!x4_rename(dir, "n0", 2, root, "moved", 5, 0, &cred));
-	MUST(!x4_tmpfile(root, 0100600, &cred, &t));
+	MUST(!ext4_unlink(root, "slow", 4) && !ext4_lookup(root, "frag", 4, &inode));
+	ext4_inode_lock_exclusive(inode);
+	MUST(!ext4_truncate(inode, 10ULL << bits));
+	ext4_inode_unlock(inode);
+	ext4_inode_put(inode);
+	MUST(!ext4_vol_sync(vol));
+	MUST(!ext4_rename(dir, "n0", 2, root, "moved", 5, 0, &cred));
+	MUST(!ext4_tmpfile(root, 0100600, &cred, &t));
 	data(t, 0, 9, 9ULL << bits);
-	MUST(!x4_lookup(dir, "n1", 2, &inode) && !x4_unlink(dir, "n1", 2));
-	MUST(!x4_vol_sync(vol));
+	MUST(!ext4_lookup(dir, "n1", 2, &inode) && !ext4_unlink(dir, "n1", 2));
+	MUST(!ext4_vol_sync(vol));
 	/* t and inode stay open: they are orphans when the power goes */
 	(void)inode;
-	x4_iput(dir);
-	x4_iput(root);
+	ext4_inode_put(dir);
+	ext4_inode_put(root);
 }
 
-static struct x4_vol *open_fake(struct fake_dev *fake)
+static struct ext4_vol *open_fake(struct fake_dev *fake)
 {
-	struct x4_vol *vol = NULL;
+	struct ext4_vol *vol = NULL;
 	char err[256] = "";
 	const char *why = NULL;
 
-	if (x4_vol_open(fake_dev(fake), &opts, &vol, &why, FDIO_REASON(err)) || why)
+	if (ext4_vol_open(fake_dev(fake), &opts, &vol, &why, FDIO_REASON(err)) || why)
 		fprintf(stderr, "an image of our own cannot be opened: %s%s\n", err, why ? why : "");
 	MUST(vol && !why);
 	return vol;
@@ -335,16 +335,16 @@ static bool base_make(const struct recipe *r)
 	if (!fake)
 		return false;
 	if (r->populate) {
-		struct x4_vol *vol = open_fake(fake);
+		struct ext4_vol *vol = open_fake(fake);
 		populate(vol);
-		MUST(!x4_vol_close(vol));
+		MUST(!ext4_vol_close(vol));
 		MUST(!fake_e2fsck(fake));
 	}
 	ok = take(fake, r->name, "", !r->populate);
 	if (ok && r->populate) {
-		struct x4_vol *vol = open_fake(fake);
+		struct ext4_vol *vol = open_fake(fake);
 		change(vol);
-		x4_vol_abandon(vol);
+		ext4_vol_abandon(vol);
 		ok = take(fake, r->name, "-dirty", false);
 	}
 	fake_free(fake);

@@ -31,7 +31,7 @@ enum { SLOTS = 6, MAX_KNOWN = 64, MESSAGES = 300 };
 
 struct world {
 	struct fuzz_dev *dev;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	struct dio *dio;
 	struct ops *ops;
 	struct wq *workers, *io, *syncers;
@@ -446,13 +446,13 @@ static bool some_are(void *arg, uint32_t pid, uint32_t uid, unsigned cap)
 
 static bool world_new(struct world *w, const struct image_case *test)
 {
-	struct x4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .errors = (enum x4_errors_policy)test->errors };
+	struct ext4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .errors = (enum ext4_errors_policy)test->errors };
 	struct loop_config config = { .nr_loops = 1, .entries = 64, .nr_fixed_files = LOOP_NR_FILES };
 	char err[512];
 
 	fdio_mutex_init(&w->lock, RANK_LEAF);
 	w->work = work_so_far();
-	if (x4_vol_open(&w->dev->dev, &options, &w->vol, NULL, FDIO_REASON(err)))
+	if (ext4_vol_open(&w->dev->dev, &options, &w->vol, NULL, FDIO_REASON(err)))
 		return false;
 	MUST(!loop_set_new(&config, &w->loops, FDIO_REASON(err)));
 	w->workers = wq_new("worker", 2);
@@ -479,7 +479,7 @@ static void world_end(struct world *w)
 	dio_drain(w->dio);
 	wq_drain(w->io);
 	wq_drain(w->syncers);
-	(void)x4_vol_close(w->vol);
+	(void)ext4_vol_close(w->vol);
 	/* A message is one operation, and so are mounting and unmounting. */
 	MUST(work_so_far() - w->work <= (w->sent + 2) * work_allowed(w->dev->size));
 	wq_free(w->workers);

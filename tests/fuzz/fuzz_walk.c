@@ -29,19 +29,19 @@
 #define MAX_RUNS 3000u
 
 struct walk {
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	struct rnd rng;
-	struct x4_inode *kept[MAX_KEPT];
+	struct ext4_inode *kept[MAX_KEPT];
 	char names[MAX_KEPT][256];
 	unsigned name_len[MAX_KEPT], nr_kept;
-	struct x4_inode *dirs[MAX_DIRS];
+	struct ext4_inode *dirs[MAX_DIRS];
 	unsigned nr_dirs, entries, names_tried, ops, unclean;
 	bool pristine;
 	uint64_t work, most; /* blocks looked at until the last operation; and by the greatest */
 	uint8_t buf[65536];
 };
 
-static const struct x4_cred cred = { .cap_fsetid = true };
+static const struct ext4_credentials cred = { .cap_fsetid = true };
 
 /* An operation has ended. */
 static void work_done(struct walk *walk, uint64_t image_bytes)
@@ -65,23 +65,23 @@ static int note(struct walk *walk, int err)
 
 /* ---- looking ---- */
 
-static void look_at_runs(struct walk *walk, struct x4_inode *inode)
+static void look_at_runs(struct walk *walk, struct ext4_inode *inode)
 {
-	bool regular = S_ISREG(x4_inode_mode(inode));
-	unsigned bits = x4_vol_block_bits(walk->vol), reads = 0;
+	bool regular = S_ISREG(ext4_inode_mode(inode));
+	unsigned bits = ext4_vol_block_bits(walk->vol), reads = 0;
 	uint32_t lblk = 0;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
-	if (note(walk, x4_map_load(inode)))
+	if (note(walk, ext4_map_load(inode)))
 		return;
 	for (unsigned n = 0; n < MAX_RUNS; n++) {
-		if (x4_map_lookup(inode, lblk, &extent))
+		if (ext4_map_lookup(inode, lblk, &extent))
 			return; /* dropped meanwhile: by an error of another kind */
 		MUST(extent.len > 0 && extent.lblk == lblk);
-		if (extent.state != X4_EXT_HOLE) {
-			MUST(x4_blk_valid(walk->vol, extent.pblk, extent.len));
+		if (extent.state != EXT4_EXTENT_HOLE) {
+			MUST(ext4_blocks_valid(walk->vol, extent.pblk, extent.len));
 			MUST(!regular || extent.pblk + extent.len <= walk->vol->dev->caps.size_bytes >> bits);
-			if (extent.state == X4_EXT_WRITTEN && reads++ < 8)
+			if (extent.state == EXT4_EXTENT_WRITTEN && reads++ < 8)
 				MUST(!dev_read(walk->vol->dev, walk->buf, 1U << bits, (extent.pblk + extent.len - 1) << bits));
 		}
 		if (extent.len > UINT32_MAX - lblk - 1)
@@ -90,61 +90,61 @@ static void look_at_runs(struct walk *walk, struct x4_inode *inode)
 	}
 }
 
-static void look_at_attrs(struct walk *walk, struct x4_inode *inode)
+static void look_at_attrs(struct walk *walk, struct ext4_inode *inode)
 {
 	size_t len = 0, vlen;
 	unsigned n = 0;
 	char *list = malloc(65536);
 
 	MUST(list);
-	if (note(walk, x4_xattr_list(inode, true, list, 65536, &len)))
+	if (note(walk, ext4_xattr_list(inode, true, list, 65536, &len)))
 		goto out;
 	MUST(len <= 65536);
 	for (char *p = list; p < list + len && n < 200; p += strlen(p) + 1, n++) {
 		MUST(memchr(p, 0, (size_t)(list + len - p)));
-		(void)note(walk, x4_xattr_get(inode, p, NULL, 0, &vlen));
-		(void)note(walk, x4_xattr_get(inode, p, walk->buf, sizeof(walk->buf), &vlen));
+		(void)note(walk, ext4_xattr_get(inode, p, NULL, 0, &vlen));
+		(void)note(walk, ext4_xattr_get(inode, p, walk->buf, sizeof(walk->buf), &vlen));
 	}
 out:
-	(void)note(walk, x4_xattr_get(inode, "system.posix_acl_access", walk->buf, sizeof(walk->buf), &vlen));
-	(void)note(walk, x4_xattr_get(inode, "system.posix_acl_default", walk->buf, sizeof(walk->buf), &vlen));
-	(void)note(walk, x4_xattr_get(inode, "security.capability", walk->buf, sizeof(walk->buf), &vlen));
+	(void)note(walk, ext4_xattr_get(inode, "system.posix_acl_access", walk->buf, sizeof(walk->buf), &vlen));
+	(void)note(walk, ext4_xattr_get(inode, "system.posix_acl_default", walk->buf, sizeof(walk->buf), &vlen));
+	(void)note(walk, ext4_xattr_get(inode, "security.capability", walk->buf, sizeof(walk->buf), &vlen));
 	free(list);
 }
 
-static void look_at(struct walk *walk, struct x4_inode *inode)
+static void look_at(struct walk *walk, struct ext4_inode *inode)
 {
 	char *target = (char *)walk->buf;
-	struct x4_attr attr;
+	struct ext4_attr attr;
 	unsigned len;
 	uint64_t pos;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	look_at_attrs(walk, inode);
 	if (S_ISLNK(attr.mode)) {
 		memset(target, 1, 4097);
-		if (!note(walk, x4_readlink(inode, target, 4097, &len)))
+		if (!note(walk, ext4_readlink(inode, target, 4097, &len)))
 			MUST(len < 4097 && target[len] == 0);
 	}
 	if (S_ISREG(attr.mode)) {
-		if (x4_inode_inline(inode)) {
+		if (ext4_inode_inline(inode)) {
 			for (uint64_t off = 0; off < 200; off += 59) {
-				ssize_t n = x4_inline_read(inode, off, walk->buf, 70);
+				ssize_t n = ext4_inline_read(inode, off, walk->buf, 70);
 
 				MUST(note(walk, n < 0 ? (int)n : 0) || n <= 70);
 			}
 		}
-		x4_inode_lock_shared(inode);
-		if (!x4_inode_inline(inode))
+		ext4_inode_lock_shared(inode);
+		if (!ext4_inode_inline(inode))
 			look_at_runs(walk, inode);
-		(void)note(walk, x4_seek(inode, 0, true, &pos));
-		(void)note(walk, x4_seek(inode, attr.size / 2, false, &pos));
-		x4_inode_unlock(inode);
-		x4_touch_read(inode);
+		(void)note(walk, ext4_seek(inode, 0, true, &pos));
+		(void)note(walk, ext4_seek(inode, attr.size / 2, false, &pos));
+		ext4_inode_unlock(inode);
+		ext4_touch_read(inode);
 	}
 }
 
-static bool keep(struct walk *walk, struct x4_inode *inode, const char *name, unsigned len)
+static bool keep(struct walk *walk, struct ext4_inode *inode, const char *name, unsigned len)
 {
 	unsigned at = walk->nr_kept;
 
@@ -152,7 +152,7 @@ static bool keep(struct walk *walk, struct x4_inode *inode, const char *name, un
 		if (rnd_n(&walk->rng, 4))
 			return false;
 		at = rnd_n(&walk->rng, MAX_KEPT);
-		x4_iput(walk->kept[at]);
+		ext4_inode_put(walk->kept[at]);
 	} else {
 		walk->nr_kept++;
 	}
@@ -164,7 +164,7 @@ static bool keep(struct walk *walk, struct x4_inode *inode, const char *name, un
 
 struct listing { struct walk *walk; char *names; unsigned used, nr, stop; uint64_t last; };
 
-static bool emit(void *arg, const struct x4_dirent *entry)
+static bool emit(void *arg, const struct ext4_dirent *entry)
 {
 	struct listing *listing = arg;
 
@@ -182,65 +182,65 @@ static bool emit(void *arg, const struct x4_dirent *entry)
 	return true;
 }
 
-static void take_name(struct walk *walk, struct x4_inode *dir, const char *name, unsigned len)
+static void take_name(struct walk *walk, struct ext4_inode *dir, const char *name, unsigned len)
 {
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 
-	if (note(walk, x4_lookup(dir, name, len, &inode)))
+	if (note(walk, ext4_lookup(dir, name, len, &inode)))
 		return;
 	look_at(walk, inode);
-	if (S_ISDIR(x4_inode_mode(inode)) && walk->nr_dirs < MAX_DIRS)
-		walk->dirs[walk->nr_dirs++] = x4_iref(inode);
+	if (S_ISDIR(ext4_inode_mode(inode)) && walk->nr_dirs < MAX_DIRS)
+		walk->dirs[walk->nr_dirs++] = ext4_inode_ref(inode);
 	if (!keep(walk, inode, name, len))
-		x4_iput(inode);
+		ext4_inode_put(inode);
 }
 
-static void look_into(struct walk *walk, struct x4_inode *dir)
+static void look_into(struct walk *walk, struct ext4_inode *dir)
 {
 	struct listing listing = { .walk = walk, .names = malloc(32768), .stop = MAX_ENTRIES };
-	struct x4_inode *up;
+	struct ext4_inode *up;
 
 	MUST(listing.names);
-	if (!note(walk, x4_readdir(dir, 0, emit, &listing)) && listing.nr > 4) {
+	if (!note(walk, ext4_readdir(dir, 0, emit, &listing)) && listing.nr > 4) {
 		struct listing again = { .walk = walk, .names = listing.names, .used = 32768, .stop = 50 };
-		(void)note(walk, x4_readdir(dir, listing.last / (1 + rnd_n(&walk->rng, 3)), emit, &again));
+		(void)note(walk, ext4_readdir(dir, listing.last / (1 + rnd_n(&walk->rng, 3)), emit, &again));
 	}
-	if (!note(walk, x4_lookup_parent(dir, &up)))
-		x4_iput(up);
+	if (!note(walk, ext4_lookup_parent(dir, &up)))
+		ext4_inode_put(up);
 	for (unsigned p = 0; p < listing.used; p += 1U + (uint8_t)listing.names[p])
 		take_name(walk, dir, listing.names + p + 1, (uint8_t)listing.names[p]);
 	free(listing.names);
-	(void)note(walk, x4_lookup(dir, "not there", 9, &up) ? 0 : (x4_iput(up), 0));
+	(void)note(walk, ext4_lookup(dir, "not there", 9, &up) ? 0 : (ext4_inode_put(up), 0));
 }
 
 static void look_around(struct walk *walk)
 {
-	struct x4_inode *root = NULL, *inode;
+	struct ext4_inode *root = NULL, *inode;
 	uint32_t n = walk->vol->nr_inodes;
 
-	if (note(walk, x4_iget(walk->vol, X4_ROOT_INO, NULL, &root)))
+	if (note(walk, ext4_inode_get(walk->vol, EXT4_ROOT_INO, NULL, &root)))
 		return;
 	walk->dirs[walk->nr_dirs++] = root;
 	for (unsigned d = 0; d < walk->nr_dirs && walk->entries < MAX_ENTRIES; d++)
 		look_into(walk, walk->dirs[d]);
 	/* What no name leads to, as a stale file handle would ask for it. */
 	for (unsigned k = 0; k < 24; k++)
-		if (!note(walk, x4_iget(walk->vol, rnd_n(&walk->rng, n + 3), NULL, &inode))) {
+		if (!note(walk, ext4_inode_get(walk->vol, rnd_n(&walk->rng, n + 3), NULL, &inode))) {
 			look_at(walk, inode);
-			x4_iput(inode);
+			ext4_inode_put(inode);
 		}
 }
 
 /* ---- changing ---- */
 
-static struct x4_inode *any(struct walk *walk) { return walk->nr_kept ? walk->kept[rnd_n(&walk->rng, walk->nr_kept)] : walk->dirs[0]; }
-static struct x4_inode *any_dir(struct walk *walk) { return walk->dirs[rnd_n(&walk->rng, walk->nr_dirs)]; }
+static struct ext4_inode *any(struct walk *walk) { return walk->nr_kept ? walk->kept[rnd_n(&walk->rng, walk->nr_kept)] : walk->dirs[0]; }
+static struct ext4_inode *any_dir(struct walk *walk) { return walk->dirs[rnd_n(&walk->rng, walk->nr_dirs)]; }
 
-static struct x4_inode *any_file(struct walk *walk)
+static struct ext4_inode *any_file(struct walk *walk)
 {
 	for (unsigned k = 0; k < 8; k++) {
-		struct x4_inode *inode = any(walk);
-		if (S_ISREG(x4_inode_mode(inode)))
+		struct ext4_inode *inode = any(walk);
+		if (S_ISREG(ext4_inode_mode(inode)))
 			return inode;
 	}
 	return NULL;
@@ -263,9 +263,9 @@ static const char *some_name(struct walk *walk, unsigned *len, char *own)
 
 static void do_write(struct walk *walk)
 {
-	struct x4_inode *inode = any_file(walk);
+	struct ext4_inode *inode = any_file(walk);
 	uint32_t bs = walk->vol->block_size, at, len;
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 
 	if (!inode)
 		return;
@@ -273,43 +273,43 @@ static void do_write(struct walk *walk)
 	len = 1 + rnd_n(&walk->rng, 30);
 	if (at > UINT32_MAX - 1 - len)
 		at = UINT32_MAX - 1 - len;
-	x4_inode_lock_excl(inode);
-	if (!note(walk, x4_map_load(inode)) && !note(walk, x4_resv_holes(inode, at, len, true, &reservation))) {
+	ext4_inode_lock_exclusive(inode);
+	if (!note(walk, ext4_map_load(inode)) && !note(walk, ext4_reserve_holes(inode, at, len, true, &reservation))) {
 		for (unsigned e = 0; e < reservation.nr; e++) {
-			MUST(x4_blk_valid(walk->vol, reservation.ext[e].pblk, reservation.ext[e].len));
+			MUST(ext4_blocks_valid(walk->vol, reservation.ext[e].pblk, reservation.ext[e].len));
 			for (uint32_t b = 0; b < reservation.ext[e].len; b++)
 				MUST(!dev_write(walk->vol->dev, walk->buf, bs, (reservation.ext[e].pblk + b) * bs, 0));
 		}
-		(void)note(walk, x4_insert(inode, &reservation, at, len, rnd_n(&walk->rng, 3) ? (uint64_t)(at + len) * bs - rnd_n(&walk->rng, bs) : 0));
-		x4_resv_free(&reservation);
+		(void)note(walk, ext4_insert(inode, &reservation, at, len, rnd_n(&walk->rng, 3) ? (uint64_t)(at + len) * bs - rnd_n(&walk->rng, bs) : 0));
+		ext4_reservation_free(&reservation);
 		look_at_runs(walk, inode);
 	}
-	x4_inode_unlock(inode);
-	x4_touch_write(inode);
+	ext4_inode_unlock(inode);
+	ext4_touch_write(inode);
 }
 
 static void do_sizes(struct walk *walk)
 {
-	static const int modes[] = { 0, X4_FALLOC_KEEP_SIZE, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, X4_FALLOC_ZERO_RANGE,
-		X4_FALLOC_ZERO_RANGE | X4_FALLOC_KEEP_SIZE };
-	struct x4_inode *inode = any_file(walk);
+	static const int modes[] = { 0, EXT4_FALLOC_KEEP_SIZE, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, EXT4_FALLOC_ZERO_RANGE,
+		EXT4_FALLOC_ZERO_RANGE | EXT4_FALLOC_KEEP_SIZE };
+	struct ext4_inode *inode = any_file(walk);
 	uint64_t size, off;
 
 	if (!inode)
 		return;
-	size = x4_inode_size(inode);
-	x4_inode_lock_excl(inode);
+	size = ext4_inode_size(inode);
+	ext4_inode_lock_exclusive(inode);
 	if (rnd_n(&walk->rng, 2)) {
 		static const uint64_t sizes[] = { 0, 1, 511, 4096, 100000, 1ULL << 31, (1ULL << 32) * 1024, INT64_MAX };
 		uint64_t to = rnd_n(&walk->rng, 2) && size ? rnd_u64(&walk->rng) % size : sizes[rnd_n(&walk->rng, ARRAY_SIZE(sizes))];
-		(void)note(walk, x4_map_load(inode) ? 0 : x4_truncate(inode, to));
+		(void)note(walk, ext4_map_load(inode) ? 0 : ext4_truncate(inode, to));
 	} else {
 		off = rnd_n(&walk->rng, 4) && size ? rnd_u64(&walk->rng) % (size + 4096) : rnd_u64(&walk->rng) >> (1 + rnd_n(&walk->rng, 40));
 		off = FDIO_MIN(off, (uint64_t)INT64_MAX - (1 << 20));
-		(void)note(walk, x4_fallocate(inode, modes[rnd_n(&walk->rng, ARRAY_SIZE(modes))], off, 1 + rnd_n(&walk->rng, 1 << 18), true));
+		(void)note(walk, ext4_fallocate(inode, modes[rnd_n(&walk->rng, ARRAY_SIZE(modes))], off, 1 + rnd_n(&walk->rng, 1 << 18), true));
 	}
 	look_at_runs(walk, inode);
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 }
 
 static void do_names(struct walk *walk)
@@ -318,25 +318,25 @@ static void do_names(struct walk *walk)
 	char own[256], own2[256];
 	unsigned len, len2;
 	const char *name = some_name(walk, &len, own), *name2;
-	struct x4_inode *dir = any_dir(walk), *inode = NULL;
+	struct ext4_inode *dir = any_dir(walk), *inode = NULL;
 
 	switch (rnd_n(&walk->rng, 8)) {
 	case 0:
 	case 1:
-		if (!note(walk, x4_create(dir, name, len, modes[rnd_n(&walk->rng, ARRAY_SIZE(modes))], makedev(1, 3), &cred, &inode)) &&
+		if (!note(walk, ext4_create(dir, name, len, modes[rnd_n(&walk->rng, ARRAY_SIZE(modes))], makedev(1, 3), &cred, &inode)) &&
 		    !keep(walk, inode, name, len))
-			x4_iput(inode);
+			ext4_inode_put(inode);
 		break;
 	case 2:
-		if (!note(walk, x4_symlink(dir, name, len, (char *)memset(walk->buf, 'y', 900), 1 + rnd_n(&walk->rng, 900), &cred, &inode)))
-			x4_iput(inode);
+		if (!note(walk, ext4_symlink(dir, name, len, (char *)memset(walk->buf, 'y', 900), 1 + rnd_n(&walk->rng, 900), &cred, &inode)))
+			ext4_inode_put(inode);
 		break;
-	case 3: (void)note(walk, x4_link(dir, name, len, any(walk), false)); break;
-	case 4: (void)note(walk, x4_unlink(dir, name, len)); break;
-	case 5: (void)note(walk, x4_rmdir(dir, name, len)); break;
+	case 3: (void)note(walk, ext4_link(dir, name, len, any(walk), false)); break;
+	case 4: (void)note(walk, ext4_unlink(dir, name, len)); break;
+	case 5: (void)note(walk, ext4_rmdir(dir, name, len)); break;
 	default:
 		name2 = some_name(walk, &len2, own2);
-		(void)note(walk, x4_rename(dir, name, len, any_dir(walk), name2, len2, rnd_n(&walk->rng, 3) ? 0 : 1U << rnd_n(&walk->rng, 3), &cred));
+		(void)note(walk, ext4_rename(dir, name, len, any_dir(walk), name2, len2, rnd_n(&walk->rng, 3) ? 0 : 1U << rnd_n(&walk->rng, 3), &cred));
 		break;
 	}
 }
@@ -345,18 +345,18 @@ static void do_attrs(struct walk *walk)
 {
 	static const char *const names[] = { "user.a", "user.one", "user.block", "trusted.t", "security.capability", "system.posix_acl_access",
 		"system.posix_acl_default" };
-	struct x4_inode *inode = any(walk);
+	struct ext4_inode *inode = any(walk);
 	const char *name = names[rnd_n(&walk->rng, ARRAY_SIZE(names))];
-	struct x4_attr attr = { .mode = 0100755, .uid = rnd_n(&walk->rng, 3), .gid = 7 };
+	struct ext4_attr attr = { .mode = 0100755, .uid = rnd_n(&walk->rng, 3), .gid = 7 };
 
 	switch (rnd_n(&walk->rng, 4)) {
-	case 0: (void)note(walk, x4_xattr_remove(inode, name)); break;
+	case 0: (void)note(walk, ext4_xattr_remove(inode, name)); break;
 	case 1:
-		(void)note(walk, x4_setattr(inode, X4_SET_UID | (rnd_n(&walk->rng, 2) ? X4_SET_MODE : X4_KILL_SUIDGID) | X4_SET_MTIME_NOW, &attr));
+		(void)note(walk, ext4_setattr(inode, EXT4_SET_UID | (rnd_n(&walk->rng, 2) ? EXT4_SET_MODE : EXT4_KILL_SUIDGID) | EXT4_SET_MTIME_NOW, &attr));
 		break;
 	default:
 		memset(walk->buf, 'z', 4096);
-		(void)note(walk, x4_xattr_set(inode, name, walk->buf, rnd_n(&walk->rng, rnd_n(&walk->rng, 2) ? 60 : 4000), 0, false));
+		(void)note(walk, ext4_xattr_set(inode, name, walk->buf, rnd_n(&walk->rng, rnd_n(&walk->rng, 2) ? 60 : 4000), 0, false));
 		break;
 	}
 	look_at_attrs(walk, inode);
@@ -364,17 +364,17 @@ static void do_attrs(struct walk *walk)
 
 static void do_whole(struct walk *walk)
 {
-	struct x4_inode *inode = NULL;
-	struct x4_statfs stats;
+	struct ext4_inode *inode = NULL;
+	struct ext4_statfs stats;
 	uint64_t trimmed;
 
 	switch (rnd_n(&walk->rng, 4)) {
-	case 0: (void)note(walk, x4_vol_sync(walk->vol)); break;
-	case 1: x4_vol_statfs(walk->vol, &stats); break;
-	case 2: (void)note(walk, x4_vol_trim(walk->vol, rnd_n(&walk->rng, 1 << 22), UINT64_MAX, rnd_n(&walk->rng, 9999), &trimmed)); break;
+	case 0: (void)note(walk, ext4_vol_sync(walk->vol)); break;
+	case 1: ext4_vol_statfs(walk->vol, &stats); break;
+	case 2: (void)note(walk, ext4_vol_trim(walk->vol, rnd_n(&walk->rng, 1 << 22), UINT64_MAX, rnd_n(&walk->rng, 9999), &trimmed)); break;
 	default:
-		if (!note(walk, x4_tmpfile(any_dir(walk), 0100600, &cred, &inode)) && !keep(walk, inode, "tmp", 3))
-			x4_iput(inode);
+		if (!note(walk, ext4_tmpfile(any_dir(walk), 0100600, &cred, &inode)) && !keep(walk, inode, "tmp", 3))
+			ext4_inode_put(inode);
 		break;
 	}
 }
@@ -401,9 +401,9 @@ static void change(struct walk *walk, unsigned n)
 static void drop(struct walk *walk)
 {
 	for (unsigned k = 0; k < walk->nr_kept; k++)
-		x4_iput(walk->kept[k]);
+		ext4_inode_put(walk->kept[k]);
 	for (unsigned k = 0; k < walk->nr_dirs; k++)
-		x4_iput(walk->dirs[k]);
+		ext4_inode_put(walk->dirs[k]);
 }
 
 /* Found while it could be written down: then it is, unless the superblock itself cannot be written any more. */
@@ -419,8 +419,8 @@ static void check_noted(struct fuzz_dev *dev, bool writable)
 
 static int once(const struct image_case *test, struct fuzz_dev *dev, unsigned ops, bool abandon, bool pristine, struct walk_result *res)
 {
-	struct x4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .read_only = test->read_only,
-		.norecovery = test->norecovery, .errors = (enum x4_errors_policy)test->errors, .cache_bytes = 4 << 20 };
+	struct ext4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600, .read_only = test->read_only,
+		.norecovery = test->norecovery, .errors = (enum ext4_errors_policy)test->errors, .cache_bytes = 4 << 20 };
 	struct walk *walk = calloc(1, sizeof(*walk));
 	char err[512] = "";
 	bool writable;
@@ -429,27 +429,27 @@ static int once(const struct image_case *test, struct fuzz_dev *dev, unsigned op
 	MUST(walk);
 	walk->rng = rnd_seed(test->walk + ops);
 	walk->pristine = pristine;
-	uint64_t corrupt = fdio_counter_read(CTR_x4_corrupt);
+	uint64_t corrupt = fdio_counter_read(CTR_ext4_corrupt);
 	walk->work = work_so_far();
-	r = x4_vol_open(&dev->dev, &options, &walk->vol, NULL, FDIO_REASON(err));
+	r = ext4_vol_open(&dev->dev, &options, &walk->vol, NULL, FDIO_REASON(err));
 	work_done(walk, dev->size);
 	if (r) {
 		MUST(err[0] && !pristine);
 		goto out;
 	}
 	res->opened++;
-	writable = !x4_vol_read_only(walk->vol);
+	writable = !ext4_vol_read_only(walk->vol);
 	look_around(walk);
 	if (walk->nr_dirs)
 		change(walk, ops);
 	drop(walk);
 	if (abandon) {
-		x4_vol_abandon(walk->vol);
+		ext4_vol_abandon(walk->vol);
 	} else {
-		r = x4_vol_close(walk->vol);
+		r = ext4_vol_close(walk->vol);
 		work_done(walk, dev->size);
 		MUST(!pristine || !r);
-		if (fdio_counter_read(CTR_x4_corrupt) > corrupt)
+		if (fdio_counter_read(CTR_ext4_corrupt) > corrupt)
 			check_noted(dev, writable);
 	}
 	res->ops += walk->ops;

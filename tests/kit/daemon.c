@@ -30,7 +30,7 @@ struct ticket {
 
 struct fake_kernel {
 	struct fake_dev *fake;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	struct wq *workers, *io, *syncers;
 	struct loop_set *loops;
 	struct ops *ops;
@@ -425,7 +425,7 @@ static void on_destroy(void *arg, bool aborted)
 	dio_drain(kernel->dio);
 	wq_drain(kernel->io);
 	wq_drain(kernel->syncers);
-	kernel->close_result = x4_vol_close(kernel->vol);
+	kernel->close_result = ext4_vol_close(kernel->vol);
 	fdio_mutex_lock(&kernel->lock);
 	kernel->vol = NULL;
 	kernel->ended = true;

@@ -11,32 +11,32 @@
 static const char *const names[] = { "f", "g", "h", "stale" };
 #define FIRST_INO 12
 
-struct x4_inode *engine_file(struct engine *e, const char *name)
+struct ext4_inode *engine_file(struct engine *e, const char *name)
 {
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 
 	for (unsigned k = 0; k < ARRAY_SIZE(names); k++)
 		if (!strcmp(name, names[k]))
-			ck_assert_int_eq(x4_iget(e->vol, FIRST_INO + k, NULL, &inode), 0);
+			ck_assert_int_eq(ext4_inode_get(e->vol, FIRST_INO + k, NULL, &inode), 0);
 	ck_assert_ptr_nonnull(inode);
 	return inode;
 }
 
-void engine_truncate(struct engine *e, struct x4_inode *inode, uint64_t size)
+void engine_truncate(struct engine *e, struct ext4_inode *inode, uint64_t size)
 {
 	ck_assert_int_eq(dio_gate_close(e->dio, inode, DIO_GATE_ALL), 0);
-	x4_inode_lock_excl(inode);
-	ck_assert_int_eq(x4_truncate(inode, size), 0);
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);
+	ck_assert_int_eq(ext4_truncate(inode, size), 0);
+	ext4_inode_unlock(inode);
 	dio_gate_open(e->dio, inode, DIO_GATE_ALL);
 }
 
 void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len)
 {
 	ck_assert_int_eq(dio_gate_close(e->dio, e->inode, DIO_GATE_ALL), 0);
-	x4_inode_lock_excl(e->inode);
-	ck_assert_int_eq(x4_fallocate(e->inode, mode, off, len, true), 0);
-	x4_inode_unlock(e->inode);
+	ext4_inode_lock_exclusive(e->inode);
+	ck_assert_int_eq(ext4_fallocate(e->inode, mode, off, len, true), 0);
+	ext4_inode_unlock(e->inode);
 	dio_gate_open(e->dio, e->inode, DIO_GATE_ALL);
 }
 
@@ -67,7 +67,7 @@ struct engine *engine_on(struct fake_dev *fake, const struct engine_opt *opt)
 /* Every free block holds 0xa5 afterwards. */
 static void make_stale(struct engine *e)
 {
-	struct x4_inode *inode = engine_file(e, "stale");
+	struct ext4_inode *inode = engine_file(e, "stale");
 	struct dio_file *file;
 	uint32_t len = 256 * 1024;
 	void *buf = buffer_new(len);
@@ -88,8 +88,8 @@ static void make_stale(struct engine *e)
 	}
 	dio_file_close(file);
 	engine_truncate(e, inode, 0);
-	x4_iput(inode);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ext4_inode_put(inode);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	free(buf);
 }
 
@@ -109,7 +109,7 @@ struct engine *engine_new(const struct engine_opt *opt)
 	struct engine *e = engine_on(fake, opt);
 	if (e->opt.stale)
 		make_stale(e);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	return e;
 }
 
@@ -127,10 +127,10 @@ static void close_all(struct engine *e, bool check)
 	dio_drain(e->dio);
 	if (e->file)
 		dio_file_close(e->file);
-	x4_iput(e->inode);
+	ext4_inode_put(e->inode);
 	engine_pump(e);
-	int aborted = journal_error(x4_vol_jnl(e->vol));
-	ck_assert_int_eq(x4_vol_close(e->vol), aborted ? -EIO : 0);
+	int aborted = journal_error(ext4_vol_journal(e->vol));
+	ck_assert_int_eq(ext4_vol_close(e->vol), aborted ? -EIO : 0);
 	dio_free(e->dio);
 	wq_free(e->workers);
 	wq_free(e->syncers);
@@ -254,13 +254,13 @@ static void sync_done(struct dio_sync *sync, int err)
 	__atomic_fetch_add(&tsync->done, 1, __ATOMIC_RELEASE);
 }
 
-void sync_start(struct engine *e, struct tsync *tsync, struct x4_inode *inode, struct dio_file *file, bool datasync)
+void sync_start(struct engine *e, struct tsync *tsync, struct ext4_inode *inode, struct dio_file *file, bool datasync)
 {
 	*tsync = (struct tsync){ .sync = { .inode = inode, .file = file, .datasync = datasync, .done = sync_done } };
 	dio_fsync(e->dio, &tsync->sync);
 }
 
-static int fsync_as(struct engine *e, struct x4_inode *inode, struct dio_file *file, bool datasync)
+static int fsync_as(struct engine *e, struct ext4_inode *inode, struct dio_file *file, bool datasync)
 {
 	struct tsync tsync;
 
@@ -271,31 +271,31 @@ static int fsync_as(struct engine *e, struct x4_inode *inode, struct dio_file *f
 	return tsync.err;
 }
 
-int engine_fsync(struct engine *e, struct x4_inode *inode, bool datasync) { return fsync_as(e, inode, NULL, datasync); }
+int engine_fsync(struct engine *e, struct ext4_inode *inode, bool datasync) { return fsync_as(e, inode, NULL, datasync); }
 
 int engine_fsync_file(struct engine *e, struct dio_file *file) { return fsync_as(e, dio_file_inode(file), file, true); }
 
 void make_extents(struct engine *e, unsigned n)
 {
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
 	/* Backwards, so that the allocator's running goal cannot join them. */
 	for (unsigned k = n; k-- > 0;)
 		write_ok(e, DIO_DIRECT, (uint64_t)k * BS, 1, BS);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	for (unsigned k = 0; k < n; k++) {
-		ck_assert_int_eq(x4_map_lookup(e->inode, k, &extent), 0);
-		ck_assert_int_eq(extent.state, X4_EXT_WRITTEN);
+		ck_assert_int_eq(ext4_map_lookup(e->inode, k, &extent), 0);
+		ck_assert_int_eq(extent.state, EXT4_EXTENT_WRITTEN);
 		ck_assert_uint_eq(extent.len, 1);
 	}
 }
 
 uint64_t dev_addr(struct engine *e, uint64_t pos)
 {
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
-	ck_assert_int_eq(x4_map_lookup(e->inode, pos / BS, &extent), 0);
-	ck_assert_int_ne(extent.state, X4_EXT_HOLE);
+	ck_assert_int_eq(ext4_map_lookup(e->inode, pos / BS, &extent), 0);
+	ck_assert_int_ne(extent.state, EXT4_EXTENT_HOLE);
 	return extent.pblk * BS + pos % BS;
 }
 

@@ -23,17 +23,17 @@ struct engine_opt {
 	bool relaxed, no_fua, stale;
 	unsigned threads;    /* workers and syncers each; 0: manual */
 	unsigned segs;       /* 0: 8 */
-	void (*inval)(void *arg, struct x4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *));
+	void (*inval)(void *arg, struct ext4_inode *i, uint64_t off, uint64_t len, struct work *w, void (*done)(struct work *));
 	void *inval_arg;
 };
 
 struct engine {
 	struct engine_opt opt;
 	struct fake_dev *fake;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	struct wq *workers, *syncers;
 	struct dio *dio;
-	struct x4_inode *inode;   /* the file "f" */
+	struct ext4_inode *inode;   /* the file "f" */
 	struct dio_file *file;
 };
 
@@ -61,9 +61,9 @@ void engine_close(struct engine *e);
 void engine_close_nocheck(struct engine *e);
 
 /* "f", "g" or "h": empty at first. A reference. */
-struct x4_inode *engine_file(struct engine *e, const char *name);
+struct ext4_inode *engine_file(struct engine *e, const char *name);
 /* As ops does it: gate, drain, lock. */
-void engine_truncate(struct engine *e, struct x4_inode *inode, uint64_t size);
+void engine_truncate(struct engine *e, struct ext4_inode *inode, uint64_t size);
 void engine_fallocate(struct engine *e, int mode, uint64_t off, uint64_t len);
 
 void *buffer_new(size_t len);
@@ -79,8 +79,8 @@ bool req_is_done(struct treq *req);
 ssize_t io(struct engine *e, unsigned flags, uint64_t pos, void *buf, uint32_t len);
 void write_ok(struct engine *e, unsigned flags, uint64_t pos, unsigned seed, uint32_t len); /* pattern(seed) */
 void expect(struct engine *e, uint64_t pos, unsigned seed, uint32_t len); /* reads and compares */
-void sync_start(struct engine *e, struct tsync *tsync, struct x4_inode *inode, struct dio_file *file, bool datasync);
-int engine_fsync(struct engine *e, struct x4_inode *inode, bool datasync); /* inode NULL: syncfs */
+void sync_start(struct engine *e, struct tsync *tsync, struct ext4_inode *inode, struct dio_file *file, bool datasync);
+int engine_fsync(struct engine *e, struct ext4_inode *inode, bool datasync); /* inode NULL: syncfs */
 int engine_fsync_file(struct engine *e, struct dio_file *file);           /* fdatasync of who has file */
 
 /* Blocks 0..n-1 of the file written with pattern(1) as n extents of one block. The volume is synced. */

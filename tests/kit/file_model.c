@@ -31,20 +31,20 @@ uint64_t model_rnd(struct model *model, uint64_t below)
 }
 
 /* Where block l of the file will be: in the tree, or in the reservation. */
-static uint64_t place_of(struct model *model, const struct x4_resv *reservation, uint32_t l)
+static uint64_t place_of(struct model *model, const struct ext4_reservation *reservation, uint32_t l)
 {
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
 	for (unsigned k = 0; k < reservation->nr; k++)
-		if (l >= reservation->ext[k].lblk && l < x4_ext_end(&reservation->ext[k]))
+		if (l >= reservation->ext[k].lblk && l < ext4_extent_end(&reservation->ext[k]))
 			return reservation->ext[k].pblk + (l - reservation->ext[k].lblk);
-	must(x4_map_lookup_load(model->t->inode, l, &extent) == 0);
-	must(extent.state != X4_EXT_HOLE);
+	must(ext4_map_lookup_load(model->t->inode, l, &extent) == 0);
+	must(extent.state != EXT4_EXTENT_HOLE);
 	return extent.pblk;
 }
 
 /* The data engine in small: whole blocks are written; what lies around the range in a block is kept or zero. */
-static void write_blocks(struct model *model, const struct x4_resv *reservation, uint32_t first, uint32_t end, const uint8_t *content)
+static void write_blocks(struct model *model, const struct ext4_reservation *reservation, uint32_t first, uint32_t end, const uint8_t *content)
 {
 	for (uint32_t l = first; l < end; l++)
 		must(dev_write(model->t->dev, content + (uint64_t)(l - first) * bs(model), bs(model), place_of(model, reservation, l) * bs(model), 0) == 0);
@@ -55,17 +55,17 @@ int model_write(struct model *model, uint64_t off, uint64_t len)
 	uint32_t first = off / bs(model), end = fdio_div_up(off + len, bs(model));
 	uint64_t new_size = off + len > model->size ? off + len : 0;
 	uint8_t *content = fdio_alloc_aligned(4096, fdio_round_up((uint64_t)(end - first) * bs(model), 4096));
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 	int err;
 
 	memcpy(content, model->byte + (uint64_t)first * bs(model), (uint64_t)(end - first) * bs(model));
 	memset(content + (off - (uint64_t)first * bs(model)), model->stamp, len);
-	err = x4_resv_holes(model->t->inode, first, end - first, false, &reservation);
+	err = ext4_reserve_holes(model->t->inode, first, end - first, false, &reservation);
 	if (err)
 		goto out;
 	write_blocks(model, &reservation, first, end, content);
-	err = x4_insert(model->t->inode, &reservation, first, end - first, new_size);
-	x4_resv_free(&reservation);
+	err = ext4_insert(model->t->inode, &reservation, first, end - first, new_size);
+	ext4_reservation_free(&reservation);
 	if (err)
 		goto out;
 	memcpy(model->byte + (uint64_t)first * bs(model), content, (uint64_t)(end - first) * bs(model));
@@ -80,7 +80,7 @@ out:
 int model_truncate(struct model *model, uint64_t size)
 {
 	uint32_t first = fdio_div_up(size, bs(model));
-	int err = x4_truncate(model->t->inode, size);
+	int err = ext4_truncate(model->t->inode, size);
 
 	if (err)
 		return err;
@@ -112,11 +112,11 @@ static void model_whole(struct model *model, uint64_t off, uint64_t end, uint8_t
 int model_fallocate(struct model *model, int mode, uint64_t off, uint64_t len)
 {
 	uint64_t end = off + len;
-	int err = x4_fallocate(model->t->inode, mode, off, len, false);
+	int err = ext4_fallocate(model->t->inode, mode, off, len, false);
 
 	if (err)
 		return err;
-	if (mode & X4_FALLOC_PUNCH_HOLE) {
+	if (mode & EXT4_FALLOC_PUNCH_HOLE) {
 		if (off >= model->size)
 			return 0;
 		if (end > model->size)
@@ -125,9 +125,9 @@ int model_fallocate(struct model *model, int mode, uint64_t off, uint64_t len)
 		return 0;
 	}
 	model_alloc(model, off, end);
-	if (mode & X4_FALLOC_ZERO_RANGE)
+	if (mode & EXT4_FALLOC_ZERO_RANGE)
 		model_whole(model, off, end, 2);
-	if (!(mode & X4_FALLOC_KEEP_SIZE))
+	if (!(mode & EXT4_FALLOC_KEEP_SIZE))
 		model->size = FDIO_MAX(model->size, end);
 	return 0;
 }
@@ -150,25 +150,25 @@ int model_random_op(struct model *model)
 	case 2:
 	case 3:
 	case 4:
-		return model_fallocate(model, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, off, len);
+		return model_fallocate(model, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, off, len);
 	case 5:
 		return model_fallocate(model, 0, off, len);
 	case 6:
-		return model_fallocate(model, X4_FALLOC_KEEP_SIZE, off, len);
+		return model_fallocate(model, EXT4_FALLOC_KEEP_SIZE, off, len);
 	case 7:
-		return model_fallocate(model, X4_FALLOC_ZERO_RANGE | (model_rnd(model, 2) ? X4_FALLOC_KEEP_SIZE : 0), off, len);
+		return model_fallocate(model, EXT4_FALLOC_ZERO_RANGE | (model_rnd(model, 2) ? EXT4_FALLOC_KEEP_SIZE : 0), off, len);
 	default:
 		return model_write(model, off, len);
 	}
 }
 
-static void compare_block(struct model *model, uint32_t l, const struct x4_ext *extent, uint8_t *buf)
+static void compare_block(struct model *model, uint32_t l, const struct ext4_extent *extent, uint8_t *buf)
 {
-	static const uint8_t want[] = { X4_EXT_HOLE, X4_EXT_WRITTEN, X4_EXT_UNWRITTEN };
+	static const uint8_t want[] = { EXT4_EXTENT_HOLE, EXT4_EXTENT_WRITTEN, EXT4_EXTENT_UNWRITTEN };
 	uint64_t at = (uint64_t)l * bs(model);
 
 	must_msg(extent->state == want[model->mapped[l]], "block %u: state %d, not %d", l, extent->state, want[model->mapped[l]]);
-	if (extent->state != X4_EXT_WRITTEN || at >= model->size)
+	if (extent->state != EXT4_EXTENT_WRITTEN || at >= model->size)
 		return;
 	must(dev_read(model->t->dev, buf, bs(model), (extent->pblk + (l - extent->lblk)) * bs(model)) == 0);
 	for (uint32_t k = 0; k < bs(model) && at + k < model->size; k++)
@@ -180,27 +180,27 @@ void model_compare(struct model *model)
 	uint8_t *buf = malloc(bs(model));
 	uint32_t l = 0;
 
-	must(x4_inode_size(model->t->inode) == model->size);
+	must(ext4_inode_size(model->t->inode) == model->size);
 	while (l < model->blocks) {
-		struct x4_ext extent;
+		struct ext4_extent extent;
 
-		must(x4_map_lookup_load(model->t->inode, l, &extent) == 0);
-		for (; l < model->blocks && l < x4_ext_end(&extent); l++)
+		must(ext4_map_lookup_load(model->t->inode, l, &extent) == 0);
+		for (; l < model->blocks && l < ext4_extent_end(&extent); l++)
 			compare_block(model, l, &extent, buf);
 	}
 	free(buf);
 }
 
-struct x4_ext *model_runs(struct x4_inode *inode, unsigned *ret_n)
+struct ext4_extent *model_runs(struct ext4_inode *inode, unsigned *ret_n)
 {
-	struct x4_ext *e = NULL, x;
+	struct ext4_extent *e = NULL, x;
 	unsigned n = 0, cap = 0;
 
 	for (uint32_t l = 0; l < UINT32_MAX; l += x.len) {
-		must(x4_map_lookup_load(inode, l, &x) == 0);
-		if (x.state == X4_EXT_HOLE)
+		must(ext4_map_lookup_load(inode, l, &x) == 0);
+		if (x.state == EXT4_EXTENT_HOLE)
 			continue;
-		if (n && e[n - 1].state == x.state && x4_ext_end(&e[n - 1]) == l && e[n - 1].pblk + e[n - 1].len == x.pblk) {
+		if (n && e[n - 1].state == x.state && ext4_extent_end(&e[n - 1]) == l && e[n - 1].pblk + e[n - 1].len == x.pblk) {
 			e[n - 1].len += x.len;
 			continue;
 		}
@@ -217,9 +217,9 @@ struct x4_ext *model_runs(struct x4_inode *inode, unsigned *ret_n)
 void model_compare_reloaded(struct model *model)
 {
 	unsigned n, k;
-	struct x4_ext *kept = model_runs(model->t->inode, &n), *loaded;
+	struct ext4_extent *kept = model_runs(model->t->inode, &n), *loaded;
 
-	x4_map_drop(model->t->inode);
+	ext4_map_drop(model->t->inode);
 	loaded = model_runs(model->t->inode, &k);
 	must(n == k);
 	for (k = 0; k < n; k++) {

@@ -29,6 +29,6 @@ void model_compare(struct model *model);
 /* Loads the map again from the tree and requires the same runs. */
 void model_compare_reloaded(struct model *model);
 /* Runs of the file's map, contiguous ones joined; malloc'd. */
-struct x4_ext *model_runs(struct x4_inode *inode, unsigned *ret_n);
+struct ext4_extent *model_runs(struct ext4_inode *inode, unsigned *ret_n);
 
 #endif

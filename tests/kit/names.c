@@ -4,56 +4,56 @@
 
 #include <string.h>
 
-const struct x4_cred names_cred = { .umask = 022, .cap_fsetid = true };
+const struct ext4_credentials names_cred = { .umask = 022, .cap_fsetid = true };
 
-int n_create(struct x4_inode *dir, const char *name, uint32_t mode)
+int n_create(struct ext4_inode *dir, const char *name, uint32_t mode)
 {
-	struct x4_inode *inode = NULL;
-	int err = x4_create(dir, name, (unsigned)strlen(name), mode, 0, &names_cred, &inode);
+	struct ext4_inode *inode = NULL;
+	int err = ext4_create(dir, name, (unsigned)strlen(name), mode, 0, &names_cred, &inode);
 
 	if (err == 0)
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	return err;
 }
 
-int n_unlink(struct x4_inode *dir, const char *name) { return x4_unlink(dir, name, (unsigned)strlen(name)); }
-int n_rmdir(struct x4_inode *dir, const char *name) { return x4_rmdir(dir, name, (unsigned)strlen(name)); }
+int n_unlink(struct ext4_inode *dir, const char *name) { return ext4_unlink(dir, name, (unsigned)strlen(name)); }
+int n_rmdir(struct ext4_inode *dir, const char *name) { return ext4_rmdir(dir, name, (unsigned)strlen(name)); }
 
-int n_link(struct x4_inode *dir, const char *name, struct x4_inode *target)
+int n_link(struct ext4_inode *dir, const char *name, struct ext4_inode *target)
 {
-	return x4_link(dir, name, (unsigned)strlen(name), target, false);
+	return ext4_link(dir, name, (unsigned)strlen(name), target, false);
 }
 
-int n_rename(struct x4_inode *old_dir, const char *on, struct x4_inode *new_dir, const char *nn, unsigned flags)
+int n_rename(struct ext4_inode *old_dir, const char *on, struct ext4_inode *new_dir, const char *nn, unsigned flags)
 {
-	return x4_rename(old_dir, on, (unsigned)strlen(on), new_dir, nn, (unsigned)strlen(nn), flags, &names_cred);
+	return ext4_rename(old_dir, on, (unsigned)strlen(on), new_dir, nn, (unsigned)strlen(nn), flags, &names_cred);
 }
 
-int n_ino(struct x4_inode *dir, const char *name)
+int n_ino(struct ext4_inode *dir, const char *name)
 {
-	struct x4_inode *inode;
-	int err = x4_lookup(dir, name, (unsigned)strlen(name), &inode);
+	struct ext4_inode *inode;
+	int err = ext4_lookup(dir, name, (unsigned)strlen(name), &inode);
 
 	if (err)
 		return err;
-	err = (int)x4_inode_ino(inode);
-	x4_iput(inode);
+	err = (int)ext4_inode_ino(inode);
+	ext4_inode_put(inode);
 	return err;
 }
 
-struct x4_inode *n_get(struct x4_inode *dir, const char *name)
+struct ext4_inode *n_get(struct ext4_inode *dir, const char *name)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
-	must_eq(x4_lookup(dir, name, (unsigned)strlen(name), &inode), 0);
+	must_eq(ext4_lookup(dir, name, (unsigned)strlen(name), &inode), 0);
 	return inode;
 }
 
-unsigned n_nlink(struct x4_inode *inode)
+unsigned n_nlink(struct ext4_inode *inode)
 {
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	return attr.nlink;
 }
 

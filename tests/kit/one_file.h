@@ -14,8 +14,8 @@
 #include "kit/runner.h"
 
 struct onefile {
-	struct x4_vol *vol;
-	struct x4_inode *inode;      /* the file /f, empty at first */
+	struct ext4_vol *vol;
+	struct ext4_inode *inode;      /* the file /f, empty at first */
 	struct fake_dev *fake;
 	struct dev *dev;
 	uint32_t ino;

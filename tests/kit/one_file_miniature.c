@@ -49,8 +49,8 @@ struct journal {
 };
 
 static struct journal *J;
-static struct x4_inode *I;
-static struct x4_vol *V;
+static struct ext4_inode *I;
+static struct ext4_vol *V;
 
 static bool fails(void) { return mini_fail_in && --mini_fail_in == 0; }
 
@@ -210,7 +210,7 @@ void journal_cancel(struct journal_handle *handle)
 	if (handle->inode_begun) {
 		memcpy(I->raw, handle->raw, V->inode_size);
 		I->size = handle->size;
-		x4_map_drop(I);
+		ext4_map_drop(I);
 	}
 	handle_free(handle);
 }
@@ -264,7 +264,7 @@ static int find_free(uint64_t goal, uint32_t n, bool keep_meta, uint64_t *ret_bl
 	return -ENOSPC;
 }
 
-int x4_balloc(struct journal_handle *handle, struct x4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
+int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, uint64_t goal, uint32_t n, uint64_t *ret_blk, uint32_t *ret_n)
 {
 	int err;
 
@@ -279,7 +279,7 @@ int x4_balloc(struct journal_handle *handle, struct x4_inode *inode, uint64_t go
 	return err;
 }
 
-int x4_bfree(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
+int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
 {
 	(void)inode;
 	if (fails())
@@ -293,7 +293,7 @@ int x4_bfree(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk
 	return 0;
 }
 
-int x4_balloc_reserve(struct x4_vol *vol, struct x4_inode *inode, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk,
+int ext4_blocks_reserve(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk,
 		      uint32_t *ret_n)
 {
 	int err;
@@ -310,7 +310,7 @@ int x4_balloc_reserve(struct x4_vol *vol, struct x4_inode *inode, uint64_t goal,
 	return err;
 }
 
-void x4_balloc_unreserve(struct x4_vol *vol, uint64_t blk, uint32_t n)
+void ext4_blocks_unreserve(struct ext4_vol *vol, uint64_t blk, uint32_t n)
 {
 	(void)vol;
 	for (uint32_t k = 0; k < n; k++) {
@@ -320,23 +320,23 @@ void x4_balloc_unreserve(struct x4_vol *vol, uint64_t blk, uint32_t n)
 }
 
 /* No append window is opened here. */
-uint64_t x4_balloc_available(struct x4_vol *vol, bool root)
+uint64_t ext4_blocks_available(struct ext4_vol *vol, bool root)
 {
 	(void)vol;
 	(void)root;
 	return 0;
 }
 
-void x4_balloc_next(struct x4_inode *inode, uint64_t blk) { inode->alloc.next = blk; }
+void ext4_blocks_next(struct ext4_inode *inode, uint64_t blk) { inode->alloc.next = blk; }
 
-void x4_iput_n(struct x4_inode *inode, uint64_t n)
+void ext4_inode_put_many(struct ext4_inode *inode, uint64_t n)
 {
 	(void)inode;
 	(void)n;
 	must(false);
 }
 
-int x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
+int ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n)
 {
 	(void)inode;
 	if (fails())
@@ -349,7 +349,7 @@ int x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint6
 	return 0;
 }
 
-int x4_meta_reserve(struct x4_vol *vol, unsigned n, enum x4_asks who)
+int ext4_metadata_reserve(struct ext4_vol *vol, unsigned n, enum ext4_requester who)
 {
 	(void)vol;
 	(void)who;
@@ -359,7 +359,7 @@ int x4_meta_reserve(struct x4_vol *vol, unsigned n, enum x4_asks who)
 	return 0;
 }
 
-void x4_meta_unreserve(struct x4_vol *vol, unsigned n)
+void ext4_metadata_unreserve(struct ext4_vol *vol, unsigned n)
 {
 	(void)vol;
 	must(J->meta_held >= n);
@@ -368,7 +368,7 @@ void x4_meta_unreserve(struct x4_vol *vol, unsigned n)
 
 /* ---- inode ---- */
 
-int x4_inode_begin(struct journal_handle *handle, struct x4_inode *inode)
+int ext4_inode_begin(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	if (fails())
 		return -EIO;
@@ -380,7 +380,7 @@ int x4_inode_begin(struct journal_handle *handle, struct x4_inode *inode)
 	return 0;
 }
 
-int x4_inode_dirty(struct journal_handle *handle, struct x4_inode *inode, bool data_needed)
+int ext4_inode_dirty(struct journal_handle *handle, struct ext4_inode *inode, bool data_needed)
 {
 	(void)inode;
 	(void)data_needed;
@@ -392,18 +392,18 @@ int x4_inode_dirty(struct journal_handle *handle, struct x4_inode *inode, bool d
 	return 0;
 }
 
-uint64_t x4_inode_size(const struct x4_inode *inode) { return inode->size; }
-struct timespec x4_now(struct x4_vol *vol) { (void)vol; return (struct timespec) { .tv_sec = 1000 }; }
-void x4_raw_set_time(struct x4_inode *inode, unsigned which, struct timespec ts) { (void)inode; (void)which; (void)ts; }
-int x4_orphan_add(struct journal_handle *handle, struct x4_inode *inode) { (void)handle; inode->inode.on_orphans = true; return fails() ? -EIO : 0; }
-int x4_orphan_del(struct journal_handle *handle, struct x4_inode *inode) { (void)handle; inode->inode.on_orphans = false; return fails() ? -EIO : 0; }
-bool x4_blk_valid(struct x4_vol *vol, uint64_t blk, uint64_t n)
+uint64_t ext4_inode_size(const struct ext4_inode *inode) { return inode->size; }
+struct timespec ext4_now(struct ext4_vol *vol) { (void)vol; return (struct timespec) { .tv_sec = 1000 }; }
+void ext4_raw_set_time(struct ext4_inode *inode, unsigned which, struct timespec ts) { (void)inode; (void)which; (void)ts; }
+int ext4_orphan_add(struct journal_handle *handle, struct ext4_inode *inode) { (void)handle; inode->inode.on_orphans = true; return fails() ? -EIO : 0; }
+int ext4_orphan_del(struct journal_handle *handle, struct ext4_inode *inode) { (void)handle; inode->inode.on_orphans = false; return fails() ? -EIO : 0; }
+bool ext4_blocks_valid(struct ext4_vol *vol, uint64_t blk, uint64_t n)
 {
 	return blk >= vol->first_data_block && n && blk < vol->nr_blocks && n <= vol->nr_blocks - blk;
 }
-bool x4_vol_read_only(const struct x4_vol *vol) { return vol->read_only; }
-int x4_from_ext2_err(long err) { (void)err; return -EIO; }
-int x4_corrupt(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+bool ext4_vol_read_only(const struct ext4_vol *vol) { return vol->read_only; }
+int ext4_error_from_ext2(long err) { (void)err; return -EIO; }
+int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 {
 	(void)vol;
 	(void)ino;
@@ -424,7 +424,7 @@ static char *image_path(struct onefile *t)
 	return path;
 }
 
-static void vol_fill(struct x4_vol *vol, ext2_filsys fs)
+static void vol_fill(struct ext4_vol *vol, ext2_filsys fs)
 {
 	vol->fs = fs;
 	vol->block_bits = EXT2_BLOCK_SIZE_BITS(fs->super);
@@ -449,8 +449,8 @@ static uint32_t inode_seed(ext2_filsys fs, uint32_t ino, uint32_t gen)
 static void load(struct onefile *t)
 {
 	char *path = image_path(t);
-	struct x4_vol *vol = calloc(1, sizeof(*vol));
-	struct x4_inode *inode = calloc(1, sizeof(*inode));
+	struct ext4_vol *vol = calloc(1, sizeof(*vol));
+	struct ext4_inode *inode = calloc(1, sizeof(*inode));
 	ext2_filsys fs;
 
 	must(ext2fs_open(path, EXT2_FLAG_64BITS, 0, 0, unix_io_manager, &fs) == 0);
@@ -474,7 +474,7 @@ static void load(struct onefile *t)
 	must(ext2fs_read_inode_full(fs, t->ino, (struct ext2_inode *)inode->raw, vol->inode_size) == 0);
 	inode->gen = inode->raw->i_generation;
 	inode->checksum_seed = inode_seed(fs, t->ino, inode->gen);
-	inode->size = x4_raw_size(inode);
+	inode->size = ext4_raw_size(inode);
 	inode->mode = inode->raw->i_mode;
 	fdio_rwlock_init(&inode->rw, RANK_X4_INODE);
 	fdio_mutex_init(&inode->map_lock, RANK_X4_MAP);
@@ -527,7 +527,7 @@ static void store(struct onefile *t)
 
 static void unload(void)
 {
-	x4_map_drop(I);
+	ext4_map_drop(I);
 	epoch_drain();
 	for (uint64_t b = 0; b < J->nr; b++) {
 		if (J->buf[b])

@@ -9,7 +9,7 @@ void onefile_attach(struct onefile *t)
 {
 	t->dev = fake_dev(t->fake);
 	t->vol = testvol_mount(t->fake);
-	must(x4_iget(t->vol, t->ino, NULL, &t->inode) == 0);
+	must(ext4_inode_get(t->vol, t->ino, NULL, &t->inode) == 0);
 }
 
 void onefile_open(struct onefile *t, uint64_t size, const char *mkfs_args, const char *setup)
@@ -21,8 +21,8 @@ void onefile_open(struct onefile *t, uint64_t size, const char *mkfs_args, const
 
 void onefile_recheck(struct onefile *t)
 {
-	x4_iput(t->inode);
-	must(x4_vol_close(t->vol) == 0);
+	ext4_inode_put(t->inode);
+	must(ext4_vol_close(t->vol) == 0);
 	must(fake_e2fsck(t->fake) == 0);
 	onefile_attach(t);
 }
@@ -33,8 +33,8 @@ void onefile_power_cut(struct onefile *t, uint64_t seed)
 	struct fake_dev *left = fake_power_cut(t->fake, FAKE_CUT_RANDOM, seed);
 
 	must(fake_e2fsck_replay(left) == 0);
-	x4_iput(t->inode);
-	x4_vol_abandon(t->vol);
+	ext4_inode_put(t->inode);
+	ext4_vol_abandon(t->vol);
 	fake_free(t->fake);
 	t->fake = left;
 	onefile_attach(t);
@@ -42,8 +42,8 @@ void onefile_power_cut(struct onefile *t, uint64_t seed)
 
 void onefile_close(struct onefile *t)
 {
-	x4_iput(t->inode);
-	must(x4_vol_close(t->vol) == 0);
+	ext4_inode_put(t->inode);
+	must(ext4_vol_close(t->vol) == 0);
 	must(fake_e2fsck(t->fake) == 0);
 	fake_free(t->fake);
 }

@@ -53,43 +53,43 @@ void testvol_use_template(TCase *t, uint64_t size, const char *mkfs_args, const 
 
 struct fake_dev *testvol_copy(void) { return fake_clone(template.image); }
 
-struct x4_options testvol_options(void)
+struct ext4_options testvol_options(void)
 {
-	return (struct x4_options){ .acl = true, .user_xattr = true, .commit_interval_s = 3600,
+	return (struct ext4_options){ .acl = true, .user_xattr = true, .commit_interval_s = 3600,
 				    .cache_bytes = 16 << 20 };
 }
 
-struct x4_vol *testvol_mount_any(struct fake_dev *fake, const struct x4_options *options, const char **why)
+struct ext4_vol *testvol_mount_any(struct fake_dev *fake, const struct ext4_options *options, const char **why)
 {
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300] = "";
 	int err;
 
 	*why = NULL;
-	err = x4_vol_open(fake_dev(fake), options, &vol, why, FDIO_REASON(msg));
+	err = ext4_vol_open(fake_dev(fake), options, &vol, why, FDIO_REASON(msg));
 	ck_assert_msg(!err, "open: %d %s", err, msg);
 	return vol;
 }
 
-struct x4_vol *testvol_mount_with(struct fake_dev *fake, const struct x4_options *options)
+struct ext4_vol *testvol_mount_with(struct fake_dev *fake, const struct ext4_options *options)
 {
 	const char *why;
-	struct x4_vol *vol = testvol_mount_any(fake, options, &why);
+	struct ext4_vol *vol = testvol_mount_any(fake, options, &why);
 
 	ck_assert_msg(!why, "read-only: %s", why);
 	return vol;
 }
 
-struct x4_vol *testvol_mount(struct fake_dev *fake)
+struct ext4_vol *testvol_mount(struct fake_dev *fake)
 {
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 
 	return testvol_mount_with(fake, &options);
 }
 
-void testvol_unmount_check(struct x4_vol *vol, struct fake_dev *fake)
+void testvol_unmount_check(struct ext4_vol *vol, struct fake_dev *fake)
 {
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	epoch_drain();
 	ck_assert_int_eq(fake_e2fsck(fake), 0);
 }
@@ -104,52 +104,52 @@ void testvol_super(struct fake_dev *fake, struct ext2_super_block *sb) { fake_pe
 
 void testvol_poke_super(struct fake_dev *fake, struct ext2_super_block *sb)
 {
-	x4_super_csum_set(sb);
+	ext4_super_checksum_set(sb);
 	fake_poke(fake, sb, sizeof(*sb), SUPERBLOCK_OFFSET);
 }
 
-struct x4_inode *testvol_root(struct x4_vol *vol)
+struct ext4_inode *testvol_root(struct ext4_vol *vol)
 {
-	struct x4_inode *root;
+	struct ext4_inode *root;
 
-	ck_assert_int_eq(x4_iget(vol, X4_ROOT_INO, NULL, &root), 0);
+	ck_assert_int_eq(ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &root), 0);
 	return root;
 }
 
-struct x4_inode *testvol_tmpfile(struct x4_vol *vol, uint32_t mode)
+struct ext4_inode *testvol_tmpfile(struct ext4_vol *vol, uint32_t mode)
 {
-	struct x4_cred credentials = { .uid = 1000, .gid = 100000 };
-	struct x4_inode *root = testvol_root(vol), *inode;
+	struct ext4_credentials credentials = { .uid = 1000, .gid = 100000 };
+	struct ext4_inode *root = testvol_root(vol), *inode;
 	struct journal_handle *handle;
 
-	ck_assert_int_eq(journal_begin(vol->journal, X4_CREDITS_INODE_NEW + X4_CREDITS_ORPHAN, &handle), 0);
-	ck_assert_int_eq(x4_inode_new(handle, root, mode, &credentials, &inode), 0);
-	x4_raw_set_nlink(inode, 0);
-	ck_assert_int_eq(x4_orphan_add(handle, inode), 0);
-	ck_assert_int_eq(x4_inode_dirty(handle, inode, true), 0);
+	ck_assert_int_eq(journal_begin(vol->journal, EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_ORPHAN, &handle), 0);
+	ck_assert_int_eq(ext4_inode_new(handle, root, mode, &credentials, &inode), 0);
+	ext4_raw_set_nlink(inode, 0);
+	ck_assert_int_eq(ext4_orphan_add(handle, inode), 0);
+	ck_assert_int_eq(ext4_inode_dirty(handle, inode, true), 0);
 	journal_end(handle);
-	x4_iput(root);
+	ext4_inode_put(root);
 	return inode;
 }
 
-int testvol_fill(struct x4_inode *inode, uint32_t lblk, uint32_t n)
+int testvol_fill(struct ext4_inode *inode, uint32_t lblk, uint32_t n)
 {
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 	int err;
 
-	x4_inode_lock_excl(inode);
-	err = x4_resv_holes(inode, lblk, n, false, &reservation);
+	ext4_inode_lock_exclusive(inode);
+	err = ext4_reserve_holes(inode, lblk, n, false, &reservation);
 	if (!err) {
-		err = x4_insert(inode, &reservation, 0, 0, (uint64_t)(lblk + n) << inode->vol->block_bits);
-		x4_resv_free(&reservation);
+		err = ext4_insert(inode, &reservation, 0, 0, (uint64_t)(lblk + n) << inode->vol->block_bits);
+		ext4_reservation_free(&reservation);
 	}
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	return err;
 }
 
 void testvol_open(struct testvol *volume)
 {
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	const char *why;
 
 	volume->vol = testvol_mount_any(volume->fake, &options, &why);
@@ -169,9 +169,9 @@ void testvol_make(struct testvol *volume, uint64_t size, const char *mkfs_args)
 
 void testvol_close(struct testvol *volume)
 {
-	x4_iput(volume->root);
-	must_eq(fdio_counter_read(CTR_x4_corrupt), 0); /* what we wrote ourselves is never damaged */
-	must_eq(x4_vol_close(volume->vol), 0);
+	ext4_inode_put(volume->root);
+	must_eq(fdio_counter_read(CTR_ext4_corrupt), 0); /* what we wrote ourselves is never damaged */
+	must_eq(ext4_vol_close(volume->vol), 0);
 	volume->vol = NULL;
 }
 
@@ -187,9 +187,9 @@ void testvol_done(struct testvol *volume)
 	fake_free(volume->fake);
 }
 
-static void check_group(struct x4_vol *vol, uint32_t group)
+static void check_group(struct ext4_vol *vol, uint32_t group)
 {
-	struct x4_group *grp = &vol->alloc.groups[group];
+	struct ext4_group *grp = &vol->alloc.groups[group];
 	uint32_t disk = 0;
 	struct journal_buffer *buffer;
 
@@ -198,35 +198,35 @@ static void check_group(struct x4_vol *vol, uint32_t group)
 		ck_assert_uint_eq(grp->free_alloc, grp->desc.free_blocks);
 		return;
 	}
-	ck_assert_uint_eq(x4_bits_clear_count(grp->alloc, grp->nbits), grp->free_alloc);
-	ck_assert_uint_le(grp->first_free, x4_bits_next(grp->alloc, grp->nbits, 0, false));
+	ck_assert_uint_eq(ext4_bits_clear_count(grp->alloc, grp->nbits), grp->free_alloc);
+	ck_assert_uint_le(grp->first_free, ext4_bits_next(grp->alloc, grp->nbits, 0, false));
 	if (grp->desc.flags & EXT2_BG_BLOCK_UNINIT)
 		return;
 	ck_assert_int_eq(journal_read_block(vol->journal, grp->block_bitmap, &buffer), 0);
 	for (uint32_t n = 0; n < grp->nbits; n++) {
-		disk += !x4_bit(buffer->data, n);
+		disk += !ext4_bit(buffer->data, n);
 		/* The image has everything the disk has. */
-		ck_assert(x4_bit(grp->alloc, n) || !x4_bit(buffer->data, n));
+		ck_assert(ext4_bit(grp->alloc, n) || !ext4_bit(buffer->data, n));
 	}
 	journal_buffer_release(buffer);
 	ck_assert_uint_eq(disk, grp->desc.free_blocks);
 }
 
 /* The sums of regions, and that no group has a longer free run than its region may have. */
-static void check_region(struct x4_vol *vol, uint32_t r)
+static void check_region(struct ext4_vol *vol, uint32_t r)
 {
-	uint32_t first = r << X4_REGION_BITS;
-	struct x4_region sum = { 0 };
+	uint32_t first = r << EXT4_REGION_BITS;
+	struct ext4_region sum = { 0 };
 
-	for (uint32_t group = first; group < x4_region_end(vol, first); group++) {
-		const struct x4_group *grp = &vol->alloc.groups[group];
+	for (uint32_t group = first; group < ext4_region_end(vol, first); group++) {
+		const struct ext4_group *grp = &vol->alloc.groups[group];
 
 		sum.free_inodes += grp->desc.free_inodes;
 		sum.free_blocks += grp->desc.free_blocks;
 		sum.used_dirs += grp->desc.used_dirs;
 		for (uint32_t s = 0, e = 0; grp->alloc && s < grp->nbits; s = e) {
-			s = x4_bits_next(grp->alloc, grp->nbits, s, false);
-			e = x4_bits_next(grp->alloc, grp->nbits, s, true);
+			s = ext4_bits_next(grp->alloc, grp->nbits, s, false);
+			e = ext4_bits_next(grp->alloc, grp->nbits, s, true);
 			ck_assert_uint_le(e - s, FDIO_MIN(vol->alloc.regions[r].longest, grp->max_run));
 		}
 	}
@@ -235,7 +235,7 @@ static void check_region(struct x4_vol *vol, uint32_t r)
 	ck_assert_uint_eq(sum.used_dirs, vol->alloc.regions[r].used_dirs);
 }
 
-void testvol_check_groups(struct x4_vol *vol)
+void testvol_check_groups(struct ext4_vol *vol)
 {
 	uint64_t free_blocks = 0, free_inodes = 0;
 

@@ -3,7 +3,7 @@
  * The volume layer of the kit: a file system made by mke2fs in a device in memory, opened by the code
  * under test, and checked by e2fsck afterwards. Every test above the journal opens its volume here, but
  * for two: kit/one_file_miniature.c replaces all below the extents by arrays, and the tests of opening
- * itself call x4_vol_open. One thread of the test calls these functions; all fail the test on errors.
+ * itself call ext4_vol_open. One thread of the test calls these functions; all fail the test on errors.
  */
 #ifndef FDIO_KIT_VOLUME_H
 #define FDIO_KIT_VOLUME_H
@@ -35,22 +35,22 @@ void testvol_poke_super(struct fake_dev *fake, struct ext2_super_block *sb);
 /* ---- opening and closing ---- */
 
 /* ACLs, user attributes, and no commit that the test has not asked for. */
-struct x4_options testvol_options(void);
+struct ext4_options testvol_options(void);
 /* Opens it, for writing; the first with testvol_options. */
-struct x4_vol *testvol_mount(struct fake_dev *fake);
-struct x4_vol *testvol_mount_with(struct fake_dev *fake, const struct x4_options *options);
+struct ext4_vol *testvol_mount(struct fake_dev *fake);
+struct ext4_vol *testvol_mount_with(struct fake_dev *fake, const struct ext4_options *options);
 /* The same, but *why says so where it can only be read; NULL otherwise. */
-struct x4_vol *testvol_mount_any(struct fake_dev *fake, const struct x4_options *options, const char **why);
+struct ext4_vol *testvol_mount_any(struct fake_dev *fake, const struct ext4_options *options, const char **why);
 /* Closes, and e2fsck -fn must find nothing. */
-void testvol_unmount_check(struct x4_vol *vol, struct fake_dev *fake);
+void testvol_unmount_check(struct ext4_vol *vol, struct fake_dev *fake);
 /* Both, one after the other, for the last look at what a test has left; frees fake. */
 void testvol_mounts_clean(struct fake_dev *fake);
 
 /* The same as one thing, with the root directory, for tests that have one volume. */
 struct testvol {
 	struct fake_dev *fake;
-	struct x4_vol *vol;
-	struct x4_inode *root;
+	struct ext4_vol *vol;
+	struct ext4_inode *root;
 	bool may_be_ro; /* such a volume is not necessarily served for writing */
 };
 
@@ -62,12 +62,12 @@ void testvol_done(struct testvol *volume);       /* testvol_check and the end of
 
 /* ---- inodes and blocks ---- */
 
-struct x4_inode *testvol_root(struct x4_vol *vol); /* a reference */
+struct ext4_inode *testvol_root(struct ext4_vol *vol); /* a reference */
 /* A regular file without a name, on the orphan list, referenced. */
-struct x4_inode *testvol_tmpfile(struct x4_vol *vol, uint32_t mode);
+struct ext4_inode *testvol_tmpfile(struct ext4_vol *vol, uint32_t mode);
 /* Reserves, claims and maps blocks [lblk, lblk+n) of inode. 0 or -errno. */
-int testvol_fill(struct x4_inode *inode, uint32_t lblk, uint32_t n);
+int testvol_fill(struct ext4_inode *inode, uint32_t lblk, uint32_t n);
 /* Fails the test if free counts in memory, in descriptors and in bitmaps differ anywhere. */
-void testvol_check_groups(struct x4_vol *vol);
+void testvol_check_groups(struct ext4_vol *vol);
 
 #endif

@@ -130,7 +130,7 @@ def at_rest(m):
         return c.get("tr_requests") and c["tr_requests"] == c.get("tr_replies")
     wait_for(settled, "an answer to every request", 30)
     bad = counters(m)
-    for name in ("x4_corrupt", "tr_bad_message", "dio_io_error"):
+    for name in ("ext4_corrupt", "tr_bad_message", "dio_io_error"):
         # A client that goes past the end of the device, or asks for what cannot be, gets its error elsewhere.
         expect(not bad.get(name), f"{bad.get(name)} {name}")
 

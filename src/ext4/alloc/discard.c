@@ -19,7 +19,7 @@
 
 #define QUEUE_MAX 65536u
 
-struct x4_discard {
+struct ext4_discard {
 	pthread_t thread;
 	struct fdio_mutex lock; /* RANK_LEAF: guards the rest */
 	pthread_cond_t cond;
@@ -34,20 +34,20 @@ struct freed_run {
 	uint32_t group, bit, n;
 };
 
-static void discard_run(struct x4_vol *vol, const struct freed_run *run)
+static void discard_run(struct ext4_vol *vol, const struct freed_run *run)
 {
-	uint64_t off = (x4_group_start(vol, run->group) + run->bit) << vol->block_bits;
+	uint64_t off = (ext4_group_start(vol, run->group) + run->bit) << vol->block_bits;
 
-	if (!__atomic_load_n(&vol->alloc.discard->hurry, __ATOMIC_RELAXED) && !x4_vol_read_only(vol) &&
+	if (!__atomic_load_n(&vol->alloc.discard->hurry, __ATOMIC_RELAXED) && !ext4_vol_read_only(vol) &&
 	    dev_discard(vol->dev, off, (uint64_t)run->n << vol->block_bits))
 		log_ratelimited(FDIO_LOG_WARN, "%s: discard of freed blocks failed", vol->dev->name);
-	x4_group_give_freed(vol, run->group, run->bit, run->n);
+	ext4_group_give_freed(vol, run->group, run->bit, run->n);
 }
 
 static void *discard_main(void *arg)
 {
-	struct x4_vol *vol = arg;
-	struct x4_discard *discard = vol->alloc.discard;
+	struct ext4_vol *vol = arg;
+	struct ext4_discard *discard = vol->alloc.discard;
 
 	fdio_magic_check(vol, MAGIC_EXT4_VOLUME);
 	fdio_mutex_lock(&discard->lock);
@@ -72,9 +72,9 @@ static void *discard_main(void *arg)
 	return NULL;
 }
 
-bool x4_discard_later(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n)
+bool ext4_discard_later(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n)
 {
-	struct x4_discard *discard = vol->alloc.discard;
+	struct ext4_discard *discard = vol->alloc.discard;
 	struct freed_run *run = discard ? malloc(sizeof(*run)) : NULL;
 	bool room;
 
@@ -90,21 +90,21 @@ bool x4_discard_later(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t
 	}
 	fdio_mutex_unlock(&discard->lock);
 	if (!room) {
-		fdio_count(CTR_x4_discard_skipped);
+		fdio_count(CTR_ext4_discard_skipped);
 		free(run);
 	}
 	return room;
 }
 
-void x4_discard_hurry(struct x4_vol *vol)
+void ext4_discard_hurry(struct ext4_vol *vol)
 {
 	if (vol->alloc.discard)
 		__atomic_store_n(&vol->alloc.discard->hurry, true, __ATOMIC_RELAXED);
 }
 
-static void discard_free(struct x4_vol *vol)
+static void discard_free(struct ext4_vol *vol)
 {
-	struct x4_discard *discard = vol->alloc.discard;
+	struct ext4_discard *discard = vol->alloc.discard;
 
 	vol->alloc.discard = NULL;
 	pthread_cond_destroy(&discard->cond);
@@ -112,9 +112,9 @@ static void discard_free(struct x4_vol *vol)
 	free(discard);
 }
 
-int x4_discard_start(struct x4_vol *vol)
+int ext4_discard_start(struct ext4_vol *vol)
 {
-	struct x4_discard *discard;
+	struct ext4_discard *discard;
 	int err;
 
 	if (!vol->options.discard || !vol->dev->caps.discard)
@@ -132,9 +132,9 @@ int x4_discard_start(struct x4_vol *vol)
 	return err;
 }
 
-void x4_discard_stop(struct x4_vol *vol)
+void ext4_discard_stop(struct ext4_vol *vol)
 {
-	struct x4_discard *discard = vol->alloc.discard;
+	struct ext4_discard *discard = vol->alloc.discard;
 
 	if (!discard)
 		return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The body of struct x4_group and the calls among alloc/groups.c, alloc/blocks.c, alloc/inodes.c and alloc/trim.c.
+ * The body of struct ext4_group and the calls among alloc/groups.c, alloc/blocks.c, alloc/inodes.c and alloc/trim.c.
  *
  * Two images of a group's block bitmap: the disk one is the cached journal block and changes only inside
  * handles; the allocation image is disk | reservations | freed-but-not-durable, lives in memory only and
@@ -23,18 +23,18 @@
 #include "ext4/core/structs.h"
 
 /* So many groups are looked at on a loop thread. */
-#define X4_NOWAIT_GROUPS 4096u
+#define EXT4_NOWAIT_GROUPS 4096u
 
 /* What the descriptor says and handles change; put back as a whole when one is cancelled. */
-struct x4_gdesc {
+struct ext4_descriptor {
 	uint32_t free_blocks, free_inodes, used_dirs, itable_unused;
 	uint16_t flags;
 };
 
-struct x4_group {
+struct ext4_group {
 	uint8_t *alloc;             /* the allocation image; NULL: not loaded, then nothing is reserved in it */
 	uint64_t block_bitmap, inode_bitmap, itable;    /* where the bitmaps and the inode table are: validated at mount; 0: nowhere (v->nr_bad_groups) */
-	struct x4_gdesc desc;
+	struct ext4_descriptor desc;
 	uint32_t nbits;             /* blocks in this group: fewer in the last */
 	uint32_t free_alloc;        /* clear bits of alloc; d.free_blocks while not loaded */
 	uint32_t first_free;        /* no clear bit below */
@@ -53,32 +53,32 @@ struct x4_group {
  * groups. alloc_lock, as the groups themselves. longest: no group here has a longer run of clear
  * bits; it goes down when somebody looks.
  */
-#define X4_REGION_BITS 7
-#define X4_REGION_GROUPS (1U << X4_REGION_BITS)
-struct x4_region {
+#define EXT4_REGION_BITS 7
+#define EXT4_REGION_GROUPS (1U << EXT4_REGION_BITS)
+struct ext4_region {
 	uint64_t free_inodes, free_blocks; /* as the descriptors say */
 	uint32_t used_dirs, longest;
 };
 
-static inline struct x4_region *x4_region_of(const struct x4_vol *vol, uint32_t group)
+static inline struct ext4_region *ext4_region_of(const struct ext4_vol *vol, uint32_t group)
 {
-	return &vol->alloc.regions[group >> X4_REGION_BITS];
+	return &vol->alloc.regions[group >> EXT4_REGION_BITS];
 }
-static inline uint32_t x4_region_first(uint32_t group) { return group & ~(X4_REGION_GROUPS - 1); }
-static inline uint32_t x4_region_end(const struct x4_vol *vol, uint32_t group)
+static inline uint32_t ext4_region_first(uint32_t group) { return group & ~(EXT4_REGION_GROUPS - 1); }
+static inline uint32_t ext4_region_end(const struct ext4_vol *vol, uint32_t group)
 {
-	return FDIO_MIN(x4_region_first(group) + X4_REGION_GROUPS, vol->nr_groups);
+	return FDIO_MIN(ext4_region_first(group) + EXT4_REGION_GROUPS, vol->nr_groups);
 }
 
-static inline uint32_t x4_group_of(const struct x4_vol *vol, uint64_t blk)
+static inline uint32_t ext4_group_of(const struct ext4_vol *vol, uint64_t blk)
 {
 	return (uint32_t)((blk - vol->first_data_block) / vol->blocks_per_group);
 }
-static inline uint32_t x4_group_bit(const struct x4_vol *vol, uint64_t blk)
+static inline uint32_t ext4_group_bit(const struct ext4_vol *vol, uint64_t blk)
 {
 	return (uint32_t)((blk - vol->first_data_block) % vol->blocks_per_group);
 }
-static inline uint64_t x4_group_start(const struct x4_vol *vol, uint32_t group)
+static inline uint64_t ext4_group_start(const struct ext4_vol *vol, uint32_t group)
 {
 	return vol->first_data_block + (uint64_t)group * vol->blocks_per_group;
 }
@@ -87,46 +87,46 @@ static inline uint64_t x4_group_start(const struct x4_vol *vol, uint32_t group)
  * alloc_lock held; dropped and retaken while it reads. 0 when the image is there, which it is
  * until the lock is dropped or another one is loaded.
  */
-int x4_group_load(struct x4_vol *vol, uint32_t group) FDIO_MAY_MISS;
+int ext4_group_load(struct ext4_vol *vol, uint32_t group) FDIO_MAY_MISS;
 /* The image, alloc_lock held, loaded: marks clear bits, or clears marked ones, with the counts and hints. */
-void x4_image_take(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
-void x4_image_give(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
+void ext4_image_take(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
+void ext4_image_give(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 /*
  * Freed blocks, durably and discarded if that is wanted, become reusable; the pin of their freeing
  * goes.
  */
-void x4_group_give_freed(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
+void ext4_group_give_freed(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 /*
  * alloc/discard.c: they are discarded first, and then given. False: not discarded, the caller gives
  * them.
  */
-bool x4_discard_later(struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
+bool ext4_discard_later(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n);
 /* Who would get ENOSPC waits: what is queued is given back without being discarded. Any lock may be held. */
-void x4_discard_hurry(struct x4_vol *vol);
+void ext4_discard_hurry(struct ext4_vol *vol);
 /* The bitmap of group, loaded, called blocks free that are not: what else it calls free is not given
  * out. alloc_lock held. */
-void x4_group_distrust(struct x4_vol *vol, uint32_t group);
+void ext4_group_distrust(struct ext4_vol *vol, uint32_t group);
 /* The bitmap of a group that was never used, as the format defines it; map has block_size bytes. */
-void x4_group_synth_blocks(struct x4_vol *vol, uint32_t group, uint8_t *map);
+void ext4_group_synthesize_blocks(struct ext4_vol *vol, uint32_t group, uint8_t *map);
 
-enum x4_gop_kind { X4_GOP_ALLOC, X4_GOP_CLAIM, X4_GOP_FREE, X4_GOP_DESC };
+enum ext4_group_op_kind { EXT4_GROUP_OP_ALLOC, EXT4_GROUP_OP_CLAIM, EXT4_GROUP_OP_FREE, EXT4_GROUP_OP_DESC };
 /*
  * Remembers how to undo what handle is going to do to group group, and for FREE what to do once it is
  * durable; FREE loads the group.
  */
-int x4_gop_begin(struct journal_handle *handle, struct x4_vol *vol, uint32_t group, enum x4_gop_kind kind, uint32_t bit, uint32_t n)
+int ext4_group_op_begin(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group, enum ext4_group_op_kind kind, uint32_t bit, uint32_t n)
 	FDIO_MAY_MISS;
 /* The descriptor's mirror of group has changed in a handle: its totals follow, it is sealed with the transaction. */
-void x4_group_set_desc(struct x4_vol *vol, uint32_t group, const struct x4_gdesc *desc);
+void ext4_group_set_desc(struct ext4_vol *vol, uint32_t group, const struct ext4_descriptor *desc);
 /* The disk bitmap of group in handle: bits [bit, bit+n) must all be !set and become set. The group is loaded. */
-int x4_group_disk_bits(struct journal_handle *handle, struct x4_vol *vol, uint32_t group, uint32_t bit, uint32_t n, bool set)
+int ext4_group_disk_bits(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group, uint32_t bit, uint32_t n, bool set)
 	FDIO_MAY_MISS;
 /* Gives a BLOCK_UNINIT group its bitmap on disk, in handle. Nothing to do for others. */
-int x4_group_init_disk(struct journal_handle *handle, struct x4_vol *vol, uint32_t group) FDIO_MAY_MISS;
+int ext4_group_init_disk(struct journal_handle *handle, struct ext4_vol *vol, uint32_t group) FDIO_MAY_MISS;
 
 /* Blocks of group group that its own static metadata takes: super, descriptors and reserved descriptors: [start, start+n). */
-unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct journal_extent ret[3]);
+unsigned ext4_group_base_ranges(struct ext4_vol *vol, uint32_t group, struct journal_extent ret[3]);
 /* The bitmap map of nbits blocks from start marks all that must never be given to a file: bitmaps, tables, descriptors, the log. */
-bool x4_zones_marked(struct x4_vol *vol, uint64_t start, uint32_t nbits, const uint8_t *map);
+bool ext4_zones_marked(struct ext4_vol *vol, uint64_t start, uint32_t nbits, const uint8_t *map);
 
 #endif

@@ -9,20 +9,20 @@
 #include <errno.h>
 
 /* The next run of at least min blocks in [from, end) of the loaded group, taken. alloc_lock held. */
-static bool take_next(struct x4_vol *vol, uint32_t group, uint32_t *from, uint32_t end, uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
+static bool take_next(struct ext4_vol *vol, uint32_t group, uint32_t *from, uint32_t end, uint32_t min, uint32_t *ret_bit, uint32_t *ret_n)
 {
-	struct x4_group *grp = &vol->alloc.groups[group];
+	struct ext4_group *grp = &vol->alloc.groups[group];
 
 	while (*from < end) {
-		uint32_t s = x4_bits_next(grp->alloc, end, *from, false), e;
+		uint32_t s = ext4_bits_next(grp->alloc, end, *from, false), e;
 
 		if (s >= end)
 			return false;
-		e = x4_bits_next(grp->alloc, end, s, true);
+		e = ext4_bits_next(grp->alloc, end, s, true);
 		*from = e;
 		if (e - s < min)
 			continue;
-		x4_image_take(vol, group, s, e - s);
+		ext4_image_take(vol, group, s, e - s);
 		*ret_bit = s;
 		*ret_n = e - s;
 		return true;
@@ -30,13 +30,13 @@ static bool take_next(struct x4_vol *vol, uint32_t group, uint32_t *from, uint32
 	return false;
 }
 
-static int trim_group(struct x4_vol *vol, uint32_t group, uint32_t from, uint32_t end, uint32_t min, uint64_t *trimmed)
+static int trim_group(struct ext4_vol *vol, uint32_t group, uint32_t from, uint32_t end, uint32_t min, uint64_t *trimmed)
 {
 	uint32_t bit, n;
 	int err;
 
 	fdio_mutex_lock(&vol->alloc.lock);
-	err = vol->alloc.groups[group].free_alloc >= min ? x4_group_load(vol, group) : -EUCLEAN;
+	err = vol->alloc.groups[group].free_alloc >= min ? ext4_group_load(vol, group) : -EUCLEAN;
 	if (err) {
 		/* Nothing to trim here, or nothing to be trusted: the next group may do. */
 		fdio_mutex_unlock(&vol->alloc.lock);
@@ -44,9 +44,9 @@ static int trim_group(struct x4_vol *vol, uint32_t group, uint32_t from, uint32_
 	}
 	while (!err && take_next(vol, group, &from, end, min, &bit, &n)) {
 		fdio_mutex_unlock(&vol->alloc.lock);
-		err = dev_discard(vol->dev, (x4_group_start(vol, group) + bit) << vol->block_bits, (uint64_t)n << vol->block_bits);
+		err = dev_discard(vol->dev, (ext4_group_start(vol, group) + bit) << vol->block_bits, (uint64_t)n << vol->block_bits);
 		fdio_mutex_lock(&vol->alloc.lock);
-		x4_image_give(vol, group, bit, n);
+		ext4_image_give(vol, group, bit, n);
 		pthread_cond_broadcast(&vol->alloc.cond);
 		if (!err)
 			*trimmed += (uint64_t)n << vol->block_bits;
@@ -55,7 +55,7 @@ static int trim_group(struct x4_vol *vol, uint32_t group, uint32_t from, uint32_
 	return err;
 }
 
-int x4_vol_trim(struct x4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen, uint64_t *ret_trimmed)
+int ext4_vol_trim(struct ext4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen, uint64_t *ret_trimmed)
 {
 	uint64_t first = off >> vol->block_bits, last, min = FDIO_MAX(fdio_blocks(minlen, vol->block_bits), (uint64_t)1);
 	int err = 0;
@@ -63,7 +63,7 @@ int x4_vol_trim(struct x4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen,
 	*ret_trimmed = 0;
 	if (!vol->dev->caps.discard)
 		return -EOPNOTSUPP;
-	if (x4_vol_read_only(vol))
+	if (ext4_vol_read_only(vol))
 		return -EROFS;
 	if (first >= vol->nr_blocks || len < vol->block_size || minlen > (uint64_t)vol->blocks_per_group << vol->block_bits)
 		return -EINVAL;
@@ -72,11 +72,11 @@ int x4_vol_trim(struct x4_vol *vol, uint64_t off, uint64_t len, uint64_t minlen,
 	/* What was freed lately may be given away only once that is durable. */
 	err = journal_sync(vol->journal);
 	while (first < last && !err) {
-		uint32_t group = x4_group_of(vol, first), from = x4_group_bit(vol, first);
-		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)vol->alloc.groups[group].nbits, last - x4_group_start(vol, group));
+		uint32_t group = ext4_group_of(vol, first), from = ext4_group_bit(vol, first);
+		uint32_t end = (uint32_t)FDIO_MIN((uint64_t)vol->alloc.groups[group].nbits, last - ext4_group_start(vol, group));
 
 		err = trim_group(vol, group, from, end, (uint32_t)min, ret_trimmed);
-		first = x4_group_start(vol, group) + vol->alloc.groups[group].nbits;
+		first = ext4_group_start(vol, group) + vol->alloc.groups[group].nbits;
 	}
 	return err;
 }

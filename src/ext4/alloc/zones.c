@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The zones of blocks that no file may own: superblocks, descriptors, bitmaps, inode tables and the log.
- * They are built while the volume opens, on its thread, and never change afterwards: x4_blk_valid, which
+ * They are built while the volume opens, on its thread, and never change afterwards: ext4_blocks_valid, which
  * every reader of block numbers calls, runs on any thread without a lock. Building fails with -ENOMEM.
  */
 #include "ext4/alloc/groups.h"
@@ -9,16 +9,16 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct x4_zone { uint64_t start, end; };
+struct ext4_zone { uint64_t start, end; };
 
 static int zone_cmp(const void *a, const void *b)
 {
-	const struct x4_zone *x = a, *y = b;
+	const struct ext4_zone *x = a, *y = b;
 
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct journal_extent ret[3])
+unsigned ext4_group_base_ranges(struct ext4_vol *vol, uint32_t group, struct journal_extent ret[3])
 {
 	blk64_t super = 0, old_desc = 0, new_desc = 0;
 	uint32_t old_blocks = vol->fs->desc_blocks;
@@ -37,7 +37,7 @@ unsigned x4_group_base_ranges(struct x4_vol *vol, uint32_t group, struct journal
 	return nr;
 }
 
-static void zones_merge(struct x4_vol *vol)
+static void zones_merge(struct ext4_vol *vol)
 {
 	unsigned out = 0;
 
@@ -58,18 +58,18 @@ static void zones_merge(struct x4_vol *vol)
 enum zone_kind { ZONE_SUPER, ZONE_DESC, ZONE_NEW_DESC, ZONE_BB, ZONE_IB, ZONE_ITABLE, ZONE_KINDS };
 
 struct zone_build {
-	struct x4_zone *zone;
+	struct ext4_zone *zone;
 	unsigned nr, cap;
-	struct x4_zone last[ZONE_KINDS]; /* not in zone yet; start == end: none */
+	struct ext4_zone last[ZONE_KINDS]; /* not in zone yet; start == end: none */
 };
 
-static int zone_put(struct zone_build *build, struct x4_zone zone)
+static int zone_put(struct zone_build *build, struct ext4_zone zone)
 {
 	if (zone.start == zone.end)
 		return 0;
 	if (build->nr == build->cap) {
 		unsigned cap = build->cap ? build->cap * 2 : 256;
-		struct x4_zone *bigger = realloc(build->zone, cap * sizeof(*bigger));
+		struct ext4_zone *bigger = realloc(build->zone, cap * sizeof(*bigger));
 
 		if (!bigger)
 			return -ENOMEM;
@@ -82,21 +82,21 @@ static int zone_put(struct zone_build *build, struct x4_zone zone)
 
 static int zone_add(struct zone_build *build, enum zone_kind kind, uint64_t start, uint64_t n)
 {
-	struct x4_zone *last = &build->last[kind], full = *last;
+	struct ext4_zone *last = &build->last[kind], full = *last;
 
 	if (start == last->end) {
 		last->end += n;
 		return 0;
 	}
-	*last = (struct x4_zone){ start, start + n };
+	*last = (struct ext4_zone){ start, start + n };
 	return zone_put(build, full);
 }
 
-static int zones_of_group(struct x4_vol *vol, struct zone_build *build, uint32_t group)
+static int zones_of_group(struct ext4_vol *vol, struct zone_build *build, uint32_t group)
 {
-	const struct x4_group *grp = &vol->alloc.groups[group];
+	const struct ext4_group *grp = &vol->alloc.groups[group];
 	struct journal_extent base[3];
-	unsigned nr = x4_group_base_ranges(vol, group, base);
+	unsigned nr = ext4_group_base_ranges(vol, group, base);
 	int err = 0;
 
 	for (unsigned n = 0; n < nr && !err; n++)
@@ -115,7 +115,7 @@ static int zones_of_group(struct x4_vol *vol, struct zone_build *build, uint32_t
 }
 
 /* The list becomes the volume's, whatever the result. */
-static int zones_take(struct x4_vol *vol, struct zone_build *build, int err)
+static int zones_take(struct ext4_vol *vol, struct zone_build *build, int err)
 {
 	vol->alloc.zones = build->zone;
 	vol->alloc.nr_zones = build->nr;
@@ -124,7 +124,7 @@ static int zones_take(struct x4_vol *vol, struct zone_build *build, int err)
 	return err;
 }
 
-int x4_zones_init(struct x4_vol *vol)
+int ext4_zones_init(struct ext4_vol *vol)
 {
 	struct zone_build build = { 0 };
 	int err = 0;
@@ -138,18 +138,18 @@ int x4_zones_init(struct x4_vol *vol)
 	return zones_take(vol, &build, err);
 }
 
-int x4_zones_add_log(struct x4_vol *vol, const struct journal_extent *log, unsigned nr_log)
+int ext4_zones_add_log(struct ext4_vol *vol, const struct journal_extent *log, unsigned nr_log)
 {
 	struct zone_build build = { .zone = vol->alloc.zones, .nr = vol->alloc.nr_zones, .cap = vol->alloc.nr_zones };
 	int err = 0;
 
 	for (unsigned n = 0; n < nr_log && !err; n++)
-		err = zone_put(&build, (struct x4_zone){ log[n].pblk, log[n].pblk + log[n].len });
+		err = zone_put(&build, (struct ext4_zone){ log[n].pblk, log[n].pblk + log[n].len });
 	return zones_take(vol, &build, err);
 }
 
 /* The first zone that ends behind blk; nr_zones: none. */
-static unsigned zone_find(const struct x4_vol *vol, uint64_t blk)
+static unsigned zone_find(const struct ext4_vol *vol, uint64_t blk)
 {
 	unsigned lo = 0, hi = vol->alloc.nr_zones;
 
@@ -164,7 +164,7 @@ static unsigned zone_find(const struct x4_vol *vol, uint64_t blk)
 	return lo;
 }
 
-bool x4_blk_valid(struct x4_vol *vol, uint64_t blk, uint64_t n)
+bool ext4_blocks_valid(struct ext4_vol *vol, uint64_t blk, uint64_t n)
 {
 	unsigned k;
 
@@ -175,13 +175,13 @@ bool x4_blk_valid(struct x4_vol *vol, uint64_t blk, uint64_t n)
 	return k == vol->alloc.nr_zones || vol->alloc.zones[k].start >= blk + n;
 }
 
-bool x4_zones_marked(struct x4_vol *vol, uint64_t start, uint32_t nbits, const uint8_t *map)
+bool ext4_zones_marked(struct ext4_vol *vol, uint64_t start, uint32_t nbits, const uint8_t *map)
 {
 	for (unsigned n = zone_find(vol, start);
 	     n < vol->alloc.nr_zones && vol->alloc.zones[n].start < start + nbits; n++) {
 		uint64_t lo = FDIO_MAX(vol->alloc.zones[n].start, start), hi = FDIO_MIN(vol->alloc.zones[n].end, start + nbits);
 
-		if (lo < hi && !x4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))
+		if (lo < hi && !ext4_bits_all(map, (uint32_t)(lo - start), (uint32_t)(hi - lo), true))
 			return false;
 	}
 	return true;

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-uint32_t x4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set)
+uint32_t ext4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set)
 {
 	uint64_t flip = set ? 0 : ~0ULL;
 
@@ -26,7 +26,7 @@ uint32_t x4_bits_next(const uint8_t *map, uint32_t size, uint32_t from, bool set
 	return size;
 }
 
-void x4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set)
+void ext4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set)
 {
 	uint32_t end = from + n;
 
@@ -40,12 +40,12 @@ void x4_bits_fill(uint8_t *map, uint32_t from, uint32_t n, bool set)
 		map[from >> 3] = set ? map[from >> 3] | 1U << (from & 7) : map[from >> 3] & ~(1U << (from & 7));
 }
 
-bool x4_bits_all(const uint8_t *map, uint32_t from, uint32_t n, bool set)
+bool ext4_bits_all(const uint8_t *map, uint32_t from, uint32_t n, bool set)
 {
-	return x4_bits_next(map, from + n, from, !set) == from + n;
+	return ext4_bits_next(map, from + n, from, !set) == from + n;
 }
 
-uint32_t x4_bits_clear_count(const uint8_t *map, uint32_t size)
+uint32_t ext4_bits_clear_count(const uint8_t *map, uint32_t size)
 {
 	uint32_t n = 0, from = 0;
 
@@ -56,6 +56,6 @@ uint32_t x4_bits_clear_count(const uint8_t *map, uint32_t size)
 		n += 64 - (uint32_t)__builtin_popcountll(w);
 	}
 	for (; from < size; from++)
-		n += !x4_bit(map, from);
+		n += !ext4_bit(map, from);
 	return n;
 }

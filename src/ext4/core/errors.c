@@ -2,10 +2,10 @@
 /*
  * What happens when the file system turns out to be inconsistent, and the translation of libext2fs codes.
  *
- * x4_corrupt may be called on any thread, inside a handle, with locks held (as x4_bread for blocks that cannot be read): so it
+ * ext4_corrupt may be called on any thread, inside a handle, with locks held (as ext4_read_block for blocks that cannot be read): so it
  * only logs, notes the error in memory and applies the policy (continue: nothing more; remount-ro: the journal is aborted, so
  * nothing half-understood is written; panic: as remount-ro, then the ticker ends the process). A running
- * volume becomes read-only in one way only, by the abort of its journal, which calls x4_error_aborted before
+ * volume becomes read-only in one way only, by the abort of its journal, which calls ext4_error_aborted before
  * it wakes anybody: who has seen EIO finds a read-only volume, and a read-only volume has an aborted journal.
  *
  * The ticker writes the note into the superblock within a second: through a handle, whose commit it waits
@@ -25,10 +25,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-void x4_error_init(struct x4_vol *vol) { fdio_mutex_init(&vol->core.lock, RANK_LEAF); }
-void x4_error_fini(struct x4_vol *vol) { fdio_mutex_fini(&vol->core.lock); }
+void ext4_error_init(struct ext4_vol *vol) { fdio_mutex_init(&vol->core.lock, RANK_LEAF); }
+void ext4_error_fini(struct ext4_vol *vol) { fdio_mutex_fini(&vol->core.lock); }
 
-static void go_read_only(struct x4_vol *vol, const char *why)
+static void go_read_only(struct ext4_vol *vol, const char *why)
 {
 	if (__atomic_exchange_n(&vol->read_only, true, __ATOMIC_SEQ_CST))
 		return;
@@ -37,14 +37,14 @@ static void go_read_only(struct x4_vol *vol, const char *why)
 		vol->options.went_read_only(vol->options.arg, why);
 }
 
-static enum x4_errors_policy policy(const struct x4_vol *vol)
+static enum ext4_errors_policy policy(const struct ext4_vol *vol)
 {
-	if (vol->options.errors != X4_ERRORS_DEFAULT)
+	if (vol->options.errors != EXT4_ERRORS_DEFAULT)
 		return vol->options.errors;
 	switch (vol->fs->super->s_errors) {
-	case EXT2_ERRORS_RO: return X4_ERRORS_RO;
-	case EXT2_ERRORS_PANIC: return X4_ERRORS_PANIC;
-	default: return X4_ERRORS_CONTINUE;
+	case EXT2_ERRORS_RO: return EXT4_ERRORS_RO;
+	case EXT2_ERRORS_PANIC: return EXT4_ERRORS_PANIC;
+	default: return EXT4_ERRORS_CONTINUE;
 	}
 }
 
@@ -62,10 +62,10 @@ static uint8_t code_of(int err)
 	}
 }
 
-static void note(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, int err)
+static void note(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, int err)
 {
-	struct x4_error_note *note = &vol->core.err_last;
-	uint32_t now = (uint32_t)x4_now(vol).tv_sec;
+	struct ext4_error_note *note = &vol->core.err_last;
+	uint32_t now = (uint32_t)ext4_now(vol).tv_sec;
 
 	fdio_mutex_lock(&vol->core.lock);
 	note->count++;
@@ -81,19 +81,19 @@ static void note(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *fun
 }
 
 /* Noted; and if the policy says so, the journal ends. */
-static int found(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, int err)
+static int found(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, int err)
 {
 	note(vol, ino, blk, func, err);
-	if (vol->mounting || x4_vol_read_only(vol))
+	if (vol->mounting || ext4_vol_read_only(vol))
 		return err;
-	if (policy(vol) != X4_ERRORS_CONTINUE) {
+	if (policy(vol) != EXT4_ERRORS_CONTINUE) {
 		__atomic_store_n(&vol->core.err_damaged, true, __ATOMIC_RELEASE);
 		journal_abort(vol->journal, err);
 	}
 	return err;
 }
 
-int x4_corrupt(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
+int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, const char *fmt, ...)
 {
 	static struct fdio_ratelimit limit;
 	char msg[200];
@@ -105,14 +105,14 @@ int x4_corrupt(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func,
 	va_start(ap, fmt);
 	vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
-	fdio_count(CTR_x4_corrupt);
+	fdio_count(CTR_ext4_corrupt);
 	if (fdio_ratelimit_ok(&limit))
 		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck", vol->dev->name, ino,
 			(unsigned long long)blk, msg, func);
 	return found(vol, ino, blk, func, -EUCLEAN);
 }
 
-int x4_bread(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct journal_buffer **ret)
+int ext4_read_block(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *func, struct journal_buffer **ret)
 {
 	int err = journal_read_block(vol->journal, blk, ret);
 
@@ -120,7 +120,7 @@ int x4_bread(struct x4_vol *vol, uint32_t ino, uint64_t blk, const char *func, s
 	return unlikely(err == -EIO) ? found(vol, ino, blk, func, err) : err;
 }
 
-void x4_error_aborted(struct x4_vol *vol, int err)
+void ext4_error_aborted(struct ext4_vol *vol, int err)
 {
 	bool damaged = __atomic_load_n(&vol->core.err_damaged, __ATOMIC_ACQUIRE);
 
@@ -130,9 +130,9 @@ void x4_error_aborted(struct x4_vol *vol, int err)
 }
 
 /* Adds what is noted to sb. Returns how many errors that were. */
-static uint32_t fill(struct x4_vol *vol, struct ext2_super_block *sb)
+static uint32_t fill(struct ext4_vol *vol, struct ext2_super_block *sb)
 {
-	struct x4_error_note first, last;
+	struct ext4_error_note first, last;
 
 	fdio_mutex_lock(&vol->core.lock);
 	first = vol->core.err_first;
@@ -161,7 +161,7 @@ static uint32_t fill(struct x4_vol *vol, struct ext2_super_block *sb)
 }
 
 /* So many of the notes are in the superblock, durable. */
-static void written(struct x4_vol *vol, uint32_t count)
+static void written(struct ext4_vol *vol, uint32_t count)
 {
 	fdio_mutex_lock(&vol->core.lock);
 	vol->core.err_last.count -= count;
@@ -170,7 +170,7 @@ static void written(struct x4_vol *vol, uint32_t count)
 	fdio_mutex_unlock(&vol->core.lock);
 }
 
-struct raw_fill { struct x4_vol *vol; uint32_t count; };
+struct raw_fill { struct ext4_vol *vol; uint32_t count; };
 
 static void fill_cb(struct ext2_super_block *sb, void *arg)
 {
@@ -179,17 +179,17 @@ static void fill_cb(struct ext2_super_block *sb, void *arg)
 	f->count = fill(f->vol, sb);
 }
 
-static int write_raw(struct x4_vol *vol)
+static int write_raw(struct ext4_vol *vol)
 {
 	struct raw_fill fill = { .vol = vol };
-	int err = x4_super_update_raw(vol->dev, fill_cb, &fill);
+	int err = ext4_super_update_raw(vol->dev, fill_cb, &fill);
 
 	if (!err)
 		written(vol, fill.count);
 	return err;
 }
 
-static int write_through_handle(struct x4_vol *vol)
+static int write_through_handle(struct ext4_vol *vol)
 {
 	struct ext2_super_block *sb;
 	struct journal_handle *handle;
@@ -198,51 +198,51 @@ static int write_through_handle(struct x4_vol *vol)
 
 	if (err)
 		return err;
-	err = x4_super_begin(vol, handle, &sb);
+	err = ext4_super_begin(vol, handle, &sb);
 	if (err) {
 		journal_cancel(handle);
 		return err;
 	}
 	count = fill(vol, sb);
-	x4_super_end(vol, handle);
+	ext4_super_end(vol, handle);
 	err = journal_commit_wait(vol->journal, journal_end(handle), NULL);
 	if (!err)
 		written(vol, count);
 	return err;
 }
 
-void x4_error_write_last(struct x4_vol *vol)
+void ext4_error_write_last(struct ext4_vol *vol)
 {
 	fdio_mutex_lock(&vol->core.lock);
 	if (vol->core.err_last.count)
 		__atomic_store_n(&vol->core.err_pending, true, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&vol->core.lock);
-	x4_error_write(vol);
+	ext4_error_write(vol);
 }
 
-void x4_error_write(struct x4_vol *vol)
+void ext4_error_write(struct ext4_vol *vol)
 {
 	int err = -EROFS;
 
 	if (!__atomic_exchange_n(&vol->core.err_pending, false, __ATOMIC_ACQ_REL))
 		return;
 	/* Nor what another host writes to by now, nor what was shut down. */
-	if (vol->dev->caps.read_only || __atomic_load_n(&vol->mmp_lost, __ATOMIC_ACQUIRE) || x4_vol_is_shut_down(vol))
+	if (vol->dev->caps.read_only || __atomic_load_n(&vol->mmp_lost, __ATOMIC_ACQUIRE) || ext4_vol_is_shut_down(vol))
 		return;
-	if (!x4_vol_read_only(vol) && !journal_error(vol->journal))
+	if (!ext4_vol_read_only(vol) && !journal_error(vol->journal))
 		err = write_through_handle(vol);
 	/* A file system that was mounted read-only on purpose is not written to; one that broke is. */
 	if (err && !vol->options.read_only && journal_error(vol->journal))
 		err = write_raw(vol);
 	if (err && !vol->options.read_only)
 		log_warn("%s: the error could not be noted in the superblock: %s", vol->dev->name, strerror(-err));
-	if (policy(vol) == X4_ERRORS_PANIC && !vol->mounting) {
+	if (policy(vol) == EXT4_ERRORS_PANIC && !vol->mounting) {
 		log_err("%s: errors=panic: ending the process", vol->dev->name);
 		abort();
 	}
 }
 
-int x4_from_ext2_err(long err)
+int ext4_error_from_ext2(long err)
 {
 	if (err == 0)
 		return 0;

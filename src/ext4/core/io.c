@@ -108,7 +108,7 @@ static void io_com_err(const char *whoami, long err, const char *fmt, va_list ap
 	log_ratelimited(FDIO_LOG_WARN, "libext2fs: %s: %s (%ld)", whoami ? whoami : "", line, err);
 }
 
-long x4_io_open_fs(struct dev *dev, ext2_filsys *ret)
+long ext4_io_open_fs(struct dev *dev, ext2_filsys *ret)
 {
 	long err;
 

@@ -6,22 +6,22 @@
 #include "ext4/core/core.h"
 #include "ext4/core/structs.h"
 
-bool x4_vol_read_only(const struct x4_vol *vol) { return __atomic_load_n(&vol->read_only, __ATOMIC_ACQUIRE); }
+bool ext4_vol_read_only(const struct ext4_vol *vol) { return __atomic_load_n(&vol->read_only, __ATOMIC_ACQUIRE); }
 
-bool x4_vol_is_shut_down(const struct x4_vol *vol) { return __atomic_load_n(&vol->shut_down, __ATOMIC_ACQUIRE); }
+bool ext4_vol_is_shut_down(const struct ext4_vol *vol) { return __atomic_load_n(&vol->shut_down, __ATOMIC_ACQUIRE); }
 
-struct dev *x4_vol_dev(struct x4_vol *vol) { return vol->dev; }
+struct dev *ext4_vol_dev(struct ext4_vol *vol) { return vol->dev; }
 
-struct journal *x4_vol_jnl(struct x4_vol *vol) { return vol->journal; }
+struct journal *ext4_vol_journal(struct ext4_vol *vol) { return vol->journal; }
 
-unsigned x4_vol_block_bits(const struct x4_vol *vol) { return vol->block_bits; }
+unsigned ext4_vol_block_bits(const struct ext4_vol *vol) { return vol->block_bits; }
 
-bool x4_vol_has_inline(const struct x4_vol *vol)
+bool ext4_vol_has_inline(const struct ext4_vol *vol)
 {
 	return ext2fs_has_feature_inline_data(vol->fs->super);
 }
 
-struct timespec x4_now(struct x4_vol *vol)
+struct timespec ext4_now(struct ext4_vol *vol)
 {
 	struct timespec ts;
 
@@ -29,12 +29,12 @@ struct timespec x4_now(struct x4_vol *vol)
 	return ts;
 }
 
-uint32_t x4_free_inodes(const struct x4_vol *vol)
+uint32_t ext4_free_inodes(const struct ext4_vol *vol)
 {
 	return __atomic_load_n(&vol->core.free_inodes, __ATOMIC_RELAXED);
 }
 
-void x4_free_inodes_set(struct x4_vol *vol, uint32_t n)
+void ext4_free_inodes_set(struct ext4_vol *vol, uint32_t n)
 {
 	__atomic_store_n(&vol->core.free_inodes, n, __ATOMIC_RELAXED);
 }

@@ -22,12 +22,12 @@
 #include <ext2fs/ext2_fs.h>
 #include <ext2fs/ext2fs.h>
 
-struct x4_vol {
+struct ext4_vol {
 	FDIO_MAGIC_FIELD;
 	struct dev *dev;
 	struct journal *journal;
 	ext2_filsys fs;             /* opened read-only through io.c; for super, group_desc, geometry, dirhash */
-	struct x4_options options;
+	struct ext4_options options;
 
 	/* Geometry and features: set while the volume opens, constant then. */
 	unsigned block_bits;        /* log2 of the block size */
@@ -43,55 +43,55 @@ struct x4_vol {
 	uint64_t sb_blk;            /* the block that holds the primary superblock, and where in it */
 	uint32_t sb_off;
 
-	bool mounting;              /* x4_vol_open runs: x4_iget serves the journal and other reserved inodes too */
+	bool mounting;              /* ext4_vol_open runs: ext4_inode_get serves the journal and other reserved inodes too */
 	bool read_only;             /* atomic; set once by errors or abort */
 	bool mmp_lost;              /* atomic: another host has the file system, nothing may be written any more */
-	bool shut_down;             /* atomic; set once by x4_vol_shutdown */
+	bool shut_down;             /* atomic; set once by ext4_vol_shutdown */
 	uint16_t mount_state;       /* s_state as found; error bits are added */
 
-	struct x4_core_state core;
-	struct x4_alloc_state alloc;
-	struct x4_inode_state inode;
-	struct x4_data_state data;
-	struct x4_xattr_state xattr;
-	struct x4_life_state life;
-	struct x4_dir_state dir;
-	struct x4_volume_state volume;
+	struct ext4_core_state core;
+	struct ext4_alloc_state alloc;
+	struct ext4_inode_state inode;
+	struct ext4_data_state data;
+	struct ext4_xattr_state xattr;
+	struct ext4_life_state life;
+	struct ext4_dir_state dir;
+	struct ext4_volume_state volume;
 };
 
-struct x4_inode {
+struct ext4_inode {
 	FDIO_MAGIC_FIELD;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	uint32_t ino;
 	uint32_t gen;
 	uint32_t checksum_seed;         /* crc32c(crc32c(fs seed, ino), gen): inode, extent block and dir block checksums */
 
-	struct fdio_rwlock rw;      /* RANK_X4_INODE, see x4_inode_lock_* */
+	struct fdio_rwlock rw;      /* RANK_X4_INODE, see ext4_inode_lock_* */
 	struct fdio_mutex map_lock; /* RANK_X4_MAP: changes of the extent tree and of map */
-	struct fdio_mutex attr;     /* RANK_X4_ATTR: raw for reading by x4_getattr while it is changed; never across I/O */
+	struct fdio_mutex attr;     /* RANK_X4_ATTR: raw for reading by ext4_getattr while it is changed; never across I/O */
 
 	/*
 	 * The disk inode, inode_size bytes (at least 256 allocated, zero beyond), little-endian as on disk. Changed only
-	 * inside a handle, between x4_inode_begin and x4_inode_dirty, with rw held exclusively or map_lock held (extent root,
+	 * inside a handle, between ext4_inode_begin and ext4_inode_dirty, with rw held exclusively or map_lock held (extent root,
 	 * i_blocks) or rw held and attr taken for the store (size, times).
 	 */
 	struct ext2_inode_large *raw;
 	uint64_t size;              /* atomic copy of i_size: readers on loop threads */
 	uint64_t window_published;           /* atomic: size that an append window has published, which size is never below */
 	uint32_t mode;              /* atomic copy of i_mode */
-	uint32_t live_flags;        /* atomic copy of X4_LIVE_FLAGS of i_flags */
-	uint32_t nlink;             /* atomic copy of i_links_count (x4_raw_set_nlink) */
+	uint32_t live_flags;        /* atomic copy of EXT4_LIVE_FLAGS of i_flags */
+	uint32_t nlink;             /* atomic copy of i_links_count (ext4_raw_set_nlink) */
 
-	struct x4_alloc_inode alloc;
-	struct x4_inode_own inode;
-	struct x4_data_inode data;
-	struct x4_dir_inode dir;
+	struct ext4_alloc_inode alloc;
+	struct ext4_inode_own inode;
+	struct ext4_data_inode data;
+	struct ext4_dir_inode dir;
 };
 
 /* Bits of journal_buffer.verified: which kind of block its content has been checked as. */
 enum {
-	X4_VERIFIED_EXTENT = 1 << 0, X4_VERIFIED_DIR = 1 << 1, X4_VERIFIED_HTREE = 1 << 2, X4_VERIFIED_XATTR = 1 << 3,
-	X4_VERIFIED_BITMAP = 1 << 4, X4_VERIFIED_ITABLE = 1 << 5,
+	EXT4_VERIFIED_EXTENT = 1 << 0, EXT4_VERIFIED_DIR = 1 << 1, EXT4_VERIFIED_HTREE = 1 << 2, EXT4_VERIFIED_XATTR = 1 << 3,
+	EXT4_VERIFIED_BITMAP = 1 << 4, EXT4_VERIFIED_ITABLE = 1 << 5,
 };
 
 #endif

@@ -18,22 +18,22 @@
 #include <string.h>
 
 _Static_assert(sizeof(struct ext2_super_block) == 1024, "the superblock has 1024 bytes");
-_Static_assert(X4_LABEL_MAX == EXT2_LABEL_LEN, "the label has its field's length");
+_Static_assert(EXT4_LABEL_MAX == EXT2_LABEL_LEN, "the label has its field's length");
 
-bool x4_super_csum_ok(const struct ext2_super_block *sb)
+bool ext4_super_checksum_ok(const struct ext2_super_block *sb)
 {
 	if (!(sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM))
 		return true;
 	return fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum)) == sb->s_checksum;
 }
 
-void x4_super_csum_set(struct ext2_super_block *sb)
+void ext4_super_checksum_set(struct ext2_super_block *sb)
 {
 	if (sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_METADATA_CSUM)
 		sb->s_checksum = fdio_crc32c(~0U, sb, offsetof(struct ext2_super_block, s_checksum));
 }
 
-int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
+int ext4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_reason *reason)
 {
 	int err;
 
@@ -52,7 +52,7 @@ int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_rea
 				"partition, not the disk)?", dev->name);
 		return -EINVAL;
 	}
-	if (!x4_super_csum_ok(ret)) {
+	if (!ext4_super_checksum_ok(ret)) {
 		fdio_reason_set(reason, "%s: the superblock's checksum is wrong: run e2fsck %s",
 				dev->name, dev->name);
 		return -EUCLEAN;
@@ -64,7 +64,7 @@ int x4_super_read(struct dev *dev, struct ext2_super_block *ret, struct fdio_rea
  * The device writes whole sectors, so the neighbours of the superblock are read and written with it. torn: the content that is
  * expected there, whose checksum alone is wrong; NULL: it must be right.
  */
-int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
+int ext4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, void (*change)(struct ext2_super_block *sb, void *arg),
 		       void *arg)
 {
 	uint64_t lbs = FDIO_MAX(dev->caps.sector_bytes, 512U);
@@ -83,11 +83,11 @@ int x4_super_write_raw(struct dev *dev, const struct ext2_super_block *torn, voi
 	if (torn)
 		err = memcmp(sb, torn, sizeof(*sb)) ? -EUCLEAN : 0;
 	else
-		err = sb->s_magic == EXT2_SUPER_MAGIC && x4_super_csum_ok(sb) ? 0 : -EUCLEAN;
+		err = sb->s_magic == EXT2_SUPER_MAGIC && ext4_super_checksum_ok(sb) ? 0 : -EUCLEAN;
 	if (err)
 		goto out;
 	change(sb, arg);
-	x4_super_csum_set(sb);
+	ext4_super_checksum_set(sb);
 	err = dev_write(dev, buf, len, start, 0);
 	if (!err)
 		err = dev_flush(dev);
@@ -96,12 +96,12 @@ out:
 	return err;
 }
 
-int x4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
+int ext4_super_update_raw(struct dev *dev, void (*change)(struct ext2_super_block *sb, void *arg), void *arg)
 {
-	return x4_super_write_raw(dev, NULL, change, arg);
+	return ext4_super_write_raw(dev, NULL, change, arg);
 }
 
-int x4_super_begin(struct x4_vol *vol, struct journal_handle *handle, struct ext2_super_block **ret)
+int ext4_super_begin(struct ext4_vol *vol, struct journal_handle *handle, struct ext2_super_block **ret)
 {
 	struct journal_buffer *buffer;
 	int err = journal_read_block(vol->journal, vol->sb_blk, &buffer);
@@ -115,7 +115,7 @@ int x4_super_begin(struct x4_vol *vol, struct journal_handle *handle, struct ext
 	return err;
 }
 
-void x4_super_end(struct x4_vol *vol, struct journal_handle *handle)
+void ext4_super_end(struct ext4_vol *vol, struct journal_handle *handle)
 {
 	struct ext2_super_block *sb;
 	struct journal_buffer *buffer;
@@ -127,35 +127,35 @@ void x4_super_end(struct x4_vol *vol, struct journal_handle *handle)
 		return;
 	}
 	sb = (struct ext2_super_block *)(void *)(buffer->data + vol->sb_off);
-	sb->s_free_inodes_count = x4_free_inodes(vol);
-	sb->s_wtime = (uint32_t)x4_now(vol).tv_sec;
-	x4_super_csum_set(sb);
+	sb->s_free_inodes_count = ext4_free_inodes(vol);
+	sb->s_wtime = (uint32_t)ext4_now(vol).tv_sec;
+	ext4_super_checksum_set(sb);
 	journal_buffer_release(buffer);
 }
 
 /* ------------------------------------------------------------------ label */
-void x4_label_init(struct x4_vol *vol)
+void ext4_label_init(struct ext4_vol *vol)
 {
 	memcpy(vol->core.label, vol->fs->super->s_volume_name, sizeof(vol->core.label));
 }
 
-void x4_vol_label(struct x4_vol *vol, char ret[X4_LABEL_MAX])
+void ext4_vol_label(struct ext4_vol *vol, char ret[EXT4_LABEL_MAX])
 {
 	fdio_mutex_lock(&vol->core.lock);
-	memcpy(ret, vol->core.label, X4_LABEL_MAX);
+	memcpy(ret, vol->core.label, EXT4_LABEL_MAX);
 	fdio_mutex_unlock(&vol->core.lock);
 }
 
 /* Only in the first superblock, as the times and counts are. */
-int x4_vol_set_label(struct x4_vol *vol, const char label[X4_LABEL_MAX])
+int ext4_vol_set_label(struct ext4_vol *vol, const char label[EXT4_LABEL_MAX])
 {
 	struct ext2_super_block *sb;
 	struct journal_handle *handle;
-	int err = x4_vol_read_only(vol) ? -EROFS : journal_begin(vol->journal, 1, &handle);
+	int err = ext4_vol_read_only(vol) ? -EROFS : journal_begin(vol->journal, 1, &handle);
 
 	if (err)
 		return err;
-	err = x4_super_begin(vol, handle, &sb);
+	err = ext4_super_begin(vol, handle, &sb);
 	if (err) {
 		journal_cancel(handle);
 		return err;
@@ -165,6 +165,6 @@ int x4_vol_set_label(struct x4_vol *vol, const char label[X4_LABEL_MAX])
 	memcpy(vol->core.label, label, strnlen(label, sizeof(vol->core.label)));
 	memcpy(sb->s_volume_name, vol->core.label, sizeof(sb->s_volume_name));
 	fdio_mutex_unlock(&vol->core.lock);
-	x4_super_end(vol, handle);
+	ext4_super_end(vol, handle);
 	return journal_commit_wait(vol->journal, journal_end(handle), NULL);
 }

@@ -55,7 +55,7 @@ static bool backup_fits(struct dev *dev, const struct ext2_super_block *sb, uint
 		return false;
 	if (dev_read(dev, backup, SUPERBLOCK_SIZE, off))
 		return false;
-	return backup->s_block_group_nr == (uint16_t)group && x4_super_csum_ok(backup) && same_file_system(sb, backup);
+	return backup->s_block_group_nr == (uint16_t)group && ext4_super_checksum_ok(backup) && same_file_system(sb, backup);
 }
 
 static void keep(struct ext2_super_block *sb, void *arg)
@@ -64,7 +64,7 @@ static void keep(struct ext2_super_block *sb, void *arg)
 	(void)arg;
 }
 
-int x4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb)
+int ext4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb)
 {
 	const uint32_t groups[] = { 1, sb->s_backup_bgs[0], 3, 5, 7, 9 };
 	struct ext2_super_block *backup;
@@ -80,7 +80,7 @@ int x4_super_complete_torn(struct dev *dev, const struct ext2_super_block *sb)
 		if (!backup_fits(dev, sb, groups[n], backup))
 			continue;
 		log_warn("%s: the superblock was torn when the power went; its backup in group %u confirms it", dev->name, groups[n]);
-		err = x4_super_write_raw(dev, sb, keep, NULL);
+		err = ext4_super_write_raw(dev, sb, keep, NULL);
 	}
 	free(backup);
 	return err;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Append windows: a file that grows by whole blocks at its end is given one run of blocks ahead, so that an append neither
- * allocates nor opens a handle. The run is reserved (x4_balloc_reserve: in memory only, a crash forgets it) and stands in
+ * allocates nor opens a handle. The run is reserved (ext4_blocks_reserve: in memory only, a crash forgets it) and stands in
  * the extent map as written blocks behind the end of the file, where no reader looks. An append writes its data there like an
- * overwrite; when that has completed, x4_window_publish moves the size, and the answer goes out. The extent tree and the size
- * on disk follow in x4_window_settle: before the file is synced, when the window is used up or closed, and with every commit
+ * overwrite; when that has completed, ext4_window_publish moves the size, and the answer goes out. The extent tree and the size
+ * on disk follow in ext4_window_settle: before the file is synced, when the window is used up or closed, and with every commit
  * interval. So an append that was not synced is as durable as on a kernel file system, and on disk the size and the extents
  * change in one transaction, after the data is on the device.
  *
@@ -14,10 +14,10 @@
  * Rules. WINDOW-1: a window begins at the end of the file, whose last block is whole, and nothing is mapped behind it. WINDOW-2: it is
  * opened and closed with the inode lock held exclusively and no append in flight (the rooms above see to it); whatever else
  * moves the size or maps blocks behind it closes it first. WINDOW-3: the tree and win_lblk, win_len, win_pblk change under map_lock;
- * x4_map_load adds the window to what it finds in the tree. WINDOW-4: win_pub only grows while there is a window, and i->size is
- * never below it, whatever a cancelled handle puts back (x4_size_store).
+ * ext4_map_load adds the window to what it finds in the tree. WINDOW-4: win_pub only grows while there is a window, and i->size is
+ * never below it, whatever a cancelled handle puts back (ext4_size_store).
  *
- * x4_window_end and x4_window_publish run on loop threads and never block; the rest is for workers. An error of settling
+ * ext4_window_end and ext4_window_publish run on loop threads and never block; the rest is for workers. An error of settling
  * leaves the window as it was, except on closing: then what was not settled is lost, as after a crash; that is logged, and the
  * next fsync fails. Its blocks had been published, so they are given back only when nobody reads
  * them any more (drain).
@@ -35,145 +35,145 @@
 #define SHARE 32u
 #define SHARE_ALL 8u
 
-uint64_t x4_window_end(const struct x4_inode *inode) { return __atomic_load_n(&inode->data.win_end, __ATOMIC_ACQUIRE); }
+uint64_t ext4_window_end(const struct ext4_inode *inode) { return __atomic_load_n(&inode->data.win_end, __ATOMIC_ACQUIRE); }
 
-void x4_window_publish(struct x4_inode *inode, uint64_t size)
+void ext4_window_publish(struct ext4_inode *inode, uint64_t size)
 {
 	uint64_t old = __atomic_load_n(&inode->size, __ATOMIC_RELAXED);
 
-	FDIO_ASSERT(size <= x4_window_end(inode));
+	FDIO_ASSERT(size <= ext4_window_end(inode));
 	__atomic_store_n(&inode->window_published, size, __ATOMIC_SEQ_CST);
 	while (old < size && !__atomic_compare_exchange_n(&inode->size, &old, size, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		;
 }
 
 /* Blocks published but not in the tree. */
-static uint32_t unsettled(const struct x4_inode *inode)
+static uint32_t unsettled(const struct ext4_inode *inode)
 {
-	uint64_t end = x4_inode_size(inode) >> inode->vol->block_bits;
+	uint64_t end = ext4_inode_size(inode) >> inode->vol->block_bits;
 	uint32_t first = __atomic_load_n(&inode->data.win_lblk, __ATOMIC_ACQUIRE); /* and then the transaction to wait for */
 
 	return end > first ? (uint32_t)(end - first) : 0;
 }
 
-uint32_t x4_window_unsettled(const struct x4_inode *inode) { return x4_window_end(inode) ? unsettled(inode) : 0; }
+uint32_t ext4_window_unsettled(const struct ext4_inode *inode) { return ext4_window_end(inode) ? unsettled(inode) : 0; }
 
 /* ---- the list of inodes with a window: under icache_lock, which also guards references ---- */
 
-static void list_window(struct x4_inode *inode)
+static void list_window(struct ext4_inode *inode)
 {
-	x4_icache_lock(inode->vol);
+	ext4_inode_cache_lock(inode->vol);
 	list_add_tail(&inode->vol->data.windows, &inode->data.win_link);
-	x4_icache_unlock(inode->vol);
+	ext4_inode_cache_unlock(inode->vol);
 }
 
-static void unlist_window(struct x4_inode *inode)
+static void unlist_window(struct ext4_inode *inode)
 {
-	x4_icache_lock(inode->vol);
+	ext4_inode_cache_lock(inode->vol);
 	list_del(&inode->data.win_link);
-	x4_icache_unlock(inode->vol);
+	ext4_inode_cache_unlock(inode->vol);
 }
 
-unsigned x4_windows_count(struct x4_vol *vol)
+unsigned ext4_windows_count(struct ext4_vol *vol)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	unsigned n = 0;
 
-	x4_icache_lock(vol);
+	ext4_inode_cache_lock(vol);
 	list_for_each(inode, &vol->data.windows, data.win_link)
 		n++;
-	x4_icache_unlock(vol);
+	ext4_inode_cache_unlock(vol);
 	return n;
 }
 
-struct x4_inode *x4_windows_next(struct x4_vol *vol)
+struct ext4_inode *ext4_windows_next(struct ext4_vol *vol)
 {
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 
-	x4_icache_lock(vol);
+	ext4_inode_cache_lock(vol);
 	if (!list_empty(&vol->data.windows)) {
-		inode = list_first(&vol->data.windows, struct x4_inode, data.win_link);
+		inode = list_first(&vol->data.windows, struct ext4_inode, data.win_link);
 		list_move_tail(&vol->data.windows, &inode->data.win_link);
-		x4_iref_locked(inode); /* an open file holds one already */
+		ext4_iref_locked(inode); /* an open file holds one already */
 	}
-	x4_icache_unlock(vol);
+	ext4_inode_cache_unlock(vol);
 	return inode;
 }
 
-void x4_windows_set_reclaim(struct x4_vol *vol, bool (*fn)(void *arg), void *arg)
+void ext4_windows_set_reclaim(struct ext4_vol *vol, bool (*fn)(void *arg), void *arg)
 {
 	vol->data.reclaim_arg = arg;
 	vol->data.reclaim = fn;
 }
 
-bool x4_windows_reclaim(struct x4_vol *vol) { return vol->data.reclaim && vol->data.reclaim(vol->data.reclaim_arg); }
+bool ext4_windows_reclaim(struct ext4_vol *vol) { return vol->data.reclaim && vol->data.reclaim(vol->data.reclaim_arg); }
 
 /* ---- opening ---- */
 
 /* Windows that are opened at the same moment may go beyond it by what they are. */
-static uint64_t fair_share(struct x4_vol *vol, bool root)
+static uint64_t fair_share(struct ext4_vol *vol, bool root)
 {
-	uint64_t available = x4_balloc_available(vol, root), held = __atomic_load_n(&vol->data.win_blocks, __ATOMIC_RELAXED);
+	uint64_t available = ext4_blocks_available(vol, root), held = __atomic_load_n(&vol->data.win_blocks, __ATOMIC_RELAXED);
 	uint64_t all = (available + held) / SHARE_ALL;
 
 	return FDIO_MIN(available / SHARE, all > held ? all - held : 0);
 }
 
 /* WINDOW-1 */
-static bool may_open(struct x4_inode *inode, uint64_t size)
+static bool may_open(struct ext4_inode *inode, uint64_t size)
 {
-	struct x4_vol *vol = inode->vol;
-	struct x4_ext extent;
+	struct ext4_vol *vol = inode->vol;
+	struct ext4_extent extent;
 
-	if (inode->data.untrimmed || x4_map_kind(inode) != X4_MAPPED_EXTENTS || size & (vol->block_size - 1) || x4_raw_size(inode) != size)
+	if (inode->data.untrimmed || ext4_map_kind(inode) != EXT4_MAPPED_EXTENTS || size & (vol->block_size - 1) || ext4_raw_size(inode) != size)
 		return false;
-	if (x4_map_lookup(inode, (uint32_t)(size >> vol->block_bits), &extent))
+	if (ext4_map_lookup(inode, (uint32_t)(size >> vol->block_bits), &extent))
 		return false;
-	return extent.state == X4_EXT_HOLE && x4_ext_end(&extent) == UINT32_MAX;
+	return extent.state == EXT4_EXTENT_HOLE && ext4_extent_end(&extent) == UINT32_MAX;
 }
 
-static int reserve(struct x4_inode *inode, uint64_t size, uint32_t want, bool root, struct x4_ext *ret)
+static int reserve(struct ext4_inode *inode, uint64_t size, uint32_t want, bool root, struct ext4_extent *ret)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	uint64_t goal = 0, lblk = size >> vol->block_bits;
-	struct x4_ext prev;
+	struct ext4_extent prev;
 	int err;
 
-	if (lblk && !x4_map_lookup(inode, (uint32_t)lblk - 1, &prev) && prev.state != X4_EXT_HOLE)
+	if (lblk && !ext4_map_lookup(inode, (uint32_t)lblk - 1, &prev) && prev.state != EXT4_EXTENT_HOLE)
 		goal = prev.pblk + 1;
-	*ret = (struct x4_ext){ .lblk = (uint32_t)lblk, .state = X4_EXT_WRITTEN };
-	err = x4_balloc_reserve(vol, inode, goal, want, root, &ret->pblk, &ret->len);
+	*ret = (struct ext4_extent){ .lblk = (uint32_t)lblk, .state = EXT4_EXTENT_WRITTEN };
+	err = ext4_blocks_reserve(vol, inode, goal, want, root, &ret->pblk, &ret->len);
 	if (!err && ret->len < MIN_BLOCKS) {
-		x4_balloc_unreserve(vol, ret->pblk, ret->len);
+		ext4_blocks_unreserve(vol, ret->pblk, ret->len);
 		err = -ENOSPC;
 	}
 	return err;
 }
 
-int x4_window_open(struct x4_inode *inode, uint64_t bytes, bool root)
+int ext4_window_open(struct ext4_inode *inode, uint64_t bytes, bool root)
 {
-	struct x4_vol *vol = inode->vol;
-	uint64_t size = x4_inode_size(inode), want = bytes >> vol->block_bits, room = (x4_max_size(inode) - size) >> vol->block_bits;
+	struct ext4_vol *vol = inode->vol;
+	uint64_t size = ext4_inode_size(inode), want = bytes >> vol->block_bits, room = (ext4_max_size(inode) - size) >> vol->block_bits;
 	unsigned meta;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	int err;
 
-	FDIO_ASSERT(!x4_window_end(inode));
+	FDIO_ASSERT(!ext4_window_end(inode));
 	want = FDIO_MIN(want, room);
 	want = FDIO_MIN(want, fair_share(vol, root));
-	want = FDIO_MIN(want, (uint64_t)X4_EXT_WRITTEN_MAX);
+	want = FDIO_MIN(want, (uint64_t)EXT4_EXTENT_WRITTEN_MAX);
 	if (want < MIN_BLOCKS || !may_open(inode, size))
 		return -ENOSPC;
 	inode->data.trimmed = true; /* from here on the window's own blocks lie there */
 	fdio_mutex_lock(&inode->map_lock);
-	meta = x4_extent_meta_for(inode, 1);
+	meta = ext4_extent_metadata_for(inode, 1);
 	fdio_mutex_unlock(&inode->map_lock);
-	err = x4_meta_reserve(vol, meta, root ? X4_ASKS_SYSTEM : X4_ASKS_USER);
+	err = ext4_metadata_reserve(vol, meta, root ? EXT4_REQUESTER_SYSTEM : EXT4_REQUESTER_USER);
 	if (err)
 		return err;
 	err = reserve(inode, size, (uint32_t)want, root, &extent);
 	if (err) {
-		x4_meta_unreserve(vol, meta);
+		ext4_metadata_unreserve(vol, meta);
 		return err;
 	}
 	fdio_mutex_lock(&inode->map_lock);
@@ -181,7 +181,7 @@ int x4_window_open(struct x4_inode *inode, uint64_t bytes, bool root)
 	inode->data.win_len = extent.len;
 	inode->data.win_pblk = extent.pblk;
 	inode->data.win_meta = meta;
-	x4_map_apply(inode, &extent);
+	ext4_map_apply(inode, &extent);
 	__atomic_store_n(&inode->window_published, size, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&inode->data.win_end, (uint64_t)(extent.lblk + extent.len) << vol->block_bits, __ATOMIC_RELEASE);
 	fdio_mutex_unlock(&inode->map_lock);
@@ -193,18 +193,18 @@ int x4_window_open(struct x4_inode *inode, uint64_t bytes, bool root)
 /* ---- settling ---- */
 
 /* The tree may have become deeper: the next insert may need more. Best effort: what is set aside already stays. */
-static void refresh_meta(struct x4_inode *inode)
+static void refresh_meta(struct ext4_inode *inode)
 {
-	unsigned meta = x4_extent_meta_for(inode, 1);
+	unsigned meta = ext4_extent_metadata_for(inode, 1);
 
-	if (meta > inode->data.win_meta && !x4_meta_reserve(inode->vol, meta - inode->data.win_meta, X4_ASKS_SYSTEM))
+	if (meta > inode->data.win_meta && !ext4_metadata_reserve(inode->vol, meta - inode->data.win_meta, EXT4_REQUESTER_SYSTEM))
 		inode->data.win_meta = meta;
 }
 
-static int settle_locked(struct x4_inode *inode)
+static int settle_locked(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
-	struct x4_ext extent = { inode->data.win_lblk, x4_window_unsettled(inode), inode->data.win_pblk, X4_EXT_WRITTEN };
+	struct ext4_vol *vol = inode->vol;
+	struct ext4_extent extent = { inode->data.win_lblk, ext4_window_unsettled(inode), inode->data.win_pblk, EXT4_EXTENT_WRITTEN };
 	struct journal_handle *handle;
 	int err;
 
@@ -212,20 +212,20 @@ static int settle_locked(struct x4_inode *inode)
 		return 0;
 	FDIO_ASSERT(extent.len <= inode->data.win_len);
 	refresh_meta(inode);
-	err = journal_begin(vol->journal, x4_insert_credits(inode, &extent), &handle);
+	err = journal_begin(vol->journal, ext4_insert_credits(inode, &extent), &handle);
 	if (err)
 		return err;
-	err = x4_inode_begin(handle, inode);
+	err = ext4_inode_begin(handle, inode);
 	if (!err)
-		err = x4_balloc_claim(handle, inode, extent.pblk, extent.len);
+		err = ext4_blocks_claim(handle, inode, extent.pblk, extent.len);
 	if (!err)
-		err = x4_extent_insert(handle, inode, extent.lblk, extent.len, extent.pblk, false);
+		err = ext4_extent_insert(handle, inode, extent.lblk, extent.len, extent.pblk, false);
 	if (!err) {
-		/* The times are those of the writes: noted then, folded in by x4_inode_begin. */
+		/* The times are those of the writes: noted then, folded in by ext4_inode_begin. */
 		fdio_mutex_lock(&inode->attr);
-		x4_raw_set_size(inode, x4_ext_end(&extent) << vol->block_bits);
+		ext4_raw_set_size(inode, ext4_extent_end(&extent) << vol->block_bits);
 		fdio_mutex_unlock(&inode->attr);
-		err = x4_inode_dirty(handle, inode, true);
+		err = ext4_inode_dirty(handle, inode, true);
 	}
 	if (err) {
 		journal_cancel(handle);
@@ -236,15 +236,15 @@ static int settle_locked(struct x4_inode *inode)
 	inode->data.win_pblk += extent.len;
 	journal_end(handle);
 	__atomic_sub_fetch(&vol->data.win_blocks, extent.len, __ATOMIC_RELAXED);
-	fdio_count(CTR_x4_window_settled);
+	fdio_count(CTR_ext4_window_settled);
 	return 0;
 }
 
-int x4_window_settle(struct x4_inode *inode)
+int ext4_window_settle(struct ext4_inode *inode)
 {
 	int err;
 
-	if (!x4_window_unsettled(inode))
+	if (!ext4_window_unsettled(inode))
 		return 0;
 	fdio_mutex_lock(&inode->map_lock);
 	err = settle_locked(inode);
@@ -252,42 +252,42 @@ int x4_window_settle(struct x4_inode *inode)
 	return err;
 }
 
-int x4_windows_settle(struct x4_vol *vol)
+int ext4_windows_settle(struct ext4_vol *vol)
 {
-	unsigned n = x4_windows_count(vol);
+	unsigned n = ext4_windows_count(vol);
 	int err = 0;
 
 	while (n--) {
-		struct x4_inode *inode = x4_windows_next(vol);
+		struct ext4_inode *inode = ext4_windows_next(vol);
 		int r;
 
 		if (!inode)
 			break;
-		r = x4_window_settle(inode);
+		r = ext4_window_settle(inode);
 		err = err ? err : r;
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
 	return err;
 }
 
 /* ---- closing ---- */
 
-int x4_window_lost(struct x4_inode *inode, bool clear)
+int ext4_window_lost(struct ext4_inode *inode, bool clear)
 {
 	int err = __atomic_load_n(&inode->data.win_lost, __ATOMIC_ACQUIRE);
 
 	return err && clear ? __atomic_exchange_n(&inode->data.win_lost, 0, __ATOMIC_ACQ_REL) : err;
 }
 
-int x4_window_close(struct x4_inode *inode, void (*drain)(void *arg), void *arg)
+int ext4_window_close(struct ext4_inode *inode, void (*drain)(void *arg), void *arg)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	uint64_t left_blk;
 	uint32_t left;
 	unsigned meta;
 	int err;
 
-	if (!x4_window_end(inode))
+	if (!ext4_window_end(inode))
 		return 0;
 	fdio_mutex_lock(&inode->map_lock);
 	err = settle_locked(inode);
@@ -300,23 +300,23 @@ int x4_window_close(struct x4_inode *inode, void (*drain)(void *arg), void *arg)
 	inode->data.win_meta = 0;
 	if (err) {
 		log_err("inode %u: %llu bytes that were appended are lost: %s", inode->ino,
-			(unsigned long long)(x4_inode_size(inode) - x4_raw_size(inode)), strerror(-err));
+			(unsigned long long)(ext4_inode_size(inode) - ext4_raw_size(inode)), strerror(-err));
 		fdio_mutex_lock(&inode->attr);
-		x4_size_store(inode, x4_raw_size(inode));
+		ext4_size_store(inode, ext4_raw_size(inode));
 		fdio_mutex_unlock(&inode->attr);
 		__atomic_store_n(&inode->data.win_lost, err == -EROFS ? err : -EIO, __ATOMIC_RELEASE);
 	}
 	if (left)
-		x4_map_apply(inode, &(struct x4_ext){ .lblk = inode->data.win_lblk, .len = left, .state = X4_EXT_HOLE });
+		ext4_map_apply(inode, &(struct ext4_extent){ .lblk = inode->data.win_lblk, .len = left, .state = EXT4_EXTENT_HOLE });
 	fdio_mutex_unlock(&inode->map_lock);
 	unlist_window(inode);
 	if (err && drain)
 		drain(arg);
 	__atomic_sub_fetch(&vol->data.win_blocks, left, __ATOMIC_RELAXED);
 	if (left) {
-		x4_balloc_unreserve(vol, left_blk, left);
-		x4_balloc_next(inode, left_blk);
+		ext4_blocks_unreserve(vol, left_blk, left);
+		ext4_blocks_next(inode, left_blk);
 	}
-	x4_meta_unreserve(vol, meta);
+	ext4_metadata_unreserve(vol, meta);
 	return err;
 }

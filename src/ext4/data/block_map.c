@@ -2,7 +2,7 @@
 /*
  * Files mapped by indirect blocks, as older file systems have them: their map is loaded into the same snapshot as that of an
  * extent tree, and their blocks can be freed. They are never allocated to: what needs a block gets extents first
- * (data/block_map_convert.c). Called by x4_map_load and x4_remove_step, with what guards the inode's tree held.
+ * (data/block_map_convert.c). Called by ext4_map_load and ext4_remove_step, with what guards the inode's tree held.
  *
  * A pointer that leads outside the data area is damage (-EUCLEAN). Indirect blocks carry no
  * checksum and no sign of what they are, so an image can make them refer to each other; the walk
@@ -41,26 +41,26 @@ static unsigned slot_level(unsigned slot) { return slot < EXT2_NDIR_BLOCKS ? 0 :
 /* ---- loading ---- */
 
 struct load {
-	struct x4_inode *inode;
-	struct x4_map_builder *builder;
+	struct ext4_inode *inode;
+	struct ext4_map_builder *builder;
 	uint64_t per, seen;
 };
 
 static int load_data(struct load *load, uint32_t blk, uint64_t lblk)
 {
-	struct x4_ext extent = { lblk, 1, blk, X4_EXT_WRITTEN };
+	struct ext4_extent extent = { lblk, 1, blk, EXT4_EXTENT_WRITTEN };
 
-	return x4_map_builder_add(load->builder, &extent);
+	return ext4_map_builder_add(load->builder, &extent);
 }
 
 static int load_check(struct load *load, uint32_t blk, uint64_t lblk)
 {
-	struct x4_vol *vol = load->inode->vol;
+	struct ext4_vol *vol = load->inode->vol;
 
-	if (lblk >= X4_LBLK_END || !x4_blk_valid(vol, blk, 1))
-		return X4_CORRUPT(vol, load->inode->ino, blk, "block pointer of block %llu outside the data area", (unsigned long long)lblk);
+	if (lblk >= EXT4_LBLK_END || !ext4_blocks_valid(vol, blk, 1))
+		return EXT4_CORRUPT(vol, load->inode->ino, blk, "block pointer of block %llu outside the data area", (unsigned long long)lblk);
 	if (++load->seen > vol->nr_blocks)
-		return X4_CORRUPT(vol, load->inode->ino, blk, "indirect blocks map more than the file system holds");
+		return EXT4_CORRUPT(vol, load->inode->ino, blk, "indirect blocks map more than the file system holds");
 	return 0;
 }
 
@@ -77,9 +77,9 @@ static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_
 	err = load_check(load, blk, lblk);
 	if (err || !level)
 		return err ? err : load_data(load, blk, lblk);
-	err = x4_map_builder_node(load->builder, blk);
+	err = ext4_map_builder_node(load->builder, blk);
 	if (err == -EUCLEAN)
-		err = X4_CORRUPT(load->inode->vol, load->inode->ino, blk, "an indirect block is there twice");
+		err = EXT4_CORRUPT(load->inode->vol, load->inode->ino, blk, "an indirect block is there twice");
 	if (!err)
 		err = journal_read_block(load->inode->vol->journal, blk, &buffer);
 	if (err)
@@ -91,7 +91,7 @@ static int load_pointer(struct load *load, uint32_t blk, unsigned level, uint64_
 	return err;
 }
 
-int x4_ind_load(struct x4_inode *inode, struct x4_map_builder *builder)
+int ext4_indirect_load(struct ext4_inode *inode, struct ext4_map_builder *builder)
 {
 	struct load load = { .inode = inode, .builder = builder, .per = inode->vol->block_size / 4 };
 	int err = 0;
@@ -105,7 +105,7 @@ int x4_ind_load(struct x4_inode *inode, struct x4_map_builder *builder)
 
 struct unmap {
 	struct journal_handle *handle;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint64_t per, from, to;
 	uint64_t run;    /* data blocks [run, run + n) wait to be freed in one go */
 	uint32_t n;
@@ -115,8 +115,8 @@ struct unmap {
 /* A step may touch one bitmap for the waiting run, one for an indirect block, an indirect block per level, inode, orphans. */
 static bool credits_low(struct unmap *unmap)
 {
-	return journal_credits_left(unmap->handle) < 4 + LEVELS + X4_CREDITS_INODE + X4_CREDITS_ORPHAN ||
-	       x4_meta_frees_left(unmap->handle) <= (unmap->metadata ? unmap->n : 0);
+	return journal_credits_left(unmap->handle) < 4 + LEVELS + EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN ||
+	       ext4_metadata_frees_left(unmap->handle) <= (unmap->metadata ? unmap->n : 0);
 }
 
 static int run_free(struct unmap *unmap)
@@ -126,16 +126,16 @@ static int run_free(struct unmap *unmap)
 	unmap->n = 0;
 	if (!n)
 		return 0;
-	int err = x4_bfree(unmap->handle, unmap->inode, unmap->run, n, unmap->metadata);
-	return err ? err : x4_raw_add_blocks(unmap->inode, -(int64_t)n);
+	int err = ext4_blocks_free(unmap->handle, unmap->inode, unmap->run, n, unmap->metadata);
+	return err ? err : ext4_raw_add_blocks(unmap->inode, -(int64_t)n);
 }
 
 static int data_free(struct unmap *unmap, uint32_t blk)
 {
 	int err = 0;
 
-	if (!x4_blk_valid(unmap->inode->vol, blk, 1))
-		return X4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "block pointer outside the data area");
+	if (!ext4_blocks_valid(unmap->inode->vol, blk, 1))
+		return EXT4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "block pointer outside the data area");
 	if (unmap->n && (uint64_t)blk + 1 == unmap->run && blk % unmap->inode->vol->blocks_per_group) {
 		unmap->run--;
 		unmap->n++;
@@ -156,8 +156,8 @@ static int children_free(struct unmap *unmap, uint32_t blk, unsigned level, uint
 	struct journal_buffer *buffer;
 	int err;
 
-	if (!x4_blk_valid(unmap->inode->vol, blk, 1))
-		return X4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "indirect block outside the data area");
+	if (!ext4_blocks_valid(unmap->inode->vol, blk, 1))
+		return EXT4_CORRUPT(unmap->inode->vol, unmap->inode->ino, blk, "indirect block outside the data area");
 	err = journal_read_block(unmap->inode->vol->journal, blk, &buffer);
 	if (err)
 		return err;
@@ -192,9 +192,9 @@ static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uin
 			return err;
 		err = run_free(unmap);
 		if (!err)
-			err = x4_bfree(unmap->handle, unmap->inode, blk, 1, true);
+			err = ext4_blocks_free(unmap->handle, unmap->inode, blk, 1, true);
 		if (!err)
-			err = x4_raw_add_blocks(unmap->inode, -1);
+			err = ext4_raw_add_blocks(unmap->inode, -1);
 	} else {
 		err = data_free(unmap, blk);
 	}
@@ -208,13 +208,13 @@ static int pointer_free(struct unmap *unmap, uint32_t *slot, unsigned level, uin
 	return err;
 }
 
-int x4_ind_remove(struct journal_handle *handle, struct x4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
+int ext4_indirect_remove(struct journal_handle *handle, struct ext4_inode *inode, uint32_t from, uint32_t to, bool metadata, bool *ret_more)
 {
 	struct unmap unmap = { .handle = handle, .inode = inode, .per = inode->vol->block_size / 4, .from = from, .to = to, .metadata = metadata };
 	int err = 0;
 
 	/* To the end of the file means all that the pointers can reach, also beyond what a size can say. */
-	if (to == X4_LBLK_END)
+	if (to == EXT4_LBLK_END)
 		unmap.to = UINT64_MAX;
 	for (unsigned s = EXT2_N_BLOCKS; s-- > 0 && !err && !unmap.more;) {
 		uint64_t start = slot_start(unmap.per, s);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A file with a block map that has to get a block becomes a file with extents first, where all of
- * it fits into the inode: at most X4_EXT_ROOT_MAX runs and X4_IND_MOST indirect blocks, so one
+ * it fits into the inode: at most EXT4_EXTENT_ROOT_MAX runs and EXT4_INDIRECT_MOST indirect blocks, so one
  * handle does it. An inode without any blocks always fits. The map in memory stays as it is, and
  * readers notice nothing. What does not fit is refused with -EOPNOTSUPP, before anything has
  * changed, and the log names the way out.
  *
  * Called with what guards the inode's tree held: for directories inside the handle that makes them
- * grow, for files by x4_ind_convert_file, which opens one. On workers; for directories also in the
+ * grow, for files by ext4_indirect_convert_file, which opens one. On workers; for directories also in the
  * mode of nowait.h. Indirect blocks that lead outside the data area are damage (-EUCLEAN).
  */
 #include "ext4/data/extent.h"
@@ -22,24 +22,24 @@
 #define LEVELS 3
 
 struct convert {
-	struct x4_inode *inode;
-	struct x4_ext run[X4_EXT_ROOT_MAX];
+	struct ext4_inode *inode;
+	struct ext4_extent run[EXT4_EXTENT_ROOT_MAX];
 	unsigned nr_runs;
-	uint32_t ind[X4_IND_MOST]; /* indirect blocks, to be freed */
+	uint32_t ind[EXT4_INDIRECT_MOST]; /* indirect blocks, to be freed */
 	unsigned nr_ind;
 };
 
-static bool has_extents(const struct x4_vol *vol) { return ext2fs_has_feature_extents(vol->fs->super); }
+static bool has_extents(const struct ext4_vol *vol) { return ext2fs_has_feature_extents(vol->fs->super); }
 
-static int add_run(struct convert *convert, const struct x4_ext *extent)
+static int add_run(struct convert *convert, const struct ext4_extent *extent)
 {
 	for (uint32_t done = 0; done < extent->len;) {
-		uint32_t n = FDIO_MIN(extent->len - done, X4_EXT_WRITTEN_MAX);
+		uint32_t n = FDIO_MIN(extent->len - done, EXT4_EXTENT_WRITTEN_MAX);
 
-		if (convert->nr_runs == X4_EXT_ROOT_MAX)
+		if (convert->nr_runs == EXT4_EXTENT_ROOT_MAX)
 			return -EOPNOTSUPP;
 		convert->run[convert->nr_runs++] =
-			(struct x4_ext){ extent->lblk + done, n, extent->pblk + done, extent->state };
+			(struct ext4_extent){ extent->lblk + done, n, extent->pblk + done, extent->state };
 		done += n;
 	}
 	return 0;
@@ -48,29 +48,29 @@ static int add_run(struct convert *convert, const struct x4_ext *extent)
 static int collect_runs(struct convert *convert)
 {
 	uint64_t at = 0;
-	struct x4_ext extent;
-	int err = x4_map_load_locked(convert->inode);
+	struct ext4_extent extent;
+	int err = ext4_map_load_locked(convert->inode);
 
-	while (!err && at < X4_LBLK_END) {
-		err = x4_map_lookup(convert->inode, (uint32_t)at, &extent);
-		if (!err && extent.state != X4_EXT_HOLE)
+	while (!err && at < EXT4_LBLK_END) {
+		err = ext4_map_lookup(convert->inode, (uint32_t)at, &extent);
+		if (!err && extent.state != EXT4_EXTENT_HOLE)
 			err = add_run(convert, &extent);
-		at = x4_ext_end(&extent);
+		at = ext4_extent_end(&extent);
 	}
 	return err;
 }
 
-/* The block and those below it that are no data. At most LEVELS deep, and X4_IND_MOST of them. */
+/* The block and those below it that are no data. At most LEVELS deep, and EXT4_INDIRECT_MOST of them. */
 static int collect_ind(struct convert *convert, uint32_t blk, unsigned level)
 {
-	struct x4_vol *vol = convert->inode->vol;
+	struct ext4_vol *vol = convert->inode->vol;
 	struct journal_buffer *buffer;
 	int err = 0;
 
 	if (!blk)
 		return 0;
-	if (!x4_blk_valid(vol, blk, 1))
-		return X4_CORRUPT(vol, convert->inode->ino, blk, "indirect block outside the data area");
+	if (!ext4_blocks_valid(vol, blk, 1))
+		return EXT4_CORRUPT(vol, convert->inode->ino, blk, "indirect block outside the data area");
 	if (convert->nr_ind == ARRAY_SIZE(convert->ind))
 		return -EOPNOTSUPP;
 	convert->ind[convert->nr_ind++] = blk;
@@ -101,27 +101,27 @@ static int apply(struct journal_handle *handle, struct convert *convert)
 	int err = 0;
 
 	for (unsigned k = 0; k < convert->nr_ind && !err; k++)
-		err = x4_bfree(handle, convert->inode, convert->ind[k], 1, true);
+		err = ext4_blocks_free(handle, convert->inode, convert->ind[k], 1, true);
 	if (!err && convert->nr_ind)
-		err = x4_raw_add_blocks(convert->inode, -(int64_t)convert->nr_ind);
+		err = ext4_raw_add_blocks(convert->inode, -(int64_t)convert->nr_ind);
 	if (err)
 		return err;
-	x4_extent_init(convert->inode);
-	root = x4_ext_root(convert->inode);
+	ext4_extent_init(convert->inode);
+	root = ext4_extent_root(convert->inode);
 	root->eh_entries = htole16(convert->nr_runs);
 	for (unsigned k = 0; k < convert->nr_runs; k++)
-		x4_ext_encode(&x4_eh_ext(root)[k], &convert->run[k]);
-	fdio_count(CTR_x4_ind_convert);
+		ext4_extent_encode(&ext4_extent_node_extents(root)[k], &convert->run[k]);
+	fdio_count(CTR_ext4_indirect_convert);
 	return 0;
 }
 
-int x4_ind_convert(struct journal_handle *handle, struct x4_inode *inode)
+int ext4_indirect_convert(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	struct convert convert = { .inode = inode };
 	int err;
 
-	if (x4_map_kind(inode) != X4_MAPPED_INDIRECT)
-		return x4_map_kind(inode) == X4_MAPPED_EXTENTS ? 0 : -EOPNOTSUPP;
+	if (ext4_map_kind(inode) != EXT4_MAPPED_INDIRECT)
+		return ext4_map_kind(inode) == EXT4_MAPPED_EXTENTS ? 0 : -EOPNOTSUPP;
 	err = collect(&convert);
 	if (!err)
 		return apply(handle, &convert);
@@ -132,23 +132,23 @@ int x4_ind_convert(struct journal_handle *handle, struct x4_inode *inode)
 	return err;
 }
 
-int x4_ind_convert_file(struct x4_inode *inode)
+int ext4_indirect_convert_file(struct ext4_inode *inode)
 {
 	struct journal_handle *handle;
 	int err;
 
-	if (x4_map_kind(inode) != X4_MAPPED_INDIRECT)
+	if (ext4_map_kind(inode) != EXT4_MAPPED_INDIRECT)
 		return 0;
 	if (nowait_on())
 		return nowait_miss();
 	fdio_mutex_lock(&inode->map_lock);
-	err = journal_begin(inode->vol->journal, X4_IND_CREDITS + X4_CREDITS_INODE, &handle);
+	err = journal_begin(inode->vol->journal, EXT4_INDIRECT_CREDITS + EXT4_CREDITS_INODE, &handle);
 	if (!err) {
-		err = x4_inode_begin(handle, inode);
+		err = ext4_inode_begin(handle, inode);
 		if (!err)
-			err = x4_ind_convert(handle, inode);
+			err = ext4_indirect_convert(handle, inode);
 		if (!err)
-			err = x4_inode_dirty(handle, inode, true);
+			err = ext4_inode_dirty(handle, inode, true);
 		if (err)
 			journal_cancel(handle);
 		else
@@ -158,12 +158,12 @@ int x4_ind_convert_file(struct x4_inode *inode)
 	return err;
 }
 
-void x4_ind_emptied(struct x4_inode *inode)
+void ext4_indirect_emptied(struct ext4_inode *inode)
 {
-	if (x4_map_kind(inode) != X4_MAPPED_INDIRECT || !has_extents(inode->vol))
+	if (ext4_map_kind(inode) != EXT4_MAPPED_INDIRECT || !has_extents(inode->vol))
 		return;
 	for (unsigned k = 0; k < EXT2_N_BLOCKS; k++)
 		if (inode->raw->i_block[k])
 			return;
-	x4_extent_init(inode);
+	ext4_extent_init(inode);
 }

@@ -8,10 +8,10 @@
 #include "base/list.h"
 #include "ext4/core/core.h"
 
-struct x4_map;      /* map.c: immutable snapshot, published by pointer, retired through epochs */
-struct x4_map_note; /* extent.c */
+struct ext4_map;      /* map.c: immutable snapshot, published by pointer, retired through epochs */
+struct ext4_map_note; /* extent.c */
 
-struct x4_data_state {
+struct ext4_data_state {
 	struct list windows;        /* inodes with an append window; under the lock of the inode cache */
 	uint64_t win_blocks;        /* atomic: what append windows hold ahead of the tree */
 	bool (*reclaim)(void *arg); /* closes append windows */
@@ -21,13 +21,13 @@ struct x4_data_state {
 	size_t map_budget;          /* bytes that extent maps may take */
 	uint32_t map_newest;        /* atomic: the inode whose map was loaded last */
 	uint64_t map_rest_ns;       /* atomic: all are in use, nobody looks again before */
-	void (*crowded)(struct x4_vol *v); /* wakes whoever calls x4_maps_shrink; atomic, NULL: nobody does */
+	void (*crowded)(struct ext4_vol *v); /* wakes whoever calls ext4_maps_shrink; atomic, NULL: nobody does */
 };
 
-struct x4_data_inode {
-	struct x4_map *map;         /* atomic; NULL: not in memory */
+struct ext4_data_inode {
+	struct ext4_map *map;         /* atomic; NULL: not in memory */
 	bool map_used;              /* atomic: looked at since map_evict.c came by */
-	struct x4_map_note *map_note; /* what the open handle has mapped and readers must not see yet; map_lock */
+	struct ext4_map_note *map_note; /* what the open handle has mapped and readers must not see yet; map_lock */
 	bool trimmed;               /* no data lies behind the size: it was looked for; guarded by rw */
 	bool untrimmed;             /* a truncate failed on the way: old blocks lie behind the size; guarded by rw */
 

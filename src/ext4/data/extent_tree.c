@@ -2,7 +2,7 @@
 /*
  * Edits of extent trees: finding the path to a block, replacing entries of a leaf, splitting nodes, adding a level, freeing
  * nodes that became empty, pulling an only child into the root. Called by data/extent.c, inside a handle, with the inode open
- * (x4_inode_begin) and what guards the tree held.
+ * (ext4_inode_begin) and what guards the tree held.
  *
  * Invariants kept: an index entry's key is the first logical block of what it points at; no node but the root is empty; the
  * checksum of every changed block is right when the call returns; i_blocks counts the nodes.
@@ -18,7 +18,7 @@
 
 /* ---- paths ---- */
 
-void x4_path_release(struct x4_path *path)
+void ext4_path_release(struct ext4_path *path)
 {
 	for (unsigned l = 0; l <= path->depth; l++) {
 		journal_buffer_release(path->level[l].buffer);
@@ -29,12 +29,12 @@ void x4_path_release(struct x4_path *path)
 /* Last entry of a node that starts at or before lblk, -1 if none does. Index and leaf entries begin with their block alike. */
 static int entry_find(struct ext3_extent_header *header, uint32_t lblk)
 {
-	int lo = 0, hi = x4_eh_entries(header);
+	int lo = 0, hi = ext4_extent_node_entries(header);
 
 	while (lo < hi) {
 		int mid = lo + (hi - lo) / 2;
 
-		if (le32toh(x4_eh_ext(header)[mid].ee_block) <= lblk)
+		if (le32toh(ext4_extent_node_extents(header)[mid].ee_block) <= lblk)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -42,23 +42,23 @@ static int entry_find(struct ext3_extent_header *header, uint32_t lblk)
 	return lo - 1;
 }
 
-int x4_path_find(struct x4_inode *inode, uint32_t lblk, struct x4_path *path)
+int ext4_path_find(struct ext4_inode *inode, uint32_t lblk, struct ext4_path *path)
 {
 	int err;
 
 	memset(path, 0, sizeof(*path));
-	err = x4_ext_check_root(inode);
+	err = ext4_extent_check_root(inode);
 	if (err)
 		return err;
-	path->level[0].header = x4_ext_root(inode);
-	for (unsigned depth = x4_eh_depth(path->level[0].header); depth; depth--) {
+	path->level[0].header = ext4_extent_root(inode);
+	for (unsigned depth = ext4_extent_node_depth(path->level[0].header); depth; depth--) {
 		unsigned l = path->depth;
 		int at = FDIO_MAX(entry_find(path->level[l].header, lblk), 0); /* before the first key: the first child takes it */
 
 		path->level[l].at = at;
-		err = x4_ext_node_read(inode, x4_idx_blk(&x4_eh_idx(path->level[l].header)[at]), depth - 1, &path->level[l + 1].buffer);
+		err = ext4_extent_node_read(inode, ext4_extent_index_block(&ext4_extent_node_indexes(path->level[l].header)[at]), depth - 1, &path->level[l + 1].buffer);
 		if (err) {
-			x4_path_release(path);
+			ext4_path_release(path);
 			return err;
 		}
 		path->level[l + 1].header = (struct ext3_extent_header *)path->level[l + 1].buffer->data;
@@ -68,28 +68,28 @@ int x4_path_find(struct x4_inode *inode, uint32_t lblk, struct x4_path *path)
 	return 0;
 }
 
-uint32_t x4_path_next(const struct x4_path *path)
+uint32_t ext4_path_next(const struct ext4_path *path)
 {
 	for (unsigned l = path->depth + 1; l-- > 0;) {
 		int next = path->level[l].at + 1;
 
-		if (next < (int)x4_eh_entries(path->level[l].header))
-			return le32toh(x4_eh_ext(path->level[l].header)[next].ee_block);
+		if (next < (int)ext4_extent_node_entries(path->level[l].header))
+			return le32toh(ext4_extent_node_extents(path->level[l].header)[next].ee_block);
 	}
-	return X4_LBLK_END;
+	return EXT4_LBLK_END;
 }
 
 /* ---- single nodes ---- */
 
-static int node_write(struct journal_handle *handle, struct x4_path *path, unsigned l)
+static int node_write(struct journal_handle *handle, struct ext4_path *path, unsigned l)
 {
 	return path->level[l].buffer ? journal_get_write(handle, path->level[l].buffer) : 0;
 }
 
-static void node_changed(struct x4_inode *inode, struct x4_path *path, unsigned l)
+static void node_changed(struct ext4_inode *inode, struct ext4_path *path, unsigned l)
 {
 	if (path->level[l].buffer)
-		x4_ext_node_csum(inode, path->level[l].buffer);
+		ext4_extent_node_checksum(inode, path->level[l].buffer);
 }
 
 static void set_entries(struct ext3_extent_header *header, unsigned n) { header->eh_entries = htole16(n); }
@@ -97,10 +97,10 @@ static void set_entries(struct ext3_extent_header *header, unsigned n) { header-
 /* Makes n entries of del at pos, moving what follows; the header's count follows too. */
 static void entries_resize(struct ext3_extent_header *header, unsigned pos, unsigned del, unsigned n)
 {
-	struct ext3_extent *extent = x4_eh_ext(header);
-	unsigned all = x4_eh_entries(header);
+	struct ext3_extent *extent = ext4_extent_node_extents(header);
+	unsigned all = ext4_extent_node_entries(header);
 
-	FDIO_ASSERT(pos + del <= all && all - del + n <= x4_eh_max(header));
+	FDIO_ASSERT(pos + del <= all && all - del + n <= ext4_extent_node_max(header));
 	memmove(&extent[pos + n], &extent[pos + del], (all - pos - del) * ENTRY_SIZE);
 	if (n < del)
 		memset(&extent[all - del + n], 0, (del - n) * ENTRY_SIZE);
@@ -116,12 +116,12 @@ static void idx_set(struct ext3_extent_idx *idx, uint32_t key, uint64_t blk)
 }
 
 /* The first block of level l's node changed: so do the keys that lead to it. */
-static int keys_fix(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned l)
+static int keys_fix(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path, unsigned l)
 {
-	uint32_t key = x4_eh_ext(path->level[l].header)[0].ee_block; /* little-endian, copied as it is */
+	uint32_t key = ext4_extent_node_extents(path->level[l].header)[0].ee_block; /* little-endian, copied as it is */
 
 	while (l-- > 0) {
-		struct ext3_extent_idx *idx = &x4_eh_idx(path->level[l].header)[path->level[l].at];
+		struct ext3_extent_idx *idx = &ext4_extent_node_indexes(path->level[l].header)[path->level[l].at];
 		int err;
 
 		if (idx->ei_block == key)
@@ -138,77 +138,77 @@ static int keys_fix(struct journal_handle *handle, struct x4_inode *inode, struc
 }
 
 /* A fresh tree block near the node given, counted in i_blocks. */
-static int node_new(struct journal_handle *handle, struct x4_inode *inode, uint64_t near, struct journal_buffer **ret)
+static int node_new(struct journal_handle *handle, struct ext4_inode *inode, uint64_t near, struct journal_buffer **ret)
 {
 	uint64_t blk;
 	uint32_t n;
-	int err = x4_balloc(handle, inode, near, 1, &blk, &n);
+	int err = ext4_blocks_alloc(handle, inode, near, 1, &blk, &n);
 
 	if (err)
 		return err;
-	err = x4_raw_add_blocks(inode, 1);
+	err = ext4_raw_add_blocks(inode, 1);
 	if (err)
 		return err;
 	err = journal_new_block(handle, blk, ret);
 	if (err)
 		return err;
-	__atomic_store_n(&(*ret)->verified, X4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
+	__atomic_store_n(&(*ret)->verified, EXT4_VERIFIED_EXTENT, __ATOMIC_RELAXED);
 	return 0;
 }
 
-static int node_free(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk)
+static int node_free(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk)
 {
-	int err = x4_bfree(handle, inode, blk, 1, true);
+	int err = ext4_blocks_free(handle, inode, blk, 1, true);
 
-	return err ? err : x4_raw_add_blocks(inode, -1);
+	return err ? err : ext4_raw_add_blocks(inode, -1);
 }
 
-static void node_init(struct x4_inode *inode, struct journal_buffer *buffer, unsigned depth, const struct ext3_extent *from, unsigned n)
+static void node_init(struct ext4_inode *inode, struct journal_buffer *buffer, unsigned depth, const struct ext3_extent *from, unsigned n)
 {
 	struct ext3_extent_header *header = (struct ext3_extent_header *)buffer->data;
 
 	header->eh_magic = htole16(EXT3_EXT_MAGIC);
-	header->eh_max = htole16(x4_ext_cap(inode->vol));
+	header->eh_max = htole16(ext4_extent_cap(inode->vol));
 	header->eh_depth = htole16(depth);
 	header->eh_generation = 0;
 	set_entries(header, n);
-	memcpy(x4_eh_ext(header), from, n * ENTRY_SIZE);
-	x4_ext_node_csum(inode, buffer);
+	memcpy(ext4_extent_node_extents(header), from, n * ENTRY_SIZE);
+	ext4_extent_node_checksum(inode, buffer);
 }
 
 /* ---- growing ---- */
 
-static int tree_grow(struct journal_handle *handle, struct x4_inode *inode)
+static int tree_grow(struct journal_handle *handle, struct ext4_inode *inode)
 {
-	struct ext3_extent_header *root = x4_ext_root(inode);
-	unsigned depth = x4_eh_depth(root), n = x4_eh_entries(root);
-	uint32_t key = le32toh(x4_eh_ext(root)[0].ee_block);
+	struct ext3_extent_header *root = ext4_extent_root(inode);
+	unsigned depth = ext4_extent_node_depth(root), n = ext4_extent_node_entries(root);
+	uint32_t key = le32toh(ext4_extent_node_extents(root)[0].ee_block);
 	struct journal_buffer *buffer;
 	int err;
 
-	if (depth == X4_EXT_MAX_DEPTH)
-		return X4_CORRUPT(inode->vol, inode->ino, 0, "extent tree is full at its greatest depth");
+	if (depth == EXT4_EXTENT_MAX_DEPTH)
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "extent tree is full at its greatest depth");
 	err = node_new(handle, inode, 0, &buffer);
 	if (err)
 		return err;
-	node_init(inode, buffer, depth, x4_eh_ext(root), n);
-	memset(x4_eh_ext(root), 0, X4_EXT_ROOT_MAX * ENTRY_SIZE);
-	idx_set(&x4_eh_idx(root)[0], key, buffer->blk);
+	node_init(inode, buffer, depth, ext4_extent_node_extents(root), n);
+	memset(ext4_extent_node_extents(root), 0, EXT4_EXTENT_ROOT_MAX * ENTRY_SIZE);
+	idx_set(&ext4_extent_node_indexes(root)[0], key, buffer->blk);
 	set_entries(root, 1);
-	root->eh_max = htole16(X4_EXT_ROOT_MAX);
+	root->eh_max = htole16(EXT4_EXTENT_ROOT_MAX);
 	root->eh_depth = htole16(depth + 1);
 	journal_buffer_release(buffer);
 	return 0;
 }
 
 /* Splits the node of level l >= 1; its parent has room. */
-static int node_split(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned l)
+static int node_split(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path, unsigned l)
 {
 	struct ext3_extent_header *old = path->level[l].header, *parent = path->level[l - 1].header;
-	unsigned n = x4_eh_entries(old);
+	unsigned n = ext4_extent_node_entries(old);
 	/* Growing at its end, a file leaves full nodes behind; elsewhere both halves get room. */
 	unsigned moved = path->level[l].at + 1 >= (int)n ? 1 : n / 2;
-	struct ext3_extent *from = &x4_eh_ext(old)[n - moved];
+	struct ext3_extent *from = &ext4_extent_node_extents(old)[n - moved];
 	uint32_t key = le32toh(from->ee_block);
 	struct journal_buffer *buffer;
 	int err;
@@ -220,38 +220,38 @@ static int node_split(struct journal_handle *handle, struct x4_inode *inode, str
 		err = node_new(handle, inode, path->level[l].buffer->blk + 1, &buffer);
 	if (err)
 		return err;
-	node_init(inode, buffer, x4_eh_depth(old), from, moved);
+	node_init(inode, buffer, ext4_extent_node_depth(old), from, moved);
 	memset(from, 0, moved * ENTRY_SIZE);
 	set_entries(old, n - moved);
 	node_changed(inode, path, l);
 	entries_resize(parent, path->level[l - 1].at + 1, 0, 1);
-	idx_set(&x4_eh_idx(parent)[path->level[l - 1].at + 1], key, buffer->blk);
+	idx_set(&ext4_extent_node_indexes(parent)[path->level[l - 1].at + 1], key, buffer->blk);
 	node_changed(inode, path, l - 1);
 	journal_buffer_release(buffer);
 	return 0;
 }
 
-int x4_tree_make_room(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, unsigned need)
+int ext4_tree_make_room(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path, unsigned need)
 {
 	unsigned l = path->depth;
 	int err;
 
 	/* The leaf is full: the lowest ancestor with room takes a second half of the child on the path. */
-	if (x4_eh_entries(path->level[l].header) + need <= x4_eh_max(path->level[l].header)) {
-		x4_path_release(path);
+	if (ext4_extent_node_entries(path->level[l].header) + need <= ext4_extent_node_max(path->level[l].header)) {
+		ext4_path_release(path);
 		return 0;
 	}
-	while (l > 0 && x4_eh_entries(path->level[l - 1].header) >= x4_eh_max(path->level[l - 1].header))
+	while (l > 0 && ext4_extent_node_entries(path->level[l - 1].header) >= ext4_extent_node_max(path->level[l - 1].header))
 		l--;
 	err = l ? node_split(handle, inode, path, l) : tree_grow(handle, inode);
-	x4_path_release(path);
+	ext4_path_release(path);
 	return err;
 }
 
 /* ---- shrinking ---- */
 
 /* The leaf of the path has lost its last entry: it and every ancestor that becomes empty are freed. */
-static int tree_prune(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path)
+static int tree_prune(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path)
 {
 	for (unsigned l = path->depth; l > 0; l--) {
 		struct ext3_extent_header *parent = path->level[l - 1].header;
@@ -259,13 +259,13 @@ static int tree_prune(struct journal_handle *handle, struct x4_inode *inode, str
 
 		if (err)
 			return err;
-		if (x4_eh_entries(parent) == 1 && l > 1)
+		if (ext4_extent_node_entries(parent) == 1 && l > 1)
 			continue; /* the parent goes as a whole */
 		err = node_write(handle, path, l - 1);
 		if (err)
 			return err;
 		entries_resize(parent, path->level[l - 1].at, 1, 0);
-		if (!x4_eh_entries(parent)) {
+		if (!ext4_extent_node_entries(parent)) {
 			parent->eh_depth = 0; /* the empty root */
 			return 0;
 		}
@@ -275,27 +275,27 @@ static int tree_prune(struct journal_handle *handle, struct x4_inode *inode, str
 	return 0;
 }
 
-int x4_tree_collapse(struct journal_handle *handle, struct x4_inode *inode)
+int ext4_tree_collapse(struct journal_handle *handle, struct ext4_inode *inode)
 {
-	struct ext3_extent_header *root = x4_ext_root(inode);
+	struct ext3_extent_header *root = ext4_extent_root(inode);
 
-	while (x4_eh_depth(root) && x4_eh_entries(root) == 1) {
+	while (ext4_extent_node_depth(root) && ext4_extent_node_entries(root) == 1) {
 		struct ext3_extent_header *child;
 		struct journal_buffer *buffer;
-		uint64_t blk = x4_idx_blk(x4_eh_idx(root));
+		uint64_t blk = ext4_extent_index_block(ext4_extent_node_indexes(root));
 		unsigned n;
-		int err = x4_ext_node_read(inode, blk, x4_eh_depth(root) - 1, &buffer);
+		int err = ext4_extent_node_read(inode, blk, ext4_extent_node_depth(root) - 1, &buffer);
 
 		if (err)
 			return err;
 		child = (struct ext3_extent_header *)buffer->data;
-		n = x4_eh_entries(child);
-		if (n > X4_EXT_ROOT_MAX) {
+		n = ext4_extent_node_entries(child);
+		if (n > EXT4_EXTENT_ROOT_MAX) {
 			journal_buffer_release(buffer);
 			return 0;
 		}
-		memset(x4_eh_ext(root), 0, X4_EXT_ROOT_MAX * ENTRY_SIZE);
-		memcpy(x4_eh_ext(root), x4_eh_ext(child), n * ENTRY_SIZE);
+		memset(ext4_extent_node_extents(root), 0, EXT4_EXTENT_ROOT_MAX * ENTRY_SIZE);
+		memcpy(ext4_extent_node_extents(root), ext4_extent_node_extents(child), n * ENTRY_SIZE);
 		set_entries(root, n);
 		root->eh_depth = child->eh_depth;
 		journal_buffer_release(buffer);
@@ -310,37 +310,37 @@ int x4_tree_collapse(struct journal_handle *handle, struct x4_inode *inode)
  * A leaf that has become sparse joins its neighbour under the same parent when both together fill no more than half a node, so
  * that a file punched full of holes does not keep a block for every extent that is left.
  */
-static int leaf_join(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path)
+static int leaf_join(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path)
 {
-	unsigned l = path->depth, n = x4_eh_entries(path->level[l].header), at;
+	unsigned l = path->depth, n = ext4_extent_node_entries(path->level[l].header), at;
 	struct ext3_extent_header *parent, *left, *right;
 	struct journal_buffer *other;
 	bool with_next;
 	int err;
 
-	if (!l || n > x4_eh_max(path->level[l].header) / 4)
+	if (!l || n > ext4_extent_node_max(path->level[l].header) / 4)
 		return 0;
 	parent = path->level[l - 1].header;
 	at = path->level[l - 1].at;
-	with_next = at + 1 < x4_eh_entries(parent);
+	with_next = at + 1 < ext4_extent_node_entries(parent);
 	if (!with_next && !at)
 		return 0;
-	err = x4_ext_node_read(inode, x4_idx_blk(&x4_eh_idx(parent)[with_next ? at + 1 : at - 1]), 0, &other);
+	err = ext4_extent_node_read(inode, ext4_extent_index_block(&ext4_extent_node_indexes(parent)[with_next ? at + 1 : at - 1]), 0, &other);
 	if (err)
 		return err;
 	left = with_next ? path->level[l].header : (struct ext3_extent_header *)other->data;
 	right = with_next ? (struct ext3_extent_header *)other->data : path->level[l].header;
-	if (x4_eh_entries(left) + x4_eh_entries(right) > x4_eh_max(left) / 2)
+	if (ext4_extent_node_entries(left) + ext4_extent_node_entries(right) > ext4_extent_node_max(left) / 2)
 		goto out;
 	err = journal_get_write(handle, with_next ? path->level[l].buffer : other);
 	if (!err)
 		err = node_write(handle, path, l - 1);
 	if (err)
 		goto out;
-	n = x4_eh_entries(left);
-	memcpy(&x4_eh_ext(left)[n], x4_eh_ext(right), x4_eh_entries(right) * ENTRY_SIZE);
-	set_entries(left, n + x4_eh_entries(right));
-	x4_ext_node_csum(inode, with_next ? path->level[l].buffer : other);
+	n = ext4_extent_node_entries(left);
+	memcpy(&ext4_extent_node_extents(left)[n], ext4_extent_node_extents(right), ext4_extent_node_entries(right) * ENTRY_SIZE);
+	set_entries(left, n + ext4_extent_node_entries(right));
+	ext4_extent_node_checksum(inode, with_next ? path->level[l].buffer : other);
 	entries_resize(parent, with_next ? at + 1 : at, 1, 0);
 	node_changed(inode, path, l - 1);
 	err = node_free(handle, inode, with_next ? other->blk : path->level[l].buffer->blk);
@@ -351,19 +351,19 @@ out:
 
 /* ---- leaves ---- */
 
-static bool ext_merge(const struct x4_ext *a, const struct x4_ext *b)
+static bool ext_merge(const struct ext4_extent *a, const struct ext4_extent *b)
 {
-	return a->state == b->state && x4_ext_end(a) == b->lblk && a->pblk + a->len == b->pblk &&
-	       (uint64_t)a->len + b->len <= x4_ext_limit(a->state);
+	return a->state == b->state && ext4_extent_end(a) == b->lblk && a->pblk + a->len == b->pblk &&
+	       (uint64_t)a->len + b->len <= ext4_extent_limit(a->state);
 }
 
 /* The replacement after merging inside itself and with the neighbours in the leaf. */
 struct replacement {
-	struct x4_ext extent[5];
+	struct ext4_extent extent[5];
 	unsigned n, pos, del;
 };
 
-static void replacement_add(struct replacement *replacement, const struct x4_ext *extent)
+static void replacement_add(struct replacement *replacement, const struct ext4_extent *extent)
 {
 	if (replacement->n && ext_merge(&replacement->extent[replacement->n - 1], extent))
 		replacement->extent[replacement->n - 1].len += extent->len;
@@ -372,13 +372,13 @@ static void replacement_add(struct replacement *replacement, const struct x4_ext
 }
 
 static void replacement_make(struct replacement *replacement, struct ext3_extent_header *leaf, unsigned pos, unsigned ndel,
-			     const struct x4_ext *new, unsigned nnew)
+			     const struct ext4_extent *new, unsigned nnew)
 {
-	struct x4_ext side;
+	struct ext4_extent side;
 
 	*replacement = (struct replacement) { .pos = pos, .del = ndel };
 	if (pos && nnew) {
-		x4_ext_decode(&x4_eh_ext(leaf)[pos - 1], &side);
+		ext4_extent_decode(&ext4_extent_node_extents(leaf)[pos - 1], &side);
 		if (ext_merge(&side, &new[0])) {
 			replacement->pos--;
 			replacement->del++;
@@ -387,8 +387,8 @@ static void replacement_make(struct replacement *replacement, struct ext3_extent
 	}
 	for (unsigned k = 0; k < nnew; k++)
 		replacement_add(replacement, &new[k]);
-	if (nnew && pos + ndel < x4_eh_entries(leaf)) {
-		x4_ext_decode(&x4_eh_ext(leaf)[pos + ndel], &side);
+	if (nnew && pos + ndel < ext4_extent_node_entries(leaf)) {
+		ext4_extent_decode(&ext4_extent_node_extents(leaf)[pos + ndel], &side);
 		if (ext_merge(&replacement->extent[replacement->n - 1], &side)) {
 			replacement->del++;
 			replacement_add(replacement, &side);
@@ -396,7 +396,7 @@ static void replacement_make(struct replacement *replacement, struct ext3_extent
 	}
 }
 
-int x4_leaf_edit(struct journal_handle *handle, struct x4_inode *inode, struct x4_path *path, int pos, unsigned ndel, const struct x4_ext *new,
+int ext4_leaf_edit(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_path *path, int pos, unsigned ndel, const struct ext4_extent *new,
 		 unsigned nnew)
 {
 	unsigned l = path->depth;
@@ -406,16 +406,16 @@ int x4_leaf_edit(struct journal_handle *handle, struct x4_inode *inode, struct x
 
 	FDIO_ASSERT(nnew <= 3 && pos >= 0);
 	replacement_make(&replacement, leaf, pos, ndel, new, nnew);
-	if (x4_eh_entries(leaf) - replacement.del + replacement.n > x4_eh_max(leaf))
+	if (ext4_extent_node_entries(leaf) - replacement.del + replacement.n > ext4_extent_node_max(leaf))
 		return -EAGAIN;
-	if (l && x4_eh_entries(leaf) - replacement.del + replacement.n == 0)
+	if (l && ext4_extent_node_entries(leaf) - replacement.del + replacement.n == 0)
 		return tree_prune(handle, inode, path);
 	err = node_write(handle, path, l);
 	if (err)
 		return err;
 	entries_resize(leaf, replacement.pos, replacement.del, replacement.n);
 	for (unsigned k = 0; k < replacement.n; k++)
-		x4_ext_encode(&x4_eh_ext(leaf)[replacement.pos + k], &replacement.extent[k]);
+		ext4_extent_encode(&ext4_extent_node_extents(leaf)[replacement.pos + k], &replacement.extent[k]);
 	node_changed(inode, path, l);
 	if (replacement.pos == 0) {
 		err = keys_fix(handle, inode, path, l);

@@ -19,7 +19,7 @@ struct range {
 	uint32_t out_first, out_end; /* blocks touched */
 };
 
-static struct range range_of(struct x4_inode *inode, uint64_t off, uint64_t end)
+static struct range range_of(struct ext4_inode *inode, uint64_t off, uint64_t end)
 {
 	unsigned bits = inode->vol->block_bits;
 
@@ -31,46 +31,46 @@ static struct range range_of(struct x4_inode *inode, uint64_t off, uint64_t end)
 }
 
 /* The parts of the range that do not cover a whole block. */
-static int zero_edges(struct x4_inode *inode, const struct range *range)
+static int zero_edges(struct ext4_inode *inode, const struct range *range)
 {
 	unsigned bits = inode->vol->block_bits;
 	uint64_t first = (uint64_t)range->in_first << bits, last = (uint64_t)range->in_end << bits;
 	int err;
 
 	if (range->in_first > range->in_end)
-		return x4_zero_in_block(inode, range->off, range->end);
-	err = x4_zero_in_block(inode, range->off, first);
-	return err ? err : x4_zero_in_block(inode, last, range->end);
+		return ext4_zero_in_block(inode, range->off, range->end);
+	err = ext4_zero_in_block(inode, range->off, first);
+	return err ? err : ext4_zero_in_block(inode, last, range->end);
 }
 
-static int stamp_only(struct x4_inode *inode) { return x4_publish_size(inode, 0); }
+static int stamp_only(struct ext4_inode *inode) { return ext4_publish_size(inode, 0); }
 
 /* Unwritten blocks for every hole; the size with the last transaction. */
-static int preallocate(struct x4_inode *inode, const struct range *range, uint64_t new_size, bool root)
+static int preallocate(struct ext4_inode *inode, const struct range *range, uint64_t new_size, bool root)
 {
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 	bool any;
-	int err = x4_resv_range(inode, range->out_first, range->out_end - range->out_first, root, X4_EXT_UNWRITTEN, &reservation);
+	int err = ext4_reserve_range(inode, range->out_first, range->out_end - range->out_first, root, EXT4_EXTENT_UNWRITTEN, &reservation);
 
 	if (err)
 		return err;
 	any = reservation.nr;
 	if (new_size)
-		err = x4_zero_tail(inode, x4_raw_size(inode));
+		err = ext4_zero_tail(inode, ext4_raw_size(inode));
 	if (!err && any) {
 		fdio_mutex_lock(&inode->map_lock);
-		err = x4_resv_insert(inode, &reservation, new_size, true);
+		err = ext4_reservation_insert(inode, &reservation, new_size, true);
 		fdio_mutex_unlock(&inode->map_lock);
 	}
 	if (!err && !any)
-		err = x4_publish_size(inode, new_size);
-	x4_resv_free(&reservation);
+		err = ext4_publish_size(inode, new_size);
+	ext4_reservation_free(&reservation);
 	return err;
 }
 
-static int punch(struct x4_inode *inode, uint64_t off, uint64_t len)
+static int punch(struct ext4_inode *inode, uint64_t off, uint64_t len)
 {
-	uint64_t size = x4_raw_size(inode), end = off + len;
+	uint64_t size = ext4_raw_size(inode), end = off + len;
 	struct range range;
 	unsigned meta = 0;
 	int err;
@@ -80,100 +80,100 @@ static int punch(struct x4_inode *inode, uint64_t off, uint64_t len)
 	if (end > size)
 		end = fdio_round_up(size, inode->vol->block_size);
 	range = range_of(inode, off, end);
-	if (x4_map_kind(inode) == X4_MAPPED_EXTENTS) {
+	if (ext4_map_kind(inode) == EXT4_MAPPED_EXTENTS) {
 		/* Cutting an extent in two may split a node; the range frees blocks, so it may use what is kept back. */
-		meta = x4_extent_meta_for(inode, 1);
-		err = x4_meta_reserve(inode->vol, meta, X4_ASKS_SYSTEM);
+		meta = ext4_extent_metadata_for(inode, 1);
+		err = ext4_metadata_reserve(inode->vol, meta, EXT4_REQUESTER_SYSTEM);
 		if (err)
 			return err;
 	}
 	err = zero_edges(inode, &range);
 	if (!err)
-		err = range.in_first < range.in_end ? x4_remove_range(inode, range.in_first, range.in_end, false, true) : stamp_only(inode);
+		err = range.in_first < range.in_end ? ext4_remove_range(inode, range.in_first, range.in_end, false, true) : stamp_only(inode);
 	if (meta)
-		x4_meta_unreserve(inode->vol, meta);
+		ext4_metadata_unreserve(inode->vol, meta);
 	return err;
 }
 
-static int zero_convert(struct x4_inode *inode, const struct range *range, struct x4_resv *reservation, uint64_t new_size)
+static int zero_convert(struct ext4_inode *inode, const struct range *range, struct ext4_reservation *reservation, uint64_t new_size)
 {
 	int err = 0;
 
 	fdio_mutex_lock(&inode->map_lock);
 	if (reservation->nr)
-		err = x4_resv_insert(inode, reservation, 0, false);
+		err = ext4_reservation_insert(inode, reservation, 0, false);
 	if (!err && range->in_first < range->in_end)
-		err = x4_convert_range(inode, range->in_first, range->in_end, X4_EXT_UNWRITTEN, 0);
+		err = ext4_convert_range(inode, range->in_first, range->in_end, EXT4_EXTENT_UNWRITTEN, 0);
 	fdio_mutex_unlock(&inode->map_lock);
-	return err ? err : x4_publish_size(inode, new_size);
+	return err ? err : ext4_publish_size(inode, new_size);
 }
 
-static int zero_range(struct x4_inode *inode, const struct range *range, uint64_t new_size, bool root)
+static int zero_range(struct ext4_inode *inode, const struct range *range, uint64_t new_size, bool root)
 {
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 	unsigned meta;
-	int err = x4_resv_range(inode, range->out_first, range->out_end - range->out_first, root, X4_EXT_UNWRITTEN, &reservation);
+	int err = ext4_reserve_range(inode, range->out_first, range->out_end - range->out_first, root, EXT4_EXTENT_UNWRITTEN, &reservation);
 
 	if (err)
 		return err;
-	meta = x4_extent_meta_for(inode, 2 + (range->out_end - range->out_first) / X4_EXT_UNWRITTEN_MAX);
-	err = x4_meta_reserve(inode->vol, meta, root ? X4_ASKS_SYSTEM : X4_ASKS_USER);
+	meta = ext4_extent_metadata_for(inode, 2 + (range->out_end - range->out_first) / EXT4_EXTENT_UNWRITTEN_MAX);
+	err = ext4_metadata_reserve(inode->vol, meta, root ? EXT4_REQUESTER_SYSTEM : EXT4_REQUESTER_USER);
 	if (err) {
-		x4_resv_free(&reservation);
+		ext4_reservation_free(&reservation);
 		return err;
 	}
 	if (new_size)
-		err = x4_zero_tail(inode, x4_raw_size(inode));
+		err = ext4_zero_tail(inode, ext4_raw_size(inode));
 	if (!err)
 		err = zero_edges(inode, range);
 	if (!err)
 		err = zero_convert(inode, range, &reservation, new_size);
-	x4_meta_unreserve(inode->vol, meta);
-	x4_resv_free(&reservation);
+	ext4_metadata_unreserve(inode->vol, meta);
+	ext4_reservation_free(&reservation);
 	return err;
 }
 
-static int check(struct x4_inode *inode, int mode, uint64_t off, uint64_t len)
+static int check(struct ext4_inode *inode, int mode, uint64_t off, uint64_t len)
 {
 	uint32_t flags = le32toh(inode->raw->i_flags), type = le16toh(inode->raw->i_mode) & S_IFMT;
-	int how = mode & ~X4_FALLOC_KEEP_SIZE;
+	int how = mode & ~EXT4_FALLOC_KEEP_SIZE;
 
-	if (x4_vol_read_only(inode->vol))
+	if (ext4_vol_read_only(inode->vol))
 		return -EROFS; /* before the device is written */
 	if (type != S_IFREG)
 		return type == S_IFDIR ? -EISDIR : -ENODEV;
 	if (!len)
 		return -EINVAL;
-	if (how && how != X4_FALLOC_PUNCH_HOLE && how != X4_FALLOC_ZERO_RANGE)
+	if (how && how != EXT4_FALLOC_PUNCH_HOLE && how != EXT4_FALLOC_ZERO_RANGE)
 		return -EOPNOTSUPP;
-	if (how == X4_FALLOC_PUNCH_HOLE && !(mode & X4_FALLOC_KEEP_SIZE))
+	if (how == EXT4_FALLOC_PUNCH_HOLE && !(mode & EXT4_FALLOC_KEEP_SIZE))
 		return -EOPNOTSUPP;
 	if (flags & EXT2_IMMUTABLE_FL || (how && flags & EXT2_APPEND_FL))
 		return -EPERM;
-	if (off + len < off || off + len > x4_max_size(inode))
+	if (off + len < off || off + len > ext4_max_size(inode))
 		return -EFBIG;
-	if (x4_map_kind(inode) == X4_MAPPED_NOT)
+	if (ext4_map_kind(inode) == EXT4_MAPPED_NOT)
 		return -EOPNOTSUPP;
-	return how == X4_FALLOC_PUNCH_HOLE ? 0 : x4_ind_convert_file(inode); /* unwritten blocks need extents */
+	return how == EXT4_FALLOC_PUNCH_HOLE ? 0 : ext4_indirect_convert_file(inode); /* unwritten blocks need extents */
 }
 
-int x4_fallocate(struct x4_inode *inode, int mode, uint64_t off, uint64_t len, bool root)
+int ext4_fallocate(struct ext4_inode *inode, int mode, uint64_t off, uint64_t len, bool root)
 {
 	struct range range;
 	uint64_t new_size;
 	int err = check(inode, mode, off, len);
 
 	if (!err)
-		err = x4_window_close(inode, NULL, NULL);
+		err = ext4_window_close(inode, NULL, NULL);
 	if (!err)
-		err = x4_truncate_finish(inode);
+		err = ext4_truncate_finish(inode);
 	if (err)
 		return err;
-	if (mode & X4_FALLOC_PUNCH_HOLE)
+	if (mode & EXT4_FALLOC_PUNCH_HOLE)
 		return punch(inode, off, len);
 	range = range_of(inode, off, off + len);
-	new_size = !(mode & X4_FALLOC_KEEP_SIZE) && range.end > x4_raw_size(inode) ? range.end : 0;
-	if (mode & X4_FALLOC_ZERO_RANGE)
+	new_size = !(mode & EXT4_FALLOC_KEEP_SIZE) && range.end > ext4_raw_size(inode) ? range.end : 0;
+	if (mode & EXT4_FALLOC_ZERO_RANGE)
 		return zero_range(inode, &range, new_size, root);
 	return preallocate(inode, &range, new_size, root);
 }

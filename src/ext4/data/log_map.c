@@ -3,7 +3,7 @@
  * Where the log lies: the blocks of the journal's inode. Runs while the volume opens, on its
  * thread, with a block cache but no journal yet. The inode's map is loaded with all the checks
  * that files get, so the work is bounded by what the tree really holds. Damage is recorded
- * (X4_CORRUPT) and is -EUCLEAN.
+ * (EXT4_CORRUPT) and is -EUCLEAN.
  */
 #include "ext4/data/extent.h"
 
@@ -13,7 +13,7 @@
 
 struct log_walk { struct journal_extent *extent; unsigned n, cap; };
 
-static int log_add(struct log_walk *walk, const struct x4_ext *extent)
+static int log_add(struct log_walk *walk, const struct ext4_extent *extent)
 {
 	if (walk->n == walk->cap) {
 		unsigned cap = walk->cap ? walk->cap * 2 : 16;
@@ -29,18 +29,18 @@ static int log_add(struct log_walk *walk, const struct x4_ext *extent)
 }
 
 /* From the first block to the first hole, behind which there is nothing. */
-static int log_collect(struct x4_inode *inode, struct log_walk *walk)
+static int log_collect(struct ext4_inode *inode, struct log_walk *walk)
 {
 	uint32_t lblk = 0;
 
 	for (;;) {
-		struct x4_ext extent;
-		int err = x4_map_lookup(inode, lblk, &extent);
+		struct ext4_extent extent;
+		int err = ext4_map_lookup(inode, lblk, &extent);
 
-		if (!err && extent.state == X4_EXT_HOLE && lblk && x4_ext_end(&extent) == UINT32_MAX)
+		if (!err && extent.state == EXT4_EXTENT_HOLE && lblk && ext4_extent_end(&extent) == UINT32_MAX)
 			return 0;
-		if (!err && extent.state != X4_EXT_WRITTEN)
-			err = X4_CORRUPT(inode->vol, inode->ino, 0, "block %u of the log is missing", lblk);
+		if (!err && extent.state != EXT4_EXTENT_WRITTEN)
+			err = EXT4_CORRUPT(inode->vol, inode->ino, 0, "block %u of the log is missing", lblk);
 		if (!err)
 			err = log_add(walk, &extent);
 		if (err)
@@ -49,23 +49,23 @@ static int log_collect(struct x4_inode *inode, struct log_walk *walk)
 	}
 }
 
-int x4_map_log_extents(struct x4_vol *vol, uint32_t journal_ino, struct journal_extent **ret,
+int ext4_map_log_extents(struct ext4_vol *vol, uint32_t journal_ino, struct journal_extent **ret,
 		       unsigned *ret_n)
 {
 	struct log_walk walk = { 0 };
-	struct x4_inode *inode;
-	int err = x4_iget_special(vol, journal_ino, &inode);
+	struct ext4_inode *inode;
+	int err = ext4_inode_get_special(vol, journal_ino, &inode);
 
 	if (err)
 		return err;
 	/* As the kernel: deleted, it is no journal; nor is it deleted for that here. */
 	if (!inode->raw->i_links_count)
-		x4_inode_set_bad(inode);
-	err = S_ISREG(le16toh(inode->raw->i_mode)) && !x4_inode_is_bad(inode) ? x4_map_load(inode) : -EUCLEAN;
+		ext4_inode_set_bad(inode);
+	err = S_ISREG(le16toh(inode->raw->i_mode)) && !ext4_inode_is_bad(inode) ? ext4_map_load(inode) : -EUCLEAN;
 	if (!err)
 		err = log_collect(inode, &walk);
-	x4_map_drop(inode);
-	x4_iput(inode);
+	ext4_map_drop(inode);
+	ext4_inode_put(inode);
 	if (err) {
 		free(walk.extent);
 		return err;

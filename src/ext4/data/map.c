@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Extent map snapshots: what x4_map_lookup searches on loop threads without a lock.
+ * Extent map snapshots: what ext4_map_lookup searches on loop threads without a lock.
  *
  * Two levels. The top is an array of keys and chunk pointers; chunk k holds the runs that lie in [key[k], key[k + 1]), at most
  * CHUNK_MAX of them, sorted. A run never crosses a key, so contiguous runs may stay apart at a key: readers do not care.
@@ -14,7 +14,7 @@
  * So an insert costs one copy of at most 4 KiB, and a copy of the top only when the number of chunks changes.
  *
  * Fails with -ENOMEM only while loading; an edit that finds no memory, not even in the reserve (data/map_memory.c), drops the map instead
- * (x4_map_apply).
+ * (ext4_map_apply).
  */
 #include "ext4/data/map.h"
 
@@ -29,7 +29,7 @@ struct chunk {
 	struct epoch_node node;
 	uint32_t n;     /* atomic */
 	uint32_t cap;
-	struct x4_map_run run[];
+	struct ext4_map_run run[];
 };
 
 struct slot {
@@ -37,39 +37,39 @@ struct slot {
 	uint32_t key;
 };
 
-struct x4_map {
+struct ext4_map {
 	struct epoch_node node;
 	uint32_t nr;    /* >= 1; slot[0].key is 0 */
 	struct slot slot[];
 };
 
-static uint32_t run_len(const struct x4_map_run *run) { return __atomic_load_n(&run->len, __ATOMIC_ACQUIRE); }
-static uint64_t run_end(const struct x4_map_run *run) { return (uint64_t)run->lblk + run_len(run); }
+static uint32_t run_len(const struct ext4_map_run *run) { return __atomic_load_n(&run->len, __ATOMIC_ACQUIRE); }
+static uint64_t run_end(const struct ext4_map_run *run) { return (uint64_t)run->lblk + run_len(run); }
 static uint32_t chunk_n(const struct chunk *chunk) { return __atomic_load_n(&chunk->n, __ATOMIC_ACQUIRE); }
 
-static struct chunk *slot_chunk(const struct x4_map *map, uint32_t k)
+static struct chunk *slot_chunk(const struct ext4_map *map, uint32_t k)
 {
 	return __atomic_load_n(&map->slot[k].chunk, __ATOMIC_ACQUIRE);
 }
 
-static bool runs_merge(const struct x4_map_run *a, const struct x4_map_run *b)
+static bool runs_merge(const struct ext4_map_run *a, const struct ext4_map_run *b)
 {
 	return run_end(a) == b->lblk && a->where + run_len(a) == b->where;
 }
 
-static struct x4_map_run run_of(const struct x4_ext *extent)
+static struct ext4_map_run run_of(const struct ext4_extent *extent)
 {
-	return (struct x4_map_run) {
+	return (struct ext4_map_run) {
 		.lblk = extent->lblk, .len = extent->len,
-		.where = extent->pblk | (extent->state == X4_EXT_UNWRITTEN ? X4_RUN_UNWRITTEN : 0),
+		.where = extent->pblk | (extent->state == EXT4_EXTENT_UNWRITTEN ? EXT4_RUN_UNWRITTEN : 0),
 	};
 }
 
 /* ---- memory ---- */
 
-static struct chunk *chunk_new(const struct x4_map_run *run, uint32_t n, uint32_t cap)
+static struct chunk *chunk_new(const struct ext4_map_run *run, uint32_t n, uint32_t cap)
 {
-	struct chunk *chunk = x4_map_mem(sizeof(*chunk) + (size_t)cap * sizeof(chunk->run[0]));
+	struct chunk *chunk = ext4_map_mem(sizeof(*chunk) + (size_t)cap * sizeof(chunk->run[0]));
 
 	if (!chunk)
 		return NULL;
@@ -88,52 +88,52 @@ static uint32_t tail_cap(uint32_t n)
 	return FDIO_MIN(cap, (uint32_t)CHUNK_MAX);
 }
 
-static struct x4_map *top_new(uint32_t nr)
+static struct ext4_map *top_new(uint32_t nr)
 {
-	struct x4_map *map = x4_map_mem(sizeof(*map) + (size_t)nr * sizeof(map->slot[0]));
+	struct ext4_map *map = ext4_map_mem(sizeof(*map) + (size_t)nr * sizeof(map->slot[0]));
 
 	if (map)
 		map->nr = nr;
 	return map;
 }
 
-static void chunk_free_cb(struct epoch_node *node) { x4_map_mem_free(container_of(node, struct chunk, node)); }
-static void top_free_cb(struct epoch_node *node) { x4_map_mem_free(container_of(node, struct x4_map, node)); }
+static void chunk_free_cb(struct epoch_node *node) { ext4_map_mem_free(container_of(node, struct chunk, node)); }
+static void top_free_cb(struct epoch_node *node) { ext4_map_mem_free(container_of(node, struct ext4_map, node)); }
 
 /* The top and every chunk that it still points at. */
 static void map_free_cb(struct epoch_node *node)
 {
-	struct x4_map *map = container_of(node, struct x4_map, node);
+	struct ext4_map *map = container_of(node, struct ext4_map, node);
 
 	for (uint32_t k = 0; k < map->nr; k++)
-		x4_map_mem_free(map->slot[k].chunk);
-	x4_map_mem_free(map);
+		ext4_map_mem_free(map->slot[k].chunk);
+	ext4_map_mem_free(map);
 }
 
-static void note_edit(struct x4_inode *inode) { x4_inode_map_edited(inode); }
+static void note_edit(struct ext4_inode *inode) { ext4_inode_map_edited(inode); }
 
-struct epoch_node *x4_map_detach(struct x4_inode *inode)
+struct epoch_node *ext4_map_detach(struct ext4_inode *inode)
 {
 	note_edit(inode);
-	struct x4_map *map = __atomic_exchange_n(&inode->data.map, NULL, __ATOMIC_ACQ_REL);
+	struct ext4_map *map = __atomic_exchange_n(&inode->data.map, NULL, __ATOMIC_ACQ_REL);
 
 	return map ? &map->node : NULL;
 }
 
-void x4_map_retire(struct epoch_node *map) { epoch_retire(map, map_free_cb); }
+void ext4_map_retire(struct epoch_node *map) { epoch_retire(map, map_free_cb); }
 
-void x4_map_drop(struct x4_inode *inode)
+void ext4_map_drop(struct ext4_inode *inode)
 {
-	struct epoch_node *map = x4_map_detach(inode);
+	struct epoch_node *map = ext4_map_detach(inode);
 
 	if (map)
-		x4_map_retire(map);
+		ext4_map_retire(map);
 }
 
 /* ---- lookup ---- */
 
 /* The slot whose range holds lblk. */
-static uint32_t slot_find(const struct x4_map *map, uint32_t lblk)
+static uint32_t slot_find(const struct ext4_map *map, uint32_t lblk)
 {
 	uint32_t lo = 0, hi = map->nr;
 
@@ -164,22 +164,22 @@ static uint32_t run_upper(const struct chunk *chunk, uint32_t n, uint32_t lblk)
 	return lo;
 }
 
-static void map_search(const struct x4_map *map, uint32_t lblk, struct x4_ext *ret)
+static void map_search(const struct ext4_map *map, uint32_t lblk, struct ext4_extent *ret)
 {
 	uint32_t k = slot_find(map, lblk);
 	const struct chunk *chunk = slot_chunk(map, k);
 	uint32_t n = chunk_n(chunk), up = run_upper(chunk, n, lblk), next = UINT32_MAX;
 
 	if (up) {
-		const struct x4_map_run *run = &chunk->run[up - 1];
+		const struct ext4_map_run *run = &chunk->run[up - 1];
 		uint32_t len = run_len(run), skip = lblk - run->lblk;
 
 		if (skip < len) {
 			ret->lblk = lblk;
 			ret->len = len - skip;
-			ret->pblk = (run->where & ~X4_RUN_UNWRITTEN) + skip;
-			ret->state = run->where & X4_RUN_UNWRITTEN ? X4_EXT_UNWRITTEN :
-						   X4_EXT_WRITTEN;
+			ret->pblk = (run->where & ~EXT4_RUN_UNWRITTEN) + skip;
+			ret->state = run->where & EXT4_RUN_UNWRITTEN ? EXT4_EXTENT_UNWRITTEN :
+						   EXT4_EXTENT_WRITTEN;
 			return;
 		}
 	}
@@ -194,13 +194,13 @@ static void map_search(const struct x4_map *map, uint32_t lblk, struct x4_ext *r
 			break;
 		}
 	}
-	*ret = (struct x4_ext) { .lblk = lblk, .len = next > lblk ? next - lblk : 1, .state = X4_EXT_HOLE };
+	*ret = (struct ext4_extent) { .lblk = lblk, .len = next > lblk ? next - lblk : 1, .state = EXT4_EXTENT_HOLE };
 }
 
-int x4_map_lookup(struct x4_inode *inode, uint32_t lblk, struct x4_ext *ret)
+int ext4_map_lookup(struct ext4_inode *inode, uint32_t lblk, struct ext4_extent *ret)
 {
 	bool inside = epoch_inside();
-	const struct x4_map *map;
+	const struct ext4_map *map;
 
 	/*
 	 * Stored only after data/map_evict.c has looked, so that readers do not fight for the line.
@@ -217,30 +217,30 @@ int x4_map_lookup(struct x4_inode *inode, uint32_t lblk, struct x4_ext *ret)
 	return map ? 0 : -EAGAIN;
 }
 
-int x4_map_lookup_load(struct x4_inode *inode, uint32_t lblk, struct x4_ext *ret)
+int ext4_map_lookup_load(struct ext4_inode *inode, uint32_t lblk, struct ext4_extent *ret)
 {
 	int err;
 
-	while ((err = x4_map_lookup(inode, lblk, ret)) == -EAGAIN) {
-		err = x4_map_load(inode);
+	while ((err = ext4_map_lookup(inode, lblk, ret)) == -EAGAIN) {
+		err = ext4_map_load(inode);
 		if (err)
 			break;
 	}
 	return err;
 }
 
-int x4_map_count(struct x4_inode *inode, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks)
+int ext4_map_count(struct ext4_inode *inode, uint32_t lblk, unsigned limit, unsigned *ret_runs, uint64_t *ret_blocks)
 {
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
 	*ret_runs = 0;
 	*ret_blocks = 0;
 	while (*ret_runs < limit && lblk < UINT32_MAX) {
-		int err = x4_map_lookup(inode, lblk, &extent);
+		int err = ext4_map_lookup(inode, lblk, &extent);
 
 		if (err)
 			return err;
-		if (extent.state != X4_EXT_HOLE) {
+		if (extent.state != EXT4_EXTENT_HOLE) {
 			++*ret_runs;
 			*ret_blocks += extent.len;
 		}
@@ -251,10 +251,10 @@ int x4_map_count(struct x4_inode *inode, uint32_t lblk, unsigned limit, unsigned
 
 /* ---- building ---- */
 
-static struct x4_map *map_layout(const struct x4_map_run *run, size_t n)
+static struct ext4_map *map_layout(const struct ext4_map_run *run, size_t n)
 {
 	uint32_t nr = n ? fdio_div_up(n, CHUNK_FILL) : 1;
-	struct x4_map *map = top_new(nr);
+	struct ext4_map *map = top_new(nr);
 
 	if (!map)
 		return NULL;
@@ -274,9 +274,9 @@ static struct x4_map *map_layout(const struct x4_map_run *run, size_t n)
 	return map;
 }
 
-int x4_map_builder_add(struct x4_map_builder *builder, const struct x4_ext *extent)
+int ext4_map_builder_add(struct ext4_map_builder *builder, const struct ext4_extent *extent)
 {
-	struct x4_map_run r = run_of(extent);
+	struct ext4_map_run r = run_of(extent);
 
 	if (builder->n && runs_merge(&builder->run[builder->n - 1], &r)) {
 		builder->run[builder->n - 1].len += r.len;
@@ -284,13 +284,13 @@ int x4_map_builder_add(struct x4_map_builder *builder, const struct x4_ext *exte
 	}
 	if (builder->n == builder->cap) {
 		size_t cap = builder->cap ? builder->cap * 2 : 64;
-		struct x4_map_run *e = x4_map_mem(cap * sizeof(*e));
+		struct ext4_map_run *e = ext4_map_mem(cap * sizeof(*e));
 
 		if (!e)
 			return -ENOMEM;
 		if (builder->n)
 			memcpy(e, builder->run, builder->n * sizeof(*e));
-		x4_map_mem_free(builder->run);
+		ext4_map_mem_free(builder->run);
 		builder->run = e;
 		builder->cap = cap;
 	}
@@ -298,18 +298,18 @@ int x4_map_builder_add(struct x4_map_builder *builder, const struct x4_ext *exte
 	return 0;
 }
 
-void x4_map_builder_free(struct x4_map_builder *builder)
+void ext4_map_builder_free(struct ext4_map_builder *builder)
 {
-	x4_map_mem_free(builder->run);
-	x4_map_mem_free(builder->node);
-	*builder = (struct x4_map_builder) { 0 };
+	ext4_map_mem_free(builder->run);
+	ext4_map_mem_free(builder->node);
+	*builder = (struct ext4_map_builder) { 0 };
 }
 
-int x4_map_builder_publish(struct x4_map_builder *builder, struct x4_inode *inode)
+int ext4_map_builder_publish(struct ext4_map_builder *builder, struct ext4_inode *inode)
 {
-	struct x4_map *map = map_layout(builder->run, builder->n), *none = NULL;
+	struct ext4_map *map = map_layout(builder->run, builder->n), *none = NULL;
 
-	x4_map_builder_free(builder);
+	ext4_map_builder_free(builder);
 	if (!map)
 		return -ENOMEM;
 	/* Two readers of a directory may load it at once: they read the same tree, either map will do. */
@@ -322,14 +322,14 @@ int x4_map_builder_publish(struct x4_map_builder *builder, struct x4_inode *inod
 
 /* An edit in progress: slots [first, last] of m are rewritten as run[0..n). */
 struct edit {
-	struct x4_map *map;
+	struct ext4_map *map;
 	uint32_t first, last;
-	struct x4_map_run *run;
+	struct ext4_map_run *run;
 	uint32_t n;
 	bool append; /* the new run became the very last of the map */
 };
 
-static void edit_emit(struct edit *edit, struct x4_map_run run)
+static void edit_emit(struct edit *edit, struct ext4_map_run run)
 {
 	if (!run.len)
 		return;
@@ -340,9 +340,9 @@ static void edit_emit(struct edit *edit, struct x4_map_run run)
 }
 
 /* Everything of run in front of end (clipped), then what is behind start. */
-static struct x4_map_run run_before(const struct x4_map_run *run, uint64_t end)
+static struct ext4_map_run run_before(const struct ext4_map_run *run, uint64_t end)
 {
-	struct x4_map_run out = { run->lblk, run_len(run), run->where };
+	struct ext4_map_run out = { run->lblk, run_len(run), run->where };
 
 	if (out.lblk >= end)
 		out.len = 0;
@@ -351,9 +351,9 @@ static struct x4_map_run run_before(const struct x4_map_run *run, uint64_t end)
 	return out;
 }
 
-static struct x4_map_run run_behind(const struct x4_map_run *run, uint64_t start)
+static struct ext4_map_run run_behind(const struct ext4_map_run *run, uint64_t start)
 {
-	struct x4_map_run out = { run->lblk, run_len(run), run->where };
+	struct ext4_map_run out = { run->lblk, run_len(run), run->where };
 	uint64_t end = run_end(run);
 
 	if (end <= start) {
@@ -366,10 +366,10 @@ static struct x4_map_run run_behind(const struct x4_map_run *run, uint64_t start
 	return out;
 }
 
-static void edit_merge(struct edit *edit, const struct x4_ext *extent)
+static void edit_merge(struct edit *edit, const struct ext4_extent *extent)
 {
 	uint64_t end = (uint64_t)extent->lblk + extent->len;
-	bool placed = extent->state == X4_EXT_HOLE;
+	bool placed = extent->state == EXT4_EXTENT_HOLE;
 
 	for (uint32_t k = edit->first; k <= edit->last; k++) {
 		const struct chunk *chunk = slot_chunk(edit->map, k);
@@ -404,7 +404,7 @@ static int edit_one_chunk(struct edit *edit)
 }
 
 /* Lays the edited runs out as chunks into map from slot k on; number of chunks, 0 when out of memory (those made are freed). */
-static uint32_t edit_layout(struct edit *edit, struct x4_map *map, uint32_t k, uint32_t pieces, uint32_t per)
+static uint32_t edit_layout(struct edit *edit, struct ext4_map *map, uint32_t k, uint32_t pieces, uint32_t per)
 {
 	for (uint32_t p = 0; p < pieces; p++) {
 		uint32_t from = p * per, cnt = FDIO_MIN(per, edit->n - from);
@@ -413,7 +413,7 @@ static uint32_t edit_layout(struct edit *edit, struct x4_map *map, uint32_t k, u
 
 		if (!chunk) {
 			while (p)
-				x4_map_mem_free(map->slot[k + --p].chunk);
+				ext4_map_mem_free(map->slot[k + --p].chunk);
 			return 0;
 		}
 		map->slot[k + p] = (struct slot) { chunk, p ? edit->run[from].lblk : edit->map->slot[edit->first].key };
@@ -421,9 +421,9 @@ static uint32_t edit_layout(struct edit *edit, struct x4_map *map, uint32_t k, u
 	return pieces;
 }
 
-static int edit_new_top(struct edit *edit, struct x4_inode *inode)
+static int edit_new_top(struct edit *edit, struct ext4_inode *inode)
 {
-	struct x4_map *m = edit->map, *t;
+	struct ext4_map *m = edit->map, *t;
 	uint32_t gone = edit->last - edit->first + 1, per, pieces, behind = m->nr - edit->last - 1;
 
 	if (edit->n)
@@ -437,7 +437,7 @@ static int edit_new_top(struct edit *edit, struct x4_inode *inode)
 	if (!t)
 		return -ENOMEM;
 	if (pieces && !edit_layout(edit, t, edit->first, pieces, per)) {
-		x4_map_mem_free(t);
+		ext4_map_mem_free(t);
 		return -ENOMEM;
 	}
 	memcpy(t->slot, m->slot, edit->first * sizeof(t->slot[0]));
@@ -451,12 +451,12 @@ static int edit_new_top(struct edit *edit, struct x4_inode *inode)
 }
 
 /* The cheap cases of a file that grows at its end. */
-static bool append_in_place(struct x4_map *map, const struct x4_ext *extent)
+static bool append_in_place(struct ext4_map *map, const struct ext4_extent *extent)
 {
 	struct chunk *chunk = slot_chunk(map, map->nr - 1);
-	struct x4_map_run run = run_of(extent), *last = chunk->n ? &chunk->run[chunk->n - 1] : NULL;
+	struct ext4_map_run run = run_of(extent), *last = chunk->n ? &chunk->run[chunk->n - 1] : NULL;
 
-	if (extent->state == X4_EXT_HOLE || extent->lblk < map->slot[map->nr - 1].key || (last && run_end(last) > extent->lblk))
+	if (extent->state == EXT4_EXTENT_HOLE || extent->lblk < map->slot[map->nr - 1].key || (last && run_end(last) > extent->lblk))
 		return false;
 	if (last && runs_merge(last, &run)) {
 		__atomic_store_n(&last->len, last->len + run.len, __ATOMIC_RELEASE);
@@ -469,7 +469,7 @@ static bool append_in_place(struct x4_map *map, const struct x4_ext *extent)
 	return true;
 }
 
-static int map_edit(struct x4_inode *inode, struct x4_map *map, const struct x4_ext *extent)
+static int map_edit(struct ext4_inode *inode, struct ext4_map *map, const struct ext4_extent *extent)
 {
 	struct edit edit = { .map = map };
 	size_t max = 2;
@@ -479,7 +479,7 @@ static int map_edit(struct x4_inode *inode, struct x4_map *map, const struct x4_
 	edit.last = slot_find(map, (uint32_t)(extent->lblk + (uint64_t)extent->len - 1));
 	for (uint32_t k = edit.first; k <= edit.last; k++)
 		max += slot_chunk(map, k)->n;
-	edit.run = x4_map_mem(max * sizeof(*edit.run));
+	edit.run = ext4_map_mem(max * sizeof(*edit.run));
 	if (!edit.run)
 		return -ENOMEM;
 	edit_merge(&edit, extent);
@@ -487,17 +487,17 @@ static int map_edit(struct x4_inode *inode, struct x4_map *map, const struct x4_
 		err = edit_one_chunk(&edit);
 	else
 		err = edit_new_top(&edit, inode);
-	x4_map_mem_free(edit.run);
+	ext4_map_mem_free(edit.run);
 	return err;
 }
 
-void x4_map_apply(struct x4_inode *inode, const struct x4_ext *extent)
+void ext4_map_apply(struct ext4_inode *inode, const struct ext4_extent *extent)
 {
-	struct x4_map *map = __atomic_load_n(&inode->data.map, __ATOMIC_ACQUIRE);
+	struct ext4_map *map = __atomic_load_n(&inode->data.map, __ATOMIC_ACQUIRE);
 
 	note_edit(inode);
 	if (!map || !extent->len || append_in_place(map, extent))
 		return;
 	if (map_edit(inode, map, extent))
-		x4_map_drop(inode);
+		ext4_map_drop(inode);
 }

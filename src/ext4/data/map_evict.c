@@ -4,7 +4,7 @@
  * daemon keeps its map: so maps have a budget for all together, and when they take more, some are
  * given up. Who needs one of these loads it again. Runs on the ticker, every second and when a map
  * was loaded beyond the budget; the data path knows nothing of it but that a map may be gone
- * (x4_map_lookup says -EAGAIN), and sets a flag where it looks.
+ * (ext4_map_lookup says -EAGAIN), and sets a flag where it looks.
  *
  * Which go, until three quarters of the budget are left: first maps of inodes that nobody refers
  * to; then of files that are not open, then of open ones, that nobody has looked at since the last
@@ -25,13 +25,13 @@
 /* Where all maps are in use, the next look is not sooner. */
 #define REST_NS 1000000000u
 
-static void drop_one(struct x4_inode *inode)
+static void drop_one(struct ext4_inode *inode)
 {
 	if (!fdio_rwlock_trywrlock(&inode->rw))
 		return;
 	if (fdio_mutex_trylock(&inode->map_lock)) {
-		x4_map_drop(inode);
-		fdio_count(CTR_x4_map_evicted);
+		ext4_map_drop(inode);
+		fdio_count(CTR_ext4_map_evicted);
 		fdio_mutex_unlock(&inode->map_lock);
 	}
 	fdio_rwlock_unlock(&inode->rw);
@@ -47,16 +47,16 @@ struct pass {
 	struct epoch_node *gone; /* maps of inodes that nobody refers to */
 };
 
-static bool unused(struct x4_inode *inode)
+static bool unused(struct ext4_inode *inode)
 {
 	return !__atomic_exchange_n(&inode->data.map_used, false, __ATOMIC_RELAXED);
 }
 
 /* Where it matters whether it was used, it counts as unused from now on. */
-static bool wanted(struct x4_inode *inode, bool referenced, void *arg)
+static bool wanted(struct ext4_inode *inode, bool referenced, void *arg)
 {
 	const struct pass *p = arg;
-	bool open = x4_inode_nr_open(inode);
+	bool open = ext4_inode_nr_open(inode);
 	bool newest = inode->ino == __atomic_load_n(&inode->vol->data.map_newest, __ATOMIC_RELAXED);
 
 	if (!__atomic_load_n(&inode->data.map, __ATOMIC_RELAXED))
@@ -71,10 +71,10 @@ static bool wanted(struct x4_inode *inode, bool referenced, void *arg)
 	return false;
 }
 
-static void detach(struct x4_inode *inode, void *arg)
+static void detach(struct ext4_inode *inode, void *arg)
 {
 	struct pass *p = arg;
-	struct epoch_node *map = x4_map_detach(inode);
+	struct epoch_node *map = ext4_map_detach(inode);
 
 	map->next = p->gone;
 	p->gone = map;
@@ -86,54 +86,54 @@ static void retire_all(struct epoch_node *map)
 
 	for (; map; map = next) {
 		next = map->next;
-		x4_map_retire(map);
-		fdio_count(CTR_x4_map_evicted);
+		ext4_map_retire(map);
+		fdio_count(CTR_ext4_map_evicted);
 	}
 }
 
 /* Once through the inodes at most. */
-static void pass(struct x4_vol *vol, enum map_pick pick, size_t down_to)
+static void pass(struct ext4_vol *vol, enum map_pick pick, size_t down_to)
 {
-	uint32_t left = x4_icache_walk_length(vol);
+	uint32_t left = ext4_inode_cache_walk_length(vol);
 
-	while (left && x4_map_mem_used() > down_to) {
+	while (left && ext4_map_mem_used() > down_to) {
 		struct pass p = { .pick = pick };
-		const struct x4_walk walk = { wanted, detach, &p };
-		struct x4_inode *found[BATCH];
-		unsigned n = x4_icache_walk(vol, &walk, &left, found, BATCH);
+		const struct ext4_walk walk = { wanted, detach, &p };
+		struct ext4_inode *found[BATCH];
+		unsigned n = ext4_inode_cache_walk(vol, &walk, &left, found, BATCH);
 
 		for (unsigned k = 0; k < n; k++) {
 			drop_one(found[k]);
-			x4_iput(found[k]);
+			ext4_inode_put(found[k]);
 		}
 		retire_all(p.gone);
 		epoch_drain();
 	}
 }
 
-bool x4_maps_shrink(struct x4_vol *vol)
+bool ext4_maps_shrink(struct ext4_vol *vol)
 {
 	size_t budget = vol->data.map_budget, down_to = budget - budget / 4;
 
-	if (likely(x4_map_mem_used() <= budget))
+	if (likely(ext4_map_mem_used() <= budget))
 		return true;
 	pass(vol, PICK_UNREFERENCED, down_to);
 	pass(vol, PICK_CLOSED_UNUSED, down_to);
 	pass(vol, PICK_OPEN_UNUSED, down_to);
-	if (x4_map_mem_used() / 2 > budget) {
+	if (ext4_map_mem_used() / 2 > budget) {
 		pass(vol, PICK_CLOSED, down_to);
 		pass(vol, PICK_OPEN, down_to);
 	}
 	(void)malloc_trim(0); /* maps are many small pieces: the system gets their pages back */
-	if (x4_map_mem_used() <= budget)
+	if (ext4_map_mem_used() <= budget)
 		return true;
 	__atomic_store_n(&vol->data.map_rest_ns, fdio_now_ns() + REST_NS, __ATOMIC_RELAXED);
 	return false;
 }
 
-void x4_data_init(struct x4_vol *vol)
+void ext4_data_init(struct ext4_vol *vol)
 {
-	vol->data.map_budget = X4_MAP_BUDGET;
+	vol->data.map_budget = EXT4_MAP_BUDGET;
 	list_init(&vol->data.windows);
-	x4_icache_set_forget_map(vol, x4_map_drop);
+	ext4_inode_cache_set_forget_map(vol, ext4_map_drop);
 }

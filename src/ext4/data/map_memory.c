@@ -40,7 +40,7 @@ static void make(void)
 	}
 }
 
-int x4_map_mem_init(void)
+int ext4_map_mem_init(void)
 {
 	return pthread_once(&once, make) || !pieces ? -ENOMEM : 0;
 }
@@ -50,7 +50,7 @@ static bool of_reserve(const void *p)
 	return pieces && (uintptr_t)p >= (uintptr_t)pieces && (uintptr_t)p < (uintptr_t)(pieces + PIECES);
 }
 
-void *x4_map_mem(size_t size)
+void *ext4_map_mem(size_t size)
 {
 	void *p = malloc(size);
 	struct piece *piece;
@@ -66,12 +66,12 @@ void *x4_map_mem(size_t size)
 	fdio_mutex_unlock(&lock);
 	if (piece) {
 		fdio_unpoison(piece, size);
-		fdio_count(CTR_x4_map_reserve);
+		fdio_count(CTR_ext4_map_reserve);
 	}
 	return piece;
 }
 
-void x4_map_mem_free(void *p)
+void ext4_map_mem_free(void *p)
 {
 	struct piece *piece = p;
 
@@ -89,13 +89,13 @@ void x4_map_mem_free(void *p)
 	fdio_mutex_unlock(&lock);
 }
 
-size_t x4_map_mem_used(void) { return __atomic_load_n(&used, __ATOMIC_RELAXED); }
+size_t ext4_map_mem_used(void) { return __atomic_load_n(&used, __ATOMIC_RELAXED); }
 
-void x4_map_mem_check(struct x4_vol *vol)
+void ext4_map_mem_check(struct ext4_vol *vol)
 {
-	size_t now = x4_map_mem_used();
+	size_t now = ext4_map_mem_used();
 
-	void (*crowded)(struct x4_vol *vol) = __atomic_load_n(&vol->data.crowded, __ATOMIC_ACQUIRE);
+	void (*crowded)(struct ext4_vol *vol) = __atomic_load_n(&vol->data.crowded, __ATOMIC_ACQUIRE);
 
 	if (likely(now <= vol->data.map_budget) || !crowded)
 		return;
@@ -106,7 +106,7 @@ void x4_map_mem_check(struct x4_vol *vol)
 	crowded(vol);
 }
 
-void x4_maps_set_crowded(struct x4_vol *vol, void (*fn)(struct x4_vol *vol))
+void ext4_maps_set_crowded(struct ext4_vol *vol, void (*fn)(struct ext4_vol *vol))
 {
 	__atomic_store_n(&vol->data.crowded, fn, __ATOMIC_RELEASE);
 }

@@ -34,7 +34,7 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static int nodes_sort(struct x4_map_builder *builder, uint64_t *ret_blk)
+static int nodes_sort(struct ext4_map_builder *builder, uint64_t *ret_blk)
 {
 	qsort(builder->node, builder->nodes, sizeof(*builder->node), by_number);
 	for (size_t k = 1; k < builder->nodes; k++)
@@ -45,7 +45,7 @@ static int nodes_sort(struct x4_map_builder *builder, uint64_t *ret_blk)
 	return 0;
 }
 
-int x4_map_builder_node(struct x4_map_builder *builder, uint64_t blk)
+int ext4_map_builder_node(struct ext4_map_builder *builder, uint64_t blk)
 {
 	uint64_t *bigger, twice;
 	size_t cap;
@@ -56,12 +56,12 @@ int x4_map_builder_node(struct x4_map_builder *builder, uint64_t blk)
 		if (err)
 			return err;
 		cap = builder->node_cap ? builder->node_cap * 2 : 16;
-		bigger = x4_map_mem(cap * sizeof(*bigger));
+		bigger = ext4_map_mem(cap * sizeof(*bigger));
 		if (!bigger)
 			return -ENOMEM;
 		if (builder->nodes)
 			memcpy(bigger, builder->node, builder->nodes * sizeof(*bigger));
-		x4_map_mem_free(builder->node);
+		ext4_map_mem_free(builder->node);
 		builder->node = bigger;
 		builder->node_cap = cap;
 	}
@@ -69,10 +69,10 @@ int x4_map_builder_node(struct x4_map_builder *builder, uint64_t blk)
 	return 0;
 }
 
-static uint64_t run_start(const struct x4_map_run *run) { return run->where & ~X4_RUN_UNWRITTEN; }
+static uint64_t run_start(const struct ext4_map_run *run) { return run->where & ~EXT4_RUN_UNWRITTEN; }
 
 /* As most files are: each run lies behind the one before, and there are no nodes. */
-static bool ascending(const struct x4_map_builder *builder)
+static bool ascending(const struct ext4_map_builder *builder)
 {
 	for (size_t k = 1; k < builder->n; k++)
 		if (run_start(&builder->run[k]) < run_start(&builder->run[k - 1]) + builder->run[k - 1].len)
@@ -80,7 +80,7 @@ static bool ascending(const struct x4_map_builder *builder)
 	return !builder->nodes;
 }
 
-int x4_map_builder_check(struct x4_map_builder *builder, uint64_t *ret_blk)
+int ext4_map_builder_check(struct ext4_map_builder *builder, uint64_t *ret_blk)
 {
 	size_t n = builder->n + builder->nodes;
 	struct place *place;
@@ -88,7 +88,7 @@ int x4_map_builder_check(struct x4_map_builder *builder, uint64_t *ret_blk)
 
 	if (ascending(builder))
 		return 0;
-	place = x4_map_mem(n * sizeof(*place));
+	place = ext4_map_mem(n * sizeof(*place));
 	if (!place)
 		return -ENOMEM;
 	for (size_t k = 0; k < builder->n; k++)
@@ -101,6 +101,6 @@ int x4_map_builder_check(struct x4_map_builder *builder, uint64_t *ret_blk)
 			*ret_blk = place[k].start;
 			err = -EUCLEAN;
 		}
-	x4_map_mem_free(place);
+	ext4_map_mem_free(place);
 	return err;
 }

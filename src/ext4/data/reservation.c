@@ -9,7 +9,7 @@
  * beyond i_size on disk, so where the range is new at the end of the file, i_size follows the inserted blocks (their data is
  * complete) and reaches new_size with the last transaction. Blocks for tree nodes are set aside before each begins.
  *
- * An error leaves what was inserted so far in the tree and the rest in the reservation, for x4_resv_free.
+ * An error leaves what was inserted so far in the tree and the rest in the reservation, for ext4_reservation_free.
  */
 #include "ext4/data/extent.h"
 
@@ -18,12 +18,12 @@
 #include <errno.h>
 #include <string.h>
 
-uint64_t x4_max_size(const struct x4_inode *inode)
+uint64_t ext4_max_size(const struct ext4_inode *inode)
 {
-	const struct x4_vol *vol = inode->vol;
-	uint64_t per = vol->block_size / 4, blocks = X4_LBLK_END, max;
+	const struct ext4_vol *vol = inode->vol;
+	uint64_t per = vol->block_size / 4, blocks = EXT4_LBLK_END, max;
 
-	if (x4_map_kind(inode) == X4_MAPPED_INDIRECT)
+	if (ext4_map_kind(inode) == EXT4_MAPPED_INDIRECT)
 		blocks = FDIO_MIN(blocks, EXT2_NDIR_BLOCKS + per + per * per + per * per * per);
 	max = blocks << vol->block_bits;
 	if (!ext2fs_has_feature_large_file(vol->fs->super))
@@ -31,50 +31,50 @@ uint64_t x4_max_size(const struct x4_inode *inode)
 	return max;
 }
 
-void x4_stamp(struct x4_inode *inode, uint64_t size)
+void ext4_stamp(struct ext4_inode *inode, uint64_t size)
 {
-	struct timespec now = x4_now(inode->vol);
+	struct timespec now = ext4_now(inode->vol);
 
 	fdio_mutex_lock(&inode->attr);
-	if (size != X4_SIZE_KEEP) {
-		if (x4_size_waits(inode))
-			x4_raw_put_size(inode, size);
+	if (size != EXT4_SIZE_KEEP) {
+		if (ext4_size_waits(inode))
+			ext4_raw_put_size(inode, size);
 		else
-			x4_raw_set_size(inode, size);
+			ext4_raw_set_size(inode, size);
 	}
-	x4_raw_set_time(inode, X4_SET_MTIME, now);
-	x4_raw_set_time(inode, X4_SET_CTIME, now);
+	ext4_raw_set_time(inode, EXT4_SET_MTIME, now);
+	ext4_raw_set_time(inode, EXT4_SET_CTIME, now);
 	fdio_mutex_unlock(&inode->attr);
 }
 
 /* The size only grows here. */
-static void stamp_grown(struct x4_inode *inode, uint64_t size)
+static void stamp_grown(struct ext4_inode *inode, uint64_t size)
 {
-	x4_stamp(inode, size > x4_raw_size(inode) ? size : X4_SIZE_KEEP);
+	ext4_stamp(inode, size > ext4_raw_size(inode) ? size : EXT4_SIZE_KEEP);
 }
 
 /* The size must not move over what a failed truncate has left. */
-static bool over_untrimmed(const struct x4_inode *inode, uint64_t new_size)
+static bool over_untrimmed(const struct ext4_inode *inode, uint64_t new_size)
 {
-	return new_size && inode->data.untrimmed && new_size > x4_raw_size(inode);
+	return new_size && inode->data.untrimmed && new_size > ext4_raw_size(inode);
 }
 
-int x4_publish_size(struct x4_inode *inode, uint64_t new_size)
+int ext4_publish_size(struct ext4_inode *inode, uint64_t new_size)
 {
 	struct journal_handle *handle;
 	int err;
 
-	if (new_size > x4_max_size(inode))
+	if (new_size > ext4_max_size(inode))
 		return -EFBIG;
 	if (over_untrimmed(inode, new_size))
 		return -EIO;
-	err = journal_begin(inode->vol->journal, X4_CREDITS_INODE, &handle);
+	err = journal_begin(inode->vol->journal, EXT4_CREDITS_INODE, &handle);
 	if (err)
 		return err;
-	err = x4_inode_begin(handle, inode);
+	err = ext4_inode_begin(handle, inode);
 	if (!err) {
 		stamp_grown(inode, new_size);
-		err = x4_inode_dirty(handle, inode, true);
+		err = ext4_inode_dirty(handle, inode, true);
 	}
 	err = nowait_err(err);
 	if (err)
@@ -85,7 +85,7 @@ int x4_publish_size(struct x4_inode *inode, uint64_t new_size)
 }
 
 /* Sets blocks aside for the nodes that n inserts may need; *ret_n is how many, to be given back. */
-static int meta_reserve(struct x4_inode *inode, unsigned n, bool root, unsigned *ret_n)
+static int meta_reserve(struct ext4_inode *inode, unsigned n, bool root, unsigned *ret_n)
 {
 	unsigned meta;
 	int err;
@@ -94,75 +94,75 @@ static int meta_reserve(struct x4_inode *inode, unsigned n, bool root, unsigned 
 	err = fdio_mutex_enter(&inode->map_lock); /* other writers may be growing the tree */
 	if (err)
 		return err;
-	meta = x4_extent_meta_for(inode, n);
+	meta = ext4_extent_metadata_for(inode, n);
 	fdio_mutex_unlock(&inode->map_lock);
-	err = x4_meta_reserve(inode->vol, meta, root ? X4_ASKS_SYSTEM : X4_ASKS_USER);
+	err = ext4_metadata_reserve(inode->vol, meta, root ? EXT4_REQUESTER_SYSTEM : EXT4_REQUESTER_USER);
 	*ret_n = err ? 0 : meta;
 	return err;
 }
 
 /* ---- reserving ---- */
 
-static int resv_room(struct x4_resv *reservation)
+static int resv_room(struct ext4_reservation *reservation)
 {
 	unsigned cap = reservation->cap * 2;
-	struct x4_ext *extent;
+	struct ext4_extent *extent;
 
 	if (reservation->nr < reservation->cap)
 		return 0;
-	extent = x4_map_mem(cap * sizeof(*extent));
+	extent = ext4_map_mem(cap * sizeof(*extent));
 	if (!extent)
 		return -ENOMEM;
 	memcpy(extent, reservation->ext, reservation->nr * sizeof(*extent));
 	if (reservation->ext != reservation->inline_ext)
-		x4_map_mem_free(reservation->ext);
+		ext4_map_mem_free(reservation->ext);
 	reservation->ext = extent;
 	reservation->cap = cap;
 	return 0;
 }
 
 /* One run of blocks for the hole at lblk, at most len; *goal moves behind it. */
-static int resv_some(struct x4_resv *reservation, uint32_t lblk, uint32_t len, enum x4_ext_state state, uint64_t *goal, uint32_t *ret_n)
+static int resv_some(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len, enum ext4_extent_state state, uint64_t *goal, uint32_t *ret_n)
 {
-	struct x4_ext *last;
+	struct ext4_extent *last;
 	uint64_t blk;
 	uint32_t n;
 	int err = resv_room(reservation);
 
 	if (err)
 		return err;
-	err = x4_balloc_reserve(reservation->inode->vol, reservation->inode, *goal, FDIO_MIN(len, x4_ext_limit(state)), reservation->root, &blk, &n);
+	err = ext4_blocks_reserve(reservation->inode->vol, reservation->inode, *goal, FDIO_MIN(len, ext4_extent_limit(state)), reservation->root, &blk, &n);
 	if (err)
 		return err;
 	last = reservation->nr ? &reservation->ext[reservation->nr - 1] : NULL;
-	if (last && x4_ext_end(last) == lblk && last->pblk + last->len == blk && last->len + n <= x4_ext_limit(state))
+	if (last && ext4_extent_end(last) == lblk && last->pblk + last->len == blk && last->len + n <= ext4_extent_limit(state))
 		last->len += n;
 	else
-		reservation->ext[reservation->nr++] = (struct x4_ext) { lblk, n, blk, state };
+		reservation->ext[reservation->nr++] = (struct ext4_extent) { lblk, n, blk, state };
 	*goal = blk + n;
 	*ret_n = n;
 	return 0;
 }
 
-static int resv_fill(struct x4_resv *reservation, uint32_t lblk, uint32_t len, enum x4_ext_state state)
+static int resv_fill(struct ext4_reservation *reservation, uint32_t lblk, uint32_t len, enum ext4_extent_state state)
 {
 	uint64_t end = (uint64_t)lblk + len, goal = 0;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	int err;
 
-	if (lblk && !x4_map_lookup(reservation->inode, lblk - 1, &extent) && extent.state != X4_EXT_HOLE)
+	if (lblk && !ext4_map_lookup(reservation->inode, lblk - 1, &extent) && extent.state != EXT4_EXTENT_HOLE)
 		goal = extent.pblk + 1;
 	while (lblk < end) {
 		uint32_t n;
 
-		err = x4_map_lookup_load(reservation->inode, lblk, &extent);
+		err = ext4_map_lookup_load(reservation->inode, lblk, &extent);
 		if (err)
 			return err;
 		n = FDIO_MIN((uint64_t)extent.len, end - lblk);
-		if (extent.state != X4_EXT_HOLE) {
+		if (extent.state != EXT4_EXTENT_HOLE) {
 			goal = extent.pblk + extent.len;
 		} else {
-			err = x4_ind_convert_file(reservation->inode);
+			err = ext4_indirect_convert_file(reservation->inode);
 			if (!err)
 				err = resv_some(reservation, lblk, n, state, &goal, &n);
 			if (err)
@@ -173,7 +173,7 @@ static int resv_fill(struct x4_resv *reservation, uint32_t lblk, uint32_t len, e
 	return 0;
 }
 
-int x4_resv_range(struct x4_inode *inode, uint32_t lblk, uint32_t len, bool root, enum x4_ext_state state, struct x4_resv *reservation)
+int ext4_reserve_range(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bool root, enum ext4_extent_state state, struct ext4_reservation *reservation)
 {
 	int err;
 
@@ -182,43 +182,43 @@ int x4_resv_range(struct x4_inode *inode, uint32_t lblk, uint32_t len, bool root
 	reservation->root = root;
 	reservation->ext = reservation->inline_ext;
 	reservation->cap = ARRAY_SIZE(reservation->inline_ext);
-	if (x4_vol_read_only(inode->vol))
+	if (ext4_vol_read_only(inode->vol))
 		return -EROFS;
-	if ((uint64_t)lblk + len > X4_LBLK_END)
+	if ((uint64_t)lblk + len > EXT4_LBLK_END)
 		return -EFBIG;
 	err = resv_fill(reservation, lblk, len, state);
 	if (!err && reservation->nr)
 		err = meta_reserve(inode, reservation->nr, root, &reservation->meta);
 	if (err)
-		x4_resv_free(reservation);
+		ext4_reservation_free(reservation);
 	return err;
 }
 
-int x4_resv_holes(struct x4_inode *inode, uint32_t lblk, uint32_t len, bool root, struct x4_resv *reservation)
+int ext4_reserve_holes(struct ext4_inode *inode, uint32_t lblk, uint32_t len, bool root, struct ext4_reservation *reservation)
 {
-	return x4_resv_range(inode, lblk, len, root, X4_EXT_WRITTEN, reservation);
+	return ext4_reserve_range(inode, lblk, len, root, EXT4_EXTENT_WRITTEN, reservation);
 }
 
-void x4_resv_free(struct x4_resv *reservation)
+void ext4_reservation_free(struct ext4_reservation *reservation)
 {
 	if (!reservation->inode)
 		return;
 	for (unsigned k = 0; k < reservation->nr; k++)
-		x4_balloc_unreserve(reservation->inode->vol, reservation->ext[k].pblk, reservation->ext[k].len);
+		ext4_blocks_unreserve(reservation->inode->vol, reservation->ext[k].pblk, reservation->ext[k].len);
 	if (reservation->meta)
-		x4_meta_unreserve(reservation->inode->vol, reservation->meta);
+		ext4_metadata_unreserve(reservation->inode->vol, reservation->meta);
 	if (reservation->ext != reservation->inline_ext)
-		x4_map_mem_free(reservation->ext);
+		ext4_map_mem_free(reservation->ext);
 	memset(reservation, 0, sizeof(*reservation));
 }
 
 /* ---- inserting ---- */
 
 /* Ends a handle well or not. */
-static int finish(struct journal_handle *handle, struct x4_inode *inode, int err)
+static int finish(struct journal_handle *handle, struct ext4_inode *inode, int err)
 {
 	if (!err)
-		err = x4_inode_dirty(handle, inode, true);
+		err = ext4_inode_dirty(handle, inode, true);
 	err = nowait_err(err);
 	if (err)
 		journal_cancel(handle);
@@ -228,46 +228,46 @@ static int finish(struct journal_handle *handle, struct x4_inode *inode, int err
 }
 
 /* How far the size may go with everything in front of end in place. */
-static uint64_t size_upto(struct x4_inode *inode, uint64_t new_size, uint64_t end)
+static uint64_t size_upto(struct ext4_inode *inode, uint64_t new_size, uint64_t end)
 {
 	return FDIO_MIN(new_size, end << inode->vol->block_bits);
 }
 
-unsigned x4_insert_credits(struct x4_inode *inode, const struct x4_ext *extent)
+unsigned ext4_insert_credits(struct ext4_inode *inode, const struct ext4_extent *extent)
 {
-	return x4_extent_credits(inode) + extent->len / inode->vol->blocks_per_group + 2 + X4_CREDITS_INODE;
+	return ext4_extent_credits(inode) + extent->len / inode->vol->blocks_per_group + 2 + EXT4_CREDITS_INODE;
 }
 
 /* As many of ext[0..n) as one handle takes, at least one. */
-static int insert_batch(struct x4_inode *inode, const struct x4_ext *ext, unsigned n, uint64_t new_size, bool last,
+static int insert_batch(struct ext4_inode *inode, const struct ext4_extent *ext, unsigned n, uint64_t new_size, bool last,
 			unsigned *ret_done)
 {
-	unsigned credits = FDIO_MAX(x4_extent_batch_credits(inode), x4_insert_credits(inode, &ext[0])), done = 0;
+	unsigned credits = FDIO_MAX(ext4_extent_batch_credits(inode), ext4_insert_credits(inode, &ext[0])), done = 0;
 	struct journal_handle *handle;
 	int err;
 
 	/* One extent, the usual case, does not ask for a large share of the log. */
 	if (n == 1)
-		credits = x4_insert_credits(inode, &ext[0]);
+		credits = ext4_insert_credits(inode, &ext[0]);
 	err = journal_begin(inode->vol->journal, credits, &handle);
 	if (err)
 		return err;
-	err = x4_inode_begin(handle, inode);
-	while (!err && done < n && (!done || journal_credits_left(handle) >= x4_insert_credits(inode, &ext[done]))) {
-		const struct x4_ext *extent = &ext[done++];
+	err = ext4_inode_begin(handle, inode);
+	while (!err && done < n && (!done || journal_credits_left(handle) >= ext4_insert_credits(inode, &ext[done]))) {
+		const struct ext4_extent *extent = &ext[done++];
 
-		err = x4_balloc_claim(handle, inode, extent->pblk, extent->len);
+		err = ext4_blocks_claim(handle, inode, extent->pblk, extent->len);
 		if (!err)
-			err = x4_extent_insert(handle, inode, extent->lblk, extent->len, extent->pblk, extent->state == X4_EXT_UNWRITTEN);
+			err = ext4_extent_insert(handle, inode, extent->lblk, extent->len, extent->pblk, extent->state == EXT4_EXTENT_UNWRITTEN);
 	}
 	if (!err)
-		stamp_grown(inode, last && done == n ? new_size : size_upto(inode, new_size, x4_ext_end(&ext[done - 1])));
+		stamp_grown(inode, last && done == n ? new_size : size_upto(inode, new_size, ext4_extent_end(&ext[done - 1])));
 	err = finish(handle, inode, err);
 	*ret_done = err ? 0 : done;
 	return err;
 }
 
-int x4_resv_insert(struct x4_inode *inode, struct x4_resv *reservation, uint64_t new_size, bool last)
+int ext4_reservation_insert(struct ext4_inode *inode, struct ext4_reservation *reservation, uint64_t new_size, bool last)
 {
 	unsigned at = 0, done = 0;
 	int err = 0;
@@ -282,18 +282,18 @@ int x4_resv_insert(struct x4_inode *inode, struct x4_resv *reservation, uint64_t
 	return err;
 }
 
-int x4_convert_range(struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x4_ext_state to, uint64_t new_size)
+int ext4_convert_range(struct ext4_inode *inode, uint32_t lblk, uint32_t end, enum ext4_extent_state to, uint64_t new_size)
 {
 	while (lblk < end) {
 		struct journal_handle *handle;
 		uint32_t next = lblk;
-		int err = journal_begin(inode->vol->journal, x4_extent_batch_credits(inode), &handle);
+		int err = journal_begin(inode->vol->journal, ext4_extent_batch_credits(inode), &handle);
 
 		if (err)
 			return err;
-		err = x4_inode_begin(handle, inode);
+		err = ext4_inode_begin(handle, inode);
 		if (!err)
-			err = x4_extent_convert(handle, inode, lblk, end, to, &next);
+			err = ext4_extent_convert(handle, inode, lblk, end, to, &next);
 		if (!err && next == lblk)
 			err = -ENOSPC; /* the log is too small for this tree */
 		if (!err)
@@ -307,27 +307,27 @@ int x4_convert_range(struct x4_inode *inode, uint32_t lblk, uint32_t end, enum x
 }
 
 /* Narrows [*lblk, *end) to where unwritten blocks lie; false if there are none. */
-static int find_unwritten(struct x4_inode *inode, uint32_t *lblk, uint32_t *end, bool *ret_any)
+static int find_unwritten(struct ext4_inode *inode, uint32_t *lblk, uint32_t *end, bool *ret_any)
 {
 	uint32_t first = *end, last = *lblk;
 
 	*ret_any = false;
 	for (uint32_t at = *lblk; at < *end;) {
-		struct x4_ext extent;
-		int err = x4_map_lookup(inode, at, &extent);
+		struct ext4_extent extent;
+		int err = ext4_map_lookup(inode, at, &extent);
 
 		if (err == -EAGAIN) {
-			err = x4_map_load_locked(inode);
+			err = ext4_map_load_locked(inode);
 			if (err)
 				return err;
 			continue;
 		}
-		if (extent.state == X4_EXT_UNWRITTEN) {
+		if (extent.state == EXT4_EXTENT_UNWRITTEN) {
 			first = FDIO_MIN(first, at);
-			last = FDIO_MIN(x4_ext_end(&extent), (uint64_t)*end);
+			last = FDIO_MIN(ext4_extent_end(&extent), (uint64_t)*end);
 			*ret_any = true;
 		}
-		at = FDIO_MIN(x4_ext_end(&extent), (uint64_t)*end);
+		at = FDIO_MIN(ext4_extent_end(&extent), (uint64_t)*end);
 	}
 	if (*ret_any) {
 		*lblk = first;
@@ -336,7 +336,7 @@ static int find_unwritten(struct x4_inode *inode, uint32_t *lblk, uint32_t *end,
 	return 0;
 }
 
-static int insert_locked(struct x4_inode *inode, struct x4_resv *reservation, uint32_t lblk, uint32_t end, uint64_t new_size, bool *ret_sized)
+static int insert_locked(struct ext4_inode *inode, struct ext4_reservation *reservation, uint32_t lblk, uint32_t end, uint64_t new_size, bool *ret_sized)
 {
 	bool inserts = reservation && reservation->nr, converts = false;
 	int err = 0;
@@ -344,20 +344,20 @@ static int insert_locked(struct x4_inode *inode, struct x4_resv *reservation, ui
 	if (lblk < end)
 		err = find_unwritten(inode, &lblk, &end, &converts);
 	if (!err && inserts)
-		err = x4_resv_insert(inode, reservation, new_size, !converts);
+		err = ext4_reservation_insert(inode, reservation, new_size, !converts);
 	if (!err && converts)
-		err = x4_convert_range(inode, lblk, end, X4_EXT_WRITTEN, new_size);
+		err = ext4_convert_range(inode, lblk, end, EXT4_EXTENT_WRITTEN, new_size);
 	*ret_sized = inserts || converts;
 	return err;
 }
 
-int x4_insert(struct x4_inode *inode, struct x4_resv *reservation, uint32_t conv_lblk, uint32_t conv_len, uint64_t new_size)
+int ext4_insert(struct ext4_inode *inode, struct ext4_reservation *reservation, uint32_t conv_lblk, uint32_t conv_len, uint64_t new_size)
 {
 	unsigned meta = 0;
 	bool sized;
 	int err;
 
-	if (new_size > x4_max_size(inode) || (uint64_t)conv_lblk + conv_len > X4_LBLK_END)
+	if (new_size > ext4_max_size(inode) || (uint64_t)conv_lblk + conv_len > EXT4_LBLK_END)
 		return -EFBIG;
 	if (over_untrimmed(inode, new_size))
 		return -EIO;
@@ -369,15 +369,15 @@ int x4_insert(struct x4_inode *inode, struct x4_resv *reservation, uint32_t conv
 	err = fdio_mutex_enter(&inode->map_lock);
 	if (err) {
 		if (meta)
-			x4_meta_unreserve(inode->vol, meta);
+			ext4_metadata_unreserve(inode->vol, meta);
 		return err;
 	}
 	err = insert_locked(inode, reservation, conv_lblk, conv_lblk + conv_len, new_size, &sized);
 	fdio_mutex_unlock(&inode->map_lock);
 	if (meta)
-		x4_meta_unreserve(inode->vol, meta);
+		ext4_metadata_unreserve(inode->vol, meta);
 	err = nowait_err(err);
 	if (!err && !sized && new_size)
-		err = x4_publish_size(inode, new_size);
+		err = ext4_publish_size(inode, new_size);
 	return err;
 }

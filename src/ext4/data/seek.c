@@ -7,28 +7,28 @@
 
 #include <errno.h>
 
-int x4_seek(struct x4_inode *inode, uint64_t off, bool want_data, uint64_t *ret)
+int ext4_seek(struct ext4_inode *inode, uint64_t off, bool want_data, uint64_t *ret)
 {
-	uint64_t size = x4_inode_size(inode), at = off;
+	uint64_t size = ext4_inode_size(inode), at = off;
 	unsigned bits = inode->vol->block_bits;
 
 	if (off >= size)
 		return -ENXIO;
-	if (x4_inode_inline(inode)) {
+	if (ext4_inode_inline(inode)) {
 		*ret = want_data ? off : size;
 		return 0;
 	}
-	while (at < size && at >> bits < X4_LBLK_END) {
-		struct x4_ext extent;
-		int err = x4_map_lookup_load(inode, at >> bits, &extent);
+	while (at < size && at >> bits < EXT4_LBLK_END) {
+		struct ext4_extent extent;
+		int err = ext4_map_lookup_load(inode, at >> bits, &extent);
 
 		if (err)
 			return err;
-		if ((extent.state == X4_EXT_WRITTEN) == want_data) {
+		if ((extent.state == EXT4_EXTENT_WRITTEN) == want_data) {
 			*ret = at;
 			return 0;
 		}
-		at = x4_ext_end(&extent) << bits;
+		at = ext4_extent_end(&extent) << bits;
 	}
 	if (want_data)
 		return -ENXIO;

@@ -44,7 +44,7 @@ static void put16(uint8_t *p, uint16_t v)
 }
 
 /* 16 bits do not hold the length of an entry that fills a 64 KiB block: its two low bits carry the high ones. */
-static unsigned decode_rec_len(const struct x4_vol *vol, uint16_t raw)
+static unsigned decode_rec_len(const struct ext4_vol *vol, uint16_t raw)
 {
 	if (vol->block_size < 65536)
 		return raw;
@@ -53,19 +53,19 @@ static unsigned decode_rec_len(const struct x4_vol *vol, uint16_t raw)
 	return (raw & 65532u) | ((raw & 3u) << 16);
 }
 
-static uint16_t encode_rec_len(const struct x4_vol *vol, unsigned len)
+static uint16_t encode_rec_len(const struct ext4_vol *vol, unsigned len)
 {
 	if (len < 65536)
 		return (uint16_t)len;
 	return vol->block_size == 65536 ? 65535 : (uint16_t)((len & 65532u) | ((len >> 16) & 3u));
 }
 
-unsigned dirb_limit(const struct x4_vol *vol)
+unsigned dir_block_limit(const struct ext4_vol *vol)
 {
 	return vol->block_size - (vol->has_csum ? DIR_TAIL_LEN : 0);
 }
 
-bool dirb_get(const struct x4_vol *vol, const uint8_t *data, unsigned limit, unsigned off, struct dirb_ent *ret)
+bool dir_block_get(const struct ext4_vol *vol, const uint8_t *data, unsigned limit, unsigned off, struct dir_block_ent *ret)
 {
 	if (off + DIR_ENT_MIN > limit)
 		return false;
@@ -79,7 +79,7 @@ bool dirb_get(const struct x4_vol *vol, const uint8_t *data, unsigned limit, uns
 	       (ret->ino == 0 || dir_rec_len(ret->name_len) <= ret->rec_len);
 }
 
-void dirb_put(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len)
+void dir_block_put(const struct ext4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len, uint32_t ino, uint8_t ft, const char *name, unsigned len)
 {
 	put32(data + off, ino);
 	put16(data + off + 4, encode_rec_len(vol, rec_len));
@@ -90,15 +90,15 @@ void dirb_put(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned re
 	memset(data + off + DIR_ENT_HEAD + len, 0, dir_rec_len(len) - DIR_ENT_HEAD - len);
 }
 
-void dirb_stretch(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len)
+void dir_block_stretch(const struct ext4_vol *vol, uint8_t *data, unsigned off, unsigned rec_len)
 {
 	put16(data + off + 4, encode_rec_len(vol, rec_len));
 }
 
-void dirb_init(const struct x4_vol *vol, uint8_t *data)
+void dir_block_init(const struct ext4_vol *vol, uint8_t *data)
 {
 	memset(data, 0, vol->block_size);
-	put16(data + 4, encode_rec_len(vol, dirb_limit(vol)));
+	put16(data + 4, encode_rec_len(vol, dir_block_limit(vol)));
 	if (vol->has_csum) {
 		uint8_t *tail = data + vol->block_size - DIR_TAIL_LEN;
 
@@ -107,20 +107,20 @@ void dirb_init(const struct x4_vol *vol, uint8_t *data)
 	}
 }
 
-static uint32_t leaf_csum(struct x4_inode *dir, const uint8_t *data)
+static uint32_t leaf_csum(struct ext4_inode *dir, const uint8_t *data)
 {
 	return fdio_crc32c(dir->checksum_seed, data, dir->vol->block_size - DIR_TAIL_LEN);
 }
 
-void dirb_seal(struct x4_inode *dir, struct journal_buffer *buffer)
+void dir_block_seal(struct ext4_inode *dir, struct journal_buffer *buffer)
 {
 	if (dir->vol->has_csum)
 		put32(buffer->data + dir->vol->block_size - 4, leaf_csum(dir, buffer->data));
-	__atomic_store_n(&buffer->verified, X4_VERIFIED_DIR, __ATOMIC_RELAXED);
+	__atomic_store_n(&buffer->verified, EXT4_VERIFIED_DIR, __ATOMIC_RELAXED);
 }
 
 /* ---- index blocks ---- */
-unsigned dxb_offset(const struct x4_vol *vol, const uint8_t *data)
+unsigned dir_index_block_offset(const struct ext4_vol *vol, const uint8_t *data)
 {
 	unsigned rec_len = decode_rec_len(vol, get16(data + 4));
 
@@ -131,24 +131,24 @@ unsigned dxb_offset(const struct x4_vol *vol, const uint8_t *data)
 	return 0;
 }
 
-unsigned dxb_limit(const struct x4_vol *vol, unsigned ofs)
+unsigned dir_index_block_limit(const struct ext4_vol *vol, unsigned ofs)
 {
 	return (vol->block_size - ofs - (vol->has_csum ? 8 : 0)) / 8;
 }
 
-unsigned dxb_count(const uint8_t *data, unsigned ofs) { return get16(data + ofs + 2); }
+unsigned dir_index_block_count(const uint8_t *data, unsigned ofs) { return get16(data + ofs + 2); }
 
-void dxb_set_count(const struct x4_vol *vol, uint8_t *data, unsigned ofs, unsigned count)
+void dir_index_block_set_count(const struct ext4_vol *vol, uint8_t *data, unsigned ofs, unsigned count)
 {
-	put16(data + ofs, (uint16_t)dxb_limit(vol, ofs));
+	put16(data + ofs, (uint16_t)dir_index_block_limit(vol, ofs));
 	put16(data + ofs + 2, (uint16_t)count);
 }
 
 /* The first entry has no hash of its own: it covers everything below the second. */
-uint32_t dxb_hash(const uint8_t *data, unsigned ofs, unsigned n) { return n ? get32(data + ofs + 8 * n) : 0; }
-uint32_t dxb_block(const uint8_t *data, unsigned ofs, unsigned n) { return get32(data + ofs + 8 * n + 4) & 0x0fffffff; }
+uint32_t dir_index_block_hash(const uint8_t *data, unsigned ofs, unsigned n) { return n ? get32(data + ofs + 8 * n) : 0; }
+uint32_t dir_index_block_block(const uint8_t *data, unsigned ofs, unsigned n) { return get32(data + ofs + 8 * n + 4) & 0x0fffffff; }
 
-void dxb_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t block)
+void dir_index_block_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t block)
 {
 	if (n)
 		put32(data + ofs + 8 * n, hash);
@@ -160,115 +160,115 @@ void dxb_set(uint8_t *data, unsigned ofs, unsigned n, uint32_t hash, uint32_t bl
  * field as zero. Their number is bounded here: it is the block's, which another directory may have
  * as well, and change.
  */
-static uint32_t index_csum(struct x4_inode *dir, const uint8_t *data, unsigned ofs)
+static uint32_t index_csum(struct ext4_inode *dir, const uint8_t *data, unsigned ofs)
 {
 	static const uint8_t zero[4];
-	unsigned count = FDIO_MIN(dxb_count(data, ofs), dxb_limit(dir->vol, ofs));
+	unsigned count = FDIO_MIN(dir_index_block_count(data, ofs), dir_index_block_limit(dir->vol, ofs));
 	uint32_t c = fdio_crc32c(dir->checksum_seed, data, ofs + 8 * count);
 
-	c = fdio_crc32c(c, data + ofs + 8 * dxb_limit(dir->vol, ofs), 4);
+	c = fdio_crc32c(c, data + ofs + 8 * dir_index_block_limit(dir->vol, ofs), 4);
 	return fdio_crc32c(c, zero, 4);
 }
 
-void dxb_seal(struct x4_inode *dir, struct journal_buffer *buffer)
+void dir_index_block_seal(struct ext4_inode *dir, struct journal_buffer *buffer)
 {
-	unsigned ofs = dxb_offset(dir->vol, buffer->data);
+	unsigned ofs = dir_index_block_offset(dir->vol, buffer->data);
 
 	if (dir->vol->has_csum)
-		put32(buffer->data + ofs + 8 * dxb_limit(dir->vol, ofs) + 4, index_csum(dir, buffer->data, ofs));
-	__atomic_store_n(&buffer->verified, X4_VERIFIED_HTREE, __ATOMIC_RELAXED);
+		put32(buffer->data + ofs + 8 * dir_index_block_limit(dir->vol, ofs) + 4, index_csum(dir, buffer->data, ofs));
+	__atomic_store_n(&buffer->verified, EXT4_VERIFIED_HTREE, __ATOMIC_RELAXED);
 }
 
 /* ---- reading ---- */
-int dirb_check_entries(struct x4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
+int dir_block_check_entries(struct ext4_inode *dir, uint32_t lblk, uint64_t blk, const uint8_t *data,
 		       unsigned from, unsigned to)
 {
-	struct x4_vol *vol = dir->vol;
-	struct dirb_ent entry;
+	struct ext4_vol *vol = dir->vol;
+	struct dir_block_ent entry;
 
 	for (unsigned off = from; off < to; off += entry.rec_len) {
-		if (!dirb_get(vol, data, to, off, &entry))
-			return X4_CORRUPT(vol, dir->ino, blk, "directory block %u: bad entry at %u",
+		if (!dir_block_get(vol, data, to, off, &entry))
+			return EXT4_CORRUPT(vol, dir->ino, blk, "directory block %u: bad entry at %u",
 					  lblk, off);
 		if (entry.ino == 0)
 			continue;
 		if (entry.ino > vol->nr_inodes)
-			return X4_CORRUPT(vol, dir->ino, blk,
+			return EXT4_CORRUPT(vol, dir->ino, blk,
 					  "directory block %u: inode %u at %u does not exist", lblk,
 					  entry.ino, off);
 		if (entry.name_len == 0 || memchr(entry.name, '/', entry.name_len) ||
 		    memchr(entry.name, 0, entry.name_len))
-			return X4_CORRUPT(vol, dir->ino, blk,
+			return EXT4_CORRUPT(vol, dir->ino, blk,
 					  "directory block %u: impossible name at %u", lblk, off);
 	}
 	return 0;
 }
 
-static int verify_leaf(struct x4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
+static int verify_leaf(struct ext4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
 {
-	struct x4_vol *vol = dir->vol;
+	struct ext4_vol *vol = dir->vol;
 
 	if (vol->has_csum) {
 		const uint8_t *tail = buffer->data + vol->block_size - DIR_TAIL_LEN;
 
 		if (get32(tail) || get16(tail + 4) != DIR_TAIL_LEN || get16(tail + 6) != EXT2_DIR_NAME_LEN_CSUM)
-			return X4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u has no checksum", lblk);
+			return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u has no checksum", lblk);
 		if (get32(tail + 8) != leaf_csum(dir, buffer->data))
-			return X4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u: wrong checksum", lblk);
+			return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u: wrong checksum", lblk);
 	}
-	return dirb_check_entries(dir, lblk, buffer->blk, buffer->data, 0, dirb_limit(vol));
+	return dir_block_check_entries(dir, lblk, buffer->blk, buffer->data, 0, dir_block_limit(vol));
 }
 
-static int verify_index(struct x4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
+static int verify_index(struct ext4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
 {
-	struct x4_vol *vol = dir->vol;
-	unsigned ofs = dxb_offset(vol, buffer->data), n, count;
+	struct ext4_vol *vol = dir->vol;
+	unsigned ofs = dir_index_block_offset(vol, buffer->data), n, count;
 
 	if (ofs == 0 || (ofs == 32) != (lblk == 0))
-		return X4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u should be an index block", lblk);
-	count = dxb_count(buffer->data, ofs);
-	if (get16(buffer->data + ofs) != dxb_limit(vol, ofs) || count < 1 || count > dxb_limit(vol, ofs))
-		return X4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: %u entries of %u", lblk, count, get16(buffer->data + ofs));
-	if (vol->has_csum && get32(buffer->data + ofs + 8 * dxb_limit(vol, ofs) + 4) != index_csum(dir, buffer->data, ofs))
-		return X4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: wrong checksum", lblk);
+		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "directory block %u should be an index block", lblk);
+	count = dir_index_block_count(buffer->data, ofs);
+	if (get16(buffer->data + ofs) != dir_index_block_limit(vol, ofs) || count < 1 || count > dir_index_block_limit(vol, ofs))
+		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: %u entries of %u", lblk, count, get16(buffer->data + ofs));
+	if (vol->has_csum && get32(buffer->data + ofs + 8 * dir_index_block_limit(vol, ofs) + 4) != index_csum(dir, buffer->data, ofs))
+		return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u: wrong checksum", lblk);
 	for (n = 2; n < count; n++)
-		if (dxb_hash(buffer->data, ofs, n) < dxb_hash(buffer->data, ofs, n - 1))
-			return X4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u is out of order", lblk);
+		if (dir_index_block_hash(buffer->data, ofs, n) < dir_index_block_hash(buffer->data, ofs, n - 1))
+			return EXT4_CORRUPT(vol, dir->ino, buffer->blk, "index block %u is out of order", lblk);
 	return 0;
 }
 
-bool dirb_is_index(struct x4_inode *dir, uint32_t lblk, const uint8_t *data)
+bool dir_block_is_index(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data)
 {
 	if (!(ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT2_INDEX_FL))
 		return false;
 	if (lblk == 0)
 		return true;
 	/* With checksums a leaf has its tail, so it never looks like this; without, one that does is empty. */
-	return dir->vol->has_csum && dxb_offset(dir->vol, data) == 8;
+	return dir->vol->has_csum && dir_index_block_offset(dir->vol, data) == 8;
 }
 
-int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct journal_buffer **ret)
+int dir_block_read(struct ext4_inode *dir, uint32_t lblk, enum dir_block_kind kind, struct journal_buffer **ret)
 {
-	struct x4_vol *vol = dir->vol;
+	struct ext4_vol *vol = dir->vol;
 	struct journal_buffer *buffer;
 	uint64_t blk;
 	uint32_t bit;
 	int err;
 
-	if (x4_inode_inline(dir))
+	if (ext4_inode_inline(dir))
 		return -EOPNOTSUPP; /* not damaged: it has no blocks */
 	if (lblk >= dir_nr_blocks(dir))
-		return X4_CORRUPT(vol, dir->ino, 0, "block %u is beyond the directory", lblk);
-	err = x4_bmap(dir, lblk, &blk);
+		return EXT4_CORRUPT(vol, dir->ino, 0, "block %u is beyond the directory", lblk);
+	err = ext4_bmap(dir, lblk, &blk);
 	if (err == 0)
 		err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
-	if (kind == DIRB_ANY)
-		kind = dirb_is_index(dir, lblk, buffer->data) ? DIRB_INDEX : DIRB_LEAF;
-	bit = kind == DIRB_INDEX ? X4_VERIFIED_HTREE : X4_VERIFIED_DIR;
+	if (kind == DIR_BLOCK_ANY)
+		kind = dir_block_is_index(dir, lblk, buffer->data) ? DIR_BLOCK_INDEX : DIR_BLOCK_LEAF;
+	bit = kind == DIR_BLOCK_INDEX ? EXT4_VERIFIED_HTREE : EXT4_VERIFIED_DIR;
 	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & bit)) {
-		err = kind == DIRB_INDEX ? verify_index(dir, lblk, buffer) : verify_leaf(dir, lblk, buffer);
+		err = kind == DIR_BLOCK_INDEX ? verify_index(dir, lblk, buffer) : verify_leaf(dir, lblk, buffer);
 		if (err) {
 			journal_buffer_release(buffer);
 			return err;
@@ -279,18 +279,18 @@ int dirb_read(struct x4_inode *dir, uint32_t lblk, enum dirb_kind kind, struct j
 	return 0;
 }
 
-int dirb_pass_over(int r, unsigned *bad)
+int dir_block_pass_over(int r, unsigned *bad)
 {
 	return r == -EUCLEAN && (*bad)++ < DIR_BAD_MAX ? 0 : r;
 }
 
 /* ---- inside a leaf ---- */
-bool dirb_find(const struct x4_vol *vol, const uint8_t *data, const char *name, unsigned len, struct dirb_ent *ret, unsigned *ret_prev)
+bool dir_block_find(const struct ext4_vol *vol, const uint8_t *data, const char *name, unsigned len, struct dir_block_ent *ret, unsigned *ret_prev)
 {
-	unsigned off = 0, limit = dirb_limit(vol);
+	unsigned off = 0, limit = dir_block_limit(vol);
 
 	*ret_prev = UINT_MAX;
-	while (dirb_get(vol, data, limit, off, ret)) {
+	while (dir_block_get(vol, data, limit, off, ret)) {
 		if (ret->ino && ret->name_len == len && memcmp(ret->name, name, len) == 0)
 			return true;
 		*ret_prev = off;
@@ -300,38 +300,38 @@ bool dirb_find(const struct x4_vol *vol, const uint8_t *data, const char *name, 
 }
 
 /* What is free in an entry: all of an unused one, what is behind the name of one in use. */
-static unsigned slack(const struct dirb_ent *entry)
+static unsigned slack(const struct dir_block_ent *entry)
 {
 	return entry->ino ? entry->rec_len - dir_rec_len(entry->name_len) : entry->rec_len;
 }
 
-unsigned dirb_find_gap(const struct x4_vol *vol, const uint8_t *data, unsigned need)
+unsigned dir_block_find_gap(const struct ext4_vol *vol, const uint8_t *data, unsigned need)
 {
-	unsigned off = 0, limit = dirb_limit(vol);
-	struct dirb_ent entry;
+	unsigned off = 0, limit = dir_block_limit(vol);
+	struct dir_block_ent entry;
 
-	for (; dirb_get(vol, data, limit, off, &entry); off += entry.rec_len)
+	for (; dir_block_get(vol, data, limit, off, &entry); off += entry.rec_len)
 		if (slack(&entry) >= need)
 			return off;
 	return UINT_MAX;
 }
 
-unsigned dirb_max_gap(const struct x4_vol *vol, const uint8_t *data)
+unsigned dir_block_max_gap(const struct ext4_vol *vol, const uint8_t *data)
 {
-	unsigned off = 0, limit = dirb_limit(vol), max = 0;
-	struct dirb_ent entry;
+	unsigned off = 0, limit = dir_block_limit(vol), max = 0;
+	struct dir_block_ent entry;
 
-	for (; dirb_get(vol, data, limit, off, &entry); off += entry.rec_len)
+	for (; dir_block_get(vol, data, limit, off, &entry); off += entry.rec_len)
 		max = FDIO_MAX(max, slack(&entry));
 	return max;
 }
 
-unsigned dirb_insert(const struct x4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len)
+unsigned dir_block_insert(const struct ext4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft, const char *name, unsigned len)
 {
 	unsigned used, rec_len;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 
-	FDIO_MUST(dirb_get(vol, data, dirb_limit(vol), off, &entry) && slack(&entry) >= dir_rec_len(len));
+	FDIO_MUST(dir_block_get(vol, data, dir_block_limit(vol), off, &entry) && slack(&entry) >= dir_rec_len(len));
 	rec_len = entry.rec_len;
 	if (entry.ino) {
 		used = dir_rec_len(entry.name_len);
@@ -339,49 +339,49 @@ unsigned dirb_insert(const struct x4_vol *vol, uint8_t *data, unsigned off, uint
 		off += used;
 		rec_len -= used;
 	}
-	dirb_put(vol, data, off, rec_len, ino, ft, name, len);
+	dir_block_put(vol, data, off, rec_len, ino, ft, name, len);
 	return off;
 }
 
-void dirb_delete(const struct x4_vol *vol, uint8_t *data, unsigned off, unsigned prev)
+void dir_block_delete(const struct ext4_vol *vol, uint8_t *data, unsigned off, unsigned prev)
 {
-	unsigned limit = dirb_limit(vol);
-	struct dirb_ent e, p;
+	unsigned limit = dir_block_limit(vol);
+	struct dir_block_ent e, p;
 
-	FDIO_MUST(dirb_get(vol, data, limit, off, &e));
+	FDIO_MUST(dir_block_get(vol, data, limit, off, &e));
 	/* The name goes too: whoever may read the block later must not see what was deleted. */
 	if (prev == UINT_MAX) {
 		put32(data + off, 0);
 		memset(data + off + 6, 0, dir_rec_len(e.name_len) - 6);
 		return;
 	}
-	FDIO_MUST(dirb_get(vol, data, limit, prev, &p) && prev + p.rec_len == off);
+	FDIO_MUST(dir_block_get(vol, data, limit, prev, &p) && prev + p.rec_len == off);
 	put16(data + prev + 4, encode_rec_len(vol, p.rec_len + e.rec_len));
 	memset(data + off, 0, dir_rec_len(e.name_len));
 }
 
-void dirb_set(const struct x4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft)
+void dir_block_set(const struct ext4_vol *vol, uint8_t *data, unsigned off, uint32_t ino, uint8_t ft)
 {
 	put32(data + off, ino);
 	if (vol->has_filetype)
 		data[off + 7] = ft;
 }
 
-uint32_t dir_nr_blocks(const struct x4_inode *dir)
+uint32_t dir_nr_blocks(const struct ext4_inode *dir)
 {
-	uint64_t n = x4_raw_size(dir) >> dir->vol->block_bits;
+	uint64_t n = ext4_raw_size(dir) >> dir->vol->block_bits;
 
 	return (uint32_t)FDIO_MIN(n, UINT32_MAX - 1);
 }
 
-void dir_readahead(struct x4_inode *dir, uint32_t lblk, uint32_t nr)
+void dir_readahead(struct ext4_inode *dir, uint32_t lblk, uint32_t nr)
 {
 	uint64_t first, next;
 	unsigned n = 1;
 
-	if (lblk % 32 || x4_bmap(dir, lblk, &first))
+	if (lblk % 32 || ext4_bmap(dir, lblk, &first))
 		return;
-	while (n < 32 && lblk + n < nr && x4_bmap(dir, lblk + n, &next) == 0 && next == first + n)
+	while (n < 32 && lblk + n < nr && ext4_bmap(dir, lblk + n, &next) == 0 && next == first + n)
 		n++;
 	if (n > 1)
 		journal_readahead(dir->vol->journal, first, n);

@@ -14,7 +14,7 @@
 #include <limits.h>
 #include <string.h>
 
-bool dir_is_dx(const struct x4_inode *dir)
+bool dir_is_dx(const struct ext4_inode *dir)
 {
 	return dir->vol->has_dir_index && (ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT2_INDEX_FL);
 }
@@ -39,19 +39,19 @@ static bool is_dots(const char *name, unsigned len)
 }
 
 /* "." or ".." in block 0, which is the index root if there is an index. */
-static int find_dots(struct x4_inode *dir, unsigned len, struct dir_pos *ret)
+static int find_dots(struct ext4_inode *dir, unsigned len, struct dir_pos *ret)
 {
 	unsigned limit = dir->vol->block_size, off = 0;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
-	int err = dirb_read(dir, 0, dir_is_dx(dir) ? DIRB_INDEX : DIRB_ANY, &buffer);
+	int err = dir_block_read(dir, 0, dir_is_dx(dir) ? DIR_BLOCK_INDEX : DIR_BLOCK_ANY, &buffer);
 
 	if (err)
 		return err;
 	for (unsigned n = 1; n <= len; n++, off += entry.rec_len) {
-		if (!dirb_get(dir->vol, buffer->data, limit, off, &entry) || !entry.ino || entry.ino > dir->vol->nr_inodes || entry.name_len != n ||
+		if (!dir_block_get(dir->vol, buffer->data, limit, off, &entry) || !entry.ino || entry.ino > dir->vol->nr_inodes || entry.name_len != n ||
 		    memcmp(entry.name, "..", n)) {
-			err = X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "the directory does not begin with \".\" and \"..\"");
+			err = EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk, "the directory does not begin with \".\" and \"..\"");
 			break;
 		}
 		*ret = (struct dir_pos){ 0, off, entry.ino, entry.file_type };
@@ -60,33 +60,33 @@ static int find_dots(struct x4_inode *dir, unsigned len, struct dir_pos *ret)
 	return err;
 }
 
-bool dir_index_lost(struct x4_inode *dir)
+bool dir_index_lost(struct ext4_inode *dir)
 {
 	struct journal_buffer *buffer;
-	int err = dirb_read(dir, 0, DIRB_INDEX, &buffer);
+	int err = dir_block_read(dir, 0, DIR_BLOCK_INDEX, &buffer);
 
 	if (!err)
 		journal_buffer_release(buffer);
 	return err == -EUCLEAN;
 }
 
-static int scan(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
+static int scan(struct ext4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
 	uint32_t nr = dir_nr_blocks(dir);
 	unsigned bad = 0;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
 	unsigned prev;
 	bool hit;
 	int err;
 
 	for (uint32_t lblk = 0; lblk < nr; lblk++) {
-		err = dirb_read(dir, lblk, DIRB_ANY, &buffer);
-		if (err && !dirb_pass_over(err, &bad))
+		err = dir_block_read(dir, lblk, DIR_BLOCK_ANY, &buffer);
+		if (err && !dir_block_pass_over(err, &bad))
 			continue;
 		if (err)
 			return err;
-		hit = !dirb_is_index(dir, lblk, buffer->data) && dirb_find(dir->vol, buffer->data, name, len, &entry, &prev);
+		hit = !dir_block_is_index(dir, lblk, buffer->data) && dir_block_find(dir->vol, buffer->data, name, len, &entry, &prev);
 		if (hit)
 			*ret = (struct dir_pos){ lblk, entry.off, entry.ino, entry.file_type };
 		journal_buffer_release(buffer);
@@ -97,45 +97,45 @@ static int scan(struct x4_inode *dir, const char *name, unsigned len, struct dir
 }
 
 /* INDEX_FL on a volume without dir_index: the index blocks look empty to a scan, but no table is kept of such a mix. */
-static bool may_have_state(struct x4_inode *dir)
+static bool may_have_state(struct ext4_inode *dir)
 {
 	return !(ext2fs_le32_to_cpu(dir->raw->i_flags) & EXT2_INDEX_FL);
 }
 
-int dir_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
+int dir_find(struct ext4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
-	struct x4_dirstate *state = NULL;
+	struct ext4_dir_table *state = NULL;
 	int err = 0;
 
-	if (x4_inode_inline(dir))
+	if (ext4_inode_inline(dir))
 		return dir_inline_find(dir, name, len, ret);
 	if (is_dots(name, len))
 		return find_dots(dir, len, ret);
 	if (dir_is_dx(dir)) {
-		err = dx_find(dir, name, len, ret);
+		err = dir_index_find(dir, name, len, ret);
 		return err == -EUCLEAN && dir_index_lost(dir) ? scan(dir, name, len, ret) : err;
 	}
 	if (may_have_state(dir))
-		state = dirstate_get(dir, &err);
+		state = dir_table_get(dir, &err);
 	if (err)
 		return err;
-	return state ? dirstate_find(dir, state, name, len, ret) : scan(dir, name, len, ret);
+	return state ? dir_table_find(dir, state, name, len, ret) : scan(dir, name, len, ret);
 }
 
-static bool block_is_empty(struct x4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
+static bool block_is_empty(struct ext4_inode *dir, uint32_t lblk, const struct journal_buffer *buffer)
 {
-	unsigned off = 0, limit = dirb_limit(dir->vol);
-	struct dirb_ent entry;
+	unsigned off = 0, limit = dir_block_limit(dir->vol);
+	struct dir_block_ent entry;
 
-	if (dirb_is_index(dir, lblk, buffer->data))
+	if (dir_block_is_index(dir, lblk, buffer->data))
 		return true;
-	for (; dirb_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
+	for (; dir_block_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
 		if (entry.ino && !(lblk == 0 && is_dots(entry.name, entry.name_len)))
 			return false;
 	return true;
 }
 
-int dir_is_empty(struct x4_inode *dir)
+int dir_is_empty(struct ext4_inode *dir)
 {
 	uint32_t nr = dir_nr_blocks(dir);
 	struct journal_buffer *buffer;
@@ -145,7 +145,7 @@ int dir_is_empty(struct x4_inode *dir)
 		return nowait_miss();
 
 	for (uint32_t lblk = 0; err == 1 && lblk < nr; lblk++) {
-		err = dirb_read(dir, lblk, DIRB_ANY, &buffer);
+		err = dir_block_read(dir, lblk, DIR_BLOCK_ANY, &buffer);
 		if (err)
 			return err;
 		err = block_is_empty(dir, lblk, buffer);
@@ -157,29 +157,29 @@ int dir_is_empty(struct x4_inode *dir)
 /* ---- insertion ---- */
 
 /* Block with room for need bytes: 1 and its place, 0 if there is none. */
-static int find_room(struct x4_inode *dir, unsigned need, uint32_t *ret_lblk, uint32_t *ret_off)
+static int find_room(struct ext4_inode *dir, unsigned need, uint32_t *ret_lblk, uint32_t *ret_off)
 {
 	uint32_t nr = dir_nr_blocks(dir), lblk = 0;
-	struct x4_dirstate *state = NULL;
+	struct ext4_dir_table *state = NULL;
 	struct journal_buffer *buffer;
 	unsigned off;
 	int err = 0;
 
 	if (may_have_state(dir))
-		state = dirstate_get(dir, &err);
+		state = dir_table_get(dir, &err);
 	if (err)
 		return err;
 	if (nowait_on() && nr > DIR_NOWAIT_SCAN)
 		return nowait_miss();
 	if (state) {
-		lblk = dirstate_find_gap(state, need);
+		lblk = dir_table_find_gap(state, need);
 		nr = lblk == UINT32_MAX ? 0 : lblk + 1;
 	}
 	for (; lblk < nr; lblk++) {
-		err = dirb_read(dir, lblk, DIRB_ANY, &buffer);
+		err = dir_block_read(dir, lblk, DIR_BLOCK_ANY, &buffer);
 		if (err)
 			return err;
-		off = dirb_is_index(dir, lblk, buffer->data) ? UINT_MAX : dirb_find_gap(dir->vol, buffer->data, need);
+		off = dir_block_is_index(dir, lblk, buffer->data) ? UINT_MAX : dir_block_find_gap(dir->vol, buffer->data, need);
 		journal_buffer_release(buffer);
 		if (off == UINT_MAX)
 			continue;
@@ -190,14 +190,14 @@ static int find_room(struct x4_inode *dir, unsigned need, uint32_t *ret_lblk, ui
 	return 0;
 }
 
-int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct dir_add *add)
+int dir_plan_add(struct ext4_inode *dir, const char *name, unsigned len, struct dir_add *add)
 {
 	unsigned grow = 1;
 	int err;
 
 	*add = (struct dir_add){ .name = name, .len = len, .credits = DIR_CREDITS_CHANGE };
 	if (dir_is_dx(dir))
-		return dx_plan_add(dir, add);
+		return dir_index_plan_add(dir, add);
 	err = find_room(dir, dir_rec_len(len), &add->lblk, &add->off);
 	if (err < 0)
 		return err;
@@ -217,28 +217,28 @@ int dir_plan_add(struct x4_inode *dir, const char *name, unsigned len, struct di
 	return 0;
 }
 
-static int put_at(struct journal_handle *handle, struct x4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add, uint32_t lblk, uint32_t ino,
+static int put_at(struct journal_handle *handle, struct ext4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add, uint32_t lblk, uint32_t ino,
 		  uint8_t ft)
 {
-	unsigned off, gap = dirb_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
+	unsigned off, gap = dir_block_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
 	int err;
 
 	/* The plan found it: only a block that another directory owns too can have lost it since. */
 	if (gap == UINT_MAX)
-		return X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u changes by itself", lblk);
+		return EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u changes by itself", lblk);
 	err = journal_get_write(handle, buffer);
 	if (err)
 		return err;
-	off = dirb_insert(dir->vol, buffer->data, gap, ino, ft, add->name, add->len);
-	dirb_seal(dir, buffer);
-	dirstate_added(dir, lblk, buffer->data, off, add->name, add->len);
+	off = dir_block_insert(dir->vol, buffer->data, gap, ino, ft, add->name, add->len);
+	dir_block_seal(dir, buffer);
+	dir_table_added(dir, lblk, buffer->data, off, add->name, add->len);
 	return 0;
 }
 
-static int add_slot(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int add_slot(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	struct journal_buffer *buffer;
-	int err = dirb_read(dir, add->lblk, DIRB_LEAF, &buffer);
+	int err = dir_block_read(dir, add->lblk, DIR_BLOCK_LEAF, &buffer);
 
 	if (err)
 		return err;
@@ -247,7 +247,7 @@ static int add_slot(struct journal_handle *handle, struct x4_inode *dir, const s
 	return err;
 }
 
-static int add_append(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int add_append(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	struct journal_buffer *buffer;
 	uint32_t lblk;
@@ -255,7 +255,7 @@ static int add_append(struct journal_handle *handle, struct x4_inode *dir, const
 
 	if (err)
 		return err;
-	dirb_init(dir->vol, buffer->data);
+	dir_block_init(dir->vol, buffer->data);
 	err = put_at(handle, dir, buffer, add, lblk, ino, ft);
 	journal_buffer_release(buffer);
 	return err;
@@ -263,7 +263,7 @@ static int add_append(struct journal_handle *handle, struct x4_inode *dir, const
 
 /* A volume without dir_index: an index that somebody left would not know the new name. With checksums its blocks could
  * not be read as leaves, so there the flag stays for e2fsck to repair. */
-static void forget_index(struct x4_inode *dir)
+static void forget_index(struct ext4_inode *dir)
 {
 	uint32_t flags = ext2fs_le32_to_cpu(dir->raw->i_flags);
 
@@ -274,7 +274,7 @@ static void forget_index(struct x4_inode *dir)
 	fdio_mutex_unlock(&dir->attr);
 }
 
-int dir_do_add(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+int dir_do_add(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
 	int err;
 
@@ -286,12 +286,12 @@ int dir_do_add(struct journal_handle *handle, struct x4_inode *dir, const struct
 		err = add_append(handle, dir, add, ino, ft);
 		break;
 	case DIR_ADD_CONVERT:
-		err = dx_do_convert(handle, dir);
+		err = dir_index_do_convert(handle, dir);
 		if (err)
 			return err;
-		return dx_do_add(handle, dir, add, ino, ft);
+		return dir_index_do_add(handle, dir, add, ino, ft);
 	case DIR_ADD_DX:
-		return dx_do_add(handle, dir, add, ino, ft);
+		return dir_index_do_add(handle, dir, add, ino, ft);
 	default:
 		return -EINVAL;
 	}
@@ -301,69 +301,69 @@ int dir_do_add(struct journal_handle *handle, struct x4_inode *dir, const struct
 }
 
 /* ---- the other changes ---- */
-int dir_do_remove(struct journal_handle *handle, struct x4_inode *dir, const char *name, unsigned len)
+int dir_do_remove(struct journal_handle *handle, struct ext4_inode *dir, const char *name, unsigned len)
 {
 	struct dir_pos pos;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
 	unsigned prev;
 	int err = dir_find(dir, name, len, &pos);
 
 	if (err == 0)
-		err = dirb_read(dir, pos.lblk, DIRB_LEAF, &buffer);
+		err = dir_block_read(dir, pos.lblk, DIR_BLOCK_LEAF, &buffer);
 	if (err)
 		return err;
-	if (!dirb_find(dir->vol, buffer->data, name, len, &entry, &prev) || entry.off != pos.off)
-		err = X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u has a name twice", pos.lblk);
+	if (!dir_block_find(dir->vol, buffer->data, name, len, &entry, &prev) || entry.off != pos.off)
+		err = EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk, "directory block %u has a name twice", pos.lblk);
 	if (err == 0)
 		err = journal_get_write(handle, buffer);
 	if (err == 0) {
-		dirb_delete(dir->vol, buffer->data, entry.off, prev);
-		dirb_seal(dir, buffer);
-		dirstate_removed(dir, pos.lblk, buffer->data, entry.off, name, len);
+		dir_block_delete(dir->vol, buffer->data, entry.off, prev);
+		dir_block_seal(dir, buffer);
+		dir_table_removed(dir, pos.lblk, buffer->data, entry.off, name, len);
 		forget_index(dir);
 	}
 	journal_buffer_release(buffer);
 	return err;
 }
 
-int dir_do_set(struct journal_handle *handle, struct x4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
+int dir_do_set(struct journal_handle *handle, struct ext4_inode *dir, const char *name, unsigned len, uint32_t ino, uint8_t ft)
 {
 	struct dir_pos pos;
 	struct journal_buffer *buffer;
 	int err = dir_find(dir, name, len, &pos);
 
 	if (err == 0)
-		err = dirb_read(dir, pos.lblk, DIRB_ANY, &buffer);
+		err = dir_block_read(dir, pos.lblk, DIR_BLOCK_ANY, &buffer);
 	if (err)
 		return err;
 	err = journal_get_write(handle, buffer);
 	if (err == 0) {
-		dirb_set(dir->vol, buffer->data, pos.off, ino, ft);
-		if (dirb_is_index(dir, pos.lblk, buffer->data))
-			dxb_seal(dir, buffer);
+		dir_block_set(dir->vol, buffer->data, pos.off, ino, ft);
+		if (dir_block_is_index(dir, pos.lblk, buffer->data))
+			dir_index_block_seal(dir, buffer);
 		else
-			dirb_seal(dir, buffer);
+			dir_block_seal(dir, buffer);
 	}
 	journal_buffer_release(buffer);
 	return err;
 }
 
-int dir_do_init(struct journal_handle *handle, struct x4_inode *dir, uint32_t parent)
+int dir_do_init(struct journal_handle *handle, struct ext4_inode *dir, uint32_t parent)
 {
-	struct x4_vol *vol = dir->vol;
+	struct ext4_vol *vol = dir->vol;
 	struct journal_buffer *buffer;
 	uint32_t lblk;
 	int err = dir_append(handle, dir, &lblk, &buffer);
 
 	if (err)
 		return err;
-	dirb_init(vol, buffer->data);
-	dirb_put(vol, buffer->data, 0, DIR_ENT_MIN, dir->ino, EXT2_FT_DIR, ".", 1);
-	dirb_put(vol, buffer->data, DIR_ENT_MIN, dirb_limit(vol) - DIR_ENT_MIN, parent, EXT2_FT_DIR, "..", 2);
-	dirb_seal(dir, buffer);
+	dir_block_init(vol, buffer->data);
+	dir_block_put(vol, buffer->data, 0, DIR_ENT_MIN, dir->ino, EXT2_FT_DIR, ".", 1);
+	dir_block_put(vol, buffer->data, DIR_ENT_MIN, dir_block_limit(vol) - DIR_ENT_MIN, parent, EXT2_FT_DIR, "..", 2);
+	dir_block_seal(dir, buffer);
 	journal_buffer_release(buffer);
 	return 0;
 }
 
-void dir_cancelled(struct x4_inode *dir) { dirstate_drop(dir); }
+void dir_cancelled(struct ext4_inode *dir) { dir_table_drop(dir); }

@@ -23,39 +23,39 @@
 #include "ext4/life/life.h"
 
 /* Every name is len bytes without NUL. -ENAMETOOLONG beyond 255. References are returned; dirs are locked inside. */
-int x4_lookup(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode **ret)
+int ext4_lookup(struct ext4_inode *dir, const char *name, unsigned len, struct ext4_inode **ret)
 	FDIO_MAY_MISS;
 /* True if the directory has another parent since this was last asked: a listing of it kept elsewhere is wrong. Any thread. */
-bool x4_dir_moved(struct x4_inode *dir);
+bool ext4_dir_moved(struct ext4_inode *dir);
 /* The parent of a directory ("..."). */
-int x4_lookup_parent(struct x4_inode *dir, struct x4_inode **ret) FDIO_MAY_MISS;
+int ext4_lookup_parent(struct ext4_inode *dir, struct ext4_inode **ret) FDIO_MAY_MISS;
 /* Any type but symlink; rdev for devices. Applies default ACLs (mode is then not masked with umask). */
-int x4_create(struct x4_inode *dir, const char *name, unsigned len, uint32_t mode, uint32_t rdev, const struct x4_cred *credentials,
-	      struct x4_inode **ret) FDIO_MAY_MISS;
-int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
-	       const struct x4_cred *credentials, struct x4_inode **ret) FDIO_MAY_MISS;
+int ext4_create(struct ext4_inode *dir, const char *name, unsigned len, uint32_t mode, uint32_t rdev, const struct ext4_credentials *credentials,
+	      struct ext4_inode **ret) FDIO_MAY_MISS;
+int ext4_symlink(struct ext4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
+	       const struct ext4_credentials *credentials, struct ext4_inode **ret) FDIO_MAY_MISS;
 /* O_TMPFILE: no name, on the orphan list, nlink 0. */
-int x4_tmpfile(struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials, struct x4_inode **ret)
+int ext4_tmpfile(struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials, struct ext4_inode **ret)
 	FDIO_MAY_MISS;
-int x4_link(struct x4_inode *dir, const char *name, unsigned len, struct x4_inode *target, bool root)
+int ext4_link(struct ext4_inode *dir, const char *name, unsigned len, struct ext4_inode *target, bool root)
 	FDIO_MAY_MISS;
-int x4_unlink(struct x4_inode *dir, const char *name, unsigned len) FDIO_MAY_MISS;
-int x4_rmdir(struct x4_inode *dir, const char *name, unsigned len) FDIO_MAY_MISS;
+int ext4_unlink(struct ext4_inode *dir, const char *name, unsigned len) FDIO_MAY_MISS;
+int ext4_rmdir(struct ext4_inode *dir, const char *name, unsigned len) FDIO_MAY_MISS;
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT as renameat2. One transaction. */
-int x4_rename(struct x4_inode *odir, const char *oname, unsigned olen, struct x4_inode *ndir, const char *nname, unsigned nlen,
-	      unsigned flags, const struct x4_cred *credentials) FDIO_MAY_MISS;
+int ext4_rename(struct ext4_inode *odir, const char *oname, unsigned olen, struct ext4_inode *ndir, const char *nname, unsigned nlen,
+	      unsigned flags, const struct ext4_credentials *credentials) FDIO_MAY_MISS;
 /* buf of at least 4097 bytes: the target with a NUL; its length without. */
-int x4_readlink(struct x4_inode *inode, char *buf, size_t cap, unsigned *ret_len) FDIO_MAY_MISS;
-struct x4_dirent { uint32_t ino; uint8_t type; /* DT_* */ uint8_t name_len; const char *name; uint64_t next_cookie; };
+int ext4_readlink(struct ext4_inode *inode, char *buf, size_t cap, unsigned *ret_len) FDIO_MAY_MISS;
+struct ext4_dirent { uint32_t ino; uint8_t type; /* DT_* */ uint8_t name_len; const char *name; uint64_t next_cookie; };
 /*
  * Entries after cookie (0: from the start, "." and ".." included) in a stable order: an entry that stays is seen exactly
  * once whatever is inserted or removed meanwhile. emit returns false to stop (that entry is not consumed). dir is locked shared.
  */
-int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct x4_dirent *entry), void *arg)
+int ext4_readdir(struct ext4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct ext4_dirent *entry), void *arg)
 	FDIO_MAY_MISS;
 
 /* ------------------------------------------------------------------ inside ext4 */
-void x4_dir_init(struct x4_vol *vol);
-void x4_dir_fini(struct x4_vol *vol);
+void ext4_dir_init(struct ext4_vol *vol);
+void ext4_dir_fini(struct ext4_vol *vol);
 
 #endif

@@ -7,19 +7,19 @@
 
 #include "base/lock.h"
 
-struct x4_dirstate; /* linear.c */
+struct ext4_dir_table; /* linear.c */
 
-struct x4_dir_state {
+struct ext4_dir_state {
 	struct fdio_mutex rename_lock; /* RANK_X4_RENAME */
 	uint32_t places;            /* atomic: names in the tables of linear.c */
 	uint32_t budget;            /* as many as there may be */
-#define X4_DIR_BUDGET (1u << 23)
+#define EXT4_DIR_BUDGET (1u << 23)
 };
 
-struct x4_dir_inode {
-	bool moved;                 /* atomic: ".." has changed since x4_dir_moved was asked */
-	bool linkable;              /* made by x4_tmpfile, so x4_link may give it a name; guarded by rw */
-	struct x4_dirstate *dirstate; /* cached facts of a directory (linear ones: name hash; insertion hint) */
+struct ext4_dir_inode {
+	bool moved;                 /* atomic: ".." has changed since ext4_dir_moved was asked */
+	bool linkable;              /* made by ext4_tmpfile, so ext4_link may give it a name; guarded by rw */
+	struct ext4_dir_table *dirstate; /* cached facts of a directory (linear ones: name hash; insertion hint) */
 };
 
 #endif

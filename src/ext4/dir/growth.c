@@ -7,7 +7,7 @@
 
 #include <errno.h>
 
-bool dir_can_grow(const struct x4_inode *dir, unsigned blocks)
+bool dir_can_grow(const struct ext4_inode *dir, unsigned blocks)
 {
 	uint64_t size = ((uint64_t)dir_nr_blocks(dir) + blocks) << dir->vol->block_bits;
 
@@ -16,27 +16,27 @@ bool dir_can_grow(const struct x4_inode *dir, unsigned blocks)
 }
 
 /* A directory with a block map gets extents first. */
-unsigned dir_append_credits(struct x4_inode *dir)
+unsigned dir_append_credits(struct ext4_inode *dir)
 {
-	unsigned convert = x4_map_kind(dir) == X4_MAPPED_INDIRECT ? X4_IND_CREDITS : 0;
+	unsigned convert = ext4_map_kind(dir) == EXT4_MAPPED_INDIRECT ? EXT4_INDIRECT_CREDITS : 0;
 
-	return 1 + X4_CREDITS_ALLOC + x4_extent_credits(dir) + convert;
+	return 1 + EXT4_CREDITS_ALLOC + ext4_extent_credits(dir) + convert;
 }
 
-unsigned dir_append_blocks(struct x4_inode *dir) { return 1 + x4_extent_meta_blocks(dir); }
+unsigned dir_append_blocks(struct ext4_inode *dir) { return 1 + ext4_extent_metadata_blocks(dir); }
 
-int dir_append(struct journal_handle *handle, struct x4_inode *dir, uint32_t *ret_lblk, struct journal_buffer **ret)
+int dir_append(struct journal_handle *handle, struct ext4_inode *dir, uint32_t *ret_lblk, struct journal_buffer **ret)
 {
 	uint32_t lblk = dir_nr_blocks(dir);
 	int err;
 
 	if (!dir_can_grow(dir, 1))
 		return -ENOSPC;
-	err = x4_append_meta_block(handle, dir, lblk, ret);
+	err = ext4_append_metadata_block(handle, dir, lblk, ret);
 	if (err)
 		return err;
 	fdio_mutex_lock(&dir->attr);
-	x4_raw_set_size(dir, ((uint64_t)lblk + 1) << dir->vol->block_bits);
+	ext4_raw_set_size(dir, ((uint64_t)lblk + 1) << dir->vol->block_bits);
 	fdio_mutex_unlock(&dir->attr);
 	*ret_lblk = lblk;
 	return 0;

@@ -7,8 +7,8 @@
  *
  * A leaf without a gap for the new name is split into a new block at the end, at the place where ext4 splits it, and so is the first
  * block when the directory gets its index: a directory grows as it does there, block for block. A full index node is split in
- * halves, a full root moved into a new node below it. What will be needed is found out before the handle begins (dx_plan_add)
- * and done inside it (dx_do_add), under one hold of dir->rw.
+ * halves, a full root moved into a new node below it. What will be needed is found out before the handle begins (dir_index_plan_add)
+ * and done inside it (dir_index_do_add), under one hold of dir->rw.
  */
 #include "ext4/dir/directory.h"
 
@@ -19,22 +19,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DX_ROOT_OFS 32u
-#define DX_NODE_OFS 8u
-#define DX_ROOT_VERSION 28u /* byte offsets in the root block */
-#define DX_ROOT_LEVELS 30u
-#define DX_HASH_EOF 0xfffffffeu /* stands for "behind everything" in listing positions, so no name may have it */
+#define DIR_INDEX_ROOT_OFS 32u
+#define DIR_INDEX_NODE_OFS 8u
+#define DIR_INDEX_ROOT_VERSION 28u /* byte offsets in the root block */
+#define DIR_INDEX_ROOT_LEVELS 30u
+#define DIR_INDEX_HASH_EOF 0xfffffffeu /* stands for "behind everything" in listing positions, so no name may have it */
 
-uint8_t dx_default_version(const struct x4_vol *vol)
+uint8_t dir_index_default_version(const struct ext4_vol *vol)
 {
 	uint8_t def = vol->fs->super->s_def_hash_version;
 
 	return def <= EXT2_HASH_TEA ? def : EXT2_HASH_HALF_MD4;
 }
 
-unsigned dx_max_levels(const struct x4_vol *vol) { return vol->has_large_dir ? DIR_DX_MAX_LEVELS : DIR_DX_MAX_LEVELS - 1; }
+unsigned dir_index_max_levels(const struct ext4_vol *vol) { return vol->has_large_dir ? DIR_DX_MAX_LEVELS : DIR_DX_MAX_LEVELS - 1; }
 
-void dx_hash(const struct x4_vol *vol, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor)
+void dir_index_hash(const struct ext4_vol *vol, uint8_t version, const char *name, unsigned len, uint32_t *ret_hash, uint32_t *ret_minor)
 {
 	int how = version + (vol->fs->super->s_flags & EXT2_FLAGS_UNSIGNED_HASH ? 3 : 0);
 	ext2_dirhash_t hash = 0, minor = 0;
@@ -42,13 +42,13 @@ void dx_hash(const struct x4_vol *vol, uint8_t version, const char *name, unsign
 	/* Fails only for versions that verify_root has refused. */
 	ext2fs_dirhash2(how, name, (int)len, NULL, 0, vol->fs->super->s_hash_seed, &hash, &minor);
 	hash &= ~1u;
-	*ret_hash = hash == DX_HASH_EOF ? DX_HASH_EOF - 2 : hash;
+	*ret_hash = hash == DIR_INDEX_HASH_EOF ? DIR_INDEX_HASH_EOF - 2 : hash;
 	/* The legacy hash has no second half, so listing takes another hash of the name to tell its many equals apart. */
 	*ret_minor = version == EXT2_HASH_LEGACY ? fdio_crc32c(~0u, name, len) : minor;
 }
 
 /* ---- search ---- */
-void dx_release(struct dx_path *path)
+void dir_index_release(struct dir_index_path *path)
 {
 	for (unsigned n = 0; n < DIR_DX_MAX_LEVELS; n++)
 		journal_buffer_release(path->frame[n].buffer);
@@ -56,40 +56,40 @@ void dx_release(struct dx_path *path)
 	dir_seen_clear(&path->seen);
 }
 
-uint32_t dx_leaf(const struct dx_path *path)
+uint32_t dir_index_leaf(const struct dir_index_path *path)
 {
-	const struct dx_frame *frame = &path->frame[path->levels - 1];
+	const struct dir_index_frame *frame = &path->frame[path->levels - 1];
 
-	return dxb_block(frame->buffer->data, frame->ofs, frame->at);
+	return dir_index_block_block(frame->buffer->data, frame->ofs, frame->at);
 }
 
-static int frame_load(struct x4_inode *dir, uint32_t lblk, struct dx_frame *frame)
+static int frame_load(struct ext4_inode *dir, uint32_t lblk, struct dir_index_frame *frame)
 {
-	struct x4_vol *vol = dir->vol;
-	int err = dirb_read(dir, lblk, DIRB_INDEX, &frame->buffer);
+	struct ext4_vol *vol = dir->vol;
+	int err = dir_block_read(dir, lblk, DIR_BLOCK_INDEX, &frame->buffer);
 
 	if (err) {
 		frame->buffer = NULL;
 		return err;
 	}
-	frame->ofs = dxb_offset(vol, frame->buffer->data);
+	frame->ofs = dir_index_block_offset(vol, frame->buffer->data);
 	frame->at = 0;
-	frame->limit = frame->ofs ? dxb_limit(vol, frame->ofs) : 0;
-	frame->count = frame->ofs ? dxb_count(frame->buffer->data, frame->ofs) : 0;
-	if (frame->count < 1 || frame->count > frame->limit || (frame->ofs == DX_ROOT_OFS) != (lblk == 0))
-		return X4_CORRUPT(vol, dir->ino, frame->buffer->blk, "block %u is not a sound index block", lblk);
+	frame->limit = frame->ofs ? dir_index_block_limit(vol, frame->ofs) : 0;
+	frame->count = frame->ofs ? dir_index_block_count(frame->buffer->data, frame->ofs) : 0;
+	if (frame->count < 1 || frame->count > frame->limit || (frame->ofs == DIR_INDEX_ROOT_OFS) != (lblk == 0))
+		return EXT4_CORRUPT(vol, dir->ino, frame->buffer->blk, "block %u is not a sound index block", lblk);
 	return 0;
 }
 
 /* The last pair with a hash not above the wanted one. */
-static unsigned frame_search(const struct dx_frame *frame, uint32_t hash)
+static unsigned frame_search(const struct dir_index_frame *frame, uint32_t hash)
 {
 	unsigned lo = 1, hi = frame->count;
 
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 
-		if (dxb_hash(frame->buffer->data, frame->ofs, mid) > hash)
+		if (dir_index_block_hash(frame->buffer->data, frame->ofs, mid) > hash)
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -97,20 +97,20 @@ static unsigned frame_search(const struct dx_frame *frame, uint32_t hash)
 	return lo - 1;
 }
 
-static int verify_root(struct x4_inode *dir, struct dx_path *path)
+static int verify_root(struct ext4_inode *dir, struct dir_index_path *path)
 {
 	const uint8_t *data = path->frame[0].buffer->data;
 
-	path->version = data[DX_ROOT_VERSION];
-	path->levels = data[DX_ROOT_LEVELS] + 1u;
+	path->version = data[DIR_INDEX_ROOT_VERSION];
+	path->levels = data[DIR_INDEX_ROOT_LEVELS] + 1u;
 	if (path->version > EXT2_HASH_TEA)
-		return X4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk, "unknown directory hash %u", path->version);
-	if (path->levels > dx_max_levels(dir->vol))
-		return X4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk, "directory index is %u levels deep", path->levels);
+		return EXT4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk, "unknown directory hash %u", path->version);
+	if (path->levels > dir_index_max_levels(dir->vol))
+		return EXT4_CORRUPT(dir->vol, dir->ino, path->frame[0].buffer->blk, "directory index is %u levels deep", path->levels);
 	return 0;
 }
 
-int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dx_path *path)
+int dir_index_probe(struct ext4_inode *dir, const char *name, unsigned len, uint32_t *hash, struct dir_index_path *path)
 {
 	uint32_t lblk = 0, minor;
 	int err;
@@ -122,33 +122,33 @@ int dx_probe(struct x4_inode *dir, const char *name, unsigned len, uint32_t *has
 	if (err)
 		return err;
 	if (name)
-		dx_hash(dir->vol, path->version, name, len, hash, &minor);
+		dir_index_hash(dir->vol, path->version, name, len, hash, &minor);
 	for (unsigned n = 0; n < path->levels; n++) {
-		struct dx_frame *frame = &path->frame[n];
+		struct dir_index_frame *frame = &path->frame[n];
 
 		if (n && (err = frame_load(dir, lblk, frame)))
 			return err;
 		frame->at = frame_search(frame, *hash);
-		lblk = dxb_block(frame->buffer->data, frame->ofs, frame->at);
+		lblk = dir_index_block_block(frame->buffer->data, frame->ofs, frame->at);
 		if (lblk == 0)
-			return X4_CORRUPT(dir->vol, dir->ino, frame->buffer->blk, "directory index points at its root");
+			return EXT4_CORRUPT(dir->vol, dir->ino, frame->buffer->blk, "directory index points at its root");
 	}
 	return 0;
 }
 
 /* The leaf that the path stands on is done with. An index that comes back to one would never end.
  * */
-static int leave_leaf(struct x4_inode *dir, struct dx_path *path)
+static int leave_leaf(struct ext4_inode *dir, struct dir_index_path *path)
 {
-	int err = dir_seen_add(&path->seen, dx_leaf(path));
+	int err = dir_seen_add(&path->seen, dir_index_leaf(path));
 
 	if (err < 0)
 		return err;
-	return err ? 0 : X4_CORRUPT(dir->vol, dir->ino, 0, "directory index leads to block %u twice",
-				  dx_leaf(path));
+	return err ? 0 : EXT4_CORRUPT(dir->vol, dir->ino, 0, "directory index leads to block %u twice",
+				  dir_index_leaf(path));
 }
 
-int dx_next(struct x4_inode *dir, struct dx_path *path, uint32_t *ret_hash)
+int dir_index_next(struct ext4_inode *dir, struct dir_index_path *path, uint32_t *ret_hash)
 {
 	unsigned n = path->levels;
 	int err = leave_leaf(dir, path);
@@ -160,9 +160,9 @@ int dx_next(struct x4_inode *dir, struct dx_path *path, uint32_t *ret_hash)
 	if (n == 0)
 		return 0;
 	path->frame[n - 1].at++;
-	*ret_hash = dxb_hash(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
+	*ret_hash = dir_index_block_hash(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
 	for (; n < path->levels; n++) {
-		uint32_t lblk = dxb_block(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
+		uint32_t lblk = dir_index_block_block(path->frame[n - 1].buffer->data, path->frame[n - 1].ofs, path->frame[n - 1].at);
 
 		journal_buffer_release(path->frame[n].buffer);
 		path->frame[n].buffer = NULL;
@@ -173,58 +173,58 @@ int dx_next(struct x4_inode *dir, struct dx_path *path, uint32_t *ret_hash)
 	return 1;
 }
 
-int dx_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
+int dir_index_find(struct ext4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
 	uint32_t hash, next;
-	struct dx_path path;
-	struct dirb_ent entry;
+	struct dir_index_path path;
+	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
 	unsigned prev;
-	int err = dx_probe(dir, name, len, &hash, &path);
+	int err = dir_index_probe(dir, name, len, &hash, &path);
 
 	for (bool hit = false; err == 0 && !hit;) {
-		uint32_t lblk = dx_leaf(&path);
+		uint32_t lblk = dir_index_leaf(&path);
 
-		err = dirb_read(dir, lblk, DIRB_LEAF, &buffer);
+		err = dir_block_read(dir, lblk, DIR_BLOCK_LEAF, &buffer);
 		if (err)
 			break;
-		hit = dirb_find(dir->vol, buffer->data, name, len, &entry, &prev);
+		hit = dir_block_find(dir->vol, buffer->data, name, len, &entry, &prev);
 		if (hit)
 			*ret = (struct dir_pos){ lblk, entry.off, entry.ino, entry.file_type };
 		journal_buffer_release(buffer);
 		if (hit)
 			break;
-		err = dx_next(dir, &path, &next);
+		err = dir_index_next(dir, &path, &next);
 		if (err == 0 || (err == 1 && next != (hash | 1)))
 			err = -ENOENT;
 		else if (err == 1)
 			err = 0;
 	}
-	dx_release(&path);
+	dir_index_release(&path);
 	return err;
 }
 
 /* ---- plan ---- */
-int dx_plan_add(struct x4_inode *dir, struct dir_add *add)
+int dir_index_plan_add(struct ext4_inode *dir, struct dir_add *add)
 {
 	unsigned need = dir_rec_len(add->len), n, new_blocks = 0;
-	struct dx_path path;
+	struct dir_index_path path;
 	struct journal_buffer *buffer = NULL;
-	int err = dx_probe(dir, add->name, add->len, &add->hash, &path);
+	int err = dir_index_probe(dir, add->name, add->len, &add->hash, &path);
 
 	if (err == 0)
-		err = dirb_read(dir, dx_leaf(&path), DIRB_LEAF, &buffer);
+		err = dir_block_read(dir, dir_index_leaf(&path), DIR_BLOCK_LEAF, &buffer);
 	if (err)
 		goto out;
-	add->lblk = dx_leaf(&path);
-	add->off = dirb_find_gap(dir->vol, buffer->data, need);
+	add->lblk = dir_index_leaf(&path);
+	add->off = dir_block_find_gap(dir->vol, buffer->data, need);
 	add->how = add->off != UINT_MAX ? DIR_ADD_SLOT : DIR_ADD_DX;
 	if (add->how == DIR_ADD_DX) {
 		new_blocks = 1;
 		for (n = path.levels; n > 0 && path.frame[n - 1].count == path.frame[n - 1].limit; n--)
 			new_blocks++;
 		/* All full: the root is not split but moved down, which takes as many blocks. */
-		if (n == 0 && path.levels == dx_max_levels(dir->vol))
+		if (n == 0 && path.levels == dir_index_max_levels(dir->vol))
 			err = -ENOSPC;
 		/* The leaf, the nodes that get a sibling, and the node that gets the pair. */
 		add->credits += 1 + path.levels;
@@ -233,7 +233,7 @@ int dx_plan_add(struct x4_inode *dir, struct dir_add *add)
 	add->blocks = new_blocks * dir_append_blocks(dir);
 out:
 	journal_buffer_release(buffer);
-	dx_release(&path);
+	dir_index_release(&path);
 	return err;
 }
 
@@ -252,16 +252,16 @@ static int map_cmp(const void *a, const void *b)
 
 static int map_cmp_off(const void *a, const void *b) { return (int)((const struct leaf_map *)a)->off - (int)((const struct leaf_map *)b)->off; }
 
-static unsigned map_leaf(const struct x4_inode *dir, uint8_t version, const uint8_t *data, struct leaf_map *map)
+static unsigned map_leaf(const struct ext4_inode *dir, uint8_t version, const uint8_t *data, struct leaf_map *map)
 {
-	unsigned n = 0, off = 0, limit = dirb_limit(dir->vol);
-	struct dirb_ent entry;
+	unsigned n = 0, off = 0, limit = dir_block_limit(dir->vol);
+	struct dir_block_ent entry;
 	uint32_t minor;
 
-	for (; dirb_get(dir->vol, data, limit, off, &entry); off += entry.rec_len) {
+	for (; dir_block_get(dir->vol, data, limit, off, &entry); off += entry.rec_len) {
 		if (!entry.ino)
 			continue;
-		dx_hash(dir->vol, version, entry.name, entry.name_len, &map[n].hash, &minor);
+		dir_index_hash(dir->vol, version, entry.name, entry.name_len, &map[n].hash, &minor);
 		map[n].off = (uint16_t)off;
 		map[n].rec_len = (uint16_t)entry.rec_len;
 		map[n++].size = (uint16_t)dir_rec_len(entry.name_len);
@@ -271,15 +271,15 @@ static unsigned map_leaf(const struct x4_inode *dir, uint8_t version, const uint
 }
 
 /* Writes the mapped entries of src one behind the other into dst (another buffer). */
-static void pack(const struct x4_vol *vol, uint8_t *dst, const uint8_t *src, const struct leaf_map *map, unsigned n)
+static void pack(const struct ext4_vol *vol, uint8_t *dst, const uint8_t *src, const struct leaf_map *map, unsigned n)
 {
-	unsigned off = 0, limit = dirb_limit(vol);
-	struct dirb_ent entry;
+	unsigned off = 0, limit = dir_block_limit(vol);
+	struct dir_block_ent entry;
 
-	dirb_init(vol, dst);
+	dir_block_init(vol, dst);
 	for (unsigned k = 0; k < n; k++) {
-		FDIO_MUST(dirb_get(vol, src, limit, map[k].off, &entry));
-		dirb_put(vol, dst, off, k + 1 == n ? limit - off : map[k].size, entry.ino, entry.file_type, entry.name, entry.name_len);
+		FDIO_MUST(dir_block_get(vol, src, limit, map[k].off, &entry));
+		dir_block_put(vol, dst, off, k + 1 == n ? limit - off : map[k].size, entry.ino, entry.file_type, entry.name, entry.name_len);
 		off += map[k].size;
 	}
 }
@@ -298,30 +298,30 @@ static unsigned choose_split(const struct leaf_map *map, unsigned n, unsigned bl
 	return k ? k : n / 2;
 }
 
-static void index_insert(struct x4_inode *dir, struct dx_frame *frame, uint32_t hash, uint32_t lblk)
+static void index_insert(struct ext4_inode *dir, struct dir_index_frame *frame, uint32_t hash, uint32_t lblk)
 {
 	uint8_t *base = frame->buffer->data + frame->ofs;
 	unsigned at = frame->at + 1;
 
 	FDIO_ASSERT(frame->count < frame->limit);
 	memmove(base + 8 * (at + 1), base + 8 * at, 8 * (frame->count - at));
-	dxb_set(frame->buffer->data, frame->ofs, at, hash, lblk);
-	dxb_set_count(dir->vol, frame->buffer->data, frame->ofs, ++frame->count);
-	dxb_seal(dir, frame->buffer);
+	dir_index_block_set(frame->buffer->data, frame->ofs, at, hash, lblk);
+	dir_index_block_set_count(dir->vol, frame->buffer->data, frame->ofs, ++frame->count);
+	dir_index_block_seal(dir, frame->buffer);
 }
 
 /* ---- index nodes ---- */
-static void node_init(const struct x4_vol *vol, uint8_t *data)
+static void node_init(const struct ext4_vol *vol, uint8_t *data)
 {
-	struct x4_vol no_csum = { .block_size = vol->block_size };
+	struct ext4_vol no_csum = { .block_size = vol->block_size };
 
-	dirb_init(&no_csum, data); /* an empty entry over the whole block */
+	dir_block_init(&no_csum, data); /* an empty entry over the whole block */
 }
 
 /* The full root's pairs go to a new node, the root keeps one pair that covers everything. */
-static int grow_root(struct journal_handle *handle, struct x4_inode *dir, struct dx_path *path)
+static int grow_root(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_path *path)
 {
-	struct dx_frame *root = &path->frame[0], *node = &path->frame[1];
+	struct dir_index_frame *root = &path->frame[0], *node = &path->frame[1];
 	struct journal_buffer *buffer;
 	uint32_t lblk;
 	int err = dir_append(handle, dir, &lblk, &buffer);
@@ -334,28 +334,28 @@ static int grow_root(struct journal_handle *handle, struct x4_inode *dir, struct
 		return err;
 	}
 	memmove(&path->frame[2], &path->frame[1], (DIR_DX_MAX_LEVELS - 2) * sizeof path->frame[0]);
-	*node = (struct dx_frame){ buffer, DX_NODE_OFS, root->at, root->count, dxb_limit(dir->vol, DX_NODE_OFS) };
+	*node = (struct dir_index_frame){ buffer, DIR_INDEX_NODE_OFS, root->at, root->count, dir_index_block_limit(dir->vol, DIR_INDEX_NODE_OFS) };
 	node_init(dir->vol, buffer->data);
 	memcpy(buffer->data + node->ofs, root->buffer->data + root->ofs, 8 * root->count);
-	dxb_set_count(dir->vol, buffer->data, node->ofs, node->count);
-	dxb_seal(dir, buffer);
+	dir_index_block_set_count(dir->vol, buffer->data, node->ofs, node->count);
+	dir_index_block_seal(dir, buffer);
 	path->levels++;
 	root->at = 0;
 	root->count = 1;
-	root->buffer->data[DX_ROOT_LEVELS] = (uint8_t)(path->levels - 1);
+	root->buffer->data[DIR_INDEX_ROOT_LEVELS] = (uint8_t)(path->levels - 1);
 	memset(root->buffer->data + root->ofs + 8, 0, 8 * (root->limit - 1));
-	dxb_set(root->buffer->data, root->ofs, 0, 0, lblk);
-	dxb_set_count(dir->vol, root->buffer->data, root->ofs, 1);
-	dxb_seal(dir, root->buffer);
+	dir_index_block_set(root->buffer->data, root->ofs, 0, 0, lblk);
+	dir_index_block_set_count(dir->vol, root->buffer->data, root->ofs, 1);
+	dir_index_block_seal(dir, root->buffer);
 	return 0;
 }
 
 /* The upper half of a full node goes to a new one; its parent has room. The path follows the pair it stands on. */
-static int split_node(struct journal_handle *handle, struct x4_inode *dir, struct dx_frame *parent, struct dx_frame *frame)
+static int split_node(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_frame *parent, struct dir_index_frame *frame)
 {
 	unsigned keep = frame->count / 2, moved = frame->count - keep;
 	struct journal_buffer *buffer;
-	uint32_t lblk, hash = dxb_hash(frame->buffer->data, frame->ofs, keep);
+	uint32_t lblk, hash = dir_index_block_hash(frame->buffer->data, frame->ofs, keep);
 	int err = journal_get_write(handle, frame->buffer);
 
 	if (err == 0)
@@ -365,12 +365,12 @@ static int split_node(struct journal_handle *handle, struct x4_inode *dir, struc
 	if (err)
 		return err;
 	node_init(dir->vol, buffer->data);
-	memcpy(buffer->data + DX_NODE_OFS, frame->buffer->data + frame->ofs + 8 * keep, 8 * moved);
-	dxb_set_count(dir->vol, buffer->data, DX_NODE_OFS, moved);
-	dxb_seal(dir, buffer);
+	memcpy(buffer->data + DIR_INDEX_NODE_OFS, frame->buffer->data + frame->ofs + 8 * keep, 8 * moved);
+	dir_index_block_set_count(dir->vol, buffer->data, DIR_INDEX_NODE_OFS, moved);
+	dir_index_block_seal(dir, buffer);
 	memset(frame->buffer->data + frame->ofs + 8 * keep, 0, 8 * moved);
-	dxb_set_count(dir->vol, frame->buffer->data, frame->ofs, keep);
-	dxb_seal(dir, frame->buffer);
+	dir_index_block_set_count(dir->vol, frame->buffer->data, frame->ofs, keep);
+	dir_index_block_seal(dir, frame->buffer);
 	index_insert(dir, parent, hash, lblk);
 	frame->count = keep;
 	if (frame->at < keep) {
@@ -379,12 +379,12 @@ static int split_node(struct journal_handle *handle, struct x4_inode *dir, struc
 	}
 	journal_buffer_release(frame->buffer);
 	parent->at++;
-	*frame = (struct dx_frame){ buffer, DX_NODE_OFS, frame->at - keep, moved, frame->limit };
+	*frame = (struct dir_index_frame){ buffer, DIR_INDEX_NODE_OFS, frame->at - keep, moved, frame->limit };
 	return 0;
 }
 
 /* Afterwards the node above the leaf has room for one pair. */
-static int make_index_room(struct journal_handle *handle, struct x4_inode *dir, struct dx_path *path)
+static int make_index_room(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_path *path)
 {
 	unsigned n = path->levels;
 	int err;
@@ -392,7 +392,7 @@ static int make_index_room(struct journal_handle *handle, struct x4_inode *dir, 
 	while (n > 0 && path->frame[n - 1].count == path->frame[n - 1].limit)
 		n--;
 	if (n == 0) {
-		if (path->levels == dx_max_levels(dir->vol))
+		if (path->levels == dir_index_max_levels(dir->vol))
 			return -ENOSPC;
 		err = grow_root(handle, dir, path);
 		if (err)
@@ -410,7 +410,7 @@ static int make_index_room(struct journal_handle *handle, struct x4_inode *dir, 
 /* ---- insertion ---- */
 struct split_work { struct leaf_map *map; uint8_t *copy; };
 
-static int split_leaf(struct journal_handle *handle, struct x4_inode *dir, struct dx_path *path, struct journal_buffer *leaf, struct leaf_map *map, unsigned n,
+static int split_leaf(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_path *path, struct journal_buffer *leaf, struct leaf_map *map, unsigned n,
 		      const uint8_t *copy, uint32_t *ret_hash, struct journal_buffer **ret)
 {
 	unsigned keep = choose_split(map, n, dir->vol->block_size);
@@ -423,33 +423,33 @@ static int split_leaf(struct journal_handle *handle, struct x4_inode *dir, struc
 	if (err)
 		return err;
 	pack(dir->vol, buffer->data, copy, map + keep, n - keep);
-	dirb_seal(dir, buffer);
+	dir_block_seal(dir, buffer);
 	/* What moves is laid out by hash, what stays keeps its order: later gaps are then where ext4 has them. */
 	qsort(map, keep, sizeof *map, map_cmp_off);
 	pack(dir->vol, leaf->data, copy, map, keep);
-	dirb_seal(dir, leaf);
+	dir_block_seal(dir, leaf);
 	index_insert(dir, &path->frame[path->levels - 1], hash | (below == hash), lblk);
 	*ret_hash = hash;
 	*ret = buffer;
 	return 0;
 }
 
-static int put_in(struct x4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add, uint32_t ino, uint8_t ft)
+static int put_in(struct ext4_inode *dir, struct journal_buffer *buffer, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	unsigned off = dirb_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
+	unsigned off = dir_block_find_gap(dir->vol, buffer->data, dir_rec_len(add->len));
 
 	/* Halves of a block of sane entries always have room; this is for a block another inode shares. */
 	if (off == UINT_MAX)
-		return X4_CORRUPT(dir->vol, dir->ino, buffer->blk, "a half-empty directory block is full");
-	dirb_insert(dir->vol, buffer->data, off, ino, ft, add->name, add->len);
-	dirb_seal(dir, buffer);
+		return EXT4_CORRUPT(dir->vol, dir->ino, buffer->blk, "a half-empty directory block is full");
+	dir_block_insert(dir->vol, buffer->data, off, ino, ft, add->name, add->len);
+	dir_block_seal(dir, buffer);
 	return 0;
 }
 
-static int make_room_and_put(struct journal_handle *handle, struct x4_inode *dir, struct dx_path *path, struct journal_buffer *leaf, const struct dir_add *add,
+static int make_room_and_put(struct journal_handle *handle, struct ext4_inode *dir, struct dir_index_path *path, struct journal_buffer *leaf, const struct dir_add *add,
 			     uint32_t hash, uint32_t ino, uint8_t ft)
 {
-	struct x4_vol *vol = dir->vol;
+	struct ext4_vol *vol = dir->vol;
 	unsigned n;
 	uint32_t split_hash;
 	struct leaf_map *map = malloc((vol->block_size / DIR_ENT_MIN + 1) * sizeof *map);
@@ -477,71 +477,71 @@ out:
 	return err;
 }
 
-int dx_do_add(struct journal_handle *handle, struct x4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
+int dir_index_do_add(struct journal_handle *handle, struct ext4_inode *dir, const struct dir_add *add, uint32_t ino, uint8_t ft)
 {
-	struct dx_path path;
+	struct dir_index_path path;
 	struct journal_buffer *leaf = NULL;
 	uint32_t hash;
-	int err = dx_probe(dir, add->name, add->len, &hash, &path);
+	int err = dir_index_probe(dir, add->name, add->len, &hash, &path);
 
 	if (err == 0)
-		err = dirb_read(dir, dx_leaf(&path), DIRB_LEAF, &leaf);
+		err = dir_block_read(dir, dir_index_leaf(&path), DIR_BLOCK_LEAF, &leaf);
 	if (err == 0)
 		err = journal_get_write(handle, leaf);
 	if (err)
 		goto out;
-	if (add->how != DIR_ADD_CONVERT && dirb_find_gap(dir->vol, leaf->data, dir_rec_len(add->len)) != UINT_MAX)
+	if (add->how != DIR_ADD_CONVERT && dir_block_find_gap(dir->vol, leaf->data, dir_rec_len(add->len)) != UINT_MAX)
 		err = put_in(dir, leaf, add, ino, ft);
 	else
 		err = make_room_and_put(handle, dir, &path, leaf, add, hash, ino, ft);
 out:
 	journal_buffer_release(leaf);
-	dx_release(&path);
+	dir_index_release(&path);
 	return err;
 }
 
 /* ---- conversion ---- */
-static void root_init(struct x4_inode *dir, uint8_t *data, uint32_t parent, uint32_t leaf)
+static void root_init(struct ext4_inode *dir, uint8_t *data, uint32_t parent, uint32_t leaf)
 {
-	struct x4_vol *vol = dir->vol;
+	struct ext4_vol *vol = dir->vol;
 
 	memset(data, 0, vol->block_size);
-	dirb_put(vol, data, 0, 12, dir->ino, EXT2_FT_DIR, ".", 1);
-	dirb_put(vol, data, 12, vol->block_size - 12, parent, EXT2_FT_DIR, "..", 2);
-	data[DX_ROOT_VERSION] = dx_default_version(vol);
+	dir_block_put(vol, data, 0, 12, dir->ino, EXT2_FT_DIR, ".", 1);
+	dir_block_put(vol, data, 12, vol->block_size - 12, parent, EXT2_FT_DIR, "..", 2);
+	data[DIR_INDEX_ROOT_VERSION] = dir_index_default_version(vol);
 	data[29] = 8; /* length of the root's own information */
-	dxb_set(data, DX_ROOT_OFS, 0, 0, leaf);
-	dxb_set_count(vol, data, DX_ROOT_OFS, 1);
+	dir_index_block_set(data, DIR_INDEX_ROOT_OFS, 0, 0, leaf);
+	dir_index_block_set_count(vol, data, DIR_INDEX_ROOT_OFS, 1);
 }
 
 /* Moves what follows "." and ".." in from to the leaf to, as it lies; *ret_parent is what ".." says. */
-static int move_entries(struct x4_inode *dir, const uint8_t *from, uint8_t *to, uint32_t *ret_parent)
+static int move_entries(struct ext4_inode *dir, const uint8_t *from, uint8_t *to, uint32_t *ret_parent)
 {
-	unsigned off = 0, first, last = UINT_MAX, limit = dirb_limit(dir->vol);
-	struct dirb_ent entry;
+	unsigned off = 0, first, last = UINT_MAX, limit = dir_block_limit(dir->vol);
+	struct dir_block_ent entry;
 
 	for (unsigned n = 0; n < 2; n++, off += entry.rec_len)
-		if (!dirb_get(dir->vol, from, limit, off, &entry) || !entry.ino || entry.name_len != n + 1 || memcmp(entry.name, "..", n + 1))
+		if (!dir_block_get(dir->vol, from, limit, off, &entry) || !entry.ino || entry.name_len != n + 1 || memcmp(entry.name, "..", n + 1))
 			return -EUCLEAN;
 	*ret_parent = entry.ino;
 	first = off;
-	dirb_init(dir->vol, to);
+	dir_block_init(dir->vol, to);
 	if (first == limit)
 		return 0;
 	memcpy(to, from + first, limit - first);
-	for (; dirb_get(dir->vol, from, limit, off, &entry); off += entry.rec_len)
+	for (; dir_block_get(dir->vol, from, limit, off, &entry); off += entry.rec_len)
 		last = off - first;
 	if (last == UINT_MAX)
 		return -EUCLEAN;
-	dirb_stretch(dir->vol, to, last, limit - last);
+	dir_block_stretch(dir->vol, to, last, limit - last);
 	return 0;
 }
 
-int dx_do_convert(struct journal_handle *handle, struct x4_inode *dir)
+int dir_index_do_convert(struct journal_handle *handle, struct ext4_inode *dir)
 {
 	struct journal_buffer *root, *leaf = NULL;
 	uint32_t lblk, parent = 0;
-	int err = dirb_read(dir, 0, DIRB_LEAF, &root);
+	int err = dir_block_read(dir, 0, DIR_BLOCK_LEAF, &root);
 
 	if (err)
 		return err;
@@ -551,16 +551,16 @@ int dx_do_convert(struct journal_handle *handle, struct x4_inode *dir)
 	if (err)
 		goto out;
 	if (move_entries(dir, root->data, leaf->data, &parent)) {
-		err = X4_CORRUPT(dir->vol, dir->ino, root->blk, "the directory does not begin with \".\" and \"..\"");
+		err = EXT4_CORRUPT(dir->vol, dir->ino, root->blk, "the directory does not begin with \".\" and \"..\"");
 		goto out;
 	}
-	dirb_seal(dir, leaf);
+	dir_block_seal(dir, leaf);
 	root_init(dir, root->data, parent, lblk);
-	dxb_seal(dir, root);
+	dir_index_block_seal(dir, root);
 	fdio_mutex_lock(&dir->attr);
 	dir->raw->i_flags |= ext2fs_cpu_to_le32(EXT2_INDEX_FL);
 	fdio_mutex_unlock(&dir->attr);
-	dirstate_drop(dir);
+	dir_table_drop(dir);
 out:
 	journal_buffer_release(leaf);
 	journal_buffer_release(root);

@@ -15,48 +15,48 @@
 #define PARENT_LEN 4u
 
 /* ---- directories ---- */
-int dir_inline_load(struct x4_inode *dir, uint8_t **ret, uint32_t *ret_len)
+int dir_inline_load(struct ext4_inode *dir, uint8_t **ret, uint32_t *ret_len)
 {
-	int err = x4_inline_load(dir, ret, ret_len);
+	int err = ext4_inline_load(dir, ret, ret_len);
 
 	if (err)
 		return err;
-	err = dirb_check_entries(dir, 0, 0, *ret, PARENT_LEN, FIRST_PART);
+	err = dir_block_check_entries(dir, 0, 0, *ret, PARENT_LEN, FIRST_PART);
 	if (!err && *ret_len > FIRST_PART)
-		err = dirb_check_entries(dir, 0, 0, *ret, FIRST_PART, *ret_len);
+		err = dir_block_check_entries(dir, 0, 0, *ret, FIRST_PART, *ret_len);
 	if (err)
 		free(*ret);
 	return err;
 }
 
-bool dir_inline_next(const struct x4_vol *vol, const uint8_t *data, uint32_t len, uint32_t *off,
-		     struct dirb_ent *ret)
+bool dir_inline_next(const struct ext4_vol *vol, const uint8_t *data, uint32_t len, uint32_t *off,
+		     struct dir_block_ent *ret)
 {
 	uint32_t at = FDIO_MAX(*off, PARENT_LEN);
 
-	if (!dirb_get(vol, data, len, at, ret))
+	if (!dir_block_get(vol, data, len, at, ret))
 		return false;
 	*off = at + ret->rec_len;
 	return true;
 }
 
-static int find_dots(struct x4_inode *dir, const uint8_t *data, unsigned len, struct dir_pos *ret)
+static int find_dots(struct ext4_inode *dir, const uint8_t *data, unsigned len, struct dir_pos *ret)
 {
 	uint32_t parent;
 
 	memcpy(&parent, data, sizeof(parent));
 	parent = le32toh(parent);
 	if (!parent || parent > dir->vol->nr_inodes)
-		return X4_CORRUPT(dir->vol, dir->ino, 0, "the parent of the directory is inode %u",
+		return EXT4_CORRUPT(dir->vol, dir->ino, 0, "the parent of the directory is inode %u",
 				  parent);
 	*ret = (struct dir_pos){ .ino = len == 1 ? dir->ino : parent, .file_type = EXT2_FT_DIR };
 	return 0;
 }
 
-int dir_inline_find(struct x4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
+int dir_inline_find(struct ext4_inode *dir, const char *name, unsigned len, struct dir_pos *ret)
 {
 	uint32_t end, off = 0;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 	uint8_t *data;
 	int err = dir_inline_load(dir, &data, &end);
 

@@ -32,7 +32,7 @@ struct place { uint32_t hash, lblk, off, next; };
  * A hash table with chains: entering a name takes as long whatever names are there already, also
  * where an image holds the same one a million times over.
  */
-struct x4_dirstate {
+struct ext4_dir_table {
 	uint32_t nr_blocks, cap_blocks;
 	unsigned bad;            /* blocks that could not be read: their names are missing here */
 	uint16_t *gap;           /* largest free space of each block, at most 65535 */
@@ -40,10 +40,10 @@ struct x4_dirstate {
 	uint32_t nr, unused;     /* [0, nr) have been in use; first of those that no longer are */
 	struct place *place;
 	uint32_t *chain;         /* the first place of each */
-	struct x4_vol *vol;      /* whose budget the places are on */
+	struct ext4_vol *vol;      /* whose budget the places are on */
 };
 
-static void dirstate_free(struct x4_dirstate *state)
+static void dir_table_free(struct ext4_dir_table *state)
 {
 	if (!state)
 		return;
@@ -54,14 +54,14 @@ static void dirstate_free(struct x4_dirstate *state)
 	free(state);
 }
 
-void dirstate_drop(struct x4_inode *dir)
+void dir_table_drop(struct ext4_inode *dir)
 {
-	dirstate_free(__atomic_exchange_n(&dir->dir.dirstate, NULL, __ATOMIC_ACQ_REL));
+	dir_table_free(__atomic_exchange_n(&dir->dir.dirstate, NULL, __ATOMIC_ACQ_REL));
 }
 
 static uint32_t name_hash(const char *name, unsigned len) { return fdio_crc32c(~0u, name, len); }
 
-static void chain_in(struct x4_dirstate *state, uint32_t n)
+static void chain_in(struct ext4_dir_table *state, uint32_t n)
 {
 	uint32_t *first = &state->chain[state->place[n].hash & (state->cap - 1)];
 
@@ -70,7 +70,7 @@ static void chain_in(struct x4_dirstate *state, uint32_t n)
 }
 
 /* n more for a directory of vol, if its budget allows that. */
-static bool places_take(struct x4_vol *vol, uint32_t n)
+static bool places_take(struct ext4_vol *vol, uint32_t n)
 {
 	if (__atomic_add_fetch(&vol->dir.places, n, __ATOMIC_RELAXED) <= vol->dir.budget)
 		return true;
@@ -79,7 +79,7 @@ static bool places_take(struct x4_vol *vol, uint32_t n)
 }
 
 /* Only when every place is in use. */
-static bool places_grow(struct x4_dirstate *state)
+static bool places_grow(struct ext4_dir_table *state)
 {
 	uint32_t cap = state->cap ? state->cap * 2 : 1024, more = cap - state->cap, *chain;
 	struct place *place;
@@ -103,7 +103,7 @@ static bool places_grow(struct x4_dirstate *state)
 	return true;
 }
 
-static bool place_add(struct x4_dirstate *state, const char *name, unsigned len, uint32_t lblk,
+static bool place_add(struct ext4_dir_table *state, const char *name, unsigned len, uint32_t lblk,
 		      uint32_t off)
 {
 	uint32_t n = state->unused;
@@ -119,7 +119,7 @@ static bool place_add(struct x4_dirstate *state, const char *name, unsigned len,
 	return true;
 }
 
-static bool gap_set(const struct x4_vol *vol, struct x4_dirstate *state, uint32_t lblk, const uint8_t *data)
+static bool gap_set(const struct ext4_vol *vol, struct ext4_dir_table *state, uint32_t lblk, const uint8_t *data)
 {
 	if (lblk >= state->cap_blocks) {
 		size_t cap = FDIO_MAX((size_t)64, (size_t)lblk + lblk / 2 + 1);
@@ -132,32 +132,32 @@ static bool gap_set(const struct x4_vol *vol, struct x4_dirstate *state, uint32_
 		state->cap_blocks = (uint32_t)cap;
 	}
 	state->nr_blocks = FDIO_MAX(state->nr_blocks, lblk + 1);
-	state->gap[lblk] = (uint16_t)FDIO_MIN(dirb_max_gap(vol, data), 65535u);
+	state->gap[lblk] = (uint16_t)FDIO_MIN(dir_block_max_gap(vol, data), 65535u);
 	return true;
 }
 
-static int load_block(struct x4_inode *dir, struct x4_dirstate *state, uint32_t lblk)
+static int load_block(struct ext4_inode *dir, struct ext4_dir_table *state, uint32_t lblk)
 {
-	unsigned limit = dirb_limit(dir->vol), off = 0;
-	struct dirb_ent entry;
+	unsigned limit = dir_block_limit(dir->vol), off = 0;
+	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
-	int err = dirb_read(dir, lblk, DIRB_LEAF, &buffer);
+	int err = dir_block_read(dir, lblk, DIR_BLOCK_LEAF, &buffer);
 
 	if (err)
 		return err;
 	if (!gap_set(dir->vol, state, lblk, buffer->data))
 		err = -ENOMEM;
-	for (; err == 0 && dirb_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
+	for (; err == 0 && dir_block_get(dir->vol, buffer->data, limit, off, &entry); off += entry.rec_len)
 		if (entry.ino && !place_add(state, entry.name, entry.name_len, lblk, off))
 			err = -ENOMEM;
 	journal_buffer_release(buffer);
 	return err;
 }
 
-static int build(struct x4_inode *dir, struct x4_dirstate **ret)
+static int build(struct ext4_inode *dir, struct ext4_dir_table **ret)
 {
 	uint32_t nr = dir_nr_blocks(dir);
-	struct x4_dirstate *state = calloc(1, sizeof *state);
+	struct ext4_dir_table *state = calloc(1, sizeof *state);
 	int err = 0;
 
 	if (!state)
@@ -166,19 +166,19 @@ static int build(struct x4_inode *dir, struct x4_dirstate **ret)
 	state->vol = dir->vol;
 	for (uint32_t lblk = 0; err == 0 && lblk < nr; lblk++) {
 		dir_readahead(dir, lblk, nr);
-		err = dirb_pass_over(load_block(dir, state, lblk), &state->bad);
+		err = dir_block_pass_over(load_block(dir, state, lblk), &state->bad);
 	}
 	if (err) {
-		dirstate_free(state);
+		dir_table_free(state);
 		return err;
 	}
 	*ret = state;
 	return 0;
 }
 
-struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
+struct ext4_dir_table *dir_table_get(struct ext4_inode *dir, int *ret_err)
 {
-	struct x4_dirstate *state = __atomic_load_n(&dir->dir.dirstate, __ATOMIC_ACQUIRE), *winner = NULL;
+	struct ext4_dir_table *state = __atomic_load_n(&dir->dir.dirstate, __ATOMIC_ACQUIRE), *winner = NULL;
 	int err;
 
 	*ret_err = 0;
@@ -195,14 +195,14 @@ struct x4_dirstate *dirstate_get(struct x4_inode *dir, int *ret_err)
 	}
 	if (__atomic_compare_exchange_n(&dir->dir.dirstate, &winner, state, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		return state;
-	dirstate_free(state);
+	dir_table_free(state);
 	return winner;
 }
 
-int dirstate_find(struct x4_inode *dir, struct x4_dirstate *state, const char *name, unsigned len, struct dir_pos *ret)
+int dir_table_find(struct ext4_inode *dir, struct ext4_dir_table *state, const char *name, unsigned len, struct dir_pos *ret)
 {
 	uint32_t hash = name_hash(name, len), n = state->cap ? state->chain[hash & (state->cap - 1)] : NONE;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
 	bool hit;
 	int err;
@@ -212,10 +212,10 @@ int dirstate_find(struct x4_inode *dir, struct x4_dirstate *state, const char *n
 
 		if (place->hash != hash)
 			continue;
-		err = dirb_read(dir, place->lblk, DIRB_LEAF, &buffer);
+		err = dir_block_read(dir, place->lblk, DIR_BLOCK_LEAF, &buffer);
 		if (err)
 			return err;
-		hit = dirb_get(dir->vol, buffer->data, dirb_limit(dir->vol), place->off, &entry) && entry.ino &&
+		hit = dir_block_get(dir->vol, buffer->data, dir_block_limit(dir->vol), place->off, &entry) && entry.ino &&
 		      entry.name_len == len && memcmp(entry.name, name, len) == 0;
 		if (hit)
 			*ret = (struct dir_pos){ place->lblk, entry.off, entry.ino, entry.file_type };
@@ -226,7 +226,7 @@ int dirstate_find(struct x4_inode *dir, struct x4_dirstate *state, const char *n
 	return state->bad ? -EUCLEAN : -ENOENT;
 }
 
-uint32_t dirstate_find_gap(const struct x4_dirstate *state, unsigned need)
+uint32_t dir_table_find_gap(const struct ext4_dir_table *state, unsigned need)
 {
 	for (uint32_t n = 0; n < state->nr_blocks; n++)
 		if (state->gap[n] >= need)
@@ -234,17 +234,17 @@ uint32_t dirstate_find_gap(const struct x4_dirstate *state, unsigned need)
 	return UINT32_MAX;
 }
 
-void dirstate_added(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
+void dir_table_added(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
 {
-	struct x4_dirstate *state = dir->dir.dirstate;
+	struct ext4_dir_table *state = dir->dir.dirstate;
 
 	if (state && (!gap_set(dir->vol, state, lblk, data) || !place_add(state, name, len, lblk, off)))
-		dirstate_drop(dir);
+		dir_table_drop(dir);
 }
 
-void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
+void dir_table_removed(struct ext4_inode *dir, uint32_t lblk, const uint8_t *data, uint32_t off, const char *name, unsigned len)
 {
-	struct x4_dirstate *state = dir->dir.dirstate;
+	struct ext4_dir_table *state = dir->dir.dirstate;
 	uint32_t *link, n;
 
 	if (!state)
@@ -254,7 +254,7 @@ void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, 
 		link = &state->place[*link].next;
 	n = *link;
 	if (n == NONE || !gap_set(dir->vol, state, lblk, data)) {
-		dirstate_drop(dir);
+		dir_table_drop(dir);
 		return;
 	}
 	*link = state->place[n].next;
@@ -262,13 +262,13 @@ void dirstate_removed(struct x4_inode *dir, uint32_t lblk, const uint8_t *data, 
 	state->unused = n;
 }
 
-static void forget_names(struct x4_inode *inode) { dirstate_free(inode->dir.dirstate); }
+static void forget_names(struct ext4_inode *inode) { dir_table_free(inode->dir.dirstate); }
 
-void x4_dir_init(struct x4_vol *vol)
+void ext4_dir_init(struct ext4_vol *vol)
 {
-	vol->dir.budget = X4_DIR_BUDGET;
+	vol->dir.budget = EXT4_DIR_BUDGET;
 	fdio_mutex_init(&vol->dir.rename_lock, RANK_X4_RENAME);
-	x4_icache_set_forget_names(vol, forget_names);
+	ext4_inode_cache_set_forget_names(vol, forget_names);
 }
 
-void x4_dir_fini(struct x4_vol *vol) { fdio_mutex_fini(&vol->dir.rename_lock); }
+void ext4_dir_fini(struct ext4_vol *vol) { fdio_mutex_fini(&vol->dir.rename_lock); }

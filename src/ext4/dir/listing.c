@@ -12,7 +12,7 @@
  * equal hashes span them) are sorted in a buffer of fixed size; when they are more than it holds, the lowest are given
  * out and the leaves are read again for the rest. Holds dir->rw shared throughout; workers only.
  *
- * A damaged block is told in the log and passed over (dirb_pass_over), as the kernel does: what the rest of the directory names can
+ * A damaged block is told in the log and passed over (dir_block_pass_over), as the kernel does: what the rest of the directory names can
  * be saved. If the first block cannot be read, an index is not looked for either: the directory is listed in the order of its blocks.
  */
 #include "ext4/dir/directory.h"
@@ -37,8 +37,8 @@
 struct item { uint64_t pos; uint32_t lblk, off; };
 
 struct listing {
-	struct x4_inode *dir;
-	bool (*emit)(void *arg, const struct x4_dirent *e);
+	struct ext4_inode *dir;
+	bool (*emit)(void *arg, const struct ext4_dirent *e);
 	void *arg;
 	bool stopped, given; /* asked to stop; something was given out */
 	unsigned bad;        /* damaged blocks that were passed over */
@@ -61,19 +61,19 @@ static uint8_t dt_of_ft(uint8_t ft)
 static uint8_t type_of(struct listing *listing, uint32_t ino, uint8_t ft)
 {
 	struct dir_pos pos = { .ino = ino };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint8_t dt = dt_of_ft(ft);
 
 	if (dt != DT_UNKNOWN || dir_iget(listing->dir, &pos, &inode))
 		return dt;
-	dt = dt_of_ft(dir_ft_of_mode(x4_inode_mode(inode)));
-	x4_iput(inode);
+	dt = dt_of_ft(dir_ft_of_mode(ext4_inode_mode(inode)));
+	ext4_inode_put(inode);
 	return dt;
 }
 
 static bool give(struct listing *listing, const char *name, unsigned len, uint32_t ino, uint8_t type, uint64_t next)
 {
-	struct x4_dirent entry = { .ino = ino, .type = type, .name_len = (uint8_t)len, .name = name, .next_cookie = next };
+	struct ext4_dirent entry = { .ino = ino, .type = type, .name_len = (uint8_t)len, .name = name, .next_cookie = next };
 
 	listing->stopped = !listing->emit(listing->arg, &entry);
 	listing->given |= !listing->stopped;
@@ -92,10 +92,10 @@ static int give_dots(struct listing *listing, uint64_t cookie)
 	err = dir_find(listing->dir, "..", 2, &pos);
 	if (err == 0)
 		give(listing, "..", 2, pos.ino, DT_DIR, COOKIE_NAMES);
-	return dirb_pass_over(err, &listing->bad);
+	return dir_block_pass_over(err, &listing->bad);
 }
 
-static bool is_dots(const struct dirb_ent *entry)
+static bool is_dots(const struct dir_block_ent *entry)
 {
 	return entry->name[0] == '.' && (entry->name_len == 1 || (entry->name_len == 2 && entry->name[1] == '.'));
 }
@@ -103,18 +103,18 @@ static bool is_dots(const struct dirb_ent *entry)
 /* ---- in the order of blocks ---- */
 static int list_linear_block(struct listing *listing, uint32_t lblk, uint64_t from)
 {
-	struct x4_vol *vol = listing->dir->vol;
+	struct ext4_vol *vol = listing->dir->vol;
 	uint64_t base = (uint64_t)lblk << vol->block_bits;
-	unsigned off = 0, limit = dirb_limit(vol);
-	struct dirb_ent entry;
+	unsigned off = 0, limit = dir_block_limit(vol);
+	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
-	int err = dirb_read(listing->dir, lblk, DIRB_ANY, &buffer);
+	int err = dir_block_read(listing->dir, lblk, DIR_BLOCK_ANY, &buffer);
 
 	if (err)
 		return err;
-	if (dirb_is_index(listing->dir, lblk, buffer->data))
+	if (dir_block_is_index(listing->dir, lblk, buffer->data))
 		limit = 0;
-	for (; !listing->stopped && dirb_get(vol, buffer->data, limit, off, &entry); off += entry.rec_len)
+	for (; !listing->stopped && dir_block_get(vol, buffer->data, limit, off, &entry); off += entry.rec_len)
 		if (entry.ino && base + off >= from && !(lblk == 0 && is_dots(&entry)))
 			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type), base + off + 1 + COOKIE_BASE);
 	journal_buffer_release(buffer);
@@ -128,7 +128,7 @@ static int list_linear(struct listing *listing, uint64_t from)
 
 	for (uint64_t lblk = from >> listing->dir->vol->block_bits; err == 0 && !listing->stopped && lblk < nr; lblk++) {
 		dir_readahead(listing->dir, (uint32_t)lblk, nr);
-		err = dirb_pass_over(list_linear_block(listing, (uint32_t)lblk, from), &listing->bad);
+		err = dir_block_pass_over(list_linear_block(listing, (uint32_t)lblk, from), &listing->bad);
 	}
 	return err;
 }
@@ -136,9 +136,9 @@ static int list_linear(struct listing *listing, uint64_t from)
 /* What lies in the inode: a position is a place there. */
 static int list_inline(struct listing *listing, uint64_t from)
 {
-	struct x4_vol *vol = listing->dir->vol;
+	struct ext4_vol *vol = listing->dir->vol;
 	uint32_t len, off = 0;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 	uint8_t *data;
 	int err = dir_inline_load(listing->dir, &data, &len);
 
@@ -185,21 +185,21 @@ static void cut_items(struct listing *listing)
 
 static int collect_block(struct listing *listing, uint32_t lblk, const uint8_t *data, uint64_t from)
 {
-	struct x4_vol *vol = listing->dir->vol;
-	unsigned off = 0, limit = dirb_limit(vol);
+	struct ext4_vol *vol = listing->dir->vol;
+	unsigned off = 0, limit = dir_block_limit(vol);
 	uint32_t hash, minor;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 	uint64_t pos;
 
-	for (; dirb_get(vol, data, limit, off, &entry); off += entry.rec_len) {
+	for (; dir_block_get(vol, data, limit, off, &entry); off += entry.rec_len) {
 		if (!entry.ino || (lblk == 0 && is_dots(&entry)))
 			continue;
-		dx_hash(vol, listing->version, entry.name, entry.name_len, &hash, &minor);
+		dir_index_hash(vol, listing->version, entry.name, entry.name_len, &hash, &minor);
 		pos = pos_of_hash(hash) | (uint64_t)(minor >> (32 - MINOR_BITS)) << ORD_BITS;
 		if (pos < (from & ~ORD_MASK) || (listing->cut && pos >= listing->cut_pos))
 			continue;
 		if (listing->nr == listing->cap)
-			return X4_CORRUPT(vol, listing->dir->ino, 0, "more names than there is room for");
+			return EXT4_CORRUPT(vol, listing->dir->ino, 0, "more names than there is room for");
 		listing->item[listing->nr++] = (struct item){ pos, lblk, off };
 		if (listing->nr == 2 * BATCH)
 			cut_items(listing);
@@ -213,9 +213,9 @@ static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
 	int err = dir_seen_add(&listing->seen, lblk);
 
 	if (err == 0)
-		return X4_CORRUPT(listing->dir->vol, listing->dir->ino, 0,
+		return EXT4_CORRUPT(listing->dir->vol, listing->dir->ino, 0,
 				  "directory index leads to block %u twice", lblk);
-	err = err < 0 ? err : dirb_read(listing->dir, lblk, DIRB_LEAF, &buffer);
+	err = err < 0 ? err : dir_block_read(listing->dir, lblk, DIR_BLOCK_LEAF, &buffer);
 	if (err)
 		return err;
 	err = collect_block(listing, lblk, buffer->data, from);
@@ -227,36 +227,36 @@ static int collect_leaf(struct listing *listing, uint32_t lblk, uint64_t from)
 static int collect_dx(struct listing *listing, uint64_t from, uint64_t *ret_end)
 {
 	uint32_t hash = hash_of_pos(from), next;
-	struct dx_path path;
-	int err = dx_probe(listing->dir, NULL, 0, &hash, &path);
+	struct dir_index_path path;
+	int err = dir_index_probe(listing->dir, NULL, 0, &hash, &path);
 
 	*ret_end = POS_END;
 	if (err == 0)
 		listing->version = path.version;
 	for (err = err ? err : 1; err == 1;) {
-		err = dirb_pass_over(collect_leaf(listing, dx_leaf(&path), from), &listing->bad);
+		err = dir_block_pass_over(collect_leaf(listing, dir_index_leaf(&path), from), &listing->bad);
 		if (err)
 			break;
-		err = dx_next(listing->dir, &path, &next);
+		err = dir_index_next(listing->dir, &path, &next);
 		if (err != 1)
 			break;
 		if (!(next & 1) && next > hash) {
 			*ret_end = pos_of_hash(next);
 			err = 0;
 		} else if (!(next & 1)) {
-			err = X4_CORRUPT(listing->dir->vol, listing->dir->ino, 0, "directory index is out of order");
+			err = EXT4_CORRUPT(listing->dir->vol, listing->dir->ino, 0, "directory index is out of order");
 		}
 	}
-	dx_release(&path);
+	dir_index_release(&path);
 	return err;
 }
 
 /* Gives out what was collected. */
 static int give_items(struct listing *listing, uint64_t from)
 {
-	struct x4_vol *vol = listing->dir->vol;
+	struct ext4_vol *vol = listing->dir->vol;
 	uint64_t ord = 0, last = UINT64_MAX, pos;
-	struct dirb_ent entry;
+	struct dir_block_ent entry;
 	struct journal_buffer *buffer;
 	int err;
 
@@ -267,10 +267,10 @@ static int give_items(struct listing *listing, uint64_t from)
 		pos = last | ord;
 		if (pos < from)
 			continue;
-		err = dirb_read(listing->dir, listing->item[n].lblk, DIRB_LEAF, &buffer);
+		err = dir_block_read(listing->dir, listing->item[n].lblk, DIR_BLOCK_LEAF, &buffer);
 		if (err)
 			return err;
-		if (dirb_get(vol, buffer->data, dirb_limit(vol), listing->item[n].off, &entry) && entry.ino)
+		if (dir_block_get(vol, buffer->data, dir_block_limit(vol), listing->item[n].off, &entry) && entry.ino)
 			give(listing, entry.name, entry.name_len, entry.ino, type_of(listing, entry.ino, entry.file_type), pos + 1 + COOKIE_BASE);
 		journal_buffer_release(buffer);
 	}
@@ -293,7 +293,7 @@ static int list_hashed(struct listing *listing, uint64_t from)
 	uint64_t end = POS_END, room;
 	int err = 0;
 
-	listing->version = dx_default_version(listing->dir->vol);
+	listing->version = dir_index_default_version(listing->dir->vol);
 	/* A small directory has not so many names. */
 	room = ((uint64_t)dir_nr_blocks(listing->dir) << listing->dir->vol->block_bits) / DIR_ENT_MIN + 1;
 	listing->cap = (unsigned)FDIO_MIN(room, (uint64_t)2 * BATCH);
@@ -303,7 +303,7 @@ static int list_hashed(struct listing *listing, uint64_t from)
 	while (err == 0 && !listing->stopped && from < POS_END - COOKIE_BASE) {
 		listing->nr = 0;
 		listing->cut = false;
-		err = dx ? collect_dx(listing, from, &end) : dirb_pass_over(collect_leaf(listing, 0, from), &listing->bad);
+		err = dx ? collect_dx(listing, from, &end) : dir_block_pass_over(collect_leaf(listing, 0, from), &listing->bad);
 		if (err == 0)
 			err = give_items(listing, from);
 		from = next_from(listing, from, end);
@@ -314,20 +314,20 @@ static int list_hashed(struct listing *listing, uint64_t from)
 }
 
 /* Positions in hash order for this directory; false also if its index has no beginning. */
-static bool by_hash(struct x4_inode *dir)
+static bool by_hash(struct ext4_inode *dir)
 {
 	if (!dir_is_dx(dir))
 		return dir->vol->has_dir_index && dir_nr_blocks(dir) == 1;
 	return !dir_index_lost(dir);
 }
 
-int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct x4_dirent *entry), void *arg)
+int ext4_readdir(struct ext4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, const struct ext4_dirent *entry), void *arg)
 {
 	struct listing listing = { .dir = dir, .emit = emit, .arg = arg };
 	uint64_t from = cookie > COOKIE_BASE ? cookie - COOKIE_BASE : 0;
 	int err;
 
-	err = x4_inode_enter_shared(dir);
+	err = ext4_inode_enter_shared(dir);
 	if (err)
 		return err;
 	err = dir_check_search(dir);
@@ -336,14 +336,14 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 	if (err == 0 && cookie < COOKIE_NAMES)
 		err = give_dots(&listing, cookie);
 	if (err == 0 && !listing.stopped) {
-		if (x4_inode_inline(dir))
+		if (ext4_inode_inline(dir))
 			err = list_inline(&listing, from);
 		else if (by_hash(dir))
 			err = list_hashed(&listing, from);
 		else
 			err = list_linear(&listing, from);
 	}
-	x4_inode_unlock(dir);
+	ext4_inode_unlock(dir);
 	/* What was found before it is delivered; whoever goes on meets it again. */
 	if (err == -EUCLEAN && listing.given)
 		return 0;
@@ -351,4 +351,4 @@ int x4_readdir(struct x4_inode *dir, uint64_t cookie, bool (*emit)(void *arg, co
 	return err == -ENOENT ? 0 : err;
 }
 
-bool x4_dir_moved(struct x4_inode *dir) { return __atomic_exchange_n(&dir->dir.moved, false, __ATOMIC_ACQ_REL); }
+bool ext4_dir_moved(struct ext4_inode *dir) { return __atomic_exchange_n(&dir->dir.moved, false, __ATOMIC_ACQ_REL); }

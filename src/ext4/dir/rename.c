@@ -20,46 +20,46 @@
 #include <string.h>
 
 struct ren {
-	struct x4_inode *odir, *ndir;
+	struct ext4_inode *odir, *ndir;
 	const char *oname, *nname;
 	unsigned olen, nlen, flags;
-	const struct x4_cred *credentials;
-	struct x4_inode *old_inode, *new_inode;   /* behind the names; ni NULL: the new name is free */
+	const struct ext4_credentials *credentials;
+	struct ext4_inode *old_inode, *new_inode;   /* behind the names; ni NULL: the new name is free */
 	uint32_t below_odir;        /* child of odir on the way to ndir; 0: ndir is not below odir */
 	uint32_t below_ndir;        /* the same, the other way round */
-	struct x4_inode *locked[2];
-	struct x4_inode *white;
+	struct ext4_inode *locked[2];
+	struct ext4_inode *white;
 	struct timespec now;
 	struct dir_add add;
 };
 
-static bool is_dir(const struct x4_inode *inode) { return S_ISDIR(x4_inode_mode(inode)); }
+static bool is_dir(const struct ext4_inode *inode) { return S_ISDIR(ext4_inode_mode(inode)); }
 
 /*
  * Walks from low up to the root. *ret_child: the child of high on the way, 0 if high is not on it.
  * An image may have the way run in a circle: one place on it is remembered, at each power of two of
  * steps anew, and met again after as many steps as the circle has.
  */
-static int find_on_path(struct x4_inode *low, const struct x4_inode *high, uint32_t *ret_child)
+static int find_on_path(struct ext4_inode *low, const struct ext4_inode *high, uint32_t *ret_child)
 {
-	struct x4_inode *cur = x4_iref(low), *up;
+	struct ext4_inode *cur = ext4_inode_ref(low), *up;
 	uint64_t steps = 0, renew = 1;
 	uint32_t mark = low->ino;
 	int err = 0;
 
 	*ret_child = 0;
-	while (cur->ino != X4_ROOT_INO) {
-		err = x4_lookup_parent(cur, &up);
+	while (cur->ino != EXT4_ROOT_INO) {
+		err = ext4_lookup_parent(cur, &up);
 		if (err)
 			break;
 		if (up == high)
 			*ret_child = cur->ino;
-		x4_iput(cur);
+		ext4_inode_put(cur);
 		cur = up;
 		if (up == high)
 			break;
 		if (up->ino == mark) {
-			err = X4_CORRUPT(low->vol, low->ino, 0, "directories form a loop");
+			err = EXT4_CORRUPT(low->vol, low->ino, 0, "directories form a loop");
 			break;
 		}
 		if (++steps == renew) {
@@ -67,17 +67,17 @@ static int find_on_path(struct x4_inode *low, const struct x4_inode *high, uint3
 			renew *= 2;
 		}
 	}
-	x4_iput(cur);
+	ext4_inode_put(cur);
 	return err;
 }
 
 static int lock_dirs(struct ren *names)
 {
-	struct x4_inode *first = names->odir, *second = names->ndir;
+	struct ext4_inode *first = names->odir, *second = names->ndir;
 	int err;
 
 	if (names->odir == names->ndir)
-		return x4_inode_enter_excl(names->odir);
+		return ext4_inode_enter_exclusive(names->odir);
 	if (nowait_on()) /* the ways up may be long */
 		return nowait_miss();
 	fdio_mutex_lock(&names->odir->vol->dir.rename_lock);
@@ -92,17 +92,17 @@ static int lock_dirs(struct ren *names)
 		first = names->ndir;
 		second = names->odir;
 	}
-	x4_inode_lock_excl(first);
-	x4_inode_lock_excl(second);
+	ext4_inode_lock_exclusive(first);
+	ext4_inode_lock_exclusive(second);
 	return 0;
 }
 
 static void unlock_dirs(struct ren *names)
 {
-	x4_inode_unlock(names->odir);
+	ext4_inode_unlock(names->odir);
 	if (names->odir == names->ndir)
 		return;
-	x4_inode_unlock(names->ndir);
+	ext4_inode_unlock(names->ndir);
 	fdio_mutex_unlock(&names->odir->vol->dir.rename_lock);
 }
 
@@ -141,18 +141,18 @@ static int check_loops(const struct ren *names)
 
 static int lock_inodes(struct ren *names)
 {
-	struct x4_inode *a = names->old_inode, *b = names->new_inode == names->old_inode ? NULL : names->new_inode;
+	struct ext4_inode *a = names->old_inode, *b = names->new_inode == names->old_inode ? NULL : names->new_inode;
 	int err;
 
 	if (b && (is_dir(b) != is_dir(a) ? is_dir(b) : b->ino < a->ino)) {
 		a = names->new_inode;
 		b = names->old_inode;
 	}
-	err = x4_inode_enter_excl(a);
+	err = ext4_inode_enter_exclusive(a);
 	if (err)
 		return err;
 	names->locked[0] = a;
-	err = b ? x4_inode_enter_excl(b) : 0;
+	err = b ? ext4_inode_enter_exclusive(b) : 0;
 	if (err == 0)
 		names->locked[1] = b;
 	return err;
@@ -162,7 +162,7 @@ static void unlock_inodes(struct ren *names)
 {
 	for (unsigned k = 0; k < 2; k++)
 		if (names->locked[k])
-			x4_inode_unlock(names->locked[k]);
+			ext4_inode_unlock(names->locked[k]);
 }
 
 static int check_replace(struct ren *names)
@@ -188,8 +188,8 @@ static int check_locked(struct ren *names)
 		err = dir_check_remove(names->ndir, names->new_inode);
 	if (err)
 		return err;
-	if (names->old_inode->ino == X4_ROOT_INO || (names->new_inode && names->new_inode->ino == X4_ROOT_INO))
-		return X4_CORRUPT(names->odir->vol, names->odir->ino, 0, "an entry leads to the root directory");
+	if (names->old_inode->ino == EXT4_ROOT_INO || (names->new_inode && names->new_inode->ino == EXT4_ROOT_INO))
+		return EXT4_CORRUPT(names->odir->vol, names->odir->ino, 0, "an entry leads to the root directory");
 	if (names->flags & RENAME_EXCHANGE) {
 		if (cross && is_dir(names->old_inode) && !is_dir(names->new_inode) && dir_nlink_full(names->ndir))
 			return -EMLINK;
@@ -202,7 +202,7 @@ static int check_locked(struct ren *names)
 
 /* ---- in the handle ---- */
 /* inode is now in dir: its ".." and its ctime. */
-static int moved(struct journal_handle *handle, struct ren *names, struct x4_inode *inode, struct x4_inode *from, struct x4_inode *to)
+static int moved(struct journal_handle *handle, struct ren *names, struct ext4_inode *inode, struct ext4_inode *from, struct ext4_inode *to)
 {
 	int err = 0;
 
@@ -217,16 +217,16 @@ static int moved(struct journal_handle *handle, struct ren *names, struct x4_ino
 			dir_nlink_inc(to);
 		}
 	}
-	dir_touch(inode, X4_SET_CTIME, names->now);
-	return x4_inode_dirty(handle, inode, is_dir(inode));
+	dir_touch(inode, EXT4_SET_CTIME, names->now);
+	return ext4_inode_dirty(handle, inode, is_dir(inode));
 }
 
 static int do_exchange(struct journal_handle *handle, struct ren *names)
 {
-	int err = dir_do_set(handle, names->odir, names->oname, names->olen, names->new_inode->ino, dir_ft_of_mode(x4_inode_mode(names->new_inode)));
+	int err = dir_do_set(handle, names->odir, names->oname, names->olen, names->new_inode->ino, dir_ft_of_mode(ext4_inode_mode(names->new_inode)));
 
 	if (err == 0)
-		err = dir_do_set(handle, names->ndir, names->nname, names->nlen, names->old_inode->ino, dir_ft_of_mode(x4_inode_mode(names->old_inode)));
+		err = dir_do_set(handle, names->ndir, names->nname, names->nlen, names->old_inode->ino, dir_ft_of_mode(ext4_inode_mode(names->old_inode)));
 	if (err == 0)
 		err = moved(handle, names, names->old_inode, names->odir, names->ndir);
 	return err ? err : moved(handle, names, names->new_inode, names->ndir, names->odir);
@@ -234,7 +234,7 @@ static int do_exchange(struct journal_handle *handle, struct ren *names)
 
 static int make_whiteout(struct journal_handle *handle, struct ren *names)
 {
-	int err = x4_inode_new(handle, names->odir, S_IFCHR, names->credentials, &names->white);
+	int err = ext4_inode_new(handle, names->odir, S_IFCHR, names->credentials, &names->white);
 	uint32_t mode = S_IFCHR;
 	bool had_default;
 
@@ -243,19 +243,19 @@ static int make_whiteout(struct journal_handle *handle, struct ren *names)
 		return err;
 	}
 	/* A new file of its directory like any other. */
-	err = x4_acl_inherit(handle, names->odir, names->white, &mode, &had_default);
+	err = ext4_acl_inherit(handle, names->odir, names->white, &mode, &had_default);
 	if (err)
 		return err;
 	fdio_mutex_lock(&names->white->attr);
-	x4_raw_set_born(names->white, names->now);
+	ext4_raw_set_born(names->white, names->now);
 	fdio_mutex_unlock(&names->white->attr);
-	x4_raw_set_rdev(names->white, 0);
-	return x4_inode_dirty(handle, names->white, true);
+	ext4_raw_set_rdev(names->white, 0);
+	return ext4_inode_dirty(handle, names->white, true);
 }
 
 static int do_move(struct journal_handle *handle, struct ren *names)
 {
-	uint8_t ft = dir_ft_of_mode(x4_inode_mode(names->old_inode));
+	uint8_t ft = dir_ft_of_mode(ext4_inode_mode(names->old_inode));
 	int err;
 
 	if (names->new_inode)
@@ -279,26 +279,26 @@ static int do_move(struct journal_handle *handle, struct ren *names)
 
 static int change(struct journal_handle *handle, struct ren *names)
 {
-	struct x4_inode *all[] = { names->odir, names->ndir, names->old_inode, names->new_inode };
+	struct ext4_inode *all[] = { names->odir, names->ndir, names->old_inode, names->new_inode };
 	int err = 0;
 
 	for (unsigned k = 0; err == 0 && k < ARRAY_SIZE(all); k++)
 		if (all[k])
-			err = x4_inode_begin(handle, all[k]);
+			err = ext4_inode_begin(handle, all[k]);
 	if (err == 0)
 		err = names->flags & RENAME_EXCHANGE ? do_exchange(handle, names) : do_move(handle, names);
 	if (err)
 		return err;
-	dir_touch(names->odir, X4_SET_MTIME | X4_SET_CTIME, names->now);
-	dir_touch(names->ndir, X4_SET_MTIME | X4_SET_CTIME, names->now);
-	err = x4_inode_dirty(handle, names->odir, true);
-	return err || names->odir == names->ndir ? err : x4_inode_dirty(handle, names->ndir, true);
+	dir_touch(names->odir, EXT4_SET_MTIME | EXT4_SET_CTIME, names->now);
+	dir_touch(names->ndir, EXT4_SET_MTIME | EXT4_SET_CTIME, names->now);
+	err = ext4_inode_dirty(handle, names->odir, true);
+	return err || names->odir == names->ndir ? err : ext4_inode_dirty(handle, names->ndir, true);
 }
 
 static int transact(struct ren *names)
 {
 	/* Two entries, two "..", four inodes, the orphan list. */
-	unsigned credits = 4 * DIR_CREDITS_CHANGE + 4 * X4_CREDITS_INODE + X4_CREDITS_ORPHAN, blocks = 0;
+	unsigned credits = 4 * DIR_CREDITS_CHANGE + 4 * EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, blocks = 0;
 	struct dir_op op;
 	int err;
 
@@ -310,8 +310,8 @@ static int transact(struct ren *names)
 		blocks = names->add.blocks;
 	}
 	if (names->flags & RENAME_WHITEOUT) {
-		credits += X4_CREDITS_INODE_NEW + X4_CREDITS_XATTR + x4_acl_inherit_credits(names->odir);
-		blocks += x4_acl_inherit_blocks(names->odir, S_IFCHR);
+		credits += EXT4_CREDITS_INODE_NEW + EXT4_CREDITS_XATTR + ext4_acl_inherit_credits(names->odir);
+		blocks += ext4_acl_inherit_blocks(names->odir, S_IFCHR);
 	}
 	err = dir_op_begin(names->odir->vol, credits, blocks, names->credentials->root, &op);
 	if (err)
@@ -361,11 +361,11 @@ static int check_args(const struct ren *names)
 	return 0;
 }
 
-int x4_rename(struct x4_inode *odir, const char *oname, unsigned olen, struct x4_inode *ndir, const char *nname, unsigned nlen,
-	      unsigned flags, const struct x4_cred *credentials)
+int ext4_rename(struct ext4_inode *odir, const char *oname, unsigned olen, struct ext4_inode *ndir, const char *nname, unsigned nlen,
+	      unsigned flags, const struct ext4_credentials *credentials)
 {
 	struct ren names = { .odir = odir, .ndir = ndir, .oname = oname, .olen = olen, .nname = nname, .nlen = nlen, .flags = flags,
-			 .credentials = credentials, .now = x4_now(odir->vol) };
+			 .credentials = credentials, .now = ext4_now(odir->vol) };
 	int err;
 
 	if (odir->vol != ndir->vol)
@@ -377,8 +377,8 @@ int x4_rename(struct x4_inode *odir, const char *oname, unsigned olen, struct x4
 		return err;
 	err = with_dirs_locked(&names);
 	unlock_dirs(&names);
-	x4_iput(names.white);
-	x4_iput(names.old_inode);
-	x4_iput(names.new_inode);
+	ext4_inode_put(names.white);
+	ext4_inode_put(names.old_inode);
+	ext4_inode_put(names.new_inode);
 	return err;
 }

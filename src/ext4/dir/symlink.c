@@ -13,7 +13,7 @@
 
 struct target { const char *path; unsigned len; };
 
-static int fill_symlink(struct journal_handle *handle, struct x4_inode *inode, void *arg)
+static int fill_symlink(struct journal_handle *handle, struct ext4_inode *inode, void *arg)
 {
 	const struct target *target = arg;
 	struct journal_buffer *buffer;
@@ -24,16 +24,16 @@ static int fill_symlink(struct journal_handle *handle, struct x4_inode *inode, v
 		inode->raw->i_flags &= ~ext2fs_cpu_to_le32(EXT4_EXTENTS_FL);
 		memset(inode->raw->i_block, 0, sizeof inode->raw->i_block);
 		memcpy(inode->raw->i_block, target->path, target->len);
-		x4_raw_set_size(inode, target->len);
+		ext4_raw_set_size(inode, target->len);
 		fdio_mutex_unlock(&inode->attr);
 		return 0;
 	}
-	x4_extent_init(inode);
+	ext4_extent_init(inode);
 	/* First: an empty link without blocks would be a fast one. */
 	fdio_mutex_lock(&inode->attr);
-	x4_raw_set_size(inode, target->len);
+	ext4_raw_set_size(inode, target->len);
 	fdio_mutex_unlock(&inode->attr);
-	err = x4_append_meta_block(handle, inode, 0, &buffer);
+	err = ext4_append_metadata_block(handle, inode, 0, &buffer);
 	if (err)
 		return err;
 	memcpy(buffer->data, target->path, target->len);
@@ -41,8 +41,8 @@ static int fill_symlink(struct journal_handle *handle, struct x4_inode *inode, v
 	return 0;
 }
 
-int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
-	       const struct x4_cred *credentials, struct x4_inode **ret)
+int ext4_symlink(struct ext4_inode *dir, const char *name, unsigned len, const char *target, unsigned target_len,
+	       const struct ext4_credentials *credentials, struct ext4_inode **ret)
 {
 	struct target t = { target, target_len };
 	struct dir_new fresh = { .mode = S_IFLNK | 0777, .credentials = credentials, .fill = fill_symlink, .arg = &t };
@@ -58,11 +58,11 @@ int x4_symlink(struct x4_inode *dir, const char *name, unsigned len, const char 
 	return dir_create(dir, name, len, &fresh, ret);
 }
 
-static int read_slow(struct x4_inode *inode, char *buf, uint64_t size)
+static int read_slow(struct ext4_inode *inode, char *buf, uint64_t size)
 {
 	struct journal_buffer *buffer;
 	uint64_t blk;
-	int err = x4_bmap(inode, 0, &blk);
+	int err = ext4_bmap(inode, 0, &blk);
 
 	if (err == 0)
 		err = journal_read_block(inode->vol->journal, blk, &buffer);
@@ -73,27 +73,27 @@ static int read_slow(struct x4_inode *inode, char *buf, uint64_t size)
 	return 0;
 }
 
-int x4_readlink(struct x4_inode *inode, char *buf, size_t cap, unsigned *ret_len)
+int ext4_readlink(struct ext4_inode *inode, char *buf, size_t cap, unsigned *ret_len)
 {
 	uint64_t size;
 	int err = 0;
 
-	if (!S_ISLNK(x4_inode_mode(inode)))
+	if (!S_ISLNK(ext4_inode_mode(inode)))
 		return -EINVAL;
-	err = x4_inode_enter_shared(inode);
+	err = ext4_inode_enter_shared(inode);
 	if (err)
 		return err;
-	size = x4_raw_size(inode);
+	size = ext4_raw_size(inode);
 	if (size == 0 || size > TARGET_MAX || size >= cap || size > inode->vol->block_size)
 		err = size && size <= TARGET_MAX && size <= inode->vol->block_size ? -ERANGE :
-			X4_CORRUPT(inode->vol, inode->ino, 0, "symbolic link of %llu bytes", (unsigned long long)size);
-	else if (x4_link_is_fast(inode))
+			EXT4_CORRUPT(inode->vol, inode->ino, 0, "symbolic link of %llu bytes", (unsigned long long)size);
+	else if (ext4_link_is_fast(inode))
 		memcpy(buf, inode->raw->i_block, size);
-	else if (x4_inode_inline(inode))
-		err = x4_inline_link(inode, buf, size);
+	else if (ext4_inode_inline(inode))
+		err = ext4_inline_link(inode, buf, size);
 	else
 		err = read_slow(inode, buf, size);
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	if (err)
 		return err;
 	/* What is behind a NUL is no path. */

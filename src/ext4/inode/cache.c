@@ -28,12 +28,12 @@
 #define NOWAIT_EVICTIONS 8u
 #define NOWAIT_EVICT_NS 200000u
 
-static struct list *bucket(struct x4_vol *vol, uint32_t ino)
+static struct list *bucket(struct ext4_vol *vol, uint32_t ino)
 {
 	return &vol->inode.hash[(ino * 2654435761U) >> (32 - vol->inode.hash_bits)];
 }
 
-int x4_icache_init(struct x4_vol *vol)
+int ext4_inode_cache_init(struct ext4_vol *vol)
 {
 	vol->inode.hash_bits = IHASH_BITS;
 	vol->inode.hash = calloc((size_t)1 << IHASH_BITS, sizeof(*vol->inode.hash));
@@ -48,9 +48,9 @@ int x4_icache_init(struct x4_vol *vol)
 	return 0;
 }
 
-struct x4_inode *x4_inode_alloc(struct x4_vol *vol, uint32_t ino)
+struct ext4_inode *ext4_inode_alloc(struct ext4_vol *vol, uint32_t ino)
 {
-	struct x4_inode *inode = calloc(1, sizeof(*inode));
+	struct ext4_inode *inode = calloc(1, sizeof(*inode));
 
 	if (!inode)
 		return NULL;
@@ -73,7 +73,7 @@ struct x4_inode *x4_inode_alloc(struct x4_vol *vol, uint32_t ino)
 }
 
 /* No lock held: the destructor of the rooms above may take theirs. */
-void x4_inode_free(struct x4_inode *inode)
+void ext4_inode_free(struct ext4_inode *inode)
 {
 	void *upper = __atomic_load_n(&inode->inode.upper, __ATOMIC_ACQUIRE);
 
@@ -90,9 +90,9 @@ void x4_inode_free(struct x4_inode *inode)
 }
 
 /* ------------------------------------------------------------------ hash; icache_lock held */
-static struct x4_inode *find(struct x4_vol *vol, uint32_t ino)
+static struct ext4_inode *find(struct ext4_vol *vol, uint32_t ino)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	list_for_each(inode, bucket(vol, ino), inode.hash)
 		if (inode->ino == ino)
@@ -100,13 +100,13 @@ static struct x4_inode *find(struct x4_vol *vol, uint32_t ino)
 	return NULL;
 }
 
-static void hash_add(struct x4_inode *inode)
+static void hash_add(struct ext4_inode *inode)
 {
 	list_add(bucket(inode->vol, inode->ino), &inode->inode.hash);
 	inode->vol->inode.nr_cached++;
 }
 
-static void hash_del(struct x4_inode *inode)
+static void hash_del(struct ext4_inode *inode)
 {
 	if (list_empty(&inode->inode.hash))
 		return;
@@ -115,7 +115,7 @@ static void hash_del(struct x4_inode *inode)
 	pthread_cond_broadcast(&inode->vol->inode.cond);
 }
 
-static void ref_locked(struct x4_inode *inode)
+static void ref_locked(struct ext4_inode *inode)
 {
 	if (inode->inode.refs++ == 0 && !list_empty(&inode->inode.lru)) {
 		list_del(&inode->inode.lru);
@@ -124,24 +124,24 @@ static void ref_locked(struct x4_inode *inode)
 }
 
 /* True if the caller frees it; false: the stack of lazy times still holds it. */
-static bool may_free(struct x4_inode *inode)
+static bool may_free(struct ext4_inode *inode)
 {
 	hash_del(inode);
 	inode->inode.zombie = __atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) != 0;
 	return !inode->inode.zombie;
 }
 
-void x4_inode_unhash(struct x4_inode *inode)
+void ext4_inode_unhash(struct ext4_inode *inode)
 {
 	fdio_mutex_lock(&inode->vol->inode.lock);
 	hash_del(inode);
 	fdio_mutex_unlock(&inode->vol->inode.lock);
 }
 
-int x4_inode_hash_new(struct x4_inode *inode)
+int ext4_inode_hash_new(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
-	struct x4_inode *old;
+	struct ext4_vol *vol = inode->vol;
+	struct ext4_inode *old;
 
 	fdio_mutex_lock(&vol->inode.lock);
 	/*
@@ -153,17 +153,17 @@ int x4_inode_hash_new(struct x4_inode *inode)
 	if (!old)
 		hash_add(inode);
 	fdio_mutex_unlock(&vol->inode.lock);
-	return old ? X4_CORRUPT(vol, inode->ino, 0, "the inode is in use, but free in the bitmap") : 0;
+	return old ? EXT4_CORRUPT(vol, inode->ino, 0, "the inode is in use, but free in the bitmap") : 0;
 }
 
 /*
- * An inode that leaves memory takes along what fsync has to wait for (x4_sync_tid): its transaction need not be durable. So
+ * An inode that leaves memory takes along what fsync has to wait for (ext4_sync_tid): its transaction need not be durable. So
  * whatever is read again waits for the newest of these, fdatasync too: data that was not flushed is older than the times written
  * for it.
  */
-static void tid_leaves(const struct x4_inode *inode)
+static void tid_leaves(const struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 
 	if (!inode->inode.has_sync_tid || (vol->inode.has_gone_tid && journal_tid_geq(vol->inode.gone_tid, inode->inode.sync_tid)))
 		return;
@@ -171,19 +171,19 @@ static void tid_leaves(const struct x4_inode *inode)
 	vol->inode.has_gone_tid = true;
 }
 
-static void tid_inherits(struct x4_inode *inode)
+static void tid_inherits(struct ext4_inode *inode)
 {
 	inode->inode.sync_tid = inode->inode.datasync_tid = inode->vol->inode.gone_tid;
 	inode->inode.has_sync_tid = inode->inode.has_datasync_tid = inode->vol->inode.has_gone_tid;
 }
 
 /* Frees the oldest unreferenced inodes beyond the bound. icache_lock held; collects them in dead. */
-static void shrink(struct x4_vol *vol, struct list *dead)
+static void shrink(struct ext4_vol *vol, struct list *dead)
 {
 	unsigned look = vol->inode.lru_len;
 
 	while (vol->inode.lru_len > vol->inode.lru_max && look-- > 0) {
-		struct x4_inode *inode = list_first(&vol->inode.lru, struct x4_inode, inode.lru);
+		struct ext4_inode *inode = list_first(&vol->inode.lru, struct ext4_inode, inode.lru);
 
 		/* Its times are not written yet, or the orphan list goes through it: later. */
 		if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_load_n(&inode->inode.on_orphans, __ATOMIC_RELAXED)) {
@@ -201,16 +201,16 @@ static void shrink(struct x4_vol *vol, struct list *dead)
 static void free_list(struct list *dead)
 {
 	while (!list_empty(dead)) {
-		struct x4_inode *inode = list_first(dead, struct x4_inode, inode.lru);
+		struct ext4_inode *inode = list_first(dead, struct ext4_inode, inode.lru);
 
 		list_del(&inode->inode.lru);
-		x4_inode_free(inode);
+		ext4_inode_free(inode);
 	}
 }
 
 /* ------------------------------------------------------------------ get */
 /* icache_lock held, inode found: a reference once it is loaded. Drops the lock. */
-static int get_found(struct x4_vol *vol, struct x4_inode *inode, struct x4_inode **ret)
+static int get_found(struct ext4_vol *vol, struct ext4_inode *inode, struct ext4_inode **ret)
 {
 	bool bad;
 
@@ -228,16 +228,16 @@ static int get_found(struct x4_vol *vol, struct x4_inode *inode, struct x4_inode
 	bad = inode->inode.bad;
 	fdio_mutex_unlock(&vol->inode.lock);
 	if (bad) {
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		return -ENOENT;
 	}
 	*ret = inode;
 	return 0;
 }
 
-static int load(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode **ret)
+static int load(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_inode **ret)
 {
-	struct x4_inode *inode, *mine = x4_inode_alloc(vol, ino);
+	struct ext4_inode *inode, *mine = ext4_inode_alloc(vol, ino);
 	int err;
 
 	if (!mine)
@@ -247,13 +247,13 @@ static int load(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode 
 	inode = find(vol, ino);
 	if (inode) {
 		err = get_found(vol, inode, ret);
-		x4_inode_free(mine);
+		ext4_inode_free(mine);
 		return err;
 	}
 	tid_inherits(mine);
 	hash_add(mine);
 	fdio_mutex_unlock(&vol->inode.lock);
-	err = x4_inode_read(mine, special);
+	err = ext4_inode_read(mine, special);
 	fdio_mutex_lock(&vol->inode.lock);
 	mine->inode.loading = false;
 	if (err) {
@@ -263,16 +263,16 @@ static int load(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode 
 	pthread_cond_broadcast(&vol->inode.cond);
 	fdio_mutex_unlock(&vol->inode.lock);
 	if (err)
-		x4_iput(mine);
+		ext4_inode_put(mine);
 	else
 		*ret = mine;
 	return err;
 }
 
-static int get(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode **ret)
+static int get(struct ext4_vol *vol, uint32_t ino, bool special, struct ext4_inode **ret)
 {
 	struct journal_buffer *pin = NULL;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint32_t off;
 	int err;
 
@@ -283,7 +283,7 @@ static int get(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode *
 	fdio_mutex_unlock(&vol->inode.lock);
 	/* Who waits for a number that is being loaded takes a failure for damage: so before that it is made sure that nothing misses. */
 	if (nowait_on())
-		err = x4_above_mark(vol, ino) ? nowait_miss() : journal_read_block(vol->journal, x4_itable_place(vol, ino, &off), &pin);
+		err = ext4_above_mark(vol, ino) ? nowait_miss() : journal_read_block(vol->journal, ext4_itable_place(vol, ino, &off), &pin);
 	else
 		err = 0;
 	if (!err)
@@ -293,35 +293,35 @@ static int get(struct x4_vol *vol, uint32_t ino, bool special, struct x4_inode *
 }
 
 /* Of an extended attribute: no file that anybody may reach. */
-static bool holds_value(struct x4_inode *inode) { return inode->vol->has_ea_inode && (x4_inode_flags(inode) & EXT4_EA_INODE_FL); }
+static bool holds_value(struct ext4_inode *inode) { return inode->vol->has_ea_inode && (ext4_inode_flags(inode) & EXT4_EA_INODE_FL); }
 
-int x4_iget(struct x4_vol *vol, uint32_t ino, const uint32_t *gen, struct x4_inode **ret)
+int ext4_inode_get(struct ext4_vol *vol, uint32_t ino, const uint32_t *gen, struct ext4_inode **ret)
 {
 	int err;
 
-	if (ino == 0 || ino > vol->nr_inodes || (ino < vol->first_ino && ino != X4_ROOT_INO && !vol->mounting))
+	if (ino == 0 || ino > vol->nr_inodes || (ino < vol->first_ino && ino != EXT4_ROOT_INO && !vol->mounting))
 		return -ENOENT;
 	err = get(vol, ino, vol->mounting, ret);
 	if (!err && ((gen && (*ret)->gen != *gen) || holds_value(*ret))) {
-		x4_iput(*ret);
+		ext4_inode_put(*ret);
 		return -ESTALE;
 	}
 	return err;
 }
 
-int x4_iget_special(struct x4_vol *vol, uint32_t ino, struct x4_inode **ret)
+int ext4_inode_get_special(struct ext4_vol *vol, uint32_t ino, struct ext4_inode **ret)
 {
 	return ino == 0 || ino > vol->nr_inodes ? -ENOENT : get(vol, ino, true, ret);
 }
 
-static bool nameless(const struct x4_inode *inode)
+static bool nameless(const struct ext4_inode *inode)
 {
 	return !inode->inode.bad && !inode->inode.loading && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) == 0;
 }
 
-int x4_iget_value(struct x4_vol *vol, uint32_t ino, struct x4_inode **ret)
+int ext4_inode_get_value(struct ext4_vol *vol, uint32_t ino, struct ext4_inode **ret)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	bool gone;
 
 	if (ino < vol->first_ino || ino > vol->nr_inodes)
@@ -333,9 +333,9 @@ int x4_iget_value(struct x4_vol *vol, uint32_t ino, struct x4_inode **ret)
 	return gone ? -ENOENT : get(vol, ino, false, ret);
 }
 
-struct x4_inode *x4_iget_cached(struct x4_vol *vol, uint32_t ino)
+struct ext4_inode *ext4_inode_get_cached(struct ext4_vol *vol, uint32_t ino)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	fdio_mutex_lock(&vol->inode.lock);
 	inode = find(vol, ino);
@@ -347,7 +347,7 @@ struct x4_inode *x4_iget_cached(struct x4_vol *vol, uint32_t ino)
 	return inode;
 }
 
-struct x4_inode *x4_iref(struct x4_inode *inode)
+struct ext4_inode *ext4_inode_ref(struct ext4_inode *inode)
 {
 	fdio_mutex_lock(&inode->vol->inode.lock);
 	FDIO_ASSERT(inode->inode.refs > 0);
@@ -356,9 +356,9 @@ struct x4_inode *x4_iref(struct x4_inode *inode)
 	return inode;
 }
 
-void x4_lookups_add(struct x4_inode *inode, uint64_t n) { __atomic_add_fetch(&inode->inode.lookups, n, __ATOMIC_RELAXED); }
+void ext4_lookups_add(struct ext4_inode *inode, uint64_t n) { __atomic_add_fetch(&inode->inode.lookups, n, __ATOMIC_RELAXED); }
 
-uint64_t x4_lookups_sub(struct x4_inode *inode, uint64_t n)
+uint64_t ext4_lookups_sub(struct ext4_inode *inode, uint64_t n)
 {
 	uint64_t have = __atomic_load_n(&inode->inode.lookups, __ATOMIC_RELAXED);
 
@@ -369,21 +369,21 @@ uint64_t x4_lookups_sub(struct x4_inode *inode, uint64_t n)
 
 /* ------------------------------------------------------------------ put */
 /* The deletion is over (or had to be left to the next mount): the struct goes. */
-static void after_evict(struct x4_inode *inode)
+static void after_evict(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	bool mine;
 
 	fdio_mutex_lock(&vol->inode.lock);
 	mine = may_free(inode);
 	fdio_mutex_unlock(&vol->inode.lock);
 	if (mine)
-		x4_inode_free(inode);
+		ext4_inode_free(inode);
 }
 
-static void evict_over(struct x4_inode *inode)
+static void evict_over(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 
 	__atomic_add_fetch(&vol->inode.nr_evicted, 1, __ATOMIC_SEQ_CST);
 	__atomic_sub_fetch(&vol->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
@@ -393,16 +393,16 @@ static void evict_over(struct x4_inode *inode)
 }
 
 /* Life has said how. */
-static int evict(struct x4_inode *inode) { return inode->vol->inode.evict(inode); }
+static int evict(struct ext4_inode *inode) { return inode->vol->inode.evict(inode); }
 
-static void evict_now(struct x4_inode *inode)
+static void evict_now(struct ext4_inode *inode)
 {
 	nowait_ignore(evict(inode));
 	evict_over(inode);
 }
 
 /* A loop thread deletes what is small and in memory, a few in a while; a worker the others. Whether or not is nothing to its caller (NOWAIT-4). */
-static bool evict_tried(struct x4_inode *inode)
+static bool evict_tried(struct ext4_inode *inode)
 {
 	static __thread uint64_t since;
 	static __thread unsigned nr;
@@ -426,14 +426,14 @@ static bool evict_tried(struct x4_inode *inode)
 	return true;
 }
 
-static void evict_soon(struct x4_inode *inode)
+static void evict_soon(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	bool wake;
 
 	if (evict_tried(inode))
 		return;
-	fdio_count(CTR_x4_reaped);
+	fdio_count(CTR_ext4_reaped);
 	fdio_mutex_lock(&vol->inode.lock);
 	wake = list_empty(&vol->inode.reap);
 	list_add_tail(&vol->inode.reap, &inode->inode.lru);
@@ -443,9 +443,9 @@ static void evict_soon(struct x4_inode *inode)
 		vol->inode.reaper(vol->inode.reaper_arg);
 }
 
-void x4_iput_n(struct x4_inode *inode, uint64_t n)
+void ext4_inode_put_many(struct ext4_inode *inode, uint64_t n)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	struct list dead;
 	bool evict = false, drop = false;
 
@@ -456,7 +456,7 @@ void x4_iput_n(struct x4_inode *inode, uint64_t n)
 	if (inode->inode.refs == 0) {
 		if (inode->inode.bad) {
 			drop = may_free(inode);
-		} else if (nameless(inode) && !x4_vol_read_only(vol)) {
+		} else if (nameless(inode) && !ext4_vol_read_only(vol)) {
 			evict = inode->inode.evicting = true;
 			__atomic_add_fetch(&vol->inode.nr_evicting, 1, __ATOMIC_SEQ_CST);
 		} else {
@@ -468,30 +468,30 @@ void x4_iput_n(struct x4_inode *inode, uint64_t n)
 	fdio_mutex_unlock(&vol->inode.lock);
 	free_list(&dead);
 	if (drop)
-		x4_inode_free(inode);
+		ext4_inode_free(inode);
 	if (evict && !nowait_on())
 		evict_now(inode);
 	else if (evict)
 		evict_soon(inode);
 }
 
-void x4_vol_set_reaper(struct x4_vol *vol, void (*fn)(void *arg), void *arg)
+void ext4_vol_set_reaper(struct ext4_vol *vol, void (*fn)(void *arg), void *arg)
 {
 	vol->inode.reaper_arg = arg;
 	vol->inode.reaper = fn;
 }
 
-void x4_vol_reap(struct x4_vol *vol)
+void ext4_vol_reap(struct ext4_vol *vol)
 {
 	for (;;) {
-		struct x4_inode *inode = NULL;
+		struct ext4_inode *inode = NULL;
 		bool more;
 
 		if (!__atomic_load_n(&vol->inode.nr_reap, __ATOMIC_SEQ_CST))
 			return;
 		fdio_mutex_lock(&vol->inode.lock);
 		if (!list_empty(&vol->inode.reap)) {
-			inode = list_first(&vol->inode.reap, struct x4_inode, inode.lru);
+			inode = list_first(&vol->inode.reap, struct ext4_inode, inode.lru);
 			list_del(&inode->inode.lru);
 			__atomic_sub_fetch(&vol->inode.nr_reap, 1, __ATOMIC_SEQ_CST);
 		}
@@ -506,7 +506,7 @@ void x4_vol_reap(struct x4_vol *vol)
 
 /* ------------------------------------------------------------------ a walk */
 /* icache_lock held. */
-static bool walks_to(struct x4_inode *inode)
+static bool walks_to(struct ext4_inode *inode)
 {
 	if (inode->inode.loading || inode->inode.evicting || inode->inode.bad)
 		return false;
@@ -514,11 +514,11 @@ static bool walks_to(struct x4_inode *inode)
 	return !__atomic_load_n(&inode->inode.begun, __ATOMIC_ACQUIRE);
 }
 
-unsigned x4_icache_walk(struct x4_vol *vol, const struct x4_walk *w, uint32_t *left,
-			struct x4_inode **ret, unsigned max)
+unsigned ext4_inode_cache_walk(struct ext4_vol *vol, const struct ext4_walk *w, uint32_t *left,
+			struct ext4_inode **ret, unsigned max)
 {
 	unsigned n = 0, looked = 0;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	fdio_mutex_lock(&vol->inode.lock);
 	for (; *left && n < max && looked++ < WALK_LOOK; --*left) {
@@ -540,13 +540,13 @@ unsigned x4_icache_walk(struct x4_vol *vol, const struct x4_walk *w, uint32_t *l
 	return n;
 }
 
-uint32_t x4_icache_walk_length(const struct x4_vol *vol) { return 1U << vol->inode.hash_bits; }
+uint32_t ext4_inode_cache_walk_length(const struct ext4_vol *vol) { return 1U << vol->inode.hash_bits; }
 
 /* ------------------------------------------------------------------ end of the volume */
 /* The next inode that nobody has deleted yet although it has no name; marked as being evicted. */
-static struct x4_inode *next_nameless(struct x4_vol *vol)
+static struct ext4_inode *next_nameless(struct ext4_vol *vol)
 {
-	struct x4_inode *inode, *found = NULL;
+	struct ext4_inode *inode, *found = NULL;
 
 	fdio_mutex_lock(&vol->inode.lock);
 	for (size_t n = 0; n < (size_t)1 << vol->inode.hash_bits && !found; n++)
@@ -560,11 +560,11 @@ static struct x4_inode *next_nameless(struct x4_vol *vol)
 	return found;
 }
 
-void x4_icache_evict_unlinked(struct x4_vol *vol)
+void ext4_inode_cache_evict_unlinked(struct ext4_vol *vol)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
-	while (!x4_vol_read_only(vol) && (inode = next_nameless(vol)) != NULL) {
+	while (!ext4_vol_read_only(vol) && (inode = next_nameless(vol)) != NULL) {
 		if (!list_empty(&inode->inode.lru)) {
 			list_del(&inode->inode.lru);
 			vol->inode.lru_len--;
@@ -576,9 +576,9 @@ void x4_icache_evict_unlinked(struct x4_vol *vol)
 }
 
 /* Single-threaded: everyone else has gone. */
-void x4_icache_fini(struct x4_vol *vol)
+void ext4_inode_cache_fini(struct ext4_vol *vol)
 {
-	struct x4_inode *inode, *next;
+	struct ext4_inode *inode, *next;
 
 	if (!vol->inode.hash)
 		return;
@@ -587,28 +587,28 @@ void x4_icache_fini(struct x4_vol *vol)
 		next = inode->inode.lazy_next;
 		inode->inode.lazy_queued = 0;
 		if (inode->inode.zombie)
-			x4_inode_free(inode);
+			ext4_inode_free(inode);
 	}
 	for (size_t n = 0; n < (size_t)1 << vol->inode.hash_bits; n++)
 		list_for_each_safe(inode, next, &vol->inode.hash[n], inode.hash) {
 			list_del(&inode->inode.hash);
 			list_del(&inode->inode.lru);
-			x4_inode_free(inode);
+			ext4_inode_free(inode);
 		}
 	free(vol->inode.hash);
 	vol->inode.hash = NULL;
 }
 
 /* ------------------------------------------------------------------ plain access */
-uint32_t x4_inode_ino(const struct x4_inode *inode) { return inode->ino; }
-uint32_t x4_inode_gen(const struct x4_inode *inode) { return inode->gen; }
-uint32_t x4_inode_mode(const struct x4_inode *inode) { return __atomic_load_n(&inode->mode, __ATOMIC_RELAXED); }
-uint64_t x4_inode_size(const struct x4_inode *inode) { return __atomic_load_n(&inode->size, __ATOMIC_ACQUIRE); }
-struct x4_vol *x4_inode_vol(struct x4_inode *inode) { return inode->vol; }
+uint32_t ext4_inode_ino(const struct ext4_inode *inode) { return inode->ino; }
+uint32_t ext4_inode_gen(const struct ext4_inode *inode) { return inode->gen; }
+uint32_t ext4_inode_mode(const struct ext4_inode *inode) { return __atomic_load_n(&inode->mode, __ATOMIC_RELAXED); }
+uint64_t ext4_inode_size(const struct ext4_inode *inode) { return __atomic_load_n(&inode->size, __ATOMIC_ACQUIRE); }
+struct ext4_vol *ext4_inode_vol(struct ext4_inode *inode) { return inode->vol; }
 
-uint32_t x4_inode_live_flags(const struct x4_inode *inode) { return __atomic_load_n(&inode->live_flags, __ATOMIC_RELAXED); }
+uint32_t ext4_inode_live_flags(const struct ext4_inode *inode) { return __atomic_load_n(&inode->live_flags, __ATOMIC_RELAXED); }
 
-uint32_t x4_inode_flags(struct x4_inode *inode)
+uint32_t ext4_inode_flags(struct ext4_inode *inode)
 {
 	uint32_t f;
 
@@ -618,9 +618,9 @@ uint32_t x4_inode_flags(struct x4_inode *inode)
 	return f;
 }
 
-void *x4_inode_upper(struct x4_inode *inode) { return __atomic_load_n(&inode->inode.upper, __ATOMIC_ACQUIRE); }
+void *ext4_inode_upper(struct ext4_inode *inode) { return __atomic_load_n(&inode->inode.upper, __ATOMIC_ACQUIRE); }
 
-void *x4_inode_set_upper(struct x4_inode *inode, void *p, void (*dtor)(void *))
+void *ext4_inode_set_upper(struct ext4_inode *inode, void *p, void (*dtor)(void *))
 {
 	void *winner;
 
@@ -635,27 +635,27 @@ void *x4_inode_set_upper(struct x4_inode *inode, void *p, void (*dtor)(void *))
 	return winner;
 }
 
-void x4_inode_lock_shared(struct x4_inode *inode) { fdio_rwlock_rdlock(&inode->rw); }
-void x4_inode_lock_excl(struct x4_inode *inode) { fdio_rwlock_wrlock(&inode->rw); }
-int x4_inode_enter_shared(struct x4_inode *inode) { return fdio_rwlock_rdenter(&inode->rw); }
-int x4_inode_enter_excl(struct x4_inode *inode) { return fdio_rwlock_wrenter(&inode->rw); }
-void x4_inode_unlock(struct x4_inode *inode) { fdio_rwlock_unlock(&inode->rw); }
+void ext4_inode_lock_shared(struct ext4_inode *inode) { fdio_rwlock_rdlock(&inode->rw); }
+void ext4_inode_lock_exclusive(struct ext4_inode *inode) { fdio_rwlock_wrlock(&inode->rw); }
+int ext4_inode_enter_shared(struct ext4_inode *inode) { return fdio_rwlock_rdenter(&inode->rw); }
+int ext4_inode_enter_exclusive(struct ext4_inode *inode) { return fdio_rwlock_wrenter(&inode->rw); }
+void ext4_inode_unlock(struct ext4_inode *inode) { fdio_rwlock_unlock(&inode->rw); }
 
 /* ------------------------------------------------------------------ the room */
-void x4_inodes_init(struct x4_vol *vol)
+void ext4_inodes_init(struct ext4_vol *vol)
 {
 	fdio_mutex_init(&vol->inode.lock, RANK_X4_ICACHE);
 	fdio_cond_init(&vol->inode.cond);
 	list_init(&vol->inode.orphans);
 }
 
-void x4_inodes_fini(struct x4_vol *vol)
+void ext4_inodes_fini(struct ext4_vol *vol)
 {
 	fdio_mutex_fini(&vol->inode.lock);
 	pthread_cond_destroy(&vol->inode.cond);
 }
 
-void x4_opened(struct x4_inode *inode, int n)
+void ext4_opened(struct ext4_inode *inode, int n)
 {
 	if (n < 0)
 		__atomic_store_n(&inode->inode.left_ns, fdio_now_ns(), __ATOMIC_RELAXED);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Fields of the disk inode whose halves lie apart or that have a copy in memory, and the empty root of an
- * extent tree. Called inside handles by whoever has the inode open (x4_inode_begin); reading on any thread
+ * extent tree. Called inside handles by whoever has the inode open (ext4_inode_begin); reading on any thread
  * that may look at raw. Damage is -EUCLEAN.
  */
 #include "ext4/core/structs.h"
@@ -13,7 +13,7 @@
 
 #include <ext2fs/ext3_extents.h>
 
-void x4_size_store(struct x4_inode *inode, uint64_t size)
+void ext4_size_store(struct ext4_inode *inode, uint64_t size)
 {
 	uint64_t want;
 
@@ -24,33 +24,33 @@ void x4_size_store(struct x4_inode *inode, uint64_t size)
 	} while (__atomic_load_n(&inode->window_published, __ATOMIC_SEQ_CST) > want);
 }
 
-uint64_t x4_raw_size(const struct x4_inode *inode)
+uint64_t ext4_raw_size(const struct ext4_inode *inode)
 {
 	uint64_t hi = S_ISREG(inode->raw->i_mode) || (S_ISDIR(inode->raw->i_mode) && inode->vol->has_large_dir) ? inode->raw->i_size_high : 0;
 
 	return hi << 32 | inode->raw->i_size;
 }
 
-void x4_raw_put_size(struct x4_inode *inode, uint64_t size)
+void ext4_raw_put_size(struct ext4_inode *inode, uint64_t size)
 {
 	inode->raw->i_size = (uint32_t)size;
 	inode->raw->i_size_high = (uint32_t)(size >> 32);
 }
 
-void x4_raw_set_size(struct x4_inode *inode, uint64_t size)
+void ext4_raw_set_size(struct ext4_inode *inode, uint64_t size)
 {
-	x4_raw_put_size(inode, size);
-	x4_size_store(inode, size);
+	ext4_raw_put_size(inode, size);
+	ext4_size_store(inode, size);
 }
 
-void x4_raw_set_mode(struct x4_inode *inode, uint32_t mode)
+void ext4_raw_set_mode(struct ext4_inode *inode, uint32_t mode)
 {
 	inode->raw->i_mode = (uint16_t)mode;
 	__atomic_store_n(&inode->mode, inode->raw->i_mode, __ATOMIC_RELAXED);
 	__atomic_store_n(&inode->inode.killpriv_cache, 0, __ATOMIC_RELAXED);
 }
 
-void x4_raw_set_nlink(struct x4_inode *inode, uint32_t nlink)
+void ext4_raw_set_nlink(struct ext4_inode *inode, uint32_t nlink)
 {
 	fdio_mutex_lock(&inode->attr);
 	inode->raw->i_links_count = (uint16_t)nlink;
@@ -59,7 +59,7 @@ void x4_raw_set_nlink(struct x4_inode *inode, uint32_t nlink)
 }
 
 /* Small numbers in the 16-bit form that old kernels read, others in the 32-bit one. */
-void x4_raw_set_rdev(struct x4_inode *inode, uint32_t rdev)
+void ext4_raw_set_rdev(struct ext4_inode *inode, uint32_t rdev)
 {
 	uint32_t major = rdev >> 8 & 0xfff, minor = (rdev & 0xff) | (rdev >> 12 & 0xfff00);
 
@@ -75,7 +75,7 @@ void x4_raw_set_rdev(struct x4_inode *inode, uint32_t rdev)
 	fdio_mutex_unlock(&inode->attr);
 }
 
-uint32_t x4_raw_rdev(const struct x4_inode *inode)
+uint32_t ext4_raw_rdev(const struct ext4_inode *inode)
 {
 	if (!S_ISCHR(inode->raw->i_mode) && !S_ISBLK(inode->raw->i_mode))
 		return 0;
@@ -83,7 +83,7 @@ uint32_t x4_raw_rdev(const struct x4_inode *inode)
 	return inode->raw->i_block[0] ? inode->raw->i_block[0] & 0xffff : inode->raw->i_block[1];
 }
 
-uint64_t x4_raw_blocks_512(const struct x4_inode *inode)
+uint64_t ext4_raw_blocks_512(const struct ext4_inode *inode)
 {
 	uint64_t n = inode->raw->i_blocks;
 
@@ -93,14 +93,14 @@ uint64_t x4_raw_blocks_512(const struct x4_inode *inode)
 	return inode->raw->i_flags & EXT4_HUGE_FILE_FL ? n << (inode->vol->block_bits - 9) : n;
 }
 
-int x4_raw_add_blocks(struct x4_inode *inode, int64_t fs_blocks)
+int ext4_raw_add_blocks(struct ext4_inode *inode, int64_t fs_blocks)
 {
 	bool huge = ext2fs_has_feature_huge_file(inode->vol->fs->super), in_blocks = huge && (inode->raw->i_flags & EXT4_HUGE_FILE_FL);
-	uint64_t n = x4_raw_blocks_512(inode), delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks) << (inode->vol->block_bits - 9);
+	uint64_t n = ext4_raw_blocks_512(inode), delta = (uint64_t)(fs_blocks < 0 ? -fs_blocks : fs_blocks) << (inode->vol->block_bits - 9);
 	int err = 0;
 
 	if (fs_blocks < 0 && delta > n)
-		return X4_CORRUPT(inode->vol, inode->ino, 0, "it owns more blocks than i_blocks says");
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "it owns more blocks than i_blocks says");
 	n = fs_blocks < 0 ? n - delta : n + delta;
 	if (in_blocks)
 		n >>= inode->vol->block_bits - 9;
@@ -114,12 +114,12 @@ int x4_raw_add_blocks(struct x4_inode *inode, int64_t fs_blocks)
 	return err;
 }
 
-bool x4_inode_inline(const struct x4_inode *inode)
+bool ext4_inode_inline(const struct ext4_inode *inode)
 {
 	return le32toh(inode->raw->i_flags) & EXT4_INLINE_DATA_FL;
 }
 
-void x4_extent_init(struct x4_inode *inode)
+void ext4_extent_init(struct ext4_inode *inode)
 {
 	struct ext3_extent_header *header = (struct ext3_extent_header *)inode->raw->i_block;
 	const size_t room = sizeof(inode->raw->i_block) - sizeof(*header);
@@ -130,7 +130,7 @@ void x4_extent_init(struct x4_inode *inode)
 	inode->raw->i_flags = htole32(le32toh(inode->raw->i_flags) | EXT4_EXTENTS_FL);
 }
 
-void x4_inode_note_tid(struct journal_handle *handle, struct x4_inode *inode, bool data_needed)
+void ext4_inode_note_tid(struct journal_handle *handle, struct ext4_inode *inode, bool data_needed)
 {
 	journal_tid tid = journal_handle_tid(handle);
 
@@ -142,6 +142,6 @@ void x4_inode_note_tid(struct journal_handle *handle, struct x4_inode *inode, bo
 	}
 }
 
-bool x4_killpriv_none(const struct x4_inode *inode) { return __atomic_load_n(&inode->inode.killpriv_cache, __ATOMIC_ACQUIRE) == 1; }
-void x4_killpriv_set_none(struct x4_inode *inode) { __atomic_store_n(&inode->inode.killpriv_cache, 1, __ATOMIC_RELEASE); }
-void x4_killpriv_forget(struct x4_inode *inode) { __atomic_store_n(&inode->inode.killpriv_cache, 0, __ATOMIC_RELEASE); }
+bool ext4_killpriv_none(const struct ext4_inode *inode) { return __atomic_load_n(&inode->inode.killpriv_cache, __ATOMIC_ACQUIRE) == 1; }
+void ext4_killpriv_set_none(struct ext4_inode *inode) { __atomic_store_n(&inode->inode.killpriv_cache, 1, __ATOMIC_RELEASE); }
+void ext4_killpriv_forget(struct ext4_inode *inode) { __atomic_store_n(&inode->inode.killpriv_cache, 0, __ATOMIC_RELEASE); }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Making inodes: x4_inode_new, inside the handle of whoever creates a file. The names part calls it with
+ * Making inodes: ext4_inode_new, inside the handle of whoever creates a file. The names part calls it with
  * the directory locked. On cancel the number is free again (the bitmap goes back with its block) and the
  * struct is bad and out of the hash; its reference is still the caller's to drop.
  */
@@ -22,26 +22,26 @@
 
 struct new_undo {
 	struct journal_callback callback;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	bool lone; /* making it failed: nobody else has it */
 };
 
 static void new_undo(struct journal_callback *callback, int ended)
 {
 	struct new_undo *undo = container_of(callback, struct new_undo, callback);
-	struct x4_vol *vol = undo->inode->vol;
+	struct ext4_vol *vol = undo->inode->vol;
 
 	if (undo->lone) {
-		x4_inode_free(undo->inode);
+		ext4_inode_free(undo->inode);
 	} else if (!ended) {
 		fdio_mutex_lock(&vol->inode.lock);
 		undo->inode->inode.bad = true;
 		fdio_mutex_unlock(&vol->inode.lock);
-		x4_inode_unhash(undo->inode);
+		ext4_inode_unhash(undo->inode);
 	}
 }
 
-static bool in_group(const struct x4_cred *credentials, uint32_t gid)
+static bool in_group(const struct ext4_credentials *credentials, uint32_t gid)
 {
 	if (credentials->gid == gid)
 		return true;
@@ -52,7 +52,7 @@ static bool in_group(const struct x4_cred *credentials, uint32_t gid)
 }
 
 /* A directory with the setgid bit hands its group down, and to directories the bit as well. */
-static void set_owner(struct x4_inode *inode, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials)
+static void set_owner(struct ext4_inode *inode, struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials)
 {
 	const struct ext2_inode_large *d = dir->raw;
 	uint32_t gid = credentials->gid;
@@ -70,7 +70,7 @@ static void set_owner(struct x4_inode *inode, struct x4_inode *dir, uint32_t mod
 	inode->raw->osd2.linux2.l_i_gid_high = (uint16_t)(gid >> 16);
 }
 
-static uint32_t inherited(const struct x4_inode *dir, uint32_t mode)
+static uint32_t inherited(const struct ext4_inode *dir, uint32_t mode)
 {
 	uint32_t f = dir->raw->i_flags & INHERITED_FLAGS;
 
@@ -79,7 +79,7 @@ static uint32_t inherited(const struct x4_inode *dir, uint32_t mode)
 	return S_ISREG(mode) ? f & ~(uint32_t)REG_NOT : f & (EXT2_NODUMP_FL | EXT2_NOATIME_FL);
 }
 
-uint16_t x4_extra_isize(const struct x4_vol *vol)
+uint16_t ext4_extra_isize(const struct ext4_vol *vol)
 {
 	uint32_t want = sizeof(struct ext2_inode_large) - 128;
 
@@ -90,9 +90,9 @@ uint16_t x4_extra_isize(const struct x4_vol *vol)
 	return (uint16_t)((want & 3) || want > vol->inode_size - 128 ? sizeof(struct ext2_inode_large) - 128 : want);
 }
 
-static void init_raw(struct x4_inode *inode, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials)
+static void init_raw(struct ext4_inode *inode, struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials)
 {
-	struct timespec now = x4_now(inode->vol);
+	struct timespec now = ext4_now(inode->vol);
 
 	memset(inode->raw, 0, FDIO_MAX(inode->vol->inode_size, 256U));
 	if (getrandom(&inode->raw->i_generation, sizeof(inode->raw->i_generation), GRND_NONBLOCK) < 0)
@@ -101,38 +101,38 @@ static void init_raw(struct x4_inode *inode, struct x4_inode *dir, uint32_t mode
 	inode->raw->i_links_count = 1;
 	inode->raw->i_flags = inherited(dir, mode);
 	if (inode->vol->inode_size > 128)
-		inode->raw->i_extra_isize = x4_extra_isize(inode->vol);
-	x4_inode_set_seed(inode);
-	x4_raw_set_born(inode, now);
+		inode->raw->i_extra_isize = ext4_extra_isize(inode->vol);
+	ext4_inode_set_seed(inode);
+	ext4_raw_set_born(inode, now);
 	if (S_ISREG(mode) || S_ISDIR(mode))
-		x4_extent_init(inode);
-	x4_inode_sync_copies(inode);
+		ext4_extent_init(inode);
+	ext4_inode_sync_copies(inode);
 }
 
 /* The table block of a fresh inode was never written: it begins as zeroes. */
-static int start_table_block(struct journal_handle *handle, struct x4_inode *inode)
+static int start_table_block(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	struct journal_buffer *buffer;
 	uint32_t off;
-	int err = journal_new_block(handle, x4_itable_place(inode->vol, inode->ino, &off), &buffer);
+	int err = journal_new_block(handle, ext4_itable_place(inode->vol, inode->ino, &off), &buffer);
 
 	if (!err)
 		journal_buffer_release(buffer);
 	return err;
 }
 
-int x4_inode_new(struct journal_handle *handle, struct x4_inode *dir, uint32_t mode, const struct x4_cred *credentials, struct x4_inode **ret)
+int ext4_inode_new(struct journal_handle *handle, struct ext4_inode *dir, uint32_t mode, const struct ext4_credentials *credentials, struct ext4_inode **ret)
 {
-	struct x4_vol *vol = dir->vol;
+	struct ext4_vol *vol = dir->vol;
 	struct new_undo *undo = NULL;
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 	uint32_t ino;
 	bool fresh;
-	int err = x4_ialloc(handle, dir, mode, &ino, &fresh);
+	int err = ext4_inode_number_alloc(handle, dir, mode, &ino, &fresh);
 
 	if (err)
 		return err;
-	inode = x4_inode_alloc(vol, ino);
+	inode = ext4_inode_alloc(vol, ino);
 	undo = journal_handle_alloc(handle, sizeof(*undo));
 	if (!inode || !undo) {
 		err = -ENOMEM;
@@ -144,15 +144,15 @@ int x4_inode_new(struct journal_handle *handle, struct x4_inode *dir, uint32_t m
 	undo->inode = inode;
 	undo->lone = true;
 	undo->callback.fn = new_undo;
-	journal_on_undo(handle, &undo->callback); /* before x4_inode_begin, whose own undo comes first then and still finds inode */
-	err = x4_inode_begin(handle, inode);
+	journal_on_undo(handle, &undo->callback); /* before ext4_inode_begin, whose own undo comes first then and still finds inode */
+	err = ext4_inode_begin(handle, inode);
 	if (err)
 		return err;
 	init_raw(inode, dir, mode, credentials);
-	err = x4_inode_hash_new(inode);
+	err = ext4_inode_hash_new(inode);
 	if (err) {
 		if (err == -EUCLEAN)
-			x4_ialloc_distrust(vol, ino);
+			ext4_inode_number_distrust(vol, ino);
 		return err;
 	}
 	undo->lone = false;
@@ -160,6 +160,6 @@ int x4_inode_new(struct journal_handle *handle, struct x4_inode *dir, uint32_t m
 	return 0;
 fail:
 	if (inode)
-		x4_inode_free(inode);
+		ext4_inode_free(inode);
 	return err;
 }

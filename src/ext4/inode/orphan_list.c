@@ -15,11 +15,11 @@
 
 struct orphan_undo {
 	struct journal_callback callback;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct list *after; /* for a deletion: where it stood */
 };
 
-static void set_on_orphans(struct x4_inode *inode, bool on)
+static void set_on_orphans(struct ext4_inode *inode, bool on)
 {
 	if (inode->inode.on_orphans != on)
 		__atomic_add_fetch(&inode->vol->inode.nr_orphans, on ? 1U : -1U, __ATOMIC_SEQ_CST);
@@ -40,7 +40,7 @@ static void orphan_undo(struct journal_callback *callback, int ended)
 	}
 }
 
-static int remember(struct journal_handle *handle, struct x4_inode *inode, struct list *after)
+static int remember(struct journal_handle *handle, struct ext4_inode *inode, struct list *after)
 {
 	struct orphan_undo *undo = journal_handle_alloc(handle, sizeof(*undo));
 
@@ -51,17 +51,17 @@ static int remember(struct journal_handle *handle, struct x4_inode *inode, struc
 	return 0;
 }
 
-int x4_orphan_add(struct journal_handle *handle, struct x4_inode *inode)
+int ext4_orphan_add(struct journal_handle *handle, struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	struct ext2_super_block *sb;
 	int err;
 
 	if (inode->inode.on_orphans)
 		return 0;
-	err = x4_super_begin(vol, handle, &sb);
+	err = ext4_super_begin(vol, handle, &sb);
 	if (!err)
-		err = x4_inode_begin(handle, inode);
+		err = ext4_inode_begin(handle, inode);
 	if (!err)
 		err = remember(handle, inode, NULL);
 	if (err)
@@ -72,35 +72,35 @@ int x4_orphan_add(struct journal_handle *handle, struct x4_inode *inode)
 		__atomic_store_n(&inode->inode.left_ns, fdio_now_ns(), __ATOMIC_RELAXED);
 	inode->raw->i_dtime = sb->s_last_orphan;
 	sb->s_last_orphan = inode->ino;
-	x4_super_end(vol, handle);
-	return x4_inode_dirty(handle, inode, false);
+	ext4_super_end(vol, handle);
+	return ext4_inode_dirty(handle, inode, false);
 }
 
 /* The link that points at inode: the superblock's, or that of the inode before it. */
-static int relink(struct journal_handle *handle, struct x4_inode *inode, uint32_t next)
+static int relink(struct journal_handle *handle, struct ext4_inode *inode, uint32_t next)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	struct ext2_super_block *sb;
-	struct x4_inode *prev;
+	struct ext4_inode *prev;
 	int err;
 
 	if (inode->inode.orphan.prev == &vol->inode.orphans) {
-		err = x4_super_begin(vol, handle, &sb);
+		err = ext4_super_begin(vol, handle, &sb);
 		if (err)
 			return err;
 		sb->s_last_orphan = next;
-		x4_super_end(vol, handle);
+		ext4_super_end(vol, handle);
 		return 0;
 	}
-	prev = list_entry(inode->inode.orphan.prev, struct x4_inode, inode.orphan);
-	err = x4_inode_begin(handle, prev);
+	prev = list_entry(inode->inode.orphan.prev, struct ext4_inode, inode.orphan);
+	err = ext4_inode_begin(handle, prev);
 	if (err)
 		return err;
 	prev->raw->i_dtime = next;
-	return x4_inode_dirty(handle, prev, false);
+	return ext4_inode_dirty(handle, prev, false);
 }
 
-int x4_orphan_del(struct journal_handle *handle, struct x4_inode *inode)
+int ext4_orphan_del(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	uint32_t next;
 	int err;
@@ -108,10 +108,10 @@ int x4_orphan_del(struct journal_handle *handle, struct x4_inode *inode)
 	if (!inode->inode.on_orphans)
 		return 0;
 	next = inode->inode.orphan.next == &inode->vol->inode.orphans ? inode->vol->inode.orphan_rest :
-		list_entry(inode->inode.orphan.next, struct x4_inode, inode.orphan)->ino;
+		list_entry(inode->inode.orphan.next, struct ext4_inode, inode.orphan)->ino;
 	err = relink(handle, inode, next);
 	if (!err)
-		err = x4_inode_begin(handle, inode);
+		err = ext4_inode_begin(handle, inode);
 	if (!err)
 		err = remember(handle, inode, inode->inode.orphan.prev);
 	if (err)
@@ -119,20 +119,20 @@ int x4_orphan_del(struct journal_handle *handle, struct x4_inode *inode)
 	list_del(&inode->inode.orphan);
 	set_on_orphans(inode, false);
 	inode->raw->i_dtime = 0;
-	return x4_inode_dirty(handle, inode, false);
+	return ext4_inode_dirty(handle, inode, false);
 }
 
 /* ------------------------------------------------------------------ at mount */
 /* May stand on the list: a file's number, in use. */
-static int check_orphan(struct x4_vol *vol, uint32_t ino)
+static int check_orphan(struct ext4_vol *vol, uint32_t ino)
 {
 	int err;
 
 	if (ino < vol->first_ino || ino > vol->nr_inodes)
-		return X4_CORRUPT(vol, ino, 0, "impossible inode number on the orphan list");
-	err = x4_inode_in_use(vol, ino);
+		return EXT4_CORRUPT(vol, ino, 0, "impossible inode number on the orphan list");
+	err = ext4_inode_in_use(vol, ino);
 	if (err == 0)
-		return X4_CORRUPT(vol, ino, 0, "unused inode on the orphan list");
+		return EXT4_CORRUPT(vol, ino, 0, "unused inode on the orphan list");
 	return err < 0 ? err : 0;
 }
 
@@ -140,21 +140,21 @@ static int check_orphan(struct x4_vol *vol, uint32_t ino)
  * Reads the chain from where it goes on into memory, as far as that may be. What cannot be followed
  * is cut off: *ret_cut. Each inode is referenced.
  */
-int x4_orphans_collect(struct x4_vol *vol, bool *ret_cut)
+int ext4_orphans_collect(struct ext4_vol *vol, bool *ret_cut)
 {
 	uint32_t ino = vol->inode.orphan_rest;
 	int err;
 
 	*ret_cut = false;
 	for (unsigned n = 0; ino && n < COLLECT_MAX; n++) {
-		struct x4_inode *inode;
+		struct ext4_inode *inode;
 
 		err = check_orphan(vol, ino);
 		if (!err)
-			err = x4_iget_special(vol, ino, &inode);
+			err = ext4_inode_get_special(vol, ino, &inode);
 		if (!err && inode->inode.on_orphans) {
-			x4_iput(inode);
-			err = X4_CORRUPT(vol, ino, 0, "the orphan list runs in a circle");
+			ext4_inode_put(inode);
+			err = EXT4_CORRUPT(vol, ino, 0, "the orphan list runs in a circle");
 		}
 		if (err == -ENOMEM || err == -EIO)
 			return err;
@@ -172,27 +172,27 @@ int x4_orphans_collect(struct x4_vol *vol, bool *ret_cut)
 }
 
 /* Ends the chain on disk where it ends in memory. */
-int x4_orphans_cut(struct x4_vol *vol)
+int ext4_orphans_cut(struct ext4_vol *vol)
 {
 	struct ext2_super_block *sb;
 	struct journal_handle *handle;
-	int err = journal_begin(vol->journal, X4_CREDITS_ORPHAN, &handle);
+	int err = journal_begin(vol->journal, EXT4_CREDITS_ORPHAN, &handle);
 
 	if (err)
 		return err;
 	if (list_empty(&vol->inode.orphans)) {
-		err = x4_super_begin(vol, handle, &sb);
+		err = ext4_super_begin(vol, handle, &sb);
 		if (!err) {
 			sb->s_last_orphan = 0;
-			x4_super_end(vol, handle);
+			ext4_super_end(vol, handle);
 		}
 	} else {
-		struct x4_inode *last = list_last(&vol->inode.orphans, struct x4_inode, inode.orphan);
+		struct ext4_inode *last = list_last(&vol->inode.orphans, struct ext4_inode, inode.orphan);
 
-		err = x4_inode_begin(handle, last);
+		err = ext4_inode_begin(handle, last);
 		if (!err) {
 			last->raw->i_dtime = 0;
-			err = x4_inode_dirty(handle, last, false);
+			err = ext4_inode_dirty(handle, last, false);
 		}
 	}
 	if (err)
@@ -202,21 +202,21 @@ int x4_orphans_cut(struct x4_vol *vol)
 	return err;
 }
 
-void x4_orphans_begin(struct x4_vol *vol, uint32_t head) { vol->inode.orphan_rest = head; }
-bool x4_orphans_left(const struct x4_vol *vol) { return vol->inode.orphan_rest != 0; }
+void ext4_orphans_begin(struct ext4_vol *vol, uint32_t head) { vol->inode.orphan_rest = head; }
+bool ext4_orphans_left(const struct ext4_vol *vol) { return vol->inode.orphan_rest != 0; }
 
-struct x4_inode *x4_orphans_first(struct x4_vol *vol)
+struct ext4_inode *ext4_orphans_first(struct ext4_vol *vol)
 {
-	return list_empty(&vol->inode.orphans) ? NULL : list_first(&vol->inode.orphans, struct x4_inode, inode.orphan);
+	return list_empty(&vol->inode.orphans) ? NULL : list_first(&vol->inode.orphans, struct ext4_inode, inode.orphan);
 }
 
-void x4_orphans_each(struct x4_vol *vol, void (*fn)(struct x4_inode *inode, void *arg), void *arg)
+void ext4_orphans_each(struct ext4_vol *vol, void (*fn)(struct ext4_inode *inode, void *arg), void *arg)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	list_for_each(inode, &vol->inode.orphans, inode.orphan)
 		fn(inode, arg);
 }
 
-bool x4_orphan_listed(const struct x4_inode *inode) { return inode->inode.on_orphans; }
-uint32_t x4_orphans_count(const struct x4_vol *vol) { return __atomic_load_n(&vol->inode.nr_orphans, __ATOMIC_SEQ_CST); }
+bool ext4_orphan_listed(const struct ext4_inode *inode) { return inode->inode.on_orphans; }
+uint32_t ext4_orphans_count(const struct ext4_vol *vol) { return __atomic_load_n(&vol->inode.nr_orphans, __ATOMIC_SEQ_CST); }

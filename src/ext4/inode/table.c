@@ -3,7 +3,7 @@
  * Inodes on disk: reading and verifying them, opening one for change in a handle, writing it into its
  * inode table block, and the fields whose halves lie apart. Called on workers, changes only in handles.
  *
- * x4_inode_begin takes a copy of the whole disk inode, which is what a cancelled handle puts back: callers
+ * ext4_inode_begin takes a copy of the whole disk inode, which is what a cancelled handle puts back: callers
  * may then change raw as they like and return at the first error.
  */
 #include "ext4/core/structs.h"
@@ -20,14 +20,14 @@
 static uint16_t *csum_lo(struct ext2_inode_large *raw) { return &raw->osd2.linux2.l_i_checksum_lo; }
 
 /* The high half is there if the large part reaches that far. */
-static bool has_csum_hi(const struct x4_vol *vol, const struct ext2_inode_large *raw)
+static bool has_csum_hi(const struct ext4_vol *vol, const struct ext2_inode_large *raw)
 {
 	return vol->inode_size > OLD_SIZE &&
 	       raw->i_extra_isize >= offsetof(struct ext2_inode_large, i_checksum_hi) + sizeof(raw->i_checksum_hi) - OLD_SIZE;
 }
 
 /* The sum runs over the inode with its checksum fields zero. */
-static uint32_t csum(const struct x4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
+static uint32_t csum(const struct ext4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
 {
 	static const uint8_t zero[2];
 	const uint8_t *p = (const uint8_t *)raw;
@@ -45,7 +45,7 @@ static uint32_t csum(const struct x4_vol *vol, uint32_t seed, const struct ext2_
 	return fdio_crc32c(c, p + at, vol->inode_size - at);
 }
 
-bool x4_inode_csum_ok(struct x4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
+bool ext4_inode_checksum_ok(struct ext4_vol *vol, uint32_t seed, const struct ext2_inode_large *raw)
 {
 	uint32_t c;
 
@@ -57,7 +57,7 @@ bool x4_inode_csum_ok(struct x4_vol *vol, uint32_t seed, const struct ext2_inode
 	return !has_csum_hi(vol, raw) || (uint16_t)(c >> 16) == raw->i_checksum_hi;
 }
 
-void x4_inode_csum_set(struct x4_vol *vol, uint32_t seed, struct ext2_inode_large *raw)
+void ext4_inode_checksum_set(struct ext4_vol *vol, uint32_t seed, struct ext2_inode_large *raw)
 {
 	uint32_t c;
 
@@ -69,7 +69,7 @@ void x4_inode_csum_set(struct x4_vol *vol, uint32_t seed, struct ext2_inode_larg
 		raw->i_checksum_hi = (uint16_t)(c >> 16);
 }
 
-void x4_inode_set_seed(struct x4_inode *inode)
+void ext4_inode_set_seed(struct ext4_inode *inode)
 {
 	uint32_t ino = inode->ino;
 
@@ -77,15 +77,15 @@ void x4_inode_set_seed(struct x4_inode *inode)
 	inode->checksum_seed = fdio_crc32c(fdio_crc32c(inode->vol->checksum_seed, &ino, 4), &inode->gen, 4);
 }
 
-void x4_inode_sync_copies(struct x4_inode *inode)
+void ext4_inode_sync_copies(struct ext4_inode *inode)
 {
-	x4_size_store(inode, x4_raw_size(inode));
+	ext4_size_store(inode, ext4_raw_size(inode));
 	__atomic_store_n(&inode->mode, inode->raw->i_mode, __ATOMIC_RELAXED);
-	__atomic_store_n(&inode->live_flags, inode->raw->i_flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->live_flags, inode->raw->i_flags & EXT4_LIVE_FLAGS, __ATOMIC_RELAXED);
 	__atomic_store_n(&inode->nlink, inode->raw->i_links_count, __ATOMIC_RELAXED);
-	__atomic_store_n(&inode->inode.atime_ns, x4_time_ns(x4_raw_get_time(inode, X4_SET_ATIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&inode->inode.mtime_ns, x4_time_ns(x4_raw_get_time(inode, X4_SET_MTIME)), __ATOMIC_RELAXED);
-	__atomic_store_n(&inode->inode.ctime_ns, x4_time_ns(x4_raw_get_time(inode, X4_SET_CTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.atime_ns, ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_ATIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.mtime_ns, ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_MTIME)), __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->inode.ctime_ns, ext4_time_ns(ext4_raw_get_time(inode, EXT4_SET_CTIME)), __ATOMIC_RELAXED);
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -96,25 +96,25 @@ void x4_inode_sync_copies(struct x4_inode *inode)
  * lost. The group gets no new ones, which would be given table blocks without looking at what is
  * there.
  */
-static bool used_above_mark(struct x4_inode *inode)
+static bool used_above_mark(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 
 	if (!inode->raw->i_mode || !inode->raw->i_links_count)
 		return false;
-	if (vol->has_csum ? !x4_inode_csum_ok(vol, inode->checksum_seed, inode->raw)
-			: !x4_vol_read_only(vol) && x4_inode_in_use(vol, inode->ino) != 1)
+	if (vol->has_csum ? !ext4_inode_checksum_ok(vol, inode->checksum_seed, inode->raw)
+			: !ext4_vol_read_only(vol) && ext4_inode_in_use(vol, inode->ino) != 1)
 		return false;
 	log_ratelimited(FDIO_LOG_WARN,
 			"%s: inode %u is in use above the mark of its group's table: run e2fsck",
 			vol->dev->name, inode->ino);
-	x4_ialloc_distrust(vol, inode->ino);
+	ext4_inode_number_distrust(vol, inode->ino);
 	return true;
 }
 
 /* What every later reader relies on. */
 /* As the kernel: 2^32 - 1 blocks; without huge_file no more than i_blocks can count in sectors. */
-static uint64_t largest_size(const struct x4_vol *vol)
+static uint64_t largest_size(const struct ext4_vol *vol)
 {
 	uint64_t blocks = UINT32_MAX;
 
@@ -123,65 +123,65 @@ static uint64_t largest_size(const struct x4_vol *vol)
 	return blocks << vol->block_bits;
 }
 
-static int check_raw(struct x4_inode *inode, bool special)
+static int check_raw(struct ext4_inode *inode, bool special)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	const struct ext2_inode_large *raw = inode->raw;
-	uint64_t size = x4_raw_size(inode);
+	uint64_t size = ext4_raw_size(inode);
 
-	if (!x4_inode_csum_ok(vol, inode->checksum_seed, raw))
-		return X4_CORRUPT(vol, inode->ino, 0, "wrong checksum of the inode");
+	if (!ext4_inode_checksum_ok(vol, inode->checksum_seed, raw))
+		return EXT4_CORRUPT(vol, inode->ino, 0, "wrong checksum of the inode");
 	if (vol->inode_size > OLD_SIZE && raw->i_extra_isize &&
 	    (raw->i_extra_isize > vol->inode_size - OLD_SIZE || (raw->i_extra_isize & 3)))
-		return X4_CORRUPT(vol, inode->ino, 0, "impossible i_extra_isize %u", raw->i_extra_isize);
+		return EXT4_CORRUPT(vol, inode->ino, 0, "impossible i_extra_isize %u", raw->i_extra_isize);
 	if (special)
 		return 0;
 	switch (raw->i_mode & S_IFMT) {
 	case S_IFREG: case S_IFDIR: case S_IFLNK: case S_IFCHR: case S_IFBLK: case S_IFIFO: case S_IFSOCK: break;
-	default: return X4_CORRUPT(vol, inode->ino, 0, "impossible file type %#o", raw->i_mode);
+	default: return EXT4_CORRUPT(vol, inode->ino, 0, "impossible file type %#o", raw->i_mode);
 	}
 	if (size > largest_size(vol) || (S_ISDIR(raw->i_mode) && (size & (vol->block_size - 1)) &&
 				       !(raw->i_flags & EXT4_INLINE_DATA_FL)))
-		return X4_CORRUPT(vol, inode->ino, 0, "impossible size %llu", (unsigned long long)size);
-	if (inode->ino == X4_ROOT_INO && !S_ISDIR(raw->i_mode))
-		return X4_CORRUPT(vol, inode->ino, 0, "the root is not a directory");
+		return EXT4_CORRUPT(vol, inode->ino, 0, "impossible size %llu", (unsigned long long)size);
+	if (inode->ino == EXT4_ROOT_INO && !S_ISDIR(raw->i_mode))
+		return EXT4_CORRUPT(vol, inode->ino, 0, "the root is not a directory");
 	return 0;
 }
 
-int x4_inode_read(struct x4_inode *inode, bool special)
+int ext4_inode_read(struct ext4_inode *inode, bool special)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	struct journal_buffer *buffer;
 	uint32_t off;
 	uint64_t blk;
 	int err;
 
-	bool above = x4_above_mark(vol, inode->ino);
+	bool above = ext4_above_mark(vol, inode->ino);
 
-	blk = x4_itable_place(vol, inode->ino, &off);
+	blk = ext4_itable_place(vol, inode->ino, &off);
 	if (!blk)
-		return X4_CORRUPT(vol, inode->ino, 0,
+		return EXT4_CORRUPT(vol, inode->ino, 0,
 				  "the descriptor of its group does not say where it is");
-	err = X4_BREAD(vol, inode->ino, blk, &buffer);
+	err = EXT4_READ_BLOCK(vol, inode->ino, blk, &buffer);
 	if (err)
 		return err;
 	memcpy(inode->raw, buffer->data + off, vol->inode_size);
 	journal_buffer_release(buffer);
-	x4_inode_set_seed(inode);
+	ext4_inode_set_seed(inode);
 	if (above && !used_above_mark(inode))
 		return -ENOENT;
 	if (!special && inode->raw->i_links_count == 0)
 		return -ENOENT;
 	err = check_raw(inode, special);
 	if (!err)
-		x4_inode_sync_copies(inode);
+		ext4_inode_sync_copies(inode);
 	return err;
 }
 
 /* ------------------------------------------------------------------ changing */
 struct inode_undo {
 	struct journal_callback callback;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint64_t lazy_wtime_ns, lazy_atime_ns;
 	uint32_t map_edits;
 	uint8_t raw[];
@@ -198,13 +198,13 @@ static void put_back_lazy(uint64_t *to, uint64_t ns)
 static void inode_undo(struct journal_callback *callback, int ended)
 {
 	struct inode_undo *undo = container_of(callback, struct inode_undo, callback);
-	struct x4_inode *inode = undo->inode;
+	struct ext4_inode *inode = undo->inode;
 
 	__atomic_store_n(&inode->inode.begun, NULL, __ATOMIC_RELEASE);
 	if (!ended) {
 		fdio_mutex_lock(&inode->attr);
 		memcpy(inode->raw, undo->raw, inode->vol->inode_size);
-		x4_inode_sync_copies(inode);
+		ext4_inode_sync_copies(inode);
 		fdio_mutex_unlock(&inode->attr);
 		put_back_lazy(&inode->inode.lazy_wtime_ns, undo->lazy_wtime_ns);
 		put_back_lazy(&inode->inode.lazy_atime_ns, undo->lazy_atime_ns);
@@ -214,7 +214,7 @@ static void inode_undo(struct journal_callback *callback, int ended)
 	}
 }
 
-int x4_inode_begin(struct journal_handle *handle, struct x4_inode *inode)
+int ext4_inode_begin(struct journal_handle *handle, struct ext4_inode *inode)
 {
 	struct inode_undo *undo;
 
@@ -231,33 +231,33 @@ int x4_inode_begin(struct journal_handle *handle, struct x4_inode *inode)
 	memcpy(undo->raw, inode->raw, inode->vol->inode_size);
 	undo->lazy_wtime_ns = __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
 	undo->lazy_atime_ns = __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
-	x4_fold_lazy(inode);
+	ext4_fold_lazy(inode);
 	fdio_mutex_unlock(&inode->attr);
 	__atomic_store_n(&inode->inode.begun, handle, __ATOMIC_RELEASE); /* maps of what a handle has open are not given up */
 	journal_on_undo(handle, &undo->callback);
 	return 0;
 }
 
-int x4_inode_dirty(struct journal_handle *handle, struct x4_inode *inode, bool data_needed)
+int ext4_inode_dirty(struct journal_handle *handle, struct ext4_inode *inode, bool data_needed)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	struct journal_buffer *buffer;
 	uint32_t off;
-	uint64_t blk = x4_itable_place(vol, inode->ino, &off);
+	uint64_t blk = ext4_itable_place(vol, inode->ino, &off);
 	int err;
 
 	FDIO_ASSERT(inode->inode.begun == handle);
-	err = X4_BREAD(vol, inode->ino, blk, &buffer);
+	err = EXT4_READ_BLOCK(vol, inode->ino, blk, &buffer);
 	if (err)
 		return err;
 	err = journal_get_write(handle, buffer);
 	if (!err) {
-		x4_inode_csum_set(vol, inode->checksum_seed, inode->raw);
+		ext4_inode_checksum_set(vol, inode->checksum_seed, inode->raw);
 		memcpy(buffer->data + off, inode->raw, vol->inode_size);
 	}
 	journal_buffer_release(buffer);
 	if (err)
 		return err;
-	x4_inode_note_tid(handle, inode, data_needed);
+	ext4_inode_note_tid(handle, inode, data_needed);
 	return 0;
 }

@@ -2,10 +2,10 @@
 /*
  * The times of an inode, on disk and in memory, and the transaction that fsync has to wait for.
  *
- * Data I/O changes times without a handle: x4_touch_write and x4_touch_read store the time in the inode
- * (atomics, any thread, never blocking) and put the inode on a lock-free stack once; x4_vol_write_times
+ * Data I/O changes times without a handle: ext4_touch_write and ext4_touch_read store the time in the inode
+ * (atomics, any thread, never blocking) and put the inode on a lock-free stack once; ext4_vol_write_times
  * takes the stack whole, on the ticker or a worker, and writes each inode in a handle. Whoever opens the
- * inode for change meanwhile folds them in (x4_inode_begin). An inode whose times could not be written is
+ * inode for change meanwhile folds them in (ext4_inode_begin). An inode whose times could not be written is
  * put on the stack again.
  */
 #include "ext4/core/structs.h"
@@ -24,16 +24,16 @@
 /* Where the parts of a time are; extra is NULL where i_extra_isize does not reach. */
 struct time_place { uint32_t *sec, *extra; };
 
-static struct time_place place(const struct x4_inode *inode, unsigned which)
+static struct time_place place(const struct ext4_inode *inode, unsigned which)
 {
 	struct ext2_inode_large *raw = inode->raw;
 	struct time_place when = { &raw->i_crtime, &raw->i_crtime_extra };
 
-	if (which == X4_SET_ATIME)
+	if (which == EXT4_SET_ATIME)
 		when = (struct time_place){ &raw->i_atime, &raw->i_atime_extra };
-	else if (which == X4_SET_MTIME)
+	else if (which == EXT4_SET_MTIME)
 		when = (struct time_place){ &raw->i_mtime, &raw->i_mtime_extra };
-	else if (which == X4_SET_CTIME)
+	else if (which == EXT4_SET_CTIME)
 		when = (struct time_place){ &raw->i_ctime, &raw->i_ctime_extra };
 	if (inode->vol->inode_size <= 128 || (size_t)((uint8_t *)(when.extra + 1) - (uint8_t *)raw) > 128U + raw->i_extra_isize)
 		when.extra = NULL;
@@ -43,7 +43,7 @@ static struct time_place place(const struct x4_inode *inode, unsigned which)
 }
 
 /* which 0: the creation time. */
-struct timespec x4_raw_get_time(const struct x4_inode *inode, unsigned which)
+struct timespec ext4_raw_get_time(const struct ext4_inode *inode, unsigned which)
 {
 	struct time_place when = place(inode, which);
 	struct timespec ts = { 0, 0 };
@@ -60,7 +60,7 @@ struct timespec x4_raw_get_time(const struct x4_inode *inode, unsigned which)
 	return ts;
 }
 
-static void encode_time(const struct x4_inode *inode, unsigned which, struct timespec ts)
+static void encode_time(const struct ext4_inode *inode, unsigned which, struct timespec ts)
 {
 	struct time_place when = place(inode, which);
 	int64_t max = when.extra ? (int64_t)INT32_MAX + (3LL << 32) : INT32_MAX;
@@ -77,65 +77,65 @@ static void encode_time(const struct x4_inode *inode, unsigned which, struct tim
 		*when.extra = (uint32_t)(((ts.tv_sec - (int32_t)ts.tv_sec) >> 32) & 3) | (uint32_t)ts.tv_nsec << 2;
 }
 
-static int64_t *copy_of(struct x4_inode *inode, unsigned which)
+static int64_t *copy_of(struct ext4_inode *inode, unsigned which)
 {
-	return which == X4_SET_ATIME ? &inode->inode.atime_ns : which == X4_SET_MTIME ? &inode->inode.mtime_ns : &inode->inode.ctime_ns;
+	return which == EXT4_SET_ATIME ? &inode->inode.atime_ns : which == EXT4_SET_MTIME ? &inode->inode.mtime_ns : &inode->inode.ctime_ns;
 }
 
 /* attr held */
-static void store_time(struct x4_inode *inode, unsigned which, struct timespec ts)
+static void store_time(struct ext4_inode *inode, unsigned which, struct timespec ts)
 {
 	encode_time(inode, which, ts);
 	if (which) {
-		ts = x4_raw_get_time(inode, which); /* clamped */
-		__atomic_store_n(copy_of(inode, which), x4_time_ns(ts), __ATOMIC_RELAXED);
+		ts = ext4_raw_get_time(inode, which); /* clamped */
+		__atomic_store_n(copy_of(inode, which), ext4_time_ns(ts), __ATOMIC_RELAXED);
 	}
 }
 
-void x4_raw_set_time(struct x4_inode *inode, unsigned which, struct timespec ts)
+void ext4_raw_set_time(struct ext4_inode *inode, unsigned which, struct timespec ts)
 {
-	for (unsigned bit = X4_SET_ATIME; bit <= X4_SET_CTIME; bit <<= 1)
+	for (unsigned bit = EXT4_SET_ATIME; bit <= EXT4_SET_CTIME; bit <<= 1)
 		if (which & bit)
 			store_time(inode, bit, ts);
 	/* What was noted lazily before is older than this. */
-	if (which & X4_SET_MTIME)
+	if (which & EXT4_SET_MTIME)
 		__atomic_store_n(&inode->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
-	if (which & X4_SET_ATIME)
+	if (which & EXT4_SET_ATIME)
 		__atomic_store_n(&inode->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
 	if (which == 0)
 		store_time(inode, 0, ts);
 }
 
-void x4_raw_set_born(struct x4_inode *inode, struct timespec ts)
+void ext4_raw_set_born(struct ext4_inode *inode, struct timespec ts)
 {
-	x4_raw_set_time(inode, X4_SET_ATIME | X4_SET_MTIME | X4_SET_CTIME, ts);
-	x4_raw_set_time(inode, 0, ts);
+	ext4_raw_set_time(inode, EXT4_SET_ATIME | EXT4_SET_MTIME | EXT4_SET_CTIME, ts);
+	ext4_raw_set_time(inode, 0, ts);
 }
 
 /* ------------------------------------------------------------------ lazy times */
-bool x4_has_lazy(const struct x4_inode *inode)
+bool ext4_has_lazy(const struct ext4_inode *inode)
 {
 	return __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED) || __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 }
 
-bool x4_fold_lazy(struct x4_inode *inode)
+bool ext4_fold_lazy(struct ext4_inode *inode)
 {
 	uint64_t w = __atomic_exchange_n(&inode->inode.lazy_wtime_ns, 0, __ATOMIC_RELAXED);
 	uint64_t a = __atomic_exchange_n(&inode->inode.lazy_atime_ns, 0, __ATOMIC_RELAXED);
 
 	if (w) {
-		store_time(inode, X4_SET_MTIME, x4_time_from_ns(w));
-		store_time(inode, X4_SET_CTIME, x4_time_from_ns(w));
+		store_time(inode, EXT4_SET_MTIME, ext4_time_from_ns(w));
+		store_time(inode, EXT4_SET_CTIME, ext4_time_from_ns(w));
 	}
 	if (a)
-		store_time(inode, X4_SET_ATIME, x4_time_from_ns(a));
+		store_time(inode, EXT4_SET_ATIME, ext4_time_from_ns(a));
 	return w || a;
 }
 
-static void queue_lazy(struct x4_inode *inode)
+static void queue_lazy(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
-	struct x4_inode *head;
+	struct ext4_vol *vol = inode->vol;
+	struct ext4_inode *head;
 
 	if (__atomic_load_n(&inode->inode.lazy_queued, __ATOMIC_SEQ_CST) || __atomic_exchange_n(&inode->inode.lazy_queued, 1, __ATOMIC_SEQ_CST))
 		return;
@@ -145,15 +145,15 @@ static void queue_lazy(struct x4_inode *inode)
 	while (!__atomic_compare_exchange_n(&vol->inode.lazy_head, &head, inode, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
 
-void x4_touch_write(struct x4_inode *inode)
+void ext4_touch_write(struct ext4_inode *inode)
 {
 	struct timespec now;
 	int64_t ns, old;
 
-	if (x4_vol_read_only(inode->vol))
+	if (ext4_vol_read_only(inode->vol))
 		return;
-	now = x4_now(inode->vol);
-	ns = x4_time_ns(now);
+	now = ext4_now(inode->vol);
+	ns = ext4_time_ns(now);
 	old = (int64_t)__atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_SEQ_CST);
 	if (old && ns >= old && ns - old < LAZY_STEP_NS)
 		return;
@@ -162,30 +162,30 @@ void x4_touch_write(struct x4_inode *inode)
 }
 
 /* relatime: only if it would be older than the last change, or a day old. */
-static bool atime_wanted(struct x4_inode *inode, int64_t ns)
+static bool atime_wanted(struct ext4_inode *inode, int64_t ns)
 {
 	int64_t a = __atomic_load_n(&inode->inode.atime_ns, __ATOMIC_RELAXED), w = (int64_t)__atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
 	int64_t lazy = (int64_t)__atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);
 
 	if (lazy)
 		a = lazy;
-	if (inode->vol->options.atime == X4_ATIME_STRICT)
+	if (inode->vol->options.atime == EXT4_ATIME_STRICT)
 		return a <= ns - LAZY_STEP_NS || ns < a;
 	return a <= __atomic_load_n(&inode->inode.mtime_ns, __ATOMIC_RELAXED) || a <= __atomic_load_n(&inode->inode.ctime_ns, __ATOMIC_RELAXED) ||
 	       (w && a <= w) || a <= ns - 86400 * NS_PER_S;
 }
 
-void x4_touch_read(struct x4_inode *inode)
+void ext4_touch_read(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	struct timespec now;
 	int64_t ns;
 
-	if (vol->options.atime == X4_ATIME_NOATIME || x4_vol_read_only(vol) || (vol->options.nodiratime && S_ISDIR(x4_inode_mode(inode))))
+	if (vol->options.atime == EXT4_ATIME_NOATIME || ext4_vol_read_only(vol) || (vol->options.nodiratime && S_ISDIR(ext4_inode_mode(inode))))
 		return;
-	now = x4_now(vol);
-	ns = x4_time_ns(now);
-	if (!atime_wanted(inode, ns) || (x4_inode_flags(inode) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
+	now = ext4_now(vol);
+	ns = ext4_time_ns(now);
+	if (!atime_wanted(inode, ns) || (ext4_inode_flags(inode) & (EXT2_NOATIME_FL | EXT2_IMMUTABLE_FL)))
 		return;
 	__atomic_store_n(&inode->inode.lazy_atime_ns, (uint64_t)ns, __ATOMIC_SEQ_CST);
 	queue_lazy(inode);
@@ -195,12 +195,12 @@ void x4_touch_read(struct x4_inode *inode)
  * Takes the stack. What comes back is referenced and chained by lazy_next; zombies are freed. lazy_queued is
  * cleared last: from then on the inode may be queued again, so the chain is kept in an array by the caller.
  */
-static unsigned take_batch(struct x4_vol *vol, struct x4_inode **rest, struct x4_inode *batch[TIME_BATCH])
+static unsigned take_batch(struct ext4_vol *vol, struct ext4_inode **rest, struct ext4_inode *batch[TIME_BATCH])
 {
 	unsigned n = 0;
 
 	while (*rest && n < TIME_BATCH) {
-		struct x4_inode *inode = *rest;
+		struct ext4_inode *inode = *rest;
 		bool zombie, mine;
 
 		*rest = inode->inode.lazy_next;
@@ -215,7 +215,7 @@ static unsigned take_batch(struct x4_vol *vol, struct x4_inode **rest, struct x4
 		__atomic_store_n(&inode->inode.lazy_queued, 0, __ATOMIC_SEQ_CST);
 		fdio_mutex_unlock(&vol->inode.lock);
 		if (zombie)
-			x4_inode_free(inode);
+			ext4_inode_free(inode);
 		else if (mine)
 			batch[n++] = inode;
 	}
@@ -223,19 +223,19 @@ static unsigned take_batch(struct x4_vol *vol, struct x4_inode **rest, struct x4
 }
 
 /* One handle for the batch. An inode that is being deleted needs no times. */
-static int write_batch(struct x4_vol *vol, struct x4_inode **batch, unsigned n)
+static int write_batch(struct ext4_vol *vol, struct ext4_inode **batch, unsigned n)
 {
 	struct journal_handle *handle;
-	int err = journal_begin(vol->journal, n * X4_CREDITS_INODE, &handle);
+	int err = journal_begin(vol->journal, n * EXT4_CREDITS_INODE, &handle);
 
 	if (err)
 		return err;
 	for (unsigned k = 0; k < n && !err; k++) {
-		if (!x4_has_lazy(batch[k]) || !__atomic_load_n(&batch[k]->nlink, __ATOMIC_RELAXED))
+		if (!ext4_has_lazy(batch[k]) || !__atomic_load_n(&batch[k]->nlink, __ATOMIC_RELAXED))
 			continue;
-		err = x4_inode_begin(handle, batch[k]);
+		err = ext4_inode_begin(handle, batch[k]);
 		if (!err)
-			err = x4_inode_dirty(handle, batch[k], false);
+			err = ext4_inode_dirty(handle, batch[k], false);
 	}
 	if (err)
 		journal_cancel(handle);
@@ -244,12 +244,12 @@ static int write_batch(struct x4_vol *vol, struct x4_inode **batch, unsigned n)
 	return err;
 }
 
-int x4_vol_write_times(struct x4_vol *vol)
+int ext4_vol_write_times(struct ext4_vol *vol)
 {
-	struct x4_inode *rest, *batch[TIME_BATCH];
+	struct ext4_inode *rest, *batch[TIME_BATCH];
 	int err = 0;
 
-	if (x4_vol_read_only(vol))
+	if (ext4_vol_read_only(vol))
 		return 0;
 	rest = __atomic_exchange_n(&vol->inode.lazy_head, NULL, __ATOMIC_ACQUIRE);
 	while (rest) {
@@ -258,16 +258,16 @@ int x4_vol_write_times(struct x4_vol *vol)
 
 		err = err ? err : e;
 		for (unsigned k = 0; k < n; k++) {
-			if (e && x4_has_lazy(batch[k]))
+			if (e && ext4_has_lazy(batch[k]))
 				queue_lazy(batch[k]); /* for the next round, if there is one */
-			x4_iput(batch[k]);
+			ext4_inode_put(batch[k]);
 		}
 	}
 	return err;
 }
 
 /* ------------------------------------------------------------------ what fsync waits for */
-bool x4_sync_tid_noted(struct x4_inode *inode, bool datasync, journal_tid *ret)
+bool ext4_sync_tid_noted(struct ext4_inode *inode, bool datasync, journal_tid *ret)
 {
 	if (!__atomic_load_n(datasync ? &inode->inode.has_datasync_tid : &inode->inode.has_sync_tid, __ATOMIC_ACQUIRE))
 		return false;
@@ -275,25 +275,25 @@ bool x4_sync_tid_noted(struct x4_inode *inode, bool datasync, journal_tid *ret)
 	return true;
 }
 
-bool x4_times_pending(struct x4_inode *inode)
+bool ext4_times_pending(struct ext4_inode *inode)
 {
-	return x4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) && !x4_vol_read_only(inode->vol);
+	return ext4_has_lazy(inode) && __atomic_load_n(&inode->nlink, __ATOMIC_RELAXED) && !ext4_vol_read_only(inode->vol);
 }
 
-bool x4_sync_tid(struct x4_inode *inode, bool datasync, journal_tid *ret)
+bool ext4_sync_tid(struct ext4_inode *inode, bool datasync, journal_tid *ret)
 {
 	struct journal_handle *handle;
 
-	if (!datasync && x4_times_pending(inode) && !journal_begin(inode->vol->journal, X4_CREDITS_INODE, &handle)) {
-		if (x4_inode_begin(handle, inode) || x4_inode_dirty(handle, inode, false))
+	if (!datasync && ext4_times_pending(inode) && !journal_begin(inode->vol->journal, EXT4_CREDITS_INODE, &handle)) {
+		if (ext4_inode_begin(handle, inode) || ext4_inode_dirty(handle, inode, false))
 			journal_cancel(handle);
 		else
 			journal_end(handle);
 	}
-	return x4_sync_tid_noted(inode, datasync, ret);
+	return ext4_sync_tid_noted(inode, datasync, ret);
 }
 
-void x4_lazy_times(const struct x4_inode *inode, uint64_t *ret_write, uint64_t *ret_access)
+void ext4_lazy_times(const struct ext4_inode *inode, uint64_t *ret_write, uint64_t *ret_access)
 {
 	*ret_write = __atomic_load_n(&inode->inode.lazy_wtime_ns, __ATOMIC_RELAXED);
 	*ret_access = __atomic_load_n(&inode->inode.lazy_atime_ns, __ATOMIC_RELAXED);

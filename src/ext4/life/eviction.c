@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What happens to an inode at the end: x4_evict deletes it, its blocks, its attributes and its number, on the
+ * What happens to an inode at the end: ext4_evict deletes it, its blocks, its attributes and its number, on the
  * thread that dropped the last reference of an inode without a name. A small one takes one transaction,
  * another several, through which the orphan list leads; on failure it stays there, and the next mount
  * deletes it.
@@ -15,26 +15,26 @@
 #include <string.h>
 
 /* Everything it owned is free: the number too, and a date instead of a link. */
-static int release_number(struct journal_handle *handle, struct x4_inode *inode)
+static int release_number(struct journal_handle *handle, struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	bool is_dir = S_ISDIR(inode->raw->i_mode);
-	int err = x4_inode_begin(handle, inode);
+	int err = ext4_inode_begin(handle, inode);
 
 	if (!err)
-		err = x4_orphan_del(handle, inode);
+		err = ext4_orphan_del(handle, inode);
 	if (!err)
-		err = x4_ifree(handle, vol, inode->ino, is_dir);
+		err = ext4_inode_number_free(handle, vol, inode->ino, is_dir);
 	if (err)
 		return err;
 	fdio_mutex_lock(&inode->attr);
-	x4_raw_set_size(inode, 0);
+	ext4_raw_set_size(inode, 0);
 	fdio_mutex_unlock(&inode->attr);
-	inode->raw->i_dtime = (uint32_t)x4_now(vol).tv_sec;
-	return x4_inode_dirty(handle, inode, false);
+	inode->raw->i_dtime = (uint32_t)ext4_now(vol).tv_sec;
+	return ext4_inode_dirty(handle, inode, false);
 }
 
-static int finish_evict(struct journal_handle *handle, struct x4_inode *inode, int err)
+static int finish_evict(struct journal_handle *handle, struct ext4_inode *inode, int err)
 {
 	if (!err)
 		err = release_number(handle, inode);
@@ -44,70 +44,70 @@ static int finish_evict(struct journal_handle *handle, struct x4_inode *inode, i
 		return err;
 	}
 	/* Before the handle ends: the number may be taken again by the next one. */
-	x4_inode_unhash(inode);
+	ext4_inode_unhash(inode);
 	journal_end(handle);
 	return 0;
 }
 
 /* What it owns is few runs of blocks and at most a block of attributes. */
-static bool is_small(struct x4_inode *inode)
+static bool is_small(struct ext4_inode *inode)
 {
 	const uint64_t most = S_ISDIR(inode->raw->i_mode) ? 8 : 2048;
 
-	return !inode->vol->has_ea_inode && x4_raw_blocks_512(inode) <= most << (inode->vol->block_bits - 9) && x4_blocks_in_root(inode);
+	return !inode->vol->has_ea_inode && ext4_raw_blocks_512(inode) <= most << (inode->vol->block_bits - 9) && ext4_blocks_in_root(inode);
 }
 
 /* In one transaction. */
-static int evict_small(struct x4_inode *inode)
+static int evict_small(struct ext4_inode *inode)
 {
-	unsigned credits = x4_free_root_credits(inode) + X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2;
+	unsigned credits = ext4_free_root_credits(inode) + EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + 2;
 	struct journal_handle *handle;
 	int err = fdio_mutex_enter(&inode->map_lock);
 
 	if (err)
 		return err;
-	credits += x4_raw_file_acl(inode) ? X4_CREDITS_XATTR : 0;
+	credits += ext4_raw_file_acl(inode) ? EXT4_CREDITS_XATTR : 0;
 	err = journal_begin(inode->vol->journal, credits, &handle);
 	if (!err) {
-		err = x4_inode_begin(handle, inode);
+		err = ext4_inode_begin(handle, inode);
 		if (!err)
-			err = x4_free_root_blocks(handle, inode);
+			err = ext4_free_root_blocks(handle, inode);
 		if (!err)
-			err = x4_xattr_drop_block(handle, inode);
+			err = ext4_xattr_drop_block(handle, inode);
 		err = finish_evict(handle, inode, err);
 	}
 	fdio_mutex_unlock(&inode->map_lock);
 	return err;
 }
 
-static int evict_steps(struct x4_inode *inode)
+static int evict_steps(struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	struct journal_handle *handle;
-	int err = x4_free_all_blocks(inode);
+	int err = ext4_free_all_blocks(inode);
 
 	if (!err)
-		err = x4_xattr_free_all(inode);
+		err = ext4_xattr_free_all(inode);
 	if (!err)
-		err = journal_begin(vol->journal, X4_CREDITS_INODE + X4_CREDITS_ORPHAN + 2, &handle);
+		err = journal_begin(vol->journal, EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN + 2, &handle);
 	return err ? err : finish_evict(handle, inode, 0);
 }
 
 /* Deletes inode: blocks, attributes, number. inode->evicting is set, nobody else has it. 0 if it is unhashed now. */
-static int x4_evict(struct x4_inode *inode)
+static int ext4_evict(struct ext4_inode *inode)
 {
-	int err = x4_inode_enter_excl(inode);
+	int err = ext4_inode_enter_exclusive(inode);
 
 	if (err)
 		return err;
 	err = is_small(inode) ? evict_small(inode) : -ENOSPC;
 	if (err == -ENOSPC) /* too much for one transaction */
 		err = nowait_on() ? nowait_miss() : evict_steps(inode);
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	if (err && err != -EROFS && !nowait_missed())
 		log_ratelimited(FDIO_LOG_WARN, "%s: inode %u could not be deleted (%s): the next mount will do it", inode->vol->dev->name,
 				inode->ino, strerror(-err));
 	return err;
 }
 
-void x4_life_init(struct x4_vol *vol) { x4_icache_set_evict(vol, x4_evict); }
+void ext4_life_init(struct ext4_vol *vol) { ext4_inode_cache_set_evict(vol, ext4_evict); }

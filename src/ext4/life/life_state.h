@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Life's part of a volume: what x4_eviction_since asks.
+ * Life's part of a volume: what ext4_eviction_since asks.
  */
 #ifndef FDIO_EXT4_LIFE_STATE_H
 #define FDIO_EXT4_LIFE_STATE_H
@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct x4_life_state {
+struct ext4_life_state {
 	bool (*held)(void *arg, uint32_t ino); /* the kernel has the inode */
 	void *held_arg;
 	bool asking;                /* atomic: somebody asks held */

@@ -23,54 +23,54 @@
 
 struct ob_tail { uint32_t magic, checksum; };
 
-static unsigned nr_slots(const struct x4_vol *vol) { return (vol->block_size - sizeof(struct ob_tail)) / 4; }
+static unsigned nr_slots(const struct ext4_vol *vol) { return (vol->block_size - sizeof(struct ob_tail)) / 4; }
 
-static uint32_t ob_csum(const struct x4_inode *file, const struct journal_buffer *buffer)
+static uint32_t ob_csum(const struct ext4_inode *file, const struct journal_buffer *buffer)
 {
 	uint64_t blk = buffer->blk;
 
 	return fdio_crc32c(fdio_crc32c(file->checksum_seed, &blk, 8), buffer->data, nr_slots(file->vol) * 4U);
 }
 
-static struct ob_tail *tail_of(const struct x4_vol *vol, struct journal_buffer *buffer)
+static struct ob_tail *tail_of(const struct ext4_vol *vol, struct journal_buffer *buffer)
 {
 	return (struct ob_tail *)(void *)(buffer->data + vol->block_size - sizeof(struct ob_tail));
 }
 
-static int check_block(struct x4_inode *file, struct journal_buffer *buffer)
+static int check_block(struct ext4_inode *file, struct journal_buffer *buffer)
 {
 	struct ob_tail *t = tail_of(file->vol, buffer);
 
 	if (t->magic != OB_MAGIC)
-		return X4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong magic");
+		return EXT4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong magic");
 	if (file->vol->has_csum && t->checksum != ob_csum(file, buffer))
-		return X4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong checksum");
+		return EXT4_CORRUPT(file->vol, file->ino, buffer->blk, "orphan file: wrong checksum");
 	return 0;
 }
 
 /* The entry moves from the file to the list in one transaction, then is finished like any other. */
-static int work_off(struct x4_inode *file, struct journal_buffer *buffer, unsigned slot)
+static int work_off(struct ext4_inode *file, struct journal_buffer *buffer, unsigned slot)
 {
-	struct x4_vol *vol = file->vol;
+	struct ext4_vol *vol = file->vol;
 	uint32_t *e = (uint32_t *)(void *)buffer->data + slot, ino = *e;
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 	struct journal_handle *handle;
 	int err;
 
-	if (ino >= vol->first_ino && ino <= vol->nr_inodes && x4_inode_in_use(vol, ino) == 1)
-		err = x4_iget_special(vol, ino, &inode);
+	if (ino >= vol->first_ino && ino <= vol->nr_inodes && ext4_inode_in_use(vol, ino) == 1)
+		err = ext4_inode_get_special(vol, ino, &inode);
 	else
-		err = X4_CORRUPT(vol, ino, buffer->blk, "orphan file: impossible entry");
+		err = EXT4_CORRUPT(vol, ino, buffer->blk, "orphan file: impossible entry");
 	if (err == -ENOMEM || err == -EIO)
 		return err;
-	err = journal_begin(vol->journal, 1 + X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
+	err = journal_begin(vol->journal, 1 + EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, &handle);
 	if (err)
 		goto out;
 	err = journal_get_write(handle, buffer);
 	if (!err) {
 		*e = 0;
 		tail_of(vol, buffer)->checksum = vol->has_csum ? ob_csum(file, buffer) : tail_of(vol, buffer)->checksum;
-		err = inode ? x4_orphan_add(handle, inode) : 0;
+		err = inode ? ext4_orphan_add(handle, inode) : 0;
 	}
 	if (err)
 		journal_cancel(handle);
@@ -78,18 +78,18 @@ static int work_off(struct x4_inode *file, struct journal_buffer *buffer, unsign
 		journal_end(handle);
 out:
 	if (inode && !err)
-		x4_orphan_finish(vol, inode);
+		ext4_orphan_finish(vol, inode);
 	else if (inode)
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	return err;
 }
 
-static int work_off_block(struct x4_inode *file, uint32_t lblk, unsigned *done)
+static int work_off_block(struct ext4_inode *file, uint32_t lblk, unsigned *done)
 {
-	struct x4_vol *vol = file->vol;
+	struct ext4_vol *vol = file->vol;
 	struct journal_buffer *buffer;
 	uint64_t blk;
-	int err = x4_bmap(file, lblk, &blk);
+	int err = ext4_bmap(file, lblk, &blk);
 
 	if (!err)
 		err = journal_read_block(vol->journal, blk, &buffer);
@@ -105,7 +105,7 @@ static int work_off_block(struct x4_inode *file, uint32_t lblk, unsigned *done)
 	return err;
 }
 
-static int clear_present(struct x4_vol *vol)
+static int clear_present(struct ext4_vol *vol)
 {
 	struct ext2_super_block *sb;
 	struct journal_handle *handle;
@@ -113,20 +113,20 @@ static int clear_present(struct x4_vol *vol)
 
 	if (err)
 		return err;
-	err = x4_super_begin(vol, handle, &sb);
+	err = ext4_super_begin(vol, handle, &sb);
 	if (err) {
 		journal_cancel(handle);
 		return err;
 	}
 	sb->s_feature_ro_compat &= ~(uint32_t)EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT;
-	x4_super_end(vol, handle);
+	ext4_super_end(vol, handle);
 	journal_end(handle);
 	return 0;
 }
 
-int x4_orphan_file_process(struct x4_vol *vol)
+int ext4_orphan_file_process(struct ext4_vol *vol)
 {
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	unsigned done = 0;
 	uint64_t size;
 	int err;
@@ -135,16 +135,16 @@ int x4_orphan_file_process(struct x4_vol *vol)
 		return 0;
 	if (!ext2fs_has_feature_orphan_file(vol->fs->super) || !vol->fs->super->s_orphan_file_inum)
 		return clear_present(vol);
-	err = x4_iget_special(vol, vol->fs->super->s_orphan_file_inum, &file);
+	err = ext4_inode_get_special(vol, vol->fs->super->s_orphan_file_inum, &file);
 	if (err)
 		return err;
-	size = x4_raw_size(file);
+	size = ext4_raw_size(file);
 	if (size > MAX_BYTES && size > (uint64_t)MAX_BLOCKS << vol->block_bits)
-		err = X4_CORRUPT(vol, file->ino, 0, "an orphan file of %llu bytes",
+		err = EXT4_CORRUPT(vol, file->ino, 0, "an orphan file of %llu bytes",
 				 (unsigned long long)size);
 	for (uint32_t l = 0; !err && l < fdio_blocks(size, vol->block_bits); l++)
 		err = work_off_block(file, l, &done);
-	x4_iput(file);
+	ext4_inode_put(file);
 	if (done)
 		log_info("%s: %u entries of the orphan file have been worked off", vol->dev->name, done);
 	return err ? err : clear_present(vol);

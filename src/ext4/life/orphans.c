@@ -15,52 +15,52 @@
 #include <string.h>
 
 /* A file that still has a name: its truncate is finished. */
-static int finish_truncate(struct x4_inode *inode)
+static int finish_truncate(struct ext4_inode *inode)
 {
 	struct journal_handle *handle;
 	int err = 0;
 
-	x4_inode_lock_excl(inode);
+	ext4_inode_lock_exclusive(inode);
 	if (S_ISREG(inode->raw->i_mode))
-		err = x4_truncate(inode, x4_raw_size(inode));
-	if (!err && x4_orphan_listed(inode)) {
-		err = journal_begin(inode->vol->journal, X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle);
+		err = ext4_truncate(inode, ext4_raw_size(inode));
+	if (!err && ext4_orphan_listed(inode)) {
+		err = journal_begin(inode->vol->journal, EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, &handle);
 		if (!err) {
-			err = x4_orphan_del(handle, inode);
+			err = ext4_orphan_del(handle, inode);
 			if (err)
 				journal_cancel(handle);
 			else
 				journal_end(handle);
 		}
 	}
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	return err;
 }
 
-void x4_orphan_finish(struct x4_vol *vol, struct x4_inode *inode)
+void ext4_orphan_finish(struct ext4_vol *vol, struct ext4_inode *inode)
 {
 	int err;
 
 	if (inode->nlink) {
-		x4_truncate_interrupted(inode);
+		ext4_truncate_interrupted(inode);
 		err = finish_truncate(inode);
 		if (err)
 			log_warn("%s: inode %u: the truncate that a crash interrupted could not be finished: %s", vol->dev->name, inode->ino,
 				 strerror(-err));
 	}
-	x4_iput(inode); /* deletes it if it has no name */
+	ext4_inode_put(inode); /* deletes it if it has no name */
 }
 
 /* Those in memory, each of which takes itself off the list. 1; 0 if one stays; -EINTR. */
-static int finish_collected(struct x4_vol *vol, unsigned *done)
+static int finish_collected(struct ext4_vol *vol, unsigned *done)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
-	while ((inode = x4_orphans_first(vol)) != NULL) {
+	while ((inode = ext4_orphans_first(vol)) != NULL) {
 		if (fdio_stop_asked())
 			return -EINTR; /* the next mount goes on */
-		x4_orphan_finish(vol, inode);
-		if (x4_orphans_first(vol) == inode) {
+		ext4_orphan_finish(vol, inode);
+		if (ext4_orphans_first(vol) == inode) {
 			log_warn("%s: inode %u stays on the orphan list", vol->dev->name, inode->ino);
 			return 0;
 		}
@@ -69,23 +69,23 @@ static int finish_collected(struct x4_vol *vol, unsigned *done)
 	return 1;
 }
 
-int x4_orphans_process(struct x4_vol *vol)
+int ext4_orphans_process(struct ext4_vol *vol)
 {
 	unsigned done = 0;
 	bool cut_off;
 	int err = 0;
 
-	x4_orphans_begin(vol, vol->fs->super->s_last_orphan);
-	while (!err && x4_orphans_left(vol)) {
-		err = x4_orphans_collect(vol, &cut_off);
+	ext4_orphans_begin(vol, vol->fs->super->s_last_orphan);
+	while (!err && ext4_orphans_left(vol)) {
+		err = ext4_orphans_collect(vol, &cut_off);
 		if (!err && cut_off)
-			err = x4_orphans_cut(vol);
+			err = ext4_orphans_cut(vol);
 		int r = err ? err : finish_collected(vol, &done);
 
 		if (r < 0)
 			err = r;
 		/* With a part of the list not in memory a change of it would make a circle on the disk. */
-		if (!r && x4_orphans_left(vol))
+		if (!r && ext4_orphans_left(vol))
 			err = -EIO;
 		if (r <= 0)
 			break;

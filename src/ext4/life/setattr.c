@@ -31,9 +31,9 @@
 #define VISIBLE_FLAGS 0x725bdfffU
 
 /* -EPERM: an immutable file stays as it is, but for that flag. The inode is locked. */
-static int check_flags(struct x4_inode *inode, uint32_t flags)
+static int check_flags(struct ext4_inode *inode, uint32_t flags)
 {
-	uint32_t old = inode->raw->i_flags, mode = x4_inode_mode(inode), allowed = UINT32_MAX;
+	uint32_t old = inode->raw->i_flags, mode = ext4_inode_mode(inode), allowed = UINT32_MAX;
 
 	if (!S_ISDIR(mode))
 		allowed = S_ISREG(mode) ? ~(uint32_t)(EXT2_DIRSYNC_FL | EXT2_TOPDIR_FL | EXT4_CASEFOLD_FL | EXT4_PROJINHERIT_FL) :
@@ -45,7 +45,7 @@ static int check_flags(struct x4_inode *inode, uint32_t flags)
 	return (old ^ flags) & REFUSED_FLAGS ? -EOPNOTSUPP : 0;
 }
 
-static int set_flags(struct x4_inode *inode, uint32_t flags)
+static int set_flags(struct ext4_inode *inode, uint32_t flags)
 {
 	int err = check_flags(inode, flags);
 
@@ -53,19 +53,19 @@ static int set_flags(struct x4_inode *inode, uint32_t flags)
 		return err;
 	fdio_mutex_lock(&inode->attr);
 	inode->raw->i_flags = (inode->raw->i_flags & ~SETTABLE_FLAGS) | (flags & SETTABLE_FLAGS);
-	__atomic_store_n(&inode->live_flags, flags & X4_LIVE_FLAGS, __ATOMIC_RELAXED);
+	__atomic_store_n(&inode->live_flags, flags & EXT4_LIVE_FLAGS, __ATOMIC_RELAXED);
 	fdio_mutex_unlock(&inode->attr);
 	return 0;
 }
 
-static void set_owner(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
+static void set_owner(struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)
 {
 	fdio_mutex_lock(&inode->attr);
-	if (what & X4_SET_UID) {
+	if (what & EXT4_SET_UID) {
 		inode->raw->i_uid = (uint16_t)attr->uid;
 		inode->raw->osd2.linux2.l_i_uid_high = (uint16_t)(attr->uid >> 16);
 	}
-	if (what & X4_SET_GID) {
+	if (what & EXT4_SET_GID) {
 		inode->raw->i_gid = (uint16_t)attr->gid;
 		inode->raw->osd2.linux2.l_i_gid_high = (uint16_t)(attr->gid >> 16);
 	}
@@ -80,99 +80,99 @@ static uint32_t killed_mode(uint32_t mode, bool sgid)
 	return mode & ~(S_ISUID | (sgid || (mode & S_IXGRP) ? (uint32_t)S_ISGID : 0U));
 }
 
-static int kill_privs(struct journal_handle *handle, struct x4_inode *inode, bool sgid)
+static int kill_privs(struct journal_handle *handle, struct ext4_inode *inode, bool sgid)
 {
-	uint32_t mode = x4_inode_mode(inode);
+	uint32_t mode = ext4_inode_mode(inode);
 
 	fdio_mutex_lock(&inode->attr);
 	if (killed_mode(mode, sgid) != mode)
-		x4_raw_set_mode(inode, killed_mode(mode, sgid));
+		ext4_raw_set_mode(inode, killed_mode(mode, sgid));
 	fdio_mutex_unlock(&inode->attr);
-	return x4_xattr_kill_caps(handle, inode);
+	return ext4_xattr_kill_caps(handle, inode);
 }
 
-static void set_times(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
+static void set_times(struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)
 {
-	struct timespec now = x4_now(inode->vol);
+	struct timespec now = ext4_now(inode->vol);
 
 	fdio_mutex_lock(&inode->attr);
-	if (what & X4_SET_ATIME)
-		x4_raw_set_time(inode, X4_SET_ATIME, attr->atime);
-	if (what & X4_SET_ATIME_NOW)
-		x4_raw_set_time(inode, X4_SET_ATIME, now);
-	if (what & X4_SET_MTIME)
-		x4_raw_set_time(inode, X4_SET_MTIME, attr->mtime);
-	if (what & X4_SET_MTIME_NOW)
-		x4_raw_set_time(inode, X4_SET_MTIME, now);
-	x4_raw_set_time(inode, X4_SET_CTIME, (what & X4_SET_CTIME) ? attr->ctime : now);
+	if (what & EXT4_SET_ATIME)
+		ext4_raw_set_time(inode, EXT4_SET_ATIME, attr->atime);
+	if (what & EXT4_SET_ATIME_NOW)
+		ext4_raw_set_time(inode, EXT4_SET_ATIME, now);
+	if (what & EXT4_SET_MTIME)
+		ext4_raw_set_time(inode, EXT4_SET_MTIME, attr->mtime);
+	if (what & EXT4_SET_MTIME_NOW)
+		ext4_raw_set_time(inode, EXT4_SET_MTIME, now);
+	ext4_raw_set_time(inode, EXT4_SET_CTIME, (what & EXT4_SET_CTIME) ? attr->ctime : now);
 	fdio_mutex_unlock(&inode->attr);
 }
 
-static int apply(struct journal_handle *handle, struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
+static int apply(struct journal_handle *handle, struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)
 {
-	int err = x4_inode_begin(handle, inode);
+	int err = ext4_inode_begin(handle, inode);
 
-	if (!err && (what & X4_SET_FLAGS))
+	if (!err && (what & EXT4_SET_FLAGS))
 		err = set_flags(inode, attr->flags);
-	if (!err && (what & X4_KILL_SUIDGID))
-		err = kill_privs(handle, inode, what & X4_KILL_SGID);
-	else if (!err && (what & X4_KILL_CAPS))
-		err = x4_xattr_kill_caps(handle, inode);
-	if (!err && (what & X4_SET_MODE)) {
-		uint32_t mode = (x4_inode_mode(inode) & S_IFMT) | (attr->mode & 07777);
+	if (!err && (what & EXT4_KILL_SUIDGID))
+		err = kill_privs(handle, inode, what & EXT4_KILL_SGID);
+	else if (!err && (what & EXT4_KILL_CAPS))
+		err = ext4_xattr_kill_caps(handle, inode);
+	if (!err && (what & EXT4_SET_MODE)) {
+		uint32_t mode = (ext4_inode_mode(inode) & S_IFMT) | (attr->mode & 07777);
 
 		fdio_mutex_lock(&inode->attr);
-		x4_raw_set_mode(inode, mode);
+		ext4_raw_set_mode(inode, mode);
 		fdio_mutex_unlock(&inode->attr);
 		if (inode->vol->options.acl && !S_ISLNK(mode))
-			err = x4_acl_chmod(handle, inode, mode);
+			err = ext4_acl_chmod(handle, inode, mode);
 	}
 	if (err)
 		return err;
 	set_owner(inode, what, attr);
 	set_times(inode, what, attr);
-	return x4_inode_dirty(handle, inode, false);
+	return ext4_inode_dirty(handle, inode, false);
 }
 
 /* True if KILL_SUIDGID has nothing to do; remembers it, if that holds whoever asks. The inode is locked. */
-static bool nothing_to_kill(struct x4_inode *inode, bool sgid)
+static bool nothing_to_kill(struct ext4_inode *inode, bool sgid)
 {
-	uint32_t mode = x4_inode_mode(inode);
+	uint32_t mode = ext4_inode_mode(inode);
 	bool none;
 
-	if (x4_killpriv_none(inode))
+	if (ext4_killpriv_none(inode))
 		return true;
-	none = killed_mode(mode, sgid) == mode && !x4_xattr_has_caps(inode);
+	none = killed_mode(mode, sgid) == mode && !ext4_xattr_has_caps(inode);
 	if (none && killed_mode(mode, true) == mode)
-		x4_killpriv_set_none(inode);
+		ext4_killpriv_set_none(inode);
 	return none;
 }
 
-bool x4_nothing_to_kill(struct x4_inode *inode) { return nothing_to_kill(inode, true); }
+bool ext4_nothing_to_kill(struct ext4_inode *inode) { return nothing_to_kill(inode, true); }
 
 /* Blocks that it may need: for an ACL that moves out of a block of several inodes, or what is left there. */
-static int setattr_reserve(struct x4_inode *inode, unsigned what, unsigned *ret_blocks)
+static int setattr_reserve(struct ext4_inode *inode, unsigned what, unsigned *ret_blocks)
 {
-	enum x4_asks who = what & X4_SET_MODE ? x4_asks(what & X4_BY_ROOT) : X4_ASKS_SYSTEM;
+	enum ext4_requester who = what & EXT4_SET_MODE ? ext4_requester(what & EXT4_BY_ROOT) : EXT4_REQUESTER_SYSTEM;
 	int err;
 
-	*ret_blocks = what & X4_SET_MODE ? x4_acl_chmod_blocks(inode) : 0;
-	if (what & (X4_KILL_SUIDGID | X4_KILL_CAPS))
-		*ret_blocks += x4_xattr_remove_blocks(inode);
-	err = *ret_blocks ? x4_meta_reserve(inode->vol, *ret_blocks, who) : 0;
+	*ret_blocks = what & EXT4_SET_MODE ? ext4_acl_chmod_blocks(inode) : 0;
+	if (what & (EXT4_KILL_SUIDGID | EXT4_KILL_CAPS))
+		*ret_blocks += ext4_xattr_remove_blocks(inode);
+	err = *ret_blocks ? ext4_metadata_reserve(inode->vol, *ret_blocks, who) : 0;
 	if (err)
 		*ret_blocks = 0;
 	return err;
 }
 
-static int setattr_locked(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
+static int setattr_locked(struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)
 {
 	struct journal_handle *handle;
 	unsigned blocks;
 	int err = setattr_reserve(inode, what, &blocks);
 
 	if (!err)
-		err = journal_begin(inode->vol->journal, X4_CREDITS_INODE + 2 * X4_CREDITS_XATTR + x4_acl_chmod_credits(inode), &handle);
+		err = journal_begin(inode->vol->journal, EXT4_CREDITS_INODE + 2 * EXT4_CREDITS_XATTR + ext4_acl_chmod_credits(inode), &handle);
 	if (!err) {
 		err = nowait_err(apply(handle, inode, what, attr));
 		if (err)
@@ -181,27 +181,27 @@ static int setattr_locked(struct x4_inode *inode, unsigned what, const struct x4
 			journal_end(handle);
 	}
 	if (blocks)
-		x4_meta_unreserve(inode->vol, blocks);
+		ext4_metadata_unreserve(inode->vol, blocks);
 	return err;
 }
 
-int x4_setattr(struct x4_inode *inode, unsigned what, const struct x4_attr *attr)
+int ext4_setattr(struct ext4_inode *inode, unsigned what, const struct ext4_attr *attr)
 {
 	int err = 0;
 
-	if (x4_vol_read_only(inode->vol))
+	if (ext4_vol_read_only(inode->vol))
 		return -EROFS;
-	err = x4_inode_enter_excl(inode);
+	err = ext4_inode_enter_exclusive(inode);
 	if (err)
 		return err;
-	if ((what & X4_KILL_SUIDGID) && nothing_to_kill(inode, what & X4_KILL_SGID))
-		what &= ~(unsigned)X4_KILL_SUIDGID;
-	if ((what & X4_KILL_CAPS) && (nothing_to_kill(inode, true) || !x4_xattr_has_caps(inode)))
-		what &= ~(unsigned)X4_KILL_CAPS;
-	if (what & ~(unsigned)(X4_KILL_SGID | X4_BY_ROOT))
+	if ((what & EXT4_KILL_SUIDGID) && nothing_to_kill(inode, what & EXT4_KILL_SGID))
+		what &= ~(unsigned)EXT4_KILL_SUIDGID;
+	if ((what & EXT4_KILL_CAPS) && (nothing_to_kill(inode, true) || !ext4_xattr_has_caps(inode)))
+		what &= ~(unsigned)EXT4_KILL_CAPS;
+	if (what & ~(unsigned)(EXT4_KILL_SGID | EXT4_BY_ROOT))
 		err = setattr_locked(inode, what, attr);
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 	return err;
 }
 
-bool x4_needs_killpriv(struct x4_inode *inode) { return !x4_killpriv_none(inode); }
+bool ext4_needs_killpriv(struct ext4_inode *inode) { return !ext4_killpriv_none(inode); }

@@ -28,7 +28,7 @@ enum { RELEASE_MS = 50, ANSWER_MS = 250, FORGET_MS = 2000 };
 /* So many inodes are asked about, those that lost their names last. */
 enum { ASK_MOST = 16 };
 
-void x4_vol_set_held(struct x4_vol *vol, bool (*fn)(void *arg, uint32_t ino), void *arg)
+void ext4_vol_set_held(struct ext4_vol *vol, bool (*fn)(void *arg, uint32_t ino), void *arg)
 {
 	vol->life.held_arg = arg;
 	vol->life.held = fn;
@@ -40,38 +40,38 @@ void x4_vol_set_held(struct x4_vol *vol, bool (*fn)(void *arg, uint32_t ino), vo
  */
 struct nameless { uint32_t ino[ASK_MOST]; unsigned n; bool leaving; };
 
-static bool leaving(const struct x4_inode *inode, bool open)
+static bool leaving(const struct ext4_inode *inode, bool open)
 {
-	uint64_t left = x4_inode_left_ns(inode);
+	uint64_t left = ext4_inode_left_ns(inode);
 
 	return left && fdio_now_ns() - left < (open ? RELEASE_MS : ANSWER_MS) * 1000000ull;
 }
 
-static void look_at(struct x4_inode *inode, void *arg)
+static void look_at(struct ext4_inode *inode, void *arg)
 {
 	struct nameless *ret = arg;
-	bool open = x4_inode_nr_open(inode);
+	bool open = ext4_inode_nr_open(inode);
 
 	if (__atomic_load_n(&inode->nlink, __ATOMIC_RELAXED))
 		return;
 	ret->leaving = ret->leaving || leaving(inode, open);
-	if (!open && x4_lookups(inode) && ret->n < ASK_MOST)
+	if (!open && ext4_lookups(inode) && ret->n < ASK_MOST)
 		ret->ino[ret->n++] = inode->ino;
 }
 
-static void look(struct x4_vol *vol, struct nameless *ret)
+static void look(struct ext4_vol *vol, struct nameless *ret)
 {
 	struct journal_handle *handle;
 
 	*ret = (struct nameless) { .n = 0 };
 	if (journal_begin(vol->journal, 0, &handle))
 		return;
-	x4_orphans_each(vol, look_at, ret);
+	ext4_orphans_each(vol, look_at, ret);
 	journal_end(handle);
 }
 
 /* The FORGET of one of them is on its way. */
-static bool forget_comes(struct x4_vol *vol, const struct nameless *nameless)
+static bool forget_comes(struct ext4_vol *vol, const struct nameless *nameless)
 {
 	bool comes = false;
 
@@ -85,7 +85,7 @@ static bool forget_comes(struct x4_vol *vol, const struct nameless *nameless)
 	return comes;
 }
 
-static bool deletion_comes(struct x4_vol *vol)
+static bool deletion_comes(struct ext4_vol *vol)
 {
 	struct nameless nameless;
 
@@ -93,15 +93,15 @@ static bool deletion_comes(struct x4_vol *vol)
 	return nameless.leaving || forget_comes(vol, &nameless);
 }
 
-static bool windows_closed(struct x4_vol *vol, uint64_t *since)
+static bool windows_closed(struct ext4_vol *vol, uint64_t *since)
 {
 	if (*since & RECLAIMED)
 		return false;
 	*since |= RECLAIMED;
-	return x4_windows_reclaim(vol);
+	return ext4_windows_reclaim(vol);
 }
 
-bool x4_eviction_since(struct x4_vol *vol, uint64_t *since)
+bool ext4_eviction_since(struct ext4_vol *vol, uint64_t *since)
 {
 	struct timespec nap = { .tv_nsec = 1000000 };
 	unsigned ms = 0;
@@ -113,10 +113,10 @@ bool x4_eviction_since(struct x4_vol *vol, uint64_t *since)
 	if (windows_closed(vol, since))
 		return true;
 	for (;;) {
-		x4_vol_reap(vol); /* those that have begun must not wait for who waits here */
-		bool any = x4_orphans_count(vol) > 0;
-		bool begun = x4_evictions_running(vol);
-		uint64_t now = x4_evictions(vol);
+		ext4_vol_reap(vol); /* those that have begun must not wait for who waits here */
+		bool any = ext4_orphans_count(vol) > 0;
+		bool begun = ext4_evictions_running(vol);
+		uint64_t now = ext4_evictions(vol);
 
 		if (now != (*since & ~RECLAIMED)) {
 			*since = now | RECLAIMED;

@@ -15,54 +15,54 @@
 
 struct feature {
 	uint32_t bit;
-	enum x4_verdict verdict;
+	enum ext4_verdict verdict;
 	const char *why; /* for anything but read-write: a whole clause */
 };
 
 static const struct feature incompat[] = {
-	{ EXT2_FEATURE_INCOMPAT_FILETYPE, X4_SERVE_RW, NULL },
-	{ EXT3_FEATURE_INCOMPAT_RECOVER, X4_SERVE_RW, NULL },
-	{ EXT2_FEATURE_INCOMPAT_META_BG, X4_SERVE_RW, NULL },
-	{ EXT3_FEATURE_INCOMPAT_EXTENTS, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_64BIT, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_FLEX_BG, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_EA_INODE, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_CSUM_SEED, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_LARGEDIR, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_MMP, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_INCOMPAT_INLINE_DATA, X4_SERVE_RO,
+	{ EXT2_FEATURE_INCOMPAT_FILETYPE, EXT4_SERVE_RW, NULL },
+	{ EXT3_FEATURE_INCOMPAT_RECOVER, EXT4_SERVE_RW, NULL },
+	{ EXT2_FEATURE_INCOMPAT_META_BG, EXT4_SERVE_RW, NULL },
+	{ EXT3_FEATURE_INCOMPAT_EXTENTS, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_64BIT, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_FLEX_BG, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_EA_INODE, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_CSUM_SEED, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_LARGEDIR, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_MMP, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_INCOMPAT_INLINE_DATA, EXT4_SERVE_RO,
 	  "small files are stored inside inodes (inline_data), which is not written" },
-	{ EXT4_FEATURE_INCOMPAT_CASEFOLD, X4_SERVE_RO, "directories may ignore case (casefold)" },
-	{ EXT4_FEATURE_INCOMPAT_ENCRYPT, X4_SERVE_RO, "files may be encrypted (encrypt)" },
-	{ EXT3_FEATURE_INCOMPAT_JOURNAL_DEV, X4_REFUSE, "this is an external journal, not a file system" },
-	{ EXT2_FEATURE_INCOMPAT_COMPRESSION, X4_REFUSE, "files may be compressed, which ext4 never supported" },
-	{ EXT4_FEATURE_INCOMPAT_DIRDATA, X4_REFUSE, "directories carry extra data (dirdata)" },
+	{ EXT4_FEATURE_INCOMPAT_CASEFOLD, EXT4_SERVE_RO, "directories may ignore case (casefold)" },
+	{ EXT4_FEATURE_INCOMPAT_ENCRYPT, EXT4_SERVE_RO, "files may be encrypted (encrypt)" },
+	{ EXT3_FEATURE_INCOMPAT_JOURNAL_DEV, EXT4_REFUSE, "this is an external journal, not a file system" },
+	{ EXT2_FEATURE_INCOMPAT_COMPRESSION, EXT4_REFUSE, "files may be compressed, which ext4 never supported" },
+	{ EXT4_FEATURE_INCOMPAT_DIRDATA, EXT4_REFUSE, "directories carry extra data (dirdata)" },
 };
 
 static const struct feature ro_compat[] = {
-	{ EXT2_FEATURE_RO_COMPAT_SPARSE_SUPER, X4_SERVE_RW, NULL },
-	{ EXT2_FEATURE_RO_COMPAT_LARGE_FILE, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_RO_COMPAT_HUGE_FILE, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_RO_COMPAT_GDT_CSUM, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_RO_COMPAT_DIR_NLINK, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_RO_COMPAT_METADATA_CSUM, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT, X4_SERVE_RW, NULL },
-	{ EXT4_FEATURE_RO_COMPAT_HAS_SNAPSHOT, X4_SERVE_RO, "it has snapshots" },
-	{ EXT4_FEATURE_RO_COMPAT_QUOTA, X4_SERVE_RO, "quotas are on, which fusedio does not keep; remove them with tune2fs -O ^quota" },
-	{ EXT4_FEATURE_RO_COMPAT_BIGALLOC, X4_SERVE_RO, "blocks are allocated in clusters (bigalloc)" },
-	{ EXT4_FEATURE_RO_COMPAT_REPLICA, X4_SERVE_RO, "it is a replica" },
-	{ EXT4_FEATURE_RO_COMPAT_READONLY, X4_SERVE_RO, "it is marked read-only; change that with tune2fs -O ^read-only" },
-	{ EXT4_FEATURE_RO_COMPAT_PROJECT, X4_SERVE_RO, "project quotas are on; remove them with tune2fs -O ^project" },
-	{ EXT4_FEATURE_RO_COMPAT_SHARED_BLOCKS, X4_SERVE_RO, "files share blocks (shared_blocks)" },
-	{ EXT4_FEATURE_RO_COMPAT_VERITY, X4_SERVE_RO, "files may be sealed (verity)" },
+	{ EXT2_FEATURE_RO_COMPAT_SPARSE_SUPER, EXT4_SERVE_RW, NULL },
+	{ EXT2_FEATURE_RO_COMPAT_LARGE_FILE, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_HUGE_FILE, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_GDT_CSUM, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_DIR_NLINK, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_EXTRA_ISIZE, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_METADATA_CSUM, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT, EXT4_SERVE_RW, NULL },
+	{ EXT4_FEATURE_RO_COMPAT_HAS_SNAPSHOT, EXT4_SERVE_RO, "it has snapshots" },
+	{ EXT4_FEATURE_RO_COMPAT_QUOTA, EXT4_SERVE_RO, "quotas are on, which fusedio does not keep; remove them with tune2fs -O ^quota" },
+	{ EXT4_FEATURE_RO_COMPAT_BIGALLOC, EXT4_SERVE_RO, "blocks are allocated in clusters (bigalloc)" },
+	{ EXT4_FEATURE_RO_COMPAT_REPLICA, EXT4_SERVE_RO, "it is a replica" },
+	{ EXT4_FEATURE_RO_COMPAT_READONLY, EXT4_SERVE_RO, "it is marked read-only; change that with tune2fs -O ^read-only" },
+	{ EXT4_FEATURE_RO_COMPAT_PROJECT, EXT4_SERVE_RO, "project quotas are on; remove them with tune2fs -O ^project" },
+	{ EXT4_FEATURE_RO_COMPAT_SHARED_BLOCKS, EXT4_SERVE_RO, "files share blocks (shared_blocks)" },
+	{ EXT4_FEATURE_RO_COMPAT_VERITY, EXT4_SERVE_RO, "files may be sealed (verity)" },
 };
 
 /* The worst verdict of the bits that are set; *why belongs to it. */
-static enum x4_verdict check_set(const struct feature *feature, size_t nr, uint32_t set, enum x4_verdict unknown, uint32_t *ret_unknown,
+static enum ext4_verdict check_set(const struct feature *feature, size_t nr, uint32_t set, enum ext4_verdict unknown, uint32_t *ret_unknown,
 				 const char **why)
 {
-	enum x4_verdict worst = X4_SERVE_RW;
+	enum ext4_verdict worst = EXT4_SERVE_RW;
 
 	for (size_t n = 0; n < nr; n++) {
 		if (!(set & feature[n].bit))
@@ -111,41 +111,41 @@ static bool has_too_many_groups(const struct ext2_super_block *sb)
 	return sb->s_blocks_per_group && blocks / sb->s_blocks_per_group >= GROUPS_MAX;
 }
 
-enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname,
+enum ext4_verdict ext4_features_check(const struct ext2_super_block *sb, const char *devname,
 		const char **ret_why, struct fdio_reason *reason)
 {
 	const char *why_i = NULL, *why_r = NULL, *shape = ro_by_shape(sb);
 	uint32_t unknown_i = 0, unknown_r = 0;
-	enum x4_verdict i, r;
+	enum ext4_verdict i, r;
 
 	*ret_why = NULL;
-	i = check_set(incompat, ARRAY_SIZE(incompat), sb->s_feature_incompat, X4_REFUSE, &unknown_i, &why_i);
-	r = check_set(ro_compat, ARRAY_SIZE(ro_compat), sb->s_feature_ro_compat, X4_SERVE_RO, &unknown_r, &why_r);
-	if (i == X4_REFUSE && unknown_i) {
+	i = check_set(incompat, ARRAY_SIZE(incompat), sb->s_feature_incompat, EXT4_REFUSE, &unknown_i, &why_i);
+	r = check_set(ro_compat, ARRAY_SIZE(ro_compat), sb->s_feature_ro_compat, EXT4_SERVE_RO, &unknown_r, &why_r);
+	if (i == EXT4_REFUSE && unknown_i) {
 		fdio_reason_set(reason, "%s: unknown incompatible features %#x: a newer fusedio or "
 				"the kernel is needed", devname,
 			 unknown_i);
-		return X4_REFUSE;
+		return EXT4_REFUSE;
 	}
-	if (i == X4_REFUSE) {
+	if (i == EXT4_REFUSE) {
 		fdio_reason_set(reason, "%s: %s", devname, why_i);
-		return X4_REFUSE;
+		return EXT4_REFUSE;
 	}
 	if ((sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL) && !sb->s_journal_inum) {
 		fdio_reason_set(reason, "%s: the journal is on another device: move it inside with "
 				"tune2fs -O ^has_journal, then "
 			 "-O has_journal", devname);
-		return X4_REFUSE;
+		return EXT4_REFUSE;
 	}
 	if (has_too_many_groups(sb)) {
 		fdio_reason_set(reason, "%s: more than %u block groups (of %u blocks): mount it "
 				"with the kernel", devname,
 			 GROUPS_MAX, sb->s_blocks_per_group);
-		return X4_REFUSE;
+		return EXT4_REFUSE;
 	}
-	if (i == X4_SERVE_RO || r == X4_SERVE_RO || shape) {
-		*ret_why = i == X4_SERVE_RO ? why_i : r == X4_SERVE_RO ? why_r : shape;
-		return X4_SERVE_RO;
+	if (i == EXT4_SERVE_RO || r == EXT4_SERVE_RO || shape) {
+		*ret_why = i == EXT4_SERVE_RO ? why_i : r == EXT4_SERVE_RO ? why_r : shape;
+		return EXT4_SERVE_RO;
 	}
-	return X4_SERVE_RW;
+	return EXT4_SERVE_RW;
 }

@@ -33,8 +33,8 @@
 #define CHECK_MULT 2u
 #define SETTLE_NS 1000000000ULL
 
-struct x4_mmp {
-	struct x4_vol *vol;
+struct ext4_mmp {
+	struct ext4_vol *vol;
 	struct dev *dev;
 	uint64_t off;              /* of the block on the device */
 	uint32_t len;              /* what is read and written: a block */
@@ -50,12 +50,12 @@ struct x4_mmp {
 };
 
 /* ---- the block ---- */
-static uint32_t checksum(const struct x4_mmp *mmp)
+static uint32_t checksum(const struct ext4_mmp *mmp)
 {
 	return fdio_crc32c(mmp->checksum_seed, mmp->block, offsetof(struct mmp_struct, mmp_checksum));
 }
 
-static int read_block(struct x4_mmp *mmp)
+static int read_block(struct ext4_mmp *mmp)
 {
 	int err = dev_read(mmp->dev, mmp->block, mmp->len, mmp->off);
 
@@ -66,7 +66,7 @@ static int read_block(struct x4_mmp *mmp)
 	return 0;
 }
 
-static int write_block(struct x4_mmp *mmp, uint32_t seq)
+static int write_block(struct ext4_mmp *mmp, uint32_t seq)
 {
 	char node[sizeof(mmp->block->mmp_nodename) + 1] = "";
 
@@ -75,7 +75,7 @@ static int write_block(struct x4_mmp *mmp, uint32_t seq)
 	memset(mmp->block->mmp_bdevname, 0, sizeof(mmp->block->mmp_bdevname));
 	memcpy(mmp->block->mmp_bdevname, mmp->dev->name, strnlen(mmp->dev->name, sizeof(mmp->block->mmp_bdevname) - 1));
 	mmp->block->mmp_seq = seq;
-	mmp->block->mmp_time = (uint64_t)x4_now(mmp->vol).tv_sec;
+	mmp->block->mmp_time = (uint64_t)ext4_now(mmp->vol).tv_sec;
 	mmp->block->mmp_check_interval = (uint16_t)mmp->check_s;
 	if (mmp->has_csum)
 		mmp->block->mmp_checksum = checksum(mmp);
@@ -94,7 +94,7 @@ static uint32_t new_seq(void)
 }
 
 /* ---- keeping it ---- */
-void x4_mmp_lost(struct x4_vol *vol)
+void ext4_mmp_lost(struct ext4_vol *vol)
 {
 	if (vol->journal)
 		journal_abort(vol->journal, -ESHUTDOWN); /* the kind that writes nothing any more */
@@ -103,7 +103,7 @@ void x4_mmp_lost(struct x4_vol *vol)
 }
 
 /* Another host has it: MMP-3. */
-static void lost(struct x4_mmp *mmp)
+static void lost(struct ext4_mmp *mmp)
 {
 	mmp->lost = true;
 	log_err("%s: host %.64s has mounted it too (device %.32s): nothing more is written here; unmount it on both and run e2fsck",
@@ -111,10 +111,10 @@ static void lost(struct x4_mmp *mmp)
 	__atomic_store_n(&mmp->vol->mmp_lost, true, __ATOMIC_SEQ_CST);
 	/* While it is being mounted there may be no journal yet: mount_volume looks at mmp_lost when it is through. */
 	if (!__atomic_load_n(&mmp->vol->mounting, __ATOMIC_SEQ_CST))
-		x4_mmp_lost(mmp->vol);
+		ext4_mmp_lost(mmp->vol);
 }
 
-static void update(struct x4_mmp *mmp)
+static void update(struct ext4_mmp *mmp)
 {
 	int err = read_block(mmp);
 
@@ -129,7 +129,7 @@ static void update(struct x4_mmp *mmp)
 		log_ratelimited(FDIO_LOG_ERR, "%s: cannot renew the mount's mark (mmp): %s", mmp->dev->name, strerror(-err));
 }
 
-static bool wait_until(struct x4_mmp *mmp, uint64_t when)
+static bool wait_until(struct ext4_mmp *mmp, uint64_t when)
 {
 	bool stop;
 
@@ -143,7 +143,7 @@ static bool wait_until(struct x4_mmp *mmp, uint64_t when)
 
 static void *keeper(void *arg)
 {
-	struct x4_mmp *mmp = arg;
+	struct ext4_mmp *mmp = arg;
 
 	while (!mmp->lost && wait_until(mmp, fdio_now_ns() + mmp->interval_s * 1000000000ULL))
 		update(mmp);
@@ -151,7 +151,7 @@ static void *keeper(void *arg)
 }
 
 /* ---- taking and giving back ---- */
-static int in_use(const struct x4_mmp *mmp, struct fdio_reason *reason)
+static int in_use(const struct ext4_mmp *mmp, struct fdio_reason *reason)
 {
 	fdio_reason_set(reason, "%s: in use by host %.64s (device %.32s): unmount it there first; "
 			"if that host does not run any more, "
@@ -160,7 +160,7 @@ static int in_use(const struct x4_mmp *mmp, struct fdio_reason *reason)
 }
 
 /* MMP-1 */
-static int wait_for_owner(struct x4_mmp *mmp, struct fdio_reason *reason)
+static int wait_for_owner(struct ext4_mmp *mmp, struct fdio_reason *reason)
 {
 	uint32_t seq = mmp->block->mmp_seq, wait_s = FDIO_MIN(mmp->check_s * 2 + 1, mmp->check_s + 60);
 	int err;
@@ -185,7 +185,7 @@ static int wait_for_owner(struct x4_mmp *mmp, struct fdio_reason *reason)
 	return mmp->block->mmp_seq == seq ? 0 : in_use(mmp, reason);
 }
 
-static int take(struct x4_mmp *mmp, struct fdio_reason *reason)
+static int take(struct ext4_mmp *mmp, struct fdio_reason *reason)
 {
 	int err = read_block(mmp);
 
@@ -209,7 +209,7 @@ static int take(struct x4_mmp *mmp, struct fdio_reason *reason)
 	return mmp->block->mmp_seq == mmp->seq ? 0 : in_use(mmp, reason);
 }
 
-static void mmp_free(struct x4_mmp *mmp)
+static void mmp_free(struct ext4_mmp *mmp)
 {
 	if (!mmp)
 		return;
@@ -219,9 +219,9 @@ static void mmp_free(struct x4_mmp *mmp)
 	free(mmp);
 }
 
-static struct x4_mmp *mmp_new(struct x4_vol *vol)
+static struct ext4_mmp *mmp_new(struct ext4_vol *vol)
 {
-	struct x4_mmp *mmp = calloc(1, sizeof(*mmp));
+	struct ext4_mmp *mmp = calloc(1, sizeof(*mmp));
 	const struct ext2_super_block *sb = vol->fs->super;
 
 	if (!mmp)
@@ -244,10 +244,10 @@ static struct x4_mmp *mmp_new(struct x4_vol *vol)
 	return mmp;
 }
 
-int x4_mmp_start(struct x4_vol *vol, struct fdio_reason *reason)
+int ext4_mmp_start(struct ext4_vol *vol, struct fdio_reason *reason)
 {
 	uint64_t blk = vol->fs->super->s_mmp_block;
-	struct x4_mmp *mmp;
+	struct ext4_mmp *mmp;
 	int err;
 
 	if (vol->volume.mmp || !ext2fs_has_feature_mmp(vol->fs->super))
@@ -276,9 +276,9 @@ int x4_mmp_start(struct x4_vol *vol, struct fdio_reason *reason)
 	return err;
 }
 
-void x4_mmp_stop(struct x4_vol *vol)
+void ext4_mmp_stop(struct ext4_vol *vol)
 {
-	struct x4_mmp *mmp = vol->volume.mmp;
+	struct ext4_mmp *mmp = vol->volume.mmp;
 	int err;
 
 	if (!mmp)

@@ -8,20 +8,20 @@
 #include "ext4/volume/volume.h"
 
 /* volume/features.c */
-enum x4_verdict { X4_SERVE_RW, X4_SERVE_RO, X4_REFUSE };
+enum ext4_verdict { EXT4_SERVE_RW, EXT4_SERVE_RO, EXT4_REFUSE };
 /* What the features of sb (disk order) allow. *ret_why: static string for RO, else NULL; reason for a refusal. */
-enum x4_verdict x4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, struct fdio_reason *reason);
+enum ext4_verdict ext4_features_check(const struct ext2_super_block *sb, const char *devname, const char **ret_why, struct fdio_reason *reason);
 /* Takes the file system for this host, which can take seconds; afterwards a thread renews the mark. No-op without the feature, or if it
  * runs already. 0 or -errno (-EBUSY: another host has it) with one line in reason. Main thread, before anything is written. */
-int x4_mmp_start(struct x4_vol *vol, struct fdio_reason *reason) FDIO_BLOCKS;
+int ext4_mmp_start(struct ext4_vol *vol, struct fdio_reason *reason) FDIO_BLOCKS;
 /* Gives it back, when everything is on the device. No-op if not started. */
-void x4_mmp_stop(struct x4_vol *vol) FDIO_BLOCKS;
+void ext4_mmp_stop(struct ext4_vol *vol) FDIO_BLOCKS;
 /* Another host has it: stops writing at once. */
-void x4_mmp_lost(struct x4_vol *vol) FDIO_BLOCKS;
+void ext4_mmp_lost(struct ext4_vol *vol) FDIO_BLOCKS;
 /* volume/ticker.c: once everything is open. 0 or -errno. */
-int x4_ticker_start(struct x4_vol *vol) FDIO_BLOCKS;
-void x4_ticker_end(struct x4_vol *vol) FDIO_BLOCKS; /* nothing to do if it does not run */
-static inline uint64_t x4_sb_r_blocks(const struct ext2_super_block *sb)
+int ext4_ticker_start(struct ext4_vol *vol) FDIO_BLOCKS;
+void ext4_ticker_end(struct ext4_vol *vol) FDIO_BLOCKS; /* nothing to do if it does not run */
+static inline uint64_t ext4_super_reserved_blocks(const struct ext2_super_block *sb)
 {
 	return sb->s_r_blocks_count | ((sb->s_feature_incompat & EXT4_FEATURE_INCOMPAT_64BIT) ?
 				       (uint64_t)sb->s_r_blocks_count_hi << 32 : 0);

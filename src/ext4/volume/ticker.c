@@ -14,17 +14,17 @@
 
 #define SECOND_NS 1000000000ull
 
-static void settle(struct x4_vol *vol)
+static void settle(struct ext4_vol *vol)
 {
-	if (!x4_vol_read_only(vol))
-		(void)x4_windows_settle(vol); /* who syncs the file hears of an error */
+	if (!ext4_vol_read_only(vol))
+		(void)ext4_windows_settle(vol); /* who syncs the file hears of an error */
 	if (!vol->options.lazytime)
-		nowait_ignore(x4_vol_write_times(vol));
+		nowait_ignore(ext4_vol_write_times(vol));
 }
 
 static void *ticker(void *arg)
 {
-	struct x4_vol *vol = arg;
+	struct ext4_vol *vol = arg;
 	uint64_t interval = (vol->options.commit_interval_s ? vol->options.commit_interval_s : 5) * SECOND_NS;
 	uint64_t last = fdio_now_ns();
 
@@ -41,10 +41,10 @@ static void *ticker(void *arg)
 			settle(vol);
 		}
 		if (vol->volume.ticker_writes) {
-			x4_error_write(vol);
-			x4_ea_settle(vol);
+			ext4_error_write(vol);
+			ext4_ea_settle(vol);
 		}
-		(void)x4_maps_shrink(vol);
+		(void)ext4_maps_shrink(vol);
 		fdio_mutex_lock(&vol->volume.ticker_lock);
 	}
 	fdio_mutex_unlock(&vol->volume.ticker_lock);
@@ -52,7 +52,7 @@ static void *ticker(void *arg)
 }
 
 /* Any thread: maps take too much. */
-static void crowded(struct x4_vol *vol)
+static void crowded(struct ext4_vol *vol)
 {
 	fdio_mutex_lock(&vol->volume.ticker_lock);
 	vol->volume.map_wanted = true;
@@ -60,19 +60,19 @@ static void crowded(struct x4_vol *vol)
 	fdio_mutex_unlock(&vol->volume.ticker_lock);
 }
 
-int x4_ticker_start(struct x4_vol *vol)
+int ext4_ticker_start(struct ext4_vol *vol)
 {
 	int err;
 
-	vol->volume.ticker_writes = !x4_vol_read_only(vol);
+	vol->volume.ticker_writes = !ext4_vol_read_only(vol);
 	err = thread_start(&vol->volume.ticker, "ext4-ticker", ticker, vol);
 	vol->volume.ticker_on = !err;
 	if (!err)
-		x4_maps_set_crowded(vol, crowded);
+		ext4_maps_set_crowded(vol, crowded);
 	return err;
 }
 
-void x4_ticker_end(struct x4_vol *vol)
+void ext4_ticker_end(struct ext4_vol *vol)
 {
 	if (!vol->volume.ticker_on)
 		return;
@@ -82,5 +82,5 @@ void x4_ticker_end(struct x4_vol *vol)
 	fdio_mutex_unlock(&vol->volume.ticker_lock);
 	pthread_join(vol->volume.ticker, NULL);
 	vol->volume.ticker_on = false;
-	x4_maps_set_crowded(vol, NULL);
+	ext4_maps_set_crowded(vol, NULL);
 }

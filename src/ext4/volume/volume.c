@@ -21,7 +21,7 @@
 #include <string.h>
 
 struct opening {
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	struct ext2_super_block sb;
 	struct journal_extent *log;
 	unsigned nr_log;
@@ -43,7 +43,7 @@ __attribute__((format(printf, 3, 4))) static int refuse(struct opening *opening,
 static const char *dev_name(const struct opening *opening) { return opening->vol->dev->name; }
 
 /* ------------------------------------------------------------------ geometry */
-static void set_features(struct x4_vol *vol)
+static void set_features(struct ext4_vol *vol)
 {
 	struct ext2_super_block *sb = vol->fs->super;
 
@@ -59,12 +59,12 @@ static void set_features(struct x4_vol *vol)
 	vol->has_ea_inode = ext2fs_has_feature_ea_inode(sb);
 	vol->checksum_seed = vol->fs->csum_seed;
 	vol->mount_state = sb->s_state;
-	x4_label_init(vol);
+	ext4_label_init(vol);
 }
 
 static int set_geometry(struct opening *opening)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	struct ext2_super_block *sb = vol->fs->super;
 
 	vol->block_size = vol->fs->blocksize;
@@ -97,11 +97,11 @@ static int set_geometry(struct opening *opening)
 	return 0;
 }
 
-static void unload(struct x4_vol *vol)
+static void unload(struct ext4_vol *vol)
 {
-	x4_ea_fini(vol);
-	x4_icache_fini(vol);
-	x4_groups_fini(vol);
+	ext4_ea_fini(vol);
+	ext4_inode_cache_fini(vol);
+	ext4_groups_fini(vol);
 	if (vol->fs)
 		ext2fs_free(vol->fs);
 	vol->fs = NULL;
@@ -110,34 +110,34 @@ static void unload(struct x4_vol *vol)
 /* Everything that is derived from the superblock and the descriptors on the device. */
 static int load(struct opening *opening)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	long lib;
-	int err = x4_super_read(vol->dev, &opening->sb, opening->reason);
+	int err = ext4_super_read(vol->dev, &opening->sb, opening->reason);
 	const char *why;
 
-	if (err == -EUCLEAN && !vol->options.norecovery && !x4_super_complete_torn(vol->dev, &opening->sb))
-		err = x4_super_read(vol->dev, &opening->sb, opening->reason);
+	if (err == -EUCLEAN && !vol->options.norecovery && !ext4_super_complete_torn(vol->dev, &opening->sb))
+		err = ext4_super_read(vol->dev, &opening->sb, opening->reason);
 	if (err)
 		return err;
 	fdio_reason_clear(opening->reason);
-	switch (x4_features_check(&opening->sb, dev_name(opening), &why, opening->reason)) {
-	case X4_REFUSE: return -EOPNOTSUPP;
-	case X4_SERVE_RO: opening->ro_why = why; break;
-	case X4_SERVE_RW: break;
+	switch (ext4_features_check(&opening->sb, dev_name(opening), &why, opening->reason)) {
+	case EXT4_REFUSE: return -EOPNOTSUPP;
+	case EXT4_SERVE_RO: opening->ro_why = why; break;
+	case EXT4_SERVE_RW: break;
 	}
-	lib = x4_io_open_fs(vol->dev, &vol->fs);
+	lib = ext4_io_open_fs(vol->dev, &vol->fs);
 	if (lib)
-		return refuse(opening, x4_from_ext2_err(lib), "%s: cannot read the file system: %s: run e2fsck %s", dev_name(opening),
+		return refuse(opening, ext4_error_from_ext2(lib), "%s: cannot read the file system: %s: run e2fsck %s", dev_name(opening),
 			      error_message(lib), dev_name(opening));
 	err = set_geometry(opening);
 	if (err)
 		return err;
-	err = x4_groups_init(vol);
+	err = ext4_groups_init(vol);
 	if (!err)
-		err = x4_zones_init(vol);
+		err = ext4_zones_init(vol);
 	if (!err)
-		err = x4_icache_init(vol);
-	if (x4_bad_groups(vol, NULL))
+		err = ext4_inode_cache_init(vol);
+	if (ext4_bad_groups(vol, NULL))
 		vol->mount_state |= EXT2_ERROR_FS;
 	return err ? refuse(opening, err, "%s: %s", dev_name(opening), strerror(-err)) : 0;
 }
@@ -145,18 +145,18 @@ static int load(struct opening *opening)
 /* ------------------------------------------------------------------ journal */
 static void note_journal_abort(void *arg, int err)
 {
-	struct x4_vol *vol = arg;
+	struct ext4_vol *vol = arg;
 
 	fdio_magic_check(vol, MAGIC_EXT4_VOLUME);
 	if (err == -ESHUTDOWN)
 		__atomic_store_n(&vol->read_only, true, __ATOMIC_SEQ_CST);
 	else
-		x4_error_aborted(vol, err);
+		ext4_error_aborted(vol, err);
 }
 
 static int open_journal(struct opening *opening, bool with_log, bool ro)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	struct journal_params params = {
 		.dev = vol->dev,
 		.block_size = vol->block_size,
@@ -168,7 +168,7 @@ static int open_journal(struct opening *opening, bool with_log, bool ro)
 		.read_only = ro,
 		.commit_interval_s = vol->options.commit_interval_s,
 		.cache_bytes = vol->options.cache_bytes,
-		.seal = x4_groups_seal,
+		.seal = ext4_groups_seal,
 		.seal_blocks = vol->fs->desc_blocks,
 		.aborted = note_journal_abort,
 		.arg = vol,
@@ -176,7 +176,7 @@ static int open_journal(struct opening *opening, bool with_log, bool ro)
 	return journal_open(&params, &vol->journal, opening->reason);
 }
 
-static void close_journal(struct x4_vol *vol)
+static void close_journal(struct ext4_vol *vol)
 {
 	if (vol->journal)
 		journal_close(vol->journal);
@@ -200,7 +200,7 @@ static void clear_recover(struct ext2_super_block *sb, void *arg)
 
 static int map_log(struct opening *opening)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	int err;
 
 	free(opening->log);
@@ -208,12 +208,12 @@ static int map_log(struct opening *opening)
 	err = open_journal(opening, false, true);
 	if (err)
 		return err;
-	err = x4_map_log_extents(vol, vol->fs->super->s_journal_inum, &opening->log, &opening->nr_log);
+	err = ext4_map_log_extents(vol, vol->fs->super->s_journal_inum, &opening->log, &opening->nr_log);
 	close_journal(vol);
 	if (err)
 		return refuse(opening, err, "%s: the journal's inode is damaged: run e2fsck %s; -o ro,norecovery serves the rest "
 			      "until then", dev_name(opening), dev_name(opening));
-	err = x4_zones_add_log(vol, opening->log, opening->nr_log);
+	err = ext4_zones_add_log(vol, opening->log, opening->nr_log);
 	return err ? refuse(opening, err, "%s: %s", dev_name(opening), strerror(-err)) : 0;
 }
 
@@ -251,14 +251,14 @@ static int restore_errors(struct opening *opening, bool aborted)
 
 	if (!aborted && !opening->sb.s_error_count && !(opening->sb.s_state & EXT2_ERROR_FS))
 		return 0;
-	err = x4_super_update_raw(opening->vol->dev, keep_errors, &errors);
+	err = ext4_super_update_raw(opening->vol->dev, keep_errors, &errors);
 	return err ? refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening), strerror(-err)) : 0;
 }
 
 /* Replays what the journal, opened, holds; everything derived from disk is stale afterwards. *again: load and look once more. */
 static int replay(struct opening *opening, bool *again)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	const char *obstacle = journal_replay_obstacle(vol->journal);
 	struct journal_replay_stats stats;
 	bool aborted;
@@ -285,13 +285,13 @@ static int replay(struct opening *opening, bool *again)
 /* needs_recovery is set: makes the file system consistent, or says why not. */
 static int recover(struct opening *opening, bool *again)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	int err;
 
 	if (journal_needs_replay(vol->journal))
 		return replay(opening, again);
 	/* A crash between mount and the first commit, or at the very end of an unmount: nothing to replay. */
-	err = x4_super_update_raw(vol->dev, clear_recover, NULL);
+	err = ext4_super_update_raw(vol->dev, clear_recover, NULL);
 	close_journal(vol);
 	*again = true;
 	return err ? refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening), strerror(-err)) : 0;
@@ -300,7 +300,7 @@ static int recover(struct opening *opening, bool *again)
 /* Looks at the journal; afterwards either the file system is clean and consistent, or *again. */
 static int check_journal(struct opening *opening, bool *again)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	bool needs = ext2fs_has_feature_journal_needs_recovery(vol->fs->super);
 	int err;
 
@@ -335,8 +335,8 @@ static int check_journal(struct opening *opening, bool *again)
 /* ------------------------------------------------------------------ mounting */
 static void mark_in_use(struct ext2_super_block *sb, void *arg)
 {
-	struct x4_vol *vol = arg;
-	uint64_t now = (uint64_t)x4_now(vol).tv_sec;
+	struct ext4_vol *vol = arg;
+	uint64_t now = (uint64_t)ext4_now(vol).tv_sec;
 
 	sb->s_feature_incompat |= EXT3_FEATURE_INCOMPAT_RECOVER;
 	sb->s_wtime = (uint32_t)now;
@@ -352,7 +352,7 @@ static void mark_mounted(struct ext2_super_block *sb, void *arg)
 	sb->s_mtime_hi = sb->s_wtime_hi;
 }
 
-static void warn_state(struct x4_vol *vol)
+static void warn_state(struct ext4_vol *vol)
 {
 	struct ext2_super_block *sb = vol->fs->super;
 
@@ -363,19 +363,19 @@ static void warn_state(struct x4_vol *vol)
 	if (sb->s_max_mnt_count > 0 && sb->s_mnt_count >= (uint16_t)sb->s_max_mnt_count)
 		log_warn("%s: mounted often without a check: running e2fsck is recommended", vol->dev->name);
 	if (sb->s_checkinterval &&
-	    sb->s_lastcheck + (uint64_t)sb->s_checkinterval <= (uint64_t)x4_now(vol).tv_sec)
+	    sb->s_lastcheck + (uint64_t)sb->s_checkinterval <= (uint64_t)ext4_now(vol).tv_sec)
 		log_warn("%s: not checked for long: running e2fsck is recommended", vol->dev->name);
 }
 
 static int start_rw(struct opening *opening, void (*mark)(struct ext2_super_block *sb, void *arg))
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	int err;
 
-	err = x4_super_update_raw(vol->dev, mark, vol);
+	err = ext4_super_update_raw(vol->dev, mark, vol);
 	if (err)
 		return refuse(opening, err, "%s: cannot write the superblock: %s", dev_name(opening), strerror(-err));
-	err = x4_discard_start(vol);
+	err = ext4_discard_start(vol);
 	if (!err)
 		err = journal_start(vol->journal);
 	return err ? refuse(opening, err, "%s: cannot start the journal: %s", dev_name(opening), strerror(-err)) : 0;
@@ -384,7 +384,7 @@ static int start_rw(struct opening *opening, void (*mark)(struct ext2_super_bloc
 /* As the kernel: a file system with errors keeps its orphans for e2fsck. */
 static int finish_interrupted(struct opening *opening)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	int err;
 
 	if (vol->mount_state & EXT2_ERROR_FS) {
@@ -392,9 +392,9 @@ static int finish_interrupted(struct opening *opening)
 			log_warn("%s: deletions that a crash interrupted are left to e2fsck, because the file system has errors", dev_name(opening));
 		return 0;
 	}
-	err = x4_orphans_process(vol);
+	err = ext4_orphans_process(vol);
 	if (!err)
-		err = x4_orphan_file_process(vol);
+		err = ext4_orphan_file_process(vol);
 	if (err == -EUCLEAN) {
 		log_warn("%s: some interrupted deletions could not be finished: run e2fsck", dev_name(opening));
 		return 0;
@@ -402,9 +402,9 @@ static int finish_interrupted(struct opening *opening)
 	return err ? refuse(opening, err, "%s: cannot finish interrupted deletions: %s", dev_name(opening), strerror(-err)) : 0;
 }
 
-static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *options)
+static struct ext4_vol *vol_new(struct dev *dev, const struct ext4_options *options)
 {
-	struct x4_vol *vol = x4_map_mem_init() ? NULL : calloc(1, sizeof(*vol));
+	struct ext4_vol *vol = ext4_map_mem_init() ? NULL : calloc(1, sizeof(*vol));
 
 	if (!vol)
 		return NULL;
@@ -414,33 +414,33 @@ static struct x4_vol *vol_new(struct dev *dev, const struct x4_options *options)
 	vol->mounting = true;
 	fdio_mutex_init(&vol->volume.ticker_lock, RANK_LEAF);
 	fdio_cond_init(&vol->volume.ticker_cond);
-	x4_error_init(vol);
-	x4_alloc_init(vol);
-	x4_inodes_init(vol);
-	x4_ea_init(vol);
-	x4_data_init(vol);
-	x4_life_init(vol);
-	x4_dir_init(vol);
+	ext4_error_init(vol);
+	ext4_alloc_init(vol);
+	ext4_inodes_init(vol);
+	ext4_ea_init(vol);
+	ext4_data_init(vol);
+	ext4_life_init(vol);
+	ext4_dir_init(vol);
 	return vol;
 }
 
-static void vol_free(struct x4_vol *vol)
+static void vol_free(struct ext4_vol *vol)
 {
-	x4_ticker_end(vol);
-	/* First: its threads call x4_groups_seal. */
+	ext4_ticker_end(vol);
+	/* First: its threads call ext4_groups_seal. */
 	if (vol->journal && !vol->options.read_only)
 		journal_abort(vol->journal, -ESHUTDOWN);
 	if (vol->journal)
 		(void)journal_stop(vol->journal);
-	x4_discard_stop(vol); /* before the journal goes: it asks whether that has aborted */
+	ext4_discard_stop(vol); /* before the journal goes: it asks whether that has aborted */
 	close_journal(vol);
-	x4_mmp_stop(vol);
+	ext4_mmp_stop(vol);
 	unload(vol);
-	x4_dir_fini(vol);
-	x4_alloc_fini(vol);
-	x4_inodes_fini(vol);
+	ext4_dir_fini(vol);
+	ext4_alloc_fini(vol);
+	ext4_inodes_fini(vol);
 	fdio_mutex_fini(&vol->volume.ticker_lock);
-	x4_error_fini(vol);
+	ext4_error_fini(vol);
 	pthread_cond_destroy(&vol->volume.ticker_cond);
 	fdio_magic_clear(vol, MAGIC_EXT4_VOLUME);
 	free(vol);
@@ -449,7 +449,7 @@ static void vol_free(struct x4_vol *vol)
 /* Mounting this will write, if only to replay the journal. */
 static bool will_write(const struct opening *opening)
 {
-	const struct x4_vol *vol = opening->vol;
+	const struct ext4_vol *vol = opening->vol;
 
 	if (vol->dev->caps.read_only || vol->options.norecovery)
 		return false;
@@ -459,9 +459,9 @@ static bool will_write(const struct opening *opening)
 /* What a journal holds may mend descriptors, so it is replayed first. Reading goes around what is damaged. */
 static int check_groups(struct opening *opening)
 {
-	const struct x4_vol *vol = opening->vol;
+	const struct ext4_vol *vol = opening->vol;
 
-	uint32_t first, bad = x4_bad_groups(vol, &first);
+	uint32_t first, bad = ext4_bad_groups(vol, &first);
 
 	if (!bad || !will_write(opening) || ext2fs_has_feature_journal_needs_recovery(vol->fs->super))
 		return 0;
@@ -482,7 +482,7 @@ static int load_consistent(struct opening *opening)
 		if (!err)
 			err = check_groups(opening);
 		if (!err && will_write(opening))
-			err = x4_mmp_start(opening->vol, opening->reason);
+			err = ext4_mmp_start(opening->vol, opening->reason);
 		if (!err)
 			err = check_journal(opening, &again);
 	}
@@ -491,15 +491,15 @@ static int load_consistent(struct opening *opening)
 	return err;
 }
 
-struct unmount { struct x4_vol *vol; uint64_t free_blocks; };
+struct unmount { struct ext4_vol *vol; uint64_t free_blocks; };
 
 static void mark_clean(struct ext2_super_block *sb, void *arg)
 {
 	struct unmount *unmount = arg;
-	uint64_t now = (uint64_t)x4_now(unmount->vol).tv_sec;
+	uint64_t now = (uint64_t)ext4_now(unmount->vol).tv_sec;
 
 	clear_recover(sb, NULL);
-	sb->s_free_inodes_count = x4_free_inodes(unmount->vol);
+	sb->s_free_inodes_count = ext4_free_inodes(unmount->vol);
 	sb->s_free_blocks_count = (uint32_t)unmount->free_blocks;
 	if (unmount->vol->has_64bit)
 		sb->s_free_blocks_hi = (uint32_t)(unmount->free_blocks >> 32);
@@ -507,41 +507,41 @@ static void mark_clean(struct ext2_super_block *sb, void *arg)
 	sb->s_wtime_hi = (uint8_t)(now >> 32);
 }
 
-static int close_rw(struct x4_vol *vol)
+static int close_rw(struct ext4_vol *vol)
 {
 	struct unmount unmount = { .vol = vol };
 	int err, e;
 
-	x4_vol_reap(vol);
-	x4_ea_settle(vol);
-	x4_icache_evict_unlinked(vol);
-	(void)x4_windows_settle(vol); /* none, if all files were closed */
-	err = x4_vol_write_times(vol);
-	x4_error_write(vol);
+	ext4_vol_reap(vol);
+	ext4_ea_settle(vol);
+	ext4_inode_cache_evict_unlinked(vol);
+	(void)ext4_windows_settle(vol); /* none, if all files were closed */
+	err = ext4_vol_write_times(vol);
+	ext4_error_write(vol);
 	e = journal_stop(vol->journal);
-	x4_discard_stop(vol);
-	if (e || x4_vol_read_only(vol)) {
+	ext4_discard_stop(vol);
+	if (e || ext4_vol_read_only(vol)) {
 		/* What the log holds is for the next mount to replay: needs_recovery stays. */
-		x4_error_write_last(vol);
+		ext4_error_write_last(vol);
 		return e ? e : -EIO;
 	}
 	/* Nothing is reserved or pending any more, but a damaged group counts as full in free_blocks: ask the descriptors. */
-	unmount.free_blocks = x4_groups_free_on_disk(vol);
-	e = x4_super_update_raw(vol->dev, mark_clean, &unmount);
+	unmount.free_blocks = ext4_groups_free_on_disk(vol);
+	e = ext4_super_update_raw(vol->dev, mark_clean, &unmount);
 	return err ? err : e;
 }
 
 /* Before anything is written: what has no root is not served, and stays as it is. */
 static int check_root(struct opening *opening)
 {
-	struct x4_vol *vol = opening->vol;
-	struct x4_inode *root;
-	int err = x4_iget_special(vol, X4_ROOT_INO, &root);
+	struct ext4_vol *vol = opening->vol;
+	struct ext4_inode *root;
+	int err = ext4_inode_get_special(vol, EXT4_ROOT_INO, &root);
 
 	if (!err) {
-		if (!S_ISDIR(root->raw->i_mode) || !root->raw->i_links_count || !x4_raw_size(root) || !x4_raw_blocks_512(root))
+		if (!S_ISDIR(root->raw->i_mode) || !root->raw->i_links_count || !ext4_raw_size(root) || !ext4_raw_blocks_512(root))
 			err = -EUCLEAN;
-		x4_iput(root);
+		ext4_inode_put(root);
 	}
 	return err ? refuse(opening, err, "%s: the root directory cannot be read: %s: run e2fsck %s", dev_name(opening), strerror(-err), dev_name(opening))
 		   : 0;
@@ -550,25 +550,25 @@ static int check_root(struct opening *opening)
 /* What a crash interrupted is to be finished although the mount is read-only, as the kernel does, and can be. */
 static bool orphans_wait(const struct opening *opening)
 {
-	const struct x4_vol *vol = opening->vol;
+	const struct ext4_vol *vol = opening->vol;
 	const struct ext2_super_block *sb = vol->fs->super;
 
 	if (!sb->s_last_orphan && !(sb->s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT))
 		return false;
 	if (vol->dev->caps.read_only || opening->ro_why)
 		log_info("%s: deletions that a crash interrupted are left to a mount that may write", dev_name(opening));
-	return !vol->dev->caps.read_only && !opening->ro_why && !x4_bad_groups(vol, NULL) && !(vol->mount_state & EXT2_ERROR_FS);
+	return !vol->dev->caps.read_only && !opening->ro_why && !ext4_bad_groups(vol, NULL) && !(vol->mount_state & EXT2_ERROR_FS);
 }
 
 /* Writes before a mount that is read-only; afterwards everything is as after an unmount. */
 static int finish_before_read_only(struct opening *opening)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	int err, closed;
 
 	if (!orphans_wait(opening))
 		return 0;
-	err = x4_mmp_start(vol, opening->reason);
+	err = ext4_mmp_start(vol, opening->reason);
 	if (!err)
 		err = open_journal(opening, true, false);
 	if (!err)
@@ -590,7 +590,7 @@ static int finish_before_read_only(struct opening *opening)
 
 static int mount_volume(struct opening *opening)
 {
-	struct x4_vol *vol = opening->vol;
+	struct ext4_vol *vol = opening->vol;
 	int err = load_consistent(opening);
 
 	if (!err && vol->options.read_only)
@@ -600,10 +600,10 @@ static int mount_volume(struct opening *opening)
 	if (vol->dev->caps.read_only && !opening->ro_why)
 		opening->ro_why = "the device is read-only";
 	vol->read_only = vol->options.read_only || opening->ro_why;
-	x4_alloc_limits(vol, x4_sb_r_blocks(vol->fs->super));
+	ext4_alloc_limits(vol, ext4_super_reserved_blocks(vol->fs->super));
 	warn_state(vol);
-	if (x4_bad_groups(vol, NULL))
-		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(opening), x4_bad_groups(vol, NULL));
+	if (ext4_bad_groups(vol, NULL))
+		log_err("%s: %u damaged group descriptors: what they describe may be missing; run e2fsck", dev_name(opening), ext4_bad_groups(vol, NULL));
 	err = open_journal(opening, !vol->read_only, vol->read_only);
 	if (!err)
 		err = check_root(opening);
@@ -616,11 +616,11 @@ static int mount_volume(struct opening *opening)
 	__atomic_store_n(&vol->mounting, false, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&vol->mmp_lost, __ATOMIC_SEQ_CST))
 		return refuse(opening, -EBUSY, "%s: another host has mounted it at the same time: unmount it there first", dev_name(opening));
-	err = x4_ticker_start(vol);
+	err = ext4_ticker_start(vol);
 	return err ? refuse(opening, err, "%s: cannot start a thread: %s", dev_name(opening), strerror(-err)) : 0;
 }
 
-int x4_vol_open(struct dev *dev, const struct x4_options *options, struct x4_vol **ret,
+int ext4_vol_open(struct dev *dev, const struct ext4_options *options, struct ext4_vol **ret,
 		const char **ret_ro_reason, struct fdio_reason *reason)
 {
 	struct opening opening = { .vol = vol_new(dev, options), .reason = reason };
@@ -644,9 +644,9 @@ int x4_vol_open(struct dev *dev, const struct x4_options *options, struct x4_vol
 	return 0;
 }
 
-int x4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_reason *reason)
+int ext4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_reason *reason)
 {
-	static const struct x4_options options = { .read_only = true };
+	static const struct ext4_options options = { .read_only = true };
 	struct opening opening = { .vol = vol_new(dev, &options), .ret_fsck = ret_fsck, .reason = reason };
 	int err;
 
@@ -663,52 +663,52 @@ int x4_vol_recover(struct dev *dev, bool orphans, bool *ret_fsck, struct fdio_re
 }
 
 /* ------------------------------------------------------------------ sync and close */
-int x4_vol_sync(struct x4_vol *vol)
+int ext4_vol_sync(struct ext4_vol *vol)
 {
 	int err, e;
 
-	if (x4_vol_read_only(vol))
+	if (ext4_vol_read_only(vol))
 		return journal_error(vol->journal) ? -EIO : 0;
-	err = x4_windows_settle(vol);
-	e = x4_vol_write_times(vol);
+	err = ext4_windows_settle(vol);
+	e = ext4_vol_write_times(vol);
 	err = err ? err : e;
 	e = journal_sync(vol->journal);
 	return err ? err : e;
 }
 
-int x4_vol_close(struct x4_vol *vol)
+int ext4_vol_close(struct ext4_vol *vol)
 {
 	int err = 0;
 
-	x4_vol_set_reaper(vol, NULL, NULL);
-	x4_ticker_end(vol);
-	if (!x4_vol_read_only(vol)) {
+	ext4_vol_set_reaper(vol, NULL, NULL);
+	ext4_ticker_end(vol);
+	if (!ext4_vol_read_only(vol)) {
 		err = close_rw(vol);
 	} else if (journal_error(vol->journal)) {
 		(void)journal_stop(vol->journal);
-		x4_error_write_last(vol);
-		err = x4_vol_is_shut_down(vol) ? 0 : -EIO;
+		ext4_error_write_last(vol);
+		err = ext4_vol_is_shut_down(vol) ? 0 : -EIO;
 	}
 	vol_free(vol);
 	return err;
 }
 
-void x4_vol_abandon(struct x4_vol *vol) { vol_free(vol); }
+void ext4_vol_abandon(struct ext4_vol *vol) { vol_free(vol); }
 
-int x4_vol_shutdown(struct x4_vol *vol, enum x4_shutdown how)
+int ext4_vol_shutdown(struct ext4_vol *vol, enum ext4_shutdown how)
 {
 	int err = 0;
 
-	if (x4_vol_is_shut_down(vol))
+	if (ext4_vol_is_shut_down(vol))
 		return 0;
-	if (how == X4_SHUTDOWN_DEFAULT)
-		err = x4_vol_sync(vol);
+	if (how == EXT4_SHUTDOWN_DEFAULT)
+		err = ext4_vol_sync(vol);
 	if (err)
 		return err;
 	__atomic_store_n(&vol->shut_down, true, __ATOMIC_SEQ_CST);
-	if (x4_vol_read_only(vol))
+	if (ext4_vol_read_only(vol))
 		return 0;
-	if (how == X4_SHUTDOWN_LOGFLUSH)
+	if (how == EXT4_SHUTDOWN_LOGFLUSH)
 		(void)journal_sync(vol->journal); /* whatever became of it, this is the end */
 	journal_abort(vol->journal, -ESHUTDOWN);
 	log_warn("%s: shut down by request: everything but unmounting fails from now on", vol->dev->name);

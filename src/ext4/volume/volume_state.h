@@ -9,8 +9,8 @@
 
 #include <pthread.h>
 
-struct x4_volume_state {
-	struct x4_mmp *mmp;         /* mmp.c's, NULL without the feature or when nothing is written */
+struct ext4_volume_state {
+	struct ext4_mmp *mmp;         /* mmp.c's, NULL without the feature or when nothing is written */
 
 	/* ticker.c: lazy times, errors, maps */
 	pthread_t ticker;

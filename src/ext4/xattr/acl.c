@@ -86,7 +86,7 @@ static bool acl_valid(const struct acl *acl)
 
 /* ------------------------------------------------------------------ forms */
 
-static int from_disk(struct x4_inode *inode, const uint8_t *p, size_t len, struct acl **ret)
+static int from_disk(struct ext4_inode *inode, const uint8_t *p, size_t len, struct acl **ret)
 {
 	uint32_t version;
 	struct acl *acl;
@@ -95,7 +95,7 @@ static int from_disk(struct x4_inode *inode, const uint8_t *p, size_t len, struc
 	if (len >= 4)
 		memcpy(&version, p, 4);
 	if (len < 4 || version != DISK_VERSION)
-		return X4_CORRUPT(inode->vol, inode->ino, 0, "an ACL of unknown form");
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "an ACL of unknown form");
 	p += 4;
 	len -= 4;
 	acl = acl_alloc((unsigned)(len / DISK_SHORT));
@@ -120,7 +120,7 @@ static int from_disk(struct x4_inode *inode, const uint8_t *p, size_t len, struc
 	acl->nr = n;
 	if (len || !acl_valid(acl)) {
 		free(acl);
-		return X4_CORRUPT(inode->vol, inode->ino, 0, "a malformed ACL");
+		return EXT4_CORRUPT(inode->vol, inode->ino, 0, "a malformed ACL");
 	}
 	*ret = acl;
 	return 0;
@@ -183,7 +183,7 @@ static int from_user(const uint8_t *p, size_t len, struct acl **ret)
 	return 0;
 }
 
-int x4_acl_to_user(struct x4_inode *inode, const uint8_t *disk, size_t len, void *buf, size_t cap, size_t *ret_len)
+int ext4_acl_to_user(struct ext4_inode *inode, const uint8_t *disk, size_t len, void *buf, size_t cap, size_t *ret_len)
 {
 	uint32_t version = USER_VERSION, no_id = UINT32_MAX;
 	struct acl *acl;
@@ -242,7 +242,7 @@ static void set_mode(struct acl *acl, uint32_t mode)
 /* The mode bits say it all. */
 static bool is_plain(const struct acl *acl) { return acl->nr == 3; }
 
-static int write_acl(struct journal_handle *handle, struct x4_inode *inode, uint8_t index, const struct acl *acl)
+static int write_acl(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index, const struct acl *acl)
 {
 	uint8_t *disk = NULL;
 	size_t len = 0;
@@ -252,12 +252,12 @@ static int write_acl(struct journal_handle *handle, struct x4_inode *inode, uint
 		err = to_disk(acl, &disk, &len);
 	if (err)
 		return err;
-	err = x4_xattr_change(handle, inode, index, "", 0, disk, len);
+	err = ext4_xattr_change(handle, inode, index, "", 0, disk, len);
 	free(disk);
-	return err == -ENODATA && !acl ? X4_XATTR_SAME : err;
+	return err == -ENODATA && !acl ? EXT4_XATTR_SAME : err;
 }
 
-int x4_acl_store(struct journal_handle *handle, struct x4_inode *inode, uint8_t index, const void *value, size_t len, bool kill_sgid)
+int ext4_acl_store(struct journal_handle *handle, struct ext4_inode *inode, uint8_t index, const void *value, size_t len, bool kill_sgid)
 {
 	uint32_t mode = inode->raw->i_mode, old = mode;
 	struct acl *acl = NULL;
@@ -268,115 +268,115 @@ int x4_acl_store(struct journal_handle *handle, struct x4_inode *inode, uint8_t 
 	err = value ? from_user(value, len, &acl) : 0;
 	if (err)
 		return err;
-	if (index == X4_XI_ACL_DEFAULT && !S_ISDIR(mode)) {
+	if (index == EXT4_XATTR_INDEX_ACL_DEFAULT && !S_ISDIR(mode)) {
 		bool any = acl;
 		free(acl);
-		return any ? -EACCES : X4_XATTR_SAME;
+		return any ? -EACCES : EXT4_XATTR_SAME;
 	}
 	bool plain = acl && is_plain(acl);
-	if (acl && index == X4_XI_ACL_ACCESS) {
+	if (acl && index == EXT4_XATTR_INDEX_ACL_ACCESS) {
 		mode = (mode & ~0777u) | mode_of(acl);
 		if (kill_sgid)
 			mode &= ~(uint32_t)S_ISGID;
 		fdio_mutex_lock(&inode->attr);
-		x4_raw_set_mode(inode, mode);
+		ext4_raw_set_mode(inode, mode);
 		fdio_mutex_unlock(&inode->attr);
 	}
 	/* An access ACL that the mode expresses is not kept. */
-	err = write_acl(handle, inode, index, plain && index == X4_XI_ACL_ACCESS ? NULL : acl);
+	err = write_acl(handle, inode, index, plain && index == EXT4_XATTR_INDEX_ACL_ACCESS ? NULL : acl);
 	free(acl);
-	return err == X4_XATTR_SAME && mode != old ? 0 : err;
+	return err == EXT4_XATTR_SAME && mode != old ? 0 : err;
 }
 
 /* *ret NULL if there is none. */
-static int read_acl(struct x4_inode *inode, uint8_t index, struct acl **ret)
+static int read_acl(struct ext4_inode *inode, uint8_t index, struct acl **ret)
 {
-	struct x4_xattr_set set;
-	struct x4_xattr *xattr;
+	struct ext4_xattr_set set;
+	struct ext4_xattr *xattr;
 	uint8_t *copy = NULL;
-	int err = x4_xattr_load(inode, &set);
+	int err = ext4_xattr_load(inode, &set);
 
 	*ret = NULL;
 	if (err)
 		return err;
-	xattr = x4_xattr_find(&set, index, "", 0);
+	xattr = ext4_xattr_find(&set, index, "", 0);
 	if (xattr && xattr->inum)
-		err = x4_ea_copy(inode, xattr, &copy);
+		err = ext4_ea_copy(inode, xattr, &copy);
 	if (!err && xattr)
 		err = from_disk(inode, copy ? copy : xattr->value, xattr->size, ret);
 	free(copy);
-	x4_xattr_set_fini(&set);
+	ext4_xattr_set_fini(&set);
 	return err;
 }
 
 /* Bytes of the ACL on disk; 0 if there is none. */
-static uint32_t acl_size(struct x4_inode *inode, uint8_t index)
+static uint32_t acl_size(struct ext4_inode *inode, uint8_t index)
 {
-	struct x4_xattr_set set;
-	struct x4_xattr *xattr;
+	struct ext4_xattr_set set;
+	struct ext4_xattr *xattr;
 	uint32_t size;
 
-	if (!inode->vol->options.acl || x4_xattr_load(inode, &set))
+	if (!inode->vol->options.acl || ext4_xattr_load(inode, &set))
 		return 0;
-	xattr = x4_xattr_find(&set, index, "", 0);
+	xattr = ext4_xattr_find(&set, index, "", 0);
 	size = xattr ? xattr->size : 0;
-	x4_xattr_set_fini(&set);
+	ext4_xattr_set_fini(&set);
 	return size;
 }
 
-unsigned x4_acl_chmod_credits(struct x4_inode *inode)
+unsigned ext4_acl_chmod_credits(struct ext4_inode *inode)
 {
-	return inode->vol->has_ea_inode ? x4_xattr_credits(inode, acl_size(inode, X4_XI_ACL_ACCESS)) + X4_CREDITS_EA_UNREF : 0;
+	return inode->vol->has_ea_inode ? ext4_xattr_credits(inode, acl_size(inode, EXT4_XATTR_INDEX_ACL_ACCESS)) + EXT4_CREDITS_EA_UNREF : 0;
 }
 
-unsigned x4_acl_inherit_credits(struct x4_inode *dir)
+unsigned ext4_acl_inherit_credits(struct ext4_inode *dir)
 {
-	return dir->vol->has_ea_inode ? 2 * x4_ea_credits_new(dir->vol, acl_size(dir, X4_XI_ACL_DEFAULT)) : 0;
+	return dir->vol->has_ea_inode ? 2 * ext4_ea_credits_new(dir->vol, acl_size(dir, EXT4_XATTR_INDEX_ACL_DEFAULT)) : 0;
 }
 
-unsigned x4_acl_chmod_blocks(struct x4_inode *inode)
+unsigned ext4_acl_chmod_blocks(struct ext4_inode *inode)
 {
-	struct x4_xattr_set set;
-	struct x4_xattr *xattr;
+	struct ext4_xattr_set set;
+	struct ext4_xattr *xattr;
 	unsigned n = 0;
 
-	if (!inode->vol->options.acl || (!x4_raw_file_acl(inode) && !inode->vol->has_ea_inode) || x4_xattr_load(inode, &set))
+	if (!inode->vol->options.acl || (!ext4_raw_file_acl(inode) && !inode->vol->has_ea_inode) || ext4_xattr_load(inode, &set))
 		return 0; /* in its own space it stays, and the change will find the error */
-	xattr = x4_xattr_find(&set, X4_XI_ACL_ACCESS, "", 0);
+	xattr = ext4_xattr_find(&set, EXT4_XATTR_INDEX_ACL_ACCESS, "", 0);
 	if (xattr) {
-		n = 1 + x4_ea_blocks(inode->vol, xattr->size);
+		n = 1 + ext4_ea_blocks(inode->vol, xattr->size);
 		xattr->inum = 0;
 		xattr->fresh = true;
-		if (x4_xattr_fits(inode, &set))
+		if (ext4_xattr_fits(inode, &set))
 			n = 0;
 	}
-	x4_xattr_set_fini(&set);
+	ext4_xattr_set_fini(&set);
 	return n;
 }
 
-unsigned x4_acl_inherit_blocks(struct x4_inode *dir, uint32_t mode)
+unsigned ext4_acl_inherit_blocks(struct ext4_inode *dir, uint32_t mode)
 {
-	uint32_t size = S_ISLNK(mode) ? 0 : acl_size(dir, X4_XI_ACL_DEFAULT), nr = S_ISDIR(mode) ? 2 : 1;
+	uint32_t size = S_ISLNK(mode) ? 0 : acl_size(dir, EXT4_XATTR_INDEX_ACL_DEFAULT), nr = S_ISDIR(mode) ? 2 : 1;
 
-	if (!size || x4_xattr_fresh_fits(dir->vol, nr, size))
+	if (!size || ext4_xattr_fresh_fits(dir->vol, nr, size))
 		return 0;
-	return 1 + nr * x4_ea_blocks(dir->vol, size);
+	return 1 + nr * ext4_ea_blocks(dir->vol, size);
 }
 
-int x4_acl_chmod(struct journal_handle *handle, struct x4_inode *inode, uint32_t mode)
+int ext4_acl_chmod(struct journal_handle *handle, struct ext4_inode *inode, uint32_t mode)
 {
 	struct acl *acl;
-	int err = read_acl(inode, X4_XI_ACL_ACCESS, &acl);
+	int err = read_acl(inode, EXT4_XATTR_INDEX_ACL_ACCESS, &acl);
 
 	if (err || !acl)
 		return err;
 	set_mode(acl, mode);
-	err = write_acl(handle, inode, X4_XI_ACL_ACCESS, acl);
+	err = write_acl(handle, inode, EXT4_XATTR_INDEX_ACL_ACCESS, acl);
 	free(acl);
-	return err == X4_XATTR_SAME ? 0 : err;
+	return err == EXT4_XATTR_SAME ? 0 : err;
 }
 
-int x4_acl_inherit(struct journal_handle *handle, struct x4_inode *dir, struct x4_inode *inode, uint32_t *mode, bool *ret_had_default)
+int ext4_acl_inherit(struct journal_handle *handle, struct ext4_inode *dir, struct ext4_inode *inode, uint32_t *mode, bool *ret_had_default)
 {
 	struct acl *acl = NULL;
 	int err = 0;
@@ -384,19 +384,19 @@ int x4_acl_inherit(struct journal_handle *handle, struct x4_inode *dir, struct x
 	*ret_had_default = false;
 	if (!inode->vol->options.acl || S_ISLNK(*mode))
 		return 0;
-	err = read_acl(dir, X4_XI_ACL_DEFAULT, &acl);
+	err = read_acl(dir, EXT4_XATTR_INDEX_ACL_DEFAULT, &acl);
 	if (err || !acl)
 		return err;
 	*ret_had_default = true;
 	if (S_ISDIR(*mode))
-		err = write_acl(handle, inode, X4_XI_ACL_DEFAULT, acl);
+		err = write_acl(handle, inode, EXT4_XATTR_INDEX_ACL_DEFAULT, acl);
 	if (!err) {
 		/* The new file gets what the ACL and the creator's mode both allow. */
 		uint32_t both = mode_of(acl) & *mode & 0777;
 		set_mode(acl, both);
 		*mode = (*mode & ~0777u) | both;
 		if (!is_plain(acl))
-			err = write_acl(handle, inode, X4_XI_ACL_ACCESS, acl);
+			err = write_acl(handle, inode, EXT4_XATTR_INDEX_ACL_ACCESS, acl);
 	}
 	free(acl);
 	return err;

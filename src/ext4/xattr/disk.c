@@ -27,11 +27,11 @@
 
 static uint32_t round4(uint32_t n) { return (n + 3) & ~3u; }
 static uint32_t entry_len(uint32_t name_len) { return round4(ENTRY_BYTES + name_len); }
-static uint32_t value_len(const struct x4_xattr *xattr) { return xattr->inum || xattr->apart ? 0 : round4(xattr->size); }
+static uint32_t value_len(const struct ext4_xattr *xattr) { return xattr->inum || xattr->apart ? 0 : round4(xattr->size); }
 
 /* ------------------------------------------------------------------ places */
 
-uint64_t x4_raw_file_acl(const struct x4_inode *inode)
+uint64_t ext4_raw_file_acl(const struct ext4_inode *inode)
 {
 	uint64_t blk = inode->raw->i_file_acl;
 
@@ -40,7 +40,7 @@ uint64_t x4_raw_file_acl(const struct x4_inode *inode)
 	return blk;
 }
 
-static void raw_set_file_acl(struct x4_inode *inode, uint64_t blk)
+static void raw_set_file_acl(struct ext4_inode *inode, uint64_t blk)
 {
 	inode->raw->i_file_acl = (uint32_t)blk;
 	if (inode->vol->has_64bit)
@@ -48,7 +48,7 @@ static void raw_set_file_acl(struct x4_inode *inode, uint64_t blk)
 }
 
 /* The inode's own space for entries and values, after the magic; NULL if it has none. */
-static uint8_t *ibody_area(const struct x4_inode *inode, uint32_t *ret_len, uint32_t **ret_magic)
+static uint8_t *ibody_area(const struct ext4_inode *inode, uint32_t *ret_len, uint32_t **ret_magic)
 {
 	uint32_t extra = inode->raw->i_extra_isize, start = OLD_INODE + extra;
 
@@ -59,26 +59,26 @@ static uint8_t *ibody_area(const struct x4_inode *inode, uint32_t *ret_len, uint
 	return (uint8_t *)inode->raw + start + 4;
 }
 
-bool x4_xattr_any(const struct x4_inode *inode)
+bool ext4_xattr_any(const struct ext4_inode *inode)
 {
 	uint32_t len, *magic;
 
-	return x4_raw_file_acl(inode) || (ibody_area(inode, &len, &magic) && *magic == EXT2_EXT_ATTR_MAGIC);
+	return ext4_raw_file_acl(inode) || (ibody_area(inode, &len, &magic) && *magic == EXT2_EXT_ATTR_MAGIC);
 }
 
 /* ------------------------------------------------------------------ reading */
 
-static int add_entry(struct x4_xattr_set *set, const struct ext2_ext_attr_entry *entry, const uint8_t *value, bool in_block)
+static int add_entry(struct ext4_xattr_set *set, const struct ext2_ext_attr_entry *entry, const uint8_t *value, bool in_block)
 {
 	if (set->nr + 2 > set->cap) { /* keeps one to spare */
 		unsigned cap = set->cap ? set->cap * 2 : 16;
-		struct x4_xattr *xattr = realloc(set->xattr, cap * sizeof(*xattr));
+		struct ext4_xattr *xattr = realloc(set->xattr, cap * sizeof(*xattr));
 		if (!xattr)
 			return -ENOMEM;
 		set->xattr = xattr;
 		set->cap = cap;
 	}
-	set->xattr[set->nr++] = (struct x4_xattr){
+	set->xattr[set->nr++] = (struct ext4_xattr){
 		.index = entry->e_name_index,
 		.name_len = entry->e_name_len,
 		.name = (const char *)entry + ENTRY_BYTES,
@@ -93,7 +93,7 @@ static int add_entry(struct x4_xattr_set *set, const struct ext2_ext_attr_entry 
 }
 
 /* Entries of [first, end); value offsets count from base. XATTR-1. */
-static int parse(struct x4_inode *inode, struct x4_xattr_set *set, const uint8_t *base, const uint8_t *first, const uint8_t *end, uint64_t blk)
+static int parse(struct ext4_inode *inode, struct ext4_xattr_set *set, const uint8_t *base, const uint8_t *first, const uint8_t *end, uint64_t blk)
 {
 	const uint8_t *p = first, *stop;
 	struct ext2_ext_attr_entry entry;
@@ -102,15 +102,15 @@ static int parse(struct x4_inode *inode, struct x4_xattr_set *set, const uint8_t
 	for (;;) {
 		uint32_t word;
 		if (end - p < 4)
-			return X4_CORRUPT(inode->vol, inode->ino, blk, "extended attributes without an end");
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk, "extended attributes without an end");
 		memcpy(&word, p, 4);
 		if (!word)
 			break;
 		if (end - p < (ptrdiff_t)ENTRY_BYTES)
-			return X4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute entry is cut off");
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute entry is cut off");
 		memcpy(&entry, p, ENTRY_BYTES);
 		if (end - p < (ptrdiff_t)entry_len(entry.e_name_len))
-			return X4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute name is cut off");
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute name is cut off");
 		p += entry_len(entry.e_name_len);
 	}
 	stop = p + 4;
@@ -122,11 +122,11 @@ static int parse(struct x4_inode *inode, struct x4_xattr_set *set, const uint8_t
 		if (!entry.e_value_inum && entry.e_value_size) {
 			uint32_t avail = (uint32_t)(end - base);
 			if (entry.e_value_offs > avail || entry.e_value_size > avail - entry.e_value_offs || base + entry.e_value_offs < stop)
-				return X4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute value lies outside");
+				return EXT4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute value lies outside");
 			value = base + entry.e_value_offs;
 		}
-		if (entry.e_value_inum && (!inode->vol->has_ea_inode || entry.e_value_size > X4_XATTR_VALUE_MAX))
-			return X4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute value in inode %u", entry.e_value_inum);
+		if (entry.e_value_inum && (!inode->vol->has_ea_inode || entry.e_value_size > EXT4_XATTR_VALUE_MAX))
+			return EXT4_CORRUPT(inode->vol, inode->ino, blk, "an extended attribute value in inode %u", entry.e_value_inum);
 		err = add_entry(set, (const struct ext2_ext_attr_entry *)p, value, blk != 0);
 		if (err)
 			return err;
@@ -134,7 +134,7 @@ static int parse(struct x4_inode *inode, struct x4_xattr_set *set, const uint8_t
 	return 0;
 }
 
-static uint32_t block_csum(struct x4_vol *vol, uint64_t blk, const uint8_t *data)
+static uint32_t block_csum(struct ext4_vol *vol, uint64_t blk, const uint8_t *data)
 {
 	static const uint8_t zero[4];
 	size_t at = offsetof(struct ext2_ext_attr_header, h_checksum);
@@ -145,18 +145,18 @@ static uint32_t block_csum(struct x4_vol *vol, uint64_t blk, const uint8_t *data
 	return fdio_crc32c(c, data + at + 4, vol->block_size - at - 4);
 }
 
-static int read_block(struct x4_inode *inode, uint64_t blk, struct journal_buffer **ret)
+static int read_block(struct ext4_inode *inode, uint64_t blk, struct journal_buffer **ret)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	struct journal_buffer *buffer;
 	int err;
 
-	if (!x4_blk_valid(vol, blk, 1))
-		return X4_CORRUPT(vol, inode->ino, blk, "impossible extended attribute block");
+	if (!ext4_blocks_valid(vol, blk, 1))
+		return EXT4_CORRUPT(vol, inode->ino, blk, "impossible extended attribute block");
 	err = journal_read_block(vol->journal, blk, &buffer);
 	if (err)
 		return err;
-	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & X4_VERIFIED_XATTR)) {
+	if (!(__atomic_load_n(&buffer->verified, __ATOMIC_RELAXED) & EXT4_VERIFIED_XATTR)) {
 		const struct ext2_ext_attr_header *header = (const void *)buffer->data;
 		const char *wrong = NULL;
 
@@ -166,9 +166,9 @@ static int read_block(struct x4_inode *inode, uint64_t blk, struct journal_buffe
 			wrong = "wrong checksum of the extended attribute block";
 		if (wrong) {
 			journal_buffer_release(buffer);
-			return X4_CORRUPT(vol, inode->ino, blk, "%s", wrong);
+			return EXT4_CORRUPT(vol, inode->ino, blk, "%s", wrong);
 		}
-		__atomic_fetch_or(&buffer->verified, X4_VERIFIED_XATTR, __ATOMIC_RELAXED);
+		__atomic_fetch_or(&buffer->verified, EXT4_VERIFIED_XATTR, __ATOMIC_RELAXED);
 	}
 	*ret = buffer;
 	return 0;
@@ -183,7 +183,7 @@ static void *copy_of(const void *p, size_t len)
 	return c;
 }
 
-static int load_ibody(struct x4_inode *inode, struct x4_xattr_set *set)
+static int load_ibody(struct ext4_inode *inode, struct ext4_xattr_set *set)
 {
 	uint32_t len, *magic;
 	uint8_t *area = ibody_area(inode, &len, &magic);
@@ -196,10 +196,10 @@ static int load_ibody(struct x4_inode *inode, struct x4_xattr_set *set)
 	return parse(inode, set, set->ibody_copy, set->ibody_copy, set->ibody_copy + len, 0);
 }
 
-int x4_xattr_inline(struct x4_inode *inode, uint8_t *buf, uint32_t cap, uint32_t *ret_len)
+int ext4_xattr_inline(struct ext4_inode *inode, uint8_t *buf, uint32_t cap, uint32_t *ret_len)
 {
-	struct x4_xattr_set set = { .cap = 8 };
-	struct x4_xattr *xattr;
+	struct ext4_xattr_set set = { .cap = 8 };
+	struct ext4_xattr *xattr;
 	int err;
 
 	set.xattr = calloc(set.cap, sizeof(*set.xattr));
@@ -208,9 +208,9 @@ int x4_xattr_inline(struct x4_inode *inode, uint8_t *buf, uint32_t cap, uint32_t
 	err = load_ibody(inode, &set);
 	if (err)
 		goto out;
-	xattr = x4_xattr_find(&set, X4_XI_SYSTEM, "data", 4);
+	xattr = ext4_xattr_find(&set, EXT4_XATTR_INDEX_SYSTEM, "data", 4);
 	if (!xattr || xattr->inum || xattr->size > cap) {
-		err = X4_CORRUPT(inode->vol, inode->ino, 0,
+		err = EXT4_CORRUPT(inode->vol, inode->ino, 0,
 				 "inline data without the attribute that holds the rest");
 		goto out;
 	}
@@ -218,11 +218,11 @@ int x4_xattr_inline(struct x4_inode *inode, uint8_t *buf, uint32_t cap, uint32_t
 		memcpy(buf, xattr->value, xattr->size);
 	*ret_len = xattr->size;
 out:
-	x4_xattr_set_fini(&set);
+	ext4_xattr_set_fini(&set);
 	return err;
 }
 
-static int load_block(struct x4_inode *inode, struct x4_xattr_set *set, uint64_t blk)
+static int load_block(struct ext4_inode *inode, struct ext4_xattr_set *set, uint64_t blk)
 {
 	struct journal_buffer *buffer;
 	int err = read_block(inode, blk, &buffer);
@@ -237,10 +237,10 @@ static int load_block(struct x4_inode *inode, struct x4_xattr_set *set, uint64_t
 	return parse(inode, set, set->block_copy, set->block_copy + BLOCK_HDR, set->block_copy + inode->vol->block_size, blk);
 }
 
-int x4_xattr_load(struct x4_inode *inode, struct x4_xattr_set *ret)
+int ext4_xattr_load(struct ext4_inode *inode, struct ext4_xattr_set *ret)
 {
-	struct x4_xattr_set set = { .cap = 8 };
-	uint64_t blk = x4_raw_file_acl(inode);
+	struct ext4_xattr_set set = { .cap = 8 };
+	uint64_t blk = ext4_raw_file_acl(inode);
 	int err;
 
 	set.xattr = calloc(set.cap, sizeof(*set.xattr));
@@ -250,20 +250,20 @@ int x4_xattr_load(struct x4_inode *inode, struct x4_xattr_set *ret)
 	if (!err && blk)
 		err = load_block(inode, &set, blk);
 	if (err)
-		x4_xattr_set_fini(&set);
+		ext4_xattr_set_fini(&set);
 	else
 		*ret = set;
 	return err;
 }
 
-void x4_xattr_set_fini(struct x4_xattr_set *set)
+void ext4_xattr_set_fini(struct ext4_xattr_set *set)
 {
 	free(set->xattr);
 	free(set->ibody_copy);
 	free(set->block_copy);
 }
 
-struct x4_xattr *x4_xattr_find(struct x4_xattr_set *set, uint8_t index, const char *name, unsigned name_len)
+struct ext4_xattr *ext4_xattr_find(struct ext4_xattr_set *set, uint8_t index, const char *name, unsigned name_len)
 {
 	for (unsigned k = 0; k < set->nr; k++)
 		if (set->xattr[k].index == index && set->xattr[k].name_len == name_len && !memcmp(set->xattr[k].name, name, name_len))
@@ -274,7 +274,7 @@ struct x4_xattr *x4_xattr_find(struct x4_xattr_set *set, uint8_t index, const ch
 /* ------------------------------------------------------------------ writing */
 
 /* True if xattr fits into what is left of the inode's space; then it is taken. */
-static bool take_ibody(const struct x4_xattr *xattr, uint32_t len, uint32_t *used)
+static bool take_ibody(const struct ext4_xattr *xattr, uint32_t len, uint32_t *used)
 {
 	uint32_t need = entry_len(xattr->name_len) + value_len(xattr);
 
@@ -287,7 +287,7 @@ static bool take_ibody(const struct x4_xattr *xattr, uint32_t len, uint32_t *use
 /* Room taken in the block: by entries and their header, and by values. */
 struct taken { uint32_t entries, values; bool any; };
 
-static void take_block(const struct x4_xattr *xattr, struct taken *taken)
+static void take_block(const struct ext4_xattr *xattr, struct taken *taken)
 {
 	taken->entries += entry_len(xattr->name_len);
 	taken->values += value_len(xattr);
@@ -298,7 +298,7 @@ static void take_block(const struct x4_xattr *xattr, struct taken *taken)
  * True if xattr may go to the block. Where values can lie in inodes, one that would leave little of the block to the names of others
  * does not go there.
  */
-static bool fits_block(const struct x4_vol *vol, const struct x4_xattr *xattr, const struct taken *taken)
+static bool fits_block(const struct ext4_vol *vol, const struct ext4_xattr *xattr, const struct taken *taken)
 {
 	uint32_t values = taken->values + value_len(xattr), reserve = FDIO_MIN(vol->block_size / 8, 1024u);
 
@@ -308,7 +308,7 @@ static bool fits_block(const struct x4_vol *vol, const struct x4_xattr *xattr, c
 }
 
 /* Where ext4 would put it: in the inode, else in the block; and if there is no room, or no block could ever hold it, only its name. */
-static int place_fresh(const struct x4_vol *vol, struct x4_xattr *xattr, uint32_t len, uint32_t *used, struct taken *taken)
+static int place_fresh(const struct ext4_vol *vol, struct ext4_xattr *xattr, uint32_t len, uint32_t *used, struct taken *taken)
 {
 	bool may = vol->has_ea_inode && xattr->size;
 
@@ -326,7 +326,7 @@ static int place_fresh(const struct x4_vol *vol, struct x4_xattr *xattr, uint32_
 }
 
 /* What is in one place stays there, as with the kernel; only a fresh one may move. */
-static int assign_places(struct x4_inode *inode, struct x4_xattr_set *set, bool *ret_block)
+static int assign_places(struct ext4_inode *inode, struct ext4_xattr_set *set, bool *ret_block)
 {
 	uint32_t len = 0, used = 4, *magic;
 	struct taken taken = { BLOCK_HDR + 4, 0, false };
@@ -349,7 +349,7 @@ static int assign_places(struct x4_inode *inode, struct x4_xattr_set *set, bool 
 	return err;
 }
 
-static void put_entry(uint8_t *at, const struct x4_xattr *xattr, uint32_t value_off, uint32_t hash)
+static void put_entry(uint8_t *at, const struct ext4_xattr *xattr, uint32_t value_off, uint32_t hash)
 {
 	struct ext2_ext_attr_entry entry = {
 		.e_name_len = xattr->name_len,
@@ -365,7 +365,7 @@ static void put_entry(uint8_t *at, const struct x4_xattr *xattr, uint32_t value_
 }
 
 /* Copies the value to the downward-growing end; its offset from base, 0 if it has none here. */
-static uint32_t put_value(uint8_t *base, uint8_t **end, const struct x4_xattr *xattr)
+static uint32_t put_value(uint8_t *base, uint8_t **end, const struct ext4_xattr *xattr)
 {
 	if (xattr->inum || !xattr->size)
 		return 0;
@@ -374,7 +374,7 @@ static uint32_t put_value(uint8_t *base, uint8_t **end, const struct x4_xattr *x
 	return (uint32_t)(*end - base);
 }
 
-static void store_ibody(struct x4_inode *inode, const struct x4_xattr_set *set)
+static void store_ibody(struct ext4_inode *inode, const struct ext4_xattr_set *set)
 {
 	uint32_t len, *magic;
 	uint8_t *area = ibody_area(inode, &len, &magic), *at, *end;
@@ -399,7 +399,7 @@ static void store_ibody(struct x4_inode *inode, const struct x4_xattr_set *set)
 
 static int by_kernel_order(const void *pa, const void *pb)
 {
-	const struct x4_xattr *a = pa, *b = pb;
+	const struct ext4_xattr *a = pa, *b = pb;
 
 	if (a->index != b->index)
 		return a->index - b->index;
@@ -408,7 +408,7 @@ static int by_kernel_order(const void *pa, const void *pb)
 	return memcmp(a->name, b->name, a->name_len);
 }
 
-static void fill_block(struct x4_vol *vol, uint64_t blk, uint8_t *data, const struct x4_xattr_set *set)
+static void fill_block(struct ext4_vol *vol, uint64_t blk, uint8_t *data, const struct ext4_xattr_set *set)
 {
 	struct ext2_ext_attr_header *header = (void *)data;
 	uint8_t *at = data + BLOCK_HDR, *end = data + vol->block_size;
@@ -433,10 +433,10 @@ static void fill_block(struct x4_vol *vol, uint64_t blk, uint8_t *data, const st
 		header->h_checksum = block_csum(vol, blk, data);
 }
 
-int x4_xattr_drop_block(struct journal_handle *handle, struct x4_inode *inode)
+int ext4_xattr_drop_block(struct journal_handle *handle, struct ext4_inode *inode)
 {
-	struct x4_vol *vol = inode->vol;
-	uint64_t blk = x4_raw_file_acl(inode);
+	struct ext4_vol *vol = inode->vol;
+	uint64_t blk = ext4_raw_file_acl(inode);
 	struct journal_buffer *buffer;
 	int err;
 
@@ -456,18 +456,18 @@ int x4_xattr_drop_block(struct journal_handle *handle, struct x4_inode *inode)
 		journal_buffer_release(buffer);
 	} else {
 		journal_buffer_release(buffer);
-		err = x4_bfree(handle, inode, blk, 1, true);
+		err = ext4_blocks_free(handle, inode, blk, 1, true);
 	}
 	if (err)
 		return err;
 	raw_set_file_acl(inode, 0);
-	return x4_raw_add_blocks(inode, -1);
+	return ext4_raw_add_blocks(inode, -1);
 }
 
 /* The block that the set may be written to, open for writing: the inode's own, or a new one. */
-static int own_block(struct journal_handle *handle, struct x4_inode *inode, struct journal_buffer **ret)
+static int own_block(struct journal_handle *handle, struct ext4_inode *inode, struct journal_buffer **ret)
 {
-	uint64_t blk = x4_raw_file_acl(inode);
+	uint64_t blk = ext4_raw_file_acl(inode);
 	uint32_t n;
 	int err;
 
@@ -482,23 +482,23 @@ static int own_block(struct journal_handle *handle, struct x4_inode *inode, stru
 			return err;
 		}
 		journal_buffer_release(*ret);
-		err = x4_xattr_drop_block(handle, inode);
+		err = ext4_xattr_drop_block(handle, inode);
 		if (err)
 			return err;
 	}
-	err = x4_balloc(handle, inode, 0, 1, &blk, &n);
+	err = ext4_blocks_alloc(handle, inode, 0, 1, &blk, &n);
 	if (!err)
 		err = journal_new_block(handle, blk, ret);
 	if (err)
 		return err;
 	raw_set_file_acl(inode, blk);
-	err = x4_raw_add_blocks(inode, 1);
+	err = ext4_raw_add_blocks(inode, 1);
 	if (err)
 		journal_buffer_release(*ret);
 	return err;
 }
 
-bool x4_xattr_fits(struct x4_inode *inode, struct x4_xattr_set *set)
+bool ext4_xattr_fits(struct ext4_inode *inode, struct ext4_xattr_set *set)
 {
 	bool block;
 
@@ -507,34 +507,34 @@ bool x4_xattr_fits(struct x4_inode *inode, struct x4_xattr_set *set)
 	for (unsigned k = 0; k < set->nr; k++)
 		if (set->xattr[k].apart)
 			return false;
-	return !block || (x4_raw_file_acl(inode) && !set->block_shared);
+	return !block || (ext4_raw_file_acl(inode) && !set->block_shared);
 }
 
-bool x4_xattr_fresh_fits(const struct x4_vol *vol, uint32_t nr, uint32_t size)
+bool ext4_xattr_fresh_fits(const struct ext4_vol *vol, uint32_t nr, uint32_t size)
 {
-	uint32_t extra = x4_extra_isize(vol);
+	uint32_t extra = ext4_extra_isize(vol);
 
 	return extra && OLD_INODE + extra + 8 + nr * (entry_len(0) + round4(size)) <= vol->inode_size;
 }
 
 /* Values that go to inodes of their own; and a copy of a shared block owns those of the entries that it keeps. */
-static int place_values(struct journal_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set)
+static int place_values(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_xattr_set *set)
 {
 	int err = 0;
 
 	for (unsigned k = 0; k < set->nr && !err; k++) {
-		struct x4_xattr *xattr = &set->xattr[k];
+		struct ext4_xattr *xattr = &set->xattr[k];
 
 		if (xattr->apart)
-			err = x4_ea_new(handle, inode, xattr);
+			err = ext4_ea_new(handle, inode, xattr);
 		else if (set->block_shared && xattr->was_in_block && xattr->inum)
-			err = x4_ea_ref(handle, inode, xattr);
+			err = ext4_ea_ref(handle, inode, xattr);
 		xattr->apart = false;
 	}
 	return err;
 }
 
-struct feature_undo { struct journal_callback callback; struct x4_vol *vol; };
+struct feature_undo { struct journal_callback callback; struct ext4_vol *vol; };
 
 static void feature_undo(struct journal_callback *callback, int ended)
 {
@@ -543,7 +543,7 @@ static void feature_undo(struct journal_callback *callback, int ended)
 }
 
 /* The first attribute of a file system says so in the superblock, as with the kernel. */
-static int set_feature(struct journal_handle *handle, struct x4_vol *vol)
+static int set_feature(struct journal_handle *handle, struct ext4_vol *vol)
 {
 	struct feature_undo *undo;
 	struct ext2_super_block *sb;
@@ -551,7 +551,7 @@ static int set_feature(struct journal_handle *handle, struct x4_vol *vol)
 
 	if (vol->has_ext_attr)
 		return 0;
-	err = x4_super_begin(vol, handle, &sb);
+	err = ext4_super_begin(vol, handle, &sb);
 	if (err)
 		return err;
 	undo = journal_handle_alloc(handle, sizeof(*undo));
@@ -560,19 +560,19 @@ static int set_feature(struct journal_handle *handle, struct x4_vol *vol)
 	*undo = (struct feature_undo){ .callback = { .fn = feature_undo }, .vol = vol };
 	journal_on_undo(handle, &undo->callback);
 	ext2fs_set_feature_xattr(sb);
-	x4_super_end(vol, handle);
+	ext4_super_end(vol, handle);
 	vol->has_ext_attr = true;
 	return 0;
 }
 
-int x4_xattr_store(struct journal_handle *handle, struct x4_inode *inode, struct x4_xattr_set *set)
+int ext4_xattr_store(struct journal_handle *handle, struct ext4_inode *inode, struct ext4_xattr_set *set)
 {
 	struct journal_buffer *buffer;
 	bool block;
 	int err = assign_places(inode, set, &block);
 
 	if (!err)
-		err = x4_inode_begin(handle, inode);
+		err = ext4_inode_begin(handle, inode);
 	if (!err && set->nr)
 		err = set_feature(handle, inode->vol);
 	if (!err && inode->vol->has_ea_inode)
@@ -585,13 +585,13 @@ int x4_xattr_store(struct journal_handle *handle, struct x4_inode *inode, struct
 		if (err)
 			return err;
 		fill_block(inode->vol, buffer->blk, buffer->data, set);
-		__atomic_store_n(&buffer->verified, X4_VERIFIED_XATTR, __ATOMIC_RELAXED);
+		__atomic_store_n(&buffer->verified, EXT4_VERIFIED_XATTR, __ATOMIC_RELAXED);
 		journal_buffer_release(buffer);
 	} else {
-		err = x4_xattr_drop_block(handle, inode);
+		err = ext4_xattr_drop_block(handle, inode);
 		if (err)
 			return err;
 	}
 	store_ibody(inode, set);
-	return x4_inode_dirty(handle, inode, false);
+	return ext4_inode_dirty(handle, inode, false);
 }

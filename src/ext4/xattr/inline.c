@@ -20,20 +20,20 @@
 
 #define FIRST_PART ((uint32_t)sizeof(((struct ext2_inode_large *)0)->i_block))
 
-int x4_inline_load(struct x4_inode *inode, uint8_t **ret, uint32_t *ret_len)
+int ext4_inline_load(struct ext4_inode *inode, uint8_t **ret, uint32_t *ret_len)
 {
-	struct x4_vol *vol = inode->vol;
+	struct ext4_vol *vol = inode->vol;
 	uint32_t more = 0;
 	uint8_t *data;
 	int err;
 
 	if (!ext2fs_has_feature_inline_data(vol->fs->super))
-		return X4_CORRUPT(vol, inode->ino, 0, "inline data, which the file system does not have");
+		return EXT4_CORRUPT(vol, inode->ino, 0, "inline data, which the file system does not have");
 	data = malloc(FIRST_PART + vol->inode_size);
 	if (!data)
 		return -ENOMEM;
 	memcpy(data, inode->raw->i_block, FIRST_PART);
-	err = x4_xattr_inline(inode, data + FIRST_PART, vol->inode_size, &more);
+	err = ext4_xattr_inline(inode, data + FIRST_PART, vol->inode_size, &more);
 	if (err) {
 		free(data);
 		return err;
@@ -43,9 +43,9 @@ int x4_inline_load(struct x4_inode *inode, uint8_t **ret, uint32_t *ret_len)
 	return 0;
 }
 
-ssize_t x4_inline_read(struct x4_inode *inode, uint64_t off, void *buf, size_t len)
+ssize_t ext4_inline_read(struct ext4_inode *inode, uint64_t off, void *buf, size_t len)
 {
-	uint64_t size = x4_inode_size(inode), have;
+	uint64_t size = ext4_inode_size(inode), have;
 	uint32_t stored;
 	uint8_t *data;
 	int err;
@@ -53,7 +53,7 @@ ssize_t x4_inline_read(struct x4_inode *inode, uint64_t off, void *buf, size_t l
 	if (off >= size)
 		return 0;
 	len = (size_t)FDIO_MIN((uint64_t)len, size - off);
-	err = x4_inline_load(inode, &data, &stored);
+	err = ext4_inline_load(inode, &data, &stored);
 	if (err)
 		return err;
 	have = off < stored ? FDIO_MIN((uint64_t)len, stored - off) : 0;
@@ -64,16 +64,16 @@ ssize_t x4_inline_read(struct x4_inode *inode, uint64_t off, void *buf, size_t l
 	return (ssize_t)len;
 }
 
-int x4_inline_link(struct x4_inode *inode, char *buf, uint64_t size)
+int ext4_inline_link(struct ext4_inode *inode, char *buf, uint64_t size)
 {
 	uint32_t stored;
 	uint8_t *data;
-	int err = x4_inline_load(inode, &data, &stored);
+	int err = ext4_inline_load(inode, &data, &stored);
 
 	if (err)
 		return err;
 	if (size > stored)
-		err = X4_CORRUPT(inode->vol, inode->ino, 0,
+		err = EXT4_CORRUPT(inode->vol, inode->ino, 0,
 				 "symbolic link of %llu bytes, %u of them stored",
 				 (unsigned long long)size, stored);
 	else

@@ -18,15 +18,15 @@ static struct engine *with_window(const struct engine_opt *o, unsigned n)
 
 	for (unsigned k = 0; k < n; k++)
 		write_ok(e, 0, k * BS, 1, BS);
-	ck_assert_uint_gt(x4_window_end(e->inode), x4_inode_size(e->inode));
+	ck_assert_uint_gt(ext4_window_end(e->inode), ext4_inode_size(e->inode));
 	return e;
 }
 
 static uint64_t blocks_512(struct engine *e)
 {
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
-	x4_getattr(e->inode, &attr);
+	ext4_getattr(e->inode, &attr);
 	return attr.blocks_512;
 }
 
@@ -48,12 +48,12 @@ static bool stopped(struct load *load) { return __atomic_load_n(&load->stop, __A
 static void *syncing_thread(void *arg)
 {
 	struct load *load = arg;
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
 	while (!stopped(load)) {
 		ck_assert_int_eq(engine_fsync(load->e, load->e->inode, true), 0);
-		ck_assert_int_eq(x4_windows_settle(load->e->vol), 0);
-		x4_getattr(load->e->inode, &attr);
+		ck_assert_int_eq(ext4_windows_settle(load->e->vol), 0);
+		ext4_getattr(load->e->inode, &attr);
 		usleep(500);
 	}
 	return NULL;
@@ -64,8 +64,8 @@ static void *cutting_thread(void *arg)
 	struct load *load = arg;
 
 	while (!stopped(load)) {
-		engine_truncate(load->e, load->e->inode, x4_inode_size(load->e->inode) / 2);
-		nowait_ignore(x4_setattr(load->e->inode, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }));
+		engine_truncate(load->e, load->e->inode, ext4_inode_size(load->e->inode) / 2);
+		nowait_ignore(ext4_setattr(load->e->inode, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }));
 		usleep(3000);
 	}
 	return NULL;
@@ -74,23 +74,23 @@ static void *cutting_thread(void *arg)
 START_TEST(one_device_request_and_no_handle)
 {
 	struct engine *e = with_window(NULL, 2);
-	uint64_t slow = counter(CTR_dio_write_slow), settled = counter(CTR_x4_window_settled);
+	uint64_t slow = counter(CTR_dio_write_slow), settled = counter(CTR_ext4_window_settled);
 	uint64_t writes = fake_stats(e->fake).writes;
 
 	for (unsigned k = 2; k < 10; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
 	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, 8);
-	ck_assert_uint_eq(counter(CTR_x4_window_settled), settled);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 10 * BS);
+	ck_assert_uint_eq(counter(CTR_ext4_window_settled), settled);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 10 * BS);
 	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
 	expect(e, 0, 1, 10 * BS);
 	/* A lost map is built from the tree and the window. */
-	x4_map_drop(e->inode);
+	ext4_map_drop(e->inode);
 	expect(e, 0, 1, 10 * BS);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	ck_assert_uint_eq(counter(CTR_x4_window_settled), settled + 1);
-	ck_assert_uint_eq(x4_window_unsettled(e->inode), 0);
+	ck_assert_uint_eq(counter(CTR_ext4_window_settled), settled + 1);
+	ck_assert_uint_eq(ext4_window_unsettled(e->inode), 0);
 	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
 	engine_close(e);
 }
@@ -106,15 +106,15 @@ START_TEST(closed_by_a_loop_thread)
 
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
-	ck_assert_uint_eq(x4_window_unsettled(e->inode), 4);
+	ck_assert_uint_eq(ext4_window_unsettled(e->inode), 4);
 	nowait_begin();
 	nowait_self.fail_at = 1; /* a lock that is taken, or room in the log */
 	dio_file_close(e->file);
 	nowait_self.fail_at = 0;
 	ck_assert(!nowait_end());
-	ck_assert_uint_eq(x4_inode_size(e->inode), 6 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 6 * BS);
 	engine_pump(e);
-	ck_assert_uint_eq(x4_window_end(e->inode), 0);
+	ck_assert_uint_eq(ext4_window_end(e->inode), 0);
 	ck_assert_int_eq(dio_file_open(e->dio, e->inode, &e->file), 0);
 	expect(e, 0, 1, 6 * BS);
 	engine_close(e);
@@ -130,13 +130,13 @@ START_TEST(what_is_given_up_is_told)
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
-	x4_inode_lock_excl(e->inode);
+	ext4_inode_lock_exclusive(e->inode);
 	nowait_begin();
 	nowait_self.fail_at = 1; /* the journal would have to be waited for */
-	ck_assert_int_eq(x4_window_close(e->inode, NULL, NULL), -EAGAIN);
+	ck_assert_int_eq(ext4_window_close(e->inode, NULL, NULL), -EAGAIN);
 	nowait_end();
-	x4_inode_unlock(e->inode);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
+	ext4_inode_unlock(e->inode);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EIO);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	expect(e, 0, 1, 2 * BS);
@@ -145,16 +145,16 @@ START_TEST(what_is_given_up_is_told)
 END_TEST
 #endif
 
-/* As without memory (the linker sends x4_balloc_claim here). */
-int __real_x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n);
-int __wrap_x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n);
+/* As without memory (the linker sends ext4_blocks_claim here). */
+int __real_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n);
+int __wrap_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n);
 static bool claim_fails; /* atomic */
 
-int __wrap_x4_balloc_claim(struct journal_handle *handle, struct x4_inode *inode, uint64_t blk, uint32_t n)
+int __wrap_ext4_blocks_claim(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n)
 {
 	if (__atomic_load_n(&claim_fails, __ATOMIC_SEQ_CST))
 		return -ENOMEM;
-	return __real_x4_balloc_claim(handle, inode, blk, n);
+	return __real_ext4_blocks_claim(handle, inode, blk, n);
 }
 
 static void *reclaim_thread(void *arg)
@@ -172,7 +172,7 @@ static void *reclaim_thread(void *arg)
 START_TEST(what_is_given_up_is_not_read)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .threads = 1, .relaxed = true }, 2);
-	uint64_t held = e->vol->data.win_blocks, available = x4_balloc_available(e->vol, true);
+	uint64_t held = e->vol->data.win_blocks, available = ext4_blocks_available(e->vol, true);
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	uint8_t *b = buffer_new(BS), *want = buffer_new(BS), *w = buffer_new(BS);
 	struct treq req, tw;
@@ -191,7 +191,7 @@ START_TEST(what_is_given_up_is_not_read)
 		req_submit(e, e->file, &tw, DIO_WRITE, 6 * BS, w, 100);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
 	ck_assert_uint_eq(e->vol->data.win_blocks, held);
-	ck_assert_uint_eq(x4_balloc_available(e->vol, true), available);
+	ck_assert_uint_eq(ext4_blocks_available(e->vol, true), available);
 	fake_complete(e->fake, 0);
 	if (_i)
 		pthread_join(th, NULL);
@@ -202,8 +202,8 @@ START_TEST(what_is_given_up_is_not_read)
 	ck_assert_int_eq(req_wait(e, &req), BS);
 	ck_assert_mem_eq(b, want, BS);
 	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
-	ck_assert_uint_gt(x4_balloc_available(e->vol, true), available);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
+	ck_assert_uint_gt(ext4_blocks_available(e->vol, true), available);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
 	free(b);
 	free(want);
 	free(w);
@@ -225,11 +225,11 @@ START_TEST(published_in_order)
 	ck_assert_uint_eq(fake_held(e->fake), 2);
 	fake_complete(e->fake, 1);
 	ck_assert(!req_is_done(&t2));
-	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
 	ck_assert_int_eq(io(e, 0, 2 * BS, r, BS), 0);
 	fake_complete(e->fake, 0);
 	ck_assert(req_is_done(&t1) && req_is_done(&t2));
-	ck_assert_uint_eq(x4_inode_size(e->inode), 6 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 6 * BS);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	expect(e, 0, 1, 6 * BS);
 	free(b);
@@ -254,13 +254,13 @@ START_TEST(failure_in_the_middle)
 	ck_assert_uint_eq(fake_held(e->fake), 3);
 	fake_complete(e->fake, 2);
 	fake_complete(e->fake, 0);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
 	fake_complete(e->fake, 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(req_wait(e, &req[0]), -EIO);
 	ck_assert_int_eq(req_wait(e, &req[1]), BS);
 	ck_assert_int_eq(req_wait(e, &req[2]), BS);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 5 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 5 * BS);
 	ck_assert_int_eq(io(e, 0, 2 * BS, r, BS), BS);
 	ck_assert(all_bytes(r, 0, BS));
 	expect(e, 3 * BS, 1, 2 * BS);
@@ -285,7 +285,7 @@ START_TEST(durable_when_synced)
 		write_ok(e, DIO_DSYNC, 4 * BS, 2, BS);
 		write_ok(e, 0, 5 * BS, 3, BS);
 		struct engine *n = engine_cut(e, FAKE_CUT_DROP, how);
-		ck_assert_uint_eq(x4_inode_size(n->inode), 5 * BS);
+		ck_assert_uint_eq(ext4_inode_size(n->inode), 5 * BS);
 		expect(n, 0, 1, 4 * BS);
 		expect(n, 4 * BS, 2, BS);
 		engine_close(n);
@@ -302,13 +302,13 @@ START_TEST(cut_anywhere)
 	fake_rec_start(e->fake);
 	for (unsigned k = 2; k < 6; k++)
 		write_ok(e, 0, k * BS, 1, BS);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	write_ok(e, 0, 6 * BS, 1, BS);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	unsigned events = fake_rec_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
 		struct engine *n = engine_on(fake_rec_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
-		uint64_t size = x4_inode_size(n->inode);
+		uint64_t size = ext4_inode_size(n->inode);
 		ck_assert(size % BS == 0 && size <= 7 * BS);
 		if (size)
 			expect(n, 0, 1, size);
@@ -333,13 +333,13 @@ START_TEST(ended_by_other_changes)
 		case 0: engine_truncate(e, e->inode, 2 * BS + 100); break;
 		case 1: engine_truncate(e, e->inode, 8 * BS + 100); break;
 		case 2: engine_fallocate(e, 0, 2 * BS, 6 * BS); break;
-		case 3: engine_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 3 * BS, BS); break;
+		case 3: engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 3 * BS, BS); break;
 		case 4: write_ok(e, 0, 4 * BS, 1, 100); break;
 		case 5: write_ok(e, 0, 7 * BS + 5, 1, 100); break;
 		case 6: write_ok(e, 0, 7 * BS, 1, BS); break; /* whole blocks, in the window, but not at the end */
 		}
-		ck_assert_uint_eq(x4_window_end(e->inode), 0);
-		uint64_t size = x4_inode_size(e->inode), same = how == 0 ? size : how == 3 ? 3 * BS : 4 * BS;
+		ck_assert_uint_eq(ext4_window_end(e->inode), 0);
+		uint64_t size = ext4_inode_size(e->inode), same = how == 0 ? size : how == 3 ? 3 * BS : 4 * BS;
 		expect(e, 0, 1, same);
 		ck_assert_int_eq(io(e, 0, 0, r, 16 * BS), size);
 		if (how == 4)
@@ -402,21 +402,21 @@ START_TEST(no_window_over_preallocated_blocks)
 	struct engine *old = engine_new(&(struct engine_opt){ .stale = true }), *e = old;
 
 	write_ok(e, 0, 0, 1, BS);
-	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 6 * BS, 4 * BS);
+	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 6 * BS, 4 * BS);
 	if (_i) {
-		ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+		ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 		e = engine_cut(old, FAKE_CUT_KEEP, 0);
 	}
 	for (unsigned k = 1; k < 12; k++) {
 		write_ok(e, 0, k * BS, 1, BS);
 		if (k < 9)
-			ck_assert_uint_eq(x4_window_end(e->inode), 0);
+			ck_assert_uint_eq(ext4_window_end(e->inode), 0);
 		if (k == 4)
 			ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	}
-	ck_assert_uint_gt(x4_window_end(e->inode), 0); /* behind them there is one again */
+	ck_assert_uint_gt(ext4_window_end(e->inode), 0); /* behind them there is one again */
 	expect(e, 0, 1, 12 * BS);
-	x4_map_drop(e->inode);
+	ext4_map_drop(e->inode);
 	expect(e, 0, 1, 12 * BS);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
@@ -442,12 +442,12 @@ START_TEST(truncate_waits)
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 2 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
 	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
 	ck_assert_int_eq(req_wait(e, &req), BS);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	ck_assert_uint_eq(x4_inode_size(e->inode), BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), BS);
 	expect(e, 0, 1, BS);
 	free(b);
 	engine_close(e);
@@ -458,11 +458,11 @@ END_TEST
 START_TEST(reclaimed_when_full)
 {
 	struct engine *e = with_window(NULL, 2);
-	struct x4_inode *inode = engine_file(e, "g");
+	struct ext4_inode *inode = engine_file(e, "g");
 	struct dio_file *gf;
 	uint8_t *b = buffer_new(BS);
 	struct treq req;
-	struct x4_statfs stats;
+	struct ext4_statfs stats;
 	uint64_t pos = 0;
 
 	ck_assert_int_eq(dio_file_open(e->dio, inode, &gf), 0);
@@ -474,12 +474,12 @@ START_TEST(reclaimed_when_full)
 		pos += 2 * BS;
 	}
 	ck_assert_int_eq(req.res, -ENOSPC);
-	ck_assert_uint_eq(x4_window_end(e->inode), 0);
-	x4_vol_statfs(e->vol, &stats);
+	ck_assert_uint_eq(ext4_window_end(e->inode), 0);
+	ext4_vol_statfs(e->vol, &stats);
 	ck_assert_uint_lt(stats.bfree, 128); /* what is kept for the tree */
 	expect(e, 0, 1, 2 * BS);
 	dio_file_close(gf);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	free(b);
 	engine_close(e);
 }
@@ -490,50 +490,50 @@ START_TEST(many_windows_hold_little)
 {
 	enum { FILES = 60 };
 	struct engine *e = engine_new(NULL);
-	const struct x4_cred credentials = { .cap_fsetid = true };
-	struct x4_inode *root, *inode[FILES], *dir;
+	const struct ext4_credentials credentials = { .cap_fsetid = true };
+	struct ext4_inode *root, *inode[FILES], *dir;
 	struct dio_file *file[FILES];
 	uint8_t *b = buffer_new(BS);
-	uint64_t since = x4_evictions(e->vol), available = x4_balloc_available(e->vol, true);
+	uint64_t since = ext4_evictions(e->vol), available = ext4_blocks_available(e->vol, true);
 	unsigned windows = 0;
 	struct treq req;
 	char name[16];
 	int err = 0;
 
-	ck_assert_int_eq(x4_iget(e->vol, X4_ROOT_INO, NULL, &root), 0);
+	ck_assert_int_eq(ext4_inode_get(e->vol, EXT4_ROOT_INO, NULL, &root), 0);
 	memset(b, 'w', BS);
 	for (unsigned k = 0; k < FILES; k++) {
 		snprintf(name, sizeof(name), "w%u", k);
-		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &credentials, &inode[k]), 0);
+		ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 0100644, 0, &credentials, &inode[k]), 0);
 		ck_assert_int_eq(dio_file_open(e->dio, inode[k], &file[k]), 0);
 		for (unsigned n = 0; n < 3; n++) {
 			req_submit(e, file[k], &req, DIO_WRITE | DIO_ROOT, n * BS, b, BS);
 			ck_assert_int_eq(req_wait(e, &req), BS);
 		}
-		windows += x4_window_end(inode[k]) != 0;
+		windows += ext4_window_end(inode[k]) != 0;
 	}
 	ck_assert_uint_gt(windows, 4);
 	ck_assert_uint_lt(windows, FILES);
 	ck_assert_uint_le(e->vol->data.win_blocks, available / 8);
 	for (unsigned n = 0; !err; n++) {
 		snprintf(name, sizeof(name), "d%u", n);
-		err = x4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials, &dir);
+		err = ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials, &dir);
 		if (!err)
-			x4_iput(dir);
+			ext4_inode_put(dir);
 	}
 	ck_assert_int_eq(err, -ENOSPC);
 	ck_assert_uint_gt(e->vol->data.win_blocks, 0);
-	ck_assert(x4_eviction_since(e->vol, &since));
+	ck_assert(ext4_eviction_since(e->vol, &since));
 	ck_assert_uint_eq(e->vol->data.win_blocks, 0);
-	ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials, &dir), 0);
-	x4_iput(dir);
-	ck_assert(!x4_eviction_since(e->vol, &since)); /* asked once */
+	ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 040755, 0, &credentials, &dir), 0);
+	ext4_inode_put(dir);
+	ck_assert(!ext4_eviction_since(e->vol, &since)); /* asked once */
 	for (unsigned k = 0; k < FILES; k++) {
-		ck_assert_uint_eq(x4_inode_size(inode[k]), 3 * BS);
+		ck_assert_uint_eq(ext4_inode_size(inode[k]), 3 * BS);
 		dio_file_close(file[k]);
-		x4_iput(inode[k]);
+		ext4_inode_put(inode[k]);
 	}
-	x4_iput(root);
+	ext4_inode_put(root);
 	free(b);
 	engine_close(e);
 }
@@ -544,7 +544,7 @@ START_TEST(parallel_files_stay_whole)
 {
 	struct engine *e = engine_new(NULL);
 	static const char *const names[] = { "f", "g", "h" };
-	struct x4_inode *inode[3];
+	struct ext4_inode *inode[3];
 	struct dio_file *file[3];
 	uint8_t *b = buffer_new(4 * BS);
 	struct treq req;
@@ -559,16 +559,16 @@ START_TEST(parallel_files_stay_whole)
 			ck_assert_int_eq(req_wait(e, &req), 4 * BS);
 		}
 	for (unsigned k = 0; k < 3; k++) {
-		struct x4_ext extent;
+		struct ext4_extent extent;
 		unsigned runs = 0;
 
 		for (uint32_t l = 0; l < 400; l += extent.len, runs++)
-			ck_assert(!x4_map_lookup(inode[k], l, &extent) && extent.state == X4_EXT_WRITTEN);
+			ck_assert(!ext4_map_lookup(inode[k], l, &extent) && extent.state == EXT4_EXTENT_WRITTEN);
 		ck_assert_uint_le(runs, 8);
 		dio_file_close(file[k]);
 		if (k) /* "file" is open once more */
-			ck_assert_uint_eq(x4_window_end(inode[k]), 0);
-		x4_iput(inode[k]);
+			ck_assert_uint_eq(ext4_window_end(inode[k]), 0);
+		ext4_inode_put(inode[k]);
 	}
 	free(b);
 	engine_close(e);
@@ -588,7 +588,7 @@ START_TEST(threads_together)
 	uint8_t *b = buffer_new(8 * BS);
 	struct treq req[2];
 	for (unsigned n = 0; n < 300; n++) {
-		uint64_t pos = fdio_round_up(x4_inode_size(e->inode), BS);
+		uint64_t pos = fdio_round_up(ext4_inode_size(e->inode), BS);
 		if (pos > 1024 * BS)
 			pos = 0;
 		pattern(b, 1, pos, 8 * BS);
@@ -601,7 +601,7 @@ START_TEST(threads_together)
 	pthread_join(th[0], NULL);
 	pthread_join(th[1], NULL);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	uint64_t size = x4_inode_size(e->inode);
+	uint64_t size = ext4_inode_size(e->inode);
 	uint8_t *r = buffer_new(size + 1), *want = buffer_new(size + 1);
 	ck_assert_int_eq(io(e, 0, 0, r, size), size);
 	pattern(want, 1, 0, size);

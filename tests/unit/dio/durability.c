@@ -38,7 +38,7 @@ START_TEST(sync_writes_survive)
 			write_ok(e, DIO_DIRECT | sync, BS, 7, BS);        /* overwrites */
 		}
 		struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-		ck_assert_uint_eq(x4_inode_size(n->inode), 4 * BS);
+		ck_assert_uint_eq(ext4_inode_size(n->inode), 4 * BS);
 		expect(n, 0, 7, 4 * BS);
 		engine_close(n);
 		engine_close(e);
@@ -49,15 +49,15 @@ END_TEST
 START_TEST(o_sync_keeps_mtime)
 {
 	struct engine *e = engine_new(NULL);
-	struct x4_attr a, b;
+	struct ext4_attr a, b;
 
 	make_extents(e, 1);
 	struct timespec later = { .tv_sec = 2000000000 };
 	fake_set_now(e->fake, &later);
 	write_ok(e, DIO_DIRECT | DIO_SYNC, 0, 7, BS);
-	x4_getattr(e->inode, &a);
+	ext4_getattr(e->inode, &a);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	x4_getattr(n->inode, &b);
+	ext4_getattr(n->inode, &b);
 	ck_assert_int_eq(a.mtime.tv_sec, b.mtime.tv_sec);
 	engine_close(n);
 	engine_close(e);
@@ -107,7 +107,7 @@ static void drop_map(void *arg, enum fake_kind kind, uint64_t off, uint64_t len,
 		return;
 	fake_set_hook(e->fake, NULL, NULL);
 	ck_assert(flags & DEV_FUA);
-	x4_map_drop(e->inode);
+	ext4_map_drop(e->inode);
 }
 
 START_TEST(remainder_of_a_fua_write_is_flushed)
@@ -140,7 +140,7 @@ START_TEST(times_force_no_commit)
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes - flushes, 1); /* fdatasync's; O_DSYNC is FUA */
-	ck_assert_int_eq(x4_setattr(e->inode, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0); /* and now it is in the running transaction */
+	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0); /* and now it is in the running transaction */
 	write_ok(e, DIO_DIRECT, BS, 4, BS);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	flushes = fake_stats(e->fake).flushes;
@@ -160,7 +160,7 @@ START_TEST(fsync_of_times_alone)
 {
 	struct engine *e = engine_new(NULL);
 	struct timespec later = { .tv_sec = 2000000000 };
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
 	make_extents(e, 1);
 	fake_set_now(e->fake, &later);
@@ -168,7 +168,7 @@ START_TEST(fsync_of_times_alone)
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	x4_getattr(n->inode, &attr);
+	ext4_getattr(n->inode, &attr);
 	ck_assert_int_eq(attr.mtime.tv_sec, later.tv_sec);
 	engine_close(n);
 	engine_close(e);
@@ -186,7 +186,7 @@ void __wrap_journal_commit_wait_turn(struct journal *journal, journal_tid tid);
 static void (*at_turn)(void);
 static struct join {
 	struct engine *e;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct dio_file *gf;
 	struct tsync sync;
 } joiner;
@@ -220,7 +220,7 @@ static void join_batch(void)
 
 static void expect_g(struct engine *e)
 {
-	struct x4_inode *inode = engine_file(e, "g");
+	struct ext4_inode *inode = engine_file(e, "g");
 	uint8_t *b = buffer_new(BS), *want = buffer_new(BS);
 	struct dio_file *file;
 	struct treq req;
@@ -231,7 +231,7 @@ static void expect_g(struct engine *e)
 	pattern(want, 9, 0, BS);
 	ck_assert_mem_eq(b, want, BS);
 	dio_file_close(file);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	free(b);
 	free(want);
 }
@@ -248,10 +248,10 @@ START_TEST(who_joins_is_served)
 	ck_assert_int_eq(dio_file_open(e->dio, joiner.inode, &joiner.gf), 0);
 	if (_i == 0)
 		write_file(e, joiner.gf, 0);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync_file(e, joiner.gf), 0);
 	/* The batch itself has nothing to flush. */
-	ck_assert_int_eq(x4_setattr(e->inode, X4_SET_MODE, &(struct x4_attr){ .mode = 0600 }), 0);
+	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MODE, &(struct ext4_attr){ .mode = 0600 }), 0);
 	at_turn = join_batch;
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert(joiner.sync.done);
@@ -260,7 +260,7 @@ START_TEST(who_joins_is_served)
 	expect_g(n);
 	engine_close(n);
 	dio_file_close(joiner.gf);
-	x4_iput(joiner.inode);
+	ext4_inode_put(joiner.inode);
 	engine_close(e);
 }
 END_TEST
@@ -278,7 +278,7 @@ START_TEST(flush_beside_a_failed_commit)
 	*join = (struct join){ .e = e, .inode = engine_file(e, "g") };
 	ck_assert_int_eq(dio_file_open(e->dio, join->inode, &join->gf), 0);
 	write_file(e, join->gf, 0);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
 	sync_start(e, &tsync, e->inode, e->file, true);
@@ -292,7 +292,7 @@ START_TEST(flush_beside_a_failed_commit)
 	expect_g(n);
 	engine_close(n);
 	dio_file_close(join->gf);
-	x4_iput(join->inode);
+	ext4_inode_put(join->inode);
 	engine_close_nocheck(e);
 }
 END_TEST
@@ -352,7 +352,7 @@ START_TEST(flushes_are_shared)
 	uint8_t *b = buffer_new(MANY * BS);
 
 	write_ok(e, DIO_DIRECT, 0, 1, MANY * BS);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	many_env = e;
 	many_done = 0;
 	pattern(b, 2, 0, MANY * BS);
@@ -383,7 +383,7 @@ END_TEST
 START_TEST(flush_failure_reaches_the_covered)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	struct x4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
+	struct ext4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
 	struct treq t[6], o;
 	uint8_t *b = buffer_new(8 * BS);
@@ -395,7 +395,7 @@ START_TEST(flush_failure_reaches_the_covered)
 	ck_assert_int_eq(req_wait(e, &o), BS);
 	req_submit(e, f3, &o, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	ck_assert_int_eq(req_wait(e, &o), BS);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync(e, i2, false), 0);
 	ck_assert_int_eq(engine_fsync(e, i3, false), 0);
 	/* i2 has an unflushed overwrite nobody waits for. */
@@ -416,8 +416,8 @@ START_TEST(flush_failure_reaches_the_covered)
 	fake_fault_clear(e->fake);
 	dio_file_close(f2);
 	dio_file_close(f3);
-	x4_iput(i2);
-	x4_iput(i3);
+	ext4_inode_put(i2);
+	ext4_inode_put(i3);
 	free(b);
 	engine_close(e);
 }
@@ -427,7 +427,7 @@ END_TEST
 START_TEST(each_failure_has_its_own_victims)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .no_fua = true });
-	struct x4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
+	struct ext4_inode *i2 = engine_file(e, "g"), *i3 = engine_file(e, "h");
 	struct dio_file *f2, *f3;
 
 	ck_assert_int_eq(dio_file_open(e->dio, i2, &f2), 0);
@@ -461,8 +461,8 @@ START_TEST(each_failure_has_its_own_victims)
 	ck_assert_int_eq(engine_fsync(e, NULL, false), 0);
 	dio_file_close(f2);
 	dio_file_close(f3);
-	x4_iput(i2);
-	x4_iput(i3);
+	ext4_inode_put(i2);
+	ext4_inode_put(i3);
 	engine_close(e);
 }
 END_TEST
@@ -520,19 +520,19 @@ END_TEST
 START_TEST(flush_failure_of_the_journal)
 {
 	struct engine *e = engine_new(NULL);
-	struct x4_inode *inode = engine_file(e, "g");
+	struct ext4_inode *inode = engine_file(e, "g");
 
 	make_extents(e, 2);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	ck_assert_int_eq(engine_fsync(e, inode, false), 0);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_FLUSH, .repeat = 1, .action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(x4_vol_sync(e->vol), -EIO);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(e->fake), 1);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EIO);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), -EROFS); /* once; the journal has aborted */
 	ck_assert_int_eq(engine_fsync(e, inode, true), -EROFS);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	engine_close_nocheck(e);
 }
 END_TEST
@@ -541,19 +541,19 @@ END_TEST
 START_TEST(fsync_after_the_abort)
 {
 	struct engine *e = engine_new(NULL);
-	struct x4_inode *g = engine_file(e, "g"), *h = engine_file(e, "h");
+	struct ext4_inode *g = engine_file(e, "g"), *h = engine_file(e, "h");
 
 	ck_assert_int_eq(engine_fsync(e, g, false), 0);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	ck_assert_int_eq(engine_fsync(e, h, false), 0);
 	write_ok(e, DIO_DIRECT, 0, 1, BS);
-	journal_abort(x4_vol_jnl(e->vol), -EIO);
+	journal_abort(ext4_vol_journal(e->vol), -EIO);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), -EIO);
 	ck_assert_int_eq(engine_fsync(e, h, false), -EROFS);
 	ck_assert_int_eq(engine_fsync(e, g, true), -EROFS);
 	expect(e, 0, 1, BS); /* reads go on */
-	x4_iput(g);
-	x4_iput(h);
+	ext4_inode_put(g);
+	ext4_inode_put(h);
 	engine_close_nocheck(e);
 }
 END_TEST

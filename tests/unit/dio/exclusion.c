@@ -100,7 +100,7 @@ static void cut_everywhere(struct engine *e, unsigned step, void (*check)(struct
 
 static void check_not_stale(struct engine *n)
 {
-	uint64_t size = x4_inode_size(n->inode);
+	uint64_t size = ext4_inode_size(n->inode);
 	uint8_t *b = buffer_new(16 * BS), *want = buffer_new(16 * BS);
 
 	ck_assert_uint_le(size, 16 * BS);
@@ -172,12 +172,12 @@ END_TEST
 START_TEST(conversion_follows_the_data)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
 	engine_fallocate(e, 0, 0, 8 * BS);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-	ck_assert_int_eq(x4_map_lookup(e->inode, 2, &extent), 0);
-	ck_assert_int_eq(extent.state, X4_EXT_UNWRITTEN);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_map_lookup(e->inode, 2, &extent), 0);
+	ck_assert_int_eq(extent.state, EXT4_EXTENT_UNWRITTEN);
 	fake_rec_start(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 2 * BS, 7, 2 * BS);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 5 * BS + 512, 7, 1024);
@@ -185,10 +185,10 @@ START_TEST(conversion_follows_the_data)
 	fake_rec_stop(e->fake);
 	expect(e, 2 * BS, 7, 2 * BS);
 	expect(e, 5 * BS + 512, 7, 1024);
-	ck_assert_int_eq(x4_map_lookup(e->inode, 2, &extent), 0);
-	ck_assert_int_eq(extent.state, X4_EXT_WRITTEN);
-	ck_assert_int_eq(x4_map_lookup(e->inode, 6, &extent), 0);
-	ck_assert_int_eq(extent.state, X4_EXT_UNWRITTEN);
+	ck_assert_int_eq(ext4_map_lookup(e->inode, 2, &extent), 0);
+	ck_assert_int_eq(extent.state, EXT4_EXTENT_WRITTEN);
+	ck_assert_int_eq(ext4_map_lookup(e->inode, 6, &extent), 0);
+	ck_assert_int_eq(extent.state, EXT4_EXTENT_UNWRITTEN);
 	engine_close(e);
 }
 END_TEST
@@ -198,7 +198,7 @@ static uint64_t watch_size_max;
 static unsigned watch_calls;
 static void watch_size(void *arg, enum fake_kind kind, uint64_t off, uint64_t len, unsigned flags, bool after)
 {
-	uint64_t s = x4_inode_size(watch_env->inode);
+	uint64_t s = ext4_inode_size(watch_env->inode);
 
 	watch_size_max = FDIO_MAX(watch_size_max, s);
 	watch_calls++;
@@ -233,12 +233,12 @@ START_TEST(size_follows_the_data)
 	fake_set_hook(e->fake, NULL, NULL);
 	ck_assert_uint_gt(watch_calls, 1);
 	ck_assert_uint_eq(watch_size_max, BS);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 9 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 9 * BS);
 	engine_close(e);
 
 	e = engine_new(&(struct engine_opt){ .threads = 2 });
 	for (unsigned k = 0; k < 20; k++) {
-		uint64_t base = x4_inode_size(e->inode);
+		uint64_t base = ext4_inode_size(e->inode);
 		struct extender a = { e, base, 2 * BS }, b = { e, base + 2 * BS, 6 * BS };
 		pthread_t t;
 		pthread_barrier_init(&extend_barrier, NULL, 2);
@@ -246,7 +246,7 @@ START_TEST(size_follows_the_data)
 		extend(&b);
 		pthread_join(t, NULL);
 		pthread_barrier_destroy(&extend_barrier);
-		ck_assert_uint_eq(x4_inode_size(e->inode), base + 8 * BS);
+		ck_assert_uint_eq(ext4_inode_size(e->inode), base + 8 * BS);
 		expect(e, base, 1, 8 * BS);
 	}
 	engine_close(e);
@@ -296,7 +296,7 @@ START_TEST(truncate_drains)
 	pthread_join(th, NULL);
 	ck_assert_int_eq(req_wait(e, &w), 4 * BS);
 	ck_assert_int_eq(req_wait(e, &r), BS);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 0);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
 	free(c);
@@ -321,13 +321,13 @@ START_TEST(truncate_waits_for_a_read)
 	uint64_t waits = counter(CTR_dio_gate_wait);
 	pthread_create(&th, NULL, truncate_thread, &tr);
 	wait_counter(CTR_dio_gate_wait, waits + 1);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 4 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 4 * BS);
 	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
 	ck_assert_int_eq(req_wait(e, &req), BS);
 	pattern(want, 1, 2 * BS, BS);
 	ck_assert_mem_eq(b, want, BS);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 0);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	free(b);
 	free(want);
@@ -437,7 +437,7 @@ static struct {
 	void (*done)(struct work *);
 } inv;
 
-static void inval_check(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
+static void inval_check(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
 {
 	uint8_t b[512];
 
@@ -445,12 +445,12 @@ static void inval_check(void *arg, struct x4_inode *inode, uint64_t off, uint64_
 	inv.off = off;
 	inv.len = len;
 	ck_assert(!req_is_done(inv.req));                      /* before the answer */
-	ck_assert_uint_eq(x4_inode_size(inode), inv.size);       /* after the size */
+	ck_assert_uint_eq(ext4_inode_size(inode), inv.size);       /* after the size */
 	fake_peek(inv.e->fake, b, 512, dev_addr(inv.e, off));
 	ck_assert(all_bytes(b, inv.byte, 512));              /* after the data */
 	ck_assert_int_eq(dio_gate_close(inv.e->dio, inode, DIO_GATE_ALL), 0); /* nothing in flight is counted */
-	x4_inode_lock_excl(inode);                               /* and no lock is held */
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);                               /* and no lock is held */
+	ext4_inode_unlock(inode);
 	dio_gate_open(inv.e->dio, inode, DIO_GATE_ALL);
 	done(work);
 }
@@ -501,7 +501,7 @@ struct forget {
 	bool late, read_between;
 };
 
-static void inval_forget(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
+static void inval_forget(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
 {
 	struct forget *forget = arg;
 	uint8_t *b = buffer_new(BS);
@@ -551,7 +551,7 @@ static void late_read_done(struct dio_req *req, ssize_t res)
 }
 
 static struct treq kernel_read;
-static void inval_reads(void *arg, struct x4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
+static void inval_reads(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work, void (*done)(struct work *))
 {
 	/* The kernel holds a page locked by a read of the same range, and the notification waits for it. */
 	inv.calls++;
@@ -631,14 +631,14 @@ END_TEST
 START_TEST(killpriv)
 {
 	struct engine *e = engine_new(NULL);
-	struct x4_attr attr = { .mode = S_IFREG | 04755 };
+	struct ext4_attr attr = { .mode = S_IFREG | 04755 };
 
 	make_extents(e, 1);
-	ck_assert_int_eq(x4_setattr(e->inode, X4_SET_MODE, &attr), 0);
+	ck_assert_int_eq(ext4_setattr(e->inode, EXT4_SET_MODE, &attr), 0);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
-	ck_assert_uint_eq(x4_inode_mode(e->inode) & 07777, 04755);
+	ck_assert_uint_eq(ext4_inode_mode(e->inode) & 07777, 04755);
 	write_ok(e, DIO_DIRECT | DIO_KILLPRIV, 0, 3, BS);
-	ck_assert_uint_eq(x4_inode_mode(e->inode) & 07777, 0755);
+	ck_assert_uint_eq(ext4_inode_mode(e->inode) & 07777, 0755);
 	engine_close(e);
 }
 END_TEST
@@ -676,7 +676,7 @@ static void model_step(struct engine *e, uint8_t *model, uint64_t *size, uint8_t
 			*size = pos;
 			return;
 		}
-		int mode = rnd(s) % 3 ? 0 : X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE;
+		int mode = rnd(s) % 3 ? 0 : EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE;
 		engine_fallocate(e, mode, pos, len);
 		if (mode)
 			memset(model + pos, 0, pos + len <= *size ? len : pos < *size ? *size - pos : 0);
@@ -694,11 +694,11 @@ START_TEST(model_random)
 
 	for (unsigned k = 0; k < 300; k++) {
 		model_step(e, model, &size, b, &seed);
-		ck_assert_uint_eq(x4_inode_size(e->inode), size);
+		ck_assert_uint_eq(ext4_inode_size(e->inode), size);
 	}
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	struct engine *n = engine_cut(e, FAKE_CUT_DROP, 0);
-	ck_assert_uint_eq(x4_inode_size(n->inode), size);
+	ck_assert_uint_eq(ext4_inode_size(n->inode), size);
 	if (size) {
 		ck_assert_int_eq(io(n, 0, 0, b, size), size);
 		ck_assert_mem_eq(b, model, size);

@@ -41,10 +41,10 @@ static void grow(struct engine *e, unsigned flags, uint64_t pos, uint32_t len)
 
 static uint64_t free_blocks(struct engine *e)
 {
-	struct x4_statfs stats;
+	struct ext4_statfs stats;
 
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
-	x4_vol_statfs(e->vol, &stats);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
+	ext4_vol_statfs(e->vol, &stats);
 	return stats.bfree;
 }
 
@@ -61,9 +61,9 @@ START_TEST(no_worker)
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(len));
 	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, ARRAY_SIZE(len)); /* one request each, where the blocks follow each other */
-	ck_assert_uint_eq(x4_inode_size(e->inode), pos);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), pos);
 	expect(e, 0, 1, pos);
-	x4_map_drop(e->inode);
+	ext4_map_drop(e->inode);
 	expect(e, 0, 1, pos);
 	/* The end is in mid-sector: not without reading. */
 	grow(e, 0, pos, 100);
@@ -85,15 +85,15 @@ START_TEST(not_this_way)
 
 	write_ok(e, 0, 0, 1, 1000);
 	grow(e, 0, BS, 1000);
-	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
+	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BS);
 	engine_truncate(e, e->inode, 2 * BS);
-	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 0, 8 * BS);
+	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BS);
 	grow(e, 0, 2 * BS, 1000);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
 	expect(e, 2 * BS, 1, 1000);
 	/* A hole, but with blocks set aside behind it. */
 	engine_truncate(e, e->inode, 2 * BS);
-	engine_fallocate(e, X4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
+	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
 	grow(e, 0, 2 * BS, 1000);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
 	expect(e, 2 * BS, 1, 1000);
@@ -109,7 +109,7 @@ START_TEST(a_stream_gets_a_window)
 	grow(e, 0, 0, BS);
 	grow(e, 0, BS, BS);
 	grow(e, 0, 2 * BS, BS);
-	ck_assert_uint_gt(x4_window_end(e->inode), x4_inode_size(e->inode));
+	ck_assert_uint_gt(ext4_window_end(e->inode), ext4_inode_size(e->inode));
 	expect(e, 0, 1, 3 * BS);
 	engine_close(e);
 }
@@ -161,7 +161,7 @@ START_TEST(error_of_the_device)
 	pattern(b, 1, BS - 512, 2 * BS);
 	submit(e, &req, 0, BS - 512, b, 2 * BS);
 	ck_assert_int_eq(req_wait(e, &req), -EIO);
-	ck_assert_uint_eq(x4_inode_size(e->inode), BS - 512);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), BS - 512);
 	ck_assert_uint_eq(free_blocks(e), was);
 	submit(e, &req, 0, BS - 512, b, 2 * BS);
 	ck_assert_int_eq(req_wait(e, &req), 2 * BS);
@@ -225,7 +225,7 @@ END_TEST
 START_TEST(no_space)
 {
 	struct engine *e = engine_new(NULL);
-	struct x4_inode *inode = engine_file(e, "g");
+	struct ext4_inode *inode = engine_file(e, "g");
 	struct dio_file *gf;
 	uint8_t *b = data(0, 2 * BS);
 	struct treq req;
@@ -239,9 +239,9 @@ START_TEST(no_space)
 	ck_assert_int_eq(req.res, -ENOSPC);
 	submit(e, &req, DIO_ROOT, 0, b, 2 * BS);
 	ck_assert_int_eq(req_wait(e, &req), -ENOSPC);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 0);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 0);
 	dio_file_close(gf);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	free(b);
 	engine_close(e);
 }
@@ -261,11 +261,11 @@ START_TEST(cut_anywhere)
 		done_at[k] = fake_rec_events(e->fake);
 	}
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(len));
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	unsigned events = fake_rec_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {
 		struct engine *n = engine_on(fake_rec_cut(e->fake, k, k % 2 ? FAKE_CUT_RANDOM : FAKE_CUT_DROP, k), NULL);
-		uint64_t size = x4_inode_size(n->inode), sum = 0, least = 0;
+		uint64_t size = ext4_inode_size(n->inode), sum = 0, least = 0;
 		bool found = size == 0;
 
 		for (unsigned w = 0; w < ARRAY_SIZE(len); w++) {

@@ -48,7 +48,7 @@ static void finish(struct engine *e, const struct write *write, unsigned n)
 {
 	struct engine *after;
 
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	memory(true);
 	after = engine_cut(e, FAKE_CUT_DROP, 1);
 	for (unsigned k = 0; k < n; k++) {
@@ -87,7 +87,7 @@ START_TEST(at_the_end_on_the_loop)
 	memory(false);
 	for (unsigned k = 0; k < ARRAY_SIZE(write); k++) {
 		grow(e, write[k].pos, write[k].len);
-		ck_assert_int_eq(x4_vol_sync(e->vol), 0); /* each time another transaction */
+		ck_assert_int_eq(ext4_vol_sync(e->vol), 0); /* each time another transaction */
 	}
 	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
 	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(write));
@@ -118,17 +118,17 @@ START_TEST(into_holes)
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	engine_truncate(e, e->inode, 2 * SPOTS * BS);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	memory(false);
 	for (unsigned k = 0; k < SPOTS; k++) {
 		write_ok(e, 0, (uint64_t)(k * 37 % SPOTS) * 2 * BS, 1, BS);
 		if (k % 100 == 99)
-			ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+			ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	}
 	for (unsigned k = 0; k < SPOTS; k++) {
 		write_ok(e, DIO_DSYNC * (k % 50 == 49), (uint64_t)(k * 41 % SPOTS) * 2 * BS + BS, 1, BS);
 		if (k % 100 == 99)
-			ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+			ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	}
 	finish(e, write, 1);
 }
@@ -140,7 +140,7 @@ START_TEST(into_what_is_preallocated)
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
 
 	engine_fallocate(e, 0, 0, 2 * SPOTS * BS);
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	memory(false);
 	for (unsigned half = 0; half < 2; half++)
 		for (unsigned k = 0; k < SPOTS; k++)
@@ -154,23 +154,23 @@ START_TEST(in_many_pieces)
 {
 	static const struct write write[] = { { 0, 100 * BS } };
 	struct engine *e = engine_new(NULL);
-	struct x4_inode *g = engine_file(e, "g"), *file = e->inode;
-	struct x4_statfs stats;
+	struct ext4_inode *g = engine_file(e, "g"), *file = e->inode;
+	struct ext4_statfs stats;
 
 	/* The other file has all space but every other block at its beginning. */
-	x4_vol_statfs(e->vol, &stats);
+	ext4_vol_statfs(e->vol, &stats);
 	e->inode = g;
 	engine_fallocate(e, 0, 0, (stats.bfree - 200) * BS);
 	for (unsigned k = 0; k < 250; k++)
-		engine_fallocate(e, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * BS, BS);
-	x4_vol_statfs(e->vol, &stats);
-	engine_fallocate(e, 0, x4_inode_size(g), 190 * BS);
+		engine_fallocate(e, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, (uint64_t)k * 2 * BS, BS);
+	ext4_vol_statfs(e->vol, &stats);
+	engine_fallocate(e, 0, ext4_inode_size(g), 190 * BS);
 	e->inode = file;
-	ck_assert_int_eq(x4_vol_sync(e->vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	memory(false);
 	write_ok(e, DIO_ROOT, 0, 1, 100 * BS);
-	ck_assert_uint_gt(counter(CTR_x4_map_reserve), 1);
-	x4_iput(g);
+	ck_assert_uint_gt(counter(CTR_ext4_map_reserve), 1);
+	ext4_inode_put(g);
 	finish(e, write, 1);
 }
 END_TEST
@@ -183,10 +183,10 @@ START_TEST(without_a_map)
 
 	write_ok(e, 0, 0, 1, BS);
 	memory(false);
-	x4_map_drop(e->inode);
+	ext4_map_drop(e->inode);
 	for (unsigned k = 1; k < ARRAY_SIZE(write); k++) {
 		write_ok(e, 0, write[k].pos, 1, write[k].len);
-		x4_map_drop(e->inode);
+		ext4_map_drop(e->inode);
 	}
 	finish(e, write, ARRAY_SIZE(write));
 }

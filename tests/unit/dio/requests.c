@@ -251,7 +251,7 @@ START_TEST(first_error_in_every_order)
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 4 * BS, b, 4 * BS), -EIO);
 	fake_fault_clear(e->fake);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 4 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 4 * BS);
 	expect(e, 0, 1, 4 * BS);
 	free(b);
 	engine_close(e);
@@ -273,7 +273,7 @@ START_TEST(stops_after_an_error)
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .sync_only = true, .action = FAKE_ERROR, .err = -EIO });
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 8 * BS, b, 2 * BS), -EIO);
 	fake_fault_clear(e->fake);
-	ck_assert_uint_eq(x4_inode_size(e->inode), 6 * BS);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), 6 * BS);
 	write_ok(e, DIO_DIRECT, 12 * BS, 1, BS);
 	ck_assert_int_eq(io(e, DIO_DIRECT, 6 * BS, b, 6 * BS), 6 * BS);
 	ck_assert(all_bytes(b, 0, 6 * BS));
@@ -357,7 +357,7 @@ START_TEST(enospc_changes_nothing)
 {
 	struct engine *e = engine_new(NULL);
 	uint8_t *b = buffer_new(64 * BS);
-	struct x4_statfs sf, sf2;
+	struct ext4_statfs sf, sf2;
 	unsigned at = 2;
 
 	write_ok(e, DIO_DIRECT, 0, 1, 2 * BS);
@@ -369,18 +369,18 @@ START_TEST(enospc_changes_nothing)
 		}
 		ck_assert_int_eq(r, n * BS);
 		at += n;
-		x4_vol_statfs(e->vol, &sf);
+		ext4_vol_statfs(e->vol, &sf);
 		if (sf.bavail < 40)
 			break;
 	}
-	uint64_t size = x4_inode_size(e->inode);
-	x4_vol_statfs(e->vol, &sf);
+	uint64_t size = ext4_inode_size(e->inode);
+	ext4_vol_statfs(e->vol, &sf);
 	fake_stats_reset(e->fake);
 	pattern(b, 9, 0, 64 * BS);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, size - BS, b, 64 * BS), -ENOSPC);
-	x4_vol_statfs(e->vol, &sf2);
+	ext4_vol_statfs(e->vol, &sf2);
 	ck_assert_uint_eq(sf2.bfree, sf.bfree);
-	ck_assert_uint_eq(x4_inode_size(e->inode), size);
+	ck_assert_uint_eq(ext4_inode_size(e->inode), size);
 	ck_assert_uint_eq(fake_stats(e->fake).writes, 0);
 	expect(e, 0, 1, 2 * BS);
 	/* The mapped block before the hole was not touched either. */
@@ -498,7 +498,7 @@ START_TEST(the_kernels_splits)
 			write_ok(e, DIO_DIRECT, pos, 4, l[k]);
 		expect(e, 0, 4, 1048576);
 		expect(e, 1048576, 4, pos - 1048576);
-		ck_assert_uint_eq(x4_inode_size(e->inode), pos);
+		ck_assert_uint_eq(ext4_inode_size(e->inode), pos);
 		pos = 0;
 		for (unsigned k = 0; k < 4; pos += l[k++])
 			write_ok(e, DIO_DIRECT, pos, 5, l[k]);

@@ -12,7 +12,7 @@
 static struct ops *o;
 static char things[4096];
 
-static struct x4_inode *inode(unsigned i) { return (struct x4_inode *)(void *)&things[i]; }
+static struct ext4_inode *inode(unsigned i) { return (struct ext4_inode *)(void *)&things[i]; }
 
 static void setup(void)
 {

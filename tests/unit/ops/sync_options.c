@@ -31,22 +31,22 @@ struct ctx {
 /* What a power cut has left. */
 struct look {
 	struct fake_dev *cut;
-	struct x4_vol *vol;
-	struct x4_inode *root;
+	struct ext4_vol *vol;
+	struct ext4_inode *root;
 };
 
 /* ---- looking ---- */
 
 /* NULL: no such name. */
-static struct x4_inode *at(struct look *look, const char *path)
+static struct ext4_inode *at(struct look *look, const char *path)
 {
-	struct x4_inode *inode = x4_iref(look->root), *next;
+	struct ext4_inode *inode = ext4_inode_ref(look->root), *next;
 
 	while (inode && *path) {
 		unsigned n = (unsigned)strcspn(path, "/");
-		int err = x4_lookup(inode, path, n, &next);
+		int err = ext4_lookup(inode, path, n, &next);
 
-		x4_iput(inode);
+		ext4_inode_put(inode);
 		inode = err ? NULL : next;
 		path += n + (path[n] == '/');
 	}
@@ -55,33 +55,33 @@ static struct x4_inode *at(struct look *look, const char *path)
 
 static bool is_there(struct look *look, const char *path)
 {
-	struct x4_inode *inode = at(look, path);
+	struct ext4_inode *inode = at(look, path);
 
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return inode;
 }
 
-static struct x4_attr attr(struct look *look, const char *path)
+static struct ext4_attr attr(struct look *look, const char *path)
 {
-	struct x4_inode *inode = at(look, path);
-	struct x4_attr attr;
+	struct ext4_inode *inode = at(look, path);
+	struct ext4_attr attr;
 
 	ck_assert_ptr_nonnull(inode);
-	x4_getattr(inode, &attr);
-	x4_iput(inode);
+	ext4_getattr(inode, &attr);
+	ext4_inode_put(inode);
 	return attr;
 }
 
 static bool has_xattr(struct look *look, const char *path, const char *name, size_t len)
 {
 	static char value[BIG_XATTR];
-	struct x4_inode *inode = at(look, path);
+	struct ext4_inode *inode = at(look, path);
 	size_t n = 0;
 	int err;
 
 	ck_assert_ptr_nonnull(inode);
-	err = x4_xattr_get(inode, name, value, sizeof(value), &n);
-	x4_iput(inode);
+	err = ext4_xattr_get(inode, name, value, sizeof(value), &n);
+	ext4_inode_put(inode);
 	for (size_t k = 0; k < n && !strncmp(name, "user.", 5); k++)
 		ck_assert_int_eq(value[k], 'v');
 	return !err && n == len;
@@ -90,20 +90,20 @@ static bool has_xattr(struct look *look, const char *path, const char *name, siz
 /* The block of f holds this byte throughout. */
 static bool block_is(struct look *look, uint32_t lblk, uint8_t byte)
 {
-	struct x4_inode *inode = at(look, "d/f");
+	struct ext4_inode *inode = at(look, "d/f");
 	static uint8_t b[BS];
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	bool ok;
 
 	ck_assert_ptr_nonnull(inode);
-	ck_assert_int_eq(x4_map_load(inode), 0);
-	ok = (uint64_t)(lblk + 1) * BS <= x4_inode_size(inode) && !x4_map_lookup(inode, lblk, &extent) &&
-	     extent.state == X4_EXT_WRITTEN;
+	ck_assert_int_eq(ext4_map_load(inode), 0);
+	ok = (uint64_t)(lblk + 1) * BS <= ext4_inode_size(inode) && !ext4_map_lookup(inode, lblk, &extent) &&
+	     extent.state == EXT4_EXTENT_WRITTEN;
 	if (ok)
 		fake_peek(look->cut, b, BS, extent.pblk * BS);
 	for (unsigned k = 0; k < BS && ok; k++)
 		ok = b[k] == byte;
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return ok;
 }
 
@@ -228,16 +228,16 @@ static void do_long_symlink(struct ctx *ctx)
 
 static bool see_long_symlink(struct look *look)
 {
-	struct x4_inode *inode = at(look, "d/long");
+	struct ext4_inode *inode = at(look, "d/long");
 	char text[1000] = "";
 	unsigned len = 0;
 
 	if (!inode)
 		return false;
-	ck_assert_int_eq(x4_readlink(inode, text, sizeof(text), &len), 0);
+	ck_assert_int_eq(ext4_readlink(inode, text, sizeof(text), &len), 0);
 	ck_assert_uint_eq(len, sizeof(text) - 6);
 	ck_assert_int_eq(text[0], 't');
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return true;
 }
 
@@ -452,16 +452,16 @@ static void prepare(struct ctx *ctx, enum option o)
 /* What the media hold now, after recovery. */
 static bool survives(struct fake_kernel *kernel, const struct op *op)
 {
-	static const struct x4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
+	static const struct ext4_options options = { .acl = true, .user_xattr = true, .commit_interval_s = 3600 };
 	struct look look = { .cut = fake_power_cut(fk_dev(kernel), FAKE_CUT_DROP, 1) };
 	char err[256] = "";
 	bool seen;
 
-	ck_assert_msg(!x4_vol_open(fake_dev(look.cut), &options, &look.vol, NULL, FDIO_REASON(err)), "%s", err);
-	ck_assert_int_eq(x4_iget(look.vol, X4_ROOT_INO, NULL, &look.root), 0);
+	ck_assert_msg(!ext4_vol_open(fake_dev(look.cut), &options, &look.vol, NULL, FDIO_REASON(err)), "%s", err);
+	ck_assert_int_eq(ext4_inode_get(look.vol, EXT4_ROOT_INO, NULL, &look.root), 0);
 	seen = op->seen(&look);
-	x4_iput(look.root);
-	x4_vol_abandon(look.vol);
+	ext4_inode_put(look.root);
+	ext4_vol_abandon(look.vol);
 	fake_free(look.cut);
 	return seen;
 }

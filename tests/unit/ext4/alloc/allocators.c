@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 static struct fake_dev *f;
-static struct x4_vol *v;
+static struct ext4_vol *v;
 
 static void setup(unsigned n)
 {
@@ -34,8 +34,8 @@ static bool on_disk(uint64_t blk)
 	struct journal_buffer *buffer;
 	bool set;
 
-	ck_assert_int_eq(journal_read_block(v->journal, v->alloc.groups[x4_group_of(v, blk)].block_bitmap, &buffer), 0);
-	set = x4_bit(buffer->data, x4_group_bit(v, blk));
+	ck_assert_int_eq(journal_read_block(v->journal, v->alloc.groups[ext4_group_of(v, blk)].block_bitmap, &buffer), 0);
+	set = ext4_bit(buffer->data, ext4_group_bit(v, blk));
 	journal_buffer_release(buffer);
 	return set;
 }
@@ -44,27 +44,27 @@ START_TEST(bits_are_found_and_counted)
 {
 	uint8_t map[64] = { 0 };
 
-	ck_assert_uint_eq(x4_bits_next(map, 512, 0, true), 512);
-	ck_assert_uint_eq(x4_bits_next(map, 500, 0, false), 0);
-	x4_bits_fill(map, 3, 130, true);
-	ck_assert_uint_eq(x4_bits_next(map, 512, 0, true), 3);
-	ck_assert_uint_eq(x4_bits_next(map, 512, 3, false), 133);
-	ck_assert_uint_eq(x4_bits_next(map, 100, 3, false), 100);
-	ck_assert(x4_bits_all(map, 3, 130, true));
-	ck_assert(!x4_bits_all(map, 2, 130, true));
-	ck_assert(!x4_bits_all(map, 4, 130, true));
-	x4_bits_fill(map, 63, 2, false);
-	ck_assert_uint_eq(x4_bits_next(map, 512, 10, false), 63);
-	ck_assert_uint_eq(x4_bits_next(map, 512, 63, true), 65);
-	ck_assert_uint_eq(x4_bits_clear_count(map, 512), 512 - 128);
-	ck_assert_uint_eq(x4_bits_clear_count(map, 70), 3 + 2);
+	ck_assert_uint_eq(ext4_bits_next(map, 512, 0, true), 512);
+	ck_assert_uint_eq(ext4_bits_next(map, 500, 0, false), 0);
+	ext4_bits_fill(map, 3, 130, true);
+	ck_assert_uint_eq(ext4_bits_next(map, 512, 0, true), 3);
+	ck_assert_uint_eq(ext4_bits_next(map, 512, 3, false), 133);
+	ck_assert_uint_eq(ext4_bits_next(map, 100, 3, false), 100);
+	ck_assert(ext4_bits_all(map, 3, 130, true));
+	ck_assert(!ext4_bits_all(map, 2, 130, true));
+	ck_assert(!ext4_bits_all(map, 4, 130, true));
+	ext4_bits_fill(map, 63, 2, false);
+	ck_assert_uint_eq(ext4_bits_next(map, 512, 10, false), 63);
+	ck_assert_uint_eq(ext4_bits_next(map, 512, 63, true), 65);
+	ck_assert_uint_eq(ext4_bits_clear_count(map, 512), 512 - 128);
+	ck_assert_uint_eq(ext4_bits_clear_count(map, 70), 3 + 2);
 	ck_assert(map[0] == 0xf8 && map[16] == 0x1f);
 }
 END_TEST
 
 START_TEST(reserved_then_claimed_or_given_back)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct journal_handle *handle;
 	uint64_t blk, free_blocks;
 	uint32_t n;
@@ -72,45 +72,45 @@ START_TEST(reserved_then_claimed_or_given_back)
 	setup((unsigned)_i);
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	free_blocks = v->alloc.free_blocks;
-	ck_assert_int_eq(x4_balloc_reserve(v, inode, 0, 100, false, &blk, &n), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, inode, 0, 100, false, &blk, &n), 0);
 	ck_assert_uint_eq(n, 100); /* a fresh file system has such a run */
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
-	ck_assert(v->alloc.groups[x4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	ck_assert(v->alloc.groups[ext4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
 	testvol_check_groups(v);
 
 	/* A claim that is cancelled leaves the reservation. */
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
-	ck_assert_int_eq(x4_balloc_claim(handle, inode, blk, 100), 0);
+	ck_assert_int_eq(ext4_blocks_claim(handle, inode, blk, 100), 0);
 	ck_assert(on_disk(blk) && on_disk(blk + 99));
 	journal_cancel(handle);
-	ck_assert(v->alloc.groups[x4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
+	ck_assert(v->alloc.groups[ext4_group_of(v, blk)].desc.flags & EXT2_BG_BLOCK_UNINIT || !on_disk(blk));
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 100);
 	testvol_check_groups(v);
 
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
-	ck_assert_int_eq(x4_balloc_claim(handle, inode, blk, 60), 0);
+	ck_assert_int_eq(ext4_blocks_claim(handle, inode, blk, 60), 0);
 	journal_end(handle);
-	x4_balloc_unreserve(v, blk + 60, 40);
+	ext4_blocks_unreserve(v, blk + 60, 40);
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 60);
 	ck_assert(on_disk(blk + 59) && !on_disk(blk + 60));
 	testvol_check_groups(v);
 
 	/* A free that is cancelled leaves the allocation; one that is not returns them only with the commit. */
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
-	ck_assert_int_eq(x4_bfree(handle, inode, blk, 60, false), 0);
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, blk, 60, false), 0);
 	ck_assert_uint_eq(v->alloc.pending_free, 60);
 	journal_cancel(handle);
 	ck_assert_uint_eq(v->alloc.pending_free, 0);
 	ck_assert(on_disk(blk));
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
-	ck_assert_int_eq(x4_bfree(handle, inode, blk, 60, false), 0);
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, blk, 60, false), 0);
 	journal_end(handle);
 	ck_assert(!on_disk(blk));
 	ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 60);
 	testvol_check_groups(v);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	x4_iput(inode);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
+	ext4_inode_put(inode);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
 	finish();
 }
 END_TEST
@@ -119,7 +119,7 @@ END_TEST
 START_TEST(cancelled_handle_gives_blocks_back)
 {
 	uint64_t blk[40], free_blocks, free_inodes;
-	struct x4_inode *inode, *root, *made;
+	struct ext4_inode *inode, *root, *made;
 	struct journal_handle *handle;
 	uint32_t n, dirs;
 
@@ -130,31 +130,31 @@ START_TEST(cancelled_handle_gives_blocks_back)
 	free_inodes = v->core.free_inodes;
 	dirs = v->alloc.nr_dirs;
 	for (unsigned round = 0; round < 3; round++) {
-		struct x4_cred credentials = { 0 };
+		struct ext4_credentials credentials = { 0 };
 
 		ck_assert_int_eq(journal_begin(v->journal, 60, &handle), 0);
 		for (unsigned k = 0; k < 40; k++)
-			ck_assert_int_eq(x4_balloc(handle, inode, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
-		ck_assert_int_eq(x4_inode_new(handle, root, S_IFDIR | 0755, &credentials, &made), 0);
+			ck_assert_int_eq(ext4_blocks_alloc(handle, inode, k % 3 ? 0 : v->nr_blocks / 2, 1, &blk[k], &n), 0);
+		ck_assert_int_eq(ext4_inode_new(handle, root, S_IFDIR | 0755, &credentials, &made), 0);
 		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks - 40);
 		ck_assert_uint_eq(v->core.free_inodes, free_inodes - 1);
 		ck_assert_uint_eq(v->alloc.nr_dirs, dirs + 1);
 		journal_cancel(handle);
-		x4_iput(made);
+		ext4_inode_put(made);
 		ck_assert_uint_eq(v->alloc.free_blocks, free_blocks);
 		ck_assert_uint_eq(v->core.free_inodes, free_inodes);
 		ck_assert_uint_eq(v->alloc.nr_dirs, dirs);
 		testvol_check_groups(v);
 	}
-	x4_iput(root);
-	x4_iput(inode);
+	ext4_inode_put(root);
+	ext4_inode_put(inode);
 	finish();
 }
 END_TEST
 
 START_TEST(freed_blocks_wait_for_the_commit)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct journal_handle *handle;
 	uint64_t blk, again;
 	uint32_t n;
@@ -162,22 +162,22 @@ START_TEST(freed_blocks_wait_for_the_commit)
 	setup(0);
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
-	ck_assert_int_eq(x4_balloc(handle, inode, 0, 1, &blk, &n), 0);
+	ck_assert_int_eq(ext4_blocks_alloc(handle, inode, 0, 1, &blk, &n), 0);
 	journal_end(handle);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
 	ck_assert_int_eq(journal_begin(v->journal, 4, &handle), 0);
-	ck_assert_int_eq(x4_bfree(handle, inode, blk, 1, false), 0);
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, blk, 1, false), 0);
 	journal_end(handle);
-	ck_assert_int_eq(x4_balloc_reserve(v, inode, blk, 1, false, &again, &n), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, inode, blk, 1, false, &again, &n), 0);
 	ck_assert_uint_ne(again, blk);
-	x4_balloc_unreserve(v, again, 1);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ext4_blocks_unreserve(v, again, 1);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
 	while (v->alloc.pending_free) /* the callback runs a moment after the commit is announced */
 		;
-	ck_assert_int_eq(x4_balloc_reserve(v, inode, blk, 1, false, &again, &n), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, inode, blk, 1, false, &again, &n), 0);
 	ck_assert_uint_eq(again, blk);
-	x4_balloc_unreserve(v, again, 1);
-	x4_iput(inode);
+	ext4_blocks_unreserve(v, again, 1);
+	ext4_inode_put(inode);
 	finish();
 }
 END_TEST
@@ -185,7 +185,7 @@ END_TEST
 /* Everything can be had, but not the parts kept for root and for metadata; frees bring it back through a forced commit. */
 START_TEST(full_for_users_not_for_root_and_metadata)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint64_t blk;
 	uint32_t n, step = 3000, at = 0;
 	int err;
@@ -204,21 +204,21 @@ START_TEST(full_for_users_not_for_root_and_metadata)
 	ck_assert_int_eq(err, -ENOSPC);
 	ck_assert_uint_ge(v->alloc.free_blocks, v->alloc.root_blocks + v->alloc.resv_blocks);
 	ck_assert_uint_le(v->alloc.free_blocks, v->alloc.root_blocks + v->alloc.resv_blocks + 8);
-	ck_assert_int_eq(x4_balloc_reserve(v, inode, 0, 1, true, &blk, &n), 0);
-	x4_balloc_unreserve(v, blk, n);
-	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_USER), -ENOSPC);
-	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_ROOT), 0);
-	x4_meta_unreserve(v, 10);
+	ck_assert_int_eq(ext4_blocks_reserve(v, inode, 0, 1, true, &blk, &n), 0);
+	ext4_blocks_unreserve(v, blk, n);
+	ck_assert_int_eq(ext4_metadata_reserve(v, 10, EXT4_REQUESTER_USER), -ENOSPC);
+	ck_assert_int_eq(ext4_metadata_reserve(v, 10, EXT4_REQUESTER_ROOT), 0);
+	ext4_metadata_unreserve(v, 10);
 	testvol_check_groups(v);
 
-	x4_inode_lock_excl(inode);
-	ck_assert_int_eq(x4_truncate(inode, 0), 0);
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);
+	ck_assert_int_eq(ext4_truncate(inode, 0), 0);
+	ext4_inode_unlock(inode);
 	ck_assert_uint_gt(v->alloc.pending_free, 1000);
 	/* No commit was asked for: the allocator does it. */
 	ck_assert_int_eq(testvol_fill(inode, 0, 1000), 0);
 	testvol_check_groups(v);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	finish();
 }
 END_TEST
@@ -226,8 +226,8 @@ END_TEST
 /* Sequential appends to two files at once: each stays in long pieces. */
 START_TEST(two_growing_files_stay_in_long_pieces)
 {
-	struct x4_inode *a, *b;
-	struct x4_ext extent;
+	struct ext4_inode *a, *b;
+	struct ext4_extent extent;
 	unsigned pieces = 0;
 
 	setup(2);
@@ -237,16 +237,16 @@ START_TEST(two_growing_files_stay_in_long_pieces)
 		ck_assert_int_eq(testvol_fill(a, n, 4), 0);
 		ck_assert_int_eq(testvol_fill(b, n, 4), 0);
 	}
-	ck_assert_int_eq(x4_map_load(a), 0);
+	ck_assert_int_eq(ext4_map_load(a), 0);
 	for (uint32_t n = 0; n < 400; n += extent.len, pieces++) {
 		epoch_enter();
-		ck_assert_int_eq(x4_map_lookup(a, n, &extent), 0);
+		ck_assert_int_eq(ext4_map_lookup(a, n, &extent), 0);
 		epoch_exit();
-		ck_assert_int_eq(extent.state, X4_EXT_WRITTEN);
+		ck_assert_int_eq(extent.state, EXT4_EXTENT_WRITTEN);
 	}
 	ck_assert_uint_le(pieces, 4);
-	x4_iput(a);
-	x4_iput(b);
+	ext4_inode_put(a);
+	ext4_inode_put(b);
 	finish();
 }
 END_TEST
@@ -254,13 +254,13 @@ END_TEST
 /* Random files come and go; at the end nothing is missing. The seed is fixed. */
 START_TEST(random_files_leave_nothing_missing)
 {
-	struct x4_inode *file[12] = { NULL };
+	struct ext4_inode *file[12] = { NULL };
 	uint32_t at[12] = { 0 };
-	struct x4_statfs before, after;
+	struct ext4_statfs before, after;
 	unsigned rnd = 12345 + (unsigned)_i;
 
 	setup((unsigned)_i);
-	x4_vol_statfs(v, &before);
+	ext4_vol_statfs(v, &before);
 	for (unsigned n = 0; n < 400; n++) {
 		unsigned k = (unsigned)rand_r(&rnd) % 12, what = (unsigned)rand_r(&rnd) % 8;
 
@@ -276,21 +276,21 @@ START_TEST(random_files_leave_nothing_missing)
 			at[k] += err ? 0 : len + (unsigned)rand_r(&rnd) % 2;
 		} else if (what == 5) {
 			at[k] /= 2;
-			x4_inode_lock_excl(file[k]);
-			ck_assert_int_eq(x4_truncate(file[k], (uint64_t)at[k] << v->block_bits), 0);
-			x4_inode_unlock(file[k]);
+			ext4_inode_lock_exclusive(file[k]);
+			ck_assert_int_eq(ext4_truncate(file[k], (uint64_t)at[k] << v->block_bits), 0);
+			ext4_inode_unlock(file[k]);
 		} else if (what == 6) {
-			x4_iput(file[k]);
+			ext4_inode_put(file[k]);
 			file[k] = NULL;
 		} else if (n % 10 == 0) {
-			ck_assert_int_eq(x4_vol_sync(v), 0);
+			ck_assert_int_eq(ext4_vol_sync(v), 0);
 		}
 	}
 	testvol_check_groups(v);
 	for (unsigned k = 0; k < 12; k++)
-		x4_iput(file[k]);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	x4_vol_statfs(v, &after);
+		ext4_inode_put(file[k]);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
+	ext4_vol_statfs(v, &after);
 	ck_assert_uint_eq(after.bfree, before.bfree);
 	ck_assert_uint_eq(after.ffree, before.ffree);
 	finish();
@@ -299,8 +299,8 @@ END_TEST
 
 START_TEST(every_inode_can_be_had_once)
 {
-	struct x4_cred credentials = { 0 };
-	struct x4_inode **all, *root;
+	struct ext4_credentials credentials = { 0 };
+	struct ext4_inode **all, *root;
 	struct journal_handle *handle;
 	uint32_t nr, free_inodes;
 	int err;
@@ -314,13 +314,13 @@ START_TEST(every_inode_can_be_had_once)
 		all[nr] = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_uint_eq(v->core.free_inodes, 0);
 	root = testvol_root(v);
-	ck_assert_int_eq(journal_begin(v->journal, X4_CREDITS_INODE_NEW, &handle), 0);
-	err = x4_inode_new(handle, root, S_IFREG | 0600, &credentials, &all[nr]);
+	ck_assert_int_eq(journal_begin(v->journal, EXT4_CREDITS_INODE_NEW, &handle), 0);
+	err = ext4_inode_new(handle, root, S_IFREG | 0600, &credentials, &all[nr]);
 	journal_cancel(handle);
 	ck_assert_int_eq(err, -ENOSPC);
-	x4_iput(root);
+	ext4_inode_put(root);
 	for (nr = 0; nr < free_inodes; nr++)
-		x4_iput(all[nr]);
+		ext4_inode_put(all[nr]);
 	ck_assert_uint_eq(v->core.free_inodes, free_inodes);
 	free(all);
 	finish();
@@ -330,26 +330,26 @@ END_TEST
 /* A damaged bitmap takes its group out of use, and only that. */
 START_TEST(damaged_bitmap_takes_its_group_only)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint64_t blk, free_blocks;
 	uint32_t n;
 	uint8_t byte;
 
 	setup(2);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(ext4_vol_close(v), 0);
 	v = testvol_mount(f);
 	fake_peek(f, &byte, 1, (v->alloc.groups[0].block_bitmap << v->block_bits) + 200);
 	byte ^= 0x10;
 	fake_poke(f, &byte, 1, (v->alloc.groups[0].block_bitmap << v->block_bits) + 200);
 	free_blocks = v->alloc.free_blocks;
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(x4_balloc_reserve(v, inode, v->alloc.groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
-	ck_assert_uint_ne(x4_group_of(v, blk), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, inode, v->alloc.groups[0].itable + v->itable_blocks + 10, 4, false, &blk, &n), 0);
+	ck_assert_uint_ne(ext4_group_of(v, blk), 0);
 	ck_assert(v->alloc.groups[0].bad);
 	ck_assert_uint_lt(v->alloc.free_blocks, free_blocks);
-	x4_balloc_unreserve(v, blk, n);
-	x4_iput(inode);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ext4_blocks_unreserve(v, blk, n);
+	ext4_inode_put(inode);
+	ck_assert_int_eq(ext4_vol_close(v), 0);
 	ck_assert_int_eq(fake_run(f, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
 	ck_assert_int_eq(fake_e2fsck(f), 0);
 	fake_free(f);
@@ -359,24 +359,24 @@ END_TEST
 /* Frees of what is not the file's: refused, nothing changes. */
 START_TEST(free_of_what_is_not_the_files_is_refused)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct journal_handle *handle;
 	uint64_t blk;
 	uint32_t n;
 
 	setup(0);
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
-	ck_assert_int_eq(x4_balloc_reserve(v, inode, 0, 1, false, &blk, &n), 0);
-	x4_balloc_unreserve(v, blk, 1);
+	ck_assert_int_eq(ext4_blocks_reserve(v, inode, 0, 1, false, &blk, &n), 0);
+	ext4_blocks_unreserve(v, blk, 1);
 	ck_assert_int_eq(journal_begin(v->journal, 8, &handle), 0);
-	ck_assert_int_eq(x4_bfree(handle, inode, v->alloc.groups[0].itable, 1, false), -EUCLEAN);
-	ck_assert_int_eq(x4_bfree(handle, inode, 1, 1, false), -EUCLEAN);
-	ck_assert_int_eq(x4_bfree(handle, inode, v->nr_blocks, 1, false), -EUCLEAN);
-	ck_assert_int_eq(x4_bfree(handle, inode, blk, 1, false), -EUCLEAN); /* free already */
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, v->alloc.groups[0].itable, 1, false), -EUCLEAN);
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, 1, 1, false), -EUCLEAN);
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, v->nr_blocks, 1, false), -EUCLEAN);
+	ck_assert_int_eq(ext4_blocks_free(handle, inode, blk, 1, false), -EUCLEAN); /* free already */
 	journal_cancel(handle);
 	testvol_check_groups(v);
-	x4_iput(inode);
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ext4_inode_put(inode);
+	ck_assert_int_eq(ext4_vol_close(v), 0);
 	fake_free(f);
 }
 END_TEST
@@ -398,9 +398,9 @@ static void wait_given_back(void)
 /* With the option discard, freed blocks go to the device as discards once their freeing is durable, and not before. */
 START_TEST(discards_come_after_the_commit)
 {
-	struct x4_options options = testvol_options();
-	struct x4_inode *inode;
-	struct x4_ext extent;
+	struct ext4_options options = testvol_options();
+	struct ext4_inode *inode;
+	struct ext4_extent extent;
 	uint64_t room;
 	uint8_t want[512], got[512];
 
@@ -409,22 +409,22 @@ START_TEST(discards_come_after_the_commit)
 	v = testvol_mount_with(f, &options);
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(testvol_fill(inode, 0, 64), 0);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
-	ck_assert_int_eq(x4_map_lookup(inode, 0, &extent), 0);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
+	ck_assert_int_eq(ext4_map_lookup(inode, 0, &extent), 0);
 	fake_peek(f, want, sizeof(want), extent.pblk << v->block_bits);
 	fake_stats_reset(f);
-	x4_inode_lock_excl(inode);
-	ck_assert_int_eq(x4_truncate(inode, 0), 0);
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);
+	ck_assert_int_eq(ext4_truncate(inode, 0), 0);
+	ext4_inode_unlock(inode);
 	ck_assert_uint_eq(fake_stats(f).discards, 0);
 	room = v->alloc.free_blocks;
 	fake_peek(f, got, sizeof(got), extent.pblk << v->block_bits);
 	ck_assert_mem_eq(got, want, sizeof(got)); /* a power cut now brings the file back */
-	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
 	wait_given_back();
 	ck_assert_uint_gt(fake_stats(f).discards, 0);
 	ck_assert_uint_ge(v->alloc.free_blocks, room + 64);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	finish();
 }
 END_TEST
@@ -435,8 +435,8 @@ END_TEST
  */
 START_TEST(slow_discard_delays_no_commit)
 {
-	struct x4_options options = testvol_options();
-	struct x4_inode *inode;
+	struct ext4_options options = testvol_options();
+	struct ext4_inode *inode;
 	uint64_t room;
 
 	f = testvol_shape((unsigned)_i);
@@ -444,16 +444,16 @@ START_TEST(slow_discard_delays_no_commit)
 	v = testvol_mount_with(f, &options);
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
 	ck_assert_int_eq(testvol_fill(inode, 0, 64), 0);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
 	fake_fault_add(f, &(struct fake_fault){ .kinds = FAKE_DISCARD, .action = FAKE_STUCK });
 	fake_stats_reset(f);
-	x4_inode_lock_excl(inode);
-	ck_assert_int_eq(x4_truncate(inode, 0), 0);
-	x4_inode_unlock(inode);
+	ext4_inode_lock_exclusive(inode);
+	ck_assert_int_eq(ext4_truncate(inode, 0), 0);
+	ext4_inode_unlock(inode);
 	room = v->alloc.free_blocks;
-	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
 	ck_assert_int_eq(testvol_fill(inode, 0, 4), 0);
-	ck_assert_int_eq(x4_vol_sync(v), 0);
+	ck_assert_int_eq(ext4_vol_sync(v), 0);
 	ck_assert_uint_lt(v->alloc.free_blocks, room);
 	for (unsigned n = 0; fake_stats(f).discards < 1; n++) {
 		ck_assert_uint_lt(n, 10000);
@@ -463,7 +463,7 @@ START_TEST(slow_discard_delays_no_commit)
 	fake_unstick(f);
 	wait_given_back();
 	ck_assert_uint_ge(v->alloc.free_blocks, room + 60);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	finish();
 }
 END_TEST
@@ -474,16 +474,16 @@ START_TEST(trim_discards_what_is_free)
 
 	setup((unsigned)_i);
 	fake_stats_reset(f);
-	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
+	ck_assert_int_eq(ext4_vol_trim(v, 0, UINT64_MAX, 0, &trimmed), 0);
 	ck_assert_uint_eq(trimmed, v->alloc.free_blocks << v->block_bits);
 	ck_assert_uint_gt(fake_stats(f).discards, 0);
 	testvol_check_groups(v);
-	ck_assert_int_eq(x4_vol_trim(v, 0, 16 << 20, 0, &half), 0);
+	ck_assert_int_eq(ext4_vol_trim(v, 0, 16 << 20, 0, &half), 0);
 	ck_assert_uint_lt(half, trimmed);
-	ck_assert_int_eq(x4_vol_trim(v, 0, UINT64_MAX, (uint64_t)v->blocks_per_group << v->block_bits, &half), 0);
+	ck_assert_int_eq(ext4_vol_trim(v, 0, UINT64_MAX, (uint64_t)v->blocks_per_group << v->block_bits, &half), 0);
 	ck_assert_uint_lt(half, trimmed);
-	ck_assert_int_eq(x4_vol_trim(v, UINT64_MAX - 4096, 4096, 0, &half), -EINVAL);
-	ck_assert_int_eq(x4_vol_trim(v, 0, 1, 0, &half), -EINVAL);
+	ck_assert_int_eq(ext4_vol_trim(v, UINT64_MAX - 4096, 4096, 0, &half), -EINVAL);
+	ck_assert_int_eq(ext4_vol_trim(v, 0, 1, 0, &half), -EINVAL);
 	finish();
 }
 END_TEST

@@ -20,11 +20,11 @@
 #define ACL_ENTRIES 60u
 
 static struct fake_dev *f;
-static struct x4_vol *v;
-static struct x4_inode *top, *dir, *file, *filler;
+static struct ext4_vol *v;
+static struct ext4_inode *top, *dir, *file, *filler;
 static uint64_t held[16];
 static unsigned nr_held;
-static const struct x4_cred user = { .uid = 1000, .gid = 1000 }, root = { .cap_fsetid = true, .root = true };
+static const struct ext4_credentials user = { .uid = 1000, .gid = 1000 }, root = { .cap_fsetid = true, .root = true };
 
 /* A default ACL that no inode has room for: it allows named users everything. */
 static size_t large_acl(uint8_t *p)
@@ -47,26 +47,26 @@ static size_t large_acl(uint8_t *p)
 	return at;
 }
 
-static int make(struct x4_inode *d, const char *name, uint32_t mode, const struct x4_cred *credentials)
+static int make(struct ext4_inode *d, const char *name, uint32_t mode, const struct ext4_credentials *credentials)
 {
-	struct x4_inode *inode;
-	int err = x4_create(d, name, (unsigned)strlen(name), mode, 0, credentials, &inode);
+	struct ext4_inode *inode;
+	int err = ext4_create(d, name, (unsigned)strlen(name), mode, 0, credentials, &inode);
 
 	if (!err)
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	return err;
 }
 
-static int slow_link(const char *name, const struct x4_cred *credentials)
+static int slow_link(const char *name, const struct ext4_credentials *credentials)
 {
 	char target[200];
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	int err;
 
 	memset(target, 't', sizeof(target));
-	err = x4_symlink(top, name, (unsigned)strlen(name), target, sizeof(target), credentials, &inode);
+	err = ext4_symlink(top, name, (unsigned)strlen(name), target, sizeof(target), credentials, &inode);
 	if (!err)
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	return err;
 }
 
@@ -85,7 +85,7 @@ static void fill(void)
 	for (nr_held = 0; nr_held < ARRAY_SIZE(held); nr_held++) {
 		uint32_t n;
 
-		if (x4_balloc_reserve(v, NULL, 0, 1, false, &held[nr_held], &n))
+		if (ext4_blocks_reserve(v, NULL, 0, 1, false, &held[nr_held], &n))
 			break;
 	}
 	ck_assert_uint_lt(nr_held, ARRAY_SIZE(held));
@@ -99,20 +99,20 @@ static void setup(unsigned shape)
 	f = testvol_shape(shape);
 	v = testvol_mount(f);
 	top = testvol_root(v);
-	ck_assert_int_eq(x4_create(top, "dir", 3, S_IFDIR | 0777, 0, &root, &dir), 0);
-	ck_assert_int_eq(x4_xattr_set(dir, "system.posix_acl_default", acl, len, 0, 0), 0);
-	ck_assert_int_eq(x4_create(top, "file", 4, S_IFREG | 0666, 0, &root, &file), 0);
-	ck_assert_int_eq(x4_create(top, "filler", 6, S_IFREG | 0666, 0, &root, &filler), 0);
+	ck_assert_int_eq(ext4_create(top, "dir", 3, S_IFDIR | 0777, 0, &root, &dir), 0);
+	ck_assert_int_eq(ext4_xattr_set(dir, "system.posix_acl_default", acl, len, 0, 0), 0);
+	ck_assert_int_eq(ext4_create(top, "file", 4, S_IFREG | 0666, 0, &root, &file), 0);
+	ck_assert_int_eq(ext4_create(top, "filler", 6, S_IFREG | 0666, 0, &root, &filler), 0);
 }
 
 static void drop(void)
 {
 	while (nr_held)
-		x4_balloc_unreserve(v, held[--nr_held], 1);
-	x4_iput(top);
-	x4_iput(dir);
-	x4_iput(file);
-	x4_iput(filler);
+		ext4_blocks_unreserve(v, held[--nr_held], 1);
+	ext4_inode_put(top);
+	ext4_inode_put(dir);
+	ext4_inode_put(file);
+	ext4_inode_put(filler);
 	top = dir = file = filler = NULL;
 }
 
@@ -127,7 +127,7 @@ static void finish(void)
 
 START_TEST(create_needs_blocks_for_users)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	setup((unsigned)_i);
 	fill();
@@ -138,9 +138,9 @@ START_TEST(create_needs_blocks_for_users)
 	/* A file whose ACL takes a block. */
 	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &user), -ENOSPC);
 	ck_assert_int_eq(make(dir, "f", S_IFREG | 0666, &root), 0);
-	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &user, &inode), -ENOSPC);
-	ck_assert_int_eq(x4_tmpfile(dir, S_IFREG | 0666, &root, &inode), 0);
-	x4_iput(inode);
+	ck_assert_int_eq(ext4_tmpfile(dir, S_IFREG | 0666, &user, &inode), -ENOSPC);
+	ck_assert_int_eq(ext4_tmpfile(dir, S_IFREG | 0666, &root, &inode), 0);
+	ext4_inode_put(inode);
 	/* What takes no block works for everybody. */
 	ck_assert_int_eq(make(top, "f", S_IFREG | 0666, &user), 0);
 	finish();
@@ -159,17 +159,17 @@ START_TEST(directory_growth_needs_blocks_for_users)
 	memset(name, 'n', sizeof(name));
 	while (!err) {
 		snprintf(name + 190, 10, "%u", made);
-		err = x4_link(top, name, 190 + (unsigned)strlen(name + 190), file, false);
+		err = ext4_link(top, name, 190 + (unsigned)strlen(name + 190), file, false);
 		made += !err;
 	}
 	ck_assert_int_eq(err, -ENOSPC);
 	ck_assert_uint_gt(made, 2);
-	ck_assert_int_eq(x4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &user), -ENOSPC);
+	ck_assert_int_eq(ext4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &user), -ENOSPC);
 	ck_assert_int_eq(make(top, name, S_IFREG | 0666, &user), -ENOSPC);
-	ck_assert_int_eq(x4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &root), 0);
+	ck_assert_int_eq(ext4_rename(top, "file", 4, top, name, 190 + (unsigned)strlen(name + 190), 0, &root), 0);
 	for (unsigned n = 0; n < 100; n++) {
 		snprintf(name + 190, 10, "more%u", n);
-		ck_assert_int_eq(x4_link(top, name, 190 + (unsigned)strlen(name + 190), file, true), 0);
+		ck_assert_int_eq(ext4_link(top, name, 190 + (unsigned)strlen(name + 190), file, true), 0);
 	}
 	finish();
 }
@@ -182,18 +182,18 @@ START_TEST(attributes_need_blocks_for_users)
 	setup((unsigned)_i);
 	fill();
 	memset(value, 'v', sizeof(value));
-	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), -ENOSPC);
-	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, X4_XATTR_ROOT), 0);
+	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), -ENOSPC);
+	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, EXT4_XATTR_ROOT), 0);
 	/* It is there now: changing it takes nothing. */
 	value[0] = 'w';
-	ck_assert_int_eq(x4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), 0);
-	ck_assert_int_eq(x4_xattr_remove(file, "user.v"), 0);
+	ck_assert_int_eq(ext4_xattr_set(file, "user.v", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(ext4_xattr_remove(file, "user.v"), 0);
 	finish();
 }
 END_TEST
 
 /* The attribute block of a becomes b's as well. */
-static void share_block(struct x4_inode *a, struct x4_inode *b)
+static void share_block(struct ext4_inode *a, struct ext4_inode *b)
 {
 	struct journal_handle *handle;
 	struct journal_buffer *buf;
@@ -202,10 +202,10 @@ static void share_block(struct x4_inode *a, struct x4_inode *b)
 	ck_assert_int_eq(journal_read_block(v->journal, a->raw->i_file_acl, &buf), 0);
 	ck_assert_int_eq(journal_get_write(handle, buf), 0);
 	((struct ext2_ext_attr_header *)(void *)buf->data)->h_refcount = 2;
-	ck_assert_int_eq(x4_inode_begin(handle, b), 0);
+	ck_assert_int_eq(ext4_inode_begin(handle, b), 0);
 	b->raw->i_file_acl = a->raw->i_file_acl;
-	ck_assert_int_eq(x4_raw_add_blocks(b, 1), 0);
-	ck_assert_int_eq(x4_inode_dirty(handle, b, true), 0);
+	ck_assert_int_eq(ext4_raw_add_blocks(b, 1), 0);
+	ck_assert_int_eq(ext4_inode_dirty(handle, b, true), 0);
 	journal_end(handle);
 	journal_buffer_release(buf);
 }
@@ -213,23 +213,23 @@ static void share_block(struct x4_inode *a, struct x4_inode *b)
 /* An access ACL and another attribute in a block that two files have: who changes one of them needs a copy. */
 START_TEST(changing_a_shared_attribute_block_needs_a_copy)
 {
-	struct x4_attr mode = { .mode = 0640 };
+	struct ext4_attr mode = { .mode = 0640 };
 	uint8_t acl[4 + 8 * ACL_ENTRIES];
 	size_t len = large_acl(acl);
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	setup(PLAIN);
-	ck_assert_int_eq(x4_xattr_set(file, "system.posix_acl_access", acl, len, 0, 0), 0);
-	ck_assert_int_eq(x4_xattr_set(file, "security.capability", acl, 300, 0, 0), 0);
-	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &inode), 0);
+	ck_assert_int_eq(ext4_xattr_set(file, "system.posix_acl_access", acl, len, 0, 0), 0);
+	ck_assert_int_eq(ext4_xattr_set(file, "security.capability", acl, 300, 0, 0), 0);
+	ck_assert_int_eq(ext4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &inode), 0);
 	share_block(file, inode);
 	fill();
-	ck_assert_int_eq(x4_setattr(inode, X4_SET_MODE, &mode), -ENOSPC);
-	ck_assert_uint_eq(x4_inode_mode(inode) & 0777, 0666);
-	ck_assert_int_eq(x4_setattr(inode, X4_SET_MODE | X4_BY_ROOT, &mode), 0);
-	ck_assert_uint_eq(x4_inode_mode(inode) & 0777, 0640);
+	ck_assert_int_eq(ext4_setattr(inode, EXT4_SET_MODE, &mode), -ENOSPC);
+	ck_assert_uint_eq(ext4_inode_mode(inode) & 0777, 0666);
+	ck_assert_int_eq(ext4_setattr(inode, EXT4_SET_MODE | EXT4_BY_ROOT, &mode), 0);
+	ck_assert_uint_eq(ext4_inode_mode(inode) & 0777, 0640);
 	ck_assert_uint_ne(inode->raw->i_file_acl, file->raw->i_file_acl);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	finish();
 }
 END_TEST
@@ -237,24 +237,24 @@ END_TEST
 /* A write must take the capabilities away, and an attribute can be removed, whoever does it. */
 START_TEST(removing_attributes_always_works)
 {
-	static const struct x4_attr none;
-	struct x4_inode *inode;
+	static const struct ext4_attr none;
+	struct ext4_inode *inode;
 	char value[600];
 
 	setup(PLAIN);
 	memset(value, 'v', sizeof(value));
-	ck_assert_int_eq(x4_xattr_set(file, "user.a", value, sizeof(value), 0, 0), 0);
-	ck_assert_int_eq(x4_xattr_set(file, "user.b", value, sizeof(value), 0, 0), 0);
-	ck_assert_int_eq(x4_xattr_set(file, "security.capability", value, 300, 0, 0), 0);
-	ck_assert_int_eq(x4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &inode), 0);
+	ck_assert_int_eq(ext4_xattr_set(file, "user.a", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(ext4_xattr_set(file, "user.b", value, sizeof(value), 0, 0), 0);
+	ck_assert_int_eq(ext4_xattr_set(file, "security.capability", value, 300, 0, 0), 0);
+	ck_assert_int_eq(ext4_create(top, "a", 1, S_IFREG | 0666, 0, &root, &inode), 0);
 	share_block(file, inode);
 	fill();
 	if (_i)
-		ck_assert_int_eq(x4_setattr(inode, X4_KILL_CAPS, &none), 0);
+		ck_assert_int_eq(ext4_setattr(inode, EXT4_KILL_CAPS, &none), 0);
 	else
-		ck_assert_int_eq(x4_xattr_remove(inode, "user.a"), 0);
+		ck_assert_int_eq(ext4_xattr_remove(inode, "user.a"), 0);
 	ck_assert_uint_ne(inode->raw->i_file_acl, file->raw->i_file_acl);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	finish();
 }
 END_TEST
@@ -268,17 +268,17 @@ START_TEST(reserved_for_a_moment_is_no_enospc)
 	setup(2);
 	fill();
 	ck_assert_uint_gt(v->alloc.resv_blocks, 20);
-	ck_assert_int_eq(x4_meta_reserve(v, 10, X4_ASKS_SYSTEM), 0);
-	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk, &n), -ENOSPC);
-	x4_balloc_unreserve(v, held[--nr_held], 1);
-	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk, &n), 0);
+	ck_assert_int_eq(ext4_metadata_reserve(v, 10, EXT4_REQUESTER_SYSTEM), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 1, false, &blk, &n), -ENOSPC);
+	ext4_blocks_unreserve(v, held[--nr_held], 1);
+	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 1, false, &blk, &n), 0);
 	held[nr_held++] = blk;
 	/* What is set aside is there, whoever takes what he may. */
-	while (!x4_meta_reserve(v, 1, X4_ASKS_SYSTEM))
+	while (!ext4_metadata_reserve(v, 1, EXT4_REQUESTER_SYSTEM))
 		;
 	ck_assert_uint_eq(v->alloc.meta_held, v->alloc.free_blocks);
-	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, true, &blk, &n), -ENOSPC);
-	x4_meta_unreserve(v, (unsigned)v->alloc.meta_held);
+	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 1, true, &blk, &n), -ENOSPC);
+	ext4_metadata_unreserve(v, (unsigned)v->alloc.meta_held);
 	finish();
 }
 END_TEST
@@ -290,9 +290,9 @@ static void *shorten(void *arg)
 	bool *stop = arg;
 
 	for (uint32_t n = 0; n < 4000 && !__atomic_load_n(stop, __ATOMIC_RELAXED); n++) {
-		x4_inode_lock_excl(filler);
-		(void)x4_truncate(filler, x4_inode_size(filler) - v->block_size);
-		x4_inode_unlock(filler);
+		ext4_inode_lock_exclusive(filler);
+		(void)ext4_truncate(filler, ext4_inode_size(filler) - v->block_size);
+		ext4_inode_unlock(filler);
 		nanosleep(&nap, NULL);
 	}
 	__atomic_store_n(stop, true, __ATOMIC_RELAXED);
@@ -324,13 +324,13 @@ START_TEST(no_enospc_while_blocks_come_back)
 	fill();
 	ck_assert_int_eq(pthread_create(&t, NULL, shorten, &stop), 0);
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED) && rounds < 40) {
-		while ((room = x4_balloc_available(v, false)) > 0) {
-			ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, (uint32_t)room, false, &blk[nr], &len[nr]), 0);
+		while ((room = ext4_blocks_available(v, false)) > 0) {
+			ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, (uint32_t)room, false, &blk[nr], &len[nr]), 0);
 			nr++;
 		}
 		if (!pending())
 			continue;
-		ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 1, false, &blk[nr], &len[nr]), 0);
+		ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 1, false, &blk[nr], &len[nr]), 0);
 		nr++;
 		rounds++;
 	}
@@ -338,7 +338,7 @@ START_TEST(no_enospc_while_blocks_come_back)
 	pthread_join(t, NULL);
 	ck_assert_uint_gt(rounds, 5);
 	while (nr--)
-		x4_balloc_unreserve(v, blk[nr], len[nr]);
+		ext4_blocks_unreserve(v, blk[nr], len[nr]);
 	finish();
 }
 END_TEST
@@ -354,23 +354,23 @@ static void take_meanwhile(void *arg, enum fake_kind kind, uint64_t off, uint64_
 	(void)flags;
 	if (kind != FAKE_READ || after || taker->got || off > taker->bitmap || off + len <= taker->bitmap)
 		return;
-	ck_assert_int_eq(x4_balloc_reserve(v, NULL, taker->blk, taker->n, true, &blk, &taker->got), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, taker->blk, taker->n, true, &blk, &taker->got), 0);
 	ck_assert_uint_eq(blk, taker->blk);
 	ck_assert_uint_eq(taker->got, taker->n);
 }
 
 static void punch(uint64_t blk, uint32_t n)
 {
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
-	for (uint32_t at = 0; x4_map_lookup_load(filler, at, &extent) == 0 && x4_ext_end(&extent) < UINT32_MAX; at = (uint32_t)x4_ext_end(&extent))
-		if (extent.state != X4_EXT_HOLE && extent.pblk <= blk && blk + n <= extent.pblk + extent.len) {
+	for (uint32_t at = 0; ext4_map_lookup_load(filler, at, &extent) == 0 && ext4_extent_end(&extent) < UINT32_MAX; at = (uint32_t)ext4_extent_end(&extent))
+		if (extent.state != EXT4_EXTENT_HOLE && extent.pblk <= blk && blk + n <= extent.pblk + extent.len) {
 			uint64_t off = (uint64_t)(extent.lblk + (blk - extent.pblk)) << v->block_bits;
 
-			x4_inode_lock_excl(filler);
-			ck_assert_int_eq(x4_fallocate(filler, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, off,
+			ext4_inode_lock_exclusive(filler);
+			ck_assert_int_eq(ext4_fallocate(filler, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, off,
 						      (uint64_t)n << v->block_bits, true), 0);
-			x4_inode_unlock(filler);
+			ext4_inode_unlock(filler);
 			return;
 		}
 	ck_abort_msg("block %llu is not the file's", (unsigned long long)blk);
@@ -386,33 +386,33 @@ START_TEST(longest_run_is_found)
 	setup(2);
 	v->alloc.resv_blocks = v->alloc.root_blocks = 0;
 	fill();
-	x4_inode_lock_excl(filler);
-	ck_assert_int_eq(x4_truncate(filler, x4_inode_size(filler) - 8 * v->block_size), 0); /* for what punching needs */
-	x4_inode_unlock(filler);
-	taker.blk = x4_group_start(v, 2) + 1500;
+	ext4_inode_lock_exclusive(filler);
+	ck_assert_int_eq(ext4_truncate(filler, ext4_inode_size(filler) - 8 * v->block_size), 0); /* for what punching needs */
+	ext4_inode_unlock(filler);
+	taker.blk = ext4_group_start(v, 2) + 1500;
 	punch(taker.blk, taker.n);
 	for (unsigned k = 0; k < 30; k++) {
 		punch(taker.blk + 100 + 2 * k, 1);
-		punch(x4_group_start(v, 3) + 1500 + 2 * k, 1);
+		punch(ext4_group_start(v, 3) + 1500 + 2 * k, 1);
 	}
 	drop();
-	ck_assert_int_eq(x4_vol_close(v), 0);
+	ck_assert_int_eq(ext4_vol_close(v), 0);
 	v = testvol_mount(f);
 	v->alloc.resv_blocks = v->alloc.root_blocks = 0;
 	taker.bitmap = v->alloc.groups[3].block_bitmap << v->block_bits;
 	fake_set_hook(f, take_meanwhile, &taker);
-	ck_assert_int_eq(x4_balloc_reserve(v, NULL, 0, 16, true, &blk, &n), 0);
+	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, 0, 16, true, &blk, &n), 0);
 	fake_set_hook(f, NULL, NULL);
 	ck_assert_uint_eq(taker.got, taker.n);
 	ck_assert(blk + n <= taker.blk || blk >= taker.blk + taker.n);
-	x4_balloc_unreserve(v, blk, n);
-	x4_balloc_unreserve(v, taker.blk, taker.n);
+	ext4_blocks_unreserve(v, blk, n);
+	ext4_blocks_unreserve(v, taker.blk, taker.n);
 	finish();
 }
 END_TEST
 
 static unsigned asked;
-static struct x4_inode *forgotten;
+static struct ext4_inode *forgotten;
 
 /* Says that the kernel has let go of it, and at the third question its FORGET comes. */
 static bool kernel_has(void *arg, uint32_t ino)
@@ -423,8 +423,8 @@ static bool kernel_has(void *arg, uint32_t ino)
 		return true;
 	ck_assert_uint_eq(ino, forgotten->ino);
 	if (asked == 3) {
-		x4_lookups_sub(forgotten, 1);
-		x4_iput(forgotten);
+		ext4_lookups_sub(forgotten, 1);
+		ext4_inode_put(forgotten);
 	}
 	return false;
 }
@@ -432,31 +432,31 @@ static bool kernel_has(void *arg, uint32_t ino)
 START_TEST(forgotten_files_are_waited_for)
 {
 	uint64_t since, begun;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	setup(2);
 	inode = testvol_tmpfile(v, S_IFREG | 0600);
-	x4_vol_set_held(v, kernel_has, v);
-	since = x4_evictions(v);
+	ext4_vol_set_held(v, kernel_has, v);
+	since = ext4_evictions(v);
 	/* Nobody outside knows of it: there is nothing to ask, and nothing to wait for. */
-	ck_assert(!x4_eviction_since(v, &since));
+	ck_assert(!ext4_eviction_since(v, &since));
 	ck_assert_uint_eq(asked, 0);
 	/* Somebody holds it: one question, and that is that. */
-	x4_lookups_add(inode, 1);
-	ck_assert(!x4_eviction_since(v, &since));
+	ext4_lookups_add(inode, 1);
+	ck_assert(!ext4_eviction_since(v, &since));
 	ck_assert_uint_eq(asked, 1);
 	/* It was closed just now: the kernel may not have seen the answer, and keeps it until then. */
 	asked = 0;
-	x4_opened(inode, 1);
-	x4_opened(inode, -1);
+	ext4_opened(inode, 1);
+	ext4_opened(inode, -1);
 	begun = fdio_now_ns();
-	ck_assert(!x4_eviction_since(v, &since));
+	ck_assert(!ext4_eviction_since(v, &since));
 	ck_assert_uint_gt(fdio_now_ns() - begun, 200000000);
 	ck_assert_uint_eq(asked, 1);
 	/* The kernel has let go of it. */
 	asked = 0;
 	forgotten = inode;
-	ck_assert(x4_eviction_since(v, &since));
+	ck_assert(ext4_eviction_since(v, &since));
 	ck_assert_uint_eq(asked, 3);
 	finish();
 }

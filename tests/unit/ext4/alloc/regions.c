@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 static struct fake_dev *f;
-static struct x4_vol *v;
+static struct ext4_vol *v;
 
 static void open_many(void)
 {
@@ -25,18 +25,18 @@ static void open_many(void)
 /* The number's group; the inode is not made. */
 static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
 {
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	struct journal_handle *handle;
 	uint32_t ino = 0;
 	bool fresh;
 	int err;
 
-	ck_assert_int_eq(x4_iget_special(v, dir_ino, &dir), 0);
-	ck_assert_int_eq(journal_begin(v->journal, X4_CREDITS_INODE_NEW + 4, &handle), 0);
-	err = x4_ialloc(handle, dir, mode, &ino, &fresh);
+	ck_assert_int_eq(ext4_inode_get_special(v, dir_ino, &dir), 0);
+	ck_assert_int_eq(journal_begin(v->journal, EXT4_CREDITS_INODE_NEW + 4, &handle), 0);
+	err = ext4_inode_number_alloc(handle, dir, mode, &ino, &fresh);
 	*ret_g = (ino - 1) / v->inodes_per_group;
 	journal_end(handle);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	return err;
 }
 
@@ -47,15 +47,15 @@ static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
 START_TEST(directories_at_the_top)
 {
 	enum { DIRS = 60 };
-	uint64_t before = fdio_counter_read(CTR_x4_place_look);
+	uint64_t before = fdio_counter_read(CTR_ext4_place_look);
 	uint32_t g[DIRS], in[64] = { 0 }, regions = 0;
 
 	open_many();
 	for (unsigned k = 0; k < DIRS; k++) {
-		ck_assert_int_eq(place(X4_ROOT_INO, S_IFDIR | 0755, &g[k]), 0);
+		ck_assert_int_eq(place(EXT4_ROOT_INO, S_IFDIR | 0755, &g[k]), 0);
 		for (unsigned n = 0; n < k; n++)
 			ck_assert_uint_ne(g[n], g[k]);
-		in[g[k] >> X4_REGION_BITS]++;
+		in[g[k] >> EXT4_REGION_BITS]++;
 	}
 	/*
 	 * Those that the file system's own blocks have made smaller than the others are left out.
@@ -63,10 +63,10 @@ START_TEST(directories_at_the_top)
 	for (uint32_t r = 0; r < v->alloc.nr_regions; r++)
 		regions += in[r] >= DIRS / v->alloc.nr_regions / 2;
 	ck_assert_uint_ge(regions, v->alloc.nr_regions / 2);
-	ck_assert_uint_le(fdio_counter_read(CTR_x4_place_look) - before,
-			  DIRS * (v->alloc.nr_regions + X4_REGION_GROUPS));
+	ck_assert_uint_le(fdio_counter_read(CTR_ext4_place_look) - before,
+			  DIRS * (v->alloc.nr_regions + EXT4_REGION_GROUPS));
 	testvol_check_groups(v);
-	x4_vol_abandon(v);
+	ext4_vol_abandon(v);
 	fake_free(f);
 }
 END_TEST
@@ -76,31 +76,31 @@ END_TEST
  */
 START_TEST(directories_further_down)
 {
-	uint64_t before = fdio_counter_read(CTR_x4_place_look);
+	uint64_t before = fdio_counter_read(CTR_ext4_place_look);
 	struct ext2_inode_large raw = { .i_mode = S_IFDIR | 0755 };
-	struct x4_inode dir = { .raw = &raw };
+	struct ext4_inode dir = { .raw = &raw };
 	uint32_t parent, ino;
 	struct journal_handle *handle;
 	bool fresh;
 
 	open_many();
-	parent = 3 * X4_REGION_GROUPS + 5;
+	parent = 3 * EXT4_REGION_GROUPS + 5;
 	for (uint32_t k = 0; k < v->nr_groups; k++) { /* as if all were crowded */
-		struct x4_gdesc desc = v->alloc.groups[k].desc;
+		struct ext4_descriptor desc = v->alloc.groups[k].desc;
 
 		desc.used_dirs = 1000;
-		x4_group_set_desc(v, k, &desc);
+		ext4_group_set_desc(v, k, &desc);
 	}
 	v->alloc.nr_dirs = 0;
 	dir.vol = v;
 	dir.ino = parent * v->inodes_per_group + 1;
-	ck_assert_int_eq(journal_begin(v->journal, X4_CREDITS_INODE_NEW + 4, &handle), 0);
-	ck_assert_int_eq(x4_ialloc(handle, &dir, S_IFDIR | 0755, &ino, &fresh), 0);
+	ck_assert_int_eq(journal_begin(v->journal, EXT4_CREDITS_INODE_NEW + 4, &handle), 0);
+	ck_assert_int_eq(ext4_inode_number_alloc(handle, &dir, S_IFDIR | 0755, &ino, &fresh), 0);
 	journal_end(handle);
 	ck_assert_uint_ge((ino - 1) / v->inodes_per_group, parent);
-	ck_assert_uint_lt((ino - 1) / v->inodes_per_group, x4_region_end(v, parent));
-	ck_assert_uint_le(fdio_counter_read(CTR_x4_place_look) - before, 10 * X4_REGION_GROUPS);
-	x4_vol_abandon(v);
+	ck_assert_uint_lt((ino - 1) / v->inodes_per_group, ext4_region_end(v, parent));
+	ck_assert_uint_le(fdio_counter_read(CTR_ext4_place_look) - before, 10 * EXT4_REGION_GROUPS);
+	ext4_vol_abandon(v);
 	fake_free(f);
 }
 END_TEST
@@ -110,14 +110,14 @@ static void fill_groups(uint32_t first, uint32_t end)
 {
 	fdio_mutex_lock(&v->alloc.lock);
 	for (uint32_t group = first; group < end; group++) {
-		struct x4_group *grp = &v->alloc.groups[group];
+		struct ext4_group *grp = &v->alloc.groups[group];
 
-		ck_assert_int_eq(x4_group_load(v, group), 0);
+		ck_assert_int_eq(ext4_group_load(v, group), 0);
 		while (grp->free_alloc) {
-			uint32_t from = x4_bits_next(grp->alloc, grp->nbits, 0, false);
-			uint32_t to = x4_bits_next(grp->alloc, grp->nbits, from, true);
+			uint32_t from = ext4_bits_next(grp->alloc, grp->nbits, 0, false);
+			uint32_t to = ext4_bits_next(grp->alloc, grp->nbits, from, true);
 
-			x4_image_take(v, group, from, to - from);
+			ext4_image_take(v, group, from, to - from);
 		}
 	}
 	fdio_mutex_unlock(&v->alloc.lock);
@@ -130,25 +130,25 @@ START_TEST(full_regions_are_passed_over)
 	uint32_t far, n, group;
 
 	open_many();
-	far = x4_region_first(v->nr_groups - X4_REGION_GROUPS);
+	far = ext4_region_first(v->nr_groups - EXT4_REGION_GROUPS);
 	fill_groups(0, far);
-	goal = x4_group_start(v, 1) + 200;
-	before = fdio_counter_read(CTR_x4_region_scan);
+	goal = ext4_group_start(v, 1) + 200;
+	before = fdio_counter_read(CTR_ext4_region_scan);
 	for (unsigned k = 0; k < 200; k++) {
-		ck_assert_int_eq(x4_balloc_reserve(v, NULL, goal, 8, true, &blk, &n), 0);
-		ck_assert_uint_ge(x4_group_of(v, blk), far);
-		x4_balloc_unreserve(v, blk, n);
+		ck_assert_int_eq(ext4_blocks_reserve(v, NULL, goal, 8, true, &blk, &n), 0);
+		ck_assert_uint_ge(ext4_group_of(v, blk), far);
+		ext4_blocks_unreserve(v, blk, n);
 	}
 	/* One for each full region, and the one that has room each time. */
-	ck_assert_uint_le(fdio_counter_read(CTR_x4_region_scan) - before, v->alloc.nr_regions + 200);
+	ck_assert_uint_le(fdio_counter_read(CTR_ext4_region_scan) - before, v->alloc.nr_regions + 200);
 	/* What is given back is found. */
-	for (group = 2 * X4_REGION_GROUPS; v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nbits;)
+	for (group = 2 * EXT4_REGION_GROUPS; v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nbits;)
 		group++;
-	x4_balloc_unreserve(v, x4_group_start(v, group) + 100, 140);
-	ck_assert_int_eq(x4_balloc_reserve(v, NULL, goal, 40, true, &blk, &n), 0);
-	ck_assert_uint_eq(x4_group_of(v, blk), group);
+	ext4_blocks_unreserve(v, ext4_group_start(v, group) + 100, 140);
+	ck_assert_int_eq(ext4_blocks_reserve(v, NULL, goal, 40, true, &blk, &n), 0);
+	ck_assert_uint_eq(ext4_group_of(v, blk), group);
 	testvol_check_groups(v);
-	x4_vol_abandon(v);
+	ext4_vol_abandon(v);
 	fake_free(f);
 }
 END_TEST
@@ -163,18 +163,18 @@ START_TEST(all_inode_bitmaps_damaged)
 	open_many();
 	memset(bad, 0x5a, sizeof(bad));
 	for (uint32_t k = 0; k < v->nr_groups; k++) {
-		struct x4_gdesc desc = v->alloc.groups[k].desc;
+		struct ext4_descriptor desc = v->alloc.groups[k].desc;
 
 		desc.flags &= (uint16_t)~EXT2_BG_INODE_UNINIT;
-		x4_group_set_desc(v, k, &desc);
+		ext4_group_set_desc(v, k, &desc);
 		fake_poke(f, bad, sizeof(bad), v->alloc.groups[k].inode_bitmap << v->block_bits);
 	}
 	fdio_log_set_level(0);
-	before = fdio_counter_read(CTR_x4_corrupt);
-	ck_assert_int_eq(place(X4_ROOT_INO, S_IFDIR | 0755, &group), -EUCLEAN);
-	ck_assert_uint_ge(fdio_counter_read(CTR_x4_corrupt) - before, 2);
-	ck_assert_uint_le(fdio_counter_read(CTR_x4_corrupt) - before, 64);
-	x4_vol_abandon(v);
+	before = fdio_counter_read(CTR_ext4_corrupt);
+	ck_assert_int_eq(place(EXT4_ROOT_INO, S_IFDIR | 0755, &group), -EUCLEAN);
+	ck_assert_uint_ge(fdio_counter_read(CTR_ext4_corrupt) - before, 2);
+	ck_assert_uint_le(fdio_counter_read(CTR_ext4_corrupt) - before, 64);
+	ext4_vol_abandon(v);
 	fake_free(f);
 }
 END_TEST

@@ -57,7 +57,7 @@ START_TEST(every_call_fails)
 		int err;
 
 		model_init(&model, &t, 3000, n + 7);
-		model.size = x4_inode_size(t.inode);
+		model.size = ext4_inode_size(t.inode);
 		mini_fail_in = 1 + model_rnd(&model, 40);
 		err = model_random_op(&model);
 		hits += err != 0;
@@ -75,12 +75,12 @@ END_TEST
 
 static int insert_at(struct onefile *t, uint32_t lblk, bool unwritten)
 {
-	struct x4_resv reservation;
-	int err = x4_resv_range(t->inode, lblk, 1, false, unwritten ? X4_EXT_UNWRITTEN : X4_EXT_WRITTEN, &reservation);
+	struct ext4_reservation reservation;
+	int err = ext4_reserve_range(t->inode, lblk, 1, false, unwritten ? EXT4_EXTENT_UNWRITTEN : EXT4_EXTENT_WRITTEN, &reservation);
 
 	if (!err)
-		err = x4_insert(t->inode, &reservation, 0, 0, ((uint64_t)lblk + 1) << t->vol->block_bits);
-	x4_resv_free(&reservation);
+		err = ext4_insert(t->inode, &reservation, 0, 0, ((uint64_t)lblk + 1) << t->vol->block_bits);
+	ext4_reservation_free(&reservation);
 	return err;
 }
 
@@ -88,10 +88,10 @@ static int insert_at(struct onefile *t, uint32_t lblk, bool unwritten)
 static void nothing_old(struct onefile *t, uint32_t kept, uint32_t n)
 {
 	for (uint32_t at = kept; at < n;) {
-		struct x4_ext extent;
+		struct ext4_extent extent;
 
-		must(x4_map_lookup_load(t->inode, at, &extent) == 0);
-		must_msg(extent.state != X4_EXT_WRITTEN, "block %u shows what was cut off", at);
+		must(ext4_map_lookup_load(t->inode, at, &extent) == 0);
+		must_msg(extent.state != EXT4_EXTENT_WRITTEN, "block %u shows what was cut off", at);
 		at += FDIO_MIN(extent.len, n - at);
 	}
 }
@@ -103,18 +103,18 @@ static int extend(struct onefile *t, unsigned how, uint32_t n)
 
 	switch (how) {
 	case 0:
-		return x4_truncate(t->inode, end);
+		return ext4_truncate(t->inode, end);
 	case 1:
-		return x4_fallocate(t->inode, 0, end - 1, 1, false);
+		return ext4_fallocate(t->inode, 0, end - 1, 1, false);
 	case 2:
-		return x4_fallocate(t->inode, X4_FALLOC_ZERO_RANGE, end - 1, 1, false);
+		return ext4_fallocate(t->inode, EXT4_FALLOC_ZERO_RANGE, end - 1, 1, false);
 	default: /* as a write of nothing that is new: refused until the truncate is finished */
-		err = x4_publish_size(t->inode, end);
+		err = ext4_publish_size(t->inode, end);
 		if (err == -EIO && !mini_fail_in) {
-			must(x4_inode_size(t->inode) < end);
-			err = x4_truncate_finish(t->inode);
+			must(ext4_inode_size(t->inode) < end);
+			err = ext4_truncate_finish(t->inode);
 		}
-		return err ? err : x4_publish_size(t->inode, end);
+		return err ? err : ext4_publish_size(t->inode, end);
 	}
 }
 
@@ -123,11 +123,11 @@ static int cut_down(struct onefile *t, uint32_t runs, uint64_t size, unsigned k,
 {
 	int err;
 
-	must(x4_truncate(t->inode, 0) == 0);
+	must(ext4_truncate(t->inode, 0) == 0);
 	for (uint32_t at = 0; at < runs; at++)
 		must(insert_at(t, at * 2, false) == 0);
 	mini_fail_in = k;
-	err = x4_truncate(t->inode, size);
+	err = ext4_truncate(t->inode, size);
 	*ret_calls = k - mini_fail_in;
 	mini_fail_in = 0;
 	return err;
@@ -149,14 +149,14 @@ START_TEST(truncate_fails_half_way)
 		int err;
 
 		must(cut_down(&t, RUNS, size, k, &unused) == -EIO);
-		if (x4_inode_size(t.inode) != size)
+		if (ext4_inode_size(t.inode) != size)
 			continue;
 		halves++;
 		mini_fail_in = 5 + 20 * n;
 		err = extend(&t, _i, RUNS * 2);
 		mini_fail_in = 0;
-		if (err && x4_inode_size(t.inode) > size)
-			nothing_old(&t, KEPT, x4_inode_size(t.inode) >> t.vol->block_bits);
+		if (err && ext4_inode_size(t.inode) > size)
+			nothing_old(&t, KEPT, ext4_inode_size(t.inode) >> t.vol->block_bits);
 		must(extend(&t, _i, RUNS * 2) == 0);
 		nothing_old(&t, KEPT, RUNS * 2);
 	}
@@ -182,26 +182,26 @@ START_TEST(deep_tree)
 		must(insert_at(&t, 2 * slot, true) == 0);
 	}
 	if (_i)
-		must(x4_eh_depth(x4_ext_root(t.inode)) >= 3);
+		must(ext4_extent_node_depth(ext4_extent_root(t.inode)) >= 3);
 	else
-		must(x4_eh_depth(x4_ext_root(t.inode)) >= 2);
+		must(ext4_extent_node_depth(ext4_extent_root(t.inode)) >= 2);
 	free(model_runs(t.inode, &n));
 	must(n == RUNS);
 	model_compare_reloaded(&model);
 	onefile_recheck(&t);
 	for (uint32_t k = 0; k < RUNS; k += 2)
-		must(x4_remove_range(t.inode, 2 * k, 2 * k + 1, false, false) == 0);
+		must(ext4_remove_range(t.inode, 2 * k, 2 * k + 1, false, false) == 0);
 	model_compare_reloaded(&model);
 	onefile_recheck(&t);
 	free(model_runs(t.inode, &n));
 	must(n == RUNS / 2);
-	must(x4_truncate(t.inode, 20 << t.vol->block_bits) == 0);
+	must(ext4_truncate(t.inode, 20 << t.vol->block_bits) == 0);
 	free(model_runs(t.inode, &n));
 	must(n == 5);
-	must(x4_eh_depth(x4_ext_root(t.inode)) <= 1);
+	must(ext4_extent_node_depth(ext4_extent_root(t.inode)) <= 1);
 	onefile_recheck(&t);
-	must(x4_free_all_blocks(t.inode) == 0);
-	must(x4_eh_depth(x4_ext_root(t.inode)) == 0);
+	must(ext4_free_all_blocks(t.inode) == 0);
+	must(ext4_extent_node_depth(ext4_extent_root(t.inode)) == 0);
 	must(le32toh(t.inode->raw->i_blocks) == 0);
 	model_fini(&model);
 	onefile_close(&t);
@@ -212,26 +212,26 @@ END_TEST
 START_TEST(long_extents)
 {
 	struct onefile t;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	unsigned n;
 
 	/* No backups of the superblock in between, so extents can be as long as the format allows. */
 	onefile_open(&t, 100 << 20, "-t ext4 -b 1024 -O ^resize_inode,^has_journal,sparse_super2 -E num_backup_sb=0", NULL);
-	must(x4_fallocate(t.inode, X4_FALLOC_KEEP_SIZE, 0, 70000 << 10, false) == 0);
+	must(ext4_fallocate(t.inode, EXT4_FALLOC_KEEP_SIZE, 0, 70000 << 10, false) == 0);
 	free(model_runs(t.inode, &n));
 	must(n <= 3);
-	must(x4_insert(t.inode, NULL, 100, 60000, 70000 << 10) == 0);
-	must(x4_map_lookup(t.inode, 99, &extent) == 0);
-	must(extent.state == X4_EXT_UNWRITTEN);
-	must(x4_map_lookup(t.inode, 60099, &extent) == 0);
-	must(extent.state == X4_EXT_WRITTEN);
+	must(ext4_insert(t.inode, NULL, 100, 60000, 70000 << 10) == 0);
+	must(ext4_map_lookup(t.inode, 99, &extent) == 0);
+	must(extent.state == EXT4_EXTENT_UNWRITTEN);
+	must(ext4_map_lookup(t.inode, 60099, &extent) == 0);
+	must(extent.state == EXT4_EXTENT_WRITTEN);
 	must(extent.len == 1);
 	onefile_recheck(&t);
-	must(x4_fallocate(t.inode, X4_FALLOC_ZERO_RANGE, 0, 70000 << 10, false) == 0);
-	must(x4_map_lookup_load(t.inode, 100, &extent) == 0);
-	must(extent.state == X4_EXT_UNWRITTEN);
+	must(ext4_fallocate(t.inode, EXT4_FALLOC_ZERO_RANGE, 0, 70000 << 10, false) == 0);
+	must(ext4_map_lookup_load(t.inode, 100, &extent) == 0);
+	must(extent.state == EXT4_EXTENT_UNWRITTEN);
 	onefile_recheck(&t);
-	must(x4_fallocate(t.inode, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 1 << 10, 69998 << 10, false) == 0);
+	must(ext4_fallocate(t.inode, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 1 << 10, 69998 << 10, false) == 0);
 	must(le32toh(t.inode->raw->i_blocks) == 4);
 	onefile_recheck(&t);
 	onefile_close(&t);
@@ -281,20 +281,20 @@ START_TEST(zero_behind_the_end)
 	model_compare(&model);
 	/* What another writer left behind the end does not show either. */
 	must(model_truncate(&model, 10001) == 0);
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	static uint8_t dirt[4096];
-	must(x4_map_lookup(t.inode, 2, &extent) == 0);
+	must(ext4_map_lookup(t.inode, 2, &extent) == 0);
 	must(dev_read(t.dev, dirt, 4096, extent.pblk * 4096) == 0);
 	memset(dirt + 10001 - 8192, 0xee, 4096 - (10001 - 8192));
 	must(dev_write(t.dev, dirt, 4096, extent.pblk * 4096, 0) == 0);
 	must(model_truncate(&model, 12000) == 0);
 	model_compare(&model);
-	must(x4_truncate(t.inode, 1ull << 44) == -EFBIG);
-	must(x4_truncate(t.inode, (1ull << 44) - 4096) == 0);
+	must(ext4_truncate(t.inode, 1ull << 44) == -EFBIG);
+	must(ext4_truncate(t.inode, (1ull << 44) - 4096) == 0);
 	onefile_recheck(&t);
 	t.vol->read_only = true;
-	must(x4_truncate(t.inode, 1) == -EROFS);
-	must(x4_fallocate(t.inode, 0, 0, 1, false) == -EROFS);
+	must(ext4_truncate(t.inode, 1) == -EROFS);
+	must(ext4_fallocate(t.inode, 0, 0, 1, false) == -EROFS);
 	model_fini(&model);
 	onefile_close(&t);
 }
@@ -308,21 +308,21 @@ START_TEST(seeking)
 
 	onefile_open(&t, 24 << 20, formats[0], NULL);
 	model_init(&model, &t, 64, 5);
-	must(x4_seek(t.inode, 0, true, &at) == -ENXIO);
+	must(ext4_seek(t.inode, 0, true, &at) == -ENXIO);
 	must(model_write(&model, 4096, 2048) == 0);
 	must(model_fallocate(&model, 0, 8192, 4096) == 0);
-	must(x4_seek(t.inode, 0, true, &at) == 0);
+	must(ext4_seek(t.inode, 0, true, &at) == 0);
 	must(at == 4096);
-	must(x4_seek(t.inode, 4500, true, &at) == 0);
+	must(ext4_seek(t.inode, 4500, true, &at) == 0);
 	must(at == 4500);
-	must(x4_seek(t.inode, 4500, false, &at) == 0);
+	must(ext4_seek(t.inode, 4500, false, &at) == 0);
 	must(at == 6144);
-	must(x4_seek(t.inode, 6144, true, &at) == -ENXIO);
-	must(x4_seek(t.inode, 0, false, &at) == 0);
+	must(ext4_seek(t.inode, 6144, true, &at) == -ENXIO);
+	must(ext4_seek(t.inode, 0, false, &at) == 0);
 	must(at == 0);
-	must(x4_seek(t.inode, 12288, false, &at) == -ENXIO);
+	must(ext4_seek(t.inode, 12288, false, &at) == -ENXIO);
 	must(model_write(&model, 12288, 100) == 0);
-	must(x4_seek(t.inode, 12288, false, &at) == 0);
+	must(ext4_seek(t.inode, 12288, false, &at) == 0);
 	must(at == 12388);
 	model_fini(&model);
 	onefile_close(&t);
@@ -333,46 +333,46 @@ END_TEST
 START_TEST(damaged_trees)
 {
 	struct onefile t;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	unsigned refused = 0;
 
 	onefile_open(&t, 24 << 20, formats[_i ? 2 : 0], NULL);
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 600; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
-	must(x4_eh_depth(x4_ext_root(t.inode)) >= 1);
+	must(ext4_extent_node_depth(ext4_extent_root(t.inode)) >= 1);
 	for (unsigned n = 0; n < 4000; n++) {
 		struct journal_buffer *buffer;
 		uint8_t *p, old;
 		int err;
 
-		must(journal_read_block(t.vol->journal, x4_idx_blk(x4_eh_idx(x4_ext_root(t.inode))), &buffer) == 0);
+		must(journal_read_block(t.vol->journal, ext4_extent_index_block(ext4_extent_node_indexes(ext4_extent_root(t.inode))), &buffer) == 0);
 		p = n % 4 ? buffer->data + (n * 31) % 200 : (uint8_t *)t.inode->raw->i_block + (n * 7) % 60;
 		old = *p;
 		*p ^= 1 << n % 8;
 		buffer->verified = 0;
-		x4_map_drop(t.inode);
-		err = x4_map_load(t.inode);
+		ext4_map_drop(t.inode);
+		err = ext4_map_load(t.inode);
 		must(err == 0 || err == -EUCLEAN);
 		refused += err != 0;
 		if (!err)
-			must(x4_map_lookup(t.inode, n, &extent) == 0);
+			must(ext4_map_lookup(t.inode, n, &extent) == 0);
 		*p = old;
 		buffer->verified = 0;
 		if (n % 200 == 0)
 			epoch_drain();
 	}
 	must(refused > 1000);
-	x4_map_drop(t.inode);
-	must(x4_map_load(t.inode) == 0);
+	ext4_map_drop(t.inode);
+	must(ext4_map_load(t.inode) == 0);
 	onefile_close(&t);
 }
 END_TEST
 
 static int reload(struct onefile *t)
 {
-	x4_map_drop(t->inode);
-	return x4_map_load(t->inode);
+	ext4_map_drop(t->inode);
+	return ext4_map_load(t->inode);
 }
 
 /* A block that the file maps twice, or maps and has as a node of its tree, is damage. */
@@ -387,10 +387,10 @@ START_TEST(extent_twice)
 	mini_fragment = 1;
 	for (uint32_t k = 0; k < 150; k++)
 		must(insert_at(&t, 2 * k, k % 2) == 0);
-	must(journal_read_block(t.vol->journal, x4_idx_blk(x4_eh_idx(x4_ext_root(t.inode))), &buffer) == 0);
-	must(x4_eh_depth((void *)buffer->data) == 0);
+	must(journal_read_block(t.vol->journal, ext4_extent_index_block(ext4_extent_node_indexes(ext4_extent_root(t.inode))), &buffer) == 0);
+	must(ext4_extent_node_depth((void *)buffer->data) == 0);
 	must(reload(&t) == 0);
-	extent = x4_eh_ext((void *)buffer->data);
+	extent = ext4_extent_node_extents((void *)buffer->data);
 	old = extent[3].ee_start;
 	extent[3].ee_start = _i ? htole32((uint32_t)buffer->blk) : extent[40].ee_start;
 	must(reload(&t) == -EUCLEAN);
@@ -410,33 +410,33 @@ static const char *indirect_setup =
 START_TEST(indirect_file)
 {
 	struct onefile t;
-	struct x4_ext extent;
-	struct x4_resv reservation;
+	struct ext4_extent extent;
+	struct ext4_reservation reservation;
 	unsigned n;
 	char buf[1024];
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", indirect_setup);
-	must(x4_map_kind(t.inode) == X4_MAPPED_INDIRECT);
+	must(ext4_map_kind(t.inode) == EXT4_MAPPED_INDIRECT);
 	for (uint32_t l = 0; l < 878; l += 97) {
-		must(x4_map_lookup_load(t.inode, l, &extent) == 0);
-		must(extent.state == X4_EXT_WRITTEN);
+		must(ext4_map_lookup_load(t.inode, l, &extent) == 0);
+		must(extent.state == EXT4_EXTENT_WRITTEN);
 		must(dev_read(t.dev, buf, 1024, extent.pblk * 1024) == 0);
 		for (unsigned k = 0; k < 1024; k++)
 			must(buf[k] == "0123456789abcdef\n"[(l * 1024 + k) % 17]);
 	}
-	must(x4_resv_holes(t.inode, 2000, 1, false, &reservation) == -EOPNOTSUPP);
-	must(x4_fallocate(t.inode, 0, 0, 4096, false) == -EOPNOTSUPP);
-	must(x4_fallocate(t.inode, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE, 100 << 10, 300 << 10, false) == 0);
-	must(x4_map_lookup_load(t.inode, 100, &extent) == 0);
-	must(extent.state == X4_EXT_HOLE);
+	must(ext4_reserve_holes(t.inode, 2000, 1, false, &reservation) == -EOPNOTSUPP);
+	must(ext4_fallocate(t.inode, 0, 0, 4096, false) == -EOPNOTSUPP);
+	must(ext4_fallocate(t.inode, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE, 100 << 10, 300 << 10, false) == 0);
+	must(ext4_map_lookup_load(t.inode, 100, &extent) == 0);
+	must(extent.state == EXT4_EXTENT_HOLE);
 	must(extent.len == 300);
 	onefile_recheck(&t);
-	must(x4_truncate(t.inode, 5000) == 0);
+	must(ext4_truncate(t.inode, 5000) == 0);
 	free(model_runs(t.inode, &n));
 	must(n >= 1);
 	must(le32toh(t.inode->raw->i_blocks) == 10);
 	onefile_recheck(&t);
-	must(x4_free_all_blocks(t.inode) == 0);
+	must(ext4_free_all_blocks(t.inode) == 0);
 	must(le32toh(t.inode->raw->i_blocks) == 0);
 	onefile_close(&t);
 }
@@ -450,29 +450,29 @@ static const char *map_holes = "for k in 0 2 4 6 8 10; do printf x | dd of=big.$
 
 static void reserve_one(struct onefile *t, uint32_t lblk)
 {
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 
-	must(x4_resv_holes(t->inode, lblk, 1, false, &reservation) == 0);
-	must(x4_insert(t->inode, &reservation, 0, 0, (lblk + 1) * 1024ull) == 0);
-	x4_resv_free(&reservation);
+	must(ext4_reserve_holes(t->inode, lblk, 1, false, &reservation) == 0);
+	must(ext4_insert(t->inode, &reservation, 0, 0, (lblk + 1) * 1024ull) == 0);
+	ext4_reservation_free(&reservation);
 }
 
 START_TEST(block_map_becomes_extents)
 {
-	struct x4_ext before, extent;
+	struct ext4_extent before, extent;
 	struct onefile t;
 	unsigned n;
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", map_small);
-	must(x4_map_kind(t.inode) == X4_MAPPED_INDIRECT);
-	must(x4_map_lookup_load(t.inode, 300, &before) == 0);
+	must(ext4_map_kind(t.inode) == EXT4_MAPPED_INDIRECT);
+	must(ext4_map_lookup_load(t.inode, 300, &before) == 0);
 	must(le32toh(t.inode->raw->i_blocks) == 2 * (391 + 3)); /* an indirect block, and one above another */
 	reserve_one(&t, 391);
-	must(x4_map_kind(t.inode) == X4_MAPPED_EXTENTS);
+	must(ext4_map_kind(t.inode) == EXT4_MAPPED_EXTENTS);
 	must(le32toh(t.inode->raw->i_blocks) == 2 * 392);
 	onefile_recheck(&t);
-	must(x4_map_lookup_load(t.inode, 300, &extent) == 0);
-	must(extent.pblk == before.pblk && extent.state == X4_EXT_WRITTEN);
+	must(ext4_map_lookup_load(t.inode, 300, &extent) == 0);
+	must(extent.pblk == before.pblk && extent.state == EXT4_EXTENT_WRITTEN);
 	free(model_runs(t.inode, &n));
 	must(n >= 1);
 	onefile_close(&t);
@@ -482,17 +482,17 @@ END_TEST
 START_TEST(block_map_that_does_not_fit)
 {
 	struct onefile t;
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 
 	onefile_open(&t, 24 << 20, "-t ext3 -b 1024", map_holes);
-	must(x4_map_kind(t.inode) == X4_MAPPED_INDIRECT);
-	must(x4_resv_holes(t.inode, 1, 1, false, &reservation) == -EOPNOTSUPP);
-	must(x4_fallocate(t.inode, 0, 0, 4096, false) == -EOPNOTSUPP);
-	must(x4_inode_size(t.inode) == 10 * 1024 + 1);
+	must(ext4_map_kind(t.inode) == EXT4_MAPPED_INDIRECT);
+	must(ext4_reserve_holes(t.inode, 1, 1, false, &reservation) == -EOPNOTSUPP);
+	must(ext4_fallocate(t.inode, 0, 0, 4096, false) == -EOPNOTSUPP);
+	must(ext4_inode_size(t.inode) == 10 * 1024 + 1);
 	onefile_recheck(&t);
 	/* Without blocks it is a file like any other. */
-	must(x4_truncate(t.inode, 0) == 0);
-	must(x4_map_kind(t.inode) == X4_MAPPED_EXTENTS);
+	must(ext4_truncate(t.inode, 0) == 0);
+	must(ext4_map_kind(t.inode) == EXT4_MAPPED_EXTENTS);
 	onefile_recheck(&t);
 	reserve_one(&t, 7);
 	onefile_close(&t);
@@ -531,15 +531,15 @@ END_TEST
  */
 START_TEST(nodes_are_compared_early)
 {
-	struct x4_map_builder builder = { 0 };
+	struct ext4_map_builder builder = { 0 };
 	unsigned n = 0;
 	int err = 0;
 
 	while (!err && n < 1000)
-		err = x4_map_builder_node(&builder, 1000 - n++ % 100);
+		err = ext4_map_builder_node(&builder, 1000 - n++ % 100);
 	must(err == -EUCLEAN);
 	must(n <= 2 * 128 + 1);
-	x4_map_builder_free(&builder);
+	ext4_map_builder_free(&builder);
 }
 END_TEST
 

@@ -22,9 +22,9 @@ START_TEST(random_operations)
 	for (unsigned n = 1; n <= 1500; n++) {
 		int err;
 
-		x4_inode_lock_excl(t.inode);
+		ext4_inode_lock_exclusive(t.inode);
 		err = model_random_op(&model);
-		x4_inode_unlock(t.inode);
+		ext4_inode_unlock(t.inode);
 		must_msg(err == 0, "operation %u: %d", n, err);
 		if (n % 250 == 0)
 			model_compare_reloaded(&model);
@@ -34,9 +34,9 @@ START_TEST(random_operations)
 			onefile_recheck(&t);
 	}
 	model_compare(&model);
-	x4_inode_lock_excl(t.inode);
+	ext4_inode_lock_exclusive(t.inode);
 	must(model_truncate(&model, 0) == 0);
-	x4_inode_unlock(t.inode);
+	ext4_inode_unlock(t.inode);
 	model_fini(&model);
 	onefile_close(&t);
 }
@@ -44,11 +44,11 @@ END_TEST
 
 static bool must_wait(struct onefile *t)
 {
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	journal_tid tid;
 
-	must(x4_map_lookup(t->inode, 1, &extent) == 0);
-	return extent.state == X4_EXT_WRITTEN && x4_sync_tid_noted(t->inode, true, &tid) && !journal_tid_durable(t->vol->journal, tid);
+	must(ext4_map_lookup(t->inode, 1, &extent) == 0);
+	return extent.state == EXT4_EXTENT_WRITTEN && ext4_sync_tid_noted(t->inode, true, &tid) && !journal_tid_durable(t->vol->journal, tid);
 }
 
 static struct journal_handle *map_four(struct onefile *t, bool convert)
@@ -58,28 +58,28 @@ static struct journal_handle *map_four(struct onefile *t, bool convert)
 	uint64_t blk;
 
 	must(journal_begin(t->vol->journal, 60, &handle) == 0);
-	must(x4_inode_begin(handle, t->inode) == 0);
+	must(ext4_inode_begin(handle, t->inode) == 0);
 	if (convert) {
-		must(x4_extent_convert(handle, t->inode, 0, 4, X4_EXT_WRITTEN, &next) == 0);
+		must(ext4_extent_convert(handle, t->inode, 0, 4, EXT4_EXTENT_WRITTEN, &next) == 0);
 	} else {
-		must(x4_balloc(handle, t->inode, 0, 4, &blk, &n) == 0 && n == 4);
-		must(x4_extent_insert(handle, t->inode, 0, 4, blk, false) == 0);
+		must(ext4_blocks_alloc(handle, t->inode, 0, 4, &blk, &n) == 0 && n == 4);
+		must(ext4_extent_insert(handle, t->inode, 0, 4, blk, false) == 0);
 	}
-	x4_stamp(t->inode, 5 * 4096);
-	must(x4_inode_dirty(handle, t->inode, true) == 0);
+	ext4_stamp(t->inode, 5 * 4096);
+	must(ext4_inode_dirty(handle, t->inode, true) == 0);
 	return handle;
 }
 
 static void opened_with_four(struct onefile *t, bool unwritten)
 {
 	onefile_open(t, 32 << 20, formats[1], NULL);
-	x4_inode_lock_excl(t->inode);
+	ext4_inode_lock_exclusive(t->inode);
 	if (unwritten)
-		must(x4_fallocate(t->inode, 0, 0, 4 * 4096, true) == 0);
+		must(ext4_fallocate(t->inode, 0, 0, 4 * 4096, true) == 0);
 	else
-		must(x4_truncate(t->inode, 4 * 4096) == 0);
-	must(x4_map_load(t->inode) == 0);
-	must(x4_vol_sync(t->vol) == 0);
+		must(ext4_truncate(t->inode, 4 * 4096) == 0);
+	must(ext4_map_load(t->inode) == 0);
+	must(ext4_vol_sync(t->vol) == 0);
 	fdio_mutex_lock(&t->inode->map_lock);
 }
 
@@ -89,24 +89,24 @@ static void opened_with_four(struct onefile *t, bool unwritten)
  */
 START_TEST(map_waits_for_the_handle)
 {
-	enum x4_ext_state before = _i ? X4_EXT_UNWRITTEN : X4_EXT_HOLE;
+	enum ext4_extent_state before = _i ? EXT4_EXTENT_UNWRITTEN : EXT4_EXTENT_HOLE;
 	struct journal_handle *handle;
 	struct onefile t;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
 	opened_with_four(&t, _i);
 	handle = map_four(&t, _i);
-	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
-	must(x4_inode_size(t.inode) == 4 * 4096);
+	must(ext4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
+	must(ext4_inode_size(t.inode) == 4 * 4096);
 	journal_cancel(handle);
-	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
-	must(x4_inode_size(t.inode) == 4 * 4096);
+	must(ext4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == before);
+	must(ext4_inode_size(t.inode) == 4 * 4096);
 	handle = map_four(&t, _i);
 	journal_end(handle);
-	must(x4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == X4_EXT_WRITTEN);
-	must(x4_inode_size(t.inode) == 5 * 4096);
+	must(ext4_map_lookup(t.inode, 1, &extent) == 0 && extent.state == EXT4_EXTENT_WRITTEN);
+	must(ext4_inode_size(t.inode) == 5 * 4096);
 	fdio_mutex_unlock(&t.inode->map_lock);
-	x4_inode_unlock(t.inode);
+	ext4_inode_unlock(t.inode);
 	onefile_close(&t);
 }
 END_TEST
@@ -126,9 +126,9 @@ START_TEST(map_is_not_ahead_of_the_transaction)
 	journal_end(handle);
 	fdio_mutex_unlock(&t.inode->map_lock);
 	must(must_wait(&t));
-	must(x4_vol_sync(t.vol) == 0);
+	must(ext4_vol_sync(t.vol) == 0);
 	must(!must_wait(&t));
-	x4_inode_unlock(t.inode);
+	ext4_inode_unlock(t.inode);
 	onefile_close(&t);
 }
 END_TEST
@@ -143,27 +143,27 @@ START_TEST(power_cuts)
 		struct model model;
 
 		model_init(&model, &t, 2000, 31 * _i + round + 1);
-		x4_inode_lock_excl(t.inode);
-		must(x4_truncate(t.inode, 0) == 0);
+		ext4_inode_lock_exclusive(t.inode);
+		must(ext4_truncate(t.inode, 0) == 0);
 		for (unsigned n = 0; n < 60; n++)
 			must(model_random_op(&model) == 0);
-		must(x4_vol_sync(t.vol) == 0);
+		must(ext4_vol_sync(t.vol) == 0);
 		if (round % 2)
 			for (unsigned n = 0; n < 40; n++) {
 				struct model other;
 
 				/* Done to the volume only. */
 				model_init(&other, &t, 2000, 1000 + n);
-				other.size = x4_inode_size(t.inode);
+				other.size = ext4_inode_size(t.inode);
 				must(model_random_op(&other) == 0);
 				model_fini(&other);
 			}
-		x4_inode_unlock(t.inode);
+		ext4_inode_unlock(t.inode);
 		onefile_power_cut(&t, round + 1);
 		if (round % 2 == 0)
 			model_compare(&model);
 		else
-			must(x4_map_load(t.inode) == 0);
+			must(ext4_map_load(t.inode) == 0);
 		model_fini(&model);
 	}
 	onefile_close(&t);
@@ -182,27 +182,27 @@ static void sink(int level, const char *line)
 /* Every other run of so many blocks becomes written, the rest stays unwritten: 2 * runs extents. */
 static void alternate(struct onefile *t, uint32_t runs, uint32_t step, uint32_t blocks)
 {
-	must(x4_fallocate(t->inode, 0, 0, (uint64_t)runs * 2 * blocks << t->vol->block_bits, false) == 0);
+	must(ext4_fallocate(t->inode, 0, 0, (uint64_t)runs * 2 * blocks << t->vol->block_bits, false) == 0);
 	for (uint32_t k = 0; k < runs; k++)
-		must(x4_insert(t->inode, NULL, (uint32_t)((uint64_t)k * step % runs * 2 * blocks), blocks, 0) == 0);
+		must(ext4_insert(t->inode, NULL, (uint32_t)((uint64_t)k * step % runs * 2 * blocks), blocks, 0) == 0);
 }
 
-/* The first transactions of a long truncate, as x4_truncate makes them, each made durable. */
+/* The first transactions of a long truncate, as ext4_truncate makes them, each made durable. */
 static void truncate_begin(struct onefile *t, uint64_t size, unsigned steps)
 {
-	uint32_t to = X4_LBLK_END;
+	uint32_t to = EXT4_LBLK_END;
 
 	for (unsigned k = 0; k < steps; k++) {
 		struct journal_handle *handle;
 		journal_tid tid;
 
 		fdio_mutex_lock(&t->inode->map_lock);
-		must(journal_begin(t->vol->journal, 2 * x4_extent_credits(t->inode) + 4, &handle) == 0);
-		must(x4_inode_begin(handle, t->inode) == 0);
-		x4_stamp(t->inode, size);
-		must(x4_remove_step(handle, t->inode, fdio_blocks(size, t->vol->block_bits), &to, false) == 0);
-		must(x4_orphan_add(handle, t->inode) == 0);
-		must(x4_inode_dirty(handle, t->inode, true) == 0);
+		must(journal_begin(t->vol->journal, 2 * ext4_extent_credits(t->inode) + 4, &handle) == 0);
+		must(ext4_inode_begin(handle, t->inode) == 0);
+		ext4_stamp(t->inode, size);
+		must(ext4_remove_step(handle, t->inode, fdio_blocks(size, t->vol->block_bits), &to, false) == 0);
+		must(ext4_orphan_add(handle, t->inode) == 0);
+		must(ext4_inode_dirty(handle, t->inode, true) == 0);
 		tid = journal_end(handle);
 		fdio_mutex_unlock(&t->inode->map_lock);
 		must(journal_commit_wait(t->vol->journal, tid, NULL) == 0);
@@ -217,17 +217,17 @@ START_TEST(interrupted_truncate)
 	unsigned n;
 
 	onefile_open(&t, 64 << 20, "-t ext4 -b 1024", NULL);
-	x4_inode_lock_excl(t.inode);
+	ext4_inode_lock_exclusive(t.inode);
 	alternate(&t, RUNS, 1, 1);
-	must(x4_vol_sync(t.vol) == 0);
+	must(ext4_vol_sync(t.vol) == 0);
 	truncate_begin(&t, 100 << 10, 1 + _i);
 	free(model_runs(t.inode, &n));
 	must(n > 100 && n < 2 * RUNS);
-	x4_inode_unlock(t.inode);
+	ext4_inode_unlock(t.inode);
 	onefile_power_cut(&t, 1);
 	free(model_runs(t.inode, &n));
 	must(n == 100);
-	must(x4_inode_size(t.inode) == 100 << 10);
+	must(ext4_inode_size(t.inode) == 100 << 10);
 	must(orphans_seen > 0);
 	onefile_close(&t);
 }
@@ -240,22 +240,22 @@ static int extend(struct onefile *t, unsigned how, uint64_t size)
 
 	switch (how) {
 	case 0:
-		return x4_truncate(t->inode, size);
+		return ext4_truncate(t->inode, size);
 	case 1:
-		return x4_fallocate(t->inode, 0, size - 1, 1, false);
+		return ext4_fallocate(t->inode, 0, size - 1, 1, false);
 	default:
-		err = x4_truncate_finish(t->inode);
-		return err ? err : x4_publish_size(t->inode, size);
+		err = ext4_truncate_finish(t->inode);
+		return err ? err : ext4_publish_size(t->inode, size);
 	}
 }
 
 static void nothing_old(struct onefile *t, unsigned event, uint32_t kept, uint64_t end)
 {
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
-	for (uint64_t at = kept; at < end >> t->vol->block_bits; at = x4_ext_end(&extent)) {
-		must(x4_map_lookup_load(t->inode, (uint32_t)at, &extent) == 0);
-		must_msg(extent.state != X4_EXT_WRITTEN, "cut at %u: block %u shows what was cut off", event, (unsigned)at);
+	for (uint64_t at = kept; at < end >> t->vol->block_bits; at = ext4_extent_end(&extent)) {
+		must(ext4_map_lookup_load(t->inode, (uint32_t)at, &extent) == 0);
+		must_msg(extent.state != EXT4_EXTENT_WRITTEN, "cut at %u: block %u shows what was cut off", event, (unsigned)at);
 	}
 }
 
@@ -273,13 +273,13 @@ static unsigned cut_everywhere(struct onefile *t, unsigned how, uint32_t kept, u
 
 		must(fake_e2fsck_replay(o.fake) == 0);
 		onefile_attach(&o);
-		size = x4_inode_size(o.inode);
+		size = ext4_inode_size(o.inode);
 		must_msg(size == before || size == (uint64_t)kept << o.vol->block_bits || size == after, "cut at %u: size %llu", k,
 			 (unsigned long long)size);
 		halves += size < before;
-		x4_inode_lock_excl(o.inode);
+		ext4_inode_lock_exclusive(o.inode);
 		must(extend(&o, how, after) == 0);
-		x4_inode_unlock(o.inode);
+		ext4_inode_unlock(o.inode);
 		if (size != before)
 			nothing_old(&o, k, kept, after);
 		onefile_close(&o);
@@ -293,30 +293,30 @@ START_TEST(failed_truncate_and_cuts)
 	enum { RUNS = 2500, WIDE = 4, KEPT = 100 }; /* as above, but in several groups */
 	struct onefile t;
 	uint64_t before, after, bitmap;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
 	onefile_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=1", NULL);
 	before = (uint64_t)RUNS * 2 * WIDE << t.vol->block_bits;
 	after = before + 1024;
-	x4_inode_lock_excl(t.inode);
+	ext4_inode_lock_exclusive(t.inode);
 	alternate(&t, RUNS, 1, WIDE);
-	x4_inode_unlock(t.inode);
+	ext4_inode_unlock(t.inode);
 	onefile_recheck(&t);
-	x4_inode_lock_excl(t.inode);
-	must(x4_map_lookup_load(t.inode, KEPT, &extent) == 0 && extent.state != X4_EXT_HOLE);
+	ext4_inode_lock_exclusive(t.inode);
+	must(ext4_map_lookup_load(t.inode, KEPT, &extent) == 0 && extent.state != EXT4_EXTENT_HOLE);
 	bitmap = ext2fs_block_bitmap_loc(t.vol->fs, (extent.pblk - 1) / 8192) << 10;
 	fake_rec_start(t.fake);
 	fake_fault_add(t.fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = bitmap, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
-	must(x4_truncate(t.inode, KEPT << 10) == -EIO);
-	must(x4_inode_size(t.inode) == KEPT << 10);
-	must(x4_vol_sync(t.vol) == 0);
+	must(ext4_truncate(t.inode, KEPT << 10) == -EIO);
+	must(ext4_inode_size(t.inode) == KEPT << 10);
+	must(ext4_vol_sync(t.vol) == 0);
 	must(extend(&t, _i, after) == -EIO);
-	must(x4_inode_size(t.inode) == KEPT << 10);
-	must(x4_vol_sync(t.vol) == 0);
+	must(ext4_inode_size(t.inode) == KEPT << 10);
+	must(ext4_vol_sync(t.vol) == 0);
 	fake_fault_clear(t.fake);
 	must(extend(&t, _i, after) == 0);
-	must(x4_vol_sync(t.vol) == 0);
-	x4_inode_unlock(t.inode);
+	must(ext4_vol_sync(t.vol) == 0);
+	ext4_inode_unlock(t.inode);
 	must(cut_everywhere(&t, _i, KEPT, before, after) > 3);
 	nothing_old(&t, 0, KEPT, after);
 	fake_rec_stop(t.fake);
@@ -326,18 +326,18 @@ END_TEST
 
 static void map_new(struct onefile *t, uint32_t lblk, uint32_t n, uint64_t size)
 {
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 
-	must(x4_resv_holes(t->inode, lblk, n, false, &reservation) == 0);
-	must(x4_insert(t->inode, &reservation, 0, 0, size) == 0);
-	x4_resv_free(&reservation);
+	must(ext4_reserve_holes(t->inode, lblk, n, false, &reservation) == 0);
+	must(ext4_insert(t->inode, &reservation, 0, 0, size) == 0);
+	ext4_reservation_free(&reservation);
 }
 
 static int grow(struct onefile *t, unsigned how, uint64_t size)
 {
 	if (how == 0 || how == 3) /* 3: as a write behind the end does it */
 		return extend(t, how ? 2 : 0, size);
-	return x4_fallocate(t->inode, how == 1 ? 0 : X4_FALLOC_ZERO_RANGE, size - 10, 10, false);
+	return ext4_fallocate(t->inode, how == 1 ? 0 : EXT4_FALLOC_ZERO_RANGE, size - 10, 10, false);
 }
 
 /* The rest of the last block, and whole blocks that a crash has left behind the end, must not become part of a file that grows. */
@@ -345,24 +345,24 @@ START_TEST(growing_shows_nothing_old)
 {
 	uint8_t block[1024], zero[1024] = { 0 };
 	struct onefile t;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 
 	onefile_open(&t, 32 << 20, formats[0], NULL);
-	x4_inode_lock_excl(t.inode);
+	ext4_inode_lock_exclusive(t.inode);
 	map_new(&t, 0, 1, 100);
 	if (_i < 4)
 		map_new(&t, 1, 4, 0);
-	must(x4_inode_size(t.inode) == 100);
-	must(x4_map_lookup_load(t.inode, 0, &extent) == 0 && extent.state == X4_EXT_WRITTEN);
+	must(ext4_inode_size(t.inode) == 100);
+	must(ext4_map_lookup_load(t.inode, 0, &extent) == 0 && extent.state == EXT4_EXTENT_WRITTEN);
 	memset(block, 0xee, sizeof(block));
 	for (unsigned k = 0; k < 5; k++)
 		fake_poke(t.fake, block, sizeof(block), (extent.pblk + k) << 10);
 	must(grow(&t, _i % 4, 8 << 10) == 0);
-	must(x4_inode_size(t.inode) == 8 << 10);
+	must(ext4_inode_size(t.inode) == 8 << 10);
 	fake_peek(t.fake, block, sizeof(block), extent.pblk << 10);
 	must(block[0] == 0xee && block[99] == 0xee && !memcmp(block + 100, zero, sizeof(block) - 100));
 	nothing_old(&t, 0, 1, 8 << 10);
-	x4_inode_unlock(t.inode);
+	ext4_inode_unlock(t.inode);
 	onefile_close(&t);
 }
 END_TEST
@@ -375,16 +375,16 @@ START_TEST(many_fragments)
 
 	onefile_open(&t, 64 << 20, "-t ext4 -b 1024 -J size=4", NULL);
 	model_init(&model, &t, 16, 1);
-	x4_inode_lock_excl(t.inode);
+	ext4_inode_lock_exclusive(t.inode);
 	alternate(&t, 20000, 7919, 1);
 	free(model_runs(t.inode, &n));
 	must(n >= 40000);
 	model_compare_reloaded(&model);
 	for (uint32_t k = 0; k < 20000; k++)
-		must(x4_insert(t.inode, NULL, 2 * k + 1, 1, 0) == 0);
+		must(ext4_insert(t.inode, NULL, 2 * k + 1, 1, 0) == 0);
 	free(model_runs(t.inode, &n));
 	must(n < 30);
-	x4_inode_unlock(t.inode);
+	ext4_inode_unlock(t.inode);
 	model_fini(&model);
 	onefile_close(&t);
 }

@@ -10,7 +10,7 @@
 #define SPACE 20000
 
 /* The map does not load by itself here. */
-int x4_map_load(struct x4_inode *inode) { (void)inode; return -EIO; }
+int ext4_map_load(struct ext4_inode *inode) { (void)inode; return -EIO; }
 
 static uint64_t seed;
 static uint64_t rnd(void)
@@ -21,51 +21,51 @@ static uint64_t rnd(void)
 	return seed;
 }
 
-static void empty_map(struct x4_inode *inode)
+static void empty_map(struct ext4_inode *inode)
 {
-	struct x4_map_builder builder = { NULL, 0, 0 };
+	struct ext4_map_builder builder = { NULL, 0, 0 };
 
 	memset(inode, 0, sizeof(*inode));
-	must(x4_map_builder_publish(&builder, inode) == 0);
+	must(ext4_map_builder_publish(&builder, inode) == 0);
 }
 
 /* model[l]: 0 hole, else pblk << 1 | unwritten */
-static void model_set(uint64_t *model, const struct x4_ext *extent)
+static void model_set(uint64_t *model, const struct ext4_extent *extent)
 {
 	for (uint32_t k = 0; k < extent->len; k++)
-		model[extent->lblk + k] = extent->state == X4_EXT_HOLE ? 0 : (extent->pblk + k) << 1 | (extent->state == X4_EXT_UNWRITTEN);
+		model[extent->lblk + k] = extent->state == EXT4_EXTENT_HOLE ? 0 : (extent->pblk + k) << 1 | (extent->state == EXT4_EXTENT_UNWRITTEN);
 }
 
-static void compare(struct x4_inode *inode, const uint64_t *model)
+static void compare(struct ext4_inode *inode, const uint64_t *model)
 {
 	uint32_t l = 0;
 
 	while (l < SPACE) {
-		struct x4_ext extent;
+		struct ext4_extent extent;
 
-		must(x4_map_lookup(inode, l, &extent) == 0);
+		must(ext4_map_lookup(inode, l, &extent) == 0);
 		must(extent.lblk == l);
 		must(extent.len > 0);
 		for (uint32_t k = 0; k < extent.len && l + k < SPACE; k++) {
-			uint64_t want = extent.state == X4_EXT_HOLE ? 0 : (extent.pblk + k) << 1 | (extent.state == X4_EXT_UNWRITTEN);
+			uint64_t want = extent.state == EXT4_EXTENT_HOLE ? 0 : (extent.pblk + k) << 1 | (extent.state == EXT4_EXTENT_UNWRITTEN);
 
 			must_msg(model[l + k] == want, "block %u: %llu, not %llu", l + k,
 				      (unsigned long long)want, (unsigned long long)model[l + k]);
 		}
-		if (extent.state == X4_EXT_HOLE && (uint64_t)l + extent.len < SPACE)
+		if (extent.state == EXT4_EXTENT_HOLE && (uint64_t)l + extent.len < SPACE)
 			must_msg(model[l + extent.len] != 0, "hole at %u ends early", l);
 		l = (uint64_t)extent.lblk + extent.len > SPACE ? SPACE : extent.lblk + extent.len;
 	}
 }
 
-static struct x4_ext random_run(unsigned longest)
+static struct ext4_extent random_run(unsigned longest)
 {
-	struct x4_ext extent = { .lblk = rnd() % SPACE, .len = 1 + rnd() % longest };
+	struct ext4_extent extent = { .lblk = rnd() % SPACE, .len = 1 + rnd() % longest };
 
 	if (extent.lblk + extent.len > SPACE)
 		extent.len = SPACE - extent.lblk;
 	extent.state = rnd() % 3;
-	if (extent.state != X4_EXT_HOLE)
+	if (extent.state != EXT4_EXTENT_HOLE)
 		extent.pblk = rnd() % 2 ? 1000 + extent.lblk : 100000 + rnd() % 1000000;
 	return extent;
 }
@@ -74,20 +74,20 @@ START_TEST(random_edits)
 {
 	static const unsigned longest[] = { 1, 3, 40, 5000 };
 	uint64_t *model = calloc(SPACE, sizeof(*model));
-	struct x4_inode inode;
+	struct ext4_inode inode;
 
 	seed = 1 + _i * 977;
 	empty_map(&inode);
 	for (unsigned n = 0; n < 12000; n++) {
-		struct x4_ext extent = random_run(longest[_i]);
+		struct ext4_extent extent = random_run(longest[_i]);
 
 		model_set(model, &extent);
-		x4_map_apply(&inode, &extent);
+		ext4_map_apply(&inode, &extent);
 		if (n % 1500 == 0)
 			compare(&inode, model);
 	}
 	compare(&inode, model);
-	x4_map_drop(&inode);
+	ext4_map_drop(&inode);
 	epoch_drain();
 	free(model);
 }
@@ -96,31 +96,31 @@ END_TEST
 START_TEST(built_and_edited)
 {
 	uint64_t *model = calloc(SPACE, sizeof(*model));
-	struct x4_map_builder builder = { NULL, 0, 0 };
-	struct x4_inode inode;
+	struct ext4_map_builder builder = { NULL, 0, 0 };
+	struct ext4_inode inode;
 
 	seed = 4711;
 	memset(&inode, 0, sizeof(inode));
 	for (uint32_t l = 0; l + 1 < SPACE; l += 2) {
-		struct x4_ext extent = { l, 1, 7000 + 3 * l, X4_EXT_WRITTEN };
+		struct ext4_extent extent = { l, 1, 7000 + 3 * l, EXT4_EXTENT_WRITTEN };
 
 		model_set(model, &extent);
-		must(x4_map_builder_add(&builder, &extent) == 0);
+		must(ext4_map_builder_add(&builder, &extent) == 0);
 	}
-	must(x4_map_builder_publish(&builder, &inode) == 0);
+	must(ext4_map_builder_publish(&builder, &inode) == 0);
 	compare(&inode, model);
 	for (unsigned n = 0; n < 4000; n++) {
-		struct x4_ext extent = random_run(600);
+		struct ext4_extent extent = random_run(600);
 
 		model_set(model, &extent);
-		x4_map_apply(&inode, &extent);
+		ext4_map_apply(&inode, &extent);
 	}
 	compare(&inode, model);
-	struct x4_ext all = { 0, SPACE, 0, X4_EXT_HOLE };
+	struct ext4_extent all = { 0, SPACE, 0, EXT4_EXTENT_HOLE };
 	memset(model, 0, SPACE * sizeof(*model));
-	x4_map_apply(&inode, &all);
+	ext4_map_apply(&inode, &all);
 	compare(&inode, model);
-	x4_map_drop(&inode);
+	ext4_map_drop(&inode);
 	epoch_drain();
 	free(model);
 }
@@ -128,28 +128,28 @@ END_TEST
 
 START_TEST(ends)
 {
-	struct x4_inode inode;
-	struct x4_ext extent;
+	struct ext4_inode inode;
+	struct ext4_extent extent;
 
 	memset(&inode, 0, sizeof(inode));
-	must(x4_map_lookup(&inode, 0, &extent) == -EAGAIN);
+	must(ext4_map_lookup(&inode, 0, &extent) == -EAGAIN);
 	empty_map(&inode);
-	must(x4_map_lookup(&inode, 5, &extent) == 0);
+	must(ext4_map_lookup(&inode, 5, &extent) == 0);
 	must(extent.len == UINT32_MAX - 5);
-	x4_map_apply(&inode, &(struct x4_ext) { UINT32_MAX - 10, 10, 77, X4_EXT_WRITTEN });
-	must(x4_map_lookup(&inode, UINT32_MAX - 1, &extent) == 0);
+	ext4_map_apply(&inode, &(struct ext4_extent) { UINT32_MAX - 10, 10, 77, EXT4_EXTENT_WRITTEN });
+	must(ext4_map_lookup(&inode, UINT32_MAX - 1, &extent) == 0);
 	must(extent.len == 1);
 	must(extent.pblk == 86);
-	must(x4_map_lookup(&inode, 0, &extent) == 0);
-	must(extent.state == X4_EXT_HOLE);
+	must(ext4_map_lookup(&inode, 0, &extent) == 0);
+	must(extent.state == EXT4_EXTENT_HOLE);
 	must(extent.len == UINT32_MAX - 10);
-	x4_map_drop(&inode);
+	ext4_map_drop(&inode);
 	epoch_drain();
 }
 END_TEST
 
 /* Readers see each block in a state that it had at some time: pblk is always 1000 + lblk, blocks below grown stay mapped. */
-struct race { struct x4_inode inode; uint32_t grown; bool stop; };
+struct race { struct ext4_inode inode; uint32_t grown; bool stop; };
 
 static void *reader(void *arg)
 {
@@ -158,16 +158,16 @@ static void *reader(void *arg)
 
 	while (!__atomic_load_n(&rc->stop, __ATOMIC_ACQUIRE)) {
 		uint32_t grown = __atomic_load_n(&rc->grown, __ATOMIC_ACQUIRE), l;
-		struct x4_ext extent;
+		struct ext4_extent extent;
 
 		s = s * 6364136223846793005ull + 1442695040888963407ull;
 		l = grown ? (s >> 33) % grown : 0;
-		if (x4_map_lookup(&rc->inode, l, &extent))
+		if (ext4_map_lookup(&rc->inode, l, &extent))
 			continue;
-		if (extent.state != X4_EXT_HOLE && extent.pblk != 1000 + (uint64_t)l)
+		if (extent.state != EXT4_EXTENT_HOLE && extent.pblk != 1000 + (uint64_t)l)
 			bad++;
 		/* Even blocks are punched and come back; odd ones stay. */
-		if (l < grown && l % 2 && extent.state == X4_EXT_HOLE)
+		if (l < grown && l % 2 && extent.state == EXT4_EXTENT_HOLE)
 			bad++;
 	}
 	return (void *)(uintptr_t)bad;
@@ -185,15 +185,15 @@ START_TEST(readers_beside_writer)
 	for (unsigned k = 0; k < 2; k++)
 		must(pthread_create(&t[k], NULL, reader, &rc) == 0);
 	for (uint32_t l = 0; l < 6000; l++) {
-		x4_map_apply(&rc.inode, &(struct x4_ext) { l, 1, 1000 + l, l % 3 ? X4_EXT_WRITTEN : X4_EXT_UNWRITTEN });
+		ext4_map_apply(&rc.inode, &(struct ext4_extent) { l, 1, 1000 + l, l % 3 ? EXT4_EXTENT_WRITTEN : EXT4_EXTENT_UNWRITTEN });
 		__atomic_store_n(&rc.grown, l + 1, __ATOMIC_RELEASE);
 		for (unsigned k = 0; k < 3; k++) {
 			uint32_t even = rnd() % (l + 1) & ~1u;
 
 			if (rnd() % 2)
-				x4_map_apply(&rc.inode, &(struct x4_ext) { even, 1, 0, X4_EXT_HOLE });
+				ext4_map_apply(&rc.inode, &(struct ext4_extent) { even, 1, 0, EXT4_EXTENT_HOLE });
 			else
-				x4_map_apply(&rc.inode, &(struct x4_ext) { even, 1, 1000 + even, X4_EXT_WRITTEN });
+				ext4_map_apply(&rc.inode, &(struct ext4_extent) { even, 1, 1000 + even, EXT4_EXTENT_WRITTEN });
 		}
 	}
 	__atomic_store_n(&rc.stop, true, __ATOMIC_RELEASE);
@@ -201,7 +201,7 @@ START_TEST(readers_beside_writer)
 		must(pthread_join(t[k], &bad) == 0);
 		must((uintptr_t)bad == 0);
 	}
-	x4_map_drop(&rc.inode);
+	ext4_map_drop(&rc.inode);
 	epoch_drain();
 }
 END_TEST

@@ -16,7 +16,7 @@
 START_TEST(files_and_directories)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	char longname[300];
 
 	testvol_make(&volume, SMALL, "-b 1024");
@@ -44,14 +44,14 @@ START_TEST(files_and_directories)
 	must_eq(n_nlink(volume.root), 3);
 	must_eq(n_create(dir, "y", S_IFREG | 0600), -ENOENT);
 	must_eq(n_ino(dir, "y"), -ENOENT);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	must_eq(n_unlink(volume.root, "f"), 0);
 	must_eq(n_unlink(volume.root, "f"), -ENOENT);
 	dir = n_get(volume.root, "lost+found");
-	must_eq(n_ino(dir, "."), x4_inode_ino(dir));
-	must_eq(n_ino(dir, ".."), X4_ROOT_INO);
-	must_eq(n_ino(volume.root, ".."), X4_ROOT_INO);
-	x4_iput(dir);
+	must_eq(n_ino(dir, "."), ext4_inode_ino(dir));
+	must_eq(n_ino(dir, ".."), EXT4_ROOT_INO);
+	must_eq(n_ino(volume.root, ".."), EXT4_ROOT_INO);
+	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
 END_TEST
@@ -60,7 +60,7 @@ END_TEST
 START_TEST(names_of_all_lengths)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	char dir[16], name[300];
 
 	testvol_make(&volume, SMALL, "-b 1024");
@@ -68,7 +68,7 @@ START_TEST(names_of_all_lengths)
 	file = n_get(volume.root, "f");
 	for (uint64_t turn = 0; turn < 10; turn++) {
 		uint64_t rnd = turn + 1;
-		struct x4_inode *d;
+		struct ext4_inode *d;
 
 		snprintf(dir, sizeof dir, "d%u", (unsigned)turn);
 		must_eq(n_create(volume.root, dir, S_IFDIR | 0755), 0);
@@ -82,14 +82,14 @@ START_TEST(names_of_all_lengths)
 			}
 			must_eq(n_link(d, name, file), 0);
 		}
-		x4_iput(d);
+		ext4_inode_put(d);
 	}
-	x4_iput(file);
+	ext4_inode_put(file);
 	testvol_done(&volume);
 }
 END_TEST
 
-static int cached(struct x4_inode *dir, const char *name)
+static int cached(struct ext4_inode *dir, const char *name)
 {
 	int err;
 
@@ -109,7 +109,7 @@ static void *cached_while_locked(void *dir)
 START_TEST(lookup_in_memory)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	pthread_t other;
 	uint64_t reads;
 
@@ -122,15 +122,15 @@ START_TEST(lookup_in_memory)
 	must_eq(cached(volume.root, "g"), -EAGAIN);
 	must_eq(fdio_counter_read(CTR_journal_cache_miss), reads);
 	file = n_get(volume.root, "f");
-	must_eq(cached(volume.root, "f"), x4_inode_ino(file));
+	must_eq(cached(volume.root, "f"), ext4_inode_ino(file));
 	must_eq(cached(volume.root, "g"), -ENOENT);
-	must_eq(cached(volume.root, "."), X4_ROOT_INO);
-	must_eq(cached(volume.root, ".."), X4_ROOT_INO);
-	x4_inode_lock_excl(volume.root);
+	must_eq(cached(volume.root, "."), EXT4_ROOT_INO);
+	must_eq(cached(volume.root, ".."), EXT4_ROOT_INO);
+	ext4_inode_lock_exclusive(volume.root);
 	must_eq(pthread_create(&other, NULL, cached_while_locked, volume.root), 0);
 	pthread_join(other, NULL);
-	x4_inode_unlock(volume.root);
-	x4_iput(file);
+	ext4_inode_unlock(volume.root);
+	ext4_inode_put(file);
 	must_eq(n_unlink(volume.root, "f"), 0);
 	must_eq(cached(volume.root, "f"), -ENOENT);
 	testvol_done(&volume);
@@ -140,15 +140,15 @@ END_TEST
 START_TEST(special_files)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *inode;
-	struct x4_attr attr;
+	struct ext4_inode *inode;
+	struct ext4_attr attr;
 
 	testvol_make(&volume, SMALL, "-b 4096");
-	must_eq(x4_create(volume.root, "null", 4, S_IFCHR | 0666, 0x103, &names_cred, &inode), 0);
-	x4_getattr(inode, &attr);
+	must_eq(ext4_create(volume.root, "null", 4, S_IFCHR | 0666, 0x103, &names_cred, &inode), 0);
+	ext4_getattr(inode, &attr);
 	must_eq(attr.rdev, 0x103);
 	must_eq(attr.mode, S_IFCHR | 0644);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	must_eq(n_create(volume.root, "fifo", S_IFIFO | 0600), 0);
 	must_eq(n_create(volume.root, "sock", S_IFSOCK | 0600), 0);
 	testvol_done(&volume);
@@ -160,7 +160,7 @@ START_TEST(symbolic_links)
 	static const unsigned lens[] = { 1, 59, 60, 61, 1000, 1023 };
 	static char target[1100], buf[4097];
 	char name[16];
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	unsigned len;
 	struct testvol volume = { 0 };
 
@@ -168,19 +168,19 @@ START_TEST(symbolic_links)
 	memset(target, 't', sizeof target);
 	for (unsigned n = 0; n < ARRAY_SIZE(lens); n++) {
 		snprintf(name, sizeof name, "l%u", n);
-		must_eq(x4_symlink(volume.root, name, (unsigned)strlen(name), target, lens[n], &names_cred, &inode), 0);
-		must_eq(x4_readlink(inode, buf, sizeof buf, &len), 0);
+		must_eq(ext4_symlink(volume.root, name, (unsigned)strlen(name), target, lens[n], &names_cred, &inode), 0);
+		must_eq(ext4_readlink(inode, buf, sizeof buf, &len), 0);
 		must_eq(len, lens[n]);
 		must(memcmp(buf, target, len) == 0 && buf[len] == 0);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
-	must_eq(x4_symlink(volume.root, "no", 2, target, 1024, &names_cred, &inode), -ENAMETOOLONG);
+	must_eq(ext4_symlink(volume.root, "no", 2, target, 1024, &names_cred, &inode), -ENAMETOOLONG);
 	testvol_check(&volume);
 	testvol_open(&volume);
 	inode = n_get(volume.root, "l4");
-	must_eq(x4_readlink(inode, buf, sizeof buf, &len), 0);
+	must_eq(ext4_readlink(inode, buf, sizeof buf, &len), 0);
 	must_eq(len, 1000);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	for (unsigned n = 0; n < ARRAY_SIZE(lens); n++) {
 		snprintf(name, sizeof name, "l%u", n);
 		must_eq(n_unlink(volume.root, name), 0);
@@ -191,7 +191,7 @@ END_TEST
 
 START_TEST(hard_links)
 {
-	struct x4_inode *inode, *dir;
+	struct ext4_inode *inode, *dir;
 	struct testvol volume = { 0 };
 
 	testvol_make(&volume, SMALL, "-b 1024");
@@ -205,26 +205,26 @@ START_TEST(hard_links)
 	must_eq(n_nlink(inode), 2);
 	must_eq(n_unlink(volume.root, "a"), 0);
 	must_eq(n_nlink(inode), 1);
-	must_eq(n_ino(dir, "b"), x4_inode_ino(inode));
+	must_eq(n_ino(dir, "b"), ext4_inode_ino(inode));
 	must_eq(n_unlink(dir, "b"), 0);
 	must_eq(n_link(dir, "b", inode), -EPERM); /* gone is gone */
-	x4_iput(inode);
-	must_eq(x4_tmpfile(dir, S_IFREG | 0600, &names_cred, &inode), 0);
+	ext4_inode_put(inode);
+	must_eq(ext4_tmpfile(dir, S_IFREG | 0600, &names_cred, &inode), 0);
 	must_eq(n_nlink(inode), 0);
 	must_eq(n_link(dir, "tmp", inode), 0);
 	must_eq(n_nlink(inode), 1);
-	x4_iput(inode);
-	must_eq(x4_tmpfile(dir, S_IFREG | 0600, &names_cred, &inode), 0);
-	x4_iput(inode);
-	x4_iput(dir);
+	ext4_inode_put(inode);
+	must_eq(ext4_tmpfile(dir, S_IFREG | 0600, &names_cred, &inode), 0);
+	ext4_inode_put(inode);
+	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
 END_TEST
 
 START_TEST(too_many_links)
 {
-	struct x4_attr attr;
-	struct x4_inode *inode;
+	struct ext4_attr attr;
+	struct ext4_inode *inode;
 	struct testvol volume = { 0 };
 	uint16_t was;
 
@@ -235,13 +235,13 @@ START_TEST(too_many_links)
 	inode->raw->i_links_count = 65000;
 	must_eq(n_link(volume.root, "b", inode), -EMLINK);
 	inode->raw->i_links_count = was;
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	attr.flags |= EXT2_IMMUTABLE_FL;
-	must_eq(x4_setattr(inode, X4_SET_FLAGS, &attr), 0);
+	must_eq(ext4_setattr(inode, EXT4_SET_FLAGS, &attr), 0);
 	must_eq(n_link(volume.root, "b", inode), -EPERM);
 	must_eq(n_unlink(volume.root, "a"), -EPERM);
 	must_eq(n_rename(volume.root, "a", volume.root, "b", 0), -EPERM);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_done(&volume);
 }
 END_TEST
@@ -277,7 +277,7 @@ END_TEST
 
 START_TEST(rename_directories)
 {
-	struct x4_inode *a, *b, *c;
+	struct ext4_inode *a, *b, *c;
 	struct testvol volume = { 0 };
 
 	testvol_make(&volume, SMALL, "-b 1024");
@@ -297,17 +297,17 @@ START_TEST(rename_directories)
 	must_eq(n_rename(b, "c", volume.root, "z", 0), 0);
 	must_eq(n_nlink(b), 2);
 	must_eq(n_nlink(volume.root), 5);
-	must_eq(n_ino(c, ".."), X4_ROOT_INO);
+	must_eq(n_ino(c, ".."), EXT4_ROOT_INO);
 	must_eq(n_create(a, "file", S_IFREG | 0644), 0);
 	must_eq(n_rename(a, "file", volume.root, "z", 0), -EISDIR);
 	must_eq(n_rename(volume.root, "z", a, "file", 0), -ENOTDIR);
 	must_eq(n_rename(volume.root, "z", a, "file", RENAME_EXCHANGE), 0);
-	must_eq(n_ino(c, ".."), x4_inode_ino(a));
+	must_eq(n_ino(c, ".."), ext4_inode_ino(a));
 	must_eq(n_nlink(a), 4);
 	must_eq(n_nlink(volume.root), 4);
-	x4_iput(a);
-	x4_iput(b);
-	x4_iput(c);
+	ext4_inode_put(a);
+	ext4_inode_put(b);
+	ext4_inode_put(c);
 	testvol_done(&volume);
 }
 END_TEST
@@ -315,7 +315,7 @@ END_TEST
 /* Subdirectories beyond what can be counted: nlink 1 means many. */
 START_TEST(many_subdirectories)
 {
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	struct testvol volume = { 0 };
 	char name[16];
 
@@ -327,7 +327,7 @@ START_TEST(many_subdirectories)
 		must_eq(n_create(dir, name, S_IFDIR | 0755), 0);
 	}
 	must_eq(n_nlink(dir), 202);
-	must(x4_inode_flags(dir) & EXT2_INDEX_FL);
+	must(ext4_inode_flags(dir) & EXT2_INDEX_FL);
 	dir->raw->i_links_count = 65000; /* as if there were so many */
 	must_eq(n_create(dir, "one", S_IFDIR | 0755), 0);
 	must_eq(n_nlink(dir), 1);
@@ -341,7 +341,7 @@ START_TEST(many_subdirectories)
 		must_eq(n_rmdir(dir, name), 0);
 	}
 	must_eq(n_rmdir(volume.root, "d"), 0);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
 END_TEST
@@ -349,7 +349,7 @@ END_TEST
 /* Two directories that change places change no count, not even one that cannot become larger. */
 START_TEST(exchange_when_full)
 {
-	struct x4_inode *a, *b;
+	struct ext4_inode *a, *b;
 	struct testvol volume = { 0 };
 
 	testvol_make(&volume, SMALL, "-b 1024 -O ^dir_index");
@@ -368,8 +368,8 @@ START_TEST(exchange_when_full)
 	must_eq(n_nlink(a), 3);
 	b->raw->i_links_count = 3;
 	must_eq(n_rename(b, "y", b, "z", 0), 0);
-	x4_iput(a);
-	x4_iput(b);
+	ext4_inode_put(a);
+	ext4_inode_put(b);
 	testvol_done(&volume);
 }
 END_TEST
@@ -378,7 +378,7 @@ END_TEST
 START_TEST(large_directory_small_log)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *dir, *file;
+	struct ext4_inode *dir, *file;
 	char name[256];
 
 	testvol_make(&volume, 24u << 20, "-b 1024 -J size=1 -O ^dir_index");
@@ -390,23 +390,23 @@ START_TEST(large_directory_small_log)
 		snprintf(name, sizeof name, "%0255u", n);
 		must_eq(n_link(dir, name, file), 0);
 	}
-	must(x4_inode_size(dir) >= 5000 * 1024);
+	must(ext4_inode_size(dir) >= 5000 * 1024);
 	for (unsigned n = 0; n < 3 * 5000; n++) {
 		snprintf(name, sizeof name, "%0255u", n);
 		must_eq(n_unlink(dir, name), 0);
 	}
 	must_eq(n_rmdir(volume.root, "d"), 0);
-	x4_iput(dir);
-	x4_iput(file);
+	ext4_inode_put(dir);
+	ext4_inode_put(file);
 	must_eq(volume.vol->inode.nr_orphans, 0);
 	testvol_done(&volume);
 }
 END_TEST
 
 /* ---- several threads ---- */
-struct racer { pthread_t t; struct testvol *volume; struct x4_inode *dir[4]; uint64_t rnd; };
+struct racer { pthread_t t; struct testvol *volume; struct ext4_inode *dir[4]; uint64_t rnd; };
 
-static bool ignore_entry(void *arg, const struct x4_dirent *entry) { (void)arg; return entry->ino != 0; }
+static bool ignore_entry(void *arg, const struct ext4_dirent *entry) { (void)arg; return entry->ino != 0; }
 
 static void *race(void *arg)
 {
@@ -414,7 +414,7 @@ static void *race(void *arg)
 	char a[16], b[16];
 
 	for (unsigned k = 0; k < 1500; k++) {
-		struct x4_inode *dir = r->dir[n_rand(&r->rnd) % 4], *e = r->dir[n_rand(&r->rnd) % 4];
+		struct ext4_inode *dir = r->dir[n_rand(&r->rnd) % 4], *e = r->dir[n_rand(&r->rnd) % 4];
 
 		snprintf(a, sizeof a, "n%u", n_rand(&r->rnd) % 40);
 		snprintf(b, sizeof b, "n%u", n_rand(&r->rnd) % 40);
@@ -424,7 +424,7 @@ static void *race(void *arg)
 		case 3: n_unlink(dir, a); break;
 		case 4: n_rmdir(dir, a); break;
 		case 5: n_rename(dir, a, e, b, n_rand(&r->rnd) % 3 ? 0 : RENAME_EXCHANGE); break;
-		case 6: nowait_ignore(x4_readdir(dir, 0, ignore_entry, NULL)); break;
+		case 6: nowait_ignore(ext4_readdir(dir, 0, ignore_entry, NULL)); break;
 		case 7: n_ino(dir, a); break;
 		}
 	}
@@ -456,7 +456,7 @@ START_TEST(threads)
 	for (unsigned n = 0; n < 4; n++)
 		pthread_join(r[n].t, NULL);
 	for (unsigned d = 1; d < 4; d++)
-		x4_iput(r[0].dir[d]);
+		ext4_inode_put(r[0].dir[d]);
 	testvol_done(&volume);
 }
 END_TEST
@@ -465,15 +465,15 @@ END_TEST
 START_TEST(unlinked_while_open)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	testvol_make(&volume, SMALL, "-b 1024 -N 128");
 	must_eq(n_create(volume.root, "f", S_IFREG | 0600), 0);
 	inode = n_get(volume.root, "f");
 	must_eq(n_unlink(volume.root, "f"), 0);
-	must_eq(x4_vol_sync(volume.vol), 0);
+	must_eq(ext4_vol_sync(volume.vol), 0);
 	must_eq(fake_e2fsck_replay(volume.fake), 0);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_done(&volume);
 }
 END_TEST
@@ -489,9 +489,9 @@ static void after_replay(void *arg, enum fake_kind kind, uint64_t off, uint64_t 
 /* Told to end while it deletes what a crash left, a mount ends; the next one goes on. */
 START_TEST(told_to_end_among_orphans)
 {
-	struct x4_options options = { .acl = true, .cache_bytes = 64 << 20 };
+	struct ext4_options options = { .acl = true, .cache_bytes = 64 << 20 };
 	struct testvol volume = { 0 }, crashed = { 0 };
-	struct x4_inode *inode[3];
+	struct ext4_inode *inode[3];
 	const char *why;
 	char name[] = "f0", err[256];
 	sigset_t term;
@@ -503,17 +503,17 @@ START_TEST(told_to_end_among_orphans)
 		inode[k] = n_get(volume.root, name);
 		must_eq(n_unlink(volume.root, name), 0);
 	}
-	must_eq(x4_vol_sync(volume.vol), 0);
+	must_eq(ext4_vol_sync(volume.vol), 0);
 	crashed.fake = fake_clone(volume.fake);
 	for (unsigned k = 0; k < ARRAY_SIZE(inode); k++)
-		x4_iput(inode[k]);
+		ext4_inode_put(inode[k]);
 	testvol_done(&volume);
 
 	sigemptyset(&term);
 	sigaddset(&term, SIGTERM);
 	must_eq(pthread_sigmask(SIG_BLOCK, &term, NULL), 0);
 	fake_set_hook(crashed.fake, after_replay, NULL);
-	must_eq(x4_vol_open(fake_dev(crashed.fake), &options, &crashed.vol, &why, FDIO_REASON(err)),
+	must_eq(ext4_vol_open(fake_dev(crashed.fake), &options, &crashed.vol, &why, FDIO_REASON(err)),
 			-EINTR);
 	fake_set_hook(crashed.fake, NULL, NULL);
 	must_eq(sigwaitinfo(&term, NULL), SIGTERM);
@@ -525,38 +525,38 @@ END_TEST
 
 static bool waits_for(struct testvol *volume, const char *name, bool datasync)
 {
-	struct x4_inode *inode = n_get(volume->root, name);
+	struct ext4_inode *inode = n_get(volume->root, name);
 	journal_tid tid;
-	bool waits = x4_sync_tid_noted(inode, datasync, &tid) && !journal_tid_durable(volume->vol->journal, tid);
+	bool waits = ext4_sync_tid_noted(inode, datasync, &tid) && !journal_tid_durable(volume->vol->journal, tid);
 
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return waits;
 }
 
 /* A file that has left memory since it was changed, as when the kernel drops its caches, is synced like any other. */
 START_TEST(synced_after_leaving_memory)
 {
-	struct x4_attr attr = { .mode = 0600 };
+	struct ext4_attr attr = { .mode = 0600 };
 	struct testvol volume = { 0 };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint32_t ino;
 
 	testvol_make(&volume, SMALL, "-b 4096");
 	must_eq(n_create(volume.root, "old", S_IFREG | 0644), 0);
-	must_eq(x4_vol_sync(volume.vol), 0);
+	must_eq(ext4_vol_sync(volume.vol), 0);
 	volume.vol->inode.lru_max = 0;
 	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
 	ino = (uint32_t)n_ino(volume.root, "f");
-	must(!x4_iget_cached(volume.vol, ino));
+	must(!ext4_inode_get_cached(volume.vol, ino));
 	must(waits_for(&volume, "f", false));
 	must(waits_for(&volume, "f", true));
-	must_eq(x4_vol_sync(volume.vol), 0);
+	must_eq(ext4_vol_sync(volume.vol), 0);
 	must(!waits_for(&volume, "f", false));
 	must(!waits_for(&volume, "old", true));
 	inode = n_get(volume.root, "f");
-	must_eq(x4_setattr(inode, X4_SET_MODE, &attr), 0);
-	x4_iput(inode);
-	must(!x4_iget_cached(volume.vol, ino));
+	must_eq(ext4_setattr(inode, EXT4_SET_MODE, &attr), 0);
+	ext4_inode_put(inode);
+	must(!ext4_inode_get_cached(volume.vol, ino));
 	must(waits_for(&volume, "f", false));
 	testvol_done(&volume);
 }
@@ -565,24 +565,24 @@ END_TEST
 static bool same(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
 /* What one operation makes or changes bears one time. */
-static void all_born(struct testvol *volume, struct x4_inode *inode)
+static void all_born(struct testvol *volume, struct ext4_inode *inode)
 {
-	struct x4_attr attr, dir;
+	struct ext4_attr attr, dir;
 
-	x4_getattr(inode, &attr);
-	x4_getattr(volume->root, &dir);
+	ext4_getattr(inode, &attr);
+	ext4_getattr(volume->root, &dir);
 	must(attr.btime.tv_sec > 0);
 	must(same(attr.btime, attr.atime) && same(attr.btime, attr.mtime) && same(attr.btime, attr.ctime) && same(attr.btime, dir.mtime));
 	must(same(dir.mtime, dir.ctime));
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }
 
 START_TEST(times_of_new_files)
 {
 	struct testvol volume = { 0 };
 	char target[100];
-	struct x4_inode *inode;
-	struct x4_attr attr;
+	struct ext4_inode *inode;
+	struct ext4_attr attr;
 
 	testvol_make(&volume, SMALL, "-b 1024 -I 256");
 	memset(target, 't', sizeof target);
@@ -592,25 +592,25 @@ START_TEST(times_of_new_files)
 	all_born(&volume, n_get(volume.root, "d"));
 	must_eq(n_create(volume.root, "p", S_IFIFO | 0755), 0);
 	all_born(&volume, n_get(volume.root, "p"));
-	must_eq(x4_symlink(volume.root, "l", 1, target, sizeof target, &names_cred, &inode), 0);
+	must_eq(ext4_symlink(volume.root, "l", 1, target, sizeof target, &names_cred, &inode), 0);
 	all_born(&volume, inode);
 	must_eq(n_rename(volume.root, "f", volume.root, "g", RENAME_WHITEOUT), 0);
 	all_born(&volume, n_get(volume.root, "f"));
-	must_eq(x4_tmpfile(volume.root, S_IFREG | 0600, &names_cred, &inode), 0);
-	x4_getattr(inode, &attr);
+	must_eq(ext4_tmpfile(volume.root, S_IFREG | 0600, &names_cred, &inode), 0);
+	ext4_getattr(inode, &attr);
 	must(same(attr.btime, attr.atime) && same(attr.btime, attr.mtime) && same(attr.btime, attr.ctime));
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_done(&volume);
 }
 END_TEST
 
 /* ctime of a file that loses one of its names: with the directory's times, and newer than before. */
-static void lost_a_name(struct testvol *volume, struct x4_inode *inode, struct timespec *before)
+static void lost_a_name(struct testvol *volume, struct ext4_inode *inode, struct timespec *before)
 {
-	struct x4_attr attr, dir;
+	struct ext4_attr attr, dir;
 
-	x4_getattr(inode, &attr);
-	x4_getattr(volume->root, &dir);
+	ext4_getattr(inode, &attr);
+	ext4_getattr(volume->root, &dir);
 	must(same(attr.ctime, dir.mtime) && same(attr.ctime, dir.ctime) && !same(attr.ctime, *before));
 	*before = attr.ctime;
 }
@@ -618,9 +618,9 @@ static void lost_a_name(struct testvol *volume, struct x4_inode *inode, struct t
 START_TEST(times_of_removed_names)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *file, *dir;
+	struct ext4_inode *file, *dir;
 	struct timespec last = { 0 }, made = { 0 };
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
 	testvol_make(&volume, SMALL, "-b 1024 -I 256");
 	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
@@ -632,7 +632,7 @@ START_TEST(times_of_removed_names)
 	lost_a_name(&volume, file, &last); /* won one */
 	must_eq(n_link(volume.root, "f3", file), 0);
 	lost_a_name(&volume, file, &last);
-	x4_getattr(file, &attr);
+	ext4_getattr(file, &attr);
 	made = attr.mtime;
 	must_eq(n_unlink(volume.root, "f2"), 0);
 	lost_a_name(&volume, file, &last);
@@ -642,12 +642,12 @@ START_TEST(times_of_removed_names)
 	lost_a_name(&volume, file, &last);
 	must_eq(n_unlink(volume.root, "g"), 0);
 	lost_a_name(&volume, file, &last);
-	x4_getattr(file, &attr);
+	ext4_getattr(file, &attr);
 	must(same(attr.mtime, made));
 	must_eq(n_rmdir(volume.root, "d"), 0);
 	lost_a_name(&volume, dir, &last);
-	x4_iput(file);
-	x4_iput(dir);
+	ext4_inode_put(file);
+	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
 END_TEST
@@ -657,28 +657,28 @@ START_TEST(inherited_flags)
 {
 	const uint32_t all = EXT2_NODUMP_FL | EXT2_NOATIME_FL | EXT2_SYNC_FL | EXT2_DIRSYNC_FL | EXT2_COMPR_FL | EXT4_PROJINHERIT_FL |
 			     0x02000000 /* DAX */, not_reg = EXT2_DIRSYNC_FL | EXT4_PROJINHERIT_FL;
-	struct x4_attr attr = { .flags = all | EXT2_TOPDIR_FL };
+	struct ext4_attr attr = { .flags = all | EXT2_TOPDIR_FL };
 	struct testvol volume = { 0 };
-	struct x4_inode *dir, *inode;
+	struct ext4_inode *dir, *inode;
 
 	testvol_make(&volume, SMALL, "-b 1024");
 	must_eq(n_create(volume.root, "d", S_IFDIR | 0755), 0);
 	dir = n_get(volume.root, "d");
-	attr.flags |= x4_inode_flags(dir);
-	must_eq(x4_setattr(dir, X4_SET_FLAGS, &attr), 0);
+	attr.flags |= ext4_inode_flags(dir);
+	must_eq(ext4_setattr(dir, EXT4_SET_FLAGS, &attr), 0);
 	must_eq(n_create(dir, "d", S_IFDIR | 0755), 0);
 	must_eq(n_create(dir, "f", S_IFREG | 0644), 0);
 	must_eq(n_create(dir, "p", S_IFIFO | 0644), 0);
 	inode = n_get(dir, "d");
-	must_eq(x4_inode_flags(inode) & (all | EXT2_TOPDIR_FL), all);
-	x4_iput(inode);
+	must_eq(ext4_inode_flags(inode) & (all | EXT2_TOPDIR_FL), all);
+	ext4_inode_put(inode);
 	inode = n_get(dir, "f");
-	must_eq(x4_inode_flags(inode) & (all | EXT2_TOPDIR_FL), all & ~not_reg);
-	x4_iput(inode);
+	must_eq(ext4_inode_flags(inode) & (all | EXT2_TOPDIR_FL), all & ~not_reg);
+	ext4_inode_put(inode);
 	inode = n_get(dir, "p");
-	must_eq(x4_inode_flags(inode), EXT2_NODUMP_FL | EXT2_NOATIME_FL);
-	x4_iput(inode);
-	x4_iput(dir);
+	must_eq(ext4_inode_flags(inode), EXT2_NODUMP_FL | EXT2_NOATIME_FL);
+	ext4_inode_put(inode);
+	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
 END_TEST

@@ -21,7 +21,7 @@
 
 struct model {
 	struct testvol volume;
-	struct x4_inode *dir[NR_DIRS];
+	struct ext4_inode *dir[NR_DIRS];
 	char *name[NR_NAMES];            /* the same names in each directory */
 	uint32_t ino[NR_DIRS][NR_NAMES]; /* 0: not there */
 	unsigned seen[NR_NAMES];
@@ -59,7 +59,7 @@ static void model_open_dirs(void)
 static void model_close_dirs(void)
 {
 	for (unsigned d = 0; d < NR_DIRS; d++)
-		x4_iput(m.dir[d]);
+		ext4_inode_put(m.dir[d]);
 }
 
 static unsigned name_index(const char *name, unsigned len)
@@ -73,7 +73,7 @@ static unsigned name_index(const char *name, unsigned len)
 
 static unsigned expect_d;
 
-static bool check_entry(void *arg, const struct x4_dirent *entry)
+static bool check_entry(void *arg, const struct ext4_dirent *entry)
 {
 	unsigned n;
 
@@ -97,7 +97,7 @@ static void model_verify(void)
 
 		expect_d = d;
 		memset(m.seen, 0, sizeof m.seen);
-		must_eq(x4_readdir(m.dir[d], 0, check_entry, &dots), 0);
+		must_eq(ext4_readdir(m.dir[d], 0, check_entry, &dots), 0);
 		must_eq(dots, 2);
 		for (unsigned n = 0; n < NR_NAMES; n++) {
 			must_eq(m.seen[n], m.ino[d][n] ? 1 : 0);
@@ -133,7 +133,7 @@ static void model_rename(unsigned d, unsigned n)
 static void model_link(unsigned d, unsigned n)
 {
 	unsigned d2 = n_rand(&m.rnd) % NR_DIRS, n2 = n_rand(&m.rnd) % NR_NAMES;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	if (!m.ino[d][n])
 		return;
@@ -141,7 +141,7 @@ static void model_link(unsigned d, unsigned n)
 	must_eq(n_link(m.dir[d2], m.name[n2], inode), m.ino[d2][n2] ? -EEXIST : 0);
 	if (!m.ino[d2][n2])
 		m.ino[d2][n2] = m.ino[d][n];
-	x4_iput(inode);
+	ext4_inode_put(inode);
 }
 
 static void model_step(unsigned bias)
@@ -200,7 +200,7 @@ END_TEST
 
 struct walk { uint64_t cookie; unsigned left; unsigned seen[STABLE]; };
 
-static bool walk_entry(void *arg, const struct x4_dirent *entry)
+static bool walk_entry(void *arg, const struct ext4_dirent *entry)
 {
 	struct walk *w = arg;
 	unsigned n;
@@ -223,7 +223,7 @@ START_TEST(listing_while_names_come_and_go)
 {
 	static const char *const args[] = { "-b 1024", "-b 1024 -O ^dir_index", "-b 4096" };
 	uint64_t rnd = 7;
-	struct x4_inode *dir, *one;
+	struct ext4_inode *dir, *one;
 	struct testvol volume = { 0 };
 	char name[40];
 
@@ -239,7 +239,7 @@ START_TEST(listing_while_names_come_and_go)
 		must_eq(n_link(dir, name, one), 0);
 	}
 	walk.left = 5;
-	must_eq(x4_readdir(dir, 0, walk_entry, &walk), 0);
+	must_eq(ext4_readdir(dir, 0, walk_entry, &walk), 0);
 	for (unsigned round = 0; walk.left == 0; round++) {
 		for (unsigned k = 0; k < 40; k++) {
 			unsigned x = n_rand(&rnd) % 2000;
@@ -249,13 +249,13 @@ START_TEST(listing_while_names_come_and_go)
 				must_eq(n_unlink(dir, name), 0);
 		}
 		walk.left = 5;
-		must_eq(x4_readdir(dir, walk.cookie, walk_entry, &walk), 0);
+		must_eq(ext4_readdir(dir, walk.cookie, walk_entry, &walk), 0);
 		must(round < 5000);
 	}
 	for (unsigned n = 0; n < STABLE; n++)
 		must_eq(walk.seen[n], 1);
-	x4_iput(one);
-	x4_iput(dir);
+	ext4_inode_put(one);
+	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
 END_TEST
@@ -263,7 +263,7 @@ END_TEST
 /* ---- size ---- */
 static uint64_t accesses(void) { return fdio_counter_read(CTR_journal_cache_hit) + fdio_counter_read(CTR_journal_cache_miss); }
 
-static bool count_entry(void *arg, const struct x4_dirent *entry)
+static bool count_entry(void *arg, const struct ext4_dirent *entry)
 {
 	(*(unsigned *)arg)++;
 	return entry->name_len > 0;
@@ -277,7 +277,7 @@ static bool count_entry(void *arg, const struct x4_dirent *entry)
 
 START_TEST(a_large_directory)
 {
-	struct x4_inode *dir, *file[2];
+	struct ext4_inode *dir, *file[2];
 	uint64_t before, early = 0;
 	unsigned n, count = 0;
 	struct testvol volume = { 0 };
@@ -305,25 +305,25 @@ START_TEST(a_large_directory)
 	before = accesses();
 	for (n = 0; n < MANY; n += MANY / 1000) {
 		snprintf(name, sizeof name, "a name like many others %u", n);
-		must_eq(n_ino(dir, name), x4_inode_ino(file[n & 1]));
+		must_eq(n_ino(dir, name), ext4_inode_ino(file[n & 1]));
 	}
 	must(accesses() - before <= 6 * 1000);
-	must_eq(x4_readdir(dir, 0, count_entry, &count), 0);
+	must_eq(ext4_readdir(dir, 0, count_entry, &count), 0);
 	must_eq(count, MANY + 2);
-	x4_iput(dir);
-	x4_iput(file[0]);
-	x4_iput(file[1]);
+	ext4_inode_put(dir);
+	ext4_inode_put(file[0]);
+	ext4_inode_put(file[1]);
 	testvol_done(&volume);
 }
 END_TEST
 
-static unsigned index_levels(struct x4_inode *dir)
+static unsigned index_levels(struct ext4_inode *dir)
 {
 	struct journal_buffer *buffer;
 	unsigned levels;
 	uint64_t blk;
 
-	must_eq(x4_bmap(dir, 0, &blk), 0);
+	must_eq(ext4_bmap(dir, 0, &blk), 0);
 	must_eq(journal_read_block(dir->vol->journal, blk, &buffer), 0);
 	levels = buffer->data[30];
 	journal_buffer_release(buffer);
@@ -334,7 +334,7 @@ static unsigned index_levels(struct x4_inode *dir)
 START_TEST(the_deepest_index)
 {
 	static const char *const args[] = { "-b 1024", "-b 1024 -O large_dir,^metadata_csum" };
-	struct x4_inode *dir, *file;
+	struct ext4_inode *dir, *file;
 	unsigned n, last = _i ? 50000 : 60000;
 	struct testvol volume = { 0 };
 	char name[256];
@@ -363,8 +363,8 @@ START_TEST(the_deepest_index)
 		name[210] = 'l';
 		must_eq(n_unlink(dir, name), 0);
 	}
-	x4_iput(dir);
-	x4_iput(file);
+	ext4_inode_put(dir);
+	ext4_inode_put(file);
 	testvol_done(&volume);
 }
 END_TEST
@@ -375,7 +375,7 @@ static void quiet(int level, const char *line) { (void)level; (void)line; }
 static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_t *blk, unsigned nr)
 {
 	struct testvol volume = { .fake = fake_clone(pristine) };
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	unsigned count = 0;
 	char name[64];
 	uint8_t byte;
@@ -388,8 +388,8 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 		fake_poke(volume.fake, &byte, 1, at);
 	}
 	testvol_open(&volume);
-	if (x4_lookup(volume.root, "d", 1, &dir) == 0) {
-		nowait_ignore(x4_readdir(dir, 0, count_entry, &count));
+	if (ext4_lookup(volume.root, "d", 1, &dir) == 0) {
+		nowait_ignore(ext4_readdir(dir, 0, count_entry, &count));
 		for (unsigned n = 0; n < 40; n++) {
 			snprintf(name, sizeof name, "file %u with a name of some length", n * 10);
 			n_ino(dir, name);
@@ -400,10 +400,10 @@ static void damage_round(struct fake_dev *pristine, uint64_t *rnd, const uint64_
 			n_rename(dir, name, volume.root, name, 0);
 		}
 		n_rmdir(volume.root, "d");
-		x4_iput(dir);
+		ext4_inode_put(dir);
 	}
-	x4_iput(volume.root);
-	x4_vol_abandon(volume.vol);
+	ext4_inode_put(volume.root);
+	ext4_vol_abandon(volume.vol);
 	fake_free(volume.fake);
 }
 
@@ -411,7 +411,7 @@ START_TEST(damaged_directories)
 {
 	static const char *const args[] = { "-b 1024 -O ^metadata_csum", "-b 1024 -O ^metadata_csum,^dir_index" };
 	uint64_t rnd = 99, blk[64];
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	unsigned nr = 0;
 	struct testvol volume = { 0 };
 	char name[64];
@@ -423,11 +423,11 @@ START_TEST(damaged_directories)
 		snprintf(name, sizeof name, "file %u with a name of some length", n);
 		must_eq(n_create(dir, name, S_IFREG | 0644), 0);
 	}
-	while (nr < 64 && nr < x4_inode_size(dir) / 1024) {
-		must_eq(x4_bmap(dir, nr, &blk[nr]), 0);
+	while (nr < 64 && nr < ext4_inode_size(dir) / 1024) {
+		must_eq(ext4_bmap(dir, nr, &blk[nr]), 0);
 		nr++;
 	}
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	testvol_close(&volume);
 	fdio_log_set_sink(quiet);
 	for (unsigned round = 0; round < 150; round++)

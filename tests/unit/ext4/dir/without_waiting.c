@@ -26,7 +26,7 @@ static struct testvol t;
 
 /* ------------------------------------------------------------------ what must not change */
 struct seen {
-	struct x4_statfs stats;
+	struct ext4_statfs stats;
 	uint32_t orphans, dirs, free_inodes;
 	uint64_t free_blocks, meta_held, pending_free, refs;
 	unsigned nr_cached;
@@ -44,7 +44,7 @@ static uint64_t mix(uint64_t h, const void *p, size_t n)
 
 struct walk { uint64_t h; uint32_t ino[64]; unsigned nr; };
 
-static bool note(void *arg, const struct x4_dirent *entry)
+static bool note(void *arg, const struct ext4_dirent *entry)
 {
 	struct walk *walk = arg;
 
@@ -55,12 +55,12 @@ static bool note(void *arg, const struct x4_dirent *entry)
 	return true;
 }
 
-static uint64_t attrs(uint64_t h, struct x4_inode *inode)
+static uint64_t attrs(uint64_t h, struct ext4_inode *inode)
 {
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
 	memset(&attr, 0, sizeof(attr));
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	h = mix(h, &attr.mode, sizeof(attr.mode));
 	h = mix(h, &attr.nlink, sizeof(attr.nlink));
 	h = mix(h, &attr.uid, sizeof(attr.uid));
@@ -71,20 +71,20 @@ static uint64_t attrs(uint64_t h, struct x4_inode *inode)
 	return mix(h, inode->raw, t.vol->inode_size);
 }
 
-static uint64_t tree(uint64_t h, struct x4_inode *dir, unsigned depth)
+static uint64_t tree(uint64_t h, struct ext4_inode *dir, unsigned depth)
 {
 	struct walk walk = { .h = h };
 
-	must_eq(x4_readdir(dir, 0, note, &walk), 0);
+	must_eq(ext4_readdir(dir, 0, note, &walk), 0);
 	h = attrs(walk.h, dir);
 	for (unsigned k = 0; k < walk.nr; k++) {
-		struct x4_inode *inode;
+		struct ext4_inode *inode;
 
 		if (walk.ino[k] == dir->ino || walk.ino[k] < t.vol->first_ino)
 			continue;
-		must_eq(x4_iget(t.vol, walk.ino[k], NULL, &inode), 0);
-		h = depth && S_ISDIR(x4_inode_mode(inode)) && k > 1 ? tree(h, inode, depth - 1) : attrs(h, inode);
-		x4_iput(inode);
+		must_eq(ext4_inode_get(t.vol, walk.ino[k], NULL, &inode), 0);
+		h = depth && S_ISDIR(ext4_inode_mode(inode)) && k > 1 ? tree(h, inode, depth - 1) : attrs(h, inode);
+		ext4_inode_put(inode);
 	}
 	return h;
 }
@@ -92,7 +92,7 @@ static uint64_t tree(uint64_t h, struct x4_inode *dir, unsigned depth)
 static uint64_t groups(uint64_t h)
 {
 	for (uint32_t group = 0; group < t.vol->nr_groups; group++) {
-		struct x4_group *grp = &t.vol->alloc.groups[group];
+		struct ext4_group *grp = &t.vol->alloc.groups[group];
 
 		h = mix(h, &grp->desc, sizeof(grp->desc));
 		h = mix(h, &grp->free_alloc, sizeof(grp->free_alloc));
@@ -105,7 +105,7 @@ static uint64_t groups(uint64_t h)
 static void look(struct seen *seen)
 {
 	memset(seen, 0, sizeof(*seen));
-	x4_vol_statfs(t.vol, &seen->stats);
+	ext4_vol_statfs(t.vol, &seen->stats);
 	seen->orphans = t.vol->inode.nr_orphans;
 	seen->dirs = t.vol->alloc.nr_dirs;
 	seen->free_inodes = t.vol->core.free_inodes;
@@ -115,7 +115,7 @@ static void look(struct seen *seen)
 	seen->hash = tree(groups(14695981039346656037ull), t.root, 2);
 	seen->nr_cached = t.vol->inode.nr_cached;
 	for (size_t n = 0; n < (size_t)1 << t.vol->inode.hash_bits; n++) {
-		struct x4_inode *inode;
+		struct ext4_inode *inode;
 
 		list_for_each(inode, &t.vol->inode.hash[n], inode.hash)
 			seen->refs += inode->inode.refs;
@@ -133,7 +133,7 @@ static void must_be_same(const struct seen *a, const struct seen *b, const char 
 }
 
 /* ------------------------------------------------------------------ operations */
-static struct x4_inode *dir, *sub, *file;
+static struct ext4_inode *dir, *sub, *file;
 
 static int do_create(void) { return n_create(dir, "new", S_IFREG | 0644); }
 static int do_mkdir(void) { return n_create(dir, "newdir", S_IFDIR | 0755); }
@@ -149,13 +149,13 @@ static int do_exchange(void) { return n_rename(dir, "f4", dir, "sub", 2); }
 static int do_symlink(const char *name, unsigned len)
 {
 	static char target[200];
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 	int err;
 
 	memset(target, 't', sizeof(target));
-	err = x4_symlink(dir, name, (unsigned)strlen(name), target, len, &names_cred, &inode);
+	err = ext4_symlink(dir, name, (unsigned)strlen(name), target, len, &names_cred, &inode);
 	if (!err)
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	return err;
 }
 
@@ -164,26 +164,26 @@ static int do_slow_symlink(void) { return do_symlink("slow", 150); }
 
 static int do_tmpfile(void)
 {
-	struct x4_inode *inode = NULL;
-	int err = x4_tmpfile(dir, 0600, &names_cred, &inode);
+	struct ext4_inode *inode = NULL;
+	int err = ext4_tmpfile(dir, 0600, &names_cred, &inode);
 
 	if (!err)
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	return err;
 }
 
 static int do_chmod(void)
 {
-	struct x4_attr attr = { .mode = 0700 };
+	struct ext4_attr attr = { .mode = 0700 };
 
-	return x4_setattr(file, X4_SET_MODE, &attr);
+	return ext4_setattr(file, EXT4_SET_MODE, &attr);
 }
 
 static int do_chown(void)
 {
-	struct x4_attr attr = { .uid = 7, .gid = 8 };
+	struct ext4_attr attr = { .uid = 7, .gid = 8 };
 
-	return x4_setattr(file, X4_SET_UID | X4_SET_GID | X4_KILL_SUIDGID | X4_SET_MTIME_NOW, &attr);
+	return ext4_setattr(file, EXT4_SET_UID | EXT4_SET_GID | EXT4_KILL_SUIDGID | EXT4_SET_MTIME_NOW, &attr);
 }
 
 static int do_lookup(void)
@@ -197,7 +197,7 @@ static int do_readdir(void)
 {
 	struct walk walk = { 0 };
 
-	return x4_readdir(sub, 0, note, &walk);
+	return ext4_readdir(sub, 0, note, &walk);
 }
 
 static int do_getxattr(void)
@@ -205,27 +205,27 @@ static int do_getxattr(void)
 	char buf[64];
 	size_t len;
 
-	return x4_xattr_get(file, "user.a", buf, sizeof(buf), &len);
+	return ext4_xattr_get(file, "user.a", buf, sizeof(buf), &len);
 }
 
 /* As a write of new blocks does it, without the data. */
 static int do_grow(void)
 {
-	struct x4_resv resv;
-	uint64_t size = x4_inode_size(file);
-	int err = x4_inode_enter_shared(file);
+	struct ext4_reservation resv;
+	uint64_t size = ext4_inode_size(file);
+	int err = ext4_inode_enter_shared(file);
 
 	if (err)
 		return err;
-	err = x4_resv_holes(file, (uint32_t)(size >> t.vol->block_bits), 3, true, &resv);
-	x4_inode_unlock(file);
+	err = ext4_reserve_holes(file, (uint32_t)(size >> t.vol->block_bits), 3, true, &resv);
+	ext4_inode_unlock(file);
 	if (!err)
-		err = x4_inode_enter_excl(file);
+		err = ext4_inode_enter_exclusive(file);
 	if (!err) {
-		err = x4_insert(file, &resv, 0, 0, size + 3 * t.vol->block_size);
-		x4_inode_unlock(file);
+		err = ext4_insert(file, &resv, 0, 0, size + 3 * t.vol->block_size);
+		ext4_inode_unlock(file);
 	}
-	x4_resv_free(&resv);
+	ext4_reservation_free(&resv);
 	return err;
 }
 
@@ -241,7 +241,7 @@ static const char *const shapes[] = {
 	"-b 4096", "-b 1024 -O ^metadata_csum,^64bit", "-b 1024 -O ^dir_index", "-b 2048 -I 128",
 };
 
-static void fill(struct x4_inode *d, unsigned nr)
+static void fill(struct ext4_inode *d, unsigned nr)
 {
 	char name[64];
 
@@ -264,7 +264,7 @@ static void warm_tables(void)
 			journal_buffer_release(buffer);
 		}
 		fdio_mutex_lock(&t.vol->alloc.lock);
-		must_eq(x4_group_load(t.vol, group), 0);
+		must_eq(ext4_group_load(t.vol, group), 0);
 		fdio_mutex_unlock(&t.vol->alloc.lock);
 	}
 }
@@ -273,7 +273,7 @@ static void warm(void)
 {
 	warm_tables();
 	for (uint32_t group = 0; group < t.vol->nr_groups; group++)
-		must(x4_inode_in_use(t.vol, group * t.vol->inodes_per_group + 1) >= 0);
+		must(ext4_inode_in_use(t.vol, group * t.vol->inodes_per_group + 1) >= 0);
 }
 
 static void names_make(const char *args, unsigned nr)
@@ -290,16 +290,16 @@ static void names_make(const char *args, unsigned nr)
 	sub = n_get(dir, "sub");
 	fill(sub, 5);
 	file = n_get(dir, "f6");
-	must_eq(x4_xattr_set(file, "user.a", "value", 5, 0, false), 0);
-	must_eq(x4_xattr_set(file, "security.capability", "nothing", 7, 0, false), 0);
+	must_eq(ext4_xattr_set(file, "user.a", "value", 5, 0, false), 0);
+	must_eq(ext4_xattr_set(file, "security.capability", "nothing", 7, 0, false), 0);
 	warm();
 }
 
 static void names_done(void)
 {
-	x4_iput(file);
-	x4_iput(sub);
-	x4_iput(dir);
+	ext4_inode_put(file);
+	ext4_inode_put(sub);
+	ext4_inode_put(dir);
 	testvol_done(&t);
 }
 
@@ -326,8 +326,8 @@ static void every_miss(unsigned op)
 	int err;
 
 	/* What is left from before is out of the way, and everything is in memory. */
-	x4_vol_reap(t.vol);
-	must_eq(x4_vol_sync(t.vol), 0);
+	ext4_vol_reap(t.vol);
+	must_eq(ext4_vol_sync(t.vol), 0);
 	look(&before);
 	for (; (err = attempt(ops[op].fn, n)) == -EAGAIN; n++) {
 		look(&after);
@@ -357,7 +357,7 @@ START_TEST(miss_while_growing)
 
 	names_make("-b 1024 -N 2048", 8);
 	for (unsigned n = 0; n < 700; n++) {
-		struct x4_inode *inode = NULL;
+		struct ext4_inode *inode = NULL;
 		unsigned at = 1;
 		int err;
 
@@ -365,16 +365,16 @@ START_TEST(miss_while_growing)
 		do {
 			nowait_begin();
 			nowait_self.fail_at = at++;
-			err = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &inode);
+			err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &inode);
 			nowait_self.fail_at = 0;
 			nowait_end();
 			missed += err == -EAGAIN;
 			if (err == -EAGAIN && at > 60) /* nothing to read can be missing; a full transaction is for a worker */
-				err = x4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &inode);
+				err = ext4_create(sub, name, (unsigned)strlen(name), S_IFREG | 0600, 0, &names_cred, &inode);
 		} while (err == -EAGAIN);
 		must_eq(err, 0);
-		must_eq(n_ino(sub, name), x4_inode_ino(inode));
-		x4_iput(inode);
+		must_eq(n_ino(sub, name), ext4_inode_ino(inode));
+		ext4_inode_put(inode);
 	}
 	must(missed > 700);
 	names_done();
@@ -389,9 +389,9 @@ START_TEST(not_in_memory)
 		int err;
 
 		names_make(shapes[_i], 60);
-		x4_iput(file);
-		x4_iput(sub);
-		x4_iput(dir);
+		ext4_inode_put(file);
+		ext4_inode_put(sub);
+		ext4_inode_put(dir);
 		testvol_close(&t);
 		testvol_open(&t);
 		dir = n_get(t.root, "dir");
@@ -441,13 +441,13 @@ START_TEST(locks_taken)
 	names_make("-b 4096", 60);
 	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++) {
 		look(&before);
-		x4_inode_lock_excl(dir);
-		x4_inode_lock_excl(sub);
-		x4_inode_lock_excl(file);
+		ext4_inode_lock_exclusive(dir);
+		ext4_inode_lock_exclusive(sub);
+		ext4_inode_lock_exclusive(file);
 		must_eq(from_thread(op), -EAGAIN);
-		x4_inode_unlock(file);
-		x4_inode_unlock(sub);
-		x4_inode_unlock(dir);
+		ext4_inode_unlock(file);
+		ext4_inode_unlock(sub);
+		ext4_inode_unlock(dir);
 		if (changes(op)) {
 			must_eq(journal_begin(t.vol->journal, 1, &handle), 0);
 			must_eq(from_thread(op), -EAGAIN);
@@ -495,18 +495,18 @@ static void reaper(void *arg)
 	reaper_calls++;
 }
 
-static struct x4_inode *unlinked(unsigned blocks)
+static struct ext4_inode *unlinked(unsigned blocks)
 {
-	struct x4_inode *inode = NULL;
-	struct x4_resv resv;
+	struct ext4_inode *inode = NULL;
+	struct ext4_reservation resv;
 
-	must_eq(x4_create(dir, "gone", 4, S_IFREG | 0600, 0, &names_cred, &inode), 0);
+	must_eq(ext4_create(dir, "gone", 4, S_IFREG | 0600, 0, &names_cred, &inode), 0);
 	for (unsigned n = 0; n < blocks; n++) { /* every second block */
-		x4_inode_lock_excl(inode);
-		must_eq(x4_resv_holes(inode, 2 * n, 1, true, &resv), 0);
-		must_eq(x4_insert(inode, &resv, 0, 0, (uint64_t)(2 * n + 1) << t.vol->block_bits), 0);
-		x4_resv_free(&resv);
-		x4_inode_unlock(inode);
+		ext4_inode_lock_exclusive(inode);
+		must_eq(ext4_reserve_holes(inode, 2 * n, 1, true, &resv), 0);
+		must_eq(ext4_insert(inode, &resv, 0, 0, (uint64_t)(2 * n + 1) << t.vol->block_bits), 0);
+		ext4_reservation_free(&resv);
+		ext4_inode_unlock(inode);
 	}
 	must_eq(n_unlink(dir, "gone"), 0);
 	return inode;
@@ -516,18 +516,18 @@ static struct x4_inode *unlinked(unsigned blocks)
 START_TEST(last_reference)
 {
 	static const unsigned blocks[] = { 0, 1, 4, 30 };
-	struct x4_statfs before, after;
+	struct ext4_statfs before, after;
 
 	names_make("-b 1024", 10);
-	x4_vol_set_reaper(t.vol, reaper, NULL);
-	must_eq(x4_vol_sync(t.vol), 0);
-	x4_vol_statfs(t.vol, &before);
+	ext4_vol_set_reaper(t.vol, reaper, NULL);
+	must_eq(ext4_vol_sync(t.vol), 0);
+	ext4_vol_statfs(t.vol, &before);
 	for (unsigned k = 0; k < ARRAY_SIZE(blocks); k++) {
 		bool by_reaper = true;
 
 		for (unsigned n = 1; by_reaper && n < 100; n++) {
-			struct x4_inode *inode = unlinked(blocks[k]);
-			uint32_t ino = x4_inode_ino(inode);
+			struct ext4_inode *inode = unlinked(blocks[k]);
+			uint32_t ino = ext4_inode_ino(inode);
 			struct timespec nap = { .tv_nsec = 300000 };
 
 			nanosleep(&nap, NULL); /* so many in a while */
@@ -535,14 +535,14 @@ START_TEST(last_reference)
 			reaper_calls = 0;
 			nowait_begin();
 			nowait_self.fail_at = n;
-			x4_iput(inode);
+			ext4_inode_put(inode);
 			nowait_self.fail_at = 0;
 			must(!nowait_end());
 			by_reaper = reaper_calls;
 			must_eq(t.vol->inode.nr_orphans, by_reaper);
 			must_eq(t.vol->inode.nr_evicting, by_reaper);
-			must_eq(x4_iget(t.vol, ino, NULL, &inode), -ENOENT);
-			x4_vol_reap(t.vol);
+			must_eq(ext4_inode_get(t.vol, ino, NULL, &inode), -ENOENT);
+			ext4_vol_reap(t.vol);
 			must_eq(t.vol->inode.nr_orphans, 0);
 			must_eq(t.vol->inode.nr_evicting, 0);
 			if (blocks[k] > 4)
@@ -550,8 +550,8 @@ START_TEST(last_reference)
 		}
 		must_eq(by_reaper, blocks[k] > 4);
 	}
-	must_eq(x4_vol_sync(t.vol), 0);
-	x4_vol_statfs(t.vol, &after);
+	must_eq(ext4_vol_sync(t.vol), 0);
+	ext4_vol_statfs(t.vol, &after);
 	must_eq(before.bfree, after.bfree);
 	must_eq(before.ffree, after.ffree);
 	names_done();
@@ -561,18 +561,18 @@ END_TEST
 /* Damage is told by the thread that may wait, once. */
 START_TEST(damage_is_a_miss)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	uint64_t blk;
 	uint32_t off;
 	uint8_t byte;
 
 	names_make("-b 4096", 10);
 	inode = n_get(dir, "f5");
-	blk = x4_itable_place(t.vol, x4_inode_ino(inode), &off);
-	x4_iput(inode);
-	x4_iput(file);
-	x4_iput(sub);
-	x4_iput(dir);
+	blk = ext4_itable_place(t.vol, ext4_inode_ino(inode), &off);
+	ext4_inode_put(inode);
+	ext4_inode_put(file);
+	ext4_inode_put(sub);
+	ext4_inode_put(dir);
 	testvol_close(&t);
 	fake_peek(t.fake, &byte, 1, (blk << 12) + off + 50);
 	byte ^= 1;
@@ -581,13 +581,13 @@ START_TEST(damage_is_a_miss)
 	dir = n_get(t.root, "dir");
 	file = n_get(dir, "f6"); /* brings the block of the table into memory */
 	must_eq(attempt(do_lookup, 0), -EAGAIN);
-	must_eq(fdio_counter_read(CTR_x4_corrupt), 0);
+	must_eq(fdio_counter_read(CTR_ext4_corrupt), 0);
 	must_eq(n_ino(dir, "f5"), -EUCLEAN);
-	must(fdio_counter_read(CTR_x4_corrupt) > 0);
-	x4_iput(file);
-	x4_iput(dir);
-	x4_iput(t.root);
-	x4_vol_abandon(t.vol);
+	must(fdio_counter_read(CTR_ext4_corrupt) > 0);
+	ext4_inode_put(file);
+	ext4_inode_put(dir);
+	ext4_inode_put(t.root);
+	ext4_vol_abandon(t.vol);
 	fake_free(t.fake);
 }
 END_TEST
@@ -604,21 +604,21 @@ static uint32_t bad_groups(void)
 /* Somebody is looking up the number that the new file gets, which is not in use yet: a loop thread does not take that for damage. */
 START_TEST(number_is_being_looked_up)
 {
-	struct x4_inode *reader;
+	struct ext4_inode *reader;
 	uint32_t ino;
 
 	names_make("-b 4096", 10);
 	must_eq(do_create(), 0);
 	ino = (uint32_t)n_ino(dir, "new");
 	must_eq(n_unlink(dir, "new"), 0); /* the next file gets this number again */
-	reader = x4_inode_alloc(t.vol, ino);
+	reader = ext4_inode_alloc(t.vol, ino);
 	must(reader);
-	must_eq(x4_inode_hash_new(reader), 0);
+	must_eq(ext4_inode_hash_new(reader), 0);
 	reader->inode.loading = true;
 	must_eq(attempt(do_create, 0), -EAGAIN);
 	must_eq(bad_groups(), 0);
-	x4_inode_unhash(reader);
-	x4_inode_free(reader);
+	ext4_inode_unhash(reader);
+	ext4_inode_free(reader);
 	must_eq(do_create(), 0);
 	must_eq(n_ino(dir, "new"), ino);
 	must_eq(do_unlink(), 0);
@@ -635,9 +635,9 @@ START_TEST(damaged_inode_bitmap)
 
 	names_make("-b 4096", 10);
 	ib = t.vol->alloc.groups[0].inode_bitmap;
-	x4_iput(file);
-	x4_iput(sub);
-	x4_iput(dir);
+	ext4_inode_put(file);
+	ext4_inode_put(sub);
+	ext4_inode_put(dir);
 	testvol_close(&t);
 	fake_peek(t.fake, &byte, 1, (ib << 12) + 100);
 	byte ^= 1;
@@ -649,14 +649,14 @@ START_TEST(damaged_inode_bitmap)
 	must_eq(journal_read_block(t.vol->journal, ib, &buffer), 0);
 	must_eq(attempt(do_create, 0), -EAGAIN);
 	must_eq(bad_groups(), 0);
-	must_eq(fdio_counter_read(CTR_x4_corrupt), 0);
+	must_eq(fdio_counter_read(CTR_ext4_corrupt), 0);
 	(void)do_create(); /* by the policy for errors it may find another group or not */
 	must_eq(bad_groups(), 1);
-	must(fdio_counter_read(CTR_x4_corrupt) > 0);
+	must(fdio_counter_read(CTR_ext4_corrupt) > 0);
 	journal_buffer_release(buffer);
-	x4_iput(dir);
-	x4_iput(t.root);
-	x4_vol_abandon(t.vol);
+	ext4_inode_put(dir);
+	ext4_inode_put(t.root);
+	ext4_vol_abandon(t.vol);
 	fake_free(t.fake);
 }
 END_TEST

@@ -27,21 +27,21 @@ static void debugfs(struct fake_dev *fake, const char *commands)
 	ck_assert_int_eq(fake_run(fake, cmd, NULL, 0, true), 0);
 }
 
-static int try_open(struct fake_dev *fake, bool ro, bool norecovery, struct x4_vol **vol, char *msg,
+static int try_open(struct fake_dev *fake, bool ro, bool norecovery, struct ext4_vol **vol, char *msg,
 		    size_t len)
 {
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	const char *why;
 
 	options.read_only = ro;
 	options.norecovery = norecovery;
-	return x4_vol_open(fake_dev(fake), &options, vol, &why, FDIO_REASON_AT(msg, len));
+	return ext4_vol_open(fake_dev(fake), &options, vol, &why, FDIO_REASON_AT(msg, len));
 }
 
 /* Nobody can have it, and nothing was written. */
 static void must_be_refused(struct fake_dev *fake, bool ro_too, const char *says)
 {
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[400];
 
 	fake_stats_reset(fake);
@@ -53,44 +53,44 @@ static void must_be_refused(struct fake_dev *fake, bool ro_too, const char *says
 	ck_assert_uint_eq(fake_stats(fake).writes, 0);
 }
 
-static int look_up(struct x4_vol *vol, const char *dir, const char *name, struct x4_inode **ret)
+static int look_up(struct ext4_vol *vol, const char *dir, const char *name, struct ext4_inode **ret)
 {
-	struct x4_inode *d = testvol_root(vol), *up = d;
-	int err = dir ? x4_lookup(up, dir, (unsigned)strlen(dir), &d) : 0;
+	struct ext4_inode *d = testvol_root(vol), *up = d;
+	int err = dir ? ext4_lookup(up, dir, (unsigned)strlen(dir), &d) : 0;
 
 	if (dir)
-		x4_iput(up);
+		ext4_inode_put(up);
 	if (err)
 		return err;
-	err = x4_lookup(d, name, (unsigned)strlen(name), ret);
-	x4_iput(d);
+	err = ext4_lookup(d, name, (unsigned)strlen(name), ret);
+	ext4_inode_put(d);
 	return err;
 }
 
-static bool has_name(struct x4_vol *vol, const char *dir, const char *name)
+static bool has_name(struct ext4_vol *vol, const char *dir, const char *name)
 {
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 
 	if (look_up(vol, dir, name, &inode))
 		return false;
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	return true;
 }
 
-static bool count_name(void *arg, const struct x4_dirent *entry)
+static bool count_name(void *arg, const struct ext4_dirent *entry)
 {
 	*(unsigned *)arg += entry->name_len > 2;
 	return true;
 }
 
-static unsigned names_in(struct x4_vol *vol, const char *dir)
+static unsigned names_in(struct ext4_vol *vol, const char *dir)
 {
-	struct x4_inode *d;
+	struct ext4_inode *d;
 	unsigned n = 0;
 
 	ck_assert_int_eq(look_up(vol, NULL, dir, &d), 0);
-	ck_assert_int_eq(x4_readdir(d, 0, count_name, &n), 0);
-	x4_iput(d);
+	ck_assert_int_eq(ext4_readdir(d, 0, count_name, &n), 0);
+	ext4_inode_put(d);
 	return n;
 }
 
@@ -98,14 +98,14 @@ static unsigned names_in(struct x4_vol *vol, const char *dir)
 /* Flips a byte of the disk inode, so that its checksum does not fit. */
 static void break_inode(struct fake_dev *fake, uint32_t ino)
 {
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	uint32_t off;
 	uint64_t at;
 	uint8_t c;
 
 	ck_assert_int_eq(try_open(fake, true, true, &vol, NULL, 0), 0);
-	at = (x4_itable_place(vol, ino, &off) << vol->block_bits) + 17; /* of a time */
-	x4_vol_abandon(vol);
+	at = (ext4_itable_place(vol, ino, &off) << vol->block_bits) + 17; /* of a time */
+	ext4_vol_abandon(vol);
 	fake_peek(fake, &c, 1, at + off);
 	c ^= 0x55;
 	fake_poke(fake, &c, 1, at + off);
@@ -126,7 +126,7 @@ START_TEST(no_root_directory_is_refused)
 	if (roots[_i])
 		debugfs(fake, roots[_i]);
 	else
-		break_inode(fake, X4_ROOT_INO);
+		break_inode(fake, EXT4_ROOT_INO);
 	must_be_refused(fake, true, "root directory");
 	fake_free(fake);
 }
@@ -135,14 +135,14 @@ END_TEST
 /* The descriptor of a group: its checksum alone, or where the inode table is. */
 static void break_descriptor(struct fake_dev *fake, uint32_t group, unsigned field)
 {
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	uint64_t at;
 	uint8_t c;
 
 	ck_assert_int_eq(try_open(fake, true, true, &vol, NULL, 0), 0);
 	at = ((uint64_t)vol->first_data_block + 1) * vol->block_size + (uint64_t)group * vol->desc_size +
 	     field;
-	x4_vol_abandon(vol);
+	ext4_vol_abandon(vol);
 	fake_peek(fake, &c, 1, at);
 	c ^= 0x55;
 	fake_poke(fake, &c, 1, at);
@@ -156,8 +156,8 @@ START_TEST(damaged_descriptor_costs_its_group_only)
 {
 	struct fake_dev *fake = testvol_shape(_i & 1 ? 4 : 0);
 	struct ext2_super_block sb;
-	struct x4_inode *inode;
-	struct x4_vol *vol;
+	struct ext4_inode *inode;
+	struct ext4_vol *vol;
 	uint32_t group;
 	int err;
 
@@ -171,9 +171,9 @@ START_TEST(damaged_descriptor_costs_its_group_only)
 
 		ck_assert_msg(!try_open(fake, true, norecovery, &vol, msg, sizeof(msg)), "%s", msg);
 		ck_assert(has_name(vol, NULL, "here"));
-		err = x4_iget(vol, group * vol->inodes_per_group + 5, NULL, &inode);
+		err = ext4_inode_get(vol, group * vol->inodes_per_group + 5, NULL, &inode);
 		ck_assert_int_eq(err, _i & 2 ? -EUCLEAN : -ENOENT);
-		ck_assert_int_eq(x4_vol_close(vol), 0);
+		ck_assert_int_eq(ext4_vol_close(vol), 0);
 	}
 	ck_assert_uint_eq(fake_stats(fake).writes, 0);
 	fake_free(fake);
@@ -184,17 +184,17 @@ END_TEST
 START_TEST(log_is_replayed_before_descriptors_are_judged)
 {
 	struct fake_dev *fake = testvol_shape(0), *cut;
-	struct x4_vol *vol = testvol_mount(fake);
-	struct x4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0600);
+	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0600);
 	uint64_t at;
 	uint8_t c;
 
 	at = ((uint64_t)vol->first_data_block + 1) * vol->block_size + DESC_CSUM;
 	ck_assert_int_eq(testvol_fill(inode, 0, 10), 0);
-	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
 	cut = fake_power_cut(fake, FAKE_CUT_KEEP, 1);
-	x4_iput(inode);
-	x4_vol_abandon(vol);
+	ext4_inode_put(inode);
+	ext4_vol_abandon(vol);
 	fake_free(fake);
 	fake_peek(cut, &c, 1, at);
 	c ^= 0x55;
@@ -214,23 +214,23 @@ static void name_of(char name[32], unsigned n)
 
 static void make_names(struct fake_dev *fake, uint64_t *ret_blk, uint32_t lblk)
 {
-	struct x4_cred credentials = { .umask = 022 };
-	struct x4_vol *vol = testvol_mount(fake);
-	struct x4_inode *root = testvol_root(vol), *dir, *inode;
+	struct ext4_credentials credentials = { .umask = 022 };
+	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *root = testvol_root(vol), *dir, *inode;
 	char name[32];
 
-	ck_assert_int_eq(x4_create(root, "dir", 3, S_IFDIR | 0755, 0, &credentials, &dir), 0);
+	ck_assert_int_eq(ext4_create(root, "dir", 3, S_IFDIR | 0755, 0, &credentials, &dir), 0);
 	for (unsigned n = 0; n < NAMES; n++) {
 		name_of(name, n);
 		ck_assert_int_eq(
-			x4_create(dir, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &credentials, &inode), 0);
-		x4_iput(inode);
+			ext4_create(dir, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &credentials, &inode), 0);
+		ext4_inode_put(inode);
 	}
-	ck_assert_int_eq(x4_bmap(dir, lblk, ret_blk), 0);
+	ck_assert_int_eq(ext4_bmap(dir, lblk, ret_blk), 0);
 	*ret_blk <<= vol->block_bits;
-	x4_iput(dir);
-	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ext4_inode_put(dir);
+	ext4_inode_put(root);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 }
 
 static const struct shape {
@@ -254,9 +254,9 @@ START_TEST(bad_directory_block_costs_its_names_only)
 	const struct shape *t = &shapes[_i];
 	struct fake_dev *fake = fake_mkfs(SIZE, t->mkfs);
 	uint8_t zero[64] = { 0 };
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	unsigned found = 0, got = 0;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	uint64_t at;
 
 	make_names(fake, &at, t->lblk);
@@ -275,7 +275,7 @@ START_TEST(bad_directory_block_costs_its_names_only)
 	}
 	ck_assert_uint_eq(found, got);
 	ck_assert_int_eq(look_up(vol, "dir", "b", &inode), t->unknown);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	fake_free(fake);
 }
 END_TEST
@@ -286,8 +286,8 @@ START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 {
 	struct fake_dev *fake = fake_mkfs(
 		SIZE, _i ? "-t ext4 -b 1024 -J size=4 -O bigalloc -C 16384 -I 128" : testvol_shapes[0]);
-	struct x4_inode *inode;
-	struct x4_vol *vol;
+	struct ext4_inode *inode;
+	struct ext4_vol *vol;
 	char buf[200];
 	unsigned len;
 
@@ -297,15 +297,15 @@ START_TEST(target_in_the_inode_is_read_whatever_its_flags)
 	ck_assert_int_eq(look_up(vol, NULL, "link", &inode), 0);
 	if (_i)
 		ck_assert_uint_ne(inode->raw->i_file_acl, 0);
-	ck_assert_int_eq(x4_readlink(inode, buf, sizeof(buf), &len), 0);
+	ck_assert_int_eq(ext4_readlink(inode, buf, sizeof(buf), &len), 0);
 	ck_assert_str_eq(buf, "target");
-	x4_iput(inode);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ext4_inode_put(inode);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	if (!_i) { /* and it can be deleted */
 		vol = testvol_mount(fake);
 		inode = testvol_root(vol);
-		ck_assert_int_eq(x4_unlink(inode, "link", 4), 0);
-		x4_iput(inode);
+		ck_assert_int_eq(ext4_unlink(inode, "link", 4), 0);
+		ext4_inode_put(inode);
 		testvol_unmount_check(vol, fake);
 	}
 	fake_free(fake);
@@ -317,9 +317,9 @@ END_TEST
 START_TEST(inode_in_the_unused_part_stays)
 {
 	struct fake_dev *fake = testvol_shape(_i ? 4 : 0);
-	struct x4_cred credentials = { .umask = 022 };
-	struct x4_inode *root, *inode;
-	struct x4_vol *vol;
+	struct ext4_credentials credentials = { .umask = 022 };
+	struct ext4_inode *root, *inode;
+	struct ext4_vol *vol;
 	char cmd[200];
 	uint32_t ino;
 
@@ -331,7 +331,7 @@ START_TEST(inode_in_the_unused_part_stays)
 	ino = inode->ino;
 	snprintf(cmd, sizeof(cmd), "set_bg 0 itable_unused %u\nset_bg 0 checksum calc",
 		 vol->inodes_per_group - 11);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_unmount_check(vol, fake);
 	ck_assert_uint_gt(ino, 11);
 	debugfs(fake, cmd);
@@ -339,23 +339,23 @@ START_TEST(inode_in_the_unused_part_stays)
 	root = testvol_root(vol);
 	ck_assert_int_eq(look_up(vol, NULL, "here", &inode), 0);
 	ck_assert_uint_eq(inode->ino, ino);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	for (unsigned n = 0; n < 40; n++) {
 		char name[32];
 
 		name_of(name, n);
 		ck_assert_int_eq(
-			x4_create(root, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &credentials, &inode),
+			ext4_create(root, name, (unsigned)strlen(name), S_IFREG | 0644, 0, &credentials, &inode),
 			0);
-		x4_iput(inode);
+		ext4_inode_put(inode);
 	}
-	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ext4_inode_put(root);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	ck_assert_int_le(fake_run(fake, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
 	vol = testvol_mount(fake);
 	ck_assert_int_eq(look_up(vol, NULL, "here", &inode), 0);
-	ck_assert_uint_eq(x4_inode_size(inode), 6);
-	x4_iput(inode);
+	ck_assert_uint_eq(ext4_inode_size(inode), 6);
+	ext4_inode_put(inode);
 	ck_assert(has_name(vol, NULL, "a-name-of-some-length-39"));
 	testvol_unmount_check(vol, fake);
 	fake_free(fake);

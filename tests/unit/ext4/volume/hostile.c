@@ -41,18 +41,18 @@ static uint64_t blocks_read(void)
 }
 
 /* Where block lblk of inode is on the device, in bytes. */
-static uint64_t at(struct x4_inode *inode, uint32_t lblk)
+static uint64_t at(struct ext4_inode *inode, uint32_t lblk)
 {
 	uint64_t blk;
 
-	must_eq(x4_bmap(inode, lblk, &blk), 0);
+	must_eq(ext4_bmap(inode, lblk, &blk), 0);
 	return blk << inode->vol->block_bits;
 }
 
-static uint64_t inode_at(struct x4_vol *vol, uint32_t ino)
+static uint64_t inode_at(struct ext4_vol *vol, uint32_t ino)
 {
 	uint32_t off;
-	uint64_t blk = x4_itable_place(vol, ino, &off);
+	uint64_t blk = ext4_itable_place(vol, ino, &off);
 
 	return (blk << vol->block_bits) + off;
 }
@@ -60,14 +60,14 @@ static uint64_t inode_at(struct x4_vol *vol, uint32_t ino)
 /* Damage is found by now: not testvol_close. */
 static void end(struct testvol *volume)
 {
-	x4_iput(volume->root);
-	(void)x4_vol_close(volume->vol);
+	ext4_inode_put(volume->root);
+	(void)ext4_vol_close(volume->vol);
 	fake_free(volume->fake);
 }
 
-static struct x4_inode *fill_dir(struct testvol *volume, const char *dir, unsigned names, unsigned len)
+static struct ext4_inode *fill_dir(struct testvol *volume, const char *dir, unsigned names, unsigned len)
 {
-	struct x4_inode *d;
+	struct ext4_inode *d;
 	char name[256];
 
 	must_eq(n_create(volume->root, dir, S_IFDIR | 0755), 0);
@@ -114,7 +114,7 @@ static void pairs(struct testvol *volume, uint64_t off, unsigned n, uint32_t has
 
 struct count { unsigned nr, stop; uint64_t next; };
 
-static bool counted(void *arg, const struct x4_dirent *entry)
+static bool counted(void *arg, const struct ext4_dirent *entry)
 {
 	struct count *count = arg;
 
@@ -123,7 +123,7 @@ static bool counted(void *arg, const struct x4_dirent *entry)
 }
 
 /* As readdir(3) does: to the end or an error. */
-static int list(struct x4_inode *dir, struct count *count)
+static int list(struct ext4_inode *dir, struct count *count)
 {
 	unsigned before;
 	int err;
@@ -131,7 +131,7 @@ static int list(struct x4_inode *dir, struct count *count)
 	*count = (struct count){ .stop = 100000 };
 	do {
 		before = count->nr;
-		err = x4_readdir(dir, count->next, counted, count);
+		err = ext4_readdir(dir, count->next, counted, count);
 	} while (!err && count->nr > before && count->nr < count->stop);
 	return err;
 }
@@ -139,9 +139,9 @@ static int list(struct x4_inode *dir, struct count *count)
 /* ---- directories ---- */
 
 /* Closes, and what the device holds then is known. */
-static void settle(struct testvol *volume, struct x4_inode *inode)
+static void settle(struct testvol *volume, struct ext4_inode *inode)
 {
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_close(volume);
 }
 
@@ -151,14 +151,14 @@ START_TEST(index_names_a_leaf_again)
 {
 	struct testvol volume = { 0 };
 	uint8_t leaf[1024];
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	struct count count;
 	uint64_t root, first;
 
 	testvol_make(&volume, SMALL, "-b 1024 " PLAIN);
 	dir = fill_dir(&volume, "h", 120, 5);
 	must(dir_is_dx(dir) && dir_nr_blocks(dir) < 6);
-	full_leaf(leaf, sizeof leaf, x4_inode_ino(dir), false);
+	full_leaf(leaf, sizeof leaf, ext4_inode_ino(dir), false);
 	root = at(dir, 0);
 	first = at(dir, 1);
 	settle(&volume, dir);
@@ -168,7 +168,7 @@ START_TEST(index_names_a_leaf_again)
 	dir = n_get(volume.root, "h");
 	must_eq(list(dir, &count), -EUCLEAN);
 	must_eq(count.nr, 2); /* "." and ".." */
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	end(&volume);
 }
 END_TEST
@@ -180,7 +180,7 @@ START_TEST(index_leads_round_in_circles)
 	uint32_t hash, minor;
 	struct testvol volume = { 0 };
 	uint8_t leaf[1024], node[1024] = { 0 };
-	struct x4_inode *dir, *file;
+	struct ext4_inode *dir, *file;
 	uint64_t place[4], inode, before;
 	struct count count;
 
@@ -189,9 +189,9 @@ START_TEST(index_leads_round_in_circles)
 	must(dir_is_dx(dir) && dir_nr_blocks(dir) > 4);
 	for (unsigned k = 0; k < 4; k++)
 		place[k] = at(dir, k);
-	inode = inode_at(volume.vol, x4_inode_ino(dir));
-	full_leaf(leaf, sizeof leaf, x4_inode_ino(dir), false);
-	dx_hash(volume.vol, dx_default_version(volume.vol), "zzz", 3, &hash, &minor);
+	inode = inode_at(volume.vol, ext4_inode_ino(dir));
+	full_leaf(leaf, sizeof leaf, ext4_inode_ino(dir), false);
+	dir_index_hash(volume.vol, dir_index_default_version(volume.vol), "zzz", 3, &hash, &minor);
 	settle(&volume, dir);
 	memcpy(node + 4, (uint16_t[]){ 1024 }, 2);
 	memcpy(node + 8, (uint16_t[]){ 127 }, 2);
@@ -207,10 +207,10 @@ START_TEST(index_leads_round_in_circles)
 	testvol_open(&volume);
 	dir = n_get(volume.root, "h");
 	before = blocks_read();
-	must_eq(x4_lookup(dir, "zzz", 3, &file), -EUCLEAN);
+	must_eq(ext4_lookup(dir, "zzz", 3, &file), -EUCLEAN);
 	must_eq(list(dir, &count), -EUCLEAN);
 	ck_assert_uint_lt(blocks_read() - before, 1000);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	end(&volume);
 }
 END_TEST
@@ -222,7 +222,7 @@ START_TEST(listing_of_equal_names_ends)
 	uint32_t hash, minor;
 	struct testvol volume = { 0 };
 	uint8_t leaf[2048];
-	struct x4_inode *dir;
+	struct ext4_inode *dir;
 	struct count count;
 	uint64_t place[121];
 
@@ -231,8 +231,8 @@ START_TEST(listing_of_equal_names_ends)
 	must(dir_is_dx(dir) && dir_nr_blocks(dir) > ARRAY_SIZE(place));
 	for (unsigned k = 0; k < ARRAY_SIZE(place); k++)
 		place[k] = at(dir, k);
-	dx_hash(volume.vol, dx_default_version(volume.vol), "aaa", 3, &hash, &minor);
-	full_leaf(leaf, sizeof leaf, x4_inode_ino(dir), true);
+	dir_index_hash(volume.vol, dir_index_default_version(volume.vol), "aaa", 3, &hash, &minor);
+	full_leaf(leaf, sizeof leaf, ext4_inode_ino(dir), true);
 	settle(&volume, dir);
 	for (unsigned k = 1; k < ARRAY_SIZE(place); k++)
 		poke(&volume, leaf, sizeof leaf, place[k]);
@@ -241,7 +241,7 @@ START_TEST(listing_of_equal_names_ends)
 	dir = n_get(volume.root, "h");
 	must_eq(list(dir, &count), 0);
 	ck_assert_uint_lt(count.nr, count.stop);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	end(&volume);
 }
 END_TEST
@@ -257,12 +257,12 @@ static uint64_t cpu_ns(void)
 
 static uint64_t cost_of_lookup(struct testvol *volume, const char *dir)
 {
-	struct x4_inode *d = n_get(volume->root, dir);
+	struct ext4_inode *d = n_get(volume->root, dir);
 	uint64_t begun = cpu_ns();
 
 	must_eq(n_ino(d, "zzz"), -ENOENT);
 	begun = cpu_ns() - begun;
-	x4_iput(d);
+	ext4_inode_put(d);
 	return begun;
 }
 
@@ -280,13 +280,13 @@ START_TEST(equal_blocks_without_index)
 
 	testvol_make(&volume, 64u << 20, "-b 1024 -N 12000 " PLAIN "-O ^dir_index");
 	for (unsigned n = 0; n < 2; n++) {
-		struct x4_inode *dir = fill_dir(&volume, name[n], 3 * BLOCKS + 2, 250);
+		struct ext4_inode *dir = fill_dir(&volume, name[n], 3 * BLOCKS + 2, 250);
 
 		must(dir_nr_blocks(dir) > BLOCKS);
 		for (unsigned k = 0; k < BLOCKS; k++)
 			place[n][k] = at(dir, k);
-		ino = x4_inode_ino(dir);
-		x4_iput(dir);
+		ino = ext4_inode_ino(dir);
+		ext4_inode_put(dir);
 	}
 	testvol_close(&volume);
 	for (unsigned n = 0; n < 2; n++)
@@ -317,7 +317,7 @@ START_TEST(tables_of_names_are_bounded)
 {
 	static const char *const name[2] = { "first", "second" };
 	struct testvol volume = { 0 };
-	struct x4_inode *dir[2];
+	struct ext4_inode *dir[2];
 
 	testvol_make(&volume, SMALL, "-b 1024 -N 4000 " PLAIN "-O ^dir_index");
 	volume.vol->dir.budget = 3000;
@@ -331,8 +331,8 @@ START_TEST(tables_of_names_are_bounded)
 	must(dir[0]->dir.dirstate && !dir[1]->dir.dirstate);
 	must_eq(n_unlink(dir[1], "01000"), 0);
 	must_eq(n_ino(dir[1], "01000"), -ENOENT);
-	x4_iput(dir[0]);
-	x4_iput(dir[1]);
+	ext4_inode_put(dir[0]);
+	ext4_inode_put(dir[1]);
 	testvol_done(&volume);
 }
 END_TEST
@@ -343,7 +343,7 @@ START_TEST(parents_in_a_circle)
 {
 	static const char names[] = "abcd", up[] = "ccdc";
 	struct testvol volume = { 0 };
-	struct x4_inode *dir[4];
+	struct ext4_inode *dir[4];
 	uint64_t place[4], before;
 	uint32_t ino[4];
 
@@ -351,8 +351,8 @@ START_TEST(parents_in_a_circle)
 	for (unsigned k = 0; k < 4; k++) {
 		dir[k] = fill_dir(&volume, (char[]){ names[k], 0 }, 1, 5);
 		place[k] = at(dir[k], 0);
-		ino[k] = x4_inode_ino(dir[k]);
-		x4_iput(dir[k]);
+		ino[k] = ext4_inode_ino(dir[k]);
+		ext4_inode_put(dir[k]);
 	}
 	testvol_close(&volume);
 	for (unsigned k = 0; k < 4; k++)
@@ -363,8 +363,8 @@ START_TEST(parents_in_a_circle)
 	before = blocks_read();
 	must_eq(n_rename(dir[0], "00000", dir[1], "f", 0), -EUCLEAN);
 	ck_assert_uint_lt(blocks_read() - before, 100);
-	x4_iput(dir[0]);
-	x4_iput(dir[1]);
+	ext4_inode_put(dir[0]);
+	ext4_inode_put(dir[1]);
 	end(&volume);
 }
 END_TEST
@@ -373,19 +373,19 @@ END_TEST
 START_TEST(parents_a_long_way_up)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *dir, *next;
+	struct ext4_inode *dir, *next;
 
 	testvol_make(&volume, SMALL, "-b 1024 -I 128 -N 4000 " PLAIN);
-	dir = x4_iref(volume.root);
+	dir = ext4_inode_ref(volume.root);
 	for (unsigned k = 0; k < 3000; k++) {
 		must_eq(n_create(dir, "d", S_IFDIR | 0755), 0);
 		next = n_get(dir, "d");
-		x4_iput(dir);
+		ext4_inode_put(dir);
 		dir = next;
 	}
 	must_eq(n_create(dir, "f", S_IFREG | 0644), 0);
 	must_eq(n_rename(dir, "f", volume.root, "f", 0), 0);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	testvol_done(&volume);
 }
 END_TEST
@@ -442,7 +442,7 @@ START_TEST(orphans_without_number)
 	testvol_open(&volume);
 	fake_set_hook(volume.fake, NULL, NULL);
 	must_eq(volume.vol->inode.nr_orphans, 0);
-	ck_assert_uint_eq(x4_inode_in_use(volume.vol, first + NR - 1), 0);
+	ck_assert_uint_eq(ext4_inode_in_use(volume.vol, first + NR - 1), 0);
 	ck_assert_uint_lt(peak - least, 16u << 20);
 	end(&volume);
 }
@@ -459,33 +459,33 @@ START_TEST(orphan_file_too_large)
 	struct ext2_super_block sb;
 	uint64_t inode, before;
 	uint8_t block[1024] = { 0 };
-	struct x4_inode *file, *o;
-	struct x4_ext extent;
-	struct x4_resv reservation;
+	struct ext4_inode *file, *o;
+	struct ext4_extent extent;
+	struct ext4_reservation reservation;
 
 	testvol_make(&volume, 32u << 20, "-b 1024 " PLAIN "-O orphan_file");
 	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
 	file = n_get(volume.root, "f");
-	x4_inode_lock_excl(file);
-	must_eq(x4_map_load(file), 0);
-	must_eq(x4_resv_holes(file, 0, BLOCKS, true, &reservation), 0);
-	must_eq(x4_insert(file, &reservation, 0, 0, (uint64_t)BLOCKS << 10), 0);
-	x4_resv_free(&reservation);
+	ext4_inode_lock_exclusive(file);
+	must_eq(ext4_map_load(file), 0);
+	must_eq(ext4_reserve_holes(file, 0, BLOCKS, true, &reservation), 0);
+	must_eq(ext4_insert(file, &reservation, 0, 0, (uint64_t)BLOCKS << 10), 0);
+	ext4_reservation_free(&reservation);
 	memcpy(block + 1016, (uint32_t[]){ 0x0b10ca04 }, 4);
 	for (uint32_t l = 0; l < BLOCKS; l += extent.len) {
-		must_eq(x4_map_lookup(file, l, &extent), 0);
+		must_eq(ext4_map_lookup(file, l, &extent), 0);
 		for (uint32_t k = 0; k < extent.len; k++)
 			poke(&volume, block, sizeof block, (extent.pblk + k) << 10);
 	}
-	x4_inode_unlock(file);
-	must_eq(x4_iget_special(volume.vol, volume.vol->fs->super->s_orphan_file_inum, &o), 0);
+	ext4_inode_unlock(file);
+	must_eq(ext4_inode_get_special(volume.vol, volume.vol->fs->super->s_orphan_file_inum, &o), 0);
 	inode = inode_at(volume.vol, o->ino);
-	x4_iput(o);
+	ext4_inode_put(o);
 	/* The inode of file in place of the orphan file's. */
-	must_eq(x4_vol_sync(volume.vol), 0);
+	must_eq(ext4_vol_sync(volume.vol), 0);
 	{
 		uint8_t raw[256];
-		uint64_t from = inode_at(volume.vol, x4_inode_ino(file));
+		uint64_t from = inode_at(volume.vol, ext4_inode_ino(file));
 
 		settle(&volume, file);
 		peek(&volume, raw, sizeof raw, from);
@@ -497,7 +497,7 @@ START_TEST(orphan_file_too_large)
 	before = blocks_read();
 	testvol_open(&volume);
 	ck_assert_uint_lt(blocks_read() - before, 2000);
-	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
+	ck_assert_uint_gt(fdio_counter_read(CTR_ext4_corrupt), 0);
 	end(&volume);
 }
 END_TEST
@@ -534,10 +534,10 @@ START_TEST(values_that_have_values)
 	static uint64_t inode[CHAIN], block[CHAIN + 1];
 	static uint32_t ino[CHAIN];
 	uint64_t holder;
-	struct x4_inode *file, *p;
+	struct ext4_inode *file, *p;
 	pthread_attr_t attr;
-	struct x4_resv reservation;
-	struct x4_ext extent;
+	struct ext4_reservation reservation;
+	struct ext4_extent extent;
 	pthread_t th;
 	char name[16];
 
@@ -545,19 +545,19 @@ START_TEST(values_that_have_values)
 	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
 	must_eq(n_create(volume.root, "blocks", S_IFREG | 0644), 0);
 	file = n_get(volume.root, "f");
-	holder = inode_at(volume.vol, x4_inode_ino(file));
-	x4_iput(file);
+	holder = inode_at(volume.vol, ext4_inode_ino(file));
+	ext4_inode_put(file);
 	p = n_get(volume.root, "blocks");
-	x4_inode_lock_excl(p);
-	must_eq(x4_map_load(p), 0);
-	must_eq(x4_resv_holes(p, 0, CHAIN + 1, true, &reservation), 0);
-	must_eq(x4_insert(p, &reservation, 0, 0, (CHAIN + 1) << 10), 0);
-	x4_resv_free(&reservation);
+	ext4_inode_lock_exclusive(p);
+	must_eq(ext4_map_load(p), 0);
+	must_eq(ext4_reserve_holes(p, 0, CHAIN + 1, true, &reservation), 0);
+	must_eq(ext4_insert(p, &reservation, 0, 0, (CHAIN + 1) << 10), 0);
+	ext4_reservation_free(&reservation);
 	for (uint32_t k = 0; k <= CHAIN; k++) {
-		must_eq(x4_map_lookup(p, k, &extent), 0);
+		must_eq(ext4_map_lookup(p, k, &extent), 0);
 		block[k] = extent.pblk;
 	}
-	x4_inode_unlock(p);
+	ext4_inode_unlock(p);
 	for (unsigned k = 0; k < CHAIN; k++) {
 		snprintf(name, sizeof name, "v%u", k);
 		must_eq(n_create(volume.root, name, S_IFREG | 0600), 0);
@@ -583,7 +583,7 @@ START_TEST(values_that_have_values)
 	must_eq(pthread_attr_setstacksize(&attr, STACK), 0);
 	must_eq(pthread_create(&th, &attr, unlink_and_close, &volume), 0);
 	must_eq(pthread_join(th, NULL), 0);
-	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
+	ck_assert_uint_gt(fdio_counter_read(CTR_ext4_corrupt), 0);
 	pthread_attr_destroy(&attr);
 }
 END_TEST
@@ -592,7 +592,7 @@ END_TEST
 START_TEST(value_in_a_deleted_inode)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	uint64_t holder;
 	uint32_t gone, block;
 
@@ -601,16 +601,16 @@ START_TEST(value_in_a_deleted_inode)
 	must_eq(n_create(volume.root, "gone", S_IFREG | 0644), 0);
 	gone = (uint32_t)n_ino(volume.root, "gone");
 	file = n_get(volume.root, "f");
-	must_eq(x4_xattr_set(file, "user.b", "value", 5, 0, 0), 0);
+	must_eq(ext4_xattr_set(file, "user.b", "value", 5, 0, 0), 0);
 	must_eq(n_unlink(volume.root, "gone"), 0);
-	holder = inode_at(volume.vol, x4_inode_ino(file));
+	holder = inode_at(volume.vol, ext4_inode_ino(file));
 	settle(&volume, file);
 	peek(&volume, &block, 4, holder + 0x68);
 	attr_block(&volume, (uint64_t)block << 10, gone);
 	testvol_open(&volume);
 	file = n_get(volume.root, "f");
-	must_eq(x4_xattr_remove(file, "user.a"), -EUCLEAN);
-	x4_iput(file);
+	must_eq(ext4_xattr_remove(file, "user.a"), -EUCLEAN);
+	ext4_inode_put(file);
 	end(&volume);
 }
 END_TEST
@@ -619,23 +619,23 @@ END_TEST
 
 enum { RUNS = 200, RUN = 3 };
 
-static void map_runs(struct x4_inode *inode)
+static void map_runs(struct ext4_inode *inode)
 {
-	struct x4_resv reservation;
+	struct ext4_reservation reservation;
 
-	x4_inode_lock_excl(inode);
-	must_eq(x4_map_load(inode), 0);
+	ext4_inode_lock_exclusive(inode);
+	must_eq(ext4_map_load(inode), 0);
 	for (uint32_t k = 0; k < RUNS; k++) {
-		must_eq(x4_resv_holes(inode, 2 * k * RUN, RUN, true, &reservation), 0);
-		must_eq(x4_insert(inode, &reservation, 0, 0, (uint64_t)(2 * k + 1) * RUN << 10), 0);
-		x4_resv_free(&reservation);
+		must_eq(ext4_reserve_holes(inode, 2 * k * RUN, RUN, true, &reservation), 0);
+		must_eq(ext4_insert(inode, &reservation, 0, 0, (uint64_t)(2 * k + 1) * RUN << 10), 0);
+		ext4_reservation_free(&reservation);
 	}
-	x4_inode_unlock(inode);
+	ext4_inode_unlock(inode);
 }
 
 /* A leaf of the extent tree that the next one lies right behind: its block, and the first run in
  * it. */
-static uint64_t node_before_next(const struct x4_inode *inode, uint32_t *ret_run)
+static uint64_t node_before_next(const struct ext4_inode *inode, uint32_t *ret_run)
 {
 	const uint8_t *root = (const uint8_t *)inode->raw->i_block;
 	uint32_t idx[2][3];
@@ -681,9 +681,9 @@ static void lie(struct testvol *volume, uint64_t blk)
 START_TEST(tree_node_marked_free)
 {
 	struct testvol volume = { 0 };
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	uint32_t run, first;
-	struct x4_ext extent;
+	struct ext4_extent extent;
 	uint64_t node;
 	int err = 0;
 
@@ -696,24 +696,24 @@ START_TEST(tree_node_marked_free)
 	lie(&volume, node + 1);
 	testvol_open(&volume);
 	file = n_get(volume.root, "f");
-	x4_inode_lock_excl(file);
-	must_eq(x4_map_load(file), 0);
+	ext4_inode_lock_exclusive(file);
+	must_eq(ext4_map_load(file), 0);
 	/* A hole in the middle of each run, until the leaf is full and must be split. */
 	for (run = first; run < first + 4 && !err; run++)
-		err = x4_fallocate(file, X4_FALLOC_PUNCH_HOLE | X4_FALLOC_KEEP_SIZE,
+		err = ext4_fallocate(file, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
 				 (uint64_t)(2 * run * RUN + 1) << 10, 1024, true);
 	must(err == 0 || err == -EUCLEAN);
-	ck_assert_uint_gt(fdio_counter_read(CTR_x4_corrupt), 0);
-	x4_map_drop(file);
-	must_eq(x4_map_load(file), 0);
+	ck_assert_uint_gt(fdio_counter_read(CTR_ext4_corrupt), 0);
+	ext4_map_drop(file);
+	must_eq(ext4_map_load(file), 0);
 	for (uint32_t k = 0; k < RUNS * RUN; k++) {
 		if (k / RUN >= first && k / RUN < run)
 			continue;
-		must_eq(x4_map_lookup(file, k / RUN * 2 * RUN + k % RUN, &extent), 0);
-		must_eq(extent.state, X4_EXT_WRITTEN);
+		must_eq(ext4_map_lookup(file, k / RUN * 2 * RUN + k % RUN, &extent), 0);
+		must_eq(extent.state, EXT4_EXTENT_WRITTEN);
 	}
-	x4_inode_unlock(file);
-	x4_iput(file);
+	ext4_inode_unlock(file);
+	ext4_inode_put(file);
 	end(&volume);
 }
 END_TEST
@@ -729,10 +729,10 @@ START_TEST(groups_without_number)
 	testvol_make(&volume, SMALL, PLAIN "-b 1024");
 	testvol_close(&volume);
 	peek(&volume, &sb, sizeof(sb), SUPERBLOCK_OFFSET);
-	must_eq(x4_features_check(&sb, "image", &why, FDIO_REASON(msg)), X4_SERVE_RW);
+	must_eq(ext4_features_check(&sb, "image", &why, FDIO_REASON(msg)), EXT4_SERVE_RW);
 	sb.s_blocks_per_group = 8;
 	sb.s_blocks_count = 32 << 20;
-	must_eq(x4_features_check(&sb, "image", &why, FDIO_REASON(msg)), X4_REFUSE);
+	must_eq(ext4_features_check(&sb, "image", &why, FDIO_REASON(msg)), EXT4_REFUSE);
 	must(strstr(msg, "block groups"));
 	testvol_open(&volume);
 	testvol_done(&volume);

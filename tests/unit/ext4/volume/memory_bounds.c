@@ -14,10 +14,10 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { FILES = 30, RUNS = 150, MAP_LEAST = RUNS * sizeof(struct x4_map_run) };
+enum { FILES = 30, RUNS = 150, MAP_LEAST = RUNS * sizeof(struct ext4_map_run) };
 
 /* Files of RUNS runs each, of one block at every second place. */
-static void make_files(struct x4_vol *vol, struct x4_inode **inode, unsigned n)
+static void make_files(struct ext4_vol *vol, struct ext4_inode **inode, unsigned n)
 {
 	for (unsigned k = 0; k < n; k++) {
 		inode[k] = testvol_tmpfile(vol, S_IFREG | 0644);
@@ -26,19 +26,19 @@ static void make_files(struct x4_vol *vol, struct x4_inode **inode, unsigned n)
 	}
 }
 
-static void load_all(struct x4_inode **inode, unsigned n)
+static void load_all(struct ext4_inode **inode, unsigned n)
 {
 	for (unsigned k = 0; k < n; k++) {
-		x4_map_drop(inode[k]);
-		ck_assert_int_eq(x4_map_load(inode[k]), 0);
+		ext4_map_drop(inode[k]);
+		ck_assert_int_eq(ext4_map_load(inode[k]), 0);
 		__atomic_store_n(&inode[k]->data.map_used, false, __ATOMIC_RELAXED);
 	}
 	epoch_drain();
-	ck_assert_uint_ge(x4_map_mem_used(), n * MAP_LEAST);
+	ck_assert_uint_ge(ext4_map_mem_used(), n * MAP_LEAST);
 }
 
 /* So that nobody but the test gives up maps. */
-static void stop_ticker(struct x4_vol *vol)
+static void stop_ticker(struct ext4_vol *vol)
 {
 	fdio_mutex_lock(&vol->volume.ticker_lock);
 	vol->volume.ticker_stop = true;
@@ -48,7 +48,7 @@ static void stop_ticker(struct x4_vol *vol)
 	vol->volume.ticker_on = false;
 }
 
-static unsigned with_map(struct x4_inode **inode, unsigned n)
+static unsigned with_map(struct ext4_inode **inode, unsigned n)
 {
 	unsigned have = 0;
 
@@ -57,10 +57,10 @@ static unsigned with_map(struct x4_inode **inode, unsigned n)
 	return have;
 }
 
-static void put_files(struct x4_vol *vol, struct fake_dev *fake, struct x4_inode **inode)
+static void put_files(struct ext4_vol *vol, struct fake_dev *fake, struct ext4_inode **inode)
 {
 	for (unsigned k = 0; k < FILES; k++)
-		x4_iput(inode[k]);
+		ext4_inode_put(inode[k]);
 	testvol_unmount_check(vol, fake);
 	fake_free(fake);
 }
@@ -72,37 +72,37 @@ static void put_files(struct x4_vol *vol, struct fake_dev *fake, struct x4_inode
 START_TEST(idle_maps_go_first)
 {
 	struct fake_dev *fake = testvol_shape(2);
-	struct x4_vol *vol = testvol_mount(fake);
-	struct x4_inode *inode[FILES];
-	struct x4_ext extent;
+	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *inode[FILES];
+	struct ext4_extent extent;
 
 	stop_ticker(vol);
 	make_files(vol, inode, FILES);
 	for (unsigned k = 0; k < FILES / 2; k++)
-		x4_opened(inode[k], 1);
+		ext4_opened(inode[k], 1);
 	load_all(inode, FILES);
-	vol->data.map_budget = x4_map_mem_used();
-	ck_assert(x4_maps_shrink(vol));
+	vol->data.map_budget = ext4_map_mem_used();
+	ck_assert(ext4_maps_shrink(vol));
 	ck_assert_uint_eq(with_map(inode, FILES), FILES);
 	/* Three quarters of two thirds are the open ones: no open one has to go. */
 	vol->data.map_budget -= vol->data.map_budget / 3;
-	ck_assert(x4_maps_shrink(vol));
-	ck_assert_uint_le(x4_map_mem_used(), vol->data.map_budget);
+	ck_assert(ext4_maps_shrink(vol));
+	ck_assert_uint_le(ext4_map_mem_used(), vol->data.map_budget);
 	ck_assert_uint_eq(with_map(inode, FILES / 2), FILES / 2);
 	ck_assert_uint_lt(with_map(inode + FILES / 2, FILES / 2), FILES / 2);
 	/* Of open ones those that somebody reads stay. */
 	load_all(inode, FILES);
-	vol->data.map_budget = x4_map_mem_used() / 3;
-	ck_assert_int_eq(x4_map_lookup(inode[3], 0, &extent), 0);
-	ck_assert_int_eq(x4_map_lookup(inode[4], 0, &extent), 0);
-	ck_assert(x4_maps_shrink(vol));
+	vol->data.map_budget = ext4_map_mem_used() / 3;
+	ck_assert_int_eq(ext4_map_lookup(inode[3], 0, &extent), 0);
+	ck_assert_int_eq(ext4_map_lookup(inode[4], 0, &extent), 0);
+	ck_assert(ext4_maps_shrink(vol));
 	ck_assert_uint_eq(with_map(inode + FILES / 2, FILES / 2), 0);
 	ck_assert_ptr_nonnull(inode[3]->data.map);
 	ck_assert_ptr_nonnull(inode[4]->data.map);
-	ck_assert_int_eq(x4_map_lookup_load(inode[0], 2, &extent), 0);
-	ck_assert_uint_eq(extent.state, X4_EXT_WRITTEN);
+	ck_assert_int_eq(ext4_map_lookup_load(inode[0], 2, &extent), 0);
+	ck_assert_uint_eq(extent.state, EXT4_EXTENT_WRITTEN);
 	for (unsigned k = 0; k < FILES / 2; k++)
-		x4_opened(inode[k], -1);
+		ext4_opened(inode[k], -1);
 	put_files(vol, fake, inode);
 }
 END_TEST
@@ -113,43 +113,43 @@ END_TEST
 START_TEST(used_maps_have_a_limit)
 {
 	struct fake_dev *fake = testvol_shape(2);
-	struct x4_vol *vol = testvol_mount(fake);
-	struct x4_inode *inode[FILES];
-	struct x4_ext extent;
+	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *inode[FILES];
+	struct ext4_extent extent;
 
 	stop_ticker(vol);
 	make_files(vol, inode, FILES);
 	for (unsigned k = 0; k < FILES; k++)
-		x4_opened(inode[k], 1);
+		ext4_opened(inode[k], 1);
 	load_all(inode, FILES);
 	for (unsigned k = 0; k < FILES; k++)
-		ck_assert_int_eq(x4_map_lookup(inode[k], 0, &extent), 0);
-	vol->data.map_budget = x4_map_mem_used() / 3 * 2;
-	ck_assert(!x4_maps_shrink(vol));
+		ck_assert_int_eq(ext4_map_lookup(inode[k], 0, &extent), 0);
+	vol->data.map_budget = ext4_map_mem_used() / 3 * 2;
+	ck_assert(!ext4_maps_shrink(vol));
 	ck_assert_uint_eq(with_map(inode, FILES), FILES);
 	for (unsigned k = 0; k < FILES; k++)
-		ck_assert_int_eq(x4_map_lookup(inode[k], 0, &extent), 0);
+		ck_assert_int_eq(ext4_map_lookup(inode[k], 0, &extent), 0);
 	vol->data.map_budget = 64;
-	ck_assert(!x4_maps_shrink(vol));
+	ck_assert(!ext4_maps_shrink(vol));
 	ck_assert_uint_eq(with_map(inode, FILES), 1);
 	ck_assert_ptr_nonnull(inode[FILES - 1]->data.map);
-	ck_assert_uint_lt(x4_map_mem_used(), 2 * (MAP_LEAST + 1024));
+	ck_assert_uint_lt(ext4_map_mem_used(), 2 * (MAP_LEAST + 1024));
 	for (unsigned k = 0; k < FILES; k++)
-		x4_opened(inode[k], -1);
+		ext4_opened(inode[k], -1);
 	put_files(vol, fake, inode);
 }
 END_TEST
 
 /* With a link, so that a mount leaves it alone; no directory has it. */
-static void keep_file(struct x4_inode *inode)
+static void keep_file(struct ext4_inode *inode)
 {
 	struct journal_handle *handle;
 
-	ck_assert_int_eq(journal_begin(inode->vol->journal, X4_CREDITS_INODE + X4_CREDITS_ORPHAN, &handle), 0);
-	ck_assert_int_eq(x4_inode_begin(handle, inode), 0);
-	x4_raw_set_nlink(inode, 1);
-	ck_assert_int_eq(x4_orphan_del(handle, inode), 0);
-	ck_assert_int_eq(x4_inode_dirty(handle, inode, true), 0);
+	ck_assert_int_eq(journal_begin(inode->vol->journal, EXT4_CREDITS_INODE + EXT4_CREDITS_ORPHAN, &handle), 0);
+	ck_assert_int_eq(ext4_inode_begin(handle, inode), 0);
+	ext4_raw_set_nlink(inode, 1);
+	ck_assert_int_eq(ext4_orphan_del(handle, inode), 0);
+	ck_assert_int_eq(ext4_inode_dirty(handle, inode, true), 0);
 	journal_end(handle);
 }
 
@@ -157,10 +157,10 @@ static void keep_file(struct x4_inode *inode)
 START_TEST(ticker_gives_up_maps)
 {
 	struct fake_dev *fake = testvol_shape(2);
-	struct x4_options options = testvol_options();
-	struct x4_vol *vol = testvol_mount(fake);
+	struct ext4_options options = testvol_options();
+	struct ext4_vol *vol = testvol_mount(fake);
 	uint32_t ino[FILES];
-	struct x4_inode *inode[FILES];
+	struct ext4_inode *inode[FILES];
 
 	make_files(vol, inode, FILES);
 	for (unsigned k = 0; k < FILES; k++) {
@@ -168,31 +168,31 @@ START_TEST(ticker_gives_up_maps)
 		keep_file(inode[k]);
 	}
 	if (_i) {
-		ck_assert_int_eq(x4_vol_sync(vol), 0);
-		x4_vol_abandon(vol);
+		ck_assert_int_eq(ext4_vol_sync(vol), 0);
+		ext4_vol_abandon(vol);
 		options.read_only = true;
 		vol = testvol_mount_with(fake, &options);
 		for (unsigned k = 0; k < FILES; k++)
-			ck_assert_int_eq(x4_iget_special(vol, ino[k], &inode[k]), 0);
+			ck_assert_int_eq(ext4_inode_get_special(vol, ino[k], &inode[k]), 0);
 	}
 	stop_ticker(vol);
 	vol->data.map_budget = 10 * MAP_LEAST;
 	vol->volume.ticker_stop = false;
-	ck_assert_int_eq(x4_ticker_start(vol), 0);
+	ck_assert_int_eq(ext4_ticker_start(vol), 0);
 	for (unsigned k = 0; k < FILES; k++)
-		ck_assert_int_eq(x4_map_load(inode[k]), 0);
-	for (unsigned n = 0; x4_map_mem_used() > vol->data.map_budget; n++) {
+		ck_assert_int_eq(ext4_map_load(inode[k]), 0);
+	for (unsigned n = 0; ext4_map_mem_used() > vol->data.map_budget; n++) {
 		ck_assert_uint_lt(n, 3000);
 		unit_pause_ms(10);
 	}
 	ck_assert_uint_lt(with_map(inode, FILES), FILES);
-	x4_vol_abandon(vol);
+	ext4_vol_abandon(vol);
 	epoch_drain();
 	fake_free(fake);
 }
 END_TEST
 
-struct readers { struct x4_inode **inode; bool stop; unsigned lookups; };
+struct readers { struct ext4_inode **inode; bool stop; unsigned lookups; };
 
 static void *reader(void *arg)
 {
@@ -202,9 +202,9 @@ static void *reader(void *arg)
 	while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
 		unsigned k = (unsigned)rand_r(&seed) % FILES;
 		unsigned lblk = (unsigned)rand_r(&seed) % (2 * RUNS);
-		struct x4_ext extent;
+		struct ext4_extent extent;
 
-		if (x4_map_lookup_load(r->inode[k], lblk, &extent) || (extent.state == X4_EXT_HOLE) != lblk % 2)
+		if (ext4_map_lookup_load(r->inode[k], lblk, &extent) || (extent.state == EXT4_EXTENT_HOLE) != lblk % 2)
 			abort();
 		__atomic_add_fetch(&r->lookups, 1, __ATOMIC_RELAXED);
 	}
@@ -214,9 +214,9 @@ static void *reader(void *arg)
 START_TEST(readers_see_nothing_of_it)
 {
 	struct fake_dev *fake = testvol_shape(2);
-	struct x4_vol *vol = testvol_mount(fake);
-	uint64_t before = fdio_counter_read(CTR_x4_map_evicted);
-	struct x4_inode *inode[FILES];
+	struct ext4_vol *vol = testvol_mount(fake);
+	uint64_t before = fdio_counter_read(CTR_ext4_map_evicted);
+	struct ext4_inode *inode[FILES];
 	struct readers r = { .inode = inode };
 	pthread_t t[2];
 
@@ -226,8 +226,8 @@ START_TEST(readers_see_nothing_of_it)
 	for (unsigned k = 0; k < 2; k++)
 		ck_assert_int_eq(thread_start(&t[k], "reader", reader, &r), 0);
 	while (__atomic_load_n(&r.lookups, __ATOMIC_RELAXED) < 20000 ||
-	       fdio_counter_read(CTR_x4_map_evicted) < before + 200)
-		(void)x4_maps_shrink(vol);
+	       fdio_counter_read(CTR_ext4_map_evicted) < before + 200)
+		(void)ext4_maps_shrink(vol);
 	__atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
 	for (unsigned k = 0; k < 2; k++)
 		pthread_join(t[k], NULL);
@@ -247,7 +247,7 @@ static struct fake_dev *many_groups(void)
 }
 
 /* As vol->images, and as the counts say. */
-static void check_images(struct x4_vol *vol, unsigned most)
+static void check_images(struct ext4_vol *vol, unsigned most)
 {
 	unsigned n = 0;
 
@@ -261,12 +261,12 @@ static void check_images(struct x4_vol *vol, unsigned most)
 START_TEST(trim_leaves_few_bitmaps)
 {
 	struct fake_dev *fake = many_groups();
-	struct x4_vol *vol = testvol_mount(fake);
+	struct ext4_vol *vol = testvol_mount(fake);
 	uint64_t trimmed;
 
 	ck_assert_uint_gt(vol->nr_groups, 150);
 	vol->alloc.max_images = 10;
-	ck_assert_int_eq(x4_vol_trim(vol, 0, UINT64_MAX, 0, &trimmed), 0);
+	ck_assert_int_eq(ext4_vol_trim(vol, 0, UINT64_MAX, 0, &trimmed), 0);
 	ck_assert_uint_ge(trimmed, (vol->alloc.free_blocks - vol->nr_groups) << vol->block_bits);
 	check_images(vol, 10);
 	testvol_unmount_check(vol, fake);
@@ -281,9 +281,9 @@ END_TEST
 START_TEST(bitmaps_come_and_go)
 {
 	struct fake_dev *fake = many_groups();
-	struct x4_vol *vol = testvol_mount(fake);
-	uint64_t blk[40], evicted = fdio_counter_read(CTR_x4_image_evicted);
-	struct x4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0644);
+	struct ext4_vol *vol = testvol_mount(fake);
+	uint64_t blk[40], evicted = fdio_counter_read(CTR_ext4_image_evicted);
+	struct ext4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0644);
 	unsigned seed = 7, held = 0;
 	uint32_t n, lblk = 0;
 
@@ -294,35 +294,35 @@ START_TEST(bitmaps_come_and_go)
 		switch (rand_r(&seed) % 4) {
 		case 0:
 			if (held < ARRAY_SIZE(blk))
-				ck_assert_int_eq(x4_balloc_reserve(vol, inode, goal, 1, true,
+				ck_assert_int_eq(ext4_blocks_reserve(vol, inode, goal, 1, true,
 								   &blk[held++], &n), 0);
 			break;
 		case 1:
 			if (held)
-				x4_balloc_unreserve(vol, blk[--held], 1);
+				ext4_blocks_unreserve(vol, blk[--held], 1);
 			break;
 		case 2:
-			x4_balloc_next(inode, goal);
+			ext4_blocks_next(inode, goal);
 			ck_assert_int_eq(testvol_fill(inode, lblk++, 1), 0);
 			break;
 		case 3:
 			if (lblk > 40) {
-				x4_inode_lock_excl(inode);
-				ck_assert_int_eq(x4_truncate(inode, (lblk -= 30) << vol->block_bits), 0);
-				x4_inode_unlock(inode);
+				ext4_inode_lock_exclusive(inode);
+				ck_assert_int_eq(ext4_truncate(inode, (lblk -= 30) << vol->block_bits), 0);
+				ext4_inode_unlock(inode);
 			}
 			break;
 		}
 		if (round % 100 == 0)
 			check_images(vol, vol->nr_groups);
 	}
-	ck_assert_uint_gt(fdio_counter_read(CTR_x4_image_evicted), evicted + 100);
+	ck_assert_uint_gt(fdio_counter_read(CTR_ext4_image_evicted), evicted + 100);
 	while (held)
-		x4_balloc_unreserve(vol, blk[--held], 1);
-	ck_assert_int_eq(x4_vol_sync(vol), 0);
-	ck_assert_int_eq(x4_vol_trim(vol, 0, UINT64_MAX, 0, &(uint64_t){ 0 }), 0);
+		ext4_blocks_unreserve(vol, blk[--held], 1);
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
+	ck_assert_int_eq(ext4_vol_trim(vol, 0, UINT64_MAX, 0, &(uint64_t){ 0 }), 0);
 	check_images(vol, 3);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_unmount_check(vol, fake);
 	fake_free(fake);
 }
@@ -332,25 +332,25 @@ END_TEST
 START_TEST(cancelled_with_other_bitmaps)
 {
 	struct fake_dev *fake = many_groups();
-	struct x4_vol *vol = testvol_mount(fake);
-	struct x4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0644);
+	struct ext4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0644);
 	struct journal_handle *handle;
 	uint64_t blk, old;
 	uint32_t n, group;
 
 	ck_assert_int_eq(journal_begin(vol->journal, 20, &handle), 0);
-	ck_assert_int_eq(x4_balloc(handle, inode, 0, 1, &old, &n), 0);
+	ck_assert_int_eq(ext4_blocks_alloc(handle, inode, 0, 1, &old, &n), 0);
 	journal_end(handle);
 	ck_assert_int_eq(journal_sync(vol->journal), 0);
 	vol->alloc.max_images = 2;
 	ck_assert_int_eq(journal_begin(vol->journal, 20, &handle), 0);
 	if (_i == 0)
-		ck_assert_int_eq(x4_balloc(handle, inode, vol->nr_blocks / 2, 1, &blk, &n), 0);
+		ck_assert_int_eq(ext4_blocks_alloc(handle, inode, vol->nr_blocks / 2, 1, &blk, &n), 0);
 	else
-		ck_assert_int_eq(x4_bfree(handle, inode, old, 1, false), 0);
+		ck_assert_int_eq(ext4_blocks_free(handle, inode, old, 1, false), 0);
 	fdio_mutex_lock(&vol->alloc.lock);
 	for (group = 0; group < vol->nr_groups; group++)
-		ck_assert_int_eq(x4_group_load(vol, group), 0);
+		ck_assert_int_eq(ext4_group_load(vol, group), 0);
 	fdio_mutex_unlock(&vol->alloc.lock);
 	if (_i < 2)
 		journal_cancel(handle);
@@ -361,10 +361,10 @@ START_TEST(cancelled_with_other_bitmaps)
 	testvol_check_groups(vol);
 	if (_i < 2) {
 		ck_assert_int_eq(journal_begin(vol->journal, 20, &handle), 0);
-		ck_assert_int_eq(x4_bfree(handle, inode, old, 1, false), 0);
+		ck_assert_int_eq(ext4_blocks_free(handle, inode, old, 1, false), 0);
 		journal_end(handle);
 	}
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_unmount_check(vol, fake);
 	fake_free(fake);
 }

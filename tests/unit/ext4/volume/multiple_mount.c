@@ -50,7 +50,7 @@ static struct set make(unsigned n)
 START_TEST(kept_up)
 {
 	struct set set = make((unsigned)_i);
-	struct x4_vol *vol = testvol_mount(set.fake);
+	struct ext4_vol *vol = testvol_mount(set.fake);
 	uint32_t first;
 
 	look(&set);
@@ -70,13 +70,13 @@ END_TEST
 
 static void refused(struct set *set, int want, const char *says)
 {
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct fake_stats before = fake_stats(set->fake), after;
 	const char *why = NULL;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300];
 
-	ck_assert_int_eq(x4_vol_open(fake_dev(set->fake), &options, &vol, &why, FDIO_REASON(msg)), want);
+	ck_assert_int_eq(ext4_vol_open(fake_dev(set->fake), &options, &vol, &why, FDIO_REASON(msg)), want);
 	ck_assert_msg(strstr(msg, says), "%s", msg);
 	after = fake_stats(set->fake);
 	ck_assert_uint_eq(after.writes, before.writes);
@@ -112,14 +112,14 @@ END_TEST
 START_TEST(read_only)
 {
 	struct set set = make(0);
-	struct x4_options options = testvol_options();
-	struct x4_vol *vol;
+	struct ext4_options options = testvol_options();
+	struct ext4_vol *vol;
 
 	options.read_only = true;
 	put(&set, EXT4_MMP_SEQ_FSCK);
 	vol = testvol_mount_with(set.fake, &options);
 	ck_assert_uint_eq(fake_stats(set.fake).writes, 0);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	look(&set);
 	ck_assert_uint_eq(set.mmp.mmp_seq, EXT4_MMP_SEQ_FSCK);
 	fake_free(set.fake);
@@ -133,29 +133,29 @@ static void went_ro(void *arg, const char *why) { __atomic_store_n(&said, why, _
 START_TEST(taken_away)
 {
 	struct set set = make((unsigned)_i);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct ext2_super_block sb, sb2;
-	struct x4_vol *vol;
-	struct x4_inode *root;
+	struct ext4_vol *vol;
+	struct ext4_inode *root;
 	unsigned writes;
 
 	said = NULL;
 	options.went_read_only = went_ro;
 	vol = testvol_mount_with(set.fake, &options);
 	root = testvol_root(vol);
-	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
+	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0);
 	look(&set);
 	memcpy(set.mmp.mmp_nodename, "other", 6);
 	put(&set, set.mmp.mmp_seq ^ 0x40000);
 	for (int n = 0; n < 500 && !__atomic_load_n(&said, __ATOMIC_SEQ_CST); n++)
 		usleep(10000);
 	ck_assert_str_eq(said, "another host has mounted it");
-	ck_assert(x4_vol_read_only(vol));
+	ck_assert(ext4_vol_read_only(vol));
 	writes = (unsigned)fake_stats(set.fake).writes;
 	testvol_super(set.fake, &sb);
-	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
-	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(vol), -EIO);
+	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), -EROFS);
+	ext4_inode_put(root);
+	ck_assert_int_eq(ext4_vol_close(vol), -EIO);
 	ck_assert_uint_eq(fake_stats(set.fake).writes, writes);
 	testvol_super(set.fake, &sb2);
 	ck_assert_int_eq(memcmp(&sb, &sb2, sizeof(sb)), 0);

@@ -15,19 +15,19 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static int try_open(struct fake_dev *fake, struct x4_options *options, struct x4_vol **vol, const char **why, char *msg, size_t len)
+static int try_open(struct fake_dev *fake, struct ext4_options *options, struct ext4_vol **vol, const char **why, char *msg, size_t len)
 {
 	*vol = NULL;
 	*why = NULL;
-	return x4_vol_open(fake_dev(fake), options, vol, why, FDIO_REASON_AT(msg, len));
+	return ext4_vol_open(fake_dev(fake), options, vol, why, FDIO_REASON_AT(msg, len));
 }
 
 START_TEST(every_shape_opens_and_closes_clean)
 {
 	struct fake_dev *fake = testvol_shape((unsigned)_i);
 	struct ext2_super_block before, during, after;
-	struct x4_vol *vol;
-	struct x4_statfs stats;
+	struct ext4_vol *vol;
+	struct ext4_statfs stats;
 
 	testvol_super(fake, &before);
 	vol = testvol_mount(fake);
@@ -35,7 +35,7 @@ START_TEST(every_shape_opens_and_closes_clean)
 	ck_assert(during.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
 	ck_assert(during.s_state & EXT2_VALID_FS);
 	ck_assert_uint_eq(during.s_mnt_count, before.s_mnt_count + 1);
-	x4_vol_statfs(vol, &stats);
+	ext4_vol_statfs(vol, &stats);
 	ck_assert_uint_eq(stats.bfree, before.s_free_blocks_count);
 	ck_assert_uint_eq(stats.files, before.s_inodes_count);
 	ck_assert_uint_eq(stats.ffree, before.s_free_inodes_count);
@@ -55,24 +55,24 @@ END_TEST
 START_TEST(read_only_writes_nothing)
 {
 	struct fake_dev *fake = testvol_shape(0);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	const char *why;
-	struct x4_vol *vol;
-	struct x4_inode *root;
+	struct ext4_vol *vol;
+	struct ext4_inode *root;
 	struct fake_stats st;
 	char msg[300];
 
 	options.read_only = true;
 	fake_stats_reset(fake);
 	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(vol));
+	ck_assert(ext4_vol_read_only(vol));
 	root = testvol_root(vol);
-	x4_touch_read(root);
-	x4_touch_write(root);
-	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
-	x4_iput(root);
-	ck_assert_int_eq(x4_vol_sync(vol), 0);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ext4_touch_read(root);
+	ext4_touch_write(root);
+	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), -EROFS);
+	ext4_inode_put(root);
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	st = fake_stats(fake);
 	ck_assert_uint_eq(st.writes, 0);
 	ck_assert_uint_eq(st.discards, 0);
@@ -105,10 +105,10 @@ START_TEST(every_feature_has_its_verdict)
 {
 	const struct verdict *verdict = &verdicts[_i];
 	struct fake_dev *fake = fake_mkfs(32 << 20, verdict->args);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300];
 	int err;
 
@@ -124,10 +124,10 @@ START_TEST(every_feature_has_its_verdict)
 		ck_assert_msg(strstr(msg, verdict->says), "%s", msg);
 	} else {
 		ck_assert_msg(!err, "%s", msg);
-		ck_assert(x4_vol_read_only(vol));
+		ck_assert(ext4_vol_read_only(vol));
 		ck_assert_ptr_nonnull(why);
 		ck_assert_msg(strstr(why, verdict->says), "%s", why);
-		ck_assert_int_eq(x4_vol_close(vol), 0);
+		ck_assert_int_eq(ext4_vol_close(vol), 0);
 	}
 	ck_assert_uint_eq(fake_stats(fake).writes, 0);
 	fake_free(fake);
@@ -137,10 +137,10 @@ END_TEST
 START_TEST(what_is_no_file_system_is_refused)
 {
 	struct fake_dev *fake = testvol_shape(0);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300];
 
 	testvol_super(fake, &sb);
@@ -160,10 +160,10 @@ END_TEST
 START_TEST(file_system_larger_than_device_is_refused)
 {
 	struct fake_dev *fake = testvol_shape(0), *small = fake_new(16 << 20, 512);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	uint8_t *buf = malloc(16 << 20);
 	const char *why;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300];
 
 	fake_peek(fake, buf, 16 << 20, 0);
@@ -180,27 +180,27 @@ END_TEST
 START_TEST(crash_is_replayed_and_orphans_deleted)
 {
 	struct fake_dev *fake = testvol_shape((unsigned)_i), *cut;
-	struct x4_statfs before, after;
+	struct ext4_statfs before, after;
 	struct ext2_super_block sb;
-	struct x4_inode *inode;
-	struct x4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *inode;
+	struct ext4_vol *vol = testvol_mount(fake);
 	uint32_t ino;
 
-	x4_vol_statfs(vol, &before);
+	ext4_vol_statfs(vol, &before);
 	inode = testvol_tmpfile(vol, S_IFREG | 0600);
 	ino = inode->ino;
 	ck_assert_int_eq(testvol_fill(inode, 0, 300), 0);
-	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
 	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
-	x4_vol_abandon(vol);
+	ext4_vol_abandon(vol);
 	epoch_drain();
 	fake_free(fake);
 	ck_assert_int_eq(fake_e2fsck_replay(cut), 0);
 
 	vol = testvol_mount(cut);
-	ck_assert_int_eq(x4_iget(vol, ino, NULL, &inode), -ENOENT);
-	ck_assert_int_eq(x4_vol_sync(vol), 0);
-	x4_vol_statfs(vol, &after);
+	ck_assert_int_eq(ext4_inode_get(vol, ino, NULL, &inode), -ENOENT);
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
+	ext4_vol_statfs(vol, &after);
 	ck_assert_uint_eq(after.bfree, before.bfree);
 	ck_assert_uint_eq(after.ffree, before.ffree);
 	testvol_check_groups(vol);
@@ -215,10 +215,10 @@ END_TEST
 START_TEST(crash_before_the_first_commit)
 {
 	struct fake_dev *fake = testvol_shape(2), *cut;
-	struct x4_vol *vol = testvol_mount(fake);
+	struct ext4_vol *vol = testvol_mount(fake);
 
 	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
-	x4_vol_abandon(vol);
+	ext4_vol_abandon(vol);
 	fake_free(fake);
 	testvol_mounts_clean(cut);
 }
@@ -233,17 +233,17 @@ START_TEST(recovery_of_what_is_read_only)
 	uint32_t off;
 	unsigned mounted;
 	bool fsck;
-	struct x4_options options = testvol_options();
-	struct x4_inode *inode;
+	struct ext4_options options = testvol_options();
+	struct ext4_inode *inode;
 	const char *why;
-	struct x4_vol *vol = testvol_mount(fake);
+	struct ext4_vol *vol = testvol_mount(fake);
 	char msg[300];
 
 	inode = testvol_tmpfile(vol, S_IFREG | 0600);
-	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
 	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
-	orphan_at = x4_itable_place(vol, inode->ino, &off) << 10;
-	x4_iput(inode);
+	orphan_at = ext4_itable_place(vol, inode->ino, &off) << 10;
+	ext4_inode_put(inode);
 	testvol_unmount_check(vol, fake);
 	fake_free(fake);
 
@@ -253,20 +253,20 @@ START_TEST(recovery_of_what_is_read_only)
 	ck_assert_msg(strstr(msg, "norecovery"), "%s", msg);
 	options.norecovery = true;
 	ck_assert_int_eq(try_open(cut, &options, &vol, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(vol));
+	ck_assert(ext4_vol_read_only(vol));
 	ck_assert_msg(strstr(why, "not replayed"), "%s", why);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	ck_assert_uint_eq(fake_stats(cut).writes, 0);
 	fake_dev(cut)->caps.read_only = false;
 
 	/* The first step alone, as before a fuseblk mount, on a copy. */
 	copy = fake_clone(cut);
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, FDIO_REASON(msg)), 0);
+	ck_assert_int_eq(ext4_vol_recover(fake_dev(copy), false, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert(!fsck);
 	testvol_super(copy, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	fake_stats_reset(copy);
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), false, &fsck, FDIO_REASON(msg)), 0);
+	ck_assert_int_eq(ext4_vol_recover(fake_dev(copy), false, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_uint_eq(fake_stats(copy).writes, 0);
 	ck_assert_uint_ne(sb.s_last_orphan, 0);
 	mounted = sb.s_mnt_count;
@@ -274,22 +274,22 @@ START_TEST(recovery_of_what_is_read_only)
 	/* Where the orphan cannot be read, the rest can. */
 	sick = fake_clone(copy);
 	fake_fault_add(sick, &(struct fake_fault){ .kinds = FAKE_READ, .off = orphan_at, .len = 1024, .action = FAKE_ERROR, .err = -EIO });
-	ck_assert_int_eq(x4_vol_recover(fake_dev(sick), true, &fsck, FDIO_REASON(msg)), 0);
+	ck_assert_int_eq(ext4_vol_recover(fake_dev(sick), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_uint_gt(fake_fault_hits(sick), 0);
 	options = testvol_options();
 	options.read_only = true;
 	ck_assert_int_eq(try_open(sick, &options, &vol, &why, msg, sizeof(msg)), 0);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	fake_free(sick);
 
 	/* And before a read-only mount, which could not finish what was interrupted. */
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, FDIO_REASON(msg)), 0);
+	ck_assert_int_eq(ext4_vol_recover(fake_dev(copy), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_int_eq(fake_e2fsck(copy), 0);
 	testvol_super(copy, &sb);
 	ck_assert_uint_eq(sb.s_last_orphan, 0);
 	ck_assert_uint_eq(sb.s_mnt_count, mounted);
 	fake_stats_reset(copy);
-	ck_assert_int_eq(x4_vol_recover(fake_dev(copy), true, &fsck, FDIO_REASON(msg)), 0);
+	ck_assert_int_eq(ext4_vol_recover(fake_dev(copy), true, &fsck, FDIO_REASON(msg)), 0);
 	ck_assert_uint_eq(fake_stats(copy).writes, 0);
 	fake_free(copy);
 
@@ -297,8 +297,8 @@ START_TEST(recovery_of_what_is_read_only)
 	options.norecovery = false;
 	options.read_only = true;
 	ck_assert_int_eq(try_open(cut, &options, &vol, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(vol));
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert(ext4_vol_read_only(vol));
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	ck_assert_int_eq(fake_e2fsck(cut), 0);
 	testvol_mounts_clean(cut);
 }
@@ -308,17 +308,17 @@ END_TEST
 START_TEST(log_without_its_bit_is_not_guessed_about)
 {
 	struct fake_dev *fake = testvol_shape(0), *cut;
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct ext2_super_block sb;
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	const char *why;
-	struct x4_vol *vol = testvol_mount(fake);
+	struct ext4_vol *vol = testvol_mount(fake);
 	char msg[300];
 
 	inode = testvol_tmpfile(vol, S_IFREG | 0600);
-	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
 	cut = fake_power_cut(fake, FAKE_CUT_DROP, 1);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_unmount_check(vol, fake);
 	fake_free(fake);
 	testvol_super(cut, &sb);
@@ -337,12 +337,12 @@ END_TEST
 START_TEST(torn_superblock_is_completed_from_a_backup)
 {
 	struct fake_dev *fake = testvol_shape(0);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	static struct ext2_super_block s[3], torn, sb;
 	unsigned old = (unsigned)_i / 2;
 	struct fake_dev *cut[3];
 	const char *why;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300];
 	uint64_t backup;
 
@@ -351,13 +351,13 @@ START_TEST(torn_superblock_is_completed_from_a_backup)
 	vol = testvol_mount(fake);
 	testvol_super(fake, &s[1]);
 	cut[1] = fake_clone(fake);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	testvol_super(fake, &s[2]);
 	fake_free(fake);
 	/* What is torn is written last in both cases; the rest of the device is as it was before. */
 	memcpy(&torn, &s[old + _i % 2], 512);
 	memcpy((char *)&torn + 512, (char *)&s[old + 1 - _i % 2] + 512, 512);
-	ck_assert(!x4_super_csum_ok(&torn));
+	ck_assert(!ext4_super_checksum_ok(&torn));
 	fake_poke(cut[old], &torn, sizeof(torn), SUPERBLOCK_OFFSET);
 
 	fake_dev(cut[old])->caps.read_only = true;
@@ -378,7 +378,7 @@ START_TEST(torn_superblock_is_completed_from_a_backup)
 
 	vol = testvol_mount(cut[old]);
 	testvol_super(cut[old], &sb);
-	ck_assert(x4_super_csum_ok(&sb));
+	ck_assert(ext4_super_checksum_ok(&sb));
 	testvol_unmount_check(vol, cut[old]);
 	fake_free(cut[0]);
 	fake_free(cut[1]);
@@ -389,11 +389,11 @@ END_TEST
 START_TEST(orphan_file_of_a_kernel_is_emptied)
 {
 	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 1024 -J size=4 -O orphan_file,metadata_csum");
-	struct x4_inode *of, *inode;
+	struct ext4_inode *of, *inode;
 	struct ext2_super_block sb;
 	uint32_t block[256], ino, seed;
 	uint64_t blk;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 
 	ck_assert_ptr_nonnull(fake);
 	ck_assert_int_eq(fake_run(fake, "head -c 50000 $IMG > $IMG.src && debugfs -w -R \"write $IMG.src lost\" $IMG >/dev/null 2>&1 && rm $IMG.src && "
@@ -405,11 +405,11 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 	ck_assert_int_eq(fake_run(fake, "debugfs -w -R 'set_inode_field <13> links_count 0' $IMG 2>/dev/null", NULL, 0, true), 0);
 	testvol_super(fake, &sb);
 	vol = testvol_mount(fake);
-	ck_assert_int_eq(x4_iget_special(vol, sb.s_orphan_file_inum, &of), 0);
-	ck_assert_int_eq(x4_bmap(of, 0, &blk), 0);
+	ck_assert_int_eq(ext4_inode_get_special(vol, sb.s_orphan_file_inum, &of), 0);
+	ck_assert_int_eq(ext4_bmap(of, 0, &blk), 0);
 	seed = of->checksum_seed;
-	x4_iput(of);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ext4_inode_put(of);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	epoch_drain();
 
 	fake_peek(fake, block, sizeof(block), blk << 10);
@@ -422,10 +422,10 @@ START_TEST(orphan_file_of_a_kernel_is_emptied)
 	testvol_poke_super(fake, &sb);
 
 	vol = testvol_mount(fake);
-	ck_assert_int_eq(x4_iget_special(vol, ino, &inode), 0);
+	ck_assert_int_eq(ext4_inode_get_special(vol, ino, &inode), 0);
 	ck_assert_uint_ne(inode->raw->i_dtime, 0);
 	inode->inode.bad = true; /* a look at a deleted inode: not to be deleted again */
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_unmount_check(vol, fake);
 	testvol_super(fake, &sb);
 	ck_assert(!(sb.s_feature_ro_compat & EXT4_FEATURE_RO_COMPAT_ORPHAN_PRESENT));
@@ -438,14 +438,14 @@ START_TEST(damaged_orphan_list_is_cut)
 {
 	struct fake_dev *fake = testvol_shape(0);
 	struct ext2_super_block sb;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 
 	testvol_super(fake, &sb);
 	sb.s_last_orphan = _i == 0 ? 0x7fffffff : _i == 1 ? 500 : 8;
 	testvol_poke_super(fake, &sb);
 	vol = testvol_mount(fake);
-	ck_assert(!x4_vol_read_only(vol));
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert(!ext4_vol_read_only(vol));
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	testvol_super(fake, &sb);
 	ck_assert_uint_eq(sb.s_last_orphan, 0);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
@@ -459,19 +459,19 @@ START_TEST(damaged_log_inode_is_refused)
 {
 	struct fake_dev *fake = fake_mkfs(32 << 20, "-t ext4 -b 4096 -J size=8 "
 						 "-O ^metadata_csum,^64bit,^uninit_bg");
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct ext2_inode_large raw;
 	struct ext3_extent_header *header = (void *)raw.i_block;
 	struct ext3_extent *extent = (void *)(header + 1);
 	uint64_t at, before;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	const char *why;
 	char msg[300];
 
 	ck_assert_ptr_nonnull(fake);
 	vol = testvol_mount(fake);
 	at = (vol->alloc.groups[0].itable << vol->block_bits) + 7 * vol->inode_size;
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	fake_peek(fake, &raw, sizeof(raw), at);
 	ck_assert_uint_eq(header->eh_depth, 0);
 	before = header->eh_entries++;
@@ -500,31 +500,31 @@ static void went_ro(void *arg, const char *why)
 START_TEST(errors_option_is_followed)
 {
 	struct fake_dev *fake = testvol_shape(0);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct ext2_super_block sb;
 	const char *why;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300];
 	bool ro = _i == 1;
 
 	ro_said = NULL;
-	options.errors = ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
+	options.errors = ro ? EXT4_ERRORS_RO : EXT4_ERRORS_CONTINUE;
 	options.went_read_only = went_ro;
 	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
-	ck_assert_int_eq(X4_CORRUPT(vol, 12, 34, "made up"), -EUCLEAN);
-	ck_assert_int_eq(x4_vol_read_only(vol), ro);
+	ck_assert_int_eq(EXT4_CORRUPT(vol, 12, 34, "made up"), -EUCLEAN);
+	ck_assert_int_eq(ext4_vol_read_only(vol), ro);
 	ck_assert_int_eq(ro_said != NULL, ro);
-	ck_assert_int_eq(x4_vol_close(vol), ro ? -EIO : 0);
+	ck_assert_int_eq(ext4_vol_close(vol), ro ? -EIO : 0);
 	testvol_super(fake, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_eq(sb.s_error_count, 1);
 	ck_assert_uint_eq(sb.s_first_error_ino, 12);
 	ck_assert_uint_eq(sb.s_last_error_block, 34);
 	ck_assert_uint_eq(sb.s_last_error_errcode, 5); /* corrupted */
-	ck_assert(x4_super_csum_ok(&sb));
+	ck_assert(ext4_super_checksum_ok(&sb));
 	/* With errors it is mounted all the same, as the kernel does. */
 	vol = testvol_mount(fake);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	fake_free(fake);
 }
 END_TEST
@@ -534,42 +534,42 @@ START_TEST(read_errors_of_metadata_are_noted)
 {
 	static const struct { bool noted, ro; } want[3] = { { true, false }, { true, true }, { false, false } };
 	struct fake_dev *fake = testvol_shape(0);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct ext2_super_block sb;
-	struct x4_inode *root, *inode;
+	struct ext4_inode *root, *inode;
 	uint64_t blk, at;
 	uint32_t off, ino;
 	const char *why;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300], name[16];
 
 	vol = testvol_mount(fake);
 	root = testvol_root(vol);
 	for (unsigned n = 0; n < 40; n++) { /* the last does not share a block of the table with the root */
 		snprintf(name, sizeof(name), "f%u", n);
-		ck_assert_int_eq(x4_create(root, name, (unsigned)strlen(name), 0100644, 0, &(struct x4_cred){ 0 }, &inode), 0);
-		ino = x4_inode_ino(inode);
-		x4_iput(inode);
+		ck_assert_int_eq(ext4_create(root, name, (unsigned)strlen(name), 0100644, 0, &(struct ext4_credentials){ 0 }, &inode), 0);
+		ino = ext4_inode_ino(inode);
+		ext4_inode_put(inode);
 	}
-	blk = x4_itable_place(vol, ino, &off);
-	ck_assert_int_eq(x4_bmap(root, 0, &at), 0);
-	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	blk = ext4_itable_place(vol, ino, &off);
+	ck_assert_int_eq(ext4_bmap(root, 0, &at), 0);
+	ext4_inode_put(root);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 
-	options.errors = want[_i].ro ? X4_ERRORS_RO : X4_ERRORS_CONTINUE;
+	options.errors = want[_i].ro ? EXT4_ERRORS_RO : EXT4_ERRORS_CONTINUE;
 	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
 	root = testvol_root(vol);
 	fake_fault_add(fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = (_i == 2 ? at : blk) * vol->block_size, .len = vol->block_size,
 						.action = FAKE_ERROR, .err = -EIO });
 	if (_i == 2)
-		ck_assert_int_eq(x4_lookup(root, "f1", 2, &inode), -EIO);
+		ck_assert_int_eq(ext4_lookup(root, "f1", 2, &inode), -EIO);
 	else
-		ck_assert_int_eq(x4_iget(vol, ino, NULL, &inode), -EIO);
+		ck_assert_int_eq(ext4_inode_get(vol, ino, NULL, &inode), -EIO);
 	ck_assert_uint_gt(fake_fault_hits(fake), 0);
 	fake_fault_clear(fake);
-	ck_assert_int_eq(x4_vol_read_only(vol), want[_i].ro);
-	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(vol), want[_i].ro ? -EIO : 0);
+	ck_assert_int_eq(ext4_vol_read_only(vol), want[_i].ro);
+	ext4_inode_put(root);
+	ck_assert_int_eq(ext4_vol_close(vol), want[_i].ro ? -EIO : 0);
 	testvol_super(fake, &sb);
 	ck_assert_int_eq(!!(sb.s_state & EXT2_ERROR_FS), want[_i].noted);
 	ck_assert_uint_eq(sb.s_error_count, want[_i].noted);
@@ -586,11 +586,11 @@ END_TEST
 START_TEST(failed_log_write_makes_read_only)
 {
 	struct fake_dev *fake = testvol_shape(0);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct fake_fault fault = { .kinds = _i ? FAKE_FLUSH : FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
-	struct x4_inode *root, *inode;
-	struct x4_vol *vol;
+	struct ext4_inode *root, *inode;
+	struct ext4_vol *vol;
 	const char *why;
 	char msg[300];
 
@@ -598,23 +598,23 @@ START_TEST(failed_log_write_makes_read_only)
 	options.went_read_only = went_ro;
 	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
 	root = testvol_root(vol);
-	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
+	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0);
 	fake_fault_add(fake, &fault);
-	ck_assert_int_eq(x4_vol_sync(vol), -EIO);
+	ck_assert_int_eq(ext4_vol_sync(vol), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(fake), 1);
-	ck_assert(x4_vol_read_only(vol));
+	ck_assert(ext4_vol_read_only(vol));
 	ck_assert_ptr_nonnull(ro_said);
-	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), -EROFS);
-	ck_assert_int_eq(x4_lookup(root, "lost+found", 10, &inode), 0);
-	x4_iput(inode);
-	x4_iput(root);
-	ck_assert_int_eq(x4_vol_close(vol), -EIO);
+	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), -EROFS);
+	ck_assert_int_eq(ext4_lookup(root, "lost+found", 10, &inode), 0);
+	ext4_inode_put(inode);
+	ext4_inode_put(root);
+	ck_assert_int_eq(ext4_vol_close(vol), -EIO);
 	testvol_super(fake, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER);
 	ck_assert_uint_eq(sb.s_error_count, 1);
 	ck_assert_uint_eq(sb.s_first_error_errcode, 2); /* an I/O error */
-	ck_assert(x4_super_csum_ok(&sb));
+	ck_assert(ext4_super_checksum_ok(&sb));
 	/* e2fsck has nothing to do but replay, and clear the mark. */
 	ck_assert_int_le(fake_run(fake, "e2fsck -p $IMG >/dev/null 2>&1", NULL, 0, true), 1);
 	ck_assert_int_eq(fake_e2fsck(fake), 0);
@@ -626,21 +626,21 @@ END_TEST
 START_TEST(note_of_an_error_survives_the_abort)
 {
 	struct fake_dev *fake = testvol_shape(0);
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
 	const char *why;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	char msg[300];
 
-	options.errors = X4_ERRORS_CONTINUE;
+	options.errors = EXT4_ERRORS_CONTINUE;
 	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
 	fake_fault_add(fake, &fault);
-	ck_assert_int_eq(X4_CORRUPT(vol, 12, 34, "made up"), -EUCLEAN);
+	ck_assert_int_eq(EXT4_CORRUPT(vol, 12, 34, "made up"), -EUCLEAN);
 	if (_i) /* the ticker finds it */
-		for (int n = 0; n < 1000 && !x4_vol_read_only(vol); n++)
+		for (int n = 0; n < 1000 && !ext4_vol_read_only(vol); n++)
 			unit_pause_ms(10);
-	ck_assert_int_eq(x4_vol_close(vol), -EIO);
+	ck_assert_int_eq(ext4_vol_close(vol), -EIO);
 	ck_assert_uint_eq(fake_fault_hits(fake), 1);
 	testvol_super(fake, &sb);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
@@ -658,34 +658,34 @@ START_TEST(replay_takes_no_error_back)
 	struct fake_dev *fake = testvol_shape(0);
 	struct fake_fault fault = { .kinds = FAKE_WRITE, .repeat = 1, .action = FAKE_ERROR, .err = -EIO };
 	struct ext2_super_block sb;
-	struct x4_inode *root, *inode;
-	struct x4_vol *vol = testvol_mount(fake);
+	struct ext4_inode *root, *inode;
+	struct ext4_vol *vol = testvol_mount(fake);
 	char msg[300];
 	bool fsck;
 
 	inode = testvol_tmpfile(vol, S_IFREG | 0600); /* the list of orphans begins in the superblock */
-	ck_assert_int_eq(x4_vol_sync(vol), 0);
+	ck_assert_int_eq(ext4_vol_sync(vol), 0);
 	root = testvol_root(vol);
-	ck_assert_int_eq(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }), 0);
-	x4_iput(root);
+	ck_assert_int_eq(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }), 0);
+	ext4_inode_put(root);
 	fake_fault_add(fake, &fault);
-	ck_assert_int_eq(x4_vol_sync(vol), -EIO);
-	x4_iput(inode);
-	ck_assert_int_eq(x4_vol_close(vol), -EIO);
+	ck_assert_int_eq(ext4_vol_sync(vol), -EIO);
+	ext4_inode_put(inode);
+	ck_assert_int_eq(ext4_vol_close(vol), -EIO);
 	if (_i) { /* even if the note was lost, the journal says so */
 		testvol_super(fake, &sb);
 		sb.s_state &= (uint16_t)~EXT2_ERROR_FS;
 		sb.s_error_count = 0;
 		testvol_poke_super(fake, &sb);
 	}
-	ck_assert_int_eq(x4_vol_recover(fake_dev(fake), false, &fsck, FDIO_REASON(msg)), 0);
+	ck_assert_int_eq(ext4_vol_recover(fake_dev(fake), false, &fsck, FDIO_REASON(msg)), 0);
 	testvol_super(fake, &sb);
 	ck_assert(!(sb.s_feature_incompat & EXT3_FEATURE_INCOMPAT_RECOVER) || sb.s_last_orphan);
 	ck_assert(sb.s_state & EXT2_ERROR_FS);
 	ck_assert_uint_eq(sb.s_error_count, _i ? 0 : 1);
 	if (!_i)
 		ck_assert_uint_eq(sb.s_first_error_errcode, 2);
-	ck_assert(x4_super_csum_ok(&sb));
+	ck_assert(ext4_super_checksum_ok(&sb));
 	fake_free(fake);
 }
 END_TEST
@@ -693,10 +693,10 @@ END_TEST
 /* What the library says has words. */
 START_TEST(errors_of_the_library_have_words)
 {
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct fake_dev *fake = testvol_shape(2);
 	struct ext2_super_block sb;
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	const char *why;
 	char msg[300];
 
@@ -712,16 +712,16 @@ END_TEST
 /* Blocks larger than a page are read, and it is said. */
 START_TEST(blocks_larger_than_a_page_are_read_only)
 {
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	struct fake_dev *fake = fake_mkfs(64 << 20, _i ? "-t ext4 -b 16384 -J size=16" : "-t ext4 -b 8192");
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	const char *why;
 	char msg[300];
 
 	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
-	ck_assert(x4_vol_read_only(vol));
+	ck_assert(ext4_vol_read_only(vol));
 	ck_assert_msg(why && strstr(why, "larger than 4096 bytes"), "%s", why);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	fake_free(fake);
 }
 END_TEST
@@ -730,25 +730,25 @@ END_TEST
 START_TEST(metadata_blocks_are_nobodys_data)
 {
 	struct fake_dev *fake = testvol_shape((unsigned)_i);
-	struct x4_vol *vol = testvol_mount(fake);
+	struct ext4_vol *vol = testvol_mount(fake);
 	uint64_t free_blk, n;
 	uint32_t got;
 
-	ck_assert(!x4_blk_valid(vol, 0, 1));
-	ck_assert(!x4_blk_valid(vol, vol->nr_blocks, 1));
-	ck_assert(!x4_blk_valid(vol, vol->nr_blocks - 1, 2));
-	ck_assert(!x4_blk_valid(vol, UINT64_MAX, 1));
-	ck_assert(!x4_blk_valid(vol, vol->nr_blocks - 1, UINT64_MAX));
+	ck_assert(!ext4_blocks_valid(vol, 0, 1));
+	ck_assert(!ext4_blocks_valid(vol, vol->nr_blocks, 1));
+	ck_assert(!ext4_blocks_valid(vol, vol->nr_blocks - 1, 2));
+	ck_assert(!ext4_blocks_valid(vol, UINT64_MAX, 1));
+	ck_assert(!ext4_blocks_valid(vol, vol->nr_blocks - 1, UINT64_MAX));
 	for (uint32_t group = 0; group < vol->nr_groups; group++) {
-		ck_assert(!x4_blk_valid(vol, vol->alloc.groups[group].block_bitmap, 1));
-		ck_assert(!x4_blk_valid(vol, vol->alloc.groups[group].inode_bitmap, 1));
-		ck_assert(!x4_blk_valid(vol, vol->alloc.groups[group].itable, 1));
-		ck_assert(!x4_blk_valid(vol, vol->alloc.groups[group].itable + vol->itable_blocks - 1, 1));
+		ck_assert(!ext4_blocks_valid(vol, vol->alloc.groups[group].block_bitmap, 1));
+		ck_assert(!ext4_blocks_valid(vol, vol->alloc.groups[group].inode_bitmap, 1));
+		ck_assert(!ext4_blocks_valid(vol, vol->alloc.groups[group].itable, 1));
+		ck_assert(!ext4_blocks_valid(vol, vol->alloc.groups[group].itable + vol->itable_blocks - 1, 1));
 	}
 	for (n = 0; n < 200; n++) {
-		ck_assert_int_eq(x4_balloc_reserve(vol, NULL, 0, 7, false, &free_blk, &got), 0);
-		ck_assert(x4_blk_valid(vol, free_blk, got));
-		x4_balloc_unreserve(vol, free_blk, got);
+		ck_assert_int_eq(ext4_blocks_reserve(vol, NULL, 0, 7, false, &free_blk, &got), 0);
+		ck_assert(ext4_blocks_valid(vol, free_blk, got));
+		ext4_blocks_unreserve(vol, free_blk, got);
 	}
 	testvol_unmount_check(vol, fake);
 	fake_free(fake);
@@ -758,33 +758,33 @@ END_TEST
 /* An I/O error at every read and write of mount, work and unmount: an error, never a crash, and e2fsck can repair. */
 START_TEST(io_error_anywhere_is_an_error)
 {
-	struct x4_options options = testvol_options();
+	struct ext4_options options = testvol_options();
 	unsigned skip = (unsigned)_i * 3;
 
 	struct fake_dev *fake = testvol_shape(0);
 	struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE | FAKE_FLUSH, .skip = skip, .repeat = 1, .action = FAKE_ERROR,
 				    .err = -EIO };
-	struct x4_vol *vol;
+	struct ext4_vol *vol;
 	const char *why;
 	char msg[300];
 
 	fake_fault_add(fake, &fault);
 	if (!try_open(fake, &options, &vol, &why, msg, sizeof(msg))) {
-		struct x4_inode *root;
+		struct ext4_inode *root;
 
-		if (!x4_iget(vol, X4_ROOT_INO, NULL, &root)) {
-			nowait_ignore(x4_setattr(root, X4_SET_MTIME_NOW, &(struct x4_attr){ 0 }));
-			x4_iput(root);
+		if (!ext4_inode_get(vol, EXT4_ROOT_INO, NULL, &root)) {
+			nowait_ignore(ext4_setattr(root, EXT4_SET_MTIME_NOW, &(struct ext4_attr){ 0 }));
+			ext4_inode_put(root);
 		}
-		(void)x4_vol_sync(vol);
-		(void)x4_vol_close(vol);
+		(void)ext4_vol_sync(vol);
+		(void)ext4_vol_close(vol);
 		epoch_drain();
 	} else {
 		ck_assert_uint_gt(strlen(msg), 0);
 	}
 	fake_fault_clear(fake);
 	ck_assert_int_eq(try_open(fake, &options, &vol, &why, msg, sizeof(msg)), 0);
-	ck_assert_int_eq(x4_vol_close(vol), 0);
+	ck_assert_int_eq(ext4_vol_close(vol), 0);
 	ck_assert_int_le(fake_run(fake, "e2fsck -fy $IMG >/dev/null 2>&1", NULL, 0, true), 1);
 	ck_assert_int_eq(fake_e2fsck(fake), 0);
 	fake_free(fake);

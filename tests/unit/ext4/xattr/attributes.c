@@ -11,26 +11,26 @@
 
 #define SMALL (16u << 20)
 
-static uint64_t blocks_of(struct x4_inode *inode)
+static uint64_t blocks_of(struct ext4_inode *inode)
 {
-	struct x4_attr attr;
+	struct ext4_attr attr;
 
-	x4_getattr(inode, &attr);
+	ext4_getattr(inode, &attr);
 	return attr.blocks_512;
 }
 
-static struct x4_inode *make(struct testvol *volume, const char *name, uint32_t mode)
+static struct ext4_inode *make(struct testvol *volume, const char *name, uint32_t mode)
 {
 	must_eq(n_create(volume->root, name, mode), 0);
 	return n_get(volume->root, name);
 }
 
-static void put(struct x4_inode **a, struct x4_inode **b)
+static void put(struct ext4_inode **a, struct ext4_inode **b)
 {
-	x4_iput(*a);
+	ext4_inode_put(*a);
 	*a = NULL;
 	if (b) {
-		x4_iput(*b);
+		ext4_inode_put(*b);
 		*b = NULL;
 	}
 }
@@ -38,46 +38,46 @@ static void put(struct x4_inode **a, struct x4_inode **b)
 START_TEST(limits_and_errors)
 {
 	static char big[65537], buf[2048];
-	struct x4_inode *inode;
+	struct ext4_inode *inode;
 	struct testvol volume = { 0 };
 	size_t len;
 
 	testvol_make(&volume, SMALL, "-b 1024");
 	inode = make(&volume, "f", S_IFREG | 0644);
-	must_eq(x4_xattr_get(inode, "user.a", NULL, 0, &len), -ENODATA);
-	must_eq(x4_xattr_remove(inode, "user.a"), -ENODATA);
-	must_eq(x4_xattr_set(inode, "user.a", "x", 1, XATTR_REPLACE, false), -ENODATA);
-	must_eq(x4_xattr_set(inode, "user.a", "hello", 5, XATTR_CREATE, false), 0);
-	must_eq(x4_xattr_set(inode, "user.a", "hello", 5, XATTR_CREATE, false), -EEXIST);
-	must_eq(x4_xattr_get(inode, "user.a", NULL, 0, &len), 0);
+	must_eq(ext4_xattr_get(inode, "user.a", NULL, 0, &len), -ENODATA);
+	must_eq(ext4_xattr_remove(inode, "user.a"), -ENODATA);
+	must_eq(ext4_xattr_set(inode, "user.a", "x", 1, XATTR_REPLACE, false), -ENODATA);
+	must_eq(ext4_xattr_set(inode, "user.a", "hello", 5, XATTR_CREATE, false), 0);
+	must_eq(ext4_xattr_set(inode, "user.a", "hello", 5, XATTR_CREATE, false), -EEXIST);
+	must_eq(ext4_xattr_get(inode, "user.a", NULL, 0, &len), 0);
 	must_eq(len, 5);
-	must_eq(x4_xattr_get(inode, "user.a", buf, 4, &len), -ERANGE);
-	must_eq(x4_xattr_get(inode, "user.a", buf, 5, &len), 0);
+	must_eq(ext4_xattr_get(inode, "user.a", buf, 4, &len), -ERANGE);
+	must_eq(ext4_xattr_get(inode, "user.a", buf, 5, &len), 0);
 	must(!memcmp(buf, "hello", 5));
-	must_eq(x4_xattr_set(inode, "user.empty", NULL, 0, 0, false), 0);
-	must_eq(x4_xattr_get(inode, "user.empty", buf, 5, &len), 0);
+	must_eq(ext4_xattr_set(inode, "user.empty", NULL, 0, 0, false), 0);
+	must_eq(ext4_xattr_get(inode, "user.empty", buf, 5, &len), 0);
 	must_eq(len, 0);
-	must_eq(x4_xattr_set(inode, "system.data", "x", 1, 0, false), -EOPNOTSUPP);
-	must_eq(x4_xattr_set(inode, "other.data", "x", 1, 0, false), -EOPNOTSUPP);
-	must_eq(x4_xattr_set(inode, "user.big", big, sizeof big, 0, false), -E2BIG);
-	must_eq(x4_xattr_set(inode, "user.big", big, 1000, 0, false), -ENOSPC);
-	must_eq(x4_xattr_set(inode, "trusted.t", "1", 1, 0, false), 0);
-	must_eq(x4_xattr_list(inode, true, NULL, 0, &len), 0);
+	must_eq(ext4_xattr_set(inode, "system.data", "x", 1, 0, false), -EOPNOTSUPP);
+	must_eq(ext4_xattr_set(inode, "other.data", "x", 1, 0, false), -EOPNOTSUPP);
+	must_eq(ext4_xattr_set(inode, "user.big", big, sizeof big, 0, false), -E2BIG);
+	must_eq(ext4_xattr_set(inode, "user.big", big, 1000, 0, false), -ENOSPC);
+	must_eq(ext4_xattr_set(inode, "trusted.t", "1", 1, 0, false), 0);
+	must_eq(ext4_xattr_list(inode, true, NULL, 0, &len), 0);
 	must_eq(len, sizeof "user.a" + sizeof "user.empty" + sizeof "trusted.t");
-	must_eq(x4_xattr_list(inode, true, buf, len - 1, &len), -ERANGE);
+	must_eq(ext4_xattr_list(inode, true, buf, len - 1, &len), -ERANGE);
 	must_eq(blocks_of(inode), 0);
-	must_eq(x4_xattr_set(inode, "user.big", big, 900, 0, false), 0);
+	must_eq(ext4_xattr_set(inode, "user.big", big, 900, 0, false), 0);
 	must_eq(blocks_of(inode), 2);
-	must_eq(x4_xattr_remove(inode, "user.big"), 0);
+	must_eq(ext4_xattr_remove(inode, "user.big"), 0);
 	must_eq(blocks_of(inode), 0);
-	must_eq(x4_xattr_set(inode, "user.big", big, 900, 0, false), 0);
-	x4_iput(inode);
+	must_eq(ext4_xattr_set(inode, "user.big", big, 900, 0, false), 0);
+	ext4_inode_put(inode);
 	testvol_check(&volume);
 	testvol_open(&volume);
 	inode = n_get(volume.root, "f");
-	must_eq(x4_xattr_get(inode, "user.big", NULL, 0, &len), 0);
+	must_eq(ext4_xattr_get(inode, "user.big", NULL, 0, &len), 0);
 	must_eq(len, 900);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	must_eq(n_unlink(volume.root, "f"), 0);
 	testvol_done(&volume);
 }
@@ -96,7 +96,7 @@ static void xname(char *buf, size_t cap, unsigned n)
 	snprintf(buf, cap, "%s.%.*s%u", prefix[n % 3], (int)(n * 5), "a-long-tail-of-a-name-that-takes-room-in-an-inode-and-in-a-block", n);
 }
 
-static void verify(struct x4_inode *inode, unsigned f)
+static void verify(struct ext4_inode *inode, unsigned f)
 {
 	static char list[4096];
 	uint8_t buf[400];
@@ -107,7 +107,7 @@ static void verify(struct x4_inode *inode, unsigned f)
 		int err;
 
 		xname(name, sizeof name, n);
-		err = x4_xattr_get(inode, name, buf, sizeof buf, &len);
+		err = ext4_xattr_get(inode, name, buf, sizeof buf, &len);
 		must_eq(err, table[f][n].len < 0 ? -ENODATA : 0);
 		if (err)
 			continue;
@@ -115,11 +115,11 @@ static void verify(struct x4_inode *inode, unsigned f)
 		must(!memcmp(buf, table[f][n].v, len));
 		names += strlen(name) + 1;
 	}
-	must_eq(x4_xattr_list(inode, true, list, sizeof list, &len), 0);
+	must_eq(ext4_xattr_list(inode, true, list, sizeof list, &len), 0);
 	must_eq(len, names);
 }
 
-static void step(struct x4_inode *inode, unsigned f, uint64_t *rnd)
+static void step(struct ext4_inode *inode, unsigned f, uint64_t *rnd)
 {
 	unsigned n = n_rand(rnd) % NAMES, len = n_rand(rnd) % (n_rand(rnd) % 4 ? 40 : 400);
 	uint8_t value[400];
@@ -128,13 +128,13 @@ static void step(struct x4_inode *inode, unsigned f, uint64_t *rnd)
 
 	xname(name, sizeof name, n);
 	if (n_rand(rnd) % 3 == 0) {
-		must_eq(x4_xattr_remove(inode, name), table[f][n].len < 0 ? -ENODATA : 0);
+		must_eq(ext4_xattr_remove(inode, name), table[f][n].len < 0 ? -ENODATA : 0);
 		table[f][n].len = -1;
 		return;
 	}
 	for (unsigned k = 0; k < len; k++)
 		value[k] = (uint8_t)n_rand(rnd);
-	err = x4_xattr_set(inode, name, value, len, 0, false);
+	err = ext4_xattr_set(inode, name, value, len, 0, false);
 	if (err == -ENOSPC)
 		return; /* and the old value is still there, as verify will see */
 	must_eq(err, 0);
@@ -146,7 +146,7 @@ static const char *const volumes[] = { "-b 1024", "-b 4096", "-b 1024 -I 128 -O 
 
 START_TEST(against_a_table)
 {
-	struct x4_inode *inode[FILES];
+	struct ext4_inode *inode[FILES];
 	uint64_t rnd = 5;
 	struct testvol volume = { 0 };
 	char name[8];
@@ -154,7 +154,7 @@ START_TEST(against_a_table)
 	testvol_make(&volume, SMALL, volumes[_i]);
 	for (unsigned f = 0; f < FILES; f++) {
 		snprintf(name, sizeof name, "f%u", f);
-		x4_iput(make(&volume, name, f ? S_IFREG | 0600 : S_IFDIR | 0700));
+		ext4_inode_put(make(&volume, name, f ? S_IFREG | 0600 : S_IFDIR | 0700));
 		for (unsigned n = 0; n < NAMES; n++)
 			table[f][n].len = -1;
 	}
@@ -168,7 +168,7 @@ START_TEST(against_a_table)
 			step(inode[k % FILES], k % FILES, &rnd);
 		for (unsigned f = 0; f < FILES; f++) {
 			verify(inode[f], f);
-			x4_iput(inode[f]);
+			ext4_inode_put(inode[f]);
 		}
 		testvol_check(&volume);
 		testvol_open(&volume);
@@ -178,7 +178,7 @@ START_TEST(against_a_table)
 END_TEST
 
 /* ---- a block with two owners ---- */
-static void share_block(struct testvol *volume, struct x4_inode *from, struct x4_inode *to, unsigned value_blocks)
+static void share_block(struct testvol *volume, struct ext4_inode *from, struct ext4_inode *to, unsigned value_blocks)
 {
 	uint32_t blk = from->raw->i_file_acl;
 	struct journal_handle *handle;
@@ -187,12 +187,12 @@ static void share_block(struct testvol *volume, struct x4_inode *from, struct x4
 	uint64_t le = blk;
 
 	must(blk);
-	must_eq(journal_begin(x4_vol_jnl(volume->vol), 10, &handle), 0);
-	must_eq(x4_inode_begin(handle, to), 0);
+	must_eq(journal_begin(ext4_vol_journal(volume->vol), 10, &handle), 0);
+	must_eq(ext4_inode_begin(handle, to), 0);
 	to->raw->i_file_acl = blk;
-	must_eq(x4_raw_add_blocks(to, 1 + value_blocks), 0);
-	must_eq(x4_inode_dirty(handle, to, false), 0);
-	must_eq(journal_read_block(x4_vol_jnl(volume->vol), blk, &buffer), 0);
+	must_eq(ext4_raw_add_blocks(to, 1 + value_blocks), 0);
+	must_eq(ext4_inode_dirty(handle, to, false), 0);
+	must_eq(journal_read_block(ext4_vol_journal(volume->vol), blk, &buffer), 0);
 	must_eq(journal_get_write(handle, buffer), 0);
 	memcpy(buffer->data + 4, &two, 4);
 	memset(buffer->data + 16, 0, 4);
@@ -205,7 +205,7 @@ static void share_block(struct testvol *volume, struct x4_inode *from, struct x4
 
 START_TEST(a_shared_block_is_copied)
 {
-	struct x4_inode *a, *b;
+	struct ext4_inode *a, *b;
 	char value[300], buf[300];
 	struct testvol volume = { 0 };
 	size_t len;
@@ -214,27 +214,27 @@ START_TEST(a_shared_block_is_copied)
 	a = make(&volume, "a", S_IFREG | 0644);
 	b = make(&volume, "b", S_IFREG | 0644);
 	memset(value, 'v', sizeof value);
-	must_eq(x4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
+	must_eq(ext4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
 	share_block(&volume, a, b, 0);
-	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	value[0] = 'w';
-	must_eq(x4_xattr_set(b, "user.v", value, sizeof value, 0, false), 0);
+	must_eq(ext4_xattr_set(b, "user.v", value, sizeof value, 0, false), 0);
 	must(a->raw->i_file_acl != b->raw->i_file_acl);
-	must_eq(x4_xattr_get(a, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_get(a, "user.v", buf, sizeof buf, &len), 0);
 	must_eq(buf[0], 'v');
-	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must_eq(buf[0], 'w');
-	must_eq(x4_xattr_remove(b, "user.v"), 0);
+	must_eq(ext4_xattr_remove(b, "user.v"), 0);
 	share_block(&volume, a, b, 0);
 	must_eq(n_unlink(volume.root, "a"), 0);
-	x4_iput(a);
-	x4_iput(b);
+	ext4_inode_put(a);
+	ext4_inode_put(b);
 	testvol_check(&volume);
 	testvol_open(&volume);
 	b = n_get(volume.root, "b");
-	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must_eq(buf[0], 'v');
-	x4_iput(b);
+	ext4_inode_put(b);
 	testvol_done(&volume);
 }
 END_TEST
@@ -262,73 +262,73 @@ static const struct acl_entry no_mask[] = { { 1, 7, NOBODY }, { 2, 5, 1000 }, { 
 START_TEST(acls_and_modes)
 {
 	uint8_t buf[256], got[256];
-	struct x4_attr attr = { .mode = 0640 };
-	struct x4_inode *file, *dir, *sub;
+	struct ext4_attr attr = { .mode = 0640 };
+	struct ext4_inode *file, *dir, *sub;
 	struct testvol volume = { 0 };
 	size_t len, n;
 
 	testvol_make(&volume, SMALL, "-b 1024");
 	file = make(&volume, "f", S_IFREG | 02755);
 	n = acl_make(buf, full, 5);
-	must_eq(x4_xattr_set(file, ACCESS, buf, n, 0, false), 0);
-	must_eq(x4_inode_mode(file) & 07777, 02774);
-	must_eq(x4_xattr_get(file, ACCESS, got, sizeof got, &len), 0);
+	must_eq(ext4_xattr_set(file, ACCESS, buf, n, 0, false), 0);
+	must_eq(ext4_inode_mode(file) & 07777, 02774);
+	must_eq(ext4_xattr_get(file, ACCESS, got, sizeof got, &len), 0);
 	must_eq(len, n);
 	must(!memcmp(buf, got, n));
-	must_eq(x4_xattr_set(file, ACCESS, buf, n, 0, true), 0);
-	must_eq(x4_inode_mode(file) & 07777, 0774);
-	must_eq(x4_setattr(file, X4_SET_MODE, &attr), 0);
-	must_eq(x4_xattr_get(file, ACCESS, got, sizeof got, &len), 0);
+	must_eq(ext4_xattr_set(file, ACCESS, buf, n, 0, true), 0);
+	must_eq(ext4_inode_mode(file) & 07777, 0774);
+	must_eq(ext4_setattr(file, EXT4_SET_MODE, &attr), 0);
+	must_eq(ext4_xattr_get(file, ACCESS, got, sizeof got, &len), 0);
 	must_eq(got[4 + 3 * 8 + 2], 4); /* the mask follows the group bits */
 	n = acl_make(buf, plain, 3);
-	must_eq(x4_xattr_set(file, ACCESS, buf, n, 0, false), 0);
-	must_eq(x4_xattr_get(file, ACCESS, got, sizeof got, &len), -ENODATA);
-	must_eq(x4_inode_mode(file) & 07777, 0640);
+	must_eq(ext4_xattr_set(file, ACCESS, buf, n, 0, false), 0);
+	must_eq(ext4_xattr_get(file, ACCESS, got, sizeof got, &len), -ENODATA);
+	must_eq(ext4_inode_mode(file) & 07777, 0640);
 	n = acl_make(buf, no_mask, 4);
-	must_eq(x4_xattr_set(file, ACCESS, buf, n, 0, false), -EINVAL);
-	must_eq(x4_xattr_set(file, ACCESS, buf, 7, 0, false), -EINVAL);
+	must_eq(ext4_xattr_set(file, ACCESS, buf, n, 0, false), -EINVAL);
+	must_eq(ext4_xattr_set(file, ACCESS, buf, 7, 0, false), -EINVAL);
 	n = acl_make(buf, full, 5);
-	must_eq(x4_xattr_set(file, DEFAULT, buf, n, 0, false), -EACCES);
+	must_eq(ext4_xattr_set(file, DEFAULT, buf, n, 0, false), -EACCES);
 	dir = make(&volume, "d", S_IFDIR | 0755);
-	must_eq(x4_xattr_set(dir, DEFAULT, buf, n, 0, false), 0);
+	must_eq(ext4_xattr_set(dir, DEFAULT, buf, n, 0, false), 0);
 	must_eq(n_create(dir, "file", S_IFREG | 0666), 0);
 	must_eq(n_create(dir, "sub", S_IFDIR | 0777), 0);
 	sub = n_get(dir, "file");
 	/* No umask where there is a default ACL: owner 6, mask 6, others 4. */
-	must_eq(x4_inode_mode(sub) & 0777, 0664);
-	must_eq(x4_xattr_get(sub, ACCESS, got, sizeof got, &len), 0);
-	must_eq(x4_xattr_get(sub, DEFAULT, got, sizeof got, &len), -ENODATA);
-	x4_iput(sub);
+	must_eq(ext4_inode_mode(sub) & 0777, 0664);
+	must_eq(ext4_xattr_get(sub, ACCESS, got, sizeof got, &len), 0);
+	must_eq(ext4_xattr_get(sub, DEFAULT, got, sizeof got, &len), -ENODATA);
+	ext4_inode_put(sub);
 	sub = n_get(dir, "sub");
-	must_eq(x4_inode_mode(sub) & 0777, 0774);
-	must_eq(x4_xattr_get(sub, DEFAULT, got, sizeof got, &len), 0);
+	must_eq(ext4_inode_mode(sub) & 0777, 0774);
+	must_eq(ext4_xattr_get(sub, DEFAULT, got, sizeof got, &len), 0);
 	must_eq(len, n);
-	x4_iput(sub);
-	x4_iput(dir);
-	x4_iput(file);
+	ext4_inode_put(sub);
+	ext4_inode_put(dir);
+	ext4_inode_put(file);
 	testvol_done(&volume);
 }
 END_TEST
 
 START_TEST(capabilities_are_killed)
 {
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	struct testvol volume = { 0 };
 	size_t len;
 
 	testvol_make(&volume, SMALL, "-b 1024");
 	file = make(&volume, "f", S_IFREG | 0755);
-	must_eq(x4_xattr_set(file, "security.capability", "0123456789", 10, 0, false), 0);
-	must(x4_needs_killpriv(file));
-	must_eq(x4_setattr(file, X4_KILL_SUIDGID, &(struct x4_attr){ 0 }), 0);
-	must_eq(x4_xattr_get(file, "security.capability", NULL, 0, &len), -ENODATA);
-	must_eq(x4_setattr(file, X4_KILL_SUIDGID, &(struct x4_attr){ 0 }), 0);
-	must(!x4_needs_killpriv(file));
-	must_eq(x4_xattr_get(file, "security.capability", NULL, 0, &len), -ENODATA);
-	must_eq(x4_xattr_set(file, "security.capability", "0123456789", 10, 0, false), 0);
-	must(x4_needs_killpriv(file));
-	must_eq(x4_xattr_get(file, "security.capability", NULL, 0, &len), 0);
-	x4_iput(file);
+	must_eq(ext4_xattr_set(file, "security.capability", "0123456789", 10, 0, false), 0);
+	must(ext4_needs_killpriv(file));
+	must_eq(ext4_setattr(file, EXT4_KILL_SUIDGID, &(struct ext4_attr){ 0 }), 0);
+	must_eq(ext4_xattr_get(file, "security.capability", NULL, 0, &len), -ENODATA);
+	must_eq(ext4_setattr(file, EXT4_KILL_SUIDGID, &(struct ext4_attr){ 0 }), 0);
+	must(!ext4_needs_killpriv(file));
+	must_eq(ext4_xattr_get(file, "security.capability", NULL, 0, &len), -ENODATA);
+	must_eq(ext4_xattr_set(file, "security.capability", "0123456789", 10, 0, false), 0);
+	must(ext4_needs_killpriv(file));
+	must_eq(ext4_xattr_get(file, "security.capability", NULL, 0, &len), 0);
+	ext4_inode_put(file);
 	testvol_done(&volume);
 }
 END_TEST
@@ -339,7 +339,7 @@ END_TEST
 START_TEST(values_in_inodes)
 {
 	static char buf[10000];
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	struct testvol volume = { 0 };
 	size_t len;
 
@@ -350,18 +350,18 @@ START_TEST(values_in_inodes)
 			 "done >/dev/null 2>&1; rm $IMG.q; e2fsck -fy $IMG >/dev/null 2>&1; true", NULL, 0, true), 0);
 	must_eq(fake_e2fsck(volume.fake), 0);
 	testvol_open(&volume);
-	must(!x4_vol_read_only(volume.vol));
+	must(!ext4_vol_read_only(volume.vol));
 	file = n_get(volume.root, "f");
-	must_eq(x4_xattr_get(file, "user.big", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_get(file, "user.big", buf, sizeof buf, &len), 0);
 	must_eq(len, 1024); /* the tool takes no more than a block */
 	must(buf[0] == 'q' && buf[1023] == 'q');
-	must_eq(x4_xattr_set(file, "user.too", "small", 5, 0, false), 0);
-	must_eq(x4_xattr_remove(file, "user.big"), 0);
-	must_eq(x4_xattr_get(file, "user.big", buf, sizeof buf, &len), -ENODATA);
-	must_eq(x4_xattr_get(file, "user.too", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_set(file, "user.too", "small", 5, 0, false), 0);
+	must_eq(ext4_xattr_remove(file, "user.big"), 0);
+	must_eq(ext4_xattr_get(file, "user.big", buf, sizeof buf, &len), -ENODATA);
+	must_eq(ext4_xattr_get(file, "user.too", buf, sizeof buf, &len), 0);
 	must_eq(len, 5);
 	must_eq(blocks_of(file), 0);
-	x4_iput(file);
+	ext4_inode_put(file);
 	must_eq(n_unlink(volume.root, "g"), 0);
 	testvol_check(&volume);
 	testvol_open(&volume);
@@ -388,10 +388,10 @@ static void value_fill(uint8_t *p, unsigned len, unsigned salt)
 
 static uint64_t blocks_free(struct testvol *volume)
 {
-	struct x4_statfs stats;
+	struct ext4_statfs stats;
 
-	must_eq(x4_vol_sync(volume->vol), 0); /* what was freed counts when it is durable */
-	x4_vol_statfs(volume->vol, &stats);
+	must_eq(ext4_vol_sync(volume->vol), 0); /* what was freed counts when it is durable */
+	ext4_vol_statfs(volume->vol, &stats);
 	return stats.bfree;
 }
 
@@ -405,7 +405,7 @@ START_TEST(values_of_any_size)
 	static uint8_t want[VALUES][65536], got[65536];
 	unsigned have[VALUES] = { 0 };
 	struct testvol volume = { 0 };
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	uint64_t before, rnd = 11;
 	size_t len;
 
@@ -418,29 +418,29 @@ START_TEST(values_of_any_size)
 			int err;
 
 			if (n_rand(&rnd) % 4 == 0) {
-				must_eq(x4_xattr_remove(file, value_name(k)), have[k] ? 0 : -ENODATA);
+				must_eq(ext4_xattr_remove(file, value_name(k)), have[k] ? 0 : -ENODATA);
 				have[k] = 0;
 				continue;
 			}
 			value_fill(want[k], size, n);
-			err = x4_xattr_set(file, value_name(k), want[k], size, 0, false);
+			err = ext4_xattr_set(file, value_name(k), want[k], size, 0, false);
 			must_eq(err, 0); /* the names always fit */
 			have[k] = size + 1;
 			if (n % 7)
 				continue;
 			for (unsigned j = 0; j < VALUES; j++) {
-				err = x4_xattr_get(file, value_name(j), got, sizeof got, &len);
+				err = ext4_xattr_get(file, value_name(j), got, sizeof got, &len);
 				must_eq(err, have[j] ? 0 : -ENODATA);
 				must(err || (len == have[j] - 1 && !memcmp(got, want[j], len)));
 			}
 		}
-		x4_iput(file);
+		ext4_inode_put(file);
 		testvol_check(&volume);
 		testvol_open(&volume);
 		file = n_get(volume.root, "f");
 	}
-	must_eq(x4_xattr_set(file, "user.0", want[0], 65537, 0, false), -E2BIG);
-	x4_iput(file);
+	must_eq(ext4_xattr_set(file, "user.0", want[0], 65537, 0, false), -E2BIG);
+	ext4_inode_put(file);
 	must_eq(n_unlink(volume.root, "f"), 0);
 	must_eq(blocks_free(&volume), before);
 	testvol_done(&volume);
@@ -451,7 +451,7 @@ END_TEST
 START_TEST(a_value_of_a_shared_block)
 {
 	static uint8_t value[9000], buf[9000];
-	struct x4_inode *a, *b;
+	struct ext4_inode *a, *b;
 	struct testvol volume = { 0 };
 	uint64_t before;
 	size_t len;
@@ -461,8 +461,8 @@ START_TEST(a_value_of_a_shared_block)
 	a = make(&volume, "a", S_IFREG | 0644);
 	b = make(&volume, "b", S_IFREG | 0644);
 	value_fill(value, sizeof value, 1);
-	must_eq(x4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
-	must_eq(x4_xattr_set(a, "user.w", value, sizeof value, 0, false), 0);
+	must_eq(ext4_xattr_set(a, "user.v", value, sizeof value, 0, false), 0);
+	must_eq(ext4_xattr_set(a, "user.w", value, sizeof value, 0, false), 0);
 	share_block(&volume, a, b, 18);
 	put(&a, &b);
 	testvol_check(&volume);
@@ -470,20 +470,20 @@ START_TEST(a_value_of_a_shared_block)
 	a = n_get(volume.root, "a");
 	b = n_get(volume.root, "b");
 	if (_i == 0) { /* one changes another attribute: a copy of the block owns the values as well */
-		must_eq(x4_xattr_set(b, "user.x", "1", 1, 0, false), 0);
-		must_eq(x4_xattr_remove(a, "user.v"), 0);
+		must_eq(ext4_xattr_set(b, "user.x", "1", 1, 0, false), 0);
+		must_eq(ext4_xattr_remove(a, "user.v"), 0);
 	} else if (_i == 1) { /* one removes a value, which the other keeps */
-		must_eq(x4_xattr_remove(a, "user.v"), 0);
+		must_eq(ext4_xattr_remove(a, "user.v"), 0);
 	} else { /* one goes */
 		put(&a, NULL);
 		must_eq(n_unlink(volume.root, "a"), 0);
 		must_eq(n_create(volume.root, "a", S_IFREG | 0600), 0);
 		a = n_get(volume.root, "a");
 	}
-	must_eq(x4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_get(b, "user.v", buf, sizeof buf, &len), 0);
 	must(len == sizeof value && !memcmp(buf, value, len));
-	must_eq(x4_xattr_get(b, "user.w", buf, sizeof buf, &len), 0);
-	must_eq(x4_xattr_get(a, "user.v", buf, sizeof buf, &len), -ENODATA);
+	must_eq(ext4_xattr_get(b, "user.w", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_get(a, "user.v", buf, sizeof buf, &len), -ENODATA);
 	put(&a, &b);
 	testvol_check(&volume);
 	testvol_open(&volume);
@@ -500,7 +500,7 @@ END_TEST
 START_TEST(a_large_acl)
 {
 	static uint8_t acl[4 + 8 * 304], got[sizeof acl];
-	struct x4_inode *dir, *e;
+	struct ext4_inode *dir, *e;
 	struct testvol volume = { 0 };
 	uint64_t before;
 	uint8_t *p = acl;
@@ -520,25 +520,25 @@ START_TEST(a_large_acl)
 		memcpy(p + 2, &perm, 2);
 		memcpy(p + 4, &id, 4);
 	}
-	must_eq(x4_xattr_set(dir, "system.posix_acl_default", acl, sizeof acl, 0, false), 0);
+	must_eq(ext4_xattr_set(dir, "system.posix_acl_default", acl, sizeof acl, 0, false), 0);
 	must_eq(n_create(dir, "e", S_IFDIR | 0777), 0);
 	must_eq(n_create(dir, "f", S_IFREG | 0666), 0);
 	e = n_get(dir, "e");
-	must_eq(x4_xattr_get(e, "system.posix_acl_default", got, sizeof got, &len), 0);
+	must_eq(ext4_xattr_get(e, "system.posix_acl_default", got, sizeof got, &len), 0);
 	must(len == sizeof acl && !memcmp(got, acl, len));
-	must_eq(x4_setattr(e, X4_SET_MODE, &(struct x4_attr){ .mode = 0705 }), 0);
-	must_eq(x4_xattr_get(e, "system.posix_acl_access", got, sizeof got, &len), 0);
+	must_eq(ext4_setattr(e, EXT4_SET_MODE, &(struct ext4_attr){ .mode = 0705 }), 0);
+	must_eq(ext4_xattr_get(e, "system.posix_acl_access", got, sizeof got, &len), 0);
 	must_eq(len, sizeof acl);
 	must_eq(got[4 + 8 * 302 + 2], 0); /* the mask */
 	must_eq(got[4 + 8 * 303 + 2], 5);
-	x4_iput(e);
-	x4_iput(dir);
+	ext4_inode_put(e);
+	ext4_inode_put(dir);
 	testvol_check(&volume);
 	testvol_open(&volume);
 	dir = n_get(volume.root, "d");
 	must_eq(n_unlink(dir, "f"), 0);
 	must_eq(n_rmdir(dir, "e"), 0);
-	x4_iput(dir);
+	ext4_inode_put(dir);
 	must_eq(n_rmdir(volume.root, "d"), 0);
 	must_eq(blocks_free(&volume), before);
 	testvol_done(&volume);
@@ -550,7 +550,7 @@ START_TEST(no_room_for_a_value)
 {
 	static uint8_t value[65536], buf[65536];
 	struct testvol volume = { 0 };
-	struct x4_inode *file;
+	struct ext4_inode *file;
 	unsigned n = 0;
 	char name[32];
 	size_t len;
@@ -562,29 +562,29 @@ START_TEST(no_room_for_a_value)
 		snprintf(name, sizeof name, "f%u", n++);
 		must_eq(n_create(volume.root, name, S_IFREG | 0644), 0);
 		file = n_get(volume.root, name);
-		err = x4_xattr_set(file, "user.v", value, sizeof value, 0, false);
+		err = ext4_xattr_set(file, "user.v", value, sizeof value, 0, false);
 		if (err) {
 			must_eq(err, -ENOSPC);
-			must_eq(x4_xattr_set(file, "user.s", "small", 5, 0, false), 0);
-			must_eq(x4_xattr_set(file, "user.s", value, sizeof value, 0, false), -ENOSPC);
-			must_eq(x4_xattr_get(file, "user.s", buf, sizeof buf, &len), 0);
+			must_eq(ext4_xattr_set(file, "user.s", "small", 5, 0, false), 0);
+			must_eq(ext4_xattr_set(file, "user.s", value, sizeof value, 0, false), -ENOSPC);
+			must_eq(ext4_xattr_get(file, "user.s", buf, sizeof buf, &len), 0);
 			must_eq(len, 5);
 		}
-		x4_iput(file);
+		ext4_inode_put(file);
 	} while (!err);
 	must(n > 10);
 	testvol_check(&volume);
 	testvol_open(&volume);
 	file = n_get(volume.root, "f0");
-	must_eq(x4_xattr_get(file, "user.v", buf, sizeof buf, &len), 0);
+	must_eq(ext4_xattr_get(file, "user.v", buf, sizeof buf, &len), 0);
 	must(!memcmp(buf, value, len));
-	x4_iput(file);
+	ext4_inode_put(file);
 	must_eq(n_unlink(volume.root, "f0"), 0);
-	must_eq(x4_vol_sync(volume.vol), 0);
+	must_eq(ext4_vol_sync(volume.vol), 0);
 	snprintf(name, sizeof name, "f%u", n - 1);
 	file = n_get(volume.root, name);
-	must_eq(x4_xattr_set(file, "user.s", value, 60000, 0, false), 0);
-	x4_iput(file);
+	must_eq(ext4_xattr_set(file, "user.s", value, 60000, 0, false), 0);
+	ext4_inode_put(file);
 	testvol_done(&volume);
 }
 END_TEST
@@ -593,22 +593,22 @@ END_TEST
 START_TEST(a_link_with_a_large_value)
 {
 	static char value[4000];
-	struct x4_inode *inode = NULL;
+	struct ext4_inode *inode = NULL;
 	struct testvol volume = { 0 };
-	struct x4_attr attr;
+	struct ext4_attr attr;
 	char target[100];
 	unsigned len;
 
 	testvol_make(&volume, SMALL, "-b 1024 -O ea_inode");
 	memset(value, 'v', sizeof(value));
-	must_eq(x4_symlink(volume.root, "l", 1, "d/target", 8, &names_cred, &inode), 0);
-	must_eq(x4_xattr_set(inode, "trusted.u", value, sizeof(value), 0, false), 0);
-	x4_getattr(inode, &attr);
+	must_eq(ext4_symlink(volume.root, "l", 1, "d/target", 8, &names_cred, &inode), 0);
+	must_eq(ext4_xattr_set(inode, "trusted.u", value, sizeof(value), 0, false), 0);
+	ext4_getattr(inode, &attr);
 	must(attr.blocks_512 >= 8);
-	must_eq(x4_readlink(inode, target, sizeof(target), &len), 0);
+	must_eq(ext4_readlink(inode, target, sizeof(target), &len), 0);
 	must(len == 8 && !memcmp(target, "d/target", 8));
 	must_eq(n_unlink(volume.root, "l"), 0);
-	x4_iput(inode);
+	ext4_inode_put(inode);
 	testvol_done(&volume);
 }
 END_TEST
