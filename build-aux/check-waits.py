@@ -44,7 +44,7 @@ LOCK = "fdio_mutex_lock"
 
 # Calls that are not made, or do not count. Names are those of callgraph.py.
 NEVER = {
-    ("tr_retry", "nanosleep"): "a nap of a millisecond, when the kernel has no memory for a reply",
+    ("transport_retry", "nanosleep"): "a nap of a millisecond, when the kernel has no memory for a reply",
     ("read_inline", "ext4_inline_read"): "a volume with inline data is only read: damage stops nothing",
     ("ext4_super_end", "journal_abort"): "the superblock is in the transaction, hence in memory",
 }
@@ -56,7 +56,7 @@ NOT_IN_THE_MODE = {
 }
 # Who is called through pointers: by functions that are tried.
 POINTERS = {
-    "tr_reply": ["devfuse_reply", "uring_reply"],
+    "transport_reply": ["devfuse_reply", "uring_reply"],
     "uring_reply": ["devfuse_reply"],
     "remove_name": ["ext4_unlink", "ext4_rmdir"],
     "give": ["emit"],

@@ -31,9 +31,9 @@ enum fdio_magic {
 	MAGIC_JOURNAL_HANDLE,          /* struct journal_handle, while it is open */
 	MAGIC_JOURNAL_TRANSACTION,     /* struct journal_transaction */
 	MAGIC_JOURNAL_BUFFER,          /* struct journal_cache_buffer */
-	MAGIC_TRANSPORT,               /* transport: struct tr */
-	MAGIC_TRANSPORT_QUEUE,         /* struct tr_queue */
-	MAGIC_TRANSPORT_REQ,           /* struct tr_req */
+	MAGIC_TRANSPORT,               /* transport: struct transport */
+	MAGIC_TRANSPORT_QUEUE,         /* struct transport_queue */
+	MAGIC_TRANSPORT_REQ,           /* struct transport_req */
 	MAGIC_SESSION,                 /* command: struct session */
 	MAGIC_SIGNALS,
 	MAGIC_WATCHDOG,

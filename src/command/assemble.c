@@ -6,7 +6,7 @@
  *
  *	transport --ops_handle--> ops --dio_submit--> dio --dev_submit--> dev, on the loop's ring
  *
- * and back: dev_io.done in dio, dio_req.done in ops, tr_reply in the transport. Beside it the
+ * and back: dev_io.done in dio, dio_req.done in ops, transport_reply in the transport. Beside it the
  * engine asks ops for what concerns the kernel's page cache, ops sends its notifications through
  * the transport, and the transport tells the session of its end (end.c).
  */
@@ -39,7 +39,7 @@ static unsigned nr_loops(const struct session *session)
 	if (session->options.single_loop)
 		return 1;
 	/* Only the ring wants loops for CPUs that are not there. */
-	return session->options.transport == TR_TRANSPORT_DEVFUSE ? (unsigned)get_nprocs() : 0;
+	return session->options.transport == TRANSPORT_KIND_DEVFUSE ? (unsigned)get_nprocs() : 0;
 }
 
 int assemble_loops(struct session *session)
@@ -50,7 +50,7 @@ int assemble_loops(struct session *session)
 		.entries = RING_ENTRIES,
 		.pin = !options->single_loop,
 		.nr_fixed_files = LOOP_NR_FILES,
-		.sqe128 = options->transport != TR_TRANSPORT_DEVFUSE,
+		.sqe128 = options->transport != TRANSPORT_KIND_DEVFUSE,
 		.poll_ns = options->poll > 0 ? (unsigned)options->poll * 1000 : 0,
 		.poll_auto_ns = options->poll < 0 ? POLL_AUTO_NS : 0,
 	};
@@ -85,9 +85,9 @@ SAME(OPT_ERRORS_PANIC, EXT4_ERRORS_PANIC);
 SAME(OPT_ATIME_RELATIVE, EXT4_ATIME_RELATIME);
 SAME(OPT_ATIME_NO, EXT4_ATIME_NOATIME);
 SAME(OPT_ATIME_STRICT, EXT4_ATIME_STRICT);
-SAME(OPT_TRANSPORT_AUTO, TR_TRANSPORT_AUTO);
-SAME(OPT_TRANSPORT_URING, TR_TRANSPORT_URING);
-SAME(OPT_TRANSPORT_DEVFUSE, TR_TRANSPORT_DEVFUSE);
+SAME(OPT_TRANSPORT_AUTO, TRANSPORT_KIND_AUTO);
+SAME(OPT_TRANSPORT_URING, TRANSPORT_KIND_URING);
+SAME(OPT_TRANSPORT_DEVFUSE, TRANSPORT_KIND_DEVFUSE);
 
 int assemble_volume(struct session *session)
 {
@@ -134,7 +134,7 @@ static uint32_t kernel_block_size(const struct probe *probe)
 int assemble_transport(struct session *session)
 {
 	const struct options *options = &session->options;
-	struct tr_config config = {
+	struct transport_config config = {
 		.source = options->fsname ? options->fsname : session->probe.path,
 		.mountpoint = session->mountpoint,
 		.blkdev = session->fuseblk,
@@ -143,7 +143,7 @@ int assemble_transport(struct session *session)
 		.loops = session->loops,
 		.queue_depth = (unsigned)options->queue_depth,
 		.max_background = (unsigned)options->max_background,
-		.transport = (enum tr_transport)options->transport,
+		.transport = (enum transport_kind)options->transport,
 		.slot_size = ops_req_size(),
 		.posix_acl = options->acl,
 		.parallel_dio = options->parallel_dio,
@@ -156,9 +156,9 @@ int assemble_transport(struct session *session)
 	int err;
 
 	options_mount_list(options, session->root, session->mount_opts, sizeof(session->mount_opts));
-	if (tr_new(&config, &session->transport, &session->reason))
+	if (transport_new(&config, &session->transport, &session->reason))
 		return EXIT_SYSTEM;
-	err = tr_mount(session->transport, &session->reason);
+	err = transport_mount(session->transport, &session->reason);
 	if (err)
 		return err == -ENODEV ? EXIT_SYSTEM : EXIT_MOUNT;
 	unmounter_mounted(session->unmounter);
@@ -220,11 +220,11 @@ static int make_engine(struct session *session)
 /* From now on a request finds its way through all rooms, and back. */
 static void join(struct session *session)
 {
-	const struct tr_server server = { .handle = ops_handle, .forget = ops_forget, .arg = session->ops };
+	const struct transport_server server = { .handle = ops_handle, .forget = ops_forget, .arg = session->ops };
 
 	ops_set_dio(session->ops, session->dio);
 	ops_set_tr(session->ops, session->transport);
-	tr_set_server(session->transport, &server);
+	transport_set_server(session->transport, &server);
 }
 
 int assemble_operations(struct session *session)

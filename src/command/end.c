@@ -72,8 +72,8 @@ void session_destroy(void *arg, bool aborted)
 
 int session_end_early(struct session *session, int status)
 {
-	tr_unmount(session->transport);
-	tr_wait(session->transport);
+	transport_unmount(session->transport);
+	transport_wait(session->transport);
 	return status;
 }
 
@@ -83,7 +83,7 @@ void session_free(struct session *session)
 	if (session->loops_on)
 		loop_set_stop(session->loops);
 	watchdog_free(session->watchdog);
-	tr_free(session->transport);
+	transport_free(session->transport);
 	if (session->dio)
 		dio_drain(session->dio);
 	if (session->ops)

@@ -44,7 +44,7 @@ int session_serve(struct session *session)
 		return session_failed(session, EXIT_SYSTEM, "cannot start the loop threads: %s", strerror(-err));
 	session->loops_on = true;
 	__atomic_store_n(&session->serving, true, __ATOMIC_RELEASE);
-	if (tr_start(session->transport, &session->reason))
+	if (transport_start(session->transport, &session->reason))
 		return EXIT_MOUNT;
 	return start_signals(session);
 }
@@ -103,5 +103,5 @@ void session_wait(struct session *session)
 	fdio_log_set_level(options_log_level(&session->options));
 	log_info("%s mounted on %s%s", session->probe.path, session->mountpoint, session->read_only ? " read-only" : "");
 	daemon_notify("READY=1", "serving %s on %s", session->probe.path, session->mountpoint);
-	tr_wait(session->transport);
+	transport_wait(session->transport);
 }

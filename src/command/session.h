@@ -43,7 +43,7 @@ struct session {
 	struct ext4_vol *vol;        /* NULL again once it is closed */
 	struct dio *dio;
 	struct ops *ops;
-	struct tr *transport;
+	struct transport *transport;
 
 	struct unmounter *unmounter;
 	struct watchdog *watchdog;

@@ -81,7 +81,7 @@ static void let_go(struct signals *signals)
 	signals->waiting = false;
 	log_warn("%s: ending the connection: what is left of the mount gives errors and keeps the device in use until it is unmounted there",
 		 signals->config.name);
-	tr_let_go(signals->config.transport);
+	transport_let_go(signals->config.transport);
 }
 
 static void asked(struct signals *signals)
@@ -93,7 +93,7 @@ static void asked(struct signals *signals)
 		return;
 	}
 	watchdog_asked(signals->config.watchdog);
-	tr_unmount(signals->config.transport);
+	transport_unmount(signals->config.transport);
 	signals->waiting = true;
 	signals->waited_ms = 0;
 	signals->look_ms = FIRST_LOOK_MS;

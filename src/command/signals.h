@@ -12,13 +12,13 @@
 #include "base/nowait.h"
 #include "base/util.h"
 
-struct tr;
+struct transport;
 struct unmounter;
 struct watchdog;
 struct signals;
 
 struct signals_config {
-	struct tr *transport;
+	struct transport *transport;
 	struct watchdog *watchdog;
 	struct unmounter *unmounter;
 	const char *name, *mountpoint; /* for the log */

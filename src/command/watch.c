@@ -21,7 +21,7 @@ static void log_in_flight(void *arg)
 	fdio_magic_check(session, MAGIC_SESSION);
 	if (!__atomic_load_n(&session->serving, __ATOMIC_ACQUIRE))
 		return;
-	tr_log_busy(session->transport);
+	transport_log_busy(session->transport);
 	dev_log_busy(session->dev);
 }
 

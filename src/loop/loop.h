@@ -2,7 +2,7 @@
 /*
  * The event loop: one thread and one io_uring for each CPU, carrying FUSE requests, device I/O and
  * wake-ups alike. Everything submitted on a loop's ring is submitted by its thread and completes on
- * its thread. A loop thread never blocks but in its own io_uring_enter (and in tr_retry, for a
+ * its thread. A loop thread never blocks but in its own io_uring_enter (and in transport_retry, for a
  * millisecond): what may block goes to a work queue (base/work.h) and comes back as a message.
  *
  * Making the loops fails with a reason. Once they run, nothing of them fails: an error of the ring

@@ -68,7 +68,7 @@ static void try_on_loop(struct ops_req *req)
 	wq_queue(workers, &req->work, run_on_worker);
 }
 
-void ops_handle(struct tr_req *req, void *arg)
+void ops_handle(struct transport_req *req, void *arg)
 {
 	struct ops_req *q = ops_of(req);
 	struct ops *ops = arg;

@@ -20,7 +20,7 @@ int ops_set_inode_flags(struct ops_req *req, struct ext4_inode *inode, uint32_t 
 	err = ext4_setattr(inode, EXT4_SET_FLAGS, &attr);
 	/* The kernel does not expect an ioctl to change ctime and would show the old one. */
 	if (!err && req->ops->transport)
-		tr_notify_inval_inode(req->ops->transport, ops_nodeid(inode), -1, 0);
+		transport_notify_inval_inode(req->ops->transport, ops_nodeid(inode), -1, 0);
 	/*
 	 * With the flag before, as any other change; and when it is this that sets it, which is the
 	 * first one under it.

@@ -51,7 +51,7 @@ static void send_one(struct work *work)
 	fdio_mutex_lock(&notify->lock);
 	list_del(&record->node); /* nothing joins it any more */
 	fdio_mutex_unlock(&notify->lock);
-	err = tr_notify_inval_inode(ops->transport, record->nodeid, (int64_t)record->off, (int64_t)(record->end - record->off));
+	err = transport_notify_inval_inode(ops->transport, record->nodeid, (int64_t)record->off, (int64_t)(record->end - record->off));
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_DEBUG, "page cache of inode %llu was not invalidated: %s",
 				(unsigned long long)record->nodeid, strerror(-err));
@@ -85,7 +85,7 @@ void ops_inval(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, 
 	/* The engine's work item is that of the request in the slot. */
 	struct ops_req *req = container_of(dio_inval_req(work), struct ops_req, dio);
 	/* whoever serves it: the slot is that one's */
-	unsigned loop = req->tr.queue, slots = tr_loop_slots(ops->transport, loop);
+	unsigned loop = req->tr.queue, slots = transport_loop_slots(ops->transport, loop);
 	/* NOTIFY-1; the ring channel gives two slots of loop 0 to /dev/fuse */
 	unsigned limit = slots > 4 ? (slots - 2) / 2 : 0;
 	struct notify_rec *record = NULL;
@@ -136,7 +136,7 @@ void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before)
 	if (likely(nowait_on() || ext4_inode_size(inode) == before))
 		return;
 	fdio_count(CTR_ops_inval_attr);
-	err = tr_notify_inval_inode(ops->transport, ops_nodeid(inode), -1, 0);
+	err = transport_notify_inval_inode(ops->transport, ops_nodeid(inode), -1, 0);
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_WARN,
 				"inode %u: the kernel was not told of its new size: %s",

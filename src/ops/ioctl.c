@@ -54,7 +54,7 @@ static void forget_pages(struct ops *ops)
 	do {
 		nr = ops_files_nodeids(ops, &index, ids, ARRAY_SIZE(ids));
 		for (unsigned k = 0; k < nr; k++)
-			(void)tr_notify_inval_inode(ops->transport, ids[k], 0, 0);
+			(void)transport_notify_inval_inode(ops->transport, ids[k], 0, 0);
 	} while (nr);
 }
 

@@ -47,7 +47,7 @@ struct ops_launder {
 
 bool ops_kernel_clears_tail(const struct ops *ops)
 {
-	return tr_conn(ops->transport)->kernel_minor >= MINOR_CLEARS_TAIL;
+	return transport_conn(ops->transport)->kernel_minor >= MINOR_CLEARS_TAIL;
 }
 
 static void send_one(struct work *work)
@@ -56,7 +56,7 @@ static void send_one(struct work *work)
 	struct ops_launder *launder = record->ops->launder;
 	struct work *done_work;
 	void (*done)(struct work *, bool late);
-	int err = tr_notify_inval_inode(record->ops->transport, record->nodeid, (int64_t)record->off, (int64_t)record->len);
+	int err = transport_notify_inval_inode(record->ops->transport, record->nodeid, (int64_t)record->off, (int64_t)record->len);
 
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_DEBUG, "pages of inode %llu were not forgotten: %s",

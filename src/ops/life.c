@@ -33,7 +33,7 @@ int ops_new(const struct ops_config *config, struct ops **ret)
 }
 
 void ops_set_dio(struct ops *ops, struct dio *dio) { ops->dio = dio; }
-void ops_set_tr(struct ops *ops, struct tr *transport) { ops->transport = transport; }
+void ops_set_tr(struct ops *ops, struct transport *transport) { ops->transport = transport; }
 
 void ops_shutdown(struct ops *ops)
 {

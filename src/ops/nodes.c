@@ -79,7 +79,7 @@ static bool kernel_holds(void *arg, uint32_t ino)
 	struct ops *ops = arg;
 
 	fdio_count(CTR_ops_held_asked);
-	return !ops->transport || tr_notify_inval_inode(ops->transport, ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
+	return !ops->transport || transport_notify_inval_inode(ops->transport, ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
 					       0) != -ENOENT;
 }
 

@@ -44,12 +44,12 @@ int ops_new(const struct ops_config *config, struct ops **ret) FDIO_BLOCKS;
  * first request.
  */
 void ops_set_dio(struct ops *ops, struct dio *dio);
-void ops_set_tr(struct ops *ops, struct tr *transport);
-/* tr_config.slot_size */
+void ops_set_tr(struct ops *ops, struct transport *transport);
+/* transport_config.slot_size */
 size_t ops_req_size(void);
-/* tr_server.handle; arg is the struct ops. Loop thread, never blocks. */
-void ops_handle(struct tr_req *req, void *arg);
-/* tr_server.forget; arg is the struct ops. Any thread, never blocks. */
+/* transport_server.handle; arg is the struct ops. Loop thread, never blocks. */
+void ops_handle(struct transport_req *req, void *arg);
+/* transport_server.forget; arg is the struct ops. Any thread, never blocks. */
 void ops_forget(void *arg, uint64_t nodeid, uint64_t nlookup);
 /* dio_config.inval; arg is the struct ops. Any thread, never blocks. */
 void ops_inval(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, struct work *work,

@@ -22,9 +22,9 @@ static void rw_done(struct dio_req *req, ssize_t result)
 		ops_reply_err(q, (int)result);
 	} else if (req->flags & DIO_WRITE) {
 		out = (struct fuse_write_out){ .size = (uint32_t)result };
-		tr_reply_data(&q->tr, &out, sizeof(out));
+		transport_reply_data(&q->tr, &out, sizeof(out));
 	} else {
-		tr_reply(&q->tr, 0, (uint32_t)result);
+		transport_reply(&q->tr, 0, (uint32_t)result);
 	}
 }
 

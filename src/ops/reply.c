@@ -37,7 +37,7 @@ void ops_reply(struct ops_req *req, int err, uint32_t len)
 	if (unlikely(err == -EROFS) && ext4_vol_is_shut_down(req->ops->vol))
 		err = -EIO;
 	if (!withhold())
-		tr_reply(&req->tr, err, len);
+		transport_reply(&req->tr, err, len);
 }
 
 void ops_reply_err(struct ops_req *req, int err) { ops_reply(req, err, 0); }
@@ -45,5 +45,5 @@ void ops_reply_err(struct ops_req *req, int err) { ops_reply(req, err, 0); }
 void ops_reply_data(struct ops_req *req, const void *data, uint32_t len)
 {
 	if (!withhold())
-		tr_reply_data(&req->tr, data, len);
+		transport_reply_data(&req->tr, data, len);
 }

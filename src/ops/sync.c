@@ -10,7 +10,7 @@ static void sync_done(struct dio_sync *sync, int err)
 {
 	struct ops_req *req = container_of(sync, struct ops_req, sync);
 
-	tr_reply(&req->tr, err, 0);
+	transport_reply(&req->tr, err, 0);
 }
 
 /* file NULL: the volume. */

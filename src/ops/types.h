@@ -57,7 +57,7 @@ enum {
 struct ops_handler { ops_fn fn; unsigned flags; };
 
 struct ops_req {
-	struct tr_req tr;    /* first: the transport allocates slots of ops_req_size() */
+	struct transport_req tr;    /* first: the transport allocates slots of ops_req_size() */
 	struct dio_req dio;
 	struct dio_sync sync;
 	struct work work;
@@ -94,7 +94,7 @@ struct ops {
 	struct ops_config config;
 	struct ext4_vol *vol;
 	struct dio *dio;
-	struct tr *transport;
+	struct transport *transport;
 	bool has_inline;                           /* there may be files inside inodes */
 
 	/* guards: free list, nr_* and the filling of chunks */
@@ -109,7 +109,7 @@ struct ops {
 	bool reap_queued;      /* atomic */
 };
 
-static inline struct ops_req *ops_of(struct tr_req *req)
+static inline struct ops_req *ops_of(struct transport_req *req)
 {
 	return container_of(req, struct ops_req, tr);
 }

@@ -3,12 +3,12 @@
  * What both channels and the rooms above share of writing to the kernel: trying again after errors
  * that pass, and notifications.
  *
- * tr_retry: a reply that is not sent leaves its client waiting until the mount ends, and a failed
+ * transport_retry: a reply that is not sent leaves its client waiting until the mount ends, and a failed
  * read of /dev/fuse ends the mount, so giving up at once would be worse than a short sleep. It may
  * be a loop's thread that sleeps here, the only place outside its ring: a timer on the ring would
  * want memory too. Any thread; no locks.
  *
- * tr_notify_inval_inode writes on the session's fd. The kernel may make it wait for a page that a
+ * transport_notify_inval_inode writes on the session's fd. The kernel may make it wait for a page that a
  * READ has locked, so it runs on a thread that no READ waits for, with no lock held. It fails with
  * -ENOENT when the kernel does not know the inode, which is normal.
  */
@@ -21,19 +21,19 @@
 #include <sys/uio.h>
 #include <time.h>
 
-bool tr_retry(int err, unsigned *tries)
+bool transport_retry(int err, unsigned *tries)
 {
 	static const struct timespec pause = { .tv_nsec = 1000 * 1000 };
 
-	if ((err != -EAGAIN && err != -EINTR && err != -ENOMEM) || *tries >= TR_RETRY_MAX)
+	if ((err != -EAGAIN && err != -EINTR && err != -ENOMEM) || *tries >= TRANSPORT_RETRY_MAX)
 		return false;
-	fdio_count(CTR_tr_retry);
-	if (++*tries > TR_RETRY_AT_ONCE || err == -ENOMEM)
+	fdio_count(CTR_transport_retry);
+	if (++*tries > TRANSPORT_RETRY_AT_ONCE || err == -ENOMEM)
 		nanosleep(&pause, NULL);
 	return true;
 }
 
-static int notify(struct tr *transport, int32_t code, struct iovec *iov, int n)
+static int notify(struct transport *transport, int32_t code, struct iovec *iov, int n)
 {
 	struct fuse_out_header header = { .len = sizeof(header), .error = code, .unique = 0 };
 
@@ -44,7 +44,7 @@ static int notify(struct tr *transport, int32_t code, struct iovec *iov, int n)
 	return writev(transport->fd, iov, n) < 0 ? -errno : 0;
 }
 
-int tr_notify_inval_inode(struct tr *transport, uint64_t nodeid, int64_t off, int64_t len)
+int transport_notify_inval_inode(struct transport *transport, uint64_t nodeid, int64_t off, int64_t len)
 {
 	struct fuse_notify_inval_inode_out out = { .ino = nodeid, .off = off, .len = len };
 	struct iovec iov[2] = { { 0 }, { &out, sizeof(out) } };

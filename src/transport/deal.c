@@ -28,7 +28,7 @@
 #define OTHER_PART 8u           /* the helper's own are at most such a part */
 #define OTHER_STILL_PART 3u
 
-bool tr_deal_sample(struct tr_deal *deal, bool on, unsigned mine, unsigned other)
+bool transport_deal_sample(struct transport_deal *deal, bool on, unsigned mine, unsigned other)
 {
 	deal->mine += mine;
 	deal->other += other;

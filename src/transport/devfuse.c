@@ -12,7 +12,7 @@
  * multiply the wake-ups. Once awake, the loop takes what else is queued with plain non-blocking
  * reads before it arms the next READ. Replies are written at once from whatever thread has them.
  *
- * Errors that pass are tried again (tr_retry). A read that fails for good ends the mount; a reply
+ * Errors that pass are tried again (transport_retry). A read that fails for good ends the mount; a reply
  * that fails is logged, and its client waits until the mount ends.
  *
  * DEVFUSE-1 A thread that is not the loop's gives a slot back by pushing it on q->returned, then
@@ -36,45 +36,45 @@
 /* At most so many requests are taken at one waking, before completions get their turn. */
 #define TAKE_BATCH 32u
 
-static void take_requests(struct tr_queue *queue);
+static void take_requests(struct transport_queue *queue);
 
-static void *message_of(struct tr_req *req) { return req->payload - PRO_WRITE_HDR; }
+static void *message_of(struct transport_req *req) { return req->payload - PRO_WRITE_HDR; }
 #define MESSAGE_CAP (PRO_WRITE_HDR + PRO_MAX_WRITE)
 
 /* Slots that other threads have answered; DEVFUSE-1. */
-static void take_returned(struct tr_queue *queue)
+static void take_returned(struct transport_queue *queue)
 {
-	struct tr_req *req = __atomic_exchange_n(&queue->returned, NULL, __ATOMIC_SEQ_CST);
+	struct transport_req *req = __atomic_exchange_n(&queue->returned, NULL, __ATOMIC_SEQ_CST);
 
 	while (req) {
-		struct tr_req *next = req->chan_priv;
+		struct transport_req *next = req->chan_priv;
 		list_add(&queue->free, &req->link);
 		req = next;
 	}
 }
 
-static struct tr_req *slot_pop(struct tr_queue *queue)
+static struct transport_req *slot_pop(struct transport_queue *queue)
 {
 	if (list_empty(&queue->free))
 		take_returned(queue);
 	if (list_empty(&queue->free))
 		return NULL;
-	struct tr_req *req = list_first(&queue->free, struct tr_req, link);
+	struct transport_req *req = list_first(&queue->free, struct transport_req, link);
 	list_del(&req->link);
 	return req;
 }
 
 /* Newest first: its memory is still in the cache. */
-static void slot_push(struct tr_queue *queue, struct tr_req *req) { list_add(&queue->free, &req->link); }
+static void slot_push(struct transport_queue *queue, struct transport_req *req) { list_add(&queue->free, &req->link); }
 
-static void channel_gone(struct tr_queue *queue, int err)
+static void channel_gone(struct transport_queue *queue, int err)
 {
 	if (queue->ended)
 		return;
 	queue->ended = true;
 	if (err != -ENODEV && err != -ECONNABORTED)
 		log_err("/dev/fuse failed: %s; ending the mount", strerror(-err));
-	tr_end(queue->transport, err == -ECONNABORTED ? TR_ABORTED : TR_GONE, NULL);
+	transport_end(queue->transport, err == -ECONNABORTED ? TRANSPORT_ABORTED : TRANSPORT_GONE, NULL);
 }
 
 static bool is_transient(int err)
@@ -83,15 +83,15 @@ static bool is_transient(int err)
 	return err == -EAGAIN || err == -EINTR || err == -ENOENT || err == -ENOMEM;
 }
 
-static void got_message(struct tr_req *req, size_t len)
+static void got_message(struct transport_req *req, size_t len)
 {
-	tr_dispatch(req, pro_decode(message_of(req), len, &req->in));
+	transport_dispatch(req, pro_decode(message_of(req), len, &req->in));
 }
 
 static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 {
-	struct tr_req *req = container_of(op, struct tr_req, op);
-	struct tr_queue *queue = tr_queue_of(req);
+	struct transport_req *req = container_of(op, struct transport_req, op);
+	struct transport_queue *queue = transport_queue_of(req);
 
 	(void)cqe_flags;
 	fdio_magic_check(req, MAGIC_TRANSPORT_REQ);
@@ -103,7 +103,7 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 		queue->taking = false;
 	} else {
 		slot_push(queue, req);
-		if (!is_transient(res) || (res == -ENOMEM && !tr_retry(res, &queue->read_tries))) {
+		if (!is_transient(res) || (res == -ENOMEM && !transport_retry(res, &queue->read_tries))) {
 			if (res != -ECANCELED)
 				channel_gone(queue, res);
 			return;
@@ -112,9 +112,9 @@ static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
 	take_requests(queue);
 }
 
-static void arm_read(struct tr_queue *queue)
+static void arm_read(struct transport_queue *queue)
 {
-	struct tr_req *req;
+	struct transport_req *req;
 
 	if (queue->armed || queue->ended)
 		return;
@@ -137,10 +137,10 @@ static void arm_read(struct tr_queue *queue)
 }
 
 /* Reads until there is nothing; false if the connection has ended. */
-static bool take_queued(struct tr_queue *queue)
+static bool take_queued(struct transport_queue *queue)
 {
 	for (unsigned i = 0; i < TAKE_BATCH && !queue->ended; i++) {
-		struct tr_req *req = slot_pop(queue);
+		struct transport_req *req = slot_pop(queue);
 
 		if (!req)
 			break;
@@ -162,7 +162,7 @@ static bool take_queued(struct tr_queue *queue)
 	return true;
 }
 
-static void take_requests(struct tr_queue *queue)
+static void take_requests(struct transport_queue *queue)
 {
 	queue->taking = true;
 	bool more = take_queued(queue);
@@ -171,7 +171,7 @@ static void take_requests(struct tr_queue *queue)
 		arm_read(queue);
 }
 
-static void send_reply(struct tr_req *req, int fd)
+static void send_reply(struct transport_req *req, int fd)
 {
 	struct fuse_out_header header = {
 		.len = (uint32_t)sizeof(header) + req->reply_len,
@@ -185,11 +185,11 @@ static void send_reply(struct tr_req *req, int fd)
 	memcpy(start, &header, sizeof(header));
 	do
 		n = write(fd, start, header.len);
-	while (n < 0 && tr_retry(-errno, &tries));
+	while (n < 0 && transport_retry(-errno, &tries));
 	/* ENOENT at a second try: the first one got as far as ending the request, with an error. */
 	if (n == (ssize_t)header.len)
 		return;
-	fdio_count(CTR_tr_reply_gone);
+	fdio_count(CTR_transport_reply_gone);
 	/* ENOENT: the client died and the kernel gave the request up. ENODEV: the mount is gone. */
 	if (n < 0 && errno != ENOENT && errno != ENODEV)
 		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(req->in.header.opcode), req->reply_err,
@@ -197,9 +197,9 @@ static void send_reply(struct tr_req *req, int fd)
 }
 
 /* On the loop's thread. */
-static void slot_return(struct tr_req *req)
+static void slot_return(struct transport_req *req)
 {
-	struct tr_queue *queue = tr_queue_of(req);
+	struct transport_queue *queue = transport_queue_of(req);
 
 	slot_push(queue, req);
 	/* Nothing is armed when the slots had run out, or while take_requests is at work, which arms at its end. */
@@ -209,7 +209,7 @@ static void slot_return(struct tr_req *req)
 
 static void starved_msg(struct loop_msg *msg)
 {
-	struct tr_queue *queue = container_of(msg, struct tr_queue, wake_msg);
+	struct transport_queue *queue = container_of(msg, struct transport_queue, wake_msg);
 
 	fdio_magic_check(queue, MAGIC_TRANSPORT_QUEUE);
 	__atomic_store_n(&queue->wake_posted, false, __ATOMIC_SEQ_CST); /* before arm_read takes what was returned */
@@ -217,10 +217,10 @@ static void starved_msg(struct loop_msg *msg)
 }
 
 /* On any other thread: no message and no wake-up unless the loop has run out of slots (DEVFUSE-1). */
-static void slot_return_remote(struct tr_req *req)
+static void slot_return_remote(struct transport_req *req)
 {
-	struct tr_queue *queue = tr_queue_of(req);
-	struct tr_req *head = __atomic_load_n(&queue->returned, __ATOMIC_RELAXED);
+	struct transport_queue *queue = transport_queue_of(req);
+	struct transport_req *head = __atomic_load_n(&queue->returned, __ATOMIC_RELAXED);
 
 	do
 		req->chan_priv = head;
@@ -229,9 +229,9 @@ static void slot_return_remote(struct tr_req *req)
 		loop_post(queue->loop, &queue->wake_msg, starved_msg);
 }
 
-static void devfuse_reply(struct tr_req *req)
+static void devfuse_reply(struct transport_req *req)
 {
-	struct tr_queue *queue = tr_queue_of(req);
+	struct transport_queue *queue = transport_queue_of(req);
 
 	if (req->in.header.unique)
 		send_reply(req, queue->fd);
@@ -256,7 +256,7 @@ static int clone_fd(int session_fd)
 	return fd;
 }
 
-static void devfuse_close(struct tr *transport)
+static void devfuse_close(struct transport *transport)
 {
 	for (unsigned i = 0; i < transport->nr_queues; i++)
 		if (transport->queues[i].fd >= 0) {
@@ -265,7 +265,7 @@ static void devfuse_close(struct tr *transport)
 		}
 }
 
-static int devfuse_open(struct tr *transport)
+static int devfuse_open(struct transport *transport)
 {
 	for (unsigned i = 0; i < transport->nr_queues; i++) {
 		int fd = clone_fd(transport->fd);
@@ -279,7 +279,7 @@ static int devfuse_open(struct tr *transport)
 	return 0;
 }
 
-static void devfuse_arm(struct tr_queue *queue)
+static void devfuse_arm(struct transport_queue *queue)
 {
 	int err = loop_register_file(queue->loop, LOOP_FILE_FUSE, queue->fd);
 
@@ -288,12 +288,12 @@ static void devfuse_arm(struct tr_queue *queue)
 		return;
 	}
 	/* Beside the ring, loop 0 reads here too. Without it a request wakes the loops of all CPUs, and polling only takes time from them. */
-	if (queue->transport->chan == &tr_chan_devfuse || __atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))
+	if (queue->transport->chan == &transport_channel_devfuse || __atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))
 		loop_no_wander(queue->loop);
 	take_requests(queue);
 }
 
-const struct tr_chan_ops tr_chan_devfuse = {
+const struct transport_channel_ops transport_channel_devfuse = {
 	.name = "/dev/fuse",
 	.open = devfuse_open,
 	.arm = devfuse_arm,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * From a decoded request to its handler, and from a reply to the channel. tr_dispatch runs on the
+ * From a decoded request to its handler, and from a reply to the channel. transport_dispatch runs on the
  * slot's loop thread; replies come from any thread. No locks. A message that cannot be decoded is
  * answered with its error here; what the transport answers itself (FORGET, INTERRUPT, DESTROY,
  * INIT) never reaches the server.
@@ -41,22 +41,22 @@ static inline void order_answer(void) { }
 static inline void order_release(uint32_t opcode) { (void)opcode; }
 #endif
 
-static void slot_busy(struct tr_req *req)
+static void slot_busy(struct transport_req *req)
 {
 	FDIO_ASSERT(req->state == SLOT_IDLE);
 	req->state = SLOT_BUSY;
-	__atomic_add_fetch(&tr_queue_of(req)->busy, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&transport_queue_of(req)->busy, 1, __ATOMIC_SEQ_CST);
 }
 
-void tr_reply(struct tr_req *req, int err, uint32_t len)
+void transport_reply(struct transport_req *req, int err, uint32_t len)
 {
-	struct tr_queue *queue = tr_queue_of(req);
+	struct transport_queue *queue = transport_queue_of(req);
 
 	fdio_magic_check(req, MAGIC_TRANSPORT_REQ);
 	FDIO_ASSERT(req->state == SLOT_BUSY); /* DISPATCH-1 */
 	FDIO_ASSERT(err <= 0 && len <= req->payload_cap);
 	req->state = SLOT_IDLE;
-	fdio_count(CTR_tr_replies);
+	fdio_count(CTR_transport_replies);
 	/* An errno that the protocol does not know would leave the request hanging. */
 	req->reply_err = err < -511 ? -EIO : err;
 	req->reply_len = err ? 0 : len;
@@ -66,14 +66,14 @@ void tr_reply(struct tr_req *req, int err, uint32_t len)
 	__atomic_sub_fetch(&queue->busy, 1, __ATOMIC_SEQ_CST);
 }
 
-void tr_reply_data(struct tr_req *req, const void *data, uint32_t len)
+void transport_reply_data(struct transport_req *req, const void *data, uint32_t len)
 {
 	FDIO_ASSERT(len <= req->payload_cap);
 	memcpy(req->payload, data, len);
-	tr_reply(req, 0, len);
+	transport_reply(req, 0, len);
 }
 
-static void forget_batch(struct tr_req *req)
+static void forget_batch(struct transport_req *req)
 {
 	const struct fuse_batch_forget_in *b = req->in.arg;
 	uint32_t fits = req->in.data_len / sizeof(struct fuse_forget_one);
@@ -93,9 +93,9 @@ static bool is_unanswered(uint32_t opcode)
 	return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT || opcode == FUSE_NOTIFY_REPLY;
 }
 
-static void take_unanswered(struct tr_req *req)
+static void take_unanswered(struct transport_req *req)
 {
-	struct tr *transport = req->transport;
+	struct transport *transport = req->transport;
 
 	if (req->in.header.opcode == FUSE_FORGET)
 		transport->server.forget(transport->server.arg, req->in.header.nodeid, ((const struct fuse_forget_in *)req->in.arg)->nlookup);
@@ -103,46 +103,46 @@ static void take_unanswered(struct tr_req *req)
 		forget_batch(req);
 }
 
-void tr_dispatch(struct tr_req *req, int err)
+void transport_dispatch(struct transport_req *req, int err)
 {
-	struct tr *transport = req->transport;
+	struct transport *transport = req->transport;
 
-	fdio_count(CTR_tr_requests);
+	fdio_count(CTR_transport_requests);
 	order_release(req->in.header.opcode);
 	slot_busy(req);
 	if (__atomic_load_n(&transport->stopping, __ATOMIC_SEQ_CST) && req->in.header.opcode != FUSE_DESTROY) { /* DISPATCH-2 */
 		if (is_unanswered(req->in.header.opcode))
 			req->in.header.unique = 0;
-		tr_reply(req, -ENOTCONN, 0);
+		transport_reply(req, -ENOTCONN, 0);
 		return;
 	}
 	if (err != -EBADMSG && is_unanswered(req->in.header.opcode)) {
 		if (!err)
 			take_unanswered(req);
 		req->in.header.unique = 0; /* the channel sends nothing for it */
-		tr_reply(req, 0, 0);
+		transport_reply(req, 0, 0);
 		return;
 	}
 	if (err) {
 		if (err == -ENOSYS) { /* an operation that is not served: the kernel asks once and does without */
 			log_debug("FUSE %s (%u) is not served", pro_opcode_name(req->in.header.opcode), req->in.header.opcode);
 		} else {
-			fdio_count(CTR_tr_bad_message);
+			fdio_count(CTR_transport_bad_message);
 			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", pro_opcode_name(req->in.header.opcode),
 					req->in.header.len);
 		}
-		tr_reply(req, err == -EBADMSG ? -EINVAL : err, 0);
+		transport_reply(req, err == -EBADMSG ? -EINVAL : err, 0);
 		return;
 	}
 	if (req->in.header.opcode == FUSE_DESTROY) {
-		tr_end(transport, TR_DESTROY, req);
+		transport_end(transport, TRANSPORT_DESTROY, req);
 		return;
 	}
 	if (req->in.header.opcode == FUSE_INIT) {
-		tr_reply(req, -EINVAL, 0);
+		transport_reply(req, -EINVAL, 0);
 		return;
 	}
-	struct tr_queue *queue = tr_queue_of(req); /* req may be in use again afterwards */
+	struct transport_queue *queue = transport_queue_of(req); /* req may be in use again afterwards */
 	__atomic_store_n(&queue->handling, true, __ATOMIC_RELAXED); /* DISPATCH-4 */
 	transport->server.handle(req, transport->server.arg);
 	__atomic_store_n(&queue->handling, false, __ATOMIC_RELEASE);

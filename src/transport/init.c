@@ -25,9 +25,9 @@
 #define INIT_TIMEOUT_MS 10000
 #define DEFAULT_BACKGROUND 4096u
 
-static uint64_t wanted_flags(struct tr *transport)
+static uint64_t wanted_flags(struct transport *transport)
 {
-	const struct tr_config *config = &transport->config;
+	const struct transport_config *config = &transport->config;
 	char why[128];
 	uint64_t f = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
 		     FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
@@ -38,13 +38,13 @@ static uint64_t wanted_flags(struct tr *transport)
 		f |= FUSE_POSIX_ACL;
 	if (config->parallel_dio)
 		f |= PRO_DIRECT_IO_ALLOW_MMAP;
-	if (config->transport != TR_TRANSPORT_DEVFUSE && tr_uring_usable(transport, FDIO_REASON(why)))
+	if (config->transport != TRANSPORT_KIND_DEVFUSE && transport_uring_usable(transport, FDIO_REASON(why)))
 		f |= PRO_OVER_IO_URING;
 	f |= config->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : PRO_NO_EXPORT_SUPPORT;
 	return f;
 }
 
-static void fill_reply(struct tr *transport, const struct fuse_init_in *in, struct fuse_init_out *out)
+static void fill_reply(struct transport *transport, const struct fuse_init_in *in, struct fuse_init_out *out)
 {
 	uint64_t offered = in->flags;
 	unsigned bg = transport->config.max_background ? transport->config.max_background : DEFAULT_BACKGROUND;
@@ -52,7 +52,7 @@ static void fill_reply(struct tr *transport, const struct fuse_init_in *in, stru
 	if (offered & PRO_INIT_EXT)
 		offered |= (uint64_t)in->flags2 << 32;
 	transport->conn.flags = offered & wanted_flags(transport);
-	transport->chan = transport->conn.flags & PRO_OVER_IO_URING ? &tr_chan_uring : &tr_chan_devfuse;
+	transport->chan = transport->conn.flags & PRO_OVER_IO_URING ? &transport_channel_uring : &transport_channel_devfuse;
 	transport->conn.kernel_minor = in->minor;
 	transport->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
 	transport->conn.max_write = transport->conn.max_read = PRO_MAX_WRITE;
@@ -87,12 +87,12 @@ static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *
 	return 0;
 }
 
-static int refuse_no_ring(const struct tr *transport, const struct fuse_init_in *in,
+static int refuse_no_ring(const struct transport *transport, const struct fuse_init_in *in,
 		struct fdio_reason *reason)
 {
 	bool offered = (in->flags & PRO_INIT_EXT) && (((uint64_t)in->flags2 << 32) & PRO_OVER_IO_URING);
 
-	if (transport->config.transport != TR_TRANSPORT_URING || offered)
+	if (transport->config.transport != TRANSPORT_KIND_URING || offered)
 		return 0;
 	fdio_reason_set(reason, "transport=uring: the kernel does not offer it; with Linux 6.14 or "
 			"newer write Y to "
@@ -100,7 +100,7 @@ static int refuse_no_ring(const struct tr *transport, const struct fuse_init_in 
 	return -EPROTO;
 }
 
-static int read_init(struct tr *transport, void *buf, size_t cap, struct fdio_reason *reason)
+static int read_init(struct transport *transport, void *buf, size_t cap, struct fdio_reason *reason)
 {
 	struct pollfd p = { .fd = transport->fd, .events = POLLIN };
 	ssize_t n;
@@ -120,7 +120,7 @@ static int read_init(struct tr *transport, void *buf, size_t cap, struct fdio_re
 	return (int)n;
 }
 
-int tr_init_handshake(struct tr *transport, struct fdio_reason *reason)
+int transport_init_handshake(struct transport *transport, struct fdio_reason *reason)
 {
 	/* Any slot's buffer is large enough for a message; nothing else uses them yet. */
 	uint8_t *buf = transport->queues[0].arena;
@@ -128,7 +128,7 @@ int tr_init_handshake(struct tr *transport, struct fdio_reason *reason)
 	struct fuse_init_out out;
 	struct fuse_out_header header = { .len = sizeof(header) + sizeof(out) };
 	struct iovec iov[2] = { { &header, sizeof(header) }, { &out, sizeof(out) } };
-	int n = read_init(transport, buf, TR_SLOT_BYTES, reason);
+	int n = read_init(transport, buf, TRANSPORT_SLOT_BYTES, reason);
 
 	if (n < 0)
 		return n;

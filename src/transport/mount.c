@@ -3,7 +3,7 @@
  * Mounting through libfuse3, which knows mount(2), fusermount3 and mtab. Its own request loop is
  * never run, because it knows neither INIT bits above 31 nor the ring.
  *
- * tr_mount_libfuse and tr_umount_libfuse run on the main thread, the others on the thread that asks
+ * transport_mount_libfuse and transport_unmount_libfuse run on the main thread, the others on the thread that asks
  * for the end. No locks. What libfuse and fusermount3 write to stderr becomes part of the reason.
  */
 #include "transport/mount.h"
@@ -33,7 +33,7 @@ static void catch_fuse_log(enum fuse_log_level level, const char *fmt, va_list a
 }
 
 /* fusermount3, which mounts for those who are not root, writes its reason to stderr: it becomes part of our line too. */
-static int mount_heard(struct tr *transport)
+static int mount_heard(struct transport *transport)
 {
 	int said = memfd_create("fusermount3", MFD_CLOEXEC), err = -1;
 	int out = said < 0 ? -1 : fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
@@ -58,7 +58,7 @@ static int mount_heard(struct tr *transport)
 }
 
 /* Whether this kernel has FUSE at all: opening the device loads the module. 0 or -ENODEV. */
-static int check_fuse(const struct tr *transport, struct fdio_reason *reason)
+static int check_fuse(const struct transport *transport, struct fdio_reason *reason)
 {
 	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
@@ -86,7 +86,7 @@ static void escape_into(char *out, size_t cap, const char *s)
 	out[n] = '\0';
 }
 
-static void build_options(const struct tr *transport, char *out, size_t cap)
+static void build_options(const struct transport *transport, char *out, size_t cap)
 {
 	char fsname[1024];
 	int n;
@@ -99,7 +99,7 @@ static void build_options(const struct tr *transport, char *out, size_t cap)
 		snprintf(out + n, cap - n, ",%s", transport->mount_opts);
 }
 
-int tr_mount_libfuse(struct tr *transport, struct fdio_reason *reason)
+int transport_mount_libfuse(struct transport *transport, struct fdio_reason *reason)
 {
 	static const struct fuse_lowlevel_ops none;
 	char opts[2048];
@@ -130,20 +130,20 @@ int tr_mount_libfuse(struct tr *transport, struct fdio_reason *reason)
 	return 0;
 }
 
-void tr_umount_libfuse(struct tr *transport)
+void transport_unmount_libfuse(struct transport *transport)
 {
 	if (!transport->se)
 		return;
 	/* libfuse would do it itself, or start fusermount3: this process may do neither any more. */
 	if (transport->mounted)
-		tr_umount_lazy(transport);
+		transport_unmount_lazy(transport);
 	transport->mounted = false;
 	transport->fd = -1;
 	fuse_session_destroy(transport->se);
 	transport->se = NULL;
 }
 
-int tr_umount_try(struct tr *transport)
+int transport_unmount_try(struct transport *transport)
 {
 	int err = transport->config.umount(transport->config.arg, false);
 
@@ -152,7 +152,7 @@ int tr_umount_try(struct tr *transport)
 	return err;
 }
 
-void tr_umount_lazy(struct tr *transport)
+void transport_unmount_lazy(struct transport *transport)
 {
 	int err = transport->config.umount(transport->config.arg, true);
 

@@ -21,19 +21,19 @@
  */
 static bool is_spare(unsigned i) { return i > 0 && !loop_cpu_online(i); }
 
-static unsigned depth_for(const struct tr *transport)
+static unsigned depth_for(const struct transport *transport)
 {
 	unsigned online = 0;
 
 	for (unsigned i = 0; i < transport->nr_queues; i++)
 		online += !is_spare(i);
-	uint64_t fits = TR_ARENA_MAX / ((uint64_t)online * TR_SLOT_BYTES);
+	uint64_t fits = TRANSPORT_ARENA_MAX / ((uint64_t)online * TRANSPORT_SLOT_BYTES);
 	unsigned depth = transport->config.queue_depth;
 
-	if (depth > fits && depth > TR_DEPTH_MIN) {
-		depth = fits < TR_DEPTH_MIN ? TR_DEPTH_MIN : (unsigned)fits;
+	if (depth > fits && depth > TRANSPORT_DEPTH_MIN) {
+		depth = fits < TRANSPORT_DEPTH_MIN ? TRANSPORT_DEPTH_MIN : (unsigned)fits;
 		log_info("queue_depth lowered from %u to %u: %u loops would pin more than %llu MiB", transport->config.queue_depth, depth,
-			 online, TR_ARENA_MAX >> 20);
+			 online, TRANSPORT_ARENA_MAX >> 20);
 	}
 	return depth;
 }
@@ -64,10 +64,10 @@ static void *arena_new(size_t bytes)
 	return arena;
 }
 
-static int queue_new(struct tr *transport, unsigned i, unsigned depth)
+static int queue_new(struct transport *transport, unsigned i, unsigned depth)
 {
-	struct tr_queue *queue = &transport->queues[i];
-	size_t bytes = (size_t)depth * TR_SLOT_BYTES;
+	struct transport_queue *queue = &transport->queues[i];
+	size_t bytes = (size_t)depth * TRANSPORT_SLOT_BYTES;
 
 	fdio_magic_set(queue, MAGIC_TRANSPORT_QUEUE);
 	queue->transport = transport;
@@ -83,14 +83,14 @@ static int queue_new(struct tr *transport, unsigned i, unsigned depth)
 	queue->arena = arena;
 	queue->nr_slots = depth;
 	for (unsigned s = 0; s < depth; s++) {
-		struct tr_req *req = tr_slot(queue, s);
+		struct transport_req *req = transport_slot(queue, s);
 
 		fdio_magic_set(req, MAGIC_TRANSPORT_REQ);
 		req->transport = transport;
 		req->loop = queue->loop;
 		req->queue = i;
 		req->slot = s;
-		req->payload = queue->arena + (size_t)s * TR_SLOT_BYTES + TR_HDR_BYTES;
+		req->payload = queue->arena + (size_t)s * TRANSPORT_SLOT_BYTES + TRANSPORT_HDR_BYTES;
 		req->payload_cap = PRO_MAX_WRITE;
 		req->buf_index = -1;
 		list_add_tail(&queue->free, &req->link);
@@ -98,18 +98,18 @@ static int queue_new(struct tr *transport, unsigned i, unsigned depth)
 	return 0;
 }
 
-static struct iovec arena_of(const struct tr_queue *queue)
+static struct iovec arena_of(const struct transport_queue *queue)
 {
-	return (struct iovec){ queue->arena, arena_bytes((size_t)queue->nr_slots * TR_SLOT_BYTES) };
+	return (struct iovec){ queue->arena, arena_bytes((size_t)queue->nr_slots * TRANSPORT_SLOT_BYTES) };
 }
 
-static void set_buffers(struct tr_queue *queue, int index)
+static void set_buffers(struct transport_queue *queue, int index)
 {
 	for (unsigned s = 0; s < queue->nr_slots; s++)
-		tr_slot(queue, s)->buf_index = index;
+		transport_slot(queue, s)->buf_index = index;
 }
 
-static void register_own(struct tr_queue *queue)
+static void register_own(struct transport_queue *queue)
 {
 	struct iovec v = arena_of(queue);
 	int err = loop_register_arenas(queue->loop, &v, 1);
@@ -121,7 +121,7 @@ static void register_own(struct tr_queue *queue)
 }
 
 /* Each ring has the buffers of both queues, so that either loop can serve the other's requests. */
-static bool register_both(struct tr_queue *a, struct tr_queue *b)
+static bool register_both(struct transport_queue *a, struct transport_queue *b)
 {
 	struct iovec v[2] = { arena_of(a), arena_of(b) };
 
@@ -139,11 +139,11 @@ static bool register_both(struct tr_queue *a, struct tr_queue *b)
 }
 
 /* Neighbours help each other, where both CPUs are in use. */
-static void register_buffers(struct tr *transport)
+static void register_buffers(struct transport *transport)
 {
 	for (unsigned i = 0; i < transport->nr_queues; i++) {
-		struct tr_queue *queue = &transport->queues[i];
-		bool pair = transport->config.transport != TR_TRANSPORT_DEVFUSE && i + 1 < transport->nr_queues && !is_spare(i) && !is_spare(i + 1);
+		struct transport_queue *queue = &transport->queues[i];
+		bool pair = transport->config.transport != TRANSPORT_KIND_DEVFUSE && i + 1 < transport->nr_queues && !is_spare(i) && !is_spare(i + 1);
 
 		if (pair && register_both(queue, queue + 1))
 			i++;
@@ -152,13 +152,13 @@ static void register_buffers(struct tr *transport)
 	}
 }
 
-int tr_slots_new(struct tr *transport, struct fdio_reason *reason)
+int transport_slots_new(struct transport *transport, struct fdio_reason *reason)
 {
 	transport->nr_queues = loop_set_count(transport->config.loops);
 	unsigned depth = depth_for(transport);
 	int err = 0;
 
-	FDIO_ASSERT(transport->config.slot_size >= sizeof(struct tr_req) && depth > 0);
+	FDIO_ASSERT(transport->config.slot_size >= sizeof(struct transport_req) && depth > 0);
 	transport->queues = fdio_alloc_aligned(FDIO_CACHELINE, transport->nr_queues * sizeof(*transport->queues));
 	if (!transport->queues)
 		err = -ENOMEM;
@@ -172,13 +172,13 @@ int tr_slots_new(struct tr *transport, struct fdio_reason *reason)
 	return err;
 }
 
-void tr_slots_free(struct tr *transport)
+void transport_slots_free(struct transport *transport)
 {
 	for (unsigned i = 0; transport->queues && i < transport->nr_queues; i++) {
-		struct tr_queue *queue = &transport->queues[i];
+		struct transport_queue *queue = &transport->queues[i];
 
 		if (queue->arena)
-			munmap(queue->arena, arena_bytes((size_t)queue->nr_slots * TR_SLOT_BYTES));
+			munmap(queue->arena, arena_bytes((size_t)queue->nr_slots * TRANSPORT_SLOT_BYTES));
 		free(queue->slots);
 	}
 	free(transport->queues);

@@ -2,19 +2,19 @@
 /*
  * The life of a connection: slots, mount, INIT, running channel, end.
  *
- *   tr_new -> tr_mount -> tr_start -> (requests) -> tr_end -> handlers drained
+ *   transport_new -> transport_mount -> transport_start -> (requests) -> transport_end -> handlers drained
  *     -> destroy callback -> DESTROY answered
  *
- * tr_start, on the main thread, answers INIT, opens the channel, starts the control thread, and
+ * transport_start, on the main thread, answers INIT, opens the channel, starts the control thread, and
  * then has the loops arm their slots.
  *
- * The control thread exists for the end: it waits for tr_end (umount, DESTROY, abort, tr_unmount),
+ * The control thread exists for the end: it waits for transport_end (umount, DESTROY, abort, transport_unmount),
  * stops new handlers, waits for those that run, and calls cfg.destroy, which writes everything.
  * Only then does it answer DESTROY: umount of a fuseblk mount returns with the file system clean on
  * the device.
  *
  * tr.lock (RANK_LEAF) guards end, destroy_req and finished. A step of the start that fails returns
- * -errno with a reason, and tr_free undoes the others.
+ * -errno with a reason, and transport_free undoes the others.
  */
 #include "transport/types.h"
 
@@ -33,9 +33,9 @@
 #define DRAIN_WARN_NS 5000000000ull
 #define LOG_BUSY_MAX 20u
 
-int tr_new(const struct tr_config *config, struct tr **ret, struct fdio_reason *reason)
+int transport_new(const struct transport_config *config, struct transport **ret, struct fdio_reason *reason)
 {
-	struct tr *transport = calloc(1, sizeof(*transport));
+	struct transport *transport = calloc(1, sizeof(*transport));
 	char why[128];
 	int err = -ENOMEM;
 
@@ -51,36 +51,36 @@ int tr_new(const struct tr_config *config, struct tr **ret, struct fdio_reason *
 	transport->mount_opts = strdup(config->mount_opts ? config->mount_opts : "");
 	if (!transport->source || !transport->mountpoint || !transport->mount_opts)
 		goto nomem;
-	transport->chan = &tr_chan_devfuse;
-	err = tr_slots_new(transport, reason);
-	if (!err && config->transport == TR_TRANSPORT_URING && !tr_uring_usable(transport, FDIO_REASON(why))) {
+	transport->chan = &transport_channel_devfuse;
+	err = transport_slots_new(transport, reason);
+	if (!err && config->transport == TRANSPORT_KIND_URING && !transport_uring_usable(transport, FDIO_REASON(why))) {
 		fdio_reason_set(reason, "transport=uring cannot be used: %s", why);
 		err = -EINVAL;
 	}
 	if (err) {
-		tr_free(transport);
+		transport_free(transport);
 		return err;
 	}
 	*ret = transport;
 	return 0;
 nomem:
 	fdio_reason_set(reason, "out of memory while preparing the mount");
-	tr_free(transport);
+	transport_free(transport);
 	return err;
 }
 
-int tr_mount(struct tr *transport, struct fdio_reason *reason) { return tr_mount_libfuse(transport, reason); }
+int transport_mount(struct transport *transport, struct fdio_reason *reason) { return transport_mount_libfuse(transport, reason); }
 
-void tr_set_server(struct tr *transport, const struct tr_server *server) { transport->server = *server; }
+void transport_set_server(struct transport *transport, const struct transport_server *server) { transport->server = *server; }
 
-const struct tr_conn *tr_conn(const struct tr *transport) { return &transport->conn; }
+const struct transport_conn *transport_conn(const struct transport *transport) { return &transport->conn; }
 
-unsigned tr_loop_slots(const struct tr *transport, unsigned loop) { return transport->queues[loop].nr_slots; }
+unsigned transport_loop_slots(const struct transport *transport, unsigned loop) { return transport->queues[loop].nr_slots; }
 
-void tr_end(struct tr *transport, enum tr_end why, struct tr_req *req)
+void transport_end(struct transport *transport, enum transport_end why, struct transport_req *req)
 {
 	fdio_mutex_lock(&transport->lock);
-	if (transport->end == TR_RUNNING)
+	if (transport->end == TRANSPORT_RUNNING)
 		transport->end = why;
 	if (req)
 		transport->destroy_req = req;
@@ -88,7 +88,7 @@ void tr_end(struct tr *transport, enum tr_end why, struct tr_req *req)
 	fdio_mutex_unlock(&transport->lock);
 }
 
-static unsigned busy_slots(struct tr *transport)
+static unsigned busy_slots(struct transport *transport)
 {
 	unsigned n = 0;
 
@@ -98,7 +98,7 @@ static unsigned busy_slots(struct tr *transport)
 }
 
 /* DISPATCH-4 in dispatch.c: asked after busy_slots. */
-static bool any_handling(struct tr *transport)
+static bool any_handling(struct transport *transport)
 {
 	for (unsigned i = 0; i < transport->nr_queues; i++)
 		if (__atomic_load_n(&transport->queues[i].handling, __ATOMIC_ACQUIRE))
@@ -111,8 +111,8 @@ static bool any_handling(struct tr *transport)
  * leads into the slot whatever the moment.
  */
 #define LOOKS_ONLY __attribute__((no_sanitize("thread"), noinline))
-static void log_one(const struct tr_req *req) LOOKS_ONLY;
-static void log_one(const struct tr_req *req)
+static void log_one(const struct transport_req *req) LOOKS_ONLY;
+static void log_one(const struct transport_req *req)
 {
 	const struct fuse_write_in *io = req->in.arg; /* READ begins like it */
 	uint32_t op = req->in.header.opcode;
@@ -124,13 +124,13 @@ static void log_one(const struct tr_req *req)
 		 where, (unsigned long long)req->in.header.unique, req->in.header.pid);
 }
 
-LOOKS_ONLY void tr_log_busy(struct tr *transport)
+LOOKS_ONLY void transport_log_busy(struct transport *transport)
 {
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < transport->nr_queues; i++)
 		for (unsigned s = 0; s < transport->queues[i].nr_slots; s++) {
-			const struct tr_req *req = tr_slot(&transport->queues[i], s);
+			const struct transport_req *req = transport_slot(&transport->queues[i], s);
 			if (__atomic_load_n(&req->state, __ATOMIC_RELAXED) && n++ < LOG_BUSY_MAX)
 				log_one(req);
 		}
@@ -138,7 +138,7 @@ LOOKS_ONLY void tr_log_busy(struct tr *transport)
 }
 
 /* The requests of DESTROY itself stay busy: they are answered last. */
-static void drain_handlers(struct tr *transport)
+static void drain_handlers(struct transport *transport)
 {
 	uint64_t warn_at = fdio_now_ns() + DRAIN_WARN_NS;
 	struct timespec nap = { .tv_nsec = DRAIN_POLL_NS };
@@ -150,7 +150,7 @@ static void drain_handlers(struct tr *transport)
 		if (busy_slots(transport) <= keep && !any_handling(transport))
 			return;
 		if (fdio_now_ns() > warn_at) {
-			tr_log_busy(transport);
+			transport_log_busy(transport);
 			warn_at = UINT64_MAX;
 		}
 		nanosleep(&nap, NULL);
@@ -159,41 +159,41 @@ static void drain_handlers(struct tr *transport)
 
 static void *control_main(void *arg)
 {
-	struct tr *transport = arg;
+	struct transport *transport = arg;
 
 	fdio_magic_check(transport, MAGIC_TRANSPORT);
 	fdio_mutex_lock(&transport->lock);
-	while (transport->end == TR_RUNNING)
+	while (transport->end == TRANSPORT_RUNNING)
 		fdio_cond_wait(&transport->changed, &transport->lock);
-	enum tr_end why = transport->end;
+	enum transport_end why = transport->end;
 	fdio_mutex_unlock(&transport->lock);
 
 	__atomic_store_n(&transport->stopping, true, __ATOMIC_SEQ_CST); /* DISPATCH-2 in dispatch.c */
 	if (transport->config.ending)
 		transport->config.ending(transport->config.arg);
 	drain_handlers(transport);
-	transport->config.destroy(transport->config.arg, why == TR_ABORTED);
+	transport->config.destroy(transport->config.arg, why == TRANSPORT_ABORTED);
 
 	fdio_mutex_lock(&transport->lock);
-	struct tr_req *req = transport->destroy_req;
+	struct transport_req *req = transport->destroy_req;
 	transport->destroy_req = NULL;
 	transport->finished = true;
 	pthread_cond_broadcast(&transport->changed);
 	fdio_mutex_unlock(&transport->lock);
 	if (req)
-		tr_reply(req, 0, 0);
+		transport_reply(req, 0, 0);
 	return NULL;
 }
 
 static void start_queue(struct loop_msg *msg)
 {
-	struct tr_queue *queue = container_of(msg, struct tr_queue, start_msg);
+	struct transport_queue *queue = container_of(msg, struct transport_queue, start_msg);
 
 	fdio_magic_check(queue, MAGIC_TRANSPORT_QUEUE);
 	queue->transport->chan->arm(queue);
 }
 
-static int start_control(struct tr *transport)
+static int start_control(struct transport *transport)
 {
 	int err = thread_start(&transport->control, "fusedio-ctl", control_main, transport);
 
@@ -201,9 +201,9 @@ static int start_control(struct tr *transport)
 	return err;
 }
 
-int tr_start(struct tr *transport, struct fdio_reason *reason)
+int transport_start(struct transport *transport, struct fdio_reason *reason)
 {
-	int err = tr_init_handshake(transport, reason);
+	int err = transport_init_handshake(transport, reason);
 
 	if (err)
 		return err;
@@ -225,28 +225,28 @@ int tr_start(struct tr *transport, struct fdio_reason *reason)
 	return 0;
 }
 
-void tr_unmount(struct tr *transport)
+void transport_unmount(struct transport *transport)
 {
 	int err;
 
 	if (!transport->mounted)
 		return;
-	err = tr_umount_try(transport);
+	err = transport_unmount_try(transport);
 	if (!err || err == -EINVAL || err == -EEXIST) {
 		/* Unmounted: the channel ends by itself. A plain fuse mount says so on the clones. If it was no longer mounted, or is
 		 * out of reach, whoever still uses it gets errors. */
 		if (err)
-			tr_end(transport, TR_GONE, NULL);
+			transport_end(transport, TRANSPORT_GONE, NULL);
 		return;
 	}
 	log_info("%s is busy (%s): detaching it; open files get errors from now on", transport->mountpoint, strerror(-err));
-	tr_umount_lazy(transport);
-	tr_end(transport, TR_GONE, NULL);
+	transport_unmount_lazy(transport);
+	transport_end(transport, TRANSPORT_GONE, NULL);
 }
 
-void tr_let_go(struct tr *transport) { tr_end(transport, TR_GONE, NULL); }
+void transport_let_go(struct transport *transport) { transport_end(transport, TRANSPORT_GONE, NULL); }
 
-void tr_wait(struct tr *transport)
+void transport_wait(struct transport *transport)
 {
 	if (!transport->control_on)
 		return;
@@ -254,15 +254,15 @@ void tr_wait(struct tr *transport)
 	transport->control_on = false;
 }
 
-void tr_free(struct tr *transport)
+void transport_free(struct transport *transport)
 {
 	if (!transport)
 		return;
 	FDIO_ASSERT(!transport->control_on);
 	if (transport->chan && transport->queues)
 		transport->chan->close(transport);
-	tr_umount_libfuse(transport);
-	tr_slots_free(transport);
+	transport_unmount_libfuse(transport);
+	transport_slots_free(transport);
 	free(transport->source);
 	free(transport->mountpoint);
 	free(transport->mount_opts);

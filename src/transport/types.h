@@ -27,34 +27,34 @@ struct fuse_session;
  *  reply  any thread: send the reply that r describes (reply_err, reply_len, payload) and give the slot back.
  *  close  after the loops have stopped taking requests.
  */
-struct tr_chan_ops {
+struct transport_channel_ops {
 	const char *name;
-	int (*open)(struct tr *t);
-	void (*arm)(struct tr_queue *q);
-	void (*reply)(struct tr_req *r);
-	void (*close)(struct tr *t);
+	int (*open)(struct transport *t);
+	void (*arm)(struct transport_queue *q);
+	void (*reply)(struct transport_req *r);
+	void (*close)(struct transport *t);
 };
 
 /* What one loop has seen of one queue. Zero to begin with; deal.c's own. */
-struct tr_deal {
+struct transport_deal {
 	unsigned arrivals, samples;
 	unsigned mine, other;
 };
 
-struct tr_queue {
+struct transport_queue {
 	FDIO_MAGIC_FIELD;
-	struct tr *transport;
+	struct transport *transport;
 	struct loop *loop;
 	int fd;                    /* this loop's clone of the connection, -1 before open */
 	struct loop_msg start_msg;
 	unsigned nr_slots;
 	uint8_t *slots;            /* nr_slots of cfg.slot_size bytes */
-	uint8_t *arena;            /* nr_slots of TR_SLOT_BYTES: one header page, then the payload */
-	struct list free;          /* tr_req.link; loop thread only */
+	uint8_t *arena;            /* nr_slots of TRANSPORT_SLOT_BYTES: one header page, then the payload */
+	struct list free;          /* transport_req.link; loop thread only */
 	bool armed;                /* a READ waits on the ring; loop thread only */
 	bool taking;               /* take_requests is on the stack; loop thread only */
 	bool ended;                /* the connection is gone; loop thread only */
-	unsigned read_tries;       /* tr_retry; loop thread only */
+	unsigned read_tries;       /* transport_retry; loop thread only */
 	bool handling;             /* atomic: the loop is inside a handler, DISPATCH-4 in dispatch.c */
 	bool wake_posted;          /* atomic: wake_msg is on its way */
 	struct loop_msg wake_msg;
@@ -62,30 +62,30 @@ struct tr_queue {
 	unsigned nr_refused;       /* of them; loop thread only */
 	bool ring_over;            /* the kernel has taken an entry down; loop thread only */
 	struct loop_msg fallback_msg;
-	struct tr_queue *helper;   /* whose loop may serve a part of the entries (deal.c), or NULL; so this one is its helper */
+	struct transport_queue *helper;   /* whose loop may serve a part of the entries (deal.c), or NULL; so this one is its helper */
 	bool dealt;                /* atomic: it does; written by both loops */
-	struct tr_deal seen_own, seen_helping; /* of this queue, of the one it helps; loop thread only */
-	struct tr_req *returned fdio_cacheline_aligned; /* atomic stack, linked by chan_priv: answered on other threads */
+	struct transport_deal seen_own, seen_helping; /* of this queue, of the one it helps; loop thread only */
+	struct transport_req *returned fdio_cacheline_aligned; /* atomic stack, linked by chan_priv: answered on other threads */
 	unsigned busy;             /* atomic: slots that handlers hold */
 	bool starved;              /* atomic: no slot to arm (DEVFUSE-1 in devfuse.c) */
 	/* atomic: requests of this queue's ring, and of the helper's, that the loop serves; it writes, the helper's reads now and then */
 	unsigned serving_own fdio_cacheline_aligned, serving_helping;
 };
 
-enum tr_end { TR_RUNNING = 0, TR_DESTROY, TR_GONE, TR_ABORTED };
+enum transport_end { TRANSPORT_RUNNING = 0, TRANSPORT_DESTROY, TRANSPORT_GONE, TRANSPORT_ABORTED };
 
-struct tr {
+struct transport {
 	FDIO_MAGIC_FIELD;
-	struct tr_config config;
-	struct tr_server server;
+	struct transport_config config;
+	struct transport_server server;
 	char *source, *mountpoint, *mount_opts;
 	struct fuse_session *se;
 	int fd;                    /* the session's /dev/fuse, -1 when not mounted */
 	bool mounted;
-	struct tr_conn conn;
-	const struct tr_chan_ops *chan;
+	struct transport_conn conn;
+	const struct transport_channel_ops *chan;
 	unsigned nr_queues, unregistered; /* queues; those of them whose buffers could not be registered */
-	struct tr_queue *queues;   /* by loop index */
+	struct transport_queue *queues;   /* by loop index */
 	bool stopping;             /* atomic: no more handlers are called */
 	bool fell_back;            /* atomic: from the ring to /dev/fuse, URING-1 in uring.c */
 
@@ -93,76 +93,76 @@ struct tr {
 	bool control_on;
 	struct fdio_mutex lock;    /* RANK_LEAF; guards the three below */
 	pthread_cond_t changed;
-	enum tr_end end;           /* why the control thread is to finish */
-	struct tr_req *destroy_req; /* to be answered after destroy */
+	enum transport_end end;           /* why the control thread is to finish */
+	struct transport_req *destroy_req; /* to be answered after destroy */
 	bool finished;             /* destroy has returned */
 };
 
 /* One slot's memory: the page before the payload holds the message header and later the reply header. */
-#define TR_HDR_BYTES 4096u
-#define TR_PAYLOAD_BYTES (PRO_MAX_PAGES * 4096u)
-#define TR_SLOT_BYTES (TR_HDR_BYTES + TR_PAYLOAD_BYTES)
+#define TRANSPORT_HDR_BYTES 4096u
+#define TRANSPORT_PAYLOAD_BYTES (PRO_MAX_PAGES * 4096u)
+#define TRANSPORT_SLOT_BYTES (TRANSPORT_HDR_BYTES + TRANSPORT_PAYLOAD_BYTES)
 /* Pinned memory for all loops together: queue depth is lowered on wide machines to stay below. */
-#define TR_ARENA_MAX (1024ull << 20)
-#define TR_DEPTH_MIN 8u
+#define TRANSPORT_ARENA_MAX (1024ull << 20)
+#define TRANSPORT_DEPTH_MIN 8u
 
-extern const struct tr_chan_ops tr_chan_devfuse;
-extern const struct tr_chan_ops tr_chan_uring;
+extern const struct transport_channel_ops transport_channel_devfuse;
+extern const struct transport_channel_ops transport_channel_uring;
 
 /* Of the loop that serves it, and whose slot it is. */
-static inline struct tr_queue *tr_queue_of(struct tr_req *req) { return &req->transport->queues[loop_index(req->loop)]; }
-static inline struct tr_queue *tr_home_of(struct tr_req *req) { return &req->transport->queues[req->queue]; }
+static inline struct transport_queue *transport_queue_of(struct transport_req *req) { return &req->transport->queues[loop_index(req->loop)]; }
+static inline struct transport_queue *transport_home_of(struct transport_req *req) { return &req->transport->queues[req->queue]; }
 
 /* slots.c */
-int tr_slots_new(struct tr *transport, struct fdio_reason *reason);
-void tr_slots_free(struct tr *transport);
-static inline struct tr_req *tr_slot(struct tr_queue *queue, unsigned i)
+int transport_slots_new(struct transport *transport, struct fdio_reason *reason);
+void transport_slots_free(struct transport *transport);
+static inline struct transport_req *transport_slot(struct transport_queue *queue, unsigned i)
 {
-	return (struct tr_req *)(queue->slots + (size_t)i * queue->transport->config.slot_size);
+	return (struct transport_req *)(queue->slots + (size_t)i * queue->transport->config.slot_size);
 }
 
 /* init.c: reads INIT from the session's fd and answers it. */
-int tr_init_handshake(struct tr *transport, struct fdio_reason *reason) FDIO_BLOCKS;
+int transport_init_handshake(struct transport *transport, struct fdio_reason *reason) FDIO_BLOCKS;
 
 /* uring.c: false if this process cannot use the ring, whatever the kernel offers; one line in why. */
-bool tr_uring_usable(struct tr *transport, struct fdio_reason *reason);
+bool transport_uring_usable(struct transport *transport, struct fdio_reason *reason);
 
 /*
  * deal.c: whether the requests of a queue are dealt out to two loops. Pure arithmetic over samples of
  * what is being served; for uring.c on the loops' threads, and its test.
  */
-#define TR_DEAL_READAHEAD (128u << 10) /* what is smaller is served in the time that a message takes */
+#define TRANSPORT_DEAL_READAHEAD (128u << 10) /* what is smaller is served in the time that a message takes */
 /* A request has come: true if it is one of those that are to be sampled. */
-static inline bool tr_deal_due(struct tr_deal *deal) { return ++deal->arrivals % 8 == 0; }
+static inline bool transport_deal_due(struct transport_deal *deal) { return ++deal->arrivals % 8 == 0; }
 /*
  * mine: requests of the queue that are being served, other: those of the helper's own queue. on: are they dealt out now?
  * Should they be, from now on?
  */
-bool tr_deal_sample(struct tr_deal *deal, bool on, unsigned mine, unsigned other);
+bool transport_deal_sample(struct transport_deal *deal, bool on, unsigned mine, unsigned other);
 
 /* Is this slot's entry one of those that go to the helper? Three of eight: the client itself is on the first loop's CPU. */
-static inline bool tr_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
+static inline bool transport_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
 
 /* A large read for a page cache. in: decoded, so its argument is whole. */
-static inline bool tr_deal_is_readahead(const struct pro_in *in)
+static inline bool transport_deal_is_readahead(const struct pro_in *in)
 {
 	const struct fuse_read_in *read = in->arg;
 
-	return in->header.opcode == FUSE_READ && read->size >= TR_DEAL_READAHEAD && !(read->flags & O_DIRECT);
+	return in->header.opcode == FUSE_READ && read->size >= TRANSPORT_DEAL_READAHEAD && !(read->flags & O_DIRECT);
 }
 
 /* dispatch.c: a decoded request (err from decoding) on its loop's thread. Handles what the transport answers itself. */
-void tr_dispatch(struct tr_req *req, int err);
+void transport_dispatch(struct transport_req *req, int err);
 
 /*
  * channel.c: err may pass, and *tries, zero at first, has not come to the limit: counts one more, sleeps for a millisecond unless
  * it is one of the first and was only interrupted, and true. Any thread.
  */
-#define TR_RETRY_MAX 1000u
-#define TR_RETRY_AT_ONCE 8u
-bool tr_retry(int err, unsigned *tries);
+#define TRANSPORT_RETRY_MAX 1000u
+#define TRANSPORT_RETRY_AT_ONCE 8u
+bool transport_retry(int err, unsigned *tries);
 
 /* transport.c: the connection has ended or DESTROY came (req, else NULL). Any thread; the first reason counts. */
-void tr_end(struct tr *transport, enum tr_end why, struct tr_req *req);
+void transport_end(struct transport *transport, enum transport_end why, struct transport_req *req);
 
 #endif

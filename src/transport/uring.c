@@ -51,16 +51,16 @@ struct entry {
 	struct fuse_uring_req_header h; /* the kernel writes requests into it and reads replies from it */
 	struct iovec iov[2];            /* read by the kernel while it registers the entry */
 	struct loop_op op;
-	struct tr_req *req;
+	struct transport_req *req;
 	uint32_t cmd;                   /* the last command */
-	unsigned tries;                 /* of it, after failures: tr_retry */
+	unsigned tries;                 /* of it, after failures: transport_retry */
 };
 
-_Static_assert(sizeof(struct entry) + PRO_WRITE_HDR <= TR_HDR_BYTES, "both channels' headers fit in a slot's first page");
+_Static_assert(sizeof(struct entry) + PRO_WRITE_HDR <= TRANSPORT_HDR_BYTES, "both channels' headers fit in a slot's first page");
 
-static struct entry *entry_of(struct tr_req *req) { return (struct entry *)(void *)(req->payload - TR_HDR_BYTES); }
+static struct entry *entry_of(struct transport_req *req) { return (struct entry *)(void *)(req->payload - TRANSPORT_HDR_BYTES); }
 
-static unsigned nr_ring(struct tr_queue *queue) { return __atomic_load_n(&queue->nr_ring, __ATOMIC_RELAXED); }
+static unsigned nr_ring(struct transport_queue *queue) { return __atomic_load_n(&queue->nr_ring, __ATOMIC_RELAXED); }
 
 /* ---- commands ---- */
 
@@ -102,28 +102,28 @@ static void ignore_done(struct loop_op *op, int res, unsigned cqe_flags)
 
 static void fall_back_queue(struct loop_msg *msg)
 {
-	struct tr_queue *queue = container_of(msg, struct tr_queue, fallback_msg);
+	struct transport_queue *queue = container_of(msg, struct transport_queue, fallback_msg);
 	unsigned n = nr_ring(queue);
 
 	fdio_magic_check(queue, MAGIC_TRANSPORT_QUEUE);
 	__atomic_store_n(&queue->nr_ring, 0, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < n; i++)
-		list_add_tail(&queue->free, &tr_slot(queue, i)->link);
-	tr_chan_devfuse.arm(queue);
+		list_add_tail(&queue->free, &transport_slot(queue, i)->link);
+	transport_channel_devfuse.arm(queue);
 }
 
-static void fall_back(struct tr_queue *queue, int err)
+static void fall_back(struct transport_queue *queue, int err)
 {
 	static struct loop_op ignored = { ignore_done };
 	struct fuse_uring_cmd_req req = { .qid = IMPOSSIBLE_QUEUE };
-	struct tr *transport = queue->transport;
+	struct transport *transport = queue->transport;
 
 	if (__atomic_exchange_n(&transport->fell_back, true, __ATOMIC_SEQ_CST))
 		return;
-	log_warn("the kernel refused the request ring (%s): going on over %s", strerror(-err), tr_chan_devfuse.name);
-	__atomic_store_n(&transport->conn.channel, tr_chan_devfuse.name, __ATOMIC_RELAXED);
+	log_warn("the kernel refused the request ring (%s): going on over %s", strerror(-err), transport_channel_devfuse.name);
+	__atomic_store_n(&transport->conn.channel, transport_channel_devfuse.name, __ATOMIC_RELAXED);
 	struct io_uring_sqe *sqe = command_sqe(queue->loop, FUSE_IO_URING_CMD_REGISTER, &req);
-	sqe->addr = (uint64_t)(uintptr_t)entry_of(tr_slot(queue, 0))->iov;
+	sqe->addr = (uint64_t)(uintptr_t)entry_of(transport_slot(queue, 0))->iov;
 	sqe->len = 2;
 	io_uring_sqe_set_data(sqe, &ignored);
 	for (unsigned i = 0; i < transport->nr_queues; i++)
@@ -133,62 +133,62 @@ static void fall_back(struct tr_queue *queue, int err)
 /* ---- completions ---- */
 
 static void add(unsigned *counter, unsigned n) { __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED); }
-static unsigned *serving(struct tr_req *req)
+static unsigned *serving(struct transport_req *req)
 {
-	struct tr_queue *queue = tr_queue_of(req);
+	struct transport_queue *queue = transport_queue_of(req);
 
-	return req->loop == tr_home_of(req)->loop ? &queue->serving_own : &queue->serving_helping;
+	return req->loop == transport_home_of(req)->loop ? &queue->serving_own : &queue->serving_helping;
 }
 
-static void serve(struct tr_req *req, int err)
+static void serve(struct transport_req *req, int err)
 {
 	add(serving(req), 1);
-	tr_dispatch(req, err);
+	transport_dispatch(req, err);
 }
 
-static void moved_msg(struct loop_msg *msg) { serve(container_of(msg, struct tr_req, msg), 0); }
+static void moved_msg(struct loop_msg *msg) { serve(container_of(msg, struct transport_req, msg), 0); }
 
 /* Requests of queue's ring that are being served, wherever. */
-static unsigned depth(struct tr_queue *queue)
+static unsigned depth(struct transport_queue *queue)
 {
 	return __atomic_load_n(&queue->serving_own, __ATOMIC_RELAXED) + __atomic_load_n(&queue->helper->serving_helping, __ATOMIC_RELAXED);
 }
 
 /* URING-3 */
-static struct loop *who_serves(struct tr_req *req)
+static struct loop *who_serves(struct transport_req *req)
 {
-	struct tr_queue *home = tr_home_of(req), *help = home->helper;
+	struct transport_queue *home = transport_home_of(req), *help = home->helper;
 	bool at_home = req->loop == home->loop;
 
 	if (!help)
 		return home->loop;
-	struct tr_deal *seen = at_home ? &home->seen_own : &help->seen_helping;
+	struct transport_deal *seen = at_home ? &home->seen_own : &help->seen_helping;
 	bool dealt = __atomic_load_n(&home->dealt, __ATOMIC_RELAXED);
-	if (unlikely(tr_deal_due(seen))) {
-		bool now = tr_deal_sample(seen, dealt, depth(home), depth(help));
+	if (unlikely(transport_deal_due(seen))) {
+		bool now = transport_deal_sample(seen, dealt, depth(home), depth(help));
 
 		if (now != dealt && (at_home || dealt)) {
-			fdio_count(CTR_tr_dealt);
+			fdio_count(CTR_transport_dealt);
 			dealt = now;
 			__atomic_store_n(&home->dealt, now, __ATOMIC_RELAXED);
 		}
 	}
-	if (unlikely(tr_deal_is_readahead(&req->in)) && !depth(help)) {
-		fdio_count(CTR_tr_readahead);
+	if (unlikely(transport_deal_is_readahead(&req->in)) && !depth(help)) {
+		fdio_count(CTR_transport_readahead);
 		return help->loop;
 	}
-	return dealt && tr_deal_slot(req->slot) ? help->loop : home->loop;
+	return dealt && transport_deal_slot(req->slot) ? help->loop : home->loop;
 }
 
 static void got_request(struct entry *entry)
 {
-	struct tr_req *req = entry->req;
+	struct transport_req *req = entry->req;
 	struct fuse_in_header header;
 	uint32_t n = entry->h.ring_ent_in_out.payload_sz;
 
 	memcpy(&header, entry->h.in_out, sizeof(header));
 	req->commit_id = entry->h.ring_ent_in_out.commit_id;
-	int err = pro_decode_parts(&header, entry->h.op_in, req->payload, FDIO_MIN(n, TR_PAYLOAD_BYTES), &req->in);
+	int err = pro_decode_parts(&header, entry->h.op_in, req->payload, FDIO_MIN(n, TRANSPORT_PAYLOAD_BYTES), &req->in);
 	struct loop *loop = err ? req->loop : who_serves(req);
 	if (likely(loop == req->loop)) {
 		serve(req, err);
@@ -203,14 +203,14 @@ static bool connection_over(int err)
 	return err == -ENOTCONN || err == -ECONNABORTED || err == -ECANCELED || err == -ENODEV;
 }
 
-static void entry_failed(struct tr_queue *queue, struct entry *entry, int err)
+static void entry_failed(struct transport_queue *queue, struct entry *entry, int err)
 {
 	if (entry->cmd == FUSE_IO_URING_CMD_REGISTER) {
 		if (++queue->nr_refused == nr_ring(queue))
 			fall_back(queue, err);
 		return;
 	}
-	fdio_count(CTR_tr_reply_gone);
+	fdio_count(CTR_transport_reply_gone);
 	if (!queue->ring_over)
 		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(entry->req->in.header.opcode),
 				entry->req->reply_err, entry->req->reply_len, strerror(-err));
@@ -219,15 +219,15 @@ static void entry_failed(struct tr_queue *queue, struct entry *entry, int err)
 /* Without an entry the ring works as well, and without any /dev/fuse does (URING-1): registering is not worth a pause. A reply is. */
 static bool try_again(struct entry *entry, int err)
 {
-	if (entry->cmd == FUSE_IO_URING_CMD_REGISTER && (err == -ENOMEM || entry->tries == TR_RETRY_AT_ONCE))
+	if (entry->cmd == FUSE_IO_URING_CMD_REGISTER && (err == -ENOMEM || entry->tries == TRANSPORT_RETRY_AT_ONCE))
 		return false;
-	return tr_retry(err, &entry->tries);
+	return transport_retry(err, &entry->tries);
 }
 
 static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 {
 	struct entry *entry = container_of(op, struct entry, op);
-	struct tr_queue *queue = tr_queue_of(entry->req);
+	struct transport_queue *queue = transport_queue_of(entry->req);
 
 	(void)cqe_flags;
 	fdio_magic_check(entry->req, MAGIC_TRANSPORT_REQ);
@@ -244,7 +244,7 @@ static void entry_done(struct loop_op *op, int res, unsigned cqe_flags)
 
 /* ---- replies ---- */
 
-static void commit(struct tr_req *req)
+static void commit(struct transport_req *req)
 {
 	struct entry *entry = entry_of(req);
 	struct fuse_out_header header = {
@@ -261,12 +261,12 @@ static void commit(struct tr_req *req)
 	submit_entry(entry);
 }
 
-static void commit_msg(struct loop_msg *msg) { commit(container_of(msg, struct tr_req, msg)); }
+static void commit_msg(struct loop_msg *msg) { commit(container_of(msg, struct transport_req, msg)); }
 
-static void uring_reply(struct tr_req *req)
+static void uring_reply(struct transport_req *req)
 {
-	if (unlikely(req->slot >= nr_ring(tr_home_of(req))))
-		tr_chan_devfuse.reply(req);
+	if (unlikely(req->slot >= nr_ring(transport_home_of(req))))
+		transport_channel_devfuse.reply(req);
 	else if (loop_self() == req->loop)
 		commit(req);
 	else
@@ -275,7 +275,7 @@ static void uring_reply(struct tr_req *req)
 
 /* ---- starting ---- */
 
-static void queue_prepare(struct tr_queue *queue)
+static void queue_prepare(struct transport_queue *queue)
 {
 	unsigned others = 0;
 
@@ -283,7 +283,7 @@ static void queue_prepare(struct tr_queue *queue)
 		others = queue->nr_slots > 2 * OTHER_SLOTS ? OTHER_SLOTS : 1;
 	queue->nr_ring = queue->nr_slots - others;
 	for (unsigned i = 0; i < queue->nr_ring; i++) {
-		struct tr_req *req = tr_slot(queue, i);
+		struct transport_req *req = transport_slot(queue, i);
 		struct entry *entry = entry_of(req);
 
 		list_del(&req->link);
@@ -293,21 +293,21 @@ static void queue_prepare(struct tr_queue *queue)
 		entry->iov[0].iov_base = &entry->h;
 		entry->iov[0].iov_len = sizeof(entry->h);
 		entry->iov[1].iov_base = req->payload;
-		entry->iov[1].iov_len = TR_PAYLOAD_BYTES;
+		entry->iov[1].iov_len = TRANSPORT_PAYLOAD_BYTES;
 		entry->cmd = FUSE_IO_URING_CMD_REGISTER;
 	}
 }
 
-static int uring_open(struct tr *transport)
+static int uring_open(struct transport *transport)
 {
-	int err = tr_chan_devfuse.open(transport);
+	int err = transport_channel_devfuse.open(transport);
 
 	for (unsigned i = 0; i < transport->nr_queues && !err; i++)
 		queue_prepare(&transport->queues[i]);
 	return err;
 }
 
-static void uring_arm(struct tr_queue *queue)
+static void uring_arm(struct transport_queue *queue)
 {
 	if (__atomic_load_n(&queue->transport->fell_back, __ATOMIC_SEQ_CST))
 		return;
@@ -317,14 +317,14 @@ static void uring_arm(struct tr_queue *queue)
 		return;
 	}
 	for (unsigned i = 0; i < nr_ring(queue); i++)
-		submit_entry(entry_of(tr_slot(queue, i)));
+		submit_entry(entry_of(transport_slot(queue, i)));
 	if (loop_index(queue->loop) == 0)
-		tr_chan_devfuse.arm(queue);
+		transport_channel_devfuse.arm(queue);
 }
 
-static void uring_close(struct tr *transport) { tr_chan_devfuse.close(transport); }
+static void uring_close(struct transport *transport) { transport_channel_devfuse.close(transport); }
 
-bool tr_uring_usable(struct tr *transport, struct fdio_reason *reason)
+bool transport_uring_usable(struct transport *transport, struct fdio_reason *reason)
 {
 	const struct loop_config *config = loop_set_config(transport->config.loops);
 	unsigned cpus = loop_possible_cpus();
@@ -339,7 +339,7 @@ bool tr_uring_usable(struct tr *transport, struct fdio_reason *reason)
 	return false;
 }
 
-const struct tr_chan_ops tr_chan_uring = {
+const struct transport_channel_ops transport_channel_uring = {
 	.name = "io_uring",
 	.open = uring_open,
 	.arm = uring_arm,

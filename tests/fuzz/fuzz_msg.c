@@ -36,8 +36,8 @@ struct world {
 	struct ops *ops;
 	struct wq *workers, *io, *syncers;
 	struct loop_set *loops;
-	struct tr transport;
-	struct tr_queue queue;
+	struct transport transport;
+	struct transport_queue queue;
 	uint64_t handles[MAX_KNOWN], nodes[MAX_KNOWN];
 	unsigned nr_handles, nr_nodes;
 	unsigned sent;
@@ -53,7 +53,7 @@ static struct world *world;
 
 /* ---- the channel ---- */
 
-static void learn(struct world *w, const struct tr_req *req)
+static void learn(struct world *w, const struct transport_req *req)
 {
 	const struct fuse_entry_out *entry = (const void *)req->payload;
 	const struct fuse_open_out *o = NULL;
@@ -72,7 +72,7 @@ static void learn(struct world *w, const struct tr_req *req)
 		w->handles[w->nr_handles++ % MAX_KNOWN] = o->fh;
 }
 
-static void chan_reply(struct tr_req *req)
+static void chan_reply(struct transport_req *req)
 {
 	struct world *w = world;
 
@@ -90,7 +90,7 @@ static void chan_reply(struct tr_req *req)
 	fdio_mutex_unlock(&w->lock);
 }
 
-static const struct tr_chan_ops chan = { .name = "fuzz", .reply = chan_reply };
+static const struct transport_channel_ops chan = { .name = "fuzz", .reply = chan_reply };
 
 static unsigned nr_busy(struct world *w)
 {
@@ -334,32 +334,32 @@ static void decode(const struct message *message)
 }
 
 /* ---- sending ---- */
-static struct tr_req *free_slot(struct world *w)
+static struct transport_req *free_slot(struct world *w)
 {
-	struct tr_req *req = NULL;
+	struct transport_req *req = NULL;
 
 	wait_below(w, SLOTS);
 	fdio_mutex_lock(&w->lock);
 	for (unsigned s = 0; s < SLOTS && !req; s++)
 		if (!w->busy[s]) {
 			w->busy[s] = true;
-			req = tr_slot(&w->queue, s);
+			req = transport_slot(&w->queue, s);
 		}
 	fdio_mutex_unlock(&w->lock);
 	MUST(req);
 	return req;
 }
 
-static void send_dev(struct tr_req *req, const struct message *message)
+static void send_dev(struct transport_req *req, const struct message *message)
 {
 	uint8_t *at = req->payload - PRO_WRITE_HDR;
 
 	memcpy(at, message->bytes, message->len);
-	tr_dispatch(req, pro_decode(at, message->len, &req->in));
+	transport_dispatch(req, pro_decode(at, message->len, &req->in));
 }
 
 /* As the kernel fills an entry: header, argument and payload apart. */
-static void send_ring(struct tr_req *req, const struct message *message)
+static void send_ring(struct transport_req *req, const struct message *message)
 {
 	struct entry *entry = entry_of(req);
 	uint32_t op, arg, rest;
@@ -383,7 +383,7 @@ static void send_ring(struct tr_req *req, const struct message *message)
 static void send_message(struct world *w, const struct message *message)
 {
 	struct fuse_in_header header = { 0 };
-	struct tr_req *req;
+	struct transport_req *req;
 
 	memcpy(&header, message->bytes, FDIO_MIN(message->len, (uint32_t)sizeof(header)));
 	/* DESTROY ends the mount; the control thread is not here. */
@@ -404,10 +404,10 @@ static void send_message(struct world *w, const struct message *message)
 /* ---- the world ---- */
 static void slots_new(struct world *w, size_t slot_size)
 {
-	struct tr *transport = &w->transport;
+	struct transport *transport = &w->transport;
 
 	transport->config.slot_size = slot_size;
-	tr_set_server(transport, &(struct tr_server){ .handle = ops_handle, .forget = ops_forget, .arg = w->ops });
+	transport_set_server(transport, &(struct transport_server){ .handle = ops_handle, .forget = ops_forget, .arg = w->ops });
 	transport->fd = -1;
 	transport->chan = &chan;
 	transport->nr_queues = 1;
@@ -424,12 +424,12 @@ static void slots_new(struct world *w, size_t slot_size)
 	w->queue.slots = fdio_alloc_aligned(FDIO_CACHELINE, SLOTS * slot_size);
 	MUST(w->queue.slots);
 	for (unsigned s = 0; s < SLOTS; s++) {
-		struct tr_req *req = tr_slot(&w->queue, s);
+		struct transport_req *req = transport_slot(&w->queue, s);
 		fdio_magic_set(req, MAGIC_TRANSPORT_REQ);
 		req->transport = transport;
 		req->loop = w->queue.loop;
 		req->slot = s;
-		req->payload = (uint8_t *)fdio_alloc_aligned(4096, TR_SLOT_BYTES) + TR_HDR_BYTES;
+		req->payload = (uint8_t *)fdio_alloc_aligned(4096, TRANSPORT_SLOT_BYTES) + TRANSPORT_HDR_BYTES;
 		req->payload_cap = PRO_MAX_WRITE;
 		req->buf_index = -1;
 	}
@@ -489,7 +489,7 @@ static void world_end(struct world *w)
 	ops_free(w->ops);
 	loop_set_free(w->loops);
 	for (unsigned s = 0; s < SLOTS; s++)
-		free(tr_slot(&w->queue, s)->payload - TR_HDR_BYTES);
+		free(transport_slot(&w->queue, s)->payload - TRANSPORT_HDR_BYTES);
 	free(w->queue.slots);
 	epoch_drain();
 }

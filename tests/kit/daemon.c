@@ -20,7 +20,7 @@ enum { HEAD_MAX = 128, WAIT_MS = 10000 };
 struct ticket {
 	struct loop_msg msg;
 	struct fake_kernel *kernel;
-	struct tr_req *slot;
+	struct transport_req *slot;
 	bool used, answered;    /* under lock */
 	uint64_t unique;
 	uint32_t len;
@@ -35,7 +35,7 @@ struct fake_kernel {
 	struct loop_set *loops;
 	struct ops *ops;
 	struct dio *dio;
-	struct tr *transport;
+	struct transport *transport;
 	uint32_t uid;
 	int notify_fd;          /* our end of what the transport believes to be /dev/fuse */
 	unsigned nr_inval;
@@ -56,7 +56,7 @@ static struct fake_kernel *the;
 
 /* ---- the channel ---- */
 
-static void chan_reply(struct tr_req *req)
+static void chan_reply(struct transport_req *req)
 {
 	struct fake_kernel *kernel = the;
 	struct ticket *ticket = req->chan_priv;
@@ -72,27 +72,27 @@ static void chan_reply(struct tr_req *req)
 		ticket->answer.order = ++kernel->order;
 	}
 	ticket->answered = true;
-	list_add_tail(&tr_queue_of(req)->free, &req->link);
+	list_add_tail(&transport_queue_of(req)->free, &req->link);
 	fdio_mutex_unlock(&kernel->lock);
 }
 
-static int chan_open(struct tr *transport)
+static int chan_open(struct transport *transport)
 {
 	(void)transport;
 	return 0;
 }
 
-static void chan_close(struct tr *transport) { (void)transport; }
-static void chan_arm(struct tr_queue *queue) { (void)queue; }
+static void chan_close(struct transport *transport) { (void)transport; }
+static void chan_arm(struct transport_queue *queue) { (void)queue; }
 
-static const struct tr_chan_ops chan = { .name = "test", .open = chan_open, .arm = chan_arm, .reply = chan_reply, .close = chan_close };
+static const struct transport_channel_ops chan = { .name = "test", .open = chan_open, .arm = chan_arm, .reply = chan_reply, .close = chan_close };
 
 /* In place of the transport's own. */
-int tr_init_handshake(struct tr *transport, struct fdio_reason *reason)
+int transport_init_handshake(struct transport *transport, struct fdio_reason *reason)
 {
 	(void)reason;
 	transport->chan = &chan;
-	transport->conn = (struct tr_conn){ .proto_minor = 40, .max_write = PRO_MAX_WRITE, .max_read = PRO_MAX_WRITE, .max_pages = PRO_MAX_PAGES };
+	transport->conn = (struct transport_conn){ .proto_minor = 40, .max_write = PRO_MAX_WRITE, .max_read = PRO_MAX_WRITE, .max_pages = PRO_MAX_PAGES };
 	return 0;
 }
 
@@ -100,11 +100,11 @@ int tr_init_handshake(struct tr *transport, struct fdio_reason *reason)
 static void dispatch(struct loop_msg *msg)
 {
 	struct ticket *ticket = container_of(msg, struct ticket, msg);
-	struct tr_req *req = ticket->slot;
+	struct transport_req *req = ticket->slot;
 	uint8_t *at = req->payload - PRO_WRITE_HDR;
 
 	memcpy(at, ticket->bytes, ticket->len);
-	tr_dispatch(req, pro_decode(at, ticket->len, &req->in));
+	transport_dispatch(req, pro_decode(at, ticket->len, &req->in));
 }
 
 static bool wait_for(bool (*done)(const void *arg), const void *arg)
@@ -149,13 +149,13 @@ unsigned fk_send(struct fake_kernel *kernel, uint32_t opcode, uint64_t nodeid, c
 		.len = (uint32_t)(sizeof(header) + head_len + tail_len), .opcode = opcode, .unique = 2 * (n + 1ull), .nodeid = nodeid,
 		.uid = kernel->uid, .gid = kernel->uid, .pid = (uint32_t)getpid(),
 	};
-	struct tr_queue *queue = &kernel->transport->queues[0];
+	struct transport_queue *queue = &kernel->transport->queues[0];
 
 	ck_assert_msg(!ticket->used || ticket_answered(ticket), "more than %d requests without an answer", FK_REQUESTS);
 	ck_assert(head_len <= HEAD_MAX && tail_len <= FK_DATA);
 	fdio_mutex_lock(&kernel->lock);
 	ck_assert(!list_empty(&queue->free));
-	struct tr_req *req = list_first(&queue->free, struct tr_req, link);
+	struct transport_req *req = list_first(&queue->free, struct transport_req, link);
 	list_del(&req->link);
 	*ticket = (struct ticket){ .kernel = kernel, .slot = req, .used = true, .unique = header.unique, .len = header.len };
 	fdio_mutex_unlock(&kernel->lock);
@@ -397,7 +397,7 @@ void fk_set_slots(struct fake_kernel *kernel, unsigned nr)
 
 /* ---- life ---- */
 
-static void on_request(struct tr_req *req, void *arg)
+static void on_request(struct transport_req *req, void *arg)
 {
 	struct fake_kernel *kernel = arg;
 	struct timespec nap = { .tv_nsec = 1000000 };
@@ -456,22 +456,22 @@ static void open_engine(struct fake_kernel *kernel, const struct fk_options *opt
 
 static void open_transport(struct fake_kernel *kernel, const struct fk_options *options)
 {
-	struct tr_config config = {
-		.source = "fake", .mountpoint = "/", .loops = kernel->loops, .queue_depth = FK_REQUESTS, .transport = TR_TRANSPORT_DEVFUSE,
+	struct transport_config config = {
+		.source = "fake", .mountpoint = "/", .loops = kernel->loops, .queue_depth = FK_REQUESTS, .transport = TRANSPORT_KIND_DEVFUSE,
 		.slot_size = ops_req_size(), .posix_acl = true, .parallel_dio = options->parallel_dio, .umount = no_umount,
 		.destroy = on_destroy, .arg = kernel,
 	};
 	char err[256] = "";
 	int fds[2];
 
-	ck_assert_msg(!tr_new(&config, &kernel->transport, FDIO_REASON(err)), "%s", err);
+	ck_assert_msg(!transport_new(&config, &kernel->transport, FDIO_REASON(err)), "%s", err);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
 	kernel->transport->fd = fds[0];
 	kernel->notify_fd = fds[1];
 	ops_set_tr(kernel->ops, kernel->transport);
-	tr_set_server(kernel->transport, &(struct tr_server){ .handle = on_request, .forget = on_forget, .arg = kernel });
+	transport_set_server(kernel->transport, &(struct transport_server){ .handle = on_request, .forget = on_forget, .arg = kernel });
 	ck_assert_int_eq(loop_set_start(kernel->loops), 0);
-	ck_assert_msg(!tr_start(kernel->transport, FDIO_REASON(err)), "%s", err);
+	ck_assert_msg(!transport_start(kernel->transport, FDIO_REASON(err)), "%s", err);
 }
 
 struct fake_kernel *fk_new(struct fake_dev *fake, const struct fk_options *opt)
@@ -503,7 +503,7 @@ struct fake_dev *fk_dev(struct fake_kernel *kernel) { return kernel->fake; }
 
 void fk_set_uid(struct fake_kernel *kernel, uint32_t uid) { kernel->uid = uid; }
 
-void fk_abort(struct fake_kernel *kernel) { tr_end(kernel->transport, TR_ABORTED, NULL); }
+void fk_abort(struct fake_kernel *kernel) { transport_end(kernel->transport, TRANSPORT_ABORTED, NULL); }
 
 void fk_linger(struct fake_kernel *kernel, bool on) { __atomic_store_n(&kernel->linger, on, __ATOMIC_SEQ_CST); }
 
@@ -533,14 +533,14 @@ void fk_close(struct fake_kernel *kernel)
 {
 	if (!fk_ended(kernel))
 		fk_call(kernel, FUSE_DESTROY, 0, NULL, 0, NULL, 0, NULL);
-	tr_wait(kernel->transport);
+	transport_wait(kernel->transport);
 	ck_assert(kernel->breaks || !kernel->close_result);
 	loop_set_stop(kernel->loops);
 	close(kernel->transport->fd);
 	close(kernel->notify_fd);
 	if (kernel->nr_slots)
 		fk_set_slots(kernel, kernel->nr_slots); /* what is to be freed */
-	tr_free(kernel->transport);
+	transport_free(kernel->transport);
 	wq_free(kernel->workers);
 	wq_free(kernel->io);
 	wq_free(kernel->syncers);

@@ -4,7 +4,7 @@
  * product's own, with its threads; above is a channel of ours, below the fake device. A test sends FUSE requests as the kernel would,
  * looks at the answers, holds the device's completions, and ends the mount by DESTROY or by an abort. No root, no /dev/fuse.
  *
- * The transport's INIT is left out (it needs the file descriptor of a mount): this file has its own tr_init_handshake.
+ * The transport's INIT is left out (it needs the file descriptor of a mount): this file has its own transport_init_handshake.
  *
  * Threads: one thread of the test calls these functions. Requests are dispatched on the loop's thread, as in the product; answers come from
  * any thread and are collected under a lock.

@@ -81,7 +81,7 @@ def readahead(env):
             t.join()
     expect(not wrong, f"contents differ: {wrong}")
     if os.cpu_count() > 1:
-        expect(counters(m).get("tr_readahead"), "no read went to another CPU")
+        expect(counters(m).get("transport_readahead"), "no read went to another CPU")
     m.umount()
     vol.check()
 

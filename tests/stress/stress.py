@@ -127,10 +127,10 @@ def at_rest(m):
 
     def settled():
         c = counters(m)
-        return c.get("tr_requests") and c["tr_requests"] == c.get("tr_replies")
+        return c.get("transport_requests") and c["transport_requests"] == c.get("transport_replies")
     wait_for(settled, "an answer to every request", 30)
     bad = counters(m)
-    for name in ("ext4_corrupt", "tr_bad_message", "dio_io_error"):
+    for name in ("ext4_corrupt", "transport_bad_message", "dio_io_error"):
         # A client that goes past the end of the device, or asks for what cannot be, gets its error elsewhere.
         expect(not bad.get(name), f"{bad.get(name)} {name}")
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct tr_deal d;
+static struct transport_deal d;
 static bool on;
 static unsigned changes;
 
@@ -23,9 +23,9 @@ static void setup(void)
 static void live(unsigned requests, unsigned mine, unsigned other)
 {
 	for (unsigned i = 0; i < requests; i++) {
-		if (!tr_deal_due(&d))
+		if (!transport_deal_due(&d))
 			continue;
-		bool now = tr_deal_sample(&d, on, mine, other);
+		bool now = transport_deal_sample(&d, on, mine, other);
 		changes += now != on;
 		on = now;
 	}
@@ -110,11 +110,11 @@ START_TEST(slots)
 {
 	unsigned n = 0;
 
-	ck_assert(!tr_deal_slot(0));
+	ck_assert(!transport_deal_slot(0));
 	for (uint32_t s = 0; s < 64; s++)
-		n += tr_deal_slot(s);
+		n += transport_deal_slot(s);
 	ck_assert_uint_eq(n, 24);
-	ck_assert(tr_deal_slot(1));
+	ck_assert(transport_deal_slot(1));
 }
 END_TEST
 
@@ -123,7 +123,7 @@ static bool is_one(uint32_t opcode, uint32_t size, uint32_t flags)
 	struct fuse_read_in read = { .size = size, .flags = flags };
 	struct pro_in in = { .header.opcode = opcode, .arg = opcode == FUSE_READ ? &read : NULL };
 
-	return tr_deal_is_readahead(&in);
+	return transport_deal_is_readahead(&in);
 }
 
 START_TEST(large_reads_for_a_page_cache)

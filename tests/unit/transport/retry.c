@@ -21,8 +21,8 @@
 
 #define FOR_EVER UINT32_MAX
 
-static struct tr t;
-static struct tr_queue *q;
+static struct transport t;
+static struct transport_queue *q;
 static struct loop_set *loops;
 static int kernel;               /* the kernel's end */
 static int fail_with;            /* what writes to /dev/fuse fail with, the next fail_times of them */
@@ -92,22 +92,22 @@ int __wrap_loop_register_file(struct loop *loop, unsigned slot, int fd)
 }
 
 /* In place of transport.c, which has a name in common with the test library. */
-void tr_end(struct tr *transport, enum tr_end why, struct tr_req *req)
+void transport_end(struct transport *transport, enum transport_end why, struct transport_req *req)
 {
 	(void)req;
-	if (transport->end == TR_RUNNING)
+	if (transport->end == TRANSPORT_RUNNING)
 		transport->end = why;
 }
 
 /* Beside the ring: nothing comes over it here. */
-static int beside_open(struct tr *transport)
+static int beside_open(struct transport *transport)
 {
 	(void)transport;
 	return 0;
 }
-static void beside_arm(struct tr_queue *queue) { (void)queue; }
-extern const struct tr_chan_ops __real_tr_chan_devfuse, __wrap_tr_chan_devfuse;
-const struct tr_chan_ops __wrap_tr_chan_devfuse = { .name = "beside", .open = beside_open, .arm = beside_arm };
+static void beside_arm(struct transport_queue *queue) { (void)queue; }
+extern const struct transport_channel_ops __real_transport_channel_devfuse, __wrap_transport_channel_devfuse;
+const struct transport_channel_ops __wrap_transport_channel_devfuse = { .name = "beside", .open = beside_open, .arm = beside_arm };
 
 static unsigned left_out;
 void __wrap_loop_no_wander(struct loop *loop);
@@ -130,9 +130,9 @@ static void setup(void)
 	memset(&t, 0, sizeof(t));
 	ck_assert_msg(!loop_set_new(&config, &loops, FDIO_REASON(err)), "%s", err);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
-	t.config = (struct tr_config){ .loops = loops, .queue_depth = 2, .slot_size = sizeof(struct tr_req), .transport = TR_TRANSPORT_DEVFUSE };
-	t.chan = &__real_tr_chan_devfuse;
-	ck_assert_msg(!tr_slots_new(&t, FDIO_REASON(err)), "%s", err);
+	t.config = (struct transport_config){ .loops = loops, .queue_depth = 2, .slot_size = sizeof(struct transport_req), .transport = TRANSPORT_KIND_DEVFUSE };
+	t.chan = &__real_transport_channel_devfuse;
+	ck_assert_msg(!transport_slots_new(&t, FDIO_REASON(err)), "%s", err);
 	q = &t.queues[0];
 	q->fd = fds[0];
 	kernel = fds[1];
@@ -146,20 +146,20 @@ static void teardown(void)
 	close(q->fd);
 	close(kernel);
 	q = NULL;
-	tr_slots_free(&t);
+	transport_slots_free(&t);
 	loop_set_free(loops);
 }
 
 /* A handler's answer to a request with this number. */
 static void answer(uint64_t unique)
 {
-	struct tr_req *req = list_first(&q->free, struct tr_req, link);
+	struct transport_req *req = list_first(&q->free, struct transport_req, link);
 
 	list_del(&req->link);
 	req->in.header.unique = unique;
 	req->reply_err = -ENOENT;
 	req->reply_len = 0;
-	__real_tr_chan_devfuse.reply(req);
+	__real_transport_channel_devfuse.reply(req);
 }
 
 static const int passing[] = { ENOMEM, EAGAIN, EINTR };
@@ -167,7 +167,7 @@ static const int passing[] = { ENOMEM, EAGAIN, EINTR };
 START_TEST(reply_is_written_again)
 {
 	struct fuse_out_header header;
-	uint64_t before = fdio_counter_read(CTR_tr_retry);
+	uint64_t before = fdio_counter_read(CTR_transport_retry);
 
 	fail_with = -passing[_i];
 	fail_times = 20;
@@ -177,7 +177,7 @@ START_TEST(reply_is_written_again)
 	ck_assert_int_eq(header.error, -ENOENT);
 	ck_assert_uint_eq(writes, 21);
 	ck_assert_uint_gt(pauses, 10);
-	ck_assert_uint_eq(fdio_counter_read(CTR_tr_retry) - before, 20);
+	ck_assert_uint_eq(fdio_counter_read(CTR_transport_retry) - before, 20);
 }
 END_TEST
 
@@ -185,14 +185,14 @@ END_TEST
 START_TEST(reply_is_given_up)
 {
 	struct fuse_out_header header;
-	uint64_t before = fdio_counter_read(CTR_tr_reply_gone);
+	uint64_t before = fdio_counter_read(CTR_transport_reply_gone);
 
 	fail_with = -passing[_i];
 	fail_times = FOR_EVER;
 	answer(7);
-	ck_assert_uint_eq(writes, TR_RETRY_MAX + 1);
-	ck_assert_uint_gt(pauses, TR_RETRY_MAX - 20);
-	ck_assert_uint_eq(fdio_counter_read(CTR_tr_reply_gone) - before, 1);
+	ck_assert_uint_eq(writes, TRANSPORT_RETRY_MAX + 1);
+	ck_assert_uint_gt(pauses, TRANSPORT_RETRY_MAX - 20);
+	ck_assert_uint_eq(fdio_counter_read(CTR_transport_reply_gone) - before, 1);
 	fail_times = 0;
 	for (unsigned n = 1; n <= 2 * q->nr_slots; n++) {
 		answer(n);
@@ -215,46 +215,46 @@ END_TEST
 
 START_TEST(request_is_read_again)
 {
-	__real_tr_chan_devfuse.arm(q);
+	__real_transport_channel_devfuse.arm(q);
 	for (unsigned round = 0; round < 3; round++) { /* what worked begins the count anew */
-		for (unsigned n = 1; n < TR_RETRY_MAX; n++) {
+		for (unsigned n = 1; n < TRANSPORT_RETRY_MAX; n++) {
 			submitted = 0;
 			complete(-ENOMEM);
 			ck_assert(!q->ended);
 			ck_assert_uint_eq(submitted, 1);
 		}
-		ck_assert_uint_eq(pauses, (round + 1) * (TR_RETRY_MAX - 1));
+		ck_assert_uint_eq(pauses, (round + 1) * (TRANSPORT_RETRY_MAX - 1));
 		complete(0); /* not a message: refused, and the next is read */
 	}
-	ck_assert_int_eq(t.end, TR_RUNNING);
+	ck_assert_int_eq(t.end, TRANSPORT_RUNNING);
 }
 END_TEST
 
 /* Only where there is no ring, or not any more, is the loop told that its clients do not wander. */
 START_TEST(clients_wander_on_the_ring)
 {
-	__real_tr_chan_devfuse.arm(q);
+	__real_transport_channel_devfuse.arm(q);
 	ck_assert_uint_eq(left_out, 1);
-	t.chan = &tr_chan_uring;
-	__real_tr_chan_devfuse.arm(q);
+	t.chan = &transport_channel_uring;
+	__real_transport_channel_devfuse.arm(q);
 	ck_assert_uint_eq(left_out, 1);
 	t.fell_back = true;
-	__real_tr_chan_devfuse.arm(q);
+	__real_transport_channel_devfuse.arm(q);
 	ck_assert_uint_eq(left_out, 2);
 }
 END_TEST
 
 START_TEST(reading_is_given_up)
 {
-	__real_tr_chan_devfuse.arm(q);
-	for (unsigned n = 0; n < TR_RETRY_MAX; n++)
+	__real_transport_channel_devfuse.arm(q);
+	for (unsigned n = 0; n < TRANSPORT_RETRY_MAX; n++)
 		complete(-ENOMEM);
 	ck_assert(!q->ended);
 	submitted = 0;
 	complete(-ENOMEM);
 	ck_assert(q->ended);
 	ck_assert_uint_eq(submitted, 0);
-	ck_assert_int_eq(t.end, TR_GONE);
+	ck_assert_int_eq(t.end, TRANSPORT_GONE);
 }
 END_TEST
 
@@ -262,17 +262,17 @@ END_TEST
 START_TEST(what_is_queued_is_left_to_the_ring)
 {
 	no_memory = true;
-	__real_tr_chan_devfuse.arm(q);
+	__real_transport_channel_devfuse.arm(q);
 	ck_assert_uint_eq(reads, 1);
 	ck_assert_uint_eq(submitted, 1);
 	ck_assert_uint_eq(pauses, 0);
 }
 END_TEST
 
-static void serve(struct tr_req *req, void *arg)
+static void serve(struct transport_req *req, void *arg)
 {
 	(void)arg;
-	tr_reply(req, served_with, 0);
+	transport_reply(req, served_with, 0);
 }
 
 static void from_kernel(uint32_t opcode, const void *body, size_t len)
@@ -281,7 +281,7 @@ static void from_kernel(uint32_t opcode, const void *body, size_t len)
 	struct iovec iov[2] = { { &header, sizeof(header) }, { (void *)(uintptr_t)body, len } };
 
 	ck_assert_int_eq(writev(kernel, iov, 2), header.len);
-	__real_tr_chan_devfuse.arm(q);
+	__real_transport_channel_devfuse.arm(q);
 	complete(-EAGAIN); /* whoever waits on the ring did not get it: it is read at once */
 }
 
@@ -342,7 +342,7 @@ static struct fuse_uring_cmd_req command(void)
 /* The one entry is registered and gets a request, which is answered at once: what is on the ring now is the reply. */
 static void reply_on_the_ring(uint64_t commit_id)
 {
-	struct fuse_uring_req_header *h = (void *)(tr_slot(q, 0)->payload - TR_HDR_BYTES);
+	struct fuse_uring_req_header *h = (void *)(transport_slot(q, 0)->payload - TRANSPORT_HDR_BYTES);
 	struct fuse_in_header header = { .len = sizeof(header), .opcode = FUSE_STATFS, .unique = 7, .nodeid = 1 };
 
 	memcpy(h->in_out, &header, sizeof(header));
@@ -355,11 +355,11 @@ static void reply_on_the_ring(uint64_t commit_id)
 
 static void start_ring(void)
 {
-	t.chan = &tr_chan_uring;
+	t.chan = &transport_channel_uring;
 	t.server.handle = serve;
-	ck_assert_int_eq(tr_chan_uring.open(&t), 0);
+	ck_assert_int_eq(transport_channel_uring.open(&t), 0);
 	ck_assert_uint_eq(q->nr_ring, 1);
-	tr_chan_uring.arm(q);
+	transport_channel_uring.arm(q);
 	ck_assert_uint_eq(sqe[0].cmd_op, FUSE_IO_URING_CMD_REGISTER);
 }
 
@@ -371,30 +371,30 @@ START_TEST(command_is_submitted_again)
 	for (unsigned round = 1; round <= 3; round++) { /* each reply has a count of its own */
 		reply_on_the_ring(round);
 		memcpy(was, sqe, sizeof(was));
-		for (unsigned n = 1; n < TR_RETRY_MAX; n++) {
+		for (unsigned n = 1; n < TRANSPORT_RETRY_MAX; n++) {
 			submitted = 0;
 			complete(-passing[_i]);
 			ck_assert_uint_eq(submitted, 1);
 			ck_assert_mem_eq(was, sqe, sizeof(was));
 		}
 	}
-	ck_assert_uint_gt(pauses, 3 * (TR_RETRY_MAX - 20));
+	ck_assert_uint_gt(pauses, 3 * (TRANSPORT_RETRY_MAX - 20));
 }
 END_TEST
 
 START_TEST(command_is_given_up)
 {
-	uint64_t before = fdio_counter_read(CTR_tr_reply_gone);
+	uint64_t before = fdio_counter_read(CTR_transport_reply_gone);
 
 	start_ring();
 	reply_on_the_ring(1);
-	for (unsigned n = 0; n < TR_RETRY_MAX; n++)
+	for (unsigned n = 0; n < TRANSPORT_RETRY_MAX; n++)
 		complete(-passing[_i]);
-	ck_assert_uint_eq(fdio_counter_read(CTR_tr_reply_gone), before);
+	ck_assert_uint_eq(fdio_counter_read(CTR_transport_reply_gone), before);
 	submitted = 0;
 	complete(-passing[_i]);
 	ck_assert_uint_eq(submitted, 0);
-	ck_assert_uint_eq(fdio_counter_read(CTR_tr_reply_gone) - before, 1);
+	ck_assert_uint_eq(fdio_counter_read(CTR_transport_reply_gone) - before, 1);
 }
 END_TEST
 
@@ -402,7 +402,7 @@ END_TEST
 START_TEST(registering_takes_no_time)
 {
 	start_ring();
-	for (unsigned n = 0; n < TR_RETRY_AT_ONCE && passing[_i] != ENOMEM; n++) {
+	for (unsigned n = 0; n < TRANSPORT_RETRY_AT_ONCE && passing[_i] != ENOMEM; n++) {
 		submitted = 0;
 		complete(-passing[_i]);
 		ck_assert_uint_eq(submitted, 1);
