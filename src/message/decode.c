@@ -42,7 +42,7 @@ static int take_name(const uint8_t **p, uint32_t *left, const char **ret, uint32
 	return err;
 }
 
-static int take_sized(const uint8_t *p, uint32_t left, uint32_t want, struct pro_in *in)
+static int take_sized(const uint8_t *p, uint32_t left, uint32_t want, struct message_in *in)
 {
 	if (want > left)
 		return -EINVAL;
@@ -51,47 +51,47 @@ static int take_sized(const uint8_t *p, uint32_t left, uint32_t want, struct pro
 	return 0;
 }
 
-static uint32_t sized_by_arg(const struct pro_in *in)
+static uint32_t sized_by_arg(const struct message_in *in)
 {
 	if (in->header.opcode == FUSE_WRITE)
 		return ((const struct fuse_write_in *)in->arg)->size;
 	return ((const struct fuse_setxattr_in *)in->arg)->size;
 }
 
-static int decode_rest(const struct pro_op *op, struct pro_in *in)
+static int decode_rest(const struct message_op *op, struct message_in *in)
 {
 	const uint8_t *p = in->rest;
 	uint32_t left = in->rest_len;
 	int err = 0;
 
 	switch (op->follows) {
-	case PRO_NOTHING:
+	case MESSAGE_NOTHING:
 		break;
-	case PRO_NAME:
+	case MESSAGE_NAME:
 		err = take_name(&p, &left, &in->name, &in->name_len);
 		break;
-	case PRO_NAME_NAME:
+	case MESSAGE_NAME_NAME:
 		err = take_name(&p, &left, &in->name, &in->name_len);
 		if (!err)
 			err = take_name(&p, &left, &in->name2, &in->name2_len);
 		break;
-	case PRO_NAME_TARGET:
+	case MESSAGE_NAME_TARGET:
 		err = take_name(&p, &left, &in->name, &in->name_len);
 		if (!err)
 			err = take_string(&p, &left, UINT32_MAX, &in->name2, &in->name2_len);
 		break;
-	case PRO_XATTR:
+	case MESSAGE_XATTR:
 		err = take_string(&p, &left, UINT32_MAX, &in->name, &in->name_len);
 		break;
-	case PRO_XATTR_VALUE:
+	case MESSAGE_XATTR_VALUE:
 		err = take_string(&p, &left, UINT32_MAX, &in->name, &in->name_len);
 		if (!err)
 			err = take_sized(p, left, sized_by_arg(in), in);
 		break;
-	case PRO_DATA:
+	case MESSAGE_DATA:
 		err = take_sized(p, left, sized_by_arg(in), in);
 		break;
-	case PRO_DATA_ANY:
+	case MESSAGE_DATA_ANY:
 		err = take_sized(p, left, left, in);
 		break;
 	}
@@ -99,7 +99,7 @@ static int decode_rest(const struct pro_op *op, struct pro_in *in)
 }
 
 /* The supplementary groups that a create carries at the end of the message. Unknown extensions are passed over. */
-static int decode_extensions(const uint8_t *p, uint32_t left, struct pro_in *in)
+static int decode_extensions(const uint8_t *p, uint32_t left, struct message_in *in)
 {
 	while (left >= sizeof(struct fuse_ext_header)) {
 		struct fuse_ext_header eh;
@@ -108,7 +108,7 @@ static int decode_extensions(const uint8_t *p, uint32_t left, struct pro_in *in)
 		memcpy(&eh, p, sizeof(eh));
 		if (eh.size < sizeof(eh) || eh.size > left)
 			return -EINVAL;
-		if (eh.type == PRO_EXT_GROUPS) {
+		if (eh.type == MESSAGE_EXTENT_GROUPS) {
 			if (eh.size < sizeof(eh) + sizeof(nr))
 				return -EINVAL;
 			memcpy(&nr, p + sizeof(eh), sizeof(nr));
@@ -127,9 +127,9 @@ static int decode_extensions(const uint8_t *p, uint32_t left, struct pro_in *in)
 }
 
 /* From here on in->h is filled, rest and rest_len hold everything behind the fixed argument. */
-static int decode_common(const struct pro_op *op, struct pro_in *in)
+static int decode_common(const struct message_op *op, struct message_in *in)
 {
-	uint32_t ext = pro_total_extlen(&in->header);
+	uint32_t ext = message_total_extlen(&in->header);
 
 	if (ext) {
 		if (ext > in->rest_len)
@@ -143,7 +143,7 @@ static int decode_common(const struct pro_op *op, struct pro_in *in)
 }
 
 /* Everything but argbuf and groups, which are filled when they are used: this runs for each request. */
-static void in_reset(struct pro_in *in)
+static void in_reset(struct message_in *in)
 {
 	in->arg = NULL;
 	in->rest = NULL;
@@ -155,10 +155,10 @@ static void in_reset(struct pro_in *in)
 	in->nr_groups = 0;
 }
 
-int pro_decode(const void *msg, size_t len, struct pro_in *in)
+int message_decode(const void *msg, size_t len, struct message_in *in)
 {
 	const uint8_t *p = msg;
-	const struct pro_op *op;
+	const struct message_op *op;
 	size_t have;
 
 	in_reset(in);
@@ -169,7 +169,7 @@ int pro_decode(const void *msg, size_t len, struct pro_in *in)
 	memcpy(&in->header, p, sizeof(in->header));
 	if (in->header.len != len)
 		return -EINVAL;
-	op = pro_op_lookup(in->header.opcode);
+	op = message_op_lookup(in->header.opcode);
 	if (!op)
 		return -ENOSYS;
 	have = len - sizeof(in->header);
@@ -187,13 +187,13 @@ int pro_decode(const void *msg, size_t len, struct pro_in *in)
 	return decode_common(op, in);
 }
 
-int pro_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest, uint32_t rest_len, struct pro_in *in)
+int message_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest, uint32_t rest_len, struct message_in *in)
 {
-	const struct pro_op *op;
+	const struct message_op *op;
 
 	in_reset(in);
 	in->header = *header;
-	op = pro_op_lookup(header->opcode);
+	op = message_op_lookup(header->opcode);
 	if (!op)
 		return -ENOSYS;
 	if (op->arg_size) {

@@ -18,7 +18,7 @@ static void put_dirent(uint8_t *p, uint64_t ino, uint64_t next_off, uint32_t typ
 	memset(p + end, 0, FUSE_DIRENT_ALIGN(end) - end);
 }
 
-bool pro_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off, uint32_t type, const char *name,
+bool message_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off, uint32_t type, const char *name,
 		    uint32_t name_len)
 {
 	size_t need = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + (size_t)name_len);
@@ -30,7 +30,7 @@ bool pro_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uin
 	return true;
 }
 
-bool pro_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *entry, uint64_t ino, uint64_t next_off,
+bool message_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *entry, uint64_t ino, uint64_t next_off,
 			uint32_t type, const char *name, uint32_t name_len)
 {
 	size_t need = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET_DIRENTPLUS + (size_t)name_len);

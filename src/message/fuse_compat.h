@@ -11,11 +11,11 @@
 #include <stdint.h>
 
 /* INIT flags above bit 31 travel in flags2, shifted down by 32. */
-#define PRO_INIT_EXT (1ULL << 30)
-#define PRO_CREATE_SUPP_GROUP (1ULL << 34)
-#define PRO_DIRECT_IO_ALLOW_MMAP (1ULL << 36)
-#define PRO_NO_EXPORT_SUPPORT (1ULL << 38)
-#define PRO_OVER_IO_URING (1ULL << 41)
+#define MESSAGE_INIT_EXTENT (1ULL << 30)
+#define MESSAGE_CREATE_SUPP_GROUP (1ULL << 34)
+#define MESSAGE_DIRECT_IO_ALLOW_MMAP (1ULL << 36)
+#define MESSAGE_NO_EXPORT_SUPPORT (1ULL << 38)
+#define MESSAGE_OVER_IO_URING (1ULL << 41)
 
 #ifndef FOPEN_PARALLEL_DIRECT_WRITES
 #define FOPEN_PARALLEL_DIRECT_WRITES (1 << 6)
@@ -57,10 +57,10 @@ struct fuse_statx_out {
 #endif
 
 /* The group list of creates: a fuse_ext_header, then u32 count and as many u32. */
-#define PRO_EXT_GROUPS 32
+#define MESSAGE_EXTENT_GROUPS 32
 
 /* The header's total_extlen, bytes. */
-static inline uint32_t pro_total_extlen(const struct fuse_in_header *header)
+static inline uint32_t message_total_extlen(const struct fuse_in_header *header)
 {
 	return (uint32_t)header->total_extlen * 8;
 }

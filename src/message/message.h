@@ -11,13 +11,13 @@
 #include "base/util.h"
 #include "message/fuse_compat.h"
 
-#define PRO_MAX_PAGES 256u
+#define MESSAGE_MAX_PAGES 256u
 /* As many bytes as pages, so that 1 MiB of page-aligned memory is one request. */
-#define PRO_MAX_WRITE (PRO_MAX_PAGES * 4096u)
+#define MESSAGE_MAX_WRITE (MESSAGE_MAX_PAGES * 4096u)
 /* Bytes before WRITE data in a /dev/fuse message: fuse_in_header and fuse_write_in. */
-#define PRO_WRITE_HDR 80u
+#define MESSAGE_WRITE_HDR 80u
 
-struct pro_in {
+struct message_in {
 	struct fuse_in_header header;
 	const void *arg;           /* fixed argument of the opcode, at least its full size (zero-extended copy for old, shorter forms); NULL if none */
 	const uint8_t *rest;       /* what follows it */
@@ -33,18 +33,18 @@ struct pro_in {
 	uint32_t groups[32];
 };
 
-const char *pro_opcode_name(uint32_t opcode); /* "LOOKUP"; "?" if unknown */
+const char *message_opcode_name(uint32_t opcode); /* "LOOKUP"; "?" if unknown */
 /*
  * A whole /dev/fuse message of len bytes (header, argument, rest contiguous). 0, or the -errno to answer with
  * (in->h is filled if at least a header was there, else it is zero, -EBADMSG, and nothing can be answered).
  */
-int pro_decode(const void *msg, size_t len, struct pro_in *in);
+int message_decode(const void *msg, size_t len, struct message_in *in);
 /* The ring's form: header, fixed argument area (128 bytes) and payload apart. */
-int pro_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest, uint32_t rest_len, struct pro_in *in);
+int message_decode_parts(const struct fuse_in_header *header, const void *arg, const void *rest, uint32_t rest_len, struct message_in *in);
 
 /* READDIR / READDIRPLUS: appends one entry at *off if it fits in cap; false if not. */
-bool pro_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off, uint32_t type, const char *name, uint32_t name_len);
-bool pro_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *entry, uint64_t ino, uint64_t next_off,
+bool message_add_dirent(uint8_t *buf, uint32_t cap, uint32_t *off, uint64_t ino, uint64_t next_off, uint32_t type, const char *name, uint32_t name_len);
+bool message_add_direntplus(uint8_t *buf, uint32_t cap, uint32_t *off, const struct fuse_entry_out *entry, uint64_t ino, uint64_t next_off,
 			uint32_t type, const char *name, uint32_t name_len);
 
 #endif

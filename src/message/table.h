@@ -7,23 +7,23 @@
 
 #include "message/message.h"
 
-enum pro_follows {
-	PRO_NOTHING,     /* whatever follows is ignored: newer kernels may append */
-	PRO_NAME,        /* one name of a directory entry */
-	PRO_NAME_NAME,   /* two of them */
-	PRO_NAME_TARGET, /* a name and the target of a symbolic link, which may hold slashes */
-	PRO_XATTR,       /* the name of an extended attribute */
-	PRO_XATTR_VALUE, /* and its value: fuse_setxattr_in.size bytes */
-	PRO_DATA,        /* fuse_write_in.size bytes */
-	PRO_DATA_ANY,    /* bytes that the operation judges itself */
+enum message_follows {
+	MESSAGE_NOTHING,     /* whatever follows is ignored: newer kernels may append */
+	MESSAGE_NAME,        /* one name of a directory entry */
+	MESSAGE_NAME_NAME,   /* two of them */
+	MESSAGE_NAME_TARGET, /* a name and the target of a symbolic link, which may hold slashes */
+	MESSAGE_XATTR,       /* the name of an extended attribute */
+	MESSAGE_XATTR_VALUE, /* and its value: fuse_setxattr_in.size bytes */
+	MESSAGE_DATA,        /* fuse_write_in.size bytes */
+	MESSAGE_DATA_ANY,    /* bytes that the operation judges itself */
 };
 
-struct pro_op {
+struct message_op {
 	const char *name;
 	uint32_t arg_size;
-	enum pro_follows follows;
+	enum message_follows follows;
 };
 
-const struct pro_op *pro_op_lookup(uint32_t opcode); /* NULL if unknown */
+const struct message_op *message_op_lookup(uint32_t opcode); /* NULL if unknown */
 
 #endif

@@ -22,9 +22,9 @@ static bool emit(void *arg, const struct ext4_dirent *entry)
 	struct fuse_entry_out none = { 0 };
 
 	if (fill->plus)
-		return pro_add_direntplus(fill->buf, fill->cap, &fill->off, &none, entry->ino, entry->next_cookie,
+		return message_add_direntplus(fill->buf, fill->cap, &fill->off, &none, entry->ino, entry->next_cookie,
 					  entry->type, entry->name, entry->name_len);
-	return pro_add_dirent(fill->buf, fill->cap, &fill->off, entry->ino, entry->next_cookie, entry->type, entry->name,
+	return message_add_dirent(fill->buf, fill->cap, &fill->off, entry->ino, entry->next_cookie, entry->type, entry->name,
 			      entry->name_len);
 }
 

@@ -2,7 +2,7 @@
 /* LOOKUP: OPS_TRY. A name that does not exist is an answer, which the kernel keeps. */
 #include "ops/types.h"
 
-static bool name_is(const struct pro_in *in, const char *s)
+static bool name_is(const struct message_in *in, const char *s)
 {
 	return in->name_len == strlen(s) && !memcmp(in->name, s, in->name_len);
 }
@@ -20,7 +20,7 @@ static void reply_lookup(struct ops_req *req, int err, struct ext4_inode *inode)
 
 static int lookup(struct ops_req *req, struct ext4_inode *dir, struct ext4_inode **ret)
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	int err;
 
 	/*
@@ -44,7 +44,7 @@ static int lookup(struct ops_req *req, struct ext4_inode *dir, struct ext4_inode
 
 void ops_lookup(struct ops_req *req)
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *dir, *inode = NULL;
 	bool parent = name_is(in, "..");
 	int err = in->name_len > EXT4_NAME_MAX ? -ENAMETOOLONG : ops_iget(req->ops, in->header.nodeid, &dir);

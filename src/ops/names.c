@@ -13,7 +13,7 @@
 /* The directory of the request and its name, checked. */
 static int start(struct ops_req *req, struct ext4_inode **ret_dir)
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	int err;
 
 	if (in->name_len > EXT4_NAME_MAX)
@@ -47,7 +47,7 @@ static void reply_new(struct ops_req *req, struct ext4_inode *dir, int err, stru
 
 static void create_node(struct ops_req *req, uint32_t mode, uint32_t rdev, uint32_t umask)
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *dir, *inode = NULL;
 	struct ext4_credentials credentials;
 	uint64_t since = ext4_evictions(req->ops->vol);
@@ -85,7 +85,7 @@ void ops_mkdir(struct ops_req *req)
 
 void ops_symlink(struct ops_req *req)
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *dir, *inode = NULL;
 	struct ext4_credentials credentials;
 	uint64_t since = ext4_evictions(req->ops->vol);
@@ -105,7 +105,7 @@ void ops_symlink(struct ops_req *req)
 void ops_link(struct ops_req *req)
 {
 	const struct fuse_link_in *l = ops_arg(req);
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *dir, *inode;
 	uint64_t since = ext4_evictions(req->ops->vol);
 	int err = start(req, &dir);
@@ -134,7 +134,7 @@ out:
 static void remove_name(struct ops_req *req,
 			int (*fn)(struct ext4_inode *dir, const char *name, unsigned len))
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *dir;
 	int err = start(req, &dir);
 
@@ -153,7 +153,7 @@ void ops_rmdir(struct ops_req *req) { remove_name(req, ext4_rmdir); }
 
 static void rename_common(struct ops_req *req, uint64_t newdir, uint32_t flags)
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *odir, *ndir;
 	uint64_t since = ext4_evictions(req->ops->vol);
 	struct ext4_credentials credentials;

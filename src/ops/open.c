@@ -97,7 +97,7 @@ static void reply_created(struct ops_req *req, int err, struct ext4_inode *inode
 void ops_create(struct ops_req *req)
 {
 	const struct fuse_create_in *in = ops_arg(req);
-	const struct pro_in *p = &req->tr.in;
+	const struct message_in *p = &req->tr.in;
 	struct fuse_open_in open = { .flags = in->flags, .open_flags = in->open_flags };
 	struct ext4_inode *dir, *inode = NULL;
 	struct ext4_credentials credentials;

@@ -17,7 +17,7 @@ bool ops_may_use_reserved(const struct ops_req *req)
 
 void ops_cred(struct ops_req *req, uint32_t umask, struct ext4_credentials *credentials)
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 
 	*credentials = (struct ext4_credentials){
 		.uid = in->header.uid,

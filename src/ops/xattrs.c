@@ -12,7 +12,7 @@
 void ops_setxattr(struct ops_req *req)
 {
 	const struct fuse_setxattr_in *in = ops_arg(req);
-	const struct pro_in *p = &req->tr.in;
+	const struct message_in *p = &req->tr.in;
 	uint64_t since = ext4_evictions(req->ops->vol);
 	unsigned how = ops_may_use_reserved(req) ? EXT4_XATTR_ROOT : 0;
 	struct ext4_inode *inode;
@@ -32,7 +32,7 @@ void ops_setxattr(struct ops_req *req)
 
 void ops_removexattr(struct ops_req *req)
 {
-	const struct pro_in *in = &req->tr.in;
+	const struct message_in *in = &req->tr.in;
 	struct ext4_inode *inode;
 	int err = in->name_len > EXT4_NAME_MAX ? -ERANGE : ops_iget(req->ops, in->header.nodeid, &inode);
 
@@ -60,7 +60,7 @@ static void reply_value(struct ops_req *req, int err, uint32_t asked, size_t len
 void ops_getxattr(struct ops_req *req)
 {
 	const struct fuse_getxattr_in *in = ops_arg(req);
-	const struct pro_in *p = &req->tr.in;
+	const struct message_in *p = &req->tr.in;
 	uint32_t size = FDIO_MIN(in->size, req->tr.payload_cap);
 	struct ext4_inode *inode;
 	char name[NAME_CAP];

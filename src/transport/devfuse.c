@@ -38,8 +38,8 @@
 
 static void take_requests(struct transport_queue *queue);
 
-static void *message_of(struct transport_req *req) { return req->payload - PRO_WRITE_HDR; }
-#define MESSAGE_CAP (PRO_WRITE_HDR + PRO_MAX_WRITE)
+static void *message_of(struct transport_req *req) { return req->payload - MESSAGE_WRITE_HDR; }
+#define MESSAGE_CAP (MESSAGE_WRITE_HDR + MESSAGE_MAX_WRITE)
 
 /* Slots that other threads have answered; DEVFUSE-1. */
 static void take_returned(struct transport_queue *queue)
@@ -85,7 +85,7 @@ static bool is_transient(int err)
 
 static void got_message(struct transport_req *req, size_t len)
 {
-	transport_dispatch(req, pro_decode(message_of(req), len, &req->in));
+	transport_dispatch(req, message_decode(message_of(req), len, &req->in));
 }
 
 static void read_done(struct loop_op *op, int res, unsigned cqe_flags)
@@ -192,7 +192,7 @@ static void send_reply(struct transport_req *req, int fd)
 	fdio_count(CTR_transport_reply_gone);
 	/* ENOENT: the client died and the kernel gave the request up. ENODEV: the mount is gone. */
 	if (n < 0 && errno != ENOENT && errno != ENODEV)
-		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(req->in.header.opcode), req->reply_err,
+		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", message_opcode_name(req->in.header.opcode), req->reply_err,
 				req->reply_len, strerror(errno));
 }
 

@@ -125,10 +125,10 @@ void transport_dispatch(struct transport_req *req, int err)
 	}
 	if (err) {
 		if (err == -ENOSYS) { /* an operation that is not served: the kernel asks once and does without */
-			log_debug("FUSE %s (%u) is not served", pro_opcode_name(req->in.header.opcode), req->in.header.opcode);
+			log_debug("FUSE %s (%u) is not served", message_opcode_name(req->in.header.opcode), req->in.header.opcode);
 		} else {
 			fdio_count(CTR_transport_bad_message);
-			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", pro_opcode_name(req->in.header.opcode),
+			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", message_opcode_name(req->in.header.opcode),
 					req->in.header.len);
 		}
 		transport_reply(req, err == -EBADMSG ? -EINVAL : err, 0);

@@ -31,16 +31,16 @@ static uint64_t wanted_flags(struct transport *transport)
 	char why[128];
 	uint64_t f = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
 		     FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_ABORT_ERROR | FUSE_MAX_PAGES |
-		     FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_SETXATTR_EXT | PRO_INIT_EXT | PRO_CREATE_SUPP_GROUP |
+		     FUSE_CACHE_SYMLINKS | FUSE_EXPLICIT_INVAL_DATA | FUSE_SETXATTR_EXT | MESSAGE_INIT_EXTENT | MESSAGE_CREATE_SUPP_GROUP |
 		     FUSE_DONT_MASK;
 
 	if (config->posix_acl)
 		f |= FUSE_POSIX_ACL;
 	if (config->parallel_dio)
-		f |= PRO_DIRECT_IO_ALLOW_MMAP;
+		f |= MESSAGE_DIRECT_IO_ALLOW_MMAP;
 	if (config->transport != TRANSPORT_KIND_DEVFUSE && transport_uring_usable(transport, FDIO_REASON(why)))
-		f |= PRO_OVER_IO_URING;
-	f |= config->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : PRO_NO_EXPORT_SUPPORT;
+		f |= MESSAGE_OVER_IO_URING;
+	f |= config->export_handles ? (uint64_t)FUSE_EXPORT_SUPPORT : MESSAGE_NO_EXPORT_SUPPORT;
 	return f;
 }
 
@@ -49,14 +49,14 @@ static void fill_reply(struct transport *transport, const struct fuse_init_in *i
 	uint64_t offered = in->flags;
 	unsigned bg = transport->config.max_background ? transport->config.max_background : DEFAULT_BACKGROUND;
 
-	if (offered & PRO_INIT_EXT)
+	if (offered & MESSAGE_INIT_EXTENT)
 		offered |= (uint64_t)in->flags2 << 32;
 	transport->conn.flags = offered & wanted_flags(transport);
-	transport->chan = transport->conn.flags & PRO_OVER_IO_URING ? &transport_channel_uring : &transport_channel_devfuse;
+	transport->chan = transport->conn.flags & MESSAGE_OVER_IO_URING ? &transport_channel_uring : &transport_channel_devfuse;
 	transport->conn.kernel_minor = in->minor;
 	transport->conn.proto_minor = FDIO_MIN(in->minor, (uint32_t)FUSE_KERNEL_MINOR_VERSION);
-	transport->conn.max_write = transport->conn.max_read = PRO_MAX_WRITE;
-	transport->conn.max_pages = PRO_MAX_PAGES;
+	transport->conn.max_write = transport->conn.max_read = MESSAGE_MAX_WRITE;
+	transport->conn.max_pages = MESSAGE_MAX_PAGES;
 
 	memset(out, 0, sizeof(*out));
 	out->major = FUSE_KERNEL_VERSION;
@@ -66,9 +66,9 @@ static void fill_reply(struct transport *transport, const struct fuse_init_in *i
 	out->flags2 = (uint32_t)(transport->conn.flags >> 32);
 	out->max_background = (uint16_t)FDIO_MIN(bg, 65535u);
 	out->congestion_threshold = (uint16_t)(out->max_background * 3u / 4);
-	out->max_write = PRO_MAX_WRITE;
+	out->max_write = MESSAGE_MAX_WRITE;
 	out->time_gran = 1;
-	out->max_pages = PRO_MAX_PAGES;
+	out->max_pages = MESSAGE_MAX_PAGES;
 }
 
 static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *reason)
@@ -90,7 +90,7 @@ static int refuse_old_kernel(const struct fuse_init_in *in, struct fdio_reason *
 static int refuse_no_ring(const struct transport *transport, const struct fuse_init_in *in,
 		struct fdio_reason *reason)
 {
-	bool offered = (in->flags & PRO_INIT_EXT) && (((uint64_t)in->flags2 << 32) & PRO_OVER_IO_URING);
+	bool offered = (in->flags & MESSAGE_INIT_EXTENT) && (((uint64_t)in->flags2 << 32) & MESSAGE_OVER_IO_URING);
 
 	if (transport->config.transport != TRANSPORT_KIND_URING || offered)
 		return 0;
@@ -124,7 +124,7 @@ int transport_init_handshake(struct transport *transport, struct fdio_reason *re
 {
 	/* Any slot's buffer is large enough for a message; nothing else uses them yet. */
 	uint8_t *buf = transport->queues[0].arena;
-	struct pro_in in;
+	struct message_in in;
 	struct fuse_init_out out;
 	struct fuse_out_header header = { .len = sizeof(header) + sizeof(out) };
 	struct iovec iov[2] = { { &header, sizeof(header) }, { &out, sizeof(out) } };
@@ -132,10 +132,10 @@ int transport_init_handshake(struct transport *transport, struct fdio_reason *re
 
 	if (n < 0)
 		return n;
-	int err = pro_decode(buf, (size_t)n, &in);
+	int err = message_decode(buf, (size_t)n, &in);
 	if (err || in.header.opcode != FUSE_INIT) {
 		fdio_reason_set(reason, "the kernel's first FUSE message is %s of %d bytes, not "
-				"INIT", pro_opcode_name(in.header.opcode), n);
+				"INIT", message_opcode_name(in.header.opcode), n);
 		return -EPROTO;
 	}
 	header.unique = in.header.unique;

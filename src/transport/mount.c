@@ -92,7 +92,7 @@ static void build_options(const struct transport *transport, char *out, size_t c
 	int n;
 
 	escape_into(fsname, sizeof(fsname), transport->source);
-	n = snprintf(out, cap, "fsname=%s,subtype=fusedio,default_permissions,max_read=%u", fsname, PRO_MAX_WRITE);
+	n = snprintf(out, cap, "fsname=%s,subtype=fusedio,default_permissions,max_read=%u", fsname, MESSAGE_MAX_WRITE);
 	if (transport->config.blkdev)
 		n += snprintf(out + n, cap - n, ",blkdev,blksize=%u", transport->config.blksize);
 	if (transport->mount_opts[0])

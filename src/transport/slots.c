@@ -91,7 +91,7 @@ static int queue_new(struct transport *transport, unsigned i, unsigned depth)
 		req->queue = i;
 		req->slot = s;
 		req->payload = queue->arena + (size_t)s * TRANSPORT_SLOT_BYTES + TRANSPORT_HDR_BYTES;
-		req->payload_cap = PRO_MAX_WRITE;
+		req->payload_cap = MESSAGE_MAX_WRITE;
 		req->buf_index = -1;
 		list_add_tail(&queue->free, &req->link);
 	}

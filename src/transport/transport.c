@@ -120,7 +120,7 @@ static void log_one(const struct transport_req *req)
 
 	if ((op == FUSE_READ || op == FUSE_WRITE) && io)
 		snprintf(where, sizeof(where), ", %u bytes at %llu", io->size, (unsigned long long)io->offset);
-	log_warn("no answer yet to %s of inode %llu%s (request %llu, process %u)", pro_opcode_name(op), (unsigned long long)req->in.header.nodeid,
+	log_warn("no answer yet to %s of inode %llu%s (request %llu, process %u)", message_opcode_name(op), (unsigned long long)req->in.header.nodeid,
 		 where, (unsigned long long)req->in.header.unique, req->in.header.pid);
 }
 

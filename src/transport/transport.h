@@ -32,7 +32,7 @@ struct transport_req {
 	FDIO_MAGIC_FIELD;
 	struct transport *transport;
 	struct loop *loop;         /* that serves it */
-	struct pro_in in;          /* decoded and validated header and fixed argument */
+	struct message_in in;          /* decoded and validated header and fixed argument */
 	uint8_t *payload;
 	uint32_t payload_cap;
 	int buf_index;

@@ -100,7 +100,7 @@ struct transport {
 
 /* One slot's memory: the page before the payload holds the message header and later the reply header. */
 #define TRANSPORT_HDR_BYTES 4096u
-#define TRANSPORT_PAYLOAD_BYTES (PRO_MAX_PAGES * 4096u)
+#define TRANSPORT_PAYLOAD_BYTES (MESSAGE_MAX_PAGES * 4096u)
 #define TRANSPORT_SLOT_BYTES (TRANSPORT_HDR_BYTES + TRANSPORT_PAYLOAD_BYTES)
 /* Pinned memory for all loops together: queue depth is lowered on wide machines to stay below. */
 #define TRANSPORT_ARENA_MAX (1024ull << 20)
@@ -144,7 +144,7 @@ bool transport_deal_sample(struct transport_deal *deal, bool on, unsigned mine, 
 static inline bool transport_deal_slot(uint32_t slot) { return slot % 8 % 3 == 1; }
 
 /* A large read for a page cache. in: decoded, so its argument is whole. */
-static inline bool transport_deal_is_readahead(const struct pro_in *in)
+static inline bool transport_deal_is_readahead(const struct message_in *in)
 {
 	const struct fuse_read_in *read = in->arg;
 

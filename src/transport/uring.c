@@ -56,7 +56,7 @@ struct entry {
 	unsigned tries;                 /* of it, after failures: transport_retry */
 };
 
-_Static_assert(sizeof(struct entry) + PRO_WRITE_HDR <= TRANSPORT_HDR_BYTES, "both channels' headers fit in a slot's first page");
+_Static_assert(sizeof(struct entry) + MESSAGE_WRITE_HDR <= TRANSPORT_HDR_BYTES, "both channels' headers fit in a slot's first page");
 
 static struct entry *entry_of(struct transport_req *req) { return (struct entry *)(void *)(req->payload - TRANSPORT_HDR_BYTES); }
 
@@ -188,7 +188,7 @@ static void got_request(struct entry *entry)
 
 	memcpy(&header, entry->h.in_out, sizeof(header));
 	req->commit_id = entry->h.ring_ent_in_out.commit_id;
-	int err = pro_decode_parts(&header, entry->h.op_in, req->payload, FDIO_MIN(n, TRANSPORT_PAYLOAD_BYTES), &req->in);
+	int err = message_decode_parts(&header, entry->h.op_in, req->payload, FDIO_MIN(n, TRANSPORT_PAYLOAD_BYTES), &req->in);
 	struct loop *loop = err ? req->loop : who_serves(req);
 	if (likely(loop == req->loop)) {
 		serve(req, err);
@@ -212,7 +212,7 @@ static void entry_failed(struct transport_queue *queue, struct entry *entry, int
 	}
 	fdio_count(CTR_transport_reply_gone);
 	if (!queue->ring_over)
-		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", pro_opcode_name(entry->req->in.header.opcode),
+		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", message_opcode_name(entry->req->in.header.opcode),
 				entry->req->reply_err, entry->req->reply_len, strerror(-err));
 }
 

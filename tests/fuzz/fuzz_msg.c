@@ -112,7 +112,7 @@ static void wait_below(struct world *w, unsigned n)
 }
 
 /* ---- messages ---- */
-struct message { uint32_t len; bool ring; uint8_t bytes[PRO_WRITE_HDR + 70000]; };
+struct message { uint32_t len; bool ring; uint8_t bytes[MESSAGE_WRITE_HDR + 70000]; };
 
 static uint64_t number(struct rnd *rng)
 {
@@ -264,7 +264,7 @@ static uint32_t fill_ext(struct rnd *rng, uint8_t *p)
 		v[k] = rnd_n(rng, 3) ? rnd_n(rng, 40) : (uint32_t)number(rng);
 	if (rnd_n(rng, 2)) {
 		v[0] = n * 4;
-		v[1] = PRO_EXT_GROUPS;
+		v[1] = MESSAGE_EXTENT_GROUPS;
 	}
 	memcpy(p, v, n * 4);
 	return n * 4;
@@ -292,7 +292,7 @@ static void spoil(struct rnd *rng, struct message *message)
 static void make_message(struct world *w, struct rnd *rng, struct message *message)
 {
 	struct fuse_in_header header = { .opcode = some_opcode(rng), .unique = 2 * ++w->sent, .nodeid = node(w, rng) };
-	const struct pro_op *known = pro_op_lookup(header.opcode);
+	const struct message_op *known = message_op_lookup(header.opcode);
 	uint32_t arg = known ? known->arg_size : rnd_n(rng, 100);
 	uint8_t *p = message->bytes + sizeof(header);
 
@@ -317,12 +317,12 @@ static void make_message(struct world *w, struct rnd *rng, struct message *messa
 /* ---- decoding alone, where any byte too many is noticed ---- */
 static void decode(const struct message *message)
 {
-	struct pro_in *in = malloc(sizeof(*in));
+	struct message_in *in = malloc(sizeof(*in));
 	uint8_t *copy = malloc(message->len ? message->len : 1);
 
 	MUST(in && copy);
 	memcpy(copy, message->bytes, message->len);
-	if (!pro_decode(copy, message->len, in)) {
+	if (!message_decode(copy, message->len, in)) {
 		const uint8_t *end = copy + message->len;
 		MUST(!in->name || (in->name_len && in->name[in->name_len] == 0 && (const uint8_t *)in->name + in->name_len < end));
 		MUST(!in->name2 || (in->name2_len && in->name2[in->name2_len] == 0 && (const uint8_t *)in->name2 + in->name2_len < end));
@@ -352,10 +352,10 @@ static struct transport_req *free_slot(struct world *w)
 
 static void send_dev(struct transport_req *req, const struct message *message)
 {
-	uint8_t *at = req->payload - PRO_WRITE_HDR;
+	uint8_t *at = req->payload - MESSAGE_WRITE_HDR;
 
 	memcpy(at, message->bytes, message->len);
-	transport_dispatch(req, pro_decode(at, message->len, &req->in));
+	transport_dispatch(req, message_decode(at, message->len, &req->in));
 }
 
 /* As the kernel fills an entry: header, argument and payload apart. */
@@ -367,7 +367,7 @@ static void send_ring(struct transport_req *req, const struct message *message)
 	memset(&entry->h, 0, sizeof(entry->h));
 	memcpy(entry->h.in_out, message->bytes, FDIO_MIN(message->len, (uint32_t)sizeof(struct fuse_in_header)));
 	memcpy(&op, message->bytes + 4, 4);
-	arg = pro_op_lookup(op) ? pro_op_lookup(op)->arg_size : 0;
+	arg = message_op_lookup(op) ? message_op_lookup(op)->arg_size : 0;
 	rest = (uint32_t)sizeof(struct fuse_in_header) + arg;
 	if (message->len > rest) {
 		memcpy(req->payload, message->bytes + rest, message->len - rest);
@@ -430,7 +430,7 @@ static void slots_new(struct world *w, size_t slot_size)
 		req->loop = w->queue.loop;
 		req->slot = s;
 		req->payload = (uint8_t *)fdio_alloc_aligned(4096, TRANSPORT_SLOT_BYTES) + TRANSPORT_HDR_BYTES;
-		req->payload_cap = PRO_MAX_WRITE;
+		req->payload_cap = MESSAGE_MAX_WRITE;
 		req->buf_index = -1;
 	}
 }

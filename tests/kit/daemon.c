@@ -92,7 +92,7 @@ int transport_init_handshake(struct transport *transport, struct fdio_reason *re
 {
 	(void)reason;
 	transport->chan = &chan;
-	transport->conn = (struct transport_conn){ .proto_minor = 40, .max_write = PRO_MAX_WRITE, .max_read = PRO_MAX_WRITE, .max_pages = PRO_MAX_PAGES };
+	transport->conn = (struct transport_conn){ .proto_minor = 40, .max_write = MESSAGE_MAX_WRITE, .max_read = MESSAGE_MAX_WRITE, .max_pages = MESSAGE_MAX_PAGES };
 	return 0;
 }
 
@@ -101,10 +101,10 @@ static void dispatch(struct loop_msg *msg)
 {
 	struct ticket *ticket = container_of(msg, struct ticket, msg);
 	struct transport_req *req = ticket->slot;
-	uint8_t *at = req->payload - PRO_WRITE_HDR;
+	uint8_t *at = req->payload - MESSAGE_WRITE_HDR;
 
 	memcpy(at, ticket->bytes, ticket->len);
-	transport_dispatch(req, pro_decode(at, ticket->len, &req->in));
+	transport_dispatch(req, message_decode(at, ticket->len, &req->in));
 }
 
 static bool wait_for(bool (*done)(const void *arg), const void *arg)
@@ -177,7 +177,7 @@ const struct fk_answer *fk_wait(struct fake_kernel *kernel, unsigned ticket)
 
 	ck_assert_uint_eq(t->unique, 2 * (ticket + 1ull));
 	ck_assert_msg(wait_for(ticket_answered, t), "%s was not answered within %d ms",
-		      pro_opcode_name(((const struct fuse_in_header *)t->bytes)->opcode), WAIT_MS);
+		      message_opcode_name(((const struct fuse_in_header *)t->bytes)->opcode), WAIT_MS);
 	return &t->answer;
 }
 

@@ -61,7 +61,7 @@ ssize_t read(int fd, void *buf, size_t n)
 	memcpy(&header, buf, sizeof(header));
 	memcpy(&in, (char *)buf + sizeof(header), sizeof(in));
 	if (header.opcode == FUSE_INIT && header.len == got) {
-		in.flags2 &= ~(uint32_t)(PRO_OVER_IO_URING >> 32);
+		in.flags2 &= ~(uint32_t)(MESSAGE_OVER_IO_URING >> 32);
 		memcpy((char *)buf + sizeof(header), &in, sizeof(in));
 	}
 	return got;

@@ -26,18 +26,18 @@ static uint8_t *message(uint32_t opcode, const void *arg, size_t arg_len, const 
 	return m;
 }
 
-static int decode(uint32_t opcode, const void *arg, size_t arg_len, const void *rest, size_t rest_len, uint16_t extlen8, struct pro_in *in,
+static int decode(uint32_t opcode, const void *arg, size_t arg_len, const void *rest, size_t rest_len, uint16_t extlen8, struct message_in *in,
 		  uint8_t **ret_msg)
 {
 	size_t len;
 
 	*ret_msg = message(opcode, arg, arg_len, rest, rest_len, extlen8, &len);
-	return pro_decode(*ret_msg, len, in);
+	return message_decode(*ret_msg, len, in);
 }
 
 START_TEST(names)
 {
-	struct pro_in in;
+	struct message_in in;
 	uint8_t *m;
 
 	ck_assert_int_eq(decode(FUSE_LOOKUP, NULL, 0, "file", 5, 0, &in, &m), 0);
@@ -71,17 +71,17 @@ END_TEST
 /* The length in the header is the message's, no more and no less. */
 START_TEST(length_is_the_messages)
 {
-	struct pro_in in;
+	struct message_in in;
 	size_t len;
 	uint8_t *m = message(FUSE_LOOKUP, NULL, 0, "file", 5, 0, &len);
 	struct fuse_in_header header;
 
-	ck_assert_int_eq(pro_decode(m, len, &in), 0);
+	ck_assert_int_eq(message_decode(m, len, &in), 0);
 	for (int by = -1; by <= 1; by += 2) {
 		memcpy(&header, m, sizeof(header));
 		header.len = (uint32_t)((int)len + by);
 		memcpy(m, &header, sizeof(header));
-		ck_assert_int_eq(pro_decode(m, len, &in), -EINVAL);
+		ck_assert_int_eq(message_decode(m, len, &in), -EINVAL);
 	}
 	free(m);
 }
@@ -91,13 +91,13 @@ START_TEST(write_data_is_bounded)
 {
 	struct fuse_write_in w = { .fh = 3, .offset = 512, .size = 100 };
 	uint8_t data[100] = { 1, 2, 3 };
-	struct pro_in in;
+	struct message_in in;
 	uint8_t *m;
 
 	ck_assert_int_eq(decode(FUSE_WRITE, &w, sizeof(w), data, 100, 0, &in, &m), 0);
 	ck_assert_uint_eq(in.data_len, 100);
 	ck_assert_mem_eq(in.data, data, 100);
-	ck_assert_uint_eq(in.data - m, PRO_WRITE_HDR);
+	ck_assert_uint_eq(in.data - m, MESSAGE_WRITE_HDR);
 	free(m);
 	ck_assert_int_eq(decode(FUSE_WRITE, &w, sizeof(w), data, 99, 0, &in, &m), -EINVAL);
 	free(m);
@@ -110,7 +110,7 @@ END_TEST
 START_TEST(xattr_value_is_bounded)
 {
 	struct fuse_setxattr_in s = { .size = 3 };
-	struct pro_in in;
+	struct message_in in;
 	uint8_t *m;
 
 	ck_assert_int_eq(decode(FUSE_SETXATTR, &s, sizeof(s), "user.a/b\0xyz", 12, 0, &in, &m), 0);
@@ -127,8 +127,8 @@ START_TEST(groups_extension)
 {
 	struct fuse_create_in c = { .mode = 0100644 };
 	uint8_t rest[8 + 24] = "name\0\0\0";
-	uint32_t ext[6] = { 24, PRO_EXT_GROUPS, 2, 100, 200, 0 };
-	struct pro_in in;
+	uint32_t ext[6] = { 24, MESSAGE_EXTENT_GROUPS, 2, 100, 200, 0 };
+	struct message_in in;
 	uint8_t *m;
 
 	memcpy(rest + 8, ext, sizeof(ext));
@@ -158,19 +158,19 @@ END_TEST
 START_TEST(short_and_unknown)
 {
 	struct fuse_in_header header = { .len = 40, .opcode = 999, .unique = 1 };
-	struct pro_in in = { .header.unique = 7 }; /* of the message before */
+	struct message_in in = { .header.unique = 7 }; /* of the message before */
 
-	ck_assert_int_eq(pro_decode(&header, 39, &in), -EBADMSG);
+	ck_assert_int_eq(message_decode(&header, 39, &in), -EBADMSG);
 	ck_assert_uint_eq(in.header.unique, 0);
-	ck_assert_int_eq(pro_decode(&header, 40, &in), -ENOSYS);
+	ck_assert_int_eq(message_decode(&header, 40, &in), -ENOSYS);
 	header.opcode = FUSE_READ;
-	ck_assert_int_eq(pro_decode(&header, 40, &in), -EINVAL);
+	ck_assert_int_eq(message_decode(&header, 40, &in), -EINVAL);
 	header.len = 41;
-	ck_assert_int_eq(pro_decode(&header, 40, &in), -EINVAL);
-	ck_assert_ptr_null(pro_op_lookup(999));
-	ck_assert_uint_eq(pro_op_lookup(FUSE_READ)->arg_size, 40);
-	ck_assert_str_eq(pro_opcode_name(FUSE_STATX), "STATX");
-	ck_assert_str_eq(pro_opcode_name(7), "?");
+	ck_assert_int_eq(message_decode(&header, 40, &in), -EINVAL);
+	ck_assert_ptr_null(message_op_lookup(999));
+	ck_assert_uint_eq(message_op_lookup(FUSE_READ)->arg_size, 40);
+	ck_assert_str_eq(message_opcode_name(FUSE_STATX), "STATX");
+	ck_assert_str_eq(message_opcode_name(7), "?");
 }
 END_TEST
 
@@ -182,7 +182,7 @@ START_TEST(any_bytes_any_length)
 	for (uint32_t op = 0; op < 60; op++)
 		for (size_t len = 0; len < 200; len++) {
 			uint8_t *m = malloc(len ? len : 1);
-			struct pro_in in;
+			struct message_in in;
 
 			for (size_t i = 0; i < len; i++) {
 				x ^= x << 13, x ^= x >> 7, x ^= x << 17;
@@ -195,7 +195,7 @@ START_TEST(any_bytes_any_length)
 			}
 			if (len >= 40)
 				m[36] &= 7, m[37] = 0;
-			int err = pro_decode(m, len, &in);
+			int err = message_decode(m, len, &in);
 			ck_assert(err <= 0);
 			if (!err && in.name)
 				ck_assert_uint_eq(strlen(in.name), in.name_len);
@@ -209,13 +209,13 @@ START_TEST(parts_equal_whole)
 	struct fuse_write_in w = { .fh = 9, .offset = 1, .size = 4 };
 	struct fuse_in_header header = { .len = 84, .opcode = FUSE_WRITE, .unique = 3 };
 	uint8_t area[128] = { 0 };
-	struct pro_in in;
+	struct message_in in;
 
 	memcpy(area, &w, sizeof(w));
-	ck_assert_int_eq(pro_decode_parts(&header, area, "data", 4, &in), 0);
+	ck_assert_int_eq(message_decode_parts(&header, area, "data", 4, &in), 0);
 	ck_assert_uint_eq(((const struct fuse_write_in *)in.arg)->fh, 9);
 	ck_assert_uint_eq(in.data_len, 4);
-	ck_assert_int_eq(pro_decode_parts(&header, area, "dat", 3, &in), -EINVAL);
+	ck_assert_int_eq(message_decode_parts(&header, area, "dat", 3, &in), -EINVAL);
 }
 END_TEST
 
@@ -224,11 +224,11 @@ START_TEST(dirents_fit_exactly)
 	uint8_t buf[128];
 	uint32_t off = 0;
 
-	ck_assert(pro_add_dirent(buf, 64, &off, 11, 1, 8, "abc", 3));
+	ck_assert(message_add_dirent(buf, 64, &off, 11, 1, 8, "abc", 3));
 	ck_assert_uint_eq(off, 32);
-	ck_assert(pro_add_dirent(buf, 64, &off, 12, 2, 8, "12345678", 8));
+	ck_assert(message_add_dirent(buf, 64, &off, 12, 2, 8, "12345678", 8));
 	ck_assert_uint_eq(off, 64);
-	ck_assert(!pro_add_dirent(buf, 64, &off, 13, 3, 8, "x", 1));
+	ck_assert(!message_add_dirent(buf, 64, &off, 13, 3, 8, "x", 1));
 	ck_assert_uint_eq(off, 64);
 	const struct fuse_dirent *d = (const void *)(buf + 32);
 	ck_assert_uint_eq(d->ino, 12);
@@ -238,9 +238,9 @@ START_TEST(dirents_fit_exactly)
 	struct fuse_entry_out entry = { .nodeid = 5 };
 	uint8_t plus[400];
 	off = 0;
-	ck_assert(pro_add_direntplus(plus, sizeof(plus), &off, &entry, 5, 1, 4, "dir", 3));
+	ck_assert(message_add_direntplus(plus, sizeof(plus), &off, &entry, 5, 1, 4, "dir", 3));
 	ck_assert_uint_eq(off, sizeof(entry) + 32);
-	ck_assert(!pro_add_direntplus(plus, off + 10, &off, &entry, 5, 1, 4, "dir", 3));
+	ck_assert(!message_add_direntplus(plus, off + 10, &off, &entry, 5, 1, 4, "dir", 3));
 }
 END_TEST
 

@@ -121,7 +121,7 @@ END_TEST
 static bool is_one(uint32_t opcode, uint32_t size, uint32_t flags)
 {
 	struct fuse_read_in read = { .size = size, .flags = flags };
-	struct pro_in in = { .header.opcode = opcode, .arg = opcode == FUSE_READ ? &read : NULL };
+	struct message_in in = { .header.opcode = opcode, .arg = opcode == FUSE_READ ? &read : NULL };
 
 	return transport_deal_is_readahead(&in);
 }
