@@ -39,7 +39,7 @@ PRIMITIVES = {
     "pthread_join", "sem_wait", "nanosleep", "usleep", "poll", "waitpid",
 }
 # Locks that may be held across I/O. fdio_mutex_lock on these waits; on others it is short.
-LONG_RANKS = {"RANK_X4_RENAME", "RANK_X4_MAP", "RANK_JOURNAL_HANDLE"}
+LONG_RANKS = {"RANK_EXT4_RENAME", "RANK_EXT4_MAP", "RANK_JOURNAL_HANDLE"}
 LOCK = "fdio_mutex_lock"
 
 # Calls that are not made, or do not count. Names are those of callgraph.py.

@@ -26,7 +26,7 @@ static struct fdio_counters fallback; /* shared by threads that found no memory:
 static pthread_key_t key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static const struct { const char *name, *text; } info[CTR_NR] = {
+static const struct { const char *name, *text; } info[COUNTER_NR] = {
 #define COUNTER(n, unit, t) { #n, t " (" #unit ")" },
 #include "base/counters.def"
 #undef COUNTER
@@ -40,7 +40,7 @@ static void node_release(void *p)
 	for (pp = &nodes; *pp != node; pp = &(*pp)->next)
 		;
 	*pp = node->next;
-	for (int i = 0; i < CTR_NR; i++)
+	for (int i = 0; i < COUNTER_NR; i++)
 		ended.v[i] += node->c.v[i];
 	pthread_mutex_unlock(&lock);
 	fdio_counters_mine = NULL;
@@ -79,7 +79,7 @@ const char *fdio_counter_name(enum fdio_counter c) { return info[c].name; }
 
 void fdio_counters_log(void)
 {
-	for (int c = 0; c < CTR_NR; c++) {
+	for (int c = 0; c < COUNTER_NR; c++) {
 		uint64_t v = fdio_counter_read(c);
 		if (v)
 			fdio_log_emit(FDIO_LOG_INFO, "%s %" PRIu64 ": %s", info[c].name, v, info[c].text);

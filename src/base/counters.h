@@ -9,13 +9,13 @@
 #include "base/util.h"
 
 enum fdio_counter {
-#define COUNTER(name, unit, text) CTR_##name,
+#define COUNTER(name, unit, text) COUNTER_##name,
 #include "base/counters.def"
 #undef COUNTER
-	CTR_NR
+	COUNTER_NR
 };
 
-struct fdio_counters { uint64_t v[CTR_NR]; };
+struct fdio_counters { uint64_t v[COUNTER_NR]; };
 
 extern __thread struct fdio_counters *fdio_counters_mine;
 struct fdio_counters *fdio_counters_attach(void);

@@ -20,7 +20,7 @@
 static __thread struct { const void *lock; enum fdio_lock_rank rank; } held[64];
 static __thread unsigned nr_held;
 
-static bool rank_may_repeat(enum fdio_lock_rank r) { return r == RANK_X4_INODE; }
+static bool rank_may_repeat(enum fdio_lock_rank r) { return r == RANK_EXT4_INODE; }
 
 static void rank_push(const void *lock, enum fdio_lock_rank rank, bool waiting)
 {

@@ -19,14 +19,14 @@
 enum fdio_lock_rank {
 	RANK_NONE = 0,
 	RANK_OPS_FILES,     /* ops: table of open files */
-	RANK_X4_RENAME,     /* ext4: one rename across directories at a time */
-	RANK_X4_INODE,      /* ext4: ext4_inode.rw; several at once in ascending inode number, ancestors first */
+	RANK_EXT4_RENAME,     /* ext4: one rename across directories at a time */
+	RANK_EXT4_INODE,      /* ext4: ext4_inode.rw; several at once in ascending inode number, ancestors first */
 	RANK_DIO_RANGE,     /* dio: range locks (the list's mutex; never held while waiting for I/O) */
-	RANK_X4_MAP,        /* ext4: ext4_inode.map_lock, changes of the extent map */
+	RANK_EXT4_MAP,        /* ext4: ext4_inode.map_lock, changes of the extent map */
 	RANK_JOURNAL_HANDLE,    /* journal: the one running handle */
-	RANK_X4_ALLOC,      /* ext4: allocator bitmaps and counters */
-	RANK_X4_ICACHE,     /* ext4: inode hash and its LRU */
-	RANK_X4_ATTR,       /* ext4: ext4_inode.attr, never held across I/O */
+	RANK_EXT4_ALLOC,      /* ext4: allocator bitmaps and counters */
+	RANK_EXT4_ICACHE,     /* ext4: inode hash and its LRU */
+	RANK_EXT4_ATTR,       /* ext4: ext4_inode.attr, never held across I/O */
 	RANK_JOURNAL_STATE,     /* journal: transactions, cache lists */
 	RANK_JOURNAL_BUF,       /* journal: content of one cached block */
 	RANK_DEV,           /* dev: flush sequencer, sync rings */

@@ -25,7 +25,7 @@ int nowait_miss(void)
 {
 	FDIO_ASSERT(nowait_self.on);
 	if (!nowait_self.missed)
-		fdio_count(CTR_nowait_miss);
+		fdio_count(COUNTER_nowait_miss);
 	nowait_self.missed = true;
 	return -EAGAIN;
 }

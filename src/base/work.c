@@ -2,7 +2,7 @@
 /*
  * Work queues, see work.h. Each queue has threads of its own, which run one item after another
  * without any lock held. The queue's lock guards everything in it but nr_waking. Failure: only
- * wq_new can fail.
+ * work_queue_new can fail.
  */
 #include "base/work.h"
 
@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct wq {
+struct work_queue {
 	char name[16];
 	struct fdio_mutex lock;    /* guards all below */
 	pthread_cond_t more, idle; /* items came; nothing left */
@@ -26,7 +26,7 @@ struct wq {
 	unsigned nr_waking;        /* atomic; raised under lock: those who have queued and are about to signal */
 };
 
-static struct work *take_locked(struct wq *queue)
+static struct work *take_locked(struct work_queue *queue)
 {
 	struct work *work = list_first(&queue->items, struct work, node);
 
@@ -36,16 +36,16 @@ static struct work *take_locked(struct wq *queue)
 	return work;
 }
 
-static void done_locked(struct wq *queue)
+static void done_locked(struct work_queue *queue)
 {
 	queue->nr_running--;
 	if (!queue->nr_items && !queue->nr_running)
 		pthread_cond_broadcast(&queue->idle);
 }
 
-static void *wq_thread(void *arg)
+static void *work_queue_thread(void *arg)
 {
-	struct wq *queue = arg;
+	struct work_queue *queue = arg;
 
 	fdio_mutex_lock(&queue->lock);
 	for (;;) {
@@ -66,9 +66,9 @@ static void *wq_thread(void *arg)
 	return NULL;
 }
 
-struct wq *wq_new(const char *name, unsigned nr_threads)
+struct work_queue *work_queue_new(const char *name, unsigned nr_threads)
 {
-	struct wq *queue = calloc(1, sizeof(*queue));
+	struct work_queue *queue = calloc(1, sizeof(*queue));
 
 	if (!queue)
 		return NULL;
@@ -79,15 +79,15 @@ struct wq *wq_new(const char *name, unsigned nr_threads)
 	list_init(&queue->items);
 	queue->threads = calloc(nr_threads ? nr_threads : 1, sizeof(*queue->threads));
 	if (!queue->threads) {
-		wq_free(queue);
+		work_queue_free(queue);
 		errno = ENOMEM;
 		return NULL;
 	}
 	for (; queue->nr_threads < nr_threads; queue->nr_threads++) {
-		int err = thread_start(&queue->threads[queue->nr_threads], queue->name, wq_thread, queue);
+		int err = thread_start(&queue->threads[queue->nr_threads], queue->name, work_queue_thread, queue);
 
 		if (err) {
-			wq_free(queue);
+			work_queue_free(queue);
 			errno = -err;
 			return NULL;
 		}
@@ -95,12 +95,12 @@ struct wq *wq_new(const char *name, unsigned nr_threads)
 	return queue;
 }
 
-void wq_free(struct wq *queue)
+void work_queue_free(struct work_queue *queue)
 {
 	if (!queue)
 		return;
 	if (!queue->nr_threads)
-		while (wq_run_one(queue))
+		while (work_queue_run_one(queue))
 			;
 	fdio_mutex_lock(&queue->lock);
 	queue->stopping = true;
@@ -118,7 +118,7 @@ void wq_free(struct wq *queue)
 	free(queue);
 }
 
-void wq_queue(struct wq *queue, struct work *work, void (*fn)(struct work *))
+void work_queue_add(struct work_queue *queue, struct work *work, void (*fn)(struct work *))
 {
 	work->fn = fn;
 	fdio_mutex_lock(&queue->lock);
@@ -134,10 +134,10 @@ void wq_queue(struct wq *queue, struct work *work, void (*fn)(struct work *))
 	}
 }
 
-void wq_drain(struct wq *queue)
+void work_queue_drain(struct work_queue *queue)
 {
 	if (!queue->nr_threads)
-		while (wq_run_one(queue))
+		while (work_queue_run_one(queue))
 			;
 	fdio_mutex_lock(&queue->lock);
 	while (queue->nr_items || queue->nr_running)
@@ -145,7 +145,7 @@ void wq_drain(struct wq *queue)
 	fdio_mutex_unlock(&queue->lock);
 }
 
-bool wq_run_one(struct wq *queue)
+bool work_queue_run_one(struct work_queue *queue)
 {
 	FDIO_ASSERT(queue->nr_threads == 0);
 	fdio_mutex_lock(&queue->lock);

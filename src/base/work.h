@@ -4,7 +4,7 @@
  * that queueing never allocates and cannot fail. FIFO; an item may queue itself again from its
  * function, which runs on one of the queue's threads with no lock held.
  *
- * A queue with 0 threads is manual: nothing runs until the owner calls wq_run_one. The
+ * A queue with 0 threads is manual: nothing runs until the owner calls work_queue_run_one. The
  * deterministic tests use it to decide what runs when.
  */
 #ifndef FDIO_BASE_WORK_H
@@ -18,17 +18,17 @@ struct work {
 	void (*fn)(struct work *);
 };
 
-struct wq;
+struct work_queue;
 
 /* name is copied, at most 15 bytes, and is the thread name. NULL with errno set when threads cannot be made. */
-struct wq *wq_new(const char *name, unsigned nr_threads) FDIO_BLOCKS;
+struct work_queue *work_queue_new(const char *name, unsigned nr_threads) FDIO_BLOCKS;
 /* Waits until the queue is empty and all items have returned, then ends the threads. NULL is allowed. */
-void wq_free(struct wq *queue) FDIO_BLOCKS;
+void work_queue_free(struct work_queue *queue) FDIO_BLOCKS;
 /* Any thread. The item must not be queued already. */
-void wq_queue(struct wq *queue, struct work *work, void (*fn)(struct work *));
+void work_queue_add(struct work_queue *queue, struct work *work, void (*fn)(struct work *));
 /* Waits until nothing is queued or running (items queued meanwhile included). */
-void wq_drain(struct wq *queue) FDIO_BLOCKS;
+void work_queue_drain(struct work_queue *queue) FDIO_BLOCKS;
 /* Manual queues: run the oldest item on this thread; false if there is none. */
-bool wq_run_one(struct wq *queue);
+bool work_queue_run_one(struct work_queue *queue);
 
 #endif

@@ -59,9 +59,9 @@ int assemble_loops(struct session *session)
 		return EXIT_SYSTEM;
 	if (dev_uring_attach(session->dev, session->loops))
 		return session_failed(session, EXIT_SYSTEM, "cannot register the device with io_uring");
-	session->workers = wq_new("fdio-ops", (unsigned)options->workers);
-	session->io = wq_new("fdio-io", IO_WORKERS);
-	session->syncers = wq_new("fdio-sync", SYNC_WORKERS);
+	session->workers = work_queue_new("fdio-ops", (unsigned)options->workers);
+	session->io = work_queue_new("fdio-io", IO_WORKERS);
+	session->syncers = work_queue_new("fdio-sync", SYNC_WORKERS);
 	if (!session->workers || !session->io || !session->syncers)
 		return session_failed(session, EXIT_SYSTEM, "cannot start worker threads: %s", strerror(errno));
 	return 0;

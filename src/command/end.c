@@ -63,8 +63,8 @@ void session_destroy(void *arg, bool aborted)
 	dio_drain(session->dio);
 	ops_shutdown(session->ops);
 	dio_drain(session->dio);
-	wq_drain(session->io);
-	wq_drain(session->syncers);
+	work_queue_drain(session->io);
+	work_queue_drain(session->syncers);
 	session->result = ext4_vol_close(session->vol);
 	session->vol = NULL;
 	say_result(session);
@@ -92,9 +92,9 @@ void session_free(struct session *session)
 	if (session->vol)
 		ext4_vol_close(session->vol);
 	unmounter_free(session->unmounter);
-	wq_free(session->workers);
-	wq_free(session->io);
-	wq_free(session->syncers);
+	work_queue_free(session->workers);
+	work_queue_free(session->io);
+	work_queue_free(session->syncers);
 	if (session->dio)
 		dio_free(session->dio);
 	ops_free(session->ops);

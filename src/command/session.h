@@ -39,7 +39,7 @@ struct session {
 	struct dev *dev;
 	struct loop_set *loops;
 	bool loops_on;             /* their threads run */
-	struct wq *workers, *io, *syncers;
+	struct work_queue *workers, *io, *syncers;
 	struct ext4_vol *vol;        /* NULL again once it is closed */
 	struct dio *dio;
 	struct ops *ops;

@@ -40,7 +40,7 @@ static void on_look(void *arg)
 	struct session *session = arg;
 
 	if (!__atomic_exchange_n(&session->looking, true, __ATOMIC_ACQ_REL))
-		wq_queue(session->syncers, &session->look_work, look_at_device);
+		work_queue_add(session->syncers, &session->look_work, look_at_device);
 }
 
 /* While the mount does not serve yet, or no longer. */

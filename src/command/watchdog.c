@@ -54,13 +54,13 @@ struct watchdog {
 	bool said;
 };
 
-static uint64_t completed(void) { return fdio_counter_read(CTR_dev_done); }
+static uint64_t completed(void) { return fdio_counter_read(COUNTER_dev_done); }
 
 /* Begun first, completed later: read in the other order the difference is never negative. */
 static uint64_t in_flight(uint64_t done)
 {
-	uint64_t begun = fdio_counter_read(CTR_dev_read) + fdio_counter_read(CTR_dev_write) + fdio_counter_read(CTR_dev_flush) +
-			 fdio_counter_read(CTR_dev_discard);
+	uint64_t begun = fdio_counter_read(COUNTER_dev_read) + fdio_counter_read(COUNTER_dev_write) + fdio_counter_read(COUNTER_dev_flush) +
+			 fdio_counter_read(COUNTER_dev_discard);
 
 	return begun > done ? begun - done : 0;
 }

@@ -57,7 +57,7 @@ void dev_call_end(struct dev *dev, struct dev_call *call)
 	fdio_mutex_lock(&dev->busy->lock);
 	list_del(&call->node);
 	fdio_mutex_unlock(&dev->busy->lock);
-	fdio_count_add(CTR_dev_done, call->n);
+	fdio_count_add(COUNTER_dev_done, call->n);
 }
 
 unsigned dev_log_busy(struct dev *dev)
@@ -197,7 +197,7 @@ int dev_read(struct dev *dev, void *buf, size_t len, uint64_t off)
 	if (!in_device(dev, off, len))
 		return -EIO;
 	FDIO_ASSERT(!nowait_on());
-	dev_call_begin(dev, &call, CTR_dev_read, 1, off, len);
+	dev_call_begin(dev, &call, COUNTER_dev_read, 1, off, len);
 	if (!fdio_is_aligned(off | len, block_of(dev)) || !mem_aligned(dev, buf))
 		err = read_bounced(dev, buf, len, off);
 	else
@@ -244,7 +244,7 @@ int dev_write(struct dev *dev, const void *buf, size_t len, uint64_t off, unsign
 	if (err || !len)
 		return err;
 	FDIO_ASSERT(!nowait_on());
-	dev_call_begin(dev, &call, CTR_dev_write, 1, off, len);
+	dev_call_begin(dev, &call, COUNTER_dev_write, 1, off, len);
 	if (!mem_aligned(dev, buf))
 		err = write_bounced(dev, buf, len, off, flags);
 	else
@@ -275,7 +275,7 @@ int dev_write_many(struct dev *dev, struct dev_vec *vec, unsigned n)
 		FDIO_ASSERT(!nowait_on());
 		for (unsigned i = 0; i < n; i++)
 			len += vec[i].len;
-		dev_call_begin(dev, &call, CTR_dev_write, n, vec[0].off, len);
+		dev_call_begin(dev, &call, COUNTER_dev_write, n, vec[0].off, len);
 		err = dev->ops->write_many(dev, vec, n);
 		dev_call_end(dev, &call);
 		return err;
@@ -294,7 +294,7 @@ int dev_discard(struct dev *dev, uint64_t off, uint64_t len)
 		return err;
 	if (!dev->caps.discard || !dev->ops->discard)
 		return -EOPNOTSUPP;
-	dev_call_begin(dev, &call, CTR_dev_discard, 1, off, len);
+	dev_call_begin(dev, &call, COUNTER_dev_discard, 1, off, len);
 	err = dev->ops->discard(dev, off, len);
 	dev_call_end(dev, &call);
 	return err;

@@ -102,7 +102,7 @@ static void lead_one_flush(struct dev *dev, struct dev_flusher *flusher)
 	flusher->running = true;
 	fdio_mutex_unlock(&flusher->lock);
 
-	dev_call_begin(dev, &call, CTR_dev_flush, 1, 0, 0);
+	dev_call_begin(dev, &call, COUNTER_dev_flush, 1, 0, 0);
 	err = dev->ops->flush(dev);
 	dev_call_end(dev, &call);
 	if (err < 0) {
@@ -130,8 +130,8 @@ int dev_flush(struct dev *dev)
 	struct flush_waiter waiter = { .done = false };
 
 	if (!dev->caps.volatile_cache) {
-		fdio_count(CTR_dev_flush);
-		fdio_count(CTR_dev_done);
+		fdio_count(COUNTER_dev_flush);
+		fdio_count(COUNTER_dev_done);
 		return 0;
 	}
 	fdio_mutex_lock(&flusher->lock);

@@ -61,7 +61,7 @@ static void uring_complete(struct loop_op *op, int res, unsigned cqe_flags)
 	struct dev_io *io = container_of(op, struct dev_io, op);
 
 	(void)cqe_flags;
-	fdio_count(CTR_dev_done);
+	fdio_count(COUNTER_dev_done);
 	loop_note_io(loop_self(), -1);
 	if (unlikely(res <= 0))
 		res = res == 0 ? -EIO : translate(res);
@@ -103,7 +103,7 @@ static void uring_submit(struct dev *dev, struct dev_io *io)
 	io->op.complete = uring_complete;
 	io->dev = dev;
 	loop_note_io(loop, 1);
-	fdio_count(io->kind == DEV_READ ? CTR_dev_read : CTR_dev_write);
+	fdio_count(io->kind == DEV_READ ? COUNTER_dev_read : COUNTER_dev_write);
 	prep_rw(sqe, io);
 	io_uring_sqe_set_data(sqe, &io->op);
 }

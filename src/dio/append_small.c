@@ -200,7 +200,7 @@ static int publish(struct dio_req *req)
 /* GROW-2; what is wrong is told by the slow path. */
 static void again_slow(struct dio_req *req)
 {
-	fdio_count(CTR_dio_grow_again);
+	fdio_count(COUNTER_dio_grow_again);
 	dio_own(req)->direct_len = dio_own(req)->nr_done = 0;
 	dio_req_slow(req);
 }
@@ -219,7 +219,7 @@ static void finish(struct dio_req *req)
 		again_slow(req);
 		return;
 	}
-	fdio_count(CTR_dio_grow);
+	fdio_count(COUNTER_dio_grow);
 	dio_write_finish(req, true);
 }
 

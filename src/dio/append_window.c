@@ -48,7 +48,7 @@ bool dio_append_start(struct dio_req *req)
 	}
 	fdio_mutex_unlock(&dinode->app_lock);
 	if (ok)
-		fdio_count(CTR_dio_append);
+		fdio_count(COUNTER_dio_append);
 	return ok;
 }
 
@@ -155,7 +155,7 @@ void dio_append_stop_later(struct dio_inode *dinode, struct ext4_inode *inode)
 	ext4_inode_ref(inode);
 	if (__atomic_compare_exchange_n(&dinode->stop_inode, &none, inode, false, __ATOMIC_SEQ_CST,
 					__ATOMIC_SEQ_CST))
-		wq_queue(dinode->dio->config.workers, &dinode->stop_work, stop_work);
+		work_queue_add(dinode->dio->config.workers, &dinode->stop_work, stop_work);
 	else
 		ext4_inode_put(inode); /* the caller has one, too */
 }

@@ -24,7 +24,7 @@ static void end_direct(struct dio_req *req)
 	}
 	if (unlikely(o->direct_len < o->want)) {
 		if (write)
-			fdio_count(CTR_dio_write_remainder);
+			fdio_count(COUNTER_dio_write_remainder);
 		dio_req_slow(req);
 		return;
 	}

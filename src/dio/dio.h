@@ -42,8 +42,8 @@ struct dio_config {
 	/* NULL in tests: requests are submitted from the test's thread as if it were loop 0. */
 	struct loop_set *loops;
 	unsigned nr_cpus;          /* loops, >= 1 */
-	struct wq *workers;        /* slow paths */
-	struct wq *syncers;        /* the sync queue: commit and flush for whole batches */
+	struct work_queue *workers;        /* slow paths */
+	struct work_queue *syncers;        /* the sync queue: commit and flush for whole batches */
 	/* extra segments for multi-extent requests, at least 1; preallocated */
 	unsigned segs_per_loop;
 	bool strict;               /* dio=strict: EINVAL for unaligned DIO_DIRECT */

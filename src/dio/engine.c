@@ -64,8 +64,8 @@ void dio_drain(struct dio *dio)
 		while (__atomic_load_n(&dio->cpus[c].inflight, __ATOMIC_ACQUIRE))
 			nanosleep(&nap, NULL);
 	/* Batches that answered their last waiter may still be returning. */
-	wq_drain(dio->config.syncers);
-	wq_drain(dio->config.workers);
+	work_queue_drain(dio->config.syncers);
+	work_queue_drain(dio->config.workers);
 }
 
 void dio_free(struct dio *dio)

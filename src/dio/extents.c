@@ -44,7 +44,7 @@ static void first_done(struct dev_io *io)
 
 static void seg_done(struct dev_io *io)
 {
-	struct dio_seg *seg = container_of(io, struct dio_seg, io);
+	struct dio_segment *seg = container_of(io, struct dio_segment, io);
 	struct dio_req *req = seg->req;
 	int err;
 
@@ -54,12 +54,12 @@ static void seg_done(struct dev_io *io)
 		/* before the segment is given on: req itself may be waiting for it */
 		record_error(req, err);
 	/* before the last reference: the reserve is part of the file */
-	dio_seg_put(seg);
+	dio_segment_put(seg);
 	unref(req);
 }
 
 /* Sends the written piece at nr_done with seg. */
-static void send_piece(struct dio_req *req, struct dio_seg *seg, const struct dio_piece *piece)
+static void send_piece(struct dio_req *req, struct dio_segment *seg, const struct dio_piece *piece)
 {
 	uint32_t at = dio_own(req)->nr_done;
 
@@ -72,7 +72,7 @@ static void send_piece(struct dio_req *req, struct dio_seg *seg, const struct di
 }
 
 /* Go on splitting req with a segment just obtained, or NULL. */
-static void split(struct dio_req *req, struct dio_seg *seg)
+static void split(struct dio_req *req, struct dio_segment *seg)
 {
 	struct dio_own *o = dio_own(req);
 	struct dio_piece piece;
@@ -92,14 +92,14 @@ static void split(struct dio_req *req, struct dio_seg *seg)
 			o->nr_done += piece.len;
 			continue;
 		}
-		if (!seg && !(seg = dio_seg_take(req, split)))
+		if (!seg && !(seg = dio_segment_take(req, split)))
 			return; /* req goes on when its turn has come */
 		send_piece(req, seg, &piece);
 		seg = NULL;
 	}
 	o->direct_len = FDIO_MIN(o->nr_done, o->want);
 	if (seg)
-		dio_seg_put(seg);
+		dio_segment_put(seg);
 	unref(req);
 }
 
@@ -108,7 +108,7 @@ void dio_multi_start(struct dio_req *req, const struct dio_piece *first, uint32_
 {
 	struct dio_own *o = dio_own(req);
 
-	fdio_count(req->flags & DIO_WRITE ? CTR_dio_write_multi : CTR_dio_read_multi);
+	fdio_count(req->flags & DIO_WRITE ? COUNTER_dio_write_multi : COUNTER_dio_read_multi);
 	o->nr_done = at;
 	__atomic_store_n(&o->refs, 2, __ATOMIC_RELAXED); /* the splitter and the first piece */
 	dio_io_fill(req, &o->io, first_at, first, first_done);

@@ -66,7 +66,7 @@ static void inval_work(struct work *work)
 	struct dio_inode *dinode = req->file->dinode;
 	const struct dio_config *config = &o->dio->config;
 
-	fdio_count(CTR_dio_inval);
+	fdio_count(COUNTER_dio_inval);
 	o->cache_seq = __atomic_load_n(&dinode->cache_seq, __ATOMIC_SEQ_CST);
 	if (inval_all(dinode, o->cache_seq)) {
 		o->bits |= DIO_R_INVAL_ALL;
@@ -123,7 +123,7 @@ void dio_write_finish(struct dio_req *req, bool on_loop)
 	if (!inval)
 		make_durable(req);
 	else if (on_loop)
-		wq_queue(dio->config.workers, &o->work, inval_work);
+		work_queue_add(dio->config.workers, &o->work, inval_work);
 	else
 		inval_work(&o->work);
 }
@@ -134,7 +134,7 @@ static void fail_work(struct work *work)
 {
 	struct dio_req *req = dio_req_of_work(work);
 
-	fdio_count(CTR_dio_io_error);
+	fdio_count(COUNTER_dio_io_error);
 	log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
 			ext4_inode_ino(req->file->inode), req->flags & DIO_WRITE ? "write" : "read",
 			req->len, (unsigned long long)req->pos, strerror(-dio_own(req)->error));
@@ -149,5 +149,5 @@ void dio_req_fail(struct dio_req *req, int err)
 {
 	dio_own(req)->error = err;
 	dio_own(req)->stage = DIO_AT_FINISH;
-	wq_queue(dio_own(req)->dio->config.workers, &dio_own(req)->work, fail_work);
+	work_queue_add(dio_own(req)->dio->config.workers, &dio_own(req)->work, fail_work);
 }

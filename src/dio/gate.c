@@ -58,7 +58,7 @@ bool dio_gate_enter(struct dio_inode *dinode, unsigned cpu, unsigned kind)
 	if (likely(!is_closed(__atomic_load_n(&dinode->gate, __ATOMIC_SEQ_CST), kind)))
 		return true;
 	dio_gate_leave(dinode, cpu, kind);
-	fdio_count(CTR_dio_gate_diverted);
+	fdio_count(COUNTER_dio_gate_diverted);
 	return false;
 }
 
@@ -85,7 +85,7 @@ void dio_gate_shut(struct dio_inode *dinode, enum dio_gate_kind kind)
 	FDIO_ASSERT((old & 0xffff) != 0xffff && old >> 16 != 0xffff);
 	if (is_drained(dinode, kind))
 		return;
-	fdio_count(CTR_dio_gate_wait);
+	fdio_count(COUNTER_dio_gate_wait);
 	__atomic_fetch_add(&dinode->gate_waiters, 1, __ATOMIC_SEQ_CST);
 	fdio_mutex_lock(&dio->gate_lock);
 	while (!is_drained(dinode, kind))

@@ -207,7 +207,7 @@ static void mask(struct dio_req *req, uint64_t from, uint64_t to)
 		req->len = (uint32_t)(from - req->pos);
 	else
 		memset((uint8_t *)req->buf + (from - req->pos), 0, to - from);
-	fdio_count(CTR_dio_masked);
+	fdio_count(COUNTER_dio_masked);
 }
 
 void dio_mask_req(struct dio_req *req)

@@ -50,7 +50,7 @@ void dio_io_fill(struct dio_req *req, struct dev_io *io, uint32_t at, const stru
 	io->result = 0;
 	io->done = done;
 	if (io->flags & DEV_FUA)
-		fdio_count(CTR_dio_fua);
+		fdio_count(COUNTER_dio_fua);
 }
 
 bool dio_io_again(struct dio *dio, struct dev_io *io, uint32_t *retries, int *ret_err)
@@ -65,7 +65,7 @@ bool dio_io_again(struct dio *dio, struct dev_io *io, uint32_t *retries, int *re
 			*ret_err = -EIO;
 			return false;
 		}
-		fdio_count(CTR_dio_again_retry);
+		fdio_count(COUNTER_dio_again_retry);
 		io->flags |= DEV_ASYNC;
 		dev_submit(dio->config.dev, io);
 		return true;
@@ -80,7 +80,7 @@ bool dio_io_again(struct dio *dio, struct dev_io *io, uint32_t *retries, int *re
 		*ret_err = -EIO;
 		return false;
 	}
-	fdio_count(CTR_dio_short_resubmit);
+	fdio_count(COUNTER_dio_short_resubmit);
 	io->off += n;
 	io->buf = (uint8_t *)io->buf + n;
 	io->len -= n;

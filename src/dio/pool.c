@@ -16,7 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static void cpu_init(struct dio *dio, struct dio_cpu *cpu, struct dio_seg *segs, unsigned n)
+static void cpu_init(struct dio *dio, struct dio_cpu *cpu, struct dio_segment *segs, unsigned n)
 {
 	fdio_mutex_init(&cpu->lock, RANK_LEAF);
 	list_init(&cpu->free);
@@ -74,22 +74,22 @@ static bool reserve_take(struct dio_file *file)
 					   __ATOMIC_RELAXED);
 }
 
-struct dio_seg *dio_seg_take(struct dio_req *req,
-			     void (*go_on)(struct dio_req *req, struct dio_seg *seg))
+struct dio_segment *dio_segment_take(struct dio_req *req,
+			     void (*go_on)(struct dio_req *req, struct dio_segment *seg))
 {
 	struct dio_own *o = dio_own(req);
 	struct dio_cpu *cpu = &o->dio->cpus[o->cpu];
-	struct dio_seg *seg = NULL;
+	struct dio_segment *seg = NULL;
 
 	fdio_mutex_lock(&cpu->lock);
 	if (list_empty(&cpu->waiting) && !list_empty(&cpu->free)) {
-		seg = list_first(&cpu->free, struct dio_seg, link);
+		seg = list_first(&cpu->free, struct dio_segment, link);
 		list_del(&seg->link);
 	} else if (reserve_take(req->file)) {
 		seg = &req->file->reserve;
-		fdio_count(CTR_dio_reserve_used);
+		fdio_count(COUNTER_dio_reserve_used);
 	} else {
-		fdio_count(CTR_dio_pool_wait);
+		fdio_count(COUNTER_dio_pool_wait);
 		o->go_on = go_on;
 		list_add_tail(&cpu->waiting, &o->link);
 	}
@@ -110,7 +110,7 @@ static void resume_waiting(struct dio_cpu *cpu)
 	}
 	cpu->resuming = true;
 	while (!list_empty(&cpu->free) && !list_empty(&cpu->waiting)) {
-		struct dio_seg *seg = list_first(&cpu->free, struct dio_seg, link);
+		struct dio_segment *seg = list_first(&cpu->free, struct dio_segment, link);
 		struct dio_own *o = list_first(&cpu->waiting, struct dio_own, link);
 		list_del(&seg->link);
 		list_del(&o->link);
@@ -122,7 +122,7 @@ static void resume_waiting(struct dio_cpu *cpu)
 	fdio_mutex_unlock(&cpu->lock);
 }
 
-void dio_seg_put(struct dio_seg *seg)
+void dio_segment_put(struct dio_segment *seg)
 {
 	struct dio_cpu *cpu = seg->home;
 

@@ -26,7 +26,7 @@ void dio_range_lock(struct dio_inode *dinode, struct dio_range *range, uint64_t 
 	fdio_mutex_lock(&dinode->range_lock);
 	list_add_tail(&dinode->ranges, &range->link);
 	if (must_wait(dinode, range))
-		fdio_count(CTR_dio_range_wait);
+		fdio_count(COUNTER_dio_range_wait);
 	while (must_wait(dinode, range))
 		fdio_cond_wait(&dinode->range_cond, &dinode->range_lock);
 	fdio_mutex_unlock(&dinode->range_lock);

@@ -27,7 +27,7 @@ static int slow_read(struct dio_req *req)
 	struct dio_piece piece;
 	int err = 0;
 
-	fdio_count(CTR_dio_read_slow);
+	fdio_count(COUNTER_dio_read_slow);
 	ext4_inode_lock_shared(slow.inode);
 	/* The size may have shrunk since submission; what was read already stays. */
 	size = ext4_inode_size(slow.inode);
@@ -152,7 +152,7 @@ static int slow_write(struct dio_req *req)
 	struct dio_range range;
 	int err;
 
-	fdio_count(CTR_dio_write_slow);
+	fdio_count(COUNTER_dio_write_slow);
 	/*
 	 * Meant for all of it, but the map was dropped on the way: what is written here is not
 	 * durable by itself.
@@ -194,7 +194,7 @@ static void slow_work(struct work *work)
 	while (write && o->error == -ENOSPC && ext4_eviction_since(vol, &since))
 		o->error = slow_write(req);
 	if (o->error) {
-		fdio_count(CTR_dio_io_error);
+		fdio_count(COUNTER_dio_io_error);
 		if (o->error != -ENOSPC)
 			log_ratelimited(FDIO_LOG_ERR, "inode %u: %s of %u bytes at %llu failed: %s",
 					ext4_inode_ino(req->file->inode), write ? "write" : "read",
@@ -209,5 +209,5 @@ static void slow_work(struct work *work)
 void dio_req_slow(struct dio_req *req)
 {
 	dio_own(req)->stage = DIO_AT_SLOW;
-	wq_queue(dio_own(req)->dio->config.workers, &dio_own(req)->work, slow_work);
+	work_queue_add(dio_own(req)->dio->config.workers, &dio_own(req)->work, slow_work);
 }

@@ -91,7 +91,7 @@ static int add_edge(struct dio_slow *slow, uint64_t off, uint32_t unit, uint32_t
 		int err = dev_read(slow->dio->config.dev, b, unit, off);
 		if (err)
 			return err;
-		fdio_count(CTR_dio_write_rmw);
+		fdio_count(COUNTER_dio_write_rmw);
 	} else {
 		memset(b, 0, unit);
 	}

@@ -50,7 +50,7 @@ static int validate(struct dio *dio, struct dio_req *req)
 	uint64_t size, most = (uint64_t)UINT32_MAX << dio->block_bits;
 
 	if ((req->flags & DIO_DIRECT) && dio->config.strict && is_misaligned(dio, req)) {
-		fdio_count(CTR_dio_einval_align);
+		fdio_count(COUNTER_dio_einval_align);
 		return -EINVAL;
 	}
 	if (!req->len)
@@ -121,7 +121,7 @@ static void send_simple(struct dio_req *req, const struct dio_piece *piece, uint
 {
 	struct dio_own *o = dio_own(req);
 
-	fdio_count(req->flags & DIO_WRITE ? CTR_dio_write_simple : CTR_dio_read_simple);
+	fdio_count(req->flags & DIO_WRITE ? COUNTER_dio_write_simple : COUNTER_dio_read_simple);
 	dio_io_fill(req, &o->io, at, piece, simple_done);
 	dev_submit(o->dio->config.dev, &o->io); /* the last touch */
 }
@@ -162,7 +162,7 @@ static void plan(struct dio_req *req)
 	} else if (at < o->span) {
 		dio_direct_nothing(req);
 	} else {
-		fdio_count(CTR_dio_read_zero);
+		fdio_count(COUNTER_dio_read_zero);
 		dio_direct_finished(req);
 	}
 }

@@ -80,7 +80,7 @@ static void add(struct dio *dio, struct list *list, struct list *link)
 	struct dio_syncer *syncer = syncer_to_queue(dio);
 	fdio_mutex_unlock(&dio->sync_lock);
 	if (syncer)
-		wq_queue(dio->config.syncers, &syncer->work, syncer_work);
+		work_queue_add(dio->config.syncers, &syncer->work, syncer_work);
 }
 
 void dio_sync_req(struct dio_req *req)
@@ -200,7 +200,7 @@ void dio_fsync(struct dio *dio, struct dio_sync *sync)
 	struct dio_sync_own *o = dio_sync_own(sync);
 
 	if (sync->inode && is_clean(dio, sync->inode, sync->datasync)) {
-		fdio_count(CTR_dio_sync_clean);
+		fdio_count(COUNTER_dio_sync_clean);
 		sync->done(sync, clean_error(dio, sync->inode, sync->file));
 		return;
 	}
@@ -263,7 +263,7 @@ static void survey_call(struct batch *batch, struct dio_sync *sync)
 	o->need_flush = is_dirty(batch->dio, ext4_inode_upper(sync->inode));
 	batch->need_flush |= o->need_flush;
 	if (!o->need_commit && !o->need_flush) {
-		fdio_count(CTR_dio_sync_clean);
+		fdio_count(COUNTER_dio_sync_clean);
 		if (!o->err)
 			o->err = clean_error(batch->dio, sync->inode, sync->file);
 	}
@@ -424,8 +424,8 @@ static void syncer_work(struct work *work)
 
 	while (take(syncer->dio, syncer, &batch)) {
 		join(&batch);
-		fdio_count(CTR_dio_sync_batch);
-		fdio_count_add(CTR_dio_sync_waiters, batch.nr);
+		fdio_count(COUNTER_dio_sync_batch);
+		fdio_count_add(COUNTER_dio_sync_waiters, batch.nr);
 		make_durable(&batch);
 		answer(&batch);
 	}

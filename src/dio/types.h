@@ -103,7 +103,7 @@ enum {
 	DIO_R_INVAL_ALL = 1 << 3,
 };
 
-struct dio_seg;
+struct dio_segment;
 
 /* The engine's own part of a request: dio_req.own. */
 struct dio_own {
@@ -135,7 +135,7 @@ struct dio_own {
 	uint64_t cache_seq;        /* of the file when its invalidation began */
 	/* a write that began behind it: where the file ended, if inside a page; else 0 */
 	uint64_t gap;
-	void (*go_on)(struct dio_req *r, struct dio_seg *seg); /* while in dio_cpu.waiting */
+	void (*go_on)(struct dio_req *r, struct dio_segment *seg); /* while in dio_cpu.waiting */
 };
 
 /* Requests are what callers see, and dio_own is what lists, queues and the device hand back. */
@@ -173,9 +173,9 @@ static inline struct dio_sync *dio_sync_of(struct dio_sync_own *o)
 
 /*
  * A segment of a request over several extents. Owned by its pool or file, in use between
- * dio_seg_take and dio_seg_put.
+ * dio_segment_take and dio_segment_put.
  */
-struct dio_seg {
+struct dio_segment {
 	struct dev_io io;
 	struct dio_req *req;
 	struct list link;
@@ -216,7 +216,7 @@ struct dio {
 	bool fua_ok;            /* FUA is no more work than a write and a flush */
 	bool fua_multi;         /* also in several pieces */
 	struct dio_cpu *cpus;
-	struct dio_seg *segments;
+	struct dio_segment *segments;
 
 	struct fdio_mutex gate_lock; /* for gate_cond only */
 	pthread_cond_t gate_cond;
@@ -305,7 +305,7 @@ struct dio_file {
 	struct dio *dio;
 	struct ext4_inode *inode;
 	struct dio_inode *dinode;
-	struct dio_seg reserve;
+	struct dio_segment reserve;
 	uint32_t reserve_busy;  /* atomic */
 	uint32_t errs_seen;     /* atomic: of the inode's errs, up to where this file was told */
 	bool may_map;
@@ -376,9 +376,9 @@ void dio_range_unlock(struct dio_inode *dinode, struct dio_range *range);
 int dio_pool_init(struct dio *dio);
 void dio_pool_fini(struct dio *dio);
 /* NULL: req is in the queue and will go on by go_on, on another thread perhaps: do not touch it. */
-struct dio_seg *dio_seg_take(struct dio_req *req,
-			     void (*go_on)(struct dio_req *req, struct dio_seg *seg));
-void dio_seg_put(struct dio_seg *seg);
+struct dio_segment *dio_segment_take(struct dio_req *req,
+			     void (*go_on)(struct dio_req *req, struct dio_segment *seg));
+void dio_segment_put(struct dio_segment *seg);
 struct dio_bounce *dio_bounce_take(struct dio *dio) FDIO_BLOCKS; /* may wait */
 void dio_bounce_put(struct dio *dio, struct dio_bounce *bounce);
 

@@ -70,7 +70,7 @@ int journal_arena_ensure(struct journal_arena *arena, size_t size)
 		return -ENOMEM;
 	chunk->older = arena->top;
 	arena->top = chunk;
-	fdio_count(CTR_journal_mem_more);
+	fdio_count(COUNTER_journal_mem_more);
 	return 0;
 }
 

@@ -177,7 +177,7 @@ bool journal_cache_shed(struct journal *journal)
 		freed = shard_drop(shard, shard->nr_buffers * 2, 1);
 		fdio_mutex_unlock(&shard->lock);
 		if (freed) {
-			fdio_count(CTR_journal_cache_shed);
+			fdio_count(COUNTER_journal_cache_shed);
 			return true;
 		}
 	}
@@ -330,14 +330,14 @@ int journal_read_block(struct journal *journal, uint64_t blk, struct journal_buf
 	if (err)
 		return err;
 	if (created) {
-		fdio_count(CTR_journal_cache_miss);
+		fdio_count(COUNTER_journal_cache_miss);
 		err = dev_read(journal->dev, buffer->public.data, journal->block_size, blk * journal->block_size);
 		if (err)
 			log_ratelimited(FDIO_LOG_ERR, "cannot read metadata block %llu: error %d", (unsigned long long)blk, -err);
 		journal_cache_set_state(buffer, err ? JOURNAL_BUFFER_ERROR : JOURNAL_BUFFER_VALID);
 		err = err ? -EIO : 0;
 	} else {
-		fdio_count(CTR_journal_cache_hit);
+		fdio_count(COUNTER_journal_cache_hit);
 		err = journal_cache_wait(buffer);
 	}
 	if (err) {
@@ -362,7 +362,7 @@ int journal_read_cached(struct journal *journal, uint64_t blk, struct journal_bu
 		journal_cache_put(buffer);
 		return -EAGAIN;
 	}
-	fdio_count(CTR_journal_cache_hit);
+	fdio_count(COUNTER_journal_cache_hit);
 	*ret = &buffer->public;
 	return 0;
 }
@@ -402,7 +402,7 @@ void journal_readahead(struct journal *journal, uint64_t blk, unsigned n)
 		if (journal_cache_get(journal, blk, &run[nr], &created))
 			break;
 		if (created) {
-			fdio_count(CTR_journal_cache_miss);
+			fdio_count(COUNTER_journal_cache_miss);
 			nr++;
 		} else {
 			journal_cache_put(run[nr]);

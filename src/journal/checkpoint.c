@@ -157,7 +157,7 @@ static int write_items(struct journal *journal, unsigned n)
 		}
 		err = dev_write_many(journal->dev, vec, nr);
 	}
-	fdio_count_add(CTR_journal_checkpoint, n);
+	fdio_count_add(COUNTER_journal_checkpoint, n);
 	return err;
 }
 
@@ -212,7 +212,7 @@ static int move_tail(struct journal *journal)
 		journal_transaction_free(journal, transaction);
 	}
 	fdio_mutex_unlock(&journal->state_lock);
-	fdio_count(CTR_journal_tail);
+	fdio_count(COUNTER_journal_tail);
 	return err ? err : n;
 }
 
@@ -221,7 +221,7 @@ static void force_commit(struct journal *journal)
 {
 	journal_tid tid;
 
-	fdio_count(CTR_journal_cp_forced);
+	fdio_count(COUNTER_journal_cp_forced);
 	fdio_mutex_lock(&journal->state_lock);
 	tid = journal->head_tid;
 	fdio_mutex_unlock(&journal->state_lock);

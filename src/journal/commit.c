@@ -177,7 +177,7 @@ static void to_checkpoint(struct journal *journal, struct journal_transaction *t
 		journal_checkpoint_drop(journal, buffer);
 		journal_checkpoint_add(journal, transaction, buffer);
 	}
-	fdio_count_add(CTR_journal_blocks_logged, transaction->nr_buffers);
+	fdio_count_add(COUNTER_journal_blocks_logged, transaction->nr_buffers);
 	transaction->nr_buffers = 0;
 }
 
@@ -186,7 +186,7 @@ static void finish(struct journal *journal, struct journal_transaction *transact
 	struct journal_callback *callbacks = transaction->callbacks;
 	struct journal_kit *kit = transaction->kit;
 
-	fdio_count(CTR_journal_commit);
+	fdio_count(COUNTER_journal_commit);
 	fdio_mutex_lock(&journal->state_lock);
 	drop_forgotten(journal, transaction);
 	to_checkpoint(journal, transaction);
@@ -220,7 +220,7 @@ static void empty_round(struct journal *journal)
 	uint64_t round;
 	int err;
 
-	fdio_count(CTR_journal_flush_only);
+	fdio_count(COUNTER_journal_flush_only);
 	fdio_mutex_lock(&journal->state_lock);
 	set_commit_state(journal, JOURNAL_COMMIT_ONLY_FLUSH);
 	round = ++journal->empty_started;

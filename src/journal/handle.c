@@ -73,7 +73,7 @@ static void wait_closed(struct journal *journal, journal_tid tid)
 /* JOURNAL-3: waits until the checkpoint has made room. handle_lock not held. */
 static void wait_space(struct journal *journal, uint32_t need)
 {
-	fdio_count(CTR_journal_space_wait);
+	fdio_count(COUNTER_journal_space_wait);
 	fdio_mutex_lock(&journal->state_lock);
 	journal->space_waiters++;
 	while (__atomic_load_n(&journal->log.free, __ATOMIC_RELAXED) < need && !journal_abort_error(journal)) {
@@ -107,7 +107,7 @@ static bool close_for_room(struct journal_transaction *transaction)
 {
 	if (journal_transaction_is_empty(transaction))
 		return false;
-	fdio_count(CTR_journal_mem_closed);
+	fdio_count(COUNTER_journal_mem_closed);
 	return true;
 }
 

@@ -145,7 +145,7 @@ static int freeze(struct journal_cache_buffer *buffer)
 	if (!buffer->frozen)
 		return -ENOMEM;
 	memcpy(buffer->frozen, buffer->public.data, buffer->journal->block_size);
-	fdio_count(CTR_journal_frozen);
+	fdio_count(COUNTER_journal_frozen);
 	return 0;
 }
 
@@ -393,7 +393,7 @@ void journal_cancel(struct journal_handle *handle)
 	struct journal *journal = handle->journal;
 
 	fdio_magic_check(handle, MAGIC_JOURNAL_HANDLE);
-	fdio_count(CTR_journal_rollback);
+	fdio_count(COUNTER_journal_rollback);
 	restore_images(handle);
 	for (unsigned i = handle->nr_undo; i-- > 0;)
 		undo_one(journal, handle->transaction, &handle->undo[i]);

@@ -304,13 +304,13 @@ static void poll_events(struct loop *loop)
 	do {
 		if (has_events(loop)) {
 			loop->poll_credit = FDIO_MIN(loop->poll_credit + 2, POLL_CREDIT_MAX);
-			fdio_count(CTR_loop_poll_hit);
+			fdio_count(COUNTER_loop_poll_hit);
 			return;
 		}
 		sched_yield();
 	} while (fdio_now_ns() < until);
 	loop->poll_credit -= loop->poll_credit ? 1 : 0;
-	fdio_count(CTR_loop_poll_miss);
+	fdio_count(COUNTER_loop_poll_miss);
 }
 
 /* Submits what was prepared and comes back with completions, usually. */

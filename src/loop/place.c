@@ -84,7 +84,7 @@ static void look_back(struct loop *loop, uint64_t now)
 
 		loop->poll_ns = loop_wander_window(&loop->wander, loop->window_ops, loop->window_batches, loop->window_arrivals) ? loop->set->config.poll_auto_ns : 0;
 		if (loop->wander.on && !was_on)
-			fdio_count(CTR_loop_wander);
+			fdio_count(COUNTER_loop_wander);
 	}
 	loop->window_start_ns = now;
 	loop->window_ops = 0;

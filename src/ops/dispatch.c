@@ -56,16 +56,16 @@ static void run_on_worker(struct work *work)
 /* req may be gone when it returns. */
 static void try_on_loop(struct ops_req *req)
 {
-	struct wq *workers = req->ops->config.workers;
+	struct work_queue *workers = req->ops->config.workers;
 
 	ops_try_begin();
 	req->handler->fn(req);
 	if (ops_try_answered()) {
-		fdio_count(CTR_ops_loop);
+		fdio_count(COUNTER_ops_loop);
 		return;
 	}
-	fdio_count(CTR_ops_again);
-	wq_queue(workers, &req->work, run_on_worker);
+	fdio_count(COUNTER_ops_again);
+	work_queue_add(workers, &req->work, run_on_worker);
 }
 
 void ops_handle(struct transport_req *req, void *arg)
@@ -96,5 +96,5 @@ void ops_handle(struct transport_req *req, void *arg)
 	else if (handler->flags & OPS_TRY)
 		try_on_loop(q);
 	else
-		wq_queue(ops->config.workers, &q->work, run_on_worker);
+		work_queue_add(ops->config.workers, &q->work, run_on_worker);
 }

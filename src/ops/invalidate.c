@@ -31,7 +31,7 @@ struct notify_rec {
 };
 
 struct ops_notify {
-	struct wq *thread;
+	struct work_queue *thread;
 	struct fdio_mutex lock;     /* guards all below */
 	struct list free, queued;
 	unsigned *waiting;          /* by loop */
@@ -118,11 +118,11 @@ void ops_inval(void *arg, struct ext4_inode *inode, uint64_t off, uint64_t len, 
 			notify->waiting[loop]++;
 		else
 			notify->nr_early++;
-		wq_queue(notify->thread, &record->work, send_one);
+		work_queue_add(notify->thread, &record->work, send_one);
 	}
 	fdio_mutex_unlock(&notify->lock);
 	if (!wait) {
-		fdio_count(CTR_ops_inval_late);
+		fdio_count(COUNTER_ops_inval_late);
 		dio_inval_late(work);
 		done(work);
 	}
@@ -135,7 +135,7 @@ void ops_size_failed(struct ops *ops, struct ext4_inode *inode, uint64_t before)
 
 	if (likely(nowait_on() || ext4_inode_size(inode) == before))
 		return;
-	fdio_count(CTR_ops_inval_attr);
+	fdio_count(COUNTER_ops_inval_attr);
 	err = transport_notify_inval_inode(ops->transport, ops_nodeid(inode), -1, 0);
 	if (err && err != -ENOENT)
 		log_ratelimited(FDIO_LOG_WARN,
@@ -157,7 +157,7 @@ int ops_notify_new(struct ops *ops)
 	notify->max_early = nr;
 	notify->waiting = calloc(nr, sizeof(*notify->waiting)); /* a loop has a slot at least */
 	notify->recs = calloc(2 * (size_t)nr, sizeof(*notify->recs));
-	notify->thread = notify->recs && notify->waiting ? wq_new("fdio-notify", 1) : NULL;
+	notify->thread = notify->recs && notify->waiting ? work_queue_new("fdio-notify", 1) : NULL;
 	if (!notify->thread) {
 		ops_notify_free(ops);
 		return -ENOMEM;
@@ -170,7 +170,7 @@ int ops_notify_new(struct ops *ops)
 void ops_notify_drain(struct ops *ops)
 {
 	if (ops->notify)
-		wq_drain(ops->notify->thread);
+		work_queue_drain(ops->notify->thread);
 }
 
 void ops_notify_free(struct ops *ops)
@@ -179,7 +179,7 @@ void ops_notify_free(struct ops *ops)
 
 	if (!notify)
 		return;
-	wq_free(notify->thread);
+	work_queue_free(notify->thread);
 	fdio_mutex_fini(&notify->lock);
 	free(notify->recs);
 	free(notify->waiting);

@@ -35,7 +35,7 @@ struct launder_rec {
 };
 
 struct ops_launder {
-	struct wq *threads;
+	struct work_queue *threads;
 	pthread_t clock;
 	bool has_clock;
 	pthread_cond_t cond;
@@ -109,7 +109,7 @@ static void *run_clock(void *arg)
 		list_del(&record->node);
 		record->done = NULL;
 		fdio_mutex_unlock(&launder->lock);
-		fdio_count(CTR_ops_launder_late);
+		fdio_count(COUNTER_ops_launder_late);
 		done(done_work, true);
 		fdio_mutex_lock(&launder->lock);
 	}
@@ -132,10 +132,10 @@ static void launder(struct ops *ops, struct ext4_inode *inode, uint64_t off, uin
 		};
 		list_move_tail(&launder->waiting, &record->node);
 		pthread_cond_signal(&launder->cond);
-		wq_queue(launder->threads, &record->work, send_one); /* the last touch */
+		work_queue_add(launder->threads, &record->work, send_one); /* the last touch */
 	}
 	fdio_mutex_unlock(&launder->lock);
-	fdio_count(record ? CTR_ops_launder : CTR_ops_launder_late);
+	fdio_count(record ? COUNTER_ops_launder : COUNTER_ops_launder_late);
 	if (!record)
 		done(work, true);
 }
@@ -168,7 +168,7 @@ static void go_on(struct work *work, bool late)
 	struct ops_req *req = container_of(work, struct ops_req, work);
 
 	req->cached_late = late;
-	wq_queue(req->ops->config.workers, &req->work, again_on_worker);
+	work_queue_add(req->ops->config.workers, &req->work, again_on_worker);
 }
 
 bool ops_launder_first(struct ops_req *req, struct ext4_inode *inode, enum dio_cached_what what)
@@ -222,7 +222,7 @@ int ops_launder_new(struct ops *ops)
 	list_init(&launder->waiting);
 	for (unsigned k = 0; k < NR_RECS; k++)
 		list_add(&launder->free, &launder->recs[k].node);
-	launder->threads = wq_new("fdio-launder", NR_THREADS);
+	launder->threads = work_queue_new("fdio-launder", NR_THREADS);
 	launder->has_clock = launder->threads && !thread_start(&launder->clock, "fdio-clock", run_clock, launder);
 	if (launder->has_clock)
 		return 0;
@@ -234,7 +234,7 @@ int ops_launder_new(struct ops *ops)
 void ops_launder_drain(struct ops *ops)
 {
 	if (ops->launder)
-		wq_drain(ops->launder->threads);
+		work_queue_drain(ops->launder->threads);
 }
 
 void ops_launder_free(struct ops *ops)
@@ -243,7 +243,7 @@ void ops_launder_free(struct ops *ops)
 
 	if (!launder)
 		return;
-	wq_free(launder->threads);
+	work_queue_free(launder->threads);
 	fdio_mutex_lock(&launder->lock);
 	launder->ending = true;
 	pthread_cond_signal(&launder->cond);

@@ -40,13 +40,13 @@ void ops_shutdown(struct ops *ops)
 	struct ops_file file;
 	uint32_t index = 0;
 
-	wq_drain(ops->config.workers);
+	work_queue_drain(ops->config.workers);
 	while (ops_file_remove_next(ops, &index, &file)) {
 		if (file.file)
 			dio_file_close(file.file);
 		ext4_inode_put(file.inode);
 	}
-	wq_drain(ops->config.workers);
+	work_queue_drain(ops->config.workers);
 	ops_launder_drain(ops);
 	/*
 	 * those that followed their answer: nothing else waits for them, and the transport goes

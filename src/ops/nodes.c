@@ -67,7 +67,7 @@ static void reap_due(void *arg)
 	struct ops *ops = arg;
 
 	if (!__atomic_exchange_n(&ops->reap_queued, true, __ATOMIC_SEQ_CST))
-		wq_queue(ops->config.workers, &ops->reap_work, reap_on_worker);
+		work_queue_add(ops->config.workers, &ops->reap_work, reap_on_worker);
 }
 
 /*
@@ -78,7 +78,7 @@ static bool kernel_holds(void *arg, uint32_t ino)
 {
 	struct ops *ops = arg;
 
-	fdio_count(CTR_ops_held_asked);
+	fdio_count(COUNTER_ops_held_asked);
 	return !ops->transport || transport_notify_inval_inode(ops->transport, ino == EXT4_ROOT_INO ? FUSE_ROOT_ID : ino, -1,
 					       0) != -ENOENT;
 }

@@ -20,7 +20,7 @@ struct ops;
 struct ops_config {
 	struct ext4_vol *vol;
 	/* everything that may block; not the engine's queues, which these operations wait for */
-	struct wq *workers;
+	struct work_queue *workers;
 	unsigned nr_requests;    /* slots of all loops: bounds what can wait for an invalidation */
 	bool parallel_dio;       /* O_DIRECT opens bypass the page cache and write in parallel */
 	bool sync, dirsync;      /* mount options of these names */

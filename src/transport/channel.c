@@ -27,7 +27,7 @@ bool transport_retry(int err, unsigned *tries)
 
 	if ((err != -EAGAIN && err != -EINTR && err != -ENOMEM) || *tries >= TRANSPORT_RETRY_MAX)
 		return false;
-	fdio_count(CTR_transport_retry);
+	fdio_count(COUNTER_transport_retry);
 	if (++*tries > TRANSPORT_RETRY_AT_ONCE || err == -ENOMEM)
 		nanosleep(&pause, NULL);
 	return true;

@@ -189,7 +189,7 @@ static void send_reply(struct transport_req *req, int fd)
 	/* ENOENT at a second try: the first one got as far as ending the request, with an error. */
 	if (n == (ssize_t)header.len)
 		return;
-	fdio_count(CTR_transport_reply_gone);
+	fdio_count(COUNTER_transport_reply_gone);
 	/* ENOENT: the client died and the kernel gave the request up. ENODEV: the mount is gone. */
 	if (n < 0 && errno != ENOENT && errno != ENODEV)
 		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", message_opcode_name(req->in.header.opcode), req->reply_err,

@@ -56,7 +56,7 @@ void transport_reply(struct transport_req *req, int err, uint32_t len)
 	FDIO_ASSERT(req->state == SLOT_BUSY); /* DISPATCH-1 */
 	FDIO_ASSERT(err <= 0 && len <= req->payload_cap);
 	req->state = SLOT_IDLE;
-	fdio_count(CTR_transport_replies);
+	fdio_count(COUNTER_transport_replies);
 	/* An errno that the protocol does not know would leave the request hanging. */
 	req->reply_err = err < -511 ? -EIO : err;
 	req->reply_len = err ? 0 : len;
@@ -107,7 +107,7 @@ void transport_dispatch(struct transport_req *req, int err)
 {
 	struct transport *transport = req->transport;
 
-	fdio_count(CTR_transport_requests);
+	fdio_count(COUNTER_transport_requests);
 	order_release(req->in.header.opcode);
 	slot_busy(req);
 	if (__atomic_load_n(&transport->stopping, __ATOMIC_SEQ_CST) && req->in.header.opcode != FUSE_DESTROY) { /* DISPATCH-2 */
@@ -127,7 +127,7 @@ void transport_dispatch(struct transport_req *req, int err)
 		if (err == -ENOSYS) { /* an operation that is not served: the kernel asks once and does without */
 			log_debug("FUSE %s (%u) is not served", message_opcode_name(req->in.header.opcode), req->in.header.opcode);
 		} else {
-			fdio_count(CTR_transport_bad_message);
+			fdio_count(COUNTER_transport_bad_message);
 			log_ratelimited(FDIO_LOG_WARN, "refused a malformed FUSE %s message of %u bytes", message_opcode_name(req->in.header.opcode),
 					req->in.header.len);
 		}

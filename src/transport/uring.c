@@ -168,13 +168,13 @@ static struct loop *who_serves(struct transport_req *req)
 		bool now = transport_deal_sample(seen, dealt, depth(home), depth(help));
 
 		if (now != dealt && (at_home || dealt)) {
-			fdio_count(CTR_transport_dealt);
+			fdio_count(COUNTER_transport_dealt);
 			dealt = now;
 			__atomic_store_n(&home->dealt, now, __ATOMIC_RELAXED);
 		}
 	}
 	if (unlikely(transport_deal_is_readahead(&req->in)) && !depth(help)) {
-		fdio_count(CTR_transport_readahead);
+		fdio_count(COUNTER_transport_readahead);
 		return help->loop;
 	}
 	return dealt && transport_deal_slot(req->slot) ? help->loop : home->loop;
@@ -210,7 +210,7 @@ static void entry_failed(struct transport_queue *queue, struct entry *entry, int
 			fall_back(queue, err);
 		return;
 	}
-	fdio_count(CTR_transport_reply_gone);
+	fdio_count(COUNTER_transport_reply_gone);
 	if (!queue->ring_over)
 		log_ratelimited(FDIO_LOG_ERR, "reply to %s (%d, %u bytes) was refused: %s", message_opcode_name(entry->req->in.header.opcode),
 				entry->req->reply_err, entry->req->reply_len, strerror(-err));

@@ -360,8 +360,8 @@ static void free_run(struct crash_run *run)
 	if (run->vol)
 		ext4_vol_abandon(run->vol);
 	dio_free(run->dio);
-	wq_free(run->workers);
-	wq_free(run->syncers);
+	work_queue_free(run->workers);
+	work_queue_free(run->syncers);
 	if (run->fake) {
 		fake_set_mode(run->fake, FAKE_INLINE, 0);
 		fake_free(run->fake);
@@ -420,8 +420,8 @@ static bool setup(struct crash_run *run)
 	}
 	config.dev = fake_dev(run->fake);
 	config.vol = run->vol;
-	config.workers = run->workers = wq_new("worker", 2);
-	config.syncers = run->syncers = wq_new("syncer", 2);
+	config.workers = run->workers = work_queue_new("worker", 2);
+	config.syncers = run->syncers = work_queue_new("syncer", 2);
 	return run->workers && run->syncers && !dio_new(&config, &run->dio) && open_files(run);
 }
 

@@ -40,7 +40,7 @@ struct crash_run {
 	struct fake_dev *fake;
 	struct ext4_vol *vol;
 	struct dio *dio;
-	struct wq *workers, *syncers;
+	struct work_queue *workers, *syncers;
 	unsigned bs;
 	uint32_t gen;
 	uint64_t seed;

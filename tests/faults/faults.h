@@ -48,7 +48,7 @@ struct run {
 	struct fault_case test;
 	struct fake_dev *fake;
 	struct ext4_vol *vol;
-	struct wq *workers, *syncers;
+	struct work_queue *workers, *syncers;
 	struct dio *dio;
 	bool faults_on;         /* planted: operations may fail once one has hit */
 	bool was_ro;            /* before the operation */

@@ -88,8 +88,8 @@ static int engine_start(struct run *run)
 {
 	struct dio_config config = { .dev = fake_dev(run->fake), .vol = run->vol, .nr_cpus = 1, .segs_per_loop = 4, .strict = true };
 
-	run->workers = wq_new("worker", 0);
-	run->syncers = run->workers ? wq_new("syncer", 0) : NULL;
+	run->workers = work_queue_new("worker", 0);
+	run->syncers = run->workers ? work_queue_new("syncer", 0) : NULL;
 	if (!run->syncers)
 		return -ENOMEM;
 	config.workers = run->workers;
@@ -99,7 +99,7 @@ static int engine_start(struct run *run)
 
 static void engine_stop(struct run *run)
 {
-	while (wq_run_one(run->workers) || wq_run_one(run->syncers))
+	while (work_queue_run_one(run->workers) || work_queue_run_one(run->syncers))
 		;
 	dio_drain(run->dio);
 }
@@ -108,8 +108,8 @@ static void engine_free(struct run *run)
 {
 	if (run->dio)
 		dio_free(run->dio);
-	wq_free(run->workers);
-	wq_free(run->syncers);
+	work_queue_free(run->workers);
+	work_queue_free(run->syncers);
 	run->dio = NULL;
 	run->workers = run->syncers = NULL;
 }
@@ -236,8 +236,8 @@ static void run_case(const struct fault_case *test)
 	limit_time();
 	run->test = *test;
 	run->fake = fake_clone(run->fake);
-	grown = fdio_counter_read(CTR_dio_grow);
-	grown_again = fdio_counter_read(CTR_dio_grow_again);
+	grown = fdio_counter_read(COUNTER_dio_grow);
+	grown_again = fdio_counter_read(COUNTER_dio_grow_again);
 	plan(run);
 	part(run, work_first, "the first part");
 	if (run->vol)
@@ -254,8 +254,8 @@ static void run_case(const struct fault_case *test)
 		hits = fault_hits(run);
 	}
 	answers(run);
-	grown = fdio_counter_read(CTR_dio_grow) - grown;
-	grown_again = fdio_counter_read(CTR_dio_grow_again) - grown_again;
+	grown = fdio_counter_read(COUNTER_dio_grow) - grown;
+	grown_again = fdio_counter_read(COUNTER_dio_grow_again) - grown_again;
 	if (!hits && !grown)
 		fail(run, "no write of the loop thread's own: the workload is not what it was");
 	alive = !run->aborted;

@@ -239,7 +239,7 @@ static bool pump(struct run *run)
 {
 	bool any = false;
 
-	while (wq_run_one(run->workers) || wq_run_one(run->syncers))
+	while (work_queue_run_one(run->workers) || work_queue_run_one(run->syncers))
 		any = true;
 	return any;
 }

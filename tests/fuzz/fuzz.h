@@ -24,7 +24,7 @@ void fuzz_failed(const char *what, const char *file, int line) __attribute__((no
 /* Metadata blocks that have been looked at so far. */
 static inline uint64_t work_so_far(void)
 {
-	return fdio_counter_read(CTR_journal_cache_hit) + fdio_counter_read(CTR_journal_cache_miss);
+	return fdio_counter_read(COUNTER_journal_cache_hit) + fdio_counter_read(COUNTER_journal_cache_miss);
 }
 
 /* What one operation may look at in an image of that size, whatever the image says of itself:

@@ -34,7 +34,7 @@ struct world {
 	struct ext4_vol *vol;
 	struct dio *dio;
 	struct ops *ops;
-	struct wq *workers, *io, *syncers;
+	struct work_queue *workers, *io, *syncers;
 	struct loop_set *loops;
 	struct transport transport;
 	struct transport_queue queue;
@@ -455,9 +455,9 @@ static bool world_new(struct world *w, const struct image_case *test)
 	if (ext4_vol_open(&w->dev->dev, &options, &w->vol, NULL, FDIO_REASON(err)))
 		return false;
 	MUST(!loop_set_new(&config, &w->loops, FDIO_REASON(err)));
-	w->workers = wq_new("worker", 2);
-	w->io = wq_new("io", 1);
-	w->syncers = wq_new("syncer", 1);
+	w->workers = work_queue_new("worker", 2);
+	w->io = work_queue_new("io", 1);
+	w->syncers = work_queue_new("syncer", 1);
 	struct ops_config oc = { .vol = w->vol, .workers = w->workers, .nr_requests = SLOTS, .parallel_dio = true,
 		.capable = some_are };
 	MUST(w->workers && w->io && w->syncers && !ops_new(&oc, &w->ops));
@@ -477,14 +477,14 @@ static void world_end(struct world *w)
 	dio_drain(w->dio);
 	ops_shutdown(w->ops);
 	dio_drain(w->dio);
-	wq_drain(w->io);
-	wq_drain(w->syncers);
+	work_queue_drain(w->io);
+	work_queue_drain(w->syncers);
 	(void)ext4_vol_close(w->vol);
 	/* A message is one operation, and so are mounting and unmounting. */
 	MUST(work_so_far() - w->work <= (w->sent + 2) * work_allowed(w->dev->size));
-	wq_free(w->workers);
-	wq_free(w->io);
-	wq_free(w->syncers);
+	work_queue_free(w->workers);
+	work_queue_free(w->io);
+	work_queue_free(w->syncers);
 	dio_free(w->dio);
 	ops_free(w->ops);
 	loop_set_free(w->loops);

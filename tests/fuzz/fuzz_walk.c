@@ -429,7 +429,7 @@ static int once(const struct image_case *test, struct fuzz_dev *dev, unsigned op
 	MUST(walk);
 	walk->rng = rnd_seed(test->walk + ops);
 	walk->pristine = pristine;
-	uint64_t corrupt = fdio_counter_read(CTR_ext4_corrupt);
+	uint64_t corrupt = fdio_counter_read(COUNTER_ext4_corrupt);
 	walk->work = work_so_far();
 	r = ext4_vol_open(&dev->dev, &options, &walk->vol, NULL, FDIO_REASON(err));
 	work_done(walk, dev->size);
@@ -449,7 +449,7 @@ static int once(const struct image_case *test, struct fuzz_dev *dev, unsigned op
 		r = ext4_vol_close(walk->vol);
 		work_done(walk, dev->size);
 		MUST(!pristine || !r);
-		if (fdio_counter_read(CTR_ext4_corrupt) > corrupt)
+		if (fdio_counter_read(COUNTER_ext4_corrupt) > corrupt)
 			check_noted(dev, writable);
 	}
 	res->ops += walk->ops;

@@ -31,7 +31,7 @@ struct ticket {
 struct fake_kernel {
 	struct fake_dev *fake;
 	struct ext4_vol *vol;
-	struct wq *workers, *io, *syncers;
+	struct work_queue *workers, *io, *syncers;
 	struct loop_set *loops;
 	struct ops *ops;
 	struct dio *dio;
@@ -423,8 +423,8 @@ static void on_destroy(void *arg, bool aborted)
 	dio_drain(kernel->dio);
 	ops_shutdown(kernel->ops);
 	dio_drain(kernel->dio);
-	wq_drain(kernel->io);
-	wq_drain(kernel->syncers);
+	work_queue_drain(kernel->io);
+	work_queue_drain(kernel->syncers);
 	kernel->close_result = ext4_vol_close(kernel->vol);
 	fdio_mutex_lock(&kernel->lock);
 	kernel->vol = NULL;
@@ -490,9 +490,9 @@ struct fake_kernel *fk_new(struct fake_dev *fake, const struct fk_options *opt)
 	fdio_mutex_init(&kernel->lock, RANK_LEAF);
 	kernel->vol = testvol_mount(kernel->fake);
 	ck_assert_msg(!loop_set_new(&config, &kernel->loops, FDIO_REASON(err)), "%s", err);
-	kernel->workers = wq_new("ops", 2);
-	kernel->io = wq_new("io", 2);
-	kernel->syncers = wq_new("sync", 1);
+	kernel->workers = work_queue_new("ops", 2);
+	kernel->io = work_queue_new("io", 2);
+	kernel->syncers = work_queue_new("sync", 1);
 	ck_assert(kernel->workers && kernel->io && kernel->syncers);
 	open_engine(kernel, opt);
 	open_transport(kernel, opt);
@@ -541,9 +541,9 @@ void fk_close(struct fake_kernel *kernel)
 	if (kernel->nr_slots)
 		fk_set_slots(kernel, kernel->nr_slots); /* what is to be freed */
 	transport_free(kernel->transport);
-	wq_free(kernel->workers);
-	wq_free(kernel->io);
-	wq_free(kernel->syncers);
+	work_queue_free(kernel->workers);
+	work_queue_free(kernel->io);
+	work_queue_free(kernel->syncers);
 	dio_free(kernel->dio);
 	ops_free(kernel->ops);
 	loop_set_free(kernel->loops);

@@ -51,8 +51,8 @@ struct engine *engine_on(struct fake_dev *fake, const struct engine_opt *opt)
 	if (e->opt.no_fua) /* an image file: for a block device the block layer would write and flush */
 		fake_dev(fake)->caps.fua = fake_dev(fake)->caps.is_block = false;
 	e->vol = testvol_mount(fake);
-	e->workers = wq_new("worker", e->opt.threads);
-	e->syncers = wq_new("syncer", e->opt.threads);
+	e->workers = work_queue_new("worker", e->opt.threads);
+	e->syncers = work_queue_new("syncer", e->opt.threads);
 	struct dio_config config = {
 		.dev = fake_dev(fake), .vol = e->vol, .nr_cpus = 1, .workers = e->workers, .syncers = e->syncers,
 		.segs_per_loop = e->opt.segs ? e->opt.segs : 8, .strict = !e->opt.relaxed,
@@ -132,8 +132,8 @@ static void close_all(struct engine *e, bool check)
 	int aborted = journal_error(ext4_vol_journal(e->vol));
 	ck_assert_int_eq(ext4_vol_close(e->vol), aborted ? -EIO : 0);
 	dio_free(e->dio);
-	wq_free(e->workers);
-	wq_free(e->syncers);
+	work_queue_free(e->workers);
+	work_queue_free(e->syncers);
 	if (check) {
 		ck_assert_uint_eq(fake_stats(e->fake).violations, 0);
 		ck_assert_int_eq(fake_e2fsck(e->fake), 0);
@@ -194,7 +194,7 @@ bool engine_pump(struct engine *e)
 
 	if (e->opt.threads)
 		return false;
-	while (wq_run_one(e->workers) || wq_run_one(e->syncers))
+	while (work_queue_run_one(e->workers) || work_queue_run_one(e->syncers))
 		any = true;
 	return any;
 }

@@ -31,7 +31,7 @@ struct engine {
 	struct engine_opt opt;
 	struct fake_dev *fake;
 	struct ext4_vol *vol;
-	struct wq *workers, *syncers;
+	struct work_queue *workers, *syncers;
 	struct dio *dio;
 	struct ext4_inode *inode;   /* the file "f" */
 	struct dio_file *file;

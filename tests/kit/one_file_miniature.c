@@ -476,9 +476,9 @@ static void load(struct onefile *t)
 	inode->checksum_seed = inode_seed(fs, t->ino, inode->gen);
 	inode->size = ext4_raw_size(inode);
 	inode->mode = inode->raw->i_mode;
-	fdio_rwlock_init(&inode->rw, RANK_X4_INODE);
-	fdio_mutex_init(&inode->map_lock, RANK_X4_MAP);
-	fdio_mutex_init(&inode->attr, RANK_X4_ATTR);
+	fdio_rwlock_init(&inode->rw, RANK_EXT4_INODE);
+	fdio_mutex_init(&inode->map_lock, RANK_EXT4_MAP);
+	fdio_mutex_init(&inode->attr, RANK_EXT4_ATTR);
 	t->vol = V = vol;
 	t->inode = I = inode;
 }

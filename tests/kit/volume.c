@@ -170,7 +170,7 @@ void testvol_make(struct testvol *volume, uint64_t size, const char *mkfs_args)
 void testvol_close(struct testvol *volume)
 {
 	ext4_inode_put(volume->root);
-	must_eq(fdio_counter_read(CTR_ext4_corrupt), 0); /* what we wrote ourselves is never damaged */
+	must_eq(fdio_counter_read(COUNTER_ext4_corrupt), 0); /* what we wrote ourselves is never damaged */
 	must_eq(ext4_vol_close(volume->vol), 0);
 	volume->vol = NULL;
 }

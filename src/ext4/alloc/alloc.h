@@ -69,7 +69,7 @@ int ext4_blocks_alloc(struct journal_handle *handle, struct ext4_inode *inode, u
 int ext4_blocks_free(struct journal_handle *handle, struct ext4_inode *inode, uint64_t blk, uint32_t n, bool metadata)
 	FDIO_MAY_MISS;
 /* Reservation: only the in-memory image. No handle. Contiguous as possible; *ret_n <= n. -ENOSPC. May force a commit to get
- * freed blocks back, so not inside a handle and with no lock above RANK_X4_MAP held. */
+ * freed blocks back, so not inside a handle and with no lock above RANK_EXT4_MAP held. */
 int ext4_blocks_reserve(struct ext4_vol *vol, struct ext4_inode *inode, uint64_t goal, uint32_t n, bool root, uint64_t *ret_blk, uint32_t *ret_n)
 	FDIO_MAY_MISS;
 void ext4_blocks_unreserve(struct ext4_vol *vol, uint64_t blk, uint32_t n);

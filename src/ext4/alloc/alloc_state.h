@@ -11,7 +11,7 @@
 #include "ext4/core/core.h"
 
 struct ext4_alloc_state {
-	struct fdio_mutex lock;     /* RANK_X4_ALLOC */
+	struct fdio_mutex lock;     /* RANK_EXT4_ALLOC */
 	struct ext4_group *groups;
 	struct ext4_region *regions;  /* sums of neighbouring groups */
 	uint32_t nr_regions;

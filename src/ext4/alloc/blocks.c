@@ -124,7 +124,7 @@ static bool region_full(struct ext4_vol *vol, uint32_t group, uint32_t want, uin
 		longest = FDIO_MAX(longest, most);
 	}
 	*looked += EXT4_REGION_GROUPS;
-	fdio_count(CTR_ext4_region_scan);
+	fdio_count(COUNTER_ext4_region_scan);
 	region->longest = longest;
 	return longest < want;
 }

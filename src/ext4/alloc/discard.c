@@ -90,7 +90,7 @@ bool ext4_discard_later(struct ext4_vol *vol, uint32_t group, uint32_t bit, uint
 	}
 	fdio_mutex_unlock(&discard->lock);
 	if (!room) {
-		fdio_count(CTR_ext4_discard_skipped);
+		fdio_count(COUNTER_ext4_discard_skipped);
 		free(run);
 	}
 	return room;

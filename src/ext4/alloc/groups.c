@@ -139,7 +139,7 @@ static void trim_images(struct ext4_vol *vol, const struct ext4_group *keep)
 		vol->alloc.nr_images--;
 		free(grp->alloc);
 		grp->alloc = NULL;
-		fdio_count(CTR_ext4_image_evicted);
+		fdio_count(COUNTER_ext4_image_evicted);
 	}
 }
 
@@ -581,7 +581,7 @@ void ext4_groups_fini(struct ext4_vol *vol)
 
 void ext4_alloc_init(struct ext4_vol *vol)
 {
-	fdio_mutex_init(&vol->alloc.lock, RANK_X4_ALLOC);
+	fdio_mutex_init(&vol->alloc.lock, RANK_EXT4_ALLOC);
 	fdio_cond_init(&vol->alloc.cond);
 	list_init(&vol->alloc.dirty_groups);
 }

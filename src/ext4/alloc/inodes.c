@@ -120,7 +120,7 @@ static bool region_has(const struct ext4_vol *vol, uint32_t r, uint64_t inodes, 
 	const struct ext4_region *reg = &vol->alloc.regions[r];
 	uint32_t n = ext4_region_end(vol, r << EXT4_REGION_BITS) - (r << EXT4_REGION_BITS);
 
-	fdio_count(CTR_ext4_place_look);
+	fdio_count(COUNTER_ext4_place_look);
 	return reg->free_inodes >= inodes * n && reg->free_blocks >= blocks * n;
 }
 
@@ -161,7 +161,7 @@ static uint32_t spread(struct ext4_vol *vol)
 		uint32_t group = first + (uint32_t)(((uint64_t)start + k) % n);
 		const struct ext4_descriptor *desc = &vol->alloc.groups[group].desc;
 
-		fdio_count(CTR_ext4_place_look);
+		fdio_count(COUNTER_ext4_place_look);
 		if (!desc->free_inodes || vol->alloc.groups[group].ib_bad || desc->used_dirs >= best_dirs ||
 		    desc->free_inodes < avg.inodes || desc->free_blocks < avg.blocks)
 			continue;
@@ -178,7 +178,7 @@ static uint32_t nearby_in(struct ext4_vol *vol, uint32_t group, uint32_t max_dir
 	for (uint32_t end = ext4_region_end(vol, group); group < end; group++) {
 		const struct ext4_descriptor *desc = &vol->alloc.groups[group].desc;
 
-		fdio_count(CTR_ext4_place_look);
+		fdio_count(COUNTER_ext4_place_look);
 		if (!vol->alloc.groups[group].ib_bad && desc->used_dirs < max_dirs && desc->free_inodes >= min_i && desc->free_blocks >= min_b)
 			return group;
 	}
@@ -222,7 +222,7 @@ static uint32_t first_with_room(struct ext4_vol *vol, uint32_t parent, bool want
 		uint32_t group = (uint32_t)(((uint64_t)parent + k) % vol->nr_groups);
 		const struct ext4_region *region = ext4_region_of(vol, group);
 
-		fdio_count(CTR_ext4_place_look);
+		fdio_count(COUNTER_ext4_place_look);
 		if (!region->free_inodes || (want_blocks && !region->free_blocks)) {
 			k += ext4_region_end(vol, group) - group;
 			continue;

@@ -105,7 +105,7 @@ int ext4_corrupt(struct ext4_vol *vol, uint32_t ino, uint64_t blk, const char *f
 	va_start(ap, fmt);
 	vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
-	fdio_count(CTR_ext4_corrupt);
+	fdio_count(COUNTER_ext4_corrupt);
 	if (fdio_ratelimit_ok(&limit))
 		log_err("%s: the file system is damaged: inode %u, block %llu: %s (%s): run e2fsck", vol->dev->name, ino,
 			(unsigned long long)blk, msg, func);

@@ -66,9 +66,9 @@ struct ext4_inode {
 	uint32_t gen;
 	uint32_t checksum_seed;         /* crc32c(crc32c(fs seed, ino), gen): inode, extent block and dir block checksums */
 
-	struct fdio_rwlock rw;      /* RANK_X4_INODE, see ext4_inode_lock_* */
-	struct fdio_mutex map_lock; /* RANK_X4_MAP: changes of the extent tree and of map */
-	struct fdio_mutex attr;     /* RANK_X4_ATTR: raw for reading by ext4_getattr while it is changed; never across I/O */
+	struct fdio_rwlock rw;      /* RANK_EXT4_INODE, see ext4_inode_lock_* */
+	struct fdio_mutex map_lock; /* RANK_EXT4_MAP: changes of the extent tree and of map */
+	struct fdio_mutex attr;     /* RANK_EXT4_ATTR: raw for reading by ext4_getattr while it is changed; never across I/O */
 
 	/*
 	 * The disk inode, inode_size bytes (at least 256 allocated, zero beyond), little-endian as on disk. Changed only

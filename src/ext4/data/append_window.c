@@ -236,7 +236,7 @@ static int settle_locked(struct ext4_inode *inode)
 	inode->data.win_pblk += extent.len;
 	journal_end(handle);
 	__atomic_sub_fetch(&vol->data.win_blocks, extent.len, __ATOMIC_RELAXED);
-	fdio_count(CTR_ext4_window_settled);
+	fdio_count(COUNTER_ext4_window_settled);
 	return 0;
 }
 

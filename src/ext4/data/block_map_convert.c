@@ -111,7 +111,7 @@ static int apply(struct journal_handle *handle, struct convert *convert)
 	root->eh_entries = htole16(convert->nr_runs);
 	for (unsigned k = 0; k < convert->nr_runs; k++)
 		ext4_extent_encode(&ext4_extent_node_extents(root)[k], &convert->run[k]);
-	fdio_count(CTR_ext4_indirect_convert);
+	fdio_count(COUNTER_ext4_indirect_convert);
 	return 0;
 }
 

@@ -31,7 +31,7 @@ static void drop_one(struct ext4_inode *inode)
 		return;
 	if (fdio_mutex_trylock(&inode->map_lock)) {
 		ext4_map_drop(inode);
-		fdio_count(CTR_ext4_map_evicted);
+		fdio_count(COUNTER_ext4_map_evicted);
 		fdio_mutex_unlock(&inode->map_lock);
 	}
 	fdio_rwlock_unlock(&inode->rw);
@@ -87,7 +87,7 @@ static void retire_all(struct epoch_node *map)
 	for (; map; map = next) {
 		next = map->next;
 		ext4_map_retire(map);
-		fdio_count(CTR_ext4_map_evicted);
+		fdio_count(COUNTER_ext4_map_evicted);
 	}
 }
 

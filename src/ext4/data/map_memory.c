@@ -66,7 +66,7 @@ void *ext4_map_mem(size_t size)
 	fdio_mutex_unlock(&lock);
 	if (piece) {
 		fdio_unpoison(piece, size);
-		fdio_count(CTR_ext4_map_reserve);
+		fdio_count(COUNTER_ext4_map_reserve);
 	}
 	return piece;
 }

@@ -10,7 +10,7 @@
 struct ext4_dir_table; /* linear.c */
 
 struct ext4_dir_state {
-	struct fdio_mutex rename_lock; /* RANK_X4_RENAME */
+	struct fdio_mutex rename_lock; /* RANK_EXT4_RENAME */
 	uint32_t places;            /* atomic: names in the tables of linear.c */
 	uint32_t budget;            /* as many as there may be */
 #define EXT4_DIR_BUDGET (1u << 23)

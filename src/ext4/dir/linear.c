@@ -267,7 +267,7 @@ static void forget_names(struct ext4_inode *inode) { dir_table_free(inode->dir.d
 void ext4_dir_init(struct ext4_vol *vol)
 {
 	vol->dir.budget = EXT4_DIR_BUDGET;
-	fdio_mutex_init(&vol->dir.rename_lock, RANK_X4_RENAME);
+	fdio_mutex_init(&vol->dir.rename_lock, RANK_EXT4_RENAME);
 	ext4_inode_cache_set_forget_names(vol, forget_names);
 }
 

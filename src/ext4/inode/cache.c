@@ -66,9 +66,9 @@ struct ext4_inode *ext4_inode_alloc(struct ext4_vol *vol, uint32_t ino)
 	list_init(&inode->inode.hash);
 	list_init(&inode->inode.lru);
 	list_init(&inode->inode.orphan);
-	fdio_rwlock_init(&inode->rw, RANK_X4_INODE);
-	fdio_mutex_init(&inode->map_lock, RANK_X4_MAP);
-	fdio_mutex_init(&inode->attr, RANK_X4_ATTR);
+	fdio_rwlock_init(&inode->rw, RANK_EXT4_INODE);
+	fdio_mutex_init(&inode->map_lock, RANK_EXT4_MAP);
+	fdio_mutex_init(&inode->attr, RANK_EXT4_ATTR);
 	return inode;
 }
 
@@ -433,7 +433,7 @@ static void evict_soon(struct ext4_inode *inode)
 
 	if (evict_tried(inode))
 		return;
-	fdio_count(CTR_ext4_reaped);
+	fdio_count(COUNTER_ext4_reaped);
 	fdio_mutex_lock(&vol->inode.lock);
 	wake = list_empty(&vol->inode.reap);
 	list_add_tail(&vol->inode.reap, &inode->inode.lru);
@@ -644,7 +644,7 @@ void ext4_inode_unlock(struct ext4_inode *inode) { fdio_rwlock_unlock(&inode->rw
 /* ------------------------------------------------------------------ the room */
 void ext4_inodes_init(struct ext4_vol *vol)
 {
-	fdio_mutex_init(&vol->inode.lock, RANK_X4_ICACHE);
+	fdio_mutex_init(&vol->inode.lock, RANK_EXT4_ICACHE);
 	fdio_cond_init(&vol->inode.cond);
 	list_init(&vol->inode.orphans);
 }

@@ -12,7 +12,7 @@
 
 struct ext4_inode_state {
 	/* The cache (cache.c): guarded by lock. */
-	struct fdio_mutex lock;     /* RANK_X4_ICACHE */
+	struct fdio_mutex lock;     /* RANK_EXT4_ICACHE */
 	struct list *hash;
 	unsigned hash_bits, nr_cached, lru_len, lru_max;
 	struct list lru;            /* unreferenced inodes, oldest first */

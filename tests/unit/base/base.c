@@ -117,7 +117,7 @@ START_TEST(list_keeps_order)
 }
 END_TEST
 
-struct job { struct work work; struct wq *queue; unsigned *sum; int again; };
+struct job { struct work work; struct work_queue *queue; unsigned *sum; int again; };
 
 static void job_fn(struct work *work)
 {
@@ -125,7 +125,7 @@ static void job_fn(struct work *work)
 
 	__atomic_add_fetch(job->sum, 1, __ATOMIC_RELAXED);
 	if (job->again-- > 0)
-		wq_queue(job->queue, &job->work, job_fn);
+		work_queue_add(job->queue, &job->work, job_fn);
 }
 
 START_TEST(wq_runs_everything_once)
@@ -133,17 +133,17 @@ START_TEST(wq_runs_everything_once)
 	enum { N = 1000 };
 	static struct job jobs[N];
 	unsigned sum = 0;
-	struct wq *queue = wq_new("test", 3);
+	struct work_queue *queue = work_queue_new("test", 3);
 
 	ck_assert_ptr_nonnull(queue);
 	for (int i = 0; i < N; i++) {
 		jobs[i] = (struct job){ .queue = queue, .sum = &sum, .again = i % 3 };
-		wq_queue(queue, &jobs[i].work, job_fn);
+		work_queue_add(queue, &jobs[i].work, job_fn);
 	}
-	wq_drain(queue);
+	work_queue_drain(queue);
 	/* i % 3 requeues each: 0 + 1 + 2 for every three jobs, 0 for the last */
 	ck_assert_uint_eq(sum, N + 333 * 3);
-	wq_free(queue);
+	work_queue_free(queue);
 }
 END_TEST
 
@@ -161,7 +161,7 @@ int pthread_cond_signal(pthread_cond_t *c)
 	return err;
 }
 
-struct late { struct work work; struct wq *queue; unsigned done; };
+struct late { struct work work; struct work_queue *queue; unsigned done; };
 
 static void late_fn(struct work *work) { __atomic_store_n(&container_of(work, struct late, work)->done, 1, __ATOMIC_SEQ_CST); }
 
@@ -169,14 +169,14 @@ static void *late_queue(void *arg)
 {
 	struct late *late = arg;
 
-	wq_queue(late->queue, &late->work, late_fn);
+	work_queue_add(late->queue, &late->work, late_fn);
 	return NULL;
 }
 
 /* The work is done, and who queued it is still about to return: the queue stays until then. */
 START_TEST(wq_free_waits_for_who_is_waking)
 {
-	struct late late = { .queue = wq_new("late", 1) };
+	struct late late = { .queue = work_queue_new("late", 1) };
 	pthread_t t;
 
 	nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000 * 1000 }, NULL); /* so that the worker sleeps and has to be woken */
@@ -184,7 +184,7 @@ START_TEST(wq_free_waits_for_who_is_waking)
 	ck_assert_int_eq(pthread_create(&t, NULL, late_queue, &late), 0);
 	while (!__atomic_load_n(&late.done, __ATOMIC_SEQ_CST))
 		sched_yield();
-	wq_free(late.queue);
+	work_queue_free(late.queue);
 	ck_assert_uint_eq(__atomic_load_n(&signal_returned, __ATOMIC_SEQ_CST), 1);
 	pthread_join(t, NULL);
 }
@@ -193,18 +193,18 @@ END_TEST
 START_TEST(wq_manual_runs_in_order_and_only_when_told)
 {
 	unsigned sum = 0;
-	struct wq *queue = wq_new("manual", 0);
+	struct work_queue *queue = work_queue_new("manual", 0);
 	struct job a = { .queue = queue, .sum = &sum }, b = { .queue = queue, .sum = &sum };
 
-	wq_queue(queue, &a.work, job_fn);
-	wq_queue(queue, &b.work, job_fn);
+	work_queue_add(queue, &a.work, job_fn);
+	work_queue_add(queue, &b.work, job_fn);
 	ck_assert_uint_eq(sum, 0);
-	ck_assert(wq_run_one(queue));
+	ck_assert(work_queue_run_one(queue));
 	ck_assert_uint_eq(sum, 1);
-	ck_assert(wq_run_one(queue));
-	ck_assert(!wq_run_one(queue));
+	ck_assert(work_queue_run_one(queue));
+	ck_assert(!work_queue_run_one(queue));
 	ck_assert_uint_eq(sum, 2);
-	wq_free(queue);
+	work_queue_free(queue);
 }
 END_TEST
 
@@ -310,22 +310,22 @@ static void *count_thread(void *arg)
 {
 	(void)arg;
 	for (int i = 0; i < 1000; i++)
-		fdio_count(CTR_dio_fua);
+		fdio_count(COUNTER_dio_fua);
 	return NULL;
 }
 
 START_TEST(counters_survive_their_threads)
 {
 	pthread_t th[4];
-	uint64_t before = fdio_counter_read(CTR_dio_fua);
+	uint64_t before = fdio_counter_read(COUNTER_dio_fua);
 
 	for (int i = 0; i < 4; i++)
 		ck_assert_int_eq(pthread_create(&th[i], NULL, count_thread, NULL), 0);
 	for (int i = 0; i < 4; i++)
 		pthread_join(th[i], NULL);
-	fdio_count_add(CTR_dio_fua, 5);
-	ck_assert_uint_eq(fdio_counter_read(CTR_dio_fua) - before, 4005);
-	ck_assert_str_eq(fdio_counter_name(CTR_dio_fua), "dio_fua");
+	fdio_count_add(COUNTER_dio_fua, 5);
+	ck_assert_uint_eq(fdio_counter_read(COUNTER_dio_fua) - before, 4005);
+	ck_assert_str_eq(fdio_counter_name(COUNTER_dio_fua), "dio_fua");
 }
 END_TEST
 
@@ -437,7 +437,7 @@ START_TEST(lock_order_is_enforced)
 {
 	struct fdio_mutex outer, inner;
 
-	fdio_mutex_init(&outer, RANK_X4_ALLOC);
+	fdio_mutex_init(&outer, RANK_EXT4_ALLOC);
 	fdio_mutex_init(&inner, RANK_LEAF);
 	fdio_mutex_lock(&inner);
 	fdio_mutex_lock(&outer); /* upwards: aborts */

@@ -58,14 +58,14 @@ START_TEST(stalled_at_the_end)
 {
 	struct watchdog *watchdog = start(200);
 
-	fdio_count(CTR_dev_read);
+	fdio_count(COUNTER_dev_read);
 	watchdog_asked(watchdog);
 	wait_end(20000);
 	ck_assert_uint_eq(asked_what, 1);
 	unit_pause_ms(300);
 	ck_assert_uint_eq(ended(), 1);
 	watchdog_free(watchdog);
-	fdio_count(CTR_dev_done);
+	fdio_count(COUNTER_dev_done);
 }
 END_TEST
 
@@ -74,11 +74,11 @@ START_TEST(no_reason)
 {
 	struct watchdog *watchdog = start(200);
 
-	fdio_count(CTR_dev_write);
+	fdio_count(COUNTER_dev_write);
 	unit_pause_ms(500);
 	ck_assert_uint_eq(ended(), 0);
 	watchdog_free(watchdog);
-	fdio_count(CTR_dev_done);
+	fdio_count(COUNTER_dev_done);
 
 	watchdog = start(200);
 	watchdog_asked(watchdog);
@@ -87,12 +87,12 @@ START_TEST(no_reason)
 	watchdog_free(watchdog);
 
 	watchdog = start(0);
-	fdio_count(CTR_dev_flush);
+	fdio_count(COUNTER_dev_flush);
 	watchdog_ending(watchdog);
 	unit_pause_ms(500);
 	ck_assert_uint_eq(ended(), 0);
 	watchdog_free(watchdog);
-	fdio_count(CTR_dev_done);
+	fdio_count(COUNTER_dev_done);
 }
 END_TEST
 
@@ -102,10 +102,10 @@ START_TEST(slow)
 	struct watchdog *watchdog = start(200);
 	uint64_t begun = fdio_now_ns(), took;
 
-	fdio_count_add(CTR_dev_discard, 10000);
+	fdio_count_add(COUNTER_dev_discard, 10000);
 	watchdog_ending(watchdog);
 	for (unsigned k = 0; k < 9999 && !ended(); k++) {
-		fdio_count(CTR_dev_done);
+		fdio_count(COUNTER_dev_done);
 		unit_pause_ms(10);
 	}
 	took = (fdio_now_ns() - begun) / 1000000;
@@ -132,11 +132,11 @@ START_TEST(alive_while_starting)
 	watchdog_free(watchdog);
 
 	watchdog = start(200);
-	fdio_count(CTR_dev_read);
+	fdio_count(COUNTER_dev_read);
 	unit_pause_ms(5500);
 	ck_assert_uint_eq(told_alive, 0);
 	watchdog_free(watchdog);
-	fdio_count(CTR_dev_done);
+	fdio_count(COUNTER_dev_done);
 }
 END_TEST
 

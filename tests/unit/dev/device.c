@@ -229,10 +229,10 @@ START_TEST(flush_without_cache_sends_nothing)
 {
 	g_open();
 	g.dev.caps.volatile_cache = false;
-	uint64_t before = fdio_counter_read(CTR_dev_flush);
+	uint64_t before = fdio_counter_read(COUNTER_dev_flush);
 	ck_assert_int_eq(dev_flush(&g.dev), 0);
 	ck_assert_uint_eq(g.flushes_started, 0);
-	ck_assert_uint_eq(fdio_counter_read(CTR_dev_flush), before + 1);
+	ck_assert_uint_eq(fdio_counter_read(COUNTER_dev_flush), before + 1);
 	g.dev.ops->close(&g.dev);
 }
 END_TEST

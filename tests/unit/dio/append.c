@@ -74,14 +74,14 @@ static void *cutting_thread(void *arg)
 START_TEST(one_device_request_and_no_handle)
 {
 	struct engine *e = with_window(NULL, 2);
-	uint64_t slow = counter(CTR_dio_write_slow), settled = counter(CTR_ext4_window_settled);
+	uint64_t slow = counter(COUNTER_dio_write_slow), settled = counter(COUNTER_ext4_window_settled);
 	uint64_t writes = fake_stats(e->fake).writes;
 
 	for (unsigned k = 2; k < 10; k++)
 		write_ok(e, DIO_DIRECT, k * BS, 1, BS);
-	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
+	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow);
 	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, 8);
-	ck_assert_uint_eq(counter(CTR_ext4_window_settled), settled);
+	ck_assert_uint_eq(counter(COUNTER_ext4_window_settled), settled);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 10 * BS);
 	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
 	expect(e, 0, 1, 10 * BS);
@@ -89,7 +89,7 @@ START_TEST(one_device_request_and_no_handle)
 	ext4_map_drop(e->inode);
 	expect(e, 0, 1, 10 * BS);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	ck_assert_uint_eq(counter(CTR_ext4_window_settled), settled + 1);
+	ck_assert_uint_eq(counter(COUNTER_ext4_window_settled), settled + 1);
 	ck_assert_uint_eq(ext4_window_unsettled(e->inode), 0);
 	ck_assert_uint_eq(blocks_512(e), 10 * BS / 512);
 	engine_close(e);
@@ -173,7 +173,7 @@ START_TEST(what_is_given_up_is_not_read)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .threads = 1, .relaxed = true }, 2);
 	uint64_t held = e->vol->data.win_blocks, available = ext4_blocks_available(e->vol, true);
-	uint64_t waits = counter(CTR_dio_gate_wait);
+	uint64_t waits = counter(COUNTER_dio_gate_wait);
 	uint8_t *b = buffer_new(BS), *want = buffer_new(BS), *w = buffer_new(BS);
 	struct treq req, tw;
 	pthread_t th;
@@ -189,7 +189,7 @@ START_TEST(what_is_given_up_is_not_read)
 		ck_assert_int_eq(pthread_create(&th, NULL, reclaim_thread, e), 0);
 	else
 		req_submit(e, e->file, &tw, DIO_WRITE, 6 * BS, w, 100);
-	wait_counter(CTR_dio_gate_wait, waits + 1);
+	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert_uint_eq(e->vol->data.win_blocks, held);
 	ck_assert_uint_eq(ext4_blocks_available(e->vol, true), available);
 	fake_complete(e->fake, 0);
@@ -366,7 +366,7 @@ END_TEST
 START_TEST(a_gap_behind_an_append)
 {
 	struct engine *e = with_window(&(struct engine_opt){ .stale = true }, 2);
-	uint64_t slow = counter(CTR_dio_write_slow);
+	uint64_t slow = counter(COUNTER_dio_write_slow);
 	uint8_t *b = buffer_new(2 * BS), *r = buffer_new(BS);
 	struct treq req[2];
 
@@ -380,7 +380,7 @@ START_TEST(a_gap_behind_an_append)
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
 	ck_assert_int_eq(req_wait(e, &req[0]), BS);
 	ck_assert_int_eq(req_wait(e, &req[1]), BS);
-	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow + 1);
+	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow + 1);
 	for (unsigned k = 3; k < 5; k++) {
 		ck_assert_int_eq(io(e, 0, k * BS, r, BS), BS);
 		ck_assert(all_bytes(r, 0, BS));
@@ -439,9 +439,9 @@ START_TEST(truncate_waits)
 	pattern(b, 1, 2 * BS, BS);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	req_submit(e, e->file, &req, DIO_WRITE, 2 * BS, b, BS);
-	uint64_t waits = counter(CTR_dio_gate_wait);
+	uint64_t waits = counter(COUNTER_dio_gate_wait);
 	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
-	wait_counter(CTR_dio_gate_wait, waits + 1);
+	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 2 * BS);
 	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);

@@ -77,10 +77,10 @@ START_TEST(fua_or_one_flush)
 	ck_assert_uint_eq(st.fua, 5);
 	ck_assert_uint_eq(st.writes, 5);
 	ck_assert_uint_eq(st.flushes, 0);
-	uint64_t fua = counter(CTR_dio_fua);
+	uint64_t fua = counter(COUNTER_dio_fua);
 	fake_stats_reset(e->fake);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 8 * BS, 2, BS);
-	ck_assert_uint_eq(counter(CTR_dio_fua), fua);
+	ck_assert_uint_eq(counter(COUNTER_dio_fua), fua);
 	ck_assert_uint_ge(fake_stats(e->fake).flushes, 1);
 	engine_close(e);
 
@@ -116,10 +116,10 @@ START_TEST(remainder_of_a_fua_write_is_flushed)
 	static uint8_t media[BS], want[BS];
 
 	make_extents(e, 3);
-	uint64_t slow = counter(CTR_dio_write_slow);
+	uint64_t slow = counter(COUNTER_dio_write_slow);
 	fake_set_hook(e->fake, drop_map, e);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 2, 3 * BS);
-	ck_assert_uint_eq(counter(CTR_dio_write_slow) - slow, 1);
+	ck_assert_uint_eq(counter(COUNTER_dio_write_slow) - slow, 1);
 	for (unsigned k = 0; k < 3; k++) {
 		pattern(want, 2, k * BS, BS);
 		fake_peek_media(e->fake, media, BS, dev_addr(e, k * BS));
@@ -135,7 +135,7 @@ START_TEST(times_force_no_commit)
 	struct engine *e = engine_new(NULL);
 
 	make_extents(e, 2);
-	uint64_t commits = counter(CTR_journal_commit), flushes = fake_stats(e->fake).flushes;
+	uint64_t commits = counter(COUNTER_journal_commit), flushes = fake_stats(e->fake).flushes;
 	write_ok(e, DIO_DIRECT, 0, 2, BS); /* the new mtime is in memory only */
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, 0, 3, BS);
@@ -146,9 +146,9 @@ START_TEST(times_force_no_commit)
 	flushes = fake_stats(e->fake).flushes;
 	write_ok(e, DIO_DIRECT | DIO_DSYNC, BS, 5, BS);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, flushes);
-	ck_assert_uint_eq(counter(CTR_journal_commit), commits);
+	ck_assert_uint_eq(counter(COUNTER_journal_commit), commits);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
-	ck_assert_uint_eq(counter(CTR_journal_commit), commits + 1);
+	ck_assert_uint_eq(counter(COUNTER_journal_commit), commits + 1);
 	engine_close(e);
 }
 END_TEST
@@ -212,7 +212,7 @@ static void join_batch(void)
 	pattern(b, 9, 0, BS);
 	req_submit(join->e, join->gf, &req, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	while (!req_is_done(&req))
-		ck_assert(wq_run_one(join->e->workers));
+		ck_assert(work_queue_run_one(join->e->workers));
 	ck_assert_int_eq(req.res, BS);
 	sync_start(join->e, &join->sync, join->inode, join->gf, true);
 	free(b);
@@ -318,10 +318,10 @@ START_TEST(no_flush_without_data)
 	make_extents(e, 1);
 	ck_assert_int_eq(engine_fsync(e, e->inode, false), 0);
 	fake_stats_reset(e->fake);
-	uint64_t clean = counter(CTR_dio_sync_clean);
+	uint64_t clean = counter(COUNTER_dio_sync_clean);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, 0);
-	ck_assert_uint_eq(counter(CTR_dio_sync_clean) - clean, 1);
+	ck_assert_uint_eq(counter(COUNTER_dio_sync_clean) - clean, 1);
 	write_ok(e, DIO_DIRECT, 0, 2, BS);
 	ck_assert_int_eq(engine_fsync(e, e->inode, true), 0);
 	ck_assert_uint_eq(fake_stats(e->fake).flushes, 1);

@@ -23,11 +23,11 @@ START_TEST(writers_of_one_block_serialise)
 	write_ok(e, 0, 0, 1, 4 * BS);
 	memset(a, 'a', 256);
 	memset(b, 'b', 256);
-	uint64_t waits = counter(CTR_dio_range_wait);
+	uint64_t waits = counter(COUNTER_dio_range_wait);
 	fake_block(e->fake, FAKE_READ); /* both would read the old sector now */
 	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 256);
 	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 256, b, 256);
-	wait_counter(CTR_dio_range_wait, waits + 1);
+	wait_counter(COUNTER_dio_range_wait, waits + 1);
 	fake_unblock(e->fake);
 	ck_assert_int_eq(req_wait(e, &ta), 256);
 	ck_assert_int_eq(req_wait(e, &tb), 256);
@@ -60,10 +60,10 @@ START_TEST(sub_sector_write_drains_fast_writes)
 	memset(a, 'a', 512);
 	memset(b, 'b', 100);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
-	uint64_t waits = counter(CTR_dio_gate_wait);
+	uint64_t waits = counter(COUNTER_dio_gate_wait);
 	req_submit(e, e->file, &ta, DIO_DIRECT | DIO_WRITE, 0, a, 512);
 	req_submit(e, e->file, &tb, DIO_DIRECT | DIO_WRITE, 50, b, 100);
-	wait_counter(CTR_dio_gate_wait, waits + 1);
+	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert(!req_is_done(&tb));
 	fake_complete(e->fake, 0);
 	ck_assert_int_eq(req_wait(e, &ta), 512);
@@ -278,13 +278,13 @@ START_TEST(truncate_drains)
 	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, 4 * BS);
 	req_submit(e, e->file, &r, DIO_DIRECT, 0, c, BS);
 	ck_assert_uint_eq(fake_held(e->fake), 5);
-	uint64_t waits = counter(CTR_dio_gate_wait), diverted = counter(CTR_dio_gate_diverted);
+	uint64_t waits = counter(COUNTER_dio_gate_wait), diverted = counter(COUNTER_dio_gate_diverted);
 	pthread_create(&th, NULL, truncate_thread, &tr);
-	wait_counter(CTR_dio_gate_wait, waits + 1);
+	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
 	void *lb = buffer_new(BS);
 	req_submit(e, e->file, &late, DIO_DIRECT, 0, lb, BS);
-	ck_assert_uint_eq(counter(CTR_dio_gate_diverted) - diverted, 1);
+	ck_assert_uint_eq(counter(COUNTER_dio_gate_diverted) - diverted, 1);
 	ck_assert_int_eq(req_wait(e, &late), BS); /* by a worker: the truncate is not there yet */
 	for (unsigned k = 0; k < 4; k++) {
 		ck_assert(!__atomic_load_n(&tr.done, __ATOMIC_ACQUIRE));
@@ -318,9 +318,9 @@ START_TEST(truncate_waits_for_a_read)
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	req_submit(e, e->file, &req, DIO_DIRECT, 2 * BS, b, BS);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
-	uint64_t waits = counter(CTR_dio_gate_wait);
+	uint64_t waits = counter(COUNTER_dio_gate_wait);
 	pthread_create(&th, NULL, truncate_thread, &tr);
-	wait_counter(CTR_dio_gate_wait, waits + 1);
+	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert_uint_eq(ext4_inode_size(e->inode), 4 * BS);
 	fake_complete(e->fake, 0);
 	pthread_join(th, NULL);
@@ -344,11 +344,11 @@ START_TEST(closed_for_writes)
 
 	make_extents(e, 2);
 	ck_assert_int_eq(dio_gate_close(e->dio, e->inode, DIO_GATE_WRITES), 0);
-	uint64_t diverted = counter(CTR_dio_gate_diverted);
+	uint64_t diverted = counter(COUNTER_dio_gate_diverted);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	req_submit(e, e->file, &w, DIO_DIRECT | DIO_WRITE, 0, b, BS);
 	ck_assert_uint_eq(fake_held(e->fake), 0);
-	ck_assert_uint_eq(counter(CTR_dio_gate_diverted) - diverted, 1);
+	ck_assert_uint_eq(counter(COUNTER_dio_gate_diverted) - diverted, 1);
 	req_submit(e, e->file, &r, DIO_DIRECT, BS, c, BS);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	fake_complete(e->fake, 0);
@@ -406,7 +406,7 @@ START_TEST(the_loop_never_waits)
 	make_extents(e, 2);
 	sem_init(&hold_in, 0, 0);
 	sem_init(&hold_out, 0, 0);
-	wq_queue(e->workers, &hold, hold_worker);
+	work_queue_add(e->workers, &hold, hold_worker);
 	sem_wait(&hold_in);
 	pattern(b, 1, 8 * BS, BS);
 	req_submit(e, e->file, &slow, DIO_DIRECT | DIO_WRITE, 8 * BS, b, BS);
@@ -595,7 +595,7 @@ START_TEST(progress_without_segments)
 	uint8_t *b = buffer_new(6 * 8 * BS);
 
 	make_extents(e, 8);
-	uint64_t reserve = counter(CTR_dio_reserve_used), wait = counter(CTR_dio_pool_wait);
+	uint64_t reserve = counter(COUNTER_dio_reserve_used), wait = counter(COUNTER_dio_pool_wait);
 	for (unsigned seed = 1; seed <= 20; seed++) {
 		fake_set_mode(e->fake, FAKE_HELD, seed);
 		for (unsigned k = 0; k < 6; k++)
@@ -606,8 +606,8 @@ START_TEST(progress_without_segments)
 			ck_assert_mem_eq(b + k * 8 * BS, b, 8 * BS);
 		}
 	}
-	ck_assert_uint_gt(counter(CTR_dio_reserve_used), reserve);
-	ck_assert_uint_gt(counter(CTR_dio_pool_wait), wait);
+	ck_assert_uint_gt(counter(COUNTER_dio_reserve_used), reserve);
+	ck_assert_uint_gt(counter(COUNTER_dio_pool_wait), wait);
 	/* An error while others wait. */
 	fake_set_mode(e->fake, FAKE_HELD, 3);
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .off = dev_addr(e, 2 * BS), .len = 1, .repeat = 2,

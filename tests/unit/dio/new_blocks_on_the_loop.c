@@ -53,13 +53,13 @@ START_TEST(no_worker)
 {
 	static const uint32_t len[] = { 3584, 512, 8704, 10240, 700 };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
-	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow), pos = 0, writes = fake_stats(e->fake).writes;
+	uint64_t slow = counter(COUNTER_dio_write_slow), grown = counter(COUNTER_dio_grow), pos = 0, writes = fake_stats(e->fake).writes;
 	uint8_t *r = buffer_new(16 * BS);
 
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++])
 		grow(e, DIO_KILLCAPS, pos, len[k]);
-	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
-	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(len));
+	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow);
+	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + ARRAY_SIZE(len));
 	ck_assert_uint_eq(fake_stats(e->fake).writes - writes, ARRAY_SIZE(len)); /* one request each, where the blocks follow each other */
 	ck_assert_uint_eq(ext4_inode_size(e->inode), pos);
 	expect(e, 0, 1, pos);
@@ -67,7 +67,7 @@ START_TEST(no_worker)
 	expect(e, 0, 1, pos);
 	/* The end is in mid-sector: not without reading. */
 	grow(e, 0, pos, 100);
-	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow + 1);
+	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow + 1);
 	expect(e, 0, 1, pos + 100);
 	engine_truncate(e, e->inode, 10 * BS);
 	ck_assert_int_eq(io(e, 0, pos + 100, r, 16 * BS), 10 * BS - pos - 100);
@@ -81,7 +81,7 @@ END_TEST
 START_TEST(not_this_way)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .relaxed = true });
-	uint64_t grown = counter(CTR_dio_grow);
+	uint64_t grown = counter(COUNTER_dio_grow);
 
 	write_ok(e, 0, 0, 1, 1000);
 	grow(e, 0, BS, 1000);
@@ -89,13 +89,13 @@ START_TEST(not_this_way)
 	engine_truncate(e, e->inode, 2 * BS);
 	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 0, 8 * BS);
 	grow(e, 0, 2 * BS, 1000);
-	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
+	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown);
 	expect(e, 2 * BS, 1, 1000);
 	/* A hole, but with blocks set aside behind it. */
 	engine_truncate(e, e->inode, 2 * BS);
 	engine_fallocate(e, EXT4_FALLOC_KEEP_SIZE, 4 * BS, 4 * BS);
 	grow(e, 0, 2 * BS, 1000);
-	ck_assert_uint_eq(counter(CTR_dio_grow), grown);
+	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown);
 	expect(e, 2 * BS, 1, 1000);
 	engine_close(e);
 }
@@ -122,19 +122,19 @@ START_TEST(miss_at_each_place)
 
 	for (unsigned n = 1;; n++) {
 		struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
-		uint64_t before = counter(CTR_dio_grow_again), slow = counter(CTR_dio_write_slow), was = free_blocks(e);
+		uint64_t before = counter(COUNTER_dio_grow_again), slow = counter(COUNTER_dio_write_slow), was = free_blocks(e);
 
 		grow(e, 0, 0, 3584);
-		slow = counter(CTR_dio_write_slow);
+		slow = counter(COUNTER_dio_write_slow);
 		nowait_self.fail_at = n;
 		grow(e, 0, 3584, 8704);
 		bool reached = !nowait_self.fail_at;
 		nowait_self.fail_at = 0;
-		if (counter(CTR_dio_grow_again) > before)
+		if (counter(COUNTER_dio_grow_again) > before)
 			late++;
-		else if (counter(CTR_dio_write_slow) > slow)
+		else if (counter(COUNTER_dio_write_slow) > slow)
 			early++;
-		ck_assert_uint_eq(counter(CTR_dio_write_slow) > slow, reached);
+		ck_assert_uint_eq(counter(COUNTER_dio_write_slow) > slow, reached);
 		expect(e, 0, 1, 3584 + 8704);
 		ck_assert_uint_eq(was - free_blocks(e), 3);
 		engine_close(e);
@@ -175,11 +175,11 @@ END_TEST
 START_TEST(short_write)
 {
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint64_t grown = counter(CTR_dio_grow);
+	uint64_t grown = counter(COUNTER_dio_grow);
 
 	fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_WRITE, .action = FAKE_SHORT, .n = 1024, .repeat = 1 });
 	grow(e, 0, 0, 2 * BS);
-	ck_assert_uint_eq(counter(CTR_dio_grow), grown + 1);
+	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + 1);
 	expect(e, 0, 1, 2 * BS);
 	engine_close(e);
 }
@@ -204,11 +204,11 @@ START_TEST(others_wait)
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	submit(e, &req, 0, 0, b, 2 * BS);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
-	uint64_t waits = counter(CTR_dio_gate_wait);
+	uint64_t waits = counter(COUNTER_dio_gate_wait);
 	submit(e, &t2, 0, 0, b, 3 * BS);
-	wait_counter(CTR_dio_gate_wait, waits + 1);
+	wait_counter(COUNTER_dio_gate_wait, waits + 1);
 	ck_assert_int_eq(pthread_create(&th, NULL, truncate_thread, e), 0);
-	wait_counter(CTR_dio_gate_wait, waits + 2);
+	wait_counter(COUNTER_dio_gate_wait, waits + 2);
 	ck_assert_int_eq(io(e, 0, 0, r, BS), 0);
 	fake_complete(e->fake, 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
@@ -253,14 +253,14 @@ START_TEST(cut_anywhere)
 	static const uint32_t len[] = { 3584, 8704, 10240, 700 };
 	unsigned flags = _i ? DIO_DSYNC : 0, done_at[ARRAY_SIZE(len)];
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
-	uint64_t pos = 0, grown = counter(CTR_dio_grow);
+	uint64_t pos = 0, grown = counter(COUNTER_dio_grow);
 
 	fake_rec_start(e->fake);
 	for (unsigned k = 0; k < ARRAY_SIZE(len); pos += len[k++]) {
 		grow(e, flags, pos, len[k]);
 		done_at[k] = fake_rec_events(e->fake);
 	}
-	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(len));
+	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + ARRAY_SIZE(len));
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	unsigned events = fake_rec_events(e->fake);
 	for (unsigned k = 0; k <= events; k++) {

@@ -82,15 +82,15 @@ START_TEST(at_the_end_on_the_loop)
 {
 	static const struct write write[] = { { 0, 3584 }, { 3584, 512 }, { 4096, 8704 }, { 12800, 10240 }, { 23040, 700 } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true, .relaxed = true });
-	uint64_t slow = counter(CTR_dio_write_slow), grown = counter(CTR_dio_grow);
+	uint64_t slow = counter(COUNTER_dio_write_slow), grown = counter(COUNTER_dio_grow);
 
 	memory(false);
 	for (unsigned k = 0; k < ARRAY_SIZE(write); k++) {
 		grow(e, write[k].pos, write[k].len);
 		ck_assert_int_eq(ext4_vol_sync(e->vol), 0); /* each time another transaction */
 	}
-	ck_assert_uint_eq(counter(CTR_dio_write_slow), slow);
-	ck_assert_uint_eq(counter(CTR_dio_grow), grown + ARRAY_SIZE(write));
+	ck_assert_uint_eq(counter(COUNTER_dio_write_slow), slow);
+	ck_assert_uint_eq(counter(COUNTER_dio_grow), grown + ARRAY_SIZE(write));
 	finish(e, write, ARRAY_SIZE(write));
 }
 END_TEST
@@ -169,7 +169,7 @@ START_TEST(in_many_pieces)
 	ck_assert_int_eq(ext4_vol_sync(e->vol), 0);
 	memory(false);
 	write_ok(e, DIO_ROOT, 0, 1, 100 * BS);
-	ck_assert_uint_gt(counter(CTR_ext4_map_reserve), 1);
+	ck_assert_uint_gt(counter(COUNTER_ext4_map_reserve), 1);
 	ext4_inode_put(g);
 	finish(e, write, 1);
 }
@@ -205,7 +205,7 @@ START_TEST(beside_much_that_is_freed)
 		write_ok(e, 0, 0, 1, BS);
 		engine_truncate(e, e->inode, 0);
 	}
-	ck_assert_uint_gt(counter(CTR_journal_mem_closed), 0);
+	ck_assert_uint_gt(counter(COUNTER_journal_mem_closed), 0);
 	write_ok(e, 0, 0, 1, BS);
 	finish(e, write, 1);
 }
@@ -216,7 +216,7 @@ START_TEST(with_a_full_cache)
 {
 	static const struct write write[] = { { 0, BS } };
 	struct engine *e = engine_new(&(struct engine_opt){ .stale = true });
-	uint64_t shed = counter(CTR_journal_cache_shed);
+	uint64_t shed = counter(COUNTER_journal_cache_shed);
 
 	memory(false);
 	for (uint64_t blk = 1; blk < ENGINE_IMAGE_SIZE / BS; blk++) {
@@ -225,7 +225,7 @@ START_TEST(with_a_full_cache)
 		ck_assert_int_eq(journal_read_block(e->vol->journal, blk, &buffer), 0);
 		journal_buffer_release(buffer);
 	}
-	ck_assert_uint_gt(counter(CTR_journal_cache_shed), shed);
+	ck_assert_uint_gt(counter(COUNTER_journal_cache_shed), shed);
 	write_ok(e, 0, 0, 1, BS);
 	finish(e, write, 1);
 }

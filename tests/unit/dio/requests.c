@@ -17,12 +17,12 @@ START_TEST(one_answer_when_all_complete_inside_submit)
 		void *b = buffer_new(16 * BS);
 
 		make_extents(e, n);
-		uint64_t simple = counter(CTR_dio_read_simple), multi = counter(CTR_dio_read_multi);
+		uint64_t simple = counter(COUNTER_dio_read_simple), multi = counter(COUNTER_dio_read_multi);
 		req_submit(e, e->file, &req, DIO_DIRECT, 0, b, n * BS);
 		ck_assert_uint_eq(req.done, 1); /* inside submit */
 		ck_assert_int_eq(req.res, n * BS);
-		ck_assert_uint_eq(counter(CTR_dio_read_simple) - simple, n == 1);
-		ck_assert_uint_eq(counter(CTR_dio_read_multi) - multi, n != 1);
+		ck_assert_uint_eq(counter(COUNTER_dio_read_simple) - simple, n == 1);
+		ck_assert_uint_eq(counter(COUNTER_dio_read_multi) - multi, n != 1);
 		expect(e, 0, 1, n * BS);
 		pattern(b, 2, 0, n * BS);
 		req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, b, n * BS);
@@ -332,7 +332,7 @@ START_TEST(short_transfers_are_continued)
 		for (unsigned k = 0; k < 3; k++) {
 			struct fake_fault fault = { .kinds = FAKE_READ | FAKE_WRITE, .async_only = true, .skip = k, .repeat = 1, .action = FAKE_SHORT,
 						.n = cut };
-			uint64_t before = counter(CTR_dio_short_resubmit);
+			uint64_t before = counter(COUNTER_dio_short_resubmit);
 			fake_fault_add(e->fake, &fault);
 			ck_assert_int_eq(io(e, DIO_DIRECT, 0, b, 4 * BS), 3 * BS);
 			fake_fault_clear(e->fake);
@@ -340,7 +340,7 @@ START_TEST(short_transfers_are_continued)
 			pattern(b, 5, 0, 3 * BS);
 			ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 0, b, 3 * BS), 3 * BS);
 			fake_fault_clear(e->fake);
-			ck_assert_uint_eq(counter(CTR_dio_short_resubmit) - before, 2);
+			ck_assert_uint_eq(counter(COUNTER_dio_short_resubmit) - before, 2);
 			expect(e, 0, 5, 3 * BS);
 			/* One piece. */
 			fake_fault_add(e->fake, &(struct fake_fault){ .kinds = FAKE_READ, .repeat = 1, .action = FAKE_SHORT, .n = cut });
@@ -430,11 +430,11 @@ START_TEST(unaligned_write_touches_its_sectors_once)
 	write_ok(e, 0, 0, 1, 4 * BS);
 	pattern(want, 1, 0, 4 * BS);
 	fake_stats_reset(e->fake);
-	uint64_t rmw = counter(CTR_dio_write_rmw);
+	uint64_t rmw = counter(COUNTER_dio_write_rmw);
 	pattern(b, 2, 0, 3 * BS);
 	memcpy(want + 100, b, 3 * BS);
 	ck_assert_int_eq(io(e, DIO_DIRECT | DIO_WRITE, 100, b, 3 * BS), 3 * BS);
-	ck_assert_uint_eq(counter(CTR_dio_write_rmw) - rmw, 2);
+	ck_assert_uint_eq(counter(COUNTER_dio_write_rmw) - rmw, 2);
 	ck_assert_uint_eq(fake_stats(e->fake).bytes_written, fdio_round_up(100 + 3 * BS, 512));
 	ck_assert_uint_eq(fake_stats(e->fake).bytes_read, 1024);
 	ck_assert_int_eq(io(e, 0, 0, b, 4 * BS), 4 * BS);
@@ -466,20 +466,20 @@ START_TEST(remainder_only)
 	seen_hi = seen_lo + 4 * BS;
 	seen_writes = 0;
 	fake_set_hook(e->fake, watch_range, NULL);
-	uint64_t rem = counter(CTR_dio_write_remainder);
+	uint64_t rem = counter(COUNTER_dio_write_remainder);
 	pattern(b, 2, 0, 8 * BS);
 	fake_set_mode(e->fake, FAKE_HELD, 0);
 	req_submit(e, e->file, &req, DIO_DIRECT | DIO_WRITE, 0, b, 8 * BS);
 	ck_assert_uint_eq(fake_held(e->fake), 1);
 	ck_assert_uint_eq(fake_held_io(e->fake, 0)->len, 4 * BS);
-	ck_assert(!wq_run_one(e->workers)); /* the rest waits for exactly that */
+	ck_assert(!work_queue_run_one(e->workers)); /* the rest waits for exactly that */
 	fake_complete(e->fake, 0);
 	fake_set_mode(e->fake, FAKE_INLINE, 0);
-	ck_assert(wq_run_one(e->workers));
+	ck_assert(work_queue_run_one(e->workers));
 	ck_assert_int_eq(req_wait(e, &req), 8 * BS);
 	fake_set_hook(e->fake, NULL, NULL);
 	ck_assert_uint_eq(seen_writes, 1);
-	ck_assert_uint_eq(counter(CTR_dio_write_remainder) - rem, 1);
+	ck_assert_uint_eq(counter(COUNTER_dio_write_remainder) - rem, 1);
 	expect(e, 0, 2, 8 * BS);
 	free(b);
 	engine_close(e);

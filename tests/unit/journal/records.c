@@ -42,7 +42,7 @@ static void pieces_and_a_mark(unsigned kept)
 	static struct { uint8_t *p; size_t len; } a[NR];
 	struct journal_arena_mark mark = { 0 }, behind = { 0 };
 	struct journal_arena arena;
-	uint64_t more = counter(CTR_journal_mem_more);
+	uint64_t more = counter(COUNTER_journal_mem_more);
 	unsigned wrong = 0;
 
 	ck_assert_int_eq(journal_arena_init(&arena, 4096), 0);
@@ -56,7 +56,7 @@ static void pieces_and_a_mark(unsigned kept)
 		if (k == kept)
 			behind = journal_arena_mark(&arena);
 	}
-	ck_assert_uint_ge(counter(CTR_journal_mem_more), more + 4);
+	ck_assert_uint_ge(counter(COUNTER_journal_mem_more), more + 4);
 	for (unsigned k = 0; k < NR; k++)
 		wrong += !is_all(a[k].p, (uint8_t)k, a[k].len);
 	journal_arena_cut(&arena, mark);

@@ -81,7 +81,7 @@ START_TEST(waiters_share_a_commit)
 	uint64_t before;
 
 	testlog_up(&e);
-	before = fdio_counter_read(CTR_journal_commit);
+	before = fdio_counter_read(COUNTER_journal_commit);
 	/* The first commit hangs in its flush; everybody else must meet in the next. */
 	fake_block(e.fake, FAKE_FLUSH);
 	run(&e, worker, 1, fsyncer);
@@ -100,7 +100,7 @@ START_TEST(waiters_share_a_commit)
 	join(worker);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(worker[i].result, 0);
-	ck_assert_uint_le(fdio_counter_read(CTR_journal_commit) - before, 2);
+	ck_assert_uint_le(fdio_counter_read(COUNTER_journal_commit) - before, 2);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 0);
@@ -161,17 +161,17 @@ START_TEST(threads_get_more_than_one)
 
 	testlog_up(&e);
 	fake_set_hook(e.fake, slow_flush, NULL);
-	before = fdio_counter_read(CTR_journal_commit);
+	before = fdio_counter_read(COUNTER_journal_commit);
 	worker[0] = (struct worker){ .e = &e, .rounds = ROUNDS };
 	fsyncer(&worker[0]);
 	ck_assert_int_eq(worker[0].result, 0);
-	ck_assert_uint_eq(fdio_counter_read(CTR_journal_commit) - before, ROUNDS);
-	before = fdio_counter_read(CTR_journal_commit);
+	ck_assert_uint_eq(fdio_counter_read(COUNTER_journal_commit) - before, ROUNDS);
+	before = fdio_counter_read(COUNTER_journal_commit);
 	run(&e, worker, ROUNDS, fsyncer);
 	join(worker);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(worker[i].result, 0);
-	ck_assert_uint_le((fdio_counter_read(CTR_journal_commit) - before) * 2, NT * ROUNDS);
+	ck_assert_uint_le((fdio_counter_read(COUNTER_journal_commit) - before) * 2, NT * ROUNDS);
 	fake_set_hook(e.fake, NULL, NULL);
 	testlog_down(&e);
 }
@@ -186,12 +186,12 @@ START_TEST(fsync_storm)
 	testlog_format(&e, &testlog_formats[_i ? 2 : 0], _i ? 1 : 4); /* the small log wraps under it */
 	testlog_open(&e);
 	testlog_start(&e);
-	before = fdio_counter_read(CTR_journal_commit);
+	before = fdio_counter_read(COUNTER_journal_commit);
 	run(&e, worker, 300, fsyncer);
 	join(worker);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(worker[i].result, 0);
-	ck_assert_uint_le(fdio_counter_read(CTR_journal_commit) - before, NT * 300);
+	ck_assert_uint_le(fdio_counter_read(COUNTER_journal_commit) - before, NT * 300);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < NT; i++)
 		ck_assert_int_eq(testlog_value(&e, e.base + i), 299);

@@ -341,7 +341,7 @@ START_TEST(empty_handles_cost_no_transaction)
 	bool flushed;
 
 	testlog_up(&e);
-	before = fdio_counter_read(CTR_journal_commit);
+	before = fdio_counter_read(COUNTER_journal_commit);
 	ck_assert_int_eq(journal_begin(e.journal, 1, &handle), 0);
 	tid = journal_end(handle);
 	ck_assert(journal_tid_durable(e.journal, tid));
@@ -352,7 +352,7 @@ START_TEST(empty_handles_cost_no_transaction)
 	ck_assert(flushed);
 	ck_assert_uint_eq(fake_stats(e.fake).flushes, 1);
 	ck_assert_uint_eq(fake_stats(e.fake).writes, 0);
-	ck_assert_uint_eq(fdio_counter_read(CTR_journal_commit), before);
+	ck_assert_uint_eq(fdio_counter_read(COUNTER_journal_commit), before);
 	tid = testlog_write(&e, e.base, 1);
 	ck_assert(!journal_tid_durable(e.journal, tid));
 	ck_assert_int_eq(journal_commit_wait(e.journal, tid, &flushed), 0);
@@ -406,7 +406,7 @@ END_TEST
 START_TEST(old_image_is_logged_when_block_changes_during_commit)
 {
 	struct testlog e;
-	uint64_t frozen = fdio_counter_read(CTR_journal_frozen);
+	uint64_t frozen = fdio_counter_read(COUNTER_journal_frozen);
 	enum { N = 250, BASE2 = 256 };
 	journal_tid tid;
 
@@ -419,7 +419,7 @@ START_TEST(old_image_is_logged_when_block_changes_during_commit)
 	journal_commit_start(e.journal, tid);
 	ck_assert(fake_wait_blocked(e.fake, 1));
 	testlog_write(&e, e.base - BASE2 + 200, 5000);
-	ck_assert_uint_gt(fdio_counter_read(CTR_journal_frozen), frozen);
+	ck_assert_uint_gt(fdio_counter_read(COUNTER_journal_frozen), frozen);
 	fake_unblock(e.fake);
 	ck_assert_int_eq(journal_commit_wait(e.journal, tid, NULL), 0);
 	ck_assert_int_eq(testlog_value(&e, e.base - BASE2 + 200), 5000);
@@ -522,7 +522,7 @@ START_TEST(log_wraps_and_space_is_reused)
 	uint32_t last[200] = { 0 };
 	unsigned seed = 4711 + _i;
 	journal_tid tid = 0;
-	uint64_t tails = fdio_counter_read(CTR_journal_tail);
+	uint64_t tails = fdio_counter_read(COUNTER_journal_tail);
 
 	testlog_format(&e, &testlog_formats[_i], _i == 2 ? 1 : 4);
 	testlog_open(&e);
@@ -539,7 +539,7 @@ START_TEST(log_wraps_and_space_is_reused)
 		if (round % 50 == 0)
 			testlog_sync(&e);
 	}
-	ck_assert_uint_gt(fdio_counter_read(CTR_journal_tail), tails);
+	ck_assert_uint_gt(fdio_counter_read(COUNTER_journal_tail), tails);
 	testlog_sync(&e);
 	testlog_crash(&e, NULL);
 	for (unsigned i = 0; i < 200; i++)

@@ -167,7 +167,7 @@ static const int passing[] = { ENOMEM, EAGAIN, EINTR };
 START_TEST(reply_is_written_again)
 {
 	struct fuse_out_header header;
-	uint64_t before = fdio_counter_read(CTR_transport_retry);
+	uint64_t before = fdio_counter_read(COUNTER_transport_retry);
 
 	fail_with = -passing[_i];
 	fail_times = 20;
@@ -177,7 +177,7 @@ START_TEST(reply_is_written_again)
 	ck_assert_int_eq(header.error, -ENOENT);
 	ck_assert_uint_eq(writes, 21);
 	ck_assert_uint_gt(pauses, 10);
-	ck_assert_uint_eq(fdio_counter_read(CTR_transport_retry) - before, 20);
+	ck_assert_uint_eq(fdio_counter_read(COUNTER_transport_retry) - before, 20);
 }
 END_TEST
 
@@ -185,14 +185,14 @@ END_TEST
 START_TEST(reply_is_given_up)
 {
 	struct fuse_out_header header;
-	uint64_t before = fdio_counter_read(CTR_transport_reply_gone);
+	uint64_t before = fdio_counter_read(COUNTER_transport_reply_gone);
 
 	fail_with = -passing[_i];
 	fail_times = FOR_EVER;
 	answer(7);
 	ck_assert_uint_eq(writes, TRANSPORT_RETRY_MAX + 1);
 	ck_assert_uint_gt(pauses, TRANSPORT_RETRY_MAX - 20);
-	ck_assert_uint_eq(fdio_counter_read(CTR_transport_reply_gone) - before, 1);
+	ck_assert_uint_eq(fdio_counter_read(COUNTER_transport_reply_gone) - before, 1);
 	fail_times = 0;
 	for (unsigned n = 1; n <= 2 * q->nr_slots; n++) {
 		answer(n);
@@ -384,17 +384,17 @@ END_TEST
 
 START_TEST(command_is_given_up)
 {
-	uint64_t before = fdio_counter_read(CTR_transport_reply_gone);
+	uint64_t before = fdio_counter_read(COUNTER_transport_reply_gone);
 
 	start_ring();
 	reply_on_the_ring(1);
 	for (unsigned n = 0; n < TRANSPORT_RETRY_MAX; n++)
 		complete(-passing[_i]);
-	ck_assert_uint_eq(fdio_counter_read(CTR_transport_reply_gone), before);
+	ck_assert_uint_eq(fdio_counter_read(COUNTER_transport_reply_gone), before);
 	submitted = 0;
 	complete(-passing[_i]);
 	ck_assert_uint_eq(submitted, 0);
-	ck_assert_uint_eq(fdio_counter_read(CTR_transport_reply_gone) - before, 1);
+	ck_assert_uint_eq(fdio_counter_read(COUNTER_transport_reply_gone) - before, 1);
 }
 END_TEST
 

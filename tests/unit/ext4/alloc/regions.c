@@ -47,7 +47,7 @@ static int place(uint32_t dir_ino, uint32_t mode, uint32_t *ret_g)
 START_TEST(directories_at_the_top)
 {
 	enum { DIRS = 60 };
-	uint64_t before = fdio_counter_read(CTR_ext4_place_look);
+	uint64_t before = fdio_counter_read(COUNTER_ext4_place_look);
 	uint32_t g[DIRS], in[64] = { 0 }, regions = 0;
 
 	open_many();
@@ -63,7 +63,7 @@ START_TEST(directories_at_the_top)
 	for (uint32_t r = 0; r < v->alloc.nr_regions; r++)
 		regions += in[r] >= DIRS / v->alloc.nr_regions / 2;
 	ck_assert_uint_ge(regions, v->alloc.nr_regions / 2);
-	ck_assert_uint_le(fdio_counter_read(CTR_ext4_place_look) - before,
+	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_place_look) - before,
 			  DIRS * (v->alloc.nr_regions + EXT4_REGION_GROUPS));
 	testvol_check_groups(v);
 	ext4_vol_abandon(v);
@@ -76,7 +76,7 @@ END_TEST
  */
 START_TEST(directories_further_down)
 {
-	uint64_t before = fdio_counter_read(CTR_ext4_place_look);
+	uint64_t before = fdio_counter_read(COUNTER_ext4_place_look);
 	struct ext2_inode_large raw = { .i_mode = S_IFDIR | 0755 };
 	struct ext4_inode dir = { .raw = &raw };
 	uint32_t parent, ino;
@@ -99,7 +99,7 @@ START_TEST(directories_further_down)
 	journal_end(handle);
 	ck_assert_uint_ge((ino - 1) / v->inodes_per_group, parent);
 	ck_assert_uint_lt((ino - 1) / v->inodes_per_group, ext4_region_end(v, parent));
-	ck_assert_uint_le(fdio_counter_read(CTR_ext4_place_look) - before, 10 * EXT4_REGION_GROUPS);
+	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_place_look) - before, 10 * EXT4_REGION_GROUPS);
 	ext4_vol_abandon(v);
 	fake_free(f);
 }
@@ -133,14 +133,14 @@ START_TEST(full_regions_are_passed_over)
 	far = ext4_region_first(v->nr_groups - EXT4_REGION_GROUPS);
 	fill_groups(0, far);
 	goal = ext4_group_start(v, 1) + 200;
-	before = fdio_counter_read(CTR_ext4_region_scan);
+	before = fdio_counter_read(COUNTER_ext4_region_scan);
 	for (unsigned k = 0; k < 200; k++) {
 		ck_assert_int_eq(ext4_blocks_reserve(v, NULL, goal, 8, true, &blk, &n), 0);
 		ck_assert_uint_ge(ext4_group_of(v, blk), far);
 		ext4_blocks_unreserve(v, blk, n);
 	}
 	/* One for each full region, and the one that has room each time. */
-	ck_assert_uint_le(fdio_counter_read(CTR_ext4_region_scan) - before, v->alloc.nr_regions + 200);
+	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_region_scan) - before, v->alloc.nr_regions + 200);
 	/* What is given back is found. */
 	for (group = 2 * EXT4_REGION_GROUPS; v->alloc.groups[group].desc.free_blocks < v->alloc.groups[group].nbits;)
 		group++;
@@ -170,10 +170,10 @@ START_TEST(all_inode_bitmaps_damaged)
 		fake_poke(f, bad, sizeof(bad), v->alloc.groups[k].inode_bitmap << v->block_bits);
 	}
 	fdio_log_set_level(0);
-	before = fdio_counter_read(CTR_ext4_corrupt);
+	before = fdio_counter_read(COUNTER_ext4_corrupt);
 	ck_assert_int_eq(place(EXT4_ROOT_INO, S_IFDIR | 0755, &group), -EUCLEAN);
-	ck_assert_uint_ge(fdio_counter_read(CTR_ext4_corrupt) - before, 2);
-	ck_assert_uint_le(fdio_counter_read(CTR_ext4_corrupt) - before, 64);
+	ck_assert_uint_ge(fdio_counter_read(COUNTER_ext4_corrupt) - before, 2);
+	ck_assert_uint_le(fdio_counter_read(COUNTER_ext4_corrupt) - before, 64);
 	ext4_vol_abandon(v);
 	fake_free(f);
 }

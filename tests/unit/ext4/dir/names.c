@@ -117,10 +117,10 @@ START_TEST(lookup_in_memory)
 	must_eq(n_create(volume.root, "f", S_IFREG | 0644), 0);
 	testvol_close(&volume);
 	testvol_open(&volume);
-	reads = fdio_counter_read(CTR_journal_cache_miss);
+	reads = fdio_counter_read(COUNTER_journal_cache_miss);
 	must_eq(cached(volume.root, "f"), -EAGAIN);
 	must_eq(cached(volume.root, "g"), -EAGAIN);
-	must_eq(fdio_counter_read(CTR_journal_cache_miss), reads);
+	must_eq(fdio_counter_read(COUNTER_journal_cache_miss), reads);
 	file = n_get(volume.root, "f");
 	must_eq(cached(volume.root, "f"), ext4_inode_ino(file));
 	must_eq(cached(volume.root, "g"), -ENOENT);

@@ -261,7 +261,7 @@ START_TEST(listing_while_names_come_and_go)
 END_TEST
 
 /* ---- size ---- */
-static uint64_t accesses(void) { return fdio_counter_read(CTR_journal_cache_hit) + fdio_counter_read(CTR_journal_cache_miss); }
+static uint64_t accesses(void) { return fdio_counter_read(COUNTER_journal_cache_hit) + fdio_counter_read(COUNTER_journal_cache_miss); }
 
 static bool count_entry(void *arg, const struct ext4_dirent *entry)
 {

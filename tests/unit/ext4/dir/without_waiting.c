@@ -344,7 +344,7 @@ START_TEST(miss_at_each_place)
 	names_make(shapes[_i], 60);
 	for (unsigned op = 0; op < ARRAY_SIZE(ops); op++)
 		every_miss(op);
-	must(fdio_counter_read(CTR_journal_rollback) > 0);
+	must(fdio_counter_read(COUNTER_journal_rollback) > 0);
 	names_done();
 }
 END_TEST
@@ -397,9 +397,9 @@ START_TEST(not_in_memory)
 		dir = n_get(t.root, "dir");
 		sub = n_get(dir, "sub");
 		file = n_get(dir, "f6");
-		reads = fdio_counter_read(CTR_journal_cache_miss);
+		reads = fdio_counter_read(COUNTER_journal_cache_miss);
 		err = attempt(ops[op].fn, 0);
-		must_eq(fdio_counter_read(CTR_journal_cache_miss), reads);
+		must_eq(fdio_counter_read(COUNTER_journal_cache_miss), reads);
 		must(err == -EAGAIN || err == 0);
 		if (err)
 			must_eq(ops[op].fn(), 0);
@@ -581,9 +581,9 @@ START_TEST(damage_is_a_miss)
 	dir = n_get(t.root, "dir");
 	file = n_get(dir, "f6"); /* brings the block of the table into memory */
 	must_eq(attempt(do_lookup, 0), -EAGAIN);
-	must_eq(fdio_counter_read(CTR_ext4_corrupt), 0);
+	must_eq(fdio_counter_read(COUNTER_ext4_corrupt), 0);
 	must_eq(n_ino(dir, "f5"), -EUCLEAN);
-	must(fdio_counter_read(CTR_ext4_corrupt) > 0);
+	must(fdio_counter_read(COUNTER_ext4_corrupt) > 0);
 	ext4_inode_put(file);
 	ext4_inode_put(dir);
 	ext4_inode_put(t.root);
@@ -649,10 +649,10 @@ START_TEST(damaged_inode_bitmap)
 	must_eq(journal_read_block(t.vol->journal, ib, &buffer), 0);
 	must_eq(attempt(do_create, 0), -EAGAIN);
 	must_eq(bad_groups(), 0);
-	must_eq(fdio_counter_read(CTR_ext4_corrupt), 0);
+	must_eq(fdio_counter_read(COUNTER_ext4_corrupt), 0);
 	(void)do_create(); /* by the policy for errors it may find another group or not */
 	must_eq(bad_groups(), 1);
-	must(fdio_counter_read(CTR_ext4_corrupt) > 0);
+	must(fdio_counter_read(COUNTER_ext4_corrupt) > 0);
 	journal_buffer_release(buffer);
 	ext4_inode_put(dir);
 	ext4_inode_put(t.root);

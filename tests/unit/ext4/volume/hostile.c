@@ -37,7 +37,7 @@ static void poke32(struct testvol *volume, uint64_t off, uint32_t v) { poke(volu
 
 static uint64_t blocks_read(void)
 {
-	return fdio_counter_read(CTR_journal_cache_hit) + fdio_counter_read(CTR_journal_cache_miss);
+	return fdio_counter_read(COUNTER_journal_cache_hit) + fdio_counter_read(COUNTER_journal_cache_miss);
 }
 
 /* Where block lblk of inode is on the device, in bytes. */
@@ -497,7 +497,7 @@ START_TEST(orphan_file_too_large)
 	before = blocks_read();
 	testvol_open(&volume);
 	ck_assert_uint_lt(blocks_read() - before, 2000);
-	ck_assert_uint_gt(fdio_counter_read(CTR_ext4_corrupt), 0);
+	ck_assert_uint_gt(fdio_counter_read(COUNTER_ext4_corrupt), 0);
 	end(&volume);
 }
 END_TEST
@@ -583,7 +583,7 @@ START_TEST(values_that_have_values)
 	must_eq(pthread_attr_setstacksize(&attr, STACK), 0);
 	must_eq(pthread_create(&th, &attr, unlink_and_close, &volume), 0);
 	must_eq(pthread_join(th, NULL), 0);
-	ck_assert_uint_gt(fdio_counter_read(CTR_ext4_corrupt), 0);
+	ck_assert_uint_gt(fdio_counter_read(COUNTER_ext4_corrupt), 0);
 	pthread_attr_destroy(&attr);
 }
 END_TEST
@@ -703,7 +703,7 @@ START_TEST(tree_node_marked_free)
 		err = ext4_fallocate(file, EXT4_FALLOC_PUNCH_HOLE | EXT4_FALLOC_KEEP_SIZE,
 				 (uint64_t)(2 * run * RUN + 1) << 10, 1024, true);
 	must(err == 0 || err == -EUCLEAN);
-	ck_assert_uint_gt(fdio_counter_read(CTR_ext4_corrupt), 0);
+	ck_assert_uint_gt(fdio_counter_read(COUNTER_ext4_corrupt), 0);
 	ext4_map_drop(file);
 	must_eq(ext4_map_load(file), 0);
 	for (uint32_t k = 0; k < RUNS * RUN; k++) {

@@ -215,7 +215,7 @@ START_TEST(readers_see_nothing_of_it)
 {
 	struct fake_dev *fake = testvol_shape(2);
 	struct ext4_vol *vol = testvol_mount(fake);
-	uint64_t before = fdio_counter_read(CTR_ext4_map_evicted);
+	uint64_t before = fdio_counter_read(COUNTER_ext4_map_evicted);
 	struct ext4_inode *inode[FILES];
 	struct readers r = { .inode = inode };
 	pthread_t t[2];
@@ -226,7 +226,7 @@ START_TEST(readers_see_nothing_of_it)
 	for (unsigned k = 0; k < 2; k++)
 		ck_assert_int_eq(thread_start(&t[k], "reader", reader, &r), 0);
 	while (__atomic_load_n(&r.lookups, __ATOMIC_RELAXED) < 20000 ||
-	       fdio_counter_read(CTR_ext4_map_evicted) < before + 200)
+	       fdio_counter_read(COUNTER_ext4_map_evicted) < before + 200)
 		(void)ext4_maps_shrink(vol);
 	__atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
 	for (unsigned k = 0; k < 2; k++)
@@ -282,7 +282,7 @@ START_TEST(bitmaps_come_and_go)
 {
 	struct fake_dev *fake = many_groups();
 	struct ext4_vol *vol = testvol_mount(fake);
-	uint64_t blk[40], evicted = fdio_counter_read(CTR_ext4_image_evicted);
+	uint64_t blk[40], evicted = fdio_counter_read(COUNTER_ext4_image_evicted);
 	struct ext4_inode *inode = testvol_tmpfile(vol, S_IFREG | 0644);
 	unsigned seed = 7, held = 0;
 	uint32_t n, lblk = 0;
@@ -316,7 +316,7 @@ START_TEST(bitmaps_come_and_go)
 		if (round % 100 == 0)
 			check_images(vol, vol->nr_groups);
 	}
-	ck_assert_uint_gt(fdio_counter_read(CTR_ext4_image_evicted), evicted + 100);
+	ck_assert_uint_gt(fdio_counter_read(COUNTER_ext4_image_evicted), evicted + 100);
 	while (held)
 		ext4_blocks_unreserve(vol, blk[--held], 1);
 	ck_assert_int_eq(ext4_vol_sync(vol), 0);
